@@ -1,0 +1,65 @@
+"""What every source of images is turned into."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucnn.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images to train on and images to test on, with their class numbers.
+
+    Constructing one checks it: DataError if shapes, types, counts or labels do not fit together.
+    """
+
+    name: str
+    train_images: NDArray[np.uint8]  # (N, C, H, W)
+    train_labels: NDArray[np.int32]  # (N,), 0 … classes − 1
+    test_images: NDArray[np.uint8]  # (M, C, H, W)
+    test_labels: NDArray[np.int32]  # (M,)
+    class_names: tuple[str, ...]
+    source: str  # where it came from, for people
+    maximum: int = 255  # the pixel value that stands for 1.0
+    note: str | None = None  # what the user must be told: which data was taken, and why
+
+    def __post_init__(self) -> None:
+        for part, images, labels in (
+            ("train", self.train_images, self.train_labels),
+            ("test", self.test_images, self.test_labels),
+        ):
+            if images.ndim != 4 or images.dtype != np.uint8 or images.size == 0:
+                raise DataError(f"{part}_images must be uint8 (N, C, H, W) and not empty, got {images.dtype} {images.shape}")
+            if labels.dtype != np.int32 or labels.shape != images.shape[:1]:
+                raise DataError(
+                    f"{part}_labels must be int32 with one label for each of the {len(images)} images, got {labels.dtype} {labels.shape}"
+                )
+            if labels.min() < 0 or labels.max() >= self.classes:
+                raise DataError(
+                    f"{part}_labels must be 0 to {self.classes - 1} for {self.classes} class names, got {labels.min()} to {labels.max()}"
+                )
+        if self.train_images.shape[1:] != self.test_images.shape[1:]:
+            raise DataError(
+                f"images to train and to test on must be of one shape (C, H, W), "
+                f"got {self.train_images.shape[1:]} and {self.test_images.shape[1:]}"
+            )
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)"""
+        channels, height, width = self.train_images.shape[1:]
+        return channels, height, width
+
+    @property
+    def classes(self) -> int:
+        return len(self.class_names)
+
+
+def counted(place: Any, train: int, test: int) -> str:
+    """The `source` of a data set: its place and how many images it has."""
+    return f"{place}, {train:,} + {test:,} images"

@@ -1,0 +1,96 @@
+"""Reading a file that may be compressed, and writing one whole or not at all."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import os
+import secrets
+import stat
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from gpucnn.errors import DataError
+
+CHUNK = 1 << 20
+DEFLATE_RATIO = 1032  # no deflate stream grows by more than this when it is unpacked
+
+
+@contextmanager
+def open_content(path: Path) -> Iterator[tuple[io.BufferedIOBase, int]]:
+    """The uncompressed content of a file as a stream, and the most bytes that it can hold.
+
+    gzip is recognized by the file's first two bytes, whatever its name. Whatever goes wrong while the stream is open and read
+    becomes a DataError that names the file.
+    """
+    try:
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            raise DataError(f"{path} is a folder where a file was expected: name a file in it")
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait forever
+            raise DataError(f"{path} is no regular file: copy its content into one first")
+        with open(path, "rb") as raw:
+            if raw.peek(2)[:2] == b"\x1f\x8b":
+                with gzip.GzipFile(fileobj=raw) as unpacked:
+                    yield unpacked, status.st_size * DEFLATE_RATIO
+            else:
+                yield raw, status.st_size
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist: check the path, or put the file there") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path} is a damaged gzip file ({reason_of(error)}): delete it and get it again") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({reason_of(error)}): check the path and its permissions") from error
+    except ValueError as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{str(path)!r} is no usable path ({error}): give the path of a file") from error  # a NUL byte in it
+
+
+def content_sha256(path: Path, limit: int) -> str:
+    """SHA-256 of the uncompressed content, as hex digits. DataError if the content is longer than `limit` bytes."""
+    digest, done = hashlib.sha256(), 0
+    with open_content(path) as (stream, _):
+        while chunk := stream.read(CHUNK):
+            done += len(chunk)
+            if done > limit:
+                raise DataError(f"{path} unpacks to more than {limit:,} bytes: it is not the file that was expected")
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextmanager
+def atomic_file(path: Path, error: type[DataError] = DataError) -> Iterator[BinaryIO]:
+    """A file to write to, which takes the place of `path` when the block ends well and vanishes when it does not.
+
+    An OSError in the block is taken for one of the disk's, and becomes an `error` that names the path.
+    """
+    # Not tempfile: its files are for the owner alone, and a shared data folder is meant to be read by others.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as problem:
+        _remove(temporary)
+        raise error(f"{path} cannot be written ({reason_of(problem)}): free some space there, or choose another folder") from problem
+    except BaseException:
+        _remove(temporary)
+        raise
+
+
+def reason_of(error: BaseException) -> str:
+    """A short reason for people: the system's words where there are any, without numbers and repeated paths."""
+    words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return (words or type(error).__name__).rstrip(".")
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink(missing_ok=True)

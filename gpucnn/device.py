@@ -1,0 +1,151 @@
+"""Devices: which array library and which operations a model runs on. The only module that imports CuPy.
+
+    cpu     NumPy arrays, `gpucnn.ops.cpu`
+    cuda    CuPy arrays, `gpucnn.ops.cuda` (Numba kernels)
+    auto    cuda where it works, otherwise cpu
+
+With NUMBA_ENABLE_CUDASIM=1 in the environment, before Numba is imported, "cuda" is Numba's simulator: the same kernels, run by
+Python on NumPy arrays. It is slow by a factor of a million and there to prove kernels right, so "auto" never picks it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import sys
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from gpucnn.errors import DeviceError
+
+NAMES = ("auto", "cpu", "cuda")
+MINIMUM_COMPUTE_CAPABILITY = (7, 5)  # Turing: the oldest chip that CUDA 13 compiles for
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where a model's arrays live and what computes on them."""
+
+    kind: str  # "cpu" or "cuda"
+    name: str  # for people: the chip's name, or "CPU"
+    xp: ModuleType  # numpy or cupy
+    ops: ModuleType  # gpucnn.ops.cpu or gpucnn.ops.cuda
+
+    def array(self, values: Any, dtype: Any = None) -> Any:
+        """`values` on this device, C-contiguous; no copy where it is so already."""
+        if self.xp.__name__ == "numpy":
+            return self.xp.ascontiguousarray(to_numpy(values), dtype=dtype)
+        return self.xp.ascontiguousarray(self.xp.asarray(values, dtype=dtype))
+
+    def synchronize(self) -> None:
+        """Waits until everything that was launched has finished."""
+        if self.xp.__name__ == "cupy":
+            self.xp.cuda.get_current_stream().synchronize()
+
+
+def get_device(name: str | Device = "auto") -> Device:
+    """The device called `name`. Raises DeviceError where "cuda" is asked for and cannot be had, and says what is missing."""
+    if isinstance(name, Device):
+        return name
+    if name not in NAMES:
+        raise DeviceError(f"unknown device {name!r}: the devices are {', '.join(NAMES)}")
+    if name == "cpu":
+        return _cpu()
+    if name == "cuda" and simulated():
+        return _simulator()
+    missing = why_no_cuda()
+    if missing is None:
+        return _cuda()
+    if name == "cuda":
+        raise DeviceError(f'device "cuda" cannot be used: {missing}; use device "cpu", or "auto" to take what there is')
+    return _cpu()
+
+
+def simulated() -> bool:
+    """Whether Numba's CUDA simulator is on (NUMBA_ENABLE_CUDASIM=1)."""
+    return os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
+
+
+@functools.cache
+def why_no_cuda() -> str | None:
+    """What is missing for the GPU, with the way to mend it; None where a GPU can be used."""
+    if simulated():
+        return "Numba's CUDA simulator is on (unset NUMBA_ENABLE_CUDASIM)"
+    try:
+        import cupy
+    except ImportError as error:
+        if "cupy" in str(error) and getattr(error, "name", None) in ("cupy", None):
+            return 'CuPy is not installed (pip install "gpucnn[cuda13]", or "gpucnn[cuda12]" for an older driver)'
+        return f"CuPy is installed but does not import ({_first_line(error)})"
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:  # CuPy raises its own classes for a missing driver, a missing library and an old driver
+        return f"no working NVIDIA driver ({_first_line(error)})"
+    if count == 0:
+        return "the NVIDIA driver sees no GPU (is CUDA_VISIBLE_DEVICES empty?)"
+    capability = _compute_capability(cupy)
+    if capability < MINIMUM_COMPUTE_CAPABILITY:
+        least = ".".join(map(str, MINIMUM_COMPUTE_CAPABILITY))
+        return f"the GPU is too old (compute capability {capability[0]}.{capability[1]}; {least} or newer is needed)"
+    try:
+        from numba import cuda
+    except ImportError as error:
+        return f'numba-cuda is not installed or does not import (pip install "gpucnn[cuda13]"; {_first_line(error)})'
+    try:
+        usable = cuda.is_available()
+    except Exception as error:  # whatever a half-installed toolkit raises: say so, never guess
+        return f"numba-cuda does not work ({_first_line(error)})"
+    if not usable:
+        return 'numba-cuda finds no usable CUDA toolkit (pip install "gpucnn[cuda13]")'
+    return None
+
+
+def of(array: Any) -> Device:
+    """The device that `array` lives on. Raises TypeError for anything but a NumPy or CuPy array."""
+    if type(array).__module__.partition(".")[0] == "cupy":
+        return _cuda()
+    if type(array).__module__.partition(".")[0] == "numpy":
+        return _cpu()
+    raise TypeError(f"expected a NumPy or CuPy array, got {type(array).__name__}")
+
+
+def to_numpy(array: Any) -> Any:
+    """`array` as a NumPy array, copied from the GPU where it lives there."""
+    if type(array).__module__.partition(".")[0] == "cupy":
+        return sys.modules["cupy"].asnumpy(array)
+    import numpy
+
+    return numpy.asarray(array)
+
+
+def _compute_capability(cupy: Any) -> tuple[int, int]:
+    text = str(cupy.cuda.Device().compute_capability)
+    return int(text[:-1]), int(text[-1])
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@functools.cache
+def _cpu() -> Device:
+    import numpy
+
+    return Device("cpu", "CPU", numpy, importlib.import_module("gpucnn.ops.cpu"))
+
+
+@functools.cache
+def _simulator() -> Device:
+    import numpy
+
+    return Device("cuda", "Numba's CUDA simulator", numpy, importlib.import_module("gpucnn.ops.cuda"))
+
+
+@functools.cache
+def _cuda() -> Device:
+    import cupy
+
+    name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode()
+    return Device("cuda", name, cupy, importlib.import_module("gpucnn.ops.cuda"))

@@ -1,0 +1,33 @@
+"""The errors that are gpucnn's own.
+
+Each of them is also the built-in exception that a Python user would look for, so `except ValueError` keeps working. The message
+says what was given, what was expected and how to mend it, in one sentence that the command line can print as it is.
+"""
+
+
+class GpucnnError(Exception):
+    """Anything that gpucnn refuses on purpose."""
+
+
+class ShapeError(GpucnnError, ValueError):
+    """Sizes that do not fit together: images, kernels, strides, channels, labels."""
+
+
+class DataError(GpucnnError, ValueError):
+    """A data set, an image or a label file that cannot be used: truncated, corrupt, empty, of another size."""
+
+
+class CheckpointError(GpucnnError, ValueError):
+    """A model or checkpoint file that cannot be used: truncated, of another model, or no safetensors at all."""
+
+
+class DeviceError(GpucnnError, RuntimeError):
+    """A device that was asked for and is not there."""
+
+
+class TrainingError(GpucnnError, RuntimeError):
+    """Training that cannot go on: the loss became NaN or infinite."""
+
+
+class MissingExtraError(GpucnnError, ImportError):
+    """A feature whose optional package is not installed."""

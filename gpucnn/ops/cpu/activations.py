@@ -1,0 +1,46 @@
+"""Activations, elementwise but for softmax, which works along the last axis."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpucnn.ops.cpu._threads import Array
+
+
+def relu(x: Array, *, out: Array | None = None) -> Array:
+    """max(x, 0); NaN stays NaN."""
+    return np.maximum(x, 0, out=out)
+
+
+def relu_grad(dy: Array, y: Array, *, out: Array | None = None) -> Array:
+    """dy where y > 0, else 0; `y` is relu's output (its input does as well)."""
+    dx = np.empty_like(dy) if out is None else out
+    dx[...] = np.where(y > 0, dy, dy.dtype.type(0))  # no product: infinity times zero is NaN
+    return dx
+
+
+def sigmoid(x: Array, *, out: Array | None = None) -> Array:
+    """1 / (1 + e⁻ˣ), without overflow."""
+    decay = np.exp(-np.abs(x))  # in (0, 1]
+    return np.divide(np.where(x >= 0, x.dtype.type(1), decay), 1 + decay, out=out)
+
+
+def sigmoid_grad(dy: Array, y: Array, *, out: Array | None = None) -> Array:
+    """dy·y·(1 − y), where `y` is sigmoid's output."""
+    return np.multiply(dy, y * (1 - y), out=out)
+
+
+def softmax(x: Array, *, out: Array | None = None) -> Array:
+    """eˣ / Σ eˣ along the last axis, shifted by the row's maximum."""
+    y = np.subtract(x, x.max(axis=-1, keepdims=True), out=out)
+    np.exp(y, out=y)
+    y /= y.sum(axis=-1, keepdims=True)
+    return y
+
+
+def softmax_grad(dy: Array, y: Array, *, out: Array | None = None) -> Array:
+    """y·(dy − Σ dy·y) along the last axis, where `y` is softmax's output."""
+    inner = np.multiply(dy, y).sum(axis=-1, keepdims=True)
+    dx = np.subtract(dy, inner, out=out)
+    dx *= y
+    return dx

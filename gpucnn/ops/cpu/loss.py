@@ -1,0 +1,66 @@
+"""Losses, each with its gradient and the number of right answers: (loss, correct, dx).
+
+`loss` (the mean) and `correct` are 0-d arrays; on a GPU they stay on the device, so that the caller chooses when to wait for them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpucnn.ops.cpu._threads import Array
+
+
+def softmax_cross_entropy(logits: Array, labels: Array, *, out: Array | None = None) -> tuple[Array, Array, Array]:
+    """Mean over the batch of −Σₖ pₖ·log softmax(logits)ₖ, with p the labels, and dlogits = (softmax·Σₖ pₖ − p) / N.
+
+    logits (N, K). labels: int32 class numbers (N), or floating rows of probabilities (N, K). Right where the largest logit is at
+    the label (at the label's largest probability), the first of equals.
+    """
+    n, rows = logits.shape[0], np.arange(logits.shape[0])
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    dlogits = np.exp(shifted, out=out)
+    sums = dlogits.sum(axis=1, keepdims=True)
+    dlogits /= sums
+    logs = shifted - np.log(sums)
+    guess = logits.argmax(axis=1)
+    if labels.ndim == 1:
+        loss = -logs[rows, labels].mean(dtype=np.float64)
+        dlogits[rows, labels] -= 1
+        correct = np.count_nonzero(guess == labels)
+    else:
+        loss = -(labels * logs).sum(dtype=np.float64) / n
+        # Rows of probabilities sum to one up to rounding; the exact gradient has their sum, for soft labels of any weight.
+        dlogits *= labels.sum(axis=1, keepdims=True, dtype=logits.dtype)
+        dlogits -= labels
+        correct = np.count_nonzero(guess == labels.argmax(axis=1))
+    dlogits *= logits.dtype.type(1 / n)
+    return np.asarray(loss), np.asarray(correct), dlogits
+
+
+def binary_cross_entropy(logits: Array, targets: Array, *, out: Array | None = None) -> tuple[Array, Array, Array]:
+    """Mean over all elements of −t·log σ(z) − (1 − t)·log(1 − σ(z)) = max(z, 0) − z·t + log(1 + e^−|z|), and dz = (σ(z) − t) / size.
+
+    logits z and targets t in [0, 1], both (N, K). Right where z > 0 just when t > ½.
+    """
+    decay = np.exp(-np.abs(logits))
+    loss = (np.maximum(logits, 0) - logits * targets + np.log1p(decay)).mean(dtype=np.float64)
+    dlogits = np.divide(np.where(logits >= 0, logits.dtype.type(1), decay), 1 + decay, out=out)
+    dlogits -= targets
+    dlogits *= logits.dtype.type(1 / logits.size)
+    correct = np.count_nonzero((logits > 0) == (targets > 0.5))
+    return np.asarray(loss), np.asarray(correct), dlogits
+
+
+def mean_squared_error(y: Array, targets: Array, *, out: Array | None = None) -> tuple[Array, Array, Array]:
+    """Mean over all elements of (y − t)², and dy = 2·(y − t) / size.
+
+    y, targets (N, K). Right where the largest of y is at the largest target (K > 1), or y > ½ just when t > ½ (K = 1).
+    """
+    dy = np.subtract(y, targets, out=out)
+    loss = np.square(dy, dtype=np.float64).mean()
+    dy *= y.dtype.type(2 / y.size)
+    if y.shape[1] > 1:
+        correct = np.count_nonzero(y.argmax(axis=1) == targets.argmax(axis=1))
+    else:
+        correct = np.count_nonzero((y > 0.5) == (targets > 0.5))
+    return np.asarray(loss), np.asarray(correct), dy

@@ -1,0 +1,155 @@
+"""Sizes and padding of sliding windows, worked out once.
+
+Everything that slides a window over an image (convolution and pooling, on every device) gets its sizes from here, as a `Window`
+that has been checked and holds plain numbers only. The array code behind it computes no shapes and checks no arguments.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from gpucnn.errors import ShapeError
+
+Pair: TypeAlias = tuple[int, int]
+Padding: TypeAlias = int | Pair | tuple[Pair, Pair] | Literal["valid", "same"]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A window of R × S taps sliding over an H × W image, giving P × Q positions. Axes are (vertical, horizontal).
+
+    The tap (r, s) of position (p, q) reads the image at row `p·stride[0] − padding[0][0] + r·dilation[0]`, and likewise for columns;
+    rows and columns outside the image are padding.
+    """
+
+    input: Pair  # H, W
+    kernel: Pair  # R, S
+    stride: Pair
+    padding: tuple[Pair, Pair]  # (top, bottom), (left, right)
+    dilation: Pair
+    output: Pair  # P, Q
+    same: bool = False  # the padding came from "same": averages never count it
+
+    @property
+    def extent(self) -> Pair:
+        """Rows and columns from the first tap to the last: d·(k − 1) + 1."""
+        (r, s), (dh, dw) = self.kernel, self.dilation
+        return dh * (r - 1) + 1, dw * (s - 1) + 1
+
+
+def integer(value: Any, name: str, least: int) -> int:
+    """`value` as an int of at least `least`; a bool, a float or anything else that is no whole number is refused."""
+    if isinstance(value, bool):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, got {value!r}") from None
+    if number < least:
+        raise ShapeError(f"{name} must be at least {least}, got {number}")
+    return number
+
+
+def pair(value: Any, name: str, least: int) -> Pair:
+    """A whole number, or two of them for the vertical and the horizontal axis."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        if len(value) != 2:
+            raise ShapeError(f"{name} must be one whole number or two (vertical, horizontal), got {value!r}")
+        return integer(value[0], name, least), integer(value[1], name, least)
+    number = integer(value, name, least)
+    return number, number
+
+
+def resolve_padding(padding: Any, input: Pair, kernel: Pair, stride: Pair, dilation: Pair) -> tuple[Pair, Pair]:
+    """((top, bottom), (left, right)) in pixels.
+
+    `padding` is an int, (vertical, horizontal), ((top, bottom), (left, right)), "valid" (none), or "same" with TensorFlow's rule at
+    every stride and dilation: total = max((ceil(in / s) − 1)·s + d·(k − 1) + 1 − in, 0), the odd pixel at the bottom and right.
+    """
+    if isinstance(padding, str):
+        if padding == "valid":
+            return (0, 0), (0, 0)
+        if padding == "same":
+            totals = [
+                max((-(-size // s) - 1) * s + d * (k - 1) + 1 - size, 0)
+                for size, k, s, d in zip(input, kernel, stride, dilation, strict=True)
+            ]
+            top, left = totals[0] // 2, totals[1] // 2
+            return (top, totals[0] - top), (left, totals[1] - left)
+        raise ShapeError(f'padding must be "valid", "same" or whole numbers, got {padding!r}')
+    if isinstance(padding, Sequence) and len(padding) == 2 and any(isinstance(side, Sequence) for side in padding):
+        if not all(isinstance(side, Sequence) and not isinstance(side, str) for side in padding):
+            raise ShapeError(f"padding must be one number, (vertical, horizontal) or ((top, bottom), (left, right)), got {padding!r}")
+        return pair(padding[0], "padding", 0), pair(padding[1], "padding", 0)
+    vertical, horizontal = pair(padding, "padding", 0)
+    return (vertical, vertical), (horizontal, horizontal)
+
+
+def _sides(input: Any, kernel: Any, stride: Any, dilation: Any, kernel_name: str) -> tuple[Pair, Pair, Pair, Pair]:
+    return (
+        pair(input, "image size", 1),
+        pair(kernel, kernel_name, 1),
+        pair(stride, "stride", 1),
+        pair(dilation, "dilation", 1),
+    )
+
+
+def conv_window(input: Any, kernel: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1) -> Window:
+    """The window of a convolution over images of `input` = (H, W).
+
+    Raises ShapeError where the kernel does not fit the padded image, and for sizes below one.
+    """
+    hw, rs, stride, dilation = _sides(input, kernel, stride, dilation, "kernel size")
+    pads = resolve_padding(padding, hw, rs, stride, dilation)
+    output = []
+    for axis, name in enumerate(("high", "wide")):
+        padded = hw[axis] + sum(pads[axis])
+        extent = dilation[axis] * (rs[axis] - 1) + 1
+        if extent > padded:
+            raise ShapeError(
+                f"the kernel is {extent} pixels {name} (size {rs[axis]}, dilation {dilation[axis]}) and the padded image only {padded}: "
+                "use a smaller kernel, more padding or larger images"
+            )
+        output.append((padded - extent) // stride[axis] + 1)
+    return Window(hw, rs, stride, pads, dilation, (output[0], output[1]), padding == "same")
+
+
+def pool_window(
+    input: Any, kernel: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+) -> Window:
+    """The window of a pooling over images of `input` = (H, W); `stride` is the kernel's size unless given.
+
+    `ceil_mode` is PyTorch's: the last window may run over the end of the padded image, but is dropped where it would start in the
+    end padding. Raises ShapeError for explicit padding over half of the window, for a window that would hold nothing but padding,
+    and where the window does not fit the padded image.
+    """
+    stride = kernel if stride is None else stride
+    hw, rs, stride, dilation = _sides(input, kernel, stride, dilation, "pooling window")
+    pads = resolve_padding(padding, hw, rs, stride, dilation)
+    output = []
+    for axis, name in enumerate(("high", "wide")):
+        size, k, s, d, (begin, end) = hw[axis], rs[axis], stride[axis], dilation[axis], pads[axis]
+        extent = d * (k - 1) + 1
+        if not isinstance(padding, str) and 2 * max(begin, end) > k:
+            raise ShapeError(f"padding {max(begin, end)} is over half of a pooling window {k} {name}: at most {k // 2} is allowed")
+        room = size + begin + end - extent
+        if room < 0 and not (ceil_mode and room > -s):
+            raise ShapeError(
+                f"the pooling window is {extent} pixels {name} and the padded image only {size + begin + end}: "
+                "use a smaller window or larger images"
+            )
+        count = (-(-room // s) if ceil_mode else room // s) + 1
+        if ceil_mode and (count - 1) * s >= size + begin:
+            count -= 1
+        for position in range(count):
+            first = position * s - begin
+            if not any(0 <= first + tap * d < size for tap in range(k)):
+                raise ShapeError(
+                    f"pooling window {position} of {count} ({name}) would hold nothing but padding: image {size}, window {k}, stride {s}, "
+                    f"padding {(begin, end)}, dilation {d}"
+                )
+        output.append(count)
+    return Window(hw, rs, stride, pads, dilation, (output[0], output[1]), padding == "same")
