@@ -31,3 +31,7 @@ class TrainingError(GpucnnError, RuntimeError):
 
 class MissingExtraError(GpucnnError, ImportError):
     """A feature whose optional package is not installed."""
+
+
+class UnknownNameError(GpucnnError, ValueError):
+    """A layer, optimizer, loss, data set or other thing asked for by a name that it does not have."""

@@ -57,7 +57,7 @@ def fetch(
     destination = Path(destination)
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise UnavailableError(f"the folder {destination.parent} cannot be made ({reason_of(error)}): choose another one") from error
     failures = []
     for url in urls:

@@ -28,7 +28,10 @@ def open_content(path: Path) -> Iterator[tuple[io.BufferedIOBase, int]]:
     becomes a DataError that names the file.
     """
     try:
-        status = os.stat(path)
+        try:
+            status = os.stat(path)
+        except ValueError as error:  # a NUL character in it
+            raise DataError(f"{str(path)!r} is no usable path ({error}): give the path of a file") from error
         if stat.S_ISDIR(status.st_mode):
             raise DataError(f"{path} is a folder where a file was expected: name a file in it")
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait forever
@@ -45,10 +48,6 @@ def open_content(path: Path) -> Iterator[tuple[io.BufferedIOBase, int]]:
         raise DataError(f"{path} is a damaged gzip file ({reason_of(error)}): delete it and get it again") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read ({reason_of(error)}): check the path and its permissions") from error
-    except ValueError as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{str(path)!r} is no usable path ({error}): give the path of a file") from error  # a NUL byte in it
 
 
 def content_sha256(path: Path, limit: int) -> str:
@@ -86,9 +85,9 @@ def atomic_file(path: Path, error: type[DataError] = DataError) -> Iterator[Bina
 
 
 def reason_of(error: BaseException) -> str:
-    """A short reason for people: the system's words where there are any, without numbers and repeated paths."""
+    """A short reason for people: the system's words where there are any, on one line, without numbers and paths."""
     words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return (words or type(error).__name__).rstrip(".")
+    return " ".join(words.split()).rstrip(".") or type(error).__name__
 
 
 def _remove(path: Path) -> None:

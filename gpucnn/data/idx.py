@@ -76,8 +76,7 @@ def read_idx(path: PathLike, *, sha256: str | None = None, shape: tuple[int, ...
             data += chunk
         if stream.read(1):  # in a gzip file this also reaches the check sum
             raise DataError(
-                f"{path} goes on after the {size:,} bytes of data that its header announces for {_times(found)}: "
-                "delete it and get it again"
+                f"{path} goes on after the {size:,} bytes of data that its header announces for {_times(found)}: delete it and get it again"
             )
 
     if sha256 is not None and digest.hexdigest() != sha256.lower():

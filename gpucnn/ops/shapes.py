@@ -6,14 +6,13 @@ that has been checked and holds plain numbers only. The array code behind it com
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from gpucnn.checks import Pair, pair
 from gpucnn.errors import ShapeError
 
-Pair: TypeAlias = tuple[int, int]
 Padding: TypeAlias = int | Pair | tuple[Pair, Pair] | Literal["valid", "same"]
 
 
@@ -40,52 +39,37 @@ class Window:
         return dh * (r - 1) + 1, dw * (s - 1) + 1
 
 
-def integer(value: Any, name: str, least: int) -> int:
-    """`value` as an int of at least `least`; a bool, a float or anything else that is no whole number is refused."""
-    if isinstance(value, bool):
-        raise TypeError(f"{name} must be a whole number, got {value!r}")
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be a whole number, got {value!r}") from None
-    if number < least:
-        raise ShapeError(f"{name} must be at least {least}, got {number}")
-    return number
-
-
-def pair(value: Any, name: str, least: int) -> Pair:
-    """A whole number, or two of them for the vertical and the horizontal axis."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        if len(value) != 2:
-            raise ShapeError(f"{name} must be one whole number or two (vertical, horizontal), got {value!r}")
-        return integer(value[0], name, least), integer(value[1], name, least)
-    number = integer(value, name, least)
-    return number, number
-
-
-def resolve_padding(padding: Any, input: Pair, kernel: Pair, stride: Pair, dilation: Pair) -> tuple[Pair, Pair]:
-    """((top, bottom), (left, right)) in pixels.
-
-    `padding` is an int, (vertical, horizontal), ((top, bottom), (left, right)), "valid" (none), or "same" with TensorFlow's rule at
-    every stride and dilation: total = max((ceil(in / s) − 1)·s + d·(k − 1) + 1 − in, 0), the odd pixel at the bottom and right.
-    """
+def normalize_padding(padding: Any) -> tuple[Pair, Pair] | Literal["valid", "same"]:
+    """An int, (vertical, horizontal) or ((top, bottom), (left, right)) as the last of these; "valid" and "same" as they are."""
     if isinstance(padding, str):
-        if padding == "valid":
-            return (0, 0), (0, 0)
-        if padding == "same":
-            totals = [
-                max((-(-size // s) - 1) * s + d * (k - 1) + 1 - size, 0)
-                for size, k, s, d in zip(input, kernel, stride, dilation, strict=True)
-            ]
-            top, left = totals[0] // 2, totals[1] // 2
-            return (top, totals[0] - top), (left, totals[1] - left)
+        if padding == "valid" or padding == "same":
+            return padding
         raise ShapeError(f'padding must be "valid", "same" or whole numbers, got {padding!r}')
-    if isinstance(padding, Sequence) and len(padding) == 2 and any(isinstance(side, Sequence) for side in padding):
-        if not all(isinstance(side, Sequence) and not isinstance(side, str) for side in padding):
+    if isinstance(padding, Sequence) and any(isinstance(side, Sequence) for side in padding):
+        if len(padding) != 2 or not all(isinstance(side, Sequence) and not isinstance(side, str) for side in padding):
             raise ShapeError(f"padding must be one number, (vertical, horizontal) or ((top, bottom), (left, right)), got {padding!r}")
         return pair(padding[0], "padding", 0), pair(padding[1], "padding", 0)
     vertical, horizontal = pair(padding, "padding", 0)
     return (vertical, vertical), (horizontal, horizontal)
+
+
+def resolve_padding(padding: Any, input: Pair, kernel: Pair, stride: Pair, dilation: Pair) -> tuple[Pair, Pair]:
+    """((top, bottom), (left, right)) in pixels, for anything that `normalize_padding` takes.
+
+    "same" is TensorFlow's rule at every stride and dilation: total = max((ceil(in / s) − 1)·s + d·(k − 1) + 1 − in, 0), the odd
+    pixel at the bottom and right.
+    """
+    sides = normalize_padding(padding)
+    if sides == "valid":
+        return (0, 0), (0, 0)
+    if sides == "same":
+        totals = [
+            max((-(-size // s) - 1) * s + d * (k - 1) + 1 - size, 0)
+            for size, k, s, d in zip(input, kernel, stride, dilation, strict=True)
+        ]
+        top, left = totals[0] // 2, totals[1] // 2
+        return (top, totals[0] - top), (left, totals[1] - left)
+    return sides
 
 
 def _sides(input: Any, kernel: Any, stride: Any, dilation: Any, kernel_name: str) -> tuple[Pair, Pair, Pair, Pair]:

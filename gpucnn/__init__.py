@@ -1,0 +1,84 @@
+"""gpucnn: a small CNN library whose CUDA kernels are plain Python, and which runs on NumPy where there is no GPU.
+
+    import gpucnn as gc
+
+    model = gc.Sequential(gc.Conv2D(32, 3, activation="relu"), gc.MaxPool2D(2), gc.Flatten(), gc.Dense(10))
+    model.build((1, 28, 28), seed=0, device="auto")
+    model.compile(optimizer=gc.Adam(1e-3), loss="categorical_crossentropy", metrics=["accuracy"])
+    model.fit(images, labels, batch_size=128, epochs=5)
+"""
+
+from gpucnn import data, functional, initializers, metrics
+from gpucnn.data import load_dataset
+from gpucnn.device import get_device, to_numpy
+from gpucnn.errors import (
+    CheckpointError,
+    DataError,
+    DeviceError,
+    GpucnnError,
+    MissingExtraError,
+    ShapeError,
+    TrainingError,
+    UnknownNameError,
+)
+from gpucnn.layers import AvgPool2D, Conv2D, Dense, Dropout, Flatten, Layer, MaxPool2D, Parameter, ReLU, Sigmoid, Softmax
+from gpucnn.losses import BinaryCrossentropy, CategoricalCrossentropy, Loss, MeanSquaredError
+from gpucnn.model import Sequential, load
+from gpucnn.networks import network
+from gpucnn.optimizers import SGD, Adam, AdamW, Optimizer
+from gpucnn.schedules import Constant, Cosine, OneCycle, Schedule, StepDecay
+from gpucnn.training.callbacks import Callback, Checkpoint, CSVLog, EarlyStopping, History, Progress
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "AvgPool2D",
+    "BinaryCrossentropy",
+    "CSVLog",
+    "Callback",
+    "CategoricalCrossentropy",
+    "Checkpoint",
+    "CheckpointError",
+    "Constant",
+    "Conv2D",
+    "Cosine",
+    "DataError",
+    "Dense",
+    "DeviceError",
+    "Dropout",
+    "EarlyStopping",
+    "Flatten",
+    "GpucnnError",
+    "History",
+    "Layer",
+    "Loss",
+    "MaxPool2D",
+    "MeanSquaredError",
+    "MissingExtraError",
+    "OneCycle",
+    "Optimizer",
+    "Parameter",
+    "Progress",
+    "ReLU",
+    "Schedule",
+    "Sequential",
+    "ShapeError",
+    "Sigmoid",
+    "Softmax",
+    "StepDecay",
+    "TrainingError",
+    "UnknownNameError",
+    "__version__",
+    "data",
+    "functional",
+    "get_device",
+    "initializers",
+    "load",
+    "load_dataset",
+    "metrics",
+    "network",
+    "to_numpy",
+]

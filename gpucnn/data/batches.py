@@ -1,0 +1,140 @@
+"""Mini-batches, a pure function of the seed, the epoch and the step."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from gpucnn.data.augment import Augmentation
+from gpucnn.errors import DataError
+
+CHUNK = 1024  # images that are looked at together
+
+
+class Batches:
+    """Mini-batches of one epoch after another, the same for the same seed, from any position.
+
+    images: (N, C, H, W), or any (N, …). uint8 is divided by `maximum` batch by batch; floats pass as they are.
+    labels: (N,) class numbers, yielded as int32; or (N, …) floats, one row of probabilities each, yielded as `dtype`.
+    batch_size: images in a batch; the last of an epoch may be smaller.
+    shuffle: draw a new order for every epoch.
+    augment: a callable (x, rng) -> x, see `gpucnn.data.augment`.
+    dtype: float32 or float64, of the images that are yielded.
+
+    No state is kept: epoch e takes its order from the generator of (seed, e), and step s its augmentation from that of
+    (seed, e, s + 1), so a run that is taken up again sees the same bytes as one that was never stopped.
+
+    DataError if counts differ, if there are no images, if floats are NaN or infinite, or if a pixel exceeds `maximum`; TypeError for
+    arrays of any other type.
+    """
+
+    def __init__(
+        self,
+        images: ArrayLike,
+        labels: ArrayLike,
+        batch_size: int,
+        *,
+        shuffle: bool = True,
+        seed: int = 0,
+        maximum: int = 255,
+        augment: Augmentation | None = None,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        self.images: NDArray[Any] = np.asarray(images)
+        self.labels: NDArray[Any] = np.asarray(labels)
+        self.batch_size = _integer(batch_size, "batch_size", 1)
+        self.shuffle = bool(shuffle)
+        self.seed = _integer(seed, "seed", 0)
+        self.maximum = _integer(maximum, "maximum", 1)
+        self.augment = augment
+        self.dtype = np.dtype(dtype)
+        if self.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
+            raise TypeError(f"dtype must be float32 or float64, got {self.dtype}")
+        if augment is not None and not callable(augment):
+            raise TypeError(f"augment must be a callable (x, rng) -> x, got {augment!r}: gpucnn.data.augmentation builds one from a name")
+        self._check_images()
+        self._check_labels()
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.images) // self.batch_size)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        """The batches (x, labels) of an epoch, from the step `start` on. Both are counted from 0."""
+        epoch, start = _integer(epoch, "epoch", 0), _integer(start, "start", 0)
+        if start > self.steps_per_epoch:
+            raise DataError(f"start must be at most {self.steps_per_epoch}, the steps of an epoch, got {start}")
+        return self._steps(epoch, start)  # a generator of its own, so that the checks above happen now
+
+    def _steps(self, epoch: int, start: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.images)) if self.shuffle else None
+        for step in range(start, self.steps_per_epoch):
+            chosen: Any = slice(step * self.batch_size, (step + 1) * self.batch_size)
+            if order is not None:
+                chosen = order[chosen]
+            x = self.images[chosen]
+            # np.array copies a slice too: the caller may write into a batch.
+            x = np.divide(x, self.dtype.type(self.maximum), dtype=self.dtype) if x.dtype == np.uint8 else np.array(x, self.dtype)
+            if self.augment is not None:
+                # step + 1, because NumPy seeds (seed, epoch) and (seed, epoch, 0) alike, and the former orders the images.
+                augmented = self.augment(x, np.random.default_rng([self.seed, epoch, step + 1]))
+                if augmented.shape != x.shape or augmented.dtype != x.dtype:
+                    raise DataError(
+                        f"augment turned {x.dtype} {x.shape} into {augmented.dtype} {augmented.shape}: it must keep type and shape"
+                    )
+                x = augmented
+            yield x, self.labels[chosen].copy()
+
+    def _check_images(self) -> None:
+        images = self.images
+        if images.ndim < 2:
+            raise DataError(f"images must be (N, C, H, W), or at least (N, values), got the shape {images.shape}")
+        if images.size == 0:
+            raise DataError(f"there are no images: their shape is {images.shape}")
+        if images.dtype == np.uint8:
+            if (largest := int(images.max())) > self.maximum:
+                raise DataError(f"images hold the value {largest} where {self.maximum} stands for 1.0: pass the right maximum")
+        elif images.dtype.kind == "f":
+            _check_finite(images, "image")
+        else:
+            raise TypeError(f"images must be uint8, or floating and already scaled, got {images.dtype}: convert them first")
+
+    def _check_labels(self) -> None:
+        labels = self.labels
+        if labels.ndim == 0 or len(labels) != len(self.images):
+            count = len(labels) if labels.ndim else "a single number instead of"
+            raise DataError(f"there are {len(self.images)} images and {count} labels: give one label for each image")
+        if labels.dtype.kind in "iu" and labels.ndim == 1:
+            if labels.min() < 0 or labels.max() > np.iinfo(np.int32).max:
+                raise DataError(f"labels must be class numbers from 0 on, got values from {labels.min()} to {labels.max()}")
+            self.labels = labels.astype(np.int32)
+        elif labels.dtype.kind == "f":
+            _check_finite(labels, "label")
+            self.labels = labels.astype(self.dtype)
+        else:
+            raise TypeError(f"labels must be whole class numbers (N,), or floats (N, …), got {labels.dtype} {labels.shape}")
+
+
+def _check_finite(array: NDArray[Any], name: str) -> None:
+    """Refuse NaN and infinities. By the chunk: a mask for all images at once would take a quarter of their memory again."""
+    for first in range(0, len(array), CHUNK):
+        part = array[first : first + CHUNK]
+        good = np.isfinite(part).reshape(len(part), -1).all(axis=1)
+        if not good.all():
+            raise DataError(f"{name} {first + int(np.argmin(good))} holds NaN or infinite values: remove or repair it")
+
+
+def _integer(value: Any, name: str, least: int) -> int:
+    if isinstance(value, bool):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, got {value!r}") from None
+    if number < least:
+        raise DataError(f"{name} must be at least {least}, got {number}")
+    return number

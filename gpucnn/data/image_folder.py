@@ -1,0 +1,121 @@
+"""A folder of the user's own images, one subfolder for each class."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucnn.data.dataset import Dataset, counted
+from gpucnn.data.images import SUFFIXES, fit_channels, read_image
+from gpucnn.data.mnist import find
+from gpucnn.data.split import held_back
+from gpucnn.errors import DataError
+
+LAYOUT = "FOLDER/CLASS/image.png, or FOLDER/train/CLASS/image.png and FOLDER/test/CLASS/image.png"
+
+
+def load(folder: Path, *, test_fraction: float = 0.2, seed: int = 0) -> Dataset:
+    """Images of one size in FOLDER/CLASS/, or in FOLDER/train/CLASS/ and FOLDER/test/CLASS/.
+
+    In the first layout `test_fraction` of each class is held back for testing, at least one image and never all; which ones
+    depends on the seed and the file names alone. Classes are the subfolders' names, sorted. Hidden files and files that are no
+    images are passed over. All images get three channels as soon as one of them has.
+
+    DataError if there is nothing to learn from, or an image cannot be read or has another size.
+    """
+    if not os.path.isdir(folder):
+        raise DataError(f"{folder} is no folder where a folder of images was expected: lay it out as {LAYOUT}")
+    if os.path.isdir(folder / "train") and os.path.isdir(folder / "test"):
+        train, test = _classes(folder / "train"), _classes(folder / "test")
+        strangers = sorted(set(test) - set(train))
+        if strangers:
+            raise DataError(
+                f"{folder / 'test'} has the class {strangers[0]!r}, which {folder / 'train'} has not: "
+                "add images of it there, or remove it from test"
+            )
+    else:
+        train, test = _split(_classes(folder), folder, test_fraction, seed)
+    if len(train) < 2:
+        raise DataError(f"{folder} has only the class {next(iter(train))!r} to train on: at least two are needed; lay it out as {LAYOUT}")
+
+    names = tuple(sorted(train))
+    files = [[(path, names.index(name)) for name in names for path in part.get(name, ())] for part in (train, test)]
+    arrays = _read([path for part in files for path, _ in part])
+    cut = len(files[0])
+    labels = [np.array([label for _, label in part], np.int32) for part in files]
+    return Dataset(folder.name or str(folder), arrays[:cut], labels[0], arrays[cut:], labels[1], names, counted(folder, cut, len(files[1])))
+
+
+def _classes(folder: Path) -> dict[str, list[Path]]:
+    """The images of each class-named subfolder, sorted by name."""
+    try:
+        with os.scandir(folder) as entries:
+            subfolders = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith((".", "__")))
+        classes = {name: _images(folder / name) for name in subfolders}
+        loose = _images(folder)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read ({error.strerror}): check its permissions") from error
+    if any(classes.values()):
+        empty = [name for name, images in classes.items() if not images]
+        if empty:
+            raise DataError(f"{folder / empty[0]} holds no images ({', '.join(SUFFIXES)}): add some, or remove that class folder")
+        return classes
+    if any(find(folder)):
+        raise DataError(f"{folder} holds idx files rather than images: ask for mnist or fashion-mnist, with this folder as --data-dir")
+    for name, other in (("train", "test"), ("test", "train")):
+        if name in classes:
+            raise DataError(
+                f"{folder} holds {name} but no {other}, nor images by class: add {other}/CLASS, or name the folder {folder / name}"
+            )
+    if loose:
+        raise DataError(f"{folder} holds images but no class folders: move each image into a subfolder named after its class")
+    raise DataError(f"{folder} holds no images: lay it out as {LAYOUT}")
+
+
+def _images(folder: Path) -> list[Path]:
+    with os.scandir(folder) as entries:
+        names = sorted(
+            entry.name for entry in entries if not entry.name.startswith(".") and entry.name.lower().endswith(SUFFIXES) and entry.is_file()
+        )
+    return [folder / name for name in names]
+
+
+def _split(classes: dict[str, list[Path]], folder: Path, fraction: Any, seed: int) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+    """(train, test), both by class."""
+    if isinstance(fraction, bool) or not isinstance(fraction, int | float | np.floating):
+        raise TypeError(f"test_fraction must be a number between 0 and 1, got {fraction!r}")
+    if not 0 < fraction < 1:
+        raise DataError(f"test_fraction must lie between 0 and 1, both excluded, got {fraction!r}: 0.2 holds back one image in five")
+    train, test = {}, {}
+    for name, images in classes.items():
+        if len(images) < 2:
+            raise DataError(f"{folder / name} holds one image, and one must be held back for testing: add images, or use {LAYOUT}")
+        count = min(max(math.floor(len(images) * fraction + 0.5), 1), len(images) - 1)
+        held = held_back([f"{name}/{path.name}" for path in images], count, seed)
+        train[name] = [path for path in images if f"{name}/{path.name}" not in held]
+        test[name] = [path for path in images if f"{name}/{path.name}" in held]
+    return train, test
+
+
+def _read(paths: list[Path]) -> NDArray[np.uint8]:
+    """All images as one array (N, C, H, W), C the most channels that any of them has."""
+    images: list[NDArray[np.uint8]] = []
+    for path in paths:
+        image = read_image(path)
+        if images and image.shape[1:] != images[0].shape[1:]:
+            (height, width), (rows, columns) = image.shape[1:], images[0].shape[1:]
+            raise DataError(
+                f"{path} is {height} × {width} pixels (height × width) where {rows} × {columns} was expected, "
+                f"as in {paths[0].name}: bring all images to one size"
+            )
+        images.append(image)
+    channels = max(image.shape[0] for image in images)
+    result = np.empty((len(images), channels, *images[0].shape[1:]), np.uint8)
+    for row, image in zip(result, images, strict=True):
+        row[:] = fit_channels(image, channels)
+    return result

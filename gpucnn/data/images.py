@@ -1,0 +1,133 @@
+"""One image file, as an array."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucnn.data.files import reason_of
+from gpucnn.data.idx import PathLike
+from gpucnn.errors import DataError, MissingExtraError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".npy")
+MAX_PIXELS = 1 << 26  # a larger one is no training image, and may be a decompression bomb
+
+
+def read_image(path: PathLike) -> NDArray[np.uint8]:
+    """The image in a file: uint8 (C, H, W), C = 1 for grey and 3 for colour.
+
+    PNG, JPEG and whatever else Pillow reads: 16-bit grey is scaled to 8 bits, transparency is laid over white, a palette counts as
+    grey if all of its used colours are, the first frame of an animation is taken, and the EXIF orientation is applied.
+
+    .npy: (H, W), (C, H, W) or (H, W, C) with C = 1 or 3, and (C, H, W) where both would fit; uint8 as it is, floats in 0 … 1
+    times 255. Nothing is unpickled.
+
+    DataError if the file cannot be read as an image, MissingExtraError without Pillow.
+    """
+    path = Path(path)
+    if os.path.isdir(path):
+        raise DataError(f"{path} is a folder where an image was expected: name a file in it")
+    if not os.path.exists(path):
+        raise DataError(f"{path} does not exist: check the path of the image")
+    return _read_npy(path) if path.suffix.lower() == ".npy" else _read_picture(path)
+
+
+def fit_channels(image: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
+    """uint8 (…, C, H, W) with `channels` instead of C channels: grey repeated, or colour as its luma (ITU-R BT.601).
+
+    DataError unless the two are equal, or 1 and 3.
+    """
+    given = image.shape[-3]
+    if given == channels:
+        return image
+    if given == 1 and channels == 3:
+        return np.repeat(image, 3, axis=-3)
+    if given == 3 and channels == 1:
+        red, green, blue = (image[..., i : i + 1, :, :].astype(np.uint32) for i in range(3))
+        return ((299 * red + 587 * green + 114 * blue + 500) // 1000).astype(np.uint8)
+    raise DataError(f"an image of {given} channels cannot be turned into one of {channels}: only grey (1) and colour (3) can")
+
+
+def _read_npy(path: Path) -> NDArray[np.uint8]:
+    try:
+        # Mapped, so that a header that announces more than the file holds is refused before any memory is taken.
+        array: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:
+        raise DataError(
+            f"{path} cannot be read as a .npy array ({reason_of(error)}): write it again with numpy.save, without objects"
+        ) from error
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path} is an .npz archive where one array was expected: write the array itself with numpy.save")
+    shape = array.shape
+    if array.ndim == 2:
+        image = array[None]
+    elif array.ndim == 3 and shape[0] in (1, 3):
+        image = array
+    elif array.ndim == 3 and shape[2] in (1, 3):
+        image = array.transpose(2, 0, 1)
+    else:
+        raise DataError(f"{path} has the shape {shape} where (H, W), (C, H, W) or (H, W, C) with C = 1 or 3 was expected: reshape it")
+    if image.size == 0:
+        raise DataError(f"{path} has the shape {shape}, no pixels at all: give an image with some")
+    if image.size > 3 * MAX_PIXELS:
+        raise DataError(f"{path} has the shape {shape}, more than {MAX_PIXELS:,} pixels: give a smaller image")
+    if array.dtype == np.uint8:
+        return np.array(image, np.uint8, order="C")
+    if array.dtype.kind != "f":
+        raise DataError(f"{path} holds {array.dtype} where uint8, or floats within 0 … 1, were expected: convert it first")
+    values = np.array(image, np.float64, order="C")
+    if not np.isfinite(values).all():
+        raise DataError(f"{path} holds NaN or infinite values where floats within 0 … 1 were expected: replace them first")
+    if values.min() < 0 or values.max() > 1:
+        raise DataError(
+            f"{path} holds floats from {values.min():g} to {values.max():g} where 0 … 1 was expected: scale it, or store it as uint8"
+        )
+    return np.rint(values * 255).astype(np.uint8)
+
+
+def _read_picture(path: Path) -> NDArray[np.uint8]:
+    try:
+        from PIL import Image, ImageOps
+    except ImportError as error:
+        raise MissingExtraError(f'reading {path} needs Pillow, which is not installed: pip install "gpucnn[images]"') from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked here, and more strictly
+            with Image.open(path) as picture:  # reads the header only
+                if picture.width * picture.height > MAX_PIXELS:
+                    raise DataError(f"{path} has {picture.width} × {picture.height} pixels, over {MAX_PIXELS:,}: give a smaller image")
+                return _pixels(ImageOps.exif_transpose(picture), path)
+    except DataError:
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever their parsing stumbles over
+        raise DataError(f"{path} cannot be read as an image ({reason_of(error)}): replace or remove it") from error
+
+
+def _pixels(picture: Image.Image, path: Path) -> NDArray[np.uint8]:
+    """The pixels of a Pillow image, uint8 (C, H, W)."""
+    mode = picture.mode
+    if mode.startswith("I"):
+        wide = np.asarray(picture).astype(np.int64)
+        if wide.min() < 0 or wide.max() > 65535:
+            raise DataError(f"{path} has pixels from {wide.min()} to {wide.max()} where 16 bits were expected: save it with 8 or 16 bits")
+        return ((wide + 128) // 257).astype(np.uint8)[None]
+    if mode == "F":
+        raise DataError(f"{path} has floating-point pixels, whose range is not known: save it with 8 bits, or as .npy within 0 … 1")
+    if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
+        rgba = np.asarray(picture.convert("RGBA")).astype(np.uint32)
+        alpha = rgba[..., 3:]
+        colour = ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    elif mode in ("L", "1"):
+        return np.asarray(picture.convert("L"))[None].copy()
+    else:
+        colour = np.asarray(picture.convert("RGB"))
+    grey = mode in ("L", "1", "LA", "La") or (mode in ("P", "PA") and bool((colour == colour[..., :1]).all()))
+    return np.array(colour.transpose(2, 0, 1)[: 1 if grey else 3], order="C")

@@ -1,0 +1,228 @@
+"""Stateless functions on NumPy or CuPy arrays. Arguments are checked at every call.
+
+Images are (N, C, H, W), weights (K, C/groups, R, S). All arrays of a call are of one dtype (float32; float64 on the CPU too) and on
+one device. Sizes that do not fit raise ShapeError (a ValueError), arrays of a wrong kind TypeError, and both say what was expected.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpucnn.checks import integer
+from gpucnn.device import Device, of
+from gpucnn.errors import DataError, ShapeError
+from gpucnn.layers.base import Array, Shape
+from gpucnn.losses import check_class_labels
+from gpucnn.ops.shapes import Window, conv_window, pool_window
+
+__all__ = [
+    "avg_pool2d",
+    "avg_pool2d_grad",
+    "conv2d",
+    "conv2d_input_grad",
+    "conv2d_weight_grad",
+    "dense",
+    "flatten",
+    "max_pool2d",
+    "max_pool2d_grad",
+    "relu",
+    "sigmoid",
+    "softmax",
+    "softmax_cross_entropy",
+]
+
+
+def conv2d(
+    x: Array, weight: Array, bias: Array | None = None, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+) -> Array:
+    """y (N, K, P, Q): x (N, C, H, W) convolved with weight (K, C/groups, R, S), plus bias (K).
+
+    padding: a number, (vertical, horizontal), ((top, bottom), (left, right)), "valid" or "same".
+    """
+    device, (x, weight, *rest) = _arrays(x=(x, 4), weight=(weight, 4), **({} if bias is None else {"bias": (bias, 1)}))
+    window = _conv(x.shape, weight.shape, stride, padding, dilation, groups)
+    if rest and rest[0].shape != weight.shape[:1]:
+        raise ShapeError(f"bias must have one value for each of the {weight.shape[0]} filters, got shape {rest[0].shape}")
+    return device.ops.conv2d(x, weight, rest[0] if rest else None, window, groups)
+
+
+def conv2d_input_grad(
+    dy: Array, weight: Array, input_shape: Shape, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+) -> Array:
+    """dx of shape `input_shape` (N, C, H, W): the gradient of `conv2d` with respect to x, given dy (N, K, P, Q)."""
+    device, (dy, weight) = _arrays(dy=(dy, 4), weight=(weight, 4))
+    shape = _image_shape(input_shape)
+    window = _conv(shape, weight.shape, stride, padding, dilation, groups)
+    _same_shape("dy", dy, (shape[0], weight.shape[0], *window.output))
+    return device.ops.conv2d_input_grad(dy, weight, window, groups)
+
+
+def conv2d_weight_grad(
+    dy: Array, x: Array, weight_shape: Shape, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+) -> Array:
+    """dweight of shape `weight_shape` (K, C/groups, R, S): the gradient of `conv2d` with respect to weight, given dy (N, K, P, Q)."""
+    device, (dy, x) = _arrays(dy=(dy, 4), x=(x, 4))
+    shape = _image_shape(weight_shape, "weight_shape", "(K, C/groups, R, S)")
+    window = _conv(x.shape, shape, stride, padding, dilation, groups)
+    _same_shape("dy", dy, (x.shape[0], shape[0], *window.output))
+    return device.ops.conv2d_weight_grad(dy, x, window, groups)
+
+
+def max_pool2d(
+    x: Array, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+) -> tuple[Array, Array]:
+    """(y, indices), both (N, C, P, Q): each window's largest pixel, and its int32 place in the flattened H·W plane of x.
+
+    `stride` is the window's size unless given. The first of equals wins, NaN wins over numbers, padding never wins.
+    """
+    device, (x,) = _arrays(x=(x, 4))
+    window = pool_window(x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
+    return device.ops.max_pool2d(x, window)  # type: ignore[no-any-return]
+
+
+def max_pool2d_grad(
+    dy: Array, indices: Array, input_shape: Shape, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1
+) -> Array:
+    """dx of shape `input_shape` (N, C, H, W): dy (N, C, P, Q) at the pixels that `indices` of `max_pool2d` name, summed."""
+    device, (dy,) = _arrays(dy=(dy, 4))
+    shape = _image_shape(input_shape)
+    window = _pool_of(dy, shape, kernel_size, stride, padding, dilation)
+    if of(indices) != device or indices.dtype != device.xp.int32:
+        raise TypeError(f"indices must be an int32 array on the device of dy, got {indices.dtype} on {of(indices).kind}")
+    _same_shape("indices", indices, dy.shape)
+    pixels = shape[2] * shape[3]
+    low, high = int(indices.min()), int(indices.max())
+    if low < 0 or high >= pixels:
+        raise DataError(f"indices must lie in 0..{pixels - 1} for images of {shape[2]}×{shape[3]}, got {low}..{high}")
+    return device.ops.max_pool2d_grad(dy, device.array(indices), window)
+
+
+def avg_pool2d(
+    x: Array, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False, count_include_pad: bool = True
+) -> Array:
+    """y (N, C, P, Q): the mean of each window. Declared padding counts unless `count_include_pad` is False; "same" never does."""
+    device, (x,) = _arrays(x=(x, 4))
+    window = pool_window(x.shape[2:], kernel_size, stride, padding, 1, ceil_mode)
+    return device.ops.avg_pool2d(x, window, bool(count_include_pad))
+
+
+def avg_pool2d_grad(
+    dy: Array, input_shape: Shape, kernel_size: Any, stride: Any = None, padding: Any = 0, count_include_pad: bool = True
+) -> Array:
+    """dx of shape `input_shape` (N, C, H, W): dy (N, C, P, Q) shared out among the pixels of each window."""
+    device, (dy,) = _arrays(dy=(dy, 4))
+    shape = _image_shape(input_shape)
+    window = _pool_of(dy, shape, kernel_size, stride, padding, 1)
+    return device.ops.avg_pool2d_grad(dy, window, bool(count_include_pad))
+
+
+def dense(x: Array, weight: Array, bias: Array | None = None) -> Array:
+    """y (N, K) = x (N, C) · weight (K, C)ᵀ + bias (K)."""
+    device, (x, weight, *rest) = _arrays(x=(x, 2), weight=(weight, 2), **({} if bias is None else {"bias": (bias, 1)}))
+    if x.shape[1] != weight.shape[1]:
+        raise ShapeError(f"x has {x.shape[1]} features and weight {weight.shape[1]}: they must be the same")
+    if rest and rest[0].shape != weight.shape[:1]:
+        raise ShapeError(f"bias must have one value for each of the {weight.shape[0]} outputs, got shape {rest[0].shape}")
+    return device.ops.dense(x, weight, rest[0] if rest else None)
+
+
+def relu(x: Array) -> Array:
+    """max(x, 0), of any shape; NaN stays NaN."""
+    device, (x,) = _arrays(x=(x, None))
+    return device.ops.relu(x)
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + e⁻ˣ), of any shape."""
+    device, (x,) = _arrays(x=(x, None))
+    return device.ops.sigmoid(x)
+
+
+def softmax(x: Array) -> Array:
+    """eˣ / Σ eˣ along the last axis."""
+    device, (x,) = _arrays(x=(x, None))
+    return device.ops.softmax(x)
+
+
+def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
+    """(loss, dlogits): the mean over the batch of −log softmax(logits) at the labels, and its gradient (softmax − labels) / N.
+
+    logits (N, K); labels: class numbers (N), or one row of probabilities each (N, K). `loss` is a 0-d array on the logits' device.
+    """
+    device, (logits,) = _arrays(logits=(logits, 2))
+    checked = check_class_labels(labels, logits.shape[0], logits.shape[1], logits.dtype)
+    loss, _, dlogits = device.ops.softmax_cross_entropy(logits, device.array(checked))
+    return loss, dlogits
+
+
+def flatten(x: Array) -> Array:
+    """(N, …) as (N, product of the rest)."""
+    _, (x,) = _arrays(x=(x, None))
+    return x.reshape(x.shape[0], -1)
+
+
+def _arrays(**named: tuple[Any, int | None]) -> tuple[Device, list[Array]]:
+    """The device of all arrays and the arrays, contiguous; each comes with the number of axes that it must have (None: any)."""
+    device: Device | None = None
+    dtype: Any = None
+    checked = []
+    for name, (array, axes) in named.items():
+        try:
+            here = of(array)
+        except TypeError as error:
+            raise TypeError(f"{name}: {error}") from None
+        if device is not None and here != device:
+            raise TypeError(f"all arrays must be on one device, got {name} on {here.kind} and the others on {device.kind}")
+        if array.dtype.name not in (("float32", "float64") if here.kind == "cpu" else ("float32",)):
+            allowed = "float32 or float64" if here.kind == "cpu" else "float32 on a GPU"
+            raise TypeError(f"{name} must be {allowed}, got {array.dtype}: convert it with .astype('float32')")
+        if dtype is not None and array.dtype != dtype:
+            raise TypeError(f"all arrays must have one dtype, got {name} as {array.dtype} and the others as {dtype}")
+        if axes is not None and array.ndim != axes:
+            raise ShapeError(f"{name} must have {axes} axes, got shape {array.shape}")
+        if array.ndim == 0 or 0 in array.shape:
+            raise ShapeError(f"{name} must not be empty, got shape {array.shape}")
+        device, dtype = here, array.dtype
+        checked.append(device.array(array, dtype.name))
+    assert device is not None
+    return device, checked
+
+
+def _conv(x_shape: Shape, weight_shape: Shape, stride: Any, padding: Any, dilation: Any, groups: int) -> Window:
+    groups = integer(groups, "groups", 1)
+    channels, filters = x_shape[1], weight_shape[0]
+    if channels % groups or filters % groups:
+        raise ShapeError(f"channels and filters must be divisible by groups, got {channels} channels, {filters} filters, {groups} groups")
+    if weight_shape[1] != channels // groups:
+        raise ShapeError(
+            f"weight must be (K, {channels // groups}, R, S) for {channels} channels in {groups} groups, got {tuple(weight_shape)}"
+        )
+    return conv_window(tuple(x_shape[2:]), tuple(weight_shape[2:]), stride, padding, dilation)
+
+
+def _pool_of(dy: Array, shape: Shape, kernel_size: Any, stride: Any, padding: Any, dilation: Any) -> Window:
+    """The window that gives dy's sizes: ceil_mode is the one thing that the arguments do not tell."""
+    windows = []
+    for ceil_mode in (True, False):  # a window that fits only with ceil_mode is refused without: the last error is the plain one
+        try:
+            windows.append(pool_window(shape[2:], kernel_size, stride, padding, dilation, ceil_mode))
+        except ShapeError:
+            if not ceil_mode and not windows:
+                raise
+    for window in windows:
+        if tuple(dy.shape) == (*shape[:2], *window.output):
+            return window
+    expected = " or ".join(str((*shape[:2], *output)) for output in dict.fromkeys(window.output for window in windows))
+    raise ShapeError(f"dy must have shape {expected} for this pooling, got {tuple(dy.shape)}")
+
+
+
+def _image_shape(shape: Any, name: str = "input_shape", form: str = "(N, C, H, W)") -> Shape:
+    if not hasattr(shape, "__len__") or len(shape) != 4:
+        raise ShapeError(f"{name} must be {form}, got {shape!r}")
+    return tuple(integer(size, name, 1) for size in shape)
+
+
+def _same_shape(name: str, array: Array, expected: Shape) -> None:
+    if tuple(array.shape) != tuple(expected):
+        raise ShapeError(f"{name} must have shape {tuple(expected)}, got {tuple(array.shape)}")

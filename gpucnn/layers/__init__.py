@@ -1,0 +1,42 @@
+"""Layers, one kind per file. `LAYERS` holds them by name, for models that come from a file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpucnn.checks import pick
+from gpucnn.layers.activation import ReLU, Sigmoid, Softmax
+from gpucnn.layers.base import Buffers, Layer, Parameter
+from gpucnn.layers.conv import Conv2D
+from gpucnn.layers.dense import Dense
+from gpucnn.layers.dropout import Dropout
+from gpucnn.layers.flatten import Flatten
+from gpucnn.layers.pool import AvgPool2D, MaxPool2D
+
+LAYERS: dict[str, type[Layer]] = {
+    kind.__name__: kind for kind in (Conv2D, MaxPool2D, AvgPool2D, Flatten, Dense, ReLU, Sigmoid, Softmax, Dropout)
+}
+
+
+def layer_from_config(config: dict[str, Any]) -> Layer:
+    """The layer that `Layer.config()` came from, unbuilt."""
+    settings = dict(config)
+    return pick(settings.pop("layer", None), LAYERS, "layer")(**settings)
+
+
+__all__ = [
+    "LAYERS",
+    "AvgPool2D",
+    "Buffers",
+    "Conv2D",
+    "Dense",
+    "Dropout",
+    "Flatten",
+    "Layer",
+    "MaxPool2D",
+    "Parameter",
+    "ReLU",
+    "Sigmoid",
+    "Softmax",
+    "layer_from_config",
+]

@@ -1,0 +1,197 @@
+"""What every layer is, and where its parameters live.
+
+A layer is built once, for one shape of input: it checks its sizes there, declares its parameters, and from then on only computes.
+Parameters and gradients of all layers of a model lie in two flat buffers, so that an optimizer step is one operation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+
+from gpucnn.checks import pick
+from gpucnn.device import Device
+from gpucnn.errors import GpucnnError
+from gpucnn.initializers import get_initializer
+
+Array: TypeAlias = Any  # numpy.ndarray or cupy.ndarray
+Shape: TypeAlias = tuple[int, ...]  # of one example: (C, H, W) or (features,), without the batch
+
+ACTIVATIONS = {"relu": "relu_grad", "sigmoid": "sigmoid_grad", "softmax": "softmax_grad"}
+ALIGNMENT = 32  # elements: a parameter starts at a multiple of 128 bytes, so that kernels can load 16 bytes at a time
+
+
+class Parameter:
+    """A trained array: `value`, and `grad` of the same shape; both are views into the model's flat buffers."""
+
+    def __init__(self, name: str, shape: Shape, initializer: str) -> None:
+        self.name = name
+        self.shape = shape
+        self.initializer = initializer
+        self.value: Array = None
+        self.has_grad = False
+        self._grad: Array = None
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def grad(self) -> Array:
+        """The gradient, summed over all backward passes since the last `zero_grad`; zeros where there were none."""
+        if not self.has_grad:
+            self._grad[...] = 0
+        return self._grad
+
+    def add_grad(self, compute: Callable[[Array | None], Array]) -> None:
+        """Adds `compute(out)` to the gradient; the first time after `zero_grad` it is written in place, with no sum."""
+        if self.has_grad:
+            self._grad += compute(None)
+        else:
+            compute(self._grad)
+            self.has_grad = True
+
+
+class Buffers:
+    """The flat buffers behind the parameters of a model: `values` and gradients, 1-D, on one device."""
+
+    def __init__(self, parameters: Sequence[Parameter], device: Device, dtype: np.dtype[Any]) -> None:
+        self.parameters = list(parameters)
+        self.device = device
+        size = sum(-(-parameter.size // ALIGNMENT) * ALIGNMENT for parameter in self.parameters)
+        self.values = device.xp.zeros(size, dtype)
+        self._gradients = device.xp.zeros(size, dtype)  # gaps between parameters stay zero for ever
+        offset = 0
+        for parameter in self.parameters:
+            part = slice(offset, offset + parameter.size)
+            parameter.value = self.values[part].reshape(parameter.shape)
+            parameter._grad = self._gradients[part].reshape(parameter.shape)
+            parameter.has_grad = False
+            offset += -(-parameter.size // ALIGNMENT) * ALIGNMENT
+
+    def initialize(self, seed: int) -> None:
+        """Draws every parameter anew; parameter i depends on (seed, i) alone."""
+        for index, parameter in enumerate(self.parameters):
+            drawn = get_initializer(parameter.initializer)(parameter.shape, np.random.default_rng([seed, index]))
+            parameter.value[...] = self.device.xp.asarray(drawn.astype(self.values.dtype))
+
+    def all_gradients(self) -> Array:
+        """All gradients, flat, in the order of `values`."""
+        for parameter in self.parameters:
+            if not parameter.has_grad:
+                parameter._grad[...] = 0
+        return self._gradients
+
+    def forget_gradients(self) -> None:
+        """The next backward writes gradients instead of adding to them."""
+        for parameter in self.parameters:
+            parameter.has_grad = False
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one example costs in a layer."""
+
+    multiply_adds: int = 0
+    kept: int = 0  # elements kept from forward for backward
+
+
+class Layer:
+    """Base of all layers.
+
+    A layer implements `_build`, `_forward` and `_backward`; an activation that follows, `activation="relu"` and the like, is handled
+    here for all of them. x, y, dx and dy have the batch first.
+    """
+
+    fuses_relu: ClassVar[bool] = False  # `_forward` applies ReLU itself
+
+    def __init__(self, activation: str | None = None) -> None:
+        if activation is not None:
+            pick(activation, ACTIVATIONS, "activation")
+        self.activation = activation
+        self.name = type(self).__name__.lower()
+        self.parameters: list[Parameter] = []
+        self.input_shape: Shape | None = None
+        self.output_shape: Shape = ()
+        self.device: Device
+        self._output: Array | None = None  # the activation's output, kept for backward
+        self._applied: str | None = None
+        self._ready = False
+
+    # What a layer implements.
+
+    def _build(self, input_shape: Shape) -> Shape:
+        """Checks that the layer fits, declares its parameters and returns the shape of its output."""
+        raise NotImplementedError
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        raise NotImplementedError
+
+    def _backward(self, dy: Array, input_grad: bool) -> Array | None:
+        raise NotImplementedError
+
+    def settings(self) -> dict[str, Any]:
+        """The constructor's arguments, as JSON can hold them."""
+        return {}
+
+    def cost(self) -> Cost:
+        """Multiply-adds of one example in forward, and the elements kept for its backward."""
+        return Cost()
+
+    # What a model calls.
+
+    def build(self, input_shape: Shape) -> Shape:
+        """Fixes the layer's sizes for inputs of `input_shape` (without the batch). Raises ShapeError where they do not fit."""
+        self.parameters = []
+        self.input_shape = input_shape
+        self.output_shape = self._build(input_shape)
+        return self.output_shape
+
+    def place(self, device: Device, seed: int) -> None:
+        """Tells the layer where it runs; `seed` is its own, for layers that draw random numbers."""
+        self.device = device
+
+    def forward(self, x: Array, training: bool = False, *, logits: bool = False) -> Array:
+        """The layer's output; with `training`, what backward needs is kept. `logits` leaves a final softmax or sigmoid off."""
+        y = self._forward(x, training)
+        applied = None if logits and self.activation != "relu" else self.activation
+        if applied and not (applied == "relu" and self.fuses_relu):
+            y = getattr(self.device.ops, applied)(y)
+        self._applied = applied
+        self._output = y if training and applied else None
+        self._ready = training
+        return y
+
+    def backward(self, dy: Array, *, input_grad: bool = True) -> Array | None:
+        """Adds the parameters' gradients and returns that of the input (None where `input_grad` is False)."""
+        if not self._ready:
+            raise GpucnnError(f"backward of layer {self.name!r} needs a forward with training=True before it, once for each backward")
+        if self._applied:
+            dy = getattr(self.device.ops, ACTIVATIONS[self._applied])(dy, self._output)
+        dx = self._backward(dy, input_grad)
+        self.forget()
+        return dx
+
+    def forget(self) -> None:
+        """Lets go of what forward kept."""
+        self._output = None
+        self._ready = False
+
+    def state(self) -> dict[str, int]:
+        """What training changes besides parameters: needed to resume to the bit."""
+        return {}
+
+    def restore(self, state: dict[str, int]) -> None:
+        """Takes up a `state()` again."""
+
+    def config(self) -> dict[str, Any]:
+        """What `layer_from_config` needs to make the same layer again, unbuilt."""
+        return {"layer": type(self).__name__, **self.settings()}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.settings().items())})"

@@ -1,0 +1,107 @@
+"""Convolution."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from gpucnn.checks import integer, pair
+from gpucnn.errors import ShapeError
+from gpucnn.initializers import get_initializer
+from gpucnn.layers.base import Array, Cost, Layer, Parameter, Shape
+from gpucnn.ops.shapes import Window, conv_window, normalize_padding
+
+
+def check_image(layer: Layer, input_shape: Shape) -> tuple[int, int, int]:
+    """`input_shape` as (C, H, W); ShapeError for anything else."""
+    if len(input_shape) != 3:
+        raise ShapeError(f"{type(layer).__name__} works on images (channels, height, width), got an input of shape {input_shape}")
+    return input_shape[0], input_shape[1], input_shape[2]
+
+
+def weight_initializer(name: str | None, activation: str | None) -> str:
+    """The default is He's before ReLU, whose half of zeros it makes up for, and Glorot's elsewhere."""
+    if name is not None:
+        get_initializer(name)
+        return name
+    return "he_uniform" if activation == "relu" else "glorot_uniform"
+
+
+class Conv2D(Layer):
+    """Convolution over images: (C, H, W) → (filters, P, Q).
+
+    kernel_size, stride, dilation: a number or (vertical, horizontal). padding: a number, (vertical, horizontal), ((top, bottom),
+    (left, right)), "valid" (none) or "same". initializer: of the weight (filters, C/groups, R, S); the bias starts at zero.
+    """
+
+    fuses_relu = True
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: Any,
+        *,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        activation: str | None = None,
+        use_bias: bool = True,
+        initializer: str | None = None,
+    ) -> None:
+        super().__init__(activation)
+        self.filters = integer(filters, "filters", 1)
+        self.groups = integer(groups, "groups", 1)
+        self.kernel_size = pair(kernel_size, "kernel_size", 1)
+        self.stride = pair(stride, "stride", 1)
+        self.padding = normalize_padding(padding)
+        self.dilation = pair(dilation, "dilation", 1)
+        self.use_bias = bool(use_bias)
+        self.initializer = weight_initializer(initializer, activation)
+        if self.filters % self.groups:
+            raise ShapeError(f"filters must be divisible by groups, got {self.filters} filters in {self.groups} groups")
+        self._x: Array | None = None
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "stride": self.stride,
+            "padding": self.padding,
+            "dilation": self.dilation,
+            "groups": self.groups,
+            "activation": self.activation,
+            "use_bias": self.use_bias,
+            "initializer": self.initializer,
+        }
+
+    def _build(self, input_shape: Shape) -> Shape:
+        c, h, w = check_image(self, input_shape)
+        if c % self.groups:
+            raise ShapeError(f"channels must be divisible by groups, got {c} channels in {self.groups} groups")
+        self.window: Window = conv_window((h, w), self.kernel_size, self.stride, self.padding, self.dilation)
+        self.weight = Parameter("weight", (self.filters, c // self.groups, *self.window.kernel), self.initializer)
+        self.bias = Parameter("bias", (self.filters,), "zeros") if self.use_bias else None
+        self.parameters = [self.weight, self.bias] if self.bias else [self.weight]
+        return (self.filters, *self.window.output)
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        self._x = x if training else None
+        bias = self.bias.value if self.bias else None
+        return self.device.ops.conv2d(x, self.weight.value, bias, self.window, self.groups, relu=self.activation == "relu")
+
+    def _backward(self, dy: Array, input_grad: bool) -> Array | None:
+        ops, x = self.device.ops, self._x
+        self.weight.add_grad(lambda out: ops.conv2d_weight_grad(dy, x, self.window, self.groups, out=out))
+        if self.bias:
+            self.bias.add_grad(lambda out: ops.bias_grad(dy, out=out))
+        return ops.conv2d_input_grad(dy, self.weight.value, self.window, self.groups) if input_grad else None
+
+    def forget(self) -> None:
+        super().forget()
+        self._x = None
+
+    def cost(self) -> Cost:
+        outputs = math.prod(self.output_shape)
+        kept = math.prod(self.input_shape or ()) + (outputs if self.activation else 0)
+        return Cost(outputs * math.prod(self.weight.shape[1:]), kept)

@@ -1,0 +1,65 @@
+"""Dense (fully connected) layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpucnn.checks import integer
+from gpucnn.errors import ShapeError
+from gpucnn.layers.base import Array, Cost, Layer, Parameter, Shape
+from gpucnn.layers.conv import weight_initializer
+
+
+class Dense(Layer):
+    """y = x·weightᵀ + bias: (features,) → (units,). The weight is (units, features)."""
+
+    fuses_relu = True
+
+    def __init__(
+        self,
+        units: int,
+        *,
+        activation: str | None = None,
+        use_bias: bool = True,
+        initializer: str | None = None,
+    ) -> None:
+        super().__init__(activation)
+        self.units = integer(units, "units", 1)
+        self.use_bias = bool(use_bias)
+        self.initializer = weight_initializer(initializer, activation)
+        self._x: Array | None = None
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "units": self.units,
+            "activation": self.activation,
+            "use_bias": self.use_bias,
+            "initializer": self.initializer,
+        }
+
+    def _build(self, input_shape: Shape) -> Shape:
+        if len(input_shape) != 1:
+            raise ShapeError(f"Dense works on rows of features, got an input of shape {input_shape}: put a Flatten() before it")
+        self.weight = Parameter("weight", (self.units, input_shape[0]), self.initializer)
+        self.bias = Parameter("bias", (self.units,), "zeros") if self.use_bias else None
+        self.parameters = [self.weight, self.bias] if self.bias else [self.weight]
+        return (self.units,)
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        self._x = x if training else None
+        bias = self.bias.value if self.bias else None
+        return self.device.ops.dense(x, self.weight.value, bias, relu=self.activation == "relu")
+
+    def _backward(self, dy: Array, input_grad: bool) -> Array | None:
+        ops, x = self.device.ops, self._x
+        self.weight.add_grad(lambda out: ops.dense_weight_grad(dy, x, out=out))
+        if self.bias:
+            self.bias.add_grad(lambda out: ops.bias_grad(dy, out=out))
+        return ops.dense_input_grad(dy, self.weight.value) if input_grad else None
+
+    def forget(self) -> None:
+        super().forget()
+        self._x = None
+
+    def cost(self) -> Cost:
+        return Cost(self.weight.size, self.weight.shape[1] + (self.units if self.activation else 0))

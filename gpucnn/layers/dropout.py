@@ -1,0 +1,50 @@
+"""Dropout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpucnn.checks import fraction
+from gpucnn.device import Device
+from gpucnn.layers.base import Array, Layer, Shape
+
+
+class Dropout(Layer):
+    """In training sets elements to zero with probability `rate` and divides the others by 1 − rate; otherwise passes x on.
+
+    The mask is a function of (seed, number of the call): nothing is kept for backward but that number, and a resumed run draws the
+    masks that it would have drawn.
+    """
+
+    def __init__(self, rate: float = 0.5) -> None:
+        super().__init__()
+        self.rate = fraction(rate, "rate")
+        self._seed = 0
+        self._calls = 0
+
+    def settings(self) -> dict[str, Any]:
+        return {"rate": self.rate}
+
+    def place(self, device: Device, seed: int) -> None:
+        super().place(device, seed)
+        self._seed, self._calls = seed, 0
+
+    def _build(self, input_shape: Shape) -> Shape:
+        return input_shape
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        if not training or self.rate == 0:
+            return x
+        self._calls += 1
+        return self.device.ops.dropout(x, self.rate, self._seed, self._calls)
+
+    def _backward(self, dy: Array, input_grad: bool) -> Array | None:
+        if not input_grad or self.rate == 0:
+            return dy if input_grad else None
+        return self.device.ops.dropout(dy, self.rate, self._seed, self._calls)
+
+    def state(self) -> dict[str, int]:
+        return {"calls": self._calls}
+
+    def restore(self, state: dict[str, int]) -> None:
+        self._calls = int(state["calls"])

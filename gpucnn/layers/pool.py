@@ -1,0 +1,86 @@
+"""Pooling."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from gpucnn.checks import pair
+from gpucnn.layers.base import Array, Cost, Layer, Shape
+from gpucnn.layers.conv import check_image
+from gpucnn.ops.shapes import normalize_padding, pool_window
+
+
+class _Pool2D(Layer):
+    def __init__(self, pool_size: Any = 2, *, stride: Any = None, padding: Any = 0, ceil_mode: bool = False) -> None:
+        super().__init__()
+        self.pool_size = pair(pool_size, "pool_size", 1)
+        self.stride = self.pool_size if stride is None else pair(stride, "stride", 1)
+        self.padding = normalize_padding(padding)
+        self.ceil_mode = bool(ceil_mode)
+
+    def settings(self) -> dict[str, Any]:
+        return {"pool_size": self.pool_size, "stride": self.stride, "padding": self.padding, "ceil_mode": self.ceil_mode}
+
+    def _build(self, input_shape: Shape) -> Shape:
+        c, h, w = check_image(self, input_shape)
+        dilation = getattr(self, "dilation", 1)
+        self.window = pool_window((h, w), self.pool_size, self.stride, self.padding, dilation, self.ceil_mode)
+        return (c, *self.window.output)
+
+
+class MaxPool2D(_Pool2D):
+    """The largest pixel of each window: (C, H, W) → (C, P, Q). `stride` is the window's size unless given.
+
+    The first of equals wins, NaN wins over numbers, padding never wins. Arguments as PyTorch's, plus padding "valid" and "same".
+    """
+
+    def __init__(
+        self, pool_size: Any = 2, *, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+    ) -> None:
+        super().__init__(pool_size, stride=stride, padding=padding, ceil_mode=ceil_mode)
+        self.dilation = pair(dilation, "dilation", 1)
+        self._indices: Array | None = None
+
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), "dilation": self.dilation}
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        y, indices = self.device.ops.max_pool2d(x, self.window)
+        self._indices = indices if training else None
+        return y
+
+    def _backward(self, dy: Array, input_grad: bool) -> Array | None:
+        return self.device.ops.max_pool2d_grad(dy, self._indices, self.window) if input_grad else None
+
+    def forget(self) -> None:
+        super().forget()
+        self._indices = None
+
+    def cost(self) -> Cost:
+        return Cost(0, math.prod(self.output_shape))
+
+
+class AvgPool2D(_Pool2D):
+    """The mean of each window: (C, H, W) → (C, P, Q). Declared padding counts unless `count_include_pad` is False; "same" never does."""
+
+    def __init__(
+        self,
+        pool_size: Any = 2,
+        *,
+        stride: Any = None,
+        padding: Any = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> None:
+        super().__init__(pool_size, stride=stride, padding=padding, ceil_mode=ceil_mode)
+        self.count_include_pad = bool(count_include_pad)
+
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), "count_include_pad": self.count_include_pad}
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        return self.device.ops.avg_pool2d(x, self.window, self.count_include_pad)
+
+    def _backward(self, dy: Array, input_grad: bool) -> Array | None:
+        return self.device.ops.avg_pool2d_grad(dy, self.window, self.count_include_pad) if input_grad else None

@@ -1,0 +1,133 @@
+"""Losses, by name or as objects. Each takes a model's raw output and gives the mean loss, the right answers and the gradient.
+
+Categorical and binary cross-entropy are computed from logits, together with the softmax or sigmoid that would follow: a model's last
+`activation="softmax"` is left off in training, so that the logarithm of a rounded softmax is never taken.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gpucnn.checks import pick
+from gpucnn.device import Device, to_numpy
+from gpucnn.errors import DataError, ShapeError
+from gpucnn.layers.base import Array, Shape
+
+
+class Loss:
+    """Base of all losses."""
+
+    name: ClassVar[str]
+    fused_activation: ClassVar[str | None] = None  # computed together with the loss when it is the model's last
+
+    def check_model(self, output_shape: Shape, last_activation: str | None) -> None:
+        """Raises ShapeError or ValueError where a model with such an output cannot be trained with this loss."""
+        if len(output_shape) != 1:
+            raise ShapeError(f"loss {self.name!r} needs one row of outputs per example, got {output_shape}: end with Flatten() and Dense(...)")
+        if self.fused_activation and last_activation in ("softmax", "sigmoid") and last_activation != self.fused_activation:
+            raise ValueError(
+                f"loss {self.name!r} goes with a last activation {self.fused_activation!r} or none, got {last_activation!r}"
+            )
+
+    def check_labels(self, labels: Any, count: int, outputs: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+        """`labels` of `count` examples as the array that `__call__` takes; DataError where they do not fit `outputs` outputs."""
+        raise NotImplementedError
+
+    def answers(self, labels: Array) -> int:
+        """How many answers there are in a batch, of which `correct` are right."""
+        return int(labels.shape[0])
+
+    def __call__(self, device: Device, outputs: Array, labels: Array) -> tuple[Array, Array, Array]:
+        """(loss, correct, doutputs): the mean loss and the number of right answers as 0-d arrays, and the gradient."""
+        raise NotImplementedError
+
+
+class CategoricalCrossentropy(Loss):
+    """−log of the probability of the right class, after softmax. Labels are class numbers (N) or rows of probabilities (N, K)."""
+
+    name = "categorical_crossentropy"
+    fused_activation = "softmax"
+
+    def check_labels(self, labels: Any, count: int, outputs: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+        return check_class_labels(labels, count, outputs, dtype)
+
+    def __call__(self, device: Device, outputs: Array, labels: Array) -> tuple[Array, Array, Array]:
+        return device.ops.softmax_cross_entropy(outputs, labels)  # type: ignore[no-any-return]
+
+
+class BinaryCrossentropy(Loss):
+    """−t·log p − (1 − t)·log(1 − p), after a sigmoid, averaged over all outputs. Targets t in [0, 1]: (N) or (N, K)."""
+
+    name = "binary_crossentropy"
+    fused_activation = "sigmoid"
+
+    def check_labels(self, labels: Any, count: int, outputs: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+        targets = _rows(labels, count, outputs, dtype, self.name)
+        if targets.min() < 0 or targets.max() > 1:
+            raise DataError(f"targets of binary cross-entropy must lie in 0..1, got {targets.min():g}..{targets.max():g}")
+        return targets
+
+    def answers(self, labels: Array) -> int:
+        return int(labels.size)
+
+    def __call__(self, device: Device, outputs: Array, labels: Array) -> tuple[Array, Array, Array]:
+        return device.ops.binary_cross_entropy(outputs, labels)  # type: ignore[no-any-return]
+
+
+class MeanSquaredError(Loss):
+    """(y − t)², averaged over all outputs. Targets t: (N) or (N, K); class numbers (N, whole) stand for one-hot rows when K > 1."""
+
+    name = "mean_squared_error"
+
+    def check_labels(self, labels: Any, count: int, outputs: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+        given = np.asarray(to_numpy(labels))
+        if given.ndim == 1 and given.dtype.kind in "iu" and outputs > 1:
+            return np.eye(outputs, dtype=dtype)[check_class_labels(given, count, outputs, dtype)]  # type: ignore[no-any-return]
+        return _rows(given, count, outputs, dtype, self.name)
+
+    def __call__(self, device: Device, outputs: Array, labels: Array) -> tuple[Array, Array, Array]:
+        return device.ops.mean_squared_error(outputs, labels)  # type: ignore[no-any-return]
+
+
+def check_class_labels(labels: Any, count: int, classes: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """Class numbers as int32 (count,), or rows of probabilities as `dtype` (count, classes). DataError for anything else."""
+    given = np.asarray(to_numpy(labels))
+    if given.ndim == 2 and given.shape[1] == 1 and given.dtype.kind in "iu" and classes > 1:
+        given = given[:, 0]  # a column of class numbers, as some loaders give
+    if len(given) != count if given.ndim else True:
+        raise DataError(f"there must be a label for each of the {count} examples, got labels of shape {given.shape}")
+    if given.ndim == 1:
+        if given.dtype.kind not in "iu":
+            raise DataError(f"class numbers must be whole numbers, got {given.dtype}: for probabilities pass rows of shape ({count}, {classes})")
+        wrong = np.flatnonzero((given < 0) | (given >= classes))
+        if wrong.size:
+            raise DataError(f"labels must lie in 0..{classes - 1} for {classes} outputs, got {given[wrong[0]]} at index {wrong[0]}")
+        return given.astype(np.int32)
+    rows = _rows(given, count, classes, dtype, "categorical_crossentropy")
+    if rows.min() < 0 or not np.allclose(rows.sum(axis=1), 1, atol=1e-3):
+        raise DataError("rows of labels must be probabilities: none below 0, each row with the sum 1")
+    return rows
+
+
+def _rows(labels: Any, count: int, outputs: int, dtype: np.dtype[Any], loss: str) -> np.ndarray[Any, Any]:
+    given = np.asarray(to_numpy(labels))
+    if given.dtype.kind not in "biuf":
+        raise DataError(f"labels must be numbers, got {given.dtype}")
+    if given.ndim == 1 and outputs == 1:
+        given = given[:, None]
+    if given.shape != (count, outputs):
+        raise DataError(f"loss {loss!r} expects labels of shape {(count, outputs)}, got {given.shape}")
+    rows = np.ascontiguousarray(given, dtype)
+    if not np.isfinite(rows).all():
+        raise DataError("labels hold NaN or infinity: remove those examples")
+    return rows
+
+
+LOSSES: dict[str, type[Loss]] = {kind.name: kind for kind in (CategoricalCrossentropy, BinaryCrossentropy, MeanSquaredError)}
+
+
+def get_loss(value: Any) -> Loss:
+    """A Loss as it is, or the loss of that name."""
+    return value if isinstance(value, Loss) else pick(value, LOSSES, "loss")()

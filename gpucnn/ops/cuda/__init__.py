@@ -1,0 +1,35 @@
+"""The operations on CuPy arrays, float32: Numba kernels. Under Numba's simulator, on NumPy arrays."""
+
+from gpucnn.ops.cuda.activations import relu, relu_grad, sigmoid, sigmoid_grad, softmax, softmax_grad
+from gpucnn.ops.cuda.conv import bias_grad, conv2d, conv2d_input_grad, conv2d_weight_grad
+from gpucnn.ops.cuda.dense import dense, dense_input_grad, dense_weight_grad
+from gpucnn.ops.cuda.dropout import dropout
+from gpucnn.ops.cuda.loss import binary_cross_entropy, mean_squared_error, softmax_cross_entropy
+from gpucnn.ops.cuda.pool import avg_pool2d, avg_pool2d_grad, max_pool2d, max_pool2d_grad
+from gpucnn.ops.cuda.update import adam_update, sgd_update
+
+__all__ = [
+    "adam_update",
+    "avg_pool2d",
+    "avg_pool2d_grad",
+    "bias_grad",
+    "binary_cross_entropy",
+    "conv2d",
+    "conv2d_input_grad",
+    "conv2d_weight_grad",
+    "dense",
+    "dense_input_grad",
+    "dense_weight_grad",
+    "dropout",
+    "max_pool2d",
+    "max_pool2d_grad",
+    "mean_squared_error",
+    "relu",
+    "relu_grad",
+    "sgd_update",
+    "sigmoid",
+    "sigmoid_grad",
+    "softmax",
+    "softmax_cross_entropy",
+    "softmax_grad",
+]

@@ -1,0 +1,27 @@
+"""What every operation needs before it launches: new arrays beside the ones given, and the stream to launch on."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any, TypeAlias
+
+from gpucnn_kernels.launch import external_stream
+
+Array: TypeAlias = Any  # CuPy's, or NumPy's under the simulator
+
+
+def library(array: Array) -> ModuleType:
+    """The array library that `array` is of."""
+    return sys.modules[type(array).__module__.partition(".")[0]]
+
+
+def empty(like: Array, shape: tuple[int, ...], dtype: str = "float32") -> Array:
+    """A new array, not set to anything, where `like` lives."""
+    return library(like).empty(shape, dtype)
+
+
+def stream(array: Array) -> Any:
+    """The stream that the array's library is working on. On another one the kernels would not wait for its work, nor it for theirs."""
+    xp = library(array)
+    return 0 if xp.__name__ == "numpy" else external_stream(xp.cuda.get_current_stream().ptr)

@@ -1,0 +1,46 @@
+"""Losses, each with its gradient and the number of right answers: (loss, correct, dx).
+
+`loss` (the mean) and `correct` are 0-d arrays, float32 and int32; they stay on the device, so that the caller chooses when to wait for
+them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gpucnn.ops.cuda._arrays import Array, empty, stream
+from gpucnn_kernels import loss as kernels
+
+
+def softmax_cross_entropy(logits: Array, labels: Array, *, out: Array | None = None) -> tuple[Array, Array, Array]:
+    """Mean over the batch of −Σₖ pₖ·log softmax(logits)ₖ, with p the labels, and dlogits = (softmax·Σₖ pₖ − p) / N.
+
+    logits (N, K). labels: int32 class numbers (N), or floating rows of probabilities (N, K). Right where the largest logit is at
+    the label (at the label's largest probability), the first of equals.
+    """
+    return _loss(kernels.softmax_cross_entropy, logits, labels, out)
+
+
+def binary_cross_entropy(logits: Array, targets: Array, *, out: Array | None = None) -> tuple[Array, Array, Array]:
+    """Mean over all elements of −t·log σ(z) − (1 − t)·log(1 − σ(z)) = max(z, 0) − z·t + log(1 + e^−|z|), and dz = (σ(z) − t) / size.
+
+    logits z and targets t in [0, 1], both (N, K). Right where z > 0 just when t > ½.
+    """
+    return _loss(kernels.binary_cross_entropy, logits, targets, out)
+
+
+def mean_squared_error(y: Array, targets: Array, *, out: Array | None = None) -> tuple[Array, Array, Array]:
+    """Mean over all elements of (y − t)², and dy = 2·(y − t) / size.
+
+    y, targets (N, K). Right where the largest of y is at the largest target (K > 1), or y > ½ just when t > ½ (K = 1).
+    """
+    return _loss(kernels.mean_squared_error, y, targets, out)
+
+
+def _loss(launcher: Callable[..., None], x: Array, targets: Array, out: Array | None) -> tuple[Array, Array, Array]:
+    n = x.shape[0]
+    dx = empty(x, x.shape) if out is None else out
+    loss, correct = empty(x, (1,)), empty(x, (1,), "int32")
+    row_loss, row_correct = empty(x, (n,)), empty(x, (n,), "int32")
+    launcher(x, targets, dx, loss, correct, row_loss, row_correct, stream(x))
+    return loss.reshape(()), correct.reshape(()), dx

@@ -1,0 +1,67 @@
+"""Optimizer steps, in place over flat buffers: every parameter of a model in one call."""
+
+from __future__ import annotations
+
+from gpucnn.ops.cuda._arrays import Array, stream
+from gpucnn_kernels import update as kernels
+
+
+def sgd_update(
+    parameters: Array,
+    gradients: Array,
+    velocity: Array | None,
+    *,
+    learning_rate: float,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+) -> None:
+    """g = gradient + weight_decay·p; v = momentum·v + g; p −= lr·(g + momentum·v if nesterov else v).
+
+    PyTorch's form, where the learning rate is outside the velocity. `velocity` is None without momentum.
+    """
+    kernels.sgd_update(
+        parameters,
+        gradients,
+        velocity,
+        learning_rate=learning_rate,
+        momentum=momentum,
+        nesterov=nesterov,
+        weight_decay=weight_decay,
+        stream=stream(parameters),
+    )
+
+
+def adam_update(
+    parameters: Array,
+    gradients: Array,
+    mean: Array,
+    variance: Array,
+    *,
+    step: int,
+    learning_rate: float,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    epsilon: float = 1e-8,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+) -> None:
+    """Adam (Kingma and Ba 2015, algorithm 1), step counted from 1; with `decoupled`, AdamW (Loshchilov and Hutter 2019).
+
+    m = β₁m + (1 − β₁)g; v = β₂v + (1 − β₂)g²; p −= lr/(1 − β₁ᵗ) · m / (√v / √(1 − β₂ᵗ) + ε). Weight decay is added to g, or with
+    `decoupled` taken from the parameters: p −= lr·weight_decay·p.
+    """
+    kernels.adam_update(
+        parameters,
+        gradients,
+        mean,
+        variance,
+        step=step,
+        learning_rate=learning_rate,
+        beta1=beta1,
+        beta2=beta2,
+        epsilon=epsilon,
+        weight_decay=weight_decay,
+        decoupled=decoupled,
+        stream=stream(parameters),
+    )

@@ -1,0 +1,157 @@
+"""Optimizers: one operation over all parameters of a model, which lie in one flat buffer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpucnn.checks import fraction, pick, positive
+from gpucnn.errors import GpucnnError
+from gpucnn.layers.base import Buffers
+from gpucnn.schedules import Schedule, get_schedule
+
+
+class Optimizer:
+    """Base of all optimizers. `attach` gives it a model's parameters; `step()` applies their gradients."""
+
+    slots: tuple[str, ...] = ()  # names of the buffers of state, each as long as the parameters
+
+    def __init__(self, learning_rate: float | Schedule) -> None:
+        self.schedule = get_schedule(learning_rate)
+        self.steps = 0
+        self.state: dict[str, Any] = {}
+        self._buffers: Buffers | None = None
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the next step."""
+        return self.schedule(self.steps)
+
+    def attach(self, buffers: Buffers) -> None:
+        """Starts on these parameters, with no steps taken and all state at zero."""
+        self._buffers = buffers
+        self.steps = 0
+        self.state = {slot: buffers.device.xp.zeros_like(buffers.values) for slot in self.slots}
+
+    def step(self) -> None:
+        """One update of every parameter from its gradient. Parameters that got no gradient are treated as having one of zero."""
+        buffers = self._attached()
+        self._update(buffers, buffers.all_gradients())
+        self.steps += 1
+
+    def zero_grad(self) -> None:
+        """Forgets all gradients, so that the next backward starts from zero."""
+        self._attached().forget_gradients()
+
+    def config(self) -> dict[str, Any]:
+        """What `get_optimizer` needs to make the same optimizer again, without its state."""
+        settings = {name: value for name, value in vars(self).items() if name not in ("schedule", "steps", "state", "_buffers")}
+        return {"optimizer": NAMES[type(self)], "learning_rate": self.schedule.config(), **settings}
+
+    def _update(self, buffers: Buffers, gradients: Any) -> None:
+        raise NotImplementedError
+
+    def _attached(self) -> Buffers:
+        if self._buffers is None:
+            raise GpucnnError("this optimizer has no parameters yet: call model.compile(optimizer=...) first, or optimizer.attach(model.buffers)")
+        return self._buffers
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum, as PyTorch defines it; `weight_decay` is added to the gradient (L2)."""
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule = 0.01,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(learning_rate)
+        self.momentum = fraction(momentum, "momentum")
+        self.nesterov = bool(nesterov)
+        self.weight_decay = positive(weight_decay, "weight_decay", zero=True)
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0, got momentum 0")
+        self.slots = ("velocity",) if self.momentum else ()
+
+    def _update(self, buffers: Buffers, gradients: Any) -> None:
+        buffers.device.ops.sgd_update(
+            buffers.values,
+            gradients,
+            self.state.get("velocity"),
+            learning_rate=self.learning_rate,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            weight_decay=self.weight_decay,
+        )
+
+    def config(self) -> dict[str, Any]:
+        settings = super().config()
+        del settings["slots"]
+        return settings
+
+
+class Adam(Optimizer):
+    """Adam (Kingma and Ba 2015); `weight_decay` is added to the gradient (L2)."""
+
+    slots = ("mean", "variance")
+    _decoupled = False
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule = 1e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(learning_rate)
+        self.beta1 = fraction(beta1, "beta1")
+        self.beta2 = fraction(beta2, "beta2")
+        self.epsilon = positive(epsilon, "epsilon")
+        self.weight_decay = positive(weight_decay, "weight_decay", zero=True)
+
+    def _update(self, buffers: Buffers, gradients: Any) -> None:
+        buffers.device.ops.adam_update(
+            buffers.values,
+            gradients,
+            self.state["mean"],
+            self.state["variance"],
+            step=self.steps + 1,
+            learning_rate=self.learning_rate,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            epsilon=self.epsilon,
+            weight_decay=self.weight_decay,
+            decoupled=self._decoupled,
+        )
+
+
+class AdamW(Adam):
+    """Adam with weight decay taken from the parameters, not added to the gradient (Loshchilov and Hutter 2019)."""
+
+    _decoupled = True
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule = 1e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(learning_rate, beta1, beta2, epsilon, weight_decay)
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
+NAMES = {kind: name for name, kind in OPTIMIZERS.items()}
+
+
+def get_optimizer(value: Any) -> Optimizer:
+    """An Optimizer as it is, a name with its defaults, a `config()` as the optimizer it came from."""
+    if isinstance(value, Optimizer):
+        return value
+    if isinstance(value, dict):
+        settings = dict(value)
+        return pick(settings.pop("optimizer", None), OPTIMIZERS, "optimizer")(**settings)
+    return pick(value, OPTIMIZERS, "optimizer")()

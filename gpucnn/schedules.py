@@ -1,0 +1,92 @@
+"""Learning rates as functions of the step. Step 0 is the first."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from gpucnn.checks import fraction, integer, pick, positive
+
+
+class Schedule:
+    """A learning rate for each step."""
+
+    def __call__(self, step: int) -> float:
+        """The learning rate of step `step`, counted from 0."""
+        raise NotImplementedError
+
+    def config(self) -> dict[str, Any]:
+        """What `get_schedule` needs to make the same schedule again."""
+        return {"schedule": NAMES[type(self)], **vars(self)}
+
+
+class Constant(Schedule):
+    """The same learning rate at every step."""
+
+    def __init__(self, learning_rate: float) -> None:
+        self.learning_rate = positive(learning_rate, "learning_rate", zero=True)
+
+    def __call__(self, step: int) -> float:
+        return self.learning_rate
+
+
+class StepDecay(Schedule):
+    """Multiplied by `factor` after every `every` steps."""
+
+    def __init__(self, learning_rate: float, every: int, factor: float = 0.1) -> None:
+        self.learning_rate = positive(learning_rate, "learning_rate")
+        self.every = integer(every, "every", 1)
+        self.factor = positive(factor, "factor")
+
+    def __call__(self, step: int) -> float:
+        return self.learning_rate * self.factor ** (step // self.every)
+
+
+class Cosine(Schedule):
+    """Half a cosine from `learning_rate` down to `final` over `steps` steps, then `final` (Loshchilov and Hutter 2017, one period)."""
+
+    def __init__(self, learning_rate: float, steps: int, final: float = 0.0) -> None:
+        self.learning_rate = positive(learning_rate, "learning_rate")
+        self.steps = integer(steps, "steps", 1)
+        self.final = positive(final, "final", zero=True)
+
+    def __call__(self, step: int) -> float:
+        return _cosine(self.learning_rate, self.final, step / self.steps)
+
+
+class OneCycle(Schedule):
+    """Up from `learning_rate / start_factor` in a half cosine for the first `warmup` of all steps, then down to
+    `learning_rate / end_factor` in another (Smith and Topin 2019, with cosines as is common)."""
+
+    def __init__(
+        self, learning_rate: float, steps: int, warmup: float = 0.25, start_factor: float = 25.0, end_factor: float = 1e4
+    ) -> None:
+        self.learning_rate = positive(learning_rate, "learning_rate")
+        self.steps = integer(steps, "steps", 1)
+        self.warmup = fraction(warmup, "warmup")
+        self.start_factor = positive(start_factor, "start_factor")
+        self.end_factor = positive(end_factor, "end_factor")
+
+    def __call__(self, step: int) -> float:
+        top = self.warmup * self.steps
+        if step < top:
+            return _cosine(self.learning_rate / self.start_factor, self.learning_rate, step / top)
+        return _cosine(self.learning_rate, self.learning_rate / self.end_factor, (step - top) / (self.steps - top))
+
+
+def _cosine(begin: float, end: float, progress: float) -> float:
+    return end + (begin - end) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+
+
+SCHEDULES: dict[str, type[Schedule]] = {"constant": Constant, "step": StepDecay, "cosine": Cosine, "one-cycle": OneCycle}
+NAMES = {kind: name for name, kind in SCHEDULES.items()}
+
+
+def get_schedule(value: Any) -> Schedule:
+    """A Schedule as it is, a number as a Constant, a `config()` as the schedule it came from."""
+    if isinstance(value, Schedule):
+        return value
+    if isinstance(value, dict):
+        settings = dict(value)
+        return pick(settings.pop("schedule", None), SCHEDULES, "schedule")(**settings)
+    return Constant(value)

@@ -1,0 +1,1 @@
+"""Training: one step, the loop around it, callbacks, and checkpoints. It knows a model only by its methods."""

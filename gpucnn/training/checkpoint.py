@@ -1,0 +1,102 @@
+"""Files that hold a model or a whole run: safetensors with a JSON description, written whole or not at all.
+
+A file is written beside its place under another name, flushed to the disk and then renamed: whoever is killed meanwhile leaves the
+old file as it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpucnn.device import to_numpy
+from gpucnn.errors import CheckpointError
+
+FORMAT = "gpucnn"
+VERSION = 1
+
+
+def write_atomically(path: str | Path, write: Callable[[Any], Any]) -> None:
+    """Calls `write` with a new binary file that takes the place of `path` once it is whole. The folder is made if need be.
+
+    Raises OSError as the system gives it (disk full, no permission); `path` is then as it was before.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".partial")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)  # mkstemp gives 0600; a file that is meant to be shared gets what open() would have given
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def save_tensors(path: str | Path, tensors: Mapping[str, Any], description: Mapping[str, Any]) -> None:
+    """Writes arrays and a JSON description. Raises CheckpointError where an array holds NaN or infinity, OSError from the disk."""
+    from safetensors.numpy import save
+
+    arrays = {name: np.ascontiguousarray(to_numpy(tensor)) for name, tensor in tensors.items()}
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise CheckpointError(f"{path} was not written: {name!r} holds NaN or infinity; lower the learning rate")
+    metadata = {"format": FORMAT, "version": str(VERSION), "description": json.dumps(description)}
+    content = save(arrays, metadata)
+    write_atomically(path, lambda file: file.write(content))
+
+
+def load_tensors(path: str | Path) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, Any]]:
+    """(arrays, description) of a file that `save_tensors` wrote. Raises CheckpointError for any other file."""
+    from safetensors import SafetensorError, safe_open
+
+    place = Path(path)
+    if not place.exists():
+        raise CheckpointError(f"{place}: there is no such file")
+    if place.is_dir():
+        raise CheckpointError(f"{place} is a folder: name a .safetensors file in it")
+    try:
+        with safe_open(str(place), framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+    except SafetensorError as error:
+        raise CheckpointError(f"{place} is no safetensors file, or was cut short ({error}): save it anew") from None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{place} cannot be read ({error})") from None
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{place} is a safetensors file, but not one that gpucnn wrote")
+    if metadata.get("version") != str(VERSION):
+        raise CheckpointError(f"{place} has format version {metadata.get('version')!r}; this gpucnn reads version {VERSION}: update gpucnn")
+    try:
+        description = json.loads(metadata["description"])
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{place} has a broken description ({error}): save it anew") from None
+    if not isinstance(description, dict):
+        raise CheckpointError(f"{place} has a broken description: save it anew")
+    return tensors, description
+
+
+def take(tensors: dict[str, np.ndarray[Any, Any]], name: str, into: Any, source: str | Path) -> None:
+    """Copies `tensors[name]` into the array `into`, on whatever device; CheckpointError where it is missing or does not fit."""
+    tensor = tensors.get(name)
+    if tensor is None:
+        raise CheckpointError(f"{source} holds no {name!r}: it is of another model")
+    if tensor.shape != into.shape or tensor.dtype != into.dtype:
+        raise CheckpointError(
+            f"{source}: {name!r} has shape {tensor.shape} and dtype {tensor.dtype}, the model needs {tuple(into.shape)} and {into.dtype}"
+        )
+    if type(into).__module__.startswith("numpy"):
+        into[...] = tensor
+    else:
+        into.set(tensor)

@@ -1,0 +1,234 @@
+"""The loop around the training step: epochs, validation, callbacks, interruption, and going on from a checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpucnn.errors import CheckpointError, TrainingError
+from gpucnn.losses import Loss
+from gpucnn.optimizers import Optimizer
+from gpucnn.training.callbacks import Callback, Checkpoint, History, Progress, Run
+from gpucnn.training.checkpoint import load_tensors, save_tensors, take
+from gpucnn.training.step import TrainingStep
+
+COUNTERS = ("epoch", "step", "loss_sum", "correct", "answers", "examples", "stop", "finished")
+
+
+def fit(
+    model: Any,
+    loss: Loss,
+    optimizer: Optimizer,
+    batches: Any,
+    *,
+    epochs: int,
+    validation: tuple[Any, Any] | None = None,
+    callbacks: Sequence[Callback] = (),
+    verbose: bool | None = None,
+    accuracy: bool = True,
+    resume: str | Path | None = None,
+) -> History:
+    """Trains `model` on `batches` for `epochs` epochs; see `Sequential.fit`.
+
+    A run is resumed at the very step of its checkpoint; as batches, augmentation and dropout depend on seed and step alone, it ends in
+    the same bits as one that was never stopped. Ctrl-C ends the step that is under way and writes a checkpoint before
+    KeyboardInterrupt is raised; a second Ctrl-C does not wait.
+    """
+    callbacks = list(callbacks)
+    if not any(isinstance(callback, Progress) for callback in callbacks) and (sys.stdout.isatty() if verbose is None else verbose):
+        callbacks.insert(0, Progress())
+    run = Run(model, optimizer, batches.steps_per_epoch, epochs, accuracy=accuracy)
+    recipe = _recipe(model, batches)
+    if resume is not None and Path(resume).exists():
+        _restore(run, resume, recipe, callbacks)
+        if run.epoch >= epochs or run.stop:
+            run.finished = True
+        else:
+            run.finished = False  # more epochs than last time
+    for callback in callbacks:
+        if isinstance(callback, Checkpoint):
+            callback.save = lambda path: _save(run, path, recipe, callbacks)
+    if run.finished:
+        return run.history
+    step = TrainingStep(model, loss, optimizer)
+    try:
+        with _interruptible() as interrupted:
+            _each(callbacks, "on_train_begin", run)
+            while not run.finished:
+                _epoch(run, step, batches, validation, callbacks, interrupted)
+                _each(callbacks, "on_epoch_end", run)
+                run.finished = run.stop or run.epoch >= epochs
+                if interrupted() and not run.finished:
+                    raise KeyboardInterrupt
+            # Early stopping may put other parameters in place: checkpoints come last, so that they hold what the run ends with.
+            _each(sorted(callbacks, key=lambda callback: isinstance(callback, Checkpoint)), "on_train_end", run)
+    except TrainingError as error:
+        kept = [callback.path for callback in callbacks if isinstance(callback, Checkpoint) and callback.path.exists()]
+        where = f" (epoch {run.epoch + 1}, batch {run.step + 1})"
+        last = f"; the last good checkpoint is {kept[0]}" if kept else ""
+        raise TrainingError(f"{error}{where}{last}") from None
+    finally:
+        for callback in callbacks:
+            callback.close()
+    return run.history
+
+
+def _epoch(
+    run: Run,
+    step: TrainingStep,
+    batches: Any,
+    validation: tuple[Any, Any] | None,
+    callbacks: Sequence[Callback],
+    interrupted: Callable[[], bool],
+) -> None:
+    """The rest of the epoch that is under way, its validation and its row in the history."""
+    device = run.model.device
+    run.seconds, run.fresh_examples = 0.0, 0
+    learning_rate = run.optimizer.learning_rate
+    clock = time.perf_counter()
+    for x, labels in batches.epoch(run.epoch, run.step):
+        labels = device.array(labels)
+        value, right = step(device.array(x), labels)
+        learning_rate = run.optimizer.schedule(run.optimizer.steps - 1)
+        run.loss_sum += value * len(labels)
+        run.correct += right
+        run.answers += step.loss.answers(labels)
+        run.examples += len(labels)
+        run.fresh_examples += len(labels)
+        run.step += 1
+        now = time.perf_counter()
+        run.seconds += now - clock
+        if run.step < run.steps_per_epoch:
+            _each(callbacks, "on_step_end", run)
+            if interrupted():
+                for callback in callbacks:
+                    if isinstance(callback, Checkpoint):
+                        callback.save(callback.path)
+                raise KeyboardInterrupt
+        clock = time.perf_counter()
+    row = {"epoch": run.epoch + 1, "loss": run.loss}
+    if run.accuracy:
+        row["accuracy"] = run.accuracy_so_far
+    if validation is not None:
+        row["val_loss"], val_accuracy = run.model.evaluate_sums(*validation, 256)
+        if run.accuracy:
+            row["val_accuracy"] = val_accuracy
+    row |= {"learning_rate": learning_rate, "seconds": round(run.seconds, 3), "images_per_second": round(run.images_per_second, 1)}
+    run.history.rows.append(row)
+    run.epoch += 1
+    run.step = run.correct = run.answers = run.examples = 0
+    run.loss_sum = 0.0
+
+
+def _each(callbacks: Sequence[Callback], event: str, run: Run) -> None:
+    for callback in callbacks:
+        getattr(callback, event)(run)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Holds the first Ctrl-C back, so that a step is never cut in half; yields a function that says whether there was one."""
+    pressed = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield pressed.is_set  # signals go to the main thread alone
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def handle(number: int, frame: Any) -> None:
+        if pressed.is_set():
+            raise KeyboardInterrupt
+        pressed.set()
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, before if before is not None else signal.SIG_DFL)
+
+
+def _recipe(model: Any, batches: Any) -> dict[str, Any]:
+    """Everything that decides what a run computes, apart from its length: a checkpoint is good for the same recipe only."""
+    config = model.config()
+    augment = batches.augment
+    return {
+        "input shape": config["input_shape"],
+        "layers": config["layers"],
+        "dtype": config["dtype"],
+        "loss": config["loss"],
+        "optimizer": config["optimizer"],
+        "seed": [config["seed"], batches.seed],
+        "batch size": batches.batch_size,
+        "shuffling": batches.shuffle,
+        "augmentation": None if augment is None else augment.config() if hasattr(augment, "config") else repr(augment),
+        "training data": [len(batches.images), _crc(batches.images), _crc(batches.labels)],
+    }
+
+
+def _crc(array: np.ndarray[Any, Any]) -> int:
+    return zlib.crc32(np.ascontiguousarray(array))
+
+
+def _save(run: Run, path: Path, recipe: dict[str, Any], callbacks: Sequence[Callback]) -> None:
+    tensors = {f"parameters.{name}": parameter.value for name, parameter in run.model.parameters.items()}
+    tensors |= {f"optimizer.{name}": value for name, value in run.optimizer.state.items()}
+    named = [callback for callback in callbacks if callback.name]
+    for callback in named:
+        tensors |= {f"{callback.name}.{name}": value for name, value in callback.arrays().items()}
+    description = {
+        "recipe": recipe,
+        "run": {name: getattr(run, name) for name in COUNTERS},
+        "optimizer steps": run.optimizer.steps,
+        "history": run.history.rows,
+        "model state": run.model.state(),
+        "callbacks": {callback.name: callback.state() for callback in named},
+    }
+    try:
+        save_tensors(path, tensors, description)
+    except CheckpointError as error:
+        raise TrainingError(str(error)) from None
+
+
+def _restore(run: Run, path: str | Path, recipe: dict[str, Any], callbacks: Sequence[Callback]) -> None:
+    tensors, description = load_tensors(path)
+    try:
+        saved = description["recipe"]
+        for name, value in recipe.items():
+            if saved[name] != _plain(value):
+                raise CheckpointError(
+                    f"{path} is a checkpoint of another run: its {name} differ{'' if name.endswith('s') else 's'} "
+                    "(use the options of that run, or another output folder)"
+                )
+        for name, parameter in run.model.parameters.items():
+            take(tensors, f"parameters.{name}", parameter.value, path)
+        for name, value in run.optimizer.state.items():
+            take(tensors, f"optimizer.{name}", value, path)
+        run.optimizer.steps = int(description["optimizer steps"])
+        for name in COUNTERS:
+            setattr(run, name, description["run"][name])
+        run.history.rows[:] = description["history"]
+        run.model.restore(description["model state"])
+        for callback in callbacks:
+            if callback.name in description["callbacks"]:
+                prefix = f"{callback.name}."
+                arrays = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+                arrays = {name: run.model.device.array(value) for name, value in arrays.items()}
+                callback.restore(description["callbacks"][callback.name], arrays)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is no checkpoint of a run ({type(error).__name__}: {error}): is it a model file?") from None
+    run.resumed = True
+
+
+def _plain(value: Any) -> Any:
+    """As it comes back from JSON: tuples are lists."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return {name: _plain(item) for name, item in value.items()} if isinstance(value, dict) else value
