@@ -18,7 +18,7 @@ CHUNK = 1024  # images that are looked at together
 class Batches:
     """Mini-batches of one epoch after another, the same for the same seed, from any position.
 
-    images: (N, C, H, W), or any (N, …). uint8 is divided by `maximum` batch by batch; floats pass as they are.
+    images: (N, C, H, W), or any (N, …). uint8 is divided by 255 batch by batch; floats pass as they are.
     labels: (N,) class numbers, yielded as int32; or (N, …) floats, one row of probabilities each, yielded as `dtype`.
     batch_size: images in a batch; the last of an epoch may be smaller.
     shuffle: draw a new order for every epoch.
@@ -28,8 +28,7 @@ class Batches:
     No state is kept: epoch e takes its order from the generator of (seed, e), and step s its augmentation from that of
     (seed, e, s + 1), so a run that is taken up again sees the same bytes as one that was never stopped.
 
-    DataError if counts differ, if there are no images, if floats are NaN or infinite, or if a pixel exceeds `maximum`; TypeError for
-    arrays of any other type.
+    DataError if counts differ, if there are no images, or if floats are NaN or infinite; TypeError for arrays of any other type.
     """
 
     def __init__(
@@ -40,7 +39,6 @@ class Batches:
         *,
         shuffle: bool = True,
         seed: int = 0,
-        maximum: int = 255,
         augment: Augmentation | None = None,
         dtype: DTypeLike = np.float32,
     ) -> None:
@@ -49,7 +47,6 @@ class Batches:
         self.batch_size = _integer(batch_size, "batch_size", 1)
         self.shuffle = bool(shuffle)
         self.seed = _integer(seed, "seed", 0)
-        self.maximum = _integer(maximum, "maximum", 1)
         self.augment = augment
         self.dtype = np.dtype(dtype)
         if self.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
@@ -77,8 +74,7 @@ class Batches:
             if order is not None:
                 chosen = order[chosen]
             x = self.images[chosen]
-            # np.array copies a slice too: the caller may write into a batch.
-            x = np.divide(x, self.dtype.type(self.maximum), dtype=self.dtype) if x.dtype == np.uint8 else np.array(x, self.dtype)
+            x = scaled(x, self.dtype)
             if self.augment is not None:
                 # step + 1, because NumPy seeds (seed, epoch) and (seed, epoch, 0) alike, and the former orders the images.
                 augmented = self.augment(x, np.random.default_rng([self.seed, epoch, step + 1]))
@@ -95,12 +91,9 @@ class Batches:
             raise DataError(f"images must be (N, C, H, W), or at least (N, values), got the shape {images.shape}")
         if images.size == 0:
             raise DataError(f"there are no images: their shape is {images.shape}")
-        if images.dtype == np.uint8:
-            if (largest := int(images.max())) > self.maximum:
-                raise DataError(f"images hold the value {largest} where {self.maximum} stands for 1.0: pass the right maximum")
-        elif images.dtype.kind == "f":
+        if images.dtype.kind == "f":
             _check_finite(images, "image")
-        else:
+        elif images.dtype != np.uint8:
             raise TypeError(f"images must be uint8, or floating and already scaled, got {images.dtype}: convert them first")
 
     def _check_labels(self) -> None:
@@ -117,6 +110,11 @@ class Batches:
             self.labels = labels.astype(self.dtype)
         else:
             raise TypeError(f"labels must be whole class numbers (N,), or floats (N, …), got {labels.dtype} {labels.shape}")
+
+
+def scaled(x: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """A copy of `x` as `dtype`: uint8 pixels divided by 255, floats as they are."""
+    return np.divide(x, dtype.type(255), dtype=dtype) if x.dtype == np.uint8 else np.array(x, dtype)
 
 
 def _check_finite(array: NDArray[Any], name: str) -> None:

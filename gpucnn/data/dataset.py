@@ -25,7 +25,6 @@ class Dataset:
     test_labels: NDArray[np.int32]  # (M,)
     class_names: tuple[str, ...]
     source: str  # where it came from, for people
-    maximum: int = 255  # the pixel value that stands for 1.0
     note: str | None = None  # what the user must be told: which data was taken, and why
 
     def __post_init__(self) -> None:

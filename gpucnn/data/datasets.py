@@ -34,7 +34,7 @@ def load_dataset(
 
     "mnist", "fashion-mnist": looked for in `data_dir`, $GPUCNN_DATA_DIR and the user's cache, in each as a subfolder of that name
         or in the folder itself, and downloaded to the first of these that is given unless `download` is false.
-    "digits": scikit-learn's 8×8 digits, of values 0 … 16 (`maximum`).
+    "digits": scikit-learn's 8×8 digits.
     "auto": MNIST where it can be had, otherwise digits; `note` of the result says which, and why. Files of MNIST that are there
         but damaged are an error all the same.
     A folder that exists, or anything with a path separator: images by class, FOLDER/CLASS/* or FOLDER/train/CLASS/* and

@@ -1,0 +1,205 @@
+"""Mini-batches and augmentation: the same bytes for the same seed, epoch and step."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from gpucnn.data import Affine, Augmentation, Batches, Shift, augmentation
+from gpucnn.errors import DataError
+
+IMAGES = np.arange(10 * 4, dtype=np.uint8).reshape(10, 1, 2, 2)
+LABELS = np.arange(10)
+
+
+def whole(batches, epoch=0, start=0):
+    return list(batches.epoch(epoch, start))
+
+
+def test_one_epoch_has_every_image_once():
+    batches = Batches(IMAGES, LABELS, 4)
+    got = whole(batches)
+    assert batches.steps_per_epoch == 3 and [len(x) for x, _ in got] == [4, 4, 2]
+    for x, y in got:
+        assert x.dtype == np.float32 and y.dtype == np.int32 and x.flags.c_contiguous and x.flags.writeable
+        np.testing.assert_array_equal(x, IMAGES[y] / np.float32(255))
+    assert sorted(np.concatenate([y for _, y in got]).tolist()) == list(range(10))
+
+
+def test_orders():
+    def order(seed, epoch, **options):
+        return np.concatenate([y for _, y in whole(Batches(IMAGES, LABELS, 4, seed=seed, **options), epoch)]).tolist()
+
+    assert order(0, 0) == order(0, 0) != order(0, 1) != order(1, 1)
+    assert order(3, 5, shuffle=False) == list(range(10))
+    assert order(0, 0) == np.random.default_rng([0, 0]).permutation(10).tolist()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**70), st.integers(0, 9), st.integers(1, 12), st.booleans(), st.sampled_from([None, Shift(1), Affine()]))
+def test_any_position_gives_the_same_bytes(seed, epoch, batch_size, shuffle, augment):
+    def batches():
+        return Batches(IMAGES, LABELS, batch_size, seed=seed, shuffle=shuffle, augment=augment)
+
+    full = whole(batches(), epoch)
+    for start in range(batches().steps_per_epoch + 1):
+        rest = whole(batches(), epoch, start)
+        assert len(rest) == len(full) - start
+        for (x, y), (expected, labels) in zip(rest, full[start:], strict=True):
+            assert x.tobytes() == expected.tobytes() and y.tobytes() == labels.tobytes()
+
+
+def test_the_scale_is_exact_at_both_ends():
+    images = np.array([0, 51, 255], np.uint8).reshape(3, 1, 1, 1)
+    for dtype in (np.float32, np.float64):
+        ((x, _),) = whole(Batches(images, [0, 1, 2], 3, shuffle=False, dtype=dtype))
+        assert x.dtype == dtype and x.ravel().tolist() == [0, dtype(0.2), 1]
+
+
+def test_floats_pass_as_they_are():
+    images = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
+    kept = images.copy()
+    for x, y in Batches(images, LABELS, 4, shuffle=False).epoch(0):
+        np.testing.assert_array_equal(x, images[y])
+        x[:] = 0  # a caller may write into a batch
+        y[:] = 0
+    np.testing.assert_array_equal(images, kept)
+    assert LABELS.tolist() == list(range(10))
+
+
+def test_rows_of_probabilities_are_labels_too():
+    rows = np.random.default_rng(0).random((10, 4))
+    got = np.concatenate([y for _, y in whole(Batches(IMAGES, rows, 3, shuffle=False))])
+    assert got.dtype == np.float32
+    np.testing.assert_array_equal(got, rows.astype(np.float32))
+
+
+BAD = np.zeros((3000, 2, 2), np.float32)
+BAD[2500, 1, 1] = np.nan
+BAD[2700] = np.inf
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "options", "error", "match"),
+    [
+        (IMAGES, LABELS[:9], {}, DataError, "10 images and 9 labels"),
+        (IMAGES, 3, {}, DataError, "single number"),
+        (IMAGES[:0], LABELS[:0], {}, DataError, "no images"),
+        (IMAGES[:, :, :0], LABELS, {}, DataError, "no images"),
+        (LABELS.astype(np.uint8), LABELS, {}, DataError, "shape"),
+        (BAD, np.zeros(3000, int), {}, DataError, "image 2500 holds NaN"),
+        (IMAGES, np.full((10, 2), np.inf), {}, DataError, "label 0"),
+        (IMAGES, LABELS - 1, {}, DataError, "from -1 to 8"),
+        (IMAGES, LABELS + 2**40, {}, DataError, "class numbers"),
+        (IMAGES.astype(int), LABELS, {}, TypeError, "int64"),
+        (IMAGES, LABELS.astype(str), {}, TypeError, "labels"),
+        (IMAGES, np.eye(10, dtype=int), {}, TypeError, "labels"),
+        (IMAGES, LABELS, {"batch_size": 0}, DataError, "batch_size must be at least 1"),
+        (IMAGES, LABELS, {"batch_size": 2.0}, TypeError, "batch_size"),
+        (IMAGES, LABELS, {"batch_size": True}, TypeError, "batch_size"),
+        (IMAGES, LABELS, {"seed": -1}, DataError, "seed"),
+        (IMAGES, LABELS, {"dtype": np.int32}, TypeError, "dtype"),
+        (IMAGES, LABELS, {"augment": "shift"}, TypeError, "augmentation builds one"),
+    ],
+)
+def test_what_is_refused(images, labels, options, error, match):
+    with pytest.raises(error, match=match):
+        Batches(images, labels, **{"batch_size": 4, **options})
+
+
+def test_positions_are_checked_at_once():
+    batches = Batches(IMAGES, LABELS, 4)
+    for arguments, error in (((-1,), DataError), ((0, 4), DataError), ((0, -1), DataError), ((0.5,), TypeError)):
+        with pytest.raises(error):
+            batches.epoch(*arguments)
+    assert whole(batches, 0, 3) == []
+
+
+def test_an_augmentation_must_keep_the_shape():
+    batches = Batches(IMAGES, LABELS, 4, augment=lambda x, rng: x[..., :1])
+    with pytest.raises(DataError, match="must keep"):
+        whole(batches)
+
+
+X = np.random.default_rng(1).random((64, 3, 9, 7)).astype(np.float32)
+
+
+def test_shift_is_a_translation_of_its_own_for_each_image():
+    kept = X.copy()
+    y = Shift(2)(X, np.random.default_rng(0))
+    np.testing.assert_array_equal(X, kept)
+    seen = set()
+    for before, after in zip(X, y, strict=True):
+        fits = [
+            (dy, dx)
+            for dy in range(-2, 3)
+            for dx in range(-2, 3)
+            if np.array_equal(ndimage.shift(before, (0, dy, dx), order=0, cval=0), after)
+        ]
+        assert len(fits) == 1
+        seen.update(fits)
+    assert len(seen) > 15 and {dy for dy, _ in seen} == {dx for _, dx in seen} == set(range(-2, 3))
+    np.testing.assert_array_equal(Shift(0)(X, np.random.default_rng(0)), X)
+    assert Shift(20)(X, np.random.default_rng(0)).shape == X.shape
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", [Affine(2, 30, 0.3), Affine(20, 0, 0), Affine(0, 360, 0.9)])
+def test_affine_against_scipy(kind, dtype):
+    x = X.astype(dtype)
+    y = kind(x, np.random.default_rng(3))
+    assert y.dtype == dtype and y.shape == x.shape and y.flags.c_contiguous
+    draws = np.random.default_rng(3).uniform(-1, 1, size=(4, len(x)))
+    middle = (np.array(x.shape[2:]) - 1) / 2
+    for image, got, (turn, grow, down, right) in zip(x, y, draws.T, strict=True):
+        angle, factor = np.deg2rad(kind.rotate_degrees * turn), 1 + kind.scale * grow
+        back = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / factor
+        offset = middle - back @ (middle + np.array([kind.shift * down, kind.shift * right]))
+        for plane, result in zip(image, got, strict=True):
+            # a ring of zeros: SciPy's constant mode does not interpolate towards the outside
+            padded = np.pad(plane.astype(np.float64), 3)
+            expected = ndimage.affine_transform(padded, back, offset + 3 - back @ [3, 3], order=1, cval=0)[3:-3, 3:-3]
+            np.testing.assert_allclose(result, expected, atol=2e-5 if dtype == np.float32 else 1e-12)
+
+
+def test_affine_of_nothing_changes_nothing():
+    np.testing.assert_array_equal(Affine(0, 0, 0)(X, np.random.default_rng(0)), X)
+
+
+@pytest.mark.parametrize("kind", [Shift(3), Affine(1.5, 5, 0.2)])
+def test_configs_come_back(kind):
+    assert isinstance(kind, Augmentation)
+    assert augmentation(kind.config()) == kind and augmentation(kind) is kind
+    assert augmentation(kind.config()["name"]) == type(kind)()
+
+
+def test_the_factory():
+    assert augmentation("none") is augmentation(None) is augmentation({"name": "none"}) is None
+    with pytest.raises(DataError, match="no augmentation 'flip': the names are none, shift, affine"):
+        augmentation("flip")
+    with pytest.raises(TypeError, match="cannot be built"):
+        augmentation({"name": "shift", "degrees": 3})
+    with pytest.raises(TypeError, match="by its name"):
+        augmentation(3)
+    with pytest.raises(TypeError, match="by its name"):
+        augmentation(Shift)  # the class, where one of its objects was meant
+
+
+@pytest.mark.parametrize(
+    ("build", "error"),
+    [
+        (lambda: Shift(-1), DataError),
+        (lambda: Shift(1.5), TypeError),
+        (lambda: Affine(-1), DataError),
+        (lambda: Affine(float("inf")), DataError),
+        (lambda: Affine(float("nan")), DataError),
+        (lambda: Affine(scale=1), DataError),
+        (lambda: Affine(rotate_degrees="3"), TypeError),
+        (lambda: Shift(1)(X[0], np.random.default_rng(0)), DataError),
+        (lambda: Affine()(X.astype(np.uint8), np.random.default_rng(0)), DataError),
+    ],
+)
+def test_augmentations_that_cannot_be(build, error):
+    with pytest.raises(error):
+        build()

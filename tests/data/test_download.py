@@ -1,0 +1,190 @@
+"""Downloads: against a server on this machine that misbehaves in every way that was thought of."""
+
+import gzip
+import hashlib
+import http.server
+import os
+import socket
+import threading
+import time
+
+import pytest
+
+from gpucnn.data import UnavailableError, fetch
+from gpucnn.errors import DataError
+
+CONTENT = bytes(range(256)) * 800
+PACKED = gzip.compress(CONTENT)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+release = threading.Event()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+    def answer(self, body, length=None, code=200):
+        self.send_response(code)
+        if length != "none":
+            self.send_header("Content-Length", str(len(body) if length is None else length))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self):
+        self.server.asked.append(self.path)
+        kind = self.path.strip("/")
+        try:
+            if kind == "good":
+                self.answer(PACKED)
+            elif kind == "plain":
+                self.answer(CONTENT)
+            elif kind == "unsized":
+                self.answer(PACKED, "none")
+            elif kind == "moved":
+                self.send_response(302)
+                self.send_header("Location", "/good")
+                self.end_headers()
+            elif kind == "cut":
+                self.answer(PACKED[:-50], len(PACKED))
+            elif kind == "cut-unsized":
+                self.answer(PACKED[:-50], "none")
+            elif kind == "short-length":
+                self.answer(PACKED, len(PACKED) - 50)
+            elif kind == "other":
+                self.answer(gzip.compress(b"another file"))
+            elif kind == "page":
+                self.answer(b"\n<html>log in first</html>")
+            elif kind == "bomb":
+                self.answer(gzip.compress(bytes(1 << 22)))
+            elif kind == "silent":
+                release.wait(5)
+            elif kind == "stalls":
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(PACKED)))
+                self.end_headers()
+                self.wfile.write(PACKED[:100])
+                self.wfile.flush()
+                release.wait(5)
+            elif kind == "trickles":
+                self.send_response(200)
+                self.end_headers()
+                for i in range(100):
+                    self.wfile.write(PACKED[i : i + 1])
+                    self.wfile.flush()
+                    if release.wait(0.05):
+                        break
+            elif kind == "garbled":
+                self.wfile.write(b"what?\r\n\r\n")
+            else:
+                self.send_error(404)
+        except OSError:
+            pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    release.clear()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.asked = []
+    server.url = f"http://127.0.0.1:{server.server_port}/"
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield server
+    release.set()
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("good", PACKED), ("plain", CONTENT), ("unsized", PACKED), ("moved", PACKED)])
+def test_a_file_comes_whole(server, tmp_path, kind, expected):
+    calls = []
+    target = tmp_path / "new" / "folder" / "file.gz"
+    url = server.url + kind
+    assert fetch([url], target, SHA256, progress=lambda *call: calls.append(call)) == url
+    assert target.read_bytes() == expected and os.listdir(target.parent) == ["file.gz"]
+    assert calls[-1] == ("file.gz", len(expected), None if kind == "unsized" else len(expected))
+    assert [done for _, done, _ in calls] == sorted(done for _, done, _ in calls)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("cut", "the connection broke after"),
+        ("cut-unsized", "came damaged"),
+        ("short-length", "came damaged"),
+        ("other", "another file came"),
+        ("page", "web page"),
+        ("missing", "HTTP 404"),
+        ("silent", r"no answer within 0\.3 s"),
+        ("stalls", "nothing came for 0.3 s after 100 bytes"),
+        ("trickles", "too slow"),
+        ("garbled", "127.0.0.1"),
+    ],
+)
+def test_a_bad_mirror_gives_a_reason_and_the_next_is_asked(server, tmp_path, kind, reason):
+    target = tmp_path / "file.gz"
+    start = time.monotonic()
+    with pytest.raises(UnavailableError, match=reason) as caught:
+        fetch([server.url + kind], target, SHA256, timeout=0.3, advice="do that instead")
+    assert time.monotonic() - start < 2.5
+    text = str(caught.value)
+    assert "file.gz" in text and "127.0.0.1" in text and text.endswith("do that instead") and "\n" not in text
+    assert os.listdir(tmp_path) == []
+    assert fetch([server.url + kind, server.url + "good"], target, SHA256, timeout=0.3) == server.url + "good"
+    assert target.read_bytes() == PACKED and os.listdir(tmp_path) == ["file.gz"]
+
+
+def test_size_limits(server, tmp_path):
+    with pytest.raises(UnavailableError, match="more than 1,000 bytes"):
+        fetch([server.url + "plain"], tmp_path / "f", SHA256, limit=1000)
+    with pytest.raises(UnavailableError, match="damaged"):
+        fetch([server.url + "bomb"], tmp_path / "f", SHA256, limit=1 << 20)
+
+
+def test_every_mirror_is_named(server, tmp_path):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        closed = f"http://127.0.0.1:{unused.getsockname()[1]}/x"
+    with pytest.raises(DataError, match=r"refused.*not an http address.*HTTP 404"):
+        fetch([closed, "file:///etc/passwd", server.url + "missing"], tmp_path / "f", SHA256)
+    with pytest.raises(DataError, match="no mirror"):
+        fetch([], tmp_path / "f", SHA256)
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, RuntimeError])
+def test_an_interrupted_download_leaves_nothing(server, tmp_path, interrupt):
+    def progress(name, done, total):
+        raise interrupt
+
+    target = tmp_path / "file.gz"
+    target.write_bytes(b"what was there")
+    with pytest.raises(interrupt):
+        fetch([server.url + "good"], target, SHA256, progress=progress)
+    assert os.listdir(tmp_path) == ["file.gz"] and target.read_bytes() == b"what was there"
+
+
+def test_a_full_disk(server, tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UnavailableError, match=r"cannot be written \(No space left on device\)"):
+        fetch([server.url + "good", server.url + "good"], tmp_path / "f", SHA256)
+    assert os.listdir(tmp_path) == [] and server.asked == ["/good"]  # another mirror would not help
+
+
+def test_a_folder_that_cannot_be(server, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UnavailableError, match="cannot be made"):
+        fetch([server.url + "good"], tmp_path / "file" / "f", SHA256)
+    assert server.asked == []
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="permissions do not bind this user")
+def test_a_folder_without_write_permission(server, tmp_path):
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(UnavailableError, match="Permission denied"):
+            fetch([server.url + "good"], tmp_path / "f", SHA256)
+    finally:
+        tmp_path.chmod(0o700)

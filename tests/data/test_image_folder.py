@@ -1,0 +1,142 @@
+"""A folder of images: classes from subfolders, and a split that depends on nothing but the names and the seed."""
+
+import numpy as np
+import pytest
+
+from gpucnn.data import load_dataset
+from gpucnn.errors import DataError
+
+Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+
+
+def grey(path, value=0, size=(4, 3)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", size, value).save(path)
+
+
+def fill(folder, classes=("cat", "dog"), count=10):
+    """`count` images each, of which every one has a value of its own."""
+    value = 0
+    for name in classes:
+        for i in range(count):
+            grey(folder / name / f"{i}.png", value)
+            value += 1
+    return folder
+
+
+def values(images):
+    return sorted(images[:, 0, 0, 0].tolist())
+
+
+def test_classes_and_split(tmp_path):
+    data = load_dataset(fill(tmp_path / "pets"), test_fraction=0.3)
+    assert data.name == "pets" and data.class_names == ("cat", "dog") and data.classes == 2
+    assert data.image_shape == (1, 3, 4) and data.note is None
+    assert data.source == f"{tmp_path / 'pets'}, 14 + 6 images"
+    assert data.train_labels.tolist() == [0] * 7 + [1] * 7 and data.test_labels.tolist() == [0] * 3 + [1] * 3
+    assert data.train_labels.dtype == np.int32
+    assert sorted(values(data.train_images) + values(data.test_images)) == list(range(20))
+    np.testing.assert_array_equal(data.train_images[:, 0, 0, 0] >= 10, data.train_labels == 1)
+
+
+def test_the_split_depends_on_the_seed_and_the_names_alone(tmp_path):
+    a, b = fill(tmp_path / "a"), tmp_path / "b"
+    for path in sorted(a.rglob("*.png"), reverse=True):  # another order of creation
+        (b / path.parent.name).mkdir(parents=True, exist_ok=True)
+        (b / path.parent.name / path.name).write_bytes(path.read_bytes())
+    first, second = load_dataset(a), load_dataset(str(b))
+    np.testing.assert_array_equal(first.test_images, second.test_images)
+    np.testing.assert_array_equal(first.train_images, second.train_images)
+    assert any(values(load_dataset(a, seed=seed).test_images) != values(first.test_images) for seed in range(1, 5))
+    # one more image moves at most one other
+    grey(a / "cat" / "new.png", 99)
+    assert len(set(values(load_dataset(a).test_images)) ^ set(values(first.test_images))) <= 2
+
+
+@pytest.mark.parametrize(("fraction", "held"), [(0.001, 1), (0.999, 9), (0.25, 3), (np.float64(0.5), 5)])
+def test_each_class_keeps_and_gives_an_image(tmp_path, fraction, held):
+    assert len(load_dataset(fill(tmp_path), test_fraction=fraction).test_images) == 2 * held
+
+
+def test_a_folder_that_is_split_already(tmp_path):
+    fill(tmp_path / "train", ("a", "b", "c"), 2)
+    fill(tmp_path / "test", ("b",), 3)
+    fill(tmp_path / "val", ("b",), 3)
+    data = load_dataset(tmp_path, test_fraction=0.9, seed=7)
+    assert data.class_names == ("a", "b", "c")
+    assert data.train_labels.tolist() == [0, 0, 1, 1, 2, 2] and data.test_labels.tolist() == [1, 1, 1]
+
+
+def test_what_is_passed_over(tmp_path):
+    fill(tmp_path)
+    (tmp_path / "cat" / ".hidden.png").write_bytes(b"")
+    (tmp_path / "cat" / "notes.txt").write_bytes(b"")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "__MACOSX").mkdir()
+    (tmp_path / "cat" / "folder.png").mkdir()
+    (tmp_path / "readme.md").write_bytes(b"")
+    assert len(load_dataset(tmp_path).train_images) == 16
+
+
+def test_one_colour_image_makes_all_of_them_colour(tmp_path):
+    fill(tmp_path)
+    Image.new("RGB", (4, 3), (1, 2, 3)).save(tmp_path / "dog" / "0.png")
+    np.save(tmp_path / "dog" / "extra.npy", np.full((3, 4), 77, np.uint8))
+    data = load_dataset(tmp_path)
+    assert data.image_shape == (3, 3, 4)
+    everything = np.concatenate([data.train_images, data.test_images])[:, :, 0, 0].tolist()
+    assert [1, 2, 3] in everything and [77, 77, 77] in everything and [5, 5, 5] in everything
+
+
+def refused(folder, match, error=DataError, **options):
+    with pytest.raises(error, match=match) as caught:
+        load_dataset(folder, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_another_size(tmp_path):
+    grey(fill(tmp_path) / "dog" / "7.png", size=(5, 3))
+    assert str(tmp_path / "dog" / "7.png") in refused(tmp_path, "3 × 5 pixels .* where 3 × 4 was expected")
+
+
+def test_an_unreadable_image(tmp_path):
+    (fill(tmp_path) / "dog" / "7.png").write_bytes(b"oops")
+    assert str(tmp_path / "dog" / "7.png") in refused(tmp_path, "cannot be read as an image")
+
+
+def test_nothing_to_learn_from(tmp_path):
+    refused(tmp_path / "none", "is no folder")
+    refused(tmp_path, "holds no images")
+    (tmp_path / "cat").mkdir()
+    refused(tmp_path, "holds no images")
+    grey(tmp_path / "0.png")
+    refused(tmp_path, "no class folders")
+    fill(tmp_path, ("cat",))
+    refused(tmp_path, "only the class 'cat'")
+    (tmp_path / "dog").mkdir()
+    assert str(tmp_path / "dog") in refused(tmp_path, "holds no images")
+    grey(tmp_path / "dog" / "0.png")
+    refused(tmp_path, "holds one image")
+
+
+def test_splits_that_do_not_fit(tmp_path):
+    fill(tmp_path / "train")
+    refused(tmp_path, "train but no test")
+    fill(tmp_path / "test", ("cow",))
+    refused(tmp_path, "the class 'cow'")
+
+
+def test_a_folder_of_idx_files(tmp_path):
+    (tmp_path / "t10k-images.idx3-ubyte.gz").write_bytes(b"")
+    refused(tmp_path, "ask for mnist or fashion-mnist")
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.5, 2, float("nan")])
+def test_fractions_out_of_range(tmp_path, fraction):
+    refused(fill(tmp_path, count=2), "test_fraction", test_fraction=fraction)
+
+
+@pytest.mark.parametrize("options", [{"test_fraction": "a"}, {"test_fraction": True}, {"seed": 1.5}, {"seed": True}])
+def test_options_of_the_wrong_type(tmp_path, options):
+    refused(fill(tmp_path, count=2), next(iter(options)), TypeError, **options)
