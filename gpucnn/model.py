@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 
 from gpucnn.checks import integer
-from gpucnn.data.batches import Batches
+from gpucnn.data.batches import Batches, scaled
 from gpucnn.device import Device, get_device, to_numpy
 from gpucnn.errors import CheckpointError, DataError, GpucnnError, ShapeError
 from gpucnn.layers import Layer, layer_from_config
@@ -213,7 +213,7 @@ class Sequential:
         total = correct = answers = 0.0
         for start in range(0, len(x), batch_size):
             part = self.device.array(labels[start : start + batch_size])
-            outputs = self.forward(_pixels(x[start : start + batch_size], self.dtype), logits=loss.fused_activation is not None)
+            outputs = self.forward(scaled(x[start : start + batch_size], self.dtype), logits=loss.fused_activation is not None)
             value, right, _ = loss(self.device, outputs, part)
             total += float(value) * len(part)
             correct += int(right)
@@ -227,7 +227,7 @@ class Sequential:
         final = self.loss.fused_activation if self.loss and self.layers[-1].activation is None else None
         results = []
         for start in range(0, len(examples), batch_size):
-            outputs = self.forward(_pixels(examples[start : start + batch_size], self.dtype))
+            outputs = self.forward(scaled(examples[start : start + batch_size], self.dtype))
             results.append(to_numpy(getattr(self.device.ops, final)(outputs) if final else outputs))
         return np.concatenate(results)
 
@@ -368,10 +368,6 @@ def load(path: str | Path, *, device: str | Device = "auto") -> Sequential:
 def _layer_seed(seed: int, index: int) -> int:
     low, high = np.random.SeedSequence([seed, index]).generate_state(2)
     return int(low) | int(high) << 32
-
-
-def _pixels(x: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    return x if x.dtype == dtype else np.multiply(x, dtype.type(1 / 255), dtype=dtype)
 
 
 def _shape_text(shape: Shape) -> str:

@@ -7,9 +7,9 @@ depend on sizes alone, never on the number of threads: results are the same to t
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
-import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
@@ -22,7 +22,7 @@ from gpucnn.errors import ShapeError
 Array: TypeAlias = npt.NDArray[Any]
 
 SLAB = 1 << 15  # elements: with four float32 buffers of it in use, half a megabyte, a core's second-level cache
-_busy = threading.local()
+WORTH_A_THREAD = 1 << 18
 
 
 @functools.cache
@@ -48,26 +48,21 @@ def _pool(process: int) -> ThreadPoolExecutor:  # one per process: threads do no
     return ThreadPoolExecutor(threads(), thread_name_prefix="gpucnn")
 
 
-def share(pieces: int, body: Callable[[Iterable[int]], None], *, blas: bool = False) -> None:
-    """Calls `body` once per thread, with that thread's share of range(pieces); `blas` where body calls BLAS."""
-    workers = min(threads(), pieces)
-    if workers <= 1 or getattr(_busy, "inside", False):
-        body(range(pieces))
-        return
+def share(pieces: int, body: Callable[[Iterable[int]], None], *, work: int, blas: bool = False) -> None:
+    """Calls `body` once per thread, with that thread's share of range(pieces).
 
-    def run(worker: int) -> None:
-        _busy.inside = True
-        body(range(worker, pieces, workers))
-
-    pool = _pool(os.getpid())
-    if blas:
-        with _blas().limit(limits=1):
-            list(pool.map(run, range(workers)))
-    else:
-        list(pool.map(run, range(workers)))
+    work: about how many elements are touched or multiplied; little work stays on the calling thread, as waking another one takes tens
+    of microseconds. blas: whether body calls BLAS, which is then held to one thread per caller.
+    """
+    workers = min(threads(), pieces) if work >= WORTH_A_THREAD else 1
+    with _blas().limit(limits=1) if blas else contextlib.nullcontext():
+        if workers <= 1:
+            body(range(pieces))
+        else:
+            list(_pool(os.getpid()).map(lambda worker: body(range(worker, pieces, workers)), range(workers)))
 
 
-def slabs(work: Callable[[slice], None], size: int) -> None:
+def slabs(work: Callable[[slice], object], size: int) -> None:
     """Calls `work` with slices that cover range(size), on all threads: for elementwise passes over flat buffers."""
     pieces = -(-size // SLAB)
 
@@ -75,4 +70,19 @@ def slabs(work: Callable[[slice], None], size: int) -> None:
         for piece in share_of_pieces:
             work(slice(piece * SLAB, min((piece + 1) * SLAB, size)))
 
-    share(pieces, body)
+    share(pieces, body, work=size)
+
+
+def matmul(a: Array, b: Array, out: Array) -> Array:
+    """out (M, N) = a (M, K) · b (K, N), columns shared out among the threads."""
+    (m, k), n = a.shape, b.shape[1]
+    pieces = max(1, min(8, n // 16, m * n * k // WORTH_A_THREAD))
+    edges = [n * piece // pieces for piece in range(pieces + 1)]
+
+    def body(own: Iterable[int]) -> None:
+        for piece in own:
+            part = slice(edges[piece], edges[piece + 1])
+            np.matmul(a, b[:, part], out=out[:, part])
+
+    share(pieces, body, work=m * n * k // 8, blas=True)
+    return out

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpucnn.ops.cpu._threads import Array
+from gpucnn.ops.cpu._threads import Array, slabs
 
 
 def relu(x: Array, *, out: Array | None = None) -> Array:
     """max(x, 0); NaN stays NaN."""
-    return np.maximum(x, 0, out=out)
+    y = np.empty_like(x) if out is None else out
+    flat_x, flat_y = x.reshape(-1), y.reshape(-1)
+    slabs(lambda part: np.maximum(flat_x[part], 0, out=flat_y[part]), x.size)
+    return y
 
 
 def relu_grad(dy: Array, y: Array, *, out: Array | None = None) -> Array:
     """dy where y > 0, else 0; `y` is relu's output (its input does as well)."""
     dx = np.empty_like(dy) if out is None else out
-    dx[...] = np.where(y > 0, dy, dy.dtype.type(0))  # no product: infinity times zero is NaN
+    flat_dy, flat_y, flat_dx, zero = dy.reshape(-1), y.reshape(-1), dx.reshape(-1), dy.dtype.type(0)
+
+    def work(part: slice) -> None:
+        flat_dx[part] = np.where(flat_y[part] > 0, flat_dy[part], zero)  # no product: infinity times zero is NaN
+
+    slabs(work, dy.size)
     return dx
 
 

@@ -29,14 +29,14 @@ def conv2d(
     out: Array | None = None,
 ) -> Array:
     """y[n, k, p, q] = Σ over c, r, s of weight[k, c, r, s] · x[n, c, p·stride + r·dilation − padding, …], plus bias, then ReLU."""
-    n, k = x.shape[0], weight.shape[0]
+    n, c, k = *x.shape[:2], weight.shape[0]
     y = np.empty((n, k, *window.output), x.dtype) if out is None else out
-    images = _images_at_a_time(n, x.shape[1], window)
+    images = _images_at_a_time(n, c, window)
     matrix = weight.reshape(groups, k // groups, -1)
     column = None if bias is None else bias.reshape(1, k, 1, 1)
 
     def body(pieces: Iterable[int]) -> None:
-        columns = _columns(images, x.shape[1], window, x.dtype)
+        columns = _columns(images, c, window, x.dtype)
         product = np.empty((k, images, *window.output), x.dtype)
         for piece in pieces:
             part = slice(piece * images, min((piece + 1) * images, n))
@@ -52,7 +52,7 @@ def conv2d(
             if relu:
                 np.maximum(y[part], 0, out=y[part])
 
-    share(-(-n // images), body, blas=True)
+    share(-(-n // images), body, work=_work(n, k, c, window), blas=True)
     return y
 
 
@@ -77,7 +77,7 @@ def conv2d_input_grad(
             np.matmul(matrix, gradient, out=unfolded)
             _fold(columns[:size].reshape(c, *window.kernel, count, *window.output), dx[part], window)
 
-    share(-(-n // images), body, blas=True)
+    share(-(-n // images), body, work=_work(n, k, c, window), blas=True)
     return dx
 
 
@@ -103,7 +103,7 @@ def conv2d_weight_grad(dy: Array, x: Array, window: Window, groups: int = 1, *, 
                 if piece != lane:
                     sums[lane] += term
 
-    share(lanes, body, blas=True)
+    share(lanes, body, work=_work(n, k, c, window), blas=True)
     dweight = np.empty(shape, dy.dtype) if out is None else out
     np.add.reduce(sums, axis=0, out=dweight.reshape(sums.shape[1:]))
     return dweight
@@ -115,6 +115,12 @@ def bias_grad(dy: Array, *, out: Array | None = None) -> Array:
         return np.add.reduce(dy, axis=0, out=out)
     rows = dy.reshape(dy.shape[0], dy.shape[1], -1).sum(axis=2)  # pairwise along each plane, then over the batch
     return np.add.reduce(rows, axis=0, out=out)
+
+
+def _work(n: int, k: int, c: int, window: Window) -> int:
+    """Elements touched: those that are unfolded or folded, and an eighth of the multiply-adds."""
+    unfolded = n * c * window.kernel[0] * window.kernel[1] * window.output[0] * window.output[1]
+    return unfolded * (1 + k // 8)
 
 
 def _images_at_a_time(n: int, c: int, window: Window) -> int:

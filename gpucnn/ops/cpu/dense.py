@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpucnn.ops.cpu._threads import Array
+from gpucnn.ops.cpu._threads import Array, matmul
 
 
 def dense(x: Array, weight: Array, bias: Array | None = None, *, relu: bool = False, out: Array | None = None) -> Array:
     """y = x·weightᵀ + bias, then max(y, 0) where `relu`."""
-    y = np.matmul(x, weight.T, out=out)
+    y = matmul(x, weight.T, np.empty((x.shape[0], weight.shape[0]), x.dtype) if out is None else out)
     if bias is not None:
         y += bias
     if relu:
@@ -19,9 +19,9 @@ def dense(x: Array, weight: Array, bias: Array | None = None, *, relu: bool = Fa
 
 def dense_input_grad(dy: Array, weight: Array, *, out: Array | None = None) -> Array:
     """dx (N, C) = dy·weight."""
-    return np.matmul(dy, weight, out=out)
+    return matmul(dy, weight, np.empty((dy.shape[0], weight.shape[1]), dy.dtype) if out is None else out)
 
 
 def dense_weight_grad(dy: Array, x: Array, *, out: Array | None = None) -> Array:
     """dweight (K, C) = dyᵀ·x."""
-    return np.matmul(dy.T, x, out=out)
+    return matmul(dy.T, x, np.empty((dy.shape[1], x.shape[1]), dy.dtype) if out is None else out)

@@ -24,21 +24,34 @@ def max_pool2d(
     shape = (*x.shape[:2], *window.output)
     y = np.empty(shape, x.dtype) if out is None else out
     places = np.empty(shape, np.int32) if indices is None else indices
-    pixel = np.arange(window.input[0] * window.input[1], dtype=np.int32).reshape(window.input)
-    start = _first_pixels(window)
+    (r, s), (dh, dw), width = window.kernel, window.dilation, window.input[1]
+    number = np.min_scalar_type(r * s - 1)  # taps are counted in as few bytes as will do: they are compared for every pixel
+    offsets = (np.arange(r)[:, None] * (dh * width) + np.arange(s) * dw).astype(np.int32).ravel()
+    rows, columns = (
+        np.arange(count) * stride - begin
+        for count, stride, (begin, _) in zip(window.output, window.stride, window.padding, strict=True)
+    )
+    corners = (rows[:, None] * width + columns).astype(np.int32)
+    # Until a tap has won it is the first one inside the image, so that a window of nothing but −inf has a place in the image as well.
+    first = np.add.outer(_first_tap(rows, dh) * s, _first_tap(columns, dw)).astype(number)
+
+    def best_taps(x: Array, y: Array, winner: Array, nan: bool) -> None:
+        y[...] = -np.inf
+        winner[...] = first
+        for tap in taps(window):
+            value, best, won = np.ascontiguousarray(x[:, *tap.pixels]), y[:, *tap.into], winner[:, *tap.into]
+            better = ~(value <= best) & (best == best) if nan else value > best  # where there are NaN: larger, or the first of them
+            np.maximum(best, value, out=best)  # NaN stays
+            # The last tap that was better is the winner, and taps come in ascending order: no slow masked write is needed.
+            np.maximum(won, np.multiply(better, tap.r * s + tap.s, dtype=number), out=won)
 
     def work(x: Array, y: Array, places: Array) -> None:
-        nan = bool(np.isnan(np.max(x)))
-        y[...] = -np.inf
-        places[...] = start
-        for tap in taps(window):
-            value, best, place = x[:, *tap.pixels], y[:, *tap.into], places[:, *tap.into]
-            if nan:
-                better = ~(value <= best) & (best == best)  # larger, or the first NaN
-            else:
-                better = value > best
-            np.copyto(best, value, where=better)
-            np.copyto(place, pixel[tap.pixels], where=better)
+        winner = np.empty(y.shape, number)
+        best_taps(x, y, winner, nan=False)
+        if np.isnan(y).any():
+            best_taps(x, y, winner, nan=True)
+        np.take(offsets, winner, out=places, mode="clip")
+        places += corners
 
     _by_planes(work, x, y, places)
     return y, places
@@ -111,13 +124,9 @@ def window_counts(window: Window, count_include_pad: bool) -> Array:
     return np.multiply.outer(sides[0], sides[1])
 
 
-def _first_pixels(window: Window) -> Array:
-    """The place of each window's first pixel that is no padding, (P, Q) int32."""
-    sides = []
-    for (begin, _), stride, dilation, count in zip(window.padding, window.stride, window.dilation, window.output, strict=True):
-        corner = np.arange(count) * stride - begin
-        sides.append(np.where(corner < 0, corner % dilation, corner))
-    return (sides[0][:, None] * window.input[1] + sides[1]).astype(np.int32)
+def _first_tap(corners: Array, dilation: int) -> Array:
+    """The first tap at or after pixel 0, for windows whose tap 0 is at `corners`."""
+    return np.maximum(0, -(corners // dilation))
 
 
 def _tiles_exactly(window: Window) -> bool:
@@ -136,4 +145,4 @@ def _by_planes(work: Callable[..., None], *arrays: Array) -> None:
         for piece in pieces:
             work(*(plane[piece * step : (piece + 1) * step] for plane in planes))
 
-    share(-(-total // step), body)
+    share(-(-total // step), body, work=sum(plane.size for plane in planes))

@@ -1,0 +1,5 @@
+"""python -m gpucnn"""
+
+from gpucnn.cli import main
+
+main()
