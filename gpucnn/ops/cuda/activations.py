@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from gpucnn.ops.cuda._arrays import Array, empty, stream
 from gpucnn_kernels import activations as kernels
+
+from gpucnn.ops.cuda._arrays import Array, empty, stream
 
 
 def relu(x: Array, *, out: Array | None = None) -> Array:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from gpucnn.ops.cuda._arrays import Array, empty, stream
 from gpucnn_kernels import gemm as kernels
+
+from gpucnn.ops.cuda._arrays import Array, empty, stream
 
 
 def dense(x: Array, weight: Array, bias: Array | None = None, *, relu: bool = False, out: Array | None = None) -> Array:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from gpucnn.ops.cuda._arrays import Array, stream
 from gpucnn_kernels import update as kernels
+
+from gpucnn.ops.cuda._arrays import Array, stream
 
 
 def sgd_update(

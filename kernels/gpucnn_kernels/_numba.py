@@ -1,0 +1,59 @@
+"""Everything that the kernels take from Numba, imported in this one place.
+
+CUDA support for Numba lives in the package numba-cuda, which redirects the module `numba.cuda` to itself. Without it, plain Numba
+still brings a simulator of its own, which is enough for NUMBA_ENABLE_CUDASIM=1.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+try:
+    import numba
+    from numba import cuda as _cuda
+except ImportError as error:
+    raise ImportError(
+        "the CUDA kernels need Numba and its CUDA support: "
+        'pip install "numba-cuda[cu13]" (or "numba-cuda[cu12]" for a driver older than 580) to run them on a GPU, '
+        f"pip install numba to simulate them ({error})"
+    ) from error
+
+__all__ = ["SIMULATED", "cuda", "device", "float32", "int32", "kernel", "types", "uint32", "uint64"]
+
+# Numba has no type annotations worth the name: what looks like a number here is a type there.
+cuda: Any = _cuda
+types: Any = numba.types
+float32: Any = numba.float32
+int32: Any = numba.int32
+uint32: Any = numba.uint32
+uint64: Any = numba.uint64
+
+SIMULATED = bool(numba.config.ENABLE_CUDASIM)
+"""Whether kernels are run by Numba's simulator, in Python on NumPy arrays."""
+
+# Numba warns of every grid under 128 blocks. A loss's last launch has one, and a small batch has few: nothing that a user could mend.
+warnings.filterwarnings("ignore", message="Grid size .* will likely result in GPU under-utilization")
+
+_REFUSED_BY_SIMULATOR = {"forceinline", "launch_bounds", "lineinfo", "lto", "max_registers"}
+
+# Without a signature Numba compiles at the first launch, for the types of that launch and the chip that is there. With one it would
+# compile while this package is being imported, and fail where there is no driver.
+
+
+def kernel(function: Callable[..., None] | None = None, **options: Any) -> Any:
+    """Makes `function` a kernel: what every thread of a grid runs. `options` are those of `numba.cuda.jit`."""
+    return _jit(function, options)
+
+
+def device(function: Callable[..., Any] | None = None, **options: Any) -> Any:
+    """Makes `function` one that kernels can call."""
+    return _jit(function, {**options, "device": True})
+
+
+def _jit(function: Callable[..., Any] | None, options: dict[str, Any]) -> Any:
+    if SIMULATED:
+        options = {name: value for name, value in options.items() if name not in _REFUSED_BY_SIMULATOR}
+    decorate = cuda.jit(**{"fastmath": False, **options})  # fast maths would lose NaN, infinity and the last bits of division
+    return decorate if function is None else decorate(function)

@@ -1,0 +1,125 @@
+"""Every kernel, with the types that its launcher gives it and the sizes that matter: what the compile check and the profiler walk over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gpucnn_kernels import activations, conv, dropout, gemm, loss, pool, update
+from gpucnn_kernels._numba import float32, int32, types, uint32
+from gpucnn_kernels.launch import THREADS
+from gpucnn_kernels.reduce import BLOCK_LANES, LANES
+
+
+@dataclass(frozen=True, slots=True)
+class ConvShape:
+    """A convolution worth measuring: images (N, C, H, W), K filters of R × S."""
+
+    name: str
+    n: int
+    c: int
+    hw: tuple[int, int]
+    k: int
+    rs: tuple[int, int]
+    stride: int
+    padding: int | str
+
+
+@dataclass(frozen=True, slots=True)
+class PoolShape:
+    """A pooling worth measuring: images (N, C, H, W), square windows."""
+
+    name: str
+    n: int
+    c: int
+    hw: tuple[int, int]
+    kernel: int
+    stride: int
+    padding: int
+
+
+CONV_SHAPES = (
+    ConvShape("m1", 128, 1, (28, 28), 32, (5, 5), 1, "same"),
+    ConvShape("m2", 128, 32, (14, 14), 64, (5, 5), 1, "same"),
+    ConvShape("k1", 128, 1, (28, 28), 32, (3, 3), 1, "valid"),
+    ConvShape("k2", 128, 64, (13, 13), 64, (3, 3), 1, "valid"),
+    ConvShape("c1", 256, 64, (32, 32), 128, (3, 3), 1, 1),
+    ConvShape("c2", 256, 128, (16, 16), 256, (3, 3), 1, 1),
+    ConvShape("c3", 256, 256, (8, 8), 256, (3, 3), 1, 1),
+    ConvShape("r1", 64, 64, (56, 56), 64, (3, 3), 1, 1),
+    ConvShape("r2", 64, 64, (56, 56), 128, (3, 3), 2, 1),
+    ConvShape("p1", 64, 256, (56, 56), 64, (1, 1), 1, 0),
+)
+
+POOL_SHAPES = tuple(
+    PoolShape(f"{shape.name}-{kernel}x{kernel}", shape.n, shape.k, shape.hw, kernel, 2, padding)
+    for shape in CONV_SHAPES
+    if shape.name in ("c1", "r1")
+    for kernel, padding in ((2, 0), (3, 1))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A kernel, the types of its arguments, the threads of a block, and the registers per thread that it may take.
+
+    The limits on registers are plans, not measurements: 64 lets an SM of 65 536 registers hold 1024 threads, and 40 as many as most
+    chips can schedule (1536). The elementwise kernels are bound by memory and want the latter.
+    """
+
+    name: str
+    kernel: Any
+    signature: tuple[Any, ...]
+    threads_per_block: int = THREADS
+    max_registers: int = 40
+    shapes: tuple[ConvShape, ...] | tuple[PoolShape, ...] = ()
+
+
+_F = types.Array(float32, 1, "C")
+_I = types.Array(int32, 1, "C")
+_GEOMETRY = (int32,) * 12
+
+ENTRIES = (
+    Entry(
+        "conv2d",
+        conv.conv2d_kernel,
+        (_F, _F, _F, _F, int32, int32, int32, *_GEOMETRY, int32, int32),
+        max_registers=64,
+        shapes=CONV_SHAPES,
+    ),
+    Entry(
+        "conv2d_input_grad",
+        conv.conv2d_input_grad_kernel,
+        (_F, _F, _F, int32, int32, int32, *_GEOMETRY),
+        max_registers=96,  # NVVM unrolls the loop over filters
+        shapes=CONV_SHAPES,
+    ),
+    Entry(
+        "conv2d_weight_grad",
+        conv.conv2d_weight_grad_kernel,
+        (_F, _F, _F, int32, int32, int32, int32, *_GEOMETRY),
+        LANES,
+        max_registers=64,
+        shapes=CONV_SHAPES,
+    ),
+    Entry("bias_grad", conv.bias_grad_kernel, (_F, _F, int32, int32, int32), BLOCK_LANES, shapes=CONV_SHAPES),
+    Entry("max_pool2d", pool.max_pool2d_kernel, (_F, _F, _I, *_GEOMETRY), max_registers=64, shapes=POOL_SHAPES),
+    Entry("max_pool2d_grad", pool.max_pool2d_grad_kernel, (_F, _I, _F, *_GEOMETRY), max_registers=64, shapes=POOL_SHAPES),
+    Entry("avg_pool2d", pool.avg_pool2d_kernel, (_F, _F, *_GEOMETRY, int32, int32, int32), max_registers=64, shapes=POOL_SHAPES),
+    Entry("avg_pool2d_grad", pool.avg_pool2d_grad_kernel, (_F, _F, *_GEOMETRY, int32, int32, int32), max_registers=64, shapes=POOL_SHAPES),
+    Entry("gemm", gemm.gemm_kernel, (_F, _F, _F, _F, *(int32,) * 9), gemm.THREADS, max_registers=64),
+    Entry("relu", activations.relu_kernel, (_F, _F)),
+    Entry("relu_grad", activations.relu_grad_kernel, (_F, _F, _F)),
+    Entry("sigmoid", activations.sigmoid_kernel, (_F, _F)),
+    Entry("sigmoid_grad", activations.sigmoid_grad_kernel, (_F, _F, _F)),
+    Entry("softmax", activations.softmax_kernel, (_F, _F, int32), LANES),
+    Entry("softmax_grad", activations.softmax_grad_kernel, (_F, _F, _F, int32), LANES),
+    Entry("class_cross_entropy", loss.class_cross_entropy_kernel, (_F, _I, _F, _F, _I, int32, float32), LANES),
+    Entry("row_cross_entropy", loss.row_cross_entropy_kernel, (_F, _F, _F, _F, _I, int32, float32), LANES),
+    Entry("binary_cross_entropy", loss.binary_cross_entropy_kernel, (_F, _F, _F, _F, _I, int32, float32), LANES),
+    Entry("mean_squared_error", loss.mean_squared_error_kernel, (_F, _F, _F, _F, _I, int32, float32), LANES),
+    Entry("add_rows", loss.add_rows_kernel, (_F, _I, _F, _I, float32), BLOCK_LANES),
+    Entry("sgd", update.sgd_kernel, (_F, _F, _F, float32, float32, int32, float32, int32)),
+    Entry("adam", update.adam_kernel, (_F, _F, _F, _F, *(float32,) * 9)),
+    Entry("dropout", dropout.dropout_kernel, (_F, _F, uint32, float32, uint32, uint32, uint32, uint32)),
+)

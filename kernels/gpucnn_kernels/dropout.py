@@ -1,0 +1,82 @@
+"""Dropout with a counter-based generator: the mask is worked out anew wherever it is needed, never stored.
+
+Philox4x32-10 (J. Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011) turns a counter of four 32-bit words and a key of
+two into four random words, by ten rounds of multiplying and mixing. Nothing carries over from one counter to the next, so each thread
+takes a counter of its own, and the four elements that its words decide on.
+"""
+
+# Numba works out the types of kernels.
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpucnn_kernels._numba import cuda, device, float32, kernel, uint32, uint64
+from gpucnn_kernels.launch import Array, Stream, floats, run_each
+
+_WORD = 0xFFFFFFFF
+_ROUNDS = 10
+
+
+@device
+def philox(c0, c1, c2, c3, k0, k1):
+    """The four random words of a counter (c0, c1, c2, c3) under a key (k0, k1)."""
+    # Products and sums of 32-bit words in 64 bits, so that nothing wraps around but by the shifts and masks that say so.
+    for _ in range(_ROUNDS):
+        product0 = uint64(0xD2511F53) * uint64(c0)
+        product1 = uint64(0xCD9E8D57) * uint64(c2)
+        c0 = uint32(uint32(product1 >> uint64(32)) ^ c1 ^ k0)
+        c1 = uint32(product1 & uint64(_WORD))
+        c2 = uint32(uint32(product0 >> uint64(32)) ^ c3 ^ k1)
+        c3 = uint32(product0 & uint64(_WORD))
+        k0 = uint32((uint64(k0) + uint64(0x9E3779B9)) & uint64(_WORD))
+        k1 = uint32((uint64(k1) + uint64(0xBB67AE85)) & uint64(_WORD))
+    return c0, c1, c2, c3
+
+
+@device
+def keep_or_drop(value, word, threshold, scale):
+    """value·scale, or zero where the random word is below the threshold; NaN and infinity become NaN, as they do on the CPU."""
+    if word >= threshold:
+        return value * scale
+    return value * scale * float32(0)
+
+
+@kernel
+def dropout_kernel(x, y, threshold, scale, seed_low, seed_high, offset_low, offset_high):
+    block = uint32(cuda.grid(1))
+    first = uint32(block * 4)
+    if first >= y.size:
+        return
+    w0, w1, w2, w3 = philox(block, offset_low, offset_high, uint32(0), seed_low, seed_high)
+    y[first] = keep_or_drop(x[first], w0, threshold, scale)
+    if first + 1 < y.size:
+        y[uint32(first + 1)] = keep_or_drop(x[uint32(first + 1)], w1, threshold, scale)
+    if first + 2 < y.size:
+        y[uint32(first + 2)] = keep_or_drop(x[uint32(first + 2)], w2, threshold, scale)
+    if first + 3 < y.size:
+        y[uint32(first + 3)] = keep_or_drop(x[uint32(first + 3)], w3, threshold, scale)
+
+
+def dropout(x: Array, y: Array, rate: float, seed: int, offset: int, stream: Stream = 0) -> None:
+    """Writes x / (1 − rate) to y, with zero in place of elements whose random word is below round(rate · 2³²). y may be x.
+
+    Element i takes word i % 4 of counter (i // 4, offset mod 2³², offset div 2³², 0) under the key (seed mod 2³², seed div 2³²).
+    """
+    size = 1
+    for side in x.shape:
+        size *= int(side)
+    run_each(
+        dropout_kernel,
+        -(-size // 4),
+        stream,
+        floats(x, "x"),
+        floats(y, "y", tuple(x.shape)),
+        np.uint32(min(round(rate * 2**32), _WORD)),
+        np.float32(1 / (1 - rate)),
+        np.uint32(seed & _WORD),
+        np.uint32(seed >> 32 & _WORD),
+        np.uint32(offset & _WORD),
+        np.uint32(offset >> 32 & _WORD),
+    )

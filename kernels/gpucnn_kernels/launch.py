@@ -1,0 +1,111 @@
+"""What every launcher does before it launches: check the arrays, count the blocks, choose the stream.
+
+Kernels see flat arrays and 32-bit sizes. A flat array costs 7 kernel parameters where a 4-D one costs 13, and 32-bit arithmetic is
+several times as fast as 64-bit on a GPU; so arrays of 2³¹ elements and more are refused here.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+from gpucnn_kernels._numba import SIMULATED, cuda
+
+Array: TypeAlias = Any  # whatever Numba accepts and has shape, dtype and reshape
+Stream: TypeAlias = Any  # a Numba stream, or 0 for the default one
+Pair: TypeAlias = tuple[int, int]
+
+THREADS = 128  # per block, where each thread works by itself: four warps, so that a block's tail wastes little
+LIMIT = 2**31  # elements
+
+
+class Window(Protocol):
+    """A window of R × S taps sliding over an image. Tap (r, s) of position (p, q) reads the image at row
+    p·stride[0] − padding[0][0] + r·dilation[0], and likewise for columns; outside the image is padding."""
+
+    @property
+    def input(self) -> Pair: ...  # H, W
+    @property
+    def kernel(self) -> Pair: ...  # R, S
+    @property
+    def stride(self) -> Pair: ...
+    @property
+    def padding(self) -> tuple[Pair, Pair]: ...  # (top, bottom), (left, right)
+    @property
+    def dilation(self) -> Pair: ...
+    @property
+    def output(self) -> Pair: ...  # P, Q
+    @property
+    def same(self) -> bool: ...  # padding that averages never count
+
+
+def flat(array: Array, name: str, dtype: str, shape: tuple[int, ...] | None = None) -> Array:
+    """`array` as one dimension, sharing its memory.
+
+    Raises TypeError for another dtype; ValueError for another shape, for memory that is not C-contiguous, and for 2³¹ elements and
+    more.
+    """
+    given = str(array.dtype).rpartition(".")[2]  # PyTorch says torch.float32
+    if given != dtype:
+        raise TypeError(f"{name} is {given}, and the kernel takes {dtype}: convert it first")
+    have = tuple(array.shape)
+    if shape is not None and have != tuple(shape):
+        raise ValueError(f"{name} has shape {have}, expected {tuple(shape)}")
+    if not _contiguous(array):
+        raise ValueError(f"{name} of shape {have} is not C-contiguous: make it so first (ascontiguousarray)")
+    size = 1
+    for side in have:
+        size *= int(side)
+    if size >= LIMIT:
+        raise ValueError(f"{name} has {size} elements, and the kernels count to 2³¹ − 1: use a smaller batch")
+    return array if len(have) == 1 else array.reshape(-1)
+
+
+def floats(array: Array, name: str, shape: tuple[int, ...] | None = None) -> Array:
+    """`flat` for float32."""
+    return flat(array, name, "float32", shape)
+
+
+def ints(array: Array, name: str, shape: tuple[int, ...] | None = None) -> Array:
+    """`flat` for int32."""
+    return flat(array, name, "int32", shape)
+
+
+def run(kernel: Any, blocks: int, threads: int, stream: Stream, *arguments: Any) -> None:
+    """Launches `kernel` on `stream` with a one-dimensional grid; nothing to do is no launch."""
+    if blocks == 0:
+        return
+    if blocks >= LIMIT:
+        raise ValueError(f"{blocks} thread blocks, and a grid holds 2³¹ − 1: use a smaller batch")
+    kernel[blocks, threads, stream](*arguments)
+
+
+def run_each(kernel: Any, count: int, stream: Stream, *arguments: Any) -> None:
+    """Launches `kernel` with one thread for each of `count` elements; threads past the last must return at once."""
+    run(kernel, -(-count // THREADS), THREADS, stream, *arguments)
+
+
+def geometry(window: Window) -> tuple[np.int32, ...]:
+    """H, W, R, S, vertical and horizontal stride, top and left padding, vertical and horizontal dilation, P, Q."""
+    for size, taps, dilation, padding in zip(window.input, window.kernel, window.dilation, window.padding, strict=True):
+        reach = size + sum(padding) + dilation * taps
+        if reach >= LIMIT:
+            raise ValueError(f"image {window.input} with padding {window.padding} and kernel {window.kernel} reaches over 2³¹ pixels")
+    (top, _), (left, _) = window.padding
+    numbers = (*window.input, *window.kernel, *window.stride, top, left, *window.dilation, *window.output)
+    return tuple(np.int32(number) for number in numbers)
+
+
+@functools.lru_cache(maxsize=64)
+def external_stream(pointer: int) -> Stream:
+    """Numba's stream for the CUDA stream at address `pointer`, as CuPy's `get_current_stream().ptr` gives it."""
+    return 0 if SIMULATED else cuda.external_stream(pointer)
+
+
+def _contiguous(array: Array) -> bool:
+    flags = getattr(array, "flags", None)
+    if flags is not None:  # NumPy, CuPy, Numba
+        return bool(flags["C_CONTIGUOUS"])
+    return bool(array.is_contiguous())  # PyTorch

@@ -1,0 +1,118 @@
+"""Optimizer steps, in place over flat buffers: one thread per parameter, all parameters of a model in one launch.
+
+Every number is read once and written once, so a step takes as long as the memory needs and the arithmetic is free. A GPU turns a product
+followed by a sum into one instruction that rounds once; a CPU rounds twice. The last bit may differ.
+"""
+
+# Numba works out the types of kernels.
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from gpucnn_kernels._numba import cuda, float32, kernel, uint32
+from gpucnn_kernels.launch import Array, Stream, floats, run_each
+
+
+@kernel
+def sgd_kernel(parameters, gradients, velocity, learning_rate, momentum, nesterov, weight_decay, has_velocity):
+    i = uint32(cuda.grid(1))
+    if i >= parameters.size:
+        return
+    p = parameters[i]
+    g = gradients[i]
+    if weight_decay != float32(0):
+        g += weight_decay * p
+    if has_velocity:
+        v = momentum * velocity[i] + g
+        velocity[i] = v
+        g = g + momentum * v if nesterov else v
+    parameters[i] = p - learning_rate * g
+
+
+@kernel
+def adam_kernel(parameters, gradients, mean, variance, rate, root, beta1, beta2, epsilon, one_less_beta1, one_less_beta2, decay, shrink):
+    i = uint32(cuda.grid(1))
+    if i >= parameters.size:
+        return
+    p = parameters[i] * shrink
+    g = gradients[i]
+    if decay != float32(0):
+        g += decay * p
+    m = beta1 * mean[i] + one_less_beta1 * g
+    v = beta2 * variance[i] + one_less_beta2 * (g * g)
+    mean[i] = m
+    variance[i] = v
+    parameters[i] = p - rate * (m / (float32(math.sqrt(v)) * root + epsilon))
+
+
+def sgd_update(
+    parameters: Array,
+    gradients: Array,
+    velocity: Array | None,
+    *,
+    learning_rate: float,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    stream: Stream = 0,
+) -> None:
+    """g = gradient + weight_decay·p; v = momentum·v + g; p −= lr·(g + momentum·v if nesterov else v). `velocity` may be None."""
+    size = parameters.shape[0]
+    run_each(
+        sgd_kernel,
+        size,
+        stream,
+        floats(parameters, "parameters", (size,)),
+        floats(gradients, "gradients", (size,)),
+        # Without a velocity the gradients stand in, neither read nor written as such: keeps one signature.
+        floats(gradients, "gradients") if velocity is None else floats(velocity, "velocity", (size,)),
+        np.float32(learning_rate),
+        np.float32(momentum),
+        np.int32(nesterov),
+        np.float32(weight_decay),
+        np.int32(velocity is not None),
+    )
+
+
+def adam_update(
+    parameters: Array,
+    gradients: Array,
+    mean: Array,
+    variance: Array,
+    *,
+    step: int,
+    learning_rate: float,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    epsilon: float = 1e-8,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    stream: Stream = 0,
+) -> None:
+    """Adam (Kingma and Ba 2015, algorithm 1), step counted from 1; with `decoupled`, AdamW (Loshchilov and Hutter 2019).
+
+    m = β₁m + (1 − β₁)g; v = β₂v + (1 − β₂)g²; p −= lr/(1 − β₁ᵗ) · m / (√v / √(1 − β₂ᵗ) + ε).
+    """
+    size = parameters.shape[0]
+    run_each(
+        adam_kernel,
+        size,
+        stream,
+        floats(parameters, "parameters", (size,)),
+        floats(gradients, "gradients", (size,)),
+        floats(mean, "mean", (size,)),
+        floats(variance, "variance", (size,)),
+        np.float32(learning_rate / (1 - beta1**step)),
+        np.float32(1 / math.sqrt(1 - beta2**step)),
+        np.float32(beta1),
+        np.float32(beta2),
+        np.float32(epsilon),
+        np.float32(1 - beta1),  # worked out in double precision: 1 − β₂ is a thousandth
+        np.float32(1 - beta2),
+        np.float32(0 if decoupled else weight_decay),
+        np.float32(1 - learning_rate * weight_decay if decoupled else 1),
+    )

@@ -1,0 +1,122 @@
+"""Losses: the mean, the gradient and the number of right answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from gpucnn_kernels.launch import run
+from gpucnn_kernels.loss import add_rows_kernel
+from gpucnn_kernels.reduce import BLOCK_LANES
+from kernel_harness import Output, double, normal
+from tolerances import check
+
+from gpucnn.device import Device, to_numpy
+from gpucnn.ops import cpu
+from gpucnn.ops.cuda._arrays import stream
+
+SIZES = [(1, 1), (3, 10), (2, 37)]
+
+
+def compare(
+    device: Device, name: str, x: Any, targets: Any, magnitude: float, gradient_magnitude: Any, terms: int
+) -> tuple[Any, Any, Any]:
+    """Runs the loss `name` and checks its loss within `magnitude`, its gradient within `gradient_magnitude`, its count exactly."""
+    out = Output(device, x.shape)
+    loss, correct, dx = getattr(device.ops, name)(device.array(x), device.array(targets), out=out.array)
+    assert dx is out.array and loss.shape == () and correct.shape == ()
+    wide = targets if targets.dtype == np.int32 else double(targets)
+    ref_loss, ref_correct, ref_dx = getattr(cpu, name)(double(x), wide)
+    check(to_numpy(loss), ref_loss, magnitude=magnitude, terms=terms + x.shape[0], direction="forward")
+    check(out.result(), ref_dx, magnitude=gradient_magnitude, terms=terms, direction="input_grad")
+    assert int(correct) == int(ref_correct)
+    return loss, correct, dx
+
+
+@pytest.mark.parametrize(("n", "k"), SIZES)
+def test_softmax_cross_entropy(device: Device, n: int, k: int) -> None:
+    logits = 3 * normal(0, n, k)
+    labels = np.random.default_rng(1).integers(0, k, n).astype(np.int32)
+    spread = float(logits.max() - logits.min())
+    magnitude = spread + np.log(k) + 1  # of a row's loss, and more than the mean's
+    compare(device, "softmax_cross_entropy", logits, labels, magnitude, 2 / n, 2 * int(np.ceil(spread)) + k + 6)
+    rows = cpu.softmax(normal(2, n, k))
+    compare(device, "softmax_cross_entropy", logits, rows, magnitude, 2 / n, 2 * int(np.ceil(spread)) + 2 * k + 6)
+
+
+def test_class_numbers_are_rows_with_a_one(device: Device) -> None:
+    logits, labels = normal(3, 3, 7), np.array([0, 6, 3], np.int32)
+    rows = np.eye(7, dtype=np.float32)[labels]
+    by_number = [to_numpy(result) for result in device.ops.softmax_cross_entropy(device.array(logits), device.array(labels))]
+    by_row = [to_numpy(result) for result in device.ops.softmax_cross_entropy(device.array(logits), device.array(rows))]
+    np.testing.assert_allclose(by_number[0], by_row[0], rtol=2**-22)
+    assert by_number[1] == by_row[1]
+    np.testing.assert_allclose(by_number[2], by_row[2], atol=2**-24)
+
+
+def test_right_answers_with_ties_and_nan(device: Device) -> None:
+    logits = np.array([[1, 1, 0], [0, 1, 1], [0, np.nan, np.nan], [2, np.nan, 0], [-np.inf] * 3], np.float32)
+    for labels in ([0, 1, 1, 0, 0], [1, 2, 2, 1, 1]):
+        given = np.array(labels, np.int32)
+        with np.errstate(invalid="ignore"):
+            expected = cpu.softmax_cross_entropy(logits, given)[1]
+        assert int(device.ops.softmax_cross_entropy(device.array(logits), device.array(given))[1]) == expected
+
+
+def test_nan_reaches_the_loss(device: Device) -> None:
+    logits = normal(4, 3, 4)
+    logits[1, 2] = np.nan
+    labels = np.zeros(3, np.int32)
+    loss, _, dlogits = device.ops.softmax_cross_entropy(device.array(logits), device.array(labels))
+    assert np.isnan(float(loss))
+    np.testing.assert_array_equal(np.isnan(to_numpy(dlogits)).all(axis=1), [False, True, False])
+
+
+def test_a_label_out_of_range_reads_nothing_and_gives_nan(device: Device) -> None:
+    logits = normal(5, 2, 3)
+    for label in (-1, 3, 2**31 - 1):
+        loss, _, _ = device.ops.softmax_cross_entropy(device.array(logits), device.array(np.array([0, label], np.int32)))
+        assert np.isnan(float(loss))
+
+
+@pytest.mark.parametrize(("n", "k"), SIZES)
+def test_binary_cross_entropy(device: Device, n: int, k: int) -> None:
+    logits = 4 * normal(6, n, k)
+    targets = np.random.default_rng(7).uniform(0, 1, (n, k)).astype(np.float32)
+    magnitude = np.abs(logits).mean() * 2 + 1
+    compare(device, "binary_cross_entropy", logits, targets, magnitude, 2 / logits.size, k + 8)
+
+
+@pytest.mark.parametrize(("n", "k"), SIZES)
+def test_mean_squared_error(device: Device, n: int, k: int) -> None:
+    y, targets = normal(8, n, k), normal(9, n, k)
+    magnitude = np.square(double(y) - double(targets)).mean()
+    gradient = 2 * np.abs(double(y) - double(targets)) / y.size
+    compare(device, "mean_squared_error", y, targets, magnitude, gradient, k + 4)
+
+
+@pytest.mark.parametrize("rows", [1, 127, 300])
+def test_adding_up_rows(device: Device, rows: int) -> None:
+    """The second launch of every loss, over more rows than it has threads."""
+    losses, rights = normal(10, rows), np.random.default_rng(11).integers(0, 5, rows).astype(np.int32)
+    total, count = Output(device, (1,)), Output(device, (1,), "int32")
+    arrays = device.array(losses), device.array(rights), total.array, count.array
+    run(add_rows_kernel, 1, BLOCK_LANES, stream(arrays[0]), *arrays, np.float32(0.5))
+    ref, magnitude = double(losses).sum(keepdims=True) / 2, np.abs(double(losses)).sum(keepdims=True) / 2
+    check(total.result(), ref, magnitude=magnitude, terms=rows, direction="forward")
+    assert count.result()[0] == rights.sum()
+
+
+def test_binary_extremes(device: Device) -> None:
+    logits = np.array([[0.0], [100.0], [-100.0], [1e30], [-1e30]], np.float32)
+    targets = np.array([[0.5], [1.0], [0.0], [0.0], [1.0]], np.float32)
+    loss, correct, dlogits = device.ops.binary_cross_entropy(device.array(logits), device.array(targets))
+    np.testing.assert_allclose(float(loss), 2e30 / 5, rtol=2**-22)
+    assert int(correct) == 3
+    np.testing.assert_allclose(to_numpy(dlogits).ravel(), np.array([0, 0, 0, 1, -1]) / 5, atol=2**-24)
+
+
+def test_one_column_is_right_by_halves(device: Device) -> None:
+    y, targets = np.array([[0.2], [0.7], [0.5], [0.9]], np.float32), np.array([[1.0], [1.0], [0.0], [0.5]], np.float32)
+    assert int(device.ops.mean_squared_error(device.array(y), device.array(targets))[1]) == 2

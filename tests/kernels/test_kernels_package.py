@@ -1,0 +1,133 @@
+"""The package of kernels by itself: what importing it does, what launchers refuse, what the catalogue holds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gpucnn_kernels
+import numpy as np
+import pytest
+from gpucnn_kernels import activations, conv, dropout, gemm, launch, loss, pool, update
+from gpucnn_kernels.catalogue import CONV_SHAPES, ENTRIES, POOL_SHAPES
+
+from gpucnn.ops.shapes import conv_window, pool_window
+
+HERE = Path(gpucnn_kernels.__file__).parent
+SOURCES = sorted(HERE.glob("*.py"))
+
+
+def zeros(*shape: int, dtype: Any = np.float32) -> Any:
+    return np.zeros(shape, dtype)
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    variables = {**os.environ, "PYTHONPATH": str(HERE.parent), **environment}
+    return subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize("simulator", ["0", "1"])
+def test_importing_needs_no_gpucnn_no_cupy_no_driver_and_compiles_nothing(simulator: str) -> None:
+    code = (
+        "import sys; sys.modules['cupy'] = sys.modules['gpucnn'] = None; import gpucnn_kernels.catalogue as c, gpucnn_kernels.static\n"
+        "from gpucnn_kernels import _numba\n"
+        "assert _numba.SIMULATED or not any(e.kernel.overloads for e in c.ENTRIES)\n"
+    )
+    result = python(code, NUMBA_ENABLE_CUDASIM=simulator)
+    assert result.returncode == 0, result.stderr
+
+
+def test_without_numba_the_error_says_what_to_install() -> None:
+    result = python("import sys; sys.modules['numba'] = None; import gpucnn_kernels.conv")
+    assert result.returncode == 1
+    assert 'pip install "numba-cuda[cu13]"' in result.stderr
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
+def test_numba_is_imported_in_one_place(source: Path) -> None:
+    lines = [line.strip() for line in source.read_text().splitlines()]
+    imports = [line for line in lines if line.startswith(("from numba", "import numba"))]
+    assert bool(imports) == (source.name == "_numba.py"), imports
+
+
+def test_every_kernel_is_in_the_catalogue() -> None:
+    modules = (activations, conv, dropout, gemm, loss, pool, update)
+    kernels = {id(value) for module in modules for name, value in vars(module).items() if name.endswith("_kernel")}
+    assert {id(entry.kernel) for entry in ENTRIES} == kernels
+    assert len({entry.name for entry in ENTRIES}) == len(ENTRIES)
+
+
+def test_catalogued_shapes_are_legal() -> None:
+    for shape in CONV_SHAPES:
+        conv_window(shape.hw, shape.rs, shape.stride, shape.padding)
+    for pooling in POOL_SHAPES:
+        pool_window(pooling.hw, pooling.kernel, pooling.stride, pooling.padding)
+    assert [shape.name for shape in POOL_SHAPES] == ["c1-2x2", "c1-3x3", "r1-2x2", "r1-3x3"]
+
+
+WINDOW = conv_window((4, 4), (3, 3))
+X, WEIGHT, Y = zeros(1, 2, 4, 4), zeros(3, 2, 3, 3), zeros(1, 3, 2, 2)
+
+REFUSED: list[tuple[Callable[[], None], type[Exception], str]] = [
+    (lambda: conv.conv2d(X.astype(np.float64), WEIGHT, None, Y, WINDOW), TypeError, "x is float64, and the kernel takes float32"),
+    (lambda: conv.conv2d(zeros(1, 2, 5, 4), WEIGHT, None, Y, WINDOW), ValueError, r"x has shape \(1, 2, 5, 4\), expected \(1, 2, 4, 4\)"),
+    (lambda: conv.conv2d(X, zeros(3, 1, 3, 3), None, Y, WINDOW), ValueError, "weight has shape"),
+    (lambda: conv.conv2d(X, WEIGHT, zeros(2), Y, WINDOW), ValueError, "bias has shape"),
+    (lambda: conv.conv2d(X, WEIGHT, None, zeros(1, 3, 2, 3), WINDOW), ValueError, "y has shape"),
+    (lambda: conv.conv2d(X, WEIGHT, None, Y, WINDOW, groups=2), ValueError, "groups must divide the channels"),
+    (lambda: conv.conv2d(zeros(1, 2, 8, 4)[:, :, ::2], WEIGHT, None, Y, WINDOW), ValueError, "x of shape .* is not C-contiguous"),
+    (lambda: conv.bias_grad(zeros(2, 3), zeros(4)), ValueError, "dbias has shape"),
+    (lambda: gemm.dense(zeros(2, 3), zeros(4, 2), None, zeros(2, 4)), ValueError, "weight has shape"),
+    (lambda: activations.relu(zeros(2), zeros(3)), ValueError, "y has shape"),
+    (
+        lambda: pool.max_pool2d(zeros(1, 1, 2, 2), zeros(1, 1, 1, 1), zeros(1, 1, 1, 1, dtype=np.int64), pool_window((2, 2), 2)),
+        TypeError,
+        "indices is int64, and the kernel takes int32",
+    ),
+    (
+        lambda: loss.softmax_cross_entropy(
+            zeros(2, 3), zeros(2, dtype=np.int64), zeros(2, 3), zeros(1), zeros(1), zeros(2), zeros(2)
+        ),
+        TypeError,
+        "labels is int64",
+    ),
+    (lambda: update.sgd_update(zeros(2), zeros(3), None, learning_rate=1.0), ValueError, "gradients has shape"),
+    (lambda: dropout.dropout(zeros(2), zeros(2, 1), 0.5, 0, 0), ValueError, "y has shape"),
+    (lambda: activations.relu(np.broadcast_to(np.float32(0), (2**31,)), zeros(1)), ValueError, "not C-contiguous"),
+    (lambda: launch.run(None, 2**31, 1, 0), ValueError, "2147483648 thread blocks"),
+]
+
+
+@pytest.mark.parametrize("number", range(len(REFUSED)))
+def test_launchers_say_what_is_wrong(number: int) -> None:
+    call, error, text = REFUSED[number]
+    with pytest.raises(error, match=text):
+        call()
+
+
+def test_arrays_too_large_for_32_bits_are_refused() -> None:
+    class Huge:
+        dtype, shape, flags = "float32", (2**16, 2**15), {"C_CONTIGUOUS": True}
+
+    with pytest.raises(ValueError, match="x has 2147483648 elements, and the kernels count to"):
+        launch.floats(Huge(), "x")
+    with pytest.raises(ValueError, match="reaches over"):
+        launch.geometry(conv_window((2**31 - 1, 1), (1, 1)))
+
+
+def test_nothing_to_do_is_no_launch() -> None:
+    launch.run(None, 0, 1, 0)
+
+
+def test_pytorch_tensors_pass_the_checks() -> None:
+    torch = pytest.importorskip("torch")
+    tensor = torch.zeros(2, 3)
+    assert launch.floats(tensor, "x", (2, 3)).data_ptr() == tensor.data_ptr()
+    with pytest.raises(ValueError, match="not C-contiguous"):
+        launch.floats(tensor.T, "x")
+    with pytest.raises(TypeError, match="x is float64"):
+        launch.floats(tensor.double(), "x")
