@@ -48,10 +48,14 @@ def pair(value: Any, name: str, least: int) -> Pair:
 
 def positive(value: Any, name: str, *, zero: bool = False) -> float:
     """`value` as a finite float above zero (or zero, where `zero`)."""
+    if isinstance(value, str | bytes | bool):  # float() takes all of them
+        raise TypeError(f"{name} must be a number, got {value!r}")
     try:
         number = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number, got {value!r}") from None
+    except OverflowError:
+        raise ValueError(f"{name} must be a finite number, got one over 1e308") from None
     if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
         raise ValueError(f"{name} must be a finite number {'of at least' if zero else 'above'} 0, got {value!r}")
     return number

@@ -5,10 +5,11 @@ Whatever is refused ends in one sentence on stderr and exit status 2; GPUCNN_DEB
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import sys
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,9 +17,10 @@ import typer
 
 import gpucnn
 from gpucnn import experiment, recipes
+from gpucnn.checks import integer
 from gpucnn.device import NAMES as DEVICES
 from gpucnn.device import get_device, why_no_cuda
-from gpucnn.errors import GpucnnError, ShapeError
+from gpucnn.errors import CheckpointError, GpucnnError, ShapeError
 from gpucnn.networks import NETWORKS
 
 app = typer.Typer(
@@ -27,36 +29,94 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 
-DataDir = Annotated[Path | None, typer.Option(help="Where the idx files of MNIST or Fashion-MNIST are; they are downloaded there if not.")]
-Device = Annotated[str, typer.Option(help=f"{', '.join(DEVICES)}.")]
+
+def _whole(text: str) -> int:
+    """Typer's own words for a value that is no number leave out the value."""
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no whole number") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no number") from None
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        _say(f"gpucnn {gpucnn.__version__}")
+        raise typer.Exit
+
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Where the files of MNIST or Fashion-MNIST are, or are downloaded to.", show_default=False),
+]
+Device = Annotated[str, typer.Option(metavar="NAME", help=f"{', '.join(DEVICES)}; auto takes a GPU where there is one.")]
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A model.safetensors that train wrote.", show_default=False)]
 DATASETS = "auto (MNIST where it can be had, otherwise digits), mnist, fashion-mnist, digits, or a folder of images"
+PACKAGES = (
+    "numpy", "numba", "numba-cuda", "cupy", "cupy-cuda12x", "cupy-cuda13x", "safetensors", "scikit-learn", "pillow", "matplotlib",
+)  # fmt: skip
 SMALL_SET = f"under {recipes.SMALL:,} images"
 RATES = ", ".join(f"{rate:g} for {name}" for name, rate in recipes.LEARNING_RATES.items())
 
 
-@app.command()
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False,
+) -> None:
+    """What stands before the command: --version alone, which has been dealt with by now."""
+
+
+@app.command(short_help="Train a network; write the model and pictures of it to a folder.")
 def train(
-    dataset: Annotated[str, typer.Option(help=f"{DATASETS}.")] = "auto",
+    dataset: Annotated[str, typer.Option(metavar="NAME|FOLDER", help=f"{DATASETS}.")] = "auto",
     data_dir: DataDir = None,
-    model: Annotated[str, typer.Option(help=f"{', '.join(NETWORKS)}.")] = "keras",
-    epochs: Annotated[int | None, typer.Option(help=f"Passes over the training images. [default: 5; 40 for {SMALL_SET}]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help=f"Images in a step. [default: 128; 32 for {SMALL_SET}]")] = None,
-    optimizer: Annotated[str, typer.Option(help=f"{', '.join(recipes.OPTIMIZERS)}; sgd with Nesterov momentum of 0.9.")] = "adam",
-    lr: Annotated[float | None, typer.Option("--lr", help=f"Learning rate, at the schedule's peak. [default: {RATES}]")] = None,
-    schedule: Annotated[str, typer.Option(help=f"{', '.join(recipes.SCHEDULES)}: of the learning rate, over the whole run.")] = "one-cycle",
+    model: Annotated[str, typer.Option(metavar="NAME", help=f"{', '.join(NETWORKS)}.")] = "keras",
+    epochs: Annotated[
+        int | None, typer.Option(parser=_whole, metavar="N", help=f"Passes over the training images. [default: 5; 40 for {SMALL_SET}]")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(parser=_whole, metavar="N", help=f"Images in a step. [default: 128; 32 for {SMALL_SET}]")
+    ] = None,
+    optimizer: Annotated[
+        str, typer.Option(metavar="NAME", help=f"{', '.join(recipes.OPTIMIZERS)} (with Nesterov momentum of 0.9).")
+    ] = "adam",
+    lr: Annotated[
+        float | None, typer.Option("--lr", parser=_number, metavar="X", help=f"Learning rate, at the schedule's peak. [default: {RATES}]")
+    ] = None,
+    schedule: Annotated[
+        str, typer.Option(metavar="NAME", help=f"Learning rate over the whole run: {', '.join(recipes.SCHEDULES)}.")
+    ] = "one-cycle",
     augment: Annotated[
         str | None,
-        typer.Option(help=f"{', '.join(recipes.AUGMENTATIONS)}: random changes to training images. [default: shift; none for {SMALL_SET}]"),
+        typer.Option(
+            metavar="NAME",
+            help=f"Random changes to training images: {', '.join(recipes.AUGMENTATIONS)}. [default: shift; none for {SMALL_SET}]",
+        ),
     ] = None,
     device: Device = "auto",
-    seed: Annotated[int, typer.Option(help="Of all that is random: initial values, order, augmentation, dropout, held-back images.")] = 0,
-    output: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("runs/latest"),
+    seed: Annotated[
+        int,
+        typer.Option(
+            parser=_whole, metavar="N", help="Of all that is random: initial values, order, augmentation, dropout, held-back images."
+        ),
+    ] = 0,
+    output: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where to write; an earlier run there is set aside to previous-1 and so on.")
+    ] = Path("runs/latest"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the output folder.")] = False,
-    checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints; there is one after every epoch as well.")] = 200,
+    checkpoint_every: Annotated[
+        int, typer.Option(parser=_whole, metavar="N", help="Steps between checkpoints; there is one after every epoch as well.")
+    ] = 200,
 ) -> None:
     """Train a network, and write the model, its history and pictures of it to a folder.
 
@@ -73,49 +133,57 @@ def train(
         resume=resume,
         checkpoint_every=checkpoint_every,
     )
-    with _Downloads() as downloads:
-        try:
-            outcome = experiment.train(options, _say, downloads)
-        except KeyboardInterrupt:
-            if (output / experiment.CHECKPOINT).exists():
-                print(f"\nstopped; the same command with --resume goes on from {output / experiment.CHECKPOINT}", file=sys.stderr)
-            raise
+    outcome = experiment.train(options, _say, _Downloads())
     for path in outcome.files:
         _say(f"wrote     {path}")
     _say(f"test accuracy {100 * outcome.accuracy:.2f} %")
 
 
-@app.command()
+@app.command(short_help="Print the loss and the accuracy of a model.")
 def evaluate(
     model: ModelFile,
-    dataset: Annotated[str | None, typer.Option(help=f"{DATASETS}. [default: what the model was trained on]", show_default=False)] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FOLDER", help=f"{DATASETS}. [default: what the model was trained on]", show_default=False),
+    ] = None,
     data_dir: DataDir = None,
     device: Device = "auto",
-    seed: Annotated[int, typer.Option(help="Of the images that are held back for testing, in a folder without train and test.")] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            parser=_whole,
+            metavar="N",
+            help="Of the images that are held back for testing, in a folder without train and test. [default: the one it was trained with]",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Print the loss and the accuracy of a model on the test images of a data set."""
     network = gpucnn.load(model, device=device)
     if network.loss is None:
         network.compile()
-    with _Downloads() as downloads:
-        name = dataset or network.metadata.get("dataset", "auto")
-        data = gpucnn.load_dataset(name, data_dir, seed=seed, progress=downloads)
-    if data.note:
-        _say(f"note: {data.note}")
+    name = dataset or network.metadata.get("dataset", "auto")
+    # With another seed, images that the model was trained on would be among those that it is tested on.
+    data = experiment.load_data(name, data_dir, network.seed if seed is None else integer(seed, "seed", 0), _say, _Downloads())
     experiment.check_fits(network, data.image_shape, f"an image of {data.name}")
-    names = network.metadata.get("class_names")
+    names = _class_names(network, model)
     if names is not None and list(data.class_names) != names:
-        raise ShapeError(f"the model knows the classes {', '.join(names)}, and {data.name} has {', '.join(data.class_names)}")
+        raise ShapeError(
+            f"the model knows the classes {_listed(names)}, and {data.name} has {_listed(data.class_names)}: "
+            "give the data set that it was trained on, or one with the same classes"
+        )
     loss, accuracy = network.evaluate(data.test_images, data.test_labels)
     _say(f"data      {data.name}: {data.source}")
     _say(f"test loss {loss:.4f}")
     _say(f"test accuracy {100 * accuracy:.2f} %")
 
 
-@app.command()
+@app.command(short_help="Print the class of each image, and its probability.")
 def predict(
     model: ModelFile,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="PNG, JPEG or .npy, of the model's size.", show_default=False)],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE", help="PNG, JPEG or .npy files, of the model's size.", show_default=False)
+    ],
     device: Device = "auto",
 ) -> None:
     """Print the class of each image, and how probable the model takes it to be."""
@@ -127,20 +195,26 @@ def predict(
         image = gpucnn.data.read_image(path)
         experiment.check_fits(network, image.shape, str(path))
         loaded.append(image)
-    names = network.metadata.get("class_names") or [str(number) for number in range(network.output_shape[0])]
+    if network.loss is None:
+        network.compile()  # the loss knows how raw outputs become probabilities
     probabilities = network.predict(np.stack(loaded))
+    if probabilities.ndim != 2 or probabilities.shape[1] < 2 or not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
+        raise CheckpointError(f"{model} is no classifier: its outputs, {network.output_shape} of an image, are no probabilities of classes")
+    names = _class_names(network, model) or [str(number) for number in range(probabilities.shape[1])]
     width = max(len(str(path)) for path in images)
-    label_width = max(map(len, names))
-    for path, row in zip(images, probabilities, strict=True):
-        best = int(row.argmax())
-        _say(f"{str(path):<{width}}  {names[best]:<{label_width}}  {100 * row[best]:5.1f} %")
+    best = probabilities.argmax(axis=1)
+    label_width = max(len(names[index]) for index in best)
+    for path, row, index in zip(images, probabilities, best, strict=True):
+        _say(f"{path!s:<{width}}  {names[index]:<{label_width}}  {100 * row[index]:5.1f} %")
 
 
-@app.command()
+@app.command(short_help="Print versions, the device, and what is missing for the GPU.")
 def info() -> None:
     """Print versions, the device that "auto" takes, and what is missing for the GPU if that is the CPU."""
+    import importlib.metadata
+
     rows = [("gpucnn", gpucnn.__version__), ("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")]
-    for name in ("numpy", "numba", "numba-cuda", "cupy-cuda12x", "cupy-cuda13x", "safetensors", "scikit-learn", "pillow", "matplotlib"):
+    for name in PACKAGES:
         try:
             rows.append((name, importlib.metadata.version(name)))
         except importlib.metadata.PackageNotFoundError:
@@ -159,32 +233,47 @@ def info() -> None:
 
 def main() -> None:
     """Runs the command line and exits: 0, 2 for whatever is refused, 130 after Ctrl-C."""
+    debug = bool(os.environ.get("GPUCNN_DEBUG"))
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a file's name may hold what the terminal's encoding does not
+            stream.reconfigure(errors="backslashreplace")
+    if not debug and not sys.warnoptions:
+        # NumPy warns of an overflow on its way to the NaN that ends the run, in a sentence of its own.
+        warnings.simplefilter("ignore", RuntimeWarning)
     try:
         status = app(standalone_mode=False)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort) as error:
+        # Typer turns the one into the other on its way up.
+        stopped = error if isinstance(error, KeyboardInterrupt) else error.__cause__ or error.__context__
+        print(f"gpucnn: {stopped}" if isinstance(stopped, experiment.StoppedError) else "gpucnn: stopped", file=sys.stderr)
         status = 130
-    except typer.Abort:
-        status = 130
+    except BrokenPipeError:
+        # Whoever read the output has gone, as head does: nothing is left to say, not even when Python flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 141  # what a shell gives a program that SIGPIPE ended
     except Exception as error:
-        if os.environ.get("GPUCNN_DEBUG"):
+        if debug:
             raise
         status = 2
-        if hasattr(error, "format_message"):  # of the parser: an unknown option, a value of another type
-            message = error.format_message()
-            hint = "" if "\n" in message else "; see gpucnn --help"
-            print(f"gpucnn: {message.rstrip('.')}{hint}", file=sys.stderr)
-        elif isinstance(error, (GpucnnError, ValueError, TypeError, OSError, MemoryError)):
-            print(f"gpucnn: {_sentence(error)}", file=sys.stderr)
-        else:
-            print(
-                f"gpucnn: this is a bug, {type(error).__name__}: {error} (set GPUCNN_DEBUG=1 for the traceback, and please report it)",
-                file=sys.stderr,
-            )
+        print(_complaint(error), file=sys.stderr)
     sys.exit(status if isinstance(status, int) else 0)
 
 
 def _say(line: str) -> None:
     print(line, flush=True)
+
+
+def _complaint(error: Exception) -> str:
+    """What to print about an error, and nothing more: one line, except where the help was as good as asked for."""
+    if hasattr(error, "format_message"):  # of the parser: an unknown option, a value of another type, no command at all
+        message = " ".join(error.format_message().split()) if error.args else error.format_message()
+        if "Usage:" in message:
+            return str(error.format_message())
+        command = getattr(getattr(error, "ctx", None), "command_path", "gpucnn")
+        return f"gpucnn: {message.rstrip('.')} (see {command} --help)"
+    if isinstance(error, (GpucnnError, ValueError, TypeError, OSError, MemoryError)):
+        return f"gpucnn: {_sentence(error)}"
+    return f"gpucnn: this is a bug, {type(error).__name__}: {error} (set GPUCNN_DEBUG=1 for the traceback, and please report it)"
 
 
 def _sentence(error: Exception) -> str:
@@ -196,6 +285,20 @@ def _sentence(error: Exception) -> str:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}: free some room or name another folder" if error.errno == 28 else f"{where}{error.strerror}"
     return str(error) or type(error).__name__
+
+
+def _class_names(network: gpucnn.Sequential, path: Path) -> list[str] | None:
+    """The classes that the model was trained on; None where its file does not say."""
+    names = network.metadata.get("class_names")
+    if names is None:
+        return None
+    if not isinstance(names, list) or [str(name) for name in names] != names or len(names) != network.output_shape[0]:
+        raise CheckpointError(f"{path} has {network.output_shape[0]} outputs and does not name as many classes: train it anew")
+    return names
+
+
+def _listed(names: Sequence[str], most: int = 12) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 class _Downloads:
@@ -211,6 +314,7 @@ class _Downloads:
     def __exit__(self, *exception: object) -> None:
         if self._bar is not None:
             self._bar.stop()
+            self._bar = None
 
     def __call__(self, name: str, done: int, total: int | None) -> None:
         if not sys.stdout.isatty():
@@ -226,8 +330,6 @@ class _Downloads:
         if name not in self._tasks:
             self._tasks[name] = self._bar.add_task(name, total=total)
         self._bar.update(self._tasks[name], completed=done, total=total)
-        if total is not None and done >= total and all(task.finished for task in self._bar.tasks):
-            self._bar.refresh()
 
 
 if __name__ == "__main__":

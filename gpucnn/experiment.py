@@ -10,27 +10,33 @@ model.safetensors is written last: where it is, the run is complete.
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import math
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from gpucnn import plots
 from gpucnn.checks import integer
 from gpucnn.data import Dataset, load_dataset
+from gpucnn.data import names as dataset_names
 from gpucnn.device import get_device
-from gpucnn.errors import CheckpointError, DataError, MissingExtraError, ShapeError
+from gpucnn.errors import CheckpointError, DataError, GpucnnError, MissingExtraError, ShapeError
 from gpucnn.metrics import confusion_matrix
 from gpucnn.model import Sequential
 from gpucnn.networks import network
-from gpucnn.recipes import AUGMENTATIONS, Recipe
-from gpucnn.training.callbacks import Callback, Checkpoint, CSVLog, History, Progress
+from gpucnn.recipes import AUGMENTATIONS, OpenRecipe, Recipe
+from gpucnn.training.callbacks import Callback, Checkpoint, CSVLog, History, Progress, Run
 
 CHECKPOINT, MODEL, HISTORY = "checkpoint.safetensors", "model.safetensors", "history.csv"
 CURVES, CONFUSION, FILTERS, FEATURES = "curves.png", "confusion.png", "filters.png", "features.png"
+DATASETS = dataset_names()
 FILES = (MODEL, CHECKPOINT, HISTORY, CURVES, CONFUSION, FILTERS, FEATURES)
 
 
@@ -41,7 +47,7 @@ class Options:
     dataset: str
     data_dir: Path | None
     model: str
-    recipe: Recipe
+    recipe: OpenRecipe
     device: str
     seed: int
     output: Path
@@ -57,123 +63,243 @@ class Outcome:
     files: list[Path]
 
 
-def train(options: Options, say: Callable[[str], None], download_progress: Any = None) -> Outcome:
+Say = Callable[[str], None]
+
+
+def train(options: Options, say: Say, downloads: Downloads | None = None) -> Outcome:
     """Trains as `options` say; `say` gets what a person should know, a line at a time."""
     every = integer(options.checkpoint_every, "steps between checkpoints", 1)
     seed = integer(options.seed, "seed", 0)
     device = get_device(options.device)
     model = network(options.model)  # an unknown name is refused before anything is loaded
     output = options.output
-    _check_folder(output)
-    dataset = load_dataset(options.dataset, options.data_dir, seed=seed, progress=download_progress)
+    _check_apart(output, options.dataset)
+    with _folder(output):
+        dataset = load_data(options.dataset, options.data_dir, seed, say, downloads)
+        model = network(options.model, dataset.classes)
+        _build(model, dataset, seed, device)
+        recipe = options.recipe.for_size(len(dataset.train_images))
+        steps = -(-len(dataset.train_images) // recipe.batch_size)
+        model.compile(recipe.make_optimizer(recipe.epochs * steps), "categorical_crossentropy", ["accuracy"])
+        model.metadata = {
+            "network": options.model,
+            "dataset": dataset.name if options.dataset == "auto" else options.dataset,  # what was taken, and not what might be next time
+            "dataset_name": dataset.name,
+            "class_names": list(dataset.class_names),
+        }
+        say(f"data      {dataset.name}: {dataset.source}")
+        say(f"model     {options.model}: {model.parameter_count:,} parameters, input {'×'.join(map(str, dataset.image_shape))}")
+        say(f"device    {device.name}")
+        say(f"recipe    {recipe.optimizer}, learning rate {recipe.learning_rate:g} ({recipe.schedule}), seed {seed}")
+        length = f"{_count(recipe.epochs, 'epoch')} of {_count(steps, 'step')}"
+        say(f"          {length}, batch {recipe.batch_size}, augmentation {recipe.augment}")
+        return _run(model, dataset, recipe, options, every, say)
+
+
+def load_data(name: str, data_dir: Path | None, seed: int, say: Say, downloads: Downloads | None = None) -> Dataset:
+    """The data set, with a word on which one it is where it was not named."""
+    with downloads or contextlib.nullcontext():  # it ends here: what shows training needs the terminal for itself
+        dataset = load_dataset(name, data_dir, seed=seed, progress=downloads)
     if dataset.note:
         say(f"note: {dataset.note}")
-    model = network(options.model, dataset.classes)
-    _build(model, dataset, seed, device)
-    recipe = options.recipe.for_size(len(dataset.train_images))
-    steps = recipe.epochs * -(-len(dataset.train_images) // recipe.batch_size)
-    model.compile(recipe.make_optimizer(steps), "categorical_crossentropy", ["accuracy"])
-    model.metadata = {"network": options.model, "dataset": options.dataset, "dataset_name": dataset.name, "class_names": list(dataset.class_names)}
-    say(f"data      {dataset.name}: {dataset.source}")
-    say(f"model     {options.model}: {model.parameter_count:,} parameters, input {'×'.join(map(str, dataset.image_shape))}")
-    say(f"device    {device.name}")
-    say(
-        f"recipe    {recipe.optimizer}, learning rate {recipe.learning_rate:g} ({recipe.schedule}), batch {recipe.batch_size}, "
-        f"augmentation {recipe.augment}, {recipe.epochs} epochs, seed {seed}"
-    )
+    return dataset
 
+
+def _run(model: Sequential, dataset: Dataset, recipe: Recipe, options: Options, every: int, say: Say) -> Outcome:
+    """The part of `train` that writes."""
+    output = options.output
     checkpoint = output / CHECKPOINT
-    if not options.resume:
-        moved = _set_aside(output)
-        if moved:
-            say(f"note: the run that was in {output} is now in {moved}")
-    elif not checkpoint.exists():
+    resume = options.resume and checkpoint.exists()
+    if options.resume and not resume:
         say(f"note: there is no checkpoint in {output} yet: starting from the beginning")
-    watch = _Watch()
-    callbacks: list[Callback] = [Progress(), watch, CSVLog(output / HISTORY), Checkpoint(checkpoint, every)]
-    history = model.fit(
-        dataset.train_images,
-        dataset.train_labels,
-        batch_size=recipe.batch_size,
-        epochs=recipe.epochs,
-        validation_data=(dataset.test_images, dataset.test_labels),
-        callbacks=callbacks,
-        augment=AUGMENTATIONS[recipe.augment],
-        verbose=False,
-        resume=checkpoint if options.resume else None,
-    )
-    if not watch.trained and (output / MODEL).exists():
-        say(f"note: the run in {output} is complete ({len(history.rows)} epochs): there is nothing to do")
-        return Outcome(history["val_accuracy"][-1], [])
-    return _write(model, dataset, history, output, say)
+    watch = _Watch(model, output, say)
+    try:
+        if not resume:
+            watch.check_room()
+            watch.set_aside(FILES)
+        history = model.fit(
+            dataset.train_images,
+            dataset.train_labels,
+            batch_size=recipe.batch_size,
+            epochs=recipe.epochs,
+            validation_data=(dataset.test_images, dataset.test_labels),
+            callbacks=[watch, Progress(), CSVLog(output / HISTORY), Checkpoint(checkpoint, every)],
+            augment=AUGMENTATIONS[recipe.augment],
+            verbose=False,
+            resume=checkpoint if resume else None,
+        )
+        if not watch.trained and (output / MODEL).exists():
+            say(f"note: the run in {output} is complete ({_count(len(history.rows), 'epoch')}): there is nothing to do")
+            return Outcome(history["val_accuracy"][-1], [])
+        return _write(model, dataset, history, output, say)
+    except KeyboardInterrupt:
+        # One from before this run would be of no use to it.
+        if (watch.trained or resume) and checkpoint.exists():
+            raise StoppedError(f"stopped: the same command with --resume goes on from {checkpoint}") from None
+        raise
+    except CheckpointError as error:
+        if resume and not watch.trained:
+            raise CheckpointError(f"{error}; or leave --resume out to begin anew, which sets this run aside") from None
+        raise
+    except BrokenPipeError:
+        raise  # of the output that one reads, not of the folder
+    except OSError as error:
+        last = f"; the same command with --resume then goes on from {checkpoint}" if checkpoint.exists() else ""
+        raise DataError(f"{output} cannot be written to any more ({error.strerror or error}): mend that, or free some room{last}") from None
+
+
+class Downloads(Protocol):
+    """What shows downloads: a progress callback of `load_dataset` that is also a context."""
+
+    def __enter__(self) -> Any: ...
+    def __exit__(self, *exception: object) -> None: ...
+    def __call__(self, name: str, done: int, total: int | None) -> None: ...
+
+
+class StoppedError(KeyboardInterrupt):
+    """Ctrl-C; its text says how to go on."""
 
 
 class _Watch(Callback):
-    """Knows whether anything was trained at all."""
+    """Readies the folder for a run that is about to write, and stops one that went astray between two steps."""
 
-    trained = False
+    def __init__(self, model: Sequential, folder: Path, say: Say) -> None:
+        self.model, self.folder, self.say = model, folder, say
+        self.trained = False  # whether there was anything to train at all
 
-    def on_train_begin(self, run: Any) -> None:
+    def on_train_begin(self, run: Run) -> None:
         self.trained = True
-        if run.resumed:
-            print(f"resumed at epoch {run.epoch + 1}, step {run.step}", flush=True)
+        for name in FILES:  # what a killed run was about to write
+            for path in self.folder.glob(f".{name}.*.partial"):
+                path.unlink(missing_ok=True)
+        if not run.resumed:
+            return
+        self.check_room()
+        if (self.folder / MODEL).exists():  # a complete run that is to have more epochs: until it has, there is no model of it
+            self.set_aside([name for name in FILES if name not in (CHECKPOINT, HISTORY)])
+        if not run.finished:
+            self.say(f"resumed   at epoch {run.epoch + 1}, step {run.step + 1}")
+
+    def on_epoch_end(self, run: Run) -> None:
+        loss = run.history.rows[-1]["val_loss"]
+        if not math.isfinite(loss):  # before the checkpoint of this epoch, so that the last one is a good one
+            kept = self.folder / CHECKPOINT
+            last = f"; the last good checkpoint is {kept}" if kept.exists() else ""
+            raise GpucnnError(
+                f"the test loss became {loss} after step {run.epoch * run.steps_per_epoch} (epoch {run.epoch}): "
+                f"lower the learning rate{last}"
+            )
+
+    def check_room(self) -> None:
+        """Finds out before an hour of training, and not after it, that a checkpoint has no room."""
+        optimizer = self.model.optimizer
+        size = self.model.parameter_count * self.model.dtype.itemsize * (1 + len(optimizer.slots if optimizer else ())) + (1 << 16)
+        _check_writable(self.folder, size)
+
+    def set_aside(self, names: Sequence[str]) -> None:
+        """Moves files of an earlier run into a folder of their own, so that no run is lost to a forgotten option."""
+        there = [name for name in names if (self.folder / name).exists()]
+        if not there:
+            return
+        number = 1
+        while (self.folder / f"previous-{number}").exists():
+            number += 1
+        aside = self.folder / f"previous-{number}"
+        aside.mkdir()
+        for name in there:
+            os.replace(self.folder / name, aside / name)
+        self.say(f"note: the run that was in {self.folder} is now in {aside}")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _build(model: Sequential, dataset: Dataset, seed: int, device: Any) -> None:
     try:
         model.build(dataset.image_shape, seed=seed, device=device)
     except ShapeError as error:
-        raise ShapeError(f"the images of {dataset.name} are {dataset.image_shape} and do not fit this network: {error}") from None
+        size = "×".join(map(str, dataset.image_shape))
+        raise ShapeError(
+            f"the images of {dataset.name}, {size}, do not fit this network: {error}; give larger ones, or another --model"
+        ) from None
 
 
-def _write(model: Sequential, dataset: Dataset, history: History, output: Path, say: Callable[[str], None]) -> Outcome:
-    """Tests the model and writes everything but the checkpoint and the history, which are there."""
+def _write(model: Sequential, dataset: Dataset, history: History, output: Path, say: Say) -> Outcome:
+    """Tests the model and writes everything but the checkpoint, which is there."""
     probabilities = model.predict(dataset.test_images)
     predicted = probabilities.argmax(axis=1)
     accuracy = float(np.mean(predicted == dataset.test_labels))
-    files = [output / HISTORY, output / CHECKPOINT]
-    try:
-        from gpucnn import plots
-
-        plots.save_curves(history, output / CURVES)
-        plots.save_confusion(confusion_matrix(dataset.test_labels, predicted, dataset.classes), dataset.class_names, output / CONFUSION)
-        files += [output / CURVES, output / CONFUSION]
-        if plots.save_filters(model, output / FILTERS):
-            files.append(output / FILTERS)
-        first = int(dataset.test_labels[0])
-        title = f"the first test image: {dataset.class_names[first]}, taken for {dataset.class_names[int(predicted[0])]}"
-        if plots.save_features(model, dataset.test_images[0], output / FEATURES, title):
-            files.append(output / FEATURES)
-    except MissingExtraError as error:
-        say(f"note: no pictures were made: {error}")
+    history.to_csv(output / HISTORY)
+    files = [output / MODEL, output / HISTORY, output / CHECKPOINT]
+    first = int(dataset.test_labels[0])
+    title = f"the first test image: {dataset.class_names[first]}, taken for {dataset.class_names[int(predicted[0])]}"
+    counts = confusion_matrix(dataset.test_labels, predicted, dataset.classes)
+    pictures: list[tuple[str, Callable[[Path], bool | None]]] = [
+        (CURVES, lambda path: plots.save_curves(history, path)),
+        (CONFUSION, lambda path: plots.save_confusion(counts, dataset.class_names, path)),
+        (FILTERS, lambda path: plots.save_filters(model, path)),
+        (FEATURES, lambda path: plots.save_features(model, dataset.test_images[0], path, title)),
+    ]
+    for name, picture in pictures:
+        try:
+            made = picture(output / name)
+        except MissingExtraError as error:
+            say(f"note: no pictures were made: {error}")
+            break
+        except OSError:
+            raise
+        except Exception as error:  # whatever a drawing library stumbles over must not cost the model
+            say(f"note: {name} was not made: {type(error).__name__}: {error}")
+        else:
+            if made is not False:
+                files.append(output / name)
     model.metadata["test_accuracy"] = accuracy
     model.save(output / MODEL)
-    return Outcome(accuracy, [output / MODEL, *files])
+    return Outcome(accuracy, files)
 
 
-def _check_folder(folder: Path) -> None:
-    """Finds out before an hour of training, and not after it, that nothing can be written."""
+def _check_apart(output: Path, dataset: str) -> None:
+    """In a folder of images by class, the output would be taken for a class; in its next run, its pictures for images."""
+    folder = Path(dataset).expanduser()
+    if dataset in DATASETS or not folder.is_dir():
+        return
+    split = [folder / "train", folder / "test"]
+    for images in split if all(part.is_dir() for part in split) else [folder]:
+        if output.resolve().is_relative_to(images.resolve()):
+            raise DataError(
+                f"the output folder {output} lies among the images in {images}, as if it were a class: name another with --output"
+            )
+
+
+@contextlib.contextmanager
+def _folder(folder: Path) -> Iterator[None]:
+    """Makes the folder, and takes it away again where nothing came to be written into it."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
+        _check_writable(folder, 1)
+        yield
+    except BaseException:
+        for path in made:
+            with contextlib.suppress(OSError):
+                path.rmdir()  # an empty one only
+        raise
+
+
+def _check_writable(folder: Path, size: int) -> None:
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "it is a file")
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        with tempfile.TemporaryFile(dir=folder) as file:
+            for start in range(0, size, 1 << 20):
+                file.write(bytes(min(1 << 20, size - start)))
+            file.flush()
     except OSError as error:
-        raise DataError(f"the output folder {folder} cannot be written to ({error.strerror or error}): name another with --output") from None
-
-
-def _set_aside(folder: Path) -> Path | None:
-    """Moves the files of an earlier run into a folder of their own, so that no run is lost to a forgotten option."""
-    there = [name for name in FILES if (folder / name).exists()]
-    if not there:
-        return None
-    number = 1
-    while (folder / f"previous-{number}").exists():
-        number += 1
-    aside = folder / f"previous-{number}"
-    aside.mkdir()
-    for name in there:
-        os.replace(folder / name, aside / name)
-    return aside
+        room = f" and has to hold {size / 1e6:,.1f} MB" if size > 1 else ""
+        raise DataError(
+            f"the output folder {folder} cannot be written to ({error.strerror or error}){room}: mend that, or name another with --output"
+        ) from None
 
 
 def check_fits(model: Sequential, shape: tuple[int, ...], what: str) -> None:

@@ -33,8 +33,8 @@ class Sequential:
         model.fit(images, labels, batch_size=128, epochs=5)
     """
 
-    def __init__(self, *layers: Layer | Sequence[Layer]) -> None:
-        flat = [layer for item in layers for layer in (item if isinstance(item, Sequence) else [item])]
+    def __init__(self, *layers: Layer | list[Layer] | tuple[Layer, ...]) -> None:
+        flat = [layer for item in layers for layer in (item if isinstance(item, list | tuple) else [item])]
         for layer in flat:
             if not isinstance(layer, Layer):
                 raise TypeError(f"Sequential takes layers, got {layer!r}")
@@ -53,6 +53,7 @@ class Sequential:
         self.metrics: list[str] = []
         self._device: Device | None = None
         self._buffers: Buffers | None = None
+        self._batch = 0  # the size of the batch that backward is due for
 
     # Building.
 
@@ -116,11 +117,12 @@ class Sequential:
     # The loop by hand.
 
     def forward(self, x: Any, training: bool = False, *, logits: bool = False) -> Array:
-        """The model's output for a batch (N, …), an array on the model's device.
+        """The model's output for a batch (N, …), an array on the model's device. uint8 pixels are divided by 255, as `fit` does.
 
         With `training`, what backward needs is kept, and dropout drops. `logits` leaves a final softmax or sigmoid off.
         """
         y = self._input(x)
+        self._batch = int(y.shape[0])
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
             y = layer.forward(y, training, logits=logits and index == last)
@@ -132,13 +134,18 @@ class Sequential:
         dy = self.device.array(dy, self.dtype)
         if dy.ndim == 0 or tuple(dy.shape[1:]) != self.output_shape:
             raise ShapeError(f"the output's gradient must have shape (batch, {', '.join(map(str, self.output_shape))}), got {tuple(dy.shape)}")
+        if self._batch and dy.shape[0] != self._batch:
+            raise ShapeError(f"the last forward had a batch of {self._batch}, the output's gradient is of one of {dy.shape[0]}")
         first = self._first_trained()
+        own = False  # the caller's dy is left as it is; gradients made on the way may serve as scratch
         for index in reversed(range(len(self.layers))):
-            gradient = self.layers[index].backward(dy, input_grad=input_grad or index > first)
+            layer = self.layers[index]
+            gradient = layer.backward(dy, input_grad=input_grad or index > first, overwrite=own)
             if gradient is None:
-                for layer in self.layers[:index]:
-                    layer.forget()
+                for other in self.layers[:index]:
+                    other.forget()
                 return None
+            own = own or not layer.passes_on
             dy = gradient
         return dy
 
@@ -185,16 +192,19 @@ class Sequential:
         the loss becomes NaN.
         """
         loss, optimizer = self._compiled()
+        if not optimizer.trains(self.buffers):
+            raise GpucnnError("this model's optimizer trains another model by now: compile each model with an optimizer of its own")
         epochs = integer(epochs, "epochs", 1)
-        labels = loss.check_labels(y, len(x), math.prod(self.output_shape), self.dtype)
         images = self._examples(x)
+        labels = loss.check_labels(y, len(images), math.prod(self.output_shape), self.dtype)
         batches = Batches(
             images, labels, integer(batch_size, "batch_size", 1), shuffle=shuffle, seed=self.seed if seed is None else seed,
             augment=augment, dtype=self.dtype,
         )
         if validation_data is not None:
             xv, yv = validation_data
-            validation_data = self._examples(xv), loss.check_labels(yv, len(xv), math.prod(self.output_shape), self.dtype)
+            xv = self._examples(xv)
+            validation_data = xv, loss.check_labels(yv, len(xv), math.prod(self.output_shape), self.dtype)
         return loop.fit(
             self, loss, optimizer, batches, epochs=epochs, validation=validation_data, callbacks=callbacks, verbose=verbose,
             accuracy="accuracy" in self.metrics, resume=resume,
@@ -203,8 +213,9 @@ class Sequential:
     def evaluate(self, x: Any, y: Any, *, batch_size: int = 256) -> Any:
         """(loss, accuracy) over all examples; the loss alone where the model was compiled without accuracy."""
         loss, _ = self._compiled()
-        labels = loss.check_labels(y, len(x), math.prod(self.output_shape), self.dtype)
-        mean, accuracy = self.evaluate_sums(self._examples(x), labels, integer(batch_size, "batch_size", 1))
+        examples = self._examples(x)
+        labels = loss.check_labels(y, len(examples), math.prod(self.output_shape), self.dtype)
+        mean, accuracy = self.evaluate_sums(examples, labels, integer(batch_size, "batch_size", 1))
         return (mean, accuracy) if "accuracy" in self.metrics else mean
 
     def evaluate_sums(self, x: Any, labels: Any, batch_size: int) -> tuple[float, float]:
@@ -287,8 +298,7 @@ class Sequential:
     def load_parameters(self, path: str | Path) -> None:
         """Takes the parameters from a file that `save` wrote for a model with the same layers."""
         tensors, _ = load_tensors(path)
-        for name, parameter in self.parameters.items():
-            take(tensors, name, parameter.value, path)
+        take(tensors, {name: parameter.value for name, parameter in self.parameters.items()}, path)
 
     def state(self) -> dict[str, Any]:
         """What training changes besides parameters and optimizer: the layers' random state."""
@@ -327,9 +337,10 @@ class Sequential:
 
     def _input(self, x: Any) -> Array:
         self._built()
-        x = x if hasattr(x, "shape") else np.asarray(x)
+        x = x if hasattr(x, "shape") and hasattr(x, "dtype") else np.asarray(x)
         self._check_shape(x.shape)
-        return self.device.array(x, self.dtype)
+        y = self.device.array(x, self.dtype)
+        return y / self.dtype.type(255) if x.dtype == np.uint8 else y
 
     def _examples(self, x: Any) -> np.ndarray[Any, Any]:
         """A whole set of examples, on the host: uint8 as it is, everything else as the model's dtype, with no NaN."""
@@ -350,7 +361,7 @@ class Sequential:
 def load(path: str | Path, *, device: str | Device = "auto") -> Sequential:
     """The model in a file that `Sequential.save` wrote, built, and compiled where it was. Raises CheckpointError for other files."""
     tensors, description = load_tensors(path)
-    config = description.get("model")
+    config: Any = description.get("model")
     place = get_device(device)
     try:
         model = Sequential([layer_from_config(layer) for layer in config["layers"]])
@@ -358,10 +369,9 @@ def load(path: str | Path, *, device: str | Device = "auto") -> Sequential:
         if config["loss"] is not None and config["optimizer"] is not None:
             model.compile(get_optimizer(config["optimizer"]), config["loss"], config["metrics"])
         model.metadata = dict(config["metadata"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError) as error:
         raise CheckpointError(f"{path} describes a model that this gpucnn cannot make ({error})") from None
-    for name, parameter in model.parameters.items():
-        take(tensors, name, parameter.value, path)
+    take(tensors, {name: parameter.value for name, parameter in model.parameters.items()}, path)
     return model
 
 

@@ -32,6 +32,10 @@ class Optimizer:
         self.steps = 0
         self.state = {slot: buffers.device.xp.zeros_like(buffers.values) for slot in self.slots}
 
+    def trains(self, buffers: Buffers) -> bool:
+        """Whether it is these parameters that `step` changes."""
+        return self._buffers is buffers
+
     def step(self) -> None:
         """One update of every parameter from its gradient. Parameters that got no gradient are treated as having one of zero."""
         buffers = self._attached()
@@ -45,7 +49,7 @@ class Optimizer:
     def config(self) -> dict[str, Any]:
         """What `get_optimizer` needs to make the same optimizer again, without its state."""
         settings = {name: value for name, value in vars(self).items() if name not in ("schedule", "steps", "state", "_buffers")}
-        return {"optimizer": NAMES[type(self)], "learning_rate": self.schedule.config(), **settings}
+        return {"optimizer": NAMES.get(type(self), type(self).__qualname__), "learning_rate": self.schedule.config(), **settings}
 
     def _update(self, buffers: Buffers, gradients: Any) -> None:
         raise NotImplementedError
@@ -154,4 +158,5 @@ def get_optimizer(value: Any) -> Optimizer:
     if isinstance(value, dict):
         settings = dict(value)
         return pick(settings.pop("optimizer", None), OPTIMIZERS, "optimizer")(**settings)
-    return pick(value, OPTIMIZERS, "optimizer")()
+    make: Any = pick(value, OPTIMIZERS, "optimizer")  # each has a default of its own for everything
+    return make()  # type: ignore[no-any-return]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,20 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _save(figure: Figure, path: str | Path) -> None:
-    write_atomically(path, lambda file: figure.savefig(file, format="png"))
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # a class may well be called "$5", and a tick label is one long before it is drawn
+    with warnings.catch_warnings():
+        # A class name in a script that the font lacks is drawn as boxes; a page of warnings would not change that.
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        write_atomically(path, lambda file: figure.savefig(file, format="png"))
+
+
+def _short(name: str, longest: int = 24) -> str:
+    """A class name on one line, and no longer than there is room for."""
+    name = " ".join(name.split())
+    return name if len(name) <= longest else f"{name[: longest - 1].rstrip()}…"
 
 
 def save_curves(history: History, path: str | Path) -> None:
@@ -42,10 +56,11 @@ def save_curves(history: History, path: str | Path) -> None:
     for axes, name, scale in ((left, "loss", 1.0), (right, "accuracy", 100.0)):
         for key, label, color in ((name, "training", TRAIN), (f"val_{name}", "test", TEST)):
             if key in history:
-                axes.plot(epochs, [scale * value for value in history[key]], "o-", color=color, label=label, markersize=4)
+                marker = "o-" if len(epochs) <= 60 else "-"
+                axes.plot(epochs, [scale * value for value in history[key]], marker, color=color, label=label, markersize=4)
         axes.set_xlabel("epoch")
         axes.set_ylabel("loss" if name == "loss" else "accuracy (%)")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         if axes.has_data():
@@ -56,8 +71,10 @@ def save_curves(history: History, path: str | Path) -> None:
 def save_confusion(counts: np.ndarray[Any, Any], class_names: Sequence[str], path: str | Path) -> None:
     """The confusion matrix: counts[i, j] of class i that were taken for class j. Colour is the share of the row."""
     classes = len(class_names)
-    size = min(14.0, 2.5 + 0.45 * classes)
-    figure = _figure(size, size)
+    labels = [_short(name) for name in class_names]
+    longest = max(map(len, labels))
+    side = min(11.0, max(2.6, 0.55 * classes))  # inches of the matrix itself
+    figure = _figure(side + 0.9 + 0.09 * longest, side + 0.9 + 0.09 * (longest if longest > 3 else 1))
     axes = figure.subplots()
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     # Errors are what one looks for, and they are few: the square root lifts them out of the white.
@@ -68,13 +85,15 @@ def save_confusion(counts: np.ndarray[Any, Any], class_names: Sequence[str], pat
                 if counts[row, column]:
                     color = "white" if share[row, column] > 0.4 else "black"
                     axes.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", color=color, fontsize=7)
-    turned = 90 if max(map(len, class_names)) > 3 else 0
-    axes.set_xticks(range(classes), labels=class_names, rotation=turned)
-    axes.set_yticks(range(classes), labels=class_names)
+    shown = range(0, classes, -(-classes // 60))  # of very many classes, as many names as fit
+    names = [labels[number] for number in shown]
+    size = 10 if classes <= 20 else 7
+    axes.set_xticks(shown, labels=names, rotation=90 if longest > 3 or classes > 20 else 0, fontsize=size)
+    axes.set_yticks(shown, labels=names, fontsize=size)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     right = int(np.trace(counts))
-    axes.set_title(f"{right:,} of {int(counts.sum()):,} right ({100 * right / max(1, counts.sum()):.2f} %)", fontsize=10)
+    figure.suptitle(f"{right:,} of {int(counts.sum()):,} right ({100 * right / max(1, counts.sum()):.2f} %)", fontsize=10)
     _save(figure, path)
 
 
@@ -120,11 +139,11 @@ def save_features(model: Sequential, image: np.ndarray[Any, Any], path: str | Pa
     shown = [(name, maps[: 2 * columns]) for name, maps in stages]
     heights = [1.6] + [-(-len(maps) // columns) for _, maps in shown]
     figure = _figure(0.62 * columns, 0.72 * sum(heights) + 0.3 * len(heights))
-    parts = np.atleast_1d(figure.subfigures(len(heights), 1, height_ratios=heights))
+    parts: Any = figure.subfigures(len(heights), 1, height_ratios=heights)  # at least two: the image and a layer
     axes = parts[0].subplots()
     axes.imshow(image.transpose(1, 2, 0) if image.shape[0] == 3 else image[0], cmap="gray")
     axes.set_axis_off()
-    parts[0].suptitle(title or "the image", fontsize=9)
+    parts[0].suptitle(_short(title, 100) or "the image", fontsize=9)
     for part, (name, maps), (_, whole) in zip(parts[1:], shown, stages, strict=True):
         grid = part.subplots(-(-len(maps) // columns), columns, squeeze=False).ravel()
         for cell in grid:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from gpucnn.checks import integer, pick, positive
 from gpucnn.data import Affine, Augmentation, Shift
@@ -22,13 +22,29 @@ SCHEDULES: dict[str, Callable[[float, int], Schedule]] = {
     "one-cycle": OneCycle,
 }
 
-
 SMALL = 10_000  # training images: below it, a handful of epochs is a handful of steps
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained: `learning_rate` is the peak of the schedule. What is None depends on the data set: see `for_size`."""
+    """How a network is trained: `learning_rate` is the peak of the schedule."""
+
+    optimizer: str
+    learning_rate: float
+    schedule: str
+    epochs: int
+    batch_size: int
+    augment: str
+
+    def make_optimizer(self, steps: int) -> Optimizer:
+        """The optimizer, with its schedule laid over `steps` steps."""
+        schedule = pick(self.schedule, SCHEDULES, "schedule")(self.learning_rate, steps)
+        return pick(self.optimizer, OPTIMIZERS, "optimizer")(schedule)
+
+
+@dataclass(frozen=True)
+class OpenRecipe:
+    """A recipe as it was asked for: what is None depends on the data set."""
 
     optimizer: str
     learning_rate: float
@@ -38,19 +54,16 @@ class Recipe:
     augment: str | None = None
 
     def for_size(self, images: int) -> Recipe:
-        """The recipe for so many training images, with nothing left open."""
+        """The recipe for so many training images."""
         small = images < SMALL
-        return replace(
-            self,
+        return Recipe(
+            self.optimizer,
+            self.learning_rate,
+            self.schedule,
             epochs=self.epochs or (40 if small else 5),
             batch_size=self.batch_size or (32 if small else 128),
             augment=self.augment or ("none" if small else "shift"),
         )
-
-    def make_optimizer(self, steps: int) -> Optimizer:
-        """The optimizer, with its schedule laid over `steps` steps."""
-        schedule = pick(self.schedule, SCHEDULES, "schedule")(self.learning_rate, steps)
-        return pick(self.optimizer, OPTIMIZERS, "optimizer")(schedule)
 
 
 LEARNING_RATES = {"adam": 2e-3, "adamw": 2e-3, "sgd": 0.05}  # at the schedule's peak
@@ -59,13 +72,13 @@ AUGMENTATIONS: dict[str, Augmentation | None] = {"none": None, "shift": Shift(1)
 
 def recipe(
     optimizer: str, learning_rate: float | None, schedule: str, epochs: int | None, batch_size: int | None, augment: str | None
-) -> Recipe:
+) -> OpenRecipe:
     """A recipe of these names and numbers, checked; without a learning rate, the one that goes with the optimizer."""
     pick(optimizer, OPTIMIZERS, "optimizer")
     pick(schedule, SCHEDULES, "schedule")
     if augment is not None:
         pick(augment, AUGMENTATIONS, "augmentation")
-    return Recipe(
+    return OpenRecipe(
         optimizer,
         LEARNING_RATES[optimizer] if learning_rate is None else positive(learning_rate, "learning rate"),
         schedule,

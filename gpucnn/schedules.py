@@ -17,7 +17,7 @@ class Schedule:
 
     def config(self) -> dict[str, Any]:
         """What `get_schedule` needs to make the same schedule again."""
-        return {"schedule": NAMES[type(self)], **vars(self)}
+        return {"schedule": NAMES.get(type(self), type(self).__qualname__), **vars(self)}
 
 
 class Constant(Schedule):

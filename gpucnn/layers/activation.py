@@ -10,6 +10,8 @@ from gpucnn.layers.base import Array, Cost, Layer, Shape
 class _Activation(Layer):
     """Passes its input on; the base class applies the activation."""
 
+    passes_on = True
+
     kind: str
 
     def __init__(self) -> None:

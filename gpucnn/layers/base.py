@@ -43,9 +43,10 @@ class Parameter:
 
     @property
     def grad(self) -> Array:
-        """The gradient, summed over all backward passes since the last `zero_grad`; zeros where there were none."""
+        """The gradient, summed over all backward passes since the last `zero_grad`; zeros where there were none. May be written to."""
         if not self.has_grad:
             self._grad[...] = 0
+            self.has_grad = True  # from now on what is there counts: it may be written by hand, and backward adds to it
         return self._grad
 
     def add_grad(self, compute: Callable[[Array | None], Array]) -> None:
@@ -109,6 +110,7 @@ class Layer:
     """
 
     fuses_relu: ClassVar[bool] = False  # `_forward` applies ReLU itself
+    passes_on: ClassVar[bool] = False  # `_backward` may return dy itself, or a view of it
 
     def __init__(self, activation: str | None = None) -> None:
         if activation is not None:
@@ -147,6 +149,7 @@ class Layer:
 
     def build(self, input_shape: Shape) -> Shape:
         """Fixes the layer's sizes for inputs of `input_shape` (without the batch). Raises ShapeError where they do not fit."""
+        self.forget()
         self.parameters = []
         self.input_shape = input_shape
         self.output_shape = self._build(input_shape)
@@ -167,12 +170,15 @@ class Layer:
         self._ready = training
         return y
 
-    def backward(self, dy: Array, *, input_grad: bool = True) -> Array | None:
-        """Adds the parameters' gradients and returns that of the input (None where `input_grad` is False)."""
+    def backward(self, dy: Array, *, input_grad: bool = True, overwrite: bool = False) -> Array | None:
+        """Adds the parameters' gradients and returns that of the input (None where `input_grad` is False).
+
+        `overwrite` allows `dy` to be used as scratch, which saves an allocation of its size.
+        """
         if not self._ready:
             raise GpucnnError(f"backward of layer {self.name!r} needs a forward with training=True before it, once for each backward")
         if self._applied:
-            dy = getattr(self.device.ops, ACTIVATIONS[self._applied])(dy, self._output)
+            dy = getattr(self.device.ops, ACTIVATIONS[self._applied])(dy, self._output, out=dy if overwrite else None)
         dx = self._backward(dy, input_grad)
         self.forget()
         return dx

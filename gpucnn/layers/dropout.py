@@ -16,6 +16,8 @@ class Dropout(Layer):
     masks that it would have drawn.
     """
 
+    passes_on = True
+
     def __init__(self, rate: float = 0.5) -> None:
         super().__init__()
         self.rate = fraction(rate, "rate")

@@ -10,6 +10,8 @@ from gpucnn.layers.base import Array, Layer, Shape
 class Flatten(Layer):
     """(C, H, W) → (C·H·W,): a new view, nothing is copied."""
 
+    passes_on = True
+
     def __init__(self) -> None:
         super().__init__()
 

@@ -42,8 +42,10 @@ class Window:
 def normalize_padding(padding: Any) -> tuple[Pair, Pair] | Literal["valid", "same"]:
     """An int, (vertical, horizontal) or ((top, bottom), (left, right)) as the last of these; "valid" and "same" as they are."""
     if isinstance(padding, str):
-        if padding == "valid" or padding == "same":
-            return padding
+        if padding == "valid":
+            return "valid"
+        if padding == "same":
+            return "same"
         raise ShapeError(f'padding must be "valid", "same" or whole numbers, got {padding!r}')
     if isinstance(padding, Sequence) and any(isinstance(side, Sequence) for side in padding):
         if len(padding) != 2 or not all(isinstance(side, Sequence) and not isinstance(side, str) for side in padding):

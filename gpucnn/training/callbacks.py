@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gpucnn.checks import integer, pick, positive
 from gpucnn.device import to_numpy
+from gpucnn.errors import CheckpointError
 from gpucnn.training.checkpoint import write_atomically
 
 Row = dict[str, float]
@@ -170,18 +172,25 @@ class EarlyStopping(Callback):
         self.restore_best = bool(restore_best)
         self.best: float | None = None
         self.waited = 0
-        self._parameters: Any = None
+        self._parameters: Any = None  # of the best epoch
+        self._last: Any = None  # of the last epoch, where the best ones were put in their place: a longer run goes on from them
 
     def on_train_begin(self, run: Run) -> None:
         if not run.resumed:
-            self.best, self.waited, self._parameters = None, 0, None
+            self.best, self.waited, self._parameters, self._last = None, 0, None, None
+        for kept in (self._parameters, self._last):
+            if kept is not None and kept.shape != run.model.buffers.values.shape:
+                raise CheckpointError(f"the parameters that early stopping kept have shape {kept.shape}: they are of another model")
+        if self._last is not None:
+            run.model.buffers.values[...] = self._last
+            self._last = None
 
     def on_epoch_end(self, run: Run) -> None:
         row = run.history.rows[-1]
         if self.monitor not in row:
             raise ValueError(f"early stopping watches {self.monitor!r}, which this run does not measure: it measures {', '.join(row)}")
         value = self.sign * row[self.monitor]
-        if self.best is None or value < self.best - self.min_delta:
+        if value == value and (self.best is None or value < self.best - self.min_delta):  # NaN is never better
             self.best, self.waited = value, 0
             if self.restore_best:
                 self._parameters = run.model.buffers.values.copy()
@@ -191,39 +200,57 @@ class EarlyStopping(Callback):
 
     def on_train_end(self, run: Run) -> None:
         if run.finished and self._parameters is not None:
+            self._last = run.model.buffers.values.copy()
             run.model.buffers.values[...] = self._parameters
 
     def state(self) -> dict[str, Any]:
         return {"best": self.best, "waited": self.waited}
 
     def arrays(self) -> dict[str, Any]:
-        return {} if self._parameters is None else {"parameters": to_numpy(self._parameters)}
+        kept = {"parameters": self._parameters, "last": self._last}
+        return {name: to_numpy(array) for name, array in kept.items() if array is not None}
 
     def restore(self, state: dict[str, Any], arrays: dict[str, Any]) -> None:
-        self.best, self.waited = state["best"], state["waited"]
-        self._parameters = arrays.get("parameters")
+        self.best, self.waited = None if state["best"] is None else float(state["best"]), int(state["waited"])
+        self._parameters, self._last = arrays.get("parameters") if self.restore_best else None, arrays.get("last")
 
 
 def epoch_line(run: Run) -> str:
     """The last epoch in one line."""
+    return epoch_lines(run)[0]
+
+
+def epoch_lines(run: Run) -> list[str]:
+    """The last epoch in one line: whole first, then ever shorter, for narrow terminals."""
     row = run.history.rows[-1]
-    parts = [f"epoch {run.epoch}/{run.epochs}", f"loss {row['loss']:.4f}"]
+    parts = {"epoch": f"epoch {run.epoch}/{run.epochs}", "loss": f"loss {row['loss']:.4f}"}
     if "accuracy" in row:
-        parts.append(f"accuracy {100 * row['accuracy']:.2f} %")
+        parts["accuracy"] = f"accuracy {100 * row['accuracy']:.2f} %"
     if "val_loss" in row:
-        parts.append(f"val_loss {row['val_loss']:.4f}")
+        parts["val_loss"] = f"val_loss {row['val_loss']:.4f}"
     if "val_accuracy" in row:
-        parts.append(f"val_accuracy {100 * row['val_accuracy']:.2f} %")
-    parts.append(f"{row['images_per_second']:,.0f} images/s")
-    return "  ".join(parts)
+        parts["val_accuracy"] = f"val_accuracy {100 * row['val_accuracy']:.2f} %"
+    parts["speed"] = f"{row['images_per_second']:,.0f} images/s"
+    lines = ["  ".join(parts.values())]
+    for least in ("speed", "accuracy", "loss", "val_loss"):  # what one misses least goes first; history.csv has it all
+        if parts.pop(least, None) is not None and len(parts) > 1:
+            lines.append("  ".join(parts.values()))
+    return lines
 
 
 class Progress(Callback):
-    """Shows how the run goes: a bar with loss, accuracy, images per second and the time left on a terminal, elsewhere a line per epoch."""
+    """Shows how the run goes: a bar with loss, accuracy, images per second and the time left on a terminal, elsewhere a line per epoch.
+
+    The bar goes when the run ends, and leaves the lines of the epochs.
+    """
+
+    MARGIN = 4  # columns that stay free at the right, so that the ^C that a terminal echoes does not wrap the line
 
     def __init__(self, bar: bool | None = None) -> None:
-        self.bar = sys.stdout.isatty() if bar is None else bar
+        capable = os.environ.get("TERM") not in ("dumb", "unknown")  # such a terminal cannot go back to redraw a bar
+        self.bar = sys.stdout.isatty() and capable if bar is None else bar
         self._progress: Any = None
+        self._column: Any = None
         self._task: Any = None
         self._shown = 0.0
 
@@ -232,45 +259,64 @@ class Progress(Callback):
             return
         from rich import progress
 
+        self._column = progress.BarColumn(bar_width=1)
         self._progress = progress.Progress(
-            progress.TextColumn("{task.description}"),
-            progress.BarColumn(bar_width=None),
-            progress.TaskProgressColumn(),
-            progress.TextColumn("{task.fields[numbers]}"),
-            progress.TimeRemainingColumn(compact=True),
-            expand=True,
+            progress.TextColumn("{task.description}", markup=False),
+            self._column,
+            progress.TextColumn("{task.fields[numbers]}", markup=False),
+            transient=True,
         )
+        self._task = self._progress.add_task("", total=run.epochs * run.steps_per_epoch, completed=self._done(run), numbers="")
+        self._show(run)
         self._progress.start()
-        total = run.epochs * run.steps_per_epoch
-        self._task = self._progress.add_task(self._title(run), total=total, completed=self._done(run), numbers="")
 
     def on_step_end(self, run: Run) -> None:
         # A terminal shows no more than a few dozen frames a second: formatting every step of a fast network would cost time.
-        if self._progress is None or time.monotonic() - self._shown < 0.05:
-            return
-        self._shown = time.monotonic()
-        numbers = f"loss {run.loss:.4f}"
-        if run.accuracy:
-            numbers += f"  accuracy {100 * run.accuracy_so_far:.2f} %"
-        numbers += f"  {run.images_per_second:,.0f} images/s"
-        self._progress.update(self._task, completed=self._done(run), description=self._title(run), numbers=numbers)
+        if self._progress is not None and time.monotonic() - self._shown >= 0.05:
+            self._show(run)
 
     def on_epoch_end(self, run: Run) -> None:
         if self._progress is None:
             print(epoch_line(run), flush=True)
         else:
-            self._progress.console.print(epoch_line(run), highlight=False)
-            self._progress.update(self._task, completed=self._done(run), description=self._title(run))
+            line = _fitting(epoch_lines(run), self._progress.console.width)
+            self._progress.console.print(line, highlight=False, markup=False, soft_wrap=True)
+            self._show(run)
 
     def close(self) -> None:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
 
-    @staticmethod
-    def _title(run: Run) -> str:
-        return f"epoch {min(run.epoch + 1, run.epochs)}/{run.epochs}"
+    def _show(self, run: Run) -> None:
+        """Redraws: the numbers that the terminal has room for, and a bar in the room that they leave."""
+        self._shown = time.monotonic()
+        self._progress.update(self._task, completed=self._done(run))
+        task = self._progress.tasks[0]
+        title = f"epoch {min(run.epoch + 1, run.epochs)}/{run.epochs}"
+        left = "" if task.time_remaining is None else f"  {_clock(task.time_remaining)} left"
+        numbers = [f"{task.percentage:3.0f} %"]
+        if run.examples:
+            loss, speed = f"  loss {run.loss:.4f}", f"  {run.images_per_second:,.0f} images/s"
+            accuracy = f"  accuracy {100 * run.accuracy_so_far:.2f} %" if run.accuracy else ""
+            rest = (loss + accuracy + speed + left, loss + accuracy + left, loss + left, left, "")
+            numbers = [numbers[0] + part for part in rest]
+        room = self._progress.console.width - self.MARGIN - len(title) - 2  # a space before and one after the bar
+        text = _fitting(numbers, room - 10)
+        self._column.bar_width = min(max(room - len(text), 1), 50)
+        self._progress.update(self._task, description=title, numbers=text)
 
     @staticmethod
     def _done(run: Run) -> int:
         return run.epoch * run.steps_per_epoch + run.step
+
+
+def _fitting(texts: Sequence[str], width: int) -> str:
+    """The first of the texts that is no longer than `width`; the last where none is."""
+    return next((text for text in texts if len(text) <= width), texts[-1])
+
+
+def _clock(seconds: float) -> str:
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

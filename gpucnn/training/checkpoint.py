@@ -18,7 +18,7 @@ import numpy as np
 from gpucnn.device import to_numpy
 from gpucnn.errors import CheckpointError
 
-FORMAT = "gpucnn"
+KEY = "gpucnn"  # of the one entry of metadata: safetensors writes several in an order that differs from file to file
 VERSION = 1
 
 
@@ -52,8 +52,7 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Any], description: Mapp
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise CheckpointError(f"{path} was not written: {name!r} holds NaN or infinity; lower the learning rate")
-    metadata = {"format": FORMAT, "version": str(VERSION), "description": json.dumps(description)}
-    content = save(arrays, metadata)
+    content = save(arrays, {KEY: json.dumps({"version": VERSION, "description": description})})
     write_atomically(path, lambda file: file.write(content))
 
 
@@ -68,35 +67,47 @@ def load_tensors(path: str | Path) -> tuple[dict[str, np.ndarray[Any, Any]], dic
         raise CheckpointError(f"{place} is a folder: name a .safetensors file in it")
     try:
         with safe_open(str(place), framework="numpy") as file:
-            metadata = file.metadata() or {}
+            description = _description(place, file.metadata() or {})  # first: other tools' files may hold what NumPy has no dtype for
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+    except CheckpointError:
+        raise
     except SafetensorError as error:
         raise CheckpointError(f"{place} is no safetensors file, or was cut short ({error}): save it anew") from None
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, MemoryError) as error:
         raise CheckpointError(f"{place} cannot be read ({error})") from None
-    if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"{place} is a safetensors file, but not one that gpucnn wrote")
-    if metadata.get("version") != str(VERSION):
-        raise CheckpointError(f"{place} has format version {metadata.get('version')!r}; this gpucnn reads version {VERSION}: update gpucnn")
-    try:
-        description = json.loads(metadata["description"])
-    except (KeyError, ValueError) as error:
-        raise CheckpointError(f"{place} has a broken description ({error}): save it anew") from None
-    if not isinstance(description, dict):
-        raise CheckpointError(f"{place} has a broken description: save it anew")
     return tensors, description
 
 
-def take(tensors: dict[str, np.ndarray[Any, Any]], name: str, into: Any, source: str | Path) -> None:
-    """Copies `tensors[name]` into the array `into`, on whatever device; CheckpointError where it is missing or does not fit."""
-    tensor = tensors.get(name)
-    if tensor is None:
-        raise CheckpointError(f"{source} holds no {name!r}: it is of another model")
-    if tensor.shape != into.shape or tensor.dtype != into.dtype:
-        raise CheckpointError(
-            f"{source}: {name!r} has shape {tensor.shape} and dtype {tensor.dtype}, the model needs {tuple(into.shape)} and {into.dtype}"
-        )
-    if type(into).__module__.startswith("numpy"):
-        into[...] = tensor
-    else:
-        into.set(tensor)
+def _description(place: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    text = metadata.get(KEY)
+    if text is None:
+        raise CheckpointError(f"{place} is a safetensors file, but not one that gpucnn wrote")
+    try:
+        content = json.loads(text)
+        version, description = content["version"], content["description"]
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{place} has a broken description ({error}): save it anew") from None
+    if version != VERSION:
+        raise CheckpointError(f"{place} has format version {version!r}; this gpucnn reads version {VERSION}: update gpucnn")
+    if not isinstance(description, dict):
+        raise CheckpointError(f"{place} has a broken description: save it anew")
+    return description
+
+
+def take(tensors: Mapping[str, np.ndarray[Any, Any]], arrays: Mapping[str, Any], source: str | Path) -> None:
+    """Copies each tensor into the array of its name, on whatever device: all of them, or none and CheckpointError where one is
+    missing or does not fit."""
+    for name, into in arrays.items():
+        tensor = tensors.get(name)
+        if tensor is None:
+            raise CheckpointError(f"{source} holds no {name!r}: it is of another model")
+        if tensor.shape != into.shape or tensor.dtype != into.dtype:
+            raise CheckpointError(
+                f"{source}: {name!r} has shape {tensor.shape} and dtype {tensor.dtype}, "
+                f"the model needs {tuple(into.shape)} and {into.dtype}"
+            )
+    for name, into in arrays.items():
+        if type(into).__module__.startswith("numpy"):
+            into[...] = tensors[name]
+        else:
+            into.set(tensors[name])

@@ -43,21 +43,22 @@ def fit(
     the same bits as one that was never stopped. Ctrl-C ends the step that is under way and writes a checkpoint before
     KeyboardInterrupt is raised; a second Ctrl-C does not wait.
     """
-    callbacks = list(callbacks)
+    # Checkpoints come last: they must hold what the other callbacks remember of this very step, and what the run ends with.
+    callbacks = sorted(callbacks, key=lambda callback: isinstance(callback, Checkpoint))
     if not any(isinstance(callback, Progress) for callback in callbacks) and (sys.stdout.isatty() if verbose is None else verbose):
         callbacks.insert(0, Progress())
     run = Run(model, optimizer, batches.steps_per_epoch, epochs, accuracy=accuracy)
     recipe = _recipe(model, batches)
+    complete = False
     if resume is not None and Path(resume).exists():
         _restore(run, resume, recipe, callbacks)
-        if run.epoch >= epochs or run.stop:
-            run.finished = True
-        else:
-            run.finished = False  # more epochs than last time
+        done = run.epoch >= epochs or run.stop
+        complete = run.finished and done  # a run killed between its last epoch and its end has still to be ended
+        run.finished = done  # more epochs than last time go on
     for callback in callbacks:
         if isinstance(callback, Checkpoint):
             callback.save = lambda path: _save(run, path, recipe, callbacks)
-    if run.finished:
+    if complete:
         return run.history
     step = TrainingStep(model, loss, optimizer)
     try:
@@ -69,8 +70,9 @@ def fit(
                 run.finished = run.stop or run.epoch >= epochs
                 if interrupted() and not run.finished:
                     raise KeyboardInterrupt
-            # Early stopping may put other parameters in place: checkpoints come last, so that they hold what the run ends with.
-            _each(sorted(callbacks, key=lambda callback: isinstance(callback, Checkpoint)), "on_train_end", run)
+            _each(callbacks, "on_train_end", run)
+            if interrupted():
+                raise KeyboardInterrupt
     except TrainingError as error:
         kept = [callback.path for callback in callbacks if isinstance(callback, Checkpoint) and callback.path.exists()]
         where = f" (epoch {run.epoch + 1}, batch {run.step + 1})"
@@ -168,13 +170,21 @@ def _recipe(model: Any, batches: Any) -> dict[str, Any]:
         "seed": [config["seed"], batches.seed],
         "batch size": batches.batch_size,
         "shuffling": batches.shuffle,
-        "augmentation": None if augment is None else augment.config() if hasattr(augment, "config") else repr(augment),
+        "augmentation": augment.config() if hasattr(augment, "config") else _name(augment),
         "training data": [len(batches.images), _crc(batches.images), _crc(batches.labels)],
     }
 
 
+def _name(function: Any) -> str | None:
+    """What stands for a function in a recipe: its repr() would hold an address, which is another one in every process."""
+    if function is None:
+        return None
+    kind = function if hasattr(function, "__qualname__") else type(function)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
 def _crc(array: np.ndarray[Any, Any]) -> int:
-    return zlib.crc32(np.ascontiguousarray(array))
+    return zlib.crc32(np.ascontiguousarray(array).data)
 
 
 def _save(run: Run, path: Path, recipe: dict[str, Any], callbacks: Sequence[Callback]) -> None:
@@ -198,33 +208,56 @@ def _save(run: Run, path: Path, recipe: dict[str, Any], callbacks: Sequence[Call
 
 
 def _restore(run: Run, path: str | Path, recipe: dict[str, Any], callbacks: Sequence[Callback]) -> None:
+    """Takes up the run in `path`; where that fails, model and optimizer are as they were before."""
+    before = run.model.state()
     tensors, description = load_tensors(path)
     try:
         saved = description["recipe"]
         for name, value in recipe.items():
             if saved[name] != _plain(value):
                 raise CheckpointError(
-                    f"{path} is a checkpoint of another run: its {name} differ{'' if name.endswith('s') else 's'} "
+                    f"{path} is a checkpoint of another run: its {name} differ{'' if name == 'layers' else 's'} "
                     "(use the options of that run, or another output folder)"
                 )
-        for name, parameter in run.model.parameters.items():
-            take(tensors, f"parameters.{name}", parameter.value, path)
-        for name, value in run.optimizer.state.items():
-            take(tensors, f"optimizer.{name}", value, path)
-        run.optimizer.steps = int(description["optimizer steps"])
-        for name in COUNTERS:
-            setattr(run, name, description["run"][name])
-        run.history.rows[:] = description["history"]
-        run.model.restore(description["model state"])
+        arrays = {f"parameters.{name}": parameter.value for name, parameter in run.model.parameters.items()}
+        arrays |= {f"optimizer.{name}": value for name, value in run.optimizer.state.items()}
+        counters = {name: _like(getattr(run, name), description["run"][name], name) for name in COUNTERS}
+        if counters["step"] >= run.steps_per_epoch:
+            raise CheckpointError(f"{path} is at step {counters['step']} of an epoch of {run.steps_per_epoch}")
+        steps = _like(0, description["optimizer steps"], "optimizer steps")
+        rows = [dict(row) for row in description["history"]]
+        if description["model state"].keys() != run.model.state().keys():
+            raise CheckpointError(f"{path} holds the random state of other layers than the model's")
+        own = {}
         for callback in callbacks:
             if callback.name in description["callbacks"]:
                 prefix = f"{callback.name}."
-                arrays = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-                arrays = {name: run.model.device.array(value) for name, value in arrays.items()}
-                callback.restore(description["callbacks"][callback.name], arrays)
-    except (KeyError, TypeError, AttributeError) as error:
+                own[callback.name] = {
+                    name.removeprefix(prefix): run.model.device.array(value) for name, value in tensors.items() if name.startswith(prefix)
+                }
+        run.model.restore(description["model state"])
+        for callback in callbacks:
+            if callback.name in own:
+                callback.restore(description["callbacks"][callback.name], own[callback.name])
+        take(tensors, arrays, path)
+    except CheckpointError:
+        run.model.restore(before)
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        run.model.restore(before)
         raise CheckpointError(f"{path} is no checkpoint of a run ({type(error).__name__}: {error}): is it a model file?") from None
+    for name, value in counters.items():
+        setattr(run, name, value)
+    run.optimizer.steps = steps
+    run.history.rows[:] = rows
     run.resumed = True
+
+
+def _like(default: Any, value: Any, name: str) -> Any:
+    """`value`, if it is of the type of `default` and no count below zero."""
+    if type(value) is not type(default) or (type(value) is int and value < 0):
+        raise ValueError(f"{name} is {value!r}")
+    return value
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,48 @@
+# make train   makes .venv, installs gpucnn with its extras, trains on what data there is, and ends with the test accuracy
+# make test    makes .venv, installs what the tests need, and runs all of them
+# make lint    ruff and mypy
+# make clean   removes .venv and all caches; runs/ stays
+#
+# PYTHON=python3.12 make test picks another Python; ARGS="--model lenet5x5" goes to gpucnn train.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: train test lint clean
+.DEFAULT_GOAL := test
+
+train: $(VENV)/.installed
+	$(BIN)/gpucnn train $(ARGS)
+
+test: $(VENV)/.installed-dev
+	@echo "── kernels under Numba's CUDA simulator"
+	NUMBA_ENABLE_CUDASIM=1 $(BIN)/python -m pytest -q -n auto tests/kernels/simulator
+	@echo "── everything else: library, data, command line, kernels through the compiler (and on a GPU, where there is one)"
+	$(BIN)/python -m pytest -q -n auto --ignore=tests/kernels/simulator
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "gpucnn needs Python 3.11 or newer: PYTHON=python3.x make ..."; exit 2; }
+	@echo "── making an environment in $(VENV)"
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	@echo "── installing gpucnn and its extras"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[digits,images,plot]"
+	@touch $@
+
+# pip learned to read dependency groups in version 25.1.
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "── installing what the tests need"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,187 @@
+"""One training step of each reference network, here and in PyTorch, in turn, on the CPU.
+
+    python examples/against_pytorch.py [--steps 30] [--batch-size 128] [--profile] [--memory]
+
+Both get the same images, the same kind of update (Adam at 1e-3; SGD with momentum for lenet5x5) and the same number of threads. A
+step is the forward pass, loss, backward pass and update. They alternate, one step each, so that whatever else the machine does falls
+on both; what is printed is the median, with the 10th and 90th percentile behind it. --profile says where this library's time goes,
+--memory prints the peak memory of ten steps, each library in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+import gpucnn as gc
+from gpucnn.networks import NETWORKS
+from gpucnn.ops import cpu
+from gpucnn.training.step import TrainingStep
+
+SGD = "lenet5x5"  # the network that is trained with SGD, as in its textbook
+
+
+def torch_step(name: str, x: np.ndarray, labels: np.ndarray) -> Callable[[], Any]:
+    """A training step in PyTorch."""
+    import torch
+    from torch import nn
+
+    layers: dict[str, list[nn.Module]] = {
+        "keras": [nn.Conv2d(1, 32, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(5408, 256), nn.ReLU(), nn.Linear(256, 10)],
+        "tf2": [
+            nn.Conv2d(1, 64, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(64, 64, 3), nn.ReLU(), nn.Flatten(), nn.Linear(7744, 128),
+            nn.ReLU(), nn.Linear(128, 10),
+        ],
+        "lenet5x5": [
+            nn.Conv2d(1, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Flatten(), nn.Linear(3136, 1024), nn.ReLU(), nn.Dropout(0.5), nn.Linear(1024, 10),
+        ],
+    }  # fmt: skip
+    model = nn.Sequential(*layers[name])
+    rate = {"lr": 0.01, "momentum": 0.9} if name == SGD else {"lr": 1e-3}
+    optimizer = (torch.optim.SGD if name == SGD else torch.optim.Adam)(model.parameters(), **rate)
+    images, targets = torch.from_numpy(x), torch.from_numpy(labels.astype(np.int64))
+
+    def step() -> float:
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(images), targets)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def own_step(name: str, x: np.ndarray, labels: np.ndarray) -> Callable[[], Any]:
+    """The same step here."""
+    model = gc.network(name).build((1, 28, 28), device="cpu")
+    model.compile(gc.SGD(0.01, momentum=0.9) if name == SGD else gc.Adam(1e-3))
+    assert model.loss is not None and model.optimizer is not None
+    step = TrainingStep(model, model.loss, model.optimizer)
+    return lambda: step(x, labels)
+
+
+def alternate(steps: list[Callable[[], Any]], count: int) -> list[list[float]]:
+    """Seconds of `count` calls of each, one after the other."""
+    for step in steps:
+        for _ in range(3):
+            step()
+    times: list[list[float]] = [[] for _ in steps]
+    for _ in range(count):
+        for step, own in zip(steps, times, strict=True):
+            start = time.perf_counter()
+            step()
+            own.append(time.perf_counter() - start)
+    return times
+
+
+@contextlib.contextmanager
+def profiled(spent: dict[str, float]) -> Iterator[None]:
+    """Adds up the seconds spent in each operation of gpucnn.ops.cpu."""
+
+    def timed(name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return operation(*args, **options)
+            finally:
+                spent[name] += time.perf_counter() - start
+
+        return call
+
+    originals = {name: getattr(cpu, name) for name in cpu.__all__}
+    try:
+        for name, operation in originals.items():
+            setattr(cpu, name, timed(name, operation))
+        yield
+    finally:
+        for name, operation in originals.items():
+            setattr(cpu, name, operation)
+
+
+def peak_memory(library: str, name: str, x: np.ndarray, labels: np.ndarray) -> None:
+    """Prints the peak memory of this process in MiB after ten steps, and what of it was there before the first."""
+    import resource
+
+    def peak() -> float:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+    if library == "PyTorch":
+        import torch  # noqa: F401 (so that it counts as there before)
+    before = peak()
+    step = (torch_step if library == "PyTorch" else own_step)(name, x, labels)
+    for _ in range(10):
+        step()
+    print(f"{peak():.0f} {peak() - before:.0f}")
+
+
+def memory_of(library: str, name: str, batch_size: int) -> tuple[int, int]:
+    """(peak, growth) in MiB of a process that trains `name` with `library`."""
+    command = [sys.executable, __file__, "--batch-size", str(batch_size), "--memory-of", library, name]
+    peak, growth = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    return int(peak), int(growth)
+
+
+def milliseconds(times: list[float]) -> str:
+    low, *_, high = statistics.quantiles(times, n=10)
+    return f"{1e3 * statistics.median(times):6.1f} ms ({1e3 * low:.1f}–{1e3 * high:.1f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=30, help="measured steps of each [30]")
+    parser.add_argument("--batch-size", type=int, default=128, help="images in a step [128]")
+    parser.add_argument("--profile", action="store_true", help="print where this library's time goes")
+    parser.add_argument("--memory", action="store_true", help="print the peak memory of training, and no times")
+    parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.steps < 2 or options.batch_size < 1:
+        parser.error("at least 2 steps and 1 image are needed")
+    rng = np.random.default_rng(0)
+    x = rng.random((options.batch_size, 1, 28, 28), dtype=np.float32)
+    labels = rng.integers(0, 10, options.batch_size, dtype=np.int32)
+    if options.memory_of:
+        peak_memory(*options.memory_of, x, labels)
+        return
+    if options.memory:
+        print(f"batch {options.batch_size}: peak memory of ten training steps (of it since the libraries were imported)")
+        for name in NETWORKS:
+            (own_peak, own_growth), (peak, growth) = (memory_of(library, name, options.batch_size) for library in ("gpucnn", "PyTorch"))
+            print(f"{name:<9} gpucnn {own_peak:4} MiB ({own_growth})   PyTorch {peak:4} MiB ({growth})   {own_growth / growth:.2f}×", flush=True)
+        return
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        import torch
+    except ImportError:
+        sys.exit("this comparison needs PyTorch: pip install torch")
+    torch.set_num_threads(threads)
+    print(f"batch {options.batch_size}, {threads} threads, NumPy {np.__version__}, PyTorch {torch.__version__}; median (p10–p90)")
+    for name in NETWORKS:
+        own = own_step(name, x, labels)
+        ours, theirs = alternate([own, torch_step(name, x, labels)], options.steps)
+        ratio = statistics.median(ours) / statistics.median(theirs)
+        print(f"{name:<9} gpucnn {milliseconds(ours)}   PyTorch {milliseconds(theirs)}   {ratio:.2f}×", flush=True)
+        if options.profile:
+            spent: dict[str, float] = defaultdict(float)
+            with profiled(spent):
+                start = time.perf_counter()
+                for _ in range(options.steps):
+                    own()
+                whole = time.perf_counter() - start
+            for operation, seconds in sorted(spent.items(), key=lambda item: -item[1]):
+                if seconds > 0.01 * whole:
+                    print(f"            {operation:<22} {1e3 * seconds / options.steps:6.2f} ms  {100 * seconds / whole:4.1f} %")
+
+
+if __name__ == "__main__":
+    main()
