@@ -8,7 +8,7 @@
     model.fit(images, labels, batch_size=128, epochs=5)
 """
 
-from gpucnn import data, functional, initializers, metrics
+from gpucnn import data, functional, initializers, metrics, optimizers
 from gpucnn.data import load_dataset
 from gpucnn.device import get_device, to_numpy
 from gpucnn.errors import (
@@ -80,5 +80,6 @@ __all__ = [
     "load_dataset",
     "metrics",
     "network",
+    "optimizers",
     "to_numpy",
 ]
