@@ -157,7 +157,10 @@ def main() -> None:
         print(f"batch {options.batch_size}: peak memory of ten training steps (of it since the libraries were imported)")
         for name in NETWORKS:
             (own_peak, own_growth), (peak, growth) = (memory_of(library, name, options.batch_size) for library in ("gpucnn", "PyTorch"))
-            print(f"{name:<9} gpucnn {own_peak:4} MiB ({own_growth})   PyTorch {peak:4} MiB ({growth})   {own_growth / growth:.2f}×", flush=True)
+            print(
+                f"{name:<9} gpucnn {own_peak:4} MiB ({own_growth})   PyTorch {peak:4} MiB ({growth})   {own_growth / growth:.2f}×",
+                flush=True,
+            )
         return
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:

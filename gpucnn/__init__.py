@@ -1,11 +1,11 @@
 """gpucnn: a small CNN library whose CUDA kernels are plain Python, and which runs on NumPy where there is no GPU.
 
-    import gpucnn as gc
+import gpucnn as gc
 
-    model = gc.Sequential(gc.Conv2D(32, 3, activation="relu"), gc.MaxPool2D(2), gc.Flatten(), gc.Dense(10))
-    model.build((1, 28, 28), seed=0, device="auto")
-    model.compile(optimizer=gc.Adam(1e-3), loss="categorical_crossentropy", metrics=["accuracy"])
-    model.fit(images, labels, batch_size=128, epochs=5)
+model = gc.Sequential(gc.Conv2D(32, 3, activation="relu"), gc.MaxPool2D(2), gc.Flatten(), gc.Dense(10))
+model.build((1, 28, 28), seed=0, device="auto")
+model.compile(optimizer=gc.Adam(1e-3), loss="categorical_crossentropy", metrics=["accuracy"])
+model.fit(images, labels, batch_size=128, epochs=5)
 """
 
 from gpucnn import data, functional, initializers, metrics, optimizers

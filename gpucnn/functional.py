@@ -216,7 +216,6 @@ def _pool_of(dy: Array, shape: Shape, kernel_size: Any, stride: Any, padding: An
     raise ShapeError(f"dy must have shape {expected} for this pooling, got {tuple(dy.shape)}")
 
 
-
 def _image_shape(shape: Any, name: str = "input_shape", form: str = "(N, C, H, W)") -> Shape:
     if not hasattr(shape, "__len__") or len(shape) != 4:
         raise ShapeError(f"{name} must be {form}, got {shape!r}")

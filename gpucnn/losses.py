@@ -25,11 +25,11 @@ class Loss:
     def check_model(self, output_shape: Shape, last_activation: str | None) -> None:
         """Raises ShapeError or ValueError where a model with such an output cannot be trained with this loss."""
         if len(output_shape) != 1:
-            raise ShapeError(f"loss {self.name!r} needs one row of outputs per example, got {output_shape}: end with Flatten() and Dense(...)")
-        if self.fused_activation and last_activation in ("softmax", "sigmoid") and last_activation != self.fused_activation:
-            raise ValueError(
-                f"loss {self.name!r} goes with a last activation {self.fused_activation!r} or none, got {last_activation!r}"
+            raise ShapeError(
+                f"loss {self.name!r} needs one row of outputs per example, got {output_shape}: end with Flatten() and Dense(...)"
             )
+        if self.fused_activation and last_activation in ("softmax", "sigmoid") and last_activation != self.fused_activation:
+            raise ValueError(f"loss {self.name!r} goes with a last activation {self.fused_activation!r} or none, got {last_activation!r}")
 
     def check_labels(self, labels: Any, count: int, outputs: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
         """`labels` of `count` examples as the array that `__call__` takes; DataError where they do not fit `outputs` outputs."""
@@ -100,7 +100,9 @@ def check_class_labels(labels: Any, count: int, classes: int, dtype: np.dtype[An
         raise DataError(f"there must be a label for each of the {count} examples, got labels of shape {given.shape}")
     if given.ndim == 1:
         if given.dtype.kind not in "iu":
-            raise DataError(f"class numbers must be whole numbers, got {given.dtype}: for probabilities pass rows of shape ({count}, {classes})")
+            raise DataError(
+                f"class numbers must be whole numbers, got {given.dtype}: for probabilities pass rows of shape ({count}, {classes})"
+            )
         wrong = np.flatnonzero((given < 0) | (given >= classes))
         if wrong.size:
             raise DataError(f"labels must lie in 0..{classes - 1} for {classes} outputs, got {given[wrong[0]]} at index {wrong[0]}")

@@ -27,10 +27,10 @@ from gpucnn.training.checkpoint import load_tensors, save_tensors, take
 class Sequential:
     """Layers one after another.
 
-        model = Sequential(Conv2D(32, 3, activation="relu"), MaxPool2D(2), Flatten(), Dense(10))
-        model.build((1, 28, 28), seed=0, device="auto")
-        model.compile(optimizer="adam", loss="categorical_crossentropy", metrics=["accuracy"])
-        model.fit(images, labels, batch_size=128, epochs=5)
+    model = Sequential(Conv2D(32, 3, activation="relu"), MaxPool2D(2), Flatten(), Dense(10))
+    model.build((1, 28, 28), seed=0, device="auto")
+    model.compile(optimizer="adam", loss="categorical_crossentropy", metrics=["accuracy"])
+    model.fit(images, labels, batch_size=128, epochs=5)
     """
 
     def __init__(self, *layers: Layer | list[Layer] | tuple[Layer, ...]) -> None:
@@ -133,7 +133,8 @@ class Sequential:
         self._built()
         dy = self.device.array(dy, self.dtype)
         if dy.ndim == 0 or tuple(dy.shape[1:]) != self.output_shape:
-            raise ShapeError(f"the output's gradient must have shape (batch, {', '.join(map(str, self.output_shape))}), got {tuple(dy.shape)}")
+            expected = ", ".join(map(str, self.output_shape))
+            raise ShapeError(f"the output's gradient must have shape (batch, {expected}), got {tuple(dy.shape)}")
         if self._batch and dy.shape[0] != self._batch:
             raise ShapeError(f"the last forward had a batch of {self._batch}, the output's gradient is of one of {dy.shape[0]}")
         first = self._first_trained()
@@ -198,16 +199,29 @@ class Sequential:
         images = self._examples(x)
         labels = loss.check_labels(y, len(images), math.prod(self.output_shape), self.dtype)
         batches = Batches(
-            images, labels, integer(batch_size, "batch_size", 1), shuffle=shuffle, seed=self.seed if seed is None else seed,
-            augment=augment, dtype=self.dtype,
+            images,
+            labels,
+            integer(batch_size, "batch_size", 1),
+            shuffle=shuffle,
+            seed=self.seed if seed is None else seed,
+            augment=augment,
+            dtype=self.dtype,
         )
         if validation_data is not None:
             xv, yv = validation_data
             xv = self._examples(xv)
             validation_data = xv, loss.check_labels(yv, len(xv), math.prod(self.output_shape), self.dtype)
         return loop.fit(
-            self, loss, optimizer, batches, epochs=epochs, validation=validation_data, callbacks=callbacks, verbose=verbose,
-            accuracy="accuracy" in self.metrics, resume=resume,
+            self,
+            loss,
+            optimizer,
+            batches,
+            epochs=epochs,
+            validation=validation_data,
+            callbacks=callbacks,
+            verbose=verbose,
+            accuracy="accuracy" in self.metrics,
+            resume=resume,
         )
 
     def evaluate(self, x: Any, y: Any, *, batch_size: int = 256) -> Any:
@@ -263,18 +277,24 @@ class Sequential:
         rows.append(("total", _shape_text(self.output_shape), f"{totals[0]:,}", f"{totals[1]:,}", _bytes_text(totals[2])))
         widths = [max(len(row[column]) for row in rows) for column in range(5)]
         lines = [
-            "  ".join(text.ljust(width) if column < 2 else text.rjust(width) for column, (text, width) in enumerate(zip(row, widths, strict=True))).rstrip()
-            for row in rows
+            "  ".join(f"{text:{'<' if column < 2 else '>'}{widths[column]}}" for column, text in enumerate(row)).rstrip() for row in rows
         ]
         rule = "─" * max(map(len, lines))
         slots = len(self.optimizer.slots) if self.optimizer else 0
         held = totals[0] * self.dtype.itemsize * (2 + slots)
         print(
-            "\n".join([
-                f"Sequential on {self.device.name}, input {_shape_text(self.input_shape)}, batch of {batch_size}, {self.dtype}",
-                rule, lines[0], rule, *lines[1:-1], rule, lines[-1],
-                f"parameters, gradients{' and optimizer' if slots else ''}: {_bytes_text(held)}",
-            ]),
+            "\n".join(
+                [
+                    f"Sequential on {self.device.name}, input {_shape_text(self.input_shape)}, batch of {batch_size}, {self.dtype}",
+                    rule,
+                    lines[0],
+                    rule,
+                    *lines[1:-1],
+                    rule,
+                    lines[-1],
+                    f"parameters, gradients{' and optimizer' if slots else ''}: {_bytes_text(held)}",
+                ]
+            ),
             file=file or sys.stdout,
         )
 

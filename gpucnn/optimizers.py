@@ -56,7 +56,9 @@ class Optimizer:
 
     def _attached(self) -> Buffers:
         if self._buffers is None:
-            raise GpucnnError("this optimizer has no parameters yet: call model.compile(optimizer=...) first, or optimizer.attach(model.buffers)")
+            raise GpucnnError(
+                "this optimizer has no parameters yet: call model.compile(optimizer=...) first, or optimizer.attach(model.buffers)"
+            )
         return self._buffers
 
 

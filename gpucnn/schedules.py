@@ -58,9 +58,7 @@ class OneCycle(Schedule):
     """Up from `learning_rate / start_factor` in a half cosine for the first `warmup` of all steps, then down to
     `learning_rate / end_factor` in another (Smith and Topin 2019, with cosines as is common)."""
 
-    def __init__(
-        self, learning_rate: float, steps: int, warmup: float = 0.25, start_factor: float = 25.0, end_factor: float = 1e4
-    ) -> None:
+    def __init__(self, learning_rate: float, steps: int, warmup: float = 0.25, start_factor: float = 25.0, end_factor: float = 1e4) -> None:
         self.learning_rate = positive(learning_rate, "learning_rate")
         self.steps = integer(steps, "steps", 1)
         self.warmup = fraction(warmup, "warmup")

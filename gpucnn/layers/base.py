@@ -106,7 +106,8 @@ class Layer:
     """Base of all layers.
 
     A layer implements `_build`, `_forward` and `_backward`; an activation that follows, `activation="relu"` and the like, is handled
-    here for all of them. x, y, dx and dy have the batch first.
+    here for all of them. x, y, dx and dy have the batch first. A layer whose `_backward` may return dy itself or a view of it says so
+    with `passes_on = True`: what backward returns is used as scratch otherwise.
     """
 
     fuses_relu: ClassVar[bool] = False  # `_forward` applies ReLU itself

@@ -35,9 +35,7 @@ class MaxPool2D(_Pool2D):
     The first of equals wins, NaN wins over numbers, padding never wins. Arguments as PyTorch's, plus padding "valid" and "same".
     """
 
-    def __init__(
-        self, pool_size: Any = 2, *, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
-    ) -> None:
+    def __init__(self, pool_size: Any = 2, *, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False) -> None:
         super().__init__(pool_size, stride=stride, padding=padding, ceil_mode=ceil_mode)
         self.dilation = pair(dilation, "dilation", 1)
         self._indices: Array | None = None

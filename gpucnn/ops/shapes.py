@@ -66,8 +66,7 @@ def resolve_padding(padding: Any, input: Pair, kernel: Pair, stride: Pair, dilat
         return (0, 0), (0, 0)
     if sides == "same":
         totals = [
-            max((-(-size // s) - 1) * s + d * (k - 1) + 1 - size, 0)
-            for size, k, s, d in zip(input, kernel, stride, dilation, strict=True)
+            max((-(-size // s) - 1) * s + d * (k - 1) + 1 - size, 0) for size, k, s, d in zip(input, kernel, stride, dilation, strict=True)
         ]
         top, left = totals[0] // 2, totals[1] // 2
         return (top, totals[0] - top), (left, totals[1] - left)
@@ -103,9 +102,7 @@ def conv_window(input: Any, kernel: Any, stride: Any = 1, padding: Any = 0, dila
     return Window(hw, rs, stride, pads, dilation, (output[0], output[1]), padding == "same")
 
 
-def pool_window(
-    input: Any, kernel: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
-) -> Window:
+def pool_window(input: Any, kernel: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False) -> Window:
     """The window of a pooling over images of `input` = (H, W); `stride` is the kernel's size unless given.
 
     `ceil_mode` is PyTorch's: the last window may run over the end of the padded image, but is dropped where it would start in the

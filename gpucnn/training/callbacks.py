@@ -296,7 +296,7 @@ class Progress(Callback):
         title = f"epoch {min(run.epoch + 1, run.epochs)}/{run.epochs}"
         left = "" if task.time_remaining is None else f"  {_clock(task.time_remaining)} left"
         numbers = [f"{task.percentage:3.0f} %"]
-        if run.examples:
+        if run.fresh_examples:
             loss, speed = f"  loss {run.loss:.4f}", f"  {run.images_per_second:,.0f} images/s"
             accuracy = f"  accuracy {100 * run.accuracy_so_far:.2f} %" if run.accuracy else ""
             rest = (loss + accuracy + speed + left, loss + accuracy + left, loss + left, left, "")

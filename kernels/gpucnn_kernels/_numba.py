@@ -20,7 +20,7 @@ except ImportError as error:
         f"pip install numba to simulate them ({error})"
     ) from error
 
-__all__ = ["SIMULATED", "cuda", "device", "float32", "int32", "kernel", "types", "uint32", "uint64"]
+__all__ = ["SIMULATED", "cuda", "device", "float32", "int32", "intrinsic", "kernel", "types", "uint32", "uint64"]
 
 # Numba has no type annotations worth the name: what looks like a number here is a type there.
 cuda: Any = _cuda
@@ -32,6 +32,11 @@ uint64: Any = numba.uint64
 
 SIMULATED = bool(numba.config.ENABLE_CUDASIM)
 """Whether kernels are run by Numba's simulator, in Python on NumPy arrays."""
+
+if not SIMULATED:  # the simulator has no intrinsics: vector.py has stand-ins
+    from numba.cuda.extending import intrinsic as _intrinsic
+
+    intrinsic: Any = _intrinsic
 
 # Numba warns of every grid under 128 blocks. A loss's last launch has one, and a small batch has few: nothing that a user could mend.
 warnings.filterwarnings("ignore", message="Grid size .* will likely result in GPU under-utilization")

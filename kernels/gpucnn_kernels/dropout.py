@@ -37,10 +37,10 @@ def philox(c0, c1, c2, c3, k0, k1):
 
 @device
 def keep_or_drop(value, word, threshold, scale):
-    """value·scale, or zero where the random word is below the threshold; NaN and infinity become NaN, as they do on the CPU."""
+    """value·scale, or zero where the random word is below the threshold, whatever the value was."""
     if word >= threshold:
         return value * scale
-    return value * scale * float32(0)
+    return float32(0)
 
 
 @kernel

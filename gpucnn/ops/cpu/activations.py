@@ -30,17 +30,19 @@ def relu_grad(dy: Array, y: Array, *, out: Array | None = None) -> Array:
 def sigmoid(x: Array, *, out: Array | None = None) -> Array:
     """1 / (1 + e⁻ˣ), without overflow."""
     decay = np.exp(-np.abs(x))  # in (0, 1]
-    return np.divide(np.where(x >= 0, x.dtype.type(1), decay), 1 + decay, out=out)
+    y: Array = np.divide(np.where(x >= 0, x.dtype.type(1), decay), 1 + decay, out=out)
+    return y
 
 
 def sigmoid_grad(dy: Array, y: Array, *, out: Array | None = None) -> Array:
     """dy·y·(1 − y), where `y` is sigmoid's output."""
-    return np.multiply(dy, y * (1 - y), out=out)
+    dx: Array = np.multiply(dy, y * (1 - y), out=out)
+    return dx
 
 
 def softmax(x: Array, *, out: Array | None = None) -> Array:
     """eˣ / Σ eˣ along the last axis, shifted by the row's maximum."""
-    y = np.subtract(x, x.max(axis=-1, keepdims=True), out=out)
+    y: Array = np.subtract(x, x.max(axis=-1, keepdims=True), out=out)
     np.exp(y, out=y)
     y /= y.sum(axis=-1, keepdims=True)
     return y
@@ -49,6 +51,6 @@ def softmax(x: Array, *, out: Array | None = None) -> Array:
 def softmax_grad(dy: Array, y: Array, *, out: Array | None = None) -> Array:
     """y·(dy − Σ dy·y) along the last axis, where `y` is softmax's output."""
     inner = np.multiply(dy, y).sum(axis=-1, keepdims=True)
-    dx = np.subtract(dy, inner, out=out)
+    dx: Array = np.subtract(dy, inner, out=out)
     dx *= y
     return dx

@@ -56,9 +56,7 @@ def conv2d(
     return y
 
 
-def conv2d_input_grad(
-    dy: Array, weight: Array, window: Window, groups: int = 1, *, out: Array | None = None
-) -> Array:
+def conv2d_input_grad(dy: Array, weight: Array, window: Window, groups: int = 1, *, out: Array | None = None) -> Array:
     """dx (N, C, H, W): the gradient of `conv2d` with respect to x, given that of y."""
     n, k = dy.shape[:2]
     c = weight.shape[1] * groups

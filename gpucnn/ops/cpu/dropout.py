@@ -5,6 +5,8 @@ Philox4x32-10 from J. Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from gpucnn.ops.cpu._threads import Array
@@ -16,20 +18,25 @@ _WORD = np.uint64(32)
 
 
 def philox(count: int, seed: int, offset: int) -> Array:
-    """`count` uniform 32-bit words: word i is lane i % 4 of Philox4x32-10 at counter (i // 4, offset mod 2³², offset div 2³², 0) under
+    """`count` uniform 32-bit words: word i is lane i % 4 of `philox_block` at counter (i // 4, offset mod 2³², offset div 2³², 0) under
     the key (seed mod 2³², seed div 2³²)."""
     blocks = -(-count // 4)
+    counter = [np.arange(blocks, dtype=np.uint64)]
+    counter += [np.full(blocks, word, np.uint64) for word in (offset & 0xFFFFFFFF, offset >> 32 & 0xFFFFFFFF, 0)]
+    words = philox_block(counter, seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF)
+    return np.stack(words, axis=1).astype(np.uint32).reshape(-1)[:count]
+
+
+def philox_block(counter: Sequence[Array], key0: int, key1: int) -> list[Array]:
+    """Philox4x32-10 of a counter of four arrays of words: four arrays of random words, each word in a uint64."""
     # 32-bit words in 64-bit lanes: the high and the low half of a product are then a shift and a mask away.
-    c0 = np.arange(blocks, dtype=np.uint64)
-    c1 = np.full(blocks, offset & 0xFFFFFFFF, np.uint64)
-    c2 = np.full(blocks, offset >> 32 & 0xFFFFFFFF, np.uint64)
-    c3 = np.zeros(blocks, np.uint64)
-    k0, k1 = np.uint64(seed & 0xFFFFFFFF), np.uint64(seed >> 32 & 0xFFFFFFFF)
+    c0, c1, c2, c3 = counter
+    k0, k1 = np.uint64(key0), np.uint64(key1)
     for _ in range(10):
         product0, product1 = _MULTIPLIERS[0] * c0, _MULTIPLIERS[1] * c2
         c0, c1, c2, c3 = (product1 >> _WORD) ^ c1 ^ k0, product1 & _LOW, (product0 >> _WORD) ^ c3 ^ k1, product0 & _LOW
         k0, k1 = (k0 + _KEY_STEPS[0]) & _LOW, (k1 + _KEY_STEPS[1]) & _LOW
-    return np.stack([c0, c1, c2, c3], axis=1).astype(np.uint32).reshape(-1)[:count]
+    return [c0, c1, c2, c3]
 
 
 def drop_threshold(rate: float) -> int:
@@ -43,6 +50,9 @@ def dropout(x: Array, rate: float, seed: int, offset: int, *, out: Array | None 
     The same (seed, offset) drops the same elements, so the gradient is `dropout(dy, rate, seed, offset)`.
     """
     keep = philox(x.size, seed, offset).reshape(x.shape) >= np.uint32(drop_threshold(rate))
-    y = np.multiply(x, x.dtype.type(1 / (1 - rate)), out=out)
-    y *= keep
-    return y
+    y: Array = np.where(keep, x, x.dtype.type(0))  # no product: infinity times zero is NaN
+    y *= x.dtype.type(1 / (1 - rate))
+    if out is None:
+        return y
+    out[...] = y
+    return out

@@ -14,9 +14,7 @@ from gpucnn.ops.cpu._threads import SLAB, Array, share
 from gpucnn.ops.shapes import Window
 
 
-def max_pool2d(
-    x: Array, window: Window, *, out: Array | None = None, indices: Array | None = None
-) -> tuple[Array, Array]:
+def max_pool2d(x: Array, window: Window, *, out: Array | None = None, indices: Array | None = None) -> tuple[Array, Array]:
     """(y, indices): the largest pixel of each window and its int32 place in the H·W plane.
 
     The first of equals wins; NaN wins over numbers, and the first NaN over later ones. Padding never wins.
@@ -28,8 +26,7 @@ def max_pool2d(
     number = np.min_scalar_type(r * s - 1)  # taps are counted in as few bytes as will do: they are compared for every pixel
     offsets = (np.arange(r)[:, None] * (dh * width) + np.arange(s) * dw).astype(np.int32).ravel()
     rows, columns = (
-        np.arange(count) * stride - begin
-        for count, stride, (begin, _) in zip(window.output, window.stride, window.padding, strict=True)
+        np.arange(count) * stride - begin for count, stride, (begin, _) in zip(window.output, window.stride, window.padding, strict=True)
     )
     corners = (rows[:, None] * width + columns).astype(np.int32)
     # Until a tap has won it is the first one inside the image, so that a window of nothing but −inf has a place in the image as well.
@@ -121,12 +118,14 @@ def window_counts(window: Window, count_include_pad: bool) -> Array:
         low, high = (-begin, size + end) if padded else (0, size)
         reads = np.arange(count)[:, None] * stride - begin + np.arange(k) * dilation
         sides.append(((reads >= low) & (reads < high)).sum(axis=1))
-    return np.multiply.outer(sides[0], sides[1])
+    counts: Array = np.multiply.outer(sides[0], sides[1])
+    return counts
 
 
 def _first_tap(corners: Array, dilation: int) -> Array:
     """The first tap at or after pixel 0, for windows whose tap 0 is at `corners`."""
-    return np.maximum(0, -(corners // dilation))
+    tap: Array = np.maximum(0, -(corners // dilation))
+    return tap
 
 
 def _tiles_exactly(window: Window) -> bool:

@@ -1,0 +1,173 @@
+"""The arrows of the architecture: which module may import which, and what `import gpucnn` must not bring along."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gpucnn
+
+ROOT = Path(gpucnn.__file__).parents[1]
+KERNELS = ROOT / "kernels" / "gpucnn_kernels"
+
+# Imports go from a higher number to a lower or an equal one. The longest prefix of a module's name decides.
+LEVELS = {
+    "gpucnn": 100,  # the public names
+    "gpucnn.__main__": 100,
+    "gpucnn.cli": 90,
+    "gpucnn.profiling": 80,
+    "gpucnn.experiment": 70,
+    "gpucnn.plots": 70,
+    "gpucnn.recipes": 70,
+    "gpucnn.networks": 65,
+    "gpucnn.model": 60,
+    "gpucnn.training": 50,
+    "gpucnn.functional": 45,
+    "gpucnn.layers": 40,
+    "gpucnn.losses": 40,
+    "gpucnn.optimizers": 40,
+    "gpucnn.schedules": 30,
+    "gpucnn.initializers": 30,
+    "gpucnn.metrics": 30,
+    "gpucnn.data": 25,
+    "gpucnn.device": 20,  # below what it hands out: it loads gpucnn.ops by name, when a device is asked for
+    "gpucnn.ops": 10,
+    "gpucnn.checks": 5,
+    "gpucnn.errors": 0,
+    "gpucnn_kernels": -10,
+}
+ONLY = {  # folders that may import these of gpucnn and nothing else, besides themselves
+    "gpucnn.data": {"gpucnn.errors", "gpucnn.checks"},
+    "gpucnn.ops": {"gpucnn.errors", "gpucnn.checks", "gpucnn_kernels"},
+    "gpucnn_kernels": set(),
+    "gpucnn.checks": {"gpucnn.errors"},
+    "gpucnn.errors": set(),
+}
+NEVER = {"gpucnn.training": {"gpucnn.model", "gpucnn.networks"}}
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for base, folder in ((ROOT, ROOT / "gpucnn"), (ROOT / "kernels", KERNELS)):
+        for path in folder.rglob("*.py"):
+            parts = path.relative_to(base).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = modules()
+if not KERNELS.is_dir():
+    pytest.skip("the source tree is not here: the arrows are a matter of the sources", allow_module_level=True)
+
+
+def imports(name: str) -> set[str]:
+    """Every module that `name` imports, wherever in the file, and under TYPE_CHECKING too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{name} has a relative import: name the module in full"
+            # `from package import module` imports the module; `from module import thing` the module it is in.
+            found.update(full if (full := f"{node.module}.{alias.name}") in MODULES else str(node.module) for alias in node.names)
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in ("import_module", "__import__"):
+            found.update(argument.value for argument in node.args[:1] if isinstance(argument, ast.Constant))
+    return found
+
+
+def within(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+def level(name: str) -> int:
+    if name != "gpucnn" and not any(within(name, package) for package in LEVELS if package != "gpucnn"):
+        raise AssertionError(f"{name} has no place in the architecture: give it one in LEVELS")
+    return LEVELS[max((package for package in LEVELS if within(name, package)), key=len)]
+
+
+def test_the_walk_sees_imports_of_every_kind() -> None:
+    assert "gpucnn.ops.shapes" in imports("gpucnn.functional")
+    assert "cupy" in imports("gpucnn.device")
+    assert "gpucnn.layers" in imports("gpucnn.model")
+    assert {"numpy", "gpucnn.device"} <= imports("gpucnn.model")
+    assert len(MODULES) > 50
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_imports_point_one_way(name: str) -> None:
+    for other in imports(name):
+        if not (within(other, "gpucnn") or within(other, "gpucnn_kernels")):
+            continue
+        if name == "gpucnn.device" and within(other, "gpucnn.ops"):
+            continue  # loaded by name
+        if other == "gpucnn":
+            assert level(name) >= 70, f"{name} imports the whole package"  # programs on top may use it as anyone does
+            continue
+        assert other in MODULES, f"{name} imports {other}, which is not there"
+        same = any(within(name, package) and within(other, package) for package in LEVELS if package != "gpucnn")
+        assert same or level(other) <= level(name), f"{name} imports {other}, which stands above it"
+        assert same or level(other) != level(name) or level(name) in (40, 70), f"{name} imports {other}, which stands beside it"
+        for package, allowed in ONLY.items():
+            if within(name, package) and not within(other, package):
+                assert any(within(other, each) for each in allowed), f"{name} imports {other}: {package} may import {sorted(allowed)} only"
+        for package, forbidden in NEVER.items():
+            if within(name, package):
+                assert not any(within(other, each) for each in forbidden), f"{name} imports {other}"
+
+
+def test_cupy_is_imported_by_device_alone() -> None:
+    assert {name for name in MODULES if any(within(other, "cupy") for other in imports(name))} == {"gpucnn.device"}
+
+
+def test_numba_is_imported_by_the_kernels_numba_module_alone_and_by_device_to_ask() -> None:
+    importing = {name for name in MODULES if any(within(other, "numba") for other in imports(name))}
+    assert "gpucnn_kernels._numba" in importing
+    # device.py asks Numba whether there is a GPU, and holds no kernel.
+    assert {name for name in importing if within(name, "gpucnn")} <= {"gpucnn.device"}
+    cuda = {name for name in MODULES if within(name, "gpucnn_kernels") and "cuda" in from_numba(name)}
+    assert cuda == {"gpucnn_kernels._numba"}
+
+
+def from_numba(name: str) -> set[str]:
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "numba":
+            found.update(alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom) and within(str(node.module), "numba.cuda"):
+            found.add("cuda")
+        if isinstance(node, ast.Import) and any(within(alias.name, "numba.cuda") for alias in node.names):
+            found.add("cuda")
+    return found
+
+
+def test_only_cuda_operations_import_the_kernels() -> None:
+    for name in MODULES:
+        if within(name, "gpucnn") and any(within(other, "gpucnn_kernels") for other in imports(name)):
+            assert within(name, "gpucnn.ops.cuda") or level(name) >= 80, name
+
+
+def test_the_two_kinds_of_operations_have_the_same_names() -> None:
+    def public(name: str) -> set[str]:
+        tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+        return {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+
+    assert public("gpucnn.ops.cpu") == public("gpucnn.ops.cuda")
+
+
+def test_importing_gpucnn_brings_nothing_heavy_along() -> None:
+    heavy = ["numba", "cupy", "matplotlib", "sklearn", "PIL", "scipy", "rich", "typer", "torch", "gpucnn_kernels"]
+    program = f"import sys; import gpucnn; print(*[name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+
+
+def test_every_public_name_is_there_and_sorted_out() -> None:
+    assert all(hasattr(gpucnn, name) for name in gpucnn.__all__)
+    assert len(set(gpucnn.__all__)) == len(gpucnn.__all__)
+    assert all(hasattr(gpucnn.functional, name) for name in gpucnn.functional.__all__)

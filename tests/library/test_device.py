@@ -1,0 +1,138 @@
+"""Devices, and the checks of plain arguments that everything else is built on."""
+
+from __future__ import annotations
+
+import sys
+import types
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpucnn as gc
+from gpucnn import checks, device
+from gpucnn.errors import DeviceError, GpucnnError, ShapeError, UnknownNameError
+
+
+def test_cpu_is_always_there_and_a_device_is_taken_as_it_is() -> None:
+    cpu = gc.get_device("cpu")
+    assert (cpu.kind, cpu.name, cpu.xp) == ("cpu", "CPU", np)
+    assert gc.get_device(cpu) is cpu
+    assert gc.get_device("cpu") is cpu
+    cpu.synchronize()
+
+
+def test_arrays_are_copied_only_where_they_must_be() -> None:
+    cpu = gc.get_device("cpu")
+    x = np.ones((2, 3), np.float32)
+    assert cpu.array(x) is x
+    assert cpu.array(x, "float32") is x
+    assert cpu.array(x.T).flags.c_contiguous
+    assert cpu.array([1, 2], "float64").dtype == np.float64
+    assert gc.to_numpy(x) is x
+
+
+def fake_cupy(count: int = 1, capability: str = "90", error: Exception | None = None) -> types.ModuleType:
+    """As much of CuPy as is asked before a GPU is used."""
+
+    def get_device_count() -> int:
+        if error:
+            raise error
+        return count
+
+    module = types.ModuleType("cupy")
+    runtime = types.SimpleNamespace(getDeviceCount=get_device_count)
+    module.cuda = types.SimpleNamespace(  # type: ignore[attr-defined]
+        runtime=runtime, Device=lambda: types.SimpleNamespace(compute_capability=capability)
+    )
+    return module
+
+
+@pytest.mark.parametrize(
+    ("cupy", "reason"),
+    [
+        (None, r"CuPy is not installed \(pip install \"gpucnn\[cuda13\]\""),
+        (fake_cupy(error=RuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient\nmore")), "insufficient"),
+        (fake_cupy(count=0), "the NVIDIA driver sees no GPU"),
+        (fake_cupy(capability="61"), r"too old \(compute capability 6.1; 7.5 or newer is needed\)"),
+    ],
+)
+def test_cuda_says_what_is_missing_and_auto_falls_back(cupy: Any, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NUMBA_ENABLE_CUDASIM", raising=False)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    device.why_no_cuda.cache_clear()
+    try:
+        assert gc.get_device("auto").kind == "cpu"
+        with pytest.raises(DeviceError, match=f'device "cuda" cannot be used: .*{reason}') as caught:
+            gc.get_device("cuda")
+        assert '"auto"' in str(caught.value)
+        assert "\n" not in str(caught.value)
+    finally:
+        device.why_no_cuda.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["gpu", "CPU", "", "cuda:0", None, 0])
+def test_unknown_devices_are_refused(name: Any) -> None:
+    with pytest.raises(DeviceError, match=r"unknown device .*: the devices are auto, cpu, cuda"):
+        gc.get_device(name)
+
+
+@pytest.mark.parametrize("array", [[1.0], 1.0, None, "x"])
+def test_only_arrays_have_a_device(array: Any) -> None:
+    with pytest.raises(TypeError, match=rf"expected a NumPy or CuPy array, got {type(array).__name__}"):
+        device.of(array)
+
+
+def test_every_error_is_gpucnns_and_the_built_in_one_that_people_catch() -> None:
+    for kind, builtin in (
+        (gc.ShapeError, ValueError),
+        (gc.DataError, ValueError),
+        (gc.CheckpointError, ValueError),
+        (gc.UnknownNameError, ValueError),
+        (gc.DeviceError, RuntimeError),
+        (gc.TrainingError, RuntimeError),
+        (gc.MissingExtraError, ImportError),
+    ):
+        assert issubclass(kind, GpucnnError)
+        assert issubclass(kind, builtin)
+
+
+def test_integer_takes_whole_numbers_of_any_kind() -> None:
+    for value in (3, np.int64(3), np.uint8(3)):
+        number = checks.integer(value, "n", 3)
+        assert number == 3
+        assert type(number) is int
+    for wrong in (3.0, "3", None, True, np.bool_(True), [3]):
+        with pytest.raises(TypeError, match="n must be a whole number, got"):
+            checks.integer(wrong, "n", 0)
+    with pytest.raises(ShapeError, match="n must be at least 4, got 3"):
+        checks.integer(3, "n", 4)
+
+
+def test_pair_takes_one_or_two_whole_numbers() -> None:
+    assert checks.pair(2, "n", 1) == checks.pair((2, 2), "n", 1) == checks.pair([2, np.int32(2)], "n", 1) == (2, 2)
+    for wrong in ((1,), (1, 2, 3), ()):
+        with pytest.raises(ShapeError, match="n must be one whole number or two"):
+            checks.pair(wrong, "n", 1)
+
+
+def test_positive_and_fraction_know_their_ends() -> None:
+    assert checks.positive(np.float32(0.5), "n") == 0.5
+    assert checks.positive(0, "n", zero=True) == 0
+    assert checks.fraction(0, "n") == 0
+    for wrong in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="n must be a finite number above 0, got"):
+            checks.positive(wrong, "n")
+    for wrong in ("0.5", True, None, [0.5], 1j):
+        with pytest.raises(TypeError, match="n must be a number, got"):
+            checks.positive(wrong, "n")
+    with pytest.raises(ValueError, match=r"n must be at least 0 and below 1, got 1.0"):
+        checks.fraction(1.0, "n")
+
+
+def test_pick_names_the_choices_and_the_nearest() -> None:
+    assert checks.pick("adam", {"adam": 1}, "optimizer") == 1
+    with pytest.raises(UnknownNameError, match=r"^unknown thing 'alpa': there are alpha, beta; did you mean 'alpha'\?$"):
+        checks.pick("alpa", {"alpha": 1, "beta": 2}, "thing")
+    with pytest.raises(UnknownNameError, match=r"^unknown thing \[\]: there are alpha$"):
+        checks.pick([], {"alpha": 1}, "thing")

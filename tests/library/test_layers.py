@@ -1,0 +1,301 @@
+"""Layers: gradients of input and parameters by numerical differentiation, what is kept and what is left alone."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpucnn as gc
+from gpucnn.errors import GpucnnError, ShapeError, UnknownNameError
+from gpucnn.layers import LAYERS, layer_from_config
+from gpucnn.layers.base import ACTIVATIONS
+
+IMAGE, ROW = (2, 5, 6), (7,)
+
+
+def stack(*layers: gc.Layer, shape: tuple[int, ...] = IMAGE, seed: int = 0) -> gc.Sequential:
+    return gc.Sequential(*layers).build(shape, seed=seed, device="cpu", dtype="float64")
+
+
+# Layers are made anew for every test: a layer belongs to one model.
+STACKS: dict[str, Any] = {
+    "conv": lambda: stack(gc.Conv2D(3, 3)),
+    "conv strided, same": lambda: stack(gc.Conv2D(3, (2, 3), stride=2, padding="same")),
+    "conv dilated, padded": lambda: stack(gc.Conv2D(2, 2, padding=((1, 0), (2, 1)), dilation=(2, 1))),
+    "conv in groups, no bias": lambda: stack(gc.Conv2D(4, 3, groups=2, use_bias=False)),
+    "max pool": lambda: stack(gc.MaxPool2D(2)),
+    "max pool overlapping": lambda: stack(gc.MaxPool2D(3, stride=2, padding=1, ceil_mode=True)),
+    "max pool dilated": lambda: stack(gc.MaxPool2D(2, stride=1, dilation=2)),
+    "average pool": lambda: stack(gc.AvgPool2D(2)),
+    "average pool same": lambda: stack(gc.AvgPool2D(3, stride=2, padding="same")),
+    "average pool without padding": lambda: stack(gc.AvgPool2D(3, stride=2, padding=1, ceil_mode=True, count_include_pad=False)),
+    "flatten": lambda: stack(gc.Flatten()),
+    "dense": lambda: stack(gc.Dense(4), shape=ROW),
+    "dense, no bias": lambda: stack(gc.Dense(4, use_bias=False), shape=ROW),
+    "softmax over images": lambda: stack(gc.Softmax()),
+    **{f"conv {name}": lambda name=name: stack(gc.Conv2D(3, 2, activation=name)) for name in ACTIVATIONS},
+    **{f"dense {name}": lambda name=name: stack(gc.Dense(4, activation=name), shape=ROW) for name in ACTIVATIONS},
+    **{
+        f"{kind.__name__} between": lambda kind=kind: stack(gc.Dense(5), kind(), gc.Dense(3), shape=ROW)
+        for kind in (gc.ReLU, gc.Sigmoid, gc.Softmax)
+    },
+    "a whole network": lambda: stack(
+        gc.Conv2D(3, 3, padding="same", activation="relu"),
+        gc.MaxPool2D(2),
+        gc.Conv2D(4, 2, activation="sigmoid"),
+        gc.AvgPool2D((1, 2)),
+        gc.Flatten(),
+        gc.Dense(6, activation="relu"),
+        gc.Dense(3, activation="softmax"),
+    ),
+    # What the last layer passes on is the user's own array: the layer before must not write to it.
+    "conv relu, flatten": lambda: stack(gc.Conv2D(3, 2, activation="relu"), gc.Flatten()),
+    "dense sigmoid, dropout of nothing": lambda: stack(gc.Dense(4, activation="sigmoid"), gc.Dropout(0.0), shape=ROW),
+    "dense relu, flatten, relu": lambda: stack(gc.Dense(4, activation="relu"), gc.Flatten(), gc.ReLU(), shape=ROW),
+    "relu, flatten alone": lambda: stack(gc.ReLU(), gc.Flatten()),
+    "dropout": lambda: stack(gc.Dense(5), gc.Dropout(0.4), gc.Dense(3), shape=ROW),
+}
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_gradients_are_the_numerical_ones(name: str, tie_free: Any, rng: np.random.Generator, numerical_gradient: Any) -> None:
+    model = STACKS[name]()
+    for parameter in model.parameters.values():
+        if parameter.name == "bias":
+            parameter.value[...] = rng.normal(size=parameter.shape)
+    x = tie_free(2, *model.input_shape)
+    dy = rng.normal(size=(2, *model.output_shape))
+    state = model.state()
+
+    def objective() -> float:
+        model.restore(state)  # dropout draws the same mask again
+        return float((model.forward(x, training=True) * dy).sum())
+
+    objective()
+    dx = model.backward(dy, input_grad=True)
+    gradients = {key: parameter.grad.copy() for key, parameter in model.parameters.items()}
+    np.testing.assert_allclose(dx, numerical_gradient(objective, x), rtol=1e-5, atol=1e-7)
+    for key, parameter in model.parameters.items():
+        np.testing.assert_allclose(gradients[key], numerical_gradient(objective, parameter.value), rtol=1e-5, atol=1e-7, err_msg=key)
+
+
+@pytest.mark.parametrize("name", ["relu", "sigmoid", "softmax"])
+def test_an_activation_as_an_argument_is_the_layer_of_that_name(name: str, rng: np.random.Generator) -> None:
+    layer = {"relu": gc.ReLU, "sigmoid": gc.Sigmoid, "softmax": gc.Softmax}[name]
+    fused = stack(gc.Dense(4, activation=name, initializer="he_normal"), shape=ROW)
+    apart = stack(gc.Dense(4, initializer="he_normal"), layer(), shape=ROW)
+    x, dy = rng.normal(size=(3, *ROW)), rng.normal(size=(3, 4))
+    np.testing.assert_array_equal(fused.forward(x, True), apart.forward(x, True))
+    np.testing.assert_array_equal(fused.backward(dy, input_grad=True), apart.backward(dy, input_grad=True))
+    np.testing.assert_array_equal(fused.parameters["dense_1.weight"].grad, apart.parameters["dense_1.weight"].grad)
+
+
+@pytest.mark.parametrize("name", ["conv", "dense", "a whole network"])
+def test_gradients_add_up_over_backward_passes_until_they_are_zeroed(name: str, rng: np.random.Generator) -> None:
+    model = STACKS[name]()
+    batches = [(rng.normal(size=(n, *model.input_shape)), rng.normal(size=(n, *model.output_shape))) for n in (2, 3)]
+    single = []
+    for x, dy in batches:
+        model.buffers.forget_gradients()
+        model.forward(x, training=True)
+        model.backward(dy)
+        single.append({key: parameter.grad.copy() for key, parameter in model.parameters.items()})
+    model.buffers.forget_gradients()
+    for x, dy in batches:
+        model.forward(x, training=True)
+        model.backward(dy)
+    for key, parameter in model.parameters.items():
+        assert parameter.grad.any()
+        np.testing.assert_allclose(parameter.grad, single[0][key] + single[1][key], rtol=1e-13, atol=1e-14)
+    model.buffers.forget_gradients()
+    for parameter in model.parameters.values():
+        assert not parameter.grad.any()
+
+
+def test_the_gradient_is_zero_before_any_backward() -> None:
+    model = STACKS["a whole network"]()
+    for parameter in model.parameters.values():
+        assert parameter.grad.shape == parameter.shape == parameter.value.shape
+        assert not parameter.grad.any()
+
+
+def test_looking_at_a_gradient_changes_nothing(rng: np.random.Generator) -> None:
+    looked, untouched = STACKS["conv"](), STACKS["conv"]()
+    x, dy = rng.normal(size=(2, *IMAGE)), rng.normal(size=(2, *looked.output_shape))
+    for parameter in looked.parameters.values():
+        assert not parameter.grad.any()
+    for model in (looked, untouched):
+        model.forward(x, True)
+        model.backward(dy)
+    for key, parameter in looked.parameters.items():
+        np.testing.assert_array_equal(parameter.grad, untouched.parameters[key].grad)
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_backward_needs_a_forward_in_training_for_each(name: str, rng: np.random.Generator) -> None:
+    model = STACKS[name]()
+    x, dy = rng.normal(size=(2, *model.input_shape)), rng.normal(size=(2, *model.output_shape))
+    needs = r"backward of layer '\w+' needs a forward with training=True before it"
+    with pytest.raises(GpucnnError, match=needs):
+        model.backward(dy)
+    model.forward(x)
+    with pytest.raises(GpucnnError, match=needs):
+        model.backward(dy)
+    model.forward(x, training=True)
+    model.backward(dy)
+    with pytest.raises(GpucnnError, match=needs):
+        model.backward(dy)
+    model.forward(x, training=True)
+    model.forward(x)  # an evaluation in between lets go of what was kept, rather than mixing two batches
+    with pytest.raises(GpucnnError, match=needs):
+        model.backward(dy)
+
+
+def test_backward_refuses_gradients_that_do_not_fit(rng: np.random.Generator) -> None:
+    model = STACKS["conv"]()
+    model.forward(rng.normal(size=(4, *IMAGE)), training=True)
+    with pytest.raises(ShapeError, match=r"gradient must have shape \(batch, 3, 3, 4\), got \(4, 3, 3, 5\)"):
+        model.backward(np.zeros((4, 3, 3, 5)))
+    with pytest.raises(ShapeError, match=r"gradient must have shape \(batch, 3, 3, 4\), got \(4, 3\)"):
+        model.backward(np.zeros((4, 3)))
+    with pytest.raises(ShapeError, match=r"the last forward had a batch of 4, the output's gradient is of one of 2"):
+        model.backward(np.zeros((2, 3, 3, 4)))
+    model.backward(np.zeros((4, 3, 3, 4)))  # a refused gradient does not use the forward up
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_arrays_of_the_user_are_never_written_to(name: str, rng: np.random.Generator) -> None:
+    model = STACKS[name]()
+    x, dy = rng.normal(size=(2, *model.input_shape)), rng.normal(size=(2, *model.output_shape))
+    x.flags.writeable = dy.flags.writeable = False  # writing raises
+    y = model.forward(x, training=True)
+    kept = y.copy()
+    model.backward(dy, input_grad=True)
+    np.testing.assert_array_equal(y, kept)
+    model.forward(x)
+
+
+def test_backward_gives_the_inputs_gradient_only_where_it_is_asked_for(rng: np.random.Generator) -> None:
+    for name in ("conv", "a whole network", "max pool"):
+        model = STACKS[name]()
+        x, dy = rng.normal(size=(2, *model.input_shape)), rng.normal(size=(2, *model.output_shape))
+        model.forward(x, training=True)
+        assert model.backward(dy) is None
+        model.forward(x, training=True)
+        dx = model.backward(dy, input_grad=True)
+        assert dx is not None
+        assert dx.shape == x.shape
+
+
+def test_layers_before_the_first_trained_one_are_left_out_of_backward_without_harm(rng: np.random.Generator) -> None:
+    model = stack(gc.MaxPool2D(2), gc.Flatten(), gc.Dense(3))
+    x, dy = rng.normal(size=(2, *IMAGE)), rng.normal(size=(2, 3))
+    model.forward(x, training=True)
+    model.backward(dy)
+    gradient = model.parameters["dense_1.weight"].grad.copy()
+    with pytest.raises(GpucnnError, match="needs a forward"):
+        model.layers[0].backward(np.zeros((2, 2, 2, 3)))
+    model.buffers.forget_gradients()
+    model.forward(x, training=True)
+    model.backward(dy, input_grad=True)
+    np.testing.assert_array_equal(model.parameters["dense_1.weight"].grad, gradient)
+
+
+def test_a_new_build_forgets_what_the_last_forward_kept(rng: np.random.Generator) -> None:
+    model = stack(gc.Conv2D(2, 3))
+    model.forward(rng.normal(size=(2, *IMAGE)), training=True)
+    model.build((2, 5, 6), device="cpu", dtype="float64")
+    with pytest.raises(GpucnnError, match="needs a forward"):
+        model.backward(np.zeros((2, 2, 3, 4)))
+
+
+def test_dropout_drops_in_training_only_and_differs_by_call_layer_and_seed(rng: np.random.Generator) -> None:
+    x = np.ones((4, 100))
+    model = stack(gc.Dropout(0.5), shape=(100,))
+    np.testing.assert_array_equal(model.forward(x), x)
+    first, second = model.forward(x, training=True), model.forward(x, training=True)
+    assert (first != second).any()
+    assert set(np.unique(first)) == {0.0, 2.0}
+    again = stack(gc.Dropout(0.5), shape=(100,))
+    again.forward(x)  # evaluation draws nothing
+    np.testing.assert_array_equal(again.forward(x, training=True), first)
+    assert (stack(gc.Dropout(0.5), shape=(100,), seed=1).forward(x, training=True) != first).any()
+    both = stack(gc.Dropout(0.5), gc.Dropout(0.5), shape=(100,)).forward(x, training=True)
+    # Two independent masks keep a quarter; one mask twice would keep a half: five standard deviations of 400 draws are 0.11.
+    assert abs((both != 0).mean() - 0.25) < 0.11
+
+
+def test_dropout_of_rate_zero_passes_on(rng: np.random.Generator) -> None:
+    model = stack(gc.Dropout(0.0), shape=ROW)
+    x = rng.normal(size=(2, *ROW))
+    np.testing.assert_array_equal(model.forward(x, training=True), x)
+    np.testing.assert_array_equal(model.backward(x, input_grad=True), x)
+
+
+@pytest.mark.parametrize("rate", [1, 1.0, -0.1, float("nan"), 2])
+def test_dropout_refuses_rates_outside_zero_to_one(rate: float) -> None:
+    with pytest.raises(ValueError, match=rf"rate must be .*got {rate}"):
+        gc.Dropout(rate)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        gc.Conv2D(4, (3, 2), stride=(1, 2), padding=((1, 0), (0, 2)), dilation=2, groups=2, activation="relu", use_bias=False),
+        gc.Conv2D(4, 3, padding="same", initializer="he_normal"),
+        gc.MaxPool2D(3, stride=2, padding=1, dilation=(1, 2), ceil_mode=True),
+        gc.AvgPool2D((2, 3), stride=1, padding="same", ceil_mode=True, count_include_pad=False),
+        gc.Flatten(),
+        gc.Dense(3, activation="softmax", use_bias=False, initializer="zeros"),
+        gc.ReLU(),
+        gc.Sigmoid(),
+        gc.Softmax(),
+        gc.Dropout(0.25),
+    ],
+    ids=repr,
+)
+def test_a_config_survives_json_and_gives_the_same_layer_again(layer: gc.Layer) -> None:
+    again = layer_from_config(json.loads(json.dumps(layer.config())))
+    assert type(again) is type(layer)
+    assert again.config() == layer.config()
+    assert repr(again) == repr(layer)
+    assert again.activation == layer.activation
+
+
+def test_every_layer_is_among_those_that_files_may_name() -> None:
+    def kinds(kind: type[gc.Layer]) -> set[str]:
+        found = {kind.__name__} if kind.__module__.startswith("gpucnn.") and not kind.__name__.startswith("_") else set()
+        return found.union(*(kinds(sub) for sub in kind.__subclasses__()))
+
+    assert kinds(gc.Layer) - {"Layer"} == set(LAYERS)
+    with pytest.raises(UnknownNameError, match=r"unknown layer 'Conv3D'.*did you mean 'Conv2D'"):
+        layer_from_config({"layer": "Conv3D"})
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: gc.Conv2D(0, 3), ShapeError, "filters must be at least 1, got 0"),
+        (lambda: gc.Conv2D(2.0, 3), TypeError, "filters must be a whole number, got 2.0"),
+        (lambda: gc.Conv2D(2, 0), ShapeError, "kernel_size must be at least 1, got 0"),
+        (lambda: gc.Conv2D(2, (3, 3, 3)), ShapeError, r"kernel_size must be one whole number or two .*got \(3, 3, 3\)"),
+        (lambda: gc.Conv2D(2, 3, stride=0), ShapeError, "stride must be at least 1, got 0"),
+        (lambda: gc.Conv2D(2, 3, dilation=-1), ShapeError, "dilation must be at least 1, got -1"),
+        (lambda: gc.Conv2D(2, 3, padding="full"), ShapeError, "padding must be .*got 'full'"),
+        (lambda: gc.Conv2D(2, 3, groups=0), ShapeError, "groups must be at least 1, got 0"),
+        (lambda: gc.Conv2D(3, 3, groups=2), ShapeError, "divisible by groups, got 3 filters in 2 groups"),
+        (lambda: gc.Conv2D(2, 3, activation="relo"), UnknownNameError, "unknown activation 'relo'.*did you mean 'relu'"),
+        (lambda: gc.Dense(-1), ShapeError, "units must be at least 1, got -1"),
+        (lambda: gc.Dense(True), TypeError, "units must be a whole number, got True"),
+        (lambda: gc.Dense(2, activation=len), UnknownNameError, "unknown activation"),
+        (lambda: gc.MaxPool2D(0), ShapeError, "pool_size must be at least 1, got 0"),
+        (lambda: gc.MaxPool2D(2, stride=0), ShapeError, "stride must be at least 1, got 0"),
+        (lambda: gc.AvgPool2D(2.5), TypeError, "pool_size must be a whole number, got 2.5"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_at_once(make: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make()

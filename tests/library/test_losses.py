@@ -1,0 +1,199 @@
+"""Losses: values by SciPy and PyTorch, gradients by numerical differentiation, extremes, and every refusal of labels."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import special
+
+import gpucnn as gc
+import gpucnn.functional as F
+from gpucnn.errors import DataError, ShapeError, UnknownNameError
+from gpucnn.losses import check_class_labels, get_loss
+from gpucnn.ops import cpu
+
+F64 = np.dtype("float64")
+
+
+def test_cross_entropy_is_minus_the_log_softmax_at_the_label(rng: np.random.Generator) -> None:
+    logits, labels = rng.normal(size=(6, 4)) * 3, rng.integers(0, 4, 6)
+    loss, dlogits = F.softmax_cross_entropy(logits, labels)
+    assert float(loss) == pytest.approx(-special.log_softmax(logits, axis=1)[np.arange(6), labels].mean(), rel=1e-13)
+    np.testing.assert_allclose(dlogits, (special.softmax(logits, axis=1) - np.eye(4)[labels]) / 6, rtol=1e-12, atol=1e-15)
+
+
+def test_one_hot_rows_give_what_class_numbers_give(rng: np.random.Generator) -> None:
+    logits, labels = rng.normal(size=(6, 4)), rng.integers(0, 4, 6)
+    by_number, by_row = F.softmax_cross_entropy(logits, labels), F.softmax_cross_entropy(logits, np.eye(4)[labels])
+    assert float(by_number[0]) == pytest.approx(float(by_row[0]), rel=1e-14)
+    np.testing.assert_allclose(by_number[1], by_row[1], rtol=1e-13, atol=1e-16)
+    column = F.softmax_cross_entropy(logits, labels[:, None])
+    np.testing.assert_array_equal(column[1], by_number[1])
+
+
+def test_cross_entropy_is_pytorchs_for_numbers_and_soft_rows(rng: np.random.Generator) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle of this test")
+    logits = rng.normal(size=(6, 4))
+    for labels in (rng.integers(0, 4, 6), rng.dirichlet(np.ones(4), 6)):
+        tensor = torch.tensor(logits, requires_grad=True)
+        expected = torch.nn.functional.cross_entropy(tensor, torch.tensor(labels))
+        expected.backward()
+        loss, dlogits = F.softmax_cross_entropy(logits, labels)
+        assert float(loss) == pytest.approx(expected.item(), rel=1e-12)
+        np.testing.assert_allclose(dlogits, tensor.grad.numpy(), rtol=1e-11, atol=1e-14)
+
+
+def loss_cases(rng: np.random.Generator) -> list[tuple[Any, Any]]:
+    return [
+        (cpu.softmax_cross_entropy, rng.integers(0, 3, 5).astype(np.int32)),
+        (cpu.softmax_cross_entropy, rng.dirichlet(np.ones(3), 5)),
+        (cpu.softmax_cross_entropy, rng.random((5, 3)) * 2),  # rows that sum to anything have an exact gradient as well
+        (cpu.binary_cross_entropy, rng.random((5, 3))),
+        (cpu.mean_squared_error, rng.normal(size=(5, 3))),
+    ]
+
+
+@pytest.mark.parametrize("case", range(5))
+def test_gradients_of_losses_are_the_numerical_ones(case: int, rng: np.random.Generator, numerical_gradient: Any) -> None:
+    function, labels = loss_cases(rng)[case]
+    outputs = rng.normal(size=(5, 3))
+    kept = outputs.copy(), labels.copy()
+    expected = numerical_gradient(lambda: float(function(outputs, labels)[0]), outputs)
+    np.testing.assert_allclose(function(outputs, labels)[2], expected, rtol=1e-6, atol=1e-9)
+    out = np.full_like(outputs, np.nan)
+    np.testing.assert_array_equal(function(outputs, labels, out=out)[2], out)
+    assert np.isfinite(out).all()
+    np.testing.assert_array_equal(outputs, kept[0])
+    np.testing.assert_array_equal(labels, kept[1])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_extreme_logits_give_the_right_finite_loss(dtype: str) -> None:
+    logits = np.array([[1e4, -1e4, 0], [-1e4, 1e4, 0]], dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loss, _, dlogits = cpu.softmax_cross_entropy(logits, np.array([1, 1], np.int32))
+        assert float(loss) == 1e4  # 2e4 for the first row, 0 for the second
+        np.testing.assert_array_equal(dlogits, [[0.5, -0.5, 0], [0, 0, 0]])
+        soft = np.array([[0, 1, 0], [0, 1, 0]], dtype)
+        assert float(cpu.softmax_cross_entropy(logits, soft)[0]) == 1e4
+        loss, _, dlogits = cpu.binary_cross_entropy(np.array([[1e4], [-1e4]], dtype), np.array([[0], [0]], dtype))
+        assert float(loss) == 5e3
+        np.testing.assert_array_equal(dlogits, [[0.5], [0]])
+    assert dlogits.dtype == dtype
+
+
+def test_binary_cross_entropy_is_pytorchs(rng: np.random.Generator) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle of this test")
+    logits, targets = rng.normal(size=(5, 3)) * 5, rng.random((5, 3))
+    tensor = torch.tensor(logits, requires_grad=True)
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(tensor, torch.tensor(targets))
+    expected.backward()
+    loss, _, dlogits = cpu.binary_cross_entropy(logits, targets)
+    assert float(loss) == pytest.approx(expected.item(), rel=1e-12)
+    np.testing.assert_allclose(dlogits, tensor.grad.numpy(), rtol=1e-11, atol=1e-14)
+
+
+def test_mean_squared_error_is_the_mean_over_all_elements() -> None:
+    loss, _, dy = cpu.mean_squared_error(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[1.0, 0.0], [0.0, 4.0]]))
+    assert float(loss) == (0 + 4 + 9 + 0) / 4
+    np.testing.assert_array_equal(dy, [[0, 1], [1.5, 0]])
+
+
+def test_right_answers_are_counted_and_the_first_of_equals_is_the_guess() -> None:
+    outputs = np.array([[1.0, 1.0, 0.0], [0.0, 2.0, 2.0], [0.0, 0.0, 3.0]])
+    assert int(cpu.softmax_cross_entropy(outputs, np.array([0, 2, 2], np.int32))[1]) == 2
+    assert int(cpu.softmax_cross_entropy(outputs, np.eye(3)[[0, 1, 2]])[1]) == 3
+    assert int(cpu.mean_squared_error(outputs, np.eye(3)[[1, 1, 2]])[1]) == 2
+    assert int(cpu.mean_squared_error(np.array([[0.6], [0.5], [0.4]]), np.array([[1.0], [1.0], [0.0]]))[1]) == 2
+    assert int(cpu.binary_cross_entropy(np.array([[0.1, -0.1], [0.0, 5.0]]), np.array([[1.0, 0.0], [0.0, 0.0]]))[1]) == 3
+
+
+def test_the_mean_of_many_float32_losses_is_summed_in_float64() -> None:
+    # 2²⁰ losses of 0.1 in float32 would be off in the fifth figure if they were added one after another.
+    logits = np.zeros((1 << 16, 2), np.float32)
+    loss, _, _ = cpu.softmax_cross_entropy(logits, np.zeros(1 << 16, np.int32))
+    assert float(loss) == pytest.approx(np.float32(np.log(2)), rel=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 1], r"a label for each of the 3 examples, got labels of shape \(2,\)"),
+        (1, r"a label for each of the 3 examples, got labels of shape \(\)"),
+        ([0, 1, 4], r"labels must lie in 0..3 for 4 outputs, got 4 at index 2"),
+        ([0, -1, 4], r"labels must lie in 0..3 for 4 outputs, got -1 at index 1"),
+        ([0.0, 1.0, 2.0], r"class numbers must be whole numbers, got float64"),
+        ([True, False, True], r"class numbers must be whole numbers, got bool"),
+        (["a", "b", "c"], r"class numbers must be whole numbers, got <U1"),
+        (np.eye(3), r"expects labels of shape \(3, 4\), got \(3, 3\)"),
+        (np.zeros((3, 4)), r"each row with the sum 1"),
+        (np.full((3, 4), 0.3), r"each row with the sum 1"),
+        (np.array([[1.5, -0.5, 0, 0]] * 3), r"none below 0"),
+        (np.full((3, 4), np.nan), r"NaN or infinity"),
+        (np.zeros((3, 4, 1)), r"expects labels of shape \(3, 4\), got \(3, 4, 1\)"),
+        (np.array([["a"] * 4] * 3), r"labels must be numbers, got <U1"),
+    ],
+)
+def test_class_labels_that_do_not_fit_are_refused(labels: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        check_class_labels(labels, 3, 4, F64)
+    with pytest.raises(DataError, match=message):
+        F.softmax_cross_entropy(np.zeros((3, 4)), labels)
+
+
+def test_class_labels_of_every_kind_become_int32_or_rows() -> None:
+    for given in ([0, 3, 1], np.array([0, 3, 1], np.uint8), np.array([[0], [3], [1]], np.int64)):
+        checked = check_class_labels(given, 3, 4, F64)
+        assert checked.dtype == np.int32
+        assert checked.tolist() == [0, 3, 1]
+    rows = check_class_labels(np.eye(4, dtype=np.int64)[:3], 3, 4, np.dtype("float32"))
+    assert rows.dtype == np.float32
+    # uint8 cannot hold 300: the comparison must not wrap around.
+    assert check_class_labels(np.array([255], np.uint8), 1, 300, F64).tolist() == [255]
+
+
+def test_targets_of_the_other_losses_are_checked() -> None:
+    binary, squared = gc.BinaryCrossentropy(), gc.MeanSquaredError()
+    assert binary.check_labels([0, 1, 1], 3, 1, F64).tolist() == [[0], [1], [1]]
+    assert binary.check_labels(np.array([True, False, True]), 3, 1, F64).tolist() == [[1], [0], [1]]
+    for wrong in ([0, 1, 2], [0, -0.1, 1]):
+        with pytest.raises(DataError, match=r"must lie in 0..1, got"):
+            binary.check_labels(wrong, 3, 1, F64)
+    with pytest.raises(DataError, match=r"'binary_crossentropy' expects labels of shape \(3, 2\), got \(3,\)"):
+        binary.check_labels([0, 1, 1], 3, 2, F64)
+    assert squared.check_labels([0, 2, 1], 3, 3, F64).tolist() == np.eye(3)[[0, 2, 1]].tolist()
+    assert squared.check_labels([0.5, 2, 1], 3, 1, F64).tolist() == [[0.5], [2], [1]]
+    with pytest.raises(DataError, match=r"labels must lie in 0..2 for 3 outputs, got 3 at index 1"):
+        squared.check_labels([0, 3, 1], 3, 3, F64)
+    with pytest.raises(DataError, match=r"expects labels of shape \(3, 2\)"):
+        squared.check_labels(np.zeros((3, 3)), 3, 2, F64)
+    with pytest.raises(DataError, match="NaN or infinity"):
+        squared.check_labels([np.inf, 0, 0], 3, 1, F64)
+
+
+def test_losses_are_found_by_name_and_others_refused_with_a_hint() -> None:
+    for name, kind in (
+        ("categorical_crossentropy", gc.CategoricalCrossentropy),
+        ("binary_crossentropy", gc.BinaryCrossentropy),
+        ("mean_squared_error", gc.MeanSquaredError),
+    ):
+        assert type(get_loss(name)) is kind
+    with pytest.raises(UnknownNameError, match=r"unknown loss 'categorical_crossentrpy': .*did you mean 'categorical_crossentropy'\?"):
+        get_loss("categorical_crossentrpy")
+    with pytest.raises(UnknownNameError, match="unknown loss None"):
+        get_loss(None)
+
+
+def test_a_loss_refuses_a_model_that_it_does_not_go_with() -> None:
+    image = gc.Sequential(gc.Conv2D(2, 3)).build((1, 5, 5), device="cpu")
+    with pytest.raises(ShapeError, match=r"needs one row of outputs per example, got \(2, 3, 3\): end with Flatten"):
+        image.compile()
+    for last, loss in (("sigmoid", "categorical_crossentropy"), ("softmax", "binary_crossentropy")):
+        model = gc.Sequential(gc.Dense(2, activation=last)).build((3,), device="cpu")
+        with pytest.raises(ValueError, match=rf"loss '{loss}' goes with a last activation .* or none, got '{last}'"):
+            model.compile(loss=loss)
+        model.compile(loss="mean_squared_error")

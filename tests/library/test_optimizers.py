@@ -1,0 +1,197 @@
+"""Optimizers: PyTorch step by step in float64, and the formulas written out for where it is not installed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpucnn as gc
+from gpucnn.errors import GpucnnError, UnknownNameError
+from gpucnn.optimizers import get_optimizer
+
+OPTIMIZERS: list[tuple[Any, str, dict[str, Any]]] = [
+    (lambda: gc.SGD(0.1), "SGD", {"lr": 0.1}),
+    (lambda: gc.SGD(0.1, momentum=0.9), "SGD", {"lr": 0.1, "momentum": 0.9}),
+    (lambda: gc.SGD(0.1, momentum=0.9, nesterov=True), "SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
+    (lambda: gc.SGD(0.1, weight_decay=0.05), "SGD", {"lr": 0.1, "weight_decay": 0.05}),
+    (
+        lambda: gc.SGD(0.1, momentum=0.8, nesterov=True, weight_decay=0.05),
+        "SGD",
+        {"lr": 0.1, "momentum": 0.8, "nesterov": True, "weight_decay": 0.05},
+    ),
+    (lambda: gc.Adam(0.02), "Adam", {"lr": 0.02}),
+    (lambda: gc.Adam(0.02, beta1=0.8, beta2=0.95, epsilon=1e-3), "Adam", {"lr": 0.02, "betas": (0.8, 0.95), "eps": 1e-3}),
+    (lambda: gc.Adam(0.02, weight_decay=0.1), "Adam", {"lr": 0.02, "weight_decay": 0.1}),
+    (lambda: gc.AdamW(0.02), "AdamW", {"lr": 0.02, "weight_decay": 0.01}),
+    (lambda: gc.AdamW(0.02, weight_decay=0.3), "AdamW", {"lr": 0.02, "weight_decay": 0.3}),
+]
+
+
+def small_model(seed: int = 0) -> gc.Sequential:
+    layers = gc.Conv2D(2, 2), gc.Flatten(), gc.Dense(3)
+    return gc.Sequential(*layers).build((1, 3, 3), seed=seed, device="cpu", dtype="float64")
+
+
+@pytest.mark.parametrize("case", range(len(OPTIMIZERS)))
+def test_ten_steps_are_pytorchs(case: int, rng: np.random.Generator) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle of this test")
+    make, name, options = OPTIMIZERS[case]
+    model = small_model()
+    model.compile(make())
+    parameters = list(model.parameters.values())
+    tensors = [torch.tensor(parameter.value.copy(), requires_grad=True) for parameter in parameters]
+    theirs = getattr(torch.optim, name)(tensors, **options)
+    for step in range(10):
+        for parameter, tensor in zip(parameters, tensors, strict=True):
+            gradient = rng.normal(size=parameter.shape) * 10.0 ** (step % 4 - 2)
+            parameter.add_grad(lambda out, gradient=gradient: np.copyto(out, gradient))
+            tensor.grad = torch.tensor(gradient)
+        assert model.optimizer is not None
+        model.optimizer.step()
+        model.optimizer.zero_grad()
+        theirs.step()
+        for parameter, tensor in zip(parameters, tensors, strict=True):
+            np.testing.assert_allclose(parameter.value, tensor.detach().numpy(), rtol=1e-11, atol=1e-13)
+
+
+def one_number(optimizer: gc.Optimizer, start: float, gradients: list[float]) -> list[float]:
+    """A single parameter under `optimizer`, after each gradient."""
+    model = gc.Sequential(gc.Dense(1, use_bias=False)).build((1,), device="cpu", dtype="float64")
+    optimizer.attach(model.buffers)
+    weight = model.parameters["dense_1.weight"]
+    weight.value[...] = start
+    values = []
+    for gradient in gradients:
+        optimizer.zero_grad()
+        weight.add_grad(lambda out, gradient=gradient: out.fill(gradient))
+        optimizer.step()
+        values.append(float(weight.value[0, 0]))
+    return values
+
+
+def test_momentum_is_the_sum_of_earlier_gradients() -> None:
+    assert one_number(gc.SGD(0.1, momentum=0.5), 1.0, [1.0, 2.0]) == pytest.approx([0.9, 0.9 - 0.1 * 2.5])
+    assert one_number(gc.SGD(0.1, momentum=0.5, nesterov=True), 1.0, [1.0]) == pytest.approx([1 - 0.1 * 1.5])
+
+
+def test_adam_is_its_papers_algorithm_and_its_first_step_is_the_learning_rate() -> None:
+    mean = variance = 0.0
+    value, expected = 1.0, []
+    for step, gradient in enumerate([2.0, -1.0, 0.5], start=1):
+        mean, variance = 0.9 * mean + 0.1 * gradient, 0.999 * variance + 0.001 * gradient**2
+        value -= 0.01 * (mean / (1 - 0.9**step)) / (math.sqrt(variance / (1 - 0.999**step)) + 1e-8)
+        expected.append(value)
+    assert one_number(gc.Adam(0.01), 1.0, [2.0, -1.0, 0.5]) == pytest.approx(expected, rel=1e-13)
+    assert one_number(gc.Adam(0.01), 1.0, [1e-3]) == pytest.approx([0.99], rel=1e-4)
+
+
+def test_decay_is_in_the_gradient_with_adam_and_beside_it_with_adamw() -> None:
+    # With a gradient of zero, AdamW shrinks the parameter by lr·decay; Adam sees decay·p as the gradient and takes a whole step.
+    assert one_number(gc.AdamW(0.1, weight_decay=0.5), 2.0, [0.0]) == pytest.approx([2.0 * (1 - 0.1 * 0.5)])
+    assert one_number(gc.Adam(0.1, weight_decay=0.5), 2.0, [0.0]) == pytest.approx([1.9])
+
+
+def test_the_schedule_decides_each_step() -> None:
+    optimizer = gc.SGD(gc.StepDecay(1.0, every=2, factor=0.1))
+    assert one_number(optimizer, 0.0, [1.0] * 5) == pytest.approx([-1, -2, -2.1, -2.2, -2.21])
+    assert optimizer.steps == 5
+    assert optimizer.learning_rate == pytest.approx(0.01)
+
+
+def test_a_parameter_without_a_gradient_has_one_of_zero(rng: np.random.Generator) -> None:
+    model = small_model()
+    model.compile(gc.SGD(1.0))
+    assert model.optimizer is not None
+    first = model.parameters["conv2d_1.weight"]
+    first.add_grad(lambda out: out.fill(7.0))
+    model.optimizer.zero_grad()  # that gradient is forgotten, though its numbers may still lie there
+    before = model.buffers.values.copy()
+    model.optimizer.step()
+    np.testing.assert_array_equal(model.buffers.values, before)
+
+
+def test_a_gradient_written_by_hand_counts() -> None:
+    model = small_model()
+    model.compile(gc.SGD(1.0))
+    assert model.optimizer is not None
+    weight = model.parameters["dense_1.weight"]
+    before = weight.value.copy()
+    weight.grad[...] = 2.0
+    model.optimizer.step()
+    np.testing.assert_array_equal(weight.value, before - 2)
+
+
+def test_steps_are_taken_in_place_and_gaps_between_parameters_stay_zero(rng: np.random.Generator) -> None:
+    model = small_model()
+    model.compile(gc.AdamW(0.1))
+    assert model.optimizer is not None
+    held = {name: parameter.value for name, parameter in model.parameters.items()}
+    for _ in range(3):
+        model.forward(rng.normal(size=(2, 1, 3, 3)), training=True)
+        model.backward(rng.normal(size=(2, 3)))
+        model.optimizer.step()
+        model.optimizer.zero_grad()
+    used = np.zeros(model.buffers.values.shape, bool)
+    for name, parameter in model.parameters.items():
+        assert parameter.value is held[name]
+        assert np.shares_memory(parameter.value, model.buffers.values)
+        offset = (parameter.value.ctypes.data - model.buffers.values.ctypes.data) // 8
+        assert offset % 32 == 0
+        used[offset : offset + parameter.size] = True
+    assert used.sum() == model.parameter_count
+    np.testing.assert_array_equal(model.buffers.values[~used], 0)
+
+
+def test_an_optimizer_without_a_model_says_so() -> None:
+    for act in (lambda: gc.SGD().step(), lambda: gc.Adam().zero_grad()):
+        with pytest.raises(GpucnnError, match=r"no parameters yet: call model.compile\(optimizer=...\) first"):
+            act()
+
+
+def test_compile_starts_an_optimizer_afresh() -> None:
+    optimizer = gc.Adam(0.1)
+    one_number(optimizer, 1.0, [1.0, 2.0])
+    model = small_model()
+    model.compile(optimizer)
+    assert optimizer.steps == 0
+    assert all(not state.any() for state in optimizer.state.values())
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: gc.SGD(-0.1), ValueError, "learning_rate must be a finite number of at least 0, got -0.1"),
+        (lambda: gc.SGD(float("nan")), ValueError, "learning_rate must be a finite number of at least 0, got nan"),
+        (lambda: gc.Adam(float("inf")), ValueError, "learning_rate must be .*got inf"),
+        (lambda: gc.SGD("fast"), TypeError, "learning_rate must be a number, got 'fast'"),
+        (lambda: gc.SGD("0.1"), TypeError, "learning_rate must be a number, got '0.1'"),
+        (lambda: gc.SGD(True), TypeError, "learning_rate must be a number, got True"),
+        (lambda: gc.SGD(10**400), ValueError, "learning_rate must be a finite number"),
+        (lambda: gc.SGD(0.1, momentum=1), ValueError, "momentum must be at least 0 and below 1, got 1"),
+        (lambda: gc.SGD(0.1, momentum=-0.5), ValueError, "momentum must be .*got -0.5"),
+        (lambda: gc.SGD(0.1, nesterov=True), ValueError, "nesterov needs a momentum above 0"),
+        (lambda: gc.SGD(0.1, weight_decay=-1), ValueError, "weight_decay must be a finite number of at least 0, got -1"),
+        (lambda: gc.Adam(beta1=1.0), ValueError, "beta1 must be at least 0 and below 1, got 1.0"),
+        (lambda: gc.Adam(beta2=-0.1), ValueError, "beta2 must be .*got -0.1"),
+        (lambda: gc.Adam(epsilon=0), ValueError, "epsilon must be a finite number above 0, got 0"),
+        (lambda: get_optimizer("adamm"), UnknownNameError, r"unknown optimizer 'adamm': there are sgd, adam, adamw; did you mean 'adam"),
+        (lambda: get_optimizer(3), UnknownNameError, "unknown optimizer 3"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(make: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make()
+
+
+@pytest.mark.parametrize("case", range(len(OPTIMIZERS)))
+def test_a_config_gives_the_same_optimizer_again(case: int) -> None:
+    optimizer = OPTIMIZERS[case][0]()
+    again = get_optimizer(optimizer.config())
+    assert type(again) is type(optimizer)
+    assert again.config() == optimizer.config()
+    assert one_number(again, 1.0, [1.0, -2.0, 0.5]) == one_number(optimizer, 1.0, [1.0, -2.0, 0.5])
+    scheduled = gc.SGD(gc.OneCycle(0.1, 100, warmup=0.3), momentum=0.9)
+    assert get_optimizer(scheduled.config()).config() == scheduled.config()

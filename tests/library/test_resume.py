@@ -1,0 +1,549 @@
+"""A run that was stopped and resumed ends in the same bits as one that never was, and checkpoints of other runs are refused."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpucnn as gc
+from gpucnn.errors import CheckpointError, TrainingError
+from gpucnn.training.checkpoint import load_tensors, save_tensors
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.random((44, 1, 6, 6), dtype=np.float32), RNG.integers(0, 3, 44)
+XV, YV = RNG.random((12, 1, 6, 6), dtype=np.float32), RNG.integers(0, 3, 12)
+EPOCHS, BATCH, STEPS = 3, 8, 6  # six steps an epoch, the last of them with four examples
+TIMING = ("seconds", "images_per_second")
+
+OPTIMIZERS: dict[str, Callable[[], gc.Optimizer]] = {
+    "adam": lambda: gc.Adam(gc.OneCycle(0.02, EPOCHS * STEPS)),
+    "sgd": lambda: gc.SGD(gc.OneCycle(0.1, EPOCHS * STEPS), momentum=0.9, nesterov=True),
+}
+
+
+class Stop(Exception):
+    """What a callback raises where a run is to be killed."""
+
+
+class Killer(gc.Callback):
+    """Raises after `steps` steps in all, or at the end of an epoch that ends with them; before or after the checkpoint is written."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_step_end(self, run: Any) -> None:
+        if run.epoch * STEPS + run.step == self.steps:
+            raise Stop
+
+    def on_epoch_end(self, run: Any) -> None:
+        if run.epoch * STEPS == self.steps:
+            raise Stop
+
+
+def build(optimizer: str = "adam") -> gc.Sequential:
+    model = gc.Sequential(
+        gc.Conv2D(3, 3, activation="relu"), gc.Dropout(0.2), gc.MaxPool2D(2), gc.Flatten(), gc.Dropout(0.4), gc.Dense(3)
+    ).build((1, 6, 6), seed=7, device="cpu")
+    return model.compile(OPTIMIZERS[optimizer]())
+
+
+def train(model: gc.Sequential, callbacks: list[gc.Callback], resume: Path | None = None, epochs: int = EPOCHS, **other: Any) -> gc.History:
+    options: dict[str, Any] = {"augment": gc.data.augmentation("shift"), "validation_data": (XV, YV), "seed": 5, "batch_size": BATCH}
+    x, y = other.pop("x", X), other.pop("y", Y)
+    return model.fit(x, y, epochs=epochs, callbacks=callbacks, resume=resume, verbose=False, **options | other)
+
+
+def bits(model: gc.Sequential) -> tuple[Any, ...]:
+    assert model.optimizer is not None
+    state = {name: array.tobytes() for name, array in model.optimizer.state.items()}
+    return model.buffers.values.tobytes(), state, model.optimizer.steps, model.state()
+
+
+def rows(history: gc.History) -> list[dict[str, float]]:
+    return [{name: value for name, value in row.items() if name not in TIMING} for row in history.rows]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What runs that nobody stopped end with."""
+    ends = {}
+    for name in OPTIMIZERS:
+        model = build(name)
+        path = tmp_path_factory.mktemp("unbroken") / "run.safetensors"
+        history = train(model, [gc.Checkpoint(path, every=1)])
+        ends[name] = bits(model), rows(history), path.read_bytes()
+    return ends
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("killed_after", range(1, EPOCHS * STEPS + 1))
+@pytest.mark.parametrize("every", [1, 4])
+def test_a_run_stopped_after_any_step_ends_in_the_same_bits(
+    every: int, killed_after: int, optimizer: str, unbroken: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "run.safetensors"
+    with pytest.raises(Stop):
+        train(build(optimizer), [Killer(killed_after), gc.Checkpoint(path, every=every)])
+    model = build(optimizer)
+    history = train(model, [gc.Checkpoint(path, every=every)], resume=path)
+    assert bits(model) == unbroken[optimizer][0]
+    assert rows(history) == unbroken[optimizer][1]
+    assert os.listdir(tmp_path) == ["run.safetensors"]
+
+
+def test_a_run_stopped_again_and_again_ends_in_the_same_bits(unbroken: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    for steps in range(2, EPOCHS * STEPS, 3):
+        with pytest.raises(Stop):
+            train(build(), [gc.Checkpoint(path, every=1), Killer(steps)], resume=path)
+    model = build()
+    history = train(model, [gc.Checkpoint(path, every=1)], resume=path)
+    assert bits(model) == unbroken["adam"][0]
+    assert rows(history) == unbroken["adam"][1]
+
+
+def test_checkpoints_are_there_after_every_so_many_steps_and_every_epoch(tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    written = []
+
+    class Watch(gc.Checkpoint):
+        def on_step_end(self, run: Any) -> None:
+            super().on_step_end(run)
+            if path.exists():
+                counters = load_tensors(path)[1]["run"]
+                written.append((counters["epoch"], counters["step"]))
+
+    train(build(), [Watch(path, every=4)], epochs=2)
+    assert written == [(0, 4), (0, 4), (1, 0), (1, 0), (1, 0), (1, 4), (1, 4)]
+    assert load_tensors(path)[1]["run"]["finished"] is True
+
+
+def test_resuming_a_finished_run_trains_nothing_and_gives_its_history(unbroken: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    path.write_bytes(unbroken["adam"][2])
+
+    class Never(gc.Callback):
+        def on_step_end(self, run: Any) -> None:
+            raise AssertionError("a finished run took a step")
+
+        on_epoch_end = on_train_begin = on_step_end
+
+    model = build()
+    history = train(model, [Never(), gc.Checkpoint(path)], resume=path)
+    assert bits(model) == unbroken["adam"][0]
+    assert rows(history) == unbroken["adam"][1]
+    assert path.read_bytes() == unbroken["adam"][2]
+
+
+def test_more_epochs_go_on_where_fewer_ended(unbroken: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    train(build(), [gc.Checkpoint(path)], epochs=1)
+    model = build()
+    assert rows(train(model, [gc.Checkpoint(path)], resume=path)) == unbroken["adam"][1]
+    assert bits(model) == unbroken["adam"][0]
+
+
+def test_a_checkpoint_that_is_not_there_yet_is_a_fresh_start(unbroken: dict[str, Any], tmp_path: Path) -> None:
+    model = build()
+    train(model, [gc.Checkpoint(tmp_path / "run.safetensors")], resume=tmp_path / "run.safetensors")
+    assert bits(model) == unbroken["adam"][0]
+
+
+def test_a_resumed_run_ignores_what_the_model_was_trained_for_before(unbroken: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    with pytest.raises(Stop):
+        train(build(), [Killer(7), gc.Checkpoint(path, every=1)])
+    model = build()
+    train(model, [], epochs=1)
+    model.compile(OPTIMIZERS["adam"]())
+    train(model, [gc.Checkpoint(path)], resume=path)
+    assert bits(model) == unbroken["adam"][0]
+
+
+# Early stopping.
+
+
+def stopping(**options: Any) -> gc.EarlyStopping:
+    return gc.EarlyStopping(**{"monitor": "val_loss", "patience": 2} | options)
+
+
+def long_run(callbacks: list[gc.Callback], resume: Path | None = None, epochs: int = 12) -> tuple[gc.Sequential, gc.History]:
+    """Random labels and a large learning rate: the validation loss soon rises."""
+    model = build().compile(gc.SGD(0.5, momentum=0.8))
+    return model, train(model, callbacks, resume=resume, epochs=epochs)
+
+
+def test_early_stopping_ends_after_its_patience_with_the_best_parameters(tmp_path: Path) -> None:
+    model, history = long_run([stopping()])
+    losses = history["val_loss"]
+    best = int(np.argmin(losses))
+    assert len(losses) == best + 3 < 12
+    assert model.evaluate(XV, YV)[0] == pytest.approx(losses[best], rel=1e-12)
+    kept, same = long_run([stopping(restore_best=False)])
+    assert rows(same) == rows(history)
+    assert kept.evaluate(XV, YV)[0] == pytest.approx(losses[-1], rel=1e-12)
+    assert losses[-1] > losses[best]
+
+
+@pytest.mark.parametrize("checkpoint_first", [True, False])
+def test_early_stopping_resumes_to_the_same_end_after_any_epoch(checkpoint_first: bool, tmp_path: Path) -> None:
+    expected, history = long_run([stopping()])
+    for epoch in range(1, len(history.rows) + 1):
+        path = tmp_path / f"{epoch}.safetensors"
+
+        class Late(gc.Checkpoint):
+            """Killed right after the checkpoint of an epoch is written."""
+
+            def on_epoch_end(self, run: Any, epoch: int = epoch) -> None:
+                super().on_epoch_end(run)
+                if run.epoch == epoch:
+                    raise Stop
+
+        with pytest.raises(Stop):
+            long_run([Late(path), stopping()] if checkpoint_first else [stopping(), Late(path)])
+        model, resumed = long_run([gc.Checkpoint(path), stopping()], resume=path)
+        assert bits(model) == bits(expected)
+        assert rows(resumed) == rows(history)
+
+
+def test_a_run_killed_before_its_very_end_is_ended_by_resuming(tmp_path: Path) -> None:
+    # All epochs are done and in the checkpoint, but the best parameters were not yet put in place.
+    path = tmp_path / "run.safetensors"
+
+    class Early(gc.Callback):
+        def on_train_end(self, run: Any) -> None:
+            raise Stop
+
+    with pytest.raises(Stop):
+        long_run([Early(), stopping(patience=9), gc.Checkpoint(path)], epochs=3)
+    expected, history = long_run([stopping(patience=9)], epochs=3)
+    model, resumed = long_run([stopping(patience=9), gc.Checkpoint(path)], resume=path, epochs=3)
+    assert bits(model) == bits(expected)
+    assert rows(resumed) == rows(history)
+    assert load_tensors(path)[1]["run"]["finished"] is True
+
+
+def test_a_longer_run_goes_on_from_the_last_parameters_not_from_the_best(tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    expected, history = long_run([stopping(patience=9)], epochs=6)
+    _short, _ = long_run([stopping(patience=9), gc.Checkpoint(path)], epochs=4)
+    assert int(np.argmin(history["val_loss"][:4])) != 3  # otherwise best and last are the same, and nothing is tested
+    model, resumed = long_run([stopping(patience=9), gc.Checkpoint(path)], resume=path, epochs=6)
+    assert rows(resumed) == rows(history)
+    assert bits(model) == bits(expected)
+
+
+def test_early_stopping_may_watch_any_measure_but_only_one_that_is_there() -> None:
+    _, history = long_run([stopping(monitor="val_accuracy", patience=1)])
+    scores = history["val_accuracy"]
+    assert len(scores) < 12
+    assert scores[-1] <= max(scores[:-1])
+    with pytest.raises(ValueError, match=r"unknown quantity to monitor 'val_acc'.*did you mean 'val_accuracy'"):
+        gc.EarlyStopping("val_acc")
+    with pytest.raises(ValueError, match="early stopping watches 'val_loss', which this run does not measure"):
+        train(build(), [stopping()], validation_data=None)
+    with pytest.raises(ValueError, match="patience must be at least 1, got 0"):
+        gc.EarlyStopping(patience=0)
+
+
+def test_improvements_within_min_delta_do_not_count() -> None:
+    _, history = long_run([stopping(min_delta=1e9, patience=3)])
+    assert len(history.rows) == 4
+
+
+def test_a_measure_of_nan_is_never_the_best() -> None:
+    callback = stopping()
+    model = build()
+    run = gc.training.callbacks.Run(model, model.optimizer, 1, 9)
+    callback.on_train_begin(run)
+    for loss, waited in ((float("nan"), 1), (2.0, 0), (float("nan"), 1)):
+        run.history.rows.append({"val_loss": loss})
+        callback.on_epoch_end(run)
+        assert callback.waited == waited
+    assert callback.best == 2.0
+
+
+def test_one_early_stopping_can_serve_two_runs_after_each_other() -> None:
+    callback = stopping()
+    _, first = long_run([callback])
+    _, second = long_run([callback])
+    assert rows(first) == rows(second)
+
+
+# Checkpoints that are refused.
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Killed in the second epoch, with everything that a checkpoint can hold."""
+    path = tmp_path_factory.mktemp("checkpoint") / "run.safetensors"
+    with pytest.raises(Stop):
+        train(build(), [stopping(), Killer(9), gc.Checkpoint(path, every=1)])
+    return path.read_bytes()
+
+
+def refuse(path: Path, match: str = ".", model: gc.Sequential | None = None, **other: Any) -> None:
+    """Resuming raises CheckpointError, never another exception, and leaves the model as it was."""
+    model = model or build()
+    before = bits(model)
+    content = path.read_bytes() if path.is_file() else None
+    with pytest.raises(CheckpointError, match=match) as caught:
+        train(model, [stopping(), gc.Checkpoint(path)], resume=path, **other)
+    assert str(path) in str(caught.value) or "early stopping kept" in str(caught.value)
+    assert bits(model) == before
+    assert content is None or path.read_bytes() == content
+
+
+def other_model(**change: Any) -> gc.Sequential:
+    layers = [gc.Conv2D(3, 3, activation="relu"), gc.Dropout(0.2), gc.MaxPool2D(2), gc.Flatten(), gc.Dropout(0.4), gc.Dense(3)]
+    layers[1] = gc.Dropout(change.get("rate", 0.2))
+    model = gc.Sequential(layers).build((1, 6, 6), seed=change.get("seed", 7), device="cpu", dtype=change.get("dtype", "float32"))
+    return model.compile(change.get("optimizer") or OPTIMIZERS["adam"](), change.get("loss", "categorical_crossentropy"))
+
+
+@pytest.mark.parametrize(
+    ("field", "model", "other"),
+    [
+        ("layers differ ", lambda: other_model(rate=0.3), {}),
+        ("seed differs", lambda: other_model(seed=8), {}),
+        ("seed differs", build, {"seed": 6}),
+        ("dtype differs", lambda: other_model(dtype="float64"), {}),
+        ("loss differs", lambda: other_model(loss="mean_squared_error"), {}),
+        ("optimizer differs", lambda: build("sgd"), {}),
+        ("optimizer differs", lambda: other_model(optimizer=gc.Adam(gc.OneCycle(0.02, 99))), {}),
+        ("batch size differs", build, {"batch_size": 9}),
+        ("shuffling differs", build, {"shuffle": False}),
+        ("augmentation differs", build, {"augment": None}),
+        ("augmentation differs", build, {"augment": gc.data.Shift(1)}),
+        ("augmentation differs", build, {"augment": lambda x, rng: x}),
+        ("training data differs", build, {"x": X[:-1], "y": Y[:-1]}),
+        ("training data differs", build, {"x": X[::-1]}),
+        ("training data differs", build, {"y": Y[::-1]}),
+    ],
+)
+def test_a_checkpoint_of_another_recipe_is_refused_and_says_what_differs(
+    field: str, model: Any, other: dict[str, Any], checkpoint: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.safetensors"
+    path.write_bytes(checkpoint)
+    refuse(path, f"is a checkpoint of another run: its {field}", model(), **other)
+
+
+def test_a_checkpoint_for_images_of_another_size_is_refused(checkpoint: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    path.write_bytes(checkpoint)
+    model = gc.Sequential(gc.Flatten(), gc.Dense(3)).build((1, 5, 5), device="cpu").compile("adam")
+    with pytest.raises(CheckpointError, match="its input shape differs"):
+        model.fit(X[:, :, 1:, 1:], Y, resume=path, verbose=False)
+
+
+def test_a_checkpoint_cut_short_anywhere_is_refused(checkpoint: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    for length in range(0, len(checkpoint), 97):
+        path.write_bytes(checkpoint[:length])
+        refuse(path, "is no safetensors file, or was cut short")
+
+
+def test_random_bytes_and_model_files_are_no_checkpoints(tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    rng = np.random.default_rng(0)
+    for length in (1, 8, 100, 5000):
+        path.write_bytes(rng.bytes(length))
+        refuse(path)
+    build().save(path)
+    refuse(path, r"is no checkpoint of a run .*: is it a model file\?")
+    refuse(tmp_path, "is a folder")
+
+
+def test_a_checkpoint_is_no_model_file(checkpoint: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    path.write_bytes(checkpoint)
+    with pytest.raises(CheckpointError, match="describes a model that this gpucnn cannot make"):
+        gc.load(path, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors, text: tensors.pop("parameters.dense_1.bias"),
+        lambda tensors, text: tensors.pop("optimizer.variance"),
+        lambda tensors, text: tensors.update({"parameters.dense_1.bias": np.zeros(4, np.float32)}),
+        lambda tensors, text: tensors.update({"optimizer.mean": np.zeros(3, np.float32)}),
+        lambda tensors, text: tensors.update({"optimizer.mean": tensors["optimizer.mean"].astype(np.float64)}),
+        lambda tensors, text: text.pop("recipe"),
+        lambda tensors, text: text["recipe"].pop("batch size"),
+        lambda tensors, text: text.update(recipe=None),
+        lambda tensors, text: text.pop("run"),
+        lambda tensors, text: text["run"].pop("step"),
+        lambda tensors, text: text["run"].update(epoch="one"),
+        lambda tensors, text: text["run"].update(epoch=-1),
+        lambda tensors, text: text["run"].update(step=1.5),
+        lambda tensors, text: text["run"].update(step=1000),
+        lambda tensors, text: text["run"].update(loss_sum=None),
+        lambda tensors, text: text["run"].update(stop="no"),
+        lambda tensors, text: text.pop("optimizer steps"),
+        lambda tensors, text: text.update({"optimizer steps": "many"}),
+        lambda tensors, text: text.update(history=None),
+        lambda tensors, text: text.update(history=[3]),
+        lambda tensors, text: text.pop("model state"),
+        lambda tensors, text: text["model state"].pop("dropout_1"),
+        lambda tensors, text: text["model state"].update(dropout_1={}),
+        lambda tensors, text: text["model state"].update(dropout_1={"calls": "x"}),
+        lambda tensors, text: text.update({"model state": []}),
+        lambda tensors, text: text.pop("callbacks"),
+        lambda tensors, text: text["callbacks"].update(early_stopping={}),
+        lambda tensors, text: text["callbacks"].update(early_stopping={"best": "x", "waited": 0}),
+    ],
+)
+def test_a_checkpoint_that_lacks_anything_is_refused_and_changes_nothing(change: Any, checkpoint: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    path.write_bytes(checkpoint)
+    tensors, description = load_tensors(path)
+    change(tensors, description)
+    save_tensors(path, tensors, description)
+    refuse(path)
+
+
+def test_kept_parameters_of_another_size_are_refused(checkpoint: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    path.write_bytes(checkpoint)
+    tensors, description = load_tensors(path)
+    tensors["early_stopping.parameters"] = np.zeros(3, np.float32)
+    save_tensors(path, tensors, description)
+    with pytest.raises(CheckpointError, match=r"early stopping kept have shape \(3,\)"):
+        train(build(), [stopping()], resume=path)
+
+
+def test_a_function_of_ones_own_may_augment_and_resume(tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+
+    def noise(x: Any, rng: np.random.Generator) -> Any:
+        return x + rng.normal(size=x.shape).astype(x.dtype) / 10
+
+    class Noise:
+        def __call__(self, x: Any, rng: np.random.Generator) -> Any:
+            return noise(x, rng)
+
+    for augment in (lambda: noise, Noise):
+        expected = build()
+        train(expected, [], augment=augment())
+        path.unlink(missing_ok=True)
+        with pytest.raises(Stop):
+            train(build(), [Killer(8), gc.Checkpoint(path, every=1)], augment=augment())
+        model = build()
+        train(model, [], resume=path, augment=augment())  # another instance: its address must not matter
+        assert bits(model) == bits(expected)
+
+
+# Failures on the way.
+
+
+def test_a_loss_of_nan_keeps_the_last_good_checkpoint_and_names_it(tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+
+    class Poison(gc.Callback):
+        def on_step_end(self, run: Any) -> None:
+            if (run.epoch, run.step) == (1, 3):
+                run.model.parameters["dense_1.bias"].value[...] = np.nan
+
+    model = build()
+    with pytest.raises(TrainingError) as caught:
+        train(model, [Poison(), gc.Checkpoint(path, every=2)])
+    message = str(caught.value)
+    assert message.startswith("the loss became nan at step 10: lower the learning rate")
+    assert f"(epoch 2, batch 4); the last good checkpoint is {path}" in message
+    assert os.listdir(tmp_path) == ["run.safetensors"]
+    resumed = build()
+    with contextlib.suppress(Stop):
+        train(resumed, [Killer(9)], resume=path)
+    assert load_tensors(path)[1]["run"]["step"] == 2
+    assert np.isfinite(resumed.buffers.values).all()
+
+
+def test_a_step_with_a_loss_of_nan_updates_nothing() -> None:
+    model = build()
+    model.parameters["dense_1.bias"].value[0] = np.nan
+    before = bits(model)[:3]
+    with pytest.raises(TrainingError, match="the loss became nan at step 1"):
+        train(model, [])
+    assert bits(model)[:3] == before
+
+
+def test_parameters_of_nan_are_never_checkpointed(tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+
+    class Poison(gc.Callback):
+        def on_step_end(self, run: Any) -> None:
+            if run.step == 4:
+                run.model.parameters["dense_1.bias"].value[...] = np.inf
+
+    with pytest.raises(TrainingError, match=r"was not written: 'parameters.dense_1.bias' holds NaN or infinity.*last good checkpoint is"):
+        train(build(), [Poison(), gc.Checkpoint(path, every=1)])
+    assert load_tensors(path)[1]["run"]["step"] == 3
+    assert os.listdir(tmp_path) == ["run.safetensors"]
+
+
+@pytest.mark.parametrize(("where", "number"), [("os.replace", errno.ENOSPC), ("os.fsync", errno.EIO), ("tempfile.mkstemp", errno.EROFS)])
+def test_a_disk_that_fails_stops_the_run_and_leaves_the_checkpoint_before(
+    where: str, number: int, unbroken: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run.safetensors"
+    closed = []
+
+    class Break(gc.Callback):
+        def on_step_end(self, run: Any) -> None:
+            if (run.epoch, run.step) == (1, 2):
+
+                def fail(*args: Any, **kwargs: Any) -> Any:
+                    raise OSError(number, os.strerror(number))
+
+                monkeypatch.setattr(f"gpucnn.training.checkpoint.{where}", fail)
+
+        def close(self) -> None:
+            closed.append(True)
+
+    with pytest.raises(OSError, match=os.strerror(number)):
+        train(build(), [Break(), gc.Checkpoint(path, every=1)])
+    monkeypatch.undo()
+    assert closed == [True]
+    assert os.listdir(tmp_path) == ["run.safetensors"]
+    assert load_tensors(path)[1]["run"]["step"] == 1
+    model = build()
+    train(model, [], resume=path)
+    assert bits(model) == unbroken["adam"][0]
+
+
+def test_every_callback_is_closed_whatever_happens() -> None:
+    closed = []
+
+    class Closing(gc.Callback):
+        def close(self) -> None:
+            closed.append(self)
+
+    callbacks = [Closing(), Killer(3), Closing()]
+    with pytest.raises(Stop):
+        train(build(), callbacks)
+    assert closed == [callbacks[0], callbacks[2]]
+
+
+def test_the_csv_log_is_the_history_also_after_resuming(unbroken: dict[str, Any], tmp_path: Path) -> None:
+    path, log = tmp_path / "run.safetensors", tmp_path / "log.csv"
+    with pytest.raises(Stop):
+        train(build(), [gc.CSVLog(log), Killer(9), gc.Checkpoint(path, every=1)])
+    history = train(build(), [gc.CSVLog(log), gc.Checkpoint(path)], resume=path)
+    header, *lines = log.read_text().splitlines()
+    assert header.split(",") == list(history)
+    assert len(lines) == EPOCHS
+    assert [float(line.split(",")[1]) for line in lines] == history["loss"]
+
+
+def test_a_checkpoint_every_zero_steps_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="every must be at least 1, got 0"):
+        gc.Checkpoint(tmp_path / "run.safetensors", every=0)

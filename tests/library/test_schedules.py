@@ -1,0 +1,104 @@
+"""Learning-rate schedules against their formulas."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import pytest
+
+import gpucnn as gc
+from gpucnn.errors import UnknownNameError
+from gpucnn.schedules import get_schedule
+
+
+def test_constant_and_step_decay() -> None:
+    assert [gc.Constant(0.3)(step) for step in (0, 1, 10**9)] == [0.3] * 3
+    decay = gc.StepDecay(0.5, every=3, factor=0.5)
+    assert [decay(step) for step in range(8)] == [0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.125, 0.125]
+
+
+def test_cosine_falls_from_the_learning_rate_to_the_final_one_and_stays_there() -> None:
+    schedule = gc.Cosine(0.4, steps=10, final=0.1)
+    for step in range(11):
+        assert schedule(step) == pytest.approx(0.1 + 0.3 * (1 + math.cos(math.pi * step / 10)) / 2, rel=1e-14)
+    assert schedule(0) == 0.4
+    assert schedule(5) == pytest.approx(0.25)
+    assert schedule(10) == schedule(11) == schedule(10**6) == pytest.approx(0.1)
+
+
+def test_cosine_is_pytorchs() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle of this test")
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.4)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10, eta_min=0.1)
+    ours = gc.Cosine(0.4, 10, 0.1)
+    for step in range(11):
+        assert ours(step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        optimizer.step()
+        theirs.step()
+
+
+def test_one_cycle_rises_to_the_learning_rate_and_falls_to_its_end() -> None:
+    schedule = gc.OneCycle(1.0, steps=100, warmup=0.25, start_factor=20, end_factor=1000)
+    assert schedule(0) == pytest.approx(0.05)
+    assert schedule(25) == 1.0
+    assert schedule(100) == schedule(1000) == pytest.approx(0.001)
+    values = [schedule(step) for step in range(101)]
+    assert all(a < b for a, b in itertools.pairwise(values[:26]))
+    assert all(a > b for a, b in itertools.pairwise(values[25:]))
+    assert schedule(10) == pytest.approx(1 + (0.05 - 1) * (1 + math.cos(math.pi * 10 / 25)) / 2)
+    assert schedule(70) == pytest.approx(0.001 + 0.999 * (1 + math.cos(math.pi * 45 / 75)) / 2)
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(1, 0.0), (1, 0.25), (2, 0.9), (3, 0.1), (7, 0.5)])
+def test_one_cycle_of_any_length_stays_within_its_bounds(steps: int, warmup: float) -> None:
+    schedule = gc.OneCycle(0.1, steps, warmup)
+    for step in range(steps + 3):
+        assert 0.1 / 1e4 * 0.999 <= schedule(step) <= 0.1
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [gc.Constant(0.1), gc.StepDecay(0.1, 5, 0.3), gc.Cosine(0.1, 9, 0.01), gc.OneCycle(0.2, 40, 0.1, 5, 50)],
+    ids=lambda schedule: type(schedule).__name__,
+)
+def test_a_config_gives_the_same_schedule_again(schedule: gc.Schedule) -> None:
+    again = get_schedule(schedule.config())
+    assert type(again) is type(schedule)
+    assert [again(step) for step in range(50)] == [schedule(step) for step in range(50)]
+
+
+def test_a_schedule_of_ones_own_can_be_trained_with_but_not_loaded() -> None:
+    class Halving(gc.Schedule):
+        def __call__(self, step: int) -> float:
+            return 0.5**step
+
+    assert gc.SGD(Halving()).learning_rate == 1.0
+    config = Halving().config()
+    with pytest.raises(UnknownNameError, match=r"unknown schedule .*Halving"):
+        get_schedule(config)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: gc.Constant(-1), ValueError, "learning_rate must be .*got -1"),
+        (lambda: gc.StepDecay(0.1, 0), ValueError, "every must be at least 1, got 0"),
+        (lambda: gc.StepDecay(0.1, 2.5), TypeError, "every must be a whole number, got 2.5"),
+        (lambda: gc.StepDecay(0.1, 2, 0), ValueError, "factor must be a finite number above 0, got 0"),
+        (lambda: gc.Cosine(0.0, 10), ValueError, "learning_rate must be a finite number above 0, got 0.0"),
+        (lambda: gc.Cosine(0.1, -3), ValueError, "steps must be at least 1, got -3"),
+        (lambda: gc.Cosine(0.1, 10, -0.1), ValueError, "final must be .*got -0.1"),
+        (lambda: gc.OneCycle(0.1, 10, 1.0), ValueError, "warmup must be at least 0 and below 1, got 1.0"),
+        (lambda: gc.OneCycle(0.1, 10, 0.1, 0), ValueError, "start_factor must be .*got 0"),
+        (lambda: gc.OneCycle(0.1, 10, 0.1, 5, -1), ValueError, "end_factor must be .*got -1"),
+        (lambda: get_schedule("cosine"), TypeError, "learning_rate must be a number, got 'cosine'"),
+        (lambda: get_schedule({"schedule": "cosin"}), UnknownNameError, "unknown schedule 'cosin'.*did you mean 'cosine'"),
+        (lambda: get_schedule({}), UnknownNameError, "unknown schedule None"),
+        (lambda: get_schedule(lambda step: 0.1), TypeError, "learning_rate must be a number"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(make: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make()
