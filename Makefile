@@ -24,12 +24,13 @@ test: $(VENV)/.installed-dev
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "gpucnn needs Python 3.11 or newer: PYTHON=python3.x make ..."; exit 2; }
 	@echo "── making an environment in $(VENV)"
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "no environment could be made: on Debian and Ubuntu, apt install python3-venv"; exit 2; }
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	@echo "── installing gpucnn and its extras"

@@ -156,8 +156,8 @@ class Downloads(Protocol):
     def __call__(self, name: str, done: int, total: int | None) -> None: ...
 
 
-class StoppedError(KeyboardInterrupt):
-    """Ctrl-C; its text says how to go on."""
+class StoppedError(Exception):
+    """Ctrl-C, in a run that can be taken up again; its text says how."""
 
 
 class _Watch(Callback):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gpucnn.model import Sequential
 
 TRAIN, TEST = "#1f6f8b", "#d1495b"
+WIDTH, COLUMNS = 9.6, 16  # of a picture in inches, and of the tiles in a row of it
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -103,54 +104,67 @@ def save_filters(model: Sequential, path: str | Path) -> bool:
     if layer is None:
         return False
     weight = to_numpy(layer.weight.value)
-    in_colour = weight.shape[1] == 3
-    tiles = [filter.transpose(1, 2, 0) if in_colour else filter[0] for filter in weight]
     limit = float(np.abs(weight).max()) or 1.0
-    columns = min(16, len(tiles))
-    rows = -(-len(tiles) // columns)
-    figure = _figure(0.55 * columns + 0.6, 0.55 * rows + 0.8)
-    grid = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel()
-    for axes in grid:
-        axes.set_axis_off()
-    for axes, tile in zip(grid, tiles, strict=False):
-        if in_colour:
-            axes.imshow(tile / (2 * limit) + 0.5)
-        else:
-            axes.imshow(tile, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    in_colour = weight.shape[1] == 3
+    tiles = weight.transpose(0, 2, 3, 1) / (2 * limit) + 0.5 if in_colour else weight[:, 0]
+    picture = _mosaic(tiles)
+    height, width = picture.shape[:2]
+    figure = _figure(WIDTH, WIDTH * height / width + 0.4)
+    axes = figure.subplots()
+    axes.set_axis_off()
+    axes.imshow(picture, cmap="RdBu_r", vmin=-limit, vmax=limit)
     sides = "×".join(map(str, weight.shape[2:]))
-    figure.suptitle(f"{len(tiles)} filters of {layer.name}, {sides}: red is positive, blue negative" if not in_colour else
-                    f"{len(tiles)} filters of {layer.name}, {sides}", fontsize=9)  # fmt: skip
+    meaning = "grey is zero" if in_colour else "red is positive, blue negative"
+    axes.set_title(f"{len(weight)} filters of {layer.name}, {sides}: {meaning}", fontsize=9)
     _save(figure, path)
     return True
 
 
 def save_features(model: Sequential, image: np.ndarray[Any, Any], path: str | Path, title: str = "") -> bool:
-    """An image (C, H, W), uint8, and its feature maps after each layer that gives maps; False, and no file, where none does."""
+    """An image (C, H, W), uint8, and its feature maps after each layer that gives maps, each map from its least to its greatest value.
+
+    False, and no file, where no layer gives maps.
+    """
     stages: list[tuple[str, np.ndarray[Any, Any]]] = []
     y = model.device.array(image[None].astype(model.dtype) / 255)
     for layer in model.layers:
         if len(layer.output_shape) != 3:
             break
         y = layer.forward(y)
-        stages.append((layer.name, to_numpy(y)[0]))
+        maps = to_numpy(y)[0]
+        shown = maps[: 2 * COLUMNS]
+        least, greatest = shown.min(axis=(1, 2), keepdims=True), shown.max(axis=(1, 2), keepdims=True)
+        count = f"{len(shown)} of {len(maps)}" if len(shown) < len(maps) else f"{len(maps)}"
+        name = f"{layer.name}: {count} maps of {maps.shape[1]}×{maps.shape[2]}"
+        stages.append((name, _mosaic((shown - least) / np.maximum(greatest - least, 1e-12))))
     if not stages:
         return False
-    columns = 16
-    shown = [(name, maps[: 2 * columns]) for name, maps in stages]
-    heights = [1.6] + [-(-len(maps) // columns) for _, maps in shown]
-    figure = _figure(0.62 * columns, 0.72 * sum(heights) + 0.3 * len(heights))
-    parts: Any = figure.subfigures(len(heights), 1, height_ratios=heights)  # at least two: the image and a layer
-    axes = parts[0].subplots()
-    axes.imshow(image.transpose(1, 2, 0) if image.shape[0] == 3 else image[0], cmap="gray")
-    axes.set_axis_off()
-    parts[0].suptitle(_short(title, 100) or "the image", fontsize=9)
-    for part, (name, maps), (_, whole) in zip(parts[1:], shown, stages, strict=True):
-        grid = part.subplots(-(-len(maps) // columns), columns, squeeze=False).ravel()
-        for cell in grid:
-            cell.set_axis_off()
-        for cell, plane in zip(grid, maps, strict=False):
-            cell.imshow(plane, cmap="viridis")
-        count = f"{len(maps)} of {len(whole)}" if len(maps) < len(whole) else f"{len(whole)}"
-        part.suptitle(f"{name}: {count} maps of {plane.shape[0]}×{plane.shape[1]}", fontsize=9)
+    heights = [1.5] + [WIDTH * picture.shape[0] / picture.shape[1] for _, picture in stages]
+    figure = _figure(WIDTH, sum(heights) + 0.35 * len(heights))
+    parts = figure.subplots(len(heights), 1, height_ratios=heights)
+    parts[0].imshow(image.transpose(1, 2, 0) if image.shape[0] == 3 else image[0], cmap="gray")
+    parts[0].set_title(_short(title, 100) or "the image", fontsize=9)
+    for axes, (name, picture) in zip(parts[1:], stages, strict=True):
+        axes.imshow(picture, cmap="viridis", vmin=0, vmax=1)
+        axes.set_title(name, fontsize=9)
+    for axes in parts:
+        axes.set_axis_off()
     _save(figure, path)
     return True
+
+
+def _mosaic(tiles: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Tiles (N, H, W), or (N, H, W, 3), in rows of COLUMNS as one picture: an axis for each of them would take seconds to draw."""
+    count, height, width = tiles.shape[:3]
+    enlarged = max(1, 24 // max(height, width))  # so that the gaps are narrow beside the smallest tiles
+    tiles = tiles.repeat(enlarged, axis=1).repeat(enlarged, axis=2)
+    height, width = tiles.shape[1:3]
+    gap = max(2, width // 10)
+    rows = -(-count // COLUMNS)
+    # What is no tile is white: NaN has no colour in a colour map, and ones are white in RGB.
+    background = np.nan if tiles.ndim == 3 else 1.0
+    picture = np.full((rows * (height + gap) - gap, COLUMNS * (width + gap) - gap, *tiles.shape[3:]), background)
+    for number, tile in enumerate(tiles):
+        top, left = number // COLUMNS * (height + gap), number % COLUMNS * (width + gap)
+        picture[top : top + height, left : left + width] = tile
+    return picture

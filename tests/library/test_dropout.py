@@ -36,7 +36,7 @@ def slow_philox(counter: tuple[int, ...], key: tuple[int, ...]) -> tuple[int, ..
         ),
     ],
 )
-def test_the_oracle_and_the_generator_give_random123s_published_words(counter: tuple[int, ...], key: tuple[int, ...], expected: tuple[int, ...]) -> None:
+def test_oracle_and_generator_give_the_published_words(counter: tuple[int, ...], key: tuple[int, ...], expected: tuple[int, ...]) -> None:
     assert slow_philox(counter, key) == expected
     words = philox_block([np.array([word], np.uint64) for word in counter], *key)
     assert [int(word[0]) for word in words] == list(expected)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from gpucnn_kernels import activations as kernels
-
 from gpucnn.ops.cuda._arrays import Array, empty, stream
+from gpucnn_kernels import activations as kernels
 
 
 def relu(x: Array, *, out: Array | None = None) -> Array:

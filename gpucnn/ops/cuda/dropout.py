@@ -5,9 +5,8 @@ Philox4x32-10 from J. Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 
 
 from __future__ import annotations
 
-from gpucnn_kernels import dropout as kernels
-
 from gpucnn.ops.cuda._arrays import Array, empty, stream
+from gpucnn_kernels import dropout as kernels
 
 
 def dropout(x: Array, rate: float, seed: int, offset: int, *, out: Array | None = None) -> Array:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gpucnn_kernels import loss as kernels
-
 from gpucnn.ops.cuda._arrays import Array, empty, stream
+from gpucnn_kernels import loss as kernels
 
 
 def softmax_cross_entropy(logits: Array, labels: Array, *, out: Array | None = None) -> tuple[Array, Array, Array]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from gpucnn_kernels import pool as kernels
-
 from gpucnn.ops.cuda._arrays import Array, empty, stream
 from gpucnn.ops.shapes import Window
+from gpucnn_kernels import pool as kernels
 
 
 def max_pool2d(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from gpucnn_kernels import update as kernels
-
 from gpucnn.ops.cuda._arrays import Array, stream
+from gpucnn_kernels import update as kernels
 
 
 def sgd_update(

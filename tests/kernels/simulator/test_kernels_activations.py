@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 from kernel_harness import Output, double, normal
-from tolerances import check
 
 from gpucnn.device import Device, to_numpy
 from gpucnn.ops import cpu
 from gpucnn.ops.cpu.dropout import philox
+from tolerances import check
 
 SPECIAL = np.array([[np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-40, -1e-40, 88.0, -88.0, 1e30, -1e30]], np.float32)
 SHAPES = [(1, 1), (3, 43), (2, 3, 5, 7)]

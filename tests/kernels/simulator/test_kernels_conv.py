@@ -9,12 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_harness import Output, double, normal
-from tolerances import check
 
 from gpucnn.device import Device, to_numpy
 from gpucnn.errors import ShapeError
 from gpucnn.ops import cpu
 from gpucnn.ops.shapes import Window, conv_window
+from tolerances import check
 
 
 class Case:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from kernel_harness import Output, double, normal
-from tolerances import check
 
 from gpucnn.device import Device, to_numpy
 from gpucnn.ops import cpu
+from tolerances import check
 
 SIZES = [(1, 1, 1), (3, 5, 2), (16, 16, 16), (17, 20, 5), (2, 1, 19)]  # N, C, K
 

@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gpucnn_kernels.launch import run
-from gpucnn_kernels.loss import add_rows_kernel
-from gpucnn_kernels.reduce import BLOCK_LANES
 from kernel_harness import Output, double, normal
-from tolerances import check
 
 from gpucnn.device import Device, to_numpy
 from gpucnn.ops import cpu
 from gpucnn.ops.cuda._arrays import stream
+from gpucnn_kernels.launch import run
+from gpucnn_kernels.loss import add_rows_kernel
+from gpucnn_kernels.reduce import BLOCK_LANES
+from tolerances import check
 
 SIZES = [(1, 1), (3, 10), (2, 37)]
 

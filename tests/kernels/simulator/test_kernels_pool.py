@@ -9,12 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_harness import Output, distinct, double, normal
-from tolerances import check
 
 from gpucnn.device import Device, to_numpy
 from gpucnn.errors import ShapeError
 from gpucnn.ops import cpu
 from gpucnn.ops.shapes import Window, pool_window
+from tolerances import check
 
 WINDOWS: dict[str, Window] = {
     "one": pool_window((1, 1), 1),

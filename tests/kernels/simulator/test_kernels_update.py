@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 from kernel_harness import Output, double, normal
-from tolerances import check
 
 from gpucnn.device import Device
 from gpucnn.ops import cpu
+from tolerances import check
 
 
 def buffers(device: Device, *values: Any) -> list[Output]:

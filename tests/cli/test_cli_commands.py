@@ -1,0 +1,205 @@
+"""gpucnn evaluate, predict and info; --help and --version; the ways to start and to end it."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gpucnn as gc
+from gpucnn import cli, experiment
+
+COMMANDS = ["train", "evaluate", "predict", "info"]
+
+
+def process(*arguments: object, module: str = "gpucnn", **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", module, *map(str, arguments)], capture_output=True, text=True, **options)
+
+
+# evaluate
+
+
+def test_evaluate(gpucnn, digits):
+    result = gpucnn("evaluate", digits.model, "--device", "cpu")
+    assert (result.status, result.err) == (0, "")
+    data = gc.load_dataset("digits")
+    loss, _ = gc.load(digits.model, device="cpu").evaluate(data.test_images, data.test_labels)
+    assert result.out.splitlines() == [f"data      digits: {data.source}", f"test loss {loss:.4f}", digits.result.last]
+
+
+def test_evaluate_tests_on_the_images_that_were_held_back(gpucnn, bars_run, monkeypatch):
+    """With another seed than the training's, the model would be tested on images that it was trained on."""
+    seeds = []
+    original = experiment.load_dataset
+    monkeypatch.setattr(experiment, "load_dataset", lambda *a, **k: seeds.append(k["seed"]) or original(*a, **k))
+    assert gpucnn("evaluate", bars_run.model, "--device", "cpu").last == bars_run.result.last
+    assert gpucnn("evaluate", bars_run.model, "--device", "cpu", "--seed", 9).status == 0
+    assert seeds == [3, 9]  # 3: the seed that it was trained with
+
+
+def test_evaluate_of_a_model_that_was_never_compiled(gpucnn, folder):
+    gc.Sequential(gc.Flatten(), gc.Dense(2)).build((1, 12, 12), device="cpu").save("plain.safetensors")
+    result = gpucnn("evaluate", "plain.safetensors", "--dataset", folder, "--device", "cpu")
+    assert result.status == 0 and re.fullmatch(r"test accuracy \d+\.\d\d %", result.last)
+
+
+# predict
+
+
+def test_predict(gpucnn, digits):
+    from PIL import Image
+
+    data = gc.load_dataset("digits")
+    paths = []
+    for index in range(5):
+        image = data.test_images[index, 0]
+        paths.append(Path(f"{'long name ' * (index == 2)}{index}.{'npy' if index == 3 else 'png'}"))
+        if index == 3:
+            np.save(paths[-1], image)
+        else:
+            Image.fromarray(image).save(paths[-1])
+    result = gpucnn("predict", digits.model, *paths, "--device", "cpu")
+    assert (result.status, result.err) == (0, "")
+    rows = gc.load(digits.model, device="cpu").predict(data.test_images[:5])
+    assert result.out.splitlines() == [
+        f"{path!s:<15}  {data.class_names[row.argmax()]}  {100 * row.max():5.1f} %" for path, row in zip(paths, rows, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("last", [None, "softmax"])
+def test_predict_gives_probabilities_of_a_model_that_was_never_compiled(gpucnn, last):
+    model = gc.Sequential(gc.Flatten(), gc.Dense(3, activation=last)).build((1, 4, 4), device="cpu")
+    model.parameters["dense_1.bias"].value[...] = [0, 3, 0]
+    model.parameters["dense_1.weight"].value[...] = 0
+    model.save("plain.safetensors")
+    np.save("x.npy", np.zeros((4, 4), np.uint8))
+    assert (
+        gpucnn("predict", "plain.safetensors", "x.npy", "--device", "cpu").out == f"x.npy  1  {100 * np.exp(3) / (np.exp(3) + 2):5.1f} %\n"
+    )
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="this system's file names are Unicode")
+def test_a_file_name_that_is_no_text(digits, tmp_path):
+    path = os.fsencode(tmp_path) + b"/\xff.npy"
+    with open(path, "wb") as file:
+        np.save(file, np.zeros((8, 8), np.uint8))
+    result = subprocess.run([sys.executable, "-m", "gpucnn", "predict", str(digits.model), path, "--device", "cpu"], capture_output=True)
+    assert (result.returncode, result.stderr) == (0, b"") and b"\\udcff.npy" in result.stdout
+
+
+# info
+
+
+def test_info_without_a_gpu(gpucnn, monkeypatch):
+    monkeypatch.setattr(cli, "get_device", lambda name: gc.get_device("cpu"))
+    monkeypatch.setattr(cli, "why_no_cuda", lambda: "no working NVIDIA driver (none)")
+    result = gpucnn("info")
+    assert (result.status, result.err) == (0, "")
+    rows = dict(line.split(maxsplit=1) for line in result.out.splitlines() if not line.startswith("no GPU"))
+    assert rows["gpucnn"] == gc.__version__ and rows["numpy"] == np.__version__ and rows["device"] == "cpu: CPU"
+    assert int(rows["threads"]) >= 1
+    assert result.out.splitlines()[-1] == "no GPU        no working NVIDIA driver (none)"
+
+
+def test_info_with_a_gpu(gpucnn, monkeypatch):
+    from dataclasses import replace
+
+    monkeypatch.setattr(cli, "get_device", lambda name: replace(gc.get_device("cpu"), kind="cuda", name="NVIDIA Something"))
+    result = gpucnn("info")
+    assert result.out.splitlines()[-1] == "device        cuda: NVIDIA Something" and "no GPU" not in result.out
+
+
+# Help and version
+
+
+def test_version(gpucnn):
+    result = gpucnn("--version")
+    assert (result.status, result.out, result.err) == (0, f"gpucnn {gc.__version__}\n", "")
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=lambda command: command[0] if command else "gpucnn")
+def test_help_fits_the_terminal(gpucnn, monkeypatch, command, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    result = gpucnn(*command, "--help")
+    assert (result.status, result.err) == (0, "")
+    assert max(map(len, result.out.splitlines())) <= columns
+    assert "..." not in result.out.replace("IMAGE}...", "").replace("IMAGE...", "").replace("[ARGS]...", "")  # nothing cut off
+    assert gpucnn(*command, "-h").out == result.out
+
+
+def test_help_says_what_there_is(gpucnn, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    text = " ".join(gpucnn("train", "--help").out.split())
+    for piece in (
+        "keras, tf2, lenet5x5", "adam, adamw, sgd", "constant, step, cosine, one-cycle", "none, shift, affine", "auto, cpu, cuda",
+        "mnist, fashion-mnist, digits", "[default: 5; 40 for under 10,000 images]", "[default: 128; 32 for under 10,000 images]",
+        "[default: runs/latest]", "[default: keras]", "[default: 200]", "--resume",
+    ):  # fmt: skip
+        assert piece in text, piece
+    assert all(name in gpucnn("--help").out for name in COMMANDS)
+
+
+def test_without_a_command_there_is_help(gpucnn):
+    result = gpucnn()
+    assert result.status == 2 and result.out == "" and result.err.startswith("Usage: ")
+
+
+def test_help_loads_nothing_that_it_does_not_need():
+    """Whoever asks for help waits for Python, NumPy and Typer, and for nothing else."""
+    result = process("--help", env=os.environ | {"PYTHONPROFILEIMPORTTIME": "1"})
+    assert result.returncode == 0 and result.stdout.startswith("Usage: python -m gpucnn")
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in result.stderr.splitlines() if line.startswith("import time:")}
+    assert "numpy" in loaded
+    assert not loaded & {"matplotlib", "sklearn", "scipy", "PIL", "numba", "cupy", "torch", "safetensors"}
+
+
+# The process itself
+
+
+def test_the_reader_of_the_output_goes_away(digits):
+    """As head does. No traceback, no complaint at the end of Python either."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gpucnn", "evaluate", str(digits.model), "--device", "cpu"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    complaint = process.stderr.read()
+    process.stderr.close()
+    assert process.wait() == 1 and complaint == b""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_output_that_cannot_be_written(digits):
+    with open("/dev/full", "w") as full:
+        result = subprocess.run([sys.executable, "-m", "gpucnn", "info"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert result.returncode == 2 and "Traceback" not in result.stderr and "No space left on device" in result.stderr.splitlines()[0]
+
+
+def test_downloads_are_told_a_line_each_where_there_is_no_terminal(capsys):
+    with cli._Downloads() as downloads:
+        for done in (10, 20, 30):
+            downloads("train-images.gz", done, 30)
+        downloads("train-labels.gz", 1, None)
+    assert capsys.readouterr().out == "downloading train-images.gz\ndownloading train-labels.gz\n"
+
+
+def test_downloads_on_a_terminal_leave_the_screen_to_training(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    from rich.progress import Progress
+
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    with cli._Downloads() as downloads:
+        downloads("train-images.gz", 10, 30)
+        downloads("train-images.gz", 30, 30)
+    assert "train-images.gz" in sys.stdout.getvalue()
+    with Progress():  # Rich allows one live display at a time, or warns
+        pass
