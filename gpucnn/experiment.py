@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +26,7 @@ from gpucnn.checks import integer
 from gpucnn.data import Dataset, load_dataset
 from gpucnn.data import names as dataset_names
 from gpucnn.device import get_device
-from gpucnn.errors import CheckpointError, DataError, GpucnnError, MissingExtraError, ShapeError
+from gpucnn.errors import CheckpointError, DataError, MissingExtraError, ShapeError
 from gpucnn.metrics import confusion_matrix
 from gpucnn.model import Sequential
 from gpucnn.networks import network
@@ -161,7 +160,7 @@ class StoppedError(Exception):
 
 
 class _Watch(Callback):
-    """Readies the folder for a run that is about to write, and stops one that went astray between two steps."""
+    """Readies the folder for a run that is about to write."""
 
     def __init__(self, model: Sequential, folder: Path, say: Say) -> None:
         self.model, self.folder, self.say = model, folder, say
@@ -179,16 +178,6 @@ class _Watch(Callback):
             self.set_aside([name for name in FILES if name not in (CHECKPOINT, HISTORY)])
         if not run.finished:
             self.say(f"resumed   at epoch {run.epoch + 1}, step {run.step + 1}")
-
-    def on_epoch_end(self, run: Run) -> None:
-        loss = run.history.rows[-1]["val_loss"]
-        if not math.isfinite(loss):  # before the checkpoint of this epoch, so that the last one is a good one
-            kept = self.folder / CHECKPOINT
-            last = f"; the last good checkpoint is {kept}" if kept.exists() else ""
-            raise GpucnnError(
-                f"the test loss became {loss} after step {run.epoch * run.steps_per_epoch} (epoch {run.epoch}): "
-                f"lower the learning rate{last}"
-            )
 
     def check_room(self) -> None:
         """Finds out before an hour of training, and not after it, that a checkpoint has no room."""

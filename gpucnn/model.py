@@ -382,6 +382,8 @@ def load(path: str | Path, *, device: str | Device = "auto") -> Sequential:
     """The model in a file that `Sequential.save` wrote, built, and compiled where it was. Raises CheckpointError for other files."""
     tensors, description = load_tensors(path)
     config: Any = description.get("model")
+    if config is None:
+        raise CheckpointError(f"{path} is a checkpoint of a run and no model: name the model.safetensors beside it, or resume the run")
     place = get_device(device)
     try:
         model = Sequential([layer_from_config(layer) for layer in config["layers"]])

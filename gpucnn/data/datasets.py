@@ -57,9 +57,13 @@ def load_dataset(
     if name == "auto":
         return _auto(place, progress, download)
     text = os.fspath(name)
+    if not text:
+        raise _unknown(text)
     folder = Path(text).expanduser()
     if not isinstance(name, str) or os.path.isdir(folder) or os.sep in text or (os.altsep and os.altsep in text):
         return image_folder.load(folder, test_fraction=test_fraction, seed=seed)
+    if os.path.exists(folder):
+        raise DataError(f"{text} is a file where a folder of images was expected: unpack it, and name the folder")
     raise _unknown(text)
 
 

@@ -84,25 +84,25 @@ def load_tensors(path: str | Path) -> tuple[dict[str, np.ndarray[Any, Any]], dic
     except CheckpointError:
         raise
     except SafetensorError as error:
-        raise CheckpointError(f"{place} is no safetensors file, or was cut short ({error}): save it anew") from None
+        raise CheckpointError(f"{place} is no safetensors file, or was cut short ({error}): get or save it again") from None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, MemoryError) as error:
-        raise CheckpointError(f"{place} cannot be read ({error})") from None
+        raise CheckpointError(f"{place} cannot be read ({error}): check its permissions, or get it again") from None
     return tensors, description
 
 
 def _description(place: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     text = metadata.get(KEY)
     if text is None:
-        raise CheckpointError(f"{place} is a safetensors file, but not one that gpucnn wrote")
+        raise CheckpointError(f"{place} is a safetensors file, but not one that gpucnn wrote: name a model.safetensors of gpucnn")
     try:
         content = json.loads(text)
         version, description = content["version"], content["description"]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{place} has a broken description ({error}): save it anew") from None
+        raise CheckpointError(f"{place} has a broken description ({error}): get or save it again") from None
     if version != VERSION:
         raise CheckpointError(f"{place} has format version {version!r}; this gpucnn reads version {VERSION}: update gpucnn")
     if not isinstance(description, dict):
-        raise CheckpointError(f"{place} has a broken description: save it anew")
+        raise CheckpointError(f"{place} has a broken description: get or save it again")
     return description
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import sys
 import threading
@@ -75,7 +76,7 @@ def fit(
                 raise KeyboardInterrupt
     except TrainingError as error:
         kept = [callback.path for callback in callbacks if isinstance(callback, Checkpoint) and callback.path.exists()]
-        where = f" (epoch {run.epoch + 1}, batch {run.step + 1})"
+        where = f" (epoch {run.epoch + 1}, batch {min(run.step + 1, run.steps_per_epoch)})"
         last = f"; the last good checkpoint is {kept[0]}" if kept else ""
         raise TrainingError(f"{error}{where}{last}") from None
     finally:
@@ -122,6 +123,8 @@ def _epoch(
         row["accuracy"] = run.accuracy_so_far
     if validation is not None:
         row["val_loss"], val_accuracy = run.model.evaluate_sums(*validation, 256)
+        if not math.isfinite(row["val_loss"]):  # before the checkpoint of this epoch, so that the last one is a good one
+            raise TrainingError(f"the validation loss became {row['val_loss']} after step {run.optimizer.steps}: lower the learning rate")
         if run.accuracy:
             row["val_accuracy"] = val_accuracy
     row |= {"learning_rate": learning_rate, "seconds": round(run.seconds, 3), "images_per_second": round(run.images_per_second, 1)}
@@ -140,10 +143,11 @@ def _each(callbacks: Sequence[Callback], event: str, run: Run) -> None:
 def _interruptible() -> Iterator[Callable[[], bool]]:
     """Holds the first Ctrl-C back, so that a step is never cut in half; yields a function that says whether there was one."""
     pressed = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield pressed.is_set  # signals go to the main thread alone
-        return
     before = signal.getsignal(signal.SIGINT)
+    # Signals go to the main thread alone; and who started us with nohup or in the background wants Ctrl-C to stay ignored.
+    if threading.current_thread() is not threading.main_thread() or before is signal.SIG_IGN:
+        yield pressed.is_set
+        return
 
     def handle(number: int, frame: Any) -> None:
         if pressed.is_set():

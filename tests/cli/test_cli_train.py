@@ -400,7 +400,7 @@ def test_a_learning_rate_beyond_all_reason(gpucnn, folder):
 def test_a_test_loss_that_becomes_nan(gpucnn, folder):
     """One step, with a good loss, and nothing but the test to show what it did."""
     result = gpucnn("train", "--dataset", folder, "--device", "cpu", "--epochs", 1, "--batch-size", 50, "--lr", "1e38", "--output", "run")
-    assert "the test loss became nan after step 1 (epoch 1): lower the learning rate" in result.sentence
+    assert "the validation loss became nan after step 1: lower the learning rate" in result.sentence
     assert not Path("run").exists()
 
 

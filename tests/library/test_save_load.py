@@ -190,7 +190,7 @@ def test_another_version_and_a_broken_description_are_refused(saved: tuple[gc.Se
         ("7", "has a broken description"),
         ("[" * 100_000, "has a broken description"),
         ('{"version": 1, "description": []}', "has a broken description"),
-        ('{"version": 1, "description": {}}', "describes a model that this gpucnn cannot make"),
+        ('{"version": 1, "description": {}}', "is a checkpoint of a run and no model"),
     ):
         save_file(tensors, path, {"gpucnn": content})
         refused(path, message)

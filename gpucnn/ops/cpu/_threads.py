@@ -21,8 +21,11 @@ from gpucnn.errors import ShapeError
 
 Array: TypeAlias = npt.NDArray[Any]
 
-SLAB = 1 << 15  # elements: with four float32 buffers of it in use, half a megabyte, a core's second-level cache
-WORTH_A_THREAD = 1 << 18
+SLAB = 1 << 18
+"""Elements of a piece: 1 MB of float32, so that what a few passes over it leave behind is still in the last-level cache, and yet so much
+that a pass takes a tenth of a millisecond. Between two passes a thread must have Python's global lock: with pieces that fit the
+second-level cache (2¹⁵) two threads spent their time handing it to one another, and pooling took four times as long."""
+WORTH_A_THREAD = 1 << 18  # elements touched or multiplied; below it, waking another thread costs more than it saves
 
 
 @functools.cache

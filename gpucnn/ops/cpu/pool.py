@@ -22,15 +22,13 @@ def max_pool2d(x: Array, window: Window, *, out: Array | None = None, indices: A
     shape = (*x.shape[:2], *window.output)
     y = np.empty(shape, x.dtype) if out is None else out
     places = np.empty(shape, np.int32) if indices is None else indices
-    (r, s), (dh, dw), width = window.kernel, window.dilation, window.input[1]
-    number = np.min_scalar_type(r * s - 1)  # taps are counted in as few bytes as will do: they are compared for every pixel
-    offsets = (np.arange(r)[:, None] * (dh * width) + np.arange(s) * dw).astype(np.int32).ravel()
-    rows, columns = (
-        np.arange(count) * stride - begin for count, stride, (begin, _) in zip(window.output, window.stride, window.padding, strict=True)
-    )
+    s, width = window.kernel[1], window.input[1]
+    number = np.min_scalar_type(window.kernel[0] * s - 1)  # taps are counted in as few bytes as will do: they are compared for every pixel
+    offsets = np.array([_offset(r, c, window) for r in range(window.kernel[0]) for c in range(s)], np.int32)
+    rows, columns = _corners(window)
     corners = (rows[:, None] * width + columns).astype(np.int32)
     # Until a tap has won it is the first one inside the image, so that a window of nothing but −inf has a place in the image as well.
-    first = np.add.outer(_first_tap(rows, dh) * s, _first_tap(columns, dw)).astype(number)
+    first = np.add.outer(_first_tap(rows, window.dilation[0]) * s, _first_tap(columns, window.dilation[1])).astype(number)
 
     def best_taps(x: Array, y: Array, winner: Array, nan: bool) -> None:
         y[...] = -np.inf
@@ -40,7 +38,7 @@ def max_pool2d(x: Array, window: Window, *, out: Array | None = None, indices: A
             better = ~(value <= best) & (best == best) if nan else value > best  # where there are NaN: larger, or the first of them
             np.maximum(best, value, out=best)  # NaN stays
             # The last tap that was better is the winner, and taps come in ascending order: no slow masked write is needed.
-            np.maximum(won, np.multiply(better, tap.r * s + tap.s, dtype=number), out=won)
+            np.maximum(won, better.view(np.uint8) * number.type(tap.r * s + tap.s), out=won)
 
     def work(x: Array, y: Array, places: Array) -> None:
         winner = np.empty(y.shape, number)
@@ -57,15 +55,17 @@ def max_pool2d(x: Array, window: Window, *, out: Array | None = None, indices: A
 def max_pool2d_grad(dy: Array, indices: Array, window: Window, *, out: Array | None = None) -> Array:
     """dx: each window's gradient, at the pixel that won it; a pixel that won several windows gets their sum."""
     dx = np.empty((*dy.shape[:2], *window.input), dy.dtype) if out is None else out
-    pixel = np.arange(window.input[0] * window.input[1], dtype=np.int32).reshape(window.input)
+    rows, columns = _corners(window)
+    corners = (rows[:, None] * window.input[1] + columns).astype(np.int32)
     once = _tiles_exactly(window)
     zero = dy.dtype.type(0)
 
     def work(dy: Array, indices: Array, dx: Array) -> None:
+        winner = indices - corners  # the winning tap, as its offset from the window's corner
         if not once:
             dx[...] = 0
         for tap in taps(window):
-            won = indices[:, *tap.into] == pixel[tap.pixels]
+            won = winner[:, *tap.into] == _offset(tap.r, tap.s, window)
             if once:
                 dx[:, *tap.pixels] = np.where(won, dy[:, *tap.into], zero)
             else:
@@ -120,6 +120,19 @@ def window_counts(window: Window, count_include_pad: bool) -> Array:
         sides.append(((reads >= low) & (reads < high)).sum(axis=1))
     counts: Array = np.multiply.outer(sides[0], sides[1])
     return counts
+
+
+def _corners(window: Window) -> tuple[Array, Array]:
+    """Row and column of each window's tap (0, 0), which may lie in the padding."""
+    rows, columns = (
+        np.arange(count) * stride - begin for count, stride, (begin, _) in zip(window.output, window.stride, window.padding, strict=True)
+    )
+    return rows, columns
+
+
+def _offset(r: int, s: int, window: Window) -> int:
+    """How far the pixel under tap (r, s) lies behind that under tap (0, 0), in the flattened plane."""
+    return r * window.dilation[0] * window.input[1] + s * window.dilation[1]
 
 
 def _first_tap(corners: Array, dilation: int) -> Array:
