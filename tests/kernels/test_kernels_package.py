@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gpucnn_kernels
 import numpy as np
 import pytest
+
+import gpucnn_kernels
+from gpucnn.ops.shapes import conv_window, pool_window
 from gpucnn_kernels import activations, conv, dropout, gemm, launch, loss, pool, update
 from gpucnn_kernels.catalogue import CONV_SHAPES, ENTRIES, POOL_SHAPES
-
-from gpucnn.ops.shapes import conv_window, pool_window
 
 HERE = Path(gpucnn_kernels.__file__).parent
 SOURCES = sorted(HERE.glob("*.py"))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+
+from gpucnn.device import simulated
 from gpucnn_kernels import static
 from gpucnn_kernels._numba import cuda, float32, kernel
 from gpucnn_kernels.catalogue import ENTRIES, Entry
-
-from gpucnn.device import simulated
 
 
 def missing() -> str | None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from gpucnn_kernels.catalogue import CONV_SHAPES, POOL_SHAPES, ConvShape, PoolShape
 from kernel_harness import Output, distinct, double, normal
-from tolerances import check
 
 from gpucnn.device import Device, to_numpy
 from gpucnn.ops import cpu
 from gpucnn.ops.shapes import conv_window, pool_window
+from gpucnn_kernels.catalogue import CONV_SHAPES, POOL_SHAPES, ConvShape, PoolShape
+from tolerances import check
 
 pytestmark = pytest.mark.gpu
 IMAGES = 3  # of the batch: the reference is worked out in float64 on the CPU
