@@ -100,7 +100,7 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME",
-            help=f"Random changes to training images: {', '.join(recipes.AUGMENTATIONS)}. [default: shift; none for {SMALL_SET}]",
+            help=f"Random changes to training images: {', '.join(recipes.AUGMENTATIONS)}. [default: shift; affine for {SMALL_SET}]",
         ),
     ] = None,
     device: Device = "auto",

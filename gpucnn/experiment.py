@@ -123,7 +123,7 @@ def _run(model: Sequential, dataset: Dataset, recipe: Recipe, options: Options, 
             epochs=recipe.epochs,
             validation_data=(dataset.test_images, dataset.test_labels),
             callbacks=[watch, Progress(), CSVLog(output / HISTORY), Checkpoint(checkpoint, every)],
-            augment=AUGMENTATIONS[recipe.augment],
+            augment=AUGMENTATIONS[recipe.augment](min(dataset.image_shape[1:])),
             verbose=False,
             resume=checkpoint if resume else None,
         )

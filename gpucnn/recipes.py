@@ -62,12 +62,16 @@ class OpenRecipe:
             self.schedule,
             epochs=self.epochs or (40 if small else 5),
             batch_size=self.batch_size or (32 if small else 128),
-            augment=self.augment or ("none" if small else "shift"),
+            augment=self.augment or ("affine" if small else "shift"),
         )
 
 
 LEARNING_RATES = {"adam": 2e-3, "adamw": 2e-3, "sgd": 0.05}  # at the schedule's peak
-AUGMENTATIONS: dict[str, Augmentation | None] = {"none": None, "shift": Shift(1), "affine": Affine(1.5, 8.0, 0.08)}
+AUGMENTATIONS: dict[str, Callable[[int], Augmentation | None]] = {  # by the shorter side of the images
+    "none": lambda side: None,
+    "shift": lambda side: Shift(max(1, side // 28)),
+    "affine": lambda side: Affine(side / 16, 8.0, 0.08),
+}
 
 
 def recipe(

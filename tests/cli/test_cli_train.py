@@ -90,7 +90,7 @@ def test_output_that_is_no_terminal_gets_plain_lines(digits):
     epoch = r"epoch 1/1  loss \d\.\d{4}  accuracy \d+\.\d\d %  val_loss \d\.\d{4}  val_accuracy \d+\.\d\d %  [\d,]+ images/s"
     assert any(re.fullmatch(epoch, line) for line in lines)
     assert any(line.startswith("recipe    adam, learning rate 0.002 (one-cycle), seed 0") for line in lines)
-    assert any(line == "          1 epoch of 45 steps, batch 32, augmentation none" for line in lines)
+    assert any(line == "          1 epoch of 45 steps, batch 32, augmentation affine" for line in lines)
 
 
 def test_the_last_line_is_what_the_model_reaches(digits):
@@ -124,7 +124,7 @@ def test_options_reach_the_run(gpucnn, folder, options):
     named = dict(zip(options[::2], options[1::2], strict=True))
     assert config["optimizer"] == named.get("--optimizer", "adam")
     assert config["learning_rate"]["schedule"] == named["--schedule"]
-    assert f"augmentation {named.get('--augment', 'none')}" in run.out
+    assert f"augmentation {named.get('--augment', 'affine')}" in run.out
 
 
 # Which data set.
