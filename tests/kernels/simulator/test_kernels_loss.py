@@ -11,17 +11,16 @@ from kernel_harness import Output, double, normal
 from gpucnn.device import Device, to_numpy
 from gpucnn.ops import cpu
 from gpucnn.ops.cuda._arrays import stream
+from gpucnn_kernels import loss as loss_kernels
 from gpucnn_kernels.launch import run
-from gpucnn_kernels.loss import add_rows_kernel
+from gpucnn_kernels.loss import add_rows_kernel, softmax_cross_entropy
 from gpucnn_kernels.reduce import BLOCK_LANES
 from tolerances import check
 
 SIZES = [(1, 1), (3, 10), (2, 37)]
 
 
-def compare(
-    device: Device, name: str, x: Any, targets: Any, magnitude: float, gradient_magnitude: Any, terms: int
-) -> tuple[Any, Any, Any]:
+def compare(device: Device, name: str, x: Any, targets: Any, magnitude: float, gradient_magnitude: Any, terms: int) -> tuple[Any, Any, Any]:
     """Runs the loss `name` and checks its loss within `magnitude`, its gradient within `gradient_magnitude`, its count exactly."""
     out = Output(device, x.shape)
     loss, correct, dx = getattr(device.ops, name)(device.array(x), device.array(targets), out=out.array)
@@ -43,6 +42,56 @@ def test_softmax_cross_entropy(device: Device, n: int, k: int) -> None:
     compare(device, "softmax_cross_entropy", logits, labels, magnitude, 2 / n, 2 * int(np.ceil(spread)) + k + 6)
     rows = cpu.softmax(normal(2, n, k))
     compare(device, "softmax_cross_entropy", logits, rows, magnitude, 2 / n, 2 * int(np.ceil(spread)) + 2 * k + 6)
+
+
+@pytest.mark.parametrize("of_classes", [True, False])
+@pytest.mark.parametrize(("n", "k", "threads"), [(1, 1, 1), (5, 7, 4), (9, 10, 8), (3, 32, 4), (13, 2, 2)])
+def test_one_launch(device: Device, n: int, k: int, threads: int, of_classes: bool) -> None:
+    """Small batches are one block's work: rows over several rounds, and more threads than rows."""
+    logits = 3 * normal(20, n, k)
+    random = np.random.default_rng(21)
+    labels = random.integers(0, k, n).astype(np.int32) if of_classes else random.uniform(0, 1, (n, k)).astype(np.float32)
+    out, loss, correct = Output(device, (n, k)), Output(device, (1,)), Output(device, (1,), "int32")
+    scratch = device.xp.empty(n, "float32"), device.xp.empty(n, "int32")
+    given = device.array(logits)
+    arrays = given, device.array(labels), out.array, loss.array, correct.array
+    softmax_cross_entropy(*arrays, *scratch, stream(given), threads=threads)
+    ref_loss, ref_correct, ref = cpu.softmax_cross_entropy(double(logits), labels if of_classes else double(labels))
+    spread = float(logits.max() - logits.min())
+    weight = 1 if of_classes else float(labels.sum(axis=1).max())
+    terms = 2 * int(np.ceil(spread)) + 2 * k + 6
+    check(loss.result()[0], ref_loss, magnitude=weight * (spread + np.log(k) + 1), terms=terms + n, direction="forward")
+    check(out.result(), ref, magnitude=2 * weight / n, terms=terms, direction="input_grad")
+    assert correct.result()[0] == ref_correct
+
+
+def test_rounds_of_a_full_block(device: Device) -> None:
+    """More rows than fit in shared memory at a time, and more numbers than a thread reads at a time."""
+    logits, labels = normal(22, 300, 32), np.random.default_rng(23).integers(0, 32, 300).astype(np.int32)
+    out, loss, correct = Output(device, logits.shape), Output(device, (1,)), Output(device, (1,), "int32")
+    given = device.array(logits)
+    scratch = device.xp.empty(300, "float32"), device.xp.empty(300, "int32")
+    softmax_cross_entropy(given, device.array(labels), out.array, loss.array, correct.array, *scratch, stream(given), threads=16)
+    ref_loss, ref_correct, ref = cpu.softmax_cross_entropy(double(logits), labels)
+    check(loss.result()[0], ref_loss, magnitude=12, terms=350, direction="forward")
+    check(out.result(), ref, magnitude=2 / 300, terms=60, direction="input_grad")
+    assert correct.result()[0] == ref_correct
+
+
+@pytest.mark.parametrize("of_classes", [True, False])
+def test_one_launch_and_two_agree(device: Device, monkeypatch: pytest.MonkeyPatch, of_classes: bool) -> None:
+    """Which of them runs depends on the sizes alone; ties, NaN, infinities and labels out of range are the same to both."""
+    logits = np.random.default_rng(24).integers(0, 4, (6, 10)).astype(np.float32)
+    logits[1, 3], logits[2, 5], logits[3] = np.nan, -np.inf, -np.inf
+    rows = np.random.default_rng(25).integers(0, 2, (6, 10)).astype(np.float32)
+    labels = np.array([0, 3, 2, 3, 4, 10], np.int32) if of_classes else rows
+    results = []
+    for most in (32, 1):
+        monkeypatch.setattr(loss_kernels, "ONE_BLOCK_CLASSES", most)
+        results.append([to_numpy(part) for part in device.ops.softmax_cross_entropy(device.array(logits), device.array(labels))])
+    np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-5)
+    assert results[0][1] == results[1][1]
+    np.testing.assert_allclose(results[0][2], results[1][2], rtol=1e-5, atol=1e-7)
 
 
 def test_class_numbers_are_rows_with_a_one(device: Device) -> None:

@@ -13,13 +13,21 @@ from kernel_harness import Output, distinct, double, normal
 from gpucnn.device import Device, to_numpy
 from gpucnn.errors import ShapeError
 from gpucnn.ops import cpu
+from gpucnn.ops.cuda._arrays import stream
 from gpucnn.ops.shapes import Window, pool_window
+from gpucnn_kernels import launch, pool
 from tolerances import check
 
 WINDOWS: dict[str, Window] = {
     "one": pool_window((1, 1), 1),
     "plain": pool_window((6, 4), 2),
     "tail": pool_window((7, 5), 2),
+    "tail-row": pool_window((5, 6), 2),
+    "tail-column": pool_window((4, 7), 2),
+    "one-window": pool_window((3, 3), 2),
+    "one-row": pool_window((2, 9), 2),
+    "two-by-two-ceil": pool_window((5, 7), 2, ceil_mode=True),
+    "two-by-two-dilated": pool_window((7, 7), 2, dilation=2),
     "overlap": pool_window((7, 5), 3, 2, 1),
     "primes": pool_window((11, 13), (5, 3), (3, 2), (2, 1)),
     "stride-over-kernel": pool_window((9, 8), 2, 3),
@@ -136,3 +144,31 @@ def test_indices_stay_in_their_plane(device: Device) -> None:
     _, places = device.ops.max_pool2d(device.array(np.concatenate([image, image])), window)
     places = to_numpy(places)
     np.testing.assert_array_equal(places[0], places[1])
+
+
+@pytest.mark.parametrize("size", [(6, 8), (7, 8), (6, 7), (7, 7)])
+@pytest.mark.parametrize("pairs", [False, True])
+def test_two_by_two_is_the_general_kernel_to_the_bit(device: Device, size: tuple[int, int], pairs: bool) -> None:
+    """Both ways to read rows, ties and NaN and zeros of both signs, and indices that no window could have given."""
+    window = pool_window(size, 2)
+    x = np.random.default_rng(10).choice(np.array([np.nan, -np.inf, np.inf, -0.0, 0, 1, 2], np.float32), (2, 3, *size))
+    dy = np.random.default_rng(11).choice(np.array([-0.0, 0, 1.5, -2], np.float32), (2, 3, *window.output))
+    # Where rows are of even length, an array that starts 4 bytes after a multiple of 16 must not be read in pairs.
+    given = device.xp.empty(x.size + 1, "float32")[0 if pairs else 1 :][: x.size].reshape(x.shape)
+    given[...] = device.array(x)
+    dx = device.xp.empty(x.size + 1, "float32")[0 if pairs else 1 :][: x.size].reshape(x.shape)
+    assert pool._pairs(given, window) == pool._pairs(dx, window) == (pairs and size[1] % 2 == 0)
+    y, places = device.xp.empty(dy.shape, "float32"), device.xp.empty(dy.shape, "int32")
+    pool.max_pool2d(given, y, places, window, stream(y))
+    ref_y, ref_places, ref_dx = device.xp.empty_like(y), device.xp.empty_like(places), device.xp.empty(x.shape, "float32")
+    sizes = launch.geometry(window)
+    launch.run_each(pool.max_pool2d_kernel, y.size, stream(y), given.ravel(), ref_y.ravel(), ref_places.ravel(), *sizes)
+    np.testing.assert_array_equal(to_numpy(y).view(np.uint32), to_numpy(ref_y).view(np.uint32))
+    np.testing.assert_array_equal(to_numpy(places), to_numpy(ref_places))
+
+    places.reshape(-1)[:2] = -1  # of no window
+    gradient = device.array(dy)
+    dx[...] = np.nan
+    pool.max_pool2d_grad(gradient, places, dx, window, stream(y))
+    launch.run_each(pool.max_pool2d_grad_kernel, dx.size, stream(y), gradient.ravel(), places.ravel(), ref_dx.ravel(), *sizes)
+    np.testing.assert_array_equal(to_numpy(dx).view(np.uint32), to_numpy(ref_dx).view(np.uint32))

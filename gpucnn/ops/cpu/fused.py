@@ -1,0 +1,30 @@
+"""Operations that a GPU does in one kernel, so that what lies between them never goes to memory; here one after the other.
+
+x (N, C, H, W), weight (K, C/groups, R, S), bias (K); y and indices (N, K, …).
+"""
+
+from __future__ import annotations
+
+from gpucnn.ops.cpu._threads import Array
+from gpucnn.ops.cpu.conv import conv2d
+from gpucnn.ops.cpu.pool import max_pool2d
+from gpucnn.ops.shapes import Window
+
+
+def conv2d_relu_max_pool2d(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    window: Window,
+    pool_window: Window,
+    groups: int = 1,
+    *,
+    out: Array | None = None,
+    indices: Array | None = None,
+) -> tuple[Array, Array]:
+    """(y, indices): the maxima of relu(conv2d(x)), and their int32 places in the convolution's P·Q plane, as `max_pool2d` gives them.
+
+    The convolution's own output is not kept, and the gradient does not need it: a window's maximum is positive just where the output
+    that won it is. So ReLU's gradient may be taken on the pooled values, `relu_grad(dy, y)`, before `max_pool2d_grad`.
+    """
+    return max_pool2d(conv2d(x, weight, bias, window, groups, relu=True), pool_window, out=out, indices=indices)

@@ -1,0 +1,39 @@
+"""Operations in one kernel, so that what lies between them never goes to memory.
+
+x (N, C, H, W), weight (K, C/groups, R, S), bias (K); y and indices (N, K, …).
+"""
+
+from __future__ import annotations
+
+from gpucnn.ops.cuda._arrays import Array, empty, stream
+from gpucnn.ops.cuda.conv import conv2d
+from gpucnn.ops.cuda.pool import max_pool2d
+from gpucnn.ops.shapes import Window
+from gpucnn_kernels import fused as kernels
+
+
+def conv2d_relu_max_pool2d(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    window: Window,
+    pool_window: Window,
+    groups: int = 1,
+    *,
+    out: Array | None = None,
+    indices: Array | None = None,
+) -> tuple[Array, Array]:
+    """(y, indices): the maxima of relu(conv2d(x)), and their int32 places in the convolution's P·Q plane, as `max_pool2d` gives them.
+
+    The convolution's own output is not kept, and the gradient does not need it: a window's maximum is positive just where the output
+    that won it is. So ReLU's gradient may be taken on the pooled values, `relu_grad(dy, y)`, before `max_pool2d_grad`.
+
+    One kernel for up to four channels and 2 × 2 pooling; otherwise a convolution and a pooling.
+    """
+    if not kernels.fits(x.shape[1], window, pool_window, groups):
+        return max_pool2d(conv2d(x, weight, bias, window, groups, relu=True), pool_window, out=out, indices=indices)
+    shape = (x.shape[0], weight.shape[0], *pool_window.output)
+    y = empty(x, shape) if out is None else out
+    places = empty(x, shape, "int32") if indices is None else indices
+    kernels.conv2d_relu_max_pool2d(x, weight, bias, y, places, window, pool_window, stream(x))
+    return y, places

@@ -1,0 +1,251 @@
+"""The direct convolution of few channels against the CPU's in float64: forward, gradient of weight and of bias."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from kernel_harness import Output, double, normal
+
+from gpucnn.device import Device
+from gpucnn.errors import ShapeError
+from gpucnn.ops import cpu
+from gpucnn.ops.cuda._arrays import stream
+from gpucnn.ops.shapes import Window, conv_window
+from gpucnn_kernels import direct
+from tolerances import check
+
+
+class Case:
+    """Images (n, c, *hw), k filters of rs; the rest as the window takes it."""
+
+    def __init__(self, n: int, c: int, hw: tuple[int, int], k: int, rs: tuple[int, int], *, like: int = 0, **window: Any) -> None:
+        self.window: Window = conv_window(hw, rs, **window)
+        self.x = normal(like, n, c, *hw)
+        self.weight = normal(like + 1, k, c, *rs)
+        self.bias = normal(like + 2, k)
+        self.dy = normal(like + 3, n, k, *self.window.output)
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Images, channels, filters."""
+        return self.x.shape[0], self.x.shape[1], self.weight.shape[0]
+
+
+CASES = {
+    "one": lambda: Case(1, 1, (1, 1), 1, (1, 1)),
+    "one-pixel-padded": lambda: Case(2, 2, (1, 1), 3, (3, 3), padding=1),
+    "first-layer": lambda: Case(2, 1, (8, 8), 3, (5, 5), padding="same"),
+    "valid": lambda: Case(1, 1, (9, 9), 8, (3, 3)),
+    "primes": lambda: Case(1, 2, (13, 11), 2, (5, 3), padding=(2, 3), stride=(3, 1)),
+    "same-stride": lambda: Case(2, 3, (7, 9), 3, (3, 3), padding="same", stride=2),
+    "same-even": lambda: Case(1, 2, (6, 8), 9, (3, 2), padding="same", stride=2),
+    "stride-over-kernel": lambda: Case(1, 2, (11, 7), 3, (2, 1), stride=(3, 2)),
+    "dilation": lambda: Case(1, 4, (9, 8), 2, (2, 3), dilation=(3, 2), padding=(1, 2)),
+    "dilation-stride": lambda: Case(1, 1, (10, 9), 6, (3, 2), dilation=2, stride=(2, 3), padding=((1, 2), (0, 1))),
+    "asymmetric": lambda: Case(2, 1, (5, 6), 4, (3, 4), padding=((2, 0), (0, 3)), stride=(2, 3)),
+    "padding-over-kernel": lambda: Case(1, 1, (2, 3), 7, (1, 1), padding=3, stride=2),
+}
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest) -> Case:
+    return CASES[request.param]()
+
+
+def forward(device: Device, case: Case, plan: direct.Plan | None, with_bias: bool = True, relu: bool = False) -> Any:
+    bias = case.bias if with_bias else None
+    out = Output(device, case.dy.shape)
+    x, weight = device.array(case.x), device.array(case.weight)
+    given = None if bias is None else device.array(bias)
+    direct.conv2d_direct(x, weight, given, out.array, case.window, relu, stream(x), plan=plan)
+    wide = None if bias is None else double(bias)
+    ref = cpu.conv2d(double(case.x), double(case.weight), wide, case.window, relu=relu)
+    wide = None if wide is None else np.abs(wide)
+    magnitude = cpu.conv2d(np.abs(double(case.x)), np.abs(double(case.weight)), wide, case.window)
+    got = out.result()
+    check(got, ref, magnitude=magnitude, terms=case.weight[0].size, direction="forward")
+    return got
+
+
+def weight_grad(device: Device, case: Case, plan: direct.GradPlan, with_bias: bool = True) -> None:
+    """Also with NaN in the workspace, and with a margin behind it that must stay as it is."""
+    k = case.sizes[2]
+    dweight, dbias = Output(device, case.weight.shape), Output(device, (k,))
+    workspace = Output(device, (plan.parts * k * (case.weight[0].size + 1),))
+    dy, x = device.array(case.dy), device.array(case.x)
+    given = dbias.array if with_bias else None
+    direct.conv2d_direct_weight_grad(dy, x, dweight.array, given, workspace.array, case.window, stream(x), plan=plan, adders=(8, 2))
+    workspace.result()  # all of it written, nothing beside it
+    wide_dy, wide_x = double(case.dy), double(case.x)
+    terms = case.dy.size // k
+    ref, magnitude = (cpu.conv2d_weight_grad(f(wide_dy), f(wide_x), case.window) for f in (np.asarray, np.abs))
+    check(dweight.result(), ref, magnitude=magnitude, terms=terms, direction="weight_grad")
+    if with_bias:
+        ref, magnitude = cpu.bias_grad(wide_dy), cpu.bias_grad(np.abs(wide_dy))
+        check(dbias.result(), ref, magnitude=magnitude, terms=terms, direction="weight_grad")
+    else:
+        assert np.isnan(dbias.buffer).all()
+
+
+def small_plan(case: Case, threads: int = 16, **changes: int) -> direct.Plan:
+    _, c, k = case.sizes
+    plan = direct.plan_of(c, k, case.window, threads=threads)
+    assert plan is not None
+    return dataclasses.replace(plan, **changes)
+
+
+def small_grad_plan(case: Case, threads: int = 8, blocks: int = 3) -> direct.GradPlan:
+    plan = direct.grad_plan_of(*case.sizes, case.window, threads=threads, blocks=blocks)
+    assert plan is not None
+    return plan
+
+
+@pytest.mark.parametrize(("with_bias", "relu"), [(False, False), (True, True)])
+def test_forward(device: Device, case: Case, with_bias: bool, relu: bool) -> None:
+    forward(device, case, small_plan(case), with_bias, relu)
+
+
+def test_weight_grad(device: Device, case: Case) -> None:
+    weight_grad(device, case, small_grad_plan(case))
+
+
+def test_the_launchers_own_plans(device: Device) -> None:
+    case = Case(1, 1, (6, 6), 5, (3, 3), padding=1)
+    forward(device, case, None)
+    n, c, k = case.sizes
+    dweight, dbias = Output(device, case.weight.shape), Output(device, (k,))
+    workspace = Output(device, (direct.workspace_size(n, c, k, case.window),))
+    dy, x = device.array(case.dy), device.array(case.x)
+    direct.conv2d_direct_weight_grad(dy, x, dweight.array, dbias.array, workspace.array, case.window, stream(x))
+    workspace.result()
+    np.testing.assert_allclose(dweight.result(), cpu.conv2d_weight_grad(double(case.dy), double(case.x), case.window), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(dbias.result(), cpu.bias_grad(double(case.dy)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("threads", [8, 64])
+def test_stretches_and_warps(device: Device, threads: int) -> None:
+    """Stretches that begin in the middle of a row, several warps, and warps with nothing to do, give the same bits."""
+    case = Case(1, 1, (11, 9), 3, (3, 3), padding=1)
+    np.testing.assert_array_equal(forward(device, case, small_plan(case, threads)), forward(device, case, small_plan(case, 16)))
+
+
+def test_two_filters_of_four_at_a_time(device: Device) -> None:
+    case = Case(1, 2, (5, 5), 17, (2, 2))
+    for filters, positions in ((16, 2), (8, 4)):
+        plan = small_plan(case, 8)
+        patch = direct.patch_of(2, case.window, 8 * positions)
+        assert patch is not None
+        forward(device, case, dataclasses.replace(plan, patch=patch, filters=filters, positions=positions))
+
+
+@pytest.mark.parametrize(("blocks", "threads"), [(1, 8), (6, 16), (1000, 8)])
+def test_slices_of_images(device: Device, blocks: int, threads: int) -> None:
+    case = Case(3, 1, (7, 6), 5, (3, 2), padding=1)
+    weight_grad(device, case, small_grad_plan(case, threads, blocks))
+
+
+def test_no_bias_gradient(device: Device) -> None:
+    case = Case(1, 1, (4, 5), 3, (2, 2))
+    weight_grad(device, case, small_grad_plan(case), with_bias=False)
+
+
+def test_an_image_in_several_units(device: Device) -> None:
+    case = Case(2, 1, (7, 6), 2, (2, 2), stride=(1, 2))
+    plan = small_grad_plan(case)
+    patch = direct.patch_of(1, case.window, 8)
+    assert patch is not None
+    weight_grad(device, case, dataclasses.replace(plan, patch=patch, stretch=8, units=2 * 3, slice_units=2))
+
+
+def test_taps_in_groups(device: Device) -> None:
+    """42 taps are more than a thread holds: rows of them go to two groups, of the same size or not."""
+    case = Case(1, 3, (4, 6), 1, (2, 7), padding=1)
+    plan = small_grad_plan(case)
+    assert plan.tap_groups == 2 and plan.group_rows == 3
+    weight_grad(device, case, plan)
+    weight_grad(device, case, dataclasses.replace(plan, group_rows=4))
+
+
+def test_the_same_bits_every_time(device: Device) -> None:
+    case = Case(2, 1, (5, 4), 2, (3, 2))
+    plan, results = small_grad_plan(case), []
+    for _ in range(2):
+        dweight = Output(device, case.weight.shape)
+        workspace = device.xp.empty(plan.parts * 2 * 7, "float32")
+        dy, x = device.array(case.dy), device.array(case.x)
+        direct.conv2d_direct_weight_grad(dy, x, dweight.array, None, workspace, case.window, stream(x), plan=plan, adders=(8, 2))
+        results.append(dweight.result())
+    np.testing.assert_array_equal(*results)
+
+
+def test_nan_and_infinity(device: Device) -> None:
+    case = Case(1, 1, (6, 6), 2, (3, 3), padding=1)
+    case.x[0, 0, 1, 1], case.x[0, 0, 5, 5] = np.nan, np.inf
+    out = Output(device, case.dy.shape)
+    x = device.array(case.x)
+    arrays = x, device.array(case.weight), device.array(case.bias), out.array
+    direct.conv2d_direct(*arrays, case.window, True, stream(x), plan=small_plan(case))
+    with np.errstate(invalid="ignore"):
+        ref = cpu.conv2d(case.x, case.weight, case.bias, case.window, relu=True)
+    got = out.result(nan=True)
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(ref))
+    np.testing.assert_array_equal(np.isinf(got), np.isinf(ref))
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
+    side = st.tuples(st.integers(0, 2), st.integers(0, 2))
+    padding = draw(st.one_of(st.just("same"), st.just("valid"), st.tuples(side, side)))
+    hw, rs, stride, dilation = draw(st.tuples(st.integers(1, 9), st.integers(1, 9))), draw(pairs), draw(pairs), draw(pairs)
+    n, c, k = draw(st.integers(1, 2)), draw(st.integers(1, 4)), draw(st.integers(1, 5))
+    try:
+        return Case(n, c, hw, k, rs, padding=padding, stride=stride, dilation=dilation)
+    except ShapeError:  # the kernel does not fit
+        return Case(n, c, hw, k, (1, 1), padding=padding, stride=stride)
+
+
+@settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cases())
+def test_any_legal_window(device: Device, case: Case) -> None:
+    forward(device, case, small_plan(case), relu=True)
+    weight_grad(device, case, small_grad_plan(case, blocks=2))
+
+
+def test_what_fits() -> None:
+    assert direct.fits(1, conv_window((28, 28), (5, 5), padding="same"))
+    assert direct.fits(3, conv_window((224, 224), (7, 7), 2, 3))
+    assert not direct.fits(5, conv_window((28, 28), (5, 5)))
+    assert not direct.fits(4, conv_window((28, 28), (5, 5)), groups=2)
+    assert not direct.fits(1, conv_window((28, 28), (12, 12)))
+    assert not direct.fits(1, conv_window((40, 40), (1, 29)))
+    assert not direct.fits(4, conv_window((8, 5000), (3, 3)))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [5, 13, 28, 32, 224])
+@pytest.mark.parametrize(("stride", "side"), [(1, 1), (2, 1), (1, 2)])
+def test_neighbours_lie_in_neighbouring_banks(channels: int, size: int, stride: int, side: int) -> None:
+    """Whatever the tap: a warp's positions are in 32 different banks, across the ends of rows as well."""
+    window = conv_window((size, size), (3, 3), stride, 1)
+    plan = direct.plan_of(channels, 16, window, side)
+    assert plan is not None and plan.shared <= 12288 and plan.start % 4 == 0
+    places = np.arange(32)
+    words = places // plan.patch.across * plan.patch.pitch + places % plan.patch.across
+    assert len(set(words % 32)) == 32
+
+
+def test_what_is_refused() -> None:
+    window = conv_window((4, 4), (3, 3))
+    x, weight, y = (np.zeros(shape, np.float32) for shape in ((1, 1, 4, 4), (2, 1, 3, 3), (1, 2, 2, 2)))
+    with pytest.raises(ValueError, match="weight has shape"):
+        direct.conv2d_direct(x, weight[:, :, :2], None, y, window)
+    with pytest.raises(ValueError, match="for up to 4 channels"):
+        direct.conv2d_direct(np.zeros((1, 5, 4, 4), np.float32), np.zeros((2, 5, 3, 3), np.float32), None, y, window)
+    with pytest.raises(ValueError, match="workspace holds 3 numbers, and"):
+        direct.conv2d_direct_weight_grad(y, x, weight, None, np.zeros(3, np.float32), window)
