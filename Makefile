@@ -1,5 +1,6 @@
 # make train   makes .venv, installs gpucnn with its extras, trains on what data there is, and ends with the test accuracy
 # make test    makes .venv, installs what the tests need, and runs all of them
+# make slow    the engine compiled in every variant for every chip: some twenty minutes
 # make lint    ruff and mypy
 # make clean   removes .venv and all caches; runs/ stays
 #
@@ -10,7 +11,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: train test lint clean
+.PHONY: train test slow lint clean
 .DEFAULT_GOAL := test
 
 train: $(VENV)/.installed
@@ -20,10 +21,14 @@ test: $(VENV)/.installed-dev
 	@echo "── kernels under Numba's CUDA simulator"
 	NUMBA_ENABLE_CUDASIM=1 $(BIN)/python -m pytest -q -n auto tests/kernels/simulator
 	@echo "── everything else: library, data, command line, kernels through the compiler (and on a GPU, where there is one)"
-	$(BIN)/python -m pytest -q -n auto --ignore=tests/kernels/simulator
+	$(BIN)/python -m pytest -q -n auto -m "not slow" --ignore=tests/kernels/simulator
+
+slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -q -n auto -m slow
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 $(BIN)/python:

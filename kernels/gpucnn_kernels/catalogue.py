@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gpucnn_kernels import activations, conv, dropout, gemm, loss, pool, update
+from gpucnn_kernels import activations, conv, dropout, gemm, implicit_gemm, loss, pool, product, update
 from gpucnn_kernels._numba import float32, int32, types, uint32
+from gpucnn_kernels.engine import tile_kernel
 from gpucnn_kernels.launch import THREADS
+from gpucnn_kernels.operands import IMAGES, MATRIX, PIXELS, TAPS, gradients, matrix
 from gpucnn_kernels.reduce import BLOCK_LANES, LANES
+from gpucnn_kernels.select import TILES
+from gpucnn_kernels.tiles import Operand, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,7 @@ class Entry:
     signature: tuple[Any, ...]
     threads_per_block: int = THREADS
     max_registers: int = 40
+    blocks_per_sm: int | None = None  # launch bounds: the compiler leaves registers for so many blocks
     shapes: tuple[ConvShape, ...] | tuple[PoolShape, ...] = ()
 
 
@@ -122,4 +127,45 @@ ENTRIES = (
     Entry("sgd", update.sgd_kernel, (_F, _F, _F, float32, float32, int32, float32, int32)),
     Entry("adam", update.adam_kernel, (_F, _F, _F, _F, *(float32,) * 9)),
     Entry("dropout", dropout.dropout_kernel, (_F, _F, uint32, float32, uint32, uint32, uint32, uint32)),
+)
+
+
+def _numbers(unsigned: int, signed: int = 0, more: int = 0) -> Any:
+    return types.Tuple((uint32,) * unsigned + (int32,) * signed + (uint32,) * more)
+
+
+# What the launchers hand over with each operand and store, in the order in which operands.py takes it apart.
+_MATRIX = _numbers(5)
+_ARGUMENTS = {
+    "pixels": types.Tuple((_numbers(9, 4), _numbers(6, 2, 4))),
+    "taps": types.Tuple((_numbers(8, 4, 2), _numbers(8, 2, 2))),
+    "gradients": _numbers(6),
+    "matrix": _MATRIX,
+}
+
+
+def _engine(name: str, a: Operand, b: Operand, store: Store, tiles: tuple[str, ...] = tuple(TILES)) -> list[Entry]:
+    put = _numbers(13) if store is IMAGES else types.Tuple(())
+    entries = []
+    for variant in tiles:
+        tile = TILES[variant]
+        arguments = (_ARGUMENTS[operand.name.split()[0]] for operand in (a, b))
+        signature = (_F, _F, _F, _F, _numbers(7), _numbers(3), *arguments, put)
+        limit = 65536 // tile.threads // tile.blocks_per_sm
+        entries.append(
+            Entry(f"{name}-{variant}", tile_kernel(tile, a, b, store), signature, tile.threads, min(limit, 255), tile.blocks_per_sm)
+        )
+    return entries
+
+
+ENGINE_ENTRIES = (
+    *_engine("conv2d", PIXELS, matrix("rows", 4), IMAGES),  # and conv2d_input_grad
+    *_engine("conv2d_weight_grad", gradients(4), TAPS, MATRIX),
+    *_engine("conv2d_weight_grad_odd", gradients(1), TAPS, MATRIX),
+    *_engine("dense", matrix("depths", 4), matrix("depths", 4), MATRIX),
+    *_engine("dense_input_grad", matrix("depths", 4), matrix("rows", 4), MATRIX),
+    *_engine("dense_weight_grad", matrix("rows", 4), matrix("rows", 4), MATRIX),
+    *_engine("dense_odd", matrix("depths", 1), matrix("depths", 1), MATRIX),
+    Entry("pack", implicit_gemm.pack_kernel, (_F, _F, *(uint32,) * 14)),
+    Entry("sum_slices", product.sum_slices_kernel, (_F, _F, _F, *(uint32,) * 4)),
 )

@@ -100,9 +100,7 @@ def conv2d_input_grad_kernel(dy, weight, dx, C, K, groups, H, W, R, S, stride_h,
 
 
 @kernel
-def conv2d_weight_grad_kernel(
-    dy, x, dweight, N, C, K, groups, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q
-):
+def conv2d_weight_grad_kernel(dy, x, dweight, N, C, K, groups, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q):
     sums = cuda.shared.array(LANES, float32)
     i = uint32(cuda.blockIdx.x)
     lane = int32(cuda.threadIdx.x)
@@ -152,7 +150,7 @@ def conv2d(
         n * k * window.output[0] * window.output[1],
         stream,
         floats(x, "x", (n, c, *window.input)),
-        floats(weight, "weight", _weight_shape(k, c, window, groups)),
+        floats(weight, "weight", weight_shape(k, c, window, groups)),
         floats(weight, "weight") if bias is None else floats(bias, "bias", (k,)),  # never read without a bias: keeps one signature
         floats(y, "y", (n, k, *window.output)),
         np.int32(c),
@@ -172,7 +170,7 @@ def conv2d_input_grad(dy: Array, weight: Array, dx: Array, window: Window, group
         n * c * window.input[0] * window.input[1],
         stream,
         floats(dy, "dy", (n, k, *window.output)),
-        floats(weight, "weight", _weight_shape(k, c, window, groups)),
+        floats(weight, "weight", weight_shape(k, c, window, groups)),
         floats(dx, "dx", (n, c, *window.input)),
         np.int32(c),
         np.int32(k),
@@ -184,7 +182,7 @@ def conv2d_input_grad(dy: Array, weight: Array, dx: Array, window: Window, group
 def conv2d_weight_grad(dy: Array, x: Array, dweight: Array, window: Window, groups: int = 1, stream: Stream = 0) -> None:
     """Writes the gradient of `conv2d` with respect to weight to dweight (K, C/groups, R, S)."""
     (n, k), c = dy.shape[:2], x.shape[1]
-    shape = _weight_shape(k, c, window, groups)
+    shape = weight_shape(k, c, window, groups)
     run(
         conv2d_weight_grad_kernel,
         shape[0] * shape[1] * shape[2] * shape[3],
@@ -207,12 +205,10 @@ def bias_grad(dy: Array, dbias: Array, stream: Stream = 0) -> None:
     plane = 1
     for side in dy.shape[2:]:
         plane *= int(side)
-    run(
-        bias_grad_kernel, k, BLOCK_LANES, stream, floats(dy, "dy"), floats(dbias, "dbias", (k,)), np.int32(n), np.int32(k), np.int32(plane)
-    )
+    run(bias_grad_kernel, k, BLOCK_LANES, stream, floats(dy, "dy"), floats(dbias, "dbias", (k,)), np.int32(n), np.int32(k), np.int32(plane))
 
 
-def _weight_shape(k: int, c: int, window: Window, groups: int) -> tuple[int, int, int, int]:
+def weight_shape(k: int, c: int, window: Window, groups: int) -> tuple[int, int, int, int]:
     if groups < 1 or c % groups or k % groups:
         raise ValueError(f"groups must divide the channels: {c} input channels, {k} output channels, groups {groups}")
     return k, c // groups, *window.kernel

@@ -39,6 +39,7 @@ class Window(Protocol):
     def output(self) -> Pair: ...  # P, Q
     @property
     def same(self) -> bool: ...  # padding that averages never count
+    def __hash__(self) -> int: ...  # what a shape needs is worked out once and kept
 
 
 def flat(array: Array, name: str, dtype: str, shape: tuple[int, ...] | None = None) -> Array:
@@ -71,6 +72,16 @@ def floats(array: Array, name: str, shape: tuple[int, ...] | None = None) -> Arr
 def ints(array: Array, name: str, shape: tuple[int, ...] | None = None) -> Array:
     """`flat` for int32."""
     return flat(array, name, "int32", shape)
+
+
+def aligned(array: Array) -> bool:
+    """Whether the array begins at a multiple of 16 bytes, where four numbers can be read at a time."""
+    if hasattr(array, "data_ptr"):  # PyTorch
+        return int(array.data_ptr()) % 16 == 0
+    if hasattr(array, "__cuda_array_interface__"):
+        pointer = getattr(array.data, "ptr", None)  # CuPy: its interface takes microseconds to make
+        return int(array.__cuda_array_interface__["data"][0] if pointer is None else pointer) % 16 == 0
+    return int(array.ctypes.data) % 16 == 0
 
 
 def run(kernel: Any, blocks: int, threads: int, stream: Stream, *arguments: Any) -> None:

@@ -17,6 +17,7 @@ steps that a launch takes. Neither needs a GPU nor a driver, only the compilers 
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import re
 import sys
@@ -27,7 +28,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from gpucnn_kernels._numba import SIMULATED, cuda
-from gpucnn_kernels.catalogue import ENTRIES, Entry
+from gpucnn_kernels.catalogue import ENGINE_ENTRIES, ENTRIES, Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +84,7 @@ def compile_kernel(entry: Entry, arch: str) -> Report:
         raise ValueError(f"unknown chip {arch!r}: the chips are {', '.join(CHIPS)}")
     linker = _linker()
     chip = CHIPS[arch]
-    with _as_if_present(chip):
-        code, _ = cuda.compile(
-            entry.kernel.py_func, entry.signature, device=False, abi="numba", cc=chip.capability, output="ltoir"
-        )
+    code = _intermediate(entry, arch)
     log = _link(linker, code, entry.name, f"-arch={arch}", "-lto", "-verbose")
     ptx = _link(linker, code, entry.name, f"-arch={arch}", "-lto", "-ptx")
     registers = _number(r"Used (\d+) registers", log)
@@ -102,6 +100,11 @@ def compile_kernel(entry: Entry, arch: str) -> Report:
         float64=len(re.findall(r"\.f64\b", ptx)),
         occupancy=occupancy(chip, entry.threads_per_block, registers, shared),
     )
+
+
+def machine_code(entry: Entry, arch: str) -> bytes:
+    """A kernel of the catalogue as a cubin, the file that a chip runs; sass.py takes it apart."""
+    return bytes(_link(_linker(), _intermediate(entry, arch), entry.name, f"-arch={arch}", "-lto", "-cubin"))
 
 
 def occupancy(chip: Chip, threads: int, registers: int, shared: int) -> float:
@@ -129,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kernel", default="", metavar="TEXT", help="only kernels with this in their names")
     options = parser.parse_args(arguments)
     archs = options.arch or ["sm_90"]
-    entries = [entry for entry in ENTRIES if options.kernel in entry.name]
+    entries = [entry for entry in (*ENTRIES, *ENGINE_ENTRIES) if options.kernel in entry.name]
     unknown = [arch for arch in archs if arch not in CHIPS]
     if unknown:
         parser.error(f"unknown chip {unknown[0]!r}: the chips are {', '.join(CHIPS)}")
@@ -180,12 +183,35 @@ def _linker() -> Any:
     return nvjitlink
 
 
-def _link(linker: Any, code: bytes, name: str, *options: str) -> str:
-    """What nvJitLink says of the kernel; with -ptx, the kernel as PTX."""
-    handle = linker.create(len(options), list(options))
+@functools.lru_cache(maxsize=4)
+def _intermediate(entry: Entry, arch: str) -> bytes:
+    """The kernel as link-time intermediate code."""
+    chip = CHIPS[arch]
+    bounds = None if entry.blocks_per_sm is None else (entry.threads_per_block, entry.blocks_per_sm)
+    with _as_if_present(chip):
+        code, _ = cuda.compile(
+            entry.kernel.py_func,
+            entry.signature,
+            device=False,
+            abi="numba",
+            cc=chip.capability,
+            output="ltoir",
+            launch_bounds=bounds,
+        )
+    return bytes(code)
+
+
+def _link(linker: Any, code: bytes, name: str, *options: str) -> Any:
+    """What nvJitLink says of the kernel; with -ptx, the kernel as PTX, with -cubin, as machine code (bytes)."""
+    flags = [option for option in options if option != "-cubin"]
+    handle = linker.create(len(flags), flags)
     try:
         linker.add_data(handle, linker.InputType.LTOIR, code, len(code), name)
         linker.complete(handle)
+        if "-cubin" in options:
+            binary = bytearray(linker.get_linked_cubin_size(handle))
+            linker.get_linked_cubin(handle, binary)
+            return bytes(binary)
         if "-ptx" in options:
             text = bytearray(linker.get_linked_ptx_size(handle))
             linker.get_linked_ptx(handle, text)

@@ -89,9 +89,7 @@ REFUSED: list[tuple[Callable[[], None], type[Exception], str]] = [
         "indices is int64, and the kernel takes int32",
     ),
     (
-        lambda: loss.softmax_cross_entropy(
-            zeros(2, 3), zeros(2, dtype=np.int64), zeros(2, 3), zeros(1), zeros(1), zeros(2), zeros(2)
-        ),
+        lambda: loss.softmax_cross_entropy(zeros(2, 3), zeros(2, dtype=np.int64), zeros(2, 3), zeros(1), zeros(1), zeros(2), zeros(2)),
         TypeError,
         "labels is int64",
     ),

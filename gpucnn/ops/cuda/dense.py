@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
-from gpucnn.ops.cuda._arrays import Array, empty, stream
+from gpucnn.ops.cuda._arrays import Array, empty, stream, workspace
 from gpucnn_kernels import gemm as kernels
+from gpucnn_kernels import select, tiled_gemm
 
 
 def dense(x: Array, weight: Array, bias: Array | None = None, *, relu: bool = False, out: Array | None = None) -> Array:
     """y = x·weightᵀ + bias, then max(y, 0) where `relu`."""
     y = empty(x, (x.shape[0], weight.shape[0])) if out is None else out
-    kernels.dense(x, weight, bias, y, relu, stream(x))
+    sizes = (x.shape[0], weight.shape[0], x.shape[1])
+    choice = select.choose("dense", *sizes)
+    if choice.tile is None:
+        kernels.dense(x, weight, bias, y, relu, stream(x))
+    else:
+        space = workspace(x, tiled_gemm.workspace_size(sizes, choice.tile, choice.slices))
+        tiled_gemm.dense(x, weight, bias, y, space, relu, stream(x), tile=choice.tile, slices=choice.slices)
     return y
 
 
 def dense_input_grad(dy: Array, weight: Array, *, out: Array | None = None) -> Array:
     """dx (N, C) = dy·weight."""
     dx = empty(dy, (dy.shape[0], weight.shape[1])) if out is None else out
-    kernels.dense_input_grad(dy, weight, dx, stream(dy))
+    sizes = (dy.shape[0], weight.shape[1], dy.shape[1])
+    choice = select.choose("dense_input_grad", *sizes)
+    if choice.tile is None:
+        kernels.dense_input_grad(dy, weight, dx, stream(dy))
+    else:
+        space = workspace(dy, tiled_gemm.workspace_size(sizes, choice.tile, choice.slices))
+        tiled_gemm.dense_input_grad(dy, weight, dx, space, stream(dy), tile=choice.tile, slices=choice.slices)
     return dx
 
 
 def dense_weight_grad(dy: Array, x: Array, *, out: Array | None = None) -> Array:
     """dweight (K, C) = dyᵀ·x."""
     dweight = empty(dy, (dy.shape[1], x.shape[1])) if out is None else out
-    kernels.dense_weight_grad(dy, x, dweight, stream(dy))
+    sizes = (dy.shape[1], x.shape[1], dy.shape[0])
+    choice = select.choose("dense_weight_grad", *sizes)
+    if choice.tile is None:
+        kernels.dense_weight_grad(dy, x, dweight, stream(dy))
+    else:
+        space = workspace(dy, tiled_gemm.workspace_size(sizes, choice.tile, choice.slices))
+        tiled_gemm.dense_weight_grad(dy, x, dweight, space, stream(dy), tile=choice.tile, slices=choice.slices)
     return dweight

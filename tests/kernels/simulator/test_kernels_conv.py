@@ -132,9 +132,7 @@ def test_bias_grad(device: Device, shape: tuple[int, ...]) -> None:
     out = Output(device, (shape[1],))
     device.ops.bias_grad(device.array(dy), out=out.array)
     terms = dy.size // shape[1]
-    check(
-        out.result(), cpu.bias_grad(double(dy)), magnitude=cpu.bias_grad(np.abs(double(dy))), terms=terms, direction="weight_grad"
-    )
+    check(out.result(), cpu.bias_grad(double(dy)), magnitude=cpu.bias_grad(np.abs(double(dy))), terms=terms, direction="weight_grad")
 
 
 def test_relu_keeps_nan_and_infinity(device: Device) -> None:

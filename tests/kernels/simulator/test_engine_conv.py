@@ -1,0 +1,159 @@
+"""Convolutions on the engine, all directions, against the CPU's in float64. The tiles are the smallest there are, so that small arrays
+are ragged over several: a block is four threads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from kernel_harness import Output, double, normal
+
+from gpucnn.device import Device
+from gpucnn.errors import ShapeError
+from gpucnn.ops import cpu
+from gpucnn.ops.shapes import Window, conv_window
+from gpucnn_kernels import implicit_gemm
+from gpucnn_kernels.tiles import Tile
+from tolerances import check
+
+SMALL = Tile(8, 8, 8, 4, 4)
+WIDE = Tile(16, 8, 8, 8, 4)
+
+
+class Case:
+    """Images (n, c, *hw), k filters of rs; the rest as the window takes it."""
+
+    def __init__(
+        self, n: int, c: int, hw: tuple[int, int], k: int, rs: tuple[int, int], groups: int = 1, tile: Tile = SMALL, slices: int = 1,
+        **window: Any,
+    ) -> None:  # fmt: skip
+        self.window: Window = conv_window(hw, rs, **window)
+        self.groups, self.tile, self.slices = groups, tile, slices
+        self.x = normal(0, n, c, *hw)
+        self.weight = normal(1, k, c // groups, *rs)
+        self.bias = normal(2, k)
+        self.dy = normal(3, n, k, *self.window.output)
+        self.sizes = (n, c, k, self.window, groups, tile)
+
+
+CASES = {
+    "one": lambda: Case(1, 1, (1, 1), 1, (1, 1)),
+    "ragged": lambda: Case(1, 3, (5, 3), 9, (3, 2), padding=1),
+    "whole-quads": lambda: Case(2, 4, (4, 4), 4, (2, 2), padding=((0, 1), (1, 0)), tile=WIDE, slices=3),
+    "primes": lambda: Case(1, 1, (7, 5), 1, (3, 2), padding=(1, 2), stride=(3, 1), slices=2),
+    "one-pixel-padded": lambda: Case(3, 2, (1, 1), 2, (3, 3), padding=1),
+    "same-stride": lambda: Case(1, 1, (6, 8), 2, (3, 2), padding="same", stride=2),
+    "stride-over-kernel": lambda: Case(1, 2, (7, 5), 3, (2, 1), stride=(3, 2)),
+    "groups": lambda: Case(2, 4, (3, 3), 6, (2, 1), 2, slices=2),
+    "depthwise": lambda: Case(1, 3, (3, 4), 3, (3, 2), 3, padding="same"),
+    "dilation": lambda: Case(1, 1, (9, 8), 2, (2, 3), dilation=(3, 2), padding=(1, 2)),
+    "dilation-stride": lambda: Case(1, 1, (10, 9), 2, (3, 2), dilation=2, stride=(2, 3), padding=((1, 2), (0, 1))),
+    "dilation-twice-stride": lambda: Case(1, 1, (9, 9), 1, (3, 3), dilation=(4, 3), stride=(2, 2), padding=2),
+    "asymmetric": lambda: Case(1, 1, (5, 6), 1, (3, 4), padding=((2, 0), (0, 3)), stride=(2, 3)),
+    "padding-over-kernel": lambda: Case(1, 1, (2, 3), 2, (1, 1), padding=3, stride=2),
+    "many-channels": lambda: Case(1, 11, (2, 2), 10, (1, 1)),
+}
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest) -> Case:
+    return CASES[request.param]()
+
+
+@pytest.mark.parametrize(("with_bias", "relu"), [(False, False), (True, True)])
+def test_forward(device: Device, case: Case, with_bias: bool, relu: bool) -> None:
+    forward(device, case, with_bias, relu)
+
+
+def test_input_grad(device: Device, case: Case) -> None:
+    input_grad(device, case)
+
+
+def test_weight_grad(device: Device, case: Case) -> None:
+    weight_grad(device, case)
+
+
+def space(device: Device, elements: int) -> Any:
+    return device.xp.full(elements, np.nan, "float32")
+
+
+def forward(device: Device, case: Case, with_bias: bool, relu: bool) -> None:
+    out = Output(device, (case.x.shape[0], case.weight.shape[0], *case.window.output))
+    workspace = space(device, implicit_gemm.conv2d_workspace(*case.sizes))
+    x, weight, bias = device.array(case.x), device.array(case.weight), device.array(case.bias) if with_bias else None
+    implicit_gemm.conv2d(x, weight, bias, out.array, workspace, case.window, case.groups, relu, tile=case.tile)
+    wide = double(case.bias) if with_bias else None
+    ref = cpu.conv2d(double(case.x), double(case.weight), wide, case.window, case.groups, relu=relu)
+    wide = None if wide is None else np.abs(wide)
+    magnitude = cpu.conv2d(np.abs(double(case.x)), np.abs(double(case.weight)), wide, case.window, case.groups)
+    check(out.result(), ref, magnitude=magnitude, terms=case.weight[0].size, direction="forward")
+
+
+def input_grad(device: Device, case: Case) -> None:
+    out = Output(device, case.x.shape)
+    workspace = space(device, implicit_gemm.conv2d_input_grad_workspace(*case.sizes))
+    arrays = device.array(case.dy), device.array(case.weight)
+    implicit_gemm.conv2d_input_grad(*arrays, out.array, workspace, case.window, case.groups, tile=case.tile)
+    dy, weight = double(case.dy), double(case.weight)
+    ref = cpu.conv2d_input_grad(dy, weight, case.window, case.groups)
+    magnitude = cpu.conv2d_input_grad(np.abs(dy), np.abs(weight), case.window, case.groups)
+    terms = case.weight.size // case.weight.shape[1] // case.groups
+    check(out.result(), ref, magnitude=magnitude, terms=terms, direction="input_grad")
+
+
+def weight_grad(device: Device, case: Case) -> Any:
+    out = Output(device, case.weight.shape)
+    workspace = space(device, implicit_gemm.conv2d_weight_grad_workspace(*case.sizes, case.slices))
+    arrays = device.array(case.dy), device.array(case.x)
+    implicit_gemm.conv2d_weight_grad(*arrays, out.array, workspace, case.window, case.groups, tile=case.tile, slices=case.slices)
+    dy, x = double(case.dy), double(case.x)
+    ref = cpu.conv2d_weight_grad(dy, x, case.window, case.groups)
+    magnitude = cpu.conv2d_weight_grad(np.abs(dy), np.abs(x), case.window, case.groups)
+    check(out.result(), ref, magnitude=magnitude, terms=case.dy.size // case.dy.shape[1], direction="weight_grad")
+    return out.result()
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    groups = draw(st.integers(1, 2))
+    c, k = groups * draw(st.integers(1, 2)), groups * draw(st.integers(1, 3))
+    pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
+    side = st.tuples(st.integers(0, 2), st.integers(0, 2))
+    padding = draw(st.one_of(st.just("same"), st.just("valid"), st.tuples(side, side)))
+    hw, rs, stride, dilation = draw(st.tuples(st.integers(1, 5), st.integers(1, 5))), draw(pairs), draw(pairs), draw(pairs)
+    slices = draw(st.integers(1, 3))
+    try:
+        return Case(draw(st.integers(1, 2)), c, hw, k, rs, groups, slices=slices, padding=padding, stride=stride, dilation=dilation)
+    except ShapeError:  # the kernel does not fit
+        return Case(1, c, hw, k, (1, 1), groups, slices=slices, padding=padding, stride=stride)
+
+
+@settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cases())
+def test_any_legal_shape(device: Device, case: Case) -> None:
+    forward(device, case, with_bias=True, relu=False)
+    input_grad(device, case)
+    weight_grad(device, case)
+
+
+def test_the_same_bits_every_time(device: Device) -> None:
+    case = Case(2, 1, (5, 5), 2, (2, 2), slices=3)
+    assert weight_grad(device, case).tobytes() == weight_grad(device, case).tobytes()
+
+
+def test_misaligned_arrays_are_read_and_written_one_by_one(device: Device) -> None:
+    case = CASES["whole-quads"]()
+    y = device.xp.empty(case.dy.size + 1, "float32")[1:].reshape(case.dy.shape)
+    workspace = space(device, implicit_gemm.conv2d_workspace(*case.sizes))
+    implicit_gemm.conv2d(device.array(case.x), device.array(case.weight), None, y, workspace, case.window, tile=case.tile)
+    ref = cpu.conv2d(case.x, case.weight, None, case.window)
+    np.testing.assert_allclose(y.get() if hasattr(y, "get") else y, ref, rtol=1e-4, atol=1e-4)
+
+
+def test_a_workspace_too_small_is_refused(device: Device) -> None:
+    case = CASES["one"]()
+    with pytest.raises(ValueError, match="the workspace has 1 elements, and 64 are needed"):
+        implicit_gemm.conv2d(case.x, case.weight, None, case.dy, space(device, 1), case.window, tile=case.tile)

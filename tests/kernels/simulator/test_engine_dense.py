@@ -1,0 +1,132 @@
+"""The dense layer's products on the engine: ragged in every direction, cut into slices, read by fours and one by one; and the choice of
+variants."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from kernel_harness import Output, double, normal
+
+from gpucnn.device import Device
+from gpucnn.ops import cpu
+from gpucnn.ops.shapes import conv_window
+from gpucnn_kernels import implicit_gemm, select, tiled_gemm
+from gpucnn_kernels.tiles import Tile
+from tolerances import check
+
+SMALL = Tile(8, 8, 8, 4, 4)
+FLAT = Tile(8, 16, 16, 4, 8)
+SIZES = [  # N, C, K, slices
+    (1, 1, 1, 1, SMALL),
+    (3, 5, 2, 1, SMALL),
+    (8, 8, 8, 1, SMALL),
+    (4, 20, 12, 2, SMALL),
+    (9, 17, 10, 3, SMALL),
+    (2, 1, 19, 1, FLAT),
+    (12, 40, 4, 2, FLAT),
+]
+
+
+@pytest.mark.parametrize(("n", "c", "k", "slices", "tile"), SIZES)
+@pytest.mark.parametrize(("with_bias", "relu"), [(False, False), (True, True)])
+def test_forward(device: Device, n: int, c: int, k: int, slices: int, tile: Tile, with_bias: bool, relu: bool) -> None:
+    x, weight, bias = normal(0, n, c), normal(1, k, c), normal(2, k) if with_bias else None
+    out = Output(device, (n, k))
+    space = device.xp.full(tiled_gemm.workspace_size((n, k, c), tile, slices), np.nan, "float32")
+    given = None if bias is None else device.array(bias)
+    tiled_gemm.dense(device.array(x), device.array(weight), given, out.array, space, relu, tile=tile, slices=slices)
+    ref = cpu.dense(double(x), double(weight), None if bias is None else double(bias), relu=relu)
+    magnitude = cpu.dense(np.abs(double(x)), np.abs(double(weight)), None if bias is None else np.abs(double(bias)))
+    check(out.result(), ref, magnitude=magnitude, terms=c, direction="forward")
+
+
+@pytest.mark.parametrize(("n", "c", "k", "slices", "tile"), SIZES)
+def test_gradients(device: Device, n: int, c: int, k: int, slices: int, tile: Tile) -> None:
+    x, weight, dy = normal(0, n, c), normal(1, k, c), normal(3, n, k)
+    out = Output(device, (n, c))
+    space = device.xp.full(tiled_gemm.workspace_size((n, c, k), tile, slices), np.nan, "float32")
+    tiled_gemm.dense_input_grad(device.array(dy), device.array(weight), out.array, space, tile=tile, slices=slices)
+    ref, magnitude = double(dy) @ double(weight), np.abs(double(dy)) @ np.abs(double(weight))
+    check(out.result(), ref, magnitude=magnitude, terms=k, direction="input_grad")
+    out = Output(device, (k, c))
+    space = device.xp.full(tiled_gemm.workspace_size((k, c, n), tile, slices), np.nan, "float32")
+    tiled_gemm.dense_weight_grad(device.array(dy), device.array(x), out.array, space, tile=tile, slices=slices)
+    ref, magnitude = double(dy).T @ double(x), np.abs(double(dy)).T @ np.abs(double(x))
+    check(out.result(), ref, magnitude=magnitude, terms=n, direction="weight_grad")
+
+
+def test_misaligned_arrays_are_read_one_by_one(device: Device) -> None:
+    x = device.xp.ones(65, "float32")[1:].reshape(8, 8)
+    out = Output(device, (8, 8))
+    tiled_gemm.dense(x, device.xp.ones((8, 8), "float32"), None, out.array, device.xp.empty(0, "float32"), tile=SMALL)
+    assert (out.result() == 8).all()
+
+
+def test_tiles_that_cannot_be_are_refused() -> None:
+    for tile in (Tile(8, 8, 4, 4, 4), Tile(8, 8, 8, 2, 4), Tile(64, 4, 8, 4, 4)):
+        with pytest.raises(ValueError):
+            tiled_gemm.workspace_size((8, 8, 8), tile, 1)
+
+
+@pytest.mark.parametrize("divisor", [1, 2, 3, 7, 8, 9, 25, 121, 1000, 2**16 + 1, 2**31 - 2, 2**31 - 1])
+def test_magic_division(divisor: int) -> None:
+    multiplier, shift = (int(number) for number in implicit_gemm.magic(divisor))
+    assert multiplier < 2**32
+    numbers = {0, 1, divisor - 1, divisor, 2**31 - 1, 2**31 - 2} | {
+        count * divisor + extra for count in (1, 2, 3, (2**31 - 1) // divisor) for extra in (-1, 0, 1)
+    }
+    for number in numbers:
+        if 0 <= number < 2**31:
+            assert number * multiplier >> (31 + shift) == number // divisor
+
+
+def test_what_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(select.VARIABLE, raising=False)
+    assert select.conv2d(1, 3, 8, conv_window((5, 5), (3, 3)), 1).variant == "plain"  # tiny
+    assert select.conv2d(128, 64, 64, conv_window((64, 64), (3, 3)), 64).variant == "plain"  # depthwise
+    assert select.conv2d(256, 64, 128, conv_window((32, 32), (3, 3), 1, 1), 1).variant == "tile128x128"
+    assert select.conv2d_weight_grad(256, 64, 128, conv_window((32, 32), (3, 3), 1, 1), 1).slices > 1
+    assert select.choose("dense", 128, 256, 5408).slices > 1
+    assert select.choose("dense", 128, 256, 5408, variant="plain").tile is None
+    monkeypatch.setenv(select.VARIABLE, "dense=tile64x64, conv2d=plain")
+    assert select.choose("dense", 1, 1, 1).variant == "tile64x64"
+    assert select.conv2d(256, 64, 128, conv_window((32, 32), (3, 3), 1, 1), 1).variant == "plain"
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("dense", "'dense': write operation=variant"),
+        ("dense=fast", "unknown variant 'fast' of dense: the variants are plain, tile128x128"),
+        ("gemm=plain", "unknown operation 'gemm': the operations with variants are conv2d,"),
+    ],
+)
+def test_overrides_that_are_not_there(monkeypatch: pytest.MonkeyPatch, text: str, error: str) -> None:
+    monkeypatch.setenv(select.VARIABLE, text)
+    with pytest.raises(ValueError, match=error):
+        select.choose("dense", 1, 1, 1)
+
+
+def test_the_operations_use_the_engine(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through gpucnn.ops, workspaces and all, with a tile that the simulator can do."""
+    monkeypatch.setattr(select, "TILES", {name: SMALL for name in select.TILES})
+    monkeypatch.setenv(select.VARIABLE, ",".join(f"{operation}=tile64x64" for operation in select.OPERATIONS))
+    select._choose.cache_clear()
+    window, ops = conv_window((4, 4), (3, 3), 1, 1), device.ops
+    x, weight, dy = normal(0, 1, 2, 4, 4), normal(1, 3, 2, 3, 3), normal(2, 1, 3, 4, 4)
+    rows, matrix, drows = normal(3, 3, 9), normal(4, 5, 9), normal(5, 3, 5)
+    cases = [
+        ("conv2d", (x, weight, None, window)),
+        ("conv2d_input_grad", (dy, weight, window)),
+        ("conv2d_weight_grad", (dy, x, window)),
+        ("dense", (rows, matrix)),
+        ("dense_input_grad", (drows, matrix)),
+        ("dense_weight_grad", (drows, rows)),
+    ]
+    try:
+        for name, arguments in cases:
+            got = getattr(ops, name)(*(device.array(item) if isinstance(item, np.ndarray) else item for item in arguments))
+            got = got.get() if hasattr(got, "get") else got
+            np.testing.assert_allclose(got, getattr(cpu, name)(*arguments), rtol=1e-4, atol=1e-4, err_msg=name)
+    finally:
+        select._choose.cache_clear()
