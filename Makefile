@@ -19,12 +19,12 @@ train: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	@echo "── kernels under Numba's CUDA simulator"
-	NUMBA_ENABLE_CUDASIM=1 $(BIN)/python -m pytest -q -n auto tests/kernels/simulator
+	NUMBA_ENABLE_CUDASIM=1 $(BIN)/python -m pytest -q -n auto --dist worksteal tests/kernels/simulator
 	@echo "── everything else: library, data, command line, kernels through the compiler (and on a GPU, where there is one)"
-	$(BIN)/python -m pytest -q -n auto -m "not slow" --ignore=tests/kernels/simulator
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow" --ignore=tests/kernels/simulator
 
 slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q -n auto -m slow
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m slow
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

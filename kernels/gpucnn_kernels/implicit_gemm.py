@@ -7,7 +7,7 @@
 
 The first two are one product. Position p reads by tap r the row p·stride − top + r·dilation of x. And row h = i·stride + a of dx gathers
 by tap r from row p = i + (a + top − r·dilation) / stride of dy, if that is a whole number. So pixels fall into stride × stride classes
-by their remainders a, b; the taps that a class needs are every so-manieth one, and along them p moves by constant steps. Each class is a
+by their remainders a, b; the taps that a class needs lie at regular distances, and along them p moves by constant steps. Each class is a
 launch. A class without taps sums nothing and writes zeros.
 
 For both the weights are first rewritten, in a workspace, as [group][tap][channel][filter] (for the gradient [filter][channel]), with zeros
