@@ -121,32 +121,26 @@ def copy_of(operand: Operand, rows: int, depths: int, threads: int) -> Copy:
         return (along, beside) if along_rows else (beside, along)
 
     @device(forceinline=True)
-    def prepare_one(i, args, group, first, state):
-        row_step, _ = step(i)
-        prepare_row(args, group, uint32(first + uint32(row_step)), state, i * words)
-
-    @device(forceinline=True)
-    def fetch_some(i, args, array, state, first, depth, values):
-        _, depth_step = step(i)
-        fetch_one(args, array, state, i * words, first, uint32(depth + uint32(depth_step)), values, i * width)
-
-    @device(forceinline=True)
     def put_one(n, values, tile, at):
         row_step, depth_step = step(n // width)
         v = n % width
         tile[beyond(at, (depth_step + v * depth_next) * pitch + row_step + v * row_next)] = values[n]
 
-    prepare_all, fetch_all, put_all = repeat(prepare_one, count), repeat(fetch_some, count), repeat(put_one, count * width)
+    put_all = repeat(put_one, count * width)
 
     @device(forceinline=True)
     def prepare(args, group, first_row, thread, state):
         row, _ = place(thread)
-        prepare_all(0, args, group, uint32(first_row + row), state)
+        for i in range(count):
+            row_step, _ = step(i)
+            prepare_row(args, group, uint32(first_row + row + uint32(row_step)), state, i * words)
 
     @device(forceinline=True)
     def fetch(args, array, state, first, thread, values):
         _, depth = place(thread)
-        fetch_all(0, args, array, state, first, depth, values)
+        for i in range(count):
+            _, depth_step = step(i)
+            fetch_one(args, array, state, i * words, first, uint32(depth + uint32(depth_step)), values, i * width)
 
     @device(forceinline=True)
     def put(values, tile, offset, thread):
