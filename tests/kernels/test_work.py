@@ -1,0 +1,150 @@
+"""Work and least bytes against counting one by one; what a chip makes of them. What kernels move is counted in simulator/test_work.py."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from gpucnn.ops.shapes import Window, conv_window, pool_window
+from gpucnn_kernels import chips, work
+from gpucnn_kernels.select import Choice
+from gpucnn_kernels.work import Work
+
+WINDOWS = {
+    "one": conv_window((1, 1), (1, 1)),
+    "same": conv_window((5, 6), (3, 3), padding="same"),
+    "stride": conv_window((7, 6), (3, 2), stride=2, padding=1),
+    "stride-over-kernel": conv_window((8, 7), (2, 1), stride=(3, 2)),
+    "dilation": conv_window((9, 7), (3, 2), stride=(2, 1), dilation=(2, 3), padding=((1, 2), (0, 3))),
+    "padding-over-kernel": conv_window((2, 3), (1, 1), padding=3, stride=2),
+    "kernel-over-image": conv_window((1, 2), (3, 5), padding=(1, 2)),
+}
+
+
+def reads(window: Window) -> list[tuple[tuple[int, int], tuple[int, int], tuple[int, int]]]:
+    """Position, tap and pixel of every read that is not padding, one by one."""
+    (P, Q), (R, S), (H, W) = window.output, window.kernel, window.input
+    found = []
+    for p, q, r, s in itertools.product(range(P), range(Q), range(R), range(S)):
+        h = p * window.stride[0] - window.padding[0][0] + r * window.dilation[0]
+        w = q * window.stride[1] - window.padding[1][0] + s * window.dilation[1]
+        if 0 <= h < H and 0 <= w < W:
+            found.append(((p, q), (r, s), (h, w)))
+    return found
+
+
+def different(window: Window) -> tuple[int, int, int]:
+    """Positions that read a pixel, taps and pixels that are read."""
+    positions, taps, pixels = (len(set(each)) for each in zip(*reads(window), strict=True))
+    return positions, taps, pixels
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("name", WINDOWS)
+def test_convolution(name: str, groups: int) -> None:
+    window, n, c, k = WINDOWS[name], 3, 4, 6
+    positions, taps, pixels = different(window)
+    area, outputs = window.input[0] * window.input[1], window.output[0] * window.output[1]
+    images, weights, gradients = n * c * pixels, k * c // groups * taps, n * k * positions
+    flops = 2 * sum(1 for _ in itertools.product(range(n * k * outputs), range(c // groups), range(window.kernel[0] * window.kernel[1])))
+
+    forward = work.conv2d(n, c, k, window, groups, bias=True)
+    assert (forward.flops, forward.least_bytes) == (flops, 4 * (images + weights + k + n * k * outputs))
+    backward = work.conv2d_input_grad(n, c, k, window, groups)
+    assert (backward.flops, backward.least_bytes) == (flops, 4 * (gradients + weights + n * c * area))
+    weight = work.conv2d_weight_grad(n, c, k, window, groups)
+    assert weight.flops == flops
+    assert weight.least_bytes == 4 * (gradients + images + k * c // groups * window.kernel[0] * window.kernel[1])
+    for each in (forward, backward, weight):
+        assert each.moved_bytes >= each.least_bytes
+
+
+def test_direct_with_bias() -> None:
+    window = WINDOWS["same"]
+    plain, direct = (work.conv2d_weight_grad(2, 1, 4, window, 1, Choice(variant, None), bias=True) for variant in ("plain", "direct"))
+    assert direct.flops == plain.flops + 2 * 4 * 30  # the sums of dy
+    assert direct.least_bytes == plain.least_bytes + 4 * 4
+    with pytest.raises(ValueError, match="not for this window"):
+        work.conv2d_weight_grad(2, 1, 4, conv_window((40, 40), (1, 40)), 1, Choice("direct", None))
+    with pytest.raises(ValueError, match="not for this window"):
+        work.conv2d(1, 4, 8, conv_window((1, 9000), (1, 3)), 1, Choice("direct", None))
+
+
+@pytest.mark.parametrize("name", ["one", "same", "stride", "stride-over-kernel", "dilation"])
+def test_pooling(name: str) -> None:
+    window, n, c = WINDOWS[name], 2, 3
+    _, _, pixels = different(window)
+    area, outputs, taps = window.input[0] * window.input[1], window.output[0] * window.output[1], window.kernel[0] * window.kernel[1]
+    images, results = n * c, n * c * outputs
+    looks = len(reads(window)) * images
+    assert work.max_pool2d(n, c, window) == Work(results * taps, 4 * (images * pixels + 2 * results), 4 * (looks + 2 * results))
+    assert work.avg_pool2d(n, c, window) == Work(results * taps, 4 * (images * pixels + results), 4 * (looks + results))
+    dx = images * area
+    assert work.max_pool2d_grad(n, c, window) == Work(results, 4 * (2 * results + dx), 4 * (looks + results + dx))
+    assert work.avg_pool2d_grad(n, c, window) == Work(results * taps, 4 * (results + dx), 4 * (looks + dx))
+
+
+def test_fused_least_bytes_leave_out_what_is_pooled_away() -> None:
+    window = conv_window((7, 6), (3, 3), 2, 1)  # 4 × 3 outputs, of which 4 × 2 are pooled
+    pooling = pool_window(window.output, 2)
+    kept = {pixel for (p, q), _, pixel in reads(window) if p < 4 and q < 2}
+    fused = work.conv2d_relu_max_pool2d(2, 3, 5, window, pooling, bias=True)
+    assert fused.least_bytes == 4 * (2 * 3 * len(kept) + 5 * 3 * 9 + 5 + 2 * 2 * 5 * 2)
+    assert fused.flops == work.conv2d(2, 3, 5, window).flops + 2 * 5 * 12 + 2 * 5 * 2 * 4
+
+
+def test_dense_and_elementwise() -> None:
+    assert work.dense(5, 7, 3, bias=True).flops == work.dense_input_grad(5, 7, 3).flops == work.dense_weight_grad(5, 7, 3).flops == 210
+    assert work.dense(5, 7, 3, bias=True).least_bytes == 4 * (35 + 21 + 3 + 15)
+    assert work.dense_input_grad(5, 7, 3).least_bytes == work.dense_weight_grad(5, 7, 3).least_bytes == 4 * (35 + 21 + 15)
+    assert work.bias_grad(4, 3, 10) == Work(120, 4 * 123, 4 * 123)
+    assert work.relu(10) == Work(10, 80, 80)
+    assert work.relu_grad(10) == Work(10, 120, 120)
+    assert work.sigmoid(10) == work.sigmoid(4) + work.sigmoid(6) == Work(30, 80, 80)
+    assert work.sigmoid_grad(10) == Work(30, 120, 120)
+    assert work.dropout(10) == Work(10, 80, 80)
+    assert work.sgd(10) == Work(20, 120, 120)
+    assert work.sgd(10, momentum=True, weight_decay=True) == Work(60, 200, 200)
+    assert work.adam(10) == Work(140, 280, 280)
+    assert work.softmax(2, 5) == Work(50, 80, 200)
+    assert work.softmax_grad(2, 5) == Work(40, 120, 200)
+    assert work.softmax_cross_entropy(4, 10).least_bytes == 4 * (80 + 4 + 2)
+    assert work.softmax_cross_entropy(4, 10, of_classes=False).least_bytes == 4 * (80 + 40 + 2)
+
+
+def test_roofline() -> None:
+    chip = chips.find("H200")
+    copying, adding = Work(0, 4_800_000_000, 0), Work(67_000_000_000, 1, 1)
+    assert (copying.seconds(chip), copying.bound(chip), copying.intensity) == (1e-3, "memory", 0)
+    assert (adding.seconds(chip), adding.bound(chip), adding.intensity) == (1e-3, "compute", 67e9)
+    both = copying + adding
+    assert both == Work(67_000_000_000, 4_800_000_001, 1)
+    assert both.bound(chip) == "memory"
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("H200", "H200"), ("rtx4090", "RTX 4090"), ("RTX-5090", "RTX 5090"), ("rtx 3090", "RTX 3090"), ("t4", "T4"), ("sm_75", "T4"),
+        ("sm_80", "A100"), ("sm_86", "RTX 3090"), ("SM89", "RTX 4090"), ("sm_90", "H200"), ("sm_100", "B200"), ("sm_120", "RTX 5090"),
+    ],
+)  # fmt: skip
+def test_chips_are_found(name: str, found: str) -> None:
+    assert chips.find(name).name == found
+
+
+@pytest.mark.parametrize("name", ["", "sm_70", "RTX", "GTX 1080"])
+def test_unknown_chip(name: str) -> None:
+    with pytest.raises(ValueError, match=r"unknown chip .*: the chips are T4, A100, .*, or sm_75, "):
+        chips.find(name)
+
+
+@pytest.mark.parametrize("chip", chips.CHIPS.values(), ids=lambda chip: chip.name)
+def test_peaks_are_lanes_times_a_clock_that_there_is(chip: Any) -> None:
+    """A slip of a digit would show: boost clocks are from 1.4 to 2.6 GHz, and bandwidth moves the whole memory in 9 to 60 ms."""
+    assert 1.4e9 < chip.fp32 / (2 * chip.sms * chip.architecture.lanes) < 2.6e9
+    assert 9e-3 < chip.memory / chip.bandwidth < 60e-3
+    assert chip.l2 < chip.memory / 200
+    assert chip.arch == "sm_{}{}".format(*chip.architecture.capability)
