@@ -15,7 +15,8 @@ from gpucnn.data.batches import Batches, scaled
 from gpucnn.device import Device, get_device, to_numpy
 from gpucnn.errors import CheckpointError, DataError, GpucnnError, ShapeError
 from gpucnn.layers import Layer, layer_from_config
-from gpucnn.layers.base import Array, Buffers, Parameter, Shape
+from gpucnn.layers.base import Array, Buffers, Parameter, Shape, Stage
+from gpucnn.layers.fused import stages
 from gpucnn.losses import Loss, get_loss
 from gpucnn.metrics import METRICS
 from gpucnn.optimizers import Optimizer, get_optimizer
@@ -53,6 +54,7 @@ class Sequential:
         self.metrics: list[str] = []
         self._device: Device | None = None
         self._buffers: Buffers | None = None
+        self._stages: list[Stage] = []  # the layers, some of them as one
         self._batch = 0  # the size of the batch that backward is due for
 
     # Building.
@@ -83,6 +85,7 @@ class Sequential:
                 raise ShapeError(f"layer {index + 1} of {len(self.layers)}, {layer!r}: {error}") from None
             layer.place(place, _layer_seed(self.seed, index))
         self.output_shape = shape
+        self._stages = stages(self.layers)
         self.dtype = np.dtype(dtype)
         self._device = place
         self._buffers = Buffers([parameter for layer in self.layers for parameter in layer.parameters], place, self.dtype)
@@ -123,9 +126,8 @@ class Sequential:
         """
         y = self._input(x)
         self._batch = int(y.shape[0])
-        last = len(self.layers) - 1
-        for index, layer in enumerate(self.layers):
-            y = layer.forward(y, training, logits=logits and index == last)
+        for stage in self._stages:
+            y = stage.forward(y, training, logits=logits and stage is self._stages[-1])
         return y
 
     def backward(self, dy: Array, *, input_grad: bool = False) -> Array | None:
@@ -137,18 +139,30 @@ class Sequential:
             raise ShapeError(f"the output's gradient must have shape (batch, {expected}), got {tuple(dy.shape)}")
         if self._batch and dy.shape[0] != self._batch:
             raise ShapeError(f"the last forward had a batch of {self._batch}, the output's gradient is of one of {dy.shape[0]}")
-        first = self._first_trained()
+        first = next((index for index, stage in enumerate(self._stages) if stage.parameters), len(self._stages))
         own = False  # the caller's dy is left as it is; gradients made on the way may serve as scratch
-        for index in reversed(range(len(self.layers))):
-            layer = self.layers[index]
-            gradient = layer.backward(dy, input_grad=input_grad or index > first, overwrite=own)
+        masked = False  # whether dy has ReLU's gradient of this stage already
+        for index in reversed(range(len(self._stages))):
+            stage = self._stages[index]
+            wanted = input_grad or index > first
+            relu = self._relu_before(index) if wanted and stage.takes_relu_grad else None
+            gradient = stage.backward(dy, input_grad=wanted, overwrite=own, relu=relu, masked=masked)
             if gradient is None:
-                for other in self.layers[:index]:
+                for other in self._stages[:index]:
                     other.forget()
                 return None
-            own = own or not layer.passes_on
+            own = own or not stage.passes_on
+            masked = relu is not None or (masked and stage.passes_mask)
             dy = gradient
         return dy
+
+    def _relu_before(self, index: int) -> Array | None:
+        """The input of a stage in its shape, where it is ReLU's output, or was before stages that leave zeros where they are."""
+        for stage in reversed(self._stages[:index]):
+            if not stage.passes_mask:
+                y = stage.relu_output
+                return None if y is None else y.reshape(y.shape[0], *(self._stages[index].layers[0].input_shape or ()))
+        return None
 
     # Training.
 
@@ -264,8 +278,8 @@ class Sequential:
         batch_size = integer(batch_size, "batch_size", 1)
         rows = [("layer", "output", "parameters", "multiply-adds", "kept for backward")]
         totals = [0, 0, 0]
-        for layer in self.layers:
-            cost = layer.cost()
+        costs = [cost for stage in self._stages for cost in stage.costs()]
+        for layer, cost in zip(self.layers, costs, strict=True):
             numbers = [
                 sum(parameter.size for parameter in layer.parameters),
                 cost.multiply_adds * batch_size,
@@ -345,9 +359,6 @@ class Sequential:
         if self.loss is None or self.optimizer is None:
             raise GpucnnError("the model is not compiled yet: call model.compile(optimizer=..., loss=...) first")
         return self.loss, self.optimizer
-
-    def _first_trained(self) -> int:
-        return next((index for index, layer in enumerate(self.layers) if layer.parameters), len(self.layers))
 
     def _check_shape(self, shape: Any) -> None:
         if len(shape) < 1 or tuple(shape[1:]) != self.input_shape:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 
@@ -58,6 +58,18 @@ class Parameter:
             self.has_grad = True
 
 
+def add_grads(weight: Parameter, bias: Parameter | None, compute: Callable[[Array | None, Array | None], Array]) -> None:
+    """`Parameter.add_grad` for a weight and its bias, whose gradients are computed together: `compute(out, dbias)`."""
+    if bias is None:
+        weight.add_grad(lambda out: compute(out, None))
+        return
+    dbias = bias._grad.copy() if bias.has_grad else bias._grad
+    weight.add_grad(lambda out: compute(out, dbias))
+    if bias.has_grad:
+        bias._grad += dbias
+    bias.has_grad = True
+
+
 class Buffers:
     """The flat buffers behind the parameters of a model: `values` and gradients, 1-D, on one device."""
 
@@ -102,16 +114,42 @@ class Cost:
     kept: int = 0  # elements kept from forward for backward
 
 
+class Stage(Protocol):
+    """What a model runs: a layer, or several as one (fused.py). Its methods are described at `Layer`."""
+
+    @property
+    def passes_on(self) -> bool: ...
+    @property
+    def passes_mask(self) -> bool: ...
+    @property
+    def takes_relu_grad(self) -> bool: ...
+    @property
+    def layers(self) -> Sequence[Layer]: ...
+    @property
+    def parameters(self) -> list[Parameter]: ...
+    @property
+    def relu_output(self) -> Array | None: ...
+    def forward(self, x: Array, training: bool = False, *, logits: bool = False) -> Array: ...
+    def backward(
+        self, dy: Array, *, input_grad: bool = True, overwrite: bool = False, relu: Array | None = None, masked: bool = False
+    ) -> Array | None: ...
+    def forget(self) -> None: ...
+    def costs(self) -> list[Cost]: ...
+
+
 class Layer:
     """Base of all layers.
 
     A layer implements `_build`, `_forward` and `_backward`; an activation that follows, `activation="relu"` and the like, is handled
     here for all of them. x, y, dx and dy have the batch first. A layer whose `_backward` may return dy itself or a view of it says so
-    with `passes_on = True`: what backward returns is used as scratch otherwise.
+    with `passes_on = True`: what backward returns is used as scratch otherwise. One whose `_backward` has a keyword `relu`, and takes
+    the gradient of the ReLU before the layer along with its own, says `takes_relu_grad = True`.
     """
 
     fuses_relu: ClassVar[bool] = False  # `_forward` applies ReLU itself
     passes_on: ClassVar[bool] = False  # `_backward` may return dy itself, or a view of it
+    takes_relu_grad: ClassVar[bool] = False  # `_backward` has a keyword `relu`
+    passes_mask: ClassVar[bool] = False  # `_backward` leaves zeros where they are: ReLU's gradient may as well be taken before it
 
     def __init__(self, activation: str | None = None) -> None:
         if activation is not None:
@@ -171,16 +209,31 @@ class Layer:
         self._ready = training
         return y
 
-    def backward(self, dy: Array, *, input_grad: bool = True, overwrite: bool = False) -> Array | None:
+    @property
+    def layers(self) -> Sequence[Layer]:
+        """The layer itself, as a stage of a model (fused.py)."""
+        return (self,)
+
+    @property
+    def relu_output(self) -> Array | None:
+        """The output of the last forward, where ReLU made it and `backward` is due."""
+        return self._output if self._applied == "relu" else None
+
+    def backward(
+        self, dy: Array, *, input_grad: bool = True, overwrite: bool = False, relu: Array | None = None, masked: bool = False
+    ) -> Array | None:
         """Adds the parameters' gradients and returns that of the input (None where `input_grad` is False).
 
-        `overwrite` allows `dy` to be used as scratch, which saves an allocation of its size.
+        `overwrite` allows `dy` to be used as scratch, which saves an allocation of its size. A kernel that writes a gradient can take
+        the gradient of the ReLU before it along, for one more reading of memory and no launch: `relu` is the input, where ReLU made
+        it and this layer, which says `takes_relu_grad`, is to do so. `masked`: the layer behind has done so for this one.
         """
         if not self._ready:
             raise GpucnnError(f"backward of layer {self.name!r} needs a forward with training=True before it, once for each backward")
-        if self._applied:
+        if self._applied and not masked:
             dy = getattr(self.device.ops, ACTIVATIONS[self._applied])(dy, self._output, out=dy if overwrite else None)
-        dx = self._backward(dy, input_grad)
+        more = {} if relu is None else {"relu": relu}
+        dx = self._backward(dy, input_grad, **more)
         self.forget()
         return dx
 
@@ -188,6 +241,10 @@ class Layer:
         """Lets go of what forward kept."""
         self._output = None
         self._ready = False
+
+    def costs(self) -> list[Cost]:
+        """The cost of each of `layers`."""
+        return [self.cost()]
 
     def state(self) -> dict[str, int]:
         """What training changes besides parameters: needed to resume to the bit."""

@@ -8,7 +8,7 @@ from typing import Any
 from gpucnn.checks import integer, pair
 from gpucnn.errors import ShapeError
 from gpucnn.initializers import get_initializer
-from gpucnn.layers.base import Array, Cost, Layer, Parameter, Shape
+from gpucnn.layers.base import Array, Cost, Layer, Parameter, Shape, add_grads
 from gpucnn.ops.shapes import Window, conv_window, normalize_padding
 
 
@@ -35,6 +35,7 @@ class Conv2D(Layer):
     """
 
     fuses_relu = True
+    takes_relu_grad = True
 
     def __init__(
         self,
@@ -90,12 +91,10 @@ class Conv2D(Layer):
         bias = self.bias.value if self.bias else None
         return self.device.ops.conv2d(x, self.weight.value, bias, self.window, self.groups, relu=self.activation == "relu")
 
-    def _backward(self, dy: Array, input_grad: bool) -> Array | None:
-        ops, x = self.device.ops, self._x
-        self.weight.add_grad(lambda out: ops.conv2d_weight_grad(dy, x, self.window, self.groups, out=out))
-        if self.bias:
-            self.bias.add_grad(lambda out: ops.bias_grad(dy, out=out))
-        return ops.conv2d_input_grad(dy, self.weight.value, self.window, self.groups) if input_grad else None
+    def _backward(self, dy: Array, input_grad: bool, relu: Array | None = None) -> Array | None:
+        ops, x, window, groups = self.device.ops, self._x, self.window, self.groups
+        add_grads(self.weight, self.bias, lambda out, dbias: ops.conv2d_weight_grad(dy, x, window, groups, out=out, dbias=dbias))
+        return ops.conv2d_input_grad(dy, self.weight.value, window, groups, relu=relu) if input_grad else None
 
     def forget(self) -> None:
         super().forget()

@@ -6,7 +6,7 @@ from typing import Any
 
 from gpucnn.checks import integer
 from gpucnn.errors import ShapeError
-from gpucnn.layers.base import Array, Cost, Layer, Parameter, Shape
+from gpucnn.layers.base import Array, Cost, Layer, Parameter, Shape, add_grads
 from gpucnn.layers.conv import weight_initializer
 
 
@@ -14,6 +14,7 @@ class Dense(Layer):
     """y = x·weightᵀ + bias: (features,) → (units,). The weight is (units, features)."""
 
     fuses_relu = True
+    takes_relu_grad = True
 
     def __init__(
         self,
@@ -50,12 +51,10 @@ class Dense(Layer):
         bias = self.bias.value if self.bias else None
         return self.device.ops.dense(x, self.weight.value, bias, relu=self.activation == "relu")
 
-    def _backward(self, dy: Array, input_grad: bool) -> Array | None:
+    def _backward(self, dy: Array, input_grad: bool, relu: Array | None = None) -> Array | None:
         ops, x = self.device.ops, self._x
-        self.weight.add_grad(lambda out: ops.dense_weight_grad(dy, x, out=out))
-        if self.bias:
-            self.bias.add_grad(lambda out: ops.bias_grad(dy, out=out))
-        return ops.dense_input_grad(dy, self.weight.value) if input_grad else None
+        add_grads(self.weight, self.bias, lambda out, dbias: ops.dense_weight_grad(dy, x, out=out, dbias=dbias))
+        return ops.dense_input_grad(dy, self.weight.value, relu=relu) if input_grad else None
 
     def forget(self) -> None:
         super().forget()

@@ -17,6 +17,7 @@ class Dropout(Layer):
     """
 
     passes_on = True
+    passes_mask = True
 
     def __init__(self, rate: float = 0.5) -> None:
         super().__init__()

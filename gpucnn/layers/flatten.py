@@ -11,6 +11,7 @@ class Flatten(Layer):
     """(C, H, W) → (C·H·W,): a new view, nothing is copied."""
 
     passes_on = True
+    passes_mask = True
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,7 +1,11 @@
-"""Which kernels do an operation: the plain ones, or the engine, with which tile and how many slices. The one place where that is chosen.
+"""Which kernels do an operation: the plain ones, those made for such shapes, or the engine, with which tile and how many slices.
 
-    GPUCNN_VARIANT="conv2d=plain,conv2d_weight_grad=tile128x64"    in the environment, overrides it for operations by name
-    choose("conv2d", …, variant="plain")                           overrides that for one call
+The one place where that is chosen. What is said first counts:
+
+    with override(conv2d="plain"): …                               for the calls inside
+    GPUCNN_VARIANT="conv2d=plain,conv2d_weight_grad=tile128x64"    in the environment
+    tuned.py                                                       what was fastest on this chip for this very shape (`gpucnn tune`)
+    the rules below                                                for everything else
 
 The rules are estimates: the share of the work that is not padding up to whole tiles, and the share of the multiprocessors that have
 something to do in the last round of blocks.
@@ -11,10 +15,15 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
+from gpucnn_kernels import problems, tuned
 from gpucnn_kernels._numba import SIMULATED, cuda
 from gpucnn_kernels.launch import Window
+from gpucnn_kernels.problems import Problem
 from gpucnn_kernels.tiles import Tile
 
 TILES = {
@@ -23,8 +32,16 @@ TILES = {
     "tile64x64": Tile(64, 64, 8, 8, 8, 6),
 }
 _MERIT = {"tile128x128": 1.0, "tile128x64": 0.95, "tile64x64": 0.85}  # smaller tiles read more numbers per FMA
-VARIANTS = ("plain", *TILES)
-OPERATIONS = ("conv2d", "conv2d_input_grad", "conv2d_weight_grad", "dense", "dense_input_grad", "dense_weight_grad")
+OPERATIONS: dict[str, tuple[str, ...]] = {  # and their variants
+    "conv2d": ("plain", "direct", "depthwise", *TILES),
+    "conv2d_input_grad": ("plain", "depthwise", *TILES),
+    "conv2d_weight_grad": ("plain", "direct", "depthwise", *TILES),
+    "conv2d_relu_max_pool2d": ("plain", "direct"),  # plain: a convolution and a pooling
+    "conv2d_relu_max_pool2d_weight_grad": ("plain", "direct"),
+    "dense": ("plain", *TILES),
+    "dense_input_grad": ("plain", *TILES),
+    "dense_weight_grad": ("plain", *TILES),
+}
 VARIABLE = "GPUCNN_VARIANT"
 
 _LEAST_WORK = 1 << 20  # FMAs: less than that takes as long as a launch, however it is done
@@ -35,42 +52,52 @@ _MOST_SLICES = 128
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What does an operation. No tile: the plain kernel."""
+    """What does an operation. With a tile it is the engine."""
 
     variant: str
-    tile: Tile | None
+    tile: Tile | None = None
     slices: int = 1
 
 
-def choose(
-    operation: str, M: int, N: int, depth: int, *, channels: int = 0, groups: int = 1, slice_limit: int = _MOST_SLICES,
-    variant: str | None = None,
-) -> Choice:  # fmt: skip
-    """For a product of M × N results with sums of `depth` terms, in each of `groups`. `channels`, where depth is channels × taps and every
-    tap is filled up to whole blocks of channels, is how many there are; a `slice_limit` of 1 says that the sums cannot be cut.
+def choose(problem: Problem, variant: str | None = None) -> Choice:
+    """What does `problem` on the current GPU. `variant` says so for this call.
 
-    Raises ValueError for a variant or an operation that is not there.
+    A variant that is known but cannot do such a shape is passed over. Raises ValueError for a variant or an operation that is not there.
     """
-    name = variant or _overrides(os.environ.get(VARIABLE, "")).get(operation)
-    _check(operation, name)
-    return _choose(M, N, depth, channels, groups, slice_limit, name, multiprocessors())
+    operation = problem.operation
+    name = variant or _override.get().get(operation) or _overrides(os.environ.get(VARIABLE, "")).get(operation)
+    if variant:
+        _check(operation, variant)
+    if name is None:
+        found = tuned.lookup(chip_name(), problem.key)
+        if found is not None and found[0] in variants(problem):
+            return Choice(found[0], TILES.get(found[0]), found[1])
+    return _choose(problem, name if name in variants(problem) else None, multiprocessors())
+
+
+def variants(problem: Problem) -> tuple[str, ...]:
+    """All that can do it."""
+    return ("plain", *problem.made_for, *(TILES if problem.products else ()))
 
 
 @functools.lru_cache(maxsize=1024)
-def _choose(M: int, N: int, depth: int, channels: int, groups: int, slice_limit: int, name: str | None, sms: int) -> Choice:
+def _choose(problem: Problem, name: str | None, sms: int) -> Choice:
+    M, N, depth, groups = problem.M, problem.N, problem.depth, problem.groups
     if name == "plain" or (name is None and groups * M * N * depth < _LEAST_WORK):
-        return Choice("plain", None)
-    best, best_merit = Choice("plain", None), _LEAST_USE
-    for candidate in TILES if name is None else [name]:
+        return Choice("plain")
+    if name in problem.made_for or (name is None and problem.made_for):
+        return Choice(name or problem.made_for[0])
+    best, best_merit = Choice("plain"), _LEAST_USE
+    for candidate in [name] if name else TILES if problem.products else ():
         tile = TILES[candidate]
         tiles = -(-M // tile.BM) * -(-N // tile.BN)
         use = M * N / (tiles * tile.BM * tile.BN)
-        if channels:
-            use *= channels / (-(-channels // tile.BK) * tile.BK)
+        if problem.channels:
+            use *= problem.channels / (-(-problem.channels // tile.BK) * tile.BK)
         tiles *= groups
         room = sms * tile.blocks_per_sm
         steps = -(-depth // tile.BK)
-        slices = max(1, min(slice_limit, room // tiles, steps // _LEAST_STEPS)) if tiles < room else 1
+        slices = max(1, min(_MOST_SLICES, room // tiles, steps // _LEAST_STEPS)) if problem.cuts and tiles < room else 1
         blocks = tiles * slices
         # The last round of blocks is seldom full. Where there is but one, blocks share a multiprocessor no more than they must.
         rounds = -(-blocks // room)
@@ -81,33 +108,97 @@ def _choose(M: int, N: int, depth: int, channels: int, groups: int, slice_limit:
     return best
 
 
-def conv2d(n: int, c: int, k: int, window: Window, groups: int) -> Choice:
-    """For the forward convolution."""
-    group_c, taps = c // groups, window.kernel[0] * window.kernel[1]
-    return choose(
-        "conv2d", n * window.output[0] * window.output[1], k // groups, group_c * taps, channels=group_c, groups=groups, slice_limit=1
-    )
+# One function for each operation.
 
 
-def conv2d_input_grad(n: int, c: int, k: int, window: Window, groups: int) -> Choice:
-    """For the gradient of the input: of the largest of its classes of pixels (implicit_gemm.py)."""
-    M, group_k, depth = n, k // groups, k // groups
-    for axis in (0, 1):
-        M *= -(-window.input[axis] // window.stride[axis])
-        depth *= -(-window.kernel[axis] // window.stride[axis])
-    return choose("conv2d_input_grad", M, c // groups, depth, channels=group_k, groups=groups, slice_limit=1)
+def conv2d(n: int, c: int, k: int, window: Window, groups: int = 1) -> Choice:
+    """For the forward convolution of n images of c channels by k filters."""
+    return choose(problems.conv2d(n, c, k, window, groups))
 
 
-def conv2d_weight_grad(n: int, c: int, k: int, window: Window, groups: int) -> Choice:
-    """For the gradient of the weight."""
-    N = c // groups * window.kernel[0] * window.kernel[1]
-    return choose("conv2d_weight_grad", k // groups, N, n * window.output[0] * window.output[1], groups=groups)
+def conv2d_input_grad(n: int, c: int, k: int, window: Window, groups: int = 1) -> Choice:
+    """For its gradient of the input."""
+    return choose(problems.conv2d_input_grad(n, c, k, window, groups))
+
+
+def conv2d_weight_grad(n: int, c: int, k: int, window: Window, groups: int = 1) -> Choice:
+    """For its gradient of the weight."""
+    return choose(problems.conv2d_weight_grad(n, c, k, window, groups))
+
+
+def conv2d_relu_max_pool2d(n: int, c: int, k: int, window: Window, pool_window: Window, groups: int = 1) -> Choice:
+    """For a convolution, ReLU and max pooling."""
+    return choose(problems.conv2d_relu_max_pool2d(n, c, k, window, pool_window, groups))
+
+
+def conv2d_relu_max_pool2d_weight_grad(n: int, c: int, k: int, window: Window, pool_window: Window, groups: int = 1) -> Choice:
+    """For its gradient of the weight, from that of the pooled values."""
+    return choose(problems.conv2d_relu_max_pool2d_weight_grad(n, c, k, window, pool_window, groups))
+
+
+def dense(n: int, c: int, k: int) -> Choice:
+    """For n rows of c numbers made into k."""
+    return choose(problems.product("dense", n, k, c))
+
+
+def dense_input_grad(n: int, c: int, k: int) -> Choice:
+    """For its gradient of the input."""
+    return choose(problems.product("dense_input_grad", n, c, k))
+
+
+def dense_weight_grad(n: int, c: int, k: int) -> Choice:
+    """For its gradient of the weight."""
+    return choose(problems.product("dense_weight_grad", k, c, n))
+
+
+# What the choice depends on besides the problem.
+
+_override: ContextVar[dict[str, str]] = ContextVar("override", default={})  # noqa: B039  (never written to)
+_chip: ContextVar[tuple[str, int] | None] = ContextVar("chip", default=None)
+
+
+@contextmanager
+def override(variants: dict[str, str] | None = None, **more: str) -> Iterator[None]:
+    """Variants by the names of operations, for the calls inside. Raises ValueError for what is not there."""
+    chosen = {**(variants or {}), **more}
+    for operation, name in chosen.items():
+        _check(operation, name)
+    token = _override.set({**_override.get(), **chosen})
+    try:
+        yield
+    finally:
+        _override.reset(token)
+
+
+@contextmanager
+def for_chip(sms: int, name: str = "") -> Iterator[None]:
+    """Chooses as on a chip of `sms` multiprocessors, which need not be there."""
+    token = _chip.set((name, sms))
+    try:
+        yield
+    finally:
+        _chip.reset(token)
+
+
+def multiprocessors() -> int:
+    """How many the current GPU has; under the simulator, as many as an H100."""
+    chip = _chip.get()
+    return _present()[1] if chip is None else chip[1]
+
+
+def chip_name() -> str:
+    """What the driver calls the current GPU; "" for the simulator."""
+    chip = _chip.get()
+    return _present()[0] if chip is None else chip[0]
 
 
 @functools.cache
-def multiprocessors() -> int:
-    """How many the current GPU has; under the simulator, as many as an H100."""
-    return 132 if SIMULATED else int(cuda.get_current_device().MULTIPROCESSOR_COUNT)
+def _present() -> tuple[str, int]:
+    if SIMULATED:
+        return "", 132
+    current = cuda.get_current_device()
+    name = current.name.decode() if isinstance(current.name, bytes) else str(current.name)
+    return name, int(current.MULTIPROCESSOR_COUNT)
 
 
 @functools.lru_cache(maxsize=16)
@@ -122,8 +213,8 @@ def _overrides(text: str) -> dict[str, str]:
     return found
 
 
-def _check(operation: str, name: str | None) -> None:
+def _check(operation: str, name: str) -> None:
     if operation not in OPERATIONS:
         raise ValueError(f"unknown operation {operation!r}: the operations with variants are {', '.join(OPERATIONS)}")
-    if name is not None and name not in VARIANTS:
-        raise ValueError(f"unknown variant {name!r} of {operation}: the variants are {', '.join(VARIANTS)}")
+    if name not in OPERATIONS[operation]:
+        raise ValueError(f"unknown variant {name!r} of {operation}: the variants are {', '.join(OPERATIONS[operation])}")

@@ -12,6 +12,7 @@ import numpy as np
 
 from gpucnn.ops.cpu._taps import covers_all, taps
 from gpucnn.ops.cpu._threads import Array, share
+from gpucnn.ops.cpu.activations import relu_grad
 from gpucnn.ops.shapes import Window
 
 _UNFOLDED = 1 << 21  # elements of unfolded images a thread holds at a time: 8 MB of float32, about a core's share of the last cache
@@ -56,8 +57,13 @@ def conv2d(
     return y
 
 
-def conv2d_input_grad(dy: Array, weight: Array, window: Window, groups: int = 1, *, out: Array | None = None) -> Array:
-    """dx (N, C, H, W): the gradient of `conv2d` with respect to x, given that of y."""
+def conv2d_input_grad(
+    dy: Array, weight: Array, window: Window, groups: int = 1, *, relu: Array | None = None, out: Array | None = None
+) -> Array:
+    """dx (N, C, H, W): the gradient of `conv2d` with respect to x, given that of y.
+
+    `relu` is x where ReLU made it: ReLU's gradient is taken along, dx is 0 where x is not positive.
+    """
     n, k = dy.shape[:2]
     c = weight.shape[1] * groups
     dx = np.empty((n, c, *window.input), dy.dtype) if out is None else out
@@ -76,11 +82,13 @@ def conv2d_input_grad(dy: Array, weight: Array, window: Window, groups: int = 1,
             _fold(columns[:size].reshape(c, *window.kernel, count, *window.output), dx[part], window)
 
     share(-(-n // images), body, work=_work(n, k, c, window), blas=True)
-    return dx
+    return dx if relu is None else relu_grad(dx, relu, out=dx)
 
 
-def conv2d_weight_grad(dy: Array, x: Array, window: Window, groups: int = 1, *, out: Array | None = None) -> Array:
-    """dweight (K, C/groups, R, S): the gradient of `conv2d` with respect to weight, given that of y."""
+def conv2d_weight_grad(
+    dy: Array, x: Array, window: Window, groups: int = 1, *, out: Array | None = None, dbias: Array | None = None
+) -> Array:
+    """dweight (K, C/groups, R, S): the gradient of `conv2d` with respect to weight, given that of y; `bias_grad` in `dbias`, if given."""
     n, k = dy.shape[:2]
     c = x.shape[1]
     shape = (k, c // groups, *window.kernel)
@@ -104,6 +112,8 @@ def conv2d_weight_grad(dy: Array, x: Array, window: Window, groups: int = 1, *, 
     share(lanes, body, work=_work(n, k, c, window), blas=True)
     dweight = np.empty(shape, dy.dtype) if out is None else out
     np.add.reduce(sums, axis=0, out=dweight.reshape(sums.shape[1:]))
+    if dbias is not None:
+        bias_grad(dy, out=dbias)
     return dweight
 
 

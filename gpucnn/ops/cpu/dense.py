@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from gpucnn.ops.cpu._threads import Array, matmul
+from gpucnn.ops.cpu.activations import relu_grad
+from gpucnn.ops.cpu.conv import bias_grad
 
 
 def dense(x: Array, weight: Array, bias: Array | None = None, *, relu: bool = False, out: Array | None = None) -> Array:
@@ -17,11 +19,14 @@ def dense(x: Array, weight: Array, bias: Array | None = None, *, relu: bool = Fa
     return y
 
 
-def dense_input_grad(dy: Array, weight: Array, *, out: Array | None = None) -> Array:
-    """dx (N, C) = dy·weight."""
-    return matmul(dy, weight, np.empty((dy.shape[0], weight.shape[1]), dy.dtype) if out is None else out)
+def dense_input_grad(dy: Array, weight: Array, *, relu: Array | None = None, out: Array | None = None) -> Array:
+    """dx (N, C) = dy·weight. `relu` is x where ReLU made it: dx is 0 where x is not positive."""
+    dx = matmul(dy, weight, np.empty((dy.shape[0], weight.shape[1]), dy.dtype) if out is None else out)
+    return dx if relu is None else relu_grad(dx, relu, out=dx)
 
 
-def dense_weight_grad(dy: Array, x: Array, *, out: Array | None = None) -> Array:
-    """dweight (K, C) = dyᵀ·x."""
+def dense_weight_grad(dy: Array, x: Array, *, out: Array | None = None, dbias: Array | None = None) -> Array:
+    """dweight (K, C) = dyᵀ·x; `bias_grad` in `dbias`, if given."""
+    if dbias is not None:
+        bias_grad(dy, out=dbias)
     return matmul(dy.T, x, np.empty((dy.shape[1], x.shape[1]), dy.dtype) if out is None else out)

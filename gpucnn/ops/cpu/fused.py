@@ -6,8 +6,8 @@ x (N, C, H, W), weight (K, C/groups, R, S), bias (K); y and indices (N, K, …).
 from __future__ import annotations
 
 from gpucnn.ops.cpu._threads import Array
-from gpucnn.ops.cpu.conv import conv2d
-from gpucnn.ops.cpu.pool import max_pool2d
+from gpucnn.ops.cpu.conv import conv2d, conv2d_weight_grad
+from gpucnn.ops.cpu.pool import max_pool2d, max_pool2d_grad
 from gpucnn.ops.shapes import Window
 
 
@@ -25,6 +25,24 @@ def conv2d_relu_max_pool2d(
     """(y, indices): the maxima of relu(conv2d(x)), and their int32 places in the convolution's P·Q plane, as `max_pool2d` gives them.
 
     The convolution's own output is not kept, and the gradient does not need it: a window's maximum is positive just where the output
-    that won it is. So ReLU's gradient may be taken on the pooled values, `relu_grad(dy, y)`, before `max_pool2d_grad`.
+    that won it is. So ReLU's gradient may be taken on the pooled values, `max_pool2d_grad(…, relu=y)`.
     """
     return max_pool2d(conv2d(x, weight, bias, window, groups, relu=True), pool_window, out=out, indices=indices)
+
+
+def conv2d_relu_max_pool2d_weight_grad(
+    dy: Array,
+    indices: Array,
+    x: Array,
+    window: Window,
+    pool_window: Window,
+    groups: int = 1,
+    *,
+    relu: Array | None = None,
+    out: Array | None = None,
+    dbias: Array | None = None,
+) -> Array:
+    """dweight (K, C/groups, R, S), and dbias (K) if given, from the gradient dy of the pooled values, for a layer that hands no gradient
+    down: that of the convolution's own output is not made. `relu`: the pooled values, unless dy has seen ReLU's gradient already."""
+    dconv = max_pool2d_grad(dy, indices, pool_window, relu=relu)
+    return conv2d_weight_grad(dconv, x, window, groups, out=out, dbias=dbias)

@@ -52,15 +52,20 @@ def max_pool2d(x: Array, window: Window, *, out: Array | None = None, indices: A
     return y, places
 
 
-def max_pool2d_grad(dy: Array, indices: Array, window: Window, *, out: Array | None = None) -> Array:
-    """dx: each window's gradient, at the pixel that won it; a pixel that won several windows gets their sum."""
+def max_pool2d_grad(dy: Array, indices: Array, window: Window, *, relu: Array | None = None, out: Array | None = None) -> Array:
+    """dx: each window's gradient, at the pixel that won it; a pixel that won several windows gets their sum.
+
+    `relu` is y, where ReLU made x: a window whose maximum is not positive hands nothing down.
+    """
     dx = np.empty((*dy.shape[:2], *window.input), dy.dtype) if out is None else out
     rows, columns = _corners(window)
     corners = (rows[:, None] * window.input[1] + columns).astype(np.int32)
     once = _tiles_exactly(window)
     zero = dy.dtype.type(0)
 
-    def work(dy: Array, indices: Array, dx: Array) -> None:
+    def work(dy: Array, indices: Array, dx: Array, *maxima: Array) -> None:
+        if maxima:
+            dy = np.where(maxima[0] > 0, dy, zero)
         winner = indices - corners  # the winning tap, as its offset from the window's corner
         if not once:
             dx[...] = 0
@@ -71,7 +76,7 @@ def max_pool2d_grad(dy: Array, indices: Array, window: Window, *, out: Array | N
             else:
                 dx[:, *tap.pixels] += np.where(won, dy[:, *tap.into], zero)
 
-    _by_planes(work, dy, indices, dx)
+    _by_planes(work, dy, indices, dx, *(() if relu is None else (relu,)))
     return dx
 
 

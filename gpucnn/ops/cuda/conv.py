@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from gpucnn.ops.cuda._arrays import Array, empty, stream, workspace
+from gpucnn.ops.cuda.activations import relu_grad
 from gpucnn.ops.shapes import Window
-from gpucnn_kernels import conv as kernels
-from gpucnn_kernels import implicit_gemm, select
+from gpucnn_kernels import conv as plain
+from gpucnn_kernels import direct, implicit_gemm, select
 
 
 def conv2d(
@@ -21,43 +22,56 @@ def conv2d(
     """y[n, k, p, q] = Σ over c, r, s of weight[k, c, r, s] · x[n, c, p·stride + r·dilation − padding, …], plus bias, then ReLU."""
     y = empty(x, (x.shape[0], weight.shape[0], *window.output)) if out is None else out
     sizes = x.shape[0], x.shape[1], weight.shape[0], window, groups
-    tile = select.conv2d(*sizes).tile
-    if tile is None:
-        kernels.conv2d(x, weight, bias, y, window, groups, relu, stream(x))
+    choice = select.conv2d(*sizes)
+    if choice.tile:
+        space = workspace(x, implicit_gemm.conv2d_workspace(*sizes, choice.tile))
+        implicit_gemm.conv2d(x, weight, bias, y, space, window, groups, relu, stream(x), tile=choice.tile)
+    elif choice.variant == "direct":
+        direct.conv2d_direct(x, weight, bias, y, window, relu, stream(x))
     else:
-        space = workspace(x, implicit_gemm.conv2d_workspace(*sizes, tile))
-        implicit_gemm.conv2d(x, weight, bias, y, space, window, groups, relu, stream(x), tile=tile)
+        plain.conv2d(x, weight, bias, y, window, groups, relu, stream(x))
     return y
 
 
-def conv2d_input_grad(dy: Array, weight: Array, window: Window, groups: int = 1, *, out: Array | None = None) -> Array:
-    """dx (N, C, H, W): the gradient of `conv2d` with respect to x, given that of y."""
+def conv2d_input_grad(
+    dy: Array, weight: Array, window: Window, groups: int = 1, *, relu: Array | None = None, out: Array | None = None
+) -> Array:
+    """dx (N, C, H, W): the gradient of `conv2d` with respect to x, given that of y.
+
+    `relu` is x where ReLU made it: ReLU's gradient is taken along, dx is 0 where x is not positive.
+    """
     dx = empty(dy, (dy.shape[0], weight.shape[1] * groups, *window.input)) if out is None else out
     sizes = dy.shape[0], dx.shape[1], dy.shape[1], window, groups
-    tile = select.conv2d_input_grad(*sizes).tile
-    if tile is None:
-        kernels.conv2d_input_grad(dy, weight, dx, window, groups, stream(dy))
+    choice = select.conv2d_input_grad(*sizes)
+    if choice.tile:
+        space = workspace(dy, implicit_gemm.conv2d_input_grad_workspace(*sizes, choice.tile))
+        implicit_gemm.conv2d_input_grad(dy, weight, dx, space, window, groups, stream(dy), tile=choice.tile)
     else:
-        space = workspace(dy, implicit_gemm.conv2d_input_grad_workspace(*sizes, tile))
-        implicit_gemm.conv2d_input_grad(dy, weight, dx, space, window, groups, stream(dy), tile=tile)
-    return dx
+        plain.conv2d_input_grad(dy, weight, dx, window, groups, stream(dy))
+    return dx if relu is None else relu_grad(dx, relu, out=dx)
 
 
-def conv2d_weight_grad(dy: Array, x: Array, window: Window, groups: int = 1, *, out: Array | None = None) -> Array:
-    """dweight (K, C/groups, R, S): the gradient of `conv2d` with respect to weight, given that of y."""
+def conv2d_weight_grad(
+    dy: Array, x: Array, window: Window, groups: int = 1, *, out: Array | None = None, dbias: Array | None = None
+) -> Array:
+    """dweight (K, C/groups, R, S): the gradient of `conv2d` with respect to weight, given that of y; `bias_grad` in `dbias`, if given."""
     dweight = empty(dy, (dy.shape[1], x.shape[1] // groups, *window.kernel)) if out is None else out
-    sizes = dy.shape[0], x.shape[1], dy.shape[1], window, groups
-    choice = select.conv2d_weight_grad(*sizes)
-    if choice.tile is None:
-        kernels.conv2d_weight_grad(dy, x, dweight, window, groups, stream(dy))
-    else:
-        space = workspace(dy, implicit_gemm.conv2d_weight_grad_workspace(*sizes, choice.tile, choice.slices))
+    n, c, k = dy.shape[0], x.shape[1], dy.shape[1]
+    choice = select.conv2d_weight_grad(n, c, k, window, groups)
+    if choice.tile:
+        space = workspace(dy, implicit_gemm.conv2d_weight_grad_workspace(n, c, k, window, groups, choice.tile, choice.slices))
         implicit_gemm.conv2d_weight_grad(dy, x, dweight, space, window, groups, stream(dy), tile=choice.tile, slices=choice.slices)
+    elif choice.variant == "direct":
+        direct.conv2d_direct_weight_grad(dy, x, dweight, dbias, workspace(dy, direct.workspace_size(n, c, k, window)), window, stream(dy))
+    else:
+        plain.conv2d_weight_grad(dy, x, dweight, window, groups, stream(dy))
+    if dbias is not None and choice.variant != "direct":
+        bias_grad(dy, out=dbias)
     return dweight
 
 
 def bias_grad(dy: Array, *, out: Array | None = None) -> Array:
     """dbias (K): the sum of dy (N, K) or (N, K, P, Q) over everything but channels."""
     dbias = empty(dy, (dy.shape[1],)) if out is None else out
-    kernels.bias_grad(dy, dbias, stream(dy))
+    plain.bias_grad(dy, dbias, stream(dy))
     return dbias

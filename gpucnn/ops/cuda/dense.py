@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from gpucnn.ops.cuda._arrays import Array, empty, stream, workspace
+from gpucnn.ops.cuda.activations import relu_grad
+from gpucnn.ops.cuda.conv import bias_grad
 from gpucnn_kernels import gemm as kernels
 from gpucnn_kernels import select, tiled_gemm
 
@@ -11,7 +13,7 @@ def dense(x: Array, weight: Array, bias: Array | None = None, *, relu: bool = Fa
     """y = x·weightᵀ + bias, then max(y, 0) where `relu`."""
     y = empty(x, (x.shape[0], weight.shape[0])) if out is None else out
     sizes = (x.shape[0], weight.shape[0], x.shape[1])
-    choice = select.choose("dense", *sizes)
+    choice = select.dense(x.shape[0], x.shape[1], weight.shape[0])
     if choice.tile is None:
         kernels.dense(x, weight, bias, y, relu, stream(x))
     else:
@@ -20,27 +22,29 @@ def dense(x: Array, weight: Array, bias: Array | None = None, *, relu: bool = Fa
     return y
 
 
-def dense_input_grad(dy: Array, weight: Array, *, out: Array | None = None) -> Array:
-    """dx (N, C) = dy·weight."""
+def dense_input_grad(dy: Array, weight: Array, *, relu: Array | None = None, out: Array | None = None) -> Array:
+    """dx (N, C) = dy·weight. `relu` is x where ReLU made it: dx is 0 where x is not positive."""
     dx = empty(dy, (dy.shape[0], weight.shape[1])) if out is None else out
     sizes = (dy.shape[0], weight.shape[1], dy.shape[1])
-    choice = select.choose("dense_input_grad", *sizes)
+    choice = select.dense_input_grad(dy.shape[0], weight.shape[1], dy.shape[1])
     if choice.tile is None:
         kernels.dense_input_grad(dy, weight, dx, stream(dy))
     else:
         space = workspace(dy, tiled_gemm.workspace_size(sizes, choice.tile, choice.slices))
         tiled_gemm.dense_input_grad(dy, weight, dx, space, stream(dy), tile=choice.tile, slices=choice.slices)
-    return dx
+    return dx if relu is None else relu_grad(dx, relu, out=dx)
 
 
-def dense_weight_grad(dy: Array, x: Array, *, out: Array | None = None) -> Array:
-    """dweight (K, C) = dyᵀ·x."""
+def dense_weight_grad(dy: Array, x: Array, *, out: Array | None = None, dbias: Array | None = None) -> Array:
+    """dweight (K, C) = dyᵀ·x; `bias_grad` in `dbias`, if given."""
     dweight = empty(dy, (dy.shape[1], x.shape[1])) if out is None else out
     sizes = (dy.shape[1], x.shape[1], dy.shape[0])
-    choice = select.choose("dense_weight_grad", *sizes)
+    choice = select.dense_weight_grad(dy.shape[0], x.shape[1], dy.shape[1])
     if choice.tile is None:
         kernels.dense_weight_grad(dy, x, dweight, stream(dy))
     else:
         space = workspace(dy, tiled_gemm.workspace_size(sizes, choice.tile, choice.slices))
         tiled_gemm.dense_weight_grad(dy, x, dweight, space, stream(dy), tile=choice.tile, slices=choice.slices)
+    if dbias is not None:
+        bias_grad(dy, out=dbias)
     return dweight

@@ -6,10 +6,11 @@ x (N, C, H, W), weight (K, C/groups, R, S), bias (K); y and indices (N, K, …).
 from __future__ import annotations
 
 from gpucnn.ops.cuda._arrays import Array, empty, stream
-from gpucnn.ops.cuda.conv import conv2d
-from gpucnn.ops.cuda.pool import max_pool2d
+from gpucnn.ops.cuda.conv import conv2d, conv2d_weight_grad
+from gpucnn.ops.cuda.pool import max_pool2d, max_pool2d_grad
 from gpucnn.ops.shapes import Window
 from gpucnn_kernels import fused as kernels
+from gpucnn_kernels import select
 
 
 def conv2d_relu_max_pool2d(
@@ -26,14 +27,35 @@ def conv2d_relu_max_pool2d(
     """(y, indices): the maxima of relu(conv2d(x)), and their int32 places in the convolution's P·Q plane, as `max_pool2d` gives them.
 
     The convolution's own output is not kept, and the gradient does not need it: a window's maximum is positive just where the output
-    that won it is. So ReLU's gradient may be taken on the pooled values, `relu_grad(dy, y)`, before `max_pool2d_grad`.
+    that won it is. So ReLU's gradient may be taken on the pooled values, `max_pool2d_grad(…, relu=y)`.
 
     One kernel for up to four channels and 2 × 2 pooling; otherwise a convolution and a pooling.
     """
-    if not kernels.fits(x.shape[1], window, pool_window, groups):
+    if select.conv2d_relu_max_pool2d(x.shape[0], x.shape[1], weight.shape[0], window, pool_window, groups).variant == "plain":
         return max_pool2d(conv2d(x, weight, bias, window, groups, relu=True), pool_window, out=out, indices=indices)
     shape = (x.shape[0], weight.shape[0], *pool_window.output)
     y = empty(x, shape) if out is None else out
     places = empty(x, shape, "int32") if indices is None else indices
     kernels.conv2d_relu_max_pool2d(x, weight, bias, y, places, window, pool_window, stream(x))
     return y, places
+
+
+def conv2d_relu_max_pool2d_weight_grad(
+    dy: Array,
+    indices: Array,
+    x: Array,
+    window: Window,
+    pool_window: Window,
+    groups: int = 1,
+    *,
+    relu: Array | None = None,
+    out: Array | None = None,
+    dbias: Array | None = None,
+) -> Array:
+    """dweight (K, C/groups, R, S), and dbias (K) if given, from the gradient dy of the pooled values, for a layer that hands no gradient
+    down: that of the convolution's own output is not made. `relu`: the pooled values, unless dy has seen ReLU's gradient already.
+
+    One product for up to four channels and 2 × 2 pooling; otherwise the gradient of a pooling and that of a convolution.
+    """
+    dconv = max_pool2d_grad(dy, indices, pool_window, relu=relu)
+    return conv2d_weight_grad(dconv, x, window, groups, out=out, dbias=dbias)

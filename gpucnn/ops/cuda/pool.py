@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gpucnn.ops.cuda._arrays import Array, empty, stream
+from gpucnn.ops.cuda.activations import relu_grad
 from gpucnn.ops.shapes import Window
 from gpucnn_kernels import pool as kernels
 
@@ -19,9 +20,13 @@ def max_pool2d(x: Array, window: Window, *, out: Array | None = None, indices: A
     return y, places
 
 
-def max_pool2d_grad(dy: Array, indices: Array, window: Window, *, out: Array | None = None) -> Array:
-    """dx: each window's gradient, at the pixel that won it; a pixel that won several windows gets their sum."""
+def max_pool2d_grad(dy: Array, indices: Array, window: Window, *, relu: Array | None = None, out: Array | None = None) -> Array:
+    """dx: each window's gradient, at the pixel that won it; a pixel that won several windows gets their sum.
+
+    `relu` is y, where ReLU made x: a window whose maximum is not positive hands nothing down.
+    """
     dx = empty(dy, (*dy.shape[:2], *window.input)) if out is None else out
+    dy = dy if relu is None else relu_grad(dy, relu)
     kernels.max_pool2d_grad(dy, indices, dx, window, stream(dy))
     return dx
 

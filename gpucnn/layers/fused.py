@@ -1,0 +1,85 @@
+"""What a model makes of its layers when it is built: layers that are faster together become one stage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from gpucnn.errors import GpucnnError
+from gpucnn.layers.base import Array, Cost, Layer, Parameter, Stage, add_grads
+from gpucnn.layers.conv import Conv2D
+from gpucnn.layers.pool import MaxPool2D
+
+
+def stages(layers: Sequence[Layer]) -> list[Stage]:
+    """The layers in their order, with each convolution with ReLU and the max pooling right behind it as one."""
+    found: list[Stage] = []
+    for layer in layers:
+        before = found[-1] if found else None
+        if isinstance(layer, MaxPool2D) and isinstance(before, Conv2D) and before.activation == "relu":
+            found[-1] = ConvReluMaxPool(before, layer)
+        else:
+            found.append(layer)
+    return found
+
+
+class ConvReluMaxPool:
+    """Conv2D with ReLU, then MaxPool2D. The convolution's output is not kept for backward, nor, where one kernel does both, written."""
+
+    passes_on = False
+    passes_mask = False
+    takes_relu_grad = True
+
+    def __init__(self, conv: Conv2D, pool: MaxPool2D) -> None:
+        self.conv = conv
+        self.pool = pool
+        self._kept: tuple[Array, Array, Array] | None = None  # input, output and the places of the maxima
+
+    @property
+    def layers(self) -> Sequence[Layer]:
+        return (self.conv, self.pool)
+
+    @property
+    def parameters(self) -> list[Parameter]:
+        return self.conv.parameters
+
+    @property
+    def relu_output(self) -> Array | None:
+        return self._kept[1] if self._kept else None
+
+    def forward(self, x: Array, training: bool = False, *, logits: bool = False) -> Array:
+        conv, ops = self.conv, self.conv.device.ops
+        bias = conv.bias.value if conv.bias else None
+        y, indices = ops.conv2d_relu_max_pool2d(x, conv.weight.value, bias, conv.window, self.pool.window, conv.groups)
+        self._kept = (x, y, indices) if training else None
+        return y
+
+    def backward(
+        self, dy: Array, *, input_grad: bool = True, overwrite: bool = False, relu: Array | None = None, masked: bool = False
+    ) -> Array | None:
+        if self._kept is None:
+            raise GpucnnError(f"backward of layer {self.pool.name!r} needs a forward with training=True before it, once for each backward")
+        conv, ops, (x, y, indices) = self.conv, self.conv.device.ops, self._kept
+        window, pool_window, groups, own_relu = conv.window, self.pool.window, conv.groups, None if masked else y
+        self.forget()
+        if not input_grad:
+            add_grads(
+                conv.weight,
+                conv.bias,
+                lambda out, dbias: ops.conv2d_relu_max_pool2d_weight_grad(
+                    dy, indices, x, window, pool_window, groups, relu=own_relu, out=out, dbias=dbias
+                ),
+            )
+            return None
+        dconv = ops.max_pool2d_grad(dy, indices, pool_window, relu=own_relu)
+        add_grads(
+            conv.weight, conv.bias, lambda out, dbias: ops.conv2d_weight_grad(dconv, x, window, groups, out=out, dbias=dbias)
+        )  # fmt: skip
+        return ops.conv2d_input_grad(dconv, conv.weight.value, window, groups, relu=relu)
+
+    def forget(self) -> None:
+        self._kept = None
+
+    def costs(self) -> list[Cost]:
+        conv = self.conv.cost()
+        return [Cost(conv.multiply_adds, math.prod(self.conv.input_shape or ())), Cost(0, 2 * math.prod(self.pool.output_shape))]

@@ -1,0 +1,98 @@
+"""What was fastest on the chips that were measured: a table per chip, in the user's cache, where `gpucnn tune` puts it.
+
+A file is JSON: {"version": 1, "chip": …, "entries": {"conv2d n128 c1 …": {"variant": "direct", "slices": 1}, …}}. One that cannot be
+read is passed over with a warning, because the rules of select.py do without it.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+VERSION = 1
+VARIABLE = "GPUCNN_TUNED"  # a folder for the tables instead of the user's cache; empty: no tables
+
+
+def folder() -> Path | None:
+    """Where the tables are; None where there is no place for them."""
+    given = os.environ.get(VARIABLE)
+    if given is not None:
+        return Path(given) if given else None
+    base = os.environ.get("LOCALAPPDATA") if sys.platform == "win32" else os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "gpucnn" / "tuned"
+    except RuntimeError:  # no home
+        return None
+
+
+def path(chip: str) -> Path | None:
+    """The file of the chip that the driver calls so."""
+    place = folder()
+    return None if place is None else place / (re.sub(r"[^A-Za-z0-9]+", "-", chip).strip("-").lower() + ".json")
+
+
+def lookup(chip: str, key: str) -> tuple[str, int] | None:
+    """(variant, slices) for a problem, or None where it was not measured."""
+    return _table(path(chip)).get(key) if chip else None
+
+
+def read(file: Path) -> dict[str, tuple[str, int]]:
+    """A table. Raises ValueError for a file that is none, OSError where it cannot be read."""
+    found: Any = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(found, dict) or found.get("version") != VERSION or not isinstance(found.get("entries"), dict):
+        raise ValueError(f"it is no table of version {VERSION}")
+    table = {}
+    for key, entry in found["entries"].items():
+        variant, slices = (entry.get("variant"), entry.get("slices")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(variant, str) or type(slices) is not int or not 1 <= slices < 1 << 16:
+            raise ValueError(f"its entry {key!r} is {entry!r}, and no variant with its slices")
+        table[key] = (variant, slices)
+    return table
+
+
+def write(chip: str, entries: dict[str, dict[str, Any]], about: dict[str, Any]) -> Path:
+    """Adds entries (and what `about` says of them) to the table of a chip: whole or not at all. Returns the file's name.
+
+    Raises OSError where it cannot be written.
+    """
+    file = path(chip)
+    if file is None:
+        raise OSError(f"there is no folder for tables: set {VARIABLE} to one")
+    try:
+        old = json.loads(file.read_text(encoding="utf-8"))["entries"] if read(file) else {}
+    except (OSError, ValueError):
+        old = {}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"version": VERSION, "chip": chip, **about, "entries": {**old, **entries}}, indent=1)
+    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(text + "\n", encoding="utf-8")
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+    forget()
+    return file
+
+
+def forget() -> None:
+    """Reads the tables anew when they are next asked for."""
+    _table.cache_clear()
+
+
+@functools.cache
+def _table(file: Path | None) -> dict[str, tuple[str, int]]:
+    if file is None:
+        return {}
+    try:
+        return read(file)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        warnings.warn(f"{file} is passed over ({error}): delete it, or run gpucnn tune again", stacklevel=2)
+        return {}

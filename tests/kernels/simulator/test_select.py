@@ -1,0 +1,123 @@
+"""Which kernels are chosen, and what can say otherwise: a call, the environment, a table of what was fastest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gpucnn.ops.shapes import conv_window, pool_window
+from gpucnn_kernels import problems, select, tuned
+
+BIG = (256, 64, 128, conv_window((32, 32), (3, 3), 1, 1))
+GREY = (128, 1, 32, conv_window((28, 28), (5, 5), 1, "same"))
+POOL = pool_window((28, 28), (2, 2), (2, 2), 0, 1, False)
+
+
+@pytest.fixture(autouse=True)
+def nothing_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    monkeypatch.delenv(select.VARIABLE, raising=False)
+    monkeypatch.setenv(tuned.VARIABLE, str(tmp_path))
+    tuned.forget()
+    yield
+    tuned.forget()
+
+
+def test_the_rules() -> None:
+    assert select.conv2d(1, 3, 8, conv_window((5, 5), (3, 3))).variant == "plain"  # tiny
+    assert select.conv2d(*BIG).variant == "tile128x128"
+    assert select.conv2d_weight_grad(*BIG).slices > 1
+    assert select.conv2d(*GREY).variant == select.conv2d_weight_grad(*GREY).variant == "direct"
+    assert select.conv2d_relu_max_pool2d(*GREY, POOL).variant == "direct"
+    assert select.conv2d_relu_max_pool2d(*BIG, pool_window((32, 32), (2, 2), (2, 2), 0, 1, False)).variant == "plain"
+    assert select.dense(128, 5408, 256).slices > 1
+    assert select.dense(1, 1, 1).tile is None
+
+
+def test_fewer_multiprocessors_want_fewer_slices() -> None:
+    with select.for_chip(40):
+        few = select.dense(128, 5408, 256)
+    assert 1 <= few.slices < select.dense(128, 5408, 256).slices
+
+
+def test_what_is_said_first_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(select.VARIABLE, "dense=tile64x64, conv2d=plain")
+    assert select.dense(1, 1, 1).variant == "tile64x64"
+    assert select.conv2d(*BIG).variant == "plain"
+    with select.override(conv2d="tile128x64"):
+        assert select.conv2d(*BIG).variant == "tile128x64"
+        with select.override({"conv2d": "plain"}):
+            assert select.conv2d(*BIG).variant == "plain"
+        assert select.dense(1, 1, 1).variant == "tile64x64"
+    assert select.conv2d(*BIG).variant == "plain"
+    assert select.choose(problems.conv2d(*BIG), "tile64x64").variant == "tile64x64"
+
+
+def test_a_variant_that_cannot_do_a_shape_is_passed_over() -> None:
+    with select.override(conv2d="direct"):
+        assert select.conv2d(*GREY).variant == "direct"
+        assert select.conv2d(*BIG).variant == "tile128x128"
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("dense", "'dense': write operation=variant"),
+        ("dense=fast", "unknown variant 'fast' of dense: the variants are plain, tile128x128"),
+        ("dense=direct", "unknown variant 'direct' of dense"),
+        ("gemm=plain", "unknown operation 'gemm': the operations with variants are conv2d,"),
+    ],
+)
+def test_variants_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch, text: str, error: str) -> None:
+    monkeypatch.setenv(select.VARIABLE, text)
+    with pytest.raises(ValueError, match=error):
+        select.dense(1, 1, 1)
+    monkeypatch.delenv(select.VARIABLE)
+    if "=" in text:
+        operation, _, variant = text.partition("=")
+        with pytest.raises(ValueError, match=error), select.override({operation: variant}):
+            pass
+
+
+def test_a_table_of_what_was_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
+    dense, conv = problems.product("dense", 128, 256, 5408), problems.conv2d(*BIG)
+    entries = {dense.key: {"variant": "tile64x64", "slices": 3}, conv.key: {"variant": "direct", "slices": 1}}
+    file = tuned.write("NVIDIA H200", entries, {"driver": "580"})
+    assert file.name == "nvidia-h200.json" and json.loads(file.read_text())["driver"] == "580"
+    with select.for_chip(132, "NVIDIA H200"):
+        found = select.dense(128, 5408, 256)
+        assert (found.variant, found.slices, found.tile) == ("tile64x64", 3, select.TILES["tile64x64"])
+        assert select.conv2d(*BIG).variant == "tile128x128"  # direct is for few channels: a table for other kernels
+        with select.override(dense="plain"):
+            assert select.dense(128, 5408, 256).variant == "plain"
+    with select.for_chip(132, "another"):
+        assert select.dense(128, 5408, 256).slices != 3
+    tuned.write("NVIDIA H200", {dense.key: {"variant": "plain", "slices": 1}}, {})  # what was there stays
+    assert tuned.read(file) == {dense.key: ("plain", 1), conv.key: ("direct", 1)}
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "[]", '{"version": 2, "entries": {}}', '{"version": 1, "entries": {"a": {"variant": 1, "slices": 1}}}',
+        '{"version": 1, "entries": {"a": {"variant": "plain", "slices": 0}}}', '{"version": 1, "entries": {"a": []}}',
+    ],
+)  # fmt: skip
+def test_a_broken_table_is_passed_over_with_a_warning(text: str, tmp_path: Path) -> None:
+    (tmp_path / "chip.json").write_text(text)
+    with select.for_chip(132, "chip"), pytest.warns(UserWarning, match=r"chip\.json is passed over .*gpucnn tune"):
+        assert select.conv2d(*BIG).variant == "tile128x128"
+
+
+def test_where_tables_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(tuned.VARIABLE, "")
+    assert tuned.path("chip") is None and tuned.lookup("chip", "key") is None
+    with pytest.raises(OSError, match="set GPUCNN_TUNED"):
+        tuned.write("chip", {}, {})
+    monkeypatch.delenv(tuned.VARIABLE)
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert tuned.path("Tesla T4") == tmp_path / "gpucnn" / "tuned" / "tesla-t4.json"
