@@ -33,8 +33,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -47,7 +48,7 @@ _SHARED = 12288  # floats: the 48 KB that every chip gives a block
 MOST_TAPS = 128  # R·S: they are all written out
 _GROUP_TAPS = 28  # of which the gradient of weight keeps F sums each in registers
 _BANKS = 32
-_SHARES = 4  # threads that add up one sum of a block, each a quarter of it
+SHARES = 4  # threads that add up one sum of a block, each a quarter of it
 _BATCH = 4  # pixels a thread asks for before it waits for the first
 
 
@@ -336,12 +337,23 @@ def forward_kernel(plan: Plan) -> Any:
     return conv2d_direct_forward
 
 
+class Pixels(Protocol):
+    """What a stretch of positions reads, in shared memory: a Patch, or another way to lay it out."""
+
+    @property
+    def channels(self) -> int: ...
+    @property
+    def kernel(self) -> Pair: ...
+    @property
+    def size(self) -> int: ...  # words
+
+
 @dataclass(frozen=True, slots=True)
 class GradPlan:
     """How the gradient of weight shares the work. A unit is a stretch of positions of an image; a slice, some units; a block, a slice for
     `filters` filters and a group of `group_rows` rows of taps."""
 
-    patch: Patch
+    patch: Pixels
     threads: int
     filters: int
     stretch: int
@@ -364,7 +376,7 @@ class GradPlan:
     @property
     def parts(self) -> int:
         """Sums that the second kernel has to add up for each number."""
-        return self.slices * _SHARES
+        return self.slices * SHARES
 
     @property
     def sums(self) -> int:
@@ -374,7 +386,7 @@ class GradPlan:
     @property
     def shared(self) -> int:
         """The patch, or the threads' sums when they are added up."""
-        return max(self.patch.size, self.threads // _SHARES * (self.threads + _SHARES))
+        return max(self.patch.size, self.threads // SHARES * (self.threads + SHARES))
 
 
 def grad_plan_of(
@@ -385,15 +397,26 @@ def grad_plan_of(
     About `blocks` blocks: four for each multiprocessor of a large chip, all at work at once, so that the sums, which each block has to
     add up, are few. It is not asked what chip there is: the order of the sums, and so their last bits, would depend on it.
     """
-    rows, s = channels * window.kernel[0], window.kernel[1]
+
+    def pixels(stretch: int, room: int) -> Pixels | None:
+        return patch_of(channels, window, stretch, room=room)
+
+    return share_out(images, channels, filters, window.kernel, window.output[0] * window.output[1], pixels, threads, own_filters, blocks)
+
+
+def share_out(
+    images: int, channels: int, filters: int, kernel: Pair, outputs: int, pixels: Callable[[int, int], Pixels | None],
+    threads: int, own_filters: int, blocks: int,
+) -> GradPlan | None:  # fmt: skip
+    """`grad_plan_of` for `outputs` positions in an image: `pixels(stretch, room)` is what a stretch reads, None over `room` words."""
+    rows, s = channels * kernel[0], kernel[1]
     if s > _GROUP_TAPS:
         return None
     groups = -(-rows // (_GROUP_TAPS // s))
     group_rows = -(-rows // groups)
-    outputs = window.output[0] * window.output[1]
-    stretch = -(-outputs // threads) * threads
+    stretch = max(1, -(-outputs // threads)) * threads
     while True:
-        patch = patch_of(channels, window, stretch, room=_SHARED // 2 if stretch > threads else _SHARED)
+        patch = pixels(stretch, _SHARED // 2 if stretch > threads else _SHARED)
         if patch is not None or stretch == threads:
             break
         stretch = -(-stretch // (2 * threads)) * threads
@@ -406,30 +429,12 @@ def grad_plan_of(
 
 
 @functools.cache
-def _grad_kernel(key: GradPlan) -> Any:
-    """The kernel of the blocks' sums: (dy, x, workspace, K, H, W, top, left, outputs, stretches, units, slice_units).
-
-    `key` is a plan without what depends on the number of images.
-    """
-    patch, threads, F, stretch = key.patch, key.threads, key.filters, key.stretch
-    (R, S), (dilation_h, dilation_w), (step_h, step_w) = patch.kernel, patch.dilation, patch.step
-    pitch, plane, channel, across = patch.pitch, patch.plane, patch.channel, patch.across
-    group_rows, tap_groups, tap_rows, room, results = key.group_rows, key.tap_groups, key.tap_rows, key.shared, key.sums
-    all_taps, group_taps = tap_rows * S, group_rows * S
-    at_once = threads // _SHARES  # sums that are added up at a time
-    sum_pitch = threads + _SHARES  # keeps the four threads of a sum, and neighbouring sums, in different banks
-    load = patch_loader(patch, threads, 0)
-
-    @device(forceinline=True)
-    def tap_row(i, tile, base, row_at, now, sums):
-        at = uint32(base + row_at[i])
-        for s in range(S):
-            column = s * dilation_w
-            pixel = tile[beyond(at, column % step_w * plane + column // step_w)]
-            for f in range(F):
-                sums[(i * S + s) * F + f] += now[f] * pixel
-
-    tap_rows_of_group = unrolled(tap_row, group_rows)
+def block_sums(threads: int, F: int, group_taps: int, all_taps: int) -> Any:
+    """The device function with which a block adds up its threads' sums, F for each tap of its group and F more for the bias, and writes
+    them to the workspace."""
+    results = F * (group_taps + 1)
+    at_once = threads // SHARES  # sums that are added up at a time
+    sum_pitch = threads + SHARES  # keeps the four threads of a sum, and neighbouring sums, in different banks
 
     @device(forceinline=True)
     def put(i, tile, first, thread, sums):
@@ -444,13 +449,13 @@ def _grad_kernel(key: GradPlan) -> Any:
         cuda.syncthreads()
         put_all(0, tile, i * at_once, thread, sums)
         cuda.syncthreads()
-        own = uint32(thread // uint32(_SHARES))
-        share = uint32(thread % uint32(_SHARES))
+        own = uint32(thread // uint32(SHARES))
+        share = uint32(thread % uint32(SHARES))
         number = uint32(uint32(i * at_once) + own)
         if number < uint32(results):
             total = float32(0)
             for j in range(at_once):
-                total += tile[uint32(own * uint32(sum_pitch) + uint32(j * _SHARES) + share)]
+                total += tile[uint32(own * uint32(sum_pitch) + uint32(j * SHARES) + share)]
             k = uint32(first_filter + number % uint32(F))
             tap = uint32(number // uint32(F))
             at = uint32(uint32(part + share) * uint32(K * uint32(all_taps + 1)))
@@ -461,7 +466,34 @@ def _grad_kernel(key: GradPlan) -> Any:
                 elif uint32(first_tap + tap) < uint32(all_taps):
                     workspace[uint32(at + k * uint32(all_taps) + first_tap + tap)] = total
 
-    add_all_up = unrolled(add_up, -(-results // at_once))
+    return unrolled(add_up, -(-results // at_once))
+
+
+@functools.cache
+def _grad_kernel(key: GradPlan) -> Any:
+    """The kernel of the blocks' sums: (dy, x, workspace, K, H, W, top, left, outputs, stretches, units, slice_units).
+
+    `key` is a plan without what depends on the number of images.
+    """
+    patch: Any = key.patch
+    threads, F, stretch = key.threads, key.filters, key.stretch
+    (R, S), (dilation_h, dilation_w), (step_h, step_w) = patch.kernel, patch.dilation, patch.step
+    pitch, plane, channel, across = patch.pitch, patch.plane, patch.channel, patch.across
+    group_rows, tap_groups, tap_rows, room, results = key.group_rows, key.tap_groups, key.tap_rows, key.shared, key.sums
+    all_taps, group_taps = tap_rows * S, group_rows * S
+    load = patch_loader(patch, threads, 0)
+    add_all_up = block_sums(threads, F, group_taps, all_taps)
+
+    @device(forceinline=True)
+    def tap_row(i, tile, base, row_at, now, sums):
+        at = uint32(base + row_at[i])
+        for s in range(S):
+            column = s * dilation_w
+            pixel = tile[beyond(at, column % step_w * plane + column // step_w)]
+            for f in range(F):
+                sums[(i * S + s) * F + f] += now[f] * pixel
+
+    tap_rows_of_group = unrolled(tap_row, group_rows)
 
     @kernel(launch_bounds=threads)
     def conv2d_direct_weight_grad_slices(dy, x, workspace, K, H, W, top, left, outputs, stretches, units, slice_units):
@@ -520,7 +552,7 @@ def _grad_kernel(key: GradPlan) -> Any:
             cuda.syncthreads()  # before the next patch is written
             unit = uint32(unit + uint32(1))
         add_all_up(
-            0, tile, thread, sums, workspace, uint32(own_slice * uint32(_SHARES)), K, first_filter, uint32(group * uint32(group_taps))
+            0, tile, thread, sums, workspace, uint32(own_slice * uint32(SHARES)), K, first_filter, uint32(group * uint32(group_taps))
         )
 
     return conv2d_direct_weight_grad_slices
@@ -644,13 +676,7 @@ def conv2d_direct_weight_grad(
     (n, k), c = dy.shape[:2], x.shape[1]
     if plan is None:
         plan = _checked(grad_plan_of(n, c, k, window), c, window)
-    weights = k * c * window.kernel[0] * window.kernel[1]
-    row = weights + k
-    flat_dweight = floats(dweight, "dweight", (k, c, *window.kernel))
-    flat_workspace = floats(workspace, "workspace")
-    flat_dbias = flat_workspace if dbias is None else floats(dbias, "dbias", (k,))  # never written without a bias
-    if flat_workspace.shape[0] < plan.parts * row:
-        raise ValueError(f"workspace holds {flat_workspace.shape[0]} numbers, and {plan.parts * row} are needed: see workspace_size")
+    flat_dweight, flat_dbias, room = gradients(dweight, dbias, workspace, (k, c, *window.kernel), plan.parts)
     height, width, *_, top, left, _, _, _, _ = geometry(window)
     outputs = window.output[0] * window.output[1]
     run(
@@ -660,7 +686,7 @@ def conv2d_direct_weight_grad(
         stream,
         floats(dy, "dy", (n, k, *window.output)),
         floats(x, "x", (n, c, *window.input)),
-        flat_workspace,
+        room,
         np.uint32(k),
         height,
         width,
@@ -671,20 +697,37 @@ def conv2d_direct_weight_grad(
         np.uint32(plan.units),
         np.uint32(plan.slice_units),
     )
-    count = weights if dbias is None else row
+    sum_parts(flat_dweight, flat_dbias, room, k, dbias is not None, plan.parts, adders, stream)
+
+
+def gradients(dweight: Array, dbias: Array | None, workspace: Array, shape: tuple[int, ...], parts: int) -> tuple[Array, Array, Array]:
+    """dweight of `shape`, dbias (K) and the workspace, checked and flat; for no dbias the workspace, and it is never written as one."""
+    flat_dweight = floats(dweight, "dweight", shape)
+    room = floats(workspace, "workspace")
+    needed = parts * (flat_dweight.shape[0] + shape[0])
+    if room.shape[0] < needed:
+        raise ValueError(f"workspace holds {room.shape[0]} numbers, and {needed} are needed: see workspace_size")
+    return flat_dweight, room if dbias is None else floats(dbias, "dbias", shape[:1]), room
+
+
+def sum_parts(dweight: Array, dbias: Array, room: Array, filters: int, with_bias: bool, parts: int, adders: Pair, stream: Stream) -> None:
+    """Writes the sums of the blocks' sums, `parts` rows of the workspace, to dweight and, `with_bias`, to dbias: all of them flat."""
+    weights = dweight.shape[0]
+    row = weights + filters
+    count = row if with_bias else weights
     columns, lanes = adders
     run(
         add_parts_kernel(columns, lanes),
         -(-count // columns),
         columns * lanes,
         stream,
-        flat_workspace,
-        flat_dweight,
-        flat_dbias,
+        room,
+        dweight,
+        dbias,
         np.uint32(weights),
         np.uint32(row),
         np.uint32(count),
-        np.uint32(plan.parts),
+        np.uint32(parts),
     )
 
 
