@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
-from gpucnn_kernels import activations, conv, dropout, gemm, implicit_gemm, loss, pool, product, update
+from gpucnn_kernels import activations, conv, direct, dropout, fused, gemm, implicit_gemm, ladder, loss, pool, product, update
 from gpucnn_kernels._numba import float32, int32, types, uint32
 from gpucnn_kernels.engine import tile_kernel
-from gpucnn_kernels.launch import THREADS
+from gpucnn_kernels.launch import THREADS, Pair, Window
 from gpucnn_kernels.operands import IMAGES, MATRIX, PIXELS, TAPS, gradients, matrix
 from gpucnn_kernels.reduce import BLOCK_LANES, LANES
 from gpucnn_kernels.select import TILES
 from gpucnn_kernels.tiles import Operand, Store
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """What launchers want to know of a window: launch.Window. Users' windows are checked; these are few, and a test compares them."""
+
+    input: Pair
+    kernel: Pair
+    stride: Pair
+    padding: tuple[Pair, Pair]
+    output: Pair
+    dilation: Pair = (1, 1)
+    same: bool = False
+
+
+def _window(hw: Pair, rs: Pair, stride: int, padding: int | str) -> _Window:
+    """Padding is a number, "valid" or, for a stride of 1 and an odd kernel, "same"."""
+    h, w = (padding, padding) if isinstance(padding, int) else ((rs[0] - 1) // 2, (rs[1] - 1) // 2) if padding == "same" else (0, 0)
+    output = (hw[0] + 2 * h - rs[0]) // stride + 1, (hw[1] + 2 * w - rs[1]) // stride + 1
+    return _Window(hw, rs, (stride, stride), ((h, h), (w, w)), output, same=padding == "same")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +49,10 @@ class ConvShape:
     stride: int
     padding: int | str
 
+    @property
+    def window(self) -> Window:
+        return _window(self.hw, self.rs, self.stride, self.padding)
+
 
 @dataclass(frozen=True, slots=True)
 class PoolShape:
@@ -40,6 +65,10 @@ class PoolShape:
     kernel: int
     stride: int
     padding: int
+
+    @property
+    def window(self) -> Window:
+        return _window(self.hw, (self.kernel, self.kernel), self.stride, self.padding)
 
 
 CONV_SHAPES = (
@@ -169,3 +198,85 @@ ENGINE_ENTRIES = (
     Entry("pack", implicit_gemm.pack_kernel, (_F, _F, *(uint32,) * 14)),
     Entry("sum_slices", product.sum_slices_kernel, (_F, _F, _F, *(uint32,) * 4)),
 )
+
+
+def direct_entries(name: str, n: int, c: int, k: int, window: Window) -> tuple[Entry, ...]:
+    """The kernels that direct.py and fused.py make for a convolution of few channels: forward, gradient of weight and, where it fits,
+    pooled 2 × 2."""
+    plan, grad = direct.plan_of(c, k, window), direct.grad_plan_of(n, c, k, window)
+    if plan is None or grad is None:
+        raise ValueError(f"the direct convolution is not for {name}: see direct.fits")
+    numbers = (uint32, *(int32,) * 4)  # K, H, W, top, left
+    entries = [
+        Entry(
+            f"conv2d-direct-{name}",
+            direct.forward_kernel(plan),
+            (_F, _F, _F, _F, *numbers, uint32, uint32, int32, int32),
+            plan.threads,
+            max_registers=80,
+        ),
+        Entry(
+            f"conv2d_weight_grad-direct-{name}",
+            direct.weight_grad_kernel(grad),
+            (_F, _F, _F, *numbers, uint32, uint32, uint32, uint32),
+            grad.threads,
+            max_registers=168,  # 112 sums and what they are made of: three blocks
+        ),
+    ]
+    pooled = direct.plan_of(c, k, window, side=2)
+    if pooled is not None:  # stride and pooling together may take more pixels than fit
+        entries.append(
+            Entry(
+                f"conv2d_relu_max_pool2d-direct-{name}",
+                fused.fused_kernel(pooled),
+                (_F, _F, _F, _F, _I, uint32, int32, int32, uint32, int32, int32, uint32, uint32, int32),
+                pooled.threads,
+                max_registers=80,
+            )
+        )
+    return tuple(entries)
+
+
+@functools.cache
+def shape_entries() -> tuple[Entry, ...]:
+    """Kernels that are made for a shape: for the first layers among CONV_SHAPES, for 2 × 2 pooling, for losses of small batches. A
+    function, because making them takes longer than an import should."""
+    pairs = {False: "", True: "-pairs"}
+    labels = {True: ("classes", _I), False: ("rows", _F)}
+    return (
+        *(
+            entry
+            for shape in CONV_SHAPES
+            if direct.fits(shape.c, shape.window)
+            for entry in direct_entries(shape.name, shape.n, shape.c, shape.k, shape.window)
+        ),
+        Entry("add_parts", direct.add_parts_kernel(32, 8), (_F, _F, _F, *(uint32,) * 4), 256),
+        *(Entry(f"max_pool2d-2x2{pairs[each]}", pool.max_pool2x2(each), (_F, _F, _I, *(uint32,) * 8)) for each in pairs),
+        *(Entry(f"max_pool2d_grad-2x2{pairs[each]}", pool.max_pool2x2_grad(each), (_F, _I, _F, *(uint32,) * 8)) for each in pairs),
+        *(
+            Entry(
+                f"softmax_cross_entropy-{name}",
+                loss.one_block(loss.ONE_BLOCK_THREADS, of_classes),
+                (_F, array, _F, _F, _I, uint32, uint32, uint32, float32),
+                loss.ONE_BLOCK_THREADS,
+                max_registers=64,
+            )
+            for of_classes, (name, array) in labels.items()
+        ),
+    )
+
+
+@functools.cache
+def ladder_entries() -> tuple[Entry, ...]:
+    """The five versions of a product of matrices in ladder.py."""
+    return tuple(
+        Entry(
+            f"ladder-{rung.name.replace(' ', '-')}",
+            rung.kernel,
+            (_F, _F, _F, int32, int32, int32),
+            rung.threads,
+            max_registers=128,  # two blocks of 256 threads
+            blocks_per_sm=rung.blocks_per_sm,
+        )
+        for rung in ladder.rungs()
+    )

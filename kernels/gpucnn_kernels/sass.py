@@ -1,6 +1,4 @@
-"""What a kernel is in the chip's own instructions (SASS), and what its innermost work costs.
-
-    python -m gpucnn_kernels.sass --arch sm_90 [--kernel tile128x128]
+"""What a kernel is in the chip's own instructions (SASS), and what its innermost work costs. static.py prints it.
 
 In a product of matrices the FFMAs (float32 multiply-and-add) are the work, and everything else in the loop is its price: a multiprocessor
 issues so many instructions a cycle, whatever they are. So the share of FFMAs in the loop is a bound on the share of the chip's peak.
@@ -10,19 +8,18 @@ The disassembler, nvdisasm, comes with `pip install nvidia-cuda-nvdisasm`, with 
 
 from __future__ import annotations
 
-import argparse
 import re
 import shutil
 import subprocess
-import sys
 import sysconfig
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpucnn_kernels.catalogue import ENGINE_ENTRIES, ENTRIES
-from gpucnn_kernels.static import CHIPS, ToolchainError, machine_code
+
+class ToolchainError(RuntimeError):
+    """A compiler or disassembler that is not installed, or not usable as things are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +66,29 @@ def disassemble(cubin: bytes) -> str:
 
 
 def hot_loop(sass: str) -> Loop:
-    """The loop with the most FFMAs: from a label to a jump back to it. Raises ValueError where there is no loop."""
+    """Of the loops that hold no other, the one with the most FFMAs, then the most reads of global memory. A loop is what stands between a
+    label and a jump back to it.
+
+    Raises ValueError where there is no loop.
+    """
+    loop, _ = _hot_loop(sass)
+    return loop
+
+
+def main_loop(sass: str) -> Loop | None:
+    """`hot_loop`, or None where there is none, and where more FFMAs stand outside of it than it has instructions: work written out."""
+    try:
+        loop, all_ffma = _hot_loop(sass)
+    except ValueError:
+        return None
+    return loop if all_ffma - loop.ffma <= loop.instructions else None
+
+
+def _hot_loop(sass: str) -> tuple[Loop, int]:
+    """Also the FFMAs of the whole kernel."""
     instructions: list[str] = []
     labels: dict[str, int] = {}
-    loops: list[list[str]] = []
+    loops: list[tuple[int, int]] = []
     for line in sass.splitlines():
         label = re.match(r"\s*(\.L_x_\d+):", line)
         if label:
@@ -81,42 +97,22 @@ def hot_loop(sass: str) -> Loop:
         if found:
             instructions.append(found.group(1))
             target = re.match(r"BRA.*?(\.L_x_\d+)", found.group(1))
-            if target and target.group(1) in labels:
-                loops.append(instructions[labels[target.group(1)] :])
-    if not loops:
+            first = labels.get(target.group(1)) if target else None
+            if first is not None and first < len(instructions) - 1:  # a jump to itself stands behind the end, for whoever strays there
+                loops.append((first, len(instructions)))
+    inner = [loop for loop in loops if not any(other != loop and loop[0] <= other[0] and other[1] <= loop[1] for other in loops)]
+    if not inner:
         raise ValueError("there is no loop")
-    body = max(loops, key=lambda loop: (_count(loop, "FFMA"), -len(loop)))
+    bodies = [instructions[first:end] for first, end in inner]
+    body = max(bodies, key=lambda loop: (_count(loop, "FFMA"), _count(loop, "LDG"), -len(loop)))
     loads = [place for place, text in enumerate(body) if text.startswith("LDG")]
     wide = _count(body, r"LDG\S*\.128")
-    return Loop(
+    loop = Loop(
         len(body), _count(body, "FFMA"), _count(body, r"LDS\S*\.128"), wide, len(loads) - wide, _count(body, "STS"),
         loads[0] / len(body) if loads else 1.0,
     )  # fmt: skip
+    return loop, _count(instructions, "FFMA")
 
 
 def _count(loop: Sequence[str], pattern: str) -> int:
     return sum(bool(re.match(pattern, text)) for text in loop)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line: 0, or 2 where something is missing."""
-    parser = argparse.ArgumentParser(prog="python -m gpucnn_kernels.sass", description="The main loop of each kernel, without a GPU.")
-    parser.add_argument("--arch", choices=CHIPS, default="sm_90")
-    parser.add_argument("--kernel", default="tile", metavar="TEXT", help="only kernels with this in their names (default: the engine's)")
-    options = parser.parse_args(arguments)
-    try:
-        print(f"{'kernel':34}  instructions  FFMA  share  LDS.128  LDG.128  LDG  STS  first load")
-        for entry in (entry for entry in (*ENTRIES, *ENGINE_ENTRIES) if options.kernel in entry.name):
-            loop = hot_loop(disassemble(machine_code(entry, options.arch)))
-            print(
-                f"{entry.name:34}  {loop.instructions:12}  {loop.ffma:4}  {loop.share:5.0%}  {loop.lds_128:7}  {loop.ldg_128:7}  "
-                f"{loop.ldg:3}  {loop.sts:3}  {loop.first_load:10.0%}"
-            )
-    except (ToolchainError, ValueError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,7 +5,8 @@
     Work.least_bytes  each number of the inputs that is needed read once, each number of the outputs written once: no kernel moves less
     Work.moved_bytes  what the kernels that do it ask for, before any cache: what all threads together read from global memory and write
                       to it. A number that ten blocks copy to their shared memory counts ten times, and so do the parts of long sums that
-                      are written and read back, and the rewritten weights. Threads of a warp that read one number count each.
+                      are written and read back, and the rewritten weights. Threads of a warp that read one number count each. What a
+                      step reads in place of arguments, its rates and how often dropout was called, does not count.
 
 The time that a chip needs at least is that of the slower of its two ceilings (S. Williams et al., "Roofline", CACM 2009): its arithmetic
 takes flops / fp32, its memory least_bytes / bandwidth. How much of moved_bytes the caches serve decides how near a kernel comes.
@@ -66,6 +67,7 @@ def conv2d(n: int, c: int, k: int, window: Window, groups: int = 1, choice: Choi
     elif choice.tile is not None:
         moved = _gather(choice.tile, n, c // groups, k // groups, down, across, groups, bias)
     else:
+        _plain(choice)
         moved = 2 * n * k * terms * down.reads * across.reads + bias * results + results
     return _work(_conv_flops(n, c, k, window, groups), least, moved)
 
@@ -79,6 +81,7 @@ def conv2d_input_grad(n: int, c: int, k: int, window: Window, groups: int = 1, c
         classes = [(rows, columns) for rows in _backward(window, 0) for columns in _backward(window, 1)]
         moved = sum(_gather(choice.tile, n, k // groups, c // groups, rows, columns, groups, False) for rows, columns in classes)
     else:
+        _plain(choice)
         moved = 2 * n * c * terms * down.reads * across.reads + results
     return _work(_conv_flops(n, c, k, window, groups), least, moved)
 
@@ -94,6 +97,7 @@ def conv2d_weight_grad(n: int, c: int, k: int, window: Window, groups: int = 1, 
     elif choice.tile is not None:
         moved = _engine_weight_grad(choice.tile, choice.slices, n, c // groups, k // groups, window, groups)
     else:
+        _plain(choice)
         moved = 2 * n * k * (c // groups) * down.reads * across.reads + results
     return _work(_conv_flops(n, c, k, window, groups) + bias * n * k * _area(window.output), least, moved)
 
@@ -336,6 +340,7 @@ def _engine_weight_grad(tile: Tile, slices: int, n: int, c: int, k: int, window:
 def _matrices(M: int, N: int, depth: int, choice: Choice, bias: bool) -> Work:
     tile = choice.tile
     if tile is None:
+        _plain(choice)
         rows, columns = -(-M // gemm.TILE), -(-N // gemm.TILE)
         moved = columns * M * depth + rows * N * depth + bias * M * N + M * N
     else:
@@ -377,12 +382,18 @@ def _direct_weight_grad(n: int, c: int, k: int, window: Window, bias: bool) -> i
     plan = direct.grad_plan_of(n, c, k, window)
     if plan is None:
         raise ValueError("the direct convolution is not for this window: see direct.fits")
+    assert isinstance(plan.patch, direct.Patch)
     outputs, weights = _area(window.output), k * c * _area(window.kernel)
     stretches, pixels = _patches(plan.patch, plan.stretch, outputs, window)
     # Each thread asks for the first of its dy before it knows whether there is one, and always for one ahead.
     moved = n * -(-k // plan.filters) * plan.tap_groups * (pixels + plan.filters * (stretches * plan.threads + outputs))
     moved += plan.parts * (weights + k)
     return moved + (plan.parts + 1) * (weights + bias * k)
+
+
+def _plain(choice: Choice) -> None:
+    if choice.variant != "plain":
+        raise ValueError(f"what the variant {choice.variant!r} moves is not counted: work.py counts plain, direct, and the engine's tiles")
 
 
 def _conv_flops(n: int, c: int, k: int, window: Window, groups: int) -> int:

@@ -68,6 +68,8 @@ def test_direct_with_bias() -> None:
     assert direct.least_bytes == plain.least_bytes + 4 * 4
     with pytest.raises(ValueError, match="not for this window"):
         work.conv2d_weight_grad(2, 1, 4, conv_window((40, 40), (1, 40)), 1, Choice("direct", None))
+    with pytest.raises(ValueError, match="'other' moves is not counted"):
+        work.conv2d(2, 1, 4, window, 1, Choice("other", None))
     with pytest.raises(ValueError, match="not for this window"):
         work.conv2d(1, 4, 8, conv_window((1, 9000), (1, 3)), 1, Choice("direct", None))
 
