@@ -2,11 +2,14 @@
 
 An augmentation is a callable `(x, rng) -> x` on floating (N, C, H, W) arrays, which leaves its argument as it is, and has a
 `config()` from which `augmentation` builds it again.
+
+The kinds here draw with NumPy's generator and leave the work to the operations of gpucnn.ops. Those draw for themselves where a whole data
+set lies on a device and batches are made there (`device_augment`): as much of everything, but other numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn.errors import DataError
+from gpucnn.ops.augment import Augment
+from gpucnn.ops.cpu import batch
 
 
 @runtime_checkable
@@ -32,21 +37,55 @@ class Shift:
     pixels: int = 2
 
     def __post_init__(self) -> None:
-        if isinstance(self.pixels, bool) or not isinstance(self.pixels, int):
-            raise TypeError(f"pixels must be a whole number, got {self.pixels!r}")
-        if self.pixels < 0:
-            raise DataError(f"pixels must be at least 0, got {self.pixels}")
+        _whole(self.pixels, "pixels", 0)
 
     def __call__(self, x: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-        p, (n, _, height, width) = self.pixels, _shape(x)
-        top, left = rng.integers(0, 2 * p + 1, size=(2, n))
-        padded = np.pad(x, ((0, 0), (0, 0), (p, p), (p, p)))
-        # Every position of an H × W window in the padded image is one view; taking one per image copies whole rows.
-        windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))
-        return np.ascontiguousarray(windows[np.arange(n), :, top, left])
+        n, _, _, _ = _shape(x)
+        top, left = rng.integers(0, 2 * self.pixels + 1, size=(2, n))
+        return batch.shift(x, top, left, self.pixels)
 
     def config(self) -> dict[str, Any]:
         return {"name": "shift", **asdict(self)}
+
+
+@dataclass(frozen=True)
+class CropFlip:
+    """Moves each image by up to `pixels` whole pixels, and exchanges left and right in half of them.
+
+    What networks are trained with on CIFAR: a random crop of the image with a margin of zeros, and a random mirror image.
+    """
+
+    pixels: int = 4
+
+    def __post_init__(self) -> None:
+        _whole(self.pixels, "pixels", 0)
+
+    def __call__(self, x: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+        n, _, _, _ = _shape(x)
+        top, left = rng.integers(0, 2 * self.pixels + 1, size=(2, n))
+        mirrored = rng.integers(0, 2, size=n) == 1
+        return batch.flip(batch.shift(x, top, left, self.pixels), mirrored)
+
+    def config(self) -> dict[str, Any]:
+        return {"name": "crop-flip", **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """Sets a square of `pixels` a side to zero in each image, its centre anywhere in it (DeVries and Taylor 2017)."""
+
+    pixels: int = 8
+
+    def __post_init__(self) -> None:
+        _whole(self.pixels, "pixels", 0)
+
+    def __call__(self, x: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+        n, _, height, width = _shape(x)
+        row, column = rng.integers(0, height, size=n), rng.integers(0, width, size=n)
+        return batch.cutout(x, row, column, self.pixels)
+
+    def config(self) -> dict[str, Any]:
+        return {"name": "cutout", **asdict(self)}
 
 
 @dataclass(frozen=True)
@@ -61,46 +100,108 @@ class Affine:
     scale: float = 0.1
 
     def __post_init__(self) -> None:
-        for name, value, most in (("shift", self.shift, np.inf), ("rotate_degrees", self.rotate_degrees, 360), ("scale", self.scale, 1)):
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise TypeError(f"{name} must be a number, got {value!r}")
-            if not 0 <= value <= most or value == np.inf or (name == "scale" and value == 1):
-                range_ = {"shift": "finite and at least 0", "rotate_degrees": "0 to 360", "scale": "at least 0 and under 1"}[name]
-                raise DataError(f"{name} must be {range_}, got {value!r}")
+        _affine(self.shift, self.rotate_degrees, self.scale)
 
     def __call__(self, x: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-        n, channels, height, width = _shape(x)
-        dtype = x.dtype
+        n, _, _, _ = _shape(x)
         angle, factor, down, right = rng.uniform(-1, 1, size=(4, n, 1, 1))
-        angle, factor = np.deg2rad(self.rotate_degrees) * angle, 1 + self.scale * factor
-        # Backwards: where in x does the pixel (row, column) of the result come from?
-        cos, sin = (np.cos(angle) / factor).astype(dtype), (np.sin(angle) / factor).astype(dtype)
-        middle, centre = (height - 1) / 2, (width - 1) / 2
-        row = (np.arange(height)[:, None] - middle - self.shift * down).astype(dtype)  # (N, H, 1)
-        column = (np.arange(width) - centre - self.shift * right).astype(dtype)  # (N, 1, W)
-        y, x0 = cos * row - sin * column + dtype.type(middle), sin * row + cos * column + dtype.type(centre)
-
-        # Two rings of zeros, one to interpolate towards and one for the right-hand neighbour of a clipped coordinate.
-        padded = np.pad(x, ((0, 0), (0, 0), (1, 2), (1, 2)))
-        y, x0 = np.clip(y, -1, height) + dtype.type(1), np.clip(x0, -1, width) + dtype.type(1)
-        top, left = y.astype(np.int32), x0.astype(np.int32)  # not negative, so this rounds down
-        fy, fx = (y - top).astype(dtype, copy=False)[:, None], (x0 - left).astype(dtype, copy=False)[:, None]
-        stride, plane = width + 3, (height + 3) * (width + 3)
-        start = (np.arange(n * channels, dtype=np.intp) * plane).reshape(n, channels, 1, 1)
-        at = start + (top * stride + left)[:, None]
-        flat = padded.ravel()
-        upper: NDArray[Any] = flat[at]
-        lower = flat[at + stride]
-        upper += fx * (flat[at + 1] - upper)
-        lower += fx * (flat[at + (stride + 1)] - lower)
-        upper += fy * (lower - upper)
-        return upper
+        return batch.warp(x, np.deg2rad(self.rotate_degrees) * angle, 1 + self.scale * factor, self.shift * down, self.shift * right)
 
     def config(self) -> dict[str, Any]:
         return {"name": "affine", **asdict(self)}
 
 
-KINDS: dict[str, type[Shift] | type[Affine]] = {"shift": Shift, "affine": Affine}
+@dataclass(frozen=True)
+class Elastic:
+    """Bends each image, and turns, scales and moves it as Affine does.
+
+    `grid` × `grid` points, from corner to corner, are displaced by up to ± `pixels` on each axis; in between it is interpolated. See
+    gpucnn.ops.augment for how this differs from the elastic distortions of Simard, Steinkraus and Platt (2003).
+    """
+
+    pixels: float = 2.0
+    grid: int = 5
+    shift: float = 1.0
+    rotate_degrees: float = 10.0
+    scale: float = 0.1
+
+    def __post_init__(self) -> None:
+        _number(self.pixels, "pixels")
+        _whole(self.grid, "grid", 2)
+        _affine(self.shift, self.rotate_degrees, self.scale)
+
+    def __call__(self, x: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+        n, _, _, _ = _shape(x)
+        angle, factor, down, right = rng.uniform(-1, 1, size=(4, n, 1, 1))
+        bend = self.pixels * rng.uniform(-1, 1, size=(2, n, self.grid, self.grid))
+        return batch.warp(x, np.deg2rad(self.rotate_degrees) * angle, 1 + self.scale * factor, self.shift * down, self.shift * right, bend)
+
+    def config(self) -> dict[str, Any]:
+        return {"name": "elastic", **asdict(self)}
+
+
+KINDS: dict[str, Callable[..., Augmentation]] = {
+    "shift": Shift,
+    "affine": Affine,
+    "elastic": Elastic,
+    "crop-flip": CropFlip,
+    "cutout": Cutout,
+}
+
+
+def on_device(given: Callable[..., Any] | None) -> bool:
+    """Whether a device can do by itself what this augmentation does: the kinds above, and none at all."""
+    return given is None or type(given) in KINDS.values()
+
+
+def device_augment(given: Callable[..., Any] | None) -> Augment | None:
+    """An augmentation as the numbers that the operations of a device take; None where images stay as they are.
+
+    Raises DataError for what only NumPy can do: functions of one's own, and classes derived from those above. `on_device` asks.
+    """
+    if given is None:
+        return None
+    if not on_device(given):
+        name = getattr(given, "__qualname__", type(given).__qualname__)
+        raise DataError(f"the augmentation {name} cannot be done on a device, only {', '.join(KINDS)} can: take batches from the host")
+    augment = Augment()
+    if isinstance(given, Shift):
+        augment = Augment(shift=given.pixels)
+    elif isinstance(given, CropFlip):
+        augment = Augment(shift=given.pixels, flip=True)
+    elif isinstance(given, Cutout):
+        augment = Augment(cutout=given.pixels)
+    elif isinstance(given, Affine):
+        augment = Augment(rotate_degrees=given.rotate_degrees, scale=given.scale, translate=given.shift)
+    elif isinstance(given, Elastic):
+        augment = Augment(
+            rotate_degrees=given.rotate_degrees,
+            scale=given.scale,
+            translate=given.shift,
+            elastic=given.pixels,
+            elastic_grid=given.grid,
+        )
+    return augment if augment.warps or augment.moves or augment.cutout else None
+
+
+def _whole(value: Any, name: str, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if value < least:
+        raise DataError(f"{name} must be at least {least}, got {value}")
+
+
+def _number(value: Any, name: str, most: float = np.inf, range_: str = "finite and at least 0") -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not 0 <= value <= most or value == np.inf:
+        raise DataError(f"{name} must be {range_}, got {value!r}")
+
+
+def _affine(shift: Any, rotate_degrees: Any, scale: Any) -> None:
+    _number(shift, "shift")
+    _number(rotate_degrees, "rotate_degrees", 360, "0 to 360")
+    _number(scale, "scale", np.nextafter(1, 0), "at least 0 and under 1")
 
 
 def _shape(x: NDArray[Any]) -> tuple[int, int, int, int]:
@@ -111,7 +212,7 @@ def _shape(x: NDArray[Any]) -> tuple[int, int, int, int]:
 
 
 def augmentation(given: str | Mapping[str, Any] | Augmentation | None) -> Augmentation | None:
-    """The augmentation of a name ("none", "shift", "affine"), of a config, or one that is there already; None for "none"."""
+    """The augmentation of a name ("none" and those of KINDS), of a config, or one that is there already; None for "none"."""
     if given is None or (isinstance(given, Augmentation) and not isinstance(given, type)):
         return given
     if not isinstance(given, str | Mapping):

@@ -41,7 +41,7 @@ LEVELS = {
     "gpucnn_kernels": -10,
 }
 ONLY = {  # folders that may import these of gpucnn and nothing else, besides themselves
-    "gpucnn.data": {"gpucnn.errors", "gpucnn.checks"},
+    "gpucnn.data": {"gpucnn.errors", "gpucnn.checks", "gpucnn.ops.augment", "gpucnn.ops.cpu.batch"},
     "gpucnn.ops": {"gpucnn.errors", "gpucnn.checks", "gpucnn_kernels"},
     "gpucnn_kernels": set(),
     "gpucnn.checks": {"gpucnn.errors"},

@@ -1,6 +1,7 @@
 """The operations on NumPy arrays, float32 or float64. The reference for every kernel."""
 
 from gpucnn.ops.cpu.activations import relu, relu_grad, sigmoid, sigmoid_grad, softmax, softmax_grad
+from gpucnn.ops.cpu.batch import gather_batch, permutation
 from gpucnn.ops.cpu.conv import bias_grad, conv2d, conv2d_input_grad, conv2d_weight_grad
 from gpucnn.ops.cpu.dense import dense, dense_input_grad, dense_weight_grad
 from gpucnn.ops.cpu.dropout import dropout
@@ -24,9 +25,11 @@ __all__ = [
     "dense_input_grad",
     "dense_weight_grad",
     "dropout",
+    "gather_batch",
     "max_pool2d",
     "max_pool2d_grad",
     "mean_squared_error",
+    "permutation",
     "relu",
     "relu_grad",
     "sgd_update",

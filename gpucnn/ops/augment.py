@@ -1,0 +1,56 @@
+"""What is done to images at random on the way into a batch: plain numbers, which the operations of every device take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gpucnn.checks import fraction, integer, positive
+from gpucnn.errors import ShapeError
+
+
+@dataclass(frozen=True, slots=True)
+class Augment:
+    """Random changes to images (N, C, H, W), other ones for each image, in this order; what is zero or False is left out.
+
+    warp: each image turned, scaled and moved about its centre, by up to ± `rotate_degrees`, a factor of 1 ± `scale` and ± `translate`
+        pixels on each axis, and bent by `elastic`: a grid of `elastic_grid`² displacements of up to ± `elastic` pixels on each axis, with
+        the corners of the grid in the corners of the image, and displacements in between interpolated. Bilinear, zeros outside.
+    shift: moved by up to ± `shift` whole pixels on each axis, zeros outside.
+    flip: left and right exchanged, for half of the images.
+    cutout: a square of so many pixels a side set to zero, its centre anywhere in the image (T. DeVries and G. Taylor, "Improved
+        Regularization of Convolutional Neural Networks with Cutout", 2017). Rows centre − cutout // 2 and on, where they are in the image.
+
+    Everything is drawn evenly. P. Simard, D. Steinkraus and J. Platt ("Best Practices for Convolutional Neural Networks Applied to Visual
+    Document Analysis", ICDAR 2003) draw a displacement for each pixel and smooth the field with a Gaussian. A coarse grid gives a field
+    that is as smooth, but for kinks at the grid's lines, and each pixel needs four draws of it instead of all those under the Gaussian,
+    so that no field is ever stored. Its spacing takes the place of their σ, and `elastic` is a bound where their α is a scale.
+    """
+
+    shift: int = 0
+    rotate_degrees: float = 0.0
+    scale: float = 0.0
+    translate: float = 0.0
+    flip: bool = False
+    cutout: int = 0
+    elastic: float = 0.0
+    elastic_grid: int = 4
+
+    def __post_init__(self) -> None:
+        integer(self.shift, "shift", 0)
+        integer(self.cutout, "cutout", 0)
+        integer(self.elastic_grid, "elastic_grid", 2)
+        for name, value in (("translate", self.translate), ("elastic", self.elastic), ("rotate_degrees", self.rotate_degrees)):
+            positive(value, name, zero=True)
+        fraction(self.scale, "scale")
+        if self.rotate_degrees > 360:
+            raise ShapeError(f"rotate_degrees must be 0 to 360, got {self.rotate_degrees!r}")
+
+    @property
+    def warps(self) -> bool:
+        """Whether pixels are interpolated."""
+        return any((self.rotate_degrees, self.scale, self.translate, self.elastic))
+
+    @property
+    def moves(self) -> bool:
+        """Whether whole pixels are moved."""
+        return self.shift > 0 or self.flip

@@ -1,0 +1,217 @@
+"""Batches out of a data set that lies on the device: the order of an epoch, and the examples of a step, changed at random.
+
+All that is drawn is a function of the seed, the epoch and an example's place in it. Nothing is kept between calls, so a run that is taken
+up again draws what one that was never stopped would have; and nothing depends on the device.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpucnn.ops.augment import Augment
+from gpucnn.ops.cpu._threads import Array
+from gpucnn.ops.cpu.dropout import philox_block
+
+WORD = 0xFFFFFFFF
+ROUNDS = 24
+# The last word of Philox's counter says what is drawn. Dropout has 0, so one seed serves all three.
+ORDER, CHANGES = 1, 2
+# And the third word, which of an image's changes: the nodes of the elastic grid follow the others.
+WARP, MOVE, CUTOUT, NODES = 0, 1, 2, 4
+
+
+def permutation(order: Array, seed: int, epoch: int) -> None:
+    """Fills `order`, int32 (M,), with a random permutation of 0 … M − 1: a function of (seed, epoch, M). Both are taken mod 2⁶⁴.
+
+    Without a sort: place i gets the number that a block cipher makes of i. The cipher is a Feistel network on the least even number of
+    bits that holds M − 1 (so each half has as many bits), and a permutation of the numbers of so many bits whatever its round function
+    is. Where it leads to M or beyond, its result is enciphered again until it does not: a permutation of 0 … M − 1 remains (J. Black and
+    P. Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002: cycle walking). The numbers of so many bits are fewer than 4·M, so
+    that takes less than four goes on average.
+
+    R. Mitchell, D. Stokes, E. Frank and G. Holmes ("Bandwidth-Optimal Random Shuffling for GPUs", ACM TOPC 2022) shuffle with such
+    ciphers, and found that 24 rounds pass their tests of uniformity; that many there are here. Their round function is one
+    multiplication; this one is the finalizer of A. Appleby's MurmurHash3, of the number plus a round key, because it changes each bit of
+    the result with a chance of about ½ for each bit of its argument, at two multiplications; Philox itself would take twenty. The keys
+    are Philox's four words at the counter (epoch mod 2³², epoch div 2³², 0, 1) under the key `seed`, used in turn, with 2³²/φ added once
+    more each time round, as Philox does with its own keys.
+    """
+    size = order.shape[0]
+    if size:
+        order[...] = _enciphered(np.arange(size, dtype=np.uint32), size, round_keys(seed, epoch), half_bits(size))
+
+
+def half_bits(size: int) -> int:
+    """Half of the least even number of bits that holds size − 1, at least 1."""
+    return max(1, ((size - 1).bit_length() + 1) // 2)
+
+
+def round_keys(seed: int, epoch: int) -> list[int]:
+    """The keys of the cipher's rounds: 32-bit words."""
+    counter = [np.array([word], np.uint64) for word in (epoch & WORD, epoch >> 32 & WORD, 0, ORDER)]
+    words = [int(word[0]) for word in philox_block(counter, seed & WORD, seed >> 32 & WORD)]
+    return [(words[number % 4] + number // 4 * 0x9E3779B9) & WORD for number in range(ROUNDS)]
+
+
+def _enciphered(numbers: Array, size: int, keys: list[int], half: int) -> Array:
+    mask = np.uint32((1 << half) - 1)
+    left, right = numbers >> np.uint32(half), numbers & mask
+    for key in keys:
+        mixed = right + np.uint32(key)  # words wrap around, here and in the products
+        mixed ^= mixed >> np.uint32(16)
+        mixed *= np.uint32(0x85EBCA6B)
+        mixed ^= mixed >> np.uint32(13)
+        mixed *= np.uint32(0xC2B2AE35)
+        mixed ^= mixed >> np.uint32(16)
+        left, right = right, left ^ (mixed & mask)
+    result: Array = left << np.uint32(half) | right
+    beyond = result >= size
+    if beyond.any():
+        result[beyond] = _enciphered(result[beyond], size, keys, half)
+    return result
+
+
+def gather_batch(
+    images: Array,
+    labels: Array,
+    order: Array,
+    position: Array,
+    x: Array,
+    targets: Array,
+    *,
+    batch_size: int,
+    augment: Augment | None = None,
+    seed: int = 0,
+) -> None:
+    """Writes the examples of a step to x and targets, changed at random as `augment` says.
+
+    images (M, …), uint8 or floating; labels (M,) int32 or floating rows (M, …); order int32: position[0] = s is the step in the epoch
+    position[1] = e, both int32 and read on the device, so that a captured graph does another batch each time. Example i is number
+    order[s·batch_size + i]. x (n, …) and targets (n, …) with n ≤ batch_size are written; examples past the end of the order repeat its
+    last one.
+
+    uint8 becomes x / 255, divided in the type of `x`. Images are changed only as (M, C, H, W), and by nothing but the seed, the epoch and
+    the place in the order.
+    """
+    step, epoch = int(position[0]), int(position[1])
+    places = np.minimum(step * batch_size + np.arange(x.shape[0]), order.shape[0] - 1)
+    chosen = order[places]
+    targets[...] = labels[chosen]
+    if images.dtype == np.uint8:
+        np.divide(images[chosen], x.dtype.type(255), out=x, dtype=x.dtype)
+    else:
+        x[...] = images[chosen]
+    if augment is not None:
+        x[...] = augmented(x, augment, seed, epoch, places)
+
+
+def augmented(x: Array, augment: Augment, seed: int, epoch: int, places: Array) -> Array:
+    """Images (N, C, H, W) changed as `augment` says, with the draws of `places` (N,) in an epoch."""
+    height, width = x.shape[2:]
+    if augment.warps:
+        angle, factor, down, right = ((2 * word * 2.0**-24 - 1)[:, None, None] for word in _draws(seed, epoch, places, WARP, 24))
+        bend = None
+        if augment.elastic:
+            grid = augment.elastic_grid
+            nodes = _draws(seed, epoch, places[:, None], NODES + np.arange(grid * grid), 24)
+            bend = augment.elastic * (np.stack(nodes[:2]) * 2.0**-23 - 1).reshape(2, len(x), grid, grid)
+        x = warp(
+            x,
+            np.deg2rad(augment.rotate_degrees) * angle,
+            1 + augment.scale * factor,
+            augment.translate * down,
+            augment.translate * right,
+            bend,
+        )
+    if augment.moves:
+        top, left, mirrored, _ = _draws(seed, epoch, places, MOVE)
+        if augment.shift:
+            x = shift(x, below(top, 2 * augment.shift + 1), below(left, 2 * augment.shift + 1), augment.shift)
+        if augment.flip:
+            x = flip(x, mirrored >> np.uint64(31) == 1)
+    if augment.cutout:
+        row, column, _, _ = _draws(seed, epoch, places, CUTOUT)
+        x = cutout(x, below(row, height), below(column, width), augment.cutout)
+    return x
+
+
+def below(words: Array, count: int) -> Array:
+    """Words in 64 bits as whole numbers from 0 to count − 1: word·count / 2³², so that none is likelier by more than count / 2³²."""
+    return (words * np.uint64(count) >> np.uint64(32)).astype(np.int64)
+
+
+def _draws(seed: int, epoch: int, places: Array, what: int | Array, bits: int = 32) -> list[Array]:
+    """Four words for each place: Philox at the counter (place, epoch, what, CHANGES) under the key `seed`. The first `bits` of each."""
+    shape = np.broadcast_shapes(places.shape, np.shape(what))
+    counter = [np.broadcast_to(np.asarray(word, np.uint64), shape) for word in (places, epoch & WORD, what, CHANGES)]
+    return [word >> np.uint64(32 - bits) for word in philox_block(counter, seed & WORD, seed >> 32 & WORD)]
+
+
+def shift(x: Array, top: Array, left: Array, pixels: int) -> Array:
+    """Image i is moved by pixels − top[i] rows and pixels − left[i] columns, zeros outside; top and left are from 0 to 2·pixels."""
+    n, _, height, width = x.shape
+    padded = np.pad(x, ((0, 0), (0, 0), (pixels, pixels), (pixels, pixels)))
+    # Every position of an H × W window in the padded image is one view; taking one per image copies whole rows.
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))
+    return np.ascontiguousarray(windows[np.arange(n), :, top, left])
+
+
+def flip(x: Array, mirrored: Array) -> Array:
+    """Left and right exchanged in the images where `mirrored` (N,) is true."""
+    result: Array = np.where(mirrored[:, None, None, None], x[..., ::-1], x)
+    return result
+
+
+def cutout(x: Array, row: Array, column: Array, side: int) -> Array:
+    """Zeros in a square of `side` pixels about pixel (row[i], column[i]) of image i. It begins at row[i] − side // 2."""
+
+    def covered(centre: Array, size: int) -> Array:
+        distance = np.arange(size) - (centre[:, None] - side // 2)
+        return (distance >= 0) & (distance < side)
+
+    height, width = x.shape[2:]
+    inside = covered(row, height)[:, :, None] & covered(column, width)[:, None, :]
+    result: Array = np.where(inside[:, None], x.dtype.type(0), x)
+    return result
+
+
+def warp(x: Array, angle: Array, factor: Array, down: Array, right: Array, bend: Array | None = None) -> Array:
+    """Image i turned by angle[i] radians, scaled by factor[i] and moved by (down[i], right[i]) pixels, bilinear, zeros outside.
+
+    Draws are (N, 1, 1). bend: (2, N, G, G), what is added to the row and the column that a pixel comes from, on a grid over the image.
+    """
+    n, channels, height, width = x.shape
+    dtype = x.dtype
+    # Backwards: where in x does the pixel (row, column) of the result come from?
+    cos, sin = (np.cos(angle) / factor).astype(dtype), (np.sin(angle) / factor).astype(dtype)
+    middle, centre = (height - 1) / 2, (width - 1) / 2
+    row = (np.arange(height)[:, None] - middle - down).astype(dtype)  # (N, H, 1)
+    column = (np.arange(width) - centre - right).astype(dtype)  # (N, 1, W)
+    y, x0 = cos * row - sin * column + dtype.type(middle), sin * row + cos * column + dtype.type(centre)
+    if bend is not None:
+        between_rows, between_columns = (_between(size, bend.shape[-1]) for size in (height, width))
+        y_bend, x_bend = (between_rows @ bend @ between_columns.T).astype(dtype)
+        y, x0 = y + y_bend, x0 + x_bend
+
+    # Two rings of zeros, one to interpolate towards and one for the right-hand neighbour of a clipped coordinate.
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 2), (1, 2)))
+    y, x0 = np.clip(y, -1, height) + dtype.type(1), np.clip(x0, -1, width) + dtype.type(1)
+    top, left = y.astype(np.int32), x0.astype(np.int32)  # not negative, so this rounds down
+    fy, fx = (y - top).astype(dtype, copy=False)[:, None], (x0 - left).astype(dtype, copy=False)[:, None]
+    stride, plane = width + 3, (height + 3) * (width + 3)
+    start = (np.arange(n * channels, dtype=np.intp) * plane).reshape(n, channels, 1, 1)
+    at = start + (top * stride + left)[:, None]
+    flat = padded.ravel()
+    upper: Array = flat[at]
+    lower = flat[at + stride]
+    upper += fx * (flat[at + 1] - upper)
+    lower += fx * (flat[at + (stride + 1)] - lower)
+    upper += fy * (lower - upper)
+    return upper
+
+
+def _between(size: int, grid: int) -> Array:
+    """(size, grid): how much of each node of a grid, from the first pixel to the last, goes into a pixel."""
+    at = np.arange(size) * ((grid - 1) / max(size - 1, 1))
+    parts: Array = np.maximum(0, 1 - np.abs(at[:, None] - np.arange(grid)))
+    return parts

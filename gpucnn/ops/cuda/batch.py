@@ -1,0 +1,44 @@
+"""Batches out of a data set that lies on the device: the order of an epoch, and the examples of a step, changed at random.
+
+All that is drawn is a function of the seed, the epoch and an example's place in it. Nothing is kept between calls, so a run that is taken
+up again draws what one that was never stopped would have; and nothing depends on the device.
+"""
+
+from __future__ import annotations
+
+from gpucnn.ops.augment import Augment
+from gpucnn.ops.cuda._arrays import Array, stream
+from gpucnn_kernels import batch as kernels
+
+
+def permutation(order: Array, seed: int, epoch: int) -> None:
+    """Fills `order`, int32 (M,), with a random permutation of 0 … M − 1: a function of (seed, epoch, M). Both are taken mod 2⁶⁴.
+
+    The same numbers as on the CPU, whose operation says how they come about.
+    """
+    kernels.permutation(order, seed, epoch, stream(order))
+
+
+def gather_batch(
+    images: Array,
+    labels: Array,
+    order: Array,
+    position: Array,
+    x: Array,
+    targets: Array,
+    *,
+    batch_size: int,
+    augment: Augment | None = None,
+    seed: int = 0,
+) -> None:
+    """Writes the examples of a step to x and targets, changed at random as `augment` says.
+
+    images (M, …), uint8 or floating; labels (M,) int32 or floating rows (M, …); order int32: position[0] = s is the step in the epoch
+    position[1] = e, both int32 and read on the device, so that a captured graph does another batch each time. Example i is number
+    order[s·batch_size + i]. x (n, …) and targets (n, …) with n ≤ batch_size are written; examples past the end of the order repeat its
+    last one.
+
+    uint8 becomes x / 255, divided in the type of `x`. Images are changed only as (M, C, H, W), and by nothing but the seed, the epoch and
+    the place in the order.
+    """
+    kernels.gather_batch(images, labels, order, position, x, targets, batch_size=batch_size, augment=augment, seed=seed, stream=stream(x))
