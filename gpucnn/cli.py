@@ -1,4 +1,4 @@
-"""The command line: gpucnn train | evaluate | predict | info.
+"""The command line: gpucnn train | evaluate | predict | profile | info.
 
 Whatever is refused ends in one sentence on stderr and exit status 2; GPUCNN_DEBUG=1 shows the traceback behind it.
 """
@@ -208,6 +208,85 @@ def predict(
         _say(f"{path!s:<{width}}  {names[index]:<{label_width}}  {100 * row[index]:5.1f} %")
 
 
+@app.command(short_help="Measure where a training step's time goes, kernel by kernel.")
+def profile(
+    model: Annotated[
+        str, typer.Option(metavar="NAME|FILE", help=f"{', '.join(NETWORKS)}, or a model.safetensors that train wrote.")
+    ] = "keras",
+    batch_size: Annotated[
+        int | None, typer.Option(parser=_whole, metavar="N", help="Images in the step. [default: 128]", show_default=False)
+    ] = None,
+    layer: Annotated[
+        str | None, typer.Option(metavar="I", help="Only this layer: its number, counted from 1, or its name.", show_default=False)
+    ] = None,
+    op: Annotated[
+        str | None,
+        typer.Option(metavar="KIND", help="Only these: conv, pool, dense, bias, activation, dropout, loss, update.", show_default=False),
+    ] = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZES",
+            help="One operation, named by --op, in place of a model: for conv N,C,HxW,K,RxS[,stride[,padding]], such as "
+            "128,32,14x14,64,5x5,1,same.",
+            show_default=False,
+        ),
+    ] = None,
+    compare: Annotated[
+        str | None, typer.Option(metavar="torch", help="Beside PyTorch (cuDNN on a GPU), on the same shapes.", show_default=False)
+    ] = None,
+    arch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CHIP",
+            help="A chip that need not be here (T4, A100, RTX 4090, H100, H200, B200, sm_90): what the compiler and the roofline say.",
+            show_default=False,
+        ),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help=f"{', '.join(DEVICES)}; auto is the GPU, cpu measures NumPy's operations.")
+    ] = "auto",
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the profile, to compare with.", show_default=False)] = None,
+    trace: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a trace for ui.perfetto.dev or chrome://tracing.", show_default=False)
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page: roofline, timeline, sortable table.", show_default=False)
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="An earlier profile (--json): print what got slower, beyond the noise.", show_default=False),
+    ] = None,
+    lineinfo: Annotated[
+        bool, typer.Option("--lineinfo", help="Compile line numbers in, so that Nsight Compute shows Python source.")
+    ] = False,
+) -> None:
+    """Where a training step's time goes, how far each kernel is from what the chip can do, and what to look at next.
+
+    On a GPU kernels are measured; with --device cpu, NumPy's operations. With --arch nothing runs: the kernels are compiled for a chip
+    that need not be here, and what is printed are bounds.
+    """
+    if lineinfo:
+        os.environ["GPUCNN_LINEINFO"] = "1"  # read when the kernels are imported, which is below
+    from gpucnn.profiling import compare as comparison
+    from gpucnn.profiling import records, report, run
+
+    outputs = run.Outputs(json, trace, html)
+    outputs.check()
+    earlier = None if against is None else records.read(against)
+    options = run.Options(model, batch_size, layer, op, shape, compare, device, arch, lineinfo)
+    with _Status() as status:
+        made = run.make(options, status)
+    for line in report.lines(made):
+        _say(line)
+    if earlier is not None:
+        _say("")
+        for line in comparison.lines(earlier, made):
+            _say(line)
+    for path in outputs.write(made):
+        _say(f"wrote     {path}")
+
+
 @app.command(short_help="Print versions, the device, and what is missing for the GPU.")
 def info() -> None:
     """Print versions, the device that "auto" takes, and what is missing for the GPU if that is the CPU."""
@@ -301,6 +380,20 @@ def _class_names(network: gpucnn.Sequential, path: Path) -> list[str] | None:
 
 def _listed(names: Sequence[str], most: int = 12) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+class _Status:
+    """What is going on, in one line on stderr that is written over; nothing where that is no terminal."""
+
+    def __enter__(self) -> _Status:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self("")
+
+    def __call__(self, text: str) -> None:
+        if sys.stderr.isatty():
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
 class _Downloads:

@@ -6,6 +6,7 @@ still brings a simulator of its own, which is enough for NUMBA_ENABLE_CUDASIM=1.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -41,6 +42,9 @@ if not SIMULATED:  # the simulator has no intrinsics: vector.py has stand-ins
 # Numba warns of every grid under 128 blocks. A loss's last launch has one, and a small batch has few: nothing that a user could mend.
 warnings.filterwarnings("ignore", message="Grid size .* will likely result in GPU under-utilization")
 
+# Line numbers in the machine code, for Nsight Compute to show the Python beside it. They change no instruction.
+LINEINFO = os.environ.get("GPUCNN_LINEINFO", "0") not in ("", "0")
+
 _REFUSED_BY_SIMULATOR = {"forceinline", "launch_bounds", "lineinfo", "lto", "max_registers"}
 
 # Without a signature Numba compiles at the first launch, for the types of that launch and the chip that is there. With one it would
@@ -58,6 +62,8 @@ def device(function: Callable[..., Any] | None = None, **options: Any) -> Any:
 
 
 def _jit(function: Callable[..., Any] | None, options: dict[str, Any]) -> Any:
+    if LINEINFO:
+        options = {**options, "lineinfo": True}
     if SIMULATED:
         options = {name: value for name, value in options.items() if name not in _REFUSED_BY_SIMULATOR}
     decorate = cuda.jit(**{"fastmath": False, **options})  # fast maths would lose NaN, infinity and the last bits of division

@@ -2,11 +2,16 @@
 
 Kernels see flat arrays and 32-bit sizes. A flat array costs 7 kernel parameters where a 4-D one costs 13, and 32-bit arithmetic is
 several times as fast as 64-bit on a GPU; so arrays of 2³¹ elements and more are refused here.
+
+Every launch of the package goes through `run`, so that is where a profiler listens: `recording`.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -40,6 +45,81 @@ class Window(Protocol):
     @property
     def same(self) -> bool: ...  # padding that averages never count
     def __hash__(self) -> int: ...  # what a shape needs is worked out once and kept
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A kernel with its grid and its arguments. The arguments are kept as they are, arrays and all, so a launch can be done again."""
+
+    kernel: Any
+    blocks: int
+    threads: int
+    arguments: tuple[Any, ...]
+
+    @property
+    def name(self) -> str:
+        """The kernel's Python name; under the simulator as well."""
+        function: Any = getattr(self.kernel, "py_func", getattr(self.kernel, "fn", self.kernel))
+        return str(function.__name__).removesuffix("_kernel")
+
+    @property
+    def signature(self) -> tuple[Any, ...]:
+        """Numba's types of the arguments. There are none under the simulator."""
+        return tuple(self.kernel.typeof_pyval(argument) for argument in self.arguments)
+
+    @property
+    def arrays(self) -> tuple[Array, ...]:
+        """The arrays among the arguments, each memory once: a launcher hands over any array in place of one that is not read."""
+        return tuple({address_of(argument): argument for argument in self.arguments if getattr(argument, "shape", ())}.values())
+
+    @property
+    def array_bytes(self) -> int:
+        """Bytes of all of its arrays: what a kernel moves that reads or writes every element once."""
+        return sum(int(array.size) * int(array.dtype.itemsize) for array in self.arrays)
+
+    def run(self, stream: Stream, arguments: tuple[Any, ...] | None = None) -> None:
+        """Launches it again, on other arrays where `arguments` are given. What is recording hears nothing of it."""
+        self.kernel[self.blocks, self.threads, stream](*(self.arguments if arguments is None else arguments))
+
+
+class _Recorder:
+    """What listens to launches: one list at a time, for the whole process."""
+
+    def __init__(self, launching: bool) -> None:
+        self.launches: list[Launch] = []
+        self.launching = launching
+
+
+_recorder: _Recorder | None = None
+
+
+@contextmanager
+def recording(*, launching: bool = True) -> Iterator[list[Launch]]:
+    """Writes down every launch while the block runs, in the list that it gives.
+
+    Without `launching` nothing runs: then NumPy arrays that were never filled do for arguments, and the launchers tell what a chip that
+    is not there would be asked to do. Of recordings within one another the innermost hears.
+    """
+    global _recorder
+    outer, _recorder = _recorder, _Recorder(launching)
+    try:
+        yield _recorder.launches
+    finally:
+        _recorder = outer
+
+
+def unsynchronized(array: Array) -> Array:
+    """An array on a GPU as Numba has it. A launch on another library's array asks it for its stream, and waits for that, at every call:
+    that costs the host some microseconds, and cannot be captured in a graph. Whoever asks for this sees to the order of work."""
+    return array if SIMULATED else cuda.as_cuda_array(array, sync=False)
+
+
+def address_of(array: Array) -> tuple[int, int]:
+    """Where an array lies, and how long it is: arrays for which that is the same are the same."""
+    pointer = getattr(getattr(array, "data", None), "ptr", None)  # CuPy
+    if pointer is None:
+        pointer = array.ctypes.data if hasattr(array, "ctypes") else array.__cuda_array_interface__["data"][0]
+    return int(pointer), int(array.size)
 
 
 def flat(array: Array, name: str, dtype: str, shape: tuple[int, ...] | None = None) -> Array:
@@ -90,6 +170,10 @@ def run(kernel: Any, blocks: int, threads: int, stream: Stream, *arguments: Any)
         return
     if blocks >= LIMIT:
         raise ValueError(f"{blocks} thread blocks, and a grid holds 2³¹ − 1: use a smaller batch")
+    if _recorder is not None:
+        _recorder.launches.append(Launch(kernel, blocks, threads, arguments))
+        if not _recorder.launching:
+            return
     kernel[blocks, threads, stream](*arguments)
 
 

@@ -1,0 +1,121 @@
+"""Who calls which operation, and on what. The operations know nothing of it: a model under observation gets a device whose operations
+report to the observer before they run, and its layers say when their forward or backward begins."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, TypeAlias
+
+from gpucnn.device import Device
+from gpucnn.model import Sequential
+
+
+@dataclass(frozen=True)
+class Call:
+    """An operation about to run, for a layer, in a phase of the step."""
+
+    layer: str
+    phase: str
+    op: str
+    bound: inspect.BoundArguments
+    function: Callable[..., Any]
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments by name, those left out with their defaults."""
+        return self.bound.arguments
+
+    def run(self) -> Any:
+        """Runs it, and returns its result. It may be run again: it writes to the same places, or to new ones."""
+        return self.function(*self.bound.args, **self.bound.kwargs)
+
+
+Listener: TypeAlias = Callable[[Call], Any]  # has the call run, and returns its result
+
+
+class Observer:
+    """Hands every operation of an observed model to a listener, where there is one."""
+
+    def __init__(self) -> None:
+        self._listener: Listener | None = None
+        self._where = ("", "")
+        self.on_phase: Callable[[str, str], Any] | None = None  # a context for each layer and phase, such as a range for Nsight
+
+    def device(self, real: Device) -> Device:
+        """`real`, with operations that report."""
+        return dataclasses.replace(real, ops=_Reporting(real.ops, self))
+
+    def watch(self, model: Sequential) -> None:
+        """Has the layers of a model, which lives on the observer's device, say when they are at work."""
+        # What a model runs are stages: layers, or several as one, which then say so themselves.
+        stages: list[Any] = list(getattr(model, "_stages", model.layers))
+        for stage in {id(stage): stage for stage in (*stages, *model.layers)}.values():
+            name = "+".join(layer.name for layer in getattr(stage, "layers", (stage,)))
+            for phase in ("forward", "backward"):
+                setattr(stage, phase, self._watched(getattr(stage, phase), name, phase))
+
+    @contextmanager
+    def at(self, layer: str, phase: str) -> Iterator[None]:
+        """Calls in the block are for this layer and phase; of blocks within one another the outermost counts."""
+        if self._where != ("", ""):
+            yield
+            return
+        self._where = layer, phase
+        try:
+            if self.on_phase is None:
+                yield
+            else:
+                with self.on_phase(layer, phase):
+                    yield
+        finally:
+            self._where = "", ""
+
+    @contextmanager
+    def listening(self, listener: Listener) -> Iterator[None]:
+        """Every call in the block goes to `listener`."""
+        outer, self._listener = self._listener, listener
+        try:
+            yield
+        finally:
+            self._listener = outer
+
+    def report(self, op: str, function: Callable[..., Any], signature: inspect.Signature, args: Any, kwargs: Any) -> Any:
+        """Runs an operation, by way of the listener."""
+        if self._listener is None:
+            return function(*args, **kwargs)
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return self._listener(Call(*self._where, op, bound, function))
+
+    def _watched(self, method: Callable[..., Any], layer: str, phase: str) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            with self.at(layer, phase):
+                return method(*args, **kwargs)
+
+        return watched
+
+
+class _Reporting(ModuleType):
+    """Operations under their names, each of which reports."""
+
+    def __init__(self, ops: ModuleType, observer: Observer) -> None:
+        super().__init__(ops.__name__)
+        for name in ops.__all__:
+            setattr(self, name, _reporting(name, getattr(ops, name), observer))
+
+
+def _reporting(name: str, function: Callable[..., Any], observer: Observer) -> Callable[..., Any]:
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return observer.report(name, function, signature, args, kwargs)
+
+    return call

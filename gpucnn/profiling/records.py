@@ -1,0 +1,240 @@
+"""What a profile is, and its JSON: written whole or not at all, checked field by field when it is read.
+
+Times are in seconds, memory in bytes, rates in FLOP and bytes per second. What was not measured, or not counted, is None.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gpucnn.data.files import atomic_file, open_content
+from gpucnn.errors import DataError
+
+SCHEMA = 1
+LARGEST = 256 << 20  # bytes of a profile: one of a large model has some hundred kilobytes
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds: the median of so many samples, and their 10th and 90th percentile."""
+
+    median: float
+    p10: float
+    p90: float
+    samples: int
+
+
+@dataclass(frozen=True)
+class HotLoop:
+    """What the innermost loop of a kernel is made of, in instructions of the chip."""
+
+    instructions: int
+    fma: int
+    shared: int  # reads and writes of shared memory
+    memory: int  # reads and writes of global memory
+
+    @property
+    def fma_share(self) -> float:
+        """FMAs among the instructions: a bound on the share of the chip's peak."""
+        return self.fma / self.instructions if self.instructions else 0.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """A kernel in a step; on the CPU an operation."""
+
+    layer: str
+    phase: str  # "forward", "backward", "loss" or "update"
+    op: str  # the operation that it is of
+    kernel: str
+    shape: str
+    flops: int
+    bytes: int  # the least that have to be moved
+    roofline: float  # seconds that the chip needs at least
+    wall: str  # what stands in the way of less: "memory", "compute" or "launch"
+    blocks: int | None = None
+    threads: int | None = None
+    moved: int | None = None  # bytes that the kernel asks for, before any cache
+    time: Timing | None = None
+    warm: Timing | None = None  # on data that the caches hold already
+    start: float | None = None  # after the step's beginning
+    error: float | None = None  # of its result, as a part of what rounding may account for
+    registers: int | None = None
+    spills: int | None = None  # bytes stored and loaded
+    shared: int | None = None  # bytes per block
+    occupancy: float | None = None
+    waves: float | None = None  # how many times over the grid fills the chip
+    loop: HotLoop | None = None
+    reference: Timing | None = None  # PyTorch's time for the whole operation
+    ratio: float | None = None  # this library's time for the whole operation, over PyTorch's
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What stays the same from run to run. A faster kernel for the same operation has another name and the same key."""
+        return self.layer, self.phase, self.op
+
+    @property
+    def seconds(self) -> float:
+        """The measured median; where nothing was measured, the bound."""
+        return self.roofline if self.time is None else self.time.median
+
+    @property
+    def intensity(self) -> float | None:
+        """FLOP per byte."""
+        return self.flops / self.bytes if self.bytes else None
+
+    @property
+    def of_roofline(self) -> float | None:
+        """The part of the roofline that was reached; over 1 where caches held what was counted as read from memory."""
+        return None if self.time is None or not self.time.median else self.roofline / self.time.median
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """What the chip can do at most, and where that is known from."""
+
+    bandwidth: float  # bytes per second, reading and writing together
+    flops: float  # float32 FLOP per second, an FMA being two
+    launch: float  # seconds that a launch takes with nothing to do
+    source: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """A training step as a whole."""
+
+    kernels: float  # the sum over all rows, profiled or left out
+    time: Timing | None = None  # from the first kernel's begin to the last one's end
+    graph: Timing | None = None  # the same, captured as one CUDA graph
+    host: Timing | None = None  # what the host takes to launch it
+    memory: dict[str, int] = field(default_factory=dict)  # peak bytes by buffer
+
+    @property
+    def gaps(self) -> float | None:
+        """Seconds in which no kernel ran."""
+        return None if self.time is None else max(0.0, self.time.median - self.kernels)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One run of the profiler."""
+
+    kind: str  # "gpu" and "cpu" were measured, "bounds" was not
+    model: str
+    batch: int
+    device: dict[str, str]  # what a person should know of chip, driver and versions, under its name
+    ceilings: Ceilings
+    rows: list[Row]
+    step: Step
+    notes: list[str] = field(default_factory=list)
+    commands: dict[str, str] = field(default_factory=dict)  # to look closer, under the tool's name
+    only: str = ""  # the part of the model that was asked for, in words
+
+    @property
+    def measured(self) -> bool:
+        """Whether its times are times, and not bounds."""
+        return self.kind != "bounds"
+
+    @property
+    def whole(self) -> float:
+        """Seconds that shares of the step are shares of."""
+        return self.step.time.median if self.step.time is not None else self.step.kernels
+
+
+KINDS = ("gpu", "cpu", "bounds")
+WALLS = ("memory", "compute", "launch")
+
+
+def to_json(profile: Profile) -> str:
+    """The profile as JSON text."""
+    return json.dumps({"gpucnn_profile": SCHEMA, **dataclasses.asdict(profile)}, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def from_json(text: str, name: str) -> Profile:
+    """The profile in a text that `to_json` made. DataError, which names `name` and the field, for anything else."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{name} is no profile: it is no JSON ({error}); give a file that gpucnn profile --json wrote") from None
+    if not isinstance(data, dict) or "gpucnn_profile" not in data:
+        raise DataError(f"{name} is no profile: give a file that gpucnn profile --json wrote")
+    schema = data.pop("gpucnn_profile")
+    if schema != SCHEMA:
+        raise DataError(f"{name} is a profile of format {schema!r} and this gpucnn reads format {SCHEMA}: write it anew with --json")
+    try:
+        profile: Profile = _take(Profile, data, "the profile")
+        _check(profile)
+    except ValueError as error:
+        raise DataError(f"{name} is damaged: {error}; write it anew with --json") from None
+    return profile
+
+
+def write(profile: Profile, path: Path) -> None:
+    """Writes the JSON file."""
+    with atomic_file(path) as file:
+        file.write(to_json(profile).encode())
+
+
+def read(path: Path) -> Profile:
+    """Reads what `write` wrote; DataError for a file that is missing, too long, or something else."""
+    with open_content(path) as (stream, _):
+        content = stream.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise DataError(f"{path} is over {LARGEST >> 20} MiB long: it is no profile")
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is no profile: it is no text; give a file that gpucnn profile --json wrote") from None
+    return from_json(text, str(path))
+
+
+def _take(kind: Any, value: Any, where: str) -> Any:
+    """`value`, as JSON gives it, as the type `kind`. ValueError says where it is not."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        return None if value is None else _take(arguments[0], value, where)
+    if origin is list and isinstance(value, list):
+        return [_take(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value)]
+    if origin is dict and isinstance(value, dict):
+        return {key: _take(arguments[1], item, f"{where}[{key!r}]") for key, item in value.items()}
+    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        hints, known = typing.get_type_hints(kind), {item.name: item for item in dataclasses.fields(kind)}
+        strange = sorted(value.keys() - known.keys())
+        if strange:
+            raise ValueError(f"{where} has {strange[0]!r}, which nothing is known of")
+        for name, item in known.items():
+            if name not in value and item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
+                raise ValueError(f"{where} lacks {name!r}")
+        make: Any = kind
+        prefix = "" if where == "the profile" else f"{where}."
+        return make(**{name: _take(hints[name], item, prefix + name) for name, item in value.items()})
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if (kind is str and isinstance(value, str)) or (kind is int and number and isinstance(value, int) and value >= 0):
+        return value
+    if kind is float and number and math.isfinite(value) and value >= 0:
+        return float(value)
+    expected = {str: "text", int: "a whole number of at least 0", float: "a number of at least 0"}.get(kind, f"a {origin or kind}")
+    raise ValueError(f"{where} must be {expected}, got {value!r:.60}")
+
+
+def _check(profile: Profile) -> None:
+    """What types do not say."""
+    if profile.kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {profile.kind!r}")
+    for index, row in enumerate(profile.rows):
+        if row.wall not in WALLS:
+            raise ValueError(f"rows[{index}].wall must be one of {', '.join(WALLS)}, got {row.wall!r}")
+        for timing in (row.time, row.warm, row.reference):
+            if timing is not None and not timing.p10 <= timing.median <= timing.p90:
+                raise ValueError(f"rows[{index}] has a median outside of its 10th and 90th percentile")
+    if not profile.ceilings.bandwidth or not profile.ceilings.flops:
+        raise ValueError("a ceiling is 0")

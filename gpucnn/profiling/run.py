@@ -1,0 +1,133 @@
+"""One profile, from what a person asks for: what `gpucnn profile` does behind its options."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpucnn.device import Device, get_device, why_no_cuda
+from gpucnn.errors import DataError, DeviceError, GpucnnError
+from gpucnn.profiling import against_torch, bounds, cpu, page, records, trace, workload
+from gpucnn.profiling.observe import Observer
+from gpucnn.profiling.records import Profile
+from gpucnn.profiling.workload import Selection, Workload
+
+BATCH = 128
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to profile, where, and beside what."""
+
+    model: str = "keras"
+    batch_size: int | None = None
+    layer: str | None = None
+    op: str | None = None
+    shape: str | None = None
+    compare: str | None = None
+    device: str = "auto"
+    arch: str | None = None
+    lineinfo: bool = False
+
+    @property
+    def words(self) -> list[str]:
+        """The options as one writes them, those left out that are as usual."""
+        found = []
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            if value != item.default:
+                name = "--" + item.name.replace("_", "-")
+                found += [name] if value is True else [name, str(value)]
+        return found
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where the profile goes, besides to the terminal."""
+
+    json: Path | None = None
+    trace: Path | None = None
+    html: Path | None = None
+
+    def check(self) -> None:
+        """Finds out before minutes of measuring that a file cannot be put where it should. DataError says which."""
+        for path in (self.json, self.trace, self.html):
+            if path is None:
+                continue
+            try:
+                if path.is_dir():
+                    raise DataError(f"{path} is a folder: name a file in it")
+                if not path.parent.is_dir():
+                    raise DataError(f"{path} cannot be written: there is no folder {path.parent}; make it first, or choose another")
+            except (OSError, ValueError) as error:  # a name that is too long, a NUL character
+                raise error if isinstance(error, GpucnnError) else DataError(f"{str(path)!r} is no usable path ({error})") from None
+
+    def write(self, profile: Profile) -> list[Path]:
+        """Writes all of them, each whole or not at all, and returns which."""
+        for path, writer in ((self.json, records.write), (self.trace, trace.write), (self.html, page.write)):
+            if path is not None:
+                writer(profile, path)
+        return [path for path in (self.json, self.trace, self.html) if path is not None]
+
+
+def make(options: Options, say: Say) -> Profile:
+    """Profiles. `say` gets what is going on. Raises a gpucnn error for whatever cannot be had."""
+    _check(options)
+    selection = Selection(None if options.shape else options.op, options.layer)
+    if options.arch is not None:
+        chip = bounds.chip_of(options.arch)
+        with bounds.as_if_there(chip):
+            work = _workload(options, selection, bounds.device_of(chip))
+        return bounds.profile(work, selection, chip, say)
+    device = _device(options.device)
+    if options.lineinfo and device.kind == "cpu":
+        raise DeviceError("--lineinfo is about the kernels on a GPU, and this is the CPU: leave it out")
+    torch = None if options.compare is None else against_torch.load(cuda=device.kind == "cuda")
+    work = _workload(options, selection, device)
+    if device.kind == "cpu":
+        return cpu.profile(work, selection, torch, say)
+    from gpucnn.profiling import gpu
+
+    return gpu.profile(work, selection, torch, say, options.words)
+
+
+def _check(options: Options) -> None:
+    """What options say together."""
+    if options.compare not in (None, "torch"):
+        raise DataError(f"--compare takes torch, got {options.compare!r}")
+    if options.shape is not None and options.op is None:
+        raise DataError(f"--shape needs --op, to say of what: {', '.join(workload.SHAPED)}")
+    if options.shape is not None and (options.layer is not None or options.batch_size is not None):
+        raise DataError("--shape is of one operation and begins with the batch size: leave --layer and --batch-size out")
+    if options.arch is not None and options.device != "auto":
+        raise DataError("--arch is for a chip that is not here, and --device for one that is: give one of them")
+    if options.arch is not None and (options.compare is not None or options.lineinfo):
+        raise DataError("with --arch nothing runs: leave --compare and --lineinfo out")
+
+
+def _device(name: str) -> Device:
+    """Where to measure. DeviceError, with a way out, where that would be a GPU and there is none: NumPy's times were not asked for."""
+    instead = "pass --arch H100 (or another chip) to see what the compiler says of one, or --device cpu to measure NumPy's operations"
+    if name == "cpu":
+        return get_device(name)
+    try:
+        device = get_device("cuda") if name == "auto" else get_device(name)
+    except DeviceError as error:
+        missing = why_no_cuda()
+        raise DeviceError(f"there is no GPU to measure ({missing}): {instead}" if missing else str(error)) from None
+    if device.xp.__name__ == "numpy":
+        raise DeviceError(f"Numba's CUDA simulator is on, and its times say nothing: {instead}")
+    return device
+
+
+def _workload(options: Options, selection: Selection, device: Device) -> Workload:
+    observer = Observer()
+    if options.shape is not None:
+        assert options.op is not None
+        return workload.of_operation(options.op, options.shape, device, observer)
+    made = workload.of_model(options.model, BATCH if options.batch_size is None else options.batch_size, device, observer)
+    selection.check(made.model)
+    return made

@@ -1,0 +1,34 @@
+"""Numbers as people read them: three digits and a unit."""
+
+from __future__ import annotations
+
+
+def seconds_text(seconds: float) -> str:
+    """1.23 µs, 12.3 ms, 1.23 s"""
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if seconds >= size:
+            return f"{digits(seconds / size)} {unit}"
+    return f"{digits(seconds * 1e9)} ns" if seconds else "0 s"
+
+
+def scaled(number: float, unit: str) -> str:
+    """1.23 GFLOP, 45.6 MB: steps of a thousand."""
+    for prefix, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{digits(number / size)} {prefix}{unit}"
+    return f"{digits(number)} {unit}"
+
+
+def bytes_text(count: float) -> str:
+    """1.2 MiB: steps of 1024, as memory is counted."""
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count:.0f} B"
+
+
+def digits(number: float) -> str:
+    """Three digits that count: 1.23, 12.3, 123; whole from 100 on."""
+    if number >= 99.95:
+        return f"{number:,.0f}"
+    return f"{number:.1f}" if number >= 9.995 else f"{number:.2f}"
