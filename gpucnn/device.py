@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import math
 import os
 import sys
 from dataclasses import dataclass
@@ -38,6 +39,22 @@ class Device:
         if self.xp.__name__ == "numpy":
             return self.xp.ascontiguousarray(to_numpy(values), dtype=dtype)
         return self.xp.ascontiguousarray(self.xp.asarray(values, dtype=dtype))
+
+    def pinned(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """A NumPy array that a GPU can copy by itself, because its memory is never paged out; an ordinary one where there is none."""
+        import numpy
+
+        if self.xp.__name__ != "cupy":
+            return numpy.empty(shape, dtype)
+        count = math.prod(shape)
+        memory = self.xp.cuda.alloc_pinned_memory(max(1, count * numpy.dtype(dtype).itemsize))
+        return numpy.frombuffer(memory, dtype, count).reshape(shape)
+
+    def free_bytes(self) -> int:
+        """Bytes of memory that the device has left, those that CuPy keeps for reuse included. The host's are never counted."""
+        if self.xp.__name__ != "cupy":
+            return sys.maxsize
+        return int(self.xp.cuda.runtime.memGetInfo()[0]) + int(self.xp.get_default_memory_pool().free_bytes())
 
     def synchronize(self) -> None:
         """Waits until everything that was launched has finished."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
+
+import numpy as np
 
 from gpucnn.checks import fraction, pick, positive
 from gpucnn.errors import GpucnnError
-from gpucnn.layers.base import Buffers
+from gpucnn.layers.base import Array, Buffers
 from gpucnn.schedules import Schedule, get_schedule
 
 
@@ -39,8 +42,17 @@ class Optimizer:
     def step(self) -> None:
         """One update of every parameter from its gradient. Parameters that got no gradient are treated as having one of zero."""
         buffers = self._attached()
-        self._update(buffers, buffers.all_gradients())
+        self.update(buffers.device.array(np.append(self.rates(1)[0], 1), buffers.values.dtype))
         self.steps += 1
+
+    def update(self, rates: Array) -> None:
+        """`step`, but that what changes from step to step is in the memory of the device: a row of `rates` and whether to go on (4)."""
+        buffers = self._attached()
+        self._update(buffers, buffers.all_gradients(), rates)
+
+    def rates(self, count: int) -> np.ndarray[Any, Any]:
+        """What the next `count` steps differ in, (count, 3): the learning rate and whatever else depends on the step."""
+        return np.array([self._rates(step) for step in range(self.steps, self.steps + count)], np.float64)
 
     def zero_grad(self) -> None:
         """Forgets all gradients, so that the next backward starts from zero."""
@@ -51,7 +63,10 @@ class Optimizer:
         settings = {name: value for name, value in vars(self).items() if name not in ("schedule", "steps", "state", "_buffers")}
         return {"optimizer": NAMES.get(type(self), type(self).__qualname__), "learning_rate": self.schedule.config(), **settings}
 
-    def _update(self, buffers: Buffers, gradients: Any) -> None:
+    def _rates(self, step: int) -> tuple[float, float, float]:
+        return self.schedule(step), 1.0, 1.0
+
+    def _update(self, buffers: Buffers, gradients: Array, rates: Array) -> None:
         raise NotImplementedError
 
     def _attached(self) -> Buffers:
@@ -80,12 +95,12 @@ class SGD(Optimizer):
             raise ValueError("nesterov needs a momentum above 0, got momentum 0")
         self.slots = ("velocity",) if self.momentum else ()
 
-    def _update(self, buffers: Buffers, gradients: Any) -> None:
+    def _update(self, buffers: Buffers, gradients: Array, rates: Array) -> None:
         buffers.device.ops.sgd_update(
             buffers.values,
             gradients,
             self.state.get("velocity"),
-            learning_rate=self.learning_rate,
+            rates=rates,
             momentum=self.momentum,
             nesterov=self.nesterov,
             weight_decay=self.weight_decay,
@@ -117,14 +132,18 @@ class Adam(Optimizer):
         self.epsilon = positive(epsilon, "epsilon")
         self.weight_decay = positive(weight_decay, "weight_decay", zero=True)
 
-    def _update(self, buffers: Buffers, gradients: Any) -> None:
+    def _rates(self, step: int) -> tuple[float, float, float]:
+        rate, count = self.schedule(step), step + 1
+        shrink = 1 - rate * self.weight_decay if self._decoupled else 1.0
+        return rate / (1 - self.beta1**count), 1 / math.sqrt(1 - self.beta2**count), shrink
+
+    def _update(self, buffers: Buffers, gradients: Array, rates: Array) -> None:
         buffers.device.ops.adam_update(
             buffers.values,
             gradients,
             self.state["mean"],
             self.state["variance"],
-            step=self.steps + 1,
-            learning_rate=self.learning_rate,
+            rates=rates,
             beta1=self.beta1,
             beta2=self.beta2,
             epsilon=self.epsilon,

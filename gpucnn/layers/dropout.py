@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpucnn.checks import fraction
-from gpucnn.device import Device
+from gpucnn.device import Device, to_numpy
 from gpucnn.layers.base import Array, Layer, Shape
 
 
@@ -13,7 +13,7 @@ class Dropout(Layer):
     """In training sets elements to zero with probability `rate` and divides the others by 1 − rate; otherwise passes x on.
 
     The mask is a function of (seed, number of the call): nothing is kept for backward but that number, and a resumed run draws the
-    masks that it would have drawn.
+    masks that it would have drawn. The number is in the device's memory, so that a captured step can count.
     """
 
     passes_on = True
@@ -23,14 +23,14 @@ class Dropout(Layer):
         super().__init__()
         self.rate = fraction(rate, "rate")
         self._seed = 0
-        self._calls = 0
+        self._calls: Array = None
 
     def settings(self) -> dict[str, Any]:
         return {"rate": self.rate}
 
     def place(self, device: Device, seed: int) -> None:
         super().place(device, seed)
-        self._seed, self._calls = seed, 0
+        self._seed, self._calls = seed, device.xp.zeros(2, "uint32")
 
     def _build(self, input_shape: Shape) -> Shape:
         return input_shape
@@ -38,16 +38,18 @@ class Dropout(Layer):
     def _forward(self, x: Array, training: bool) -> Array:
         if not training or self.rate == 0:
             return x
-        self._calls += 1
-        return self.device.ops.dropout(x, self.rate, self._seed, self._calls)
+        self.device.ops.next_call(self._calls)
+        return self.device.ops.dropout(x, self._calls, self.rate, self._seed)
 
     def _backward(self, dy: Array, input_grad: bool) -> Array | None:
         if not input_grad or self.rate == 0:
             return dy if input_grad else None
-        return self.device.ops.dropout(dy, self.rate, self._seed, self._calls)
+        return self.device.ops.dropout(dy, self._calls, self.rate, self._seed)
 
     def state(self) -> dict[str, int]:
-        return {"calls": self._calls}
+        low, high = to_numpy(self._calls).tolist()
+        return {"calls": low | high << 32}
 
     def restore(self, state: dict[str, int]) -> None:
-        self._calls = int(state["calls"])
+        calls = int(state["calls"])
+        self._calls[...] = self.device.array([calls & 0xFFFFFFFF, calls >> 32], "uint32")

@@ -11,7 +11,7 @@ import io
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from gpucnn.checks import integer, pick, positive
 from gpucnn.device import to_numpy
 from gpucnn.errors import CheckpointError
 from gpucnn.training.checkpoint import write_atomically
+from gpucnn.training.step import Totals
 
 Row = dict[str, float]
 
@@ -60,8 +61,6 @@ class Run:
     epochs: int
     epoch: int = 0  # whole epochs done
     step: int = 0  # steps done in the epoch that is under way
-    loss_sum: float = 0.0  # over the examples of that epoch
-    correct: int = 0
     answers: int = 0
     examples: int = 0
     seconds: float = 0.0  # of that epoch, without those before a resume
@@ -71,6 +70,17 @@ class Run:
     stop: bool = False
     finished: bool = False
     resumed: bool = False
+    totals: Callable[[], Totals] = Totals  # over that epoch: reading them waits for the steps that are under way
+
+    @property
+    def loss_sum(self) -> float:
+        """The loss, summed over the examples that the epoch has seen so far."""
+        return self.totals().loss
+
+    @property
+    def correct(self) -> int:
+        """The right answers that the epoch has given so far."""
+        return self.totals().correct
 
     @property
     def loss(self) -> float:

@@ -20,7 +20,8 @@ from gpucnn.losses import Loss
 from gpucnn.optimizers import Optimizer
 from gpucnn.training.callbacks import Callback, Checkpoint, History, Progress, Run
 from gpucnn.training.checkpoint import load_tensors, save_tensors, take
-from gpucnn.training.step import TrainingStep
+from gpucnn.training.feed import Feed, feed_for
+from gpucnn.training.step import Totals, TrainingStep
 
 COUNTERS = ("epoch", "step", "loss_sum", "correct", "answers", "examples", "stop", "finished")
 
@@ -62,11 +63,12 @@ def fit(
     if complete:
         return run.history
     step = TrainingStep(model, loss, optimizer)
+    feed = feed_for(step.graphs, batches)
     try:
         with _interruptible() as interrupted:
             _each(callbacks, "on_train_begin", run)
             while not run.finished:
-                _epoch(run, step, batches, validation, callbacks, interrupted)
+                _epoch(run, step, feed, validation, callbacks, interrupted)
                 _each(callbacks, "on_epoch_end", run)
                 run.finished = run.stop or run.epoch >= epochs
                 if interrupted() and not run.finished:
@@ -88,36 +90,43 @@ def fit(
 def _epoch(
     run: Run,
     step: TrainingStep,
-    batches: Any,
+    feed: Feed,
     validation: tuple[Any, Any] | None,
     callbacks: Sequence[Callback],
     interrupted: Callable[[], bool],
 ) -> None:
     """The rest of the epoch that is under way, its validation and its row in the history."""
-    device = run.model.device
     run.seconds, run.fresh_examples = 0.0, 0
     learning_rate = run.optimizer.learning_rate
-    clock = time.perf_counter()
-    for x, labels in batches.epoch(run.epoch, run.step):
-        labels = device.array(labels)
-        value, right = step(device.array(x), labels)
-        learning_rate = run.optimizer.schedule(run.optimizer.steps - 1)
-        run.loss_sum += value * len(labels)
-        run.correct += right
-        run.answers += step.loss.answers(labels)
-        run.examples += len(labels)
-        run.fresh_examples += len(labels)
-        run.step += 1
-        now = time.perf_counter()
-        run.seconds += now - clock
-        if run.step < run.steps_per_epoch:
-            _each(callbacks, "on_step_end", run)
-            if interrupted():
-                for callback in callbacks:
-                    if isinstance(callback, Checkpoint):
-                        callback.save(callback.path)
-                raise KeyboardInterrupt
+    step.begin(run.steps_per_epoch, epoch=run.epoch, done=run.step, totals=run.totals())
+    run.totals = step.read
+    at_once = run.model.device.kind == "cpu"  # where waiting costs nothing, a loss of NaN is found where it comes up
+    begun = run.optimizer.steps - run.step
+    try:
         clock = time.perf_counter()
+        for size in feed.epoch(run.epoch, run.step):
+            learning_rate = run.optimizer.learning_rate
+            step.run(feed, size)
+            run.answers += step.loss.answers(feed.labels(size))
+            run.examples += size
+            run.fresh_examples += size
+            run.step += 1
+            last = run.step == run.steps_per_epoch
+            if at_once or last:
+                step.read()
+            now = time.perf_counter()
+            run.seconds += now - clock
+            if not last:
+                _each(callbacks, "on_step_end", run)
+                if interrupted():
+                    for callback in callbacks:
+                        if isinstance(callback, Checkpoint):
+                            callback.save(callback.path)
+                    raise KeyboardInterrupt
+            clock = time.perf_counter()
+    except TrainingError:
+        run.step = run.optimizer.steps - begun  # the steps that were good
+        raise
     row = {"epoch": run.epoch + 1, "loss": run.loss}
     if run.accuracy:
         row["accuracy"] = run.accuracy_so_far
@@ -130,8 +139,8 @@ def _epoch(
     row |= {"learning_rate": learning_rate, "seconds": round(run.seconds, 3), "images_per_second": round(run.images_per_second, 1)}
     run.history.rows.append(row)
     run.epoch += 1
-    run.step = run.correct = run.answers = run.examples = 0
-    run.loss_sum = 0.0
+    run.step = run.answers = run.examples = 0
+    run.totals = Totals
 
 
 def _each(callbacks: Sequence[Callback], event: str, run: Run) -> None:
@@ -192,6 +201,7 @@ def _crc(array: np.ndarray[Any, Any]) -> int:
 
 
 def _save(run: Run, path: Path, recipe: dict[str, Any], callbacks: Sequence[Callback]) -> None:
+    run.totals()  # waits for the steps that are under way
     tensors = {f"parameters.{name}": parameter.value for name, parameter in run.model.parameters.items()}
     tensors |= {f"optimizer.{name}": value for name, value in run.optimizer.state.items()}
     named = [callback for callback in callbacks if callback.name]
@@ -250,8 +260,10 @@ def _restore(run: Run, path: str | Path, recipe: dict[str, Any], callbacks: Sequ
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         run.model.restore(before)
         raise CheckpointError(f"{path} is no checkpoint of a run ({type(error).__name__}: {error}): is it a model file?") from None
+    totals = Totals(counters.pop("loss_sum"), counters.pop("correct"))
     for name, value in counters.items():
         setattr(run, name, value)
+    run.totals = lambda: totals
     run.optimizer.steps = steps
     run.history.rows[:] = rows
     run.resumed = True

@@ -1,19 +1,29 @@
-"""One training step: forward, loss, backward, update."""
+"""One training step: forward, loss, backward, update, and what is counted. Launched kernel by kernel, or replayed as one CUDA graph."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
+from gpucnn.device import to_numpy
 from gpucnn.errors import TrainingError
 from gpucnn.layers.base import Array
 from gpucnn.losses import Loss
 from gpucnn.optimizers import Optimizer
+from gpucnn.training.feed import Feed, HostFeed
+from gpucnn.training.graph import Graphs
+
+STEP, EPOCH, CORRECT, DONE, HALTED = range(5)  # places in the counters on the device
 
 
 class Trainable(Protocol):
     """What training needs of a model."""
 
     device: Any
+    dtype: Any
+    buffers: Any
 
     def forward(self, x: Array, training: bool = False, *, logits: bool = False) -> Array: ...
     def backward(self, dy: Array, *, input_grad: bool = False) -> Array | None: ...
@@ -22,26 +32,87 @@ class Trainable(Protocol):
     def restore(self, state: dict[str, Any]) -> None: ...
 
 
-class TrainingStep:
-    """Trains a model on one batch at a time. `x` and `labels` are arrays on the model's device, checked before."""
+@dataclass(frozen=True)
+class Totals:
+    """What the steps since `begin` gave: the loss over all examples, and the right answers."""
 
-    def __init__(self, model: Trainable, loss: Loss, optimizer: Optimizer) -> None:
+    loss: float = 0.0
+    correct: int = 0
+
+
+class TrainingStep:
+    """Trains a model on one batch at a time, and waits for no step.
+
+    Everything that changes from step to step is in the memory of the device: the number of the step, the learning rate, the counts of
+    dropout, the sums of losses and right answers. So the launches of a step are the same each time, and on a GPU they are recorded as a
+    CUDA graph: one for each size of batch. `begin` says what steps are to come; `read` waits and tells how they went.
+    """
+
+    def __init__(self, model: Trainable, loss: Loss, optimizer: Optimizer, *, graphs: bool = True) -> None:
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
+        device = model.device
+        self.graphs = Graphs(device, graphs)
+        self._buffers = model.buffers
+        xp, real = device.xp, model.dtype
+        self._table = xp.zeros((1, 3), real)
+        self._rates = xp.zeros(4, real)
+        self._counters = xp.zeros(5, "int32")
+        self._sums = xp.zeros(2, "float64" if device.kind == "cpu" else "float32")
+        self._first = 0  # of the optimizer's steps, that `begin` was for
+        self._feed: HostFeed | None = None  # for `__call__`
 
-    def __call__(self, x: Array, labels: Array) -> tuple[float, int]:
-        """(mean loss, right answers) of the batch, before the update. Raises TrainingError, and updates nothing, where the loss is
-        NaN or infinite."""
-        outputs = self.model.forward(x, training=True, logits=self.loss.fused_activation is not None)
-        loss, correct, doutputs = self.loss(self.model.device, outputs, labels)
-        value = float(loss)
-        if value - value != 0:  # NaN and infinity alike
+    def begin(self, steps: int, *, epoch: int = 0, done: int = 0, totals: Totals | None = None) -> None:
+        """Gets ready for an epoch of `steps` steps, of which `done` are done and gave `totals`."""
+        device, totals = self.model.device, totals or Totals()
+        self.graphs.wait()
+        if self.model.buffers is not self._buffers:  # the model was built anew
+            self._buffers = self.model.buffers
+            self.graphs.clear()
+        if len(self._table) < steps:
+            self._table = device.xp.zeros((steps, 3), self.model.dtype)
+            self.graphs.clear()
+        self._first = self.optimizer.steps
+        if steps > done:
+            self._table[done:steps] = device.array(self.optimizer.rates(steps - done), self.model.dtype)
+        self._counters[...] = device.array([done, epoch, totals.correct, 0, 0], "int32")
+        high = self._sums.dtype.type(totals.loss)
+        self._sums[...] = device.array([high, totals.loss - float(high)], self._sums.dtype)
+
+    def run(self, feed: Feed, size: int) -> None:
+        """One step on the next batch of the feed, of `size` examples. Updates nothing from a loss on that is NaN or infinite."""
+        self.graphs.run((id(feed), feed.key(size)), lambda: self._launch(feed, size))
+        self.optimizer.steps += 1
+
+    def read(self) -> Totals:
+        """Waits, and gives the sums since `begin`. Raises TrainingError where a loss was NaN or infinite."""
+        self.graphs.wait()
+        counters, sums = to_numpy(self._counters).tolist(), to_numpy(self._sums).astype(np.float64)
+        self.optimizer.steps = self._first + counters[DONE]
+        if counters[HALTED]:
             raise TrainingError(
-                f"the loss became {value} at step {self.optimizer.steps + 1}: lower the learning rate (now "
+                f"the loss became {sums[0]:g} at step {self.optimizer.steps + 1}: lower the learning rate (now "
                 f"{self.optimizer.learning_rate:g}) or look for broken values in the data"
             )
+        return Totals(float(sums.sum()), counters[CORRECT])
+
+    def __call__(self, x: Array, labels: Array) -> tuple[float, int]:
+        """(mean loss, right answers) of one step on checked arrays: for loops by hand, because it waits."""
+        if self._feed is None:
+            self._feed = HostFeed(self.graphs)
+        self.begin(1)
+        self._feed.put(x, labels)
+        self.run(self._feed, len(x))
+        totals = self.read()
+        return totals.loss / len(x), totals.correct
+
+    def _launch(self, feed: Feed, size: int) -> None:
+        device = self.model.device
+        x, labels = feed.load(size, self._counters[: EPOCH + 1])
+        outputs = self.model.forward(x, training=True, logits=self.loss.fused_activation is not None)
+        loss, correct, doutputs = self.loss(device, outputs, labels)
+        device.ops.tally(loss, correct, size, self._table, self._rates, self._counters, self._sums)
         self.optimizer.zero_grad()
         self.model.backward(doutputs)
-        self.optimizer.step()
-        return value, int(correct)
+        self.optimizer.update(self._rates)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from gpucnn_kernels._numba import cuda, device, float32, kernel, uint32, uint64
-from gpucnn_kernels.launch import Array, Stream, floats, run_each
+from gpucnn_kernels.launch import Array, Stream, flat, floats, run, run_each
 
 _WORD = 0xFFFFFFFF
 _ROUNDS = 10
@@ -44,12 +44,12 @@ def keep_or_drop(value, word, threshold, scale):
 
 
 @kernel
-def dropout_kernel(x, y, threshold, scale, seed_low, seed_high, offset_low, offset_high):
+def dropout_kernel(x, y, calls, threshold, scale, seed_low, seed_high):
     block = uint32(cuda.grid(1))
     first = uint32(block * 4)
     if first >= y.size:
         return
-    w0, w1, w2, w3 = philox(block, offset_low, offset_high, uint32(0), seed_low, seed_high)
+    w0, w1, w2, w3 = philox(block, calls[0], calls[1], uint32(0), seed_low, seed_high)
     y[first] = keep_or_drop(x[first], w0, threshold, scale)
     if first + 1 < y.size:
         y[uint32(first + 1)] = keep_or_drop(x[uint32(first + 1)], w1, threshold, scale)
@@ -59,10 +59,24 @@ def dropout_kernel(x, y, threshold, scale, seed_low, seed_high, offset_low, offs
         y[uint32(first + 3)] = keep_or_drop(x[uint32(first + 3)], w3, threshold, scale)
 
 
-def dropout(x: Array, y: Array, rate: float, seed: int, offset: int, stream: Stream = 0) -> None:
+@kernel
+def next_call_kernel(calls):
+    low = uint32(uint64(calls[0]) + uint64(1))
+    calls[0] = low
+    if low == uint32(0):
+        calls[1] = uint32(uint64(calls[1]) + uint64(1))
+
+
+def next_call(calls: Array, stream: Stream = 0) -> None:
+    """Adds one to `calls` (2, uint32: the low word first)."""
+    run(next_call_kernel, 1, 1, stream, flat(calls, "calls", "uint32", (2,)))
+
+
+def dropout(x: Array, y: Array, calls: Array, rate: float, seed: int, stream: Stream = 0) -> None:
     """Writes x / (1 − rate) to y, with zero in place of elements whose random word is below round(rate · 2³²). y may be x.
 
-    Element i takes word i % 4 of counter (i // 4, offset mod 2³², offset div 2³², 0) under the key (seed mod 2³², seed div 2³²).
+    Element i takes word i % 4 of counter (i // 4, calls[0], calls[1], 0) under the key (seed mod 2³², seed div 2³²). `calls` (2, uint32)
+    is in the memory of the device, so that a captured step can be replayed.
     """
     size = 1
     for side in x.shape:
@@ -73,10 +87,9 @@ def dropout(x: Array, y: Array, rate: float, seed: int, offset: int, stream: Str
         stream,
         floats(x, "x"),
         floats(y, "y", tuple(x.shape)),
+        flat(calls, "calls", "uint32", (2,)),
         np.uint32(min(round(rate * 2**32), _WORD)),
         np.float32(1 / (1 - rate)),
         np.uint32(seed & _WORD),
         np.uint32(seed >> 32 & _WORD),
-        np.uint32(offset & _WORD),
-        np.uint32(offset >> 32 & _WORD),
     )

@@ -2,6 +2,9 @@
 
 Every number is read once and written once, so a step takes as long as the memory needs and the arithmetic is free. A GPU turns a product
 followed by a sum into one instruction that rounds once; a CPU rounds twice. The last bit may differ.
+
+What changes from step to step is read from memory, `rates`, so that a captured step can be replayed: the learning rate (for Adam divided
+by 1 − β₁ᵗ), 1 / √(1 − β₂ᵗ), what weight decay leaves of a parameter, and whether to do anything at all: 0 after a loss that was no number.
 """
 
 # Numba works out the types of kernels.
@@ -16,11 +19,13 @@ import numpy as np
 from gpucnn_kernels._numba import cuda, float32, kernel, uint32
 from gpucnn_kernels.launch import Array, Stream, floats, run_each
 
+RATES = 4  # numbers in `rates`
+
 
 @kernel
-def sgd_kernel(parameters, gradients, velocity, learning_rate, momentum, nesterov, weight_decay, has_velocity):
+def sgd_kernel(parameters, gradients, velocity, rates, momentum, nesterov, weight_decay, has_velocity):
     i = uint32(cuda.grid(1))
-    if i >= parameters.size:
+    if i >= parameters.size or rates[3] == float32(0):
         return
     p = parameters[i]
     g = gradients[i]
@@ -30,15 +35,15 @@ def sgd_kernel(parameters, gradients, velocity, learning_rate, momentum, nestero
         v = momentum * velocity[i] + g
         velocity[i] = v
         g = g + momentum * v if nesterov else v
-    parameters[i] = p - learning_rate * g
+    parameters[i] = p - rates[0] * g
 
 
 @kernel
-def adam_kernel(parameters, gradients, mean, variance, rate, root, beta1, beta2, epsilon, one_less_beta1, one_less_beta2, decay, shrink):
+def adam_kernel(parameters, gradients, mean, variance, rates, beta1, beta2, epsilon, one_less_beta1, one_less_beta2, decay):
     i = uint32(cuda.grid(1))
-    if i >= parameters.size:
+    if i >= parameters.size or rates[3] == float32(0):
         return
-    p = parameters[i] * shrink
+    p = parameters[i] * rates[2]
     g = gradients[i]
     if decay != float32(0):
         g += decay * p
@@ -46,7 +51,7 @@ def adam_kernel(parameters, gradients, mean, variance, rate, root, beta1, beta2,
     v = beta2 * variance[i] + one_less_beta2 * (g * g)
     mean[i] = m
     variance[i] = v
-    parameters[i] = p - rate * (m / (float32(math.sqrt(v)) * root + epsilon))
+    parameters[i] = p - rates[0] * (m / (float32(math.sqrt(v)) * rates[1] + epsilon))
 
 
 def sgd_update(
@@ -54,13 +59,13 @@ def sgd_update(
     gradients: Array,
     velocity: Array | None,
     *,
-    learning_rate: float,
+    rates: Array,
     momentum: float = 0.0,
     nesterov: bool = False,
     weight_decay: float = 0.0,
     stream: Stream = 0,
 ) -> None:
-    """g = gradient + weight_decay·p; v = momentum·v + g; p −= lr·(g + momentum·v if nesterov else v). `velocity` may be None."""
+    """g = gradient + weight_decay·p; v = momentum·v + g; p −= rate·(g + momentum·v if nesterov else v). `velocity` may be None."""
     size = parameters.shape[0]
     run_each(
         sgd_kernel,
@@ -70,7 +75,7 @@ def sgd_update(
         floats(gradients, "gradients", (size,)),
         # Without a velocity the gradients stand in, neither read nor written as such: keeps one signature.
         floats(gradients, "gradients") if velocity is None else floats(velocity, "velocity", (size,)),
-        np.float32(learning_rate),
+        floats(rates, "rates", (RATES,)),
         np.float32(momentum),
         np.int32(nesterov),
         np.float32(weight_decay),
@@ -84,8 +89,7 @@ def adam_update(
     mean: Array,
     variance: Array,
     *,
-    step: int,
-    learning_rate: float,
+    rates: Array,
     beta1: float = 0.9,
     beta2: float = 0.999,
     epsilon: float = 1e-8,
@@ -93,9 +97,9 @@ def adam_update(
     decoupled: bool = False,
     stream: Stream = 0,
 ) -> None:
-    """Adam (Kingma and Ba 2015, algorithm 1), step counted from 1; with `decoupled`, AdamW (Loshchilov and Hutter 2019).
+    """Adam (Kingma and Ba 2015, algorithm 1); with `decoupled`, AdamW (Loshchilov and Hutter 2019).
 
-    m = β₁m + (1 − β₁)g; v = β₂v + (1 − β₂)g²; p −= lr/(1 − β₁ᵗ) · m / (√v / √(1 − β₂ᵗ) + ε).
+    m = β₁m + (1 − β₁)g; v = β₂v + (1 − β₂)g²; p −= lr/(1 − β₁ᵗ) · m / (√v / √(1 − β₂ᵗ) + ε), with what depends on the step in `rates`.
     """
     size = parameters.shape[0]
     run_each(
@@ -106,13 +110,11 @@ def adam_update(
         floats(gradients, "gradients", (size,)),
         floats(mean, "mean", (size,)),
         floats(variance, "variance", (size,)),
-        np.float32(learning_rate / (1 - beta1**step)),
-        np.float32(1 / math.sqrt(1 - beta2**step)),
+        floats(rates, "rates", (RATES,)),
         np.float32(beta1),
         np.float32(beta2),
         np.float32(epsilon),
         np.float32(1 - beta1),  # worked out in double precision: 1 − β₂ is a thousandth
         np.float32(1 - beta2),
         np.float32(0 if decoupled else weight_decay),
-        np.float32(1 - learning_rate * weight_decay if decoupled else 1),
     )

@@ -93,8 +93,8 @@ REFUSED: list[tuple[Callable[[], None], type[Exception], str]] = [
         TypeError,
         "labels is int64",
     ),
-    (lambda: update.sgd_update(zeros(2), zeros(3), None, learning_rate=1.0), ValueError, "gradients has shape"),
-    (lambda: dropout.dropout(zeros(2), zeros(2, 1), 0.5, 0, 0), ValueError, "y has shape"),
+    (lambda: update.sgd_update(zeros(2), zeros(3), None, rates=zeros(4)), ValueError, "gradients has shape"),
+    (lambda: dropout.dropout(zeros(2), zeros(2, 1), np.zeros(2, "uint32"), 0.5, 0), ValueError, "y has shape"),
     (lambda: activations.relu(np.broadcast_to(np.float32(0), (2**31,)), zeros(1)), ValueError, "not C-contiguous"),
     (lambda: launch.run(None, 2**31, 1, 0), ValueError, "2147483648 thread blocks"),
 ]

@@ -13,6 +13,11 @@ from gpucnn.ops.cpu.dropout import drop_threshold, philox, philox_block
 MASK = 0xFFFFFFFF
 
 
+def calls(number: int) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
+    """A number of calls as dropout takes it: the low word first."""
+    return np.array([number & MASK, number >> 32], np.uint32)
+
+
 def slow_philox(counter: tuple[int, ...], key: tuple[int, ...]) -> tuple[int, ...]:
     """Philox4x32-10, from figure 2 of Salmon et al. 2011: ten rounds, the key bumped between rounds by Weyl constants."""
     c, k = list(counter), list(key)
@@ -59,7 +64,7 @@ def test_every_word_is_the_slow_generators(count: int, seed: int, offset: int) -
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 def test_a_dropped_element_is_zero_whatever_it_was(value: float) -> None:
-    y = cpu.dropout(np.full(100, value, np.float32), 0.5, 1, 1)
+    y = cpu.dropout(np.full(100, value, np.float32), calls(1), 0.5, 1)
     kept = philox(100, 1, 1) >= 2**31
     np.testing.assert_array_equal(y[~kept], 0)
     np.testing.assert_array_equal(y[kept], np.float32(value))
@@ -73,7 +78,7 @@ def test_a_shorter_draw_is_the_beginning_of_a_longer_one() -> None:
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9])
 def test_an_element_is_dropped_just_where_its_word_is_below_the_threshold(rate: float, dtype: str) -> None:
     x = np.random.default_rng(1).normal(size=(3, 5, 7)).astype(dtype)
-    y = cpu.dropout(x, rate, 11, 5)
+    y = cpu.dropout(x, calls(5), rate, 11)
     words = philox(x.size, 11, 5).reshape(x.shape)
     kept = words >= round(rate * 2**32)
     assert y.dtype == dtype
@@ -91,7 +96,7 @@ def test_thresholds_are_exact_and_fit_a_word() -> None:
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.8])
 def test_the_dropped_part_is_the_rate_and_the_mean_stays(rate: float) -> None:
     n = 1 << 18
-    y = cpu.dropout(np.ones(n), rate, 7, 1)
+    y = cpu.dropout(np.ones(n), calls(1), rate, 7)
     deviation = (rate * (1 - rate) / n) ** 0.5
     assert abs((y == 0).mean() - rate) < 5 * deviation  # five standard deviations: one in two million, and the seed is fixed
     assert abs(y.mean() - 1) < 5 * deviation / (1 - rate)
@@ -99,24 +104,31 @@ def test_the_dropped_part_is_the_rate_and_the_mean_stays(rate: float) -> None:
 
 def test_neighbours_and_calls_are_not_correlated() -> None:
     n = 1 << 18
-    first, second, other = (cpu.dropout(np.ones(n), 0.5, seed, offset) - 1 for seed, offset in ((7, 1), (7, 2), (8, 1)))
+    first, second, other = (cpu.dropout(np.ones(n), calls(offset), 0.5, seed) - 1 for seed, offset in ((7, 1), (7, 2), (8, 1)))
     for a, b in ((first[:-1], first[1:]), (first, second), (first, other), (second, other)):
         assert abs((a * b).mean()) < 5 / n**0.5
 
 
 def test_the_mask_is_a_function_of_seed_and_offset_alone() -> None:
     x = np.ones((16, 16))
-    first = cpu.dropout(x, 0.5, 1, 1)
-    cpu.dropout(x, 0.5, 1, 2)  # drawing in between changes nothing: there is no hidden state
-    np.testing.assert_array_equal(cpu.dropout(x, 0.5, 1, 1), first)
+    first = cpu.dropout(x, calls(1), 0.5, 1)
+    cpu.dropout(x, calls(2), 0.5, 1)  # drawing in between changes nothing: there is no hidden state
+    np.testing.assert_array_equal(cpu.dropout(x, calls(1), 0.5, 1), first)
     for seed, offset in ((1, 2), (2, 1), (1 << 32, 1), (1, 1 << 32), (1 + (1 << 32), 1), (1, 1 + (1 << 32))):
-        assert (cpu.dropout(x, 0.5, seed, offset) != first).any()
+        assert (cpu.dropout(x, calls(offset), 0.5, seed) != first).any()
 
 
 def test_x_is_left_as_it_is_and_out_is_written() -> None:
     x = np.random.default_rng(0).normal(size=100)
     kept, out = x.copy(), np.full(100, np.nan)
-    y = cpu.dropout(x, 0.5, 1, 1)
+    y = cpu.dropout(x, calls(1), 0.5, 1)
     np.testing.assert_array_equal(x, kept)
-    np.testing.assert_array_equal(cpu.dropout(x, 0.5, 1, 1, out=out), y)
+    np.testing.assert_array_equal(cpu.dropout(x, calls(1), 0.5, 1, out=out), y)
     np.testing.assert_array_equal(out, y)
+
+
+@pytest.mark.parametrize("number", [0, 1, MASK - 1, MASK, 2**32, 2**64 - 1])
+def test_calls_are_counted_in_two_words(number: int) -> None:
+    counted = calls(number)
+    cpu.next_call(counted)
+    assert int(counted[0]) | int(counted[1]) << 32 == (number + 1) % 2**64

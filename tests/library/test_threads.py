@@ -30,10 +30,10 @@ for n, c, side, k, kernel in ((37, 3, 24, 16, 3), (1, 16, 20, 32, 3), (8, 64, 13
     parts += [p, indices, cpu.max_pool2d_grad(p, indices, pool), cpu.avg_pool2d(y, pool), cpu.avg_pool2d_grad(p, pool)]
 x, w = make(128, 500), make(60, 500)
 y = cpu.dense(x, w)
-parts += [y, cpu.dense_input_grad(y, w), cpu.dense_weight_grad(y, x), cpu.dropout(y, 0.5, 1, 2)]
+parts += [y, cpu.dense_input_grad(y, w), cpu.dense_weight_grad(y, x), cpu.dropout(y, np.array([2, 0], "uint32"), 0.5, 1)]
 p, g, m, v = make(200_003), make(200_003), make(200_003), abs(make(200_003))
-cpu.adam_update(p, g, m, v, step=3, learning_rate=0.1, weight_decay=0.1)
-cpu.sgd_update(p, g, m, learning_rate=0.1, momentum=0.9, nesterov=True)
+cpu.adam_update(p, g, m, v, rates=np.array([0.37, 18.3, 1, 1]), weight_decay=0.1)
+cpu.sgd_update(p, g, m, rates=np.array([0.1, 1, 1, 1]), momentum=0.9, nesterov=True)
 parts += [p, m, v]
 print(*(hashlib.sha256(np.ascontiguousarray(part)).hexdigest()[:16] for part in parts))
 """
@@ -65,5 +65,5 @@ def test_a_number_of_threads_that_is_none_is_refused_and_named(given: str, monke
 @pytest.mark.parametrize("size", [1, 31, 2**15 - 1, 2**15, 2**15 + 1, 100_003, 2**18])
 def test_every_element_is_updated_once_whatever_the_size(size: int) -> None:
     parameters = np.zeros(size)
-    cpu.sgd_update(parameters, np.ones(size), None, learning_rate=0.5)
+    cpu.sgd_update(parameters, np.ones(size), None, rates=np.array([0.5, 1, 1, 1]))
     np.testing.assert_array_equal(parameters, -0.5)

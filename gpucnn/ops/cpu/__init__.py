@@ -4,10 +4,11 @@ from gpucnn.ops.cpu.activations import relu, relu_grad, sigmoid, sigmoid_grad, s
 from gpucnn.ops.cpu.batch import gather_batch, permutation
 from gpucnn.ops.cpu.conv import bias_grad, conv2d, conv2d_input_grad, conv2d_weight_grad
 from gpucnn.ops.cpu.dense import dense, dense_input_grad, dense_weight_grad
-from gpucnn.ops.cpu.dropout import dropout
+from gpucnn.ops.cpu.dropout import dropout, next_call
 from gpucnn.ops.cpu.fused import conv2d_relu_max_pool2d, conv2d_relu_max_pool2d_weight_grad
 from gpucnn.ops.cpu.loss import binary_cross_entropy, mean_squared_error, softmax_cross_entropy
 from gpucnn.ops.cpu.pool import avg_pool2d, avg_pool2d_grad, max_pool2d, max_pool2d_grad
+from gpucnn.ops.cpu.tally import tally
 from gpucnn.ops.cpu.update import adam_update, sgd_update
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "max_pool2d",
     "max_pool2d_grad",
     "mean_squared_error",
+    "next_call",
     "permutation",
     "relu",
     "relu_grad",
@@ -38,4 +40,5 @@ __all__ = [
     "softmax",
     "softmax_cross_entropy",
     "softmax_grad",
+    "tally",
 ]

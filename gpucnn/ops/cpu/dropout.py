@@ -44,15 +44,23 @@ def drop_threshold(rate: float) -> int:
     return min(round(rate * 2**32), 2**32 - 1)
 
 
-def dropout(x: Array, rate: float, seed: int, offset: int, *, out: Array | None = None) -> Array:
+def dropout(x: Array, calls: Array, rate: float, seed: int, *, out: Array | None = None) -> Array:
     """x / (1 − rate), with elements set to zero with probability `rate` < 1 (inverted dropout).
 
-    The same (seed, offset) drops the same elements, so the gradient is `dropout(dy, rate, seed, offset)`.
+    The same seed and number of calls (2, uint32, on the device: the low word first) drop the same elements, so the gradient is
+    `dropout(dy, calls, rate, seed)`.
     """
-    keep = philox(x.size, seed, offset).reshape(x.shape) >= np.uint32(drop_threshold(rate))
+    words = philox(x.size, seed, int(calls[0]) | int(calls[1]) << 32)
+    keep = words.reshape(x.shape) >= np.uint32(drop_threshold(rate))
     y: Array = np.where(keep, x, x.dtype.type(0))  # no product: infinity times zero is NaN
     y *= x.dtype.type(1 / (1 - rate))
     if out is None:
         return y
     out[...] = y
     return out
+
+
+def next_call(calls: Array) -> None:
+    """Adds one to `calls`, in place."""
+    count = (int(calls[0]) | int(calls[1]) << 32) + 1
+    calls[0], calls[1] = count & 0xFFFFFFFF, count >> 32 & 0xFFFFFFFF

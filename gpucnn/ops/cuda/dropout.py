@@ -9,11 +9,17 @@ from gpucnn.ops.cuda._arrays import Array, empty, stream
 from gpucnn_kernels import dropout as kernels
 
 
-def dropout(x: Array, rate: float, seed: int, offset: int, *, out: Array | None = None) -> Array:
+def dropout(x: Array, calls: Array, rate: float, seed: int, *, out: Array | None = None) -> Array:
     """x / (1 − rate), with elements set to zero with probability `rate` < 1 (inverted dropout).
 
-    The same (seed, offset) drops the same elements, so the gradient is `dropout(dy, rate, seed, offset)`.
+    The same seed and number of calls (2, uint32, on the device: the low word first) drop the same elements, so the gradient is
+    `dropout(dy, calls, rate, seed)`.
     """
     y = empty(x, x.shape) if out is None else out
-    kernels.dropout(x, y, rate, seed, offset, stream(x))
+    kernels.dropout(x, y, calls, rate, seed, stream(x))
     return y
+
+
+def next_call(calls: Array) -> None:
+    """Adds one to `calls`, in place."""
+    kernels.next_call(calls, stream(calls))

@@ -17,6 +17,11 @@ SPECIAL = np.array([[np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-40, -1e-40, 88.0, -8
 SHAPES = [(1, 1), (3, 43), (2, 3, 5, 7)]
 
 
+def calls(number: int) -> Any:
+    """A number of calls as dropout takes it: the low word first."""
+    return np.array([number & 0xFFFFFFFF, number >> 32], np.uint32)
+
+
 @pytest.mark.parametrize("x", [*(normal(0, *shape) for shape in SHAPES), SPECIAL])
 def test_relu_is_exact(device: Device, x: Any) -> None:
     y, dx, dy = Output(device, x.shape), Output(device, x.shape), np.where(np.isfinite(x), x, 2).astype(np.float32) + 3
@@ -85,20 +90,20 @@ def test_dropout_drops_the_same_as_the_cpu(device: Device, size: int, seed: int,
     x = normal(6, size) + np.float32(10)
     for rate in (0.0, 0.3, 0.5):
         out = Output(device, (size,))
-        device.ops.dropout(device.array(x), rate, seed, offset, out=out.array)
-        np.testing.assert_array_equal(out.result(), cpu.dropout(x, rate, seed, offset))
+        device.ops.dropout(device.array(x), device.array(calls(offset)), rate, seed, out=out.array)
+        np.testing.assert_array_equal(out.result(), cpu.dropout(x, calls(offset), rate, seed))
 
 
 def test_dropout_keeps_nan(device: Device) -> None:
     x = np.array([np.nan, np.inf, -np.inf, 1] * 4, np.float32)
     with np.errstate(invalid="ignore"):
-        expected = cpu.dropout(x, 0.5, 1, 2)
-    np.testing.assert_array_equal(to_numpy(device.ops.dropout(device.array(x), 0.5, 1, 2)), expected)
+        expected = cpu.dropout(x, calls(2), 0.5, 1)
+    np.testing.assert_array_equal(to_numpy(device.ops.dropout(device.array(x), device.array(calls(2)), 0.5, 1)), expected)
 
 
 def test_a_word_at_the_threshold_is_kept(device: Device) -> None:
     x = np.ones(1, np.float32)
     word = int(philox(1, 3, 4)[0])
     for at, kept in ((word, True), (word + 1, False)):
-        y = device.ops.dropout(device.array(x), at / 2**32, 3, 4)
+        y = device.ops.dropout(device.array(x), device.array(calls(4)), at / 2**32, 3)
         assert bool(to_numpy(y)[0]) is kept

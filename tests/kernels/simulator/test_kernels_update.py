@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from kernel_harness import Output, double, normal
 
-from gpucnn.device import Device
+from gpucnn.device import Device, to_numpy
 from gpucnn.ops import cpu
 from tolerances import check
 
@@ -19,6 +19,10 @@ def buffers(device: Device, *values: Any) -> list[Output]:
     for output, value in zip(outputs, values, strict=True):
         output.array[...] = device.array(value)
     return outputs
+
+
+def rates(device: Device, rate: float, root: float = 1, shrink: float = 1, go: float = 1) -> Any:
+    return device.array([rate, root, shrink, go], "float32")
 
 
 @pytest.mark.parametrize("size", [1, 7, 131])
@@ -35,9 +39,9 @@ def test_sgd(device: Device, size: int, options: dict[str, Any]) -> None:
     p, g, v = normal(0, size), normal(1, size), normal(2, size)
     parameters, gradients, velocity = buffers(device, p, g, v)
     moving = "momentum" in options
-    device.ops.sgd_update(parameters.array, gradients.array, velocity.array if moving else None, learning_rate=0.25, **options)
+    device.ops.sgd_update(parameters.array, gradients.array, velocity.array if moving else None, rates=rates(device, 0.25), **options)
     ref, ref_v = double(p), double(v)
-    cpu.sgd_update(ref, double(g), ref_v if moving else None, learning_rate=0.25, **options)
+    cpu.sgd_update(ref, double(g), ref_v if moving else None, rates=np.array([0.25, 1, 1, 1]), **options)
     magnitude = np.abs(p) + np.abs(g) + np.abs(v)
     check(parameters.result(), ref, magnitude=magnitude, terms=6, direction="elementwise")
     check(velocity.result(), ref_v, magnitude=magnitude, terms=4, direction="elementwise")
@@ -51,9 +55,11 @@ def test_adam(device: Device, size: int, step: int, options: dict[str, Any]) -> 
     p, g, m, v = normal(0, size), normal(1, size), normal(2, size), normal(3, size) ** 2
     parameters, gradients, mean, variance = buffers(device, p, g, m, v)
     arrays = parameters.array, gradients.array, mean.array, variance.array
-    device.ops.adam_update(*arrays, step=step, learning_rate=0.01, **options)
+    shrink = 1 - 0.01 * options["weight_decay"] if "decoupled" in options else 1.0
+    exact = 0.01 / (1 - 0.9**step), 1 / np.sqrt(1 - 0.999**step), shrink
+    device.ops.adam_update(*arrays, rates=rates(device, *exact), **options)
     ref = [double(p), double(g), double(m), double(v)]
-    cpu.adam_update(*ref, step=step, learning_rate=0.01, **options)
+    cpu.adam_update(*ref, rates=np.array([*exact, 1]), **options)
     m_magnitude = np.abs(m) + np.abs(g) + np.abs(p)
     check(mean.result(), ref[2], magnitude=m_magnitude, terms=4, direction="elementwise")
     check(variance.result(), ref[3], magnitude=v + 2 * (np.abs(g) + np.abs(p)) ** 2, terms=4, direction="elementwise")
@@ -67,5 +73,60 @@ def test_adam(device: Device, size: int, step: int, options: dict[str, Any]) -> 
 def test_nan_gradients_reach_the_parameters(device: Device) -> None:
     p, g = normal(0, 3), np.array([1, np.nan, 2], np.float32)
     parameters, gradients, mean, variance = buffers(device, p, g, np.zeros_like(p), np.zeros_like(p))
-    device.ops.adam_update(parameters.array, gradients.array, mean.array, variance.array, step=1, learning_rate=0.1)
+    device.ops.adam_update(parameters.array, gradients.array, mean.array, variance.array, rates=rates(device, 1.0, 31.6))
     np.testing.assert_array_equal(np.isnan(parameters.result(nan=True)), [False, True, False])
+
+
+def test_nothing_is_done_where_the_rates_say_so(device: Device) -> None:
+    values = [normal(seed, 5) for seed in range(4)]
+    outputs = buffers(device, *values)
+    arrays = [output.array for output in outputs]
+    device.ops.adam_update(*arrays, rates=rates(device, 0.1, go=0))
+    device.ops.sgd_update(*arrays[:3], rates=rates(device, 0.1, go=0), momentum=0.9)
+    for output, value in zip(outputs, values, strict=True):
+        np.testing.assert_array_equal(output.result(), value)
+    for value in (values, [double(value) for value in values]):
+        kept = [array.copy() for array in value]
+        cpu.adam_update(*value, rates=np.array([0.1, 1, 1, 0], value[0].dtype))
+        cpu.sgd_update(*value[:3], rates=np.array([0.1, 1, 1, 0], value[0].dtype), momentum=0.9)
+        np.testing.assert_array_equal(value, kept)
+
+
+def test_a_step_is_counted(device: Device) -> None:
+    """Losses added up as two float32 numbers: the sum is that of float64 to a float32's last bit, however many there are."""
+    losses = np.abs(normal(0, 60)) * np.float32(3.1)
+    table = np.arange(180, dtype=np.float32).reshape(60, 3)
+    results = []
+    for ops, array, kind in ((cpu, np.array, "float64"), (device.ops, device.array, "float32")):
+        state = array(table, "float32"), array([7, 7, 7, 7], "float32"), array([2, 9, 5, 0, 0], "int32"), array([1e6, 0], kind)
+        for number in range(58):
+            ops.tally(array(losses[number], "float32"), array(3, "int32"), 37, *state)
+        results.append([to_numpy(item).astype(np.float64) for item in state])
+        np.testing.assert_array_equal(results[-1][1], [177, 178, 179, 1])
+        np.testing.assert_array_equal(results[-1][2], [60, 9, 5 + 3 * 58, 58, 0])
+    exact = 1e6 + (losses[:58].astype(np.float64) * 37).sum()
+    # Each term is rounded once, to half of its last bit; the two-word sum adds next to nothing.
+    allowed = 2.0**-24 * (losses[:58].astype(np.float64) * 37).sum() + 2.0**-44 * exact
+    assert abs(results[0][3].sum() - exact) <= 1e-9
+    assert abs(results[1][3].sum() - exact) <= allowed
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_loss_that_is_no_number_stops_the_count(device: Device, bad: float) -> None:
+    for ops, array, kind in ((cpu, np.array, "float64"), (device.ops, device.array, "float32")):
+        table, rates = array(np.ones((4, 3)), "float32"), array([0, 0, 0, 9], "float32")
+        counters, sums = array([0, 6, 0, 0, 0], "int32"), array([0, 0], kind)
+        for loss in (2.0, bad, 3.0):
+            ops.tally(array(loss, "float32"), array(1, "int32"), 1, table, rates, counters, sums)
+        np.testing.assert_array_equal(to_numpy(counters), [1, 6, 1, 1, 1])
+        np.testing.assert_array_equal(to_numpy(sums)[0], bad)
+        np.testing.assert_array_equal(to_numpy(rates), [1, 1, 1, 0])
+
+
+@pytest.mark.parametrize("number", [0, 2**32 - 2, 2**32 - 1, 2**64 - 1])
+def test_calls_of_dropout_are_counted(device: Device, number: int) -> None:
+    calls = np.array([number & 0xFFFFFFFF, number >> 32], np.uint32)
+    counted = device.array(calls)
+    device.ops.next_call(counted)
+    cpu.next_call(calls)
+    np.testing.assert_array_equal(to_numpy(counted), calls)

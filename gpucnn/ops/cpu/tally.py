@@ -1,0 +1,27 @@
+"""What a training step counts, where the step runs: so nobody has to wait for it to know how it went."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpucnn.ops.cpu._threads import Array
+
+
+def tally(loss: Array, correct: Array, weight: float, table: Array, rates: Array, counters: Array, sums: Array) -> None:
+    """Counts a step of `weight` examples and makes `rates` (4) those of its update, between the loss and the update.
+
+    table (steps, 3): the rates of each step of an epoch. counters (5, int32): the step in the epoch, the epoch, right answers so far,
+    steps done, and whether a loss was NaN or infinite. sums (2): the loss over all examples, as a number and what its rounding left
+    out. From such a loss on nothing is counted any more, rates[3] is 0, and sums[0] is that loss.
+    """
+    if counters[4]:
+        return
+    if not np.isfinite(loss):
+        counters[4], rates[3], sums[0] = 1, 0, loss
+        return
+    rates[:3] = table[counters[0]]
+    rates[3] = 1
+    sums[0] += sums.dtype.type(loss) * weight
+    counters[0] += 1
+    counters[2] += int(correct)
+    counters[3] += 1

@@ -1,0 +1,66 @@
+"""What a training step counts, in one launch of one thread, between the loss and the update.
+
+A host that wanted to know each loss would wait for each step, longer than a step takes. So losses are added up on the device, and the
+learning rate of the step is looked up there; the host reads the sums when it wants to show them.
+"""
+
+# Numba works out the types of kernels.
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from gpucnn_kernels._numba import float32, int32, kernel
+from gpucnn_kernels.launch import Array, Stream, floats, ints, run
+
+
+@kernel
+def tally_kernel(loss, correct, table, rates, counters, sums, weight):
+    value = loss[0]
+    if counters[4] != int32(0):
+        return
+    if not math.isfinite(value):
+        counters[4] = int32(1)
+        rates[3] = float32(0)
+        sums[0] = value
+        return
+    row = int32(counters[0] * int32(3))
+    rates[0] = table[row]
+    rates[1] = table[row + 1]
+    rates[2] = table[row + 2]
+    rates[3] = float32(1)
+    # Two numbers stand for the sum (Knuth's TwoSum, The Art of Computer Programming, vol. 2, 4.2.2): float32 alone would lose the small
+    # losses of a long epoch.
+    term = float32(value * weight)
+    total = float32(sums[0] + term)
+    back = float32(total - sums[0])
+    lost = float32(float32(sums[0] - float32(total - back)) + float32(term - back))
+    rest = float32(sums[1] + lost)
+    sums[0] = float32(total + rest)
+    sums[1] = float32(rest - float32(sums[0] - total))
+    counters[0] += int32(1)
+    counters[2] += correct[0]
+    counters[3] += int32(1)
+
+
+def tally(loss: Array, correct: Array, weight: float, table: Array, rates: Array, counters: Array, sums: Array, stream: Stream = 0) -> None:
+    """Counts a step of `weight` examples and makes `rates` (4) those of its update.
+
+    loss and correct: single numbers, float32 and int32. table (steps, 3), counters (5, int32), sums (2): see gpucnn.ops.
+    """
+    run(
+        tally_kernel,
+        1,
+        1,
+        stream,
+        floats(loss, "loss"),
+        ints(correct, "correct"),
+        floats(table, "table"),
+        floats(rates, "rates", (4,)),
+        ints(counters, "counters", (5,)),
+        floats(sums, "sums", (2,)),
+        np.float32(weight),
+    )
