@@ -6,7 +6,22 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
-from gpucnn_kernels import activations, conv, direct, dropout, fused, gemm, implicit_gemm, ladder, loss, pool, product, update
+from gpucnn_kernels import (
+    activations,
+    conv,
+    direct,
+    dropout,
+    fused,
+    fused_grad,
+    gemm,
+    implicit_gemm,
+    ladder,
+    loss,
+    pool,
+    product,
+    tally,
+    update,
+)
 from gpucnn_kernels._numba import float32, int32, types, uint32
 from gpucnn_kernels.engine import tile_kernel
 from gpucnn_kernels.launch import THREADS, Pair, Window
@@ -111,6 +126,7 @@ class Entry:
 
 _F = types.Array(float32, 1, "C")
 _I = types.Array(int32, 1, "C")
+_U = types.Array(uint32, 1, "C")
 _GEOMETRY = (int32,) * 12
 
 ENTRIES = (
@@ -153,9 +169,11 @@ ENTRIES = (
     Entry("binary_cross_entropy", loss.binary_cross_entropy_kernel, (_F, _F, _F, _F, _I, int32, float32), LANES),
     Entry("mean_squared_error", loss.mean_squared_error_kernel, (_F, _F, _F, _F, _I, int32, float32), LANES),
     Entry("add_rows", loss.add_rows_kernel, (_F, _I, _F, _I, float32), BLOCK_LANES),
-    Entry("sgd", update.sgd_kernel, (_F, _F, _F, float32, float32, int32, float32, int32)),
-    Entry("adam", update.adam_kernel, (_F, _F, _F, _F, *(float32,) * 9)),
-    Entry("dropout", dropout.dropout_kernel, (_F, _F, uint32, float32, uint32, uint32, uint32, uint32)),
+    Entry("tally", tally.tally_kernel, (_F, _I, _F, _F, _I, _F, float32), 1),
+    Entry("sgd", update.sgd_kernel, (_F, _F, _F, _F, float32, int32, float32, int32)),
+    Entry("adam", update.adam_kernel, (_F, _F, _F, _F, _F, *(float32,) * 6)),
+    Entry("dropout", dropout.dropout_kernel, (_F, _F, _U, uint32, float32, uint32, uint32)),
+    Entry("next_call", dropout.next_call_kernel, (_U,), 1),
 )
 
 
@@ -201,8 +219,8 @@ ENGINE_ENTRIES = (
 
 
 def direct_entries(name: str, n: int, c: int, k: int, window: Window) -> tuple[Entry, ...]:
-    """The kernels that direct.py and fused.py make for a convolution of few channels: forward, gradient of weight and, where it fits,
-    pooled 2 × 2."""
+    """The kernels that direct.py, fused.py and fused_grad.py make for a convolution of few channels: forward, gradient of weight and,
+    where they fit, both with 2 × 2 pooling."""
     plan, grad = direct.plan_of(c, k, window), direct.grad_plan_of(n, c, k, window)
     if plan is None or grad is None:
         raise ValueError(f"the direct convolution is not for {name}: see direct.fits")
@@ -223,8 +241,10 @@ def direct_entries(name: str, n: int, c: int, k: int, window: Window) -> tuple[E
             max_registers=168,  # 112 sums and what they are made of: three blocks
         ),
     ]
-    pooled = direct.plan_of(c, k, window, side=2)
-    if pooled is not None:  # stride and pooling together may take more pixels than fit
+    # Stride and pooling together may take more pixels than fit.
+    pooling = _window(window.output, (2, 2), 2, 0)
+    pooled, pooled_grad = direct.plan_of(c, k, window, side=2), fused_grad.grad_plan_of(n, c, k, window, pooling)
+    if pooled is not None:
         entries.append(
             Entry(
                 f"conv2d_relu_max_pool2d-direct-{name}",
@@ -232,6 +252,16 @@ def direct_entries(name: str, n: int, c: int, k: int, window: Window) -> tuple[E
                 (_F, _F, _F, _F, _I, uint32, int32, int32, uint32, int32, int32, uint32, uint32, int32),
                 pooled.threads,
                 max_registers=80,
+            )
+        )
+    if pooled_grad is not None:
+        entries.append(
+            Entry(
+                f"conv2d_relu_max_pool2d_weight_grad-direct-{name}",
+                fused_grad.weight_grad_kernel(pooled_grad, True),
+                (_F, _I, _F, _F, _F, uint32, int32, int32, uint32, int32, int32, uint32, uint32, uint32, uint32),
+                pooled_grad.threads,
+                max_registers=168,
             )
         )
     return tuple(entries)
