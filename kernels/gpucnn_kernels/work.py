@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gpucnn_kernels import direct, gemm, loss
+from gpucnn_kernels import depthwise, direct, fused_grad, gemm, loss
 from gpucnn_kernels.chips import Chip
 from gpucnn_kernels.launch import Window
 from gpucnn_kernels.reduce import LANES
@@ -64,6 +64,8 @@ def conv2d(n: int, c: int, k: int, window: Window, groups: int = 1, choice: Choi
     least = n * c * down.pixels * across.pixels + k * terms * down.taps * across.taps + bias * k + results
     if choice.variant == "direct":
         moved = _direct(_plan(direct.plan_of(c, k, window)), n, k, window, _area(window.output), bias) + results
+    elif choice.variant == "depthwise":
+        moved = _depthwise(n, k, window, bias)
     elif choice.tile is not None:
         moved = _gather(choice.tile, n, c // groups, k // groups, down, across, groups, bias)
     else:
@@ -77,7 +79,9 @@ def conv2d_input_grad(n: int, c: int, k: int, window: Window, groups: int = 1, c
     down, across = _reaches(window)
     results, terms = n * c * _area(window.input), k // groups
     least = n * k * down.positions * across.positions + c * terms * down.taps * across.taps + results
-    if choice.tile is not None:
+    if choice.variant == "depthwise":
+        moved = _depthwise_input_grad(n, c, k, window)
+    elif choice.tile is not None:
         classes = [(rows, columns) for rows in _backward(window, 0) for columns in _backward(window, 1)]
         moved = sum(_gather(choice.tile, n, k // groups, c // groups, rows, columns, groups, False) for rows, columns in classes)
     else:
@@ -87,13 +91,16 @@ def conv2d_input_grad(n: int, c: int, k: int, window: Window, groups: int = 1, c
 
 
 def conv2d_weight_grad(n: int, c: int, k: int, window: Window, groups: int = 1, choice: Choice = PLAIN, bias: bool = False) -> Work:
-    """The gradient of a convolution with respect to its weight; `bias`: and its bias, which only the direct kernels write along."""
+    """The gradient of a convolution with respect to its weight; `bias`: and its bias, which the direct and depthwise kernels write
+    along."""
     down, across = _reaches(window)
     results = k * (c // groups) * _area(window.kernel)
-    bias = bias and choice.variant == "direct"
+    bias = bias and choice.variant in ("direct", "depthwise")
     least = n * k * down.positions * across.positions + n * c * down.pixels * across.pixels + results + bias * k
     if choice.variant == "direct":
-        moved = _direct_weight_grad(n, c, k, window, bias)
+        moved = _direct_weight_grad(direct.grad_plan_of(n, c, k, window), n, c, k, window, _area(window.output), 1, bias)
+    elif choice.variant == "depthwise":
+        moved = _depthwise_weight_grad(n, k, window, bias)
     elif choice.tile is not None:
         moved = _engine_weight_grad(choice.tile, choice.slices, n, c // groups, k // groups, window, groups)
     else:
@@ -112,6 +119,20 @@ def conv2d_relu_max_pool2d(n: int, c: int, k: int, window: Window, pool_window: 
     moved = _direct(plan, n, k, window, _area(pool_window.output), bias) + 2 * kept
     flops = _conv_flops(n, c, k, window, 1) + n * k * _area(window.output) + kept * _area(pool_window.kernel)
     return _work(flops, least, moved)
+
+
+def conv2d_relu_max_pool2d_weight_grad(
+    n: int, c: int, k: int, window: Window, pool_window: Window, bias: bool = False, masked: bool = True
+) -> Work:
+    """Its gradient with respect to weight and `bias` (fused_grad.py), of the winners alone: a quarter of the terms, the rest are zero.
+    `masked`: with ReLU's gradient, for which the block's result is read."""
+    kept, results = n * k * _area(pool_window.output), k * c * _area(window.kernel)
+    down, across = (_reach(window, axis, 2 * pool_window.output[axis]) for axis in (0, 1))
+    arrays = 2 + masked  # of pooled size: gradients, places and results
+    least = arrays * kept + n * c * down.pixels * across.pixels + results + bias * k
+    plan = fused_grad.grad_plan_of(n, c, k, window, pool_window)
+    moved = _direct_weight_grad(plan, n, c, k, window, _area(pool_window.output), arrays, bias)
+    return _work(2 * kept * c * _area(window.kernel) + bias * kept, least, moved)
 
 
 def max_pool2d(n: int, c: int, window: Window) -> Work:
@@ -359,7 +380,7 @@ def _plan(plan: direct.Plan | None) -> direct.Plan:
     return plan
 
 
-def _patches(patch: direct.Patch, stretch: int, outputs: int, window: Window) -> tuple[int, int]:
+def _patches(patch: direct.Patch | fused_grad.Corners, stretch: int, outputs: int, window: Window) -> tuple[int, int]:
     """Stretches of an image, and the pixels that their patches hold together, padding left out."""
     (top, _), (left, _) = window.padding
     firsts = range(0, outputs, stretch)
@@ -378,22 +399,65 @@ def _direct(plan: direct.Plan, n: int, k: int, window: Window, outputs: int, bia
     return n * (-(-k // plan.filters) * pixels + stretches * k * (plan.taps + bias))
 
 
-def _direct_weight_grad(n: int, c: int, k: int, window: Window, bias: bool) -> int:
-    plan = direct.grad_plan_of(n, c, k, window)
+def _direct_weight_grad(plan: direct.GradPlan | None, n: int, c: int, k: int, window: Window, outputs: int, arrays: int, bias: bool) -> int:
+    """Numbers moved by the gradients of weight of direct.py and fused_grad.py: `arrays` are as large as dy."""
     if plan is None:
         raise ValueError("the direct convolution is not for this window: see direct.fits")
-    assert isinstance(plan.patch, direct.Patch)
-    outputs, weights = _area(window.output), k * c * _area(window.kernel)
+    assert isinstance(plan.patch, direct.Patch | fused_grad.Corners)
+    weights = k * c * _area(window.kernel)
     stretches, pixels = _patches(plan.patch, plan.stretch, outputs, window)
     # Each thread asks for the first of its dy before it knows whether there is one, and always for one ahead.
-    moved = n * -(-k // plan.filters) * plan.tap_groups * (pixels + plan.filters * (stretches * plan.threads + outputs))
-    moved += plan.parts * (weights + k)
-    return moved + (plan.parts + 1) * (weights + bias * k)
+    moved = n * -(-k // plan.filters) * plan.tap_groups * (pixels + arrays * plan.filters * (stretches * plan.threads + outputs))
+    return moved + _parts(plan.parts, weights, k, bias)
+
+
+def _strips(strip: depthwise.Strip | None, window: Window) -> tuple[int, int]:
+    """Strips of a column of results, and the rows of the image that they read together; rows between dilated taps as well."""
+    if strip is None:
+        raise ValueError("the depthwise convolution is not for this window: see depthwise.fits")
+    stride, rows = window.stride[0], (strip.length - 1) * window.stride[0] + (window.kernel[0] - 1) * window.dilation[0] + 1
+    firsts = range(0, window.output[0], strip.length)
+    return len(firsts), sum(_overlap(first * stride - window.padding[0][0], rows, window.input[0]) for first in firsts)
+
+
+def _depthwise(n: int, k: int, window: Window, bias: bool) -> int:
+    strips, rows = _strips(depthwise.strip_of(window), window)
+    threads = strips * window.output[1]
+    return n * k * (threads * (_area(window.kernel) + bias) + rows * _reach(window, 1).reads + _area(window.output))
+
+
+def _depthwise_input_grad(n: int, c: int, k: int, window: Window) -> int:
+    strip = depthwise.input_strip_of(window)
+    if strip is None:
+        raise ValueError("the depthwise convolution is not for this window: see depthwise.fits")
+    length, sizes, reads = (strip.length, 1), [], []
+    for axis in (0, 1):  # strips of rows, groups of columns
+        size, stride, before = window.input[axis], window.stride[axis], window.padding[axis][0]
+        above = (window.kernel[axis] - 1) * window.dilation[axis] // stride
+        firsts = range(0, -(-(size + before % stride) // stride), length[axis])
+        sizes.append(len(firsts))
+        reads.append(sum(_overlap(first + before // stride - above, above + length[axis], window.output[axis]) for first in firsts))
+    return n * k * (sizes[0] * sizes[1] * _area(window.kernel) + reads[0] * reads[1]) + n * c * _area(window.input)
+
+
+def _depthwise_weight_grad(n: int, k: int, window: Window, bias: bool) -> int:
+    plan = depthwise.grad_plan_of(n, k, window)
+    _, rows = _strips(depthwise.strip_of(window), window)
+    assert plan is not None  # there is a strip
+    moved = n * k * (_area(window.output) + rows * _reach(window, 1).reads)
+    return moved + _parts(plan.parts, k * _area(window.kernel), k, bias)
+
+
+def _parts(parts: int, weights: int, k: int, bias: bool) -> int:
+    """Numbers moved to write the blocks' sums of a gradient of weight and bias, and to add them up."""
+    return parts * (weights + k) + (parts + 1) * (weights + bias * k)
 
 
 def _plain(choice: Choice) -> None:
     if choice.variant != "plain":
-        raise ValueError(f"what the variant {choice.variant!r} moves is not counted: work.py counts plain, direct, and the engine's tiles")
+        raise ValueError(
+            f"what the variant {choice.variant!r} moves is not counted: work.py counts plain, direct, depthwise, and the engine's tiles"
+        )
 
 
 def _conv_flops(n: int, c: int, k: int, window: Window, groups: int) -> int:

@@ -95,6 +95,9 @@ def test_fused_least_bytes_leave_out_what_is_pooled_away() -> None:
     fused = work.conv2d_relu_max_pool2d(2, 3, 5, window, pooling, bias=True)
     assert fused.least_bytes == 4 * (2 * 3 * len(kept) + 5 * 3 * 9 + 5 + 2 * 2 * 5 * 2)
     assert fused.flops == work.conv2d(2, 3, 5, window).flops + 2 * 5 * 12 + 2 * 5 * 2 * 4
+    backward = work.conv2d_relu_max_pool2d_weight_grad(2, 3, 5, window, pooling, bias=True)
+    assert backward.flops == 2 * 2 * 5 * 2 * 3 * 9 + 2 * 5 * 2
+    assert backward.least_bytes == 4 * (3 * 2 * 5 * 2 + 2 * 3 * len(kept) + 5 * 3 * 9 + 5)
 
 
 def test_dense_and_elementwise() -> None:

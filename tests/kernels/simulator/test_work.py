@@ -10,7 +10,7 @@ import pytest
 
 from gpucnn.device import simulated
 from gpucnn.ops.shapes import Window, conv_window, pool_window
-from gpucnn_kernels import activations, conv, direct, fused, gemm, implicit_gemm, loss, pool, tiled_gemm, work
+from gpucnn_kernels import activations, conv, depthwise, direct, fused, fused_grad, gemm, implicit_gemm, loss, pool, tiled_gemm, work
 from gpucnn_kernels.select import Choice
 from gpucnn_kernels.tiles import Tile
 from gpucnn_kernels.work import Work
@@ -131,15 +131,46 @@ def test_direct_convolution(name: str, count: Count) -> None:
         assert work.conv2d_weight_grad(*sizes, choice, bias=with_bias).moved_bytes == backward
 
 
-@pytest.mark.parametrize("name", ["first-layer", "several-blocks"])
-def test_fused(name: str, count: Count) -> None:
-    n, c, k, window = DIRECT[name]
+DEPTHWISE: dict[str, tuple[int, int, int, Window]] = {
+    "one": (1, 1, 1, conv_window((1, 1), (1, 1))),
+    "several-strips": (1, 2, 2, conv_window((18, 4), (3, 3), padding="same")),
+    "two-filters": (2, 2, 4, conv_window((3, 5), (2, 3), padding=1)),
+    "stride": (1, 2, 2, conv_window((9, 7), (3, 2), stride=(2, 3), padding=((1, 2), (2, 1)))),
+    "dilation": (1, 1, 1, conv_window((7, 9), (2, 3), stride=(1, 2), dilation=(3, 2), padding=2)),
+}
+
+
+@pytest.mark.parametrize("name", DEPTHWISE)
+def test_depthwise_convolution(name: str, count: Count) -> None:
+    n, c, k, window = DEPTHWISE[name]
+    choice, sizes = Choice("depthwise", None), (n, c, k, window, c)
+    x, weight, y = zeros(n, c, *window.input), zeros(k, 1, *window.kernel), zeros(n, k, *window.output)
+    space = zeros(depthwise.workspace_size(n, c, k, window))
+    for bias in (None, zeros(k)):
+        with_bias = bias is not None
+        forward = count(lambda b=bias: depthwise.conv2d_depthwise(x, weight, b, y, window))
+        assert work.conv2d(*sizes, choice, bias=with_bias).moved_bytes == forward
+        weight_grad = count(lambda b=bias: depthwise.conv2d_depthwise_weight_grad(y, x, weight, b, space, window))
+        assert work.conv2d_weight_grad(*sizes, choice, bias=with_bias).moved_bytes == weight_grad
+    input_grad = count(lambda: depthwise.conv2d_depthwise_input_grad(y, weight, x, window))
+    assert work.conv2d_input_grad(*sizes, choice).moved_bytes == input_grad
+
+
+def test_fused(count: Count) -> None:
+    n, c, k, window = DIRECT["several-blocks"]
     pooling = pool_window(window.output, 2)
     x, weight, y = zeros(n, c, *window.input), zeros(k, c, *window.kernel), zeros(n, k, *pooling.output)
     indices = np.zeros(y.shape, np.int32)
     for bias in (None, zeros(k)):
         moved = count(lambda b=bias: fused.conv2d_relu_max_pool2d(x, weight, b, y, indices, window, pooling))
         assert work.conv2d_relu_max_pool2d(n, c, k, window, pooling, bias=bias is not None).moved_bytes == moved
+    fused.conv2d_relu_max_pool2d(x, weight, None, y, indices, window, pooling)
+    space, launch = zeros(fused_grad.workspace_size(n, c, k, window, pooling)), fused_grad.conv2d_relu_max_pool2d_weight_grad
+    for relu, bias in ((y, zeros(k)), (None, None)):
+        arrays = (y, indices, relu, x, weight, bias, space, window, pooling)
+        moved = count(lambda a=arrays: launch(*a))
+        expected = work.conv2d_relu_max_pool2d_weight_grad(n, c, k, window, pooling, bias is not None, relu is not None)
+        assert expected.moved_bytes == moved
 
 
 POOLINGS = {
