@@ -14,7 +14,7 @@ import pytest
 
 import gpucnn_kernels
 from gpucnn.ops.shapes import conv_window, pool_window
-from gpucnn_kernels import activations, conv, dropout, gemm, launch, loss, pool, update
+from gpucnn_kernels import activations, conv, dropout, gemm, launch, loss, pool, tally, update
 from gpucnn_kernels.catalogue import CONV_SHAPES, ENTRIES, POOL_SHAPES
 
 HERE = Path(gpucnn_kernels.__file__).parent
@@ -55,7 +55,7 @@ def test_numba_is_imported_in_one_place(source: Path) -> None:
 
 
 def test_every_kernel_is_in_the_catalogue() -> None:
-    modules = (activations, conv, dropout, gemm, loss, pool, update)
+    modules = (activations, conv, dropout, gemm, loss, pool, tally, update)
     kernels = {id(value) for module in modules for name, value in vars(module).items() if name.endswith("_kernel")}
     assert {id(entry.kernel) for entry in ENTRIES} == kernels
     assert len({entry.name for entry in ENTRIES}) == len(ENTRIES)
