@@ -25,7 +25,7 @@ from gpucnn_kernels import (
 from gpucnn_kernels._numba import float32, int32, types, uint32
 from gpucnn_kernels.engine import tile_kernel
 from gpucnn_kernels.launch import THREADS, Pair, Window
-from gpucnn_kernels.operands import IMAGES, MATRIX, PIXELS, TAPS, gradients, matrix
+from gpucnn_kernels.operands import GRADIENT, IMAGES, MATRIX, PIXELS, TAPS, gradients, matrix
 from gpucnn_kernels.reduce import BLOCK_LANES, LANES
 from gpucnn_kernels.select import TILES
 from gpucnn_kernels.tiles import Operand, Store
@@ -140,7 +140,7 @@ ENTRIES = (
     Entry(
         "conv2d_input_grad",
         conv.conv2d_input_grad_kernel,
-        (_F, _F, _F, int32, int32, int32, *_GEOMETRY),
+        (_F, _F, _F, _F, int32, int32, int32, *_GEOMETRY, int32),
         max_registers=96,  # NVVM unrolls the loop over filters
         shapes=CONV_SHAPES,
     ),
@@ -154,7 +154,7 @@ ENTRIES = (
     ),
     Entry("bias_grad", conv.bias_grad_kernel, (_F, _F, int32, int32, int32), BLOCK_LANES, shapes=CONV_SHAPES),
     Entry("max_pool2d", pool.max_pool2d_kernel, (_F, _F, _I, *_GEOMETRY), max_registers=64, shapes=POOL_SHAPES),
-    Entry("max_pool2d_grad", pool.max_pool2d_grad_kernel, (_F, _I, _F, *_GEOMETRY), max_registers=64, shapes=POOL_SHAPES),
+    Entry("max_pool2d_grad", pool.max_pool2d_grad_kernel, (_F, _I, _F, _F, *_GEOMETRY, int32), max_registers=64, shapes=POOL_SHAPES),
     Entry("avg_pool2d", pool.avg_pool2d_kernel, (_F, _F, *_GEOMETRY, int32, int32, int32), max_registers=64, shapes=POOL_SHAPES),
     Entry("avg_pool2d_grad", pool.avg_pool2d_grad_kernel, (_F, _F, *_GEOMETRY, int32, int32, int32), max_registers=64, shapes=POOL_SHAPES),
     Entry("gemm", gemm.gemm_kernel, (_F, _F, _F, _F, *(int32,) * 9), gemm.THREADS, max_registers=64),
@@ -207,14 +207,14 @@ def _engine(name: str, a: Operand, b: Operand, store: Store, tiles: tuple[str, .
 
 ENGINE_ENTRIES = (
     *_engine("conv2d", PIXELS, matrix("rows", 4), IMAGES),  # and conv2d_input_grad
-    *_engine("conv2d_weight_grad", gradients(4), TAPS, MATRIX),
-    *_engine("conv2d_weight_grad_odd", gradients(1), TAPS, MATRIX),
+    *_engine("conv2d_weight_grad", gradients(4), TAPS, GRADIENT),
+    *_engine("conv2d_weight_grad_odd", gradients(1), TAPS, GRADIENT),
     *_engine("dense", matrix("depths", 4), matrix("depths", 4), MATRIX),
     *_engine("dense_input_grad", matrix("depths", 4), matrix("rows", 4), MATRIX),
-    *_engine("dense_weight_grad", matrix("rows", 4), matrix("rows", 4), MATRIX),
+    *_engine("dense_weight_grad", matrix("rows", 4), matrix("rows", 4), GRADIENT),
     *_engine("dense_odd", matrix("depths", 1), matrix("depths", 1), MATRIX),
     Entry("pack", implicit_gemm.pack_kernel, (_F, _F, *(uint32,) * 14)),
-    Entry("sum_slices", product.sum_slices_kernel, (_F, _F, _F, *(uint32,) * 4)),
+    Entry("sum_slices", product.sum_slices_kernel, (_F, _F, _F, *(uint32,) * 3)),
 )
 
 

@@ -72,9 +72,14 @@ def conv2d_kernel(
 
 
 @kernel
-def conv2d_input_grad_kernel(dy, weight, dx, C, K, groups, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q):
+def conv2d_input_grad_kernel(
+    dy, weight, mask, dx, C, K, groups, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, masked
+):
     i = uint32(cuda.grid(1))
     if i >= dx.size:
+        return
+    if masked and not mask[i] > float32(0):
+        dx[i] = float32(0)
         return
     rest, w = split(i, W)
     rest, h = split(rest, H)
@@ -162,8 +167,11 @@ def conv2d(
     )
 
 
-def conv2d_input_grad(dy: Array, weight: Array, dx: Array, window: Window, groups: int = 1, stream: Stream = 0) -> None:
-    """Writes the gradient of `conv2d` with respect to x to dx (N, C, H, W)."""
+def conv2d_input_grad(
+    dy: Array, weight: Array, dx: Array, window: Window, groups: int = 1, stream: Stream = 0, *, relu: Array | None = None
+) -> None:
+    """Writes the gradient of `conv2d` with respect to x to dx (N, C, H, W). `relu`: x, where it is ReLU's output; then dx is the gradient
+    of ReLU's input, 0 where x is not positive."""
     (n, k), c = dy.shape[:2], weight.shape[1] * groups
     run_each(
         conv2d_input_grad_kernel,
@@ -171,16 +179,21 @@ def conv2d_input_grad(dy: Array, weight: Array, dx: Array, window: Window, group
         stream,
         floats(dy, "dy", (n, k, *window.output)),
         floats(weight, "weight", weight_shape(k, c, window, groups)),
+        floats(dy, "dy") if relu is None else floats(relu, "relu", (n, c, *window.input)),  # never read without: keeps one signature
         floats(dx, "dx", (n, c, *window.input)),
         np.int32(c),
         np.int32(k),
         np.int32(groups),
         *geometry(window),
+        np.int32(relu is not None),
     )
 
 
-def conv2d_weight_grad(dy: Array, x: Array, dweight: Array, window: Window, groups: int = 1, stream: Stream = 0) -> None:
-    """Writes the gradient of `conv2d` with respect to weight to dweight (K, C/groups, R, S)."""
+def conv2d_weight_grad(
+    dy: Array, x: Array, dweight: Array, window: Window, groups: int = 1, stream: Stream = 0, *, dbias: Array | None = None
+) -> None:
+    """Writes the gradient of `conv2d` with respect to weight to dweight (K, C/groups, R, S), and with respect to bias to dbias (K) unless
+    it is None."""
     (n, k), c = dy.shape[:2], x.shape[1]
     shape = weight_shape(k, c, window, groups)
     run(
@@ -197,6 +210,8 @@ def conv2d_weight_grad(dy: Array, x: Array, dweight: Array, window: Window, grou
         np.int32(groups),
         *geometry(window),
     )
+    if dbias is not None:
+        bias_grad(dy, dbias, stream)
 
 
 def bias_grad(dy: Array, dbias: Array, stream: Stream = 0) -> None:

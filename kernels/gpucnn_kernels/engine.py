@@ -21,6 +21,10 @@ Why double buffering. Global memory answers after some 500 cycles. While the FMA
 way into registers; then they are put in the other half of shared memory, which nobody is reading. So one barrier per tile is enough, and
 nobody waits for memory unless everybody does.
 
+What is done with a result before it is written costs next to nothing: it is in a register already. So a bias and ReLU belong here, and so
+does the gradient of a ReLU that stood before: dx is 0 where that gave nothing (MASK). And the numbers of `a` pass through the registers of
+their block anyway: added up there, they are the gradient of the bias (SUMS), for as many additions as numbers are read from memory.
+
 Reading and writing four numbers at a time (vector.py) quarters the instructions that are not FMAs. The threads of a warp form a patch of
 4 × 8, and a thread's rows and columns come in fours, a patch apart: then what a warp reads at a time lies in different banks of shared
 memory, or is the same number.
@@ -34,8 +38,8 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from gpucnn_kernels._numba import cuda, device, float32, kernel, uint32, uint64
-from gpucnn_kernels.tiles import Operand, Store, Tile, copy_of, repeat
+from gpucnn_kernels._numba import cuda, device, float32, int32, kernel, uint32, uint64
+from gpucnn_kernels.tiles import BIAS, MASK, SUMS, Operand, Store, Tile, copy_of, repeat
 from gpucnn_kernels.vector import beyond, load_4, store_4
 
 
@@ -48,22 +52,29 @@ def _finish(value, shift, relu):
     return value
 
 
+@device(forceinline=True)
+def _kept(value, mask):
+    """ReLU's gradient: the value where its result was positive, 0 where it was 0 or NaN."""
+    return value if mask > float32(0) else float32(0)
+
+
 @functools.cache
 def tile_kernel(tile: Tile, a_operand: Operand, b_operand: Operand, store: Store) -> Any:
-    """The kernel of a product: (a, b, bias, c, sizes, ends, a_args, b_args, c_args) on a grid of blocks of `tile.threads`.
+    """The kernel of a product: (a, b, extra, c, sizes, ends, a_args, b_args, c_args) on a grid of blocks of `tile.threads`.
 
     `sizes` are M, N, the blocks of BK steps that each slice of the sum has and that there are in all, the groups, and the tiles along M
-    and N; a batch is a group of a slice: batch = slice · groups + group. `ends` are whether four results may be written at once, whether
-    there is a bias, and whether there is a ReLU. The rest of the arguments are the operands' and the store's own.
+    and N; a batch is a group of a slice: batch = slice · groups + group. `ends` are whether four results may be written at once (and four
+    numbers of a mask read), what `extra` is for, and whether there is a ReLU. The rest of the arguments are the operands' and the store's
+    own.
     """
     BM, BN, BK, TM, TN, threads = tile.BM, tile.BN, tile.BK, tile.TM, tile.TN, tile.threads
     a_copy, b_copy = copy_of(a_operand, BM, BK, threads), copy_of(b_operand, BN, BK, threads)
-    a_prepare, a_fetch, a_put = a_copy.prepare, a_copy.fetch, a_copy.put
+    a_prepare, a_fetch, a_put, a_add, a_spread, a_rows = a_copy.prepare, a_copy.fetch, a_copy.put, a_copy.add, a_copy.spread, a_copy.sums
     b_prepare, b_fetch, b_put = b_copy.prepare, b_copy.fetch, b_copy.put
     a_count, a_words, a_pitch, a_size = a_copy.count, a_copy.words, a_copy.pitch, a_copy.pitch * BK
     b_count, b_words, b_pitch, b_size = b_copy.count, b_copy.words, b_copy.pitch, b_copy.pitch * BK
     a_room, b_room, results = 2 * a_size, 2 * b_size, TM * TN  # shapes of arrays must be names of constants
-    place_row, place_column = store.place_row, store.place_column
+    place_row, place_column, row_sums = store.place_row, store.place_column, store.sums
     # A line is what stays while four neighbours are written at a time: a column, or a row.
     along_rows = store.along == "rows"
     lines, places, line_step, place_step = (TN, TM, 1, TN) if along_rows else (TM, TN, TN, 1)
@@ -92,16 +103,37 @@ def tile_kernel(tile: Tile, a_operand: Operand, b_operand: Operand, store: Store
     place_of_line, lines_patch, places_patch = (place_column, b_patch, a_patch) if along_rows else (place_row, a_patch, b_patch)
 
     @device(forceinline=True)
-    def write_line(line, c, c_args, sizes, batch, first_line, first_place, place_at, bias, first_bias, shifts, ends, sums):
+    def mask_line(line, mask, line_at, first_place, place_limit, place_at, vector, sums):
+        """The sums of a line are 0 where `mask` is not positive. It is read without a branch, so that the readings need not wait for one
+        another: where there is no result, element 0 stands in."""
+        for place in range(0, places, 4):
+            at = line * line_step + place * place_step
+            beside = uint32(first_place + uint32(place // 4 * places_patch))
+            if vector:
+                m0, m1, m2, m3 = load_4(mask, uint64(uint32(line_at + place_at[place]) if beside < place_limit else uint32(0)))
+            else:
+                m0 = mask[uint32(line_at + place_at[place]) if beside < place_limit else uint32(0)]
+                m1 = mask[uint32(line_at + place_at[place + 1]) if uint32(beside + uint32(1)) < place_limit else uint32(0)]
+                m2 = mask[uint32(line_at + place_at[place + 2]) if uint32(beside + uint32(2)) < place_limit else uint32(0)]
+                m3 = mask[uint32(line_at + place_at[place + 3]) if uint32(beside + uint32(3)) < place_limit else uint32(0)]
+            sums[at] = _kept(sums[at], m0)
+            sums[at + place_step] = _kept(sums[at + place_step], m1)
+            sums[at + 2 * place_step] = _kept(sums[at + 2 * place_step], m2)
+            sums[at + 3 * place_step] = _kept(sums[at + 3 * place_step], m3)
+
+    @device(forceinline=True)
+    def write_line(line, c, c_args, sizes, batch, first_line, first_place, place_at, extra, first_bias, shifts, ends, sums):
         M, N, _, _, _, _, _ = sizes
-        vector, has_bias, relu = ends
+        vector, extra_is, relu = ends
         limit, place_limit = (N, M) if along_rows else (M, N)
         number = uint32(first_line + uint32(line // 4 * lines_patch + line % 4))
         if number < limit:
             line_at = place_of_line(c_args, M, N, batch, number)
             line_shift = float32(0)
-            if along_rows and has_bias:
-                line_shift = bias[uint32(first_bias + number)]
+            if along_rows and extra_is == BIAS:
+                line_shift = extra[uint32(first_bias + number)]
+            if extra_is == MASK:
+                mask_line(line, extra, line_at, first_place, place_limit, place_at, vector, sums)
             for place in range(0, places, 4):
                 at = line * line_step + place * place_step
                 v0 = _finish(sums[at], line_shift if along_rows else shifts[place], relu)
@@ -125,7 +157,7 @@ def tile_kernel(tile: Tile, a_operand: Operand, b_operand: Operand, store: Store
     write_lines = repeat(write_line, lines)
 
     @kernel(launch_bounds=(threads, tile.blocks_per_sm))
-    def engine_kernel(a, b, bias, c, sizes, ends, a_args, b_args, c_args):
+    def engine_kernel(a, b, extra, c, sizes, ends, a_args, b_args, c_args):
         a_tile = cuda.shared.array(a_room, float32)
         b_tile = cuda.shared.array(b_room, float32)
         sums = cuda.local.array(results, float32)
@@ -133,6 +165,7 @@ def tile_kernel(tile: Tile, a_operand: Operand, b_operand: Operand, store: Store
         b_part = cuda.local.array(TN, float32)
         a_next = cuda.local.array(a_count, float32)
         b_next = cuda.local.array(b_count, float32)
+        a_sums = cuda.local.array(a_rows, float32)
         a_state = cuda.local.array(a_words, uint32)
         b_state = cuda.local.array(b_words, uint32)
         place_at = cuda.local.array(places, uint32)
@@ -159,6 +192,8 @@ def tile_kernel(tile: Tile, a_operand: Operand, b_operand: Operand, store: Store
 
         for i in range(TM * TN):
             sums[i] = float32(0)
+        for i in range(a_rows):
+            a_sums[i] = float32(0)
         a_prepare(a_args, group, first_row, thread, a_state)
         b_prepare(b_args, group, first_column, thread, b_state)
         if block < end:
@@ -171,6 +206,8 @@ def tile_kernel(tile: Tile, a_operand: Operand, b_operand: Operand, store: Store
         half = uint32(0)
         while block < end:
             block = uint32(block + uint32(1))
+            if row_sums:
+                a_add(0, a_next, a_sums)
             # After the last block the same one comes again, unused: with a branch here the compiler would move these loads to where
             # their values are stored, behind the FMAs, and everybody would wait for memory.
             first = uint32(uint32(min(block, last)) * uint32(BK))
@@ -186,19 +223,30 @@ def tile_kernel(tile: Tile, a_operand: Operand, b_operand: Operand, store: Store
 
         own_row = uint32(own_row + first_row)
         own_column = uint32(own_column + first_column)
-        _, has_bias, _ = ends
+        _, extra_is, _ = ends
+        if row_sums and extra_is == SUMS and first_column == 0:
+            a_spread(0, a_sums, a_next)
+            a_put(a_next, a_tile, uint32(0), thread)
+            cuda.syncthreads()
+            for place in range(int32(thread), BM, threads):
+                row = uint32(place)
+                total = float32(0)
+                for k in range(BK):
+                    total += a_tile[uint32(row + uint32(k * a_pitch))]
+                if uint32(first_row + row) < M:
+                    extra[uint32(batch * M + first_row + row)] = total
         first_bias = uint32(group * N)
         if along_rows:
             for i in range(TM):
                 place_at[i] = place_row(c_args, M, N, batch, uint32(own_row + uint32(i // 4 * a_patch + i % 4)))
-            write_lines(0, c, c_args, sizes, batch, own_column, own_row, place_at, bias, first_bias, shifts, ends, sums)
+            write_lines(0, c, c_args, sizes, batch, own_column, own_row, place_at, extra, first_bias, shifts, ends, sums)
         else:
             for j in range(TN):
                 column = uint32(own_column + uint32(j // 4 * b_patch + j % 4))
                 place_at[j] = place_column(c_args, M, N, batch, column)
                 shifts[j] = float32(0)
-                if has_bias and column < N:
-                    shifts[j] = bias[uint32(first_bias + column)]
-            write_lines(0, c, c_args, sizes, batch, own_row, own_column, place_at, bias, first_bias, shifts, ends, sums)
+                if extra_is == BIAS and column < N:
+                    shifts[j] = extra[uint32(first_bias + column)]
+            write_lines(0, c, c_args, sizes, batch, own_row, own_column, place_at, extra, first_bias, shifts, ends, sums)
 
     return engine_kernel

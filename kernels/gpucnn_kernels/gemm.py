@@ -18,8 +18,9 @@ from __future__ import annotations
 import numpy as np
 
 from gpucnn_kernels._numba import cuda, float32, int32, kernel, uint32
-from gpucnn_kernels.conv import split
+from gpucnn_kernels.conv import bias_grad, split
 from gpucnn_kernels.launch import Array, Stream, floats, run
+from gpucnn_kernels.tiles import BIAS, MASK, NOTHING
 
 TILE = 16
 _WIDTH = TILE + 1  # a column more, so that the 16 numbers of a tile's column lie in 16 different banks of shared memory
@@ -27,7 +28,7 @@ THREADS = TILE * TILE
 
 
 @kernel
-def gemm_kernel(a, b, bias, c, M, N, K, a_row, a_column, b_row, b_column, has_bias, relu):
+def gemm_kernel(a, b, extra, c, M, N, K, a_row, a_column, b_row, b_column, extra_is, relu):
     a_tile = cuda.shared.array((TILE, _WIDTH), float32)
     b_tile = cuda.shared.array((TILE, _WIDTH), float32)
     y, x = split(uint32(cuda.threadIdx.x), TILE)
@@ -60,32 +61,40 @@ def gemm_kernel(a, b, bias, c, M, N, K, a_row, a_column, b_row, b_column, has_bi
     row = uint32(first_row + y)
     column = uint32(first_column + x)
     if row < M and column < N:
-        if has_bias:
-            total += bias[column]
+        place = uint32(row * N + column)
+        if extra_is == BIAS:
+            total += extra[column]
         if relu and total <= float32(0):  # NaN stays NaN
             total = float32(0)
-        c[uint32(row * N + column)] = total
+        if extra_is == MASK and not extra[place] > float32(0):
+            total = float32(0)
+        c[place] = total
 
 
 def dense(x: Array, weight: Array, bias: Array | None, y: Array, relu: bool = False, stream: Stream = 0) -> None:
     """Writes x·weightᵀ to y (N, K), plus bias (K) unless it is None, then ReLU where `relu`."""
     (n, c), k = x.shape, weight.shape[0]
     flat = floats(x, "x", (n, c)), floats(weight, "weight", (k, c)), floats(y, "y", (n, k))
-    _gemm(flat[0], flat[1], flat[2], (n, k, c), (c, 1), (1, c), stream, None if bias is None else floats(bias, "bias", (k,)), relu)
+    extra = (NOTHING, flat[0]) if bias is None else (BIAS, floats(bias, "bias", (k,)))
+    _gemm(*flat, (n, k, c), (c, 1), (1, c), stream, extra, relu)
 
 
-def dense_input_grad(dy: Array, weight: Array, dx: Array, stream: Stream = 0) -> None:
-    """Writes dy·weight to dx (N, C)."""
+def dense_input_grad(dy: Array, weight: Array, dx: Array, stream: Stream = 0, *, relu: Array | None = None) -> None:
+    """Writes dy·weight to dx (N, C). `relu`: x, where it is ReLU's output; then dx is the gradient of ReLU's input, 0 where x is not
+    positive."""
     (n, k), c = dy.shape, weight.shape[1]
     flat = floats(dy, "dy", (n, k)), floats(weight, "weight", (k, c)), floats(dx, "dx", (n, c))
-    _gemm(*flat, (n, c, k), (k, 1), (c, 1), stream)
+    extra = (NOTHING, flat[0]) if relu is None else (MASK, floats(relu, "relu", (n, c)))
+    _gemm(*flat, (n, c, k), (k, 1), (c, 1), stream, extra)
 
 
-def dense_weight_grad(dy: Array, x: Array, dweight: Array, stream: Stream = 0) -> None:
-    """Writes dyᵀ·x to dweight (K, C)."""
+def dense_weight_grad(dy: Array, x: Array, dweight: Array, stream: Stream = 0, *, dbias: Array | None = None) -> None:
+    """Writes dyᵀ·x to dweight (K, C), and the sums of dy's columns to dbias (K) unless it is None."""
     (n, k), c = dy.shape, x.shape[1]
     flat = floats(dy, "dy", (n, k)), floats(x, "x", (n, c)), floats(dweight, "dweight", (k, c))
-    _gemm(*flat, (k, c, n), (1, k), (c, 1), stream)
+    _gemm(*flat, (k, c, n), (1, k), (c, 1), stream, (NOTHING, flat[0]))
+    if dbias is not None:
+        bias_grad(dy, dbias, stream)
 
 
 def _gemm(
@@ -96,10 +105,11 @@ def _gemm(
     a_strides: tuple[int, int],
     b_strides: tuple[int, int],
     stream: Stream,
-    bias: Array | None = None,
+    extra: tuple[int, Array],
     relu: bool = False,
 ) -> None:
-    """c (M, N) = a (M, K) · b (K, N), all flat; `sizes` are M, N, K, strides count elements from row to row and column to column."""
+    """c (M, N) = a (M, K) · b (K, N), all flat; `sizes` are M, N, K, strides count elements from row to row and column to column. `extra`:
+    what a fourth array is for, and the array, which is any at all where it is for nothing: that keeps one signature."""
     m, n, _ = sizes
     run(
         gemm_kernel,
@@ -108,9 +118,9 @@ def _gemm(
         stream,
         a,
         b,
-        a if bias is None else bias,  # never read without a bias: keeps one signature
+        extra[1],
         c,
         *(np.int32(number) for number in (*sizes, *a_strides, *b_strides)),
-        np.int32(bias is not None),
+        np.int32(extra[0]),
         np.int32(relu),
     )

@@ -34,9 +34,9 @@ import numpy as np
 from gpucnn_kernels._numba import cuda, float32, kernel, uint32
 from gpucnn_kernels.conv import split, weight_shape
 from gpucnn_kernels.launch import LIMIT, Array, Stream, Window, aligned, floats, geometry, run_each
-from gpucnn_kernels.operands import IMAGES, MATRIX, PIXELS, TAPS, gradients, matrix
-from gpucnn_kernels.product import Product, product, room, sum_slices
-from gpucnn_kernels.tiles import Tile
+from gpucnn_kernels.operands import GRADIENT, IMAGES, PIXELS, TAPS, gradients, matrix
+from gpucnn_kernels.product import Product, product, room
+from gpucnn_kernels.tiles import BIAS, MASK, NOTHING, SUMS, Tile
 from gpucnn_kernels.vector import magic
 
 
@@ -114,9 +114,10 @@ def _signed(*numbers: int) -> tuple[np.int32, ...]:
 
 def _gather(
     tile: Tile, n: int, down: _Axis, across: _Axis, source: tuple[int, ...], target: tuple[int, ...], window: Window, groups: int,
-    vector: bool, flags: tuple[bool, bool], n_stride: int, c_stride: int,
+    vector: bool, ends: tuple[int, bool], n_stride: int, c_stride: int,
 ) -> _Class:  # fmt: skip
-    """The product for one class: from `source` (channels of a group, H, W) to `target`, likewise."""
+    """The product for one class: from `source` (channels of a group, H, W) to `target`, likewise. `ends`: what comes after the sum, as
+    `product` takes it."""
     (C, H, W), (N, OH, OW) = source, target
     plane = down.count * across.count
     M, taps = n * plane, down.taps * across.taps
@@ -135,7 +136,7 @@ def _gather(
     return _Class(
         product(
             tile, (PIXELS, (rows, walk)), (matrix("rows", 4), _unsigned(1, padded_n, depth * padded_n, padded_n, depth)), (IMAGES, put),
-            (M, N, depth), (quads, *flags), groups,
+            (M, N, depth), (quads, *ends), groups,
         ),
         packed,
         _unsigned(
@@ -146,28 +147,30 @@ def _gather(
 
 
 @functools.lru_cache(maxsize=256)
-def _forward(n: int, c: int, k: int, window: Window, groups: int, tile: Tile, vector: bool, flags: tuple[bool, bool]) -> tuple[_Class, ...]:
+def _forward(n: int, c: int, k: int, window: Window, groups: int, tile: Tile, vector: bool, ends: tuple[int, bool]) -> tuple[_Class, ...]:
     geometry(window)  # checks it
     down, across = (_forward_axis(window, axis) for axis in (0, 1))
     taps = window.kernel[0] * window.kernel[1]
     source, target = (c // groups, *window.input), (k // groups, *window.output)
-    return (_gather(tile, n, down, across, source, target, window, groups, vector, flags, c // groups * taps, taps),)
+    return (_gather(tile, n, down, across, source, target, window, groups, vector, ends, c // groups * taps, taps),)
 
 
 @functools.lru_cache(maxsize=256)
-def _input_grad(n: int, c: int, k: int, window: Window, groups: int, tile: Tile, vector: bool) -> tuple[_Class, ...]:
+def _input_grad(n: int, c: int, k: int, window: Window, groups: int, tile: Tile, vector: bool, extra_is: int) -> tuple[_Class, ...]:
     geometry(window)
     taps = window.kernel[0] * window.kernel[1]
     source, target = (k // groups, *window.output), (c // groups, *window.input)
     return tuple(
-        _gather(tile, n, down, across, source, target, window, groups, vector, (False, False), taps, c // groups * taps)
+        _gather(tile, n, down, across, source, target, window, groups, vector, (extra_is, False), taps, c // groups * taps)
         for down in _gradient_axes(window, 0)
         for across in _gradient_axes(window, 1)
     )
 
 
 @functools.lru_cache(maxsize=256)
-def _weight_grad(n: int, c: int, k: int, window: Window, groups: int, tile: Tile, slices: int, vector: bool) -> Product:
+def _weight_grad(
+    n: int, c: int, k: int, window: Window, groups: int, tile: Tile, slices: int, vector: bool, extra_is: int
+) -> Product:  # fmt: skip
     geometry(window)
     (H, W), (R, S), (P, Q), group_c, M = window.input, window.kernel, window.output, c // groups, k // groups
     N, plane, depth = group_c * R * S, P * Q, n * P * Q
@@ -180,24 +183,24 @@ def _weight_grad(n: int, c: int, k: int, window: Window, groups: int, tile: Tile
     )
     walk = *_unsigned(depth, plane, *magic(plane), Q, *magic(Q), c * H * W), *_signed(*window.stride), *_unsigned(H, W)
     width = 4 if vector and plane % 4 == 0 else 1
-    quads = vector and N % 4 == 0
-    return product(tile, (gradients(width), dy), (TAPS, (rows, walk)), (MATRIX, ()), (M, N, depth), (quads, False, False), groups, slices)
+    ends = vector and N % 4 == 0, extra_is, False
+    return product(tile, (gradients(width), dy), (TAPS, (rows, walk)), (GRADIENT, ()), (M, N, depth), ends, groups, slices)
 
 
 def conv2d_workspace(n: int, c: int, k: int, window: Window, groups: int, tile: Tile) -> int:
     """Elements (float32) of the workspace that `conv2d` needs."""
-    return max(part.packed for part in _forward(n, c, k, window, groups, tile, True, (False, False)))
+    return max(part.packed for part in _forward(n, c, k, window, groups, tile, True, (NOTHING, False)))
 
 
 def conv2d_input_grad_workspace(n: int, c: int, k: int, window: Window, groups: int, tile: Tile) -> int:
     """Elements (float32) of the workspace that `conv2d_input_grad` needs."""
-    return max(part.packed for part in _input_grad(n, c, k, window, groups, tile, True))
+    return max(part.packed for part in _input_grad(n, c, k, window, groups, tile, True, NOTHING))
 
 
 def conv2d_weight_grad_workspace(n: int, c: int, k: int, window: Window, groups: int, tile: Tile, slices: int) -> int:
-    """Elements (float32) of the workspace that `conv2d_weight_grad` needs; 0 where the sums are not cut."""
-    plan = _weight_grad(n, c, k, window, groups, tile, slices, True)
-    return plan.slices * k * (c // groups) * window.kernel[0] * window.kernel[1] if plan.slices > 1 else 0
+    """Elements (float32) of the workspace that `conv2d_weight_grad` needs, with dbias or without; 0 where the sums are not cut."""
+    plan = _weight_grad(n, c, k, window, groups, tile, slices, True, NOTHING)
+    return plan.slices * k * (c // groups * window.kernel[0] * window.kernel[1] + 1) if plan.slices > 1 else 0
 
 
 def conv2d(
@@ -208,39 +211,42 @@ def conv2d(
     (n, c), k = x.shape[:2], weight.shape[0]
     x, weight = floats(x, "x", (n, c, *window.input)), floats(weight, "weight", weight_shape(k, c, window, groups))
     bias_or_any, y = x if bias is None else floats(bias, "bias", (k,)), floats(y, "y", (n, k, *window.output))
-    parts = _forward(n, c, k, window, groups, tile, aligned(y), (bias is not None, relu))
+    parts = _forward(n, c, k, window, groups, tile, aligned(y), (NOTHING if bias is None else BIAS, relu))
     _run(parts, x, weight, bias_or_any, y, workspace, stream)
 
 
 def conv2d_input_grad(
-    dy: Array, weight: Array, dx: Array, workspace: Array, window: Window, groups: int = 1, stream: Stream = 0, *, tile: Tile
-) -> None:
+    dy: Array, weight: Array, dx: Array, workspace: Array, window: Window, groups: int = 1, stream: Stream = 0, *, tile: Tile,
+    relu: Array | None = None,
+) -> None:  # fmt: skip
     """conv.conv2d_input_grad on the engine. `workspace`: `conv2d_input_grad_workspace` elements or more, flat."""
     (n, k), c = dy.shape[:2], weight.shape[1] * groups
     dy, weight = floats(dy, "dy", (n, k, *window.output)), floats(weight, "weight", weight_shape(k, c, window, groups))
     dx = floats(dx, "dx", (n, c, *window.input))
-    _run(_input_grad(n, c, k, window, groups, tile, aligned(dx)), dy, weight, dy, dx, workspace, stream)
+    if relu is None:
+        parts, extra = _input_grad(n, c, k, window, groups, tile, aligned(dx), NOTHING), dy
+    else:
+        extra = floats(relu, "relu", (n, c, *window.input))
+        parts = _input_grad(n, c, k, window, groups, tile, aligned(dx) and aligned(extra), MASK)
+    _run(parts, dy, weight, extra, dx, workspace, stream)
 
 
 def conv2d_weight_grad(
-    dy: Array, x: Array, dweight: Array, workspace: Array, window: Window, groups: int = 1, stream: Stream = 0, *, tile: Tile, slices: int
-) -> None:
+    dy: Array, x: Array, dweight: Array, workspace: Array, window: Window, groups: int = 1, stream: Stream = 0, *, tile: Tile, slices: int,
+    dbias: Array | None = None,
+) -> None:  # fmt: skip
     """conv.conv2d_weight_grad on the engine. `workspace`: `conv2d_weight_grad_workspace` elements or more, flat."""
     (n, k), c = dy.shape[:2], x.shape[1]
     dy, x = floats(dy, "dy", (n, k, *window.output)), floats(x, "x", (n, c, *window.input))
     dweight = floats(dweight, "dweight", weight_shape(k, c, window, groups))
-    plan = _weight_grad(n, c, k, window, groups, tile, slices, aligned(dy) and aligned(dweight))
-    if plan.slices == 1:
-        plan.run(dy, x, dy, dweight, stream)
-    else:
-        partial = room(workspace, plan.slices * dweight.shape[0])
-        plan.run(dy, x, dy, partial, stream)
-        sum_slices(partial, None, dweight, plan.slices, False, stream)
+    extra, extra_is = (None, NOTHING) if dbias is None else (floats(dbias, "dbias", (k,)), SUMS)
+    plan = _weight_grad(n, c, k, window, groups, tile, slices, aligned(dy) and aligned(dweight), extra_is)
+    plan.run_whole(dy, x, extra, dweight, workspace, extra_is, False, stream)
 
 
-def _run(parts: tuple[_Class, ...], source: Array, weight: Array, bias: Array, target: Array, workspace: Array, stream: Stream) -> None:
+def _run(parts: tuple[_Class, ...], source: Array, weight: Array, extra: Array, target: Array, workspace: Array, stream: Stream) -> None:
     for part in parts:
         packed = room(workspace, part.packed)
         if part.packed:
             run_each(pack_kernel, part.packed, stream, weight, packed, *part.pack)
-        part.product.run(source, packed if part.packed else weight, bias, target, stream)
+        part.product.run(source, packed if part.packed else weight, extra, target, stream)

@@ -182,8 +182,11 @@ def _matrix_column(args, M, N, batch, column):
     return column
 
 
-MATRIX = Store("matrix", "columns", _matrix_row, _matrix_column)
+MATRIX = Store("matrix", "columns", False, _matrix_row, _matrix_column)
 """(batch, M, N) in memory. No arguments of its own. Four at once want an array at a multiple of 16 bytes and N a multiple of 4."""
+
+GRADIENT = Store("gradient", "columns", True, _matrix_row, _matrix_column)
+"""MATRIX for the gradient of a weight, beside which there may be that of a bias."""
 
 
 @device(forceinline=True)
@@ -202,7 +205,7 @@ def _images_column(args, M, N, batch, column):
     return uint32(uint32(batch * N + column) * channel)
 
 
-IMAGES = Store("images", "rows", _images_row, _images_column)
+IMAGES = Store("images", "rows", False, _images_row, _images_column)
 """(n, channel, i·stride + first, j·stride + first) for the row n, i, j and the column of a group.
 
 Arguments: I·J and its magic, J and its magic, elements of an image and of a channel, the width, strides, firsts. Four at once want an

@@ -134,7 +134,7 @@ def max_pool2d_kernel(x, y, indices, H, W, R, S, stride_h, stride_w, top, left, 
 
 
 @kernel
-def max_pool2d_grad_kernel(dy, indices, dx, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q):
+def max_pool2d_grad_kernel(dy, indices, y, dx, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, masked):
     i = uint32(cuda.grid(1))
     if i >= dx.size:
         return
@@ -151,7 +151,7 @@ def max_pool2d_grad_kernel(dy, indices, dx, H, W, R, S, stride_h, stride_w, top,
                 q = int32(column // stride_w)
                 if column >= 0 and q * stride_w == column and q < Q:
                     window = uint32((plane * P + p) * Q + q)
-                    if indices[window] == place:
+                    if indices[window] == place and (not masked or y[window] > float32(0)):
                         total += dy[window]
     dx[i] = total
 
@@ -196,19 +196,18 @@ def max_pool2x2(pairs: bool) -> Any:
 
 
 @functools.cache
-def max_pool2x2_grad(pairs: bool) -> Any:
-    """The kernel of its gradient: (dy, indices, dx, H, W, P, Q, *magic(P), *magic(Q)). `pairs`: all rows of dx begin at 8 bytes."""
+def max_pool2x2_grad(pairs: bool, masked: bool = False) -> Any:
+    """The kernel of its gradient: (dy, indices, dx, H, W, P, Q, *magic(P), *magic(Q)), with y after indices where it is `masked`.
+    `pairs`: all rows of dx begin at 8 bytes."""
 
     @device(forceinline=True)
     def share(gradient, won, place):
         """What a pixel gets, added to zero as in the general kernel: −0 becomes 0."""
         return float32(0) + gradient if won == int32(place) else float32(0)
 
-    @kernel
-    def max_pool2d_2x2_grad(dy, indices, dx, H, W, P, Q, p_magic, p_shift, q_magic, q_shift):
-        i = uint32(cuda.grid(1))
-        if i >= dy.size:
-            return
+    @device(forceinline=True)
+    def hand_down(i, gradient, won, dx, H, W, P, Q, p_magic, p_shift, q_magic, q_shift):
+        """Writes the four pixels of window i, and those left over beside it."""
         rest = divide(i, q_magic, q_shift)
         q = uint32(i - rest * Q)
         plane = divide(rest, p_magic, p_shift)
@@ -217,7 +216,6 @@ def max_pool2x2_grad(pairs: bool) -> Any:
         place = uint32(h * W + w)
         at = uint32(plane * uint32(H * W) + place)
         below = uint32(at + W)
-        gradient, won = dy[i], indices[i]
         v0 = share(gradient, won, place)
         v1 = share(gradient, won, uint32(place + uint32(1)))
         v2 = share(gradient, won, uint32(place + W))
@@ -242,7 +240,20 @@ def max_pool2x2_grad(pairs: bool) -> Any:
                 if last_row:
                     dx[uint32(below + W + uint32(2))] = float32(0)
 
-    return max_pool2d_2x2_grad
+    @kernel
+    def max_pool2d_2x2_grad(dy, indices, dx, H, W, P, Q, p_magic, p_shift, q_magic, q_shift):
+        i = uint32(cuda.grid(1))
+        if i < dy.size:
+            hand_down(i, dy[i], indices[i], dx, H, W, P, Q, p_magic, p_shift, q_magic, q_shift)
+
+    @kernel
+    def max_pool2d_2x2_relu_grad(dy, indices, y, dx, H, W, P, Q, p_magic, p_shift, q_magic, q_shift):
+        i = uint32(cuda.grid(1))
+        if i < dy.size:
+            gradient = dy[i] if y[i] > float32(0) else float32(0)
+            hand_down(i, gradient, indices[i], dx, H, W, P, Q, p_magic, p_shift, q_magic, q_shift)
+
+    return max_pool2d_2x2_relu_grad if masked else max_pool2d_2x2_grad
 
 
 @kernel
@@ -304,19 +315,23 @@ def max_pool2d(x: Array, y: Array, indices: Array, window: Window, stream: Strea
         run_each(max_pool2d_kernel, count, stream, *arrays, *geometry(window))
 
 
-def max_pool2d_grad(dy: Array, indices: Array, dx: Array, window: Window, stream: Stream = 0) -> None:
-    """Writes each window's gradient to the pixel of dx that won it, summed where a pixel won several windows."""
+def max_pool2d_grad(dy: Array, indices: Array, dx: Array, window: Window, stream: Stream = 0, *, relu: Array | None = None) -> None:
+    """Writes each window's gradient to the pixel of dx that won it, summed where a pixel won several windows.
+
+    `relu`: y, where x is ReLU's output; then dx is the gradient of ReLU's input. A window whose maximum is not positive hands nothing
+    down: its winner is that pixel, so that ReLU's gradient is known from y, a quarter as many numbers as x for windows of 2 × 2.
+    """
     n, c = dy.shape[:2]
-    arrays = (
-        floats(dy, "dy", (n, c, *window.output)),
-        ints(indices, "indices", (n, c, *window.output)),
-        floats(dx, "dx", (n, c, *window.input)),
-    )
+    given = floats(dy, "dy", (n, c, *window.output)), ints(indices, "indices", (n, c, *window.output))
+    target, mask = floats(dx, "dx", (n, c, *window.input)), None if relu is None else floats(relu, "relu", (n, c, *window.output))
     if _two_by_two(window):
+        arrays = (*given, target) if mask is None else (*given, mask, target)
         count = n * c * window.output[0] * window.output[1]
-        run_each(max_pool2x2_grad(_pairs(dx, window)), count, stream, *arrays, *_two_by_two_sizes(window))
+        run_each(max_pool2x2_grad(_pairs(dx, window), mask is not None), count, stream, *arrays, *_two_by_two_sizes(window))
     else:
-        run_each(max_pool2d_grad_kernel, n * c * window.input[0] * window.input[1], stream, *arrays, *geometry(window))
+        arrays = *given, given[0] if mask is None else mask, target  # never read without a mask: keeps one signature
+        count = n * c * window.input[0] * window.input[1]
+        run_each(max_pool2d_grad_kernel, count, stream, *arrays, *geometry(window), np.int32(mask is not None))
 
 
 def avg_pool2d(x: Array, y: Array, window: Window, count_include_pad: bool = True, stream: Stream = 0) -> None:

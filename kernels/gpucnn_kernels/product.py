@@ -13,34 +13,44 @@ import numpy as np
 from gpucnn_kernels._numba import cuda, float32, kernel, uint32
 from gpucnn_kernels.engine import tile_kernel
 from gpucnn_kernels.launch import Array, Stream, aligned, floats, run, run_each
-from gpucnn_kernels.tiles import Operand, Store, Tile
+from gpucnn_kernels.tiles import BIAS, MASK, NOTHING, SUMS, Operand, Store, Tile
 
 
 @kernel
-def sum_slices_kernel(partial, bias, total, slices, columns, has_bias, relu):
-    """total[i] = Σ over slices of partial[slice, i], first to last, plus the column's bias, then ReLU."""
+def sum_slices_kernel(partial, extra, total, slices, extra_is, relu):
+    """total[i] = Σ over slices of partial[slice, i], first to last, then what `extra` is for, then ReLU. Sums of rows lie behind all
+    slices of the results, and are added up to extra[i] by the threads past the last result."""
     i = uint32(cuda.grid(1))
-    size = uint32(total.size)
-    if i >= size:
+    size, more = uint32(total.size), uint32(0)
+    if extra_is == SUMS:
+        more = uint32(extra.size)
+    if i >= uint32(size + more):
         return
+    is_result = i < size
+    first = i if is_result else uint32(slices * size + uint32(i - size))
+    step = size if is_result else more
     value = float32(0)
     for number in range(slices):
-        value += partial[uint32(uint32(number) * size + i)]
+        value += partial[uint32(first + uint32(number) * step)]
     shift = float32(0)
-    if has_bias:
-        shift = bias[uint32(i % columns)]
+    if extra_is == BIAS:
+        shift = extra[uint32(i % uint32(extra.size))]
     value += shift
     if relu and value <= float32(0):  # NaN stays NaN
         value = float32(0)
-    total[i] = value
+    if extra_is == MASK and not extra[i] > float32(0):
+        value = float32(0)
+    if is_result:
+        total[i] = value
+    else:
+        extra[uint32(i - size)] = value
 
 
-def sum_slices(partial: Array, bias: Array | None, total: Array, slices: int, relu: bool, stream: Stream) -> None:
-    """Adds up `slices` results one after the other in `partial`, all flat; a bias has one number per column."""
-    size = total.shape[0]
-    columns = np.uint32(1 if bias is None else bias.shape[0])
-    numbers = np.uint32(slices), columns, np.uint32(bias is not None), np.uint32(relu)
-    run_each(sum_slices_kernel, size, stream, partial, total if bias is None else bias, total, *numbers)
+def sum_slices(partial: Array, extra: Array | None, total: Array, slices: int, extra_is: int, relu: bool, stream: Stream) -> None:
+    """Adds up `slices` results one after the other in `partial`, all flat, and sums of rows behind them where `extra` is for these."""
+    threads = total.shape[0] + (extra.shape[0] if extra is not None and extra_is == SUMS else 0)
+    numbers = np.uint32(slices), np.uint32(extra_is), np.uint32(relu)
+    run_each(sum_slices_kernel, threads, stream, partial, total if extra is None else extra, total, *numbers)
 
 
 @dataclass(frozen=True)
@@ -55,9 +65,26 @@ class Product:
     slices: int
     arguments: tuple[Any, ...]
 
-    def run(self, a: Array, b: Array, bias: Array, c: Array, stream: Stream) -> None:
-        """Launches it on flat arrays. `bias` may be any float32 array where the store uses none."""
-        run(self.kernel, self.blocks, self.threads, stream, a, b, bias, c, *self.arguments)
+    def run(self, a: Array, b: Array, extra: Array, c: Array, stream: Stream) -> None:
+        """Launches it on flat arrays. `extra` may be any float32 array where it is for nothing."""
+        run(self.kernel, self.blocks, self.threads, stream, a, b, extra, c, *self.arguments)
+
+    def run_whole(
+        self, a: Array, b: Array, extra: Array | None, c: Array, workspace: Array, extra_is: int, relu: bool, stream: Stream
+    ) -> None:
+        """Launches it, and the sum of its slices where there are several: they lie in the workspace, and what comes after a sum, as
+        `extra_is` and `relu` say, comes after that one."""
+        if self.slices == 1:
+            self.run(a, b, a if extra is None else extra, c, stream)
+            return
+        results = self.slices * c.shape[0]
+        if extra is not None and extra_is == SUMS:
+            space = room(workspace, results + self.slices * extra.shape[0])
+            self.run(a, b, space[results:], space[:results], stream)
+        else:
+            space = room(workspace, results)
+            self.run(a, b, a, space, stream)
+        sum_slices(space, extra, c, self.slices, extra_is, relu, stream)
 
 
 def product(
@@ -66,12 +93,13 @@ def product(
     b: tuple[Operand, Any],
     c: tuple[Store, Any],
     sizes: tuple[int, int, int],
-    ends: tuple[bool, bool, bool] = (False, False, False),
+    ends: tuple[bool, int, bool] = (False, NOTHING, False),
     groups: int = 1,
     slices: int = 1,
 ) -> Product:
-    """The product of two operands, each with its arguments; `sizes` are M, N and the depth of one group. The sum is cut into `slices`,
-    or fewer where that leaves none empty."""
+    """The product of two operands, each with its arguments; `sizes` are M, N and the depth of one group, `ends` whether four results may
+    be written at once, what `extra` is for, and whether there is a ReLU. The sum is cut into `slices`, or fewer where that leaves none
+    empty."""
     M, N, depth = sizes
     blocks = -(-depth // tile.BK)
     slice_blocks = max(1, -(-blocks // slices))

@@ -9,8 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from gpucnn_kernels._numba import device, uint32
+from gpucnn_kernels._numba import device, float32, uint32
 from gpucnn_kernels.vector import beyond
+
+NOTHING, BIAS, MASK, SUMS = range(4)
+"""What a product's fourth array, `extra`, is for. BIAS: one number for each column and group, added to the results. MASK: an array like c;
+a result is 0 where it is not positive there. SUMS: it is written, Σ over k of a[m, k] for each row and batch."""
 
 
 @dataclass(frozen=True)
@@ -55,24 +59,33 @@ class Operand:
 @dataclass(frozen=True)
 class Store:
     """Where results go: (row, column) of a batch to c[place_row(args, M, N, batch, row) + place_column(args, M, N, batch, column)].
-    Four neighbours `along` "rows" or "columns" are neighbours in memory, where the launch says so (`vector`)."""
+    Four neighbours `along` "rows" or "columns" are neighbours in memory, where the launch says so (`vector`). `sums`: whether
+    there can be sums of rows; where not, nothing is added up for them."""
 
     name: str
     along: str
+    sums: bool
     place_row: Callable[..., Any]
     place_column: Callable[..., Any]
 
 
 @dataclass(frozen=True)
 class Copy:
-    """How a tile of an operand gets to shared memory: numbers per thread, numbers in shared memory per depth and in all, functions."""
+    """How a tile of an operand gets to shared memory: numbers per thread, their states, numbers in shared memory per depth, functions.
+
+    add(0, values, sums) adds what a thread has fetched to the sums of its rows. spread(0, sums, values) makes numbers of these that can
+    be put in the tile like any others, and whose rows have the same sums.
+    """
 
     count: int
     words: int
     pitch: int
+    sums: int
     prepare: Callable[..., Any]
     fetch: Callable[..., Any]
     put: Callable[..., Any]
+    add: Callable[..., Any]
+    spread: Callable[..., Any]
 
 
 def repeat(body: Any, count: int) -> Any:
@@ -147,4 +160,20 @@ def copy_of(operand: Operand, rows: int, depths: int, threads: int) -> Copy:
         row, depth = place(thread)
         put_all(0, values, tile, uint32(offset + depth * uint32(pitch) + row))
 
-    return Copy(count * width, count * words, pitch, prepare, fetch, put)
+    # A thread's number n is of its row n // together % sums: a fetch along depth is of one row, and fetches along rows are all of the same.
+    if not along_rows:
+        together, sums = width, count
+    else:
+        together, sums = 1, width if threads % across == 0 else count * width
+
+    @device(forceinline=True)
+    def add(n, values, totals):
+        totals[n // together % sums] += values[n]
+
+    @device(forceinline=True)
+    def spread(n, totals, values):
+        row = n // together % sums
+        values[n] = totals[row] if n == row * together else float32(0)
+
+    numbers = count * width
+    return Copy(numbers, count * words, pitch, sums, prepare, fetch, put, repeat(add, numbers), repeat(spread, numbers))

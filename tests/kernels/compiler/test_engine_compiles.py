@@ -12,10 +12,12 @@ import pytest
 
 from gpucnn.device import simulated
 from gpucnn.ops.shapes import conv_window
-from gpucnn_kernels import implicit_gemm, sass, select, static, tiled_gemm
-from gpucnn_kernels._numba import int32, types, uint32
+from gpucnn_kernels import implicit_gemm, pool, sass, select, static, tiled_gemm
+from gpucnn_kernels._numba import float32, int32, types, uint32
 from gpucnn_kernels.catalogue import ENGINE_ENTRIES, Entry
+from gpucnn_kernels.operands import GRADIENT, MATRIX
 from gpucnn_kernels.product import Product
+from gpucnn_kernels.tiles import BIAS, MASK, SUMS
 
 
 def missing() -> str | None:
@@ -46,6 +48,16 @@ def test_variant_fits_the_chip(name: str, arch: str) -> None:
     assert report.occupancy > 0, report
 
 
+@pytest.mark.parametrize("arch", static.CHIPS)
+def test_pooling_gradient_with_relu_fits_the_chip(arch: str) -> None:
+    floats, ints = types.Array(float32, 1, "C"), types.Array(int32, 1, "C")
+    for pairs in (False, True):
+        kernel = pool.max_pool2x2_grad(pairs, True)
+        report = static.compile_kernel(Entry("max_pool2d_2x2_relu_grad", kernel, (floats, ints, floats, floats, *(uint32,) * 8)), arch)
+        assert report.spill_stores == report.spill_loads == report.stack == report.float64 == 0, report
+        assert report.registers <= 40, report
+
+
 # FFMAs per hundred instructions at least, reads of global memory by fours, and by ones.
 LOOPS = {"conv2d-tile128x128": (75, 1, 4), "conv2d_weight_grad-tile128x128": (68, 1, 4), "dense-tile64x64": (80, 4, 0)}
 
@@ -73,14 +85,17 @@ def signature(plan: Product) -> tuple[Any, ...]:
 
 def test_catalogued_signatures_are_those_of_the_launchers() -> None:
     window, tile = conv_window((8, 8), (3, 3), 2, 1), select.TILES["tile64x64"]
-    (forward,) = implicit_gemm._forward(2, 4, 8, window, 1, tile, True, (True, True))
-    backward = implicit_gemm._input_grad(2, 4, 8, window, 1, tile, True)
-    weight = implicit_gemm._weight_grad(2, 4, 8, window, 1, tile, 2, True)
+    (forward,) = implicit_gemm._forward(2, 4, 8, window, 1, tile, True, (BIAS, True))
+    backward = implicit_gemm._input_grad(2, 4, 8, window, 1, tile, True, MASK)
     assert len(backward) == 4
     plans = [("conv2d", part.product) for part in (forward, *backward)]
-    plans.append(("conv2d_weight_grad", weight))
-    for name, a, b in (("dense", "depths", "depths"), ("dense_input_grad", "depths", "rows"), ("dense_weight_grad", "rows", "rows")):
-        plans.append((name, tiled_gemm._plan((8, 8, 8), a, b, tile, 1, True, True, True, True)))
+    plans.append(("conv2d_weight_grad", implicit_gemm._weight_grad(2, 4, 8, window, 1, tile, 2, True, SUMS)))
+    for name, a, b, store, extra_is in (
+        ("dense", "depths", "depths", MATRIX, BIAS),
+        ("dense_input_grad", "depths", "rows", MATRIX, MASK),
+        ("dense_weight_grad", "rows", "rows", GRADIENT, SUMS),
+    ):
+        plans.append((name, tiled_gemm._plan((8, 8, 8), a, b, store, tile, 1, True, True, extra_is, True)))
     for name, plan in plans:
         entry = BY_NAME[f"{name}-tile64x64"]
         assert entry.kernel is plan.kernel, name

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_harness import Output, double, normal
 
-from gpucnn.device import Device
+from gpucnn.device import Device, to_numpy
 from gpucnn.errors import ShapeError
 from gpucnn.ops import cpu
 from gpucnn.ops.shapes import Window, conv_window
@@ -69,11 +69,24 @@ def test_forward(device: Device, case: Case, with_bias: bool, relu: bool) -> Non
 
 
 def test_input_grad(device: Device, case: Case) -> None:
-    input_grad(device, case)
+    """Alone, and with the gradient of the ReLU before it: the same bits, or 0."""
+    alone, x = input_grad(device, case), relu_output(*case.x.shape)
+    np.testing.assert_array_equal(bits(input_grad(device, case, x)), bits(cpu.relu_grad(alone, x)))
 
 
 def test_weight_grad(device: Device, case: Case) -> None:
-    weight_grad(device, case)
+    """Alone, and with the gradient of the bias."""
+    alone, _ = weight_grad(device, case, with_bias=False)
+    np.testing.assert_array_equal(bits(weight_grad(device, case)[0]), bits(alone))
+
+
+def relu_output(*shape: int) -> Any:
+    """Where ReLU's output is expected: positive numbers, the smallest too, zeros of both signs, NaN, and what ReLU never gives."""
+    return np.random.default_rng(9).choice(np.array([0, -0.0, np.nan, 1e-45, 2, np.inf, -1], np.float32), shape)
+
+
+def bits(array: Any) -> Any:
+    return array.view(np.uint32)
 
 
 def space(device: Device, elements: int) -> Any:
@@ -92,28 +105,37 @@ def forward(device: Device, case: Case, with_bias: bool, relu: bool) -> None:
     check(out.result(), ref, magnitude=magnitude, terms=case.weight[0].size, direction="forward")
 
 
-def input_grad(device: Device, case: Case) -> None:
+def input_grad(device: Device, case: Case, relu: Any = None) -> Any:
     out = Output(device, case.x.shape)
     workspace = space(device, implicit_gemm.conv2d_input_grad_workspace(*case.sizes))
     arrays = device.array(case.dy), device.array(case.weight)
-    implicit_gemm.conv2d_input_grad(*arrays, out.array, workspace, case.window, case.groups, tile=case.tile)
+    given = None if relu is None else device.array(relu)
+    implicit_gemm.conv2d_input_grad(*arrays, out.array, workspace, case.window, case.groups, tile=case.tile, relu=given)
     dy, weight = double(case.dy), double(case.weight)
     ref = cpu.conv2d_input_grad(dy, weight, case.window, case.groups)
+    if relu is not None:
+        ref = cpu.relu_grad(ref, relu)
     magnitude = cpu.conv2d_input_grad(np.abs(dy), np.abs(weight), case.window, case.groups)
     terms = case.weight.size // case.weight.shape[1] // case.groups
     check(out.result(), ref, magnitude=magnitude, terms=terms, direction="input_grad")
+    return out.result()
 
 
-def weight_grad(device: Device, case: Case) -> Any:
-    out = Output(device, case.weight.shape)
+def weight_grad(device: Device, case: Case, with_bias: bool = True) -> tuple[Any, Any]:
+    out, bias_out = Output(device, case.weight.shape), Output(device, case.bias.shape)
     workspace = space(device, implicit_gemm.conv2d_weight_grad_workspace(*case.sizes, case.slices))
-    arrays = device.array(case.dy), device.array(case.x)
-    implicit_gemm.conv2d_weight_grad(*arrays, out.array, workspace, case.window, case.groups, tile=case.tile, slices=case.slices)
+    arrays = device.array(case.dy), device.array(case.x), out.array, workspace
+    dbias = bias_out.array if with_bias else None
+    implicit_gemm.conv2d_weight_grad(*arrays, case.window, case.groups, tile=case.tile, slices=case.slices, dbias=dbias)
     dy, x = double(case.dy), double(case.x)
     ref = cpu.conv2d_weight_grad(dy, x, case.window, case.groups)
     magnitude = cpu.conv2d_weight_grad(np.abs(dy), np.abs(x), case.window, case.groups)
-    check(out.result(), ref, magnitude=magnitude, terms=case.dy.size // case.dy.shape[1], direction="weight_grad")
-    return out.result()
+    terms = case.dy.size // case.dy.shape[1]
+    check(out.result(), ref, magnitude=magnitude, terms=terms, direction="weight_grad")
+    if not with_bias:
+        return out.result(), None
+    check(bias_out.result(), cpu.bias_grad(dy), magnitude=cpu.bias_grad(np.abs(dy)), terms=terms, direction="weight_grad")
+    return out.result(), bias_out.result()
 
 
 @st.composite
@@ -135,13 +157,22 @@ def cases(draw: st.DrawFn) -> Case:
 @given(cases())
 def test_any_legal_shape(device: Device, case: Case) -> None:
     forward(device, case, with_bias=True, relu=False)
-    input_grad(device, case)
+    input_grad(device, case, relu_output(*case.x.shape))
     weight_grad(device, case)
 
 
-def test_the_same_bits_every_time(device: Device) -> None:
-    case = Case(2, 1, (5, 5), 2, (2, 2), slices=3)
-    assert weight_grad(device, case).tobytes() == weight_grad(device, case).tobytes()
+@pytest.mark.parametrize("slices", [1, 3])
+def test_the_same_bits_every_time(device: Device, slices: int) -> None:
+    case = Case(2, 2, (5, 5), 4, (2, 2), 2, slices=slices)
+    for first, second in zip(weight_grad(device, case), weight_grad(device, case), strict=True):
+        assert first.tobytes() == second.tobytes()
+
+
+def test_infinity_stays_in_its_filter(device: Device) -> None:
+    case = Case(2, 1, (4, 3), 3, (1, 1), slices=2)
+    case.dy[1, 1, 3, 2] = np.inf
+    _, dbias = weight_grad(device, case)
+    np.testing.assert_array_equal(np.isinf(dbias), [False, True, False])
 
 
 def test_misaligned_arrays_are_read_and_written_one_by_one(device: Device) -> None:
@@ -151,6 +182,19 @@ def test_misaligned_arrays_are_read_and_written_one_by_one(device: Device) -> No
     implicit_gemm.conv2d(device.array(case.x), device.array(case.weight), None, y, workspace, case.window, tile=case.tile)
     ref = cpu.conv2d(case.x, case.weight, None, case.window)
     np.testing.assert_allclose(y.get() if hasattr(y, "get") else y, ref, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("misaligned", ["dx", "relu"])
+def test_misaligned_masks_are_read_one_by_one(device: Device, misaligned: str) -> None:
+    case = CASES["whole-quads"]()
+    x = relu_output(*case.x.shape)
+    dx, relu = (device.xp.empty(x.size + 1, "float32")[name == misaligned :][: x.size].reshape(x.shape) for name in ("dx", "relu"))
+    relu[...] = device.array(x)
+    workspace = space(device, implicit_gemm.conv2d_input_grad_workspace(*case.sizes))
+    implicit_gemm.conv2d_input_grad(
+        device.array(case.dy), device.array(case.weight), dx, workspace, case.window, tile=case.tile, relu=relu
+    )  # fmt: skip
+    np.testing.assert_array_equal(bits(to_numpy(dx)), bits(input_grad(device, case, x)))
 
 
 def test_a_workspace_too_small_is_refused(device: Device) -> None:

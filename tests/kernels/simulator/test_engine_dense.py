@@ -16,6 +16,7 @@ from tolerances import check
 
 SMALL = Tile(8, 8, 8, 4, 4)
 FLAT = Tile(8, 16, 16, 4, 8)
+BROAD = Tile(8, 32, 8, 4, 4)  # more threads than rows
 SIZES = [  # N, C, K, slices
     (1, 1, 1, 1, SMALL),
     (3, 5, 2, 1, SMALL),
@@ -24,6 +25,7 @@ SIZES = [  # N, C, K, slices
     (9, 17, 10, 3, SMALL),
     (2, 1, 19, 1, FLAT),
     (12, 40, 4, 2, FLAT),
+    (11, 8, 12, 2, BROAD),
 ]
 
 
@@ -48,11 +50,31 @@ def test_gradients(device: Device, n: int, c: int, k: int, slices: int, tile: Ti
     tiled_gemm.dense_input_grad(device.array(dy), device.array(weight), out.array, space, tile=tile, slices=slices)
     ref, magnitude = double(dy) @ double(weight), np.abs(double(dy)) @ np.abs(double(weight))
     check(out.result(), ref, magnitude=magnitude, terms=k, direction="input_grad")
+
+    alone, values = out.result(), np.array([0, -0.0, np.nan, 1e-45, 2, np.inf, -1], np.float32)
+    relu = np.random.default_rng(9).choice(values, (n, c))
+    out = Output(device, (n, c))
+    space[...] = np.nan
+    arrays = device.array(dy), device.array(weight), out.array, space
+    tiled_gemm.dense_input_grad(*arrays, tile=tile, slices=slices, relu=device.array(relu))
+    np.testing.assert_array_equal(out.result().view(np.uint32), cpu.relu_grad(alone, relu).view(np.uint32))
+
     out = Output(device, (k, c))
     space = device.xp.full(tiled_gemm.workspace_size((k, c, n), tile, slices), np.nan, "float32")
     tiled_gemm.dense_weight_grad(device.array(dy), device.array(x), out.array, space, tile=tile, slices=slices)
     ref, magnitude = double(dy).T @ double(x), np.abs(double(dy)).T @ np.abs(double(x))
     check(out.result(), ref, magnitude=magnitude, terms=n, direction="weight_grad")
+
+    alone, runs = out.result(), []
+    for _ in range(2):
+        out, sums = Output(device, (k, c)), Output(device, (k,))
+        space[...] = np.nan
+        arrays = device.array(dy), device.array(x), out.array, space
+        tiled_gemm.dense_weight_grad(*arrays, tile=tile, slices=slices, dbias=sums.array)
+        np.testing.assert_array_equal(out.result().view(np.uint32), alone.view(np.uint32))
+        check(sums.result(), double(dy).sum(0), magnitude=np.abs(double(dy)).sum(0), terms=n, direction="weight_grad")
+        runs.append(sums.result().tobytes())
+    assert runs[0] == runs[1]
 
 
 def test_misaligned_arrays_are_read_one_by_one(device: Device) -> None:
@@ -60,6 +82,14 @@ def test_misaligned_arrays_are_read_one_by_one(device: Device) -> None:
     out = Output(device, (8, 8))
     tiled_gemm.dense(x, device.xp.ones((8, 8), "float32"), None, out.array, device.xp.empty(0, "float32"), tile=SMALL)
     assert (out.result() == 8).all()
+
+
+def test_misaligned_masks_are_read_one_by_one(device: Device) -> None:
+    ones, out = device.xp.ones((8, 8), "float32"), Output(device, (8, 8))
+    relu = device.xp.ones(65, "float32")[1:].reshape(8, 8)
+    relu[2] = 0
+    tiled_gemm.dense_input_grad(ones, ones, out.array, device.xp.empty(0, "float32"), tile=SMALL, relu=relu)
+    np.testing.assert_array_equal(out.result(), np.where(np.arange(8) == 2, 0, 8)[:, None].repeat(8, 1))
 
 
 def test_tiles_that_cannot_be_are_refused() -> None:

@@ -13,7 +13,9 @@ from kernel_harness import Output, double, normal
 from gpucnn.device import Device, to_numpy
 from gpucnn.errors import ShapeError
 from gpucnn.ops import cpu
+from gpucnn.ops.cuda._arrays import stream
 from gpucnn.ops.shapes import Window, conv_window
+from gpucnn_kernels import conv
 from tolerances import check
 
 
@@ -66,8 +68,31 @@ def test_input_grad(device: Device, case: Case) -> None:
     input_grad(device, case)
 
 
+def test_input_grad_with_relu(device: Device, case: Case) -> None:
+    """The bits of the kernel without, or 0 where ReLU gave zero of either sign, or NaN."""
+    values = np.array([0, -0.0, np.nan, 1e-45, 2, np.inf, -1], np.float32)
+    x = np.random.default_rng(9).choice(values, case.x.shape)
+    arrays, results = (device.array(case.dy), device.array(case.weight)), []
+    for relu in (None, device.array(x)):
+        out = Output(device, x.shape)
+        conv.conv2d_input_grad(*arrays, out.array, case.window, case.groups, stream(out.array), relu=relu)
+        results.append(out.result())
+    np.testing.assert_array_equal(results[1].view(np.uint32), cpu.relu_grad(results[0], x).view(np.uint32))
+
+
 def test_weight_grad(device: Device, case: Case) -> None:
     weight_grad(device, case)
+
+
+def test_weight_grad_with_bias_grad(device: Device) -> None:
+    case = CASES["same-even"]()
+    out, bias_out = Output(device, case.weight.shape), Output(device, case.bias.shape)
+    arrays = device.array(case.dy), device.array(case.x), out.array
+    conv.conv2d_weight_grad(*arrays, case.window, case.groups, stream(out.array), dbias=bias_out.array)
+    dy, x, terms = double(case.dy), double(case.x), case.dy.size // case.dy.shape[1]
+    magnitude = cpu.conv2d_weight_grad(np.abs(dy), np.abs(x), case.window)
+    check(out.result(), cpu.conv2d_weight_grad(dy, x, case.window), magnitude=magnitude, terms=terms, direction="weight_grad")
+    check(bias_out.result(), cpu.bias_grad(dy), magnitude=cpu.bias_grad(np.abs(dy)), terms=terms, direction="weight_grad")
 
 
 def forward(device: Device, case: Case, with_bias: bool, relu: bool) -> None:

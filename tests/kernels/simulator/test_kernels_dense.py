@@ -8,6 +8,8 @@ from kernel_harness import Output, double, normal
 
 from gpucnn.device import Device, to_numpy
 from gpucnn.ops import cpu
+from gpucnn.ops.cuda._arrays import stream
+from gpucnn_kernels import gemm
 from tolerances import check
 
 SIZES = [(1, 1, 1), (3, 5, 2), (16, 16, 16), (17, 20, 5), (2, 1, 19)]  # N, C, K
@@ -35,6 +37,25 @@ def test_gradients(device: Device, n: int, c: int, k: int) -> None:
     device.ops.dense_weight_grad(device.array(dy), device.array(x), out=out.array)
     ref, magnitude = double(dy).T @ double(x), np.abs(double(dy)).T @ np.abs(double(x))
     check(out.result(), ref, magnitude=magnitude, terms=n, direction="weight_grad")
+
+
+@pytest.mark.parametrize(("n", "c", "k"), SIZES)
+def test_gradients_fused(device: Device, n: int, c: int, k: int) -> None:
+    """The input's with that of the ReLU before it, and the weight's with that of the bias."""
+    x, weight, dy = normal(0, n, c), normal(1, k, c), normal(3, n, k)
+    relu = np.random.default_rng(9).choice(np.array([0, -0.0, np.nan, 1e-45, 2, np.inf, -1], np.float32), (n, c))
+    results = []
+    for given in (None, device.array(relu)):
+        out = Output(device, (n, c))
+        gemm.dense_input_grad(device.array(dy), device.array(weight), out.array, stream(out.array), relu=given)
+        results.append(out.result())
+    np.testing.assert_array_equal(results[1].view(np.uint32), cpu.relu_grad(results[0], relu).view(np.uint32))
+
+    out, sums = Output(device, (k, c)), Output(device, (k,))
+    gemm.dense_weight_grad(device.array(dy), device.array(x), out.array, stream(out.array), dbias=sums.array)
+    ref, magnitude = double(dy).T @ double(x), np.abs(double(dy)).T @ np.abs(double(x))
+    check(out.result(), ref, magnitude=magnitude, terms=n, direction="weight_grad")
+    check(sums.result(), double(dy).sum(0), magnitude=np.abs(double(dy)).sum(0), terms=n, direction="weight_grad")
 
 
 def test_nan_stays_in_its_row(device: Device) -> None:

@@ -110,6 +110,19 @@ def test_max_grad(device: Device, window: Window) -> None:
     max_grad(device, np.zeros((1, 1, *window.input), np.float32), window)
 
 
+def test_max_grad_with_relu(device: Device, window: Window) -> None:
+    """What ReLU's gradient makes of the gradient of pooling its output, to the bit: ties, zeros of both signs, NaN."""
+    x = np.random.default_rng(12).choice(np.array([0, 0, -0.0, np.nan, 1e-45, 1, 2, np.inf], np.float32), (2, 2, *window.input))
+    y, places = cpu.max_pool2d(x, window)
+    dy = np.random.default_rng(13).choice(np.array([-0.0, 0, 1.5, -2, 3, np.inf], np.float32), y.shape)
+    arrays, results = (device.array(dy), device.array(places)), []
+    for relu in (None, device.array(y)):
+        out = Output(device, x.shape)
+        pool.max_pool2d_grad(*arrays, out.array, window, stream(out.array), relu=relu)
+        results.append(out.result())
+    np.testing.assert_array_equal(results[1].view(np.uint32), cpu.relu_grad(results[0], x).view(np.uint32))
+
+
 @pytest.mark.parametrize("count_include_pad", [True, False])
 def test_averages(device: Device, window: Window, count_include_pad: bool) -> None:
     averages(device, normal(4, 2, 2, *window.input), window, count_include_pad)
@@ -170,5 +183,11 @@ def test_two_by_two_is_the_general_kernel_to_the_bit(device: Device, size: tuple
     gradient = device.array(dy)
     dx[...] = np.nan
     pool.max_pool2d_grad(gradient, places, dx, window, stream(y))
-    launch.run_each(pool.max_pool2d_grad_kernel, dx.size, stream(y), gradient.ravel(), places.ravel(), ref_dx.ravel(), *sizes)
+    flat = gradient.ravel(), places.ravel(), y.ravel(), ref_dx.ravel()
+    launch.run_each(pool.max_pool2d_grad_kernel, dx.size, stream(y), *flat, *sizes, np.int32(0))
+    np.testing.assert_array_equal(to_numpy(dx).view(np.uint32), to_numpy(ref_dx).view(np.uint32))
+
+    dx[...] = np.nan
+    pool.max_pool2d_grad(gradient, places, dx, window, stream(y), relu=y)
+    launch.run_each(pool.max_pool2d_grad_kernel, dx.size, stream(y), *flat, *sizes, np.int32(1))
     np.testing.assert_array_equal(to_numpy(dx).view(np.uint32), to_numpy(ref_dx).view(np.uint32))
