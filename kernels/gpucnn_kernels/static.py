@@ -156,6 +156,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     entries = [entry for entry in (*ENTRIES, *ENGINE_ENTRIES, *shape_entries(), *ladder_entries()) if options.kernel in entry.name]
     if not entries:
         parser.error(f"no kernel has {options.kernel!r} in its name: the kernels are {', '.join(entry.name for entry in ENTRIES)}")
+    if options.json and not options.json.absolute().parent.is_dir():
+        parser.error(f"there is no folder for {options.json}")  # before minutes of compiling, not after
     found = []
     try:
         chips = [find(name) for name in options.arch or ["sm_90"]]

@@ -129,7 +129,14 @@ def test_loops_in_text() -> None:
     assert sass.main_loop(4 * written_out + loop + end) is None
 
 
-@pytest.mark.parametrize(("arguments", "text"), [(["--arch", "sm_1"], "unknown chip 'sm_1'"), (["--kernel", "nothing"], "no kernel has")])
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--arch", "sm_1"], "unknown chip 'sm_1'"),
+        (["--kernel", "nothing"], "no kernel has"),
+        (["--json", "/nowhere/static.json"], "there is no folder for /nowhere/static.json"),
+    ],
+)
 def test_command_line_errors(arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         static.main(arguments)
