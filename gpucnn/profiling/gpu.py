@@ -287,6 +287,30 @@ def _replay(launch: Launch, stream: Any, *, copied: bool = False) -> Work:
     return functools.partial(launch.run, external_stream(stream.ptr), arguments)
 
 
+def time_together(launches: Sequence[Launch], *, xp: Any, stream: Any, clock: EventClock, gpu: Gpu) -> Timing:
+    """The time of an operation's launches, one after the other, on data that no cache holds."""
+    size = sum(launch.array_bytes for launch in launches)
+    copies = buffers_needed(size, gpu.cache, int(xp.cuda.runtime.memGetInfo()[0]) // ROOM)
+    return measure(clock, [functools.partial(_all, _replays(launches, stream)) for _ in range(copies)])
+
+
+def _replays(launches: Sequence[Launch], stream: Any) -> list[Work]:
+    """The launches on copies of their arrays, where what one writes for the next stays one array."""
+    views: dict[Any, Any] = {}
+    for launch in launches:
+        for array in launch.arrays:
+            views.setdefault(address_of(array), unsynchronized(array.copy()))
+    numba_stream = external_stream(stream.ptr)
+    return [
+        functools.partial(
+            launch.run,
+            numba_stream,
+            tuple(views[address_of(argument)] if getattr(argument, "shape", ()) else argument for argument in launch.arguments),
+        )
+        for launch in launches
+    ]
+
+
 def _all(runs: Sequence[Work]) -> None:
     for run in runs:
         run()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 from typing import Any, Protocol
 
+from gpucnn.data.augment import device_augment, on_device
 from gpucnn.device import Device, to_numpy
 from gpucnn.layers.base import Array
 from gpucnn.ops.augment import Augment
@@ -144,8 +145,8 @@ def feed_for(graphs: Graphs, batches: Any) -> Feed:
     """On a GPU a data set that takes no more than half of the free memory, and is changed at random by nothing but kernels, is taken
     there; all others come from the host."""
     device = graphs.device
-    if device.kind == "cuda" and batches.augment is None:
+    if device.kind == "cuda" and on_device(batches.augment):
         size = batches.images.nbytes + batches.labels.nbytes
         if size <= device.free_bytes() // 2:
-            return DeviceFeed(graphs, batches, None)
+            return DeviceFeed(graphs, batches, device_augment(batches.augment))
     return HostFeed(graphs, batches)

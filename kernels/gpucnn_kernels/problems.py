@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-from gpucnn_kernels import direct, fused
+from gpucnn_kernels import direct, fused, fused_grad
 from gpucnn_kernels.launch import Window
 
 
@@ -81,7 +81,7 @@ def conv2d_relu_max_pool2d(n: int, c: int, k: int, window: Window, pool_window: 
 def conv2d_relu_max_pool2d_weight_grad(n: int, c: int, k: int, window: Window, pool_window: Window, groups: int = 1) -> Problem:
     """Its gradient of the weight from that of the pooled values, where no gradient of the input is wanted."""
     alone = conv2d_weight_grad(n, c, k, window, groups)
-    made_for = ()
+    made_for = ("direct",) if fused_grad.fits(c, window, pool_window, groups) else ()
     shape = f"{alone.shape} pool {_window_shape(pool_window)}"
     return Problem("conv2d_relu_max_pool2d_weight_grad", shape, alone.M, alone.N, alone.depth, made_for=made_for, products=False)
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -65,7 +65,10 @@ def choose(problem: Problem, variant: str | None = None) -> Choice:
     A variant that is known but cannot do such a shape is passed over. Raises ValueError for a variant or an operation that is not there.
     """
     operation = problem.operation
-    name = variant or _override.get().get(operation) or _overrides(os.environ.get(VARIABLE, "")).get(operation)
+    said = variant or _override.get().get(operation) or _overrides(os.environ.get(VARIABLE, "")).get(operation)
+    if isinstance(said, Choice):
+        return said
+    name = said
     if variant:
         _check(operation, variant)
     if name is None:
@@ -153,16 +156,16 @@ def dense_weight_grad(n: int, c: int, k: int) -> Choice:
 
 # What the choice depends on besides the problem.
 
-_override: ContextVar[dict[str, str]] = ContextVar("override", default={})  # noqa: B039  (never written to)
+_override: ContextVar[dict[str, str | Choice]] = ContextVar("override", default={})  # noqa: B039  (never written to)
 _chip: ContextVar[tuple[str, int] | None] = ContextVar("chip", default=None)
 
 
 @contextmanager
-def override(variants: dict[str, str] | None = None, **more: str) -> Iterator[None]:
-    """Variants by the names of operations, for the calls inside. Raises ValueError for what is not there."""
+def override(variants: Mapping[str, str | Choice] | None = None, **more: str | Choice) -> Iterator[None]:
+    """Variants by the names of operations, for the calls inside; a Choice is taken as it is. Raises ValueError for what is not there."""
     chosen = {**(variants or {}), **more}
-    for operation, name in chosen.items():
-        _check(operation, name)
+    for operation, said in chosen.items():
+        _check(operation, said.variant if isinstance(said, Choice) else said)
     token = _override.set({**_override.get(), **chosen})
     try:
         yield

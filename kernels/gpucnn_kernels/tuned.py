@@ -12,6 +12,9 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +42,20 @@ def path(chip: str) -> Path | None:
 
 def lookup(chip: str, key: str) -> tuple[str, int] | None:
     """(variant, slices) for a problem, or None where it was not measured."""
-    return _table(path(chip)).get(key) if chip else None
+    return _table(path(chip)).get(key) if chip and not _passed_over.get() else None
+
+
+@contextmanager
+def passed_over() -> Iterator[None]:
+    """No table counts for what is chosen inside."""
+    token = _passed_over.set(True)
+    try:
+        yield
+    finally:
+        _passed_over.reset(token)
+
+
+_passed_over: ContextVar[bool] = ContextVar("passed_over", default=False)
 
 
 def read(file: Path) -> dict[str, tuple[str, int]]:
@@ -56,8 +72,9 @@ def read(file: Path) -> dict[str, tuple[str, int]]:
     return table
 
 
-def write(chip: str, entries: dict[str, dict[str, Any]], about: dict[str, Any]) -> Path:
-    """Adds entries (and what `about` says of them) to the table of a chip: whole or not at all. Returns the file's name.
+def write(chip: str, entries: Mapping[str, dict[str, Any] | None], about: Mapping[str, Any]) -> Path:
+    """Adds entries (and what `about` says of them) to the table of a chip, and takes out those that are None: whole or not at all.
+    Returns the file's name.
 
     Raises OSError where it cannot be written.
     """
@@ -69,7 +86,8 @@ def write(chip: str, entries: dict[str, dict[str, Any]], about: dict[str, Any]) 
     except (OSError, ValueError):
         old = {}
     file.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"version": VERSION, "chip": chip, **about, "entries": {**old, **entries}}, indent=1)
+    kept = {key: entry for key, entry in {**old, **entries}.items() if entry is not None}
+    text = json.dumps({"version": VERSION, "chip": chip, **about, "entries": kept}, indent=1)
     partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
     try:
         partial.write_text(text + "\n", encoding="utf-8")

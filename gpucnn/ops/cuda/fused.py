@@ -5,12 +5,12 @@ x (N, C, H, W), weight (K, C/groups, R, S), bias (K); y and indices (N, K, …).
 
 from __future__ import annotations
 
-from gpucnn.ops.cuda._arrays import Array, empty, stream
+from gpucnn.ops.cuda._arrays import Array, empty, stream, workspace
 from gpucnn.ops.cuda.conv import conv2d, conv2d_weight_grad
 from gpucnn.ops.cuda.pool import max_pool2d, max_pool2d_grad
 from gpucnn.ops.shapes import Window
 from gpucnn_kernels import fused as kernels
-from gpucnn_kernels import select
+from gpucnn_kernels import fused_grad, select
 
 
 def conv2d_relu_max_pool2d(
@@ -57,5 +57,11 @@ def conv2d_relu_max_pool2d_weight_grad(
 
     One product for up to four channels and 2 × 2 pooling; otherwise the gradient of a pooling and that of a convolution.
     """
-    dconv = max_pool2d_grad(dy, indices, pool_window, relu=relu)
-    return conv2d_weight_grad(dconv, x, window, groups, out=out, dbias=dbias)
+    n, c, k = dy.shape[0], x.shape[1], dy.shape[1]
+    if select.conv2d_relu_max_pool2d_weight_grad(n, c, k, window, pool_window, groups).variant == "plain":
+        dconv = max_pool2d_grad(dy, indices, pool_window, relu=relu)
+        return conv2d_weight_grad(dconv, x, window, groups, out=out, dbias=dbias)
+    dweight = empty(dy, (k, c // groups, *window.kernel)) if out is None else out
+    space = workspace(dy, fused_grad.workspace_size(n, c, k, window, pool_window))
+    fused_grad.conv2d_relu_max_pool2d_weight_grad(dy, indices, relu, x, dweight, dbias, space, window, pool_window, stream(dy))
+    return dweight

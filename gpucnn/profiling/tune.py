@@ -1,0 +1,156 @@
+"""Which kernel is fastest for each operation of a training step, on the GPU that is there: `gpucnn tune`.
+
+Every kernel that can do an operation is measured as `gpucnn profile` measures, on data that no cache holds, and only after a right
+answer. What wins clearly goes into the chip's table (gpucnn_kernels.tuned), where select.py finds it; what the rules choose anyway stays
+theirs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gpucnn
+from gpucnn.errors import GpucnnError
+from gpucnn.profiling import correct
+from gpucnn.profiling.observe import Call
+from gpucnn.profiling.records import Timing
+from gpucnn.profiling.workload import Workload
+from gpucnn_kernels import problems, select, tuned
+from gpucnn_kernels.launch import Launch, recording
+from gpucnn_kernels.problems import Problem
+from gpucnn_kernels.select import Choice
+
+LEAST_GAIN = 0.03  # of the time: less than that is as likely the next run's luck
+
+Say = Callable[[str], None]
+Timer = Callable[[Sequence[Launch]], Timing]
+
+
+@dataclass(frozen=True)
+class Result:
+    """An operation's candidates with their times; the first is what the rules choose."""
+
+    problem: Problem
+    times: list[tuple[Choice, Timing]]
+    wrong: list[tuple[Choice, str]]  # candidates that gave a wrong answer, or none
+
+    @property
+    def best(self) -> tuple[Choice, Timing]:
+        """The fastest, if it is so beyond the noise; otherwise what the rules choose."""
+        rules, fastest = self.times[0], min(self.times, key=lambda item: item[1].median)
+        clear = fastest[1].median < (1 - LEAST_GAIN) * rules[1].median and fastest[1].p90 < rules[1].median
+        return fastest if clear else rules
+
+    @property
+    def gain(self) -> float:
+        """How many times as fast as what the rules choose."""
+        return self.times[0][1].median / self.best[1].median
+
+
+def problem_of(call: Call) -> Problem | None:
+    """What there was to choose for a call; None for operations that one kernel does."""
+    a, op = call.arguments, call.op
+    if op.startswith("dense"):
+        weight = a["weight"].shape if "weight" in a else (a["dy"].shape[1], a["x"].shape[1])
+        n = (a["x"] if "x" in a else a["dy"]).shape[0]
+        sizes = {"dense": (n, *weight), "dense_input_grad": (n, weight[1], weight[0]), "dense_weight_grad": (*weight, n)}
+        return problems.product(op, *sizes[op])
+    if not op.startswith("conv2d"):
+        return None
+    images = a["x"] if "x" in a else a["dy"]
+    channels = images.shape[1] if "x" in a else a["weight"].shape[1] * a["groups"]
+    filters = a["weight"].shape[0] if "weight" in a else a["dy"].shape[1]
+    windows = [a["window"], a["pool_window"]] if "pool_window" in a else [a["window"]]
+    make: Callable[..., Problem] = getattr(problems, op)
+    return make(images.shape[0], channels, filters, *windows, a["groups"])
+
+
+def candidates(problem: Problem) -> list[Choice]:
+    """What the rules choose, then everything else that can do it: each tile with about the rules' slices, half and twice as many."""
+    with tuned.passed_over():
+        rules = select.choose(problem)
+        found = [rules]
+        for variant in select.variants(problem):
+            choice = select.choose(problem, variant)
+            counts = {choice.slices, 1, max(1, choice.slices // 2), 2 * choice.slices} if problem.cuts and choice.tile else {1}
+            found += [dataclasses.replace(choice, slices=count) for count in sorted(counts)]
+    return list(dict.fromkeys(found))
+
+
+def tune(workload: Workload, timer: Timer, say: Say, *, done: set[str]) -> Iterator[Result]:
+    """Measures a step's operations one by one. Problems whose keys are in `done` are left out, and those measured are added."""
+    found: list[Result] = []
+
+    def listener(call: Call) -> Any:
+        problem = problem_of(call)
+        if problem is not None and problem.key not in done:
+            done.add(problem.key)
+            say(f"measuring {call.op} of {call.layer}")
+            found.append(_measured(call, problem, timer))
+        return call.run()
+
+    with workload.observer.listening(listener):
+        workload.step()
+    yield from found
+
+
+def _measured(call: Call, problem: Problem, timer: Timer) -> Result:
+    expected = correct.expect(call, 2 * problem.groups * problem.M * problem.N * problem.depth)
+    times: list[tuple[Choice, Timing]] = []
+    wrong: list[tuple[Choice, str]] = []
+    for choice in candidates(problem):
+        try:
+            with select.override({problem.operation: choice}), recording() as launches:
+                result = call.run()
+            if expected is not None:
+                expected.error(result)
+            times.append((choice, timer(launches)))
+        except GpucnnError as error:
+            wrong.append((choice, str(error)))
+    if not times:
+        raise GpucnnError(f"no kernel gives a right answer for {problem.key}: {wrong[0][1]}")
+    return Result(problem, times, wrong)
+
+
+def store(chip: str, results: Sequence[Result], about: dict[str, str]) -> Any:
+    """Puts what won against the rules into the chip's table, and takes out what no longer does. Returns the file's name."""
+    entries = {
+        result.problem.key: {"variant": choice.variant, "slices": choice.slices, "microseconds": round(1e6 * time.median, 3)}
+        if choice != result.times[0][0]
+        else None
+        for result in results
+        for choice, time in [result.best]
+    }
+    return tuned.write(chip, entries, {"gpucnn": gpucnn.__version__, **about})
+
+
+def gpu_timer(xp: Any, stream: Any) -> Timer:
+    """Times launches on the current GPU, on copies of their arrays."""
+    from gpucnn.profiling import gpu
+
+    clock, chip = gpu.EventClock(xp, stream), gpu.describe(xp)
+    return functools.partial(gpu.time_together, xp=xp, stream=stream, clock=clock, gpu=chip)
+
+
+def lines(results: Sequence[Result]) -> list[str]:
+    """A table: operation and shape, what the rules choose, what is fastest, and how much faster that is."""
+    rows = [("operation", "rules", "µs", "fastest", "µs", "gain", "shape")]
+    for result in results:
+        (rules, first), (best, time) = result.times[0], result.best
+        gain = f"{result.gain:.2f}×" if best != rules else "–"
+        numbers = _words(rules), f"{1e6 * first.median:.1f}", _words(best), f"{1e6 * time.median:.1f}", gain
+        rows.append((result.problem.operation, *numbers, result.problem.shape))
+    widths = [max(len(row[column]) for row in rows) for column in range(6)]
+    right = (2, 4, 5)
+    return [
+        "  ".join([f"{cell:{'>' if column in right else '<'}{widths[column]}}" for column, cell in enumerate(row[:6])] + [row[6]])
+        for row in rows
+    ]
+
+
+def _words(choice: Choice) -> str:
+    return f"{choice.variant} in {choice.slices} slices" if choice.slices > 1 else choice.variant
