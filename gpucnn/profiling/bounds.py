@@ -9,7 +9,6 @@ import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -51,17 +50,7 @@ def device_of(chip: Chip) -> Device:
     """The chip as a device: the operations are those of a GPU, the arrays NumPy's. Nothing may be launched on it."""
     if simulated():
         raise DeviceError("Numba's CUDA simulator compiles nothing: unset NUMBA_ENABLE_CUDASIM to use --arch")
-    return Device("cuda", chip.name, _Unfilled(), importlib.import_module("gpucnn.ops.cuda"))
-
-
-class _Unfilled(ModuleType):
-    """NumPy, under the name that arrays go by."""
-
-    def __init__(self) -> None:
-        super().__init__("numpy")
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(np, name)
+    return Device("cuda", chip.name, np, importlib.import_module("gpucnn.ops.cuda"))
 
 
 @contextmanager
@@ -182,15 +171,13 @@ class _Compiler:
 
     def _loop(self, entry: Entry) -> HotLoop | None:
         try:
-            loop = sass.hot_loop(sass.disassemble(static.machine_code(entry, self.chip.arch)))
-        except ValueError:  # there is none
-            return None
+            loop = sass.main_loop(sass.disassemble(static.machine_code(entry, self.chip.arch)))
         except static.ToolchainError as error:
             note = f"nothing is said of main loops: {error}"
             if note not in self.notes:
                 self.notes.append(note)
             return None
-        return HotLoop(loop.instructions, loop.ffma, loop.lds_128 + loop.sts, loop.ldg + loop.ldg_128)
+        return None if loop is None else HotLoop(loop.instructions, loop.ffma, loop.lds_128 + loop.sts, loop.ldg + loop.ldg_128)
 
     @staticmethod
     def _key(launch: Launch) -> Any:

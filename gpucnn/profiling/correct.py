@@ -48,7 +48,7 @@ class Expected:
                 off = float("inf") if (own != reference).any() else 0.0
             else:
                 difference = np.abs(own.astype(np.float64) - reference)
-                off = float(np.max(np.divide(difference, allowed, out=np.zeros_like(difference), where=difference > 0)))
+                off = float(np.max(np.divide(difference, allowed, out=np.zeros_like(difference), where=difference != 0)))  # NaN is not 0
             worst = max(worst, off) if off == off else float("inf")
         if worst > MOST:
             raise GpucnnError(
@@ -160,9 +160,9 @@ def expect(call: Call, flops: int) -> Expected | None:
 def _expect_update(call: Call, reference: Callable[..., Any]) -> Expected:
     part = slice(0, PART)
     arguments = {
-        name: np.array(_double(value[part])) if name in UPDATES[call.op] and value is not None else value
+        name: np.array(_double(value[part] if name in UPDATES[call.op] else value)) if _is_array(value) else value
         for name, value in call.arguments.items()
-    }  # fmt: skip
+    }
     reference(**arguments)
     parameters = arguments["parameters"]
     return Expected(call, part, (parameters,), (64 * UNIT * np.maximum(np.abs(parameters), np.max(np.abs(parameters))),))

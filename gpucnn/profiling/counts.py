@@ -66,7 +66,7 @@ def count(call: Call, *, kernels: bool) -> Work:
         n, k = a["logits"].shape
         return work.softmax_cross_entropy(n, k, of_classes=a["labels"].ndim == 1)
     if op == "sgd_update":
-        return work.sgd(int(a["parameters"].size), a["velocity"] is not None, bool(a["weight_decay"]))
+        return work.sgd(int(a["parameters"].size), a["velocity"] is not None, bool(a.get("weight_decay")))
     if op == "adam_update":
         return work.adam(int(a["parameters"].size))
     # Anything else is taken for elementwise, without arithmetic: each array is moved once.

@@ -111,10 +111,10 @@ def _check(options: Options) -> None:
 def _device(name: str) -> Device:
     """Where to measure. DeviceError, with a way out, where that would be a GPU and there is none: NumPy's times were not asked for."""
     instead = "pass --arch H100 (or another chip) to see what the compiler says of one, or --device cpu to measure NumPy's operations"
-    if name == "cpu":
+    if name not in ("auto", "cuda"):
         return get_device(name)
     try:
-        device = get_device("cuda") if name == "auto" else get_device(name)
+        device = get_device("cuda")
     except DeviceError as error:
         missing = why_no_cuda()
         raise DeviceError(f"there is no GPU to measure ({missing}): {instead}" if missing else str(error)) from None

@@ -1,0 +1,110 @@
+"""No time before a right answer: right results pass, wrong ones do not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpucnn.device import get_device
+from gpucnn.errors import GpucnnError
+from gpucnn.profiling import correct, counts, workload
+from gpucnn.profiling.observe import Call, Observer
+
+SHAPES = [
+    ("conv", "3,2,9x9,4,3x3"),
+    ("conv", "2,4,9x8,6,3x3,2,1,2"),
+    ("pool", "2,3,8x8,3x3,2,1"),
+    ("avg_pool", "2,3,8x8,2x2"),
+    ("dense", "5,33,7"),
+    ("relu", "2,3,8x8"),
+    ("sigmoid", "2,70"),
+    ("softmax", "5,7"),
+    ("dropout", "6,70"),
+]
+
+
+def check(call: Call, spoil: Any = None) -> tuple[Any, float | None]:
+    expected = correct.expect(call, counts.count(call, kernels=False).flops)
+    result = call.run()
+    if spoil is not None:
+        spoil(call, result)
+    return result, None if expected is None else expected.error(result)
+
+
+@pytest.mark.parametrize("sample", [1 << 27, 64], ids=["whole", "sampled"])
+@pytest.mark.parametrize(("op", "shape"), SHAPES)
+def test_right_results_pass(op: str, shape: str, sample: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(correct, "SAMPLE", sample)
+    work = workload.of_operation(op, shape, get_device("cpu"), Observer())
+    errors: dict[str, float | None] = {}
+
+    def listener(call: Call) -> Any:
+        result, errors[call.op] = check(call)
+        return result
+
+    with work.observer.listening(listener):
+        work.step()
+    assert errors and all(error is None or error <= 1 for error in errors.values()), errors
+
+
+@pytest.mark.parametrize("name", ["keras", "lenet5x5"])
+def test_a_whole_step_passes(name: str) -> None:
+    work = workload.of_model(name, 3, get_device("cpu"), Observer())
+    seen: dict[str, float | None] = {}
+
+    def listener(call: Call) -> Any:
+        result, seen[call.op] = check(call)
+        return result
+
+    with work.observer.listening(listener):
+        work.step()
+    unchecked = {op for op, error in seen.items() if error is None}
+    assert unchecked <= {"next_call", "tally"}, unchecked
+
+
+def first(result: Any) -> np.ndarray[Any, Any]:
+    return np.asarray(result[0] if isinstance(result, tuple) else result)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, 3.0])
+@pytest.mark.parametrize(("op", "shape"), SHAPES)
+def test_a_wrong_number_is_found(op: str, shape: str, wrong: float) -> None:
+    """In the last place of every result, one after the other."""
+    work = workload.of_operation(op, shape, get_device("cpu"), Observer())
+    calls: list[Call] = []
+
+    def listener(call: Call) -> Any:
+        if correct.RULES.get(call.op):
+            calls.append(call)
+
+            def spoil(call: Call, result: Any) -> None:
+                values = first(result)
+                values.flat[-1] = values.flat[-1] + wrong
+
+            with pytest.raises(GpucnnError, match=f"{call.op} of .* gives a wrong result"):
+                check(call, spoil)
+        return call.run()
+
+    with work.observer.listening(listener):
+        work.step()
+    assert calls
+
+
+def test_a_wrong_update_is_found() -> None:
+    work = workload.of_model("keras", 2, get_device("cpu"), Observer())
+
+    def listener(call: Call) -> Any:
+        if call.op != "adam_update":
+            return call.run()
+
+        def spoil(call: Call, result: Any) -> None:
+            call.arguments["parameters"][5] += 0.1
+
+        with pytest.raises(GpucnnError, match="adam_update of adam"):
+            check(call, spoil)
+        return None
+
+    with work.observer.listening(listener):
+        work.step()

@@ -1,0 +1,149 @@
+"""Launches written down instead of being done, and what of a step they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpucnn.device import simulated
+from gpucnn.profiling import bounds, counts, workload
+from gpucnn.profiling.observe import Observer
+from gpucnn.profiling.records import Profile
+from gpucnn.profiling.workload import Selection, Workload
+from gpucnn_kernels import activations, launch, select
+from gpucnn_kernels.chips import CHIPS, find
+from gpucnn_kernels.launch import Launch, recording
+from gpucnn_kernels.work import Work
+
+pytestmark = pytest.mark.skipif(simulated(), reason="the simulator has no signatures")
+
+
+def relu(size: int = 1000) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    x, y = np.ones(size, np.float32), np.full(size, np.nan, np.float32)
+    activations.relu(x, y)
+    return x, y
+
+
+def test_a_launch_is_written_down_and_not_done() -> None:
+    with recording(launching=False) as launches:
+        x, y = relu()
+    assert np.isnan(y).all()
+    (only,) = launches
+    assert (only.name, only.blocks, only.threads) == ("relu", -(-1000 // launch.THREADS), launch.THREADS)
+    assert [array is own for array, own in zip(only.arrays, (x, y), strict=True)] == [True, True]
+    assert only.array_bytes == 8000
+    assert [(str(kind.dtype), kind.ndim, kind.layout) for kind in only.signature] == [("float32", 1, "C")] * 2
+
+
+def test_recordings_within_one_another() -> None:
+    with recording(launching=False) as outer:
+        relu()
+        with recording(launching=False) as inner:
+            relu()
+        relu()
+        with pytest.raises(ZeroDivisionError), recording(launching=False):
+            raise ZeroDivisionError
+        relu()
+    assert (len(outer), len(inner)) == (3, 1)
+    assert launch._recorder is None, "nobody listens any more"
+
+
+def test_an_array_that_stands_for_another_counts_once() -> None:
+    array = np.zeros(100, np.float32)
+    once = Launch(None, 1, 1, (array, array, array[:], np.float32(3), (np.uint32(1),), array[:50]))
+    assert [each.size for each in once.arrays] == [100, 50]
+
+
+def on(chip: str, name: str = "keras", batch: int = 128) -> Workload:
+    found = find(chip)
+    with bounds.as_if_there(found):
+        return workload.of_model(name, batch, bounds.device_of(found), Observer())
+
+
+def test_a_step_of_a_chip_that_is_not_there() -> None:
+    recorded = bounds.record(on("H100"), find("H100"))
+    assert {call.phase for call, _, _ in recorded} == {"forward", "loss", "backward", "update"}
+    for call, launches, work in recorded:
+        assert launches, f"{call.op} launched nothing"
+        assert all(launch.blocks > 0 and launch.signature for launch in launches)
+        assert work.least_bytes > 0 or call.op in ("next_call", "tally")
+
+
+def test_the_chip_decides_which_kernels_there_are() -> None:
+    """Few multiprocessors need no long sums cut into many slices."""
+    blocks = {}
+    for chip in ("T4", "B200"):
+        recorded = bounds.record(on(chip, "lenet5x5"), find(chip))
+        blocks[chip] = [launch.blocks for call, launches, _ in recorded if call.op == "conv2d_weight_grad" for launch in launches]
+    assert blocks["T4"] != blocks["B200"]
+    assert select._chip.get() is None
+
+
+@pytest.mark.parametrize("name", ["keras", "tf2", "lenet5x5"])
+def test_all_work_is_shared_out(name: str) -> None:
+    for call, launches, work in bounds.record(on("A100", name, 32), find("A100")):
+        parts = [part for _, part in bounds.shares(launches, work)]
+        assert sum(part.flops for part in parts) == pytest.approx(work.flops, abs=len(parts)), call.op
+        assert all(part.least_bytes > 0 and part.moved_bytes >= 0 for part in parts)
+
+
+def stand_in(name: str, blocks: int = 1, size: int = 10) -> Launch:
+    def function() -> None: ...
+
+    function.__name__ = f"{name}_kernel"
+    return Launch(function, blocks, 128, (np.zeros(size, np.float32),))
+
+
+def test_arithmetic_goes_to_the_products() -> None:
+    work = Work(1000, 400, 800)
+    pack, engine, relu_grad = stand_in("pack"), stand_in("engine", 3, 50), stand_in("relu_grad", 9, 20)
+    assert [part for _, part in bounds.shares([pack, engine, relu_grad], work)] == [
+        Work(0, 40, 40), Work(1000, 200, 800), Work(0, 80, 80),
+    ]  # fmt: skip
+    classes = [stand_in("engine", 3), stand_in("engine", 1)]
+    assert [part.flops for _, part in bounds.shares(classes, work)] == [750, 250]
+    assert bounds.shares([relu_grad], work) == [(relu_grad, work)], "alone it does all"
+    assert bounds.shares([stand_in("sum"), stand_in("add_rows")], work)[0][1].flops == 1000
+
+
+def test_unknown_chips_are_refused_with_those_that_there_are() -> None:
+    from gpucnn.errors import UnknownNameError
+
+    with pytest.raises(UnknownNameError, match="H100") as caught:
+        bounds.chip_of("X9")
+    assert all(chip in str(caught.value) for chip in CHIPS)
+
+
+def test_what_the_compiler_says_is_in_the_rows() -> None:
+    """One small kernel of a model, compiled in earnest."""
+    chip = find("H100")
+    work = on("H100")
+    said: list[str] = []
+    result: Profile = bounds.profile(work, Selection(op="bias"), chip, said.append)
+    if not result.rows:  # the gradients of the biases go along with others
+        result = bounds.profile(work, Selection(op="update"), chip, said.append)
+    (row, *_) = result.rows
+    assert 8 <= (row.registers or 0) <= 64 and row.spills == 0 and 0 < (row.occupancy or 0) <= 1
+    assert row.time is None and row.waves and row.blocks
+    assert result.kind == "bounds" and not result.measured and result.step.time is None
+    assert result.step.kernels > sum(row.roofline for row in result.rows), "the whole step's, not only of what was compiled"
+    assert "nothing was measured" in result.ceilings.source
+    assert any(line.startswith("compiling for sm_90, 1 of ") for line in said)
+
+
+def test_shapes_in_words() -> None:
+    def words(op: str, shape: str, phase: str = "forward") -> str:
+        found = find("H100")
+        with bounds.as_if_there(found):
+            work = workload.of_operation(op, shape, bounds.device_of(found), Observer())
+        return next(counts.shape_of(call) for call, _, _ in bounds.record(work, found) if call.phase == phase)
+
+    assert words("conv", "m2") == "128×32×14×14 → 64, 5×5, padding 2"
+    assert words("conv", "r2", "backward") == "64×64×56×56 → 128, 3×3, stride 2, padding 1"
+    assert words("conv", "2,4,8x8,4,3x3,1,same,2") == "2×4×8×8 → 4, 3×3, padding 1, groups 2"
+    assert words("pool", "2,3,8x8,2x2") == "2×3×8×8, 2×2"
+    assert words("pool", "2,3,9x9,3x3,2,1") == "2×3×9×9, 3×3, stride 2, padding 1"
+    assert words("dense", "8,20,30") == words("dense", "8,20,30", "backward") == "8×20 → 30"
+    assert words("relu", "2,3,8x8") == "2×3×8×8"

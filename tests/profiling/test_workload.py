@@ -1,0 +1,158 @@
+"""What is profiled, and who is told of each call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gpucnn as gc
+from gpucnn.device import get_device
+from gpucnn.errors import GpucnnError, ShapeError, UnknownNameError
+from gpucnn.profiling import memory, workload
+from gpucnn.profiling.observe import Call, Observer
+from gpucnn.profiling.workload import Selection, Workload
+
+
+def calls_of(work: Workload) -> list[Call]:
+    found: list[Call] = []
+
+    def listener(call: Call) -> object:
+        found.append(call)
+        return call.run()
+
+    with work.observer.listening(listener):
+        work.step()
+    return found
+
+
+def model(name: str = "keras", batch: int = 4) -> Workload:
+    return workload.of_model(name, batch, get_device("cpu"), Observer())
+
+
+def test_every_call_knows_its_layer_and_its_phase() -> None:
+    calls = calls_of(model())
+    assert {call.phase for call in calls} == {"forward", "loss", "backward", "update"}
+    assert calls[0].layer.startswith("conv2d_1") and calls[0].phase == "forward"
+    assert (calls[-1].layer, calls[-1].phase, calls[-1].op) == ("adam", "update", "adam_update")
+    assert [call.phase for call in calls].index("loss") < [call.phase for call in calls].index("backward")
+    assert all(call.layer for call in calls)
+
+
+def test_observed_training_is_the_same_training() -> None:
+    """With nobody listening, and with somebody: to the bit what a model does that is not observed."""
+    own = model()
+    plain = gc.network("keras").build((1, 28, 28), seed=0, device="cpu")
+    plain.compile(gc.Adam(1e-3))
+    unobserved = Workload("keras", plain, Observer(), own.x, own.labels)
+    for _ in range(2):
+        own.step()
+        calls_of(own)
+        unobserved.step()
+        unobserved.step()
+    np.testing.assert_array_equal(own.model.buffers.values, plain.buffers.values)
+
+
+def test_a_saved_model_is_profiled_as_it_was_compiled(tmp_path: Path) -> None:
+    saved = gc.Sequential(gc.Conv2D(4, 3), gc.Flatten(), gc.Dense(1, activation="sigmoid")).build((2, 6, 6), device="cpu")
+    saved.compile(gc.SGD(0.1), "binary_crossentropy")
+    saved.save(tmp_path / "own.safetensors")
+    calls = calls_of(workload.of_model(str(tmp_path / "own.safetensors"), 3, get_device("cpu"), Observer()))
+    assert "binary_cross_entropy" in {call.op for call in calls} and calls[-1].op == "sgd_update"
+
+
+@pytest.mark.parametrize(
+    ("op", "shape", "ops"),
+    [
+        ("conv", "2,3,8x8,4,3x3", {"conv2d", "conv2d_weight_grad", "conv2d_input_grad"}),
+        ("conv", "2,4,8x9,4,3x3,2,same,2", {"conv2d", "conv2d_weight_grad", "conv2d_input_grad"}),
+        ("conv", "2,3,8,4,3,1,1", {"conv2d", "conv2d_weight_grad", "conv2d_input_grad"}),
+        ("pool", "2,3,8×8,2×2", {"max_pool2d", "max_pool2d_grad"}),
+        ("pool", "2,3,8x8,3x3,2,1", {"max_pool2d", "max_pool2d_grad"}),
+        ("avg_pool", "2,3,8x8,2x2", {"avg_pool2d", "avg_pool2d_grad"}),
+        ("dense", "2, 5, 3", {"dense", "dense_weight_grad", "dense_input_grad"}),
+        ("relu", "2,3,8x8", {"relu", "relu_grad"}),
+        ("sigmoid", "2,7", {"sigmoid", "sigmoid_grad"}),
+        ("softmax", "2,7", {"softmax", "softmax_grad"}),
+        ("dropout", "2,7", {"dropout"}),
+    ],
+)
+def test_an_operation_of_a_shape_is_forward_and_backward(op: str, shape: str, ops: set[str]) -> None:
+    work = workload.of_operation(op, shape, get_device("cpu"), Observer())
+    assert work.batch == 2
+    assert ops <= {call.op for call in calls_of(work)}
+    assert ops <= {call.op for call in calls_of(work)}, "a second step does the same"
+
+
+@pytest.mark.parametrize(
+    ("op", "shape", "reason"),
+    [
+        ("conv", "2,3,8x8", "has 3 parts and does not fit 'conv': write N,C,HxW,K,RxS"),
+        ("conv", "2,3,8x8,4,3x3,1,0,1,1", "has 9 parts"),
+        ("conv", "2,3,8x8,4,9x9", "the kernel is 9 pixels high"),
+        ("conv", "2,3,8x8,4,3x3,0", "stride"),
+        ("conv", "2,3,8x8,4,3x3,1,some", "'some' is neither a number nor HxW"),
+        ("conv", "2,3,8x8,4,3x3,1,1,2", "divisible by groups"),
+        ("conv", "0,3,8x8,4,3x3", "N must be at least 1"),
+        ("conv", "2x2,3,8x8,4,3x3", "N must be a whole number"),
+        ("conv", "-2,3,8x8,4,3x3", "'-2' is neither"),
+        ("conv", "", "has 1 parts"),
+        ("pool", "2,3,8x8,2x2,1,2", "over half of a pooling window"),
+        ("dense", "2,5,3x3", "whole number"),
+        ("softmax", "2,0", "at least 1"),
+    ],
+)
+def test_a_shape_that_does_not_fit_is_refused(op: str, shape: str, reason: str) -> None:
+    with pytest.raises(ShapeError) as caught:
+        workload.of_operation(op, shape, get_device("cpu"), Observer())
+    assert reason in str(caught.value), caught.value
+
+
+def test_unknown_names_are_refused_with_those_that_there_are() -> None:
+    with pytest.raises(UnknownNameError, match=r"keras, tf2, lenet5x5.*model\.safetensors"):
+        model("kera")
+    with pytest.raises(UnknownNameError, match="--shape goes with --op conv, pool"):
+        workload.of_operation("loss", "2,3", get_device("cpu"), Observer())
+    with pytest.raises(GpucnnError, match=r"none\.safetensors"):
+        model("none.safetensors")
+    with pytest.raises(ShapeError, match="batch size must be at least 1"):
+        model(batch=0)
+
+
+def test_a_selection_is_of_an_operation_or_a_layer() -> None:
+    work = model()
+    calls = calls_of(work)
+
+    def taken(**options: str) -> list[Call]:
+        selection = Selection(**options)
+        selection.check(work.model)
+        return [call for call in calls if selection.takes(call, work.model)]
+
+    assert len(taken()) == len(calls)
+    assert {workload.kind_of(call.op) for call in taken(op="dense")} == {"dense"}
+    assert {call.layer for call in taken(layer="5")} == {call.layer for call in taken(layer="dense_2")} == {"dense_2"}
+    assert taken(layer="1") and taken(layer="2"), "of a stage of two layers, each is a name"
+    for wrong in ({"op": "sum"}, {"layer": "6"}, {"layer": "0"}, {"layer": "dense_3"}):
+        with pytest.raises(UnknownNameError):
+            taken(**wrong)
+
+
+def test_every_operation_is_of_a_kind() -> None:
+    """But for those that copy batches and count."""
+    bookkeeping = {"gather_batch", "permutation", "tally", "next_call"}
+    for name in get_device("cpu").ops.__all__:
+        assert workload.kind_of(name) in workload.OPERATIONS or name in bookkeeping, name
+
+
+def test_memory_is_what_the_arrays_take() -> None:
+    work = model(batch=64)
+    work.step()
+    found = memory.of_step(work)
+    parameters = work.model.buffers.values.nbytes
+    assert found["parameters"] == found["gradients"] == parameters
+    assert found["optimizer state"] == 2 * parameters
+    assert found["batch and labels"] == work.x.nbytes + work.labels.nbytes
+    kept = 64 * 32 * 13 * 13 * 4  # the pooled values, kept for the dense layer
+    assert found["activations kept for backward"] >= 2 * kept  # and where they came from
+    assert found["gradients on the way and workspaces"] >= kept
