@@ -90,7 +90,12 @@ def mixed(number):
 
 @device
 def enciphered(number, half, k0, k1, k2, k3):
-    """`number` through a Feistel network on 2·half bits; k0 to k3 are the keys of the first four rounds."""
+    """`number` through a Feistel network on 2·half bits; k0 to k3 are the keys of the first four rounds.
+
+    24 rounds, each of MurmurHash3's finalizer of one half plus a key; the keys are those four in turn, with 2³²/φ added each time round.
+    Such rounds exchange an even number of pairs, so that one more key's bit says whether 0 and 1 are exchanged in the end. The NumPy
+    operation says why it is made so.
+    """
     mask = uint32(uint32(uint32(1) << half) - uint32(1))
     left = uint32(number >> half)
     right = uint32(number & mask)
@@ -98,7 +103,10 @@ def enciphered(number, half, k0, k1, k2, k3):
         image = mixed(uint32(uint64(right) + uint64(k0) & uint64(_WORD)))
         left, right = right, uint32(left ^ uint32(image & mask))
         k0, k1, k2, k3 = k1, k2, k3, uint32(uint64(k0) + uint64(0x9E3779B9) & uint64(_WORD))
-    return uint32(uint32(left << half) | right)
+    number = uint32(uint32(left << half) | right)
+    if number < uint32(2):  # the rounds are an even permutation
+        number = uint32(number ^ uint32(mixed(k0) & uint32(1)))
+    return number
 
 
 @kernel
@@ -375,7 +383,7 @@ def permutation(order: Array, seed: int, epoch: int, stream: Stream = 0) -> None
     """Fills `order`, int32 (M,), with a random permutation of 0 … M − 1: a function of (seed, epoch, M). Both are taken mod 2⁶⁴.
 
     Place i gets what a Feistel network on the least even number of bits that holds M − 1 makes of i, enciphered again until it is under
-    M (cycle walking). The NumPy operation says why, and gives the same numbers.
+    M (cycle walking). NumPy gives the same numbers.
     """
     size = int(order.shape[0])
     words = (np.uint32(number >> bits & _WORD) for number in (seed, epoch) for bits in (0, 32))
