@@ -213,12 +213,12 @@ def _print_shapes(rows: Sequence[Planned], chip: Chip) -> None:
     if not rows:
         return
     ceilings = f"{chip.name} ({chip.sms} multiprocessors, {chip.fp32 / 1e12:g} TFLOP/s, {chip.bandwidth / 1e12:g} TB/s)"
-    print(f"\n{'shape':7}  {'operation':18}  {'variant':15}  GFLOP  least MB  moved MB  FLOP/byte   least µs on the {ceilings}")
+    print(f"\n{'shape':7}  {'operation':18}  {'variant':16}  GFLOP  least MB  moved MB  FLOP/byte   least µs on the {ceilings}")
     for row in rows:
         variant = row.variant + (f" / {row.slices}" if row.slices > 1 else "")
         done = row.work
         print(
-            f"{row.shape:7}  {row.operation:18}  {variant:15}  {done.flops / 1e9:5.2f}  {done.least_bytes / 1e6:8.2f}  "
+            f"{row.shape:7}  {row.operation:18}  {variant:16}  {done.flops / 1e9:5.2f}  {done.least_bytes / 1e6:8.2f}  "
             f"{done.moved_bytes / 1e6:8.2f}  {done.intensity:9.1f}  {row.seconds * 1e6:9.1f} {row.bound}"
         )
 
