@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-from gpucnn_kernels import direct, fused, fused_grad
+from gpucnn_kernels import depthwise, direct, fused, fused_grad
 from gpucnn_kernels.launch import Window
 
 
@@ -95,7 +95,7 @@ def product(operation: str, M: int, N: int, depth: int) -> Problem:
 @functools.cache
 def _made_for(c: int, k: int, window: Window, groups: int) -> tuple[str, ...]:
     if groups == c and c > 1:
-        return ()
+        return ("depthwise",) if depthwise.fits(c, k, window) else ()
     return ("direct",) if direct.fits(c, window, groups) else ()
 
 

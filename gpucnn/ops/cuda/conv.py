@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from gpucnn.ops.cuda._arrays import Array, empty, stream, workspace
-from gpucnn.ops.cuda.activations import relu_grad
 from gpucnn.ops.shapes import Window
 from gpucnn_kernels import conv as plain
-from gpucnn_kernels import direct, implicit_gemm, select
+from gpucnn_kernels import depthwise, direct, implicit_gemm, select
 
 
 def conv2d(
@@ -28,6 +27,8 @@ def conv2d(
         implicit_gemm.conv2d(x, weight, bias, y, space, window, groups, relu, stream(x), tile=choice.tile)
     elif choice.variant == "direct":
         direct.conv2d_direct(x, weight, bias, y, window, relu, stream(x))
+    elif choice.variant == "depthwise":
+        depthwise.conv2d_depthwise(x, weight, bias, y, window, relu, stream(x))
     else:
         plain.conv2d(x, weight, bias, y, window, groups, relu, stream(x))
     return y
@@ -45,10 +46,12 @@ def conv2d_input_grad(
     choice = select.conv2d_input_grad(*sizes)
     if choice.tile:
         space = workspace(dy, implicit_gemm.conv2d_input_grad_workspace(*sizes, choice.tile))
-        implicit_gemm.conv2d_input_grad(dy, weight, dx, space, window, groups, stream(dy), tile=choice.tile)
+        implicit_gemm.conv2d_input_grad(dy, weight, dx, space, window, groups, stream(dy), tile=choice.tile, relu=relu)
+    elif choice.variant == "depthwise":
+        depthwise.conv2d_depthwise_input_grad(dy, weight, dx, window, stream(dy), relu=relu)
     else:
-        plain.conv2d_input_grad(dy, weight, dx, window, groups, stream(dy))
-    return dx if relu is None else relu_grad(dx, relu, out=dx)
+        plain.conv2d_input_grad(dy, weight, dx, window, groups, stream(dy), relu=relu)
+    return dx
 
 
 def conv2d_weight_grad(
@@ -60,13 +63,16 @@ def conv2d_weight_grad(
     choice = select.conv2d_weight_grad(n, c, k, window, groups)
     if choice.tile:
         space = workspace(dy, implicit_gemm.conv2d_weight_grad_workspace(n, c, k, window, groups, choice.tile, choice.slices))
-        implicit_gemm.conv2d_weight_grad(dy, x, dweight, space, window, groups, stream(dy), tile=choice.tile, slices=choice.slices)
+        implicit_gemm.conv2d_weight_grad(
+            dy, x, dweight, space, window, groups, stream(dy), tile=choice.tile, slices=choice.slices, dbias=dbias
+        )
     elif choice.variant == "direct":
         direct.conv2d_direct_weight_grad(dy, x, dweight, dbias, workspace(dy, direct.workspace_size(n, c, k, window)), window, stream(dy))
+    elif choice.variant == "depthwise":
+        space = workspace(dy, depthwise.workspace_size(n, c, k, window))
+        depthwise.conv2d_depthwise_weight_grad(dy, x, dweight, dbias, space, window, stream(dy))
     else:
-        plain.conv2d_weight_grad(dy, x, dweight, window, groups, stream(dy))
-    if dbias is not None and choice.variant != "direct":
-        bias_grad(dy, out=dbias)
+        plain.conv2d_weight_grad(dy, x, dweight, window, groups, stream(dy), dbias=dbias)
     return dweight
 
 

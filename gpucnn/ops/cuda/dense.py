@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from gpucnn.ops.cuda._arrays import Array, empty, stream, workspace
-from gpucnn.ops.cuda.activations import relu_grad
-from gpucnn.ops.cuda.conv import bias_grad
 from gpucnn_kernels import gemm as kernels
 from gpucnn_kernels import select, tiled_gemm
 
@@ -28,11 +26,11 @@ def dense_input_grad(dy: Array, weight: Array, *, relu: Array | None = None, out
     sizes = (dy.shape[0], weight.shape[1], dy.shape[1])
     choice = select.dense_input_grad(dy.shape[0], weight.shape[1], dy.shape[1])
     if choice.tile is None:
-        kernels.dense_input_grad(dy, weight, dx, stream(dy))
+        kernels.dense_input_grad(dy, weight, dx, stream(dy), relu=relu)
     else:
         space = workspace(dy, tiled_gemm.workspace_size(sizes, choice.tile, choice.slices))
-        tiled_gemm.dense_input_grad(dy, weight, dx, space, stream(dy), tile=choice.tile, slices=choice.slices)
-    return dx if relu is None else relu_grad(dx, relu, out=dx)
+        tiled_gemm.dense_input_grad(dy, weight, dx, space, stream(dy), tile=choice.tile, slices=choice.slices, relu=relu)
+    return dx
 
 
 def dense_weight_grad(dy: Array, x: Array, *, out: Array | None = None, dbias: Array | None = None) -> Array:
@@ -41,10 +39,8 @@ def dense_weight_grad(dy: Array, x: Array, *, out: Array | None = None, dbias: A
     sizes = (dy.shape[1], x.shape[1], dy.shape[0])
     choice = select.dense_weight_grad(dy.shape[0], x.shape[1], dy.shape[1])
     if choice.tile is None:
-        kernels.dense_weight_grad(dy, x, dweight, stream(dy))
+        kernels.dense_weight_grad(dy, x, dweight, stream(dy), dbias=dbias)
     else:
         space = workspace(dy, tiled_gemm.workspace_size(sizes, choice.tile, choice.slices))
-        tiled_gemm.dense_weight_grad(dy, x, dweight, space, stream(dy), tile=choice.tile, slices=choice.slices)
-    if dbias is not None:
-        bias_grad(dy, out=dbias)
+        tiled_gemm.dense_weight_grad(dy, x, dweight, space, stream(dy), tile=choice.tile, slices=choice.slices, dbias=dbias)
     return dweight

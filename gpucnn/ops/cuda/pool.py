@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from gpucnn.ops.cuda._arrays import Array, empty, stream
-from gpucnn.ops.cuda.activations import relu_grad
 from gpucnn.ops.shapes import Window
 from gpucnn_kernels import pool as kernels
 
@@ -26,8 +25,7 @@ def max_pool2d_grad(dy: Array, indices: Array, window: Window, *, relu: Array | 
     `relu` is y, where ReLU made x: a window whose maximum is not positive hands nothing down.
     """
     dx = empty(dy, (*dy.shape[:2], *window.input)) if out is None else out
-    dy = dy if relu is None else relu_grad(dy, relu)
-    kernels.max_pool2d_grad(dy, indices, dx, window, stream(dy))
+    kernels.max_pool2d_grad(dy, indices, dx, window, stream(dy), relu=relu)
     return dx
 
 

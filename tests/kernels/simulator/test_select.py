@@ -32,8 +32,13 @@ def test_the_rules() -> None:
     assert select.conv2d(*GREY).variant == select.conv2d_weight_grad(*GREY).variant == "direct"
     assert select.conv2d_relu_max_pool2d(*GREY, POOL).variant == "direct"
     assert select.conv2d_relu_max_pool2d(*BIG, pool_window((32, 32), (2, 2), (2, 2), 0, 1, False)).variant == "plain"
+    pooled = *GREY, POOL
+    assert select.conv2d_relu_max_pool2d_weight_grad(*pooled).variant == "direct"
     assert select.dense(128, 5408, 256).slices > 1
     assert select.dense(1, 1, 1).tile is None
+    depthwise = 128, 64, 64, conv_window((64, 64), (3, 3)), 64
+    for chosen in (select.conv2d, select.conv2d_input_grad, select.conv2d_weight_grad):
+        assert chosen(*depthwise).variant == "depthwise"
 
 
 def test_fewer_multiprocessors_want_fewer_slices() -> None:
