@@ -1,4 +1,4 @@
-"""The command line: gpucnn train | evaluate | predict | profile | info.
+"""The command line: gpucnn train | evaluate | predict | profile | tune | info.
 
 Whatever is refused ends in one sentence on stderr and exit status 2; GPUCNN_DEBUG=1 shows the traceback behind it.
 """
@@ -20,7 +20,7 @@ from gpucnn import experiment, recipes
 from gpucnn.checks import integer
 from gpucnn.device import NAMES as DEVICES
 from gpucnn.device import get_device, why_no_cuda
-from gpucnn.errors import CheckpointError, GpucnnError, ShapeError
+from gpucnn.errors import CheckpointError, DeviceError, GpucnnError, ShapeError
 from gpucnn.networks import NETWORKS
 
 app = typer.Typer(
@@ -285,6 +285,39 @@ def profile(
             _say(line)
     for path in outputs.write(made):
         _say(f"wrote     {path}")
+
+
+@app.command(short_help="Measure which kernels are fastest on this GPU, and remember it.")
+def tune(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help=f"Whose shapes: {', '.join(NETWORKS)}, or a model.safetensors; may be given several times. [default: all of these]",
+            show_default=False,
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(parser=_whole, metavar="N", help="Images in a step.")] = 128,
+    forget: Annotated[bool, typer.Option("--forget", help="Delete what is remembered of this GPU, and measure nothing.")] = False,
+) -> None:
+    """Measures every kernel that can do each operation of a training step, and keeps what is clearly faster than what the rules choose.
+
+    The table is in the user's cache ($GPUCNN_TUNED names another folder) and counts from the next run on.
+    """
+    from gpucnn.profiling import tune as tuning
+
+    device = get_device("cuda")
+    if device.xp.__name__ == "numpy":
+        raise DeviceError("Numba's CUDA simulator is on, and its times say nothing: tune on a GPU")
+    if forget:
+        gone = tuning.forget()
+        _say(f"deleted   {gone}" if gone else "nothing was remembered of this GPU")
+        return
+    with _Status() as status:
+        results, file = tuning.on_gpu(device, list(NETWORKS) if model is None else model, integer(batch_size, "batch size", 1), status)
+    for line in tuning.lines(results):
+        _say(line)
+    _say(f"wrote     {file}")
 
 
 @app.command(short_help="Print versions, the device, and what is missing for the GPU.")

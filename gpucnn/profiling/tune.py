@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gpucnn
-from gpucnn.errors import GpucnnError
+from gpucnn.device import Device
+from gpucnn.errors import DataError, GpucnnError
 from gpucnn.profiling import correct
-from gpucnn.profiling.observe import Call
+from gpucnn.profiling.observe import Call, Observer
 from gpucnn.profiling.records import Timing
-from gpucnn.profiling.workload import Workload
+from gpucnn.profiling.workload import Workload, of_model
 from gpucnn_kernels import problems, select, tuned
 from gpucnn_kernels.launch import Launch, recording
 from gpucnn_kernels.problems import Problem
@@ -81,7 +83,7 @@ def candidates(problem: Problem) -> list[Choice]:
     return list(dict.fromkeys(found))
 
 
-def tune(workload: Workload, timer: Timer, say: Say, *, done: set[str]) -> Iterator[Result]:
+def tune(workload: Workload, timer: Timer, say: Say, *, done: set[str]) -> list[Result]:
     """Measures a step's operations one by one. Problems whose keys are in `done` are left out, and those measured are added."""
     found: list[Result] = []
 
@@ -95,7 +97,7 @@ def tune(workload: Workload, timer: Timer, say: Say, *, done: set[str]) -> Itera
 
     with workload.observer.listening(listener):
         workload.step()
-    yield from found
+    return found
 
 
 def _measured(call: Call, problem: Problem, timer: Timer) -> Result:
@@ -116,7 +118,7 @@ def _measured(call: Call, problem: Problem, timer: Timer) -> Result:
     return Result(problem, times, wrong)
 
 
-def store(chip: str, results: Sequence[Result], about: dict[str, str]) -> Any:
+def store(chip: str, results: Sequence[Result], about: dict[str, str]) -> Path:
     """Puts what won against the rules into the chip's table, and takes out what no longer does. Returns the file's name."""
     entries = {
         result.problem.key: {"variant": choice.variant, "slices": choice.slices, "microseconds": round(1e6 * time.median, 3)}
@@ -128,12 +130,37 @@ def store(chip: str, results: Sequence[Result], about: dict[str, str]) -> Any:
     return tuned.write(chip, entries, {"gpucnn": gpucnn.__version__, **about})
 
 
-def gpu_timer(xp: Any, stream: Any) -> Timer:
-    """Times launches on the current GPU, on copies of their arrays."""
+def on_gpu(device: Device, models: Sequence[str], batch: int, say: Say) -> tuple[list[Result], Path]:
+    """Tunes for training steps of `models` on the GPU that is there, and writes the table: (results, file)."""
     from gpucnn.profiling import gpu
 
-    clock, chip = gpu.EventClock(xp, stream), gpu.describe(xp)
-    return functools.partial(gpu.time_together, xp=xp, stream=stream, clock=clock, gpu=chip)
+    xp, chip = device.xp, gpu.describe(device.xp)
+    results: list[Result] = []
+    done: set[str] = set()
+    stream = xp.cuda.Stream(non_blocking=True)
+    for name in models:
+        work = of_model(name, batch, device, Observer())
+        xp.cuda.Device().synchronize()  # the batch and the parameters were put there on another stream
+        with stream:
+            clock = gpu.EventClock(xp, stream)
+            timer = functools.partial(gpu.time_together, xp=xp, stream=stream, clock=clock, gpu=chip)
+            results += tune(work, timer, lambda text, name=name: say(f"{name}: {text}"), done=done)  # type: ignore[misc]
+    say("")
+    try:
+        file = store(select.chip_name(), results, {"driver": str(xp.cuda.runtime.driverGetVersion())})
+    except OSError as error:
+        raise DataError(f"the table cannot be written ({error}): name another folder with {tuned.VARIABLE}") from None
+    return results, file
+
+
+def forget() -> Path | None:
+    """Deletes the table of the current GPU. Returns the file's name, or None where there was none."""
+    file = tuned.path(select.chip_name())
+    if file is None or not file.exists():
+        return None
+    file.unlink()
+    tuned.forget()
+    return file
 
 
 def lines(results: Sequence[Result]) -> list[str]:

@@ -87,7 +87,7 @@ def run(monkeypatch: pytest.MonkeyPatch, timer: Callable[[Sequence[Launch]], Tim
     with bounds.as_if_there(chip) as _:
         work = workload.of_model("keras", 128, bounds.device_of(chip), observer)
         monkeypatch.setattr(tune, "recording", lambda: bounds.recording(launching=False))
-        return list(tune.tune(work, timer, lambda _: None, done=set()))
+        return tune.tune(work, timer, lambda _: None, done=set())
 
 
 def test_a_steps_operations_are_measured_once_each_and_written(monkeypatch: pytest.MonkeyPatch, tables: Path) -> None:
@@ -154,3 +154,9 @@ def test_problems_are_those_that_the_operations_choose_for(monkeypatch: pytest.M
             work.step()
     assert len(seen) >= 9 and np.unique(seen).size >= 9
     assert pool_window((26, 26), (2, 2), (2, 2), 0, 1, False)
+
+
+def test_a_gpus_table_can_be_forgotten(tables: Path) -> None:
+    assert tune.forget() is None
+    file = tuned.write("Chip", {"a": {"variant": "plain", "slices": 1}}, {})
+    assert tune.forget() == file and not file.exists() and tuned.lookup("Chip", "a") is None

@@ -28,7 +28,7 @@ def stream(array: Array) -> Any:
 
 
 def workspace(like: Array, elements: int) -> Array:
-    """Room for intermediate results of one operation, `elements` or more float32 where `like` lives, not set to anything.
+    """Room for intermediate results of one operation, `elements` float32 where `like` lives, not set to anything.
 
     The next operation on the same stream gets the same memory: they run one after the other there. It is kept for good, so that a
     captured graph, which knows it by its address, may use it at every replay; one that is outgrown is kept too.
@@ -38,7 +38,7 @@ def workspace(like: Array, elements: int) -> Array:
     kept = _workspaces.setdefault((xp.__name__, *place), [])
     if not kept or kept[-1].shape[0] < elements:
         kept.append(xp.empty((max(elements, 2 * kept[-1].shape[0] if kept else 0),), "float32"))
-    return kept[-1]
+    return kept[-1][:elements]
 
 
 _workspaces: dict[tuple[str, int, int], list[Array]] = {}
