@@ -248,12 +248,10 @@ def _grad_kernel(key: GradPlan, masked: bool) -> Any:
                     now[f] = after[f]
                     if masked and not pooled[f] > float32(0):
                         now[f] = float32(0)
-                    beside = uint32(uint32(winners[f]) - corner)  # 0, 1, Q or Q + 1
-                    bases[f] = base
-                    if beside >= Q:
-                        beside = uint32(beside - Q)
-                        bases[f] = uint32(base + uint32(2 * copy))
-                    bases[f] = uint32(bases[f] + beside * uint32(copy))
+                    winner = uint32(uint32(winners[f]) - corner)  # 0, 1, Q or Q + 1
+                    if winner >= Q:
+                        winner = uint32(winner - uint32(Q - uint32(2)))  # 2 or 3
+                    bases[f] = uint32(base + winner * uint32(copy))
                 # What the next position needs is on its way while this one is worked on.
                 place = uint32(place + uint32(threads))
                 safe = uint32(min(place, uint32(end - uint32(1))))
