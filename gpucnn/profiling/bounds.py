@@ -5,6 +5,7 @@ The operations run as they always do, on NumPy arrays that are never filled, and
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -185,9 +186,8 @@ class _Compiler:
 
 
 def kernel_name(launch: Launch) -> str:
-    """The kernel's name; of the engine's kernels with the tile, which is what tells them apart."""
-    variant = _tiles().get(id(launch.kernel))
-    return f"{launch.name} {variant}" if variant else launch.name
+    """The kernel's name; of the engine's kernels that of the catalogue, which tells them apart."""
+    return _catalogued().get(id(launch.kernel), launch.name)
 
 
 def waves(launch: Launch, occupancy: float, architecture: Architecture, multiprocessors: int) -> float | None:
@@ -196,8 +196,9 @@ def waves(launch: Launch, occupancy: float, architecture: Architecture, multipro
     return launch.blocks / at_once if at_once else None
 
 
-def _tiles() -> dict[int, str]:
-    return {id(entry.kernel): entry.name.rpartition("-")[2] for entry in ENGINE_ENTRIES if "-" in entry.name}
+@functools.cache
+def _catalogued() -> dict[int, str]:
+    return {id(entry.kernel): entry.name for entry in ENGINE_ENTRIES}
 
 
 def _entry(launch: Launch) -> Entry:

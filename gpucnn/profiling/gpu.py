@@ -108,19 +108,23 @@ def profile(workload: Workload, selection: Selection, torch: Any, say: Say, argu
         eager, host, starts = _steps(workload, xp, stream, len(recorded))
         launches = [launch for item in recorded for launch in item.launches]
         graph = measure(clock, [functools.partial(_all, [_replay(launch, stream) for launch in launches])])
-        rows = []
+        rows: list[Row] = []
+        places: list[int] = []  # of the rows among the launches
+        first = 0
         for index, item in enumerate(recorded):
+            own = range(first, first := first + len(item.launches))
             if not selection.takes(item.call, workload.model):
                 continue
             say(f"measuring {item.call.op} of {item.call.layer}, {index + 1} of {len(recorded)}")
+            places += own
             rows += _rows(item, starts[index], gpu, ceilings, xp, stream, clock, torch)
         with nsight.region(xp.cuda.runtime):
             workload.observer.on_phase = nsight.ranges()
             workload.step()
             workload.observer.on_phase = None
             stream.synchronize()
-    everything = sum(len(item.launches) for item in recorded) == len(rows)
-    kernels = sum(row.seconds for row in rows) if everything else graph.median
+    kernels = sum(row.seconds for row in rows) if len(rows) == len(launches) else graph.median
+    slowest = max(zip(rows, places, strict=True), key=lambda pair: pair[0].seconds, default=None)
     notes = ["each kernel is timed by itself, on data that no cache holds; in a step it finds some of what the kernel before it left there"]
     if torch is not None:
         notes.append(f"PyTorch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}, float32 without TF32, in turn, both as graphs")
@@ -133,7 +137,7 @@ def profile(workload: Workload, selection: Selection, torch: Any, say: Say, argu
         rows=rows,
         step=Step(kernels, time=eager, graph=graph, host=host, memory=bytes_by_buffer),
         notes=notes,
-        commands=nsight.commands(max(rows, key=lambda row: row.seconds), arguments) if rows else {},
+        commands={} if slowest is None else nsight.commands(launches, slowest[1], arguments),
         only=selection.words,
     )
 

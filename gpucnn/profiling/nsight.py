@@ -8,12 +8,12 @@ from __future__ import annotations
 import importlib
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from gpucnn.profiling.records import Row
 from gpucnn_kernels.catalogue import ENGINE_ENTRIES
+from gpucnn_kernels.launch import Launch
 
 
 def ranges() -> Callable[[str, str], Any] | None:
@@ -43,12 +43,18 @@ def name_kernels() -> None:
             entry.kernel.py_func.__qualname__ = re.sub(r"\W", "_", entry.name)
 
 
-def commands(slowest: Row, arguments: list[str]) -> dict[str, str]:
-    """How to look closer at a kernel: `arguments` are those of the gpucnn profile that found it."""
+def function_name(launch: Launch) -> str:
+    """What the tools call its kernel: the Python function's name."""
+    return str(launch.kernel.py_func.__qualname__).rpartition(".")[2]
+
+
+def commands(launches: Sequence[Launch], slowest: int, arguments: Sequence[str]) -> dict[str, str]:
+    """How to look closer at one of the launches of a step: `arguments` are those of the gpucnn profile that found it."""
     again = shlex.join(["gpucnn", "profile", *arguments, *([] if "--lineinfo" in arguments else ["--lineinfo"])])
-    name = re.sub(r"\W", "_", slowest.kernel.split()[-1] if " " in slowest.kernel else slowest.kernel)
+    name = function_name(launches[slowest])
+    before = sum(name in function_name(launch) for launch in launches[:slowest])  # the tool looks for the name anywhere in a kernel's
     return {
-        "Nsight Compute": f"ncu --profile-from-start off --set full --import-source yes --kernel-name {shlex.quote(f'regex:{name}')} "
-        f"--launch-count 1 --export {name} {again}",
+        "Nsight Compute": f"ncu --profile-from-start off --set full --import-source yes --kernel-name regex:{name} "
+        f"--launch-skip {before} --launch-count 1 --export {name} {again}",
         "Nsight Systems": f"nsys profile --capture-range=cudaProfilerApi --capture-range-end=stop --trace=cuda,nvtx --output step {again}",
     }

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -193,8 +197,6 @@ def test_a_capture_that_fails_is_ended() -> None:
 
 
 def test_ranges_have_names_where_nvtx_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     named: list[str] = []
 
     @contextlib.contextmanager
@@ -212,14 +214,64 @@ def test_ranges_have_names_where_nvtx_is_there(monkeypatch: pytest.MonkeyPatch) 
     assert nsight.ranges() is None
 
 
-def test_commands_can_be_pasted(make_row: Any) -> None:
-    import shlex
+def named(name: str) -> Launch:
+    return Launch(SimpleNamespace(py_func=SimpleNamespace(__qualname__=f"made.<locals>.{name}")), 1, 1, ())
 
-    row = make_row(kernel="engine tile128x64")
-    found = nsight.commands(row, ["--model", "my models/a.safetensors"])
-    for command in found.values():
-        parts = shlex.split(command)
-        assert parts[-6:] == ["gpucnn", "profile", "--model", "my models/a.safetensors", "--lineinfo"][-6:] or "--lineinfo" in parts
-        assert "my models/a.safetensors" in parts
-    assert "regex:tile128x64" in found["Nsight Compute"]
-    assert nsight.commands(row, ["--lineinfo"])["Nsight Systems"].count("--lineinfo") == 1
+
+def test_commands_find_the_launch_and_can_be_pasted() -> None:
+    launches = [named("relu_kernel"), named("conv2d_tile128x64"), named("relu_kernel"), named("relu_kernel"), named("relu_grad_kernel")]
+    found = nsight.commands(launches, 3, ["--model", "my models/a.safetensors"])
+    parts = shlex.split(found["Nsight Compute"])
+    assert parts[-5:] == ["gpucnn", "profile", "--model", "my models/a.safetensors", "--lineinfo"]
+    assert "regex:relu_kernel" in parts and parts[parts.index("--launch-skip") + 1] == "2"
+    assert shlex.split(found["Nsight Systems"])[-5:] == parts[-5:]
+    assert nsight.commands(launches, 0, ["--lineinfo"])["Nsight Systems"].count("--lineinfo") == 1
+
+
+def test_the_real_nvtx_takes_the_ranges() -> None:
+    pytest.importorskip("nvtx", reason="nvtx is not installed")
+    ranges = nsight.ranges()
+    assert ranges is not None
+    with ranges("conv2d_1", "forward"):
+        pass
+
+
+def test_kernels_have_names_and_lines_for_the_tools() -> None:
+    """In a process of its own: names and line numbers are those of the first compilation."""
+    program = """
+from gpucnn.profiling import nsight
+from gpucnn_kernels import static
+from gpucnn_kernels._numba import cuda
+from gpucnn_kernels.catalogue import ENGINE_ENTRIES, ENTRIES
+from gpucnn_kernels.chips import ARCHITECTURES
+
+nsight.name_kernels()
+static._linker()
+relu, tile = (next(entry for entry in (*ENTRIES, *ENGINE_ENTRIES) if text in entry.name) for text in ("relu", "tile64x64"))
+for entry in (relu, tile):
+    assert entry.kernel.targetoptions["lineinfo"]
+    with static._as_if_present(ARCHITECTURES["sm_90"]):
+        ptx, _ = cuda.compile(entry.kernel.py_func, entry.signature, device=False, abi="numba", cc=(9, 0), output="ptx", lineinfo=True)
+    print(ptx.split(".entry ")[1].split("(")[0], ".loc" in ptx)
+"""
+    environment = {**os.environ, "GPUCNN_LINEINFO": "1"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=300)
+    if "ToolchainError" in done.stderr:
+        pytest.skip(done.stderr.splitlines()[-1])
+    assert done.returncode == 0, done.stderr
+    relu, tile = done.stdout.splitlines()
+    assert "relu_kernel" in relu and "tile64x64" in tile
+    assert relu.endswith("True") and tile.endswith("True")
+
+
+def test_the_loop_that_measures_the_peak_is_made_of_fmas() -> None:
+    from gpucnn_kernels import ceilings, sass, static
+    from gpucnn_kernels._numba import float32, int32, types
+    from gpucnn_kernels.catalogue import Entry
+
+    entry = Entry("fma", ceilings.fma_kernel, (types.Array(float32, 1, "C"), int32, float32), ceilings.THREADS)
+    try:
+        loop = sass.hot_loop(sass.disassemble(static.machine_code(entry, "sm_90")))
+    except static.ToolchainError as error:
+        pytest.skip(str(error))
+    assert loop.share > 0.95 and loop.ffma == ceilings.CHAINS * ceilings.REPEATS
