@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from gpucnn.checks import integer, pick, positive
 from gpucnn.data import Affine, Augmentation, Shift
+from gpucnn.data.augment import CropFlip, Cutout, Elastic
 from gpucnn.optimizers import SGD, Adam, AdamW, Optimizer
 from gpucnn.schedules import Constant, Cosine, OneCycle, Schedule, StepDecay
 
@@ -71,6 +72,9 @@ AUGMENTATIONS: dict[str, Callable[[int], Augmentation | None]] = {  # by the sho
     "none": lambda side: None,
     "shift": lambda side: Shift(max(1, side // 28)),
     "affine": lambda side: Affine(side / 16, 8.0, 0.08),
+    "elastic": lambda side: Elastic(side / 16, 5, side / 28, 8.0, 0.08),
+    "crop-flip": lambda side: CropFlip(max(1, side // 8)),
+    "cutout": lambda side: Cutout(max(1, side // 2)),
 }
 
 
