@@ -29,16 +29,15 @@ def permutation(order: Array, seed: int, epoch: int) -> None:
     P. Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002: cycle walking). The numbers of so many bits are fewer than 4·M, so
     that takes less than four goes on average.
 
-    R. Mitchell, D. Stokes, E. Frank and G. Holmes ("Bandwidth-Optimal Random Shuffling for GPUs", ACM TOPC 2022) shuffle with such
-    ciphers, and found that 24 rounds pass their tests of uniformity; that many there are here. Their round function is one
-    multiplication; this one is the finalizer of A. Appleby's MurmurHash3, of the number plus a round key, because it changes each bit of
-    the result with a chance of about ½ for each bit of its argument, at two multiplications; Philox itself would take twenty. The keys
-    are Philox's four words at the counter (epoch mod 2³², epoch div 2³², 0, 1) under the key `seed`, used in turn, with 2³²/φ added once
-    more each time round, as Philox does with its own keys.
+    R. Mitchell, D. Stokes, E. Frank and G. Holmes ("Bandwidth-Optimal Random Shuffling for GPUs", ACM TOPC 2022) shuffle with such a
+    cipher of 24 rounds; as many there are here. Their round function is one multiplication; this one is the finalizer of A. Appleby's
+    MurmurHash3, of the number plus a round key, because it changes each bit of the result with a chance of about ½ for each bit of its
+    argument, at two multiplications; Philox itself would take twenty. The keys are Philox's four words at the counter (epoch mod 2³²,
+    epoch div 2³², 0, 1) under the key `seed`, used in turn, with 2³²/φ added once more each time round, as Philox does with its own keys.
 
-    A round exchanges an even number of pairs (where halves have two bits or more), so rounds alone make none but even permutations. Walks
-    hide that from long orders but not from short ones: 56 in 100 orders of six would be even, and all of sixteen. So one more key's bit
-    says whether 0 and 1 are exchanged in the end.
+    A round exchanges an even number of pairs (where halves have two bits or more), so rounds alone make none but even permutations of the
+    numbers of so many bits. Of thousands of examples nobody would notice, but all orders of sixteen would be even, and 56 in 100 of six.
+    So the bit of one more key says whether 0 and 1 are exchanged in the end.
     """
     size, keys = order.shape[0], round_keys(seed, epoch)
     half = half_bits(size)
@@ -101,8 +100,8 @@ def gather_batch(
 ) -> None:
     """Writes the examples of a step to x and targets, changed at random as `augment` says.
 
-    images (M, …), uint8 or floating; labels (M,) int32 or floating rows (M, …); order int32: position[0] = s is the step in the epoch
-    position[1] = e, both int32 and read on the device, so that a captured graph does another batch each time. Example i is number
+    images (M, …), uint8 or floating; labels (M,) int32 or floating rows (M, …); order int32. position int32 (2,): the step s in the epoch
+    and the epoch, read where they are, on the device, so that a captured graph does another batch each time. Example i is number
     order[s·batch_size + i]. x (n, …) and targets (n, …) with n ≤ batch_size are written; examples past the end of the order repeat its
     last one.
 

@@ -33,8 +33,8 @@ def gather_batch(
 ) -> None:
     """Writes the examples of a step to x and targets, changed at random as `augment` says.
 
-    images (M, …), uint8 or floating; labels (M,) int32 or floating rows (M, …); order int32: position[0] = s is the step in the epoch
-    position[1] = e, both int32 and read on the device, so that a captured graph does another batch each time. Example i is number
+    images (M, …), uint8 or floating; labels (M,) int32 or floating rows (M, …); order int32. position int32 (2,): the step s in the epoch
+    and the epoch, read where they are, on the device, so that a captured graph does another batch each time. Example i is number
     order[s·batch_size + i]. x (n, …) and targets (n, …) with n ≤ batch_size are written; examples past the end of the order repeat its
     last one.
 
