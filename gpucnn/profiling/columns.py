@@ -41,6 +41,8 @@ def _number(
 
 
 def _percent(part: float) -> str:
+    if 0 < part < 0.0005:
+        return "<0.1 %"
     return f"{100 * part:.1f} %" if part < 0.0995 else f"{100 * part:.0f} %"
 
 
@@ -69,7 +71,7 @@ COLUMNS = (
     _number("FLOPs", "floating-point operations, an FMA being two", lambda row, _: float(row.flops), lambda n: scaled(n, "") if n else "–"),
     _number("bytes", "the least that have to be moved", lambda row, _: float(row.bytes), lambda n: scaled(n, "B")),
     _number("asked", "bytes that the kernel asks for, before any cache", lambda row, _: row.moved, lambda n: scaled(n, "B"), True),
-    _number("FLOP/B", "operations per byte", lambda row, _: row.intensity, lambda n: f"{n:.1f}"),
+    _number("FLOP/B", "operations per byte", lambda row, _: row.intensity if row.flops else None, lambda n: f"{n:.1f}"),
     _number("FLOP/s", "reached", lambda row, _: row.flops / row.time.median if row.time and row.flops else None, lambda n: scaled(n, "")),
     _number("B/s", "reached", lambda row, _: row.bytes / row.time.median if row.time else None, lambda n: scaled(n, "B")),
     _number("roofline", "the part of it that was reached", lambda row, _: row.of_roofline, lambda part: f"{100 * part:.0f} %"),

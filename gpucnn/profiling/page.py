@@ -86,7 +86,7 @@ def _explain(profile: Profile) -> str:
     else:
         text = "Nothing was measured, so every dot lies on the roof: where it lies says which limit is met first. " + dots
     left_out = sum(not row.flops for row in profile.rows)
-    return text + (f" {left_out} without floating-point work are left out." if left_out else "")
+    return text + (f" Left out: {left_out} without floating-point work." if left_out else "")
 
 
 def _timeline_words(profile: Profile) -> str:

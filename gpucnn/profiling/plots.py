@@ -22,7 +22,7 @@ def roofline_svg(profile: Profile) -> str:
     low_x, high_x = _decades([knee / 4, knee * 4, *(x for _, _, x, _ in dots)])
     low_y, high_y = _decades([ceilings.flops, ceilings.flops / 100, *(y for _, _, _, y in dots)])
     low_y = max(low_y, high_y - 7)
-    left, right, top, bottom = 64, WIDTH - 16, 26, 346
+    left, right, top, bottom = 64, WIDTH - 28, 26, 346
 
     def across(x: float) -> float:
         return left + (right - left) * (math.log10(x) - low_x) / (high_x - low_x)
@@ -70,7 +70,7 @@ def timeline_svg(profile: Profile) -> str:
     bars = placed(profile)
     end = max([start + row.seconds for row, start in bars] + [profile.whole, 1e-12])
     lanes = sorted({lane(row) for row, _ in bars})
-    left, right, top, height = 76, WIDTH - 16, 8, 34
+    left, right, top, height = 76, WIDTH - 28, 8, 34
     bottom = top + height * len(lanes)
     parts = [_open(bottom + 26, "Timeline of the step")]
     step = _round_step(end / 6)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 
 def seconds_text(seconds: float) -> str:
-    """1.23 µs, 12.3 ms, 1.23 s"""
+    """1.23 µs, 12.3 ms, 1.23 s; for what is no time that a chip could take, <0.1 ns."""
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if seconds >= size:
             return f"{digits(seconds / size)} {unit}"
-    return f"{digits(seconds * 1e9)} ns" if seconds else "0 s"
+    if not seconds:
+        return "0 s"
+    return f"{digits(seconds * 1e9)} ns" if seconds >= 1e-10 else "<0.1 ns"
 
 
 def scaled(number: float, unit: str) -> str:

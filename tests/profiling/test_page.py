@@ -63,7 +63,7 @@ def test_dots_bars_and_rows_are_those_of_the_profile(recorded: Profile) -> None:
 
 def test_rows_without_arithmetic_are_no_dots(bounds: Profile) -> None:
     assert plots.roofline_svg(bounds).count("<circle") == 1
-    assert "1 without floating-point work are left out" in page.html(bounds)
+    assert "Left out: 1 without floating-point work." in page.html(bounds)
 
 
 def test_bounds_say_that_they_are(bounds: Profile, recorded: Profile) -> None:
