@@ -6,6 +6,7 @@ still brings a simulator of its own, which is enough for NUMBA_ENABLE_CUDASIM=1.
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
 from collections.abc import Callable
@@ -53,7 +54,14 @@ _REFUSED_BY_SIMULATOR = {"forceinline", "launch_bounds", "lineinfo", "lto", "max
 
 def kernel(function: Callable[..., None] | None = None, **options: Any) -> Any:
     """Makes `function` a kernel: what every thread of a grid runs. `options` are those of `numba.cuda.jit`."""
-    return _jit(function, options)
+    if function is None:
+        return functools.partial(kernel, **options)
+    made = _jit(function, options)
+    if SIMULATED:
+        return made
+    from gpucnn_kernels import disk_cache
+
+    return disk_cache.keep(made, {**options, "lineinfo": LINEINFO})
 
 
 def device(function: Callable[..., Any] | None = None, **options: Any) -> Any:

@@ -1,0 +1,118 @@
+"""Compiled kernels on disk: the same kernel has the same name in every process, and what was kept is what comes back."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpucnn.device import simulated
+from gpucnn_kernels import static
+
+if simulated():
+    pytest.skip("the simulator compiles nothing", allow_module_level=True)
+
+from gpucnn_kernels import disk_cache
+
+
+def missing() -> str | None:
+    try:
+        static._linker()
+    except static.ToolchainError as error:
+        return str(error)
+    return None
+
+
+needs_compiler = pytest.mark.skipif(missing() is not None, reason=f"cannot compile kernels: {missing()}")
+
+MARKS = """
+import json
+from gpucnn_kernels import disk_cache
+from gpucnn_kernels.catalogue import ENGINE_ENTRIES, ENTRIES, ladder_entries, shape_entries
+entries = (*ENTRIES, *ENGINE_ENTRIES, *shape_entries(), *ladder_entries())
+print(json.dumps({entry.name: disk_cache.fingerprint(entry.kernel) for entry in entries}))
+"""
+
+# A dispatcher compiles for the GPU that is there. Here one is made up, and binding, which needs a driver, is left at the machine code.
+COMPILE = """
+import hashlib, importlib, json
+from gpucnn_kernels import static
+from gpucnn_kernels.catalogue import ENGINE_ENTRIES, ENTRIES
+from gpucnn_kernels.chips import ARCHITECTURES
+dispatcher, codegen = (importlib.import_module(f"numba.cuda.{name}") for name in ("dispatcher", "codegen"))
+codegen.JITCUDACodegen.magic_tuple = lambda self: ((13, 0), (9, 0))
+codegen.CUDACodeLibrary._ensure_cc = lambda self, cc: (9, 0)
+dispatcher._Kernel.bind = lambda self: self._codelibrary.get_cubin(cc=(9, 0))
+found = {}
+with static._as_if_present(ARCHITECTURES["sm_90"]):
+    for entry in (ENTRIES[KERNEL], ENGINE_ENTRIES[-1]):
+        compiled = entry.kernel.compile(entry.signature)
+        cubin = compiled._codelibrary.get_cubin(cc=(9, 0))
+        code = bytes(getattr(cubin, "code", cubin))
+        hits, misses = (sum(getattr(entry.kernel, name).values()) for name in ("_cache_hits", "_cache_misses"))
+        found[entry.name] = [hits, misses, hashlib.sha256(code).hexdigest()]
+print(json.dumps(found))
+"""
+
+
+def in_a_process(program: str, **environment: str) -> Any:
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, env={**os.environ, **environment}, timeout=300
+    )
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1]), result.stderr
+
+
+def test_every_kernel_has_a_name_of_its_own_in_every_process() -> None:
+    first, _ = in_a_process(MARKS, PYTHONHASHSEED="1")
+    second, _ = in_a_process(MARKS, PYTHONHASHSEED="2")
+    assert first == second
+    assert None not in first.values()
+    by_mark: dict[str, set[str]] = {}
+    for name, mark in first.items():
+        by_mark.setdefault(mark, set()).add(name)
+    # Several operations run on the very same kernel: those share a name. Different tiles and plans never do.
+    for names in by_mark.values():
+        assert len({name.rpartition("-")[2] for name in names if "tile" in name}) <= 1, names
+    assert len(by_mark) > 40
+
+
+@needs_compiler
+def test_a_second_process_compiles_nothing(tmp_path: Path) -> None:
+    program = COMPILE.replace("KERNEL", "0")
+    first, _ = in_a_process(program, NUMBA_CACHE_DIR=str(tmp_path))
+    second, said = in_a_process(program, NUMBA_CACHE_DIR=str(tmp_path))
+    assert [entry[:2] for entry in first.values()] == [[0, 1]] * 2
+    assert [entry[:2] for entry in second.values()] == [[1, 0]] * 2, said
+    assert [entry[2] for entry in first.values()] == [entry[2] for entry in second.values()]
+    off, _ = in_a_process(program, NUMBA_CACHE_DIR=str(tmp_path), GPUCNN_KERNEL_CACHE="0")
+    assert [entry[:2] for entry in off.values()] == [[0, 1]] * 2
+
+
+@needs_compiler
+def test_a_broken_file_costs_a_compilation(tmp_path: Path) -> None:
+    program = COMPILE.replace("KERNEL", "0")
+    in_a_process(program, NUMBA_CACHE_DIR=str(tmp_path))
+    for path in tmp_path.rglob("*.nbc"):
+        path.write_bytes(path.read_bytes()[:100])
+    again, said = in_a_process(program, NUMBA_CACHE_DIR=str(tmp_path))
+    assert [entry[:2] for entry in again.values()] == [[0, 1]] * 2
+    assert "a kernel on disk cannot be used, and is compiled again" in said
+
+
+def test_functions_that_differ_have_other_marks() -> None:
+    def made(number: Any) -> Any:
+        def inner(x: Any) -> Any:
+            return x + number
+
+        return inner
+
+    assert disk_cache.fingerprint(made(1)) == disk_cache.fingerprint(made(1)) != disk_cache.fingerprint(made(2))
+    assert disk_cache.fingerprint(made(made(1))) != disk_cache.fingerprint(made(made(2)))
+    assert disk_cache.fingerprint(made(1.0)) != disk_cache.fingerprint(made(1))
+    assert disk_cache.fingerprint(made(object())) is None
