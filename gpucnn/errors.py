@@ -25,6 +25,10 @@ class DeviceError(GpucnnError, RuntimeError):
     """A device that was asked for and is not there."""
 
 
+class DeviceMemoryError(GpucnnError, MemoryError):
+    """A device whose memory is too small for what was asked of it."""
+
+
 class TrainingError(GpucnnError, RuntimeError):
     """Training that cannot go on: the loss became NaN or infinite."""
 

@@ -18,6 +18,7 @@ from gpucnn.layers import Layer, layer_from_config
 from gpucnn.layers.base import Array, Buffers, Parameter, Shape, Stage
 from gpucnn.layers.fused import stages
 from gpucnn.losses import Loss, get_loss
+from gpucnn.memory import bytes_text, of_step
 from gpucnn.metrics import METRICS
 from gpucnn.optimizers import Optimizer, get_optimizer
 from gpucnn.training import loop
@@ -116,6 +117,17 @@ class Sequential:
     def parameter_count(self) -> int:
         """The number of trained values."""
         return sum(parameter.size for parameter in self._built().parameters)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of parameters, gradients and the optimizer's state."""
+        slots = len(self.optimizer.slots) if self.optimizer else 0
+        return int(self._built().values.nbytes) * (2 + slots)
+
+    def step_bytes(self, batch_size: int) -> int:
+        """Bytes that a training step takes at the most, besides `held_bytes` and the kernels' workspaces."""
+        self._built()
+        return of_step(self._stages).peak * batch_size * self.dtype.itemsize
 
     # The loop by hand.
 
@@ -278,24 +290,24 @@ class Sequential:
         batch_size = integer(batch_size, "batch_size", 1)
         rows = [("layer", "output", "parameters", "multiply-adds", "kept for backward")]
         totals = [0, 0, 0]
-        costs = [cost for stage in self._stages for cost in stage.costs()]
-        for layer, cost in zip(self.layers, costs, strict=True):
+        costs, memory = [cost for stage in self._stages for cost in stage.costs()], of_step(self._stages)
+        for layer, cost, kept in zip(self.layers, costs, memory.kept, strict=True):
             numbers = [
                 sum(parameter.size for parameter in layer.parameters),
                 cost.multiply_adds * batch_size,
-                cost.kept * batch_size * self.dtype.itemsize,
+                kept * batch_size * self.dtype.itemsize,
             ]
             totals = [total + number for total, number in zip(totals, numbers, strict=True)]
             label = layer.name + (f" ({layer.activation})" if layer.activation else "")
-            rows.append((label, _shape_text(layer.output_shape), f"{numbers[0]:,}", f"{numbers[1]:,}", _bytes_text(numbers[2])))
-        rows.append(("total", _shape_text(self.output_shape), f"{totals[0]:,}", f"{totals[1]:,}", _bytes_text(totals[2])))
+            rows.append((label, _shape_text(layer.output_shape), f"{numbers[0]:,}", f"{numbers[1]:,}", bytes_text(numbers[2])))
+        rows.append(("total", _shape_text(self.output_shape), f"{totals[0]:,}", f"{totals[1]:,}", bytes_text(totals[2])))
         widths = [max(len(row[column]) for row in rows) for column in range(5)]
         lines = [
             "  ".join(f"{text:{'<' if column < 2 else '>'}{widths[column]}}" for column, text in enumerate(row)).rstrip() for row in rows
         ]
         rule = "─" * max(map(len, lines))
         slots = len(self.optimizer.slots) if self.optimizer else 0
-        held = totals[0] * self.dtype.itemsize * (2 + slots)
+        step = memory.peak * batch_size * self.dtype.itemsize
         print(
             "\n".join(
                 [
@@ -306,7 +318,8 @@ class Sequential:
                     *lines[1:-1],
                     rule,
                     lines[-1],
-                    f"parameters, gradients{' and optimizer' if slots else ''}: {_bytes_text(held)}",
+                    f"a training step takes {bytes_text(self.held_bytes + step)}: {bytes_text(self.held_bytes)} for parameters, gradients"
+                    f"{' and optimizer' if slots else ''}, {bytes_text(step)} at the most for the batch on its way",
                 ]
             ),
             file=file or sys.stdout,
@@ -415,10 +428,3 @@ def _layer_seed(seed: int, index: int) -> int:
 
 def _shape_text(shape: Shape) -> str:
     return " × ".join(map(str, shape))
-
-
-def _bytes_text(count: int) -> str:
-    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} B"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-
-from gpucnn.layers.base import Array, Cost, Layer, Shape
+from gpucnn.layers.base import Array, Layer, Shape
 
 
 class _Activation(Layer):
@@ -25,9 +23,6 @@ class _Activation(Layer):
 
     def _backward(self, dy: Array, input_grad: bool) -> Array | None:
         return dy
-
-    def cost(self) -> Cost:
-        return Cost(0, math.prod(self.output_shape))
 
 
 class ReLU(_Activation):

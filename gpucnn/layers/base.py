@@ -111,7 +111,9 @@ class Cost:
     """What one example costs in a layer."""
 
     multiply_adds: int = 0
-    kept: int = 0  # elements kept from forward for backward
+    kept: int = 0  # elements kept from forward for backward, besides
+    keeps_input: bool = False
+    keeps_output: bool = False
 
 
 class Stage(Protocol):
@@ -149,6 +151,7 @@ class Layer:
     fuses_relu: ClassVar[bool] = False  # `_forward` applies ReLU itself
     passes_on: ClassVar[bool] = False  # `_backward` may return dy itself, or a view of it
     takes_relu_grad: ClassVar[bool] = False  # `_backward` has a keyword `relu`
+    is_view: ClassVar[bool] = False  # the output is the input's memory
     passes_mask: ClassVar[bool] = False  # `_backward` leaves zeros where they are: ReLU's gradient may as well be taken before it
 
     def __init__(self, activation: str | None = None) -> None:
@@ -181,8 +184,8 @@ class Layer:
         return {}
 
     def cost(self) -> Cost:
-        """Multiply-adds of one example in forward, and the elements kept for its backward."""
-        return Cost()
+        """Multiply-adds of one example in forward, and what is kept for its backward."""
+        return Cost(keeps_output=self.activation is not None)
 
     # What a model calls.
 

@@ -101,6 +101,5 @@ class Conv2D(Layer):
         self._x = None
 
     def cost(self) -> Cost:
-        outputs = math.prod(self.output_shape)
-        kept = math.prod(self.input_shape or ()) + (outputs if self.activation else 0)
-        return Cost(outputs * math.prod(self.weight.shape[1:]), kept)
+        multiply_adds = math.prod(self.output_shape) * math.prod(self.weight.shape[1:])
+        return Cost(multiply_adds, keeps_input=True, keeps_output=self.activation is not None)

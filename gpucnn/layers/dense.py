@@ -61,4 +61,4 @@ class Dense(Layer):
         self._x = None
 
     def cost(self) -> Cost:
-        return Cost(self.weight.size, self.weight.shape[1] + (self.units if self.activation else 0))
+        return Cost(self.weight.size, keeps_input=True, keeps_output=self.activation is not None)

@@ -12,6 +12,7 @@ class Flatten(Layer):
 
     passes_on = True
     passes_mask = True
+    is_view = True
 
     def __init__(self) -> None:
         super().__init__()

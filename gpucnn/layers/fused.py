@@ -81,5 +81,5 @@ class ConvReluMaxPool:
         self._kept = None
 
     def costs(self) -> list[Cost]:
-        conv = self.conv.cost()
-        return [Cost(conv.multiply_adds, math.prod(self.conv.input_shape or ())), Cost(0, 2 * math.prod(self.pool.output_shape))]
+        indices = math.prod(self.pool.output_shape)
+        return [Cost(self.conv.cost().multiply_adds, keeps_input=True), Cost(kept=indices, keeps_output=True)]

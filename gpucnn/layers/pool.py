@@ -56,7 +56,7 @@ class MaxPool2D(_Pool2D):
         self._indices = None
 
     def cost(self) -> Cost:
-        return Cost(0, math.prod(self.output_shape))
+        return Cost(kept=math.prod(self.output_shape))
 
 
 class AvgPool2D(_Pool2D):

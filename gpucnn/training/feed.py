@@ -144,9 +144,10 @@ class DeviceFeed:
 def feed_for(graphs: Graphs, batches: Any) -> Feed:
     """On a GPU a data set that takes no more than half of the free memory, and is changed at random by nothing but kernels, is taken
     there; all others come from the host."""
-    device = graphs.device
-    if device.kind == "cuda" and on_device(batches.augment):
-        size = batches.images.nbytes + batches.labels.nbytes
+    device, images = graphs.device, batches.images
+    fits = images.dtype in ("uint8", "float32") and (batches.augment is None or images.ndim == 4)
+    if device.kind == "cuda" and fits and on_device(batches.augment):
+        size = images.nbytes + batches.labels.nbytes
         if size <= device.free_bytes() // 2:
             return DeviceFeed(graphs, batches, device_augment(batches.augment))
     return HostFeed(graphs, batches)

@@ -8,9 +8,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from gpucnn.device import to_numpy
-from gpucnn.errors import TrainingError
+from gpucnn.errors import DeviceMemoryError, TrainingError
 from gpucnn.layers.base import Array
 from gpucnn.losses import Loss
+from gpucnn.memory import bytes_text
 from gpucnn.optimizers import Optimizer
 from gpucnn.training.feed import Feed, HostFeed
 from gpucnn.training.graph import Graphs
@@ -27,6 +28,7 @@ class Trainable(Protocol):
 
     def forward(self, x: Array, training: bool = False, *, logits: bool = False) -> Array: ...
     def backward(self, dy: Array, *, input_grad: bool = False) -> Array | None: ...
+    def step_bytes(self, batch_size: int) -> int: ...
     def evaluate_sums(self, x: Any, labels: Any, batch_size: int) -> tuple[float, float]: ...
     def state(self) -> dict[str, Any]: ...
     def restore(self, state: dict[str, Any]) -> None: ...
@@ -82,7 +84,10 @@ class TrainingStep:
 
     def run(self, feed: Feed, size: int) -> None:
         """One step on the next batch of the feed, of `size` examples. Updates nothing from a loss on that is NaN or infinite."""
-        self.graphs.run((id(feed), feed.key(size)), lambda: self._launch(feed, size))
+        try:
+            self.graphs.run((id(feed), feed.key(size)), lambda: self._launch(feed, size))
+        except MemoryError as error:
+            raise DeviceMemoryError(self._too_small(size, error)) from None
         self.optimizer.steps += 1
 
     def read(self) -> Totals:
@@ -106,6 +111,17 @@ class TrainingStep:
         self.run(self._feed, len(x))
         totals = self.read()
         return totals.loss / len(x), totals.correct
+
+    def _too_small(self, size: int, error: MemoryError) -> str:
+        """What was needed, what there was, and which batch would fit."""
+        device, needed = self.model.device, self.model.step_bytes(size)
+        free = device.free_bytes() + self.graphs.bytes  # what the step has got already is free for a smaller one
+        words = f"{device.name} has too little memory for a training step of {size} examples"
+        if free > 1 << 60:  # nobody knows
+            return f"{words} ({error}): use a smaller batch"
+        fitting = min(size // 2, int(0.8 * free * size / needed))  # some of it is lost between arrays, and some is for workspaces
+        way = f"a batch of {fitting} should fit" if fitting else "not even one example fits: use a smaller model or smaller images"
+        return f"{words}: they need about {bytes_text(needed)}, and {bytes_text(free)} were free; {way}"
 
     def _launch(self, feed: Feed, size: int) -> None:
         device = self.model.device

@@ -22,7 +22,7 @@ except ImportError as error:
         f"pip install numba to simulate them ({error})"
     ) from error
 
-__all__ = ["SIMULATED", "cuda", "device", "float32", "int32", "intrinsic", "kernel", "types", "uint32", "uint64"]
+__all__ = ["SIMULATED", "CUDACache", "cuda", "device", "float32", "int32", "intrinsic", "kernel", "types", "uint32", "uint64"]
 
 # Numba has no type annotations worth the name: what looks like a number here is a type there.
 cuda: Any = _cuda
@@ -35,9 +35,11 @@ uint64: Any = numba.uint64
 SIMULATED = bool(numba.config.ENABLE_CUDASIM)
 """Whether kernels are run by Numba's simulator, in Python on NumPy arrays."""
 
-if not SIMULATED:  # the simulator has no intrinsics: vector.py has stand-ins
+if not SIMULATED:  # the simulator has neither: it compiles nothing, and vector.py has stand-ins
+    from numba.cuda.dispatcher import CUDACache as _CUDACache
     from numba.cuda.extending import intrinsic as _intrinsic
 
+    CUDACache: Any = _CUDACache
     intrinsic: Any = _intrinsic
 
 # Numba warns of every grid under 128 blocks. A loss's last launch has one, and a small batch has few: nothing that a user could mend.

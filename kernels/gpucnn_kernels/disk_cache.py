@@ -19,7 +19,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from numba.cuda.dispatcher import CUDACache
+from gpucnn_kernels._numba import CUDACache
 
 ENABLED = os.environ.get("GPUCNN_KERNEL_CACHE", "1") not in ("", "0")
 

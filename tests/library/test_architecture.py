@@ -27,6 +27,7 @@ LEVELS = {
     "gpucnn.model": 60,
     "gpucnn.training": 50,
     "gpucnn.functional": 45,
+    "gpucnn.memory": 45,
     "gpucnn.layers": 40,
     "gpucnn.losses": 40,
     "gpucnn.optimizers": 40,

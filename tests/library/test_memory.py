@@ -1,0 +1,81 @@
+"""What a training step takes in memory: worked out from sizes, held against what NumPy allocates."""
+
+from __future__ import annotations
+
+import dataclasses
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpucnn as gc
+from gpucnn.device import get_device
+from gpucnn.errors import DeviceMemoryError
+from gpucnn.memory import bytes_text, of_step
+from gpucnn.training.feed import HostFeed
+from gpucnn.training.step import TrainingStep
+
+LAYERS: dict[str, Any] = {
+    "convolutions": lambda: (gc.Conv2D(4, 3, activation="relu"), gc.Conv2D(5, 3, activation="relu"), gc.Flatten(), gc.Dense(3)),
+    "pooling": lambda: (gc.Conv2D(4, 3, activation="relu"), gc.MaxPool2D(2), gc.AvgPool2D(2), gc.Flatten(), gc.Dense(3)),
+    "apart": lambda: (gc.Conv2D(4, 3), gc.MaxPool2D(2), gc.ReLU(), gc.Flatten(), gc.Dense(9, activation="sigmoid"), gc.Dropout(0.5)),
+}
+
+
+@pytest.mark.parametrize("name", [*LAYERS, "keras", "tf2", "lenet5x5"])
+def test_what_is_kept_is_what_numpy_holds_between_forward_and_backward(name: str) -> None:
+    model = gc.Sequential(*LAYERS[name]()) if name in LAYERS else gc.network(name)
+    model.build((1, 28, 28), device="cpu")
+    x = np.random.default_rng(0).random((16, 1, 28, 28), np.float32)
+    model.forward(x, training=True)  # whatever is made once
+    for stage in model._stages:
+        stage.forget()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        y = model.forward(x, training=True)
+        held = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    kept = 4 * 16 * sum(of_step(model._stages).kept) - x.nbytes  # the batch was there before
+    last = model._stages[-1]
+    kept += 0 if last.relu_output is not None or model.layers[-1].activation else y.nbytes  # and the output is ours
+    assert abs(held - kept) < 20_000, (held, kept)  # Python's own objects
+
+
+def test_the_most_at_one_time_is_counted_by_hand() -> None:
+    model = gc.Sequential(gc.Conv2D(2, 3), gc.Flatten(), gc.Dense(3)).build((1, 6, 6), device="cpu")
+    # The dense layer's backward: what both keep, dy and dx. The convolution hands no gradient down.
+    assert of_step(model._stages).peak == 36 + 32 + 3 + 32
+    assert model.step_bytes(10) == 4 * 10 * (36 + 32 + 3 + 32)
+    assert model.held_bytes == 2 * model.buffers.values.nbytes
+    model.compile("adam")
+    assert model.held_bytes == 4 * model.buffers.values.nbytes
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 20, "5.0 MiB"), (3 << 30, "3.0 GiB")])
+def test_bytes_for_people(count: int, text: str) -> None:
+    assert bytes_text(count) == text
+
+
+@pytest.mark.parametrize(
+    ("free", "words"), [(1 << 20, r"a batch of \d+ should fit"), (100, "not even one example fits"), (1 << 62, "use a")]
+)
+def test_too_little_memory_says_what_would_fit(free: int, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = gc.network("keras").build((1, 28, 28), device="cpu").compile()
+    assert model.loss is not None and model.optimizer is not None
+    step = TrainingStep(model, model.loss, model.optimizer)
+    small = dataclasses.replace(get_device("cpu"))
+    monkeypatch.setattr(type(small), "free_bytes", lambda self: free)
+    feed = HostFeed(step.graphs)
+
+    def load(size: int, position: Any) -> Any:
+        raise MemoryError("out of memory")
+
+    monkeypatch.setattr(feed, "load", load)
+    feed.put(np.zeros((512, 1, 28, 28), np.float32), np.zeros(512, np.int32))
+    step.begin(1)
+    with pytest.raises(DeviceMemoryError, match=f"too little memory for a training step of 512 examples.*{words}"):
+        step.run(feed, 512)
+    assert model.optimizer.steps == 0
