@@ -50,6 +50,10 @@ def _spread(row: Row, profile: Profile) -> str:
     return "" if row.time is None else f"{seconds_text(row.time.p10)}–{seconds_text(row.time.p90)}"
 
 
+def _torch_spread(row: Row, profile: Profile) -> str:
+    return "" if row.reference is None else f"{seconds_text(row.reference.p10)}–{seconds_text(row.reference.p90)}"
+
+
 COLUMNS = (
     Column("layer", "who calls it", lambda row, _: row.layer),
     Column("pass", "the part of the step", lambda row, _: row.phase),
@@ -92,6 +96,10 @@ COLUMNS = (
     _number(
         "loop", "instructions in the main loop", lambda row, _: row.loop.instructions if row.loop else None, lambda n: f"{n:.0f}", True
     ),
+    _number(
+        "torch", "PyTorch's time for the whole operation", lambda row, _: row.reference.median if row.reference else None, seconds_text
+    ),
+    Column("torch p10–p90", "how even PyTorch's times were", _torch_spread, detail=True),
     _number("× torch", "the whole operation's time over PyTorch's", lambda row, _: row.ratio, lambda n: f"{n:.2f}×"),
     _number("error", "of the result, as a part of what rounding accounts for", lambda row, _: row.error, lambda n: f"{n:.2g}", True),
     Column("shape", "sizes, without those that are as usual", lambda row, _: row.shape),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -27,11 +28,14 @@ BUDGET = 6.0  # seconds; the least number of steps is taken however long they la
 COPY = 64 << 20  # bytes of what is copied: more than any cache
 SIDE = 1536  # of the matrices whose product is timed
 
+BUSY = 0.7  # threads for each core over the last minute, before this began
+
 Say = Callable[[str], None]
 
 
 def profile(workload: Workload, selection: Selection, torch: Any, say: Say) -> Profile:
     """Measures a workload on the CPU device; beside PyTorch where `torch` is that module."""
+    load = _load()
     say("checking every operation against float64")
     calls, errors = _checked(workload)
     bytes_by_buffer = memory.of_step(workload)
@@ -62,6 +66,7 @@ def profile(workload: Workload, selection: Selection, torch: Any, say: Say) -> P
                 roofline=roofline.seconds(work.flops, work.least_bytes, ceilings),
                 wall=roofline.wall(work.flops, work.least_bytes, ceilings),
                 time=summarize(times[index]),
+                warm=compared.own if compared else None,
                 start=summarize(starts[index]).median,
                 error=errors[index],
                 reference=compared.torch if compared else None,
@@ -69,13 +74,17 @@ def profile(workload: Workload, selection: Selection, torch: Any, say: Say) -> P
             )
         )
     notes = []
+    if load > BUSY * (os.cpu_count() or 1):
+        notes.append(f"the machine had other work to do: {load:.1f} threads were waiting for its {os.cpu_count()} cores in the last minute")
     if any((row.of_roofline or 0) > 1 for row in rows):
         notes.append(
             "over 100 % of the roofline: the caches still held what is counted as read from memory, or the machine was busier when its "
             "ceilings were measured"
         )
     if torch is not None:
-        notes.append(f"PyTorch {torch.__version__} on {_threads.threads()} threads, in turn with this library's operation, alone and warm")
+        notes.append(
+            f"PyTorch {torch.__version__} on {_threads.threads()} threads, in turn with this library's operation, each alone and on warm data"
+        )
     kernels = summarize([sum(samples) for samples in zip(*times, strict=True)]).median
     return Profile(
         kind="cpu",
@@ -111,8 +120,8 @@ def measure_ceilings() -> Ceilings:
         bandwidth=2 * COPY / copying.p10,
         flops=2 * SIDE**3 / multiplying.p10,
         launch=launching.median,
-        source=f"measured before the steps and after: a copy of {bytes_text(COPY)}, reading and writing counted; a product of {SIDE}×{SIDE}; "
-        "the operation relu on one number",
+        source=f"measured before the steps and after: a copy of {bytes_text(COPY)}, reading and writing counted; "
+        f"a product of {SIDE}×{SIDE}; relu of one number",
     )
 
 
@@ -164,6 +173,14 @@ def _timed(workload: Workload, count: int) -> tuple[list[float], list[list[float
             workload.step()
             steps.append(clock() - begin)
     return steps, times, starts
+
+
+def _load() -> float:
+    """How many threads wanted a core, on average over the last minute; 0 where the system does not say."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return 0.0
 
 
 def _device() -> dict[str, str]:
