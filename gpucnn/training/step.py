@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from gpucnn.device import to_numpy
-from gpucnn.errors import DeviceMemoryError, TrainingError
+from gpucnn.errors import DeviceMemoryError, GpucnnError, TrainingError
 from gpucnn.layers.base import Array
 from gpucnn.losses import Loss
 from gpucnn.memory import bytes_text
@@ -16,6 +17,7 @@ from gpucnn.optimizers import Optimizer
 from gpucnn.training.feed import Feed, HostFeed
 from gpucnn.training.graph import Graphs
 
+VARIABLE = "GPUCNN_GRAPHS"  # 0 in the environment: kernels are launched one by one
 STEP, EPOCH, CORRECT, DONE, HALTED = range(5)  # places in the counters on the device
 
 
@@ -55,7 +57,7 @@ class TrainingStep:
         self.loss = loss
         self.optimizer = optimizer
         device = model.device
-        self.graphs = Graphs(device, graphs)
+        self.graphs = Graphs(device, graphs and os.environ.get(VARIABLE, "1") != "0")
         self._buffers = model.buffers
         xp, real = device.xp, model.dtype
         self._table = xp.zeros((1, 3), real)
@@ -88,11 +90,16 @@ class TrainingStep:
             self.graphs.run((id(feed), feed.key(size)), lambda: self._launch(feed, size))
         except MemoryError as error:
             raise DeviceMemoryError(self._too_small(size, error)) from None
+        except RuntimeError as error:
+            raise self._failed(error) from error
         self.optimizer.steps += 1
 
     def read(self) -> Totals:
         """Waits, and gives the sums since `begin`. Raises TrainingError where a loss was NaN or infinite."""
-        self.graphs.wait()
+        try:
+            self.graphs.wait()
+        except RuntimeError as error:
+            raise self._failed(error) from error
         counters, sums = to_numpy(self._counters).tolist(), to_numpy(self._sums).astype(np.float64)
         self.optimizer.steps = self._first + counters[DONE]
         if counters[HALTED]:
@@ -111,6 +118,14 @@ class TrainingStep:
         self.run(self._feed, len(x))
         totals = self.read()
         return totals.loss / len(x), totals.correct
+
+    def _failed(self, error: RuntimeError) -> RuntimeError:
+        """An error of this library as it is; for any other, such as CUDA's, one that says how to find out more."""
+        if isinstance(error, GpucnnError):
+            return error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        more = f"; with {VARIABLE}=0 and CUDA_LAUNCH_BLOCKING=1 in the environment kernels run one by one, and the one that fails is named"
+        return TrainingError(f"a training step failed on {self.model.device.name}: {reason}{more if self.graphs.cuda else ''}")
 
     def _too_small(self, size: int, error: MemoryError) -> str:
         """What was needed, what there was, and which batch would fit."""

@@ -47,6 +47,10 @@ class Window(Protocol):
     def __hash__(self) -> int: ...  # what a shape needs is worked out once and kept
 
 
+class LaunchError(RuntimeError):
+    """A kernel that could not be compiled or launched: says which, and on what."""
+
+
 @dataclass(frozen=True, slots=True)
 class Launch:
     """A kernel with its grid and its arguments. The arguments are kept as they are, arrays and all, so a launch can be done again."""
@@ -174,7 +178,15 @@ def run(kernel: Any, blocks: int, threads: int, stream: Stream, *arguments: Any)
         _recorder.launches.append(Launch(kernel, blocks, threads, arguments))
         if not _recorder.launching:
             return
-    kernel[blocks, threads, stream](*arguments)
+    try:
+        kernel[blocks, threads, stream](*arguments)
+    except Exception as error:
+        if SIMULATED:  # there an error is the kernel's own, such as an index out of bounds
+            raise
+        given = Launch(kernel, blocks, threads, arguments)
+        sizes = ", ".join(f"{array.size} {array.dtype}" for array in given.arrays)
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise LaunchError(f"the kernel {given.name} failed ({reason}): {blocks} blocks of {threads} threads, arrays of {sizes}") from error
 
 
 def run_each(kernel: Any, count: int, stream: Stream, *arguments: Any) -> None:

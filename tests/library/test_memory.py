@@ -11,7 +11,7 @@ import pytest
 
 import gpucnn as gc
 from gpucnn.device import get_device
-from gpucnn.errors import DeviceMemoryError
+from gpucnn.errors import DeviceMemoryError, TrainingError
 from gpucnn.memory import bytes_text, of_step
 from gpucnn.training.feed import HostFeed
 from gpucnn.training.step import TrainingStep
@@ -52,6 +52,22 @@ def test_the_most_at_one_time_is_counted_by_hand() -> None:
     assert model.held_bytes == 2 * model.buffers.values.nbytes
     model.compile("adam")
     assert model.held_bytes == 4 * model.buffers.values.nbytes
+
+
+def test_a_kernel_that_fails_is_an_error_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = gc.network("keras").build((1, 28, 28), device="cpu").compile()
+    assert model.loss is not None and model.optimizer is not None
+    step = TrainingStep(model, model.loss, model.optimizer)
+    feed = HostFeed(step.graphs)
+
+    def load(size: int, position: Any) -> Any:
+        raise RuntimeError("the kernel conv2d failed (an illegal address)\nand more")
+
+    monkeypatch.setattr(feed, "load", load)
+    feed.put(np.zeros((2, 1, 28, 28), np.float32), np.zeros(2, np.int32))
+    step.begin(1)
+    with pytest.raises(TrainingError, match=r"^a training step failed on CPU: the kernel conv2d failed \(an illegal address\)$"):
+        step.run(feed, 2)
 
 
 @pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 20, "5.0 MiB"), (3 << 30, "3.0 GiB")])
