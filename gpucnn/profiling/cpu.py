@@ -83,7 +83,7 @@ def profile(workload: Workload, selection: Selection, torch: Any, say: Say) -> P
         )
     if torch is not None:
         notes.append(
-            f"PyTorch {torch.__version__} on {_threads.threads()} threads, in turn with this library's operation, each alone and on warm data"
+            f"PyTorch {torch.__version__} on {_threads.threads()} threads, in turn with this library, each operation alone and warm"
         )
     kernels = summarize([sum(samples) for samples in zip(*times, strict=True)]).median
     return Profile(

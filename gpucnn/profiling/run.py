@@ -54,9 +54,10 @@ class Outputs:
 
     def check(self) -> None:
         """Finds out before minutes of measuring that a file cannot be put where it should. DataError says which."""
-        for path in (self.json, self.trace, self.html):
-            if path is None:
-                continue
+        paths = [path for path in (self.json, self.trace, self.html) if path is not None]
+        if len(set(paths)) < len(paths):
+            raise DataError(f"two of the files that are to be written are {max(paths, key=paths.count)}: name another for one of them")
+        for path in paths:
             try:
                 if path.is_dir():
                     raise DataError(f"{path} is a folder: name a file in it")
