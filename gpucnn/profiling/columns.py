@@ -50,6 +50,14 @@ def _spread(row: Row, profile: Profile) -> str:
     return "" if row.time is None else f"{seconds_text(row.time.p10)}–{seconds_text(row.time.p90)}"
 
 
+def _loop(row: Row, profile: Profile) -> str:
+    if row.loop is None:
+        return ""
+    loop = row.loop
+    other = loop.instructions - loop.fma - loop.shared - loop.memory
+    return f"{loop.instructions}: {loop.fma} FMA, {loop.shared} shared memory, {loop.memory} memory, {other} other"
+
+
 def _torch_spread(row: Row, profile: Profile) -> str:
     return "" if row.reference is None else f"{seconds_text(row.reference.p10)}–{seconds_text(row.reference.p90)}"
 
@@ -93,9 +101,7 @@ COLUMNS = (
         lambda row, _: row.loop.fma_share if row.loop and row.loop.fma else None,
         _percent,
     ),
-    _number(
-        "loop", "instructions in the main loop", lambda row, _: row.loop.instructions if row.loop else None, lambda n: f"{n:.0f}", True
-    ),
+    Column("main loop", "what its instructions are", _loop, lambda row, _: row.loop.instructions if row.loop else None, detail=True),
     _number(
         "torch", "PyTorch's time for the whole operation", lambda row, _: row.reference.median if row.reference else None, seconds_text
     ),

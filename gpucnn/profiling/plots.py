@@ -8,7 +8,7 @@ from html import escape
 from gpucnn.profiling import roofline
 from gpucnn.profiling.records import Profile, Row
 from gpucnn.profiling.trace import PHASES, lane, placed
-from gpucnn.profiling.units import digits, scaled, seconds_text
+from gpucnn.profiling.units import scaled, seconds_text
 from gpucnn.profiling.workload import OPERATIONS, kind_of
 
 WIDTH = 760
@@ -130,7 +130,7 @@ def _decades(values: list[float]) -> tuple[int, int]:
 
 
 def _power(power: int) -> str:
-    return digits(10.0**power) if power < 0 else f"{10**power:,}"
+    return f"{10.0**power:.{-power}f}" if power < 0 else f"{10**power:,}"
 
 
 def _rate(power: int) -> str:

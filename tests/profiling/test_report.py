@@ -54,6 +54,8 @@ def test_columns_that_say_nothing_are_left_out(recorded: Profile, bounds: Profil
     measured, worked_out = ({column.title for column in columns.of(profile)} for profile in (recorded, bounds))
     assert "time" in measured and "registers" not in measured and "regs" not in measured
     assert {"regs", "occupancy", "waves", "loop FMA", "asked"} <= worked_out and "time" not in worked_out
+    (loop,) = (column for column in columns.of(bounds) if column.title == "main loop")
+    assert loop.text(bounds.rows[0], bounds) == "100: 75 FMA, 20 shared memory, 4 memory, 1 other"
     assert "asked" not in {column.title for column in columns.of(bounds, details=False)}
 
 
