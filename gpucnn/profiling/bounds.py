@@ -9,21 +9,21 @@ import functools
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 import gpucnn
 from gpucnn.device import Device, simulated
-from gpucnn.errors import DeviceError, MissingExtraError, UnknownNameError
+from gpucnn.errors import DeviceError, UnknownNameError
 from gpucnn.profiling import counts, memory, roofline
+from gpucnn.profiling.compiled import Compiled, Compiler
 from gpucnn.profiling.observe import Call
-from gpucnn.profiling.records import Ceilings, HotLoop, Profile, Row, Step
+from gpucnn.profiling.records import Ceilings, Profile, Row, Step
 from gpucnn.profiling.units import bytes_text
 from gpucnn.profiling.workload import Selection, Workload
-from gpucnn_kernels import sass, select, static
-from gpucnn_kernels.catalogue import ENGINE_ENTRIES, Entry
+from gpucnn_kernels import select
+from gpucnn_kernels.catalogue import ENGINE_ENTRIES
 from gpucnn_kernels.chips import Architecture, Chip, find
 from gpucnn_kernels.launch import Launch, recording
 from gpucnn_kernels.work import Work
@@ -73,7 +73,7 @@ def profile(workload: Workload, selection: Selection, chip: Chip, say: Say) -> P
         bytes_by_buffer = memory.of_step(workload)
     rows: list[Row] = []
     total = 0.0
-    compiler = _Compiler(chip, say)
+    compiler = Compiler(chip.arch, say)
     recorded = record(workload, chip)
     compiler.expect([launch for call, launches, _ in recorded if selection.takes(call, workload.model) for launch in launches])
     for call, launches, work in recorded:
@@ -136,55 +136,6 @@ def shares(launches: Sequence[Launch], work: Work) -> list[tuple[Launch, Work]]:
     return result
 
 
-@dataclass(frozen=True)
-class Compiled:
-    """What a kernel takes on the chip."""
-
-    report: static.Report
-    loop: HotLoop | None
-
-
-class _Compiler:
-    """Compiles each kernel once for each signature and size of block."""
-
-    def __init__(self, chip: Chip, say: Say) -> None:
-        self.chip, self.say = chip, say
-        self.notes: list[str] = []
-        self._done: dict[Any, Compiled] = {}
-        self._wanted = 0
-
-    def expect(self, launches: Sequence[Launch]) -> None:
-        """How much there will be to do, for those who wait."""
-        self._wanted = len({self._key(launch) for launch in launches})
-
-    def compiled(self, launch: Launch) -> Compiled:
-        """MissingExtraError where the compilers are not installed."""
-        key = self._key(launch)
-        if key not in self._done:
-            self.say(f"compiling for {self.chip.arch}, {len(self._done) + 1} of {self._wanted}: {kernel_name(launch)}")
-            entry = _entry(launch)
-            try:
-                report = static.compile_kernel(entry, self.chip.arch)
-            except static.ToolchainError as error:
-                raise MissingExtraError(str(error)) from None
-            self._done[key] = Compiled(report, self._loop(entry))
-        return self._done[key]
-
-    def _loop(self, entry: Entry) -> HotLoop | None:
-        try:
-            loop = sass.main_loop(sass.disassemble(static.machine_code(entry, self.chip.arch)))
-        except static.ToolchainError as error:
-            note = f"nothing is said of main loops: {error}"
-            if note not in self.notes:
-                self.notes.append(note)
-            return None
-        return None if loop is None else HotLoop(loop.instructions, loop.ffma, loop.lds_128 + loop.sts, loop.ldg + loop.ldg_128)
-
-    @staticmethod
-    def _key(launch: Launch) -> Any:
-        return id(launch.kernel), launch.signature, launch.threads
-
-
 def kernel_name(launch: Launch) -> str:
     """The kernel's name; of the engine's kernels that of the catalogue, which tells them apart."""
     return _catalogued().get(id(launch.kernel), launch.name)
@@ -201,14 +152,7 @@ def _catalogued() -> dict[int, str]:
     return {id(entry.kernel): entry.name for entry in ENGINE_ENTRIES}
 
 
-def _entry(launch: Launch) -> Entry:
-    bounds = launch.kernel.targetoptions.get("launch_bounds")
-    blocks = bounds[1] if isinstance(bounds, tuple) and len(bounds) > 1 else None if bounds is None else 1
-    return Entry(launch.name, launch.kernel, launch.signature, launch.threads, blocks_per_sm=blocks)
-
-
 def _row(call: Call, launch: Launch, work: Work, least: float, ceilings: Ceilings, compiled: Compiled, chip: Chip) -> Row:
-    report = compiled.report
     return Row(
         layer=call.layer,
         phase=call.phase,
@@ -222,10 +166,10 @@ def _row(call: Call, launch: Launch, work: Work, least: float, ceilings: Ceiling
         wall=roofline.wall(work.flops, work.least_bytes, ceilings),
         blocks=launch.blocks,
         threads=launch.threads,
-        registers=report.registers,
-        spills=report.spill_stores + report.spill_loads,
-        shared=report.shared,
-        occupancy=report.occupancy,
-        waves=waves(launch, report.occupancy, chip.architecture, chip.sms),
+        registers=compiled.registers,
+        spills=compiled.spills,
+        shared=compiled.shared,
+        occupancy=compiled.occupancy,
+        waves=waves(launch, compiled.occupancy, chip.architecture, chip.sms),
         loop=compiled.loop,
     )

@@ -7,7 +7,9 @@ that the host, which takes longer over a launch than many kernels last, is no pa
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import gc
 import itertools
 import platform
 import time
@@ -45,13 +47,20 @@ class EventClock:
 
     def batch(self, runs: Sequence[Work]) -> Work:
         """The runs as one graph."""
+        collecting = gc.isenabled()
+        gc.disable()  # a graph or an event that is collected meanwhile would break the capture off
         self._stream.begin_capture()
         try:
             for run in runs:
                 run()
+        except BaseException:
+            with contextlib.suppress(Exception):  # the stream is of no use to anybody while it is being captured
+                self._stream.end_capture()
+            raise
         finally:
-            graph = self._stream.end_capture()
-        return functools.partial(graph.launch, self._stream)
+            if collecting:
+                gc.enable()
+        return functools.partial(self._stream.end_capture().launch, self._stream)
 
     def time(self, work: Work) -> float:
         """Seconds between an event before the work and one after it."""

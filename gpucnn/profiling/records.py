@@ -171,7 +171,7 @@ def from_json(text: str, name: str) -> Profile:
     if schema != SCHEMA:
         raise DataError(f"{name} is a profile of format {schema!r} and this gpucnn reads format {SCHEMA}: write it anew with --json")
     try:
-        profile: Profile = _take(Profile, data, "the profile")
+        profile: Profile = checked(Profile, data, "the profile")
         _check(profile)
     except ValueError as error:
         raise DataError(f"{name} is damaged: {error}; write it anew with --json") from None
@@ -197,15 +197,15 @@ def read(path: Path) -> Profile:
     return from_json(text, str(path))
 
 
-def _take(kind: Any, value: Any, where: str) -> Any:
-    """`value`, as JSON gives it, as the type `kind`. ValueError says where it is not."""
+def checked(kind: Any, value: Any, where: str) -> Any:
+    """`value`, as JSON gives it, as the type `kind`: a dataclass, a list or dict, text, a number. ValueError says where it is not."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
-        return None if value is None else _take(arguments[0], value, where)
+        return None if value is None else checked(arguments[0], value, where)
     if origin is list and isinstance(value, list):
-        return [_take(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value)]
+        return [checked(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value)]
     if origin is dict and isinstance(value, dict):
-        return {key: _take(arguments[1], item, f"{where}[{key!r}]") for key, item in value.items()}
+        return {key: checked(arguments[1], item, f"{where}[{key!r}]") for key, item in value.items()}
     if dataclasses.is_dataclass(kind) and isinstance(value, dict):
         hints, known = typing.get_type_hints(kind), {item.name: item for item in dataclasses.fields(kind)}
         strange = sorted(value.keys() - known.keys())
@@ -216,7 +216,7 @@ def _take(kind: Any, value: Any, where: str) -> Any:
                 raise ValueError(f"{where} lacks {name!r}")
         make: Any = kind
         prefix = "" if where == "the profile" else f"{where}."
-        return make(**{name: _take(hints[name], item, prefix + name) for name, item in value.items()})
+        return make(**{name: checked(hints[name], item, prefix + name) for name, item in value.items()})
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if (kind is str and isinstance(value, str)) or (kind is int and number and isinstance(value, int) and value >= 0):
         return value

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gpucnn import device
-from gpucnn.profiling import cpu, records
+from gpucnn.profiling import compiled, cpu, records
 from gpucnn.profiling.records import Ceilings
 
 Command = Callable[..., Any]
@@ -21,7 +21,8 @@ SMALL = ("profile", "--device", "cpu", "--op", "pool", "--shape", "2,3,8x8,2x2")
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few steps, no GPU, and no seconds spent on this machine's ceilings."""
+    """Few steps, no GPU, no seconds spent on this machine's ceilings, and nothing in the user's cache."""
+    monkeypatch.setattr(compiled, "folder", lambda: None)
     monkeypatch.setattr(cpu, "MOST_STEPS", 3)
     monkeypatch.setattr(cpu, "LEAST_STEPS", 3)
     monkeypatch.setattr(cpu, "measure_ceilings", lambda: Ceilings(1e10, 1e11, 1e-6, "assumed"))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from gpucnn.device import simulated
-from gpucnn.profiling import bounds, counts, workload
+from gpucnn.profiling import bounds, compiled, counts, workload
 from gpucnn.profiling.observe import Observer
 from gpucnn.profiling.records import Profile
 from gpucnn.profiling.workload import Selection, Workload
@@ -116,8 +117,9 @@ def test_unknown_chips_are_refused_with_those_that_there_are() -> None:
     assert all(chip in str(caught.value) for chip in CHIPS)
 
 
-def test_what_the_compiler_says_is_in_the_rows() -> None:
-    """One small kernel of a model, compiled in earnest."""
+def test_what_the_compiler_says_is_in_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One small kernel of a model, compiled in earnest; and the second time not."""
+    monkeypatch.setattr(compiled, "folder", lambda: tmp_path / "kept")
     chip = find("H100")
     work = on("H100")
     said: list[str] = []
@@ -131,6 +133,16 @@ def test_what_the_compiler_says_is_in_the_rows() -> None:
     assert result.step.kernels > sum(row.roofline for row in result.rows), "the whole step's, not only of what was compiled"
     assert "nothing was measured" in result.ceilings.source
     assert any(line.startswith("compiling for sm_90, 1 of ") for line in said)
+
+    said.clear()
+    options = {"op": "bias"} if row.op == "bias_grad" else {"op": "update"}
+    again = bounds.profile(on("H200"), Selection(**options), find("H200"), said.append)
+    assert said == [], "another chip of the same architecture, and nothing to compile"
+    assert [each.registers for each in again.rows] == [each.registers for each in result.rows]
+    for file in (tmp_path / "kept").iterdir():
+        file.write_text("cut short", encoding="utf-8")
+    bounds.profile(on("H200"), Selection(**options), find("H200"), said.append)
+    assert said, "what cannot be read is compiled again"
 
 
 def test_shapes_in_words() -> None:
