@@ -14,6 +14,7 @@ import pytest
 from gpucnn import device
 from gpucnn.profiling import compiled, cpu, records
 from gpucnn.profiling.records import Ceilings
+from gpucnn_kernels import static
 
 Command = Callable[..., Any]
 SMALL = ("profile", "--device", "cpu", "--op", "pool", "--shape", "2,3,8x8,2x2")
@@ -29,6 +30,13 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "why_no_cuda", lambda: "this test has none")
     monkeypatch.setattr("gpucnn.profiling.run.why_no_cuda", lambda: "this test has none")
     monkeypatch.setenv("GPUCNN_LINEINFO", "")  # what a command puts there goes away again
+
+
+def needs_compilers() -> None:
+    try:
+        static._linker()
+    except static.ToolchainError as error:
+        pytest.skip(str(error))
 
 
 def test_a_table_with_all_that_was_measured(gpucnn: Command) -> None:
@@ -112,8 +120,6 @@ def test_a_file_that_is_no_profile(gpucnn: Command) -> None:
 
 
 def test_without_the_compilers_there_is_a_sentence(gpucnn: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gpucnn_kernels import static
-
     def missing(*arguments: object) -> None:
         raise static.ToolchainError('nvJitLink cannot be used: install the compilers with pip install "numba-cuda[cu13]"')
 
@@ -124,6 +130,7 @@ def test_without_the_compilers_there_is_a_sentence(gpucnn: Command, monkeypatch:
 @pytest.mark.parametrize("chip", ["T4", "rtx 4090", "sm_90"])
 def test_a_chip_that_is_not_here(gpucnn: Command, chip: str) -> None:
     """One small kernel, compiled in earnest."""
+    needs_compilers()
     result = gpucnn("profile", "--arch", chip, "--op", "relu", "--shape", "128,64,28x28", "--json", "p.json", "--html", "p.html")
     assert result.status == 0, result.err
     assert result.out.startswith("These are bounds")
