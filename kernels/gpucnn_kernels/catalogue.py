@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
 from gpucnn_kernels import (
     activations,
+    batch,
+    ceilings,
     conv,
+    depthwise,
     direct,
     dropout,
     fused,
@@ -44,11 +48,12 @@ class _Window:
     same: bool = False
 
 
-def _window(hw: Pair, rs: Pair, stride: int, padding: int | str) -> _Window:
+def _window(hw: Pair, rs: Pair, stride: int, padding: int | str, dilation: int = 1) -> _Window:
     """Padding is a number, "valid" or, for a stride of 1 and an odd kernel, "same"."""
     h, w = (padding, padding) if isinstance(padding, int) else ((rs[0] - 1) // 2, (rs[1] - 1) // 2) if padding == "same" else (0, 0)
-    output = (hw[0] + 2 * h - rs[0]) // stride + 1, (hw[1] + 2 * w - rs[1]) // stride + 1
-    return _Window(hw, rs, (stride, stride), ((h, h), (w, w)), output, same=padding == "same")
+    rows, columns = ((taps - 1) * dilation + 1 for taps in rs)
+    output = (hw[0] + 2 * h - rows) // stride + 1, (hw[1] + 2 * w - columns) // stride + 1
+    return _Window(hw, rs, (stride, stride), ((h, h), (w, w)), output, (dilation, dilation), same=padding == "same")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +110,15 @@ POOL_SHAPES = tuple(
     if shape.name in ("c1", "r1")
     for kernel, padding in ((2, 0), (3, 1))
 )
+
+# Depthwise layers as MobileNet, EfficientNet and ConvNeXt have them.
+DEPTHWISE_WINDOWS: dict[str, Window] = {
+    "3x3": _window((112, 112), (3, 3), 1, 1),
+    "3x3-stride-2": _window((112, 112), (3, 3), 2, 1),
+    "5x5-stride-2": _window((56, 56), (5, 5), 2, 2),
+    "3x3-dilation-2": _window((14, 14), (3, 3), 1, 2, dilation=2),
+    "7x7": _window((56, 56), (7, 7), 1, 3),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +188,8 @@ ENTRIES = (
     Entry("adam", update.adam_kernel, (_F, _F, _F, _F, _F, *(float32,) * 6)),
     Entry("dropout", dropout.dropout_kernel, (_F, _F, _U, uint32, float32, uint32, uint32)),
     Entry("next_call", dropout.next_call_kernel, (_U,), 1),
+    Entry("permutation", batch.permutation_kernel, (_I, *(uint32,) * 5)),
+    Entry("fma", ceilings.fma_kernel, (_F, int32, float32), ceilings.THREADS),
 )
 
 
@@ -218,9 +234,9 @@ ENGINE_ENTRIES = (
 )
 
 
-def direct_entries(name: str, n: int, c: int, k: int, window: Window) -> tuple[Entry, ...]:
+def direct_entries(name: str, n: int, c: int, k: int, window: Window, masked: bool = True) -> tuple[Entry, ...]:
     """The kernels that direct.py, fused.py and fused_grad.py make for a convolution of few channels: forward, gradient of weight and,
-    where they fit, both with 2 × 2 pooling."""
+    where they fit, both with 2 × 2 pooling; `masked`: the gradient of the latter takes ReLU's along."""
     plan, grad = direct.plan_of(c, k, window), direct.grad_plan_of(n, c, k, window)
     if plan is None or grad is None:
         raise ValueError(f"the direct convolution is not for {name}: see direct.fits")
@@ -258,19 +274,49 @@ def direct_entries(name: str, n: int, c: int, k: int, window: Window) -> tuple[E
         entries.append(
             Entry(
                 f"conv2d_relu_max_pool2d_weight_grad-direct-{name}",
-                fused_grad.weight_grad_kernel(pooled_grad, True),
+                fused_grad.weight_grad_kernel(pooled_grad, masked),
                 (_F, _I, _F, _F, _F, uint32, int32, int32, uint32, int32, int32, uint32, uint32, uint32, uint32),
                 pooled_grad.threads,
-                max_registers=168,
+                max_registers=168,  # 112 sums, four reads' addresses and what the next position needs: three blocks
             )
         )
     return tuple(entries)
 
 
+def depthwise_entries(name: str, images: int, filters: int, window: Window, masked: bool = True) -> tuple[Entry, ...]:
+    """The kernels that depthwise.py makes for a window: forward, gradient of the input, with ReLU's if `masked`, gradient of weight."""
+    strip, input_strip, plan = depthwise.strip_of(window), depthwise.input_strip_of(window), depthwise.grad_plan_of(images, filters, window)
+    if strip is None or input_strip is None or plan is None:
+        raise ValueError(f"the depthwise convolution is not for {name}: see depthwise.fits")
+    sizes = (uint32, *(int32,) * 4)  # K or C, H, W, top, left
+    most = 128  # of which the taps are 9 to 49, and a strip's results 8 to 32
+    return (
+        Entry(
+            f"conv2d-depthwise-{name}",
+            depthwise.forward_kernel(strip),
+            (_F, _F, _F, _F, uint32, *sizes, *(uint32,) * 11, int32, int32),
+            max_registers=most,
+        ),
+        Entry(
+            f"conv2d_input_grad-depthwise-{name}",
+            depthwise.input_grad_kernel(input_strip, masked),
+            (_F, _F, _F, _F, uint32, *sizes, int32, int32, *(uint32,) * 9),
+            max_registers=most,
+        ),
+        Entry(
+            f"conv2d_weight_grad-depthwise-{name}",
+            depthwise.weight_grad_kernel(plan.strip, plan.threads),
+            (_F, _F, _F, *sizes, *(uint32,) * 11),
+            plan.threads,
+            max_registers=most,
+        ),
+    )
+
+
 @functools.cache
 def shape_entries() -> tuple[Entry, ...]:
     """Kernels that are made for a shape: for the first layers among CONV_SHAPES, for 2 × 2 pooling, for losses of small batches. A
-    function, because making them takes longer than an import should."""
+    function, because making them takes longer than an import should; so are the following."""
     pairs = {False: "", True: "-pairs"}
     labels = {True: ("classes", _I), False: ("rows", _F)}
     return (
@@ -283,6 +329,10 @@ def shape_entries() -> tuple[Entry, ...]:
         Entry("add_parts", direct.add_parts_kernel(32, 8), (_F, _F, _F, *(uint32,) * 4), 256),
         *(Entry(f"max_pool2d-2x2{pairs[each]}", pool.max_pool2x2(each), (_F, _F, _I, *(uint32,) * 8)) for each in pairs),
         *(Entry(f"max_pool2d_grad-2x2{pairs[each]}", pool.max_pool2x2_grad(each), (_F, _I, _F, *(uint32,) * 8)) for each in pairs),
+        *(
+            Entry(f"max_pool2d_relu_grad-2x2{pairs[each]}", pool.max_pool2x2_grad(each, True), (_F, _I, _F, _F, *(uint32,) * 8))
+            for each in pairs
+        ),
         *(
             Entry(
                 f"softmax_cross_entropy-{name}",
@@ -310,3 +360,48 @@ def ladder_entries() -> tuple[Entry, ...]:
         )
         for rung in ladder.rungs()
     )
+
+
+@functools.cache
+def batch_entries() -> tuple[Entry, ...]:
+    """The kernels of batch.py that gather the examples of a step: of bytes or floats, as they are or changed at random."""
+    kinds = {True: "bytes", False: "floats"}
+    changes = {  # moves, warps, bends, cuts
+        "move": (True, False, False, False),
+        "cutout": (False, False, False, True),
+        "warp": (False, True, False, False),
+        "elastic": (False, True, True, False),
+        "all": (True, True, True, True),
+    }
+
+    def arrays(of_bytes: bool, labels: Any) -> tuple[Any, ...]:
+        """Images, labels, order, position, x and targets; then the batch's size, and rows of labels with their magic."""
+        return (types.Array(types.uint8, 1, "C") if of_bytes else _F, labels, _I, _I, _F, labels, *(uint32,) * 4)
+
+    copying = (
+        Entry(
+            f"gather_batch-{kinds[of_bytes]}{'-fours' if fours else ''}{'' if of_classes else '-rows'}",
+            batch.copying(of_bytes, fours),
+            (*arrays(of_bytes, _I if of_classes else _F), *(uint32,) * 4),
+        )
+        for of_bytes, fours, of_classes in itertools.product((True, False), repeat=3)
+    )
+    numbers = (uint32, int32, int32, *(uint32,) * 7, int32, int32, *(float32,) * 4, uint32, float32, float32, int32)
+    changing = (
+        Entry(
+            f"gather_batch-{kinds[of_bytes]}-{name}",
+            batch.changing(of_bytes, *each),
+            (*arrays(of_bytes, _I), *numbers),
+            max_registers=64,  # on Blackwell the channels are written out by fours
+        )
+        for of_bytes in kinds
+        for name, each in changes.items()
+    )
+    return (*copying, *changing)
+
+
+@functools.cache
+def all_entries() -> tuple[Entry, ...]:
+    """Every kernel, those of DEPTHWISE_WINDOWS for 64 images of 32 channels."""
+    made = (depthwise_entries(name, 64, 32, window) for name, window in DEPTHWISE_WINDOWS.items())
+    return (*ENTRIES, *ENGINE_ENTRIES, *shape_entries(), *itertools.chain(*made), *batch_entries(), *ladder_entries())

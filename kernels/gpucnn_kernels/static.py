@@ -40,7 +40,7 @@ from typing import Any
 
 from gpucnn_kernels import sass, select, work
 from gpucnn_kernels._numba import SIMULATED, cuda
-from gpucnn_kernels.catalogue import CONV_SHAPES, ENGINE_ENTRIES, ENTRIES, POOL_SHAPES, Entry, ladder_entries, shape_entries
+from gpucnn_kernels.catalogue import CONV_SHAPES, ENTRIES, POOL_SHAPES, Entry, all_entries
 from gpucnn_kernels.chips import ARCHITECTURES, Architecture, Chip, find
 from gpucnn_kernels.sass import ToolchainError as ToolchainError
 from gpucnn_kernels.work import Work
@@ -153,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kernel", default="", metavar="TEXT", help="only kernels and operations with this in their names")
     parser.add_argument("--json", type=Path, metavar="FILE", help="writes the same there as JSON")
     options = parser.parse_args(arguments)
-    entries = [entry for entry in (*ENTRIES, *ENGINE_ENTRIES, *shape_entries(), *ladder_entries()) if options.kernel in entry.name]
+    entries = [entry for entry in all_entries() if options.kernel in entry.name]
     if not entries:
         parser.error(f"no kernel has {options.kernel!r} in its name: the kernels are {', '.join(entry.name for entry in ENTRIES)}")
     if options.json and not options.json.absolute().parent.is_dir():

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-from typing import Any
-
 import pytest
 
 from gpucnn.device import simulated
-from gpucnn_kernels import batch, static
-from gpucnn_kernels._numba import float32, int32, types, uint32
-from gpucnn_kernels.catalogue import Entry
+from gpucnn_kernels import static
+from gpucnn_kernels.catalogue import batch_entries
 
 
 def missing() -> str | None:
@@ -23,51 +19,15 @@ def missing() -> str | None:
 
 pytestmark = pytest.mark.skipif(simulated() or missing() is not None, reason=f"cannot compile kernels: {missing()}")
 
-_F = types.Array(float32, 1, "C")
-_I = types.Array(int32, 1, "C")
-_B = types.Array(types.uint8, 1, "C")
-_LABELS = (uint32,) * 4  # batch size, and rows of labels with their magic
+BY_NAME = {entry.name: entry for entry in batch_entries()}
+# Copying whole examples of classes, which most training does, for every chip, and what has most to hold for two; the rest are marked slow.
+EVERYWHERE = ("gather_batch-bytes-fours", "gather_batch-floats-fours")
+ON_TWO = ("gather_batch-bytes", "gather_batch-floats-rows", "gather_batch-bytes-all", "gather_batch-floats-all")
+QUICK = [(name, arch) for arch in static.CHIPS for name in (EVERYWHERE + ON_TWO if arch in ("sm_90", "sm_120") else EVERYWHERE)]
+SLOW = [(name, arch) for arch in static.CHIPS for name in BY_NAME if (name, arch) not in QUICK]
 
 
-def arrays(of_bytes: bool, of_classes: bool) -> tuple[Any, ...]:
-    labels = _I if of_classes else _F
-    return (_B if of_bytes else _F, labels, _I, _I, _F, labels)
-
-
-def copying(of_bytes: bool, fours: bool, of_classes: bool) -> Entry:
-    name = f"gather_batch-{'bytes' if of_bytes else 'floats'}{'-fours' if fours else ''}{'' if of_classes else '-rows'}"
-    return Entry(name, batch.copying(of_bytes, fours), (*arrays(of_bytes, of_classes), *_LABELS, *(uint32,) * 4))
-
-
-def changing(name: str, of_bytes: bool, *changes: bool) -> Entry:
-    numbers = (uint32, int32, int32, *(uint32,) * 7, int32, int32, *(float32,) * 4, uint32, float32, float32, int32)
-    kernel = batch.changing(of_bytes, *changes)
-    name = f"gather_batch-{'bytes' if of_bytes else 'floats'}-{name}"
-    return Entry(
-        name, kernel, (*arrays(of_bytes, True), *_LABELS, *numbers), max_registers=64
-    )  # on Blackwell the channels are written out by fours
-
-
-ENTRIES = (
-    Entry("permutation", batch.permutation_kernel, (_I, *(uint32,) * 5)),
-    *(copying(*kind) for kind in itertools.product((True, False), repeat=3)),
-    *(
-        changing(name, of_bytes, *changes)
-        for of_bytes in (True, False)
-        for name, *changes in (
-            ("move", True, False, False, False),
-            ("cutout", False, False, False, True),
-            ("warp", False, True, False, False),
-            ("elastic", False, True, True, False),
-            ("all", True, True, True, True),
-        )
-    ),
-)
-BY_NAME = {entry.name: entry for entry in ENTRIES}
-
-
-@pytest.mark.parametrize("arch", static.CHIPS)
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize(("name", "arch"), [*QUICK, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)])
 def test_kernels_fit_the_chip(name: str, arch: str) -> None:
     entry = BY_NAME[name]
     report = static.compile_kernel(entry, arch)

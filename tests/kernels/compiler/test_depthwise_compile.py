@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 
 from gpucnn.device import simulated
-from gpucnn.ops.shapes import Window, conv_window
-from gpucnn_kernels import depthwise, static
-from gpucnn_kernels._numba import float32, int32, types, uint32
-from gpucnn_kernels.catalogue import Entry
+from gpucnn.ops.shapes import conv_window
+from gpucnn_kernels import static
+from gpucnn_kernels.catalogue import DEPTHWISE_WINDOWS, depthwise_entries
 
 
 def missing() -> str | None:
@@ -21,57 +20,14 @@ def missing() -> str | None:
 
 pytestmark = pytest.mark.skipif(simulated() or missing() is not None, reason=f"cannot compile kernels: {missing()}")
 
-_F = types.Array(float32, 1, "C")
-
-SHAPES: dict[str, Window] = {
-    "3x3": conv_window((112, 112), (3, 3), 1, 1),
-    "3x3-stride-2": conv_window((112, 112), (3, 3), 2, 1),
-    "5x5-stride-2": conv_window((56, 56), (5, 5), 2, 2),
-    "3x3-dilation-2": conv_window((14, 14), (3, 3), 1, 2, dilation=2),
-    "7x7": conv_window((56, 56), (7, 7), 1, 3),
-}
-MOST_REGISTERS = 128  # of which the taps are 9 to 49, and a strip's results 8 to 32
+# The layer of MobileNet, the same with a stride, and, on the newest chip, the most taps; the rest, which take long, are marked slow.
+QUICK = [("3x3", "sm_90"), ("3x3-stride-2", "sm_90"), ("7x7", "sm_120")]
+SLOW = [(name, arch) for arch in static.CHIPS for name in DEPTHWISE_WINDOWS if (name, arch) not in QUICK]
 
 
-def entries(name: str) -> list[Entry]:
-    window = SHAPES[name]
-    strip, input_strip, plan = depthwise.strip_of(window), depthwise.input_strip_of(window), depthwise.grad_plan_of(64, 32, window)
-    assert strip is not None and input_strip is not None and plan is not None
-    sizes = (uint32, int32, int32, int32, int32)
-    return [
-        Entry(
-            f"depthwise_{name}",
-            depthwise.forward_kernel(strip),
-            (_F, _F, _F, _F, uint32, *sizes, *(uint32,) * 11, int32, int32),
-            max_registers=MOST_REGISTERS,
-        ),
-        Entry(
-            f"depthwise_{name}_input_grad",
-            depthwise.input_grad_kernel(input_strip, masked=name != "3x3-dilation-2"),  # with ReLU's gradient there is more to hold
-            (_F, _F, _F, _F, uint32, *sizes, int32, int32, *(uint32,) * 9),
-            max_registers=MOST_REGISTERS,
-        ),
-        Entry(
-            f"depthwise_{name}_weight_grad",
-            depthwise.weight_grad_kernel(plan.strip, plan.threads),
-            (_F, _F, _F, *sizes, *(uint32,) * 11),
-            plan.threads,
-            max_registers=MOST_REGISTERS,
-        ),
-    ]
-
-
-# Every chip for the layer of MobileNet, with and without stride; the others, which take long to compile, for one or two.
-@pytest.mark.parametrize(
-    ("name", "arch"),
-    [
-        *((name, arch) for name in ("3x3", "3x3-stride-2") for arch in static.CHIPS),
-        ("7x7", "sm_90"),
-        *((name, "sm_120") for name in ("5x5-stride-2", "3x3-dilation-2", "7x7")),
-    ],
-)
+@pytest.mark.parametrize(("name", "arch"), [*QUICK, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)])
 def test_kernels_of_shapes_fit_the_chip(name: str, arch: str) -> None:
-    for entry in entries(name):
+    for entry in depthwise_entries(name, 64, 32, DEPTHWISE_WINDOWS[name]):
         report = static.compile_kernel(entry, arch)
         assert report.spill_stores == report.spill_loads == 0, report
         assert report.stack == 0, report
@@ -79,3 +35,18 @@ def test_kernels_of_shapes_fit_the_chip(name: str, arch: str) -> None:
         assert 0 < report.registers <= entry.max_registers, report
         assert report.shared <= 48 * 1024, report
         assert report.occupancy > 0, report
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DEPTHWISE_WINDOWS)
+def test_the_gradient_without_relus_fits_one_chip(name: str) -> None:
+    """There is less to hold."""
+    _, entry, _ = depthwise_entries(name, 64, 32, DEPTHWISE_WINDOWS[name], masked=False)
+    report = static.compile_kernel(entry, "sm_90")
+    assert report.spill_stores == report.spill_loads == report.stack == report.float64 == 0, report
+    assert report.registers <= entry.max_registers, report
+
+
+def test_what_does_not_fit_is_no_entry() -> None:
+    with pytest.raises(ValueError, match="not for wide: see"):
+        depthwise_entries("wide", 1, 2, conv_window((16, 16), (9, 9)))

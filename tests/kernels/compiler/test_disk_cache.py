@@ -33,9 +33,8 @@ needs_compiler = pytest.mark.skipif(missing() is not None, reason=f"cannot compi
 MARKS = """
 import json
 from gpucnn_kernels import disk_cache
-from gpucnn_kernels.catalogue import ENGINE_ENTRIES, ENTRIES, ladder_entries, shape_entries
-entries = (*ENTRIES, *ENGINE_ENTRIES, *shape_entries(), *ladder_entries())
-print(json.dumps({entry.name: disk_cache.fingerprint(entry.kernel) for entry in entries}))
+from gpucnn_kernels.catalogue import all_entries
+print(json.dumps({entry.name: disk_cache.fingerprint(entry.kernel) for entry in all_entries()}))
 """
 
 # A dispatcher compiles for the GPU that is there. Here one is made up, and binding, which needs a driver, is left at the machine code.
