@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import operator
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,8 @@ def pick(name: object, choices: Mapping[str, T], kind: str) -> T:
     """choices[name]; UnknownNameError, which says which names there are, for any other."""
     if isinstance(name, str) and name in choices:
         return choices[name]
+    import difflib  # for mistakes alone
+
     near = difflib.get_close_matches(name, choices, n=1) if isinstance(name, str) else []
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise UnknownNameError(f"unknown {kind} {name!r}: there are {', '.join(choices)}{hint}")
