@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpucnn.profiling.records import Timing
 from gpucnn.profiling.statistics import differs, percentile, summarize
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.lists(st.floats(1e-9, 10, allow_subnormal=False), min_size=1, max_size=40), st.floats(0, 1))
 def test_percentiles_are_numpys(values: list[float], part: float) -> None:
     assert percentile(sorted(values), part) == pytest.approx(np.percentile(values, 100 * part), rel=1e-9)
@@ -42,6 +43,7 @@ def test_a_change_is_one_beyond_the_noise(old: Timing, new: Timing, expected: bo
     assert differs(old, new) is expected
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.integers(0, 2**32 - 1))
 def test_two_runs_of_the_same_noise_do_not_differ(seed: int) -> None:
     """Samples of one distribution, taken twice: what a comparison is asked most often."""
