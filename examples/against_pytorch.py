@@ -31,9 +31,8 @@ from gpucnn.training.step import TrainingStep
 SGD = "lenet5x5"  # the network that is trained with SGD, as in its textbook
 
 
-def torch_step(name: str, x: np.ndarray, labels: np.ndarray) -> Callable[[], Any]:
-    """A training step in PyTorch."""
-    import torch
+def torch_model(name: str) -> Any:
+    """A reference network in PyTorch."""
     from torch import nn
 
     layers: dict[str, list[nn.Module]] = {
@@ -47,7 +46,15 @@ def torch_step(name: str, x: np.ndarray, labels: np.ndarray) -> Callable[[], Any
             nn.Flatten(), nn.Linear(3136, 1024), nn.ReLU(), nn.Dropout(0.5), nn.Linear(1024, 10),
         ],
     }  # fmt: skip
-    model = nn.Sequential(*layers[name])
+    return nn.Sequential(*layers[name])
+
+
+def torch_step(name: str, x: np.ndarray, labels: np.ndarray) -> Callable[[], Any]:
+    """A training step in PyTorch."""
+    import torch
+    from torch import nn
+
+    model = torch_model(name)
     rate = {"lr": 0.01, "momentum": 0.9} if name == SGD else {"lr": 1e-3}
     optimizer = (torch.optim.SGD if name == SGD else torch.optim.Adam)(model.parameters(), **rate)
     images, targets = torch.from_numpy(x), torch.from_numpy(labels.astype(np.int64))

@@ -1,0 +1,168 @@
+"""A training step on a GPU: launched kernel by kernel and as one CUDA graph, beside PyTorch eager, compiled and as a CUDA graph.
+
+    python examples/steps_on_gpu.py [--model keras] [--batch-size 128] [--steps 100] [--rounds 10] [--tf32]
+
+Both have the same 10,000 random images on the device as uint8 and draw their batches there; float32, with TF32 for PyTorch where asked.
+The rivals take turns, `steps` steps at a time. Printed are microseconds per step (median over the rounds, with 10th and 90th percentile),
+images per second, what of a step the host took to launch it, and the peak memory. --device cpu tries the script where there is no GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import gpucnn as gc
+from gpucnn.data.batches import Batches
+from gpucnn.device import get_device
+from gpucnn.training.feed import feed_for
+from gpucnn.training.step import TrainingStep
+
+IMAGES = 10_000
+SGD = "lenet5x5"  # the network that is trained with SGD, as in its textbook
+
+
+@dataclass
+class Rival:
+    """Something that does training steps: so many without waiting, then waiting, and its peak memory in bytes."""
+
+    name: str
+    steps: Callable[[int], None]
+    wait: Callable[[], None]
+    memory: Callable[[], int]
+
+
+def ours(name: str, images: Any, labels: Any, batch: int, device: str, graphs: bool) -> Rival:
+    model = gc.network(name).build(images.shape[1:], seed=0, device=device)
+    model.compile(gc.SGD(0.01, momentum=0.9) if name == SGD else gc.Adam(1e-3))
+    assert model.loss is not None and model.optimizer is not None
+    step = TrainingStep(model, model.loss, model.optimizer, graphs=graphs)
+    batches = Batches(images, labels, batch)
+    feed = feed_for(step.graphs, batches)
+    whole = IMAGES // batch  # full batches
+
+    def steps(count: int) -> None:
+        done = 0
+        while done < count:
+            step.begin(batches.steps_per_epoch)
+            for size, _ in zip(feed.epoch(0, 0), range(min(whole, count - done)), strict=False):
+                step.run(feed, size)
+                done += 1
+
+    def memory() -> int:
+        pool = model.device.xp.get_default_memory_pool() if step.graphs.cuda else None
+        return step.graphs.bytes + (int(pool.total_bytes()) if pool else 0)
+
+    return Rival(f"gpucnn, {'one graph' if graphs else 'kernel by kernel'}", steps, lambda: (step.read(), None)[1], memory)
+
+
+def pytorch(name: str, images: Any, labels: Any, batch: int, device: str, how: str) -> Rival:
+    import torch
+    from against_pytorch import torch_model  # beside this file
+    from torch.nn.functional import cross_entropy
+
+    model = torch_model(name).to(device)
+    rate = {"lr": 0.01, "momentum": 0.9} if name == SGD else {"lr": 1e-3, **({"capturable": True} if how == "graph" else {})}
+    optimizer = (torch.optim.SGD if name == SGD else torch.optim.Adam)(model.parameters(), **rate)
+    data, targets = torch.from_numpy(images).to(device), torch.from_numpy(labels.astype(np.int64)).to(device)
+    x = torch.empty((batch, *images.shape[1:]), device=device)
+    y = torch.empty(batch, dtype=torch.int64, device=device)
+    forward = torch.compile(model) if how == "compiled" else model
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=how != "graph")
+        cross_entropy(forward(x), y).backward()
+        optimizer.step()
+
+    def draw() -> None:
+        chosen = torch.randint(0, IMAGES, (batch,), device=device)
+        torch.divide(data[chosen], 255.0, out=x)
+        y.copy_(targets[chosen])
+
+    run = step
+    if how == "graph":
+        stream = torch.cuda.Stream()
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                draw()
+                step()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            step()
+        run = graph.replay
+
+    def steps(count: int) -> None:
+        for _ in range(count):
+            draw()
+            run()
+
+    on_gpu = device == "cuda"
+    return Rival(
+        f"PyTorch, {how}",
+        steps,
+        torch.cuda.synchronize if on_gpu else lambda: None,
+        torch.cuda.max_memory_allocated if on_gpu else lambda: 0,
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", default="keras", choices=("keras", "tf2", "lenet5x5"))
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--tf32", action="store_true", help="let PyTorch use TF32")
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    options = parser.parse_args()
+    try:
+        chip = get_device(options.device).name
+    except gc.GpucnnError as error:
+        print(f"steps_on_gpu: {error}", file=sys.stderr)
+        return 2
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (IMAGES, 1, 28, 28), np.uint8), rng.integers(0, 10, IMAGES).astype(np.int32)
+    given = options.model, images, labels, options.batch_size, options.device
+    on_gpu = options.device == "cuda"
+    rivals = [ours(*given, graphs) for graphs in ((True, False) if on_gpu else (False,))]
+    try:
+        import torch
+    except ImportError:
+        print("without PyTorch (pip install torch) there is nothing to compare with")
+    else:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = options.tf32
+        torch.backends.cudnn.benchmark = True
+        rivals += [pytorch(*given, how) for how in (("eager", "compiled", "graph") if on_gpu else ("eager",))]
+    for rival in rivals:  # compiles, records, picks algorithms
+        rival.steps(max(5, options.steps // 10))
+        rival.wait()
+    times: dict[str, list[float]] = {rival.name: [] for rival in rivals}
+    hosts: dict[str, list[float]] = {rival.name: [] for rival in rivals}
+    for _ in range(options.rounds):
+        for rival in rivals:
+            start = time.perf_counter()
+            rival.steps(options.steps)
+            hosts[rival.name].append((time.perf_counter() - start) / options.steps)
+            rival.wait()
+            times[rival.name].append((time.perf_counter() - start) / options.steps)
+    print(f"{chip}: {options.model}, batch {options.batch_size}, float32{', PyTorch with TF32' if options.tf32 else ''}")
+    print(f"{'':28}  {'µs a step (p10–p90)':>26}  {'images/s':>11}  {'host µs':>8}  {'peak MiB':>8}  ratio")
+    base = statistics.median(times[rivals[0].name])
+    for rival in rivals:
+        own = sorted(times[rival.name])
+        low, middle, high = own[len(own) // 10], statistics.median(own), own[-1 - len(own) // 10]
+        spread = f"{1e6 * middle:,.1f} ({1e6 * low:,.1f}–{1e6 * high:,.1f})"
+        host, mib = 1e6 * statistics.median(hosts[rival.name]), rival.memory() / 2**20
+        print(f"{rival.name:28}  {spread:>26}  {options.batch_size / middle:11,.0f}  {host:8.1f}  {mib:8.1f}  {middle / base:.2f}×")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
