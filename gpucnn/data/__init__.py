@@ -1,6 +1,6 @@
 """Data sets, image files, and the mini-batches that training is fed with. Nothing here needs a GPU, nor the rest of gpucnn."""
 
-from gpucnn.data.augment import Affine, Augmentation, Shift, augmentation
+from gpucnn.data.augment import Affine, Augmentation, CropFlip, Cutout, Elastic, Shift, augmentation
 from gpucnn.data.batches import Batches
 from gpucnn.data.dataset import Dataset
 from gpucnn.data.datasets import load_dataset, names
@@ -12,7 +12,10 @@ __all__ = [
     "Affine",
     "Augmentation",
     "Batches",
+    "CropFlip",
+    "Cutout",
     "Dataset",
+    "Elastic",
     "Progress",
     "Shift",
     "UnavailableError",
