@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernel_harness import Output, double
+from kernel_harness import Output, warp_bound
 
 from gpucnn.device import Device
 from gpucnn.ops import cpu
@@ -105,29 +105,6 @@ WARPS = {
 }
 
 
-def allowed(images: Any, augment: Augment) -> float:
-    """How far a warped pixel may be off: how far the place it comes from is, times how steep the image is, and the roundings after.
-
-    In units of u, half of the distance from 1 to the next number, and to first order: with angles of θ at most, the kernel's angle is off
-    by 2θ (its factor in quarter turns and the product are rounded), its reduction, π/2 and its product by 2 · 0.8, and the polynomials
-    by 2; so cosine and sine are by 2θ + 4. Over the factor, which is rounded at 1 ± s with a rounded s, and whose reciprocal and
-    product are: 4 roundings more, of 1 / (1 − s), and that of the factor itself is up to 3 / (1 − s) of it. A row less the middle and
-    the move: 3 roundings; its product and the sums: 4. That times the reach, a row and a column from the centre, each with a move.
-    Displacements: a node's place is off by 2 (its ratio and the product) of up to G − 1 cells, times up to 2 · elastic a cell and axis;
-    the interpolation by 6 roundings of up to twice the range. Bilinear interpolation is continuous, at the edges too: within a pixel it
-    changes by no more than the largest step between neighbours, counting the zeros outside. Another 8 roundings are those of its own.
-    """
-    height, width = images.shape[2:]
-    scale = images.max() / (255 if images.dtype == np.uint8 else 1)
-    padded = np.pad(double(images), ((0, 0), (0, 0), (1, 1), (1, 1))) * (scale / images.max())
-    steepest = max(np.abs(np.diff(padded, axis=axis)).max() for axis in (2, 3))
-    theta, least = np.deg2rad(augment.rotate_degrees), 1 - augment.scale
-    reach = (height + width) / 2 + 2 * augment.translate
-    place = (2 * theta + 4 + 4 + 3 / least + 3 + 4) * reach / least + (height + width) / 2
-    place += augment.elastic * (2 * 2 * 2 * (augment.elastic_grid - 1) + 6 * 2 + 2)
-    return float(ROUNDOFF["float32"] * (2 * place * steepest + 8 * scale))
-
-
 @pytest.mark.parametrize("kind", ["bytes", "floats"])
 @pytest.mark.parametrize("shape", [(7, 2, 3, 5), (7, 1, 1, 1), (7, 1, 8, 7), (7, 3, 1, 4)], ids=str)
 @pytest.mark.parametrize("name", WARPS)
@@ -138,7 +115,7 @@ def test_warps(device: Device, name: str, shape: tuple[int, ...], kind: str) -> 
     augment = WARPS[name]
     x, expected = gather(device, images, CLASSES, ORDER, 1, 3, 3, batch_size=3, augment=augment, seed=LAST - 5)
     error = np.abs(x - expected).max()
-    assert error <= allowed(images, augment), (error, allowed(images, augment))
+    assert error <= warp_bound(images, augment), (error, warp_bound(images, augment))
 
 
 def test_cosine_and_sine(device: Device) -> None:

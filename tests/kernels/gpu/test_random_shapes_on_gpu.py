@@ -1,0 +1,173 @@
+"""Random legal shapes with real launches: every variant that can do them, with ReLU and bias forward, and their gradients backward.
+
+Kernels that are made for a shape take seconds to compile, so kernel, stride and dilation, and for first layers the image, come from a
+few; all else is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from kernel_harness import Output, distinct, double, normal
+
+from gpucnn.device import Device
+from gpucnn.ops import cpu
+from gpucnn.ops.shapes import Window, conv_window, pool_window
+from gpucnn_kernels import problems, select
+from tolerances import check
+
+pytestmark = pytest.mark.gpu
+
+SHAPES = 100  # of each kind
+TAPS = (((3, 3), 1, 1), ((3, 3), 2, 1), ((5, 5), 1, 1), ((3, 2), (2, 1), (1, 2)))  # kernel, stride, dilation
+FIRST_LAYERS = (  # channels and window
+    (1, conv_window((28, 28), (5, 5), padding="same")),
+    (1, conv_window((28, 28), (3, 3))),
+    (3, conv_window((32, 32), (3, 3), 1, 1)),
+    (2, conv_window((17, 23), (3, 2), (1, 2), ((1, 0), (0, 2)))),
+    (4, conv_window((13, 11), (3, 3), 1, 2, dilation=2)),
+)
+
+
+class Problem:
+    """A convolution, and numbers for it."""
+
+    def __init__(self, seed: int, n: int, c: int, k: int, groups: int, window: Window) -> None:
+        self.n, self.c, self.k, self.groups, self.window = n, c, k, groups, window
+        self.x = np.maximum(normal(seed, n, c, *window.input), 0)  # as ReLU leaves it, because its gradient is taken too
+        self.weight = normal(seed + 1, k, c // groups, *window.kernel)
+        self.bias = normal(seed + 2, k)
+
+    def __repr__(self) -> str:
+        return f"{self.n} images, {self.c} channels, {self.k} filters, {self.groups} groups, {self.window}"
+
+
+def random_problem(seed: int, depthwise: bool) -> Problem:
+    random = np.random.default_rng(seed)
+    kernel, stride, dilation = TAPS[seed % len(TAPS)]
+    hw = int(random.integers(7, 40)), int(random.integers(7, 40))
+    (top, bottom), (left, right) = random.integers(0, 3, (2, 2)).tolist()
+    window = conv_window(hw, kernel, stride, ((top, bottom), (left, right)), dilation)
+    groups = int(random.integers(2, 40)) if depthwise else int(random.integers(1, 3))
+    c = groups * (1 if depthwise else int(random.integers(5, 20)))  # a first layer has fewer: below
+    k = groups * int(random.integers(1, 3 if depthwise else 30))
+    return Problem(seed, int(random.integers(1, 6)), c, k, groups, window)
+
+
+def agrees(got: Output, operation: Callable[..., Any], *arrays: Any, terms: int, direction: str) -> None:
+    """`got` is what `operation` makes of the arrays in float64, but for rounding; what it makes of their absolute values bounds that."""
+    wide = [double(array) for array in arrays]
+    check(got.result(), operation(*wide), magnitude=operation(*map(np.abs, wide)), terms=terms, direction=direction)
+
+
+def every_variant(gpu: Device, p: Problem) -> set[str]:
+    """Holds the three operations in all their variants against the CPU's, and returns the variants."""
+    sizes = p.n, p.c, p.k, p.window, p.groups
+    x, weight, bias = map(gpu.array, (p.x, p.weight, p.bias))
+    dy = normal(99, p.n, p.k, *p.window.output)
+    given = gpu.array(dy)
+    found: set[str] = set()
+
+    for variant in select.variants(problems.conv2d(*sizes)):
+        y = Output(gpu, dy.shape)
+        with select.override(conv2d=variant):
+            gpu.ops.conv2d(x, weight, bias, p.window, p.groups, relu=True, out=y.array)
+        agrees(y, lambda x, w, b: cpu.conv2d(x, w, b, p.window, p.groups, relu=True), p.x, p.weight, p.bias,
+               terms=p.weight[0].size, direction="forward")  # fmt: skip
+        found.add(variant)
+
+    for variant in select.variants(problems.conv2d_input_grad(*sizes)):
+        for relu in (None, p.x):
+            dx = Output(gpu, p.x.shape)
+            with select.override(conv2d_input_grad=variant):
+                gpu.ops.conv2d_input_grad(given, weight, p.window, p.groups, relu=None if relu is None else x, out=dx.array)
+            agrees(dx, lambda dy, w, mask=relu: cpu.conv2d_input_grad(dy, w, p.window, p.groups, relu=mask), dy, p.weight,
+                   terms=p.weight.size // p.c, direction="input_grad")  # fmt: skip
+
+    terms = dy.size // p.k
+    for variant in select.variants(problems.conv2d_weight_grad(*sizes)):
+        dweight, dbias = Output(gpu, p.weight.shape), Output(gpu, (p.k,))
+        with select.override(conv2d_weight_grad=variant):
+            gpu.ops.conv2d_weight_grad(given, x, p.window, p.groups, out=dweight.array, dbias=dbias.array)
+        agrees(dweight, lambda dy, x: cpu.conv2d_weight_grad(dy, x, p.window, p.groups), dy, p.x, terms=terms, direction="weight_grad")
+        agrees(dbias, cpu.bias_grad, dy, terms=terms, direction="weight_grad")
+    return found
+
+
+@pytest.mark.parametrize("seed", range(SHAPES))
+def test_convolutions(gpu: Device, seed: int) -> None:
+    assert every_variant(gpu, random_problem(seed, depthwise=False)) == {"plain", *select.TILES}
+
+
+@pytest.mark.parametrize("seed", range(SHAPES))
+def test_depthwise_convolutions(gpu: Device, seed: int) -> None:
+    assert every_variant(gpu, random_problem(seed, depthwise=True)) == {"plain", "depthwise", *select.TILES}
+
+
+@pytest.mark.parametrize("seed", range(SHAPES))
+def test_first_layers(gpu: Device, seed: int) -> None:
+    """By themselves, and with ReLU and pooling in one kernel; its gradient from the values and places that it gave."""
+    random = np.random.default_rng(seed)
+    c, window = FIRST_LAYERS[seed % len(FIRST_LAYERS)]
+    p = Problem(seed, int(random.integers(1, 20)), c, int(random.integers(1, 40)), 1, window)
+    assert "direct" in every_variant(gpu, p)
+
+    pooling = pool_window(window.output, 2)
+    sizes = p.n, p.c, p.k, window, pooling
+    forward, backward = problems.conv2d_relu_max_pool2d(*sizes), problems.conv2d_relu_max_pool2d_weight_grad(*sizes)
+    assert select.variants(forward) == select.variants(backward) == ("plain", "direct")
+    x, weight, bias = map(gpu.array, (p.x, p.weight, p.bias))
+    dy = normal(98, p.n, p.k, *pooling.output)
+    for variant in ("plain", "direct"):
+        y, places = Output(gpu, dy.shape), Output(gpu, dy.shape, "int32")
+        with select.override(conv2d_relu_max_pool2d=variant):
+            gpu.ops.conv2d_relu_max_pool2d(x, weight, bias, window, pooling, out=y.array, indices=places.array)
+        agrees(y, lambda *arrays: cpu.conv2d_relu_max_pool2d(*arrays, window, pooling)[0], p.x, p.weight, p.bias,
+               terms=p.weight[0].size, direction="forward")  # fmt: skip
+
+        dconv = cpu.max_pool2d_grad(cpu.relu_grad(dy, y.result()), places.result(), pooling)
+        for relu in (y.array, None):
+            dweight, dbias = Output(gpu, p.weight.shape), Output(gpu, (p.k,))
+            arrived = dy if relu is not None else cpu.relu_grad(dy, y.result())  # without `relu` it has seen ReLU's gradient already
+            with select.override(conv2d_relu_max_pool2d_weight_grad=variant):
+                gpu.ops.conv2d_relu_max_pool2d_weight_grad(
+                    gpu.array(arrived), places.array, x, window, pooling, relu=relu, out=dweight.array, dbias=dbias.array
+                )
+            terms = dy.size // p.k
+            agrees(dweight, lambda d, x: cpu.conv2d_weight_grad(d, x, window), dconv, p.x, terms=terms, direction="weight_grad")
+            agrees(dbias, cpu.bias_grad, dconv, terms=terms, direction="weight_grad")
+
+
+@pytest.mark.parametrize("seed", range(SHAPES))
+def test_dense_layers(gpu: Device, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    n, c, k = (int(size) for size in random.integers(1, 200, 3))
+    x, weight, bias = np.maximum(normal(seed, n, c), 0), normal(seed + 1, k, c), normal(seed + 2, k)
+    dy = normal(seed + 3, n, k)
+    on_gpu = [gpu.array(array) for array in (x, weight, bias, dy)]
+    for variant in ("plain", *select.TILES):
+        y, dx, dweight, dbias = (Output(gpu, shape) for shape in ((n, k), (n, c), (k, c), (k,)))
+        with select.override(dense=variant, dense_input_grad=variant, dense_weight_grad=variant):
+            gpu.ops.dense(*on_gpu[:3], relu=True, out=y.array)
+            gpu.ops.dense_input_grad(on_gpu[3], on_gpu[1], relu=on_gpu[0], out=dx.array)
+            gpu.ops.dense_weight_grad(on_gpu[3], on_gpu[0], out=dweight.array, dbias=dbias.array)
+        agrees(y, lambda *arrays: cpu.dense(*arrays, relu=True), x, weight, bias, terms=c, direction="forward")
+        agrees(dx, lambda dy, w: cpu.dense_input_grad(dy, w, relu=x), dy, weight, terms=k, direction="input_grad")
+        agrees(dweight, cpu.dense_weight_grad, dy, x, terms=n, direction="weight_grad")
+        agrees(dbias, cpu.bias_grad, dy, terms=n, direction="weight_grad")
+
+
+@pytest.mark.parametrize("seed", range(SHAPES))
+def test_pooling_gradients_with_relu(gpu: Device, seed: int) -> None:
+    """To the bit where windows do not overlap: 2 × 2 in its own kernel, 3 × 3 in the plain one."""
+    random = np.random.default_rng(seed)
+    n, c, h, w = (int(size) for size in random.integers(3, 20, 4))
+    pooling = pool_window((h, w), 2 + seed % 2)
+    x = np.maximum(distinct(seed, n, c, h, w), 0)
+    y, places = cpu.max_pool2d(x, pooling)
+    dy, dx = normal(seed, *y.shape), Output(gpu, x.shape)
+    gpu.ops.max_pool2d_grad(gpu.array(dy), gpu.array(places), pooling, relu=gpu.array(y), out=dx.array)
+    np.testing.assert_array_equal(dx.result(), cpu.max_pool2d_grad(dy, places, pooling, relu=y))
