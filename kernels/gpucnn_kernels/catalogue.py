@@ -328,7 +328,7 @@ def shape_entries() -> tuple[Entry, ...]:
         ),
         Entry("add_parts", direct.add_parts_kernel(32, 8), (_F, _F, _F, *(uint32,) * 4), 256),
         *(Entry(f"max_pool2d-2x2{pairs[each]}", pool.max_pool2x2(each), (_F, _F, _I, *(uint32,) * 8)) for each in pairs),
-        *(Entry(f"max_pool2d_grad-2x2{pairs[each]}", pool.max_pool2x2_grad(each), (_F, _I, _F, *(uint32,) * 8)) for each in pairs),
+        *(Entry(f"max_pool2d_grad-2x2{pairs[each]}", pool.max_pool2x2_grad(each, False), (_F, _I, _F, *(uint32,) * 8)) for each in pairs),
         *(
             Entry(f"max_pool2d_relu_grad-2x2{pairs[each]}", pool.max_pool2x2_grad(each, True), (_F, _I, _F, _F, *(uint32,) * 8))
             for each in pairs
