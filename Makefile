@@ -1,6 +1,6 @@
 # make train   makes .venv, installs gpucnn with its extras, trains on what data there is, and ends with the test accuracy
 # make test    makes .venv, installs what the tests need, and runs all of them
-# make slow    the engine compiled in every variant for every chip: some twenty minutes
+# make slow    what make test leaves out: every kernel compiled for every chip, long simulations; some twenty minutes
 # make lint    ruff and mypy
 # make clean   removes .venv and all caches; runs/ stays
 #
@@ -19,12 +19,13 @@ train: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	@echo "── kernels under Numba's CUDA simulator"
-	NUMBA_ENABLE_CUDASIM=1 $(BIN)/python -m pytest -q -n auto --dist worksteal tests/kernels/simulator
+	NUMBA_ENABLE_CUDASIM=1 $(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow" tests/kernels/simulator
 	@echo "── everything else: library, data, command line, kernels through the compiler (and on a GPU, where there is one)"
 	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow" --ignore=tests/kernels/simulator
 
 slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q -n auto --dist worksteal -m slow
+	NUMBA_ENABLE_CUDASIM=1 $(BIN)/python -m pytest -q -n auto --dist worksteal -m slow tests/kernels/simulator
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m slow --ignore=tests/kernels/simulator
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -70,14 +70,19 @@ CONVOLUTIONS: dict[str, tuple[int, int, int, int, Window]] = {  # n, c, k, group
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "tile"),
-    [
-        *((name, None) for name in CONVOLUTIONS if name not in ("ragged", "whole-tiles", "many-channels")),  # long, and nothing to tell
-        *((name, SMALL) for name in CONVOLUTIONS),
-        *((name, WIDE) for name in ("one", "whole-tiles", "groups")),
-    ],
-)
+CASES = [
+    *((name, None) for name in CONVOLUTIONS if name not in ("ragged", "whole-tiles", "many-channels")),  # long, and nothing to tell
+    *((name, SMALL) for name in CONVOLUTIONS),
+    *((name, WIDE) for name in ("one", "whole-tiles", "groups")),
+]
+QUICK = ("one", "asymmetric", "first-layer")  # the others take seconds each
+
+
+def marked(name: str, *more: Any) -> Any:
+    return pytest.param(name, *more, marks=() if name in QUICK else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("name", "tile"), [marked(*case) for case in CASES])
 def test_convolution(name: str, tile: Tile | None, count: Count) -> None:
     n, c, k, groups, window = CONVOLUTIONS[name]
     sizes = (n, c, k, window, groups)
@@ -117,7 +122,7 @@ DIRECT: dict[str, tuple[int, int, int, Window]] = {
 }
 
 
-@pytest.mark.parametrize("name", DIRECT)
+@pytest.mark.parametrize("name", [marked(name) for name in DIRECT])
 def test_direct_convolution(name: str, count: Count) -> None:
     n, c, k, window = DIRECT[name]
     choice, sizes = Choice("direct", None), (n, c, k, window, 1)
@@ -229,7 +234,7 @@ def test_elementwise(count: Count) -> None:
     assert work.sigmoid_grad(131) + Work(0, 0, 4 * 131) == Work(393, 12 * 131, count(lambda: activations.sigmoid_grad(x, y, z)))
 
 
-@pytest.mark.parametrize(("n", "k"), [(5, 3), (40, 10), (600, 2), (3, 40)])
+@pytest.mark.parametrize(("n", "k"), [(5, 3), (40, 10), pytest.param(600, 2, marks=pytest.mark.slow), (3, 40)])
 def test_cross_entropy(n: int, k: int, count: Count) -> None:
     falling = -np.tile(np.arange(k, dtype=np.float32), (n, 1))  # so that the first of a lane's logits is its largest
     for labels in (np.zeros(n, np.int32), falling - falling.min()):
