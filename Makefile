@@ -1,6 +1,6 @@
 # make train   makes .venv, installs gpucnn with its extras, trains on what data there is, and ends with the test accuracy
 # make test    makes .venv, installs what the tests need, and runs all of them
-# make slow    the engine, and what is made for shapes and batches, compiled in every variant for every chip: some half an hour
+# make slow    what make test leaves out: every kernel compiled for every chip, long simulations; some half an hour
 # make lint    ruff and mypy
 # make clean   removes .venv and all caches; runs/ stays
 #
