@@ -133,6 +133,7 @@ def train(
         resume=resume,
         checkpoint_every=checkpoint_every,
     )
+    _announce_compilations(device)
     outcome = experiment.train(options, _say, _Downloads())
     for path in outcome.files:
         _say(f"wrote     {path}")
@@ -413,6 +414,15 @@ def _class_names(network: gpucnn.Sequential, path: Path) -> list[str] | None:
 
 def _listed(names: Sequence[str], most: int = 12) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _announce_compilations(device: str) -> None:
+    """Has kernels that are compiled, which takes seconds each the first time, named on a terminal."""
+    if device == "cpu" or not sys.stderr.isatty() or why_no_cuda() is not None:
+        return
+    from gpucnn_kernels import disk_cache
+
+    disk_cache.announce = lambda name: print(f"compiling {name}, this first time", file=sys.stderr, flush=True)
 
 
 class _Status:

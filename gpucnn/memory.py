@@ -50,9 +50,9 @@ def of_step(stages: Sequence[Stage]) -> StepMemory:
     return StepMemory(kept, peak)
 
 
-def bytes_text(count: int) -> str:
-    """A number of bytes for people."""
+def bytes_text(count: float) -> str:
+    """1.2 MiB: steps of 1024, as memory is counted."""
     for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
         if count >= size:
             return f"{count / size:.1f} {unit}"
-    return f"{count} B"
+    return f"{count:.0f} B"

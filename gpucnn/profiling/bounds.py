@@ -16,11 +16,11 @@ import numpy as np
 import gpucnn
 from gpucnn.device import Device, simulated
 from gpucnn.errors import DeviceError, UnknownNameError
+from gpucnn.memory import bytes_text
 from gpucnn.profiling import counts, memory, roofline
 from gpucnn.profiling.compiled import Compiled, Compiler
 from gpucnn.profiling.observe import Call
 from gpucnn.profiling.records import Ceilings, Profile, Row, Step
-from gpucnn.profiling.units import bytes_text
 from gpucnn.profiling.workload import Selection, Workload
 from gpucnn_kernels import select
 from gpucnn_kernels.catalogue import ENGINE_ENTRIES

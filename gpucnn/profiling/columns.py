@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gpucnn.memory import bytes_text
 from gpucnn.profiling import roofline
 from gpucnn.profiling.records import Profile, Row
-from gpucnn.profiling.units import bytes_text, scaled, seconds_text
+from gpucnn.profiling.units import scaled, seconds_text
 
 
 @dataclass(frozen=True)

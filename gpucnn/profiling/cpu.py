@@ -13,13 +13,13 @@ import numpy as np
 
 import gpucnn
 from gpucnn.device import get_device
+from gpucnn.memory import bytes_text
 from gpucnn.ops.cpu import _threads
 from gpucnn.profiling import against_torch, correct, counts, memory, roofline
 from gpucnn.profiling.observe import Call
 from gpucnn.profiling.records import Ceilings, Profile, Row, Step
 from gpucnn.profiling.statistics import summarize
 from gpucnn.profiling.timing import HostClock, measure
-from gpucnn.profiling.units import bytes_text
 from gpucnn.profiling.workload import Selection, Workload
 
 WARM_UP = 3  # steps

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import gpucnn
+from gpucnn.memory import bytes_text
 from gpucnn.profiling import against_torch, bounds, correct, counts, memory, nsight, roofline
 from gpucnn.profiling.observe import Call
 from gpucnn.profiling.records import Ceilings, Profile, Row, Step, Timing
 from gpucnn.profiling.statistics import summarize
 from gpucnn.profiling.timing import HostClock, Work, buffers_needed, measure
-from gpucnn.profiling.units import bytes_text
 from gpucnn.profiling.workload import Selection, Workload
 from gpucnn_kernels import ceilings as fma
 from gpucnn_kernels import static

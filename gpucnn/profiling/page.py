@@ -7,9 +7,10 @@ from importlib import resources
 from pathlib import Path
 
 from gpucnn.data.files import atomic_file
+from gpucnn.memory import bytes_text
 from gpucnn.profiling import columns, plots, report, roofline
 from gpucnn.profiling.records import Profile
-from gpucnn.profiling.units import bytes_text, scaled, seconds_text
+from gpucnn.profiling.units import scaled, seconds_text
 
 # Whatever a profile holds, the page can neither load nor send anything.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from gpucnn.memory import bytes_text
 from gpucnn.profiling import columns, roofline
 from gpucnn.profiling.records import Profile
-from gpucnn.profiling.units import bytes_text, scaled, seconds_text
+from gpucnn.profiling.units import scaled, seconds_text
 
 BOUNDS = "These are bounds, worked out and compiled for a chip that is not here. Nothing was run, and nothing measured."
 

@@ -21,14 +21,6 @@ def scaled(number: float, unit: str) -> str:
     return f"{digits(number)} {unit}"
 
 
-def bytes_text(count: float) -> str:
-    """1.2 MiB: steps of 1024, as memory is counted."""
-    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count:.0f} B"
-
-
 def digits(number: float) -> str:
     """Three digits that count: 1.23, 12.3, 123; whole from 100 on."""
     if number >= 99.95:

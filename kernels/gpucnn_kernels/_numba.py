@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
+
+import numpy
 
 try:
     import numba
@@ -41,6 +45,23 @@ if not SIMULATED:  # the simulator has neither: it compiles nothing, and vector.
 
     CUDACache: Any = _CUDACache
     intrinsic: Any = _intrinsic
+
+if SIMULATED:
+    # The simulator gives out a shared array to the first thread that asks, and looks it up for the others, without a lock: now and then
+    # two threads are first, each with an array of its own, and the results are wrong. (It also walks the whole stack for each, slowly.)
+    from numba.cuda.simulator import kernelapi as _kernelapi
+
+    _first_thread = threading.Lock()
+
+    def _shared_array(self: Any, shape: Any, dtype: Any, alignment: None = None) -> Any:
+        frame = sys._getframe(1)
+        place = frame.f_code.co_filename, frame.f_lineno
+        with _first_thread:
+            if place not in self._allocations:
+                self._allocations[place] = numpy.empty(shape, _kernelapi.numpy_support.as_dtype(dtype))
+            return self._allocations[place]
+
+    _kernelapi.FakeCUDAShared.array = _shared_array
 
 # Numba warns of every grid under 128 blocks. A loss's last launch has one, and a small batch has few: nothing that a user could mend.
 warnings.filterwarnings("ignore", message="Grid size .* will likely result in GPU under-utilization")

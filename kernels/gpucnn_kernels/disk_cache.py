@@ -16,10 +16,14 @@ import hashlib
 import os
 import types
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from gpucnn_kernels._numba import CUDACache
+
+announce: Callable[[str], object] | None = None
+"""Told the name of each kernel that is about to be compiled, which takes seconds: for a program to show."""
 
 ENABLED = os.environ.get("GPUCNN_KERNEL_CACHE", "1") not in ("", "0")
 
@@ -30,6 +34,7 @@ class KernelCache(CUDACache):  # type: ignore[misc]
     def __init__(self, function: Any, mark: str) -> None:
         super().__init__(function)
         self._mark = mark
+        self._name = function.__name__.removesuffix("_kernel")
 
     def _index_key(self, sig: Any, codegen: Any) -> Any:
         key = (sig, codegen.magic_tuple(), self._mark)
@@ -38,10 +43,13 @@ class KernelCache(CUDACache):  # type: ignore[misc]
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compiled kernel, or None."""
         try:
-            return super().load_overload(sig, target_context)
+            found = super().load_overload(sig, target_context)
         except Exception as error:  # a file of another version, cut short, or not readable
             warnings.warn(f"a kernel on disk cannot be used, and is compiled again ({type(error).__name__}: {error})", stacklevel=2)
-            return None
+            found = None
+        if found is None and announce is not None:
+            announce(self._name)
+        return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keeps a compiled kernel, if that can be."""

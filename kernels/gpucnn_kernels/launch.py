@@ -23,6 +23,7 @@ Stream: TypeAlias = Any  # a Numba stream, or 0 for the default one
 Pair: TypeAlias = tuple[int, int]
 
 THREADS = 128  # per block, where each thread works by itself: four warps, so that a block's tail wastes little
+SIMULATED_THREADS = 32  # the simulator takes its time for each thread, with work or without
 LIMIT = 2**31  # elements
 
 
@@ -191,7 +192,8 @@ def run(kernel: Any, blocks: int, threads: int, stream: Stream, *arguments: Any)
 
 def run_each(kernel: Any, count: int, stream: Stream, *arguments: Any) -> None:
     """Launches `kernel` with one thread for each of `count` elements; threads past the last must return at once."""
-    run(kernel, -(-count // THREADS), THREADS, stream, *arguments)
+    threads = SIMULATED_THREADS if SIMULATED else THREADS
+    run(kernel, -(-count // threads), threads, stream, *arguments)
 
 
 def geometry(window: Window) -> tuple[np.int32, ...]:

@@ -6,9 +6,10 @@ import dataclasses
 
 import pytest
 
+from gpucnn.memory import bytes_text
 from gpucnn.profiling import columns, report
 from gpucnn.profiling.records import Profile
-from gpucnn.profiling.units import bytes_text, scaled, seconds_text
+from gpucnn.profiling.units import scaled, seconds_text
 
 
 @pytest.mark.parametrize(

@@ -217,6 +217,7 @@ def test_a_model_that_is_built_anew_is_recorded_anew(device: Device) -> None:
     assert step.graphs.recorded == 1
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_recorded_steps_are_launched_and_it_is_said_once(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Stream, "broken", True)
     with warnings.catch_warnings(record=True) as said:

@@ -75,7 +75,7 @@ def test_operations_with_what_they_take_along(
         assert {"tile64x64": "engine", "direct": "direct", "depthwise": "depthwise"}[variant] in names
 
 
-@pytest.mark.parametrize("variant", ["plain", "direct"])
+@pytest.mark.parametrize("variant", [pytest.param("plain", marks=pytest.mark.slow), "direct"])
 @pytest.mark.parametrize("masked", [False, True])
 def test_convolution_and_pooling_forward_and_back(device: Device, variant: str, masked: bool) -> None:
     operations = dict.fromkeys(("conv2d_relu_max_pool2d", "conv2d_relu_max_pool2d_weight_grad"), variant)

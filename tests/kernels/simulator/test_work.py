@@ -145,7 +145,7 @@ DEPTHWISE: dict[str, tuple[int, int, int, Window]] = {
 }
 
 
-@pytest.mark.parametrize("name", DEPTHWISE)
+@pytest.mark.parametrize("name", [marked(name) for name in DEPTHWISE])
 def test_depthwise_convolution(name: str, count: Count) -> None:
     n, c, k, window = DEPTHWISE[name]
     choice, sizes = Choice("depthwise", None), (n, c, k, window, c)
@@ -161,6 +161,7 @@ def test_depthwise_convolution(name: str, count: Count) -> None:
     assert work.conv2d_input_grad(*sizes, choice).moved_bytes == input_grad
 
 
+@pytest.mark.slow
 def test_fused(count: Count) -> None:
     n, c, k, window = DIRECT["several-blocks"]
     pooling = pool_window(window.output, 2)
@@ -199,7 +200,9 @@ def test_pooling(name: str, count: Count) -> None:
     assert work.avg_pool2d_grad(2, 3, window).moved_bytes == count(lambda: pool.avg_pool2d_grad(y, x, window))
 
 
-@pytest.mark.parametrize("sizes", [(1, 1, 1), (5, 19, 3), (8, 16, 12), (17, 4, 10)], ids=str)
+@pytest.mark.parametrize(
+    "sizes", [(1, 1, 1), *(pytest.param(sizes, marks=pytest.mark.slow) for sizes in ((5, 19, 3), (8, 16, 12), (17, 4, 10)))], ids=str
+)
 @pytest.mark.parametrize("tile", [None, SMALL, WIDE], ids=["plain", "small", "wide"])
 def test_dense(sizes: tuple[int, int, int], tile: Tile | None, count: Count) -> None:
     n, c, k = sizes
