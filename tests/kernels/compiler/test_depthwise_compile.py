@@ -20,8 +20,8 @@ def missing() -> str | None:
 
 pytestmark = pytest.mark.skipif(simulated() or missing() is not None, reason=f"cannot compile kernels: {missing()}")
 
-# The layer of MobileNet, the same with a stride, and, on the newest chip, the most taps; the rest, which take long, are marked slow.
-QUICK = [("3x3", "sm_90"), ("3x3-stride-2", "sm_90"), ("7x7", "sm_120")]
+# The layer of MobileNet, and on the newest chip the same with a stride; the rest, which take long, are marked slow.
+QUICK = [("3x3", "sm_90"), ("3x3-stride-2", "sm_120")]
 SLOW = [(name, arch) for arch in static.CHIPS for name in DEPTHWISE_WINDOWS if (name, arch) not in QUICK]
 
 

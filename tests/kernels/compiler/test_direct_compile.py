@@ -44,7 +44,7 @@ def test_kernels_of_shapes_fit_the_chip(name: str, arch: str) -> None:
     check(BY_NAME[name], arch)
 
 
-@pytest.mark.parametrize("name", LARGE)
+@pytest.mark.parametrize("name", ["colour", pytest.param("stem", marks=pytest.mark.slow)])
 def test_three_channels_and_large_images_fit_one_chip(name: str) -> None:
     """They take long to compile."""
     for entry in direct_entries(name, *LARGE[name]):
