@@ -95,11 +95,11 @@ def why_no_cuda() -> str | None:
     except ImportError as error:
         if "cupy" in str(error) and getattr(error, "name", None) in ("cupy", None):
             return 'CuPy is not installed (pip install "gpucnn[cuda13]", or "gpucnn[cuda12]" for an older driver)'
-        return f"CuPy is installed but does not import ({_first_line(error)})"
+        return f"CuPy is installed but does not import ({first_line(error)})"
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except Exception as error:  # CuPy raises its own classes for a missing driver, a missing library and an old driver
-        return f"no working NVIDIA driver ({_first_line(error)})"
+        return f"no working NVIDIA driver ({first_line(error)})"
     if count == 0:
         return "the NVIDIA driver sees no GPU (is CUDA_VISIBLE_DEVICES empty?)"
     capability = _compute_capability(cupy)
@@ -109,11 +109,11 @@ def why_no_cuda() -> str | None:
     try:
         from numba import cuda
     except ImportError as error:
-        return f'numba-cuda is not installed or does not import (pip install "gpucnn[cuda13]"; {_first_line(error)})'
+        return f'numba-cuda is not installed or does not import (pip install "gpucnn[cuda13]"; {first_line(error)})'
     try:
         usable = cuda.is_available()
     except Exception as error:  # whatever a half-installed toolkit raises: say so, never guess
-        return f"numba-cuda does not work ({_first_line(error)})"
+        return f"numba-cuda does not work ({first_line(error)})"
     if not usable:
         return 'numba-cuda finds no usable CUDA toolkit (pip install "gpucnn[cuda13]")'
     return None
@@ -142,7 +142,8 @@ def _compute_capability(cupy: Any) -> tuple[int, int]:
     return int(text[:-1]), int(text[-1])
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, without the details below."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 

@@ -19,6 +19,7 @@ from gpucnn.model import Sequential, load
 from gpucnn.networks import NETWORKS, network
 from gpucnn.optimizers import SGD, Adam
 from gpucnn.profiling.observe import Call, Observer
+from gpucnn_kernels.catalogue import CONV_SHAPES
 
 IMAGE = (1, 28, 28)  # what the reference networks were made for
 
@@ -221,14 +222,6 @@ SHAPED: dict[str, tuple[str, str, Callable[[list[Any]], tuple[Layer, tuple[int, 
     "dropout": ("N,C[,HxW]", "128,1024", _elementwise(lambda: Dropout(0.5))),
 }
 NAMED_SHAPES = {  # the shapes that convolutions are compared on
-    "m1": "128,1,28x28,32,5x5,1,same",
-    "m2": "128,32,14x14,64,5x5,1,same",
-    "k1": "128,1,28x28,32,3x3,1,valid",
-    "k2": "128,64,13x13,64,3x3,1,valid",
-    "c1": "256,64,32x32,128,3x3,1,1",
-    "c2": "256,128,16x16,256,3x3,1,1",
-    "c3": "256,256,8x8,256,3x3,1,1",
-    "r1": "64,64,56x56,64,3x3,1,1",
-    "r2": "64,64,56x56,128,3x3,2,1",
-    "p1": "64,256,56x56,64,1x1,1,0",
+    item.name: f"{item.n},{item.c},{item.hw[0]}x{item.hw[1]},{item.k},{item.rs[0]}x{item.rs[1]},{item.stride},{item.padding}"
+    for item in CONV_SHAPES
 }

@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from gpucnn.device import Device
+from gpucnn.device import Device, first_line
 from gpucnn.errors import GpucnnError
 
 
@@ -100,8 +100,9 @@ class Graphs:
         except GpucnnError:
             raise
         except Exception as error:  # whatever CUDA refuses inside a recording
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            warnings.warn(f"training goes on without a CUDA graph, and slower: it could not be recorded ({reason})", stacklevel=2)
+            warnings.warn(
+                f"training goes on without a CUDA graph, and slower: it could not be recorded ({first_line(error)})", stacklevel=2
+            )
             self._records = False
         finally:
             if collecting:

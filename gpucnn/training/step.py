@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gpucnn.device import to_numpy
+from gpucnn.device import first_line, to_numpy
 from gpucnn.errors import DeviceMemoryError, GpucnnError, TrainingError
 from gpucnn.layers.base import Array
 from gpucnn.losses import Loss
@@ -123,9 +123,8 @@ class TrainingStep:
         """An error of this library as it is; for any other, such as CUDA's, one that says how to find out more."""
         if isinstance(error, GpucnnError):
             return error
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         more = f"; with {VARIABLE}=0 and CUDA_LAUNCH_BLOCKING=1 in the environment kernels run one by one, and the one that fails is named"
-        return TrainingError(f"a training step failed on {self.model.device.name}: {reason}{more if self.graphs.cuda else ''}")
+        return TrainingError(f"a training step failed on {self.model.device.name}: {first_line(error)}{more if self.graphs.cuda else ''}")
 
     def _too_small(self, size: int, error: MemoryError) -> str:
         """What was needed, what there was, and which batch would fit."""
