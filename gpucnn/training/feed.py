@@ -53,8 +53,10 @@ class HostFeed:
             device = self.graphs.device
             self._x, self._labels = device.array(x), device.array(labels)
             return
+        # Made outside of `entered`: the pool there hands out again what a recorded graph uses at every replay.
+        copies = [self._copies_of(name, array) for name, array in (("x", x), ("labels", labels))]
         with self.graphs.entered():
-            self._x, self._labels = (self._copy(name, array) for name, array in (("x", x), ("labels", labels)))
+            self._x, self._labels = (each.put(array) for each, array in zip(copies, (x, labels), strict=True))
 
     def key(self, size: int) -> Hashable:
         return self._x.shape, str(self._x.dtype), self._labels.shape, str(self._labels.dtype)
@@ -65,11 +67,11 @@ class HostFeed:
     def labels(self, size: int) -> Array:
         return self._labels
 
-    def _copy(self, name: str, array: Array) -> Array:
+    def _copies_of(self, name: str, array: Array) -> _Copies:
         key = name, array.shape, str(array.dtype)
         if key not in self._copies:
             self._copies[key] = _Copies(self.graphs.device, array.shape, array.dtype)
-        return self._copies[key].put(array)
+        return self._copies[key]
 
 
 class _Copies:
@@ -88,6 +90,8 @@ class _Copies:
         self._place = device.xp.empty(shape, dtype)
         self._fetched, self._used = ([cuda.Event(disable_timing=True) for _ in range(2)] for _ in range(2))
         self._turn = 0
+        # What had this memory before may still be using it on the stream that is current here; the step waits for `_fetched` after that.
+        self._stream.wait_event(cuda.get_current_stream().record())
 
     def put(self, array: Array) -> Array:
         """The array where the step reads it, as soon as the current stream gets there."""

@@ -62,6 +62,7 @@ def test_launches_can_be_captured(gpu: Device) -> None:
     x, y = xp.arange(-5, 5, dtype="float32"), xp.empty(10, "float32")
     gpu.ops.relu(x, out=y)  # compiled before the capture
     stream = xp.cuda.Stream(non_blocking=True)
+    stream.wait_event(xp.cuda.get_current_stream().record())  # x was made on that one
     with stream:
         stream.begin_capture()
         gpu.ops.relu(x, out=y)
