@@ -6,7 +6,6 @@ MNIST: Y. LeCun, C. Cortes, C. Burges, CC BY-SA 3.0. Fashion-MNIST: Zalando Rese
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from gpucnn.data.dataset import Dataset, counted
 from gpucnn.data.download import Progress, UnavailableError, fetch
 from gpucnn.data.idx import DigestError, load_pair
 from gpucnn.errors import DataError
+from gpucnn.surroundings import cache_folder, user_path
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 VARIABLE = "GPUCNN_DATA_DIR"
@@ -126,7 +126,7 @@ def _places(data_dir: Path | None) -> list[Path]:
             raise DataError(f"data_dir {data_dir} is a file where a folder was expected: name the folder that holds the data")
         places.append(data_dir)
     if os.environ.get(VARIABLE):
-        place = Path(os.environ[VARIABLE]).expanduser()
+        place = user_path(os.environ[VARIABLE])
         if os.path.exists(place) and not os.path.isdir(place):
             raise DataError(f"{VARIABLE} is {place}, a file where a folder was expected: set it to the folder that holds the data")
         places.append(place)
@@ -137,14 +137,8 @@ def _places(data_dir: Path | None) -> list[Path]:
 
 
 def cache_dir() -> Path | None:
-    """Where downloads are kept: gpucnn in $XDG_CACHE_HOME or ~/.cache, on Windows in %LOCALAPPDATA%. None without a home folder."""
-    given = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", "")
-    if os.path.isabs(given):
-        return Path(given) / "gpucnn"
-    try:
-        return Path.home() / ".cache" / "gpucnn"
-    except RuntimeError:
-        return None
+    """Where downloads are kept, see `gpucnn.surroundings`. None without a home folder."""
+    return cache_folder()
 
 
 def find(folder: Path) -> list[Path | None]:
