@@ -144,7 +144,6 @@ def train(
         checkpoint_every=checkpoint_every,
         given=frozenset(name for name in experiment.OPTIONS if _was_named(context, name)),
     )
-    _announce_compilations(device)
     outcome = experiment.train(options, say, _Downloads())
     for path in outcome.files:
         say(f"wrote     {path}")
@@ -446,15 +445,6 @@ def _class_names(network: gpucnn.Sequential, path: Path) -> list[str] | None:
     if not isinstance(names, list) or [str(name) for name in names] != names or len(names) != network.output_shape[0]:
         raise CheckpointError(f"{path} has {network.output_shape[0]} outputs and does not name as many classes: train it anew")
     return names
-
-
-def _announce_compilations(device: str) -> None:
-    """Has kernels that are compiled, which takes seconds each the first time, named on a terminal."""
-    if device == "cpu" or not is_terminal(sys.stderr) or why_no_cuda() is not None:
-        return
-    from gpucnn_kernels import disk_cache
-
-    disk_cache.announce = lambda name: complain(f"compiling {name}, this first time")
 
 
 class _Status:

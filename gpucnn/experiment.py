@@ -28,7 +28,7 @@ from gpucnn.data import Dataset, fit_channels, load_dataset
 from gpucnn.data import names as dataset_names
 from gpucnn.device import get_device
 from gpucnn.errors import CheckpointError, DataError, MissingExtraError, ShapeError
-from gpucnn.files import clear_leftovers, locked
+from gpucnn.files import clear_leftovers, exists, locked
 from gpucnn.metrics import confusion_matrix
 from gpucnn.model import Sequential
 from gpucnn.networks import network
@@ -83,7 +83,7 @@ def train(options: Options, say: Say, downloads: Downloads | None = None) -> Out
     output = options.output
     _check_apart(output, options.dataset)
     with _folder(output), locked(output):
-        if options.resume and (output / CHECKPOINT).exists():
+        if options.resume and exists(output / CHECKPOINT):
             options = _as_begun(options, output / CHECKPOINT)
             model = network(options.model)
         seed = options.seed
@@ -188,7 +188,7 @@ def _run(model: Sequential, dataset: Dataset, recipe: Recipe, options: Options, 
     """The part of `train` that writes."""
     output = options.output
     checkpoint = output / CHECKPOINT
-    resume = options.resume and checkpoint.exists()
+    resume = options.resume and exists(checkpoint)
     if options.resume and not resume:
         say(f"note: there is no checkpoint in {output} yet: starting from the beginning")
     watch = _Watch(model, output, say)

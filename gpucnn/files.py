@@ -72,6 +72,28 @@ def regular_file(path: str | os.PathLike[str], what: str, error: type[GpucnnErro
     return place
 
 
+def exists(path: Path) -> bool:
+    """Whether something is there, be it that it cannot be read: whoever reads it then says why."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def why_no_folder(path: Path) -> str | None:
+    """What is at `path` in place of a folder, for people; None where it is a folder."""
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "it does not exist"
+    except OSError as problem:
+        return _why(problem)
+    return None if stat.S_ISDIR(mode) else f"it is {kind_of(mode) or 'a file'}"
+
+
 @contextmanager
 def writing(path: str | os.PathLike[str], *, folders: bool = True) -> Iterator[BinaryIO]:
     """A new binary file, which takes the place of `path` when the block ends well and vanishes when it does not.

@@ -48,9 +48,12 @@ class Batches:
         self.shuffle = bool(shuffle)
         self.seed = integer(seed, "seed", 0, DataError)
         self.augment = augment
-        self.dtype = np.dtype(dtype)
+        try:
+            self.dtype = np.dtype(dtype)
+        except Exception:  # whatever NumPy makes of it
+            raise TypeError(f"dtype must be float32 or float64, got {shown(dtype)}") from None
         if self.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
-            raise TypeError(f"dtype must be float32 or float64, got {self.dtype}")
+            raise TypeError(f"dtype must be float32 or float64, got {shown(self.dtype)}")
         if augment is not None and not callable(augment):
             raise TypeError(
                 f"augment must be a callable (x, rng) -> x, got {shown(augment)}: gpucnn.data.augmentation builds one from a name"

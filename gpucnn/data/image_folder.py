@@ -16,7 +16,7 @@ from gpucnn.data.images import SUFFIXES, fit_channels, read_image
 from gpucnn.data.mnist import find
 from gpucnn.data.split import held_back
 from gpucnn.errors import DataError
-from gpucnn.files import kind_of
+from gpucnn.files import kind_of, why_no_folder
 from gpucnn.text import listed, message, shown
 
 JUNK = ("thumbs.db", "desktop.ini")  # which Windows leaves in folders of images
@@ -32,8 +32,8 @@ def load(folder: Path, *, test_fraction: float = 0.2, seed: int = 0) -> Dataset:
 
     DataError if there is nothing to learn from, or an image cannot be read or has another size.
     """
-    if not os.path.isdir(folder):
-        raise DataError(f"{folder} is no folder where a folder of images was expected: lay it out as {LAYOUT}")
+    if why := why_no_folder(folder):
+        raise DataError(f"{folder} is no folder where a folder of images was expected ({why}): lay it out as {LAYOUT}")
     passed: list[str] = []
     if os.path.isdir(folder / "train") and os.path.isdir(folder / "test"):
         train, test = _classes(folder / "train", passed), _classes(folder / "test", passed)

@@ -13,6 +13,7 @@ from gpucnn.data.dataset import Dataset, counted
 from gpucnn.data.download import Progress, UnavailableError, fetch
 from gpucnn.data.idx import DigestError, load_pair
 from gpucnn.errors import DataError
+from gpucnn.files import exists, why_no_folder
 from gpucnn.surroundings import cache_folder, user_path
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -122,13 +123,13 @@ def _places(data_dir: Path | None) -> list[Path]:
     """The folders to look into, the first of which is where a download goes."""
     places = []
     if data_dir is not None:
-        if os.path.exists(data_dir) and not os.path.isdir(data_dir):
-            raise DataError(f"data_dir {data_dir} is a file where a folder was expected: name the folder that holds the data")
+        if exists(data_dir) and (why := why_no_folder(data_dir)):
+            raise DataError(f"data_dir {data_dir}: {why} where a folder was expected: name the folder that holds the data")
         places.append(data_dir)
     if os.environ.get(VARIABLE):
         place = user_path(os.environ[VARIABLE])
-        if os.path.exists(place) and not os.path.isdir(place):
-            raise DataError(f"{VARIABLE} is {place}, a file where a folder was expected: set it to the folder that holds the data")
+        if exists(place) and (why := why_no_folder(place)):
+            raise DataError(f"{VARIABLE} is {place}: {why} where a folder was expected: set it to the folder that holds the data")
         places.append(place)
     cache = cache_dir()
     if cache is not None:

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from gpucnn.errors import CheckpointError, TrainingError
+from gpucnn.files import exists
 from gpucnn.losses import Loss
 from gpucnn.optimizers import Optimizer
-from gpucnn.surroundings import is_terminal
+from gpucnn.surroundings import is_terminal, user_path
 from gpucnn.text import shown
 from gpucnn.training.callbacks import Callback, Checkpoint, History, Progress, Run
 from gpucnn.training.checkpoint import load_tensors, save_tensors, take
@@ -56,7 +57,7 @@ def fit(
     run.first_epoch = model.epochs_begun
     recipe = _recipe(model, batches)
     complete = False
-    if resume is not None and Path(resume).exists():
+    if resume is not None and exists(resume := user_path(resume)):
         _restore(run, resume, recipe, callbacks)
         done = run.epoch >= epochs or run.stop
         complete = run.finished and done  # a run killed between its last epoch and its end has still to be ended

@@ -6,6 +6,8 @@ import sys
 from types import ModuleType
 from typing import Any, TypeAlias
 
+from gpucnn.surroundings import complain, is_terminal
+from gpucnn_kernels._numba import SIMULATED
 from gpucnn_kernels.launch import external_stream
 
 Array: TypeAlias = Any  # CuPy's, or NumPy's under the simulator
@@ -34,3 +36,25 @@ def workspace(like: Array, elements: int) -> Array:
     workspaces belong to the graph, serve one operation of it after the other, and go when it goes.
     """
     return library(like).empty((elements,), "float32")
+
+
+class _Announcement:
+    """Says that kernels are being compiled, so that nobody takes the first minute for a standstill: each by name on a terminal, elsewhere
+    a line for all of them."""
+
+    def __init__(self) -> None:
+        self._said = False
+
+    def __call__(self, name: str) -> None:
+        if is_terminal(sys.stderr):
+            complain(f"compiling {name}, this first time")
+        elif not self._said:
+            complain("gpucnn is compiling kernels for this GPU, which takes seconds for each, the first time")
+        self._said = True
+
+
+if not SIMULATED:  # which compiles nothing
+    from gpucnn_kernels import disk_cache
+
+    if disk_cache.announce is None:
+        disk_cache.announce = _Announcement()
