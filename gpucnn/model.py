@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 import weakref
@@ -437,6 +438,9 @@ class Sequential:
             for name, part in layer.walk(layer.name).items():
                 if name in state:
                     part.restore(state[name])
+
+    def __copy__(self) -> Sequential:
+        return copy.deepcopy(self)  # a shallow one would share its layers, and with them its weights
 
     def __getstate__(self) -> dict[str, Any]:
         """For copy and pickle, from any device to any other: everything, the optimizer's state and gradients included."""
