@@ -30,10 +30,16 @@ def environment(**more: str) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"} | more
 
 
+def heeding(*ignored: int) -> None:
+    """In a new process: signals do what they do by default, whatever the tests were started with, but for those that are to be ignored."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        signal.signal(getattr(signal, name), signal.SIG_IGN if getattr(signal, name) in ignored else signal.SIG_DFL)
+
+
 def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
     piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment()}
-    return subprocess.Popen(command, text=True, **piped | options)
+    return subprocess.Popen(command, text=True, **piped | {"preexec_fn": heeding if os.name == "posix" else None} | options)
 
 
 def finish(*arguments: object, **options: Any) -> tuple[int, str, str]:
@@ -127,7 +133,7 @@ def test_a_second_run_into_one_folder_is_refused_with_the_first_one_s_number(tmp
 @posix
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
 def test_a_signal_ends_a_run_with_a_checkpoint_and_its_own_status(number, expected):
-    process = start(*TRAIN, 500, "--output", "out", preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    process = start(*TRAIN, 500, "--output", "out")
     assert process.stdout is not None
     while not process.stdout.readline().startswith("epoch"):
         pass
@@ -151,7 +157,7 @@ def test_a_signal_ends_a_run_with_a_checkpoint_and_its_own_status(number, expect
 @posix
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_signals_that_are_ignored_stay_ignored(number):
-    process = start(*TRAIN, 3, "--output", "out", preexec_fn=lambda: signal.signal(number, signal.SIG_IGN))
+    process = start(*TRAIN, 3, "--output", "out", preexec_fn=lambda: heeding(number))
     assert process.stdout is not None
     while not process.stdout.readline().startswith("epoch"):
         pass
@@ -169,7 +175,7 @@ def test_ctrl_c_at_the_very_start_leaves_no_traceback(command):
         process = subprocess.Popen(
             [sys.executable, "-X", "frozen_modules=on", *command, *TRAIN, "500", "--output", "out"],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(),
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            preexec_fn=heeding,
         )  # fmt: skip
         time.sleep(delay)
         process.send_signal(signal.SIGINT)
