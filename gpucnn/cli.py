@@ -280,9 +280,9 @@ def profile(
     from gpucnn.profiling import compare as comparison
     from gpucnn.profiling import records, report, run
 
-    outputs = run.Outputs(json, trace, html)
+    outputs = run.Outputs(*(None if path is None else user_path(path) for path in (json, trace, html)))
     outputs.check()
-    earlier = None if against is None else records.read(against)
+    earlier = None if against is None else records.read(user_path(against))
     options = run.Options(model, batch_size, layer, op, shape, compare, device, arch, lineinfo)
     with _Status() as status:
         made = run.make(options, status)

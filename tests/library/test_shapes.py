@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
+import time
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpucnn.errors import ShapeError
+from gpucnn.ops import shapes
 from gpucnn.ops.shapes import conv_window, normalize_padding, pool_window, resolve_padding
 
 sizes = st.integers(1, 12)
@@ -239,3 +243,36 @@ def test_a_window_holds_plain_numbers_and_compares_by_value() -> None:
     assert window == conv_window((5, 5), 3, 1, 1)
     assert all(type(number) is int for pair in (window.input, window.kernel, window.stride, window.output) for number in pair)
     assert hash(window) == hash(conv_window((5, 5), 3, 1, 1))
+
+
+def brute(size: int, k: int, s: int, d: int, begin: int, count: int) -> int | None:
+    for position in range(count):
+        if not any(0 <= position * s - begin + tap * d < size for tap in range(k)):
+            return position
+    return None
+
+
+def test_windows_of_nothing_but_padding_are_found_by_a_formula() -> None:
+    for numbers in itertools.product(range(1, 5), range(1, 5), range(1, 5), range(1, 8), range(12), range(1, 6)):
+        assert shapes._padding_alone(*numbers) == brute(*numbers), numbers
+
+
+@pytest.mark.parametrize(
+    ("image", "kernel", "stride", "dilation"),
+    [(2**31 - 2, 2, 1, 1), (2**30, 2, 1, 2**20), (10**9, 3, 7, 10**6), (2**30, 2, 1, 2**30 - 1), (1, 2**30, 1, 1)],
+)
+def test_sizes_of_any_length_cost_no_time(image: int, kernel: int, stride: int, dilation: int) -> None:
+    started = time.monotonic()
+    with contextlib.suppress(ShapeError):
+        pool_window((1, image), (1, kernel), (1, stride), "same", (1, dilation), True)
+    with contextlib.suppress(ShapeError):
+        conv_window((1, image), (1, kernel), (1, stride), "same", (1, dilation))
+    assert time.monotonic() - started < 1
+
+
+@pytest.mark.parametrize("name", ["input", "kernel", "stride", "dilation", "padding"])
+def test_sizes_that_the_kernels_cannot_count_are_refused(name: str) -> None:
+    numbers: dict[str, Any] = {"input": (4, 4), "kernel": 2, "stride": 1, "padding": 1, "dilation": 1} | {name: 2**31}
+    for window in (conv_window, pool_window):
+        with pytest.raises(ShapeError, match=r"2³¹|over half of a pooling window"):
+            window(**numbers)

@@ -316,6 +316,16 @@ def test_blas_has_its_threads_back_whoever_comes_last(threads: int) -> None:
                 assert blas() == {1}
                 raise ValueError("together")
         assert blas() == before
+        found = []
+
+        def inside() -> None:  # another thread than the one that has set two, which threadpoolctl calls the controlling one
+            with _threads._one_thread:
+                found.append(blas())
+
+        worker = threading.Thread(target=inside)
+        worker.start()
+        worker.join()
+        assert found == [{1}] and blas() == before
 
 
 # Copies.

@@ -213,3 +213,18 @@ def test_names_of_classes_and_files_in_pictures_and_errors(tmp_path: Path) -> No
     with pytest.raises(gc.CheckpointError) as refused:
         gc.load(place / "\x1b[2J.safetensors")
     assert harmless(str(refused.value)) and "\\x1b[2J" in str(refused.value)
+
+
+def test_the_library_says_that_kernels_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each by its name on a terminal; elsewhere once."""
+    arrays = pytest.importorskip("gpucnn.ops.cuda._arrays", reason="Numba's CUDA target is not installed")
+    by_name = ["compiling a, this first time", "compiling b, this first time"]
+    for terminal, lines in ((True, by_name), (False, ["gpucnn is compiling kernels"])):
+        stream = io.StringIO()
+        stream.isatty = lambda terminal=terminal: terminal  # type: ignore[method-assign]
+        monkeypatch.setattr(sys, "stderr", stream)
+        announce = arrays._Announcement()
+        announce("a")
+        announce("b")
+        told = stream.getvalue().splitlines()
+        assert len(told) == len(lines) and all(line.startswith(words) for line, words in zip(told, lines, strict=True))

@@ -42,25 +42,32 @@ class _OneThread:
     """Holds BLAS to one thread from the first that comes in until the last goes out, and then puts back what the first one found.
 
     BLAS has one such number for the whole process: two of the program's threads, each of which puts back what it has found, may leave the
-    one behind that the other has set.
+    one behind that the other has set. threadpoolctl from 3.7 on keeps them apart by letting one thread alone change it, and says nothing to
+    the others; here the thread that comes first and the one that goes last are any two, so its setter behind that is asked.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
-        self._limit: Any = None
+        self._before: list[tuple[Any, int]] = []  # each library, and its threads
 
     def __enter__(self) -> None:
         with self._lock:
             if not self._inside:
-                self._limit = _blas().limit(limits=1)
+                self._before = [(library, library.get_num_threads()) for library in _blas().lib_controllers]
+                self._set([(library, 1) for library, _ in self._before])
             self._inside += 1
 
     def __exit__(self, *exception: object) -> None:
         with self._lock:
             self._inside -= 1
             if not self._inside:
-                self._limit.restore_original_limits()
+                self._set(self._before)
+
+    @staticmethod
+    def _set(numbers: list[tuple[Any, int]]) -> None:
+        for library, number in numbers:
+            getattr(library, "_real_set_num_threads", library.set_num_threads)(number)
 
 
 _one_thread = _OneThread()
