@@ -197,3 +197,12 @@ def test_a_loss_refuses_a_model_that_it_does_not_go_with() -> None:
         with pytest.raises(ValueError, match=rf"loss '{loss}' goes with a last activation .* or none, got '{last}'"):
             model.compile(loss=loss)
         model.compile(loss="mean_squared_error")
+
+
+@pytest.mark.parametrize("labels", [[0, 2, 1], [[0], [2], [1]]])
+def test_class_numbers_stand_for_one_hot_rows_under_the_squared_error(labels: Any) -> None:
+    loss = gc.MeanSquaredError()
+    np.testing.assert_array_equal(loss.check_labels(labels, 3, 3, np.dtype("float32")), np.eye(3)[[0, 2, 1]])
+    np.testing.assert_array_equal(loss.check_labels([[0], [2], [1]], 3, 1, np.dtype("float32")), [[0], [2], [1]])
+    with pytest.raises(DataError, match=r"expects labels of shape \(3, 3\), got \(3, 2\)"):
+        loss.check_labels([[0, 1]] * 3, 3, 3, np.dtype("float32"))

@@ -329,3 +329,16 @@ def test_inputs_are_left_as_they_are(rng: np.random.Generator) -> None:
     y.flags.writeable = indices.flags.writeable = False
     F.max_pool2d_grad(y, indices, x.shape, 3, 2, 1)
     F.avg_pool2d_grad(F.avg_pool2d(x, 3, 2, 1), x.shape, 3, 2, 1)
+
+
+@pytest.mark.parametrize("kernel", [(17, 17), (1, 300), (16, 16), (20, 13)])
+def test_windows_of_more_taps_than_a_byte_counts(kernel: tuple[int, int], rng: np.random.Generator) -> None:
+    """The last tap wins in some, the first in others."""
+    x = rng.permutation(2 * 2 * 40 * 301).reshape(2, 2, 40, 301).astype(np.float64)
+    y, indices = F.max_pool2d(x, kernel)
+    for n, c, p, q in np.ndindex(y.shape):
+        part = x[n, c, p * kernel[0] : (p + 1) * kernel[0], q * kernel[1] : (q + 1) * kernel[1]]
+        r, s = np.unravel_index(part.argmax(), part.shape)
+        assert y[n, c, p, q] == part.max() and indices[n, c, p, q] == (p * kernel[0] + r) * 301 + q * kernel[1] + s
+    dx = F.max_pool2d_grad(np.ones_like(y), indices, x.shape, kernel)
+    assert dx.sum() == y.size and (x[dx > 0].reshape(-1).sum() == y.sum())
