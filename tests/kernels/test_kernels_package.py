@@ -6,6 +6,7 @@ import ast
 import os
 import subprocess
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,3 +140,41 @@ def test_pytorch_tensors_pass_the_checks() -> None:
         launch.floats(tensor.T, "x")
     with pytest.raises(TypeError, match="x is float64"):
         launch.floats(tensor.double(), "x")
+
+
+class Pointed:
+    """An array as CuPy's: its pointer costs nothing, its array interface is made anew whenever one asks, even whether it is there."""
+
+    def __init__(self, pointer: int) -> None:
+        self.data = types.SimpleNamespace(ptr=pointer)
+        self.size = 4
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        raise AssertionError("the interface was made")
+
+
+def test_the_pointer_of_an_array_is_asked_for_first() -> None:
+    assert launch.aligned(Pointed(64)) and not launch.aligned(Pointed(68))
+    assert launch.address_of(Pointed(64)) == (64, 4)
+    array = np.zeros(9, np.float32)
+    assert launch.aligned(array) == (array.ctypes.data % 16 == 0)
+    first = -(array.ctypes.data // 4) % 4
+    assert launch.aligned(array[first:]) and not launch.aligned(array[first + 1 :])
+
+
+READ_BY_128_BITS = {  # kernels whose tiles load_4 and store_4 read and write
+    ("engine.py", "a_tile"): 1, ("engine.py", "b_tile"): 1, ("ladder.py", "a_tile"): 1, ("ladder.py", "b_tile"): 1,
+    ("direct.py", "tile"): 1, ("fused.py", "tile"): 1,
+}  # fmt: skip
+
+
+def test_shared_arrays_that_are_read_by_128_bits_say_so() -> None:
+    """By luck of their sizes they lie at multiples of 16 bytes without it as well."""
+    found: dict[tuple[str, str], int] = {}
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Assign) and "shared.array" in (text := ast.unparse(node.value)) and "alignment=16" in text:
+                place = path.name, ast.unparse(node.targets[0])
+                found[place] = found.get(place, 0) + 1
+    assert found == READ_BY_128_BITS
