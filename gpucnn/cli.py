@@ -144,7 +144,7 @@ def train(
         checkpoint_every=checkpoint_every,
         given=frozenset(name for name in experiment.OPTIONS if _was_named(context, name)),
     )
-    outcome = experiment.train(options, say, _Downloads())
+    outcome = experiment.train(options, _say_unless_ended, _Downloads())
     for path in outcome.files:
         say(f"wrote     {path}")
     say(f"test accuracy {100 * outcome.accuracy:.2f} %")
@@ -173,9 +173,9 @@ def evaluate(
     network = gpucnn.load(model, device=device)
     if network.loss is None:
         network.compile()
-    name = dataset or experiment.trained_on(network, user_path(model))
+    name, noted = (dataset, None) if dataset else experiment.trained_on(network, user_path(model))
     # With another seed, images that the model was trained on would be among those that it is tested on.
-    data = experiment.load_data(name, data_dir, network.seed if seed is None else integer(seed, "seed", 0), say, _Downloads())
+    data = experiment.load_data(name, data_dir or noted, network.seed if seed is None else integer(seed, "seed", 0), say, _Downloads())
     images = experiment.fit_to(network, data.test_images, f"an image of {data.name}")
     names = _class_names(network, model)
     if names is not None and list(data.class_names) != names:
@@ -386,25 +386,37 @@ def main() -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
+_ended: list[int] = []  # by which signals the program was told to end
+
+
 @contextlib.contextmanager
 def _ending() -> Iterator[None]:
     """SIGTERM and SIGHUP end the program as Ctrl-C does, with everything put in order on the way; what is ignored stays so."""
-
-    def handle(number: int, frame: Any) -> None:
-        raise SystemExit(128 + number)
-
     starting.done()
+    _ended.clear()
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        for name in ("SIGTERM", "SIGHUP"):
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-                before[number] = signal.signal(number, handle)
+            if number is not None and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                before[number] = signal.signal(number, _end)
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _end(number: int, frame: Any) -> None:
+    _ended.append(number)
+    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+
+def _say_unless_ended(line: str) -> None:
+    """Packages that catch everything while they are imported catch the end of the program as well: then it ends at its next word."""
+    if _ended:
+        _end(_ended[0], None)
+    say(line)
 
 
 def _was_named(context: typer.Context, name: str) -> bool:

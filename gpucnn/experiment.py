@@ -113,7 +113,10 @@ def _as_begun(options: Options, checkpoint: Path) -> Options:
 
     More epochs than it was begun with are another run, except under a learning rate that does not depend on them.
     """
-    begun = run_notes(checkpoint, AGAIN).get("options")
+    notes = run_notes(checkpoint, AGAIN)
+    begun = notes.get("options")
+    if options.data_dir is None:
+        options = replace(options, data_dir=_noted_folder(notes))
     if not isinstance(begun, dict) or set(begun) != set(OPTIONS):
         return options  # of a program that keeps none
     recipe = options.recipe
@@ -158,20 +161,29 @@ def run_notes(checkpoint: Path, advice: str = "") -> dict[str, Any]:
     return notes if isinstance(notes, dict) else {}
 
 
-def trained_on(model: Sequential, path: Path) -> str:
-    """The data set that the model in the file `path` was trained on: by its name, or the folder that its run has noted beside it.
+def _noted_folder(notes: dict[str, Any]) -> Path | None:
+    """Where a run had its data set's files from."""
+    folder = notes.get("data_dir")
+    return Path(folder) if isinstance(folder, str) and folder else None
+
+
+def trained_on(model: Sequential, path: Path) -> tuple[str, Path | None]:
+    """The data set that the model in the file `path` was trained on, by its name, or the folder that its run has noted beside it; and the
+    folder of the data set's files, where the run had been told one.
 
     What a model's file alone says is no reason to read a folder: CheckpointError asks for it.
     """
+    notes: dict[str, Any] = {}
     checkpoint = path.parent / CHECKPOINT
     if checkpoint.is_file():
         with contextlib.suppress(CheckpointError):
-            begun = run_notes(checkpoint).get("options")
-            if isinstance(begun, dict) and isinstance(begun.get("dataset"), str):
-                return str(begun["dataset"])
+            notes = run_notes(checkpoint)
+    begun = notes.get("options")
+    if isinstance(begun, dict) and isinstance(begun.get("dataset"), str):
+        return str(begun["dataset"]), _noted_folder(notes)
     named = model.metadata.get("dataset", "auto")
     if named in DATASETS:
-        return str(named)
+        return str(named), None
     raise CheckpointError(f"{path} was trained on {shown(named)}, and no run is beside it to say where that is: name it with --dataset")
 
 
@@ -192,7 +204,10 @@ def _run(model: Sequential, dataset: Dataset, recipe: Recipe, options: Options, 
     if options.resume and not resume:
         say(f"note: there is no checkpoint in {output} yet: starting from the beginning")
     watch = _Watch(model, output, say)
-    begun = _named(str(model.metadata["dataset"]), options.model, recipe, options.seed)
+    notes = {
+        "options": _named(str(model.metadata["dataset"]), options.model, recipe, options.seed),
+        "data_dir": None if options.data_dir is None else os.path.abspath(user_path(options.data_dir)),
+    }
     try:
         if not resume:
             watch.check_room()
@@ -203,7 +218,7 @@ def _run(model: Sequential, dataset: Dataset, recipe: Recipe, options: Options, 
             batch_size=recipe.batch_size,
             epochs=recipe.epochs,
             validation_data=(dataset.test_images, dataset.test_labels),
-            callbacks=[watch, Progress(), CSVLog(output / HISTORY), Checkpoint(checkpoint, every, notes={"options": begun})],
+            callbacks=[watch, Progress(), CSVLog(output / HISTORY), Checkpoint(checkpoint, every, notes=notes)],
             augment=AUGMENTATIONS[recipe.augment](min(dataset.image_shape[1:])),
             verbose=False,
             resume=checkpoint if resume else None,

@@ -123,18 +123,22 @@ def _places(data_dir: Path | None) -> list[Path]:
     """The folders to look into, the first of which is where a download goes."""
     places = []
     if data_dir is not None:
-        if exists(data_dir) and (why := why_no_folder(data_dir)):
-            raise DataError(f"data_dir {data_dir}: {why} where a folder was expected: name the folder that holds the data")
+        _check_folder(data_dir, f"data_dir {data_dir}", "name")
         places.append(data_dir)
     if os.environ.get(VARIABLE):
         place = user_path(os.environ[VARIABLE])
-        if exists(place) and (why := why_no_folder(place)):
-            raise DataError(f"{VARIABLE} is {place}: {why} where a folder was expected: set it to the folder that holds the data")
+        _check_folder(place, f"{VARIABLE} is {place}, which", f"set {VARIABLE} to")
         places.append(place)
     cache = cache_dir()
     if cache is not None:
         places.append(cache)
     return places
+
+
+def _check_folder(place: Path, what: str, mend: str) -> None:
+    """DataError where something else than a folder is."""
+    if exists(place) and (why := why_no_folder(place)):
+        raise DataError(f"{what} {why.removeprefix('it ')} where a folder was expected: {mend} the folder that holds the data")
 
 
 def cache_dir() -> Path | None:

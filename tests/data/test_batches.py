@@ -227,3 +227,15 @@ def test_every_step_of_every_epoch_of_every_seed_draws_numbers_of_its_own():
     assert len(drawn) == 2 * 3 * 4 == len(set(drawn.values()))
     for (seed, epoch, step), number in drawn.items():
         assert number == np.random.default_rng([seed, epoch, step + 1]).integers(1 << 62)
+
+
+@pytest.mark.parametrize("count", [3, 5])
+def test_a_label_too_few_and_one_too_many(count):
+    with pytest.raises(DataError, match=f"there are 4 images and {count} labels"):
+        Batches(np.zeros((4, 1, 2, 2), np.uint8), np.zeros(count, int), 2)
+
+
+@pytest.mark.parametrize("change", [lambda x: x[:, :, :1], lambda x: np.concatenate([x, x], axis=2), lambda x: x.astype(np.float64)])
+def test_an_augmentation_that_changes_sizes_or_types(change):
+    with pytest.raises(DataError, match="it must keep type and shape"):
+        list(Batches(np.zeros((4, 1, 2, 2), np.uint8), np.zeros(4, int), 2, augment=lambda x, rng: change(x)).epoch(0))

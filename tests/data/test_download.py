@@ -192,18 +192,16 @@ def test_a_folder_without_write_permission(server, tmp_path):
 
 def test_a_server_s_words_reach_nobody_s_terminal(tmp_path):
     """Nor do they make a page of a sentence."""
-    import socket
-    import threading
 
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    class Rude(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.wfile.write(b"HTTP/1.1 404 \x1b[31mred\x07" + b"x" * 5000 + b"\r\nContent-Length: 0\r\n\r\n")
 
-        def answer():
-            connection, _ = listening.accept()
-            with connection:
-                connection.recv(4096)
-                connection.sendall(b"HTTP/1.1 404 \x1b[31mred\x07" + b"x" * 5000 + b"\r\nContent-Length: 0\r\n\r\n")
+        def log_message(self, *_):
+            pass
 
-        threading.Thread(target=answer, daemon=True).start()
+    with http.server.HTTPServer(("127.0.0.1", 0), Rude) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
         with pytest.raises(UnavailableError) as caught:
-            fetch([f"http://127.0.0.1:{listening.getsockname()[1]}/a"], tmp_path / "a", SHA256)
+            fetch([f"http://127.0.0.1:{server.server_address[1]}/a"], tmp_path / "a", SHA256)
     assert "HTTP 404 \\x1b[31mred" in str(caught.value) and "\x1b" not in str(caught.value) and len(str(caught.value)) <= 500

@@ -204,5 +204,15 @@ def test_class_numbers_stand_for_one_hot_rows_under_the_squared_error(labels: An
     loss = gc.MeanSquaredError()
     np.testing.assert_array_equal(loss.check_labels(labels, 3, 3, np.dtype("float32")), np.eye(3)[[0, 2, 1]])
     np.testing.assert_array_equal(loss.check_labels([[0], [2], [1]], 3, 1, np.dtype("float32")), [[0], [2], [1]])
+    np.testing.assert_array_equal(loss.check_labels([[0], [1], [1]], 3, 2, np.dtype("float32")), np.eye(2)[[0, 1, 1]])
     with pytest.raises(DataError, match=r"expects labels of shape \(3, 3\), got \(3, 2\)"):
         loss.check_labels([[0, 1]] * 3, 3, 3, np.dtype("float32"))
+
+
+def test_targets_of_binary_cross_entropy_may_be_any_part_of_one() -> None:
+    loss = gc.BinaryCrossentropy()
+    for targets in ([0.2, 0.9], [0.0, 1.0], [0.0, 0.0], [1.0, 1.0]):
+        np.testing.assert_allclose(loss.check_labels(targets, 2, 1, np.dtype("float64"))[:, 0], targets)
+    for targets in ([-0.001, 0.5], [0.5, 1.001], [0.2, 2.0]):
+        with pytest.raises(DataError, match=r"must lie in 0\.\.1"):
+            loss.check_labels(targets, 2, 1, np.dtype("float64"))
