@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 TRAIN, TEST = "#1f6f8b", "#d1495b"
 WIDTH, COLUMNS = 9.6, 16  # of a picture in inches, and of the tiles in a row of it
+FILTERS = 512  # that are shown, at the most
 CELLS = 250  # on a side of a confusion matrix, at the most
 
 
@@ -111,6 +112,7 @@ def save_filters(model: Sequential, path: str | Path) -> bool:
         return False
     weight = to_numpy(layer.weight.value)
     limit = float(np.abs(weight).max()) or 1.0
+    filters, weight = len(weight), weight[:FILTERS]
     in_colour = weight.shape[1] == 3
     tiles = weight.transpose(0, 2, 3, 1) / (2 * limit) + 0.5 if in_colour else weight[:, 0]
     picture = _mosaic(tiles)
@@ -121,7 +123,8 @@ def save_filters(model: Sequential, path: str | Path) -> bool:
     axes.imshow(picture, cmap="RdBu_r", vmin=-limit, vmax=limit)
     sides = "×".join(map(str, weight.shape[2:]))
     meaning = "grey is zero" if in_colour else "red is positive, blue negative"
-    axes.set_title(f"{len(weight)} filters of {layer.name}, {sides}: {meaning}", fontsize=9)
+    count = f"{filters}" if filters == len(weight) else f"{len(weight)} of {filters}"
+    axes.set_title(f"{count} filters of {layer.name}, {sides}: {meaning}", fontsize=9)
     _save(figure, path)
     return True
 

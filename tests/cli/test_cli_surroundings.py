@@ -384,3 +384,14 @@ def test_an_end_that_some_package_swallows_comes_all_the_same(gpucnn, monkeypatc
     monkeypatch.setattr(experiment, "load_dataset", swallow)
     stopped = gpucnn(*TRAIN, 1, "--output", "out")
     assert (stopped.status, stopped.out, stopped.err) == (expected, "", "gpucnn: stopped\n")
+
+
+def test_a_picture_of_many_filters_stays_small(tmp_path):
+    from PIL import Image
+
+    from gpucnn import plots
+
+    model = gc.Sequential(gc.Conv2D(3000, 3)).build((1, 5, 5), device="cpu")
+    assert plots.save_filters(model, tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as picture:
+        assert max(picture.size) < 6000

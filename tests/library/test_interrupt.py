@@ -185,6 +185,37 @@ def test_ctrl_c_at_any_moment_raises_after_the_checkpoint(moment: tuple[int, int
     np.testing.assert_array_equal(resumed.buffers.values, expected.buffers.values)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGHUP is a POSIX signal")
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGHUP", 129)])
+@pytest.mark.parametrize("moment", [(0, 2), (1, 0)])
+def test_other_ends_write_a_checkpoint_too_and_exit_with_their_own_status(
+    name: str, status: int, moment: tuple[int, int], tmp_path: Path
+) -> None:
+    number = getattr(signal, name)
+
+    class End(Press):
+        def on_step_end(self, run: object) -> None:
+            if (run.epoch, run.step) == self.moment:  # type: ignore[attr-defined]
+                signal.raise_signal(number)
+                self.after = True
+
+        on_epoch_end = on_step_end
+
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        end, path = End(*moment), tmp_path / "run.safetensors"
+        with pytest.raises(SystemExit) as caught:
+            small([end, gc.Checkpoint(path, every=100)])
+        assert caught.value.code == status and end.after and signal.getsignal(number) is signal.SIG_DFL
+        resumed = small([gc.Checkpoint(path)], path)
+        np.testing.assert_array_equal(resumed.buffers.values, small([]).buffers.values)
+        signal.signal(number, signal.SIG_IGN)
+        ignored = small([End(*moment)])  # who has it ignored wants it to stay so
+        np.testing.assert_array_equal(ignored.buffers.values, resumed.buffers.values)
+    finally:
+        signal.signal(number, before)
+
+
 def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
     press = Press(0, 1, times=2)
     with pytest.raises(KeyboardInterrupt):
