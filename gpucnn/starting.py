@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # what the module signal is made of: it takes no time to import
 import os
-import signal
 import sys
-from typing import Any
 
 COMMANDS = ("gpucnn", "gpucnn.exe", "gpucnn-script.py")
 
 
-def _stopped(number: int, frame: Any) -> None:
+def _stopped(number: int, frame: object) -> None:
     os.write(2, b"gpucnn: stopped\n")
     os._exit(130)
 
@@ -25,13 +24,13 @@ def _is_command() -> bool:
 
 def done() -> None:
     """Everything is there: from now on Ctrl-C raises KeyboardInterrupt, as it does in any program."""
-    if signal.getsignal(signal.SIGINT) is _stopped:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if _signal.getsignal(_signal.SIGINT) is _stopped:
+        _signal.signal(_signal.SIGINT, _signal.default_int_handler)
 
 
 if _is_command():
     try:
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # who has it ignored wants that
-            signal.signal(signal.SIGINT, _stopped)
+        if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:  # who has it ignored wants that
+            _signal.signal(_signal.SIGINT, _stopped)
     except ValueError:  # not in the main thread
         pass

@@ -111,7 +111,7 @@ def _open(url: str, timeout: float) -> HTTPResponse:
     """The answer to a request for `url`, or a _MirrorError after `timeout` seconds at the latest."""
     from http.client import HTTPException
     from urllib.error import HTTPError, URLError
-    from urllib.request import Request, urlopen
+    from urllib.request import Request, build_opener
 
     if not url.lower().startswith(("http://", "https://")):
         raise _MirrorError("not an http address")
@@ -120,7 +120,8 @@ def _open(url: str, timeout: float) -> HTTPResponse:
 
     def ask() -> None:
         try:
-            answer = urlopen(Request(url, headers={"User-Agent": "gpucnn"}), timeout=timeout)
+            # Not urlopen, which keeps the proxies of its first call for the whole process.
+            answer = build_opener().open(Request(url, headers={"User-Agent": "gpucnn"}), timeout=timeout)
         except Exception as error:
             answers.put(error)
             return

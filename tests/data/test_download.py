@@ -190,8 +190,9 @@ def test_a_folder_without_write_permission(server, tmp_path):
         tmp_path.chmod(0o700)
 
 
-def test_a_server_s_words_reach_nobody_s_terminal(tmp_path):
+def test_a_server_s_words_reach_nobody_s_terminal(tmp_path, monkeypatch):
     """Nor do they make a page of a sentence."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
 
     class Rude(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -205,3 +206,12 @@ def test_a_server_s_words_reach_nobody_s_terminal(tmp_path):
         with pytest.raises(UnavailableError) as caught:
             fetch([f"http://127.0.0.1:{server.server_address[1]}/a"], tmp_path / "a", SHA256)
     assert "HTTP 404 \\x1b[31mred" in str(caught.value) and "\x1b" not in str(caught.value) and len(str(caught.value)) <= 500
+
+
+def test_the_proxies_of_the_environment_are_those_of_this_moment(server, tmp_path, monkeypatch):
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nobody is there
+    with pytest.raises(UnavailableError, match="refused"):
+        fetch([server.url + "good"], tmp_path / "a", SHA256)
+    monkeypatch.delenv("http_proxy")
+    assert fetch([server.url + "good"], tmp_path / "a", SHA256)
