@@ -14,7 +14,7 @@ import pytest
 import gpucnn as gc
 from gpucnn.device import get_device
 from gpucnn.errors import DeviceMemoryError, TrainingError
-from gpucnn.memory import bytes_text, of_step
+from gpucnn.memory import bytes_text, of_step, on_cpu
 from gpucnn.training.feed import HostFeed
 from gpucnn.training.step import TrainingStep
 
@@ -123,3 +123,19 @@ def test_what_summary_says_is_what_a_step_takes(name: str, shape: tuple[int, ...
     assert said is not None
     taken = float(said[1]) * {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}[said[2]]
     assert 1 / 1.3 < (model.held_bytes + peak) / taken < 1.3
+
+
+def test_what_the_operations_of_a_cpu_take_is_counted_by_hand() -> None:
+    from gpucnn.ops.cpu import conv, pool
+    from gpucnn.ops.shapes import conv_window
+
+    # 16 images in 8 pieces of 2 on one thread: little work. Unfolded 4·9 × 2·12, a result of 6 × 2·12, eight sums and a term of 6 × 2·9.
+    assert conv.scratch(16, 6, 4, conv_window((6, 5), 3), 2) == (864 + 144, 864 + 144 + 108 + 8 * 108)
+    # Five images are five pieces, and five sums.
+    assert conv.scratch(5, 6, 4, conv_window((6, 5), 3), 1) == (432 + 72, 432 + 72 + 216 + 5 * 216)
+    assert pool.scratch(1000) == 2000 and pool.scratch(1 << 30) % (2 << 18) == 0
+    model = gc.Sequential(gc.Conv2D(2, 3, activation="relu"), gc.MaxPool2D(2)).build((1, 6, 6), device="cpu")
+    ahead, back = conv.scratch(3, 2, 1, conv_window((6, 6), 3), 1)
+    # The convolution's output lies between: 2·16 in either direction, besides what is kept (x, y, indices) and dy.
+    assert on_cpu(model._stages, 3) == 3 * (36 + 8 + 8 + 32 + 8) + max(back, pool.scratch(3 * 32))
+    assert ahead < back
