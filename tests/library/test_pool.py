@@ -342,3 +342,24 @@ def test_windows_of_more_taps_than_a_byte_counts(kernel: tuple[int, int], rng: n
         assert y[n, c, p, q] == part.max() and indices[n, c, p, q] == (p * kernel[0] + r) * 301 + q * kernel[1] + s
     dx = F.max_pool2d_grad(np.ones_like(y), indices, x.shape, kernel)
     assert dx.sum() == y.size and (x[dx > 0].reshape(-1).sum() == y.sum())
+
+
+@pytest.mark.parametrize("slab", [1, 40, 100, 1000])
+def test_any_number_of_pieces_gives_the_same(slab: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gpucnn.ops.cpu import pool
+
+    x, window = rng.normal(size=(5, 3, 7, 6)), pool_window((7, 6), 2, 1)
+    dy = rng.normal(size=(5, 3, *window.output))
+
+    def everything() -> list[np.ndarray]:
+        y, indices = pool.max_pool2d(x, window)
+        outputs = [np.full(x.shape, np.nan) for _ in range(3)]
+        pool.max_pool2d_grad(dy, indices, window, out=outputs[0])
+        pool.max_pool2d_grad(dy, indices, window, relu=y, out=outputs[1])
+        pool.avg_pool2d_grad(dy, window, out=outputs[2])
+        return [y, indices, pool.avg_pool2d(x, window), *outputs]
+
+    expected = everything()
+    monkeypatch.setattr(pool, "SLAB", slab)
+    for one, other in zip(everything(), expected, strict=True):
+        np.testing.assert_array_equal(one, other)
