@@ -262,12 +262,12 @@ def test_windows_of_nothing_but_padding_are_found_by_a_formula() -> None:
     [(2**31 - 2, 2, 1, 1), (2**30, 2, 1, 2**20), (10**9, 3, 7, 10**6), (2**30, 2, 1, 2**30 - 1), (1, 2**30, 1, 1)],
 )
 def test_sizes_of_any_length_cost_no_time(image: int, kernel: int, stride: int, dilation: int) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     with contextlib.suppress(ShapeError):
         pool_window((1, image), (1, kernel), (1, stride), "same", (1, dilation), True)
     with contextlib.suppress(ShapeError):
         conv_window((1, image), (1, kernel), (1, stride), "same", (1, dilation))
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize("name", ["input", "kernel", "stride", "dilation", "padding"])

@@ -241,10 +241,10 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_file_that_describes_what_it_does_not_hold_is_refused_in_a_second(name: str, tmp_path: Path) -> None:
     path = written(tmp_path / "m", HOSTILE[name])
-    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     with pytest.raises(CheckpointError) as caught:
         gc.load(path, device="cpu")
-    assert time.monotonic() - started < 3  # on a busy machine
+    assert time.process_time() - started < 3
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000  # kB, of which a million descriptions take most
     assert len(str(caught.value)) <= 500
 
