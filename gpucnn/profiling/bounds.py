@@ -57,7 +57,7 @@ def device_of(chip: Chip) -> Device:
 @contextmanager
 def as_if_there(chip: Chip) -> Iterator[list[Launch]]:
     """Chooses kernels as on the chip, and writes launches down instead of doing them."""
-    with select.for_chip(chip.sms), recording(launching=False) as launches:
+    with select.for_chip(chip.sms, capability=chip.architecture.capability), recording(launching=False) as launches:
         yield launches
 
 

@@ -287,6 +287,7 @@ def _taken(launch: Launch, gpu: Gpu) -> tuple[int | None, int | None, int | None
     if compiled is None:
         return None, None, None, None, None
     registers, local, shared = int(compiled.regs_per_thread), int(compiled.local_mem_per_thread), int(compiled.shared_mem_per_block)
+    shared += launch.shared
     if gpu.architecture is None:
         return registers, local, shared, None, None
     occupancy = static.occupancy(gpu.architecture, launch.threads, registers, shared)

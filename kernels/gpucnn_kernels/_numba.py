@@ -10,7 +10,6 @@ import functools
 import os
 import sys
 import threading
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -63,8 +62,15 @@ if SIMULATED:
 
     _kernelapi.FakeCUDAShared.array = _shared_array
 
+    def _no_intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
+        """An instruction of the chip has nothing to stand for it in the simulator: kernels that use one are not chosen there."""
+        return function
+
+    intrinsic = _no_intrinsic
+
 # Numba warns of every grid under 128 blocks. A loss's last launch has one, and a small batch has few: nothing that a user could mend.
-warnings.filterwarnings("ignore", message="Grid size .* will likely result in GPU under-utilization")
+# (By its setting: where colorama is installed the message begins with an escape sequence, and no filter of warnings finds it.)
+numba.config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
 
 # Line numbers in the machine code, for Nsight Compute to show the Python beside it. They change no instruction.
 LINEINFO = os.environ.get("GPUCNN_LINEINFO", "0") not in ("", "0")

@@ -18,7 +18,8 @@ class Problem:
 
     `channels`, where depth is channels × taps and every tap is filled up to whole blocks of channels, is how many there are. `cuts`
     says that the sums may be cut into slices. `made_for` are the kernels that were written for such shapes, in the order in
-    which they are to be taken; `products` says whether the engine can do it. `shape` names it in tables.
+    which they are to be taken; `products` says whether the engine can do it, and `tensor` which kernels on tensor cores can: "gather" or
+    "grad". `shape` names it in tables.
     """
 
     operation: str
@@ -31,6 +32,7 @@ class Problem:
     cuts: bool = False
     made_for: tuple[str, ...] = ()
     products: bool = True
+    tensor: str = ""
 
     @property
     def key(self) -> str:
@@ -44,7 +46,7 @@ def conv2d(n: int, c: int, k: int, window: Window, groups: int = 1) -> Problem:
     group_c, taps = c // groups, window.kernel[0] * window.kernel[1]
     M = n * window.output[0] * window.output[1]
     shape, made_for = _conv_shape(n, c, k, window, groups), _made_for(c, k, window, groups)
-    return Problem("conv2d", shape, M, k // groups, group_c * taps, group_c, groups, made_for=made_for)
+    return Problem("conv2d", shape, M, k // groups, group_c * taps, group_c, groups, made_for=made_for, tensor="gather")
 
 
 @functools.lru_cache(maxsize=1024)
@@ -55,9 +57,8 @@ def conv2d_input_grad(n: int, c: int, k: int, window: Window, groups: int = 1) -
         M *= -(-window.input[axis] // window.stride[axis])
         depth *= -(-window.kernel[axis] // window.stride[axis])
     made_for = tuple(name for name in _made_for(c, k, window, groups) if name == "depthwise")
-    return Problem(
-        "conv2d_input_grad", _conv_shape(n, c, k, window, groups), M, c // groups, depth, k // groups, groups, made_for=made_for
-    )  # fmt: skip
+    shape = _conv_shape(n, c, k, window, groups)
+    return Problem("conv2d_input_grad", shape, M, c // groups, depth, k // groups, groups, made_for=made_for, tensor="gather")
 
 
 @functools.lru_cache(maxsize=1024)
@@ -65,7 +66,9 @@ def conv2d_weight_grad(n: int, c: int, k: int, window: Window, groups: int = 1) 
     """The gradient of the weight."""
     N, depth = c // groups * window.kernel[0] * window.kernel[1], n * window.output[0] * window.output[1]
     shape, made_for = _conv_shape(n, c, k, window, groups), _made_for(c, k, window, groups)
-    return Problem("conv2d_weight_grad", shape, k // groups, N, depth, groups=groups, cuts=True, made_for=made_for)
+    near = all(every * taps < 1 << 16 for every, taps in zip(window.dilation, window.kernel, strict=True))  # tensor_grad's table
+    tensor = "grad" if near else ""
+    return Problem("conv2d_weight_grad", shape, k // groups, N, depth, groups=groups, cuts=True, made_for=made_for, tensor=tensor)
 
 
 @functools.lru_cache(maxsize=1024)

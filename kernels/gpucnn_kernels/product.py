@@ -64,10 +64,11 @@ class Product:
     batches: int
     slices: int
     arguments: tuple[Any, ...]
+    shared: int = 0
 
     def run(self, a: Array, b: Array, extra: Array, c: Array, stream: Stream) -> None:
         """Launches it on flat arrays. `extra` may be any float32 array where it is for nothing."""
-        run(self.kernel, self.blocks, self.threads, stream, a, b, extra, c, *self.arguments)
+        run(self.kernel, self.blocks, self.threads, stream, a, b, extra, c, *self.arguments, shared=self.shared)
 
     def run_whole(
         self, a: Array, b: Array, extra: Array | None, c: Array, workspace: Array, extra_is: int, relu: bool, stream: Stream

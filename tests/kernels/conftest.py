@@ -25,7 +25,6 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]  # k
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "gpu: needs an NVIDIA GPU")
-    config.addinivalue_line("filterwarnings", "ignore:Grid size:Warning")  # small cases launch small grids
 
 
 @pytest.fixture(scope="session")
