@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
+from gpucnn_kernels import driver
 from gpucnn_kernels._numba import SIMULATED, cuda
 
 Array: TypeAlias = Any  # whatever Numba accepts and has shape, dtype and reshape
@@ -25,6 +26,7 @@ Pair: TypeAlias = tuple[int, int]
 THREADS = 128  # per block, where each thread works by itself: four warps, so that a block's tail wastes little
 SIMULATED_THREADS = 32  # the simulator takes its time for each thread, with work or without
 LIMIT = 2**31  # elements
+_DTYPES = {name: np.dtype(name) for name in ("float32", "int32", "uint8", "uint32")}
 PLAIN_SHARED = 48 << 10  # bytes of shared memory that a kernel may have without asking
 
 
@@ -135,9 +137,10 @@ def flat(array: Array, name: str, dtype: str, shape: tuple[int, ...] | None = No
     Raises TypeError for another dtype; ValueError for another shape, for memory that is not C-contiguous, and for 2³¹ elements and
     more.
     """
-    given = str(array.dtype).rpartition(".")[2]  # PyTorch says torch.float32
-    if given != dtype:
-        raise TypeError(f"{name} is {given}, and the kernel takes {dtype}: convert it first")
+    if array.dtype is not _DTYPES.get(dtype):  # NumPy has one object for each, and saying its name takes longer than a launch
+        given = str(array.dtype).rpartition(".")[2]  # PyTorch says torch.float32
+        if given != dtype:
+            raise TypeError(f"{name} is {given}, and the kernel takes {dtype}: convert it first")
     have = tuple(array.shape)
     if shape is not None and have != tuple(shape):
         raise ValueError(f"{name} has shape {have}, expected {tuple(shape)}")
@@ -182,6 +185,8 @@ def run(kernel: Any, blocks: int, threads: int, stream: Stream, *arguments: Any,
         _recorder.launches.append(Launch(kernel, blocks, threads, arguments, shared))
         if not _recorder.launching:
             return
+    if stream and driver.launch(kernel, blocks, threads, shared, int(stream.handle), arguments):
+        return
     try:
         if shared > PLAIN_SHARED:
             _allow(kernel, shared, arguments)
@@ -207,17 +212,17 @@ def _allow(kernel: Any, shared: int, arguments: tuple[Any, ...]) -> None:
     key = id(kernel), cuda.get_current_device().id
     if _allowed.get(key, 0) >= shared:
         return
-    from cuda.bindings import driver
+    from cuda.bindings import driver as bindings
 
     compiled = kernel.compile(tuple(kernel.typeof_pyval(argument) for argument in arguments))
-    (error,) = driver.cuKernelSetAttribute(
-        driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+    (error,) = bindings.cuKernelSetAttribute(
+        bindings.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
         shared,
-        driver.CUkernel(int(compiled._codelibrary.get_cufunc().handle)),
-        driver.CUdevice(key[1]),
+        bindings.CUkernel(int(compiled._codelibrary.get_cufunc().handle)),
+        bindings.CUdevice(key[1]),
     )
     if int(error):
-        raise RuntimeError(f"{shared} bytes of shared memory were refused ({driver.CUresult(int(error)).name})")
+        raise RuntimeError(f"{shared} bytes of shared memory were refused ({bindings.CUresult(int(error)).name})")
     _allowed[key] = shared
 
 
