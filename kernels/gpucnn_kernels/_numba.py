@@ -25,13 +25,14 @@ except ImportError as error:
         f"pip install numba to simulate them ({error})"
     ) from error
 
-__all__ = ["SIMULATED", "CUDACache", "cuda", "device", "float32", "int32", "intrinsic", "kernel", "types", "uint32", "uint64"]
+__all__ = ["SIMULATED", "CUDACache", "cuda", "device", "float32", "int32", "int64", "intrinsic", "kernel", "types", "uint32", "uint64"]
 
 # Numba has no type annotations worth the name: what looks like a number here is a type there.
 cuda: Any = _cuda
 types: Any = numba.types
 float32: Any = numba.float32
 int32: Any = numba.int32
+int64: Any = numba.int64
 uint32: Any = numba.uint32
 uint64: Any = numba.uint64
 

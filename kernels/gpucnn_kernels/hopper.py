@@ -87,6 +87,18 @@ has_ended = _instruction(
 # Copies from global to shared memory.
 copy_word = _instruction("cp.async.ca.shared.global [$0], [$1], 4, $2;", "r,l,r,~{memory}", _U, _UL, _U)
 """(to, from, bytes): 4 bytes, of which `bytes` (0 or 4) are read and the rest are 0."""
+copy_four = _instruction("cp.async.cg.shared.global [$0], [$1], 16, $2;", "r,l,r,~{memory}", _U, _UL, _U)
+"""(to, from, bytes): 16 bytes from and to multiples of 16, of which `bytes` (0 or 16) are read and the rest are 0."""
+copies_commit = _instruction("cp.async.commit_group;", "~{memory}")
+"""What this thread has begun to copy since the last time is a group."""
+
+
+@functools.cache
+def copies_wait(groups: int) -> Any:
+    """(): until all but the last `groups` groups of this thread's copies are there, for this thread to read."""
+    return _instruction(f"cp.async.wait_group {groups};", "~{memory}")
+
+
 copy_bulk = _instruction(
     "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [$0], [$1], $2, [$3];", "r,l,r,r,~{memory}", _U, _UL, _U, _U
 )

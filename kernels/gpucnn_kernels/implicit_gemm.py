@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn_kernels import conv, tensor_grad, tensor_product
+from gpucnn_kernels import tensor_grad, tensor_product
 from gpucnn_kernels._numba import cuda, float32, kernel, uint32
 from gpucnn_kernels.conv import split, weight_shape
 from gpucnn_kernels.launch import LIMIT, Array, Stream, Window, aligned, floats, geometry, run_each
@@ -255,11 +255,7 @@ def conv2d_weight_grad(
     dy, x = floats(dy, "dy", (n, k, *window.output)), floats(x, "x", (n, c, *window.input))
     dweight = floats(dweight, "dweight", weight_shape(k, c, window, groups))
     extra, extra_is = (None, NOTHING) if dbias is None else (floats(dbias, "dbias", (k,)), SUMS)
-    vector = aligned(dy) and aligned(dweight)
-    if isinstance(tile, TensorGradTile) and extra is not None and not (vector and window.output[0] * window.output[1] % 4 == 0):
-        conv.bias_grad(dy.reshape(n, k, -1), extra, stream)  # the kernel has no room for the sums where it reads dy one by one
-        extra, extra_is = None, NOTHING
-    plan = _weight_grad(n, c, k, window, groups, tile, slices, vector, extra_is)
+    plan = _weight_grad(n, c, k, window, groups, tile, slices, aligned(dy) and aligned(dweight), extra_is)
     plan.run_whole(dy, x, extra, dweight, workspace, extra_is, False, stream)
 
 

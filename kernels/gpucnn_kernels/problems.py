@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-from gpucnn_kernels import depthwise, direct, fused, fused_grad
+from gpucnn_kernels import depthwise, direct, fused, fused_grad, tensor_grad
 from gpucnn_kernels.launch import Window
 
 
@@ -66,8 +66,7 @@ def conv2d_weight_grad(n: int, c: int, k: int, window: Window, groups: int = 1) 
     """The gradient of the weight."""
     N, depth = c // groups * window.kernel[0] * window.kernel[1], n * window.output[0] * window.output[1]
     shape, made_for = _conv_shape(n, c, k, window, groups), _made_for(c, k, window, groups)
-    near = all(every * taps < 1 << 16 for every, taps in zip(window.dilation, window.kernel, strict=True))  # tensor_grad's table
-    tensor = "grad" if near else ""
+    tensor = "grad" if window.kernel[0] * window.kernel[1] <= tensor_grad.MOST_TAPS else ""
     return Problem("conv2d_weight_grad", shape, k // groups, N, depth, groups=groups, cuts=True, made_for=made_for, tensor=tensor)
 
 

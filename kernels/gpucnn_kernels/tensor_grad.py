@@ -4,10 +4,12 @@
 
 Rows are channels and taps (c, r, s), columns are filters, and the sum runs over positions, 32 at a time. Four warpgroups:
 
-    the first copies a       pixels: its threads are 32 positions side by side, so that a warp reads neighbours in the image, and each of
-                             its four warps takes every fourth row; where a row's pixel lies, seen from a position, stands in a table
-    the second makes b       of dy: it reads numbers into registers, takes each apart, and writes both parts where wgmma wants them; and
-                             adds them up, for the gradient of the bias
+    the first copies a       pixels: the lanes of a warp are 32 positions side by side, which are neighbours in the image, and each of the
+                             four warps takes 32 rows. Where the pixel of a row lies, seen from that of the first tap and channel, stands
+                             in a table, with its tap as one bit: then an AND with the taps that lie inside the image, seen from the
+                             position, tells whether there is a pixel
+    the second makes b       of dy: its threads copy numbers to memory of their own, some blocks ahead, take each apart and write both
+                             parts where wgmma wants them; and add them up, for the gradient of the bias
     the others multiply      as in tensor_product.py
 
 As in the engine, the sums are cut into slices, each worked out by blocks of its own, and added up in order.
@@ -25,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn_kernels import hopper
-from gpucnn_kernels._numba import cuda, device, float32, int32, kernel, uint32, uint64
+from gpucnn_kernels._numba import cuda, device, float32, int32, int64, kernel, uint32, uint64
 from gpucnn_kernels.hopper import bits_of, number_of
 from gpucnn_kernels.product import Product
 from gpucnn_kernels.tensor_stages import DEPTH, HEAD, MOST_SHARED, begin_stages, multiplier, tf32
@@ -34,6 +36,8 @@ from gpucnn_kernels.vector import divide, load_4, store_4
 
 _ROWS = 128
 _PITCH = DEPTH + 4  # from a row of a to the next: then the 32 lanes of a warp read 32 different banks
+_AHEAD = 3  # blocks of dy that are on their way
+MOST_TAPS = 32  # bits of a word
 
 
 @dataclass(frozen=True)
@@ -52,14 +56,19 @@ class TensorGradTile:
         return 4 * (2 * self.BN * DEPTH + _ROWS * _PITCH)
 
     @property
+    def raw(self) -> int:
+        """Bytes of dy as it comes, for the blocks that are on their way and the one that is taken apart."""
+        return 4 * (_AHEAD + 1) * self.BN * DEPTH
+
+    @property
     def stages(self) -> int:
         """As many as there is room for, beside the table; more than eight gain nothing."""
-        return min(8, (MOST_SHARED - 3 * HEAD) // self.stage)
+        return min(8, (MOST_SHARED - 3 * HEAD - self.raw) // self.stage)
 
     @property
     def shared(self) -> int:
         """Bytes of shared memory beside the table, with what is lost to begin at a multiple of 1024."""
-        return 2 * HEAD + self.stages * self.stage
+        return 2 * HEAD + self.stages * self.stage + self.raw
 
 
 @functools.cache
@@ -76,62 +85,61 @@ def tensor_grad_kernel(tile: TensorGradTile, width: int) -> Any:
     table_words = 2 * _ROWS
     across = DEPTH // width  # threads side by side along positions
     rows_step = 128 // across
-    count = BN // rows_step  # fetches of dy per thread
-    numbers, totals_count = count * width, count if width == 4 else 1  # with single numbers there is no room for so many totals
-    give, give_fewer, take = hopper.give_registers(40), hopper.give_registers(112), hopper.take_registers(176)
+    count = BN // rows_step  # copies per thread and block
+    raw_bytes, raw_at = 4 * BN * DEPTH, stages * stage_bytes
+    copy, size = (hopper.copy_four, 16) if width == 4 else (hopper.copy_word, 4)
+    wait = hopper.copies_wait(_AHEAD)
+    give, give_fewer, take = hopper.give_registers(56), hopper.give_registers(96), hopper.take_registers(176)
     multiply_all = multiplier(BN, stages, stage_bytes, _PITCH, 1)
 
     @device(forceinline=True)
-    def copy_row(i, table, warp, to, a_at, pixel, h0, w0, H, W, there):
-        """The pixel of the warp's row number i, or 0 where it is outside of the image."""
-        row = uint32(uint32(i * 4) + warp)
-        offset, place = table[uint32(row * uint32(2))], table[uint32(row * uint32(2) + uint32(1))]
-        h = uint32(h0 + int32(place >> uint32(16)))
-        w = uint32(w0 + int32(place & uint32(0xFFFF)))
-        inside = there and h < H and w < W
-        at = uint32(pixel + offset) if inside else uint32(0)
-        hopper.copy_word(uint32(to + row * uint32(4 * _PITCH)), uint64(a_at + uint64(at) * uint64(4)), uint32(4) if inside else uint32(0))
-
-    copy_rows = repeat(copy_row, _ROWS // 4)
+    def copy_pixel(to, pixel_at, offset, bit, taps):
+        hopper.copy_word(to, uint64(pixel_at + uint64(bits_of(offset))), uint32(4) if bits_of(bit) & taps else uint32(0))
 
     @device(forceinline=True)
-    def fetch(i, dy, first, positions, plane_by, plane_shift, skipped, plane, filters, column, position, values):
-        """Numbers of filter number `column` + i · rows_step from a position on; 0 past the last of either."""
-        filter_ = uint32(column + uint32(i * rows_step))
-        there = filter_ < filters and position < positions
-        at = uint32(uint32(first + filter_ * plane) + position + divide(position, plane_by, plane_shift) * skipped) if there else uint32(0)
-        if width == 4:
-            v0, v1, v2, v3 = load_4(dy, uint64(at))
-            values[i * 4] = v0 if there else float32(0)
-            values[i * 4 + 1] = v1 if there else float32(0)
-            values[i * 4 + 2] = v2 if there else float32(0)
-            values[i * 4 + 3] = v3 if there else float32(0)
-        else:
-            values[i] = dy[at] if there else float32(0)
+    def copy_rows_of_four(i, table, row, to, pixel_at, taps):
+        """The pixels of four rows, or 0 where there are none."""
+        at = uint64(uint32(row + uint32(4 * i)) * uint32(2))
+        offset_0, bit_0, offset_1, bit_1 = load_4(table, at)
+        offset_2, bit_2, offset_3, bit_3 = load_4(table, uint64(at + uint64(4)))
+        own = uint32(to + uint32(4 * i * 4 * _PITCH))
+        copy_pixel(own, pixel_at, offset_0, bit_0, taps)
+        copy_pixel(uint32(own + uint32(4 * _PITCH)), pixel_at, offset_1, bit_1, taps)
+        copy_pixel(uint32(own + uint32(8 * _PITCH)), pixel_at, offset_2, bit_2, taps)
+        copy_pixel(uint32(own + uint32(12 * _PITCH)), pixel_at, offset_3, bit_3, taps)
 
-    fetch_all = repeat(fetch, count)
+    copy_rows = repeat(copy_rows_of_four, 8)
+
+    @device(forceinline=True)
+    def copy_filter(i, to, source, step, filters_left, there):
+        """A thread's numbers of filter number i · rows_step from its first on, or 0 past the last."""
+        real = there and int32(i * rows_step) < filters_left
+        copy(uint32(to + uint32(i * 128 * size)), uint64(source + uint64(uint32(i) * step)), uint32(size) if real else uint32(0))
+
+    copy_filters = repeat(copy_filter, count)
 
     @device(forceinline=True)
     def big_of(x):
         return number_of(tf32(bits_of(float32(x))))
 
     @device(forceinline=True)
-    def put(i, shared, at, values, totals):
-        """Both parts of what was fetched, to b's tiles; `at` is where the first lies, and that of a row further on is exchanged alike,
-        because rows_step is a multiple of 8 or the exchange is worked out anew."""
+    def put(i, shared, raw, at, totals):
+        """Both parts of a copied piece, to b's tiles. `at` is where the first piece lies; those of other rows are exchanged alike, where
+        rows go on by multiples of 8; where they go on by 4, bit 2 of every other row's number is turned."""
         if width == 4:
             place = uint64(at + uint32(i * rows_step * DEPTH))
-            x0, x1, x2, x3 = values[i * 4], values[i * 4 + 1], values[i * 4 + 2], values[i * 4 + 3]
+            x0, x1, x2, x3 = load_4(shared, uint64(raw + uint32(i * 512)))
             totals[i] += float32(float32(x0 + x1) + float32(x2 + x3))
             b0, b1, b2, b3 = big_of(x0), big_of(x1), big_of(x2), big_of(x3)
             store_4(shared, place, b0, b1, b2, b3)
             store_4(shared, uint64(place + uint64(BN * DEPTH)), big_of(x0 - b0), big_of(x1 - b1), big_of(x2 - b2), big_of(x3 - b3))
         else:
-            # Rows go on by 4, and the exchange of pieces repeats every 8: every other row has bit 2 of its number turned.
             place = uint32(uint32(at + uint32(i * rows_step * DEPTH)) ^ uint32(i % 2 * 16))
-            big = big_of(values[i])
+            x = shared[uint32(raw + uint32(i * 128))]
+            totals[i] += x
+            big = big_of(x)
             shared[place] = big
-            shared[uint32(place + uint32(BN * DEPTH))] = big_of(values[i] - big)
+            shared[uint32(place + uint32(BN * DEPTH))] = big_of(x - big)
 
     put_all = repeat(put, count)
 
@@ -147,12 +155,11 @@ def tensor_grad_kernel(tile: TensorGradTile, width: int) -> Any:
 
     @kernel(launch_bounds=(tile.threads, 1))
     def tensor_grad_kernel(dy, x, extra, c, sizes, extra_is, dy_args, x_args):
-        table = cuda.shared.array(table_words, uint32)
+        table = cuda.shared.array(table_words, float32)  # of words, which are read by fours
         shared = cuda.shared.array(0, float32)
         sums = cuda.local.array(sums_count, float32)
         part = cuda.local.array(sums_count, float32)
-        values = cuda.local.array(numbers, float32)
-        totals = cuda.local.array(totals_count, float32)
+        totals = cuda.local.array(count, float32)
         filters, taps, slice_blocks, all_blocks, groups, tiles_m, tiles_n = sizes
         thread = uint32(cuda.threadIdx.x)
         number = uint32(cuda.blockIdx.x)
@@ -172,17 +179,19 @@ def tensor_grad_kernel(tile: TensorGradTile, width: int) -> Any:
             tap = uint32(row - channel * taps_of)
             r = divide(tap, S_by, S_shift)
             down, right = uint32(r * uint32(dilation_h)), uint32(uint32(tap - r * S) * uint32(dilation_w))
-            table[uint32(thread * uint32(2))] = uint32(uint32(channel * uint32(H * W)) + uint32(down * W) + right)
-            table[uint32(thread * uint32(2) + uint32(1))] = uint32(uint32(down << uint32(16)) | right)
+            offset = uint32(uint32(channel * uint32(H * W)) + uint32(down * W) + right)
+            table[uint32(thread * uint32(2))] = number_of(uint32(offset * uint32(4)))
+            table[uint32(thread * uint32(2) + uint32(1))] = number_of(uint32(uint32(1) << tap))
         begin = hopper.shared_address(shared)
         full, empty, stages_at = begin_stages(begin, thread, uint32(stages), uint32(256))  # and a barrier for the table
 
         stage, parity = uint32(0), uint32(0)
         if warp < uint32(4):
             give()
-            (_, _, _, _, _, _, _, group_size, _, _, top, left, H, W), walk = x_args
+            (_, taps_of, _, _, S, _, _, group_size, dilation_h, dilation_w, top, left, H, W), walk = x_args
             positions, plane, plane_by, plane_shift, Q, Q_by, Q_shift, image, stride_h, stride_w, _, _ = walk
-            a_at = hopper.global_address(x)
+            x_at = hopper.global_address(x)
+            own_rows = uint32(warp * uint32(32))
             for block in range(int32(blocks)):
                 while hopper.has_ended(uint32(empty + uint32(stage * uint32(8))), uint32(parity ^ uint32(1))) == 0:
                     pass
@@ -192,9 +201,23 @@ def tensor_grad_kernel(tile: TensorGradTile, width: int) -> Any:
                 p = divide(rest, Q_by, Q_shift)
                 h0 = int32(int32(p) * stride_h - top)
                 w0 = int32(int32(uint32(rest - p * Q)) * stride_w - left)
-                pixel = uint32(uint32(n * image + group * group_size) + uint32(h0 * int32(W) + w0))
+                columns = uint32(0)  # a bit for each tap of a row that is inside the image
+                for s in range(int32(S)):
+                    if uint32(w0 + int32(s) * dilation_w) < W:
+                        columns |= uint32(uint32(1) << uint32(s))
+                inside = uint32(0)  # and of all rows
+                h = h0
+                for first in range(0, int32(taps_of), int32(S)):
+                    if uint32(h) < H:
+                        inside |= uint32(columns << uint32(first))
+                    h = int32(h + dilation_h)
+                if position >= positions:
+                    inside = uint32(0)
+                # Where nothing is read the address may be anywhere.
+                pixel = int64(int64(uint32(n * image + group * group_size)) + int64(h0) * int64(uint32(W)) + int64(w0))
                 to = uint32(uint32(stages_at + uint32(b_bytes)) + uint32(stage * uint32(stage_bytes)) + uint32(lane * uint32(4)))
-                copy_rows(0, table, warp, to, a_at, pixel, h0, w0, H, W, position < positions)
+                to = uint32(to + own_rows * uint32(4 * _PITCH))
+                copy_rows(0, table, own_rows, to, uint64(x_at + uint64(pixel * int64(4))), inside)
                 hopper.arrive_with_copies(uint32(full + uint32(stage * uint32(8))))
                 stage = uint32(stage + uint32(1))
                 if stage == uint32(stages):
@@ -204,31 +227,45 @@ def tensor_grad_kernel(tile: TensorGradTile, width: int) -> Any:
             own = uint32(thread - uint32(128))
             column, along = uint32(own // uint32(across)), uint32(own % uint32(across))
             _, plane, plane_by, plane_shift, skipped, positions = dy_args
-            first = uint32(uint32(group * filters) * plane)
             own_column = uint32(first_filter + column)
+            filters_left = int32(int32(filters) - int32(own_column))
+            step = uint32(uint32(plane) * uint32(4 * rows_step))
+            dy_at = uint64(hopper.global_address(dy) + uint64(uint32(uint32(group * filters) + own_column) * plane) * uint64(4))
+            raw_to = uint32(uint32(stages_at + uint32(raw_at)) + uint32(own * uint32(size)))
+            raw = uint32(uint32(raw_to - begin) // uint32(4))
             at = uint32(uint32(uint32(stages_at - begin)) // uint32(4)) + uint32(column * uint32(DEPTH))
             at = uint32(at + uint32(uint32(along * uint32(width)) ^ uint32(uint32(column % uint32(8)) * uint32(4))))
-            for i in range(totals_count):
+            for i in range(count):
                 totals[i] = float32(0)
             position = uint32(uint32(begin_block * uint32(DEPTH)) + along * uint32(width))
-            fetch_all(0, dy, first, positions, plane_by, plane_shift, skipped, plane, filters, own_column, position, values)
-            for _ in range(int32(blocks)):
-                while hopper.has_ended(uint32(empty + uint32(stage * uint32(8))), uint32(parity ^ uint32(1))) == 0:
-                    pass
-                put_all(0, shared, uint32(at + uint32(stage * uint32(stage_bytes // 4))), values, totals)
-                hopper.written_for_products()
-                hopper.arrive(uint32(full + uint32(stage * uint32(8))))
-                position = uint32(position + uint32(DEPTH))  # those after the last block are fetched too, and not used
-                fetch_all(0, dy, first, positions, plane_by, plane_shift, skipped, plane, filters, own_column, position, values)
-                stage = uint32(stage + uint32(1))
-                if stage == uint32(stages):
-                    stage, parity = uint32(0), uint32(parity ^ uint32(1))
-            if width == 4 and extra_is == SUMS and first_tap == 0:
+            for block in range(-_AHEAD, int32(blocks)):
+                # Blocks past the last are copied too, and not used.
+                slot = uint32(uint32(block + _AHEAD) % uint32(_AHEAD + 1))
+                there = position < positions
+                place = uint32(position + divide(position, plane_by, plane_shift) * skipped)
+                to = uint32(raw_to + uint32(slot * uint32(raw_bytes)))
+                copy_filters(0, to, uint64(dy_at + uint64(place) * uint64(4)), step, filters_left, there)
+                hopper.copies_commit()
+                position = uint32(position + uint32(DEPTH))
+                if block >= 0:
+                    wait()
+                    while hopper.has_ended(uint32(empty + uint32(stage * uint32(8))), uint32(parity ^ uint32(1))) == 0:
+                        pass
+                    slot = uint32(uint32(block) % uint32(_AHEAD + 1))
+                    source = uint32(raw + uint32(slot * uint32(raw_bytes // 4)))
+                    put_all(0, shared, source, uint32(at + uint32(stage * uint32(stage_bytes // 4))), totals)
+                    hopper.written_for_products()
+                    hopper.arrive(uint32(full + uint32(stage * uint32(8))))
+                    stage = uint32(stage + uint32(1))
+                    if stage == uint32(stages):
+                        stage, parity = uint32(0), uint32(parity ^ uint32(1))
+            if extra_is == SUMS and first_tap == 0:
                 for i in range(count):
                     total = totals[i]
-                    total += cuda.shfl_xor_sync(0xFFFFFFFF, total, 1)
-                    total += cuda.shfl_xor_sync(0xFFFFFFFF, total, 2)
-                    total += cuda.shfl_xor_sync(0xFFFFFFFF, total, 4)
+                    lanes = across // 2
+                    while lanes > 0:
+                        total += cuda.shfl_xor_sync(0xFFFFFFFF, total, lanes)
+                        lanes //= 2
                     filter_ = uint32(own_column + uint32(i * rows_step))
                     if along == 0 and filter_ < filters:
                         extra[uint32(batch * filters + filter_)] = total

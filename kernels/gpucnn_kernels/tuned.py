@@ -42,7 +42,10 @@ def path(chip: str) -> Path | None:
 
 def lookup(chip: str, key: str) -> tuple[str, int] | None:
     """(variant, slices) for a problem, or None where it was not measured."""
-    return _table(path(chip)).get(key) if chip and not _passed_over.get() else None
+    if not chip or _passed_over.get():
+        return None
+    # Asked at every launch: making the file's name takes longer than a kernel.
+    return _table_of(chip, *(os.environ.get(name) for name in (VARIABLE, "XDG_CACHE_HOME", "LOCALAPPDATA", "HOME"))).get(key)
 
 
 @contextmanager
@@ -101,6 +104,13 @@ def write(chip: str, entries: Mapping[str, dict[str, Any] | None], about: Mappin
 def forget() -> None:
     """Reads the tables anew when they are next asked for."""
     _table.cache_clear()
+    _table_of.cache_clear()
+
+
+@functools.lru_cache(maxsize=16)
+def _table_of(chip: str, *surroundings: str | None) -> dict[str, tuple[str, int]]:
+    """The table of a chip, in the surroundings that its folder depends on."""
+    return _table(path(chip))
 
 
 @functools.cache
