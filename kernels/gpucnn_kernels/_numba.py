@@ -25,7 +25,21 @@ except ImportError as error:
         f"pip install numba to simulate them ({error})"
     ) from error
 
-__all__ = ["SIMULATED", "CUDACache", "cuda", "device", "float32", "int32", "int64", "intrinsic", "kernel", "types", "uint32", "uint64"]
+__all__ = [
+    "SIMULATED",
+    "CUDACache",
+    "CacheFile",
+    "cuda",
+    "device",
+    "float32",
+    "int32",
+    "int64",
+    "intrinsic",
+    "kernel",
+    "types",
+    "uint32",
+    "uint64",
+]
 
 # Numba has no type annotations worth the name: what looks like a number here is a type there.
 cuda: Any = _cuda
@@ -40,9 +54,11 @@ SIMULATED = bool(numba.config.ENABLE_CUDASIM)
 """Whether kernels are run by Numba's simulator, in Python on NumPy arrays."""
 
 if not SIMULATED:  # the simulator has neither: it compiles nothing, and vector.py has stand-ins
+    from numba.cuda.core.caching import IndexDataCacheFile as _CacheFile
     from numba.cuda.dispatcher import CUDACache as _CUDACache
     from numba.cuda.extending import intrinsic as _intrinsic
 
+    CacheFile: Any = _CacheFile
     CUDACache: Any = _CUDACache
     intrinsic: Any = _intrinsic
 
