@@ -46,6 +46,11 @@ def run(data: gc.data.Dataset, seed: int, epochs: int, batch: int, device: str) 
     return reached
 
 
+def sizes(images: int, batch: int) -> int:
+    """How many images give, in two whole batches and a rest, every size of batch that a run over all `images` has."""
+    return min(images, 2 * batch + images % batch)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Seconds of training to an accuracy on MNIST.")
     parser.add_argument("--seeds", type=int, default=10)
@@ -57,10 +62,12 @@ def main() -> int:
     try:
         data = gc.load_dataset("mnist", data_dir=options.data_dir)
         start = time.perf_counter()
-        few = slice(2 * options.batch_size + 1)  # three steps, of which one is a smaller batch's
+        few, tested = (slice(sizes(len(images), options.batch_size)) for images in (data.train_images, data.test_images))
         warm_up = network(data, 0, 3, options.device)
-        warm_up.fit(data.train_images[few], data.train_labels[few], batch_size=options.batch_size, verbose=False)
-        warm_up.evaluate(data.test_images[few], data.test_labels[few])
+        warm_up.fit(
+            data.train_images[few], data.train_labels[few], batch_size=options.batch_size, augment=gc.data.augment.Shift(1),
+            validation_data=(data.test_images[tested], data.test_labels[tested]), verbose=False,
+        )  # fmt: skip
         print(f"{warm_up.device.name}: the first steps, with all that is compiled for them, took {time.perf_counter() - start:.1f} s")
         runs = []
         for seed in range(options.seeds):

@@ -8,6 +8,7 @@ model.compile(optimizer=gc.Adam(1e-3), loss="categorical_crossentropy", metrics=
 model.fit(images, labels, batch_size=128, epochs=5)
 """
 
+from gpucnn import starting as _starting  # isort: skip  # noqa: F401
 from gpucnn import data, functional, initializers, metrics, optimizers
 from gpucnn.data import load_dataset
 from gpucnn.device import get_device, to_numpy
@@ -26,6 +27,7 @@ from gpucnn.losses import BinaryCrossentropy, CategoricalCrossentropy, Loss, Mea
 from gpucnn.model import Sequential, load
 from gpucnn.networks import network
 from gpucnn.optimizers import SGD, Adam, AdamW, Optimizer
+from gpucnn.registry import register
 from gpucnn.schedules import Constant, Cosine, OneCycle, Schedule, StepDecay
 from gpucnn.training.callbacks import Callback, Checkpoint, CSVLog, EarlyStopping, History, Progress
 
@@ -81,5 +83,6 @@ __all__ = [
     "metrics",
     "network",
     "optimizers",
+    "register",
     "to_numpy",
 ]

@@ -1,4 +1,7 @@
-"""Checks of plain arguments: numbers in a range, and things asked for by name. One sentence where they fail."""
+"""Checks of plain arguments: numbers in a range, and things asked for by name. One sentence where they fail.
+
+Numbers are Python's and NumPy's alike, and so are pairs of them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,10 @@ import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
+import numpy as np
+
 from gpucnn.errors import ShapeError, UnknownNameError
+from gpucnn.text import shown
 
 T = TypeVar("T")
 Pair: TypeAlias = tuple[int, int]
@@ -19,52 +25,73 @@ def pick(name: object, choices: Mapping[str, T], kind: str) -> T:
         return choices[name]
     import difflib  # for mistakes alone
 
-    near = difflib.get_close_matches(name, choices, n=1) if isinstance(name, str) else []
+    near = difflib.get_close_matches(name, choices, n=1) if isinstance(name, str) and len(name) < 100 else []
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise UnknownNameError(f"unknown {kind} {name!r}: there are {', '.join(choices)}{hint}")
+    raise UnknownNameError(f"unknown {kind} {shown(name)}: there are {', '.join(choices)}{hint}")
 
 
-def integer(value: Any, name: str, least: int) -> int:
+def integer(value: Any, name: str, least: int, error: type[ValueError] = ShapeError) -> int:
     """`value` as an int of at least `least`; a bool, a float or anything else that is no whole number is refused."""
-    if isinstance(value, bool):
-        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be a whole number, got {shown(value)}")
     try:
         number = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} must be a whole number, got {value!r}") from None
+        raise TypeError(f"{name} must be a whole number, got {shown(value)}") from None
     if number < least:
-        raise ShapeError(f"{name} must be at least {least}, got {number}")
+        raise error(f"{name} must be at least {least}, got {shown(number)}")
     return number
+
+
+def several(value: Any) -> tuple[Any, ...] | None:
+    """The items of a sequence, an array of one axis and more included; None for a single value and for text."""
+    if isinstance(value, np.ndarray) and value.ndim:
+        return tuple(value)
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return tuple(value)
+    return None
 
 
 def pair(value: Any, name: str, least: int) -> Pair:
     """A whole number, or two of them for the vertical and the horizontal axis."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        if len(value) != 2:
-            raise ShapeError(f"{name} must be one whole number or two (vertical, horizontal), got {value!r}")
-        return integer(value[0], name, least), integer(value[1], name, least)
-    number = integer(value, name, least)
-    return number, number
+    items = several(value)
+    if items is not None and isinstance(value, np.ndarray):
+        raise TypeError(f"{name} must be one whole number or a tuple of two, got {shown(value)}")
+    if items is None:
+        number = integer(value, name, least)
+        return number, number
+    if len(items) != 2:
+        raise ShapeError(f"{name} must be one whole number or two (vertical, horizontal), got {shown(value)}")
+    return integer(items[0], name, least), integer(items[1], name, least)
 
 
-def positive(value: Any, name: str, *, zero: bool = False) -> float:
-    """`value` as a finite float above zero (or zero, where `zero`)."""
-    if isinstance(value, str | bytes | bool):  # float() takes all of them
-        raise TypeError(f"{name} must be a number, got {value!r}")
+def positive(value: Any, name: str, *, zero: bool = False, error: type[ValueError] = ValueError) -> float:
+    """`value` as a finite float above zero (or zero, where `zero`), which float32 has as well."""
+    if isinstance(value, str | bytes | bool | np.bool_) or getattr(value, "shape", ()) != ():  # float() takes all of them
+        raise TypeError(f"{name} must be a number, got {shown(value)}")
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number, got {value!r}") from None
+        raise TypeError(f"{name} must be a number, got {shown(value)}") from None
     except OverflowError:
-        raise ValueError(f"{name} must be a finite number, got one over 1e308") from None
+        raise error(f"{name} must be a finite number, got one over 1e308") from None
     if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
-        raise ValueError(f"{name} must be a finite number {'of at least' if zero else 'above'} 0, got {value!r}")
+        raise error(f"{name} must be a finite number {'of at least' if zero else 'above'} 0, got {shown(value)}")
+    if number and not SMALLEST <= number <= LARGEST:
+        what = "zero" if number < SMALLEST else "infinite"
+        raise error(f"{name} is {number:g}, which is {what} in float32: give a number from {SMALLEST:.2g} to {LARGEST:.2g}")
     return number
 
 
 def fraction(value: Any, name: str) -> float:
-    """`value` as a float in [0, 1)."""
+    """`value` as a float in [0, 1), which is below 1 in float32 as well."""
     number = positive(value, name, zero=True)
     if number >= 1:
-        raise ValueError(f"{name} must be at least 0 and below 1, got {value!r}")
+        raise ValueError(f"{name} must be at least 0 and below 1, got {shown(value)}")
+    if number > BELOW_ONE:
+        raise ValueError(f"{name} is {number!r}, which is 1 in float32: give {BELOW_ONE:.8g} at most")
     return number
+
+
+SMALLEST, LARGEST = 2.0**-149, (2 - 2.0**-23) * 2.0**127  # of float32, what is not normalized included
+BELOW_ONE = 1 - 2.0**-24  # the largest float32 under 1

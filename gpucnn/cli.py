@@ -5,23 +5,30 @@ Whatever is refused ends in one sentence on stderr and exit status 2; GPUCNN_DEB
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import gpucnn
-from gpucnn import experiment, recipes
+from gpucnn import experiment, recipes, starting
 from gpucnn.checks import integer
 from gpucnn.device import NAMES as DEVICES
 from gpucnn.device import get_device, why_no_cuda
 from gpucnn.errors import CheckpointError, DeviceError, GpucnnError, ShapeError
 from gpucnn.networks import NETWORKS
+from gpucnn.surroundings import complain, flag, is_terminal, say, user_path
+from gpucnn.text import listed, message, plain
+
+STOPPED = (130, 143, 129)  # by Ctrl-C, SIGTERM, SIGHUP
 
 app = typer.Typer(
     name="gpucnn",
@@ -51,7 +58,7 @@ def _number(text: str) -> float:
 
 def _version(asked: bool) -> None:
     if asked:
-        _say(f"gpucnn {gpucnn.__version__}")
+        say(f"gpucnn {gpucnn.__version__}")
         raise typer.Exit
 
 
@@ -78,6 +85,7 @@ def root(
 
 @app.command(short_help="Train a network; write the model and pictures of it to a folder.")
 def train(
+    context: typer.Context,
     dataset: Annotated[str, typer.Option(metavar="NAME|FOLDER", help=f"{DATASETS}.")] = "auto",
     data_dir: DataDir = None,
     model: Annotated[str, typer.Option(metavar="NAME", help=f"{', '.join(NETWORKS)}.")] = "keras",
@@ -113,7 +121,9 @@ def train(
     output: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Where to write; an earlier run there is set aside to previous-1 and so on.")
     ] = Path("runs/latest"),
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the output folder.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint in the output folder, with the options that it was begun with.")
+    ] = False,
     checkpoint_every: Annotated[
         int, typer.Option(parser=_whole, metavar="N", help="Steps between checkpoints; there is one after every epoch as well.")
     ] = 200,
@@ -129,15 +139,15 @@ def train(
         recipe=recipes.recipe(optimizer, lr, schedule, epochs, batch_size, augment),
         device=device,
         seed=seed,
-        output=output,
+        output=user_path(output),
         resume=resume,
         checkpoint_every=checkpoint_every,
+        given=frozenset(name for name in experiment.OPTIONS if _was_named(context, name)),
     )
-    _announce_compilations(device)
-    outcome = experiment.train(options, _say, _Downloads())
+    outcome = experiment.train(options, say, _Downloads())
     for path in outcome.files:
-        _say(f"wrote     {path}")
-    _say(f"test accuracy {100 * outcome.accuracy:.2f} %")
+        say(f"wrote     {path}")
+    say(f"test accuracy {100 * outcome.accuracy:.2f} %")
 
 
 @app.command(short_help="Print the loss and the accuracy of a model.")
@@ -163,20 +173,20 @@ def evaluate(
     network = gpucnn.load(model, device=device)
     if network.loss is None:
         network.compile()
-    name = dataset or network.metadata.get("dataset", "auto")
+    name = dataset or experiment.trained_on(network, user_path(model))
     # With another seed, images that the model was trained on would be among those that it is tested on.
-    data = experiment.load_data(name, data_dir, network.seed if seed is None else integer(seed, "seed", 0), _say, _Downloads())
-    experiment.check_fits(network, data.image_shape, f"an image of {data.name}")
+    data = experiment.load_data(name, data_dir, network.seed if seed is None else integer(seed, "seed", 0), say, _Downloads())
+    images = experiment.fit_to(network, data.test_images, f"an image of {data.name}")
     names = _class_names(network, model)
     if names is not None and list(data.class_names) != names:
         raise ShapeError(
-            f"the model knows the classes {_listed(names)}, and {data.name} has {_listed(data.class_names)}: "
+            f"the model knows the classes {listed(names)}, and {data.name} has {listed(data.class_names)}: "
             "give the data set that it was trained on, or one with the same classes"
         )
-    loss, accuracy = network.evaluate(data.test_images, data.test_labels)
-    _say(f"data      {data.name}: {data.source}")
-    _say(f"test loss {loss:.4f}")
-    _say(f"test accuracy {100 * accuracy:.2f} %")
+    loss, accuracy = network.evaluate(images, data.test_labels)
+    say(f"data      {data.name}: {data.source}")
+    say(f"test loss {loss:.4f}")
+    say(f"test accuracy {100 * accuracy:.2f} %")
 
 
 @app.command(short_help="Print the class of each image, and its probability.")
@@ -193,20 +203,18 @@ def predict(
     network = gpucnn.load(model, device=device)
     loaded = []
     for path in images:  # all are read before the first is answered: a bad one at the end is told at once
-        image = gpucnn.data.read_image(path)
-        experiment.check_fits(network, image.shape, str(path))
-        loaded.append(image)
+        loaded.append(experiment.fit_to(network, gpucnn.data.read_image(path), str(path)))
     if network.loss is None:
         network.compile()  # the loss knows how raw outputs become probabilities
     probabilities = network.predict(np.stack(loaded))
     if probabilities.ndim != 2 or probabilities.shape[1] < 2 or not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
         raise CheckpointError(f"{model} is no classifier: its outputs, {network.output_shape} of an image, are no probabilities of classes")
     names = _class_names(network, model) or [str(number) for number in range(probabilities.shape[1])]
-    width = max(len(str(path)) for path in images)
     best = probabilities.argmax(axis=1)
-    label_width = max(len(names[index]) for index in best)
-    for path, row, index in zip(images, probabilities, best, strict=True):
-        _say(f"{path!s:<{width}}  {names[index]:<{label_width}}  {100 * row[index]:5.1f} %")
+    shown = [(plain(path), plain(names[index])) for path, index in zip(images, best, strict=True)]
+    width, label_width = max(len(words) for words, _ in shown), max(len(label) for _, label in shown)
+    for (words, label), row, index in zip(shown, probabilities, best, strict=True):
+        say(f"{words:<{width}}  {label:<{label_width}}  {100 * row[index]:5.1f} %")
 
 
 @app.command(short_help="Measure where a training step's time goes, kernel by kernel.")
@@ -279,13 +287,13 @@ def profile(
     with _Status() as status:
         made = run.make(options, status)
     for line in report.lines(made):
-        _say(line)
+        say(line)
     if earlier is not None:
-        _say("")
+        say("")
         for line in comparison.lines(earlier, made):
-            _say(line)
+            say(line)
     for path in outputs.write(made):
-        _say(f"wrote     {path}")
+        say(f"wrote     {path}")
 
 
 @app.command(short_help="Measure which kernels are fastest on this GPU, and remember it.")
@@ -312,13 +320,13 @@ def tune(
         raise DeviceError("Numba's CUDA simulator is on, and its times say nothing: tune on a GPU")
     if forget:
         gone = tuning.forget()
-        _say(f"deleted   {gone}" if gone else "nothing was remembered of this GPU")
+        say(f"deleted   {gone}" if gone else "nothing was remembered of this GPU")
         return
     with _Status() as status:
         results, file = tuning.on_gpu(device, list(NETWORKS) if model is None else model, integer(batch_size, "batch size", 1), status)
     for line in tuning.lines(results):
-        _say(line)
-    _say(f"wrote     {file}")
+        say(line)
+    say(f"wrote     {file}")
 
 
 @app.command(short_help="Print versions, the device, and what is missing for the GPU.")
@@ -341,54 +349,81 @@ def info() -> None:
         rows.append(("threads", str(threads())))
         rows.append(("no GPU", why_no_cuda() or ""))
     for name, value in rows:
-        _say(f"{name:<13} {value}")
+        say(f"{name:<13} {value}")
 
 
 def main() -> None:
-    """Runs the command line and exits: 0, 2 for whatever is refused, 130 after Ctrl-C."""
-    debug = bool(os.environ.get("GPUCNN_DEBUG"))
+    """Runs the command line and exits: 0, 2 for whatever is refused, 130 after Ctrl-C, 143 and 129 after SIGTERM and SIGHUP."""
+    debug = flag("GPUCNN_DEBUG")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a file's name may hold what the terminal's encoding does not
             stream.reconfigure(errors="backslashreplace")
     if not debug and not sys.warnoptions:
         # NumPy warns of an overflow on its way to the NaN that ends the run, in a sentence of its own.
         warnings.simplefilter("ignore", RuntimeWarning)
-    stopped = "stopped"
+    stopped, status = "stopped", 0
     try:
-        status = app(standalone_mode=False)
+        with _ending():
+            status = app(standalone_mode=False)
     except experiment.StoppedError as error:
-        stopped, status = str(error), 130
+        stopped, status = str(error), error.status
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 2
     except (KeyboardInterrupt, typer.Abort):  # the latter is what an older Typer makes of Ctrl-C; a newer one returns 130
         status = 130
     except BrokenPipeError:
         # Whoever read the output has gone, as head does: nothing is left to say, not even when Python flushes at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     except Exception as error:
         if debug:
             raise
         status = 2
-        print(_complaint(error), file=sys.stderr)
-    if status == 130:
-        print(f"gpucnn: {stopped}", file=sys.stderr)
+        complain(_complaint(error))
+    if status in STOPPED:
+        complain(f"gpucnn: {message(stopped)}")
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)
+@contextlib.contextmanager
+def _ending() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the program as Ctrl-C does, with everything put in order on the way; what is ignored stays so."""
+
+    def handle(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    starting.done()
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _was_named(context: typer.Context, name: str) -> bool:
+    """Whether an option stands on the command line; otherwise its value is a default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _complaint(error: Exception) -> str:
     """What to print about an error, and nothing more: one line, except where the help was as good as asked for."""
     if hasattr(error, "format_message"):  # of the parser: an unknown option, a value of another type, no command at all
-        message = " ".join(error.format_message().split()) if error.args else error.format_message()
-        if "Usage:" in message:
+        words = " ".join(error.format_message().split()) if error.args else error.format_message()
+        if "Usage:" in words:
             return str(error.format_message())
         command = getattr(getattr(error, "ctx", None), "command_path", "gpucnn")
-        return f"gpucnn: {message.rstrip('.')} (see {command} --help)"
+        return message(f"gpucnn: {words.rstrip('.')} (see {command} --help)")
     if isinstance(error, (GpucnnError, ValueError, TypeError, OSError, MemoryError)):
-        return f"gpucnn: {_sentence(error)}"
-    return f"gpucnn: this is a bug, {type(error).__name__}: {error} (set GPUCNN_DEBUG=1 for the traceback, and please report it)"
+        return message(f"gpucnn: {_sentence(error)}")
+    return message(f"gpucnn: this is a bug, {type(error).__name__}: {error} (set GPUCNN_DEBUG=1 for the traceback, and please report it)")
 
 
 def _sentence(error: Exception) -> str:
@@ -412,19 +447,6 @@ def _class_names(network: gpucnn.Sequential, path: Path) -> list[str] | None:
     return names
 
 
-def _listed(names: Sequence[str], most: int = 12) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _announce_compilations(device: str) -> None:
-    """Has kernels that are compiled, which takes seconds each the first time, named on a terminal."""
-    if device == "cpu" or not sys.stderr.isatty() or why_no_cuda() is not None:
-        return
-    from gpucnn_kernels import disk_cache
-
-    disk_cache.announce = lambda name: print(f"compiling {name}, this first time", file=sys.stderr, flush=True)
-
-
 class _Status:
     """What is going on, in one line on stderr that is written over; nothing where that is no terminal."""
 
@@ -435,8 +457,9 @@ class _Status:
         self("")
 
     def __call__(self, text: str) -> None:
-        if sys.stderr.isatty():
-            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+        if is_terminal(sys.stderr):
+            sys.stderr.write(f"\r\x1b[K{plain(text)}")
+            sys.stderr.flush()
 
 
 class _Downloads:
@@ -455,9 +478,9 @@ class _Downloads:
             self._bar = None
 
     def __call__(self, name: str, done: int, total: int | None) -> None:
-        if not sys.stdout.isatty():
+        if not is_terminal(sys.stdout):
             if name not in self._tasks:
-                _say(f"downloading {name}")
+                say(f"downloading {name}")
                 self._tasks[name] = True
             return
         if self._bar is None:

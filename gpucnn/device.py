@@ -10,6 +10,7 @@ Python on NumPy arrays. It is slow by a factor of a million and there to prove k
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import math
@@ -19,7 +20,14 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+import numpy
+
+from gpucnn.arrays import on_a_gpu, to_numpy
 from gpucnn.errors import DeviceError
+from gpucnn.surroundings import flag
+from gpucnn.text import first_line, shown
+
+__all__ = ["MINIMUM_COMPUTE_CAPABILITY", "NAMES", "Device", "get_device", "of", "simulated", "to_numpy", "why_no_cuda"]
 
 NAMES = ("auto", "cpu", "cuda")
 MINIMUM_COMPUTE_CAPABILITY = (7, 5)  # Turing: the oldest chip that CUDA 13 compiles for
@@ -37,13 +45,12 @@ class Device:
     def array(self, values: Any, dtype: Any = None) -> Any:
         """`values` on this device, C-contiguous; no copy where it is so already."""
         if self.xp.__name__ == "numpy":
-            return self.xp.ascontiguousarray(to_numpy(values), dtype=dtype)
+            with numpy.errstate(all="ignore"):  # what does not fit becomes infinite
+                return self.xp.ascontiguousarray(to_numpy(values), dtype=dtype)
         return self.xp.ascontiguousarray(self.xp.asarray(values, dtype=dtype))
 
     def pinned(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """A NumPy array that a GPU can copy by itself, because its memory is never paged out; an ordinary one where there is none."""
-        import numpy
-
         if self.xp.__name__ != "cupy":
             return numpy.empty(shape, dtype)
         count = math.prod(shape)
@@ -67,7 +74,7 @@ def get_device(name: str | Device = "auto") -> Device:
     if isinstance(name, Device):
         return name
     if name not in NAMES:
-        raise DeviceError(f"unknown device {name!r}: the devices are {', '.join(NAMES)}")
+        raise DeviceError(f"unknown device {shown(name)}: the devices are {', '.join(NAMES)}")
     if name == "cpu":
         return _cpu()
     if name == "cuda" and simulated():
@@ -82,7 +89,7 @@ def get_device(name: str | Device = "auto") -> Device:
 
 def simulated() -> bool:
     """Whether Numba's CUDA simulator is on (NUMBA_ENABLE_CUDASIM=1)."""
-    return os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
+    return flag("NUMBA_ENABLE_CUDASIM")
 
 
 @functools.cache
@@ -90,25 +97,30 @@ def why_no_cuda() -> str | None:
     """What is missing for the GPU, with the way to mend it; None where a GPU can be used."""
     if simulated():
         return "Numba's CUDA simulator is on (unset NUMBA_ENABLE_CUDASIM)"
+    several = cupy_packages()
+    if len(several) > 1:
+        return (
+            f"{len(several)} packages of CuPy are installed, {' and '.join(several)}, which break one another "
+            f"(pip uninstall {' '.join(several)}, then pip install {several[-1]})"
+        )
     try:
         import cupy
-    except ImportError as error:
-        if "cupy" in str(error) and getattr(error, "name", None) in ("cupy", None):
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # a broken installation may raise anything, SystemExit too
+        if isinstance(error, ImportError) and "cupy" in str(error) and getattr(error, "name", None) in ("cupy", None):
             return 'CuPy is not installed (pip install "gpucnn[cuda13]", or "gpucnn[cuda12]" for an older driver)'
-        return f"CuPy is installed but does not import ({first_line(error)})"
-    try:
-        count = cupy.cuda.runtime.getDeviceCount()
-    except Exception as error:  # CuPy raises its own classes for a missing driver, a missing library and an old driver
-        return f"no working NVIDIA driver ({first_line(error)})"
-    if count == 0:
-        return "the NVIDIA driver sees no GPU (is CUDA_VISIBLE_DEVICES empty?)"
+        return f"CuPy is installed but does not import ({type(error).__name__}: {first_line(error)}); install it again"
+    missing = _why_no_driver(cupy)
+    if missing is not None:
+        return missing
     capability = _compute_capability(cupy)
     if capability < MINIMUM_COMPUTE_CAPABILITY:
         least = ".".join(map(str, MINIMUM_COMPUTE_CAPABILITY))
         return f"the GPU is too old (compute capability {capability[0]}.{capability[1]}; {least} or newer is needed)"
     try:
         from numba import cuda
-    except ImportError as error:
+    except Exception as error:
         return f'numba-cuda is not installed or does not import (pip install "gpucnn[cuda13]"; {first_line(error)})'
     try:
         usable = cuda.is_available()
@@ -119,22 +131,50 @@ def why_no_cuda() -> str | None:
     return None
 
 
+def cupy_packages() -> list[str]:
+    """The installed packages that bring a CuPy, of which there must not be two."""
+    from importlib import metadata
+
+    found = {str(name).lower() for each in metadata.distributions() if (name := each.metadata["Name"])}
+    return sorted(name for name in found if name == "cupy" or name.startswith(("cupy-cuda", "cupy-rocm")))
+
+
+def _why_no_driver(cupy: Any) -> str | None:
+    """What the NVIDIA driver lacks, as it tells CuPy; None where there is a GPU to be had."""
+    runtime = cupy.cuda.runtime
+    failure: Exception | None = None
+    count = driver = needed = 0
+    try:
+        count = runtime.getDeviceCount()
+    except Exception as error:  # CuPy raises its own classes for a missing driver, a missing library, an old driver and hidden GPUs
+        failure = error
+    if count and failure is None:
+        return None
+    with contextlib.suppress(Exception):
+        driver, needed = int(runtime.driverGetVersion()), int(runtime.runtimeGetVersion())
+    said = "" if failure is None else f" ({first_line(failure)})"
+    if driver and driver // 1000 < needed // 1000:
+        return (
+            f"the NVIDIA driver is too old: it knows CUDA {driver // 1000}.{driver % 1000 // 10}, and this CuPy needs CUDA "
+            f"{needed // 1000}{said}; update the driver, or install gpucnn[cuda{driver // 1000}] in place of it"
+        )
+    if needed and not driver:
+        return f"there is no working NVIDIA driver{said}; install one, and look whether nvidia-smi lists the GPU"
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if hidden is not None and (failure is None or driver):
+        return f"the NVIDIA driver sees no GPU, because CUDA_VISIBLE_DEVICES={shown(hidden)} hides them{said}; unset it"
+    if failure is None or driver:
+        return f"the NVIDIA driver sees no GPU{said} (is one plugged in, and given to this container? is CUDA_VISIBLE_DEVICES empty?)"
+    return f"no working NVIDIA driver{said}"
+
+
 def of(array: Any) -> Device:
     """The device that `array` lives on. Raises TypeError for anything but a NumPy or CuPy array."""
-    if type(array).__module__.partition(".")[0] == "cupy":
+    if on_a_gpu(array):
         return _cuda()
-    if type(array).__module__.partition(".")[0] == "numpy":
+    if isinstance(array, numpy.ndarray | numpy.generic) and not isinstance(array, numpy.ma.MaskedArray):
         return _cpu()
     raise TypeError(f"expected a NumPy or CuPy array, got {type(array).__name__}")
-
-
-def to_numpy(array: Any) -> Any:
-    """`array` as a NumPy array, copied from the GPU where it lives there."""
-    if type(array).__module__.partition(".")[0] == "cupy":
-        return sys.modules["cupy"].asnumpy(array)
-    import numpy
-
-    return numpy.asarray(array)
 
 
 def _compute_capability(cupy: Any) -> tuple[int, int]:
@@ -142,22 +182,13 @@ def _compute_capability(cupy: Any) -> tuple[int, int]:
     return int(text[:-1]), int(text[-1])
 
 
-def first_line(error: BaseException) -> str:
-    """What an error says, without the details below."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 @functools.cache
 def _cpu() -> Device:
-    import numpy
-
     return Device("cpu", "CPU", numpy, importlib.import_module("gpucnn.ops.cpu"))
 
 
 @functools.cache
 def _simulator() -> Device:
-    import numpy
-
     return Device("cuda", "Numba's CUDA simulator", numpy, importlib.import_module("gpucnn.ops.cuda"))
 
 

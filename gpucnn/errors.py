@@ -1,12 +1,20 @@
 """The errors that are gpucnn's own.
 
 Each of them is also the built-in exception that a Python user would look for, so `except ValueError` keeps working. The message
-says what was given, what was expected and how to mend it, in one sentence that the command line can print as it is.
+says what was given, what was expected and how to mend it, in one sentence that the command line can print as it is: on one line, with
+nothing in it that a terminal would obey, and no longer than 500 characters.
 """
+
+from typing import Any
+
+from gpucnn.text import message
 
 
 class GpucnnError(Exception):
     """Anything that gpucnn refuses on purpose."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*(message(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class ShapeError(GpucnnError, ValueError):

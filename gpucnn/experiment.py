@@ -5,7 +5,8 @@
     filters.png             the first layer's filters     confusion.png  which class was taken for which
     features.png            an image and its feature maps
 
-model.safetensors is written last: where it is, the run is complete.
+model.safetensors is written when training has ended, before the pictures: where it is, the run is complete. One process at a time
+writes to the folder.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import errno
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,15 +24,20 @@ import numpy as np
 
 from gpucnn import plots
 from gpucnn.checks import integer
-from gpucnn.data import Dataset, load_dataset
+from gpucnn.data import Dataset, fit_channels, load_dataset
 from gpucnn.data import names as dataset_names
 from gpucnn.device import get_device
 from gpucnn.errors import CheckpointError, DataError, MissingExtraError, ShapeError
+from gpucnn.files import clear_leftovers, exists, locked
 from gpucnn.metrics import confusion_matrix
 from gpucnn.model import Sequential
 from gpucnn.networks import network
 from gpucnn.recipes import AUGMENTATIONS, OpenRecipe, Recipe
+from gpucnn.recipes import recipe as make_recipe
+from gpucnn.surroundings import user_path
+from gpucnn.text import message, shown
 from gpucnn.training.callbacks import Callback, Checkpoint, CSVLog, History, Progress, Run
+from gpucnn.training.checkpoint import TensorFile
 
 CHECKPOINT, MODEL, HISTORY = "checkpoint.safetensors", "model.safetensors", "history.csv"
 CURVES, CONFUSION, FILTERS, FEATURES = "curves.png", "confusion.png", "filters.png", "features.png"
@@ -52,6 +58,7 @@ class Options:
     output: Path
     resume: bool
     checkpoint_every: int
+    given: frozenset[str] = frozenset()  # which of OPTIONS were named; a run that is resumed has its own for the others
 
 
 @dataclass(frozen=True)
@@ -63,17 +70,23 @@ class Outcome:
 
 
 Say = Callable[[str], None]
+OPTIONS = ("dataset", "model", "epochs", "batch_size", "optimizer", "lr", "schedule", "augment", "seed")  # what makes a run what it is
+AGAIN = "; or leave --resume out to begin anew, which sets this run aside"
 
 
 def train(options: Options, say: Say, downloads: Downloads | None = None) -> Outcome:
     """Trains as `options` say; `say` gets what a person should know, a line at a time."""
     every = integer(options.checkpoint_every, "steps between checkpoints", 1)
-    seed = integer(options.seed, "seed", 0)
+    integer(options.seed, "seed", 0)
     device = get_device(options.device)
     model = network(options.model)  # an unknown name is refused before anything is loaded
     output = options.output
     _check_apart(output, options.dataset)
-    with _folder(output):
+    with _folder(output), locked(output):
+        if options.resume and exists(output / CHECKPOINT):
+            options = _as_begun(options, output / CHECKPOINT)
+            model = network(options.model)
+        seed = options.seed
         dataset = load_data(options.dataset, options.data_dir, seed, say, downloads)
         model = network(options.model, dataset.classes)
         _build(model, dataset, seed, device)
@@ -95,6 +108,73 @@ def train(options: Options, say: Say, downloads: Downloads | None = None) -> Out
         return _run(model, dataset, recipe, options, every, say)
 
 
+def _as_begun(options: Options, checkpoint: Path) -> Options:
+    """The options with which the run in `checkpoint` was begun, where the command leaves them open. CheckpointError where it names others.
+
+    More epochs than it was begun with are another run, except under a learning rate that does not depend on them.
+    """
+    begun = run_notes(checkpoint, AGAIN).get("options")
+    if not isinstance(begun, dict) or set(begun) != set(OPTIONS):
+        return options  # of a program that keeps none
+    recipe = options.recipe
+    asked = _named(options.dataset, options.model, recipe, options.seed)
+    free = {"epochs"} if begun["schedule"] == "constant" else set()
+    if options.dataset == "auto":
+        free.add("dataset")
+    for name in OPTIONS:
+        if name in options.given and name not in free and asked[name] != begun[name]:
+            option = "--" + name.replace("_", "-")
+            raise CheckpointError(
+                f"{checkpoint} is a checkpoint of another run: it was begun with {option} {shown(begun[name])}, and this command has "
+                f"{option} {shown(asked[name])}: leave {option} out to go on with it{AGAIN}"
+            )
+    chosen: dict[str, Any] = {name: asked[name] if name in options.given and name == "epochs" else begun[name] for name in OPTIONS}
+    made = make_recipe(
+        chosen["optimizer"], chosen["lr"], chosen["schedule"], chosen["epochs"], chosen["batch_size"], chosen["augment"]
+    )  # fmt: skip
+    return replace(options, dataset=chosen["dataset"], model=chosen["model"], seed=integer(chosen["seed"], "seed", 0), recipe=made)
+
+
+def _named(dataset: str, model: str, recipe: Recipe | OpenRecipe, seed: int) -> dict[str, Any]:
+    """OPTIONS, by name."""
+    return {
+        "dataset": _place(dataset), "model": model, "epochs": recipe.epochs, "batch_size": recipe.batch_size, "optimizer": recipe.optimizer,
+        "lr": recipe.learning_rate, "schedule": recipe.schedule, "augment": recipe.augment, "seed": seed,
+    }  # fmt: skip
+
+
+def _place(dataset: str) -> str:
+    """A data set's name, or where its folder is, wherever one asks from."""
+    return dataset if dataset in DATASETS else os.path.abspath(user_path(dataset))
+
+
+def run_notes(checkpoint: Path, advice: str = "") -> dict[str, Any]:
+    """What a run has noted of itself in its checkpoint. CheckpointError, with `advice` at its end, for a file that is none."""
+    try:
+        with TensorFile(checkpoint) as file:
+            notes = file.description.get("notes", {})
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}{advice}") from None
+    return notes if isinstance(notes, dict) else {}
+
+
+def trained_on(model: Sequential, path: Path) -> str:
+    """The data set that the model in the file `path` was trained on: by its name, or the folder that its run has noted beside it.
+
+    What a model's file alone says is no reason to read a folder: CheckpointError asks for it.
+    """
+    checkpoint = path.parent / CHECKPOINT
+    if checkpoint.is_file():
+        with contextlib.suppress(CheckpointError):
+            begun = run_notes(checkpoint).get("options")
+            if isinstance(begun, dict) and isinstance(begun.get("dataset"), str):
+                return str(begun["dataset"])
+    named = model.metadata.get("dataset", "auto")
+    if named in DATASETS:
+        return str(named)
+    raise CheckpointError(f"{path} was trained on {shown(named)}, and no run is beside it to say where that is: name it with --dataset")
+
+
 def load_data(name: str, data_dir: Path | None, seed: int, say: Say, downloads: Downloads | None = None) -> Dataset:
     """The data set, with a word on which one it is where it was not named."""
     with downloads or contextlib.nullcontext():  # it ends here: what shows training needs the terminal for itself
@@ -108,10 +188,11 @@ def _run(model: Sequential, dataset: Dataset, recipe: Recipe, options: Options, 
     """The part of `train` that writes."""
     output = options.output
     checkpoint = output / CHECKPOINT
-    resume = options.resume and checkpoint.exists()
+    resume = options.resume and exists(checkpoint)
     if options.resume and not resume:
         say(f"note: there is no checkpoint in {output} yet: starting from the beginning")
     watch = _Watch(model, output, say)
+    begun = _named(str(model.metadata["dataset"]), options.model, recipe, options.seed)
     try:
         if not resume:
             watch.check_room()
@@ -122,7 +203,7 @@ def _run(model: Sequential, dataset: Dataset, recipe: Recipe, options: Options, 
             batch_size=recipe.batch_size,
             epochs=recipe.epochs,
             validation_data=(dataset.test_images, dataset.test_labels),
-            callbacks=[watch, Progress(), CSVLog(output / HISTORY), Checkpoint(checkpoint, every)],
+            callbacks=[watch, Progress(), CSVLog(output / HISTORY), Checkpoint(checkpoint, every, notes={"options": begun})],
             augment=AUGMENTATIONS[recipe.augment](min(dataset.image_shape[1:])),
             verbose=False,
             resume=checkpoint if resume else None,
@@ -131,14 +212,15 @@ def _run(model: Sequential, dataset: Dataset, recipe: Recipe, options: Options, 
             say(f"note: the run in {output} is complete ({_count(len(history.rows), 'epoch')}): there is nothing to do")
             return Outcome(history["val_accuracy"][-1], [])
         return _write(model, dataset, history, output, say)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
         # One from before this run would be of no use to it.
         if (watch.trained or resume) and checkpoint.exists():
-            raise StoppedError(f"stopped: the same command with --resume goes on from {checkpoint}") from None
+            status = stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 130
+            raise StoppedError(f"stopped: the same command with --resume goes on from {checkpoint}", status) from None
         raise
     except CheckpointError as error:
         if resume and not watch.trained:
-            raise CheckpointError(f"{error}; or leave --resume out to begin anew, which sets this run aside") from None
+            raise CheckpointError(f"{error}{AGAIN}") from None
         raise
     except BrokenPipeError:
         raise  # of the output that one reads, not of the folder
@@ -156,7 +238,11 @@ class Downloads(Protocol):
 
 
 class StoppedError(Exception):
-    """Ctrl-C, in a run that can be taken up again; its text says how."""
+    """Ctrl-C, or a signal that ends a program, in a run that can be taken up again; its text says how."""
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.status = status  # of the program: 128 and the signal's number
 
 
 class _Watch(Callback):
@@ -169,8 +255,7 @@ class _Watch(Callback):
     def on_train_begin(self, run: Run) -> None:
         self.trained = True
         for name in FILES:  # what a killed run was about to write
-            for path in self.folder.glob(f".{name}.*.partial"):
-                path.unlink(missing_ok=True)
+            clear_leftovers(self.folder / name)
         if not run.resumed:
             return
         self.check_room()
@@ -220,10 +305,12 @@ def _write(model: Sequential, dataset: Dataset, history: History, output: Path, 
     predicted = probabilities.argmax(axis=1)
     accuracy = float(np.mean(predicted == dataset.test_labels))
     history.to_csv(output / HISTORY)
+    counts = confusion_matrix(dataset.test_labels, predicted, dataset.classes)
+    model.metadata["test_accuracy"] = accuracy
+    model.save(output / MODEL)
     files = [output / MODEL, output / HISTORY, output / CHECKPOINT]
     first = int(dataset.test_labels[0])
     title = f"the first test image: {dataset.class_names[first]}, taken for {dataset.class_names[int(predicted[0])]}"
-    counts = confusion_matrix(dataset.test_labels, predicted, dataset.classes)
     pictures: list[tuple[str, Callable[[Path], bool | None]]] = [
         (CURVES, lambda path: plots.save_curves(history, path)),
         (CONFUSION, lambda path: plots.save_confusion(counts, dataset.class_names, path)),
@@ -239,19 +326,19 @@ def _write(model: Sequential, dataset: Dataset, history: History, output: Path, 
         except OSError:
             raise
         except Exception as error:  # whatever a drawing library stumbles over must not cost the model
-            say(f"note: {name} was not made: {type(error).__name__}: {error}")
+            say(message(f"note: {name} was not made: {type(error).__name__}: {error}"))
         else:
             if made is not False:
                 files.append(output / name)
-    model.metadata["test_accuracy"] = accuracy
-    model.save(output / MODEL)
     return Outcome(accuracy, files)
 
 
 def _check_apart(output: Path, dataset: str) -> None:
     """In a folder of images by class, the output would be taken for a class; in its next run, its pictures for images."""
-    folder = Path(dataset).expanduser()
-    if dataset in DATASETS or not folder.is_dir():
+    if dataset in DATASETS:
+        return
+    folder = user_path(dataset)
+    if not folder.is_dir():
         return
     split = [folder / "train", folder / "test"]
     for images in split if all(part.is_dir() for part in split) else [folder]:
@@ -289,6 +376,17 @@ def _check_writable(folder: Path, size: int) -> None:
         raise DataError(
             f"the output folder {folder} cannot be written to ({error.strerror or error}){room}: mend that, or name another with --output"
         ) from None
+
+
+def fit_to(model: Sequential, images: np.ndarray[Any, Any], what: str) -> np.ndarray[Any, Any]:
+    """uint8 images (…, C, H, W) as the model takes them: grey as colour where it takes colour, as a folder's images are made alike.
+
+    CheckpointError where they are of another size.
+    """
+    if len(model.input_shape) == 3 and images.shape[-3] == 1 and model.input_shape[0] == 3:
+        images = fit_channels(images, 3)
+    check_fits(model, images.shape[-3:], what)
+    return images
 
 
 def check_fits(model: Sequential, shape: tuple[int, ...], what: str) -> None:

@@ -1,4 +1,4 @@
-"""Stateless functions on NumPy or CuPy arrays. Arguments are checked at every call.
+"""Stateless functions on NumPy or CuPy arrays, and on whatever else holds floats (gpucnn.arrays). Arguments are checked at every call.
 
 Images are (N, C, H, W), weights (K, C/groups, R, S). All arrays of a call are of one dtype (float32; float64 on the CPU too) and on
 one device. Sizes that do not fit raise ShapeError (a ValueError), arrays of a wrong kind TypeError, and both say what was expected.
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpucnn.checks import integer
+from gpucnn.arrays import numbers, on_a_gpu
+from gpucnn.checks import integer, several
 from gpucnn.device import Device, of
 from gpucnn.errors import DataError, ShapeError
 from gpucnn.layers.base import Array, Shape
 from gpucnn.losses import check_class_labels
 from gpucnn.ops.shapes import Window, conv_window, pool_window
+from gpucnn.text import shown
 
 __all__ = [
     "avg_pool2d",
@@ -87,6 +89,8 @@ def max_pool2d_grad(
     device, (dy,) = _arrays(dy=(dy, 4))
     shape = _image_shape(input_shape)
     window = _pool_of(dy, shape, kernel_size, stride, padding, dilation)
+    if not on_a_gpu(indices):
+        indices = numbers(indices, "indices", TypeError)
     if of(indices) != device or indices.dtype != device.xp.int32:
         raise TypeError(f"indices must be an int32 array on the device of dy, got {indices.dtype} on {of(indices).kind}")
     _same_shape("indices", indices, dy.shape)
@@ -166,11 +170,14 @@ def _arrays(**named: tuple[Any, int | None]) -> tuple[Device, list[Array]]:
     device: Device | None = None
     dtype: Any = None
     checked = []
+    own = [array.dtype for array, _ in named.values() if str(getattr(array, "dtype", "")) in ("float32", "float64")]
     for name, (array, axes) in named.items():
-        try:
-            here = of(array)
-        except TypeError as error:
-            raise TypeError(f"{name}: {error}") from None
+        if not on_a_gpu(array):
+            typed = hasattr(array, "dtype")
+            array = numbers(array, name, TypeError)
+            if not typed and array.dtype.kind == "f":  # Python's numbers have no width of their own
+                array = array.astype(own[0] if own else "float32")
+        here = of(array)
         if device is not None and here != device:
             raise TypeError(f"all arrays must be on one device, got {name} on {here.kind} and the others on {device.kind}")
         if array.dtype.name not in (("float32", "float64") if here.kind == "cpu" else ("float32",)):
@@ -217,9 +224,10 @@ def _pool_of(dy: Array, shape: Shape, kernel_size: Any, stride: Any, padding: An
 
 
 def _image_shape(shape: Any, name: str = "input_shape", form: str = "(N, C, H, W)") -> Shape:
-    if not hasattr(shape, "__len__") or len(shape) != 4:
-        raise ShapeError(f"{name} must be {form}, got {shape!r}")
-    return tuple(integer(size, name, 1) for size in shape)
+    sizes = several(shape)
+    if sizes is None or len(sizes) != 4:
+        raise ShapeError(f"{name} must be {form}, got {shown(shape)}")
+    return tuple(integer(size, name, 1) for size in sizes)
 
 
 def _same_shape(name: str, array: Array, expected: Shape) -> None:

@@ -18,38 +18,38 @@ from gpucnn.checks import pick
 
 Shape: TypeAlias = tuple[int, ...]
 Values: TypeAlias = npt.NDArray[np.float64]
-Initializer: TypeAlias = Callable[[Shape, np.random.Generator], Values]
+Initializer: TypeAlias = Callable[[Shape, np.random.Generator, int], Values]
 
 
-def fans(shape: Shape) -> tuple[int, int]:
+def fans(shape: Shape, groups: int = 1) -> tuple[int, int]:
     """(fan_in, fan_out) of a weight (K, C) or (K, C/groups, R, S): the inputs of an output, and the outputs of an input."""
     taps = math.prod(shape[2:])
-    return shape[1] * taps, shape[0] * taps
+    return shape[1] * taps, shape[0] // groups * taps
 
 
-def he_normal(shape: Shape, rng: np.random.Generator) -> Values:
+def he_normal(shape: Shape, rng: np.random.Generator, groups: int = 1) -> Values:
     """Normal, variance 2 / fan_in."""
     return rng.normal(0.0, math.sqrt(2 / fans(shape)[0]), shape)
 
 
-def he_uniform(shape: Shape, rng: np.random.Generator) -> Values:
+def he_uniform(shape: Shape, rng: np.random.Generator, groups: int = 1) -> Values:
     """Uniform, variance 2 / fan_in."""
     limit = math.sqrt(6 / fans(shape)[0])
     return rng.uniform(-limit, limit, shape)
 
 
-def glorot_normal(shape: Shape, rng: np.random.Generator) -> Values:
+def glorot_normal(shape: Shape, rng: np.random.Generator, groups: int = 1) -> Values:
     """Normal, variance 2 / (fan_in + fan_out)."""
-    return rng.normal(0.0, math.sqrt(2 / sum(fans(shape))), shape)
+    return rng.normal(0.0, math.sqrt(2 / sum(fans(shape, groups))), shape)
 
 
-def glorot_uniform(shape: Shape, rng: np.random.Generator) -> Values:
+def glorot_uniform(shape: Shape, rng: np.random.Generator, groups: int = 1) -> Values:
     """Uniform, variance 2 / (fan_in + fan_out)."""
-    limit = math.sqrt(6 / sum(fans(shape)))
+    limit = math.sqrt(6 / sum(fans(shape, groups)))
     return rng.uniform(-limit, limit, shape)
 
 
-def zeros(shape: Shape, rng: np.random.Generator) -> Values:
+def zeros(shape: Shape, rng: np.random.Generator, groups: int = 1) -> Values:
     """Zeros: for biases."""
     return np.zeros(shape)
 

@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gpucnn.arrays import class_numbers, numbers, quiet
 from gpucnn.checks import pick
-from gpucnn.device import Device, to_numpy
+from gpucnn.device import Device
 from gpucnn.errors import DataError, ShapeError
 from gpucnn.layers.base import Array, Shape
 
@@ -82,7 +83,9 @@ class MeanSquaredError(Loss):
     name = "mean_squared_error"
 
     def check_labels(self, labels: Any, count: int, outputs: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-        given = np.asarray(to_numpy(labels))
+        given = numbers(labels, "labels")
+        if given.ndim == 2 and given.shape[1] == 1 and given.dtype.kind in "iu" and outputs > 1:
+            given = given[:, 0]
         if given.ndim == 1 and given.dtype.kind in "iu" and outputs > 1:
             return np.eye(outputs, dtype=dtype)[check_class_labels(given, count, outputs, dtype)]  # type: ignore[no-any-return]
         return _rows(given, count, outputs, dtype, self.name)
@@ -91,32 +94,21 @@ class MeanSquaredError(Loss):
         return device.ops.mean_squared_error(outputs, labels)  # type: ignore[no-any-return]
 
 
+@quiet
 def check_class_labels(labels: Any, count: int, classes: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
     """Class numbers as int32 (count,), or rows of probabilities as `dtype` (count, classes). DataError for anything else."""
-    given = np.asarray(to_numpy(labels))
-    if given.ndim == 2 and given.shape[1] == 1 and given.dtype.kind in "iu" and classes > 1:
-        given = given[:, 0]  # a column of class numbers, as some loaders give
-    if len(given) != count if given.ndim else True:
-        raise DataError(f"there must be a label for each of the {count} examples, got labels of shape {given.shape}")
-    if given.ndim == 1:
-        if given.dtype.kind not in "iu":
-            raise DataError(
-                f"class numbers must be whole numbers, got {given.dtype}: for probabilities pass rows of shape ({count}, {classes})"
-            )
-        wrong = np.flatnonzero((given < 0) | (given >= classes))
-        if wrong.size:
-            raise DataError(f"labels must lie in 0..{classes - 1} for {classes} outputs, got {given[wrong[0]]} at index {wrong[0]}")
-        return given.astype(np.int32)
-    rows = _rows(given, count, classes, dtype, "categorical_crossentropy")
+    places = class_numbers(labels, count, classes)
+    if places is not None:
+        return places
+    rows = _rows(labels, count, classes, dtype, "categorical_crossentropy")
     if rows.min() < 0 or not np.allclose(rows.sum(axis=1), 1, atol=1e-3):
         raise DataError("rows of labels must be probabilities: none below 0, each row with the sum 1")
     return rows
 
 
+@quiet
 def _rows(labels: Any, count: int, outputs: int, dtype: np.dtype[Any], loss: str) -> np.ndarray[Any, Any]:
-    given = np.asarray(to_numpy(labels))
-    if given.dtype.kind not in "biuf":
-        raise DataError(f"labels must be numbers, got {given.dtype}")
+    given = numbers(labels, "labels")
     if given.ndim == 1 and outputs == 1:
         given = given[:, None]
     if given.shape != (count, outputs):

@@ -46,7 +46,7 @@ def of_step(stages: Sequence[Stage]) -> StepMemory:
         forward = total + (0 if before or view else inputs) + (0 if counted or view else outputs)
         backward = total + (0 if view else outputs + (inputs if trained else 0) + (widest if trained else 0))
         peak = max(peak, forward, backward)
-        trained = trained or bool(stage.parameters)
+        trained = trained or stage.trained
     return StepMemory(kept, peak)
 
 

@@ -1,4 +1,4 @@
-"""Metrics of predictions, on NumPy arrays."""
+"""Metrics of predictions, on whatever holds them (gpucnn.arrays)."""
 
 from __future__ import annotations
 
@@ -7,28 +7,54 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpucnn.arrays import class_numbers, numbers
+from gpucnn.checks import integer
 from gpucnn.errors import DataError
 
 METRICS = ("accuracy",)
 
 
-def accuracy(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
-    """The part of rows whose largest score (N, K), the first of equals, is at the label: class numbers (N) or rows (N, K)."""
-    guesses, truth = np.asarray(scores), np.asarray(labels)
-    if guesses.ndim != 2 or len(guesses) != len(truth) or not len(guesses):
+def accuracy(scores: Any, labels: Any) -> float:
+    """The part of right answers. Several scores a row (N, K): right where the largest, the first of equals, is at the label, which is a
+    class number (N), (N, 1) or in a row (N, K). One score, (N) or (N, 1): right where it is over ½ just when the label (N), (N, 1) is.
+
+    NaN is no right answer. DataError where shapes do not fit together, and for class numbers out of range.
+    """
+    guesses, truth = numbers(scores, "scores"), numbers(labels, "labels")
+    if guesses.ndim == 1:
+        guesses = guesses[:, None]
+    if guesses.ndim != 2 or not guesses.size or not truth.ndim or len(guesses) != len(truth):
         raise DataError(f"accuracy compares scores (N, K) with N labels, got shapes {guesses.shape} and {truth.shape}")
-    if truth.ndim == 2:
-        truth = truth.argmax(axis=1)
-    return float(np.mean(guesses.argmax(axis=1) == truth))
+    count, classes = guesses.shape
+    known = ~np.isnan(guesses).any(axis=1)
+    if classes == 1:
+        if truth.shape not in ((count,), (count, 1)):
+            raise DataError(f"one score an example needs one label an example, (N) or (N, 1), got labels of shape {truth.shape}")
+        if truth.size and (truth.min() < 0 or truth.max() > 1):
+            raise DataError(f"labels of one score an example must lie in 0..1, got {truth.min()}..{truth.max()}")
+        return float(np.mean(known & ((guesses[:, 0] > 0.5) == (truth.reshape(-1) > 0.5))))
+    places: Any = class_numbers(truth, count, classes)
+    if places is None:
+        if truth.shape != guesses.shape:
+            raise DataError(f"labels must be class numbers ({count},) or rows {guesses.shape}, got shape {truth.shape}")
+        places = truth.argmax(axis=1)
+    return float(np.mean(known & (guesses.argmax(axis=1) == places)))
 
 
-def confusion_matrix(labels: npt.ArrayLike, predicted: npt.ArrayLike, classes: int) -> npt.NDArray[np.int64]:
-    """counts[i, j]: how many of class i were taken for class j. labels and predicted: class numbers (N)."""
-    truth, guesses = np.asarray(labels), np.asarray(predicted)
+def confusion_matrix(labels: Any, predicted: Any, classes: int) -> npt.NDArray[np.int64]:
+    """counts[i, j]: how many of class i were taken for class j. labels and predicted: class numbers (N) or (N, 1)."""
+    classes = integer(classes, "classes", 1)
+    truth, guesses = (_column(numbers(values, name)) for values, name in ((labels, "labels"), (predicted, "predicted classes")))
     if truth.shape != guesses.shape or truth.ndim != 1:
         raise DataError(f"confusion_matrix compares two rows of class numbers, got shapes {truth.shape} and {guesses.shape}")
     for values in (truth, guesses):
+        if values.dtype.kind not in "iu" and values.size:
+            raise DataError(f"class numbers must be whole numbers, got {values.dtype}: of scores take .argmax(axis=1)")
         if values.size and (values.min() < 0 or values.max() >= classes):
             raise DataError(f"class numbers must lie in 0..{classes - 1}, got {values.min()}..{values.max()}")
-    counts: Any = np.bincount(truth.astype(np.int64) * classes + guesses, minlength=classes * classes)
+    counts: Any = np.bincount(truth.astype(np.int64) * classes + guesses.astype(np.int64), minlength=classes * classes)
     return counts.reshape(classes, classes)  # type: ignore[no-any-return]
+
+
+def _column(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values

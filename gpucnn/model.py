@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import copy
 import math
-import sys
-from collections.abc import Sequence
+import warnings
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from gpucnn.checks import integer
-from gpucnn.data.batches import Batches, scaled
-from gpucnn.device import Device, get_device, to_numpy
-from gpucnn.errors import CheckpointError, DataError, GpucnnError, ShapeError
-from gpucnn.layers import Layer, layer_from_config
-from gpucnn.layers.base import Array, Buffers, Parameter, Shape, Stage
+from gpucnn import optimizers, schedules
+from gpucnn.arrays import examples, numbers, on_a_gpu, pixels, scaled
+from gpucnn.checks import integer, pick, several
+from gpucnn.data.batches import Batches
+from gpucnn.device import Device, get_device, simulated, to_numpy, why_no_cuda
+from gpucnn.errors import CheckpointError, GpucnnError, ShapeError, UnknownNameError
+from gpucnn.layers import LAYERS, Layer, layer_from_config
+from gpucnn.layers.base import Array, Buffers, Parameter, Shape, Stage, derived_seed, too_many
 from gpucnn.layers.fused import stages
-from gpucnn.losses import Loss, get_loss
+from gpucnn.losses import LOSSES, Loss, get_loss
 from gpucnn.memory import bytes_text, of_step
 from gpucnn.metrics import METRICS
-from gpucnn.optimizers import Optimizer, get_optimizer
+from gpucnn.ops.shapes import LIMIT
+from gpucnn.optimizers import OPTIMIZERS, Optimizer, get_optimizer
+from gpucnn.schedules import SCHEDULES
+from gpucnn.surroundings import say
+from gpucnn.text import message, reason_of, shown
 from gpucnn.training import loop
 from gpucnn.training.callbacks import Callback, History
-from gpucnn.training.checkpoint import load_tensors, save_tensors, take
+from gpucnn.training.checkpoint import TensorFile, save_tensors, take
+
+MOST_LAYERS = 10_000  # that a file may describe
 
 
 class Sequential:
@@ -39,7 +49,7 @@ class Sequential:
         flat = [layer for item in layers for layer in (item if isinstance(item, list | tuple) else [item])]
         for layer in flat:
             if not isinstance(layer, Layer):
-                raise TypeError(f"Sequential takes layers, got {layer!r}")
+                raise TypeError(f"Sequential takes layers, got {shown(layer)}")
         if not flat:
             raise ShapeError("Sequential needs at least one layer")
         if len({id(layer) for layer in flat}) < len(flat):
@@ -56,7 +66,10 @@ class Sequential:
         self._device: Device | None = None
         self._buffers: Buffers | None = None
         self._stages: list[Stage] = []  # the layers, some of them as one
+        self._named: dict[str, Parameter] = {}
         self._batch = 0  # the size of the batch that backward is due for
+        self.epochs_begun = 0  # of all calls of `fit` since `build`: the order of examples and augmentation go on from one to the next
+        self._unknown = ""  # what the file that it comes from names, and is not known here
 
     # Building.
 
@@ -67,14 +80,33 @@ class Sequential:
         DeviceError where the device cannot be had. Returns the model.
         """
         place = get_device(device)
-        self.seed = integer(seed, "seed", 0)
-        if dtype not in ("float32", "float64"):
-            raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
         if dtype == "float64" and place.kind == "cuda":
             raise ValueError("the kernels compute in float32: use device='cpu' for float64")
-        if isinstance(input_shape, int) or len(input_shape) not in (1, 3):
-            raise ShapeError(f"input_shape must be (channels, height, width) or (features,), got {input_shape!r}")
-        self.input_shape = shape = tuple(integer(size, "input_shape", 1) for size in input_shape)
+        self._lay_out(input_shape, integer(seed, "seed", 0), dtype)
+        self._settle(place).initialize(self.seed)
+        if self.loss is not None and self.optimizer is not None:
+            self.compile(self.optimizer, self.loss, self.metrics)
+        return self
+
+    def _lay_out(self, input_shape: Any, seed: int, dtype: str) -> None:
+        """Works all sizes and names out, with no array made yet."""
+        if dtype not in ("float32", "float64"):
+            raise ValueError(f"dtype must be float32 or float64, got {shown(dtype)}")
+        sizes = several(input_shape)
+        if sizes is None or len(sizes) not in (1, 3):
+            raise ShapeError(f"input_shape must be (channels, height, width) or (features,), got {shown(input_shape)}")
+        shape = tuple(integer(size, "input_shape", 1) for size in sizes)
+        if math.prod(shape) >= LIMIT:
+            raise ShapeError(f"an example would be {too_many(shape)}")
+        for layer in self.layers:
+            for name, part in layer.walk(type(layer).__name__).items():
+                owner = part._owner() if part._owner is not None else None
+                if owner is not None and owner is not self:
+                    raise ShapeError(
+                        f"{name} belongs to another model that is built already, and would lose its weights: make a layer of its own for "
+                        "each model, or copy.deepcopy the other model"
+                    )
+        self.seed, self.input_shape, self.dtype = seed, shape, np.dtype(dtype)
         counts: dict[str, int] = {}
         for index, layer in enumerate(self.layers):
             kind = type(layer).__name__.lower()
@@ -83,17 +115,30 @@ class Sequential:
             try:
                 shape = layer.build(shape)
             except ShapeError as error:
-                raise ShapeError(f"layer {index + 1} of {len(self.layers)}, {layer!r}: {error}") from None
-            layer.place(place, _layer_seed(self.seed, index))
+                raise ShapeError(f"layer {index + 1} of {len(self.layers)}, {shown(layer)}: {error}") from None
         self.output_shape = shape
+
+    def _settle(self, place: Device) -> Buffers:
+        """Gives every parameter its place in the memory of the device."""
+        named: dict[str, Parameter] = {}
+        known: set[int] = set()
+        for layer in self.layers:
+            for path, part in layer.walk(layer.name).items():
+                part.name, part._owner = path, weakref.ref(self)
+            for name, parameter in layer.named_parameters(layer.name):
+                if name in named and named[name] is not parameter:
+                    raise ShapeError(f"layer {layer.name!r} has two parameters called {name!r}: give each a name of its own")
+                if id(parameter) not in known:
+                    named[name] = parameter
+                    known.add(id(parameter))
+        for index, layer in enumerate(self.layers):
+            layer.place(place, derived_seed(self.seed, index))
+        self._named = named
         self._stages = stages(self.layers)
-        self.dtype = np.dtype(dtype)
         self._device = place
-        self._buffers = Buffers([parameter for layer in self.layers for parameter in layer.parameters], place, self.dtype)
-        self._buffers.initialize(self.seed)
-        if self.loss is not None and self.optimizer is not None:
-            self.compile(self.optimizer, self.loss, self.metrics)
-        return self
+        self._buffers = Buffers(list(named.values()), place, self.dtype)
+        self._batch = self.epochs_begun = 0
+        return self._buffers
 
     @property
     def device(self) -> Device:
@@ -109,9 +154,9 @@ class Sequential:
 
     @property
     def parameters(self) -> dict[str, Parameter]:
-        """Every parameter under its name, such as "conv2d_1.weight"."""
+        """Every parameter under its name, such as "conv2d_1.weight"; one of a layer within a layer under the path to it."""
         self._built()
-        return {f"{layer.name}.{parameter.name}": parameter for layer in self.layers for parameter in layer.parameters}
+        return dict(self._named)
 
     @property
     def parameter_count(self) -> int:
@@ -134,10 +179,12 @@ class Sequential:
     def forward(self, x: Any, training: bool = False, *, logits: bool = False) -> Array:
         """The model's output for a batch (N, …), an array on the model's device. uint8 pixels are divided by 255, as `fit` does.
 
-        With `training`, what backward needs is kept, and dropout drops. `logits` leaves a final softmax or sigmoid off.
+        With `training`, what backward needs is kept, and dropout drops; without, nothing is kept and nothing is forgotten. `logits` leaves
+        a final softmax or sigmoid off.
         """
         y = self._input(x)
-        self._batch = int(y.shape[0])
+        if training:
+            self._batch = int(y.shape[0])
         for stage in self._stages:
             y = stage.forward(y, training, logits=logits and stage is self._stages[-1])
         return y
@@ -151,7 +198,7 @@ class Sequential:
             raise ShapeError(f"the output's gradient must have shape (batch, {expected}), got {tuple(dy.shape)}")
         if self._batch and dy.shape[0] != self._batch:
             raise ShapeError(f"the last forward had a batch of {self._batch}, the output's gradient is of one of {dy.shape[0]}")
-        first = next((index for index, stage in enumerate(self._stages) if stage.parameters), len(self._stages))
+        first = next((index for index, stage in enumerate(self._stages) if stage.trained), len(self._stages))
         own = False  # the caller's dy is left as it is; gradients made on the way may serve as scratch
         masked = False  # whether dy has ReLU's gradient of this stage already
         for index in reversed(range(len(self._stages))):
@@ -182,17 +229,19 @@ class Sequential:
         self,
         optimizer: Optimizer | str = "adam",
         loss: Loss | str = "categorical_crossentropy",
-        metrics: Sequence[str] = ("accuracy",),
+        metrics: str | Sequence[str] = ("accuracy",),
     ) -> Sequential:
         """Says how the model is trained. `optimizer` starts afresh. Returns the model."""
         buffers = self._built()
         chosen, measured = get_optimizer(optimizer), get_loss(loss)
-        for metric in metrics:
-            if metric not in METRICS:
-                raise ValueError(f"unknown metric {metric!r}: there are {', '.join(METRICS)}")
+        wanted = [metrics] if isinstance(metrics, str) else list(several(metrics) or ())
+        if not isinstance(metrics, str) and several(metrics) is None:
+            raise TypeError(f"metrics must be names in a list, such as ['accuracy'], got {shown(metrics)}")
+        for metric in wanted:
+            pick(metric, dict.fromkeys(METRICS, True), "metric")
         measured.check_model(self.output_shape, self.layers[-1].activation)
         chosen.attach(buffers)
-        self.optimizer, self.loss, self.metrics = chosen, measured, list(metrics)
+        self.optimizer, self.loss, self.metrics = chosen, measured, wanted
         return self
 
     def fit(
@@ -203,14 +252,15 @@ class Sequential:
         batch_size: int = 32,
         epochs: int = 1,
         validation_data: tuple[Any, Any] | None = None,
-        callbacks: Sequence[Callback] = (),
+        callbacks: Sequence[Callback] | None = (),
         shuffle: bool = True,
         seed: int | None = None,
         augment: Any = None,
         verbose: bool | None = None,
         resume: str | Path | None = None,
     ) -> History:
-        """Trains for `epochs` passes over x (N, …) and y, and returns the history.
+        """Trains for `epochs` passes over x (N, …) and y, and returns the history. Called again, it goes on: five calls of one epoch are
+        one call of five, to the bit.
 
         x: floating, or uint8 pixels, which are divided by 255. y: as the loss takes it. validation_data: (x, y), measured after each
         epoch. seed: of the order of examples and of augmentation (the model's own unless given). augment: see
@@ -234,7 +284,10 @@ class Sequential:
             dtype=self.dtype,
         )
         if validation_data is not None:
-            xv, yv = validation_data
+            pair = validation_data if isinstance(validation_data, list | tuple) else ()
+            if len(pair) != 2:
+                raise ValueError(f"validation_data must be a pair (x, y), got {shown(validation_data)}{f' of {len(pair)}' if pair else ''}")
+            xv, yv = pair
             xv = self._examples(xv)
             validation_data = xv, loss.check_labels(yv, len(xv), math.prod(self.output_shape), self.dtype)
         return loop.fit(
@@ -244,7 +297,7 @@ class Sequential:
             batches,
             epochs=epochs,
             validation=validation_data,
-            callbacks=callbacks,
+            callbacks=_callbacks(callbacks),
             verbose=verbose,
             accuracy="accuracy" in self.metrics,
             resume=resume,
@@ -252,15 +305,15 @@ class Sequential:
 
     def evaluate(self, x: Any, y: Any, *, batch_size: int = 256) -> Any:
         """(loss, accuracy) over all examples; the loss alone where the model was compiled without accuracy."""
-        loss, _ = self._compiled()
-        examples = self._examples(x)
-        labels = loss.check_labels(y, len(examples), math.prod(self.output_shape), self.dtype)
-        mean, accuracy = self.evaluate_sums(examples, labels, integer(batch_size, "batch_size", 1))
+        loss = self._measured()
+        inputs = self._examples(x)
+        labels = loss.check_labels(y, len(inputs), math.prod(self.output_shape), self.dtype)
+        mean, accuracy = self.evaluate_sums(inputs, labels, integer(batch_size, "batch_size", 1))
         return (mean, accuracy) if "accuracy" in self.metrics else mean
 
     def evaluate_sums(self, x: Any, labels: Any, batch_size: int) -> tuple[float, float]:
         """(mean loss, part of right answers) of checked examples and labels."""
-        loss, _ = self._compiled()
+        loss = self._measured()
         total = correct = answers = 0.0
         for start in range(0, len(x), batch_size):
             part = self.device.array(labels[start : start + batch_size])
@@ -273,12 +326,12 @@ class Sequential:
 
     def predict(self, x: Any, *, batch_size: int = 256) -> np.ndarray[Any, Any]:
         """The model's outputs (N, …) as a NumPy array: probabilities, also where the last softmax or sigmoid is left to the loss."""
-        examples = self._examples(x)
+        inputs = self._examples(x)
         batch_size = integer(batch_size, "batch_size", 1)
         final = self.loss.fused_activation if self.loss and self.layers[-1].activation is None else None
         results = []
-        for start in range(0, len(examples), batch_size):
-            outputs = self.forward(scaled(examples[start : start + batch_size], self.dtype))
+        for start in range(0, len(inputs), batch_size):
+            outputs = self.forward(scaled(inputs[start : start + batch_size], self.dtype))
             results.append(to_numpy(getattr(self.device.ops, final)(outputs) if final else outputs))
         return np.concatenate(results)
 
@@ -293,7 +346,7 @@ class Sequential:
         costs, memory = [cost for stage in self._stages for cost in stage.costs()], of_step(self._stages)
         for layer, cost, kept in zip(self.layers, costs, memory.kept, strict=True):
             numbers = [
-                sum(parameter.size for parameter in layer.parameters),
+                sum(parameter.size for _, parameter in layer.named_parameters()),
                 cost.multiply_adds * batch_size,
                 kept * batch_size * self.dtype.itemsize,
             ]
@@ -308,7 +361,7 @@ class Sequential:
         rule = "─" * max(map(len, lines))
         slots = len(self.optimizer.slots) if self.optimizer else 0
         step = memory.peak * batch_size * self.dtype.itemsize
-        print(
+        say(
             "\n".join(
                 [
                     f"Sequential on {self.device.name}, input {_shape_text(self.input_shape)}, batch of {batch_size}, {self.dtype}",
@@ -322,7 +375,7 @@ class Sequential:
                     f"{' and optimizer' if slots else ''}, {bytes_text(step)} at the most for the batch on its way",
                 ]
             ),
-            file=file or sys.stdout,
+            file,
         )
 
     def config(self) -> dict[str, Any]:
@@ -335,27 +388,90 @@ class Sequential:
             "loss": self.loss.name if self.loss else None,
             "optimizer": self.optimizer.config() if self.optimizer else None,
             "metrics": self.metrics,
-            "metadata": self.metadata,
+            "metadata": self._metadata(),
         }
 
+    def _metadata(self) -> dict[str, Any]:
+        if not isinstance(self.metadata, Mapping):
+            raise CheckpointError(f"metadata must be a dict, got {shown(self.metadata)}: name what it is under a key")
+        return dict(self.metadata)
+
     def save(self, path: str | Path) -> None:
-        """Writes the model, without the optimizer's state, as safetensors: whole or not at all."""
-        save_tensors(path, {name: parameter.value for name, parameter in self.parameters.items()}, {"model": self.config()})
+        """Writes the model, without the optimizer's state, as safetensors: whole or not at all.
+
+        CheckpointError for what `load` would refuse: layers of one's own that are not registered (`gpucnn.register`), metadata that JSON
+        does not hold, NaN. OSError from the disk.
+        """
+        self._built()
+        for layer in self.layers:
+            for name, part in layer.walk(layer.name).items():
+                if LAYERS.get(type(part).__name__) is not type(part):
+                    kind = type(part).__name__
+                    raise CheckpointError(
+                        f"{path} was not written: {name!r} is a {kind}, which no file can name: gpucnn.register({kind}) first"
+                    )
+        if self.loss is not None and LOSSES.get(self.loss.name) is not type(self.loss):
+            kind = type(self.loss).__name__
+            raise CheckpointError(f"{path} was not written: its loss is a {kind}, which no file can name: gpucnn.register({kind}) first")
+        config = self.config()
+        if self.optimizer is not None:  # one that is not registered is named, and left out when the model is loaded
+            name, schedule = optimizers.name_of(self.optimizer), self.optimizer.schedule
+            if OPTIMIZERS.get(name) is not type(self.optimizer):
+                config["optimizer"] = {"optimizer": name}
+            elif SCHEDULES.get(schedules.name_of(schedule)) is not type(schedule):
+                config["optimizer"]["learning_rate"] = {"schedule": schedules.name_of(schedule)}
+        save_tensors(path, {name: parameter.value for name, parameter in self._named.items()}, {"model": config})
 
     def load_parameters(self, path: str | Path) -> None:
         """Takes the parameters from a file that `save` wrote for a model with the same layers."""
-        tensors, _ = load_tensors(path)
-        take(tensors, {name: parameter.value for name, parameter in self.parameters.items()}, path)
+        self._built()
+        with TensorFile(path) as file:
+            take(file, {name: parameter.value for name, parameter in self._named.items()})
 
     def state(self) -> dict[str, Any]:
         """What training changes besides parameters and optimizer: the layers' random state."""
-        return {layer.name: state for layer in self.layers if (state := layer.state())}
+        return {name: state for layer in self.layers for name, part in layer.walk(layer.name).items() if (state := part.state())}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes up a `state()` again."""
         for layer in self.layers:
-            if layer.name in state:
-                layer.restore(state[layer.name])
+            for name, part in layer.walk(layer.name).items():
+                if name in state:
+                    part.restore(state[name])
+
+    def __copy__(self) -> Sequential:
+        return copy.deepcopy(self)  # a shallow one would share its layers, and with them its weights
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copy and pickle, from any device to any other: everything, the optimizer's state and gradients included."""
+        kept: dict[str, Any] = {**vars(self), "_stages": [], "_named": {}, "_device": None, "_buffers": None}
+        if self._buffers is not None:
+            kept["_kept"] = {
+                "device": self.device.kind,
+                "values": to_numpy(self._buffers.values),
+                "gradients": to_numpy(self._buffers.all_gradients()),
+                "has_grad": [parameter.has_grad for parameter in self._buffers.parameters],
+                "random": self.state(),
+                "trained": self.optimizer is not None and self.optimizer.trains(self._buffers),
+            }
+        return kept
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        kept = state.pop("_kept", None)
+        vars(self).update(state)
+        if kept is None:
+            return
+        epochs = self.epochs_begun
+        usable = kept["device"] == "cpu" or why_no_cuda() is None or simulated()
+        buffers = self._settle(get_device(kept["device"] if usable else "cpu"))
+        self.epochs_begun = epochs
+        buffers.values[...] = self.device.array(kept["values"])
+        buffers.all_gradients()[...] = self.device.array(kept["gradients"])
+        for parameter, has_grad in zip(buffers.parameters, kept["has_grad"], strict=True):
+            parameter.has_grad = has_grad
+        self.restore(kept["random"])
+        if self.optimizer is not None and kept["trained"]:
+            self.optimizer.attached_again(buffers)
 
     def __repr__(self) -> str:
         return f"Sequential({', '.join(map(repr, self.layers))})"
@@ -367,11 +483,17 @@ class Sequential:
             raise GpucnnError("the model is not built yet: call model.build(input_shape) first")
         return self._buffers
 
-    def _compiled(self) -> tuple[Loss, Optimizer]:
+    def _measured(self) -> Loss:
         self._built()
-        if self.loss is None or self.optimizer is None:
-            raise GpucnnError("the model is not compiled yet: call model.compile(optimizer=..., loss=...) first")
-        return self.loss, self.optimizer
+        if self.loss is None:
+            raise GpucnnError(f"the model is not compiled yet: call model.compile(optimizer=..., loss=...) first{self._unknown}")
+        return self.loss
+
+    def _compiled(self) -> tuple[Loss, Optimizer]:
+        loss = self._measured()
+        if self.optimizer is None:
+            raise GpucnnError(f"the model has no optimizer yet: call model.compile(optimizer=..., loss=...) first{self._unknown}")
+        return loss, self.optimizer
 
     def _check_shape(self, shape: Any) -> None:
         if len(shape) < 1 or tuple(shape[1:]) != self.input_shape:
@@ -381,49 +503,94 @@ class Sequential:
 
     def _input(self, x: Any) -> Array:
         self._built()
-        x = x if hasattr(x, "shape") and hasattr(x, "dtype") else np.asarray(x)
+        if not on_a_gpu(x):  # what is there stays there
+            x = numbers(x, "examples")
         self._check_shape(x.shape)
-        y = self.device.array(x, self.dtype)
-        return y / self.dtype.type(255) if x.dtype == np.uint8 else y
+        if x.dtype.kind in "iu":
+            return self.device.array(pixels(x, "examples"), self.dtype) / self.dtype.type(255)
+        return self.device.array(x, self.dtype)
 
     def _examples(self, x: Any) -> np.ndarray[Any, Any]:
-        """A whole set of examples, on the host: uint8 as it is, everything else as the model's dtype, with no NaN."""
+        """A whole set of examples, on the host: pixels as uint8, everything else as the model's dtype, with no NaN."""
         self._built()
-        examples = to_numpy(x)
-        self._check_shape(examples.shape)
-        if examples.dtype == np.uint8:
-            return examples  # type: ignore[no-any-return]
-        if examples.dtype.kind not in "biuf":
-            raise DataError(f"examples must be numbers, got {examples.dtype}")
-        examples = np.ascontiguousarray(examples, self.dtype)
-        finite = np.isfinite(examples).reshape(len(examples), -1).all(axis=1)
-        if not finite.all():
-            raise DataError(f"example {int(finite.argmin())} holds NaN or infinity: remove or mend it")
-        return examples
+        given = numbers(x, "examples")
+        self._check_shape(given.shape)
+        return examples(given, self.dtype)
 
 
 def load(path: str | Path, *, device: str | Device = "auto") -> Sequential:
-    """The model in a file that `Sequential.save` wrote, built, and compiled where it was. Raises CheckpointError for other files."""
-    tensors, description = load_tensors(path)
-    config: Any = description.get("model")
-    if config is None:
-        raise CheckpointError(f"{path} is a checkpoint of a run and no model: name the model.safetensors beside it, or resume the run")
-    place = get_device(device)
-    try:
-        model = Sequential([layer_from_config(layer) for layer in config["layers"]])
-        model.build(config["input_shape"], seed=config["seed"], device=place, dtype=config["dtype"])
-        if config["loss"] is not None and config["optimizer"] is not None:
-            model.compile(get_optimizer(config["optimizer"]), config["loss"], config["metrics"])
-        model.metadata = dict(config["metadata"])
-    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError) as error:
-        raise CheckpointError(f"{path} describes a model that this gpucnn cannot make ({error})") from None
-    take(tensors, {name: parameter.value for name, parameter in model.parameters.items()}, path)
+    """The model in a file that `Sequential.save` wrote, built, and compiled where it was. Raises CheckpointError for other files.
+
+    An optimizer or a schedule of somebody's own that is not registered here (`gpucnn.register`) is left out, with a warning: the
+    weights are there all the same. Sizes are held against the file before memory is taken for them.
+    """
+    with TensorFile(path) as file:
+        config: Any = file.description.get("model")
+        if config is None:
+            raise CheckpointError(
+                f"{file.place} is a checkpoint of a run and no model: name the model.safetensors beside it, or resume the run"
+            )
+        place = get_device(device)
+        try:
+            layers = list(config["layers"])
+            if len(layers) > MOST_LAYERS:
+                raise CheckpointError(f"{file.place} describes a model of {len(layers):,} layers, and {MOST_LAYERS:,} are the most")
+            model = Sequential([layer_from_config(layer) for layer in layers])
+            if config["dtype"] == "float64" and place.kind == "cuda":
+                raise ValueError("the kernels compute in float32: use device='cpu' for float64")
+            model._lay_out(config["input_shape"], integer(config["seed"], "seed", 0), config["dtype"])
+            shapes = {name: parameter.shape for layer in model.layers for name, parameter in layer.named_parameters(layer.name)}
+            file.check(shapes)
+            model._settle(place)
+            model.metadata = dict(config["metadata"])
+            _compile(model, config, file.place)
+        except CheckpointError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError, RecursionError) as error:
+            raise CheckpointError(f"{file.place} describes a model that this gpucnn cannot make ({reason_of(error)})") from None
+        take(file, {name: parameter.value for name, parameter in model._named.items()})
     return model
 
 
-def _layer_seed(seed: int, index: int) -> int:
-    low, high = np.random.SeedSequence([seed, index]).generate_state(2)
-    return int(low) | int(high) << 32
+def _compile(model: Sequential, config: dict[str, Any], place: Path) -> None:
+    """Compiles a model as its file says. What only its maker knows is left out, and said."""
+    loss = None if config["loss"] is None else get_loss(config["loss"])
+    unknown = ""
+    try:
+        optimizer = None if config["optimizer"] is None else get_optimizer(config["optimizer"])
+    except UnknownNameError as error:
+        rate = dict(config["optimizer"]).get("learning_rate")
+        names = config["optimizer"]["optimizer"], rate["schedule"] if isinstance(rate, dict) else ""
+        if not all(isinstance(name, str) for name in names):
+            raise
+        optimizer, unknown = None, str(error)
+    if loss is not None and optimizer is not None:
+        model.compile(optimizer, loss, config["metrics"])
+    elif loss is not None:
+        loss.check_model(model.output_shape, model.layers[-1].activation)
+        model.loss, model.metrics = loss, list(config["metrics"])
+    if unknown:
+        model._unknown = f" (its file: {unknown})"
+        warnings.warn(
+            message(
+                f"{place} was loaded without the means to train on: {unknown}; gpucnn.register(...) the class before loading, "
+                "or compile the model anew"
+            ),
+            stacklevel=3,
+        )
+
+
+def _callbacks(given: Any) -> list[Callback]:
+    """The callbacks of `fit`; TypeError for what is none."""
+    found = [] if given is None else given
+    if isinstance(found, Callback) or not isinstance(found, Iterable):
+        raise TypeError(f"callbacks must be a list of callbacks, got {shown(given)}")
+    found = list(found)
+    for callback in found:
+        if not isinstance(callback, Callback):
+            made = "; call the class, to make one" if isinstance(callback, type) else ""
+            raise TypeError(f"callbacks must be gpucnn.Callback objects, got {shown(callback)}{made}")
+    return found
 
 
 def _shape_text(shape: Shape) -> str:

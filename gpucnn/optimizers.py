@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gpucnn.arrays import quiet, to_numpy
 from gpucnn.checks import fraction, pick, positive
 from gpucnn.errors import GpucnnError
 from gpucnn.layers.base import Array, Buffers
@@ -35,10 +36,20 @@ class Optimizer:
         self.steps = 0
         self.state = {slot: buffers.device.xp.zeros_like(buffers.values) for slot in self.slots}
 
+    def attached_again(self, buffers: Buffers) -> None:
+        """Goes on with these parameters, where it is: after a copy of both."""
+        self._buffers = buffers
+        self.state = {slot: buffers.device.array(array) for slot, array in self.state.items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copy and pickle: without the parameters, which are the model's."""
+        return {**vars(self), "_buffers": None, "state": {slot: to_numpy(array) for slot, array in self.state.items()}}
+
     def trains(self, buffers: Buffers) -> bool:
         """Whether it is these parameters that `step` changes."""
         return self._buffers is buffers
 
+    @quiet
     def step(self) -> None:
         """One update of every parameter from its gradient. Parameters that got no gradient are treated as having one of zero."""
         buffers = self._attached()
@@ -61,7 +72,7 @@ class Optimizer:
     def config(self) -> dict[str, Any]:
         """What `get_optimizer` needs to make the same optimizer again, without its state."""
         settings = {name: value for name, value in vars(self).items() if name not in ("schedule", "steps", "state", "_buffers")}
-        return {"optimizer": NAMES.get(type(self), type(self).__qualname__), "learning_rate": self.schedule.config(), **settings}
+        return {"optimizer": name_of(self), "learning_rate": self.schedule.config(), **settings}
 
     def _rates(self, step: int) -> tuple[float, float, float]:
         return self.schedule(step), 1.0, 1.0
@@ -169,7 +180,11 @@ class AdamW(Adam):
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
-NAMES = {kind: name for name, kind in OPTIMIZERS.items()}
+
+
+def name_of(optimizer: Optimizer) -> str:
+    """The name under which an optimizer's class is known, or its own where it is not."""
+    return next((name for name, kind in OPTIMIZERS.items() if kind is type(optimizer)), type(optimizer).__qualname__)
 
 
 def get_optimizer(value: Any) -> Optimizer:

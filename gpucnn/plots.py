@@ -11,9 +11,9 @@ import numpy as np
 
 from gpucnn.device import to_numpy
 from gpucnn.errors import MissingExtraError
+from gpucnn.files import write_atomically
 from gpucnn.layers import Conv2D
 from gpucnn.training.callbacks import History
-from gpucnn.training.checkpoint import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

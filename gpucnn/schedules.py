@@ -17,7 +17,7 @@ class Schedule:
 
     def config(self) -> dict[str, Any]:
         """What `get_schedule` needs to make the same schedule again."""
-        return {"schedule": NAMES.get(type(self), type(self).__qualname__), **vars(self)}
+        return {"schedule": name_of(self), **vars(self)}
 
 
 class Constant(Schedule):
@@ -77,7 +77,11 @@ def _cosine(begin: float, end: float, progress: float) -> float:
 
 
 SCHEDULES: dict[str, type[Schedule]] = {"constant": Constant, "step": StepDecay, "cosine": Cosine, "one-cycle": OneCycle}
-NAMES = {kind: name for name, kind in SCHEDULES.items()}
+
+
+def name_of(schedule: Schedule) -> str:
+    """The name under which a schedule's class is known, or its own where it is not."""
+    return next((name for name, kind in SCHEDULES.items() if kind is type(schedule)), type(schedule).__qualname__)
 
 
 def get_schedule(value: Any) -> Schedule:

@@ -16,9 +16,11 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn.checks import integer, positive
 from gpucnn.errors import DataError
 from gpucnn.ops.augment import Augment
 from gpucnn.ops.cpu import batch
+from gpucnn.text import plain, shortened, shown
 
 
 @runtime_checkable
@@ -37,7 +39,7 @@ class Shift:
     pixels: int = 2
 
     def __post_init__(self) -> None:
-        _whole(self.pixels, "pixels", 0)
+        _whole(self, "pixels", 0)
 
     def __call__(self, x: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
         n, _, _, _ = _shape(x)
@@ -58,7 +60,7 @@ class CropFlip:
     pixels: int = 4
 
     def __post_init__(self) -> None:
-        _whole(self.pixels, "pixels", 0)
+        _whole(self, "pixels", 0)
 
     def __call__(self, x: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
         n, _, _, _ = _shape(x)
@@ -77,7 +79,7 @@ class Cutout:
     pixels: int = 8
 
     def __post_init__(self) -> None:
-        _whole(self.pixels, "pixels", 0)
+        _whole(self, "pixels", 0)
 
     def __call__(self, x: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
         n, _, height, width = _shape(x)
@@ -100,7 +102,7 @@ class Affine:
     scale: float = 0.1
 
     def __post_init__(self) -> None:
-        _affine(self.shift, self.rotate_degrees, self.scale)
+        _affine(self)
 
     def __call__(self, x: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
         n, _, _, _ = _shape(x)
@@ -126,9 +128,9 @@ class Elastic:
     scale: float = 0.1
 
     def __post_init__(self) -> None:
-        _number(self.pixels, "pixels")
-        _whole(self.grid, "grid", 2)
-        _affine(self.shift, self.rotate_degrees, self.scale)
+        _number(self, "pixels")
+        _whole(self, "grid", 2)
+        _affine(self)
 
     def __call__(self, x: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
         n, _, _, _ = _shape(x)
@@ -184,24 +186,22 @@ def device_augment(given: Callable[..., Any] | None) -> Augment | None:
     return augment if augment.warps or augment.moves or augment.cutout else None
 
 
-def _whole(value: Any, name: str, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number, got {value!r}")
-    if value < least:
-        raise DataError(f"{name} must be at least {least}, got {value}")
+def _whole(owner: Any, name: str, least: int) -> None:
+    object.__setattr__(owner, name, integer(getattr(owner, name), name, least, DataError))  # a frozen dataclass; NumPy's become Python's
 
 
-def _number(value: Any, name: str, most: float = np.inf, range_: str = "finite and at least 0") -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    if not 0 <= value <= most or value == np.inf:
-        raise DataError(f"{name} must be {range_}, got {value!r}")
+def _number(owner: Any, name: str, most: float = np.inf, range_: str = "finite and at least 0") -> None:
+    given = getattr(owner, name)
+    value = positive(given, name, zero=True, error=DataError)
+    if value > most:
+        raise DataError(f"{name} must be {range_}, got {shown(given)}")
+    object.__setattr__(owner, name, value if isinstance(given, float | np.floating) else given if isinstance(given, int) else int(given))
 
 
-def _affine(shift: Any, rotate_degrees: Any, scale: Any) -> None:
-    _number(shift, "shift")
-    _number(rotate_degrees, "rotate_degrees", 360, "0 to 360")
-    _number(scale, "scale", np.nextafter(1, 0), "at least 0 and under 1")
+def _affine(owner: Any) -> None:
+    _number(owner, "shift")
+    _number(owner, "rotate_degrees", 360, "0 to 360")
+    _number(owner, "scale", np.nextafter(1, 0), "at least 0 and under 1")
 
 
 def _shape(x: NDArray[Any]) -> tuple[int, int, int, int]:
@@ -216,14 +216,14 @@ def augmentation(given: str | Mapping[str, Any] | Augmentation | None) -> Augmen
     if given is None or (isinstance(given, Augmentation) and not isinstance(given, type)):
         return given
     if not isinstance(given, str | Mapping):
-        raise TypeError(f"an augmentation is given by its name, its config or itself, got {given!r}")
+        raise TypeError(f"an augmentation is given by its name, its config or itself, got {shown(given)}")
     config = {"name": given} if isinstance(given, str) else dict(given)
     name = config.pop("name", None)
     if name == "none" and not config:
         return None
     if name not in KINDS:
-        raise DataError(f"there is no augmentation {name!r}: the names are none, {', '.join(KINDS)}")
+        raise DataError(f"there is no augmentation {shown(name)}: the names are none, {', '.join(KINDS)}")
     try:
         return KINDS[name](**config)
     except TypeError as error:
-        raise TypeError(f"the augmentation {name!r} cannot be built from {config}: {error}") from None
+        raise TypeError(f"the augmentation {name!r} cannot be built from {shown(config)}: {shortened(plain(error), 200)}") from None

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from gpucnn.arrays import finite, numbers, scaled
+from gpucnn.checks import integer
 from gpucnn.data.augment import Augmentation
 from gpucnn.errors import DataError
-
-CHUNK = 1024  # images that are looked at together
+from gpucnn.text import shown
 
 
 class Batches:
@@ -42,17 +42,22 @@ class Batches:
         augment: Augmentation | None = None,
         dtype: DTypeLike = np.float32,
     ) -> None:
-        self.images: NDArray[Any] = np.asarray(images)
-        self.labels: NDArray[Any] = np.asarray(labels)
-        self.batch_size = _integer(batch_size, "batch_size", 1)
+        self.images: NDArray[Any] = numbers(images, "images", TypeError)
+        self.labels: NDArray[Any] = numbers(labels, "labels", TypeError)
+        self.batch_size = integer(batch_size, "batch_size", 1, DataError)
         self.shuffle = bool(shuffle)
-        self.seed = _integer(seed, "seed", 0)
+        self.seed = integer(seed, "seed", 0, DataError)
         self.augment = augment
-        self.dtype = np.dtype(dtype)
+        try:
+            self.dtype = np.dtype(dtype)
+        except Exception:  # whatever NumPy makes of it
+            raise TypeError(f"dtype must be float32 or float64, got {shown(dtype)}") from None
         if self.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
-            raise TypeError(f"dtype must be float32 or float64, got {self.dtype}")
+            raise TypeError(f"dtype must be float32 or float64, got {shown(self.dtype)}")
         if augment is not None and not callable(augment):
-            raise TypeError(f"augment must be a callable (x, rng) -> x, got {augment!r}: gpucnn.data.augmentation builds one from a name")
+            raise TypeError(
+                f"augment must be a callable (x, rng) -> x, got {shown(augment)}: gpucnn.data.augmentation builds one from a name"
+            )
         self._check_images()
         self._check_labels()
 
@@ -62,7 +67,7 @@ class Batches:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         """The batches (x, labels) of an epoch, from the step `start` on. Both are counted from 0."""
-        epoch, start = _integer(epoch, "epoch", 0), _integer(start, "start", 0)
+        epoch, start = integer(epoch, "epoch", 0, DataError), integer(start, "start", 0, DataError)
         if start > self.steps_per_epoch:
             raise DataError(f"start must be at most {self.steps_per_epoch}, the steps of an epoch, got {start}")
         return self._steps(epoch, start)  # a generator of its own, so that the checks above happen now
@@ -92,7 +97,7 @@ class Batches:
         if images.size == 0:
             raise DataError(f"there are no images: their shape is {images.shape}")
         if images.dtype.kind == "f":
-            _check_finite(images, "image")
+            finite(images, "images")
         elif images.dtype != np.uint8:
             raise TypeError(f"images must be uint8, or floating and already scaled, got {images.dtype}: convert them first")
 
@@ -106,33 +111,7 @@ class Batches:
                 raise DataError(f"labels must be class numbers from 0 on, got values from {labels.min()} to {labels.max()}")
             self.labels = labels.astype(np.int32)
         elif labels.dtype.kind == "f":
-            _check_finite(labels, "label")
+            finite(labels, "labels")
             self.labels = labels.astype(self.dtype)
         else:
             raise TypeError(f"labels must be whole class numbers (N,), or floats (N, …), got {labels.dtype} {labels.shape}")
-
-
-def scaled(x: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """A copy of `x` as `dtype`: uint8 pixels divided by 255, floats as they are."""
-    return np.divide(x, dtype.type(255), dtype=dtype) if x.dtype == np.uint8 else np.array(x, dtype)
-
-
-def _check_finite(array: NDArray[Any], name: str) -> None:
-    """Refuse NaN and infinities. By the chunk: a mask for all images at once would take a quarter of their memory again."""
-    for first in range(0, len(array), CHUNK):
-        part = array[first : first + CHUNK]
-        good = np.isfinite(part).reshape(len(part), -1).all(axis=1)
-        if not good.all():
-            raise DataError(f"{name} {first + int(np.argmin(good))} holds NaN or infinite values: remove or repair it")
-
-
-def _integer(value: Any, name: str, least: int) -> int:
-    if isinstance(value, bool):
-        raise TypeError(f"{name} must be a whole number, got {value!r}")
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be a whole number, got {value!r}") from None
-    if number < least:
-        raise DataError(f"{name} must be at least {least}, got {number}")
-    return number

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gpucnn.checks import integer
 from gpucnn.data import digits, image_folder, mnist
 from gpucnn.data.dataset import Dataset
 from gpucnn.data.download import Progress, UnavailableError
 from gpucnn.data.idx import PathLike
 from gpucnn.errors import DataError, MissingExtraError
+from gpucnn.surroundings import user_path
+from gpucnn.text import shown
 
 NAMES = ("auto", "mnist", "fashion-mnist", "digits")
 
@@ -46,10 +50,9 @@ def load_dataset(
     MissingExtraError if an optional package is needed and not installed.
     """
     if not isinstance(name, str | os.PathLike):
-        raise TypeError(f"name must be a data set's name or a folder, got {name!r}")
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise TypeError(f"seed must be a whole number, got {seed!r}")
-    place = None if data_dir is None else Path(data_dir).expanduser()
+        raise TypeError(f"name must be a data set's name or a folder, got {shown(name)}")
+    seed = integer(seed, "seed", -sys.maxsize, DataError)
+    place = None if data_dir is None else user_path(data_dir)
     if name in mnist.SOURCES:
         return mnist.load(str(name), place, progress=progress, download=download)
     if name == "digits":
@@ -59,11 +62,11 @@ def load_dataset(
     text = os.fspath(name)
     if not text:
         raise _unknown(text)
-    folder = Path(text).expanduser()
+    folder = user_path(text)
     if not isinstance(name, str) or os.path.isdir(folder) or os.sep in text or (os.altsep and os.altsep in text):
         return image_folder.load(folder, test_fraction=test_fraction, seed=seed)
     if os.path.exists(folder):
-        raise DataError(f"{text} is a file where a folder of images was expected: unpack it, and name the folder")
+        raise DataError(f"{folder} is a file where a folder of images was expected: unpack it, and name the folder")
     raise _unknown(text)
 
 
@@ -85,4 +88,4 @@ def _unknown(text: str) -> DataError:
 
     close = get_close_matches(text.lower().replace("_", "-"), NAMES, n=1)
     hint = f", did you mean {close[0]!r}?" if close else ""
-    return DataError(f"there is no data set {text!r}{hint} (the names are {', '.join(NAMES)}, or give the path of a folder of images)")
+    return DataError(f"there is no data set {shown(text)}{hint} (the names are {', '.join(NAMES)}, or give the path of a folder of images)")

@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
-from gpucnn.data.files import CHUNK, atomic_file, content_sha256, reason_of
+from gpucnn.data.files import CHUNK, atomic_file, content_sha256
 from gpucnn.data.idx import PathLike
 from gpucnn.errors import DataError
+from gpucnn.surroundings import user_path
+from gpucnn.text import plain, reason_of, shortened
 
 if TYPE_CHECKING:
     from http.client import HTTPResponse
@@ -54,7 +56,7 @@ def fetch(
     The folder is made if need be. UnavailableError, with each mirror's reason, if none of them serves the file; also if the
     folder cannot be written. The proxies of the environment (http_proxy, https_proxy, no_proxy) are honoured.
     """
-    destination = Path(destination)
+    destination = user_path(destination)
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
@@ -137,7 +139,7 @@ def _open(url: str, timeout: float) -> HTTPResponse:
         raise _MirrorError(f"no answer within {timeout:g} s") from None
     if isinstance(answer, HTTPError):
         answer.close()
-        raise _MirrorError(f"HTTP {answer.code} {answer.reason}".rstrip())
+        raise _MirrorError(shortened(plain(f"HTTP {answer.code} {answer.reason}".rstrip()), 100))  # the server's words
     if isinstance(answer, TimeoutError) or (isinstance(answer, URLError) and isinstance(answer.reason, TimeoutError)):
         raise _MirrorError(f"no answer within {timeout:g} s")
     if isinstance(answer, URLError):

@@ -6,15 +6,15 @@ import gzip
 import hashlib
 import io
 import os
-import secrets
-import stat
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from gpucnn.errors import DataError
+from gpucnn.files import regular_file, writing
+from gpucnn.text import reason_of
 
 CHUNK = 1 << 20
 DEFLATE_RATIO = 1032  # no deflate stream grows by more than this when it is unpacked
@@ -28,22 +28,14 @@ def open_content(path: Path) -> Iterator[tuple[io.BufferedIOBase, int]]:
     becomes a DataError that names the file.
     """
     try:
-        try:
-            status = os.stat(path)
-        except ValueError as error:  # a NUL character in it
-            raise DataError(f"{str(path)!r} is no usable path ({error}): give the path of a file") from error
-        if stat.S_ISDIR(status.st_mode):
-            raise DataError(f"{path} is a folder where a file was expected: name a file in it")
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait forever
-            raise DataError(f"{path} is no regular file: copy its content into one first")
+        path = regular_file(path, "a file of data")
         with open(path, "rb") as raw:
+            status = os.fstat(raw.fileno())
             if raw.peek(2)[:2] == b"\x1f\x8b":
                 with gzip.GzipFile(fileobj=raw) as unpacked:
                     yield unpacked, status.st_size * DEFLATE_RATIO
             else:
                 yield raw, status.st_size
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist: check the path, or put the file there") from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path} is a damaged gzip file ({reason_of(error)}): delete it and get it again") from error
     except OSError as error:
@@ -68,28 +60,8 @@ def atomic_file(path: Path, error: type[DataError] = DataError) -> Iterator[Bina
 
     An OSError in the block is taken for one of the disk's, and becomes an `error` that names the path.
     """
-    # Not tempfile: its files are for the owner alone, and a shared data folder is meant to be read by others.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        with open(temporary, "xb") as file:
+        with writing(path, folders=False) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     except OSError as problem:
-        _remove(temporary)
         raise error(f"{path} cannot be written ({reason_of(problem)}): free some space there, or choose another folder") from problem
-    except BaseException:
-        _remove(temporary)
-        raise
-
-
-def reason_of(error: BaseException) -> str:
-    """A short reason for people: the system's words where there are any, on one line, without numbers and paths."""
-    words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(words.split()).rstrip(".") or type(error).__name__
-
-
-def _remove(path: Path) -> None:
-    with suppress(OSError):
-        path.unlink(missing_ok=True)

@@ -24,8 +24,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn.arrays import numbers
 from gpucnn.data.files import CHUNK, atomic_file, open_content
 from gpucnn.errors import DataError
+from gpucnn.surroundings import user_path
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
@@ -48,7 +50,7 @@ def read_idx(path: PathLike, *, sha256: str | None = None, shape: tuple[int, ...
     `sha256` is that of the uncompressed bytes, header included. `shape`, where it is known, is held against the header before
     any data is read. DataError if the file is missing, truncated, too long, corrupt, or not the expected one.
     """
-    path = Path(path)
+    path = user_path(path)
     digest = hashlib.sha256()
     with open_content(path) as (stream, most):
         header = stream.read(4)
@@ -95,7 +97,7 @@ def write_idx(path: PathLike, array: NDArray[Any]) -> None:
 
     The array is uint8, int8, int16, int32, float32 or float64, of 1 to 64 dimensions. DataError for anything else.
     """
-    path, array = Path(path), np.asarray(array)
+    path, array = user_path(path), numbers(array, "the array")
     code = CODES.get(array.dtype.newbyteorder(">"))
     if code is None:
         known = ", ".join(np.dtype(name).newbyteorder("=").name for name in TYPES.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from gpucnn.data.images import SUFFIXES, fit_channels, read_image
 from gpucnn.data.mnist import find
 from gpucnn.data.split import held_back
 from gpucnn.errors import DataError
+from gpucnn.files import kind_of, why_no_folder
+from gpucnn.text import listed, message, shown
 
+JUNK = ("thumbs.db", "desktop.ini")  # which Windows leaves in folders of images
 LAYOUT = "FOLDER/CLASS/image.png, or FOLDER/train/CLASS/image.png and FOLDER/test/CLASS/image.png"
 
 
@@ -23,15 +27,16 @@ def load(folder: Path, *, test_fraction: float = 0.2, seed: int = 0) -> Dataset:
     """Images of one size in FOLDER/CLASS/, or in FOLDER/train/CLASS/ and FOLDER/test/CLASS/.
 
     In the first layout `test_fraction` of each class is held back for testing, at least one image and never all; which ones
-    depends on the seed and the file names alone. Classes are the subfolders' names, sorted. Hidden files and files that are no
-    images are passed over. All images get three channels as soon as one of them has.
+    depends on the seed and the file names alone. Classes are the subfolders' names, sorted. Hidden files are passed over, and
+    so are files that are no images, of which the note tells. All images get three channels as soon as one of them has.
 
     DataError if there is nothing to learn from, or an image cannot be read or has another size.
     """
-    if not os.path.isdir(folder):
-        raise DataError(f"{folder} is no folder where a folder of images was expected: lay it out as {LAYOUT}")
+    if why := why_no_folder(folder):
+        raise DataError(f"{folder} is no folder where a folder of images was expected ({why}): lay it out as {LAYOUT}")
+    passed: list[str] = []
     if os.path.isdir(folder / "train") and os.path.isdir(folder / "test"):
-        train, test = _classes(folder / "train"), _classes(folder / "test")
+        train, test = _classes(folder / "train", passed), _classes(folder / "test", passed)
         strangers = sorted(set(test) - set(train))
         if strangers:
             raise DataError(
@@ -39,31 +44,34 @@ def load(folder: Path, *, test_fraction: float = 0.2, seed: int = 0) -> Dataset:
                 "add images of it there, or remove it from test"
             )
     else:
-        train, test = _split(_classes(folder), folder, test_fraction, seed)
+        train, test = _split(_classes(folder, passed), folder, test_fraction, seed)
     if len(train) < 2:
         raise DataError(f"{folder} has only the class {next(iter(train))!r} to train on: at least two are needed; lay it out as {LAYOUT}")
 
     names = tuple(sorted(train))
+    note = _note(folder, passed)
     files = [[(path, names.index(name)) for name in names for path in part.get(name, ())] for part in (train, test)]
     arrays = _read([path for part in files for path, _ in part])
     cut = len(files[0])
     labels = [np.array([label for _, label in part], np.int32) for part in files]
-    return Dataset(folder.name or str(folder), arrays[:cut], labels[0], arrays[cut:], labels[1], names, counted(folder, cut, len(files[1])))
+    source = counted(folder, cut, len(files[1]))
+    return Dataset(folder.name or str(folder), arrays[:cut], labels[0], arrays[cut:], labels[1], names, source, note)
 
 
-def _classes(folder: Path) -> dict[str, list[Path]]:
-    """The images of each class-named subfolder, sorted by name."""
+def _classes(folder: Path, passed: list[str]) -> dict[str, list[Path]]:
+    """The images of each class-named subfolder, sorted by name. What else lies there, or outside of them, comes to `passed`."""
     try:
         with os.scandir(folder) as entries:
             subfolders = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith((".", "__")))
-        classes = {name: _images(folder / name) for name in subfolders}
-        loose = _images(folder)
+        classes = {name: _images(folder / name, passed) for name in subfolders}
+        loose = _images(folder, [])
     except OSError as error:
         raise DataError(f"{folder} cannot be read ({error.strerror}): check its permissions") from error
     if any(classes.values()):
         empty = [name for name, images in classes.items() if not images]
         if empty:
             raise DataError(f"{folder / empty[0]} holds no images ({', '.join(SUFFIXES)}): add some, or remove that class folder")
+        passed += [f"{path.suffix.lower()} beside the class folders" for path in loose]
         return classes
     if any(find(folder)):
         raise DataError(f"{folder} holds idx files rather than images: ask for mnist or fashion-mnist, with this folder as --data-dir")
@@ -77,18 +85,41 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
     raise DataError(f"{folder} holds no images: lay it out as {LAYOUT}")
 
 
-def _images(folder: Path) -> list[Path]:
+def _images(folder: Path, passed: list[str]) -> list[Path]:
+    names = []
     with os.scandir(folder) as entries:
-        names = sorted(
-            entry.name for entry in entries if not entry.name.startswith(".") and entry.name.lower().endswith(SUFFIXES) and entry.is_file()
-        )
-    return [folder / name for name in names]
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name.lower() in JUNK:
+                continue
+            if entry.is_file() and entry.name.lower().endswith(SUFFIXES):
+                names.append(entry.name)
+            else:
+                passed.append(_kind(entry))
+    return [folder / name for name in sorted(names)]
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """What a person calls something that is passed over."""
+    try:
+        kind = kind_of(entry.stat().st_mode)
+    except OSError:
+        kind = "a link that leads nowhere"
+    return kind or Path(entry.name).suffix.lower() or "without an ending"
+
+
+def _note(folder: Path, passed: list[str]) -> str | None:
+    """What to tell about files that were passed over; None where there were none."""
+    if not passed:
+        return None
+    kinds = listed([f"{count} {kind}" for kind, count in Counter(passed).most_common()], 6)
+    files = "1 file" if len(passed) == 1 else f"{len(passed):,} files"
+    return message(f"{files} in {folder} {'was' if len(passed) == 1 else 'were'} passed over ({kinds}): images are {', '.join(SUFFIXES)}")
 
 
 def _split(classes: dict[str, list[Path]], folder: Path, fraction: Any, seed: int) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
     """(train, test), both by class."""
     if isinstance(fraction, bool) or not isinstance(fraction, int | float | np.floating):
-        raise TypeError(f"test_fraction must be a number between 0 and 1, got {fraction!r}")
+        raise TypeError(f"test_fraction must be a number between 0 and 1, got {shown(fraction)}")
     if not 0 < fraction < 1:
         raise DataError(f"test_fraction must lie between 0 and 1, both excluded, got {fraction!r}: 0.2 holds back one image in five")
     train, test = {}, {}

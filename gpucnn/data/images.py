@@ -10,34 +10,34 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn.data.files import reason_of
 from gpucnn.data.idx import PathLike
 from gpucnn.errors import DataError, MissingExtraError
+from gpucnn.files import regular_file
+from gpucnn.text import reason_of
 
 if TYPE_CHECKING:
     from PIL import Image
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".npy")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".npy")
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # Pillow's names; it knows others that start programs, as EPS does
 MAX_PIXELS = 1 << 26  # a larger one is no training image, and may be a decompression bomb
 
 
 def read_image(path: PathLike) -> NDArray[np.uint8]:
     """The image in a file: uint8 (C, H, W), C = 1 for grey and 3 for colour.
 
-    PNG, JPEG and whatever else Pillow reads: 16-bit grey is scaled to 8 bits, transparency is laid over white, a palette counts as
-    grey if all of its used colours are, the first frame of an animation is taken, and the EXIF orientation is applied.
+    PNG, JPEG, BMP, GIF, WebP, TIFF, PPM and PGM, whatever the name's ending: 16-bit grey is scaled to 8 bits, transparency is laid over
+    white, a palette counts as grey if all of its used colours are, the first frame of an animation is taken, and the EXIF orientation is
+    applied.
 
     .npy: (H, W), (C, H, W) or (H, W, C) with C = 1 or 3, and (C, H, W) where both would fit; uint8 as it is, floats in 0 … 1
     times 255. Nothing is unpickled.
 
     DataError if the file cannot be read as an image, MissingExtraError without Pillow.
     """
-    path = Path(path)
-    if os.path.isdir(path):
-        raise DataError(f"{path} is a folder where an image was expected: name a file in it")
-    if not os.path.exists(path):
-        raise DataError(f"{path} does not exist: check the path of the image")
-    return _read_npy(path) if path.suffix.lower() == ".npy" else _read_picture(path)
+    array = os.fspath(path).lower().endswith(".npy")
+    path = regular_file(path, "a .npy array" if array else "an image", empty=False)
+    return _read_npy(path) if array else _read_picture(path)
 
 
 def fit_channels(image: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
@@ -101,7 +101,7 @@ def _read_picture(path: Path) -> NDArray[np.uint8]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked here, and more strictly
-            with Image.open(path) as picture:  # reads the header only
+            with Image.open(path, formats=FORMATS) as picture:  # reads the header only
                 if picture.width * picture.height > MAX_PIXELS:
                     raise DataError(f"{path} has {picture.width} × {picture.height} pixels, over {MAX_PIXELS:,}: give a smaller image")
                 return _pixels(ImageOps.exif_transpose(picture), path)

@@ -6,7 +6,6 @@ MNIST: Y. LeCun, C. Cortes, C. Burges, CC BY-SA 3.0. Fashion-MNIST: Zalando Rese
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,8 @@ from gpucnn.data.dataset import Dataset, counted
 from gpucnn.data.download import Progress, UnavailableError, fetch
 from gpucnn.data.idx import DigestError, load_pair
 from gpucnn.errors import DataError
+from gpucnn.files import exists, why_no_folder
+from gpucnn.surroundings import cache_folder, user_path
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 VARIABLE = "GPUCNN_DATA_DIR"
@@ -122,13 +123,13 @@ def _places(data_dir: Path | None) -> list[Path]:
     """The folders to look into, the first of which is where a download goes."""
     places = []
     if data_dir is not None:
-        if os.path.exists(data_dir) and not os.path.isdir(data_dir):
-            raise DataError(f"data_dir {data_dir} is a file where a folder was expected: name the folder that holds the data")
+        if exists(data_dir) and (why := why_no_folder(data_dir)):
+            raise DataError(f"data_dir {data_dir}: {why} where a folder was expected: name the folder that holds the data")
         places.append(data_dir)
     if os.environ.get(VARIABLE):
-        place = Path(os.environ[VARIABLE]).expanduser()
-        if os.path.exists(place) and not os.path.isdir(place):
-            raise DataError(f"{VARIABLE} is {place}, a file where a folder was expected: set it to the folder that holds the data")
+        place = user_path(os.environ[VARIABLE])
+        if exists(place) and (why := why_no_folder(place)):
+            raise DataError(f"{VARIABLE} is {place}: {why} where a folder was expected: set it to the folder that holds the data")
         places.append(place)
     cache = cache_dir()
     if cache is not None:
@@ -137,14 +138,8 @@ def _places(data_dir: Path | None) -> list[Path]:
 
 
 def cache_dir() -> Path | None:
-    """Where downloads are kept: gpucnn in $XDG_CACHE_HOME or ~/.cache, on Windows in %LOCALAPPDATA%. None without a home folder."""
-    given = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", "")
-    if os.path.isabs(given):
-        return Path(given) / "gpucnn"
-    try:
-        return Path.home() / ".cache" / "gpucnn"
-    except RuntimeError:
-        return None
+    """Where downloads are kept, see `gpucnn.surroundings`. None without a home folder."""
+    return cache_folder()
 
 
 def find(folder: Path) -> list[Path | None]:

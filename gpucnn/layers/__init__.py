@@ -20,8 +20,15 @@ LAYERS: dict[str, type[Layer]] = {
 
 def layer_from_config(config: dict[str, Any]) -> Layer:
     """The layer that `Layer.config()` came from, unbuilt."""
-    settings = dict(config)
+    settings = {name: _made(value) for name, value in config.items()}
     return pick(settings.pop("layer", None), LAYERS, "layer")(**settings)
+
+
+def _made(value: Any) -> Any:
+    """A setting, with the layers that were described in it."""
+    if isinstance(value, dict) and "layer" in value:
+        return layer_from_config(value)
+    return [_made(item) for item in value] if isinstance(value, list) else value
 
 
 __all__ = [

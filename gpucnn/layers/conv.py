@@ -81,13 +81,14 @@ class Conv2D(Layer):
         if c % self.groups:
             raise ShapeError(f"channels must be divisible by groups, got {c} channels in {self.groups} groups")
         self.window: Window = conv_window((h, w), self.kernel_size, self.stride, self.padding, self.dilation)
-        self.weight = Parameter("weight", (self.filters, c // self.groups, *self.window.kernel), self.initializer)
+        self.weight = Parameter("weight", (self.filters, c // self.groups, *self.window.kernel), self.initializer, groups=self.groups)
         self.bias = Parameter("bias", (self.filters,), "zeros") if self.use_bias else None
         self.parameters = [self.weight, self.bias] if self.bias else [self.weight]
         return (self.filters, *self.window.output)
 
     def _forward(self, x: Array, training: bool) -> Array:
-        self._x = x if training else None
+        if training:
+            self._x = x
         bias = self.bias.value if self.bias else None
         return self.device.ops.conv2d(x, self.weight.value, bias, self.window, self.groups, relu=self.activation == "relu")
 

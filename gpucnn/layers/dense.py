@@ -47,7 +47,8 @@ class Dense(Layer):
         return (self.units,)
 
     def _forward(self, x: Array, training: bool) -> Array:
-        self._x = x if training else None
+        if training:
+            self._x = x
         bias = self.bias.value if self.bias else None
         return self.device.ops.dense(x, self.weight.value, bias, relu=self.activation == "relu")
 

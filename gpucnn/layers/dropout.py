@@ -46,6 +46,9 @@ class Dropout(Layer):
             return dy if input_grad else None
         return self.device.ops.dropout(dy, self._calls, self.rate, self._seed)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_calls": None}  # where the layer runs; `state` says how many there were
+
     def state(self) -> dict[str, int]:
         low, high = to_numpy(self._calls).tolist()
         return {"calls": low | high << 32}

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from gpucnn.errors import GpucnnError
-from gpucnn.layers.base import Array, Cost, Layer, Parameter, Stage, add_grads
+from gpucnn.layers.base import Array, Cost, Layer, Stage, add_grads
 from gpucnn.layers.conv import Conv2D
 from gpucnn.layers.pool import MaxPool2D
 
@@ -16,7 +16,8 @@ def stages(layers: Sequence[Layer]) -> list[Stage]:
     found: list[Stage] = []
     for layer in layers:
         before = found[-1] if found else None
-        if isinstance(layer, MaxPool2D) and isinstance(before, Conv2D) and before.activation == "relu":
+        # Classes derived from these may do something else.
+        if type(layer) is MaxPool2D and isinstance(before, Conv2D) and type(before) is Conv2D and before.activation == "relu":
             found[-1] = ConvReluMaxPool(before, layer)
         else:
             found.append(layer)
@@ -40,8 +41,8 @@ class ConvReluMaxPool:
         return (self.conv, self.pool)
 
     @property
-    def parameters(self) -> list[Parameter]:
-        return self.conv.parameters
+    def trained(self) -> bool:
+        return True
 
     @property
     def relu_output(self) -> Array | None:
@@ -51,7 +52,8 @@ class ConvReluMaxPool:
         conv, ops = self.conv, self.conv.device.ops
         bias = conv.bias.value if conv.bias else None
         y, indices = ops.conv2d_relu_max_pool2d(x, conv.weight.value, bias, conv.window, self.pool.window, conv.groups)
-        self._kept = (x, y, indices) if training else None
+        if training:
+            self._kept = (x, y, indices)
         return y
 
     def backward(

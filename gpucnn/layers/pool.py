@@ -45,7 +45,8 @@ class MaxPool2D(_Pool2D):
 
     def _forward(self, x: Array, training: bool) -> Array:
         y, indices = self.device.ops.max_pool2d(x, self.window)
-        self._indices = indices if training else None
+        if training:
+            self._indices = indices
         return y
 
     def _backward(self, dy: Array, input_grad: bool) -> Array | None:

@@ -6,14 +6,17 @@ that has been checked and holds plain numbers only. The array code behind it com
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from gpucnn.checks import Pair, pair
+from gpucnn.checks import Pair, pair, several
 from gpucnn.errors import ShapeError
+from gpucnn.text import shown
 
 Padding: TypeAlias = int | Pair | tuple[Pair, Pair] | Literal["valid", "same"]
+
+
+LIMIT = 2**31  # the kernels count in 32 bits: no side of an image, padding included, and no array has so many elements
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +49,12 @@ def normalize_padding(padding: Any) -> tuple[Pair, Pair] | Literal["valid", "sam
             return "valid"
         if padding == "same":
             return "same"
-        raise ShapeError(f'padding must be "valid", "same" or whole numbers, got {padding!r}')
-    if isinstance(padding, Sequence) and any(isinstance(side, Sequence) for side in padding):
-        if len(padding) != 2 or not all(isinstance(side, Sequence) and not isinstance(side, str) for side in padding):
-            raise ShapeError(f"padding must be one number, (vertical, horizontal) or ((top, bottom), (left, right)), got {padding!r}")
-        return pair(padding[0], "padding", 0), pair(padding[1], "padding", 0)
+        raise ShapeError(f'padding must be "valid", "same" or whole numbers, got {shown(padding)}')
+    sides = several(padding)
+    if sides is not None and any(several(side) is not None or isinstance(side, str) for side in sides):
+        if len(sides) != 2 or any(several(side) is None for side in sides):
+            raise ShapeError(f"padding must be one number, (vertical, horizontal) or ((top, bottom), (left, right)), got {shown(padding)}")
+        return pair(sides[0], "padding", 0), pair(sides[1], "padding", 0)
     vertical, horizontal = pair(padding, "padding", 0)
     return (vertical, vertical), (horizontal, horizontal)
 
@@ -69,17 +73,27 @@ def resolve_padding(padding: Any, input: Pair, kernel: Pair, stride: Pair, dilat
             max((-(-size // s) - 1) * s + d * (k - 1) + 1 - size, 0) for size, k, s, d in zip(input, kernel, stride, dilation, strict=True)
         ]
         top, left = totals[0] // 2, totals[1] // 2
-        return (top, totals[0] - top), (left, totals[1] - left)
+        sides = (top, totals[0] - top), (left, totals[1] - left)
+    for size, (begin, end) in zip(input, sides, strict=True):
+        if size + begin + end >= LIMIT:
+            raise ShapeError(f"an image side of {size} with padding {shown((begin, end))} has over 2³¹ pixels: use less padding")
     return sides
 
 
 def _sides(input: Any, kernel: Any, stride: Any, dilation: Any, kernel_name: str) -> tuple[Pair, Pair, Pair, Pair]:
     return (
-        pair(input, "image size", 1),
-        pair(kernel, kernel_name, 1),
-        pair(stride, "stride", 1),
-        pair(dilation, "dilation", 1),
+        _small(pair(input, "image size", 1), "image size"),
+        _small(pair(kernel, kernel_name, 1), kernel_name),
+        _small(pair(stride, "stride", 1), "stride"),
+        _small(pair(dilation, "dilation", 1), "dilation"),
     )
+
+
+def _small(sizes: Pair, name: str) -> Pair:
+    """Sizes that the kernels can count with."""
+    if max(sizes) >= LIMIT:
+        raise ShapeError(f"{name} must be below 2³¹, got {shown(max(sizes))}")
+    return sizes
 
 
 def conv_window(input: Any, kernel: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1) -> Window:
@@ -100,6 +114,26 @@ def conv_window(input: Any, kernel: Any, stride: Any = 1, padding: Any = 0, dila
             )
         output.append((padded - extent) // stride[axis] + 1)
     return Window(hw, rs, stride, pads, dilation, (output[0], output[1]), padding == "same")
+
+
+def _padding_alone(size: int, k: int, s: int, d: int, begin: int, count: int) -> int | None:
+    """The first of `count` positions on an axis whose taps are all outside of the image; None where each has one in it.
+
+    A position that starts behind the image has none. One that starts before it, by `before` pixels, has its first tap at or behind the
+    image's edge: the tap t = ⌈before / d⌉, at r = t·d − before. From one position to the next t never grows, and r grows by the stride,
+    until it is d or more and begins again near 0. So with d ≤ size all is well as soon as the first position is, and otherwise the next
+    one that may fail is where r reaches the image's end; r begins again a few times at the most.
+    """
+    position, early = 0, min(count, -(-begin // s))
+    while position < early:
+        before = begin - position * s
+        tap = -(-before // d)
+        r = tap * d - before
+        if tap >= k or r >= size:
+            return position
+        position = early if d <= size else position - (r - size) // s
+    late = -(-(size + begin) // s)
+    return late if late < count else None
 
 
 def pool_window(input: Any, kernel: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False) -> Window:
@@ -127,12 +161,11 @@ def pool_window(input: Any, kernel: Any, stride: Any = None, padding: Any = 0, d
         count = (-(-room // s) if ceil_mode else room // s) + 1
         if ceil_mode and (count - 1) * s >= size + begin:
             count -= 1
-        for position in range(count):
-            first = position * s - begin
-            if not any(0 <= first + tap * d < size for tap in range(k)):
-                raise ShapeError(
-                    f"pooling window {position} of {count} ({name}) would hold nothing but padding: image {size}, window {k}, stride {s}, "
-                    f"padding {(begin, end)}, dilation {d}"
-                )
+        empty = _padding_alone(size, k, s, d, begin, count)
+        if empty is not None:
+            raise ShapeError(
+                f"pooling window {empty} of {count} ({name}) would hold nothing but padding: image {size}, window {k}, stride {s}, "
+                f"padding {(begin, end)}, dilation {d}"
+            )
         output.append(count)
     return Window(hw, rs, stride, pads, dilation, (output[0], output[1]), padding == "same")

@@ -19,7 +19,8 @@ from typing import Any
 from gpucnn.checks import integer, pick, positive
 from gpucnn.device import to_numpy
 from gpucnn.errors import CheckpointError
-from gpucnn.training.checkpoint import write_atomically
+from gpucnn.files import append, write_atomically
+from gpucnn.surroundings import is_terminal, say, user_path
 from gpucnn.training.step import Totals
 
 Row = dict[str, float]
@@ -44,11 +45,17 @@ class History(Mapping[str, list[float]]):
 
     def to_csv(self, path: str | Path) -> None:
         """Writes one line per epoch, with a header."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(self), lineterminator="\n")
+        content = _csv(list(self), self.rows, header=True).encode()
+        write_atomically(path, lambda file: file.write(content))
+
+
+def _csv(columns: list[str], rows: list[Row], *, header: bool = False) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    if header:
         writer.writeheader()
-        writer.writerows(self.rows)
-        write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 @dataclass
@@ -67,10 +74,18 @@ class Run:
     fresh_examples: int = 0  # of that epoch, without those before a resume
     history: History = field(default_factory=History)
     accuracy: bool = True  # whether it is reported
+    validated: bool = False  # whether there are data to validate on
+    first_epoch: int = 0  # how many epochs the model had begun before this run
     stop: bool = False
     finished: bool = False
     resumed: bool = False
     totals: Callable[[], Totals] = Totals  # over that epoch: reading them waits for the steps that are under way
+
+    @property
+    def measures(self) -> list[str]:
+        """What each epoch's row in the history will hold of what can be watched."""
+        both = ["loss", "accuracy"] if self.accuracy else ["loss"]
+        return both + [f"val_{name}" for name in both] if self.validated else both
 
     @property
     def loss_sum(self) -> float:
@@ -131,13 +146,22 @@ class Callback:
 
 
 class CSVLog(Callback):
-    """Writes the history to a file after every epoch."""
+    """Keeps the history in a file: whole when a run begins or is resumed, and from then on a line after every epoch."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = user_path(path)
+        self._columns: list[str] | None = None  # of the file, as far as it is this run's
+
+    def on_train_begin(self, run: Run) -> None:
+        self._columns = None
 
     def on_epoch_end(self, run: Run) -> None:
-        run.history.to_csv(self.path)
+        row = run.history.rows[-1]
+        if self._columns is None or not row.keys() <= set(self._columns) or not self.path.is_file():
+            run.history.to_csv(self.path)
+            self._columns = list(run.history)
+        else:
+            append(self.path, _csv(self._columns, [row]).encode())
 
 
 class Checkpoint(Callback):
@@ -146,9 +170,10 @@ class Checkpoint(Callback):
     Whatever happens meanwhile, the file is whole: either the new state or the one before.
     """
 
-    def __init__(self, path: str | Path, every: int = 200) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, every: int = 200, *, notes: Mapping[str, Any] | None = None) -> None:
+        self.path = user_path(path)
         self.every = integer(every, "every", 1)
+        self.notes = dict(notes or {})  # kept in the file for the program that wrote it
         self.save: Any = None  # set by the loop, which knows what a run consists of
 
     def on_step_end(self, run: Run) -> None:
@@ -186,6 +211,11 @@ class EarlyStopping(Callback):
         self._last: Any = None  # of the last epoch, where the best ones were put in their place: a longer run goes on from them
 
     def on_train_begin(self, run: Run) -> None:
+        if self.monitor not in run.measures:
+            raise ValueError(
+                f"early stopping watches {self.monitor!r}, which this run does not measure: it measures {', '.join(run.measures)}"
+                f"{'' if run.validated else '; give fit validation_data, or watch one of these'}"
+            )
         if not run.resumed:
             self.best, self.waited, self._parameters, self._last = None, 0, None, None
         for kept in (self._parameters, self._last):
@@ -197,8 +227,6 @@ class EarlyStopping(Callback):
 
     def on_epoch_end(self, run: Run) -> None:
         row = run.history.rows[-1]
-        if self.monitor not in row:
-            raise ValueError(f"early stopping watches {self.monitor!r}, which this run does not measure: it measures {', '.join(row)}")
         value = self.sign * row[self.monitor]
         if value == value and (self.best is None or value < self.best - self.min_delta):  # NaN is never better
             self.best, self.waited = value, 0
@@ -258,7 +286,7 @@ class Progress(Callback):
 
     def __init__(self, bar: bool | None = None) -> None:
         capable = os.environ.get("TERM") not in ("dumb", "unknown")  # such a terminal cannot go back to redraw a bar
-        self.bar = sys.stdout.isatty() and capable if bar is None else bar
+        self.bar = is_terminal(sys.stdout) and capable if bar is None else bar
         self._progress: Any = None
         self._column: Any = None
         self._task: Any = None
@@ -287,7 +315,7 @@ class Progress(Callback):
 
     def on_epoch_end(self, run: Run) -> None:
         if self._progress is None:
-            print(epoch_line(run), flush=True)
+            say(epoch_line(run))
         else:
             line = _fitting(epoch_lines(run), self._progress.console.width)
             self._progress.console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,18 +1,9 @@
-"""Files that hold a model or a whole run: safetensors with a JSON description, written whole or not at all.
-
-A file is written beside its place under another name, flushed to the disk and then renamed: whoever is killed meanwhile leaves the
-old file as it was.
-"""
+"""Files that hold a model or a whole run: safetensors with a JSON description, written whole or not at all (gpucnn.files)."""
 
 from __future__ import annotations
 
-import contextlib
-import glob
 import json
-import os
-import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,106 +11,174 @@ import numpy as np
 
 from gpucnn.device import to_numpy
 from gpucnn.errors import CheckpointError
+from gpucnn.files import regular_file, write_atomically
+from gpucnn.text import listed, reason_of, shown
 
 KEY = "gpucnn"  # of the one entry of metadata: safetensors writes several in an order that differs from file to file
 VERSION = 1
-
-
-def write_atomically(path: str | Path, write: Callable[[Any], Any]) -> None:
-    """Calls `write` with a new binary file that takes the place of `path` once it is whole. The folder is made if need be.
-
-    Raises OSError as the system gives it (disk full, no permission); `path` is then as it was before.
-    """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _clear_leftovers(target)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".partial")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)  # mkstemp gives 0600; a file that is meant to be shared gets what open() would have given
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _clear_leftovers(target: Path) -> None:
-    """Removes what a process that was killed while writing `target` has left; an hour, as another one may be writing now."""
-    for partial in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
-        with contextlib.suppress(OSError):
-            if time.time() - partial.stat().st_mtime > 3600:
-                partial.unlink()
+LONGEST = 1 << 24  # characters of a description, which has no weights in it
+NARROW = {"F16": np.float16, "BF16": None}  # floats that other tools store weights as: NumPy has none of the second kind
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Any], description: Mapping[str, Any]) -> None:
-    """Writes arrays and a JSON description. Raises CheckpointError where an array holds NaN or infinity, OSError from the disk."""
+    """Writes arrays and a JSON description. OSError from the disk; CheckpointError for what could not be loaded again: NaN, infinity, and
+    what JSON does not hold. NumPy's numbers become Python's."""
     from safetensors.numpy import save
 
     arrays = {name: np.ascontiguousarray(to_numpy(tensor)) for name, tensor in tensors.items()}
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise CheckpointError(f"{path} was not written: {name!r} holds NaN or infinity; lower the learning rate")
-    content = save(arrays, {KEY: json.dumps({"version": VERSION, "description": description})})
+    try:
+        text = json.dumps({"version": VERSION, "description": _plain(dict(description), "")})
+    except (TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} was not written: {reason_of(error)}") from None
+    if len(text) > LONGEST:
+        raise CheckpointError(f"{path} was not written: its description has {len(text):,} characters, and {LONGEST:,} are the most")
+    content = save(arrays, {KEY: text})
     write_atomically(path, lambda file: file.write(content))
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, Any]]:
     """(arrays, description) of a file that `save_tensors` wrote. Raises CheckpointError for any other file."""
-    from safetensors import SafetensorError, safe_open
+    with TensorFile(path) as file:
+        return {name: file[name] for name in file}, file.description
 
-    place = Path(path)
-    if not place.exists():
-        raise CheckpointError(f"{place}: there is no such file")
-    if place.is_dir():
-        raise CheckpointError(f"{place} is a folder: name a .safetensors file in it")
-    try:
-        with safe_open(str(place), framework="numpy") as file:
-            description = _description(place, file.metadata() or {})  # first: other tools' files may hold what NumPy has no dtype for
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-    except CheckpointError:
-        raise
-    except SafetensorError as error:
-        raise CheckpointError(f"{place} is no safetensors file, or was cut short ({error}): get or save it again") from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, MemoryError) as error:
-        raise CheckpointError(f"{place} cannot be read ({error}): check its permissions, or get it again") from None
-    return tensors, description
+
+class TensorFile(Mapping[str, np.ndarray[Any, Any]]):
+    """A file that `save_tensors` wrote, open: its `description`, and its arrays, each read when it is asked for.
+
+    A context. Raises CheckpointError for any other file.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        from safetensors import safe_open
+
+        self.place = regular_file(path, "a .safetensors file", CheckpointError)
+        self._file: Any = self._tried(lambda: safe_open(str(self.place), framework="numpy"))
+        metadata = self._tried(self._file.metadata) or {}
+        self.description = _description(self.place, metadata)
+        slices = {name: self._file.get_slice(name) for name in self._tried(self._file.keys)}
+        self.shapes: dict[str, tuple[int, ...]] = {name: tuple(part.get_shape()) for name, part in slices.items()}
+        self._types: dict[str, str] = {name: part.get_dtype() for name, part in slices.items()}
+
+    def __enter__(self) -> TensorFile:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file = None  # which closes it
+
+    def __getitem__(self, name: str) -> np.ndarray[Any, Any]:
+        if self.narrow(name):
+            return self._tried(lambda: self._narrow(name))  # type: ignore[no-any-return]
+        return self._tried(lambda: self._file.get_tensor(name))  # type: ignore[no-any-return]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def narrow(self, name: str) -> bool:
+        """Whether an array's floats have 16 bits in the file."""
+        return self._types[name] in NARROW
+
+    def check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """CheckpointError unless the file holds arrays of just these names and shapes. None of them is read."""
+        for name, shape in shapes.items():
+            if name not in self.shapes:
+                raise CheckpointError(f"{self.place} holds no {name!r}: it is of another model")
+            if self.shapes[name] != tuple(shape):
+                raise CheckpointError(f"{self.place}: {name!r} has shape {self.shapes[name]}, the model needs {tuple(shape)}")
+        surplus = sorted(set(self.shapes) - set(shapes))
+        if surplus:
+            raise CheckpointError(f"{self.place} holds {listed(surplus, 4)}, which the model has not: it is of another model")
+
+    def _narrow(self, name: str) -> np.ndarray[Any, Any]:
+        """Floats of 16 bits as float32, which holds each of them exactly."""
+        with open(self.place, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            begin, end = json.loads(file.read(length))[name]["data_offsets"]
+            file.seek(8 + length + begin)
+            words = np.frombuffer(file.read(end - begin), np.uint16)
+        half = NARROW[self._types[name]]
+        wide = (words.astype(np.uint32) << 16).view(np.float32) if half is None else words.view(half).astype(np.float32)
+        return wide.reshape(self.shapes[name])
+
+    def _tried(self, read: Any) -> Any:
+        from safetensors import SafetensorError
+
+        try:
+            return read()
+        except SafetensorError as error:
+            raise CheckpointError(
+                f"{self.place} is no safetensors file, or was cut short ({reason_of(error)}): get or save it again"
+            ) from None
+        except OSError as error:
+            raise CheckpointError(f"{self.place} cannot be read ({reason_of(error)}): check its permissions, or get it again") from None
+        except (ValueError, TypeError, KeyError, AttributeError, MemoryError) as error:
+            raise CheckpointError(f"{self.place} holds what gpucnn cannot read ({reason_of(error)}): save its arrays as float32") from None
 
 
 def _description(place: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     text = metadata.get(KEY)
     if text is None:
         raise CheckpointError(f"{place} is a safetensors file, but not one that gpucnn wrote: name a model.safetensors of gpucnn")
+    if len(text) > LONGEST:
+        raise CheckpointError(f"{place} has a description of {len(text):,} characters, and {LONGEST:,} are the most: get or save it again")
     try:
         content = json.loads(text)
         version, description = content["version"], content["description"]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{place} has a broken description ({error}): get or save it again") from None
+        raise CheckpointError(f"{place} has a broken description ({reason_of(error)}): get or save it again") from None
     if version != VERSION:
-        raise CheckpointError(f"{place} has format version {version!r}; this gpucnn reads version {VERSION}: update gpucnn")
+        raise CheckpointError(f"{place} has format version {shown(version)}; this gpucnn reads version {VERSION}: update gpucnn")
     if not isinstance(description, dict):
         raise CheckpointError(f"{place} has a broken description: get or save it again")
     return description
 
 
-def take(tensors: Mapping[str, np.ndarray[Any, Any]], arrays: Mapping[str, Any], source: str | Path) -> None:
+def _plain(value: Any, path: str) -> Any:
+    """`value` as JSON gives it back: NumPy's numbers and arrays as Python's, tuples as lists. TypeError says where something else is."""
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError(f"{path or 'the description'} has the key {shown(key)}, and JSON has strings only for keys")
+        return {str(key): _plain(item, f"{path}.{key}" if path else key) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{path}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, np.generic | np.ndarray) and value.dtype.kind in "biufU":
+        return _plain(value.tolist(), path)
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    raise TypeError(f"{path} is {shown(value)}, which JSON does not hold: give numbers, strings, lists and dicts of them")
+
+
+def take(tensors: Mapping[str, np.ndarray[Any, Any]], arrays: Mapping[str, Any], source: str | Path = "") -> None:
     """Copies each tensor into the array of its name, on whatever device: all of them, or none and CheckpointError where one is
-    missing or does not fit."""
+    missing, is too much, does not fit, or holds NaN or infinity. Floats of 16 bits become wider."""
+    if isinstance(tensors, TensorFile):
+        source = tensors.place
+    found = {}
     for name, into in arrays.items():
         tensor = tensors.get(name)
         if tensor is None:
             raise CheckpointError(f"{source} holds no {name!r}: it is of another model")
+        if isinstance(tensors, TensorFile) and tensors.narrow(name):
+            tensor = tensor.astype(into.dtype)
         if tensor.shape != into.shape or tensor.dtype != into.dtype:
             raise CheckpointError(
                 f"{source}: {name!r} has shape {tensor.shape} and dtype {tensor.dtype}, "
                 f"the model needs {tuple(into.shape)} and {into.dtype}"
             )
+        if not np.isfinite(tensor).all():
+            raise CheckpointError(f"{source}: {name!r} holds NaN or infinity, and no model can compute with that: get an earlier one")
+        found[name] = tensor
+    surplus = sorted(set(tensors) - set(arrays))
+    if surplus:
+        raise CheckpointError(f"{source} holds {listed(surplus, 4)}, which the model has not: it is of another model")
     for name, into in arrays.items():
         if type(into).__module__.startswith("numpy"):
-            into[...] = tensors[name]
+            into[...] = found[name]
         else:
-            into.set(tensors[name])
+            into.set(found[name])

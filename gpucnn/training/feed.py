@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Hashable, Iterator
 from typing import Any, Protocol
 
@@ -9,6 +10,7 @@ from gpucnn.data.augment import device_augment, on_device
 from gpucnn.device import Device, to_numpy
 from gpucnn.layers.base import Array
 from gpucnn.ops.augment import Augment
+from gpucnn.ops.shapes import LIMIT
 from gpucnn.training.graph import Graphs
 
 
@@ -146,12 +148,13 @@ class DeviceFeed:
 
 
 def feed_for(graphs: Graphs, batches: Any) -> Feed:
-    """On a GPU a data set that takes no more than half of the free memory, and is changed at random by nothing but kernels, is taken
-    there; all others come from the host."""
+    """On a GPU a data set that takes no more than half of the free memory, has no more elements than the kernels count, and is changed at
+    random by nothing but kernels, is taken there; all others come from the host."""
     device, images = graphs.device, batches.images
     fits = images.dtype in ("uint8", "float32") and (batches.augment is None or images.ndim == 4)
     if device.kind == "cuda" and fits and on_device(batches.augment):
         size = images.nbytes + batches.labels.nbytes
-        if size <= device.free_bytes() // 2:
-            return DeviceFeed(graphs, batches, device_augment(batches.augment))
+        if max(images.size, batches.labels.size) < LIMIT and size <= device.free_bytes() // 2:
+            with contextlib.suppress(MemoryError):  # it may be in pieces
+                return DeviceFeed(graphs, batches, device_augment(batches.augment))
     return HostFeed(graphs, batches)

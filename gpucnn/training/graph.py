@@ -8,13 +8,15 @@ is, and what changes from one run to the next must be in the memory of the devic
 from __future__ import annotations
 
 import gc
+import time
 import warnings
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from gpucnn.device import Device, first_line
+from gpucnn.device import Device
 from gpucnn.errors import GpucnnError
+from gpucnn.text import first_line
 
 
 class Graphs:
@@ -34,9 +36,11 @@ class Graphs:
         self._known: set[Hashable] = set()
         self._apart = True  # whether other streams may have work that a graph has to wait for
         self._records = True
+        self._recording = False
+        self.waited = 0.0  # seconds that `wait` has taken, all together
         if self.cuda is not None:
             self._stream = self.cuda.Stream(non_blocking=True)  # the default stream cannot be recorded
-            self._pool = self.cuda.MemoryPool()
+            self._pool = self.cuda.MemoryPool(self._allocate)
 
     @property
     def recorded(self) -> int:
@@ -74,10 +78,29 @@ class Graphs:
         with self._stream, self.cuda.using_allocator(self._pool.malloc):
             yield
 
+    @contextmanager
+    def ordered(self) -> Iterator[None]:
+        """What is launched in the block comes after all that was launched before, here and on the current stream, and before what will be.
+
+        Nobody waits for it but the device.
+        """
+        if self.cuda is None:
+            yield
+            return
+        outside = self.cuda.get_current_stream()
+        self._stream.wait_event(outside.record())
+        try:
+            with self._stream:
+                yield
+        finally:
+            outside.wait_event(self._stream.record())
+
     def wait(self) -> None:
         """Until everything that was launched has been done."""
         if self.cuda is not None:
+            begun = time.perf_counter()
             self._stream.synchronize()
+            self.waited += time.perf_counter() - begun
             self._apart = True
 
     def clear(self) -> None:
@@ -86,15 +109,28 @@ class Graphs:
         self._graphs.clear()
         self._known.clear()
 
+    def _allocate(self, size: int) -> Any:
+        """New memory for the pool. Where there is none left the pool gives back to the device whatever is free between two runs, and tries
+        again; but recorded graphs use that at every replay: so they go first."""
+        try:
+            return self.cuda.MemoryPointer(self.cuda.Memory(size), 0)
+        except self.cuda.runtime.CUDARuntimeError as error:
+            if self._recording:  # nothing can be waited for now; the pool takes no notice of an error of another kind
+                raise RuntimeError(f"there is no memory left to record in ({first_line(error)})") from None
+            self.clear()
+            raise
+
     def _record(self, key: Hashable, function: Callable[[], None]) -> None:
         """Makes the graph of `function`. Where it cannot be had that is said, and not tried again."""
         collecting = gc.isenabled()
         gc.disable()  # an old graph or event that is collected now would break the recording off
         try:
             self._stream.begin_capture()
+            self._recording = True
             try:
                 function()
             finally:
+                self._recording = False
                 graph = self._stream.end_capture()
             self._graphs[key] = graph
         except GpucnnError:

@@ -16,13 +16,17 @@ from typing import Any
 import numpy as np
 
 from gpucnn.errors import CheckpointError, TrainingError
+from gpucnn.files import exists
 from gpucnn.losses import Loss
 from gpucnn.optimizers import Optimizer
+from gpucnn.surroundings import is_terminal, user_path
+from gpucnn.text import shown
 from gpucnn.training.callbacks import Callback, Checkpoint, History, Progress, Run
 from gpucnn.training.checkpoint import load_tensors, save_tensors, take
 from gpucnn.training.feed import Feed, feed_for
 from gpucnn.training.step import Totals, TrainingStep
 
+AWAY = {Callback.on_step_end, Checkpoint.on_step_end, Progress.on_step_end}  # they look at nothing but what has been waited for
 COUNTERS = ("epoch", "step", "loss_sum", "correct", "answers", "examples", "stop", "finished")
 
 
@@ -43,16 +47,17 @@ def fit(
 
     A run is resumed at the very step of its checkpoint; as batches, augmentation and dropout depend on seed and step alone, it ends in
     the same bits as one that was never stopped. Ctrl-C ends the step that is under way and writes a checkpoint before
-    KeyboardInterrupt is raised; a second Ctrl-C does not wait.
+    KeyboardInterrupt is raised; a second Ctrl-C does not wait. SIGTERM and SIGHUP do the same, and end in SystemExit with 143 and 129.
     """
     # Checkpoints come last: they must hold what the other callbacks remember of this very step, and what the run ends with.
     callbacks = sorted(callbacks, key=lambda callback: isinstance(callback, Checkpoint))
-    if not any(isinstance(callback, Progress) for callback in callbacks) and (sys.stdout.isatty() if verbose is None else verbose):
+    if not any(isinstance(callback, Progress) for callback in callbacks) and (is_terminal(sys.stdout) if verbose is None else verbose):
         callbacks.insert(0, Progress())
-    run = Run(model, optimizer, batches.steps_per_epoch, epochs, accuracy=accuracy)
+    run = Run(model, optimizer, batches.steps_per_epoch, epochs, accuracy=accuracy, validated=validation is not None)
+    run.first_epoch = model.epochs_begun
     recipe = _recipe(model, batches)
     complete = False
-    if resume is not None and Path(resume).exists():
+    if resume is not None and exists(resume := user_path(resume)):
         _restore(run, resume, recipe, callbacks)
         done = run.epoch >= epochs or run.stop
         complete = run.finished and done  # a run killed between its last epoch and its end has still to be ended
@@ -61,6 +66,7 @@ def fit(
         if isinstance(callback, Checkpoint):
             callback.save = lambda path: _save(run, path, recipe, callbacks)
     if complete:
+        model.epochs_begun = run.first_epoch + run.epoch
         return run.history
     step = TrainingStep(model, loss, optimizer)
     feed = feed_for(step.graphs, batches)
@@ -68,14 +74,14 @@ def fit(
         with _interruptible() as interrupted:
             _each(callbacks, "on_train_begin", run)
             while not run.finished:
-                _epoch(run, step, feed, validation, callbacks, interrupted)
+                _epoch(run, step, feed, validation, batches.batch_size, callbacks, interrupted)
                 _each(callbacks, "on_epoch_end", run)
                 run.finished = run.stop or run.epoch >= epochs
                 if interrupted() and not run.finished:
-                    raise KeyboardInterrupt
+                    raise _stop(interrupted())
             _each(callbacks, "on_train_end", run)
             if interrupted():
-                raise KeyboardInterrupt
+                raise _stop(interrupted())
     except TrainingError as error:
         kept = [callback.path for callback in callbacks if isinstance(callback, Checkpoint) and callback.path.exists()]
         where = f" (epoch {run.epoch + 1}, batch {min(run.step + 1, run.steps_per_epoch)})"
@@ -92,19 +98,22 @@ def _epoch(
     step: TrainingStep,
     feed: Feed,
     validation: tuple[Any, Any] | None,
+    batch_size: int,
     callbacks: Sequence[Callback],
-    interrupted: Callable[[], bool],
+    interrupted: Callable[[], int],
 ) -> None:
     """The rest of the epoch that is under way, its validation and its row in the history."""
     run.seconds, run.fresh_examples = 0.0, 0
+    number = run.first_epoch + run.epoch  # of all epochs of this model, over all calls of fit
+    run.model.epochs_begun = number + 1
     learning_rate = run.optimizer.learning_rate
-    step.begin(run.steps_per_epoch, epoch=run.epoch, done=run.step, totals=run.totals())
+    step.begin(run.steps_per_epoch, epoch=number, done=run.step, totals=run.totals())
     run.totals = step.read
     at_once = run.model.device.kind == "cpu"  # where waiting costs nothing, a loss of NaN is found where it comes up
     begun = run.optimizer.steps - run.step
     try:
         clock = time.perf_counter()
-        for size in feed.epoch(run.epoch, run.step):
+        for size in feed.epoch(number, run.step):
             learning_rate = run.optimizer.learning_rate
             step.run(feed, size)
             run.answers += step.loss.answers(feed.labels(size))
@@ -117,12 +126,17 @@ def _epoch(
             now = time.perf_counter()
             run.seconds += now - clock
             if not last:
-                _each(callbacks, "on_step_end", run)
+                waited = step.graphs.waited
+                for callback in callbacks:
+                    # What looks at the model, or changes it, does so between two steps; what is known not to look costs nothing.
+                    with contextlib.nullcontext() if type(callback).on_step_end in AWAY else step.graphs.ordered():
+                        callback.on_step_end(run)
+                run.seconds += step.graphs.waited - waited  # for the steps themselves: that is training, whoever waited
                 if interrupted():
                     for callback in callbacks:
                         if isinstance(callback, Checkpoint):
                             callback.save(callback.path)
-                    raise KeyboardInterrupt
+                    raise _stop(interrupted())
             clock = time.perf_counter()
     except TrainingError:
         run.step = run.optimizer.steps - begun  # the steps that were good
@@ -131,7 +145,11 @@ def _epoch(
     if run.accuracy:
         row["accuracy"] = run.accuracy_so_far
     if validation is not None:
-        row["val_loss"], val_accuracy = run.model.evaluate_sums(*validation, 256)
+        size = min(batch_size, len(validation[0]))
+        try:
+            row["val_loss"], val_accuracy = run.model.evaluate_sums(*validation, size)
+        except MemoryError as error:
+            raise step.too_small(size, error) from None
         if not math.isfinite(row["val_loss"]):  # before the checkpoint of this epoch, so that the last one is a good one
             raise TrainingError(f"the validation loss became {row['val_loss']} after step {run.optimizer.steps}: lower the learning rate")
         if run.accuracy:
@@ -148,26 +166,41 @@ def _each(callbacks: Sequence[Callback], event: str, run: Run) -> None:
         getattr(callback, event)(run)
 
 
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
 @contextlib.contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Holds the first Ctrl-C back, so that a step is never cut in half; yields a function that says whether there was one."""
-    pressed = threading.Event()
-    before = signal.getsignal(signal.SIGINT)
-    # Signals go to the main thread alone; and who started us with nohup or in the background wants Ctrl-C to stay ignored.
-    if threading.current_thread() is not threading.main_thread() or before is signal.SIG_IGN:
-        yield pressed.is_set
-        return
+def _interruptible() -> Iterator[Callable[[], int]]:
+    """Holds the first Ctrl-C, SIGTERM or SIGHUP back, so that no step is cut in half; yields a function that gives its number, or 0."""
+    caught: list[int] = []
+    before: dict[int, Any] = {}
 
     def handle(number: int, frame: Any) -> None:
-        if pressed.is_set():
-            raise KeyboardInterrupt
-        pressed.set()
+        caught.append(number)
+        if len(caught) > 1:
+            raise _stop(number)
 
-    signal.signal(signal.SIGINT, handle)
     try:
-        yield pressed.is_set
+        # Signals go to the main thread alone; and who started us with nohup or in the background wants them to stay ignored.
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                if (handler := signal.getsignal(number)) is not signal.SIG_IGN and handler is not None:
+                    before[number] = handler
+                    signal.signal(number, handle)
+        yield lambda: caught[0] if caught else 0
     finally:
-        signal.signal(signal.SIGINT, before if before is not None else signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(number: int) -> BaseException:
+    """What ends a run that was told to end: as Ctrl-C does everywhere, or with the status that a shell gives the signal."""
+    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
+
+
+def _notes(callbacks: Sequence[Callback]) -> dict[str, Any]:
+    """What a program wants to find in its checkpoints again."""
+    return {name: value for callback in callbacks if isinstance(callback, Checkpoint) for name, value in callback.notes.items()}
 
 
 def _recipe(model: Any, batches: Any) -> dict[str, Any]:
@@ -209,6 +242,8 @@ def _save(run: Run, path: Path, recipe: dict[str, Any], callbacks: Sequence[Call
         tensors |= {f"{callback.name}.{name}": value for name, value in callback.arrays().items()}
     description = {
         "recipe": recipe,
+        "notes": dict(_notes(callbacks)),
+        "first epoch": run.first_epoch,
         "run": {name: getattr(run, name) for name in COUNTERS},
         "optimizer steps": run.optimizer.steps,
         "history": run.history.rows,
@@ -231,7 +266,7 @@ def _restore(run: Run, path: str | Path, recipe: dict[str, Any], callbacks: Sequ
             if saved[name] != _plain(value):
                 raise CheckpointError(
                     f"{path} is a checkpoint of another run: its {name} differ{'' if name == 'layers' else 's'} "
-                    "(use the options of that run, or another output folder)"
+                    f"({_difference(saved[name], _plain(value))}): use the options of that run, or another output folder"
                 )
         arrays = {f"parameters.{name}": parameter.value for name, parameter in run.model.parameters.items()}
         arrays |= {f"optimizer.{name}": value for name, value in run.optimizer.state.items()}
@@ -239,6 +274,7 @@ def _restore(run: Run, path: str | Path, recipe: dict[str, Any], callbacks: Sequ
         if counters["step"] >= run.steps_per_epoch:
             raise CheckpointError(f"{path} is at step {counters['step']} of an epoch of {run.steps_per_epoch}")
         steps = _like(0, description["optimizer steps"], "optimizer steps")
+        first = _like(0, description.get("first epoch", 0), "first epoch")
         rows = [dict(row) for row in description["history"]]
         if description["model state"].keys() != run.model.state().keys():
             raise CheckpointError(f"{path} holds the random state of other layers than the model's")
@@ -253,7 +289,7 @@ def _restore(run: Run, path: str | Path, recipe: dict[str, Any], callbacks: Sequ
         for callback in callbacks:
             if callback.name in own:
                 callback.restore(description["callbacks"][callback.name], own[callback.name])
-        take(tensors, arrays, path)
+        take({name: array for name, array in tensors.items() if name.startswith(("parameters.", "optimizer."))}, arrays, path)
     except CheckpointError:
         run.model.restore(before)
         raise
@@ -265,6 +301,7 @@ def _restore(run: Run, path: str | Path, recipe: dict[str, Any], callbacks: Sequ
         setattr(run, name, value)
     run.totals = lambda: totals
     run.optimizer.steps = steps
+    run.first_epoch = first
     run.history.rows[:] = rows
     run.resumed = True
 
@@ -274,6 +311,19 @@ def _like(default: Any, value: Any, name: str) -> Any:
     if type(value) is not type(default) or (type(value) is int and value < 0):
         raise ValueError(f"{name} is {value!r}")
     return value
+
+
+def _difference(there: Any, here: Any, path: str = "") -> str:
+    """The first place at which two descriptions differ, in words."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in dict.fromkeys([*there, *here]):
+            if there.get(key) != here.get(key):
+                return _difference(there.get(key), here.get(key), f"{path}.{key}" if path else str(key))
+    if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        for index, (one, other) in enumerate(zip(there, here, strict=True)):
+            if one != other:
+                return _difference(one, other, f"{path}[{index}]")
+    return f"{path or 'which'} is {shown(there)} there and {shown(here)} here"
 
 
 def _plain(value: Any) -> Any:

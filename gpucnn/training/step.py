@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from gpucnn.device import first_line, to_numpy
+from gpucnn.device import to_numpy
 from gpucnn.errors import DeviceMemoryError, GpucnnError, TrainingError
 from gpucnn.layers.base import Array
 from gpucnn.losses import Loss
 from gpucnn.memory import bytes_text
 from gpucnn.optimizers import Optimizer
+from gpucnn.surroundings import flag
+from gpucnn.text import first_line
 from gpucnn.training.feed import Feed, HostFeed
 from gpucnn.training.graph import Graphs
 
 VARIABLE = "GPUCNN_GRAPHS"  # 0 in the environment: kernels are launched one by one
-STEP, EPOCH, CORRECT, DONE, HALTED = range(5)  # places in the counters on the device
+STEP, EPOCH, CORRECT, DONE, HALTED, CARRIED = range(6)  # places in the counters on the device
 
 
 class Trainable(Protocol):
@@ -27,6 +28,7 @@ class Trainable(Protocol):
     device: Any
     dtype: Any
     buffers: Any
+    epochs_begun: int
 
     def forward(self, x: Array, training: bool = False, *, logits: bool = False) -> Array: ...
     def backward(self, dy: Array, *, input_grad: bool = False) -> Array | None: ...
@@ -57,12 +59,12 @@ class TrainingStep:
         self.loss = loss
         self.optimizer = optimizer
         device = model.device
-        self.graphs = Graphs(device, graphs and os.environ.get(VARIABLE, "1") != "0")
+        self.graphs = Graphs(device, graphs and flag(VARIABLE, True))
         self._buffers = model.buffers
         xp, real = device.xp, model.dtype
         self._table = xp.zeros((1, 3), real)
         self._rates = xp.zeros(4, real)
-        self._counters = xp.zeros(5, "int32")
+        self._counters = xp.zeros(6, "int32")
         self._sums = xp.zeros(2, "float64" if device.kind == "cpu" else "float32")
         self._first = 0  # of the optimizer's steps, that `begin` was for
         self._feed: HostFeed | None = None  # for `__call__`
@@ -80,7 +82,9 @@ class TrainingStep:
         self._first = self.optimizer.steps
         if steps > done:
             self._table[done:steps] = device.array(self.optimizer.rates(steps - done), self.model.dtype)
-        self._counters[...] = device.array([done, epoch, totals.correct, 0, 0], "int32")
+        counters = np.zeros(len(self._counters), np.uint32)
+        counters[[STEP, EPOCH, CORRECT, CARRIED]] = done, epoch, totals.correct & 0xFFFFFFFF, totals.correct >> 32
+        self._counters[...] = device.array(counters.view(np.int32))
         high = self._sums.dtype.type(totals.loss)
         self._sums[...] = device.array([high, totals.loss - float(high)], self._sums.dtype)
 
@@ -89,7 +93,7 @@ class TrainingStep:
         try:
             self.graphs.run((id(feed), feed.key(size)), lambda: self._launch(feed, size))
         except MemoryError as error:
-            raise DeviceMemoryError(self._too_small(size, error)) from None
+            raise self.too_small(size, error) from None
         except RuntimeError as error:
             raise self._failed(error) from error
         self.optimizer.steps += 1
@@ -107,7 +111,7 @@ class TrainingStep:
                 f"the loss became {sums[0]:g} at step {self.optimizer.steps + 1}: lower the learning rate (now "
                 f"{self.optimizer.learning_rate:g}) or look for broken values in the data"
             )
-        return Totals(float(sums.sum()), counters[CORRECT])
+        return Totals(float(sums.sum()), counters[CORRECT] & 0xFFFFFFFF | counters[CARRIED] << 32)
 
     def __call__(self, x: Array, labels: Array) -> tuple[float, int]:
         """(mean loss, right answers) of one step on checked arrays: for loops by hand, because it waits."""
@@ -126,16 +130,18 @@ class TrainingStep:
         more = f"; with {VARIABLE}=0 and CUDA_LAUNCH_BLOCKING=1 in the environment kernels run one by one, and the one that fails is named"
         return TrainingError(f"a training step failed on {self.model.device.name}: {first_line(error)}{more if self.graphs.cuda else ''}")
 
-    def _too_small(self, size: int, error: MemoryError) -> str:
+    def too_small(self, size: int, error: MemoryError) -> DeviceMemoryError:
         """What was needed, what there was, and which batch would fit."""
+        if isinstance(error, DeviceMemoryError):
+            return error
         device, needed = self.model.device, self.model.step_bytes(size)
         free = device.free_bytes() + self.graphs.bytes  # what the step has got already is free for a smaller one
         words = f"{device.name} has too little memory for a training step of {size} examples"
         if free > 1 << 60:  # nobody knows
-            return f"{words} ({error}): use a smaller batch"
+            return DeviceMemoryError(f"{words} ({first_line(error)}): use a smaller batch")
         fitting = min(size // 2, int(0.8 * free * size / needed))  # some of it is lost between arrays, and some is for workspaces
         way = f"a batch of {fitting} should fit" if fitting else "not even one example fits: use a smaller model or smaller images"
-        return f"{words}: they need about {bytes_text(needed)}, and {bytes_text(free)} were free; {way}"
+        return DeviceMemoryError(f"{words}: they need about {bytes_text(needed)}, and {bytes_text(free)} were free; {way}")
 
     def _launch(self, feed: Feed, size: int) -> None:
         device = self.model.device

@@ -307,7 +307,7 @@ def forward_kernel(plan: Plan) -> Any:
 
     @kernel(launch_bounds=threads)
     def conv2d_direct_forward(x, weight, bias, y, K, H, W, top, left, outputs, stretches, has_bias, relu):
-        tile = cuda.shared.array(room, float32)
+        tile = cuda.shared.array(room, float32, alignment=16)  # load_4 reads the weights there
         sums = cuda.local.array(results, float32)
         part = cuda.local.array(F, float32)
         bases = cuda.local.array(G, uint32)

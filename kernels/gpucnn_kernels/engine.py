@@ -158,8 +158,8 @@ def tile_kernel(tile: Tile, a_operand: Operand, b_operand: Operand, store: Store
 
     @kernel(launch_bounds=(threads, tile.blocks_per_sm))
     def engine_kernel(a, b, extra, c, sizes, ends, a_args, b_args, c_args):
-        a_tile = cuda.shared.array(a_room, float32)
-        b_tile = cuda.shared.array(b_room, float32)
+        a_tile = cuda.shared.array(a_room, float32, alignment=16)  # load_4 reads both
+        b_tile = cuda.shared.array(b_room, float32, alignment=16)
         sums = cuda.local.array(results, float32)
         a_part = cuda.local.array(TM, float32)
         b_part = cuda.local.array(TN, float32)

@@ -57,7 +57,7 @@ def fused_kernel(plan: direct.Plan) -> Any:
 
     @kernel(launch_bounds=threads)
     def conv2d_relu_max_pool(x, weight, bias, y, indices, K, H, W, Q, top, left, outputs, stretches, has_bias):
-        tile = cuda.shared.array(room, float32)
+        tile = cuda.shared.array(room, float32, alignment=16)  # load_4 reads the weights there
         sums = cuda.local.array(results, float32)
         part = cuda.local.array(F, float32)
         bases = cuda.local.array(1, uint32)

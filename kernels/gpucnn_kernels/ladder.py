@@ -171,8 +171,8 @@ def vectors(tile: Tile, buffers: int) -> Any:
 
     @kernel(launch_bounds=(threads, tile.blocks_per_sm))
     def vectors_kernel(a, b, c, M, N, K):
-        a_tile = cuda.shared.array(a_room, float32)
-        b_tile = cuda.shared.array(b_room, float32)
+        a_tile = cuda.shared.array(a_room, float32, alignment=16)  # load_4 and store_4
+        b_tile = cuda.shared.array(b_room, float32, alignment=16)
         sums = cuda.local.array(results, float32)
         a_part = cuda.local.array(TM, float32)
         b_part = cuda.local.array(TN, float32)

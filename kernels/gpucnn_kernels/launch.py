@@ -125,10 +125,17 @@ def unsynchronized(array: Array) -> Array:
 
 def address_of(array: Array) -> tuple[int, int]:
     """Where an array lies, and how long it is: arrays for which that is the same are the same."""
-    pointer = getattr(getattr(array, "data", None), "ptr", None)  # CuPy
-    if pointer is None:
+    return _pointer(array), int(array.size)
+
+
+def _pointer(array: Array) -> int:
+    """The address of an array. CuPy's is asked for first: its array interface takes microseconds to make, even to be looked for."""
+    pointer = getattr(getattr(array, "data", None), "ptr", None)
+    if pointer is None and hasattr(array, "data_ptr"):  # PyTorch
+        pointer = array.data_ptr()
+    elif pointer is None:
         pointer = array.ctypes.data if hasattr(array, "ctypes") else array.__cuda_array_interface__["data"][0]
-    return int(pointer), int(array.size)
+    return int(pointer)
 
 
 def flat(array: Array, name: str, dtype: str, shape: tuple[int, ...] | None = None) -> Array:
@@ -166,12 +173,7 @@ def ints(array: Array, name: str, shape: tuple[int, ...] | None = None) -> Array
 
 def aligned(array: Array) -> bool:
     """Whether the array begins at a multiple of 16 bytes, where four numbers can be read at a time."""
-    if hasattr(array, "data_ptr"):  # PyTorch
-        return int(array.data_ptr()) % 16 == 0
-    if hasattr(array, "__cuda_array_interface__"):
-        pointer = getattr(array.data, "ptr", None)  # CuPy: its interface takes microseconds to make
-        return int(array.__cuda_array_interface__["data"][0] if pointer is None else pointer) % 16 == 0
-    return int(array.ctypes.data) % 16 == 0
+    return _pointer(array) % 16 == 0
 
 
 def run(kernel: Any, blocks: int, threads: int, stream: Stream, *arguments: Any, shared: int = 0) -> None:

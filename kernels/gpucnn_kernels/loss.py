@@ -68,7 +68,7 @@ def one_block(threads: int, of_classes: bool) -> Any:
 
     @device(forceinline=True)
     def largest_of(tile, at, K):
-        """The largest of a row and its place, in the order of `beats`."""
+        """The largest of a row and its place, in the order of `beats`; −1 for that of NaN."""
         largest = float32(-math.inf)
         place = int32(K)
         for k in range(int32(K)):
@@ -76,6 +76,8 @@ def one_block(threads: int, of_classes: bool) -> Any:
             if beats(value, int32(k), largest, place):
                 largest = value
                 place = int32(k)
+        if largest != largest:  # NaN is no right answer
+            place = int32(-1)
         return largest, place
 
     @device(forceinline=True)
@@ -110,7 +112,8 @@ def one_block(threads: int, of_classes: bool) -> Any:
         for k in range(int32(K)):
             shifted = tile[uint32(at + uint32(k))] - largest
             label = tile[uint32(labels_at + uint32(k))]
-            loss += label * (logarithm - shifted)
+            if label != float32(0):  # 0·log 0 is 0
+                loss += label * (logarithm - shifted)
             tile[uint32(at + uint32(k))] = (float32(math.exp(shifted)) / total * weight - label) * scale
         return loss, place
 
@@ -198,7 +201,7 @@ def class_cross_entropy_kernel(logits, labels, dlogits, row_loss, row_correct, K
         if label >= 0 and label < K:
             loss = float32(math.log(total)) - (logits[uint32(first + label)] - largest)
         row_loss[row] = loss
-        row_correct[row] = int32(places[0] == label)
+        row_correct[row] = int32(places[0] == label and largest == largest)  # NaN is no right answer
 
 
 @kernel
@@ -231,6 +234,7 @@ def row_cross_entropy_kernel(logits, labels, dlogits, row_loss, row_correct, K, 
     places[lane] = place
     tree_argmax(lanes, places, lane, LANES)
     largest = lanes[0]
+    guess = places[0]
     cuda.syncthreads()
 
     total = float32(0)
@@ -253,13 +257,14 @@ def row_cross_entropy_kernel(logits, labels, dlogits, row_loss, row_correct, K, 
     logarithm = float32(math.log(total))
     for k in range(lane, K, int32(LANES)):
         label = labels[uint32(first + k)]
-        loss += label * (logarithm - (logits[uint32(first + k)] - largest))
+        if label != float32(0):  # 0·log 0 is 0
+            loss += label * (logarithm - (logits[uint32(first + k)] - largest))
         dlogits[uint32(first + k)] = (dlogits[uint32(first + k)] / total * weight - label) * scale
     lanes[lane] = loss
     tree_sum(lanes, lane, LANES)
     if lane == 0:
         row_loss[row] = lanes[0]
-        row_correct[row] = int32(places[0] == answer)
+        row_correct[row] = int32(guess == answer and largest == largest)
 
 
 @kernel
@@ -275,8 +280,11 @@ def binary_cross_entropy_kernel(logits, targets, dlogits, row_loss, row_correct,
         z = logits[i]
         target = targets[i]
         positive = float32(0) if z <= float32(0) else z  # NaN stays NaN
-        loss += positive - z * target + float32(math.log1p(math.exp(-abs(z))))
-        if (z > float32(0)) == (target > float32(0.5)):
+        term = positive - z * target + float32(math.log1p(math.exp(-abs(z))))
+        if math.isinf(z):  # −t·log 0 is 0 where t is
+            term = float32(0) if target == float32(z > float32(0)) else float32(math.inf)
+        loss += term
+        if z == z and (z > float32(0)) == (target > float32(0.5)):
             correct = int32(correct + 1)
         dlogits[i] = (logistic(z) - target) * scale
     lanes[lane] = loss
@@ -327,9 +335,10 @@ def mean_squared_error_kernel(y, targets, dy, row_loss, row_correct, K, scale):
     places[lane] = target_place
     tree_argmax(lanes, places, lane, LANES)
     if lane == 0:
-        correct = int32(answer == places[0])
+        right = answer == places[0]
         if K == 1:
-            correct = int32((largest > float32(0.5)) == (lanes[0] > float32(0.5)))
+            right = (largest > float32(0.5)) == (lanes[0] > float32(0.5))
+        correct = int32(right and largest == largest)
         row_correct[row] = correct
 
 

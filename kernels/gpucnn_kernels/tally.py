@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from gpucnn_kernels._numba import float32, int32, kernel
+from gpucnn_kernels._numba import float32, int32, kernel, uint32
 from gpucnn_kernels.launch import Array, Stream, floats, ints, run
 
 
@@ -42,14 +42,19 @@ def tally_kernel(loss, correct, table, rates, counters, sums, weight):
     sums[0] = float32(total + rest)
     sums[1] = float32(rest - float32(sums[0] - total))
     counters[0] += int32(1)
-    counters[2] += correct[0]
+    # Right answers are counted in two words of 32 bits: an epoch may have more of them than one holds.
+    before = uint32(counters[2])
+    after = uint32(before + uint32(correct[0]))
+    counters[2] = int32(after)
+    if after < before:
+        counters[5] += int32(1)
     counters[3] += int32(1)
 
 
 def tally(loss: Array, correct: Array, weight: float, table: Array, rates: Array, counters: Array, sums: Array, stream: Stream = 0) -> None:
     """Counts a step of `weight` examples and makes `rates` (4) those of its update.
 
-    loss and correct: single numbers, float32 and int32. table (steps, 3), counters (5, int32), sums (2): see gpucnn.ops.
+    loss and correct: single numbers, float32 and int32. table (steps, 3), counters (6, int32), sums (2): see gpucnn.ops.
     """
     run(
         tally_kernel,
@@ -60,7 +65,7 @@ def tally(loss: Array, correct: Array, weight: float, table: Array, rates: Array
         ints(correct, "correct"),
         floats(table, "table"),
         floats(rates, "rates", (4,)),
-        ints(counters, "counters", (5,)),
+        ints(counters, "counters", (6,)),
         floats(sums, "sums", (2,)),
         np.float32(weight),
     )

@@ -52,7 +52,7 @@ ARGUMENTS = [
     ((*TRAIN, "--dataset", "mnist", "--data-dir", "a-file"), ["a-file is a file where a folder was expected"]),
     (("train", "--dataset", "digits", "--output", "a-file"), ["a-file cannot be written to (it is a file)", "--output"]),
     (("train", "--dataset", "digits", "--output", "a-file/run"), ["a-file/run cannot be written to", "--output"]),
-    (("evaluate", "none.safetensors"), ["none.safetensors: there is no such file"]),
+    (("evaluate", "none.safetensors"), ["none.safetensors does not exist"]),
     (("evaluate", "."), ["is a folder"]),
     (("evaluate", "a-file"), ["a-file is no safetensors file, or was cut short"]),
     (("predict", "a-file", "x.png"), ["a-file is no safetensors file, or was cut short"]),

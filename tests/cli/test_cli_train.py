@@ -20,7 +20,7 @@ import pytest
 import gpucnn as gc
 from gpucnn import experiment, plots
 from gpucnn.data import mnist, write_idx
-from gpucnn.training import callbacks, checkpoint
+from gpucnn.training import callbacks
 
 ACCURACY = re.compile(r"test accuracy \d{1,3}\.\d\d %")
 TIMING = ("seconds", "images_per_second")
@@ -198,7 +198,7 @@ def resumed(gpucnn, options, whole) -> str:
         *((callbacks.CSVLog, "on_epoch_end", number) for number in (1, 3)),
         (callbacks.Checkpoint, "on_epoch_end", 2),  # the epoch is in the history, and not in the checkpoint
         (callbacks.Checkpoint, "on_train_end", 1),
-        (checkpoint.os, "replace", 2),  # written whole, and not yet in its place
+        (os, "replace", 2),  # written whole, and not yet in its place
         (experiment, "confusion_matrix", 1),  # trained, and no model yet
         (gc.Sequential, "save", 1),
     ],
@@ -338,11 +338,11 @@ def test_more_epochs_than_last_time(gpucnn, folder, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "piece"),
     [
-        (("--model", "keras"), "its layers differ"),
-        (("--seed", 8), "its seed differs"),
-        (("--batch-size", 5), "its optimizer differs"),  # other steps, and with them another schedule
-        (("--augment", "none"), "its augmentation differs"),
-        (("--epochs", 4), "its optimizer differs"),
+        (("--model", "keras"), "--model 'lenet5x5'"),
+        (("--seed", 8), "--seed 7,"),
+        (("--batch-size", 5), "--batch-size 4,"),
+        (("--augment", "none"), "--augment "),
+        (("--epochs", 4), "--epochs 3,"),
     ],
 )
 def test_resume_of_another_run_is_refused(gpucnn, options, whole, change, piece):
@@ -408,7 +408,7 @@ def test_a_test_loss_that_becomes_nan(gpucnn, folder):
 @pytest.mark.usefixtures("no_pictures")
 def test_a_disk_that_fills_up(gpucnn, options, whole, monkeypatch, number, last):
     with monkeypatch.context() as patch:
-        at_call(patch, checkpoint.os, "fsync", number, no_space)
+        at_call(patch, os, "fsync", number, no_space)
         sentence = gpucnn(*options, "--output", "run").sentence
     assert sentence.startswith("gpucnn: run cannot be written to any more (No space left on device)")
     assert ("--resume then goes on from" in sentence) == last

@@ -25,6 +25,7 @@ LEVELS = {
     "gpucnn.recipes": 70,
     "gpucnn.networks": 65,
     "gpucnn.model": 60,
+    "gpucnn.registry": 45,
     "gpucnn.training": 50,
     "gpucnn.functional": 45,
     "gpucnn.memory": 45,
@@ -38,15 +39,26 @@ LEVELS = {
     "gpucnn.device": 20,  # below what it hands out: it loads gpucnn.ops by name, when a device is asked for
     "gpucnn.ops": 10,
     "gpucnn.checks": 5,
+    "gpucnn.files": 4,
+    "gpucnn.arrays": 3,
+    "gpucnn.surroundings": 2,
     "gpucnn.errors": 0,
+    "gpucnn.text": -1,
+    "gpucnn.starting": -1,
     "gpucnn_kernels": -10,
 }
+# What stands below everything: one door each for arguments, arrays, files, surroundings, and the words of others.
+DOORS = {f"gpucnn.{name}" for name in ("errors", "checks", "arrays", "files", "surroundings", "text")}
 ONLY = {  # folders that may import these of gpucnn and nothing else, besides themselves
-    "gpucnn.data": {"gpucnn.errors", "gpucnn.checks", "gpucnn.ops.augment", "gpucnn.ops.cpu.batch"},
-    "gpucnn.ops": {"gpucnn.errors", "gpucnn.checks", "gpucnn_kernels"},
+    "gpucnn.data": {*DOORS, "gpucnn.ops.augment", "gpucnn.ops.cpu.batch"},
+    "gpucnn.ops": {*DOORS, "gpucnn_kernels"},
     "gpucnn_kernels": set(),
-    "gpucnn.checks": {"gpucnn.errors"},
-    "gpucnn.errors": set(),
+    "gpucnn.checks": {"gpucnn.errors", "gpucnn.text"},
+    "gpucnn.files": {"gpucnn.errors", "gpucnn.surroundings", "gpucnn.text"},
+    "gpucnn.arrays": {"gpucnn.errors", "gpucnn.text"},
+    "gpucnn.surroundings": {"gpucnn.errors", "gpucnn.text"},
+    "gpucnn.errors": {"gpucnn.text"},
+    "gpucnn.text": set(),
 }
 NEVER = {"gpucnn.training": {"gpucnn.model", "gpucnn.networks"}}
 

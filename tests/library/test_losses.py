@@ -128,7 +128,7 @@ def test_the_mean_of_many_float32_losses_is_summed_in_float64() -> None:
         ([0, -1, 4], r"labels must lie in 0..3 for 4 outputs, got -1 at index 1"),
         ([0.0, 1.0, 2.0], r"class numbers must be whole numbers, got float64"),
         ([True, False, True], r"class numbers must be whole numbers, got bool"),
-        (["a", "b", "c"], r"class numbers must be whole numbers, got <U1"),
+        (["a", "b", "c"], r"labels must be numbers, got <U1"),
         (np.eye(3), r"expects labels of shape \(3, 4\), got \(3, 3\)"),
         (np.zeros((3, 4)), r"each row with the sum 1"),
         (np.full((3, 4), 0.3), r"each row with the sum 1"),

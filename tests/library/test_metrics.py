@@ -15,7 +15,7 @@ def test_accuracy_is_the_part_of_rows_with_the_largest_score_at_the_label() -> N
     assert accuracy(scores, np.eye(2)[[1, 0, 1, 1]]) == 0.75
 
 
-@pytest.mark.parametrize(("scores", "labels"), [([[0.1, 0.9]], [1, 0]), ([0.1, 0.9], [1, 0]), (np.zeros((0, 2)), [])])
+@pytest.mark.parametrize(("scores", "labels"), [([[0.1, 0.9]], [1, 0]), ([[[0.1, 0.9]]], [1]), (np.zeros((0, 2)), [])])
 def test_accuracy_refuses_what_cannot_be_compared(scores: object, labels: object) -> None:
     with pytest.raises(DataError, match=r"compares scores \(N, K\) with N labels, got shapes"):
         accuracy(scores, labels)  # type: ignore[arg-type]

@@ -261,7 +261,7 @@ def test_improvements_within_min_delta_do_not_count() -> None:
 def test_a_measure_of_nan_is_never_the_best() -> None:
     callback = stopping()
     model = build()
-    run = gc.training.callbacks.Run(model, model.optimizer, 1, 9)
+    run = gc.training.callbacks.Run(model, model.optimizer, 1, 9, validated=True)
     callback.on_train_begin(run)
     for loss, waited in ((float("nan"), 1), (2.0, 0), (float("nan"), 1)):
         run.history.rows.append({"val_loss": loss})
@@ -490,7 +490,7 @@ def test_parameters_of_nan_are_never_checkpointed(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["run.safetensors"]
 
 
-@pytest.mark.parametrize(("where", "number"), [("os.replace", errno.ENOSPC), ("os.fsync", errno.EIO), ("tempfile.mkstemp", errno.EROFS)])
+@pytest.mark.parametrize(("where", "number"), [("os.replace", errno.ENOSPC), ("os.fsync", errno.EIO), ("os.open", errno.EROFS)])
 def test_a_disk_that_fails_stops_the_run_and_leaves_the_checkpoint_before(
     where: str, number: int, unbroken: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -504,7 +504,7 @@ def test_a_disk_that_fails_stops_the_run_and_leaves_the_checkpoint_before(
                 def fail(*args: Any, **kwargs: Any) -> Any:
                     raise OSError(number, os.strerror(number))
 
-                monkeypatch.setattr(f"gpucnn.training.checkpoint.{where}", fail)
+                monkeypatch.setattr(f"gpucnn.files.{where}", fail)
 
         def close(self) -> None:
             closed.append(True)

@@ -14,7 +14,8 @@ from safetensors.numpy import save_file
 
 import gpucnn as gc
 from gpucnn.errors import CheckpointError
-from gpucnn.training.checkpoint import load_tensors, save_tensors, write_atomically
+from gpucnn.files import write_atomically
+from gpucnn.training.checkpoint import load_tensors, save_tensors
 
 
 def build(seed: int = 0, dtype: str = "float32") -> gc.Sequential:
@@ -247,14 +248,14 @@ def test_parameters_with_nan_are_not_written(saved: tuple[gc.Sequential, Path]) 
     assert os.listdir(path.parent) == [path.name]
 
 
-@pytest.mark.parametrize("where", ["write", "fsync", "replace", "mkstemp"])
+@pytest.mark.parametrize("where", ["write", "fsync", "replace", "open"])
 def test_a_full_or_read_only_disk_leaves_the_old_file_and_no_other(
     where: str, saved: tuple[gc.Sequential, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, path = saved
     before = path.read_bytes()
     model.parameters["dense_1.weight"].value[...] = 0
-    number = errno.EROFS if where == "mkstemp" else errno.ENOSPC
+    number = errno.EROFS if where == "open" else errno.ENOSPC
 
     def fail(*args: Any, **kwargs: Any) -> Any:
         raise OSError(number, os.strerror(number))
@@ -275,12 +276,9 @@ def test_a_full_or_read_only_disk_leaves_the_old_file_and_no_other(
 
     with monkeypatch.context() as patch:
         if where == "write":
-            real = os.fdopen
-            patch.setattr("gpucnn.training.checkpoint.os.fdopen", lambda *args: Full(real(*args)))
-        elif where == "mkstemp":
-            patch.setattr("gpucnn.training.checkpoint.tempfile.mkstemp", fail)
+            patch.setattr("gpucnn.files.open", lambda *args, **more: Full(open(*args, **more)), raising=False)  # noqa: SIM115
         else:
-            patch.setattr(f"gpucnn.training.checkpoint.os.{where}", fail)
+            patch.setattr(f"gpucnn.files.os.{where}", fail)
         with pytest.raises(OSError, match=os.strerror(number)):
             model.save(path)
     assert path.read_bytes() == before

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
@@ -17,7 +18,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from gpucnn.arrays import quiet
 from gpucnn.errors import ShapeError
+from gpucnn.text import shown
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -35,13 +38,50 @@ def _blas() -> Any:
     return ThreadpoolController().select(user_api="blas")
 
 
+class _OneThread:
+    """Holds BLAS to one thread from the first that comes in until the last goes out, and then puts back what the first one found.
+
+    BLAS has one such number for the whole process: two of the program's threads, each of which puts back what it has found, may leave the
+    one behind that the other has set.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._limit: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._limit = _blas().limit(limits=1)
+            self._inside += 1
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._limit.restore_original_limits()
+
+
+_one_thread = _OneThread()
+
+
+def _after_fork() -> None:
+    global _one_thread
+    _one_thread = _OneThread()  # another thread may have held the lock; its work is not done here
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 @functools.cache
 def threads() -> int:
     """Threads in use: GPUCNN_NUM_THREADS, else as many as BLAS takes (which heeds OPENBLAS_NUM_THREADS and the like)."""
     given = os.environ.get("GPUCNN_NUM_THREADS")
     if given is not None:
         if not given.isdecimal() or int(given) < 1:
-            raise ShapeError(f"GPUCNN_NUM_THREADS must be a whole number of at least 1, got {given!r}")
+            raise ShapeError(f"GPUCNN_NUM_THREADS must be a whole number of at least 1, got {shown(given)}")
         return int(given)
     return max((library["num_threads"] for library in _blas().info()), default=os.cpu_count() or 1)
 
@@ -58,11 +98,16 @@ def share(pieces: int, body: Callable[[Iterable[int]], None], *, work: int, blas
     of microseconds. blas: whether body calls BLAS, which is then held to one thread per caller.
     """
     workers = min(threads(), pieces) if work >= WORTH_A_THREAD else 1
-    with _blas().limit(limits=1) if blas else contextlib.nullcontext():
+
+    @quiet  # what NumPy raises or prints is said for each thread, and for each anew
+    def own(worker: int) -> None:
+        body(range(worker, pieces, workers))
+
+    with _one_thread if blas else contextlib.nullcontext():
         if workers <= 1:
-            body(range(pieces))
+            own(0)
         else:
-            list(_pool(os.getpid()).map(lambda worker: body(range(worker, pieces, workers)), range(workers)))
+            list(_pool(os.getpid()).map(own, range(workers)))
 
 
 def slabs(work: Callable[[slice], object], size: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from gpucnn.arrays import quiet
 from gpucnn.ops.augment import Augment
 from gpucnn.ops.cpu._threads import Array, slabs
 from gpucnn.ops.cpu.dropout import philox_block
@@ -162,6 +163,7 @@ def _draws(seed: int, epoch: int, places: Array, what: int | Array, bits: int = 
     return [word >> np.uint64(32 - bits) for word in philox_block(counter, seed & WORD, seed >> 32 & WORD)]
 
 
+@quiet
 def shift(x: Array, top: Array, left: Array, pixels: int) -> Array:
     """Image i is moved by pixels − top[i] rows and pixels − left[i] columns, zeros outside; top and left are from 0 to 2·pixels."""
     n, _, height, width = x.shape
@@ -171,12 +173,14 @@ def shift(x: Array, top: Array, left: Array, pixels: int) -> Array:
     return np.ascontiguousarray(windows[np.arange(n), :, top, left])
 
 
+@quiet
 def flip(x: Array, mirrored: Array) -> Array:
     """Left and right exchanged in the images where `mirrored` (N,) is true."""
     result: Array = np.where(mirrored[:, None, None, None], x[..., ::-1], x)
     return result
 
 
+@quiet
 def cutout(x: Array, row: Array, column: Array, side: int) -> Array:
     """Zeros in a square of `side` pixels about pixel (row[i], column[i]) of image i. It begins at row[i] − side // 2."""
 
@@ -191,6 +195,7 @@ def cutout(x: Array, row: Array, column: Array, side: int) -> Array:
     return result
 
 
+@quiet
 def warp(x: Array, angle: Array, factor: Array, down: Array, right: Array, bend: Array | None = None) -> Array:
     """Image i turned by angle[i] radians, scaled by factor[i] and moved by (down[i], right[i]) pixels, bilinear, zeros outside.
 

@@ -1,4 +1,4 @@
-"""Losses, each with its gradient and the number of right answers: (loss, correct, dx).
+"""Losses, each with its gradient and the number of right answers: (loss, correct, dx). 0·log 0 is 0, and NaN is no right answer.
 
 `loss` (the mean) and `correct` are 0-d arrays; on a GPU they stay on the device, so that the caller chooses when to wait for them.
 """
@@ -26,13 +26,14 @@ def softmax_cross_entropy(logits: Array, labels: Array, *, out: Array | None = N
     if labels.ndim == 1:
         loss = -logs[rows, labels].mean(dtype=np.float64)
         dlogits[rows, labels] -= 1
-        correct = np.count_nonzero(guess == labels)
+        right = guess == labels
     else:
-        loss = -(labels * logs).sum(dtype=np.float64) / n
+        loss = -np.where(labels == 0, labels, labels * logs).sum(dtype=np.float64) / n  # 0·log 0 is 0
         # Rows of probabilities sum to one up to rounding; the exact gradient has their sum, for soft labels of any weight.
         dlogits *= labels.sum(axis=1, keepdims=True, dtype=logits.dtype)
         dlogits -= labels
-        correct = np.count_nonzero(guess == labels.argmax(axis=1))
+        right = guess == labels.argmax(axis=1)
+    correct = np.count_nonzero(right & ~np.isnan(logits[rows, guess]))  # NaN, which is taken for the largest, is no right answer
     dlogits *= logits.dtype.type(1 / n)
     return np.asarray(loss), np.asarray(correct), dlogits
 
@@ -43,11 +44,15 @@ def binary_cross_entropy(logits: Array, targets: Array, *, out: Array | None = N
     logits z and targets t in [0, 1], both (N, K). Right where z > 0 just when t > ½.
     """
     decay = np.exp(-np.abs(logits))
-    loss = (np.maximum(logits, 0) - logits * targets + np.log1p(decay)).mean(dtype=np.float64)
+    losses = np.maximum(logits, 0) - logits * targets + np.log1p(decay)
+    endless = np.isinf(logits)
+    if endless.any():  # −t·log 0 is 0 where t is
+        losses[endless] = np.where(targets[endless] == (logits[endless] > 0), 0, np.inf)
+    loss = losses.mean(dtype=np.float64)
     dlogits = np.divide(np.where(logits >= 0, logits.dtype.type(1), decay), 1 + decay, out=out)
     dlogits -= targets
     dlogits *= logits.dtype.type(1 / logits.size)
-    correct = np.count_nonzero((logits > 0) == (targets > 0.5))
+    correct = np.count_nonzero(((logits > 0) == (targets > 0.5)) & ~np.isnan(logits))
     return np.asarray(loss), np.asarray(correct), dlogits
 
 
@@ -60,7 +65,9 @@ def mean_squared_error(y: Array, targets: Array, *, out: Array | None = None) ->
     loss = np.square(dy, dtype=np.float64).mean()
     dy *= y.dtype.type(2 / y.size)
     if y.shape[1] > 1:
-        correct = np.count_nonzero(y.argmax(axis=1) == targets.argmax(axis=1))
+        guess = y.argmax(axis=1)
+        right = (guess == targets.argmax(axis=1)) & ~np.isnan(y[np.arange(len(y)), guess])
     else:
-        correct = np.count_nonzero((y > 0.5) == (targets > 0.5))
+        right = ((y > 0.5) == (targets > 0.5)) & ~np.isnan(y)
+    correct = np.count_nonzero(right)
     return np.asarray(loss), np.asarray(correct), dy

@@ -10,9 +10,9 @@ from gpucnn.ops.cpu._threads import Array
 def tally(loss: Array, correct: Array, weight: float, table: Array, rates: Array, counters: Array, sums: Array) -> None:
     """Counts a step of `weight` examples and makes `rates` (4) those of its update, between the loss and the update.
 
-    table (steps, 3): the rates of each step of an epoch. counters (5, int32): the step in the epoch, the epoch, right answers so far,
-    steps done, and whether a loss was NaN or infinite. sums (2): the loss over all examples, as a number and what its rounding left
-    out. From such a loss on nothing is counted any more, rates[3] is 0, and sums[0] is that loss.
+    table (steps, 3): the rates of each step of an epoch. counters (6, int32): the step in the epoch, the epoch, right answers so
+    far, steps done, whether a loss was NaN or infinite, and the right answers' upper 32 bits. sums (2): the loss over all examples, as a
+    number and what its rounding left out. From such a loss on nothing is counted any more, rates[3] is 0, and sums[0] is that loss.
     """
     if counters[4]:
         return
@@ -23,5 +23,7 @@ def tally(loss: Array, correct: Array, weight: float, table: Array, rates: Array
     rates[3] = 1
     sums[0] += sums.dtype.type(loss) * weight
     counters[0] += 1
-    counters[2] += int(correct)
+    right = (int(counters[2]) & 0xFFFFFFFF) + int(correct)
+    counters[2] = np.uint32(right & 0xFFFFFFFF).astype(np.int32)
+    counters[5] += right >> 32
     counters[3] += 1

@@ -6,6 +6,8 @@ import sys
 from types import ModuleType
 from typing import Any, TypeAlias
 
+from gpucnn.surroundings import complain, is_terminal
+from gpucnn_kernels._numba import SIMULATED
 from gpucnn_kernels.launch import external_stream
 
 Array: TypeAlias = Any  # CuPy's, or NumPy's under the simulator
@@ -30,15 +32,29 @@ def stream(array: Array) -> Any:
 def workspace(like: Array, elements: int) -> Array:
     """Room for intermediate results of one operation, `elements` float32 where `like` lives, not set to anything.
 
-    The next operation on the same stream gets the same memory: they run one after the other there. It is kept for good, so that a
-    captured graph, which knows it by its address, may use it at every replay; one that is outgrown is kept too.
+    It comes from whatever gives out arrays at the time. Where a step is recorded as a graph that is the graph's own pool, so that the
+    workspaces belong to the graph, serve one operation of it after the other, and go when it goes.
     """
-    xp = library(like)
-    place = (0, 0) if xp.__name__ == "numpy" else (like.device.id, xp.cuda.get_current_stream().ptr)
-    kept = _workspaces.setdefault((xp.__name__, *place), [])
-    if not kept or kept[-1].shape[0] < elements:
-        kept.append(xp.empty((max(elements, 2 * kept[-1].shape[0] if kept else 0),), "float32"))
-    return kept[-1][:elements]
+    return library(like).empty((elements,), "float32")
 
 
-_workspaces: dict[tuple[str, int, int], list[Array]] = {}
+class _Announcement:
+    """Says that kernels are being compiled, so that nobody takes the first minute for a standstill: each by name on a terminal, elsewhere
+    a line for all of them."""
+
+    def __init__(self) -> None:
+        self._said = False
+
+    def __call__(self, name: str) -> None:
+        if is_terminal(sys.stderr):
+            complain(f"compiling {name}, this first time")
+        elif not self._said:
+            complain("gpucnn is compiling kernels for this GPU, which takes seconds for each, the first time")
+        self._said = True
+
+
+if not SIMULATED:  # which compiles nothing
+    from gpucnn_kernels import disk_cache
+
+    if disk_cache.announce is None:
+        disk_cache.announce = _Announcement()

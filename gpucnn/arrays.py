@@ -1,0 +1,119 @@
+"""The one door for arrays that come from outside: examples, labels, scores, whatever holds them.
+
+Lists and tuples, NumPy arrays and their subclasses, CuPy arrays, PyTorch tensors on any device, and whatever else NumPy can read are
+taken. Masked arrays are refused, because nothing here could heed the mask. Whole numbers of any width are pixels, 0 … 255; floats and
+booleans are taken as they are.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucnn.errors import DataError
+from gpucnn.text import reason_of, shown
+
+CHUNK = 1024  # examples that are looked at together: a mask for all of them at once would take a quarter of their memory again
+quiet = np.errstate(all="ignore")
+"""Decorates what computes with NumPy: overflows and the like end in infinity and NaN, which are found where they come out, whatever
+the caller has told NumPy to raise or to print."""
+
+
+def to_numpy(array: Any) -> Any:
+    """`array` as a NumPy array, copied from the GPU where it lives there."""
+    if on_a_gpu(array):
+        return sys.modules["cupy"].asnumpy(array)
+    if type(array).__module__.partition(".")[0] == "torch" and hasattr(array, "detach"):
+        tensor = array.detach().cpu()
+        return (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
+    return np.asarray(array)
+
+
+def on_a_gpu(array: Any) -> bool:
+    """Whether `array` is CuPy's."""
+    return type(array).__module__.partition(".")[0] == "cupy"
+
+
+def numbers(values: Any, name: str, error: type[Exception] = DataError) -> NDArray[Any]:
+    """`values` as a plain NumPy array of numbers, of the type that they have. An `error`, with `name`, for anything else."""
+    parts = values if isinstance(values, list | tuple) else (values,)
+    if any(isinstance(part, np.ma.MaskedArray) for part in parts):
+        raise error(f"{name} are a masked array, and nothing here heeds a mask: fill it (.filled(...)) or drop what is masked")
+    if isinstance(values, list | tuple) and any(type(part).__module__.partition(".")[0] in ("torch", "cupy") for part in values):
+        values = [to_numpy(part) for part in values]
+    try:
+        array = np.asarray(to_numpy(values))
+    except Exception as problem:  # whatever the object makes of the question
+        raise error(f"{name} must be an array of numbers, got {shown(values)} ({reason_of(problem)})") from None
+    if array.dtype.kind not in "biuf":
+        raise error(f"{name} must be numbers, got {array.dtype} of shape {array.shape}: give real numbers, all rows of one length")
+    return array
+
+
+@quiet
+def examples(values: Any, dtype: np.dtype[Any], name: str = "examples") -> NDArray[Any]:
+    """A whole set of examples: pixels as uint8, everything else as `dtype`, with no NaN and no infinity.
+
+    DataError where whole numbers lie outside of 0 … 255, and for NaN and infinity, with the place.
+    """
+    array = numbers(values, name)
+    if array.dtype.kind in "iu":
+        return pixels(array, name)
+    array = np.ascontiguousarray(array, dtype)
+    finite(array, name)
+    return array
+
+
+def pixels(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
+    """Whole numbers of any width in 0 … 255, as uint8."""
+    if array.dtype == np.uint8:
+        return array
+    if array.size and (array.min() < 0 or array.max() > 255):
+        raise DataError(
+            f"{name} of whole numbers are pixels, which lie in 0..255, got {array.min()}..{array.max()}: scale them, "
+            "and give them as floats"
+        )
+    return array.astype(np.uint8)
+
+
+def finite(array: NDArray[Any], name: str) -> None:
+    """DataError, with the place of the first, where floats are NaN or infinite."""
+    if array.dtype.kind != "f":
+        return
+    for first in range(0, len(array), CHUNK):
+        part = array[first : first + CHUNK]
+        good = np.isfinite(part).reshape(len(part), -1).all(axis=1)
+        if not good.all():
+            one = name.removesuffix("s")
+            raise DataError(f"{one} {first + int(np.argmin(good))} holds NaN or infinity: remove or mend it")
+
+
+@quiet
+def scaled(x: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """A copy of `x` as `dtype`: whole numbers, which are pixels, divided by 255, everything else as it is."""
+    return np.divide(x, dtype.type(255), dtype=dtype) if x.dtype.kind in "iu" else np.array(x, dtype)
+
+
+def class_numbers(labels: Any, count: int, classes: int, name: str = "labels") -> NDArray[np.int32] | None:
+    """Class numbers (count,) of whole numbers (count,) or of a column of them (count, 1), as int32; None for rows of any other kind.
+
+    DataError where there are not `count` of them, and for numbers that are not whole or not in 0 … classes − 1.
+    """
+    given = numbers(labels, name)
+    if given.ndim == 2 and given.shape[1] == 1 and given.dtype.kind in "iu" and classes > 1:
+        given = given[:, 0]  # a column of class numbers, as some loaders give
+    if len(given) != count if given.ndim else True:
+        raise DataError(f"there must be a label for each of the {count} examples, got {name} of shape {given.shape}")
+    if given.ndim != 1:
+        return None
+    if given.dtype.kind not in "iu":
+        raise DataError(
+            f"class numbers must be whole numbers, got {given.dtype}: for probabilities pass rows of shape ({count}, {classes})"
+        )
+    wrong = np.flatnonzero((given < 0) | (given >= classes))
+    if wrong.size:
+        raise DataError(f"{name} must lie in 0..{classes - 1} for {classes} outputs, got {given[wrong[0]]} at index {wrong[0]}")
+    return given.astype(np.int32)

@@ -1,0 +1,268 @@
+"""The one door to files: written whole or not at all, read only where they are files, and folders that one process at a time writes to.
+
+A file is written beside its place under another name, flushed to the disk and then renamed: whoever is killed meanwhile leaves the old
+file as it was. The half of it that is left over is known by its name, and that nobody is writing it by its lock: the next one who
+writes that file clears it away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from gpucnn.errors import DataError, GpucnnError
+from gpucnn.surroundings import user_path
+from gpucnn.text import reason_of
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+SUFFIX = ".partial"
+LOCK = ".lock"  # in a folder that a process writes to
+OLD = 3600  # seconds, after which a leftover is one where locks tell nothing
+KINDS = (
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISDIR, "a folder"),
+)
+_UNKNOWN_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+
+
+def kind_of(mode: int) -> str | None:
+    """What a path leads to that is no regular file: "a pipe", "a folder" and the like; None for a regular file."""
+    if stat.S_ISREG(mode):
+        return None
+    return next((words for test, words in KINDS if test(mode)), "no regular file")
+
+
+def regular_file(path: str | os.PathLike[str], what: str, error: type[GpucnnError] = DataError, *, empty: bool = True) -> Path:
+    """`path`, ~ expanded, if a regular file is there that can be opened at once; an `error` that says why not for anything else.
+
+    Whatever is read comes through here: a pipe, a socket or a terminal might never answer. `what` is "a model", "an image" and the like.
+    Without `empty` a file of no bytes is refused as well (some of those that the system makes up never end).
+    """
+    place = user_path(path)
+    try:
+        status = os.stat(place)
+    except FileNotFoundError:
+        link = " (it is a link that leads nowhere)" if place.is_symlink() else ""
+        raise error(f"{place} does not exist, there is no such file{link}: check the path of {what}") from None
+    except OSError as problem:
+        raise error(f"{place} cannot be read ({_why(problem)}): check the path of {what}") from None
+    kind = kind_of(status.st_mode)
+    if kind == "a folder":
+        raise error(f"{place} is a folder: name {what} in it")
+    if kind is not None:
+        raise error(f"{place} is {kind} and no regular file, where {what} was expected: copy its content into a file first")
+    if not empty and not status.st_size:
+        raise error(f"{place} is empty, and cannot be read as {what}: get it again")
+    return place
+
+
+def exists(path: Path) -> bool:
+    """Whether something is there, be it that it cannot be read: whoever reads it then says why."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def why_no_folder(path: Path) -> str | None:
+    """What is at `path` in place of a folder, for people; None where it is a folder."""
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "it does not exist"
+    except OSError as problem:
+        return _why(problem)
+    return None if stat.S_ISDIR(mode) else f"it is {kind_of(mode) or 'a file'}"
+
+
+@contextmanager
+def writing(path: str | os.PathLike[str], *, folders: bool = True) -> Iterator[BinaryIO]:
+    """A new binary file, which takes the place of `path` when the block ends well and vanishes when it does not.
+
+    Goes through links: what they lead to is written, and they stay. With `folders` those that lack are made. Permissions are those that
+    open() would give, or those of the file that was there. Raises OSError as the system gives it, and for a pipe, a device or a folder,
+    which are never replaced; DataError for what is no usable path.
+    """
+    target = _target(user_path(path))
+    if folders:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(target)
+    handle, temporary = _beside(target)
+    try:
+        with open(temporary, "wb", opener=lambda *given: handle) as file:  # whose name is the path
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            with contextlib.suppress(OSError, AttributeError):  # none was there, or a file system without permissions
+                os.fchmod(file.fileno(), stat.S_IMODE(os.stat(target).st_mode))
+            if fcntl is not None:  # closing lets go of the lock, and the name must be gone by then
+                os.replace(temporary, target)
+        if fcntl is None:  # where an open file cannot be renamed
+            os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_atomically(path: str | os.PathLike[str], write: Callable[[Any], Any]) -> None:
+    """Calls `write` with the file of `writing`."""
+    with writing(path) as file:
+        write(file)
+
+
+def append(path: str | os.PathLike[str], content: bytes) -> None:
+    """Adds to a file that `writing` made, through links as well. Raises OSError as the system gives it."""
+    with open(_target(user_path(path)), "ab") as file:
+        file.write(content)
+
+
+def clear_leftovers(target: Path) -> None:
+    """Removes what processes that were killed while writing `target` have left beside it; what another one is writing now stays."""
+    start = _start(target.parent, target.name)
+    with contextlib.suppress(OSError), os.scandir(target.parent) as entries:
+        for entry in entries:
+            if entry.name.startswith(start) and entry.name.endswith(SUFFIX) and entry.is_file(follow_symlinks=False):
+                with contextlib.suppress(OSError):
+                    _clear(Path(entry.path))
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds `folder` for this process, to write a run there. DataError, with the number of the process, while another one does.
+
+    The system lets go of the lock when a process ends, however it ends: a lock file that was left over is no obstacle.
+    """
+    path = folder / LOCK
+    handle = _lock(path, folder)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            os.close(handle)
+
+
+def _why(error: OSError) -> str:
+    return "it is a link that leads back to itself" if error.errno == errno.ELOOP else reason_of(error)
+
+
+def _target(path: Path) -> Path:
+    """Where a file called `path` is to be written: behind links. OSError for what is there and no regular file."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:  # as it may be, also behind a link
+        return Path(os.path.realpath(path)) if path.is_symlink() else path
+    except OSError as error:
+        raise OSError(error.errno, _why(error), str(path)) from None
+    kind = kind_of(status.st_mode)
+    if kind == "a folder":
+        raise IsADirectoryError(errno.EISDIR, "it is a folder: name a file in it", str(path))
+    if kind is not None:
+        raise OSError(errno.EINVAL, f"it is {kind}, and only files are written: name another", str(path))
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+def _start(folder: Path, name: str) -> str:
+    """What the names of `name`'s temporary files begin with: short enough for the file system, however long `name` is."""
+    try:
+        longest = os.pathconf(folder, "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):
+        longest = 255
+    room = longest - len("..") - 8 - len(SUFFIX)
+    raw = os.fsencode(name)
+    if len(raw) > room:
+        name = raw[: room - 17].decode("ascii", "ignore") + "~" + hashlib.sha256(raw).hexdigest()[:16]
+    return f".{name}."
+
+
+def _beside(target: Path) -> tuple[int, Path]:
+    """A new file beside `target`, open and locked."""
+    start = _start(target.parent, target.name)
+    while True:
+        temporary = target.parent / f"{start}{secrets.token_hex(4)}{SUFFIX}"
+        try:
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        except FileExistsError:
+            continue
+        if fcntl is None:
+            return handle, temporary
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            if os.stat(temporary).st_ino == os.fstat(handle).st_ino:
+                return handle, temporary
+        except OSError:
+            pass
+        os.close(handle)  # somebody took it for a leftover before it was locked
+
+
+def _clear(leftover: Path) -> None:
+    if fcntl is None:
+        if time.time() - leftover.stat().st_mtime > OLD:
+            leftover.unlink()
+        return
+    handle = os.open(leftover, os.O_WRONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return  # it is being written
+        except OSError:  # a file system without locks
+            if time.time() - leftover.stat().st_mtime <= OLD:
+                return
+        leftover.unlink()
+    finally:
+        os.close(handle)
+
+
+def _lock(path: Path, folder: Path) -> int | None:
+    """The locked file, or None where the system has no locks."""
+    if fcntl is None:
+        return None
+    for attempt in range(50):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(handle, 32, 0).decode("ascii", "replace").strip()
+            os.close(handle)
+            if not owner.isdecimal() and attempt < 10:  # it has only just been locked
+                time.sleep(0.02)
+                continue
+            process = f"process {owner}" if owner.isdecimal() else "another process"
+            raise DataError(
+                f"{process} is writing a run to {folder}: wait until it is done, or name another folder with --output"
+            ) from None
+        except OSError as error:
+            os.close(handle)
+            if error.errno in _UNKNOWN_LOCKS:
+                return None
+            raise
+        with contextlib.suppress(OSError):
+            if os.stat(path).st_ino == os.fstat(handle).st_ino:
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+                return handle
+        os.close(handle)  # its owner has just taken it away
+    raise DataError(f"{folder} cannot be locked: other processes come and go there; name another folder with --output")

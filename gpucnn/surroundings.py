@@ -1,0 +1,90 @@
+"""What a process finds around it, and may find broken: its environment, a home folder, a terminal, a stream to write to."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from gpucnn.errors import DataError
+from gpucnn.text import plain
+
+OFF = ("", "0", "no", "off", "false")
+_ASCII = str.maketrans({"─": "-", "×": "x", "…": "...", "’": "'", "−": "-", "━": "-"})  # what we write ourselves and a small encoding lacks
+
+
+def flag(name: str, default: bool = False) -> bool:
+    """Whether the variable `name` of the environment says yes: anything but nothing, 0, no, off and false."""
+    given = os.environ.get(name)
+    return default if given is None else given.strip().lower() not in OFF
+
+
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """`path` with a leading ~ or ~name as the home folder that it stands for. Every path that a user gives comes through here.
+
+    TypeError for anything that is no path; DataError for an empty one, for NUL characters, and where the home folder is not known.
+    """
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
+        raise TypeError(f"a path must be a string or a pathlib.Path, got {type(path).__name__}")
+    text = os.fspath(path)
+    if not text:
+        raise DataError("a path is empty: name a file or a folder")
+    if "\0" in text:
+        raise DataError(f"{text!r} is no usable path, it has a NUL character in it: give the path of a file or folder")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise DataError(f"the home folder that {text!r} speaks of is not known: write the path in full, or set HOME") from None
+
+
+def home() -> Path | None:
+    """The user's home folder; None where there is none."""
+    try:
+        return Path.home()
+    except (RuntimeError, KeyError, OSError):
+        return None
+
+
+def cache_folder() -> Path | None:
+    """Where gpucnn keeps what it can get again: gpucnn in $XDG_CACHE_HOME or ~/.cache, on Windows in %LOCALAPPDATA%.
+
+    None without a home folder.
+    """
+    given = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", "")
+    if os.path.isabs(given):
+        return Path(given) / "gpucnn"
+    folder = home()
+    return None if folder is None else folder / ".cache" / "gpucnn"
+
+
+def is_terminal(stream: Any) -> bool:
+    """Whether `stream` is a terminal. False for no stream at all, for a closed one, and for what cannot tell."""
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, ValueError, OSError):
+        return False
+
+
+def complain(text: str, *, end: str = "\n") -> None:
+    """`say` on standard error."""
+    if sys.stderr is not None:
+        say(text, sys.stderr, end=end)
+
+
+def say(text: str, stream: Any = None, *, end: str = "\n") -> None:
+    """Writes a line to `stream` (standard output unless given), whatever it can hold; does nothing where there is no stream.
+
+    Lines are made `plain`, one by one; characters that the stream's encoding lacks are replaced.
+    """
+    stream = sys.stdout if stream is None else stream
+    if stream is None or getattr(stream, "closed", False):
+        return
+    lines = "\n".join(plain(line) for line in text.split("\n")) + end
+    try:
+        stream.write(lines)
+    except UnicodeEncodeError:
+        encoding = getattr(stream, "encoding", None) or "ascii"
+        stream.write(lines.translate(_ASCII).encode(encoding, "backslashreplace").decode(encoding))
+    if hasattr(stream, "flush"):
+        stream.flush()

@@ -1,0 +1,76 @@
+"""Words of others in sentences of ours: on one line, harmless to a terminal, and never longer than a person reads."""
+
+from __future__ import annotations
+
+import math
+import reprlib
+import unicodedata
+from collections.abc import Sequence
+
+LONGEST = 500  # characters of a message; one that is longer loses its middle
+_HARMFUL = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, invisible formats (which can turn the direction), half characters, line ends
+_JOINERS = "\u200c\u200d"  # formats that several scripts cannot do without; they only join and part letters
+
+
+def plain(text: object) -> str:
+    """`text` with everything that could move a cursor, start a line, hide or turn what stands beside it shown as an escape.
+
+    File names, names of classes, metadata and servers' answers go through this before they are printed.
+    """
+    words = str(text)
+    if words.isascii() and words.isprintable():
+        return words
+    return "".join(_shown(character) for character in words)
+
+
+def shortened(text: str, most: int = LONGEST) -> str:
+    """`text` in at most `most` characters: what is too much goes from the middle, as an end often says how to mend it."""
+    if len(text) <= most:
+        return text
+    head = (most - 1) * 2 // 3
+    return f"{text[:head]}…{text[len(text) - (most - 1 - head) :]}"
+
+
+def message(text: object) -> str:
+    """A sentence as it can be shown: `plain` and `shortened`."""
+    return shortened(plain(text))
+
+
+def shown(value: object, most: int = 100) -> str:
+    """repr(value), cut where it is long, made without walking through all of a large value; of an array its type and shape."""
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if isinstance(shape, tuple) and shape and dtype is not None and math.prod(shape) > 8:
+        return shortened(plain(f"{type(value).__name__} of {dtype} {shape}"), most)
+    try:
+        words = _SHORT.repr(value)
+    except Exception:  # a number of more digits than Python prints, an object that cannot describe itself
+        words = f"<{type(value).__name__}>"
+    return shortened(plain(words), most)
+
+
+def listed(names: Sequence[object], most: int = 12) -> str:
+    """The first of the names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(shortened(plain(name), 40) for name in names[:most]) + more
+
+
+def reason_of(error: BaseException) -> str:
+    """A short reason for people: the system's words where there are any, on one line, without numbers and paths."""
+    words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return shortened(plain(" ".join(words.split()).rstrip(".")), 200) or type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without the details below."""
+    return shortened(plain((str(error).strip() or type(error).__name__).splitlines()[0]), 200)
+
+
+def _shown(character: str) -> str:
+    if character in _JOINERS or unicodedata.category(character) not in _HARMFUL:
+        return character
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = 6

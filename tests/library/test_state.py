@@ -1,0 +1,365 @@
+"""State has one owner: layers and models, parameters that are assigned, calls of fit one after another, answers beside training, copies."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import gc as garbage
+import pickle
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
+
+import gpucnn as gc
+from gpucnn.errors import GpucnnError, ShapeError
+from gpucnn.layers.base import Array, Shape
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.random((44, 1, 6, 6), dtype=np.float32), RNG.integers(0, 3, 44)
+
+
+def build(seed: int = 7, optimizer: gc.Optimizer | None = None) -> gc.Sequential:
+    model = gc.Sequential(
+        gc.Conv2D(4, 3, activation="relu"), gc.Dropout(0.2), gc.MaxPool2D(2), gc.Flatten(), gc.Dense(5, activation="sigmoid"), gc.Dense(3)
+    ).build((1, 6, 6), seed=seed, device="cpu")
+    return model.compile(optimizer or gc.Adam(gc.OneCycle(0.02, 30)))
+
+
+def bits(model: gc.Sequential) -> tuple[Any, ...]:
+    assert model.optimizer is not None
+    state = {name: array.tobytes() for name, array in model.optimizer.state.items()}
+    return model.buffers.values.tobytes(), state, model.optimizer.steps, model.state()
+
+
+# Layers of two models.
+
+
+@pytest.mark.parametrize("taken", [slice(0, 1), slice(4, 5), slice(0, 6)])
+def test_layers_of_a_model_that_is_built_are_refused_to_another(taken: slice) -> None:
+    first = build()
+    before = first.predict(X)
+    second = gc.Sequential(*first.layers[taken], gc.Flatten(), gc.Dense(2))
+    with pytest.raises(ShapeError, match=r"belongs to another model that is built already.*copy\.deepcopy"):
+        second.build((1, 6, 6) if taken.start == 0 else (16,), seed=1, device="cpu")
+    np.testing.assert_array_equal(first.predict(X), before)
+    first.fit(X, Y, verbose=False)
+    assert (first.predict(X) != before).any()
+
+
+def test_layers_of_a_model_that_is_gone_and_of_the_same_model_are_free() -> None:
+    first = build()
+    layers = first.layers
+    first.build((1, 6, 6), seed=8, device="cpu")
+    del first
+    garbage.collect()
+    gc.Sequential(*layers).build((1, 6, 6), device="cpu")
+
+
+def test_a_layer_within_a_layer_has_one_owner_too() -> None:
+    inner = gc.Dense(4)
+    first = gc.Sequential(gc.Flatten(), Twice(inner, gc.Dense(4))).build((1, 2, 2), device="cpu")
+    with pytest.raises(ShapeError, match=r"Twice\.first belongs to another model"):
+        gc.Sequential(gc.Flatten(), Twice(inner, gc.Dense(4))).build((1, 2, 2), device="cpu")
+    assert first.parameter_count == 40
+
+
+# Layers made of layers.
+
+
+class Twice(gc.Layer):
+    """Two layers, one after the other."""
+
+    def __init__(self, first: gc.Layer, *rest: gc.Layer) -> None:
+        super().__init__()
+        self.first, self.rest = first, list(rest)
+
+    def settings(self) -> dict[str, Any]:
+        return {"first": self.first, "rest": self.rest}
+
+    def _build(self, input_shape: Shape) -> Shape:
+        shape = self.first.build(input_shape)
+        for layer in self.rest:
+            shape = layer.build(shape)
+        return shape
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        for layer in (self.first, *self.rest):
+            x = layer.forward(x, training)
+        return x
+
+    def _backward(self, dy: Array, input_grad: bool) -> Array | None:
+        for layer in reversed([self.first, *self.rest]):
+            dy = layer.backward(dy)
+        return dy
+
+
+def test_layers_made_of_layers_keep_their_weights_under_their_paths() -> None:
+    model = gc.Sequential(
+        gc.Flatten(), Twice(gc.Dense(5, activation="relu"), gc.Dropout(0.3), Twice(gc.Dense(4), gc.Dense(3))), gc.Dense(3)
+    ).build((1, 6, 6), seed=3, device="cpu")
+    flat = gc.Sequential(gc.Flatten(), gc.Dense(5, activation="relu"), gc.Dropout(0.3), gc.Dense(4), gc.Dense(3), gc.Dense(3)).build(
+        (1, 6, 6), seed=3, device="cpu"
+    )
+    inner = ("twice_1.first", "twice_1.rest.1.first", "twice_1.rest.1.rest.0", "dense_1")
+    assert list(model.parameters) == [f"{layer}.{name}" for layer in inner for name in ("weight", "bias")]
+    assert model.parameter_count == flat.parameter_count
+    np.testing.assert_array_equal(model.buffers.values, flat.buffers.values)
+    assert list(model.state()) == ["twice_1.rest.0"]
+    before = model.buffers.values.copy()
+    model.compile(gc.SGD(0.5)).fit(X, Y, verbose=False)
+    for parameter in model.parameters.values():
+        assert parameter.value.base is not None and np.shares_memory(parameter.value, model.buffers.values)
+    assert (model.buffers.values != before).sum() > 0.9 * model.parameter_count
+
+
+def test_a_container_is_saved_and_loaded_once_it_is_registered(tmp_path: Path) -> None:
+    class Pair(gc.Layer):
+        def __init__(self, layers_within: Any) -> None:
+            super().__init__()
+            self.within = list(layers_within)
+
+        def settings(self) -> dict[str, Any]:
+            return {"layers_within": self.within}
+
+        def _build(self, input_shape: Shape) -> Shape:
+            for layer in self.within:
+                input_shape = layer.build(input_shape)
+            return input_shape
+
+        def _forward(self, x: Array, training: bool) -> Array:
+            for layer in self.within:
+                x = layer.forward(x, training)
+            return x
+
+    model = gc.Sequential(gc.Flatten(), Pair([gc.Dense(4, activation="relu"), gc.Dense(3)])).build((1, 6, 6), device="cpu")
+    with pytest.raises(gc.CheckpointError, match=r"'pair_1' is a Pair, which no file can name: gpucnn\.register\(Pair\) first"):
+        model.save(tmp_path / "m.safetensors")
+    gc.register(Pair)
+    try:
+        model.save(tmp_path / "m.safetensors")
+        np.testing.assert_array_equal(gc.load(tmp_path / "m.safetensors", device="cpu").predict(X), model.predict(X))
+    finally:
+        from gpucnn.layers import LAYERS
+
+        del LAYERS["Pair"]
+
+
+class Two(gc.Layer):
+    """A layer whose parameters have one name."""
+
+    def _build(self, input_shape: Shape) -> Shape:
+        self.parameters = [gc.Parameter("weight", (2,), "zeros"), gc.Parameter("weight", (2,), "zeros")]
+        return input_shape
+
+
+def test_a_name_twice_is_refused() -> None:
+    with pytest.raises(ShapeError, match=r"'two_1' has two parameters called 'two_1\.weight'"):
+        gc.Sequential(Two()).build((1, 2, 2), device="cpu")
+
+
+# Parameters.
+
+
+@pytest.mark.parametrize("what", ["value", "grad"])
+def test_what_is_assigned_to_a_parameter_is_written_through(what: str) -> None:
+    model = build()
+    parameter = model.parameters["dense_1.weight"]
+    view = getattr(parameter, what)
+    for given in (np.ones((5, 16)), np.ones((5, 16)).tolist(), np.full((5, 16), 3, np.int64), 2.5):
+        setattr(parameter, what, given)
+        assert getattr(parameter, what) is view or np.shares_memory(getattr(parameter, what), view)
+        np.testing.assert_array_equal(view, np.broadcast_to(np.asarray(given, np.float32), (5, 16)))
+    if what == "value":
+        assert np.shares_memory(parameter.value, model.buffers.values)
+        parameter.value += 1
+        np.testing.assert_array_equal(view, 3.5)
+        parameter.value *= 0.01
+        before = view.copy()
+        model.fit(X, Y, verbose=False)
+        assert (view != before).any()
+    for wrong in (np.ones((16, 5)), np.ones(16), np.ones((1, 5, 16))):
+        with pytest.raises(ShapeError, match=r"'weight' has shape \(5, 16\), got"):
+            setattr(parameter, what, wrong)
+    with pytest.raises(ValueError, match="masked"):
+        setattr(parameter, what, np.ma.masked_array(np.ones((5, 16))))
+    with pytest.raises(GpucnnError, match=r"has no array yet: call model\.build"):
+        setattr(gc.Parameter("weight", (2, 2), "zeros"), what, np.ones((2, 2)))
+
+
+# fit, called again.
+
+
+@pytest.mark.parametrize("optimizer", [lambda: gc.Adam(gc.OneCycle(0.02, 30)), lambda: gc.SGD(gc.Cosine(0.1, 30), momentum=0.9)])
+@pytest.mark.parametrize("parts", [(1, 1, 1, 1, 1), (2, 3), (4, 1)])
+def test_fit_called_again_is_one_longer_fit(parts: tuple[int, ...], optimizer: Callable[[], gc.Optimizer]) -> None:
+    whole, pieces = build(optimizer=optimizer()), build(optimizer=optimizer())
+    options: dict[str, Any] = {"batch_size": 8, "augment": gc.data.augmentation("affine"), "verbose": False}
+    options["validation_data"] = X[:9], Y[:9]
+    expected = whole.fit(X, Y, epochs=5, **options)
+    losses = [loss for epochs in parts for loss in pieces.fit(X, Y, epochs=epochs, **options)["val_loss"]]
+    assert losses == expected["val_loss"]
+    assert bits(pieces) == bits(whole)
+
+
+def test_no_two_calls_see_the_same_order_or_draw_the_same_changes(tmp_path: Path) -> None:
+    seen: list[tuple[bytes, int]] = []
+
+    def note(batch: Any, rng: np.random.Generator) -> Any:
+        seen.append((batch[:, 0, 0, 0].tobytes(), int(rng.integers(1 << 62))))
+        return batch
+
+    class Stop(gc.Callback):
+        def on_step_end(self, run: Any) -> None:
+            raise KeyboardInterrupt
+
+    model = build()
+    for callbacks in ([], [Stop()], [], [gc.Checkpoint(tmp_path / "a", every=1)]):
+        with contextlib.suppress(KeyboardInterrupt):
+            model.fit(X, Y, batch_size=11, augment=note, callbacks=callbacks, verbose=False)
+    assert len(seen) == 13 and len({order for order, _ in seen}) == len({draw for _, draw in seen}) == 13
+    model.build((1, 6, 6), seed=7, device="cpu")  # and a model that is built anew begins anew
+    model.fit(X, Y, batch_size=11, augment=note, verbose=False)
+    assert seen[13:] == seen[:4]
+
+
+def test_a_second_fit_that_is_stopped_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"batch_size": 8, "augment": gc.data.augmentation("shift"), "verbose": False}
+    expected = build()
+    expected.fit(X, Y, epochs=2, **options)
+    state = copy.deepcopy(expected)
+    expected.fit(X, Y, epochs=3, **options)
+
+    class Stop(gc.Callback):
+        def on_step_end(self, run: Any) -> None:
+            if (run.epoch, run.step) == (1, 3):
+                raise KeyboardInterrupt
+
+    path = tmp_path / "run.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        state.fit(X, Y, epochs=3, callbacks=[Stop(), gc.Checkpoint(path, every=1)], **options)
+    fresh = build()
+    fresh.fit(X, Y, epochs=3, callbacks=[gc.Checkpoint(path, every=100)], resume=path, **options)
+    assert bits(fresh) == bits(expected) and fresh.epochs_begun == expected.epochs_begun == 5
+    for model in (fresh, expected):
+        model.fit(X, Y, **options)
+    assert bits(fresh) == bits(expected)
+
+
+# Answers beside training.
+
+
+def test_answers_keep_nothing_and_forget_nothing() -> None:
+    model, other = build(), build()
+    dy = RNG.normal(size=(6, 3)).astype(np.float32)
+    for each in (model, other):
+        each.forward(X[:6], training=True)
+    kept = {name: repr(value) for layer in model.layers for name, value in vars(layer).items() if name.startswith("_")}
+    model.predict(X[7:])
+    model.evaluate(X[7:], Y[7:])
+    model.forward(X[7:9])
+    assert {name: repr(value) for layer in model.layers for name, value in vars(layer).items() if name.startswith("_")} == kept
+    np.testing.assert_array_equal(model.backward(dy, input_grad=True), other.backward(dy, input_grad=True))
+    model.predict(X)
+    for layer in model.layers:
+        assert not [name for name in ("_x", "_output", "_indices", "_kept") if getattr(layer, name, None) is not None]
+
+
+def test_a_thread_may_ask_while_another_one_trains() -> None:
+    alone, model, stop, failures = build(), build(), threading.Event(), []
+    alone.fit(X, Y, epochs=20, batch_size=8, verbose=False)
+
+    def ask() -> None:
+        try:
+            while not stop.is_set():
+                model.predict(X[:9])
+                model.evaluate(X[:5], Y[:5])
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        model.fit(X, Y, epochs=20, batch_size=8, verbose=False)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert failures == [] and bits(model) == bits(alone)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_blas_has_its_threads_back_whoever_comes_last(threads: int) -> None:
+    def blas() -> set[int]:
+        return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+    model = gc.network("keras").build((1, 28, 28), seed=0, device="cpu").compile()
+    x = np.random.default_rng(0).random((16, 1, 28, 28), dtype=np.float32)
+    with threadpool_limits(2, "blas"):
+        before = blas()
+        for _ in range(4):
+            workers = [threading.Thread(target=lambda: [model.predict(x) for _ in range(6)]) for _ in range(threads)]
+            for worker in workers:
+                worker.start()
+            for worker in workers:
+                worker.join()
+            assert blas() == before
+        with pytest.raises(ValueError, match="together"):
+            from gpucnn.ops.cpu import _threads
+
+            with _threads._one_thread:
+                assert blas() == {1}
+                raise ValueError("together")
+        assert blas() == before
+
+
+# Copies.
+
+COPIES: dict[str, Callable[[Any], Any]] = {
+    "deepcopy": copy.deepcopy,
+    "copy": copy.copy,
+    **{f"pickle {protocol}": lambda model, protocol=protocol: pickle.loads(pickle.dumps(model, protocol)) for protocol in (2, 4, 5)},
+}
+
+
+@pytest.mark.parametrize("how", COPIES)
+def test_a_copy_is_the_same_model_and_another(how: str) -> None:
+    model = build()
+    model.metadata = {"a": [1]}
+    model.fit(X, Y, epochs=2, batch_size=8, verbose=False)
+    model.forward(X[:4], training=True)
+    model.backward(np.ones((4, 3), np.float32))
+    before = bits(model)
+    made = COPIES[how](model)
+    assert bits(made) == before == bits(model)
+    np.testing.assert_array_equal(made.predict(X), model.predict(X))
+    for name, parameter in made.parameters.items():
+        np.testing.assert_array_equal(parameter.grad, model.parameters[name].grad)
+        assert not np.shares_memory(parameter.value, model.buffers.values)
+        assert np.shares_memory(parameter.value, made.buffers.values)
+    assert made.layers[0].weight is made.parameters["conv2d_1.weight"]
+    made.metadata["a"].append(2)
+    assert model.metadata == {"a": [1]}
+    for each in (made, model):  # both go on alike, each for itself
+        each.fit(X, Y, epochs=2, batch_size=8, augment=gc.data.augmentation("shift"), verbose=False)
+    assert bits(made) == bits(model) != before
+    assert made.config() == {**model.config(), "metadata": {"a": [1, 2]}}
+
+
+@pytest.mark.parametrize("how", COPIES)
+def test_copies_of_models_that_are_not_built_or_compiled(how: str) -> None:
+    bare = gc.Sequential(gc.Flatten(), gc.Dense(3))
+    COPIES[how](bare).build((1, 6, 6), device="cpu")
+    built = gc.Sequential(gc.Flatten(), Twice(gc.Dense(4), gc.Dense(3))).build((1, 6, 6), device="cpu", dtype="float64")
+    np.testing.assert_array_equal(COPIES[how](built).predict(X), built.predict(X))
+    layer = COPIES[how](build().layers[0])
+    gc.Sequential(layer, gc.Flatten()).build((1, 6, 6), device="cpu")
+    optimizer = COPIES[how](build().optimizer)
+    with pytest.raises(GpucnnError, match="no parameters yet"):
+        optimizer.step()
+    gc.Sequential(gc.Flatten(), gc.Dense(3)).build((1, 6, 6), device="cpu").compile(optimizer).fit(X, Y, verbose=False)
