@@ -155,8 +155,8 @@ def tensor_grad_kernel(tile: TensorGradTile, width: int) -> Any:
 
     @kernel(launch_bounds=(tile.threads, 1))
     def tensor_grad_kernel(dy, x, extra, c, sizes, extra_is, dy_args, x_args):
-        table = cuda.shared.array(table_words, float32)  # of words, which are read by fours
-        shared = cuda.shared.array(0, float32)
+        table = cuda.shared.array(table_words, float32, alignment=16)  # of words; load_4 reads them
+        shared = cuda.shared.array(0, float32, alignment=16)
         sums = cuda.local.array(sums_count, float32)
         part = cuda.local.array(sums_count, float32)
         totals = cuda.local.array(count, float32)
