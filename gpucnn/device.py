@@ -111,10 +111,13 @@ def why_no_cuda() -> str | None:
         if isinstance(error, ImportError) and "cupy" in str(error) and getattr(error, "name", None) in ("cupy", None):
             return 'CuPy is not installed (pip install "gpucnn[cuda13]", or "gpucnn[cuda12]" for an older driver)'
         return f"CuPy is installed but does not import ({type(error).__name__}: {first_line(error)}); install it again"
-    missing = _why_no_driver(cupy)
+    try:
+        missing = _why_no_driver(cupy)
+        capability = (0, 0) if missing else _compute_capability(cupy)
+    except Exception as error:  # half of an installation
+        return f"CuPy is installed but does not work ({type(error).__name__}: {first_line(error)}); install it again"
     if missing is not None:
         return missing
-    capability = _compute_capability(cupy)
     if capability < MINIMUM_COMPUTE_CAPABILITY:
         least = ".".join(map(str, MINIMUM_COMPUTE_CAPABILITY))
         return f"the GPU is too old (compute capability {capability[0]}.{capability[1]}; {least} or newer is needed)"
@@ -135,8 +138,12 @@ def cupy_packages() -> list[str]:
     """The installed packages that bring a CuPy, of which there must not be two."""
     from importlib import metadata
 
-    found = {str(name).lower() for each in metadata.distributions() if (name := each.metadata["Name"])}
-    return sorted(name for name in found if name == "cupy" or name.startswith(("cupy-cuda", "cupy-rocm")))
+    found = []
+    for name in ("cupy", *(f"cupy-cuda{number}x" for number in range(11, 16)), "cupy-rocm-5-0", "cupy-rocm-7-0"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            metadata.version(name)
+            found.append(name)
+    return found
 
 
 def _why_no_driver(cupy: Any) -> str | None:

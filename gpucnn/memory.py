@@ -15,11 +15,16 @@ class StepMemory:
 
     kept: list[int]
     peak: int
+    stages: list[tuple[int, int]]  # the most while a stage is at work, forward and backward
 
 
-def of_step(stages: Sequence[Stage]) -> StepMemory:
-    """Of built layers. An array that one layer keeps as its output and the next as its input is the first one's."""
+def of_step(stages: Sequence[Stage], *, apart: bool = False) -> StepMemory:
+    """Of built layers. An array that one layer keeps as its output and the next as its input is the first one's.
+
+    apart: what lies between the layers of a stage is written in any case, as on a CPU.
+    """
     kept: list[int] = []
+    each: list[tuple[int, int]] = []
     peak = total = 0
     counted = False  # whether the array between two layers is kept already
     trained = False  # whether a gradient is handed further down
@@ -43,11 +48,22 @@ def of_step(stages: Sequence[Stage]) -> StepMemory:
             kept.append(own)
             total += own
         view = all(layer.is_view for layer in stage.layers)
-        forward = total + (0 if before or view else inputs) + (0 if counted or view else outputs)
-        backward = total + (0 if view else outputs + (inputs if trained else 0) + (widest if trained else 0))
+        forward = total + (0 if before or view else inputs) + (0 if counted or view else outputs) + (widest if apart else 0)
+        backward = total + (0 if view else outputs + (inputs if trained else 0) + (widest if trained or apart else 0))
         peak = max(peak, forward, backward)
+        each.append((forward, backward))
         trained = trained or stage.trained
-    return StepMemory(kept, peak)
+    return StepMemory(kept, peak, each)
+
+
+def on_cpu(stages: Sequence[Stage], batch_size: int) -> int:
+    """The most elements that are there at one time in a step on a CPU, with those that the operations take for themselves."""
+    found = of_step(stages, apart=True).stages
+    room = [stage.scratch(batch_size) for stage in stages]
+    return max(
+        max(forward * batch_size + ahead, backward * batch_size + back)
+        for (forward, backward), (ahead, back) in zip(found, room, strict=True)
+    )
 
 
 def bytes_text(count: float) -> str:

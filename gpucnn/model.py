@@ -22,7 +22,7 @@ from gpucnn.layers import LAYERS, Layer, layer_from_config
 from gpucnn.layers.base import Array, Buffers, Parameter, Shape, Stage, derived_seed, too_many
 from gpucnn.layers.fused import stages
 from gpucnn.losses import LOSSES, Loss, get_loss
-from gpucnn.memory import bytes_text, of_step
+from gpucnn.memory import bytes_text, of_step, on_cpu
 from gpucnn.metrics import METRICS
 from gpucnn.ops.shapes import LIMIT
 from gpucnn.optimizers import OPTIMIZERS, Optimizer, get_optimizer
@@ -360,7 +360,8 @@ class Sequential:
         ]
         rule = "─" * max(map(len, lines))
         slots = len(self.optimizer.slots) if self.optimizer else 0
-        step = memory.peak * batch_size * self.dtype.itemsize
+        elements = on_cpu(self._stages, batch_size) if self.device.kind == "cpu" else memory.peak * batch_size
+        step = elements * self.dtype.itemsize
         say(
             "\n".join(
                 [

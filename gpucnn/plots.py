@@ -13,6 +13,7 @@ from gpucnn.device import to_numpy
 from gpucnn.errors import MissingExtraError
 from gpucnn.files import write_atomically
 from gpucnn.layers import Conv2D
+from gpucnn.text import plain
 from gpucnn.training.callbacks import History
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 TRAIN, TEST = "#1f6f8b", "#d1495b"
 WIDTH, COLUMNS = 9.6, 16  # of a picture in inches, and of the tiles in a row of it
+CELLS = 250  # on a side of a confusion matrix, at the most
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -45,7 +47,7 @@ def _save(figure: Figure, path: str | Path) -> None:
 
 def _short(name: str, longest: int = 24) -> str:
     """A class name on one line, and no longer than there is room for."""
-    name = " ".join(name.split())
+    name = plain(" ".join(name.split()))
     return name if len(name) <= longest else f"{name[: longest - 1].rstrip()}…"
 
 
@@ -77,7 +79,10 @@ def save_confusion(counts: np.ndarray[Any, Any], class_names: Sequence[str], pat
     side = min(11.0, max(2.6, 0.55 * classes))  # inches of the matrix itself
     figure = _figure(side + 0.9 + 0.09 * longest, side + 0.9 + 0.09 * (longest if longest > 3 else 1))
     axes = figure.subplots()
-    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    block = -(-classes // CELLS)  # classes that share a row and a column, where there are more of them than a picture has room for
+    edges = np.arange(0, classes, block)
+    cells = counts if block == 1 else np.add.reduceat(np.add.reduceat(counts, edges, axis=0), edges, axis=1)
+    share = cells / np.maximum(cells.sum(axis=1, keepdims=True), 1)
     # Errors are what one looks for, and they are few: the square root lifts them out of the white.
     axes.imshow(np.sqrt(share), cmap="Blues", vmin=0, vmax=1)
     if classes <= 20:
@@ -89,10 +94,11 @@ def save_confusion(counts: np.ndarray[Any, Any], class_names: Sequence[str], pat
     shown = range(0, classes, -(-classes // 60))  # of very many classes, as many names as fit
     names = [labels[number] for number in shown]
     size = 10 if classes <= 20 else 7
-    axes.set_xticks(shown, labels=names, rotation=90 if longest > 3 or classes > 20 else 0, fontsize=size)
-    axes.set_yticks(shown, labels=names, fontsize=size)
-    axes.set_xlabel("predicted class")
-    axes.set_ylabel("true class")
+    places = [number / block for number in shown]
+    axes.set_xticks(places, labels=names, rotation=90 if longest > 3 or classes > 20 else 0, fontsize=size)
+    axes.set_yticks(places, labels=names, fontsize=size)
+    axes.set_xlabel("predicted class" if block == 1 else f"predicted class, {block} to a column")
+    axes.set_ylabel("true class" if block == 1 else f"true class, {block} to a row")
     right = int(np.trace(counts))
     figure.suptitle(f"{right:,} of {int(counts.sum()):,} right ({100 * right / max(1, counts.sum()):.2f} %)", fontsize=10)
     _save(figure, path)

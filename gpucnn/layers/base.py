@@ -190,6 +190,7 @@ class Stage(Protocol):
         self, dy: Array, *, input_grad: bool = True, overwrite: bool = False, relu: Array | None = None, masked: bool = False
     ) -> Array | None: ...
     def forget(self) -> None: ...
+    def scratch(self, batch_size: int) -> tuple[int, int]: ...
     def costs(self) -> list[Cost]: ...
 
 
@@ -346,6 +347,11 @@ class Layer:
         self._ready = False
         for layer in self.inner().values():
             layer.forget()
+
+    def scratch(self, batch_size: int) -> tuple[int, int]:
+        """Elements that a CPU takes besides inputs and outputs while the layer is at work, forward and backward."""
+        parts = [layer.scratch(batch_size) for layer in self.inner().values()]
+        return max((ahead for ahead, _ in parts), default=0), max((back for _, back in parts), default=0)
 
     def costs(self) -> list[Cost]:
         """The cost of each of `layers`."""

@@ -9,6 +9,7 @@ from gpucnn.checks import integer, pair
 from gpucnn.errors import ShapeError
 from gpucnn.initializers import get_initializer
 from gpucnn.layers.base import Array, Cost, Layer, Parameter, Shape, add_grads
+from gpucnn.ops.cpu.conv import scratch
 from gpucnn.ops.shapes import Window, conv_window, normalize_padding
 
 
@@ -100,6 +101,9 @@ class Conv2D(Layer):
     def forget(self) -> None:
         super().forget()
         self._x = None
+
+    def scratch(self, batch_size: int) -> tuple[int, int]:
+        return scratch(batch_size, self.filters, self.weight.shape[1] * self.groups, self.window, self.groups)
 
     def cost(self) -> Cost:
         multiply_adds = math.prod(self.output_shape) * math.prod(self.weight.shape[1:])

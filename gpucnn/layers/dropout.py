@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from gpucnn.checks import fraction
@@ -45,6 +46,10 @@ class Dropout(Layer):
         if not input_grad or self.rate == 0:
             return dy if input_grad else None
         return self.device.ops.dropout(dy, self._calls, self.rate, self._seed)
+
+    def scratch(self, batch_size: int) -> tuple[int, int]:
+        words = 8 * math.prod(self.output_shape) * batch_size  # of the generator, which works with 64 bits
+        return words, words
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_calls": None}  # where the layer runs; `state` says how many there were

@@ -82,6 +82,10 @@ class ConvReluMaxPool:
     def forget(self) -> None:
         self._kept = None
 
+    def scratch(self, batch_size: int) -> tuple[int, int]:
+        conv, pool = self.conv.scratch(batch_size), self.pool.scratch(batch_size)
+        return max(conv[0], pool[0]), max(conv[1], pool[1])
+
     def costs(self) -> list[Cost]:
         indices = math.prod(self.pool.output_shape)
         return [Cost(self.conv.cost().multiply_adds, keeps_input=True), Cost(kept=indices, keeps_output=True)]

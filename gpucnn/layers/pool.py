@@ -8,6 +8,7 @@ from typing import Any
 from gpucnn.checks import pair
 from gpucnn.layers.base import Array, Cost, Layer, Shape
 from gpucnn.layers.conv import check_image
+from gpucnn.ops.cpu.pool import scratch
 from gpucnn.ops.shapes import normalize_padding, pool_window
 
 
@@ -27,6 +28,10 @@ class _Pool2D(Layer):
         dilation = getattr(self, "dilation", 1)
         self.window = pool_window((h, w), self.pool_size, self.stride, self.padding, dilation, self.ceil_mode)
         return (c, *self.window.output)
+
+    def scratch(self, batch_size: int) -> tuple[int, int]:
+        room = scratch(math.prod(self.input_shape or ()) * batch_size)
+        return room, room
 
 
 class MaxPool2D(_Pool2D):

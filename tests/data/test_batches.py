@@ -203,3 +203,27 @@ def test_the_factory():
 def test_augmentations_that_cannot_be(build, error):
     with pytest.raises(error):
         build()
+
+
+def test_every_step_of_every_epoch_of_every_seed_draws_numbers_of_its_own():
+    """And which they are depends on nothing else: neither on where one starts, nor on the batches before."""
+    drawn = {}
+
+    def note(x, rng):
+        drawn[seed, epoch, start + len(now)] = int(rng.integers(1 << 62))
+        now.append(None)
+        return x
+
+    images, labels = np.zeros((12, 1, 2, 2), np.uint8), np.arange(12)
+    for seed in (0, 1):
+        batches = Batches(images, labels, 3, seed=seed, augment=note)
+        for epoch in (0, 1, 2):
+            start, now = 0, []
+            list(batches.epoch(epoch))
+            before = dict(drawn)
+            start, now = 2, []
+            list(batches.epoch(epoch, 2))
+            assert drawn == before
+    assert len(drawn) == 2 * 3 * 4 == len(set(drawn.values()))
+    for (seed, epoch, step), number in drawn.items():
+        assert number == np.random.default_rng([seed, epoch, step + 1]).integers(1 << 62)

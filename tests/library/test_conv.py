@@ -256,3 +256,35 @@ def test_bias_and_gradients_of_wrong_shapes_are_refused() -> None:
 def test_arrays_of_a_wrong_kind_are_refused(x: Any, weight: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         F.conv2d(x, weight)
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 7, 8, 9, 16, 17, 40])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_the_gradient_of_a_weight_over_any_number_of_pieces(
+    pieces: int, groups: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than eight pieces share eight sums, and a sum takes every eighth. In whole numbers, so that there is no rounding."""
+    from gpucnn.ops.cpu import conv
+
+    x = rng.integers(-9, 10, (40, 4, 6, 5)).astype(np.float64)
+    dy = rng.integers(-9, 10, (40, 6, 4, 3)).astype(np.float64)
+    window = conv_window((6, 5), (3, 3))
+    one = 4 * 9 * 12  # elements of an unfolded image
+    monkeypatch.setattr(conv, "_UNFOLDED", one * -(-40 // pieces))
+    expected = np.zeros((6, 4 // groups, 3, 3))
+    for k in range(6):
+        first = k // (6 // groups) * (4 // groups)
+        for r in range(3):
+            for s in range(3):
+                part = x[:, first : first + 4 // groups, r : r + 4, s : s + 3]
+                expected[k, :, r, s] = (part * dy[:, k : k + 1]).sum(axis=(0, 2, 3))
+    dbias = np.empty(6)
+    np.testing.assert_array_equal(conv.conv2d_weight_grad(dy, x, window, groups, dbias=dbias), expected)
+    np.testing.assert_array_equal(dbias, dy.sum(axis=(0, 2, 3)))
+
+
+def test_lenet5x5_takes_more_than_eight_pieces() -> None:
+    from gpucnn.ops.cpu.conv import _LANES, _images_at_a_time
+
+    window = conv_window((14, 14), (5, 5), padding="same")
+    assert -(-128 // _images_at_a_time(128, 32, window)) > _LANES

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import types
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +35,9 @@ def test_arrays_are_copied_only_where_they_must_be() -> None:
     assert gc.to_numpy(x) is x
 
 
-def fake_cupy(count: int = 1, capability: str = "90", error: Exception | None = None) -> types.ModuleType:
+def fake_cupy(
+    count: int = 1, capability: str = "90", error: Exception | None = None, driver: int = 13000, needed: int = 13020
+) -> types.ModuleType:
     """As much of CuPy as is asked before a GPU is used."""
 
     def get_device_count() -> int:
@@ -41,7 +46,7 @@ def fake_cupy(count: int = 1, capability: str = "90", error: Exception | None = 
         return count
 
     module = types.ModuleType("cupy")
-    runtime = types.SimpleNamespace(getDeviceCount=get_device_count)
+    runtime = types.SimpleNamespace(getDeviceCount=get_device_count, driverGetVersion=lambda: driver, runtimeGetVersion=lambda: needed)
     module.cuda = types.SimpleNamespace(  # type: ignore[attr-defined]
         runtime=runtime, Device=lambda: types.SimpleNamespace(compute_capability=capability)
     )
@@ -69,6 +74,78 @@ def test_cuda_says_what_is_missing_and_auto_falls_back(cupy: Any, reason: str, m
         assert "\n" not in str(caught.value)
     finally:
         device.why_no_cuda.cache_clear()
+
+
+INSUFFICIENT = RuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient for CUDA runtime version")
+NONE = RuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected")
+
+
+def why(cupy: Any, monkeypatch: pytest.MonkeyPatch, packages: tuple[str, ...] = ("cupy-cuda13x",), **environment: str) -> str:
+    """The sentence for such surroundings; "auto" is the CPU in all of them."""
+    for name in ("NUMBA_ENABLE_CUDASIM", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setattr(device, "cupy_packages", lambda: list(packages))
+    device.why_no_cuda.cache_clear()
+    try:
+        assert gc.get_device("auto").kind == "cpu"
+        with pytest.raises(DeviceError) as caught:
+            gc.get_device("cuda")
+        return str(caught.value)
+    finally:
+        device.why_no_cuda.cache_clear()
+
+
+def test_broken_surroundings_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    sentences = {
+        "there is no working NVIDIA driver": why(fake_cupy(error=INSUFFICIENT, driver=0), monkeypatch),
+        "the NVIDIA driver is too old: it knows CUDA 12.4, and this CuPy needs CUDA 13": why(
+            fake_cupy(error=INSUFFICIENT, driver=12040), monkeypatch
+        ),
+        "because CUDA_VISIBLE_DEVICES='' hides them": why(fake_cupy(error=NONE), monkeypatch, CUDA_VISIBLE_DEVICES=""),
+        "because CUDA_VISIBLE_DEVICES='7' hides them": why(fake_cupy(count=0), monkeypatch, CUDA_VISIBLE_DEVICES="7"),
+        "the NVIDIA driver sees no GPU (cudaErrorNoDevice": why(fake_cupy(error=NONE), monkeypatch),
+        "the GPU is too old (compute capability 7.0": why(fake_cupy(capability="70"), monkeypatch),
+        "2 packages of CuPy are installed, cupy-cuda12x and cupy-cuda13x": why(fake_cupy(), monkeypatch, ("cupy-cuda12x", "cupy-cuda13x")),
+        "CuPy is not installed": why(None, monkeypatch, ()),
+    }
+    for words, sentence in sentences.items():
+        assert words in sentence and 'use device "cpu"' in sentence, sentence
+    assert len(set(sentences.values())) == len(sentences)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "raise AttributeError('module numpy has no attribute x')",
+        "raise OSError('libx.so: cannot open')",
+        "raise RuntimeError('x')",
+        "raise ImportError('libcudart.so.13: cannot open shared object file')",
+        "raise SystemExit(3)",
+        "import sys; sys.exit('no')",
+        "class Odd(BaseException): pass\nraise Odd",
+        "1 / 0",
+        "x = ",
+        "raise ValueError('a\\nb' * 1000)",
+        "",
+        "cuda = None",
+    ],
+)
+def test_a_cupy_whose_import_raises_anything_at_all(line: str, tmp_path: Path) -> None:
+    (tmp_path / "cupy").mkdir()
+    (tmp_path / "cupy/__init__.py").write_text(line)
+    code = (
+        "import gpucnn as gc\nprint(gc.get_device('auto').kind)\ntry: gc.get_device('cuda')\nexcept gc.DeviceError as error: print(error)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_ENABLE_CUDASIM"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
+    assert done.returncode == 0, done.stderr
+    kind, sentence = done.stdout.splitlines()
+    assert kind == "cpu" and sentence.startswith('device "cuda" cannot be used: ') and len(sentence) <= 500
+    assert f"CuPy is installed but does not {'import' if line not in ('', 'cuda = None') else 'work'}" in sentence
 
 
 @pytest.mark.parametrize("name", ["gpu", "CPU", "", "cuda:0", None, 0])

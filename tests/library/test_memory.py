@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import re
 import tracemalloc
 from typing import Any
 
@@ -95,3 +97,29 @@ def test_too_little_memory_says_what_would_fit(free: int, words: str, monkeypatc
     with pytest.raises(DeviceMemoryError, match=f"too little memory for a training step of 512 examples.*{words}"):
         step.run(feed, 512)
     assert model.optimizer.steps == 0
+
+
+@pytest.mark.parametrize("batch_size", [1, 32, 128])
+@pytest.mark.parametrize(
+    ("name", "shape"), [("keras", (1, 28, 28)), ("tf2", (1, 28, 28)), ("lenet5x5", (1, 28, 28)), ("keras", (3, 64, 64))]
+)
+def test_what_summary_says_is_what_a_step_takes(name: str, shape: tuple[int, ...], batch_size: int) -> None:
+    """With what the operations of the CPU take for themselves, which for a large batch is half of it."""
+    model = gc.network(name).build(shape, device="cpu").compile("adam")
+    assert model.loss is not None and model.optimizer is not None
+    x, y = np.random.default_rng(0).random((batch_size, *shape), np.float32), np.zeros(batch_size, np.int32)
+    step = TrainingStep(model, model.loss, model.optimizer)
+    step(x, y)  # whatever is made once
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        step(x, y)
+        peak = tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+    text = io.StringIO()
+    model.summary(batch_size, file=text)
+    said = re.search(r"a training step takes ([\d.]+) (KiB|MiB|GiB)", text.getvalue())
+    assert said is not None
+    taken = float(said[1]) * {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}[said[2]]
+    assert 1 / 1.3 < (model.held_bytes + peak) / taken < 1.3

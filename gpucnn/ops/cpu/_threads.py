@@ -91,13 +91,18 @@ def _pool(process: int) -> ThreadPoolExecutor:  # one per process: threads do no
     return ThreadPoolExecutor(threads(), thread_name_prefix="gpucnn")
 
 
+def workers_for(pieces: int, work: int) -> int:
+    """How many threads share so many pieces of so much work."""
+    return min(threads(), pieces) if work >= WORTH_A_THREAD else 1
+
+
 def share(pieces: int, body: Callable[[Iterable[int]], None], *, work: int, blas: bool = False) -> None:
     """Calls `body` once per thread, with that thread's share of range(pieces).
 
     work: about how many elements are touched or multiplied; little work stays on the calling thread, as waking another one takes tens
     of microseconds. blas: whether body calls BLAS, which is then held to one thread per caller.
     """
-    workers = min(threads(), pieces) if work >= WORTH_A_THREAD else 1
+    workers = workers_for(pieces, work)
 
     @quiet  # what NumPy raises or prints is said for each thread, and for each anew
     def own(worker: int) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from gpucnn.ops.cpu._taps import covers_all, taps
-from gpucnn.ops.cpu._threads import Array, share
+from gpucnn.ops.cpu._threads import Array, share, workers_for
 from gpucnn.ops.cpu.activations import relu_grad
 from gpucnn.ops.shapes import Window
 
@@ -123,6 +123,17 @@ def bias_grad(dy: Array, *, out: Array | None = None) -> Array:
         return np.add.reduce(dy, axis=0, out=out)
     rows = dy.reshape(dy.shape[0], dy.shape[1], -1).sum(axis=2)  # pairwise along each plane, then over the batch
     return np.add.reduce(rows, axis=0, out=out)
+
+
+def scratch(n: int, k: int, c: int, window: Window, groups: int) -> tuple[int, int]:
+    """Elements that are taken besides inputs and outputs, forward and in the gradients: for a bound, as many threads as there may be."""
+    images = _images_at_a_time(n, c, window)
+    pieces = -(-n // images)
+    columns = c * window.kernel[0] * window.kernel[1] * images * window.output[0] * window.output[1]
+    result = k * images * window.output[0] * window.output[1]
+    weight = k * c // groups * window.kernel[0] * window.kernel[1]
+    workers = workers_for(pieces, _work(n, k, c, window))
+    return workers * (columns + result), workers * (columns + result + weight) + min(_LANES, pieces) * weight
 
 
 def _work(n: int, k: int, c: int, window: Window) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from gpucnn.ops.cpu._taps import covers_all, taps
-from gpucnn.ops.cpu._threads import SLAB, Array, share
+from gpucnn.ops.cpu._threads import SLAB, Array, share, workers_for
 from gpucnn.ops.shapes import Window
 
 
@@ -125,6 +125,11 @@ def window_counts(window: Window, count_include_pad: bool) -> Array:
         sides.append(((reads >= low) & (reads < high)).sum(axis=1))
     counts: Array = np.multiply.outer(sides[0], sides[1])
     return counts
+
+
+def scratch(elements: int) -> int:
+    """Elements that are taken besides inputs and outputs of so many pixels: a few passes over a slab for each thread."""
+    return 2 * workers_for(-(-elements // SLAB), elements) * min(SLAB, elements)
 
 
 def _corners(window: Window) -> tuple[Array, Array]:

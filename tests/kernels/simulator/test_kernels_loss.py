@@ -169,3 +169,46 @@ def test_binary_extremes(device: Device) -> None:
 def test_one_column_is_right_by_halves(device: Device) -> None:
     y, targets = np.array([[0.2], [0.7], [0.5], [0.9]], np.float32), np.array([[1.0], [1.0], [0.0], [0.5]], np.float32)
     assert int(device.ops.mean_squared_error(device.array(y), device.array(targets))[1]) == 2
+
+
+@pytest.mark.parametrize("most", [32, 1])
+def test_nothing_times_an_endless_logarithm_is_nothing(device: Device, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """A class that has no part in the right answer may be impossible: with one launch and with two, and in binary cross-entropy."""
+    monkeypatch.setattr(loss_kernels, "ONE_BLOCK_CLASSES", most)
+    logits = np.array([[0, -np.inf, 1, 2], [2, 1, -np.inf, -np.inf]], np.float32)
+    rows = np.array([[0.5, 0, 0.5, 0], [1, 0, 0, 0]], np.float32)
+    loss, correct, dlogits = device.ops.softmax_cross_entropy(device.array(logits), device.array(rows))
+    expected, right, gradient = cpu.softmax_cross_entropy(double(logits), double(rows))
+    assert np.isfinite(expected)
+    np.testing.assert_allclose(to_numpy(loss), expected, rtol=1e-6)
+    np.testing.assert_allclose(to_numpy(dlogits), gradient, atol=1e-6)
+    assert int(correct) == int(right) == 1
+    never = np.array([[0, 1, 0, 0], [1, 0, 0, 0]], np.float32)
+    assert to_numpy(device.ops.softmax_cross_entropy(device.array(logits), device.array(never))[0]) == np.inf
+    z = np.array([[np.inf, -np.inf, 0.5]], np.float32)
+    for targets, finite in (([[1, 0, 1]], True), ([[0, 0, 1]], False), ([[1, 0.5, 1]], False)):
+        given = np.array(targets, np.float32)
+        loss, correct, dz = device.ops.binary_cross_entropy(device.array(z), device.array(given))
+        expected, right, gradient = cpu.binary_cross_entropy(z, given)
+        assert np.isfinite(expected) == finite and int(correct) == int(right)
+        np.testing.assert_allclose(to_numpy(loss), expected, rtol=1e-6)
+        np.testing.assert_allclose(to_numpy(dz), gradient, atol=1e-6)
+
+
+@pytest.mark.parametrize("most", [32, 1])
+@pytest.mark.parametrize(
+    ("name", "k"), [("softmax_cross_entropy", 3), ("binary_cross_entropy", 3), ("mean_squared_error", 3), ("mean_squared_error", 1)]
+)
+def test_nan_is_no_right_answer(device: Device, monkeypatch: pytest.MonkeyPatch, name: str, k: int, most: int) -> None:
+    monkeypatch.setattr(loss_kernels, "ONE_BLOCK_CLASSES", most)
+    x = np.zeros((4, k), np.float32)
+    x[1], x[2, 0] = np.nan, np.nan
+    for column in range(k):
+        targets = np.eye(k, dtype=np.float32)[[column] * 4]
+        for given in (
+            targets,
+            *([np.full(4, column, np.int32)] if name.startswith("softmax") else []),
+            *([0 * targets] if k == 1 and not name.startswith("softmax") else []),
+        ):
+            _, correct, _ = getattr(device.ops, name)(device.array(x), device.array(given))
+            assert int(correct) == int(getattr(cpu, name)(double(x), given)[1])

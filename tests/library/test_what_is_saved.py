@@ -1,0 +1,321 @@
+"""What is saved can be loaded, what cannot be loaded is not saved, and a file that lies costs neither memory nor time."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save as to_bytes
+
+import gpucnn as gc
+from gpucnn.errors import CheckpointError, UnknownNameError
+from gpucnn.training.checkpoint import KEY, load_tensors, save_tensors
+
+X = np.random.default_rng(0).random((5, 1, 2, 2), dtype=np.float32)
+Y = np.arange(5) % 4
+
+
+def build(*more: gc.Layer, optimizer: gc.Optimizer | None = None, **options: Any) -> gc.Sequential:
+    return gc.Sequential(gc.Flatten(), gc.Dense(4), *more).build((1, 2, 2), device="cpu", **options).compile(optimizer or gc.SGD(0.1))
+
+
+def written(path: Path, description: dict[str, Any], tensors: dict[str, Any] | None = None) -> Path:
+    text = json.dumps({"version": 1, "description": description})
+    path.write_bytes(to_bytes(tensors or {"dense_1.bias": np.zeros(4, np.float32)}, {KEY: text}))
+    return path
+
+
+class Inverse(gc.Schedule):
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+
+    def __call__(self, step: int) -> float:
+        return self.rate / (1 + step)
+
+
+class Whatever(gc.Schedule):
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+    def __call__(self, step: int) -> float:
+        return self.function(step)
+
+
+class Half(gc.SGD):
+    """An optimizer of one's own."""
+
+
+class Hinge(gc.MeanSquaredError):
+    name = "hinge"
+
+
+@pytest.mark.parametrize("optimizer", [lambda: gc.SGD(Inverse(0.1)), lambda: gc.SGD(Whatever(lambda step: 0.1)), lambda: Half(0.1)])
+def test_weights_load_without_an_optimizer_or_a_schedule_of_ones_own(optimizer: Any, tmp_path: Path) -> None:
+    model = build(optimizer=optimizer())
+    model.fit(X, Y, verbose=False)
+    model.save(tmp_path / "m")
+    with pytest.warns(UserWarning, match=r"loaded without the means to train on: unknown (schedule|optimizer) .*gpucnn\.register"):
+        loaded = gc.load(tmp_path / "m", device="cpu")
+    np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
+    assert loaded.evaluate(X, Y) == model.evaluate(X, Y)
+    with pytest.raises(gc.GpucnnError, match=r"no optimizer yet: call model\.compile.*its file: unknown"):
+        loaded.fit(X, Y, verbose=False)
+    loaded.compile(gc.SGD(0.1)).fit(X, Y, verbose=False)
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_is_registered_is_loaded(tmp_path: Path) -> None:
+    for kind in (Inverse, Half, Hinge):
+        assert gc.register(kind) is kind
+        assert gc.register(kind) is kind  # once more is the same
+    try:
+        model = build(optimizer=Half(Inverse(0.25), momentum=0.5))
+        model.compile(model.optimizer, Hinge())
+        model.save(tmp_path / "m")
+        loaded = gc.load(tmp_path / "m", device="cpu")
+        assert isinstance(loaded.optimizer, Half) and isinstance(loaded.optimizer.schedule, Inverse) and isinstance(loaded.loss, Hinge)
+        assert loaded.config() == model.config() and loaded.optimizer.learning_rate == 0.25
+    finally:
+        del gc.schedules.SCHEDULES["Inverse"], gc.optimizers.OPTIMIZERS["Half"], gc.losses.LOSSES["hinge"]
+
+
+def test_what_can_be_registered() -> None:
+    for wrong in (gc.Layer, int, 3, gc.Dense(2), "Dense"):
+        with pytest.raises(TypeError, match="register takes a class derived from Layer, Loss, Optimizer, Schedule"):
+            gc.register(wrong)  # type: ignore[type-var]
+    with pytest.raises(UnknownNameError, match="the name 'Dense' is taken by gpucnn"):
+        gc.register(type("Dense", (gc.Layer,), {}))
+
+
+def test_a_loss_or_a_layer_that_no_file_can_name_is_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"its loss is a Hinge, which no file can name: gpucnn\.register\(Hinge\)"):
+        build().compile("sgd", Hinge()).save(tmp_path / "m")
+    mine = type("Dense", (gc.Dense,), {})
+    with pytest.raises(CheckpointError, match=r"'dense_2' is a Dense, which no file can name"):
+        build(mine(4)).save(tmp_path / "m")
+    assert os.listdir(tmp_path) == []
+
+
+# Metadata.
+
+
+def test_numbers_of_numpy_in_metadata_become_numbers(tmp_path: Path) -> None:
+    model = build()
+    model.metadata = {"a": np.float32(0.5), "b": np.int64(3), "c": [np.bool_(True), (1, np.uint8(2))], "d": {"e": np.arange(3)}, "f": None}
+    model.save(tmp_path / "m")
+    found = gc.load(tmp_path / "m", device="cpu").metadata
+    assert found == {"a": 0.5, "b": 3, "c": [True, [1, 2]], "d": {"e": [0, 1, 2]}, "f": None}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ({"a": {"b": [1, object()]}}, r"model\.metadata\.a\.b\[1\] is <object"),
+        ({"when": {1, 2}}, r"model\.metadata\.when is \{1, 2\}"),
+        ({"a": {3: 4}}, r"model\.metadata\.a has the key 3"),
+        ({"a": b"x"}, r"model\.metadata\.a is b'x'"),
+        ({"a": 1j}, r"model\.metadata\.a is 1j"),
+        ([1], "metadata must be a dict, got"),
+        (None, "metadata must be a dict, got None"),
+        ({"a": "x" * (1 << 25)}, "has 33,.* characters, and 16,777,216 are the most"),
+    ],
+)
+def test_metadata_that_would_not_come_back_is_not_saved(metadata: Any, words: str, tmp_path: Path) -> None:
+    model = build()
+    model.metadata = metadata
+    with pytest.raises(CheckpointError, match=words):
+        model.save(tmp_path / "m")
+    assert os.listdir(tmp_path) == []
+    nested: list[Any] = []
+    for _ in range(5000):
+        nested = [nested]
+    model.metadata = {"deep": nested}
+    with pytest.raises(CheckpointError, match="was not written"):
+        model.save(tmp_path / "m")
+
+
+# Tensors.
+
+
+def test_surplus_tensors_are_named(tmp_path: Path) -> None:
+    deeper = build(gc.Dense(4), gc.Dense(4), gc.Dense(4))
+    deeper.save(tmp_path / "deeper")
+    model = build()
+    before = model.buffers.values.copy()
+    with pytest.raises(CheckpointError, match=r"holds dense_2\.bias, dense_2\.weight, .* and 2 more, which the model has not"):
+        model.load_parameters(tmp_path / "deeper")
+    np.testing.assert_array_equal(model.buffers.values, before)
+    tensors, description = load_tensors(tmp_path / "deeper")
+    save_tensors(tmp_path / "more", {**tensors, "other": np.zeros(3)}, description)
+    with pytest.raises(CheckpointError, match="holds other, which the model has not"):
+        gc.load(tmp_path / "more", device="cpu")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("way", ["load", "load_parameters"])
+def test_floats_of_16_bits_become_wider(dtype: str, way: str, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    model = build(gc.Dense(3))
+    model.save(tmp_path / "m")
+    with safe_open(tmp_path / "m", "pt") as file:
+        narrow = {name: file.get_tensor(name).to(getattr(torch, dtype)) for name in file.keys()}  # noqa: SIM118
+        save_file(narrow, tmp_path / "narrow", file.metadata())
+    loaded = gc.load(tmp_path / "narrow", device="cpu") if way == "load" else build(gc.Dense(3), seed=5)
+    loaded.load_parameters(tmp_path / "narrow")
+    for name, parameter in loaded.parameters.items():
+        np.testing.assert_array_equal(parameter.value, narrow[name].float().numpy())
+
+
+def test_floats_of_8_bits_are_refused_for_that_reason(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    from safetensors.torch import save_file
+
+    build().save(tmp_path / "m")
+    _, description = load_tensors(tmp_path / "m")
+    text = json.dumps({"version": 1, "description": description})
+    save_file(
+        {"dense_1.weight": torch.zeros(4, 4).to(torch.float8_e4m3fn), "dense_1.bias": torch.zeros(4)}, tmp_path / "narrow", {KEY: text}
+    )
+    with pytest.raises(CheckpointError, match="save its arrays as float32"):
+        gc.load(tmp_path / "narrow", device="cpu")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_no_numbers_are_said_when_they_are_loaded(value: float, tmp_path: Path) -> None:
+    build().save(tmp_path / "m")
+    tensors, description = load_tensors(tmp_path / "m")
+    tensors["dense_1.bias"][2] = value
+    written(tmp_path / "bad", description, tensors)
+    for load in (lambda path: gc.load(path, device="cpu"), build().load_parameters):
+        with pytest.raises(CheckpointError, match=r"'dense_1\.bias' holds NaN or infinity"):
+            load(tmp_path / "bad")
+
+
+# Files that lie.
+
+
+def described(layers: list[dict[str, Any]], shape: list[int]) -> dict[str, Any]:
+    model = {"input_shape": shape, "dtype": "float32", "seed": 0, "layers": layers, "loss": None, "optimizer": None, "metrics": []}
+    return {"model": {**model, "metadata": {}}}
+
+
+CONV = {"layer": "Conv2D", "filters": 4, "kernel_size": 1}
+POOL = {"layer": "MaxPool2D", "pool_size": 2}
+FLAT, DENSE = {"layer": "Flatten"}, {"layer": "Dense", "units": 4}
+HOSTILE = {
+    "a million layers": described([FLAT] * 10**6, [1, 2, 2]),
+    "a hundred thousand dense layers": described([FLAT, *[DENSE] * 10**5], [1, 2, 2]),
+    "layers within layers": {"model": {**described([], [1, 2, 2])["model"], "layers": json.loads('[{"layer":' * 400 + "1" + "}]" * 400)}},
+    "pixels": described([FLAT, DENSE], [1, 10**9, 10**9]),
+    "many pixels": described([CONV], [1, 46340, 46340]),
+    "a dense layer of 9 GB": described([FLAT, {**DENSE, "units": 500_000_000}], [1, 2, 2]),
+    "a wide dense layer": described([FLAT, {**DENSE, "units": 10**18}], [1, 2, 2]),
+    "padding": described([{**CONV, "padding": 10**15}], [1, 2, 2]),
+    "padding and as long a stride": described([{**CONV, "padding": 10**15, "stride": 10**15}], [1, 2, 2]),
+    "padding of 2³⁰": described([{**CONV, "padding": 2**30, "stride": 2**30}], [1, 2, 2]),
+    "a stride": described([{**CONV, "stride": 10**18}], [1, 2, 2]),
+    "a kernel": described([{**CONV, "kernel_size": 10**12, "padding": "same"}], [1, 2, 2]),
+    "a dilation": described([{**CONV, "kernel_size": 2, "dilation": 10**12, "padding": "same"}], [1, 2, 2]),
+    "a pooling window": described([{**POOL, "pool_size": 2**31 - 1, "padding": "same"}], [1, 1, 30000]),
+    "many pooling windows": described([{**POOL, "stride": 1, "padding": "same", "dilation": 10**6}], [1, 2, 10**9]),
+    "very many pooling windows": described([{**POOL, "stride": 1}], [1, 2, 2**31 - 1]),
+    "many pooling windows in a row": described([{**POOL, "stride": 1}] * 500, [1, 2, 10**9]),
+    "filters": described([{**CONV, "filters": 10**9}], [4, 2, 2]),
+    "groups": described([{**CONV, "filters": 10**9, "groups": 10**9}], [10**9, 1, 1]),
+    "a seed": described([FLAT, DENSE], [1, 2, 2]) | {"x": 0},
+    "a negative shape": described([FLAT, DENSE], [1, -2, 2]),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_file_that_describes_what_it_does_not_hold_is_refused_in_a_second(name: str, tmp_path: Path) -> None:
+    path = written(tmp_path / "m", HOSTILE[name])
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    with pytest.raises(CheckpointError) as caught:
+        gc.load(path, device="cpu")
+    assert time.monotonic() - started < 3  # on a busy machine
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000  # kB, of which a million descriptions take most
+    assert len(str(caught.value)) <= 500
+
+
+def test_no_more_memory_is_taken_than_there_are_weights(tmp_path: Path) -> None:
+    """In a process that may have 2 GB at the most, of which a few hundred MB are libraries."""
+    path = written(tmp_path / "m", HOSTILE["a dense layer of 9 GB"])
+    assert path.stat().st_size < 1000
+    code = (
+        "import resource, sys, gpucnn as gc\nresource.setrlimit(resource.RLIMIT_AS, (1 << 31, 1 << 31))\n"
+        "try: gc.load(sys.argv[1], device='cpu')\nexcept gc.CheckpointError as error: print(error)"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, env=environment, timeout=60)
+    assert "dense_1.weight" in done.stdout or "dense_1.bias" in done.stdout, done.stderr
+
+
+def test_a_description_that_is_too_long_is_not_even_parsed(tmp_path: Path) -> None:
+    path = written(tmp_path / "m", {"model": "x" * (1 << 25)})
+    with pytest.raises(CheckpointError, match=r"has a description of 33,.* characters"):
+        gc.load(path, device="cpu")
+
+
+# Arguments are checked before any work.
+
+
+class Count(gc.Callback):
+    steps = 0
+
+    def on_train_begin(self, run: Any) -> None:
+        Count.steps += 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"callbacks": [gc.EarlyStopping("val_loss")]}, "watches 'val_loss', which this run does not measure.*give fit validation_data"),
+        ({"callbacks": [gc.EarlyStopping("val_accuracy")]}, "'val_accuracy'"),
+        ({"callbacks": gc.EarlyStopping("loss")}, "callbacks must be a list of callbacks, got"),
+        ({"callbacks": [gc.Progress]}, "must be gpucnn.Callback objects, got .*call the class"),
+        ({"callbacks": [print]}, "must be gpucnn.Callback objects"),
+        ({"callbacks": 3}, "callbacks must be a list"),
+        ({"validation_data": (X, Y, Y)}, r"validation_data must be a pair \(x, y\), got .* of 3"),
+        ({"validation_data": X}, "validation_data must be a pair"),
+        ({"validation_data": (X,)}, "validation_data must be a pair .* of 1"),
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"batch_size": 1.5}, "batch_size must be a whole number"),
+        ({"augment": "shift"}, "augment must be a callable"),
+        ({"seed": -1}, "seed must be at least 0"),
+    ],
+)
+def test_arguments_are_checked_before_the_first_step(options: dict[str, Any], words: str) -> None:
+    model = build()
+    with pytest.raises((ValueError, TypeError), match=words):
+        model.fit(X, Y, **{"epochs": 3, "verbose": False, **options})
+    assert model.optimizer is not None and model.optimizer.steps == 0 and model.epochs_begun == 0
+
+
+def test_no_callbacks_and_one_metric_are_taken_as_they_are_meant() -> None:
+    model = build()
+    model.fit(X, Y, callbacks=None, verbose=False)
+    model.fit(X, Y, callbacks=iter([Count()]), validation_data=[X, Y], verbose=False)
+    assert Count.steps == 1
+    assert model.compile("adam", metrics="accuracy").metrics == ["accuracy"]
+    assert model.compile("adam", metrics=()).metrics == []
+    for wrong in ("a", ["a"], [3]):
+        with pytest.raises(ValueError, match=r"unknown metric ('a'|3): there are accuracy"):
+            model.compile("adam", metrics=wrong)
+    for wrong in (3, None):
+        with pytest.raises(TypeError, match="metrics must be names in a list"):
+            model.compile("adam", metrics=wrong)  # type: ignore[arg-type]
+    model.compile("adam", metrics=[])
+    with pytest.raises(ValueError, match="'accuracy', which this run does not measure: it measures loss, val_loss"):
+        model.fit(X, Y, callbacks=[gc.EarlyStopping("accuracy")], validation_data=(X, Y), verbose=False)
