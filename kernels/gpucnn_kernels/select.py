@@ -58,6 +58,7 @@ OPERATIONS: dict[str, tuple[str, ...]] = {  # and their variants
 }
 VARIABLE = "GPUCNN_VARIANT"
 
+_LEAST_TERMS = 32  # on tensor cores: a sum of fewer may be less exact than FMAs one after the other (tensor_product.py)
 _LEAST_WORK = 1 << 20  # FMAs: less than that takes as long as a launch, however it is done
 _LEAST_USE = 1 / 8  # of a tile's FMAs: the plain kernels do about so much of what the engine does
 _LEAST_STEPS = 16  # blocks of BK steps per slice: filling and writing a tile must not take as long as the sum
@@ -102,7 +103,7 @@ def tiles_for(problem: Problem) -> dict[str, Tile | TensorTile | TensorGradTile]
     found: dict[str, Tile | TensorTile | TensorGradTile] = {}
     if problem.products:
         found |= TILES
-    if has_tensor_cores():
+    if has_tensor_cores() and problem.depth >= _LEAST_TERMS:
         found |= TENSOR_TILES[problem.tensor]
     return found
 
