@@ -1,6 +1,6 @@
 # make train   makes .venv, installs gpucnn with its extras, trains on what data there is, and ends with the test accuracy
-# make test    makes .venv, installs what the tests need, and runs all of them
-# make slow    what make test leaves out: every kernel compiled for every chip, long simulations; some half an hour
+# make test    makes .venv, installs what the tests need, and runs all of them: kernels on the virtual GPU, or in Numba's simulator
+# make slow    what make test leaves out: every kernel compiled for every chip, long runs, Numba's simulator; some half an hour
 # make lint    ruff and mypy
 # make clean   removes .venv and all caches; runs/ stays
 #
@@ -17,15 +17,33 @@ ARGS ?=
 train: $(VENV)/.installed
 	$(BIN)/gpucnn train $(ARGS)
 
+PYTEST := $(BIN)/python -m pytest -q -n auto --dist worksteal
+SIMULATED := NUMBA_ENABLE_CUDASIM=1 $(PYTEST)
+VGPU := tests/vgpu/vgpu-run
+KERNELS := tests/kernels/simulator tests/kernels/gpu tests/vgpu
+export VGPU_CACHE ?= $(CURDIR)/.cache/vgpu
+
 test: $(VENV)/.installed-dev
-	@echo "── kernels under Numba's CUDA simulator"
-	NUMBA_ENABLE_CUDASIM=1 $(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow" tests/kernels/simulator
+	@if gpu=$$($(VGPU) --check $(BIN)/python); then \
+		echo "── kernels launched through CuPy on the virtual GPU of tests/vgpu ($$gpu)"; \
+		$(VGPU) $(PYTEST) -m "not slow" $(KERNELS); \
+	else \
+		echo "── kernels under Numba's CUDA simulator: $$gpu"; \
+		$(SIMULATED) -m "not slow" tests/kernels/simulator; \
+	fi
 	@echo "── everything else: library, data, command line, kernels through the compiler (and on a GPU, where there is one)"
-	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow" --ignore=tests/kernels/simulator
+	$(PYTEST) -m "not slow" --ignore=tests/kernels/simulator
 
 slow: $(VENV)/.installed-dev
-	NUMBA_ENABLE_CUDASIM=1 $(BIN)/python -m pytest -q -n auto --dist worksteal -m slow tests/kernels/simulator
-	$(BIN)/python -m pytest -q -n auto --dist worksteal -m slow --ignore=tests/kernels/simulator
+	@if gpu=$$($(VGPU) --check $(BIN)/python); then \
+		echo "── the long tail on the virtual GPU ($$gpu)"; \
+		$(VGPU) $(PYTEST) -m slow $(KERNELS); \
+	else \
+		echo "── not on the virtual GPU: $$gpu"; \
+	fi
+	@echo "── a second opinion on the kernels: Numba's CUDA simulator"
+	$(SIMULATED) tests/kernels/simulator
+	$(PYTEST) -m slow --ignore=tests/kernels/simulator
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -50,5 +68,5 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
