@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 import numpy as np
 
-from gpucnn.device import Device, to_numpy
+from gpucnn.device import Device, simulated, to_numpy
 from gpucnn.ops.augment import Augment
 from tolerances import ROUNDOFF
+
+REAL = not simulated() and importlib.util.find_spec("vgpu") is None
+"""Whether kernels run on a GPU, if they run; on the virtual one of tests/vgpu, whose Python vgpu-run puts on the path, sizes are smaller."""
 
 _GUARD = 64  # elements before and after an output
 
