@@ -28,6 +28,7 @@ pytestmark = pytest.mark.gpu
 
 BATCH, EPOCHS = 16, 2
 SIDE = 28 if REAL else 12
+LONG = () if REAL else (pytest.mark.slow,)
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.integers(0, 256, (3 * BATCH + 9, 1, SIDE, SIDE)).astype(np.uint8)  # four steps an epoch, the last with fewer examples
 LABELS = RANDOM.integers(0, 10, len(IMAGES)).astype(np.int32)
@@ -69,9 +70,19 @@ def train(device: Device, name: str, kind: str, feed: type[Any], graphs: bool) -
     return to_numpy(model.buffers.values), totals, model.state(), step.graphs.recorded
 
 
-@pytest.mark.parametrize("feed", [DeviceFeed, HostFeed])
-@pytest.mark.parametrize("kind", ["adam", "sgd"])
-@pytest.mark.parametrize("name", ["keras", "lenet5x5"])
+@pytest.mark.parametrize(
+    ("name", "kind", "feed"),
+    [
+        ("keras", "adam", DeviceFeed),
+        ("keras", "sgd", HostFeed),
+        ("lenet5x5", "adam", HostFeed),
+        pytest.param("keras", "adam", HostFeed, marks=LONG),
+        pytest.param("keras", "sgd", DeviceFeed, marks=LONG),
+        pytest.param("lenet5x5", "adam", DeviceFeed, marks=LONG),
+        pytest.param("lenet5x5", "sgd", HostFeed, marks=LONG),
+        pytest.param("lenet5x5", "sgd", DeviceFeed, marks=LONG),
+    ],
+)
 def test_replayed_steps_have_the_bits_of_launched_ones(gpu: Device, name: str, kind: str, feed: type[Any]) -> None:
     values, totals, state, recorded = train(gpu, name, kind, feed, True)
     launched, expected, expected_state, none = train(gpu, name, kind, feed, False)
@@ -81,7 +92,7 @@ def test_replayed_steps_have_the_bits_of_launched_ones(gpu: Device, name: str, k
     assert (recorded, none) == (2, 0)  # whole batches, and the last one
 
 
-@pytest.mark.parametrize("name", ["keras", "lenet5x5"])
+@pytest.mark.parametrize("name", ["keras", pytest.param("lenet5x5", marks=LONG)])
 def test_fit_gives_the_same_bits_for_the_same_seed(gpu: Device, name: str) -> None:
     results = []
     for seed in (7, 7, 8):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernel_harness import Output, distinct, double, normal
+from kernel_harness import REAL, Output, distinct, double, normal
 
 from gpucnn.device import Device
 from gpucnn.ops import cpu
@@ -19,9 +19,9 @@ from gpucnn.ops.shapes import Window, conv_window, pool_window
 from gpucnn_kernels import problems, select
 from tolerances import check
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, *(() if REAL else (pytest.mark.slow,))]
 
-SEEDS = [seed if seed < 2 else pytest.param(seed, marks=pytest.mark.slow) for seed in range(100)]  # of each kind
+SHAPES = 100  # of each kind
 TAPS = (((3, 3), 1, 1), ((3, 3), 2, 1), ((5, 5), 1, 1), ((3, 2), (2, 1), (1, 2)))  # kernel, stride, dilation
 FIRST_LAYERS = (  # channels and window
     (1, conv_window((28, 28), (5, 5), padding="same")),
@@ -97,17 +97,17 @@ def every_variant(gpu: Device, p: Problem) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", range(SHAPES))
 def test_convolutions(gpu: Device, seed: int) -> None:
     assert every_variant(gpu, random_problem(seed, depthwise=False)) == {"plain", *select.TILES}
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", range(SHAPES))
 def test_depthwise_convolutions(gpu: Device, seed: int) -> None:
     assert every_variant(gpu, random_problem(seed, depthwise=True)) == {"plain", "depthwise", *select.TILES}
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", range(SHAPES))
 def test_first_layers(gpu: Device, seed: int) -> None:
     """By themselves, and with ReLU and pooling in one kernel; its gradient from the values and places that it gave."""
     random = np.random.default_rng(seed)
@@ -141,7 +141,7 @@ def test_first_layers(gpu: Device, seed: int) -> None:
             agrees(dbias, cpu.bias_grad, dconv, terms=terms, direction="weight_grad")
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", range(SHAPES))
 def test_dense_layers(gpu: Device, seed: int) -> None:
     random = np.random.default_rng(seed)
     n, c, k = (int(size) for size in random.integers(1, 200, 3))
@@ -160,7 +160,7 @@ def test_dense_layers(gpu: Device, seed: int) -> None:
         agrees(dbias, cpu.bias_grad, dy, terms=n, direction="weight_grad")
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", range(SHAPES))
 def test_pooling_gradients_with_relu(gpu: Device, seed: int) -> None:
     """To the bit where windows do not overlap: 2 × 2 in its own kernel, 3 × 3 in the plain one."""
     random = np.random.default_rng(seed)

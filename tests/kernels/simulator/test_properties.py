@@ -93,7 +93,12 @@ def problems(
 
 def examples(count: int) -> Any:
     """Where each shape's kernels are compiled, which takes seconds, few: the long tail is that of gpu/test_random_shapes_on_gpu.py."""
-    return settings(max_examples=count if simulated() else 2, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    return settings(
+        max_examples=count if simulated() else 2,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+    )
 
 
 def space(device: Device, elements: int) -> Any:

@@ -28,6 +28,7 @@ class Outcome:
 def run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     """Runs a program to its end, with options of the virtual GPU, and gives what it said."""
     import cupy
+
     import vgpu
 
     def run(code: str, **options: object) -> Outcome:
