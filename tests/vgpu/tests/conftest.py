@@ -14,6 +14,11 @@ import pytest
 # Without vgpu-run there is nothing to test, and on a real GPU these programs would do harm.
 collect_ignore_glob = ["test_*.py"] if importlib.util.find_spec("vgpu") is None else []
 
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("filterwarnings", "ignore:Grid size:Warning")  # all are small
+
+
 USUAL = {"STRICT": 1, "ORDER": 0, "ASYNC": 0, "STICKY": 1}
 
 

@@ -28,7 +28,7 @@ typedef struct VgThread {
   VgBlock *b;
 } VgThread;
 
-/* Memory: each checks an access of n bytes and returns where it is on the host. `flags`: 1 volatile or synchronizing. */
+/* Memory: each checks an access of n bytes and returns where it is on the host. */
 const u8 *vg_ld_global(u64 address, u32 n, u32 line);
 u8 *vg_st_global(u64 address, u32 n, u32 line);
 u8 *vg_at_global(u64 address, u32 n, u32 line);
@@ -40,6 +40,8 @@ u8 *vg_st_local(u64 address, u32 n, u32 line);
 const u8 *vg_ld_generic(u64 address, u32 n, u32 line);
 u8 *vg_st_generic(u64 address, u32 n, u32 line);
 u8 *vg_at_generic(u64 address, u32 n, u32 line);
+const u8 *vg_ld_strong(u64 address, u32 n, u32 line); /* of global memory or any: volatile, relaxed, acquire; */
+u8 *vg_st_strong(u64 address, u32 n, u32 line);       /* volatile, relaxed, release */
 u64 vg_shared_base(void);
 int vg_is_space(u64 address, int space); /* 'g', 's', 'l', 'c', 'p' */
 

@@ -44,7 +44,7 @@ static CUresult get_attribute(int *v, CUfunction_attribute a, Kernel *k) {
   switch (a) {
     case CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK: *v = (int)k->max_threads(); break;
     case CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES: *v = (int)k->static_shared; break;
-    case CU_FUNC_ATTRIBUTE_CONST_SIZE_BYTES: *v = 0; break;
+    case CU_FUNC_ATTRIBUTE_CONST_SIZE_BYTES: *v = (int)k->constant_size; break;
     case CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES: *v = k->resources.local >= 0 ? k->resources.local : (int)k->function->local_bytes; break;
     case CU_FUNC_ATTRIBUTE_NUM_REGS: *v = k->resources.registers ? k->resources.registers : 32; break;
     case CU_FUNC_ATTRIBUTE_PTX_VERSION:

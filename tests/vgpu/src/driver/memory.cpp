@@ -82,11 +82,23 @@ CUresult cuMemFreeHost(void *p) {
   if (CUresult r = host_waits_for_all()) return r;
   return free_memory((CUdeviceptr)p);
 }
+CUresult cuMemHostRegister_v2(void *p, size_t n, unsigned) {
+  ENTER;
+  UNSAFE;
+  NEED(p && n);
+  return vg::register_host((uint64_t)p, n) ? CUDA_SUCCESS : CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED;
+}
+CUresult cuMemHostUnregister(void *p) {
+  ENTER;
+  UNSAFE;
+  if (CUresult r = host_waits_for_all()) return r;
+  return vg::unregister_host((uint64_t)p) ? CUDA_SUCCESS : CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED;
+}
 CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr *p, void *host, unsigned) {
   ENTER;
   NEED(p);
   *p = (CUdeviceptr)host;
-  return vg::in_arena(*p) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+  return vg::find_allocation(*p) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 CUresult cuMemHostGetFlags(unsigned *f, void *) {
   ENTER;

@@ -33,7 +33,7 @@ struct Word {                        // of shared memory
   u32 block;  // that `written` is of
 };
 
-const u16 SEVERAL = 0xffff, SEVERAL_OF_WARP = 0x8000;
+const u16 SEVERAL = 0xffff, SEVERAL_OF_WARP = 0x8000, STRONG = 0xfffe;  // in place of a thread; the last: no reader but strong ones
 const uint32_t SHARED_MOST = 227 << 10;
 
 extern Kernel *kernel;

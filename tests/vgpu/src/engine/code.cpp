@@ -117,6 +117,7 @@ std::unique_ptr<Code> load(const string &text, string &error) {
         if (!seen.insert(u).second) continue;
         todo.push_back(u);
         auto v = vars.find(u);
+        if (v != vars.end() && v->second->space == 'c') k->constant_size += (uint32_t)v->second->size;
         if (v != vars.end() && v->second->space == 's') (v->second->external ? externs : statics).push_back(v->second);
       }
     }

@@ -30,7 +30,7 @@ struct Kernel {
   std::string name;
   void (*entry)(VgThread *, const u8 *);
   Resources resources;
-  uint32_t static_shared = 0, dynamic_limit = 48 << 10, carveout = 0;
+  uint32_t static_shared = 0, constant_size = 0, dynamic_limit = 48 << 10, carveout = 0;
   std::vector<std::pair<int, uint32_t>> shared_layout;  // index in VGSHARED, offset
   uint32_t max_threads() const;
 };

@@ -42,6 +42,7 @@ static string where(const Fiber *f) {
 }
 
 string thread_name(u32 t) {
+  if (t == STRONG) return "a thread";
   if (t == SEVERAL) return "several threads";
   if (t & SEVERAL_OF_WARP) return "several threads of warp " + std::to_string(t & 0x7fff);
   return "thread " + std::to_string(t);

@@ -14,6 +14,8 @@ u8 *outside(const char *what, u64 address, u32 n, u32 line) {
     die(716);
   }
   if (!opt.memcheck && in_arena(address) && in_arena(address + n)) return (u8 *)address;
+  const Allocation *own = find_allocation(address);
+  if (own && !in_arena(address) && address + n <= own->base + own->size) return (u8 *)address;  // memory of the host's that is registered
   find("access out of bounds", line, access_text(what, address, n) + near(address));
   if (opt.strict) die(700);
   memset(nowhere, 0xff, sizeof nowhere);
@@ -32,11 +34,11 @@ void keep_reader(u64 word, u32 r) {
 }
 
 // A race in global memory; the word's tag is brought up to date.
-static inline void race_read(u64 word, u64 address, u32 n, u32 line) {
+static inline void race_read(u64 word, u64 address, u32 n, u32 line, bool strong) {
   Tag &g = tags[word];
-  u32 w = g.w & 0x7fffffff;
+  u32 w = g.w & ~ATOMICALLY;
   if (UNLIKELY_(order::maybe(w))) unordered_access(w, "writes", "a read", address, n, line);
-  if (w >= first_serial && !fenced && opt.racecheck) {
+  if (w >= first_serial && !fenced && opt.racecheck && !(strong && (g.w & ATOMICALLY))) {
     if (w != serial)
       find("race between blocks", line, access_text("a read", address, n) + near(address) + ", that another block of this launch writes");
     else if (g.w == serial && g.we == (u16)epoch && g.wt != current->index && g.wt / 32 != current->warp)
@@ -44,9 +46,12 @@ static inline void race_read(u64 word, u64 address, u32 n, u32 line) {
            access_text("a read", address, n) + near(address) + ", that " + thread_name(g.wt) +
                " of the block writes since the last barrier");
   }
-  u32 r = g.r & 0x7fffffff;
+  u32 r = g.r & ~ATOMICALLY;
   if (UNLIKELY_(order::maybe(r))) keep_reader(word, r);
-  if (r != serial) g.r = r >= first_serial ? serial | 0x80000000u : serial, g.rt = current->index, g.re = (u16)epoch;
+  if (strong) {
+    if (r < first_serial) g.r = serial, g.rt = STRONG, g.re = (u16)epoch;
+  } else if (r < first_serial || g.rt == STRONG) g.r = serial, g.rt = current->index, g.re = (u16)epoch;
+  else if (r != serial) g.r = serial | ATOMICALLY, g.rt = current->index, g.re = (u16)epoch;
   else if (g.re != (u16)epoch) g.rt = current->index, g.re = (u16)epoch;
   else if (g.rt != current->index)
     g.rt = g.rt / 32 == current->warp || g.rt == (SEVERAL_OF_WARP | current->warp) ? SEVERAL_OF_WARP | current->warp : SEVERAL;
@@ -55,14 +60,14 @@ static inline void race_read(u64 word, u64 address, u32 n, u32 line) {
 // Of less than a word: between operations alone.
 static inline void order_read(u64 word, u64 address, u32 n, u32 line) {
   Tag &g = tags[word];
-  u32 w = g.w & 0x7fffffff, r = g.r & 0x7fffffff;
+  u32 w = g.w & ~ATOMICALLY, r = g.r & ~ATOMICALLY;
   if (UNLIKELY_(order::maybe(w))) unordered_access(w, "writes", "a read", address, n, line);
   if (UNLIKELY_(order::maybe(r))) keep_reader(word, r);
   if (r < first_serial) g.r = serial, g.rt = current->index, g.re = (u16)epoch;
 }
 static inline void order_write(u64 word, u64 address, u32 n, u32 line) {
   Tag &g = tags[word];
-  u32 w = g.w & 0x7fffffff, r = g.r & 0x7fffffff;
+  u32 w = g.w & ~ATOMICALLY, r = g.r & ~ATOMICALLY;
   if (UNLIKELY_(order::maybe(w))) unordered_access(w, "writes", "a write", address, n, line);
   if (UNLIKELY_(order::maybe(r))) unordered_access(r, "reads", "a write", address, n, line);
   if (UNLIKELY_(any_others) && order::maybe(others[word])) unordered_access(others[word], "reads", "a write", address, n, line);
@@ -71,11 +76,11 @@ static inline void order_write(u64 word, u64 address, u32 n, u32 line) {
 
 static inline void race_write(u64 word, u64 address, u32 n, u32 line, bool atomic) {
   Tag &g = tags[word];
-  u32 w = g.w & 0x7fffffff, r = g.r & 0x7fffffff;
-  if (UNLIKELY_(order::maybe(w)) && !(atomic && (g.w & 0x80000000u))) unordered_access(w, "writes", "a write", address, n, line);
+  u32 w = g.w & ~ATOMICALLY, r = g.r & ~ATOMICALLY;
+  if (UNLIKELY_(order::maybe(w)) && !(atomic && (g.w & ATOMICALLY))) unordered_access(w, "writes", "a write", address, n, line);
   if (UNLIKELY_(order::maybe(r))) unordered_access(r, "reads", "a write", address, n, line);
   if (UNLIKELY_(any_others) && order::maybe(others[word])) unordered_access(others[word], "reads", "a write", address, n, line);
-  if (!fenced && opt.racecheck && !(atomic && (g.w & 0x80000000u))) {
+  if (!fenced && opt.racecheck && !(atomic && (g.w & ATOMICALLY))) {
     if (w >= first_serial && w != serial)
       find("race between blocks", line, access_text("a write", address, n) + near(address) + ", that another block of this launch writes");
     else if (w == serial && g.we == (u16)epoch && g.wt != current->index && g.wt / 32 != current->warp)
@@ -83,7 +88,7 @@ static inline void race_write(u64 word, u64 address, u32 n, u32 line, bool atomi
            access_text("a write", address, n) + near(address) + ", that " + thread_name(g.wt) +
                " of the block writes since the last barrier");
   }
-  if (!fenced && opt.racecheck && r >= first_serial) {
+  if (!fenced && opt.racecheck && r >= first_serial && !(atomic && g.rt == STRONG)) {
     if (g.r != serial)
       find("race between blocks", line, access_text("a write", address, n) + near(address) + ", that another block of this launch reads");
     else if (g.re == (u16)epoch && g.rt != current->index && g.rt != (SEVERAL_OF_WARP | current->warp) &&
@@ -92,13 +97,12 @@ static inline void race_write(u64 word, u64 address, u32 n, u32 line, bool atomi
            access_text("a write", address, n) + near(address) + ", that " + thread_name(g.rt) +
                " of the block reads since the last barrier");
   }
-  g.w = serial | (atomic ? 0x80000000u : 0);
+  g.w = serial | (atomic ? ATOMICALLY : 0);
   g.wt = current->index, g.we = (u16)epoch;
 }
 
-extern "C" {
-
-const u8 *vg_ld_global(u64 address, u32 n, u32 line) {
+// `strong`: volatile, relaxed or acquire, which races with no atomic access and no other strong one.
+static inline const u8 *load(u64 address, u32 n, u32 line, bool strong) {
   if (UNLIKELY_(opt.stats)) request(address, n, line, false, false);
   u64 off = address - arena;
   if (UNLIKELY_(off >= arena_size || (address & (n - 1)))) return outside("a read", address, n, line);
@@ -110,7 +114,7 @@ const u8 *vg_ld_global(u64 address, u32 n, u32 line) {
         if ((m & 0xf0) != 0xf0) return outside("a read", address, n, line);
         if (opt.initcheck) find("uninitialized read", line, access_text("a read", address, n) + near(address + 4 * i));
       }
-      if (opt.racecheck | opt.streamcheck) race_read(word + i, address, n, line);
+      if (opt.racecheck | opt.streamcheck) race_read(word + i, address, n, line, strong);
     }
   } else {
     u8 need = ((1 << n) - 1) << (off & 3), m = marks[word];
@@ -121,7 +125,7 @@ const u8 *vg_ld_global(u64 address, u32 n, u32 line) {
   return (const u8 *)address;
 }
 
-u8 *vg_st_global(u64 address, u32 n, u32 line) {
+static inline u8 *store(u64 address, u32 n, u32 line, bool strong) {
   if (UNLIKELY_(opt.stats)) request(address, n, line, false, true);
   u64 off = address - arena;
   if (UNLIKELY_(off >= arena_size || (address & (n - 1)))) return outside("a write", address, n, line);
@@ -131,7 +135,7 @@ u8 *vg_st_global(u64 address, u32 n, u32 line) {
       u8 m = marks[word + i];
       if (UNLIKELY_((m & 0xf0) != 0xf0)) return outside("a write", address, n, line);
       marks[word + i] = 0xff;
-      if (opt.racecheck | opt.streamcheck) race_write(word + i, address, n, line, false);
+      if (opt.racecheck | opt.streamcheck) race_write(word + i, address, n, line, strong);
     }
   } else {
     u8 need = ((1 << n) - 1) << (off & 3), m = marks[word];
@@ -140,6 +144,17 @@ u8 *vg_st_global(u64 address, u32 n, u32 line) {
     if (opt.streamcheck) order_write(word, address, n, line);
   }
   return (u8 *)address;
+}
+
+extern "C" {
+
+const u8 *vg_ld_global(u64 address, u32 n, u32 line) { return load(address, n, line, false); }
+u8 *vg_st_global(u64 address, u32 n, u32 line) { return store(address, n, line, false); }
+const u8 *vg_ld_strong(u64 address, u32 n, u32 line) {
+  return in_arena(address) ? load(address, n, line, true) : vg_ld_generic(address, n, line);
+}
+u8 *vg_st_strong(u64 address, u32 n, u32 line) {
+  return in_arena(address) ? store(address, n, line, true) : vg_st_generic(address, n, line);
 }
 
 u8 *vg_at_global(u64 address, u32 n, u32 line) {
@@ -174,7 +189,7 @@ bool touch(uint64_t address, uint64_t size, bool writes) {
   };
   for (uint64_t word = (address - arena) >> 2, stop = (address + size - 1 - arena) >> 2; word <= stop; word++) {
     Tag &g = tags[word];
-    u32 w = g.w & 0x7fffffff, r = g.r & 0x7fffffff;
+    u32 w = g.w & ~ATOMICALLY, r = g.r & ~ATOMICALLY;
     if (UNLIKELY_(order::maybe(w))) bad(w, "writes", word);
     if (writes) {
       if (UNLIKELY_(order::maybe(r))) bad(r, "reads", word);

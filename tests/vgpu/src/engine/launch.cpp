@@ -145,11 +145,12 @@ int launch(Kernel &k, const Launch &s, const u8 *parameters) {
   struct timespec a, b;
   clock_gettime(CLOCK_MONOTONIC, &a);
   uint64_t before = findings;
-  u64 j = start;
-  for (u64 i = 0; i < blocks && !broken; i++) {
+  u64 run = opt.blocks ? std::min<u64>(blocks, opt.blocks) : blocks;
+  if (run < blocks) log("of %llu blocks the first and last %llu are run", (unsigned long long)blocks, (unsigned long long)run / 2);
+  for (u64 i = 0; i < run && !broken; i++) {
+    u64 at = i < (run + 1) / 2 ? i : blocks - run + i, j = (u64)((start + (u128)at * step) % blocks);
     serial++;
     run_block(j % s.grid[0], j / s.grid[0] % s.grid[1], j / s.grid[0] / s.grid[1]);
-    j = (j + step) % blocks;
   }
   if (opt.stats) end_launch_stats();
   launches_done++, blocks_done += blocks;

@@ -105,7 +105,7 @@ static void give_back(uint64_t base, uint64_t length) {
 bool release(uint64_t address) {
   std::lock_guard<std::recursive_mutex> hold(lock);
   auto i = live.find(address);
-  if (i == live.end()) return false;
+  if (i == live.end() || !in_arena(address)) return false;
   Allocation a = i->second;
   live.erase(i);
   if (a.kind == DEVICE) used -= a.size;
@@ -129,6 +129,20 @@ bool release(uint64_t address) {
     give_back(base, n);
   }
   return true;
+}
+
+bool register_host(uint64_t address, uint64_t size) {
+  std::lock_guard<std::recursive_mutex> hold(lock);
+  auto next = live.lower_bound(address);
+  if (next != live.end() && next->first < address + size) return false;
+  if (find_allocation(address)) return false;
+  live[address] = {address, size, HOST, next_id++, "registered"};
+  return true;
+}
+
+bool unregister_host(uint64_t address) {
+  std::lock_guard<std::recursive_mutex> hold(lock);
+  return !in_arena(address) && live.erase(address);
 }
 
 const Allocation *find_allocation(uint64_t address) {

@@ -15,6 +15,8 @@ struct Allocation {
 uint64_t allocate(uint64_t size, Kind kind, const std::string &name = "");  // 0 where there is no room
 bool release(uint64_t address);                                             // false where nothing begins there
 const Allocation *find_allocation(uint64_t address);                        // that holds the address
+bool register_host(uint64_t address, uint64_t size);  // memory of the host's own; false where some of it is there already
+bool unregister_host(uint64_t address);
 uint64_t memory_used();
 bool in_arena(uint64_t address);
 void mark_written(uint64_t address, uint64_t size);          // by the host

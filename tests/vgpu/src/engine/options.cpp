@@ -34,6 +34,8 @@ static Options from_environment() {
   x.log = flag("VGPU_LOG", false);
   x.order = atoi(text("VGPU_ORDER", "0").c_str());
   x.memory = strtoull(text("VGPU_MEMORY", "8192").c_str(), nullptr, 10) << 20;
+  x.blocks = strtoull(text("VGPU_BLOCKS", "0").c_str(), nullptr, 10);
+  x.without = text("VGPU_WITHOUT", "");
   x.cache = text("VGPU_CACHE", text("TMPDIR", "/tmp") + "/vgpu-cache-" + std::to_string(getuid()));
   x.compiler = text("VGPU_CC", "gcc");
   x.optimize = text("VGPU_OPT", "-O1");

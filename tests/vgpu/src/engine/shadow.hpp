@@ -16,6 +16,7 @@ struct Tag {  // who touched a word: blocks by number (the upper bit: atomically
   u32 w, r;
   u16 wt, we, rt, re;
 };
+const u32 ATOMICALLY = 0x80000000u;  // of a tag's writer; of its reader: several blocks
 extern Tag *tags;
 extern u32 *others;  // of a word: a second operation that reads it, with no order between the two
 extern bool any_others;

@@ -6,13 +6,19 @@
 
 namespace ptx {
 
+// Of global memory or any: an access that takes part in the order between threads has functions of its own.
+string Translator::strength(const string &space) {
+  bool strong = has("volatile") || has("relaxed") || has("acquire") || has("release") || has("mmio");
+  return strong && (space == "global" || space == "generic") ? "strong" : space;
+}
+
 void Translator::load(vector<Operand> &o, Type ty) {
   if (o.size() < 2) fail(line, "operands are missing: " + opcode);
   auto e = elements(o[0]);
   int n = ty.bytes();
   string s = space(), a = address(o[1]), total = std::to_string(n * (int)e.size());
   if (s == "param") out += "{ const u8 *p_ = (const u8 *)(" + a + "); ";
-  else out += "{ const u8 *p_ = vg_ld_" + s + "(" + a + ", " + total + ", " + here() + "); ";
+  else out += "{ const u8 *p_ = vg_ld_" + strength(s) + "(" + a + ", " + total + ", " + here() + "); ";
   string T = ty.kind == 'f' ? c_type(ty) : int_name(ty, ty.kind == 's');
   Type as = ty.kind == 'f' || ty.kind == 's' ? ty : Type{'u', ty.bits};
   for (size_t i = 0; i < e.size(); i++) wr(e[i], "*(const " + T + " *)(p_ + " + std::to_string(i * n) + ")", as);
@@ -25,7 +31,7 @@ void Translator::store(vector<Operand> &o, Type ty) {
   int n = ty.bytes();
   string s = space(), a = address(o[0]), total = std::to_string(n * (int)e.size());
   if (s == "param") out += "{ u8 *p_ = (u8 *)(" + a + "); ";
-  else out += "{ u8 *p_ = vg_st_" + s + "(" + a + ", " + total + ", " + here() + "); ";
+  else out += "{ u8 *p_ = vg_st_" + strength(s) + "(" + a + ", " + total + ", " + here() + "); ";
   Type as = ty.kind == 'f' ? ty : Type{'u', ty.bits};
   string T = c_type(as);
   for (size_t i = 0; i < e.size(); i++) out += "*(" + T + " *)(p_ + " + std::to_string(i * n) + ") = " + rd(e[i], as) + "; ";

@@ -95,6 +95,7 @@ struct Translator {
   void compare(vector<Operand> &o, bool set);
   void move(vector<Operand> &o, Type ty);
   void conversion(vector<Operand> &o);
+  string strength(const string &space);
   void load(vector<Operand> &o, Type ty);
   void store(vector<Operand> &o, Type ty);
   void atomic(vector<Operand> &o, Type ty, bool red);
