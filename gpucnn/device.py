@@ -129,7 +129,7 @@ def why_not_auto() -> str | None:
     """Why "auto", left to itself, does not take the GPU; None where it does."""
     missing = why_no_cuda()
     if missing is None and _cuda().name.startswith(VIRTUAL):
-        return f"{_cuda().name} runs on the CPU, to check kernels (GPUCNN_DEVICE=cuda, or device \"cuda\", uses it all the same)"
+        return f'{_cuda().name} runs on the CPU, to check kernels (GPUCNN_DEVICE=cuda, or device "cuda", uses it all the same)'
     return missing
 
 
