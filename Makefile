@@ -47,7 +47,7 @@ slow: $(VENV)/.installed-dev
 
 # numba-cuda's own tests, which no one here wrote: where one fails that tests/vgpu/numba_known.txt does not list, our instrument is wrong.
 vgpu-numba: $(VENV)/.installed-dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check filecheck
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check filecheck ml_dtypes cffi
 	$(VGPU) $(BIN)/python tests/vgpu/numba_suite.py $(ARGS)
 
 lint: $(VENV)/.installed-dev

@@ -132,6 +132,14 @@ INL u16 BBU(float x) {
   if (x != x) return 0x7fff;
   return (u16)((b + 0x7fff + ((b >> 16) & 1)) >> 16);
 }
+/* With another rounding: the nearest, or its neighbour where that lies on the wrong side. */
+INL u16 STEP16(u16 b, double y, double x, int r) {
+  if (y > x && (r == 'm' || (r == 'z' && x > 0))) return (b & 0x7fff) == 0 ? 0x8001 : b & 0x8000 ? b + 1 : b - 1;
+  if (y < x && (r == 'p' || (r == 'z' && x < 0))) return (b & 0x7fff) == 0 ? 1 : b & 0x8000 ? b - 1 : b + 1;
+  return b;
+}
+INL u16 HBR(double x, int r) { return STEP16(HBD(x), BH(HBD(x)), x, r); }
+INL u16 BBR(double x, int r) { return STEP16(BBU((float)x), BB(BBU((float)x)), x, r); }
 INL float FTZ(float x) { return __builtin_fabsf(x) < 1.17549435e-38f ? __builtin_copysignf(0.0f, x) : x; }
 INL float SATF(float x) { return x > 0.0f ? (x < 1.0f ? x : 1.0f) : 0.0f; }
 INL double SATD(double x) { return x > 0.0 ? (x < 1.0 ? x : 1.0) : 0.0; }

@@ -38,8 +38,8 @@ void Translator::body(Function &fn) {
       continue;
     }
     if (x.kind == 'p' && x.s == ";") continue;
-    if (x.s == ".reg") {
-      registers();
+    if (x.s.compare(0, 4, ".reg") == 0 && (x.s.size() == 4 || x.s[4] == '.')) {  // .reg .b16, and .reg.b16
+      registers(x.s.size() == 4 ? next().s : x.s.substr(4));
       continue;
     }
     if (x.s == ".local" || x.s == ".param") {
@@ -77,10 +77,9 @@ void Translator::body(Function &fn) {
   f = nullptr;
 }
 
-void Translator::registers() {
-  Token x = next();
+void Translator::registers(const string &of) {
   Type type{};
-  if (!type_of(x.s.substr(1), type)) fail(x.line, "registers of type " + x.s);
+  if (!type_of(of.substr(1), type)) fail(line, "registers of type " + of);
   int cls = class_of(type);
   string list;
   auto declare = [&](const string &name) {
@@ -91,7 +90,7 @@ void Translator::registers() {
   do {
     string name = next().s;
     if (take("<")) {
-      uint64_t n = integer(next().s, x.line);
+      uint64_t n = integer(next().s, line);
       expect(">");
       for (uint64_t i = 0; i < n; i++) declare(name + std::to_string(i));
     } else declare(name);
@@ -105,7 +104,7 @@ void Translator::array(bool local) {
   uint32_t align = 1;
   while (peek().s[0] == '.') {
     Token x = next();
-    if (x.s == ".align") align = (uint32_t)integer(next().s, x.line);
+    if (x.s == ".align") align = (uint32_t)integer(next().s, line);
     else if (!type_of(x.s.substr(1), type)) fail(x.line, "not understood: " + x.s);
   }
   if (align < (uint32_t)type.bytes()) align = type.bytes();

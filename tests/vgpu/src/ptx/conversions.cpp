@@ -142,8 +142,8 @@ void Translator::conversion(vector<Operand> &o) {
       m.tensor = true;
       return wr(o[0], "BBZ((float)" + v + ")", {'u', 16});
     }
-    if (r == 'z' || r == 'm' || r == 'p') unknown();
     if (has("sat")) v = "SATD(" + v + ")";
+    if (r) return wr(o[0], string(d.kind == 'h' ? "HBR(" : "BBR(") + v + R, {'u', 16});
     if (d.kind == 'h') return wr(o[0], a.bits == 64 ? "HBD(" + v + ")" : "HB(" + v + ")", {'u', 16});
     return wr(o[0], "BBU(" + v + ")", {'u', 16});
   }

@@ -45,7 +45,7 @@ struct Translator {
   int line = 0;
   const Symbol *find(const string &name);
   void body(Function &fn);
-  void registers();
+  void registers(const string &of);
   void array(bool local);
 
   // operands
