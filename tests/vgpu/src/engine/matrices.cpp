@@ -12,6 +12,12 @@
 
 namespace vg {
 
+#if defined(__aarch64__)
+typedef __fp16 Half;  // g++ 12 has the other name for C alone there
+#else
+typedef _Float16 Half;
+#endif
+
 static u32 wgmma_groups[1024];  // committed by a thread
 void begin_block_matrices() { memset(wgmma_groups, 0, sizeof wgmma_groups); }
 
@@ -46,12 +52,12 @@ static inline u32 bits_of(float f) {
   return b;
 }
 static inline float half_of(u16 b) {
-  _Float16 h;
+  Half h;
   memcpy(&h, &b, 2);
   return (float)h;
 }
 static inline u16 half_bits(float f) {
-  _Float16 h = (_Float16)f;
+  Half h = (Half)f;
   u16 b;
   memcpy(&b, &h, 2);
   return b;
