@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernel_harness import Output, distinct, double, normal
+from kernel_harness import REAL, Output, distinct, double, normal
 
 from gpucnn.device import Device
 from gpucnn.ops import cpu
@@ -19,7 +19,7 @@ from gpucnn.ops.shapes import Window, conv_window, pool_window
 from gpucnn_kernels import problems, select
 from tolerances import check
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, *(() if REAL else (pytest.mark.slow,))]
 
 SHAPES = 100  # of each kind
 TAPS = (((3, 3), 1, 1), ((3, 3), 2, 1), ((5, 5), 1, 1), ((3, 2), (2, 1), (1, 2)))  # kernel, stride, dilation
