@@ -115,7 +115,7 @@ def planned(chip: Chip) -> list[Planned]:
     def add(shape: str, operation: str, choice: select.Choice, done: Work) -> None:
         rows.append(Planned(shape, operation, choice.variant, choice.slices, done, done.seconds(chip), done.bound(chip)))
 
-    with select.for_chip(chip.sms):
+    with select.for_chip(chip.sms, capability=chip.architecture.capability):
         for shape in CONV_SHAPES:
             for operation in ("conv2d", "conv2d_input_grad", "conv2d_weight_grad"):
                 sizes = shape.n, shape.c, shape.k, shape.window, 1
