@@ -46,7 +46,8 @@ def conv2d(n: int, c: int, k: int, window: Window, groups: int = 1) -> Problem:
     group_c, taps = c // groups, window.kernel[0] * window.kernel[1]
     M = n * window.output[0] * window.output[1]
     shape, made_for = _conv_shape(n, c, k, window, groups), _made_for(c, k, window, groups)
-    return Problem("conv2d", shape, M, k // groups, group_c * taps, group_c, groups, made_for=made_for, tensor="gather")
+    tensor = "gather" if _near(c, k, window) else ""
+    return Problem("conv2d", shape, M, k // groups, group_c * taps, group_c, groups, made_for=made_for, tensor=tensor)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -57,8 +58,8 @@ def conv2d_input_grad(n: int, c: int, k: int, window: Window, groups: int = 1) -
         M *= -(-window.input[axis] // window.stride[axis])
         depth *= -(-window.kernel[axis] // window.stride[axis])
     made_for = tuple(name for name in _made_for(c, k, window, groups) if name == "depthwise")
-    shape = _conv_shape(n, c, k, window, groups)
-    return Problem("conv2d_input_grad", shape, M, c // groups, depth, k // groups, groups, made_for=made_for, tensor="gather")
+    shape, tensor = _conv_shape(n, c, k, window, groups), "gather" if _near(c, k, window) else ""
+    return Problem("conv2d_input_grad", shape, M, c // groups, depth, k // groups, groups, made_for=made_for, tensor=tensor)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -66,7 +67,7 @@ def conv2d_weight_grad(n: int, c: int, k: int, window: Window, groups: int = 1) 
     """The gradient of the weight."""
     N, depth = c // groups * window.kernel[0] * window.kernel[1], n * window.output[0] * window.output[1]
     shape, made_for = _conv_shape(n, c, k, window, groups), _made_for(c, k, window, groups)
-    tensor = "grad" if window.kernel[0] * window.kernel[1] <= tensor_grad.MOST_TAPS else ""
+    tensor = "grad" if window.kernel[0] * window.kernel[1] <= tensor_grad.MOST_TAPS and _near(c, k, window) else ""
     return Problem("conv2d_weight_grad", shape, k // groups, N, depth, groups=groups, cuts=True, made_for=made_for, tensor=tensor)
 
 
@@ -92,6 +93,13 @@ def conv2d_relu_max_pool2d_weight_grad(n: int, c: int, k: int, window: Window, p
 def product(operation: str, M: int, N: int, depth: int) -> Problem:
     """A dense layer, forward or a gradient: M × N results, each a sum of `depth` terms."""
     return Problem(operation, f"{M}x{N}x{depth}", M, N, depth, cuts=True)
+
+
+def _near(c: int, k: int, window: Window) -> bool:
+    """Whether the kernels on tensor cores can count from one of a block's numbers to its others in 32 bits, in bytes: 128 planes, and a
+    whole image."""
+    planes = [(c, window.input[0] * window.input[1]), (k, window.output[0] * window.output[1])]
+    return all(plane < 1 << 23 and channels * plane < 1 << 30 for channels, plane in planes)
 
 
 @functools.cache

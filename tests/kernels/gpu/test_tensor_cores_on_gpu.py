@@ -46,6 +46,13 @@ def test_short_sums_are_left_to_fmas(tensor_cores: Device) -> None:
     assert set(GATHER) <= set(select.variants(problems.conv2d(64, 32, 64, window)))
 
 
+def test_images_too_large_for_32_bits_are_left_to_fmas(tensor_cores: Device) -> None:
+    for side, there in ((2895, True), (2897, False)):
+        sizes = 1, 32, 64, conv_window((side, side), (3, 3), 1, 1)
+        for operation in (problems.conv2d, problems.conv2d_input_grad, problems.conv2d_weight_grad):
+            assert bool({*GATHER, *GRAD} & set(select.variants(operation(*sizes)))) == there
+
+
 def case(name: str) -> tuple[Any, ...]:
     n, c, hw, k, kernel, stride, padding, dilation, groups = SHAPES[name]
     window = conv_window(hw, kernel, stride, padding, dilation)
