@@ -1,10 +1,11 @@
 """A training step on a GPU: launched kernel by kernel and as one CUDA graph, beside PyTorch eager, compiled and as a CUDA graph.
 
-    python examples/steps_on_gpu.py [--model keras] [--batch-size 128] [--steps 100] [--rounds 10] [--tf32]
+    python examples/steps_on_gpu.py [--model keras] [--batch-size 128] [--steps 100] [--rounds 10] [--tf32] [--compiled]
 
 Both have the same 10,000 random images on the device as uint8 and draw their batches there; float32, with TF32 for PyTorch where asked.
 The rivals take turns, `steps` steps at a time. Printed are microseconds per step (median over the rounds, with 10th and 90th percentile),
-images per second, what of a step the host took to launch it, and the peak memory. --device cpu tries the script where there is no GPU.
+images per second, what of a step the host took to launch it, and the peak memory. torch.compile takes up to a minute, and so is left out
+unless --compiled asks for it. --device cpu tries the script where there is no GPU.
 """
 
 from __future__ import annotations
@@ -113,6 +114,58 @@ def pytorch(name: str, images: Any, labels: Any, batch: int, device: str, how: s
     )
 
 
+@dataclass(frozen=True)
+class Result:
+    """A rival's time for a step, in microseconds: median over the rounds, 10th and 90th percentile; the host's part; peak memory."""
+
+    name: str
+    median: float
+    p10: float
+    p90: float
+    host: float
+    mib: float
+    ratio: float  # to the first rival's median
+
+
+def compare(
+    name: str, batch: int, steps: int, rounds: int, device: str = "cuda", *, tf32: bool = False, compiled: bool = False
+) -> list[Result]:
+    """A step of the network `name` by all rivals, in turn; PyTorch's where it is installed."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (IMAGES, 1, 28, 28), np.uint8), rng.integers(0, 10, IMAGES).astype(np.int32)
+    given = name, images, labels, batch, device
+    on_gpu = device == "cuda"
+    rivals = [ours(*given, graphs) for graphs in ((True, False) if on_gpu else (False,))]
+    try:
+        import torch
+    except ImportError:
+        print("without PyTorch (pip install torch) there is nothing to compare with")
+    else:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+        torch.backends.cudnn.benchmark = True
+        rivals += [pytorch(*given, how) for how in ("eager", *(["compiled"] if compiled else []), *(["graph"] if on_gpu else []))]
+    for rival in rivals:  # compiles, records, picks algorithms
+        rival.steps(max(5, steps // 10))
+        rival.wait()
+    times: dict[str, list[float]] = {rival.name: [] for rival in rivals}
+    hosts: dict[str, list[float]] = {rival.name: [] for rival in rivals}
+    for _ in range(rounds):
+        for rival in rivals:
+            start = time.perf_counter()
+            rival.steps(steps)
+            hosts[rival.name].append((time.perf_counter() - start) / steps)
+            rival.wait()
+            times[rival.name].append((time.perf_counter() - start) / steps)
+    base = statistics.median(times[rivals[0].name])
+    results = []
+    for rival in rivals:
+        own = sorted(times[rival.name])
+        middle, low, high = statistics.median(own), own[len(own) // 10], own[-1 - len(own) // 10]
+        host = statistics.median(hosts[rival.name])
+        results.append(Result(rival.name, 1e6 * middle, 1e6 * low, 1e6 * high, 1e6 * host, rival.memory() / 2**20, middle / base))
+    return results
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="keras", choices=("keras", "tf2", "lenet5x5"))
@@ -120,6 +173,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--tf32", action="store_true", help="let PyTorch use TF32")
+    parser.add_argument("--compiled", action="store_true", help="PyTorch's torch.compile as well")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     options = parser.parse_args()
     try:
@@ -127,40 +181,15 @@ def main() -> int:
     except gc.GpucnnError as error:
         print(f"steps_on_gpu: {error}", file=sys.stderr)
         return 2
-    rng = np.random.default_rng(0)
-    images, labels = rng.integers(0, 256, (IMAGES, 1, 28, 28), np.uint8), rng.integers(0, 10, IMAGES).astype(np.int32)
-    given = options.model, images, labels, options.batch_size, options.device
-    on_gpu = options.device == "cuda"
-    rivals = [ours(*given, graphs) for graphs in ((True, False) if on_gpu else (False,))]
-    try:
-        import torch
-    except ImportError:
-        print("without PyTorch (pip install torch) there is nothing to compare with")
-    else:
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = options.tf32
-        torch.backends.cudnn.benchmark = True
-        rivals += [pytorch(*given, how) for how in (("eager", "compiled", "graph") if on_gpu else ("eager",))]
-    for rival in rivals:  # compiles, records, picks algorithms
-        rival.steps(max(5, options.steps // 10))
-        rival.wait()
-    times: dict[str, list[float]] = {rival.name: [] for rival in rivals}
-    hosts: dict[str, list[float]] = {rival.name: [] for rival in rivals}
-    for _ in range(options.rounds):
-        for rival in rivals:
-            start = time.perf_counter()
-            rival.steps(options.steps)
-            hosts[rival.name].append((time.perf_counter() - start) / options.steps)
-            rival.wait()
-            times[rival.name].append((time.perf_counter() - start) / options.steps)
+    results = compare(
+        options.model, options.batch_size, options.steps, options.rounds, options.device, tf32=options.tf32, compiled=options.compiled
+    )
     print(f"{chip}: {options.model}, batch {options.batch_size}, float32{', PyTorch with TF32' if options.tf32 else ''}")
     print(f"{'':28}  {'µs a step (p10–p90)':>26}  {'images/s':>11}  {'host µs':>8}  {'peak MiB':>8}  ratio")
-    base = statistics.median(times[rivals[0].name])
-    for rival in rivals:
-        own = sorted(times[rival.name])
-        low, middle, high = own[len(own) // 10], statistics.median(own), own[-1 - len(own) // 10]
-        spread = f"{1e6 * middle:,.1f} ({1e6 * low:,.1f}–{1e6 * high:,.1f})"
-        host, mib = 1e6 * statistics.median(hosts[rival.name]), rival.memory() / 2**20
-        print(f"{rival.name:28}  {spread:>26}  {options.batch_size / middle:11,.0f}  {host:8.1f}  {mib:8.1f}  {middle / base:.2f}×")
+    for each in results:
+        spread = f"{each.median:,.1f} ({each.p10:,.1f}–{each.p90:,.1f})"
+        rate = 1e6 * options.batch_size / each.median
+        print(f"{each.name:28}  {spread:>26}  {rate:11,.0f}  {each.host:8.1f}  {each.mib:8.1f}  {each.ratio:.2f}×")
     return 0
 
 

@@ -22,7 +22,7 @@ import gpucnn
 from gpucnn import experiment, recipes, starting
 from gpucnn.checks import integer
 from gpucnn.device import NAMES as DEVICES
-from gpucnn.device import get_device, why_no_cuda
+from gpucnn.device import get_device, why_not_auto
 from gpucnn.errors import CheckpointError, DeviceError, GpucnnError, ShapeError
 from gpucnn.networks import NETWORKS
 from gpucnn.surroundings import complain, flag, is_terminal, say, user_path
@@ -347,7 +347,7 @@ def info() -> None:
         from gpucnn.ops.cpu._threads import threads
 
         rows.append(("threads", str(threads())))
-        rows.append(("no GPU", why_no_cuda() or ""))
+        rows.append(("no GPU", why_not_auto() or "GPUCNN_DEVICE is cpu"))
     for name, value in rows:
         say(f"{name:<13} {value}")
 

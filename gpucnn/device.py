@@ -2,10 +2,11 @@
 
     cpu     NumPy arrays, `gpucnn.ops.cpu`
     cuda    CuPy arrays, `gpucnn.ops.cuda` (Numba kernels)
-    auto    cuda where it works, otherwise cpu
+    auto    what GPUCNN_DEVICE says, or else cuda where it works, otherwise cpu
 
 With NUMBA_ENABLE_CUDASIM=1 in the environment, before Numba is imported, "cuda" is Numba's simulator: the same kernels, run by
-Python on NumPy arrays. It is slow by a factor of a million and there to prove kernels right, so "auto" never picks it.
+Python on NumPy arrays. It is slow by a factor of a million and there to prove kernels right, so "auto" never picks it. Nor does it pick
+the virtual GPU of tests/vgpu, which is slow likewise, and which CuPy takes for a real one.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from gpucnn.text import first_line, shown
 __all__ = ["MINIMUM_COMPUTE_CAPABILITY", "NAMES", "Device", "get_device", "of", "simulated", "to_numpy", "why_no_cuda"]
 
 NAMES = ("auto", "cpu", "cuda")
+VIRTUAL = "virtual "  # how the name of a GPU begins that is none
 MINIMUM_COMPUTE_CAPABILITY = (7, 5)  # Turing: the oldest chip that CUDA 13 compiles for
 
 
@@ -75,16 +77,20 @@ def get_device(name: str | Device = "auto") -> Device:
         return name
     if name not in NAMES:
         raise DeviceError(f"unknown device {shown(name)}: the devices are {', '.join(NAMES)}")
+    if name == "auto":
+        name = os.environ.get("GPUCNN_DEVICE") or name
+        if name not in NAMES:
+            raise DeviceError(f"unknown device {shown(name)} in GPUCNN_DEVICE: the devices are {', '.join(NAMES)}")
     if name == "cpu":
         return _cpu()
     if name == "cuda" and simulated():
         return _simulator()
+    if name == "auto":
+        return _cpu() if why_not_auto() else _cuda()
     missing = why_no_cuda()
-    if missing is None:
-        return _cuda()
-    if name == "cuda":
+    if missing is not None:
         raise DeviceError(f'device "cuda" cannot be used: {missing}; use device "cpu", or "auto" to take what there is')
-    return _cpu()
+    return _cuda()
 
 
 def simulated() -> bool:
@@ -173,6 +179,14 @@ def _why_no_driver(cupy: Any) -> str | None:
     if failure is None or driver:
         return f"the NVIDIA driver sees no GPU{said} (is one plugged in, and given to this container? is CUDA_VISIBLE_DEVICES empty?)"
     return f"no working NVIDIA driver{said}"
+
+
+def why_not_auto() -> str | None:
+    """Why "auto", left to itself, does not take the GPU; None where it does."""
+    missing = why_no_cuda()
+    if missing is None and _cuda().name.startswith(VIRTUAL):
+        return f'{_cuda().name} runs on the CPU, to check kernels (GPUCNN_DEVICE=cuda, or device "cuda", uses it all the same)'
+    return missing
 
 
 def of(array: Any) -> Device:

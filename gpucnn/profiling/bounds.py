@@ -23,7 +23,7 @@ from gpucnn.profiling.observe import Call
 from gpucnn.profiling.records import Ceilings, Profile, Row, Step
 from gpucnn.profiling.workload import Selection, Workload
 from gpucnn_kernels import select
-from gpucnn_kernels.catalogue import ENGINE_ENTRIES
+from gpucnn_kernels.catalogue import ENGINE_ENTRIES, tensor_entries
 from gpucnn_kernels.chips import Architecture, Chip, find
 from gpucnn_kernels.launch import Launch, recording
 from gpucnn_kernels.work import Work
@@ -31,7 +31,7 @@ from gpucnn_kernels.work import Work
 LAUNCH = 2e-6
 """Seconds that a kernel with nothing to do is taken to last, from the start of it to the start of the next. An assumption: no data sheet
 has it, and it decides only which kernels are called launch bound."""
-PRODUCTS = ("engine", "conv2d", "depthwise", "gemm")
+PRODUCTS = ("engine", "tensor", "conv2d", "depthwise", "gemm")
 """How the names of kernels begin that do an operation's arithmetic. What else is launched for it prepares operands, adds up parts, sums a
 bias's gradient or pools: that moves the bytes of its own arrays."""
 HELPERS = ("add_parts", "add_rows")  # where there is no product: what adds up parts
@@ -57,7 +57,7 @@ def device_of(chip: Chip) -> Device:
 @contextmanager
 def as_if_there(chip: Chip) -> Iterator[list[Launch]]:
     """Chooses kernels as on the chip, and writes launches down instead of doing them."""
-    with select.for_chip(chip.sms), recording(launching=False) as launches:
+    with select.for_chip(chip.sms, capability=chip.architecture.capability), recording(launching=False) as launches:
         yield launches
 
 
@@ -149,7 +149,7 @@ def waves(launch: Launch, occupancy: float, architecture: Architecture, multipro
 
 @functools.cache
 def _catalogued() -> dict[int, str]:
-    return {id(entry.kernel): entry.name for entry in ENGINE_ENTRIES}
+    return {id(entry.kernel): entry.name for entry in (*ENGINE_ENTRIES, *tensor_entries())}
 
 
 def _row(call: Call, launch: Launch, work: Work, least: float, ceilings: Ceilings, compiled: Compiled, chip: Chip) -> Row:

@@ -138,4 +138,4 @@ def _versions() -> str:
 def _entry(launch: Launch) -> Entry:
     bounds = launch.kernel.targetoptions.get("launch_bounds")
     blocks = bounds[1] if isinstance(bounds, tuple) and len(bounds) > 1 else None if bounds is None else 1
-    return Entry(launch.name, launch.kernel, launch.signature, launch.threads, blocks_per_sm=blocks)
+    return Entry(launch.name, launch.kernel, launch.signature, launch.threads, blocks_per_sm=blocks, more_shared=launch.shared)

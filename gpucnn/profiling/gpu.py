@@ -23,7 +23,7 @@ from gpucnn.profiling import against_torch, bounds, correct, counts, memory, nsi
 from gpucnn.profiling.observe import Call
 from gpucnn.profiling.records import Ceilings, Profile, Row, Step, Timing
 from gpucnn.profiling.statistics import summarize
-from gpucnn.profiling.timing import HostClock, Work, buffers_needed, measure
+from gpucnn.profiling.timing import BUDGET, HostClock, Work, buffers_needed, measure
 from gpucnn.profiling.workload import Selection, Workload
 from gpucnn_kernels import ceilings as fma
 from gpucnn_kernels import static
@@ -287,6 +287,7 @@ def _taken(launch: Launch, gpu: Gpu) -> tuple[int | None, int | None, int | None
     if compiled is None:
         return None, None, None, None, None
     registers, local, shared = int(compiled.regs_per_thread), int(compiled.local_mem_per_thread), int(compiled.shared_mem_per_block)
+    shared += launch.shared
     if gpu.architecture is None:
         return registers, local, shared, None, None
     occupancy = static.occupancy(gpu.architecture, launch.threads, registers, shared)
@@ -300,11 +301,13 @@ def _replay(launch: Launch, stream: Any, *, copied: bool = False) -> Work:
     return functools.partial(launch.run, external_stream(stream.ptr), arguments)
 
 
-def time_together(launches: Sequence[Launch], *, xp: Any, stream: Any, clock: EventClock, gpu: Gpu) -> Timing:
-    """The time of an operation's launches, one after the other, on data that no cache holds."""
+def time_together(
+    launches: Sequence[Launch], *, xp: Any, stream: Any, clock: EventClock, gpu: Gpu, budget: float = BUDGET
+) -> Timing:  # fmt: skip
+    """The time of an operation's launches, one after the other, on data that no cache holds. `budget`: seconds for the samples."""
     size = sum(launch.array_bytes for launch in launches)
     copies = buffers_needed(size, gpu.cache, int(xp.cuda.runtime.memGetInfo()[0]) // ROOM)
-    return measure(clock, [functools.partial(_all, _replays(launches, stream)) for _ in range(copies)])
+    return measure(clock, [functools.partial(_all, _replays(launches, stream)) for _ in range(copies)], budget=budget)
 
 
 def _replays(launches: Sequence[Launch], stream: Any) -> list[Work]:

@@ -10,7 +10,6 @@ import functools
 import os
 import sys
 import threading
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -26,13 +25,28 @@ except ImportError as error:
         f"pip install numba to simulate them ({error})"
     ) from error
 
-__all__ = ["SIMULATED", "CUDACache", "cuda", "device", "float32", "int32", "intrinsic", "kernel", "types", "uint32", "uint64"]
+__all__ = [
+    "SIMULATED",
+    "CUDACache",
+    "CacheFile",
+    "cuda",
+    "device",
+    "float32",
+    "int32",
+    "int64",
+    "intrinsic",
+    "kernel",
+    "types",
+    "uint32",
+    "uint64",
+]
 
 # Numba has no type annotations worth the name: what looks like a number here is a type there.
 cuda: Any = _cuda
 types: Any = numba.types
 float32: Any = numba.float32
 int32: Any = numba.int32
+int64: Any = numba.int64
 uint32: Any = numba.uint32
 uint64: Any = numba.uint64
 
@@ -40,9 +54,11 @@ SIMULATED = bool(numba.config.ENABLE_CUDASIM)
 """Whether kernels are run by Numba's simulator, in Python on NumPy arrays."""
 
 if not SIMULATED:  # the simulator has neither: it compiles nothing, and vector.py has stand-ins
+    from numba.cuda.core.caching import IndexDataCacheFile as _CacheFile
     from numba.cuda.dispatcher import CUDACache as _CUDACache
     from numba.cuda.extending import intrinsic as _intrinsic
 
+    CacheFile: Any = _CacheFile
     CUDACache: Any = _CUDACache
     intrinsic: Any = _intrinsic
 
@@ -63,8 +79,15 @@ if SIMULATED:
 
     _kernelapi.FakeCUDAShared.array = _shared_array
 
+    def _no_intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
+        """An instruction of the chip has nothing to stand for it in the simulator: kernels that use one are not chosen there."""
+        return function
+
+    intrinsic = _no_intrinsic
+
 # Numba warns of every grid under 128 blocks. A loss's last launch has one, and a small batch has few: nothing that a user could mend.
-warnings.filterwarnings("ignore", message="Grid size .* will likely result in GPU under-utilization")
+# (By its setting: where colorama is installed the message begins with an escape sequence, and no filter of warnings finds it.)
+numba.config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
 
 # Line numbers in the machine code, for Nsight Compute to show the Python beside it. They change no instruction.
 LINEINFO = os.environ.get("GPUCNN_LINEINFO", "0") not in ("", "0")

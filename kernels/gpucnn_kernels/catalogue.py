@@ -24,6 +24,8 @@ from gpucnn_kernels import (
     pool,
     product,
     tally,
+    tensor_grad,
+    tensor_product,
     update,
 )
 from gpucnn_kernels._numba import float32, int32, types, uint32
@@ -31,7 +33,7 @@ from gpucnn_kernels.engine import tile_kernel
 from gpucnn_kernels.launch import THREADS, Pair, Window
 from gpucnn_kernels.operands import GRADIENT, IMAGES, MATRIX, PIXELS, TAPS, gradients, matrix
 from gpucnn_kernels.reduce import BLOCK_LANES, LANES
-from gpucnn_kernels.select import TILES
+from gpucnn_kernels.select import TENSOR_TILES, TILES
 from gpucnn_kernels.tiles import Operand, Store
 
 
@@ -135,6 +137,8 @@ class Entry:
     threads_per_block: int = THREADS
     max_registers: int = 40
     blocks_per_sm: int | None = None  # launch bounds: the compiler leaves registers for so many blocks
+    more_shared: int = 0  # bytes of shared memory per block, beside what the kernel itself declares
+    chips: tuple[str, ...] = ()  # the only architectures that it is for; none: all of them
     shapes: tuple[ConvShape, ...] | tuple[PoolShape, ...] = ()
 
 
@@ -168,7 +172,13 @@ ENTRIES = (
     ),
     Entry("bias_grad", conv.bias_grad_kernel, (_F, _F, int32, int32, int32), BLOCK_LANES, shapes=CONV_SHAPES),
     Entry("max_pool2d", pool.max_pool2d_kernel, (_F, _F, _I, *_GEOMETRY), max_registers=64, shapes=POOL_SHAPES),
-    Entry("max_pool2d_grad", pool.max_pool2d_grad_kernel, (_F, _I, _F, _F, *_GEOMETRY, int32), max_registers=64, shapes=POOL_SHAPES),
+    Entry(
+        "max_pool2d_grad",
+        pool.max_pool2d_grad_kernel,
+        (_F, _I, _F, _F, *_GEOMETRY, int32, *(uint32,) * 8),
+        max_registers=64,
+        shapes=POOL_SHAPES,
+    ),
     Entry("avg_pool2d", pool.avg_pool2d_kernel, (_F, _F, *_GEOMETRY, int32, int32, int32), max_registers=64, shapes=POOL_SHAPES),
     Entry("avg_pool2d_grad", pool.avg_pool2d_grad_kernel, (_F, _F, *_GEOMETRY, int32, int32, int32), max_registers=64, shapes=POOL_SHAPES),
     Entry("gemm", gemm.gemm_kernel, (_F, _F, _F, _F, *(int32,) * 9), gemm.THREADS, max_registers=64),
@@ -347,6 +357,40 @@ def shape_entries() -> tuple[Entry, ...]:
 
 
 @functools.cache
+def tensor_entries() -> tuple[Entry, ...]:
+    """The kernels on Hopper's tensor cores, with whole blocks of channels and without, and with dy read by fours and one by one."""
+    gather = tuple(
+        Entry(
+            f"conv2d-{name}{'' if whole else '-ragged'}",
+            tensor_product.tensor_kernel(tile, IMAGES, whole),
+            (_F, _F, _F, _F, _numbers(6), _numbers(2), _ARGUMENTS["pixels"], _numbers(13)),
+            tile.threads,
+            168,  # before they are shared out among the warpgroups
+            1,
+            tile.shared,
+            ("sm_90",),
+        )
+        for name, tile in TENSOR_TILES["gather"].items()
+        for whole in (True, False)
+    )
+    grad = tuple(
+        Entry(
+            f"conv2d_weight_grad-{name}{'' if width == 4 else '-odd'}",
+            tensor_grad.tensor_grad_kernel(tile, width),
+            (_F, _F, _F, _F, _numbers(7), uint32, _ARGUMENTS["gradients"], _ARGUMENTS["taps"]),
+            tile.threads,
+            128,
+            1,
+            tile.shared,
+            ("sm_90",),
+        )
+        for name, tile in TENSOR_TILES["grad"].items()
+        for width in (4, 1)
+    )
+    return *gather, *grad, Entry("pack_split", tensor_product.pack_split_kernel, (_F, _F, *(uint32,) * 15))
+
+
+@functools.cache
 def ladder_entries() -> tuple[Entry, ...]:
     """The five versions of a product of matrices in ladder.py."""
     return tuple(
@@ -404,4 +448,4 @@ def batch_entries() -> tuple[Entry, ...]:
 def all_entries() -> tuple[Entry, ...]:
     """Every kernel, those of DEPTHWISE_WINDOWS for 64 images of 32 channels."""
     made = (depthwise_entries(name, 64, 32, window) for name, window in DEPTHWISE_WINDOWS.items())
-    return (*ENTRIES, *ENGINE_ENTRIES, *shape_entries(), *itertools.chain(*made), *batch_entries(), *ladder_entries())
+    return (*ENTRIES, *ENGINE_ENTRIES, *tensor_entries(), *shape_entries(), *itertools.chain(*made), *batch_entries(), *ladder_entries())

@@ -14,17 +14,19 @@ import contextlib
 import functools
 import hashlib
 import os
+import time
 import types
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gpucnn_kernels._numba import CUDACache
+from gpucnn_kernels._numba import CacheFile, CUDACache
 
 announce: Callable[[str], object] | None = None
 """Told the name of each kernel that is about to be compiled, which takes seconds: for a program to show."""
 
+MONTH = 30 * 24 * 3600
 ENABLED = os.environ.get("GPUCNN_KERNEL_CACHE", "1") not in ("", "0")
 
 
@@ -33,6 +35,13 @@ class KernelCache(CUDACache):  # type: ignore[misc]
 
     def __init__(self, function: Any, mark: str) -> None:
         super().__init__(function)
+        # Files of its own for each kernel. Numba has one index for a function, so for all kernels that a function makes; and two processes
+        # that add to it at the same time may give their files one number: then one kernel is loaded in the other's place.
+        self._cache_file = CacheFile(
+            cache_path=self._cache_path,
+            filename_base=f"{self._impl.filename_base}-{mark[:16]}",
+            source_stamp=self._impl.locator.get_source_stamp(),
+        )
         self._mark = mark
         self._name = function.__name__.removesuffix("_kernel")
 
@@ -54,11 +63,19 @@ class KernelCache(CUDACache):  # type: ignore[misc]
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keeps a compiled kernel, if that can be."""
         try:
+            self._forget_old()
             super().save_overload(sig, data)
         except Exception as error:
             warnings.warn(
                 f"a kernel cannot be kept on disk, and is compiled at every start ({type(error).__name__}: {error})", stacklevel=2
             )
+
+    def _forget_old(self) -> None:
+        """Deletes what has lain there for a month: every change to the sources leaves a file behind that nobody asks for again."""
+        for file in Path(self._cache_path).glob(f"{self._impl.filename_base}-*"):
+            with contextlib.suppress(OSError):  # another process was first
+                if time.time() - file.stat().st_mtime > MONTH:
+                    file.unlink()
 
 
 def keep(dispatcher: Any, options: dict[str, Any]) -> Any:

@@ -44,7 +44,7 @@ from gpucnn_kernels.vector import beyond, load_4, store_4
 
 
 @device(forceinline=True)
-def _finish(value, shift, relu):
+def finish(value, shift, relu):
     """The bias added, then ReLU where `relu`."""
     value = float32(value + shift)
     if relu and value <= float32(0):  # NaN stays NaN
@@ -53,7 +53,7 @@ def _finish(value, shift, relu):
 
 
 @device(forceinline=True)
-def _kept(value, mask):
+def kept(value, mask):
     """ReLU's gradient: the value where its result was positive, 0 where it was 0 or NaN."""
     return value if mask > float32(0) else float32(0)
 
@@ -116,10 +116,10 @@ def tile_kernel(tile: Tile, a_operand: Operand, b_operand: Operand, store: Store
                 m1 = mask[uint32(line_at + place_at[place + 1]) if uint32(beside + uint32(1)) < place_limit else uint32(0)]
                 m2 = mask[uint32(line_at + place_at[place + 2]) if uint32(beside + uint32(2)) < place_limit else uint32(0)]
                 m3 = mask[uint32(line_at + place_at[place + 3]) if uint32(beside + uint32(3)) < place_limit else uint32(0)]
-            sums[at] = _kept(sums[at], m0)
-            sums[at + place_step] = _kept(sums[at + place_step], m1)
-            sums[at + 2 * place_step] = _kept(sums[at + 2 * place_step], m2)
-            sums[at + 3 * place_step] = _kept(sums[at + 3 * place_step], m3)
+            sums[at] = kept(sums[at], m0)
+            sums[at + place_step] = kept(sums[at + place_step], m1)
+            sums[at + 2 * place_step] = kept(sums[at + 2 * place_step], m2)
+            sums[at + 3 * place_step] = kept(sums[at + 3 * place_step], m3)
 
     @device(forceinline=True)
     def write_line(line, c, c_args, sizes, batch, first_line, first_place, place_at, extra, first_bias, shifts, ends, sums):
@@ -136,10 +136,10 @@ def tile_kernel(tile: Tile, a_operand: Operand, b_operand: Operand, store: Store
                 mask_line(line, extra, line_at, first_place, place_limit, place_at, vector, sums)
             for place in range(0, places, 4):
                 at = line * line_step + place * place_step
-                v0 = _finish(sums[at], line_shift if along_rows else shifts[place], relu)
-                v1 = _finish(sums[at + place_step], line_shift if along_rows else shifts[place + 1], relu)
-                v2 = _finish(sums[at + 2 * place_step], line_shift if along_rows else shifts[place + 2], relu)
-                v3 = _finish(sums[at + 3 * place_step], line_shift if along_rows else shifts[place + 3], relu)
+                v0 = finish(sums[at], line_shift if along_rows else shifts[place], relu)
+                v1 = finish(sums[at + place_step], line_shift if along_rows else shifts[place + 1], relu)
+                v2 = finish(sums[at + 2 * place_step], line_shift if along_rows else shifts[place + 2], relu)
+                v3 = finish(sums[at + 3 * place_step], line_shift if along_rows else shifts[place + 3], relu)
                 beside = uint32(first_place + uint32(place // 4 * places_patch))
                 if vector:
                     if beside < place_limit:

@@ -28,14 +28,18 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from gpucnn_kernels import tensor_grad, tensor_product
 from gpucnn_kernels._numba import cuda, float32, kernel, uint32
 from gpucnn_kernels.conv import split, weight_shape
 from gpucnn_kernels.launch import LIMIT, Array, Stream, Window, aligned, floats, geometry, run_each
 from gpucnn_kernels.operands import GRADIENT, IMAGES, PIXELS, TAPS, gradients, matrix
 from gpucnn_kernels.product import Product, product, room
+from gpucnn_kernels.tensor_grad import TensorGradTile
+from gpucnn_kernels.tensor_product import TensorTile
 from gpucnn_kernels.tiles import BIAS, MASK, NOTHING, SUMS, Tile
 from gpucnn_kernels.vector import magic
 
@@ -63,6 +67,8 @@ class _Class:
 
     product: Product
     packed: int  # elements
+    pack_kernel: Any
+    pack_threads: int
     pack: tuple[np.uint32, ...]
 
 
@@ -113,8 +119,8 @@ def _signed(*numbers: int) -> tuple[np.int32, ...]:
 
 
 def _gather(
-    tile: Tile, n: int, down: _Axis, across: _Axis, source: tuple[int, ...], target: tuple[int, ...], window: Window, groups: int,
-    vector: bool, ends: tuple[int, bool], n_stride: int, c_stride: int,
+    tile: Tile | TensorTile, n: int, down: _Axis, across: _Axis, source: tuple[int, ...], target: tuple[int, ...], window: Window,
+    groups: int, vector: bool, ends: tuple[int, bool], n_stride: int, c_stride: int,
 ) -> _Class:  # fmt: skip
     """The product for one class: from `source` (channels of a group, H, W) to `target`, likewise. `ends`: what comes after the sum, as
     `product` takes it."""
@@ -122,7 +128,8 @@ def _gather(
     plane = down.count * across.count
     M, taps = n * plane, down.taps * across.taps
     padded_c, padded_n = -(-C // tile.BK) * tile.BK, -(-N // tile.BN) * tile.BN
-    depth, packed = taps * padded_c, taps * padded_c * padded_n * groups
+    depth, numbers = taps * padded_c, taps * padded_c * padded_n * groups
+    packed = 2 * numbers if isinstance(tile, TensorTile) else numbers  # in two parts each
     if max(M, packed, groups * C * H * W * n, groups * N * OH * OW * n) >= LIMIT:
         raise ValueError(f"{n} images of {window.input}: an array would have 2³¹ elements or more: use a smaller batch")
     decode = plane, *magic(plane), across.count, *magic(across.count)
@@ -131,23 +138,27 @@ def _gather(
     walk = (
         *_unsigned(padded_c, *magic(padded_c), U, *magic(U)), *_signed(down.step, across.step), *_unsigned(C, H, W, H * W),
     )  # fmt: skip
-    quads = vector and plane % 4 == 0 and down.spread == across.spread == 1
     put = _unsigned(*decode, groups * N * OH * OW, OH * OW, OW, down.spread, across.spread, down.first, across.first)
-    return _Class(
-        product(
-            tile, (PIXELS, (rows, walk)), (matrix("rows", 4), _unsigned(1, padded_n, depth * padded_n, padded_n, depth)), (IMAGES, put),
-            (M, N, depth), (quads, *ends), groups,
-        ),
-        packed,
-        _unsigned(
-            N, padded_n, C, padded_c, max(down.taps, 1), U, window.kernel[1], N * C * window.kernel[0] * window.kernel[1],
-            n_stride, c_stride, down.from_tap, across.from_tap, down.every, across.every,
-        ),
+    shape = (
+        max(down.taps, 1), U, window.kernel[1], N * C * window.kernel[0] * window.kernel[1],
+        n_stride, c_stride, down.from_tap, across.from_tap, down.every, across.every,
     )  # fmt: skip
+    if isinstance(tile, TensorTile):
+        made = tensor_product.product(tile, (rows, walk), (IMAGES, put), (M, N, depth), ends, groups, whole=C % tile.BK == 0)
+        pack = _unsigned(N, padded_n // tile.BN, tile.BN, C, padded_c, *shape)
+        return _Class(made, packed, tensor_product.pack_split_kernel, numbers, pack)
+    quads = vector and plane % 4 == 0 and down.spread == across.spread == 1
+    made = product(
+        tile, (PIXELS, (rows, walk)), (matrix("rows", 4), _unsigned(1, padded_n, depth * padded_n, padded_n, depth)), (IMAGES, put),
+        (M, N, depth), (quads, *ends), groups,
+    )  # fmt: skip
+    return _Class(made, packed, pack_kernel, numbers, _unsigned(N, padded_n, C, padded_c, *shape))
 
 
 @functools.lru_cache(maxsize=256)
-def _forward(n: int, c: int, k: int, window: Window, groups: int, tile: Tile, vector: bool, ends: tuple[int, bool]) -> tuple[_Class, ...]:
+def _forward(
+    n: int, c: int, k: int, window: Window, groups: int, tile: Tile | TensorTile, vector: bool, ends: tuple[int, bool]
+) -> tuple[_Class, ...]:
     geometry(window)  # checks it
     down, across = (_forward_axis(window, axis) for axis in (0, 1))
     taps = window.kernel[0] * window.kernel[1]
@@ -156,7 +167,9 @@ def _forward(n: int, c: int, k: int, window: Window, groups: int, tile: Tile, ve
 
 
 @functools.lru_cache(maxsize=256)
-def _input_grad(n: int, c: int, k: int, window: Window, groups: int, tile: Tile, vector: bool, extra_is: int) -> tuple[_Class, ...]:
+def _input_grad(
+    n: int, c: int, k: int, window: Window, groups: int, tile: Tile | TensorTile, vector: bool, extra_is: int
+) -> tuple[_Class, ...]:
     geometry(window)
     taps = window.kernel[0] * window.kernel[1]
     source, target = (k // groups, *window.output), (c // groups, *window.input)
@@ -169,7 +182,7 @@ def _input_grad(n: int, c: int, k: int, window: Window, groups: int, tile: Tile,
 
 @functools.lru_cache(maxsize=256)
 def _weight_grad(
-    n: int, c: int, k: int, window: Window, groups: int, tile: Tile, slices: int, vector: bool, extra_is: int
+    n: int, c: int, k: int, window: Window, groups: int, tile: Tile | TensorGradTile, slices: int, vector: bool, extra_is: int
 ) -> Product:  # fmt: skip
     geometry(window)
     (H, W), (R, S), (P, Q), group_c, M = window.input, window.kernel, window.output, c // groups, k // groups
@@ -183,21 +196,23 @@ def _weight_grad(
     )
     walk = *_unsigned(depth, plane, *magic(plane), Q, *magic(Q), c * H * W), *_signed(*window.stride), *_unsigned(H, W)
     width = 4 if vector and plane % 4 == 0 else 1
+    if isinstance(tile, TensorGradTile):
+        return tensor_grad.product(tile, dy, (rows, walk), (M, N, depth), extra_is, groups, slices, width)
     ends = vector and N % 4 == 0, extra_is, False
     return product(tile, (gradients(width), dy), (TAPS, (rows, walk)), (GRADIENT, ()), (M, N, depth), ends, groups, slices)
 
 
-def conv2d_workspace(n: int, c: int, k: int, window: Window, groups: int, tile: Tile) -> int:
+def conv2d_workspace(n: int, c: int, k: int, window: Window, groups: int, tile: Tile | TensorTile) -> int:
     """Elements (float32) of the workspace that `conv2d` needs."""
     return max(part.packed for part in _forward(n, c, k, window, groups, tile, True, (NOTHING, False)))
 
 
-def conv2d_input_grad_workspace(n: int, c: int, k: int, window: Window, groups: int, tile: Tile) -> int:
+def conv2d_input_grad_workspace(n: int, c: int, k: int, window: Window, groups: int, tile: Tile | TensorTile) -> int:
     """Elements (float32) of the workspace that `conv2d_input_grad` needs."""
     return max(part.packed for part in _input_grad(n, c, k, window, groups, tile, True, NOTHING))
 
 
-def conv2d_weight_grad_workspace(n: int, c: int, k: int, window: Window, groups: int, tile: Tile, slices: int) -> int:
+def conv2d_weight_grad_workspace(n: int, c: int, k: int, window: Window, groups: int, tile: Tile | TensorGradTile, slices: int) -> int:
     """Elements (float32) of the workspace that `conv2d_weight_grad` needs, with dbias or without; 0 where the sums are not cut."""
     plan = _weight_grad(n, c, k, window, groups, tile, slices, True, NOTHING)
     return plan.slices * k * (c // groups * window.kernel[0] * window.kernel[1] + 1) if plan.slices > 1 else 0
@@ -205,7 +220,7 @@ def conv2d_weight_grad_workspace(n: int, c: int, k: int, window: Window, groups:
 
 def conv2d(
     x: Array, weight: Array, bias: Array | None, y: Array, workspace: Array, window: Window, groups: int = 1, relu: bool = False,
-    stream: Stream = 0, *, tile: Tile,
+    stream: Stream = 0, *, tile: Tile | TensorTile,
 ) -> None:  # fmt: skip
     """conv.conv2d on the engine. `workspace`: `conv2d_workspace` elements or more, flat."""
     (n, c), k = x.shape[:2], weight.shape[0]
@@ -216,8 +231,8 @@ def conv2d(
 
 
 def conv2d_input_grad(
-    dy: Array, weight: Array, dx: Array, workspace: Array, window: Window, groups: int = 1, stream: Stream = 0, *, tile: Tile,
-    relu: Array | None = None,
+    dy: Array, weight: Array, dx: Array, workspace: Array, window: Window, groups: int = 1, stream: Stream = 0, *,
+    tile: Tile | TensorTile, relu: Array | None = None,
 ) -> None:  # fmt: skip
     """conv.conv2d_input_grad on the engine. `workspace`: `conv2d_input_grad_workspace` elements or more, flat."""
     (n, k), c = dy.shape[:2], weight.shape[1] * groups
@@ -232,8 +247,8 @@ def conv2d_input_grad(
 
 
 def conv2d_weight_grad(
-    dy: Array, x: Array, dweight: Array, workspace: Array, window: Window, groups: int = 1, stream: Stream = 0, *, tile: Tile, slices: int,
-    dbias: Array | None = None,
+    dy: Array, x: Array, dweight: Array, workspace: Array, window: Window, groups: int = 1, stream: Stream = 0, *,
+    tile: Tile | TensorGradTile, slices: int, dbias: Array | None = None,
 ) -> None:  # fmt: skip
     """conv.conv2d_weight_grad on the engine. `workspace`: `conv2d_weight_grad_workspace` elements or more, flat."""
     (n, k), c = dy.shape[:2], x.shape[1]
@@ -248,5 +263,5 @@ def _run(parts: tuple[_Class, ...], source: Array, weight: Array, extra: Array, 
     for part in parts:
         packed = room(workspace, part.packed)
         if part.packed:
-            run_each(pack_kernel, part.packed, stream, weight, packed, *part.pack)
+            run_each(part.pack_kernel, part.pack_threads, stream, weight, packed, *part.pack)
         part.product.run(source, packed if part.packed else weight, extra, target, stream)

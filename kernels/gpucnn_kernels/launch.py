@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
+from gpucnn_kernels import driver
 from gpucnn_kernels._numba import SIMULATED, cuda
 
 Array: TypeAlias = Any  # whatever Numba accepts and has shape, dtype and reshape
@@ -25,6 +26,8 @@ Pair: TypeAlias = tuple[int, int]
 THREADS = 128  # per block, where each thread works by itself: four warps, so that a block's tail wastes little
 SIMULATED_THREADS = 32  # the simulator takes its time for each thread, with work or without
 LIMIT = 2**31  # elements
+_DTYPES = {name: np.dtype(name) for name in ("float32", "int32", "uint8", "uint32")}
+PLAIN_SHARED = 48 << 10  # bytes of shared memory that a kernel may have without asking
 
 
 class Window(Protocol):
@@ -60,6 +63,7 @@ class Launch:
     blocks: int
     threads: int
     arguments: tuple[Any, ...]
+    shared: int = 0  # bytes of shared memory per block, beside what the kernel itself declares
 
     @property
     def name(self) -> str:
@@ -84,7 +88,7 @@ class Launch:
 
     def run(self, stream: Stream, arguments: tuple[Any, ...] | None = None) -> None:
         """Launches it again, on other arrays where `arguments` are given. What is recording hears nothing of it."""
-        self.kernel[self.blocks, self.threads, stream](*(self.arguments if arguments is None else arguments))
+        self.kernel[self.blocks, self.threads, stream, self.shared](*(self.arguments if arguments is None else arguments))
 
 
 class _Recorder:
@@ -140,9 +144,10 @@ def flat(array: Array, name: str, dtype: str, shape: tuple[int, ...] | None = No
     Raises TypeError for another dtype; ValueError for another shape, for memory that is not C-contiguous, and for 2³¹ elements and
     more.
     """
-    given = str(array.dtype).rpartition(".")[2]  # PyTorch says torch.float32
-    if given != dtype:
-        raise TypeError(f"{name} is {given}, and the kernel takes {dtype}: convert it first")
+    if array.dtype is not _DTYPES.get(dtype):  # NumPy has one object for each, and saying its name takes longer than a launch
+        given = str(array.dtype).rpartition(".")[2]  # PyTorch says torch.float32
+        if given != dtype:
+            raise TypeError(f"{name} is {given}, and the kernel takes {dtype}: convert it first")
     have = tuple(array.shape)
     if shape is not None and have != tuple(shape):
         raise ValueError(f"{name} has shape {have}, expected {tuple(shape)}")
@@ -171,18 +176,23 @@ def aligned(array: Array) -> bool:
     return _pointer(array) % 16 == 0
 
 
-def run(kernel: Any, blocks: int, threads: int, stream: Stream, *arguments: Any) -> None:
-    """Launches `kernel` on `stream` with a one-dimensional grid; nothing to do is no launch."""
+def run(kernel: Any, blocks: int, threads: int, stream: Stream, *arguments: Any, shared: int = 0) -> None:
+    """Launches `kernel` on `stream` with a one-dimensional grid, and `shared` bytes of shared memory per block beside what it declares;
+    nothing to do is no launch."""
     if blocks == 0:
         return
     if blocks >= LIMIT:
         raise ValueError(f"{blocks} thread blocks, and a grid holds 2³¹ − 1: use a smaller batch")
     if _recorder is not None:
-        _recorder.launches.append(Launch(kernel, blocks, threads, arguments))
+        _recorder.launches.append(Launch(kernel, blocks, threads, arguments, shared))
         if not _recorder.launching:
             return
+    if stream and driver.launch(kernel, blocks, threads, shared, int(stream.handle), arguments):
+        return
     try:
-        kernel[blocks, threads, stream](*arguments)
+        if shared > PLAIN_SHARED:
+            _allow(kernel, shared, arguments)
+        kernel[blocks, threads, stream, shared](*arguments)
     except Exception as error:
         if SIMULATED:  # there an error is the kernel's own, such as an index out of bounds
             raise
@@ -196,6 +206,29 @@ def run_each(kernel: Any, count: int, stream: Stream, *arguments: Any) -> None:
     """Launches `kernel` with one thread for each of `count` elements; threads past the last must return at once."""
     threads = SIMULATED_THREADS if SIMULATED else THREADS
     run(kernel, -(-count // threads), threads, stream, *arguments)
+
+
+def _allow(kernel: Any, shared: int, arguments: tuple[Any, ...]) -> None:
+    """Asks the driver, once for each kernel and GPU, to let a kernel have more shared memory than is given to all. Numba has no word for
+    it, so the compiled kernel's own handle is taken."""
+    key = id(kernel), cuda.get_current_device().id
+    if _allowed.get(key, 0) >= shared:
+        return
+    from cuda.bindings import driver as bindings
+
+    compiled = kernel.compile(tuple(kernel.typeof_pyval(argument) for argument in arguments))
+    (error,) = bindings.cuKernelSetAttribute(
+        bindings.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+        shared,
+        bindings.CUkernel(int(compiled._codelibrary.get_cufunc().handle)),
+        bindings.CUdevice(key[1]),
+    )
+    if int(error):
+        raise RuntimeError(f"{shared} bytes of shared memory were refused ({bindings.CUresult(int(error)).name})")
+    _allowed[key] = shared
+
+
+_allowed: dict[tuple[int, int], int] = {}  # kernels live as long as the process, so that their ids do not come again
 
 
 def geometry(window: Window) -> tuple[np.int32, ...]:

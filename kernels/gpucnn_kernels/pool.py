@@ -3,8 +3,9 @@
 x, dx (N, C, H, W); y, dy and indices (N, C, P, Q), indices int32, flat in the H·W plane of the input.
 
 Forward, a thread looks at the R × S pixels of its window in row-major order. Backward, a thread belongs to a pixel and asks every window
-that may have read it: a pixel h is read by tap r of window p where p·stride − top + r·dilation = h. Windows overlap where the stride is
-less than the kernel, so several windows may add to a pixel, always in the order of the taps: no atomics, the same bits every time.
+that may have read it, whether it is the winner: a pixel h is read by tap r of window p where p·stride − top + r·dilation = h. Windows
+overlap where the stride is less than the kernel, so several windows may add to a pixel, always in the order of the taps: no atomics, the
+same bits every time.
 
 Nearly every network pools 2 × 2 without overlap or padding, and there none of this need be asked. A thread takes a window, in both
 directions: it reads or writes its four pixels, two at a time where rows are even, so that a warp moves 256 bytes of neighbours by one
@@ -133,26 +134,43 @@ def max_pool2d_kernel(x, y, indices, H, W, R, S, stride_h, stride_w, top, left, 
     indices[i] = place
 
 
+@device(forceinline=True)
+def windows_over(place, taps, stride, stride_by, stride_shift, dilation, count):
+    """The first and the last window along an axis that may reach the pixel at `place`, counted from the beginning of the padding. With a
+    dilation some of those between do not."""
+    last = int32(min(int32(divide(uint32(place), stride_by, stride_shift)), int32(count - int32(1))))
+    before = int32(place - int32(taps - int32(1)) * dilation)  # where the first of these windows begins, or later
+    first = int32(divide(uint32(before + stride - int32(1)), stride_by, stride_shift)) if before > int32(0) else int32(0)
+    return first, last
+
+
 @kernel
-def max_pool2d_grad_kernel(dy, indices, y, dx, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, masked):
+def max_pool2d_grad_kernel(
+    dy, indices, y, dx, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, masked,
+    h_by, h_shift, w_by, w_shift, stride_h_by, stride_h_shift, stride_w_by, stride_w_shift,
+):  # fmt: skip
     i = uint32(cuda.grid(1))
     if i >= dx.size:
         return
-    rest, w = split(i, W)
-    plane, h = split(rest, H)
+    rest = divide(i, w_by, w_shift)
+    w = int32(i - rest * uint32(W))
+    plane = divide(rest, h_by, h_shift)
+    h = int32(rest - plane * uint32(H))
     place = int32(h * W + w)
+    first_p, last_p = windows_over(int32(h + top), R, stride_h, stride_h_by, stride_h_shift, dilation_h, P)
+    first_q, last_q = windows_over(int32(w + left), S, stride_w, stride_w_by, stride_w_shift, dilation_w, Q)
     total = float32(0)
-    for r in range(R):
-        row = int32(h + top - r * dilation_h)
-        p = int32(row // stride_h)
-        if row >= 0 and p * stride_h == row and p < P:
-            for s in range(S):
-                column = int32(w + left - s * dilation_w)
-                q = int32(column // stride_w)
-                if column >= 0 and q * stride_w == column and q < Q:
-                    window = uint32((plane * P + p) * Q + q)
-                    if indices[window] == place and (not masked or y[window] > float32(0)):
-                        total += dy[window]
+    # A window further on reads the pixel by an earlier tap: so the sum is in the order of the taps.
+    for p in range(last_p, int32(first_p - 1), int32(-1)):
+        if dilation_h > 1 and int32(h + top - p * stride_h) % dilation_h != 0:
+            continue  # it passes over the pixel
+        row = uint32(uint32(plane * uint32(P) + uint32(p)) * uint32(Q))
+        for q in range(last_q, int32(first_q - 1), int32(-1)):
+            if dilation_w > 1 and int32(w + left - q * stride_w) % dilation_w != 0:
+                continue
+            window = uint32(row + uint32(q))
+            if indices[window] == place and (not masked or y[window] > float32(0)):
+                total += dy[window]
     dx[i] = total
 
 
@@ -331,7 +349,13 @@ def max_pool2d_grad(dy: Array, indices: Array, dx: Array, window: Window, stream
     else:
         arrays = *given, given[0] if mask is None else mask, target  # never read without a mask: keeps one signature
         count = n * c * window.input[0] * window.input[1]
-        run_each(max_pool2d_grad_kernel, count, stream, *arrays, *geometry(window), np.int32(mask is not None))
+        run_each(max_pool2d_grad_kernel, count, stream, *arrays, *geometry(window), np.int32(mask is not None), *divisors(window))
+
+
+@functools.lru_cache(maxsize=256)
+def divisors(window: Window) -> tuple[np.uint32, ...]:
+    """What `max_pool2d_grad_kernel` divides by: the magic of H, W and the strides."""
+    return tuple(number for size in (*window.input, *window.stride) for number in magic(size))
 
 
 def avg_pool2d(x: Array, y: Array, window: Window, count_include_pad: bool = True, stream: Stream = 0) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-from gpucnn_kernels import depthwise, direct, fused, fused_grad
+from gpucnn_kernels import depthwise, direct, fused, fused_grad, tensor_grad
 from gpucnn_kernels.launch import Window
 
 
@@ -18,7 +18,8 @@ class Problem:
 
     `channels`, where depth is channels × taps and every tap is filled up to whole blocks of channels, is how many there are. `cuts`
     says that the sums may be cut into slices. `made_for` are the kernels that were written for such shapes, in the order in
-    which they are to be taken; `products` says whether the engine can do it. `shape` names it in tables.
+    which they are to be taken; `products` says whether the engine can do it, and `tensor` which kernels on tensor cores can: "gather" or
+    "grad". `shape` names it in tables.
     """
 
     operation: str
@@ -31,6 +32,7 @@ class Problem:
     cuts: bool = False
     made_for: tuple[str, ...] = ()
     products: bool = True
+    tensor: str = ""
 
     @property
     def key(self) -> str:
@@ -44,7 +46,8 @@ def conv2d(n: int, c: int, k: int, window: Window, groups: int = 1) -> Problem:
     group_c, taps = c // groups, window.kernel[0] * window.kernel[1]
     M = n * window.output[0] * window.output[1]
     shape, made_for = _conv_shape(n, c, k, window, groups), _made_for(c, k, window, groups)
-    return Problem("conv2d", shape, M, k // groups, group_c * taps, group_c, groups, made_for=made_for)
+    tensor = "gather" if _near(c, k, window) else ""
+    return Problem("conv2d", shape, M, k // groups, group_c * taps, group_c, groups, made_for=made_for, tensor=tensor)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -55,9 +58,8 @@ def conv2d_input_grad(n: int, c: int, k: int, window: Window, groups: int = 1) -
         M *= -(-window.input[axis] // window.stride[axis])
         depth *= -(-window.kernel[axis] // window.stride[axis])
     made_for = tuple(name for name in _made_for(c, k, window, groups) if name == "depthwise")
-    return Problem(
-        "conv2d_input_grad", _conv_shape(n, c, k, window, groups), M, c // groups, depth, k // groups, groups, made_for=made_for
-    )  # fmt: skip
+    shape, tensor = _conv_shape(n, c, k, window, groups), "gather" if _near(c, k, window) else ""
+    return Problem("conv2d_input_grad", shape, M, c // groups, depth, k // groups, groups, made_for=made_for, tensor=tensor)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -65,7 +67,8 @@ def conv2d_weight_grad(n: int, c: int, k: int, window: Window, groups: int = 1) 
     """The gradient of the weight."""
     N, depth = c // groups * window.kernel[0] * window.kernel[1], n * window.output[0] * window.output[1]
     shape, made_for = _conv_shape(n, c, k, window, groups), _made_for(c, k, window, groups)
-    return Problem("conv2d_weight_grad", shape, k // groups, N, depth, groups=groups, cuts=True, made_for=made_for)
+    tensor = "grad" if window.kernel[0] * window.kernel[1] <= tensor_grad.MOST_TAPS and _near(c, k, window) else ""
+    return Problem("conv2d_weight_grad", shape, k // groups, N, depth, groups=groups, cuts=True, made_for=made_for, tensor=tensor)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -90,6 +93,13 @@ def conv2d_relu_max_pool2d_weight_grad(n: int, c: int, k: int, window: Window, p
 def product(operation: str, M: int, N: int, depth: int) -> Problem:
     """A dense layer, forward or a gradient: M × N results, each a sum of `depth` terms."""
     return Problem(operation, f"{M}x{N}x{depth}", M, N, depth, cuts=True)
+
+
+def _near(c: int, k: int, window: Window) -> bool:
+    """Whether the kernels on tensor cores can count from one of a block's numbers to its others in 32 bits, in bytes: 128 planes, and a
+    whole image."""
+    planes = [(c, window.input[0] * window.input[1]), (k, window.output[0] * window.output[1])]
+    return all(plane < 1 << 23 and channels * plane < 1 << 30 for channels, plane in planes)
 
 
 @functools.cache

@@ -76,7 +76,10 @@ def hot_loop(sass: str) -> Loop:
 
 
 def main_loop(sass: str) -> Loop | None:
-    """`hot_loop`, or None where there is none, and where more FFMAs stand outside of it than it has instructions: work written out."""
+    """`hot_loop`, or None where there is none, where more FFMAs stand outside of it than it has instructions, because the work is written
+    out, and where tensor cores do the work."""
+    if "HGMMA" in sass:
+        return None
     try:
         loop, all_ffma = _hot_loop(sass)
     except ValueError:

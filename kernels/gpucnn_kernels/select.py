@@ -19,11 +19,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 from gpucnn_kernels import problems, tuned
 from gpucnn_kernels._numba import SIMULATED, cuda
 from gpucnn_kernels.launch import Window
 from gpucnn_kernels.problems import Problem
+from gpucnn_kernels.tensor_grad import TensorGradTile
+from gpucnn_kernels.tensor_product import TensorTile
 from gpucnn_kernels.tiles import Tile
 
 TILES = {
@@ -31,11 +34,22 @@ TILES = {
     "tile128x64": Tile(128, 64, 8, 8, 8, 3),
     "tile64x64": Tile(64, 64, 8, 8, 8, 6),
 }
-_MERIT = {"tile128x128": 1.0, "tile128x64": 0.95, "tile64x64": 0.85}  # smaller tiles read more numbers per FMA
+TENSOR_TILES: dict[str, dict[str, TensorTile | TensorGradTile]] = {  # by Problem.tensor
+    "": {},
+    "gather": {f"tensor128x{columns}": TensorTile(columns) for columns in (128, 64, 32)},
+    "grad": {f"tensor128x{columns}": TensorGradTile(columns) for columns in (128, 64, 32)},
+}
+"""On tensor cores: for compute capability 9.0, where an H100 has confirmed them (kernels/measured)."""
+_TENSOR_CAPABILITY = (9, 0)
+# What a full tile gives, as a part of what the first does: on an H100 43, 41 and 37 TFLOP/s, and 124, 93 and 62 on tensor cores. Smaller
+# tiles read more numbers per FMA.
+_MERIT = {
+    "tile128x128": 1.0, "tile128x64": 0.95, "tile64x64": 0.85, "tensor128x128": 2.9, "tensor128x64": 2.15, "tensor128x32": 1.4,
+}  # fmt: skip
 OPERATIONS: dict[str, tuple[str, ...]] = {  # and their variants
-    "conv2d": ("plain", "direct", "depthwise", *TILES),
-    "conv2d_input_grad": ("plain", "depthwise", *TILES),
-    "conv2d_weight_grad": ("plain", "direct", "depthwise", *TILES),
+    "conv2d": ("plain", "direct", "depthwise", *TILES, *TENSOR_TILES["gather"]),
+    "conv2d_input_grad": ("plain", "depthwise", *TILES, *TENSOR_TILES["gather"]),
+    "conv2d_weight_grad": ("plain", "direct", "depthwise", *TILES, *TENSOR_TILES["grad"]),
     "conv2d_relu_max_pool2d": ("plain", "direct"),  # plain: a convolution and a pooling
     "conv2d_relu_max_pool2d_weight_grad": ("plain", "direct"),
     "dense": ("plain", *TILES),
@@ -44,6 +58,7 @@ OPERATIONS: dict[str, tuple[str, ...]] = {  # and their variants
 }
 VARIABLE = "GPUCNN_VARIANT"
 
+_LEAST_TERMS = 32  # on tensor cores: a sum of fewer may be less exact than FMAs one after the other (tensor_product.py)
 _LEAST_WORK = 1 << 20  # FMAs: less than that takes as long as a launch, however it is done
 _LEAST_USE = 1 / 8  # of a tile's FMAs: the plain kernels do about so much of what the engine does
 _LEAST_STEPS = 16  # blocks of BK steps per slice: filling and writing a tile must not take as long as the sum
@@ -52,10 +67,10 @@ _MOST_SLICES = 128
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What does an operation. With a tile it is the engine."""
+    """What does an operation. With a tile it is a product: on the engine (Tile), or on tensor cores (TensorTile, TensorGradTile)."""
 
     variant: str
-    tile: Tile | None = None
+    tile: Any = None
     slices: int = 1
 
 
@@ -74,26 +89,37 @@ def choose(problem: Problem, variant: str | None = None) -> Choice:
     if name is None:
         found = tuned.lookup(chip_name(), problem.key)
         if found is not None and found[0] in variants(problem):
-            return Choice(found[0], TILES.get(found[0]), found[1])
-    return _choose(problem, name if name in variants(problem) else None, multiprocessors())
+            return Choice(found[0], tiles_for(problem).get(found[0]), found[1])
+    return _choose(problem, name if name in variants(problem) else None, multiprocessors(), tuple(tiles_for(problem)))
 
 
 def variants(problem: Problem) -> tuple[str, ...]:
-    """All that can do it."""
-    return ("plain", *problem.made_for, *(TILES if problem.products else ()))
+    """All that can do it on the current GPU."""
+    return ("plain", *problem.made_for, *tiles_for(problem))
+
+
+def tiles_for(problem: Problem) -> dict[str, Tile | TensorTile | TensorGradTile]:
+    """The tiles of products that can do it on the current GPU."""
+    found: dict[str, Tile | TensorTile | TensorGradTile] = {}
+    if problem.products:
+        found |= TILES
+    if has_tensor_cores() and problem.depth >= _LEAST_TERMS:
+        found |= TENSOR_TILES[problem.tensor]
+    return found
 
 
 @functools.lru_cache(maxsize=1024)
-def _choose(problem: Problem, name: str | None, sms: int) -> Choice:
+def _choose(problem: Problem, name: str | None, sms: int, products: tuple[str, ...]) -> Choice:
     M, N, depth, groups = problem.M, problem.N, problem.depth, problem.groups
     if name == "plain" or (name is None and groups * M * N * depth < _LEAST_WORK):
         return Choice("plain")
     if name in problem.made_for or (name is None and problem.made_for):
         return Choice(name or problem.made_for[0])
     best, best_merit = Choice("plain"), _LEAST_USE
-    for candidate in [name] if name else TILES if problem.products else ():
-        tile = TILES[candidate]
-        tiles = -(-M // tile.BM) * -(-N // tile.BN)
+    for candidate in [name] if name else products:
+        tile = TILES.get(candidate) or TENSOR_TILES[problem.tensor][candidate]
+        rows, columns = (N, M) if isinstance(tile, TensorGradTile) else (M, N)  # its rows are channels and taps
+        tiles = -(-rows // tile.BM) * -(-columns // tile.BN)
         use = M * N / (tiles * tile.BM * tile.BN)
         if problem.channels:
             use *= problem.channels / (-(-problem.channels // tile.BK) * tile.BK)
@@ -157,7 +183,7 @@ def dense_weight_grad(n: int, c: int, k: int) -> Choice:
 # What the choice depends on besides the problem.
 
 _override: ContextVar[dict[str, str | Choice]] = ContextVar("override", default={})  # noqa: B039  (never written to)
-_chip: ContextVar[tuple[str, int] | None] = ContextVar("chip", default=None)
+_chip: ContextVar[tuple[str, int, tuple[int, int]] | None] = ContextVar("chip", default=None)
 
 
 @contextmanager
@@ -174,9 +200,9 @@ def override(variants: Mapping[str, str | Choice] | None = None, **more: str | C
 
 
 @contextmanager
-def for_chip(sms: int, name: str = "") -> Iterator[None]:
-    """Chooses as on a chip of `sms` multiprocessors, which need not be there."""
-    token = _chip.set((name, sms))
+def for_chip(sms: int, name: str = "", capability: tuple[int, int] = (0, 0)) -> Iterator[None]:
+    """Chooses as on a chip of `sms` multiprocessors and a compute capability, which need not be there."""
+    token = _chip.set((name, sms, capability))
     try:
         yield
     finally:
@@ -195,13 +221,20 @@ def chip_name() -> str:
     return _present()[0] if chip is None else chip[0]
 
 
+def has_tensor_cores() -> bool:
+    """Whether the current GPU is one for whose tensor cores there are kernels here."""
+    chip = _chip.get()
+    return (_present() if chip is None else chip)[2] == _TENSOR_CAPABILITY and not SIMULATED
+
+
 @functools.cache
-def _present() -> tuple[str, int]:
+def _present() -> tuple[str, int, tuple[int, int]]:
     if SIMULATED:
-        return "", 132
+        return "", 132, (0, 0)
     current = cuda.get_current_device()
     name = current.name.decode() if isinstance(current.name, bytes) else str(current.name)
-    return name, int(current.MULTIPROCESSOR_COUNT)
+    major, minor = current.compute_capability[:2]
+    return name, int(current.MULTIPROCESSOR_COUNT), (int(major), int(minor))
 
 
 @functools.lru_cache(maxsize=16)

@@ -87,7 +87,7 @@ def compile_kernel(entry: Entry, arch: str) -> Report:
     if arch not in ARCHITECTURES:
         raise ValueError(f"unknown chip {arch!r}: the chips are {', '.join(ARCHITECTURES)}")
     log, _ = _machine_code(entry, arch)
-    ptx = _link(_linker(), _intermediate(entry, arch), entry.name, f"-arch={arch}", "-lto", "-ptx")
+    ptx = _link(_linker(), _intermediate(entry, arch), entry.name, f"-arch={_target(arch)}", "-lto", "-ptx")
     registers = _number(r"Used (\d+) registers", log)
     shared = _number(r"(\d+) bytes smem", log, default=0)
     return Report(
@@ -97,9 +97,9 @@ def compile_kernel(entry: Entry, arch: str) -> Report:
         spill_stores=_number(r"(\d+) bytes spill stores", log),
         spill_loads=_number(r"(\d+) bytes spill loads", log),
         stack=_number(r"(\d+) bytes stack frame", log),
-        shared=shared,
+        shared=shared + entry.more_shared,
         float64=len(re.findall(r"\.f64\b", ptx)),
-        occupancy=occupancy(ARCHITECTURES[arch], entry.threads_per_block, registers, shared),
+        occupancy=occupancy(ARCHITECTURES[arch], entry.threads_per_block, registers, shared + entry.more_shared),
     )
 
 
@@ -115,7 +115,7 @@ def planned(chip: Chip) -> list[Planned]:
     def add(shape: str, operation: str, choice: select.Choice, done: Work) -> None:
         rows.append(Planned(shape, operation, choice.variant, choice.slices, done, done.seconds(chip), done.bound(chip)))
 
-    with select.for_chip(chip.sms):
+    with select.for_chip(chip.sms, capability=chip.architecture.capability):
         for shape in CONV_SHAPES:
             for operation in ("conv2d", "conv2d_input_grad", "conv2d_weight_grad"):
                 sizes = shape.n, shape.c, shape.k, shape.window, 1
@@ -182,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _print_kernels(entries: Iterable[Entry], arch: str) -> Iterator[dict[str, Any]]:
     """Prints a line for each kernel as soon as it is compiled, and yields what the line says."""
-    entries = list(entries)
+    entries = [entry for entry in entries if not entry.chips or arch in entry.chips]
     width = max(len(entry.name) for entry in entries)
     print(
         f"{'kernel':{width}}  arch    threads  regs  spill (st/ld)  stack  shared  f64  occupancy  loop  FFMA  lds  ldg",
@@ -268,17 +268,26 @@ def _intermediate(entry: Entry, arch: str) -> bytes:
             entry.signature,
             device=False,
             abi="numba",
-            cc=chip.capability,
+            cc=(*chip.capability, _suffix(chip)),
             output="ltoir",
             launch_bounds=bounds,
         )
     return bytes(code)
 
 
+def _suffix(chip: Architecture) -> str:
+    """From Hopper on, launches are compiled with what that architecture alone has: so is this."""
+    return "a" if chip.capability >= (9, 0) else ""
+
+
+def _target(arch: str) -> str:
+    return arch + _suffix(ARCHITECTURES[arch])
+
+
 @functools.lru_cache(maxsize=4)
 def _machine_code(entry: Entry, arch: str) -> tuple[str, bytes]:
     """What nvJitLink says of the kernel, and the cubin."""
-    log, cubin = _link(_linker(), _intermediate(entry, arch), entry.name, f"-arch={arch}", "-lto", "-verbose")
+    log, cubin = _link(_linker(), _intermediate(entry, arch), entry.name, f"-arch={_target(arch)}", "-lto", "-verbose")
     return log, cubin
 
 

@@ -1,4 +1,5 @@
-"""What was fastest on the chips that were measured: a table per chip, in the user's cache, where `gpucnn tune` puts it.
+"""What was fastest on the chips that were measured: a table per chip, in the user's cache, where `gpucnn tune` puts it; and for chips that
+were measured here, beside this file. What the user measured counts first.
 
 A file is JSON: {"version": 1, "chip": …, "entries": {"conv2d n128 c1 …": {"variant": "direct", "slices": 1}, …}}. One that cannot be
 read is passed over with a warning, because the rules of select.py do without it.
@@ -19,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 VERSION = 1
-VARIABLE = "GPUCNN_TUNED"  # a folder for the tables instead of the user's cache; empty: no tables
+VARIABLE = "GPUCNN_TUNED"  # a folder for the tables instead of the user's cache; empty: no tables, those beside this file neither
+BUILT_IN = Path(__file__).parent / "fastest"
 
 
 def folder() -> Path | None:
@@ -37,12 +39,19 @@ def folder() -> Path | None:
 def path(chip: str) -> Path | None:
     """The file of the chip that the driver calls so."""
     place = folder()
-    return None if place is None else place / (re.sub(r"[^A-Za-z0-9]+", "-", chip).strip("-").lower() + ".json")
+    return None if place is None else place / _file_name(chip)
+
+
+def _file_name(chip: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", chip).strip("-").lower() + ".json"
 
 
 def lookup(chip: str, key: str) -> tuple[str, int] | None:
     """(variant, slices) for a problem, or None where it was not measured."""
-    return _table(path(chip)).get(key) if chip and not _passed_over.get() else None
+    if not chip or _passed_over.get():
+        return None
+    # Asked at every launch: making the file's name takes longer than a kernel.
+    return _table_of(chip, *(os.environ.get(name) for name in (VARIABLE, "XDG_CACHE_HOME", "LOCALAPPDATA", "HOME"))).get(key)
 
 
 @contextmanager
@@ -101,6 +110,13 @@ def write(chip: str, entries: Mapping[str, dict[str, Any] | None], about: Mappin
 def forget() -> None:
     """Reads the tables anew when they are next asked for."""
     _table.cache_clear()
+    _table_of.cache_clear()
+
+
+@functools.lru_cache(maxsize=16)
+def _table_of(chip: str, *surroundings: str | None) -> dict[str, tuple[str, int]]:
+    """The tables of a chip together, in the surroundings that the user's folder depends on."""
+    return {**_table(BUILT_IN / _file_name(chip)), **_table(path(chip))} if surroundings[0] != "" else {}
 
 
 @functools.cache

@@ -26,6 +26,8 @@ from gpucnn_kernels.chips import Chip
 from gpucnn_kernels.launch import Window
 from gpucnn_kernels.reduce import LANES
 from gpucnn_kernels.select import Choice
+from gpucnn_kernels.tensor_grad import TensorGradTile
+from gpucnn_kernels.tensor_product import TensorTile
 from gpucnn_kernels.tiles import Tile
 
 PLAIN = Choice("plain", None)
@@ -314,8 +316,23 @@ def _reach_of(places: Sequence[Sequence[int | None]]) -> _Reach:
     return _Reach(table, len(read), sum(map(any, table)), sum(map(any, zip(*table, strict=True))))
 
 
-def _gather(tile: Tile, n: int, c: int, k: int, down: _Reach, across: _Reach, groups: int, bias: bool) -> int:
+def _tensor_gather(tile: TensorTile, n: int, c: int, k: int, down: _Reach, across: _Reach, groups: int, bias: bool) -> int:
+    """`_gather` on tensor cores: nothing is read twice, and the weights are two parts each."""
+    M, taps = n * len(down.table) * len(across.table), len(down.table[0]) * len(across.table[0])
+    tiles_m, tiles_n = -(-M // tile.BM), -(-k // tile.BN)
+    depth, spare = taps * -(-c // tile.BK) * tile.BK, tiles_m * tile.BM - M  # rows past the last stand in its place
+    moved = M * k * (1 + bias)
+    if taps:
+        moved += tiles_n * c * (n * down.reads * across.reads + spare * down.at_last * across.at_last)
+        moved += 2 * tiles_m * tiles_n * tile.BN * depth
+        moved += taps * c * k + 2 * depth * tiles_n * tile.BN
+    return groups * moved
+
+
+def _gather(tile: Tile | TensorTile, n: int, c: int, k: int, down: _Reach, across: _Reach, groups: int, bias: bool) -> int:
     """Numbers moved by one launch of the engine from c channels of a group to k, and by rewriting the weights for it."""
+    if isinstance(tile, TensorTile):
+        return _tensor_gather(tile, n, c, k, down, across, groups, bias)
     M, taps = n * len(down.table) * len(across.table), len(down.table[0]) * len(across.table[0])
     tiles_m, tiles_n = -(-M // tile.BM), -(-k // tile.BN)
     padded_c = -(-c // tile.BK) * tile.BK
@@ -330,7 +347,7 @@ def _gather(tile: Tile, n: int, c: int, k: int, down: _Reach, across: _Reach, gr
     return groups * moved
 
 
-def _cuts(depth: int, tile: Tile, slices: int) -> tuple[int, list[int]]:
+def _cuts(depth: int, tile: Tile | TensorGradTile, slices: int) -> tuple[int, list[int]]:
     """How many slices a sum really falls into, and where the last block of each begins: product.product's rule."""
     blocks = -(-depth // tile.BK)
     slice_blocks = max(1, -(-blocks // slices))
@@ -343,9 +360,15 @@ def _results(size: int, slices: int, bias: int = 0) -> int:
     return size if slices == 1 else 2 * slices * size + size + bias
 
 
-def _engine_weight_grad(tile: Tile, slices: int, n: int, c: int, k: int, window: Window, groups: int) -> int:
+def _engine_weight_grad(tile: Tile | TensorGradTile, slices: int, n: int, c: int, k: int, window: Window, groups: int) -> int:
     down, across = _reaches(window)
     (P, Q), N, depth = window.output, c * _area(window.kernel), n * _area(window.output)
+    if isinstance(tile, TensorGradTile):  # rows are channels and taps, and none is read again; those past the last are the last one's
+        tiles_m, tiles_n = -(-N // tile.BM), -(-k // tile.BN)
+        slices, last = _cuts(depth, tile, slices)
+        spare = tiles_m * tile.BM - N
+        moved = tiles_m * k * depth + tiles_n * n * (c * down.reads * across.reads + spare * down.by_last * across.by_last)
+        return groups * (moved + _results(k * N, slices))
     tiles_m, tiles_n = -(-k // tile.BM), -(-N // tile.BN)
     slices, last = _cuts(depth, tile, slices)
     again = [position for first in last for position in range(first, min(first + tile.BK, depth))]

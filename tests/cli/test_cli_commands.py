@@ -98,7 +98,7 @@ def test_a_file_name_that_is_no_text(digits, tmp_path):
 
 def test_info_without_a_gpu(gpucnn, monkeypatch):
     monkeypatch.setattr(cli, "get_device", lambda name: gc.get_device("cpu"))
-    monkeypatch.setattr(cli, "why_no_cuda", lambda: "no working NVIDIA driver (none)")
+    monkeypatch.setattr(cli, "why_not_auto", lambda: "no working NVIDIA driver (none)")
     result = gpucnn("info")
     assert (result.status, result.err) == (0, "")
     rows = dict(line.split(maxsplit=1) for line in result.out.splitlines() if not line.startswith("no GPU"))

@@ -1,15 +1,17 @@
 """Kernel tests: on Numba's simulator, on a GPU, or on the compiler alone.
 
-    simulator/   the kernels' results: NUMBA_ENABLE_CUDASIM=1 pytest tests/kernels/simulator, or on a GPU as it is
+    simulator/   the kernels' results: as they are on a GPU, or in NUMBA_ENABLE_CUDASIM=1 pytest tests/kernels/simulator
     compiler/    what the compiler makes of them: needs no GPU, but no simulator either
-    gpu/         sizes that the simulator would take days for
+    gpu/         with real launches, streams and graphs: sizes that the simulator would take days for, training, the commands
 
-The simulator is chosen once, when Numba is imported, so the first two take two runs of pytest. Each skips the other's tests.
+A GPU is a real one, or the virtual one of tests/vgpu (tests/vgpu/vgpu-run pytest tests/kernels): the same launches and the same compiled
+kernels, run on the CPU with every access checked. The simulator is chosen once, when Numba is imported, so it takes a run of its own.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,11 +25,6 @@ if simulated():
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]  # kernel_harness, tolerances
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "gpu: needs an NVIDIA GPU")
-    config.addinivalue_line("filterwarnings", "ignore:Grid size:Warning")  # small cases launch small grids
-
-
 @pytest.fixture(scope="session")
 def device() -> Device:
     """The device "cuda": a GPU where there is one, or the simulator where it is on."""
@@ -39,8 +36,16 @@ def device() -> Device:
 
 @pytest.fixture(scope="session")
 def gpu() -> Device:
-    """The device "cuda", on a real GPU only."""
+    """The device "cuda", on a GPU only, real or virtual."""
     missing = why_no_cuda()
     if missing:
         pytest.skip(f"needs a GPU: {missing}")
     return get_device("cuda")
+
+
+@pytest.fixture(autouse=True)
+def memory_given_back() -> Iterator[None]:
+    """What CuPy keeps for reuse goes back after each test: a new allocation has bounds of its own, and it shows what is read too early."""
+    yield
+    if "vgpu" in sys.modules and "cupy" in sys.modules:
+        sys.modules["cupy"].get_default_memory_pool().free_all_blocks()

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 import numpy as np
+import pytest
 
-from gpucnn.device import Device, to_numpy
+from gpucnn.device import Device, simulated, to_numpy
 from gpucnn.ops.augment import Augment
 from tolerances import ROUNDOFF
+
+REAL = not simulated() and importlib.util.find_spec("vgpu") is None
+"""Whether kernels run on a GPU, if they run; on the virtual one (vgpu-run puts its Python on the path) sizes are smaller."""
+
+COMPILED = () if simulated() else (pytest.mark.slow,)
+"""Marks of cases whose kernels, made for them alone, take long to compile; the simulator compiles nothing."""
 
 _GUARD = 64  # elements before and after an output
 

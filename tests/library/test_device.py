@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -146,6 +147,40 @@ def test_a_cupy_whose_import_raises_anything_at_all(line: str, tmp_path: Path) -
     kind, sentence = done.stdout.splitlines()
     assert kind == "cpu" and sentence.startswith('device "cuda" cannot be used: ') and len(sentence) <= 500
     assert f"CuPy is installed but does not {'import' if line not in ('', 'cuda = None') else 'work'}" in sentence
+
+
+@pytest.mark.parametrize(
+    ("gpu", "wish", "kind"),
+    [
+        ("NVIDIA H100 80GB HBM3", None, "cuda"),
+        ("NVIDIA H100 80GB HBM3", "cpu", "cpu"),
+        ("NVIDIA H100 80GB HBM3", "", "cuda"),
+        ("virtual H100 (CPU)", None, "cpu"),
+        ("virtual H100 (CPU)", "auto", "cpu"),
+        ("virtual H100 (CPU)", "cuda", "cuda"),
+    ],
+)
+def test_auto_takes_a_real_gpu_and_a_virtual_one_only_when_told(
+    gpu: str, wish: str | None, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpu = gc.get_device("cpu")
+    there = dataclasses.replace(cpu, kind="cuda", name=gpu)
+    monkeypatch.setattr(device, "why_no_cuda", lambda: None)
+    monkeypatch.setattr(device, "_cuda", lambda: there)
+    monkeypatch.delenv("NUMBA_ENABLE_CUDASIM", raising=False)
+    monkeypatch.delenv("GPUCNN_DEVICE", raising=False)
+    if wish is not None:
+        monkeypatch.setenv("GPUCNN_DEVICE", wish)
+    assert gc.get_device("auto").kind == kind
+    assert (gc.get_device("cuda"), gc.get_device("cpu")) == (there, cpu)
+    assert (device.why_not_auto() is None) == gpu.startswith("NVIDIA")
+
+
+def test_the_wish_for_a_device_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPUCNN_DEVICE", "gpu")
+    with pytest.raises(DeviceError, match="unknown device 'gpu' in GPUCNN_DEVICE: the devices are auto, cpu, cuda"):
+        gc.get_device("auto")
+    assert gc.get_device("cpu").kind == "cpu"
 
 
 @pytest.mark.parametrize("name", ["gpu", "CPU", "", "cuda:0", None, 0])

@@ -163,3 +163,22 @@ def test_shapes_in_words() -> None:
     assert words("pool", "2,3,9x9,3x3,2,1") == "2×3×9×9, 3×3, stride 2, padding 1"
     assert words("dense", "8,20,30") == words("dense", "8,20,30", "backward") == "8×20 → 30"
     assert words("relu", "2,3,8x8") == "2×3×8×8"
+
+
+def test_what_an_h100_does_on_tensor_cores_has_names_and_its_share_of_the_work() -> None:
+    """What is chosen for that chip is what is shown; on one without such kernels it is the engine."""
+    kernels: dict[str, list[str]] = {}
+    for chip in ("H100", "A100"):
+        kernels[chip] = []
+        for call, launches, work in bounds.record(on(chip, "tf2"), find(chip)):
+            if not (call.op.startswith("conv2d") and "conv2d_2" in call.layer):
+                continue
+            parts = bounds.shares(launches, work)
+            names = [bounds.kernel_name(each) for each, part in parts if part.flops]
+            kernels[chip] += names
+            assert sum(part.flops for _, part in parts) == work.flops and len(names) == 1
+            if chip == "H100":
+                (main,) = [each for each, part in parts if part.flops]
+                assert main.shared > launch.PLAIN_SHARED and main.threads in (384, 512)
+    assert kernels["H100"] == ["conv2d-tensor128x64", "conv2d_weight_grad-tensor128x64-odd", "conv2d-tensor128x64"]
+    assert all("-tile" in name for name in kernels["A100"])

@@ -119,3 +119,23 @@ def test_functions_that_differ_have_other_marks() -> None:
     assert disk_cache.fingerprint(made(made(1))) != disk_cache.fingerprint(made(made(2)))
     assert disk_cache.fingerprint(made(1.0)) != disk_cache.fingerprint(made(1))
     assert disk_cache.fingerprint(made(object())) is None
+
+
+@needs_compiler
+def test_kernels_of_one_function_have_files_of_their_own(tmp_path: Path) -> None:
+    """All tiles are kernels of one Python function: two processes that compile two of them must not give their files one number."""
+    program = COMPILE.replace("KERNEL", "0").replace("ENGINE_ENTRIES[-1]", "ENGINE_ENTRIES[TILE]")
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program.replace("TILE", str(tile))],
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for tile in (9, 12)
+    ]  # fmt: skip
+    for process in processes:
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+    for tile in (9, 12):
+        (found, compiled), said = in_a_process(program.replace("TILE", str(tile)), NUMBA_CACHE_DIR=str(tmp_path))
+        assert compiled == [] and [entry[:2] for entry in found.values()] == [[1, 0]] * 2, said
+    assert len(list(tmp_path.rglob("*engine_kernel*.nbi"))) == 2

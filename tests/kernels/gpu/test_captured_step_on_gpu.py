@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kernel_harness import REAL
 
 import gpucnn as gc
 from gpucnn.data.augment import CropFlip
@@ -25,9 +26,11 @@ from gpucnn.training.step import VARIABLE, Totals, TrainingStep
 
 pytestmark = pytest.mark.gpu
 
-BATCH, EPOCHS = 32, 3
+BATCH, EPOCHS = 16, 2
+SIDE = 28 if REAL else 12
+LONG = () if REAL else (pytest.mark.slow,)
 RANDOM = np.random.default_rng(0)
-IMAGES = RANDOM.integers(0, 256, (3 * BATCH + 17, 1, 28, 28)).astype(np.uint8)  # four steps an epoch, the last with fewer examples
+IMAGES = RANDOM.integers(0, 256, (3 * BATCH + 9, 1, SIDE, SIDE)).astype(np.uint8)  # four steps an epoch, the last with fewer examples
 LABELS = RANDOM.integers(0, 10, len(IMAGES)).astype(np.int32)
 
 
@@ -44,7 +47,7 @@ def model_on(device: Device, name: str, kind: str) -> gc.Sequential:
     """Both networks begin with the fused block; lenet5x5 has dropout."""
     schedule = gc.schedules.OneCycle(0.01, 4 * EPOCHS)
     optimizer = gc.Adam(schedule, weight_decay=0.01) if kind == "adam" else gc.SGD(schedule, momentum=0.9, nesterov=True)
-    return network(name).build((1, 28, 28), seed=4, device=device).compile(optimizer)
+    return network(name).build((1, SIDE, SIDE), seed=4, device=device).compile(optimizer)
 
 
 def step_of(model: gc.Sequential, graphs: bool = True) -> TrainingStep:
@@ -67,9 +70,19 @@ def train(device: Device, name: str, kind: str, feed: type[Any], graphs: bool) -
     return to_numpy(model.buffers.values), totals, model.state(), step.graphs.recorded
 
 
-@pytest.mark.parametrize("feed", [DeviceFeed, HostFeed])
-@pytest.mark.parametrize("kind", ["adam", "sgd"])
-@pytest.mark.parametrize("name", ["keras", "lenet5x5"])
+@pytest.mark.parametrize(
+    ("name", "kind", "feed"),
+    [
+        ("keras", "adam", DeviceFeed),
+        ("keras", "sgd", HostFeed),
+        ("lenet5x5", "adam", HostFeed),
+        pytest.param("keras", "adam", HostFeed, marks=LONG),
+        pytest.param("keras", "sgd", DeviceFeed, marks=LONG),
+        pytest.param("lenet5x5", "adam", DeviceFeed, marks=LONG),
+        pytest.param("lenet5x5", "sgd", HostFeed, marks=LONG),
+        pytest.param("lenet5x5", "sgd", DeviceFeed, marks=LONG),
+    ],
+)
 def test_replayed_steps_have_the_bits_of_launched_ones(gpu: Device, name: str, kind: str, feed: type[Any]) -> None:
     values, totals, state, recorded = train(gpu, name, kind, feed, True)
     launched, expected, expected_state, none = train(gpu, name, kind, feed, False)
@@ -79,7 +92,7 @@ def test_replayed_steps_have_the_bits_of_launched_ones(gpu: Device, name: str, k
     assert (recorded, none) == (2, 0)  # whole batches, and the last one
 
 
-@pytest.mark.parametrize("name", ["keras", "lenet5x5"])
+@pytest.mark.parametrize("name", ["keras", pytest.param("lenet5x5", marks=LONG)])
 def test_fit_gives_the_same_bits_for_the_same_seed(gpu: Device, name: str) -> None:
     results = []
     for seed in (7, 7, 8):
@@ -119,8 +132,8 @@ import numpy as np
 import gpucnn
 from gpucnn.networks import network
 random = np.random.default_rng(0)
-images, labels = random.integers(0, 256, (40, 1, 28, 28)).astype(np.uint8), random.integers(0, 10, 40).astype(np.int32)
-model = network("keras").build((1, 28, 28), seed=4, device="cuda").compile(gpucnn.Adam(0.001))
+images, labels = random.integers(0, 256, (40, 1, 12, 12)).astype(np.uint8), random.integers(0, 10, 40).astype(np.int32)
+model = network("keras").build((1, 12, 12), seed=4, device="cuda").compile(gpucnn.Adam(0.001))
 history = model.fit(images, labels, batch_size=16, epochs=2, verbose=False)
 kernels = [each for each in gc.get_objects() if type(getattr(each, "_cache", None)).__name__ == "KernelCache"]
 hits, misses = (sum(sum(getattr(each, name).values()) for each in kernels) for name in ("_cache_hits", "_cache_misses"))
@@ -128,6 +141,7 @@ print(json.dumps([hits, misses, history["loss"]]))
 """
 
 
+@pytest.mark.slow  # compiles all that there is
 def test_a_second_process_takes_every_kernel_from_disk(gpu: Device, tmp_path: Path) -> None:
     """And computes the same with it."""
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "GPUCNN_KERNEL_CACHE": "1"}

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_harness import Output, double, normal
 
-from gpucnn.device import Device
+from gpucnn.device import Device, simulated
 from gpucnn.errors import ShapeError
 from gpucnn.ops import cpu
 from gpucnn.ops.cuda._arrays import stream
@@ -210,7 +210,9 @@ def cases(draw: st.DrawFn) -> Case:
         return Case(n, c, hw, k, (1, 1), padding=padding, stride=stride)
 
 
-@settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=4 if simulated() else 2, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(cases())
 def test_any_legal_window(device: Device, case: Case) -> None:
     forward(device, case, small_plan(case), relu=True)

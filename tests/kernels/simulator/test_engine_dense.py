@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kernel_harness import Output, double, normal
+from kernel_harness import COMPILED, Output, double, normal
 
 from gpucnn.device import Device
 from gpucnn.ops import cpu
@@ -23,9 +23,9 @@ SIZES = [  # N, C, K, slices
     (8, 8, 8, 1, SMALL),
     (4, 20, 12, 2, SMALL),
     (9, 17, 10, 3, SMALL),
-    (2, 1, 19, 1, FLAT),
+    pytest.param(2, 1, 19, 1, FLAT, marks=COMPILED),
     (12, 40, 4, 2, FLAT),
-    (11, 8, 12, 2, BROAD),
+    pytest.param(11, 8, 12, 2, BROAD, marks=COMPILED),
 ]
 
 

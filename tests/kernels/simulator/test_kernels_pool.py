@@ -184,10 +184,10 @@ def test_two_by_two_is_the_general_kernel_to_the_bit(device: Device, size: tuple
     dx[...] = np.nan
     pool.max_pool2d_grad(gradient, places, dx, window, stream(y))
     flat = gradient.ravel(), places.ravel(), y.ravel(), ref_dx.ravel()
-    launch.run_each(pool.max_pool2d_grad_kernel, dx.size, stream(y), *flat, *sizes, np.int32(0))
+    launch.run_each(pool.max_pool2d_grad_kernel, dx.size, stream(y), *flat, *sizes, np.int32(0), *pool.divisors(window))
     np.testing.assert_array_equal(to_numpy(dx).view(np.uint32), to_numpy(ref_dx).view(np.uint32))
 
     dx[...] = np.nan
     pool.max_pool2d_grad(gradient, places, dx, window, stream(y), relu=y)
-    launch.run_each(pool.max_pool2d_grad_kernel, dx.size, stream(y), *flat, *sizes, np.int32(1))
+    launch.run_each(pool.max_pool2d_grad_kernel, dx.size, stream(y), *flat, *sizes, np.int32(1), *pool.divisors(window))
     np.testing.assert_array_equal(to_numpy(dx).view(np.uint32), to_numpy(ref_dx).view(np.uint32))

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from kernel_harness import Output, double, normal
 
-from gpucnn.device import Device
+from gpucnn.device import Device, simulated
 from gpucnn.ops import cpu
 from gpucnn.ops.shapes import Window, conv_window, pool_window
 from gpucnn_kernels import depthwise, direct, fused, fused_grad, implicit_gemm
@@ -92,7 +92,13 @@ def problems(
 
 
 def examples(count: int) -> Any:
-    return settings(max_examples=count, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    """Where each shape's kernels are compiled, which takes seconds, few: the long tail is that of gpu/test_random_shapes_on_gpu.py."""
+    return settings(
+        max_examples=count if simulated() else 2,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+    )
 
 
 def space(device: Device, elements: int) -> Any:

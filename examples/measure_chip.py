@@ -1,0 +1,269 @@
+"""Everything that kernels/measured/ says of a chip, measured in one go on the GPU that is there.
+
+    python examples/measure_chip.py kernels/measured/CHIP.json [--parts tune shapes networks ladder steps speedrun] [--compiled]
+
+The parts, each written as soon as it is done, with chip, driver, versions and commit:
+
+    shapes     the convolutions and poolings of the catalogue, forward and both gradients, each beside PyTorch (cuDNN, TF32 off)
+    networks   the three reference networks kernel by kernel, beside PyTorch
+    ladder     a product of matrices from the plain kernel to the tiled one, beside cuBLAS
+    steps      a training step as one graph and kernel by kernel, beside PyTorch eager, as a graph, and with --compiled torch.compile
+    speedrun   seconds of training to 98, 99 and 99.4 % on MNIST (--data-dir)
+    tune       which variant is fastest for each operation of the networks and for each shape, and how far the rules are from it
+
+A part that fails is said in the file in place of its figures, and the rest go on. Results are checked against float64 before a time is
+taken; PyTorch and CUDA's events are what the times are compared by.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import platform
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import gpucnn as gc
+from gpucnn.device import get_device
+from gpucnn.profiling import run, tune, workload
+from gpucnn.profiling.gpu import EventClock, describe, time_together
+from gpucnn.profiling.observe import Observer
+from gpucnn.profiling.records import Profile
+from gpucnn.profiling.timing import measure
+from gpucnn_kernels import ladder, select
+from gpucnn_kernels.catalogue import CONV_SHAPES, POOL_SHAPES
+from gpucnn_kernels.launch import external_stream, unsynchronized
+
+NETWORKS = ("keras", "tf2", "lenet5x5")
+BATCHES = (128, 512)
+PACKAGES = ("numpy", "numba", "numba-cuda", "cuda-bindings", "cupy-cuda12x", "cupy-cuda13x", "nvidia-nvjitlink", "torch")
+
+
+def about() -> dict[str, Any]:
+    """Chip, driver, versions and commit."""
+    found: dict[str, Any] = {"chip": get_device("cuda").name, "date": time.strftime("%Y-%m-%d"), "gpucnn": gc.__version__}
+    query = "driver_version,clocks.max.sm,clocks.max.mem,power.limit"
+    found |= dict(zip(query.split(","), _output("nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader").split(", "), strict=False))
+    found["commit"] = _output("git", "rev-parse", "HEAD") or "unknown"
+    found["Python"] = platform.python_version()
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _output(*command: str) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def condensed(profile: Profile) -> dict[str, Any]:
+    """A profile by operations, the launches of each together: microseconds, beside PyTorch's, and the part of the roofline reached."""
+    operations: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for row in profile.rows:
+        key = row.layer, row.phase, row.op
+        assert row.time is not None
+        own = operations.setdefault(
+            key,
+            {"layer": row.layer, "op": row.op, "µs": 0.0, "p10": 0.0, "p90": 0.0, "warm": 0.0, "flops": 0, "roofline": 0.0, "kernels": []},
+        )
+        own["µs"] += 1e6 * row.time.median
+        own["p10"] += 1e6 * row.time.p10
+        own["p90"] += 1e6 * row.time.p90
+        own["warm"] += 1e6 * (row.warm or row.time).median
+        own["flops"] += row.flops
+        own["roofline"] += 1e6 * row.roofline
+        own["wall"] = row.wall
+        kernel = {"kernel": row.kernel, "µs": 1e6 * row.time.median, "blocks": row.blocks, "threads": row.threads}
+        own["kernels"].append({**kernel, "registers": row.registers, "occupancy": row.occupancy, "waves": row.waves})
+        if row.reference is not None:
+            own["PyTorch"] = 1e6 * row.reference.median
+            own["ratio"] = row.ratio
+    for own in operations.values():
+        own["TFLOP/s"] = own["flops"] / own["µs"] / 1e6 if own["µs"] else 0.0
+        own["of roofline"] = own["roofline"] / own["µs"] if own["µs"] else 0.0
+    return {
+        "batch": profile.batch,
+        "bandwidth": profile.ceilings.bandwidth,
+        "peak": profile.ceilings.flops,
+        "launch": 1e6 * profile.ceilings.launch,
+        "step": {
+            name: 1e6 * each.median
+            for name, each in (("launched", profile.step.time), ("graph", profile.step.graph), ("host", profile.step.host))
+            if each is not None
+        },
+        "operations": list(operations.values()),
+    }
+
+
+Say = Callable[[str], None]
+Figures = dict[str, Any]
+
+
+def shapes(say: Say, found: Figures) -> None:
+    """The catalogue's shapes, forward and backward."""
+    wanted = {shape.name: ("conv", shape.name) for shape in CONV_SHAPES}
+    for pool in POOL_SHAPES:
+        sizes = f"{pool.n},{pool.c},{pool.hw[0]}x{pool.hw[1]},{pool.kernel}x{pool.kernel},{pool.stride},{pool.padding}"
+        wanted[pool.name] = "pool", sizes
+    for name, (op, shape) in wanted.items():
+        found[name] = condensed(run.make(run.Options(op=op, shape=shape, device="cuda", compare="torch"), say=lambda text: None))
+        say(f"shapes: {name}")
+
+
+def networks(say: Say, found: Figures) -> None:
+    """The reference networks, kernel by kernel."""
+    for name in NETWORKS:
+        found[name] = condensed(run.make(run.Options(model=name, device="cuda", compare="torch"), say=lambda text: None))
+        say(f"networks: {name}")
+
+
+def rungs(say: Say, found: Figures, side: int = 4096) -> None:
+    """The ladder's product of `side` × `side` matrices, in TFLOP/s; each result is looked at before it is timed."""
+    xp = get_device("cuda").xp
+    a, b = (xp.asarray(np.random.default_rng(seed).standard_normal((side, side), np.float32)) for seed in (0, 1))
+    expected = a[:128].astype("float64") @ b.astype("float64")
+    allowed = 6 * side**0.5 * 2.0**-24 * (abs(a[:128]).astype("float64") @ abs(b).astype("float64"))  # tests/tolerances.py
+    xp.cuda.Device().synchronize()
+    stream = xp.cuda.Stream(non_blocking=True)
+    with stream:
+        clock = EventClock(xp, stream)
+        for rung in ladder.rungs():
+            c = xp.full((side, side), xp.nan, "float32")
+            arrays = [unsynchronized(each) for each in (a, b, c)]
+            ladder.product(rung, *arrays, external_stream(stream.ptr))
+            if not bool((abs(c[:128] - expected) <= allowed).all()):
+                raise RuntimeError(f"the ladder's {rung.name} gives a wrong result")
+            timing = measure(clock, [lambda rung=rung, arrays=arrays: ladder.product(rung, *arrays, external_stream(stream.ptr))])
+            found[rung.name] = {"µs": 1e6 * timing.median, "TFLOP/s": 2 * side**3 / timing.median / 1e12}
+            say(f"ladder: {rung.name}")
+    import torch
+
+    torch.backends.cuda.matmul.allow_tf32 = False
+    left, right = torch.randn(side, side, device="cuda"), torch.randn(side, side, device="cuda")
+    out = torch.empty(side, side, device="cuda")
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+    times = []
+    for _ in range(13):
+        events[0].record()
+        torch.mm(left, right, out=out)
+        events[1].record()
+        torch.cuda.synchronize()
+        times.append(1e-3 * events[0].elapsed_time(events[1]))
+    middle = sorted(times[3:])[5]
+    found["cuBLAS, float32"] = {"µs": 1e6 * middle, "TFLOP/s": 2 * side**3 / middle / 1e12}
+
+
+def steps(say: Say, found: Figures, compiled: bool) -> None:
+    """A training step by all rivals; torch.compile, which takes its time, for the smaller batch alone."""
+    from steps_on_gpu import compare  # beside this file
+
+    for name in NETWORKS:
+        for batch, tf32 in ((128, False), (128, True), (512, False)):
+            key = f"{name}, batch {batch}{', PyTorch with TF32' if tf32 else ''}"
+            results = compare(name, batch, 50, 8, tf32=tf32, compiled=compiled and batch == 128 and not tf32)
+            found[key] = [dataclasses.asdict(each) for each in results]
+            say(f"steps: {key}")
+
+
+def speedrun(say: Say, found: Figures, data_dir: str | None, seeds: int) -> None:
+    """Seconds of training and test accuracy after each epoch, for each seed."""
+    import mnist_speedrun  # beside this file
+
+    data = gc.load_dataset("mnist", data_dir=data_dir)
+    mnist_speedrun.run(data, 0, 1, 256, "cuda")  # compiles
+    found |= {"batch": 256, "epochs": 6, "seconds and accuracy": []}
+    for seed in range(seeds):
+        reached = mnist_speedrun.run(data, seed, 6, 256, "cuda")
+        found["seconds and accuracy"].append(reached)
+        say(f"speedrun: seed {seed}, {100 * reached[-1][1]:.2f} % after {reached[-1][0]:.3f} s")
+
+
+def tuned(say: Say, found: Figures) -> None:
+    """Every problem's candidates with their times, of the networks and of the catalogue's convolutions; what beats the rules goes where
+    `gpucnn tune` puts it."""
+    device = get_device("cuda")
+    xp, chip = device.xp, describe(device.xp)
+    work = [lambda observer, name=name: workload.of_model(name, 128, device, observer) for name in NETWORKS]
+    work += [lambda observer, name=shape.name: workload.of_operation("conv", name, device, observer) for shape in CONV_SHAPES]
+    results: list[tune.Result] = []
+    done: set[str] = set()
+    stream = xp.cuda.Stream(non_blocking=True)
+    for make in work:
+        made = make(Observer())
+        xp.cuda.Device().synchronize()
+        with stream:
+            clock = EventClock(xp, stream)
+
+            def timer(launches: Any, clock: EventClock = clock) -> Any:
+                return time_together(launches, xp=xp, stream=stream, clock=clock, gpu=chip, budget=0.04)
+
+            results += tune.tune(made, timer, lambda text: None, done=done)
+        for result in results[len(found) :]:
+            found[result.problem.key] = {
+                "best": f"{result.best[0].variant}/{result.best[0].slices}",
+                "gain": result.gain,
+                "µs": {f"{choice.variant}/{choice.slices}": 1e6 * timing.median for choice, timing in result.times},
+                "wrong": {f"{choice.variant}/{choice.slices}": words for choice, words in result.wrong},
+            }
+        say(f"tune: {made.name}")
+    for line in tune.lines(results):
+        print(line)
+    tune.store(select.chip_name(), results, {"driver": str(xp.cuda.runtime.driverGetVersion())})
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--parts", nargs="+", default=["tune", "shapes", "networks", "ladder", "steps", "speedrun"])
+    parser.add_argument("--compiled", action="store_true", help="torch.compile in the steps as well")
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--data-dir")
+    options = parser.parse_args()
+    made: dict[str, Callable[[Say, Figures], None]] = {
+        "tune": tuned,
+        "shapes": shapes,
+        "networks": networks,
+        "ladder": rungs,
+        "steps": lambda say, found: steps(say, found, options.compiled),
+        "speedrun": lambda say, found: speedrun(say, found, options.data_dir, options.seeds),
+    }
+    try:
+        figures: Figures = {"about": about()}
+    except gc.GpucnnError as error:
+        print(f"measure_chip: {error}", file=sys.stderr)
+        return 2
+
+    def say(text: str) -> None:  # and keeps what there is by now
+        print(text, flush=True)
+        options.file.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    failed = False
+    for part in options.parts:
+        start = time.perf_counter()
+        figures[part] = {}
+        try:
+            made[part](say, figures[part])
+        except Exception:
+            failed = True
+            figures[part]["failed"] = traceback.format_exc()
+            print(figures[part]["failed"], flush=True)
+        say(f"{part}: {time.perf_counter() - start:.0f} s")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

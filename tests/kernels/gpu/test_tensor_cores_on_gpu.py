@@ -1,0 +1,140 @@
+"""The kernels on Hopper's tensor cores, on small odd shapes: as near to float64 as the table of tolerances asks of float32.
+
+Whole blocks of channels and ragged ones, strides, dilation, groups, padding on one side, tiles that are half empty, sums in slices, bias,
+ReLU and its mask, gradients of the bias. On a GPU that has no such tensor cores they skip; the virtual GPU has them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from kernel_harness import Output, double, normal
+
+from gpucnn.device import Device
+from gpucnn.ops import cpu
+from gpucnn.ops.shapes import conv_window
+from gpucnn_kernels import problems, select
+from tolerances import check
+
+pytestmark = pytest.mark.gpu
+
+SHAPES = {  # images, channels, size, filters, kernel, stride, padding, dilation, groups
+    "whole": (2, 32, (8, 9), 40, (3, 3), 1, 1, 1, 1),
+    "many-filters": (1, 64, (9, 12), 130, (1, 1), 1, 0, 1, 1),
+    "stride": (3, 32, (11, 9), 64, (3, 2), 2, 1, 1, 1),
+    "dilation": (1, 33, (12, 12), 33, (3, 3), 1, 2, 2, 1),
+    "few-channels": (2, 5, (10, 10), 24, (3, 3), (1, 2), 1, 1, 1),
+    "groups": (2, 40, (7, 7), 36, (3, 3), 1, ((0, 1), (2, 0)), 1, 2),
+    "one-position": (40, 9, (5, 5), 150, (5, 5), 1, 0, 1, 1),
+}
+GATHER, GRAD = (list(select.TENSOR_TILES[kind]) for kind in ("gather", "grad"))
+
+
+@pytest.fixture
+def tensor_cores(gpu: Device) -> Device:
+    if not select.has_tensor_cores():
+        pytest.skip("these kernels are for compute capability 9.0")
+    return gpu
+
+
+def test_short_sums_are_left_to_fmas(tensor_cores: Device) -> None:
+    window = conv_window((8, 8), (1, 1))
+    assert not set(GATHER) & set(select.variants(problems.conv2d(64, 31, 64, window)))
+    assert set(GATHER) <= set(select.variants(problems.conv2d(64, 32, 64, window)))
+
+
+def test_images_too_large_for_32_bits_are_left_to_fmas(tensor_cores: Device) -> None:
+    for side, there in ((2895, True), (2897, False)):
+        sizes = 1, 32, 64, conv_window((side, side), (3, 3), 1, 1)
+        for operation in (problems.conv2d, problems.conv2d_input_grad, problems.conv2d_weight_grad):
+            assert bool({*GATHER, *GRAD} & set(select.variants(operation(*sizes)))) == there
+
+
+def case(name: str) -> tuple[Any, ...]:
+    n, c, hw, k, kernel, stride, padding, dilation, groups = SHAPES[name]
+    window = conv_window(hw, kernel, stride, padding, dilation)
+    x = np.maximum(normal(1, n, c, *hw), 0)  # as ReLU leaves it, because its gradient is taken too
+    return window, groups, x, normal(2, k, c // groups, *kernel), normal(3, k), normal(4, n, k, *window.output)
+
+
+@pytest.mark.parametrize("variant", GATHER)
+@pytest.mark.parametrize("name", SHAPES)
+def test_forward_and_gradient_of_the_input(tensor_cores: Device, name: str, variant: str) -> None:
+    gpu = tensor_cores
+    window, groups, x, weight, bias, dy = case(name)
+    y, dx = Output(gpu, dy.shape), Output(gpu, x.shape)
+    with select.override(conv2d=variant, conv2d_input_grad=variant):
+        gpu.ops.conv2d(*map(gpu.array, (x, weight, bias)), window, groups, relu=True, out=y.array)
+        gpu.ops.conv2d_input_grad(*map(gpu.array, (dy, weight)), window, groups, relu=gpu.array(x), out=dx.array)
+
+    def forward(x: Any, weight: Any, bias: Any) -> Any:
+        return cpu.conv2d(x, weight, bias, window, groups, relu=True)
+
+    def backward(dy: Any, weight: Any) -> Any:
+        return cpu.conv2d_input_grad(dy, weight, window, groups, relu=double(x))
+
+    for got, operation, arrays, terms, direction in (
+        (y, forward, (x, weight, bias), weight[0].size, "forward"),
+        (dx, backward, (dy, weight), weight.size // x.shape[1], "input_grad"),
+    ):
+        wide = [double(array) for array in arrays]
+        check(got.result(), operation(*wide), magnitude=operation(*map(np.abs, wide)), terms=terms, direction=direction)
+
+
+@pytest.mark.parametrize("slices", [1, 3])
+@pytest.mark.parametrize("variant", GRAD)
+@pytest.mark.parametrize("name", SHAPES)
+def test_gradient_of_the_weight(tensor_cores: Device, name: str, variant: str, slices: int) -> None:
+    gpu = tensor_cores
+    window, groups, x, weight, bias, dy = case(name)
+    problem = problems.conv2d_weight_grad(x.shape[0], x.shape[1], len(weight), window, groups)
+    choice = dataclasses.replace(select.choose(problem, variant), slices=slices)
+    dweight, dbias = Output(gpu, weight.shape), Output(gpu, bias.shape)
+    with select.override(conv2d_weight_grad=choice):
+        gpu.ops.conv2d_weight_grad(gpu.array(dy), gpu.array(x), window, groups, out=dweight.array, dbias=dbias.array)
+    terms = dy.size // len(weight)
+
+    def gradient(dy: Any, x: Any) -> Any:
+        return cpu.conv2d_weight_grad(dy, x, window, groups)
+
+    wide = double(dy), double(x)
+    check(dweight.result(), gradient(*wide), magnitude=gradient(*map(np.abs, wide)), terms=terms, direction="weight_grad")
+    check(dbias.result(), cpu.bias_grad(wide[0]), magnitude=cpu.bias_grad(np.abs(wide[0])), terms=terms, direction="weight_grad")
+
+
+@pytest.mark.parametrize("variant", ["tensor128x64"])
+def test_numbers_of_all_sizes(tensor_cores: Device, variant: str) -> None:
+    """Parts of numbers from 1e-30 to 1e30, that cancel: the small parts count as they do in float32. NaN stays NaN."""
+    gpu = tensor_cores
+    window = conv_window((4, 4), (1, 1))
+    random = np.random.default_rng(0)
+    x, weight = normal(5, 2, 64, 4, 4), normal(6, 32, 64, 1, 1)
+    x *= np.float32(10.0) ** random.integers(-12, 13, x.shape).astype(np.float32)
+    x[:, 32:] = -x[:, :32]
+    weight[:, 32:] = weight[:, :32] * np.float32(1 + 2**-20)
+    y = Output(gpu, (2, 32, 4, 4))
+    with select.override(conv2d=variant):
+        gpu.ops.conv2d(gpu.array(x), gpu.array(weight), None, window, out=y.array)
+    wide = double(x), double(weight)
+    expected, magnitude = (cpu.conv2d(*arrays, None, window) for arrays in (wide, map(np.abs, wide)))
+    check(y.result(), expected, magnitude=magnitude, terms=64, direction="forward")
+
+    x[0, 3, 1, 2] = np.nan
+    with select.override(conv2d=variant):
+        got = gpu.ops.conv2d(gpu.array(x), gpu.array(weight), None, window).get()
+    assert np.isnan(got[0, :, 1, 2]).all() and np.isnan(got).sum() == 32
+
+
+def test_the_same_bits_every_time(tensor_cores: Device) -> None:
+    gpu = tensor_cores
+    window, groups, x, weight, bias, dy = case("stride")
+    results = []
+    for _ in range(2):
+        with select.override(conv2d="tensor128x64", conv2d_weight_grad="tensor128x64"):
+            y = gpu.ops.conv2d(*map(gpu.array, (x, weight, bias)), window, groups).get()
+            results.append((y, gpu.ops.conv2d_weight_grad(gpu.array(dy), gpu.array(x), window, groups).get()))
+    for first, second in zip(*results, strict=True):
+        np.testing.assert_array_equal(first, second)

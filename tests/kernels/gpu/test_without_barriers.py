@@ -1,0 +1,78 @@
+"""Each barrier of the kernels, taken out: the virtual GPU must find a race, or a result must be wrong.
+
+So a barrier that somebody leaves out tomorrow is seen too. The kernels stay as they are; the virtual GPU lets the threads pass the barrier
+of one line of the source, which it knows from the line numbers that are compiled in.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from kernel_harness import REAL
+
+import gpucnn_kernels
+from gpucnn.device import Device
+
+pytestmark = [pytest.mark.gpu, pytest.mark.slow, pytest.mark.skipif(REAL, reason="a real GPU leaves no barrier out")]
+
+KERNELS = Path(gpucnn_kernels.__file__).parent
+TESTS = Path(__file__).parents[1] / "simulator"
+USED_BY = {  # the tests of a module that are not those of its name
+    "activations": ["test_kernels_activations.py"],
+    "engine": ["test_engine_conv.py"],
+    "gemm": ["test_kernels_dense.py"],
+    "loss": ["test_kernels_loss.py"],
+    "reduce": ["test_kernels_activations.py", "test_kernels_loss.py", "test_kernels_update.py"],
+}
+
+UNNOTICED: dict[str, str] = {}
+"""Barriers that nothing misses, as module.function, number within it: why that is so."""
+
+
+def barriers() -> list[tuple[str, str, int]]:
+    """(name, module, line) of each call of syncthreads."""
+    found = []
+    for file in sorted(KERNELS.glob("**/*.py")):
+        counts: dict[str, int] = {}
+
+        def visit(node: ast.AST, inside: str, file: Path = file, counts: dict[str, int] = counts) -> None:
+            for child in ast.iter_child_nodes(node):
+                name = child.name if isinstance(child, ast.FunctionDef) else inside
+                if isinstance(child, ast.Call) and isinstance(child.func, ast.Attribute) and child.func.attr == "syncthreads":
+                    counts[inside] = counts.get(inside, 0) + 1
+                    found.append((f"{file.stem}.{inside}-{counts[inside]}", file.stem, child.lineno))
+                visit(child, name)
+
+        visit(ast.parse(file.read_text()), "")
+    return found
+
+
+def run(tests: list[str], without: str) -> subprocess.CompletedProcess[str]:
+    """The tests in a process of their own, where races within a warp count too: many a barrier is for a block of one warp."""
+    files = [str(TESTS / test) for test in tests]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "not slow", "-p", "no:cacheprovider", "-p", "no:xdist", *files]
+    environment = {**os.environ, "VGPU_WITHOUT": without, "VGPU_STRICT": "2", "GPUCNN_LINEINFO": "1"}
+    for ours in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_CURRENT_TEST"):
+        environment.pop(ours, None)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1800)
+
+
+def tests_of(module: str) -> list[str]:
+    return USED_BY.get(module, [f"test_{module}.py"])
+
+
+@pytest.mark.parametrize("module", sorted({module for _, module, _ in barriers()}))
+def test_with_all_barriers_nothing_is_found(gpu: Device, module: str) -> None:
+    done = run(tests_of(module), "none")
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+@pytest.mark.parametrize(("name", "module", "line"), [pytest.param(*barrier, id=barrier[0]) for barrier in barriers()])
+def test_a_barrier_is_missed(gpu: Device, name: str, module: str, line: int) -> None:
+    done = run(tests_of(module), f"{module}.py:{line}")
+    assert done.returncode == (0 if name in UNNOTICED else 1), done.stdout[-3000:]
