@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import sys
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,8 @@ from gpucnn.device import Device, simulated, to_numpy
 from gpucnn.ops.augment import Augment
 from tolerances import ROUNDOFF
 
-REAL = not simulated() and importlib.util.find_spec("vgpu") is None
-"""Whether kernels run on a GPU, if they run; on the virtual one (vgpu-run puts its Python on the path) sizes are smaller."""
+REAL = not simulated() and "vgpu" not in sys.modules
+"""Whether kernels run on a GPU, if they run; on the virtual one, whose plugin vgpu-run has pytest load, sizes are smaller."""
 
 COMPILED = () if simulated() else (pytest.mark.slow,)
 """Marks of cases whose kernels, made for them alone, take long to compile; the simulator compiles nothing."""

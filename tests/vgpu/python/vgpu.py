@@ -41,7 +41,7 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
         result = yield
         found = findings() - before
         if found and item.get_closest_marker("vgpu_findings") is None:
-            pytest.fail(f"the virtual GPU has {found} findings: see what the test wrote to stderr", pytrace=False)
+            pytest.fail(f"findings of the virtual GPU: {found} (the test wrote them to stderr)", pytrace=False)
         return result
     finally:
         forget()

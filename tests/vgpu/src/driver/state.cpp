@@ -1,6 +1,7 @@
 // What all functions of the driver share.
 #include "state.hpp"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -47,6 +48,9 @@ extern "C" {
 
 CUresult cuInit(unsigned) {
   ENTER_QUIET;
+  static bool forked;  // a process that was made by fork has no use of what its parent began
+  static int watched = pthread_atfork(nullptr, nullptr, [] { forked = started, started = false; });
+  if (forked || watched) return CUDA_ERROR_NOT_INITIALIZED;
   started = true;
   return CUDA_SUCCESS;
 }
