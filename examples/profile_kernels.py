@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from gpucnn.device import why_no_cuda
+from gpucnn.device import why_not_auto
 from gpucnn.profiling import page, report, roofline, run
 from gpucnn.profiling.units import seconds_text
 
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--html", type=Path, help="also write a page with the roofline and the timeline")
     options = parser.parse_args()
 
-    here = "cuda" if why_no_cuda() is None else "cpu"
+    here = "cuda" if why_not_auto() is None else "cpu"
     profile = run.make(run.Options(model="keras", batch_size=64, device=here), say=lambda text: None)
     print("\n".join(report.lines(profile)))
     if options.html:

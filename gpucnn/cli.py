@@ -365,6 +365,8 @@ def main() -> None:
     try:
         with _ending():
             status = app(standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # what cannot be written is told here, and not by Python at its end
     except experiment.StoppedError as error:
         stopped, status = str(error), error.status
     except SystemExit as end:
@@ -372,18 +374,28 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):  # the latter is what an older Typer makes of Ctrl-C; a newer one returns 130
         status = 130
     except BrokenPipeError:
-        # Whoever read the output has gone, as head does: nothing is left to say, not even when Python flushes at its end.
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()  # whoever read it has gone, as head does: nothing is left to say
         status = 1
     except Exception as error:
         if debug:
             raise
         status = 2
         complain(_complaint(error))
+        if isinstance(error, OSError):
+            _forget_output()
     if status in STOPPED:
         complain(f"gpucnn: {message(stopped)}")
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _forget_output() -> None:
+    """Has what was printed and not yet written go nowhere: Python would fail at its end over what has failed before."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 _ended: list[int] = []  # by which signals the program was told to end

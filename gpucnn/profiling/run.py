@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpucnn.device import Device, get_device, why_no_cuda
+from gpucnn.device import Device, get_device, why_no_cuda, why_not_auto
 from gpucnn.errors import DataError, DeviceError, GpucnnError
 from gpucnn.profiling import against_torch, bounds, cpu, page, records, trace, workload
 from gpucnn.profiling.observe import Observer
@@ -114,6 +114,9 @@ def _device(name: str) -> Device:
     instead = "pass --arch H100 (or another chip) to see what the compiler says of one, or --device cpu to measure NumPy's operations"
     if name not in ("auto", "cuda"):
         return get_device(name)
+    virtual = why_not_auto() if name == "auto" and why_no_cuda() is None else None
+    if virtual is not None:  # it has no times; who asks for it by name wants to see how measuring goes
+        raise DeviceError(f"there is no GPU to measure ({virtual}): {instead}")
     try:
         device = get_device("cuda")
     except DeviceError as error:

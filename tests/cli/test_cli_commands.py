@@ -175,9 +175,13 @@ def test_the_reader_of_the_output_goes_away(digits):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_output_that_cannot_be_written(digits):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_be_written(digits, unbuffered):
+    """Told once, whether at the first line or when all is written at the end."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     with open("/dev/full", "w") as full:
-        result = subprocess.run([sys.executable, "-m", "gpucnn", "info"], stdout=full, stderr=subprocess.PIPE, text=True)
+        command = [sys.executable, "-m", "gpucnn", "info"]
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
     assert result.returncode == 2 and "Traceback" not in result.stderr and "No space left on device" in result.stderr.splitlines()[0]
 
 

@@ -9,8 +9,8 @@ import pytest
 
 import gpucnn as gc
 from gpucnn.device import get_device
-from gpucnn.errors import GpucnnError, ShapeError, UnknownNameError
-from gpucnn.profiling import memory, workload
+from gpucnn.errors import DeviceError, GpucnnError, ShapeError, UnknownNameError
+from gpucnn.profiling import memory, run, workload
 from gpucnn.profiling.observe import Call, Observer
 from gpucnn.profiling.workload import Selection, Workload
 
@@ -156,3 +156,11 @@ def test_memory_is_what_the_arrays_take() -> None:
     kept = 64 * 32 * 13 * 13 * 4  # the pooled values, kept for the dense layer
     assert found["activations kept for backward"] >= 2 * kept  # and where they came from
     assert found["gradients on the way and workspaces"] >= kept
+
+
+def test_a_virtual_gpu_is_measured_only_where_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its times are those of the CPU that imitates it."""
+    monkeypatch.setattr(run, "why_no_cuda", lambda: None)
+    monkeypatch.setattr(run, "why_not_auto", lambda: "virtual H100 (CPU) runs on the CPU")
+    with pytest.raises(DeviceError, match=r"there is no GPU to measure \(virtual H100 .*--arch H100"):
+        run.make(run.Options(device="auto"), say=lambda text: None)
