@@ -167,9 +167,10 @@ def _why_no_driver(cupy: Any) -> str | None:
         driver, needed = int(runtime.driverGetVersion()), int(runtime.runtimeGetVersion())
     said = "" if failure is None else f" ({first_line(failure)})"
     if driver and driver // 1000 < needed // 1000:
+        instead = ", or install gpucnn[cuda12] in place of it" if driver // 1000 == 12 else ""
         return (
             f"the NVIDIA driver is too old: it knows CUDA {driver // 1000}.{driver % 1000 // 10}, and this CuPy needs CUDA "
-            f"{needed // 1000}{said}; update the driver, or install gpucnn[cuda{driver // 1000}] in place of it"
+            f"{needed // 1000}{said}; update the driver{instead}"
         )
     if needed and not driver:
         return f"there is no working NVIDIA driver{said}; install one, and look whether nvidia-smi lists the GPU"

@@ -200,8 +200,9 @@ def test_out_of_memory_is_one_sentence(gpu: Device, folder: Path, tmp_path: Path
 def test_an_old_driver_is_one_sentence(gpu: Device, folder: Path, tmp_path: Path) -> None:
     result = alone("train", "--dataset", folder, "--device", "cuda", "--output", tmp_path, VGPU_DRIVER="11000")
     assert result.returncode == 2 and len(result.stderr.splitlines()) == 1, result.stderr
-    assert 'device "cuda" cannot be used: no working NVIDIA driver (cudaErrorInsufficientDriver' in result.stderr
-    assert "no GPU        no working NVIDIA driver" in alone("info", VGPU_DRIVER="11000").stdout
+    assert 'device "cuda" cannot be used: the NVIDIA driver is too old: it knows CUDA 11.0' in result.stderr
+    assert "gpucnn[cuda11]" not in result.stderr  # there is none
+    assert "no GPU        the NVIDIA driver is too old: it knows CUDA 12.4" in alone("info", VGPU_DRIVER="12040").stdout
 
 
 @pytest.fixture

@@ -21,8 +21,25 @@ def nothing_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[No
     monkeypatch.delenv(select.VARIABLE, raising=False)
     monkeypatch.setenv(tuned.VARIABLE, str(tmp_path))
     tuned.forget()
-    yield
+    with select.for_chip(132):  # as large as an H100, whose tensor cores are for the tests that ask for them
+        yield
     tuned.forget()
+
+
+def test_the_rules_for_tensor_cores() -> None:
+    """For Hopper's alone, where they are real: the simulator has none."""
+    small = 128, 64, 32, conv_window((14, 14), (5, 5), padding="same")
+    with select.for_chip(132, capability=(9, 0)):
+        chosen = select.conv2d(*BIG), select.conv2d_input_grad(*BIG), select.conv2d(*small), select.conv2d_weight_grad(*BIG)
+        direct = select.conv2d(*GREY)
+    expected = ["tensor128x128", "tensor128x64", "tensor128x32", "tensor128x128"]
+    if select.SIMULATED:
+        expected = [choice.variant for choice in chosen]
+        assert all(name.startswith("tile") for name in expected)
+    assert [choice.variant for choice in chosen] == expected and direct.variant == "direct"
+    for capability in ((8, 0), (10, 0), (12, 0)):
+        with select.for_chip(132, capability=capability):
+            assert select.conv2d(*BIG).variant == "tile128x128"
 
 
 def test_the_rules() -> None:
