@@ -240,7 +240,8 @@ ENGINE_ENTRIES = (
     *_engine("dense_weight_grad", matrix("rows", 4), matrix("rows", 4), GRADIENT),
     *_engine("dense_odd", matrix("depths", 1), matrix("depths", 1), MATRIX),
     Entry("pack", implicit_gemm.pack_kernel, (_F, _F, *(uint32,) * 14)),
-    Entry("sum_slices", product.sum_slices_kernel, (_F, _F, _F, *(uint32,) * 3)),
+    # Eight reads on their way: up to 40, and 44 on Turing, which has registers for 48 in each of all the threads that it holds.
+    Entry("sum_slices", product.sum_slices_kernel, (_F, _F, _F, *(uint32,) * 3), max_registers=48),
 )
 
 
