@@ -27,8 +27,9 @@ class Prepared:
     """A compiled kernel, with room for its parameters."""
 
     def __init__(self, handle: int, formats: tuple[str, ...]) -> None:
-        from cuda.bindings import driver
+        from cuda.bindings import driver  # not at the top: there is none where kernels are simulated
 
+        self._driver = driver
         self.function = driver.CUfunction(handle)
         self.struct = struct.Struct("@" + "".join(formats))  # aligned as C does it, which is how parameters are
         self.buffer = ctypes.create_string_buffer(self.struct.size)
@@ -39,6 +40,16 @@ class Prepared:
         start = ctypes.addressof(self.buffer)
         self._addresses = (ctypes.c_void_p * len(places))(*(start + place for place in places))
         self.parameters = ctypes.addressof(self._addresses)
+
+    def launch(self, blocks: int, threads: int, shared: int, stream: int, values: list[Any]) -> bool:
+        """Launches it with these parameters, and says whether the driver took it."""
+        where = _streams.get(stream)
+        if where is None:
+            where = _streams[stream] = self._driver.CUstream(stream)
+        with _lock:
+            self.struct.pack_into(self.buffer, 0, *values)
+            (error,) = self._driver.cuLaunchKernel(self.function, blocks, 1, 1, threads, 1, 1, shared, where, self.parameters, 0)
+        return int(error) == 0
 
 
 _prepared: dict[tuple[Any, ...], Prepared] = {}
@@ -93,19 +104,11 @@ def launch(kernel: Any, blocks: int, threads: int, shared: int, stream: int, arg
             _FORMATS[kind] = _ARRAY
             return launch(kernel, blocks, threads, shared, stream, arguments)
         return False
-    key = id(kernel), dtypes, *formats
+    key = kernel, dtypes, *formats
     prepared = _prepared.get(key)
     if prepared is None:
         compiled = kernel.overloads.get(tuple(kernel.typeof_pyval(argument) for argument in arguments))
         if compiled is None:
             return False
         prepared = _prepared[key] = Prepared(int(compiled._codelibrary.get_cufunc().handle), tuple(formats))
-    from cuda.bindings import driver
-
-    where = _streams.get(stream)
-    if where is None:
-        where = _streams[stream] = driver.CUstream(stream)
-    with _lock:
-        prepared.struct.pack_into(prepared.buffer, 0, *values)
-        (error,) = driver.cuLaunchKernel(prepared.function, blocks, 1, 1, threads, 1, 1, shared, where, prepared.parameters, 0)
-    return int(error) == 0
+    return prepared.launch(blocks, threads, shared, stream, values)

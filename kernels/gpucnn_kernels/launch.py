@@ -211,7 +211,7 @@ def run_each(kernel: Any, count: int, stream: Stream, *arguments: Any) -> None:
 def _allow(kernel: Any, shared: int, arguments: tuple[Any, ...]) -> None:
     """Asks the driver, once for each kernel and GPU, to let a kernel have more shared memory than is given to all. Numba has no word for
     it, so the compiled kernel's own handle is taken."""
-    key = id(kernel), cuda.get_current_device().id
+    key = kernel, int(cuda.get_current_device().id)
     if _allowed.get(key, 0) >= shared:
         return
     from cuda.bindings import driver as bindings
@@ -228,7 +228,7 @@ def _allow(kernel: Any, shared: int, arguments: tuple[Any, ...]) -> None:
     _allowed[key] = shared
 
 
-_allowed: dict[tuple[int, int], int] = {}  # kernels live as long as the process, so that their ids do not come again
+_allowed: dict[tuple[Any, int], int] = {}  # by kernel and GPU
 
 
 def geometry(window: Window) -> tuple[np.int32, ...]:

@@ -90,7 +90,8 @@ def choose(problem: Problem, variant: str | None = None) -> Choice:
         found = tuned.lookup(chip_name(), problem.key)
         if found is not None and found[0] in variants(problem):
             return Choice(found[0], tiles_for(problem).get(found[0]), found[1])
-    return _choose(problem, name if name in variants(problem) else None, multiprocessors(), tuple(tiles_for(problem)))
+    known = name is not None and name in variants(problem)
+    return _choose(problem, name if known else None, multiprocessors(), tuple(tiles_for(problem)))
 
 
 def variants(problem: Problem) -> tuple[str, ...]:

@@ -360,15 +360,22 @@ def _results(size: int, slices: int, bias: int = 0) -> int:
     return size if slices == 1 else 2 * slices * size + size + bias
 
 
+def _tensor_weight_grad(tile: TensorGradTile, slices: int, n: int, c: int, k: int, window: Window, groups: int) -> int:
+    """`_engine_weight_grad` on tensor cores: rows are channels and taps, and none is read again; those past the last are the last one's."""
+    down, across = _reaches(window)
+    N, depth = c * _area(window.kernel), n * _area(window.output)
+    tiles_m, tiles_n = -(-N // tile.BM), -(-k // tile.BN)
+    slices, _ = _cuts(depth, tile, slices)
+    spare = tiles_m * tile.BM - N
+    moved = tiles_m * k * depth + tiles_n * n * (c * down.reads * across.reads + spare * down.by_last * across.by_last)
+    return groups * (moved + _results(k * N, slices))
+
+
 def _engine_weight_grad(tile: Tile | TensorGradTile, slices: int, n: int, c: int, k: int, window: Window, groups: int) -> int:
+    if isinstance(tile, TensorGradTile):
+        return _tensor_weight_grad(tile, slices, n, c, k, window, groups)
     down, across = _reaches(window)
     (P, Q), N, depth = window.output, c * _area(window.kernel), n * _area(window.output)
-    if isinstance(tile, TensorGradTile):  # rows are channels and taps, and none is read again; those past the last are the last one's
-        tiles_m, tiles_n = -(-N // tile.BM), -(-k // tile.BN)
-        slices, last = _cuts(depth, tile, slices)
-        spare = tiles_m * tile.BM - N
-        moved = tiles_m * k * depth + tiles_n * n * (c * down.reads * across.reads + spare * down.by_last * across.by_last)
-        return groups * (moved + _results(k * N, slices))
     tiles_m, tiles_n = -(-k // tile.BM), -(-N // tile.BN)
     slices, last = _cuts(depth, tile, slices)
     again = [position for first in last for position in range(first, min(first + tile.BK, depth))]

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import signal
 import sys
-import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -72,20 +70,6 @@ def secluded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
-
-
-@pytest.fixture(autouse=True)
-def ctrl_c_is_heeded() -> Iterator[None]:
-    """Also where the tests were started in the background, or with nohup: there Ctrl-C is ignored, by what a test starts as well."""
-    before = signal.getsignal(signal.SIGINT)
-    if before is not signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
