@@ -39,7 +39,7 @@ def frames(text: str) -> list[str]:
 
 
 def test_a_run_on_a_terminal():
-    child = start(100, "--epochs", 3)
+    child = start(100, "--epochs", 3, "--batch-size", 2)  # small steps: no epoch is over before the bar is drawn again
     text = end(child)
     assert child.exitstatus == 0
     shown = frames(text)
