@@ -34,14 +34,16 @@ import numpy as np
 
 import gpucnn as gc
 from gpucnn.device import get_device
-from gpucnn.profiling import run, tune, workload
-from gpucnn.profiling.gpu import EventClock, describe, time_together
-from gpucnn.profiling.observe import Observer
+from gpucnn.profiling import run, tune
+from gpucnn.profiling.chip.samples import CONV_SHAPES, POOL_SHAPES
+from gpucnn.profiling.measure.gpu import EventClock, describe, time_together
+from gpucnn.profiling.measure.timing import measure
 from gpucnn.profiling.records import Profile
-from gpucnn.profiling.timing import measure
-from gpucnn_kernels import ladder, select
-from gpucnn_kernels.catalogue import CONV_SHAPES, POOL_SHAPES
-from gpucnn_kernels.launch import external_stream, unsynchronized
+from gpucnn.profiling.what import workload
+from gpucnn.profiling.what.observe import Observer
+from gpucnn_kernels.choose import select
+from gpucnn_kernels.core.launch import external_stream, unsynchronized
+from ladder import gpu as ladder
 
 NETWORKS = ("keras", "tf2", "lenet5x5")
 BATCHES = (128, 512)

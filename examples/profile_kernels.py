@@ -12,8 +12,10 @@ import argparse
 from pathlib import Path
 
 from gpucnn.device import why_not_auto
-from gpucnn.profiling import page, report, roofline, run
-from gpucnn.profiling.units import seconds_text
+from gpucnn.profiling import run
+from gpucnn.profiling.show import page, report
+from gpucnn.profiling.show.units import seconds_text
+from gpucnn.profiling.what import roofline
 
 CHIPS = ("T4", "A100", "RTX 4090", "H100", "B200")
 

@@ -277,8 +277,9 @@ def profile(
     """
     if lineinfo:
         os.environ["GPUCNN_LINEINFO"] = "1"  # read when the kernels are imported, which is below
-    from gpucnn.profiling import compare as comparison
-    from gpucnn.profiling import records, report, run
+    from gpucnn.profiling import records, run
+    from gpucnn.profiling.show import compare as comparison
+    from gpucnn.profiling.show import report
 
     outputs = run.Outputs(*(None if path is None else user_path(path) for path in (json, trace, html)))
     outputs.check()

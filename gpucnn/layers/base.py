@@ -171,7 +171,7 @@ class Cost:
 
 
 class Stage(Protocol):
-    """What a model runs: a layer, or several as one (fused.py). Its methods are described at `Layer`."""
+    """What a model runs: a layer, or several as one (conv/pooled.py). Its methods are described at `Layer`."""
 
     @property
     def passes_on(self) -> bool: ...
@@ -315,7 +315,7 @@ class Layer:
 
     @property
     def layers(self) -> Sequence[Layer]:
-        """The layer itself, as a stage of a model (fused.py)."""
+        """The layer itself, as a stage of a model (conv/pooled.py)."""
         return (self,)
 
     @property

@@ -9,10 +9,14 @@ from pathlib import Path
 
 from gpucnn.device import Device, get_device, why_no_cuda, why_not_auto
 from gpucnn.errors import DataError, DeviceError, GpucnnError
-from gpucnn.profiling import against_torch, bounds, cpu, page, records, trace, workload
-from gpucnn.profiling.observe import Observer
+from gpucnn.profiling import records
+from gpucnn.profiling.chip import bounds
+from gpucnn.profiling.measure import against_torch, cpu
 from gpucnn.profiling.records import Profile
-from gpucnn.profiling.workload import Selection, Workload
+from gpucnn.profiling.show import page, trace
+from gpucnn.profiling.what import workload
+from gpucnn.profiling.what.observe import Observer
+from gpucnn.profiling.what.workload import Selection, Workload
 
 BATCH = 128
 Say = Callable[[str], None]
@@ -90,7 +94,7 @@ def make(options: Options, say: Say) -> Profile:
     work = _workload(options, selection, device)
     if device.kind == "cpu":
         return cpu.profile(work, selection, torch, say)
-    from gpucnn.profiling import gpu
+    from gpucnn.profiling.measure import gpu
 
     return gpu.profile(work, selection, torch, say, options.words)
 

@@ -1,8 +1,8 @@
 """Which kernel is fastest for each operation of a training step, on the GPU that is there: `gpucnn tune`.
 
 Every kernel that can do an operation is measured as `gpucnn profile` measures, on data that no cache holds, and only after a right
-answer. What wins clearly goes into the chip's table (gpucnn_kernels.tuned), where select.py finds it; what the rules choose anyway stays
-theirs.
+answer. What wins clearly goes into the chip's table (gpucnn_kernels.choose.tuned), where select.py finds it; what the rules choose anyway
+stays theirs.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Any
 import gpucnn
 from gpucnn.device import Device
 from gpucnn.errors import DataError, GpucnnError
-from gpucnn.profiling import correct
-from gpucnn.profiling.observe import Call, Observer
 from gpucnn.profiling.records import Timing
-from gpucnn.profiling.workload import Workload, of_model
-from gpucnn_kernels import problems, select, tuned
-from gpucnn_kernels.launch import Launch, recording
-from gpucnn_kernels.problems import Problem
-from gpucnn_kernels.select import Choice
+from gpucnn.profiling.what import correct
+from gpucnn.profiling.what.observe import Call, Observer
+from gpucnn.profiling.what.workload import Workload, of_model
+from gpucnn_kernels.choose import problems, select, tuned
+from gpucnn_kernels.choose.problems import Problem
+from gpucnn_kernels.choose.select import Choice
+from gpucnn_kernels.core.launch import Launch, recording
 
 LEAST_GAIN = 0.03  # of the time: less than that is as likely the next run's luck
 
@@ -132,7 +132,7 @@ def store(chip: str, results: Sequence[Result], about: dict[str, str]) -> Path:
 
 def on_gpu(device: Device, models: Sequence[str], batch: int, say: Say) -> tuple[list[Result], Path]:
     """Tunes for training steps of `models` on the GPU that is there, and writes the table: (results, file)."""
-    from gpucnn.profiling import gpu
+    from gpucnn.profiling.measure import gpu
 
     xp, chip = device.xp, gpu.describe(device.xp)
     results: list[Result] = []

@@ -13,9 +13,10 @@ import math
 
 import numpy as np
 
-from gpucnn_kernels._numba import cuda, device, float32, int32, kernel, uint32
-from gpucnn_kernels.launch import Array, Stream, floats, run, run_each
-from gpucnn_kernels.reduce import LANES, larger, tree_max, tree_sum
+from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
+from gpucnn_kernels.core.compile import device, kernel
+from gpucnn_kernels.core.launch import Array, Stream, floats, run, run_each
+from gpucnn_kernels.core.reduce import LANES, larger, tree_max, tree_sum
 
 
 @device

@@ -20,41 +20,18 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gpucnn_kernels._numba import SIMULATED, cuda, device, float32, int32, kernel, types, uint32, uint64
-from gpucnn_kernels.dropout import philox
-from gpucnn_kernels.launch import Array, Stream, aligned, flat, floats, ints, run_each
-from gpucnn_kernels.vector import divide, load_4, magic, store_4
+from gpucnn_kernels.core._numba import cuda, float32, int32, uint32, uint64
+from gpucnn_kernels.core.compile import device, kernel
+from gpucnn_kernels.core.integers import divide, magic
+from gpucnn_kernels.core.launch import Array, Stream, aligned, flat, floats, ints, run_each
+from gpucnn_kernels.core.philox import philox
+from gpucnn_kernels.core.vector import load_4, load_bytes, store_4
 
 _WORD = 0xFFFFFFFF
 _ROUNDS = 24
 # The last word of Philox's counter says what is drawn (dropout has 0), the third which of an image's changes.
 _ORDER, _CHANGES = 1, 2
 _WARP, _MOVE, _CUTOUT, _NODES = 0, 1, 2, 4
-
-load_bytes: Any
-
-if SIMULATED:
-
-    def load_bytes(array, index):
-        """The four bytes array[index : index + 4] as one word, the first of them lowest."""
-        assert index % 4 == 0, f"index {index} is not a multiple of 4"
-        return np.uint32(int.from_bytes(bytes(int(array[index + i]) for i in range(4)), "little"))
-
-else:
-    from llvmlite import ir
-
-    from gpucnn_kernels._numba import intrinsic
-
-    @intrinsic
-    def load_bytes(typing_context, array, index):
-        """The four bytes array[index : index + 4] as one word, the first of them lowest: the address must be a multiple of 4."""
-
-        def generate(context, builder, signature, arguments):
-            data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-            place = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(32).as_pointer())
-            return builder.load(place, align=4)
-
-        return types.uint32(array, types.uint64), generate
 
 
 class Augment(Protocol):

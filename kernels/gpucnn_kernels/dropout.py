@@ -12,27 +12,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpucnn_kernels._numba import cuda, device, float32, kernel, uint32, uint64
-from gpucnn_kernels.launch import Array, Stream, flat, floats, run, run_each
+from gpucnn_kernels.core._numba import cuda, float32, uint32, uint64
+from gpucnn_kernels.core.compile import device, kernel
+from gpucnn_kernels.core.launch import Array, Stream, flat, floats, run, run_each
+from gpucnn_kernels.core.philox import philox
 
 _WORD = 0xFFFFFFFF
-_ROUNDS = 10
-
-
-@device
-def philox(c0, c1, c2, c3, k0, k1):
-    """The four random words of a counter (c0, c1, c2, c3) under a key (k0, k1)."""
-    # Products and sums of 32-bit words in 64 bits, so that nothing wraps around but by the shifts and masks that say so.
-    for _ in range(_ROUNDS):
-        product0 = uint64(0xD2511F53) * uint64(c0)
-        product1 = uint64(0xCD9E8D57) * uint64(c2)
-        c0 = uint32(uint32(product1 >> uint64(32)) ^ c1 ^ k0)
-        c1 = uint32(product1 & uint64(_WORD))
-        c2 = uint32(uint32(product0 >> uint64(32)) ^ c3 ^ k1)
-        c3 = uint32(product0 & uint64(_WORD))
-        k0 = uint32((uint64(k0) + uint64(0x9E3779B9)) & uint64(_WORD))
-        k1 = uint32((uint64(k1) + uint64(0xBB67AE85)) & uint64(_WORD))
-    return c0, c1, c2, c3
 
 
 @device

@@ -25,10 +25,11 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn_kernels._numba import cuda, device, float32, int32, kernel, uint32
 from gpucnn_kernels.activations import logistic
-from gpucnn_kernels.launch import Array, Stream, floats, ints, run
-from gpucnn_kernels.reduce import BLOCK_LANES, LANES, beats, tree_argmax, tree_sum
+from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
+from gpucnn_kernels.core.compile import device, kernel
+from gpucnn_kernels.core.launch import Array, Stream, floats, ints, run
+from gpucnn_kernels.core.reduce import BLOCK_LANES, LANES, beats, tree_argmax, tree_sum
 
 ONE_BLOCK_CLASSES = 32  # more of them are work for more than a thread
 ONE_BLOCK_LOGITS = 1 << 14  # more of them are work for more than a block

@@ -24,62 +24,11 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn_kernels._numba import SIMULATED, cuda, device, float32, int32, kernel, types, uint32
-from gpucnn_kernels.conv import split
-from gpucnn_kernels.launch import Array, Stream, Window, aligned, floats, geometry, ints, run_each
-from gpucnn_kernels.vector import divide, magic
-
-load_2: Any
-store_2: Any
-
-if SIMULATED:
-
-    def load_2(array, index):
-        """array[index] and array[index + 1]."""
-        assert index % 2 == 0, f"index {index} is not a multiple of 2"
-        return array[index], array[index + 1]
-
-    def store_2(array, index, v0, v1):
-        """Writes array[index] and array[index + 1]."""
-        assert index % 2 == 0, f"index {index} is not a multiple of 2"
-        array[index] = v0
-        array[index + 1] = v1
-
-else:
-    from llvmlite import ir
-
-    from gpucnn_kernels._numba import intrinsic
-
-    _TWO = ir.VectorType(ir.FloatType(), 2)
-
-    def _place(context, builder, array_type, array, index):
-        """Address of array[index], as that of a vector of two."""
-        data = context.make_array(array_type)(context, builder, array).data
-        return builder.bitcast(builder.gep(data, [index]), _TWO.as_pointer())
-
-    @intrinsic
-    def load_2(typing_context, array, index):
-        """array[index] and array[index + 1], by one instruction: the address must be a multiple of 8 bytes."""
-
-        def generate(context, builder, signature, arguments):
-            values = builder.load(_place(context, builder, signature.args[0], *arguments), align=8)
-            parts = [builder.extract_element(values, ir.IntType(32)(i)) for i in range(2)]
-            return context.make_tuple(builder, signature.return_type, parts)
-
-        return types.UniTuple(types.float32, 2)(array, types.uint64), generate
-
-    @intrinsic
-    def store_2(typing_context, array, index, v0, v1):
-        """Writes array[index] and array[index + 1], by one instruction: the address must be a multiple of 8 bytes."""
-
-        def generate(context, builder, signature, arguments):
-            values = ir.Constant(_TWO, ir.Undefined)
-            for i, value in enumerate(arguments[2:]):
-                values = builder.insert_element(values, value, ir.IntType(32)(i))
-            builder.store(values, _place(context, builder, signature.args[0], *arguments[:2]), align=8)
-            return context.get_dummy_value()
-
-        return types.void(array, types.uint64, types.float32, types.float32), generate
+from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
+from gpucnn_kernels.core.compile import device, kernel
+from gpucnn_kernels.core.integers import divide, magic, split
+from gpucnn_kernels.core.launch import Array, Stream, Window, aligned, floats, geometry, ints, run_each
+from gpucnn_kernels.core.vector import load_2, store_2
 
 
 @device

@@ -13,8 +13,9 @@ import math
 
 import numpy as np
 
-from gpucnn_kernels._numba import float32, int32, kernel, uint32
-from gpucnn_kernels.launch import Array, Stream, floats, ints, run
+from gpucnn_kernels.core._numba import float32, int32, uint32
+from gpucnn_kernels.core.compile import kernel
+from gpucnn_kernels.core.launch import Array, Stream, floats, ints, run
 
 
 @kernel

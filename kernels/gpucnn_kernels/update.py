@@ -16,8 +16,9 @@ import math
 
 import numpy as np
 
-from gpucnn_kernels._numba import cuda, float32, kernel, uint32
-from gpucnn_kernels.launch import Array, Stream, floats, run_each
+from gpucnn_kernels.core._numba import cuda, float32, uint32
+from gpucnn_kernels.core.compile import kernel
+from gpucnn_kernels.core.launch import Array, Stream, floats, run_each
 
 RATES = 4  # numbers in `rates`
 

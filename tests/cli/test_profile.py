@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from gpucnn import device
-from gpucnn.profiling import compiled, cpu, records
+from gpucnn.profiling import records
+from gpucnn.profiling.chip import compiled, static
+from gpucnn.profiling.measure import cpu
 from gpucnn.profiling.records import Ceilings
-from gpucnn_kernels import static
 
 Command = Callable[..., Any]
 SMALL = ("profile", "--device", "cpu", "--op", "pool", "--shape", "2,3,8x8,2x2")

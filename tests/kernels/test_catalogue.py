@@ -11,8 +11,10 @@ import pytest
 from gpucnn.device import simulated
 from gpucnn.ops.augment import Augment
 from gpucnn.ops.shapes import Window, conv_window, pool_window
-from gpucnn_kernels import batch, depthwise, direct, fused, fused_grad, launch, pool
-from gpucnn_kernels.catalogue import CONV_SHAPES, DEPTHWISE_WINDOWS, POOL_SHAPES, ConvShape, PoolShape, all_entries
+from gpucnn.profiling.chip.samples import CONV_SHAPES, DEPTHWISE_WINDOWS, POOL_SHAPES, ConvShape, PoolShape, all_entries
+from gpucnn_kernels import batch, pool
+from gpucnn_kernels.conv import depthwise, direct, pooled, pooled_grad
+from gpucnn_kernels.core import launch
 
 
 @pytest.mark.parametrize("shape", [*CONV_SHAPES, *POOL_SHAPES], ids=lambda shape: shape.name)
@@ -63,9 +65,9 @@ def launch_first_layer(shape: ConvShape) -> None:
     direct.conv2d_direct(x, weight, bias, dy, window)
     direct.conv2d_direct_weight_grad(dy, x, weight, bias, floats(direct.workspace_size(n, c, k, window)), window)
     y, places = floats(n, k, *pooling.output), ints(n, k, *pooling.output)
-    fused.conv2d_relu_max_pool2d(x, weight, bias, y, places, window, pooling)
-    space = floats(fused_grad.workspace_size(n, c, k, window, pooling))
-    fused_grad.conv2d_relu_max_pool2d_weight_grad(y, places, y, x, weight, bias, space, window, pooling)
+    pooled.conv2d_relu_max_pool2d(x, weight, bias, y, places, window, pooling)
+    space = floats(pooled_grad.workspace_size(n, c, k, window, pooling))
+    pooled_grad.conv2d_relu_max_pool2d_weight_grad(y, places, y, x, weight, bias, space, window, pooling)
 
 
 def launch_pooling(shape: PoolShape) -> None:

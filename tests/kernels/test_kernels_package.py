@@ -16,11 +16,16 @@ import pytest
 
 import gpucnn_kernels
 from gpucnn.ops.shapes import conv_window, pool_window
-from gpucnn_kernels import activations, conv, dropout, gemm, launch, loss, pool, update
-from gpucnn_kernels.catalogue import CONV_SHAPES, POOL_SHAPES, all_entries
+from gpucnn.profiling.chip.samples import CONV_SHAPES, POOL_SHAPES, all_entries
+from gpucnn_kernels import activations, dropout, loss, pool, update
+from gpucnn_kernels.conv import plain as conv
+from gpucnn_kernels.core import launch
+from gpucnn_kernels.dense import plain as gemm
+from gpucnn_kernels.engine import bias
 
 HERE = Path(gpucnn_kernels.__file__).parent
-SOURCES = sorted(HERE.glob("*.py"))
+SOURCES = sorted(HERE.rglob("*.py"))
+LADDER = HERE.parent / "ladder" / "gpu.py"
 
 
 def zeros(*shape: int, dtype: Any = np.float32) -> Any:
@@ -35,21 +40,24 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("simulator", ["0", "1"])
 def test_importing_needs_no_gpucnn_no_cupy_no_driver_and_compiles_nothing(simulator: str) -> None:
     code = (
-        "import sys; sys.modules['cupy'] = sys.modules['gpucnn'] = None; import gpucnn_kernels.catalogue as c, gpucnn_kernels.static\n"
-        "from gpucnn_kernels import _numba\n"
-        "assert _numba.SIMULATED or not any(e.kernel.overloads for e in c.ENTRIES)\n"
+        "import importlib, pkgutil, sys; sys.modules['cupy'] = sys.modules['gpucnn'] = None; import gpucnn_kernels as package\n"
+        "from gpucnn_kernels.core import _numba\n"
+        "for each in pkgutil.walk_packages(package.__path__, 'gpucnn_kernels.'):\n"
+        "    if _numba.SIMULATED and each.name.startswith('gpucnn_kernels.tensor.hopper'): continue\n"
+        "    for thing in vars(importlib.import_module(each.name)).values():\n"
+        "        assert not getattr(thing, 'overloads', None), thing\n"
     )
     result = python(code, NUMBA_ENABLE_CUDASIM=simulator)
     assert result.returncode == 0, result.stderr
 
 
 def test_without_numba_the_error_says_what_to_install() -> None:
-    result = python("import sys; sys.modules['numba'] = None; import gpucnn_kernels.conv")
+    result = python("import sys; sys.modules['numba'] = None; import gpucnn_kernels.conv.plain")
     assert result.returncode == 1
     assert 'pip install "numba-cuda[cu13]"' in result.stderr
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(HERE)))
 def test_numba_is_imported_in_one_place(source: Path) -> None:
     lines = [line.strip() for line in source.read_text().splitlines()]
     imports = [line for line in lines if line.startswith(("from numba", "import numba"))]
@@ -63,13 +71,14 @@ def is_kernel(decorator: ast.expr) -> bool:
 def test_every_kernel_is_in_the_catalogue() -> None:
     """Those that functions make as well: each is known by the line of its decorator, because no module holds it by name."""
     written = {
-        (source.stem, node.name, node.decorator_list[0].lineno)
+        (source.parent.name, source.stem, node.name, node.decorator_list[0].lineno)
         for source in SOURCES
         for node in ast.walk(ast.parse(source.read_text()))
         if isinstance(node, ast.FunctionDef) and any(map(is_kernel, node.decorator_list))
     }
     functions = [entry.kernel.py_func for entry in all_entries()]
-    assert written == {(each.__module__.rpartition(".")[2], each.__name__, each.__code__.co_firstlineno) for each in functions}
+    functions = [each for each in functions if each.__module__.startswith("gpucnn_kernels")]
+    assert written == {(*each.__module__.split(".")[-2:], each.__name__, each.__code__.co_firstlineno) for each in functions}
 
 
 def test_catalogued_shapes_are_legal() -> None:
@@ -91,7 +100,7 @@ REFUSED: list[tuple[Callable[[], None], type[Exception], str]] = [
     (lambda: conv.conv2d(X, WEIGHT, None, zeros(1, 3, 2, 3), WINDOW), ValueError, "y has shape"),
     (lambda: conv.conv2d(X, WEIGHT, None, Y, WINDOW, groups=2), ValueError, "groups must divide the channels"),
     (lambda: conv.conv2d(zeros(1, 2, 8, 4)[:, :, ::2], WEIGHT, None, Y, WINDOW), ValueError, "x of shape .* is not C-contiguous"),
-    (lambda: conv.bias_grad(zeros(2, 3), zeros(4)), ValueError, "dbias has shape"),
+    (lambda: bias.bias_grad(zeros(2, 3), zeros(4)), ValueError, "dbias has shape"),
     (lambda: gemm.dense(zeros(2, 3), zeros(4, 2), None, zeros(2, 4)), ValueError, "weight has shape"),
     (lambda: activations.relu(zeros(2), zeros(3)), ValueError, "y has shape"),
     (
@@ -164,17 +173,17 @@ def test_the_pointer_of_an_array_is_asked_for_first() -> None:
 
 
 READ_BY_128_BITS = {  # kernels whose tiles load_4 and store_4 read and write
-    ("engine.py", "a_tile"): 1, ("engine.py", "b_tile"): 1, ("ladder.py", "a_tile"): 1, ("ladder.py", "b_tile"): 1,
-    ("direct.py", "tile"): 1, ("fused.py", "tile"): 1,
+    ("engine/loop.py", "a_tile"): 1, ("engine/loop.py", "b_tile"): 1, ("ladder/gpu.py", "a_tile"): 1, ("ladder/gpu.py", "b_tile"): 1,
+    ("conv/direct.py", "tile"): 1, ("conv/pooled.py", "tile"): 1,
 }  # fmt: skip
 
 
 def test_shared_arrays_that_are_read_by_128_bits_say_so() -> None:
     """By luck of their sizes they lie at multiples of 16 bytes without it as well."""
     found: dict[tuple[str, str], int] = {}
-    for path in SOURCES:
+    for path in [*SOURCES, LADDER]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Assign) and "shared.array" in (text := ast.unparse(node.value)) and "alignment=16" in text:
-                place = path.name, ast.unparse(node.targets[0])
+                place = str(path.relative_to(HERE.parent)).removeprefix("gpucnn_kernels/"), ast.unparse(node.targets[0])
                 found[place] = found.get(place, 0) + 1
     assert READ_BY_128_BITS.items() <= found.items()

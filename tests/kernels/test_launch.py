@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gpucnn.device import simulated
-from gpucnn_kernels import launch
+from gpucnn_kernels.core import launch
 
 
 class Broken:

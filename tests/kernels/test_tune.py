@@ -12,12 +12,14 @@ import pytest
 
 from gpucnn.device import simulated
 from gpucnn.ops.shapes import conv_window, pool_window
-from gpucnn.profiling import bounds, correct, tune, workload
-from gpucnn.profiling.observe import Observer
+from gpucnn.profiling import tune
+from gpucnn.profiling.chip import bounds
+from gpucnn.profiling.measure.statistics import summarize
 from gpucnn.profiling.records import Timing
-from gpucnn.profiling.statistics import summarize
-from gpucnn_kernels import problems, select, tuned
-from gpucnn_kernels.launch import Launch
+from gpucnn.profiling.what import correct, workload
+from gpucnn.profiling.what.observe import Observer
+from gpucnn_kernels.choose import problems, select, tuned
+from gpucnn_kernels.core.launch import Launch
 
 pytestmark = pytest.mark.skipif(simulated(), reason="the kernels are not run here")
 

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from gpucnn.ops.shapes import Window, conv_window, pool_window
-from gpucnn_kernels import chips, work
-from gpucnn_kernels.select import Choice
-from gpucnn_kernels.work import Work
+from gpucnn.profiling.chip import chips
+from gpucnn.profiling.what import work
+from gpucnn.profiling.what.work import Work
+from gpucnn_kernels.choose.select import Choice
 
 WINDOWS = {
     "one": conv_window((1, 1), (1, 1)),

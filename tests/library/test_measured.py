@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gpucnn_kernels import problems, select, tuned
+from gpucnn_kernels.choose import problems, select, tuned
 
 ROOT = Path(__file__).parents[2]
 

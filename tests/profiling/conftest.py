@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from gpucnn.profiling.measure.timing import Work
 from gpucnn.profiling.records import Ceilings, HotLoop, Profile, Row, Step, Timing
-from gpucnn.profiling.timing import Work
 
 # Text that a model's file may hold, and that must reach no browser as anything but text.
 NASTY = '<script>alert("x")</script> & "quoted" \'single\' </style> ⊗'

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from gpucnn.profiling import page
 from gpucnn.profiling.records import Profile
+from gpucnn.profiling.show import page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 if CHROMIUM is None:

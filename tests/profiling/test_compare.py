@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from gpucnn.errors import DataError
-from gpucnn.profiling import compare
 from gpucnn.profiling.records import Profile, Timing
+from gpucnn.profiling.show import compare
 
 
 def with_row(profile: Profile, index: int, **changes: Any) -> Profile:

@@ -9,8 +9,8 @@ import pytest
 
 from gpucnn.device import get_device
 from gpucnn.errors import GpucnnError
-from gpucnn.profiling import correct, counts, workload
-from gpucnn.profiling.observe import Call, Observer
+from gpucnn.profiling.what import correct, counts, workload
+from gpucnn.profiling.what.observe import Call, Observer
 
 SHAPES = [
     ("conv", "3,2,9x9,4,3x3"),

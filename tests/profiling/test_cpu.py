@@ -9,12 +9,15 @@ import pytest
 
 from gpucnn.device import get_device
 from gpucnn.errors import GpucnnError, MissingExtraError
-from gpucnn.profiling import against_torch, cpu, report, run, workload
-from gpucnn.profiling.observe import Call, Observer
+from gpucnn.profiling import run
+from gpucnn.profiling.measure import against_torch, cpu
+from gpucnn.profiling.measure.timing import HostClock
 from gpucnn.profiling.records import Ceilings
 from gpucnn.profiling.run import Options
-from gpucnn.profiling.timing import HostClock
-from gpucnn.profiling.workload import Selection
+from gpucnn.profiling.show import report
+from gpucnn.profiling.what import workload
+from gpucnn.profiling.what.observe import Call, Observer
+from gpucnn.profiling.what.workload import Selection
 
 
 @pytest.fixture(autouse=True)

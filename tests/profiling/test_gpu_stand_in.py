@@ -19,10 +19,11 @@ import numpy as np
 import pytest
 
 from gpucnn.device import Device, simulated
-from gpucnn.profiling import gpu, nsight, workload
-from gpucnn.profiling.observe import Observer
-from gpucnn.profiling.workload import Selection
-from gpucnn_kernels.launch import Launch, recording
+from gpucnn.profiling.measure import gpu, nsight
+from gpucnn.profiling.what import workload
+from gpucnn.profiling.what.observe import Observer
+from gpucnn.profiling.what.workload import Selection
+from gpucnn_kernels.core.launch import Launch, recording
 
 pytestmark = pytest.mark.skipif(simulated(), reason="the simulator has no signatures")
 
@@ -128,7 +129,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     monkeypatch.setattr(gpu.correct, "expect", lambda call, flops: None)
     monkeypatch.setattr(gpu.fma, "run", lambda kernel, blocks, threads, stream, *rest: Launch(kernel, blocks, threads, rest).run(stream))
     monkeypatch.setattr(gpu, "_taken", lambda launch, gpu: (32, 0, 0, 1.0, 2.0))
-    from gpucnn_kernels import select
+    from gpucnn_kernels.choose import select
 
     with select.for_chip(132), recording(launching=False):
         yield machine
@@ -239,11 +240,11 @@ def test_the_real_nvtx_takes_the_ranges() -> None:
 def test_kernels_have_names_and_lines_for_the_tools() -> None:
     """In a process of its own: names and line numbers are those of the first compilation."""
     program = """
-from gpucnn.profiling import nsight
-from gpucnn_kernels import static
-from gpucnn_kernels._numba import cuda
-from gpucnn_kernels.catalogue import ENGINE_ENTRIES, ENTRIES
-from gpucnn_kernels.chips import ARCHITECTURES
+from gpucnn.profiling.chip import static
+from gpucnn.profiling.measure import nsight
+from gpucnn_kernels.core._numba import cuda
+from gpucnn.profiling.chip.samples import ENGINE_ENTRIES, ENTRIES
+from gpucnn.profiling.chip.chips import ARCHITECTURES
 
 nsight.name_kernels()
 static._linker()
@@ -265,9 +266,10 @@ for entry in (relu, tile):
 
 
 def test_the_loop_that_measures_the_peak_is_made_of_fmas() -> None:
-    from gpucnn_kernels import ceilings, sass, static
-    from gpucnn_kernels._numba import float32, int32, types
-    from gpucnn_kernels.catalogue import Entry
+    from gpucnn.profiling.chip import sass, static
+    from gpucnn.profiling.chip.samples import Entry
+    from gpucnn.profiling.measure import fma as ceilings
+    from gpucnn_kernels.core._numba import float32, int32, types
 
     entry = Entry("fma", ceilings.fma_kernel, (types.Array(float32, 1, "C"), int32, float32), ceilings.THREADS)
     try:

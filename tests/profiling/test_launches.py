@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 
 from gpucnn.device import simulated
-from gpucnn.profiling import bounds, compiled, counts, workload
-from gpucnn.profiling.observe import Observer
+from gpucnn.profiling.chip import bounds, compiled, static
+from gpucnn.profiling.chip.chips import CHIPS, find
 from gpucnn.profiling.records import Profile
-from gpucnn.profiling.workload import Selection, Workload
-from gpucnn_kernels import activations, launch, select, static
-from gpucnn_kernels.chips import CHIPS, find
-from gpucnn_kernels.launch import Launch, recording
-from gpucnn_kernels.work import Work
+from gpucnn.profiling.what import counts, workload
+from gpucnn.profiling.what.observe import Observer
+from gpucnn.profiling.what.work import Work
+from gpucnn.profiling.what.workload import Selection, Workload
+from gpucnn_kernels import activations
+from gpucnn_kernels.choose import select
+from gpucnn_kernels.core import launch
+from gpucnn_kernels.core.launch import Launch, recording
 
 pytestmark = pytest.mark.skipif(simulated(), reason="the simulator has no signatures")
 

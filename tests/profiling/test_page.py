@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gpucnn.profiling import page, plots
 from gpucnn.profiling.records import Profile, Step
+from gpucnn.profiling.show import page, svg
 
 VOID = {"meta", "link", "line", "circle", "rect", "polyline", "br"}
 
@@ -62,7 +62,7 @@ def test_dots_bars_and_rows_are_those_of_the_profile(recorded: Profile) -> None:
 
 
 def test_rows_without_arithmetic_are_no_dots(bounds: Profile) -> None:
-    assert plots.roofline_svg(bounds).count("<circle") == 1
+    assert svg.roofline_svg(bounds).count("<circle") == 1
     assert "Left out: 1 without floating-point work." in page.html(bounds)
 
 
@@ -91,9 +91,9 @@ def test_extremes_are_drawn_inside(recorded: Profile) -> None:
     """Dots far below the roof, or with no time at all, stay on the drawing."""
     first = recorded.rows[0]
     rows = [dataclasses.replace(first, flops=1, bytes=10**12), dataclasses.replace(first, flops=10**15, bytes=1), first]
-    drawing = plots.roofline_svg(dataclasses.replace(recorded, rows=rows))
+    drawing = svg.roofline_svg(dataclasses.replace(recorded, rows=rows))
     for x, y in re.findall(r'cx="([-\d.]+)" cy="([-\d.]+)"', drawing):
-        assert 0 <= float(x) <= plots.WIDTH and 0 <= float(y) <= 400
+        assert 0 <= float(x) <= svg.WIDTH and 0 <= float(y) <= 400
 
 
 def test_the_file_is_written_whole(recorded: Profile, tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import dataclasses
 import pytest
 
 from gpucnn.memory import bytes_text
-from gpucnn.profiling import columns, report
 from gpucnn.profiling.records import Profile
-from gpucnn.profiling.units import scaled, seconds_text
+from gpucnn.profiling.show import columns, report
+from gpucnn.profiling.show.units import scaled, seconds_text
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from gpucnn.profiling import roofline
 from gpucnn.profiling.records import Ceilings, Profile, Row, Step
+from gpucnn.profiling.what import roofline
 
 CEILINGS = Ceilings(bandwidth=1e12, flops=1e13, launch=2e-6, source="")
 

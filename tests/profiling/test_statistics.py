@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpucnn.profiling.measure.statistics import differs, percentile, summarize
 from gpucnn.profiling.records import Timing
-from gpucnn.profiling.statistics import differs, percentile, summarize
 
 
 @settings(deadline=None)  # a busy machine is no failure

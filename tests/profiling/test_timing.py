@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from gpucnn.profiling import timing
-from gpucnn.profiling.timing import HostClock, alternate, buffers_needed, measure
+from gpucnn.profiling.measure import timing
+from gpucnn.profiling.measure.timing import HostClock, alternate, buffers_needed, measure
 
 
 def test_a_short_kernel_is_timed_in_batches(clock: Any) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gpucnn.profiling import trace
 from gpucnn.profiling.records import Profile
+from gpucnn.profiling.show import trace
 
 
 def test_every_kernel_is_an_event(recorded: Profile, tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ import pytest
 import gpucnn as gc
 from gpucnn.device import get_device
 from gpucnn.errors import DeviceError, GpucnnError, ShapeError, UnknownNameError
-from gpucnn.profiling import memory, run, workload
-from gpucnn.profiling.observe import Call, Observer
-from gpucnn.profiling.workload import Selection, Workload
+from gpucnn.profiling import run
+from gpucnn.profiling.what import memory, workload
+from gpucnn.profiling.what.observe import Call, Observer
+from gpucnn.profiling.what.workload import Selection, Workload
 
 
 def calls_of(work: Workload) -> list[Call]:

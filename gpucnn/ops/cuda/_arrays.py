@@ -7,8 +7,8 @@ from types import ModuleType
 from typing import Any, TypeAlias
 
 from gpucnn.surroundings import complain, is_terminal
-from gpucnn_kernels._numba import SIMULATED
-from gpucnn_kernels.launch import external_stream
+from gpucnn_kernels.core._numba import SIMULATED
+from gpucnn_kernels.core.launch import external_stream
 
 Array: TypeAlias = Any  # CuPy's, or NumPy's under the simulator
 
@@ -54,7 +54,7 @@ class _Announcement:
 
 
 if not SIMULATED:  # which compiles nothing
-    from gpucnn_kernels import disk_cache
+    from gpucnn_kernels.core import disk_cache
 
     if disk_cache.announce is None:
         disk_cache.announce = _Announcement()

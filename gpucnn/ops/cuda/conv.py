@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from gpucnn.ops.cuda._arrays import Array, empty, stream, workspace
 from gpucnn.ops.shapes import Window
-from gpucnn_kernels import conv as plain
-from gpucnn_kernels import depthwise, direct, implicit_gemm, select
+from gpucnn_kernels.choose import select
+from gpucnn_kernels.conv import depthwise, direct, plain
+from gpucnn_kernels.conv import tiled as implicit_gemm
+from gpucnn_kernels.engine import bias as sums
 
 
 def conv2d(
@@ -79,5 +81,5 @@ def conv2d_weight_grad(
 def bias_grad(dy: Array, *, out: Array | None = None) -> Array:
     """dbias (K): the sum of dy (N, K) or (N, K, P, Q) over everything but channels."""
     dbias = empty(dy, (dy.shape[1],)) if out is None else out
-    plain.bias_grad(dy, dbias, stream(dy))
+    sums.bias_grad(dy, dbias, stream(dy))
     return dbias

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from gpucnn.ops.cuda._arrays import Array, empty, stream, workspace
-from gpucnn_kernels import gemm as kernels
-from gpucnn_kernels import select, tiled_gemm
+from gpucnn_kernels.choose import select
+from gpucnn_kernels.dense import plain as kernels
+from gpucnn_kernels.dense import tiled as tiled_gemm
 
 
 def dense(x: Array, weight: Array, bias: Array | None = None, *, relu: bool = False, out: Array | None = None) -> Array:

@@ -9,8 +9,9 @@ from gpucnn.ops.cuda._arrays import Array, empty, stream, workspace
 from gpucnn.ops.cuda.conv import conv2d, conv2d_weight_grad
 from gpucnn.ops.cuda.pool import max_pool2d, max_pool2d_grad
 from gpucnn.ops.shapes import Window
-from gpucnn_kernels import fused as kernels
-from gpucnn_kernels import fused_grad, select
+from gpucnn_kernels.choose import select
+from gpucnn_kernels.conv import pooled as kernels
+from gpucnn_kernels.conv import pooled_grad
 
 
 def conv2d_relu_max_pool2d(
@@ -62,6 +63,6 @@ def conv2d_relu_max_pool2d_weight_grad(
         dconv = max_pool2d_grad(dy, indices, pool_window, relu=relu)
         return conv2d_weight_grad(dconv, x, window, groups, out=out, dbias=dbias)
     dweight = empty(dy, (k, c // groups, *window.kernel)) if out is None else out
-    space = workspace(dy, fused_grad.workspace_size(n, c, k, window, pool_window))
-    fused_grad.conv2d_relu_max_pool2d_weight_grad(dy, indices, relu, x, dweight, dbias, space, window, pool_window, stream(dy))
+    space = workspace(dy, pooled_grad.workspace_size(n, c, k, window, pool_window))
+    pooled_grad.conv2d_relu_max_pool2d_weight_grad(dy, indices, relu, x, dweight, dbias, space, window, pool_window, stream(dy))
     return dweight

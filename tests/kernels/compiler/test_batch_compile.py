@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gpucnn.device import simulated
-from gpucnn_kernels import static
-from gpucnn_kernels.catalogue import batch_entries
+from gpucnn.profiling.chip import static
+from gpucnn.profiling.chip.samples import batch_entries
 
 
 def missing() -> str | None:

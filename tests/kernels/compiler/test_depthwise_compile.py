@@ -6,8 +6,8 @@ import pytest
 
 from gpucnn.device import simulated
 from gpucnn.ops.shapes import conv_window
-from gpucnn_kernels import static
-from gpucnn_kernels.catalogue import DEPTHWISE_WINDOWS, depthwise_entries
+from gpucnn.profiling.chip import static
+from gpucnn.profiling.chip.samples import DEPTHWISE_WINDOWS, depthwise_entries
 
 
 def missing() -> str | None:

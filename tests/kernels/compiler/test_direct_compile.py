@@ -6,8 +6,8 @@ import pytest
 
 from gpucnn.device import simulated
 from gpucnn.ops.shapes import Window, conv_window
-from gpucnn_kernels import static
-from gpucnn_kernels.catalogue import Entry, direct_entries, shape_entries
+from gpucnn.profiling.chip import static
+from gpucnn.profiling.chip.samples import Entry, direct_entries, shape_entries
 
 
 def missing() -> str | None:

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from gpucnn.device import simulated
-from gpucnn_kernels import static
+from gpucnn.profiling.chip import static
 
 if simulated():
     pytest.skip("the simulator compiles nothing", allow_module_level=True)
 
-from gpucnn_kernels import disk_cache
+from gpucnn_kernels.core import disk_cache
 
 
 def missing() -> str | None:
@@ -33,7 +33,7 @@ needs_compiler = pytest.mark.skipif(missing() is not None, reason=f"cannot compi
 MARKS = """
 import json
 from gpucnn_kernels import disk_cache
-from gpucnn_kernels.catalogue import all_entries
+from gpucnn.profiling.chip.samples import all_entries
 print(json.dumps({entry.name: disk_cache.fingerprint(entry.kernel) for entry in all_entries()}))
 """
 
@@ -41,7 +41,7 @@ print(json.dumps({entry.name: disk_cache.fingerprint(entry.kernel) for entry in 
 COMPILE = """
 import hashlib, importlib, json
 from gpucnn_kernels import static
-from gpucnn_kernels.catalogue import ENGINE_ENTRIES, ENTRIES
+from gpucnn.profiling.chip.samples import ENGINE_ENTRIES, ENTRIES
 from gpucnn_kernels.chips import ARCHITECTURES
 dispatcher, codegen = (importlib.import_module(f"numba.cuda.{name}") for name in ("dispatcher", "codegen"))
 codegen.JITCUDACodegen.magic_tuple = lambda self: ((13, 0), (9, 0))

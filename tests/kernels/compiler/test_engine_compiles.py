@@ -12,12 +12,15 @@ import pytest
 
 from gpucnn.device import simulated
 from gpucnn.ops.shapes import conv_window
-from gpucnn_kernels import implicit_gemm, sass, select, static, tiled_gemm
-from gpucnn_kernels._numba import int32, types, uint32
-from gpucnn_kernels.catalogue import ENGINE_ENTRIES, Entry
-from gpucnn_kernels.operands import GRADIENT, MATRIX
-from gpucnn_kernels.product import Product
-from gpucnn_kernels.tiles import BIAS, MASK, SUMS
+from gpucnn.profiling.chip import sass, static
+from gpucnn.profiling.chip.samples import ENGINE_ENTRIES, Entry
+from gpucnn_kernels.choose import select
+from gpucnn_kernels.conv import tiled as implicit_gemm
+from gpucnn_kernels.core._numba import int32, types, uint32
+from gpucnn_kernels.dense import tiled as tiled_gemm
+from gpucnn_kernels.engine.operands import GRADIENT, MATRIX
+from gpucnn_kernels.engine.product import Product
+from gpucnn_kernels.engine.tiles import BIAS, MASK, SUMS
 
 
 def missing() -> str | None:

@@ -6,9 +6,9 @@ import pytest
 
 from gpucnn.device import simulated
 from gpucnn.ops.shapes import conv_window
-from gpucnn_kernels import sass, static
-from gpucnn_kernels.catalogue import CONV_SHAPES, Entry, direct_entries
-from gpucnn_kernels.launch import Window
+from gpucnn.profiling.chip import sass, static
+from gpucnn.profiling.chip.samples import CONV_SHAPES, Entry, direct_entries
+from gpucnn_kernels.core.launch import Window
 
 
 def missing() -> str | None:

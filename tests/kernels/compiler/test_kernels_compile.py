@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from gpucnn.device import simulated
-from gpucnn_kernels import chips, sass, select, static
-from gpucnn_kernels._numba import cuda, float32, kernel
-from gpucnn_kernels.catalogue import ENTRIES, Entry
+from gpucnn.profiling.chip import chips, sass, static
+from gpucnn.profiling.chip.samples import ENTRIES, Entry
+from gpucnn_kernels.choose import select
+from gpucnn_kernels.core._numba import cuda, float32
+from gpucnn_kernels.core.compile import kernel
 
 
 def missing() -> str | None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from gpucnn.device import simulated
-from gpucnn_kernels import ladder, sass, static
-from gpucnn_kernels.catalogue import ladder_entries
+from gpucnn.profiling.chip import sass, static
+from gpucnn.profiling.chip.samples import Entry
+from gpucnn_kernels.core._numba import float32, int32, types
+from ladder import gpu as ladder
 
 
 def missing() -> str | None:
@@ -18,6 +20,18 @@ def missing() -> str | None:
 
 
 pytestmark = pytest.mark.skipif(simulated() or missing() is not None, reason=f"cannot compile kernels: {missing()}")
+_F = types.Array(float32, 1, "C")
+RUNGS = [
+    Entry(
+        f"ladder-{rung.name.replace(' ', '-')}",
+        rung.kernel,
+        (_F, _F, _F, int32, int32, int32),
+        rung.threads,
+        max_registers=128,  # two blocks of 256 threads
+        blocks_per_sm=rung.blocks_per_sm,
+    )
+    for rung in ladder.rungs()
+]
 # FFMAs of the main loop, per hundred instructions at least, reads of shared and of global memory by fours.
 LOOPS = {
     "ladder-plain": (4, 5, 0, 0),
@@ -28,8 +42,8 @@ LOOPS = {
 }
 
 
-@pytest.mark.parametrize("entry", ladder_entries(), ids=lambda entry: entry.name)
-def test_rung(entry: static.Entry) -> None:
+@pytest.mark.parametrize("entry", RUNGS, ids=lambda entry: entry.name)
+def test_rung(entry: Entry) -> None:
     report = static.compile_kernel(entry, "sm_90")
     assert report.spill_stores == report.spill_loads == report.stack == report.float64 == 0, report
     assert report.registers <= entry.max_registers, report

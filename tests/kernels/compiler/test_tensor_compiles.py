@@ -10,8 +10,12 @@ import numpy as np
 import pytest
 
 from gpucnn.ops.shapes import conv_window
-from gpucnn_kernels import hopper, implicit_gemm, launch, sass, select, static
-from gpucnn_kernels.catalogue import Entry, tensor_entries
+from gpucnn.profiling.chip import sass, static
+from gpucnn.profiling.chip.samples import Entry, tensor_entries
+from gpucnn_kernels.choose import select
+from gpucnn_kernels.conv import tiled as implicit_gemm
+from gpucnn_kernels.core import launch
+from gpucnn_kernels.tensor import hopper
 
 pytestmark = pytest.mark.skipif(bool(select.SIMULATED), reason="the simulator compiles nothing")
 QUICK = ("conv2d-tensor128x64", "conv2d_weight_grad-tensor128x128-odd", "pack_split")

@@ -19,9 +19,9 @@ from kernel_harness import REAL
 
 from gpucnn import cli
 from gpucnn.device import Device
-from gpucnn.profiling import gpu as profiled
-from gpucnn.profiling import timing
-from gpucnn_kernels import tuned
+from gpucnn.profiling.measure import gpu as profiled
+from gpucnn.profiling.measure import timing
+from gpucnn_kernels.choose import tuned
 
 pytestmark = pytest.mark.gpu
 

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from gpucnn.device import Device, to_numpy
-from gpucnn_kernels import activations, driver, gemm
-from gpucnn_kernels.launch import Launch, external_stream, recording
+from gpucnn_kernels import activations
+from gpucnn_kernels.core import driver
+from gpucnn_kernels.core.launch import Launch, external_stream, recording
+from gpucnn_kernels.dense import plain as gemm
 
 pytestmark = pytest.mark.gpu
 

@@ -16,7 +16,7 @@ from kernel_harness import REAL, Output, distinct, double, normal
 from gpucnn.device import Device
 from gpucnn.ops import cpu
 from gpucnn.ops.shapes import Window, conv_window, pool_window
-from gpucnn_kernels import problems, select
+from gpucnn_kernels.choose import problems, select
 from tolerances import check
 
 pytestmark = [pytest.mark.gpu, *(() if REAL else (pytest.mark.slow,))]

@@ -16,7 +16,7 @@ from kernel_harness import Output, double, normal
 from gpucnn.device import Device
 from gpucnn.ops import cpu
 from gpucnn.ops.shapes import conv_window
-from gpucnn_kernels import problems, select
+from gpucnn_kernels.choose import problems, select
 from tolerances import check
 
 pytestmark = pytest.mark.gpu

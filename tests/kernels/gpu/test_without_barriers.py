@@ -24,8 +24,11 @@ KERNELS = Path(gpucnn_kernels.__file__).parent
 TESTS = Path(__file__).parents[1] / "simulator"
 USED_BY = {  # the tests of a module that are not those of its name
     "activations": ["test_kernels_activations.py"],
-    "engine": ["test_engine_conv.py"],
-    "gemm": ["test_kernels_dense.py"],
+    "bias": ["test_kernels_conv.py"],
+    "loop": ["test_engine_conv.py"],
+    "plain": ["test_kernels_dense.py"],
+    "pooled": ["test_fused.py"],
+    "pooled_grad": ["test_fused_grad.py"],
     "loss": ["test_kernels_loss.py"],
     "reduce": ["test_kernels_activations.py", "test_kernels_loss.py", "test_kernels_update.py"],
 }

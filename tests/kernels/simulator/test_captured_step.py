@@ -19,7 +19,7 @@ from gpucnn.device import Device, get_device
 from gpucnn.errors import TrainingError
 from gpucnn.training.feed import DeviceFeed, HostFeed
 from gpucnn.training.step import Totals, TrainingStep
-from gpucnn_kernels import launch
+from gpucnn_kernels.core import launch
 
 
 class Array(np.ndarray):

@@ -13,7 +13,7 @@ from gpucnn.device import Device
 from gpucnn.ops import cpu
 from gpucnn.ops.cuda._arrays import stream
 from gpucnn.ops.shapes import Window, conv_window
-from gpucnn_kernels import depthwise
+from gpucnn_kernels.conv import depthwise
 from tolerances import check
 
 

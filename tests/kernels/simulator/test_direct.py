@@ -16,7 +16,7 @@ from gpucnn.errors import ShapeError
 from gpucnn.ops import cpu
 from gpucnn.ops.cuda._arrays import stream
 from gpucnn.ops.shapes import Window, conv_window
-from gpucnn_kernels import direct
+from gpucnn_kernels.conv import direct
 from tolerances import check
 
 

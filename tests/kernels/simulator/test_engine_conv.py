@@ -15,8 +15,8 @@ from gpucnn.device import Device, to_numpy
 from gpucnn.errors import ShapeError
 from gpucnn.ops import cpu
 from gpucnn.ops.shapes import Window, conv_window
-from gpucnn_kernels import implicit_gemm
-from gpucnn_kernels.tiles import Tile
+from gpucnn_kernels.conv import tiled as implicit_gemm
+from gpucnn_kernels.engine.tiles import Tile
 from tolerances import check
 
 SMALL = Tile(8, 8, 8, 4, 4)

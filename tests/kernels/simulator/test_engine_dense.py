@@ -10,8 +10,10 @@ from kernel_harness import COMPILED, Output, double, normal
 from gpucnn.device import Device
 from gpucnn.ops import cpu
 from gpucnn.ops.shapes import conv_window
-from gpucnn_kernels import implicit_gemm, select, tiled_gemm
-from gpucnn_kernels.tiles import Tile
+from gpucnn_kernels.choose import select
+from gpucnn_kernels.conv import tiled as implicit_gemm
+from gpucnn_kernels.dense import tiled as tiled_gemm
+from gpucnn_kernels.engine.tiles import Tile
 from tolerances import check
 
 SMALL = Tile(8, 8, 8, 4, 4)

@@ -12,7 +12,7 @@ from gpucnn.device import Device, to_numpy
 from gpucnn.ops import cpu
 from gpucnn.ops.cuda._arrays import stream
 from gpucnn.ops.shapes import Window, conv_window, pool_window
-from gpucnn_kernels import direct, fused
+from gpucnn_kernels.conv import direct, pooled
 from tolerances import check
 
 Case = tuple[int, int, int, Window]  # images, channels, filters
@@ -41,7 +41,7 @@ def one_kernel(device: Device, x: Any, weight: Any, bias: Any, window: Window, t
     y, places = Output(device, shape), Output(device, shape, "int32")
     plan = direct.plan_of(x.shape[1], weight.shape[0], window, side=2, threads=threads)
     arrays = [None if array is None else device.array(array) for array in (x, weight, bias)]
-    fused.conv2d_relu_max_pool2d(*arrays, y.array, places.array, window, pooling, stream(arrays[0]), plan=plan)
+    pooled.conv2d_relu_max_pool2d(*arrays, y.array, places.array, window, pooling, stream(arrays[0]), plan=plan)
     return y.result(nan=True), places.result()
 
 
@@ -108,7 +108,7 @@ def test_the_operation_with_and_without_the_kernel(device: Device) -> None:
         (1, window, pool_window(window.output, 2, ceil_mode=True)),
         (2, grouped, pool_window(grouped.output, 2)),  # groups
     ]
-    assert [fused.fits(groups, window, pooling, groups) for groups, window, pooling in cases] == [True, False, False, False]
+    assert [pooled.fits(groups, window, pooling, groups) for groups, window, pooling in cases] == [True, False, False, False]
     for groups, window, pooling in cases:
         x, weight, bias = normal(8, 1, groups, *window.input), normal(9, 2, 1, *window.kernel), normal(10, 2)
         y, places = device.ops.conv2d_relu_max_pool2d(*map(device.array, (x, weight, bias)), window, pooling, groups)
@@ -145,6 +145,6 @@ def test_what_is_refused() -> None:
     window = conv_window((4, 4), (3, 3), padding=1)
     x, weight, y = np.zeros((1, 1, 4, 4), np.float32), np.zeros((2, 1, 3, 3), np.float32), np.zeros((1, 2, 2, 2), np.float32)
     with pytest.raises(ValueError, match=r"given 1 channels, .* pooling \(3, 3\) with stride \(1, 1\)"):
-        fused.conv2d_relu_max_pool2d(x, weight, None, y, y.astype(np.int32), window, pool_window((4, 4), 3, 1))
+        pooled.conv2d_relu_max_pool2d(x, weight, None, y, y.astype(np.int32), window, pool_window((4, 4), 3, 1))
     with pytest.raises(TypeError, match="indices is float32"):
-        fused.conv2d_relu_max_pool2d(x, weight, None, y, y, window, pool_window((4, 4), 2))
+        pooled.conv2d_relu_max_pool2d(x, weight, None, y, y, window, pool_window((4, 4), 2))

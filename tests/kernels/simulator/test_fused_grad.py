@@ -13,7 +13,7 @@ from gpucnn.device import Device
 from gpucnn.ops import cpu
 from gpucnn.ops.cuda._arrays import stream
 from gpucnn.ops.shapes import Window, conv_window, pool_window
-from gpucnn_kernels import direct, fused, fused_grad
+from gpucnn_kernels.conv import direct, pooled, pooled_grad
 from tolerances import check
 
 
@@ -29,7 +29,7 @@ class Case:
         self.dy = normal(like + 3, *self.y.shape)
 
     def plan(self, threads: int = 8, blocks: int = 3, **changes: Any) -> direct.GradPlan:
-        plan = fused_grad.grad_plan_of(*self.sizes, self.window, self.pooling, threads=threads, blocks=blocks)
+        plan = pooled_grad.grad_plan_of(*self.sizes, self.window, self.pooling, threads=threads, blocks=blocks)
         assert plan is not None
         return dataclasses.replace(plan, **changes)
 
@@ -60,7 +60,7 @@ def weight_grad(device: Device, case: Case, plan: direct.GradPlan, with_bias: bo
     dweight, dbias = Output(device, case.weight.shape), Output(device, (k,))
     workspace = Output(device, (plan.parts * k * (case.weight[0].size + 1),))
     dy, indices, x = (device.array(array) for array in (case.dy, case.indices, case.x))
-    fused_grad.conv2d_relu_max_pool2d_weight_grad(
+    pooled_grad.conv2d_relu_max_pool2d_weight_grad(
         dy, indices, device.array(case.y) if masked else None, x, dweight.array, dbias.array if with_bias else None, workspace.array,
         case.window, case.pooling, stream(x), plan=plan, adders=(8, 2),
     )  # fmt: skip
@@ -95,11 +95,11 @@ def test_after_the_fused_kernel(device: Device) -> None:
     y, places = Output(device, case.y.shape), Output(device, case.y.shape, "int32")
     x, weight, dy = (device.array(array) for array in (case.x, case.weight, case.dy))
     forward = direct.plan_of(c, k, case.window, side=2, threads=16)
-    fused.conv2d_relu_max_pool2d(x, weight, None, y.array, places.array, case.window, case.pooling, stream(x), plan=forward)
+    pooled.conv2d_relu_max_pool2d(x, weight, None, y.array, places.array, case.window, case.pooling, stream(x), plan=forward)
     dweight, dbias = Output(device, case.weight.shape), Output(device, (k,))
-    workspace = Output(device, (fused_grad.workspace_size(n, c, k, case.window, case.pooling),))
+    workspace = Output(device, (pooled_grad.workspace_size(n, c, k, case.window, case.pooling),))
     arrays = dy, places.array, y.array, x, dweight.array, dbias.array, workspace.array
-    fused_grad.conv2d_relu_max_pool2d_weight_grad(*arrays, case.window, case.pooling, stream(x))
+    pooled_grad.conv2d_relu_max_pool2d_weight_grad(*arrays, case.window, case.pooling, stream(x))
     workspace.result()
     dconv = cpu.max_pool2d_grad(cpu.relu_grad(double(case.dy), y.result()), places.result(), case.pooling)
     for got, f in ((dweight, lambda d, x: cpu.conv2d_weight_grad(d, x, case.window)), (dbias, lambda d, _: cpu.bias_grad(d))):
@@ -137,7 +137,7 @@ def test_slices_of_images(device: Device, blocks: int, threads: int) -> None:
 
 def test_an_image_in_several_units(device: Device) -> None:
     case = Case(2, 1, 2, conv_window((9, 7), (2, 2)))
-    corners = fused_grad.corners_of(1, case.window, 8, 12288)
+    corners = pooled_grad.corners_of(1, case.window, 8, 12288)
     assert corners is not None
     weight_grad(device, case, case.plan(patch=corners, stretch=8, units=2 * 2, slice_units=3))
 
@@ -161,7 +161,7 @@ def test_the_same_bits_every_time(device: Device) -> None:
 def test_neighbours_lie_in_neighbouring_banks(channels: int, size: int, stride: int) -> None:
     """Whatever the tap and whoever won: a warp's positions are in 32 different banks, across the ends of rows as well."""
     window = conv_window((size, size), (3, 3), stride, 1)
-    plan = fused_grad.grad_plan_of(1, channels, 16, window, pool_window(window.output, 2))
+    plan = pooled_grad.grad_plan_of(1, channels, 16, window, pool_window(window.output, 2))
     assert plan is not None and plan.shared <= 12288
     places, winners = np.arange(32), np.random.default_rng(0).integers(0, 4, 32)
     words = places // plan.patch.across * plan.patch.pitch + places % plan.patch.across + winners * plan.patch.copy
@@ -170,12 +170,12 @@ def test_neighbours_lie_in_neighbouring_banks(channels: int, size: int, stride: 
 
 def test_what_fits() -> None:
     window = conv_window((28, 28), (5, 5), padding="same")
-    assert fused_grad.fits(1, window, pool_window((28, 28), 2))
-    assert not fused_grad.fits(5, window, pool_window((28, 28), 2))
-    assert not fused_grad.fits(4, window, pool_window((28, 28), 2), groups=2)
-    assert not fused_grad.fits(1, window, pool_window((28, 28), 3))
+    assert pooled_grad.fits(1, window, pool_window((28, 28), 2))
+    assert not pooled_grad.fits(5, window, pool_window((28, 28), 2))
+    assert not pooled_grad.fits(4, window, pool_window((28, 28), 2), groups=2)
+    assert not pooled_grad.fits(1, window, pool_window((28, 28), 3))
     wide = conv_window((8, 700), (3, 3))
-    assert fused.fits(1, wide, pool_window(wide.output, 2)) and not fused_grad.fits(1, wide, pool_window(wide.output, 2))
+    assert pooled.fits(1, wide, pool_window(wide.output, 2)) and not pooled_grad.fits(1, wide, pool_window(wide.output, 2))
 
 
 def test_what_is_refused() -> None:
@@ -183,7 +183,7 @@ def test_what_is_refused() -> None:
     pooling = pool_window((4, 4), 2)
     x, dy, weight, space = (np.zeros(shape, np.float32) for shape in ((1, 1, 4, 4), (1, 2, 2, 2), (2, 1, 3, 3), (9999,)))
     places = dy.astype(np.int32)
-    launch = fused_grad.conv2d_relu_max_pool2d_weight_grad
+    launch = pooled_grad.conv2d_relu_max_pool2d_weight_grad
     with pytest.raises(ValueError, match=r"given 1 channels, .* pooling \(3, 3\) with stride \(1, 1\)"):
         launch(dy, places, None, x, weight, None, space, window, pool_window((4, 4), 3, 1))
     with pytest.raises(TypeError, match="indices is float32"):

@@ -9,7 +9,7 @@ from kernel_harness import Output, double, normal
 from gpucnn.device import Device, to_numpy
 from gpucnn.ops import cpu
 from gpucnn.ops.cuda._arrays import stream
-from gpucnn_kernels import gemm
+from gpucnn_kernels.dense import plain as gemm
 from tolerances import check
 
 SIZES = [(1, 1, 1), (3, 5, 2), (16, 16, 16), (17, 20, 5), (2, 1, 19)]  # N, C, K

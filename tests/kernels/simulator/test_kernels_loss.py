@@ -12,9 +12,9 @@ from gpucnn.device import Device, to_numpy
 from gpucnn.ops import cpu
 from gpucnn.ops.cuda._arrays import stream
 from gpucnn_kernels import loss as loss_kernels
-from gpucnn_kernels.launch import run
+from gpucnn_kernels.core.launch import run
+from gpucnn_kernels.core.reduce import BLOCK_LANES
 from gpucnn_kernels.loss import add_rows_kernel, softmax_cross_entropy
-from gpucnn_kernels.reduce import BLOCK_LANES
 from tolerances import check
 
 SIZES = [(1, 1), (3, 10), (2, 37)]

@@ -6,8 +6,8 @@ import pytest
 from kernel_harness import Output, double, normal
 
 from gpucnn.device import Device
-from gpucnn_kernels import ladder
-from gpucnn_kernels.tiles import Tile
+from gpucnn_kernels.engine.tiles import Tile
+from ladder import gpu as ladder
 from tolerances import check
 
 TILE = Tile(16, 32, 8, 4, 8)

@@ -11,8 +11,9 @@ from kernel_harness import normal
 from gpucnn.device import Device, to_numpy
 from gpucnn.ops import cpu
 from gpucnn.ops.shapes import conv_window, pool_window
-from gpucnn_kernels import launch, select
-from gpucnn_kernels.tiles import Tile
+from gpucnn_kernels.choose import select
+from gpucnn_kernels.core import launch
+from gpucnn_kernels.engine.tiles import Tile
 
 SMALL = Tile(16, 16, 8, 4, 4, 1)  # that the simulator can do
 

@@ -17,8 +17,9 @@ from kernel_harness import Output, double, normal
 from gpucnn.device import Device, simulated
 from gpucnn.ops import cpu
 from gpucnn.ops.shapes import Window, conv_window, pool_window
-from gpucnn_kernels import depthwise, direct, fused, fused_grad, implicit_gemm
-from gpucnn_kernels.tiles import Tile
+from gpucnn_kernels.conv import depthwise, direct, pooled, pooled_grad
+from gpucnn_kernels.conv import tiled as implicit_gemm
+from gpucnn_kernels.engine.tiles import Tile
 from tolerances import check
 
 TILE = Tile(8, 8, 8, 4, 4)  # a block of four threads
@@ -127,21 +128,21 @@ def test_fused(device: Device, problem: Problem) -> None:
     p = problem
     assume(min(p.window.output) >= 2)  # a window of the pooling fits
     pooling = pool_window(p.window.output, 2)
-    assert fused.fits(p.c, p.window, pooling) and fused_grad.fits(p.c, p.window, pooling)
+    assert pooled.fits(p.c, p.window, pooling) and pooled_grad.fits(p.c, p.window, pooling)
     shape = (p.n, p.k, *pooling.output)
     y, places = Output(device, shape), Output(device, shape, "int32")
     x, weight, bias = map(device.array, (p.x, p.weight, p.bias))
     plan = direct.plan_of(p.c, p.k, p.window, side=2, threads=8)
-    fused.conv2d_relu_max_pool2d(x, weight, bias, y.array, places.array, p.window, pooling, plan=plan)
+    pooled.conv2d_relu_max_pool2d(x, weight, bias, y.array, places.array, p.window, pooling, plan=plan)
     agrees(y, lambda *arrays: cpu.conv2d_relu_max_pool2d(*arrays, p.window, pooling)[0], p.x, p.weight, p.bias,
            terms=p.weight[0].size, direction="forward")  # fmt: skip
     values, won = y.result(), places.result()
 
-    grad = fused_grad.grad_plan_of(p.n, p.c, p.k, p.window, pooling, threads=8, blocks=3)
+    grad = pooled_grad.grad_plan_of(p.n, p.c, p.k, p.window, pooling, threads=8, blocks=3)
     assert grad is not None
     dy = normal(5, *shape)
     dweight, dbias = Output(device, p.weight.shape), Output(device, (p.k,))
-    fused_grad.conv2d_relu_max_pool2d_weight_grad(
+    pooled_grad.conv2d_relu_max_pool2d_weight_grad(
         device.array(dy), places.array, y.array, x, dweight.array, dbias.array, space(device, grad.parts * (p.weight.size + p.k)),
         p.window, pooling, plan=grad, adders=(8, 2),
     )  # fmt: skip

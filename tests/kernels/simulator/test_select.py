@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gpucnn.ops.shapes import conv_window, pool_window
-from gpucnn_kernels import problems, select, tuned
+from gpucnn_kernels.choose import problems, select, tuned
 
 BIG = (256, 64, 128, conv_window((32, 32), (3, 3), 1, 1))
 GREY = (128, 1, 32, conv_window((28, 28), (5, 5), 1, "same"))

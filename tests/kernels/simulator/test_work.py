@@ -10,10 +10,17 @@ import pytest
 
 from gpucnn.device import simulated
 from gpucnn.ops.shapes import Window, conv_window, pool_window
-from gpucnn_kernels import activations, conv, depthwise, direct, fused, fused_grad, gemm, implicit_gemm, loss, pool, tiled_gemm, work
-from gpucnn_kernels.select import Choice
-from gpucnn_kernels.tiles import Tile
-from gpucnn_kernels.work import Work
+from gpucnn.profiling.what import work
+from gpucnn.profiling.what.work import Work
+from gpucnn_kernels import activations, loss, pool
+from gpucnn_kernels.choose.select import Choice
+from gpucnn_kernels.conv import depthwise, direct, pooled, pooled_grad
+from gpucnn_kernels.conv import plain as conv
+from gpucnn_kernels.conv import tiled as implicit_gemm
+from gpucnn_kernels.dense import plain as gemm
+from gpucnn_kernels.dense import tiled as tiled_gemm
+from gpucnn_kernels.engine import bias as sums
+from gpucnn_kernels.engine.tiles import Tile
 
 pytestmark = pytest.mark.skipif(not simulated(), reason="reads and writes can be counted in the simulator only")
 
@@ -168,10 +175,10 @@ def test_fused(count: Count) -> None:
     x, weight, y = zeros(n, c, *window.input), zeros(k, c, *window.kernel), zeros(n, k, *pooling.output)
     indices = np.zeros(y.shape, np.int32)
     for bias in (None, zeros(k)):
-        moved = count(lambda b=bias: fused.conv2d_relu_max_pool2d(x, weight, b, y, indices, window, pooling))
+        moved = count(lambda b=bias: pooled.conv2d_relu_max_pool2d(x, weight, b, y, indices, window, pooling))
         assert work.conv2d_relu_max_pool2d(n, c, k, window, pooling, bias=bias is not None).moved_bytes == moved
-    fused.conv2d_relu_max_pool2d(x, weight, None, y, indices, window, pooling)
-    space, launch = zeros(fused_grad.workspace_size(n, c, k, window, pooling)), fused_grad.conv2d_relu_max_pool2d_weight_grad
+    pooled.conv2d_relu_max_pool2d(x, weight, None, y, indices, window, pooling)
+    space, launch = zeros(pooled_grad.workspace_size(n, c, k, window, pooling)), pooled_grad.conv2d_relu_max_pool2d_weight_grad
     for relu, bias in ((y, zeros(k)), (None, None)):
         arrays = (y, indices, relu, x, weight, bias, space, window, pooling)
         moved = count(lambda a=arrays: launch(*a))
@@ -227,7 +234,7 @@ def test_elementwise(count: Count) -> None:
         work.relu(131): lambda: activations.relu(x, y),
         work.relu_grad(131): lambda: activations.relu_grad(x, y, z),
         work.sigmoid(131): lambda: activations.sigmoid(x, y),
-        work.bias_grad(2, 5, 131): lambda: conv.bias_grad(zeros(2, 5, 131), zeros(5)),
+        work.bias_grad(2, 5, 131): lambda: sums.bias_grad(zeros(2, 5, 131), zeros(5)),
         work.softmax(3, 37): lambda: activations.softmax(zeros(3, 37), zeros(3, 37)),
         work.softmax_grad(3, 37): lambda: activations.softmax_grad(zeros(3, 37), zeros(3, 37), zeros(3, 37)),
     }

@@ -1,0 +1,141 @@
+"""Kernels compiled for a chip that is not here, once each: what they take is kept on disk, because compiling a model takes a minute.
+
+What is kept is known by everything that it depends on: the code of the kernel and of all that it calls (gpucnn_kernels.core.disk_cache),
+the types of its arguments, its blocks, the architecture and the compilers. GPUCNN_KERNEL_CACHE=0 turns it off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpucnn.data.files import atomic_file
+from gpucnn.errors import DataError, MissingExtraError
+from gpucnn.profiling.chip import sass, static
+from gpucnn.profiling.chip.samples import Entry
+from gpucnn.profiling.records import HotLoop, checked
+from gpucnn_kernels.core.launch import Launch
+
+COMPILERS = ("numba", "numba-cuda", "nvidia-nvjitlink", "nvidia-cuda-nvcc", "nvidia-nvvm", "nvidia-cuda-nvdisasm", "llvmlite")
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What a kernel takes on a chip. Sizes in bytes."""
+
+    registers: int
+    spills: int
+    shared: int
+    occupancy: float
+    loop: HotLoop | None
+
+
+class Compiler:
+    """Compiles for one architecture; `say` is told of each kernel that takes its time."""
+
+    def __init__(self, arch: str, say: Callable[[str], None]) -> None:
+        self.arch, self.say = arch, say
+        self.notes: list[str] = []
+        self._done: dict[Any, Compiled] = {}
+        self._wanted = 0
+
+    def expect(self, launches: Sequence[Launch]) -> None:
+        """How much there will be to do, for those who wait."""
+        self._wanted = len({self._key(launch) for launch in launches})
+
+    def compiled(self, launch: Launch) -> Compiled:
+        """What the launch's kernel takes. MissingExtraError where the compilers are not installed."""
+        key = self._key(launch)
+        if key not in self._done:
+            file = self._file(launch)
+            found = None if file is None else _read(file)
+            if found is None:
+                self.say(f"compiling for {self.arch}, {len(self._done) + 1} of {self._wanted}: {launch.name}")
+                found = self._compile(launch)
+                if file is not None and not self.notes:  # what lacks a tool is not what there is to know
+                    _keep(found, file)
+            self._done[key] = found
+        return self._done[key]
+
+    def _compile(self, launch: Launch) -> Compiled:
+        entry = _entry(launch)
+        try:
+            report = static.compile_kernel(entry, self.arch)
+        except static.ToolchainError as error:
+            raise MissingExtraError(str(error)) from None
+        return Compiled(report.registers, report.spill_stores + report.spill_loads, report.shared, report.occupancy, self._loop(entry))
+
+    def _loop(self, entry: Entry) -> HotLoop | None:
+        try:
+            loop = sass.main_loop(sass.disassemble(static.machine_code(entry, self.arch)))
+        except static.ToolchainError as error:
+            note = f"nothing is said of main loops: {error}"
+            if note not in self.notes:
+                self.notes.append(note)
+            return None
+        return None if loop is None else HotLoop(loop.instructions, loop.ffma, loop.lds_128 + loop.sts, loop.ldg + loop.ldg_128)
+
+    def _file(self, launch: Launch) -> Path | None:
+        """Where it is kept; None where it is not to be, or has no name that would be the same in another process."""
+        from gpucnn_kernels.core import disk_cache  # not under the simulator, which compiles nothing
+
+        place = folder()
+        mark = disk_cache.fingerprint((launch.kernel.py_func, sorted(launch.kernel.targetoptions.items()))) if place else None
+        if place is None or mark is None:
+            return None
+        rest = f"{launch.signature} {launch.threads} {self.arch} {_versions()}"
+        return place / f"{hashlib.sha256(f'{mark} {rest}'.encode()).hexdigest()}.json"
+
+    @staticmethod
+    def _key(launch: Launch) -> Any:
+        return id(launch.kernel), launch.signature, launch.threads
+
+
+def folder() -> Path | None:
+    """Where all of it is kept, in the user's cache; None where nothing is."""
+    from gpucnn_kernels.core import disk_cache
+
+    if not disk_cache.ENABLED:
+        return None
+    base = os.environ.get("LOCALAPPDATA") if os.name == "nt" else os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "gpucnn" / "compiled"
+    except RuntimeError:  # no home
+        return None
+
+
+def _read(file: Path) -> Compiled | None:
+    try:
+        found: Compiled = checked(Compiled, json.loads(file.read_text(encoding="utf-8")), file.name)
+    except (OSError, ValueError):  # not there, or cut short: then it is compiled
+        return None
+    return found
+
+
+def _keep(compiled: Compiled, file: Path) -> None:
+    with contextlib.suppress(OSError, DataError):  # no room, no rights: then it is compiled next time as well
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(file) as stream:
+            stream.write(json.dumps(dataclasses.asdict(compiled)).encode())
+
+
+def _versions() -> str:
+    found = []
+    for name in COMPILERS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found.append(f"{name} {importlib.metadata.version(name)}")
+    return ", ".join(found)
+
+
+def _entry(launch: Launch) -> Entry:
+    bounds = launch.kernel.targetoptions.get("launch_bounds")
+    blocks = bounds[1] if isinstance(bounds, tuple) and len(bounds) > 1 else None if bounds is None else 1
+    return Entry(launch.name, launch.kernel, launch.signature, launch.threads, blocks_per_sm=blocks, more_shared=launch.shared)

@@ -1,0 +1,109 @@
+"""The timing core: warm-up, repetition, rotated buffers. What a clock is does not matter here, so all of it is tested on recorded times.
+
+A kernel of some microseconds is shorter than what it takes to time it. So a sample is a batch of runs, done as one thing, and its time is
+divided by their number; between the runs the buffers change, so that no run finds its data in a cache because the one before left it there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
+
+from gpucnn.profiling.measure.statistics import summarize
+from gpucnn.profiling.records import Timing
+
+Work: TypeAlias = Callable[[], object]
+
+LEAST_SAMPLE = 1e-3  # seconds that a batch should last: a thousand times what CUDA's events resolve
+MOST_RUNS = 200  # in a batch
+LEAST_SAMPLES, MOST_SAMPLES = 10, 50
+BUDGET = 0.3  # seconds for the samples of one kernel; ten samples are taken however long they last
+
+
+class Clock(Protocol):
+    """Says how long work takes, in seconds."""
+
+    def batch(self, runs: Sequence[Work]) -> Work:
+        """All of `runs`, one after the other, as one thing that costs the host as little as may be: on a GPU a graph."""
+        ...
+
+    def time(self, work: Work) -> float:
+        """Does it, and returns its time."""
+        ...
+
+
+class HostClock:
+    """Python's own, for work that is done when it returns."""
+
+    def batch(self, runs: Sequence[Work]) -> Work:
+        def all_of_them() -> None:
+            for run in runs:
+                run()
+
+        return all_of_them
+
+    def time(self, work: Work) -> float:
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start
+
+
+def measure(clock: Clock, buffers: Sequence[Work], *, budget: float = BUDGET) -> Timing:
+    """The time of one run, where each of `buffers` does the same on memory of its own.
+
+    With one, its memory is as warm as it can be; with several that together exceed the cache, each run finds it cold.
+    """
+    if not buffers:
+        raise ValueError("there must be at least one buffer")
+    for run in buffers:
+        run()  # compiles, allocates, sets up; its time says nothing
+    once = clock.batch(buffers)
+    clock.time(once)
+    single = clock.time(once) / len(buffers)
+    runs = _runs(single, len(buffers))
+    work = once if runs == len(buffers) else clock.batch([buffers[index % len(buffers)] for index in range(runs)])
+    if work is not once:
+        clock.time(work)
+    samples: list[float] = []
+    spent = 0.0
+    while len(samples) < LEAST_SAMPLES or (len(samples) < MOST_SAMPLES and spent < budget):
+        seconds = clock.time(work)
+        spent += seconds
+        samples.append(seconds / runs)
+    return summarize(samples)
+
+
+def alternate(clock: Clock, works: Sequence[Work], *, budget: float = BUDGET) -> list[Timing]:
+    """The times of several things, taken in turn, so that whatever else the machine does falls on all of them."""
+    for work in works:
+        work()
+    batches, counts = [], []
+    for work in works:
+        clock.time(work)
+        count = _runs(clock.time(work), 1)
+        counts.append(count)
+        batches.append(work if count == 1 else clock.batch([work] * count))
+    samples: list[list[float]] = [[] for _ in works]
+    spent = 0.0
+    while len(samples[0]) < LEAST_SAMPLES or (len(samples[0]) < MOST_SAMPLES and spent < budget * len(works)):
+        for batch, count, own in zip(batches, counts, samples, strict=True):
+            seconds = clock.time(batch)
+            spent += seconds
+            own.append(seconds / count)
+    return [summarize(own) for own in samples]
+
+
+def buffers_needed(bytes_of_one: int, cache: int, room: int) -> int:
+    """How many buffers to rotate, so that a run finds nothing of its own in a cache of so many bytes: three caches full, as far as there
+    is room; at least two, and no more than a batch has runs."""
+    if bytes_of_one <= 0:
+        return 2
+    wanted = -(-3 * cache // bytes_of_one) + 1
+    return max(2, min(wanted, room // bytes_of_one, MOST_RUNS))
+
+
+def _runs(single: float, multiple: int) -> int:
+    """How many runs make a sample long enough; a multiple, so that every buffer has its turn as often as the others."""
+    wanted = min(MOST_RUNS, max(1, round(LEAST_SAMPLE / single) if single > 0 else MOST_RUNS))
+    return max(1, wanted // multiple) * multiple

@@ -1,0 +1,81 @@
+"""A profile as text for a terminal."""
+
+from __future__ import annotations
+
+from gpucnn.memory import bytes_text
+from gpucnn.profiling.records import Profile
+from gpucnn.profiling.show import columns
+from gpucnn.profiling.show.units import scaled, seconds_text
+from gpucnn.profiling.what import roofline
+
+BOUNDS = "These are bounds, worked out and compiled for a chip that is not here. Nothing was run, and nothing measured."
+
+
+def lines(profile: Profile) -> list[str]:
+    """The whole report, a line at a time."""
+    return [*header(profile), "", *table(profile), "", *step(profile), "", *_listed("look at", roofline.advice(profile)), *notes(profile)]
+
+
+def header(profile: Profile) -> list[str]:
+    """What was profiled, where, and the ceilings."""
+    what = f"{profile.model}, batch {profile.batch}" + (f", {profile.only}" if profile.only else "")
+    result = [BOUNDS] if not profile.measured else []
+    result.append(f"model     {what}")
+    chip = profile.device.get("chip", "")
+    result.append(f"chip      {', '.join([chip, *(f'{name} {value}' for name, value in profile.device.items() if name != 'chip')])}")
+    ceilings = profile.ceilings
+    result.append(
+        f"ceilings  {scaled(ceilings.bandwidth, 'B/s')}, {scaled(ceilings.flops, 'FLOP/s')}, {seconds_text(ceilings.launch)} a launch "
+        f"({ceilings.source})"
+    )
+    return result
+
+
+def table(profile: Profile) -> list[str]:
+    """A line per kernel and pass."""
+    shown = columns.of(profile, details=False)
+    if not shown:
+        return ["no kernel of this model is in the part that was asked for"]
+    cells = [[column.title for column in shown]] + [[column.text(row, profile) for column in shown] for row in profile.rows]
+    widths = [max(len(line[index]) for line in cells) for index in range(len(shown))]
+    result = []
+    for line in cells:
+        parts = [
+            f"{text:{'>' if column.number else '<'}{width}}" for text, width, column in zip(line, widths, shown, strict=True)
+        ]  # fmt: skip
+        result.append("  ".join(parts).rstrip())
+    return result
+
+
+def step(profile: Profile) -> list[str]:
+    """The step as a whole."""
+    whole = profile.step
+    result = []
+    if whole.time is not None:
+        rate = f", {profile.batch / whole.time.median:,.0f} images/s" if whole.time.median else ""
+        result.append(
+            f"step      {seconds_text(whole.time.median)} ({seconds_text(whole.time.p10)}–{seconds_text(whole.time.p90)}, "
+            f"{whole.time.samples} steps){rate}"
+        )
+    if whole.graph is not None:
+        result.append(f"graph     {seconds_text(whole.graph.median)} as one CUDA graph, {profile.batch / whole.graph.median:,.0f} images/s")
+    if profile.measured:
+        gaps = "" if whole.gaps is None else f", {seconds_text(whole.gaps)} of the step beside them"
+        result.append(f"kernels   {seconds_text(whole.kernels)} in all{gaps}")
+    else:
+        result.append(f"step      at least {seconds_text(whole.kernels)}: every kernel at its roofline, no time between them")
+    if whole.host is not None:
+        result.append(f"host      {seconds_text(whole.host.median)} to launch a step")
+    if whole.memory:
+        parts = ", ".join(f"{name} {bytes_text(count)}" for name, count in whole.memory.items())
+        result.append(f"memory    {bytes_text(sum(whole.memory.values()))} at the peak: {parts}")
+    return result
+
+
+def notes(profile: Profile) -> list[str]:
+    """What else should be known, and how to look closer."""
+    return _listed("note", profile.notes) + [f"{name + ':':<9} {command}" for name, command in profile.commands.items()]
+
+
+def _listed(name: str, texts: list[str]) -> list[str]:
+    return [f"{name if not index else '':<9} {text}" for index, text in enumerate(texts)]

@@ -1,0 +1,1 @@
+"""Which kernels do an operation on the chip at hand."""

@@ -1,0 +1,483 @@
+"""Depthwise convolution: each channel is a picture of its own, with m filters of its own (m = 1 nearly always).
+
+x (N, C, H, W), weight (K = m·C, 1, R, S), bias (K), y and dy (N, K, P, Q); filter k reads channel k // m.
+
+There is no sum over channels, so 9 multiplications a pixel for 3 × 3 taps, and memory is all that it can wait for: 64 images of 32 × 112 ×
+112 are 103 MB read and 103 MB written, 62 µs on an H100, and 232 million FMAs, 7 µs. So what counts is that each pixel comes from memory
+once, and that instructions stay few. A thread works out a strip, some 8 results of a column, one below the other. It goes down the pixels
+that the strip reads, row by row; as soon as a row's S pixels are there, they are used for every result that wants them and are not needed
+any more. For 3 × 3 taps that is 30 pixels read for 8 results instead of 72. Neighbouring threads have neighbouring columns, so that what
+they both read is in the multiprocessor's cache; from memory come the rows of the strip and the two below it, which the next strip wants as
+well: 10 rows for 8, of which the second-level cache has most. With m filters to a channel, the image is read m times, from that cache.
+
+The three operations are the same walk. For the gradient of the input a thread owns strips of pixels and goes down the rows of dy that have
+read them. With stride 2 every second row has been read by other taps than the one before; so a thread's first pixel is always one that tap
+0 can fall on, it owns as many columns as the stride, and which tap meets which pixel is known when the kernel is compiled. For the gradient
+of weight a thread keeps all R·S sums, and goes over the strips of a slice of the batch; a block's sums go to a workspace, and are added as
+in direct.py, in an order that depends on the shape alone: the same bits every time.
+
+A kernel is compiled for its taps, stride, dilation and length of strips; the sizes of the images are arguments. Padding is multiplied like
+any zero, so that a weight that is infinite or NaN makes NaN of it.
+"""
+
+# Numba works out the types of kernels.
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpucnn_kernels.conv import direct
+from gpucnn_kernels.conv.direct import SHARES
+from gpucnn_kernels.core._numba import cuda, float32, int32, types, uint32, uint64
+from gpucnn_kernels.core.compile import device, kernel
+from gpucnn_kernels.core.integers import beyond, divide, magic
+from gpucnn_kernels.core.launch import THREADS, Array, Pair, Stream, Window, floats, geometry, run, run_each
+
+MOST_TAPS = 64  # R·S: their weights, or their sums, are all in registers
+_STRIP = 8  # results, at most
+_FMAS = 400  # of a thread, all written out
+_ROWS = 64  # that a strip reads, and columns
+_SUMS = 32  # of a thread, for the gradient of the input
+
+int64: Any = types.int64
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """What the kernels are compiled for: `length` results, one below the other."""
+
+    kernel: Pair
+    stride: Pair
+    dilation: Pair
+    length: int
+
+
+def strip_of(window: Window) -> Strip | None:
+    """The strip of `conv2d_depthwise` and of the gradient of weight; None where it would be too much to write out."""
+    return _strip(window, window.output[0], _STRIP)
+
+
+def input_strip_of(window: Window) -> Strip | None:
+    """That of the gradient of the input, where a thread has `length` · stride_h rows of stride_w pixels."""
+    stride_h, stride_w = window.stride
+    return _strip(window, _groups(window, 0), min(_STRIP, _SUMS // (stride_h * stride_w)))
+
+
+def _strip(window: Window, results: int, most: int) -> Strip | None:
+    (r, s), stride, dilation = window.kernel, window.stride[0], window.dilation[0]
+    most = min(most, _FMAS // (r * s), (_ROWS - 1 - (r - 1) * dilation) // stride + 1)
+    if r * s > MOST_TAPS or most < 1 or (s - 1) * window.dilation[1] >= _ROWS:
+        return None
+    strips = -(-results // most)  # of about the same length
+    return Strip(window.kernel, window.stride, window.dilation, -(-results // strips))
+
+
+def _groups(window: Window, axis: int) -> int:
+    """Groups of as many rows or columns as the stride, the first of each being one that tap 0 may fall on."""
+    before, stride = window.padding[axis][0], window.stride[axis]
+    return -(-(window.input[axis] + before % stride) // stride)
+
+
+@device(forceinline=True)
+def beside(index, constant):
+    """index + constant, in 64 bits, so that the constant becomes part of the instruction that reads; index may be below zero."""
+    return uint64(int64(index) + int64(constant))
+
+
+@functools.cache
+def row_reader(taps: int, step: int) -> Any:
+    """The device function that reads `taps` pixels of a row, `step` apart, zero where they are outside of the image."""
+
+    @device(forceinline=True)
+    def read(image, base, h, first_w, H, W, pixels):
+        """Row h, from column first_w, of the plane that begins at `base`."""
+        inside = uint32(h) < uint32(H)  # as unsigned numbers, those below zero are very large
+        at = int32(base + int32(h * W) + first_w)
+        for s in range(taps):
+            pixels[s] = float32(0)
+            if inside and uint32(first_w + s * step) < uint32(W):
+                pixels[s] = image[beside(at, s * step)]
+
+    return read
+
+
+@functools.cache
+def forward_kernel(strip: Strip) -> Any:
+    """The kernel of `conv2d_depthwise`: (x, weight, bias, y, count, K, H, W, top, left, P, Q, *magic(K), *magic(Q), *magic(strips),
+    *magic(m), strips, has_bias, relu), `count` strips in all."""
+    (R, S), (stride_h, stride_w), (dilation_h, dilation_w), T = strip.kernel, strip.stride, strip.dilation, strip.length
+    read = row_reader(S, dilation_w)
+    taps, rows = R * S, (T - 1) * stride_h + (R - 1) * dilation_h + 1
+
+    @device(forceinline=True)
+    def result(t, i, pixels, weights, sums):
+        """What row i adds to result t."""
+        tap = i - t * stride_h
+        if tap >= 0 and tap % dilation_h == 0 and tap // dilation_h < R:
+            for s in range(S):
+                sums[t] += weights[tap // dilation_h * S + s] * pixels[s]
+
+    results = direct.unrolled(result, T)
+
+    @device(forceinline=True)
+    def row(i, x, base, first_h, first_w, H, W, pixels, weights, sums):
+        read(x, base, int32(first_h + i), first_w, H, W, pixels)
+        results(0, i, pixels, weights, sums)
+
+    all_rows = direct.unrolled(row, rows)
+
+    @kernel
+    def conv2d_depthwise_forward(
+        x, weight, bias, y, count, K, H, W, top, left, P, Q, k_magic, k_shift, q_magic, q_shift, s_magic, s_shift, m_magic, m_shift, strips,
+        has_bias, relu,
+    ):  # fmt: skip
+        i = uint32(cuda.grid(1))
+        if i >= count:
+            return
+        weights = cuda.local.array(taps, float32)
+        pixels = cuda.local.array(S, float32)
+        sums = cuda.local.array(T, float32)
+        rest = divide(i, q_magic, q_shift)
+        q = uint32(i - rest * Q)
+        plane = divide(rest, s_magic, s_shift)  # n·K + k, and n·C + k // m is its m-th part
+        p = uint32(uint32(rest - plane * strips) * uint32(T))
+        k = uint32(plane - divide(plane, k_magic, k_shift) * K)
+        for tap in range(taps):
+            weights[tap] = weight[beyond(uint32(k * uint32(taps)), tap)]
+        first = bias[k] if has_bias else float32(0)
+        for t in range(T):
+            sums[t] = first
+        base = int32(divide(plane, m_magic, m_shift) * uint32(H * W))
+        first_h = int32(int32(p) * int32(stride_h) - top)
+        first_w = int32(int32(q) * int32(stride_w) - left)
+        all_rows(0, x, base, first_h, first_w, H, W, pixels, weights, sums)
+        at = uint32((plane * P + p) * Q + q)
+        for t in range(T):
+            if uint32(p + uint32(t)) < P:
+                value = sums[t]
+                if relu and value <= float32(0):  # NaN stays NaN
+                    value = float32(0)
+                y[uint32(at + uint32(t) * Q)] = value
+
+    return conv2d_depthwise_forward
+
+
+@functools.cache
+def input_grad_kernel(strip: Strip, masked: bool) -> Any:
+    """The kernel of `conv2d_depthwise_input_grad`: (dy, weight, relu, dx, count, C, H, W, top, left, P, Q, *magic(C), *magic(groups),
+    *magic(strips), groups, strips, m). `masked`: dx is 0 where relu is not positive. `groups` of columns; `count` strips in all."""
+    (R, S), (stride_h, stride_w), (dilation_h, dilation_w), T = strip.kernel, strip.stride, strip.dilation, strip.length
+    taps, own = R * S, T * stride_h * stride_w
+    # Pixel row t of a strip is read by tap r of row (t − r·dilation) / stride of dy, counted from the one whose tap 0 it starts at.
+    above, beyond_left = (R - 1) * dilation_h // stride_h, (S - 1) * dilation_w // stride_w
+    rows, columns = above + T, beyond_left + 1
+    read = row_reader(columns, 1)
+
+    @device(forceinline=True)
+    def pixel(t, i, gradients, weights, sums):
+        """What row i of dy adds to row t of the strip."""
+        tap = t - (i - above) * stride_h
+        if tap >= 0 and tap % dilation_h == 0 and tap // dilation_h < R:
+            for column in range(stride_w):
+                for s in range(S):
+                    offset = column - s * dilation_w
+                    if offset % stride_w == 0:
+                        gradient = gradients[offset // stride_w + beyond_left]
+                        sums[t * stride_w + column] += weights[tap // dilation_h * S + s] * gradient
+
+    pixels = direct.unrolled(pixel, T * stride_h)
+
+    @device(forceinline=True)
+    def row(i, dy, base, first_p, first_q, P, Q, gradients, weights, sums):
+        read(dy, base, int32(first_p + i), first_q, P, Q, gradients)
+        pixels(0, i, gradients, weights, sums)
+
+    all_rows = direct.unrolled(row, rows)
+
+    @kernel
+    def conv2d_depthwise_input_gradient(
+        dy, weight, relu, dx, count, C, H, W, top, left, P, Q, c_magic, c_shift, g_magic, g_shift, s_magic, s_shift, groups, strips, m
+    ):
+        i = uint32(cuda.grid(1))
+        if i >= count:
+            return
+        weights = cuda.local.array(taps, float32)
+        gradients = cuda.local.array(columns, float32)
+        sums = cuda.local.array(own, float32)
+        rest = divide(i, g_magic, g_shift)
+        group = int32(i - rest * groups)
+        plane = divide(rest, s_magic, s_shift)  # n·C + c
+        strip_number = int32(rest - plane * strips)
+        c = uint32(plane - divide(plane, c_magic, c_shift) * C)
+        for j in range(own):
+            sums[j] = float32(0)
+        # Row p0 of dy is the first whose tap 0 falls on the strip; the padding before the image may hold some.
+        first_p = int32(strip_number * int32(T) + top // int32(stride_h))
+        first_q = int32(group + left // int32(stride_w))
+        j = uint32(0)
+        while True:
+            k = uint32(c * m + j)
+            for tap in range(taps):
+                weights[tap] = weight[beyond(uint32(k * uint32(taps)), tap)]
+            base = int32(uint32(plane * m + j) * uint32(P * Q))
+            all_rows(0, dy, base, int32(first_p - above), int32(first_q - beyond_left), P, Q, gradients, weights, sums)
+            j = uint32(j + uint32(1))
+            if j >= m:
+                break
+        first_h = int32(first_p * int32(stride_h) - top)
+        first_w = int32(first_q * int32(stride_w) - left)
+        at = int32(int32(plane * uint32(H * W)) + first_h * W + first_w)
+        for t in range(T * stride_h):
+            for column in range(stride_w):
+                h = int32(first_h + t)
+                w = int32(first_w + column)
+                if uint32(h) < uint32(H) and uint32(w) < uint32(W):
+                    place = uint32(at + t * W + column)
+                    value = sums[t * stride_w + column]
+                    if masked and not relu[place] > float32(0):
+                        value = float32(0)
+                    dx[place] = value
+
+    return conv2d_depthwise_input_gradient
+
+
+@dataclass(frozen=True, slots=True)
+class GradPlan:
+    """How the gradient of weight shares the work: a block takes a filter and `slice_units` of its `units`, strips of all images."""
+
+    strip: Strip
+    threads: int
+    strips: int  # of a column
+    units: int
+    slice_units: int
+
+    @property
+    def slices(self) -> int:
+        return -(-self.units // self.slice_units)
+
+    @property
+    def parts(self) -> int:
+        """Sums that the second kernel has to add up for each number."""
+        return self.slices * SHARES
+
+
+def grad_plan_of(images: int, filters: int, window: Window, threads: int = THREADS, blocks: int = 1024) -> GradPlan | None:
+    """The plan for a gradient of weight: about `blocks` blocks, if there is work for all their threads; None where nothing fits."""
+    strip = strip_of(window)
+    if strip is None:
+        return None
+    strips = -(-window.output[0] // strip.length)
+    units = images * strips * window.output[1]
+    slices = max(1, min(blocks // filters, units // threads))
+    return GradPlan(strip, threads, strips, units, max(1, -(-units // slices)))
+
+
+@functools.cache
+def weight_grad_kernel(strip: Strip, threads: int) -> Any:
+    """The kernel of the blocks' sums: (dy, x, workspace, K, H, W, top, left, P, Q, *magic(Q), *magic(strips), *magic(m), strips, units,
+    slice_units)."""
+    (R, S), (stride_h, stride_w), (dilation_h, dilation_w), T = strip.kernel, strip.stride, strip.dilation, strip.length
+    read = row_reader(S, dilation_w)
+    taps, rows = R * S, (T - 1) * stride_h + (R - 1) * dilation_h + 1
+    sums_of_thread, room = taps + 1, threads // SHARES * (threads + SHARES)
+    add_all_up = direct.block_sums(threads, 1, taps, taps)
+
+    @device(forceinline=True)
+    def result(t, i, pixels, gradients, sums):
+        """What row i and result t's gradient add to the taps."""
+        tap = i - t * stride_h
+        if tap >= 0 and tap % dilation_h == 0 and tap // dilation_h < R:
+            for s in range(S):
+                sums[tap // dilation_h * S + s] += gradients[t] * pixels[s]
+
+    results = direct.unrolled(result, T)
+
+    @device(forceinline=True)
+    def row(i, x, base, first_h, first_w, H, W, pixels, gradients, sums):
+        read(x, base, int32(first_h + i), first_w, H, W, pixels)
+        results(0, i, pixels, gradients, sums)
+
+    all_rows = direct.unrolled(row, rows)
+
+    @kernel(launch_bounds=threads)
+    def conv2d_depthwise_weight_grad_slices(
+        dy, x, workspace, K, H, W, top, left, P, Q, q_magic, q_shift, s_magic, s_shift, m_magic, m_shift, strips, units, slice_units
+    ):
+        tile = cuda.shared.array(room, float32)
+        sums = cuda.local.array(sums_of_thread, float32)
+        pixels = cuda.local.array(S, float32)
+        gradients = cuda.local.array(T, float32)
+        own_slice = uint32(uint32(cuda.blockIdx.x) // K)
+        k = uint32(uint32(cuda.blockIdx.x) - own_slice * K)
+        thread = uint32(cuda.threadIdx.x)
+        for tap in range(sums_of_thread):
+            sums[tap] = float32(0)
+        first = uint32(own_slice * slice_units)
+        last = uint32(min(uint32(first + slice_units), units))
+        unit = uint32(first + thread)
+        while unit < last:
+            rest = divide(unit, q_magic, q_shift)
+            q = uint32(unit - rest * Q)
+            n = divide(rest, s_magic, s_shift)
+            p = uint32(uint32(rest - n * strips) * uint32(T))
+            plane = uint32(n * K + k)
+            at = uint32((plane * P + p) * Q + q)
+            for t in range(T):
+                gradients[t] = float32(0)
+                if uint32(p + uint32(t)) < P:
+                    gradients[t] = dy[uint32(at + uint32(t) * Q)]
+                sums[taps] += gradients[t]
+            base = int32(divide(plane, m_magic, m_shift) * uint32(H * W))
+            first_h = int32(int32(p) * int32(stride_h) - top)
+            first_w = int32(int32(q) * int32(stride_w) - left)
+            all_rows(0, x, base, first_h, first_w, H, W, pixels, gradients, sums)
+            unit = uint32(unit + uint32(threads))
+        add_all_up(0, tile, thread, sums, workspace, uint32(own_slice * uint32(SHARES)), K, k, uint32(0))
+
+    return conv2d_depthwise_weight_grad_slices
+
+
+def fits(channels: int, filters: int, window: Window) -> bool:
+    """Whether the kernels of this file can do a convolution of so many groups as channels, all three operations."""
+    return filters % channels == 0 and strip_of(window) is not None and input_strip_of(window) is not None
+
+
+def workspace_size(images: int, channels: int, filters: int, window: Window) -> int:
+    """How many float32 `conv2d_depthwise_weight_grad` wants to write sums to."""
+    _multiplier(channels, filters, window)
+    plan = grad_plan_of(images, filters, window)
+    assert plan is not None  # it fits
+    return plan.parts * filters * (window.kernel[0] * window.kernel[1] + 1)
+
+
+def conv2d_depthwise(x: Array, weight: Array, bias: Array | None, y: Array, window: Window, relu: bool = False, stream: Stream = 0) -> None:
+    """Writes the convolution of x (N, C, H, W) with weight (K = m·C, 1, R, S), in C groups, to y (N, K, P, Q), plus bias (K) unless it is
+    None, then ReLU where `relu`. ValueError for what does not fit (see `fits`)."""
+    (n, c), k = x.shape[:2], weight.shape[0]
+    m, strip = _multiplier(c, k, window), strip_of(window)
+    assert strip is not None  # it fits
+    height, width, *_, top, left, _, _, _, _ = geometry(window)
+    strips = -(-window.output[0] // strip.length)
+    count = n * k * strips * window.output[1]
+    run_each(
+        forward_kernel(strip),
+        count,
+        stream,
+        floats(x, "x", (n, c, *window.input)),
+        floats(weight, "weight", (k, 1, *window.kernel)),
+        floats(weight, "weight") if bias is None else floats(bias, "bias", (k,)),  # never read without a bias
+        floats(y, "y", (n, k, *window.output)),
+        np.uint32(count),
+        np.uint32(k),
+        height,
+        width,
+        top,
+        left,
+        *(np.uint32(size) for size in window.output),
+        *magic(k),
+        *magic(window.output[1]),
+        *magic(strips),
+        *magic(m),
+        np.uint32(strips),
+        np.int32(bias is not None),
+        np.int32(relu),
+    )
+
+
+def conv2d_depthwise_input_grad(dy: Array, weight: Array, dx: Array, window: Window, stream: Stream = 0, relu: Array | None = None) -> None:
+    """Writes the gradient of `conv2d_depthwise` with respect to x to dx (N, C, H, W).
+
+    `relu` is x where ReLU made it: ReLU's gradient is taken along, dx is 0 where x is not positive.
+    """
+    (n, k), c = dy.shape[:2], dx.shape[1]
+    m, strip = _multiplier(c, k, window), input_strip_of(window)
+    assert strip is not None  # it fits
+    height, width, *_, top, left, _, _, p, q = geometry(window)
+    strips, groups = -(-_groups(window, 0) // strip.length), _groups(window, 1)
+    count = n * c * strips * groups
+    flat_dy = floats(dy, "dy", (n, k, *window.output))
+    run_each(
+        input_grad_kernel(strip, relu is not None),
+        count,
+        stream,
+        flat_dy,
+        floats(weight, "weight", (k, 1, *window.kernel)),
+        flat_dy if relu is None else floats(relu, "relu", (n, c, *window.input)),  # never read without it
+        floats(dx, "dx", (n, c, *window.input)),
+        np.uint32(count),
+        np.uint32(c),
+        height,
+        width,
+        top,
+        left,
+        p,
+        q,
+        *magic(c),
+        *magic(groups),
+        *magic(strips),
+        np.uint32(groups),
+        np.uint32(strips),
+        np.uint32(m),
+    )
+
+
+def conv2d_depthwise_weight_grad(
+    dy: Array,
+    x: Array,
+    dweight: Array,
+    dbias: Array | None,
+    workspace: Array,
+    window: Window,
+    stream: Stream = 0,
+    *,
+    plan: GradPlan | None = None,
+    adders: Pair = (32, 8),
+) -> None:
+    """Writes the gradient of `conv2d_depthwise` with respect to weight to dweight (K, 1, R, S) and, unless None, to bias to dbias (K).
+
+    `workspace` holds `workspace_size` float32 or more, and is written over. `plan` and `adders`, numbers per block of the second launch
+    and threads per number, are for tests.
+    """
+    (n, k), c = dy.shape[:2], x.shape[1]
+    m = _multiplier(c, k, window)
+    plan = plan or grad_plan_of(n, k, window)
+    assert plan is not None  # it fits
+    flat_dweight, flat_dbias, room = direct.gradients(dweight, dbias, workspace, (k, 1, *window.kernel), plan.parts)
+    height, width, *_, top, left, _, _, _, _ = geometry(window)
+    run(
+        weight_grad_kernel(plan.strip, plan.threads),
+        plan.slices * k,
+        plan.threads,
+        stream,
+        floats(dy, "dy", (n, k, *window.output)),
+        floats(x, "x", (n, c, *window.input)),
+        room,
+        np.uint32(k),
+        height,
+        width,
+        top,
+        left,
+        *(np.uint32(size) for size in window.output),
+        *magic(window.output[1]),
+        *magic(plan.strips),
+        *magic(m),
+        np.uint32(plan.strips),
+        np.uint32(plan.units),
+        np.uint32(plan.slice_units),
+    )
+    direct.sum_parts(flat_dweight, flat_dbias, room, k, dbias is not None, plan.parts, adders, stream)
+
+
+def _multiplier(channels: int, filters: int, window: Window) -> int:
+    """Filters of a channel. ValueError for what does not fit."""
+    if not fits(channels, filters, window):
+        raise ValueError(
+            f"the depthwise convolution is for whole numbers of filters to a channel, and up to {MOST_TAPS} taps; given {channels} "
+            f"channels, {filters} filters, a kernel of {window.kernel}, stride {window.stride} and dilation {window.dilation}"
+        )
+    return filters // channels

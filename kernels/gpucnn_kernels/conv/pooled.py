@@ -1,0 +1,154 @@
+"""The first block of most networks in one kernel: convolution of few channels, bias, ReLU and 2 × 2 max pooling.
+
+One after the other, the convolution writes its result, N·K·P·Q numbers, and the pooling reads it: for 128 images of 28 × 28 and 32
+filters 12.8 MB each way, of which a quarter, and as many places, is kept. Here nothing but what is kept is written, 6.4 MB instead of
+32 MB moved.
+
+The convolution is that of direct.py. A thread's position is a window of the pooling: it works out the 2 × 2 outputs of the convolution
+for F = 8 filters, 32 sums in registers, takes the largest of each four and writes that and its place in the convolution's P × Q plane.
+Per tap it reads F weights, four at a time, and 4 pixels, for 32 FMAs. The taps of the four outputs overlap, for 5 × 5 taps they read 36
+different pixels 100 times, and as all taps are written out the compiler may keep a pixel in its register until its last use.
+
+The last row or column of an odd plane belongs to no window, and is not worked out at all.
+"""
+
+# Numba works out the types of kernels.
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from gpucnn_kernels.conv import direct
+from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
+from gpucnn_kernels.core.compile import device, kernel
+from gpucnn_kernels.core.launch import Array, Stream, Window, floats, geometry, ints, run
+
+
+@functools.cache
+def fused_kernel(plan: direct.Plan) -> Any:
+    """The kernel: (x, weight, bias, y, indices, K, H, W, Q, top, left, outputs, stretches, has_bias), `outputs` those of the pooling."""
+    fill, accumulate = direct.stages(plan)
+    F, threads, stretch = plan.filters, plan.threads, plan.stretch
+    across, pitch, room, results = plan.patch.across, plan.patch.pitch, plan.shared, plan.filters * 4
+
+    @device(forceinline=True)
+    def write(f, y, indices, at, outputs, corner, Q, sums, first_filter, K):
+        best = sums[f]
+        if best <= float32(0):  # ReLU; NaN stays NaN
+            best = float32(0)
+        winner = corner
+        for o in range(1, 4):
+            value = sums[o * F + f]
+            if value <= float32(0):
+                value = float32(0)
+            # The rule of max_pool2d: the first of equals, NaN over numbers and the first NaN over later ones.
+            if not (value <= best) and best == best:
+                best = value
+                winner = uint32(corner + uint32(o // 2) * Q + uint32(o % 2))
+        if uint32(first_filter + uint32(f)) < K:
+            own = uint32(at + uint32(f) * outputs)
+            y[own] = best
+            indices[own] = int32(winner)
+
+    write_all = direct.unrolled(write, F)
+
+    @kernel(launch_bounds=threads)
+    def conv2d_relu_max_pool(x, weight, bias, y, indices, K, H, W, Q, top, left, outputs, stretches, has_bias):
+        tile = cuda.shared.array(room, float32, alignment=16)  # load_4 reads the weights there
+        sums = cuda.local.array(results, float32)
+        part = cuda.local.array(F, float32)
+        bases = cuda.local.array(1, uint32)
+        number = uint32(cuda.blockIdx.x)
+        first = uint32(uint32(number % stretches) * uint32(stretch))
+        number = uint32(number // stretches)
+        filter_blocks = uint32((K + uint32(F - 1)) // uint32(F))
+        first_filter = uint32(uint32(number % filter_blocks) * uint32(F))
+        n = uint32(number // filter_blocks)
+        first_row = uint32(first // uint32(across))
+        thread = uint32(cuda.threadIdx.x)
+        fill(tile, x, weight, bias, n, first_filter, first_row, K, H, W, top, left, has_bias, thread)
+
+        place = uint32(first + thread)
+        if place >= outputs:
+            return
+        row = uint32(place // uint32(across))
+        column = uint32(place - row * uint32(across))
+        bases[0] = uint32(uint32(row - first_row) * uint32(pitch) + column)
+        accumulate(tile, bases, part, sums)
+        corner = uint32(uint32(row * uint32(2)) * Q + column * uint32(2))  # in the convolution's plane
+        at = uint32((n * K + first_filter) * outputs + place)
+        write_all(0, y, indices, at, outputs, corner, Q, sums, first_filter, K)
+
+    return conv2d_relu_max_pool
+
+
+def fits(channels: int, window: Window, pool_window: Window, groups: int = 1) -> bool:
+    """Whether `conv2d_relu_max_pool2d` can do a convolution over images of so many channels and the pooling after it."""
+    taps = window.kernel[0] * window.kernel[1]
+    return (
+        groups == 1
+        and 1 <= channels <= direct.MOST_CHANNELS
+        and taps <= direct.MOST_TAPS
+        and pool_window.input == window.output
+        and pool_window.kernel == pool_window.stride == (2, 2)
+        and pool_window.dilation == (1, 1)
+        and pool_window.padding == ((0, 0), (0, 0))
+        and pool_window.output == (window.output[0] // 2, window.output[1] // 2)  # more with ceil_mode
+        and all(direct.plan_of(channels, filters, window, side=2) is not None for filters in (1, 8))
+    )
+
+
+def conv2d_relu_max_pool2d(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    y: Array,
+    indices: Array,
+    window: Window,
+    pool_window: Window,
+    stream: Stream = 0,
+    *,
+    plan: direct.Plan | None = None,
+) -> None:
+    """Writes the 2 × 2 maxima of relu(convolution of x (N, C ≤ 4, H, W) with weight (K, C, R, S), plus bias (K) unless it is None) to y
+    (N, K, P // 2, Q // 2), and their places in the convolution's P·Q plane to indices (int32).
+
+    Both are those of `conv2d_direct` with relu and then `max_pool2d`. ValueError for what does not fit (see `fits`). `plan` is for tests.
+    """
+    (n, c), k = x.shape[:2], weight.shape[0]
+    if not fits(c, window, pool_window):
+        raise ValueError(
+            f"the fused kernel is for up to {direct.MOST_CHANNELS} channels and 2 × 2 pooling without padding; given {c} channels, a "
+            f"kernel of {window.kernel}, images of {window.input}, and pooling {pool_window.kernel} with stride {pool_window.stride}, "
+            f"padding {pool_window.padding} of {pool_window.input}"
+        )
+    if plan is None:
+        plan = direct.plan_of(c, k, window, side=2)
+        assert plan is not None  # it fits
+    height, width, *_, top, left, _, _, _, _ = geometry(window)
+    outputs = pool_window.output[0] * pool_window.output[1]
+    stretches = -(-outputs // plan.stretch)
+    run(
+        fused_kernel(plan),
+        n * -(-k // plan.filters) * stretches,
+        plan.threads,
+        stream,
+        floats(x, "x", (n, c, *window.input)),
+        floats(weight, "weight", (k, c, *window.kernel)),
+        floats(weight, "weight") if bias is None else floats(bias, "bias", (k,)),  # never read without a bias
+        floats(y, "y", (n, k, *pool_window.output)),
+        ints(indices, "indices", (n, k, *pool_window.output)),
+        np.uint32(k),
+        height,
+        width,
+        np.uint32(window.output[1]),
+        top,
+        left,
+        np.uint32(outputs),
+        np.uint32(stretches),
+        np.int32(bias is not None),
+    )

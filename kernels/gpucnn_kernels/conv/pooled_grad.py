@@ -1,0 +1,376 @@
+"""The gradient of pooled.py's block, convolution of few channels, bias, ReLU and 2 × 2 max pooling, with respect to weight and bias.
+
+The first layer hands no gradient down, so these are all that is wanted; and of each four outputs of the convolution only the winner has
+one. One after the other, the pooling's gradient writes N·K·P·Q numbers, three quarters of them zeros, and the convolution's reads them.
+Here nothing of that size is made: each pooled position n, p, q and filter k adds
+
+    dweight[k, c, r, s] += dy[n, k, p, q] · x[n, c, h + r·dilation_h, w + s·dilation_w],    h, w: the first pixel that the winner has read
+
+which is a quarter of the terms. For 128 images of 28 × 28 and 32 filters that spares 12.8 MB written and read, and a launch.
+
+The work is shared as in direct.py: a thread goes over pooled positions and keeps the sums of F = 4 filters and up to 28 taps in registers;
+blocks' sums go to a workspace and are added in an order that depends on the shape alone. What differs is that each filter has a winner of
+its own, one of four corners, so that a pixel is read for one FMA and not for four. A multiprocessor does 4 FMAs in the time of a read, so
+that reads are what it waits for, and they must not collide in the banks of shared memory, whoever won.
+
+So there are four copies of the patch, one for each corner, shifted by so much that the corner's pixels are where the others' are in
+theirs, and a whole number of times 32 words apart. Within a copy the pixels are sorted by phase, as in direct.py, and rows of pooled
+positions are `across` mod 32 words apart. Then position i reads bank i + constant mod 32, for any winner, and a tap is a constant added by
+the reading instruction. Were there one copy, neighbours would be two words apart, less or more by chance, and two reads would collide.
+A pixel is fetched once and written to all copies; the phases of all copies lie in the gap between two rows, which needs little more room.
+
+The winner's place in the convolution's plane, as the forward kernel gives it, says which corner it was.
+"""
+
+# Numba works out the types of kernels.
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpucnn_kernels.conv import direct, pooled
+from gpucnn_kernels.conv.direct import SHARES, GradPlan
+from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
+from gpucnn_kernels.core.compile import device, kernel
+from gpucnn_kernels.core.integers import beyond
+from gpucnn_kernels.core.launch import Array, Pair, Stream, Window, floats, geometry, ints, run
+
+_BANKS = 32
+_BATCH = 4  # pixels a thread asks for before it waits for the first
+
+
+@dataclass(frozen=True, slots=True)
+class Corners:
+    """The pixels that a stretch of pooled positions reads, four times in shared memory.
+
+    Row i, column j of the patch is, in the copy of corner (a, b), row i − a·stride_h and column j − b·stride_w.
+    """
+
+    channels: int
+    kernel: Pair
+    stride: Pair
+    dilation: Pair
+    across: int  # pooled positions in a row
+    rows: int  # of the image
+    columns: int
+
+    @property
+    def step(self) -> Pair:
+        """Pixels from one pooled position to the next, down and across; as many phases."""
+        return 2 * self.stride[0], 2 * self.stride[1]
+
+    @property
+    def row(self) -> int:
+        """Words of one phase's row."""
+        return -(-self.columns // self.step[1])
+
+    @property
+    def copy(self) -> int:
+        """Words from a corner's copy to the next: a row of every channel and phase, up to a multiple of the banks."""
+        return _up(self.channels * self.step[0] * self.step[1] * self.row)
+
+    @property
+    def pitch(self) -> int:
+        """Words from one row of pooled positions to the next."""
+        return 4 * self.copy + self.across % _BANKS
+
+    @property
+    def size(self) -> int:
+        return -(-self.rows // self.step[0]) * self.pitch
+
+
+def corners_of(channels: int, window: Window, stretch: int, room: int) -> Corners | None:
+    """The pixels of `stretch` pooled positions, or None where they take more than `room` words."""
+    patch = direct.patch_of(channels, window, stretch, side=2, room=room)
+    if patch is None:
+        return None
+    corners = Corners(channels, window.kernel, window.stride, window.dilation, patch.across, patch.rows, patch.columns)
+    return corners if corners.size <= room else None
+
+
+@functools.cache
+def corners_loader(corners: Corners, threads: int) -> Any:
+    """The device function with which a block's threads copy the pixels to shared memory.
+
+    A thread keeps to its column: what depends on that is worked out once, and a row costs one division.
+    """
+    rows, columns, pitch, copy, words = corners.rows, corners.columns, corners.pitch, corners.copy, corners.row
+    (step_h, step_w), (stride_h, stride_w) = corners.step, corners.stride
+    channels = corners.channels
+    lines = channels * rows
+    wide = min(columns, threads)
+    at_once = threads // wide
+
+    @device(forceinline=True)
+    def down(row, c):
+        """Words to a row of a channel in a copy."""
+        phase = uint32(c * uint32(step_h) + row % uint32(step_h))
+        return uint32(uint32(row // uint32(step_h)) * uint32(pitch) + phase * uint32(step_w * words))
+
+    @device(forceinline=True)
+    def along(column):
+        """And to a column."""
+        return uint32(uint32(column % uint32(step_w)) * uint32(words) + column // uint32(step_w))
+
+    @device(forceinline=True)
+    def load(tile, x, n, first_row, H, W, top, left, thread):
+        """Image n, from the row that row `first_row` of pooled positions begins at."""
+        values = cuda.local.array(_BATCH, float32)
+        first_h = int32(first_row * uint32(step_h)) - top
+        first_line = uint32(thread // uint32(wide))
+        column = uint32(thread % uint32(wide))
+        if first_line >= uint32(at_once):  # threads to spare
+            column = uint32(columns)
+        while column < uint32(columns):
+            w = int32(int32(column) - left)
+            inside = w >= 0 and w < W
+            left_word = along(column)
+            has_right = column >= uint32(stride_w)
+            right_word = along(uint32(column - uint32(stride_w))) if has_right else uint32(0)
+            first = first_line
+            while first < uint32(lines):
+                for i in range(_BATCH):
+                    line = uint32(first + uint32(i * at_once))
+                    c = uint32(0) if channels == 1 else uint32(line // uint32(rows))
+                    h = int32(int32(line - c * uint32(rows)) + first_h)
+                    values[i] = float32(0)
+                    if line < uint32(lines) and inside and h >= 0 and h < H:
+                        values[i] = x[uint32(((n * uint32(channels) + c) * uint32(H) + uint32(h)) * uint32(W) + uint32(w))]
+                for i in range(_BATCH):
+                    line = uint32(first + uint32(i * at_once))
+                    if line < uint32(lines):
+                        c = uint32(0) if channels == 1 else uint32(line // uint32(rows))
+                        row = uint32(line - c * uint32(rows))
+                        at = down(row, c)
+                        tile[uint32(at + left_word)] = values[i]
+                        if has_right:
+                            tile[beyond(uint32(at + right_word), copy)] = values[i]
+                        if row >= uint32(stride_h):
+                            at = down(uint32(row - uint32(stride_h)), c)
+                            tile[beyond(uint32(at + left_word), 2 * copy)] = values[i]
+                            if has_right:
+                                tile[beyond(uint32(at + right_word), 3 * copy)] = values[i]
+                first = uint32(first + uint32(_BATCH * at_once))
+            column = uint32(column + uint32(wide))
+
+    return load
+
+
+@functools.cache
+def _grad_kernel(key: GradPlan, masked: bool) -> Any:
+    """The kernel of the blocks' sums: (dy, indices, relu, x, workspace, K, H, W, Q, top, left, outputs, stretches, units, slice_units).
+
+    `key` is a plan without what depends on the number of images; `masked`: dy counts where relu is positive. `outputs` are the pooling's.
+    """
+    corners: Any = key.patch
+    threads, F, stretch = key.threads, key.filters, key.stretch
+    (R, S), (dilation_h, dilation_w), (step_h, step_w) = corners.kernel, corners.dilation, corners.step
+    pitch, copy, words, across = corners.pitch, corners.copy, corners.row, corners.across
+    group_rows, tap_groups, tap_rows, room, results = key.group_rows, key.tap_groups, key.tap_rows, key.shared, key.sums
+    all_taps, group_taps = tap_rows * S, group_rows * S
+    load = corners_loader(corners, threads)
+    add_all_up = direct.block_sums(threads, F, group_taps, all_taps)
+
+    @device(forceinline=True)
+    def tap_row(i, tile, bases, row_at, now, sums):
+        for f in range(F):
+            at = bases[f]
+            down = 0
+            if tap_groups == 1:  # then it is known which row this is, and all of the address but the base is a constant
+                row = i % R * dilation_h
+                down = row // step_h * pitch + (i // R * step_h + row % step_h) * step_w * words
+            else:
+                at = uint32(at + row_at[i])
+            for s in range(S):
+                column = s * dilation_w
+                sums[(i * S + s) * F + f] += now[f] * tile[beyond(at, down + column % step_w * words + column // step_w)]
+
+    tap_rows_of_group = direct.unrolled(tap_row, group_rows)
+
+    @kernel(launch_bounds=threads)
+    def conv2d_relu_max_pool_weight_grad_slices(
+        dy, indices, relu, x, workspace, K, H, W, Q, top, left, outputs, stretches, units, slice_units
+    ):
+        tile = cuda.shared.array(room, float32)
+        sums = cuda.local.array(results, float32)
+        now = cuda.local.array(F, float32)
+        bases = cuda.local.array(F, uint32)
+        after = cuda.local.array(F, float32)
+        pooled = cuda.local.array(F, float32)
+        winners = cuda.local.array(F, int32)
+        row_at = cuda.local.array(group_rows, uint32)
+        filter_at = cuda.local.array(F, uint32)
+        number = uint32(cuda.blockIdx.x)
+        group = uint32(number % uint32(tap_groups))
+        number = uint32(number // uint32(tap_groups))
+        filter_blocks = uint32((K + uint32(F - 1)) // uint32(F))
+        first_filter = uint32(uint32(number % filter_blocks) * uint32(F))
+        own_slice = uint32(number // filter_blocks)
+        thread = uint32(cuda.threadIdx.x)
+        for i in range(results):
+            sums[i] = float32(0)
+        for i in range(group_rows):  # rows past the last work on the last, and are not written
+            tap_row_number = uint32(min(uint32(group * uint32(group_rows) + uint32(i)), uint32(tap_rows - 1)))
+            row = uint32(uint32(tap_row_number % uint32(R)) * uint32(dilation_h))
+            phase = uint32(uint32(tap_row_number // uint32(R)) * uint32(step_h) + row % uint32(step_h))
+            row_at[i] = uint32((row // uint32(step_h)) * uint32(pitch) + phase * uint32(step_w * words))
+
+        unit = uint32(own_slice * slice_units)
+        last_unit = uint32(min(uint32(unit + slice_units), units))
+        while unit < last_unit:
+            n = uint32(unit // stretches)
+            first = uint32(uint32(unit - n * stretches) * uint32(stretch))
+            end = uint32(min(uint32(first + uint32(stretch)), outputs))
+            first_row = uint32(first // uint32(across))
+            for f in range(F):
+                k = uint32(min(uint32(first_filter + uint32(f)), uint32(K - uint32(1))))
+                filter_at[f] = uint32((n * K + k) * outputs)
+            place = uint32(first + thread)
+            safe = uint32(min(place, uint32(end - uint32(1))))
+            for f in range(F):
+                after[f] = dy[uint32(filter_at[f] + safe)]
+                winners[f] = indices[uint32(filter_at[f] + safe)]
+                if masked:
+                    pooled[f] = relu[uint32(filter_at[f] + safe)]
+            load(tile, x, n, first_row, H, W, top, left, thread)
+            cuda.syncthreads()
+            while place < end:
+                row = uint32(place // uint32(across))
+                column = uint32(place - row * uint32(across))
+                base = uint32(uint32(row - first_row) * uint32(pitch) + column)
+                corner = uint32(uint32(row * uint32(2)) * Q + column * uint32(2))  # in the convolution's plane
+                for f in range(F):
+                    now[f] = after[f]
+                    if masked and not pooled[f] > float32(0):
+                        now[f] = float32(0)
+                    winner = uint32(uint32(winners[f]) - corner)  # 0, 1, Q or Q + 1
+                    if winner >= Q:
+                        winner = uint32(winner - uint32(Q - uint32(2)))  # 2 or 3
+                    bases[f] = uint32(base + winner * uint32(copy))
+                # What the next position needs is on its way while this one is worked on.
+                place = uint32(place + uint32(threads))
+                safe = uint32(min(place, uint32(end - uint32(1))))
+                for f in range(F):
+                    after[f] = dy[uint32(filter_at[f] + safe)]
+                    winners[f] = indices[uint32(filter_at[f] + safe)]
+                    if masked:
+                        pooled[f] = relu[uint32(filter_at[f] + safe)]
+                tap_rows_of_group(0, tile, bases, row_at, now, sums)
+                for f in range(F):
+                    sums[group_taps * F + f] += now[f]
+            cuda.syncthreads()  # before the next patch is written
+            unit = uint32(unit + uint32(1))
+        add_all_up(
+            0, tile, thread, sums, workspace, uint32(own_slice * uint32(SHARES)), K, first_filter, uint32(group * uint32(group_taps))
+        )
+
+    return conv2d_relu_max_pool_weight_grad_slices
+
+
+def grad_plan_of(
+    images: int, channels: int, filters: int, window: Window, pool_window: Window, threads: int | None = None, blocks: int = 512
+) -> GradPlan | None:
+    """The plan for a gradient; None where its pixels do not fit in shared memory. As `direct.grad_plan_of`, with pooled positions."""
+
+    def pixels(stretch: int, room: int) -> Corners | None:
+        return corners_of(channels, window, stretch, room)
+
+    outputs = pool_window.output[0] * pool_window.output[1]
+    for count in (128, 64, 32) if threads is None else (threads,):
+        plan = direct.share_out(images, channels, filters, window.kernel, outputs, pixels, count, 4, blocks)
+        if plan is not None:
+            return plan
+    return None
+
+
+def fits(channels: int, window: Window, pool_window: Window, groups: int = 1) -> bool:
+    """Whether `conv2d_relu_max_pool2d_weight_grad` can do the gradient of a convolution over images of so many channels and the pooling
+    after it: what `pooled.fits`, and four copies of the pixels in shared memory."""
+    return pooled.fits(channels, window, pool_window, groups) and grad_plan_of(1, channels, 1, window, pool_window) is not None
+
+
+def workspace_size(images: int, channels: int, filters: int, window: Window, pool_window: Window) -> int:
+    """How many float32 `conv2d_relu_max_pool2d_weight_grad` wants to write sums to."""
+    plan = _checked(grad_plan_of(images, channels, filters, window, pool_window), channels, window, pool_window)
+    return plan.parts * filters * (plan.tap_rows * window.kernel[1] + 1)
+
+
+def conv2d_relu_max_pool2d_weight_grad(
+    dy: Array,
+    indices: Array,
+    relu: Array | None,
+    x: Array,
+    dweight: Array,
+    dbias: Array | None,
+    workspace: Array,
+    window: Window,
+    pool_window: Window,
+    stream: Stream = 0,
+    *,
+    plan: GradPlan | None = None,
+    adders: Pair = (32, 8),
+) -> None:
+    """Writes the gradient of `pooled.conv2d_relu_max_pool2d` with respect to weight to dweight (K, C, R, S) and, unless None, to bias to
+    dbias (K), from that of its result, dy (N, K, P // 2, Q // 2), and the places that it gave, indices (int32).
+
+    `relu` is the result itself: dy counts as 0 where it is not positive. None where dy has seen ReLU's gradient already.
+    `workspace` holds `workspace_size` float32 or more, and is written over. ValueError for what does not fit (see `fits`). `plan` and
+    `adders`, as `direct.conv2d_direct_weight_grad` has them, are for tests.
+    """
+    (n, k), c = dy.shape[:2], x.shape[1]
+    if plan is None:
+        plan = grad_plan_of(n, c, k, window, pool_window)
+    plan = _checked(plan, c, window, pool_window)
+    flat_dweight, flat_dbias, room = direct.gradients(dweight, dbias, workspace, (k, c, *window.kernel), plan.parts)
+    height, width, *_, top, left, _, _, _, _ = geometry(window)
+    pooled = (n, k, *pool_window.output)
+    outputs = pool_window.output[0] * pool_window.output[1]
+    flat_dy = floats(dy, "dy", pooled)
+    run(
+        weight_grad_kernel(plan, relu is not None),
+        plan.slices * -(-k // plan.filters) * plan.tap_groups,
+        plan.threads,
+        stream,
+        flat_dy,
+        ints(indices, "indices", pooled),
+        flat_dy if relu is None else floats(relu, "relu", pooled),  # never read without it
+        floats(x, "x", (n, c, *window.input)),
+        room,
+        np.uint32(k),
+        height,
+        width,
+        np.uint32(window.output[1]),
+        top,
+        left,
+        np.uint32(outputs),
+        np.uint32(-(-outputs // plan.stretch)),
+        np.uint32(plan.units),
+        np.uint32(plan.slice_units),
+    )
+    direct.sum_parts(flat_dweight, flat_dbias, room, k, dbias is not None, plan.parts, adders, stream)
+
+
+def weight_grad_kernel(plan: GradPlan, masked: bool) -> Any:
+    """The kernel of `plan`, with ReLU's gradient if `masked`: one for every number of images."""
+    return _grad_kernel(dataclasses.replace(plan, units=1, slice_units=1), masked)
+
+
+def _checked(plan: GradPlan | None, channels: int, window: Window, pool_window: Window) -> GradPlan:
+    if plan is None or not pooled.fits(channels, window, pool_window):
+        raise ValueError(
+            f"the fused gradient is for up to {direct.MOST_CHANNELS} channels and 2 × 2 pooling without padding, and four patches of 48 KB "
+            f"together; given {channels} channels, a kernel of {window.kernel}, images of {window.input}, and pooling {pool_window.kernel} "
+            f"with stride {pool_window.stride}, padding {pool_window.padding} of {pool_window.input}"
+        )
+    return plan
+
+
+def _up(words: int) -> int:
+    """`words` up to a multiple of the banks."""
+    return -(-words // _BANKS) * _BANKS

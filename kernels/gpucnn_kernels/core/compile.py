@@ -1,0 +1,43 @@
+"""The two decorators of this package: `kernel` for what every thread of a grid runs, `device` for what kernels call."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any
+
+from gpucnn_kernels.core import disk_cache
+from gpucnn_kernels.core._numba import SIMULATED, cuda
+
+# Line numbers in the machine code, for Nsight Compute to show the Python beside it. They change no instruction.
+LINEINFO = os.environ.get("GPUCNN_LINEINFO", "0") not in ("", "0")
+
+_REFUSED_BY_SIMULATOR = {"forceinline", "launch_bounds", "lineinfo", "lto", "max_registers"}
+
+# Without a signature Numba compiles at the first launch, for the types of that launch and the chip that is there. With one it would
+# compile while this package is being imported, and fail where there is no driver.
+
+
+def kernel(function: Callable[..., None] | None = None, **options: Any) -> Any:
+    """Makes `function` a kernel: what every thread of a grid runs. `options` are those of `numba.cuda.jit`."""
+    if function is None:
+        return functools.partial(kernel, **options)
+    made = _jit(function, options)
+    if SIMULATED:
+        return made
+    return disk_cache.keep(made, {**options, "lineinfo": LINEINFO})
+
+
+def device(function: Callable[..., Any] | None = None, **options: Any) -> Any:
+    """Makes `function` one that kernels can call."""
+    return _jit(function, {**options, "device": True})
+
+
+def _jit(function: Callable[..., Any] | None, options: dict[str, Any]) -> Any:
+    if LINEINFO:
+        options = {**options, "lineinfo": True}
+    if SIMULATED:
+        options = {name: value for name, value in options.items() if name not in _REFUSED_BY_SIMULATOR}
+    decorate = cuda.jit(**{"fastmath": False, **options})  # fast maths would lose NaN, infinity and the last bits of division
+    return decorate if function is None else decorate(function)

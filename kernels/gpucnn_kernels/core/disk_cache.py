@@ -1,0 +1,130 @@
+"""Compiled kernels kept on disk, so that only the first run on a machine compiles.
+
+Numba does that (its `cache=True`), but knows a kernel by pickling everything that its function closes over, and a pickle of functions is
+another one in every process. The kernels here that are made for a shape or a tile close over functions. So they are known by what those
+say: code, constants and what they close over in turn; and by the source of the whole package, because functions that a kernel calls by
+name are in no closure.
+
+Numba puts the files into __pycache__ beside the sources, or into NUMBA_CACHE_DIR. GPUCNN_KERNEL_CACHE=0 turns this off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import time
+import types
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gpucnn_kernels.core._numba import CacheFile, CUDACache
+
+announce: Callable[[str], object] | None = None
+"""Told the name of each kernel that is about to be compiled, which takes seconds: for a program to show."""
+
+MONTH = 30 * 24 * 3600
+ENABLED = os.environ.get("GPUCNN_KERNEL_CACHE", "1") not in ("", "0")
+
+
+class KernelCache(CUDACache):  # type: ignore[misc]
+    """Numba's cache of one kernel, under a mark that is the same in every process. What goes wrong with it costs a compilation."""
+
+    def __init__(self, function: Any, mark: str) -> None:
+        super().__init__(function)
+        # Files of its own for each kernel. Numba has one index for a function, so for all kernels that a function makes; and two processes
+        # that add to it at the same time may give their files one number: then one kernel is loaded in the other's place.
+        self._cache_file = CacheFile(
+            cache_path=self._cache_path,
+            filename_base=f"{self._impl.filename_base}-{mark[:16]}",
+            source_stamp=self._impl.locator.get_source_stamp(),
+        )
+        self._mark = mark
+        self._name = function.__name__.removesuffix("_kernel")
+
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        key = (sig, codegen.magic_tuple(), self._mark)
+        return key if self._launch_config_key is None else (*key, ("launch_config", self._launch_config_key))
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The compiled kernel, or None."""
+        try:
+            found = super().load_overload(sig, target_context)
+        except Exception as error:  # a file of another version, cut short, or not readable
+            warnings.warn(f"a kernel on disk cannot be used, and is compiled again ({type(error).__name__}: {error})", stacklevel=2)
+            found = None
+        if found is None and announce is not None:
+            announce(self._name)
+        return found
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keeps a compiled kernel, if that can be."""
+        try:
+            self._forget_old()
+            super().save_overload(sig, data)
+        except Exception as error:
+            warnings.warn(
+                f"a kernel cannot be kept on disk, and is compiled at every start ({type(error).__name__}: {error})", stacklevel=2
+            )
+
+    def _forget_old(self) -> None:
+        """Deletes what has lain there for a month: every change to the sources leaves a file behind that nobody asks for again."""
+        for file in Path(self._cache_path).glob(f"{self._impl.filename_base}-*"):
+            with contextlib.suppress(OSError):  # another process was first
+                if time.time() - file.stat().st_mtime > MONTH:
+                    file.unlink()
+
+
+def keep(dispatcher: Any, options: dict[str, Any]) -> Any:
+    """Has the kernel kept on disk, unless that is turned off or there is no place for it. Returns the kernel."""
+    if not ENABLED:
+        return dispatcher
+    mark = fingerprint((dispatcher.py_func, sorted(options.items())))
+    if mark is not None:
+        with contextlib.suppress(RuntimeError, OSError):  # no folder can be written to
+            dispatcher._cache = KernelCache(dispatcher.py_func, mark)
+    return dispatcher
+
+
+def fingerprint(value: Any) -> str | None:
+    """A hash of what a function, and all that it closes over, says. None where something in it has no name but its address."""
+    digest = hashlib.sha256(_sources())
+    try:
+        _take(value, digest)
+    except ValueError:
+        return None
+    return digest.hexdigest()
+
+
+def _take(value: Any, digest: Any) -> None:
+    value = getattr(value, "py_func", value)  # a device function
+    if isinstance(value, types.FunctionType):
+        digest.update(f"function {value.__module__}.{value.__qualname__}".encode())
+        _take(value.__code__, digest)
+        for cell in value.__closure__ or ():
+            _take(cell.cell_contents, digest)
+    elif isinstance(value, types.CodeType):
+        digest.update(value.co_code)
+        _take((value.co_names, value.co_varnames, value.co_freevars, value.co_consts), digest)
+    elif isinstance(value, (tuple, list)):
+        digest.update(f"sequence of {len(value)}".encode())
+        for item in value:
+            _take(item, digest)
+    else:
+        text = repr(value)
+        if " at 0x" in text:
+            raise ValueError(text)
+        digest.update(f"{type(value).__qualname__} {text}".encode())
+
+
+@functools.cache
+def _sources() -> bytes:
+    """A hash of every source file of the package."""
+    digest = hashlib.sha256()
+    package = Path(__file__).parents[1]
+    for path in sorted(package.rglob("*.py")):
+        digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
+    return digest.digest()

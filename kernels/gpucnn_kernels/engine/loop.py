@@ -1,0 +1,254 @@
+"""Products of matrices at the speed of the chip: one loop over tiles, that everything fast in this package runs on.
+
+    c[m, n] = Σ over k of a[m, k] · b[k, n]
+
+Nothing says that a, b and c are matrices in memory. What one is, is told by small functions that are plugged in (tiles.py), and
+a convolution is such a product with an `a` whose elements are looked up in the image (conv/tiled.py).
+
+Why a tile. An FMA, the chip's multiply-and-add, takes two factors: 8 bytes. An H100 does 2 · 10¹³ FMAs a second or more, and would have
+to read 200 TB/s; its memory gives 3. So every number read has to be used some 60 times or more. A block of threads that works out a tile
+of BM × BN results reads BM + BN numbers per step of k and does BM · BN FMAs with them. For 128 × 128 that is 1024 bytes for 16384 FMAs, a
+sixteenth of a byte per FMA instead of 8.
+
+Why shared memory. All threads of the block need those numbers, each number many of them. Shared memory is 100 KB or more beside the
+arithmetic units of a multiprocessor: one thread reads a number from global memory, all read it from there.
+
+Why registers. Shared memory gives a multiprocessor 128 bytes a cycle, that is 32 numbers, while its 128 arithmetic units want 256. So
+each thread works out TM × TN results at once: for 8 × 8 it reads 16 numbers for 64 FMAs, one byte per FMA, and threads of a warp that read
+the same number share one reading. The 64 sums stay in registers all the while.
+
+Why double buffering. Global memory answers after some 500 cycles. While the FMAs of one tile run, the numbers of the next are on their
+way into registers; then they are put in the other half of shared memory, which nobody is reading. So one barrier per tile is enough, and
+nobody waits for memory unless everybody does.
+
+What is done with a result before it is written costs next to nothing: it is in a register already. So a bias and ReLU belong here, and so
+does the gradient of a ReLU that stood before: dx is 0 where that gave nothing (MASK). And the numbers of `a` pass through the registers of
+their block anyway: added up there, they are the gradient of the bias (SUMS), for as many additions as numbers are read from memory.
+
+Reading and writing four numbers at a time (vector.py) quarters the instructions that are not FMAs. The threads of a warp form a patch of
+4 × 8, and a thread's rows and columns come in fours, a patch apart: then what a warp reads at a time lies in different banks of shared
+memory, or is the same number.
+"""
+
+# Numba works out the types of kernels.
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from gpucnn_kernels.core._numba import cuda, float32, int32, uint32, uint64
+from gpucnn_kernels.core.compile import device, kernel
+from gpucnn_kernels.core.integers import beyond
+from gpucnn_kernels.core.vector import load_4, store_4
+from gpucnn_kernels.engine.tiles import BIAS, MASK, SUMS, Operand, Store, Tile, copy_of, repeat
+
+
+@device(forceinline=True)
+def finish(value, shift, relu):
+    """The bias added, then ReLU where `relu`."""
+    value = float32(value + shift)
+    if relu and value <= float32(0):  # NaN stays NaN
+        value = float32(0)
+    return value
+
+
+@device(forceinline=True)
+def kept(value, mask):
+    """ReLU's gradient: the value where its result was positive, 0 where it was 0 or NaN."""
+    return value if mask > float32(0) else float32(0)
+
+
+@functools.cache
+def tile_kernel(tile: Tile, a_operand: Operand, b_operand: Operand, store: Store) -> Any:
+    """The kernel of a product: (a, b, extra, c, sizes, ends, a_args, b_args, c_args) on a grid of blocks of `tile.threads`.
+
+    `sizes` are M, N, the blocks of BK steps that each slice of the sum has and that there are in all, the groups, and the tiles along M
+    and N; a batch is a group of a slice: batch = slice · groups + group. `ends` are whether four results may be written at once (and four
+    numbers of a mask read), what `extra` is for, and whether there is a ReLU. The rest of the arguments are the operands' and the store's
+    own.
+    """
+    BM, BN, BK, TM, TN, threads = tile.BM, tile.BN, tile.BK, tile.TM, tile.TN, tile.threads
+    a_copy, b_copy = copy_of(a_operand, BM, BK, threads), copy_of(b_operand, BN, BK, threads)
+    a_prepare, a_fetch, a_put, a_add, a_spread, a_rows = a_copy.prepare, a_copy.fetch, a_copy.put, a_copy.add, a_copy.spread, a_copy.sums
+    b_prepare, b_fetch, b_put = b_copy.prepare, b_copy.fetch, b_copy.put
+    a_count, a_words, a_pitch, a_size = a_copy.count, a_copy.words, a_copy.pitch, a_copy.pitch * BK
+    b_count, b_words, b_pitch, b_size = b_copy.count, b_copy.words, b_copy.pitch, b_copy.pitch * BK
+    a_room, b_room, results = 2 * a_size, 2 * b_size, TM * TN  # shapes of arrays must be names of constants
+    place_row, place_column, row_sums = store.place_row, store.place_column, store.sums
+    # A line is what stays while four neighbours are written at a time: a column, or a row.
+    along_rows = store.along == "rows"
+    lines, places, line_step, place_step = (TN, TM, 1, TN) if along_rows else (TM, TN, TN, 1)
+
+    lanes = min(32, threads)
+    lanes_n = min(8, BN // TN)
+    lanes_m = lanes // lanes_n
+    warps_n = BN // TN // lanes_n
+    if lanes_m % 2 or lanes_m * lanes_n != lanes or BM % (lanes_m * TM) or BK % 8 or TM % 4 or TN % 4:
+        raise ValueError(f"not a tile that the engine can do: {tile}")
+    a_patch, b_patch = lanes_m * 4, lanes_n * 4  # from a thread's four rows, or columns, to its next four
+
+    @device(forceinline=True)
+    def multiply(k, a_tile, b_tile, a_at, b_at, a_part, b_part, sums):
+        """One step of k: 16 numbers from shared memory, 64 FMAs (for 8 × 8)."""
+        for i in range(0, TM, 4):
+            a_part[i], a_part[i + 1], a_part[i + 2], a_part[i + 3] = load_4(a_tile, beyond(a_at, k * a_pitch + i // 4 * a_patch))
+        for j in range(0, TN, 4):
+            b_part[j], b_part[j + 1], b_part[j + 2], b_part[j + 3] = load_4(b_tile, beyond(b_at, k * b_pitch + j // 4 * b_patch))
+        for i in range(TM):
+            for j in range(TN):
+                sums[i * TN + j] += a_part[i] * b_part[j]
+
+    steps = repeat(multiply, BK)
+
+    place_of_line, lines_patch, places_patch = (place_column, b_patch, a_patch) if along_rows else (place_row, a_patch, b_patch)
+
+    @device(forceinline=True)
+    def mask_line(line, mask, line_at, first_place, place_limit, place_at, vector, sums):
+        """The sums of a line are 0 where `mask` is not positive. It is read without a branch, so that the readings need not wait for one
+        another: where there is no result, element 0 stands in."""
+        for place in range(0, places, 4):
+            at = line * line_step + place * place_step
+            beside = uint32(first_place + uint32(place // 4 * places_patch))
+            if vector:
+                m0, m1, m2, m3 = load_4(mask, uint64(uint32(line_at + place_at[place]) if beside < place_limit else uint32(0)))
+            else:
+                m0 = mask[uint32(line_at + place_at[place]) if beside < place_limit else uint32(0)]
+                m1 = mask[uint32(line_at + place_at[place + 1]) if uint32(beside + uint32(1)) < place_limit else uint32(0)]
+                m2 = mask[uint32(line_at + place_at[place + 2]) if uint32(beside + uint32(2)) < place_limit else uint32(0)]
+                m3 = mask[uint32(line_at + place_at[place + 3]) if uint32(beside + uint32(3)) < place_limit else uint32(0)]
+            sums[at] = kept(sums[at], m0)
+            sums[at + place_step] = kept(sums[at + place_step], m1)
+            sums[at + 2 * place_step] = kept(sums[at + 2 * place_step], m2)
+            sums[at + 3 * place_step] = kept(sums[at + 3 * place_step], m3)
+
+    @device(forceinline=True)
+    def write_line(line, c, c_args, sizes, batch, first_line, first_place, place_at, extra, first_bias, shifts, ends, sums):
+        M, N, _, _, _, _, _ = sizes
+        vector, extra_is, relu = ends
+        limit, place_limit = (N, M) if along_rows else (M, N)
+        number = uint32(first_line + uint32(line // 4 * lines_patch + line % 4))
+        if number < limit:
+            line_at = place_of_line(c_args, M, N, batch, number)
+            line_shift = float32(0)
+            if along_rows and extra_is == BIAS:
+                line_shift = extra[uint32(first_bias + number)]
+            if extra_is == MASK:
+                mask_line(line, extra, line_at, first_place, place_limit, place_at, vector, sums)
+            for place in range(0, places, 4):
+                at = line * line_step + place * place_step
+                v0 = finish(sums[at], line_shift if along_rows else shifts[place], relu)
+                v1 = finish(sums[at + place_step], line_shift if along_rows else shifts[place + 1], relu)
+                v2 = finish(sums[at + 2 * place_step], line_shift if along_rows else shifts[place + 2], relu)
+                v3 = finish(sums[at + 3 * place_step], line_shift if along_rows else shifts[place + 3], relu)
+                beside = uint32(first_place + uint32(place // 4 * places_patch))
+                if vector:
+                    if beside < place_limit:
+                        store_4(c, uint64(uint32(line_at + place_at[place])), v0, v1, v2, v3)
+                else:
+                    if beside < place_limit:
+                        c[uint32(line_at + place_at[place])] = v0
+                    if uint32(beside + uint32(1)) < place_limit:
+                        c[uint32(line_at + place_at[place + 1])] = v1
+                    if uint32(beside + uint32(2)) < place_limit:
+                        c[uint32(line_at + place_at[place + 2])] = v2
+                    if uint32(beside + uint32(3)) < place_limit:
+                        c[uint32(line_at + place_at[place + 3])] = v3
+
+    write_lines = repeat(write_line, lines)
+
+    @kernel(launch_bounds=(threads, tile.blocks_per_sm))
+    def engine_kernel(a, b, extra, c, sizes, ends, a_args, b_args, c_args):
+        a_tile = cuda.shared.array(a_room, float32, alignment=16)  # load_4 reads both
+        b_tile = cuda.shared.array(b_room, float32, alignment=16)
+        sums = cuda.local.array(results, float32)
+        a_part = cuda.local.array(TM, float32)
+        b_part = cuda.local.array(TN, float32)
+        a_next = cuda.local.array(a_count, float32)
+        b_next = cuda.local.array(b_count, float32)
+        a_sums = cuda.local.array(a_rows, float32)
+        a_state = cuda.local.array(a_words, uint32)
+        b_state = cuda.local.array(b_words, uint32)
+        place_at = cuda.local.array(places, uint32)
+        shifts = cuda.local.array(TN, float32)
+        M, N, slice_blocks, all_blocks, groups, tiles_m, tiles_n = sizes
+
+        number = uint32(cuda.blockIdx.x)
+        first_column = uint32(uint32(number % tiles_n) * uint32(BN))
+        number = uint32(number // tiles_n)
+        first_row = uint32(uint32(number % tiles_m) * uint32(BM))
+        batch = uint32(number // tiles_m)
+        group = uint32(batch % groups)
+        block = uint32(uint32(batch // groups) * slice_blocks)
+        end = uint32(min(uint32(block + slice_blocks), all_blocks))
+        last = block
+
+        thread = uint32(cuda.threadIdx.x)
+        warp = uint32(thread // uint32(lanes))
+        lane = uint32(thread % uint32(lanes))
+        lane_m = uint32(uint32(lane // uint32(2 * lanes_n)) * uint32(2) + uint32(lane % uint32(2)))
+        lane_n = uint32(uint32(lane // uint32(2)) % uint32(lanes_n))
+        own_row = uint32(uint32(warp // uint32(warps_n)) * uint32(lanes_m * TM) + lane_m * uint32(4))
+        own_column = uint32(uint32(warp % uint32(warps_n)) * uint32(lanes_n * TN) + lane_n * uint32(4))
+
+        for i in range(TM * TN):
+            sums[i] = float32(0)
+        for i in range(a_rows):
+            a_sums[i] = float32(0)
+        a_prepare(a_args, group, first_row, thread, a_state)
+        b_prepare(b_args, group, first_column, thread, b_state)
+        if block < end:
+            last = uint32(end - uint32(1))
+            a_fetch(a_args, a, a_state, uint32(block * uint32(BK)), thread, a_next)
+            b_fetch(b_args, b, b_state, uint32(block * uint32(BK)), thread, b_next)
+            a_put(a_next, a_tile, uint32(0), thread)
+            b_put(b_next, b_tile, uint32(0), thread)
+        cuda.syncthreads()
+        half = uint32(0)
+        while block < end:
+            block = uint32(block + uint32(1))
+            if row_sums:
+                a_add(0, a_next, a_sums)
+            # After the last block the same one comes again, unused: with a branch here the compiler would move these loads to where
+            # their values are stored, behind the FMAs, and everybody would wait for memory.
+            first = uint32(uint32(min(block, last)) * uint32(BK))
+            a_fetch(a_args, a, a_state, first, thread, a_next)
+            b_fetch(b_args, b, b_state, first, thread, b_next)
+            a_at = uint32(half * uint32(a_size) + own_row)
+            b_at = uint32(half * uint32(b_size) + own_column)
+            steps(0, a_tile, b_tile, a_at, b_at, a_part, b_part, sums)
+            half = uint32(half ^ uint32(1))
+            a_put(a_next, a_tile, uint32(half * uint32(a_size)), thread)
+            b_put(b_next, b_tile, uint32(half * uint32(b_size)), thread)
+            cuda.syncthreads()
+
+        own_row = uint32(own_row + first_row)
+        own_column = uint32(own_column + first_column)
+        _, extra_is, _ = ends
+        if row_sums and extra_is == SUMS and first_column == 0:
+            a_spread(0, a_sums, a_next)
+            a_put(a_next, a_tile, uint32(0), thread)
+            cuda.syncthreads()
+            for place in range(int32(thread), BM, threads):
+                row = uint32(place)
+                total = float32(0)
+                for k in range(BK):
+                    total += a_tile[uint32(row + uint32(k * a_pitch))]
+                if uint32(first_row + row) < M:
+                    extra[uint32(batch * M + first_row + row)] = total
+        first_bias = uint32(group * N)
+        if along_rows:
+            for i in range(TM):
+                place_at[i] = place_row(c_args, M, N, batch, uint32(own_row + uint32(i // 4 * a_patch + i % 4)))
+            write_lines(0, c, c_args, sizes, batch, own_column, own_row, place_at, extra, first_bias, shifts, ends, sums)
+        else:
+            for j in range(TN):
+                column = uint32(own_column + uint32(j // 4 * b_patch + j % 4))
+                place_at[j] = place_column(c_args, M, N, batch, column)
+                shifts[j] = float32(0)
+                if extra_is == BIAS and column < N:
+                    shifts[j] = extra[uint32(first_bias + column)]
+            write_lines(0, c, c_args, sizes, batch, own_row, own_column, place_at, extra, first_bias, shifts, ends, sums)
+
+    return engine_kernel

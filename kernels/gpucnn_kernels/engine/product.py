@@ -1,0 +1,149 @@
+"""Launching the engine: a product made ready once per shape, and the slices of a long sum added up."""
+
+# Numba works out the types of kernels.
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpucnn_kernels.core._numba import cuda, float32, uint32
+from gpucnn_kernels.core.compile import kernel
+from gpucnn_kernels.core.launch import Array, Stream, aligned, floats, run, run_each
+from gpucnn_kernels.engine.loop import tile_kernel
+from gpucnn_kernels.engine.tiles import BIAS, MASK, NOTHING, SUMS, Operand, Store, Tile
+
+
+@kernel
+def sum_slices_kernel(partial, extra, total, slices, extra_is, relu):
+    """total[i] = Σ over slices of partial[slice, i], first to last, then what `extra` is for, then ReLU. Sums of rows lie behind all
+    slices of the results, and are added up to extra[i] by the threads past the last result."""
+    i = uint32(cuda.grid(1))
+    size, more = uint32(total.size), uint32(0)
+    if extra_is == SUMS:
+        more = uint32(extra.size)
+    if i >= uint32(size + more):
+        return
+    is_result = i < size
+    first = i if is_result else uint32(slices * size + uint32(i - size))
+    step = size if is_result else more
+    value = float32(0)
+    done = uint32(0)
+    while uint32(done + uint32(8)) <= slices:  # eight reads on their way at a time; the order of the sum is that of the slices
+        v0, v1, v2, v3 = (
+            partial[first],
+            partial[uint32(first + step)],
+            partial[uint32(first + uint32(2) * step)],
+            partial[uint32(first + uint32(3) * step)],
+        )
+        first = uint32(first + uint32(4) * step)
+        v4, v5, v6, v7 = (
+            partial[first],
+            partial[uint32(first + step)],
+            partial[uint32(first + uint32(2) * step)],
+            partial[uint32(first + uint32(3) * step)],
+        )
+        first = uint32(first + uint32(4) * step)
+        value = float32(float32(float32(float32(value + v0) + v1) + v2) + v3)
+        value = float32(float32(float32(float32(value + v4) + v5) + v6) + v7)
+        done = uint32(done + uint32(8))
+    while done < slices:
+        value += partial[first]
+        first = uint32(first + step)
+        done = uint32(done + uint32(1))
+    shift = float32(0)
+    if extra_is == BIAS:
+        shift = extra[uint32(i % uint32(extra.size))]
+    value += shift
+    if relu and value <= float32(0):  # NaN stays NaN
+        value = float32(0)
+    if extra_is == MASK and not extra[i] > float32(0):
+        value = float32(0)
+    if is_result:
+        total[i] = value
+    else:
+        extra[uint32(i - size)] = value
+
+
+def sum_slices(partial: Array, extra: Array | None, total: Array, slices: int, extra_is: int, relu: bool, stream: Stream) -> None:
+    """Adds up `slices` results one after the other in `partial`, all flat, and sums of rows behind them where `extra` is for these."""
+    threads = total.shape[0] + (extra.shape[0] if extra is not None and extra_is == SUMS else 0)
+    numbers = np.uint32(slices), np.uint32(extra_is), np.uint32(relu)
+    run_each(sum_slices_kernel, threads, stream, partial, total if extra is None else extra, total, *numbers)
+
+
+@dataclass(frozen=True)
+class Product:
+    """A product ready to be launched: everything about it but the arrays. Made once per shape and kept, because making it takes longer
+    than launching it. With several slices, c holds `batches` = slices · groups results, to be added up."""
+
+    kernel: Any
+    blocks: int
+    threads: int
+    batches: int
+    slices: int
+    arguments: tuple[Any, ...]
+    shared: int = 0
+
+    def run(self, a: Array, b: Array, extra: Array, c: Array, stream: Stream) -> None:
+        """Launches it on flat arrays. `extra` may be any float32 array where it is for nothing."""
+        run(self.kernel, self.blocks, self.threads, stream, a, b, extra, c, *self.arguments, shared=self.shared)
+
+    def run_whole(
+        self, a: Array, b: Array, extra: Array | None, c: Array, workspace: Array, extra_is: int, relu: bool, stream: Stream
+    ) -> None:
+        """Launches it, and the sum of its slices where there are several: they lie in the workspace, and what comes after a sum, as
+        `extra_is` and `relu` say, comes after that one."""
+        if self.slices == 1:
+            self.run(a, b, a if extra is None else extra, c, stream)
+            return
+        results = self.slices * c.shape[0]
+        if extra is not None and extra_is == SUMS:
+            space = room(workspace, results + self.slices * extra.shape[0])
+            self.run(a, b, space[results:], space[:results], stream)
+        else:
+            space = room(workspace, results)
+            self.run(a, b, a, space, stream)
+        sum_slices(space, extra, c, self.slices, extra_is, relu, stream)
+
+
+def product(
+    tile: Tile,
+    a: tuple[Operand, Any],
+    b: tuple[Operand, Any],
+    c: tuple[Store, Any],
+    sizes: tuple[int, int, int],
+    ends: tuple[bool, int, bool] = (False, NOTHING, False),
+    groups: int = 1,
+    slices: int = 1,
+) -> Product:
+    """The product of two operands, each with its arguments; `sizes` are M, N and the depth of one group, `ends` whether four results may
+    be written at once, what `extra` is for, and whether there is a ReLU. The sum is cut into `slices`, or fewer where that leaves none
+    empty."""
+    M, N, depth = sizes
+    blocks = -(-depth // tile.BK)
+    slice_blocks = max(1, -(-blocks // slices))
+    slices = max(1, -(-blocks // slice_blocks))
+    tiles_m, tiles_n = -(-M // tile.BM), -(-N // tile.BN)
+    numbers = tuple(np.uint32(number) for number in (M, N, slice_blocks, blocks, groups, tiles_m, tiles_n))
+    return Product(
+        tile_kernel(tile, a[0], b[0], c[0]),
+        tiles_m * tiles_n * groups * slices,
+        tile.threads,
+        groups * slices,
+        slices,
+        (numbers, tuple(np.uint32(flag) for flag in ends), a[1], b[1], c[1]),
+    )
+
+
+def room(workspace: Array, size: int) -> Array:
+    """The first `size` elements of the workspace, flat. Raises ValueError where there are fewer, and for a misaligned one."""
+    workspace = floats(workspace, "workspace")
+    if workspace.shape[0] < size:
+        raise ValueError(f"the workspace has {workspace.shape[0]} elements, and {size} are needed")
+    if not aligned(workspace):
+        raise ValueError("the workspace must begin at a multiple of 16 bytes")
+    return workspace[:size]

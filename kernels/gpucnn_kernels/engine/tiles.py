@@ -1,0 +1,180 @@
+"""What a product on the engine is made of: the size of a tile, the factors, the result; and how a factor's tile gets to shared memory."""
+
+# Numba works out the types of kernels.
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from gpucnn_kernels.core._numba import float32, uint32
+from gpucnn_kernels.core.compile import device
+from gpucnn_kernels.core.integers import beyond
+
+NOTHING, BIAS, MASK, SUMS = range(4)
+"""What a product's fourth array, `extra`, is for. BIAS: one number for each column and group, added to the results. MASK: an array like c;
+a result is 0 where it is not positive there. SUMS: it is written, Σ over k of a[m, k] for each row and batch."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """BM × BN results per block of threads, BK steps of k at a time, TM × TN results per thread. All of them powers of
+    two, TM and TN from 4, BK from 8."""
+
+    BM: int
+    BN: int
+    BK: int
+    TM: int
+    TN: int
+    blocks_per_sm: int = 1  # that the compiler must leave registers for
+
+    @property
+    def threads(self) -> int:
+        return self.BM // self.TM * (self.BN // self.TN)
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A factor: how its numbers are found, and by which thread.
+
+    prepare(args, group, row, state, at)   once per thread and row, before the loop: writes `words` numbers to state[at:]
+    fetch(args, array, state, at, first, depth, values, out)
+        reads the `width` numbers from depth first + depth of the row that `state` is of, to values[out:]; 0 past the end of depth.
+        `first`, a multiple of BK, is the same for all threads of a block
+
+    A row is a row of a, or a column of b: what stays while depth, the axis that the sum runs over, moves on. `along` says how neighbouring
+    threads share the work: they take neighbouring "rows", or neighbouring "depths", whichever are neighbours in memory. With a width of 4
+    a thread takes four neighbours itself. Rows past the last may be fetched and must not be out of bounds: what is read does not matter.
+    """
+
+    name: str
+    along: str
+    width: int
+    words: int
+    prepare: Callable[..., Any]
+    fetch: Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where results go: (row, column) of a batch to c[place_row(args, M, N, batch, row) + place_column(args, M, N, batch, column)].
+    Four neighbours `along` "rows" or "columns" are neighbours in memory, where the launch says so (`vector`). `sums`: whether
+    there can be sums of rows; where not, nothing is added up for them."""
+
+    name: str
+    along: str
+    sums: bool
+    place_row: Callable[..., Any]
+    place_column: Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Copy:
+    """How a tile of an operand gets to shared memory: numbers per thread, their states, numbers in shared memory per depth, functions.
+
+    add(0, values, sums) adds what a thread has fetched to the sums of its rows. spread(0, sums, values) makes numbers of these that can
+    be put in the tile like any others, and whose rows have the same sums.
+    """
+
+    count: int
+    words: int
+    pitch: int
+    sums: int
+    prepare: Callable[..., Any]
+    fetch: Callable[..., Any]
+    put: Callable[..., Any]
+    add: Callable[..., Any]
+    spread: Callable[..., Any]
+
+
+def repeat(body: Any, count: int) -> Any:
+    """A device function that calls body(i, …), body(i + 1, …), … `count` times, a power of two, written out. The compiler unrolls
+    loops by itself, but not all, nor for every chip; and what a loop's counter indexes has to lie in memory instead of registers."""
+    if count == 1:
+        return body
+    half = count // 2
+    part = repeat(body, half)
+
+    @device(forceinline=True)
+    def both(i, *args):
+        part(i, *args)
+        part(i + half, *args)
+
+    return both
+
+
+def copy_of(operand: Operand, rows: int, depths: int, threads: int) -> Copy:
+    """How `threads` threads copy rows × depths numbers of an operand."""
+    along_rows, width, words = operand.along == "rows", operand.width, operand.words
+    count = rows * depths // (threads * width)  # fetches per thread
+    if count * threads * width != rows * depths:
+        raise ValueError(f"{threads} threads cannot share a tile of {rows} × {depths} by {width}s")
+    across = (rows if along_rows else depths) // width
+    # Threads that are neighbours along depth write a whole row of shared memory apart: four numbers more, and these are different banks.
+    pitch = rows if along_rows else rows + 4
+    prepare_row, fetch_one = operand.prepare, operand.fetch
+
+    if across * width != (rows if along_rows else depths) or (threads % across and across % threads):
+        raise ValueError(f"{threads} threads cannot share rows of {across} evenly")
+    row_next, depth_next = (1, 0) if along_rows else (0, 1)  # where the rest of a fetch lies
+
+    @device(forceinline=True)
+    def place(thread):
+        """Row and depth of a thread's first number."""
+        along = uint32(uint32(thread % uint32(across)) * uint32(width))
+        beside = uint32(thread // uint32(across))
+        return (along, beside) if along_rows else (beside, along)
+
+    @device(forceinline=True)
+    def step(i):
+        """From there to those of its fetch number i: constants, once the loops over i are unrolled."""
+        along = i * threads % across * width
+        beside = i * threads // across
+        return (along, beside) if along_rows else (beside, along)
+
+    @device(forceinline=True)
+    def put_one(n, values, tile, at):
+        row_step, depth_step = step(n // width)
+        v = n % width
+        tile[beyond(at, (depth_step + v * depth_next) * pitch + row_step + v * row_next)] = values[n]
+
+    put_all = repeat(put_one, count * width)
+
+    @device(forceinline=True)
+    def prepare(args, group, first_row, thread, state):
+        row, _ = place(thread)
+        for i in range(count):
+            row_step, _ = step(i)
+            prepare_row(args, group, uint32(first_row + row + uint32(row_step)), state, i * words)
+
+    @device(forceinline=True)
+    def fetch(args, array, state, first, thread, values):
+        _, depth = place(thread)
+        for i in range(count):
+            _, depth_step = step(i)
+            fetch_one(args, array, state, i * words, first, uint32(depth + uint32(depth_step)), values, i * width)
+
+    @device(forceinline=True)
+    def put(values, tile, offset, thread):
+        row, depth = place(thread)
+        put_all(0, values, tile, uint32(offset + depth * uint32(pitch) + row))
+
+    # A thread's number n is of its row n // together % sums: a fetch along depth is of one row, and fetches along rows are all of the same.
+    if not along_rows:
+        together, sums = width, count
+    else:
+        together, sums = 1, width if threads % across == 0 else count * width
+
+    @device(forceinline=True)
+    def add(n, values, totals):
+        totals[n // together % sums] += values[n]
+
+    @device(forceinline=True)
+    def spread(n, totals, values):
+        row = n // together % sums
+        values[n] = totals[row] if n == row * together else float32(0)
+
+    numbers = count * width
+    return Copy(numbers, count * words, pitch, sums, prepare, fetch, put, repeat(add, numbers), repeat(spread, numbers))

@@ -1,0 +1,196 @@
+"""Instructions of Hopper that Numba has no words for: tensor cores fed from registers, copies that run by themselves, barriers in memory.
+
+Each is a function that a kernel calls, and becomes the PTX instruction in its docstring ("PTX ISA", NVIDIA; chapters 9.7.9 on copies,
+9.7.13 on barriers, 9.7.16 on wgmma). They exist for compute capability 9.0a alone, and Numba's simulator has none of them.
+
+Addresses in shared memory are 32-bit numbers of bytes, as `shared_address` gives them; those in global memory are 64-bit ones.
+
+**wgmma**, the instruction that this is about, is given by the four warps of a warpgroup together. It multiplies a (64, 8) by b (8, N) in
+TF32, which is float32 with 10 instead of 23 bits behind the point, and adds the products to 64 × N sums in float32, N / 2 in each
+thread's registers. Which thread holds what, lane being thread % 32 and warp (thread // 32) % 4:
+
+    a[16·warp + lane // 4 + 8·i, lane % 4 + 4·j]           in the register i + 2·j       (i, j = 0, 1)
+    c[16·warp + lane // 4 + 8·i, 8·j + 2·(lane % 4) + v]   in the sum 4·j + 2·i + v      (i, v = 0, 1; j = 0 … N/8 − 1)
+
+b lies in shared memory as N rows of 32 numbers along the depth, 128 bytes each: 4 steps of 8. So that eight rows can be read at a time
+without touching a bank twice, the 16-byte pieces of a row are exchanged by the row's number: `swizzled`. A descriptor says where.
+"""
+
+# Numba works out the types of kernels.
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from llvmlite import ir
+
+from gpucnn_kernels.core._numba import intrinsic, types
+
+_F, _I, _L, _V = ir.FloatType(), ir.IntType(32), ir.IntType(64), ir.VoidType()
+_LLVM = {types.float32: _F, types.int32: _I, types.uint32: _I, types.uint64: _L}
+
+ROW = 32
+"""Numbers in a row of b: the depth that is multiplied at a time."""
+
+
+def swizzled(row: int, depth: int) -> int:
+    """Where number `depth` (0 … 31) of row `row` of b lies in its tile, in numbers of 4 bytes."""
+    return row * ROW + (depth ^ (row % 8 * 4))
+
+
+DESCRIPTOR = 1 << 62 | 8 * ROW * 4 // 16 << 32 | 1 << 16
+"""Of a tile of b without its address: rows of 128 bytes swizzled, 1024 bytes from eight rows to the next eight. To it is added the tile's
+address, a multiple of 1024, in units of 16 bytes; and 2 for each step of 8 along the depth."""
+
+
+def _instruction(text: str, constraints: str, *kinds: Any, gives: Any = None) -> Any:
+    """A function of arguments of those kinds that is one instruction, in the order in which the text numbers them."""
+    signature = (types.void if gives is None else gives)(*kinds)
+    kind = ir.FunctionType(_V if gives is None else _LLVM[gives], [_LLVM[each] for each in kinds])
+
+    def generate(context, builder, signature, arguments):
+        result = builder.call(ir.InlineAsm(kind, text, constraints, side_effect=True), arguments)
+        return context.get_dummy_value() if gives is None else result
+
+    # Numba wants to see as many parameters as there are.
+    made = (
+        lambda typing_context: (signature, generate),
+        lambda typing_context, a: (signature, generate),
+        lambda typing_context, a, b: (signature, generate),
+        lambda typing_context, a, b, c: (signature, generate),
+        lambda typing_context, a, b, c, d: (signature, generate),
+    )
+    return intrinsic(made[len(kinds)])
+
+
+_U, _UL = types.uint32, types.uint64
+
+# Barriers in shared memory, 8 bytes each. A phase ends when all that were announced have arrived, and all bytes that are expected have.
+barrier_begin = _instruction("mbarrier.init.shared::cta.b64 [$0], $1;", "r,r,~{memory}", _U, _U)
+"""(address, arrivals): a new barrier, for so many arrivals in each phase."""
+barriers_begun = _instruction("fence.mbarrier_init.release.cluster;", "~{memory}")
+"""New barriers are seen by copies too."""
+arrive = _instruction("mbarrier.arrive.shared::cta.b64 _, [$0];", "r,~{memory}", _U)
+"""(address): one arrival."""
+arrive_expecting = _instruction("mbarrier.arrive.expect_tx.shared::cta.b64 _, [$0], $1;", "r,r,~{memory}", _U, _U)
+"""(address, bytes): one arrival, and the phase does not end before so many bytes have been copied."""
+arrive_with_copies = _instruction("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [$0];", "r,~{memory}", _U)
+"""(address): one arrival, as soon as all that this thread has begun to copy by `copy_word` is there."""
+has_ended = _instruction(
+    "{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [$1], $2;\nselp.u32 $0, 1, 0, p;\n}",
+    "=r,r,r,~{memory}", _U, _U, gives=_U,
+)  # fmt: skip
+"""(address, parity) → 1 if the phase of that parity has ended; waits a while for it otherwise, and gives 0 if that was not enough."""
+
+# Copies from global to shared memory.
+copy_word = _instruction("cp.async.ca.shared.global [$0], [$1], 4, $2;", "r,l,r,~{memory}", _U, _UL, _U)
+"""(to, from, bytes): 4 bytes, of which `bytes` (0 or 4) are read and the rest are 0."""
+copy_four = _instruction("cp.async.cg.shared.global [$0], [$1], 16, $2;", "r,l,r,~{memory}", _U, _UL, _U)
+"""(to, from, bytes): 16 bytes from and to multiples of 16, of which `bytes` (0 or 16) are read and the rest are 0."""
+copies_commit = _instruction("cp.async.commit_group;", "~{memory}")
+"""What this thread has begun to copy since the last time is a group."""
+
+
+@functools.cache
+def copies_wait(groups: int) -> Any:
+    """(): until all but the last `groups` groups of this thread's copies are there, for this thread to read."""
+    return _instruction(f"cp.async.wait_group {groups};", "~{memory}")
+
+
+copy_bulk = _instruction(
+    "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [$0], [$1], $2, [$3];", "r,l,r,r,~{memory}", _U, _UL, _U, _U
+)
+"""(to, from, bytes, barrier): a multiple of 16 bytes from and to multiples of 16, by the copying engine, which tells the barrier."""
+
+# Tensor cores.
+products_begin = _instruction("wgmma.fence.sync.aligned;", "~{memory}")
+"""What registers hold now is what the next products take."""
+products_commit = _instruction("wgmma.commit_group.sync.aligned;", "~{memory}")
+products_wait = _instruction("wgmma.wait_group.sync.aligned 0;", "~{memory}")
+"""Until all products that were committed are in the sums, and b has been read."""
+
+written_for_products = _instruction("fence.proxy.async.shared::cta;", "~{memory}")
+"""What this thread has written to shared memory is seen by wgmma, which reads it another way."""
+
+
+@functools.cache
+def take_registers(count: int) -> Any:
+    """(): this warpgroup's threads may have so many registers, a multiple of 8, as soon as others have given theirs."""
+    return _instruction(f"setmaxnreg.inc.sync.aligned.u32 {count};", "~{memory}")
+
+
+@functools.cache
+def give_registers(count: int) -> Any:
+    """(): this warpgroup's threads need no more registers than so many, a multiple of 8."""
+    return _instruction(f"setmaxnreg.dec.sync.aligned.u32 {count};", "~{memory}")
+
+
+@intrinsic
+def shared_address(typing_context, array):
+    """Where a shared array begins."""
+
+    def generate(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        if data.type.addrspace == 0:
+            data = builder.addrspacecast(data, ir.PointerType(data.type.pointee, 3))
+        return builder.ptrtoint(data, _I)
+
+    return types.uint32(array), generate
+
+
+@intrinsic
+def global_address(typing_context, array):
+    """Where an array in global memory begins."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.ptrtoint(context.make_array(signature.args[0])(context, builder, arguments[0]).data, _L)
+
+    return types.uint64(array), generate
+
+
+@intrinsic
+def bits_of(typing_context, number):
+    """The 32 bits of a float32."""
+    return types.uint32(types.float32), lambda context, builder, signature, arguments: builder.bitcast(arguments[0], _I)
+
+
+@intrinsic
+def number_of(typing_context, bits):
+    """The float32 of 32 bits."""
+    return types.float32(types.uint32), lambda context, builder, signature, arguments: builder.bitcast(arguments[0], _F)
+
+
+@functools.cache
+def multiply_add(columns: int) -> Any:
+    """(sums, a0, a1, a2, a3, descriptor, keep): sums (64, columns) = a · b, added to what they were where `keep` is not 0.
+
+    `sums` is a local array of columns / 2 numbers, which the compiler keeps in registers: what is in them is handed to the instruction
+    and taken back. They may not be looked at before `products_wait`.
+    """
+    count = columns // 2
+
+    @intrinsic
+    def multiply(typing_context, sums, a0, a1, a2, a3, descriptor, keep):
+        def generate(context, builder, signature, arguments):
+            data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+            places = [builder.gep(data, [_L(i)]) for i in range(count)]
+            kind = ir.FunctionType(ir.LiteralStructType([_F] * count), [_I] * 4 + [_L, _I] + [_F] * count)
+            held = ",".join(f"${i}" for i in range(count))
+            a = ",".join(f"${count + i}" for i in range(4))
+            text = (
+                f"{{\n.reg .pred p;\nsetp.ne.b32 p, ${count + 5}, 0;\n"
+                f"wgmma.mma_async.sync.aligned.m64n{columns}k8.f32.tf32.tf32 {{{held}}}, {{{a}}}, ${count + 4}, p, 1, 1;\n}}"
+            )
+            constraints = ",".join(["=f"] * count + ["r"] * 4 + ["l", "r"] + [str(i) for i in range(count)])
+            given = [*arguments[1:], *(builder.load(place) for place in places)]
+            results = builder.call(ir.InlineAsm(kind, text, constraints, side_effect=True), given)
+            for i, place in enumerate(places):
+                builder.store(builder.extract_value(results, i), place)
+            return context.get_dummy_value()
+
+        u = types.uint32
+        return types.void(sums, u, u, u, u, types.uint64, u), generate
+
+    return multiply

@@ -1,0 +1,227 @@
+"""Products on Hopper's tensor cores, as accurate as float32: the engine's second loop, for an `a` that is looked up in images.
+
+    c[m, n] = Σ over k of a[m, k] · b[k, n]
+
+Tensor cores multiply in TF32, which keeps 11 bits of a number where float32 keeps 24. So a number is taken apart, x = big + small, big
+being x rounded to TF32 and small what that leaves, and
+
+    a · b ≈ small(a) · big(b) + big(a) · small(b) + big(a) · big(b)
+
+What is left out is small · small, at most 2⁻²² of the product, because each small part is at most 2⁻¹¹ of its number; TF32 cuts up to
+2⁻¹⁰ off of a's small part and b's is rounded, which makes 2⁻²¹ and 2⁻²². Together that is 16 roundings of a float32 in the worst case,
+however long the sum is, and less than one in the mean. A sum of 32 FMAs may be off by as much, and shorter ones are left to these
+(select.py). Three products in TF32 are still done in less than half of the time of one in float32 (H100: 495 against 67 TFLOP/s).
+
+Tensor cores add with less care than an FMA does: they cut off where it rounds. So after every 32 terms the sums are taken out and added up
+in ordinary float32; the error of a long sum is then below that of FMAs one after the other (measured on an H100, 2304 terms: 2.8 · 10⁻⁷ of
+the result's root mean square, and 8.1 · 10⁻⁷ for cuDNN in float32).
+
+Three warpgroups of 128 threads. The first only copies: each of its threads owns a row of a, that is a position in the images, and fetches
+32 channels of it for the tap whose turn it is (`copy_word`: neighbours in the image are neighbours in memory, but they begin anywhere, so
+no more than one word can be fetched at a time); and b's part comes as one bulk copy, because `pack_split` has laid it out beforehand just
+as wgmma wants it, big and small parts. The other two multiply, 64 rows each: they read a from shared memory into registers, take it
+apart there, and leave b where it is. Between them stand a few stages of shared memory, with two barriers each: "full" (all is there) and
+"empty" (both have read it). Nobody waits for memory as long as a stage is full.
+
+Where a number is infinite its small part is NaN, and so is every sum that it is in, where FMAs might have given an infinity. NaN stays NaN.
+"""
+
+# Numba works out the types of kernels.
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpucnn_kernels.core._numba import cuda, float32, int32, uint32, uint64
+from gpucnn_kernels.core.compile import device, kernel
+from gpucnn_kernels.core.integers import divide, split
+from gpucnn_kernels.engine.loop import finish, kept
+from gpucnn_kernels.engine.operands import PIXELS
+from gpucnn_kernels.engine.product import Product
+from gpucnn_kernels.engine.tiles import BIAS, MASK, Store, repeat
+from gpucnn_kernels.tensor import hopper
+from gpucnn_kernels.tensor.hopper import bits_of, number_of
+from gpucnn_kernels.tensor.stages import DEPTH, HEAD, MOST_SHARED, begin_stages, multiplier, tf32
+
+_ROWS = 128  # BM: a row for each thread that copies
+_PITCH = _ROWS + 8  # from a depth of a to the next: then the 32 lanes of a warp read 32 different banks
+
+
+@dataclass(frozen=True)
+class TensorTile:
+    """128 × BN results per block, 32 steps of k at a time, by three warpgroups."""
+
+    BN: int
+    BM: int = _ROWS
+    BK: int = DEPTH
+    threads: int = 384
+    blocks_per_sm: int = 1
+
+    @property
+    def stage(self) -> int:
+        """Bytes of a stage: b's two tiles, then a's; a multiple of 1024."""
+        return 4 * (2 * self.BN * DEPTH + DEPTH * _PITCH)
+
+    @property
+    def stages(self) -> int:
+        """As many as there is room for; more than eight gain nothing."""
+        return min(8, (MOST_SHARED - 2 * HEAD) // self.stage)
+
+    @property
+    def shared(self) -> int:
+        """Bytes of shared memory, with what is lost to begin at a multiple of 1024."""
+        return 2 * HEAD + self.stages * self.stage
+
+
+@kernel
+def pack_split_kernel(
+    weight, packed, N, tiles_n, BN, C, padded_c, T, U, S, group_size, n_stride, c_stride, first_r, first_s, step_r, step_s
+):
+    """packed[group][tap t, u][32 of c][BN of n][big, small][n][c, swizzled] = weight at tap (first + t·step, …), or 0 past the last
+    c and n. A thread for each number of weight, or zero in its place."""
+    i = uint32(cuda.grid(1))
+    if uint32(i * uint32(2)) >= packed.size:
+        return
+    rest, place = split(i, uint32(uint32(DEPTH) * BN))
+    first = uint32(rest * uint32(uint32(2 * DEPTH) * BN))
+    row = uint32(place // uint32(DEPTH))
+    depth = uint32(place % uint32(DEPTH) ^ uint32(row % uint32(8)) * uint32(4))  # hopper.swizzled, the other way round
+    rest, tile = split(rest, tiles_n)
+    rest, block = split(rest, uint32(padded_c // uint32(DEPTH)))
+    rest, u = split(rest, U)
+    group, t = split(rest, T)
+    n, c = uint32(tile * BN + row), uint32(block * uint32(DEPTH) + depth)
+    value = float32(0)
+    if n < N and c < C:
+        tap = uint32(uint32(first_r + t * step_r) * S + uint32(first_s + u * step_s))
+        value = weight[uint32(uint32(group * group_size + n * n_stride) + uint32(c * c_stride + tap))]
+    big = number_of(tf32(bits_of(value)))
+    packed[uint32(first + place)] = big
+    packed[uint32(first + place + uint32(DEPTH) * BN)] = number_of(tf32(bits_of(float32(value - big))))
+
+
+@functools.cache
+def tensor_kernel(tile: TensorTile, store: Store, whole: bool) -> Any:
+    """The kernel: (a, b, extra, c, sizes, ends, a_args, c_args), on a grid of blocks of `tile.threads` with `tile.shared` bytes.
+
+    a are images under the taps of a window, with the arguments of operands.PIXELS; b is packed; c goes where `store` says, and `extra` is
+    what engine.tile_kernel's is. `sizes` are M, N, the blocks of 32 steps, groups, and the tiles along M and N; `ends` what `extra` is for,
+    and whether there is a ReLU. `whole`: a group's channels are a multiple of 32.
+    """
+    BN, stages, stage_bytes = tile.BN, tile.stages, tile.stage
+    sums_count, b_numbers = BN // 2, 2 * BN * DEPTH
+    b_bytes = 4 * b_numbers
+    prepare, place_row, place_column = PIXELS.prepare, store.place_row, store.place_column
+    give, take = hopper.give_registers(40), hopper.take_registers(232)
+    multiply_all = multiplier(BN, stages, stage_bytes, 1, _PITCH)
+
+    @device(forceinline=True)
+    def copy_channel(i, to, source, step, channels):
+        """Channel i of a thread's pixel, or 0 where there are no more: `channels` is how many there are, none outside the image."""
+        there = channels > int32(0) if whole else int32(i) < channels
+        beyond = uint32(uint32(i) * step) if whole or there else uint32(0)
+        hopper.copy_word(uint32(to + uint32(i * 4 * _PITCH)), uint64(source + uint64(beyond)), uint32(4) if there else uint32(0))
+
+    copy_channels = repeat(copy_channel, DEPTH)
+
+    @device(forceinline=True)
+    def write(number, c, c_args, sizes, ends, group, row, row_at, below, below_at, first_column, extra, sums):
+        """The sum of that number: columns by twos, in the thread's first row and in the eighth below."""
+        M, N, _, _, _, _ = sizes
+        extra_is, relu = ends
+        column = uint32(first_column + uint32(number // 4 * 8 + number % 2))
+        own, at = (below, below_at) if number % 4 >= 2 else (row, row_at)
+        if own < M and column < N:
+            place = uint32(at + place_column(c_args, M, N, group, column))
+            value, shift = sums[number], float32(0)
+            if extra_is == BIAS:
+                shift = extra[uint32(group * N + column)]
+            if extra_is == MASK:
+                value = kept(value, extra[place])
+            c[place] = finish(value, shift, relu)
+
+    write_all = repeat(write, sums_count)
+
+    @kernel(launch_bounds=(tile.threads, 1))
+    def tensor_kernel(a, b, extra, c, sizes, ends, a_args, c_args):
+        shared = cuda.shared.array(0, float32)
+        state = cuda.local.array(3, uint32)
+        sums = cuda.local.array(sums_count, float32)
+        part = cuda.local.array(sums_count, float32)
+        M, N, blocks, _, tiles_m, tiles_n = sizes
+        thread = uint32(cuda.threadIdx.x)
+        number = uint32(cuda.blockIdx.x)
+        tile_n = uint32(number % tiles_n)
+        number = uint32(number // tiles_n)
+        first_row = uint32(uint32(number % tiles_m) * uint32(_ROWS))
+        group = uint32(number // tiles_m)
+
+        begin = hopper.shared_address(shared)
+        full, empty, stages_at = begin_stages(begin, thread, uint32(stages), uint32(_ROWS + 1))
+
+        stage, parity = uint32(0), uint32(0)
+        if thread < uint32(_ROWS):
+            give()
+            prepare(a_args, group, uint32(first_row + thread), state, 0)
+            _, (padded, padded_by, padded_shift, U, U_by, U_shift, step_h, step_w, channels, H, W, area) = a_args
+            a_at = hopper.global_address(a)
+            b_at = uint64(hopper.global_address(b) + uint64(uint32(group * blocks) * tiles_n + tile_n) * uint64(b_bytes))
+            for block in range(int32(blocks)):
+                while hopper.has_ended(uint32(empty + uint32(stage * uint32(8))), uint32(parity ^ uint32(1))) == 0:
+                    pass
+                filled = uint32(full + uint32(stage * uint32(8)))
+                to = uint32(stages_at + uint32(stage * uint32(stage_bytes)))
+                if thread == 0:
+                    hopper.arrive_expecting(filled, uint32(b_bytes))
+                    hopper.copy_bulk(to, b_at, uint32(b_bytes), filled)
+                b_at = uint64(b_at + uint64(tiles_n) * uint64(b_bytes))
+                first = uint32(uint32(block) * uint32(DEPTH))
+                tap = divide(first, padded_by, padded_shift)
+                channel = uint32(first - tap * padded)
+                t = divide(tap, U_by, U_shift)
+                h = uint32(int32(int32(state[1]) + int32(t) * step_h))  # above the image: a huge number, so one comparison is enough
+                w = uint32(int32(int32(state[2]) + int32(tap - t * U) * step_w))
+                inside = h < H and w < W
+                pixel = uint32(uint32(state[0] + h * W + w) + channel * area) if inside else uint32(0)
+                copy_channels(
+                    0, uint32(to + uint32(b_bytes) + uint32(thread * uint32(4))), uint64(a_at + uint64(pixel) * uint64(4)),
+                    uint32(area * uint32(4)) if inside else uint32(0), int32(channels - channel) if inside else int32(0),
+                )  # fmt: skip
+                hopper.arrive_with_copies(filled)
+                stage = uint32(stage + uint32(1))
+                if stage == uint32(stages):
+                    stage, parity = uint32(0), uint32(parity ^ uint32(1))
+        else:
+            take()
+            own = uint32(thread - uint32(_ROWS))
+            lane = uint32(thread % uint32(32))
+            own_row = uint32(uint32(own // uint32(32)) * uint32(16) + uint32(lane // uint32(4)))
+            a_first = uint32(uint32(uint32(stages_at - begin) + uint32(b_bytes)) // uint32(4))
+            a_first = uint32(a_first + uint32(lane % uint32(4)) * uint32(_PITCH) + own_row)
+            multiply_all(int32(blocks), shared, a_first, stages_at, full, empty, part, sums)
+            row = uint32(first_row + own_row)
+            below = uint32(row + uint32(8))
+            first_column = uint32(uint32(tile_n * uint32(BN)) + uint32(lane % uint32(4)) * uint32(2))
+            row_at = place_row(c_args, M, N, group, row)
+            below_at = place_row(c_args, M, N, group, below)
+            write_all(0, c, c_args, sizes, ends, group, row, row_at, below, below_at, first_column, extra, sums)
+
+    return tensor_kernel
+
+
+def product(
+    tile: TensorTile, pixels: tuple[Any, Any], c: tuple[Store, Any], sizes: tuple[int, int, int], ends: tuple[int, bool], groups: int, *,
+    whole: bool,
+) -> Product:  # fmt: skip
+    """A product ready to be launched, as product.product makes them: `pixels` are the arguments of a, `sizes` M, N and the depth of a
+    group, `ends` what `extra` is for and whether there is a ReLU."""
+    M, N, depth = sizes
+    tiles_m, tiles_n = -(-M // tile.BM), -(-N // tile.BN)
+    numbers = tuple(np.uint32(number) for number in (M, N, depth // tile.BK, groups, tiles_m, tiles_n))
+    arguments = numbers, tuple(np.uint32(number) for number in ends), pixels, c[1]
+    return Product(tensor_kernel(tile, c[0], whole), tiles_m * tiles_n * groups, tile.threads, groups, 1, arguments, tile.shared)

@@ -1,0 +1,99 @@
+"""What kernels on tensor cores share: stages of shared memory between threads that copy and threads that multiply, and the multiplying.
+
+tensor/product.py says how it all works. A stage holds 32 steps of k: b's big parts, b's small parts (hopper.py: swizzled), then a.
+"""
+
+# Numba works out the types of kernels.
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from gpucnn_kernels.core._numba import cuda, float32, int32, uint32, uint64
+from gpucnn_kernels.core.compile import device
+from gpucnn_kernels.engine.tiles import repeat
+from gpucnn_kernels.tensor import hopper
+from gpucnn_kernels.tensor.hopper import bits_of, number_of
+
+DEPTH = hopper.ROW  # BK
+HEAD = 1024  # bytes of shared memory for the barriers; what follows begins at a multiple of 1024
+MOST_SHARED = 227 << 10  # bytes that a block may have on Hopper
+
+
+@device(forceinline=True)
+def tf32(bits):
+    """Of a float32's bits those of its TF32, rounded to nearest, ties away from zero."""
+    return uint32(uint32(bits + uint32(0x1000)) & uint32(0xFFFFE000))
+
+
+@device(forceinline=True)
+def begin_stages(begin, thread, stages, arrivals):
+    """The barriers of all stages, in the first bytes of shared memory from `begin` on that lie at a multiple of 1024; "full" takes so
+    many arrivals, "empty" one of each thread that multiplies. Returns where "full" and "empty" begin, and where the stages do."""
+    full = uint32(uint32(begin + uint32(HEAD - 1)) & uint32(0xFFFFFFFF - (HEAD - 1)))
+    empty = uint32(full + uint32(8) * stages)
+    if thread == 0:
+        for i in range(int32(stages)):
+            hopper.barrier_begin(uint32(full + uint32(8) * uint32(i)), arrivals)
+            hopper.barrier_begin(uint32(empty + uint32(8) * uint32(i)), uint32(256))
+        hopper.barriers_begun()
+    cuda.syncthreads()
+    return full, empty, uint32(full + uint32(HEAD))
+
+
+@device(forceinline=True)
+def apart(x):
+    """The two parts of a number, as bits."""
+    big = tf32(bits_of(x))
+    return big, bits_of(float32(x - number_of(big)))
+
+
+@functools.cache
+def multiplier(BN: int, stages: int, stage_bytes: int, row_step: int, depth_step: int) -> Any:
+    """A function for the 256 threads that multiply: (blocks, shared, a_first, stages_at, full, empty, part, sums), for so many blocks of 32
+    steps, takes one stage after the other and leaves the sums of 128 × BN in `sums`. b's tiles are at the beginning of a stage; a's first
+    number for this thread is shared[a_first], and to its next row and depth it is so many numbers."""
+    count = BN // 2
+    multiply = hopper.multiply_add(BN)
+
+    @device(forceinline=True)
+    def multiply_step(step, shared, a_at, descriptor, part):
+        """8 steps of k: three products."""
+        at = uint32(a_at + uint32(step * 8 * depth_step))
+        big_0, small_0 = apart(shared[at])
+        big_1, small_1 = apart(shared[at + uint32(8 * row_step)])
+        big_2, small_2 = apart(shared[at + uint32(4 * depth_step)])
+        big_3, small_3 = apart(shared[at + uint32(4 * depth_step + 8 * row_step)])
+        b_big = uint64(descriptor + uint64(step * 2))
+        b_small = uint64(b_big + uint64(BN * DEPTH * 4 // 16))
+        hopper.products_begin()
+        multiply(part, small_0, small_1, small_2, small_3, b_big, uint32(0 if step == 0 else 1))
+        multiply(part, big_0, big_1, big_2, big_3, b_small, uint32(1))
+        multiply(part, big_0, big_1, big_2, big_3, b_big, uint32(1))
+
+    multiply_steps = repeat(multiply_step, DEPTH // 8)
+
+    @device(forceinline=True)
+    def multiply_all(blocks, shared, a_first, stages_at, full, empty, part, sums):
+        stage, parity = uint32(0), uint32(0)
+        descriptor = uint64(uint64(hopper.DESCRIPTOR) | uint64(uint32(stages_at & uint32(0x3FFFF)) >> uint32(4)))
+        for i in range(count):
+            sums[i] = float32(0)
+            part[i] = float32(0)
+        for _ in range(blocks):
+            while hopper.has_ended(uint32(full + uint32(stage * uint32(8))), parity) == 0:
+                pass
+            b_at = uint64(descriptor + uint64(uint32(stage * uint32(stage_bytes // 16))))
+            multiply_steps(0, shared, uint32(a_first + uint32(stage * uint32(stage_bytes // 4))), b_at, part)
+            hopper.products_commit()
+            hopper.products_wait()
+            hopper.arrive(uint32(empty + uint32(stage * uint32(8))))
+            for i in range(count):
+                sums[i] += part[i]
+            stage = uint32(stage + uint32(1))
+            if stage == uint32(stages):
+                stage, parity = uint32(0), uint32(parity ^ uint32(1))
+
+    return multiply_all

@@ -1,0 +1,302 @@
+"""The gradient of a convolution's weight on Hopper's tensor cores: tensor/product.py with both factors looked up.
+
+    dweight[k, c, r, s] = Σ over n, p, q of dy[n, k, p, q] · x[n, c, p·stride + r·dilation − top, …]
+
+Rows are channels and taps (c, r, s), columns are filters, and the sum runs over positions, 32 at a time. Four warpgroups:
+
+    the first copies a       pixels: the lanes of a warp are 32 positions side by side, which are neighbours in the image, and each of the
+                             four warps takes 32 rows. Where the pixel of a row lies, seen from that of the first tap and channel, stands
+                             in a table, with its tap as one bit: then an AND with the taps that lie inside the image, seen from the
+                             position, tells whether there is a pixel
+    the second makes b       of dy: its threads copy numbers to memory of their own, some blocks ahead, take each apart and write both
+                             parts where wgmma wants them; and add them up, for the gradient of the bias
+    the others multiply      as in tensor/product.py
+
+As in the engine, the sums are cut into slices, each worked out by blocks of its own, and added up in order.
+"""
+
+# Numba works out the types of kernels.
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpucnn_kernels.core._numba import cuda, float32, int32, int64, uint32, uint64
+from gpucnn_kernels.core.compile import device, kernel
+from gpucnn_kernels.core.integers import divide
+from gpucnn_kernels.core.vector import load_4, store_4
+from gpucnn_kernels.engine.product import Product
+from gpucnn_kernels.engine.tiles import SUMS, repeat
+from gpucnn_kernels.tensor import hopper
+from gpucnn_kernels.tensor.hopper import bits_of, number_of
+from gpucnn_kernels.tensor.stages import DEPTH, HEAD, MOST_SHARED, begin_stages, multiplier, tf32
+
+_ROWS = 128
+_PITCH = DEPTH + 4  # from a row of a to the next: then the 32 lanes of a warp read 32 different banks
+_AHEAD = 3  # blocks of dy that are on their way
+MOST_TAPS = 32  # bits of a word
+
+
+@dataclass(frozen=True)
+class TensorGradTile:
+    """BN filters × 128 channels and taps per block, 32 positions at a time, by four warpgroups."""
+
+    BN: int
+    BM: int = _ROWS
+    BK: int = DEPTH
+    threads: int = 512
+    blocks_per_sm: int = 1
+
+    @property
+    def stage(self) -> int:
+        """Bytes of a stage: b's two tiles, then a's; a multiple of 1024."""
+        return 4 * (2 * self.BN * DEPTH + _ROWS * _PITCH)
+
+    @property
+    def raw(self) -> int:
+        """Bytes of dy as it comes, for the blocks that are on their way and the one that is taken apart."""
+        return 4 * (_AHEAD + 1) * self.BN * DEPTH
+
+    @property
+    def stages(self) -> int:
+        """As many as there is room for, beside the table; more than eight gain nothing."""
+        return min(8, (MOST_SHARED - 3 * HEAD - self.raw) // self.stage)
+
+    @property
+    def shared(self) -> int:
+        """Bytes of shared memory beside the table, with what is lost to begin at a multiple of 1024."""
+        return 2 * HEAD + self.stages * self.stage + self.raw
+
+
+@functools.cache
+def tensor_grad_kernel(tile: TensorGradTile, width: int) -> Any:
+    """The kernel: (dy, x, extra, c, sizes, extra_is, dy_args, x_args), on a grid of blocks of `tile.threads` with `tile.shared` bytes.
+
+    c (batch, filters, channels · taps), where a batch is a group of a slice: batch = slice · groups + group. `sizes` are filters, channels
+    · taps of a group, the blocks of 32 positions that each slice has and that there are in all, groups, and the tiles along channels and
+    taps and along filters. If `extra_is` SUMS, `extra` (batch, filters) becomes the sums of dy. The rest are the arguments of
+    operands.gradients and of operands.TAPS. A width of 4 wants dy at a multiple of 16 bytes and P·Q a multiple of 4.
+    """
+    BN, stages, stage_bytes = tile.BN, tile.stages, tile.stage
+    sums_count, b_bytes = BN // 2, 4 * 2 * BN * DEPTH
+    table_words = 2 * _ROWS
+    across = DEPTH // width  # threads side by side along positions
+    rows_step = 128 // across
+    count = BN // rows_step  # copies per thread and block
+    raw_bytes, raw_at = 4 * BN * DEPTH, stages * stage_bytes
+    copy, size = (hopper.copy_four, 16) if width == 4 else (hopper.copy_word, 4)
+    wait = hopper.copies_wait(_AHEAD)
+    give, give_fewer, take = hopper.give_registers(56), hopper.give_registers(96), hopper.take_registers(176)
+    multiply_all = multiplier(BN, stages, stage_bytes, _PITCH, 1)
+
+    @device(forceinline=True)
+    def copy_pixel(to, pixel_at, offset, bit, taps):
+        hopper.copy_word(to, uint64(pixel_at + uint64(bits_of(offset))), uint32(4) if bits_of(bit) & taps else uint32(0))
+
+    @device(forceinline=True)
+    def copy_rows_of_four(i, table, row, to, pixel_at, taps):
+        """The pixels of four rows, or 0 where there are none."""
+        at = uint64(uint32(row + uint32(4 * i)) * uint32(2))
+        offset_0, bit_0, offset_1, bit_1 = load_4(table, at)
+        offset_2, bit_2, offset_3, bit_3 = load_4(table, uint64(at + uint64(4)))
+        own = uint32(to + uint32(4 * i * 4 * _PITCH))
+        copy_pixel(own, pixel_at, offset_0, bit_0, taps)
+        copy_pixel(uint32(own + uint32(4 * _PITCH)), pixel_at, offset_1, bit_1, taps)
+        copy_pixel(uint32(own + uint32(8 * _PITCH)), pixel_at, offset_2, bit_2, taps)
+        copy_pixel(uint32(own + uint32(12 * _PITCH)), pixel_at, offset_3, bit_3, taps)
+
+    copy_rows = repeat(copy_rows_of_four, 8)
+
+    @device(forceinline=True)
+    def copy_filter(i, to, source, step, filters_left, there):
+        """A thread's numbers of filter number i · rows_step from its first on, or 0 past the last."""
+        real = there and int32(i * rows_step) < filters_left
+        copy(uint32(to + uint32(i * 128 * size)), uint64(source + uint64(uint32(i) * step)), uint32(size) if real else uint32(0))
+
+    copy_filters = repeat(copy_filter, count)
+
+    @device(forceinline=True)
+    def big_of(x):
+        return number_of(tf32(bits_of(float32(x))))
+
+    @device(forceinline=True)
+    def put(i, shared, raw, at, totals):
+        """Both parts of a copied piece, to b's tiles. `at` is where the first piece lies; those of other rows are exchanged alike, where
+        rows go on by multiples of 8; where they go on by 4, bit 2 of every other row's number is turned."""
+        if width == 4:
+            place = uint64(at + uint32(i * rows_step * DEPTH))
+            x0, x1, x2, x3 = load_4(shared, uint64(raw + uint32(i * 512)))
+            totals[i] += float32(float32(x0 + x1) + float32(x2 + x3))
+            b0, b1, b2, b3 = big_of(x0), big_of(x1), big_of(x2), big_of(x3)
+            store_4(shared, place, b0, b1, b2, b3)
+            store_4(shared, uint64(place + uint64(BN * DEPTH)), big_of(x0 - b0), big_of(x1 - b1), big_of(x2 - b2), big_of(x3 - b3))
+        else:
+            place = uint32(uint32(at + uint32(i * rows_step * DEPTH)) ^ uint32(i % 2 * 16))
+            x = shared[uint32(raw + uint32(i * 128))]
+            totals[i] += x
+            big = big_of(x)
+            shared[place] = big
+            shared[uint32(place + uint32(BN * DEPTH))] = big_of(x - big)
+
+    put_all = repeat(put, count)
+
+    @device(forceinline=True)
+    def write(number, c, tap, below, first_filter, taps, filters, at, sums):
+        """The sum of that number: filters by twos, the thread's first row (channel and tap) and the eighth below."""
+        filter_ = uint32(first_filter + uint32(number // 4 * 8 + number % 2))
+        own = below if number % 4 >= 2 else tap
+        if own < taps and filter_ < filters:
+            c[uint32(uint32(at + filter_ * taps) + own)] = sums[number]
+
+    write_all = repeat(write, sums_count)
+
+    @kernel(launch_bounds=(tile.threads, 1))
+    def tensor_grad_kernel(dy, x, extra, c, sizes, extra_is, dy_args, x_args):
+        table = cuda.shared.array(table_words, float32, alignment=16)  # of words; load_4 reads them
+        shared = cuda.shared.array(0, float32, alignment=16)
+        sums = cuda.local.array(sums_count, float32)
+        part = cuda.local.array(sums_count, float32)
+        totals = cuda.local.array(count, float32)
+        filters, taps, slice_blocks, all_blocks, groups, tiles_m, tiles_n = sizes
+        thread = uint32(cuda.threadIdx.x)
+        number = uint32(cuda.blockIdx.x)
+        first_filter = uint32(uint32(number % tiles_n) * uint32(BN))
+        number = uint32(number // tiles_n)
+        first_tap = uint32(uint32(number % tiles_m) * uint32(_ROWS))
+        batch = uint32(number // tiles_m)
+        group = uint32(batch % groups)
+        begin_block = uint32(uint32(batch // groups) * slice_blocks)
+        blocks = uint32(min(slice_blocks, uint32(all_blocks - begin_block)))
+        lane, warp = uint32(thread % uint32(32)), uint32(thread // uint32(32))
+
+        if thread < uint32(_ROWS):  # where the pixel of a row lies, seen from that of the first tap and channel
+            (rows, taps_of, taps_by, taps_shift, S, S_by, S_shift, group_size, dilation_h, dilation_w, _, _, H, W), _ = x_args
+            row = uint32(min(uint32(first_tap + thread), uint32(rows - uint32(1))))
+            channel = divide(row, taps_by, taps_shift)
+            tap = uint32(row - channel * taps_of)
+            r = divide(tap, S_by, S_shift)
+            down, right = uint32(r * uint32(dilation_h)), uint32(uint32(tap - r * S) * uint32(dilation_w))
+            offset = uint32(uint32(channel * uint32(H * W)) + uint32(down * W) + right)
+            table[uint32(thread * uint32(2))] = number_of(uint32(offset * uint32(4)))
+            table[uint32(thread * uint32(2) + uint32(1))] = number_of(uint32(uint32(1) << tap))
+        begin = hopper.shared_address(shared)
+        full, empty, stages_at = begin_stages(begin, thread, uint32(stages), uint32(256))  # and a barrier for the table
+
+        stage, parity = uint32(0), uint32(0)
+        if warp < uint32(4):
+            give()
+            (_, taps_of, _, _, S, _, _, group_size, dilation_h, dilation_w, top, left, H, W), walk = x_args
+            positions, plane, plane_by, plane_shift, Q, Q_by, Q_shift, image, stride_h, stride_w, _, _ = walk
+            x_at = hopper.global_address(x)
+            own_rows = uint32(warp * uint32(32))
+            for block in range(int32(blocks)):
+                while hopper.has_ended(uint32(empty + uint32(stage * uint32(8))), uint32(parity ^ uint32(1))) == 0:
+                    pass
+                position = uint32(uint32(uint32(begin_block + uint32(block)) * uint32(DEPTH)) + lane)
+                n = divide(position, plane_by, plane_shift)
+                rest = uint32(position - n * plane)
+                p = divide(rest, Q_by, Q_shift)
+                h0 = int32(int32(p) * stride_h - top)
+                w0 = int32(int32(uint32(rest - p * Q)) * stride_w - left)
+                columns = uint32(0)  # a bit for each tap of a row that is inside the image
+                for s in range(int32(S)):
+                    if uint32(w0 + int32(s) * dilation_w) < W:
+                        columns |= uint32(uint32(1) << uint32(s))
+                inside = uint32(0)  # and of all rows
+                h = h0
+                for first in range(0, int32(taps_of), int32(S)):
+                    if uint32(h) < H:
+                        inside |= uint32(columns << uint32(first))
+                    h = int32(h + dilation_h)
+                if position >= positions:
+                    inside = uint32(0)
+                # Where nothing is read the address may be anywhere.
+                pixel = int64(int64(uint32(n * image + group * group_size)) + int64(h0) * int64(uint32(W)) + int64(w0))
+                to = uint32(uint32(stages_at + uint32(b_bytes)) + uint32(stage * uint32(stage_bytes)) + uint32(lane * uint32(4)))
+                to = uint32(to + own_rows * uint32(4 * _PITCH))
+                copy_rows(0, table, own_rows, to, uint64(x_at + uint64(pixel * int64(4))), inside)
+                hopper.arrive_with_copies(uint32(full + uint32(stage * uint32(8))))
+                stage = uint32(stage + uint32(1))
+                if stage == uint32(stages):
+                    stage, parity = uint32(0), uint32(parity ^ uint32(1))
+        elif warp < uint32(8):
+            give_fewer()
+            own = uint32(thread - uint32(128))
+            column, along = uint32(own // uint32(across)), uint32(own % uint32(across))
+            _, plane, plane_by, plane_shift, skipped, positions = dy_args
+            own_column = uint32(first_filter + column)
+            filters_left = int32(int32(filters) - int32(own_column))
+            step = uint32(uint32(plane) * uint32(4 * rows_step))
+            dy_at = uint64(hopper.global_address(dy) + uint64(uint32(uint32(group * filters) + own_column) * plane) * uint64(4))
+            raw_to = uint32(uint32(stages_at + uint32(raw_at)) + uint32(own * uint32(size)))
+            raw = uint32(uint32(raw_to - begin) // uint32(4))
+            at = uint32(uint32(uint32(stages_at - begin)) // uint32(4)) + uint32(column * uint32(DEPTH))
+            at = uint32(at + uint32(uint32(along * uint32(width)) ^ uint32(uint32(column % uint32(8)) * uint32(4))))
+            for i in range(count):
+                totals[i] = float32(0)
+            position = uint32(uint32(begin_block * uint32(DEPTH)) + along * uint32(width))
+            for block in range(-_AHEAD, int32(blocks)):
+                # Blocks past the last are copied too, and not used.
+                slot = uint32(uint32(block + _AHEAD) % uint32(_AHEAD + 1))
+                there = position < positions
+                place = uint32(position + divide(position, plane_by, plane_shift) * skipped)
+                to = uint32(raw_to + uint32(slot * uint32(raw_bytes)))
+                copy_filters(0, to, uint64(dy_at + uint64(place) * uint64(4)), step, filters_left, there)
+                hopper.copies_commit()
+                position = uint32(position + uint32(DEPTH))
+                if block >= 0:
+                    wait()
+                    while hopper.has_ended(uint32(empty + uint32(stage * uint32(8))), uint32(parity ^ uint32(1))) == 0:
+                        pass
+                    slot = uint32(uint32(block) % uint32(_AHEAD + 1))
+                    source = uint32(raw + uint32(slot * uint32(raw_bytes // 4)))
+                    put_all(0, shared, source, uint32(at + uint32(stage * uint32(stage_bytes // 4))), totals)
+                    hopper.written_for_products()
+                    hopper.arrive(uint32(full + uint32(stage * uint32(8))))
+                    stage = uint32(stage + uint32(1))
+                    if stage == uint32(stages):
+                        stage, parity = uint32(0), uint32(parity ^ uint32(1))
+            if extra_is == SUMS and first_tap == 0:
+                for i in range(count):
+                    total = totals[i]
+                    lanes = across // 2
+                    while lanes > 0:
+                        total += cuda.shfl_xor_sync(0xFFFFFFFF, total, lanes)
+                        lanes //= 2
+                    filter_ = uint32(own_column + uint32(i * rows_step))
+                    if along == 0 and filter_ < filters:
+                        extra[uint32(batch * filters + filter_)] = total
+        else:
+            take()
+            own_row = uint32(uint32(warp - uint32(8)) * uint32(16) + uint32(lane // uint32(4)))
+            a_first = uint32(uint32(uint32(stages_at - begin) + uint32(b_bytes)) // uint32(4))
+            a_first = uint32(a_first + own_row * uint32(_PITCH) + uint32(lane % uint32(4)))
+            multiply_all(int32(blocks), shared, a_first, stages_at, full, empty, part, sums)
+            tap = uint32(first_tap + own_row)
+            column = uint32(first_filter + uint32(lane % uint32(4)) * uint32(2))
+            write_all(0, c, tap, uint32(tap + uint32(8)), column, taps, filters, uint32(uint32(batch * filters) * taps), sums)
+
+    return tensor_grad_kernel
+
+
+def product(
+    tile: TensorGradTile, dy: tuple[Any, ...], x: tuple[Any, Any], sizes: tuple[int, int, int], extra_is: int, groups: int, slices: int,
+    width: int,
+) -> Product:  # fmt: skip
+    """The gradient ready to be launched, as product.product makes products: dy's and x's arguments; `sizes` are filters, channels · taps
+    and positions of a group; the sum over positions is cut into `slices`, or fewer where that leaves none empty."""
+    filters, taps, positions = sizes
+    blocks = -(-positions // tile.BK)
+    slice_blocks = max(1, -(-blocks // slices))
+    slices = max(1, -(-blocks // slice_blocks))
+    tiles_m, tiles_n = -(-taps // tile.BM), -(-filters // tile.BN)
+    numbers = tuple(np.uint32(number) for number in (filters, taps, slice_blocks, blocks, groups, tiles_m, tiles_n))
+    made = tensor_grad_kernel(tile, width)
+    return Product(
+        made, tiles_m * tiles_n * groups * slices, tile.threads, groups * slices, slices, (numbers, np.uint32(extra_is), dy, x), tile.shared
+    )
