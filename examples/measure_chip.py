@@ -224,7 +224,7 @@ def tuned(say: Say, found: Figures) -> None:
         say(f"tune: {made.name}")
     for line in tune.lines(results):
         print(line)
-    tune.store(select.chip_name(), results, {"driver": str(xp.cuda.runtime.driverGetVersion())})
+    tune.store(select.current_chip().name, results, {"driver": str(xp.cuda.runtime.driverGetVersion())})
 
 
 def main() -> int:

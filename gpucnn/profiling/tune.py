@@ -7,7 +7,6 @@ stays theirs.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,9 +21,9 @@ from gpucnn.profiling.what import correct
 from gpucnn.profiling.what.observe import Call, Observer
 from gpucnn.profiling.what.workload import Workload, of_model
 from gpucnn_kernels.choose import problems, select, tuned
-from gpucnn_kernels.choose.problems import Problem
 from gpucnn_kernels.choose.select import Choice
 from gpucnn_kernels.core.launch import Launch, recording
+from gpucnn_kernels.core.problem import Problem
 
 LEAST_GAIN = 0.03  # of the time: less than that is as likely the next run's luck
 
@@ -59,8 +58,8 @@ def problem_of(call: Call) -> Problem | None:
     if op.startswith("dense"):
         weight = a["weight"].shape if "weight" in a else (a["dy"].shape[1], a["x"].shape[1])
         n = (a["x"] if "x" in a else a["dy"]).shape[0]
-        sizes = {"dense": (n, *weight), "dense_input_grad": (n, weight[1], weight[0]), "dense_weight_grad": (*weight, n)}
-        return problems.product(op, *sizes[op])
+        make_dense: Callable[..., Problem] = getattr(problems, op)
+        return make_dense(n, weight[1], weight[0])
     if not op.startswith("conv2d"):
         return None
     images = a["x"] if "x" in a else a["dy"]
@@ -76,10 +75,10 @@ def candidates(problem: Problem) -> list[Choice]:
     with tuned.passed_over():
         rules = select.choose(problem)
         found = [rules]
-        for variant in select.variants(problem):
-            choice = select.choose(problem, variant)
-            counts = {choice.slices, 1, max(1, choice.slices // 2), 2 * choice.slices} if problem.cuts and choice.tile else {1}
-            found += [dataclasses.replace(choice, slices=count) for count in sorted(counts)]
+        for name in select.variants(problem):
+            choice = select.choose(problem, name)
+            counts = {choice.slices, 1, max(1, choice.slices // 2), 2 * choice.slices} if problem.cuts and choice.variant.slices else {1}
+            found += [select.choice(choice.variant, problem, count) for count in sorted(counts)]
     return list(dict.fromkeys(found))
 
 
@@ -101,7 +100,7 @@ def tune(workload: Workload, timer: Timer, say: Say, *, done: set[str]) -> list[
 
 
 def _measured(call: Call, problem: Problem, timer: Timer) -> Result:
-    expected = correct.expect(call, 2 * problem.groups * problem.M * problem.N * problem.depth)
+    expected = correct.expect(call, 2 * problem.fmas)
     times: list[tuple[Choice, Timing]] = []
     wrong: list[tuple[Choice, str]] = []
     for choice in candidates(problem):
@@ -121,7 +120,7 @@ def _measured(call: Call, problem: Problem, timer: Timer) -> Result:
 def store(chip: str, results: Sequence[Result], about: dict[str, str]) -> Path:
     """Puts what won against the rules into the chip's table, and takes out what no longer does. Returns the file's name."""
     entries = {
-        result.problem.key: {"variant": choice.variant, "slices": choice.slices, "microseconds": round(1e6 * time.median, 3)}
+        result.problem.key: {"variant": choice.name, "slices": choice.slices, "microseconds": round(1e6 * time.median, 3)}
         if choice != result.times[0][0]
         else None
         for result in results
@@ -147,7 +146,7 @@ def on_gpu(device: Device, models: Sequence[str], batch: int, say: Say) -> tuple
             results += tune(work, timer, lambda text, name=name: say(f"{name}: {text}"), done=done)  # type: ignore[misc]
     say("")
     try:
-        file = store(select.chip_name(), results, {"driver": str(xp.cuda.runtime.driverGetVersion())})
+        file = store(select.current_chip().name, results, {"driver": str(xp.cuda.runtime.driverGetVersion())})
     except OSError as error:
         raise DataError(f"the table cannot be written ({error}): name another folder with {tuned.VARIABLE}") from None
     return results, file
@@ -155,7 +154,7 @@ def on_gpu(device: Device, models: Sequence[str], batch: int, say: Say) -> tuple
 
 def forget() -> Path | None:
     """Deletes the table of the current GPU. Returns the file's name, or None where there was none."""
-    file = tuned.path(select.chip_name())
+    file = tuned.path(select.current_chip().name)
     if file is None or not file.exists():
         return None
     file.unlink()
@@ -180,4 +179,4 @@ def lines(results: Sequence[Result]) -> list[str]:
 
 
 def _words(choice: Choice) -> str:
-    return f"{choice.variant} in {choice.slices} slices" if choice.slices > 1 else choice.variant
+    return f"{choice.name} in {choice.slices} slices" if choice.slices > 1 else choice.name

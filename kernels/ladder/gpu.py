@@ -30,8 +30,9 @@ from gpucnn_kernels.core._numba import cuda, float32, int32, uint32, uint64
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.integers import beyond, split
 from gpucnn_kernels.core.launch import THREADS, Array, Stream, floats, run
+from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.core.vector import load_4, store_4
-from gpucnn_kernels.engine.tiles import Tile, repeat
+from gpucnn_kernels.engine.tiles import Tile
 
 
 @kernel
@@ -90,7 +91,7 @@ def register_tile(tile: Tile) -> Any:
             for j in range(TN):
                 sums[i * TN + j] += a_part[i] * b_part[j]
 
-    steps = repeat(step, BK)
+    steps = unrolled(step, BK)
 
     @kernel(launch_bounds=(threads, tile.blocks_per_sm))
     def register_tile_kernel(a, b, c, M, N, K):
@@ -168,7 +169,7 @@ def vectors(tile: Tile, buffers: int) -> Any:
             for j in range(TN):
                 sums[i * TN + j] += a_part[i] * b_part[j]
 
-    steps = repeat(step, BK)
+    steps = unrolled(step, BK)
 
     @kernel(launch_bounds=(threads, tile.blocks_per_sm))
     def vectors_kernel(a, b, c, M, N, K):

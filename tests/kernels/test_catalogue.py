@@ -54,20 +54,20 @@ def ints(*shape: int) -> Any:
 
 def launch_depthwise(window: Any, n: int = 2, c: int = 4) -> None:
     x, weight, bias, dy = floats(n, c, *window.input), floats(c, 1, *window.kernel), floats(c), floats(n, c, *window.output)
-    depthwise.conv2d_depthwise(x, weight, bias, dy, window)
-    depthwise.conv2d_depthwise_input_grad(dy, weight, x, window, relu=x)
-    depthwise.conv2d_depthwise_weight_grad(dy, x, weight, bias, floats(depthwise.workspace_size(n, c, c, window)), window)
+    depthwise.conv2d(x, weight, bias, dy, window)
+    depthwise.conv2d_input_grad(dy, weight, x, window, relu=x)
+    depthwise.conv2d_weight_grad(dy, x, weight, window, dbias=bias, workspace=floats(depthwise.workspace_size(n, c, c, window)))
 
 
 def launch_first_layer(shape: ConvShape) -> None:
     n, c, k, window, pooling = shape.n, shape.c, shape.k, shape.window, pool_window(shape.window.output, 2)
     x, weight, bias, dy = floats(n, c, *shape.hw), floats(k, c, *shape.rs), floats(k), floats(n, k, *window.output)
-    direct.conv2d_direct(x, weight, bias, dy, window)
-    direct.conv2d_direct_weight_grad(dy, x, weight, bias, floats(direct.workspace_size(n, c, k, window)), window)
+    direct.conv2d(x, weight, bias, dy, window)
+    direct.conv2d_weight_grad(dy, x, weight, window, dbias=bias, workspace=floats(direct.workspace_size(n, c, k, window)))
     y, places = floats(n, k, *pooling.output), ints(n, k, *pooling.output)
     pooled.conv2d_relu_max_pool2d(x, weight, bias, y, places, window, pooling)
     space = floats(pooled_grad.workspace_size(n, c, k, window, pooling))
-    pooled_grad.conv2d_relu_max_pool2d_weight_grad(y, places, y, x, weight, bias, space, window, pooling)
+    pooled_grad.conv2d_relu_max_pool2d_weight_grad(y, places, x, weight, window, pooling, relu=y, dbias=bias, workspace=space)
 
 
 def launch_pooling(shape: PoolShape) -> None:

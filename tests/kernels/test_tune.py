@@ -19,7 +19,9 @@ from gpucnn.profiling.records import Timing
 from gpucnn.profiling.what import correct, workload
 from gpucnn.profiling.what.observe import Observer
 from gpucnn_kernels.choose import problems, select, tuned
+from gpucnn_kernels.choose.variants import VARIANTS
 from gpucnn_kernels.core.launch import Launch
+from gpucnn_kernels.engine.tiles import TILES
 
 pytestmark = pytest.mark.skipif(simulated(), reason="the kernels are not run here")
 
@@ -42,10 +44,10 @@ def timing(microseconds: float, spread: float = 0.01) -> Timing:
 
 def test_candidates_are_what_can_do_it_the_rules_choice_first() -> None:
     found = tune.candidates(problems.conv2d(128, 1, 32, WINDOW))
-    assert found[0].variant == "direct"
-    assert {choice.variant for choice in found} == {"direct", "plain", *select.TILES} and len(set(found)) == len(found)
-    dense = tune.candidates(problems.product("dense", 128, 256, 5408))
-    slices = {choice.slices for choice in dense if choice.variant == dense[0].variant}
+    assert found[0].name == "direct"
+    assert {choice.name for choice in found} == {"direct", "plain", *TILES} and len(set(found)) == len(found)
+    dense = tune.candidates(problems.dense(128, 5408, 256))
+    slices = {choice.slices for choice in dense if choice.name == dense[0].name}
     assert slices == {1, dense[0].slices // 2, dense[0].slices, 2 * dense[0].slices}
     assert {choice.slices for choice in tune.candidates(problems.conv2d(256, 64, 128, WINDOW))} == {1}
 
@@ -53,7 +55,7 @@ def test_candidates_are_what_can_do_it_the_rules_choice_first() -> None:
 def test_a_table_from_before_is_no_candidate_of_the_rules() -> None:
     problem = problems.conv2d(128, 1, 32, WINDOW)
     tuned.write("Chip", {problem.key: {"variant": "plain", "slices": 1}}, {})
-    assert select.choose(problem).variant == "plain" and tune.candidates(problem)[0].variant == "direct"
+    assert select.choose(problem).name == "plain" and tune.candidates(problem)[0].name == "direct"
 
 
 @pytest.mark.parametrize(
@@ -65,14 +67,14 @@ def test_a_table_from_before_is_no_candidate_of_the_rules() -> None:
     ],
 )
 def test_what_wins_must_win_clearly(times: tuple[float, float], best: int) -> None:
-    choices = select.Choice("plain"), select.Choice("direct")
+    choices = select.Choice(VARIANTS["conv2d"][0]), select.Choice(VARIANTS["conv2d"][1])
     result = tune.Result(problems.conv2d(128, 1, 32, WINDOW), [(c, timing(t)) for c, t in zip(choices, times, strict=True)], [])
     assert result.best[0] == choices[best]
     assert result.gain == pytest.approx(times[0] / times[best])
 
 
 def test_a_faster_but_unsteady_candidate_does_not_win() -> None:
-    slow, fast = (select.Choice("plain"), timing(10)), (select.Choice("direct"), timing(9, spread=0.5))
+    slow, fast = (select.Choice(VARIANTS["conv2d"][0]), timing(10)), (select.Choice(VARIANTS["conv2d"][1]), timing(9, spread=0.5))
     assert tune.Result(problems.conv2d(128, 1, 32, WINDOW), [slow, fast], []).best == slow
 
 
@@ -107,7 +109,7 @@ def test_a_steps_operations_are_measured_once_each_and_written(monkeypatch: pyte
     changed = [result for result in results if result.best[0] != result.times[0][0]]
     assert set(entries) == {result.problem.key for result in changed} and changed
     assert all(entry == {"variant": "plain", "slices": 1, "microseconds": 3.0} for entry in entries.values())
-    assert select.dense(128, 5408, 256).variant == "plain"
+    assert select.choose(problems.dense(128, 5408, 256)).name == "plain"
     text = tune.lines(results)
     assert len(text) == 1 + len(results) and "2.33×" in "\n".join(text)
     # Where the rules are right again, the entry goes.

@@ -10,8 +10,7 @@ import pytest
 from gpucnn.ops.shapes import Window, conv_window, pool_window
 from gpucnn.profiling.chip import chips
 from gpucnn.profiling.what import work
-from gpucnn.profiling.what.work import Work
-from gpucnn_kernels.choose.select import Choice
+from gpucnn.profiling.what.work import Choice, Work
 
 WINDOWS = {
     "one": conv_window((1, 1), (1, 1)),

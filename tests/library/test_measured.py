@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gpucnn_kernels.choose import problems, select, tuned
+from gpucnn_kernels.choose import problems, tuned
+from gpucnn_kernels.choose.variants import VARIANTS
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,8 +33,8 @@ def test_tables_that_come_with_the_package(monkeypatch: pytest.MonkeyPatch, tmp_
     assert files
     for file in files:
         for key, (variant, slices) in tuned.read(file).items():
-            assert variant in select.OPERATIONS[key.partition(" ")[0]] and slices >= 1
-    chip, key = "NVIDIA H100 80GB HBM3", problems.product("dense", 128, 256, 5408).key
+            assert variant in [each.name for each in VARIANTS[key.partition(" ")[0]]] and slices >= 1
+    chip, key = "NVIDIA H100 80GB HBM3", problems.dense(128, 5408, 256).key
     monkeypatch.setenv(tuned.VARIABLE, str(tmp_path))
     tuned.forget()
     assert tuned.lookup(chip, key) == ("tile64x64", 84)

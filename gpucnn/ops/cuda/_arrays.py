@@ -29,13 +29,13 @@ def stream(array: Array) -> Any:
     return 0 if xp.__name__ == "numpy" else external_stream(xp.cuda.get_current_stream().ptr)
 
 
-def workspace(like: Array, elements: int) -> Array:
-    """Room for intermediate results of one operation, `elements` float32 where `like` lives, not set to anything.
+def workspace(like: Array, elements: int) -> Array | None:
+    """Room for intermediate results of one operation, `elements` float32 where `like` lives, not set to anything; None for none.
 
     It comes from whatever gives out arrays at the time. Where a step is recorded as a graph that is the graph's own pool, so that the
     workspaces belong to the graph, serve one operation of it after the other, and go when it goes.
     """
-    return library(like).empty((elements,), "float32")
+    return library(like).empty((elements,), "float32") if elements else None
 
 
 class _Announcement:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from gpucnn.ops.cuda._arrays import Array, empty, stream, workspace
 from gpucnn.ops.shapes import Window
-from gpucnn_kernels.choose import select
-from gpucnn_kernels.conv import depthwise, direct, plain
-from gpucnn_kernels.conv import tiled as implicit_gemm
+from gpucnn_kernels.choose import problems, select
 from gpucnn_kernels.engine import bias as sums
 
 
@@ -22,17 +20,9 @@ def conv2d(
 ) -> Array:
     """y[n, k, p, q] = Σ over c, r, s of weight[k, c, r, s] · x[n, c, p·stride + r·dilation − padding, …], plus bias, then ReLU."""
     y = empty(x, (x.shape[0], weight.shape[0], *window.output)) if out is None else out
-    sizes = x.shape[0], x.shape[1], weight.shape[0], window, groups
-    choice = select.conv2d(*sizes)
-    if choice.tile:
-        space = workspace(x, implicit_gemm.conv2d_workspace(*sizes, choice.tile))
-        implicit_gemm.conv2d(x, weight, bias, y, space, window, groups, relu, stream(x), tile=choice.tile)
-    elif choice.variant == "direct":
-        direct.conv2d_direct(x, weight, bias, y, window, relu, stream(x))
-    elif choice.variant == "depthwise":
-        depthwise.conv2d_depthwise(x, weight, bias, y, window, relu, stream(x))
-    else:
-        plain.conv2d(x, weight, bias, y, window, groups, relu, stream(x))
+    choice = select.choose(problems.conv2d(x.shape[0], x.shape[1], weight.shape[0], window, groups))
+    room = workspace(x, choice.workspace)
+    choice.launch(x, weight, bias, y, window, groups, relu, stream(x), workspace=room)
     return y
 
 
@@ -44,15 +34,9 @@ def conv2d_input_grad(
     `relu` is x where ReLU made it: ReLU's gradient is taken along, dx is 0 where x is not positive.
     """
     dx = empty(dy, (dy.shape[0], weight.shape[1] * groups, *window.input)) if out is None else out
-    sizes = dy.shape[0], dx.shape[1], dy.shape[1], window, groups
-    choice = select.conv2d_input_grad(*sizes)
-    if choice.tile:
-        space = workspace(dy, implicit_gemm.conv2d_input_grad_workspace(*sizes, choice.tile))
-        implicit_gemm.conv2d_input_grad(dy, weight, dx, space, window, groups, stream(dy), tile=choice.tile, relu=relu)
-    elif choice.variant == "depthwise":
-        depthwise.conv2d_depthwise_input_grad(dy, weight, dx, window, stream(dy), relu=relu)
-    else:
-        plain.conv2d_input_grad(dy, weight, dx, window, groups, stream(dy), relu=relu)
+    choice = select.choose(problems.conv2d_input_grad(dy.shape[0], dx.shape[1], dy.shape[1], window, groups))
+    room = workspace(dy, choice.workspace)
+    choice.launch(dy, weight, dx, window, groups, stream(dy), relu=relu, workspace=room)
     return dx
 
 
@@ -61,20 +45,9 @@ def conv2d_weight_grad(
 ) -> Array:
     """dweight (K, C/groups, R, S): the gradient of `conv2d` with respect to weight, given that of y; `bias_grad` in `dbias`, if given."""
     dweight = empty(dy, (dy.shape[1], x.shape[1] // groups, *window.kernel)) if out is None else out
-    n, c, k = dy.shape[0], x.shape[1], dy.shape[1]
-    choice = select.conv2d_weight_grad(n, c, k, window, groups)
-    if choice.tile:
-        space = workspace(dy, implicit_gemm.conv2d_weight_grad_workspace(n, c, k, window, groups, choice.tile, choice.slices))
-        implicit_gemm.conv2d_weight_grad(
-            dy, x, dweight, space, window, groups, stream(dy), tile=choice.tile, slices=choice.slices, dbias=dbias
-        )
-    elif choice.variant == "direct":
-        direct.conv2d_direct_weight_grad(dy, x, dweight, dbias, workspace(dy, direct.workspace_size(n, c, k, window)), window, stream(dy))
-    elif choice.variant == "depthwise":
-        space = workspace(dy, depthwise.workspace_size(n, c, k, window))
-        depthwise.conv2d_depthwise_weight_grad(dy, x, dweight, dbias, space, window, stream(dy))
-    else:
-        plain.conv2d_weight_grad(dy, x, dweight, window, groups, stream(dy), dbias=dbias)
+    choice = select.choose(problems.conv2d_weight_grad(dy.shape[0], x.shape[1], dy.shape[1], window, groups))
+    room = workspace(dy, choice.workspace)
+    choice.launch(dy, x, dweight, window, groups, stream(dy), dbias=dbias, workspace=room, slices=choice.slices)
     return dweight
 
 

@@ -9,9 +9,7 @@ from gpucnn.ops.cuda._arrays import Array, empty, stream, workspace
 from gpucnn.ops.cuda.conv import conv2d, conv2d_weight_grad
 from gpucnn.ops.cuda.pool import max_pool2d, max_pool2d_grad
 from gpucnn.ops.shapes import Window
-from gpucnn_kernels.choose import select
-from gpucnn_kernels.conv import pooled as kernels
-from gpucnn_kernels.conv import pooled_grad
+from gpucnn_kernels.choose import problems, select
 
 
 def conv2d_relu_max_pool2d(
@@ -32,12 +30,14 @@ def conv2d_relu_max_pool2d(
 
     One kernel for up to four channels and 2 × 2 pooling; otherwise a convolution and a pooling.
     """
-    if select.conv2d_relu_max_pool2d(x.shape[0], x.shape[1], weight.shape[0], window, pool_window, groups).variant == "plain":
+    problem = problems.conv2d_relu_max_pool2d(x.shape[0], x.shape[1], weight.shape[0], window, pool_window, groups)
+    choice = select.choose(problem)
+    if choice.apart:
         return max_pool2d(conv2d(x, weight, bias, window, groups, relu=True), pool_window, out=out, indices=indices)
     shape = (x.shape[0], weight.shape[0], *pool_window.output)
     y = empty(x, shape) if out is None else out
     places = empty(x, shape, "int32") if indices is None else indices
-    kernels.conv2d_relu_max_pool2d(x, weight, bias, y, places, window, pool_window, stream(x))
+    choice.launch(x, weight, bias, y, places, window, pool_window, groups, stream(x))
     return y, places
 
 
@@ -59,10 +59,11 @@ def conv2d_relu_max_pool2d_weight_grad(
     One product for up to four channels and 2 × 2 pooling; otherwise the gradient of a pooling and that of a convolution.
     """
     n, c, k = dy.shape[0], x.shape[1], dy.shape[1]
-    if select.conv2d_relu_max_pool2d_weight_grad(n, c, k, window, pool_window, groups).variant == "plain":
+    choice = select.choose(problems.conv2d_relu_max_pool2d_weight_grad(n, c, k, window, pool_window, groups))
+    if choice.apart:
         dconv = max_pool2d_grad(dy, indices, pool_window, relu=relu)
         return conv2d_weight_grad(dconv, x, window, groups, out=out, dbias=dbias)
     dweight = empty(dy, (k, c // groups, *window.kernel)) if out is None else out
-    space = workspace(dy, pooled_grad.workspace_size(n, c, k, window, pool_window))
-    pooled_grad.conv2d_relu_max_pool2d_weight_grad(dy, indices, relu, x, dweight, dbias, space, window, pool_window, stream(dy))
+    room = workspace(dy, choice.workspace)
+    choice.launch(dy, indices, x, dweight, window, pool_window, groups, stream(dy), relu=relu, dbias=dbias, workspace=room)
     return dweight

@@ -9,9 +9,9 @@ from typing import Any
 
 from gpucnn.profiling.measure import fma as ceilings
 from gpucnn_kernels import activations, batch, dropout, loss, pool, tally, update
-from gpucnn_kernels.choose.select import TENSOR_TILES, TILES
-from gpucnn_kernels.conv import depthwise, direct, pooled, pooled_grad
+from gpucnn_kernels.conv import depthwise, direct, parts, pooled, pooled_grad
 from gpucnn_kernels.conv import plain as conv
+from gpucnn_kernels.conv import tensor as tensor_conv
 from gpucnn_kernels.conv import tiled as implicit_gemm
 from gpucnn_kernels.core._numba import float32, int32, types, uint32
 from gpucnn_kernels.core.launch import THREADS, Pair, Window
@@ -20,9 +20,11 @@ from gpucnn_kernels.dense import plain as gemm
 from gpucnn_kernels.engine import bias, product
 from gpucnn_kernels.engine.loop import tile_kernel
 from gpucnn_kernels.engine.operands import GRADIENT, IMAGES, MATRIX, PIXELS, TAPS, gradients, matrix
-from gpucnn_kernels.engine.tiles import Operand, Store
+from gpucnn_kernels.engine.tiles import TILES, Operand, Store
 from gpucnn_kernels.tensor import product as tensor_product
 from gpucnn_kernels.tensor import weight_grad as tensor_grad
+from gpucnn_kernels.tensor.product import TensorTile
+from gpucnn_kernels.tensor.weight_grad import TensorGradTile
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +327,7 @@ def shape_entries() -> tuple[Entry, ...]:
             if direct.fits(shape.c, shape.window)
             for entry in direct_entries(shape.name, shape.n, shape.c, shape.k, shape.window)
         ),
-        Entry("add_parts", direct.add_parts_kernel(32, 8), (_F, _F, _F, *(uint32,) * 4), 256),
+        Entry("add_parts", parts.add_parts_kernel(32, 8), (_F, _F, _F, *(uint32,) * 4), 256),
         *(Entry(f"max_pool2d-2x2{pairs[each]}", pool.max_pool2x2(each), (_F, _F, _I, *(uint32,) * 8)) for each in pairs),
         *(Entry(f"max_pool2d_grad-2x2{pairs[each]}", pool.max_pool2x2_grad(each, False), (_F, _I, _F, *(uint32,) * 8)) for each in pairs),
         *(
@@ -359,7 +361,7 @@ def tensor_entries() -> tuple[Entry, ...]:
             tile.shared,
             ("sm_90",),
         )
-        for name, tile in TENSOR_TILES["gather"].items()
+        for name, tile in ((f"tensor128x{columns}", TensorTile(columns)) for columns in tensor_conv.BEST)
         for whole in (True, False)
     )
     grad = tuple(
@@ -373,7 +375,7 @@ def tensor_entries() -> tuple[Entry, ...]:
             tile.shared,
             ("sm_90",),
         )
-        for name, tile in TENSOR_TILES["grad"].items()
+        for name, tile in ((f"tensor128x{columns}", TensorGradTile(columns)) for columns in tensor_conv.BEST)
         for width in (4, 1)
     )
     return *gather, *grad, Entry("pack_split", tensor_product.pack_split_kernel, (_F, _F, *(uint32,) * 15))

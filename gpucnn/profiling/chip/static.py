@@ -44,7 +44,7 @@ from gpucnn.profiling.chip.samples import CONV_SHAPES, ENTRIES, POOL_SHAPES, Ent
 from gpucnn.profiling.chip.sass import ToolchainError as ToolchainError
 from gpucnn.profiling.what import work
 from gpucnn.profiling.what.work import Work
-from gpucnn_kernels.choose import select
+from gpucnn_kernels.choose import problems, select
 from gpucnn_kernels.core._numba import SIMULATED, cuda
 
 # For which the tests compile every kernel. The rest of ARCHITECTURES lie between these.
@@ -114,17 +114,17 @@ def planned(chip: Chip) -> list[Planned]:
     """What the convolutions and poolings of the catalogue ask of a chip, by the kernels that are chosen for it."""
     rows = []
 
-    def add(shape: str, operation: str, choice: select.Choice, done: Work) -> None:
+    def add(shape: str, operation: str, choice: work.Choice, done: Work) -> None:
         rows.append(Planned(shape, operation, choice.variant, choice.slices, done, done.seconds(chip), done.bound(chip)))
 
     with select.for_chip(chip.sms, capability=chip.architecture.capability):
         for shape in CONV_SHAPES:
             for operation in ("conv2d", "conv2d_input_grad", "conv2d_weight_grad"):
                 sizes = shape.n, shape.c, shape.k, shape.window, 1
-                choice: select.Choice = getattr(select, operation)(*sizes)
+                choice = work.counted(select.choose(getattr(problems, operation)(*sizes)))
                 add(shape.name, operation, choice, getattr(work, operation)(*sizes, choice))
     for pooling in POOL_SHAPES:
-        variant = select.Choice("2x2" if pooling.kernel == 2 else "plain")
+        variant = work.Choice("2x2" if pooling.kernel == 2 else "plain")
         for operation in ("max_pool2d", "max_pool2d_grad"):
             add(pooling.name, operation, variant, getattr(work, operation)(pooling.n, pooling.c, pooling.window))
     return rows

@@ -8,7 +8,7 @@ from typing import Any
 from gpucnn.profiling.what import work
 from gpucnn.profiling.what.observe import Call
 from gpucnn.profiling.what.work import PLAIN, Work
-from gpucnn_kernels.choose import select
+from gpucnn_kernels.choose import problems, select
 from gpucnn_kernels.core.launch import Window
 
 WORD = 4  # bytes of a number
@@ -22,7 +22,7 @@ def count(call: Call, *, kernels: bool) -> Work:
     op = call.op
     if op in ("conv2d", "conv2d_input_grad", "conv2d_weight_grad"):
         n, c, k = _convolution(op, a)
-        choice = getattr(select, op)(n, c, k, a["window"], a["groups"]) if kernels else PLAIN
+        choice = work.counted(select.choose(getattr(problems, op)(n, c, k, a["window"], a["groups"]))) if kernels else PLAIN
         given = a.get("bias") if op == "conv2d" else a.get("dbias")
         options = {} if op == "conv2d_input_grad" else {"bias": given is not None}
         result: Work = getattr(work, op)(n, c, k, a["window"], a["groups"], choice, **options)
@@ -47,7 +47,7 @@ def count(call: Call, *, kernels: bool) -> Work:
         return pooled + more
     if op in ("dense", "dense_input_grad", "dense_weight_grad"):
         n, c, k = _matrix(op, a)
-        choice = getattr(select, op)(n, c, k) if kernels else PLAIN
+        choice = work.counted(select.choose(getattr(problems, op)(n, c, k))) if kernels else PLAIN
         options = {"bias": a["bias"] is not None} if op == "dense" else {}
         multiplied: Work = getattr(work, op)(n, c, k, choice, **options)
         return multiplied + more

@@ -19,12 +19,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from gpucnn.profiling.chip.chips import Chip
 from gpucnn_kernels import loss
-from gpucnn_kernels.choose.select import Choice
+from gpucnn_kernels.choose import select
 from gpucnn_kernels.conv import depthwise, direct, pooled_grad
+from gpucnn_kernels.conv.parts import GradPlan
+from gpucnn_kernels.conv.patch import Patch
 from gpucnn_kernels.core.launch import Window
 from gpucnn_kernels.core.reduce import LANES
 from gpucnn_kernels.dense import plain as gemm
@@ -32,7 +34,22 @@ from gpucnn_kernels.engine.tiles import Tile
 from gpucnn_kernels.tensor.product import TensorTile
 from gpucnn_kernels.tensor.weight_grad import TensorGradTile
 
-PLAIN = Choice("plain", None)
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What does an operation, as it is counted here: a variant's name, its tile, the slices that its sums are cut into."""
+
+    variant: str
+    tile: Any = None
+    slices: int = 1
+
+
+def counted(choice: select.Choice) -> Choice:
+    """A choice of the kernels, as it is counted here."""
+    return Choice(choice.name, getattr(choice.variant.launch, "keywords", {}).get("tile"), choice.slices)
+
+
+PLAIN = Choice("plain")
 _WORD = 4  # bytes of a number, whether float32 or int32
 
 
@@ -412,7 +429,7 @@ def _plan(plan: direct.Plan | None) -> direct.Plan:
     return plan
 
 
-def _patches(patch: direct.Patch | pooled_grad.Corners, stretch: int, outputs: int, window: Window) -> tuple[int, int]:
+def _patches(patch: Patch | pooled_grad.Corners, stretch: int, outputs: int, window: Window) -> tuple[int, int]:
     """Stretches of an image, and the pixels that their patches hold together, padding left out."""
     (top, _), (left, _) = window.padding
     firsts = range(0, outputs, stretch)
@@ -431,11 +448,11 @@ def _direct(plan: direct.Plan, n: int, k: int, window: Window, outputs: int, bia
     return n * (-(-k // plan.filters) * pixels + stretches * k * (plan.taps + bias))
 
 
-def _direct_weight_grad(plan: direct.GradPlan | None, n: int, c: int, k: int, window: Window, outputs: int, arrays: int, bias: bool) -> int:
+def _direct_weight_grad(plan: GradPlan | None, n: int, c: int, k: int, window: Window, outputs: int, arrays: int, bias: bool) -> int:
     """Numbers moved by the gradients of weight of direct.py and pooled_grad.py: `arrays` are as large as dy."""
     if plan is None:
         raise ValueError("the direct convolution is not for this window: see direct.fits")
-    assert isinstance(plan.patch, direct.Patch | pooled_grad.Corners)
+    assert isinstance(plan.patch, Patch | pooled_grad.Corners)
     weights = k * c * _area(window.kernel)
     stretches, pixels = _patches(plan.patch, plan.stretch, outputs, window)
     # Each thread asks for the first of its dy before it knows whether there is one, and always for one ahead.

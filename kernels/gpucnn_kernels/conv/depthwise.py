@@ -2,7 +2,7 @@
 
 x (N, C, H, W), weight (K = m·C, 1, R, S), bias (K), y and dy (N, K, P, Q); filter k reads channel k // m.
 
-There is no sum over channels, so 9 multiplications a pixel for 3 × 3 taps, and memory is all that it can wait for: 64 images of 32 × 112 ×
+There is no sum over channels, so 9 multiplications a pixel for 3 × 3 taps, and it is memory-bound: 64 images of 32 × 112 ×
 112 are 103 MB read and 103 MB written, 62 µs on an H100, and 232 million FMAs, 7 µs. So what counts is that each pixel comes from memory
 once, and that instructions stay few. A thread works out a strip, some 8 results of a column, one below the other. It goes down the pixels
 that the strip reads, row by row; as soon as a row's S pixels are there, they are used for every result that wants them and are not needed
@@ -31,12 +31,14 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn_kernels.conv import direct
-from gpucnn_kernels.conv.direct import SHARES
+from gpucnn_kernels.conv.parts import SHARES, block_sums, gradients, sum_parts
 from gpucnn_kernels.core._numba import cuda, float32, int32, types, uint32, uint64
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.integers import beyond, divide, magic
 from gpucnn_kernels.core.launch import THREADS, Array, Pair, Stream, Window, floats, geometry, run, run_each
+from gpucnn_kernels.core.problem import Chip, Problem
+from gpucnn_kernels.core.unroll import unrolled
+from gpucnn_kernels.core.variant import Variant, made_for_it
 
 MOST_TAPS = 64  # R·S: their weights, or their sums, are all in registers
 _STRIP = 8  # results, at most
@@ -58,7 +60,7 @@ class Strip:
 
 
 def strip_of(window: Window) -> Strip | None:
-    """The strip of `conv2d_depthwise` and of the gradient of weight; None where it would be too much to write out."""
+    """The strip of `conv2d` and of the gradient of weight; None where it would be too much to write out."""
     return _strip(window, window.output[0], _STRIP)
 
 
@@ -108,7 +110,7 @@ def row_reader(taps: int, step: int) -> Any:
 
 @functools.cache
 def forward_kernel(strip: Strip) -> Any:
-    """The kernel of `conv2d_depthwise`: (x, weight, bias, y, count, K, H, W, top, left, P, Q, *magic(K), *magic(Q), *magic(strips),
+    """The kernel of `conv2d`: (x, weight, bias, y, count, K, H, W, top, left, P, Q, *magic(K), *magic(Q), *magic(strips),
     *magic(m), strips, has_bias, relu), `count` strips in all."""
     (R, S), (stride_h, stride_w), (dilation_h, dilation_w), T = strip.kernel, strip.stride, strip.dilation, strip.length
     read = row_reader(S, dilation_w)
@@ -122,14 +124,14 @@ def forward_kernel(strip: Strip) -> Any:
             for s in range(S):
                 sums[t] += weights[tap // dilation_h * S + s] * pixels[s]
 
-    results = direct.unrolled(result, T)
+    results = unrolled(result, T)
 
     @device(forceinline=True)
     def row(i, x, base, first_h, first_w, H, W, pixels, weights, sums):
         read(x, base, int32(first_h + i), first_w, H, W, pixels)
         results(0, i, pixels, weights, sums)
 
-    all_rows = direct.unrolled(row, rows)
+    all_rows = unrolled(row, rows)
 
     @kernel
     def conv2d_depthwise_forward(
@@ -190,14 +192,14 @@ def input_grad_kernel(strip: Strip, masked: bool) -> Any:
                         gradient = gradients[offset // stride_w + beyond_left]
                         sums[t * stride_w + column] += weights[tap // dilation_h * S + s] * gradient
 
-    pixels = direct.unrolled(pixel, T * stride_h)
+    pixels = unrolled(pixel, T * stride_h)
 
     @device(forceinline=True)
     def row(i, dy, base, first_p, first_q, P, Q, gradients, weights, sums):
         read(dy, base, int32(first_p + i), first_q, P, Q, gradients)
         pixels(0, i, gradients, weights, sums)
 
-    all_rows = direct.unrolled(row, rows)
+    all_rows = unrolled(row, rows)
 
     @kernel
     def conv2d_depthwise_input_gradient(
@@ -285,7 +287,7 @@ def weight_grad_kernel(strip: Strip, threads: int) -> Any:
     read = row_reader(S, dilation_w)
     taps, rows = R * S, (T - 1) * stride_h + (R - 1) * dilation_h + 1
     sums_of_thread, room = taps + 1, threads // SHARES * (threads + SHARES)
-    add_all_up = direct.block_sums(threads, 1, taps, taps)
+    add_all_up = block_sums(threads, 1, taps, taps)
 
     @device(forceinline=True)
     def result(t, i, pixels, gradients, sums):
@@ -295,14 +297,14 @@ def weight_grad_kernel(strip: Strip, threads: int) -> Any:
             for s in range(S):
                 sums[tap // dilation_h * S + s] += gradients[t] * pixels[s]
 
-    results = direct.unrolled(result, T)
+    results = unrolled(result, T)
 
     @device(forceinline=True)
     def row(i, x, base, first_h, first_w, H, W, pixels, gradients, sums):
         read(x, base, int32(first_h + i), first_w, H, W, pixels)
         results(0, i, pixels, gradients, sums)
 
-    all_rows = direct.unrolled(row, rows)
+    all_rows = unrolled(row, rows)
 
     @kernel(launch_bounds=threads)
     def conv2d_depthwise_weight_grad_slices(
@@ -348,18 +350,29 @@ def fits(channels: int, filters: int, window: Window) -> bool:
 
 
 def workspace_size(images: int, channels: int, filters: int, window: Window) -> int:
-    """How many float32 `conv2d_depthwise_weight_grad` wants to write sums to."""
+    """How many float32 `conv2d_weight_grad` wants to write sums to."""
     _multiplier(channels, filters, window)
     plan = grad_plan_of(images, filters, window)
     assert plan is not None  # it fits
     return plan.parts * filters * (window.kernel[0] * window.kernel[1] + 1)
 
 
-def conv2d_depthwise(x: Array, weight: Array, bias: Array | None, y: Array, window: Window, relu: bool = False, stream: Stream = 0) -> None:
+def conv2d(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    y: Array,
+    window: Window,
+    groups: int | None = None,
+    relu: bool = False,
+    stream: Stream = 0,
+    *,
+    workspace: Array | None = None,
+) -> None:
     """Writes the convolution of x (N, C, H, W) with weight (K = m·C, 1, R, S), in C groups, to y (N, K, P, Q), plus bias (K) unless it is
     None, then ReLU where `relu`. ValueError for what does not fit (see `fits`)."""
     (n, c), k = x.shape[:2], weight.shape[0]
-    m, strip = _multiplier(c, k, window), strip_of(window)
+    m, strip = _multiplier(c, k, window, groups), strip_of(window)
     assert strip is not None  # it fits
     height, width, *_, top, left, _, _, _, _ = geometry(window)
     strips = -(-window.output[0] // strip.length)
@@ -389,13 +402,23 @@ def conv2d_depthwise(x: Array, weight: Array, bias: Array | None, y: Array, wind
     )
 
 
-def conv2d_depthwise_input_grad(dy: Array, weight: Array, dx: Array, window: Window, stream: Stream = 0, relu: Array | None = None) -> None:
-    """Writes the gradient of `conv2d_depthwise` with respect to x to dx (N, C, H, W).
+def conv2d_input_grad(
+    dy: Array,
+    weight: Array,
+    dx: Array,
+    window: Window,
+    groups: int | None = None,
+    stream: Stream = 0,
+    *,
+    relu: Array | None = None,
+    workspace: Array | None = None,
+) -> None:
+    """Writes the gradient of `conv2d` with respect to x to dx (N, C, H, W).
 
     `relu` is x where ReLU made it: ReLU's gradient is taken along, dx is 0 where x is not positive.
     """
     (n, k), c = dy.shape[:2], dx.shape[1]
-    m, strip = _multiplier(c, k, window), input_strip_of(window)
+    m, strip = _multiplier(c, k, window, groups), input_strip_of(window)
     assert strip is not None  # it fits
     height, width, *_, top, left, _, _, p, q = geometry(window)
     strips, groups = -(-_groups(window, 0) // strip.length), _groups(window, 1)
@@ -426,28 +449,30 @@ def conv2d_depthwise_input_grad(dy: Array, weight: Array, dx: Array, window: Win
     )
 
 
-def conv2d_depthwise_weight_grad(
+def conv2d_weight_grad(
     dy: Array,
     x: Array,
     dweight: Array,
-    dbias: Array | None,
-    workspace: Array,
     window: Window,
+    groups: int | None = None,
     stream: Stream = 0,
     *,
+    dbias: Array | None = None,
+    workspace: Array | None = None,
+    slices: int = 1,
     plan: GradPlan | None = None,
     adders: Pair = (32, 8),
 ) -> None:
-    """Writes the gradient of `conv2d_depthwise` with respect to weight to dweight (K, 1, R, S) and, unless None, to bias to dbias (K).
+    """Writes the gradient of `conv2d` with respect to weight to dweight (K, 1, R, S) and, unless None, to bias to dbias (K).
 
     `workspace` holds `workspace_size` float32 or more, and is written over. `plan` and `adders`, numbers per block of the second launch
     and threads per number, are for tests.
     """
     (n, k), c = dy.shape[:2], x.shape[1]
-    m = _multiplier(c, k, window)
+    m = _multiplier(c, k, window, groups)
     plan = plan or grad_plan_of(n, k, window)
     assert plan is not None  # it fits
-    flat_dweight, flat_dbias, room = direct.gradients(dweight, dbias, workspace, (k, 1, *window.kernel), plan.parts)
+    flat_dweight, flat_dbias, room = gradients(dweight, dbias, workspace, (k, 1, *window.kernel), plan.parts)
     height, width, *_, top, left, _, _, _, _ = geometry(window)
     run(
         weight_grad_kernel(plan.strip, plan.threads),
@@ -470,14 +495,29 @@ def conv2d_depthwise_weight_grad(
         np.uint32(plan.units),
         np.uint32(plan.slice_units),
     )
-    direct.sum_parts(flat_dweight, flat_dbias, room, k, dbias is not None, plan.parts, adders, stream)
+    sum_parts(flat_dweight, flat_dbias, room, k, dbias is not None, plan.parts, adders, stream)
 
 
-def _multiplier(channels: int, filters: int, window: Window) -> int:
-    """Filters of a channel. ValueError for what does not fit."""
+def _multiplier(channels: int, filters: int, window: Window, groups: int | None = None) -> int:
+    """Filters of a channel. ValueError for what does not fit, and for other groups than channels, where any are given."""
+    if groups not in (None, channels):
+        raise ValueError(f"the depthwise convolution has as many groups as channels, given {groups} groups and {channels} channels")
     if not fits(channels, filters, window):
         raise ValueError(
             f"the depthwise convolution is for whole numbers of filters to a channel, and up to {MOST_TAPS} taps; given {channels} "
             f"channels, {filters} filters, a kernel of {window.kernel}, stride {window.stride} and dilation {window.dilation}"
         )
     return filters // channels
+
+
+def _fits(problem: Problem, chip: Chip) -> bool:
+    return problem.groups == problem.c > 1 and fits(problem.c, problem.k, problem.windowed)
+
+
+def _workspace(problem: Problem, slices: int) -> int:
+    return workspace_size(problem.n, problem.c, problem.k, problem.windowed)
+
+
+FORWARD = Variant("depthwise", conv2d, _fits, weigh=made_for_it)
+INPUT_GRAD = Variant("depthwise", conv2d_input_grad, _fits, weigh=made_for_it)
+WEIGHT_GRAD = Variant("depthwise", conv2d_weight_grad, _fits, _workspace, made_for_it)

@@ -17,10 +17,7 @@ dweight     is few numbers that are long sums: 800 of 100352 terms each. A block
             same dy: F additions more. At the end the block adds its threads' sums up through shared memory and writes them to a
             workspace; a second kernel adds up the blocks' sums. Both in an order that depends on the shape alone: the same bits always.
 
-The patch is laid out so that neighbouring positions lie in neighbouring words, whatever the stride. Shared memory has 32 banks, word i is
-in bank i mod 32, and a warp (32 threads) that wants two words of one bank waits twice. With stride 2 neighbours would be two words apart;
-so pixels are sorted by phase, even columns in one plane and odd ones in another, and rows likewise. A stretch goes on in the next row,
-which begins a pitch further: a pitch of Q mod 32 makes that the next bank.
+patch.py tells how the pixels lie in shared memory, parts.py how the sums of the gradient are added up.
 
 Everything that index arithmetic needs but the height of the image and the batch is a constant of the compiled kernel, so that the
 addresses of all taps are constants added by the reading instruction itself. A shape costs one compilation, at its first launch.
@@ -33,136 +30,24 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
+from gpucnn_kernels.conv.parts import SHARES, GradPlan, Pixels, block_sums, gradients, share_out, sum_parts
+from gpucnn_kernels.conv.patch import BANKS, ROOM, Patch, patch_loader, patch_of
+from gpucnn_kernels.core._numba import cuda, float32, uint32
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.integers import beyond
 from gpucnn_kernels.core.launch import Array, Pair, Stream, Window, floats, geometry, run
+from gpucnn_kernels.core.problem import Chip, Problem
+from gpucnn_kernels.core.unroll import unrolled
+from gpucnn_kernels.core.variant import Variant, made_for_it
 from gpucnn_kernels.core.vector import load_4
 
 MOST_CHANNELS = 4
-_SHARED = 12288  # floats: the 48 KB that every chip gives a block
 MOST_TAPS = 128  # R·S: they are all written out
-_GROUP_TAPS = 28  # of which the gradient of weight keeps F sums each in registers
-_BANKS = 32
-SHARES = 4  # threads that add up one sum of a block, each a quarter of it
-_BATCH = 4  # pixels a thread asks for before it waits for the first
-
-
-@dataclass(frozen=True, slots=True)
-class Patch:
-    """The pixels that a stretch of neighbouring positions reads, and where they lie in shared memory.
-
-    A position is `side` × `side` outputs of the convolution: 1, or 2 where they are pooled. `across` positions are a row of the plane.
-    """
-
-    channels: int
-    kernel: Pair
-    stride: Pair
-    dilation: Pair
-    side: int
-    across: int
-    rows: int  # of the image
-    columns: int
-    pitch: int  # words from one row of a phase to the next
-
-    @property
-    def step(self) -> Pair:
-        """Pixels from one position to the next, down and across; as many phases."""
-        return self.side * self.stride[0], self.side * self.stride[1]
-
-    @property
-    def plane(self) -> int:
-        """Words of a phase."""
-        return -(-self.rows // self.step[0]) * self.pitch
-
-    @property
-    def channel(self) -> int:
-        """Words of a channel."""
-        return self.step[0] * self.step[1] * self.plane
-
-    @property
-    def size(self) -> int:
-        return self.channels * self.channel
-
-
-def patch_of(channels: int, window: Window, stretch: int, side: int = 1, room: int = _SHARED) -> Patch | None:
-    """The patch of `stretch` positions, or None where it takes more than `room` words."""
-    positions = (window.output[0] // side, window.output[1] // side)
-    rows = min((stretch + positions[1] - 2) // positions[1] + 1, positions[0])  # that a stretch can lie in
-    sizes = [
-        (count - 1) * side * stride + (side - 1) * stride + (taps - 1) * dilation + 1
-        for count, stride, taps, dilation in zip((rows, positions[1]), window.stride, window.kernel, window.dilation, strict=True)
-    ]
-    least = -(-sizes[1] // (side * window.stride[1]))
-    for pitch in (least + (positions[1] - least) % _BANKS, least):  # without bank conflicts, if there is room
-        patch = Patch(channels, window.kernel, window.stride, window.dilation, side, positions[1], sizes[0], sizes[1], pitch)
-        if patch.size <= room:
-            return patch
-    return None
-
-
-@functools.cache
-def unrolled(body: Any, count: int) -> Any:
-    """A device function (i, …) that calls body(i, …), body(i + 1, …), … `count` times, written out.
-
-    The compiler unrolls short loops by itself; what the counter of a loop that it leaves indexes would have to lie in memory.
-    """
-    if count == 1:
-        return body
-    half = count // 2
-    first, second = unrolled(body, half), unrolled(body, count - half)
-
-    @device(forceinline=True)
-    def both(i, *args):
-        first(i, *args)
-        second(i + half, *args)
-
-    return both
-
-
-@functools.cache
-def patch_loader(patch: Patch, threads: int, start: int) -> Any:
-    """The device function with which a block's threads copy a patch to shared memory, from word `start`."""
-    rows, columns, pitch, plane = patch.rows, patch.columns, patch.pitch, patch.plane
-    step_h, step_w = patch.step
-    total = patch.channels * rows * columns
-    channels = patch.channels
-
-    @device(forceinline=True)
-    def load(tile, x, n, first_row, H, W, top, left, thread):
-        """Image n, from the row that position row `first_row` begins at."""
-        values = cuda.local.array(_BATCH, float32)
-        first_h = int32(first_row * uint32(step_h)) - top
-        first = thread
-        while first < uint32(total):
-            for i in range(_BATCH):
-                e = uint32(first + uint32(i * threads))
-                rest = uint32(e // uint32(columns))
-                w = int32(int32(e % uint32(columns)) - left)
-                h = int32(int32(rest % uint32(rows)) + first_h)
-                c = uint32(rest // uint32(rows))
-                values[i] = float32(0)
-                if e < uint32(total) and h >= 0 and h < H and w >= 0 and w < W:
-                    values[i] = x[uint32(((n * uint32(channels) + c) * uint32(H) + uint32(h)) * uint32(W) + uint32(w))]
-            for i in range(_BATCH):
-                e = uint32(first + uint32(i * threads))
-                if e < uint32(total):
-                    rest = uint32(e // uint32(columns))
-                    column = uint32(e % uint32(columns))
-                    row = uint32(rest % uint32(rows))
-                    c = uint32(rest // uint32(rows))
-                    phase = uint32((c * uint32(step_h) + row % uint32(step_h)) * uint32(step_w) + column % uint32(step_w))
-                    place = uint32((row // uint32(step_h)) * uint32(pitch) + column // uint32(step_w))
-                    tile[uint32(uint32(start) + phase * uint32(plane) + place)] = values[i]
-            first = uint32(first + uint32(_BATCH * threads))
-
-    return load
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +87,7 @@ def plan_of(channels: int, filters: int, window: Window, side: int = 1, threads:
     plane = (window.output[0] // side) * (window.output[1] // side)
     # 32 sums per thread either way; a filter or a position that does not exist costs as much as one that does.
     shapes = [(8, 1)] if side == 2 else [(8, 4), (16, 2)]
-    shapes.sort(key=lambda shape: -(-filters // shape[0]) * shape[0] * -(-plane // (_BANKS * shape[1])) * shape[1])
+    shapes.sort(key=lambda shape: -(-filters // shape[0]) * shape[0] * -(-plane // (BANKS * shape[1])) * shape[1])
     if filters <= 4:
         shapes = [(4, 1 if side == 2 else 4)]
     for count in (128, 64, 32) if threads is None else (threads,):
@@ -210,7 +95,7 @@ def plan_of(channels: int, filters: int, window: Window, side: int = 1, threads:
             patch = patch_of(channels, window, count * positions, side)
             if patch is not None:
                 plan = Plan(patch, count, own_filters, positions)
-                if plan.shared <= _SHARED:
+                if plan.shared <= ROOM:
                     return plan
     return None
 
@@ -289,11 +174,11 @@ def stages(plan: Plan) -> tuple[Any, Any]:
 
 @functools.cache
 def forward_kernel(plan: Plan) -> Any:
-    """The kernel of `conv2d_direct`: (x, weight, bias, y, K, H, W, top, left, outputs, stretches, has_bias, relu)."""
+    """The kernel of `conv2d`: (x, weight, bias, y, K, H, W, top, left, outputs, stretches, has_bias, relu)."""
     fill, accumulate = stages(plan)
     F, G, threads, stretch = plan.filters, plan.positions, plan.threads, plan.stretch
     across, pitch, room, results = plan.patch.across, plan.patch.pitch, plan.shared, plan.filters * plan.positions
-    lanes = min(_BANKS, threads)
+    lanes = min(BANKS, threads)
 
     @device(forceinline=True)
     def write(f, y, at, outputs, places, sums, first_filter, K, relu):
@@ -339,58 +224,6 @@ def forward_kernel(plan: Plan) -> Any:
     return conv2d_direct_forward
 
 
-class Pixels(Protocol):
-    """What a stretch of positions reads, in shared memory: a Patch, or another way to lay it out."""
-
-    @property
-    def channels(self) -> int: ...
-    @property
-    def kernel(self) -> Pair: ...
-    @property
-    def size(self) -> int: ...  # words
-
-
-@dataclass(frozen=True, slots=True)
-class GradPlan:
-    """How the gradient of weight shares the work. A unit is a stretch of positions of an image; a slice, some units; a block, a slice for
-    `filters` filters and a group of `group_rows` rows of taps."""
-
-    patch: Pixels
-    threads: int
-    filters: int
-    stretch: int
-    group_rows: int
-    units: int
-    slice_units: int
-
-    @property
-    def tap_rows(self) -> int:
-        return self.patch.channels * self.patch.kernel[0]
-
-    @property
-    def tap_groups(self) -> int:
-        return -(-self.tap_rows // self.group_rows)
-
-    @property
-    def slices(self) -> int:
-        return -(-self.units // self.slice_units)
-
-    @property
-    def parts(self) -> int:
-        """Sums that the second kernel has to add up for each number."""
-        return self.slices * SHARES
-
-    @property
-    def sums(self) -> int:
-        """Of a thread: one per filter and tap, and one per filter for the bias."""
-        return self.filters * (self.group_rows * self.patch.kernel[1] + 1)
-
-    @property
-    def shared(self) -> int:
-        """The patch, or the threads' sums when they are added up."""
-        return max(self.patch.size, self.threads // SHARES * (self.threads + SHARES))
-
-
 def grad_plan_of(
     images: int, channels: int, filters: int, window: Window, threads: int = 128, own_filters: int = 4, blocks: int = 512
 ) -> GradPlan | None:
@@ -404,71 +237,6 @@ def grad_plan_of(
         return patch_of(channels, window, stretch, room=room)
 
     return share_out(images, channels, filters, window.kernel, window.output[0] * window.output[1], pixels, threads, own_filters, blocks)
-
-
-def share_out(
-    images: int, channels: int, filters: int, kernel: Pair, outputs: int, pixels: Callable[[int, int], Pixels | None],
-    threads: int, own_filters: int, blocks: int,
-) -> GradPlan | None:  # fmt: skip
-    """`grad_plan_of` for `outputs` positions in an image: `pixels(stretch, room)` is what a stretch reads, None over `room` words."""
-    rows, s = channels * kernel[0], kernel[1]
-    if s > _GROUP_TAPS:
-        return None
-    groups = -(-rows // (_GROUP_TAPS // s))
-    group_rows = -(-rows // groups)
-    stretch = max(1, -(-outputs // threads)) * threads
-    while True:
-        patch = pixels(stretch, _SHARED // 2 if stretch > threads else _SHARED)
-        if patch is not None or stretch == threads:
-            break
-        stretch = -(-stretch // (2 * threads)) * threads
-    if patch is None:
-        return None
-    units = images * -(-outputs // stretch)
-    per_slice = -(-filters // own_filters) * -(-rows // group_rows)
-    slices = max(1, min(units, blocks // per_slice))
-    return GradPlan(patch, threads, own_filters, stretch, group_rows, units, -(-units // slices))
-
-
-@functools.cache
-def block_sums(threads: int, F: int, group_taps: int, all_taps: int) -> Any:
-    """The device function with which a block adds up its threads' sums, F for each tap of its group and F more for the bias, and writes
-    them to the workspace."""
-    results = F * (group_taps + 1)
-    at_once = threads // SHARES  # sums that are added up at a time
-    sum_pitch = threads + SHARES  # keeps the four threads of a sum, and neighbouring sums, in different banks
-
-    @device(forceinline=True)
-    def put(i, tile, first, thread, sums):
-        if first + i < results:
-            tile[beyond(thread, i * sum_pitch)] = sums[first + i]
-
-    put_all = unrolled(put, at_once)
-
-    @device(forceinline=True)
-    def add_up(i, tile, thread, sums, workspace, part, K, first_filter, first_tap):
-        """Sums i·at_once and following: every thread leaves its own, then four threads add up each."""
-        cuda.syncthreads()
-        put_all(0, tile, i * at_once, thread, sums)
-        cuda.syncthreads()
-        own = uint32(thread // uint32(SHARES))
-        share = uint32(thread % uint32(SHARES))
-        number = uint32(uint32(i * at_once) + own)
-        if number < uint32(results):
-            total = float32(0)
-            for j in range(at_once):
-                total += tile[uint32(own * uint32(sum_pitch) + uint32(j * SHARES) + share)]
-            k = uint32(first_filter + number % uint32(F))
-            tap = uint32(number // uint32(F))
-            at = uint32(uint32(part + share) * uint32(K * uint32(all_taps + 1)))
-            if k < K:
-                if tap == uint32(group_taps):
-                    if first_tap == uint32(0):
-                        workspace[uint32(at + K * uint32(all_taps) + k)] = total
-                elif uint32(first_tap + tap) < uint32(all_taps):
-                    workspace[uint32(at + k * uint32(all_taps) + first_tap + tap)] = total
-
-    return unrolled(add_up, -(-results // at_once))
 
 
 @functools.cache
@@ -561,43 +329,6 @@ def _grad_kernel(key: GradPlan) -> Any:
 
 
 @functools.cache
-def add_parts_kernel(columns: int, lanes: int) -> Any:
-    """The kernel that adds up `parts` rows of the workspace: (workspace, dweight, dbias, weights, row, count, parts).
-
-    A block takes `columns` numbers, neighbours in memory, and `lanes` threads share each: thread l adds rows l, l + lanes, …, then half of
-    them add the other half's sums to theirs, and so on.
-    """
-    threads = columns * lanes
-
-    @kernel(launch_bounds=threads)
-    def add_parts(workspace, dweight, dbias, weights, row, count, parts):
-        sums = cuda.shared.array(threads, float32)
-        thread = uint32(cuda.threadIdx.x)
-        i = uint32(uint32(cuda.blockIdx.x) * uint32(columns) + uint32(thread % uint32(columns)))
-        total = float32(0)
-        if i < count:
-            part = uint32(thread // uint32(columns))
-            while part < parts:
-                total += workspace[uint32(part * row + i)]
-                part = uint32(part + uint32(lanes))
-        sums[thread] = total
-        # The lanes of a number are `columns` apart, so a tree over all threads down to `columns` of them adds lanes only.
-        cuda.syncthreads()
-        step = threads >> 1
-        while step >= columns:
-            if thread < uint32(step):
-                sums[thread] += sums[uint32(thread + uint32(step))]
-            cuda.syncthreads()
-            step >>= 1
-        if thread < uint32(columns) and i < count:
-            if i < weights:
-                dweight[i] = sums[thread]
-            else:
-                dbias[uint32(i - weights)] = sums[thread]
-
-    return add_parts
-
-
 def fits(channels: int, window: Window, groups: int = 1) -> bool:
     """Whether the kernels of this file can do a convolution over images of so many channels, forward and gradient of weight."""
     return (
@@ -610,20 +341,22 @@ def fits(channels: int, window: Window, groups: int = 1) -> bool:
 
 
 def workspace_size(images: int, channels: int, filters: int, window: Window) -> int:
-    """How many float32 `conv2d_direct_weight_grad` wants to write sums to."""
+    """How many float32 `conv2d_weight_grad` wants to write sums to."""
     plan: GradPlan = _checked(grad_plan_of(images, channels, filters, window), channels, window)
     return plan.parts * filters * (plan.tap_rows * window.kernel[1] + 1)
 
 
-def conv2d_direct(
+def conv2d(
     x: Array,
     weight: Array,
     bias: Array | None,
     y: Array,
     window: Window,
+    groups: int = 1,
     relu: bool = False,
     stream: Stream = 0,
     *,
+    workspace: Array | None = None,
     plan: Plan | None = None,
 ) -> None:
     """Writes the convolution of x (N, C ≤ 4, H, W) with weight (K, C, R, S) to y (N, K, P, Q), plus bias (K) unless it is None, then
@@ -633,7 +366,7 @@ def conv2d_direct(
     """
     (n, c), k = x.shape[:2], weight.shape[0]
     if plan is None:
-        plan = _checked(plan_of(c, k, window), c, window)
+        plan = _checked(plan_of(c, k, window), c, window, groups)
     height, width, *_, top, left, _, _, _, _ = geometry(window)
     outputs = window.output[0] * window.output[1]
     stretches = -(-outputs // plan.stretch)
@@ -658,26 +391,29 @@ def conv2d_direct(
     )
 
 
-def conv2d_direct_weight_grad(
+def conv2d_weight_grad(
     dy: Array,
     x: Array,
     dweight: Array,
-    dbias: Array | None,
-    workspace: Array,
     window: Window,
+    groups: int = 1,
     stream: Stream = 0,
     *,
+    dbias: Array | None = None,
+    workspace: Array | None = None,
+    slices: int = 1,
     plan: GradPlan | None = None,
     adders: Pair = (32, 8),
 ) -> None:
-    """Writes the gradient of `conv2d_direct` with respect to weight to dweight (K, C, R, S) and, unless None, to bias to dbias (K).
+    """Writes the gradient of `conv2d` with respect to weight to dweight (K, C, R, S) and, unless None, to bias to dbias (K).
 
-    `workspace` holds `workspace_size` float32 or more, and is written over. ValueError for what does not fit (see `fits`). `plan` and
-    `adders`, numbers per block of the second launch and threads per number, are for tests.
+    `workspace` holds `workspace_size` float32 or more, and is written over; how the sums are cut into slices depends on the shape alone.
+    ValueError for what does not fit (see `fits`). `plan` and `adders`, numbers per block of the second launch and threads per number, are
+    for tests.
     """
     (n, k), c = dy.shape[:2], x.shape[1]
     if plan is None:
-        plan = _checked(grad_plan_of(n, c, k, window), c, window)
+        plan = _checked(grad_plan_of(n, c, k, window), c, window, groups)
     flat_dweight, flat_dbias, room = gradients(dweight, dbias, workspace, (k, c, *window.kernel), plan.parts)
     height, width, *_, top, left, _, _, _, _ = geometry(window)
     outputs = window.output[0] * window.output[1]
@@ -702,46 +438,29 @@ def conv2d_direct_weight_grad(
     sum_parts(flat_dweight, flat_dbias, room, k, dbias is not None, plan.parts, adders, stream)
 
 
-def gradients(dweight: Array, dbias: Array | None, workspace: Array, shape: tuple[int, ...], parts: int) -> tuple[Array, Array, Array]:
-    """dweight of `shape`, dbias (K) and the workspace, checked and flat; for no dbias the workspace, and it is never written as one."""
-    flat_dweight = floats(dweight, "dweight", shape)
-    room = floats(workspace, "workspace")
-    needed = parts * (flat_dweight.shape[0] + shape[0])
-    if room.shape[0] < needed:
-        raise ValueError(f"workspace holds {room.shape[0]} numbers, and {needed} are needed: see workspace_size")
-    return flat_dweight, room if dbias is None else floats(dbias, "dbias", shape[:1]), room
-
-
-def sum_parts(dweight: Array, dbias: Array, room: Array, filters: int, with_bias: bool, parts: int, adders: Pair, stream: Stream) -> None:
-    """Writes the sums of the blocks' sums, `parts` rows of the workspace, to dweight and, `with_bias`, to dbias: all of them flat."""
-    weights = dweight.shape[0]
-    row = weights + filters
-    count = row if with_bias else weights
-    columns, lanes = adders
-    run(
-        add_parts_kernel(columns, lanes),
-        -(-count // columns),
-        columns * lanes,
-        stream,
-        room,
-        dweight,
-        dbias,
-        np.uint32(weights),
-        np.uint32(row),
-        np.uint32(count),
-        np.uint32(parts),
-    )
-
-
 def weight_grad_kernel(plan: GradPlan) -> Any:
     """The kernel of `plan`: one for every number of images."""
     return _grad_kernel(dataclasses.replace(plan, units=1, slice_units=1))
 
 
-def _checked(plan: Any, channels: int, window: Window) -> Any:
+def _checked(plan: Any, channels: int, window: Window, groups: int = 1) -> Any:
+    if groups != 1:
+        raise ValueError(f"the direct convolution is for one group, given {groups}")
     if plan is None or channels > MOST_CHANNELS or window.kernel[0] * window.kernel[1] > MOST_TAPS:
         raise ValueError(
             f"the direct convolution is for up to {MOST_CHANNELS} channels and {MOST_TAPS} taps, and patches of 48 KB; given {channels} "
             f"channels, a kernel of {window.kernel} and images of {window.input}"
         )
     return plan
+
+
+def _fits(problem: Problem, chip: Chip) -> bool:
+    return fits(problem.c, problem.windowed, problem.groups)
+
+
+def _workspace(problem: Problem, slices: int) -> int:
+    return workspace_size(problem.n, problem.c, problem.k, problem.windowed)
+
+
+FORWARD = Variant("direct", conv2d, _fits, weigh=made_for_it)
+WEIGHT_GRAD = Variant("direct", conv2d_weight_grad, _fits, _workspace, made_for_it)

@@ -31,6 +31,7 @@ from gpucnn_kernels.core.compile import kernel
 from gpucnn_kernels.core.integers import split
 from gpucnn_kernels.core.launch import Array, Stream, Window, floats, geometry, run, run_each
 from gpucnn_kernels.core.reduce import LANES, tree_sum
+from gpucnn_kernels.core.variant import Variant
 from gpucnn_kernels.engine.bias import bias_grad
 
 # Sizes reach the kernels as int32, because Python ints would travel as 64 bits. Numba widens every sum and product of them to 64 bits;
@@ -128,9 +129,21 @@ def conv2d_weight_grad_kernel(dy, x, dweight, N, C, K, groups, H, W, R, S, strid
 
 
 def conv2d(
-    x: Array, weight: Array, bias: Array | None, y: Array, window: Window, groups: int = 1, relu: bool = False, stream: Stream = 0
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    y: Array,
+    window: Window,
+    groups: int = 1,
+    relu: bool = False,
+    stream: Stream = 0,
+    *,
+    workspace: Array | None = None,
 ) -> None:
-    """Writes the convolution of x with weight to y (N, K, P, Q), plus bias (K) unless it is None, then ReLU where `relu`."""
+    """Writes the convolution of x with weight to y (N, K, P, Q), plus bias (K) unless it is None, then ReLU where `relu`.
+
+    `workspace` is for variants that need one; so is `slices` of the gradient of the weight.
+    """
     (n, c), k = x.shape[:2], weight.shape[0]
     run_each(
         conv2d_kernel,
@@ -150,7 +163,15 @@ def conv2d(
 
 
 def conv2d_input_grad(
-    dy: Array, weight: Array, dx: Array, window: Window, groups: int = 1, stream: Stream = 0, *, relu: Array | None = None
+    dy: Array,
+    weight: Array,
+    dx: Array,
+    window: Window,
+    groups: int = 1,
+    stream: Stream = 0,
+    *,
+    relu: Array | None = None,
+    workspace: Array | None = None,
 ) -> None:
     """Writes the gradient of `conv2d` with respect to x to dx (N, C, H, W). `relu`: x, where it is ReLU's output; then dx is the gradient
     of ReLU's input, 0 where x is not positive."""
@@ -172,7 +193,16 @@ def conv2d_input_grad(
 
 
 def conv2d_weight_grad(
-    dy: Array, x: Array, dweight: Array, window: Window, groups: int = 1, stream: Stream = 0, *, dbias: Array | None = None
+    dy: Array,
+    x: Array,
+    dweight: Array,
+    window: Window,
+    groups: int = 1,
+    stream: Stream = 0,
+    *,
+    dbias: Array | None = None,
+    workspace: Array | None = None,
+    slices: int = 1,
 ) -> None:
     """Writes the gradient of `conv2d` with respect to weight to dweight (K, C/groups, R, S), and with respect to bias to dbias (K) unless
     it is None."""
@@ -200,3 +230,8 @@ def weight_shape(k: int, c: int, window: Window, groups: int) -> tuple[int, int,
     if groups < 1 or c % groups or k % groups:
         raise ValueError(f"groups must divide the channels: {c} input channels, {k} output channels, groups {groups}")
     return k, c // groups, *window.kernel
+
+
+FORWARD = Variant("plain", conv2d)
+INPUT_GRAD = Variant("plain", conv2d_input_grad)
+WEIGHT_GRAD = Variant("plain", conv2d_weight_grad)

@@ -26,6 +26,9 @@ from gpucnn_kernels.conv import direct
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.launch import Array, Stream, Window, floats, geometry, ints, run
+from gpucnn_kernels.core.problem import Chip, Problem
+from gpucnn_kernels.core.unroll import unrolled
+from gpucnn_kernels.core.variant import Variant, made_for_it
 
 
 @functools.cache
@@ -54,7 +57,7 @@ def fused_kernel(plan: direct.Plan) -> Any:
             y[own] = best
             indices[own] = int32(winner)
 
-    write_all = direct.unrolled(write, F)
+    write_all = unrolled(write, F)
 
     @kernel(launch_bounds=threads)
     def conv2d_relu_max_pool(x, weight, bias, y, indices, K, H, W, Q, top, left, outputs, stretches, has_bias):
@@ -86,6 +89,7 @@ def fused_kernel(plan: direct.Plan) -> Any:
     return conv2d_relu_max_pool
 
 
+@functools.cache
 def fits(channels: int, window: Window, pool_window: Window, groups: int = 1) -> bool:
     """Whether `conv2d_relu_max_pool2d` can do a convolution over images of so many channels and the pooling after it."""
     taps = window.kernel[0] * window.kernel[1]
@@ -110,6 +114,7 @@ def conv2d_relu_max_pool2d(
     indices: Array,
     window: Window,
     pool_window: Window,
+    groups: int = 1,
     stream: Stream = 0,
     *,
     plan: direct.Plan | None = None,
@@ -117,14 +122,14 @@ def conv2d_relu_max_pool2d(
     """Writes the 2 × 2 maxima of relu(convolution of x (N, C ≤ 4, H, W) with weight (K, C, R, S), plus bias (K) unless it is None) to y
     (N, K, P // 2, Q // 2), and their places in the convolution's P·Q plane to indices (int32).
 
-    Both are those of `conv2d_direct` with relu and then `max_pool2d`. ValueError for what does not fit (see `fits`). `plan` is for tests.
+    Both are those of `direct.conv2d` with relu and then `max_pool2d`. ValueError for what does not fit (see `fits`). `plan` is for tests.
     """
     (n, c), k = x.shape[:2], weight.shape[0]
-    if not fits(c, window, pool_window):
+    if not fits(c, window, pool_window, groups):
         raise ValueError(
-            f"the fused kernel is for up to {direct.MOST_CHANNELS} channels and 2 × 2 pooling without padding; given {c} channels, a "
-            f"kernel of {window.kernel}, images of {window.input}, and pooling {pool_window.kernel} with stride {pool_window.stride}, "
-            f"padding {pool_window.padding} of {pool_window.input}"
+            f"the fused kernel is for one group of up to {direct.MOST_CHANNELS} channels, and 2 × 2 pooling without padding; given "
+            f"{c} channels, groups {groups}, a kernel of {window.kernel}, images of {window.input}, and pooling {pool_window.kernel} with "
+            f"stride {pool_window.stride}, padding {pool_window.padding} of {pool_window.input}"
         )
     if plan is None:
         plan = direct.plan_of(c, k, window, side=2)
@@ -152,3 +157,12 @@ def conv2d_relu_max_pool2d(
         np.uint32(stretches),
         np.int32(bias is not None),
     )
+
+
+def _fits(problem: Problem, chip: Chip) -> bool:
+    return fits(problem.c, problem.windowed, problem.pooled, problem.groups)
+
+
+APART = Variant("plain", None)
+"""A convolution, and then a pooling."""
+FORWARD = Variant("direct", conv2d_relu_max_pool2d, _fits, weigh=made_for_it)

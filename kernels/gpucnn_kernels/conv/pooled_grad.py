@@ -35,11 +35,15 @@ from typing import Any
 import numpy as np
 
 from gpucnn_kernels.conv import direct, pooled
-from gpucnn_kernels.conv.direct import SHARES, GradPlan
+from gpucnn_kernels.conv.parts import SHARES, GradPlan, block_sums, gradients, share_out, sum_parts
+from gpucnn_kernels.conv.patch import patch_of
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.integers import beyond
 from gpucnn_kernels.core.launch import Array, Pair, Stream, Window, floats, geometry, ints, run
+from gpucnn_kernels.core.problem import Chip, Problem
+from gpucnn_kernels.core.unroll import unrolled
+from gpucnn_kernels.core.variant import Variant, made_for_it
 
 _BANKS = 32
 _BATCH = 4  # pixels a thread asks for before it waits for the first
@@ -87,7 +91,7 @@ class Corners:
 
 def corners_of(channels: int, window: Window, stretch: int, room: int) -> Corners | None:
     """The pixels of `stretch` pooled positions, or None where they take more than `room` words."""
-    patch = direct.patch_of(channels, window, stretch, side=2, room=room)
+    patch = patch_of(channels, window, stretch, side=2, room=room)
     if patch is None:
         return None
     corners = Corners(channels, window.kernel, window.stride, window.dilation, patch.across, patch.rows, patch.columns)
@@ -175,7 +179,7 @@ def _grad_kernel(key: GradPlan, masked: bool) -> Any:
     group_rows, tap_groups, tap_rows, room, results = key.group_rows, key.tap_groups, key.tap_rows, key.shared, key.sums
     all_taps, group_taps = tap_rows * S, group_rows * S
     load = corners_loader(corners, threads)
-    add_all_up = direct.block_sums(threads, F, group_taps, all_taps)
+    add_all_up = block_sums(threads, F, group_taps, all_taps)
 
     @device(forceinline=True)
     def tap_row(i, tile, bases, row_at, now, sums):
@@ -191,7 +195,7 @@ def _grad_kernel(key: GradPlan, masked: bool) -> Any:
                 column = s * dilation_w
                 sums[(i * S + s) * F + f] += now[f] * tile[beyond(at, down + column % step_w * words + column // step_w)]
 
-    tap_rows_of_group = direct.unrolled(tap_row, group_rows)
+    tap_rows_of_group = unrolled(tap_row, group_rows)
 
     @kernel(launch_bounds=threads)
     def conv2d_relu_max_pool_weight_grad_slices(
@@ -283,12 +287,13 @@ def grad_plan_of(
 
     outputs = pool_window.output[0] * pool_window.output[1]
     for count in (128, 64, 32) if threads is None else (threads,):
-        plan = direct.share_out(images, channels, filters, window.kernel, outputs, pixels, count, 4, blocks)
+        plan = share_out(images, channels, filters, window.kernel, outputs, pixels, count, 4, blocks)
         if plan is not None:
             return plan
     return None
 
 
+@functools.cache
 def fits(channels: int, window: Window, pool_window: Window, groups: int = 1) -> bool:
     """Whether `conv2d_relu_max_pool2d_weight_grad` can do the gradient of a convolution over images of so many channels and the pooling
     after it: what `pooled.fits`, and four copies of the pixels in shared memory."""
@@ -304,15 +309,16 @@ def workspace_size(images: int, channels: int, filters: int, window: Window, poo
 def conv2d_relu_max_pool2d_weight_grad(
     dy: Array,
     indices: Array,
-    relu: Array | None,
     x: Array,
     dweight: Array,
-    dbias: Array | None,
-    workspace: Array,
     window: Window,
     pool_window: Window,
+    groups: int = 1,
     stream: Stream = 0,
     *,
+    relu: Array | None = None,
+    dbias: Array | None = None,
+    workspace: Array | None = None,
     plan: GradPlan | None = None,
     adders: Pair = (32, 8),
 ) -> None:
@@ -321,13 +327,13 @@ def conv2d_relu_max_pool2d_weight_grad(
 
     `relu` is the result itself: dy counts as 0 where it is not positive. None where dy has seen ReLU's gradient already.
     `workspace` holds `workspace_size` float32 or more, and is written over. ValueError for what does not fit (see `fits`). `plan` and
-    `adders`, as `direct.conv2d_direct_weight_grad` has them, are for tests.
+    `adders`, as `direct.conv2d_weight_grad` has them, are for tests.
     """
     (n, k), c = dy.shape[:2], x.shape[1]
     if plan is None:
         plan = grad_plan_of(n, c, k, window, pool_window)
-    plan = _checked(plan, c, window, pool_window)
-    flat_dweight, flat_dbias, room = direct.gradients(dweight, dbias, workspace, (k, c, *window.kernel), plan.parts)
+    plan = _checked(plan, c, window, pool_window, groups)
+    flat_dweight, flat_dbias, room = gradients(dweight, dbias, workspace, (k, c, *window.kernel), plan.parts)
     height, width, *_, top, left, _, _, _, _ = geometry(window)
     pooled = (n, k, *pool_window.output)
     outputs = pool_window.output[0] * pool_window.output[1]
@@ -353,7 +359,7 @@ def conv2d_relu_max_pool2d_weight_grad(
         np.uint32(plan.units),
         np.uint32(plan.slice_units),
     )
-    direct.sum_parts(flat_dweight, flat_dbias, room, k, dbias is not None, plan.parts, adders, stream)
+    sum_parts(flat_dweight, flat_dbias, room, k, dbias is not None, plan.parts, adders, stream)
 
 
 def weight_grad_kernel(plan: GradPlan, masked: bool) -> Any:
@@ -361,12 +367,13 @@ def weight_grad_kernel(plan: GradPlan, masked: bool) -> Any:
     return _grad_kernel(dataclasses.replace(plan, units=1, slice_units=1), masked)
 
 
-def _checked(plan: GradPlan | None, channels: int, window: Window, pool_window: Window) -> GradPlan:
-    if plan is None or not pooled.fits(channels, window, pool_window):
+def _checked(plan: GradPlan | None, channels: int, window: Window, pool_window: Window, groups: int = 1) -> GradPlan:
+    if plan is None or not pooled.fits(channels, window, pool_window, groups):
         raise ValueError(
-            f"the fused gradient is for up to {direct.MOST_CHANNELS} channels and 2 × 2 pooling without padding, and four patches of 48 KB "
-            f"together; given {channels} channels, a kernel of {window.kernel}, images of {window.input}, and pooling {pool_window.kernel} "
-            f"with stride {pool_window.stride}, padding {pool_window.padding} of {pool_window.input}"
+            f"the fused gradient is for one group of up to {direct.MOST_CHANNELS} channels and 2 × 2 pooling without padding, and four "
+            f"patches of 48 KB together; given {channels} channels, groups {groups}, a kernel of {window.kernel}, images of "
+            f"{window.input}, and pooling {pool_window.kernel} with stride {pool_window.stride}, padding {pool_window.padding} of "
+            f"{pool_window.input}"
         )
     return plan
 
@@ -374,3 +381,16 @@ def _checked(plan: GradPlan | None, channels: int, window: Window, pool_window: 
 def _up(words: int) -> int:
     """`words` up to a multiple of the banks."""
     return -(-words // _BANKS) * _BANKS
+
+
+def _fits(problem: Problem, chip: Chip) -> bool:
+    return fits(problem.c, problem.windowed, problem.pooled, problem.groups)
+
+
+def _workspace(problem: Problem, slices: int) -> int:
+    return workspace_size(problem.n, problem.c, problem.k, problem.windowed, problem.pooled)
+
+
+APART = Variant("plain", None)
+"""The gradient of a pooling, and then that of a convolution."""
+WEIGHT_GRAD = Variant("direct", conv2d_relu_max_pool2d_weight_grad, _fits, _workspace, made_for_it)

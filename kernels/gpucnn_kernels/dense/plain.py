@@ -21,6 +21,7 @@ from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import kernel
 from gpucnn_kernels.core.integers import split
 from gpucnn_kernels.core.launch import Array, Stream, floats, run
+from gpucnn_kernels.core.variant import Variant
 from gpucnn_kernels.engine.bias import bias_grad
 from gpucnn_kernels.engine.tiles import BIAS, MASK, NOTHING
 
@@ -73,15 +74,37 @@ def gemm_kernel(a, b, extra, c, M, N, K, a_row, a_column, b_row, b_column, extra
         c[place] = total
 
 
-def dense(x: Array, weight: Array, bias: Array | None, y: Array, relu: bool = False, stream: Stream = 0) -> None:
-    """Writes x·weightᵀ to y (N, K), plus bias (K) unless it is None, then ReLU where `relu`."""
+def dense(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    y: Array,
+    relu: bool = False,
+    stream: Stream = 0,
+    *,
+    workspace: Array | None = None,
+    slices: int = 1,
+) -> None:
+    """Writes x·weightᵀ to y (N, K), plus bias (K) unless it is None, then ReLU where `relu`.
+
+    `workspace` and `slices` are for variants that cut the sums; so they are below.
+    """
     (n, c), k = x.shape, weight.shape[0]
     flat = floats(x, "x", (n, c)), floats(weight, "weight", (k, c)), floats(y, "y", (n, k))
     extra = (NOTHING, flat[0]) if bias is None else (BIAS, floats(bias, "bias", (k,)))
     _gemm(*flat, (n, k, c), (c, 1), (1, c), stream, extra, relu)
 
 
-def dense_input_grad(dy: Array, weight: Array, dx: Array, stream: Stream = 0, *, relu: Array | None = None) -> None:
+def dense_input_grad(
+    dy: Array,
+    weight: Array,
+    dx: Array,
+    stream: Stream = 0,
+    *,
+    relu: Array | None = None,
+    workspace: Array | None = None,
+    slices: int = 1,
+) -> None:
     """Writes dy·weight to dx (N, C). `relu`: x, where it is ReLU's output; then dx is the gradient of ReLU's input, 0 where x is not
     positive."""
     (n, k), c = dy.shape, weight.shape[1]
@@ -90,7 +113,16 @@ def dense_input_grad(dy: Array, weight: Array, dx: Array, stream: Stream = 0, *,
     _gemm(*flat, (n, c, k), (k, 1), (c, 1), stream, extra)
 
 
-def dense_weight_grad(dy: Array, x: Array, dweight: Array, stream: Stream = 0, *, dbias: Array | None = None) -> None:
+def dense_weight_grad(
+    dy: Array,
+    x: Array,
+    dweight: Array,
+    stream: Stream = 0,
+    *,
+    dbias: Array | None = None,
+    workspace: Array | None = None,
+    slices: int = 1,
+) -> None:
     """Writes dyᵀ·x to dweight (K, C), and the sums of dy's columns to dbias (K) unless it is None."""
     (n, k), c = dy.shape, x.shape[1]
     flat = floats(dy, "dy", (n, k)), floats(x, "x", (n, c)), floats(dweight, "dweight", (k, c))
@@ -126,3 +158,8 @@ def _gemm(
         np.int32(extra[0]),
         np.int32(relu),
     )
+
+
+FORWARD = Variant("plain", dense)
+INPUT_GRAD = Variant("plain", dense_input_grad)
+WEIGHT_GRAD = Variant("plain", dense_weight_grad)

@@ -9,82 +9,156 @@ out by its own blocks in a workspace, and these are added up in order; `slices` 
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 
 import numpy as np
 
 from gpucnn_kernels.core.launch import Array, Stream, aligned, floats
+from gpucnn_kernels.core.problem import Problem
+from gpucnn_kernels.core.variant import Variant
+from gpucnn_kernels.engine.merit import weigh
 from gpucnn_kernels.engine.operands import GRADIENT, MATRIX, matrix
 from gpucnn_kernels.engine.product import Product, product
-from gpucnn_kernels.engine.tiles import BIAS, MASK, NOTHING, SUMS, Operand, Store, Tile
+from gpucnn_kernels.engine.tiles import BEST, BIAS, MASK, NOTHING, SUMS, TILES, Operand, Store, Tile
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """Which of the three products it is: along which axis each factor lies in memory, where the result goes, and what the fourth array is
+    for. A factor lies along "depths" as (rows, depth) or along "rows" as (depth, rows)."""
+
+    a: str
+    b: str
+    store: Store
+    extra: int
+
+
+_FORWARD = _Form("depths", "depths", MATRIX, BIAS)
+_INPUT_GRAD = _Form("depths", "rows", MATRIX, MASK)
+_WEIGHT_GRAD = _Form("rows", "rows", GRADIENT, SUMS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """What comes after the sum, and whether factors and results may be read and written by fours."""
+
+    extra: int = NOTHING
+    relu: bool = False
+    vector: bool = True
+    out_vector: bool = True
 
 
 @functools.lru_cache(maxsize=256)
-def _plan(
-    sizes: tuple[int, int, int], a_along: str, b_along: str, store: Store, tile: Tile, slices: int, vector: bool, out_vector: bool,
-    extra_is: int, relu: bool,
-) -> Product:  # fmt: skip
-    """The product of matrices: sizes M, N and depth; a factor lies along "depths" as (rows, depth) or along "rows" as (depth, rows)."""
+def _plan(form: _Form, sizes: tuple[int, int, int], tile: Tile, slices: int, ends: _Ends) -> Product:
+    """The product of matrices: sizes M, N and depth."""
     M, N, depth = sizes
-    lengths = [depth if along == "depths" else rows for along, rows in ((a_along, M), (b_along, N))]  # of a line in memory
-    width = 4 if vector and all(length % 4 == 0 for length in lengths) else 1
+    lengths = [depth if along == "depths" else rows for along, rows in ((form.a, M), (form.b, N))]  # of a line in memory
+    width = 4 if ends.vector and all(length % 4 == 0 for length in lengths) else 1
 
     def factor(along: str, rows: int) -> tuple[Operand, tuple[np.uint32, ...]]:
         strides = (depth, 1) if along == "depths" else (1, rows)
         return matrix(along, width), tuple(np.uint32(number) for number in (*strides, 0, rows, depth))
 
     # With slices a bias or a mask comes after the sum of the slices; how many there are is known once the product is made.
-    ends = out_vector and N % 4 == 0, extra_is, relu
-    whole = product(tile, factor(a_along, M), factor(b_along, N), (store, ()), sizes, ends, 1, slices)
-    if whole.slices > 1 and (extra_is in (BIAS, MASK) or relu):
-        return _plan(sizes, a_along, b_along, store, tile, slices, vector, out_vector, NOTHING, False)
+    last = ends.out_vector and N % 4 == 0, ends.extra, ends.relu
+    whole = product(tile, factor(form.a, M), factor(form.b, N), (form.store, ()), sizes, last, 1, slices)
+    if whole.slices > 1 and (ends.extra in (BIAS, MASK) or ends.relu):
+        return _plan(form, sizes, tile, slices, _Ends(NOTHING, False, ends.vector, ends.out_vector))
     return whole
 
 
 def workspace_size(sizes: tuple[int, int, int], tile: Tile, slices: int) -> int:
     """Elements (float32) that a product of `sizes` (M, N, depth) in so many slices needs beside its result; 0 for one slice. The sums of
     rows that a gradient of the bias is, a column more, have room in it."""
-    whole = _plan(sizes, "depths", "depths", MATRIX, tile, slices, True, True, NOTHING, False)
+    whole = _plan(_FORWARD, sizes, tile, slices, _Ends())
     return whole.slices * sizes[0] * (sizes[1] + 1) if whole.slices > 1 else 0
 
 
 def dense(
-    x: Array, weight: Array, bias: Array | None, y: Array, workspace: Array, relu: bool = False, stream: Stream = 0, *,
-    tile: Tile, slices: int = 1,
-) -> None:  # fmt: skip
-    """gemm.dense on the engine. `workspace`: `workspace_size((N, K, C), …)` elements or more, flat."""
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    y: Array,
+    relu: bool = False,
+    stream: Stream = 0,
+    *,
+    workspace: Array | None = None,
+    slices: int = 1,
+    tile: Tile,
+) -> None:
+    """plain.dense on the engine. `workspace`: `workspace_size((N, K, C), …)` elements or more, flat."""
     (n, c), k = x.shape, weight.shape[0]
     flat = floats(x, "x", (n, c)), floats(weight, "weight", (k, c)), floats(y, "y", (n, k))
     extra = None if bias is None else floats(bias, "bias", (k,))
-    _run(flat, MATRIX, BIAS, extra, workspace, (n, k, c), "depths", "depths", relu, stream, tile, slices)
+    _run(_FORWARD, flat, extra, (n, k, c), relu, workspace, slices, tile, stream)
 
 
 def dense_input_grad(
-    dy: Array, weight: Array, dx: Array, workspace: Array, stream: Stream = 0, *, tile: Tile, slices: int = 1, relu: Array | None = None
+    dy: Array,
+    weight: Array,
+    dx: Array,
+    stream: Stream = 0,
+    *,
+    relu: Array | None = None,
+    workspace: Array | None = None,
+    slices: int = 1,
+    tile: Tile,
 ) -> None:
-    """gemm.dense_input_grad on the engine. `workspace`: `workspace_size((N, C, K), …)` elements or more, flat."""
+    """plain.dense_input_grad on the engine. `workspace`: `workspace_size((N, C, K), …)` elements or more, flat."""
     (n, k), c = dy.shape, weight.shape[1]
     flat = floats(dy, "dy", (n, k)), floats(weight, "weight", (k, c)), floats(dx, "dx", (n, c))
     extra = None if relu is None else floats(relu, "relu", (n, c))
-    _run(flat, MATRIX, MASK, extra, workspace, (n, c, k), "depths", "rows", False, stream, tile, slices)
+    _run(_INPUT_GRAD, flat, extra, (n, c, k), False, workspace, slices, tile, stream)
 
 
 def dense_weight_grad(
-    dy: Array, x: Array, dweight: Array, workspace: Array, stream: Stream = 0, *, tile: Tile, slices: int = 1, dbias: Array | None = None
+    dy: Array,
+    x: Array,
+    dweight: Array,
+    stream: Stream = 0,
+    *,
+    dbias: Array | None = None,
+    workspace: Array | None = None,
+    slices: int = 1,
+    tile: Tile,
 ) -> None:
-    """gemm.dense_weight_grad on the engine. `workspace`: `workspace_size((K, C, N), …)` elements or more, flat."""
+    """plain.dense_weight_grad on the engine. `workspace`: `workspace_size((K, C, N), …)` elements or more, flat."""
     (n, k), c = dy.shape, x.shape[1]
     flat = floats(dy, "dy", (n, k)), floats(x, "x", (n, c)), floats(dweight, "dweight", (k, c))
     extra = None if dbias is None else floats(dbias, "dbias", (k,))
-    _run(flat, GRADIENT, SUMS, extra, workspace, (k, c, n), "rows", "rows", False, stream, tile, slices)
+    _run(_WEIGHT_GRAD, flat, extra, (k, c, n), False, workspace, slices, tile, stream)
 
 
 def _run(
-    flat: tuple[Array, Array, Array], store: Store, extra_is: int, extra: Array | None, workspace: Array, sizes: tuple[int, int, int],
-    a_along: str, b_along: str, relu: bool, stream: Stream, tile: Tile, slices: int,
-) -> None:  # fmt: skip
+    form: _Form,
+    flat: tuple[Array, Array, Array],
+    extra: Array | None,
+    sizes: tuple[int, int, int],
+    relu: bool,
+    workspace: Array | None,
+    slices: int,
+    tile: Tile,
+    stream: Stream,
+) -> None:
     a, b, c = flat
-    if extra is None:
-        extra_is = NOTHING
+    extra_is = NOTHING if extra is None else form.extra
     out_vector = aligned(c) and (extra_is != MASK or aligned(extra))
-    plan = _plan(sizes, a_along, b_along, store, tile, slices, aligned(a) and aligned(b), out_vector, extra_is, relu)
+    plan = _plan(form, sizes, tile, slices, _Ends(extra_is, relu, aligned(a) and aligned(b), out_vector))
     plan.run_whole(a, b, extra, c, workspace, extra_is, relu, stream)
+
+
+def variants(name: str, tile: Tile, best: float) -> dict[str, Variant]:
+    """The variants of that name, by operation: products by such tiles, whose full tiles give `best` (engine/merit.py)."""
+
+    def room(problem: Problem, slices: int) -> int:
+        return workspace_size((problem.M, problem.N, problem.depth), tile, slices)
+
+    measure = functools.partial(weigh, tile=tile, best=best)
+    launchers = (dense, dense_input_grad, dense_weight_grad)
+    return {
+        launcher.__name__: Variant(name, functools.partial(launcher, tile=tile), workspace=room, weigh=measure, slices=True)
+        for launcher in launchers
+    }
+
+
+ALL = [variants(name, tile, BEST[name]) for name, tile in TILES.items()]

@@ -41,8 +41,9 @@ from typing import Any
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32, uint64
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.integers import beyond
+from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.core.vector import load_4, store_4
-from gpucnn_kernels.engine.tiles import BIAS, MASK, SUMS, Operand, Store, Tile, copy_of, repeat
+from gpucnn_kernels.engine.tiles import BIAS, MASK, SUMS, Operand, Store, Tile, copy_of
 
 
 @device(forceinline=True)
@@ -100,7 +101,7 @@ def tile_kernel(tile: Tile, a_operand: Operand, b_operand: Operand, store: Store
             for j in range(TN):
                 sums[i * TN + j] += a_part[i] * b_part[j]
 
-    steps = repeat(multiply, BK)
+    steps = unrolled(multiply, BK)
 
     place_of_line, lines_patch, places_patch = (place_column, b_patch, a_patch) if along_rows else (place_row, a_patch, b_patch)
 
@@ -156,7 +157,7 @@ def tile_kernel(tile: Tile, a_operand: Operand, b_operand: Operand, store: Store
                     if uint32(beside + uint32(3)) < place_limit:
                         c[uint32(line_at + place_at[place + 3])] = v3
 
-    write_lines = repeat(write_line, lines)
+    write_lines = unrolled(write_line, lines)
 
     @kernel(launch_bounds=(threads, tile.blocks_per_sm))
     def engine_kernel(a, b, extra, c, sizes, ends, a_args, b_args, c_args):

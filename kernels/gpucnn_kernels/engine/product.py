@@ -93,7 +93,7 @@ class Product:
         run(self.kernel, self.blocks, self.threads, stream, a, b, extra, c, *self.arguments, shared=self.shared)
 
     def run_whole(
-        self, a: Array, b: Array, extra: Array | None, c: Array, workspace: Array, extra_is: int, relu: bool, stream: Stream
+        self, a: Array, b: Array, extra: Array | None, c: Array, workspace: Array | None, extra_is: int, relu: bool, stream: Stream
     ) -> None:
         """Launches it, and the sum of its slices where there are several: they lie in the workspace, and what comes after a sum, as
         `extra_is` and `relu` say, comes after that one."""
@@ -139,8 +139,10 @@ def product(
     )
 
 
-def room(workspace: Array, size: int) -> Array:
+def room(workspace: Array | None, size: int) -> Array:
     """The first `size` elements of the workspace, flat. Raises ValueError where there are fewer, and for a misaligned one."""
+    if workspace is None:
+        raise ValueError(f"there is no workspace, and one of {size} elements is needed")
     workspace = floats(workspace, "workspace")
     if workspace.shape[0] < size:
         raise ValueError(f"the workspace has {workspace.shape[0]} elements, and {size} are needed")

@@ -40,10 +40,11 @@ import numpy as np
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32, uint64
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.integers import divide, split
+from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.engine.loop import finish, kept
 from gpucnn_kernels.engine.operands import PIXELS
 from gpucnn_kernels.engine.product import Product
-from gpucnn_kernels.engine.tiles import BIAS, MASK, Store, repeat
+from gpucnn_kernels.engine.tiles import BIAS, MASK, Store
 from gpucnn_kernels.tensor import hopper
 from gpucnn_kernels.tensor.hopper import bits_of, number_of
 from gpucnn_kernels.tensor.stages import DEPTH, HEAD, MOST_SHARED, begin_stages, multiplier, tf32
@@ -127,7 +128,7 @@ def tensor_kernel(tile: TensorTile, store: Store, whole: bool) -> Any:
         beyond = uint32(uint32(i) * step) if whole or there else uint32(0)
         hopper.copy_word(uint32(to + uint32(i * 4 * _PITCH)), uint64(source + uint64(beyond)), uint32(4) if there else uint32(0))
 
-    copy_channels = repeat(copy_channel, DEPTH)
+    copy_channels = unrolled(copy_channel, DEPTH)
 
     @device(forceinline=True)
     def write(number, c, c_args, sizes, ends, group, row, row_at, below, below_at, first_column, extra, sums):
@@ -145,7 +146,7 @@ def tensor_kernel(tile: TensorTile, store: Store, whole: bool) -> Any:
                 value = kept(value, extra[place])
             c[place] = finish(value, shift, relu)
 
-    write_all = repeat(write, sums_count)
+    write_all = unrolled(write, sums_count)
 
     @kernel(launch_bounds=(tile.threads, 1))
     def tensor_kernel(a, b, extra, c, sizes, ends, a_args, c_args):

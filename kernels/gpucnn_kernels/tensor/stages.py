@@ -13,7 +13,7 @@ from typing import Any
 
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32, uint64
 from gpucnn_kernels.core.compile import device
-from gpucnn_kernels.engine.tiles import repeat
+from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.tensor import hopper
 from gpucnn_kernels.tensor.hopper import bits_of, number_of
 
@@ -73,7 +73,7 @@ def multiplier(BN: int, stages: int, stage_bytes: int, row_step: int, depth_step
         multiply(part, big_0, big_1, big_2, big_3, b_small, uint32(1))
         multiply(part, big_0, big_1, big_2, big_3, b_big, uint32(1))
 
-    multiply_steps = repeat(multiply_step, DEPTH // 8)
+    multiply_steps = unrolled(multiply_step, DEPTH // 8)
 
     @device(forceinline=True)
     def multiply_all(blocks, shared, a_first, stages_at, full, empty, part, sums):

@@ -29,9 +29,10 @@ import numpy as np
 from gpucnn_kernels.core._numba import cuda, float32, int32, int64, uint32, uint64
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.integers import divide
+from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.core.vector import load_4, store_4
 from gpucnn_kernels.engine.product import Product
-from gpucnn_kernels.engine.tiles import SUMS, repeat
+from gpucnn_kernels.engine.tiles import SUMS
 from gpucnn_kernels.tensor import hopper
 from gpucnn_kernels.tensor.hopper import bits_of, number_of
 from gpucnn_kernels.tensor.stages import DEPTH, HEAD, MOST_SHARED, begin_stages, multiplier, tf32
@@ -110,7 +111,7 @@ def tensor_grad_kernel(tile: TensorGradTile, width: int) -> Any:
         copy_pixel(uint32(own + uint32(8 * _PITCH)), pixel_at, offset_2, bit_2, taps)
         copy_pixel(uint32(own + uint32(12 * _PITCH)), pixel_at, offset_3, bit_3, taps)
 
-    copy_rows = repeat(copy_rows_of_four, 8)
+    copy_rows = unrolled(copy_rows_of_four, 8)
 
     @device(forceinline=True)
     def copy_filter(i, to, source, step, filters_left, there):
@@ -118,7 +119,7 @@ def tensor_grad_kernel(tile: TensorGradTile, width: int) -> Any:
         real = there and int32(i * rows_step) < filters_left
         copy(uint32(to + uint32(i * 128 * size)), uint64(source + uint64(uint32(i) * step)), uint32(size) if real else uint32(0))
 
-    copy_filters = repeat(copy_filter, count)
+    copy_filters = unrolled(copy_filter, count)
 
     @device(forceinline=True)
     def big_of(x):
@@ -143,7 +144,7 @@ def tensor_grad_kernel(tile: TensorGradTile, width: int) -> Any:
             shared[place] = big
             shared[uint32(place + uint32(BN * DEPTH))] = big_of(x - big)
 
-    put_all = repeat(put, count)
+    put_all = unrolled(put, count)
 
     @device(forceinline=True)
     def write(number, c, tap, below, first_filter, taps, filters, at, sums):
@@ -153,7 +154,7 @@ def tensor_grad_kernel(tile: TensorGradTile, width: int) -> Any:
         if own < taps and filter_ < filters:
             c[uint32(uint32(at + filter_ * taps) + own)] = sums[number]
 
-    write_all = repeat(write, sums_count)
+    write_all = unrolled(write, sums_count)
 
     @kernel(launch_bounds=(tile.threads, 1))
     def tensor_grad_kernel(dy, x, extra, c, sizes, extra_is, dy_args, x_args):

@@ -14,13 +14,11 @@ from gpucnn.device import simulated
 from gpucnn.ops.shapes import conv_window
 from gpucnn.profiling.chip import sass, static
 from gpucnn.profiling.chip.samples import ENGINE_ENTRIES, Entry
-from gpucnn_kernels.choose import select
-from gpucnn_kernels.conv import tiled as implicit_gemm
+from gpucnn_kernels.conv import tiled
 from gpucnn_kernels.core._numba import int32, types, uint32
-from gpucnn_kernels.dense import tiled as tiled_gemm
-from gpucnn_kernels.engine.operands import GRADIENT, MATRIX
+from gpucnn_kernels.dense import tiled as tiled_dense
 from gpucnn_kernels.engine.product import Product
-from gpucnn_kernels.engine.tiles import BIAS, MASK, SUMS
+from gpucnn_kernels.engine.tiles import BIAS, MASK, SUMS, TILES
 
 
 def missing() -> str | None:
@@ -77,18 +75,18 @@ def signature(plan: Product) -> tuple[Any, ...]:
 
 
 def test_catalogued_signatures_are_those_of_the_launchers() -> None:
-    window, tile = conv_window((8, 8), (3, 3), 2, 1), select.TILES["tile64x64"]
-    (forward,) = implicit_gemm._forward(2, 4, 8, window, 1, tile, True, (BIAS, True))
-    backward = implicit_gemm._input_grad(2, 4, 8, window, 1, tile, True, MASK)
+    sizes, tile = (2, 4, 8, conv_window((8, 8), (3, 3), 2, 1), 1), TILES["tile64x64"]
+    (forward,) = tiled._forward(sizes, tile, tiled.gather, tiled.Ends(BIAS, True))
+    backward = tiled._input_grad(sizes, tile, tiled.gather, tiled.Ends(MASK))
     assert len(backward) == 4
     plans = [("conv2d", part.product) for part in (forward, *backward)]
-    plans.append(("conv2d_weight_grad", implicit_gemm._weight_grad(2, 4, 8, window, 1, tile, 2, True, SUMS)))
-    for name, a, b, store, extra_is in (
-        ("dense", "depths", "depths", MATRIX, BIAS),
-        ("dense_input_grad", "depths", "rows", MATRIX, MASK),
-        ("dense_weight_grad", "rows", "rows", GRADIENT, SUMS),
+    plans.append(("conv2d_weight_grad", tiled._weight_grad(sizes, tile, tiled.total, SUMS, True, 2)))
+    for name, form in (
+        ("dense", tiled_dense._FORWARD),
+        ("dense_input_grad", tiled_dense._INPUT_GRAD),
+        ("dense_weight_grad", tiled_dense._WEIGHT_GRAD),
     ):
-        plans.append((name, tiled_gemm._plan((8, 8, 8), a, b, store, tile, 1, True, True, extra_is, True)))
+        plans.append((name, tiled_dense._plan(form, (8, 8, 8), tile, 1, tiled_dense._Ends(form.extra, True))))
     for name, plan in plans:
         entry = BY_NAME[f"{name}-tile64x64"]
         assert entry.kernel is plan.kernel, name
@@ -119,5 +117,5 @@ def test_hot_loop_finds_the_loop_with_the_most_ffma() -> None:
 
 
 def test_every_tile_is_catalogued() -> None:
-    assert {name.partition("-")[2] for name in BY_NAME if "-" in name} == set(select.TILES)
+    assert {name.partition("-")[2] for name in BY_NAME if "-" in name} == set(TILES)
     assert all(isinstance(entry, Entry) for entry in ENGINE_ENTRIES)

@@ -13,7 +13,7 @@ from gpucnn.ops.shapes import conv_window
 from gpucnn.profiling.chip import sass, static
 from gpucnn.profiling.chip.samples import Entry, tensor_entries
 from gpucnn_kernels.choose import select
-from gpucnn_kernels.conv import tiled as implicit_gemm
+from gpucnn_kernels.conv import tensor
 from gpucnn_kernels.core import launch
 from gpucnn_kernels.tensor import hopper
 
@@ -62,11 +62,11 @@ def test_signatures_and_blocks_are_those_of_the_launchers() -> None:
     with launch.recording(launching=False) as launches:
         for each in (window, odd):
             x, dy = np.empty((2, 32, *each.input), np.float32), np.empty((2, 40, *each.output), np.float32)
-            for tile in select.TENSOR_TILES["gather"].values():
-                implicit_gemm.conv2d(x, weight, None, dy, space, each, tile=tile)
-                implicit_gemm.conv2d_input_grad(dy, weight, x, space, each, tile=tile)
-            for tile in select.TENSOR_TILES["grad"].values():
-                implicit_gemm.conv2d_weight_grad(dy, x, weight, space, each, tile=tile, slices=1)
+            for variants in tensor.ALL:
+                launcher = {operation: variant.launch for operation, variant in variants.items()}
+                launcher["conv2d"](x, weight, None, dy, each, workspace=space)
+                launcher["conv2d_input_grad"](dy, weight, x, each, workspace=space)
+                launcher["conv2d_weight_grad"](dy, x, weight, each, workspace=space)
     for item in launches:
         seen.add(said[id(item.kernel), item.signature, item.threads, item.shared])
     assert seen == set(said.values())

@@ -17,6 +17,8 @@ from gpucnn.device import Device
 from gpucnn.ops import cpu
 from gpucnn.ops.shapes import Window, conv_window, pool_window
 from gpucnn_kernels.choose import problems, select
+from gpucnn_kernels.conv import tensor
+from gpucnn_kernels.engine.tiles import TILES
 from tolerances import check
 
 pytestmark = [pytest.mark.gpu, *(() if REAL else (pytest.mark.slow,))]
@@ -65,7 +67,7 @@ def agrees(got: Output, operation: Callable[..., Any], *arrays: Any, terms: int,
 
 def products(p: Problem) -> set[str]:
     """The tiles that there are for a convolution on this GPU: short sums are left to FMAs."""
-    return {*select.TILES, *(select.TENSOR_TILES["gather"] if select.has_tensor_cores() and p.weight[0].size >= 32 else ())}
+    return {*TILES, *(f"tensor128x{columns}" for columns in tensor.BEST if tensor.there(select.current_chip()) and p.weight[0].size >= 32)}
 
 
 def every_variant(gpu: Device, p: Problem) -> set[str]:
@@ -157,7 +159,7 @@ def test_dense_layers(gpu: Device, seed: int) -> None:
     x, weight, bias = np.maximum(normal(seed, n, c), 0), normal(seed + 1, k, c), normal(seed + 2, k)
     dy = normal(seed + 3, n, k)
     on_gpu = [gpu.array(array) for array in (x, weight, bias, dy)]
-    for variant in ("plain", *select.TILES):
+    for variant in ("plain", *TILES):
         y, dx, dweight, dbias = (Output(gpu, shape) for shape in ((n, k), (n, c), (k, c), (k,)))
         with select.override(dense=variant, dense_input_grad=variant, dense_weight_grad=variant):
             gpu.ops.dense(*on_gpu[:3], relu=True, out=y.array)

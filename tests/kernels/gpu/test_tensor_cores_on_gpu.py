@@ -6,7 +6,6 @@ ReLU and its mask, gradients of the bias. On a GPU that has no such tensor cores
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,8 @@ from gpucnn.device import Device
 from gpucnn.ops import cpu
 from gpucnn.ops.shapes import conv_window
 from gpucnn_kernels.choose import problems, select
+from gpucnn_kernels.choose.variants import VARIANTS
+from gpucnn_kernels.conv import tensor
 from tolerances import check
 
 pytestmark = pytest.mark.gpu
@@ -30,12 +31,14 @@ SHAPES = {  # images, channels, size, filters, kernel, stride, padding, dilation
     "groups": (2, 40, (7, 7), 36, (3, 3), 1, ((0, 1), (2, 0)), 1, 2),
     "one-position": (40, 9, (5, 5), 150, (5, 5), 1, 0, 1, 1),
 }
-GATHER, GRAD = (list(select.TENSOR_TILES[kind]) for kind in ("gather", "grad"))
+GATHER, GRAD = (
+    [variant.name for variant in VARIANTS[operation] if variant.name.startswith("tensor")] for operation in ("conv2d", "conv2d_weight_grad")
+)
 
 
 @pytest.fixture
 def tensor_cores(gpu: Device) -> Device:
-    if not select.has_tensor_cores():
+    if not tensor.there(select.current_chip()):
         pytest.skip("these kernels are for compute capability 9.0")
     return gpu
 
@@ -91,7 +94,7 @@ def test_gradient_of_the_weight(tensor_cores: Device, name: str, variant: str, s
     gpu = tensor_cores
     window, groups, x, weight, bias, dy = case(name)
     problem = problems.conv2d_weight_grad(x.shape[0], x.shape[1], len(weight), window, groups)
-    choice = dataclasses.replace(select.choose(problem, variant), slices=slices)
+    choice = select.choice(select.choose(problem, variant).variant, problem, slices)
     dweight, dbias = Output(gpu, weight.shape), Output(gpu, bias.shape)
     with select.override(conv2d_weight_grad=choice):
         gpu.ops.conv2d_weight_grad(gpu.array(dy), gpu.array(x), window, groups, out=dweight.array, dbias=dbias.array)

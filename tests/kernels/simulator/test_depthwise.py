@@ -61,7 +61,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 def forward(device: Device, case: Case, with_bias: bool, relu: bool) -> None:
     out = Output(device, case.dy.shape)
     x, weight, bias = device.array(case.x), device.array(case.weight), device.array(case.bias) if with_bias else None
-    depthwise.conv2d_depthwise(x, weight, bias, out.array, case.window, relu, stream(x))
+    depthwise.conv2d(x, weight, bias, out.array, case.window, case.groups, relu, stream(x))
     wide = double(case.bias) if with_bias else None
     ref = cpu.conv2d(double(case.x), double(case.weight), wide, case.window, case.groups, relu=relu)
     wide = None if wide is None else np.abs(wide)
@@ -73,7 +73,7 @@ def input_grad(device: Device, case: Case, relu: Any = None) -> None:
     out = Output(device, case.x.shape)
     dy, weight = device.array(case.dy), device.array(case.weight)
     mask = None if relu is None else device.array(relu)
-    depthwise.conv2d_depthwise_input_grad(dy, weight, out.array, case.window, stream(dy), relu=mask)
+    depthwise.conv2d_input_grad(dy, weight, out.array, case.window, case.groups, stream(dy), relu=mask)
     wide_dy, wide_weight = double(case.dy), double(case.weight)
     ref = cpu.conv2d_input_grad(wide_dy, wide_weight, case.window, case.groups, relu=relu)
     magnitude = cpu.conv2d_input_grad(np.abs(wide_dy), np.abs(wide_weight), case.window, case.groups)
@@ -87,8 +87,8 @@ def weight_grad(device: Device, case: Case, plan: depthwise.GradPlan | None, wit
     parts = plan.parts * (case.weight.size + k) if plan else depthwise.workspace_size(n, c, k, case.window)
     workspace = Output(device, (parts,))
     dy, x, given = device.array(case.dy), device.array(case.x), dbias.array if with_bias else None
-    arrays = dy, x, dweight.array, given, workspace.array
-    depthwise.conv2d_depthwise_weight_grad(*arrays, case.window, stream(x), plan=plan, adders=(8, 2))
+    options = {"dbias": given, "workspace": workspace.array, "plan": plan, "adders": (8, 2)}
+    depthwise.conv2d_weight_grad(dy, x, dweight.array, case.window, case.groups, stream(x), **options)
     workspace.result()  # all of it written, nothing beside it
     wide_dy, wide_x = double(case.dy), double(case.x)
     terms = case.dy.size // k
@@ -153,7 +153,7 @@ def test_nan_and_infinity(device: Device) -> None:
     case.x[0, 0, 1, 1], case.x[0, 0, 5, 5] = np.nan, np.inf
     out = Output(device, case.dy.shape)
     x = device.array(case.x)
-    depthwise.conv2d_depthwise(x, device.array(case.weight), device.array(case.bias), out.array, case.window, True, stream(x))
+    depthwise.conv2d(x, device.array(case.weight), device.array(case.bias), out.array, case.window, case.groups, True, stream(x))
     with np.errstate(invalid="ignore"):
         ref = cpu.conv2d(case.x, case.weight, case.bias, case.window, relu=True)
     got = out.result(nan=True)
@@ -182,10 +182,12 @@ def test_what_is_refused() -> None:
     window = conv_window((4, 4), (3, 3))
     x, weight, y = (np.zeros(shape, np.float32) for shape in ((1, 2, 4, 4), (2, 1, 3, 3), (1, 2, 2, 2)))
     with pytest.raises(ValueError, match="weight has shape"):
-        depthwise.conv2d_depthwise(x, weight.repeat(2, axis=1), None, y, window)
+        depthwise.conv2d(x, weight.repeat(2, axis=1), None, y, window)
     with pytest.raises(ValueError, match="given 2 channels, 3 filters"):
-        depthwise.conv2d_depthwise(x, weight.repeat(3, axis=0)[:3], None, y, window)
+        depthwise.conv2d(x, weight.repeat(3, axis=0)[:3], None, y, window)
     with pytest.raises(ValueError, match="relu has shape"):
-        depthwise.conv2d_depthwise_input_grad(y, weight, x, window, relu=x[:, :1])
+        depthwise.conv2d_input_grad(y, weight, x, window, relu=x[:, :1])
     with pytest.raises(ValueError, match="workspace holds 3 numbers, and"):
-        depthwise.conv2d_depthwise_weight_grad(y, x, weight, None, np.zeros(3, np.float32), window)
+        depthwise.conv2d_weight_grad(y, x, weight, window, workspace=np.zeros(3, np.float32))
+    with pytest.raises(ValueError, match="as many groups as channels, given 1 groups and 2 channels"):
+        depthwise.conv2d(x, weight, None, y, window, 1)

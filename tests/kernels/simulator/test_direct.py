@@ -17,6 +17,8 @@ from gpucnn.ops import cpu
 from gpucnn.ops.cuda._arrays import stream
 from gpucnn.ops.shapes import Window, conv_window
 from gpucnn_kernels.conv import direct
+from gpucnn_kernels.conv.parts import GradPlan
+from gpucnn_kernels.conv.patch import patch_of
 from tolerances import check
 
 
@@ -62,7 +64,7 @@ def forward(device: Device, case: Case, plan: direct.Plan | None, with_bias: boo
     out = Output(device, case.dy.shape)
     x, weight = device.array(case.x), device.array(case.weight)
     given = None if bias is None else device.array(bias)
-    direct.conv2d_direct(x, weight, given, out.array, case.window, relu, stream(x), plan=plan)
+    direct.conv2d(x, weight, given, out.array, case.window, 1, relu, stream(x), plan=plan)
     wide = None if bias is None else double(bias)
     ref = cpu.conv2d(double(case.x), double(case.weight), wide, case.window, relu=relu)
     wide = None if wide is None else np.abs(wide)
@@ -72,14 +74,15 @@ def forward(device: Device, case: Case, plan: direct.Plan | None, with_bias: boo
     return got
 
 
-def weight_grad(device: Device, case: Case, plan: direct.GradPlan, with_bias: bool = True) -> None:
+def weight_grad(device: Device, case: Case, plan: GradPlan, with_bias: bool = True) -> None:
     """Also with NaN in the workspace, and with a margin behind it that must stay as it is."""
     k = case.sizes[2]
     dweight, dbias = Output(device, case.weight.shape), Output(device, (k,))
     workspace = Output(device, (plan.parts * k * (case.weight[0].size + 1),))
     dy, x = device.array(case.dy), device.array(case.x)
     given = dbias.array if with_bias else None
-    direct.conv2d_direct_weight_grad(dy, x, dweight.array, given, workspace.array, case.window, stream(x), plan=plan, adders=(8, 2))
+    options = {"dbias": given, "workspace": workspace.array, "plan": plan, "adders": (8, 2)}
+    direct.conv2d_weight_grad(dy, x, dweight.array, case.window, 1, stream(x), **options)
     workspace.result()  # all of it written, nothing beside it
     wide_dy, wide_x = double(case.dy), double(case.x)
     terms = case.dy.size // k
@@ -99,7 +102,7 @@ def small_plan(case: Case, threads: int = 16, **changes: int) -> direct.Plan:
     return dataclasses.replace(plan, **changes)
 
 
-def small_grad_plan(case: Case, threads: int = 8, blocks: int = 3) -> direct.GradPlan:
+def small_grad_plan(case: Case, threads: int = 8, blocks: int = 3) -> GradPlan:
     plan = direct.grad_plan_of(*case.sizes, case.window, threads=threads, blocks=blocks)
     assert plan is not None
     return plan
@@ -121,7 +124,7 @@ def test_the_launchers_own_plans(device: Device) -> None:
     dweight, dbias = Output(device, case.weight.shape), Output(device, (k,))
     workspace = Output(device, (direct.workspace_size(n, c, k, case.window),))
     dy, x = device.array(case.dy), device.array(case.x)
-    direct.conv2d_direct_weight_grad(dy, x, dweight.array, dbias.array, workspace.array, case.window, stream(x))
+    direct.conv2d_weight_grad(dy, x, dweight.array, case.window, 1, stream(x), dbias=dbias.array, workspace=workspace.array)
     workspace.result()
     np.testing.assert_allclose(dweight.result(), cpu.conv2d_weight_grad(double(case.dy), double(case.x), case.window), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(dbias.result(), cpu.bias_grad(double(case.dy)), rtol=1e-4, atol=1e-5)
@@ -138,7 +141,7 @@ def test_two_filters_of_four_at_a_time(device: Device) -> None:
     case = Case(1, 2, (5, 5), 17, (2, 2))
     for filters, positions in ((16, 2), (8, 4)):
         plan = small_plan(case, 8)
-        patch = direct.patch_of(2, case.window, 8 * positions)
+        patch = patch_of(2, case.window, 8 * positions)
         assert patch is not None
         forward(device, case, dataclasses.replace(plan, patch=patch, filters=filters, positions=positions))
 
@@ -157,7 +160,7 @@ def test_no_bias_gradient(device: Device) -> None:
 def test_an_image_in_several_units(device: Device) -> None:
     case = Case(2, 1, (7, 6), 2, (2, 2), stride=(1, 2))
     plan = small_grad_plan(case)
-    patch = direct.patch_of(1, case.window, 8)
+    patch = patch_of(1, case.window, 8)
     assert patch is not None
     weight_grad(device, case, dataclasses.replace(plan, patch=patch, stretch=8, units=2 * 3, slice_units=2))
 
@@ -178,7 +181,8 @@ def test_the_same_bits_every_time(device: Device) -> None:
         dweight = Output(device, case.weight.shape)
         workspace = device.xp.empty(plan.parts * 2 * 7, "float32")
         dy, x = device.array(case.dy), device.array(case.x)
-        direct.conv2d_direct_weight_grad(dy, x, dweight.array, None, workspace, case.window, stream(x), plan=plan, adders=(8, 2))
+        options = {"workspace": workspace, "plan": plan, "adders": (8, 2)}
+        direct.conv2d_weight_grad(dy, x, dweight.array, case.window, 1, stream(x), **options)
         results.append(dweight.result())
     np.testing.assert_array_equal(*results)
 
@@ -189,7 +193,7 @@ def test_nan_and_infinity(device: Device) -> None:
     out = Output(device, case.dy.shape)
     x = device.array(case.x)
     arrays = x, device.array(case.weight), device.array(case.bias), out.array
-    direct.conv2d_direct(*arrays, case.window, True, stream(x), plan=small_plan(case))
+    direct.conv2d(*arrays, case.window, 1, True, stream(x), plan=small_plan(case))
     with np.errstate(invalid="ignore"):
         ref = cpu.conv2d(case.x, case.weight, case.bias, case.window, relu=True)
     got = out.result(nan=True)
@@ -246,8 +250,12 @@ def test_what_is_refused() -> None:
     window = conv_window((4, 4), (3, 3))
     x, weight, y = (np.zeros(shape, np.float32) for shape in ((1, 1, 4, 4), (2, 1, 3, 3), (1, 2, 2, 2)))
     with pytest.raises(ValueError, match="weight has shape"):
-        direct.conv2d_direct(x, weight[:, :, :2], None, y, window)
+        direct.conv2d(x, weight[:, :, :2], None, y, window)
     with pytest.raises(ValueError, match="for up to 4 channels"):
-        direct.conv2d_direct(np.zeros((1, 5, 4, 4), np.float32), np.zeros((2, 5, 3, 3), np.float32), None, y, window)
+        direct.conv2d(np.zeros((1, 5, 4, 4), np.float32), np.zeros((2, 5, 3, 3), np.float32), None, y, window)
     with pytest.raises(ValueError, match="workspace holds 3 numbers, and"):
-        direct.conv2d_direct_weight_grad(y, x, weight, None, np.zeros(3, np.float32), window)
+        direct.conv2d_weight_grad(y, x, weight, window, workspace=np.zeros(3, np.float32))
+    with pytest.raises(ValueError, match="there is no workspace, and one of"):
+        direct.conv2d_weight_grad(y, x, weight, window)
+    with pytest.raises(ValueError, match="for one group, given 2"):
+        direct.conv2d(x, weight, None, y, window, 2)

@@ -15,7 +15,8 @@ from gpucnn.device import Device, to_numpy
 from gpucnn.errors import ShapeError
 from gpucnn.ops import cpu
 from gpucnn.ops.shapes import Window, conv_window
-from gpucnn_kernels.conv import tiled as implicit_gemm
+from gpucnn_kernels.choose import problems
+from gpucnn_kernels.conv import tiled
 from gpucnn_kernels.engine.tiles import Tile
 from tolerances import check
 
@@ -89,15 +90,20 @@ def bits(array: Any) -> Any:
     return array.view(np.uint32)
 
 
+def room(operation: str, case: Case, slices: int = 1) -> int:
+    """Elements of the workspace, as the variant with the case's tile says."""
+    return tiled.variants("tile", case.tile, 1.0)[operation].workspace(getattr(problems, operation)(*case.sizes[:5]), slices)
+
+
 def space(device: Device, elements: int) -> Any:
     return device.xp.full(elements, np.nan, "float32")
 
 
 def forward(device: Device, case: Case, with_bias: bool, relu: bool) -> None:
     out = Output(device, (case.x.shape[0], case.weight.shape[0], *case.window.output))
-    workspace = space(device, implicit_gemm.conv2d_workspace(*case.sizes))
+    workspace = space(device, room("conv2d", case))
     x, weight, bias = device.array(case.x), device.array(case.weight), device.array(case.bias) if with_bias else None
-    implicit_gemm.conv2d(x, weight, bias, out.array, workspace, case.window, case.groups, relu, tile=case.tile)
+    tiled.conv2d(x, weight, bias, out.array, case.window, case.groups, relu, workspace=workspace, tile=case.tile)
     wide = double(case.bias) if with_bias else None
     ref = cpu.conv2d(double(case.x), double(case.weight), wide, case.window, case.groups, relu=relu)
     wide = None if wide is None else np.abs(wide)
@@ -107,10 +113,11 @@ def forward(device: Device, case: Case, with_bias: bool, relu: bool) -> None:
 
 def input_grad(device: Device, case: Case, relu: Any = None) -> Any:
     out = Output(device, case.x.shape)
-    workspace = space(device, implicit_gemm.conv2d_input_grad_workspace(*case.sizes))
+    workspace = space(device, room("conv2d_input_grad", case))
     arrays = device.array(case.dy), device.array(case.weight)
     given = None if relu is None else device.array(relu)
-    implicit_gemm.conv2d_input_grad(*arrays, out.array, workspace, case.window, case.groups, tile=case.tile, relu=given)
+    options = {"relu": given, "workspace": workspace, "tile": case.tile}
+    tiled.conv2d_input_grad(*arrays, out.array, case.window, case.groups, **options)
     dy, weight = double(case.dy), double(case.weight)
     ref = cpu.conv2d_input_grad(dy, weight, case.window, case.groups)
     if relu is not None:
@@ -123,10 +130,10 @@ def input_grad(device: Device, case: Case, relu: Any = None) -> Any:
 
 def weight_grad(device: Device, case: Case, with_bias: bool = True) -> tuple[Any, Any]:
     out, bias_out = Output(device, case.weight.shape), Output(device, case.bias.shape)
-    workspace = space(device, implicit_gemm.conv2d_weight_grad_workspace(*case.sizes, case.slices))
-    arrays = device.array(case.dy), device.array(case.x), out.array, workspace
-    dbias = bias_out.array if with_bias else None
-    implicit_gemm.conv2d_weight_grad(*arrays, case.window, case.groups, tile=case.tile, slices=case.slices, dbias=dbias)
+    workspace = space(device, room("conv2d_weight_grad", case, case.slices))
+    arrays = device.array(case.dy), device.array(case.x), out.array
+    options = {"dbias": bias_out.array if with_bias else None, "workspace": workspace, "slices": case.slices, "tile": case.tile}
+    tiled.conv2d_weight_grad(*arrays, case.window, case.groups, **options)
     dy, x = double(case.dy), double(case.x)
     ref = cpu.conv2d_weight_grad(dy, x, case.window, case.groups)
     magnitude = cpu.conv2d_weight_grad(np.abs(dy), np.abs(x), case.window, case.groups)
@@ -178,8 +185,8 @@ def test_infinity_stays_in_its_filter(device: Device) -> None:
 def test_misaligned_arrays_are_read_and_written_one_by_one(device: Device) -> None:
     case = CASES["whole-quads"]()
     y = device.xp.empty(case.dy.size + 1, "float32")[1:].reshape(case.dy.shape)
-    workspace = space(device, implicit_gemm.conv2d_workspace(*case.sizes))
-    implicit_gemm.conv2d(device.array(case.x), device.array(case.weight), None, y, workspace, case.window, tile=case.tile)
+    workspace = space(device, room("conv2d", case))
+    tiled.conv2d(device.array(case.x), device.array(case.weight), None, y, case.window, workspace=workspace, tile=case.tile)
     ref = cpu.conv2d(case.x, case.weight, None, case.window)
     np.testing.assert_allclose(y.get() if hasattr(y, "get") else y, ref, rtol=1e-4, atol=1e-4)
 
@@ -190,14 +197,13 @@ def test_misaligned_masks_are_read_one_by_one(device: Device, misaligned: str) -
     x = relu_output(*case.x.shape)
     dx, relu = (device.xp.empty(x.size + 1, "float32")[name == misaligned :][: x.size].reshape(x.shape) for name in ("dx", "relu"))
     relu[...] = device.array(x)
-    workspace = space(device, implicit_gemm.conv2d_input_grad_workspace(*case.sizes))
-    implicit_gemm.conv2d_input_grad(
-        device.array(case.dy), device.array(case.weight), dx, workspace, case.window, tile=case.tile, relu=relu
-    )  # fmt: skip
+    workspace = space(device, room("conv2d_input_grad", case))
+    arrays, options = (device.array(case.dy), device.array(case.weight), dx), {"workspace": workspace, "tile": case.tile}
+    tiled.conv2d_input_grad(*arrays, case.window, relu=relu, **options)
     np.testing.assert_array_equal(bits(to_numpy(dx)), bits(input_grad(device, case, x)))
 
 
 def test_a_workspace_too_small_is_refused(device: Device) -> None:
     case = CASES["one"]()
     with pytest.raises(ValueError, match="the workspace has 1 elements, and 64 are needed"):
-        implicit_gemm.conv2d(case.x, case.weight, None, case.dy, space(device, 1), case.window, tile=case.tile)
+        tiled.conv2d(case.x, case.weight, None, case.dy, case.window, workspace=space(device, 1), tile=case.tile)

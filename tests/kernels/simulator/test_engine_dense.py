@@ -11,8 +11,10 @@ from gpucnn.device import Device
 from gpucnn.ops import cpu
 from gpucnn.ops.shapes import conv_window
 from gpucnn_kernels.choose import select
-from gpucnn_kernels.conv import tiled as implicit_gemm
-from gpucnn_kernels.dense import tiled as tiled_gemm
+from gpucnn_kernels.choose.variants import VARIANTS
+from gpucnn_kernels.conv import tiled as tiled_conv
+from gpucnn_kernels.core.integers import magic
+from gpucnn_kernels.dense import tiled
 from gpucnn_kernels.engine.tiles import Tile
 from tolerances import check
 
@@ -36,9 +38,9 @@ SIZES = [  # N, C, K, slices
 def test_forward(device: Device, n: int, c: int, k: int, slices: int, tile: Tile, with_bias: bool, relu: bool) -> None:
     x, weight, bias = normal(0, n, c), normal(1, k, c), normal(2, k) if with_bias else None
     out = Output(device, (n, k))
-    space = device.xp.full(tiled_gemm.workspace_size((n, k, c), tile, slices), np.nan, "float32")
+    space = device.xp.full(tiled.workspace_size((n, k, c), tile, slices), np.nan, "float32")
     given = None if bias is None else device.array(bias)
-    tiled_gemm.dense(device.array(x), device.array(weight), given, out.array, space, relu, tile=tile, slices=slices)
+    tiled.dense(device.array(x), device.array(weight), given, out.array, relu, workspace=space, tile=tile, slices=slices)
     ref = cpu.dense(double(x), double(weight), None if bias is None else double(bias), relu=relu)
     magnitude = cpu.dense(np.abs(double(x)), np.abs(double(weight)), None if bias is None else np.abs(double(bias)))
     check(out.result(), ref, magnitude=magnitude, terms=c, direction="forward")
@@ -48,8 +50,8 @@ def test_forward(device: Device, n: int, c: int, k: int, slices: int, tile: Tile
 def test_gradients(device: Device, n: int, c: int, k: int, slices: int, tile: Tile) -> None:
     x, weight, dy = normal(0, n, c), normal(1, k, c), normal(3, n, k)
     out = Output(device, (n, c))
-    space = device.xp.full(tiled_gemm.workspace_size((n, c, k), tile, slices), np.nan, "float32")
-    tiled_gemm.dense_input_grad(device.array(dy), device.array(weight), out.array, space, tile=tile, slices=slices)
+    space = device.xp.full(tiled.workspace_size((n, c, k), tile, slices), np.nan, "float32")
+    tiled.dense_input_grad(device.array(dy), device.array(weight), out.array, workspace=space, tile=tile, slices=slices)
     ref, magnitude = double(dy) @ double(weight), np.abs(double(dy)) @ np.abs(double(weight))
     check(out.result(), ref, magnitude=magnitude, terms=k, direction="input_grad")
 
@@ -57,13 +59,13 @@ def test_gradients(device: Device, n: int, c: int, k: int, slices: int, tile: Ti
     relu = np.random.default_rng(9).choice(values, (n, c))
     out = Output(device, (n, c))
     space[...] = np.nan
-    arrays = device.array(dy), device.array(weight), out.array, space
-    tiled_gemm.dense_input_grad(*arrays, tile=tile, slices=slices, relu=device.array(relu))
+    arrays = device.array(dy), device.array(weight), out.array
+    tiled.dense_input_grad(*arrays, workspace=space, tile=tile, slices=slices, relu=device.array(relu))
     np.testing.assert_array_equal(out.result().view(np.uint32), cpu.relu_grad(alone, relu).view(np.uint32))
 
     out = Output(device, (k, c))
-    space = device.xp.full(tiled_gemm.workspace_size((k, c, n), tile, slices), np.nan, "float32")
-    tiled_gemm.dense_weight_grad(device.array(dy), device.array(x), out.array, space, tile=tile, slices=slices)
+    space = device.xp.full(tiled.workspace_size((k, c, n), tile, slices), np.nan, "float32")
+    tiled.dense_weight_grad(device.array(dy), device.array(x), out.array, workspace=space, tile=tile, slices=slices)
     ref, magnitude = double(dy).T @ double(x), np.abs(double(dy)).T @ np.abs(double(x))
     check(out.result(), ref, magnitude=magnitude, terms=n, direction="weight_grad")
 
@@ -71,8 +73,8 @@ def test_gradients(device: Device, n: int, c: int, k: int, slices: int, tile: Ti
     for _ in range(2):
         out, sums = Output(device, (k, c)), Output(device, (k,))
         space[...] = np.nan
-        arrays = device.array(dy), device.array(x), out.array, space
-        tiled_gemm.dense_weight_grad(*arrays, tile=tile, slices=slices, dbias=sums.array)
+        arrays = device.array(dy), device.array(x), out.array
+        tiled.dense_weight_grad(*arrays, workspace=space, tile=tile, slices=slices, dbias=sums.array)
         np.testing.assert_array_equal(out.result().view(np.uint32), alone.view(np.uint32))
         check(sums.result(), double(dy).sum(0), magnitude=np.abs(double(dy)).sum(0), terms=n, direction="weight_grad")
         runs.append(sums.result().tobytes())
@@ -82,7 +84,7 @@ def test_gradients(device: Device, n: int, c: int, k: int, slices: int, tile: Ti
 def test_misaligned_arrays_are_read_one_by_one(device: Device) -> None:
     x = device.xp.ones(65, "float32")[1:].reshape(8, 8)
     out = Output(device, (8, 8))
-    tiled_gemm.dense(x, device.xp.ones((8, 8), "float32"), None, out.array, device.xp.empty(0, "float32"), tile=SMALL)
+    tiled.dense(x, device.xp.ones((8, 8), "float32"), None, out.array, tile=SMALL)
     assert (out.result() == 8).all()
 
 
@@ -90,19 +92,19 @@ def test_misaligned_masks_are_read_one_by_one(device: Device) -> None:
     ones, out = device.xp.ones((8, 8), "float32"), Output(device, (8, 8))
     relu = device.xp.ones(65, "float32")[1:].reshape(8, 8)
     relu[2] = 0
-    tiled_gemm.dense_input_grad(ones, ones, out.array, device.xp.empty(0, "float32"), tile=SMALL, relu=relu)
+    tiled.dense_input_grad(ones, ones, out.array, tile=SMALL, relu=relu)
     np.testing.assert_array_equal(out.result(), np.where(np.arange(8) == 2, 0, 8)[:, None].repeat(8, 1))
 
 
 def test_tiles_that_cannot_be_are_refused() -> None:
     for tile in (Tile(8, 8, 4, 4, 4), Tile(8, 8, 8, 2, 4), Tile(64, 4, 8, 4, 4)):
         with pytest.raises(ValueError):
-            tiled_gemm.workspace_size((8, 8, 8), tile, 1)
+            tiled.workspace_size((8, 8, 8), tile, 1)
 
 
 @pytest.mark.parametrize("divisor", [1, 2, 3, 7, 8, 9, 25, 121, 1000, 2**16 + 1, 2**31 - 2, 2**31 - 1])
 def test_magic_division(divisor: int) -> None:
-    multiplier, shift = (int(number) for number in implicit_gemm.magic(divisor))
+    multiplier, shift = (int(number) for number in magic(divisor))
     assert multiplier < 2**32
     numbers = {0, 1, divisor - 1, divisor, 2**31 - 1, 2**31 - 2} | {
         count * divisor + extra for count in (1, 2, 3, (2**31 - 1) // divisor) for extra in (-1, 0, 1)
@@ -114,8 +116,10 @@ def test_magic_division(divisor: int) -> None:
 
 def test_the_operations_use_the_engine(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through gpucnn.ops, workspaces and all, with a tile that the simulator can do."""
-    monkeypatch.setattr(select, "TILES", {name: SMALL for name in select.TILES})
-    monkeypatch.setenv(select.VARIABLE, ",".join(f"{name}=tile64x64" for name, known in select.OPERATIONS.items() if "tile64x64" in known))
+    small = {**tiled_conv.variants("small", SMALL, 1.0), **tiled.variants("small", SMALL, 1.0)}
+    for name, variant in small.items():
+        monkeypatch.setitem(VARIANTS, name, [*VARIANTS[name], variant])
+    monkeypatch.setenv(select.VARIABLE, ",".join(f"{name}=small" for name in small))
     select._choose.cache_clear()
     window, ops = conv_window((4, 4), (3, 3), 1, 1), device.ops
     x, weight, dy = normal(0, 1, 2, 4, 4), normal(1, 3, 2, 3, 3), normal(2, 1, 3, 4, 4)

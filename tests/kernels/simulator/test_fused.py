@@ -41,7 +41,7 @@ def one_kernel(device: Device, x: Any, weight: Any, bias: Any, window: Window, t
     y, places = Output(device, shape), Output(device, shape, "int32")
     plan = direct.plan_of(x.shape[1], weight.shape[0], window, side=2, threads=threads)
     arrays = [None if array is None else device.array(array) for array in (x, weight, bias)]
-    pooled.conv2d_relu_max_pool2d(*arrays, y.array, places.array, window, pooling, stream(arrays[0]), plan=plan)
+    pooled.conv2d_relu_max_pool2d(*arrays, y.array, places.array, window, pooling, 1, stream(arrays[0]), plan=plan)
     return y.result(nan=True), places.result()
 
 
@@ -50,7 +50,7 @@ def exactly_two_kernels(device: Device, x: Any, weight: Any, bias: Any, window: 
     out = Output(device, (x.shape[0], weight.shape[0], *window.output))
     arrays = [None if array is None else device.array(array) for array in (x, weight, bias)]
     plan = direct.plan_of(x.shape[1], weight.shape[0], window, threads=16)
-    direct.conv2d_direct(*arrays, out.array, window, True, stream(arrays[0]), plan=plan)
+    direct.conv2d(*arrays, out.array, window, 1, True, stream(arrays[0]), plan=plan)
     y, places = cpu.max_pool2d(out.result(nan=True), pool_window(window.output, 2))
     np.testing.assert_array_equal(got[0], y)
     np.testing.assert_array_equal(got[1], places)

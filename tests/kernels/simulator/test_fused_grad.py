@@ -14,6 +14,7 @@ from gpucnn.ops import cpu
 from gpucnn.ops.cuda._arrays import stream
 from gpucnn.ops.shapes import Window, conv_window, pool_window
 from gpucnn_kernels.conv import direct, pooled, pooled_grad
+from gpucnn_kernels.conv.parts import GradPlan
 from tolerances import check
 
 
@@ -28,7 +29,7 @@ class Case:
         self.y, self.indices = cpu.conv2d_relu_max_pool2d(self.x, self.weight, normal(like + 2, k), window, self.pooling)
         self.dy = normal(like + 3, *self.y.shape)
 
-    def plan(self, threads: int = 8, blocks: int = 3, **changes: Any) -> direct.GradPlan:
+    def plan(self, threads: int = 8, blocks: int = 3, **changes: Any) -> GradPlan:
         plan = pooled_grad.grad_plan_of(*self.sizes, self.window, self.pooling, threads=threads, blocks=blocks)
         assert plan is not None
         return dataclasses.replace(plan, **changes)
@@ -54,15 +55,15 @@ def case(request: pytest.FixtureRequest) -> Case:
     return CASES[request.param]()
 
 
-def weight_grad(device: Device, case: Case, plan: direct.GradPlan, with_bias: bool = True, masked: bool = True) -> Any:
+def weight_grad(device: Device, case: Case, plan: GradPlan, with_bias: bool = True, masked: bool = True) -> Any:
     """Also with NaN in the workspace, and with a margin behind it that must stay as it is."""
     k = case.sizes[2]
     dweight, dbias = Output(device, case.weight.shape), Output(device, (k,))
     workspace = Output(device, (plan.parts * k * (case.weight[0].size + 1),))
     dy, indices, x = (device.array(array) for array in (case.dy, case.indices, case.x))
     pooled_grad.conv2d_relu_max_pool2d_weight_grad(
-        dy, indices, device.array(case.y) if masked else None, x, dweight.array, dbias.array if with_bias else None, workspace.array,
-        case.window, case.pooling, stream(x), plan=plan, adders=(8, 2),
+        dy, indices, x, dweight.array, case.window, case.pooling, 1, stream(x), relu=device.array(case.y) if masked else None,
+        dbias=dbias.array if with_bias else None, workspace=workspace.array, plan=plan, adders=(8, 2),
     )  # fmt: skip
     workspace.result()  # all of it written, nothing beside it
     wide_dy, wide_x = double(case.dy), double(case.x)
@@ -95,11 +96,11 @@ def test_after_the_fused_kernel(device: Device) -> None:
     y, places = Output(device, case.y.shape), Output(device, case.y.shape, "int32")
     x, weight, dy = (device.array(array) for array in (case.x, case.weight, case.dy))
     forward = direct.plan_of(c, k, case.window, side=2, threads=16)
-    pooled.conv2d_relu_max_pool2d(x, weight, None, y.array, places.array, case.window, case.pooling, stream(x), plan=forward)
+    pooled.conv2d_relu_max_pool2d(x, weight, None, y.array, places.array, case.window, case.pooling, 1, stream(x), plan=forward)
     dweight, dbias = Output(device, case.weight.shape), Output(device, (k,))
     workspace = Output(device, (pooled_grad.workspace_size(n, c, k, case.window, case.pooling),))
-    arrays = dy, places.array, y.array, x, dweight.array, dbias.array, workspace.array
-    pooled_grad.conv2d_relu_max_pool2d_weight_grad(*arrays, case.window, case.pooling, stream(x))
+    arrays, options = (dy, places.array, x, dweight.array), {"relu": y.array, "dbias": dbias.array, "workspace": workspace.array}
+    pooled_grad.conv2d_relu_max_pool2d_weight_grad(*arrays, case.window, case.pooling, 1, stream(x), **options)
     workspace.result()
     dconv = cpu.max_pool2d_grad(cpu.relu_grad(double(case.dy), y.result()), places.result(), case.pooling)
     for got, f in ((dweight, lambda d, x: cpu.conv2d_weight_grad(d, x, case.window)), (dbias, lambda d, _: cpu.bias_grad(d))):
@@ -185,10 +186,10 @@ def test_what_is_refused() -> None:
     places = dy.astype(np.int32)
     launch = pooled_grad.conv2d_relu_max_pool2d_weight_grad
     with pytest.raises(ValueError, match=r"given 1 channels, .* pooling \(3, 3\) with stride \(1, 1\)"):
-        launch(dy, places, None, x, weight, None, space, window, pool_window((4, 4), 3, 1))
+        launch(dy, places, x, weight, window, pool_window((4, 4), 3, 1), workspace=space)
     with pytest.raises(TypeError, match="indices is float32"):
-        launch(dy, dy, None, x, weight, None, space, window, pooling)
+        launch(dy, dy, x, weight, window, pooling, workspace=space)
     with pytest.raises(ValueError, match="relu has shape"):
-        launch(dy, places, dy[:, :1], x, weight, None, space, window, pooling)
+        launch(dy, places, x, weight, window, pooling, relu=dy[:, :1], workspace=space)
     with pytest.raises(ValueError, match="workspace holds 3 numbers, and"):
-        launch(dy, places, None, x, weight, None, space[:3], window, pooling)
+        launch(dy, places, x, weight, window, pooling, workspace=space[:3])

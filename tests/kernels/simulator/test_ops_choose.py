@@ -12,7 +12,10 @@ from gpucnn.device import Device, to_numpy
 from gpucnn.ops import cpu
 from gpucnn.ops.shapes import conv_window, pool_window
 from gpucnn_kernels.choose import select
+from gpucnn_kernels.choose.variants import VARIANTS
+from gpucnn_kernels.conv import tiled as tiled_conv
 from gpucnn_kernels.core import launch
+from gpucnn_kernels.dense import tiled as tiled_dense
 from gpucnn_kernels.engine.tiles import Tile
 
 SMALL = Tile(16, 16, 8, 4, 4, 1)  # that the simulator can do
@@ -34,15 +37,15 @@ def close(got: Any, expected: Any) -> None:
 
 
 CASES = [
-    *(("conv2d", (X, WEIGHT, BIAS, WINDOW), variant) for variant in ("plain", "direct", "tile64x64")),
+    *(("conv2d", (X, WEIGHT, BIAS, WINDOW), variant) for variant in ("plain", "direct", "small")),
     ("conv2d", (X, DEEP, None, WINDOW, 2), "depthwise"),
-    *(("conv2d_input_grad", (DY, WEIGHT, WINDOW), variant) for variant in ("plain", "tile64x64")),
+    *(("conv2d_input_grad", (DY, WEIGHT, WINDOW), variant) for variant in ("plain", "small")),
     ("conv2d_input_grad", (DEEP_DY, DEEP, WINDOW, 2), "depthwise"),
-    *(("conv2d_weight_grad", (DY, X, WINDOW), variant) for variant in ("plain", "direct", "tile64x64")),
+    *(("conv2d_weight_grad", (DY, X, WINDOW), variant) for variant in ("plain", "direct", "small")),
     ("conv2d_weight_grad", (DEEP_DY, X, WINDOW, 2), "depthwise"),
-    *(("dense", (ROWS, MATRIX), variant) for variant in ("plain", "tile64x64")),
-    *(("dense_input_grad", (DROWS, MATRIX), variant) for variant in ("plain", "tile64x64")),
-    *(("dense_weight_grad", (DROWS, ROWS), variant) for variant in ("plain", "tile64x64")),
+    *(("dense", (ROWS, MATRIX), variant) for variant in ("plain", "small")),
+    *(("dense_input_grad", (DROWS, MATRIX), variant) for variant in ("plain", "small")),
+    *(("dense_weight_grad", (DROWS, ROWS), variant) for variant in ("plain", "small")),
 ]
 
 
@@ -50,7 +53,8 @@ CASES = [
 def test_operations_with_what_they_take_along(
     device: Device, monkeypatch: pytest.MonkeyPatch, operation: str, arguments: tuple[Any, ...], variant: str
 ) -> None:
-    monkeypatch.setattr(select, "TILES", {name: SMALL for name in select.TILES})
+    for name, small in {**tiled_conv.variants("small", SMALL, 1.0), **tiled_dense.variants("small", SMALL, 1.0)}.items():
+        monkeypatch.setitem(VARIANTS, name, [*VARIANTS[name], small])
     select._choose.cache_clear()
     along: dict[str, Any] = {}
     biased = None
@@ -73,7 +77,7 @@ def test_operations_with_what_they_take_along(
     names = " ".join(item.name for item in launches)
     assert "relu_grad" not in names
     if variant != "plain":  # and not a plain kernel under another name
-        assert {"tile64x64": "engine", "direct": "direct", "depthwise": "depthwise"}[variant] in names
+        assert {"small": "engine", "direct": "direct", "depthwise": "depthwise"}[variant] in names
 
 
 @pytest.mark.parametrize("variant", [pytest.param("plain", marks=pytest.mark.slow), "direct"])

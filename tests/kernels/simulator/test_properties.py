@@ -17,8 +17,8 @@ from kernel_harness import Output, double, normal
 from gpucnn.device import Device, simulated
 from gpucnn.ops import cpu
 from gpucnn.ops.shapes import Window, conv_window, pool_window
-from gpucnn_kernels.conv import depthwise, direct, pooled, pooled_grad
-from gpucnn_kernels.conv import tiled as implicit_gemm
+from gpucnn_kernels.choose import problems as problems_of
+from gpucnn_kernels.conv import depthwise, direct, pooled, pooled_grad, tiled
 from gpucnn_kernels.engine.tiles import Tile
 from tolerances import check
 
@@ -114,11 +114,10 @@ def test_direct(device: Device, problem: Problem) -> None:
     plan = direct.plan_of(p.c, p.k, p.window, threads=8)
     grad = direct.grad_plan_of(p.n, p.c, p.k, p.window, threads=8, blocks=3)
     assert plan is not None and grad is not None
-    p.check_forward(device, lambda *arrays: direct.conv2d_direct(*arrays, p.window, relu=True, plan=plan))
+    p.check_forward(device, lambda *arrays: direct.conv2d(*arrays, p.window, relu=True, plan=plan))
     workspace = space(device, grad.parts * (p.weight.size + p.k))
-    p.check_weight_grad(
-        device, lambda *arrays: direct.conv2d_direct_weight_grad(*arrays, workspace, p.window, plan=grad, adders=(8, 2))
-    )  # fmt: skip
+    options = {"workspace": workspace, "plan": grad, "adders": (8, 2)}
+    p.check_weight_grad(device, lambda dy, x, dweight, dbias: direct.conv2d_weight_grad(dy, x, dweight, p.window, dbias=dbias, **options))
 
 
 @examples(6)
@@ -143,8 +142,8 @@ def test_fused(device: Device, problem: Problem) -> None:
     dy = normal(5, *shape)
     dweight, dbias = Output(device, p.weight.shape), Output(device, (p.k,))
     pooled_grad.conv2d_relu_max_pool2d_weight_grad(
-        device.array(dy), places.array, y.array, x, dweight.array, dbias.array, space(device, grad.parts * (p.weight.size + p.k)),
-        p.window, pooling, plan=grad, adders=(8, 2),
+        device.array(dy), places.array, x, dweight.array, p.window, pooling, relu=y.array, dbias=dbias.array,
+        workspace=space(device, grad.parts * (p.weight.size + p.k)), plan=grad, adders=(8, 2),
     )  # fmt: skip
     terms = dy.size // p.k
     dconv = cpu.max_pool2d_grad(cpu.relu_grad(dy, values), won, pooling)
@@ -157,35 +156,34 @@ def test_fused(device: Device, problem: Problem) -> None:
 def test_depthwise(device: Device, problem: Problem) -> None:
     p = problem
     assert depthwise.fits(p.c, p.k, p.window)
-    p.check_forward(device, lambda *arrays: depthwise.conv2d_depthwise(*arrays, p.window, relu=True))
-    p.check_input_grad(device, lambda *arrays: depthwise.conv2d_depthwise_input_grad(*arrays, p.window))
+    p.check_forward(device, lambda *arrays: depthwise.conv2d(*arrays, p.window, relu=True))
+    p.check_input_grad(device, lambda *arrays: depthwise.conv2d_input_grad(*arrays, p.window))
     relu = device.array(p.x)
-    p.check_input_grad(device, lambda *arrays: depthwise.conv2d_depthwise_input_grad(*arrays, p.window, relu=relu), p.x)
+    p.check_input_grad(device, lambda *arrays: depthwise.conv2d_input_grad(*arrays, p.window, relu=relu), p.x)
     plan = depthwise.grad_plan_of(p.n, p.k, p.window, threads=8, blocks=3)
     assert plan is not None
     workspace = space(device, plan.parts * (p.weight.size + p.k))
+    options = {"workspace": workspace, "plan": plan, "adders": (8, 2)}
     p.check_weight_grad(
-        device, lambda *arrays: depthwise.conv2d_depthwise_weight_grad(*arrays, workspace, p.window, plan=plan, adders=(8, 2))
-    )  # fmt: skip
+        device, lambda dy, x, dweight, dbias: depthwise.conv2d_weight_grad(dy, x, dweight, p.window, dbias=dbias, **options)
+    )
 
 
 @examples(6)
 @given(problem=problems(positions=2, most_c=2, most_k=3, group_counts=2), slices=st.integers(1, 3))
 def test_engine(device: Device, problem: Problem, slices: int) -> None:
     p = problem
-    sizes = (p.n, p.c, p.k, p.window, p.groups, TILE)
     forward, input_grad, weight_grad = (
-        space(device, elements)
-        for elements in (
-            implicit_gemm.conv2d_workspace(*sizes),
-            implicit_gemm.conv2d_input_grad_workspace(*sizes),
-            implicit_gemm.conv2d_weight_grad_workspace(*sizes, slices),
-        )
+        {
+            "workspace": space(device, variant.workspace(getattr(problems_of, name)(p.n, p.c, p.k, p.window, p.groups), slices)),
+            "tile": TILE,
+        }
+        for name, variant in tiled.variants("tile", TILE, 1.0).items()
     )
-    p.check_forward(device, lambda *arrays: implicit_gemm.conv2d(*arrays, forward, p.window, p.groups, True, tile=TILE))
-    p.check_input_grad(device, lambda *arrays: implicit_gemm.conv2d_input_grad(*arrays, input_grad, p.window, p.groups, tile=TILE))
+    p.check_forward(device, lambda *arrays: tiled.conv2d(*arrays, p.window, p.groups, True, **forward))
+    p.check_input_grad(device, lambda *arrays: tiled.conv2d_input_grad(*arrays, p.window, p.groups, **input_grad))
     p.check_weight_grad(
         device,
-        lambda *arrays: implicit_gemm.conv2d_weight_grad(*arrays, weight_grad, p.window, p.groups, tile=TILE, slices=slices),
+        lambda *arrays: tiled.conv2d_weight_grad(*arrays, p.window, p.groups, slices=slices, **weight_grad),
         with_bias=False,
     )

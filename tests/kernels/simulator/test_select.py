@@ -30,57 +30,62 @@ def test_the_rules_for_tensor_cores() -> None:
     """For Hopper's alone, where they are real: the simulator has none."""
     small = 128, 64, 32, conv_window((14, 14), (5, 5), padding="same")
     with select.for_chip(132, capability=(9, 0)):
-        chosen = select.conv2d(*BIG), select.conv2d_input_grad(*BIG), select.conv2d(*small), select.conv2d_weight_grad(*BIG)
-        direct = select.conv2d(*GREY)
+        chosen = (
+            select.choose(problems.conv2d(*BIG)),
+            select.choose(problems.conv2d_input_grad(*BIG)),
+            select.choose(problems.conv2d(*small)),
+            select.choose(problems.conv2d_weight_grad(*BIG)),
+        )
+        direct = select.choose(problems.conv2d(*GREY))
     expected = ["tensor128x128", "tensor128x64", "tensor128x32", "tensor128x128"]
     if select.SIMULATED:
-        expected = [choice.variant for choice in chosen]
+        expected = [choice.name for choice in chosen]
         assert all(name.startswith("tile") for name in expected)
-    assert [choice.variant for choice in chosen] == expected and direct.variant == "direct"
+    assert [choice.name for choice in chosen] == expected and direct.name == "direct"
     for capability in ((8, 0), (10, 0), (12, 0)):
         with select.for_chip(132, capability=capability):
-            assert select.conv2d(*BIG).variant == "tile128x128"
+            assert select.choose(problems.conv2d(*BIG)).name == "tile128x128"
 
 
 def test_the_rules() -> None:
-    assert select.conv2d(1, 3, 8, conv_window((5, 5), (3, 3))).variant == "plain"  # tiny
-    assert select.conv2d(*BIG).variant == "tile128x128"
-    assert select.conv2d_weight_grad(*BIG).slices > 1
-    assert select.conv2d(*GREY).variant == select.conv2d_weight_grad(*GREY).variant == "direct"
-    assert select.conv2d_relu_max_pool2d(*GREY, POOL).variant == "direct"
-    assert select.conv2d_relu_max_pool2d(*BIG, pool_window((32, 32), (2, 2), (2, 2), 0, 1, False)).variant == "plain"
+    assert select.choose(problems.conv2d(1, 3, 8, conv_window((5, 5), (3, 3)))).name == "plain"  # tiny
+    assert select.choose(problems.conv2d(*BIG)).name == "tile128x128"
+    assert select.choose(problems.conv2d_weight_grad(*BIG)).slices > 1
+    assert select.choose(problems.conv2d(*GREY)).name == select.choose(problems.conv2d_weight_grad(*GREY)).name == "direct"
+    assert select.choose(problems.conv2d_relu_max_pool2d(*GREY, POOL)).name == "direct"
+    assert select.choose(problems.conv2d_relu_max_pool2d(*BIG, pool_window((32, 32), (2, 2), (2, 2), 0, 1, False))).name == "plain"
     pooled = *GREY, POOL
-    assert select.conv2d_relu_max_pool2d_weight_grad(*pooled).variant == "direct"
-    assert select.dense(128, 5408, 256).slices > 1
-    assert select.dense(1, 1, 1).tile is None
+    assert select.choose(problems.conv2d_relu_max_pool2d_weight_grad(*pooled)).name == "direct"
+    assert select.choose(problems.dense(128, 5408, 256)).slices > 1
+    assert select.choose(problems.dense(1, 1, 1)).name == "plain"
     depthwise = 128, 64, 64, conv_window((64, 64), (3, 3)), 64
-    for chosen in (select.conv2d, select.conv2d_input_grad, select.conv2d_weight_grad):
-        assert chosen(*depthwise).variant == "depthwise"
+    for problem in (problems.conv2d, problems.conv2d_input_grad, problems.conv2d_weight_grad):
+        assert select.choose(problem(*depthwise)).name == "depthwise"
 
 
 def test_fewer_multiprocessors_want_fewer_slices() -> None:
     with select.for_chip(40):
-        few = select.dense(128, 5408, 256)
-    assert 1 <= few.slices < select.dense(128, 5408, 256).slices
+        few = select.choose(problems.dense(128, 5408, 256))
+    assert 1 <= few.slices < select.choose(problems.dense(128, 5408, 256)).slices
 
 
 def test_what_is_said_first_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(select.VARIABLE, "dense=tile64x64, conv2d=plain")
-    assert select.dense(1, 1, 1).variant == "tile64x64"
-    assert select.conv2d(*BIG).variant == "plain"
+    assert select.choose(problems.dense(1, 1, 1)).name == "tile64x64"
+    assert select.choose(problems.conv2d(*BIG)).name == "plain"
     with select.override(conv2d="tile128x64"):
-        assert select.conv2d(*BIG).variant == "tile128x64"
+        assert select.choose(problems.conv2d(*BIG)).name == "tile128x64"
         with select.override({"conv2d": "plain"}):
-            assert select.conv2d(*BIG).variant == "plain"
-        assert select.dense(1, 1, 1).variant == "tile64x64"
-    assert select.conv2d(*BIG).variant == "plain"
-    assert select.choose(problems.conv2d(*BIG), "tile64x64").variant == "tile64x64"
+            assert select.choose(problems.conv2d(*BIG)).name == "plain"
+        assert select.choose(problems.dense(1, 1, 1)).name == "tile64x64"
+    assert select.choose(problems.conv2d(*BIG)).name == "plain"
+    assert select.choose(problems.conv2d(*BIG), "tile64x64").name == "tile64x64"
 
 
 def test_a_variant_that_cannot_do_a_shape_is_passed_over() -> None:
     with select.override(conv2d="direct"):
-        assert select.conv2d(*GREY).variant == "direct"
-        assert select.conv2d(*BIG).variant == "tile128x128"
+        assert select.choose(problems.conv2d(*GREY)).name == "direct"
+        assert select.choose(problems.conv2d(*BIG)).name == "tile128x128"
 
 
 @pytest.mark.parametrize(
@@ -95,7 +100,7 @@ def test_a_variant_that_cannot_do_a_shape_is_passed_over() -> None:
 def test_variants_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch, text: str, error: str) -> None:
     monkeypatch.setenv(select.VARIABLE, text)
     with pytest.raises(ValueError, match=error):
-        select.dense(1, 1, 1)
+        select.choose(problems.dense(1, 1, 1))
     monkeypatch.delenv(select.VARIABLE)
     if "=" in text:
         operation, _, variant = text.partition("=")
@@ -104,18 +109,18 @@ def test_variants_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_table_of_what_was_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
-    dense, conv = problems.product("dense", 128, 256, 5408), problems.conv2d(*BIG)
+    dense, conv = problems.dense(128, 5408, 256), problems.conv2d(*BIG)
     entries = {dense.key: {"variant": "tile64x64", "slices": 3}, conv.key: {"variant": "direct", "slices": 1}}
     file = tuned.write("NVIDIA H200", entries, {"driver": "580"})
     assert file.name == "nvidia-h200.json" and json.loads(file.read_text())["driver"] == "580"
     with select.for_chip(132, "NVIDIA H200"):
-        found = select.dense(128, 5408, 256)
-        assert (found.variant, found.slices, found.tile) == ("tile64x64", 3, select.TILES["tile64x64"])
-        assert select.conv2d(*BIG).variant == "tile128x128"  # direct is for few channels: a table for other kernels
+        found = select.choose(problems.dense(128, 5408, 256))
+        assert (found.name, found.slices) == ("tile64x64", 3)
+        assert select.choose(problems.conv2d(*BIG)).name == "tile128x128"  # direct is for few channels: a table for other kernels
         with select.override(dense="plain"):
-            assert select.dense(128, 5408, 256).variant == "plain"
+            assert select.choose(problems.dense(128, 5408, 256)).name == "plain"
     with select.for_chip(132, "another"):
-        assert select.dense(128, 5408, 256).slices != 3
+        assert select.choose(problems.dense(128, 5408, 256)).slices != 3
     tuned.write("NVIDIA H200", {dense.key: {"variant": "plain", "slices": 1}}, {})  # what was there stays
     assert tuned.read(file) == {dense.key: ("plain", 1), conv.key: ("direct", 1)}
     assert [path.name for path in file.parent.iterdir()] == [file.name]
@@ -131,7 +136,7 @@ def test_a_table_of_what_was_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_broken_table_is_passed_over_with_a_warning(text: str, tmp_path: Path) -> None:
     (tmp_path / "chip.json").write_text(text)
     with select.for_chip(132, "chip"), pytest.warns(UserWarning, match=r"chip\.json is passed over .*gpucnn tune"):
-        assert select.conv2d(*BIG).variant == "tile128x128"
+        assert select.choose(problems.conv2d(*BIG)).name == "tile128x128"
 
 
 def test_where_tables_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,0 +1,29 @@
+"""All variants of each operation, in the order in which they are looked at. A new one is a line here, and an object in its own file."""
+
+from __future__ import annotations
+
+from gpucnn_kernels.conv import depthwise, direct, pooled, pooled_grad, tensor
+from gpucnn_kernels.conv import plain as plain_conv
+from gpucnn_kernels.conv import tiled as tiled_conv
+from gpucnn_kernels.core.variant import Variant
+from gpucnn_kernels.dense import plain as plain_dense
+from gpucnn_kernels.dense import tiled as tiled_dense
+
+
+def _of(operation: str, found: list[dict[str, Variant]]) -> list[Variant]:
+    return [variants[operation] for variants in found]
+
+
+_CONV = [*tiled_conv.ALL, *tensor.ALL]
+_DENSE = tiled_dense.ALL
+
+VARIANTS: dict[str, list[Variant]] = {
+    "conv2d": [plain_conv.FORWARD, direct.FORWARD, depthwise.FORWARD, *_of("conv2d", _CONV)],
+    "conv2d_input_grad": [plain_conv.INPUT_GRAD, depthwise.INPUT_GRAD, *_of("conv2d_input_grad", _CONV)],
+    "conv2d_weight_grad": [plain_conv.WEIGHT_GRAD, direct.WEIGHT_GRAD, depthwise.WEIGHT_GRAD, *_of("conv2d_weight_grad", _CONV)],
+    "conv2d_relu_max_pool2d": [pooled.APART, pooled.FORWARD],
+    "conv2d_relu_max_pool2d_weight_grad": [pooled_grad.APART, pooled_grad.WEIGHT_GRAD],
+    "dense": [plain_dense.FORWARD, *_of("dense", _DENSE)],
+    "dense_input_grad": [plain_dense.INPUT_GRAD, *_of("dense_input_grad", _DENSE)],
+    "dense_weight_grad": [plain_dense.WEIGHT_GRAD, *_of("dense_weight_grad", _DENSE)],
+}

@@ -1,0 +1,218 @@
+"""Gradients of a weight as few numbers that are long sums: how the sums are shared out among blocks, and added up.
+
+A block takes some of the images, some filters and some taps, and its threads keep their sums in registers. At the end the block adds
+these up through shared memory and writes them to a workspace, a part of every sum; a second kernel adds up the parts. Both in an
+order that depends on the shape alone: the same bits always.
+"""
+
+# Numba works out the types of kernels.
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from gpucnn_kernels.conv.patch import ROOM
+from gpucnn_kernels.core._numba import cuda, float32, uint32
+from gpucnn_kernels.core.compile import device, kernel
+from gpucnn_kernels.core.integers import beyond
+from gpucnn_kernels.core.launch import Array, Pair, Stream, floats, run
+from gpucnn_kernels.core.unroll import unrolled
+
+_GROUP_TAPS = 28  # taps of which a thread keeps F sums each in registers
+SHARES = 4  # threads that add up one sum of a block, each a quarter of it
+
+
+class Pixels(Protocol):
+    """What a stretch of positions reads, in shared memory: a Patch, or another way to lay it out."""
+
+    @property
+    def channels(self) -> int: ...
+    @property
+    def kernel(self) -> Pair: ...
+    @property
+    def size(self) -> int: ...  # words
+
+
+@dataclass(frozen=True, slots=True)
+class GradPlan:
+    """How the gradient of weight shares the work. A unit is a stretch of positions of an image; a slice, some units; a block, a slice for
+    `filters` filters and a group of `group_rows` rows of taps."""
+
+    patch: Pixels
+    threads: int
+    filters: int
+    stretch: int
+    group_rows: int
+    units: int
+    slice_units: int
+
+    @property
+    def tap_rows(self) -> int:
+        return self.patch.channels * self.patch.kernel[0]
+
+    @property
+    def tap_groups(self) -> int:
+        return -(-self.tap_rows // self.group_rows)
+
+    @property
+    def slices(self) -> int:
+        return -(-self.units // self.slice_units)
+
+    @property
+    def parts(self) -> int:
+        """Sums that the second kernel has to add up for each number."""
+        return self.slices * SHARES
+
+    @property
+    def sums(self) -> int:
+        """Of a thread: one per filter and tap, and one per filter for the bias."""
+        return self.filters * (self.group_rows * self.patch.kernel[1] + 1)
+
+    @property
+    def shared(self) -> int:
+        """The patch, or the threads' sums when they are added up."""
+        return max(self.patch.size, self.threads // SHARES * (self.threads + SHARES))
+
+
+def share_out(
+    images: int, channels: int, filters: int, kernel: Pair, outputs: int, pixels: Callable[[int, int], Pixels | None],
+    threads: int, own_filters: int, blocks: int,
+) -> GradPlan | None:  # fmt: skip
+    """The plan of a gradient for `outputs` positions in an image. `pixels(stretch, room)` is what a stretch reads, or None."""
+    rows, s = channels * kernel[0], kernel[1]
+    if s > _GROUP_TAPS:
+        return None
+    groups = -(-rows // (_GROUP_TAPS // s))
+    group_rows = -(-rows // groups)
+    stretch = max(1, -(-outputs // threads)) * threads
+    while True:
+        patch = pixels(stretch, ROOM // 2 if stretch > threads else ROOM)
+        if patch is not None or stretch == threads:
+            break
+        stretch = -(-stretch // (2 * threads)) * threads
+    if patch is None:
+        return None
+    units = images * -(-outputs // stretch)
+    per_slice = -(-filters // own_filters) * -(-rows // group_rows)
+    slices = max(1, min(units, blocks // per_slice))
+    return GradPlan(patch, threads, own_filters, stretch, group_rows, units, -(-units // slices))
+
+
+@functools.cache
+def block_sums(threads: int, F: int, group_taps: int, all_taps: int) -> Any:
+    """The device function with which a block adds up its threads' sums, F for each tap of its group and F more for the bias, and writes
+    them to the workspace."""
+    results = F * (group_taps + 1)
+    at_once = threads // SHARES  # sums that are added up at a time
+    sum_pitch = threads + SHARES  # keeps the four threads of a sum, and neighbouring sums, in different banks
+
+    @device(forceinline=True)
+    def put(i, tile, first, thread, sums):
+        if first + i < results:
+            tile[beyond(thread, i * sum_pitch)] = sums[first + i]
+
+    put_all = unrolled(put, at_once)
+
+    @device(forceinline=True)
+    def add_up(i, tile, thread, sums, workspace, part, K, first_filter, first_tap):
+        """Sums i·at_once and following: every thread leaves its own, then four threads add up each."""
+        cuda.syncthreads()
+        put_all(0, tile, i * at_once, thread, sums)
+        cuda.syncthreads()
+        own = uint32(thread // uint32(SHARES))
+        share = uint32(thread % uint32(SHARES))
+        number = uint32(uint32(i * at_once) + own)
+        if number < uint32(results):
+            total = float32(0)
+            for j in range(at_once):
+                total += tile[uint32(own * uint32(sum_pitch) + uint32(j * SHARES) + share)]
+            k = uint32(first_filter + number % uint32(F))
+            tap = uint32(number // uint32(F))
+            at = uint32(uint32(part + share) * uint32(K * uint32(all_taps + 1)))
+            if k < K:
+                if tap == uint32(group_taps):
+                    if first_tap == uint32(0):
+                        workspace[uint32(at + K * uint32(all_taps) + k)] = total
+                elif uint32(first_tap + tap) < uint32(all_taps):
+                    workspace[uint32(at + k * uint32(all_taps) + first_tap + tap)] = total
+
+    return unrolled(add_up, -(-results // at_once))
+
+
+@functools.cache
+def add_parts_kernel(columns: int, lanes: int) -> Any:
+    """The kernel that adds up `parts` rows of the workspace: (workspace, dweight, dbias, weights, row, count, parts).
+
+    A block takes `columns` numbers, neighbours in memory, and `lanes` threads share each: thread l adds rows l, l + lanes, …, then half of
+    them add the other half's sums to theirs, and so on.
+    """
+    threads = columns * lanes
+
+    @kernel(launch_bounds=threads)
+    def add_parts(workspace, dweight, dbias, weights, row, count, parts):
+        sums = cuda.shared.array(threads, float32)
+        thread = uint32(cuda.threadIdx.x)
+        i = uint32(uint32(cuda.blockIdx.x) * uint32(columns) + uint32(thread % uint32(columns)))
+        total = float32(0)
+        if i < count:
+            part = uint32(thread // uint32(columns))
+            while part < parts:
+                total += workspace[uint32(part * row + i)]
+                part = uint32(part + uint32(lanes))
+        sums[thread] = total
+        # The lanes of a number are `columns` apart, so a tree over all threads down to `columns` of them adds lanes only.
+        cuda.syncthreads()
+        step = threads >> 1
+        while step >= columns:
+            if thread < uint32(step):
+                sums[thread] += sums[uint32(thread + uint32(step))]
+            cuda.syncthreads()
+            step >>= 1
+        if thread < uint32(columns) and i < count:
+            if i < weights:
+                dweight[i] = sums[thread]
+            else:
+                dbias[uint32(i - weights)] = sums[thread]
+
+    return add_parts
+
+
+def gradients(
+    dweight: Array, dbias: Array | None, workspace: Array | None, shape: tuple[int, ...], parts: int
+) -> tuple[Array, Array, Array]:
+    """dweight of `shape`, dbias (K) and the workspace, checked and flat; for no dbias the workspace, and it is never written as one."""
+    flat_dweight = floats(dweight, "dweight", shape)
+    needed = parts * (flat_dweight.shape[0] + shape[0])
+    if workspace is None:
+        raise ValueError(f"there is no workspace, and one of {needed} numbers is needed: see workspace_size")
+    room = floats(workspace, "workspace")
+    if room.shape[0] < needed:
+        raise ValueError(f"workspace holds {room.shape[0]} numbers, and {needed} are needed: see workspace_size")
+    return flat_dweight, room if dbias is None else floats(dbias, "dbias", shape[:1]), room
+
+
+def sum_parts(dweight: Array, dbias: Array, room: Array, filters: int, with_bias: bool, parts: int, adders: Pair, stream: Stream) -> None:
+    """Writes the sums of the blocks' sums, `parts` rows of the workspace, to dweight and, `with_bias`, to dbias: all of them flat."""
+    weights = dweight.shape[0]
+    row = weights + filters
+    count = row if with_bias else weights
+    columns, lanes = adders
+    run(
+        add_parts_kernel(columns, lanes),
+        -(-count // columns),
+        columns * lanes,
+        stream,
+        room,
+        dweight,
+        dbias,
+        np.uint32(weights),
+        np.uint32(row),
+        np.uint32(count),
+        np.uint32(parts),
+    )

@@ -1,0 +1,70 @@
+"""Convolution on tensor cores: the products of tiled.py by other kernels, where the chip is known to be right with them."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from gpucnn_kernels.conv.classes import Gather, Sum
+from gpucnn_kernels.conv.tiled import Ends, Part, gathering, summing
+from gpucnn_kernels.core._numba import SIMULATED
+from gpucnn_kernels.core.problem import Chip, Problem
+from gpucnn_kernels.core.variant import Variant
+from gpucnn_kernels.engine.operands import IMAGES
+from gpucnn_kernels.engine.product import Product
+from gpucnn_kernels.tensor import product, weight_grad
+from gpucnn_kernels.tensor.product import TensorTile
+from gpucnn_kernels.tensor.weight_grad import MOST_TAPS, TensorGradTile
+
+CAPABILITY = (9, 0)
+"""Of the chips on which an H100 has confirmed them (kernels/measured)."""
+_LEAST_TERMS = 32  # a sum of fewer may be less exact than FMAs one after the other (tensor/product.py)
+BEST = {128: 2.9, 64: 2.15, 32: 1.4}
+"""By columns of a tile, what a full one gives as a part of what the engine's largest does: on an H100 124, 93 and 62 TFLOP/s."""
+
+
+def gather(tile: TensorTile, one: Gather, ends: Ends) -> Part:
+    """A class of pixels on tensor cores. The weights are rewritten in two parts each, a big one and what that left out."""
+    padded_c, padded_n = one.padded(tile)
+    depth = one.taps * padded_c
+    numbers = depth * padded_n * one.groups
+    rows, walk, put = one.arguments(padded_c, 2 * numbers)
+    sizes, last = (one.M, one.N, depth), (ends.extra, ends.relu)
+    made = product.product(tile, (rows, walk), (IMAGES, put), sizes, last, one.groups, whole=one.C % tile.BK == 0)
+    pack = tuple(map(np.uint32, (one.N, padded_n // tile.BN, tile.BN, one.C, padded_c, *one.weights)))
+    return Part(made, 2 * numbers, product.pack_split_kernel, numbers, pack)
+
+
+def total(tile: TensorGradTile, one: Sum, extra: int, vector: bool, slices: int) -> Product:
+    """The gradient of a weight on tensor cores."""
+    width = 4 if vector and one.plane % 4 == 0 else 1
+    return weight_grad.product(tile, one.dy, (one.rows, one.walk), (one.M, one.N, one.depth), extra, one.groups, slices, width)
+
+
+def there(chip: Chip) -> bool:
+    """Whether a chip is one for whose tensor cores there are kernels here."""
+    return chip.capability == CAPABILITY and not SIMULATED
+
+
+def _fits(problem: Problem, chip: Chip, most_taps: int | None = None) -> bool:
+    """The kernels count from one of a block's numbers to its others in 32 bits, in bytes: 128 planes, and a whole image."""
+    window = problem.windowed
+    planes = [(problem.c, window.input[0] * window.input[1]), (problem.k, window.output[0] * window.output[1])]
+    return (
+        there(chip)
+        and problem.depth >= _LEAST_TERMS
+        and (most_taps is None or window.kernel[0] * window.kernel[1] <= most_taps)
+        and all(plane < 1 << 23 and channels * plane < 1 << 30 for channels, plane in planes)
+    )
+
+
+def _variants(columns: int) -> dict[str, Variant]:
+    name, fits = f"tensor128x{columns}", functools.partial(_fits, most_taps=MOST_TAPS)
+    return {
+        **gathering(name, TensorTile(columns), BEST[columns], gather, fits=_fits),
+        **summing(name, TensorGradTile(columns), BEST[columns], total, True, fits=fits),
+    }
+
+
+ALL = [_variants(columns) for columns in BEST]

@@ -1,0 +1,33 @@
+"""How well a tile suits a product: estimates, by which kernels are chosen where nothing was measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpucnn_kernels.core.problem import Chip, Problem
+
+_LEAST_USE = 1 / 8  # of a tile's FMAs: the plain kernels do about so much of what the engine does
+_LEAST_STEPS = 16  # blocks of BK steps per slice: filling and writing a tile must not take as long as the sum
+_MOST_SLICES = 128
+
+
+def weigh(problem: Problem, chip: Chip, *, tile: Any, best: float, turned: bool = False) -> tuple[float, int]:
+    """(merit, slices) of a product by tiles of BM × BN results, whose full tiles give `best`. `turned`: its rows are the problem's columns.
+
+    It is the share of the work that is not padding up to whole tiles, times the share of the multiprocessors that have something to do in
+    the last round of blocks. Where the sums may be cut, they are cut so that there is work for all.
+    """
+    rows, columns = (problem.N, problem.M) if turned else (problem.M, problem.N)
+    tiles = -(-rows // tile.BM) * -(-columns // tile.BN)
+    use = problem.M * problem.N / (tiles * tile.BM * tile.BN)
+    if problem.channels:
+        use *= problem.channels / (-(-problem.channels // tile.BK) * tile.BK)
+    tiles *= problem.groups
+    room = chip.multiprocessors * tile.blocks_per_sm
+    steps = -(-problem.depth // tile.BK)
+    slices = max(1, min(_MOST_SLICES, room // tiles, steps // _LEAST_STEPS)) if problem.cuts and tiles < room else 1
+    blocks = tiles * slices
+    # The last round of blocks is seldom full. Where there is but one, blocks share a multiprocessor no more than they must.
+    rounds = -(-blocks // room)
+    filled = blocks / (rounds * room) if rounds > 1 else min(1.0, blocks / chip.multiprocessors)
+    return (use * filled * best if use > _LEAST_USE else -1.0), slices
