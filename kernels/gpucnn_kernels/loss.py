@@ -9,7 +9,7 @@ additions deep, whose rounding is of no account beside the noise of a batch.
 
 Softmax and cross-entropy of a small batch, 128 rows of 10 classes, are 10 KB to move and a microsecond of work, less than a launch takes.
 So there one block does everything, in one launch. A thread takes a row by itself, which needs no barrier. But the threads of a warp would
-then read numbers that are a row apart, ten places in memory at a time; so the block copies the rows to shared memory first, neighbours by
+then read numbers that are a row apart, ten numbers of memory at a time; so the block copies the rows to shared memory first, neighbours by
 neighbours, and the gradient out again. In shared memory rows are an odd number of words apart: 32 threads, 32 banks. The threads' sums
 are added as a tree, as above.
 """
@@ -69,22 +69,22 @@ def one_block(threads: int, of_classes: bool) -> Any:
 
     @device(forceinline=True)
     def largest_of(tile, at, K):
-        """The largest of a row and its place, in the order of `beats`; −1 for that of NaN."""
+        """The largest of a row and its index, in the order of `beats`; −1 for that of NaN."""
         largest = float32(-math.inf)
-        place = int32(K)
+        index = int32(K)
         for k in range(int32(K)):
             value = tile[uint32(at + uint32(k))]
-            if beats(value, int32(k), largest, place):
+            if beats(value, int32(k), largest, index):
                 largest = value
-                place = int32(k)
+                index = int32(k)
         if largest != largest:  # NaN is no right answer
-            place = int32(-1)
-        return largest, place
+            index = int32(-1)
+        return largest, index
 
     @device(forceinline=True)
     def class_row(tile, at, label, K, scale):
-        """Loss of a row and its largest logit's place. The row's gradient takes the place of its logits."""
-        largest, place = largest_of(tile, at, K)
+        """Loss of a row and its largest logit's index. The row's gradient is written over its logits."""
+        largest, index = largest_of(tile, at, K)
         chosen = float32(math.nan)  # a label out of range is the caller's to refuse; read nothing that is not there
         if label >= int32(0) and label < int32(K):
             chosen = tile[uint32(at + uint32(label))]
@@ -98,11 +98,11 @@ def one_block(threads: int, of_classes: bool) -> Any:
             if k == label:
                 gradient -= float32(1)
             tile[uint32(at + uint32(k))] = gradient * scale
-        return float32(math.log(total)) - (chosen - largest), place
+        return float32(math.log(total)) - (chosen - largest), index
 
     @device(forceinline=True)
     def probability_row(tile, at, labels_at, K, scale):
-        largest, place = largest_of(tile, at, K)
+        largest, index = largest_of(tile, at, K)
         total = float32(0)
         weight = float32(0)
         for k in range(int32(K)):
@@ -116,7 +116,7 @@ def one_block(threads: int, of_classes: bool) -> Any:
             if label != float32(0):  # 0·log 0 is 0
                 loss += label * (logarithm - shifted)
             tile[uint32(at + uint32(k))] = (float32(math.exp(shifted)) / total * weight - label) * scale
-        return loss, place
+        return loss, index
 
     @kernel(launch_bounds=threads)
     def softmax_cross_entropy_in_one_block(logits, labels, dlogits, loss, correct, N, K, rows, scale):
@@ -141,12 +141,12 @@ def one_block(threads: int, of_classes: bool) -> Any:
             if thread < here:
                 if of_classes:
                     answer = labels[uint32(first + thread)]
-                    row_loss, place = class_row(tile, at, answer, K, scale)
+                    row_loss, index = class_row(tile, at, answer, K, scale)
                 else:
                     _, answer = largest_of(tile, uint32(uint32(_TILE // 2) + at), K)
-                    row_loss, place = probability_row(tile, at, uint32(uint32(_TILE // 2) + at), K, scale)
+                    row_loss, index = probability_row(tile, at, uint32(uint32(_TILE // 2) + at), K, scale)
                 total += row_loss
-                if place == answer:
+                if index == answer:
                     count = int32(count + 1)
             cuda.syncthreads()
             from_tile(tile, dlogits, start, size, K, pitch, thread)
@@ -165,21 +165,21 @@ def one_block(threads: int, of_classes: bool) -> Any:
 @kernel
 def class_cross_entropy_kernel(logits, labels, dlogits, row_loss, row_correct, K, scale):
     lanes = cuda.shared.array(LANES, float32)
-    places = cuda.shared.array(LANES, int32)
+    indices = cuda.shared.array(LANES, int32)
     row = uint32(cuda.blockIdx.x)
     lane = int32(cuda.threadIdx.x)
     first = uint32(row * K)
     label = labels[row]
 
     largest = float32(-math.inf)
-    place = int32(K)
+    index = int32(K)
     for k in range(lane, K, int32(LANES)):
-        if beats(logits[uint32(first + k)], k, largest, place):
+        if beats(logits[uint32(first + k)], k, largest, index):
             largest = logits[uint32(first + k)]
-            place = int32(k)
+            index = int32(k)
     lanes[lane] = largest
-    places[lane] = place
-    tree_argmax(lanes, places, lane, LANES)
+    indices[lane] = index
+    tree_argmax(lanes, indices, lane, LANES)
     largest = lanes[0]
     cuda.syncthreads()
 
@@ -202,40 +202,40 @@ def class_cross_entropy_kernel(logits, labels, dlogits, row_loss, row_correct, K
         if label >= 0 and label < K:
             loss = float32(math.log(total)) - (logits[uint32(first + label)] - largest)
         row_loss[row] = loss
-        row_correct[row] = int32(places[0] == label and largest == largest)  # NaN is no right answer
+        row_correct[row] = int32(indices[0] == label and largest == largest)  # NaN is no right answer
 
 
 @kernel
 def row_cross_entropy_kernel(logits, labels, dlogits, row_loss, row_correct, K, scale):
     lanes = cuda.shared.array(LANES, float32)
-    places = cuda.shared.array(LANES, int32)
+    indices = cuda.shared.array(LANES, int32)
     row = uint32(cuda.blockIdx.x)
     lane = int32(cuda.threadIdx.x)
     first = uint32(row * K)
 
     largest = float32(-math.inf)
-    place = int32(K)
+    index = int32(K)
     for k in range(lane, K, int32(LANES)):
-        if beats(labels[uint32(first + k)], k, largest, place):
+        if beats(labels[uint32(first + k)], k, largest, index):
             largest = labels[uint32(first + k)]
-            place = int32(k)
+            index = int32(k)
     lanes[lane] = largest
-    places[lane] = place
-    tree_argmax(lanes, places, lane, LANES)
-    answer = places[0]
+    indices[lane] = index
+    tree_argmax(lanes, indices, lane, LANES)
+    answer = indices[0]
     cuda.syncthreads()
 
     largest = float32(-math.inf)
-    place = int32(K)
+    index = int32(K)
     for k in range(lane, K, int32(LANES)):
-        if beats(logits[uint32(first + k)], k, largest, place):
+        if beats(logits[uint32(first + k)], k, largest, index):
             largest = logits[uint32(first + k)]
-            place = int32(k)
+            index = int32(k)
     lanes[lane] = largest
-    places[lane] = place
-    tree_argmax(lanes, places, lane, LANES)
+    indices[lane] = index
+    tree_argmax(lanes, indices, lane, LANES)
     largest = lanes[0]
-    guess = places[0]
+    guess = indices[0]
     cuda.syncthreads()
 
     total = float32(0)
@@ -300,13 +300,13 @@ def binary_cross_entropy_kernel(logits, targets, dlogits, row_loss, row_correct,
 @kernel
 def mean_squared_error_kernel(y, targets, dy, row_loss, row_correct, K, scale):
     lanes = cuda.shared.array(LANES, float32)
-    places = cuda.shared.array(LANES, int32)
+    indices = cuda.shared.array(LANES, int32)
     row = uint32(cuda.blockIdx.x)
     lane = int32(cuda.threadIdx.x)
     first = uint32(row * K)
     loss = float32(0)
     largest = float32(-math.inf)
-    place = int32(K)
+    index = int32(K)
     largest_target = float32(-math.inf)
     target_place = int32(K)
     for k in range(lane, K, int32(LANES)):
@@ -315,9 +315,9 @@ def mean_squared_error_kernel(y, targets, dy, row_loss, row_correct, K, scale):
         difference = value - target
         loss += difference * difference
         dy[uint32(first + k)] = difference * scale
-        if beats(value, k, largest, place):
+        if beats(value, k, largest, index):
             largest = value
-            place = int32(k)
+            index = int32(k)
         if beats(target, k, largest_target, target_place):
             largest_target = target
             target_place = int32(k)
@@ -327,16 +327,16 @@ def mean_squared_error_kernel(y, targets, dy, row_loss, row_correct, K, scale):
         row_loss[row] = lanes[0]
     cuda.syncthreads()
     lanes[lane] = largest
-    places[lane] = place
-    tree_argmax(lanes, places, lane, LANES)
+    indices[lane] = index
+    tree_argmax(lanes, indices, lane, LANES)
     largest = lanes[0]
-    answer = places[0]
+    answer = indices[0]
     cuda.syncthreads()
     lanes[lane] = largest_target
-    places[lane] = target_place
-    tree_argmax(lanes, places, lane, LANES)
+    indices[lane] = target_place
+    tree_argmax(lanes, indices, lane, LANES)
     if lane == 0:
-        right = answer == places[0]
+        right = answer == indices[0]
         if K == 1:
             right = (largest > float32(0.5)) == (lanes[0] > float32(0.5))
         correct = int32(right and largest == largest)

@@ -237,9 +237,7 @@ def _steps(workload: Workload, xp: Any, stream: Any, count: int) -> tuple[Timing
     return summarize(steps), summarize(hosts), [summarize(own).median for own in starts]
 
 
-def _rows(
-    item: Recorded, start: float, gpu: Gpu, ceilings: Ceilings, xp: Any, stream: Any, clock: EventClock, torch: Any
-) -> list[Row]:  # fmt: skip
+def _rows(item: Recorded, start: float, gpu: Gpu, ceilings: Ceilings, xp: Any, stream: Any, clock: EventClock, torch: Any) -> list[Row]:
     """A row for each launch of a call."""
     compared = None if torch is None else _against_torch(item, torch, xp, stream, clock)
     rows = []
@@ -301,9 +299,7 @@ def _replay(launch: Launch, stream: Any, *, copied: bool = False) -> Work:
     return functools.partial(launch.run, external_stream(stream.ptr), arguments)
 
 
-def time_together(
-    launches: Sequence[Launch], *, xp: Any, stream: Any, clock: EventClock, gpu: Gpu, budget: float = BUDGET
-) -> Timing:  # fmt: skip
+def time_together(launches: Sequence[Launch], *, xp: Any, stream: Any, clock: EventClock, gpu: Gpu, budget: float = BUDGET) -> Timing:
     """The time of an operation's launches, one after the other, on data that no cache holds. `budget`: seconds for the samples."""
     size = sum(launch.array_bytes for launch in launches)
     copies = buffers_needed(size, gpu.cache, int(xp.cuda.runtime.memGetInfo()[0]) // ROOM)

@@ -38,8 +38,8 @@ def folder() -> Path | None:
 
 def path(chip: str) -> Path | None:
     """The file of the chip that the driver calls so."""
-    place = folder()
-    return None if place is None else place / _file_name(chip)
+    tables = folder()
+    return None if tables is None else tables / _file_name(chip)
 
 
 def _file_name(chip: str) -> str:

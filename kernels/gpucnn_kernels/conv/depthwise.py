@@ -239,11 +239,11 @@ def input_grad_kernel(strip: Strip, masked: bool) -> Any:
                 h = int32(first_h + t)
                 w = int32(first_w + column)
                 if uint32(h) < uint32(H) and uint32(w) < uint32(W):
-                    place = uint32(at + t * W + column)
+                    pixel_at = uint32(at + t * W + column)
                     value = sums[t * stride_w + column]
-                    if masked and not relu[place] > float32(0):
+                    if masked and not relu[pixel_at] > float32(0):
                         value = float32(0)
-                    dx[place] = value
+                    dx[pixel_at] = value
 
     return conv2d_depthwise_input_gradient
 

@@ -181,14 +181,14 @@ def forward_kernel(plan: Plan) -> Any:
     lanes = min(BANKS, threads)
 
     @device(forceinline=True)
-    def write(f, y, at, outputs, places, sums, first_filter, K, relu):
+    def write(f, y, at, outputs, own_positions, sums, first_filter, K, relu):
         if uint32(first_filter + uint32(f)) < K:
             for g in range(G):
-                if places[g] < outputs:
+                if own_positions[g] < outputs:
                     value = sums[g * F + f]
                     if relu and value <= float32(0):  # NaN stays NaN
                         value = float32(0)
-                    y[uint32(at + uint32(f) * outputs + places[g])] = value
+                    y[uint32(at + uint32(f) * outputs + own_positions[g])] = value
 
     write_all = unrolled(write, F)
 
@@ -198,7 +198,7 @@ def forward_kernel(plan: Plan) -> Any:
         sums = cuda.local.array(results, float32)
         part = cuda.local.array(F, float32)
         bases = cuda.local.array(G, uint32)
-        places = cuda.local.array(G, uint32)
+        own_positions = cuda.local.array(G, uint32)
         number = uint32(cuda.blockIdx.x)
         first = uint32(uint32(number % stretches) * uint32(stretch))
         number = uint32(number // stretches)
@@ -214,12 +214,12 @@ def forward_kernel(plan: Plan) -> Any:
         if own >= outputs:
             return
         for g in range(G):
-            places[g] = uint32(own + uint32(g * lanes))
-            place = uint32(min(places[g], uint32(outputs - uint32(1))))  # works on a pixel that there is, and is not written
-            row = uint32(place // uint32(across))
-            bases[g] = uint32(uint32(row - first_row) * uint32(pitch) + uint32(place - row * uint32(across)))
+            own_positions[g] = uint32(own + uint32(g * lanes))
+            position = uint32(min(own_positions[g], uint32(outputs - uint32(1))))  # works on a pixel that there is, and is not written
+            row = uint32(position // uint32(across))
+            bases[g] = uint32(uint32(row - first_row) * uint32(pitch) + uint32(position - row * uint32(across)))
         accumulate(tile, bases, part, sums)
-        write_all(0, y, uint32((n * K + first_filter) * outputs), outputs, places, sums, first_filter, K, relu)
+        write_all(0, y, uint32((n * K + first_filter) * outputs), outputs, own_positions, sums, first_filter, K, relu)
 
     return conv2d_direct_forward
 
@@ -300,25 +300,25 @@ def _grad_kernel(key: GradPlan) -> Any:
             for f in range(F):
                 k = uint32(min(uint32(first_filter + uint32(f)), uint32(K - uint32(1))))
                 filter_at[f] = uint32((n * K + k) * outputs)
-            place = uint32(first + thread)
-            safe = uint32(min(place, uint32(end - uint32(1))))
+            position = uint32(first + thread)
+            safe = uint32(min(position, uint32(end - uint32(1))))
             for f in range(F):
                 after[f] = dy[uint32(filter_at[f] + safe)]
             load(tile, x, n, first_row, H, W, top, left, thread)
             cuda.syncthreads()
-            while place < end:
+            while position < end:
                 # dy of the next position is on its way while this one is worked on.
-                following = uint32(place + uint32(threads))
+                following = uint32(position + uint32(threads))
                 safe = uint32(min(following, uint32(end - uint32(1))))
                 for f in range(F):
                     now[f] = after[f]
                     after[f] = dy[uint32(filter_at[f] + safe)]
-                row = uint32(place // uint32(across))
-                base = uint32(uint32(row - first_row) * uint32(pitch) + uint32(place - row * uint32(across)))
+                row = uint32(position // uint32(across))
+                base = uint32(uint32(row - first_row) * uint32(pitch) + uint32(position - row * uint32(across)))
                 tap_rows_of_group(0, tile, base, row_at, now, sums)
                 for f in range(F):
                     sums[group_taps * F + f] += now[f]
-                place = following
+                position = following
             cuda.syncthreads()  # before the next patch is written
             unit = uint32(unit + uint32(1))
         add_all_up(

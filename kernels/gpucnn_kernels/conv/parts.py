@@ -81,9 +81,16 @@ class GradPlan:
 
 
 def share_out(
-    images: int, channels: int, filters: int, kernel: Pair, outputs: int, pixels: Callable[[int, int], Pixels | None],
-    threads: int, own_filters: int, blocks: int,
-) -> GradPlan | None:  # fmt: skip
+    images: int,
+    channels: int,
+    filters: int,
+    kernel: Pair,
+    outputs: int,
+    pixels: Callable[[int, int], Pixels | None],
+    threads: int,
+    own_filters: int,
+    blocks: int,
+) -> GradPlan | None:
     """The plan of a gradient for `outputs` positions in an image. `pixels(stretch, room)` is what a stretch reads, or None."""
     rows, s = channels * kernel[0], kernel[1]
     if s > _GROUP_TAPS:

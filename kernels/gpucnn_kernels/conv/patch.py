@@ -109,8 +109,8 @@ def patch_loader(patch: Patch, threads: int, start: int) -> Any:
                     row = uint32(rest % uint32(rows))
                     c = uint32(rest // uint32(rows))
                     phase = uint32((c * uint32(step_h) + row % uint32(step_h)) * uint32(step_w) + column % uint32(step_w))
-                    place = uint32((row // uint32(step_h)) * uint32(pitch) + column // uint32(step_w))
-                    tile[uint32(uint32(start) + phase * uint32(plane) + place)] = values[i]
+                    word = uint32((row // uint32(step_h)) * uint32(pitch) + column // uint32(step_w))
+                    tile[uint32(uint32(start) + phase * uint32(plane) + word)] = values[i]
             first = uint32(first + uint32(_BATCH * threads))
 
     return load

@@ -75,15 +75,15 @@ def fused_kernel(plan: direct.Plan) -> Any:
         thread = uint32(cuda.threadIdx.x)
         fill(tile, x, weight, bias, n, first_filter, first_row, K, H, W, top, left, has_bias, thread)
 
-        place = uint32(first + thread)
-        if place >= outputs:
+        position = uint32(first + thread)
+        if position >= outputs:
             return
-        row = uint32(place // uint32(across))
-        column = uint32(place - row * uint32(across))
+        row = uint32(position // uint32(across))
+        column = uint32(position - row * uint32(across))
         bases[0] = uint32(uint32(row - first_row) * uint32(pitch) + column)
         accumulate(tile, bases, part, sums)
         corner = uint32(uint32(row * uint32(2)) * Q + column * uint32(2))  # in the convolution's plane
-        at = uint32((n * K + first_filter) * outputs + place)
+        at = uint32((n * K + first_filter) * outputs + position)
         write_all(0, y, indices, at, outputs, corner, Q, sums, first_filter, K)
 
     return conv2d_relu_max_pool

@@ -235,8 +235,8 @@ def _grad_kernel(key: GradPlan, masked: bool) -> Any:
             for f in range(F):
                 k = uint32(min(uint32(first_filter + uint32(f)), uint32(K - uint32(1))))
                 filter_at[f] = uint32((n * K + k) * outputs)
-            place = uint32(first + thread)
-            safe = uint32(min(place, uint32(end - uint32(1))))
+            position = uint32(first + thread)
+            safe = uint32(min(position, uint32(end - uint32(1))))
             for f in range(F):
                 after[f] = dy[uint32(filter_at[f] + safe)]
                 winners[f] = indices[uint32(filter_at[f] + safe)]
@@ -244,9 +244,9 @@ def _grad_kernel(key: GradPlan, masked: bool) -> Any:
                     pooled[f] = relu[uint32(filter_at[f] + safe)]
             load(tile, x, n, first_row, H, W, top, left, thread)
             cuda.syncthreads()
-            while place < end:
-                row = uint32(place // uint32(across))
-                column = uint32(place - row * uint32(across))
+            while position < end:
+                row = uint32(position // uint32(across))
+                column = uint32(position - row * uint32(across))
                 base = uint32(uint32(row - first_row) * uint32(pitch) + column)
                 corner = uint32(uint32(row * uint32(2)) * Q + column * uint32(2))  # in the convolution's plane
                 for f in range(F):
@@ -258,8 +258,8 @@ def _grad_kernel(key: GradPlan, masked: bool) -> Any:
                         winner = uint32(winner - uint32(Q - uint32(2)))  # 2 or 3
                     bases[f] = uint32(base + winner * uint32(copy))
                 # What the next position needs is on its way while this one is worked on.
-                place = uint32(place + uint32(threads))
-                safe = uint32(min(place, uint32(end - uint32(1))))
+                position = uint32(position + uint32(threads))
+                safe = uint32(min(position, uint32(end - uint32(1))))
                 for f in range(F):
                     after[f] = dy[uint32(filter_at[f] + safe)]
                     winners[f] = indices[uint32(filter_at[f] + safe)]

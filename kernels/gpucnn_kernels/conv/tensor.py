@@ -7,7 +7,7 @@ import functools
 import numpy as np
 
 from gpucnn_kernels.conv.classes import Gather, Sum
-from gpucnn_kernels.conv.tiled import Ends, Part, gathering, summing
+from gpucnn_kernels.conv.tiled import Epilogue, Part, gathering, summing
 from gpucnn_kernels.core._numba import SIMULATED
 from gpucnn_kernels.core.problem import Chip, Problem
 from gpucnn_kernels.core.variant import Variant
@@ -24,13 +24,13 @@ BEST = {128: 2.9, 64: 2.15, 32: 1.4}
 """By columns of a tile, what a full one gives as a part of what the engine's largest does: on an H100 124, 93 and 62 TFLOP/s."""
 
 
-def gather(tile: TensorTile, one: Gather, ends: Ends) -> Part:
+def gather(tile: TensorTile, one: Gather, epilogue: Epilogue) -> Part:
     """A class of pixels on tensor cores. The weights are rewritten in two parts each, a big one and what that left out."""
     padded_c, padded_n = one.padded(tile)
     depth = one.taps * padded_c
     numbers = depth * padded_n * one.groups
     rows, walk, put = one.arguments(padded_c, 2 * numbers)
-    sizes, last = (one.M, one.N, depth), (ends.extra, ends.relu)
+    sizes, last = (one.M, one.N, depth), (epilogue.extra, epilogue.relu)
     made = product.product(tile, (rows, walk), (IMAGES, put), sizes, last, one.groups, whole=one.C % tile.BK == 0)
     pack = tuple(map(np.uint32, (one.N, padded_n // tile.BN, tile.BN, one.C, padded_c, *one.weights)))
     return Part(made, 2 * numbers, product.pack_split_kernel, numbers, pack)

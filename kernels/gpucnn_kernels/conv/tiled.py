@@ -75,7 +75,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Ends:
+class Epilogue:
     """What comes after the sum, and whether the result may be written by fours."""
 
     extra: int = NOTHING
@@ -83,19 +83,19 @@ class Ends:
     vector: bool = True
 
 
-Gatherer: TypeAlias = Callable[[Any, Gather, Ends], Part]  # a tile, what is gathered, what comes after
+Gatherer: TypeAlias = Callable[[Any, Gather, Epilogue], Part]  # a tile, what is gathered, what comes after
 Summer: TypeAlias = Callable[[Any, Sum, int, bool, int], Product]  # a tile, what is summed, what `extra` is for, by fours, slices
 
 
-def gather(tile: Tile, one: Gather, ends: Ends) -> Part:
+def gather(tile: Tile, one: Gather, epilogue: Epilogue) -> Part:
     """A class of pixels on the engine."""
     padded_c, padded_n = one.padded(tile)
     depth = one.taps * padded_c
     packed = depth * padded_n * one.groups
     rows, walk, put = one.arguments(padded_c, packed)
-    by_fours = ends.vector and one.plane % 4 == 0 and one.side_by_side
+    by_fours = epilogue.vector and one.plane % 4 == 0 and one.side_by_side
     weights = matrix("rows", 4), tuple(map(np.uint32, (1, padded_n, depth * padded_n, padded_n, depth)))
-    last = by_fours, ends.extra, ends.relu
+    last = by_fours, epilogue.extra, epilogue.relu
     made = product(tile, (PIXELS, (rows, walk)), weights, (IMAGES, put), (one.M, one.N, depth), last, one.groups)
     return Part(made, packed, pack_kernel, packed, tuple(map(np.uint32, (one.N, padded_n, one.C, padded_c, *one.weights))))
 
@@ -109,13 +109,13 @@ def total(tile: Tile, one: Sum, extra: int, vector: bool, slices: int) -> Produc
 
 
 @functools.lru_cache(maxsize=256)
-def _forward(sizes: Sizes, tile: Any, make: Gatherer, ends: Ends) -> tuple[Part, ...]:
-    return tuple(make(tile, each, ends) for each in forward(sizes))
+def _forward(sizes: Sizes, tile: Any, make: Gatherer, epilogue: Epilogue) -> tuple[Part, ...]:
+    return tuple(make(tile, each, epilogue) for each in forward(sizes))
 
 
 @functools.lru_cache(maxsize=256)
-def _input_grad(sizes: Sizes, tile: Any, make: Gatherer, ends: Ends) -> tuple[Part, ...]:
-    return tuple(make(tile, each, ends) for each in input_grad(sizes))
+def _input_grad(sizes: Sizes, tile: Any, make: Gatherer, epilogue: Epilogue) -> tuple[Part, ...]:
+    return tuple(make(tile, each, epilogue) for each in input_grad(sizes))
 
 
 @functools.lru_cache(maxsize=256)
@@ -141,8 +141,8 @@ def conv2d(
     (n, c), k = x.shape[:2], weight.shape[0]
     x, weight = floats(x, "x", (n, c, *window.input)), floats(weight, "weight", weight_shape(k, c, window, groups))
     bias_or_any, y = x if bias is None else floats(bias, "bias", (k,)), floats(y, "y", (n, k, *window.output))
-    ends = Ends(NOTHING if bias is None else BIAS, relu, aligned(y))
-    _run(_forward((n, c, k, window, groups), tile, make, ends), x, weight, bias_or_any, y, workspace, stream)
+    epilogue = Epilogue(NOTHING if bias is None else BIAS, relu, aligned(y))
+    _run(_forward((n, c, k, window, groups), tile, make, epilogue), x, weight, bias_or_any, y, workspace, stream)
 
 
 def conv2d_input_grad(
@@ -163,11 +163,11 @@ def conv2d_input_grad(
     dy, weight = floats(dy, "dy", (n, k, *window.output)), floats(weight, "weight", weight_shape(k, c, window, groups))
     dx = floats(dx, "dx", (n, c, *window.input))
     if relu is None:
-        extra, ends = dy, Ends(NOTHING, False, aligned(dx))
+        extra, epilogue = dy, Epilogue(NOTHING, False, aligned(dx))
     else:
         extra = floats(relu, "relu", (n, c, *window.input))
-        ends = Ends(MASK, False, aligned(dx) and aligned(extra))
-    _run(_input_grad((n, c, k, window, groups), tile, make, ends), dy, weight, extra, dx, workspace, stream)
+        epilogue = Epilogue(MASK, False, aligned(dx) and aligned(extra))
+    _run(_input_grad((n, c, k, window, groups), tile, make, epilogue), dy, weight, extra, dx, workspace, stream)
 
 
 def conv2d_weight_grad(
@@ -188,9 +188,9 @@ def conv2d_weight_grad(
     (n, k), c = dy.shape[:2], x.shape[1]
     dy, x = floats(dy, "dy", (n, k, *window.output)), floats(x, "x", (n, c, *window.input))
     dweight = floats(dweight, "dweight", weight_shape(k, c, window, groups))
-    extra, extra_is = (None, NOTHING) if dbias is None else (floats(dbias, "dbias", (k,)), SUMS)
-    plan = _weight_grad((n, c, k, window, groups), tile, make, extra_is, aligned(dy) and aligned(dweight), slices)
-    plan.run_whole(dy, x, extra, dweight, workspace, extra_is, False, stream)
+    extra, extra_role = (None, NOTHING) if dbias is None else (floats(dbias, "dbias", (k,)), SUMS)
+    plan = _weight_grad((n, c, k, window, groups), tile, make, extra_role, aligned(dy) and aligned(dweight), slices)
+    plan.run_whole(dy, x, extra, dweight, workspace, extra_role, False, stream)
 
 
 def _run(
@@ -208,7 +208,7 @@ def gathering(name: str, tile: Any, best: float, make: Gatherer = gather, **more
     """The variants of that name that gather, by operation: by such tiles, whose full tiles give `best` (engine/merit.py)."""
 
     def room_of(plan: Callable[..., tuple[Part, ...]]) -> Callable[[Problem, int], int]:
-        return lambda problem, slices: max(part.packed for part in plan(_sizes(problem), tile, make, Ends()))
+        return lambda problem, slices: max(part.packed for part in plan(_sizes(problem), tile, make, Epilogue()))
 
     measure = functools.partial(weigh, tile=tile, best=best)
     return {

@@ -69,11 +69,11 @@ if SIMULATED:
 
     def _shared_array(self: Any, shape: Any, dtype: Any, alignment: None = None) -> Any:
         frame = sys._getframe(1)
-        place = frame.f_code.co_filename, frame.f_lineno
+        line = frame.f_code.co_filename, frame.f_lineno
         with _first_thread:
-            if place not in self._allocations:
-                self._allocations[place] = numpy.empty(shape, _kernelapi.numpy_support.as_dtype(dtype))
-            return self._allocations[place]
+            if line not in self._allocations:
+                self._allocations[line] = numpy.empty(shape, _kernelapi.numpy_support.as_dtype(dtype))
+            return self._allocations[line]
 
     _kernelapi.FakeCUDAShared.array = _shared_array
 

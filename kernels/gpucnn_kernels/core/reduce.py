@@ -6,7 +6,7 @@ values to their own, then a quarter, and so on: for eight lanes
     0 1 2 3 4 5 6 7   →   0+4 1+5 2+6 3+7   →   0+4+2+6 1+5+3+7   →   the sum
 
 `syncthreads` makes every thread of the block wait for the others, so it stands between the writing of a value and its reading.
-The functions begin and end with it. `lanes` is a power of two; the result is in place 0.
+The functions begin and end with it. `lanes` is a power of two; the result is in element 0.
 """
 
 # Numba works out the types of kernels.
@@ -46,14 +46,14 @@ def tree_max(values, lane, lanes):
 
 
 @device
-def tree_argmax(values, places, lane, lanes):
-    """places[0] becomes the place of the largest value, values[0] the value: the order of `beats`."""
+def tree_argmax(values, indices, lane, lanes):
+    """indices[0] becomes the index of the largest value, values[0] the value: the order of `beats`."""
     cuda.syncthreads()
     step = lanes >> 1
     while step > 0:
-        if lane < step and beats(values[lane + step], places[lane + step], values[lane], places[lane]):
+        if lane < step and beats(values[lane + step], indices[lane + step], values[lane], indices[lane]):
             values[lane] = values[lane + step]
-            places[lane] = places[lane + step]
+            indices[lane] = indices[lane + step]
         cuda.syncthreads()
         step >>= 1
 
@@ -67,8 +67,8 @@ def larger(a, b):
 
 
 @device
-def beats(value, place, best, best_place):
-    """Whether `value` at `place` comes before `best` in np.argmax's order: NaN over numbers, the larger, the first of equals."""
+def beats(value, index, best, best_index):
+    """Whether `value` at `index` comes before `best` in np.argmax's order: NaN over numbers, the larger, the first of equals."""
     if value == best or (value != value and best != best):
-        return place < best_place
+        return index < best_index
     return value > best or value != value

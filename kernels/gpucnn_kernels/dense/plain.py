@@ -31,7 +31,7 @@ THREADS = TILE * TILE
 
 
 @kernel
-def gemm_kernel(a, b, extra, c, M, N, K, a_row, a_column, b_row, b_column, extra_is, relu):
+def gemm_kernel(a, b, extra, c, M, N, K, a_row, a_column, b_row, b_column, extra_role, relu):
     a_tile = cuda.shared.array((TILE, _WIDTH), float32)
     b_tile = cuda.shared.array((TILE, _WIDTH), float32)
     y, x = split(uint32(cuda.threadIdx.x), TILE)
@@ -64,14 +64,14 @@ def gemm_kernel(a, b, extra, c, M, N, K, a_row, a_column, b_row, b_column, extra
     row = uint32(first_row + y)
     column = uint32(first_column + x)
     if row < M and column < N:
-        place = uint32(row * N + column)
-        if extra_is == BIAS:
+        at = uint32(row * N + column)
+        if extra_role == BIAS:
             total += extra[column]
         if relu and total <= float32(0):  # NaN stays NaN
             total = float32(0)
-        if extra_is == MASK and not extra[place] > float32(0):
+        if extra_role == MASK and not extra[at] > float32(0):
             total = float32(0)
-        c[place] = total
+        c[at] = total
 
 
 def dense(

@@ -39,7 +39,7 @@ _WEIGHT_GRAD = _Form("rows", "rows", GRADIENT, SUMS)
 
 
 @dataclass(frozen=True, slots=True)
-class _Ends:
+class _Epilogue:
     """What comes after the sum, and whether factors and results may be read and written by fours."""
 
     extra: int = NOTHING
@@ -49,28 +49,28 @@ class _Ends:
 
 
 @functools.lru_cache(maxsize=256)
-def _plan(form: _Form, sizes: tuple[int, int, int], tile: Tile, slices: int, ends: _Ends) -> Product:
+def _plan(form: _Form, sizes: tuple[int, int, int], tile: Tile, slices: int, epilogue: _Epilogue) -> Product:
     """The product of matrices: sizes M, N and depth."""
     M, N, depth = sizes
     lengths = [depth if along == "depths" else rows for along, rows in ((form.a, M), (form.b, N))]  # of a line in memory
-    width = 4 if ends.vector and all(length % 4 == 0 for length in lengths) else 1
+    width = 4 if epilogue.vector and all(length % 4 == 0 for length in lengths) else 1
 
     def factor(along: str, rows: int) -> tuple[Operand, tuple[np.uint32, ...]]:
         strides = (depth, 1) if along == "depths" else (1, rows)
         return matrix(along, width), tuple(np.uint32(number) for number in (*strides, 0, rows, depth))
 
     # With slices a bias or a mask comes after the sum of the slices; how many there are is known once the product is made.
-    last = ends.out_vector and N % 4 == 0, ends.extra, ends.relu
+    last = epilogue.out_vector and N % 4 == 0, epilogue.extra, epilogue.relu
     whole = product(tile, factor(form.a, M), factor(form.b, N), (form.store, ()), sizes, last, 1, slices)
-    if whole.slices > 1 and (ends.extra in (BIAS, MASK) or ends.relu):
-        return _plan(form, sizes, tile, slices, _Ends(NOTHING, False, ends.vector, ends.out_vector))
+    if whole.slices > 1 and (epilogue.extra in (BIAS, MASK) or epilogue.relu):
+        return _plan(form, sizes, tile, slices, _Epilogue(NOTHING, False, epilogue.vector, epilogue.out_vector))
     return whole
 
 
 def workspace_size(sizes: tuple[int, int, int], tile: Tile, slices: int) -> int:
     """Elements (float32) that a product of `sizes` (M, N, depth) in so many slices needs beside its result; 0 for one slice. The sums of
     rows that a gradient of the bias is, a column more, have room in it."""
-    whole = _plan(_FORWARD, sizes, tile, slices, _Ends())
+    whole = _plan(_FORWARD, sizes, tile, slices, _Epilogue())
     return whole.slices * sizes[0] * (sizes[1] + 1) if whole.slices > 1 else 0
 
 
@@ -141,10 +141,10 @@ def _run(
     stream: Stream,
 ) -> None:
     a, b, c = flat
-    extra_is = NOTHING if extra is None else form.extra
-    out_vector = aligned(c) and (extra_is != MASK or aligned(extra))
-    plan = _plan(form, sizes, tile, slices, _Ends(extra_is, relu, aligned(a) and aligned(b), out_vector))
-    plan.run_whole(a, b, extra, c, workspace, extra_is, relu, stream)
+    extra_role = NOTHING if extra is None else form.extra
+    out_vector = aligned(c) and (extra_role != MASK or aligned(extra))
+    plan = _plan(form, sizes, tile, slices, _Epilogue(extra_role, relu, aligned(a) and aligned(b), out_vector))
+    plan.run_whole(a, b, extra, c, workspace, extra_role, relu, stream)
 
 
 def variants(name: str, tile: Tile, best: float) -> dict[str, Variant]:

@@ -63,12 +63,12 @@ def kept(value, mask):
 
 @functools.cache
 def tile_kernel(tile: Tile, a_operand: Operand, b_operand: Operand, store: Store) -> Any:
-    """The kernel of a product: (a, b, extra, c, sizes, ends, a_args, b_args, c_args) on a grid of blocks of `tile.threads`.
+    """The kernel of a product: (a, b, extra, c, sizes, epilogue, a_args, b_args, c_args) on a grid of blocks of `tile.threads`.
 
     `sizes` are M, N, the blocks of BK steps that each slice of the sum has and that there are in all, the groups, and the tiles along M
-    and N; a batch is a group of a slice: batch = slice · groups + group. `ends` are whether four results may be written at once (and four
-    numbers of a mask read), what `extra` is for, and whether there is a ReLU. The rest of the arguments are the operands' and the store's
-    own.
+    and N; a batch is a group of a slice: batch = slice · groups + group. `epilogue`: whether four results may be written at once (and
+    four numbers of a mask read), what `extra` is for, and whether there is a ReLU. The rest of the arguments are the operands' and the
+    store's own.
     """
     BM, BN, BK, TM, TN, threads = tile.BM, tile.BN, tile.BK, tile.TM, tile.TN, tile.threads
     a_copy, b_copy = copy_of(a_operand, BM, BK, threads), copy_of(b_operand, BN, BK, threads)
@@ -125,17 +125,17 @@ def tile_kernel(tile: Tile, a_operand: Operand, b_operand: Operand, store: Store
             sums[at + 3 * place_step] = kept(sums[at + 3 * place_step], m3)
 
     @device(forceinline=True)
-    def write_line(line, c, c_args, sizes, batch, first_line, first_place, place_at, extra, first_bias, shifts, ends, sums):
+    def write_line(line, c, c_args, sizes, batch, first_line, first_place, place_at, extra, first_bias, shifts, epilogue, sums):
         M, N, _, _, _, _, _ = sizes
-        vector, extra_is, relu = ends
+        vector, extra_role, relu = epilogue
         limit, place_limit = (N, M) if along_rows else (M, N)
         number = uint32(first_line + uint32(line // 4 * lines_patch + line % 4))
         if number < limit:
             line_at = place_of_line(c_args, M, N, batch, number)
             line_shift = float32(0)
-            if along_rows and extra_is == BIAS:
+            if along_rows and extra_role == BIAS:
                 line_shift = extra[uint32(first_bias + number)]
-            if extra_is == MASK:
+            if extra_role == MASK:
                 mask_line(line, extra, line_at, first_place, place_limit, place_at, vector, sums)
             for place in range(0, places, 4):
                 at = line * line_step + place * place_step
@@ -160,7 +160,7 @@ def tile_kernel(tile: Tile, a_operand: Operand, b_operand: Operand, store: Store
     write_lines = unrolled(write_line, lines)
 
     @kernel(launch_bounds=(threads, tile.blocks_per_sm))
-    def engine_kernel(a, b, extra, c, sizes, ends, a_args, b_args, c_args):
+    def engine_kernel(a, b, extra, c, sizes, epilogue, a_args, b_args, c_args):
         a_tile = cuda.shared.array(a_room, float32, alignment=16)  # load_4 reads both
         b_tile = cuda.shared.array(b_room, float32, alignment=16)
         sums = cuda.local.array(results, float32)
@@ -226,8 +226,8 @@ def tile_kernel(tile: Tile, a_operand: Operand, b_operand: Operand, store: Store
 
         own_row = uint32(own_row + first_row)
         own_column = uint32(own_column + first_column)
-        _, extra_is, _ = ends
-        if row_sums and extra_is == SUMS and first_column == 0:
+        _, extra_role, _ = epilogue
+        if row_sums and extra_role == SUMS and first_column == 0:
             a_spread(0, a_sums, a_next)
             a_put(a_next, a_tile, uint32(0), thread)
             cuda.syncthreads()
@@ -242,14 +242,14 @@ def tile_kernel(tile: Tile, a_operand: Operand, b_operand: Operand, store: Store
         if along_rows:
             for i in range(TM):
                 place_at[i] = place_row(c_args, M, N, batch, uint32(own_row + uint32(i // 4 * a_patch + i % 4)))
-            write_lines(0, c, c_args, sizes, batch, own_column, own_row, place_at, extra, first_bias, shifts, ends, sums)
+            write_lines(0, c, c_args, sizes, batch, own_column, own_row, place_at, extra, first_bias, shifts, epilogue, sums)
         else:
             for j in range(TN):
                 column = uint32(own_column + uint32(j // 4 * b_patch + j % 4))
                 place_at[j] = place_column(c_args, M, N, batch, column)
                 shifts[j] = float32(0)
-                if extra_is == BIAS and column < N:
+                if extra_role == BIAS and column < N:
                     shifts[j] = extra[uint32(first_bias + column)]
-            write_lines(0, c, c_args, sizes, batch, own_row, own_column, place_at, extra, first_bias, shifts, ends, sums)
+            write_lines(0, c, c_args, sizes, batch, own_row, own_column, place_at, extra, first_bias, shifts, epilogue, sums)
 
     return engine_kernel

@@ -18,12 +18,12 @@ from gpucnn_kernels.engine.tiles import BIAS, MASK, NOTHING, SUMS, Operand, Stor
 
 
 @kernel
-def sum_slices_kernel(partial, extra, total, slices, extra_is, relu):
+def sum_slices_kernel(partial, extra, total, slices, extra_role, relu):
     """total[i] = Σ over slices of partial[slice, i], first to last, then what `extra` is for, then ReLU. Sums of rows lie behind all
     slices of the results, and are added up to extra[i] by the threads past the last result."""
     i = uint32(cuda.grid(1))
     size, more = uint32(total.size), uint32(0)
-    if extra_is == SUMS:
+    if extra_role == SUMS:
         more = uint32(extra.size)
     if i >= uint32(size + more):
         return
@@ -55,12 +55,12 @@ def sum_slices_kernel(partial, extra, total, slices, extra_is, relu):
         first = uint32(first + step)
         done = uint32(done + uint32(1))
     shift = float32(0)
-    if extra_is == BIAS:
+    if extra_role == BIAS:
         shift = extra[uint32(i % uint32(extra.size))]
     value += shift
     if relu and value <= float32(0):  # NaN stays NaN
         value = float32(0)
-    if extra_is == MASK and not extra[i] > float32(0):
+    if extra_role == MASK and not extra[i] > float32(0):
         value = float32(0)
     if is_result:
         total[i] = value
@@ -68,10 +68,10 @@ def sum_slices_kernel(partial, extra, total, slices, extra_is, relu):
         extra[uint32(i - size)] = value
 
 
-def sum_slices(partial: Array, extra: Array | None, total: Array, slices: int, extra_is: int, relu: bool, stream: Stream) -> None:
+def sum_slices(partial: Array, extra: Array | None, total: Array, slices: int, extra_role: int, relu: bool, stream: Stream) -> None:
     """Adds up `slices` results one after the other in `partial`, all flat, and sums of rows behind them where `extra` is for these."""
-    threads = total.shape[0] + (extra.shape[0] if extra is not None and extra_is == SUMS else 0)
-    numbers = np.uint32(slices), np.uint32(extra_is), np.uint32(relu)
+    threads = total.shape[0] + (extra.shape[0] if extra is not None and extra_role == SUMS else 0)
+    numbers = np.uint32(slices), np.uint32(extra_role), np.uint32(relu)
     run_each(sum_slices_kernel, threads, stream, partial, total if extra is None else extra, total, *numbers)
 
 
@@ -93,21 +93,21 @@ class Product:
         run(self.kernel, self.blocks, self.threads, stream, a, b, extra, c, *self.arguments, shared=self.shared)
 
     def run_whole(
-        self, a: Array, b: Array, extra: Array | None, c: Array, workspace: Array | None, extra_is: int, relu: bool, stream: Stream
+        self, a: Array, b: Array, extra: Array | None, c: Array, workspace: Array | None, extra_role: int, relu: bool, stream: Stream
     ) -> None:
         """Launches it, and the sum of its slices where there are several: they lie in the workspace, and what comes after a sum, as
-        `extra_is` and `relu` say, comes after that one."""
+        `extra_role` and `relu` say, comes after that one."""
         if self.slices == 1:
             self.run(a, b, a if extra is None else extra, c, stream)
             return
         results = self.slices * c.shape[0]
-        if extra is not None and extra_is == SUMS:
+        if extra is not None and extra_role == SUMS:
             space = room(workspace, results + self.slices * extra.shape[0])
             self.run(a, b, space[results:], space[:results], stream)
         else:
             space = room(workspace, results)
             self.run(a, b, a, space, stream)
-        sum_slices(space, extra, c, self.slices, extra_is, relu, stream)
+        sum_slices(space, extra, c, self.slices, extra_role, relu, stream)
 
 
 def product(
@@ -116,12 +116,12 @@ def product(
     b: tuple[Operand, Any],
     c: tuple[Store, Any],
     sizes: tuple[int, int, int],
-    ends: tuple[bool, int, bool] = (False, NOTHING, False),
+    epilogue: tuple[bool, int, bool] = (False, NOTHING, False),
     groups: int = 1,
     slices: int = 1,
 ) -> Product:
-    """The product of two operands, each with its arguments; `sizes` are M, N and the depth of one group, `ends` whether four results may
-    be written at once, what `extra` is for, and whether there is a ReLU. The sum is cut into `slices`, or fewer where that leaves none
+    """The product of two operands, each with its arguments; `sizes` are M, N and the depth of one group, `epilogue` whether four results
+    may be written at once, what `extra` is for, and whether there is a ReLU. The sum is cut into `slices`, or fewer where that leaves none
     empty."""
     M, N, depth = sizes
     blocks = -(-depth // tile.BK)
@@ -135,7 +135,7 @@ def product(
         tile.threads,
         groups * slices,
         slices,
-        (numbers, tuple(np.uint32(flag) for flag in ends), a[1], b[1], c[1]),
+        (numbers, tuple(np.uint32(flag) for flag in epilogue), a[1], b[1], c[1]),
     )
 
 

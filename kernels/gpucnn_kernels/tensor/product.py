@@ -108,11 +108,11 @@ def pack_split_kernel(
 
 @functools.cache
 def tensor_kernel(tile: TensorTile, store: Store, whole: bool) -> Any:
-    """The kernel: (a, b, extra, c, sizes, ends, a_args, c_args), on a grid of blocks of `tile.threads` with `tile.shared` bytes.
+    """The kernel: (a, b, extra, c, sizes, epilogue, a_args, c_args), on a grid of blocks of `tile.threads` with `tile.shared` bytes.
 
     a are images under the taps of a window, with the arguments of operands.PIXELS; b is packed; c goes where `store` says, and `extra` is
-    what engine.tile_kernel's is. `sizes` are M, N, the blocks of 32 steps, groups, and the tiles along M and N; `ends` what `extra` is for,
-    and whether there is a ReLU. `whole`: a group's channels are a multiple of 32.
+    what engine.tile_kernel's is. `sizes` are M, N, the blocks of 32 steps, groups, and the tiles along M and N; `epilogue` what `extra` is
+    for, and whether there is a ReLU. `whole`: a group's channels are a multiple of 32.
     """
     BN, stages, stage_bytes = tile.BN, tile.stages, tile.stage
     sums_count, b_numbers = BN // 2, 2 * BN * DEPTH
@@ -131,25 +131,25 @@ def tensor_kernel(tile: TensorTile, store: Store, whole: bool) -> Any:
     copy_channels = unrolled(copy_channel, DEPTH)
 
     @device(forceinline=True)
-    def write(number, c, c_args, sizes, ends, group, row, row_at, below, below_at, first_column, extra, sums):
+    def write(number, c, c_args, sizes, epilogue, group, row, row_at, below, below_at, first_column, extra, sums):
         """The sum of that number: columns by twos, in the thread's first row and in the eighth below."""
         M, N, _, _, _, _ = sizes
-        extra_is, relu = ends
+        extra_role, relu = epilogue
         column = uint32(first_column + uint32(number // 4 * 8 + number % 2))
         own, at = (below, below_at) if number % 4 >= 2 else (row, row_at)
         if own < M and column < N:
             place = uint32(at + place_column(c_args, M, N, group, column))
             value, shift = sums[number], float32(0)
-            if extra_is == BIAS:
+            if extra_role == BIAS:
                 shift = extra[uint32(group * N + column)]
-            if extra_is == MASK:
+            if extra_role == MASK:
                 value = kept(value, extra[place])
             c[place] = finish(value, shift, relu)
 
     write_all = unrolled(write, sums_count)
 
     @kernel(launch_bounds=(tile.threads, 1))
-    def tensor_kernel(a, b, extra, c, sizes, ends, a_args, c_args):
+    def tensor_kernel(a, b, extra, c, sizes, epilogue, a_args, c_args):
         shared = cuda.shared.array(0, float32)
         state = cuda.local.array(3, uint32)
         sums = cuda.local.array(sums_count, float32)
@@ -210,19 +210,25 @@ def tensor_kernel(tile: TensorTile, store: Store, whole: bool) -> Any:
             first_column = uint32(uint32(tile_n * uint32(BN)) + uint32(lane % uint32(4)) * uint32(2))
             row_at = place_row(c_args, M, N, group, row)
             below_at = place_row(c_args, M, N, group, below)
-            write_all(0, c, c_args, sizes, ends, group, row, row_at, below, below_at, first_column, extra, sums)
+            write_all(0, c, c_args, sizes, epilogue, group, row, row_at, below, below_at, first_column, extra, sums)
 
     return tensor_kernel
 
 
 def product(
-    tile: TensorTile, pixels: tuple[Any, Any], c: tuple[Store, Any], sizes: tuple[int, int, int], ends: tuple[int, bool], groups: int, *,
+    tile: TensorTile,
+    pixels: tuple[Any, Any],
+    c: tuple[Store, Any],
+    sizes: tuple[int, int, int],
+    epilogue: tuple[int, bool],
+    groups: int,
+    *,
     whole: bool,
-) -> Product:  # fmt: skip
+) -> Product:
     """A product ready to be launched, as product.product makes them: `pixels` are the arguments of a, `sizes` M, N and the depth of a
-    group, `ends` what `extra` is for and whether there is a ReLU."""
+    group, `epilogue` what `extra` is for and whether there is a ReLU."""
     M, N, depth = sizes
     tiles_m, tiles_n = -(-M // tile.BM), -(-N // tile.BN)
     numbers = tuple(np.uint32(number) for number in (M, N, depth // tile.BK, groups, tiles_m, tiles_n))
-    arguments = numbers, tuple(np.uint32(number) for number in ends), pixels, c[1]
+    arguments = numbers, tuple(np.uint32(number) for number in epilogue), pixels, c[1]
     return Product(tensor_kernel(tile, c[0], whole), tiles_m * tiles_n * groups, tile.threads, groups, 1, arguments, tile.shared)

@@ -76,11 +76,11 @@ class TensorGradTile:
 
 @functools.cache
 def tensor_grad_kernel(tile: TensorGradTile, width: int) -> Any:
-    """The kernel: (dy, x, extra, c, sizes, extra_is, dy_args, x_args), on a grid of blocks of `tile.threads` with `tile.shared` bytes.
+    """The kernel: (dy, x, extra, c, sizes, extra_role, dy_args, x_args), on a grid of blocks of `tile.threads` with `tile.shared` bytes.
 
     c (batch, filters, channels · taps), where a batch is a group of a slice: batch = slice · groups + group. `sizes` are filters, channels
     · taps of a group, the blocks of 32 positions that each slice has and that there are in all, groups, and the tiles along channels and
-    taps and along filters. If `extra_is` SUMS, `extra` (batch, filters) becomes the sums of dy. The rest are the arguments of
+    taps and along filters. If `extra_role` SUMS, `extra` (batch, filters) becomes the sums of dy. The rest are the arguments of
     operands.gradients and of operands.TAPS. A width of 4 wants dy at a multiple of 16 bytes and P·Q a multiple of 4.
     """
     BN, stages, stage_bytes = tile.BN, tile.stages, tile.stage
@@ -157,7 +157,7 @@ def tensor_grad_kernel(tile: TensorGradTile, width: int) -> Any:
     write_all = unrolled(write, sums_count)
 
     @kernel(launch_bounds=(tile.threads, 1))
-    def tensor_grad_kernel(dy, x, extra, c, sizes, extra_is, dy_args, x_args):
+    def tensor_grad_kernel(dy, x, extra, c, sizes, extra_role, dy_args, x_args):
         table = cuda.shared.array(table_words, float32, alignment=16)  # of words; load_4 reads them
         shared = cuda.shared.array(0, float32, alignment=16)
         sums = cuda.local.array(sums_count, float32)
@@ -262,7 +262,7 @@ def tensor_grad_kernel(tile: TensorGradTile, width: int) -> Any:
                     stage = uint32(stage + uint32(1))
                     if stage == uint32(stages):
                         stage, parity = uint32(0), uint32(parity ^ uint32(1))
-            if extra_is == SUMS and first_tap == 0:
+            if extra_role == SUMS and first_tap == 0:
                 for i in range(count):
                     total = totals[i]
                     lanes = across // 2
@@ -286,9 +286,15 @@ def tensor_grad_kernel(tile: TensorGradTile, width: int) -> Any:
 
 
 def product(
-    tile: TensorGradTile, dy: tuple[Any, ...], x: tuple[Any, Any], sizes: tuple[int, int, int], extra_is: int, groups: int, slices: int,
+    tile: TensorGradTile,
+    dy: tuple[Any, ...],
+    x: tuple[Any, Any],
+    sizes: tuple[int, int, int],
+    extra_role: int,
+    groups: int,
+    slices: int,
     width: int,
-) -> Product:  # fmt: skip
+) -> Product:
     """The gradient ready to be launched, as product.product makes products: dy's and x's arguments; `sizes` are filters, channels · taps
     and positions of a group; the sum over positions is cut into `slices`, or fewer where that leaves none empty."""
     filters, taps, positions = sizes
@@ -299,5 +305,11 @@ def product(
     numbers = tuple(np.uint32(number) for number in (filters, taps, slice_blocks, blocks, groups, tiles_m, tiles_n))
     made = tensor_grad_kernel(tile, width)
     return Product(
-        made, tiles_m * tiles_n * groups * slices, tile.threads, groups * slices, slices, (numbers, np.uint32(extra_is), dy, x), tile.shared
+        made,
+        tiles_m * tiles_n * groups * slices,
+        tile.threads,
+        groups * slices,
+        slices,
+        (numbers, np.uint32(extra_role), dy, x),
+        tile.shared,
     )

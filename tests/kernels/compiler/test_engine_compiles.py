@@ -76,8 +76,8 @@ def signature(plan: Product) -> tuple[Any, ...]:
 
 def test_catalogued_signatures_are_those_of_the_launchers() -> None:
     sizes, tile = (2, 4, 8, conv_window((8, 8), (3, 3), 2, 1), 1), TILES["tile64x64"]
-    (forward,) = tiled._forward(sizes, tile, tiled.gather, tiled.Ends(BIAS, True))
-    backward = tiled._input_grad(sizes, tile, tiled.gather, tiled.Ends(MASK))
+    (forward,) = tiled._forward(sizes, tile, tiled.gather, tiled.Epilogue(BIAS, True))
+    backward = tiled._input_grad(sizes, tile, tiled.gather, tiled.Epilogue(MASK))
     assert len(backward) == 4
     plans = [("conv2d", part.product) for part in (forward, *backward)]
     plans.append(("conv2d_weight_grad", tiled._weight_grad(sizes, tile, tiled.total, SUMS, True, 2)))
@@ -86,7 +86,7 @@ def test_catalogued_signatures_are_those_of_the_launchers() -> None:
         ("dense_input_grad", tiled_dense._INPUT_GRAD),
         ("dense_weight_grad", tiled_dense._WEIGHT_GRAD),
     ):
-        plans.append((name, tiled_dense._plan(form, (8, 8, 8), tile, 1, tiled_dense._Ends(form.extra, True))))
+        plans.append((name, tiled_dense._plan(form, (8, 8, 8), tile, 1, tiled_dense._Epilogue(form.extra, True))))
     for name, plan in plans:
         entry = BY_NAME[f"{name}-tile64x64"]
         assert entry.kernel is plan.kernel, name
