@@ -63,7 +63,6 @@ class Row:
     wall: str  # what stands in the way of less: "memory", "compute" or "launch"
     blocks: int | None = None
     threads: int | None = None
-    moved: int | None = None  # bytes that the kernel asks for, before any cache
     time: Timing | None = None
     warm: Timing | None = None  # on data that the caches hold already
     start: float | None = None  # after the step's beginning
@@ -170,6 +169,9 @@ def from_json(text: str, name: str) -> Profile:
     schema = data.pop("gpucnn_profile")
     if schema != SCHEMA:
         raise DataError(f"{name} is a profile of format {schema!r} and this gpucnn reads format {SCHEMA}: write it anew with --json")
+    for row in data["rows"] if isinstance(data.get("rows"), list) else ():
+        if isinstance(row, dict):
+            row.pop("moved", None)  # earlier profiles said what a kernel asks for before any cache
     try:
         profile: Profile = checked(Profile, data, "the profile")
         _check(profile)

@@ -100,7 +100,7 @@ def tune(workload: Workload, timer: Timer, say: Say, *, done: set[str]) -> list[
 
 
 def _measured(call: Call, problem: Problem, timer: Timer) -> Result:
-    expected = correct.expect(call, 2 * problem.fmas)
+    expected = correct.expect(call)
     times: list[tuple[Choice, Timing]] = []
     wrong: list[tuple[Choice, str]] = []
     for choice in candidates(problem):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -144,7 +145,7 @@ def test_a_chip_that_is_not_here(gpucnn: Command, chip: str) -> None:
 
 def test_under_the_simulator_nothing_is_measured() -> None:
     """In a process of its own: the simulator is on or off for the whole of one."""
-    environment = {"NUMBA_ENABLE_CUDASIM": "1", "PATH": "/usr/bin:/bin"}
+    environment = {"NUMBA_ENABLE_CUDASIM": "1", "PATH": "/usr/bin:/bin", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     for option, reason in (("--device=cuda", "its times say nothing"), ("--arch=H100", "unset NUMBA_ENABLE_CUDASIM")):
         done = subprocess.run(
             [sys.executable, "-m", "gpucnn", "profile", option], capture_output=True, text=True, env=environment, timeout=120,

@@ -85,7 +85,7 @@ def run(monkeypatch: pytest.MonkeyPatch, timer: Callable[[Sequence[Launch]], Tim
         def error(self, result: Any) -> float:
             return errors() if errors else 0.0
 
-    monkeypatch.setattr(correct, "expect", lambda call, flops: Expected())
+    monkeypatch.setattr(correct, "expect", lambda call: Expected())
     chip = bounds.chip_of("H100")
     observer = Observer()
     with bounds.as_if_there(chip) as _:

@@ -65,7 +65,7 @@ def bounds_profile() -> Profile:
     """As from --arch: nothing measured."""
     loop = HotLoop(100, 75, 20, 4)
     rows = [
-        row(time=None, blocks=196, threads=128, registers=130, spills=0, shared=12288, occupancy=0.19, waves=0.5, loop=loop, moved=10**8),
+        row(time=None, blocks=196, threads=128, registers=130, spills=0, shared=12288, occupancy=0.19, waves=0.5, loop=loop),
         row(
             "conv2d_1",
             op="conv2d",

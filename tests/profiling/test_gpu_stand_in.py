@@ -126,7 +126,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     monkeypatch.setattr(gpu, "recording", functools.partial(recording, launching=False))
     monkeypatch.setattr(gpu, "external_stream", lambda pointer: pointer)
     monkeypatch.setattr(gpu, "unsynchronized", lambda array: array)
-    monkeypatch.setattr(gpu.correct, "expect", lambda call, flops: None)
+    monkeypatch.setattr(gpu.correct, "expect", lambda call: None)
     monkeypatch.setattr(gpu.fma, "run", lambda kernel, blocks, threads, stream, *rest: Launch(kernel, blocks, threads, rest).run(stream))
     monkeypatch.setattr(gpu, "_taken", lambda launch, gpu: (32, 0, 0, 1.0, 2.0))
     from gpucnn_kernels.choose import select

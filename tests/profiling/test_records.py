@@ -22,6 +22,14 @@ def test_a_profile_comes_back_as_it_was(recorded: Profile, bounds: Profile, nast
     assert [path.name for path in tmp_path.iterdir()] == ["profile.json"]
 
 
+def test_a_profile_from_before_is_read(recorded: Profile) -> None:
+    """They held bytes that a kernel asks for before any cache."""
+    data = json.loads(records.to_json(recorded))
+    for row in data["rows"]:
+        row["moved"] = 10**8
+    assert records.from_json(json.dumps(data), "old.json") == recorded
+
+
 def changed(profile: Profile, path: list[Any], value: Any) -> str:
     data = json.loads(records.to_json(profile))
     place = data

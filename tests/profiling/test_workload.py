@@ -13,6 +13,7 @@ from gpucnn.errors import DeviceError, GpucnnError, ShapeError, UnknownNameError
 from gpucnn.profiling import run
 from gpucnn.profiling.what import memory, workload
 from gpucnn.profiling.what.observe import Call, Observer
+from gpucnn.profiling.what.operations import kind_of
 from gpucnn.profiling.what.workload import Selection, Workload
 
 
@@ -131,19 +132,12 @@ def test_a_selection_is_of_an_operation_or_a_layer() -> None:
         return [call for call in calls if selection.takes(call, work.model)]
 
     assert len(taken()) == len(calls)
-    assert {workload.kind_of(call.op) for call in taken(op="dense")} == {"dense"}
+    assert {kind_of(call.op) for call in taken(op="dense")} == {"dense"}
     assert {call.layer for call in taken(layer="5")} == {call.layer for call in taken(layer="dense_2")} == {"dense_2"}
     assert taken(layer="1") and taken(layer="2"), "of a stage of two layers, each is a name"
     for wrong in ({"op": "sum"}, {"layer": "6"}, {"layer": "0"}, {"layer": "dense_3"}):
         with pytest.raises(UnknownNameError):
             taken(**wrong)
-
-
-def test_every_operation_is_of_a_kind() -> None:
-    """But for those that copy batches and count."""
-    bookkeeping = {"gather_batch", "permutation", "tally", "next_call"}
-    for name in get_device("cpu").ops.__all__:
-        assert workload.kind_of(name) in workload.OPERATIONS or name in bookkeeping, name
 
 
 def test_memory_is_what_the_arrays_take() -> None:

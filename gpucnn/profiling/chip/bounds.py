@@ -21,8 +21,9 @@ from gpucnn.profiling.chip.chips import Architecture, Chip, find
 from gpucnn.profiling.chip.compiled import Compiled, Compiler
 from gpucnn.profiling.chip.samples import ENGINE_ENTRIES, tensor_entries
 from gpucnn.profiling.records import Ceilings, Profile, Row, Step
-from gpucnn.profiling.what import counts, memory, roofline
+from gpucnn.profiling.what import memory, roofline
 from gpucnn.profiling.what.observe import Call
+from gpucnn.profiling.what.operations import sizes_of, work_of
 from gpucnn.profiling.what.work import Work
 from gpucnn.profiling.what.workload import Selection, Workload
 from gpucnn_kernels.choose import select
@@ -110,7 +111,7 @@ def record(workload: Workload, chip: Chip) -> list[tuple[Call, list[Launch], Wor
         def listener(call: Call) -> Any:
             first = len(launches)
             result = call.run()
-            found.append((call, launches[first:], counts.count(call, kernels=True)))
+            found.append((call, launches[first:], work_of(call)))
             return result
 
         with workload.observer.listening(listener):
@@ -128,11 +129,11 @@ def shares(launches: Sequence[Launch], work: Work) -> list[tuple[Launch, Work]]:
     for launch in launches:
         own = launch.array_bytes
         if not any(launch is main for main in mains):
-            result.append((launch, Work(0, own, own)))
+            result.append((launch, Work(0, own)))
             continue
         part = launch.blocks * launch.threads / threads
         least = own if len(mains) == 1 < len(launches) else round(work.least_bytes * part)
-        result.append((launch, Work(round(work.flops * part), least, max(least, round(work.moved_bytes * part)))))
+        result.append((launch, Work(round(work.flops * part), least)))
     return result
 
 
@@ -158,10 +159,9 @@ def _row(call: Call, launch: Launch, work: Work, least: float, ceilings: Ceiling
         phase=call.phase,
         op=call.op,
         kernel=kernel_name(launch),
-        shape=counts.shape_of(call),
+        shape=sizes_of(call),
         flops=work.flops,
         bytes=work.least_bytes,
-        moved=work.moved_bytes,
         roofline=least,
         wall=roofline.wall(work.flops, work.least_bytes, ceilings),
         blocks=launch.blocks,

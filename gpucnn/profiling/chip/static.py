@@ -16,8 +16,8 @@ steps that a launch takes. They need but the compilers that `pip install "numba-
                 because the work is done once or is written out
     lds, ldg    reads of shared and of global memory in that loop that fetch 128 bits at once
 
-The second, of shapes: which variant is chosen for the chip (select.py), what the operation has to do and to move, what this variant asks
-of memory before any cache, and the least time that the chip needs with the ceiling that sets it (work.py). No measurements.
+The second, of shapes: which variant is chosen for the chip (select.py), what the operation has to do and to move, and the
+least time that the chip needs with the ceiling that sets it (work.py). No measurements.
 """
 
 from __future__ import annotations
@@ -114,19 +114,21 @@ def planned(chip: Chip) -> list[Planned]:
     """What the convolutions and poolings of the catalogue ask of a chip, by the kernels that are chosen for it."""
     rows = []
 
-    def add(shape: str, operation: str, choice: work.Choice, done: Work) -> None:
-        rows.append(Planned(shape, operation, choice.variant, choice.slices, done, done.seconds(chip), done.bound(chip)))
+    def add(shape: str, operation: str, variant: str, slices: int, done: Work) -> None:
+        times = {"compute": done.flops / chip.fp32, "memory": done.least_bytes / chip.bandwidth}
+        bound = max(times, key=lambda name: times[name])
+        rows.append(Planned(shape, operation, variant, slices, done, times[bound], bound))
 
     with select.for_chip(chip.sms, capability=chip.architecture.capability):
         for shape in CONV_SHAPES:
             for operation in ("conv2d", "conv2d_input_grad", "conv2d_weight_grad"):
                 sizes = shape.n, shape.c, shape.k, shape.window, 1
-                choice = work.counted(select.choose(getattr(problems, operation)(*sizes)))
-                add(shape.name, operation, choice, getattr(work, operation)(*sizes, choice))
+                choice = select.choose(getattr(problems, operation)(*sizes))
+                add(shape.name, operation, choice.name, choice.slices, getattr(work, operation)(*sizes))
     for pooling in POOL_SHAPES:
-        variant = work.Choice("2x2" if pooling.kernel == 2 else "plain")
+        variant = "2x2" if pooling.kernel == 2 else "plain"
         for operation in ("max_pool2d", "max_pool2d_grad"):
-            add(pooling.name, operation, variant, getattr(work, operation)(pooling.n, pooling.c, pooling.window))
+            add(pooling.name, operation, variant, 1, getattr(work, operation)(pooling.n, pooling.c, pooling.window))
     return rows
 
 
@@ -215,13 +217,13 @@ def _print_shapes(rows: Sequence[Planned], chip: Chip) -> None:
     if not rows:
         return
     ceilings = f"{chip.name} ({chip.sms} multiprocessors, {chip.fp32 / 1e12:g} TFLOP/s, {chip.bandwidth / 1e12:g} TB/s)"
-    print(f"\n{'shape':7}  {'operation':18}  {'variant':16}  GFLOP  least MB  moved MB  FLOP/byte   least µs on the {ceilings}")
+    print(f"\n{'shape':7}  {'operation':18}  {'variant':16}  GFLOP  least MB  FLOP/byte   least µs on the {ceilings}")
     for row in rows:
         variant = row.variant + (f" / {row.slices}" if row.slices > 1 else "")
         done = row.work
         print(
             f"{row.shape:7}  {row.operation:18}  {variant:16}  {done.flops / 1e9:5.2f}  {done.least_bytes / 1e6:8.2f}  "
-            f"{done.moved_bytes / 1e6:8.2f}  {done.intensity:9.1f}  {row.seconds * 1e6:9.1f} {row.bound}"
+            f"{done.intensity:9.1f}  {row.seconds * 1e6:9.1f} {row.bound}"
         )
 
 

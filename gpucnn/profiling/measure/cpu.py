@@ -19,8 +19,9 @@ from gpucnn.profiling.measure import against_torch
 from gpucnn.profiling.measure.statistics import summarize
 from gpucnn.profiling.measure.timing import HostClock, measure
 from gpucnn.profiling.records import Ceilings, Profile, Row, Step
-from gpucnn.profiling.what import correct, counts, memory, roofline
+from gpucnn.profiling.what import correct, memory, roofline
 from gpucnn.profiling.what.observe import Call
+from gpucnn.profiling.what.operations import sizes_of, work_of
 from gpucnn.profiling.what.workload import Selection, Workload
 
 WARM_UP = 3  # steps
@@ -51,7 +52,7 @@ def profile(workload: Workload, selection: Selection, torch: Any, say: Say) -> P
     for index, call in enumerate(calls):
         if not selection.takes(call, workload.model):
             continue
-        work = counts.count(call, kernels=False)
+        work = work_of(call)
         compared = None
         if torch is not None:
             compared = against_torch.compare(call, torch, HostClock())
@@ -61,7 +62,7 @@ def profile(workload: Workload, selection: Selection, torch: Any, say: Say) -> P
                 phase=call.phase,
                 op=call.op,
                 kernel=call.op,
-                shape=counts.shape_of(call),
+                shape=sizes_of(call),
                 flops=work.flops,
                 bytes=work.least_bytes,
                 roofline=roofline.seconds(work.flops, work.least_bytes, ceilings),
@@ -137,7 +138,7 @@ def _checked(workload: Workload) -> tuple[list[Call], list[float | None]]:
     errors: list[float | None] = []
 
     def listener(call: Call) -> Any:
-        expected = correct.expect(call, counts.count(call, kernels=False).flops)
+        expected = correct.expect(call)
         result = call.run()
         calls.append(call)
         errors.append(None if expected is None else expected.error(result))

@@ -25,8 +25,9 @@ from gpucnn.profiling.measure import against_torch, fma, nsight
 from gpucnn.profiling.measure.statistics import summarize
 from gpucnn.profiling.measure.timing import BUDGET, HostClock, Work, buffers_needed, measure
 from gpucnn.profiling.records import Ceilings, Profile, Row, Step, Timing
-from gpucnn.profiling.what import correct, counts, memory, roofline
+from gpucnn.profiling.what import correct, memory, roofline
 from gpucnn.profiling.what.observe import Call
+from gpucnn.profiling.what.operations import sizes_of, work_of
 from gpucnn.profiling.what.workload import Selection, Workload
 from gpucnn_kernels.core.launch import Launch, address_of, external_stream, recording, unsynchronized
 
@@ -172,7 +173,7 @@ def record(workload: Workload) -> list[Recorded]:
     found: list[Recorded] = []
 
     def listener(call: Call) -> Any:
-        expected = correct.expect(call, counts.count(call, kernels=True).flops)
+        expected = correct.expect(call)
         with recording() as launches:
             result = call.run()
         found.append(Recorded(call, launches, None if expected is None else expected.error(result)))
@@ -241,7 +242,7 @@ def _rows(item: Recorded, start: float, gpu: Gpu, ceilings: Ceilings, xp: Any, s
     """A row for each launch of a call."""
     compared = None if torch is None else _against_torch(item, torch, xp, stream, clock)
     rows = []
-    work = counts.count(item.call, kernels=True)
+    work = work_of(item.call)
     for launch, part in bounds.shares(item.launches, work):
         copies = buffers_needed(launch.array_bytes, gpu.cache, int(xp.cuda.runtime.memGetInfo()[0]) // ROOM)
         buffers = [_replay(launch, stream, copied=True) for _ in range(copies)]
@@ -254,10 +255,9 @@ def _rows(item: Recorded, start: float, gpu: Gpu, ceilings: Ceilings, xp: Any, s
                 phase=item.call.phase,
                 op=item.call.op,
                 kernel=bounds.kernel_name(launch),
-                shape=counts.shape_of(item.call),
+                shape=sizes_of(item.call),
                 flops=part.flops,
                 bytes=part.least_bytes,
-                moved=part.moved_bytes,
                 roofline=roofline.seconds(part.flops, part.least_bytes, ceilings),
                 wall=roofline.wall(part.flops, part.least_bytes, ceilings),
                 blocks=launch.blocks,

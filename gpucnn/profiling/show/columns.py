@@ -83,7 +83,6 @@ COLUMNS = (
     _number("step", "the share of the step", roofline.share, _percent),
     _number("FLOPs", "floating-point operations, an FMA being two", lambda row, _: float(row.flops), lambda n: scaled(n, "") if n else "–"),
     _number("bytes", "the least that have to be moved", lambda row, _: float(row.bytes), lambda n: scaled(n, "B")),
-    _number("asked", "bytes that the kernel asks for, before any cache", lambda row, _: row.moved, lambda n: scaled(n, "B"), True),
     _number("FLOP/B", "operations per byte", lambda row, _: row.intensity if row.flops else None, lambda n: f"{n:.1f}"),
     _number("FLOP/s", "reached", lambda row, _: row.flops / row.time.median if row.time and row.flops else None, lambda n: scaled(n, "")),
     _number("B/s", "reached", lambda row, _: row.bytes / row.time.median if row.time else None, lambda n: scaled(n, "B")),

@@ -9,7 +9,7 @@ from gpucnn.profiling.records import Profile, Row
 from gpucnn.profiling.show.trace import PHASES, lane, placed
 from gpucnn.profiling.show.units import scaled, seconds_text
 from gpucnn.profiling.what import roofline
-from gpucnn.profiling.what.workload import OPERATIONS, kind_of
+from gpucnn.profiling.what.operations import KINDS, OTHER, kind_of
 
 WIDTH = 760
 
@@ -59,7 +59,7 @@ def roofline_svg(profile: Profile) -> str:
     for index, row, x, y in sorted(dots, key=lambda dot: -dot[1].seconds):
         radius = 3.5 + 16 * math.sqrt(roofline.share(row, profile))
         parts.append(
-            f'<circle class="dot {_kind(row)}{hollow}" cx="{across(x):.1f}" cy="{up(y):.1f}" r="{radius:.1f}" tabindex="0" '
+            f'<circle class="dot {kind_of(row.op)}{hollow}" cx="{across(x):.1f}" cy="{up(y):.1f}" r="{radius:.1f}" tabindex="0" '
             f'data-row="{index}" data-tip="{escape(tip(row, profile))}"/>'
         )
     return "".join([*parts, "</svg>"])
@@ -87,7 +87,7 @@ def timeline_svg(profile: Profile) -> str:
         width = max(1.0, (right - left) * row.seconds / end - 0.5)
         y = top + lanes.index(lane(row)) * height + 5
         parts.append(
-            f'<rect class="bar {_kind(row)}" x="{x:.2f}" y="{y}" width="{width:.2f}" height="{height - 10}" rx="2" tabindex="0" '
+            f'<rect class="bar {kind_of(row.op)}" x="{x:.2f}" y="{y}" width="{width:.2f}" height="{height - 10}" rx="2" tabindex="0" '
             f'data-row="{index}" data-tip="{escape(tip(row, profile))}"/>'
         )
     return "".join([*parts, "</svg>"])
@@ -95,7 +95,7 @@ def timeline_svg(profile: Profile) -> str:
 
 def legend(profile: Profile) -> str:
     """The colours of the kinds that there are."""
-    kinds = [kind for kind in (*OPERATIONS, "other") if any(_kind(row) == kind for row in profile.rows)]
+    kinds = [kind for kind in (*KINDS, OTHER) if any(kind_of(row.op) == kind for row in profile.rows)]
     return "".join(f'<span class="key"><i class="{kind}"></i>{escape(kind)}</span>' for kind in kinds)
 
 
@@ -113,11 +113,6 @@ def tip(row: Row, profile: Profile) -> str:
 
 def _reached(row: Row) -> float:
     return row.flops / row.seconds if row.seconds else 0.0
-
-
-def _kind(row: Row) -> str:
-    kind = kind_of(row.op)
-    return kind if kind in OPERATIONS else "other"
 
 
 def _open(height: float, title: str) -> str:

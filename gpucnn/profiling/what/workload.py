@@ -20,19 +20,9 @@ from gpucnn.networks import NETWORKS, network
 from gpucnn.optimizers import SGD, Adam
 from gpucnn.profiling.chip.samples import CONV_SHAPES
 from gpucnn.profiling.what.observe import Call, Observer
+from gpucnn.profiling.what.operations import KINDS, kind_of
 
 IMAGE = (1, 28, 28)  # what the reference networks were made for
-
-OPERATIONS = {  # what --op takes: the beginnings of the operations' names
-    "conv": ("conv",),
-    "pool": ("max_pool", "avg_pool"),
-    "dense": ("dense",),
-    "bias": ("bias",),
-    "activation": ("relu", "sigmoid", "softmax"),
-    "dropout": ("dropout",),
-    "loss": ("softmax_cross_entropy", "binary_cross_entropy", "mean_squared_error"),
-    "update": ("sgd", "adam"),
-}
 
 
 @dataclass
@@ -76,7 +66,7 @@ class Selection:
     def check(self, model: Sequential) -> None:
         """UnknownNameError for an operation or a layer that is not there."""
         if self.op is not None:
-            pick(self.op, OPERATIONS, "operation")
+            pick(self.op, dict.fromkeys(KINDS), "operation")
         if self.layer is not None:
             self.layer_name(model)
 
@@ -98,12 +88,6 @@ class Selection:
     def words(self) -> str:
         """What it is, for people; "" for everything."""
         return ", ".join(part for part in (f"layer {self.layer}" if self.layer else "", f"only {self.op}" if self.op else "") if part)
-
-
-def kind_of(op: str) -> str:
-    """Which of OPERATIONS an operation belongs to; the longest beginning decides."""
-    fits = [(len(start), kind) for kind, starts in OPERATIONS.items() for start in starts if op.startswith(start)]
-    return max(fits)[1] if fits else op
 
 
 def of_model(name: str, batch: int, device: Device, observer: Observer) -> Workload:

@@ -1,0 +1,52 @@
+"""The table of operations: one row for each, with its kind, its work, its sizes in words, how its result is checked, and PyTorch's twin.
+
+A new operation is one row, in the file of its family. One that has none is taken for elementwise, without arithmetic and without a check.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpucnn.profiling.what import work
+from gpucnn.profiling.what.observe import Call
+from gpucnn.profiling.what.operations import conv, dense, elementwise, pool, step
+from gpucnn.profiling.what.operations.row import Operation, first_array, times
+from gpucnn.profiling.what.work import Work
+
+OPERATIONS: dict[str, Operation] = {
+    **conv.OPERATIONS,
+    **pool.OPERATIONS,
+    **dense.OPERATIONS,
+    **elementwise.OPERATIONS,
+    **step.OPERATIONS,
+}
+KINDS = ("batch", "conv", "pool", "dense", "bias", "activation", "dropout", "loss", "update")
+"""What --op takes, in the order of a step."""
+OTHER = "other"
+
+
+def kind_of(op: str) -> str:
+    """Which of KINDS an operation is of; OTHER for one that there is no row for."""
+    row = OPERATIONS.get(op)
+    return OTHER if row is None else row.kind
+
+
+def work_of(call: Call) -> Work:
+    """FLOPs and least bytes of a call, ReLU's gradient included where it is taken along."""
+    a = call.arguments
+    row = OPERATIONS.get(call.op)
+    if row is None:  # each array is moved once
+        arrays = {id(array): int(array.nbytes) for array in a.values() if getattr(array, "ndim", 0)}
+        return Work(0, sum(arrays.values()))
+    relu: Any = a.get("relu")
+    along = work.elementwise(int(relu.size), 1, 1) if hasattr(relu, "size") else Work(0, 0)
+    return row.work(a) + along
+
+
+def sizes_of(call: Call) -> str:
+    """The sizes of a call: "128×32×14×14 → 64, 5×5, padding 2"."""
+    row = OPERATIONS.get(call.op)
+    if row is not None and row.sizes is not None:
+        return row.sizes(call.arguments)
+    array = first_array(call.arguments)
+    return "" if array is None else times(array.shape)

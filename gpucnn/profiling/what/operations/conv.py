@@ -1,0 +1,138 @@
+"""Convolutions, alone and with ReLU and pooling, and their gradients."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from gpucnn.profiling.what import work
+from gpucnn.profiling.what.operations.row import (
+    Arguments,
+    Operation,
+    Rule,
+    Run,
+    filter_terms,
+    taps,
+    times,
+    torch_window,
+    window_words,
+    with_relu,
+    with_relu_grad,
+)
+from gpucnn.profiling.what.work import Work
+
+
+def _sizes(a: Arguments) -> tuple[int, int, int]:
+    """N, C, K"""
+    images = a["x"] if "x" in a else a["dy"]
+    channels = a["x"].shape[1] if "x" in a else a["weight"].shape[1] * a["groups"]
+    filters = a["weight"].shape[0] if "weight" in a else a["dy"].shape[1]
+    return int(images.shape[0]), int(channels), int(filters)
+
+
+def _words(a: Arguments) -> str:
+    n, c, k = _sizes(a)
+    window = a["window"]
+    text = f"{n}×{c}×{times(window.input)} → {k}, {times(window.kernel)}{window_words(window, (1, 1))}"
+    text += f", groups {a['groups']}" if a["groups"] > 1 else ""
+    return text + (f", pooled {times(a['pool_window'].kernel)}" if "pool_window" in a else "")
+
+
+def _forward_work(a: Arguments) -> Work:
+    return work.conv2d(*_sizes(a), a["window"], a["groups"], bias=a["bias"] is not None)
+
+
+def _input_work(a: Arguments) -> Work:
+    return work.conv2d_input_grad(*_sizes(a), a["window"], a["groups"])
+
+
+def _weight_work(a: Arguments) -> Work:
+    return work.conv2d_weight_grad(*_sizes(a), a["window"], a["groups"], bias=a["dbias"] is not None)
+
+
+def _fused_work(a: Arguments) -> Work:
+    return work.conv2d_relu_max_pool2d(*_sizes(a), a["window"], a["pool_window"], a["groups"], bias=a["bias"] is not None)
+
+
+def _fused_weight_work(a: Arguments) -> Work:
+    bias = a["dbias"] is not None
+    return work.conv2d_relu_max_pool2d_weight_grad(*_sizes(a), a["window"], a["pool_window"], a["groups"], bias=bias)
+
+
+def _bias_work(a: Arguments) -> Work:
+    n, k, *plane = map(int, a["dy"].shape)
+    return work.bias_grad(n, k, math.prod(plane))
+
+
+def _input_terms(a: Arguments) -> int:
+    return int(a["weight"].shape[0] // a["groups"]) * taps(a)
+
+
+def _positions(a: Arguments) -> int:
+    return int(a["x"].shape[0] * math.prod(a["window"].output))
+
+
+def _rest(a: Arguments) -> int:
+    return int(a["dy"].size // a["dy"].shape[1])
+
+
+def _forward(a: Arguments, torch: Any) -> Run:
+    stride, padding, dilation, _ = torch_window(a["window"])
+    convolution = torch.nn.functional.conv2d
+    return with_relu(lambda: convolution(a["x"], a["weight"], a["bias"], stride, padding, dilation, a["groups"]), a.get("relu", True))
+
+
+def _input_grad(a: Arguments, torch: Any) -> Run:
+    shape = a["dy"].shape[0], a["weight"].shape[1] * a["groups"], *a["window"].input
+    x = torch.empty(shape, device=a["dy"].device)
+    run = _backward(a["dy"], x, a["weight"], a, [True, False, False], torch)
+    return with_relu_grad(lambda: run()[0], a.get("relu"), torch)
+
+
+def _weight_grad(a: Arguments, torch: Any) -> Run:
+    run = _backward(a["dy"], a["x"], _weight_like(a, torch), a, [False, True, a.get("dbias") is not None], torch)
+    return lambda: run()[1]
+
+
+def _fused(a: Arguments, torch: Any) -> Run:
+    convolution = _forward(a, torch)
+    stride, padding, dilation, kernel = torch_window(a["pool_window"])
+    pooling = torch.nn.functional.max_pool2d
+    return lambda: pooling(convolution(), kernel, stride, padding, dilation, return_indices=True)
+
+
+def _fused_weight_grad(a: Arguments, torch: Any) -> Run:
+    from gpucnn.profiling.what.operations.pool import max_pool_grad
+
+    weight, mask = _weight_like(a, torch), [False, True, a.get("dbias") is not None]
+    unpool = max_pool_grad({**a, "window": a["pool_window"], "relu": None}, torch)
+    masked = with_relu_grad(lambda: a["dy"], a.get("relu"), torch)  # on the pooled values, as this library does it
+
+    def run() -> Any:
+        a["dy"] = masked()
+        return _backward(unpool(), a["x"], weight, a, mask, torch)()[1]
+
+    return run
+
+
+def _backward(dy: Any, x: Any, weight: Any, a: Arguments, mask: list[bool], torch: Any) -> Run:
+    stride, padding, dilation, _ = torch_window(a["window"])
+    bias, backward = [weight.shape[0]], torch.ops.aten.convolution_backward
+    return lambda: backward(dy, x, weight, bias, stride, padding, dilation, False, [0, 0], a["groups"], mask)
+
+
+def _weight_like(a: Arguments, torch: Any) -> Any:
+    shape = a["dy"].shape[1], a["x"].shape[1] // a["groups"], *a["window"].kernel
+    return torch.empty(shape, device=a["dy"].device)
+
+
+OPERATIONS = {
+    "conv2d": Operation("conv", _forward_work, Rule(("x",), terms=filter_terms), _forward, _words),
+    "conv2d_input_grad": Operation("conv", _input_work, Rule(("dy", "relu"), terms=_input_terms), _input_grad, _words),
+    "conv2d_weight_grad": Operation("conv", _weight_work, Rule(("dy",), 1, _positions), _weight_grad, _words),
+    "conv2d_relu_max_pool2d": Operation("conv", _fused_work, Rule(("x",), terms=filter_terms, room=("out", "indices")), _fused, _words),
+    "conv2d_relu_max_pool2d_weight_grad": Operation(
+        "conv", _fused_weight_work, Rule(("dy", "indices", "relu"), 1, _positions), _fused_weight_grad, _words
+    ),
+    "bias_grad": Operation("bias", _bias_work, Rule(("dy",), 1, _rest)),
+}

@@ -1,0 +1,29 @@
+"""Operations on each number by itself, or on each row of numbers: activations, dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gpucnn.profiling.what import work
+from gpucnn.profiling.what.operations.row import Arguments, Operation, Rule
+from gpucnn.profiling.what.work import Work
+
+
+def _on(array: str, operations: int, arrays: int) -> Callable[[Arguments], Work]:
+    """So many operations for each number of an argument, and so many arrays of its size read or written."""
+    return lambda a: work.elementwise(int(a[array].size), operations, arrays)
+
+
+OPERATIONS = {
+    "relu": Operation("activation", _on("x", 1, 2), Rule(("x",))),
+    "relu_grad": Operation("activation", _on("dy", 1, 3), Rule(("dy", "y"))),
+    # e⁻ᶻ, a sum, a quotient: three operations, however many instructions the exponential takes.
+    "sigmoid": Operation("activation", _on("x", 3, 2), Rule(("x",))),
+    "sigmoid_grad": Operation("activation", _on("dy", 3, 3), Rule(("dy", "y"))),
+    # Maximum, difference, exponential, sum and quotient; backward a sum of products, then a difference and a product.
+    "softmax": Operation("activation", _on("x", 5, 2), Rule(("x",))),
+    "softmax_grad": Operation("activation", _on("dy", 4, 3), Rule(("dy", "y"))),
+    # One multiplication; the random words are work for the integer units.
+    "dropout": Operation("dropout", _on("x", 1, 2), Rule(("x",), first=True)),
+    "next_call": Operation("dropout", _on("calls", 0, 2), Rule(written=("calls",), exact=True)),
+}

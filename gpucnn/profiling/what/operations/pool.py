@@ -1,0 +1,59 @@
+"""Pooling and its gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gpucnn.profiling.what import work
+from gpucnn.profiling.what.operations.row import (
+    Arguments,
+    Operation,
+    Rule,
+    Run,
+    taps,
+    times,
+    torch_window,
+    window_words,
+    with_relu_grad,
+)
+from gpucnn.profiling.what.work import Work
+
+
+def _sizes(a: Arguments) -> tuple[int, int]:
+    """N, C"""
+    n, c = (a["x"] if "x" in a else a["dy"]).shape[:2]
+    return int(n), int(c)
+
+
+def _words(a: Arguments) -> str:
+    n, c = _sizes(a)
+    window = a["window"]
+    return f"{n}×{c}×{times(window.input)}, {times(window.kernel)}{window_words(window, window.kernel)}"
+
+
+def _work(function: Callable[..., Work]) -> Callable[[Arguments], Work]:
+    return lambda a: function(*_sizes(a), a["window"])
+
+
+def _max_pool(a: Arguments, torch: Any) -> Run:
+    stride, padding, dilation, kernel = torch_window(a["window"])
+    pooling = torch.nn.functional.max_pool2d
+    return lambda: pooling(a["x"], kernel, stride, padding, dilation, return_indices=True)
+
+
+def max_pool_grad(a: Arguments, torch: Any) -> Run:
+    """PyTorch's gradient of max pooling."""
+    stride, padding, dilation, kernel = torch_window(a["window"])
+    x = torch.empty((*a["dy"].shape[:2], *a["window"].input), device=a["dy"].device)
+    indices, backward = a["indices"].long(), torch.ops.aten.max_pool2d_with_indices_backward
+    masked = with_relu_grad(lambda: a["dy"], a.get("relu"), torch)
+    return lambda: backward(masked(), x, kernel, stride, padding, dilation, False, indices)
+
+
+OPERATIONS = {
+    "max_pool2d": Operation("pool", _work(work.max_pool2d), Rule(("x",), room=("out", "indices"), exact=True), _max_pool, _words),
+    "max_pool2d_grad": Operation("pool", _work(work.max_pool2d_grad), Rule(("dy", "indices", "relu"), terms=taps), max_pool_grad, _words),
+    "avg_pool2d": Operation("pool", _work(work.avg_pool2d), Rule(("x",), terms=taps), sizes=_words),
+    "avg_pool2d_grad": Operation("pool", _work(work.avg_pool2d_grad), Rule(("dy",), terms=taps), sizes=_words),
+}

@@ -1,0 +1,56 @@
+"""What a training step does around the model: batches, losses, what is counted, and updates."""
+
+from __future__ import annotations
+
+from gpucnn.profiling.what import work
+from gpucnn.profiling.what.operations.row import Arguments, Operation, Rule, times
+from gpucnn.profiling.what.work import Work
+
+PART = 1 << 16  # parameters of which an update is looked at
+
+
+def _of_bytes(a: Arguments, *names: str) -> int:
+    return sum(int(a[name].nbytes) for name in names)
+
+
+def _gather(a: Arguments) -> Work:
+    """An example is read as it lies in the data set and written as the step wants it; bytes are divided by 255."""
+    images, x = a["images"], a["x"]
+    labels = 2 * _of_bytes(a, "targets")
+    places = int(x.shape[0]) * int(a["order"].itemsize)
+    return Work(int(x.size) if images.dtype == "uint8" else 0, int(x.size) * int(images.itemsize) + _of_bytes(a, "x") + labels + places)
+
+
+def _tally(a: Arguments) -> Work:
+    """A row of the table is read and the rates are written; counters and sums are read and written. Some additions."""
+    return Work(10, 2 * _of_bytes(a, "counters", "sums") + _of_bytes(a, "rates") * 2 + 8)
+
+
+def _cross_entropy(a: Arguments) -> Work:
+    n, k = map(int, a["logits"].shape)
+    return work.softmax_cross_entropy(n, k, of_classes=a["labels"].ndim == 1)
+
+
+def _sgd(a: Arguments) -> Work:
+    """p −= rate·g, after g += decay·p and v = momentum·v + g."""
+    momentum, decay = a["velocity"] is not None, bool(a["weight_decay"])
+    return work.elementwise(int(a["parameters"].size), 2 + 2 * momentum + 2 * decay, 3 + 2 * momentum)
+
+
+def _update(*arrays: str) -> Rule:
+    return Rule(("parameters", "gradients", *arrays), first=True, most=PART, written=("parameters",))
+
+
+OPERATIONS = {
+    "gather_batch": Operation("batch", _gather, Rule(written=("x", "targets"), exact=True), sizes=lambda a: times(a["x"].shape)),
+    "permutation": Operation("batch", lambda a: work.elementwise(int(a["order"].size), 0, 1), Rule(written=("order",), exact=True)),
+    "softmax_cross_entropy": Operation("loss", _cross_entropy, Rule()),
+    # For each number the logarithm of 1 + e^−|z|, a product, a maximum, two sums; for the gradient σ and a difference.
+    "binary_cross_entropy": Operation("loss", lambda a: work.elementwise(int(a["logits"].size), 9, 3), Rule()),
+    # A difference, its square, the sum; and twice the difference.
+    "mean_squared_error": Operation("loss", lambda a: work.elementwise(int(a["y"].size), 4, 3), Rule()),
+    "tally": Operation("loss", _tally, Rule(written=("rates", "counters", "sums"), exact=True), sizes=lambda a: ""),
+    "sgd_update": Operation("update", _sgd, _update("velocity")),
+    # Four arrays are read and three written; 14 operations, weight decay not counted.
+    "adam_update": Operation("update", lambda a: work.elementwise(int(a["parameters"].size), 14, 7), _update("mean", "variance")),
+}
