@@ -13,6 +13,7 @@ from gpucnn import data, functional, initializers, metrics, optimizers
 from gpucnn.data import load_dataset
 from gpucnn.device import get_device, to_numpy
 from gpucnn.errors import (
+    ArgumentError,
     CheckpointError,
     DataError,
     DeviceError,
@@ -37,6 +38,7 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "ArgumentError",
     "AvgPool2D",
     "BinaryCrossentropy",
     "CSVLog",

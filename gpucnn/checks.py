@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from gpucnn.errors import ShapeError, UnknownNameError
+from gpucnn.errors import ArgumentError, ShapeError, UnknownNameError
 from gpucnn.text import shown
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ def pick(name: object, choices: Mapping[str, T], kind: str) -> T:
     raise UnknownNameError(f"unknown {kind} {shown(name)}: there are {', '.join(choices)}{hint}")
 
 
-def integer(value: Any, name: str, least: int, error: type[ValueError] = ShapeError) -> int:
+def integer(value: Any, name: str, least: int, error: type[ValueError] = ArgumentError) -> int:
     """`value` as an int of at least `least`; a bool, a float or anything else that is no whole number is refused."""
     if isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be a whole number, got {shown(value)}")
@@ -58,14 +58,14 @@ def pair(value: Any, name: str, least: int) -> Pair:
     if items is not None and isinstance(value, np.ndarray):
         raise TypeError(f"{name} must be one whole number or a tuple of two, got {shown(value)}")
     if items is None:
-        number = integer(value, name, least)
+        number = integer(value, name, least, ShapeError)
         return number, number
     if len(items) != 2:
         raise ShapeError(f"{name} must be one whole number or two (vertical, horizontal), got {shown(value)}")
-    return integer(items[0], name, least), integer(items[1], name, least)
+    return integer(items[0], name, least, ShapeError), integer(items[1], name, least, ShapeError)
 
 
-def positive(value: Any, name: str, *, zero: bool = False, error: type[ValueError] = ValueError) -> float:
+def positive(value: Any, name: str, *, zero: bool = False, error: type[ValueError] = ArgumentError) -> float:
     """`value` as a finite float above zero (or zero, where `zero`), which float32 has as well."""
     if isinstance(value, str | bytes | bool | np.bool_) or getattr(value, "shape", ()) != ():  # float() takes all of them
         raise TypeError(f"{name} must be a number, got {shown(value)}")
@@ -87,9 +87,17 @@ def fraction(value: Any, name: str) -> float:
     """`value` as a float in [0, 1), which is below 1 in float32 as well."""
     number = positive(value, name, zero=True)
     if number >= 1:
-        raise ValueError(f"{name} must be at least 0 and below 1, got {shown(value)}")
+        raise ArgumentError(f"{name} must be at least 0 and below 1, got {shown(value)}")
     if number > BELOW_ONE:
-        raise ValueError(f"{name} is {number!r}, which is 1 in float32: give {BELOW_ONE:.8g} at most")
+        raise ArgumentError(f"{name} is {number!r}, which is 1 in float32: give {BELOW_ONE:.8g} at most")
+    return number
+
+
+def proportion(value: Any, name: str) -> float:
+    """`value` as a float between 0 and 1, both excluded."""
+    number = positive(value, name, zero=True)
+    if not 0 < number < 1:
+        raise ArgumentError(f"{name} must lie between 0 and 1, both excluded, got {shown(value)}: 0.2 is one in five")
     return number
 
 

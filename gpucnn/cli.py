@@ -19,12 +19,16 @@ from typing import Annotated, Any
 import typer
 
 import gpucnn
-from gpucnn import experiment, recipes, starting
+from gpucnn import experiment, starting
 from gpucnn.checks import integer
+from gpucnn.data import datasets
+from gpucnn.data.augment import choices
 from gpucnn.device import NAMES as DEVICES
 from gpucnn.device import get_device, why_not_auto
 from gpucnn.errors import CheckpointError, DeviceError, GpucnnError, ShapeError
 from gpucnn.networks import NETWORKS
+from gpucnn.recipes import OpenRecipe, default_text, optimizers_text, rates_text
+from gpucnn.schedules import SCHEDULES
 from gpucnn.surroundings import complain, flag, is_terminal, say, user_path
 from gpucnn.text import listed, message, plain
 
@@ -68,12 +72,11 @@ DataDir = Annotated[
 ]
 Device = Annotated[str, typer.Option(metavar="NAME", help=f"{', '.join(DEVICES)}; auto takes a GPU where there is one.")]
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A model.safetensors that train wrote.", show_default=False)]
-DATASETS = "auto (MNIST where it can be had, otherwise digits), mnist, fashion-mnist, digits, or a folder of images"
+SETS = datasets.choices_text()
+DEFAULTS = experiment.Options()  # of train
 PACKAGES = (
     "numpy", "numba", "numba-cuda", "cupy", "cupy-cuda12x", "cupy-cuda13x", "safetensors", "scikit-learn", "pillow", "matplotlib",
 )  # fmt: skip
-SMALL_SET = f"under {recipes.SMALL:,} images"
-RATES = ", ".join(f"{name} {rate:g}" for name, rate in recipes.LEARNING_RATES.items())
 
 
 @app.callback()
@@ -86,29 +89,28 @@ def root(
 @app.command(short_help="Train a network; write the model and pictures of it to a folder.")
 def train(
     context: typer.Context,
-    dataset: Annotated[str, typer.Option(metavar="NAME|FOLDER", help=f"{DATASETS}.")] = "auto",
+    dataset: Annotated[str, typer.Option(metavar="NAME|FOLDER", help=f"{SETS}.")] = DEFAULTS.dataset,
     data_dir: DataDir = None,
-    model: Annotated[str, typer.Option(metavar="NAME", help=f"{', '.join(NETWORKS)}.")] = "keras",
+    model: Annotated[str, typer.Option(metavar="NAME", help=f"{NETWORKS}.")] = DEFAULTS.model,
     epochs: Annotated[
-        int | None, typer.Option(parser=_whole, metavar="N", help=f"Passes over the training images. [default: 5; 40 for {SMALL_SET}]")
+        int | None, typer.Option(parser=_whole, metavar="N", help=f"Passes over the training images. {default_text('epochs')}")
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(parser=_whole, metavar="N", help=f"Images in a step. [default: 128; 32 for {SMALL_SET}]")
+        int | None, typer.Option(parser=_whole, metavar="N", help=f"Images in a step. {default_text('batch_size')}")
     ] = None,
-    optimizer: Annotated[
-        str, typer.Option(metavar="NAME", help=f"{', '.join(recipes.OPTIMIZERS)} (with Nesterov momentum of 0.9).")
-    ] = "adam",
+    optimizer: Annotated[str, typer.Option(metavar="NAME", help=f"{optimizers_text()}.")] = DEFAULTS.recipe.optimizer,
     lr: Annotated[
-        float | None, typer.Option("--lr", parser=_number, metavar="X", help=f"Learning rate, at the schedule's peak. [default: {RATES}]")
+        float | None,
+        typer.Option("--lr", parser=_number, metavar="X", help=f"Learning rate, at the schedule's peak. [default: {rates_text()}]"),
     ] = None,
     schedule: Annotated[
-        str, typer.Option(metavar="NAME", help=f"Learning rate over the whole run: {', '.join(recipes.SCHEDULES)}.")
-    ] = "one-cycle",
+        str, typer.Option(metavar="NAME", help=f"Learning rate over the whole run: {SCHEDULES}.")
+    ] = DEFAULTS.recipe.schedule,
     augment: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help=f"Random changes to training images: {', '.join(recipes.AUGMENTATIONS)}. [default: shift; affine for {SMALL_SET}]",
+            help=f"Random changes to training images: {', '.join(choices())}. {default_text('augment')}",
         ),
     ] = None,
     device: Device = "auto",
@@ -117,26 +119,26 @@ def train(
         typer.Option(
             parser=_whole, metavar="N", help="Of all that is random: initial values, order, augmentation, dropout, held-back images."
         ),
-    ] = 0,
+    ] = DEFAULTS.seed,
     output: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Where to write; an earlier run there is set aside to previous-1 and so on.")
-    ] = Path("runs/latest"),
+    ] = DEFAULTS.output,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint in the output folder, with the options that it was begun with.")
     ] = False,
     checkpoint_every: Annotated[
         int, typer.Option(parser=_whole, metavar="N", help="Steps between checkpoints; there is one after every epoch as well.")
-    ] = 200,
+    ] = DEFAULTS.checkpoint_every,
 ) -> None:
     """Train a network, and write the model, its history and pictures of it to a folder.
 
-    The defaults train MNIST well in a few epochs; a set of under 10,000 images gets more epochs of smaller steps.
+    The defaults train MNIST well in a few epochs; a small set gets more epochs of smaller steps.
     """
     options = experiment.Options(
         dataset=dataset,
         data_dir=data_dir,
         model=model,
-        recipe=recipes.recipe(optimizer, lr, schedule, epochs, batch_size, augment),
+        recipe=OpenRecipe(optimizer=optimizer, learning_rate=lr, schedule=schedule, epochs=epochs, batch_size=batch_size, augment=augment),
         device=device,
         seed=seed,
         output=user_path(output),
@@ -155,7 +157,7 @@ def evaluate(
     model: ModelFile,
     dataset: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FOLDER", help=f"{DATASETS}. [default: what the model was trained on]", show_default=False),
+        typer.Option(metavar="NAME|FOLDER", help=f"{SETS}. [default: what the model was trained on]", show_default=False),
     ] = None,
     data_dir: DataDir = None,
     device: Device = "auto",
@@ -219,9 +221,7 @@ def predict(
 
 @app.command(short_help="Measure where a training step's time goes, kernel by kernel.")
 def profile(
-    model: Annotated[
-        str, typer.Option(metavar="NAME|FILE", help=f"{', '.join(NETWORKS)}, or a model.safetensors that train wrote.")
-    ] = "keras",
+    model: Annotated[str, typer.Option(metavar="NAME|FILE", help=f"{NETWORKS}, or a model.safetensors that train wrote.")] = "keras",
     batch_size: Annotated[
         int | None, typer.Option(parser=_whole, metavar="N", help="Images in the step. [default: 128]", show_default=False)
     ] = None,
@@ -303,7 +303,7 @@ def tune(
         list[str] | None,
         typer.Option(
             metavar="NAME|FILE",
-            help=f"Whose shapes: {', '.join(NETWORKS)}, or a model.safetensors; may be given several times. [default: all of these]",
+            help=f"Whose shapes: {NETWORKS}, or a model.safetensors; may be given several times. [default: all of these]",
             show_default=False,
         ),
     ] = None,

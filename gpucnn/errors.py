@@ -17,7 +17,11 @@ class GpucnnError(Exception):
         super().__init__(*(message(arg) if isinstance(arg, str) else arg for arg in args))
 
 
-class ShapeError(GpucnnError, ValueError):
+class ArgumentError(GpucnnError, ValueError):
+    """An argument that cannot be used: out of its range, of the wrong length, at odds with another one."""
+
+
+class ShapeError(ArgumentError):
     """Sizes that do not fit together: images, kernels, strides, channels, labels."""
 
 

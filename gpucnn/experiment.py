@@ -16,7 +16,7 @@ import errno
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,40 +25,52 @@ import numpy as np
 from gpucnn import plots
 from gpucnn.checks import integer
 from gpucnn.data import Dataset, fit_channels, load_dataset
-from gpucnn.data import names as dataset_names
+from gpucnn.data.dataset import DATASETS
 from gpucnn.device import get_device
 from gpucnn.errors import CheckpointError, DataError, MissingExtraError, ShapeError
 from gpucnn.files import clear_leftovers, exists, locked
 from gpucnn.metrics import confusion_matrix
 from gpucnn.model import Sequential
 from gpucnn.networks import network
-from gpucnn.recipes import AUGMENTATIONS, OpenRecipe, Recipe
-from gpucnn.recipes import recipe as make_recipe
+from gpucnn.recipes import OpenRecipe, Recipe
 from gpucnn.surroundings import user_path
-from gpucnn.text import message, shown
+from gpucnn.text import bytes_text, message, shown
 from gpucnn.training.callbacks import Callback, Checkpoint, CSVLog, History, Progress, Run
 from gpucnn.training.checkpoint import TensorFile
 
 CHECKPOINT, MODEL, HISTORY = "checkpoint.safetensors", "model.safetensors", "history.csv"
 CURVES, CONFUSION, FILTERS, FEATURES = "curves.png", "confusion.png", "filters.png", "features.png"
-DATASETS = dataset_names()
 FILES = (MODEL, CHECKPOINT, HISTORY, CURVES, CONFUSION, FILTERS, FEATURES)
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to train, how, and where to."""
+    """What to train, how, and where to: the options of `gpucnn train`, with their defaults."""
 
-    dataset: str
-    data_dir: Path | None
-    model: str
-    recipe: OpenRecipe
-    device: str
-    seed: int
-    output: Path
-    resume: bool
-    checkpoint_every: int
+    dataset: str = "auto"
+    data_dir: Path | None = None
+    model: str = "keras"
+    recipe: OpenRecipe = field(default_factory=OpenRecipe)
+    device: str = "auto"
+    seed: int = 0
+    output: Path = Path("runs/latest")
+    resume: bool = False
+    checkpoint_every: int = 200
     given: frozenset[str] = frozenset()  # which of OPTIONS were named; a run that is resumed has its own for the others
+
+    def noted(self, dataset: str, recipe: OpenRecipe | Recipe) -> dict[str, Any]:
+        """OPTIONS by name, as a checkpoint keeps them. A data set's folder is noted in full, wherever one asks from."""
+        return {
+            "dataset": dataset if dataset in DATASETS else os.path.abspath(user_path(dataset)),
+            "model": self.model,
+            "epochs": recipe.epochs,
+            "batch_size": recipe.batch_size,
+            "optimizer": recipe.optimizer,
+            "lr": recipe.learning_rate,
+            "schedule": recipe.schedule,
+            "augment": recipe.augment,
+            "seed": self.seed,
+        }
 
 
 @dataclass(frozen=True)
@@ -120,7 +132,7 @@ def _as_begun(options: Options, checkpoint: Path) -> Options:
     if not isinstance(begun, dict) or set(begun) != set(OPTIONS):
         return options  # of a program that keeps none
     recipe = options.recipe
-    asked = _named(options.dataset, options.model, recipe, options.seed)
+    asked = options.noted(options.dataset, recipe)
     free = {"epochs"} if begun["schedule"] == "constant" else set()
     if options.dataset == "auto":
         free.add("dataset")
@@ -132,23 +144,15 @@ def _as_begun(options: Options, checkpoint: Path) -> Options:
                 f"{option} {shown(asked[name])}: leave {option} out to go on with it{AGAIN}"
             )
     chosen: dict[str, Any] = {name: asked[name] if name in options.given and name == "epochs" else begun[name] for name in OPTIONS}
-    made = make_recipe(
-        chosen["optimizer"], chosen["lr"], chosen["schedule"], chosen["epochs"], chosen["batch_size"], chosen["augment"]
-    )  # fmt: skip
+    made = OpenRecipe(
+        optimizer=chosen["optimizer"],
+        learning_rate=chosen["lr"],
+        schedule=chosen["schedule"],
+        epochs=chosen["epochs"],
+        batch_size=chosen["batch_size"],
+        augment=chosen["augment"],
+    )
     return replace(options, dataset=chosen["dataset"], model=chosen["model"], seed=integer(chosen["seed"], "seed", 0), recipe=made)
-
-
-def _named(dataset: str, model: str, recipe: Recipe | OpenRecipe, seed: int) -> dict[str, Any]:
-    """OPTIONS, by name."""
-    return {
-        "dataset": _place(dataset), "model": model, "epochs": recipe.epochs, "batch_size": recipe.batch_size, "optimizer": recipe.optimizer,
-        "lr": recipe.learning_rate, "schedule": recipe.schedule, "augment": recipe.augment, "seed": seed,
-    }  # fmt: skip
-
-
-def _place(dataset: str) -> str:
-    """A data set's name, or where its folder is, wherever one asks from."""
-    return dataset if dataset in DATASETS else os.path.abspath(user_path(dataset))
 
 
 def run_notes(checkpoint: Path, advice: str = "") -> dict[str, Any]:
@@ -205,7 +209,7 @@ def _run(model: Sequential, dataset: Dataset, recipe: Recipe, options: Options, 
         say(f"note: there is no checkpoint in {output} yet: starting from the beginning")
     watch = _Watch(model, output, say)
     notes = {
-        "options": _named(str(model.metadata["dataset"]), options.model, recipe, options.seed),
+        "options": options.noted(str(model.metadata["dataset"]), recipe),
         "data_dir": None if options.data_dir is None else os.path.abspath(user_path(options.data_dir)),
     }
     try:
@@ -219,7 +223,7 @@ def _run(model: Sequential, dataset: Dataset, recipe: Recipe, options: Options, 
             epochs=recipe.epochs,
             validation_data=(dataset.test_images, dataset.test_labels),
             callbacks=[watch, Progress(), CSVLog(output / HISTORY), Checkpoint(checkpoint, every, notes=notes)],
-            augment=AUGMENTATIONS[recipe.augment](min(dataset.image_shape[1:])),
+            augment=recipe.make_augment(min(dataset.image_shape[1:])),
             verbose=False,
             resume=checkpoint if resume else None,
         )
@@ -387,7 +391,7 @@ def _check_writable(folder: Path, size: int) -> None:
                 file.write(bytes(min(1 << 20, size - start)))
             file.flush()
     except OSError as error:
-        room = f" and has to hold {size / 1e6:,.1f} MB" if size > 1 else ""
+        room = f" and has to hold {bytes_text(size)}" if size > 1 else ""
         raise DataError(
             f"the output folder {folder} cannot be written to ({error.strerror or error}){room}: mend that, or name another with --output"
         ) from None

@@ -54,22 +54,22 @@ def regular_file(path: str | os.PathLike[str], what: str, error: type[GpucnnErro
     Whatever is read comes through here: a pipe, a socket or a terminal might never answer. `what` is "a model", "an image" and the like.
     Without `empty` a file of no bytes is refused as well (some of those that the system makes up never end).
     """
-    place = user_path(path)
+    found = user_path(path)
     try:
-        status = os.stat(place)
+        status = os.stat(found)
     except FileNotFoundError:
-        link = " (it is a link that leads nowhere)" if place.is_symlink() else ""
-        raise error(f"{place} does not exist, there is no such file{link}: check the path of {what}") from None
+        link = " (it is a link that leads nowhere)" if found.is_symlink() else ""
+        raise error(f"{found} does not exist, there is no such file{link}: check the path of {what}") from None
     except OSError as problem:
-        raise error(f"{place} cannot be read ({_why(problem)}): check the path of {what}") from None
+        raise error(f"{found} cannot be read ({_why(problem)}): check the path of {what}") from None
     kind = kind_of(status.st_mode)
     if kind == "a folder":
-        raise error(f"{place} is a folder: name {what} in it")
+        raise error(f"{found} is a folder: name {what} in it")
     if kind is not None:
-        raise error(f"{place} is {kind} and no regular file, where {what} was expected: copy its content into a file first")
+        raise error(f"{found} is {kind} and no regular file, where {what} was expected: copy its content into a file first")
     if not empty and not status.st_size:
-        raise error(f"{place} is empty, and cannot be read as {what}: get it again")
-    return place
+        raise error(f"{found} is empty, and cannot be read as {what}: get it again")
+    return found
 
 
 def exists(path: Path) -> bool:

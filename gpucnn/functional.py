@@ -227,7 +227,7 @@ def _image_shape(shape: Any, name: str = "input_shape", form: str = "(N, C, H, W
     sizes = several(shape)
     if sizes is None or len(sizes) != 4:
         raise ShapeError(f"{name} must be {form}, got {shown(shape)}")
-    return tuple(integer(size, name, 1) for size in sizes)
+    return tuple(integer(size, name, 1, ShapeError) for size in sizes)
 
 
 def _same_shape(name: str, array: Array, expected: Shape) -> None:

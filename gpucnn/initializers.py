@@ -14,11 +14,12 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from gpucnn.checks import pick
+from gpucnn.names import Registry
 
 Shape: TypeAlias = tuple[int, ...]
 Values: TypeAlias = npt.NDArray[np.float64]
 Initializer: TypeAlias = Callable[[Shape, np.random.Generator, int], Values]
+INITIALIZERS: Registry[Initializer] = Registry("initializer")
 
 
 def fans(shape: Shape, groups: int = 1) -> tuple[int, int]:
@@ -27,42 +28,38 @@ def fans(shape: Shape, groups: int = 1) -> tuple[int, int]:
     return shape[1] * taps, shape[0] // groups * taps
 
 
+@INITIALIZERS.add("he_normal")
 def he_normal(shape: Shape, rng: np.random.Generator, groups: int = 1) -> Values:
     """Normal, variance 2 / fan_in."""
     return rng.normal(0.0, math.sqrt(2 / fans(shape)[0]), shape)
 
 
+@INITIALIZERS.add("he_uniform")
 def he_uniform(shape: Shape, rng: np.random.Generator, groups: int = 1) -> Values:
     """Uniform, variance 2 / fan_in."""
     limit = math.sqrt(6 / fans(shape)[0])
     return rng.uniform(-limit, limit, shape)
 
 
+@INITIALIZERS.add("glorot_normal")
 def glorot_normal(shape: Shape, rng: np.random.Generator, groups: int = 1) -> Values:
     """Normal, variance 2 / (fan_in + fan_out)."""
     return rng.normal(0.0, math.sqrt(2 / sum(fans(shape, groups))), shape)
 
 
+@INITIALIZERS.add("glorot_uniform")
 def glorot_uniform(shape: Shape, rng: np.random.Generator, groups: int = 1) -> Values:
     """Uniform, variance 2 / (fan_in + fan_out)."""
     limit = math.sqrt(6 / sum(fans(shape, groups)))
     return rng.uniform(-limit, limit, shape)
 
 
+@INITIALIZERS.add("zeros")
 def zeros(shape: Shape, rng: np.random.Generator, groups: int = 1) -> Values:
     """Zeros: for biases."""
     return np.zeros(shape)
 
 
-INITIALIZERS: dict[str, Initializer] = {
-    "he_normal": he_normal,
-    "he_uniform": he_uniform,
-    "glorot_normal": glorot_normal,
-    "glorot_uniform": glorot_uniform,
-    "zeros": zeros,
-}
-
-
 def get_initializer(name: str) -> Initializer:
-    """The initializer called `name`; ValueError says which there are."""
-    return pick(name, INITIALIZERS, "initializer")
+    """The initializer called `name`; UnknownNameError says which there are."""
+    return INITIALIZERS.pick(name)

@@ -11,16 +11,16 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gpucnn.arrays import class_numbers, numbers, quiet
-from gpucnn.checks import pick
 from gpucnn.device import Device
-from gpucnn.errors import DataError, ShapeError
+from gpucnn.errors import ArgumentError, DataError, ShapeError
 from gpucnn.layers.base import Array, Shape
+from gpucnn.names import Registry
 
 
 class Loss:
     """Base of all losses."""
 
-    name: ClassVar[str]
+    name: ClassVar[str]  # under which it is known
     fused_activation: ClassVar[str | None] = None  # computed together with the loss when it is the model's last
 
     def check_model(self, output_shape: Shape, last_activation: str | None) -> None:
@@ -30,7 +30,9 @@ class Loss:
                 f"loss {self.name!r} needs one row of outputs per example, got {output_shape}: end with Flatten() and Dense(...)"
             )
         if self.fused_activation and last_activation in ("softmax", "sigmoid") and last_activation != self.fused_activation:
-            raise ValueError(f"loss {self.name!r} goes with a last activation {self.fused_activation!r} or none, got {last_activation!r}")
+            raise ArgumentError(
+                f"loss {self.name!r} goes with a last activation {self.fused_activation!r} or none, got {last_activation!r}"
+            )
 
     def check_labels(self, labels: Any, count: int, outputs: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
         """`labels` of `count` examples as the array that `__call__` takes; DataError where they do not fit `outputs` outputs."""
@@ -45,6 +47,14 @@ class Loss:
         raise NotImplementedError
 
 
+LOSSES: Registry[type[Loss]] = Registry("loss")
+
+
+def _known(kind: type[Loss]) -> type[Loss]:
+    return LOSSES.add(kind.name)(kind)
+
+
+@_known
 class CategoricalCrossentropy(Loss):
     """−log of the probability of the right class, after softmax. Labels are class numbers (N) or rows of probabilities (N, K)."""
 
@@ -58,6 +68,7 @@ class CategoricalCrossentropy(Loss):
         return device.ops.softmax_cross_entropy(outputs, labels)  # type: ignore[no-any-return]
 
 
+@_known
 class BinaryCrossentropy(Loss):
     """−t·log p − (1 − t)·log(1 − p), after a sigmoid, averaged over all outputs. Targets t in [0, 1]: (N) or (N, K)."""
 
@@ -77,6 +88,7 @@ class BinaryCrossentropy(Loss):
         return device.ops.binary_cross_entropy(outputs, labels)  # type: ignore[no-any-return]
 
 
+@_known
 class MeanSquaredError(Loss):
     """(y − t)², averaged over all outputs. Targets t: (N) or (N, K); class numbers (N, whole) stand for one-hot rows when K > 1."""
 
@@ -97,9 +109,9 @@ class MeanSquaredError(Loss):
 @quiet
 def check_class_labels(labels: Any, count: int, classes: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
     """Class numbers as int32 (count,), or rows of probabilities as `dtype` (count, classes). DataError for anything else."""
-    places = class_numbers(labels, count, classes)
-    if places is not None:
-        return places
+    numbered = class_numbers(labels, count, classes)
+    if numbered is not None:
+        return numbered
     rows = _rows(labels, count, classes, dtype, "categorical_crossentropy")
     if rows.min() < 0 or not np.allclose(rows.sum(axis=1), 1, atol=1e-3):
         raise DataError("rows of labels must be probabilities: none below 0, each row with the sum 1")
@@ -119,9 +131,6 @@ def _rows(labels: Any, count: int, outputs: int, dtype: np.dtype[Any], loss: str
     return rows
 
 
-LOSSES: dict[str, type[Loss]] = {kind.name: kind for kind in (CategoricalCrossentropy, BinaryCrossentropy, MeanSquaredError)}
-
-
 def get_loss(value: Any) -> Loss:
     """A Loss as it is, or the loss of that name."""
-    return value if isinstance(value, Loss) else pick(value, LOSSES, "loss")()
+    return value if isinstance(value, Loss) else LOSSES.pick(value)()

@@ -64,11 +64,3 @@ def on_cpu(stages: Sequence[Stage], batch_size: int) -> int:
         max(forward * batch_size + ahead, backward * batch_size + back)
         for (forward, backward), (ahead, back) in zip(found, room, strict=True)
     )
-
-
-def bytes_text(count: float) -> str:
-    """1.2 MiB: steps of 1024, as memory is counted."""
-    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count:.0f} B"

@@ -1,8 +1,12 @@
-"""Metrics of predictions, on whatever holds them (gpucnn.arrays)."""
+"""Metrics of predictions, on whatever holds them (gpucnn.arrays).
+
+A metric is a function `(scores, labels) -> float`, with scores as `Sequential.predict` gives them and labels as the loss takes them.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -10,10 +14,13 @@ import numpy.typing as npt
 from gpucnn.arrays import class_numbers, numbers
 from gpucnn.checks import integer
 from gpucnn.errors import DataError
+from gpucnn.names import Registry
 
-METRICS = ("accuracy",)
+Metric: TypeAlias = Callable[[Any, Any], float]
+METRICS: Registry[Metric] = Registry("metric")
 
 
+@METRICS.add("accuracy")
 def accuracy(scores: Any, labels: Any) -> float:
     """The part of right answers. Several scores a row (N, K): right where the largest, the first of equals, is at the label, which is a
     class number (N), (N, 1) or in a row (N, K). One score, (N) or (N, 1): right where it is over ½ just when the label (N), (N, 1) is.
@@ -33,12 +40,12 @@ def accuracy(scores: Any, labels: Any) -> float:
         if truth.size and (truth.min() < 0 or truth.max() > 1):
             raise DataError(f"labels of one score an example must lie in 0..1, got {truth.min()}..{truth.max()}")
         return float(np.mean(known & ((guesses[:, 0] > 0.5) == (truth.reshape(-1) > 0.5))))
-    places: Any = class_numbers(truth, count, classes)
-    if places is None:
+    numbered: Any = class_numbers(truth, count, classes)
+    if numbered is None:
         if truth.shape != guesses.shape:
             raise DataError(f"labels must be class numbers ({count},) or rows {guesses.shape}, got shape {truth.shape}")
-        places = truth.argmax(axis=1)
-    return float(np.mean(known & (guesses.argmax(axis=1) == places)))
+        numbered = truth.argmax(axis=1)
+    return float(np.mean(known & (guesses.argmax(axis=1) == numbered)))
 
 
 def confusion_matrix(labels: Any, predicted: Any, classes: int) -> npt.NDArray[np.int64]:

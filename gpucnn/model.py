@@ -14,21 +14,21 @@ import numpy as np
 
 from gpucnn import optimizers, schedules
 from gpucnn.arrays import examples, numbers, on_a_gpu, pixels, scaled
-from gpucnn.checks import integer, pick, several
+from gpucnn.checks import integer, several
 from gpucnn.data.batches import Batches
 from gpucnn.device import Device, get_device, simulated, to_numpy, why_no_cuda
-from gpucnn.errors import CheckpointError, GpucnnError, ShapeError, UnknownNameError
+from gpucnn.errors import ArgumentError, CheckpointError, GpucnnError, ShapeError, UnknownNameError
 from gpucnn.layers import LAYERS, Layer, layer_from_config
 from gpucnn.layers.base import Array, Buffers, Parameter, Shape, Stage, derived_seed, too_many
 from gpucnn.layers.fused import stages
 from gpucnn.losses import LOSSES, Loss, get_loss
-from gpucnn.memory import bytes_text, of_step, on_cpu
+from gpucnn.memory import of_step, on_cpu
 from gpucnn.metrics import METRICS
 from gpucnn.ops.shapes import LIMIT
 from gpucnn.optimizers import OPTIMIZERS, Optimizer, get_optimizer
 from gpucnn.schedules import SCHEDULES
 from gpucnn.surroundings import say
-from gpucnn.text import message, reason_of, shown
+from gpucnn.text import bytes_text, message, reason_of, shown
 from gpucnn.training import loop
 from gpucnn.training.callbacks import Callback, History
 from gpucnn.training.checkpoint import TensorFile, save_tensors, take
@@ -95,7 +95,7 @@ class Sequential:
         sizes = several(input_shape)
         if sizes is None or len(sizes) not in (1, 3):
             raise ShapeError(f"input_shape must be (channels, height, width) or (features,), got {shown(input_shape)}")
-        shape = tuple(integer(size, "input_shape", 1) for size in sizes)
+        shape = tuple(integer(size, "input_shape", 1, ShapeError) for size in sizes)
         if math.prod(shape) >= LIMIT:
             raise ShapeError(f"an example would be {too_many(shape)}")
         for layer in self.layers:
@@ -238,7 +238,7 @@ class Sequential:
         if not isinstance(metrics, str) and several(metrics) is None:
             raise TypeError(f"metrics must be names in a list, such as ['accuracy'], got {shown(metrics)}")
         for metric in wanted:
-            pick(metric, dict.fromkeys(METRICS, True), "metric")
+            METRICS.pick(metric)
         measured.check_model(self.output_shape, self.layers[-1].activation)
         chosen.attach(buffers)
         self.optimizer, self.loss, self.metrics = chosen, measured, wanted
@@ -286,7 +286,9 @@ class Sequential:
         if validation_data is not None:
             pair = validation_data if isinstance(validation_data, list | tuple) else ()
             if len(pair) != 2:
-                raise ValueError(f"validation_data must be a pair (x, y), got {shown(validation_data)}{f' of {len(pair)}' if pair else ''}")
+                raise ArgumentError(
+                    f"validation_data must be a pair (x, y), got {shown(validation_data)}{f' of {len(pair)}' if pair else ''}"
+                )
             xv, yv = pair
             xv = self._examples(xv)
             validation_data = xv, loss.check_labels(yv, len(xv), math.prod(self.output_shape), self.dtype)
@@ -299,21 +301,26 @@ class Sequential:
             validation=validation_data,
             callbacks=_callbacks(callbacks),
             verbose=verbose,
-            accuracy="accuracy" in self.metrics,
+            metrics=self.metrics,
             resume=resume,
         )
 
     def evaluate(self, x: Any, y: Any, *, batch_size: int = 256) -> Any:
-        """(loss, accuracy) over all examples; the loss alone where the model was compiled without accuracy."""
+        """(loss, accuracy) over all examples: the loss and what the model was compiled with; the loss alone where that is nothing."""
         loss = self._measured()
         inputs = self._examples(x)
         labels = loss.check_labels(y, len(inputs), math.prod(self.output_shape), self.dtype)
-        mean, accuracy = self.evaluate_sums(inputs, labels, integer(batch_size, "batch_size", 1))
-        return (mean, accuracy) if "accuracy" in self.metrics else mean
+        found = self.measure(inputs, labels, integer(batch_size, "batch_size", 1))
+        return tuple(found.values()) if self.metrics else found["loss"]
 
-    def evaluate_sums(self, x: Any, labels: Any, batch_size: int) -> tuple[float, float]:
-        """(mean loss, part of right answers) of checked examples and labels."""
+    def measure(self, x: Any, labels: Any, batch_size: int) -> dict[str, float]:
+        """The mean loss and the metrics by name, of checked examples and labels.
+
+        The loss counts right answers along the way; every other metric gets the scores of all examples, as `predict` gives them.
+        """
         loss = self._measured()
+        others = [name for name in self.metrics if name != "accuracy"]
+        scores: list[np.ndarray[Any, Any]] = []
         total = correct = answers = 0.0
         for start in range(0, len(x), batch_size):
             part = self.device.array(labels[start : start + batch_size])
@@ -322,7 +329,13 @@ class Sequential:
             total += float(value) * len(part)
             correct += int(right)
             answers += loss.answers(part)
-        return total / len(x), correct / answers
+            if others:
+                final = loss.fused_activation
+                scores.append(to_numpy(getattr(self.device.ops, final)(outputs) if final else outputs))
+        found = {"loss": total / len(x)}
+        for name in self.metrics:
+            found[name] = float(METRICS[name](np.concatenate(scores), labels)) if name in others else correct / answers
+        return found
 
     def predict(self, x: Any, *, batch_size: int = 256) -> np.ndarray[Any, Any]:
         """The model's outputs (N, …) as a NumPy array: probabilities, also where the last softmax or sigmoid is left to the loss."""

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gpucnn.checks import integer, pick
+from gpucnn.checks import integer
 from gpucnn.layers import Conv2D, Dense, Dropout, Flatten, Layer, MaxPool2D
 from gpucnn.model import Sequential
+from gpucnn.names import Registry
+
+NETWORKS: Registry[Callable[[int], list[Layer]]] = Registry("model")
+"""Functions that make the layers of a network for so many classes, raw outputs last."""
 
 
+@NETWORKS.add("keras")
 def _keras(classes: int) -> list[Layer]:
     return [
         Conv2D(32, 3, activation="relu"),
@@ -19,6 +24,7 @@ def _keras(classes: int) -> list[Layer]:
     ]
 
 
+@NETWORKS.add("tf2")
 def _tf2(classes: int) -> list[Layer]:
     return [
         Conv2D(64, 3, activation="relu"),
@@ -30,6 +36,7 @@ def _tf2(classes: int) -> list[Layer]:
     ]
 
 
+@NETWORKS.add("lenet5x5")
 def _lenet5x5(classes: int) -> list[Layer]:
     return [
         Conv2D(32, 5, padding="same", activation="relu"),
@@ -43,9 +50,6 @@ def _lenet5x5(classes: int) -> list[Layer]:
     ]
 
 
-NETWORKS: dict[str, Callable[[int], list[Layer]]] = {"keras": _keras, "tf2": _tf2, "lenet5x5": _lenet5x5}
-
-
 def network(name: str, classes: int = 10) -> Sequential:
-    """The reference network `name` ("keras", "tf2" or "lenet5x5") with raw outputs for `classes` classes, unbuilt."""
-    return Sequential(pick(name, NETWORKS, "model")(integer(classes, "classes", 1)))
+    """The network called `name` in NETWORKS with raw outputs for `classes` classes, unbuilt."""
+    return Sequential(NETWORKS.pick(name)(integer(classes, "classes", 1)))

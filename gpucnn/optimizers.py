@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from gpucnn.arrays import quiet, to_numpy
-from gpucnn.checks import fraction, pick, positive
-from gpucnn.errors import GpucnnError
+from gpucnn.checks import fraction, positive
+from gpucnn.errors import ArgumentError, GpucnnError
 from gpucnn.layers.base import Array, Buffers
+from gpucnn.names import Registry
 from gpucnn.schedules import Schedule, get_schedule
 
 
@@ -18,6 +19,8 @@ class Optimizer:
     """Base of all optimizers. `attach` gives it a model's parameters; `step()` applies their gradients."""
 
     slots: tuple[str, ...] = ()  # names of the buffers of state, each as long as the parameters
+    peak: ClassVar[float] = 1e-3  # the highest learning rate of `gpucnn train`, where none is given
+    recipe: ClassVar[dict[str, Any]] = {}  # what `gpucnn train` sets besides
 
     def __init__(self, learning_rate: float | Schedule) -> None:
         self.schedule = get_schedule(learning_rate)
@@ -88,8 +91,15 @@ class Optimizer:
         return self._buffers
 
 
+OPTIMIZERS: Registry[type[Optimizer]] = Registry("optimizer")
+
+
+@OPTIMIZERS.add("sgd")
 class SGD(Optimizer):
     """Stochastic gradient descent with momentum, as PyTorch defines it; `weight_decay` is added to the gradient (L2)."""
+
+    peak = 0.05
+    recipe: ClassVar[dict[str, Any]] = {"momentum": 0.9, "nesterov": True}
 
     def __init__(
         self,
@@ -103,7 +113,7 @@ class SGD(Optimizer):
         self.nesterov = bool(nesterov)
         self.weight_decay = positive(weight_decay, "weight_decay", zero=True)
         if self.nesterov and not self.momentum:
-            raise ValueError("nesterov needs a momentum above 0, got momentum 0")
+            raise ArgumentError("nesterov needs a momentum above 0, got momentum 0")
         self.slots = ("velocity",) if self.momentum else ()
 
     def _update(self, buffers: Buffers, gradients: Array, rates: Array) -> None:
@@ -123,9 +133,11 @@ class SGD(Optimizer):
         return settings
 
 
+@OPTIMIZERS.add("adam")
 class Adam(Optimizer):
     """Adam (Kingma and Ba 2015); `weight_decay` is added to the gradient (L2)."""
 
+    peak = 2e-3
     slots = ("mean", "variance")
     _decoupled = False
 
@@ -163,6 +175,7 @@ class Adam(Optimizer):
         )
 
 
+@OPTIMIZERS.add("adamw")
 class AdamW(Adam):
     """Adam with weight decay taken from the parameters, not added to the gradient (Loshchilov and Hutter 2019)."""
 
@@ -179,12 +192,9 @@ class AdamW(Adam):
         super().__init__(learning_rate, beta1, beta2, epsilon, weight_decay)
 
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
-
-
 def name_of(optimizer: Optimizer) -> str:
     """The name under which an optimizer's class is known, or its own where it is not."""
-    return next((name for name, kind in OPTIMIZERS.items() if kind is type(optimizer)), type(optimizer).__qualname__)
+    return OPTIMIZERS.name_of(type(optimizer)) or type(optimizer).__qualname__
 
 
 def get_optimizer(value: Any) -> Optimizer:
@@ -193,6 +203,6 @@ def get_optimizer(value: Any) -> Optimizer:
         return value
     if isinstance(value, dict):
         settings = dict(value)
-        return pick(settings.pop("optimizer", None), OPTIMIZERS, "optimizer")(**settings)
-    make: Any = pick(value, OPTIMIZERS, "optimizer")  # each has a default of its own for everything
+        return OPTIMIZERS.pick(settings.pop("optimizer", None))(**settings)
+    make: Any = OPTIMIZERS.pick(value)  # each has a default of its own for everything
     return make()  # type: ignore[no-any-return]

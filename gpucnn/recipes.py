@@ -1,29 +1,28 @@
-"""What `gpucnn train` does unless told otherwise: for each reference network the recipe that trains it well in a few epochs."""
+"""What `gpucnn train` does unless told otherwise: the recipe that trains the reference networks well in a few epochs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from gpucnn.checks import integer, pick, positive
-from gpucnn.data import Affine, Augmentation, Shift
-from gpucnn.data.augment import CropFlip, Cutout, Elastic
-from gpucnn.optimizers import SGD, Adam, AdamW, Optimizer
-from gpucnn.schedules import Constant, Cosine, OneCycle, Schedule, StepDecay
+from gpucnn.data import Augmentation
+from gpucnn.data import augment as augmentations
+from gpucnn.optimizers import OPTIMIZERS, Optimizer
+from gpucnn.schedules import SCHEDULES
 
-OPTIMIZERS: dict[str, Callable[[Schedule], Optimizer]] = {
-    "adam": Adam,
-    "adamw": AdamW,
-    "sgd": lambda schedule: SGD(schedule, momentum=0.9, nesterov=True),
-}
-SCHEDULES: dict[str, Callable[[float, int], Schedule]] = {
-    "constant": lambda rate, steps: Constant(rate),
-    "step": lambda rate, steps: StepDecay(rate, every=max(1, steps // 3), factor=0.1),
-    "cosine": Cosine,
-    "one-cycle": OneCycle,
-}
 
-SMALL = 10_000  # training images: below it, a handful of epochs is a handful of steps
+@dataclass(frozen=True)
+class Length:
+    """What depends on how many images there are."""
+
+    epochs: int
+    batch_size: int
+    augment: str
+
+
+FEW = 10_000  # training images: below it, a handful of epochs is a handful of steps
+USUAL = Length(epochs=5, batch_size=128, augment="shift")
+OF_FEW = Length(epochs=40, batch_size=32, augment="affine")
 
 
 @dataclass(frozen=True)
@@ -39,58 +38,66 @@ class Recipe:
 
     def make_optimizer(self, steps: int) -> Optimizer:
         """The optimizer, with its schedule laid over `steps` steps."""
-        schedule = pick(self.schedule, SCHEDULES, "schedule")(self.learning_rate, steps)
-        return pick(self.optimizer, OPTIMIZERS, "optimizer")(schedule)
+        kind = OPTIMIZERS.pick(self.optimizer)
+        return kind(SCHEDULES.pick(self.schedule).over(self.learning_rate, steps), **kind.recipe)
+
+    def make_augment(self, side: int) -> Augmentation | None:
+        """The augmentation for images whose shorter side has `side` pixels."""
+        return augmentations.for_images(self.augment, side)
 
 
 @dataclass(frozen=True)
 class OpenRecipe:
-    """A recipe as it was asked for: what is None depends on the data set."""
+    """A recipe as it was asked for, checked. What is None depends on the data set, the learning rate on the optimizer.
 
-    optimizer: str
-    learning_rate: float
-    schedule: str
+    UnknownNameError for names that are not there, ArgumentError and TypeError for numbers that are none.
+    """
+
+    optimizer: str = "adam"
+    learning_rate: float | None = None
+    schedule: str = "one-cycle"
     epochs: int | None = None
     batch_size: int | None = None
     augment: str | None = None
 
+    def __post_init__(self) -> None:
+        OPTIMIZERS.pick(self.optimizer)
+        SCHEDULES.pick(self.schedule)
+        if self.augment is not None:
+            pick(self.augment, augmentations.choices(), "augmentation")
+        if self.learning_rate is not None:
+            positive(self.learning_rate, "learning rate")
+        if self.epochs is not None:
+            integer(self.epochs, "epochs", 1)
+        if self.batch_size is not None:
+            integer(self.batch_size, "batch size", 1)
+
     def for_size(self, images: int) -> Recipe:
         """The recipe for so many training images."""
-        small = images < SMALL
+        length = OF_FEW if images < FEW else USUAL
         return Recipe(
-            self.optimizer,
-            self.learning_rate,
-            self.schedule,
-            epochs=self.epochs or (40 if small else 5),
-            batch_size=self.batch_size or (32 if small else 128),
-            augment=self.augment or ("affine" if small else "shift"),
+            optimizer=self.optimizer,
+            learning_rate=OPTIMIZERS.pick(self.optimizer).peak if self.learning_rate is None else float(self.learning_rate),
+            schedule=self.schedule,
+            epochs=self.epochs or length.epochs,
+            batch_size=self.batch_size or length.batch_size,
+            augment=self.augment or length.augment,
         )
 
 
-LEARNING_RATES = {"adam": 2e-3, "adamw": 2e-3, "sgd": 0.05}  # at the schedule's peak
-AUGMENTATIONS: dict[str, Callable[[int], Augmentation | None]] = {  # by the shorter side of the images
-    "none": lambda side: None,
-    "shift": lambda side: Shift(max(1, side // 28)),
-    "affine": lambda side: Affine(side / 16, 8.0, 0.08),
-    "elastic": lambda side: Elastic(side / 16, 5, side / 28, 8.0, 0.08),
-    "crop-flip": lambda side: CropFlip(max(1, side // 8)),
-    "cutout": lambda side: Cutout(max(1, side // 2)),
-}
-
-
-def recipe(
-    optimizer: str, learning_rate: float | None, schedule: str, epochs: int | None, batch_size: int | None, augment: str | None
-) -> OpenRecipe:
-    """A recipe of these names and numbers, checked; without a learning rate, the one that goes with the optimizer."""
-    pick(optimizer, OPTIMIZERS, "optimizer")
-    pick(schedule, SCHEDULES, "schedule")
-    if augment is not None:
-        pick(augment, AUGMENTATIONS, "augmentation")
-    return OpenRecipe(
-        optimizer,
-        LEARNING_RATES[optimizer] if learning_rate is None else positive(learning_rate, "learning rate"),
-        schedule,
-        None if epochs is None else integer(epochs, "epochs", 1),
-        None if batch_size is None else integer(batch_size, "batch size", 1),
-        augment,
+def optimizers_text() -> str:
+    """The optimizers, with what a recipe sets of each."""
+    return ", ".join(
+        name + (f" ({', '.join(f'{setting} {value}' for setting, value in kind.recipe.items())})" if kind.recipe else "")
+        for name, kind in OPTIMIZERS.items()
     )
+
+
+def rates_text() -> str:
+    """The learning rate at the schedule's peak that goes with each optimizer."""
+    return ", ".join(f"{name} {kind.peak:g}" for name, kind in OPTIMIZERS.items())
+
+
+def default_text(what: str) -> str:
+    """What one field of `Length` is unless it is given, for a help text."""
+    return f"[default: {getattr(USUAL, what)}; {getattr(OF_FEW, what)} for under {FEW:,} images]"

@@ -1,33 +1,82 @@
-"""Classes of one's own that files may name: layers, losses, optimizers, schedules."""
+"""Classes and functions of one's own that the command line, arguments and files may name."""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from collections.abc import Callable, MutableMapping
+from typing import Any, TypeVar, overload
 
-from gpucnn.errors import UnknownNameError
+from gpucnn.checks import pick
+from gpucnn.data.augment import AUGMENTATIONS, RandomChange
+from gpucnn.data.dataset import DATASETS
+from gpucnn.errors import ArgumentError
+from gpucnn.initializers import INITIALIZERS
 from gpucnn.layers import LAYERS, Layer
 from gpucnn.losses import LOSSES, Loss
+from gpucnn.metrics import METRICS
+from gpucnn.names import Registry, put
+from gpucnn.networks import NETWORKS
 from gpucnn.optimizers import OPTIMIZERS, Optimizer
 from gpucnn.schedules import SCHEDULES, Schedule
 from gpucnn.text import shown
 
 Class = TypeVar("Class", bound=type)
-KINDS: tuple[tuple[type, dict[str, Any]], ...] = ((Layer, LAYERS), (Loss, LOSSES), (Optimizer, OPTIMIZERS), (Schedule, SCHEDULES))
+Thing = TypeVar("Thing")
+
+CLASSES: dict[type, tuple[str, MutableMapping[str, Any]]] = {
+    Layer: ("layer", LAYERS),
+    Loss: ("loss", LOSSES),
+    Optimizer: ("optimizer", OPTIMIZERS),
+    Schedule: ("schedule", SCHEDULES),
+}
+NAMED: dict[str, Registry[Any]] = {
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "metric": METRICS,
+    "initializer": INITIALIZERS,
+    "augmentation": AUGMENTATIONS,
+    "dataset": DATASETS,
+    "network": NETWORKS,
+}
+BASES: dict[str, type] = {"optimizer": Optimizer, "schedule": Schedule, "augmentation": RandomChange}
 
 
-def register(kind: Class) -> Class:
-    """Makes a class derived from Layer, Loss, Optimizer or Schedule known by name, so that a model that has one can be saved and loaded.
+@overload
+def register(kind: Class, /) -> Class: ...
+@overload
+def register(**name: str) -> Callable[[Thing], Thing]: ...
+def register(kind: Any = None, /, **name: str) -> Any:
+    """Makes a class or a function of one's own known by name. A decorator, in two forms.
 
-    A decorator. A loss is known by its `name`, the others by the name of the class. They are made again from what they say they are: a
-    layer from its `settings()`, an optimizer from its `config()`, a schedule from its attributes. UnknownNameError where another class
-    has the name; the same one, defined anew, takes its own place.
+    @gc.register on a class derived from Layer, Loss, Optimizer or Schedule, so that a model that has one can be saved and loaded. A loss
+    is known by its `name`, the others by the name of the class. They are made again from what they say they are: a layer from its
+    `settings()`, an optimizer from its `config()`, a schedule from its attributes.
+
+    @gc.register(network="mine") on what is called "mine" from now on:
+        network         a function of the number of classes that gives a list of layers, raw outputs last
+        dataset         a function of a `gpucnn.data.Request` that gives a `gpucnn.data.Dataset`
+        metric          a function (scores, labels) -> float
+        initializer     a function (shape, rng, groups) -> array
+        augmentation    a class derived from `gpucnn.data.RandomChange`
+        optimizer, schedule     classes derived from these bases, as above
+
+    ArgumentError where another one has the name; the same one, defined anew, takes its own place.
     """
-    for base, known in KINDS:
+    if name:
+        if kind is not None or len(name) != 1:
+            raise ArgumentError(f"register takes a class, or one name such as network='mine', got {shown(name)}")
+        ((what, called),) = name.items()
+        known = pick(what, NAMED, "kind of thing to register")
+        base = BASES.get(what)
+
+        def added(thing: Any) -> Any:
+            if not callable(thing) or (base is not None and not (isinstance(thing, type) and issubclass(thing, base))):
+                wanted = "function" if base is None else f"class derived from {base.__name__}"
+                raise TypeError(f"register({what}=...) stands above a {wanted}, got {shown(thing)}")
+            return known.add(called)(thing)
+
+        return added
+    for base, (what, classes) in CLASSES.items():
         if isinstance(kind, type) and issubclass(kind, base) and kind is not base:
-            name = kind.name if issubclass(kind, Loss) else kind.__name__
-            before = known.get(name)
-            if before is not None and (before.__module__, before.__qualname__) != (kind.__module__, kind.__qualname__):
-                raise UnknownNameError(f"the name {name!r} is taken by {before.__module__}.{before.__qualname__}: give the class another")
-            known[name] = kind
+            put(classes, kind.name if issubclass(kind, Loss) else kind.__name__, kind, what)
             return kind
-    raise TypeError(f"register takes a class derived from {', '.join(base.__name__ for base, _ in KINDS)}, got {shown(kind)}")
+    raise TypeError(f"register takes a class derived from {', '.join(base.__name__ for base in CLASSES)}, got {shown(kind)}")

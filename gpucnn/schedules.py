@@ -5,11 +5,17 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from gpucnn.checks import fraction, integer, pick, positive
+from gpucnn.checks import fraction, integer, positive
+from gpucnn.names import Registry
 
 
 class Schedule:
     """A learning rate for each step."""
+
+    @classmethod
+    def over(cls, learning_rate: float, steps: int) -> Schedule:
+        """The schedule of a whole run of `steps` steps with `learning_rate` at its highest, as `gpucnn train` wants it."""
+        return cls(learning_rate, steps)  # type: ignore[call-arg]
 
     def __call__(self, step: int) -> float:
         """The learning rate of step `step`, counted from 0."""
@@ -20,8 +26,16 @@ class Schedule:
         return {"schedule": name_of(self), **vars(self)}
 
 
+SCHEDULES: Registry[type[Schedule]] = Registry("schedule")
+
+
+@SCHEDULES.add("constant")
 class Constant(Schedule):
     """The same learning rate at every step."""
+
+    @classmethod
+    def over(cls, learning_rate: float, steps: int) -> Schedule:
+        return cls(learning_rate)
 
     def __init__(self, learning_rate: float) -> None:
         self.learning_rate = positive(learning_rate, "learning_rate", zero=True)
@@ -30,8 +44,13 @@ class Constant(Schedule):
         return self.learning_rate
 
 
+@SCHEDULES.add("step")
 class StepDecay(Schedule):
     """Multiplied by `factor` after every `every` steps."""
+
+    @classmethod
+    def over(cls, learning_rate: float, steps: int) -> Schedule:
+        return cls(learning_rate, every=max(1, steps // 3))
 
     def __init__(self, learning_rate: float, every: int, factor: float = 0.1) -> None:
         self.learning_rate = positive(learning_rate, "learning_rate")
@@ -42,6 +61,7 @@ class StepDecay(Schedule):
         return self.learning_rate * self.factor ** (step // self.every)
 
 
+@SCHEDULES.add("cosine")
 class Cosine(Schedule):
     """Half a cosine from `learning_rate` down to `final` over `steps` steps, then `final` (Loshchilov and Hutter 2017, one period)."""
 
@@ -54,6 +74,7 @@ class Cosine(Schedule):
         return _cosine(self.learning_rate, self.final, step / self.steps)
 
 
+@SCHEDULES.add("one-cycle")
 class OneCycle(Schedule):
     """Up from `learning_rate / start_factor` in a half cosine for the first `warmup` of all steps, then down to
     `learning_rate / end_factor` in another (Smith and Topin 2019, with cosines as is common)."""
@@ -76,12 +97,9 @@ def _cosine(begin: float, end: float, progress: float) -> float:
     return end + (begin - end) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
 
 
-SCHEDULES: dict[str, type[Schedule]] = {"constant": Constant, "step": StepDecay, "cosine": Cosine, "one-cycle": OneCycle}
-
-
 def name_of(schedule: Schedule) -> str:
     """The name under which a schedule's class is known, or its own where it is not."""
-    return next((name for name, kind in SCHEDULES.items() if kind is type(schedule)), type(schedule).__qualname__)
+    return SCHEDULES.name_of(type(schedule)) or type(schedule).__qualname__
 
 
 def get_schedule(value: Any) -> Schedule:
@@ -90,5 +108,5 @@ def get_schedule(value: Any) -> Schedule:
         return value
     if isinstance(value, dict):
         settings = dict(value)
-        return pick(settings.pop("schedule", None), SCHEDULES, "schedule")(**settings)
+        return SCHEDULES.pick(settings.pop("schedule", None))(**settings)
     return Constant(value)

@@ -65,6 +65,14 @@ def first_line(error: BaseException) -> str:
     return shortened(plain((str(error).strip() or type(error).__name__).splitlines()[0]), 200)
 
 
+def bytes_text(count: float) -> str:
+    """1.2 MiB: steps of 1024, as memory is counted."""
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count:.0f} B"
+
+
 def _shown(character: str) -> str:
     if character in _JOINERS or unicodedata.category(character) not in _HARMFUL:
         return character

@@ -1,8 +1,8 @@
 """Data sets, image files, and the mini-batches that training is fed with. Nothing here needs a GPU, nor the rest of gpucnn."""
 
-from gpucnn.data.augment import Affine, Augmentation, CropFlip, Cutout, Elastic, Shift, augmentation
+from gpucnn.data.augment import Affine, Augmentation, CropFlip, Cutout, Elastic, RandomChange, Shift, augmentation
 from gpucnn.data.batches import Batches
-from gpucnn.data.dataset import Dataset
+from gpucnn.data.dataset import Dataset, Request
 from gpucnn.data.datasets import load_dataset, names
 from gpucnn.data.download import Progress, UnavailableError, fetch
 from gpucnn.data.idx import load_pair, read_idx, write_idx
@@ -17,6 +17,8 @@ __all__ = [
     "Dataset",
     "Elastic",
     "Progress",
+    "RandomChange",
+    "Request",
     "Shift",
     "UnavailableError",
     "augmentation",

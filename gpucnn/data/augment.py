@@ -10,14 +10,15 @@ set lies on a device and batches are made there (`device_augment`): as much of e
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn.checks import integer, positive
-from gpucnn.errors import DataError
+from gpucnn.checks import integer, pick, positive
+from gpucnn.errors import ArgumentError, DataError
+from gpucnn.names import Registry
 from gpucnn.ops.augment import Augment
 from gpucnn.ops.cpu import batch
 from gpucnn.text import plain, shortened, shown
@@ -32,8 +33,33 @@ class Augmentation(Protocol):
     def config(self) -> dict[str, Any]: ...
 
 
+class RandomChange:
+    """Base of those that have a name. Attributes are arguments of the constructor, as those of a dataclass are."""
+
+    @classmethod
+    def for_side(cls, side: int) -> RandomChange:
+        """As strong as suits images whose shorter side has `side` pixels, as `gpucnn train` wants it."""
+        return cls()
+
+    def __call__(self, x: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+        raise NotImplementedError
+
+    def config(self) -> dict[str, Any]:
+        """What `augmentation` needs to make the same one again."""
+        known = (AUGMENTATIONS.name_of(kind) for kind in type(self).__mro__)
+        return {"name": next((name for name in known if name), type(self).__qualname__), **vars(self)}
+
+    def on_device(self) -> Augment | None:
+        """What the operations of a device do instead, for a class that has them do it: the very changes that `__call__` makes."""
+        return None
+
+
+AUGMENTATIONS: Registry[type[RandomChange]] = Registry("augmentation")
+
+
+@AUGMENTATIONS.add("shift")
 @dataclass(frozen=True)
-class Shift:
+class Shift(RandomChange):
     """Moves each image by up to `pixels` whole pixels, vertically and horizontally, and fills with zeros."""
 
     pixels: int = 2
@@ -46,12 +72,17 @@ class Shift:
         top, left = rng.integers(0, 2 * self.pixels + 1, size=(2, n))
         return batch.shift(x, top, left, self.pixels)
 
-    def config(self) -> dict[str, Any]:
-        return {"name": "shift", **asdict(self)}
+    @classmethod
+    def for_side(cls, side: int) -> Shift:
+        return cls(max(1, side // 28))
+
+    def on_device(self) -> Augment:
+        return Augment(shift=self.pixels)
 
 
+@AUGMENTATIONS.add("crop-flip")
 @dataclass(frozen=True)
-class CropFlip:
+class CropFlip(RandomChange):
     """Moves each image by up to `pixels` whole pixels, and exchanges left and right in half of them.
 
     What networks are trained with on CIFAR: a random crop of the image with a margin of zeros, and a random mirror image.
@@ -68,12 +99,17 @@ class CropFlip:
         mirrored = rng.integers(0, 2, size=n) == 1
         return batch.flip(batch.shift(x, top, left, self.pixels), mirrored)
 
-    def config(self) -> dict[str, Any]:
-        return {"name": "crop-flip", **asdict(self)}
+    @classmethod
+    def for_side(cls, side: int) -> CropFlip:
+        return cls(max(1, side // 8))
+
+    def on_device(self) -> Augment:
+        return Augment(shift=self.pixels, flip=True)
 
 
+@AUGMENTATIONS.add("cutout")
 @dataclass(frozen=True)
-class Cutout:
+class Cutout(RandomChange):
     """Sets a square of `pixels` a side to zero in each image, its centre anywhere in it (DeVries and Taylor 2017)."""
 
     pixels: int = 8
@@ -86,12 +122,17 @@ class Cutout:
         row, column = rng.integers(0, height, size=n), rng.integers(0, width, size=n)
         return batch.cutout(x, row, column, self.pixels)
 
-    def config(self) -> dict[str, Any]:
-        return {"name": "cutout", **asdict(self)}
+    @classmethod
+    def for_side(cls, side: int) -> Cutout:
+        return cls(max(1, side // 2))
+
+    def on_device(self) -> Augment:
+        return Augment(cutout=self.pixels)
 
 
+@AUGMENTATIONS.add("affine")
 @dataclass(frozen=True)
-class Affine:
+class Affine(RandomChange):
     """Turns, scales and moves each image about its centre, with bilinear interpolation and zeros outside.
 
     Each is drawn evenly: the turn from ± `rotate_degrees`, the factor from 1 ± `scale`, the move from ± `shift` pixels on each axis.
@@ -109,12 +150,17 @@ class Affine:
         angle, factor, down, right = rng.uniform(-1, 1, size=(4, n, 1, 1))
         return batch.warp(x, np.deg2rad(self.rotate_degrees) * angle, 1 + self.scale * factor, self.shift * down, self.shift * right)
 
-    def config(self) -> dict[str, Any]:
-        return {"name": "affine", **asdict(self)}
+    @classmethod
+    def for_side(cls, side: int) -> Affine:
+        return cls(side / 16, 8.0, 0.08)
+
+    def on_device(self) -> Augment:
+        return Augment(rotate_degrees=self.rotate_degrees, scale=self.scale, translate=self.shift)
 
 
+@AUGMENTATIONS.add("elastic")
 @dataclass(frozen=True)
-class Elastic:
+class Elastic(RandomChange):
     """Bends each image, and turns, scales and moves it as Affine does.
 
     `grid` × `grid` points, from corner to corner, are displaced by up to ± `pixels` on each axis; in between it is interpolated. See
@@ -138,63 +184,57 @@ class Elastic:
         bend = self.pixels * rng.uniform(-1, 1, size=(2, n, self.grid, self.grid))
         return batch.warp(x, np.deg2rad(self.rotate_degrees) * angle, 1 + self.scale * factor, self.shift * down, self.shift * right, bend)
 
-    def config(self) -> dict[str, Any]:
-        return {"name": "elastic", **asdict(self)}
+    @classmethod
+    def for_side(cls, side: int) -> Elastic:
+        return cls(side / 16, 5, side / 28, 8.0, 0.08)
 
-
-KINDS: dict[str, Callable[..., Augmentation]] = {
-    "shift": Shift,
-    "affine": Affine,
-    "elastic": Elastic,
-    "crop-flip": CropFlip,
-    "cutout": Cutout,
-}
+    def on_device(self) -> Augment:
+        turned = Affine(self.shift, self.rotate_degrees, self.scale).on_device()
+        return replace(turned, elastic=self.pixels, elastic_grid=self.grid)
 
 
 def on_device(given: Callable[..., Any] | None) -> bool:
-    """Whether a device can do by itself what this augmentation does: the kinds above, and none at all."""
-    return given is None or type(given) in KINDS.values()
+    """Whether a device can do by itself what this augmentation does: kinds that say how, and none at all.
+
+    A class derived from one of them draws in its own way, unless it says anew how a device does.
+    """
+    return given is None or "on_device" in vars(type(given))
 
 
 def device_augment(given: Callable[..., Any] | None) -> Augment | None:
     """An augmentation as the numbers that the operations of a device take; None where images stay as they are.
 
-    Raises DataError for what only NumPy can do: functions of one's own, and classes derived from those above. `on_device` asks.
+    Raises ArgumentError for what only NumPy can do: functions of one's own, and classes derived from those above. `on_device` asks.
     """
     if given is None:
         return None
-    if not on_device(given):
+    if not isinstance(given, RandomChange) or not on_device(given):
         name = getattr(given, "__qualname__", type(given).__qualname__)
-        raise DataError(f"the augmentation {name} cannot be done on a device, only {', '.join(KINDS)} can: take batches from the host")
-    augment = Augment()
-    if isinstance(given, Shift):
-        augment = Augment(shift=given.pixels)
-    elif isinstance(given, CropFlip):
-        augment = Augment(shift=given.pixels, flip=True)
-    elif isinstance(given, Cutout):
-        augment = Augment(cutout=given.pixels)
-    elif isinstance(given, Affine):
-        augment = Augment(rotate_degrees=given.rotate_degrees, scale=given.scale, translate=given.shift)
-    elif isinstance(given, Elastic):
-        augment = Augment(
-            rotate_degrees=given.rotate_degrees,
-            scale=given.scale,
-            translate=given.shift,
-            elastic=given.pixels,
-            elastic_grid=given.grid,
-        )
-    return augment if augment.warps or augment.moves or augment.cutout else None
+        raise ArgumentError(f"the augmentation {name} cannot be done on a device, only {AUGMENTATIONS} can: take batches from the host")
+    augment = given.on_device()
+    return augment if augment is not None and (augment.warps or augment.moves or augment.cutout) else None
+
+
+def for_images(name: str, side: int) -> Augmentation | None:
+    """The augmentation called `name`, as strong as suits images whose shorter side has `side` pixels; None for "none"."""
+    kind = pick(name, choices(), "augmentation")
+    return None if kind is None else kind.for_side(side)
+
+
+def choices() -> dict[str, type[RandomChange] | None]:
+    """All names with their classes, and "none"."""
+    return {"none": None, **AUGMENTATIONS}
 
 
 def _whole(owner: Any, name: str, least: int) -> None:
-    object.__setattr__(owner, name, integer(getattr(owner, name), name, least, DataError))  # a frozen dataclass; NumPy's become Python's
+    object.__setattr__(owner, name, integer(getattr(owner, name), name, least))  # a frozen dataclass; NumPy's become Python's
 
 
 def _number(owner: Any, name: str, most: float = np.inf, range_: str = "finite and at least 0") -> None:
     given = getattr(owner, name)
-    value = positive(given, name, zero=True, error=DataError)
+    value = positive(given, name, zero=True)
     if value > most:
-        raise DataError(f"{name} must be {range_}, got {shown(given)}")
+        raise ArgumentError(f"{name} must be {range_}, got {shown(given)}")
     object.__setattr__(owner, name, value if isinstance(given, float | np.floating) else given if isinstance(given, int) else int(given))
 
 
@@ -212,18 +252,17 @@ def _shape(x: NDArray[Any]) -> tuple[int, int, int, int]:
 
 
 def augmentation(given: str | Mapping[str, Any] | Augmentation | None) -> Augmentation | None:
-    """The augmentation of a name ("none" and those of KINDS), of a config, or one that is there already; None for "none"."""
+    """The augmentation of a name ("none" and those of AUGMENTATIONS), of a config, or one that is there already; None for "none"."""
     if given is None or (isinstance(given, Augmentation) and not isinstance(given, type)):
         return given
     if not isinstance(given, str | Mapping):
         raise TypeError(f"an augmentation is given by its name, its config or itself, got {shown(given)}")
     config = {"name": given} if isinstance(given, str) else dict(given)
     name = config.pop("name", None)
-    if name == "none" and not config:
-        return None
-    if name not in KINDS:
-        raise DataError(f"there is no augmentation {shown(name)}: the names are none, {', '.join(KINDS)}")
+    kind = pick(name, choices(), "augmentation")
     try:
-        return KINDS[name](**config)
+        if kind is None and config:
+            raise TypeError("it has no settings")
+        return None if kind is None else kind(**config)
     except TypeError as error:
         raise TypeError(f"the augmentation {name!r} cannot be built from {shown(config)}: {shortened(plain(error), 200)}") from None

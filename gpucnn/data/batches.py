@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from gpucnn.arrays import finite, numbers, scaled
 from gpucnn.checks import integer
 from gpucnn.data.augment import Augmentation
-from gpucnn.errors import DataError
+from gpucnn.errors import ArgumentError, DataError
 from gpucnn.text import shown
 
 
@@ -28,7 +28,8 @@ class Batches:
     No state is kept: epoch e takes its order from the generator of (seed, e), and step s its augmentation from that of
     (seed, e, s + 1), so a run that is taken up again sees the same bytes as one that was never stopped.
 
-    DataError if counts differ, if there are no images, or if floats are NaN or infinite; TypeError for arrays of any other type.
+    DataError if counts differ, if there are no images, or if floats are NaN or infinite; ArgumentError for numbers out of range; TypeError
+    for arrays of any other type.
     """
 
     def __init__(
@@ -44,9 +45,9 @@ class Batches:
     ) -> None:
         self.images: NDArray[Any] = numbers(images, "images", TypeError)
         self.labels: NDArray[Any] = numbers(labels, "labels", TypeError)
-        self.batch_size = integer(batch_size, "batch_size", 1, DataError)
+        self.batch_size = integer(batch_size, "batch_size", 1)
         self.shuffle = bool(shuffle)
-        self.seed = integer(seed, "seed", 0, DataError)
+        self.seed = integer(seed, "seed", 0)
         self.augment = augment
         try:
             self.dtype = np.dtype(dtype)
@@ -67,9 +68,9 @@ class Batches:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         """The batches (x, labels) of an epoch, from the step `start` on. Both are counted from 0."""
-        epoch, start = integer(epoch, "epoch", 0, DataError), integer(start, "start", 0, DataError)
+        epoch, start = integer(epoch, "epoch", 0), integer(start, "start", 0)
         if start > self.steps_per_epoch:
-            raise DataError(f"start must be at most {self.steps_per_epoch}, the steps of an epoch, got {start}")
+            raise ArgumentError(f"start must be at most {self.steps_per_epoch}, the steps of an epoch, got {start}")
         return self._steps(epoch, start)  # a generator of its own, so that the checks above happen now
 
     def _steps(self, epoch: int, start: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:

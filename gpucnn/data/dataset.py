@@ -1,14 +1,18 @@
-"""What every source of images is turned into."""
+"""What every source of images is turned into, and the list of those that have a name."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn.data.download import Progress
 from gpucnn.errors import DataError
+from gpucnn.names import Registry
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +63,21 @@ class Dataset:
         return len(self.class_names)
 
 
-def counted(place: Any, train: int, test: int) -> str:
-    """The `source` of a data set: its place and how many images it has."""
-    return f"{place}, {train:,} + {test:,} images"
+@dataclass(frozen=True)
+class Request:
+    """What `load_dataset` was asked for besides a name; its docstring says what each of them means."""
+
+    data_dir: Path | None = None
+    progress: Progress | None = None
+    download: bool = True
+    seed: int = 0
+    test_fraction: float = 0.2
+
+
+Loader: TypeAlias = Callable[[Request], Dataset]
+DATASETS: Registry[Loader] = Registry("data set")
+
+
+def counted(origin: Any, train: int, test: int) -> str:
+    """The `source` of a data set: where it comes from and how many images it has."""
+    return f"{origin}, {train:,} + {test:,} images"

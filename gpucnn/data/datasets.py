@@ -5,24 +5,25 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
-from gpucnn.checks import integer
+from gpucnn.checks import integer, proportion
 from gpucnn.data import digits, image_folder, mnist
-from gpucnn.data.dataset import Dataset
+from gpucnn.data.dataset import DATASETS, Dataset, Request
 from gpucnn.data.download import Progress, UnavailableError
 from gpucnn.data.idx import PathLike
-from gpucnn.errors import DataError, MissingExtraError
+from gpucnn.errors import DataError, MissingExtraError, UnknownNameError
 from gpucnn.surroundings import user_path
 from gpucnn.text import shown
-
-NAMES = ("auto", "mnist", "fashion-mnist", "digits")
 
 
 def names() -> tuple[str, ...]:
     """The names that load_dataset knows, besides folders."""
-    return NAMES
+    return tuple(DATASETS)
+
+
+def choices_text() -> str:
+    """What load_dataset takes, for a help text."""
+    return f"{', '.join(DATASETS)}, or a folder of images; auto is MNIST where it can be had, otherwise digits"
 
 
 def load_dataset(
@@ -46,20 +47,16 @@ def load_dataset(
 
     `progress` is called during downloads, as `gpucnn.data.Progress` says.
 
-    DataError for an unknown name and for data that cannot be used, of which UnavailableError for data that is nowhere;
-    MissingExtraError if an optional package is needed and not installed.
+    UnknownNameError for a name that no data set has (`gpucnn.register` adds one's own); DataError for data that cannot be used, of which
+    UnavailableError for data that is nowhere; MissingExtraError if an optional package is needed and not installed.
     """
     if not isinstance(name, str | os.PathLike):
         raise TypeError(f"name must be a data set's name or a folder, got {shown(name)}")
-    seed = integer(seed, "seed", -sys.maxsize, DataError)
-    place = None if data_dir is None else user_path(data_dir)
-    if name in mnist.SOURCES:
-        return mnist.load(str(name), place, progress=progress, download=download)
-    if name == "digits":
-        return digits.load()
-    if name == "auto":
-        return _auto(place, progress, download)
+    seed, test_fraction = integer(seed, "seed", -sys.maxsize), proportion(test_fraction, "test_fraction")
+    request = Request(None if data_dir is None else user_path(data_dir), progress, download, seed, test_fraction)
     text = os.fspath(name)
+    if text in DATASETS:
+        return DATASETS[text](request)
     if not text:
         raise _unknown(text)
     folder = user_path(text)
@@ -70,9 +67,11 @@ def load_dataset(
     raise _unknown(text)
 
 
-def _auto(place: Path | None, progress: Any, download: bool) -> Dataset:
+@DATASETS.add("auto")
+def _auto(request: Request) -> Dataset:
+    """MNIST where it can be had, otherwise digits."""
     try:
-        dataset = mnist.load("mnist", place, progress=progress, download=download)
+        dataset = mnist.load("mnist", request)
     except UnavailableError as error:
         try:
             dataset = digits.load()
@@ -83,9 +82,9 @@ def _auto(place: Path | None, progress: Any, download: bool) -> Dataset:
     return replace(dataset, note=f"these are the MNIST files in {dataset.source}")
 
 
-def _unknown(text: str) -> DataError:
+def _unknown(text: str) -> UnknownNameError:
     from difflib import get_close_matches
 
-    close = get_close_matches(text.lower().replace("_", "-"), NAMES, n=1)
+    close = get_close_matches(text.lower().replace("_", "-"), DATASETS, n=1)
     hint = f", did you mean {close[0]!r}?" if close else ""
-    return DataError(f"there is no data set {shown(text)}{hint} (the names are {', '.join(NAMES)}, or give the path of a folder of images)")
+    return UnknownNameError(f"there is no data set {shown(text)}{hint} (the names are {DATASETS}, or give the path of a folder of images)")

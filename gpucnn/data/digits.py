@@ -9,7 +9,7 @@ from importlib import import_module
 
 import numpy as np
 
-from gpucnn.data.dataset import Dataset, counted
+from gpucnn.data.dataset import DATASETS, Dataset, Request, counted
 from gpucnn.data.split import held_back, shares
 from gpucnn.errors import MissingExtraError
 
@@ -17,7 +17,8 @@ TEST_IMAGES = 360
 SPLIT_SEED = 0  # fixed, so that everyone's accuracy is measured on the same images
 
 
-def load() -> Dataset:
+@DATASETS.add("digits")
+def load(request: Request | None = None) -> Dataset:
     """1,437 + 360 images (1, 8, 8), split within each class; the 17 levels of grey are spread over 0 … 255.
 
     MissingExtraError without scikit-learn.

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from gpucnn.data.dataset import Dataset, counted
-from gpucnn.data.download import Progress, UnavailableError, fetch
+from gpucnn.data.dataset import DATASETS, Dataset, Request, counted
+from gpucnn.data.download import UnavailableError, fetch
 from gpucnn.data.idx import DigestError, load_pair
 from gpucnn.errors import DataError
 from gpucnn.files import exists, why_no_folder
@@ -78,17 +79,17 @@ class _OtherDatasetError(DataError):
     """Files of the right names, which belong to another data set."""
 
 
-def load(name: str, data_dir: Path | None, *, progress: Progress | None = None, download: bool = True) -> Dataset:
-    """The data set `name` of SOURCES from the first place that has all four files, downloaded where none has.
+def load(name: str, request: Request) -> Dataset:
+    """The data set `name` of SOURCES from the first folder that has all four files, downloaded where none has.
 
-    The places, in order: `data_dir`, $GPUCNN_DATA_DIR, the user's cache; in each the subfolder of the set's name, then the folder
-    itself. The download goes to the first of these places that is given. UnavailableError if the set is nowhere and cannot be
+    The folders, in order: `data_dir`, $GPUCNN_DATA_DIR, the user's cache; in each the subfolder of the set's name, then the folder
+    itself. The download goes to the first of these that is given. UnavailableError if the set is nowhere and cannot be
     fetched. DataError if a file is there and damaged, or if `data_dir` holds another set under the same file names.
     """
     source = SOURCES[name]
-    places = _places(data_dir)
-    for place in places:
-        for folder in (place / name, place):
+    roots = _roots(request.data_dir)
+    for root in roots:
+        for folder in (root / name, root):
             found = find(folder)
             if None in found:
                 continue
@@ -96,54 +97,53 @@ def load(name: str, data_dir: Path | None, *, progress: Progress | None = None, 
                 return _load(source, folder, found)
             except _OtherDatasetError:
                 # A folder that was named for this very call is meant; one of the environment may well be for the other set.
-                if place == data_dir:
+                if root == request.data_dir:
                     raise
     advice = (
         f"put the four files ({', '.join(FILES)}; .gz or not) into a folder and pass it with --data-dir "
         f"(data_dir= in Python), or set {VARIABLE} to it"
     )
-    if not places:
+    if not roots:
         raise UnavailableError(f"there is no folder to look for {source.title} in, nor to download it to: {advice}")
-    target = _target(places[0], name)
+    target = _target(roots[0], name)
     missing = [file for file, path in zip(FILES, find(target), strict=True) if path is None]
-    if not download:
-        looked = ", ".join(map(str, places))
+    if not request.download:
+        looked = ", ".join(map(str, roots))
         some = f"; {target} lacks {', '.join(missing)}" if len(missing) < len(FILES) else ""
         raise UnavailableError(f"{source.title} was not found in {looked}{some}, and downloading is off: {advice}")
     mirrors = list(source.mirrors)
     for file, sha256 in zip(FILES, source.sha256, strict=True):
         if file in missing:
             urls = [f"{mirror}{file}.gz" for mirror in mirrors]
-            used = fetch(urls, target / f"{file}.gz", sha256, progress=progress, limit=LIMIT, advice=advice)
+            used = fetch(urls, target / f"{file}.gz", sha256, progress=request.progress, limit=LIMIT, advice=advice)
             mirrors.insert(0, mirrors.pop(urls.index(used)))  # a mirror that has failed once is not waited for again
     return _load(source, target, find(target))
 
 
-def _places(data_dir: Path | None) -> list[Path]:
+for _name in SOURCES:
+    DATASETS.add(_name)(partial(load, _name))
+
+
+def _roots(data_dir: Path | None) -> list[Path]:
     """The folders to look into, the first of which is where a download goes."""
-    places = []
+    roots = []
     if data_dir is not None:
         _check_folder(data_dir, f"data_dir {data_dir}", "name")
-        places.append(data_dir)
+        roots.append(data_dir)
     if os.environ.get(VARIABLE):
-        place = user_path(os.environ[VARIABLE])
-        _check_folder(place, f"{VARIABLE} is {place}, which", f"set {VARIABLE} to")
-        places.append(place)
-    cache = cache_dir()
+        named = user_path(os.environ[VARIABLE])
+        _check_folder(named, f"{VARIABLE} is {named}, which", f"set {VARIABLE} to")
+        roots.append(named)
+    cache = cache_folder()
     if cache is not None:
-        places.append(cache)
-    return places
+        roots.append(cache)
+    return roots
 
 
-def _check_folder(place: Path, what: str, mend: str) -> None:
+def _check_folder(path: Path, what: str, mend: str) -> None:
     """DataError where something else than a folder is."""
-    if exists(place) and (why := why_no_folder(place)):
+    if exists(path) and (why := why_no_folder(path)):
         raise DataError(f"{what} {why.removeprefix('it ')} where a folder was expected: {mend} the folder that holds the data")
-
-
-def cache_dir() -> Path | None:
-    """Where downloads are kept, see `gpucnn.surroundings`. None without a home folder."""
-    return cache_folder()
 
 
 def find(folder: Path) -> list[Path | None]:
@@ -160,10 +160,10 @@ def _spelt(folder: Path, file: str) -> Path | None:
     return None
 
 
-def _target(place: Path, name: str) -> Path:
-    """Where in a place to download to: its subfolder, as the two sets have the same file names, or beside files that are there."""
-    begun = any(find(place)) and not all(find(place))
-    return place if place.name == name or (begun and not any(find(place / name))) else place / name
+def _target(root: Path, name: str) -> Path:
+    """Where to download to: a subfolder of `root`, as the two sets have the same file names, or beside files that are there."""
+    begun = any(find(root)) and not all(find(root))
+    return root if root.name == name or (begun and not any(find(root / name))) else root / name
 
 
 def _load(source: Source, folder: Path, found: list[Path | None]) -> Dataset:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gpucnn.checks import fraction, integer, positive
-from gpucnn.errors import ShapeError
+from gpucnn.errors import ArgumentError
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Augment:
             positive(value, name, zero=True)
         fraction(self.scale, "scale")
         if self.rotate_degrees > 360:
-            raise ShapeError(f"rotate_degrees must be 0 to 360, got {self.rotate_degrees!r}")
+            raise ArgumentError(f"rotate_degrees must be 0 to 360, got {self.rotate_degrees!r}")
 
     @property
     def warps(self) -> bool:

@@ -18,8 +18,9 @@ from typing import Any
 
 from gpucnn.checks import integer, pick, positive
 from gpucnn.device import to_numpy
-from gpucnn.errors import CheckpointError
+from gpucnn.errors import ArgumentError, CheckpointError
 from gpucnn.files import append, write_atomically
+from gpucnn.metrics import METRICS
 from gpucnn.surroundings import is_terminal, say, user_path
 from gpucnn.training.step import Totals
 
@@ -73,7 +74,7 @@ class Run:
     seconds: float = 0.0  # of that epoch, without those before a resume
     fresh_examples: int = 0  # of that epoch, without those before a resume
     history: History = field(default_factory=History)
-    accuracy: bool = True  # whether it is reported
+    metrics: list[str] = field(default_factory=lambda: ["accuracy"])  # that are reported: accuracy in training, all in validation
     validated: bool = False  # whether there are data to validate on
     first_epoch: int = 0  # how many epochs the model had begun before this run
     stop: bool = False
@@ -84,8 +85,13 @@ class Run:
     @property
     def measures(self) -> list[str]:
         """What each epoch's row in the history will hold of what can be watched."""
-        both = ["loss", "accuracy"] if self.accuracy else ["loss"]
-        return both + [f"val_{name}" for name in both] if self.validated else both
+        trained = ["loss", "accuracy"] if self.accuracy else ["loss"]
+        return trained + [f"val_{name}" for name in ("loss", *self.metrics)] if self.validated else trained
+
+    @property
+    def accuracy(self) -> bool:
+        """Whether the part of right answers is reported."""
+        return "accuracy" in self.metrics
 
     @property
     def loss_sum(self) -> float:
@@ -188,19 +194,23 @@ class Checkpoint(Callback):
         self.save(self.path)
 
 
-MONITORS = {"loss": 1, "val_loss": 1, "accuracy": -1, "val_accuracy": -1}
+def _direction(monitor: object) -> int:
+    """1 for a loss, which is better lower, −1 for a metric, which is better higher."""
+    names = {"loss": 1, **dict.fromkeys(METRICS, -1)}
+    return pick(monitor, {**names, **{f"val_{name}": sign for name, sign in names.items()}}, "quantity to monitor")
 
 
 class EarlyStopping(Callback):
     """Stops when `monitor` has not become better by more than `min_delta` for `patience` epochs.
 
-    monitor: loss, val_loss, accuracy or val_accuracy. restore_best: in the end the parameters are those of the best epoch.
+    monitor: loss, accuracy or another metric, or one of them with val_ before it. restore_best: in the end the parameters are those of the
+    best epoch.
     """
 
     name = "early_stopping"
 
     def __init__(self, monitor: str = "val_loss", patience: int = 3, min_delta: float = 0.0, restore_best: bool = True) -> None:
-        self.sign = pick(monitor, MONITORS, "quantity to monitor")
+        self.sign = _direction(monitor)
         self.monitor = monitor
         self.patience = integer(patience, "patience", 1)
         self.min_delta = positive(min_delta, "min_delta", zero=True)
@@ -212,7 +222,7 @@ class EarlyStopping(Callback):
 
     def on_train_begin(self, run: Run) -> None:
         if self.monitor not in run.measures:
-            raise ValueError(
+            raise ArgumentError(
                 f"early stopping watches {self.monitor!r}, which this run does not measure: it measures {', '.join(run.measures)}"
                 f"{'' if run.validated else '; give fit validation_data, or watch one of these'}"
             )

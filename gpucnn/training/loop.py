@@ -40,7 +40,7 @@ def fit(
     validation: tuple[Any, Any] | None = None,
     callbacks: Sequence[Callback] = (),
     verbose: bool | None = None,
-    accuracy: bool = True,
+    metrics: Sequence[str] = ("accuracy",),
     resume: str | Path | None = None,
 ) -> History:
     """Trains `model` on `batches` for `epochs` epochs; see `Sequential.fit`.
@@ -53,7 +53,7 @@ def fit(
     callbacks = sorted(callbacks, key=lambda callback: isinstance(callback, Checkpoint))
     if not any(isinstance(callback, Progress) for callback in callbacks) and (is_terminal(sys.stdout) if verbose is None else verbose):
         callbacks.insert(0, Progress())
-    run = Run(model, optimizer, batches.steps_per_epoch, epochs, accuracy=accuracy, validated=validation is not None)
+    run = Run(model, optimizer, batches.steps_per_epoch, epochs, metrics=list(metrics), validated=validation is not None)
     run.first_epoch = model.epochs_begun
     recipe = _recipe(model, batches)
     complete = False
@@ -147,13 +147,11 @@ def _epoch(
     if validation is not None:
         size = min(batch_size, len(validation[0]))
         try:
-            row["val_loss"], val_accuracy = run.model.evaluate_sums(*validation, size)
+            row |= {f"val_{name}": value for name, value in run.model.measure(*validation, size).items()}
         except MemoryError as error:
             raise step.too_small(size, error) from None
         if not math.isfinite(row["val_loss"]):  # before the checkpoint of this epoch, so that the last one is a good one
             raise TrainingError(f"the validation loss became {row['val_loss']} after step {run.optimizer.steps}: lower the learning rate")
-        if run.accuracy:
-            row["val_accuracy"] = val_accuracy
     row |= {"learning_rate": learning_rate, "seconds": round(run.seconds, 3), "images_per_second": round(run.images_per_second, 1)}
     run.history.rows.append(row)
     run.epoch += 1

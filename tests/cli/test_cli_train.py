@@ -437,7 +437,7 @@ def test_a_disk_that_is_full_at_the_start(gpucnn, options, monkeypatch):
     monkeypatch.setattr(Full, "flush", lambda self: None)
     monkeypatch.setattr(experiment.tempfile, "TemporaryFile", Full)
     sentence = gpucnn(*options, "--output", "a/b").sentence
-    assert "the output folder a/b cannot be written to (No space left on device) and has to hold " in sentence and "MB" in sentence
+    assert "the output folder a/b cannot be written to (No space left on device) and has to hold " in sentence and "MiB" in sentence
     assert not Path("a").exists()
 
 

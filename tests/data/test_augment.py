@@ -7,8 +7,8 @@ import pytest
 from scipy import ndimage
 
 from gpucnn.data import Affine, Augmentation, Shift, augmentation
-from gpucnn.data.augment import KINDS, CropFlip, Cutout, Elastic, device_augment, on_device
-from gpucnn.errors import DataError
+from gpucnn.data.augment import AUGMENTATIONS, CropFlip, Cutout, Elastic, device_augment, on_device
+from gpucnn.errors import ArgumentError, DataError
 from gpucnn.ops.augment import Augment
 from gpucnn.ops.cpu import batch
 
@@ -20,9 +20,9 @@ def draw(seed=0):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_every_kind_keeps_type_and_shape_and_its_argument(name, dtype):
-    kind, x = KINDS[name](), X.astype(dtype)
+    kind, x = AUGMENTATIONS[name](), X.astype(dtype)
     kept = x.copy()
     y = kind(x, draw())
     assert y.dtype == dtype and y.shape == x.shape and not np.shares_memory(x, y)
@@ -127,7 +127,7 @@ def test_what_a_device_is_told(given, expected):
 
 
 def test_every_kind_can_be_done_on_a_device():
-    for kind in KINDS.values():
+    for kind in AUGMENTATIONS.values():
         assert device_augment(kind()) is not None
 
 
@@ -139,23 +139,23 @@ class Own(Shift):
 @pytest.mark.parametrize(("given", "name"), [(Own(1), "Own"), (lambda x, rng: x, "<lambda>"), (np.flip, "flip"), (Shift, "Shift")])
 def test_what_a_device_cannot_do(given, name):
     assert not on_device(given)
-    with pytest.raises(DataError, match=f"augmentation .*{name} cannot be done on a device"):
+    with pytest.raises(ArgumentError, match=f"augmentation .*{name} cannot be done on a device"):
         device_augment(given)
 
 
 @pytest.mark.parametrize(
     ("build", "error"),
     [
-        (lambda: CropFlip(-1), DataError),
+        (lambda: CropFlip(-1), ArgumentError),
         (lambda: CropFlip(True), TypeError),
         (lambda: Cutout(1.5), TypeError),
-        (lambda: Cutout(-2), DataError),
-        (lambda: Elastic(-1), DataError),
-        (lambda: Elastic(float("nan")), DataError),
-        (lambda: Elastic(grid=1), DataError),
+        (lambda: Cutout(-2), ArgumentError),
+        (lambda: Elastic(-1), ArgumentError),
+        (lambda: Elastic(float("nan")), ArgumentError),
+        (lambda: Elastic(grid=1), ArgumentError),
         (lambda: Elastic(grid=2.5), TypeError),
-        (lambda: Elastic(scale=1), DataError),
-        (lambda: Elastic(rotate_degrees=361), DataError),
+        (lambda: Elastic(scale=1), ArgumentError),
+        (lambda: Elastic(rotate_degrees=361), ArgumentError),
         (lambda: Cutout(1)(X[0], draw()), DataError),
         (lambda: CropFlip(1)(X.astype(np.uint8), draw()), DataError),
         (lambda: Elastic()(X[:, 0], draw()), DataError),

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from gpucnn.data import Affine, Augmentation, Batches, Shift, augmentation
-from gpucnn.errors import DataError
+from gpucnn.errors import ArgumentError, DataError, UnknownNameError
 
 IMAGES = np.arange(10 * 4, dtype=np.uint8).reshape(10, 1, 2, 2)
 LABELS = np.arange(10)
@@ -95,10 +95,10 @@ BAD[2700] = np.inf
         (IMAGES.astype(int), LABELS, {}, TypeError, "int64"),
         (IMAGES, LABELS.astype(str), {}, TypeError, "labels"),
         (IMAGES, np.eye(10, dtype=int), {}, TypeError, "labels"),
-        (IMAGES, LABELS, {"batch_size": 0}, DataError, "batch_size must be at least 1"),
+        (IMAGES, LABELS, {"batch_size": 0}, ArgumentError, "batch_size must be at least 1"),
         (IMAGES, LABELS, {"batch_size": 2.0}, TypeError, "batch_size"),
         (IMAGES, LABELS, {"batch_size": True}, TypeError, "batch_size"),
-        (IMAGES, LABELS, {"seed": -1}, DataError, "seed"),
+        (IMAGES, LABELS, {"seed": -1}, ArgumentError, "seed"),
         (IMAGES, LABELS, {"dtype": np.int32}, TypeError, "dtype"),
         (IMAGES, LABELS, {"augment": "shift"}, TypeError, "augmentation builds one"),
     ],
@@ -110,7 +110,7 @@ def test_what_is_refused(images, labels, options, error, match):
 
 def test_positions_are_checked_at_once():
     batches = Batches(IMAGES, LABELS, 4)
-    for arguments, error in (((-1,), DataError), ((0, 4), DataError), ((0, -1), DataError), ((0.5,), TypeError)):
+    for arguments, error in (((-1,), ArgumentError), ((0, 4), ArgumentError), ((0, -1), ArgumentError), ((0.5,), TypeError)):
         with pytest.raises(error):
             batches.epoch(*arguments)
     assert whole(batches, 0, 3) == []
@@ -176,7 +176,7 @@ def test_configs_come_back(kind):
 
 def test_the_factory():
     assert augmentation("none") is augmentation(None) is augmentation({"name": "none"}) is None
-    with pytest.raises(DataError, match="no augmentation 'flip': the names are none, shift, affine"):
+    with pytest.raises(UnknownNameError, match="unknown augmentation 'flip': there are none, shift, crop-flip"):
         augmentation("flip")
     with pytest.raises(TypeError, match="cannot be built"):
         augmentation({"name": "shift", "degrees": 3})
@@ -189,12 +189,12 @@ def test_the_factory():
 @pytest.mark.parametrize(
     ("build", "error"),
     [
-        (lambda: Shift(-1), DataError),
+        (lambda: Shift(-1), ArgumentError),
         (lambda: Shift(1.5), TypeError),
-        (lambda: Affine(-1), DataError),
-        (lambda: Affine(float("inf")), DataError),
-        (lambda: Affine(float("nan")), DataError),
-        (lambda: Affine(scale=1), DataError),
+        (lambda: Affine(-1), ArgumentError),
+        (lambda: Affine(float("inf")), ArgumentError),
+        (lambda: Affine(float("nan")), ArgumentError),
+        (lambda: Affine(scale=1), ArgumentError),
         (lambda: Affine(rotate_degrees="3"), TypeError),
         (lambda: Shift(1)(X[0], np.random.default_rng(0)), DataError),
         (lambda: Affine()(X.astype(np.uint8), np.random.default_rng(0)), DataError),

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from gpucnn.data import Dataset, UnavailableError, load_dataset, mnist, names, write_idx
-from gpucnn.errors import DataError, MissingExtraError
+from gpucnn.errors import DataError, MissingExtraError, UnknownNameError
 
 GIVEN = os.environ.get("GPUCNN_DATA_DIR", "")
 SPELLINGS = ["{}", "{}.gz", "{.}", "{.}.gz"]
@@ -216,10 +216,10 @@ def test_without_scikit_learn(offline, monkeypatch):
 
 
 def test_names(offline):
-    assert names() == ("auto", "mnist", "fashion-mnist", "digits")
-    assert "'mnist'?" in refused("no data set 'minst', did you mean", "minst")
-    assert "'fashion-mnist'?" in refused("fashion-mnist, digits", "Fashion_MNIST")
-    refused("no data set 'qqq' .the names are auto", "qqq")
+    assert sorted(names()) == ["auto", "digits", "fashion-mnist", "mnist"]
+    assert "'mnist'?" in refused("no data set 'minst', did you mean", "minst", error=UnknownNameError)
+    assert "'fashion-mnist'?" in refused("mnist, fashion-mnist", "Fashion_MNIST", error=UnknownNameError)
+    refused("no data set 'qqq' .the names are digits, mnist", "qqq", error=UnknownNameError)
     refused("is no folder", f"no{os.sep}where")
     refused("is no folder", Path("nowhere"))
     refused("must be a data set's name", 3, error=TypeError)
@@ -256,7 +256,7 @@ gpucnn.__path__ = [sys.argv[1]]
 import gpucnn.data
 print([m for m in sys.modules if m in ("sklearn", "PIL", "urllib.request", "http.client", "difflib")])
 own = [m for m in sys.modules if m.startswith("gpucnn.") and not m.startswith(("gpucnn.data", "gpucnn.ops"))]
-below = ("errors", "checks", "arrays", "files", "surroundings", "text")
+below = ("errors", "checks", "names", "arrays", "files", "surroundings", "text")
 print([m for m in own if m.removeprefix("gpucnn.") not in below])
 """
     root = Path(mnist.__file__).parent.parent

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gpucnn.data import load_dataset
-from gpucnn.errors import DataError
+from gpucnn.errors import ArgumentError, DataError
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
 
@@ -134,7 +134,7 @@ def test_a_folder_of_idx_files(tmp_path):
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.5, 2, float("nan")])
 def test_fractions_out_of_range(tmp_path, fraction):
-    refused(fill(tmp_path, count=2), "test_fraction", test_fraction=fraction)
+    refused(fill(tmp_path, count=2), "test_fraction", ArgumentError, test_fraction=fraction)
 
 
 @pytest.mark.parametrize("options", [{"test_fraction": "a"}, {"test_fraction": True}, {"seed": 1.5}, {"seed": True}])

@@ -23,9 +23,9 @@ LEVELS = {
     "gpucnn.experiment": 70,
     "gpucnn.plots": 70,
     "gpucnn.recipes": 70,
+    "gpucnn.registry": 67,
     "gpucnn.networks": 65,
     "gpucnn.model": 60,
-    "gpucnn.registry": 45,
     "gpucnn.training": 50,
     "gpucnn.functional": 45,
     "gpucnn.memory": 45,
@@ -38,6 +38,7 @@ LEVELS = {
     "gpucnn.data": 25,
     "gpucnn.device": 20,  # below what it hands out: it loads gpucnn.ops by name, when a device is asked for
     "gpucnn.ops": 10,
+    "gpucnn.names": 6,
     "gpucnn.checks": 5,
     "gpucnn.files": 4,
     "gpucnn.arrays": 3,
@@ -54,12 +55,13 @@ LEVELS = {
     "gpucnn_kernels.core": -15,
 }
 # What stands below everything: one door each for arguments, arrays, files, surroundings, and the words of others.
-DOORS = {f"gpucnn.{name}" for name in ("errors", "checks", "arrays", "files", "surroundings", "text")}
+DOORS = {f"gpucnn.{name}" for name in ("errors", "checks", "names", "arrays", "files", "surroundings", "text")}
 ONLY = {  # folders that may import these of gpucnn and nothing else, besides themselves
     "gpucnn.data": {*DOORS, "gpucnn.ops.augment", "gpucnn.ops.cpu.batch"},
     "gpucnn.ops": {*DOORS, "gpucnn_kernels"},
     "gpucnn_kernels": set(),
     "gpucnn.checks": {"gpucnn.errors", "gpucnn.text"},
+    "gpucnn.names": {"gpucnn.checks", "gpucnn.errors", "gpucnn.text"},
     "gpucnn.files": {"gpucnn.errors", "gpucnn.surroundings", "gpucnn.text"},
     "gpucnn.arrays": {"gpucnn.errors", "gpucnn.text"},
     "gpucnn.surroundings": {"gpucnn.errors", "gpucnn.text"},

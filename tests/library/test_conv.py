@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.signal import correlate2d
 
 import gpucnn.functional as F
-from gpucnn.errors import ShapeError
+from gpucnn.errors import ArgumentError, ShapeError
 from gpucnn.ops import cpu
 from gpucnn.ops.shapes import conv_window
 
@@ -214,8 +214,8 @@ def test_relu_in_the_convolution_keeps_nan() -> None:
         ((1, 3, 5, 5), (4, 2, 3, 3), {}, ShapeError, r"weight must be \(K, 3, R, S\) for 3 channels in 1 groups, got \(4, 2, 3, 3\)"),
         ((1, 3, 5, 5), (4, 3, 3, 3), {"groups": 2}, ShapeError, r"divisible by groups, got 3 channels, 4 filters, 2 groups"),
         ((1, 4, 5, 5), (3, 2, 3, 3), {"groups": 2}, ShapeError, r"divisible by groups, got 4 channels, 3 filters, 2 groups"),
-        ((1, 1, 5, 5), (1, 1, 3, 3), {"groups": 0}, ShapeError, r"groups must be at least 1, got 0"),
-        ((1, 1, 5, 5), (1, 1, 3, 3), {"groups": -1}, ShapeError, r"groups must be at least 1, got -1"),
+        ((1, 1, 5, 5), (1, 1, 3, 3), {"groups": 0}, ArgumentError, r"groups must be at least 1, got 0"),
+        ((1, 1, 5, 5), (1, 1, 3, 3), {"groups": -1}, ArgumentError, r"groups must be at least 1, got -1"),
         ((1, 1, 5, 5), (1, 1, 3, 3), {"groups": 1.0}, TypeError, r"groups must be a whole number, got 1.0"),
         ((1, 1, 5, 5), (1, 1, 3, 3), {"groups": True}, TypeError, r"groups must be a whole number, got True"),
         ((1, 5, 5), (1, 1, 3, 3), {}, ShapeError, r"x must have 4 axes, got shape \(1, 5, 5\)"),

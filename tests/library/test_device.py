@@ -15,7 +15,7 @@ import pytest
 
 import gpucnn as gc
 from gpucnn import checks, device
-from gpucnn.errors import DeviceError, GpucnnError, ShapeError, UnknownNameError
+from gpucnn.errors import ArgumentError, DeviceError, GpucnnError, ShapeError, UnknownNameError
 
 
 def test_cpu_is_always_there_and_a_device_is_taken_as_it_is() -> None:
@@ -197,7 +197,8 @@ def test_only_arrays_have_a_device(array: Any) -> None:
 
 def test_every_error_is_gpucnns_and_the_built_in_one_that_people_catch() -> None:
     for kind, builtin in (
-        (gc.ShapeError, ValueError),
+        (gc.ArgumentError, ValueError),
+        (gc.ShapeError, gc.ArgumentError),
         (gc.DataError, ValueError),
         (gc.CheckpointError, ValueError),
         (gc.UnknownNameError, ValueError),
@@ -217,7 +218,7 @@ def test_integer_takes_whole_numbers_of_any_kind() -> None:
     for wrong in (3.0, "3", None, True, np.bool_(True), [3]):
         with pytest.raises(TypeError, match="n must be a whole number, got"):
             checks.integer(wrong, "n", 0)
-    with pytest.raises(ShapeError, match="n must be at least 4, got 3"):
+    with pytest.raises(ArgumentError, match="n must be at least 4, got 3"):
         checks.integer(3, "n", 4)
 
 

@@ -78,7 +78,7 @@ READS: dict[str, Callable[[Any], Any]] = {
 def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder that is the current one, and no data anywhere."""
     monkeypatch.delenv("GPUCNN_DATA_DIR", raising=False)
-    monkeypatch.setattr(mnist, "cache_dir", lambda: None)
+    monkeypatch.setattr(mnist, "cache_folder", lambda: None)
     before = Path.cwd()
     os.chdir(tmp_path)
     yield tmp_path
@@ -86,10 +86,10 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_nothing_writes_a_file_by_itself() -> None:
-    """Nor changes the process's umask."""
+    """Nor changes the process's umask. What nvdisasm is handed is in a temporary file that goes at once."""
     found = []
     for path in sorted(ROOT.rglob("*.py")):
-        if path.name == "files.py" and path.parent == ROOT:
+        if path.relative_to(ROOT).as_posix() in ("files.py", "profiling/chip/sass.py"):
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call):

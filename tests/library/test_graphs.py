@@ -233,8 +233,8 @@ def test_a_device_without_room_for_the_set_falls_back_to_the_host(monkeypatch: p
 def test_validation_takes_the_training_s_batch_and_its_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     model = gc.Sequential(gc.Flatten(), gc.Dense(10)).build((1, 28, 28), device="cpu").compile("sgd")
     sizes = []
-    real = model.evaluate_sums
-    monkeypatch.setattr(model, "evaluate_sums", lambda x, y, size: sizes.append(size) or real(x, y, size))
+    real = model.measure
+    monkeypatch.setattr(model, "measure", lambda x, y, size: sizes.append(size) or real(x, y, size))
     model.fit(IMAGES, LABELS, batch_size=7, validation_data=(IMAGES, LABELS), verbose=False)
     model.fit(IMAGES, LABELS, batch_size=40, validation_data=(IMAGES[:9], LABELS[:9]), verbose=False)
     assert sizes == [7, 9]
@@ -242,7 +242,7 @@ def test_validation_takes_the_training_s_batch_and_its_sentence(monkeypatch: pyt
     def full(*given: Any) -> Any:
         raise MemoryError("out of memory")
 
-    monkeypatch.setattr(model, "evaluate_sums", full)
+    monkeypatch.setattr(model, "measure", full)
     with pytest.raises(DeviceMemoryError, match=r"CPU has too little memory for a training step of 16 examples .*use a smaller batch"):
         model.fit(IMAGES, LABELS, batch_size=16, validation_data=(IMAGES, LABELS), verbose=False)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import gpucnn as gc
-from gpucnn.errors import GpucnnError, ShapeError, UnknownNameError
+from gpucnn.errors import ArgumentError, GpucnnError, ShapeError, UnknownNameError
 from gpucnn.layers import LAYERS, layer_from_config
 from gpucnn.layers.base import ACTIVATIONS
 
@@ -281,17 +281,17 @@ def test_every_layer_is_among_those_that_files_may_name() -> None:
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: gc.Conv2D(0, 3), ShapeError, "filters must be at least 1, got 0"),
+        (lambda: gc.Conv2D(0, 3), ArgumentError, "filters must be at least 1, got 0"),
         (lambda: gc.Conv2D(2.0, 3), TypeError, "filters must be a whole number, got 2.0"),
         (lambda: gc.Conv2D(2, 0), ShapeError, "kernel_size must be at least 1, got 0"),
         (lambda: gc.Conv2D(2, (3, 3, 3)), ShapeError, r"kernel_size must be one whole number or two .*got \(3, 3, 3\)"),
         (lambda: gc.Conv2D(2, 3, stride=0), ShapeError, "stride must be at least 1, got 0"),
         (lambda: gc.Conv2D(2, 3, dilation=-1), ShapeError, "dilation must be at least 1, got -1"),
         (lambda: gc.Conv2D(2, 3, padding="full"), ShapeError, "padding must be .*got 'full'"),
-        (lambda: gc.Conv2D(2, 3, groups=0), ShapeError, "groups must be at least 1, got 0"),
+        (lambda: gc.Conv2D(2, 3, groups=0), ArgumentError, "groups must be at least 1, got 0"),
         (lambda: gc.Conv2D(3, 3, groups=2), ShapeError, "divisible by groups, got 3 filters in 2 groups"),
         (lambda: gc.Conv2D(2, 3, activation="relo"), UnknownNameError, "unknown activation 'relo'.*did you mean 'relu'"),
-        (lambda: gc.Dense(-1), ShapeError, "units must be at least 1, got -1"),
+        (lambda: gc.Dense(-1), ArgumentError, "units must be at least 1, got -1"),
         (lambda: gc.Dense(True), TypeError, "units must be a whole number, got True"),
         (lambda: gc.Dense(2, activation=len), UnknownNameError, "unknown activation"),
         (lambda: gc.MaxPool2D(0), ShapeError, "pool_size must be at least 1, got 0"),

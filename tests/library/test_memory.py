@@ -14,7 +14,8 @@ import pytest
 import gpucnn as gc
 from gpucnn.device import get_device
 from gpucnn.errors import DeviceMemoryError, TrainingError
-from gpucnn.memory import bytes_text, of_step, on_cpu
+from gpucnn.memory import of_step, on_cpu
+from gpucnn.text import bytes_text
 from gpucnn.training.feed import HostFeed
 from gpucnn.training.step import TrainingStep
 

@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import save as to_bytes
 
 import gpucnn as gc
-from gpucnn.errors import CheckpointError, UnknownNameError
+from gpucnn.errors import ArgumentError, CheckpointError
 from gpucnn.training.checkpoint import KEY, load_tensors, save_tensors
 
 resource = pytest.importorskip("resource", reason="how much memory a process takes is asked of POSIX")
@@ -91,7 +91,7 @@ def test_what_can_be_registered() -> None:
     for wrong in (gc.Layer, int, 3, gc.Dense(2), "Dense"):
         with pytest.raises(TypeError, match="register takes a class derived from Layer, Loss, Optimizer, Schedule"):
             gc.register(wrong)  # type: ignore[type-var]
-    with pytest.raises(UnknownNameError, match="the name 'Dense' is taken by gpucnn"):
+    with pytest.raises(ArgumentError, match="the name 'Dense' is taken by gpucnn"):
         gc.register(type("Dense", (gc.Layer,), {}))
 
 

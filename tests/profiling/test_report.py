@@ -6,10 +6,10 @@ import dataclasses
 
 import pytest
 
-from gpucnn.memory import bytes_text
 from gpucnn.profiling.records import Profile
 from gpucnn.profiling.show import columns, report
 from gpucnn.profiling.show.units import scaled, seconds_text
+from gpucnn.text import bytes_text
 
 
 @pytest.mark.parametrize(

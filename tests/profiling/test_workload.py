@@ -9,7 +9,7 @@ import pytest
 
 import gpucnn as gc
 from gpucnn.device import get_device
-from gpucnn.errors import DeviceError, GpucnnError, ShapeError, UnknownNameError
+from gpucnn.errors import ArgumentError, DeviceError, GpucnnError, ShapeError, UnknownNameError
 from gpucnn.profiling import run
 from gpucnn.profiling.what import memory, workload
 from gpucnn.profiling.what.observe import Call, Observer
@@ -118,7 +118,7 @@ def test_unknown_names_are_refused_with_those_that_there_are() -> None:
         workload.of_operation("loss", "2,3", get_device("cpu"), Observer())
     with pytest.raises(GpucnnError, match=r"none\.safetensors"):
         model("none.safetensors")
-    with pytest.raises(ShapeError, match="batch size must be at least 1"):
+    with pytest.raises(ArgumentError, match="batch size must be at least 1"):
         model(batch=0)
 
 

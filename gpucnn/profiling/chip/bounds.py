@@ -16,7 +16,6 @@ import numpy as np
 import gpucnn
 from gpucnn.device import Device, simulated
 from gpucnn.errors import DeviceError, UnknownNameError
-from gpucnn.memory import bytes_text
 from gpucnn.profiling.chip.chips import Architecture, Chip, find
 from gpucnn.profiling.chip.compiled import Compiled, Compiler
 from gpucnn.profiling.chip.samples import ENGINE_ENTRIES, tensor_entries
@@ -26,6 +25,7 @@ from gpucnn.profiling.what.observe import Call
 from gpucnn.profiling.what.operations import sizes_of, work_of
 from gpucnn.profiling.what.work import Work
 from gpucnn.profiling.what.workload import Selection, Workload
+from gpucnn.text import bytes_text
 from gpucnn_kernels.choose import select
 from gpucnn_kernels.core.launch import Launch, recording
 

@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from gpucnn.errors import DataError, MissingExtraError
 from gpucnn.profiling.chip import sass, static
 from gpucnn.profiling.chip.samples import Entry
 from gpucnn.profiling.records import HotLoop, checked
+from gpucnn.surroundings import cache_folder
 from gpucnn_kernels.core.launch import Launch
 
 COMPILERS = ("numba", "numba-cuda", "nvidia-nvjitlink", "nvidia-cuda-nvcc", "nvidia-nvvm", "nvidia-cuda-nvdisasm", "llvmlite")
@@ -105,11 +105,8 @@ def folder() -> Path | None:
 
     if not disk_cache.ENABLED:
         return None
-    base = os.environ.get("LOCALAPPDATA") if os.name == "nt" else os.environ.get("XDG_CACHE_HOME")
-    try:
-        return (Path(base) if base else Path.home() / ".cache") / "gpucnn" / "compiled"
-    except RuntimeError:  # no home
-        return None
+    cache = cache_folder()
+    return None if cache is None else cache / "compiled"
 
 
 def _read(file: Path) -> Compiled | None:

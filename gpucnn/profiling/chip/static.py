@@ -27,10 +27,8 @@ import dataclasses
 import functools
 import importlib
 import json
-import os
 import re
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,12 +36,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from gpucnn.files import writing
 from gpucnn.profiling.chip import sass
 from gpucnn.profiling.chip.chips import ARCHITECTURES, Architecture, Chip, find
 from gpucnn.profiling.chip.samples import CONV_SHAPES, ENTRIES, POOL_SHAPES, Entry, all_entries
 from gpucnn.profiling.chip.sass import ToolchainError as ToolchainError
 from gpucnn.profiling.what import work
 from gpucnn.profiling.what.work import Work
+from gpucnn.text import first_line
 from gpucnn_kernels.choose import problems, select
 from gpucnn_kernels.core._numba import SIMULATED, cuda
 
@@ -228,10 +228,8 @@ def _print_shapes(rows: Sequence[Planned], chip: Chip) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """All of it or nothing: by way of another file, which then takes the name."""
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=path.name, delete=False) as file:
-        file.write(text + "\n")
-    os.replace(file.name, path)
+    with writing(path) as file:
+        file.write(f"{text}\n".encode())
 
 
 @contextmanager
@@ -256,7 +254,7 @@ def _linker() -> Any:
         nvjitlink.version()  # loads the library
         importlib.import_module("numba.cuda.cudadrv.nvvm").NVVM()
     except Exception as error:  # each library has its own way of being absent
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise ToolchainError(f"nvJitLink or NVVM cannot be used ({reason}): {install}") from error
     return nvjitlink
 

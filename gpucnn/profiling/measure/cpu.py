@@ -13,7 +13,6 @@ import numpy as np
 
 import gpucnn
 from gpucnn.device import get_device
-from gpucnn.memory import bytes_text
 from gpucnn.ops.cpu import _threads
 from gpucnn.profiling.measure import against_torch
 from gpucnn.profiling.measure.statistics import summarize
@@ -23,6 +22,7 @@ from gpucnn.profiling.what import correct, memory, roofline
 from gpucnn.profiling.what.observe import Call
 from gpucnn.profiling.what.operations import sizes_of, work_of
 from gpucnn.profiling.what.workload import Selection, Workload
+from gpucnn.text import bytes_text
 
 WARM_UP = 3  # steps
 LEAST_STEPS, MOST_STEPS = 10, 100

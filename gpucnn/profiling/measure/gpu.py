@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import gpucnn
-from gpucnn.memory import bytes_text
 from gpucnn.profiling.chip import bounds, static
 from gpucnn.profiling.chip.chips import ARCHITECTURES, Architecture
 from gpucnn.profiling.measure import against_torch, fma, nsight
@@ -29,6 +28,7 @@ from gpucnn.profiling.what import correct, memory, roofline
 from gpucnn.profiling.what.observe import Call
 from gpucnn.profiling.what.operations import sizes_of, work_of
 from gpucnn.profiling.what.workload import Selection, Workload
+from gpucnn.text import bytes_text
 from gpucnn_kernels.core.launch import Launch, address_of, external_stream, recording, unsynchronized
 
 WARM_UP, STEPS = 5, 30

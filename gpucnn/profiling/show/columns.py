@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gpucnn.memory import bytes_text
 from gpucnn.profiling.records import Profile, Row
 from gpucnn.profiling.show.units import scaled, seconds_text
 from gpucnn.profiling.what import roofline
+from gpucnn.text import bytes_text
 
 
 @dataclass(frozen=True)

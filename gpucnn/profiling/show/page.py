@@ -7,11 +7,11 @@ from importlib import resources
 from pathlib import Path
 
 from gpucnn.data.files import atomic_file
-from gpucnn.memory import bytes_text
 from gpucnn.profiling.records import Profile
 from gpucnn.profiling.show import columns, report, svg
 from gpucnn.profiling.show.units import scaled, seconds_text
 from gpucnn.profiling.what import roofline
+from gpucnn.text import bytes_text
 
 # Whatever a profile holds, the page can neither load nor send anything.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"

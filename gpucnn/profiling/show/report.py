@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from gpucnn.memory import bytes_text
 from gpucnn.profiling.records import Profile
 from gpucnn.profiling.show import columns
 from gpucnn.profiling.show.units import scaled, seconds_text
 from gpucnn.profiling.what import roofline
+from gpucnn.text import bytes_text
 
 BOUNDS = "These are bounds, worked out and compiled for a chip that is not here. Nothing was run, and nothing measured."
 

@@ -1,0 +1,285 @@
+"""One of a user's own of each kind, each one class or function and one line: named, trained with, saved, loaded and resumed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpucnn as gc
+from gpucnn import cli, experiment, plots, recipes
+from gpucnn.data import augment, datasets
+from gpucnn.data.dataset import DATASETS
+from gpucnn.errors import ArgumentError, UnknownNameError
+from gpucnn.initializers import INITIALIZERS
+from gpucnn.layers import LAYERS
+from gpucnn.layers.base import Array, Buffers
+from gpucnn.losses import LOSSES
+from gpucnn.metrics import METRICS
+from gpucnn.names import Registry
+from gpucnn.networks import NETWORKS
+from gpucnn.optimizers import OPTIMIZERS
+from gpucnn.schedules import SCHEDULES
+
+ROOT = Path(gc.__file__).parents[1]
+KINDS: dict[str, dict[str, Any]] = {
+    "optimizer": OPTIMIZERS, "loss": LOSSES, "metric": METRICS, "schedule": SCHEDULES, "initializer": INITIALIZERS, "layer": LAYERS,
+    "augmentation": augment.AUGMENTATIONS, "dataset": DATASETS, "network": NETWORKS,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def as_it_was() -> Iterator[None]:
+    """Whatever a test registers is gone afterwards."""
+    before = {kind: dict(known) for kind, known in KINDS.items()}
+    yield
+    for kind, known in KINDS.items():
+        known.clear()
+        known.update(before[kind])
+
+
+def toys() -> None:
+    """One of each kind. What stands here is all that there is to write."""
+
+    @gc.register(optimizer="signed")
+    class Signed(gc.Optimizer):
+        """A step of one size, against the gradient's sign, with a memory of it."""
+
+        slots = ("memory",)
+        peak = 2e-3
+
+        def _update(self, buffers: Buffers, gradients: Array, rates: Array) -> None:
+            memory = self.state["memory"]
+            memory *= 0.5
+            memory += gradients
+            buffers.values -= rates[0] * buffers.device.xp.sign(memory)
+
+    @gc.register(schedule="falling")
+    class Falling(gc.Schedule):
+        def __init__(self, learning_rate: float, steps: int) -> None:
+            self.learning_rate, self.steps = learning_rate, steps
+
+        def __call__(self, step: int) -> float:
+            return self.learning_rate * max(0.1, 1 - step / self.steps)
+
+    @gc.register
+    class Absolute(gc.MeanSquaredError):
+        """|y − t|, on arrays of any device."""
+
+        name = "absolute"
+
+        def __call__(self, device: Any, outputs: Array, labels: Array) -> tuple[Array, Array, Array]:
+            _, correct, _ = super().__call__(device, outputs, labels)
+            difference = outputs - labels
+            return abs(difference).mean(), correct, device.xp.sign(difference) / difference.size
+
+    @gc.register
+    class Doubled(gc.Layer):
+        def _build(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+            return input_shape
+
+        def _forward(self, x: Array, training: bool) -> Array:
+            return 2 * x
+
+        def _backward(self, dy: Array, input_grad: bool) -> Array | None:
+            return 2 * dy if input_grad else None
+
+    @gc.register(metric="sure")
+    def sure(scores: Any, labels: Any) -> float:
+        """The mean probability of the right class."""
+        return float(scores[np.arange(len(labels)), labels].mean())
+
+    @gc.register(initializer="tenth")
+    def tenth(shape: tuple[int, ...], rng: np.random.Generator, groups: int = 1) -> Any:
+        return rng.uniform(-0.1, 0.1, shape)
+
+    @gc.register(augmentation="darker")
+    class Darker(gc.data.RandomChange):
+        def __call__(self, x: Any, rng: np.random.Generator) -> Any:
+            return x * rng.uniform(0.5, 1, (len(x), 1, 1, 1)).astype(x.dtype)
+
+    @gc.register(network="small")
+    def small(classes: int) -> list[gc.Layer]:
+        return [gc.Conv2D(4, 3, activation="relu", initializer="tenth"), Doubled(), gc.Flatten(), gc.Dense(classes)]
+
+    @gc.register(dataset="corners")
+    def corners(request: gc.data.Request) -> gc.data.Dataset:
+        """A bright corner: which one is the class."""
+        rng = np.random.default_rng(request.seed)
+        labels = np.arange(64, dtype=np.int32) % 4
+        images = rng.integers(0, 60, (64, 1, 8, 8)).astype(np.uint8)
+        for image, label in zip(images, labels, strict=True):
+            image[0, 4 * (label // 2) :, 4 * (label % 2) :][:4, :4] += 150
+        return gc.data.Dataset("corners", images[:48], labels[:48], images[48:], labels[48:], ("a", "b", "c", "d"), "made here")
+
+
+def options(output: Path, **more: Any) -> experiment.Options:
+    recipe = recipes.OpenRecipe(optimizer="signed", schedule="falling", epochs=6, batch_size=8, augment="darker")
+    return experiment.Options(dataset="corners", model="small", recipe=recipe, device="cpu", output=output, **more)
+
+
+def bits(folder: Path) -> bytes:
+    return gc.load(folder / "model.safetensors", device="cpu").buffers.values.tobytes()  # type: ignore[no-any-return]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_run_of_nothing_but_toys_is_trained_saved_loaded_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toys()
+    for name in ("save_curves", "save_confusion", "save_filters", "save_features"):
+        monkeypatch.setattr(plots, name, lambda *arguments: False)
+    said: list[str] = []
+    outcome = experiment.train(options(tmp_path / "whole"), said.append)
+    assert outcome.accuracy > 0.9
+    assert any(line.startswith("recipe    signed, learning rate 0.002 (falling)") for line in said)
+    assert any("augmentation darker" in line for line in said)
+
+    class Killed(Exception):
+        pass
+
+    def kill(self: Any, run: Any) -> None:
+        if run.epoch == 2 and run.step == 3:
+            self.save(self.path)
+            raise Killed
+
+    with monkeypatch.context() as during:
+        during.setattr(gc.Checkpoint, "on_step_end", kill)
+        with pytest.raises(Killed):
+            experiment.train(options(tmp_path / "halves"), said.append)
+    experiment.train(options(tmp_path / "halves", resume=True), said.append)
+    assert any(line.startswith("resumed   at epoch 3, step 4") for line in said)
+    assert bits(tmp_path / "halves") == bits(tmp_path / "whole")
+
+    loaded = gc.load(tmp_path / "whole" / "model.safetensors", device="cpu")
+    assert type(loaded.layers[1]).__name__ == "Doubled" and loaded.config()["optimizer"]["optimizer"] == "signed"
+    data = gc.load_dataset("corners")
+    _, accuracy = loaded.evaluate(data.test_images, data.test_labels)
+    assert accuracy == outcome.accuracy
+
+
+def test_a_loss_and_a_metric_go_by_name(tmp_path: Path) -> None:
+    toys()
+    data = gc.load_dataset("corners")
+    model = gc.network("small", 4).build(data.image_shape, device="cpu").compile(gc.Adam(3e-3), "absolute", ["accuracy"])
+    losses = model.fit(data.train_images, data.train_labels, epochs=5, verbose=False)["loss"]
+    assert losses[-1] < losses[0]
+    model.save(tmp_path / "m")
+    assert type(gc.load(tmp_path / "m", device="cpu").loss).__name__ == "Absolute"
+
+    model.compile(gc.Adam(3e-3), metrics=["sure", "accuracy"])
+    validation = (data.test_images, data.test_labels)
+    watch = gc.EarlyStopping("val_sure", patience=100)
+    history = model.fit(data.train_images, data.train_labels, epochs=3, verbose=False, validation_data=validation, callbacks=[watch])
+    loss, sure, accuracy = model.evaluate(*validation)
+    probabilities = model.predict(data.test_images)
+    assert sure == pytest.approx(float(probabilities[np.arange(16), data.test_labels].mean()), rel=1e-6)
+    assert watch.best == -max(history["val_sure"])  # what is watched is the lower the better
+    assert {"loss", "accuracy", "val_loss", "val_sure", "val_accuracy"} <= set(history) and "sure" not in history
+    assert 0 <= accuracy <= 1 and loss > 0
+    model.save(tmp_path / "m")
+    assert gc.load(tmp_path / "m", device="cpu").metrics == ["sure", "accuracy"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_name_is_in_the_sentence_about_a_wrong_one(kind: str) -> None:
+    toys()
+    asks: dict[str, Any] = {
+        "optimizer": lambda: built().compile("non"),
+        "loss": lambda: built().compile("adam", "non"),
+        "metric": lambda: built().compile("adam", metrics=["non"]),
+        "schedule": lambda: recipes.OpenRecipe(schedule="non"),
+        "initializer": lambda: gc.Dense(1, initializer="non"),
+        "layer": lambda: gc.layers.layer_from_config({"layer": "non"}),
+        "augmentation": lambda: gc.data.augmentation("non"),
+        "dataset": lambda: gc.load_dataset("non"),
+        "network": lambda: gc.network("non"),
+    }
+    with pytest.raises(UnknownNameError) as caught:
+        asks[kind]()
+    assert all(name in str(caught.value) for name in KINDS[kind])
+
+
+def built() -> gc.Sequential:
+    return gc.Sequential(gc.Flatten(), gc.Dense(2)).build((1, 2, 2), device="cpu")
+
+
+def test_help_is_made_of_the_registries() -> None:
+    texts = " ".join(re.sub(r"\s+", " ", str(parameter.help)) for parameter in train_options())
+    for names in (OPTIMIZERS, SCHEDULES, augment.choices(), NETWORKS, DATASETS):
+        assert all(name in texts for name in names)
+    assert [*datasets.names()] == [*DATASETS]
+    assert recipes.optimizers_text().startswith("sgd (momentum 0.9, nesterov True), adam")
+
+
+def train_options() -> list[Any]:
+    import typer
+
+    return list(typer.main.get_command(cli.app).commands["train"].params)  # type: ignore[attr-defined]
+
+
+def test_defaults_of_the_command_line_are_those_of_the_options() -> None:
+    given = {parameter.name: parameter.default for parameter in train_options()}
+    assert {name: given[name] for name in ("dataset", "model", "seed", "checkpoint_every", "device")} == {
+        name: getattr(experiment.Options(), name) for name in ("dataset", "model", "seed", "checkpoint_every", "device")
+    }
+    assert Path(given["output"]) == experiment.Options().output
+    assert (given["optimizer"], given["schedule"]) == (recipes.OpenRecipe().optimizer, recipes.OpenRecipe().schedule)
+    assert set(experiment.OPTIONS) <= set(given)
+
+
+def test_the_profilers_kinds_are_those_of_the_help_text() -> None:
+    import typer
+
+    from gpucnn.profiling.what import workload
+
+    commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    (op,) = (parameter for parameter in commands["profile"].params if parameter.name == "op")
+    assert ", ".join(workload.OPERATIONS) in op.help
+
+
+def test_the_readme_names_everything() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    classes = [*LAYERS.values(), *OPTIMIZERS.values(), *SCHEDULES.values()]
+    assert [kind.__name__ for kind in classes if f"`{kind.__name__}`" not in text] == []
+    assert [name for name in NETWORKS if name not in text] == []
+
+
+def test_names_that_cannot_be() -> None:
+    toys()
+    toys()  # the same ones, defined anew
+    for name in ("sgd", "", 3, "a\nb", "\x1b[2J"):
+        with pytest.raises(ArgumentError, match="the name"):
+            gc.register(optimizer=name)(OPTIMIZERS["adam"])  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="register takes a class, or one name"):
+        gc.register(optimizer="a", loss="b")
+    with pytest.raises(UnknownNameError, match="unknown kind of thing to register 'wheel': there are optimizer"):
+        gc.register(wheel="a")
+    for kind, thing in (("optimizer", gc.Dense), ("schedule", 3), ("metric", "f"), ("augmentation", lambda x, rng: x)):
+        with pytest.raises(TypeError, match=rf"register\({kind}=...\) stands above a"):
+            gc.register(**{kind: "mine"})(thing)
+
+
+def test_a_registry_is_a_mapping_with_a_decorator() -> None:
+    known: Registry[Any] = Registry("thing")
+
+    @known.add("one")
+    def one() -> None: ...
+
+    assert known.pick("one") is one and known.name_of(one) == "one" and known.name_of(known) is None and str(known) == "one"
+    with pytest.raises(UnknownNameError, match="unknown thing 'oen': there are one; did you mean 'one'"):
+        known.pick("oen")
+
+
+def test_the_kernels_and_the_library_have_one_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels import nothing of gpucnn, and say for themselves where it is."""
+    tuned = pytest.importorskip("gpucnn_kernels.choose.tuned", reason="the kernels are not here")
+    from gpucnn.surroundings import cache_folder
+
+    monkeypatch.delenv("GPUCNN_TUNED", raising=False)
+    for name, value in (("XDG_CACHE_HOME", str(tmp_path)), ("HOME", str(tmp_path / "home"))):
+        monkeypatch.setenv(name, value)
+        assert tuned.folder() == (cache_folder() or Path()) / "tuned"
+        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
