@@ -20,7 +20,7 @@ train: $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest -q -n auto --dist worksteal
 SIMULATED := NUMBA_ENABLE_CUDASIM=1 $(PYTEST)
 VGPU := tests/vgpu/vgpu-run
-KERNELS := tests/kernels/simulator tests/kernels/gpu tests/vgpu
+KERNELS := tests/kernels/simulator tests/kernels/gpu tests/vgpu tests/examples/test_examples_on_gpu.py
 export VGPU_CACHE ?= $(CURDIR)/.cache/vgpu
 
 test: $(VENV)/.installed-dev

@@ -1,6 +1,6 @@
 """One training step of each reference network, here and in PyTorch, in turn, on the CPU.
 
-    python examples/against_pytorch.py [--steps 30] [--batch-size 128] [--profile] [--memory]
+    python examples/against_pytorch.py [--models keras tf2 lenet5x5] [--steps 30] [--batch-size 128] [--profile] [--memory] [--quick]
 
 Both get the same images, the same kind of update (Adam at 1e-3; SGD with momentum for lenet5x5) and the same number of threads. A
 step is the forward pass, loss, backward pass and update. They alternate, one step each, so that whatever else the machine does falls
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import os
 import statistics
 import subprocess
@@ -22,8 +23,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+from common import finish, parse, pytorch_on, whole  # beside this file
 
 import gpucnn as gc
+from gpucnn.device import get_device
 from gpucnn.networks import NETWORKS
 from gpucnn.ops import cpu
 from gpucnn.training.step import TrainingStep
@@ -140,43 +143,50 @@ def memory_of(library: str, name: str, batch_size: int) -> tuple[int, int]:
 
 
 def milliseconds(times: list[float]) -> str:
-    low, *_, high = statistics.quantiles(times, n=10)
+    low, *_, high = statistics.quantiles(times, n=10, method="inclusive")
     return f"{1e3 * statistics.median(times):6.1f} ms ({1e3 * low:.1f}–{1e3 * high:.1f})"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=30, help="measured steps of each [30]")
-    parser.add_argument("--batch-size", type=int, default=128, help="images in a step [128]")
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--models", nargs="+", choices=tuple(NETWORKS), default=list(NETWORKS), metavar="NAME", help="which networks [all]")
+    parser.add_argument("--steps", type=whole(2), default=30, help="measured steps of each [30]")
+    parser.add_argument("--batch-size", type=whole(), default=128, help="images in a step [128]")
     parser.add_argument("--profile", action="store_true", help="print where this library's time goes")
     parser.add_argument("--memory", action="store_true", help="print the peak memory of training, and no times")
     parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.steps < 2 or options.batch_size < 1:
-        parser.error("at least 2 steps and 1 image are needed")
+    options = parse(parser, steps=2, batch_size=4)
+    if options.memory_of and (options.memory_of[0] not in ("gpucnn", "PyTorch") or options.memory_of[1] not in NETWORKS):
+        parser.error("--memory-of takes gpucnn or PyTorch, and a network")
+    if (options.memory or options.memory_of) and importlib.util.find_spec("resource") is None:
+        parser.error("--memory asks the system for a process's peak memory as Linux and macOS have it, and this one has not")
     rng = np.random.default_rng(0)
     x = rng.random((options.batch_size, 1, 28, 28), dtype=np.float32)
     labels = rng.integers(0, 10, options.batch_size, dtype=np.int32)
     if options.memory_of:
         peak_memory(*options.memory_of, x, labels)
-        return
+        return 0
+    if options.memory:  # PyTorch is not imported here: a process begins with the peak of the one that starts it
+        torch, missing = importlib.util.find_spec("torch"), "PyTorch is not installed (pip install torch)"
+    else:
+        torch, missing = pytorch_on(get_device("cpu"))
+    if torch is None:
+        raise gc.MissingExtraError(f"{missing}, and there is nothing to compare with")
+    if options.quick:
+        print("a run with --quick: too few steps on too few images for the figures to mean anything")
     if options.memory:
         print(f"batch {options.batch_size}: peak memory of ten training steps (of it since the libraries were imported)")
-        for name in NETWORKS:
+        for name in options.models:
             (own_peak, own_growth), (peak, growth) = (memory_of(library, name, options.batch_size) for library in ("gpucnn", "PyTorch"))
             print(
-                f"{name:<9} gpucnn {own_peak:4} MiB ({own_growth})   PyTorch {peak:4} MiB ({growth})   {own_growth / growth:.2f}×",
+                f"{name:<9} gpucnn {own_peak:4} MiB ({own_growth})   PyTorch {peak:4} MiB ({growth})   {own_growth / max(growth, 1):.2f}×",
                 flush=True,
             )
-        return
+        return 0
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        import torch
-    except ImportError:
-        sys.exit("this comparison needs PyTorch: pip install torch")
     torch.set_num_threads(threads)
     print(f"batch {options.batch_size}, {threads} threads, NumPy {np.__version__}, PyTorch {torch.__version__}; median (p10–p90)")
-    for name in NETWORKS:
+    for name in options.models:
         own = own_step(name, x, labels)
         ours, theirs = alternate([own, torch_step(name, x, labels)], options.steps)
         ratio = statistics.median(ours) / statistics.median(theirs)
@@ -187,11 +197,12 @@ def main() -> None:
                 start = time.perf_counter()
                 for _ in range(options.steps):
                     own()
-                whole = time.perf_counter() - start
+                total = time.perf_counter() - start
             for operation, seconds in sorted(spent.items(), key=lambda item: -item[1]):
-                if seconds > 0.01 * whole:
-                    print(f"            {operation:<22} {1e3 * seconds / options.steps:6.2f} ms  {100 * seconds / whole:4.1f} %")
+                if seconds > 0.01 * total:
+                    print(f"            {operation:<22} {1e3 * seconds / options.steps:6.2f} ms  {100 * seconds / total:4.1f} %")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    finish(main)

@@ -1,6 +1,6 @@
 """Everything that kernels/measured/ says of a chip, measured in one go on the GPU that is there.
 
-    python examples/measure_chip.py kernels/measured/CHIP.json [--parts tune shapes networks ladder steps speedrun] [--compiled]
+    python examples/measure_chip.py kernels/measured/CHIP.json [--parts tune shapes networks ladder steps speedrun] [--compiled] [--quick]
 
 The parts, each written as soon as it is done, with chip, driver, versions and commit:
 
@@ -12,7 +12,8 @@ The parts, each written as soon as it is done, with chip, driver, versions and c
     tune       which variant is fastest for each operation of the networks and for each shape, and how far the rules are from it
 
 A part that fails is said in the file in place of its figures, and the rest go on. Results are checked against float64 before a time is
-taken; PyTorch and CUDA's events are what the times are compared by.
+taken; PyTorch, where it sees the GPU, and CUDA's events are what the times are compared by. --quick does the smallest of each part, says in
+the file that its figures mean nothing, and leaves the table of what is fastest as it is; it is all that a virtual GPU is good for.
 """
 
 from __future__ import annotations
@@ -22,18 +23,19 @@ import dataclasses
 import json
 import platform
 import subprocess
-import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import few_repetitions, finish, not_measured, parse, pytorch_on, small_set, whole  # beside this file
 
 import gpucnn as gc
-from gpucnn.device import get_device
+from gpucnn.device import Device, get_device, simulated
 from gpucnn.profiling import run, tune
 from gpucnn.profiling.chip.samples import CONV_SHAPES, POOL_SHAPES
 from gpucnn.profiling.measure.gpu import EventClock, describe, time_together
@@ -46,13 +48,28 @@ from gpucnn_kernels.core.launch import external_stream, unsynchronized
 from ladder import gpu as ladder
 
 NETWORKS = ("keras", "tf2", "lenet5x5")
-BATCHES = (128, 512)
 PACKAGES = ("numpy", "numba", "numba-cuda", "cuda-bindings", "cupy-cuda12x", "cupy-cuda13x", "nvidia-nvjitlink", "torch")
 
 
-def about() -> dict[str, Any]:
+@dataclass(frozen=True)
+class Job:
+    """What the parts are to do, and on what."""
+
+    device: Device
+    torch: Any  # the module, or None where there is nothing to compare with
+    quick: bool
+    compiled: bool
+    seeds: int
+    data_dir: str | None
+
+    @property
+    def compare(self) -> str | None:
+        return None if self.torch is None else "torch"
+
+
+def about(device: Device) -> dict[str, Any]:
     """Chip, driver, versions and commit."""
-    found: dict[str, Any] = {"chip": get_device("cuda").name, "date": time.strftime("%Y-%m-%d"), "gpucnn": gc.__version__}
+    found: dict[str, Any] = {"chip": device.name, "date": time.strftime("%Y-%m-%d"), "gpucnn": gc.__version__}
     query = "driver_version,clocks.max.sm,clocks.max.mem,power.limit"
     found |= dict(zip(query.split(","), _output("nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader").split(", "), strict=False))
     found["commit"] = _output("git", "rev-parse", "HEAD") or "unknown"
@@ -115,30 +132,37 @@ Say = Callable[[str], None]
 Figures = dict[str, Any]
 
 
-def shapes(say: Say, found: Figures) -> None:
+def shapes(say: Say, found: Figures, job: Job) -> None:
     """The catalogue's shapes, forward and backward."""
     wanted = {shape.name: ("conv", shape.name) for shape in CONV_SHAPES}
     for pool in POOL_SHAPES:
         sizes = f"{pool.n},{pool.c},{pool.hw[0]}x{pool.hw[1]},{pool.kernel}x{pool.kernel},{pool.stride},{pool.padding}"
         wanted[pool.name] = "pool", sizes
+    if job.quick:
+        wanted = {"small convolution": ("conv", "2,3,6x6,4,3x3"), "small pooling": ("pool", "2,3,6x6,2x2")}
     for name, (op, shape) in wanted.items():
-        found[name] = condensed(run.make(run.Options(op=op, shape=shape, device="cuda", compare="torch"), say=lambda text: None))
+        asked = run.Options(op=op, shape=shape, device="cuda", compare=job.compare)
+        found[name] = condensed(run.make(asked, say=lambda text: None))
         say(f"shapes: {name}")
 
 
-def networks(say: Say, found: Figures) -> None:
+def networks(say: Say, found: Figures, job: Job) -> None:
     """The reference networks, kernel by kernel."""
-    for name in NETWORKS:
-        found[name] = condensed(run.make(run.Options(model=name, device="cuda", compare="torch"), say=lambda text: None))
+    for name in NETWORKS[: 1 if job.quick else None]:
+        sizes = {"batch_size": 4, "layer": "dense_2"} if job.quick else {}
+        asked = run.Options(model=name, device="cuda", compare=job.compare, **sizes)
+        found[name] = condensed(run.make(asked, say=lambda text: None))
         say(f"networks: {name}")
 
 
-def rungs(say: Say, found: Figures, side: int = 4096) -> None:
+def rungs(say: Say, found: Figures, job: Job) -> None:
     """The ladder's product of `side` × `side` matrices, in TFLOP/s; each result is looked at before it is timed."""
-    xp = get_device("cuda").xp
-    a, b = (xp.asarray(np.random.default_rng(seed).standard_normal((side, side), np.float32)) for seed in (0, 1))
-    expected = a[:128].astype("float64") @ b.astype("float64")
-    allowed = 6 * side**0.5 * 2.0**-24 * (abs(a[:128]).astype("float64") @ abs(b).astype("float64"))  # tests/tolerances.py
+    side = 128 if job.quick else 4096
+    xp, torch = job.device.xp, job.torch
+    left, right = (np.random.default_rng(seed).standard_normal((side, side), np.float32) for seed in (0, 1))
+    expected = left[:128].astype("float64") @ right.astype("float64")
+    allowed = 6 * side**0.5 * 2.0**-24 * (abs(left[:128]).astype("float64") @ abs(right).astype("float64"))  # tests/tolerances.py
+    a, b = xp.asarray(left), xp.asarray(right)
     xp.cuda.Device().synchronize()
     stream = xp.cuda.Stream(non_blocking=True)
     with stream:
@@ -147,21 +171,20 @@ def rungs(say: Say, found: Figures, side: int = 4096) -> None:
             c = xp.full((side, side), xp.nan, "float32")
             arrays = [unsynchronized(each) for each in (a, b, c)]
             ladder.product(rung, *arrays, external_stream(stream.ptr))
-            if not bool((abs(c[:128] - expected) <= allowed).all()):
+            if not (abs(c[:128].get() - expected) <= allowed).all():
                 raise RuntimeError(f"the ladder's {rung.name} gives a wrong result")
             timing = measure(clock, [lambda rung=rung, arrays=arrays: ladder.product(rung, *arrays, external_stream(stream.ptr))])
             found[rung.name] = {"µs": 1e6 * timing.median, "TFLOP/s": 2 * side**3 / timing.median / 1e12}
             say(f"ladder: {rung.name}")
-    import torch
-
+    if torch is None:
+        return
     torch.backends.cuda.matmul.allow_tf32 = False
-    left, right = torch.randn(side, side, device="cuda"), torch.randn(side, side, device="cuda")
-    out = torch.empty(side, side, device="cuda")
+    factors, out = [torch.randn(side, side, device="cuda") for _ in range(2)], torch.empty(side, side, device="cuda")
     events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
     times = []
     for _ in range(13):
         events[0].record()
-        torch.mm(left, right, out=out)
+        torch.mm(*factors, out=out)
         events[1].record()
         torch.cuda.synchronize()
         times.append(1e-3 * events[0].elapsed_time(events[1]))
@@ -169,38 +192,43 @@ def rungs(say: Say, found: Figures, side: int = 4096) -> None:
     found["cuBLAS, float32"] = {"µs": 1e6 * middle, "TFLOP/s": 2 * side**3 / middle / 1e12}
 
 
-def steps(say: Say, found: Figures, compiled: bool) -> None:
+def steps(say: Say, found: Figures, job: Job) -> None:
     """A training step by all rivals; torch.compile, which takes its time, for the smaller batch alone."""
-    from steps_on_gpu import compare  # beside this file
+    from steps_on_gpu import QUICK, compare  # beside this file
 
+    if job.quick:
+        found["keras, quick"] = [dataclasses.asdict(each) for each in compare("keras", *QUICK.values())]
+        return
     for name in NETWORKS:
         for batch, tf32 in ((128, False), (128, True), (512, False)):
             key = f"{name}, batch {batch}{', PyTorch with TF32' if tf32 else ''}"
-            results = compare(name, batch, 50, 8, tf32=tf32, compiled=compiled and batch == 128 and not tf32)
+            results = compare(name, batch, 50, 8, tf32=tf32, compiled=job.compiled and batch == 128 and not tf32)
             found[key] = [dataclasses.asdict(each) for each in results]
             say(f"steps: {key}")
 
 
-def speedrun(say: Say, found: Figures, data_dir: str | None, seeds: int) -> None:
+def speedrun(say: Say, found: Figures, job: Job) -> None:
     """Seconds of training and test accuracy after each epoch, for each seed."""
     import mnist_speedrun  # beside this file
 
-    data = gc.load_dataset("mnist", data_dir=data_dir)
-    mnist_speedrun.run(data, 0, 1, 256, "cuda")  # compiles
-    found |= {"batch": 256, "epochs": 6, "seconds and accuracy": []}
-    for seed in range(seeds):
-        reached = mnist_speedrun.run(data, seed, 6, 256, "cuda")
+    data = small_set() if job.quick else gc.load_dataset("mnist", data_dir=job.data_dir)
+    batch, epochs = (32, 1) if job.quick else (256, 6)
+    mnist_speedrun.run(data, 0, 1, batch, "cuda")  # compiles
+    found |= {"batch": batch, "epochs": epochs, "seconds and accuracy": []}
+    for seed in range(1 if job.quick else job.seeds):
+        reached = mnist_speedrun.run(data, seed, epochs, batch, "cuda")
         found["seconds and accuracy"].append(reached)
         say(f"speedrun: seed {seed}, {100 * reached[-1][1]:.2f} % after {reached[-1][0]:.3f} s")
 
 
-def tuned(say: Say, found: Figures) -> None:
+def tuned(say: Say, found: Figures, job: Job) -> None:
     """Every problem's candidates with their times, of the networks and of the catalogue's convolutions; what beats the rules goes where
     `gpucnn tune` puts it."""
-    device = get_device("cuda")
-    xp, chip = device.xp, describe(device.xp)
+    device, xp, chip = job.device, job.device.xp, describe(job.device.xp)
     work = [lambda observer, name=name: workload.of_model(name, 128, device, observer) for name in NETWORKS]
     work += [lambda observer, name=shape.name: workload.of_operation("conv", name, device, observer) for shape in CONV_SHAPES]
+    if job.quick:
+        work = [lambda observer: workload.of_operation("conv", "2,2,4x4,2,3x3", device, observer)]
     results: list[tune.Result] = []
     done: set[str] = set()
     stream = xp.cuda.Stream(non_blocking=True)
@@ -224,30 +252,39 @@ def tuned(say: Say, found: Figures) -> None:
         say(f"tune: {made.name}")
     for line in tune.lines(results):
         print(line)
-    tune.store(select.current_chip().name, results, {"driver": str(xp.cuda.runtime.driverGetVersion())})
+    if not job.quick:
+        tune.store(select.current_chip().name, results, {"driver": str(xp.cuda.runtime.driverGetVersion())})
+
+
+PARTS: dict[str, Callable[[Say, Figures, Job], None]] = {
+    "tune": tuned, "shapes": shapes, "networks": networks, "ladder": rungs, "steps": steps, "speedrun": speedrun,
+}  # fmt: skip
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("file", type=Path)
-    parser.add_argument("--parts", nargs="+", default=["tune", "shapes", "networks", "ladder", "steps", "speedrun"])
+    parser.add_argument("file", type=Path, help="where the figures go, as JSON")
+    parser.add_argument(
+        "--parts", nargs="+", choices=tuple(PARTS), default=list(PARTS), metavar="PART", help="which, and in what order [all]"
+    )
     parser.add_argument("--compiled", action="store_true", help="torch.compile in the steps as well")
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--data-dir")
-    options = parser.parse_args()
-    made: dict[str, Callable[[Say, Figures], None]] = {
-        "tune": tuned,
-        "shapes": shapes,
-        "networks": networks,
-        "ladder": rungs,
-        "steps": lambda say, found: steps(say, found, options.compiled),
-        "speedrun": lambda say, found: speedrun(say, found, options.data_dir, options.seeds),
-    }
-    try:
-        figures: Figures = {"about": about()}
-    except gc.GpucnnError as error:
-        print(f"measure_chip: {error}", file=sys.stderr)
-        return 2
+    parser.add_argument("--seeds", type=whole(), default=10, help="runs of the speedrun [10]")
+    parser.add_argument("--data-dir", metavar="FOLDER", help="where MNIST is, or is downloaded to")
+    options = parse(parser)
+    run.Outputs(json=options.file).check()  # before anything is measured
+    device = get_device("cuda")
+    if simulated():
+        raise gc.DeviceError("Numba's CUDA simulator is on, and there is nothing to measure in it: unset NUMBA_ENABLE_CUDASIM")
+    note = not_measured(device, options.quick)
+    if note and not options.quick:
+        raise gc.DeviceError(f"there is no GPU to measure: {note} (--quick tries the smallest of each part all the same)")
+    torch, missing = pytorch_on(device)
+    job = Job(device, torch, options.quick, options.compiled, options.seeds, options.data_dir)
+    figures: Figures = {"about": about(device)}
+    for name, words in (("nothing measured", note), ("without PyTorch", missing)):
+        if words:
+            figures["about"][name] = words
+            print(f"{name}: {words}", flush=True)
 
     def say(text: str) -> None:  # and keeps what there is by now
         print(text, flush=True)
@@ -258,7 +295,8 @@ def main() -> int:
         start = time.perf_counter()
         figures[part] = {}
         try:
-            made[part](say, figures[part])
+            with few_repetitions(options.quick):
+                PARTS[part](say, figures[part], job)
         except Exception:
             failed = True
             figures[part]["failed"] = traceback.format_exc()
@@ -268,4 +306,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    finish(main)

@@ -29,8 +29,16 @@ PASSES |= {"max_pool2d": "pooling", "max_pool2d_grad": "its gradient"}
 MARKED = re.compile(r"(<!-- figures: ([\w-]+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
 
 
+class Refused(Exception):
+    """What cannot be done, in a sentence."""
+
+
 def read(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((MEASURED / f"{name}.json").read_text(encoding="utf-8"))
+    path = MEASURED / f"{name}.json"
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Refused(f"{path.name} cannot be read: {error}") from None
     return found
 
 
@@ -164,13 +172,21 @@ SECTIONS: dict[str, Callable[[], str]] = {
 
 
 def filled(text: str) -> str:
-    """A document with its tables as the figures say. KeyError for a table that there is none of."""
+    """A document with its tables as the figures say. Refused for a table that there is none of, and for figures that are not there."""
+    unknown = [name for _, name, _ in MARKED.findall(text) if name not in SECTIONS]
+    if unknown:
+        raise Refused(f"there is no table {unknown[0]!r}: the tables are {', '.join(SECTIONS)}")
     return MARKED.sub(lambda match: f"{match[1]}\n{SECTIONS[match[2]]()}\n{match[3]}", text)
 
 
 def plot(path: Path) -> None:
     """The roofline as it was measured, with a dot for each convolution and pooling: by FMAs alone, and as it is now."""
-    import matplotlib as mpl
+    if not path.parent.is_dir() or path.is_dir():
+        raise Refused(f"{path} cannot be written: name a file in a folder that exists")
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        raise Refused("--plot draws with matplotlib: pip install matplotlib") from None
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
@@ -209,20 +225,29 @@ def intensity(shape: str, op: str) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--check", action="store_true")
-    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--check", action="store_true", help="write nothing; end with 1 where a table is not what the figures say")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the roofline as well")
     options = parser.parse_args()
+    try:
+        return update(options.check, options.plot)
+    except Refused as error:
+        print(f"measured_tables: {error}", file=sys.stderr)
+        return 2
+
+
+def update(check: bool, picture: Path | None) -> int:
+    """Writes, or checks, all documents, and draws the picture; the program's status."""
     stale = []
     for path in DOCUMENTS:
         text = path.read_text(encoding="utf-8")
         new = filled(text)
         if new != text:
             stale.append(path.relative_to(ROOT))
-            if not options.check:
+            if not check:
                 path.write_text(new, encoding="utf-8")
-    if options.plot:
-        plot(options.plot)
-    if options.check and stale:
+    if picture:
+        plot(picture)
+    if check and stale:
         print(f"not what the figures say: {', '.join(map(str, stale))}; run python examples/measured_tables.py", file=sys.stderr)
         return 1
     return 0

@@ -1,32 +1,33 @@
 """A training step on a GPU: launched kernel by kernel and as one CUDA graph, beside PyTorch eager, compiled and as a CUDA graph.
 
-    python examples/steps_on_gpu.py [--model keras] [--batch-size 128] [--steps 100] [--rounds 10] [--tf32] [--compiled]
+    python examples/steps_on_gpu.py [--model keras] [--batch-size 128] [--steps 100] [--rounds 10] [--tf32] [--compiled] [--quick]
 
 Both have the same 10,000 random images on the device as uint8 and draw their batches there; float32, with TF32 for PyTorch where asked.
 The rivals take turns, `steps` steps at a time. Printed are microseconds per step (median over the rounds, with 10th and 90th percentile),
 images per second, what of a step the host took to launch it, and the peak memory. torch.compile takes up to a minute, and so is left out
-unless --compiled asks for it. --device cpu tries the script where there is no GPU.
+unless --compiled asks for it. --device cpu tries the script where there is no GPU; on the virtual one, which has no times, --quick does.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from common import finish, not_measured, parse, pytorch_on, whole  # beside this file
 
 import gpucnn as gc
 from gpucnn.data.batches import Batches
-from gpucnn.device import get_device
+from gpucnn.device import get_device, simulated
 from gpucnn.training.feed import feed_for
 from gpucnn.training.step import TrainingStep
 
 IMAGES = 10_000
+QUICK = {"batch_size": 4, "steps": 1, "rounds": 2}
 SGD = "lenet5x5"  # the network that is trained with SGD, as in its textbook
 
 
@@ -47,13 +48,13 @@ def ours(name: str, images: Any, labels: Any, batch: int, device: str, graphs: b
     step = TrainingStep(model, model.loss, model.optimizer, graphs=graphs)
     batches = Batches(images, labels, batch)
     feed = feed_for(step.graphs, batches)
-    whole = IMAGES // batch  # full batches
+    full = IMAGES // batch  # batches
 
     def steps(count: int) -> None:
         done = 0
         while done < count:
             step.begin(batches.steps_per_epoch)
-            for size, _ in zip(feed.epoch(0, 0), range(min(whole, count - done)), strict=False):
+            for size, _ in zip(feed.epoch(0, 0), range(min(full, count - done)), strict=False):
                 step.run(feed, size)
                 done += 1
 
@@ -130,22 +131,21 @@ class Result:
 def compare(
     name: str, batch: int, steps: int, rounds: int, device: str = "cuda", *, tf32: bool = False, compiled: bool = False
 ) -> list[Result]:
-    """A step of the network `name` by all rivals, in turn; PyTorch's where it is installed."""
+    """A step of the network `name` by all rivals, in turn; PyTorch's where it runs on the device."""
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (IMAGES, 1, 28, 28), np.uint8), rng.integers(0, 10, IMAGES).astype(np.int32)
     given = name, images, labels, batch, device
     on_gpu = device == "cuda"
     rivals = [ours(*given, graphs) for graphs in ((True, False) if on_gpu else (False,))]
-    try:
-        import torch
-    except ImportError:
-        print("without PyTorch (pip install torch) there is nothing to compare with")
+    torch, missing = pytorch_on(get_device(device))
+    if torch is None:
+        print(f"nothing to compare with: {missing}", flush=True)
     else:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
         torch.backends.cudnn.benchmark = True
         rivals += [pytorch(*given, how) for how in ("eager", *(["compiled"] if compiled else []), *(["graph"] if on_gpu else []))]
     for rival in rivals:  # compiles, records, picks algorithms
-        rival.steps(max(5, steps // 10))
+        rival.steps(max(min(5, steps), steps // 10))
         rival.wait()
     times: dict[str, list[float]] = {rival.name: [] for rival in rivals}
     hosts: dict[str, list[float]] = {rival.name: [] for rival in rivals}
@@ -169,29 +169,32 @@ def compare(
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="keras", choices=("keras", "tf2", "lenet5x5"))
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--batch-size", type=whole(1, IMAGES), default=128, help="images in a step [128]")
+    parser.add_argument("--steps", type=whole(), default=100, help="steps that a rival does at a time [100]")
+    parser.add_argument("--rounds", type=whole(), default=10, help="turns that each has [10]")
     parser.add_argument("--tf32", action="store_true", help="let PyTorch use TF32")
     parser.add_argument("--compiled", action="store_true", help="PyTorch's torch.compile as well")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    options = parser.parse_args()
-    try:
-        chip = get_device(options.device).name
-    except gc.GpucnnError as error:
-        print(f"steps_on_gpu: {error}", file=sys.stderr)
-        return 2
+    options = parse(parser, **QUICK)
+    device = get_device(options.device)
+    if device.kind == "cuda" and simulated():
+        raise gc.DeviceError("Numba's CUDA simulator is on, and launches neither graphs nor PyTorch: unset NUMBA_ENABLE_CUDASIM")
+    note = not_measured(device, options.quick)
+    if note and not options.quick:
+        raise gc.DeviceError(f"there is no GPU to measure: {note} (--quick tries the script all the same)")
     results = compare(
         options.model, options.batch_size, options.steps, options.rounds, options.device, tf32=options.tf32, compiled=options.compiled
     )
-    print(f"{chip}: {options.model}, batch {options.batch_size}, float32{', PyTorch with TF32' if options.tf32 else ''}")
+    print(f"{device.name}: {options.model}, batch {options.batch_size}, float32{', PyTorch with TF32' if options.tf32 else ''}")
     print(f"{'':28}  {'µs a step (p10–p90)':>26}  {'images/s':>11}  {'host µs':>8}  {'peak MiB':>8}  ratio")
     for each in results:
         spread = f"{each.median:,.1f} ({each.p10:,.1f}–{each.p90:,.1f})"
         rate = 1e6 * options.batch_size / each.median
         print(f"{each.name:28}  {spread:>26}  {rate:11,.0f}  {each.host:8.1f}  {each.mib:8.1f}  {each.ratio:.2f}×")
+    if note:
+        print(note)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    finish(main)

@@ -1,0 +1,80 @@
+"""The examples, run in this process as `python examples/NAME.py` would run them: a process of its own costs a second each."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import runpy
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from gpucnn.data import mnist
+from gpucnn.device import Device, get_device, why_no_cuda
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@dataclass(frozen=True)
+class Result:
+    status: int
+    out: str
+    err: str
+
+    @property
+    def sentence(self) -> str:
+        """The last line on stderr of an example that was refused; before it there is only how it is used."""
+        lines = self.err.splitlines()
+        assert self.status == 2 and lines, (self.status, self.out, self.err)
+        assert "Traceback" not in self.err and all(line.startswith(("usage: ", " ")) for line in lines[:-1]), self.err
+        return lines[-1]
+
+
+def call(name: str, *arguments: object) -> Result:
+    out, err = io.StringIO(), io.StringIO()
+    status: object = 0
+    with (
+        mock.patch.object(sys, "argv", [str(EXAMPLES / f"{name}.py"), *map(str, arguments)]),
+        mock.patch.object(sys, "path", [str(EXAMPLES), *sys.path]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+        except SystemExit as end:
+            status = end.code
+    assert isinstance(status, int)
+    return Result(status, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="session")
+def example() -> Callable[..., Result]:
+    return call
+
+
+@pytest.fixture(autouse=True)
+def secluded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No download, no data and no tables of the user's, and a current folder that goes away."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("GPUCNN_DATA_DIR", "GPUCNN_DEVICE", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(mnist, "cache_dir", lambda: None)
+    monkeypatch.setenv("GPUCNN_TUNED", str(tmp_path / "tuned"))
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    yield
+    if "vgpu" in sys.modules and "cupy" in sys.modules:  # what CuPy keeps for reuse has no bounds of its own
+        sys.modules["cupy"].get_default_memory_pool().free_all_blocks()
+
+
+@pytest.fixture(scope="session")
+def gpu() -> Device:
+    """The device "cuda", on a GPU only, real or virtual."""
+    missing = why_no_cuda()
+    if missing:
+        pytest.skip(f"needs a GPU: {missing}")
+    return get_device("cuda")

@@ -1,0 +1,189 @@
+"""Each example does its work on the CPU, with --quick where it would take long, and refuses what it cannot do in one sentence."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ALL = (
+    "accuracy_against_pytorch",
+    "against_pytorch",
+    "measure_chip",
+    "measured_tables",
+    "mnist_speedrun",
+    "profile_kernels",
+    "steps_on_gpu",
+)
+NOTHING = "a run with --quick: too few"
+Example = Callable[..., Any]
+
+
+def test_every_example_is_here() -> None:
+    """None is added without a test: what is in the folder is one of these, or the two that are told apart."""
+    names = {path.stem for path in (ROOT / "examples").glob("*.py")}
+    assert names == {*ALL, "quickstart", "common"}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_help(example: Example, name: str) -> None:
+    result = example(name, "--help")
+    assert result.status == 0 and result.out.startswith(f"usage: {name}.py") and not result.err
+
+
+def test_quickstart(example: Example) -> None:
+    pytest.importorskip("sklearn")
+    result = example("quickstart")
+    assert result.status == 0 and float(result.out.split()[-2]) > 95
+
+
+def test_quickstart_is_the_program_of_the_readme() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    printed = next(block for block in blocks if "load_dataset" in block)
+    program = ast.parse((ROOT / "examples" / "quickstart.py").read_text(encoding="utf-8"))
+    program.body = program.body[1:]  # without the docstring
+    assert ast.dump(program) == ast.dump(ast.parse(printed))
+
+
+def test_mnist_speedrun(example: Example) -> None:
+    result = example("mnist_speedrun", "--quick", "--device", "cpu", "--epochs", 3)
+    assert result.status == 0, result.err
+    assert "data: bars drawn for --quick" in result.out and NOTHING in result.out
+    assert len(re.findall(r"^seed [01]: \d+\.\d\d % after \d+\.\d{3} s$", result.out, re.MULTILINE)) == 2
+    assert result.out.splitlines()[-3:] == [line for line in result.out.splitlines() if re.match(r"9[\d.]+ %: .*\(\d of 2 seeds\)", line)]
+
+
+def test_mnist_speedrun_takes_the_digits_where_there_is_no_mnist(example: Example) -> None:
+    pytest.importorskip("sklearn")
+    result = example("mnist_speedrun", "--device", "cpu", "--epochs", 1, "--seeds", 1)
+    assert result.status == 0, result.err
+    assert result.out.startswith("data: MNIST could not be had, so these are scikit-learn's 8×8 digits instead")
+    assert NOTHING not in result.out
+
+
+def test_profile_kernels(example: Example, tmp_path: Path) -> None:
+    pytest.importorskip("numba_cuda", reason="the kernels are compiled with numba-cuda")
+    result = example("profile_kernels", "--quick", "--device", "cpu", "--html", tmp_path / "profile.html")
+    assert result.status == 0, result.err
+    assert all(words in result.out for words in ("conv2d_relu_max_pool2d", "adam_update", NOTHING, "pooling of 256 images"))
+    assert [line.split()[:2] for line in result.out.splitlines()[-2:]] == [["H100", "forward"], ["H100", "backward"]]
+    assert "adam_update" in (tmp_path / "profile.html").read_text(encoding="utf-8")
+
+
+def test_steps_on_the_cpu(example: Example) -> None:
+    result = example("steps_on_gpu", "--quick", "--device", "cpu")
+    assert result.status == 0, result.err
+    assert "CPU: keras, batch 4, float32" in result.out and "gpucnn, kernel by kernel" in result.out and NOTHING in result.out
+
+
+def test_against_pytorch(example: Example) -> None:
+    pytest.importorskip("torch", reason="compares with PyTorch")
+    result = example("against_pytorch", "--quick", "--profile")
+    assert result.status == 0, result.err
+    assert NOTHING in result.out and all(re.search(rf"^{name} .*×$", result.out, re.MULTILINE) for name in ("keras", "tf2", "lenet5x5"))
+    assert re.search(r"^ +conv2d\w* .* %$", result.out, re.MULTILINE)
+
+
+def test_memory_against_pytorch(example: Example) -> None:
+    pytest.importorskip("torch", reason="compares with PyTorch")
+    pytest.importorskip("resource")
+    result = example("against_pytorch", "--quick", "--memory", "--models", "keras")
+    assert result.status == 0, result.err
+    assert re.search(r"^keras +gpucnn +\d+ MiB \(\d+\) +PyTorch +\d+ MiB \(\d+\)", result.out, re.MULTILINE)
+
+
+def test_accuracy_against_pytorch(example: Example) -> None:
+    pytest.importorskip("torch", reason="compares with PyTorch")
+    result = example("accuracy_against_pytorch", "--quick", "--device", "cpu", "--epochs", 12)
+    assert result.status == 0, result.err
+    means = dict(re.findall(r"^mean +(\w+) +(\d+\.\d\d) %", result.out, re.MULTILINE))
+    assert means.keys() == {"gpucnn", "PyTorch"} and all(float(mean) > 90 for mean in means.values())
+
+
+@pytest.mark.parametrize("name", ["against_pytorch", "accuracy_against_pytorch"])
+def test_without_pytorch_there_is_nothing_to_compare_with(example: Example, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert (
+        example(name, "--quick").sentence == f"{name}: PyTorch is not installed (pip install torch), and there is nothing to compare with"
+    )
+
+
+def test_without_pytorch_steps_are_measured_alone(example: Example, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    result = example("steps_on_gpu", "--quick", "--device", "cpu")
+    assert result.status == 0 and "nothing to compare with: PyTorch is not installed" in result.out
+
+
+def test_a_figure_that_was_changed_by_hand_is_found(example: Example, tmp_path: Path) -> None:
+    """In a copy of the documents and the figures, with the example beside them."""
+    for name in ("README.md", "kernels/README.md", "kernels/measured", "examples/measured_tables.py"):
+        target = tmp_path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile)(ROOT / name, target)
+    run = Path("..") / tmp_path / "examples" / "measured_tables"
+    assert example(run, "--check").status == 0
+    document = tmp_path / "README.md"
+    right = document.read_text(encoding="utf-8")
+    document.write_text(re.sub(r"(\| 98 % \| )[\d.]+", r"\g<1>0.001", right), encoding="utf-8")
+    result = example(run, "--check")
+    assert result.status == 1 and result.err.startswith("not what the figures say: README.md; run")
+    assert example(run).status == 0 and document.read_text(encoding="utf-8") == right
+    document.write_text(right.replace("figures: speedrun", "figures: speed"), encoding="utf-8")
+    assert example(run).sentence.startswith("measured_tables: there is no table 'speed': the tables are about, shapes,")
+    document.write_text(right, encoding="utf-8")
+    (tmp_path / "kernels/measured/nvidia-h100-80gb-hbm3.json").write_text("{")
+    assert "measured_tables: nvidia-h100-80gb-hbm3.json cannot be read: " in example(run, "--check").sentence
+
+
+def test_the_roofline_is_drawn(example: Example, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    assert example("measured_tables", "--check", "--plot", tmp_path / "roofline.png").status == 0
+    assert (tmp_path / "roofline.png").read_bytes().startswith(b"\x89PNG")
+
+
+REFUSED = (
+    ("mnist_speedrun --seeds 0", "argument --seeds: takes a whole number of at least 1, got '0'"),
+    ("mnist_speedrun --epochs two", "argument --epochs: takes a whole number of at least 1, got 'two'"),
+    ("mnist_speedrun --device tpu", "mnist_speedrun: unknown device 'tpu': the devices are auto, cpu, cuda"),
+    ("mnist_speedrun --device cpu --dataset mnsit", "there is no data set 'mnsit', did you mean 'mnist'?"),
+    ("mnist_speedrun --device cpu --dataset mnist --data-dir nowhere", "mnist"),
+    ("against_pytorch --steps 1", "argument --steps: takes a whole number of at least 2, got '1'"),
+    ("against_pytorch --models vgg", "argument --models: invalid choice: 'vgg'"),
+    ("against_pytorch --memory-of jax keras", "--memory-of takes gpucnn or PyTorch, and a network"),
+    ("accuracy_against_pytorch --seeds -1", "argument --seeds: takes a whole number of at least 1, got '-1'"),
+    ("steps_on_gpu --device cpu --batch-size 20000", "argument --batch-size: takes a whole number from 1 to 10,000, got '20000'"),
+    ("steps_on_gpu --rounds 0", "argument --rounds: takes a whole number of at least 1, got '0'"),
+    ("profile_kernels --html nowhere/profile.html", "profile_kernels: nowhere/profile.html cannot be written: there is no folder nowhere"),
+    ("profile_kernels --device tpu", "unknown device 'tpu'"),
+    ("measure_chip", "the following arguments are required: file"),
+    ("measure_chip figures.json --parts shape", "argument --parts: invalid choice: 'shape'"),
+    ("measure_chip nowhere/figures.json", "measure_chip: nowhere/figures.json cannot be written: there is no folder nowhere"),
+    ("measured_tables --plot nowhere/roofline.png", "measured_tables: nowhere/roofline.png cannot be written"),
+)
+
+
+@pytest.mark.parametrize(("command", "words"), REFUSED, ids=[command for command, _ in REFUSED])
+def test_what_cannot_be_done_is_said_in_a_sentence(example: Example, command: str, words: str) -> None:
+    assert words in example(*command.split()).sentence
+
+
+@pytest.mark.parametrize("command", ["measure_chip figures.json --quick", "steps_on_gpu --quick"])
+def test_without_a_gpu_there_is_nothing_to_measure(example: Example, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str) -> None:
+    from gpucnn import device
+
+    monkeypatch.setattr(device, "why_no_cuda", lambda: "none is plugged in")
+    assert 'device "cuda" cannot be used: none is plugged in' in example(*command.split()).sentence
+    assert not (tmp_path / "figures.json").exists()
+
+
+@pytest.mark.parametrize("command", ["measure_chip figures.json --quick", "steps_on_gpu --quick"])
+def test_the_simulator_is_nothing_to_measure(example: Example, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setenv("NUMBA_ENABLE_CUDASIM", "1")
+    assert "Numba's CUDA simulator is on" in example(*command.split()).sentence
