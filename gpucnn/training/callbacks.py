@@ -6,8 +6,6 @@ A callback gets the `Run` after every step and every epoch, and may set `run.sto
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import sys
 import time
@@ -22,9 +20,8 @@ from gpucnn.errors import ArgumentError, CheckpointError
 from gpucnn.files import append, write_atomically
 from gpucnn.metrics import METRICS
 from gpucnn.surroundings import is_terminal, say, user_path
+from gpucnn.training.rows import Row, checksum, lines, returns
 from gpucnn.training.step import Totals
-
-Row = dict[str, float]
 
 
 class History(Mapping[str, list[float]]):
@@ -46,17 +43,8 @@ class History(Mapping[str, list[float]]):
 
     def to_csv(self, path: str | Path) -> None:
         """Writes one line per epoch, with a header."""
-        content = _csv(list(self), self.rows, header=True).encode()
+        content = lines(list(self), self.rows, header=True).encode()
         write_atomically(path, lambda file: file.write(content))
-
-
-def _csv(columns: list[str], rows: list[Row], *, header: bool = False) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    if header:
-        writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 @dataclass
@@ -152,28 +140,66 @@ class Callback:
 
 
 class CSVLog(Callback):
-    """Keeps the history in a file: whole when a run begins or is resumed, and from then on a line after every epoch."""
+    """Keeps the history in a file: whole when a run is resumed, and a line more after every epoch.
+
+    A `Checkpoint` in the same folder leaves the history to it: the two files go together.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = user_path(path)
+        self._forget()
+
+    def _forget(self) -> None:
         self._columns: list[str] | None = None  # of the file, as far as it is this run's
+        self._rows: list[Row] = []  # that it holds
+        self._returning = self._synced = True  # whether they can be read from it again, and whether they are on the disk
+        self.checksum = 0
 
     def on_train_begin(self, run: Run) -> None:
-        self._columns = None
+        self._forget()
+        if run.history.rows:
+            self._write(run)
 
     def on_epoch_end(self, run: Run) -> None:
         row = run.history.rows[-1]
         if self._columns is None or not row.keys() <= set(self._columns) or not self.path.is_file():
-            run.history.to_csv(self.path)
-            self._columns = list(run.history)
+            self._write(run)
         else:
-            append(self.path, _csv(self._columns, [row]).encode())
+            append(self.path, lines(self._columns, [row]).encode())
+            self._holds([row])
+
+    def holds(self, rows: list[Row]) -> bool:
+        """Whether just these rows are in the file, on the disk, and can be read from it again."""
+        if not self._returning or self._rows != rows or not self.path.is_file():
+            return False
+        if not self._synced:
+            handle = os.open(self.path, os.O_RDWR)  # a checkpoint must not outlive the rows that it leaves out
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+            self._synced = True
+        return True
+
+    def _write(self, run: Run) -> None:
+        run.history.to_csv(self.path)
+        self._forget()
+        self._columns = list(run.history)
+        self._holds(run.history.rows)
+
+    def _holds(self, rows: list[Row]) -> None:
+        self._rows += [dict(row) for row in rows]
+        self._synced = False
+        self._returning = self._returning and all(map(returns, rows))
+        if self._returning:
+            self.checksum = checksum(rows, self.checksum)
 
 
 class Checkpoint(Callback):
     """Writes the whole run to `path` after every epoch and every `every` steps, so that `fit(..., resume=path)` can go on.
 
-    Whatever happens meanwhile, the file is whole: either the new state or the one before.
+    Whatever happens meanwhile, the file is whole: either the new state or the one before. The history is in it, or where a `CSVLog`
+    writes to the same folder, in that one's file: a run of thousands of epochs wants one.
     """
 
     def __init__(self, path: str | Path, every: int = 200, *, notes: Mapping[str, Any] | None = None) -> None:

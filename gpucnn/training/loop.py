@@ -21,9 +21,10 @@ from gpucnn.losses import Loss
 from gpucnn.optimizers import Optimizer
 from gpucnn.surroundings import is_terminal, user_path
 from gpucnn.text import shown
-from gpucnn.training.callbacks import Callback, Checkpoint, History, Progress, Run
+from gpucnn.training.callbacks import Callback, Checkpoint, CSVLog, History, Progress, Run
 from gpucnn.training.checkpoint import load_tensors, save_tensors, take
 from gpucnn.training.feed import Feed, feed_for
+from gpucnn.training.rows import found, left
 from gpucnn.training.step import Totals, TrainingStep
 
 AWAY = {Callback.on_step_end, Checkpoint.on_step_end, Progress.on_step_end}  # they look at nothing but what has been waited for
@@ -244,7 +245,7 @@ def _save(run: Run, path: Path, recipe: dict[str, Any], callbacks: Sequence[Call
         "first epoch": run.first_epoch,
         "run": {name: getattr(run, name) for name in COUNTERS},
         "optimizer steps": run.optimizer.steps,
-        "history": run.history.rows,
+        **left(path, run.history.rows, [callback for callback in callbacks if isinstance(callback, CSVLog)]),
         "model state": run.model.state(),
         "callbacks": {callback.name: callback.state() for callback in named},
     }
@@ -273,7 +274,7 @@ def _restore(run: Run, path: str | Path, recipe: dict[str, Any], callbacks: Sequ
             raise CheckpointError(f"{path} is at step {counters['step']} of an epoch of {run.steps_per_epoch}")
         steps = _like(0, description["optimizer steps"], "optimizer steps")
         first = _like(0, description.get("first epoch", 0), "first epoch")
-        rows = [dict(row) for row in description["history"]]
+        rows = found(Path(path), description)
         if description["model state"].keys() != run.model.state().keys():
             raise CheckpointError(f"{path} holds the random state of other layers than the model's")
         own = {}

@@ -1,0 +1,90 @@
+"""The rows of a history as lines of a CSV file: a checkpoint beside that file need not repeat them.
+
+A checkpoint is written anew each time, and would grow by a row every epoch: thousands of epochs were quadratic in what they write.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import warnings
+import zlib
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from gpucnn.errors import GpucnnError
+from gpucnn.files import regular_file
+from gpucnn.text import message, plain, reason_of
+
+Row = dict[str, float]
+
+
+def lines(columns: Sequence[str], rows: Sequence[Row], *, header: bool = False) -> str:
+    """Rows as text, a line each; a number comes back from it to the bit."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def checksum(rows: Sequence[Row], start: int = 0) -> int:
+    """Of names and values, in whatever order the columns are. Row by row it is the same as of all at once."""
+    for row in rows:
+        start = zlib.crc32(json.dumps(row, sort_keys=True).encode(), start)
+    return start
+
+
+def returns(row: Row) -> bool:
+    """Whether a row comes back from a line of text as what JSON makes of it: numbers, under names."""
+    return all(isinstance(name, str) and isinstance(value, int | float) and type(value) is not bool for name, value in row.items())
+
+
+def left(path: Path, rows: Sequence[Row], logs: Sequence[Any]) -> dict[str, Any]:
+    """What a checkpoint at `path` says of the history: all of it; or the last row, and where the others are: in the file of one of `logs`
+    in the same folder, as long as it holds just these rows."""
+    for log in logs:
+        if rows and os.path.abspath(log.path.parent) == os.path.abspath(path.parent) and log.holds(rows):
+            return {"history": list(rows[-1:]), "history file": {"name": log.path.name, "rows": len(rows), "checksum": log.checksum}}
+    return {"history": list(rows)}
+
+
+def found(path: Path, description: dict[str, Any]) -> list[Row]:
+    """The rows that `left` was given. Where the file is not there any more, or is another one, a warning, and the last row.
+
+    Raises KeyError, TypeError or ValueError for what `left` never says.
+    """
+    kept = [dict(row) for row in description["history"]]
+    place = description.get("history file")
+    if place is None:
+        return kept
+    name, count, expected = place["name"], place["rows"], place["checksum"]
+    if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name:
+        raise ValueError(f"its history is in {plain(name)!r}, which is no file beside it")
+    if type(count) is not int or count < 1:
+        raise ValueError(f"its history has {count!r} rows")
+    try:
+        rows = _read(path.parent / name, count)
+        if checksum(rows) == expected:
+            return rows
+        why = "it was changed, or is of another run"
+    except (OSError, ValueError, TypeError, AttributeError, GpucnnError, csv.Error) as error:
+        why = reason_of(error)
+    warnings.warn(
+        message(f"the history goes on without its first epochs: {path.parent / name}, which held them, cannot be used: {why}"), stacklevel=5
+    )
+    return kept
+
+
+def _read(path: Path, count: int) -> list[Row]:
+    with open(regular_file(path, "a history"), newline="", encoding="utf-8") as file:
+        return [{name: _number(text) for name, text in row.items() if text} for row in islice(csv.DictReader(file), count)]
+
+
+def _number(text: str) -> float:
+    return int(text) if text.lstrip("-").isdecimal() else float(text)

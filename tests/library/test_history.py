@@ -1,0 +1,222 @@
+"""A run's history lies in one file, a line an epoch; a checkpoint beside that file does not repeat it, and resuming has all of it."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpucnn as gc
+from gpucnn import files
+from gpucnn.errors import CheckpointError
+from gpucnn.training import callbacks, checkpoint, rows
+from gpucnn.training.checkpoint import load_tensors, save_tensors
+
+X, Y = np.random.default_rng(0).random((8, 4), dtype=np.float32), np.arange(8) % 2
+STEPS = 2
+LOG, RUN = "history.csv", "run.safetensors"
+
+
+class Stop(Exception):
+    """What a callback raises where a run is to be killed."""
+
+
+class Killer(gc.Callback):
+    """Raises after so many steps, before the checkpoint of that step, and after the log's line where an epoch ends."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_step_end(self, run: Any) -> None:
+        if run.epoch * STEPS + run.step == self.steps:
+            raise Stop
+
+    def on_epoch_end(self, run: Any) -> None:
+        if run.epoch * STEPS == self.steps:
+            raise Stop
+
+
+def train(folder: Path, epochs: int, *more: gc.Callback, log: str | None = LOG, resume: bool = False, every: int = 1) -> gc.History:
+    model = gc.Sequential(gc.Dense(2)).build((4,), seed=1, device="cpu").compile("adam")
+    logs = [] if log is None else [gc.CSVLog(folder / log)]
+    return model.fit(
+        X, Y, batch_size=4, epochs=epochs, verbose=False, seed=3, validation_data=(X, Y),
+        callbacks=[*logs, *more, gc.Checkpoint(folder / RUN, every)], resume=folder / RUN if resume else None,
+    )  # fmt: skip
+
+
+def measured(history: gc.History) -> list[dict[str, float]]:
+    return [{name: value for name, value in row.items() if name not in ("seconds", "images_per_second")} for row in history.rows]
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Which files a run wrote, or added to, and how many bytes."""
+    found: list[tuple[str, int]] = []
+
+    def whole(path: Any, write: Any) -> None:
+        files.write_atomically(path, write)
+        found.append((os.path.basename(path), os.path.getsize(path)))
+
+    def added(path: Any, content: bytes) -> None:
+        files.append(path, content)
+        found.append((os.path.basename(path), len(content)))
+
+    monkeypatch.setattr(callbacks, "write_atomically", whole)
+    monkeypatch.setattr(callbacks, "append", added)
+    monkeypatch.setattr(checkpoint, "write_atomically", whole)
+    return found
+
+
+def test_what_a_run_writes_grows_as_its_epochs_do(written: list[tuple[str, int]], tmp_path: Path) -> None:
+    totals = []
+    for epochs in (20, 40, 80):
+        written.clear()
+        train(tmp_path, epochs)
+        totals.append(sum(size for _, size in written))
+    first, second = totals[1] - totals[0], totals[2] - totals[1]
+    assert second == pytest.approx(2 * first, rel=0.01)  # twice as many epochs more; the numbers have more digits or fewer
+    assert len(load_tensors(tmp_path / RUN)[1]["history"]) == 1
+
+
+def test_a_resumed_run_writes_the_history_once_and_then_adds_to_it(written: list[tuple[str, int]], tmp_path: Path) -> None:
+    train(tmp_path, 40)
+    largest = max(size for name, size in written if name == RUN)
+    written.clear()
+    train(tmp_path, 42, resume=True)
+    assert max(size for name, size in written if name == RUN) <= largest + 16
+    assert sum(size for name, size in written if name == LOG) == os.path.getsize(tmp_path / LOG)
+
+
+@pytest.mark.parametrize("killed_after", range(1, 5 * STEPS))
+@pytest.mark.parametrize("every", [1, 9])
+def test_a_run_killed_after_any_step_has_its_whole_history(killed_after: int, every: int, tmp_path: Path) -> None:
+    expected = measured(train(tmp_path, 5, every=every))
+    whole = (tmp_path / LOG).read_text().splitlines()
+    shutil.rmtree(tmp_path)
+    with pytest.raises(Stop):
+        train(tmp_path, 5, Killer(killed_after), every=every)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        history = train(tmp_path, 5, resume=True, every=every)
+    assert measured(history) == expected
+    assert [type(row["epoch"]) for row in history.rows] == [int] * 5
+    assert len((tmp_path / LOG).read_text().splitlines()) == len(whole) == 6
+    assert sorted(os.listdir(tmp_path)) == [LOG, RUN]
+
+
+def test_a_folder_is_resumed_wherever_it_was_moved(tmp_path: Path) -> None:
+    expected = measured(train(tmp_path / "there", 4))
+    train(tmp_path / "one", 2)
+    (tmp_path / "one").rename(tmp_path / "two")
+    assert measured(train(tmp_path / "two", 4, resume=True)) == expected
+
+
+@pytest.mark.parametrize("log", [None, "elsewhere/history.csv"])
+def test_without_a_log_beside_it_the_checkpoint_has_the_history(log: str | None, tmp_path: Path) -> None:
+    expected = measured(train(tmp_path, 4, log=log))
+    train(tmp_path, 2, log=log)
+    description = load_tensors(tmp_path / RUN)[1]
+    assert len(description["history"]) == 2 and "history file" not in description
+    shutil.rmtree(tmp_path / "elsewhere", ignore_errors=True)
+    assert measured(train(tmp_path, 4, log=log, resume=True)) == expected
+    assert measured(train(tmp_path, 6, resume=True))[:4] == expected  # and a log that comes later
+
+
+def test_without_a_log_any_more_the_history_is_in_the_checkpoint_again(tmp_path: Path) -> None:
+    expected = measured(train(tmp_path, 4))
+    train(tmp_path, 2)
+    assert measured(train(tmp_path, 4, log=None, resume=True)) == expected
+    (tmp_path / LOG).unlink()
+    assert measured(train(tmp_path, 4, log=None, resume=True)) == expected
+
+
+def test_what_others_add_to_the_history_is_kept(tmp_path: Path) -> None:
+    class Late(gc.Callback):
+        """After the log's line."""
+
+        def __init__(self, value: Any) -> None:
+            self.value = value
+
+        def on_epoch_end(self, run: Any) -> None:
+            run.history.rows[-1]["mine"] = self.value * run.epoch
+
+    for value in (0.5, "a"):
+        train(tmp_path, 2, Late(value))
+        assert train(tmp_path, 2, resume=True)["mine"] == [value, 2 * value]
+
+
+def test_a_checkpoint_of_an_older_version_has_its_history_in_it(tmp_path: Path) -> None:
+    expected = measured(train(tmp_path, 4))
+    history = train(tmp_path, 2)
+    tensors, description = load_tensors(tmp_path / RUN)
+    del description["history file"]
+    save_tensors(tmp_path / RUN, tensors, description | {"history": history.rows})
+    (tmp_path / LOG).unlink()
+    assert measured(train(tmp_path, 4, resume=True)) == expected
+
+
+def spoil(path: Path, how: str) -> None:
+    text = path.read_text()
+    path.unlink()
+    if how == "a folder":
+        path.mkdir()
+    elif how == "a pipe":
+        os.mkfifo(path)
+    elif how != "gone":
+        header, first, second, *rest = text.splitlines()
+        changed = {
+            "cut": [header, first],
+            "another run": [header, first, second.replace("0.", "1."), *rest],
+            "more columns": [header, f"{first},7,8", second, *rest],
+            "no numbers": [header, first, second.replace(",", ",x"), *rest],
+            "no text": ["\udcff"],
+            "empty": [],
+        }[how]
+        path.write_text("\n".join(changed), errors="surrogateescape")
+
+
+@pytest.mark.parametrize("how", ["gone", "a folder", "a pipe", "cut", "another run", "more columns", "no numbers", "no text", "empty"])
+def test_a_history_that_cannot_be_used_is_said_and_the_run_goes_on(how: str, tmp_path: Path) -> None:
+    expected = measured(train(tmp_path, 4))
+    train(tmp_path, 3)
+    spoil(tmp_path / LOG, how)
+    with pytest.warns(UserWarning, match=r"without its first epochs: .*history\.csv, which held them, cannot be used: "):
+        history = train(tmp_path, 4, resume=True, log="other.csv")
+    assert measured(history) == expected[2:]
+    assert len(history["seconds"]) == 2
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        {"name": "../history.csv", "rows": 2, "checksum": 1}, {"name": "/etc/passwd", "rows": 2, "checksum": 1},
+        {"name": "", "rows": 2, "checksum": 1}, {"name": "..", "rows": 2, "checksum": 1}, {"name": 3, "rows": 2, "checksum": 1},
+        {"name": LOG, "rows": -1, "checksum": 1}, {"name": LOG, "rows": 1.5, "checksum": 1}, {"name": LOG}, "history.csv", [],
+    ],
+)  # fmt: skip
+def test_a_checkpoint_that_names_no_file_beside_it_is_refused(place: Any, tmp_path: Path) -> None:
+    train(tmp_path, 2)
+    tensors, description = load_tensors(tmp_path / RUN)
+    save_tensors(tmp_path / RUN, tensors, description | {"history file": place})
+    with pytest.raises(CheckpointError, match="no checkpoint of a run"):
+        train(tmp_path, 3, resume=True)
+
+
+def test_a_row_comes_back_from_its_line_to_the_bit(tmp_path: Path) -> None:
+    values = [0.1, 1 / 3, 1e-320, -0.0, 1e300, 2**53 + 1.0, math.inf, -math.inf, 5, -3, 0]
+    given = [{"epoch": 1, "a": value} for value in values] + [{"epoch": 2, 'b,\n"': np.float64(0.7)}]
+    columns = ["epoch", "a", 'b,\n"']
+    (tmp_path / LOG).write_text(rows.lines(columns, given, header=True))
+    place = {"name": LOG, "rows": len(given), "checksum": rows.checksum(given)}
+    back = rows.found(tmp_path / RUN, {"history": given[-1:], "history file": place})
+    assert [{name: repr(float(value)) for name, value in row.items()} for row in back] == [
+        {name: repr(float(value)) for name, value in row.items()} for row in given
+    ]
+    assert rows.checksum(given[4:], rows.checksum(given[:4])) == place["checksum"]
