@@ -62,7 +62,7 @@ def secluded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     for name in ("GPUCNN_DATA_DIR", "GPUCNN_DEVICE", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(mnist, "cache_dir", lambda: None)
+    monkeypatch.setattr(mnist, "cache_folder", lambda: None)
     monkeypatch.setenv("GPUCNN_TUNED", str(tmp_path / "tuned"))
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")

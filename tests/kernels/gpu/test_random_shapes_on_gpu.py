@@ -17,7 +17,7 @@ from gpucnn.device import Device
 from gpucnn.ops import cpu
 from gpucnn.ops.shapes import Window, conv_window, pool_window
 from gpucnn_kernels.choose import problems, select
-from gpucnn_kernels.conv.plain import tensor
+from gpucnn_kernels.conv import tensor
 from gpucnn_kernels.engine.tiles import TILES
 from tolerances import check
 

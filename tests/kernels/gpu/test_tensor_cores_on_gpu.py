@@ -17,7 +17,7 @@ from gpucnn.ops import cpu
 from gpucnn.ops.shapes import conv_window
 from gpucnn_kernels.choose import problems, select
 from gpucnn_kernels.choose.variants import VARIANTS
-from gpucnn_kernels.conv.plain import tensor
+from gpucnn_kernels.conv import tensor
 from tolerances import check
 
 pytestmark = pytest.mark.gpu
