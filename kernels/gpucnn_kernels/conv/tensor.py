@@ -8,7 +8,7 @@ import numpy as np
 
 from gpucnn_kernels.conv.classes import Gather, Sum
 from gpucnn_kernels.conv.tiled import Epilogue, Part, gathering, summing
-from gpucnn_kernels.core._numba import SIMULATED
+from gpucnn_kernels.core._numba import PLAIN
 from gpucnn_kernels.core.problem import Chip, Problem
 from gpucnn_kernels.core.variant import Variant
 from gpucnn_kernels.engine.operands import IMAGES
@@ -44,7 +44,7 @@ def total(tile: TensorGradTile, one: Sum, extra: int, vector: bool, slices: int)
 
 def there(chip: Chip) -> bool:
     """Whether a chip is one for whose tensor cores there are kernels here."""
-    return chip.capability == CAPABILITY and not SIMULATED
+    return chip.capability == CAPABILITY and not PLAIN
 
 
 def _fits(problem: Problem, chip: Chip, most_taps: int | None = None) -> bool:

@@ -2,10 +2,14 @@
 
 CUDA support for Numba lives in the package numba-cuda, which redirects the module `numba.cuda` to itself. Without it, plain Numba
 still brings a simulator of its own, which is enough for NUMBA_ENABLE_CUDASIM=1.
+
+Its successor is the package numba-cuda-mlir. GPUCNN_TOOLCHAIN=mlir takes that one, to see how far the kernels run on it: it is slower so
+far, keeps nothing on disk, and has neither a simulator nor a way to write instructions of one's own.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -13,10 +17,25 @@ from typing import Any
 
 import numpy
 
+TOOLCHAINS = ("numba-cuda", "mlir")
+_toolchain = os.environ.get("GPUCNN_TOOLCHAIN") or TOOLCHAINS[0]
+if _toolchain not in TOOLCHAINS:
+    raise ImportError(f"GPUCNN_TOOLCHAIN is {_toolchain!r}: the compilers of kernels are {', '.join(TOOLCHAINS)}")
+MLIR = _toolchain == "mlir"
+"""Whether kernels are compiled by numba-cuda-mlir."""
+
 try:
-    import numba
-    from numba import cuda as _cuda
+    if MLIR:
+        from numba_cuda_mlir import cuda as _cuda
+        from numba_cuda_mlir import types as _types
+        from numba_cuda_mlir.numba_cuda.core import config as _config
+    else:
+        from numba import config as _config
+        from numba import cuda as _cuda
+        from numba import types as _types
 except ImportError as error:
+    if MLIR:
+        raise ImportError(f"GPUCNN_TOOLCHAIN=mlir needs numba-cuda-mlir: pip install numba-cuda-mlir ({error})") from error
     raise ImportError(
         "the CUDA kernels need Numba and its CUDA support: "
         'pip install "numba-cuda[cu13]" (or "numba-cuda[cu12]" for a driver older than 580) to run them on a GPU, '
@@ -24,6 +43,8 @@ except ImportError as error:
     ) from error
 
 __all__ = [
+    "MLIR",
+    "PLAIN",
     "SIMULATED",
     "CUDACache",
     "CacheFile",
@@ -39,17 +60,20 @@ __all__ = [
 
 # Numba has no type annotations worth the name: what looks like a number here is a type there.
 cuda: Any = _cuda
-types: Any = numba.types
-float32: Any = numba.float32
-int32: Any = numba.int32
-int64: Any = numba.int64
-uint32: Any = numba.uint32
-uint64: Any = numba.uint64
+types: Any = _types
+float32: Any = _types.float32
+int32: Any = _types.int32
+int64: Any = _types.int64
+uint32: Any = _types.uint32
+uint64: Any = _types.uint64
 
-SIMULATED = bool(numba.config.ENABLE_CUDASIM)
+SIMULATED = not MLIR and bool(_config.ENABLE_CUDASIM)
 """Whether kernels are run by Numba's simulator, in Python on NumPy arrays."""
 
-if not SIMULATED:  # the simulator has neither: it compiles nothing, and vector.py has stand-ins
+PLAIN = SIMULATED or MLIR
+"""Whether there are but the words of Python: no instructions of one's own, and no cache of compiled kernels."""
+
+if not PLAIN:
     from numba.cuda.core.caching import IndexDataCacheFile as _CacheFile
     from numba.cuda.dispatcher import CUDACache as _CUDACache
     from numba.cuda.extending import intrinsic as _intrinsic
@@ -59,6 +83,12 @@ if not SIMULATED:  # the simulator has neither: it compiles nothing, and vector.
     intrinsic: Any = _intrinsic
 else:
     CacheFile = CUDACache = object
+
+    def _no_intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
+        """An instruction of the chip has nothing to stand for it: kernels that use one are not chosen."""
+        return function
+
+    intrinsic = _no_intrinsic
 
 if SIMULATED:
     # The simulator gives out a shared array to the first thread that asks, and looks it up for the others, without a lock: now and then
@@ -77,12 +107,6 @@ if SIMULATED:
 
     _kernelapi.FakeCUDAShared.array = _shared_array
 
-    def _no_intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
-        """An instruction of the chip has nothing to stand for it in the simulator: kernels that use one are not chosen there."""
-        return function
-
-    intrinsic = _no_intrinsic
-
 # Numba warns of every grid under 128 blocks. A loss's last launch has one, and a small batch has few: nothing that a user could mend.
 # (By its setting: where colorama is installed the message begins with an escape sequence, and no filter of warnings finds it.)
-numba.config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
+_config.CUDA_LOW_OCCUPANCY_WARNINGS = 0

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 from gpucnn_kernels.core import disk_cache
-from gpucnn_kernels.core._numba import SIMULATED, cuda
+from gpucnn_kernels.core._numba import MLIR, PLAIN, SIMULATED, cuda
 
 # Line numbers in the machine code, for Nsight Compute to show the Python beside it. They change no instruction.
 LINEINFO = os.environ.get("GPUCNN_LINEINFO", "0") not in ("", "0")
 
 _REFUSED_BY_SIMULATOR = {"forceinline", "launch_bounds", "lineinfo", "lto", "max_registers"}
+_REFUSED_BY_MLIR: set[str] = set()
 
 # Without a signature Numba compiles at the first launch, for the types of that launch and the chip that is there. With one it would
 # compile while this package is being imported, and fail where there is no driver.
@@ -24,7 +25,7 @@ def kernel(function: Callable[..., None] | None = None, **options: Any) -> Any:
     if function is None:
         return functools.partial(kernel, **options)
     made = _jit(function, options)
-    if SIMULATED:
+    if PLAIN:
         return made
     return disk_cache.keep(made, {**options, "lineinfo": LINEINFO})
 
@@ -34,10 +35,16 @@ def device(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     return _jit(function, {**options, "device": True})
 
 
+def function_of(made: Any) -> Callable[..., Any]:
+    """The Python function that a kernel or a device function was made of, under the simulator as well."""
+    function: Callable[..., Any] = getattr(made, "py_func", getattr(made, "fn", made))
+    return function
+
+
 def _jit(function: Callable[..., Any] | None, options: dict[str, Any]) -> Any:
     if LINEINFO:
         options = {**options, "lineinfo": True}
-    if SIMULATED:
-        options = {name: value for name, value in options.items() if name not in _REFUSED_BY_SIMULATOR}
+    refused = _REFUSED_BY_SIMULATOR if SIMULATED else _REFUSED_BY_MLIR if MLIR else set()
+    options = {name: value for name, value in options.items() if name not in refused}
     decorate = cuda.jit(**{"fastmath": False, **options})  # fast maths would lose NaN, infinity and the last bits of division
     return decorate if function is None else decorate(function)

@@ -17,7 +17,8 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from gpucnn_kernels.core import driver
-from gpucnn_kernels.core._numba import SIMULATED, cuda
+from gpucnn_kernels.core._numba import MLIR, SIMULATED, cuda
+from gpucnn_kernels.core.compile import function_of
 
 Array: TypeAlias = Any  # whatever Numba accepts and has shape, dtype and reshape
 Stream: TypeAlias = Any  # a Numba stream, or 0 for the default one
@@ -68,8 +69,7 @@ class Launch:
     @property
     def name(self) -> str:
         """The kernel's Python name; under the simulator as well."""
-        function: Any = getattr(self.kernel, "py_func", getattr(self.kernel, "fn", self.kernel))
-        return str(function.__name__).removesuffix("_kernel")
+        return function_of(self.kernel).__name__.removesuffix("_kernel")
 
     @property
     def signature(self) -> tuple[Any, ...]:
@@ -187,7 +187,7 @@ def run(kernel: Any, blocks: int, threads: int, stream: Stream, *arguments: Any,
         _recorder.launches.append(Launch(kernel, blocks, threads, arguments, shared))
         if not _recorder.launching:
             return
-    if stream and driver.launch(kernel, blocks, threads, shared, int(stream.handle), arguments):
+    if stream and not MLIR and driver.launch(kernel, blocks, threads, shared, int(stream.handle), arguments):
         return
     try:
         if shared > PLAIN_SHARED:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import Any
 
-from gpucnn_kernels.core.compile import device
+from gpucnn_kernels.core.compile import device, function_of
 
 
 @functools.cache
@@ -18,11 +19,22 @@ def unrolled(body: Any, count: int) -> Any:
     if count == 1:
         return body
     half = count // 2
-    first, second = unrolled(body, half), unrolled(body, count - half)
+    names = ", ".join(inspect.signature(function_of(body)).parameters)
+    return device(_halves(names)(unrolled(body, half), unrolled(body, count - half), half), forceinline=True)
 
-    @device(forceinline=True)
-    def both(i, *args):  # type: ignore[no-untyped-def]
-        first(i, *args)
-        second(i + half, *args)
 
+@functools.cache
+def _halves(names: str) -> Any:
+    """Makes functions of such parameters, the first of which is the counter. They are spelled out, since not every compiler of device
+    functions knows `*args`."""
+    counter, _, rest = names.partition(", ")
+    source = f"""
+def make(_first_half, _second_half, _half):
+    def both({names}):
+        _first_half({counter}, {rest})
+        _second_half({counter} + _half, {rest})
     return both
+"""
+    found: dict[str, Any] = {}
+    exec(source, found)  # of the names of parameters in this package's own functions
+    return found["make"]

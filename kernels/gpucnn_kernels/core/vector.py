@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn_kernels.core._numba import SIMULATED, types
+from gpucnn_kernels.core._numba import MLIR, SIMULATED, types, uint32
+from gpucnn_kernels.core.compile import device
 
 load_2: Any
 load_4: Any
@@ -52,6 +53,40 @@ if SIMULATED:
         assert index % len(values) == 0, f"index {index} is not a multiple of {len(values)}"
         for i, value in enumerate(values):
             array[index + i] = value
+
+elif MLIR:
+    # Number by number. numba-cuda-mlir has `cuda.vector.load`, which (in 0.6.0) forgets that a shared array is one, and reads elsewhere.
+
+    @device
+    def load_2(array, index):
+        """array[index] and array[index + 1]."""
+        return array[index], array[index + 1]
+
+    @device
+    def load_4(array, index):
+        """array[index : index + 4] as a tuple."""
+        return array[index], array[index + 1], array[index + 2], array[index + 3]
+
+    @device
+    def load_bytes(array, index):
+        """The four bytes array[index : index + 4] as one word, the first of them lowest."""
+        low = uint32(uint32(array[index]) | uint32(array[index + 1]) << uint32(8))
+        high = uint32(uint32(array[index + 2]) | uint32(array[index + 3]) << uint32(8))
+        return uint32(low | high << uint32(16))
+
+    @device
+    def store_2(array, index, v0, v1):
+        """Writes array[index] and array[index + 1]."""
+        array[index] = v0
+        array[index + 1] = v1
+
+    @device
+    def store_4(array, index, v0, v1, v2, v3):
+        """Writes four numbers to array[index : index + 4]."""
+        array[index] = v0
+        array[index + 1] = v1
+        array[index + 2] = v2
+        array[index + 3] = v3
 
 else:
     from llvmlite import ir
