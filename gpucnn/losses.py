@@ -14,10 +14,10 @@ from gpucnn.arrays import class_numbers, numbers, quiet
 from gpucnn.device import Device
 from gpucnn.errors import ArgumentError, DataError, ShapeError
 from gpucnn.layers.base import Array, Shape
-from gpucnn.names import Registry
+from gpucnn.names import Registry, Worded
 
 
-class Loss:
+class Loss(Worded):
     """Base of all losses."""
 
     name: ClassVar[str]  # under which it is known
@@ -132,5 +132,7 @@ def _rows(labels: Any, count: int, outputs: int, dtype: np.dtype[Any], loss: str
 
 
 def get_loss(value: Any) -> Loss:
-    """A Loss as it is, or the loss of that name."""
-    return value if isinstance(value, Loss) else LOSSES.pick(value)()
+    """A Loss as it is, or the loss of that name or class with its defaults."""
+    if isinstance(value, Loss):
+        return value
+    return (value if isinstance(value, type) and issubclass(value, Loss) else LOSSES.pick(value))()

@@ -237,8 +237,7 @@ class Sequential:
         wanted = [metrics] if isinstance(metrics, str) else list(several(metrics) or ())
         if not isinstance(metrics, str) and several(metrics) is None:
             raise TypeError(f"metrics must be names in a list, such as ['accuracy'], got {shown(metrics)}")
-        for metric in wanted:
-            METRICS.pick(metric)
+        wanted = list(dict.fromkeys(METRICS.first(metric) for metric in wanted))
         measured.check_model(self.output_shape, self.layers[-1].activation)
         chosen.attach(buffers)
         self.optimizer, self.loss, self.metrics = chosen, measured, wanted

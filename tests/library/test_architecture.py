@@ -24,6 +24,7 @@ LEVELS = {
     "gpucnn.plots": 70,
     "gpucnn.recipes": 70,
     "gpucnn.registry": 67,
+    "gpucnn.words": 66,
     "gpucnn.networks": 65,
     "gpucnn.model": 60,
     "gpucnn.training": 50,
