@@ -142,7 +142,7 @@ def test_compile_refuses_unknown_names_and_changes_nothing(images: Any, labels: 
     optimizer = model.optimizer
     for arguments, message in (
         ({"optimizer": "adamn"}, "unknown optimizer 'adamn'"),
-        ({"loss": "crossentropy"}, "unknown loss 'crossentropy'"),
+        ({"loss": "crossentropi"}, "unknown loss 'crossentropi'"),
         ({"metrics": ["acuracy"]}, "unknown metric 'acuracy': there are accuracy"),
     ):
         with pytest.raises(ValueError, match=message):
