@@ -42,6 +42,10 @@ class Loss(Worded):
         """How many answers there are in a batch, of which `correct` are right."""
         return int(labels.shape[0])
 
+    def each(self, device: Device, outputs: Array, labels: Array) -> Array:
+        """The loss of each example (N,), for examples that have weights; a loss that does not have it takes no weights."""
+        raise NotImplementedError
+
     def __call__(self, device: Device, outputs: Array, labels: Array) -> tuple[Array, Array, Array]:
         """(loss, correct, doutputs): the mean loss and the number of right answers as 0-d arrays, and the gradient."""
         raise NotImplementedError
@@ -67,6 +71,14 @@ class CategoricalCrossentropy(Loss):
     def __call__(self, device: Device, outputs: Array, labels: Array) -> tuple[Array, Array, Array]:
         return device.ops.softmax_cross_entropy(outputs, labels)  # type: ignore[no-any-return]
 
+    def each(self, device: Device, outputs: Array, labels: Array) -> Array:
+        xp = device.xp
+        shifted = outputs - outputs.max(axis=1, keepdims=True)
+        logarithms = shifted - xp.log(xp.exp(shifted).sum(axis=1, keepdims=True))
+        if labels.ndim == 1:
+            labels = labels[:, None] == xp.arange(outputs.shape[1], dtype=labels.dtype)
+        return -(labels * logarithms).sum(axis=1)
+
 
 @_known
 class BinaryCrossentropy(Loss):
@@ -87,6 +99,10 @@ class BinaryCrossentropy(Loss):
     def __call__(self, device: Device, outputs: Array, labels: Array) -> tuple[Array, Array, Array]:
         return device.ops.binary_cross_entropy(outputs, labels)  # type: ignore[no-any-return]
 
+    def each(self, device: Device, outputs: Array, labels: Array) -> Array:
+        xp = device.xp
+        return (xp.maximum(outputs, 0) - outputs * labels + xp.log1p(xp.exp(-abs(outputs)))).mean(axis=1)
+
 
 @_known
 class MeanSquaredError(Loss):
@@ -104,6 +120,9 @@ class MeanSquaredError(Loss):
 
     def __call__(self, device: Device, outputs: Array, labels: Array) -> tuple[Array, Array, Array]:
         return device.ops.mean_squared_error(outputs, labels)  # type: ignore[no-any-return]
+
+    def each(self, device: Device, outputs: Array, labels: Array) -> Array:
+        return ((outputs - labels) ** 2).mean(axis=1)
 
 
 @quiet

@@ -32,6 +32,7 @@ LEVELS = {
     "gpucnn.memory": 45,
     "gpucnn.layers": 40,
     "gpucnn.losses": 40,
+    "gpucnn.weighted": 42,
     "gpucnn.optimizers": 40,
     "gpucnn.schedules": 30,
     "gpucnn.initializers": 30,
