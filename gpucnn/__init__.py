@@ -9,7 +9,7 @@ model.fit(images, labels, batch_size=128, epochs=5)
 """
 
 from gpucnn import starting as _starting  # isort: skip  # noqa: F401
-from gpucnn import data, functional, initializers, metrics, optimizers
+from gpucnn import data, functional, initializers, layers, losses, metrics, optimizers, schedules, words
 from gpucnn.data import load_dataset
 from gpucnn.device import get_device, to_numpy
 from gpucnn.errors import (
@@ -80,11 +80,15 @@ __all__ = [
     "functional",
     "get_device",
     "initializers",
+    "layers",
     "load",
     "load_dataset",
+    "losses",
     "metrics",
     "network",
     "optimizers",
     "register",
+    "schedules",
     "to_numpy",
+    "words",
 ]

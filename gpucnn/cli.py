@@ -230,7 +230,9 @@ def profile(
     ] = None,
     op: Annotated[
         str | None,
-        typer.Option(metavar="KIND", help="Only these: conv, pool, dense, bias, activation, dropout, loss, update.", show_default=False),
+        typer.Option(
+            metavar="KIND", help="Only these: batch, conv, pool, dense, bias, activation, dropout, loss, update.", show_default=False
+        ),
     ] = None,
     shape: Annotated[
         str | None,

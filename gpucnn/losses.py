@@ -14,10 +14,10 @@ from gpucnn.arrays import class_numbers, numbers, quiet
 from gpucnn.device import Device
 from gpucnn.errors import ArgumentError, DataError, ShapeError
 from gpucnn.layers.base import Array, Shape
-from gpucnn.names import Registry
+from gpucnn.names import Registry, Worded
 
 
-class Loss:
+class Loss(Worded):
     """Base of all losses."""
 
     name: ClassVar[str]  # under which it is known
@@ -41,6 +41,10 @@ class Loss:
     def answers(self, labels: Array) -> int:
         """How many answers there are in a batch, of which `correct` are right."""
         return int(labels.shape[0])
+
+    def each(self, device: Device, outputs: Array, labels: Array) -> Array:
+        """The loss of each example (N,), for examples that have weights; a loss that does not have it takes no weights."""
+        raise NotImplementedError
 
     def __call__(self, device: Device, outputs: Array, labels: Array) -> tuple[Array, Array, Array]:
         """(loss, correct, doutputs): the mean loss and the number of right answers as 0-d arrays, and the gradient."""
@@ -67,6 +71,14 @@ class CategoricalCrossentropy(Loss):
     def __call__(self, device: Device, outputs: Array, labels: Array) -> tuple[Array, Array, Array]:
         return device.ops.softmax_cross_entropy(outputs, labels)  # type: ignore[no-any-return]
 
+    def each(self, device: Device, outputs: Array, labels: Array) -> Array:
+        xp = device.xp
+        shifted = outputs - outputs.max(axis=1, keepdims=True)
+        logarithms = shifted - xp.log(xp.exp(shifted).sum(axis=1, keepdims=True))
+        if labels.ndim == 1:
+            labels = labels[:, None] == xp.arange(outputs.shape[1], dtype=labels.dtype)
+        return -(labels * logarithms).sum(axis=1)
+
 
 @_known
 class BinaryCrossentropy(Loss):
@@ -87,6 +99,10 @@ class BinaryCrossentropy(Loss):
     def __call__(self, device: Device, outputs: Array, labels: Array) -> tuple[Array, Array, Array]:
         return device.ops.binary_cross_entropy(outputs, labels)  # type: ignore[no-any-return]
 
+    def each(self, device: Device, outputs: Array, labels: Array) -> Array:
+        xp = device.xp
+        return (xp.maximum(outputs, 0) - outputs * labels + xp.log1p(xp.exp(-abs(outputs)))).mean(axis=1)
+
 
 @_known
 class MeanSquaredError(Loss):
@@ -104,6 +120,9 @@ class MeanSquaredError(Loss):
 
     def __call__(self, device: Device, outputs: Array, labels: Array) -> tuple[Array, Array, Array]:
         return device.ops.mean_squared_error(outputs, labels)  # type: ignore[no-any-return]
+
+    def each(self, device: Device, outputs: Array, labels: Array) -> Array:
+        return ((outputs - labels) ** 2).mean(axis=1)
 
 
 @quiet
@@ -132,5 +151,7 @@ def _rows(labels: Any, count: int, outputs: int, dtype: np.dtype[Any], loss: str
 
 
 def get_loss(value: Any) -> Loss:
-    """A Loss as it is, or the loss of that name."""
-    return value if isinstance(value, Loss) else LOSSES.pick(value)()
+    """A Loss as it is, or the loss of that name or class with its defaults."""
+    if isinstance(value, Loss):
+        return value
+    return (value if isinstance(value, type) and issubclass(value, Loss) else LOSSES.pick(value))()

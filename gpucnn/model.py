@@ -6,7 +6,7 @@ import copy
 import math
 import warnings
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,7 +15,6 @@ import numpy as np
 from gpucnn import optimizers, schedules
 from gpucnn.arrays import examples, numbers, on_a_gpu, pixels, scaled
 from gpucnn.checks import integer, several
-from gpucnn.data.batches import Batches
 from gpucnn.device import Device, get_device, simulated, to_numpy, why_no_cuda
 from gpucnn.errors import ArgumentError, CheckpointError, GpucnnError, ShapeError, UnknownNameError
 from gpucnn.layers import LAYERS, Layer, layer_from_config
@@ -32,6 +31,9 @@ from gpucnn.text import bytes_text, message, reason_of, shown
 from gpucnn.training import loop
 from gpucnn.training.callbacks import Callback, History
 from gpucnn.training.checkpoint import TensorFile, save_tensors, take
+from gpucnn.training.given import Given, batches_of, example_shape, pair, stream_of, watchers, weighted
+from gpucnn.training.step import TrainingStep
+from gpucnn.weighted import example_weights
 
 MOST_LAYERS = 10_000  # that a file may describe
 
@@ -231,86 +233,109 @@ class Sequential:
         loss: Loss | str = "categorical_crossentropy",
         metrics: str | Sequence[str] = ("accuracy",),
     ) -> Sequential:
-        """Says how the model is trained. `optimizer` starts afresh. Returns the model."""
-        buffers = self._built()
+        """Says how the model is trained, before or after `build`. `optimizer` starts afresh. Returns the model.
+
+        UnknownNameError for names that are not there; ArgumentError and ShapeError where model and loss do not go together, which a model
+        that is not built yet says when it is.
+        """
         chosen, measured = get_optimizer(optimizer), get_loss(loss)
         wanted = [metrics] if isinstance(metrics, str) else list(several(metrics) or ())
         if not isinstance(metrics, str) and several(metrics) is None:
             raise TypeError(f"metrics must be names in a list, such as ['accuracy'], got {shown(metrics)}")
-        for metric in wanted:
-            METRICS.pick(metric)
-        measured.check_model(self.output_shape, self.layers[-1].activation)
-        chosen.attach(buffers)
+        wanted = list(dict.fromkeys(METRICS.first(metric) for metric in wanted))
+        if self._buffers is not None:
+            measured.check_model(self.output_shape, self.layers[-1].activation)
+            chosen.attach(self._buffers)
         self.optimizer, self.loss, self.metrics = chosen, measured, wanted
         return self
 
     def fit(
         self,
         x: Any,
-        y: Any,
-        *,
+        y: Any = None,
         batch_size: int = 32,
         epochs: int = 1,
-        validation_data: tuple[Any, Any] | None = None,
+        *,
+        validation_data: Any = None,
+        validation_split: float = 0.0,
         callbacks: Sequence[Callback] | None = (),
         shuffle: bool = True,
+        class_weight: Mapping[int, float] | None = None,
+        sample_weight: Any = None,
+        steps_per_epoch: int | None = None,
         seed: int | None = None,
         augment: Any = None,
-        verbose: bool | None = None,
+        verbose: bool | int | str | None = None,
         resume: str | Path | None = None,
     ) -> History:
         """Trains for `epochs` passes over x (N, …) and y, and returns the history. Called again, it goes on: five calls of one epoch are
-        one call of five, to the bit.
+        one call of five, to the bit. A model that is not built yet is built for these examples.
 
-        x: floating, or uint8 pixels, which are divided by 255. y: as the loss takes it. validation_data: (x, y), measured after each
-        epoch. seed: of the order of examples and of augmentation (the model's own unless given). augment: see
-        `gpucnn.data.augmentation`. verbose: progress; by default it is shown where the output is a terminal. resume: a checkpoint
-        (callback `Checkpoint`) to go on from. Raises DataError for data that do not fit the model or hold NaN, TrainingError where
-        the loss becomes NaN.
+        x: floating, or whole pixels 0 … 255, which are divided by 255; without y, batches (x, y) one after another, from a list, a data
+            loader or a generator, which needs `steps_per_epoch`.
+        y: as the loss takes it.
+        validation_data: (x, y), or batches, measured after each epoch. validation_split: the last part of x and y, held back for that.
+        class_weight, sample_weight: how much an example counts, by its class {0: 1.0, 1: 5.0}, and each by itself (N,).
+        seed: of the order of examples and of augmentation (the model's own unless given).
+        augment: a name, or what `gpucnn.data.augmentation` takes besides.
+        verbose: progress, a bar for 1, a line for each epoch for 2; by default a bar where the output is a terminal.
+        resume: a checkpoint (callback `Checkpoint`) to go on from.
+
+        Raises DataError for data that do not fit the model or hold NaN, ArgumentError for options that contradict each other,
+        TrainingError where the loss becomes NaN.
         """
-        loss, optimizer = self._compiled()
+        epochs = integer(epochs, "epochs", 1)
+        given = Given(
+            batch_size=integer(batch_size, "batch_size", 1),
+            shuffle=shuffle,
+            seed=self.seed if seed is None else integer(seed, "seed", 0),
+            augment=augment,
+            validation_data=validation_data,
+            validation_split=validation_split,
+            class_weight=class_weight,
+            sample_weight=sample_weight,
+            steps_per_epoch=steps_per_epoch,
+        )
+        if y is None:
+            x = stream_of(x, given)
+        elif steps_per_epoch is not None:
+            raise ArgumentError("steps_per_epoch goes with batches in place of x; of arrays an epoch is one pass over them")
+        loss, optimizer = self._ready(x)
         if not optimizer.trains(self.buffers):
             raise GpucnnError("this model's optimizer trains another model by now: compile each model with an optimizer of its own")
-        epochs = integer(epochs, "epochs", 1)
-        images = self._examples(x)
-        labels = loss.check_labels(y, len(images), math.prod(self.output_shape), self.dtype)
-        batches = Batches(
-            images,
-            labels,
-            integer(batch_size, "batch_size", 1),
-            shuffle=shuffle,
-            seed=self.seed if seed is None else seed,
-            augment=augment,
-            dtype=self.dtype,
-        )
-        if validation_data is not None:
-            pair = validation_data if isinstance(validation_data, list | tuple) else ()
-            if len(pair) != 2:
-                raise ArgumentError(
-                    f"validation_data must be a pair (x, y), got {shown(validation_data)}{f' of {len(pair)}' if pair else ''}"
-                )
-            xv, yv = pair
-            xv = self._examples(xv)
-            validation_data = xv, loss.check_labels(yv, len(xv), math.prod(self.output_shape), self.dtype)
+        loss, batches, validation = batches_of(self, loss, x, y, given)
+        found, shows = watchers(callbacks, verbose)
         return loop.fit(
             self,
             loss,
             optimizer,
             batches,
             epochs=epochs,
-            validation=validation_data,
-            callbacks=_callbacks(callbacks),
-            verbose=verbose,
+            validation=validation,
+            callbacks=found,
+            verbose=shows,
             metrics=self.metrics,
             resume=resume,
         )
 
-    def evaluate(self, x: Any, y: Any, *, batch_size: int = 256) -> Any:
-        """(loss, accuracy) over all examples: the loss and what the model was compiled with; the loss alone where that is nothing."""
-        loss = self._measured()
-        inputs = self._examples(x)
-        labels = loss.check_labels(y, len(inputs), math.prod(self.output_shape), self.dtype)
+    def train_on_batch(self, x: Any, y: Any, *, class_weight: Mapping[int, float] | None = None, sample_weight: Any = None) -> Any:
+        """One step of training on one batch, as it is; (loss, accuracy) of it before the step, the loss alone without that metric."""
+        loss, optimizer = self._ready(x)
+        images, labels = self.checked(x, y)
+        loss, labels = weighted(loss, labels, example_weights(labels, sample_weight, class_weight, self.dtype))
+        mean, correct = TrainingStep(self, loss, optimizer, graphs=False)(scaled(images, self.dtype), labels)  # type: ignore[arg-type]
+        return (mean, correct / loss.answers(labels)) if "accuracy" in self.metrics else mean
+
+    def evaluate(self, x: Any, y: Any = None, batch_size: int = 256, *, verbose: Any = None, return_dict: bool = False) -> Any:
+        """(loss, accuracy) over all examples: the loss and what the model was compiled with; the loss alone where that is nothing.
+
+        x without y: batches (x, y). return_dict: the same by name. verbose: nothing is shown, whatever it says.
+        """
+        self._measured()
+        inputs, labels = self.checked(*pair(x if y is None else (x, y), "data"))
         found = self.measure(inputs, labels, integer(batch_size, "batch_size", 1))
+        if return_dict:
+            return found
         return tuple(found.values()) if self.metrics else found["loss"]
 
     def measure(self, x: Any, labels: Any, batch_size: int) -> dict[str, float]:
@@ -337,8 +362,11 @@ class Sequential:
             found[name] = float(METRICS[name](np.concatenate(scores), labels)) if name in others else correct / answers
         return found
 
-    def predict(self, x: Any, *, batch_size: int = 256) -> np.ndarray[Any, Any]:
-        """The model's outputs (N, …) as a NumPy array: probabilities, also where the last softmax or sigmoid is left to the loss."""
+    def predict(self, x: Any, batch_size: int = 256, *, verbose: Any = None) -> np.ndarray[Any, Any]:
+        """The model's outputs (N, …) as a NumPy array: probabilities, also where the last softmax or sigmoid is left to the loss.
+
+        verbose: nothing is shown, whatever it says.
+        """
         inputs = self._examples(x)
         batch_size = integer(batch_size, "batch_size", 1)
         final = self.loss.fused_activation if self.loss and self.layers[-1].activation is None else None
@@ -497,17 +525,30 @@ class Sequential:
             raise GpucnnError("the model is not built yet: call model.build(input_shape) first")
         return self._buffers
 
-    def _measured(self) -> Loss:
-        self._built()
+    def _measured(self, *, built: bool = True) -> Loss:
+        if built:
+            self._built()
         if self.loss is None:
             raise GpucnnError(f"the model is not compiled yet: call model.compile(optimizer=..., loss=...) first{self._unknown}")
         return self.loss
 
-    def _compiled(self) -> tuple[Loss, Optimizer]:
-        loss = self._measured()
+    def _compiled(self, *, built: bool = True) -> tuple[Loss, Optimizer]:
+        loss = self._measured(built=built)
         if self.optimizer is None:
             raise GpucnnError(f"the model has no optimizer yet: call model.compile(optimizer=..., loss=...) first{self._unknown}")
         return loss, self.optimizer
+
+    def _ready(self, x: Any) -> tuple[Loss, Optimizer]:
+        """How the model is trained. It is built for these examples where it is not built yet."""
+        if self._buffers is None:
+            self._compiled(built=False)
+            self.build(example_shape(x))
+        return self._compiled()
+
+    def checked(self, x: Any, y: Any) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Examples and labels as training and measuring take them. DataError and ShapeError where they do not fit the model or the loss."""
+        inputs = self._examples(x)
+        return inputs, self._measured().check_labels(y, len(inputs), math.prod(self.output_shape), self.dtype)
 
     def _check_shape(self, shape: Any) -> None:
         if len(shape) < 1 or tuple(shape[1:]) != self.input_shape:
@@ -592,19 +633,6 @@ def _compile(model: Sequential, config: dict[str, Any], place: Path) -> None:
             ),
             stacklevel=3,
         )
-
-
-def _callbacks(given: Any) -> list[Callback]:
-    """The callbacks of `fit`; TypeError for what is none."""
-    found = [] if given is None else given
-    if isinstance(found, Callback) or not isinstance(found, Iterable):
-        raise TypeError(f"callbacks must be a list of callbacks, got {shown(given)}")
-    found = list(found)
-    for callback in found:
-        if not isinstance(callback, Callback):
-            made = "; call the class, to make one" if isinstance(callback, type) else ""
-            raise TypeError(f"callbacks must be gpucnn.Callback objects, got {shown(callback)}{made}")
-    return found
 
 
 def _shape_text(shape: Shape) -> str:

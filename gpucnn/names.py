@@ -1,8 +1,12 @@
-"""Things asked for by name: one registry for each kind, from which choices, help texts and errors follow."""
+"""Things asked for by name: one registry for each kind, from which choices, help texts and errors follow; and second names.
+
+The second names themselves are in gpucnn.words.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+import functools
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, TypeVar
 
 from gpucnn.checks import pick
@@ -25,6 +29,7 @@ class Registry(dict[str, T]):
     def __init__(self, kind: str) -> None:
         super().__init__()
         self.kind = kind
+        self.seconds: dict[str, str] = {}  # the name that is meant, by a second one without capitals and signs
 
     def add(self, name: str) -> Callable[[V], V]:
         """A decorator that makes a class or a function known as `name`. ArgumentError where another one has the name."""
@@ -35,9 +40,30 @@ class Registry(dict[str, T]):
 
         return added
 
+    def also(self, seconds: Mapping[str, str]) -> None:
+        """Adds second names, each for a name that is known."""
+        for second, first in seconds.items():
+            pick(first, self, self.kind)
+            self.seconds[_bare(second)] = first
+
+    def meant(self, name: object) -> str | None:
+        """The name in the registry that `name` stands for: itself, in other capitals or with other signs, or as a second name."""
+        if not isinstance(name, str):
+            return None
+        if name in self:
+            return name
+        bare = _bare(name)
+        return next((known for known in self if _bare(known) == bare), self.seconds.get(bare))
+
+    def first(self, name: object) -> str:
+        """The name in the registry that `name` stands for; UnknownNameError where there is none."""
+        meant = self.meant(name)
+        pick(name if meant is None else meant, self, self.kind)
+        return str(meant)
+
     def pick(self, name: object) -> T:
-        """What is called `name`; UnknownNameError, with all names and the nearest, for any other."""
-        return pick(name, self, self.kind)
+        """What `name` stands for; UnknownNameError, with all names and the nearest, for any other."""
+        return self[self.first(name)]
 
     def name_of(self, thing: object) -> str | None:
         """The name under which just this thing is known; None where it is not."""
@@ -45,6 +71,39 @@ class Registry(dict[str, T]):
 
     def __str__(self) -> str:
         return ", ".join(self)
+
+
+ARGUMENTS: dict[str, str] = {}
+"""The argument that is meant, by a second name."""
+
+
+class Worded:
+    """Base of classes whose constructors take arguments by their second names as well."""
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        if "__init__" in vars(cls):
+            cls.__init__ = _worded(cls.__init__)  # type: ignore[method-assign]
+
+
+def _worded(init: Any) -> Any:
+    code = init.__code__
+    if code.co_flags & 0x08:  # **more: it goes to another constructor, which is worded
+        return init
+    own = frozenset(code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount])
+
+    @functools.wraps(init)
+    def worded(self: Any, *values: Any, **named: Any) -> None:
+        if not named.keys() <= own:
+            for second in named.keys() - own:
+                first = ARGUMENTS.get(second)
+                if first is not None and first in own:
+                    if first in named or first in code.co_varnames[1 : len(values) + 1]:
+                        raise ArgumentError(f"{first} and {second} are two names of one argument of {type(self).__name__}: give one")
+                    named[first] = named.pop(second)
+        init(self, *values, **named)
+
+    return worded
 
 
 def put(known: MutableMapping[str, Any], name: Any, thing: Any, kind: str) -> None:
@@ -55,6 +114,10 @@ def put(known: MutableMapping[str, Any], name: Any, thing: Any, kind: str) -> No
     if before is not None and _origin(before) != _origin(thing):
         raise ArgumentError(f"the name {name!r} is taken by {'.'.join(_origin(before))}: give the {kind} another")
     known[name] = thing
+
+
+def _bare(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "").replace(" ", "")
 
 
 def _origin(thing: Any) -> tuple[str, str]:

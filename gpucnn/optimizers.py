@@ -11,11 +11,11 @@ from gpucnn.arrays import quiet, to_numpy
 from gpucnn.checks import fraction, positive
 from gpucnn.errors import ArgumentError, GpucnnError
 from gpucnn.layers.base import Array, Buffers
-from gpucnn.names import Registry
+from gpucnn.names import Registry, Worded
 from gpucnn.schedules import Schedule, get_schedule
 
 
-class Optimizer:
+class Optimizer(Worded):
     """Base of all optimizers. `attach` gives it a model's parameters; `step()` applies their gradients."""
 
     slots: tuple[str, ...] = ()  # names of the buffers of state, each as long as the parameters
@@ -198,11 +198,12 @@ def name_of(optimizer: Optimizer) -> str:
 
 
 def get_optimizer(value: Any) -> Optimizer:
-    """An Optimizer as it is, a name with its defaults, a `config()` as the optimizer it came from."""
+    """An Optimizer as it is, a name or a class with its defaults, a `config()` as the optimizer it came from."""
     if isinstance(value, Optimizer):
         return value
     if isinstance(value, dict):
         settings = dict(value)
         return OPTIMIZERS.pick(settings.pop("optimizer", None))(**settings)
-    make: Any = OPTIMIZERS.pick(value)  # each has a default of its own for everything
+    known = isinstance(value, type) and issubclass(value, Optimizer)
+    make: Any = value if known else OPTIMIZERS.pick(value)  # each has a default of its own for everything
     return make()  # type: ignore[no-any-return]

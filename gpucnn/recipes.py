@@ -61,8 +61,8 @@ class OpenRecipe:
     augment: str | None = None
 
     def __post_init__(self) -> None:
-        OPTIMIZERS.pick(self.optimizer)
-        SCHEDULES.pick(self.schedule)
+        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):  # as they are called here, however they were spelt
+            object.__setattr__(self, name, known.first(getattr(self, name)))
         if self.augment is not None:
             pick(self.augment, augmentations.choices(), "augmentation")
         if self.learning_rate is not None:

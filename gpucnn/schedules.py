@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from gpucnn.checks import fraction, integer, positive
-from gpucnn.names import Registry
+from gpucnn.names import Registry, Worded
 
 
-class Schedule:
+class Schedule(Worded):
     """A learning rate for each step."""
 
     @classmethod
@@ -93,6 +94,20 @@ class OneCycle(Schedule):
         return _cosine(self.learning_rate, self.learning_rate / self.end_factor, (step - top) / (self.steps - top))
 
 
+class Computed(Schedule):
+    """What a function of the step gives. No file can hold a function: a model that is loaded has to be compiled anew."""
+
+    def __init__(self, function: Callable[[int], float]) -> None:
+        self.function = function
+
+    def __call__(self, step: int) -> float:
+        return positive(self.function(step), f"the learning rate of step {step}", zero=True)
+
+    def config(self) -> dict[str, Any]:
+        kind = self.function if hasattr(self.function, "__qualname__") else type(self.function)
+        return {"schedule": type(self).__name__, "function": f"{kind.__module__}.{kind.__qualname__}"}
+
+
 def _cosine(begin: float, end: float, progress: float) -> float:
     return end + (begin - end) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
 
@@ -103,10 +118,10 @@ def name_of(schedule: Schedule) -> str:
 
 
 def get_schedule(value: Any) -> Schedule:
-    """A Schedule as it is, a number as a Constant, a `config()` as the schedule it came from."""
+    """A Schedule as it is, a number as a Constant, a function of the step as one, a `config()` as the schedule it came from."""
     if isinstance(value, Schedule):
         return value
     if isinstance(value, dict):
         settings = dict(value)
         return SCHEDULES.pick(settings.pop("schedule", None))(**settings)
-    return Constant(value)
+    return Computed(value) if callable(value) and not isinstance(value, type) else Constant(value)

@@ -19,6 +19,7 @@ from gpucnn.device import to_numpy
 from gpucnn.errors import ArgumentError, CheckpointError
 from gpucnn.files import append, write_atomically
 from gpucnn.metrics import METRICS
+from gpucnn.names import Worded
 from gpucnn.surroundings import is_terminal, say, user_path
 from gpucnn.training.rows import Row, checksum, lines, returns
 from gpucnn.training.step import Totals
@@ -107,7 +108,7 @@ class Run:
         return self.fresh_examples / self.seconds if self.seconds else 0.0
 
 
-class Callback:
+class Callback(Worded):
     """Base of all callbacks: does nothing."""
 
     name = ""  # under which its state is kept in checkpoints; none is kept where it is empty

@@ -150,6 +150,8 @@ class DeviceFeed:
 def feed_for(graphs: Graphs, batches: Any) -> Feed:
     """On a GPU a data set that takes no more than half of the free memory, has no more elements than the kernels count, and is changed at
     random by nothing but kernels, is taken there; all others come from the host."""
+    if not hasattr(batches, "images"):  # they come from outside
+        return HostFeed(graphs, batches)
     device, images = graphs.device, batches.images
     fits = images.dtype in ("uint8", "float32") and (batches.augment is None or images.ndim == 4)
     if device.kind == "cuda" and fits and on_device(batches.augment):

@@ -8,12 +8,9 @@ import signal
 import sys
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from gpucnn.errors import CheckpointError, TrainingError
 from gpucnn.files import exists
@@ -216,7 +213,7 @@ def _recipe(model: Any, batches: Any) -> dict[str, Any]:
         "batch size": batches.batch_size,
         "shuffling": batches.shuffle,
         "augmentation": augment.config() if hasattr(augment, "config") else _name(augment),
-        "training data": [len(batches.images), _crc(batches.images), _crc(batches.labels)],
+        "training data": batches.fingerprint,
     }
 
 
@@ -226,10 +223,6 @@ def _name(function: Any) -> str | None:
         return None
     kind = function if hasattr(function, "__qualname__") else type(function)
     return f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _crc(array: np.ndarray[Any, Any]) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).data)
 
 
 def _save(run: Run, path: Path, recipe: dict[str, Any], callbacks: Sequence[Callback]) -> None:

@@ -233,11 +233,11 @@ def test_defaults_of_the_command_line_are_those_of_the_options() -> None:
 def test_the_profilers_kinds_are_those_of_the_help_text() -> None:
     import typer
 
-    from gpucnn.profiling.what import workload
+    from gpucnn.profiling.what import operations
 
     commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
     (op,) = (parameter for parameter in commands["profile"].params if parameter.name == "op")
-    assert ", ".join(workload.OPERATIONS) in op.help
+    assert f"{', '.join(operations.KINDS)}." in op.help
 
 
 def test_the_readme_names_everything() -> None:

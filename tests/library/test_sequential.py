@@ -113,8 +113,6 @@ def test_everything_that_needs_a_built_model_says_so(tmp_path: Any) -> None:
     for act in (
         lambda: model.forward(x),
         lambda: model.backward(x),
-        lambda: model.compile(),
-        lambda: model.fit(x, [0]),
         lambda: model.evaluate(x, [0]),
         lambda: model.predict(x),
         lambda: model.summary(),
@@ -142,7 +140,7 @@ def test_compile_refuses_unknown_names_and_changes_nothing(images: Any, labels: 
     optimizer = model.optimizer
     for arguments, message in (
         ({"optimizer": "adamn"}, "unknown optimizer 'adamn'"),
-        ({"loss": "crossentropy"}, "unknown loss 'crossentropy'"),
+        ({"loss": "crossentropi"}, "unknown loss 'crossentropi'"),
         ({"metrics": ["acuracy"]}, "unknown metric 'acuracy': there are accuracy"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -288,9 +286,7 @@ def test_examples_that_are_no_numbers_are_refused(labels: Any) -> None:
             model.fit(x, labels)
 
 
-@pytest.mark.parametrize(
-    ("size", "error"), [(0, ArgumentError), (-1, ArgumentError), (2.5, TypeError), (True, TypeError), ("8", TypeError)]
-)
+@pytest.mark.parametrize("size", [0, -1, 2.5, True, "8"])
 def test_batch_sizes_that_are_none_are_refused(size: Any, images: Any, labels: Any) -> None:
     error = ArgumentError if type(size) is int else TypeError
     model = compiled()

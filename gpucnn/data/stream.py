@@ -1,0 +1,111 @@
+"""Batches that somebody else makes: a generator, a list, a data loader, anything that gives pairs (x, labels)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucnn.arrays import numbers, scaled
+from gpucnn.checks import integer
+from gpucnn.errors import ArgumentError, DataError
+from gpucnn.text import shown
+
+Pair = tuple[NDArray[Any], NDArray[Any]]
+
+
+class Stream:
+    """The batches of `source`, one after another, as `Batches` gives its own.
+
+    source: what can be gone through once for every epoch (a list, a PyTorch DataLoader, a Keras Sequence), or a generator, which is taken
+    up where it was left. steps_per_epoch: batches in an epoch; len(source) unless given.
+
+    `prepared` makes a checked pair of what the source gives; it has to be set before the first epoch. ArgumentError where nothing says
+    how long an epoch is, DataError where the source ends before one is over.
+    """
+
+    shuffle = False
+    augment = None
+
+    def __init__(self, source: Iterable[Any], steps_per_epoch: int | None = None, *, seed: int = 0, batch_size: int = 32) -> None:
+        self.source = _in_turn(source)
+        self.once = isinstance(self.source, Iterator)
+        if steps_per_epoch is None and not hasattr(source, "__len__"):
+            raise ArgumentError(f"{shown(source)} does not say how many batches an epoch has: give steps_per_epoch")
+        self.steps_per_epoch = integer(len(source) if steps_per_epoch is None else steps_per_epoch, "steps_per_epoch", 1)  # type: ignore[arg-type]
+        self.seed, self.batch_size = seed, batch_size
+        self.dtype: np.dtype[Any] = np.dtype("float32")
+        self.prepared: Callable[[Any, Any], Pair] | None = None
+
+    def first(self) -> tuple[Any, Any]:
+        """The first batch, as it is given; it comes again."""
+        pair = next(iter(self.source), None)
+        if pair is None:
+            raise DataError("there are no batches: the source is empty")
+        if self.once:
+            self.source = itertools.chain([pair], self.source)
+        return _pair(pair)
+
+    @property
+    def fingerprint(self) -> list[Any]:
+        """What a checkpoint can know of the data: they come from outside, and nobody can go through them twice."""
+        return ["batches from outside", self.steps_per_epoch]
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Pair]:
+        """The batches of an epoch, from the step `start` on."""
+        assert self.prepared is not None
+        source = iter(self.source)
+        if not self.once:
+            source = itertools.islice(source, start, None)
+        for step in range(start, self.steps_per_epoch):
+            pair = next(source, None)
+            if pair is None:
+                raise DataError(
+                    f"the batches ended after {step} of the {self.steps_per_epoch} steps of an epoch: give fewer steps_per_epoch"
+                )
+            x, labels = self.prepared(*_pair(pair))
+            yield scaled(x, self.dtype), labels
+
+
+def gathered(source: Iterable[Any], steps: int | None = None) -> tuple[NDArray[Any], NDArray[Any]]:
+    """(x, labels) of all batches (of `steps` of them) in one array each."""
+    if steps is None and isinstance(source, Iterator):
+        raise ArgumentError("a generator may never end: give a list, or arrays (x, y)")
+    pairs = [_pair(pair) for pair in itertools.islice(_in_turn(source), steps)]
+    if not pairs:
+        raise DataError("there are no batches: the source is empty")
+    xs, ys = zip(*pairs, strict=True)
+    return np.concatenate([numbers(x, "examples") for x in xs]), np.concatenate([np.atleast_1d(numbers(y, "labels")) for y in ys])
+
+
+def is_stream(x: Any) -> bool:
+    """Whether `x` gives batches one by one, and is no array of examples."""
+    if hasattr(x, "shape") or isinstance(x, str | bytes) or not (hasattr(x, "__iter__") or hasattr(x, "__getitem__")):
+        return False
+    if isinstance(x, list | tuple):
+        return bool(x) and all(isinstance(pair, tuple | list) and len(pair) == 2 and hasattr(pair[0], "shape") for pair in x[:2])
+    return True
+
+
+def _in_turn(source: Any) -> Any:
+    """What can be iterated over: Keras's Sequence has a length and items instead."""
+    if hasattr(source, "__iter__"):
+        return source
+    return _Items(source)
+
+
+class _Items:
+    def __init__(self, source: Any) -> None:
+        self.source = source
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self.source[index] for index in range(len(self.source)))
+
+
+def _pair(pair: Any) -> tuple[Any, Any]:
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise DataError(f"a batch must be a pair (x, labels), got {shown(pair)}")
+    return pair[0], pair[1]

@@ -1,0 +1,119 @@
+"""What `fit`, `evaluate` and `train_on_batch` are given, made ready: checked arrays, batches, weights, what is held back for validation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucnn.arrays import numbers
+from gpucnn.checks import integer, proportion
+from gpucnn.data.augment import augmentation
+from gpucnn.data.batches import Batches
+from gpucnn.data.stream import Stream, gathered, is_stream
+from gpucnn.errors import ArgumentError
+from gpucnn.losses import Loss
+from gpucnn.text import shown
+from gpucnn.training.callbacks import Callback, Progress
+from gpucnn.weighted import Weighted, example_weights
+
+Checked = tuple[NDArray[Any], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Given:
+    """The arguments of `Sequential.fit` that say what comes in which batch."""
+
+    batch_size: int
+    shuffle: bool
+    seed: int
+    augment: Any = None
+    validation_data: Any = None
+    validation_split: float = 0.0
+    class_weight: Mapping[int, float] | None = None
+    sample_weight: Any = None
+    steps_per_epoch: int | None = None
+
+
+def stream_of(x: Any, given: Given) -> Stream:
+    """Batches from outside, in place of arrays."""
+    if not is_stream(x):
+        raise ArgumentError(f"labels are missing: give fit(x, y), or batches (x, y) one after another, got {shown(x)}")
+    if given.sample_weight is not None or given.class_weight is not None or given.augment is not None or given.validation_split:
+        raise ArgumentError("class_weight, sample_weight, augment and validation_split go with arrays x and y, not with batches")
+    return Stream(x, given.steps_per_epoch, seed=given.seed, batch_size=given.batch_size)
+
+
+def example_shape(x: Any) -> tuple[int, ...]:
+    """The shape of one example, of arrays or of batches."""
+    return tuple(numbers(x.first()[0] if isinstance(x, Stream) else x, "examples").shape[1:])
+
+
+def batches_of(model: Any, loss: Loss, x: Any, y: Any, given: Given) -> tuple[Loss, Any, Checked | None]:
+    """(loss, batches, validation data) for a model that is built and the loss that it is trained with."""
+    validation = None if given.validation_data is None else model.checked(*pair(given.validation_data, "validation_data"))
+    if isinstance(x, Stream):
+        x.prepared, x.dtype = model.checked, model.dtype
+        return loss, x, validation
+    images, labels = model.checked(x, y)
+    weights = example_weights(labels, given.sample_weight, given.class_weight, model.dtype)
+    if given.validation_split:
+        if validation is not None:
+            raise ArgumentError("validation_data and validation_split are two ways to say one thing: give one")
+        cut = len(images) - round(len(images) * proportion(given.validation_split, "validation_split"))
+        if not 0 < cut < len(images):
+            raise ArgumentError(f"validation_split {given.validation_split} of {len(images)} examples leaves none on one side")
+        validation, images, labels = (images[cut:], labels[cut:]), images[:cut], labels[:cut]
+        weights = None if weights is None else weights[:cut]
+    loss, labels = weighted(loss, labels, weights)
+    augment = augmentation(given.augment) if isinstance(given.augment, str | Mapping) else given.augment
+    return (
+        loss,
+        Batches(images, labels, given.batch_size, shuffle=given.shuffle, seed=given.seed, augment=augment, dtype=model.dtype),
+        validation,
+    )
+
+
+def weighted(loss: Loss, labels: NDArray[Any], weights: NDArray[Any] | None) -> tuple[Loss, NDArray[Any]]:
+    """The loss and the labels that hold the weights; both as they are where there are none."""
+    if weights is None:
+        return loss, labels
+    heavy = Weighted(loss)
+    return heavy, heavy.rows(labels, weights)
+
+
+def pair(given: Any, name: str) -> tuple[Any, Any]:
+    """(x, y): a pair of arrays, or batches (x, y), which are put together."""
+    parts = tuple(given) if isinstance(given, list | tuple) else ()
+    if (len(parts) != 2 or isinstance(given, list)) and is_stream(given):
+        return gathered(given)
+    if len(parts) != 2:
+        raise ArgumentError(f"{name} must be a pair (x, y), got {shown(given)}{f' of {len(parts)}' if parts else ''}")
+    return parts[0], parts[1]
+
+
+def watchers(callbacks: Any, verbose: Any) -> tuple[list[Callback], bool | None]:
+    """(callbacks, whether to show progress unless one of them does). verbose: 0, 1 (a bar), 2 (a line an epoch), a bool, "auto".
+
+    TypeError for what is no list of callbacks.
+    """
+    found = [] if callbacks is None else callbacks
+    if isinstance(found, Callback) or not isinstance(found, Iterable):
+        raise TypeError(f"callbacks must be a list of callbacks, got {shown(callbacks)}")
+    found = list(found)
+    for callback in found:
+        if not isinstance(callback, Callback):
+            made = "; call the class, to make one" if isinstance(callback, type) else ""
+            raise TypeError(f"callbacks must be gpucnn.Callback objects, got {shown(callback)}{made}")
+    if verbose is None or (isinstance(verbose, str) and verbose == "auto"):
+        return found, None
+    if isinstance(verbose, bool | np.bool_):
+        return found, bool(verbose)
+    level = integer(verbose, "verbose", 0)
+    if level > 2:
+        raise ArgumentError(f"verbose must be 0, 1, 2, True, False or 'auto', got {shown(verbose)}")
+    lines = level == 2 and not any(isinstance(callback, Progress) for callback in found)
+    return [*found, Progress(bar=False)] if lines else found, level > 0

@@ -1,0 +1,48 @@
+"""Second names: the words that Keras's and PyTorch's users type. This is the one table of them.
+
+Capitals, "-" and "_" make no difference to a name in quotes: "SGD", "MeanSquaredError" and "one_cycle" are not listed. Second names of
+classes are the class itself, and stand where the class is made public.
+"""
+
+from __future__ import annotations
+
+from gpucnn.losses import LOSSES
+from gpucnn.metrics import METRICS
+from gpucnn.names import ARGUMENTS
+from gpucnn.schedules import SCHEDULES
+
+ARGUMENTS.update(
+    {
+        # of optimizers and schedules
+        "lr": "learning_rate",
+        "max_lr": "learning_rate",
+        "initial_learning_rate": "learning_rate",
+        "beta_1": "beta1",
+        "beta_2": "beta2",
+        "eps": "epsilon",
+        "step_size": "every",
+        "gamma": "factor",
+        "decay_steps": "steps",
+        "total_steps": "steps",
+        # of layers
+        "strides": "stride",
+        "dilation_rate": "dilation",
+        "kernel_initializer": "initializer",
+        # of callbacks
+        "restore_best_weights": "restore_best",
+        "filepath": "path",
+    }
+)
+LOSSES.also(
+    {
+        "sparse_categorical_crossentropy": "categorical_crossentropy",
+        "cross_entropy": "categorical_crossentropy",
+        "crossentropy": "categorical_crossentropy",
+        "bce": "binary_crossentropy",
+        "mse": "mean_squared_error",
+    }
+)
+METRICS.also(
+    {"acc": "accuracy", "categorical_accuracy": "accuracy", "sparse_categorical_accuracy": "accuracy", "binary_accuracy": "accuracy"}
+)
+SCHEDULES.also({"step_decay": "step", "step_lr": "step", "one_cycle_lr": "one-cycle", "cosine_annealing_lr": "cosine"})

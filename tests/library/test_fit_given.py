@@ -1,0 +1,277 @@
+"""What fit takes as Keras's does: models that are not built, a part held back, weights, one batch at a time, batches of others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpucnn as gc
+from gpucnn.errors import ArgumentError, DataError, GpucnnError
+
+RNG = np.random.default_rng(8)
+X = RNG.random((44, 1, 6, 6), dtype=np.float32)
+Y = RNG.integers(0, 3, 44)
+LABELS = {"categorical_crossentropy": Y, "rows": np.eye(3, dtype=np.float32)[Y], "binary_crossentropy": np.eye(3)[Y], "mse": np.eye(3)[Y]}
+
+
+def model(loss: str = "categorical_crossentropy", optimizer: Any = None, dtype: str = "float32") -> gc.Sequential:
+    made = gc.Sequential(gc.Conv2D(2, 3, activation="relu"), gc.Flatten(), gc.Dense(3)).build((1, 6, 6), seed=2, device="cpu", dtype=dtype)
+    return made.compile(optimizer or gc.SGD(0.1), "categorical_crossentropy" if loss == "rows" else loss)
+
+
+def bits(made: gc.Sequential) -> bytes:
+    return made.buffers.values.tobytes()  # type: ignore[no-any-return]
+
+
+# Before build.
+
+
+def test_compile_before_build_and_fit_that_builds() -> None:
+    made = gc.Sequential(gc.Conv2D(2, 3, activation="relu"), gc.Flatten(), gc.Dense(3))
+    assert made.compile("sgd", "mse", ["acc"]) is made and made.metrics == ["accuracy"]
+    made.build((1, 6, 6), seed=2, device="cpu")
+    made.evaluate(X, Y)
+    other = gc.Sequential(gc.Conv2D(2, 3, activation="relu"), gc.Flatten(), gc.Dense(3)).compile(gc.SGD(0.1))
+    history = other.fit(X, Y, 16, 2, verbose=0)
+    assert other.input_shape == (1, 6, 6) and len(history["loss"]) == 2
+    expected = gc.Sequential(gc.Conv2D(2, 3, activation="relu"), gc.Flatten(), gc.Dense(3)).build((1, 6, 6)).compile(gc.SGD(0.1))
+    expected.fit(X, Y, batch_size=16, epochs=2, verbose=False)
+    assert bits(other) == bits(expected)
+
+
+def test_a_loss_that_does_not_go_with_the_model_is_refused_when_it_is_built() -> None:
+    made = gc.Sequential(gc.Conv2D(2, 3)).compile()
+    with pytest.raises(gc.ShapeError, match="needs one row of outputs per example"):
+        made.build((1, 6, 6), device="cpu")
+    with pytest.raises(GpucnnError, match="not compiled yet"):
+        gc.Sequential(gc.Flatten(), gc.Dense(3)).fit(X, Y)
+
+
+# Held back.
+
+
+@pytest.mark.parametrize(("split", "held"), [(0.25, 11), (0.1, 4), (0.5, 22)])
+def test_a_split_holds_the_last_part_back(split: float, held: int) -> None:
+    made, expected = model(), model()
+    history = made.fit(X, Y, epochs=2, validation_split=split, verbose=False)
+    reference = expected.fit(X[:-held], Y[:-held], epochs=2, validation_data=(X[-held:], Y[-held:]), verbose=False)
+    assert bits(made) == bits(expected)
+    assert history["val_loss"] == reference["val_loss"] and history["val_accuracy"] == reference["val_accuracy"]
+
+
+def test_splits_that_cannot_be() -> None:
+    for split, error in ((1, ArgumentError), (-0.1, ArgumentError), ("a", TypeError), (0.001, ArgumentError), (True, TypeError)):
+        with pytest.raises(error, match="validation_split"):
+            model().fit(X, Y, validation_split=split, verbose=False)
+    with pytest.raises(ArgumentError, match="two ways to say one thing"):
+        model().fit(X, Y, validation_split=0.1, validation_data=(X, Y), verbose=False)
+    for data in (X, (X,), (X, Y, Y), 3):
+        with pytest.raises(ArgumentError, match=r"validation_data must be a pair \(x, y\)"):
+            model().fit(X, Y, validation_data=data, verbose=False)
+
+
+# Weights.
+
+
+@pytest.mark.parametrize("loss", LABELS)
+def test_whole_weights_are_examples_that_come_several_times(loss: str) -> None:
+    """All in one batch, so that the order does not matter. Three of one example differ from a weight of 3 by the count alone."""
+    labels, weights = LABELS[loss], RNG.integers(0, 4, len(X))
+    made, repeated = model(loss, dtype="float64"), model(loss, dtype="float64")
+    before = made.buffers.values.copy()
+    scale = weights.sum() / len(X)
+    history = made.fit(X, labels, batch_size=len(X), sample_weight=weights, verbose=False)
+    reference = repeated.fit(
+        np.repeat(X, weights, axis=0), np.repeat(labels, weights, axis=0), batch_size=int(weights.sum()), verbose=False
+    )
+    assert history["loss"][0] == pytest.approx(reference["loss"][0] * scale, rel=1e-9)
+    np.testing.assert_allclose(made.buffers.values - before, (repeated.buffers.values - before) * scale, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("loss", LABELS)
+def test_weights_of_one_change_nothing_that_counts(loss: str) -> None:
+    made, plain = model(loss), model(loss)
+    history = made.fit(X, LABELS[loss], epochs=3, sample_weight=np.ones(len(X)), verbose=False)
+    reference = plain.fit(X, LABELS[loss], epochs=3, verbose=False)
+    assert history["loss"] == pytest.approx(reference["loss"], rel=1e-5)
+    assert history["accuracy"] == reference["accuracy"]
+    np.testing.assert_allclose(made.buffers.values, plain.buffers.values, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["categorical_crossentropy", "rows"])
+def test_a_class_weighs_what_each_of_its_examples_weighs(loss: str) -> None:
+    made, single, both = model(loss), model(loss), model(loss)
+    table = {0: 0.0, 2: 3.5}
+    each = np.array([table.get(int(label), 1.0) for label in Y])
+    made.fit(X, LABELS[loss], class_weight=table, verbose=False)
+    single.fit(X, LABELS[loss], sample_weight=each[:, None], verbose=False)
+    both.fit(X, LABELS[loss], class_weight=table, sample_weight=np.full(len(X), 2.0), verbose=False)
+    assert bits(made) == bits(single) != bits(both)
+    twice = model(loss, gc.SGD(0.2))
+    twice.fit(X, LABELS[loss], class_weight=table, verbose=False)
+    np.testing.assert_allclose(twice.buffers.values, both.buffers.values, rtol=1e-5, atol=1e-6)
+
+
+def test_weights_go_with_a_split_and_with_a_checkpoint(tmp_path: Path) -> None:
+    def run(epochs: int, resume: bool, weights: Any) -> bytes:
+        made = model()
+        path = tmp_path / "c"
+        made.fit(
+            X, Y, batch_size=8, epochs=epochs, sample_weight=weights, validation_split=0.25, verbose=False,
+            callbacks=[gc.Checkpoint(path)], resume=path if resume else None,
+        )  # fmt: skip
+        return bits(made)
+
+    weights = RNG.random(len(X))
+    whole = run(4, False, weights)
+    run(2, False, weights)
+    assert run(4, True, weights) == whole
+    with pytest.raises(gc.CheckpointError, match="training data"):
+        run(4, True, weights[::-1])
+
+
+def test_weights_that_cannot_be() -> None:
+    for more, error, message in (
+        ({"sample_weight": np.ones(3)}, DataError, "one number for each of the 44 examples"),
+        ({"sample_weight": -np.ones(44)}, DataError, "at least 0"),
+        ({"sample_weight": np.full(44, np.nan)}, DataError, "finite"),
+        ({"sample_weight": "heavy"}, DataError, "sample_weight must be"),
+        ({"class_weight": [1, 2, 3]}, TypeError, "class_weight must be a dict"),
+        ({"class_weight": {"a": 1}}, TypeError, "whole number"),
+        ({"class_weight": {0: -1}}, ArgumentError, "the weight of class 0"),
+    ):
+        with pytest.raises(error, match=message):
+            model().fit(X, Y, verbose=False, **more)  # type: ignore[arg-type]
+
+    class Own(gc.MeanSquaredError):
+        each = gc.Loss.each
+
+    with pytest.raises(ArgumentError, match="does not give the loss of each example"):
+        model(Own()).fit(X, LABELS["mse"], sample_weight=np.ones(44), verbose=False)  # type: ignore[arg-type]
+
+
+# One batch at a time, and batches of others.
+
+
+def test_train_on_batch_is_what_fit_does() -> None:
+    made, expected = model(optimizer=gc.Adam()), model(optimizer=gc.Adam())
+    history = expected.fit(X, Y, batch_size=len(X), shuffle=False, verbose=False)
+    loss, accuracy = made.train_on_batch(X, Y)
+    assert (loss, accuracy) == (pytest.approx(history["loss"][0]), history["accuracy"][0]) and bits(made) == bits(expected)
+    unbuilt = gc.Sequential(gc.Flatten(), gc.Dense(3)).compile(metrics=[])
+    first = unbuilt.train_on_batch(X, Y, class_weight={0: 2.0})
+    assert isinstance(first, float) and unbuilt.train_on_batch(X, Y, class_weight={0: 2.0}) < first
+
+
+class Sequence:
+    """As Keras's: a length and items."""
+
+    def __init__(self, pairs: list[tuple[Any, Any]]) -> None:
+        self.pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        return self.pairs[index]
+
+
+def pairs() -> list[tuple[Any, Any]]:
+    return [(X[start : start + 16], Y[start : start + 16]) for start in range(0, 44, 16)]
+
+
+def endless() -> Iterator[tuple[Any, Any]]:
+    while True:
+        yield from pairs()
+
+
+@pytest.mark.parametrize("kind", ["list", "Sequence", "generator", "loader"])
+def test_batches_of_others_train_as_ones_own(kind: str) -> None:
+    source: Any = {"list": pairs, "Sequence": lambda: Sequence(pairs()), "generator": endless, "loader": loader}[kind]()
+    made, expected = model(), model()
+    steps = {"steps_per_epoch": 3} if kind == "generator" else {}
+    history = made.fit(source, epochs=3, validation_data=pairs(), verbose=False, **steps)
+    reference = expected.fit(X, Y, batch_size=16, epochs=3, shuffle=False, validation_data=(X, Y), verbose=False)
+    assert bits(made) == bits(expected)
+    assert history["loss"] == reference["loss"] and history["val_loss"] == pytest.approx(reference["val_loss"], rel=1e-6)
+    assert made.evaluate(pairs()) == pytest.approx(expected.evaluate(X, Y), rel=1e-6)
+
+
+def loader() -> Any:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    data = torch.utils.data.TensorDataset(torch.from_numpy(X), torch.from_numpy(Y))
+    return torch.utils.data.DataLoader(data, batch_size=16)
+
+
+def test_a_model_is_built_for_the_first_batch_and_the_batch_is_not_lost() -> None:
+    made = gc.Sequential(gc.Conv2D(2, 3, activation="relu"), gc.Flatten(), gc.Dense(3)).compile(gc.SGD(0.1))
+    expected = gc.Sequential(gc.Conv2D(2, 3, activation="relu"), gc.Flatten(), gc.Dense(3)).compile(gc.SGD(0.1))
+    made.fit(endless(), steps_per_epoch=3, verbose=False)
+    expected.fit(pairs(), verbose=False)
+    assert bits(made) == bits(expected)
+
+
+def test_batches_that_cannot_be() -> None:
+    for source, more, error, message in (
+        (endless(), {}, ArgumentError, "give steps_per_epoch"),
+        (pairs(), {"steps_per_epoch": 4}, DataError, "ended after 3 of the 4 steps"),
+        (pairs(), {"class_weight": {0: 1}}, ArgumentError, "go with arrays"),
+        (pairs(), {"validation_split": 0.1}, ArgumentError, "go with arrays"),
+        (X, {}, ArgumentError, "labels are missing"),
+        (iter([]), {"steps_per_epoch": 2}, DataError, "ended after 0 of the 2"),
+        (iter([X]), {"steps_per_epoch": 1}, DataError, r"a batch must be a pair \(x, labels\)"),
+        ([(X, Y[:3])], {}, DataError, "a label for each of the 44"),
+    ):
+        with pytest.raises(error, match=message):
+            model().fit(source, verbose=False, **more)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="steps_per_epoch goes with batches"):
+        model().fit(X, Y, steps_per_epoch=3)
+    with pytest.raises(ArgumentError, match="may never end"):
+        model().evaluate(endless())
+
+
+def test_a_run_on_batches_of_others_is_resumed(tmp_path: Path) -> None:
+    def run(epochs: int, resume: bool) -> bytes:
+        made = model()
+        made.fit(
+            pairs(), epochs=epochs, verbose=False, callbacks=[gc.Checkpoint(tmp_path / "c")], resume=tmp_path / "c" if resume else None
+        )
+        return bits(made)
+
+    whole = run(4, False)
+    run(2, False)
+    assert run(4, True) == whole
+
+
+# Words.
+
+
+@pytest.mark.parametrize("verbose", [0, False, None, "auto", 1, 2, True])
+def test_levels_of_progress(verbose: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    model().fit(X, Y, epochs=2, verbose=verbose)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
+    assert len(lines) == (2 if verbose in (1, 2) and verbose is not None else 0)
+
+
+def test_levels_that_there_are_not() -> None:
+    for level, error in ((3, ArgumentError), (-1, ArgumentError), ("loud", TypeError), (1.5, TypeError)):
+        with pytest.raises(error, match="verbose"):
+            model().fit(X, Y, verbose=level)
+
+
+def test_evaluate_and_predict_take_verbose_and_names() -> None:
+    made = model()
+    loss, accuracy = made.evaluate(X, Y, verbose=0)
+    assert made.evaluate(X, Y, return_dict=True) == {"loss": loss, "accuracy": accuracy}
+    np.testing.assert_array_equal(made.predict(X, verbose=1), made.predict(X, 16))
+
+
+def test_an_augmentation_goes_by_name() -> None:
+    made, expected = model(), model()
+    made.fit(X, Y, augment="shift", verbose=False)
+    expected.fit(X, Y, augment=gc.data.Shift(), verbose=False)
+    assert bits(made) == bits(expected)

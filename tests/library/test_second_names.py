@@ -1,0 +1,117 @@
+"""The words that Keras's and PyTorch's users type: the same things under second names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpucnn as gc
+from gpucnn import recipes
+from gpucnn.errors import ArgumentError, UnknownNameError
+
+RNG = np.random.default_rng(3)
+X = RNG.random((40, 1, 6, 6), dtype=np.float32)
+Y = RNG.integers(0, 3, 40)
+
+
+def model(**compile: Any) -> gc.Sequential:
+    return gc.Sequential(gc.Flatten(), gc.Dense(3)).build((1, 6, 6), seed=1, device="cpu").compile(**compile)
+
+
+@pytest.mark.parametrize("given", ["Adam", "ADAM", "adam", gc.Adam, gc.Adam()])
+def test_optimizers(given: Any) -> None:
+    assert type(model(optimizer=given).optimizer) is gc.Adam
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [
+        *((name, gc.CategoricalCrossentropy) for name in ("CategoricalCrossentropy", "sparse_categorical_crossentropy", "cross-entropy")),
+        *((name, gc.BinaryCrossentropy) for name in ("BinaryCrossentropy", "bce", "BCE")),
+        *((name, gc.MeanSquaredError) for name in ("mse", "MSE", "mean_squared_error", "MeanSquaredError", gc.MeanSquaredError)),
+    ],
+)
+def test_losses(given: Any, kind: type) -> None:
+    assert type(gc.losses.get_loss(given)) is kind
+
+
+@pytest.mark.parametrize("given", ["acc", "Accuracy", "sparse_categorical_accuracy", "binary_accuracy"])
+def test_metrics(given: str) -> None:
+    assert model(metrics=[given]).metrics == ["accuracy"] == model(metrics=given).metrics
+    assert len(model(metrics=[given]).evaluate(X, Y)) == 2
+
+
+def test_a_wrong_name_is_told_the_first_names() -> None:
+    with pytest.raises(UnknownNameError, match="unknown loss 'hinge': there are categorical_crossentropy, binary_crossentropy, mean_squ"):
+        model(loss="hinge")
+
+
+def test_recipes_keep_the_first_name() -> None:
+    recipe = recipes.OpenRecipe(optimizer="SGD", schedule="OneCycle")
+    assert (recipe.optimizer, recipe.schedule) == ("sgd", "one-cycle")
+
+
+ARGUMENTS: dict[str, tuple[Any, Any]] = {
+    "SGD lr": (gc.SGD(lr=0.5), gc.SGD(0.5)),  # type: ignore[call-arg]
+    "Adam betas": (gc.Adam(lr=0.5, beta_1=0.8, beta_2=0.9, eps=1e-6), gc.Adam(0.5, 0.8, 0.9, 1e-6)),  # type: ignore[call-arg]
+    "AdamW lr": (gc.AdamW(lr=0.5), gc.AdamW(0.5)),  # type: ignore[call-arg]
+    "StepDecay": (gc.StepDecay(lr=1, step_size=3, gamma=0.5), gc.StepDecay(1, 3, 0.5)),  # type: ignore[call-arg]
+    "OneCycle": (gc.OneCycle(max_lr=1, total_steps=9), gc.OneCycle(1, 9)),  # type: ignore[call-arg]
+    "Cosine": (gc.Cosine(initial_learning_rate=1, decay_steps=9), gc.Cosine(1, 9)),  # type: ignore[call-arg]
+}
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_second_names_of_arguments(name: str) -> None:
+    given, expected = ARGUMENTS[name]
+    assert given.config() == expected.config()
+
+
+def test_both_names_of_one_argument_are_refused() -> None:
+    for call in (lambda: gc.SGD(0.1, lr=0.2), lambda: gc.SGD(learning_rate=0.1, lr=0.2), lambda: gc.Cosine(1, decay_steps=3, steps=2)):
+        with pytest.raises(ArgumentError, match=r"are two names of one argument of (SGD|Cosine): give one"):
+            call()  # type: ignore[no-untyped-call]
+    with pytest.raises(TypeError, match="unexpected keyword argument 'rate'"):
+        gc.SGD(rate=0.1)  # type: ignore[call-arg]
+    assert gc.EarlyStopping(restore_best_weights=False).restore_best is False  # type: ignore[call-arg]
+
+
+def test_a_class_of_ones_own_may_mean_something_else_by_such_a_word() -> None:
+    class Own(gc.SGD):
+        def __init__(self, lr: float, gamma: float = 2.0, **more: Any) -> None:
+            super().__init__(**more)
+            self.gamma = lr * gamma
+
+    made = Own(lr=3, learning_rate=0.5)
+    assert (made.gamma, made.learning_rate) == (6, 0.5)
+    assert Own(1, learning_rate=0.25).learning_rate == 0.25
+
+
+def test_a_function_of_the_step_is_a_schedule(tmp_path: Path) -> None:
+    made = model(optimizer=gc.SGD(lambda step: 0.1 / (1 + step)))
+    rates = made.fit(X, Y, batch_size=10, epochs=3, verbose=False)["learning_rate"]
+    assert rates == pytest.approx([0.1 / 4, 0.1 / 8, 0.1 / 12])
+    made.save(tmp_path / "m")
+    with pytest.warns(UserWarning, match="loaded without the means to train on: unknown schedule 'Computed'"):
+        loaded = gc.load(tmp_path / "m", device="cpu")
+    np.testing.assert_array_equal(loaded.predict(X), made.predict(X))
+    for wrong in (-1.0, float("nan"), "x"):
+        with pytest.raises((ArgumentError, TypeError), match="the learning rate of step 0 must be"):
+            model(optimizer=gc.SGD(lambda step, wrong=wrong: wrong)).fit(X, Y, verbose=False)
+
+
+def test_a_run_with_a_function_of_the_step_is_resumed(tmp_path: Path) -> None:
+    def rate(step: int) -> float:
+        return 0.1 / (1 + step)
+
+    def run(epochs: int, resume: Path | None) -> bytes:
+        made = model(optimizer=gc.SGD(rate, momentum=0.5))
+        made.fit(X, Y, batch_size=8, epochs=epochs, verbose=False, callbacks=[gc.Checkpoint(tmp_path / "c")], resume=resume)
+        return made.buffers.values.tobytes()
+
+    whole = run(4, None)
+    run(2, None)
+    assert run(4, tmp_path / "c") == whole
