@@ -23,7 +23,7 @@ from gpucnn.errors import (
     TrainingError,
     UnknownNameError,
 )
-from gpucnn.layers import AvgPool2D, Conv2D, Dense, Dropout, Flatten, Layer, MaxPool2D, Parameter, ReLU, Sigmoid, Softmax
+from gpucnn.layers import AvgPool2D, Conv2D, Dense, Dropout, Flatten, Layer, MaxPool2D, Parameter, ReLU, SavedArray, Sigmoid, Softmax
 from gpucnn.losses import BinaryCrossentropy, CategoricalCrossentropy, Loss, MeanSquaredError
 from gpucnn.model import Sequential, load
 from gpucnn.networks import network
@@ -67,6 +67,7 @@ __all__ = [
     "Parameter",
     "Progress",
     "ReLU",
+    "SavedArray",
     "Schedule",
     "Sequential",
     "ShapeError",

@@ -19,8 +19,9 @@ from gpucnn.data.batches import Batches
 from gpucnn.device import Device, get_device, simulated, to_numpy, why_no_cuda
 from gpucnn.errors import ArgumentError, CheckpointError, GpucnnError, ShapeError, UnknownNameError
 from gpucnn.layers import LAYERS, Layer, layer_from_config
-from gpucnn.layers.base import Array, Buffers, Parameter, Shape, Stage, derived_seed, too_many
-from gpucnn.layers.fused import stages
+from gpucnn.layers.base import Array, Shape, derived_seed, too_many
+from gpucnn.layers.parameter import Buffers, Parameter, SavedArray
+from gpucnn.layers.stack import Stack, build_in_turn
 from gpucnn.losses import LOSSES, Loss, get_loss
 from gpucnn.memory import of_step, on_cpu
 from gpucnn.metrics import METRICS
@@ -65,8 +66,9 @@ class Sequential:
         self.metrics: list[str] = []
         self._device: Device | None = None
         self._buffers: Buffers | None = None
-        self._stages: list[Stage] = []  # the layers, some of them as one
+        self.stack = Stack()  # the layers, some of them as one, as training runs them
         self._named: dict[str, Parameter] = {}
+        self._arrays: dict[str, SavedArray] = {}
         self._batch = 0  # the size of the batch that backward is due for
         self.epochs_begun = 0  # of all calls of `fit` since `build`: the order of examples and augmentation go on from one to the next
         self._unknown = ""  # what the file that it comes from names, and is not known here
@@ -107,36 +109,20 @@ class Sequential:
                         "each model, or copy.deepcopy the other model"
                     )
         self.seed, self.input_shape, self.dtype = seed, shape, np.dtype(dtype)
-        counts: dict[str, int] = {}
-        for index, layer in enumerate(self.layers):
-            kind = type(layer).__name__.lower()
-            counts[kind] = counts.get(kind, 0) + 1
-            layer.name = f"{kind}_{counts[kind]}"
-            try:
-                shape = layer.build(shape)
-            except ShapeError as error:
-                raise ShapeError(f"layer {index + 1} of {len(self.layers)}, {shown(layer)}: {error}") from None
-        self.output_shape = shape
+        self.output_shape = build_in_turn(self.layers, shape)
 
     def _settle(self, place: Device) -> Buffers:
         """Gives every parameter its place in the memory of the device."""
-        named: dict[str, Parameter] = {}
-        known: set[int] = set()
+        parameters, arrays = _by_name(self.layers)
         for layer in self.layers:
             for path, part in layer.walk(layer.name).items():
                 part.name, part._owner = path, weakref.ref(self)
-            for name, parameter in layer.named_parameters(layer.name):
-                if name in named and named[name] is not parameter:
-                    raise ShapeError(f"layer {layer.name!r} has two parameters called {name!r}: give each a name of its own")
-                if id(parameter) not in known:
-                    named[name] = parameter
-                    known.add(id(parameter))
         for index, layer in enumerate(self.layers):
             layer.place(place, derived_seed(self.seed, index))
-        self._named = named
-        self._stages = stages(self.layers)
+        self._named, self._arrays = parameters, arrays
+        self.stack = Stack(self.layers)
         self._device = place
-        self._buffers = Buffers(list(named.values()), place, self.dtype)
+        self._buffers = Buffers(list(parameters.values()), place, self.dtype, list(arrays.values()))
         self._batch = self.epochs_begun = 0
         return self._buffers
 
@@ -159,20 +145,26 @@ class Sequential:
         return dict(self._named)
 
     @property
+    def arrays(self) -> dict[str, SavedArray]:
+        """Every array that is saved with the parameters but not trained, under its name."""
+        self._built()
+        return dict(self._arrays)
+
+    @property
     def parameter_count(self) -> int:
         """The number of trained values."""
         return sum(parameter.size for parameter in self._built().parameters)
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of parameters, gradients and the optimizer's state."""
+        """Bytes of parameters, gradients, the optimizer's state, and arrays that are not trained."""
         slots = len(self.optimizer.slots) if self.optimizer else 0
-        return int(self._built().values.nbytes) * (2 + slots)
+        return int(self._built().values.nbytes) * (2 + slots) + int(self._built().saved.nbytes)
 
     def step_bytes(self, batch_size: int) -> int:
         """Bytes that a training step takes at the most, besides `held_bytes` and the kernels' workspaces."""
         self._built()
-        return of_step(self._stages).peak * batch_size * self.dtype.itemsize
+        return of_step(self.stack.stages).peak * batch_size * self.dtype.itemsize
 
     # The loop by hand.
 
@@ -185,9 +177,7 @@ class Sequential:
         y = self._input(x)
         if training:
             self._batch = int(y.shape[0])
-        for stage in self._stages:
-            y = stage.forward(y, training, logits=logits and stage is self._stages[-1])
-        return y
+        return self.stack.forward(y, training, logits=logits)
 
     def backward(self, dy: Array, *, input_grad: bool = False) -> Array | None:
         """Adds the gradient of every parameter, given that of the output; returns that of the input where `input_grad`."""
@@ -198,30 +188,7 @@ class Sequential:
             raise ShapeError(f"the output's gradient must have shape (batch, {expected}), got {tuple(dy.shape)}")
         if self._batch and dy.shape[0] != self._batch:
             raise ShapeError(f"the last forward had a batch of {self._batch}, the output's gradient is of one of {dy.shape[0]}")
-        first = next((index for index, stage in enumerate(self._stages) if stage.trained), len(self._stages))
-        own = False  # the caller's dy is left as it is; gradients made on the way may serve as scratch
-        masked = False  # whether dy has ReLU's gradient of this stage already
-        for index in reversed(range(len(self._stages))):
-            stage = self._stages[index]
-            wanted = input_grad or index > first
-            relu = self._relu_before(index) if wanted and stage.takes_relu_grad else None
-            gradient = stage.backward(dy, input_grad=wanted, overwrite=own, relu=relu, masked=masked)
-            if gradient is None:
-                for other in self._stages[:index]:
-                    other.forget()
-                return None
-            own = own or not stage.passes_on
-            masked = relu is not None or (masked and stage.passes_mask)
-            dy = gradient
-        return dy
-
-    def _relu_before(self, index: int) -> Array | None:
-        """The input of a stage in its shape, where it is ReLU's output, or was before stages that leave zeros where they are."""
-        for stage in reversed(self._stages[:index]):
-            if not stage.passes_mask:
-                y = stage.relu_output
-                return None if y is None else y.reshape(y.shape[0], *(self._stages[index].layers[0].input_shape or ()))
-        return None
+        return self.stack.backward(dy, input_grad=input_grad)
 
     # Training.
 
@@ -356,7 +323,7 @@ class Sequential:
         batch_size = integer(batch_size, "batch_size", 1)
         rows = [("layer", "output", "parameters", "multiply-adds", "kept for backward")]
         totals = [0, 0, 0]
-        costs, memory = [cost for stage in self._stages for cost in stage.costs()], of_step(self._stages)
+        costs, memory = [cost for stage in self.stack.stages for cost in stage.costs()], of_step(self.stack.stages)
         for layer, cost, kept in zip(self.layers, costs, memory.kept, strict=True):
             numbers = [
                 sum(parameter.size for _, parameter in layer.named_parameters()),
@@ -373,7 +340,7 @@ class Sequential:
         ]
         rule = "─" * max(map(len, lines))
         slots = len(self.optimizer.slots) if self.optimizer else 0
-        elements = on_cpu(self._stages, batch_size) if self.device.kind == "cpu" else memory.peak * batch_size
+        elements = on_cpu(self.stack.stages, batch_size) if self.device.kind == "cpu" else memory.peak * batch_size
         step = elements * self.dtype.itemsize
         say(
             "\n".join(
@@ -434,13 +401,17 @@ class Sequential:
                 config["optimizer"] = {"optimizer": name}
             elif SCHEDULES.get(schedules.name_of(schedule)) is not type(schedule):
                 config["optimizer"]["learning_rate"] = {"schedule": schedules.name_of(schedule)}
-        save_tensors(path, {name: parameter.value for name, parameter in self._named.items()}, {"model": config})
+        save_tensors(path, self._tensors(), {"model": config})
+
+    def _tensors(self) -> dict[str, Array]:
+        """All that a file holds of the model."""
+        return {name: array.value for name, array in (self._named | self._arrays).items()}
 
     def load_parameters(self, path: str | Path) -> None:
-        """Takes the parameters from a file that `save` wrote for a model with the same layers."""
+        """Takes the parameters, and the arrays saved with them, from a file that `save` wrote for a model with the same layers."""
         self._built()
         with TensorFile(path) as file:
-            take(file, {name: parameter.value for name, parameter in self._named.items()})
+            take(file, self._tensors())
 
     def state(self) -> dict[str, Any]:
         """What training changes besides parameters and optimizer: the layers' random state."""
@@ -458,11 +429,12 @@ class Sequential:
 
     def __getstate__(self) -> dict[str, Any]:
         """For copy and pickle, from any device to any other: everything, the optimizer's state and gradients included."""
-        kept: dict[str, Any] = {**vars(self), "_stages": [], "_named": {}, "_device": None, "_buffers": None}
+        kept: dict[str, Any] = {**vars(self), "stack": Stack(), "_named": {}, "_arrays": {}, "_device": None, "_buffers": None}
         if self._buffers is not None:
             kept["_kept"] = {
                 "device": self.device.kind,
                 "values": to_numpy(self._buffers.values),
+                "saved": to_numpy(self._buffers.saved),
                 "gradients": to_numpy(self._buffers.all_gradients()),
                 "has_grad": [parameter.has_grad for parameter in self._buffers.parameters],
                 "random": self.state(),
@@ -480,6 +452,7 @@ class Sequential:
         buffers = self._settle(get_device(kept["device"] if usable else "cpu"))
         self.epochs_begun = epochs
         buffers.values[...] = self.device.array(kept["values"])
+        buffers.saved[...] = self.device.array(kept["saved"])
         buffers.all_gradients()[...] = self.device.array(kept["gradients"])
         for parameter, has_grad in zip(buffers.parameters, kept["has_grad"], strict=True):
             parameter.has_grad = has_grad
@@ -553,8 +526,8 @@ def load(path: str | Path, *, device: str | Device = "auto") -> Sequential:
             if config["dtype"] == "float64" and place.kind == "cuda":
                 raise ValueError("the kernels compute in float32: use device='cpu' for float64")
             model._lay_out(config["input_shape"], integer(config["seed"], "seed", 0), config["dtype"])
-            shapes = {name: parameter.shape for layer in model.layers for name, parameter in layer.named_parameters(layer.name)}
-            file.check(shapes)
+            held = [found for layer in model.layers for found in (*layer.named_parameters(layer.name), *layer.named_arrays(layer.name))]
+            file.check({name: array.shape for name, array in held})
             model._settle(place)
             model.metadata = dict(config["metadata"])
             _compile(model, config, file.place)
@@ -562,7 +535,7 @@ def load(path: str | Path, *, device: str | Device = "auto") -> Sequential:
             raise
         except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError, RecursionError) as error:
             raise CheckpointError(f"{file.place} describes a model that this gpucnn cannot make ({reason_of(error)})") from None
-        take(file, {name: parameter.value for name, parameter in model._named.items()})
+        take(file, model._tensors())
     return model
 
 
@@ -592,6 +565,26 @@ def _compile(model: Sequential, config: dict[str, Any], place: Path) -> None:
             ),
             stacklevel=3,
         )
+
+
+def _by_name(layers: Sequence[Layer]) -> tuple[dict[str, Parameter], dict[str, SavedArray]]:
+    """The parameters of layers and what else is saved, by their paths, each array once. ShapeError where two have one name."""
+    parameters: dict[str, Parameter] = {}
+    arrays: dict[str, SavedArray] = {}
+    known: set[int] = set()
+    for layer in layers:
+        for name, array in (*layer.named_parameters(layer.name), *layer.named_arrays(layer.name)):
+            other = parameters.get(name) or arrays.get(name) or array
+            if other is not array:
+                both = f"two {array.kind}s" if other.kind == array.kind else "a parameter and an array"
+                raise ShapeError(f"layer {layer.name!r} has {both} called {name!r}: give each a name of its own")
+            if id(array) not in known:
+                known.add(id(array))
+                if isinstance(array, Parameter):
+                    parameters[name] = array
+                else:
+                    arrays[name] = array
+    return parameters, arrays
 
 
 def _callbacks(given: Any) -> list[Callback]:

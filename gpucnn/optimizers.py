@@ -10,7 +10,7 @@ import numpy as np
 from gpucnn.arrays import quiet, to_numpy
 from gpucnn.checks import fraction, positive
 from gpucnn.errors import ArgumentError, GpucnnError
-from gpucnn.layers.base import Array, Buffers
+from gpucnn.layers.parameter import Array, Buffers
 from gpucnn.names import Registry
 from gpucnn.schedules import Schedule, get_schedule
 

@@ -6,11 +6,12 @@ from typing import Any
 
 from gpucnn.checks import pick
 from gpucnn.layers.activation import ReLU, Sigmoid, Softmax
-from gpucnn.layers.base import Buffers, Layer, Parameter
+from gpucnn.layers.base import Layer
 from gpucnn.layers.conv import Conv2D
 from gpucnn.layers.dense import Dense
 from gpucnn.layers.dropout import Dropout
 from gpucnn.layers.flatten import Flatten
+from gpucnn.layers.parameter import Buffers, Parameter, SavedArray
 from gpucnn.layers.pool import AvgPool2D, MaxPool2D
 
 LAYERS: dict[str, type[Layer]] = {
@@ -43,6 +44,7 @@ __all__ = [
     "MaxPool2D",
     "Parameter",
     "ReLU",
+    "SavedArray",
     "Sigmoid",
     "Softmax",
     "layer_from_config",
