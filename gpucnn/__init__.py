@@ -23,7 +23,23 @@ from gpucnn.errors import (
     TrainingError,
     UnknownNameError,
 )
-from gpucnn.layers import AvgPool2D, Conv2D, Dense, Dropout, Flatten, Layer, MaxPool2D, Parameter, ReLU, SavedArray, Sigmoid, Softmax
+from gpucnn.layers import (
+    AvgPool2D,
+    Concat,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    Layer,
+    MaxPool2D,
+    Parameter,
+    ReLU,
+    Residual,
+    SavedArray,
+    Sigmoid,
+    Softmax,
+    Stack,
+)
 from gpucnn.losses import BinaryCrossentropy, CategoricalCrossentropy, Loss, MeanSquaredError
 from gpucnn.model import Sequential, load
 from gpucnn.networks import network
@@ -46,6 +62,7 @@ __all__ = [
     "CategoricalCrossentropy",
     "Checkpoint",
     "CheckpointError",
+    "Concat",
     "Constant",
     "Conv2D",
     "Cosine",
@@ -67,12 +84,14 @@ __all__ = [
     "Parameter",
     "Progress",
     "ReLU",
+    "Residual",
     "SavedArray",
     "Schedule",
     "Sequential",
     "ShapeError",
     "Sigmoid",
     "Softmax",
+    "Stack",
     "StepDecay",
     "TrainingError",
     "UnknownNameError",

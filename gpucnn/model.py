@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from gpucnn import optimizers, schedules
+from gpucnn import optimizers, schedules, summary
 from gpucnn.arrays import examples, numbers, on_a_gpu, pixels, scaled
 from gpucnn.checks import integer, several
 from gpucnn.data.batches import Batches
@@ -20,16 +20,17 @@ from gpucnn.device import Device, get_device, simulated, to_numpy, why_no_cuda
 from gpucnn.errors import ArgumentError, CheckpointError, GpucnnError, ShapeError, UnknownNameError
 from gpucnn.layers import LAYERS, Layer, layer_from_config
 from gpucnn.layers.base import Array, Shape, derived_seed, too_many
+from gpucnn.layers.chain import Chain, build_in_turn
+from gpucnn.layers.containers import Stack, every_layer
 from gpucnn.layers.parameter import Buffers, Parameter, SavedArray
-from gpucnn.layers.stack import Stack, build_in_turn
 from gpucnn.losses import LOSSES, Loss, get_loss
-from gpucnn.memory import of_step, on_cpu
+from gpucnn.memory import of_step
 from gpucnn.metrics import METRICS
 from gpucnn.ops.shapes import LIMIT
 from gpucnn.optimizers import OPTIMIZERS, Optimizer, get_optimizer
 from gpucnn.schedules import SCHEDULES
 from gpucnn.surroundings import say
-from gpucnn.text import bytes_text, message, reason_of, shown
+from gpucnn.text import message, reason_of, shown
 from gpucnn.training import loop
 from gpucnn.training.callbacks import Callback, History
 from gpucnn.training.checkpoint import TensorFile, save_tensors, take
@@ -47,15 +48,17 @@ class Sequential:
     """
 
     def __init__(self, *layers: Layer | list[Layer] | tuple[Layer, ...]) -> None:
-        flat = [layer for item in layers for layer in (item if isinstance(item, list | tuple) else [item])]
+        flat: list[Any] = [layer for item in layers for layer in (item if isinstance(item, list | tuple) else [item])]
+        flat = [Stack(*layer.layers) if isinstance(layer, Sequential) else layer for layer in flat]
         for layer in flat:
             if not isinstance(layer, Layer):
                 raise TypeError(f"Sequential takes layers, got {shown(layer)}")
         if not flat:
             raise ShapeError("Sequential needs at least one layer")
-        if len({id(layer) for layer in flat}) < len(flat):
+        everywhere = [part for layer in flat for part in every_layer(layer)]
+        if len({id(layer) for layer in everywhere}) < len(everywhere):
             raise ShapeError("a layer can stand in a model once only: make a second one for the second place")
-        self.layers = flat
+        self.layers: list[Layer] = flat
         self.input_shape: Shape = ()
         self.output_shape: Shape = ()
         self.metadata: dict[str, Any] = {}  # for people and programs: saved and loaded along with the model
@@ -66,7 +69,7 @@ class Sequential:
         self.metrics: list[str] = []
         self._device: Device | None = None
         self._buffers: Buffers | None = None
-        self.stack = Stack()  # the layers, some of them as one, as training runs them
+        self.chain = Chain()  # the layers, some of them as one, as training runs them
         self._named: dict[str, Parameter] = {}
         self._arrays: dict[str, SavedArray] = {}
         self._batch = 0  # the size of the batch that backward is due for
@@ -120,7 +123,9 @@ class Sequential:
         for index, layer in enumerate(self.layers):
             layer.place(place, derived_seed(self.seed, index))
         self._named, self._arrays = parameters, arrays
-        self.stack = Stack(self.layers)
+        for layer in self.layers:
+            layer.plan()
+        self.chain = Chain(self.layers)
         self._device = place
         self._buffers = Buffers(list(parameters.values()), place, self.dtype, list(arrays.values()))
         self._batch = self.epochs_begun = 0
@@ -164,7 +169,7 @@ class Sequential:
     def step_bytes(self, batch_size: int) -> int:
         """Bytes that a training step takes at the most, besides `held_bytes` and the kernels' workspaces."""
         self._built()
-        return of_step(self.stack.stages).peak * batch_size * self.dtype.itemsize
+        return of_step(self.chain.stages).peak * batch_size * self.dtype.itemsize
 
     # The loop by hand.
 
@@ -177,7 +182,7 @@ class Sequential:
         y = self._input(x)
         if training:
             self._batch = int(y.shape[0])
-        return self.stack.forward(y, training, logits=logits)
+        return self.chain.forward(y, training, logits=logits)
 
     def backward(self, dy: Array, *, input_grad: bool = False) -> Array | None:
         """Adds the gradient of every parameter, given that of the output; returns that of the input where `input_grad`."""
@@ -188,7 +193,7 @@ class Sequential:
             raise ShapeError(f"the output's gradient must have shape (batch, {expected}), got {tuple(dy.shape)}")
         if self._batch and dy.shape[0] != self._batch:
             raise ShapeError(f"the last forward had a batch of {self._batch}, the output's gradient is of one of {dy.shape[0]}")
-        return self.stack.backward(dy, input_grad=input_grad)
+        return self.chain.backward(dy, input_grad=input_grad)
 
     # Training.
 
@@ -318,46 +323,10 @@ class Sequential:
     # Looking at it, saving and loading.
 
     def summary(self, batch_size: int = 1, *, file: IO[str] | None = None) -> None:
-        """Prints each layer's output shape, parameters, multiply-adds and memory for `batch_size` examples (to stdout, or `file`)."""
+        """Prints each layer's output shape, parameters, multiply-adds and memory for `batch_size` examples (to stdout, or `file`); layers
+        within others stand below them."""
         self._built()
-        batch_size = integer(batch_size, "batch_size", 1)
-        rows = [("layer", "output", "parameters", "multiply-adds", "kept for backward")]
-        totals = [0, 0, 0]
-        costs, memory = [cost for stage in self.stack.stages for cost in stage.costs()], of_step(self.stack.stages)
-        for layer, cost, kept in zip(self.layers, costs, memory.kept, strict=True):
-            numbers = [
-                sum(parameter.size for _, parameter in layer.named_parameters()),
-                cost.multiply_adds * batch_size,
-                kept * batch_size * self.dtype.itemsize,
-            ]
-            totals = [total + number for total, number in zip(totals, numbers, strict=True)]
-            label = layer.name + (f" ({layer.activation})" if layer.activation else "")
-            rows.append((label, _shape_text(layer.output_shape), f"{numbers[0]:,}", f"{numbers[1]:,}", bytes_text(numbers[2])))
-        rows.append(("total", _shape_text(self.output_shape), f"{totals[0]:,}", f"{totals[1]:,}", bytes_text(totals[2])))
-        widths = [max(len(row[column]) for row in rows) for column in range(5)]
-        lines = [
-            "  ".join(f"{text:{'<' if column < 2 else '>'}{widths[column]}}" for column, text in enumerate(row)).rstrip() for row in rows
-        ]
-        rule = "─" * max(map(len, lines))
-        slots = len(self.optimizer.slots) if self.optimizer else 0
-        elements = on_cpu(self.stack.stages, batch_size) if self.device.kind == "cpu" else memory.peak * batch_size
-        step = elements * self.dtype.itemsize
-        say(
-            "\n".join(
-                [
-                    f"Sequential on {self.device.name}, input {_shape_text(self.input_shape)}, batch of {batch_size}, {self.dtype}",
-                    rule,
-                    lines[0],
-                    rule,
-                    *lines[1:-1],
-                    rule,
-                    lines[-1],
-                    f"a training step takes {bytes_text(self.held_bytes + step)}: {bytes_text(self.held_bytes)} for parameters, gradients"
-                    f"{' and optimizer' if slots else ''}, {bytes_text(step)} at the most for the batch on its way",
-                ]
-            ),
-            file,
-        )
+        say(summary.text_of(self, integer(batch_size, "batch_size", 1)), file)
 
     def config(self) -> dict[str, Any]:
         """The model without its parameters, as JSON can hold it."""
@@ -429,7 +398,7 @@ class Sequential:
 
     def __getstate__(self) -> dict[str, Any]:
         """For copy and pickle, from any device to any other: everything, the optimizer's state and gradients included."""
-        kept: dict[str, Any] = {**vars(self), "stack": Stack(), "_named": {}, "_arrays": {}, "_device": None, "_buffers": None}
+        kept: dict[str, Any] = {**vars(self), "chain": Chain(), "_named": {}, "_arrays": {}, "_device": None, "_buffers": None}
         if self._buffers is not None:
             kept["_kept"] = {
                 "device": self.device.kind,
@@ -598,7 +567,3 @@ def _callbacks(given: Any) -> list[Callback]:
             made = "; call the class, to make one" if isinstance(callback, type) else ""
             raise TypeError(f"callbacks must be gpucnn.Callback objects, got {shown(callback)}{made}")
     return found
-
-
-def _shape_text(shape: Shape) -> str:
-    return " × ".join(map(str, shape))

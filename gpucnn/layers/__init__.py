@@ -7,6 +7,7 @@ from typing import Any
 from gpucnn.checks import pick
 from gpucnn.layers.activation import ReLU, Sigmoid, Softmax
 from gpucnn.layers.base import Layer
+from gpucnn.layers.containers import Concat, Residual, Stack
 from gpucnn.layers.conv import Conv2D
 from gpucnn.layers.dense import Dense
 from gpucnn.layers.dropout import Dropout
@@ -15,14 +16,14 @@ from gpucnn.layers.parameter import Buffers, Parameter, SavedArray
 from gpucnn.layers.pool import AvgPool2D, MaxPool2D
 
 LAYERS: dict[str, type[Layer]] = {
-    kind.__name__: kind for kind in (Conv2D, MaxPool2D, AvgPool2D, Flatten, Dense, ReLU, Sigmoid, Softmax, Dropout)
+    kind.__name__: kind for kind in (Conv2D, MaxPool2D, AvgPool2D, Flatten, Dense, ReLU, Sigmoid, Softmax, Dropout, Stack, Residual, Concat)
 }
 
 
 def layer_from_config(config: dict[str, Any]) -> Layer:
     """The layer that `Layer.config()` came from, unbuilt."""
     settings = {name: _made(value) for name, value in config.items()}
-    return pick(settings.pop("layer", None), LAYERS, "layer")(**settings)
+    return pick(settings.pop("layer", None), LAYERS, "layer").from_settings(settings)
 
 
 def _made(value: Any) -> Any:
@@ -36,6 +37,7 @@ __all__ = [
     "LAYERS",
     "AvgPool2D",
     "Buffers",
+    "Concat",
     "Conv2D",
     "Dense",
     "Dropout",
@@ -44,8 +46,10 @@ __all__ = [
     "MaxPool2D",
     "Parameter",
     "ReLU",
+    "Residual",
     "SavedArray",
     "Sigmoid",
     "Softmax",
+    "Stack",
     "layer_from_config",
 ]

@@ -56,7 +56,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Plan:
-    """What backward of one stage does besides its own work, settled when the stages are put together (stack.py)."""
+    """What backward of one stage does besides its own work, settled when the stages are put together (chain.py)."""
 
     overwrites: bool = False  # dy is nobody else's by then: it may serve as scratch
     takes_relu: bool = False  # ReLU has made the stage's input, and its gradient is taken along: dx is 0 where x is not positive
@@ -67,7 +67,7 @@ ALONE = Plan()
 
 
 class Stage(Protocol):
-    """What a stack of layers runs: a layer, or several as one (fused.py). Its methods are described at `Layer`."""
+    """What a chain runs: a layer, or several as one (fused.py). Its methods are described at `Layer`."""
 
     @property
     def passes_on(self) -> bool: ...
@@ -172,6 +172,15 @@ class Layer:
             found |= {path: part for path, part in parts.items() if isinstance(part, Layer)}
         return found
 
+    def chains(self) -> Sequence[Any]:
+        """The chains (chain.py) that it runs, where it is made of layers in the library's own ways."""
+        return ()
+
+    def plan(self) -> None:
+        """Settles how what is within is run, for the layers that need that."""
+        for inner in self.inner().values():
+            inner.plan()
+
     def walk(self, path: str = "") -> dict[str, Layer]:
         """The layer itself as `path`, and all that it is made of by their paths, each once."""
         found: dict[str, Layer] = {path: self}
@@ -218,7 +227,7 @@ class Layer:
 
     @property
     def layers(self) -> Sequence[Layer]:
-        """The layer itself, as a stage (fused.py)."""
+        """The layer itself, as a stage (fused.py); or those that stand in its place."""
         return (self,)
 
     @property
@@ -260,6 +269,11 @@ class Layer:
 
     def restore(self, state: dict[str, int]) -> None:
         """Takes up a `state()` again."""
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> Layer:
+        """The layer that has these `settings()`."""
+        return cls(**settings)
 
     def config(self) -> dict[str, Any]:
         """What `layer_from_config` needs to make the same layer again, unbuilt."""

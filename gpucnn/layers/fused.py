@@ -13,9 +13,9 @@ from gpucnn.layers.pool import MaxPool2D
 
 
 def stages(layers: Sequence[Layer]) -> list[Stage]:
-    """The layers in their order, with each convolution with ReLU and the max pooling right behind it as one."""
+    """The layers in their order, those of a stack in its place; each convolution with ReLU and the max pooling right behind it as one."""
     found: list[Stage] = []
-    for layer in layers:
+    for layer in [part for each in layers for part in each.layers]:
         before = found[-1] if found else None
         # Classes derived from these may do something else.
         if type(layer) is MaxPool2D and isinstance(before, Conv2D) and type(before) is Conv2D and before.activation == "relu":

@@ -27,7 +27,7 @@ class Trainable(Protocol):
     device: Any
     dtype: Any
     buffers: Any
-    stack: Any  # forward and backward, of arrays that need no check
+    chain: Any  # forward and backward, of arrays that need no check
     epochs_begun: int
 
     def step_bytes(self, batch_size: int) -> int: ...
@@ -147,9 +147,9 @@ class TrainingStep:
     def _launch(self, feed: Feed, size: int) -> None:
         device = self.model.device
         x, labels = feed.load(size, self._counters[: EPOCH + 1])
-        outputs = self.model.stack.forward(x, training=True, logits=self.loss.fused_activation is not None)
+        outputs = self.model.chain.forward(x, training=True, logits=self.loss.fused_activation is not None)
         loss, correct, doutputs = self.loss(device, outputs, labels)
         device.ops.tally(loss, correct, size, self._table, self._rates, self._counters, self._sums)
         self.optimizer.zero_grad()
-        self.model.stack.backward(doutputs)
+        self.model.chain.backward(doutputs)
         self.optimizer.update(self._rates)

@@ -11,8 +11,8 @@ import pytest
 import gpucnn as gc
 from gpucnn.errors import GpucnnError
 from gpucnn.layers.base import Plan
+from gpucnn.layers.chain import planned
 from gpucnn.layers.fused import ConvReluMaxPool, stages
-from gpucnn.layers.stack import planned
 from gpucnn.ops import cpu
 from gpucnn.ops.shapes import conv_window, pool_window
 

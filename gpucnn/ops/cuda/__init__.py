@@ -6,6 +6,7 @@ from gpucnn.ops.cuda.conv import bias_grad, conv2d, conv2d_input_grad, conv2d_we
 from gpucnn.ops.cuda.dense import dense, dense_input_grad, dense_weight_grad
 from gpucnn.ops.cuda.dropout import dropout, next_call
 from gpucnn.ops.cuda.fused import conv2d_relu_max_pool2d, conv2d_relu_max_pool2d_weight_grad
+from gpucnn.ops.cuda.join import add, put_channels, take_channels
 from gpucnn.ops.cuda.loss import binary_cross_entropy, mean_squared_error, softmax_cross_entropy
 from gpucnn.ops.cuda.pool import avg_pool2d, avg_pool2d_grad, max_pool2d, max_pool2d_grad
 from gpucnn.ops.cuda.tally import tally
@@ -13,6 +14,7 @@ from gpucnn.ops.cuda.update import adam_update, sgd_update
 
 __all__ = [
     "adam_update",
+    "add",
     "avg_pool2d",
     "avg_pool2d_grad",
     "bias_grad",
@@ -32,6 +34,7 @@ __all__ = [
     "mean_squared_error",
     "next_call",
     "permutation",
+    "put_channels",
     "relu",
     "relu_grad",
     "sgd_update",
@@ -40,5 +43,6 @@ __all__ = [
     "softmax",
     "softmax_cross_entropy",
     "softmax_grad",
+    "take_channels",
     "tally",
 ]
