@@ -25,6 +25,7 @@ from gpucnn.errors import (
 )
 from gpucnn.layers import (
     AvgPool2D,
+    BatchNorm2D,
     Concat,
     Conv2D,
     Dense,
@@ -56,6 +57,7 @@ __all__ = [
     "AdamW",
     "ArgumentError",
     "AvgPool2D",
+    "BatchNorm2D",
     "BinaryCrossentropy",
     "CSVLog",
     "Callback",

@@ -124,12 +124,41 @@ class Sequential:
             layer.place(place, derived_seed(self.seed, index))
         self._named, self._arrays = parameters, arrays
         for layer in self.layers:
+            layer.settle_frozen()
             layer.plan()
         self.chain = Chain(self.layers)
         self._device = place
         self._buffers = Buffers(list(parameters.values()), place, self.dtype, list(arrays.values()))
         self._batch = self.epochs_begun = 0
         return self._buffers
+
+    def freeze_anew(self) -> None:
+        """Settles anew which parameters are trained, after a layer's `trainable` was set: all keep their values, and the optimizer has to
+        start afresh."""
+        if self._buffers is None:
+            return
+        before = [parameter.frozen for parameter in self._named.values()]
+        for layer in self.layers:
+            layer.settle_frozen()
+            layer.plan()
+        self.chain = Chain(self.layers)
+        if before == [parameter.frozen for parameter in self._named.values()]:
+            return
+        values = {name: to_numpy(array) for name, array in self._tensors().items()}
+        self._buffers.replaced = True
+        self._buffers = Buffers(list(self._named.values()), self.device, self.dtype, list(self._arrays.values()))
+        for name, array in self._tensors().items():
+            array[...] = self.device.array(values[name])
+
+    @property
+    def trainable(self) -> bool:
+        """Whether any layer is to be trained; setting it sets all of them."""
+        return any(layer.trainable for layer in self.layers)
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        for layer in self.layers:
+            layer.trainable = value
 
     @property
     def device(self) -> Device:
@@ -157,8 +186,9 @@ class Sequential:
 
     @property
     def parameter_count(self) -> int:
-        """The number of trained values."""
-        return sum(parameter.size for parameter in self._built().parameters)
+        """The number of values in all parameters, those that are frozen included."""
+        self._built()
+        return sum(parameter.size for parameter in self._named.values())
 
     @property
     def held_bytes(self) -> int:
@@ -241,6 +271,8 @@ class Sequential:
         the loss becomes NaN.
         """
         loss, optimizer = self._compiled()
+        if optimizer.outdated:
+            raise GpucnnError("which layers are trained has changed since the model was compiled: compile it again")
         if not optimizer.trains(self.buffers):
             raise GpucnnError("this model's optimizer trains another model by now: compile each model with an optimizer of its own")
         epochs = integer(epochs, "epochs", 1)

@@ -24,6 +24,7 @@ def text_of(model: Any, batch_size: int) -> str:
     rows.append(("total", _shape_text(model.output_shape), *total))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     lines = ["  ".join(f"{text:{'<' if column < 2 else '>'}{widths[column]}}" for column, text in enumerate(row)).rstrip() for row in rows]
+    frozen = sum(parameter.size for parameter in model.parameters.values() if parameter.frozen)
     rule = "─" * max(map(len, lines))
     slots = len(model.optimizer.slots) if model.optimizer else 0
     step = (on_cpu(stages, batch_size) if model.device.kind == "cpu" else memory.peak * batch_size) * model.dtype.itemsize
@@ -36,6 +37,7 @@ def text_of(model: Any, batch_size: int) -> str:
             *lines[1:-1],
             rule,
             lines[-1],
+            *([f"{frozen:,} parameters are frozen"] if frozen else []),
             f"a training step takes {bytes_text(model.held_bytes + step)}: {bytes_text(model.held_bytes)} for parameters, gradients"
             f"{' and optimizer' if slots else ''}, {bytes_text(step)} at the most for the batch on its way",
         ]

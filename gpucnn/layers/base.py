@@ -26,6 +26,12 @@ __all__ = ["ACTIVATIONS", "Array", "Cost", "Layer", "Parameter", "Plan", "SavedA
 ACTIVATIONS = {"relu": "relu_grad", "sigmoid": "sigmoid_grad", "softmax": "softmax_grad"}
 
 
+ALIKE = {  # what else people call it, or write by mistake
+    *("requires_grad", "freeze", "is_frozen", "trained", "is_trainable"),
+    *("trainble", "traniable", "trainabel", "trainabe", "traineable", "Trainable"),
+}
+
+
 def too_many(shape: Shape) -> str:
     """What is wrong with an array of so many elements."""
     return f"an array of shape {shown(shape)}, which has more than 2³¹ − 1 numbers: use smaller sizes"
@@ -117,6 +123,9 @@ class Layer:
         self._output: Array | None = None  # the activation's output, kept for backward
         self._applied: str | None = None
         self._ready = False
+        self._chains: list[Any] = []
+        self._trainable = True
+        self.frozen = False  # by itself, or by a layer that it is within: settled when a model is built
         self._owner: weakref.ref[Any] | None = None  # the model that was built with this layer
 
     # What a layer implements.
@@ -174,7 +183,7 @@ class Layer:
 
     def chains(self) -> Sequence[Any]:
         """The chains (chain.py) that it runs, where it is made of layers in the library's own ways."""
-        return ()
+        return self._chains
 
     def plan(self) -> None:
         """Settles how what is within is run, for the layers that need that."""
@@ -213,7 +222,34 @@ class Layer:
     @property
     def trained(self) -> bool:
         """Whether anything in the layer is trained."""
-        return any(layer.parameters for layer in self.walk().values())
+        return any(layer.parameters and not layer.frozen for layer in self.walk().values())
+
+    @property
+    def trainable(self) -> bool:
+        """Whether the layer is to be trained, with all that is within it. False freezes it: no gradient is computed, nothing is updated,
+        running statistics included. It is saved with the model; of a model that is compiled, compile it again after a change."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        if not isinstance(value, bool | np.bool_):
+            raise TypeError(f"trainable must be True or False, got {shown(value)}")
+        self._trainable = bool(value)
+        if self._owner is not None and (owner := self._owner()) is not None:
+            owner.freeze_anew()
+
+    def settle_frozen(self, above: bool = False) -> None:
+        """Settles what is frozen, within a layer that is where `above`."""
+        self.frozen = above or not self._trainable
+        for parameter in self.parameters:
+            parameter.frozen = self.frozen
+        for layer in self.inner().values():
+            layer.settle_frozen(self.frozen)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ALIKE:
+            raise AttributeError(f"a layer has no {name!r}, and setting it would do nothing: say layer.trainable = False to freeze it")
+        object.__setattr__(self, name, value)
 
     def forward(self, x: Array, training: bool = False, *, logits: bool = False) -> Array:
         """The layer's output; with `training`, what backward needs is kept. `logits` leaves a final softmax or sigmoid off."""
@@ -277,12 +313,13 @@ class Layer:
 
     def config(self) -> dict[str, Any]:
         """What `layer_from_config` needs to make the same layer again, unbuilt."""
-        return {"layer": type(self).__name__} | {name: _config(value) for name, value in self.settings().items()}
+        frozen = {} if self._trainable else {"trainable": False}
+        return {"layer": type(self).__name__} | frozen | {name: _config(value) for name, value in self.settings().items()}
 
     def __getstate__(self) -> dict[str, Any]:
         """For copy and pickle: what the layer is, without what a forward kept, and without its place."""
         alone = object.__new__(type(self))
-        vars(alone).update(vars(self), _owner=None, inner=dict)  # with nothing within: what is there forgets for itself
+        vars(alone).update(vars(self), _owner=None, inner=dict, _chains=[])  # with nothing within: what is there forgets for itself
         alone.forget()
         del vars(alone)["inner"]
         if "device" in vars(alone):

@@ -40,20 +40,12 @@ def every_layer(layer: Layer) -> list[Layer]:
 class _Container(Layer):
     """What layers made of layers share: their chains are planned anew whenever what is within has changed."""
 
-    def __init__(self, activation: str | None = None) -> None:
-        super().__init__(activation)
-        self._chains: list[Chain] = []
-
     def plan(self) -> None:
         super().plan()
         self._chains = self._planned()
 
     def _planned(self) -> list[Chain]:
         raise NotImplementedError
-
-    def chains(self) -> list[Chain]:
-        """What runs within, as it was planned."""
-        return self._chains
 
     def forget(self) -> None:
         super().forget()
@@ -64,9 +56,6 @@ class _Container(Layer):
         """Multiply-adds of all that is within; what that keeps is found there (memory.py)."""
         within = [part for each in self.inner().values() for part in each.layers]
         return Cost(sum(part.cost().multiply_adds for part in within), keeps_output=self.activation is not None)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_chains": []}  # planned again where it is built again
 
 
 class Stack(_Container):

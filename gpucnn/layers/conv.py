@@ -96,8 +96,9 @@ class Conv2D(Layer):
 
     def _backward(self, dy: Array, input_grad: bool, relu: bool = False) -> Array | None:
         ops, x = self.device.ops, self._x
-        with gradients(self.weight, self.bias) as (out, dbias):
-            ops.conv2d_weight_grad(dy, x, self.window, self.groups, out=out, dbias=dbias)
+        if not self.frozen:
+            with gradients(self.weight, self.bias) as (out, dbias):
+                ops.conv2d_weight_grad(dy, x, self.window, self.groups, out=out, dbias=dbias)
         if not input_grad:
             return None
         return ops.conv2d_input_grad(dy, self.weight.value, self.window, self.groups, relu=x if relu else None)

@@ -55,8 +55,9 @@ class Dense(Layer):
 
     def _backward(self, dy: Array, input_grad: bool, relu: bool = False) -> Array | None:
         ops, x = self.device.ops, self._x
-        with gradients(self.weight, self.bias) as (out, dbias):
-            ops.dense_weight_grad(dy, x, out=out, dbias=dbias)
+        if not self.frozen:
+            with gradients(self.weight, self.bias) as (out, dbias):
+                ops.dense_weight_grad(dy, x, out=out, dbias=dbias)
         return ops.dense_input_grad(dy, self.weight.value, relu=x if relu else None) if input_grad else None
 
     def forget(self) -> None:

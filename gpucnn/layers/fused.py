@@ -44,7 +44,7 @@ class ConvReluMaxPool:
 
     @property
     def trained(self) -> bool:
-        return True
+        return self.conv.trained
 
     def forward(self, x: Array, training: bool = False, *, logits: bool = False) -> Array:
         conv, ops = self.conv, self.conv.device.ops
@@ -61,12 +61,15 @@ class ConvReluMaxPool:
         window, pool_window, groups, relu = conv.window, self.pool.window, conv.groups, None if plan.relu_taken else y
         self.forget()
         if not input_grad:
+            if conv.frozen:
+                return None
             with gradients(conv.weight, conv.bias) as (out, dbias):
                 ops.conv2d_relu_max_pool2d_weight_grad(dy, indices, x, window, pool_window, groups, relu=relu, out=out, dbias=dbias)
             return None
         dconv = ops.max_pool2d_grad(dy, indices, pool_window, relu=relu)
-        with gradients(conv.weight, conv.bias) as (out, dbias):
-            ops.conv2d_weight_grad(dconv, x, window, groups, out=out, dbias=dbias)
+        if not conv.frozen:
+            with gradients(conv.weight, conv.bias) as (out, dbias):
+                ops.conv2d_weight_grad(dconv, x, window, groups, out=out, dbias=dbias)
         return ops.conv2d_input_grad(dconv, conv.weight.value, window, groups, relu=x if plan.takes_relu else None)
 
     def forget(self) -> None:

@@ -77,19 +77,23 @@ class Parameter(SavedArray):
         super().__init__(name, shape)
         self.initializer = initializer
         self.groups = groups
+        self.frozen = False  # of a layer that is not trained (Layer.trainable): it has no gradient
         self.has_grad = False
         self._grad: Array = None
 
     @property
     def grad(self) -> Array:
-        """The gradient, summed over all backward passes since the last `zero_grad`; zeros where there were none. May be written to."""
-        if not self.has_grad:
+        """The gradient, summed over all backward passes since the last `zero_grad`; zeros where there were none. May be written to. None
+        of a frozen parameter, and before the model is built."""
+        if not self.has_grad and self._grad is not None:
             self._grad[...] = 0
             self.has_grad = True  # from now on what is there counts: it may be written by hand, and backward adds to it
         return self._grad
 
     @grad.setter
     def grad(self, array: Any) -> None:
+        if self.frozen:
+            raise GpucnnError(f"parameter {self.name!r} is frozen and has no gradient: set its layer's trainable to True first")
         self._write(self._grad, array)
         self.has_grad = True
 
@@ -123,13 +127,15 @@ def gradients(*parameters: Parameter | None) -> Iterator[list[Array | None]]:
 
 
 class Buffers:
-    """The flat buffers behind the arrays of a model, on one device: `values` of the parameters and their gradients, and `saved`, what is
-    not trained."""
+    """The flat buffers behind the arrays of a model, on one device: `values` of the parameters that are trained and their gradients, and
+    `saved`, what is not trained: other arrays, and parameters that are frozen."""
 
     def __init__(self, parameters: Sequence[Parameter], device: Device, dtype: np.dtype[Any], arrays: Sequence[SavedArray] = ()) -> None:
-        self.parameters = list(parameters)
-        self.arrays = list(arrays)
+        self._drawn = list(parameters)
+        self.parameters = [each for each in parameters if not each.frozen]
+        self.arrays = [*arrays, *(each for each in parameters if each.frozen)]
         self.device = device
+        self.replaced = False  # by others, for the same arrays: an optimizer of these would change nothing that counts
         size = sum(map(_room, self.parameters))
         self.values = device.xp.zeros(size, dtype)
         self._gradients = device.xp.zeros(size, dtype)  # gaps between parameters stay zero for ever
@@ -143,12 +149,13 @@ class Buffers:
 
     def initialize(self, seed: int) -> None:
         """Draws every parameter anew, and fills the other arrays; parameter i depends on (seed, i) alone."""
-        for index, parameter in enumerate(self.parameters):
+        for index, parameter in enumerate(self._drawn):
             rng = np.random.default_rng([seed, index])
             drawn = get_initializer(parameter.initializer)(parameter.shape, rng, parameter.groups)
             parameter.value[...] = self.device.xp.asarray(drawn.astype(self.values.dtype))
         for array in self.arrays:
-            array.value[...] = array.fill
+            if not isinstance(array, Parameter):
+                array.value[...] = array.fill
 
     @property
     def size(self) -> int:

@@ -9,6 +9,7 @@ from gpucnn.ops.cpu.dropout import dropout, next_call
 from gpucnn.ops.cpu.fused import conv2d_relu_max_pool2d, conv2d_relu_max_pool2d_weight_grad
 from gpucnn.ops.cpu.join import add, put_channels, take_channels
 from gpucnn.ops.cpu.loss import binary_cross_entropy, mean_squared_error, softmax_cross_entropy
+from gpucnn.ops.cpu.norm import batch_norm, batch_norm_apply, batch_norm_grad
 from gpucnn.ops.cpu.pool import avg_pool2d, avg_pool2d_grad, max_pool2d, max_pool2d_grad
 from gpucnn.ops.cpu.tally import tally
 from gpucnn.ops.cpu.update import adam_update, sgd_update
@@ -18,6 +19,9 @@ __all__ = [
     "add",
     "avg_pool2d",
     "avg_pool2d_grad",
+    "batch_norm",
+    "batch_norm_apply",
+    "batch_norm_grad",
     "bias_grad",
     "binary_cross_entropy",
     "conv2d",

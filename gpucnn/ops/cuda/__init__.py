@@ -8,6 +8,7 @@ from gpucnn.ops.cuda.dropout import dropout, next_call
 from gpucnn.ops.cuda.fused import conv2d_relu_max_pool2d, conv2d_relu_max_pool2d_weight_grad
 from gpucnn.ops.cuda.join import add, put_channels, take_channels
 from gpucnn.ops.cuda.loss import binary_cross_entropy, mean_squared_error, softmax_cross_entropy
+from gpucnn.ops.cuda.norm import batch_norm, batch_norm_apply, batch_norm_grad
 from gpucnn.ops.cuda.pool import avg_pool2d, avg_pool2d_grad, max_pool2d, max_pool2d_grad
 from gpucnn.ops.cuda.tally import tally
 from gpucnn.ops.cuda.update import adam_update, sgd_update
@@ -17,6 +18,9 @@ __all__ = [
     "add",
     "avg_pool2d",
     "avg_pool2d_grad",
+    "batch_norm",
+    "batch_norm_apply",
+    "batch_norm_grad",
     "bias_grad",
     "binary_cross_entropy",
     "conv2d",
