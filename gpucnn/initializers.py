@@ -60,6 +60,12 @@ def zeros(shape: Shape, rng: np.random.Generator, groups: int = 1) -> Values:
     return np.zeros(shape)
 
 
+@INITIALIZERS.add("ones")
+def ones(shape: Shape, rng: np.random.Generator, groups: int = 1) -> Values:
+    """Ones: for the scales of normalization."""
+    return np.ones(shape)
+
+
 def get_initializer(name: str) -> Initializer:
     """The initializer called `name`; UnknownNameError says which there are."""
     return INITIALIZERS.pick(name)

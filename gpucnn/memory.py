@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gpucnn.layers.base import Stage
+from gpucnn.layers.base import Layer, Stage
 
 
 @dataclass(frozen=True)
@@ -16,30 +16,35 @@ class StepMemory:
     kept: list[int]
     peak: int
     stages: list[tuple[int, int]]  # the most while a stage is at work, forward and backward
+    keeps_input: bool = False  # the input is among what is kept
 
 
 def of_step(stages: Sequence[Stage], *, apart: bool = False) -> StepMemory:
     """Of built layers. An array that one layer keeps as its output and the next as its input is the first one's.
 
-    apart: what lies between the layers of a stage is written in any case, as on a CPU.
+    apart: what lies between the layers of a stage is written in any case, as on a CPU. Of layers made of layers the most at one time is
+    an upper bound: what runs within, and the outputs of all branches.
     """
     kept: list[int] = []
     each: list[tuple[int, int]] = []
     peak = total = 0
     counted = False  # whether the array between two layers is kept already
     trained = False  # whether a gradient is handed further down
+    keeps_input, at_input = False, True
     for stage in stages:
         before = counted
         inputs = math.prod(stage.layers[0].input_shape or ())
         outputs = math.prod(stage.layers[-1].output_shape)
-        widest = 0  # between the layers of a stage
+        widest = ahead = back = 0  # between the layers of a stage, and within them
         for layer, cost in zip(stage.layers, stage.costs(), strict=True):
-            own = cost.kept
+            within, ahead, back = _within(layer, apart)
+            own = cost.kept + within
             if cost.keeps_input and not counted:
                 own += math.prod(layer.input_shape or ())
                 counted = before = True
+                keeps_input = keeps_input or at_input
             if not layer.is_view:
-                counted = False
+                counted = at_input = False
             if cost.keeps_output:
                 own += math.prod(layer.output_shape)
                 counted = True
@@ -48,12 +53,36 @@ def of_step(stages: Sequence[Stage], *, apart: bool = False) -> StepMemory:
             kept.append(own)
             total += own
         view = all(layer.is_view for layer in stage.layers)
-        forward = total + (0 if before or view else inputs) + (0 if counted or view else outputs) + (widest if apart else 0)
-        backward = total + (0 if view else outputs + (inputs if trained else 0) + (widest if trained or apart else 0))
+        forward = total + ahead + (0 if before or view else inputs) + (0 if counted or view else outputs) + (widest if apart else 0)
+        backward = total + back + (0 if view else outputs + (inputs if trained else 0) + (widest if trained or apart else 0))
         peak = max(peak, forward, backward)
         each.append((forward, backward))
         trained = trained or stage.trained
-    return StepMemory(kept, peak, each)
+    return StepMemory(kept, peak, each, keeps_input)
+
+
+def _within(layer: Layer, apart: bool) -> tuple[int, int, int]:
+    """What the chains within a layer keep besides its input, and the most that they take besides, forward and backward."""
+    kept = ahead = back = between = 0
+    inputs = math.prod(layer.input_shape or ())
+    for chain in layer.chains():
+        found = of_step(chain.stages, apart=apart)
+        own = sum(found.kept)
+        kept += own - (inputs if found.keeps_input else 0)
+        ahead = max(ahead, max(forward for forward, _ in found.stages) - own)
+        back = max(back, max(backward for _, backward in found.stages) - own)
+        between += max(math.prod(chain.stages[-1].layers[-1].output_shape), inputs)
+    return kept, ahead + between, back + between
+
+
+def kept_by_layer(stages: Sequence[Stage]) -> dict[int, int]:
+    """Elements that are kept for backward of one example, by the layer's `id`, those within others included."""
+    layers = [layer for stage in stages for layer in stage.layers]
+    found = {id(layer): kept for layer, kept in zip(layers, of_step(stages).kept, strict=True)}
+    for layer in layers:
+        for chain in layer.chains():
+            found |= kept_by_layer(chain.stages)
+    return found
 
 
 def on_cpu(stages: Sequence[Stage], batch_size: int) -> int:

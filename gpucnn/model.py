@@ -12,22 +12,24 @@ from typing import IO, Any
 
 import numpy as np
 
-from gpucnn import optimizers, schedules
+from gpucnn import optimizers, schedules, summary
 from gpucnn.arrays import examples, numbers, on_a_gpu, pixels, scaled
 from gpucnn.checks import integer, several
 from gpucnn.device import Device, get_device, simulated, to_numpy, why_no_cuda
 from gpucnn.errors import ArgumentError, CheckpointError, GpucnnError, ShapeError, UnknownNameError
 from gpucnn.layers import LAYERS, Layer, layer_from_config
-from gpucnn.layers.base import Array, Buffers, Parameter, Shape, Stage, derived_seed, too_many
-from gpucnn.layers.fused import stages
+from gpucnn.layers.base import Array, Shape, derived_seed, too_many
+from gpucnn.layers.chain import Chain, build_in_turn
+from gpucnn.layers.containers import Stack, every_layer
+from gpucnn.layers.parameter import Buffers, Parameter, SavedArray
 from gpucnn.losses import LOSSES, Loss, get_loss
-from gpucnn.memory import of_step, on_cpu
+from gpucnn.memory import of_step
 from gpucnn.metrics import METRICS
 from gpucnn.ops.shapes import LIMIT
 from gpucnn.optimizers import OPTIMIZERS, Optimizer, get_optimizer
 from gpucnn.schedules import SCHEDULES
 from gpucnn.surroundings import say
-from gpucnn.text import bytes_text, message, reason_of, shown
+from gpucnn.text import message, reason_of, shown
 from gpucnn.training import loop
 from gpucnn.training.callbacks import Callback, History
 from gpucnn.training.checkpoint import TensorFile, save_tensors, take
@@ -48,15 +50,17 @@ class Sequential:
     """
 
     def __init__(self, *layers: Layer | list[Layer] | tuple[Layer, ...]) -> None:
-        flat = [layer for item in layers for layer in (item if isinstance(item, list | tuple) else [item])]
+        flat: list[Any] = [layer for item in layers for layer in (item if isinstance(item, list | tuple) else [item])]
+        flat = [Stack(*layer.layers) if isinstance(layer, Sequential) else layer for layer in flat]
         for layer in flat:
             if not isinstance(layer, Layer):
                 raise TypeError(f"Sequential takes layers, got {shown(layer)}")
         if not flat:
             raise ShapeError("Sequential needs at least one layer")
-        if len({id(layer) for layer in flat}) < len(flat):
+        everywhere = [part for layer in flat for part in every_layer(layer)]
+        if len({id(layer) for layer in everywhere}) < len(everywhere):
             raise ShapeError("a layer can stand in a model once only: make a second one for the second place")
-        self.layers = flat
+        self.layers: list[Layer] = flat
         self.input_shape: Shape = ()
         self.output_shape: Shape = ()
         self.metadata: dict[str, Any] = {}  # for people and programs: saved and loaded along with the model
@@ -67,8 +71,9 @@ class Sequential:
         self.metrics: list[str] = []
         self._device: Device | None = None
         self._buffers: Buffers | None = None
-        self._stages: list[Stage] = []  # the layers, some of them as one
+        self.chain = Chain()  # the layers, some of them as one, as training runs them
         self._named: dict[str, Parameter] = {}
+        self._arrays: dict[str, SavedArray] = {}
         self._batch = 0  # the size of the batch that backward is due for
         self.epochs_begun = 0  # of all calls of `fit` since `build`: the order of examples and augmentation go on from one to the next
         self._unknown = ""  # what the file that it comes from names, and is not known here
@@ -109,38 +114,53 @@ class Sequential:
                         "each model, or copy.deepcopy the other model"
                     )
         self.seed, self.input_shape, self.dtype = seed, shape, np.dtype(dtype)
-        counts: dict[str, int] = {}
-        for index, layer in enumerate(self.layers):
-            kind = type(layer).__name__.lower()
-            counts[kind] = counts.get(kind, 0) + 1
-            layer.name = f"{kind}_{counts[kind]}"
-            try:
-                shape = layer.build(shape)
-            except ShapeError as error:
-                raise ShapeError(f"layer {index + 1} of {len(self.layers)}, {shown(layer)}: {error}") from None
-        self.output_shape = shape
+        self.output_shape = build_in_turn(self.layers, shape)
 
     def _settle(self, place: Device) -> Buffers:
         """Gives every parameter its place in the memory of the device."""
-        named: dict[str, Parameter] = {}
-        known: set[int] = set()
+        parameters, arrays = _by_name(self.layers)
         for layer in self.layers:
             for path, part in layer.walk(layer.name).items():
                 part.name, part._owner = path, weakref.ref(self)
-            for name, parameter in layer.named_parameters(layer.name):
-                if name in named and named[name] is not parameter:
-                    raise ShapeError(f"layer {layer.name!r} has two parameters called {name!r}: give each a name of its own")
-                if id(parameter) not in known:
-                    named[name] = parameter
-                    known.add(id(parameter))
         for index, layer in enumerate(self.layers):
             layer.place(place, derived_seed(self.seed, index))
-        self._named = named
-        self._stages = stages(self.layers)
+        self._named, self._arrays = parameters, arrays
+        for layer in self.layers:
+            layer.settle_frozen()
+            layer.plan()
+        self.chain = Chain(self.layers)
         self._device = place
-        self._buffers = Buffers(list(named.values()), place, self.dtype)
+        self._buffers = Buffers(list(parameters.values()), place, self.dtype, list(arrays.values()))
         self._batch = self.epochs_begun = 0
         return self._buffers
+
+    def freeze_anew(self) -> None:
+        """Settles anew which parameters are trained, after a layer's `trainable` was set: all keep their values, and the optimizer has to
+        start afresh."""
+        if self._buffers is None:
+            return
+        before = [parameter.frozen for parameter in self._named.values()]
+        for layer in self.layers:
+            layer.settle_frozen()
+            layer.plan()
+        self.chain = Chain(self.layers)
+        if before == [parameter.frozen for parameter in self._named.values()]:
+            return
+        values = {name: to_numpy(array) for name, array in self._tensors().items()}
+        self._buffers.replaced = True
+        self._buffers = Buffers(list(self._named.values()), self.device, self.dtype, list(self._arrays.values()))
+        for name, array in self._tensors().items():
+            array[...] = self.device.array(values[name])
+
+    @property
+    def trainable(self) -> bool:
+        """Whether any layer is to be trained; setting it sets all of them."""
+        return any(layer.trainable for layer in self.layers)
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        for layer in self.layers:
+            layer.trainable = value
 
     @property
     def device(self) -> Device:
@@ -161,20 +181,27 @@ class Sequential:
         return dict(self._named)
 
     @property
+    def arrays(self) -> dict[str, SavedArray]:
+        """Every array that is saved with the parameters but not trained, under its name."""
+        self._built()
+        return dict(self._arrays)
+
+    @property
     def parameter_count(self) -> int:
-        """The number of trained values."""
-        return sum(parameter.size for parameter in self._built().parameters)
+        """The number of values in all parameters, those that are frozen included."""
+        self._built()
+        return sum(parameter.size for parameter in self._named.values())
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of parameters, gradients and the optimizer's state."""
+        """Bytes of parameters, gradients, the optimizer's state, and arrays that are not trained."""
         slots = len(self.optimizer.slots) if self.optimizer else 0
-        return int(self._built().values.nbytes) * (2 + slots)
+        return int(self._built().values.nbytes) * (2 + slots) + int(self._built().saved.nbytes)
 
     def step_bytes(self, batch_size: int) -> int:
         """Bytes that a training step takes at the most, besides `held_bytes` and the kernels' workspaces."""
         self._built()
-        return of_step(self._stages).peak * batch_size * self.dtype.itemsize
+        return of_step(self.chain.stages).peak * batch_size * self.dtype.itemsize
 
     # The loop by hand.
 
@@ -187,9 +214,7 @@ class Sequential:
         y = self._input(x)
         if training:
             self._batch = int(y.shape[0])
-        for stage in self._stages:
-            y = stage.forward(y, training, logits=logits and stage is self._stages[-1])
-        return y
+        return self.chain.forward(y, training, logits=logits)
 
     def backward(self, dy: Array, *, input_grad: bool = False) -> Array | None:
         """Adds the gradient of every parameter, given that of the output; returns that of the input where `input_grad`."""
@@ -200,30 +225,7 @@ class Sequential:
             raise ShapeError(f"the output's gradient must have shape (batch, {expected}), got {tuple(dy.shape)}")
         if self._batch and dy.shape[0] != self._batch:
             raise ShapeError(f"the last forward had a batch of {self._batch}, the output's gradient is of one of {dy.shape[0]}")
-        first = next((index for index, stage in enumerate(self._stages) if stage.trained), len(self._stages))
-        own = False  # the caller's dy is left as it is; gradients made on the way may serve as scratch
-        masked = False  # whether dy has ReLU's gradient of this stage already
-        for index in reversed(range(len(self._stages))):
-            stage = self._stages[index]
-            wanted = input_grad or index > first
-            relu = self._relu_before(index) if wanted and stage.takes_relu_grad else None
-            gradient = stage.backward(dy, input_grad=wanted, overwrite=own, relu=relu, masked=masked)
-            if gradient is None:
-                for other in self._stages[:index]:
-                    other.forget()
-                return None
-            own = own or not stage.passes_on
-            masked = relu is not None or (masked and stage.passes_mask)
-            dy = gradient
-        return dy
-
-    def _relu_before(self, index: int) -> Array | None:
-        """The input of a stage in its shape, where it is ReLU's output, or was before stages that leave zeros where they are."""
-        for stage in reversed(self._stages[:index]):
-            if not stage.passes_mask:
-                y = stage.relu_output
-                return None if y is None else y.reshape(y.shape[0], *(self._stages[index].layers[0].input_shape or ()))
-        return None
+        return self.chain.backward(dy, input_grad=input_grad)
 
     # Training.
 
@@ -301,6 +303,8 @@ class Sequential:
         elif steps_per_epoch is not None:
             raise ArgumentError("steps_per_epoch goes with batches in place of x; of arrays an epoch is one pass over them")
         loss, optimizer = self._ready(x)
+        if optimizer.outdated:
+            raise GpucnnError("which layers are trained has changed since the model was compiled: compile it again")
         if not optimizer.trains(self.buffers):
             raise GpucnnError("this model's optimizer trains another model by now: compile each model with an optimizer of its own")
         loss, batches, validation = batches_of(self, loss, x, y, given)
@@ -379,46 +383,10 @@ class Sequential:
     # Looking at it, saving and loading.
 
     def summary(self, batch_size: int = 1, *, file: IO[str] | None = None) -> None:
-        """Prints each layer's output shape, parameters, multiply-adds and memory for `batch_size` examples (to stdout, or `file`)."""
+        """Prints each layer's output shape, parameters, multiply-adds and memory for `batch_size` examples (to stdout, or `file`); layers
+        within others stand below them."""
         self._built()
-        batch_size = integer(batch_size, "batch_size", 1)
-        rows = [("layer", "output", "parameters", "multiply-adds", "kept for backward")]
-        totals = [0, 0, 0]
-        costs, memory = [cost for stage in self._stages for cost in stage.costs()], of_step(self._stages)
-        for layer, cost, kept in zip(self.layers, costs, memory.kept, strict=True):
-            numbers = [
-                sum(parameter.size for _, parameter in layer.named_parameters()),
-                cost.multiply_adds * batch_size,
-                kept * batch_size * self.dtype.itemsize,
-            ]
-            totals = [total + number for total, number in zip(totals, numbers, strict=True)]
-            label = layer.name + (f" ({layer.activation})" if layer.activation else "")
-            rows.append((label, _shape_text(layer.output_shape), f"{numbers[0]:,}", f"{numbers[1]:,}", bytes_text(numbers[2])))
-        rows.append(("total", _shape_text(self.output_shape), f"{totals[0]:,}", f"{totals[1]:,}", bytes_text(totals[2])))
-        widths = [max(len(row[column]) for row in rows) for column in range(5)]
-        lines = [
-            "  ".join(f"{text:{'<' if column < 2 else '>'}{widths[column]}}" for column, text in enumerate(row)).rstrip() for row in rows
-        ]
-        rule = "─" * max(map(len, lines))
-        slots = len(self.optimizer.slots) if self.optimizer else 0
-        elements = on_cpu(self._stages, batch_size) if self.device.kind == "cpu" else memory.peak * batch_size
-        step = elements * self.dtype.itemsize
-        say(
-            "\n".join(
-                [
-                    f"Sequential on {self.device.name}, input {_shape_text(self.input_shape)}, batch of {batch_size}, {self.dtype}",
-                    rule,
-                    lines[0],
-                    rule,
-                    *lines[1:-1],
-                    rule,
-                    lines[-1],
-                    f"a training step takes {bytes_text(self.held_bytes + step)}: {bytes_text(self.held_bytes)} for parameters, gradients"
-                    f"{' and optimizer' if slots else ''}, {bytes_text(step)} at the most for the batch on its way",
-                ]
-            ),
-            file,
-        )
+        say(summary.text_of(self, integer(batch_size, "batch_size", 1)), file)
 
     def config(self) -> dict[str, Any]:
         """The model without its parameters, as JSON can hold it."""
@@ -462,13 +430,17 @@ class Sequential:
                 config["optimizer"] = {"optimizer": name}
             elif SCHEDULES.get(schedules.name_of(schedule)) is not type(schedule):
                 config["optimizer"]["learning_rate"] = {"schedule": schedules.name_of(schedule)}
-        save_tensors(path, {name: parameter.value for name, parameter in self._named.items()}, {"model": config})
+        save_tensors(path, self._tensors(), {"model": config})
+
+    def _tensors(self) -> dict[str, Array]:
+        """All that a file holds of the model."""
+        return {name: array.value for name, array in (self._named | self._arrays).items()}
 
     def load_parameters(self, path: str | Path) -> None:
-        """Takes the parameters from a file that `save` wrote for a model with the same layers."""
+        """Takes the parameters, and the arrays saved with them, from a file that `save` wrote for a model with the same layers."""
         self._built()
         with TensorFile(path) as file:
-            take(file, {name: parameter.value for name, parameter in self._named.items()})
+            take(file, self._tensors())
 
     def state(self) -> dict[str, Any]:
         """What training changes besides parameters and optimizer: the layers' random state."""
@@ -486,11 +458,12 @@ class Sequential:
 
     def __getstate__(self) -> dict[str, Any]:
         """For copy and pickle, from any device to any other: everything, the optimizer's state and gradients included."""
-        kept: dict[str, Any] = {**vars(self), "_stages": [], "_named": {}, "_device": None, "_buffers": None}
+        kept: dict[str, Any] = {**vars(self), "chain": Chain(), "_named": {}, "_arrays": {}, "_device": None, "_buffers": None}
         if self._buffers is not None:
             kept["_kept"] = {
                 "device": self.device.kind,
                 "values": to_numpy(self._buffers.values),
+                "saved": to_numpy(self._buffers.saved),
                 "gradients": to_numpy(self._buffers.all_gradients()),
                 "has_grad": [parameter.has_grad for parameter in self._buffers.parameters],
                 "random": self.state(),
@@ -508,6 +481,7 @@ class Sequential:
         buffers = self._settle(get_device(kept["device"] if usable else "cpu"))
         self.epochs_begun = epochs
         buffers.values[...] = self.device.array(kept["values"])
+        buffers.saved[...] = self.device.array(kept["saved"])
         buffers.all_gradients()[...] = self.device.array(kept["gradients"])
         for parameter, has_grad in zip(buffers.parameters, kept["has_grad"], strict=True):
             parameter.has_grad = has_grad
@@ -594,8 +568,8 @@ def load(path: str | Path, *, device: str | Device = "auto") -> Sequential:
             if config["dtype"] == "float64" and place.kind == "cuda":
                 raise ValueError("the kernels compute in float32: use device='cpu' for float64")
             model._lay_out(config["input_shape"], integer(config["seed"], "seed", 0), config["dtype"])
-            shapes = {name: parameter.shape for layer in model.layers for name, parameter in layer.named_parameters(layer.name)}
-            file.check(shapes)
+            held = [found for layer in model.layers for found in (*layer.named_parameters(layer.name), *layer.named_arrays(layer.name))]
+            file.check({name: array.shape for name, array in held})
             model._settle(place)
             model.metadata = dict(config["metadata"])
             _compile(model, config, file.place)
@@ -603,7 +577,7 @@ def load(path: str | Path, *, device: str | Device = "auto") -> Sequential:
             raise
         except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError, RecursionError) as error:
             raise CheckpointError(f"{file.place} describes a model that this gpucnn cannot make ({reason_of(error)})") from None
-        take(file, {name: parameter.value for name, parameter in model._named.items()})
+        take(file, model._tensors())
     return model
 
 
@@ -635,5 +609,21 @@ def _compile(model: Sequential, config: dict[str, Any], place: Path) -> None:
         )
 
 
-def _shape_text(shape: Shape) -> str:
-    return " × ".join(map(str, shape))
+def _by_name(layers: Sequence[Layer]) -> tuple[dict[str, Parameter], dict[str, SavedArray]]:
+    """The parameters of layers and what else is saved, by their paths, each array once. ShapeError where two have one name."""
+    parameters: dict[str, Parameter] = {}
+    arrays: dict[str, SavedArray] = {}
+    known: set[int] = set()
+    for layer in layers:
+        for name, array in (*layer.named_parameters(layer.name), *layer.named_arrays(layer.name)):
+            other = parameters.get(name) or arrays.get(name) or array
+            if other is not array:
+                both = f"two {array.kind}s" if other.kind == array.kind else "a parameter and an array"
+                raise ShapeError(f"layer {layer.name!r} has {both} called {name!r}: give each a name of its own")
+            if id(array) not in known:
+                known.add(id(array))
+                if isinstance(array, Parameter):
+                    parameters[name] = array
+                else:
+                    arrays[name] = array
+    return parameters, arrays

@@ -10,7 +10,7 @@ import numpy as np
 from gpucnn.arrays import quiet, to_numpy
 from gpucnn.checks import fraction, positive
 from gpucnn.errors import ArgumentError, GpucnnError
-from gpucnn.layers.base import Array, Buffers
+from gpucnn.layers.parameter import Array, Buffers
 from gpucnn.names import Registry, Worded
 from gpucnn.schedules import Schedule, get_schedule
 
@@ -52,6 +52,11 @@ class Optimizer(Worded):
         """Whether it is these parameters that `step` changes."""
         return self._buffers is buffers
 
+    @property
+    def outdated(self) -> bool:
+        """Whether layers of the model were frozen, or the other way round, since it was attached."""
+        return self._buffers is not None and self._buffers.replaced
+
     @quiet
     def step(self) -> None:
         """One update of every parameter from its gradient. Parameters that got no gradient are treated as having one of zero."""
@@ -88,6 +93,8 @@ class Optimizer(Worded):
             raise GpucnnError(
                 "this optimizer has no parameters yet: call model.compile(optimizer=...) first, or optimizer.attach(model.buffers)"
             )
+        if self._buffers.replaced:
+            raise GpucnnError("which layers are trained has changed since this optimizer was attached: compile the model again")
         return self._buffers
 
 

@@ -6,22 +6,31 @@ from typing import Any
 
 from gpucnn.checks import pick
 from gpucnn.layers.activation import ReLU, Sigmoid, Softmax
-from gpucnn.layers.base import Buffers, Layer, Parameter
+from gpucnn.layers.base import Layer
+from gpucnn.layers.containers import Concat, Residual, Stack
 from gpucnn.layers.conv import Conv2D
 from gpucnn.layers.dense import Dense
 from gpucnn.layers.dropout import Dropout
 from gpucnn.layers.flatten import Flatten
+from gpucnn.layers.norm import BatchNorm2D
+from gpucnn.layers.parameter import Buffers, Parameter, SavedArray
 from gpucnn.layers.pool import AvgPool2D, MaxPool2D
 
-LAYERS: dict[str, type[Layer]] = {
-    kind.__name__: kind for kind in (Conv2D, MaxPool2D, AvgPool2D, Flatten, Dense, ReLU, Sigmoid, Softmax, Dropout)
-}
+_KINDS: tuple[type[Layer], ...] = (
+    *(Conv2D, MaxPool2D, AvgPool2D, Flatten, Dense, Dropout, BatchNorm2D),
+    *(ReLU, Sigmoid, Softmax),
+    *(Stack, Residual, Concat),
+)
+LAYERS: dict[str, type[Layer]] = {kind.__name__: kind for kind in _KINDS}
 
 
 def layer_from_config(config: dict[str, Any]) -> Layer:
     """The layer that `Layer.config()` came from, unbuilt."""
     settings = {name: _made(value) for name, value in config.items()}
-    return pick(settings.pop("layer", None), LAYERS, "layer")(**settings)
+    kind, trainable = settings.pop("layer", None), settings.pop("trainable", True)
+    layer = pick(kind, LAYERS, "layer").from_settings(settings)
+    layer.trainable = trainable
+    return layer
 
 
 def _made(value: Any) -> Any:
@@ -34,7 +43,9 @@ def _made(value: Any) -> Any:
 __all__ = [
     "LAYERS",
     "AvgPool2D",
+    "BatchNorm2D",
     "Buffers",
+    "Concat",
     "Conv2D",
     "Dense",
     "Dropout",
@@ -43,7 +54,10 @@ __all__ = [
     "MaxPool2D",
     "Parameter",
     "ReLU",
+    "Residual",
+    "SavedArray",
     "Sigmoid",
     "Softmax",
+    "Stack",
     "layer_from_config",
 ]

@@ -8,7 +8,8 @@ from typing import Any
 from gpucnn.checks import integer, pair
 from gpucnn.errors import ShapeError
 from gpucnn.initializers import get_initializer
-from gpucnn.layers.base import Array, Cost, Layer, Parameter, Shape, add_grads
+from gpucnn.layers.base import Array, Cost, Layer, Shape
+from gpucnn.layers.parameter import Parameter, gradients
 from gpucnn.ops.cpu.conv import scratch
 from gpucnn.ops.shapes import Window, conv_window, normalize_padding
 
@@ -93,10 +94,14 @@ class Conv2D(Layer):
         bias = self.bias.value if self.bias else None
         return self.device.ops.conv2d(x, self.weight.value, bias, self.window, self.groups, relu=self.activation == "relu")
 
-    def _backward(self, dy: Array, input_grad: bool, relu: Array | None = None) -> Array | None:
-        ops, x, window, groups = self.device.ops, self._x, self.window, self.groups
-        add_grads(self.weight, self.bias, lambda out, dbias: ops.conv2d_weight_grad(dy, x, window, groups, out=out, dbias=dbias))
-        return ops.conv2d_input_grad(dy, self.weight.value, window, groups, relu=relu) if input_grad else None
+    def _backward(self, dy: Array, input_grad: bool, relu: bool = False) -> Array | None:
+        ops, x = self.device.ops, self._x
+        if not self.frozen:
+            with gradients(self.weight, self.bias) as (out, dbias):
+                ops.conv2d_weight_grad(dy, x, self.window, self.groups, out=out, dbias=dbias)
+        if not input_grad:
+            return None
+        return ops.conv2d_input_grad(dy, self.weight.value, self.window, self.groups, relu=x if relu else None)
 
     def forget(self) -> None:
         super().forget()

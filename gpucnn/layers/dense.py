@@ -6,8 +6,9 @@ from typing import Any
 
 from gpucnn.checks import integer
 from gpucnn.errors import ShapeError
-from gpucnn.layers.base import Array, Cost, Layer, Parameter, Shape, add_grads
+from gpucnn.layers.base import Array, Cost, Layer, Shape
 from gpucnn.layers.conv import weight_initializer
+from gpucnn.layers.parameter import Parameter, gradients
 
 
 class Dense(Layer):
@@ -52,10 +53,12 @@ class Dense(Layer):
         bias = self.bias.value if self.bias else None
         return self.device.ops.dense(x, self.weight.value, bias, relu=self.activation == "relu")
 
-    def _backward(self, dy: Array, input_grad: bool, relu: Array | None = None) -> Array | None:
+    def _backward(self, dy: Array, input_grad: bool, relu: bool = False) -> Array | None:
         ops, x = self.device.ops, self._x
-        add_grads(self.weight, self.bias, lambda out, dbias: ops.dense_weight_grad(dy, x, out=out, dbias=dbias))
-        return ops.dense_input_grad(dy, self.weight.value, relu=relu) if input_grad else None
+        if not self.frozen:
+            with gradients(self.weight, self.bias) as (out, dbias):
+                ops.dense_weight_grad(dy, x, out=out, dbias=dbias)
+        return ops.dense_input_grad(dy, self.weight.value, relu=x if relu else None) if input_grad else None
 
     def forget(self) -> None:
         super().forget()

@@ -18,7 +18,7 @@ class Dropout(Layer):
     """
 
     passes_on = True
-    passes_mask = True
+    keeps_relu = True
 
     def __init__(self, rate: float = 0.5) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ class Flatten(Layer):
     """(C, H, W) → (C·H·W,): a new view, nothing is copied."""
 
     passes_on = True
-    passes_mask = True
+    keeps_relu = True
     is_view = True
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What a model makes of its layers when it is built: layers that are faster together become one stage."""
+"""Layers that are faster together, and become one stage."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import math
 from collections.abc import Sequence
 
 from gpucnn.errors import GpucnnError
-from gpucnn.layers.base import Array, Cost, Layer, Stage, add_grads
+from gpucnn.layers.base import ALONE, Array, Cost, Layer, Plan, Stage
 from gpucnn.layers.conv import Conv2D
+from gpucnn.layers.parameter import gradients
 from gpucnn.layers.pool import MaxPool2D
 
 
 def stages(layers: Sequence[Layer]) -> list[Stage]:
-    """The layers in their order, with each convolution with ReLU and the max pooling right behind it as one."""
+    """The layers in their order, those of a stack in its place; each convolution with ReLU and the max pooling right behind it as one."""
     found: list[Stage] = []
-    for layer in layers:
+    for layer in [part for each in layers for part in each.layers]:
         before = found[-1] if found else None
         # Classes derived from these may do something else.
         if type(layer) is MaxPool2D and isinstance(before, Conv2D) and type(before) is Conv2D and before.activation == "relu":
@@ -28,8 +29,9 @@ class ConvReluMaxPool:
     """Conv2D with ReLU, then MaxPool2D. The convolution's output is not kept for backward, nor, where one kernel does both, written."""
 
     passes_on = False
-    passes_mask = False
+    keeps_relu = False
     takes_relu_grad = True
+    ends_in_relu = True
 
     def __init__(self, conv: Conv2D, pool: MaxPool2D) -> None:
         self.conv = conv
@@ -42,11 +44,7 @@ class ConvReluMaxPool:
 
     @property
     def trained(self) -> bool:
-        return True
-
-    @property
-    def relu_output(self) -> Array | None:
-        return self._kept[1] if self._kept else None
+        return self.conv.trained
 
     def forward(self, x: Array, training: bool = False, *, logits: bool = False) -> Array:
         conv, ops = self.conv, self.conv.device.ops
@@ -56,28 +54,23 @@ class ConvReluMaxPool:
             self._kept = (x, y, indices)
         return y
 
-    def backward(
-        self, dy: Array, *, input_grad: bool = True, overwrite: bool = False, relu: Array | None = None, masked: bool = False
-    ) -> Array | None:
+    def backward(self, dy: Array, *, input_grad: bool = True, plan: Plan = ALONE) -> Array | None:
         if self._kept is None:
             raise GpucnnError(f"backward of layer {self.pool.name!r} needs a forward with training=True before it, once for each backward")
         conv, ops, (x, y, indices) = self.conv, self.conv.device.ops, self._kept
-        window, pool_window, groups, own_relu = conv.window, self.pool.window, conv.groups, None if masked else y
+        window, pool_window, groups, relu = conv.window, self.pool.window, conv.groups, None if plan.relu_taken else y
         self.forget()
         if not input_grad:
-            add_grads(
-                conv.weight,
-                conv.bias,
-                lambda out, dbias: ops.conv2d_relu_max_pool2d_weight_grad(
-                    dy, indices, x, window, pool_window, groups, relu=own_relu, out=out, dbias=dbias
-                ),
-            )
+            if conv.frozen:
+                return None
+            with gradients(conv.weight, conv.bias) as (out, dbias):
+                ops.conv2d_relu_max_pool2d_weight_grad(dy, indices, x, window, pool_window, groups, relu=relu, out=out, dbias=dbias)
             return None
-        dconv = ops.max_pool2d_grad(dy, indices, pool_window, relu=own_relu)
-        add_grads(
-            conv.weight, conv.bias, lambda out, dbias: ops.conv2d_weight_grad(dconv, x, window, groups, out=out, dbias=dbias)
-        )  # fmt: skip
-        return ops.conv2d_input_grad(dconv, conv.weight.value, window, groups, relu=relu)
+        dconv = ops.max_pool2d_grad(dy, indices, pool_window, relu=relu)
+        if not conv.frozen:
+            with gradients(conv.weight, conv.bias) as (out, dbias):
+                ops.conv2d_weight_grad(dconv, x, window, groups, out=out, dbias=dbias)
+        return ops.conv2d_input_grad(dconv, conv.weight.value, window, groups, relu=x if plan.takes_relu else None)
 
     def forget(self) -> None:
         self._kept = None

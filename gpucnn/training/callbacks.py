@@ -65,6 +65,7 @@ class Run:
     history: History = field(default_factory=History)
     metrics: list[str] = field(default_factory=lambda: ["accuracy"])  # that are reported: accuracy in training, all in validation
     validated: bool = False  # whether there are data to validate on
+    steps_before: int = 0  # the optimizer's, when that epoch began
     first_epoch: int = 0  # how many epochs the model had begun before this run
     stop: bool = False
     finished: bool = False
@@ -256,10 +257,10 @@ class EarlyStopping(Callback):
         if not run.resumed:
             self.best, self.waited, self._parameters, self._last = None, 0, None, None
         for kept in (self._parameters, self._last):
-            if kept is not None and kept.shape != run.model.buffers.values.shape:
+            if kept is not None and kept.shape != (run.model.buffers.size,):
                 raise CheckpointError(f"the parameters that early stopping kept have shape {kept.shape}: they are of another model")
         if self._last is not None:
-            run.model.buffers.values[...] = self._last
+            run.model.buffers.put(self._last)
             self._last = None
 
     def on_epoch_end(self, run: Run) -> None:
@@ -268,15 +269,15 @@ class EarlyStopping(Callback):
         if value == value and (self.best is None or value < self.best - self.min_delta):  # NaN is never better
             self.best, self.waited = value, 0
             if self.restore_best:
-                self._parameters = run.model.buffers.values.copy()
+                self._parameters = run.model.buffers.copy()
         else:
             self.waited += 1
             run.stop = run.stop or self.waited >= self.patience
 
     def on_train_end(self, run: Run) -> None:
         if run.finished and self._parameters is not None:
-            self._last = run.model.buffers.values.copy()
-            run.model.buffers.values[...] = self._parameters
+            self._last = run.model.buffers.copy()
+            run.model.buffers.put(self._parameters)
 
     def state(self) -> dict[str, Any]:
         return {"best": self.best, "waited": self.waited}

@@ -26,6 +26,7 @@ from gpucnn.training.step import Totals, TrainingStep
 
 AWAY = {Callback.on_step_end, Checkpoint.on_step_end, Progress.on_step_end}  # they look at nothing but what has been waited for
 COUNTERS = ("epoch", "step", "loss_sum", "correct", "answers", "examples", "stop", "finished")
+PARTS = ("parameters.", "arrays.", "optimizer.")  # of a checkpoint's tensors: callbacks have others
 
 
 def fit(
@@ -60,6 +61,7 @@ def fit(
         done = run.epoch >= epochs or run.stop
         complete = run.finished and done  # a run killed between its last epoch and its end has still to be ended
         run.finished = done  # more epochs than last time go on
+    run.steps_before = optimizer.steps - run.step
     for callback in callbacks:
         if isinstance(callback, Checkpoint):
             callback.save = lambda path: _save(run, path, recipe, callbacks)
@@ -72,7 +74,8 @@ def fit(
         with _interruptible() as interrupted:
             _each(callbacks, "on_train_begin", run)
             while not run.finished:
-                _epoch(run, step, feed, validation, batches.batch_size, callbacks, interrupted)
+                for size in _epoch(run, step, feed, validation, batches.batch_size, callbacks, interrupted):
+                    step.run(feed, size)
                 _each(callbacks, "on_epoch_end", run)
                 run.finished = run.stop or run.epoch >= epochs
                 if interrupted() and not run.finished:
@@ -81,6 +84,7 @@ def fit(
             if interrupted():
                 raise _stop(interrupted())
     except TrainingError as error:
+        run.step = optimizer.steps - run.steps_before  # the steps that were good
         kept = [callback.path for callback in callbacks if isinstance(callback, Checkpoint) and callback.path.exists()]
         where = f" (epoch {run.epoch + 1}, batch {min(run.step + 1, run.steps_per_epoch)})"
         last = f"; the last good checkpoint is {kept[0]}" if kept else ""
@@ -99,8 +103,9 @@ def _epoch(
     batch_size: int,
     callbacks: Sequence[Callback],
     interrupted: Callable[[], int],
-) -> None:
-    """The rest of the epoch that is under way, its validation and its row in the history."""
+) -> Iterator[int]:
+    """The rest of the epoch that is under way, its validation and its row in the history. Yields the size of each batch, for whoever
+    goes through them to run the step: so no frame of this one lies between `fit` and the kernels."""
     run.seconds, run.fresh_examples = 0.0, 0
     number = run.first_epoch + run.epoch  # of all epochs of this model, over all calls of fit
     run.model.epochs_begun = number + 1
@@ -108,37 +113,33 @@ def _epoch(
     step.begin(run.steps_per_epoch, epoch=number, done=run.step, totals=run.totals())
     run.totals = step.read
     at_once = run.model.device.kind == "cpu"  # where waiting costs nothing, a loss of NaN is found where it comes up
-    begun = run.optimizer.steps - run.step
-    try:
-        clock = time.perf_counter()
-        for size in feed.epoch(number, run.step):
-            learning_rate = run.optimizer.learning_rate
-            step.run(feed, size)
-            run.answers += step.loss.answers(feed.labels(size))
-            run.examples += size
-            run.fresh_examples += size
-            run.step += 1
-            last = run.step == run.steps_per_epoch
-            if at_once or last:
-                step.read()
-            now = time.perf_counter()
-            run.seconds += now - clock
-            if not last:
-                waited = step.graphs.waited
+    run.steps_before = run.optimizer.steps - run.step
+    clock = time.perf_counter()
+    for size in feed.epoch(number, run.step):
+        learning_rate = run.optimizer.learning_rate
+        yield size
+        run.answers += step.loss.answers(feed.labels(size))
+        run.examples += size
+        run.fresh_examples += size
+        run.step += 1
+        last = run.step == run.steps_per_epoch
+        if at_once or last:
+            step.read()
+        now = time.perf_counter()
+        run.seconds += now - clock
+        if not last:
+            waited = step.graphs.waited
+            for callback in callbacks:
+                # What looks at the model, or changes it, does so between two steps; what is known not to look costs nothing.
+                with contextlib.nullcontext() if type(callback).on_step_end in AWAY else step.graphs.ordered():
+                    callback.on_step_end(run)
+            run.seconds += step.graphs.waited - waited  # for the steps themselves: that is training, whoever waited
+            if interrupted():
                 for callback in callbacks:
-                    # What looks at the model, or changes it, does so between two steps; what is known not to look costs nothing.
-                    with contextlib.nullcontext() if type(callback).on_step_end in AWAY else step.graphs.ordered():
-                        callback.on_step_end(run)
-                run.seconds += step.graphs.waited - waited  # for the steps themselves: that is training, whoever waited
-                if interrupted():
-                    for callback in callbacks:
-                        if isinstance(callback, Checkpoint):
-                            callback.save(callback.path)
-                    raise _stop(interrupted())
-            clock = time.perf_counter()
-    except TrainingError:
-        run.step = run.optimizer.steps - begun  # the steps that were good
-        raise
+                    if isinstance(callback, Checkpoint):
+                        callback.save(callback.path)
+                raise _stop(interrupted())
+        clock = time.perf_counter()
     row = {"epoch": run.epoch + 1, "loss": run.loss}
     if run.accuracy:
         row["accuracy"] = run.accuracy_so_far
@@ -154,6 +155,7 @@ def _epoch(
     run.history.rows.append(row)
     run.epoch += 1
     run.step = run.answers = run.examples = 0
+    run.steps_before = run.optimizer.steps
     run.totals = Totals
 
 
@@ -225,10 +227,17 @@ def _name(function: Any) -> str | None:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
+def _tensors(run: Run) -> dict[str, Any]:
+    """What a checkpoint holds of the model and its optimizer."""
+    parameters, arrays, state = run.model.parameters, run.model.arrays, run.optimizer.state
+    tensors = {f"parameters.{name}": parameter.value for name, parameter in parameters.items()}
+    tensors |= {f"arrays.{name}": array.value for name, array in arrays.items()}
+    return tensors | {f"optimizer.{name}": value for name, value in state.items()}
+
+
 def _save(run: Run, path: Path, recipe: dict[str, Any], callbacks: Sequence[Callback]) -> None:
     run.totals()  # waits for the steps that are under way
-    tensors = {f"parameters.{name}": parameter.value for name, parameter in run.model.parameters.items()}
-    tensors |= {f"optimizer.{name}": value for name, value in run.optimizer.state.items()}
+    tensors = _tensors(run)
     named = [callback for callback in callbacks if callback.name]
     for callback in named:
         tensors |= {f"{callback.name}.{name}": value for name, value in callback.arrays().items()}
@@ -260,8 +269,7 @@ def _restore(run: Run, path: str | Path, recipe: dict[str, Any], callbacks: Sequ
                     f"{path} is a checkpoint of another run: its {name} differ{'' if name == 'layers' else 's'} "
                     f"({_difference(saved[name], _plain(value))}): use the options of that run, or another output folder"
                 )
-        arrays = {f"parameters.{name}": parameter.value for name, parameter in run.model.parameters.items()}
-        arrays |= {f"optimizer.{name}": value for name, value in run.optimizer.state.items()}
+        arrays = _tensors(run)
         counters = {name: _like(getattr(run, name), description["run"][name], name) for name in COUNTERS}
         if counters["step"] >= run.steps_per_epoch:
             raise CheckpointError(f"{path} is at step {counters['step']} of an epoch of {run.steps_per_epoch}")
@@ -281,7 +289,7 @@ def _restore(run: Run, path: str | Path, recipe: dict[str, Any], callbacks: Sequ
         for callback in callbacks:
             if callback.name in own:
                 callback.restore(description["callbacks"][callback.name], own[callback.name])
-        take({name: array for name, array in tensors.items() if name.startswith(("parameters.", "optimizer."))}, arrays, path)
+        take({name: array for name, array in tensors.items() if name.startswith(PARTS)}, arrays, path)
     except CheckpointError:
         run.model.restore(before)
         raise

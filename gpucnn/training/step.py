@@ -27,10 +27,9 @@ class Trainable(Protocol):
     device: Any
     dtype: Any
     buffers: Any
+    chain: Any  # forward and backward, of arrays that need no check
     epochs_begun: int
 
-    def forward(self, x: Array, training: bool = False, *, logits: bool = False) -> Array: ...
-    def backward(self, dy: Array, *, input_grad: bool = False) -> Array | None: ...
     def step_bytes(self, batch_size: int) -> int: ...
     def measure(self, x: Any, labels: Any, batch_size: int) -> dict[str, float]: ...
     def state(self) -> dict[str, Any]: ...
@@ -90,7 +89,10 @@ class TrainingStep:
     def run(self, feed: Feed, size: int) -> None:
         """One step on the next batch of the feed, of `size` examples. Updates nothing from a loss on that is NaN or infinite."""
         try:
-            self.graphs.run((id(feed), feed.key(size)), lambda: self._launch(feed, size))
+            if self.graphs.cuda is None:
+                self._launch(feed, size)
+            else:
+                self.graphs.run((id(feed), feed.key(size)), lambda: self._launch(feed, size))
         except MemoryError as error:
             raise self.too_small(size, error) from None
         except RuntimeError as error:
@@ -145,9 +147,9 @@ class TrainingStep:
     def _launch(self, feed: Feed, size: int) -> None:
         device = self.model.device
         x, labels = feed.load(size, self._counters[: EPOCH + 1])
-        outputs = self.model.forward(x, training=True, logits=self.loss.fused_activation is not None)
+        outputs = self.model.chain.forward(x, training=True, logits=self.loss.fused_activation is not None)
         loss, correct, doutputs = self.loss(device, outputs, labels)
         device.ops.tally(loss, correct, size, self._table, self._rates, self._counters, self._sums)
         self.optimizer.zero_grad()
-        self.model.backward(doutputs)
+        self.model.chain.backward(doutputs)
         self.optimizer.update(self._rates)

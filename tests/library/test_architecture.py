@@ -27,6 +27,7 @@ LEVELS = {
     "gpucnn.words": 66,
     "gpucnn.networks": 65,
     "gpucnn.model": 60,
+    "gpucnn.summary": 55,
     "gpucnn.training": 50,
     "gpucnn.functional": 45,
     "gpucnn.memory": 45,

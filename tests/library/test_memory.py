@@ -32,7 +32,7 @@ def test_what_is_kept_is_what_numpy_holds_between_forward_and_backward(name: str
     model.build((1, 28, 28), device="cpu")
     x = np.random.default_rng(0).random((16, 1, 28, 28), np.float32)
     model.forward(x, training=True)  # whatever is made once
-    for stage in model._stages:
+    for stage in model.chain.stages:
         stage.forget()
     tracemalloc.start()
     try:
@@ -41,16 +41,16 @@ def test_what_is_kept_is_what_numpy_holds_between_forward_and_backward(name: str
         held = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    kept = 4 * 16 * sum(of_step(model._stages).kept) - x.nbytes  # the batch was there before
-    last = model._stages[-1]
-    kept += 0 if last.relu_output is not None or model.layers[-1].activation else y.nbytes  # and the output is ours
+    kept = 4 * 16 * sum(of_step(model.chain.stages).kept) - x.nbytes  # the batch was there before
+    last = model.chain.stages[-1]
+    kept += 0 if last.ends_in_relu or model.layers[-1].activation else y.nbytes  # and the output is ours
     assert abs(held - kept) < 20_000, (held, kept)  # Python's own objects
 
 
 def test_the_most_at_one_time_is_counted_by_hand() -> None:
     model = gc.Sequential(gc.Conv2D(2, 3), gc.Flatten(), gc.Dense(3)).build((1, 6, 6), device="cpu")
     # The dense layer's backward: what both keep, dy and dx. The convolution hands no gradient down.
-    assert of_step(model._stages).peak == 36 + 32 + 3 + 32
+    assert of_step(model.chain.stages).peak == 36 + 32 + 3 + 32
     assert model.step_bytes(10) == 4 * 10 * (36 + 32 + 3 + 32)
     assert model.held_bytes == 2 * model.buffers.values.nbytes
     model.compile("adam")
@@ -138,5 +138,5 @@ def test_what_the_operations_of_a_cpu_take_is_counted_by_hand() -> None:
     model = gc.Sequential(gc.Conv2D(2, 3, activation="relu"), gc.MaxPool2D(2)).build((1, 6, 6), device="cpu")
     ahead, back = conv.scratch(3, 2, 1, conv_window((6, 6), 3), 1)
     # The convolution's output lies between: 2·16 in either direction, besides what is kept (x, y, indices) and dy.
-    assert on_cpu(model._stages, 3) == 3 * (36 + 8 + 8 + 32 + 8) + max(back, pool.scratch(3 * 32))
+    assert on_cpu(model.chain.stages, 3) == 3 * (36 + 8 + 8 + 32 + 8) + max(back, pool.scratch(3 * 32))
     assert ahead < back

@@ -10,6 +10,8 @@ import pytest
 
 import gpucnn as gc
 from gpucnn.errors import GpucnnError
+from gpucnn.layers.base import Plan
+from gpucnn.layers.chain import planned
 from gpucnn.layers.fused import ConvReluMaxPool, stages
 from gpucnn.ops import cpu
 from gpucnn.ops.shapes import conv_window, pool_window
@@ -104,6 +106,22 @@ def test_what_is_one_stage() -> None:
     assert stages([first, flat, pool]) == [first, flat, pool]
     for other in (conv(activation=None), conv(activation="sigmoid"), gc.ReLU()):
         assert stages([other, pool]) == [other, pool]
+
+
+def test_what_backward_does_besides_is_planned_once() -> None:
+    def plans(name: str) -> list[tuple[bool, bool, bool]]:
+        return [(plan.overwrites, plan.takes_relu, plan.relu_taken) for plan in planned(stages(NETWORKS[name]()))]
+
+    # Convolution with pooling, Flatten, Dense with ReLU, Dense: each takes the gradient of the ReLU before it along.
+    assert plans("keras") == [(True, False, True), (True, False, False), (True, True, True), (False, True, False)]
+    # Dropout keeps ReLU's zeros, so the last layer sees through it.
+    assert plans("lenet5x5")[-3:] == [(True, True, True), (True, False, False), (False, True, False)]
+    # Nobody takes the gradient of a ReLU along that is not right before, or where it cannot: pooling has no kernel for it.
+    assert plans("averages") == [(True, False, False), (True, False, False), (True, False, False), (False, False, False)]
+    assert plans("ends in pooling") == [(False, False, False)]
+    # What a Flatten at the end hands on is the caller's own array.
+    assert [plan.overwrites for plan in planned([conv(), gc.ReLU(), gc.Flatten()])] == [False, False, False]
+    assert planned([]) == [] and Plan() == planned([gc.Dense(3)])[0]
 
 
 def test_backward_twice_is_refused_and_nothing_is_kept() -> None:

@@ -162,6 +162,104 @@ def test_a_name_twice_is_refused() -> None:
         gc.Sequential(Two()).build((1, 2, 2), device="cpu")
 
 
+# Arrays that are saved and not trained.
+
+
+class Mean(gc.Layer):
+    """Keeps a running mean of what it has seen in training, and a gain that is trained."""
+
+    passes_on = True
+
+    def _build(self, input_shape: Shape) -> Shape:
+        self.mean = gc.SavedArray("mean", input_shape, 0.25)
+        self.gain = gc.Parameter("gain", (1,), "zeros")
+        self.arrays, self.parameters = [self.mean], [self.gain]
+        return input_shape
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        if training:
+            self.mean.value[...] = 0.5 * self.mean.value + 0.5 * x.mean(axis=0)
+        return x + self.gain.value
+
+    def _backward(self, dy: Array, input_grad: bool) -> Array | None:
+        self.gain.grad[...] += dy.sum()
+        return dy
+
+
+@pytest.fixture
+def registered() -> Any:
+    from gpucnn.layers import LAYERS
+
+    gc.register(Mean)
+    yield
+    del LAYERS["Mean"]
+
+
+def with_mean(optimizer: gc.Optimizer | None = None, within: bool = False) -> gc.Sequential:
+    last = [Twice(gc.Dense(4), Mean())] if within else [gc.Dense(4), Mean()]
+    model = gc.Sequential(gc.Flatten(), Mean(), gc.Dense(4, activation="relu"), *last, gc.Dense(3))
+    return model.build((1, 6, 6), seed=3, device="cpu").compile(optimizer or gc.Adam(0.01))
+
+
+def test_arrays_that_are_not_trained_have_a_place_of_their_own() -> None:
+    model = with_mean(gc.SGD(0.1, weight_decay=0.1), within=True)
+    assert list(model.arrays) == ["mean_1.mean", "twice_1.rest.0.mean"]
+    assert "mean_1.mean" not in model.parameters and model.parameter_count == 37 * 4 + 1 + 20 + 1 + 15
+    mean = model.arrays["mean_1.mean"]
+    np.testing.assert_array_equal(mean.value, 0.25)
+    assert np.shares_memory(mean.value, model.buffers.saved) and not np.shares_memory(mean.value, model.buffers.values)
+    with pytest.raises(ShapeError, match=r"array 'mean' has shape \(36,\), got an array of shape \(3,\)"):
+        mean.value = np.zeros(3)
+    model.fit(X, Y, batch_size=44, verbose=False)
+    np.testing.assert_allclose(mean.value, 0.125 + 0.5 * X.reshape(44, 36).mean(axis=0), rtol=1e-6)
+    model.build((1, 6, 6), device="cpu")
+    np.testing.assert_array_equal(model.arrays["mean_1.mean"].value, 0.25)
+
+
+def test_arrays_that_are_not_trained_are_saved_loaded_copied_and_resumed(registered: None, tmp_path: Path) -> None:
+    model = with_mean()
+    model.fit(X, Y, batch_size=8, verbose=False)
+    model.save(tmp_path / "m.safetensors")
+    others = [gc.load(tmp_path / "m.safetensors", device="cpu"), copy.deepcopy(model), pickle.loads(pickle.dumps(model)), with_mean()]
+    others[-1].load_parameters(tmp_path / "m.safetensors")
+    for other in others:
+        assert other.buffers.saved.tobytes() == model.buffers.saved.tobytes()
+        np.testing.assert_array_equal(other.predict(X), model.predict(X))
+    assert model.buffers.saved.any()
+
+    whole, part, resumed = with_mean(), with_mean(), with_mean()
+    whole.fit(X, Y, batch_size=8, epochs=3, verbose=False)
+    part.fit(X, Y, batch_size=8, epochs=1, verbose=False, callbacks=[gc.Checkpoint(tmp_path / "run.safetensors")])
+    resumed.fit(X, Y, batch_size=8, epochs=3, verbose=False, resume=tmp_path / "run.safetensors")
+    assert bits(resumed) == bits(whole) and resumed.buffers.saved.tobytes() == whole.buffers.saved.tobytes()
+
+
+def test_early_stopping_puts_back_what_is_not_trained_as_well() -> None:
+    model = with_mean(gc.SGD(0.1))
+    kept = {}
+
+    class Look(gc.Callback):
+        def on_epoch_end(self, run: Any) -> None:
+            kept[run.history.rows[-1]["loss"]] = model.buffers.saved.copy()
+
+    model.fit(X, Y, batch_size=8, epochs=4, verbose=False, callbacks=[Look(), gc.EarlyStopping("loss", patience=9, restore_best=True)])
+    np.testing.assert_array_equal(model.buffers.saved, kept[min(kept)])
+    assert len({each.tobytes() for each in kept.values()}) == 4
+
+
+class Both(gc.Layer):
+    """A parameter and an array of one name."""
+
+    def _build(self, input_shape: Shape) -> Shape:
+        self.parameters, self.arrays = [gc.Parameter("mean", (2,), "zeros")], [gc.SavedArray("mean", (2,))]
+        return input_shape
+
+
+def test_a_parameter_and_an_array_of_one_name_are_refused() -> None:
+    with pytest.raises(ShapeError, match=r"'both_1' has a parameter and an array called 'both_1\.mean'"):
+        gc.Sequential(Both()).build((1, 2, 2), device="cpu")
+
+
 # Parameters.
 
 

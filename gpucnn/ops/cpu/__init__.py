@@ -7,15 +7,21 @@ from gpucnn.ops.cpu.conv import bias_grad, conv2d, conv2d_input_grad, conv2d_wei
 from gpucnn.ops.cpu.dense import dense, dense_input_grad, dense_weight_grad
 from gpucnn.ops.cpu.dropout import dropout, next_call
 from gpucnn.ops.cpu.fused import conv2d_relu_max_pool2d, conv2d_relu_max_pool2d_weight_grad
+from gpucnn.ops.cpu.join import add, put_channels, take_channels
 from gpucnn.ops.cpu.loss import binary_cross_entropy, mean_squared_error, softmax_cross_entropy
+from gpucnn.ops.cpu.norm import batch_norm, batch_norm_apply, batch_norm_grad
 from gpucnn.ops.cpu.pool import avg_pool2d, avg_pool2d_grad, max_pool2d, max_pool2d_grad
 from gpucnn.ops.cpu.tally import tally
 from gpucnn.ops.cpu.update import adam_update, sgd_update
 
 __all__ = [
     "adam_update",
+    "add",
     "avg_pool2d",
     "avg_pool2d_grad",
+    "batch_norm",
+    "batch_norm_apply",
+    "batch_norm_grad",
     "bias_grad",
     "binary_cross_entropy",
     "conv2d",
@@ -33,6 +39,7 @@ __all__ = [
     "mean_squared_error",
     "next_call",
     "permutation",
+    "put_channels",
     "relu",
     "relu_grad",
     "sgd_update",
@@ -41,6 +48,7 @@ __all__ = [
     "softmax",
     "softmax_cross_entropy",
     "softmax_grad",
+    "take_channels",
     "tally",
 ]
 

@@ -6,15 +6,21 @@ from gpucnn.ops.cuda.conv import bias_grad, conv2d, conv2d_input_grad, conv2d_we
 from gpucnn.ops.cuda.dense import dense, dense_input_grad, dense_weight_grad
 from gpucnn.ops.cuda.dropout import dropout, next_call
 from gpucnn.ops.cuda.fused import conv2d_relu_max_pool2d, conv2d_relu_max_pool2d_weight_grad
+from gpucnn.ops.cuda.join import add, put_channels, take_channels
 from gpucnn.ops.cuda.loss import binary_cross_entropy, mean_squared_error, softmax_cross_entropy
+from gpucnn.ops.cuda.norm import batch_norm, batch_norm_apply, batch_norm_grad
 from gpucnn.ops.cuda.pool import avg_pool2d, avg_pool2d_grad, max_pool2d, max_pool2d_grad
 from gpucnn.ops.cuda.tally import tally
 from gpucnn.ops.cuda.update import adam_update, sgd_update
 
 __all__ = [
     "adam_update",
+    "add",
     "avg_pool2d",
     "avg_pool2d_grad",
+    "batch_norm",
+    "batch_norm_apply",
+    "batch_norm_grad",
     "bias_grad",
     "binary_cross_entropy",
     "conv2d",
@@ -32,6 +38,7 @@ __all__ = [
     "mean_squared_error",
     "next_call",
     "permutation",
+    "put_channels",
     "relu",
     "relu_grad",
     "sgd_update",
@@ -40,5 +47,6 @@ __all__ = [
     "softmax",
     "softmax_cross_entropy",
     "softmax_grad",
+    "take_channels",
     "tally",
 ]

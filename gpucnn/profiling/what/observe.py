@@ -54,7 +54,7 @@ class Observer:
     def watch(self, model: Sequential) -> None:
         """Has the layers of a model, which lives on the observer's device, say when they are at work."""
         # What a model runs are stages: layers, or several as one, which then say so themselves.
-        stages: list[Any] = list(getattr(model, "_stages", model.layers))
+        stages: list[Any] = list(model.chain.stages)
         for stage in {id(stage): stage for stage in (*stages, *model.layers)}.values():
             name = "+".join(layer.name for layer in getattr(stage, "layers", (stage,)))
             for phase in ("forward", "backward"):

@@ -1,0 +1,109 @@
+"""Layers one after another: what models and the layers made of layers run. How their gradients are taken is settled once, here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from gpucnn.errors import ShapeError
+from gpucnn.layers.base import Array, Layer, Plan, Shape, Stage
+from gpucnn.layers.fused import stages
+from gpucnn.text import shown
+
+
+def numbered(layers: Iterable[Layer]) -> dict[str, Layer]:
+    """Layers by their names in a stack: the kind and a number, conv2d_1, conv2d_2, dense_1."""
+    counts: dict[str, int] = {}
+    named = {}
+    for layer in layers:
+        kind = type(layer).__name__.lower()
+        counts[kind] = counts.get(kind, 0) + 1
+        named[f"{kind}_{counts[kind]}"] = layer
+    return named
+
+
+def build_in_turn(layers: Sequence[Layer], shape: Shape) -> Shape:
+    """Builds layers that stand one after another, gives them their names, and returns the shape of the last one's output. ShapeError says
+    which of them does not fit."""
+    for index, (name, layer) in enumerate(numbered(layers).items()):
+        layer.name = name
+        try:
+            shape = layer.build(shape)
+        except ShapeError as error:
+            raise ShapeError(f"layer {index + 1} of {len(layers)}, {shown(layer)}: {error}") from None
+    return shape
+
+
+def planned(found: Sequence[Stage], own: bool = False) -> list[Plan]:
+    """What backward of each stage does besides its own work. own: nobody else needs the gradient that the last one is given."""
+    takes = {index for index, stage in enumerate(found) if stage.takes_relu_grad and relu_before(found, index) is not None}
+    taken = {relu_before(found, index) for index in takes}
+    last = len(found) if own else max((index for index, stage in enumerate(found) if not stage.passes_on), default=0)
+    return [Plan(overwrites=index < last, takes_relu=index in takes, relu_taken=index in taken) for index in range(len(found))]
+
+
+def relu_before(found: Sequence[Stage], index: int) -> int | None:
+    """The stage whose ReLU has made the input of the one at `index`, if ReLU has: stages between keep its zeros."""
+    for before in range(index - 1, -1, -1):
+        if not found[before].keeps_relu:
+            return before if found[before].ends_in_relu else None
+    return None
+
+
+class Chain:
+    """The stages of layers that are built, forward and backward. own: it may write to the gradient that it is given."""
+
+    def __init__(self, layers: Sequence[Layer] = (), own: bool = False) -> None:
+        self.stages = stages(layers)
+        self.plans = planned(self.stages, own)
+        self.trained = any(stage.trained for stage in self.stages)
+        self.passes_on = all(stage.passes_on for stage in self.stages)
+        self._first = next((index for index, stage in enumerate(self.stages) if stage.trained), len(self.stages) - 1)
+        # For whatever stands around it: its last ReLU, and the stage that can take the gradient of a ReLU before it along.
+        self._last_relu = relu_before(self.stages, len(self.stages))
+        entry = next((index for index, stage in enumerate(self.stages) if not stage.keeps_relu), None)
+        self._entry = entry if entry is not None and self.stages[entry].takes_relu_grad else None
+
+    @property
+    def ends_in_relu(self) -> bool:
+        """Whether ReLU has made the output."""
+        return self._last_relu is not None
+
+    @property
+    def takes_relu_grad(self) -> bool:
+        """Whether backward can take the gradient of the ReLU that has made the input along."""
+        return self._entry is not None
+
+    def forward(self, x: Array, training: bool = False, *, logits: bool = False) -> Array:
+        """The last stage's output; `logits` leaves a final softmax or sigmoid off."""
+        *before, last = self.stages
+        for stage in before:
+            x = stage.forward(x, training)
+        return last.forward(x, training, logits=logits)
+
+    def backward(self, dy: Array, *, input_grad: bool = False, takes_relu: bool = False, relu_taken: bool = False) -> Array | None:
+        """Adds the gradient of every parameter, given that of the output; returns that of the input where `input_grad`. Stages before the
+        first one that is trained have nothing to do otherwise.
+
+        takes_relu, relu_taken: as in a stage's plan, where the chain is a part of something.
+        """
+        plans = self._within(takes_relu, relu_taken) if takes_relu or relu_taken else self.plans
+        first = 0 if input_grad else self._first
+        for index in range(len(self.stages) - 1, first - 1, -1):
+            dy = self.stages[index].backward(dy, input_grad=input_grad or index > first, plan=plans[index])
+        for stage in self.stages[:first]:
+            stage.forget()
+        return dy if input_grad else None
+
+    def _within(self, takes_relu: bool, relu_taken: bool) -> list[Plan]:
+        plans = list(self.plans)
+        if takes_relu and self._entry is not None:
+            plans[self._entry] = replace(plans[self._entry], takes_relu=True)
+        if relu_taken and self._last_relu is not None:
+            plans[self._last_relu] = replace(plans[self._last_relu], relu_taken=True)
+        return plans
+
+    def forget(self) -> None:
+        """Lets go of what forward kept."""
+        for stage in self.stages:
+            stage.forget()

@@ -1,0 +1,245 @@
+"""Layers made of layers: a stack of them, one beside a shortcut, and branches side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from gpucnn.errors import ArgumentError, ShapeError
+from gpucnn.layers.base import ALONE, Array, Cost, Layer, Plan, Shape
+from gpucnn.layers.chain import Chain, build_in_turn, numbered
+from gpucnn.text import shown
+
+
+def one_layer(value: Any, where: str) -> Layer:
+    """A layer as it is, several in a list as a `Stack`. TypeError for anything else."""
+    if isinstance(value, Layer):
+        return value
+    if isinstance(value, list | tuple):
+        return Stack(*value)
+    raise TypeError(f"{where} takes layers, or lists of them, got {shown(value)}")
+
+
+def some_layers(values: Sequence[Any], where: str) -> list[Layer]:
+    """At least one layer, each an object of its own."""
+    layers = [one_layer(value, where) for value in values]
+    if not layers:
+        raise ArgumentError(f"{where} needs at least one layer")
+    if len({id(layer) for layer in layers}) < len(layers):
+        raise ArgumentError(f"a layer can stand in {where} once only: make a second one for the second place")
+    return layers
+
+
+def every_layer(layer: Layer) -> list[Layer]:
+    """A layer, and all that stand within the containers of this file in it, as often as they do."""
+    within = layer.inner().values() if isinstance(layer, _Container) else ()
+    return [layer, *(part for each in within for part in every_layer(each))]
+
+
+class _Container(Layer):
+    """What layers made of layers share: their chains are planned anew whenever what is within has changed."""
+
+    def plan(self) -> None:
+        super().plan()
+        self._chains = self._planned()
+
+    def _planned(self) -> list[Chain]:
+        raise NotImplementedError
+
+    def forget(self) -> None:
+        super().forget()
+        for chain in self._chains:
+            chain.forget()
+
+    def cost(self) -> Cost:
+        """Multiply-adds of all that is within; what that keeps is found there (memory.py)."""
+        within = [part for each in self.inner().values() for part in each.layers]
+        return Cost(sum(part.cost().multiply_adds for part in within), keeps_output=self.activation is not None)
+
+
+class Stack(_Container):
+    """Layers one after another, as one layer: (input of the first) → (output of the last). In a model or within other layers they are
+    run, fused and named as if they stood there by themselves, with the stack's name before their own."""
+
+    def __init__(self, *layers: Any) -> None:
+        super().__init__()
+        self._layers = some_layers(layers, "Stack")
+
+    def settings(self) -> dict[str, Any]:
+        return {"layers": list(self._layers)}
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> Layer:
+        return cls(*settings["layers"])
+
+    @property
+    def layers(self) -> Sequence[Layer]:
+        return [layer for each in self._layers for layer in each.layers]
+
+    def inner(self) -> dict[str, Layer]:
+        return numbered(self._layers)
+
+    def _planned(self) -> list[Chain]:
+        return [Chain(self._layers)]
+
+    def _build(self, input_shape: Shape) -> Shape:
+        return build_in_turn(self._layers, input_shape)
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        return self._chains[0].forward(x, training)
+
+    def _backward(self, dy: Array, input_grad: bool) -> Array | None:
+        return self._chains[0].backward(dy, input_grad=input_grad)
+
+
+class Residual(_Container):
+    """y = layers(x) + shortcut(x), then the activation (He et al., "Deep Residual Learning for Image Recognition", CVPR 2016).
+
+    shortcut: a layer, or several in a list, where the layers change the shape, such as Conv2D(64, 1, stride=2); by default x itself.
+    Sum and ReLU are one kernel, and so are the sum of the gradients and the gradient of the ReLU before.
+    """
+
+    fuses_relu = True
+    takes_relu_grad = True
+
+    def __init__(self, *layers: Any, shortcut: Any = None, activation: str | None = None) -> None:
+        super().__init__(activation)
+        self._layers = some_layers(layers, "Residual")
+        self.shortcut = None if shortcut is None else one_layer(shortcut, "Residual's shortcut")
+        if any(self.shortcut is layer for layer in self._layers):
+            raise ArgumentError("a layer can stand in Residual once only: make a second one for the shortcut")
+        self._x: Array | None = None
+
+    def settings(self) -> dict[str, Any]:
+        return {"layers": list(self._layers), "shortcut": self.shortcut, "activation": self.activation}
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> Layer:
+        return cls(*settings.pop("layers"), **settings)
+
+    def inner(self) -> dict[str, Layer]:
+        return numbered(self._layers) | ({} if self.shortcut is None else {"shortcut": self.shortcut})
+
+    def _planned(self) -> list[Chain]:
+        return [Chain(self._layers), *([] if self.shortcut is None else [Chain([self.shortcut])])]
+
+    def _build(self, input_shape: Shape) -> Shape:
+        shape = build_in_turn(self._layers, input_shape)
+        side = input_shape
+        if self.shortcut is not None:
+            try:
+                side = self.shortcut.build(input_shape)
+            except ShapeError as error:
+                raise ShapeError(f"the shortcut, {shown(self.shortcut)}: {error}") from None
+        if shape != side:
+            what = "the shortcut gives" if self.shortcut else "the input, which is the shortcut, has"
+            raise ShapeError(
+                f"its layers give the shape {shape} and {what} {side}: give a shortcut that makes the same of it, such as "
+                "Conv2D(filters, 1, stride=...)"
+            )
+        return shape
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        if training:
+            self._x = x
+        main, *side = (chain.forward(x, training) for chain in self._chains)
+        return self.device.ops.add(main, side[0] if side else x, relu=self.activation == "relu")
+
+    def _backward(self, dy: Array, input_grad: bool, relu: bool = False) -> Array | None:
+        main, *side = (chain.backward(dy, input_grad=input_grad) for chain in self._chains)
+        if not input_grad:
+            return None
+        own = None if self._chains[0].passes_on else main
+        return self.device.ops.add(main, side[0] if side else dy, mask=self._x if relu else None, out=own)
+
+    def forget(self) -> None:
+        super().forget()
+        self._x = None
+
+    def cost(self) -> Cost:
+        return replace(super().cost(), keeps_input=True)
+
+
+class Concat(_Container):
+    """Branches side by side, their outputs one behind the other along the channels: (C, H, W) → (ΣC, P, Q), or (features,) → (Σ,).
+
+    A branch is a layer, or several in a list. All must give images of one size. What the branches write is copied together, and ReLU's
+    gradient at their ends is taken by the layer behind, where that can.
+    """
+
+    takes_relu_grad = True
+
+    def __init__(self, *branches: Any, activation: str | None = None) -> None:
+        super().__init__(activation)
+        self.branches = some_layers(branches, "Concat")
+        if len(self.branches) < 2:
+            raise ArgumentError("Concat needs at least two branches: one by itself is a layer, or a Stack of layers")
+        self._counts: list[int] = []
+        self._x: Array | None = None
+        self._relu_taken = False
+
+    def settings(self) -> dict[str, Any]:
+        return {"branches": list(self.branches), "activation": self.activation}
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> Layer:
+        return cls(*settings.pop("branches"), **settings)
+
+    def inner(self) -> dict[str, Layer]:
+        return {f"branch_{index}": branch for index, branch in enumerate(self.branches, 1)}
+
+    @property
+    def ends_in_relu(self) -> bool:
+        return self.activation == "relu" or (self.activation is None and all(chain.ends_in_relu for chain in self._chains))
+
+    def _planned(self) -> list[Chain]:
+        return [Chain([branch], own=True) for branch in self.branches]
+
+    def _build(self, input_shape: Shape) -> Shape:
+        shapes = []
+        for index, branch in enumerate(self.branches, 1):
+            try:
+                shapes.append(branch.build(input_shape))
+            except ShapeError as error:
+                raise ShapeError(f"branch {index}, {shown(branch)}: {error}") from None
+            if shapes[-1][1:] != shapes[0][1:] or len(shapes[-1]) != len(shapes[0]):
+                raise ShapeError(
+                    f"branch 1 gives the shape {shapes[0]} and branch {index} {shapes[-1]}: only channels may differ, so give them the "
+                    'same strides and padding="same"'
+                )
+        self._counts = [shape[0] for shape in shapes]
+        return (sum(self._counts), *shapes[0][1:])
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        if training:
+            self._x = x
+        y, first = self.device.xp.empty((x.shape[0], *self.output_shape), x.dtype), 0
+        for chain, count in zip(self._chains, self._counts, strict=True):
+            self.device.ops.put_channels(chain.forward(x, training), y, first)
+            first += count
+        return y
+
+    def backward(self, dy: Array, *, input_grad: bool = True, plan: Plan = ALONE) -> Array | None:
+        self._relu_taken = plan.relu_taken and self.activation is None
+        return super().backward(dy, input_grad=input_grad, plan=plan)
+
+    def _backward(self, dy: Array, input_grad: bool, relu: bool = False) -> Array | None:
+        ops, total, first, own = self.device.ops, None, 0, False
+        for index, (chain, count) in enumerate(zip(self._chains, self._counts, strict=True)):
+            part = ops.take_channels(dy, first, count)
+            part = chain.backward(part, input_grad=input_grad, relu_taken=self._relu_taken)
+            first += count
+            if part is None:
+                continue
+            last = index == len(self._chains) - 1
+            total = part if total is None else ops.add(total, part, mask=self._x if relu and last else None, out=total if own else None)
+            own = True  # what a branch hands down came from its own part of dy
+        return total
+
+    def forget(self) -> None:
+        super().forget()
+        self._x = None
+
+    def cost(self) -> Cost:
+        return replace(super().cost(), keeps_input=True)

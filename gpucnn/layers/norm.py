@@ -1,0 +1,103 @@
+"""Batch normalization."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from gpucnn.checks import positive
+from gpucnn.device import Device
+from gpucnn.errors import ArgumentError, ShapeError
+from gpucnn.layers.base import Array, Cost, Layer, Shape
+from gpucnn.layers.parameter import Parameter, SavedArray, gradients
+
+
+class BatchNorm2D(Layer):
+    """Brings every channel to mean 0 and variance 1, then scales and shifts it: (C, H, W) → (C, H, W). Of rows of features, (features,),
+    each feature is a channel.
+
+    In training mean and variance are the batch's own, and move the running ones, `running += momentum · (batch − running)`, which are
+    used otherwise; they are saved with the model and not trained. eps and momentum mean what they do in PyTorch, with its defaults, and so
+    does the running variance (n − 1). Keras writes it the other way round: its momentum 0.99 is 0.01 here, its epsilon is 0.001, and its
+    running variance divides by n. weight starts at 1 and bias at 0; without `affine` there are none. ReLU behind it, activation="relu",
+    is part of the same kernel. A layer that is frozen uses its running statistics, and leaves them as they are, in training as well.
+    """
+
+    fuses_relu = True
+    takes_relu_grad = True
+
+    def __init__(self, *, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True, activation: str | None = None) -> None:
+        super().__init__(activation)
+        self.eps = positive(eps, "eps", error=ArgumentError)
+        self.momentum = positive(momentum, "momentum", zero=True, error=ArgumentError)
+        if self.momentum > 1:
+            raise ArgumentError(f"momentum must be at most 1, got {momentum!r}: it is the new batch's share (Keras's 0.99 is 0.01 here)")
+        self.affine = bool(affine)
+        self._x: Array | None = None
+        self._kept: tuple[Array, Array] | None = None  # the batch's mean and rstd; None where the running ones were used
+        self._ones: Array = None
+        self._zeros: Array = None
+
+    def settings(self) -> dict[str, Any]:
+        return {"eps": self.eps, "momentum": self.momentum, "affine": self.affine, "activation": self.activation}
+
+    def _build(self, input_shape: Shape) -> Shape:
+        if len(input_shape) not in (1, 3):
+            raise ShapeError(f"BatchNorm2D works on images (channels, height, width) or rows of features, got {input_shape}")
+        channels = input_shape[:1]
+        self.weight = Parameter("weight", channels, "ones") if self.affine else None
+        self.bias = Parameter("bias", channels, "zeros") if self.affine else None
+        self.mean, self.variance = SavedArray("running_mean", channels), SavedArray("running_variance", channels, 1.0)
+        self.parameters = [each for each in (self.weight, self.bias) if each]
+        self.arrays = [self.mean, self.variance]
+        return input_shape
+
+    def place(self, device: Device, seed: int) -> None:
+        super().place(device, seed)
+        self._ones = self._zeros = None
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        ops, (weight, bias), running = self.device.ops, self._affine(x), (self.mean.value, self.variance.value)
+        relu, kept = self.activation == "relu", None
+        if training and self.frozen:
+            y = ops.batch_norm_apply(x, weight, bias, running, eps=self.eps, relu=relu)
+        elif training:
+            if x.shape[0] * math.prod(x.shape[2:]) < 2:
+                raise ShapeError("batch normalization needs at least two numbers in each channel to train on: use a larger batch")
+            y, *found = ops.batch_norm(x, weight, bias, running, momentum=self.momentum, eps=self.eps, relu=relu)
+            kept = (found[0], found[1])
+        else:
+            return ops.batch_norm_apply(x, weight, bias, running, eps=self.eps, relu=relu)
+        self._x, self._kept = x, kept
+        return y
+
+    def _backward(self, dy: Array, input_grad: bool, relu: bool = False) -> Array | None:
+        ops, x, (weight, _) = self.device.ops, self._x, self._affine(dy)
+        if self._kept is None:  # the running statistics are constants
+            if not input_grad:
+                return None
+            dx = ops.batch_norm_apply(dy, weight, self._zeros, (self._zeros, self.variance.value), eps=self.eps)
+            return ops.relu_grad(dx, x, out=dx) if relu else dx
+        with gradients(self.weight, self.bias) as (dweight, dbias):
+            return ops.batch_norm_grad(dy, x, weight, self._kept, input_grad=input_grad, relu=relu, dweight=dweight, dbias=dbias)
+
+    def _affine(self, like: Array) -> tuple[Array, Array]:
+        """Weight and bias, ones and zeros where there are none."""
+        if self._zeros is None or self._zeros.dtype != like.dtype:
+            channels = (self.input_shape or ())[:1]
+            self._ones, self._zeros = self.device.xp.ones(channels, like.dtype), self.device.xp.zeros(channels, like.dtype)
+        return (self.weight.value, self.bias.value) if self.weight and self.bias else (self._ones, self._zeros)
+
+    def forget(self) -> None:
+        super().forget()
+        self._x = self._kept = None
+
+    def scratch(self, batch_size: int) -> tuple[int, int]:
+        numbers = math.prod(self.output_shape) * batch_size
+        return 2 * numbers, 3 * numbers  # a few passes over a channel, on as many as there are at most
+
+    def cost(self) -> Cost:
+        return Cost(keeps_input=True, keeps_output=self.activation is not None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_ones": None, "_zeros": None}

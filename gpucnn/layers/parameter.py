@@ -1,0 +1,196 @@
+"""The arrays of layers: parameters, which are trained, and others that are saved along with them; and the flat buffers that hold both.
+
+Parameters and gradients of all layers of a model lie in two flat buffers, so that an optimizer step is one operation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from gpucnn.arrays import numbers, on_a_gpu
+from gpucnn.device import Device, of
+from gpucnn.errors import GpucnnError, ShapeError
+from gpucnn.initializers import get_initializer
+
+Array: TypeAlias = Any  # numpy.ndarray or cupy.ndarray
+Shape: TypeAlias = tuple[int, ...]  # of one example: (C, H, W) or (features,), without the batch
+
+ALIGNMENT = 32  # elements: an array starts at a multiple of 128 bytes, so that kernels can load 16 bytes at a time
+
+
+class SavedArray:
+    """An array of a layer that is saved and restored with the parameters, and not trained, such as a running mean; `fill` is its first
+    value. It is a view into a flat buffer of the model's, and what is assigned to it is written there."""
+
+    kind = "array"
+
+    def __init__(self, name: str, shape: Shape, fill: float = 0.0) -> None:
+        self.name = name
+        self.shape = shape
+        self.fill = fill
+        self._value: Array = None
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def value(self) -> Array:
+        """The array; None before the model is built."""
+        return self._value
+
+    @value.setter
+    def value(self, array: Any) -> None:
+        self._write(self._value, array)
+
+    def bind(self, value: Array) -> None:
+        """Makes this array its own: for `Buffers`, which holds it."""
+        self._value = value
+
+    def _write(self, into: Array, array: Any) -> None:
+        if into is None:
+            raise GpucnnError(f"{self.kind} {self.name!r} has no array yet: call model.build(input_shape) first, then assign")
+        if array is into:  # of `value += 1`, which has been done
+            return
+        given = array if on_a_gpu(array) else numbers(array, f"values of {self.name!r}")
+        if tuple(given.shape) not in ((), self.shape):
+            raise ShapeError(f"{self.kind} {self.name!r} has shape {self.shape}, got an array of shape {tuple(given.shape)}")
+        into[...] = of(into).array(given, into.dtype)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_value": None}  # `Buffers` holds it
+
+
+class Parameter(SavedArray):
+    """A trained array: `value`, and `grad` of the same shape; both are views into the model's flat buffers, and what is assigned to them
+    is written there. groups: of a grouped convolution's weight, whose outputs see a part of the inputs."""
+
+    kind = "parameter"
+
+    def __init__(self, name: str, shape: Shape, initializer: str, *, groups: int = 1) -> None:
+        super().__init__(name, shape)
+        self.initializer = initializer
+        self.groups = groups
+        self.frozen = False  # of a layer that is not trained (Layer.trainable): it has no gradient
+        self.has_grad = False
+        self._grad: Array = None
+
+    @property
+    def grad(self) -> Array:
+        """The gradient, summed over all backward passes since the last `zero_grad`; zeros where there were none. May be written to. None
+        of a frozen parameter, and before the model is built."""
+        if not self.has_grad and self._grad is not None:
+            self._grad[...] = 0
+            self.has_grad = True  # from now on what is there counts: it may be written by hand, and backward adds to it
+        return self._grad
+
+    @grad.setter
+    def grad(self, array: Any) -> None:
+        if self.frozen:
+            raise GpucnnError(f"parameter {self.name!r} is frozen and has no gradient: set its layer's trainable to True first")
+        self._write(self._grad, array)
+        self.has_grad = True
+
+    def bind(self, value: Array, grad: Array = None) -> None:
+        """Makes these arrays the parameter's: for `Buffers`, which holds them."""
+        self._value, self._grad, self.has_grad = value, grad, False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_grad": None}
+
+    def add_grad(self, compute: Callable[[Array | None], Array]) -> None:
+        """Adds `compute(out)` to the gradient; the first time after `zero_grad` it is written in place, with no sum."""
+        if self.has_grad:
+            self._grad += compute(None)
+        else:
+            compute(self._grad)
+            self.has_grad = True
+
+
+@contextmanager
+def gradients(*parameters: Parameter | None) -> Iterator[list[Array | None]]:
+    """Where the block has to write the gradients of these parameters: into their own places the first time after `zero_grad`, otherwise
+    beside them, to be added when the block ends. None for None, which is a bias that is not there."""
+    places = [None if each is None else each._grad.copy() if each.has_grad else each._grad for each in parameters]
+    yield places
+    for parameter, place in zip(parameters, places, strict=True):
+        if parameter is not None and parameter.has_grad:
+            parameter._grad += place
+        elif parameter is not None:
+            parameter.has_grad = True
+
+
+class Buffers:
+    """The flat buffers behind the arrays of a model, on one device: `values` of the parameters that are trained and their gradients, and
+    `saved`, what is not trained: other arrays, and parameters that are frozen."""
+
+    def __init__(self, parameters: Sequence[Parameter], device: Device, dtype: np.dtype[Any], arrays: Sequence[SavedArray] = ()) -> None:
+        self._drawn = list(parameters)
+        self.parameters = [each for each in parameters if not each.frozen]
+        self.arrays = [*arrays, *(each for each in parameters if each.frozen)]
+        self.device = device
+        self.replaced = False  # by others, for the same arrays: an optimizer of these would change nothing that counts
+        size = sum(map(_room, self.parameters))
+        self.values = device.xp.zeros(size, dtype)
+        self._gradients = device.xp.zeros(size, dtype)  # gaps between parameters stay zero for ever
+        self.saved = device.xp.zeros(sum(map(_room, self.arrays)), dtype)
+        for parameter, value, grad in zip(
+            self.parameters, _views(self.values, self.parameters), _views(self._gradients, self.parameters), strict=True
+        ):
+            parameter.bind(value, grad)
+        for array, value in zip(self.arrays, _views(self.saved, self.arrays), strict=True):
+            array.bind(value)
+
+    def initialize(self, seed: int) -> None:
+        """Draws every parameter anew, and fills the other arrays; parameter i depends on (seed, i) alone."""
+        for index, parameter in enumerate(self._drawn):
+            rng = np.random.default_rng([seed, index])
+            drawn = get_initializer(parameter.initializer)(parameter.shape, rng, parameter.groups)
+            parameter.value[...] = self.device.xp.asarray(drawn.astype(self.values.dtype))
+        for array in self.arrays:
+            if not isinstance(array, Parameter):
+                array.value[...] = array.fill
+
+    @property
+    def size(self) -> int:
+        """The length of `copy()`."""
+        return int(self.values.size + self.saved.size)
+
+    def copy(self) -> Array:
+        """All that a model is at this time, parameters and saved arrays, flat."""
+        return self.device.xp.concatenate([self.values, self.saved])
+
+    def put(self, flat: Array) -> None:
+        """Takes up a `copy()` again."""
+        self.values[...], self.saved[...] = flat[: self.values.size], flat[self.values.size :]
+
+    def all_gradients(self) -> Array:
+        """All gradients, flat, in the order of `values`."""
+        for parameter in self.parameters:
+            if not parameter.has_grad:
+                parameter._grad[...] = 0
+        return self._gradients
+
+    def forget_gradients(self) -> None:
+        """The next backward writes gradients instead of adding to them."""
+        for parameter in self.parameters:
+            parameter.has_grad = False
+
+
+def _room(array: SavedArray) -> int:
+    """Elements from an array's beginning to the next one's."""
+    return -(-array.size // ALIGNMENT) * ALIGNMENT
+
+
+def _views(flat: Array, arrays: Sequence[SavedArray]) -> Iterator[Array]:
+    """The part of a flat buffer that belongs to each array, in its shape."""
+    offset = 0
+    for array in arrays:
+        yield flat[offset : offset + array.size].reshape(array.shape)
+        offset += _room(array)

@@ -1,0 +1,37 @@
+"""What brings branches together: sums of two arrays, and channels put beside one another."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpucnn.ops.cpu._threads import Array, slabs
+
+
+def add(a: Array, b: Array, *, relu: bool = False, mask: Array | None = None, out: Array | None = None) -> Array:
+    """a + b, then ReLU where `relu`. With a `mask`, ReLU's output: 0 where that is not positive, which is ReLU's gradient."""
+    y = np.empty_like(a) if out is None else out
+    flat_a, flat_b, flat_y, zero = a.reshape(-1), b.reshape(-1), y.reshape(-1), a.dtype.type(0)
+    flat_mask = None if mask is None else mask.reshape(-1)
+
+    def work(part: slice) -> None:
+        np.add(flat_a[part], flat_b[part], out=flat_y[part])
+        if relu:
+            np.maximum(flat_y[part], 0, out=flat_y[part])
+        if flat_mask is not None:
+            flat_y[part] = np.where(flat_mask[part] > 0, flat_y[part], zero)
+
+    slabs(work, a.size)
+    return y
+
+
+def put_channels(x: Array, y: Array, first: int) -> None:
+    """Writes x (N, C, …) to the channels of y (N, D, …) from `first` on."""
+    y[:, first : first + x.shape[1]] = x
+
+
+def take_channels(y: Array, first: int, count: int, *, out: Array | None = None) -> Array:
+    """x (N, count, …): the channels of y (N, D, …) from `first` on."""
+    if out is None:
+        return np.ascontiguousarray(y[:, first : first + count])
+    out[...] = y[:, first : first + count]
+    return out

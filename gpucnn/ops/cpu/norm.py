@@ -1,0 +1,119 @@
+"""Batch normalization. x, y, dy and dx (N, C, …); everything else has one value for each channel.
+
+S. Ioffe and C. Szegedy, "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift" (ICML 2015).
+Whole channels at a time, on one thread each: what a channel's sums are does not depend on how many threads there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from gpucnn.ops.cpu._threads import Array, share
+
+
+def batch_norm(
+    x: Array,
+    weight: Array,
+    bias: Array,
+    running: tuple[Array, Array],
+    *,
+    momentum: float,
+    eps: float,
+    relu: bool = False,
+    out: Array | None = None,
+) -> tuple[Array, Array, Array]:
+    """(y, mean, rstd): y = (x − mean) · rstd · weight + bias, then ReLU where `relu`, with the mean and 1 / √(variance + eps) of x itself.
+
+    Moves the `running` mean and variance: running += momentum · (new − running), the new variance being that of a sample, with n − 1.
+    Nothing is moved where that is not finite.
+    """
+    y = np.empty_like(x) if out is None else out
+    mean, variance = np.empty_like(weight), np.empty_like(weight)
+    rows, targets, count = _rows(x), _rows(y), x.size // x.shape[1]
+
+    def work(c: int) -> None:
+        mean[c] = _sum(rows[:, c]) / count
+        centred = rows[:, c] - mean[c]
+        variance[c] = _sum(centred * centred) / count
+        _normalized(centred, weight[c] / np.sqrt(variance[c] + x.dtype.type(eps)), bias[c], relu, targets[:, c])
+
+    _by_channels(work, x)
+    new = np.stack([mean, variance * (count / (count - 1))]).astype(x.dtype, copy=False)
+    finite = np.isfinite(new).all(axis=0)
+    for array, now in zip(running, new, strict=True):
+        array[finite] += x.dtype.type(momentum) * (now[finite] - array[finite])
+    return y, mean, 1 / np.sqrt(variance + x.dtype.type(eps))
+
+
+def batch_norm_apply(
+    x: Array, weight: Array, bias: Array, running: tuple[Array, Array], *, eps: float, relu: bool = False, out: Array | None = None
+) -> Array:
+    """y by the `running` mean and variance, which stay as they are."""
+    y = np.empty_like(x) if out is None else out
+    rows, targets, (mean, variance) = _rows(x), _rows(y), running
+    scale = weight / np.sqrt(variance + x.dtype.type(eps))
+    _by_channels(lambda c: _normalized(rows[:, c] - mean[c], scale[c], bias[c], relu, targets[:, c]), x)
+    return y
+
+
+def batch_norm_grad(
+    dy: Array,
+    x: Array,
+    weight: Array,
+    kept: tuple[Array, Array],
+    *,
+    input_grad: bool = True,
+    relu: bool = False,
+    out: Array | None = None,
+    dweight: Array | None = None,
+    dbias: Array | None = None,
+) -> Array | None:
+    """dx where `input_grad`; `dweight` and `dbias`, if given, are written to. `kept`: mean and rstd as `batch_norm` gave them.
+
+    relu: ReLU has made x, and its gradient is taken along, dx is 0 where x is not positive. `out` may be dy.
+    """
+    dx = (np.empty_like(x) if out is None else out) if input_grad else None
+    dw, db = (np.empty_like(weight) if array is None else array for array in (dweight, dbias))
+    (mean, rstd), count, zero = kept, x.dtype.type(x.size // x.shape[1]), x.dtype.type(0)
+    gradients, rows, targets = _rows(dy), _rows(x), None if dx is None else _rows(dx)
+
+    def work(c: int) -> None:
+        normal, gradient = (rows[:, c] - mean[c]) * rstd[c], gradients[:, c]
+        db[c] = _sum(gradient)
+        dw[c] = _sum(gradient * normal)
+        if targets is not None:
+            normal *= dw[c] / count
+            normal += db[c] / count
+            found = (gradient - normal) * (weight[c] * rstd[c])
+            targets[:, c] = np.where(rows[:, c] > 0, found, zero) if relu else found
+
+    _by_channels(work, x)
+    return dx
+
+
+def _rows(x: Array) -> Array:
+    """(N, C, pixels)."""
+    return x.reshape(*x.shape[:2], -1)
+
+
+def _sum(values: Array) -> Array:
+    """The sum of (N, pixels): pairwise along each row, then over the rows. One row for all where a row has one pixel."""
+    total: Array = np.ascontiguousarray(values).reshape(-1).sum() if values.shape[1] == 1 else values.sum(axis=1).sum()
+    return total
+
+
+def _normalized(centred: Array, scale: Array, bias: Array, relu: bool, into: Array) -> None:
+    np.multiply(centred, scale, out=into)
+    into += bias
+    if relu:
+        np.maximum(into, 0, out=into)
+
+
+def _by_channels(work: Callable[[int], None], x: Array) -> None:
+    def body(channels: Iterable[int]) -> None:
+        for c in channels:
+            work(c)
+
+    share(x.shape[1], body, work=4 * x.size)

@@ -1,0 +1,25 @@
+"""What brings branches together: sums of two arrays, and channels put beside one another."""
+
+from __future__ import annotations
+
+from gpucnn.ops.cuda._arrays import Array, empty, stream
+from gpucnn_kernels import join as kernels
+
+
+def add(a: Array, b: Array, *, relu: bool = False, mask: Array | None = None, out: Array | None = None) -> Array:
+    """a + b, then ReLU where `relu`. With a `mask`, ReLU's output: 0 where that is not positive, which is ReLU's gradient."""
+    y = empty(a, a.shape) if out is None else out
+    kernels.add(a, b, y, relu, stream(a), mask=mask)
+    return y
+
+
+def put_channels(x: Array, y: Array, first: int) -> None:
+    """Writes x (N, C, …) to the channels of y (N, D, …) from `first` on."""
+    kernels.put_channels(x, y, first, stream(x))
+
+
+def take_channels(y: Array, first: int, count: int, *, out: Array | None = None) -> Array:
+    """x (N, count, …): the channels of y (N, D, …) from `first` on."""
+    x = empty(y, (y.shape[0], count, *y.shape[2:])) if out is None else out
+    kernels.take_channels(y, x, first, stream(y))
+    return x

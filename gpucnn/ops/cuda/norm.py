@@ -1,0 +1,61 @@
+"""Batch normalization. x, y, dy and dx (N, C, …); everything else has one value for each channel."""
+
+from __future__ import annotations
+
+from gpucnn.ops.cuda._arrays import Array, empty, stream, workspace
+from gpucnn_kernels import norm as kernels
+
+
+def batch_norm(
+    x: Array,
+    weight: Array,
+    bias: Array,
+    running: tuple[Array, Array],
+    *,
+    momentum: float,
+    eps: float,
+    relu: bool = False,
+    out: Array | None = None,
+) -> tuple[Array, Array, Array]:
+    """(y, mean, rstd): y = (x − mean) · rstd · weight + bias, then ReLU where `relu`, with the mean and 1 / √(variance + eps) of x itself.
+
+    Moves the `running` mean and variance: running += momentum · (new − running), the new variance being that of a sample, with n − 1.
+    Nothing is moved where that is not finite.
+    """
+    y = empty(x, x.shape) if out is None else out
+    mean, rstd = empty(x, (x.shape[1],)), empty(x, (x.shape[1],))
+    space = workspace(x, kernels.workspace_size(*x.shape[:2]))
+    kernels.batch_norm(x, weight, bias, running, (mean, rstd), y, space, momentum, eps, relu, stream(x))
+    return y, mean, rstd
+
+
+def batch_norm_apply(
+    x: Array, weight: Array, bias: Array, running: tuple[Array, Array], *, eps: float, relu: bool = False, out: Array | None = None
+) -> Array:
+    """y by the `running` mean and variance, which stay as they are."""
+    y = empty(x, x.shape) if out is None else out
+    kernels.batch_norm_apply(x, weight, bias, running, y, eps, relu, stream(x))
+    return y
+
+
+def batch_norm_grad(
+    dy: Array,
+    x: Array,
+    weight: Array,
+    kept: tuple[Array, Array],
+    *,
+    input_grad: bool = True,
+    relu: bool = False,
+    out: Array | None = None,
+    dweight: Array | None = None,
+    dbias: Array | None = None,
+) -> Array | None:
+    """dx where `input_grad`; `dweight` and `dbias`, if given, are written to. `kept`: mean and rstd as `batch_norm` gave them.
+
+    relu: ReLU has made x, and its gradient is taken along, dx is 0 where x is not positive. `out` may be dy.
+    """
+    sums = tuple(empty(x, (x.shape[1],)) if array is None else array for array in (dweight, dbias))
+    dx = (empty(x, x.shape) if out is None else out) if input_grad else None
+    space = workspace(x, kernels.workspace_size(*x.shape[:2]))
+    kernels.batch_norm_grad(dy, x, weight, kept, (sums[0], sums[1]), dx, space, relu, stream(dy))
+    return dx

@@ -1,0 +1,59 @@
+"""What `Sequential.summary` prints: a row for each layer, those within others below them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from gpucnn.layers.base import Layer, Shape
+from gpucnn.memory import kept_by_layer, of_step, on_cpu
+from gpucnn.text import bytes_text
+
+TITLES = ("layer", "output", "parameters", "multiply-adds", "kept for backward")
+
+
+def text_of(model: Any, batch_size: int) -> str:
+    """The table of a model that is built, and what a training step takes."""
+    stages, width = model.chain.stages, batch_size * model.dtype.itemsize
+    kept, memory = kept_by_layer(stages), of_step(stages)
+    rows: list[tuple[str, ...]] = [TITLES]
+    for layer in model.layers:
+        rows.extend(_rows(layer, layer.name, 0, kept, batch_size, width))
+    costs = [part.cost().multiply_adds for layer in model.layers for part in layer.layers]
+    total = f"{model.parameter_count:,}", f"{sum(costs) * batch_size:,}", bytes_text(sum(memory.kept) * width)
+    rows.append(("total", _shape_text(model.output_shape), *total))
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    lines = ["  ".join(f"{text:{'<' if column < 2 else '>'}{widths[column]}}" for column, text in enumerate(row)).rstrip() for row in rows]
+    frozen = sum(parameter.size for parameter in model.parameters.values() if parameter.frozen)
+    rule = "─" * max(map(len, lines))
+    slots = len(model.optimizer.slots) if model.optimizer else 0
+    step = (on_cpu(stages, batch_size) if model.device.kind == "cpu" else memory.peak * batch_size) * model.dtype.itemsize
+    return "\n".join(
+        [
+            f"Sequential on {model.device.name}, input {_shape_text(model.input_shape)}, batch of {batch_size}, {model.dtype}",
+            rule,
+            lines[0],
+            rule,
+            *lines[1:-1],
+            rule,
+            lines[-1],
+            *([f"{frozen:,} parameters are frozen"] if frozen else []),
+            f"a training step takes {bytes_text(model.held_bytes + step)}: {bytes_text(model.held_bytes)} for parameters, gradients"
+            f"{' and optimizer' if slots else ''}, {bytes_text(step)} at the most for the batch on its way",
+        ]
+    )
+
+
+def _rows(layer: Layer, name: str, depth: int, kept: Mapping[int, int], batch_size: int, width: int) -> Iterator[tuple[str, ...]]:
+    """The row of a layer, and those of the layers within."""
+    parameters = sum(parameter.size for _, parameter in layer.named_parameters())
+    own = sum(kept.get(id(part), 0) for part in layer.layers)
+    label = "  " * depth + name + (f" ({layer.activation})" if layer.activation else "")
+    cost = sum(part.cost().multiply_adds for part in layer.layers) * batch_size
+    yield label, _shape_text(layer.output_shape), f"{parameters:,}", f"{cost:,}", bytes_text(own * width)
+    for within, part in layer.inner().items():
+        yield from _rows(part, within, depth + 1, kept, batch_size, width)
+
+
+def _shape_text(shape: Shape) -> str:
+    return " × ".join(map(str, shape))

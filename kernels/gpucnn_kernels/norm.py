@@ -1,0 +1,287 @@
+"""Batch normalization (Ioffe and Szegedy 2015), forward and backward. x, y, dy and dx (N, C, …); everything else has one value a channel.
+
+    y = (x − mean) · rstd · weight + bias,   rstd = 1 / √(variance + eps), over all images and pixels of a channel
+
+    dbias   = Σ dy
+    dweight = Σ dy · (x − mean) · rstd
+    dx      = weight · rstd · (dy − dbias / n − (x − mean) · rstd · dweight / n),   n numbers in a channel
+
+Sums over a channel are long and there are few of them, so its images are cut into slices, with a block for each; then a block for each
+channel puts the slices together. How many there are depends on sizes alone, and everything is added in a fixed order, so the results are
+the same to the bit every time, on every chip. Bytes: x is read twice and y written once, dy and x are read twice and dx written once.
+
+A variance from Σx and Σx² would lose its digits where the mean is large. So all that is added up are differences, from the channel's first
+number and then from the first that a thread meets, and what threads and slices have found is put together by their means and squared
+deviations (Chan, Golub and LeVeque, "Algorithms for Computing the Sample Variance", The American Statistician 37, 1983).
+"""
+
+# Numba works out the types of kernels.
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
+from gpucnn_kernels.core.compile import device, kernel
+from gpucnn_kernels.core.integers import divide, magic
+from gpucnn_kernels.core.launch import Array, Stream, floats, run, run_each
+from gpucnn_kernels.core.reduce import BLOCK_LANES, tree_sum
+
+BLOCKS = 512  # as many as keep the largest chip busy
+
+
+class Slices(NamedTuple):
+    """How the images of a channel are shared out: a `number` of slices of `images` each, the last with what is left."""
+
+    number: int
+    images: int
+
+
+def slices(n: int, c: int) -> Slices:
+    """For n images of c channels."""
+    images = -(-n // min(n, max(1, BLOCKS // c)))
+    return Slices(-(-n // images), images)
+
+
+def workspace_size(n: int, c: int) -> int:
+    """Elements for two numbers of each slice of each channel."""
+    return 2 * c * slices(n, c).number
+
+
+@device
+def merge(count, mean, deviation, other_count, other_mean, other_deviation):
+    """Count, mean and sum of squared deviations of two sets of numbers together."""
+    total = float32(count + other_count)
+    if total == float32(0):
+        return total, mean, deviation
+    part = float32(other_count / total)
+    apart = float32(other_mean - mean)
+    return total, float32(mean + apart * part), float32(deviation + other_deviation + apart * apart * count * part)
+
+
+@device
+def merge_lanes(counts, means, deviations, lane):
+    """The first place becomes what all lanes have found together."""
+    cuda.syncthreads()
+    step = int32(BLOCK_LANES >> 1)
+    while step > 0:
+        if lane < step:
+            other = int32(lane + step)
+            count, mean, deviation = merge(counts[lane], means[lane], deviations[lane], counts[other], means[other], deviations[other])
+            counts[lane] = count
+            means[lane] = mean
+            deviations[lane] = deviation
+        cuda.syncthreads()
+        step >>= 1
+
+
+@kernel
+def batch_norm_slices_kernel(x, space, N, C, plane, plane_by, plane_shift, images, slice_count):
+    counts = cuda.shared.array(BLOCK_LANES, float32)
+    means = cuda.shared.array(BLOCK_LANES, float32)
+    deviations = cuda.shared.array(BLOCK_LANES, float32)
+    block = uint32(cuda.blockIdx.x)
+    lane = int32(cuda.threadIdx.x)
+    c = uint32(block // slice_count)
+    first = uint32(uint32(block - c * slice_count) * images)
+    length = uint32(min(uint32(images), uint32(N - first)) * plane)
+    origin = x[uint32(c * plane)]
+    count, shift, total, squares = float32(0), float32(0), float32(0), float32(0)
+    for i in range(uint32(lane), length, uint32(BLOCK_LANES)):
+        n = divide(uint32(i), plane_by, plane_shift)
+        value = x[uint32(uint32(uint32(first + n) * C + c) * plane + uint32(uint32(i) - n * plane))] - origin
+        if count == float32(0):
+            shift = value
+        value -= shift
+        count += float32(1)
+        total += value
+        squares += value * value
+    counts[lane] = count
+    means[lane] = shift
+    deviations[lane] = float32(0)
+    if count > float32(0):
+        means[lane] = shift + total / count
+        deviations[lane] = squares - total * (total / count)
+    merge_lanes(counts, means, deviations, lane)
+    if lane == 0:
+        space[uint32(uint32(2) * block)] = means[0]
+        space[uint32(uint32(2) * block + uint32(1))] = deviations[0]
+
+
+@kernel
+def batch_norm_statistics_kernel(x, space, mean, rstd, running_mean, running_variance, N, plane, images, slice_count, momentum, eps):
+    """One thread for each channel: there are few slices."""
+    c = uint32(cuda.grid(1))
+    if c >= mean.size:
+        return
+    count, average, deviation = float32(0), float32(0), float32(0)
+    for index in range(slice_count):
+        at = uint32(uint32(2) * uint32(c * slice_count + uint32(index)))
+        first = uint32(uint32(index) * images)
+        other = float32(uint32(min(uint32(images), uint32(N - first)) * plane))
+        count, average, deviation = merge(count, average, deviation, other, space[at], space[uint32(at + uint32(1))])
+    variance = max(float32(0), deviation / count) if deviation == deviation else deviation
+    average += x[uint32(c * plane)]
+    mean[c] = average
+    rstd[c] = float32(1) / float32(math.sqrt(variance + eps))
+    unbiased = deviation / (count - float32(1))
+    # A batch with NaN or infinity in it stops training; what has been learned up to then stays good.
+    if not (math.isinf(average) or math.isnan(average) or math.isinf(unbiased) or math.isnan(unbiased)):
+        running_mean[c] += momentum * (average - running_mean[c])
+        running_variance[c] += momentum * (unbiased - running_variance[c])
+
+
+@kernel
+def batch_norm_apply_kernel(x, weight, bias, mean, spread, y, C, c_by, c_shift, plane_by, plane_shift, eps, of_variance, relu):
+    i = uint32(cuda.grid(1))
+    if i >= y.size:
+        return
+    row = divide(i, plane_by, plane_shift)
+    c = uint32(row - divide(row, c_by, c_shift) * C)
+    rstd = spread[c]
+    if of_variance:
+        rstd = float32(1) / float32(math.sqrt(rstd + eps))
+    value = (x[i] - mean[c]) * rstd * weight[c] + bias[c]
+    if relu and value <= float32(0):  # NaN stays NaN
+        value = float32(0)
+    y[i] = value
+
+
+@kernel
+def batch_norm_grad_slices_kernel(dy, x, mean, space, N, C, plane, plane_by, plane_shift, images, slice_count):
+    sums = cuda.shared.array(BLOCK_LANES, float32)
+    products = cuda.shared.array(BLOCK_LANES, float32)
+    block = uint32(cuda.blockIdx.x)
+    lane = int32(cuda.threadIdx.x)
+    c = uint32(block // slice_count)
+    first = uint32(uint32(block - c * slice_count) * images)
+    length = uint32(min(uint32(images), uint32(N - first)) * plane)
+    middle = mean[c]
+    total, product = float32(0), float32(0)
+    for i in range(uint32(lane), length, uint32(BLOCK_LANES)):
+        n = divide(uint32(i), plane_by, plane_shift)
+        at = uint32(uint32(uint32(first + n) * C + c) * plane + uint32(uint32(i) - n * plane))
+        gradient = dy[at]
+        total += gradient
+        product += gradient * (x[at] - middle)
+    sums[lane] = total
+    products[lane] = product
+    tree_sum(sums, lane, BLOCK_LANES)
+    tree_sum(products, lane, BLOCK_LANES)
+    if lane == 0:
+        space[uint32(uint32(2) * block)] = sums[0]
+        space[uint32(uint32(2) * block + uint32(1))] = products[0]
+
+
+@kernel
+def batch_norm_sums_kernel(space, rstd, dweight, dbias, slice_count):
+    c = uint32(cuda.grid(1))
+    if c >= dbias.size:
+        return
+    total, product = float32(0), float32(0)
+    for index in range(slice_count):
+        at = uint32(uint32(2) * uint32(c * slice_count + uint32(index)))
+        total += space[at]
+        product += space[uint32(at + uint32(1))]
+    dbias[c] = total
+    dweight[c] = product * rstd[c]
+
+
+@kernel
+def batch_norm_input_grad_kernel(dy, x, weight, mean, rstd, dweight, dbias, dx, C, c_by, c_shift, plane_by, plane_shift, share, relu):
+    i = uint32(cuda.grid(1))
+    if i >= dx.size:
+        return
+    row = divide(i, plane_by, plane_shift)
+    c = uint32(row - divide(row, c_by, c_shift) * C)
+    value = x[i]
+    normal = (value - mean[c]) * rstd[c]
+    gradient = weight[c] * rstd[c] * (dy[i] - (dbias[c] + normal * dweight[c]) * share)
+    if relu and not value > float32(0):
+        gradient = float32(0)
+    dx[i] = gradient
+
+
+def batch_norm(
+    x: Array,
+    weight: Array,
+    bias: Array,
+    running: tuple[Array, Array],
+    kept: tuple[Array, Array],
+    y: Array,
+    space: Array,
+    momentum: float,
+    eps: float,
+    relu: bool = False,
+    stream: Stream = 0,
+) -> None:
+    """Normalizes x by its own statistics, which are written to `kept`, mean and rstd, and move the `running` mean and variance.
+
+    running += momentum · (new − running), the variance as the sample's (n − 1), nothing where that is not finite. `space` has
+    `workspace_size` elements.
+    """
+    n, c = x.shape[:2]
+    plane, parts = math.prod(x.shape[2:]), slices(n, c)
+    mean, rstd = floats(kept[0], "mean", (c,)), floats(kept[1], "rstd", (c,))
+    given, work = floats(x, "x"), floats(space, "space", (workspace_size(n, c),))
+    sizes = np.uint32(n), np.uint32(c), np.uint32(plane), *magic(plane), np.uint32(parts.images), np.uint32(parts.number)
+    run(batch_norm_slices_kernel, c * parts.number, BLOCK_LANES, stream, given, work, *sizes)
+    run_each(
+        batch_norm_statistics_kernel, c, stream, given, work, mean, rstd, floats(running[0], "running mean", (c,)),
+        floats(running[1], "running variance", (c,)), np.uint32(n), np.uint32(plane), np.uint32(parts.images), np.uint32(parts.number),
+        np.float32(momentum), np.float32(eps),
+    )  # fmt: skip
+    _apply(x, weight, bias, mean, rstd, y, eps, False, relu, stream)
+
+
+def batch_norm_apply(
+    x: Array, weight: Array, bias: Array, running: tuple[Array, Array], y: Array, eps: float, relu: bool = False, stream: Stream = 0
+) -> None:
+    """Normalizes x by the `running` mean and variance."""
+    c = x.shape[1]
+    _apply(x, weight, bias, floats(running[0], "mean", (c,)), floats(running[1], "variance", (c,)), y, eps, True, relu, stream)
+
+
+def _apply(
+    x: Array, weight: Array, bias: Array, mean: Array, spread: Array, y: Array, eps: float, of_variance: bool, relu: bool, stream: Stream
+) -> None:
+    shape = tuple(x.shape)
+    c, count = shape[1], math.prod(shape)
+    run_each(
+        batch_norm_apply_kernel, count, stream, floats(x, "x"), floats(weight, "weight", (c,)), floats(bias, "bias", (c,)), mean, spread,
+        floats(y, "y", shape), np.uint32(c), *magic(c), *magic(math.prod(shape[2:])), np.float32(eps), np.int32(of_variance),
+        np.int32(relu),
+    )  # fmt: skip
+
+
+def batch_norm_grad(
+    dy: Array,
+    x: Array,
+    weight: Array,
+    kept: tuple[Array, Array],
+    sums: tuple[Array, Array],
+    dx: Array | None,
+    space: Array,
+    relu: bool = False,
+    stream: Stream = 0,
+) -> None:
+    """Writes dweight and dbias to `sums`, and dx unless that is None; 0 where x is not positive with `relu`. `kept` is of `batch_norm`.
+    dx may be dy."""
+    shape = tuple(x.shape)
+    n, c = shape[:2]
+    plane, parts = math.prod(shape[2:]), slices(n, c)
+    mean, rstd = floats(kept[0], "mean", (c,)), floats(kept[1], "rstd", (c,))
+    dweight, dbias = floats(sums[0], "dweight", (c,)), floats(sums[1], "dbias", (c,))
+    given, pixels, work = floats(dy, "dy", shape), floats(x, "x"), floats(space, "space", (workspace_size(n, c),))
+    sizes = np.uint32(n), np.uint32(c), np.uint32(plane), *magic(plane), np.uint32(parts.images), np.uint32(parts.number)
+    run(batch_norm_grad_slices_kernel, c * parts.number, BLOCK_LANES, stream, given, pixels, mean, work, *sizes)
+    run_each(batch_norm_sums_kernel, c, stream, work, rstd, dweight, dbias, np.uint32(parts.number))
+    if dx is not None:
+        run_each(
+            batch_norm_input_grad_kernel, math.prod(shape), stream, given, pixels, floats(weight, "weight", (c,)), mean, rstd, dweight,
+            dbias, floats(dx, "dx", shape), np.uint32(c), *magic(c), *magic(plane), np.float32(1 / (n * plane)), np.int32(relu),
+        )  # fmt: skip
