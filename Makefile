@@ -1,6 +1,7 @@
 # make train   makes .venv, installs gpucnn with its extras, trains on what data there is, and ends with the test accuracy
 # make test    makes .venv, installs what the tests need, and runs all of them: kernels on the virtual GPU, or in Numba's simulator
 # make slow    what make test leaves out: every kernel compiled for every chip, long runs, Numba's simulator; some half an hour
+# make mutants changes the operations and what is around them a little at a time, and runs the tests that should notice (docs/mutation.md)
 # make lint    ruff, mypy and clang-format
 # make clean   removes .venv and all caches; runs/ stays
 #
@@ -11,7 +12,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: train test slow vgpu-numba lint clean
+.PHONY: train test slow vgpu-numba mutants lint clean
 .DEFAULT_GOAL := test
 
 train: $(VENV)/.installed
@@ -49,6 +50,11 @@ slow: $(VENV)/.installed-dev
 vgpu-numba: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check filecheck ml_dtypes cffi
 	$(VGPU) $(BIN)/python tests/vgpu/numba_suite.py $(ARGS)
+
+# ARGS="--all" for all mutants and no samples, ARGS="gpucnn/losses.py" for those of one module.
+mutants: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "cosmic-ray>=8.4,<9"
+	$(BIN)/python -W ignore tests/mutants.py $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

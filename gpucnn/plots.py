@@ -47,7 +47,7 @@ def _save(figure: Figure, path: str | Path) -> None:
 
 
 def _short(name: str, longest: int = 24) -> str:
-    """A class name on one line, and no longer than there is room for."""
+    """A name on one line, and no longer than there is room for."""
     name = plain(" ".join(name.split()))
     return name if len(name) <= longest else f"{name[: longest - 1].rstrip()}…"
 
@@ -124,7 +124,7 @@ def save_filters(model: Sequential, path: str | Path) -> bool:
     sides = "×".join(map(str, weight.shape[2:]))
     meaning = "grey is zero" if in_colour else "red is positive, blue negative"
     count = f"{filters}" if filters == len(weight) else f"{len(weight)} of {filters}"
-    axes.set_title(f"{count} filters of {layer.name}, {sides}: {meaning}", fontsize=9)
+    axes.set_title(f"{count} filters of {_short(layer.name)}, {sides}: {meaning}", fontsize=9)
     _save(figure, path)
     return True
 
@@ -144,7 +144,7 @@ def save_features(model: Sequential, image: np.ndarray[Any, Any], path: str | Pa
         shown = maps[: 2 * COLUMNS]
         least, greatest = shown.min(axis=(1, 2), keepdims=True), shown.max(axis=(1, 2), keepdims=True)
         count = f"{len(shown)} of {len(maps)}" if len(shown) < len(maps) else f"{len(maps)}"
-        name = f"{layer.name}: {count} maps of {maps.shape[1]}×{maps.shape[2]}"
+        name = f"{_short(layer.name)}: {count} maps of {maps.shape[1]}×{maps.shape[2]}"
         stages.append((name, _mosaic((shown - least) / np.maximum(greatest - least, 1e-12))))
     if not stages:
         return False

@@ -183,7 +183,8 @@ def from_json(text: str, name: str) -> Profile:
 def write(profile: Profile, path: Path) -> None:
     """Writes the JSON file."""
     with atomic_file(path) as file:
-        file.write(to_json(profile).encode())
+        # Half of a character, of a file's name that is no UTF-8, has no bytes: it is written as JSON's escape, which looks like Python's.
+        file.write(to_json(profile).encode(errors="backslashreplace"))
 
 
 def read(path: Path) -> Profile:

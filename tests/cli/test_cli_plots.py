@@ -21,6 +21,7 @@ NAMES = {
     "two": ["cat", "dog"],
     "no formula": ["$x_1$", "$5", "$\\frac$", "a_b^c", "100 %"],
     "no glyph": ["日本語", "中文", "line\nbreak"],
+    "controls": ["a\x00\x1b[31mb", "c\u202ed", "e\ud800f", "g\u2028h\ufeff"],
     "many": [f"class number {number}" for number in range(120)],
     "thirty": [f"{number}" for number in range(30)],
 }
@@ -121,3 +122,14 @@ def test_a_network_without_maps_has_no_such_pictures(tmp_path):
     assert not plots.save_filters(model, tmp_path / "filters.png")
     assert not plots.save_features(model, np.zeros((1, 6, 6), np.uint8), tmp_path / "features.png")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [name for names in ("controls", "no formula", "no glyph", "long") for name in NAMES[names]])
+def test_a_layer_may_have_any_name(drawn, tmp_path, name):
+    model = gc.network("keras", 10).build((1, 14, 14), device="cpu")
+    model.layers[0].name = name
+    assert plots.save_filters(model, tmp_path / "filters.png")
+    assert plots.save_features(model, np.zeros((1, 14, 14), np.uint8), tmp_path / "features.png")
+    for figure in drawn:
+        check(figure)
+        assert all(title.isprintable() for title in (axes.get_title() for axes in figure.axes))

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from gpucnn.data import Affine, Augmentation, Shift, augmentation
-from gpucnn.data.augment import AUGMENTATIONS, CropFlip, Cutout, Elastic, device_augment, on_device
+from gpucnn.data.augment import AUGMENTATIONS, CropFlip, Cutout, Elastic, RandomChange, device_augment, for_images, on_device
 from gpucnn.errors import ArgumentError, DataError
 from gpucnn.ops.augment import Augment
 from gpucnn.ops.cpu import batch
@@ -164,3 +164,73 @@ def test_what_a_device_cannot_do(given, name):
 def test_augmentations_that_cannot_be(build, error):
     with pytest.raises(error):
         build()
+
+
+def test_settings_that_are_left_out():
+    turned = {"rotate_degrees": 10.0, "scale": 0.1}
+    assert Shift().config() == {"name": "shift", "pixels": 2}
+    assert CropFlip().config() == {"name": "crop-flip", "pixels": 4}
+    assert Cutout().config() == {"name": "cutout", "pixels": 8}
+    assert Affine().config() == {"name": "affine", "shift": 2.0, **turned}
+    assert Elastic().config() == {"name": "elastic", "pixels": 2.0, "grid": 5, "shift": 1.0, **turned}
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "expected"),
+    [
+        ("none", 28, None),
+        *(("shift", side, Shift(pixels)) for side, pixels in ((1, 1), (28, 1), (55, 1), (56, 2), (84, 3))),
+        *(("crop-flip", side, CropFlip(pixels)) for side, pixels in ((1, 1), (8, 1), (28, 3), (32, 4))),
+        *(("cutout", side, Cutout(pixels)) for side, pixels in ((1, 1), (2, 1), (32, 16), (33, 16))),
+        *(("affine", side, Affine(shift, 8.0, 0.08)) for side, shift in ((8, 0.5), (32, 2.0))),
+        *(("elastic", side, Elastic(pixels, 5, shift, 8.0, 0.08)) for side, pixels, shift in ((28, 1.75, 1.0), (56, 3.5, 2.0))),
+    ],
+)
+def test_as_strong_as_suits_the_images(name, side, expected):
+    assert for_images(name, side) == expected
+
+
+def test_bounds_are_themselves_allowed():
+    assert Affine(0, 360, np.nextafter(1, 0)).rotate_degrees == 360
+    assert Elastic(0, 2, 0, 0, 0).grid == 2
+    assert Shift(0).pixels == CropFlip(0).pixels == Cutout(0).pixels == 0
+
+
+def test_numbers_become_pythons_and_stay_whole_where_they_were():
+    for given, kind in ((2, int), (2.0, float), (np.int64(2), int), (np.float32(2), float), (np.float64(2), float)):
+        shift = Affine(given).shift
+        assert shift == 2 and type(shift) is kind
+    pixels = Shift(np.uint8(3)).pixels
+    assert pixels == 3 and type(pixels) is int
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_settings_do_not_change(name):
+    kind = AUGMENTATIONS[name]()
+    with pytest.raises(AttributeError):
+        kind.shift = kind.pixels = 3
+    assert kind == type(kind)() and hash(kind) == hash(type(kind)())
+
+
+def test_a_kind_that_does_not_say_what_a_device_does_is_done_by_numpy():
+    class Negative(RandomChange):
+        def __call__(self, x, rng):
+            return -x
+
+    assert not on_device(Negative())
+    assert Negative.for_side(3).config() == {"name": Negative.__qualname__}
+    assert Negative().on_device() is None
+    with pytest.raises(ArgumentError, match="Negative cannot be done on a device"):
+        device_augment(Negative())
+    with pytest.raises(NotImplementedError):
+        RandomChange()(X, draw())
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, bool])
+def test_only_floats_are_augmented(dtype):
+    for shape in ((2, 1, 4, 4), (2, 4, 4), (2, 1, 1, 4, 4)):
+        with pytest.raises(DataError, match="only floating images"):
+            Shift(1)(np.zeros(shape, dtype), draw())
+    for shape in ((2, 4, 4), (2, 1, 1, 4, 4)):
+        with pytest.raises(DataError, match="only floating images"):
+            Shift(1)(np.zeros(shape, np.float32), draw())

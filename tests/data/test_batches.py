@@ -239,3 +239,55 @@ def test_a_label_too_few_and_one_too_many(count):
 def test_an_augmentation_that_changes_sizes_or_types(change):
     with pytest.raises(DataError, match="it must keep type and shape"):
         list(Batches(np.zeros((4, 1, 2, 2), np.uint8), np.zeros(4, int), 2, augment=lambda x, rng: change(x)).epoch(0))
+
+
+def test_what_is_left_out():
+    given, usual = Batches(IMAGES, LABELS, 4), Batches(IMAGES, LABELS, 4, shuffle=True, seed=0, augment=None, dtype="float32")
+    assert (given.shuffle, given.seed, given.augment, given.dtype) == (True, 0, None, np.dtype("float32"))
+    for (x, y), (expected, labels) in zip(whole(given), whole(usual), strict=True):
+        assert x.tobytes() == expected.tobytes() and y.tobytes() == labels.tobytes()
+
+
+@pytest.mark.parametrize(("size", "steps"), [(1, 10), (9, 2), (10, 1), (11, 1)])
+def test_steps_of_an_epoch(size, steps):
+    batches = Batches(IMAGES, LABELS, size)
+    assert batches.steps_per_epoch == steps == len(whole(batches))
+
+
+def test_the_largest_class_number():
+    most = 2**31 - 1
+    ((_, labels),) = whole(Batches(IMAGES[:2], [0, most], 2, shuffle=False))
+    assert labels.dtype == np.int32 and labels.tolist() == [0, most]
+    for wrong in ([0, most + 1], [0, 2**32], [-1, 0]):
+        with pytest.raises(DataError, match="class numbers from 0 on"):
+            Batches(IMAGES[:2], wrong, 2)
+
+
+def test_images_may_be_rows_of_values_and_labels_rows_of_anything_floating():
+    ((x, y),) = whole(Batches(np.zeros((3, 1), np.uint8), np.arange(6.0).reshape(3, 1, 2), 3, shuffle=False, dtype=np.float64))
+    assert x.shape == (3, 1) and y.shape == (3, 1, 2) and x.dtype == y.dtype == np.float64
+    ((_, y),) = whole(Batches(np.zeros((3, 1), np.uint8), [0.5, 1.5, 2.5], 3, shuffle=False))
+    assert y.dtype == np.float32 and y.tolist() == [0.5, 1.5, 2.5]
+    with pytest.raises(DataError, match="there are no images"):
+        Batches(np.zeros((0, 0), np.uint8), np.zeros(0, int), 1)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint16, np.float16, "float31", object(), bool])
+def test_types_that_no_batch_has(dtype):
+    with pytest.raises(TypeError, match="dtype must be float32 or float64"):
+        Batches(IMAGES, LABELS, 4, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint16, bool, np.complex64])
+def test_types_that_no_image_has(dtype):
+    with pytest.raises(TypeError):
+        Batches(np.zeros((4, 1, 2, 2), dtype), np.zeros(4, int), 2)
+
+
+def test_labels_of_a_batch_are_its_own():
+    for labels in (LABELS, np.eye(10)):
+        batches = Batches(IMAGES, labels, 10, shuffle=False)
+        ((_, first),) = whole(batches)
+        first[...] = 7
+        ((_, again),) = whole(batches)
+        np.testing.assert_array_equal(again, labels)

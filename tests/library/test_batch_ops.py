@@ -286,3 +286,13 @@ def test_changes_in_one_call_are_those_one_after_another() -> None:
 def test_changes_that_cannot_be(options: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         Augment(**options)
+
+
+def test_bounds_of_the_changes_are_themselves_allowed() -> None:
+    assert Augment() == Augment(0, 0.0, 0.0, 0.0, False, 0, 0.0, 4)
+    assert Augment(elastic_grid=2, rotate_degrees=360.0).elastic_grid == 2
+    for options in ({"elastic_grid": 1}, {"rotate_degrees": 360.5}):
+        with pytest.raises(ValueError):
+            Augment(**options)
+    with pytest.raises(AttributeError):
+        Augment().shift = 1  # type: ignore[misc]

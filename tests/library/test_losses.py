@@ -216,3 +216,44 @@ def test_targets_of_binary_cross_entropy_may_be_any_part_of_one() -> None:
     for targets in ([-0.001, 0.5], [0.5, 1.001], [0.2, 2.0]):
         with pytest.raises(DataError, match=r"must lie in 0\.\.1"):
             loss.check_labels(targets, 2, 1, np.dtype("float64"))
+
+
+def test_rows_of_probabilities_may_be_off_by_a_thousandth() -> None:
+    exact = np.array([[0.25, 0.75], [1.0, 0.0]])
+    for off in (0.0, 0.0009, -0.0009):
+        check_class_labels(exact + np.array([[off, 0], [0, 0]]), 2, 2, F64)
+    for off in (0.0021, -0.0021):
+        with pytest.raises(DataError, match="the sum 1"):
+            check_class_labels(exact + np.array([[off, 0], [0, 0]]), 2, 2, F64)
+    with pytest.raises(DataError, match="the sum 1"):
+        check_class_labels(exact / 2, 2, 2, F64)
+
+
+def test_answers_are_examples_or_each_output() -> None:
+    rows = np.zeros((5, 3))
+    assert [gc.CategoricalCrossentropy().answers(rows), gc.MeanSquaredError().answers(rows), gc.BinaryCrossentropy().answers(rows)] == [
+        5,
+        5,
+        15,
+    ]
+
+
+def test_where_a_loss_of_rows_has_no_logarithm_of_zero() -> None:
+    """−t·log 0 is 0 where t is, and infinite where it is not, on both sides of a sigmoid that is full."""
+    infinite = np.array([[np.inf], [-np.inf], [0.0]])
+    loss, correct, _ = cpu.binary_cross_entropy(infinite, np.array([[1.0], [0.0], [1.0]]))
+    assert float(loss) == pytest.approx(np.log(2) / 3) and int(correct) == 2
+    for targets in ([[0.0], [0.0], [1.0]], [[1.0], [1.0], [1.0]]):
+        assert float(cpu.binary_cross_entropy(infinite, np.array(targets))[0]) == np.inf
+    loss, _, _ = cpu.softmax_cross_entropy(np.array([[0.0, -np.inf]]), np.array([[1.0, 0.0]]))
+    assert float(loss) == 0
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.nan])
+def test_nan_is_no_right_answer(value: float) -> None:
+    rows = np.array([[value, 0.0], [0.0, 1.0]])
+    assert int(cpu.softmax_cross_entropy(rows, np.array([0, 1], np.int32))[1]) == 1
+    assert int(cpu.softmax_cross_entropy(rows, np.eye(2))[1]) == 1
+    assert int(cpu.mean_squared_error(rows, np.eye(2))[1]) == 1
+    assert int(cpu.mean_squared_error(np.array([[value], [1.0], [value]]), np.array([[0.0], [1.0], [1.0]]))[1]) == 1
+    assert int(cpu.binary_cross_entropy(rows, np.array([[0.0, 0.0], [0.0, 1.0]]))[1]) == 3

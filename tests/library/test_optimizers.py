@@ -195,3 +195,45 @@ def test_a_config_gives_the_same_optimizer_again(case: int) -> None:
     assert one_number(again, 1.0, [1.0, -2.0, 0.5]) == one_number(optimizer, 1.0, [1.0, -2.0, 0.5])
     scheduled = gc.SGD(gc.OneCycle(0.1, 100, warmup=0.3), momentum=0.9)
     assert get_optimizer(scheduled.config()).config() == scheduled.config()
+
+
+def test_settings_that_are_left_out() -> None:
+    adam = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
+    for optimizer, settings in {
+        gc.SGD(): {"optimizer": "sgd", "momentum": 0.0, "nesterov": False, "weight_decay": 0.0},
+        gc.Adam(): {"optimizer": "adam", **adam, "weight_decay": 0.0},
+        gc.AdamW(): {"optimizer": "adamw", **adam, "weight_decay": 0.01},
+    }.items():
+        rate = 0.01 if settings["optimizer"] == "sgd" else 0.001
+        assert optimizer.config() == {"learning_rate": gc.Constant(rate).config(), **settings}
+    for name, kind in (("sgd", gc.SGD), ("adam", gc.Adam), ("adamw", gc.AdamW)):
+        assert get_optimizer(name).config() == kind().config()
+
+
+def test_settings_by_their_places() -> None:
+    assert gc.SGD(0.1, 0.9, True, 0.2).config() == gc.SGD(learning_rate=0.1, momentum=0.9, nesterov=True, weight_decay=0.2).config()
+    for kind in (gc.Adam, gc.AdamW):
+        named = kind(learning_rate=0.1, beta1=0.8, beta2=0.7, epsilon=0.1, weight_decay=0.2)
+        assert kind(0.1, 0.8, 0.7, 0.1, 0.2).config() == named.config()
+
+
+def test_rates_are_those_of_the_steps_to_come() -> None:
+    optimizer = gc.AdamW(gc.Cosine(0.1, 8), beta1=0.5, beta2=0.75, weight_decay=0.2)
+    optimizer.steps = 2
+    rates = optimizer.rates(3)
+    assert rates.shape == (3, 3) and rates.dtype == np.float64
+    for row, step in zip(rates, (2, 3, 4), strict=True):
+        rate = gc.Cosine(0.1, 8)(step)
+        assert row == pytest.approx([rate / (1 - 0.5 ** (step + 1)), (1 - 0.75 ** (step + 1)) ** -0.5, 1 - rate * 0.2], rel=1e-14)
+    assert gc.Adam(0.1, weight_decay=0.2).rates(1)[0, 2] == 1
+    np.testing.assert_array_equal(gc.SGD(gc.StepDecay(1.0, 2, 0.5)).rates(4), [[1, 1, 1], [1, 1, 1], [0.5, 1, 1], [0.5, 1, 1]])
+
+
+def test_momentum_alone_has_a_velocity() -> None:
+    model = small_model()
+    for optimizer, names in ((gc.SGD(), set()), (gc.SGD(momentum=0.5), {"velocity"}), (gc.Adam(), {"mean", "variance"})):
+        assert not optimizer.trains(model.buffers)
+        optimizer.attach(model.buffers)
+        assert optimizer.trains(model.buffers) and not optimizer.trains(small_model().buffers)
+        assert optimizer.state.keys() == names
+        assert all(array.shape == model.buffers.values.shape and array.dtype == np.float64 for array in optimizer.state.values())

@@ -102,3 +102,31 @@ def test_a_schedule_of_ones_own_can_be_trained_with_but_not_loaded() -> None:
 def test_settings_that_make_no_sense_are_refused(make: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()
+
+
+def test_settings_that_are_left_out() -> None:
+    assert gc.StepDecay(0.1, 5).config() == {"schedule": "step", "learning_rate": 0.1, "every": 5, "factor": 0.1}
+    assert gc.Cosine(0.1, 5).config() == {"schedule": "cosine", "learning_rate": 0.1, "steps": 5, "final": 0.0}
+    assert gc.OneCycle(0.1, 5).config() == {
+        "schedule": "one-cycle", "learning_rate": 0.1, "steps": 5, "warmup": 0.25, "start_factor": 25.0, "end_factor": 1e4,
+    }  # fmt: skip
+
+
+def test_the_least_settings_that_make_sense() -> None:
+    assert gc.Constant(0)(7) == 0
+    assert [gc.StepDecay(1.0, 1, 0.5)(step) for step in range(3)] == [1, 0.5, 0.25]
+    assert [gc.Cosine(0.4, 1)(step) for step in range(3)] == [0.4, 0, 0]
+    assert [gc.OneCycle(0.4, 1, 0.0, end_factor=4.0)(step) for step in range(3)] == pytest.approx([0.4, 0.1, 0.1])
+    for make in (lambda: gc.Cosine(0.4, 0), lambda: gc.OneCycle(0.4, 0), lambda: gc.StepDecay(0, 1), lambda: gc.OneCycle(0, 1)):
+        with pytest.raises(ValueError):
+            make()
+
+
+def test_the_schedule_of_a_whole_run() -> None:
+    assert gc.Constant.over(0.2, 90).config() == gc.Constant(0.2).config()
+    for kind in (gc.Cosine, gc.OneCycle):
+        assert kind.over(0.2, 90).config() == kind(0.2, 90).config()
+    assert gc.StepDecay.over(0.2, 90).config() == gc.StepDecay(0.2, 30).config()
+    assert gc.StepDecay.over(0.2, 92).config() == gc.StepDecay(0.2, 30).config()
+    for steps in (1, 2, 3, 5):
+        assert gc.StepDecay.over(0.2, steps).config() == gc.StepDecay(0.2, 1).config()

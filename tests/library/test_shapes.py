@@ -276,3 +276,23 @@ def test_sizes_that_the_kernels_cannot_count_are_refused(name: str) -> None:
     for window in (conv_window, pool_window):
         with pytest.raises(ShapeError, match=r"2³¹|over half of a pooling window"):
             window(**numbers)
+
+
+def test_the_longest_side_is_just_under_two_to_the_31() -> None:
+    """However it is made up of image and padding: sums that share no bit, and sums that do."""
+    most = 2**31 - 1
+    assert conv_window((most, 1), 1).output == (most, 1)
+    for size, begin, end in ((1, 2**30, 2**30 - 2), (2**30, 2**30 - 1, 0), (2**30 - 1, 2**30 - 1, 1), (5, 0, most - 5)):
+        assert conv_window((size, 1), 1, padding=((begin, end), (0, 0))).output == (most, 1)
+        assert conv_window((1, size), 1, padding=((0, 0), (begin, end))).output == (1, most)
+    for size, begin, end in ((1, 2**30, 2**30 - 1), (2**30, 2**30, 0), (2**30 + 1, 1, 2**30 - 1), (most, 0, 1), (most, most, most)):
+        for padding, image in ((((begin, end), (0, 0)), (size, 1)), (((0, 0), (begin, end)), (1, size))):
+            with pytest.raises(ShapeError, match="over 2³¹ pixels"):
+                conv_window(image, 1, padding=padding)
+    for size in (most + 1, most + 2, 2**40):
+        with pytest.raises(ShapeError, match="image size must be below"):
+            conv_window((1, size), 1)
+
+
+def test_a_window_made_by_hand_was_not_padded_to_the_same_size() -> None:
+    assert shapes.Window((4, 4), (2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1), (2, 2)) == pool_window((4, 4), 2)

@@ -165,3 +165,19 @@ def test_gradients_that_take_others_along(rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(cpu.dense_input_grad(drows, matrix, relu=rows), cpu.relu_grad(drows @ matrix, rows))
     np.testing.assert_array_equal(cpu.dense_weight_grad(drows, rows, dbias=dbias), drows.T @ rows)
     np.testing.assert_array_equal(dbias, drows.sum(0))
+
+
+def test_the_operation_of_two_layers_has_one_group_where_none_are_named() -> None:
+    rng = np.random.default_rng(2)
+    x, weight = rng.normal(size=(2, 2, 6, 6)), rng.normal(size=(3, 2, 3, 3))
+    window, pool = conv_window((6, 6), 3), pool_window((4, 4), 2)
+    y, places = cpu.conv2d_relu_max_pool2d(x, weight, None, window, pool)
+    expected, where = cpu.max_pool2d(np.maximum(cpu.conv2d(x, weight, None, window), 0), pool)
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(places, where)
+    dy = rng.normal(size=y.shape)
+    dconv = cpu.relu_grad(cpu.max_pool2d_grad(dy, places, pool), cpu.conv2d(x, weight, None, window))
+    np.testing.assert_allclose(
+        cpu.conv2d_relu_max_pool2d_weight_grad(dy, places, x, window, pool, relu=y),
+        cpu.conv2d_weight_grad(dconv, x, window), rtol=1e-12,
+    )  # fmt: skip

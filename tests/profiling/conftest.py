@@ -14,6 +14,27 @@ from gpucnn.profiling.records import Ceilings, HotLoop, Profile, Row, Step, Timi
 # Text that a model's file may hold, and that must reach no browser as anything but text.
 NASTY = '<script>alert("x")</script> & "quoted" \'single\' </style> ⊗'
 
+# And what else such a file, or the name of one, may hold.
+HOSTILE = {
+    "script": '<script>alert("x")</script>',
+    "image": "<img src=x onerror=alert(1)>",
+    "double quotes": '" onmouseover="alert(1)" x="',
+    "single quotes": "' onfocus='alert(1)' autofocus x='",
+    "ends": "</style></title></svg></script></textarea><svg onload=alert(1)>",
+    "comment": "<!-- a",
+    "ends of comments": "--> ]]> --!>",
+    "character data": "<![CDATA[<b>",
+    "entities": "&lt;script&gt; &#60;b&#62; &amp",
+    "template": "${alert(1)} {{1}} `",
+    "link": "javascript:alert(1)",
+    "directions": "a\u202eb\u2066c\u200fd\u061ce\u2069f",
+    "invisible": "a\ufeffb\u200bc\u00add\u180e",
+    "controls": "a\x00b\x07c\x1b[31md\x7fe\x9bf\x08g",
+    "lines": "a\nb\rc\r\nd\u2028e\u2029f\x85g\vh\fi\tj",
+    "half characters": "a\ud800b\udcffc",
+    "many": "<b>" * 2000,
+}
+
 
 def timing(median: float, spread: float = 0.1, samples: int = 20) -> Timing:
     return Timing(median, median * (1 - spread / 2), median * (1 + spread / 2), samples)
@@ -141,3 +162,14 @@ def nasty() -> str:
 @pytest.fixture
 def clock() -> type[RecordedClock]:
     return RecordedClock
+
+
+@pytest.fixture(params=HOSTILE.values(), ids=HOSTILE.keys())
+def hostile(request: pytest.FixtureRequest) -> str:
+    """One after the other."""
+    return str(request.param)
+
+
+@pytest.fixture
+def all_hostile() -> list[str]:
+    return list(HOSTILE.values())

@@ -12,6 +12,7 @@ import pytest
 
 from gpucnn.profiling.records import Profile
 from gpucnn.profiling.show import page
+from gpucnn.text import plain
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 if CHROMIUM is None:
@@ -40,6 +41,7 @@ class Opened:
         self.asked: list[str] = []
         self.page.on("console", lambda message: self.said.append(message.text))
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("dialog", lambda dialog: (self.said.append(f"a dialog: {dialog.message}"), dialog.dismiss()))
         self.page.on("request", lambda request: self.asked.append(request.url))
         self.page.goto(path.as_uri())
 
@@ -106,3 +108,28 @@ def test_text_stays_text(browser: Any, recorded: Profile, nasty: str, tmp_path: 
     assert nasty in opened.page.locator("#tip").inner_text()
     assert opened.page.locator("script").count() == 1
     assert opened.quiet()
+
+
+def test_no_name_is_anything_but_text(browser: Any, recorded: Profile, all_hostile: list[str], tmp_path: Path) -> None:
+    """A kernel for each name; all of them are looked at with the mouse and the keyboard."""
+    usual = recorded.rows[0]
+    rows = [dataclasses.replace(usual, layer=name, kernel=name, shape=name, op=name, phase=name) for name in all_hostile]
+    profile = dataclasses.replace(recorded, rows=rows, notes=all_hostile, device={"chip": all_hostile[0], **dict.fromkeys(all_hostile, "")})
+    for name in all_hostile:
+        opened = Opened(browser, dataclasses.replace(profile, model=name, only=name), tmp_path / "page.html")
+        assert opened.page.locator("h1").text_content() == plain(name)
+        opened.page.close()
+    opened = Opened(browser, profile, tmp_path / "page.html")
+    for place, name in enumerate(all_hostile):
+        mark = opened.page.locator(f"rect[data-row='{place}']")
+        mark.focus()
+        lines = (opened.page.locator("#tip").text_content() or "").split("\n")
+        assert lines[:3] == [plain(name), f"{plain(name)}, {plain(name)}", plain(name)]
+    titles = opened.page.locator("thead th").all_inner_texts()
+    cells = opened.page.locator(f"tbody tr[data-row] td:nth-child({titles.index('layer') + 1}) span").all_text_contents()
+    assert cells == [plain(name) for name in all_hostile]
+    for title in ("layer", "time", "shape"):
+        opened.page.get_by_role("button", name=title, exact=True).evaluate("button => button.click()")  # it may be far to the right
+    for tag, count in {"script": 1, "svg": 2, "img": 0, "b": 0, "[onload]": 0, "[onerror]": 0, "[autofocus]": 0}.items():
+        assert opened.page.locator(tag).count() == count, tag
+    assert opened.quiet(), opened.said

@@ -9,6 +9,7 @@ from pathlib import Path
 from gpucnn.data.files import atomic_file
 from gpucnn.profiling.records import Profile
 from gpucnn.profiling.show import columns, report, svg
+from gpucnn.profiling.show.svg import words
 from gpucnn.profiling.show.units import scaled, seconds_text
 from gpucnn.profiling.what import roofline
 from gpucnn.text import bytes_text
@@ -23,24 +24,24 @@ def html(profile: Profile) -> str:
     here = resources.files("gpucnn.profiling.show")
     style, script = (here.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     sections = [
-        _section("Look at next", "".join(f"<li>{escape(text)}</li>" for text in roofline.advice(profile)), "ul"),
+        _section("Look at next", "".join(f"<li>{words(text)}</li>" for text in roofline.advice(profile)), "ul"),
         _section("Roofline", f'<div class="scroll">{svg.roofline_svg(profile)}</div><p class="legend">{svg.legend(profile)}</p>'
-                 f"<p>{escape(_explain(profile))}</p>"),
-        _section("Timeline", f'<div class="scroll">{svg.timeline_svg(profile)}</div><p>{escape(_timeline_words(profile))}</p>'),
+                 f"<p>{words(_explain(profile))}</p>"),
+        _section("Timeline", f'<div class="scroll">{svg.timeline_svg(profile)}</div><p>{words(_timeline_words(profile))}</p>'),
         _section("Kernels", _table(profile)),
         _section("The step", _step(profile)),
     ]  # fmt: skip
     if profile.commands:
         sections.append(_section("Look closer", "".join(_command(name, text) for name, text in profile.commands.items())))
     if profile.notes:
-        sections.append(_section("Notes", "".join(f"<li>{escape(text)}</li>" for text in profile.notes), "ul"))
-    warning = "" if profile.measured else f'<p class="bounds">{escape(report.BOUNDS)}</p>'
+        sections.append(_section("Notes", "".join(f"<li>{words(text)}</li>" for text in profile.notes), "ul"))
+    warning = "" if profile.measured else f'<p class="bounds">{words(report.BOUNDS)}</p>'
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">'
-        f'<link rel="icon" href="data:,"><title>{escape(title)}</title><style>{style}</style></head>\n<body><main>'
-        f"<header><h1>{escape(profile.model)}</h1><p>{escape(_subtitle(profile))}</p>{warning}{_cards(profile)}</header>\n"
+        f'<link rel="icon" href="data:,"><title>{words(title)}</title><style>{style}</style></head>\n<body><main>'
+        f"<header><h1>{words(profile.model)}</h1><p>{words(_subtitle(profile))}</p>{warning}{_cards(profile)}</header>\n"
         + "\n".join(sections)
         + f'\n</main><div id="tip" role="status" hidden></div><script>{script}</script></body></html>\n'
     )
@@ -53,7 +54,7 @@ def write(profile: Profile, path: Path) -> None:
 
 
 def _section(title: str, content: str, tag: str = "div") -> str:
-    return f"<section><h2>{escape(title)}</h2><{tag}>{content}</{tag}></section>"
+    return f"<section><h2>{words(title)}</h2><{tag}>{content}</{tag}></section>"
 
 
 def _subtitle(profile: Profile) -> str:
@@ -73,7 +74,7 @@ def _cards(profile: Profile) -> str:
     cards.append(("memory", scaled(ceilings.bandwidth, "B/s"), "ceiling" if profile.measured else "data sheet"))
     cards.append(("arithmetic", scaled(ceilings.flops, "FLOP/s"), "ceiling, float32" if profile.measured else "data sheet, float32"))
     shown = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd><dd class='more'>{escape(more)}</dd></div>" for name, value, more in cards
+        f"<div><dt>{words(name)}</dt><dd>{words(value)}</dd><dd class='more'>{words(more)}</dd></div>" for name, value, more in cards
     )
     return f"<dl class='cards'>{shown}</dl>"
 
@@ -104,7 +105,7 @@ def _table(profile: Profile) -> str:
     if not shown:
         return "<p>No kernel of this model is in the part that was asked for.</p>"
     heads = "".join(
-        f'<th scope="col" class="{_side(column)}"><button type="button" title="{escape(column.help)}">{escape(column.title)}</button></th>'
+        f'<th scope="col" class="{_side(column)}"><button type="button" title="{words(column.help)}">{words(column.title)}</button></th>'
         for column in shown
     )
     rows = []
@@ -116,7 +117,7 @@ def _table(profile: Profile) -> str:
             key = "" if column.number and number is None else f"{number:.9g}" if number is not None else text
             bar = f' style="--part:{100 * min(1.0, roofline.share(row, profile)):.1f}%"' if column.title == "step" else ""
             more = " wall-" + row.wall if column.title == "bound by" else " bar" if bar else ""
-            cells.append(f'<td class="{_side(column)}{more}" data-key="{escape(key)}"{bar}><span>{escape(text)}</span></td>')
+            cells.append(f'<td class="{_side(column)}{more}" data-key="{words(key)}"{bar}><span>{words(text)}</span></td>')
         rows.append(f'<tr id="row-{index}" data-row="{index}">{"".join(cells)}</tr>')
     return (
         f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
@@ -133,18 +134,18 @@ def _step(profile: Profile) -> str:
     for line in report.step(profile):
         name, _, text = line.partition(" ")
         if name != "memory":
-            rows.append(f"<dt>{escape(name)}</dt><dd>{escape(text.strip())}</dd>")
+            rows.append(f"<dt>{words(name)}</dt><dd>{words(text.strip())}</dd>")
     total = sum(profile.step.memory.values())
     memory = "".join(
-        f'<tr><th scope="row">{escape(name)}</th><td class="number bar" style="--part:{100 * count / total:.1f}%"><span>'
-        f"{escape(bytes_text(count))}</span></td></tr>"
+        f'<tr><th scope="row">{words(name)}</th><td class="number bar" style="--part:{100 * count / total:.1f}%"><span>'
+        f"{words(bytes_text(count))}</span></td></tr>"
         for name, count in profile.step.memory.items()
     )
     if memory:
         memory = f'<div class="scroll"><table class="small"><tbody>{memory}</tbody></table></div>'
-        memory = f"<h3>Memory at the peak: {escape(bytes_text(total))}</h3>{memory}"
+        memory = f"<h3>Memory at the peak: {words(bytes_text(total))}</h3>{memory}"
     return f"<dl class='facts'>{''.join(rows)}</dl>{memory}"
 
 
 def _command(name: str, text: str) -> str:
-    return f"<h3>{escape(name)}</h3><pre><code>{escape(text)}</code></pre>"
+    return f"<h3>{words(name)}</h3><pre><code>{words(text)}</code></pre>"

@@ -1,4 +1,4 @@
-"""The drawings of a profile's page, as SVG: the roofline and the timeline. Text in them is escaped here."""
+"""The drawings of a profile's page, as SVG: the roofline and the timeline. Text in them is made harmless here."""
 
 from __future__ import annotations
 
@@ -10,8 +10,18 @@ from gpucnn.profiling.show.trace import PHASES, lane, placed
 from gpucnn.profiling.show.units import scaled, seconds_text
 from gpucnn.profiling.what import roofline
 from gpucnn.profiling.what.operations import KINDS, OTHER, kind_of
+from gpucnn.text import plain
 
 WIDTH = 760
+
+
+def words(text: object) -> str:
+    """Text of others as a page can hold it, in an element or in quotes: a line that is no markup, moves nothing and turns nothing round."""
+    return escape(plain(text))
+
+
+def _tip_words(row: Row, profile: Profile) -> str:
+    return "\n".join(map(words, tip(row, profile)))
 
 
 def roofline_svg(profile: Profile) -> str:
@@ -47,20 +57,20 @@ def roofline_svg(profile: Profile) -> str:
     points = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in roof)
     parts.append(f'<polyline class="roof" points="{points}"/>')
     y = up(ceilings.flops) - 7
-    parts.append(f'<text class="note" x="{right - 4}" y="{y:.1f}" text-anchor="end">{escape(scaled(ceilings.flops, "FLOP/s"))}</text>')
+    parts.append(f'<text class="note" x="{right - 4}" y="{y:.1f}" text-anchor="end">{words(scaled(ceilings.flops, "FLOP/s"))}</text>')
     middle = math.sqrt(begin * knee)
     angle = -math.degrees(math.atan2(up(begin * ceilings.bandwidth) - up(ceilings.flops), across(knee) - across(begin)))
     x, y = across(middle), up(middle * ceilings.bandwidth) - 8
     parts.append(
         f'<text class="note" x="{x:.1f}" y="{y:.1f}" text-anchor="middle" transform="rotate({angle:.1f} {x:.1f} {y:.1f})">'
-        f"{escape(scaled(ceilings.bandwidth, 'B/s'))}</text>"
+        f"{words(scaled(ceilings.bandwidth, 'B/s'))}</text>"
     )
     hollow = "" if profile.measured else " hollow"
     for index, row, x, y in sorted(dots, key=lambda dot: -dot[1].seconds):
         radius = 3.5 + 16 * math.sqrt(roofline.share(row, profile))
         parts.append(
             f'<circle class="dot {kind_of(row.op)}{hollow}" cx="{across(x):.1f}" cy="{up(y):.1f}" r="{radius:.1f}" tabindex="0" '
-            f'data-row="{index}" data-tip="{escape(tip(row, profile))}"/>'
+            f'data-row="{index}" data-tip="{_tip_words(row, profile)}"/>'
         )
     return "".join([*parts, "</svg>"])
 
@@ -78,7 +88,7 @@ def timeline_svg(profile: Profile) -> str:
         x = left + (right - left) * number * step / end
         parts.append(f'<line class="grid" x1="{x:.1f}" y1="{top}" x2="{x:.1f}" y2="{bottom}"/>')
         label = seconds_text(number * step)
-        parts.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{escape(label)}</text>')
+        parts.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{words(label)}</text>')
     for place, number in enumerate(lanes):
         name = PHASES[number] if number < len(PHASES) else "other"
         parts.append(f'<text class="axis" x="{left - 10}" y="{top + place * height + 21}" text-anchor="end">{name}</text>')
@@ -88,7 +98,7 @@ def timeline_svg(profile: Profile) -> str:
         y = top + lanes.index(lane(row)) * height + 5
         parts.append(
             f'<rect class="bar {kind_of(row.op)}" x="{x:.2f}" y="{y}" width="{width:.2f}" height="{height - 10}" rx="2" tabindex="0" '
-            f'data-row="{index}" data-tip="{escape(tip(row, profile))}"/>'
+            f'data-row="{index}" data-tip="{_tip_words(row, profile)}"/>'
         )
     return "".join([*parts, "</svg>"])
 
@@ -96,10 +106,10 @@ def timeline_svg(profile: Profile) -> str:
 def legend(profile: Profile) -> str:
     """The colours of the kinds that there are."""
     kinds = [kind for kind in (*KINDS, OTHER) if any(kind_of(row.op) == kind for row in profile.rows)]
-    return "".join(f'<span class="key"><i class="{kind}"></i>{escape(kind)}</span>' for kind in kinds)
+    return "".join(f'<span class="key"><i class="{kind}"></i>{words(kind)}</span>' for kind in kinds)
 
 
-def tip(row: Row, profile: Profile) -> str:
+def tip(row: Row, profile: Profile) -> list[str]:
     """What is shown where the mouse is: lines of text."""
     time = f"{seconds_text(row.seconds)}, {100 * roofline.share(row, profile):.1f} % of the step"
     lines = [row.kernel, f"{row.layer}, {row.phase}", row.shape, time if profile.measured else f"at least {time}"]
@@ -108,7 +118,7 @@ def tip(row: Row, profile: Profile) -> str:
     if row.of_roofline is not None:
         lines.append(f"{100 * row.of_roofline:.0f} % of the roofline")
     lines.append(roofline.WORDS[row.wall])
-    return "\n".join(line for line in lines if line)
+    return [line for line in lines if line]
 
 
 def _reached(row: Row) -> float:
@@ -116,7 +126,7 @@ def _reached(row: Row) -> float:
 
 
 def _open(height: float, title: str) -> str:
-    return f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escape(title)}">'
+    return f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{words(title)}">'
 
 
 def _decades(values: list[float]) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from gpucnn.data.files import atomic_file
 from gpucnn.profiling.records import Profile, Row
+from gpucnn.text import plain
 
 PHASES = ("forward", "loss", "backward", "update")
 
@@ -28,18 +29,19 @@ def lane(row: Row) -> int:
 
 
 def events(profile: Profile) -> list[dict[str, Any]]:
-    """The events: a process for the device, a thread for each phase."""
+    """The events: a process for the device, a thread for each phase. Names are made harmless for whoever shows them."""
     what = "" if profile.measured else " (bounds, not measured)"
     result: list[dict[str, Any]] = [
-        {"ph": "M", "pid": 1, "tid": 0, "name": "process_name", "args": {"name": profile.device.get("chip", profile.kind) + what}}
+        {"ph": "M", "pid": 1, "tid": 0, "name": "process_name", "args": {"name": plain(profile.device.get("chip", profile.kind)) + what}}
     ]
     for number in sorted({lane(row) for row in profile.rows}):
         name = PHASES[number] if number < len(PHASES) else "other"
         result.append({"ph": "M", "pid": 1, "tid": number + 1, "name": "thread_name", "args": {"name": name}})
     for row, start in placed(profile):
         details = {
-            "layer": row.layer, "operation": row.op, "shape": row.shape, "bound by": row.wall, "FLOPs": row.flops, "bytes": row.bytes,
-            "roofline µs": row.roofline * 1e6, "grid": None if row.blocks is None else f"{row.blocks} x {row.threads}",
+            "layer": plain(row.layer), "operation": plain(row.op), "shape": plain(row.shape), "bound by": row.wall,
+            "FLOPs": row.flops, "bytes": row.bytes, "roofline µs": row.roofline * 1e6,
+            "grid": None if row.blocks is None else f"{row.blocks} x {row.threads}",
             "registers": row.registers, "occupancy": row.occupancy,
         }  # fmt: skip
         result.append(
@@ -49,8 +51,8 @@ def events(profile: Profile) -> list[dict[str, Any]]:
                 "tid": lane(row) + 1,
                 "ts": start * 1e6,
                 "dur": row.seconds * 1e6,
-                "name": f"{row.layer} {row.kernel}",
-                "cat": row.op,
+                "name": plain(f"{row.layer} {row.kernel}"),
+                "cat": plain(row.op),
                 "args": {name: value for name, value in details.items() if value is not None},
             }
         )
@@ -59,6 +61,10 @@ def events(profile: Profile) -> list[dict[str, Any]]:
 
 def write(profile: Profile, path: Path) -> None:
     """Writes the trace."""
-    content = {"traceEvents": events(profile), "displayTimeUnit": "ns", "otherData": {"model": profile.model, "batch": str(profile.batch)}}
+    content = {
+        "traceEvents": events(profile),
+        "displayTimeUnit": "ns",
+        "otherData": {"model": plain(profile.model), "batch": str(profile.batch)},
+    }
     with atomic_file(path) as file:
         file.write(json.dumps(content, ensure_ascii=False, allow_nan=False).encode())
