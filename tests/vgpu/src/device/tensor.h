@@ -11,6 +11,11 @@ void vg_wgmma(int n, int type, int d_type, u32 *d, const u32 *a, u64 a_at, u64 b
               int trans_b, u32 line);
 void vg_wgmma_commit(u32 line);
 void vg_wgmma_wait(u32 left, u32 line);
+u32 vg_wgmma_flight(char kind);
+void vg_wgmma_read(u32 *flight, const char *name, u32 line);
+void vg_wgmma_written(u32 *flight, const char *name, u32 line);
+void vg_wgmma_summed(u32 *flight, const char *name, u32 line);
+void vg_wgmma_copied(u32 *flight, u32 from, const char *name, u32 line);
 void vg_ldmatrix(u32 *r, int count, int trans, u64 address, u32 line);
 void vg_stmatrix(const u32 *r, int count, int trans, u64 address, u32 line);
 u32 vg_movmatrix(u32 r, u32 line);

@@ -18,8 +18,11 @@ typedef __fp16 Half;  // g++ 12 has the other name for C alone there
 typedef _Float16 Half;
 #endif
 
-static u32 wgmma_groups[1024];  // committed by a thread
-void begin_block_matrices() { memset(wgmma_groups, 0, sizeof wgmma_groups); }
+u32 wgmma_groups[1024], wgmma_done[1024];
+void begin_block_matrices() {
+  memset(wgmma_groups, 0, sizeof wgmma_groups);
+  memset(wgmma_done, 0, sizeof wgmma_done);
+}
 
 enum { MMA = 512, WGMMA, LDMATRIX, STMATRIX, MOVMATRIX };
 struct MmaData {
@@ -279,7 +282,9 @@ void vg_wgmma(int n, int type, int d_type, u32 *d, const u32 *a, u64 a_at, u64 b
 void vg_wgmma_commit(u32) { wgmma_groups[current->index]++; }
 void vg_wgmma_wait(u32 left, u32) {
   u32 t = current->index, g = wgmma_groups[t];
-  if (!clocked || g <= left) return;
+  if (g <= left) return;
+  wgmma_done[t] = std::max(wgmma_done[t], g - left);
+  if (!clocked) return;
   u32 &known = clock_of(t)[1024 + BULK + t / 128];
   known = std::max(known, g - left);
 }

@@ -19,7 +19,7 @@ void Translator::body(Function &fn) {
   out.clear();
   scopes.assign(1, {});
   branch_tables.clear();
-  unfinished.clear(), fresh.clear(), wgmma_seen = false;
+  find_flights();
   for (auto &p : fn.params) scopes[0][p.name] = {'a'};
   for (auto &p : fn.results) scopes[0][p.name] = {'a'};
   for (int depth = 1; depth;) {

@@ -6,37 +6,6 @@
 
 namespace ptx {
 
-void Translator::watch(const vector<Operand> &o) {
-  const string &op = parts[0];
-  if (op == "wgmma") {
-    wgmma_seen = true;
-    return;
-  }
-  auto note = [&](const string &kind, const string &what) { out += "vg_note(\"" + kind + "\", \"" + what + "\", " + here() + "); "; };
-  if (o.empty() || op == "bra" || op == "call") return;
-  bool plain = op == "mov" && o.size() == 2 && o[0].size() == 1 && o[1].size() == 1;  // a constant is in no register yet
-  if (plain) {
-    const string &d = o[0][0].s, &a = o[1][0].s;
-    if (fresh.count(a)) fresh.insert(d);
-    else fresh.erase(d);
-    auto u = unfinished.find(a);
-    if (u != unfinished.end()) unfinished[d] = u->second;
-    else unfinished.erase(d);
-    return;
-  }
-  bool writes = op != "st" && op != "red" && op != "bar" && op != "cp" && op != "mbarrier" && op != "stmatrix";
-  if (!unfinished.empty())
-    for (size_t i = writes ? 1 : 0; i < o.size(); i++)
-      for (auto &t : o[i])
-        if (t.kind == 'w' && unfinished.count(t.s)) {
-          note("sums read too early", t.s + " of a wgmma before wgmma.wait_group");
-          unfinished.erase(t.s);
-        }
-  if (writes)
-    for (auto &t : o[0])
-      if (t.kind == 'w' && t.s[0] == '%') fresh.insert(t.s), unfinished.erase(t.s);
-}
-
 void Translator::wgmma(vector<Operand> &o) {
   m.tensor = m.clocks = true;
   if (has("fence")) {
@@ -44,16 +13,11 @@ void Translator::wgmma(vector<Operand> &o) {
     return;
   }
   if (has("commit_group")) {
-    wgmma_group++;
     out += "vg_wgmma_commit(" + here() + "); ";
     return;
   }
   if (has("wait_group")) {
     string n = o.empty() ? "0" : o[0][0].s;
-    int left = (int)integer(n, line);
-    for (auto i = unfinished.begin(); i != unfinished.end();)
-      if (i->second < wgmma_group - left) i = unfinished.erase(i);
-      else ++i;
     out += "vg_wgmma_wait(" + n + ", " + here() + "); ";
     return;
   }
@@ -73,6 +37,7 @@ void Translator::wgmma(vector<Operand> &o) {
   for (auto &e : d) out += rd(e, {'u', 32}) + ", ";
   out += "}; ";
   string a = "0", a_at = "0";
+  vector<Operand> fragments;
   auto checked = [&](const Operand &e, const char *what) {
     if (fresh.count(e[0].s)) {
       out += "vg_note(\"no wgmma.fence\", \"" + e[0].s + ", " + what + " of a wgmma, is written after the last wgmma.fence\", " + here() +
@@ -82,13 +47,13 @@ void Translator::wgmma(vector<Operand> &o) {
     return false;
   };
   if (in_registers) {
-    auto e = elements(o[1]);
-    if (e.size() != 4) fail(line, "A in " + std::to_string(e.size()) + " registers");
+    fragments = elements(o[1]);
+    if (fragments.size() != 4) fail(line, "A in " + std::to_string(fragments.size()) + " registers");
     out += "u32 a_[4] = {";
-    for (auto &x : e) out += rd(x, {'u', 32}) + ", ";
+    for (auto &x : fragments) out += rd(x, {'u', 32}) + ", ";
     out += "}; ";
     a = "a_";
-    for (auto &x : e)
+    for (auto &x : fragments)
       if (checked(x, "A")) break;
   } else a_at = rd(o[1], {'u', 64});
   for (auto &x : d)
@@ -102,8 +67,8 @@ void Translator::wgmma(vector<Operand> &o) {
   }
   out += "vg_wgmma(" + std::to_string(n) + ", '" + type + "', '" + kind + "', d_, " + a + ", " + a_at + ", " + rd(o[2], {'u', 64}) + ", " +
          rd(o[3], {'p', 8}) + ", " + immediate(4) + ", " + immediate(5) + ", " + ta + ", " + tb + ", " + here() + "); ";
-  for (int i = 0; i < regs; i++)
-    wr(d[i], "d_[" + std::to_string(i) + "]", {'u', 32}), unfinished[d[i][0].s] = wgmma_group, fresh.erase(d[i][0].s);
+  for (int i = 0; i < regs; i++) wr(d[i], "d_[" + std::to_string(i) + "]", {'u', 32}), fresh.erase(d[i][0].s);
+  take_off(fragments, d);
   out += "} ";
 }
 

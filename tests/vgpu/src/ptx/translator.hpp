@@ -70,13 +70,12 @@ struct Translator {
   void instruction(Token x);
   string here();
 
-  // the registers of wgmma, watched in the order of the text: sums may not be read before wgmma.wait_group, and what is written to a
-  // register that wgmma reads needs a wgmma.fence behind it. A copy of a register counts as the register itself.
-  std::map<string, int> unfinished;  // sums, and in which group
-  std::set<string> fresh;            // written since the last fence
-  bool wgmma_seen = false;
-  int wgmma_group = 0;
+  // the registers of wgmma (in_flight.cpp)
+  std::map<string, int> flights;  // those that must be watched, and where in flight_
+  std::set<string> fresh;         // written since the last wgmma.fence, in the order of the text, which wgmma may not read yet
+  void find_flights();
   void watch(const vector<Operand> &o);
+  void take_off(const vector<Operand> &a, const vector<Operand> &d);
   void wgmma(vector<Operand> &o);
   void mma(vector<Operand> &o);
   void matrix(vector<Operand> &o, bool load);
