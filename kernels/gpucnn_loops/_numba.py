@@ -16,9 +16,10 @@ from typing import Any
 import llvmlite.binding
 import llvmlite.ir
 import numba
-from numba.core import cgutils, codegen, config
+from numba import extending
+from numba.core import cgutils as _cgutils
+from numba.core import codegen, config
 from numba.core.ccallback import CFunc
-from numba.core.extending import intrinsic, models, overload, register_model, typeof_impl
 
 from gpucnn_loops import disk_cache
 
@@ -44,14 +45,18 @@ __all__ = [
 # Numba has no type annotations worth the name.
 ir: Any = llvmlite.ir
 types: Any = numba.types
+cgutils: Any = _cgutils
+intrinsic: Any = extending.intrinsic
+models: Any = extending.models
+overload: Any = extending.overload
+register_model: Any = extending.register_model
 
 floats: Any = types.CPointer(types.float32)  # addresses of numbers
 words: Any = types.CPointer(types.int64)
 ints: Any = types.CPointer(types.int32)
 whole: Any = types.int64
-_KINDS = {
-    "f*": floats, "i*": ints, "w*": words, "i": whole, "f": types.float32, "d": types.float64, "u": types.uint64, "d*": types.CPointer(types.float64)
-}  # fmt: skip
+doubles: Any = types.CPointer(types.float64)
+_KINDS = {"f*": floats, "i*": ints, "w*": words, "d*": doubles, "i": whole, "f": types.float32, "d": types.float64, "u": types.uint64}
 
 # What the compiler may use: this machine's features, or those that NUMBA_CPU_NAME and NUMBA_CPU_FEATURES name (both: with the name alone
 # the features stay this machine's).
@@ -108,14 +113,14 @@ class Loop:
             for other in self.calls():
                 other.prepare()
             kept = disk_cache.Kept(self.name, str(self.signature))
-            compiling = CFunc(self.function, (self.signature.args, types.void), {}, dict(_OPTIONS))
+            compiling: Any = CFunc(self.function, (self.signature.args, types.void), {}, dict(_OPTIONS))
             compiling._cache = kept
             began = time.thread_time()
             compiling.compile()
             if not kept.found:
                 compiled[self.name] = time.thread_time() - began
             llvmlite.binding.add_symbol(self.symbol, compiling.address)
-            kinds = [_C_KINDS.get(kind, ctypes.c_void_p) for kind in self.signature.args]
+            kinds: Any = [_C_KINDS.get(kind, ctypes.c_void_p) for kind in self.signature.args]
             self._compiled, self._call = compiling, ctypes.CFUNCTYPE(None, *kinds)(compiling.address)
             self.ready = True
 
@@ -125,7 +130,7 @@ _LOCK = threading.RLock()
 compiled: dict[str, float] = {}  # loops that were compiled in this process, and seconds that each took
 
 
-@typeof_impl.register(Loop)  # type: ignore[untyped-decorator]
+@extending.typeof_impl.register(Loop)  # type: ignore[untyped-decorator]
 def _type_of_loop(value: Loop, context: Any) -> Any:
     return types.ExternalFunction(value.symbol, value.signature)
 

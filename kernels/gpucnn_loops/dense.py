@@ -112,14 +112,14 @@ def dense_weight_grad(dy: Array, x: Array, dweight: Array) -> None:
 
 def _across(a: Array, b: Array, y: Array, mask: Array | None) -> None:
     (m, depth), across = a.shape, b.shape[1]
-    t = _tables(m, depth)
+    t, by = _tables(m, depth), address(y if mask is None else mask)
 
     def body(first: int, last: int) -> None:
         scratch = Scratch(DEPTH * STRIP, m * STRIP)
         scratch.parts[0][...] = 0
         lanes_of(
-            first * STRIP, min(last * STRIP, across), address(a), m, depth, address(b), across, address(y), address(y if mask is None else mask),
-            mask is not None, t.at.rows, t.at.cols, *scratch.addresses(),
+            first * STRIP, min(last * STRIP, across), address(a), m, depth, address(b), across, address(y), by, mask is not None,
+            t.at.rows, t.at.cols, *scratch.addresses(),
         )  # fmt: skip
 
     share(-(-across // STRIP), body, m * depth * across)

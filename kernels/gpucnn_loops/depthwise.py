@@ -13,7 +13,7 @@ from gpucnn_loops._numba import loop
 from gpucnn_loops.tables import Window, edges, framed
 from gpucnn_loops.threads import Scratch, address, share
 from gpucnn_loops.turn import frame
-from gpucnn_loops.vector import L, at, fma, load, splat, store, sum16
+from gpucnn_loops.vector import L, at, fma, load, splat, sum16
 
 Array = NDArray[np.float32]
 ZERO = np.float32(0)
@@ -131,10 +131,12 @@ class Depthwise:
     def input_grad(self, dy: Array, weight: Array, relu: Array | None, dx: Array) -> None:
         """dx from dy; 0 where `relu`, if given, is not positive."""
 
+        by = address(dx if relu is None else relu)
+
         def body(first: int, last: int) -> None:
             input_sums(
-                first, last, address(dy), address(weight), address(dx if relu is None else relu), relu is not None, address(dx), *self.numbers,
-                self.k, *Scratch(self._room()).addresses(),
+                first, last, address(dy), address(weight), by, relu is not None, address(dx), *self.numbers, self.k,
+                *Scratch(self._room()).addresses(),
             )  # fmt: skip
 
         share(len(dy) * self.k, body, self._work(len(dy)))
@@ -153,7 +155,7 @@ class Depthwise:
             for piece in range(first, last):
                 group, filter = divmod(piece, self.k)
                 weight_sums(
-                    ends[group], ends[group + 1], self.k, filter, address(x), address(dy), address(sums) + 4 * (group * self.k + filter) * each,
+                    ends[group], ends[group + 1], self.k, filter, address(x), address(dy), address(sums) + 4 * piece * each,
                     *self.numbers, dbias is not None, framed, line, given,
                 )  # fmt: skip
 

@@ -57,7 +57,8 @@ def gather(
                 count = min(BAND, row_end - begin)
                 for tap in range(tap0, taps, CHUNK):
                     step = min(CHUNK, taps - tap)
-                    product(count, step, source, at(rows, begin), at(cols, tap), at(weight, tap * width), width, width, sums, width, tap - tap0)
+                    by = at(weight, tap * width)
+                    product(count, step, source, at(rows, begin), at(cols, tap), by, width, width, sums, width, tap - tap0)
                 if taps == tap0:  # pixels that no tap meets
                     for i in range(count * width):
                         sums[i] = 0
@@ -97,7 +98,7 @@ def weight_sums(
     first, last, framing, x, x_step, dy, dy_step, dweight, dbias, biased, c, h, w, top, left, high, wide, k, width, count, rows, row_count,
     cols, places, framed, turned,
 ):  # fmt: skip
-    """dweight (row_count, width) from images first … last − 1: the rows are taps, the steps of a sum are outputs. dbias (width) likewise."""
+    """dweight (row_count, width) from images first … last − 1: rows are taps, steps of a sum are outputs. dbias (width) likewise."""
     for image in range(first, last):
         source = at(x, image * x_step)
         if framing:
@@ -160,7 +161,8 @@ class Direct:
         self._gather(dy, packed, nothing, False, 0 if relu is None else 2, relu, dx, frame, behind, self.c, self.c_width)
 
     def _gather(
-        self, x: Array, weight: Array, bias: Array, biased: bool, relu: int, mask: Array | None, y: Array, frame: Frame, t: Tables, k: int, width: int
+        self, x: Array, weight: Array, bias: Array, biased: bool, relu: int, mask: Array | None, y: Array, frame: Frame, t: Tables, k: int,
+        width: int,
     ) -> None:  # fmt: skip
         n, total = len(x), y.shape[2] * y.shape[3]
         x_step, y_step, classes = x[0].size, y[0].size, len(t.ends) // 2
@@ -189,7 +191,8 @@ class Direct:
         parts = min(PARTS, taps) if count < PARTS else 1
         tap_ends = [taps * part // parts for part in range(parts + 1)]
         scratch = Scratch(count * self.groups * taps * self.width, count * self.groups * self.width, shared=True)
-        sums, biases = scratch.parts[0].reshape(count, self.groups, taps, self.width), scratch.parts[1].reshape(count, self.groups, self.width)
+        sums = scratch.parts[0].reshape(count, self.groups, taps, self.width)
+        biases = scratch.parts[1].reshape(count, self.groups, self.width)
         biases[...] = 0
         plane, out = frame.c * frame.h * frame.w * 4, self.k * self.count * 4
 
@@ -216,7 +219,8 @@ class Direct:
 
     def _classes(self) -> tuple[Frame, Tables, list[Any]]:
         """The gradient of the input: pixel i gets dy[(i + padding − dilation·tap) / stride], for the taps where that is whole."""
-        window, margins, axes = self.window, [], []
+        window = self.window
+        margins, axes = [], []
         for size, kernel, stride, dilation, out, (before, _) in zip(
             window.input, window.kernel, window.stride, window.dilation, window.output, window.padding, strict=True
         ):
@@ -237,9 +241,9 @@ class Direct:
                 taps_down, taps_along = down[0][1], along[0][1]
                 starts = [[pixel[1][0][1] + margin if pixel[1] else 0 for pixel in axis] for axis, margin in ((down, top), (along, left))]
                 shifts = [[place - axis[0][1] for _, place in axis] if axis else [] for axis in (taps_down, taps_along)]
-                rows.append(grid(*starts, wide))
+                rows.append(grid(starts[0], starts[1], wide))
                 order.append(grid([i for i, _ in down], [i for i, _ in along], w))
-                cols.append(grid(np.arange(self.k) * high, grid(*shifts, wide), wide))
+                cols.append(grid(np.arange(self.k) * high, grid(shifts[0], shifts[1], wide), wide))
                 picks.append(([tap for tap, _ in taps_down], [tap for tap, _ in taps_along]))
                 row_count, col_count = row_count + len(rows[-1]), col_count + len(cols[-1])
                 ends += [row_count, col_count]

@@ -1,4 +1,4 @@
-"""Softmax with cross-entropy, its gradient and the right answers: one pass over a batch of a few thousand numbers, on the caller's thread."""
+"""Softmax with cross-entropy, its gradient and the right answers: one pass over a few thousand numbers, on the caller's thread."""
 
 # mypy: disable-error-code="no-untyped-def"
 

@@ -38,10 +38,10 @@ def halves(window: Window, pool: Window) -> bool:
     )  # fmt: skip
 
 
-@loop("i i i f* i f* f* f* i* i i i i i i i i i i i i w* i w* w* i w* f* f* f* f*")
+@loop("i i i f* i f* f* f* i* i i i i i i i i i i i i w* w* w* i w* f* f* f* f*")
 def forward(
-    first, last, framing, x, x_step, weight, bias, y, indices, y_step, c, h, w, top, left, high, wide, k, width, count, step, rows, row_count,
-    corners, cols, taps, places, framed, sums, best, won,
+    first, last, framing, x, x_step, weight, bias, y, indices, y_step, c, h, w, top, left, high, wide, k, width, count, step, rows, corners,
+    cols, taps, places, framed, sums, best, won,
 ):  # fmt: skip
     """y, indices (images, k, count): maxima of relu(conv(x) + bias), and their places in planes of `step` columns."""
     for image in range(first, last):
@@ -53,7 +53,8 @@ def forward(
             windows = min(WINDOWS, count - window)
             for tap in range(0, taps, CHUNK):
                 n = min(CHUNK, taps - tap)
-                product(4 * windows, n, source, at(rows, 4 * window), at(cols, tap), at(weight, tap * width), width, width, sums, width, tap)
+                from_rows, by = at(rows, 4 * window), at(weight, tap * width)
+                product(4 * windows, n, source, from_rows, at(cols, tap), by, width, width, sums, width, tap)
             for i in range(windows):
                 place = corners[window + i]
                 p0, p1, p2, p3 = place16(place), place16(place + 1), place16(place + step), place16(place + step + 1)
@@ -87,8 +88,8 @@ def rows_of_taps(framed, count, outputs, lines, s, step, taps, cols, rows):
 
 @loop("i i f* i f* f* i i* i f* f* i i i i i i i i i w* i i i i w* f* f* f*")
 def weight_sums(
-    first, last, x, x_step, dy, y, masked, indices, y_step, dweight, broken, c, h, w, top, left, high, wide, k, count, outputs, output_count,
-    lines, s, step, cols, framed, rows, g,
+    first, last, x, x_step, dy, y, masked, indices, y_step, dweight, broken, c, h, w, top, left, high, wide, k, count, outputs,
+    output_count, lines, s, step, cols, framed, rows, g,
 ):  # fmt: skip
     """dweight (k, width) += dy, where y > 0 if masked, times the winners' rows of taps. broken[0] += 0, or NaN where x is not finite."""
     taps = lines * s
@@ -162,7 +163,7 @@ class Pooled:
             scratch.parts[0][...] = 0
             forward(
                 first, last, frame.size > 0, address(x), x[0].size, address(packed), address(b), address(y), address(indices), y[0].size,
-                *frame.numbers, self.k, self.width, self.count, self.window.output[1], t.rows, len(self.tables.rows), t.corners, t.cols,
+                *frame.numbers, self.k, self.width, self.count, self.window.output[1], t.rows, t.corners, t.cols,
                 self.taps, t.places, *scratch.addresses(),
             )  # fmt: skip
 
@@ -174,7 +175,7 @@ class Pooled:
         return self.taps < WIDEST
 
     def weight_grad(self, dy: Array, y: Array | None, indices: NDArray[np.int32], x: Array, dweight: Array, dbias: Array | None) -> bool:
-        """dweight, and dbias, from the pooled gradient dy, taken where y > 0 if y is given. False, and nothing of use, if x is not finite."""
+        """dweight and dbias from the pooled gradient dy, where y > 0 if y is given. False, with nothing done, where x is not finite."""
         n, ends, frame, t = len(x), edges(len(x)), self.frame, self.tables
         width, outputs = lanes(self.taps + 1), len(t.outputs)
         groups = len(ends) - 1

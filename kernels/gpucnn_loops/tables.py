@@ -77,13 +77,14 @@ def grid(rows: Sequence[int] | Table, columns: Sequence[int] | Table, line: int)
 
 def outputs(window: Window, wide: int) -> Table:
     """Where each output's first tap lies, in planes of that width."""
-    return grid(*(np.arange(count) * stride for count, stride in zip(window.output, window.stride, strict=True)), wide)
+    rows, columns = (np.arange(count) * stride for count, stride in zip(window.output, window.stride, strict=True))
+    return grid(rows, columns, wide)
 
 
 def taps(c: int, window: Window, high: int, wide: int) -> Table:
     """How far each tap, of all channels, lies behind the first."""
-    plane = grid(*(np.arange(k) * dilation for k, dilation in zip(window.kernel, window.dilation, strict=True)), wide)
-    return grid(np.arange(c) * high, plane, wide)
+    rows, columns = (np.arange(k) * dilation for k, dilation in zip(window.kernel, window.dilation, strict=True))
+    return grid(np.arange(c) * high, grid(rows, columns, wide), wide)
 
 
 def lanes(count: int) -> int:

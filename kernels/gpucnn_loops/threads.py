@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 
 WORTH_A_THREAD = 1 << 20  # multiply-adds; below it, waking another thread costs more than it saves
 
-count: Callable[[], int] = lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+count: Callable[[], int] = cores
 """How many threads there are to be, asked for once in a process."""
 
 _pool: ThreadPoolExecutor | None = None
@@ -87,7 +93,7 @@ def _end_of(other: Future[object]) -> BaseException | None:
 class Scratch:
     """Memory of the calling thread: pieces of one block that is kept from call to call, each at a multiple of 64 bytes.
 
-    A first touch of new memory costs as much as a thousand multiply-adds for every 4 KB. What one `body` uses is free again when it returns;
+    A first touch of new memory costs as much as a thousand multiply-adds for every 4 KB. What a `body` uses is free when it returns;
     `shared` is another block, for what the caller of `share` hands to all threads.
     """
 
@@ -104,11 +110,6 @@ class Scratch:
         self.parts = [block[first + start : first + start + size] for start, size in zip(starts, sizes, strict=True)]
 
     def addresses(self) -> list[int]:
-        """Where each piece is."""
-        return [part.ctypes.data for part in self.parts]
-
-
-def addresses(self) -> list[int]:
         """Where each piece is."""
         return [part.ctypes.data for part in self.parts]
 

@@ -5,12 +5,12 @@ Q·W multiply-adds with them. AVX-512 has 32 registers: 5 × 4 sums, 4 of w and 
 two of them: 6 × 1, anything larger falls to memory. NEON has 32 of a quarter: 6 × 1 fills 24. The rest has 2 × 1.
 """
 
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
 
 from __future__ import annotations
 
 from gpucnn_loops._numba import FEATURES, cgutils, floats, intrinsic, ir, loop, types, words
-from gpucnn_loops.vector import ARM, I64, L, V, ZERO, at, fma_of, load_at, splat_of, store_at
+from gpucnn_loops.vector import ARM, I64, ZERO, L, V, at, fma_of, load_at, splat_of, store_at
 
 WIDE = "avx512f" in FEATURES
 ROWS = 6 if "avx2" in FEATURES or ARM else 2  # of a narrow tile

@@ -1,6 +1,7 @@
 """Winograd's transforms of 6×6 tiles, channels as lanes: plain vector arithmetic.
 
-    V = Bᵀ·d·B of a 6×6 patch of the image      U = G·g·Gᵀ of a kernel      y = Aᵀ·M·A, the m×m outputs of a tile      A·dy·Aᵀ for the gradient
+    V = Bᵀ·d·B of a 6×6 patch of the image           y = Aᵀ·M·A, the m×m outputs of a tile
+    U = G·g·Gᵀ of a kernel                           A·dy·Aᵀ of their gradients
 
 The points are 0, ±2/3, ±3/2 and ∞. With the usual 0, ±1, ±2, ∞ the errors are four times as large, and no operation that counts is saved.
 They serve 3×3 kernels (m = 4) and 5×5 ones (m = 2) with the same Bᵀ. Method: A. Lavin and S. Gray, "Fast Algorithms for Convolutional

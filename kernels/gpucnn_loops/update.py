@@ -56,14 +56,13 @@ def sgd_update(p: Array, g: Array, v: Array | None, rate: float, momentum: float
     if v is None:
         elements(p.size, lambda first, last: sgd_plain(first, last, address(p), address(g), rate, decay))
     else:
-        elements(
-            p.size, lambda first, last: sgd_momentum(first, last, address(p), address(g), address(v), rate, decay, momentum, nesterov)
-        )
+        elements(p.size, lambda first, last: sgd_momentum(first, last, address(p), address(g), address(v), rate, decay, momentum, nesterov))
 
 
 def adam_update(
-    p: Array, g: Array, m: Array, v: Array, rate: float, root: float, shrink: float, decay: float, beta1: float, beta2: float, epsilon: float
-) -> None:
+    p: Array, g: Array, m: Array, v: Array, rate: float, root: float, shrink: float, decay: float, beta1: float, beta2: float,
+    epsilon: float,
+) -> None:  # fmt: skip
     """One step; all arrays flat and of one size."""
     numbers = rate, root, shrink, decay, beta1, 1 - beta1, beta2, 1 - beta2, epsilon
     elements(p.size, lambda first, last: adam(first, last, address(p), address(g), address(m), address(v), *numbers))

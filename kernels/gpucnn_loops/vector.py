@@ -119,7 +119,7 @@ def where_positive(typing, a, b):
 
 @intrinsic
 def beats(typing, value, best, place, best_place):
-    """(maximum, its place) of a candidate and the best so far: a later equal never wins, the first NaN always does. Places are int32 bits."""
+    """(maximum, its place) of a candidate and the best so far: a later equal never wins, the first NaN does. Places are int32 bits."""
 
     def code(c, b, s, args):
         value, best, place, best_place = args

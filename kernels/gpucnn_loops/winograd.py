@@ -11,6 +11,7 @@ whether a result is not finite, and such an image goes the direct road.
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -39,13 +40,14 @@ def fits(c: int, k: int, window: Window, groups: int = 1) -> bool:
         return False
     if any(side >= r for sides in window.padding for side in sides):
         return False
-    return all(36 * GAIN * math.prod(-(-side // m) for side in image) <= r * s * math.prod(image) for image in (window.output, window.input))
+    tiles = [(math.prod(-(-side // m) for side in image), math.prod(image)) for image in (window.output, window.input)]
+    return all(36 * GAIN * count <= r * s * pixels for count, pixels in tiles)
 
 
 @loop("i i f* i i i f* i i i i i i i w* w* w* w* w* f* f* f* f* f*")
 def outputs_of(
-    image, images, x, c, c_width, plane, u, ws, width, m, each, in_size, wide, out_wide, ins, outs, at_in, t_rows, c_cols, rows, v, mm, sums,
-    scratch,
+    image, images, x, c, c_width, plane, u, ws, width, m, each, in_size, wide, out_wide, ins, outs, at_in, t_rows, c_cols, rows, v, mm,
+    sums, scratch,
 ):  # fmt: skip
     """sums (images, rows of whole tiles, width): the outputs of some images. at_in: places of an image's pixels in its frame."""
     for i in range(images):
@@ -55,24 +57,22 @@ def outputs_of(
         tiles = min(TILES, total - t0)
         patches_in(rows, wide, c_width, at(ins, t0), tiles, v, scratch)
         for f in range(36):
-            product(
-                tiles, c, at(v, f * (TILES * c_width + SKEW)), t_rows, c_cols, at(u, f * c * ws), ws, width, at(mm, f * (TILES * width + SKEW)),
-                width, 0,
-            )  # fmt: skip
+            patches, out = at(v, f * (TILES * c_width + SKEW)), at(mm, f * (TILES * width + SKEW))
+            product(tiles, c, patches, t_rows, c_cols, at(u, f * c * ws), ws, width, out, width, 0)
         tiles_out(mm, width, at(outs, t0), tiles, out_wide, m, sums, scratch)
 
 
 @loop("i i i f* i i i f* i i i i i i i w* w* w* w* w* f* f* f* f* f* f* i f* f* i i i i w* w* f* f*")
 def forward(
-    first, last, group, x, c, c_width, plane, u, ws, width, m, each, in_size, wide, out_wide, ins, outs, at_in, t_rows, c_cols, rows, v, mm,
-    sums, scratch, bias, relu, mask, y, y_step, k, total, out_size, at_out, places, flat, broken,
+    first, last, group, x, c, c_width, plane, u, ws, width, m, each, in_size, wide, out_wide, ins, outs, at_in, t_rows, c_cols, rows, v,
+    mm, sums, scratch, bias, relu, mask, y, y_step, k, total, out_size, at_out, places, flat, broken,
 ):  # fmt: skip
     """y (images, k, total) of the images first … last − 1. broken[image] is 0, or NaN where a result is not finite."""
     for begin in range(first, last, group):
         images = min(group, last - begin)
         outputs_of(
-            begin, images, x, c, c_width, plane, u, ws, width, m, each, in_size, wide, out_wide, ins, outs, at_in, t_rows, c_cols, rows, v, mm,
-            sums, scratch,
+            begin, images, x, c, c_width, plane, u, ws, width, m, each, in_size, wide, out_wide, ins, outs, at_in, t_rows, c_cols, rows, v,
+            mm, sums, scratch,
         )  # fmt: skip
         for image in range(images):
             bad = splat(ZERO)
@@ -91,15 +91,15 @@ def forward(
 
 @loop("i i i f* i i i f* i i i i i i i w* w* w* w* w* f* f* f* f* f* f* f* i* i i i i i i w* f* f* f*")
 def forward_pool(
-    first, last, group, x, c, c_width, plane, u, ws, width, m, each, in_size, wide, out_wide, ins, outs, at_in, t_rows, c_cols, rows, v, mm,
-    sums, scratch, bias, y, indices, y_step, k, high, across, conv_wide, out_size, places, best, won, broken,
+    first, last, group, x, c, c_width, plane, u, ws, width, m, each, in_size, wide, out_wide, ins, outs, at_in, t_rows, c_cols, rows, v,
+    mm, sums, scratch, bias, y, indices, y_step, k, high, across, conv_wide, out_size, places, best, won, broken,
 ):  # fmt: skip
     """As `forward`, then ReLU and 2×2 pooling while the outputs are in the cache: y and indices (images, k, high, across)."""
     for begin in range(first, last, group):
         images = min(group, last - begin)
         outputs_of(
-            begin, images, x, c, c_width, plane, u, ws, width, m, each, in_size, wide, out_wide, ins, outs, at_in, t_rows, c_cols, rows, v, mm,
-            sums, scratch,
+            begin, images, x, c, c_width, plane, u, ws, width, m, each, in_size, wide, out_wide, ins, outs, at_in, t_rows, c_cols, rows, v,
+            mm, sums, scratch,
         )  # fmt: skip
         for image in range(images):
             bad = splat(ZERO)
@@ -127,8 +127,8 @@ def forward_pool(
 
 @loop("i i i f* f* i f* f* i i i i i i i i i i i i w* w* w* w* w* w* f* f* f* f* f*")
 def weight_sums(
-    first, last, group, x, dy, dy_step, du, dbias, c, c_width, plane, k, width, ws, count, m, each, in_size, wide, out_wide, ins, outs, at_in,
-    at_out, c_rows, t_cols, rows, grads, v, mm, scratch,
+    first, last, group, x, dy, dy_step, du, dbias, c, c_width, plane, k, width, ws, count, m, each, in_size, wide, out_wide, ins, outs,
+    at_in, at_out, c_rows, t_cols, rows, grads, v, mm, scratch,
 ):  # fmt: skip
     """du[f][c][k] from images first … last − 1, and dbias (k)."""
     out_size = at_out[count]
@@ -173,6 +173,7 @@ class Winograd:
         self.direct = Direct(c, k, window)
         self._back: Winograd | None = None
         self._per_width: dict[int, Tables] = {}
+        self._pooled: Tables | None = None
 
     def forward(self, x: Array, weight: Array, bias: Array | None, relu: bool, y: Array) -> None:
         """y = convolution of x, plus bias, then ReLU."""
@@ -198,13 +199,15 @@ class Winograd:
 
     def _u(self, weight: Array) -> Array:
         """U[f][c][k]."""
+        u: Array
         packed, u = Scratch(self.r**2 * self.c * self.width, 36 * self.c * self.width, shared=True).parts
         lines = packed.reshape(self.r**2, self.c, self.width)
         lines[:, :, self.k :] = 0
         lines[:, :, : self.k] = weight.transpose(2, 3, 1, 0).reshape(self.r**2, self.c, self.k)
 
         def body(first: int, last: int) -> None:
-            kernels_in(first, last, address(packed), address(self.g), self.r, self.c, self.width, address(u), *Scratch(6 * 6 * L).addresses())
+            room = Scratch(36 * L).addresses()
+            kernels_in(first, last, address(packed), address(self.g), self.r, self.c, self.width, address(u), *room)
 
         share(self.c, body, 36 * self.c * self.width * self.r)
         return u
@@ -213,14 +216,14 @@ class Winograd:
         """The output channels in parts: first, channels, lanes. One, unless there are too few images for the threads."""
         count = min(PARTS // n, self.width // L) if n < PARTS else 1
         ends = [L * (self.width // L * part // count) for part in range(count + 1)]
-        return [(first, min(end, self.k) - first, end - first) for first, end in zip(ends, ends[1:], strict=False)]
+        return [(first, min(end, self.k) - first, end - first) for first, end in itertools.pairwise(ends)]
 
     def _chunk(self, x: Array, u: Array, first: int, width: int, room: list[int]) -> tuple[int, ...]:
         """What `outputs_of` takes."""
         t = self.tables.at
         return (
-            address(x), self.c, self.c_width, self.plane, address(u) + 4 * first, self.width, width, self.m, self.each, self.in_size, self.wide,
-            self.out_wide, t.ins, t.outs, t.at_in, t.t_rows, t.c_cols, *room,
+            address(x), self.c, self.c_width, self.plane, address(u) + 4 * first, self.width, width, self.m, self.each, self.in_size,
+            self.wide, self.out_wide, t.ins, t.outs, t.at_in, t.t_rows, t.c_cols, *room,
         )  # fmt: skip
 
     def _room(self, width: int) -> tuple[int, ...]:
@@ -246,8 +249,8 @@ class Winograd:
                 out = 4 * first * self.count
                 forward(
                     a, z, self.group, *self._chunk(x, u, first, width, room), address(b) + 4 * first, relu,
-                    0 if mask is None else address(mask) + out, address(y) + out, step, k, self.count, self.out_size, t.at_out, t.places, flat,
-                    address(broken[part]),
+                    0 if mask is None else address(mask) + out, address(y) + out, step, k, self.count, self.out_size, t.at_out, t.places,
+                    flat, address(broken[part]),
                 )  # fmt: skip
 
         share(n * len(parts), body, n * self.work)
@@ -264,8 +267,9 @@ class Winograd:
         if bias is not None:
             b[: self.k] = bias
         broken = np.empty((len(parts), n), np.float32)
-        places = Tables(places=np.arange(self.k) * high * across) if -1 not in self._per_width else self._per_width[-1]
-        self._per_width[-1] = places
+        if self._pooled is None:
+            self._pooled = Tables(places=np.arange(self.k) * high * across)
+        places = self._pooled
 
         def body(begin: int, end: int) -> None:
             for part, a, z in pieces(begin, end, n):
@@ -275,8 +279,9 @@ class Winograd:
                 *room, best, won = scratch.addresses()
                 out = 4 * first * high * across
                 forward_pool(
-                    a, z, self.group, *self._chunk(x, u, first, width, room), address(b) + 4 * first, address(y) + out, address(indices) + out,
-                    y[0].size, k, high, across, self.window.output[1], self.out_size, places.at.places, best, won, address(broken[part]),
+                    a, z, self.group, *self._chunk(x, u, first, width, room), address(b) + 4 * first, address(y) + out,
+                    address(indices) + out, y[0].size, k, high, across, self.window.output[1], self.out_size, places.at.places, best, won,
+                    address(broken[part]),
                 )  # fmt: skip
 
         share(n * len(parts), body, n * self.work)
@@ -308,8 +313,8 @@ class Winograd:
                     weight_sums(
                         ends[group], ends[group + 1], self.group, address(x), address(dy) + 4 * first * self.count, self.k * self.count,
                         address(du) + 4 * (group * 36 * c * self.width + first), address(biases) + 4 * (group * self.width + first), c,
-                        self.c_width, self.plane, k, width, self.width, self.count, self.m, self.each, self.in_size, self.wide, self.out_wide,
-                        t.ins, t.outs, t.at_in, turns.at.places, t.c_cols, t.t_rows, *room,
+                        self.c_width, self.plane, k, width, self.width, self.count, self.m, self.each, self.in_size, self.wide,
+                        self.out_wide, t.ins, t.outs, t.at_in, turns.at.places, t.c_cols, t.t_rows, *room,
                     )  # fmt: skip
 
         share(groups * len(parts), body, n * self.work)
