@@ -143,7 +143,7 @@ class Depthwise:
 
     def weight_grad(self, dy: Array, x: Array, dweight: Array, dbias: Array | None) -> None:
         """dweight (K, 1, R, S), and dbias (K)."""
-        n, ends = len(x), edges(len(x))
+        n, ends = len(x), edges(len(x), self.k * self.taps)
         groups, each = len(ends) - 1, self.taps + 1
         sums = np.zeros((groups, self.k, each), np.float32)
 

@@ -28,7 +28,6 @@ Array = NDArray[np.float32]
 CHUNK = 100  # steps of a sum between two visits of it: weights of 64 lanes are 25 KB then, and stay in the first-level cache
 BAND = 240  # outputs between two turns to planes: their sums of 64 channels are 60 KB
 ZERO = np.float32(0)
-PARTS = 8  # of one image's outputs, where there are so few images that they cannot be shared out
 
 
 @loop("i i i i f* i f* f* i i f* f* i i i i i i i i i i i i w* w* w* w* w* f* f* f*")
@@ -166,7 +165,7 @@ class Direct:
     ) -> None:  # fmt: skip
         n, total = len(x), y.shape[2] * y.shape[3]
         x_step, y_step, classes = x[0].size, y[0].size, len(t.ends) // 2
-        parts = min(PARTS, -(-total // BAND)) if classes == 1 and n < PARTS else 1
+        parts = tables.parts(n, -(-total // BAND)) if classes == 1 else 1
         plane, out = frame.c * frame.h * frame.w * 4, k * total * 4
         sizes = frame.size, BAND * width, total * width if classes > 1 else 0
 
@@ -186,9 +185,9 @@ class Direct:
     def weight_grad(self, dy: Array, x: Array, dweight: Array, dbias: Array | None) -> None:
         """dweight (K, C/groups, R, S), and dbias (K)."""
         n, taps, t, frame = len(x), len(self.ahead.cols), self.ahead, self.frame
-        ends = edges(n)
+        ends = edges(n, self.groups * taps * self.width)
         count = len(ends) - 1
-        parts = min(PARTS, taps) if count < PARTS else 1
+        parts = tables.parts(count, taps)
         tap_ends = [taps * part // parts for part in range(parts + 1)]
         scratch = Scratch(count * self.groups * taps * self.width, count * self.groups * self.width, shared=True)
         sums = scratch.parts[0].reshape(count, self.groups, taps, self.width)

@@ -176,8 +176,9 @@ class Pooled:
 
     def weight_grad(self, dy: Array, y: Array | None, indices: NDArray[np.int32], x: Array, dweight: Array, dbias: Array | None) -> bool:
         """dweight and dbias from the pooled gradient dy, where y > 0 if y is given. False, with nothing done, where x is not finite."""
-        n, ends, frame, t = len(x), edges(len(x)), self.frame, self.tables
+        n, frame, t = len(x), self.frame, self.tables
         width, outputs = lanes(self.taps + 1), len(t.outputs)
+        ends = edges(n, self.k * width)
         groups = len(ends) - 1
         sums, broken = Scratch(groups * self.k * width, groups, shared=True).parts
         sums[...] = 0

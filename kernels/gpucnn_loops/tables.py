@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 from gpucnn_loops.threads import address
 
 Table = NDArray[np.int64]
-GROUPS = 8  # of images: sums over images belong to one each, and are added up in order
+GROUPS = 8  # of images at the most: sums over images belong to one each, and are added up in order
+IMAGES = 8  # of a group at the least, or its sums would cost more to add up than to make
+PIECES = 8  # that the work is cut into where there are fewer images or groups of them
+MOST_SUMS = 1 << 22  # numbers of all groups' sums
 
 
 class Window(Protocol):
@@ -109,10 +112,15 @@ class _Addresses:
         raise AttributeError(name)
 
 
-def edges(n: int, groups: int = GROUPS) -> list[int]:
-    """Where each group of n images begins, and where the last one ends."""
-    count = min(n, groups)
+def edges(n: int, sums: int) -> list[int]:
+    """Where each group of n images begins, and where the last one ends; sums: numbers that each group sums up."""
+    count = max(1, min(n // IMAGES, GROUPS, MOST_SUMS // sums))
     return [n * group // count for group in range(count + 1)]
+
+
+def parts(count: int, divisible: int) -> int:
+    """In how many parts each of `count` pieces of work is done, which has so many: more than one where there are few for the threads."""
+    return max(1, min(PIECES // count, divisible))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from gpucnn_loops._numba import loop
 from gpucnn_loops.direct import Direct, add_rows, masked
-from gpucnn_loops.tables import Sliding, Tables, Window, edges, grid, lanes
+from gpucnn_loops.tables import Sliding, Tables, Window, edges, grid, lanes, parts
 from gpucnn_loops.threads import Scratch, address, share
 from gpucnn_loops.tile import product
 from gpucnn_loops.transforms import SKEW, TILES, gradients_in, kernels_in, kernels_out, matrices, patches_in, tiles_out
@@ -27,7 +27,6 @@ from gpucnn_loops.turn import to_planes, to_rows
 from gpucnn_loops.vector import L, as_floats, at, beats, fma, load, place16, relu16, relu_first, splat, store, sum16
 
 Array = NDArray[np.float32]
-PARTS = 8  # where there are fewer images, the output channels are shared out as well
 LEAST = 16  # channels: with fewer, most lanes of the transforms would be empty
 GAIN = 1.4  # the transforms' share, and what their rounding must be worth
 ZERO = np.float32(0)
@@ -213,8 +212,8 @@ class Winograd:
         return u
 
     def _parts(self, n: int) -> list[tuple[int, int, int]]:
-        """The output channels in parts: first, channels, lanes. One, unless there are too few images for the threads."""
-        count = min(PARTS // n, self.width // L) if n < PARTS else 1
+        """The output channels in parts: first, channels, lanes. One, unless n pieces of work are too few for the threads."""
+        count = parts(n, self.width // L)
         ends = [L * (self.width // L * part // count) for part in range(count + 1)]
         return [(first, min(end, self.k) - first, end - first) for first, end in itertools.pairwise(ends)]
 
@@ -233,16 +232,16 @@ class Winograd:
 
     def _forward(self, x: Array, weight: Array, bias: Array | None, relu: int, mask: Array | None, y: Array) -> list[int]:
         """Computes y, and says which images are not finite."""
-        n, parts, u = len(x), self._parts(len(x)), self._u(weight)
+        n, own, u = len(x), self._parts(len(x)), self._u(weight)
         b = np.zeros(self.width, np.float32)
         if bias is not None:
             b[: self.k] = bias
-        broken = np.empty((len(parts), n), np.float32)
+        broken = np.empty((len(own), n), np.float32)
         t, step = self.tables.at, self.k * self.count
 
         def body(begin: int, end: int) -> None:
             for part, a, z in pieces(begin, end, n):
-                first, k, width = parts[part]
+                first, k, width = own[part]
                 scratch = Scratch(*self._room(width), self.count * width)
                 scratch.parts[0][...] = 0
                 *room, flat = scratch.addresses()
@@ -253,7 +252,7 @@ class Winograd:
                     flat, address(broken[part]),
                 )  # fmt: skip
 
-        share(n * len(parts), body, n * self.work)
+        share(n * len(own), body, n * self.work)
         return np.flatnonzero(np.isnan(broken).any(axis=0)).tolist()
 
     def forward_pool(self, x: Array, weight: Array, bias: Array | None, y: Array, indices: NDArray[np.int32]) -> list[int]:
@@ -261,19 +260,19 @@ class Winograd:
 
         Returns the images for which that could not be done, because a number is not finite.
         """
-        n, parts, u = len(x), self._parts(len(x)), self._u(weight)
+        n, own, u = len(x), self._parts(len(x)), self._u(weight)
         high, across = y.shape[2:]
         b = np.zeros(self.width, np.float32)
         if bias is not None:
             b[: self.k] = bias
-        broken = np.empty((len(parts), n), np.float32)
+        broken = np.empty((len(own), n), np.float32)
         if self._pooled is None:
             self._pooled = Tables(places=np.arange(self.k) * high * across)
         places = self._pooled
 
         def body(begin: int, end: int) -> None:
             for part, a, z in pieces(begin, end, n):
-                first, k, width = parts[part]
+                first, k, width = own[part]
                 scratch = Scratch(*self._room(width), high * across * width, high * across * width)
                 scratch.parts[0][...] = 0
                 *room, best, won = scratch.addresses()
@@ -284,7 +283,7 @@ class Winograd:
                     address(broken[part]),
                 )  # fmt: skip
 
-        share(n * len(parts), body, n * self.work)
+        share(n * len(own), body, n * self.work)
         return np.flatnonzero(np.isnan(broken).any(axis=0)).tolist()
 
     @property
@@ -294,8 +293,9 @@ class Winograd:
 
     def weight_grad(self, dy: Array, x: Array, dweight: Array, dbias: Array | None) -> None:
         """dweight (K, C, R, R), and dbias (K)."""
-        n, c, ends = len(x), self.c, edges(len(x))
-        groups, parts = len(ends) - 1, self._parts(len(x))
+        n, c, ends = len(x), self.c, edges(len(x), 36 * self.c * self.width)
+        groups = len(ends) - 1
+        own = self._parts(groups)
         shared = Scratch(groups * 36 * c * self.width, groups * self.width, self.r**2 * c * self.width, shared=True)
         du, biases, packed = shared.parts
         biases[...] = 0
@@ -303,7 +303,7 @@ class Winograd:
 
         def body(begin: int, end: int) -> None:
             for part, a, z in pieces(begin, end, groups):
-                first, k, width = parts[part]
+                first, k, width = own[part]
                 turns, (in_rows, v, mm, grads, few) = self._turns(width), self._room(width)
                 scratch = Scratch(in_rows, grads, v, mm, few)
                 scratch.parts[0][...] = 0
@@ -317,7 +317,7 @@ class Winograd:
                         self.out_wide, t.ins, t.outs, t.at_in, turns.at.places, t.c_cols, t.t_rows, *room,
                     )  # fmt: skip
 
-        share(groups * len(parts), body, n * self.work)
+        share(groups * len(own), body, n * self.work)
 
         def back(first: int, last: int) -> None:
             room = Scratch(42 * L).addresses()
