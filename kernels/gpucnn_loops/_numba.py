@@ -8,6 +8,8 @@ symbol, so that it is compiled once; a `helper` becomes a part of each loop that
 from __future__ import annotations
 
 import ctypes
+import pickle
+import platform
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +22,8 @@ from numba import extending
 from numba.core import cgutils as _cgutils
 from numba.core import codegen, config
 from numba.core.ccallback import CFunc
+from numba.core.compiler import CompileResult
+from numba.core.serialize import dumps
 
 from gpucnn_loops import disk_cache
 
@@ -63,12 +67,21 @@ _KINDS = {"f*": floats, "i*": ints, "w*": words, "d*": doubles, "i": whole, "f":
 _features = codegen.get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
 FEATURES = frozenset(name[1:] for name in str(_features).split(",") if name.startswith("+"))
 
+_VERSIONS = platform.python_version(), str(numba.__version__), str(llvmlite.__version__)
 _OPTIONS = {"error_model": "numpy", "boundscheck": False}  # no fastmath: sums keep their order, NaN and infinity stay
 
 
 def helper(function: Callable[..., Any]) -> Any:
     """Makes `function` one that loops can call, and contain."""
     return numba.njit(**_OPTIONS)(function)
+
+
+def _pack(result: Any) -> bytes:
+    return bytes(dumps(result._reduce()))
+
+
+def _unpack(context: Any, data: bytes) -> Any:
+    return CompileResult._rebuild(context, *pickle.loads(data))
 
 
 class Loop:
@@ -112,7 +125,7 @@ class Loop:
                 return
             for other in self.calls():
                 other.prepare()
-            kept = disk_cache.Kept(self.name, str(self.signature))
+            kept = disk_cache.Kept(self.name, (str(self.signature), *_VERSIONS), _pack, _unpack)
             compiling: Any = CFunc(self.function, (self.signature.args, types.void), {}, dict(_OPTIONS))
             compiling._cache = kept
             began = time.thread_time()

@@ -14,8 +14,6 @@ import contextlib
 import functools
 import hashlib
 import os
-import pickle
-import platform
 import sys
 import time
 import uuid
@@ -43,10 +41,16 @@ def folder() -> Path | None:
 
 
 class Kept:
-    """One loop's file, in the place that Numba has for a cache of its own."""
+    """One loop's file, in the place that Numba has for a cache of its own.
 
-    def __init__(self, name: str, signature: str) -> None:
-        self.name, self.signature = name, signature
+    made_for: what the machine code depends on, besides the loop and the processor. pack, unpack: compiled code as bytes, and back.
+    """
+
+    def __init__(
+        self, name: str, made_for: tuple[str, ...], pack: Callable[[Any], bytes], unpack: Callable[[Any, bytes], Any]
+    ) -> None:  # fmt: skip
+        self.name, self.made_for = name, made_for
+        self.pack, self.unpack = pack, unpack
         self.found = False
 
     def path(self, codegen: Any) -> Path | None:
@@ -54,7 +58,7 @@ class Kept:
         base = folder()
         if base is None:
             return None
-        mark = hashlib.sha256(repr((self.name, self.signature, codegen.magic_tuple(), _versions())).encode() + _sources())
+        mark = hashlib.sha256(repr((self.name, self.made_for, codegen.magic_tuple())).encode() + _sources())
         return base / f"{self.name}-{mark.hexdigest()[:24]}.loop"
 
     def load_overload(self, signature: Any, context: Any) -> Any:
@@ -62,12 +66,10 @@ class Kept:
         context.refresh()
         path = self.path(context.codegen())
         if path is not None:
-            from numba.core.compiler import CompileResult
-
             with contextlib.suppress(Exception):  # not there, not readable, cut short, or of something else: it is compiled again
                 mark, _, data = path.read_bytes().partition(b"\n")
                 if mark == hashlib.sha256(data).hexdigest().encode():
-                    result = CompileResult._rebuild(context, *pickle.loads(data))
+                    result = self.unpack(context, data)
                     self.found = True
                     return result
         if announce is not None:
@@ -76,8 +78,6 @@ class Kept:
 
     def save_overload(self, signature: Any, result: Any) -> None:
         """Keeps a compiled loop, if that can be."""
-        from numba.core.serialize import dumps
-
         path = self.path(result.target_context.codegen())
         if path is None:
             return
@@ -85,7 +85,7 @@ class Kept:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._forget_old(path)
-            data = dumps(result._reduce())
+            data = self.pack(result)
             beside.write_bytes(hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
             os.replace(beside, path)
         except Exception as error:  # a full disk, a folder of another user's: it costs a compilation at every start
@@ -114,11 +114,3 @@ def _sources() -> bytes:
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.digest()
-
-
-@functools.cache
-def _versions() -> tuple[str, ...]:
-    import llvmlite
-    import numba
-
-    return platform.python_version(), numba.__version__, llvmlite.__version__
