@@ -37,6 +37,8 @@ def convolution(c: int, k: int, window: Window, groups: int) -> Any:
     if max(c, k) // groups * max(high * wide, window.output[0] * window.output[1]) * 4 > MOST:
         return None
     made = _engine.modules()
+    if made is None:
+        return None
     if groups == c == k and groups > 1:
         return made.depthwise.Depthwise(k, window)
     if made.winograd.fits(c, k, window, groups):
@@ -48,7 +50,7 @@ def convolution(c: int, k: int, window: Window, groups: int) -> Any:
 def pooled(c: int, k: int, window: Window, pool_window: Window, groups: int) -> Any:
     """The plan of a convolution with ReLU and max pooling in one pass; None where they go one after the other."""
     made = _engine.modules()
-    if groups != 1 or not made.pooled.halves(window, pool_window) or convolution(c, k, window, groups) is None:
+    if groups != 1 or convolution(c, k, window, groups) is None or not made.pooled.halves(window, pool_window):
         return None
     return made.pooled.Pooled(c, k, window)
 
