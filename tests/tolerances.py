@@ -14,6 +14,10 @@ With λ = 6 that chance is 3·10⁻⁸ an element, so the lesser of the two boun
 An elementwise result is off by so many roundings of itself; each operation says how many.
 
 A few roundings are added for what comes after the sum, by direction.
+
+Winograd's convolution sums other products: y = Aᵀ·[Σ (G·g·Gᵀ) ⊙ (Bᵀ·d·B)]·A. An error is relative to what a whole tile adds up to, not to
+the output's own Σ |a||b|: an output that is 0 beside one bright pixel need not come out as 0. So for it the bound is taken of
+|Aᵀ|·[Σ (|G||g||Gᵀ|) ⊙ (|Bᵀ||d||B|)]·|A|, with the roundings of the transforms added to those of the sum: see `winograd`.
 """
 
 from __future__ import annotations
@@ -32,6 +36,44 @@ AFTER = {
     "weight_grad": 1,
     "elementwise": 0,
 }
+
+# Roundings on a path through one of Winograd's transforms, in both dimensions: the constants', which are products of two rounded numbers,
+# and those of two multiply-adds and two sums. Of kernels of r, G has r products a dimension; and Gᵀ six.
+TRANSFORM = 2 * 6
+
+
+def winograd(x: Any, weight: Any, padding: Any, matrices: Any) -> tuple[Any, int]:
+    """(magnitude, terms) of a convolution at stride 1 by Winograd: x (N, C, H, W), weight (K, C, R, R), matrices Bᵀ, G and Aᵀ."""
+    bt, g, at = (np.abs(matrix) for matrix in matrices)
+    c, r = weight.shape[1:3]
+    v = np.einsum("ai,ncpqij,bj->ncpqab", bt, _patches(np.abs(x), padding, r), bt)
+    u = np.einsum("ai,kcij,bj->kcab", g, np.abs(weight), g)
+    m = np.einsum("ncpqab,kcab->nkpqab", v, u, optimize=True)
+    y = np.einsum("ia,nkpqab,jb->nkpiqj", at, m, at)
+    high, wide = (size + sum(sides) - r + 1 for size, sides in zip(x.shape[2:], padding, strict=True))
+    return y.reshape(*y.shape[:2], y.shape[2] * y.shape[3], -1)[:, :, :high, :wide], c + 2 * TRANSFORM + 2 * (r + 1)
+
+
+def winograd_weight_grad(dy: Any, x: Any, padding: Any, matrices: Any) -> tuple[Any, int]:
+    """(magnitude, terms) of the gradient of its weight: Gᵀ·[Σ (Bᵀ·d·B) ⊙ (A·dy·Aᵀ)]·G."""
+    bt, g, at = (np.abs(matrix) for matrix in matrices)
+    r, m = g.shape[1], 7 - g.shape[1]
+    v = np.einsum("ai,ncpqij,bj->ncpqab", bt, _patches(np.abs(x), padding, r), bt)
+    n, k = dy.shape[:2]
+    down, along = v.shape[2:4]
+    tiles = np.zeros((n, k, down * m, along * m))
+    tiles[:, :, : dy.shape[2], : dy.shape[3]] = np.abs(dy)
+    w = np.einsum("ia,nkpiqj,jb->nkpqab", at, tiles.reshape(n, k, down, m, along, m), at)
+    du = np.einsum("ncpqab,nkpqab->kcab", v, w, optimize=True)
+    return np.einsum("ai,kcab,bj->kcij", g, du, g), n * down * along + 8 + 2 * TRANSFORM + 2 * 7
+
+
+def _patches(x: Any, padding: Any, r: int) -> Any:
+    """The 6×6 patches that whole tiles of outputs read: (N, C, tiles down, tiles along, 6, 6)."""
+    m = 7 - r
+    ends = [-(-(size + sum(sides) - r + 1) // m) * m + r - 1 - size - sides[0] for size, sides in zip(x.shape[2:], padding, strict=True)]
+    framed = np.pad(x, ((0, 0), (0, 0), *((sides[0], end) for sides, end in zip(padding, ends, strict=True))))
+    return np.lib.stride_tricks.sliding_window_view(framed, (6, 6), axis=(2, 3))[:, :, ::m, ::m]
 
 
 def bound(magnitude: Any, terms: int, direction: str, dtype: str = "float32") -> Any:

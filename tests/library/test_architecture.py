@@ -13,6 +13,7 @@ import gpucnn
 
 ROOT = Path(gpucnn.__file__).parents[1]
 KERNELS = ROOT / "kernels" / "gpucnn_kernels"
+LOOPS = ROOT / "kernels" / "gpucnn_loops"
 
 # Imports go from a higher number to a lower or an equal one. The longest prefix of a module's name decides.
 LEVELS = {
@@ -56,13 +57,15 @@ LEVELS = {
     "gpucnn_kernels.tensor": -13,
     "gpucnn_kernels.engine": -14,
     "gpucnn_kernels.core": -15,
+    "gpucnn_loops": -10,
 }
 # What stands below everything: one door each for arguments, arrays, files, surroundings, and the words of others.
 DOORS = {f"gpucnn.{name}" for name in ("errors", "checks", "names", "arrays", "files", "surroundings", "text")}
 ONLY = {  # folders that may import these of gpucnn and nothing else, besides themselves
     "gpucnn.data": {*DOORS, "gpucnn.ops.augment", "gpucnn.ops.cpu.batch"},
-    "gpucnn.ops": {*DOORS, "gpucnn_kernels"},
+    "gpucnn.ops": {*DOORS, "gpucnn_kernels", "gpucnn_loops"},
     "gpucnn_kernels": set(),
+    "gpucnn_loops": set(),
     "gpucnn.checks": {"gpucnn.errors", "gpucnn.text"},
     "gpucnn.names": {"gpucnn.checks", "gpucnn.errors", "gpucnn.text"},
     "gpucnn.files": {"gpucnn.errors", "gpucnn.surroundings", "gpucnn.text"},
@@ -76,7 +79,7 @@ NEVER = {"gpucnn.training": {"gpucnn.model", "gpucnn.networks"}}
 
 def modules() -> dict[str, Path]:
     found = {}
-    for base, folder in ((ROOT, ROOT / "gpucnn"), (ROOT / "kernels", KERNELS)):
+    for base, folder in ((ROOT, ROOT / "gpucnn"), (ROOT / "kernels", KERNELS), (ROOT / "kernels", LOOPS)):
         for path in folder.rglob("*.py"):
             parts = path.relative_to(base).with_suffix("").parts
             found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
@@ -124,7 +127,7 @@ def test_the_walk_sees_imports_of_every_kind() -> None:
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_imports_point_one_way(name: str) -> None:
     for other in imports(name):
-        if not (within(other, "gpucnn") or within(other, "gpucnn_kernels")):
+        if not any(within(other, package) for package in ("gpucnn", "gpucnn_kernels", "gpucnn_loops")):
             continue
         if name == "gpucnn.device" and within(other, "gpucnn.ops"):
             continue  # loaded by name
@@ -154,6 +157,8 @@ def test_numba_is_imported_by_the_kernels_numba_module_alone_and_by_device_to_as
     assert {name for name in importing if within(name, "gpucnn")} <= {"gpucnn.device", "gpucnn.profiling.chip.static"}
     cuda = {name for name in MODULES if within(name, "gpucnn_kernels") and "cuda" in from_numba(name)}
     assert cuda == {"gpucnn_kernels.core._numba"}
+    compilers = {name for name in MODULES if any(within(other, package) for other in imports(name) for package in ("numba", "llvmlite"))}
+    assert {name for name in compilers if within(name, "gpucnn_loops")} == {"gpucnn_loops._numba"}
 
 
 def from_numba(name: str) -> set[str]:
@@ -169,10 +174,12 @@ def from_numba(name: str) -> set[str]:
     return found
 
 
-def test_only_cuda_operations_import_the_kernels() -> None:
+def test_only_cuda_operations_import_the_kernels_and_only_those_of_the_cpu_the_loops() -> None:
     for name in MODULES:
         if within(name, "gpucnn") and any(within(other, "gpucnn_kernels") for other in imports(name)):
             assert within(name, "gpucnn.ops.cuda") or level(name) >= 80, name
+        if within(name, "gpucnn") and any(within(other, "gpucnn_loops") for other in imports(name)):
+            assert within(name, "gpucnn.ops.cpu"), name
 
 
 def test_the_two_kinds_of_operations_have_the_same_names() -> None:

@@ -1,18 +1,34 @@
-"""The operations on NumPy arrays, float32 or float64. The reference for every kernel."""
+"""The operations on NumPy arrays, float32 or float64: roads.py says what computes them. NumPy is the reference for every kernel."""
 
 import gpucnn.arrays
-from gpucnn.ops.cpu.activations import relu, relu_grad, sigmoid, sigmoid_grad, softmax, softmax_grad
+from gpucnn.ops.cpu.activations import sigmoid, sigmoid_grad, softmax, softmax_grad
 from gpucnn.ops.cpu.batch import gather_batch, permutation
-from gpucnn.ops.cpu.conv import bias_grad, conv2d, conv2d_input_grad, conv2d_weight_grad
-from gpucnn.ops.cpu.dense import dense, dense_input_grad, dense_weight_grad
-from gpucnn.ops.cpu.dropout import dropout, next_call
-from gpucnn.ops.cpu.fused import conv2d_relu_max_pool2d, conv2d_relu_max_pool2d_weight_grad
+from gpucnn.ops.cpu.dropout import next_call
 from gpucnn.ops.cpu.join import add, put_channels, take_channels
-from gpucnn.ops.cpu.loss import binary_cross_entropy, mean_squared_error, softmax_cross_entropy
+from gpucnn.ops.cpu.loss import binary_cross_entropy, mean_squared_error
 from gpucnn.ops.cpu.norm import batch_norm, batch_norm_apply, batch_norm_grad
-from gpucnn.ops.cpu.pool import avg_pool2d, avg_pool2d_grad, max_pool2d, max_pool2d_grad
+from gpucnn.ops.cpu.roads import (
+    adam_update,
+    avg_pool2d,
+    avg_pool2d_grad,
+    bias_grad,
+    conv2d,
+    conv2d_input_grad,
+    conv2d_relu_max_pool2d,
+    conv2d_relu_max_pool2d_weight_grad,
+    conv2d_weight_grad,
+    dense,
+    dense_input_grad,
+    dense_weight_grad,
+    dropout,
+    max_pool2d,
+    max_pool2d_grad,
+    relu,
+    relu_grad,
+    sgd_update,
+    softmax_cross_entropy,
+)
 from gpucnn.ops.cpu.tally import tally
-from gpucnn.ops.cpu.update import adam_update, sgd_update
 
 __all__ = [
     "adam_update",

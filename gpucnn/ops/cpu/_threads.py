@@ -12,7 +12,6 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,6 +20,7 @@ import numpy.typing as npt
 from gpucnn.arrays import quiet
 from gpucnn.errors import ShapeError
 from gpucnn.text import shown
+from gpucnn_loops import threads as pools
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -93,9 +93,7 @@ def threads() -> int:
     return max((library["num_threads"] for library in _blas().info()), default=os.cpu_count() or 1)
 
 
-@functools.cache
-def _pool(process: int) -> ThreadPoolExecutor:  # one per process: threads do not survive a fork
-    return ThreadPoolExecutor(threads(), thread_name_prefix="gpucnn")
+pools.count = threads  # one pool for what is compiled and for NumPy
 
 
 def workers_for(pieces: int, work: int) -> int:
@@ -119,7 +117,7 @@ def share(pieces: int, body: Callable[[Iterable[int]], None], *, work: int, blas
         if workers <= 1:
             own(0)
         else:
-            list(_pool(os.getpid()).map(own, range(workers)))
+            list(pools.pool().map(own, range(workers)))
 
 
 def slabs(work: Callable[[slice], object], size: int) -> None:

@@ -1,0 +1,275 @@
+"""Which road an operation takes: compiled loops (gpucnn_loops) or NumPy. The names and signatures are those of the modules beside this one.
+
+Loops take contiguous float32 arrays; they are what runs. NumPy takes float64, shapes that no loop takes, and everything where GPUCNN_CPU is
+numpy or Numba cannot compile. What is chosen depends on a shape without its batch, so it is never another one in the middle of a run, and
+a plan (tables of offsets, and which algorithm) is made once for each.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from gpucnn.ops.cpu import _engine
+from gpucnn.ops.cpu import activations as _activations
+from gpucnn.ops.cpu import conv as _conv
+from gpucnn.ops.cpu import dense as _dense
+from gpucnn.ops.cpu import dropout as _dropout
+from gpucnn.ops.cpu import fused as _fused
+from gpucnn.ops.cpu import loss as _loss
+from gpucnn.ops.cpu import pool as _pool
+from gpucnn.ops.cpu import update as _update
+from gpucnn.ops.cpu._engine import loops
+from gpucnn.ops.cpu._threads import Array
+from gpucnn.ops.shapes import Window
+
+PLANS = 512  # kept
+MOST = 1 << 26  # numbers of a framed image, which each thread holds one of
+
+
+@functools.lru_cache(maxsize=PLANS)
+def convolution(c: int, k: int, window: Window, groups: int) -> Any:
+    """The plan of a convolution; None for one that NumPy takes."""
+    (top, bottom), (left, right) = window.padding
+    high, wide = window.input[0] + top + bottom, window.input[1] + left + right
+    if max(c, k) // groups * max(high * wide, window.output[0] * window.output[1]) * 4 > MOST:
+        return None
+    made = _engine.modules()
+    if made is None:
+        return None
+    if groups == c == k and groups > 1:
+        return made.depthwise.Depthwise(k, window)
+    if made.winograd.fits(c, k, window, groups):
+        return made.winograd.Winograd(c, k, window)
+    return made.direct.Direct(c, k, window, groups)
+
+
+@functools.lru_cache(maxsize=PLANS)
+def pooled(c: int, k: int, window: Window, pool_window: Window, groups: int) -> Any:
+    """The plan of a convolution with ReLU and max pooling in one pass; None where they go one after the other."""
+    made = _engine.modules()
+    if groups != 1 or convolution(c, k, window, groups) is None or not made.pooled.halves(window, pool_window):
+        return None
+    return made.pooled.Pooled(c, k, window)
+
+
+@functools.lru_cache(maxsize=PLANS)
+def _counts(window: Window, count_include_pad: bool) -> Array:
+    return _pool.window_counts(window, count_include_pad).astype(np.float32)
+
+
+def _convolution(window: Window, groups: int, c: int, k: int, *arrays: Array | None) -> Any:
+    return convolution(c, k, window, groups) if loops(*arrays) else None
+
+
+def conv2d(
+    x: Array, weight: Array, bias: Array | None, window: Window, groups: int = 1, *, relu: bool = False, out: Array | None = None
+) -> Array:
+    n, c, k = *x.shape[:2], weight.shape[0]
+    plan = _convolution(window, groups, c, k, x, weight, bias, out)
+    if plan is None:
+        return _conv.conv2d(x, weight, bias, window, groups, relu=relu, out=out)
+    y = np.empty((n, k, *window.output), np.float32) if out is None else out
+    plan.forward(x, weight, bias, relu, y)
+    return y
+
+
+def conv2d_input_grad(
+    dy: Array, weight: Array, window: Window, groups: int = 1, *, relu: Array | None = None, out: Array | None = None
+) -> Array:
+    n, k, c = *dy.shape[:2], weight.shape[1] * groups
+    plan = _convolution(window, groups, c, k, dy, weight, relu, out)
+    if plan is None:
+        return _conv.conv2d_input_grad(dy, weight, window, groups, relu=relu, out=out)
+    dx = np.empty((n, c, *window.input), np.float32) if out is None else out
+    plan.input_grad(dy, weight, relu, dx)
+    return dx
+
+
+def conv2d_weight_grad(
+    dy: Array, x: Array, window: Window, groups: int = 1, *, out: Array | None = None, dbias: Array | None = None
+) -> Array:
+    c, k = x.shape[1], dy.shape[1]
+    plan = _convolution(window, groups, c, k, dy, x, out, dbias)
+    if plan is None:
+        return _conv.conv2d_weight_grad(dy, x, window, groups, out=out, dbias=dbias)
+    dweight = np.empty((k, c // groups, *window.kernel), np.float32) if out is None else out
+    plan.weight_grad(dy, x, dweight, dbias)
+    return dweight
+
+
+def bias_grad(dy: Array, *, out: Array | None = None) -> Array:
+    return _conv.bias_grad(dy, out=out)
+
+
+def conv2d_relu_max_pool2d(
+    x: Array, weight: Array, bias: Array | None, window: Window, pool_window: Window, groups: int = 1,
+    *, out: Array | None = None, indices: Array | None = None,
+) -> tuple[Array, Array]:  # fmt: skip
+    n, c, k = *x.shape[:2], weight.shape[0]
+    if not loops(x, weight, bias, out):
+        return _fused.conv2d_relu_max_pool2d(x, weight, bias, window, pool_window, groups, out=out, indices=indices)
+    plan = pooled(c, k, window, pool_window, groups)
+    if plan is None:
+        return max_pool2d(conv2d(x, weight, bias, window, groups, relu=True), pool_window, out=out, indices=indices)
+    shape = (n, k, *pool_window.output)
+    y = np.empty(shape, np.float32) if out is None else out
+    places = np.empty(shape, np.int32) if indices is None else indices
+    whole = convolution(c, k, window, groups)
+    if hasattr(whole, "forward_pool"):
+        for image in whole.forward_pool(x, weight, bias, y, places):
+            one = slice(image, image + 1)
+            plan.forward(x[one], weight, bias, y[one], places[one])
+    else:
+        plan.forward(x, weight, bias, y, places)
+    return y, places
+
+
+def conv2d_relu_max_pool2d_weight_grad(
+    dy: Array, indices: Array, x: Array, window: Window, pool_window: Window, groups: int = 1,
+    *, relu: Array | None = None, out: Array | None = None, dbias: Array | None = None,
+) -> Array:  # fmt: skip
+    c, k = x.shape[1], dy.shape[1]
+    if not loops(dy, x, relu, out, dbias):
+        return _fused.conv2d_relu_max_pool2d_weight_grad(
+            dy, indices, x, window, pool_window, groups, relu=relu, out=out, dbias=dbias
+        )  # fmt: skip
+    plan = pooled(c, k, window, pool_window, groups)
+    if plan is not None and plan.sums_winners:
+        dweight = np.empty((k, c, *window.kernel), np.float32) if out is None else out
+        if plan.weight_grad(dy, relu, indices, x, dweight, dbias):
+            return dweight
+    return conv2d_weight_grad(max_pool2d_grad(dy, indices, pool_window, relu=relu), x, window, groups, out=out, dbias=dbias)
+
+
+def dense(x: Array, weight: Array, bias: Array | None = None, *, relu: bool = False, out: Array | None = None) -> Array:
+    if not loops(x, weight, bias, out):
+        return _dense.dense(x, weight, bias, relu=relu, out=out)
+    y = np.empty((x.shape[0], weight.shape[0]), np.float32) if out is None else out
+    _engine.modules().dense.dense(x, weight, bias, relu, y)
+    return y
+
+
+def dense_input_grad(dy: Array, weight: Array, *, relu: Array | None = None, out: Array | None = None) -> Array:
+    if not loops(dy, weight, relu, out):
+        return _dense.dense_input_grad(dy, weight, relu=relu, out=out)
+    dx = np.empty((dy.shape[0], weight.shape[1]), np.float32) if out is None else out
+    _engine.modules().dense.dense_input_grad(dy, weight, relu, dx)
+    return dx
+
+
+def dense_weight_grad(dy: Array, x: Array, *, out: Array | None = None, dbias: Array | None = None) -> Array:
+    if not loops(dy, x, out, dbias):
+        return _dense.dense_weight_grad(dy, x, out=out, dbias=dbias)
+    if dbias is not None:
+        _conv.bias_grad(dy, out=dbias)
+    dweight = np.empty((dy.shape[1], x.shape[1]), np.float32) if out is None else out
+    _engine.modules().dense.dense_weight_grad(dy, x, dweight)
+    return dweight
+
+
+def max_pool2d(x: Array, window: Window, *, out: Array | None = None, indices: Array | None = None) -> tuple[Array, Array]:
+    if not loops(x, out):
+        return _pool.max_pool2d(x, window, out=out, indices=indices)
+    shape = (*x.shape[:2], *window.output)
+    y = np.empty(shape, np.float32) if out is None else out
+    places = np.empty(shape, np.int32) if indices is None else indices
+    _engine.modules().pool.max_pool2d(x, window, y, places)
+    return y, places
+
+
+def max_pool2d_grad(dy: Array, indices: Array, window: Window, *, relu: Array | None = None, out: Array | None = None) -> Array:
+    if not loops(dy, relu, out):
+        return _pool.max_pool2d_grad(dy, indices, window, relu=relu, out=out)
+    dx = np.empty((*dy.shape[:2], *window.input), np.float32) if out is None else out
+    _engine.modules().pool.max_pool2d_grad(dy, np.ascontiguousarray(indices, np.int32), window, relu, dx)
+    return dx
+
+
+def avg_pool2d(x: Array, window: Window, count_include_pad: bool = True, *, out: Array | None = None) -> Array:
+    if not loops(x, out):
+        return _pool.avg_pool2d(x, window, count_include_pad, out=out)
+    y = np.empty((*x.shape[:2], *window.output), np.float32) if out is None else out
+    _engine.modules().pool.avg_pool2d(x, window, _counts(window, count_include_pad), y)
+    return y
+
+
+def avg_pool2d_grad(dy: Array, window: Window, count_include_pad: bool = True, *, out: Array | None = None) -> Array:
+    if not loops(dy, out):
+        return _pool.avg_pool2d_grad(dy, window, count_include_pad, out=out)
+    dx = np.empty((*dy.shape[:2], *window.input), np.float32) if out is None else out
+    _engine.modules().pool.avg_pool2d_grad(dy, window, _counts(window, count_include_pad), dx)
+    return dx
+
+
+def relu(x: Array, *, out: Array | None = None) -> Array:
+    if not loops(x, out):
+        return _activations.relu(x, out=out)
+    y = np.empty_like(x) if out is None else out
+    _engine.modules().elementwise.relu(x, y)
+    return y
+
+
+def relu_grad(dy: Array, y: Array, *, out: Array | None = None) -> Array:
+    if not loops(dy, y, out):
+        return _activations.relu_grad(dy, y, out=out)
+    dx = np.empty_like(dy) if out is None else out
+    _engine.modules().elementwise.relu_grad(dy, y, dx)
+    return dx
+
+
+def dropout(x: Array, calls: Array, rate: float, seed: int, *, out: Array | None = None) -> Array:
+    if not loops(x, out):
+        return _dropout.dropout(x, calls, rate, seed, out=out)
+    y = np.empty_like(x) if out is None else out
+    call, scale = int(calls[0]) | int(calls[1]) << 32, float(np.float32(1 / (1 - rate)))
+    _engine.modules().elementwise.dropout(x, call, _dropout.drop_threshold(rate), scale, seed, y)
+    return y
+
+
+def softmax_cross_entropy(logits: Array, labels: Array, *, out: Array | None = None) -> tuple[Array, Array, Array]:
+    if labels.ndim != 1 or labels.dtype != np.int32 or not labels.flags.c_contiguous or not loops(logits, out):
+        return _loss.softmax_cross_entropy(logits, labels, out=out)
+    dlogits = np.empty_like(logits) if out is None else out
+    loss, correct = _engine.modules().loss.softmax_cross_entropy(logits, labels, dlogits)
+    return np.asarray(loss), np.asarray(correct), dlogits
+
+
+def sgd_update(
+    parameters: Array, gradients: Array, velocity: Array | None,
+    *, rates: Array, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0,
+) -> None:  # fmt: skip
+    if not loops(parameters, gradients, velocity):
+        _update.sgd_update(
+            parameters, gradients, velocity, rates=rates, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay
+        )  # fmt: skip
+    elif rates[3]:
+        rate = float(rates[0])
+        _engine.modules().update.sgd_update(parameters, gradients, velocity, rate, momentum, nesterov, weight_decay)
+
+
+def adam_update(
+    parameters: Array, gradients: Array, mean: Array, variance: Array,
+    *, rates: Array, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8, weight_decay: float = 0.0, decoupled: bool = False,
+) -> None:  # fmt: skip
+    if not loops(parameters, gradients, mean, variance):
+        _update.adam_update(
+            parameters, gradients, mean, variance, rates=rates, beta1=beta1, beta2=beta2, epsilon=epsilon, weight_decay=weight_decay,
+            decoupled=decoupled,
+        )  # fmt: skip
+        return
+    rate, root, shrink, go = (float(number) for number in rates)
+    if go:
+        own = (shrink, 0.0) if decoupled and weight_decay else (1.0, weight_decay)
+        _engine.modules().update.adam_update(parameters, gradients, mean, variance, rate, root, *own, beta1, beta2, epsilon)
+
+
+for _name, _module in {
+    "conv2d": _conv, "conv2d_input_grad": _conv, "conv2d_weight_grad": _conv, "bias_grad": _conv, "conv2d_relu_max_pool2d": _fused,
+    "conv2d_relu_max_pool2d_weight_grad": _fused, "dense": _dense, "dense_input_grad": _dense, "dense_weight_grad": _dense,
+    "max_pool2d": _pool, "max_pool2d_grad": _pool, "avg_pool2d": _pool, "avg_pool2d_grad": _pool, "relu": _activations,
+    "relu_grad": _activations, "dropout": _dropout, "softmax_cross_entropy": _loss, "sgd_update": _update, "adam_update": _update,
+}.items():  # fmt: skip
+    globals()[_name].__doc__ = getattr(_module, _name).__doc__

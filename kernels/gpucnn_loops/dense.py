@@ -1,0 +1,125 @@
+"""Dense layers with the same inner loop, any number of examples, inputs and outputs.
+
+y = x·weightᵀ: lanes are examples, so x is turned, chunk by chunk. dx = dy·weight and dweight = dyᵀ·x: lanes are inputs, as they lie. What
+the lanes read is a strip of 64 that stays in the first-level cache while all rows go past it.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucnn_loops._numba import loop
+from gpucnn_loops.tables import Tables
+from gpucnn_loops.threads import Scratch, address, share
+from gpucnn_loops.tile import product
+from gpucnn_loops.turn import to_planes, to_rows
+from gpucnn_loops.vector import L, at, load, relu16, splat, spread, store, where_positive
+
+Array = NDArray[np.float32]
+DEPTH = 128  # steps of a sum per strip: 128 × 64 numbers are 32 KB
+STRIP = 64
+ROWS = 16  # outputs that a thread takes at a time
+ZERO = np.float32(0)
+
+
+@loop("i i f* i i f* i f* i i f* w* w* w* w* f* f*")
+def forward(first, last, x, n, c, weight, k, bias, biased, relu, y, cols, rows, turns, places, buffer, sums):
+    """y[:, first:last] of y (n, k) = x (n, c) · weightᵀ + bias."""
+    count = last - first
+    for image in range(0, n, STRIP):
+        images = min(STRIP, n - image)
+        width = (images + L - 1) // L * L
+        for depth in range(0, c, DEPTH):
+            d = min(DEPTH, c - depth)
+            to_rows(at(x, image * c + depth), c, d, images, buffer, turns)
+            product(count, d, at(weight, first * c + depth), rows, cols, buffer, STRIP, width, sums, STRIP, depth)
+        for row in range(count):
+            b = splat(ZERO)
+            if biased:
+                b = spread(bias, first + row)
+            for lane in range(0, width, L):
+                v = load(sums, row * STRIP + lane) + b
+                store(sums, row * STRIP + lane, relu16(v) if relu else v)
+        to_planes(sums, count, images, STRIP, at(y, image * k + first), places)
+
+
+@loop("i i f* i i f* i f* f* i w* w* f* f*")
+def lanes_of(first, last, a, m, depth, b, across, y, mask, masked, rows, cols, buffer, sums):
+    """y[:, first:last] of y (m, across) = a (m, depth) · b (depth, across), 0 where mask (m, across) is not positive, if masked."""
+    for lane in range(first, last, STRIP):
+        count = min(STRIP, last - lane)
+        full, width = count // L * L, (count + L - 1) // L * L
+        for d0 in range(0, depth, DEPTH):
+            d = min(DEPTH, depth - d0)
+            for i in range(d):
+                source = at(b, (d0 + i) * across + lane)
+                for j in range(0, full, L):
+                    store(buffer, i * STRIP + j, load(source, j))
+                for j in range(full, count):
+                    buffer[i * STRIP + j] = source[j]
+            product(m, d, at(a, d0), rows, cols, buffer, STRIP, width, sums, STRIP, d0)
+        for row in range(m):
+            out, by = at(y, row * across + lane), at(mask, row * across + lane)
+            for j in range(0, full, L):
+                v = load(sums, row * STRIP + j)
+                store(out, j, where_positive(load(by, j), v) if masked else v)
+            for j in range(full, count):
+                number = sums[row * STRIP + j]
+                out[j] = ZERO if masked and not by[j] > 0 else number
+
+
+@functools.lru_cache(maxsize=256)
+def _tables(count: int, step: int) -> Tables:
+    """Rows `step` apart, and what all passes share."""
+    return Tables(rows=np.arange(count) * step, cols=np.arange(DEPTH), turns=np.arange(DEPTH) * STRIP, places=np.arange(STRIP))
+
+
+def dense(x: Array, weight: Array, bias: Array | None, relu: bool, y: Array) -> None:
+    """y (N, K) = x (N, C) · weight (K, C)ᵀ + bias, then ReLU."""
+    (n, c), k = x.shape, weight.shape[0]
+    t, places = _tables(k, c), _tables(STRIP, k)
+    given = address(weight if bias is None else bias)
+
+    def body(first: int, last: int) -> None:
+        first, last = first * ROWS, min(last * ROWS, k)
+        scratch = Scratch(DEPTH * STRIP, (last - first) * STRIP)
+        scratch.parts[0][...] = 0
+        forward(
+            first, last, address(x), n, c, address(weight), k, given, bias is not None, relu, address(y), t.at.cols, t.at.rows, t.at.turns,
+            places.at.rows, *scratch.addresses(),
+        )  # fmt: skip
+
+    share(-(-k // ROWS), body, n * c * k)
+
+
+def dense_input_grad(dy: Array, weight: Array, relu: Array | None, dx: Array) -> None:
+    """dx (N, C) = dy (N, K) · weight (K, C); 0 where `relu` (N, C), if given, is not positive."""
+    _across(dy, weight, dx, relu)
+
+
+def dense_weight_grad(dy: Array, x: Array, dweight: Array) -> None:
+    """dweight (K, C) = dy (N, K)ᵀ · x (N, C)."""
+    n, k = dy.shape
+    turned = Scratch(n * k, shared=True).parts[0]
+    to_planes(address(dy), n, k, k, address(turned), _tables(k, n).at.rows)
+    _across(turned.reshape(k, n), x, dweight, None)
+
+
+def _across(a: Array, b: Array, y: Array, mask: Array | None) -> None:
+    (m, depth), across = a.shape, b.shape[1]
+    t, by = _tables(m, depth), address(y if mask is None else mask)
+
+    def body(first: int, last: int) -> None:
+        scratch = Scratch(DEPTH * STRIP, m * STRIP)
+        scratch.parts[0][...] = 0
+        lanes_of(
+            first * STRIP, min(last * STRIP, across), address(a), m, depth, address(b), across, address(y), by, mask is not None,
+            t.at.rows, t.at.cols, *scratch.addresses(),
+        )  # fmt: skip
+
+    share(-(-across // STRIP), body, m * depth * across)

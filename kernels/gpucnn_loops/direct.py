@@ -1,0 +1,253 @@
+"""Direct convolution, for every stride, dilation, padding, group count and number of channels: no image is unfolded.
+
+Output channels are the lanes, inputs are read number by number, all sums stay in registers; three passes differ in their tables alone.
+Copied are the image into its frame of zeros, and the result from channels last back to planes. Channels that are no multiple of 16 have
+weights of zero beside them. The gradient of the input at stride s is s·s forward passes over dy, one for each class of pixels that meet
+the same taps.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucnn_loops import tables
+from gpucnn_loops._numba import loop
+from gpucnn_loops.tables import Frame, Tables, Window, edges, framed, grid, lanes
+from gpucnn_loops.threads import Scratch, address, share
+from gpucnn_loops.tile import product
+from gpucnn_loops.turn import frame, to_planes, to_rows
+from gpucnn_loops.vector import L, at, load, relu16, store
+
+Array = NDArray[np.float32]
+CHUNK = 100  # steps of a sum between two visits of it: weights of 64 lanes are 25 KB then, and stay in the first-level cache
+BAND = 240  # outputs between two turns to planes: their sums of 64 channels are 60 KB
+ZERO = np.float32(0)
+
+
+@loop("i i i i f* i f* f* i i f* f* i i i i i i i i i i i i w* w* w* w* w* f* f* f*")
+def gather(
+    first, last, parts, framing, x, x_step, weight, bias, biased, relu, mask, y, y_step, c, h, w, top, left, high, wide, k, width, total,
+    classes, ends, rows, order, cols, places, framed, sums, ordered,
+):  # fmt: skip
+    """y (images, k, total) from x: forward, or the gradient of the input.
+
+    Pieces first … last − 1 are parts of images. ends (classes, 2): where each class's outputs and taps end in `rows`, `order` and `cols`;
+    with several classes there is one part, and `order` says where each output belongs. relu: 0, 1 for ReLU, 2 for zeros where mask ≤ 0.
+    """
+    for piece in range(first, last):
+        image, part = piece // parts, piece % parts
+        source = at(x, image * x_step)
+        if framing:
+            frame(source, c, h, w, top, left, high, wide, framed)
+            source = framed
+        out = at(y, image * y_step)
+        row, tap0 = 0, 0
+        for group in range(classes):
+            row_end, taps = ends[2 * group], ends[2 * group + 1]
+            bands = (row_end - row + BAND - 1) // BAND
+            for band in range(bands * part // parts, bands * (part + 1) // parts):
+                begin = row + band * BAND
+                count = min(BAND, row_end - begin)
+                for tap in range(tap0, taps, CHUNK):
+                    step = min(CHUNK, taps - tap)
+                    by = at(weight, tap * width)
+                    product(count, step, source, at(rows, begin), at(cols, tap), by, width, width, sums, width, tap - tap0)
+                if taps == tap0:  # pixels that no tap meets
+                    for i in range(count * width):
+                        sums[i] = 0
+                if biased or relu == 1:
+                    for lane in range(0, width, L):
+                        b = load(bias, lane)
+                        for i in range(lane, count * width, width):
+                            v = load(sums, i) + b
+                            store(sums, i, relu16(v) if relu == 1 else v)
+                if classes == 1:
+                    to_planes(sums, count, k, width, at(out, begin), places)
+                    if relu == 2:
+                        masked(at(out, begin), at(mask, image * y_step + begin), k, total, count)
+                else:
+                    for i in range(count):
+                        to = order[begin + i] * width
+                        for lane in range(0, width, L):
+                            store(ordered, to + lane, load(sums, i * width + lane))
+            row, tap0 = row_end, taps
+        if classes > 1:
+            to_planes(ordered, total, k, width, out, places)
+            if relu == 2:
+                masked(out, at(mask, image * y_step), k, total, total)
+
+
+@loop("f* f* i i i")
+def masked(y, mask, k, plane, count):
+    """The first `count` numbers of k planes of y become 0 where mask is not positive."""
+    for channel in range(k):
+        line, by = at(y, channel * plane), at(mask, channel * plane)
+        for i in range(count):
+            line[i] = line[i] if by[i] > 0 else ZERO
+
+
+@loop("i i i f* i f* i f* f* i i i i i i i i i i i w* i w* w* f* f*")
+def weight_sums(
+    first, last, framing, x, x_step, dy, dy_step, dweight, dbias, biased, c, h, w, top, left, high, wide, k, width, count, rows, row_count,
+    cols, places, framed, turned,
+):  # fmt: skip
+    """dweight (row_count, width) from images first … last − 1: rows are taps, steps of a sum are outputs. dbias (width) likewise."""
+    for image in range(first, last):
+        source = at(x, image * x_step)
+        if framing:
+            frame(source, c, h, w, top, left, high, wide, framed)
+            source = framed
+        to_rows(at(dy, image * dy_step), count, count, k, turned, places)
+        if biased:
+            add_rows(turned, count, width, dbias)
+        for i in range(0, count, CHUNK):
+            step = min(CHUNK, count - i)
+            product(row_count, step, source, rows, at(cols, i), at(turned, i * width), width, width, dweight, width, image - first + i)
+
+
+@loop("f* i i f*")
+def add_rows(rows, count, width, sums):
+    """sums (width) += rows (count, width)."""
+    for lane in range(0, width, L):
+        total = load(sums, lane)
+        for i in range(lane, count * width, width):
+            total = total + load(rows, i)
+        store(sums, lane, total)
+
+
+class Direct:
+    """The plan of one convolution: its tables and sizes. x (N, C, H, W), weight (K, C/groups, R, S), y and dy (N, K, P, Q)."""
+
+    def __init__(self, c: int, k: int, window: Window, groups: int = 1) -> None:
+        self.c, self.k, self.window, self.groups = c // groups, k // groups, window, groups
+        self.width, self.c_width, self.count = lanes(self.k), lanes(self.c), math.prod(window.output)
+        self.frame = framed(self.c, window)
+        rows = tables.outputs(window, self.frame.wide)
+        cols = tables.taps(self.c, window, self.frame.high, self.frame.wide)
+        self.ahead = Tables(
+            ends=[self.count, len(cols)], rows=rows, order=[0], cols=cols, places=np.arange(self.k) * self.count,
+            turns=np.arange(self.count) * self.width,
+        )  # fmt: skip
+        self._behind: tuple[Frame, Tables, list[Any]] | None = None
+
+    def forward(self, x: Array, weight: Array, bias: Array | None, relu: bool, y: Array) -> None:
+        """y = convolution of x, plus bias, then ReLU."""
+        packed = np.zeros((self.groups, len(self.ahead.cols), self.width), np.float32)
+        packed[:, :, : self.k] = weight.reshape(self.groups, self.k, -1).swapaxes(1, 2)
+        biases = np.zeros((self.groups, self.width), np.float32)
+        if bias is not None:
+            biases[:, : self.k] = bias.reshape(self.groups, self.k)
+        self._gather(x, packed, biases, bias is not None, 1 if relu else 0, None, y, self.frame, self.ahead, self.k, self.width)
+
+    def input_grad(self, dy: Array, weight: Array, relu: Array | None, dx: Array) -> None:
+        """dx from dy; 0 where `relu`, if given, is not positive."""
+        if self._behind is None:
+            self._behind = self._classes()
+        frame, behind, picks = self._behind
+        packed, first = np.zeros((self.groups, len(behind.cols), self.c_width), np.float32), 0
+        grouped = weight.reshape(self.groups, self.k, self.c, *self.window.kernel)
+        for down, along in picks:
+            part = grouped[:, :, :, down][..., along].transpose(0, 1, 3, 4, 2).reshape(self.groups, -1, self.c)
+            packed[:, first : first + part.shape[1], : self.c] = part
+            first += part.shape[1]
+        nothing = np.zeros((self.groups, self.c_width), np.float32)
+        self._gather(dy, packed, nothing, False, 0 if relu is None else 2, relu, dx, frame, behind, self.c, self.c_width)
+
+    def _gather(
+        self, x: Array, weight: Array, bias: Array, biased: bool, relu: int, mask: Array | None, y: Array, frame: Frame, t: Tables, k: int,
+        width: int,
+    ) -> None:  # fmt: skip
+        n, total = len(x), y.shape[2] * y.shape[3]
+        x_step, y_step, classes = x[0].size, y[0].size, len(t.ends) // 2
+        parts = tables.parts(n, -(-total // BAND)) if classes == 1 else 1
+        plane, out = frame.c * frame.h * frame.w * 4, k * total * 4
+        sizes = frame.size, BAND * width, total * width if classes > 1 else 0
+
+        def body(first: int, last: int) -> None:
+            scratch = Scratch(*sizes)
+            scratch.parts[0][...] = 0
+            room = scratch.addresses()
+            for g in range(self.groups):
+                gather(
+                    first, last, parts, frame.size > 0, address(x) + g * plane, x_step, address(weight[g]), address(bias[g]), biased, relu,
+                    0 if mask is None else address(mask) + g * out, address(y) + g * out, y_step, *frame.numbers, k, width, total, classes,
+                    t.at.ends, t.at.rows, t.at.order, t.at.cols, t.at.places, *room,
+                )  # fmt: skip
+
+        share(n * parts, body, n * total * width * self.groups * (len(t.cols) // classes + 1))
+
+    def weight_grad(self, dy: Array, x: Array, dweight: Array, dbias: Array | None) -> None:
+        """dweight (K, C/groups, R, S), and dbias (K)."""
+        n, taps, t, frame = len(x), len(self.ahead.cols), self.ahead, self.frame
+        ends = edges(n, self.groups * taps * self.width)
+        count = len(ends) - 1
+        parts = tables.parts(count, taps)
+        tap_ends = [taps * part // parts for part in range(parts + 1)]
+        scratch = Scratch(count * self.groups * taps * self.width, count * self.groups * self.width, shared=True)
+        sums = scratch.parts[0].reshape(count, self.groups, taps, self.width)
+        biases = scratch.parts[1].reshape(count, self.groups, self.width)
+        biases[...] = 0
+        plane, out = frame.c * frame.h * frame.w * 4, self.k * self.count * 4
+
+        def body(first: int, last: int) -> None:
+            own = Scratch(frame.size, self.count * self.width)
+            for part in own.parts:
+                part[...] = 0
+            room = own.addresses()
+            for piece in range(first, last):
+                group, part = divmod(piece, parts)
+                tap, tap_count = tap_ends[part], tap_ends[part + 1] - tap_ends[part]
+                for g in range(self.groups):
+                    weight_sums(
+                        ends[group], ends[group + 1], frame.size > 0, address(x) + g * plane, x[0].size, address(dy) + g * out, dy[0].size,
+                        address(sums[group, g]) + 4 * tap * self.width, address(biases[group, g]), part == 0 and dbias is not None,
+                        *frame.numbers, self.k, self.width, self.count, t.at.cols + 8 * tap, tap_count, t.at.rows, t.at.turns, *room,
+                    )  # fmt: skip
+
+        share(count * parts, body, n * self.count * self.width * self.groups * (taps + 1))
+        total = np.add.reduce(sums, axis=0)
+        dweight.reshape(self.groups, self.k, taps)[...] = total[:, :, : self.k].swapaxes(1, 2)
+        if dbias is not None:
+            dbias[...] = np.add.reduce(biases, axis=0)[:, : self.k].reshape(-1)
+
+    def _classes(self) -> tuple[Frame, Tables, list[Any]]:
+        """The gradient of the input: pixel i gets dy[(i + padding − dilation·tap) / stride], for the taps where that is whole."""
+        window = self.window
+        margins, axes = [], []
+        for size, kernel, stride, dilation, out, (before, _) in zip(
+            window.input, window.kernel, window.stride, window.dilation, window.output, window.padding, strict=True
+        ):
+            places = [
+                [(tap, (i + before - dilation * tap) // stride) for tap in range(kernel) if (i + before - dilation * tap) % stride == 0]
+                for i in range(size)
+            ]
+            found = [place for of_pixel in places for _, place in of_pixel]
+            margins.append((max(0, -min(found, default=0)), max(0, max(found, default=0) - out + 1)))
+            axes.append([[(i, places[i]) for i in range(first, size, stride)] for first in range(min(stride, size))])
+        (top, bottom), (left, right) = margins
+        (p, q), w = window.output, window.input[1]
+        high, wide = p + top + bottom, q + left + right
+        ends, rows, order, cols, picks = [], [], [], [], []
+        row_count = col_count = 0
+        for down in axes[0]:
+            for along in axes[1]:
+                taps_down, taps_along = down[0][1], along[0][1]
+                starts = [[pixel[1][0][1] + margin if pixel[1] else 0 for pixel in axis] for axis, margin in ((down, top), (along, left))]
+                shifts = [[place - axis[0][1] for _, place in axis] if axis else [] for axis in (taps_down, taps_along)]
+                rows.append(grid(starts[0], starts[1], wide))
+                order.append(grid([i for i, _ in down], [i for i, _ in along], w))
+                cols.append(grid(np.arange(self.k) * high, grid(shifts[0], shifts[1], wide), wide))
+                picks.append(([tap for tap, _ in taps_down], [tap for tap, _ in taps_along]))
+                row_count, col_count = row_count + len(rows[-1]), col_count + len(cols[-1])
+                ends += [row_count, col_count]
+        made = Tables(
+            ends=ends, rows=np.concatenate(rows), order=np.concatenate(order), cols=np.concatenate(cols),
+            places=np.arange(self.c) * math.prod(window.input),
+        )  # fmt: skip
+        return Frame(self.k, p, q, top, left, high, wide), made, picks

@@ -1,0 +1,78 @@
+"""ReLU and dropout."""
+
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucnn_loops._numba import loop
+from gpucnn_loops.threads import address, share
+
+Array = NDArray[np.float32]
+BLOCK = 4096  # elements that are shared out together
+ZERO = np.float32(0)
+COST = 8  # an element that comes from memory takes as long as so many multiply-adds
+
+
+@loop("i i f* f*")
+def relu_part(first, last, x, y):
+    """y = max(x, 0), NaN stays NaN."""
+    for i in range(first, last):
+        y[i] = ZERO if x[i] <= 0 else x[i]
+
+
+@loop("i i f* f* f*")
+def relu_grad_part(first, last, dy, y, dx):
+    """dx = dy where y > 0, else 0."""
+    for i in range(first, last):
+        dx[i] = dy[i] if y[i] > 0 else ZERO
+
+
+@loop("i i i f* f* u u u f")
+def dropout_part(first, last, size, x, y, call, seed, threshold, scale):
+    """Blocks of four elements, first … last − 1: one Philox counter each (J. Salmon et al., SC 2011), ten rounds."""
+    low, word = np.uint64(0xFFFFFFFF), np.uint64(32)
+    for block in range(first, last):
+        c0, c1, c2, c3 = np.uint64(block), call & low, call >> word, np.uint64(0)
+        k0, k1 = seed & low, seed >> word
+        for _ in range(10):
+            a, b = np.uint64(0xD2511F53) * c0, np.uint64(0xCD9E8D57) * c2
+            c0, c1, c2, c3 = (b >> word) ^ c1 ^ k0, b & low, (a >> word) ^ c3 ^ k1, a & low
+            k0, k1 = (k0 + np.uint64(0x9E3779B9)) & low, (k1 + np.uint64(0xBB67AE85)) & low
+        i = 4 * block
+        y[i] = x[i] * scale if c0 >= threshold else ZERO
+        if i + 1 < size:
+            y[i + 1] = x[i + 1] * scale if c1 >= threshold else ZERO
+        if i + 2 < size:
+            y[i + 2] = x[i + 2] * scale if c2 >= threshold else ZERO
+        if i + 3 < size:
+            y[i + 3] = x[i + 3] * scale if c3 >= threshold else ZERO
+
+
+def elements(size: int, body: Callable[[int, int], object], cost: int = COST) -> None:
+    """body(first, last) on all threads, over `size` elements."""
+    share(-(-size // BLOCK), lambda first, last: body(first * BLOCK, min(last * BLOCK, size)), size * cost)
+
+
+def relu(x: Array, y: Array) -> None:
+    """y = max(x, 0)."""
+    elements(x.size, lambda first, last: relu_part(first, last, address(x), address(y)))
+
+
+def relu_grad(dy: Array, y: Array, dx: Array) -> None:
+    """dx = dy where y > 0, else 0."""
+    elements(dy.size, lambda first, last: relu_grad_part(first, last, address(dy), address(y), address(dx)))
+
+
+def dropout(x: Array, call: int, threshold: int, scale: float, seed: int, y: Array) -> None:
+    """y = x·scale, or 0 where the element's random word is below the threshold."""
+    mask = 2**64 - 1
+    elements(
+        -(-x.size // 4),
+        lambda first, last: dropout_part(first, last, x.size, address(x), address(y), call & mask, seed & mask, threshold, scale),
+        60,
+    )

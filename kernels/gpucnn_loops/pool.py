@@ -1,0 +1,154 @@
+"""Pooling with any window: a plane at a time, a row of outputs at a time, tap by tap."""
+
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucnn_loops._numba import helper, loop
+from gpucnn_loops.tables import Window
+from gpucnn_loops.threads import address, share
+from gpucnn_loops.vector import at
+
+Array = NDArray[np.float32]
+LOWEST, ZERO = np.float32(-np.inf), np.float32(0)
+
+
+@helper
+def begins(shift, stride):
+    """The first output whose pixel, at output·stride + shift, is not before the image."""
+    return 0 if shift >= 0 else (-shift + stride - 1) // stride
+
+
+@helper
+def stops(shift, stride, size, count):
+    """Behind the last output whose pixel is not behind the image."""
+    return min(count, (size - 1 - shift) // stride + 1) if size > shift else 0
+
+
+@loop("i i f* f* i* i i i i i i i i i i i i")
+def max_pool(first, last, x, y, indices, h, w, r, s, sh, sw, dh, dw, top, left, p, q):
+    """y, indices (planes, p, q) of x (planes, h, w): the first maximum of each window and its place; NaN wins over numbers."""
+    for plane in range(first, last):
+        image = at(x, plane * h * w)
+        for i in range(p):
+            best, won = at(y, (plane * p + i) * q), at(indices, (plane * p + i) * q)
+            row0 = i * sh - top
+            inside = row0 + begins(row0, dh) * dh
+            for j in range(q):
+                column = j * sw - left
+                best[j] = LOWEST
+                won[j] = inside * w + column + begins(column, dw) * dw
+            for a in range(r):
+                row = row0 + a * dh
+                if row >= 0 and row < h:
+                    for b in range(s):
+                        shift = b * dw - left
+                        line = at(image, row * w + shift)
+                        for j in range(begins(shift, sw), stops(shift, sw, w, q)):
+                            value, top_value = line[j * sw], best[j]
+                            wins = (not value <= top_value) and top_value == top_value
+                            best[j] = value if wins else top_value
+                            won[j] = row * w + shift + j * sw if wins else won[j]
+
+
+@loop("i i f* i* f* i f* i i")
+def max_pool_grad(first, last, dy, indices, y, masked, dx, pixels, count):
+    """dx (planes, pixels): each window's gradient at the pixel that won it, where y > 0 if masked."""
+    for plane in range(first, last):
+        out, given, won, by = at(dx, plane * pixels), at(dy, plane * count), at(indices, plane * count), at(y, plane * count)
+        for i in range(pixels):
+            out[i] = ZERO
+        if masked:
+            for i in range(count):
+                if by[i] > 0:
+                    out[won[i]] += given[i]
+        else:
+            for i in range(count):
+                out[won[i]] += given[i]
+
+
+@loop("i i f* f* f* i i i i i i i i i i i i")
+def avg_pool(first, last, x, y, counts, h, w, r, s, sh, sw, dh, dw, top, left, p, q):
+    """y (planes, p, q): the sum of each window of x (planes, h, w), divided by counts (p, q)."""
+    for plane in range(first, last):
+        image = at(x, plane * h * w)
+        for i in range(p):
+            total, by = at(y, (plane * p + i) * q), at(counts, i * q)
+            for j in range(q):
+                total[j] = ZERO
+            for a in range(r):
+                row = i * sh - top + a * dh
+                if row >= 0 and row < h:
+                    for b in range(s):
+                        shift = b * dw - left
+                        line = at(image, row * w + shift)
+                        for j in range(begins(shift, sw), stops(shift, sw, w, q)):
+                            total[j] += line[j * sw]
+            for j in range(q):
+                total[j] /= by[j]
+
+
+@loop("i i f* f* f* i i i i i i i i i i i i")
+def avg_pool_grad(first, last, dy, dx, counts, h, w, r, s, sh, sw, dh, dw, top, left, p, q):
+    """dx (planes, h, w): each window's gradient, divided by counts (p, q), at every pixel of the window."""
+    for plane in range(first, last):
+        image = at(dx, plane * h * w)
+        for i in range(h * w):
+            image[i] = ZERO
+        for i in range(p):
+            given, by = at(dy, (plane * p + i) * q), at(counts, i * q)
+            for a in range(r):
+                row = i * sh - top + a * dh
+                if row >= 0 and row < h:
+                    for b in range(s):
+                        shift = b * dw - left
+                        line = at(image, row * w + shift)
+                        for j in range(begins(shift, sw), stops(shift, sw, w, q)):
+                            line[j * sw] += given[j] / by[j]
+
+
+def _numbers(window: Window) -> tuple[int, ...]:
+    (top, _), (left, _) = window.padding
+    return *window.input, *window.kernel, *window.stride, *window.dilation, top, left, *window.output
+
+
+def _planes(array: Any) -> int:
+    return int(array.shape[0] * array.shape[1])
+
+
+def _work(window: Window, planes: int) -> int:
+    (r, s), (p, q), (h, w) = window.kernel, window.output, window.input
+    return planes * (r * s * p * q + h * w) * 4
+
+
+def max_pool2d(x: Array, window: Window, y: Array, indices: NDArray[np.int32]) -> None:
+    """y and indices (N, C, P, Q) of x (N, C, H, W)."""
+    numbers, planes = _numbers(window), _planes(x)
+    share(planes, lambda a, z: max_pool(a, z, address(x), address(y), address(indices), *numbers), _work(window, planes))
+
+
+def max_pool2d_grad(dy: Array, indices: NDArray[np.int32], window: Window, relu: Array | None, dx: Array) -> None:
+    """dx (N, C, H, W) of dy, indices and `relu`, if given (N, C, P, Q)."""
+    (h, w), (p, q), planes = window.input, window.output, _planes(dy)
+    where = address(dy if relu is None else relu)
+    share(
+        planes, lambda a, z: max_pool_grad(a, z, address(dy), address(indices), where, relu is not None, address(dx), h * w, p * q),
+        _work(window, planes),
+    )  # fmt: skip
+
+
+def avg_pool2d(x: Array, window: Window, counts: Array, y: Array) -> None:
+    """y (N, C, P, Q) of x (N, C, H, W); counts (P, Q): what each sum is divided by."""
+    numbers, planes = _numbers(window), _planes(x)
+    share(planes, lambda a, z: avg_pool(a, z, address(x), address(y), address(counts), *numbers), _work(window, planes))
+
+
+def avg_pool2d_grad(dy: Array, window: Window, counts: Array, dx: Array) -> None:
+    """dx (N, C, H, W) of dy (N, C, P, Q)."""
+    numbers, planes = _numbers(window), _planes(dy)
+    share(planes, lambda a, z: avg_pool_grad(a, z, address(dy), address(dx), address(counts), *numbers), _work(window, planes))

@@ -1,0 +1,208 @@
+"""Convolution, bias, ReLU, 2×2 pooling and its argmax in one pass; and the gradient of the weight from the pooled gradient.
+
+Forward: the table of outputs lists the four of a pooling window one after the other, so four rows of a tile are a window, and the maximum
+is taken lane by lane: the convolution's own output is never written. Backward: of each window only one place has a gradient, so a quarter
+of the products is left. There the taps, and a 1 behind them for the bias, are the lanes: each winner adds its gradient times a row of taps.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucnn_loops import tables
+from gpucnn_loops._numba import loop
+from gpucnn_loops.direct import CHUNK
+from gpucnn_loops.tables import Tables, Window, edges, framed, lanes
+from gpucnn_loops.threads import Scratch, address, share
+from gpucnn_loops.tile import product
+from gpucnn_loops.turn import frame, to_planes
+from gpucnn_loops.vector import L, as_floats, at, beats, fma, load, place16, relu_first, spread, store
+
+Array = NDArray[np.float32]
+WINDOWS = 35  # pooling windows of a chunk: 140 rows of 64 channels are 36 KB
+WIDEST = 64  # taps of all channels, and one more: with more, rows of taps no longer fit the caches
+ZERO, ONE = np.float32(0), np.float32(1)
+
+
+def halves(window: Window, pool: Window) -> bool:
+    """Whether a pooling halves the outputs of a convolution: 2×2 windows side by side, no padding."""
+    p, q = window.output
+    return (
+        pool.input == window.output and pool.kernel == pool.stride == (2, 2) and pool.dilation == (1, 1)
+        and pool.padding[0][0] == pool.padding[1][0] == 0 and pool.output == (p // 2, q // 2)
+    )  # fmt: skip
+
+
+@loop("i i i f* i f* f* f* i* i i i i i i i i i i i i w* w* w* i w* f* f* f* f*")
+def forward(
+    first, last, framing, x, x_step, weight, bias, y, indices, y_step, c, h, w, top, left, high, wide, k, width, count, step, rows, corners,
+    cols, taps, places, framed, sums, best, won,
+):  # fmt: skip
+    """y, indices (images, k, count): maxima of relu(conv(x) + bias), and their places in planes of `step` columns."""
+    for image in range(first, last):
+        source = at(x, image * x_step)
+        if framing:
+            frame(source, c, h, w, top, left, high, wide, framed)
+            source = framed
+        for window in range(0, count, WINDOWS):
+            windows = min(WINDOWS, count - window)
+            for tap in range(0, taps, CHUNK):
+                n = min(CHUNK, taps - tap)
+                from_rows, by = at(rows, 4 * window), at(weight, tap * width)
+                product(4 * windows, n, source, from_rows, at(cols, tap), by, width, width, sums, width, tap)
+            for i in range(windows):
+                place = corners[window + i]
+                p0, p1, p2, p3 = place16(place), place16(place + 1), place16(place + step), place16(place + step + 1)
+                for lane in range(0, width, L):
+                    four, b = 4 * i * width + lane, load(bias, lane)
+                    v, p = beats(load(sums, four + width) + b, load(sums, four) + b, p1, p0)
+                    v, p = beats(load(sums, four + 2 * width) + b, v, p2, p)
+                    v, p = beats(load(sums, four + 3 * width) + b, v, p3, p)
+                    v, p = relu_first(v, p, p0)
+                    store(best, (window + i) * width + lane, v)
+                    store(won, (window + i) * width + lane, p)
+        to_planes(best, count, k, width, at(y, image * y_step), places)
+        to_planes(won, count, k, width, as_floats(at(indices, image * y_step)), places)
+
+
+@loop("f* i w* i i i i w* f*")
+def rows_of_taps(framed, count, outputs, lines, s, step, taps, cols, rows):
+    """rows[output]: the pixels under its taps, then 1. Of `lines` runs of s taps each; step is 1 where a run lies side by side."""
+    width = (taps + L) // L * L
+    for output in range(count):
+        source, to = at(framed, outputs[output]), output * width
+        if step == 1:
+            for line in range(lines):
+                for j in range(0, s, L):  # the next one overwrites what is too much
+                    store(rows, to + line * s + j, load(source, cols[line * s] + j))
+        else:
+            for tap in range(taps):
+                rows[to + tap] = source[cols[tap]]
+        rows[to + taps] = ONE
+
+
+@loop("i i f* i f* f* i i* i f* f* i i i i i i i i i w* i i i i w* f* f* f*")
+def weight_sums(
+    first, last, x, x_step, dy, y, masked, indices, y_step, dweight, broken, c, h, w, top, left, high, wide, k, count, outputs,
+    output_count, lines, s, step, cols, framed, rows, g,
+):  # fmt: skip
+    """dweight (k, width) += dy, where y > 0 if masked, times the winners' rows of taps. broken[0] += 0, or NaN where x is not finite."""
+    taps = lines * s
+    width = (taps + L) // L * L
+    for image in range(first, last):
+        source = at(x, image * x_step)
+        bad = ZERO
+        for i in range(c * h * w):
+            bad += source[i] * ZERO
+        broken[0] += bad
+        frame(source, c, h, w, top, left, high, wide, framed)
+        rows_of_taps(framed, output_count, outputs, lines, s, step, taps, cols, rows)
+        start = image * y_step
+        given, by, won = at(dy, start), at(y, start), at(indices, start)
+        if masked:
+            for i in range(k * count):
+                g[i] = given[i] if by[i] > 0 else ZERO
+        else:
+            for i in range(k * count):
+                g[i] = given[i]
+        fours = k // 4 * 4
+        for channel in range(0, fours, 4):
+            a = channel * count
+            b, e, d = a + count, a + 2 * count, a + 3 * count
+            for lane in range(0, width, L):
+                to = channel * width + lane
+                s0, s1, s2, s3 = load(dweight, to), load(dweight, to + width), load(dweight, to + 2 * width), load(dweight, to + 3 * width)
+                for i in range(count):
+                    s0 = fma(spread(g, a + i), load(rows, won[a + i] * width + lane), s0)
+                    s1 = fma(spread(g, b + i), load(rows, won[b + i] * width + lane), s1)
+                    s2 = fma(spread(g, e + i), load(rows, won[e + i] * width + lane), s2)
+                    s3 = fma(spread(g, d + i), load(rows, won[d + i] * width + lane), s3)
+                store(dweight, to, s0)
+                store(dweight, to + width, s1)
+                store(dweight, to + 2 * width, s2)
+                store(dweight, to + 3 * width, s3)
+        for channel in range(fours, k):
+            a = channel * count
+            for lane in range(0, width, L):
+                total = load(dweight, channel * width + lane)
+                for i in range(count):
+                    total = fma(spread(g, a + i), load(rows, won[a + i] * width + lane), total)
+                store(dweight, channel * width + lane, total)
+
+
+class Pooled:
+    """The plan of a convolution with ReLU and a pooling that `halves`. x (N, C, H, W), y, dy and indices (N, K, P // 2, Q // 2)."""
+
+    def __init__(self, c: int, k: int, window: Window) -> None:
+        (p, q), self.c, self.k = window.output, c, k
+        self.window, self.width, self.count = window, lanes(k), (p // 2) * (q // 2)
+        self.frame = framed(c, window)
+        self.taps = c * math.prod(window.kernel)
+        outputs = tables.outputs(window, self.frame.wide)
+        corners = tables.grid(np.arange(p // 2) * 2, np.arange(q // 2) * 2, q)
+        self.tables = Tables(
+            outputs=outputs, rows=outputs[(corners[:, None] + np.array([0, 1, q, q + 1])).reshape(-1)], corners=corners,
+            cols=tables.taps(c, window, self.frame.high, self.frame.wide), places=np.arange(k) * self.count,
+        )  # fmt: skip
+
+    def forward(self, x: Array, weight: Array, bias: Array | None, y: Array, indices: NDArray[np.int32]) -> None:
+        """y: the maxima; indices: their places in the convolution's planes."""
+        packed, b = np.zeros((self.taps, self.width), np.float32), np.zeros(self.width, np.float32)
+        packed[:, : self.k] = weight.reshape(self.k, -1).T
+        if bias is not None:
+            b[: self.k] = bias
+        t, frame = self.tables.at, self.frame
+
+        def body(first: int, last: int) -> None:
+            scratch = Scratch(frame.size, 4 * WINDOWS * self.width, self.count * self.width, self.count * self.width)
+            scratch.parts[0][...] = 0
+            forward(
+                first, last, frame.size > 0, address(x), x[0].size, address(packed), address(b), address(y), address(indices), y[0].size,
+                *frame.numbers, self.k, self.width, self.count, self.window.output[1], t.rows, t.corners, t.cols,
+                self.taps, t.places, *scratch.addresses(),
+            )  # fmt: skip
+
+        share(len(x), body, len(x) * 4 * self.count * self.width * (self.taps + 8))
+
+    @property
+    def sums_winners(self) -> bool:
+        """Whether `weight_grad` is for this convolution."""
+        return self.taps < WIDEST
+
+    def weight_grad(self, dy: Array, y: Array | None, indices: NDArray[np.int32], x: Array, dweight: Array, dbias: Array | None) -> bool:
+        """dweight and dbias from the pooled gradient dy, where y > 0 if y is given. False, with nothing done, where x is not finite."""
+        n, frame, t = len(x), self.frame, self.tables
+        width, outputs = lanes(self.taps + 1), len(t.outputs)
+        ends = edges(n, self.k * width)
+        groups = len(ends) - 1
+        sums, broken = Scratch(groups * self.k * width, groups, shared=True).parts
+        sums[...] = 0
+        broken[...] = 0
+        size = self.c * frame.high * frame.wide
+        lines, s = self.taps // self.window.kernel[1], self.window.kernel[1]
+
+        def body(first: int, last: int) -> None:
+            scratch = Scratch(size + L, outputs * width + 2 * L, self.k * self.count)
+            scratch.parts[0][...] = 0
+            scratch.parts[1][...] = 0
+            room = scratch.addresses()
+            for group in range(first, last):
+                weight_sums(
+                    ends[group], ends[group + 1], address(x), x[0].size, address(dy), address(dy if y is None else y), y is not None,
+                    address(indices), dy[0].size, address(sums) + 4 * group * self.k * width, address(broken) + 4 * group, *frame.numbers,
+                    self.k, self.count, t.at.outputs, outputs, lines, s, self.window.dilation[1], t.at.cols, *room,
+                )  # fmt: skip
+
+        share(groups, body, n * self.k * self.count * width)
+        if np.isnan(broken).any():
+            return False
+        total = np.add.reduce(sums.reshape(groups, self.k, width), axis=0)
+        dweight.reshape(self.k, self.taps)[...] = total[:, : self.taps]
+        if dbias is not None:
+            dbias[...] = total[:, self.taps]
+        return True

@@ -1,0 +1,135 @@
+"""Where things lie: tables of offsets that tell the inner loop which number of an image to read.
+
+A window that slides over an image is two tables: where each output's first tap lies in the image, framed by its padding, and how far each
+tap lies behind the first. Stride, dilation and padding are in the tables, so the loops know nothing of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucnn_loops.threads import address
+
+Table = NDArray[np.int64]
+GROUPS = 8  # of images at the most: sums over images belong to one each, and are added up in order
+IMAGES = 8  # of a group at the least, or its sums would cost more to add up than to make
+PIECES = 8  # that the work is cut into where there are fewer images or groups of them
+MOST_SUMS = 1 << 22  # numbers of all groups' sums
+
+
+class Window(Protocol):
+    """R × S taps sliding over H × W pixels, P × Q positions: gpucnn.ops.shapes has one."""
+
+    @property
+    def input(self) -> tuple[int, int]: ...
+    @property
+    def kernel(self) -> tuple[int, int]: ...
+    @property
+    def stride(self) -> tuple[int, int]: ...
+    @property
+    def padding(self) -> tuple[tuple[int, int], tuple[int, int]]: ...
+    @property
+    def dilation(self) -> tuple[int, int]: ...
+    @property
+    def output(self) -> tuple[int, int]: ...
+
+
+@dataclass(frozen=True)
+class Frame:
+    """An image of c planes, h × w pixels, that lies from (top, left) on in planes of high × wide."""
+
+    c: int
+    h: int
+    w: int
+    top: int
+    left: int
+    high: int
+    wide: int
+
+    @property
+    def size(self) -> int:
+        """Numbers of the framed image; 0 where it is the image itself."""
+        return self.c * self.high * self.wide if (self.high, self.wide) != (self.h, self.w) else 0
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """For a loop."""
+        return self.c, self.h, self.w, self.top, self.left, self.high, self.wide
+
+
+def framed(c: int, window: Window) -> Frame:
+    """The frame of a window's padding. Rows and columns behind the last tap are left out of it."""
+    high, wide = (
+        max(begin + size, (count - 1) * stride + (k - 1) * dilation + 1)
+        for (begin, _), size, count, stride, k, dilation in zip(
+            window.padding, window.input, window.output, window.stride, window.kernel, window.dilation, strict=True
+        )
+    )
+    return Frame(c, *window.input, window.padding[0][0], window.padding[1][0], high, wide)
+
+
+def grid(rows: Sequence[int] | Table, columns: Sequence[int] | Table, line: int) -> Table:
+    """rows[i]·line + columns[j], flat."""
+    return (np.asarray(rows, np.int64)[:, None] * line + np.asarray(columns, np.int64)).reshape(-1)
+
+
+def outputs(window: Window, wide: int) -> Table:
+    """Where each output's first tap lies, in planes of that width."""
+    rows, columns = (np.arange(count) * stride for count, stride in zip(window.output, window.stride, strict=True))
+    return grid(rows, columns, wide)
+
+
+def taps(c: int, window: Window, high: int, wide: int) -> Table:
+    """How far each tap, of all channels, lies behind the first."""
+    rows, columns = (np.arange(k) * dilation for k, dilation in zip(window.kernel, window.dilation, strict=True))
+    return grid(np.arange(c) * high, grid(rows, columns, wide), wide)
+
+
+def lanes(count: int) -> int:
+    """The least multiple of 16 that holds so many channels."""
+    return -(-count // 16) * 16
+
+
+class Tables:
+    """Some tables, and their addresses under the same names: `t.rows` is one, `t.at.rows` where it is."""
+
+    def __init__(self, **tables: Any) -> None:
+        self.__dict__.update({name: np.ascontiguousarray(table, np.int64) for name, table in tables.items()})
+        self.at = _Addresses()
+        self.at.__dict__.update({name: address(table) for name, table in self.__dict__.items() if name != "at"})
+
+    def __getattr__(self, name: str) -> Table:
+        raise AttributeError(name)
+
+
+class _Addresses:
+    def __getattr__(self, name: str) -> int:
+        raise AttributeError(name)
+
+
+def edges(n: int, sums: int) -> list[int]:
+    """Where each group of n images begins, and where the last one ends; sums: numbers that each group sums up."""
+    count = max(1, min(n // IMAGES, GROUPS, MOST_SUMS // sums))
+    return [n * group // count for group in range(count + 1)]
+
+
+def parts(count: int, divisible: int) -> int:
+    """In how many parts each of `count` pieces of work is done, which has so many: more than one where there are few for the threads."""
+    return max(1, min(PIECES // count, divisible))
+
+
+@dataclass(frozen=True)
+class Sliding:
+    """A `Window` of this package's own."""
+
+    input: tuple[int, int]
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[tuple[int, int], tuple[int, int]]
+    dilation: tuple[int, int]
+    output: tuple[int, int]

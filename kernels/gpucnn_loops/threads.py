@@ -1,0 +1,119 @@
+"""One pool of threads, the caller among them, and each thread's own scratch memory.
+
+Work is cut by its size alone, never by the number of threads; what a thread gets are whole pieces. So the bits of a result do not depend
+on how many there are.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+WORTH_A_THREAD = 1 << 20  # multiply-adds; below it, waking another thread costs more than it saves
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+count: Callable[[], int] = cores
+"""How many threads there are to be, asked for once in a process."""
+
+_pool: ThreadPoolExecutor | None = None
+_number = 0
+_lock = threading.Lock()
+_own = threading.local()
+
+
+def number() -> int:
+    """Threads that share the work, the caller's included."""
+    pool()
+    return _number
+
+
+def pool() -> ThreadPoolExecutor:
+    """The pool of this process."""
+    global _pool, _number
+    with _lock:
+        if _pool is None:
+            _number = count()
+            _pool = ThreadPoolExecutor(_number, thread_name_prefix="gpucnn")
+        return _pool
+
+
+def _after_fork() -> None:
+    """Threads do not survive a fork, and another one may have held the lock."""
+    global _pool, _lock
+    _pool, _lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def share(pieces: int, body: Callable[[int, int], object], work: int) -> None:
+    """Calls body(first, last) on each thread with its part of range(pieces). work: multiply-adds of all of them.
+
+    Returns, or raises, when all threads are done: nobody writes to an array any more.
+    """
+    threads = min(number(), pieces) if work >= WORTH_A_THREAD else 1
+    if threads <= 1:
+        body(0, pieces)
+        return
+    edges = [pieces * thread // threads for thread in range(threads + 1)]
+    others = [pool().submit(body, edges[thread], edges[thread + 1]) for thread in range(1, threads)]
+    problem: BaseException | None = None
+    try:
+        body(edges[0], edges[1])
+    except BaseException as error:
+        problem = error
+    for other in others:
+        problem = _end_of(other) or problem
+    if problem is not None:
+        raise problem
+
+
+def _end_of(other: Future[object]) -> BaseException | None:
+    """Waits until a thread is done, whatever interrupts the waiting; what went wrong, there or here."""
+    interrupted: BaseException | None = None
+    while True:
+        try:
+            return other.exception() or interrupted
+        except BaseException as error:  # Ctrl-C: heard when the pass is over
+            interrupted = error
+
+
+class Scratch:
+    """Memory of the calling thread: pieces of one block that is kept from call to call, each at a multiple of 64 bytes.
+
+    A first touch of new memory costs as much as a thousand multiply-adds for every 4 KB. What a `body` uses is free when it returns;
+    `shared` is another block, for what the caller of `share` hands to all threads.
+    """
+
+    def __init__(self, *sizes: int, shared: bool = False) -> None:
+        starts, total = [], 0
+        for size in sizes:
+            starts.append(total)
+            total += -(-size // 16) * 16 + 16  # a vector more: what is read or written past an end stays within the thread's own
+        blocks = _own.__dict__.setdefault("blocks", {})
+        block = blocks.get(shared)
+        if block is None or block.size < total + 16:
+            block = blocks[shared] = np.empty(total + 16, np.float32)
+        first = -(block.ctypes.data // 4) % 16
+        self.parts = [block[first + start : first + start + size] for start, size in zip(starts, sizes, strict=True)]
+
+    def addresses(self) -> list[int]:
+        """Where each piece is."""
+        return [part.ctypes.data for part in self.parts]
+
+
+def address(array: NDArray[Any]) -> int:
+    """Where an array's numbers are."""
+    return int(array.ctypes.data)

@@ -1,0 +1,121 @@
+"""The one inner loop that all products share.
+
+A tile keeps Q·W sums in registers, each a vector of 16 lanes: it reads Q numbers of x and W vectors of w for each step of the sum, and does
+Q·W multiply-adds with them. AVX-512 has 32 registers: 5 × 4 sums, 4 of w and one of x fit. AVX2 has 16 of half the size, so a vector is
+two of them: 6 × 1, anything larger falls to memory. NEON has 32 of a quarter: 6 × 1 fills 24. The rest has 2 × 1.
+"""
+
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+
+from __future__ import annotations
+
+from gpucnn_loops._numba import FEATURES, cgutils, floats, intrinsic, ir, loop, types, words
+from gpucnn_loops.vector import ARM, I64, ZERO, L, V, at, fma_of, load_at, splat_of, store_at
+
+WIDE = "avx512f" in FEATURES
+ROWS = 6 if "avx2" in FEATURES or ARM else 2  # of a narrow tile
+
+
+@intrinsic(prefer_literal=True)
+def tile(typing, Q, W, n, x, rows, cols, w, ws, y, ys, mode):
+    """y[q·ys + 16·v …] (+)= Σ over i < n of x[rows[q] + cols[i]] · w[i·ws + 16·v …], for q < Q and v < W, which are literals.
+
+    Sums start at 0 where mode is 0, else at what y holds.
+    """
+    q_count, w_count = Q.literal_value, W.literal_value
+
+    def code(c, b, s, args):
+        _, _, n, x, rows, cols, w, ws, y, ys, mode = args
+
+        def constant(value):
+            return ir.Constant(I64, value)
+
+        row = [b.gep(x, [b.load(b.gep(rows, [constant(q)]))]) for q in range(q_count)]
+        out = [[b.gep(y, [b.add(b.mul(constant(q), ys), constant(L * v))]) for v in range(w_count)] for q in range(q_count)]
+        sums = [[cgutils.alloca_once(b, V) for _ in range(w_count)] for _ in range(q_count)]  # registers, once LLVM has seen them
+        with b.if_else(b.icmp_signed("==", mode, constant(0))) as (fresh, going):
+            with fresh:
+                for line in sums:
+                    for slot in line:
+                        b.store(ZERO, slot)
+            with going:
+                for line, places in zip(sums, out, strict=True):
+                    for slot, place in zip(line, places, strict=True):
+                        b.store(load_at(b, place), slot)
+        with cgutils.for_range(b, n, intp=I64) as inner:
+            col = b.load(b.gep(cols, [inner.index]))
+            lane = b.gep(w, [b.mul(inner.index, ws)])
+            lanes = [load_at(b, b.gep(lane, [constant(L * v)])) for v in range(w_count)]
+            for q in range(q_count):
+                number = splat_of(b, b.load(b.gep(row[q], [col])))
+                for v in range(w_count):
+                    b.store(fma_of(b, number, lanes[v], b.load(sums[q][v])), sums[q][v])
+        for line, places in zip(sums, out, strict=True):
+            for slot, place in zip(line, places, strict=True):
+                store_at(b, b.load(slot), place)
+        return c.get_dummy_value()
+
+    i = types.int64
+    return types.void(Q, W, i, floats, words, words, floats, i, floats, i, i), code
+
+
+def _wide(m, n, x, rows, cols, w, ws, lanes, y, ys, mode):
+    # m is a sum of fives and fours, or, where it is 1, 2, 3, 6, 7 or 11, of fives and ones.
+    fives, ones = m % 4, 0
+    if m < 5 * fives:
+        fives, ones = m // 5, m % 5
+    for lane in range(0, lanes, 64):
+        end = min(lanes, lane + 64)
+        row = 0
+        while row < m:
+            q = 5 if row < 5 * fives else 4 if row < m - ones else 1
+            line, place = at(rows, row), at(y, row * ys)
+            if end - lane == 64:
+                if q == 5:
+                    tile(5, 4, n, x, line, cols, at(w, lane), ws, at(place, lane), ys, mode)
+                elif q == 4:
+                    tile(4, 4, n, x, line, cols, at(w, lane), ws, at(place, lane), ys, mode)
+                else:
+                    tile(1, 4, n, x, line, cols, at(w, lane), ws, at(place, lane), ys, mode)
+            elif end - lane == 32 and q == 5:
+                tile(5, 2, n, x, line, cols, at(w, lane), ws, at(place, lane), ys, mode)
+            elif end - lane == 32 and q == 4:
+                tile(4, 2, n, x, line, cols, at(w, lane), ws, at(place, lane), ys, mode)
+            else:
+                for part in range(lane, end, 16):
+                    if q == 5:
+                        tile(5, 1, n, x, line, cols, at(w, part), ws, at(place, part), ys, mode)
+                    elif q == 4:
+                        tile(4, 1, n, x, line, cols, at(w, part), ws, at(place, part), ys, mode)
+                    else:
+                        tile(1, 1, n, x, line, cols, at(w, part), ws, at(place, part), ys, mode)
+            row += q
+
+
+def _narrow(m, n, x, rows, cols, w, ws, lanes, y, ys, mode):
+    # m is cut into as few and as equal parts as can be. Rows are the outer loop: the other way round dense layers took 1.2 times as long.
+    for block in range(0, lanes, 64):
+        row = 0
+        for left in range((m + ROWS - 1) // ROWS, 0, -1):
+            q = (m - row + left - 1) // left
+            for lane in range(block, min(lanes, block + 64), 16):
+                line, place, from_w = at(rows, row), at(y, row * ys + lane), at(w, lane)
+                if q == 6:
+                    tile(6, 1, n, x, line, cols, from_w, ws, place, ys, mode)
+                elif q == 5:
+                    tile(5, 1, n, x, line, cols, from_w, ws, place, ys, mode)
+                elif q == 4:
+                    tile(4, 1, n, x, line, cols, from_w, ws, place, ys, mode)
+                elif q == 3:
+                    tile(3, 1, n, x, line, cols, from_w, ws, place, ys, mode)
+                elif q == 2:
+                    tile(2, 1, n, x, line, cols, from_w, ws, place, ys, mode)
+                else:
+                    tile(1, 1, n, x, line, cols, from_w, ws, place, ys, mode)
+            row += q
+
+
+# y (m rows, ys apart) (+)= x[rows + cols] (m, n) · w (n, lanes; ws apart). lanes is a multiple of 16; mode 0 starts sums at 0.
+# A convolution: rows are outputs' places in the image, cols are the taps' offsets. The gradient of its weight: rows are taps, cols are
+# outputs. Winograd's: rows are tiles, cols are channels. A dense layer: rows are outputs, cols are inputs.
+product = loop("i i f* w* w* f* i i f* i i")(_wide if WIDE else _narrow)

@@ -1,0 +1,192 @@
+"""Winograd's transforms of 6×6 tiles, channels as lanes: plain vector arithmetic.
+
+    V = Bᵀ·d·B of a 6×6 patch of the image           y = Aᵀ·M·A, the m×m outputs of a tile
+    U = G·g·Gᵀ of a kernel                           A·dy·Aᵀ of their gradients
+
+The points are 0, ±2/3, ±3/2 and ∞. With the usual 0, ±1, ±2, ∞ the errors are four times as large, and no operation that counts is saved.
+They serve 3×3 kernels (m = 4) and 5×5 ones (m = 2) with the same Bᵀ. Method: A. Lavin and S. Gray, "Fast Algorithms for Convolutional
+Neural Networks", CVPR 2016.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucnn_loops._numba import helper, loop
+from gpucnn_loops.vector import L, at, fma, load, splat, spread, store
+
+TILES = 32  # tiles of a chunk, of one image or of several: V and M of 64 channels are 295 KB each, and stay in the second-level cache
+SKEW = 16  # numbers between planes of V and M: planes a power of two apart would all fall into the same few sets of the caches
+A, B = 2 / 3, 3 / 2
+POINTS = np.array([0, A, -A, B, -B])  # and ∞
+a1, b1, a2, b2, a3, b3, ab, sum2 = (np.float32(value) for value in (A, B, A**2, B**2, A**3, B**3, (A * B) ** 2, A**2 + B**2))
+
+
+def matrices(r: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Bᵀ (6, 6), G (6, r) and Aᵀ (7 − r, 6) of kernels of r: what the loops below are made of, as numbers."""
+    m = 7 - r
+    scale = np.array([np.prod([point - other for other in np.delete(POINTS, i)]) for i, point in enumerate(POINTS)])
+    g = np.vstack([POINTS[:, None] ** np.arange(r) / scale[:, None], np.eye(r)[-1]])
+    at = np.vstack([POINTS[:, None] ** np.arange(m), np.eye(m)[-1]]).T
+    bt = np.zeros((6, 6))
+    for i in range(5):  # the polynomial with every other point as a root
+        bt[i, :5] = np.poly(np.delete(POINTS, i))[::-1]
+    bt[5] = np.poly(POINTS)[::-1]
+    return bt, g, at
+
+
+@helper
+def bt_times(a, b, c, d, e, f):
+    """Bᵀ times six vectors."""
+    p, q = fma(splat(-b2), c, e), splat(a1) * fma(splat(-b2), b, d)
+    r, s = fma(splat(-a2), c, e), splat(b1) * fma(splat(-a2), b, d)
+    return fma(splat(-sum2), c, fma(splat(ab), a, e)), p + q, p - q, r + s, r - s, fma(splat(-sum2), d, fma(splat(ab), b, f))
+
+
+@helper
+def at_times(a, b, c, d, e, f, m):
+    """Aᵀ times six vectors: m = 2 or 4 results, the others unused."""
+    p, q, r, s = b + c, b - c, d + e, d - e
+    if m == 2:
+        return a + p + r, fma(splat(a1), q, fma(splat(b1), s, f)), a, a
+    return a + p + r, fma(splat(a1), q, splat(b1) * s), fma(splat(a2), p, splat(b2) * r), fma(splat(a3), q, fma(splat(b3), s, f))
+
+
+@helper
+def a_times(a, b, c, d, m):
+    """A times m = 2 or 4 vectors: six results."""
+    if m == 2:
+        p, q = splat(a1) * b, splat(b1) * b
+        return a, a + p, a - p, a + q, a - q, b
+    e, o, g, h = fma(splat(a2), c, a), fma(splat(a3), d, splat(a1) * b), fma(splat(b2), c, a), fma(splat(b3), d, splat(b1) * b)
+    return a, e + o, e - o, g + h, g - h, d
+
+
+@helper
+def store6(x, i, step, v):
+    """Six vectors, `step` numbers apart."""
+    store(x, i, v[0])
+    store(x, i + step, v[1])
+    store(x, i + 2 * step, v[2])
+    store(x, i + 3 * step, v[3])
+    store(x, i + 4 * step, v[4])
+    store(x, i + 5 * step, v[5])
+
+
+@helper
+def bt_of(x, i, step):
+    """Bᵀ times the six vectors at x[i], x[i + step] …"""
+    return bt_times(
+        load(x, i), load(x, i + step), load(x, i + 2 * step), load(x, i + 3 * step), load(x, i + 4 * step), load(x, i + 5 * step)
+    )  # fmt: skip
+
+
+@helper
+def at_of(x, i, step, m):
+    """Aᵀ times the six vectors at x[i], x[i + step] …"""
+    return at_times(
+        load(x, i), load(x, i + step), load(x, i + 2 * step), load(x, i + 3 * step), load(x, i + 4 * step), load(x, i + 5 * step), m
+    )  # fmt: skip
+
+
+@helper
+def a_of(x, i, step, m):
+    """A times the m vectors at x[i], x[i + step] …"""
+    if m == 2:
+        return a_times(load(x, i), load(x, i + step), load(x, i), load(x, i), m)
+    return a_times(load(x, i), load(x, i + step), load(x, i + 2 * step), load(x, i + 3 * step), m)
+
+
+@loop("f* i i w* i f* f*")
+def patches_in(rows, wide, c, corners, tiles, v, scratch):
+    """V[f][tile][c] of the 6×6 patches of `rows` (high·wide, c) at the corners."""
+    for t in range(tiles):
+        for lane in range(0, c, L):
+            first = corners[t] * c + lane
+            for j in range(6):
+                store6(scratch, j * L, 6 * L, bt_of(rows, first + j * c, wide * c))
+            for f in range(6):
+                store6(v, f * 6 * (TILES * c + SKEW) + t * c + lane, TILES * c + SKEW, bt_of(scratch, f * 6 * L, L))
+
+
+@loop("f* i w* i i i f* f*")
+def tiles_out(mm, k, corners, tiles, wide, m, y, scratch):
+    """The m×m outputs of each tile, to the rows of y (high·wide, k) at the corners."""
+    for t in range(tiles):
+        for lane in range(0, k, L):
+            plane = TILES * k + SKEW
+            for j in range(6):
+                u = at_of(mm, j * plane + t * k + lane, 6 * plane, m)
+                store(scratch, j * L, u[0])
+                store(scratch, (6 + j) * L, u[1])
+                if m == 4:
+                    store(scratch, (12 + j) * L, u[2])
+                    store(scratch, (18 + j) * L, u[3])
+            for f in range(m):
+                out = (corners[t] + f * wide) * k + lane
+                u = at_of(scratch, f * 6 * L, L, m)
+                store(y, out, u[0])
+                store(y, out + k, u[1])
+                if m == 4:
+                    store(y, out + 2 * k, u[2])
+                    store(y, out + 3 * k, u[3])
+
+
+@loop("f* i i w* i i f* f*")
+def gradients_in(rows, wide, k, corners, tiles, m, v, scratch):
+    """(A·dy·Aᵀ)[f][tile][k] of the m×m patches of `rows` (high·wide, k) at the corners."""
+    for t in range(tiles):
+        for lane in range(0, k, L):
+            first = corners[t] * k + lane
+            for j in range(m):
+                store6(scratch, j * L, 6 * L, a_of(rows, first + j * k, wide * k, m))
+            for f in range(6):
+                store6(v, f * 6 * (TILES * k + SKEW) + t * k + lane, TILES * k + SKEW, a_of(scratch, f * 6 * L, L, m))
+
+
+@loop("i i f* f* i i i f* f*")
+def kernels_in(first, last, weight, g, r, c, k, u, scratch):
+    """U[f][c][k] of weight (r·r, c, k), for the channels first … last − 1 of c; g is the matrix G (6, r)."""
+    for channel in range(first, last):
+        for lane in range(0, k, L):
+            at0 = channel * k + lane
+            for f in range(6):
+                for j in range(r):
+                    total = spread(g, f * r) * load(weight, j * c * k + at0)
+                    for i in range(1, r):
+                        total = fma(spread(g, f * r + i), load(weight, (i * r + j) * c * k + at0), total)
+                    store(scratch, (f * r + j) * L, total)
+            for f in range(6):
+                for e in range(6):
+                    total = spread(g, e * r) * load(scratch, f * r * L)
+                    for j in range(1, r):
+                        total = fma(spread(g, e * r + j), load(scratch, (f * r + j) * L), total)
+                    store(u, (f * 6 + e) * c * k + at0, total)
+
+
+@loop("i i f* i f* i i i f* f*")
+def kernels_out(first, last, du, groups, g, r, c, k, dweight, scratch):
+    """dweight (r·r, c, k) = Gᵀ·dU·G, with dU[f][c][k] the sum over groups, for the channels first … last − 1."""
+    for channel in range(first, last):
+        for lane in range(0, k, L):
+            at0 = channel * k + lane
+            for f in range(36):
+                total = load(du, f * c * k + at0)
+                for group in range(1, groups):
+                    total = total + load(du, (group * 36 + f) * c * k + at0)
+                store(scratch, f * L, total)
+            line = at(scratch, 36 * L)
+            for i in range(r):
+                for e in range(6):
+                    total = spread(g, i) * load(scratch, e * L)
+                    for f in range(1, 6):
+                        total = fma(spread(g, f * r + i), load(scratch, (f * 6 + e) * L), total)
+                    store(line, e * L, total)
+                for j in range(r):
+                    total = spread(g, j) * load(line, 0)
+                    for e in range(1, 6):
+                        total = fma(spread(g, e * r + j), load(line, e * L), total)
+                    store(dweight, (i * r + j) * c * k + at0, total)

@@ -1,0 +1,81 @@
+"""Transposition: channels last for the inner loop, whose lanes they are, and planes again for the result.
+
+16×16 numbers are turned in registers: rows i and i + 8 are shuffled into each other, four times.
+"""
+
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+
+from __future__ import annotations
+
+from gpucnn_loops._numba import FEATURES, floats, intrinsic, ir, loop, types, words
+from gpucnn_loops.vector import I32, I64, F, L, at, load_at, store_at
+
+BLOCK = 16 if "avx512f" in FEATURES else 8 if "avx2" in FEATURES else 4  # numbers in a register: 16×16 are turned in blocks that fit
+
+
+@intrinsic
+def turn16(typing, a, a_step, b, places):
+    """b[places[j] + i] = a[i·a_step + j], for i, j < 16."""
+
+    def code(c, bl, s, args):
+        a, a_step, b, places = args
+
+        def number(i):
+            return ir.Constant(I64, i)
+
+        def mask(start):
+            return ir.Constant(ir.VectorType(I32, BLOCK), [start + i // 2 + BLOCK * (i % 2) for i in range(BLOCK)])
+
+        kind, half = ir.VectorType(F, BLOCK), BLOCK // 2
+        low, high = mask(0), mask(half)
+        for i0 in range(0, L, BLOCK):
+            for j0 in range(0, L, BLOCK):
+                rows = [load_at(bl, bl.gep(a, [bl.add(bl.mul(number(i0 + i), a_step), number(j0))]), kind) for i in range(BLOCK)]
+                for _ in range(BLOCK.bit_length() - 1):
+                    rows = [bl.shuffle_vector(rows[i], rows[i + half], m) for i in range(half) for m in (low, high)]
+                for j, row in enumerate(rows):
+                    store_at(bl, row, bl.gep(b, [bl.add(bl.load(bl.gep(places, [number(j0 + j)])), number(i0))]))
+        return c.get_dummy_value()
+
+    return types.void(floats, types.int64, floats, words), code
+
+
+@loop("f* i i i f* w*")
+def to_planes(rows, count, k, lanes, planes, places):
+    """planes[places[channel] + i] = rows[i·lanes + channel], for i < count and channel < k; the lanes behind k stay away."""
+    if k < L or count < L:
+        for channel in range(k):
+            for i in range(count):
+                planes[places[channel] + i] = rows[i * lanes + channel]
+        return
+    for block in range(0, k, L):
+        lane = min(block, k - L)
+        for i in range(0, count, L):
+            first = min(i, count - L)
+            turn16(at(rows, first * lanes + lane), lanes, at(planes, first), at(places, lane))
+
+
+@loop("f* i i i f* w*")
+def to_rows(planes, plane, count, k, rows, places):
+    """rows[places[i] + channel] = planes[channel·plane + i], for i < count and channel < k; lanes behind k stay as they are."""
+    if k < L or count < L:
+        for channel in range(k):
+            for i in range(count):
+                rows[places[i] + channel] = planes[channel * plane + i]
+        return
+    for block in range(0, k, L):
+        lane = min(block, k - L)
+        for i in range(0, count, L):
+            first = min(i, count - L)
+            turn16(at(planes, lane * plane + first), plane, at(rows, lane), at(places, first))
+
+
+@loop("f* i i i i i i i f*")
+def frame(planes, c, h, w, top, left, high, wide, framed):
+    """Planes (c, h, w) from (top, left) on in planes of high × wide; `framed` has zeros there already."""
+    for channel in range(c):
+        for i in range(h):
+            line = at(planes, (channel * h + i) * w)
+            target = at(framed, (channel * high + i + top) * wide + left)
+            for j in range(w):
+                target[j] = line[j]

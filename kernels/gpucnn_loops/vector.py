@@ -1,0 +1,190 @@
+"""Vectors of 16 float32 numbers, and how they come from memory and go there.
+
+Numba turns plain loops into vector code only where LLVM can prove enough, and never keeps the elements of an array in registers across a
+loop. So the vector is a type of its own here, `<16 x float>`: one register of AVX-512, two of AVX2, four of NEON. It has +, -, * and the
+few functions below; what is written with it is plain Python. Addresses are those of `_numba`: no index counts from the end, and nothing
+is checked.
+"""
+
+# Numba works out the types of what it compiles.
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import operator
+import platform
+from typing import Any
+
+from gpucnn_loops._numba import FEATURES, cgutils, floats, intrinsic, ir, models, overload, register_model, types
+
+L = 16  # lanes of a vector
+ARM = platform.machine().lower() in ("arm64", "aarch64")
+# x86-64 before 2013 has no fused multiply-add. There llvm.fma becomes a call of fmaf for each lane, 20 times as slow; llvm.fmuladd is two
+# instructions.
+FMA = "fma" if "fma" in FEATURES or ARM else "fmuladd"
+
+F, I32, I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+V = ir.VectorType(F, L)
+IV = ir.VectorType(I32, L)
+ZERO = ir.Constant(V, [0.0] * L)
+
+
+class Vector(types.Type):  # type: ignore[misc]
+    """Numba's name for the type."""
+
+    def __init__(self) -> None:
+        super().__init__("float32x16")
+
+
+vector = Vector()
+register_model(Vector)(lambda manager, kind: models.PrimitiveModel(manager, kind, V))
+
+
+def load_at(builder: Any, pointer: Any, kind: Any = V) -> Any:
+    """A vector from where `pointer` points; no alignment is asked for."""
+    value = builder.load(builder.bitcast(pointer, kind.as_pointer()))
+    value.align = 4
+    return value
+
+
+def store_at(builder: Any, value: Any, pointer: Any) -> None:
+    """A vector to where `pointer` points."""
+    builder.store(value, builder.bitcast(pointer, value.type.as_pointer())).align = 4
+
+
+def splat_of(builder: Any, scalar: Any, kind: Any = V) -> Any:
+    """A vector of one number, 16 times."""
+    one = builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(I32, 0))
+    return builder.shuffle_vector(one, one, ir.Constant(IV, [0] * L))
+
+
+def fma_of(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """a·b + c."""
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(V, [V, V, V]), f"llvm.{FMA}.v{L}f32")
+    return builder.call(function, [a, b, c])
+
+
+@intrinsic
+def at(typing, x, i):
+    """The address of x[i]."""
+    return x(x, types.int64), lambda c, b, s, args: b.gep(args[0], [args[1]])
+
+
+@intrinsic
+def load(typing, x, i):
+    """x[i] … x[i + 15]."""
+    return vector(x, types.int64), lambda c, b, s, args: load_at(b, b.gep(args[0], [args[1]]))
+
+
+@intrinsic
+def store(typing, x, i, v):
+    """Writes v to x[i] … x[i + 15]."""
+
+    def code(c, b, s, args):
+        store_at(b, args[2], b.gep(args[0], [args[1]]))
+        return c.get_dummy_value()
+
+    return types.void(x, types.int64, v), code
+
+
+@intrinsic
+def splat(typing, number):
+    """16 times the same number."""
+    return vector(types.float32), lambda c, b, s, args: splat_of(b, args[0])
+
+
+@intrinsic
+def spread(typing, x, i):
+    """16 times x[i]."""
+    return vector(x, types.int64), lambda c, b, s, args: splat_of(b, b.load(b.gep(args[0], [args[1]])))
+
+
+@intrinsic
+def fma(typing, a, b, c):
+    """a·b + c, rounded once where the processor can."""
+    return vector(vector, vector, vector), lambda ctx, b, s, args: fma_of(b, *args)
+
+
+@intrinsic
+def relu16(typing, a):
+    """max(a, 0); NaN stays NaN."""
+    return vector(vector), lambda c, b, s, args: b.select(b.fcmp_ordered("<=", args[0], ZERO), ZERO, args[0])
+
+
+@intrinsic
+def where_positive(typing, a, b):
+    """b where a > 0, else 0."""
+    return vector(vector, vector), lambda c, bl, s, args: bl.select(bl.fcmp_ordered(">", args[0], ZERO), args[1], ZERO)
+
+
+@intrinsic
+def beats(typing, value, best, place, best_place):
+    """(maximum, its place) of a candidate and the best so far: a later equal never wins, the first NaN does. Places are int32 bits."""
+
+    def code(c, b, s, args):
+        value, best, place, best_place = args
+        wins = b.and_(b.fcmp_unordered(">", value, best), b.fcmp_ordered("ord", best, best))
+        return c.make_tuple(b, s.return_type, [b.select(wins, value, best), b.select(wins, place, best_place)])
+
+    return types.UniTuple(vector, 2)(vector, vector, vector, vector), code
+
+
+@intrinsic
+def relu_first(typing, best, place, first):
+    """(max(best, 0), its place): where nothing is positive all are 0 after ReLU, and the first place wins. NaN stays, with its place."""
+
+    def code(c, b, s, args):
+        best, place, first = args
+        nothing = b.fcmp_ordered("<=", best, ZERO)
+        return c.make_tuple(b, s.return_type, [b.select(nothing, ZERO, best), b.select(nothing, first, place)])
+
+    return types.UniTuple(vector, 2)(vector, vector, vector), code
+
+
+@intrinsic
+def place16(typing, number):
+    """16 times a whole number, as int32 bits in a float vector."""
+    return vector(types.int64), lambda c, b, s, args: b.bitcast(splat_of(b, b.trunc(args[0], I32), IV), V)
+
+
+@intrinsic
+def lowest(typing, v):
+    """The first lane, as a number."""
+    return types.float32(vector), lambda c, b, s, args: b.extract_element(args[0], ir.Constant(I32, 0))
+
+
+@intrinsic
+def sum16(typing, v):
+    """The sum of the lanes, halves onto halves."""
+
+    def code(c, b, s, args):
+        value, size = args[0], L
+        while size > 1:
+            size //= 2
+            low, high = (ir.Constant(ir.VectorType(I32, size), list(range(first, first + size))) for first in (0, size))
+            value = b.fadd(b.shuffle_vector(value, value, low), b.shuffle_vector(value, value, high))
+        return b.extract_element(value, ir.Constant(I32, 0))
+
+    return types.float32(vector), code
+
+
+@intrinsic
+def as_floats(typing, x):
+    """The same address, of numbers that are moved about as float32."""
+    return floats(x), lambda c, b, s, args: b.bitcast(args[0], F.as_pointer())
+
+
+def _define(symbol: Any, name: str) -> None:
+    @intrinsic
+    def both(typing, a, b):
+        return vector(vector, vector), lambda c, bl, s, args: getattr(bl, name)(*args)
+
+    @overload(symbol)
+    def implementation(a, b):
+        if isinstance(a, Vector) and isinstance(b, Vector):
+            return lambda a, b: both(a, b)
+        return None
+
+
+for _symbol, _name in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul")):
+    _define(_symbol, _name)

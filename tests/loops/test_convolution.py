@@ -1,0 +1,140 @@
+"""Every road of a convolution against the NumPy reference in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from loop_cases import DEPTHWISE, DIRECT, WINOGRAD, arrays, hold, nan_like, plan_of
+
+from gpucnn.ops.cpu import conv as reference
+from gpucnn.ops.cpu import roads
+from gpucnn.ops.shapes import conv_window
+from gpucnn_loops.depthwise import Depthwise
+from gpucnn_loops.direct import Direct
+from gpucnn_loops.winograd import Winograd, fits
+
+
+@pytest.mark.parametrize(
+    ("case", "road"), [(case, road) for cases, road in ((DIRECT, Direct), (DEPTHWISE, Depthwise), (WINOGRAD, Winograd)) for case in cases]
+)
+def test_each_pass_is_the_references(case: tuple[Any, ...], road: type, rng: np.random.Generator) -> None:
+    given = arrays(case, rng)
+    plan = plan_of(given)
+    assert type(plan) is road
+    hold(plan, given)
+
+
+@pytest.mark.parametrize("case", [*DEPTHWISE, *WINOGRAD])
+def test_the_direct_road_takes_every_shape(case: tuple[Any, ...], rng: np.random.Generator) -> None:
+    given = arrays(case, rng)
+    hold(Direct(given["x"].shape[1], len(given["bias"]), given["window"], given["groups"]), given)
+
+
+@st.composite
+def convolutions(draw: st.DrawFn) -> tuple[Any, ...]:
+    groups = draw(st.sampled_from([1, 1, 1, 2, 3]))
+    each = st.one_of(st.integers(1, 3), st.integers(15, 35))
+    r, s, dh, dw = (draw(st.integers(1, 4)) for _ in range(4))
+    top, bottom, left, right = (draw(st.integers(0, 3)) for _ in range(4))
+    h = draw(st.integers(max(1, dh * (r - 1) + 1 - top - bottom), 19))
+    w = draw(st.integers(max(1, dw * (s - 1) + 1 - left - right), 19))
+    stride = draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    n, c, k = draw(st.integers(1, 19)), groups * draw(each), groups * draw(each)
+    return n, c, h, w, k, r, s, stride, ((top, bottom), (left, right)), (dh, dw), groups
+
+
+@given(convolutions(), st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_any_convolution(case: tuple[Any, ...], seed: int) -> None:
+    given = arrays(case, np.random.default_rng(seed))
+    hold(plan_of(given), given)
+
+
+@st.composite
+def winograds(draw: st.DrawFn) -> tuple[Any, ...]:
+    r = draw(st.sampled_from([3, 5]))
+    sides = tuple((draw(st.integers(0, r - 1)), draw(st.integers(0, r - 1))) for _ in range(2))
+    h, w = (draw(st.integers(r, 20)) for _ in range(2))
+    return draw(st.integers(1, 18)), draw(st.integers(16, 49)), h, w, draw(st.integers(16, 65)), r, r, 1, sides, 1, 1
+
+
+@given(winograds(), st.integers(0, 2**32 - 1))
+@settings(max_examples=25, deadline=None)
+def test_any_winograd(case: tuple[Any, ...], seed: int) -> None:
+    given = arrays(case, np.random.default_rng(seed))
+    hold(Winograd(given["x"].shape[1], len(given["bias"]), given["window"]), given)
+
+
+@pytest.mark.parametrize("case", [WINOGRAD[1], WINOGRAD[2], DIRECT[3], DEPTHWISE[1]])
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 3e37])
+def test_what_is_not_finite_means_what_it_means_in_the_reference(case: tuple[Any, ...], value: float, rng: np.random.Generator) -> None:
+    a = arrays(case, rng)
+    plan, window, groups = plan_of(a), a["window"], a["groups"]
+    a["x"][0, 0, 2, 3] = a["dy"][-1, 1, 1, 2] = value
+    y, dx, dweight, dbias = (nan_like(a[name]) for name in ("dy", "x", "weight", "bias"))
+    with np.errstate(all="ignore"):
+        expected = reference.conv2d(a["x"], a["weight"], a["bias"], window, groups)
+        plan.forward(a["x"], a["weight"], a["bias"], False, y)
+        same_places(y, expected)
+        plan.input_grad(a["dy"], a["weight"], None, dx)
+        same_places(dx, reference.conv2d_input_grad(a["dy"], a["weight"], window, groups))
+        plan.weight_grad(a["dy"], a["x"], dweight, dbias)
+        same_places(dweight, reference.conv2d_weight_grad(a["dy"], a["x"], window, groups))
+        same_places(dbias, reference.bias_grad(a["dy"]))
+
+
+def same_places(got: Any, expected: Any) -> None:
+    """NaN and each infinity where the reference has them; the reference may have more NaN, since it multiplies padding by weights, too."""
+    np.testing.assert_array_equal(np.isfinite(got), np.isfinite(expected))
+    for infinity in (np.inf, -np.inf):
+        np.testing.assert_array_equal(got == infinity, expected == infinity)
+
+
+def test_an_image_that_is_not_finite_changes_no_other(rng: np.random.Generator) -> None:
+    a = arrays(WINOGRAD[2], rng)
+    plan = plan_of(a)
+    before, after = nan_like(a["dy"]), nan_like(a["dy"])
+    plan.forward(a["x"], a["weight"], a["bias"], True, before)
+    a["x"][3, 1, 4, 4] = np.nan
+    plan.forward(a["x"], a["weight"], a["bias"], True, after)
+    others = np.delete(np.arange(len(before)), 3)
+    np.testing.assert_array_equal(after[others], before[others])
+
+
+@pytest.mark.parametrize("case", [DIRECT[1], DEPTHWISE[1], WINOGRAD[1]])
+def test_an_image_has_the_same_bits_in_every_batch(case: tuple[Any, ...], rng: np.random.Generator) -> None:
+    a = arrays((17, *case[1:]), rng)
+    plan = plan_of(a)
+    y, dx = nan_like(a["dy"]), nan_like(a["x"])
+    plan.forward(a["x"], a["weight"], a["bias"], True, y)
+    plan.input_grad(a["dy"], a["weight"], None, dx)
+    for size in (1, 2, 5, 16):
+        part, part_dx = nan_like(y[:size]), nan_like(dx[:size])
+        plan.forward(a["x"][:size], a["weight"], a["bias"], True, part)
+        plan.input_grad(a["dy"][:size], a["weight"], None, part_dx)
+        np.testing.assert_array_equal(part, y[:size])
+        np.testing.assert_array_equal(part_dx, dx[:size])
+
+
+def test_winograd_is_for_what_gains_by_it() -> None:
+    def window(side: int, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> Any:
+        return conv_window((side, side), kernel, stride, padding, dilation)
+
+    assert fits(64, 64, window(13, 3)) and fits(32, 64, window(14, 5, padding=2))
+    assert not fits(15, 64, window(13, 3)) and not fits(64, 3, window(13, 3))  # lanes of the transforms would be empty
+    assert not fits(64, 64, window(13, 3, stride=2)) and not fits(64, 64, window(13, 3, dilation=2)) and not fits(64, 64, window(13, 4))
+    assert not fits(64, 64, window(13, 3), groups=2)
+    assert not fits(64, 64, window(4, 3))  # a tile for two outputs
+
+
+def test_a_plan_is_made_once_and_knows_no_batch() -> None:
+    window = conv_window((9, 9), 3)
+    assert roads.convolution(16, 16, window, 1) is roads.convolution(16, 16, conv_window((9, 9), 3), 1)
+
+
+def test_an_image_whose_frame_is_larger_than_memory_should_hold_goes_to_numpy() -> None:
+    assert roads.convolution(1, 1, conv_window((9, 9), 3, 1, 2**13), 1) is None

@@ -1,0 +1,64 @@
+"""Dense layers of every size against float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from loop_cases import nan_like
+
+from gpucnn.ops import cpu
+from tolerances import check
+
+SIZES = [(1, 1, 1), (1, 500, 10), (2, 17, 3), (3, 129, 16), (7, 31, 37), (16, 64, 64), (61, 130, 11), (64, 128, 65), (131, 257, 97)]
+
+
+def hold(n: int, c: int, k: int, rng: np.random.Generator) -> None:
+    def draw(*shape: int) -> Any:
+        return rng.standard_normal(shape, dtype=np.float32)
+
+    x, weight, bias, dy = draw(n, c), draw(k, c), draw(k), draw(n, k)
+    ex, ew, eb, edy = (array.astype(np.float64) for array in (x, weight, bias, dy))
+    magnitude = np.abs(ex) @ np.abs(ew).T
+    y = cpu.dense(x, weight, bias, out=nan_like(dy))
+    check(y, ex @ ew.T + eb, magnitude=magnitude + np.abs(eb), terms=c, direction="forward")
+    np.testing.assert_array_equal(cpu.dense(x, weight, bias, relu=True), np.maximum(y, 0))
+    check(cpu.dense(x, weight), ex @ ew.T, magnitude=magnitude, terms=c, direction="forward")
+    dx = cpu.dense_input_grad(dy, weight, out=nan_like(x))
+    check(dx, edy @ ew, magnitude=np.abs(edy) @ np.abs(ew), terms=k, direction="input_grad")
+    np.testing.assert_array_equal(cpu.dense_input_grad(dy, weight, relu=x), np.where(x > 0, dx, 0))
+    dbias = nan_like(bias)
+    dweight = cpu.dense_weight_grad(dy, x, out=nan_like(weight), dbias=dbias)
+    check(dweight, edy.T @ ex, magnitude=np.abs(edy).T @ np.abs(ex), terms=n, direction="weight_grad")
+    check(dbias, edy.sum(axis=0), magnitude=np.abs(edy).sum(axis=0), terms=n, direction="weight_grad")
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_each_pass_is_the_product(size: tuple[int, int, int], rng: np.random.Generator) -> None:
+    hold(*size, rng)
+
+
+@given(st.integers(1, 140), st.integers(1, 300), st.integers(1, 100), st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_any_size(n: int, c: int, k: int, seed: int) -> None:
+    hold(n, c, k, np.random.default_rng(seed))
+
+
+def test_an_example_has_the_same_bits_in_every_batch(rng: np.random.Generator) -> None:
+    x, weight = rng.standard_normal((130, 77), dtype=np.float32), rng.standard_normal((35, 77), dtype=np.float32)
+    y = cpu.dense(x, weight)
+    dx = cpu.dense_input_grad(y, weight)
+    for size in (1, 3, 16, 65):
+        np.testing.assert_array_equal(cpu.dense(x[:size], weight), y[:size])
+        np.testing.assert_array_equal(cpu.dense_input_grad(np.ascontiguousarray(y[:size]), weight), dx[:size])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_stays_in_its_row(value: float, rng: np.random.Generator) -> None:
+    x, weight = rng.standard_normal((20, 50), dtype=np.float32), rng.standard_normal((30, 50), dtype=np.float32)
+    x[3, 7] = value
+    y = cpu.dense(x, weight)
+    assert not np.isfinite(y[3]).any() and np.isfinite(np.delete(y, 3, axis=0)).all()

@@ -1,0 +1,171 @@
+"""Convolution with ReLU and pooling in one pass, and the gradient of its weight from the winners."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from loop_cases import arrays, exact, nan_like
+
+from gpucnn.ops import cpu
+from gpucnn.ops.cpu import conv, pool, roads
+from gpucnn.ops.shapes import pool_window
+from gpucnn_loops.pooled import Pooled, halves
+from gpucnn_loops.winograd import Winograd
+from tolerances import bound, check
+
+CASES: list[tuple[Any, ...]] = [
+    (1, 1, 4, 4, 1, 3, 3, 1, 0, 1, 1),
+    (5, 1, 28, 28, 32, 3, 3, 1, 0, 1, 1),
+    (9, 1, 14, 13, 33, 5, 5, 1, 2, 1, 1),
+    (17, 3, 11, 17, 7, 3, 3, 1, 1, 1, 1),
+    (3, 2, 19, 20, 18, 2, 5, (2, 1), 1, (1, 2), 1),  # a stride; taps that do not lie side by side
+    (2, 1, 33, 33, 4, 3, 17, 1, 0, 1, 1),  # a run of taps longer than a vector
+    (3, 40, 9, 9, 17, 3, 3, 2, 1, 1, 1),  # more taps than the winners' sums take
+    (3, 20, 14, 15, 37, 3, 3, 1, 1, 1, 1),  # Winograd's
+    (10, 32, 14, 14, 64, 5, 5, 1, 2, 1, 1),
+]
+
+
+def reference(e: dict[str, Any]) -> Any:
+    return conv.conv2d(e["x"], e["weight"], e["bias"], e["window"], relu=True)
+
+
+def clear_winners(y: Any, window: Any, error: Any) -> Any:
+    """Where no rounding can make another place the maximum: it is ahead by more than both errors, or all are 0."""
+    planes = y[:, :, : 2 * window.output[0], : 2 * window.output[1]]
+    fours = planes.reshape(*y.shape[:2], window.output[0], 2, window.output[1], 2).swapaxes(3, 4).reshape(*y.shape[:2], *window.output, 4)
+    errors = error[:, :, : 2 * window.output[0], : 2 * window.output[1]].reshape(*y.shape[:2], window.output[0], 2, window.output[1], 2)
+    ordered = np.sort(fours, axis=-1)
+    return ordered[..., 3] - ordered[..., 2] > 2 * errors.max(axis=(3, 5))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_forward_is_the_references(case: tuple[Any, ...], rng: np.random.Generator) -> None:
+    a = arrays(case, rng)
+    hold_forward(a)
+
+
+def hold_forward(a: dict[str, Any]) -> None:
+    e, window = exact(a), pool_window(a["window"].output, 2)
+    whole = reference(e)
+    y, indices = cpu.conv2d_relu_max_pool2d(a["x"], a["weight"], a["bias"], a["window"], window)
+    expected, places = pool.max_pool2d(whole, window)
+    plan = roads.convolution(a["x"].shape[1], len(a["bias"]), a["window"], 1)
+    if isinstance(plan, Winograd):
+        from gpucnn_loops.transforms import matrices
+        from tolerances import winograd
+
+        magnitude, terms = winograd(e["x"], e["weight"], a["window"].padding, matrices(a["window"].kernel[0]))
+    else:
+        magnitude, terms = conv.conv2d(np.abs(e["x"]), np.abs(e["weight"]), None, a["window"]), a["weight"][0].size
+    magnitude = magnitude + np.abs(e["bias"])[:, None, None]
+    check(y, expected, magnitude=pool.max_pool2d(magnitude, window)[0], terms=terms, direction="forward")
+    sure = clear_winners(whole, window, bound(magnitude, terms, "forward"))
+    np.testing.assert_array_equal(indices[sure], places[sure])
+    # Where all are 0 the first one is the maximum; and whatever the place, it is one of its window.
+    np.testing.assert_array_equal(indices[y == 0], corners(window, a)[np.nonzero(y == 0)[2:]])
+    q = a["window"].output[1]
+    assert set(np.unique(indices - corners(window, a))) <= {0, 1, q, q + 1}
+
+
+def corners(window: Any, a: dict[str, Any]) -> Any:
+    return (np.arange(window.output[0])[:, None] * 2 * a["window"].output[1] + 2 * np.arange(window.output[1])).astype(np.int32)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_gradient_is_the_references_with_the_same_winners(case: tuple[Any, ...], masked: bool, rng: np.random.Generator) -> None:
+    hold_gradient(arrays(case, rng), masked, rng)
+
+
+def hold_gradient(a: dict[str, Any], masked: bool, rng: np.random.Generator) -> None:
+    window = pool_window(a["window"].output, 2)
+    y, indices = cpu.conv2d_relu_max_pool2d(a["x"], a["weight"], a["bias"], a["window"], window)
+    dy = rng.standard_normal(y.shape, dtype=np.float32)
+    dweight, dbias = nan_like(a["weight"]), nan_like(a["bias"])
+    cpu.conv2d_relu_max_pool2d_weight_grad(
+        dy, indices, a["x"], a["window"], window, relu=None if masked else y, out=dweight, dbias=dbias
+    )  # fmt: skip
+    dconv = pool.max_pool2d_grad(dy.astype(np.float64), indices, window, relu=None if masked else y)
+    x = a["x"].astype(np.float64)
+    terms = len(x) * window.output[0] * window.output[1] + 8
+    plan = roads.convolution(a["x"].shape[1], len(a["bias"]), a["window"], 1)
+    if isinstance(plan, Winograd):
+        from gpucnn_loops.transforms import matrices
+        from tolerances import winograd_weight_grad
+
+        magnitude, terms = winograd_weight_grad(dconv, x, a["window"].padding, matrices(a["window"].kernel[0]))
+    else:
+        magnitude = conv.conv2d_weight_grad(np.abs(dconv), np.abs(x), a["window"])
+    check(dweight, conv.conv2d_weight_grad(dconv, x, a["window"]), magnitude=magnitude, terms=terms, direction="weight_grad")
+    check(dbias, conv.bias_grad(dconv), magnitude=conv.bias_grad(np.abs(dconv)), terms=terms, direction="weight_grad")
+
+
+@st.composite
+def layers(draw: st.DrawFn) -> tuple[Any, ...]:
+    c, k = draw(st.sampled_from([1, 2, 3, 16, 20])), draw(st.integers(1, 35))
+    r, s, dh, dw = draw(st.integers(1, 5)), draw(st.integers(1, 5)), draw(st.integers(1, 2)), draw(st.integers(1, 2))
+    padding = draw(st.integers(0, 2))
+    h = draw(st.integers(max(2, dh * (r - 1) + 2 - 2 * padding), 17))
+    w = draw(st.integers(max(2, dw * (s - 1) + 2 - 2 * padding), 17))
+    return draw(st.integers(1, 18)), c, h, w, k, r, s, 1, padding, (dh, dw), 1
+
+
+@given(layers(), st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_any_first_layer(case: tuple[Any, ...], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    a = arrays(case, rng)
+    hold_forward(a)
+    hold_gradient(a, seed % 2 == 0, rng)
+
+
+@pytest.mark.parametrize("case", [CASES[1], CASES[7]])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_nan_and_infinity_are_handed_on_as_in_the_reference(case: tuple[Any, ...], value: float, rng: np.random.Generator) -> None:
+    a = arrays(case, rng)
+    a["x"][1, 0, 5, 5] = value
+    window = pool_window(a["window"].output, 2)
+    y, indices = cpu.conv2d_relu_max_pool2d(a["x"], a["weight"], a["bias"], a["window"], window)
+    with np.errstate(all="ignore"):
+        expected, places = pool.max_pool2d(reference(a), window)
+    np.testing.assert_array_equal(np.isnan(y), np.isnan(expected))
+    np.testing.assert_array_equal(np.isinf(y), np.isinf(expected))
+    odd = ~np.isfinite(expected)
+    np.testing.assert_array_equal(indices[odd], places[odd])
+    dy = rng.standard_normal(y.shape, dtype=np.float32)
+    dweight = cpu.conv2d_relu_max_pool2d_weight_grad(dy, indices, a["x"], a["window"], window, relu=y)
+    with np.errstate(all="ignore"):
+        dconv = pool.max_pool2d_grad(dy, indices, window, relu=y)
+        np.testing.assert_array_equal(np.isfinite(dweight), np.isfinite(conv.conv2d_weight_grad(dconv, a["x"], a["window"])))
+
+
+def test_ties_go_to_the_first_place() -> None:
+    a = arrays(CASES[1], np.random.default_rng(0))
+    a["x"][...] = 1
+    window = pool_window(a["window"].output, 2)
+    _, indices = cpu.conv2d_relu_max_pool2d(a["x"], a["weight"], a["bias"], a["window"], window)
+    np.testing.assert_array_equal(indices, np.broadcast_to(corners(window, a), indices.shape))
+
+
+def test_only_a_pooling_that_halves_is_done_in_the_same_pass() -> None:
+    window = arrays(CASES[1], np.random.default_rng(0))["window"]
+    assert halves(window, pool_window(window.output, 2))
+    for other in (pool_window(window.output, 3), pool_window(window.output, 2, 1), pool_window(window.output, 2, 2, 1)):
+        assert not halves(window, other)
+        assert roads.pooled(1, 32, window, other, 1) is None
+    assert isinstance(roads.pooled(1, 32, window, pool_window(window.output, 2), 1), Pooled)
+
+
+@pytest.mark.parametrize("pooling", [(3, 2, 1), (2, 1, 0), (2, 2, 1)])
+def test_other_poolings_go_one_after_the_other(pooling: tuple[int, int, int], rng: np.random.Generator) -> None:
+    a = arrays(CASES[3], rng)
+    window = pool_window(a["window"].output, *pooling)
+    y, indices = cpu.conv2d_relu_max_pool2d(a["x"], a["weight"], a["bias"], a["window"], window)
+    expected, places = pool.max_pool2d(cpu.conv2d(a["x"], a["weight"], a["bias"], a["window"], relu=True), window)
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(indices, places)

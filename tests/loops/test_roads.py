@@ -1,0 +1,97 @@
+"""What computes: loops for contiguous float32, NumPy for everything else, wherever loops cannot be had, and where it is asked for."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpucnn.ops.cpu import _engine
+
+Program = Callable[..., subprocess.CompletedProcess[str]]
+
+TRAIN = """
+import sys, hashlib
+import numpy as np, gpucnn as gc
+rng = np.random.default_rng(0)
+x, y = rng.random((20, 1, 12, 12), dtype="float32"), rng.integers(0, 10, 20)
+model = gc.Sequential(gc.Conv2D(16, 3, activation="relu"), gc.MaxPool2D(2), gc.Conv2D(17, 3, padding="same"), gc.Flatten(), gc.Dense(10))
+model.build((1, 12, 12), seed=1, device="cpu").compile("adam")
+loss = model.fit(x, y, batch_size=8, epochs=2, verbose=False).rows[-1]["loss"]
+print("numba" in sys.modules, round(loss, 3), np.isfinite(loss))
+"""
+
+
+def test_loops_take_contiguous_float32() -> None:
+    x = np.zeros((4, 6), np.float32)
+    assert _engine.loops(x) and _engine.loops(x, None, x)
+    read_only = x.copy()
+    read_only.flags.writeable = False
+    assert _engine.loops(read_only)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((4, 6)),
+        np.zeros((4, 6), np.float16),
+        np.zeros((4, 6), ">f4"),
+        np.zeros((4, 6), np.float32).T,
+        np.zeros((4, 6), np.float32)[:, ::2],
+        np.zeros((0, 6), np.float32),
+        np.frombuffer(b"\0" * 25, np.float32, 6, 1),
+    ],
+    ids=["float64", "float16", "big-endian", "turned", "every second", "empty", "unaligned"],
+)
+def test_numpy_takes_the_rest(array: Any) -> None:
+    assert not _engine.loops(array)
+    assert not _engine.loops(np.zeros(3, np.float32), array)
+
+
+def test_numpy_can_be_asked_for_and_numba_is_not_imported_then(program: Program) -> None:
+    done, usual = program(TRAIN, GPUCNN_CPU="numpy"), program(TRAIN)
+    assert done.returncode == usual.returncode == 0, done.stderr + usual.stderr
+    assert done.stdout.split()[0] == "False" and usual.stdout.split()[0] == "True"
+    assert done.stdout.split()[1:] == usual.stdout.split()[1:]
+    assert done.stderr == ""
+
+
+def test_another_name_for_a_road_is_refused(program: Program) -> None:
+    done = program(TRAIN, GPUCNN_CPU="fast")
+    assert done.returncode != 0
+    assert "GPUCNN_CPU must be loops or numpy, got 'fast'" in done.stderr
+
+
+BROKEN = {
+    "no Numba": "import sys; sys.modules['numba'] = None\n",
+    "a Numba that raises": "import sys, types; sys.modules['numba'] = types.ModuleType('numba')\n",
+    "a compiler that fails": """
+import numba.core.ccallback as c
+def compile(self): raise RuntimeError("LLVM is out of order")
+c.CFunc.compile = compile
+""",
+}
+
+
+@pytest.mark.parametrize("broken", sorted(BROKEN))
+def test_without_a_compiler_numpy_computes_and_one_sentence_says_so(broken: str, program: Program) -> None:
+    done = program(BROKEN[broken] + TRAIN)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[1:] == program(TRAIN).stdout.split()[1:]
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("Numba cannot compile the CPU's loops (") and "NumPy computes instead" in done.stderr
+
+
+def test_loops_that_are_asked_for_and_cannot_be_had_are_an_error(program: Program) -> None:
+    done = program(BROKEN["a compiler that fails"] + TRAIN, GPUCNN_CPU="loops")
+    assert done.returncode != 0
+    assert "LLVM is out of order" in done.stderr and "install numba again, or unset GPUCNN_CPU" in done.stderr
+
+
+def test_float64_models_go_numpys_road(program: Program) -> None:
+    done = program(TRAIN.replace('device="cpu"', 'device="cpu", dtype="float64"'))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[0] == "False"

@@ -1,0 +1,162 @@
+"""Everything that is no product: pooling, ReLU, dropout, loss and optimizers, against the NumPy road, mostly to the bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpucnn.errors import ShapeError
+from gpucnn.ops import cpu
+from gpucnn.ops.cpu import activations, loss, pool, update
+from gpucnn.ops.cpu.dropout import dropout as numpys_dropout
+from gpucnn.ops.shapes import pool_window
+from tolerances import check
+
+SIZES = [1, 2, 3, 5, 16, 31, 4095, 4096, 4097, 100_003]
+ODD = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -3e38]
+
+
+def draw(rng: np.random.Generator, *shape: int, odd: bool = True) -> Any:
+    x = rng.standard_normal(shape, dtype=np.float32)
+    if odd and x.size > 20:
+        x.reshape(-1)[rng.integers(0, x.size, len(ODD))] = ODD
+    return x
+
+
+@st.composite
+def poolings(draw: st.DrawFn) -> tuple[Any, ...]:
+    return (
+        draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(1, 20)), draw(st.integers(1, 20)),
+        (draw(st.integers(1, 4)), draw(st.integers(1, 4))), (draw(st.integers(1, 4)), draw(st.integers(1, 4))),
+        draw(st.integers(0, 2)), (draw(st.integers(1, 2)), draw(st.integers(1, 2))), draw(st.booleans()),
+    )  # fmt: skip
+
+
+@given(poolings(), st.integers(0, 2**32 - 1))
+@settings(max_examples=80, deadline=None)
+def test_any_pooling(case: tuple[Any, ...], seed: int) -> None:
+    n, c, h, w, kernel, stride, padding, dilation, ceil = case
+    try:
+        window = pool_window((h, w), kernel, stride, padding, dilation, ceil)
+    except ShapeError:
+        return
+    rng = np.random.default_rng(seed)
+    x = draw(rng, n, c, h, w)
+    x[rng.random(x.shape) < 0.3] = 0.5  # ties
+    y, indices = cpu.max_pool2d(x, window)
+    expected, places = pool.max_pool2d(x, window)
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(indices, places)
+    dy = draw(rng, *y.shape, odd=False)
+    taps = kernel[0] * kernel[1]
+    for relu in (None, y):
+        exact = pool.max_pool2d_grad(dy.astype(np.float64), indices, window, relu=relu)
+        magnitude = pool.max_pool2d_grad(np.abs(dy.astype(np.float64)), indices, window, relu=relu)
+        check(cpu.max_pool2d_grad(dy, indices, window, relu=relu), exact, magnitude=magnitude, terms=taps, direction="input_grad")
+    x = draw(rng, n, c, h, w, odd=False).astype(np.float32)
+    for counted in (True, False):
+        exact = pool.avg_pool2d(x.astype(np.float64), window, counted)
+        magnitude = pool.avg_pool2d(np.abs(x).astype(np.float64), window, counted)
+        check(cpu.avg_pool2d(x, window, counted), exact, magnitude=magnitude, terms=taps, direction="forward")
+        exact = pool.avg_pool2d_grad(dy.astype(np.float64), window, counted)
+        magnitude = pool.avg_pool2d_grad(np.abs(dy).astype(np.float64), window, counted)
+        check(cpu.avg_pool2d_grad(dy, window, counted), exact, magnitude=magnitude, terms=taps + 1, direction="input_grad")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_relu_and_its_gradient_have_numpys_bits(size: int, rng: np.random.Generator) -> None:
+    x, dy = draw(rng, size), draw(rng, size)
+    np.testing.assert_array_equal(cpu.relu(x), activations.relu(x))
+    np.testing.assert_array_equal(cpu.relu_grad(dy, x), activations.relu_grad(dy, x))
+    own = dy.copy()
+    assert cpu.relu_grad(own, x, out=own) is own
+    np.testing.assert_array_equal(own, activations.relu_grad(dy, x))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("rate", "seed", "call"), [(0.5, 1, 7), (0.1, 2**63 + 5, 2**32 + 3), (0.999, 0, 0)])
+def test_dropout_has_numpys_bits(size: int, rate: float, seed: int, call: int, rng: np.random.Generator) -> None:
+    x, calls = draw(rng, size), np.array([call & 0xFFFFFFFF, call >> 32], np.uint32)
+    with np.errstate(all="ignore"):
+        expected = numpys_dropout(x, calls, rate, seed)
+    np.testing.assert_array_equal(cpu.dropout(x, calls, rate, seed), expected)
+
+
+def around(got: Any, expected: Any) -> None:
+    np.testing.assert_array_equal(got.view(np.uint32)[~np.isnan(expected)], expected.view(np.uint32)[~np.isnan(expected)])
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(expected))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.9, False), (0.9, True)])
+def test_sgd_has_numpys_bits(size: int, decay: float, momentum: float, nesterov: bool, rng: np.random.Generator) -> None:
+    p, g, v, rates = draw(rng, size), draw(rng, size), draw(rng, size), np.array([0.37, 1, 1, 1], np.float32)
+    mine, theirs = ([array.copy() for array in (p, g, v)] for _ in range(2))
+    options = {"momentum": momentum, "nesterov": nesterov, "weight_decay": decay}
+    cpu.sgd_update(*mine[:2], mine[2] if momentum else None, rates=rates, **options)
+    with np.errstate(all="ignore"):
+        update.sgd_update(*theirs[:2], theirs[2] if momentum else None, rates=rates, **options)
+    for got, expected in zip(mine, theirs, strict=True):
+        around(got, expected)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("decay", "decoupled"), [(0.0, False), (0.1, False), (0.1, True), (0.0, True)])
+def test_adam_has_numpys_bits(size: int, decay: float, decoupled: bool, rng: np.random.Generator) -> None:
+    arrays = draw(rng, size), draw(rng, size), draw(rng, size), np.abs(draw(rng, size))
+    rates = np.array([0.37, 18.3, 0.99, 1], np.float32)
+    mine, theirs = ([array.copy() for array in arrays] for _ in range(2))
+    options: dict[str, Any] = {"beta1": 0.8, "beta2": 0.99, "epsilon": 1e-6, "weight_decay": decay, "decoupled": decoupled}
+    cpu.adam_update(*mine, rates=rates, **options)
+    with np.errstate(all="ignore"):
+        update.adam_update(*theirs, rates=rates, **options)
+    for got, expected in zip(mine, theirs, strict=True):
+        around(got, expected)
+
+
+def test_an_update_that_is_not_to_be_done_is_not_done(rng: np.random.Generator) -> None:
+    p, g = draw(rng, 100), draw(rng, 100)
+    before, rates = p.copy(), np.array([0.1, 1, 1, 0], np.float32)
+    cpu.sgd_update(p, g, None, rates=rates)
+    cpu.adam_update(p, g, p.copy(), p.copy(), rates=rates)
+    np.testing.assert_array_equal(p, before)
+
+
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (1, 10), (7, 2), (128, 10), (33, 1000)])
+def test_cross_entropy_is_the_references(n: int, k: int, rng: np.random.Generator) -> None:
+    logits, labels = 5 * draw(rng, n, k, odd=False), rng.integers(0, k, n, dtype=np.int32)
+    value, correct, dlogits = cpu.softmax_cross_entropy(logits, labels)
+    expected, right, exact = loss.softmax_cross_entropy(logits.astype(np.float64), labels)
+    assert abs(value - expected) <= 1e-6 * max(1, abs(expected)) and correct == right
+    assert value.shape == correct.shape == () and dlogits.dtype == np.float32
+    # Σ of k powers, each of a difference rounded once: its relative error is that difference times u, and exp's own.
+    spread = np.ptp(logits, axis=1, keepdims=True)
+    check(
+        dlogits,
+        exact,
+        magnitude=np.abs(exact) + np.broadcast_to(1 / n / k, exact.shape),
+        terms=int(k + 4 * spread.max() + 20),
+        direction="elementwise",
+    )
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_cross_entropy_of_what_is_not_finite(value: float, rng: np.random.Generator) -> None:
+    logits, labels = draw(rng, 9, 10, odd=False), np.arange(9, dtype=np.int32)
+    logits[3, 3] = logits[4, 7] = value
+    got = cpu.softmax_cross_entropy(logits, labels)
+    with np.errstate(all="ignore"):
+        expected = loss.softmax_cross_entropy(logits, labels)
+    np.testing.assert_array_equal(np.isnan(got[2]), np.isnan(expected[2]))
+    assert got[1] == expected[1]
+    np.testing.assert_allclose(got[0], expected[0], rtol=1e-6)
+
+
+def test_equal_logits_make_the_first_the_answer() -> None:
+    _, correct, _ = cpu.softmax_cross_entropy(np.zeros((2, 4), np.float32), np.array([0, 1], np.int32))
+    assert correct == 1

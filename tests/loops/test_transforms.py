@@ -1,0 +1,60 @@
+"""Winograd's matrices, and that the loops multiply by them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpucnn_loops import transforms
+from gpucnn_loops.transforms import SKEW, TILES, matrices
+
+
+@pytest.mark.parametrize("r", [3, 5])
+def test_the_matrices_convolve(r: int, rng: np.random.Generator) -> None:
+    bt, g, at = matrices(r)
+    d, kernel = rng.normal(size=6), rng.normal(size=r)
+    np.testing.assert_allclose(at @ ((g @ kernel) * (bt @ d)), np.correlate(d, kernel, "valid"), rtol=1e-12, atol=1e-13)
+
+
+def address(array: Any) -> int:
+    return int(array.ctypes.data)
+
+
+def planes(v: Any, tiles: int, c: int) -> Any:
+    """V as (6, 6, tiles, c)."""
+    return v.reshape(6, 6, TILES * c + SKEW)[:, :, : tiles * c].reshape(6, 6, tiles, c)
+
+
+@pytest.mark.parametrize("r", [3, 5])
+def test_the_loops_multiply_by_them(r: int, rng: np.random.Generator) -> None:
+    bt, g, at = matrices(r)
+    m, c, tiles = 7 - r, 16, 2
+    wide = m + 6
+    rows = rng.standard_normal((6, wide, c), dtype=np.float32)
+    corners, scratch = np.array([0, m]), np.empty(50 * 16, np.float32)
+    v = np.empty(36 * (TILES * c + SKEW), np.float32)
+    transforms.patches_in(address(rows), wide, c, address(corners), tiles, address(v), address(scratch))
+    patches = np.stack([rows[:, corner : corner + 6] for corner in corners]).astype(np.float64)
+    np.testing.assert_allclose(planes(v, tiles, c), np.einsum("ai,tijc,bj->abtc", bt, patches, bt), atol=1e-5)
+
+    outputs = rng.standard_normal((m, wide, c), dtype=np.float32)
+    transforms.gradients_in(address(outputs), wide, c, address(corners), tiles, m, address(v), address(scratch))
+    parts = np.stack([outputs[:, corner : corner + m] for corner in corners]).astype(np.float64)
+    np.testing.assert_allclose(planes(v, tiles, c), np.einsum("ia,tijc,jb->abtc", at, parts, at), atol=2e-4)
+
+    y = np.zeros((m, wide, c), np.float32)
+    v[:] = rng.standard_normal(v.shape, dtype=np.float32)
+    transforms.tiles_out(address(v), c, address(corners), tiles, wide, m, address(y), address(scratch))
+    expected = np.einsum("ia,abtc,jb->tijc", at, planes(v, tiles, c).astype(np.float64), at)
+    for tile, corner in enumerate(corners):
+        np.testing.assert_allclose(y[:, corner : corner + m], expected[tile], atol=1e-3)
+
+    k = 32
+    weight, u, small = rng.standard_normal((r, r, c, k), dtype=np.float32), np.empty((6, 6, c, k), np.float32), g.astype(np.float32)
+    transforms.kernels_in(0, c, address(weight), address(small), r, c, k, address(u), address(scratch))
+    np.testing.assert_allclose(u, np.einsum("ai,ijck,bj->abck", g, weight.astype(np.float64), g), atol=1e-5)
+    du, dweight = rng.standard_normal((3, 6, 6, c, k), dtype=np.float32), np.empty_like(weight)
+    transforms.kernels_out(0, c, address(du), 3, address(small), r, c, k, address(dweight), address(scratch))
+    np.testing.assert_allclose(dweight, np.einsum("ai,abck,bj->ijck", g, du.sum(axis=0, dtype=np.float64), g), atol=1e-4)
