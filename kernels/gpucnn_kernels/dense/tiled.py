@@ -90,7 +90,8 @@ def dense(
     (n, c), k = x.shape, weight.shape[0]
     flat = floats(x, "x", (n, c)), floats(weight, "weight", (k, c)), floats(y, "y", (n, k))
     extra = None if bias is None else floats(bias, "bias", (k,))
-    _run(_FORWARD, flat, extra, (n, k, c), relu, workspace, slices, tile, stream)
+    plan, role = _made(_FORWARD, flat, extra, (n, k, c), relu, tile, slices)
+    plan.run_whole(flat[0], flat[1], extra, flat[2], workspace, role, relu, stream)
 
 
 def dense_input_grad(
@@ -108,7 +109,8 @@ def dense_input_grad(
     (n, k), c = dy.shape, weight.shape[1]
     flat = floats(dy, "dy", (n, k)), floats(weight, "weight", (k, c)), floats(dx, "dx", (n, c))
     extra = None if relu is None else floats(relu, "relu", (n, c))
-    _run(_INPUT_GRAD, flat, extra, (n, c, k), False, workspace, slices, tile, stream)
+    plan, role = _made(_INPUT_GRAD, flat, extra, (n, c, k), False, tile, slices)
+    plan.run_whole(flat[0], flat[1], extra, flat[2], workspace, role, False, stream)
 
 
 def dense_weight_grad(
@@ -126,25 +128,18 @@ def dense_weight_grad(
     (n, k), c = dy.shape, x.shape[1]
     flat = floats(dy, "dy", (n, k)), floats(x, "x", (n, c)), floats(dweight, "dweight", (k, c))
     extra = None if dbias is None else floats(dbias, "dbias", (k,))
-    _run(_WEIGHT_GRAD, flat, extra, (k, c, n), False, workspace, slices, tile, stream)
+    plan, role = _made(_WEIGHT_GRAD, flat, extra, (k, c, n), False, tile, slices)
+    plan.run_whole(flat[0], flat[1], extra, flat[2], workspace, role, False, stream)
 
 
-def _run(
-    form: _Form,
-    flat: tuple[Array, Array, Array],
-    extra: Array | None,
-    sizes: tuple[int, int, int],
-    relu: bool,
-    workspace: Array | None,
-    slices: int,
-    tile: Tile,
-    stream: Stream,
-) -> None:
+def _made(
+    form: _Form, flat: tuple[Array, Array, Array], extra: Array | None, sizes: tuple[int, int, int], relu: bool, tile: Tile, slices: int
+) -> tuple[Product, int]:
+    """The product for arrays that lie so, and what `extra` is for."""
     a, b, c = flat
-    extra_role = NOTHING if extra is None else form.extra
-    out_vector = aligned(c) and (extra_role != MASK or aligned(extra))
-    plan = _plan(form, sizes, tile, slices, _Epilogue(extra_role, relu, aligned(a) and aligned(b), out_vector))
-    plan.run_whole(a, b, extra, c, workspace, extra_role, relu, stream)
+    role = NOTHING if extra is None else form.extra
+    out_vector = aligned(c) and (role != MASK or aligned(extra))
+    return _plan(form, sizes, tile, slices, _Epilogue(role, relu, aligned(a) and aligned(b), out_vector)), role
 
 
 def variants(name: str, tile: Tile, best: float) -> dict[str, Variant]:
