@@ -9,7 +9,7 @@ from typing import Any
 from gpucnn.data.files import atomic_file
 from gpucnn.profiling.records import Profile, Row
 
-PHASES = ("forward", "loss", "backward", "update")
+PHASES = ("batch", "forward", "loss", "backward", "update")
 
 
 def placed(profile: Profile) -> list[tuple[Row, float]]:
