@@ -37,12 +37,12 @@ from common import few_repetitions, finish, not_measured, parse, pytorch_on, sma
 import gpucnn as gc
 from gpucnn.device import Device, get_device, simulated
 from gpucnn.profiling import run, tune
-from gpucnn.profiling.chip.samples import CONV_SHAPES, POOL_SHAPES
 from gpucnn.profiling.measure.gpu import EventClock, describe, time_together
 from gpucnn.profiling.measure.timing import measure
 from gpucnn.profiling.records import Profile
 from gpucnn.profiling.what import workload
 from gpucnn.profiling.what.observe import Observer
+from gpucnn.profiling.what.shapes import CONV_SHAPES, POOL_SHAPES
 from gpucnn_kernels.choose import select
 from gpucnn_kernels.core.launch import external_stream, unsynchronized
 from ladder import gpu as ladder

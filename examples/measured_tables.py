@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from gpucnn.profiling.chip.samples import CONV_SHAPES, POOL_SHAPES
 from gpucnn.profiling.what import work
+from gpucnn.profiling.what.shapes import CONV_SHAPES, POOL_SHAPES
 
 ROOT = Path(__file__).parents[1]
 MEASURED = ROOT / "kernels" / "measured"

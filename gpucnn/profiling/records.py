@@ -53,7 +53,7 @@ class Row:
     """A kernel in a step; on the CPU an operation."""
 
     layer: str
-    phase: str  # "forward", "backward", "loss" or "update"
+    phase: str  # "batch", "forward", "loss", "backward" or "update"
     op: str  # the operation that it is of
     kernel: str
     shape: str
@@ -69,6 +69,8 @@ class Row:
     error: float | None = None  # of its result, as a part of what rounding may account for
     registers: int | None = None
     spills: int | None = None  # bytes stored and loaded
+    stack: int | None = None  # bytes of a thread
+    float64: int | None = None  # instructions
     shared: int | None = None  # bytes per block
     occupancy: float | None = None
     waves: float | None = None  # how many times over the grid fills the chip
@@ -127,7 +129,7 @@ class Step:
 class Profile:
     """One run of the profiler."""
 
-    kind: str  # "gpu" and "cpu" were measured, "bounds" was not
+    kind: str  # "gpu" and "cpu" were measured; "bounds", of a step, and "kernels", of each by itself, were not
     model: str
     batch: int
     device: dict[str, str]  # what a person should know of chip, driver and versions, under its name
@@ -141,7 +143,7 @@ class Profile:
     @property
     def measured(self) -> bool:
         """Whether its times are times, and not bounds."""
-        return self.kind != "bounds"
+        return self.kind in ("gpu", "cpu")
 
     @property
     def whole(self) -> float:
@@ -149,7 +151,7 @@ class Profile:
         return self.step.time.median if self.step.time is not None else self.step.kernels
 
 
-KINDS = ("gpu", "cpu", "bounds")
+KINDS = ("gpu", "cpu", "bounds", "kernels")
 WALLS = ("memory", "compute", "launch")
 
 

@@ -19,8 +19,9 @@ from gpucnn.errors import DataError, GpucnnError
 from gpucnn.profiling.records import Timing
 from gpucnn.profiling.what import correct
 from gpucnn.profiling.what.observe import Call, Observer
+from gpucnn.profiling.what.operations import OPERATIONS
 from gpucnn.profiling.what.workload import Workload, of_model
-from gpucnn_kernels.choose import problems, select, tuned
+from gpucnn_kernels.choose import select, tuned
 from gpucnn_kernels.choose.select import Choice
 from gpucnn_kernels.core.launch import Launch, recording
 from gpucnn_kernels.core.problem import Problem
@@ -54,20 +55,8 @@ class Result:
 
 def problem_of(call: Call) -> Problem | None:
     """What there was to choose for a call; None for operations that one kernel does."""
-    a, op = call.arguments, call.op
-    if op.startswith("dense"):
-        weight = a["weight"].shape if "weight" in a else (a["dy"].shape[1], a["x"].shape[1])
-        n = (a["x"] if "x" in a else a["dy"]).shape[0]
-        make_dense: Callable[..., Problem] = getattr(problems, op)
-        return make_dense(n, weight[1], weight[0])
-    if not op.startswith("conv2d"):
-        return None
-    images = a["x"] if "x" in a else a["dy"]
-    channels = images.shape[1] if "x" in a else a["weight"].shape[1] * a["groups"]
-    filters = a["weight"].shape[0] if "weight" in a else a["dy"].shape[1]
-    windows = [a["window"], a["pool_window"]] if "pool_window" in a else [a["window"]]
-    make: Callable[..., Problem] = getattr(problems, op)
-    return make(images.shape[0], channels, filters, *windows, a["groups"])
+    row = OPERATIONS.get(call.op)
+    return None if row is None or row.problem is None else row.problem(call.arguments)
 
 
 def candidates(problem: Problem) -> list[Choice]:

@@ -36,7 +36,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def needs_compilers() -> None:
     try:
-        static._linker()
+        static.check_compilers()
     except static.ToolchainError as error:
         pytest.skip(str(error))
 
@@ -125,7 +125,7 @@ def test_without_the_compilers_there_is_a_sentence(gpucnn: Command, monkeypatch:
     def missing(*arguments: object) -> None:
         raise static.ToolchainError('nvJitLink cannot be used: install the compilers with pip install "numba-cuda[cu13]"')
 
-    monkeypatch.setattr(static, "compile_kernel", missing)
+    monkeypatch.setattr(static, "compile_launch", missing)
     assert 'pip install "numba-cuda[cu13]"' in gpucnn("profile", "--arch", "H100", "--op", "relu", "--shape", "2,3").sentence
 
 

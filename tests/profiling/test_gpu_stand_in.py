@@ -146,7 +146,7 @@ def measured(machine: Machine, selection: Selection) -> Any:
 def test_a_step_is_measured_kernel_by_kernel(machine: Machine) -> None:
     result = measured(machine, Selection())
     assert result.kind == "gpu" and result.device["chip"] == "A stand-in" and result.device["driver's CUDA"] == "13.1"
-    assert {row.phase for row in result.rows} == {"forward", "loss", "backward", "update"}
+    assert {row.phase for row in result.rows} == {"batch", "forward", "loss", "backward", "update"}
     for row in result.rows:
         assert row.time is not None and row.warm is not None
         assert row.time.median == pytest.approx(row.warm.median, rel=1e-6), "this machine has no cache"
@@ -240,19 +240,20 @@ def test_the_real_nvtx_takes_the_ranges() -> None:
 def test_kernels_have_names_and_lines_for_the_tools() -> None:
     """In a process of its own: names and line numbers are those of the first compilation."""
     program = """
-from gpucnn.profiling.chip import static
-from gpucnn.profiling.measure import nsight
-from gpucnn_kernels.core._numba import cuda
-from gpucnn.profiling.chip.samples import ENGINE_ENTRIES, ENTRIES
-from gpucnn.profiling.chip.chips import ARCHITECTURES
+from gpucnn.profiling.chip import bounds, chips, static
+from gpucnn.profiling.measure import gpu, nsight
+from gpucnn.profiling.what import workload
+from gpucnn.profiling.what.observe import Observer
+from gpucnn_kernels.choose import select
 
-nsight.name_kernels()
-static._linker()
-relu, tile = (next(entry for entry in (*ENTRIES, *ENGINE_ENTRIES) if text in entry.name) for text in ("relu", "tile64x64"))
-for entry in (relu, tile):
-    assert entry.kernel.targetoptions["lineinfo"]
-    with static._as_if_present(ARCHITECTURES["sm_90"]):
-        ptx, _ = cuda.compile(entry.kernel.py_func, entry.signature, device=False, abi="numba", cc=(9, 0), output="ptx", lineinfo=True)
+chip = chips.find("A100")
+with bounds.as_if_there(chip), select.override(dense="tile64x64"):
+    parts = gpu.planned(workload.of_operation("dense", "128,1024,512", bounds.device_of(chip), Observer()))
+nsight.name_kernels(parts)
+static.check_compilers()
+for part in parts[:1] + parts[-1:]:
+    assert part.launch.kernel.targetoptions["lineinfo"]
+    ptx = static.ptx(part.launch, "sm_80")
     print(ptx.split(".entry ")[1].split("(")[0], ".loc" in ptx)
 """
     environment = {**os.environ, "GPUCNN_LINEINFO": "1"}
@@ -260,20 +261,19 @@ for entry in (relu, tile):
     if "ToolchainError" in done.stderr:
         pytest.skip(done.stderr.splitlines()[-1])
     assert done.returncode == 0, done.stderr
-    relu, tile = done.stdout.splitlines()
-    assert "relu_kernel" in relu and "tile64x64" in tile
-    assert relu.endswith("True") and tile.endswith("True")
+    first, last = done.stdout.splitlines()
+    assert "dense_tile64x64" in first and "sum_slices_kernel" in last
+    assert first.endswith("True") and last.endswith("True")
 
 
 def test_the_loop_that_measures_the_peak_is_made_of_fmas() -> None:
     from gpucnn.profiling.chip import sass, static
-    from gpucnn.profiling.chip.samples import Entry
     from gpucnn.profiling.measure import fma as ceilings
-    from gpucnn_kernels.core._numba import float32, int32, types
 
-    entry = Entry("fma", ceilings.fma_kernel, (types.Array(float32, 1, "C"), int32, float32), ceilings.THREADS)
+    with recording(launching=False) as launches:
+        ceilings.fma(np.zeros(1, np.float32), 1, 1)
     try:
-        loop = sass.hot_loop(sass.disassemble(static.machine_code(entry, "sm_90")))
+        loop = sass.hot_loop(sass.disassemble(static.machine_code(launches[0], "sm_90")))
     except static.ToolchainError as error:
         pytest.skip(str(error))
     assert loop.share > 0.95 and loop.ffma == ceilings.CHAINS * ceilings.REPEATS

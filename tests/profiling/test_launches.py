@@ -13,6 +13,7 @@ from gpucnn.profiling.chip import bounds, compiled, static
 from gpucnn.profiling.chip.chips import CHIPS, find
 from gpucnn.profiling.records import Profile
 from gpucnn.profiling.what import workload
+from gpucnn.profiling.what.launches import parts, shares
 from gpucnn.profiling.what.observe import Observer
 from gpucnn.profiling.what.operations import sizes_of
 from gpucnn.profiling.what.work import Work
@@ -69,7 +70,7 @@ def on(chip: str, name: str = "keras", batch: int = 128) -> Workload:
 
 def test_a_step_of_a_chip_that_is_not_there() -> None:
     recorded = bounds.record(on("H100"), find("H100"))
-    assert {call.phase for call, _, _ in recorded} == {"forward", "loss", "backward", "update"}
+    assert {call.phase for call, _, _ in recorded} == {"batch", "forward", "loss", "backward", "update"}
     for call, launches, work in recorded:
         assert launches, f"{call.op} launched nothing"
         assert all(launch.blocks > 0 and launch.signature for launch in launches)
@@ -89,9 +90,9 @@ def test_the_chip_decides_which_kernels_there_are() -> None:
 @pytest.mark.parametrize("name", ["keras", "tf2", "lenet5x5"])
 def test_all_work_is_shared_out(name: str) -> None:
     for call, launches, work in bounds.record(on("A100", name, 32), find("A100")):
-        parts = [part for _, part in bounds.shares(launches, work)]
-        assert sum(part.flops for part in parts) == pytest.approx(work.flops, abs=len(parts)), call.op
-        assert all(part.least_bytes > 0 for part in parts)
+        shared = [part for _, part in shares(launches, work)]
+        assert sum(part.flops for part in shared) == pytest.approx(work.flops, abs=len(shared)), call.op
+        assert all(part.least_bytes > 0 for part in shared)
 
 
 def stand_in(name: str, blocks: int = 1, size: int = 10) -> Launch:
@@ -104,11 +105,11 @@ def stand_in(name: str, blocks: int = 1, size: int = 10) -> Launch:
 def test_arithmetic_goes_to_the_products() -> None:
     work = Work(1000, 400)
     pack, engine, relu_grad = stand_in("pack"), stand_in("engine", 3, 50), stand_in("relu_grad", 9, 20)
-    assert [part for _, part in bounds.shares([pack, engine, relu_grad], work)] == [Work(0, 40), Work(1000, 200), Work(0, 80)]
+    assert [part for _, part in shares([pack, engine, relu_grad], work)] == [Work(0, 40), Work(1000, 200), Work(0, 80)]
     classes = [stand_in("engine", 3), stand_in("engine", 1)]
-    assert [part.flops for _, part in bounds.shares(classes, work)] == [750, 250]
-    assert bounds.shares([relu_grad], work) == [(relu_grad, work)], "alone it does all"
-    assert bounds.shares([stand_in("sum"), stand_in("add_rows")], work)[0][1].flops == 1000
+    assert [part.flops for _, part in shares(classes, work)] == [750, 250]
+    assert shares([relu_grad], work) == [(relu_grad, work)], "alone it does all"
+    assert shares([stand_in("sum"), stand_in("add_rows")], work)[0][1].flops == 1000
 
 
 def test_unknown_chips_are_refused_with_those_that_there_are() -> None:
@@ -122,7 +123,7 @@ def test_unknown_chips_are_refused_with_those_that_there_are() -> None:
 def test_what_the_compiler_says_is_in_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One small kernel of a model, compiled in earnest; and the second time not."""
     try:
-        static._linker()
+        static.check_compilers()
     except static.ToolchainError as error:
         pytest.skip(str(error))
     monkeypatch.setattr(compiled, "folder", lambda: tmp_path / "kept")
@@ -172,15 +173,22 @@ def test_what_an_h100_does_on_tensor_cores_has_names_and_its_share_of_the_work()
     kernels: dict[str, list[str]] = {}
     for chip in ("H100", "A100"):
         kernels[chip] = []
-        for call, launches, work in bounds.record(on(chip, "tf2"), find(chip)):
-            if not (call.op.startswith("conv2d") and "conv2d_2" in call.layer):
-                continue
-            parts = bounds.shares(launches, work)
-            names = [bounds.kernel_name(each) for each, part in parts if part.flops]
-            kernels[chip] += names
-            assert sum(part.flops for _, part in parts) == work.flops and len(names) == 1
-            if chip == "H100":
-                (main,) = [each for each, part in parts if part.flops]
-                assert main.shared > launch.PLAIN_SHARED and main.threads in (384, 512)
-    assert kernels["H100"] == ["conv2d-tensor128x64", "conv2d_weight_grad-tensor128x64-odd", "conv2d-tensor128x64"]
+        with bounds.as_if_there(find(chip)):
+            for call, launches, work in bounds.record(on(chip, "tf2"), find(chip)):
+                if not (call.op.startswith("conv2d") and "conv2d_2" in call.layer):
+                    continue
+                mains = [part for part in parts(call, launches) if part.work.flops]
+                kernels[chip] += [part.name for part in mains]
+                assert sum(part.work.flops for part in mains) == work.flops and len(mains) == 1
+                if chip == "H100":
+                    assert mains[0].launch.shared > launch.PLAIN_SHARED and mains[0].launch.threads in (384, 512)
+    assert kernels["H100"] == ["conv2d-tensor128x64", "conv2d_weight_grad-tensor128x64", "conv2d_input_grad-tensor128x64"]
     assert all("-tile" in name for name in kernels["A100"])
+
+
+def test_a_product_within_a_fused_operation_has_its_own_name() -> None:
+    found = find("A100")
+    with bounds.as_if_there(found):
+        names = [part.name for call, launches, _ in bounds.record(on("A100", "lenet5x5"), found) for part in parts(call, launches)]
+    assert any(name.startswith("conv2d-tile") for name in names) and "conv2d_relu_max_pool" in names
+    assert not any(name.startswith("conv2d_relu_max_pool2d-") for name in names)

@@ -11,6 +11,7 @@ import gpucnn as gc
 from gpucnn.device import get_device
 from gpucnn.errors import ArgumentError, DeviceError, GpucnnError, ShapeError, UnknownNameError
 from gpucnn.profiling import run
+from gpucnn.profiling.chip import bounds
 from gpucnn.profiling.what import memory, workload
 from gpucnn.profiling.what.observe import Call, Observer
 from gpucnn.profiling.what.operations import kind_of
@@ -43,17 +44,42 @@ def test_every_call_knows_its_layer_and_its_phase() -> None:
 
 
 def test_observed_training_is_the_same_training() -> None:
-    """With nobody listening, and with somebody: to the bit what a model does that is not observed."""
+    """With nobody listening, and with somebody: to the bit what `fit` makes of a model that is not observed."""
     own = model()
+    batches = workload._batches(own.model, 4, get_device("cpu"))
     plain = gc.network("keras").build((1, 28, 28), seed=0, device="cpu")
     plain.compile(gc.Adam(1e-3))
-    unobserved = Workload("keras", plain, Observer(), own.x, own.labels)
-    for _ in range(2):
-        own.step()
-        calls_of(own)
-        unobserved.step()
-        unobserved.step()
+    for step in range(2 * batches.steps_per_epoch):
+        if step % 2:
+            own.step()
+        else:
+            calls_of(own)
+    plain.fit(batches.images, batches.labels, batch_size=4, epochs=2)
     np.testing.assert_array_equal(own.model.buffers.values, plain.buffers.values)
+
+
+def test_a_step_is_all_that_fit_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same operations in the same order, on the CPU and on a GPU that is not there."""
+    calls = calls_of(model())
+    assert [(call.layer, call.phase) for call in calls if call.op == "tally"] == [("categorical_crossentropy", "loss")]
+    chip = bounds.chip_of("A100")
+    with bounds.as_if_there(chip):
+        there = workload.of_model("keras", 4, bounds.device_of(chip), Observer())
+        found = [call for call, _, _ in bounds.record(there, chip)]
+        again = [call.op for call, _, _ in bounds.record(there, chip)]
+    assert (found[0].op, found[0].layer, found[0].phase) == ("gather_batch", "batch", "batch")
+    assert [call.op for call in found[1:]] == [call.op for call in calls] and again == [call.op for call in found]
+    assert "next_call" in {call.op for call in calls_of(model("lenet5x5"))}
+
+
+def test_an_epoch_that_is_over_is_begun_anew_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workload, "BATCHES", 2)
+    chip = bounds.chip_of("A100")
+    with bounds.as_if_there(chip) as launches:
+        work = workload.of_model("keras", 4, bounds.device_of(chip), Observer())
+        seen = [len(calls_of(work)) for _ in range(5)]
+    assert len(set(seen)) == 1
+    assert sum(launch.name == "permutation" for launch in launches) == 3, "at the beginning of each epoch"
 
 
 def test_a_saved_model_is_profiled_as_it_was_compiled(tmp_path: Path) -> None:
@@ -147,7 +173,7 @@ def test_memory_is_what_the_arrays_take() -> None:
     parameters = work.model.buffers.values.nbytes
     assert found["parameters"] == found["gradients"] == parameters
     assert found["optimizer state"] == 2 * parameters
-    assert found["batch and labels"] == work.x.nbytes + work.labels.nbytes
+    assert found["batch and labels"] == 64 * (28 * 28 * 4 + 4)
     kept = 64 * 32 * 13 * 13 * 4  # the pooled values, kept for the dense layer
     assert found["activations kept for backward"] >= 2 * kept  # and where they came from
     assert found["gradients on the way and workspaces"] >= kept

@@ -5,9 +5,8 @@ The operations run as they always do, on NumPy arrays that are never filled, and
 
 from __future__ import annotations
 
-import functools
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,11 +15,13 @@ import numpy as np
 import gpucnn
 from gpucnn.device import Device, simulated
 from gpucnn.errors import DeviceError, UnknownNameError
+from gpucnn.profiling.chip import samples
 from gpucnn.profiling.chip.chips import Architecture, Chip, find
-from gpucnn.profiling.chip.compiled import Compiled, Compiler
-from gpucnn.profiling.chip.samples import ENGINE_ENTRIES, tensor_entries
+from gpucnn.profiling.chip.compiled import Compiler
+from gpucnn.profiling.chip.static import Compiled
 from gpucnn.profiling.records import Ceilings, Profile, Row, Step
 from gpucnn.profiling.what import memory, roofline
+from gpucnn.profiling.what.launches import Part, parts
 from gpucnn.profiling.what.observe import Call
 from gpucnn.profiling.what.operations import sizes_of, work_of
 from gpucnn.profiling.what.work import Work
@@ -32,11 +33,7 @@ from gpucnn_kernels.core.launch import Launch, recording
 LAUNCH = 2e-6
 """Seconds that a kernel with nothing to do is taken to last, from the start of it to the start of the next. An assumption: no data sheet
 has it, and it decides only which kernels are called launch bound."""
-PRODUCTS = ("engine", "tensor", "conv2d", "depthwise", "gemm")
-"""How the names of kernels begin that do an operation's arithmetic. What else is launched for it prepares operands, adds up parts, sums a
-bias's gradient or pools: that moves the bytes of its own arrays."""
-HELPERS = ("add_parts", "add_rows")  # where there is no product: what adds up parts
-
+ALL, NAMED_SHAPES = "all", "shapes"  # what --kernels takes besides a part of a name
 Say = Callable[[str], None]
 
 
@@ -64,37 +61,22 @@ def as_if_there(chip: Chip) -> Iterator[list[Launch]]:
 
 def profile(workload: Workload, selection: Selection, chip: Chip, say: Say) -> Profile:
     """What the compiler and the roofline say of a workload that was made on `device_of(chip)`."""
-    ceilings = Ceilings(
-        bandwidth=chip.bandwidth,
-        flops=chip.fp32,
-        launch=LAUNCH,
-        source=f"the {chip.name}'s data sheet, and {LAUNCH * 1e6:.0f} µs assumed for a launch; nothing was measured",
-    )
+    ceilings = _ceilings(chip)
     with as_if_there(chip):
         bytes_by_buffer = memory.of_step(workload)
-    rows: list[Row] = []
-    total = 0.0
     compiler = Compiler(chip.arch, say)
-    recorded = record(workload, chip)
-    compiler.expect([launch for call, launches, _ in recorded if selection.takes(call, workload.model) for launch in launches])
-    for call, launches, work in recorded:
-        for launch, part in shares(launches, work):
-            least = roofline.seconds(part.flops, part.least_bytes, ceilings)
-            total += least
-            if selection.takes(call, workload.model):
-                rows.append(_row(call, launch, part, least, ceilings, compiler.compiled(launch), chip))
+    with as_if_there(chip):
+        recorded = [(call, parts(call, launches)) for call, launches, _ in record(workload, chip)]
+    taken = [(call, part) for call, own in recorded if selection.takes(call, workload.model) for part in own]
+    compiler.expect([part.launch for _, part in taken])
+    everything = [part for _, own in recorded for part in own]
+    total = sum(roofline.seconds(part.work.flops, part.work.least_bytes, ceilings) for part in everything)
+    rows = [_row(call, part, ceilings, compiler.compiled(part.launch), chip) for call, part in taken]
     return Profile(
         kind="bounds",
         model=workload.name,
         batch=workload.batch,
-        device={
-            "chip": chip.name,
-            "compute capability": ".".join(map(str, chip.architecture.capability)),
-            "multiprocessors": str(chip.sms),
-            "second-level cache": bytes_text(chip.l2),
-            "memory": f"{chip.memory / 1e9:.0f} GB",
-            "gpucnn": gpucnn.__version__,
-        },
+        device=_words(chip),
         ceilings=ceilings,
         rows=rows,
         step=Step(kernels=total, memory=bytes_by_buffer),
@@ -119,55 +101,77 @@ def record(workload: Workload, chip: Chip) -> list[tuple[Call, list[Launch], Wor
     return found
 
 
-def shares(launches: Sequence[Launch], work: Work) -> list[tuple[Launch, Work]]:
-    """What each launch of an operation does of its work. One that does it alone does all; the arithmetic of several products is shared by
-    threads; the rest, and a product that has others beside it, moves each of its arrays once."""
-    mains = [launch for launch in launches if launch.name.startswith(PRODUCTS)]
-    mains = mains or [launch for launch in launches if launch.name not in HELPERS] or list(launches)
-    threads = sum(launch.blocks * launch.threads for launch in mains)
-    result = []
-    for launch in launches:
-        own = launch.array_bytes
-        if not any(launch is main for main in mains):
-            result.append((launch, Work(0, own)))
-            continue
-        part = launch.blocks * launch.threads / threads
-        least = own if len(mains) == 1 < len(launches) else round(work.least_bytes * part)
-        result.append((launch, Work(round(work.flops * part), least)))
-    return result
-
-
-def kernel_name(launch: Launch) -> str:
-    """The kernel's name; of the engine's kernels that of the catalogue, which tells them apart."""
-    return _catalogued().get(id(launch.kernel), launch.name)
-
-
 def waves(launch: Launch, occupancy: float, architecture: Architecture, multiprocessors: int) -> float | None:
     """How many times over the launch's blocks fill the chip; None where not one fits."""
     at_once = multiprocessors * occupancy * architecture.threads / (-(-launch.threads // 32) * 32)  # blocks
     return launch.blocks / at_once if at_once else None
 
 
-@functools.cache
-def _catalogued() -> dict[int, str]:
-    return {id(entry.kernel): entry.name for entry in (*ENGINE_ENTRIES, *tensor_entries())}
+def catalogue(text: str, chip: Chip, say: Say) -> Profile:
+    """What the compiler says of every kernel with `text` in its name; of all for ALL. For NAMED_SHAPES what the named shapes ask of the
+    chip, done as it would do them. UnknownNameError where there is none."""
+    if text == NAMED_SHAPES:
+        found = [each for sample in samples.SHAPES for each in samples.launched(sample, chip)]
+    else:
+        everything = samples.kernels(chip)
+        found = [each for each in everything if text in (ALL, "") or text in each.name]
+        if not found:
+            names = ", ".join(sorted({each.part.name for each in everything}))
+            raise UnknownNameError(f"no kernel has {text!r} in its name: say {ALL}, {NAMED_SHAPES}, or a part of {names}")
+    ceilings, compiler = _ceilings(chip), Compiler(chip.arch, say)
+    compiler.expect([each.launch for each in found])
+    rows = [_row(each.call, each.part, ceilings, compiler.compiled(each.launch), chip, each.sample) for each in found]
+    return Profile(
+        kind="kernels",
+        model=f"kernels: {text}",
+        batch=0,
+        device=_words(chip),
+        ceilings=ceilings,
+        rows=rows,
+        step=Step(kernels=0.0),
+        notes=compiler.notes,
+    )
 
 
-def _row(call: Call, launch: Launch, work: Work, least: float, ceilings: Ceilings, compiled: Compiled, chip: Chip) -> Row:
+def _ceilings(chip: Chip) -> Ceilings:
+    return Ceilings(
+        bandwidth=chip.bandwidth,
+        flops=chip.fp32,
+        launch=LAUNCH,
+        source=f"the {chip.name}'s data sheet, and {LAUNCH * 1e6:.0f} µs assumed for a launch; nothing was measured",
+    )
+
+
+def _words(chip: Chip) -> dict[str, str]:
+    return {
+        "chip": chip.name,
+        "compute capability": ".".join(map(str, chip.architecture.capability)),
+        "multiprocessors": str(chip.sms),
+        "second-level cache": bytes_text(chip.l2),
+        "memory": f"{chip.memory / 1e9:.0f} GB",
+        "gpucnn": gpucnn.__version__,
+    }
+
+
+def _row(call: Call | None, part: Part, ceilings: Ceilings, compiled: Compiled, chip: Chip, sample: str | None = None) -> Row:
+    """What is known of a launch in a step, or in a sample."""
+    launch, work = part.launch, part.work
     return Row(
-        layer=call.layer,
-        phase=call.phase,
-        op=call.op,
-        kernel=kernel_name(launch),
-        shape=sizes_of(call),
+        layer=(call.layer if call else "") if sample is None else sample,
+        phase=call.phase if call else "",
+        op=call.op if call else "",
+        kernel=part.name,
+        shape=sizes_of(call) if call else "",
         flops=work.flops,
         bytes=work.least_bytes,
-        roofline=least,
+        roofline=roofline.seconds(work.flops, work.least_bytes, ceilings),
         wall=roofline.wall(work.flops, work.least_bytes, ceilings),
         blocks=launch.blocks,
         threads=launch.threads,
         registers=compiled.registers,
         spills=compiled.spills,
+        stack=compiled.stack,
+        float64=compiled.float64,
         shared=compiled.shared,
         occupancy=compiled.occupancy,
         waves=waves(launch, compiled.occupancy, chip.architecture, chip.sms),

@@ -12,30 +12,18 @@ import hashlib
 import importlib.metadata
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gpucnn.data.files import atomic_file
 from gpucnn.errors import DataError, MissingExtraError
-from gpucnn.profiling.chip import sass, static
-from gpucnn.profiling.chip.samples import Entry
-from gpucnn.profiling.records import HotLoop, checked
+from gpucnn.profiling.chip import static
+from gpucnn.profiling.chip.static import Compiled
+from gpucnn.profiling.records import checked
 from gpucnn.surroundings import cache_folder
 from gpucnn_kernels.core.launch import Launch
 
 COMPILERS = ("numba", "numba-cuda", "nvidia-nvjitlink", "nvidia-cuda-nvcc", "nvidia-nvvm", "nvidia-cuda-nvdisasm", "llvmlite")
-
-
-@dataclass(frozen=True)
-class Compiled:
-    """What a kernel takes on a chip. Sizes in bytes."""
-
-    registers: int
-    spills: int
-    shared: int
-    occupancy: float
-    loop: HotLoop | None
 
 
 class Compiler:
@@ -66,37 +54,32 @@ class Compiler:
         return self._done[key]
 
     def _compile(self, launch: Launch) -> Compiled:
-        entry = _entry(launch)
         try:
-            report = static.compile_kernel(entry, self.arch)
+            found = static.compile_launch(launch, self.arch)
         except static.ToolchainError as error:
             raise MissingExtraError(str(error)) from None
-        return Compiled(report.registers, report.spill_stores + report.spill_loads, report.shared, report.occupancy, self._loop(entry))
-
-    def _loop(self, entry: Entry) -> HotLoop | None:
         try:
-            loop = sass.main_loop(sass.disassemble(static.machine_code(entry, self.arch)))
+            return dataclasses.replace(found, loop=static.main_loop(launch, self.arch))
         except static.ToolchainError as error:
             note = f"nothing is said of main loops: {error}"
             if note not in self.notes:
                 self.notes.append(note)
-            return None
-        return None if loop is None else HotLoop(loop.instructions, loop.ffma, loop.lds_128 + loop.sts, loop.ldg + loop.ldg_128)
+            return found
 
     def _file(self, launch: Launch) -> Path | None:
         """Where it is kept; None where it is not to be, or has no name that would be the same in another process."""
         from gpucnn_kernels.core import disk_cache  # not under the simulator, which compiles nothing
 
-        place = folder()
-        mark = disk_cache.fingerprint((launch.kernel.py_func, sorted(launch.kernel.targetoptions.items()))) if place else None
-        if place is None or mark is None:
+        kept = folder()
+        mark = disk_cache.fingerprint((launch.kernel.py_func, sorted(launch.kernel.targetoptions.items()))) if kept else None
+        if kept is None or mark is None:
             return None
-        rest = f"{launch.signature} {launch.threads} {self.arch} {_versions()}"
-        return place / f"{hashlib.sha256(f'{mark} {rest}'.encode()).hexdigest()}.json"
+        rest = f"{launch.signature} {launch.threads} {launch.shared} {self.arch} {_versions()}"
+        return kept / f"{hashlib.sha256(f'{mark} {rest}'.encode()).hexdigest()}.json"
 
     @staticmethod
     def _key(launch: Launch) -> Any:
-        return id(launch.kernel), launch.signature, launch.threads
+        return id(launch.kernel), launch.signature, launch.threads, launch.shared
 
 
 def folder() -> Path | None:
@@ -130,9 +113,3 @@ def _versions() -> str:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found.append(f"{name} {importlib.metadata.version(name)}")
     return ", ".join(found)
-
-
-def _entry(launch: Launch) -> Entry:
-    bounds = launch.kernel.targetoptions.get("launch_bounds")
-    blocks = bounds[1] if isinstance(bounds, tuple) and len(bounds) > 1 else None if bounds is None else 1
-    return Entry(launch.name, launch.kernel, launch.signature, launch.threads, blocks_per_sm=blocks, more_shared=launch.shared)

@@ -25,8 +25,9 @@ from gpucnn.profiling.measure.statistics import summarize
 from gpucnn.profiling.measure.timing import BUDGET, HostClock, Work, buffers_needed, measure
 from gpucnn.profiling.records import Ceilings, Profile, Row, Step, Timing
 from gpucnn.profiling.what import correct, memory, roofline
+from gpucnn.profiling.what.launches import Part, parts
 from gpucnn.profiling.what.observe import Call
-from gpucnn.profiling.what.operations import sizes_of, work_of
+from gpucnn.profiling.what.operations import sizes_of
 from gpucnn.profiling.what.workload import Selection, Workload
 from gpucnn.text import bytes_text
 from gpucnn_kernels.core.launch import Launch, address_of, external_stream, recording, unsynchronized
@@ -104,11 +105,11 @@ def profile(workload: Workload, selection: Selection, torch: Any, say: Say, argu
     """Measures a workload on the GPU; beside PyTorch where `torch` is that module. `arguments` are the command's, for Nsight."""
     xp = workload.model.device.xp
     gpu = describe(xp)
-    nsight.name_kernels()
     xp.cuda.Device().synchronize()  # the batch and the parameters were put there on another stream
     stream = xp.cuda.Stream(non_blocking=True)
     with stream:
         clock = EventClock(xp, stream)
+        nsight.name_kernels(planned(workload))
         say("checking every operation against float64")
         recorded = record(workload)
         bytes_by_buffer = memory.of_step(workload, xp.get_default_memory_pool().used_bytes)
@@ -164,6 +165,21 @@ def describe(xp: Any) -> Gpu:
         memory=int(properties["totalGlobalMem"]),
         architecture=ARCHITECTURES.get(f"sm_{major}{minor}"),
     )
+
+
+def planned(workload: Workload) -> list[Part]:
+    """What a step would launch; nothing is, and nothing is compiled."""
+    found: list[Part] = []
+
+    def listener(call: Call) -> Any:
+        with recording(launching=False) as launches:
+            result = call.run()
+        found.extend(parts(call, launches))
+        return result
+
+    with workload.observer.listening(listener):
+        workload.step()
+    return found
 
 
 def record(workload: Workload) -> list[Recorded]:
@@ -242,8 +258,8 @@ def _rows(item: Recorded, start: float, gpu: Gpu, ceilings: Ceilings, xp: Any, s
     """A row for each launch of a call."""
     compared = None if torch is None else _against_torch(item, torch, xp, stream, clock)
     rows = []
-    work = work_of(item.call)
-    for launch, part in bounds.shares(item.launches, work):
+    for part in parts(item.call, item.launches):
+        launch, work = part.launch, part.work
         copies = buffers_needed(launch.array_bytes, gpu.cache, int(xp.cuda.runtime.memGetInfo()[0]) // ROOM)
         buffers = [_replay(launch, stream, copied=True) for _ in range(copies)]
         cold, warm = measure(clock, buffers), measure(clock, buffers[:1])
@@ -254,12 +270,12 @@ def _rows(item: Recorded, start: float, gpu: Gpu, ceilings: Ceilings, xp: Any, s
                 layer=item.call.layer,
                 phase=item.call.phase,
                 op=item.call.op,
-                kernel=bounds.kernel_name(launch),
+                kernel=part.name,
                 shape=sizes_of(item.call),
-                flops=part.flops,
-                bytes=part.least_bytes,
-                roofline=roofline.seconds(part.flops, part.least_bytes, ceilings),
-                wall=roofline.wall(part.flops, part.least_bytes, ceilings),
+                flops=work.flops,
+                bytes=work.least_bytes,
+                roofline=roofline.seconds(work.flops, work.least_bytes, ceilings),
+                wall=roofline.wall(work.flops, work.least_bytes, ceilings),
                 blocks=launch.blocks,
                 threads=launch.threads,
                 time=cold,

@@ -8,11 +8,11 @@ from __future__ import annotations
 import importlib
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from gpucnn.profiling.chip.samples import ENGINE_ENTRIES
+from gpucnn.profiling.what.launches import SHARED, Part
 from gpucnn_kernels.core.launch import Launch
 
 
@@ -35,12 +35,14 @@ def region(runtime: Any) -> Iterator[None]:
         runtime.profilerStop()
 
 
-def name_kernels() -> None:
-    """Gives the engine's kernels, which share one function, names of their own. To be called before they are compiled: the name that a
-    tool shows is that of the Python function, with its module and the types of its arguments."""
-    for entry in ENGINE_ENTRIES:
-        if "-" in entry.name:  # the tile
-            entry.kernel.py_func.__qualname__ = re.sub(r"\W", "_", entry.name)
+def name_kernels(parts: Iterable[Part]) -> None:
+    """Gives kernels that share one function names of their own, each that of the first launch of it. To be called before they are
+    compiled: the name that a tool shows is that of the Python function, with its module and the types of its arguments."""
+    named: set[int] = set()
+    for part in parts:
+        if part.launch.name in SHARED and id(part.launch.kernel) not in named:
+            named.add(id(part.launch.kernel))
+            part.launch.kernel.py_func.__qualname__ = re.sub(r"\W", "_", part.name)
 
 
 def function_name(launch: Launch) -> str:

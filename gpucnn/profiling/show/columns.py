@@ -90,6 +90,8 @@ COLUMNS = (
     Column("bound by", "what stands in the way of less", lambda row, _: row.wall),
     _number("regs", "registers of a thread", lambda row, _: row.registers, lambda n: f"{n:.0f}"),
     _number("spills", "bytes of registers stored to memory and loaded back", lambda row, _: row.spills, lambda n: f"{n:.0f}"),
+    _number("stack", "bytes of a thread's arrays that had to be put in memory", lambda row, _: row.stack, lambda n: f"{n:.0f}"),
+    _number("f64", "instructions in float64, a slip here", lambda row, _: row.float64, lambda n: f"{n:.0f}"),
     _number("shared", "shared memory of a block", lambda row, _: row.shared, bytes_text),
     _number(
         "occupancy", "the part of the chip's thread slots that can be filled", lambda row, _: row.occupancy, lambda n: f"{100 * n:.0f} %"

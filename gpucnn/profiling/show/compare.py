@@ -58,7 +58,7 @@ def lines(old: Profile, new: Profile) -> list[str]:
 
 
 def _kind_text(profile: Profile) -> str:
-    return {"gpu": "measured on a GPU", "cpu": "measured on the CPU", "bounds": "bounds"}[profile.kind]
+    return {"gpu": "measured on a GPU", "cpu": "measured on the CPU", "bounds": "bounds", "kernels": "bounds of kernels"}[profile.kind]
 
 
 def _grouped(profile: Profile) -> dict[tuple[str, str, str], list[Row]]:

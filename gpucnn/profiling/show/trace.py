@@ -10,7 +10,7 @@ from gpucnn.data.files import atomic_file
 from gpucnn.profiling.records import Profile, Row
 from gpucnn.text import plain
 
-PHASES = ("forward", "loss", "backward", "update")
+PHASES = ("batch", "forward", "loss", "backward", "update")
 
 
 def placed(profile: Profile) -> list[tuple[Row, float]]:

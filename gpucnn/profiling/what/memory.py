@@ -25,7 +25,7 @@ def of_step(workload: Workload, used: Callable[[], int] | None = None) -> dict[s
         "parameters": values,
         "gradients": values,
         "optimizer state": sum(int(array.nbytes) for array in state),
-        "batch and labels": int(workload.x.nbytes) + int(workload.labels.nbytes),
+        "batch and labels": workload.given_bytes,
     }
     tracing = used is None and not tracemalloc.is_tracing()
     if tracing:

@@ -45,6 +45,7 @@ class Observer:
     def __init__(self) -> None:
         self._listener: Listener | None = None
         self._where = ("", "")
+        self.outside: Callable[[str], tuple[str, str]] = lambda op: ("", "")  # layer and phase of an operation that no layer calls
         self.on_phase: Callable[[str, str], Any] | None = None  # a context for each layer and phase, such as a range for Nsight
 
     def device(self, real: Device) -> Device:
@@ -63,7 +64,7 @@ class Observer:
     @contextmanager
     def at(self, layer: str, phase: str) -> Iterator[None]:
         """Calls in the block are for this layer and phase; of blocks within one another the outermost counts."""
-        if self._where != ("", ""):
+        if self._where != ("", "") or (layer, phase) == ("", ""):
             yield
             return
         self._where = layer, phase
@@ -77,8 +78,8 @@ class Observer:
             self._where = "", ""
 
     @contextmanager
-    def listening(self, listener: Listener) -> Iterator[None]:
-        """Every call in the block goes to `listener`."""
+    def listening(self, listener: Listener | None) -> Iterator[None]:
+        """Every call in the block goes to `listener`; with None to nobody."""
         outer, self._listener = self._listener, listener
         try:
             yield
@@ -87,11 +88,12 @@ class Observer:
 
     def report(self, op: str, function: Callable[..., Any], signature: inspect.Signature, args: Any, kwargs: Any) -> Any:
         """Runs an operation, by way of the listener."""
-        if self._listener is None:
-            return function(*args, **kwargs)
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        return self._listener(Call(*self._where, op, bound, function))
+        with self.at(*self.outside(op)):
+            if self._listener is None:
+                return function(*args, **kwargs)
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            return self._listener(Call(*self._where, op, bound, function))
 
     def _watched(self, method: Callable[..., Any], layer: str, phase: str) -> Callable[..., Any]:
         @functools.wraps(method)
@@ -111,8 +113,11 @@ class _Reporting(ModuleType):
             setattr(self, name, _reporting(name, getattr(ops, name), observer))
 
 
+_signature = functools.lru_cache(maxsize=256)(inspect.signature)
+
+
 def _reporting(name: str, function: Callable[..., Any], observer: Observer) -> Callable[..., Any]:
-    signature = inspect.signature(function)
+    signature = _signature(function)
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,48 +13,80 @@ from typing import Any
 import numpy as np
 
 from gpucnn.checks import integer, pick
+from gpucnn.data.batches import Batches
 from gpucnn.device import Device
 from gpucnn.errors import ShapeError, UnknownNameError
 from gpucnn.layers import AvgPool2D, Conv2D, Dense, Dropout, Layer, MaxPool2D, ReLU, Sigmoid, Softmax
 from gpucnn.model import Sequential, load
 from gpucnn.networks import NETWORKS, network
 from gpucnn.optimizers import SGD, Adam
-from gpucnn.profiling.chip.samples import CONV_SHAPES
 from gpucnn.profiling.what.observe import Call, Observer
 from gpucnn.profiling.what.operations import KINDS, kind_of
+from gpucnn.profiling.what.shapes import CONV_SHAPES
+from gpucnn.training.feed import feed_for
+from gpucnn.training.step import TrainingStep
 
 IMAGE = (1, 28, 28)  # what the reference networks were made for
+BATCHES, DATA = 64, 64 << 20  # batches of an epoch at the most, and bytes of its images
+REPLAYS = 1 << 15  # of a step's launches: each takes a row of the table of learning rates
 
 
-@dataclass
-class Workload:
-    """A model on the observer's device, and a batch for it. Without a loss, `labels` are the gradient of the output."""
+class Workload(ABC):
+    """A model on the observer's device, and what is done with it again and again. `given_bytes`: of the batch and its labels."""
 
-    name: str
-    model: Sequential
-    observer: Observer
-    x: Any
-    labels: Any
+    def __init__(self, name: str, model: Sequential, observer: Observer, batch: int, given_bytes: int) -> None:
+        self.name = name
+        self.model = model
+        self.observer = observer
+        self.batch = batch
+        self.given_bytes = given_bytes
 
-    @property
-    def batch(self) -> int:
-        return int(self.x.shape[0])
+    @abstractmethod
+    def step(self) -> None:
+        """Once more. Waits for nothing."""
+
+
+class OneOperation(Workload):
+    """A layer's forward and backward on one batch, without a loss and an update."""
+
+    def __init__(self, name: str, model: Sequential, observer: Observer, x: Any, dy: Any) -> None:
+        super().__init__(name, model, observer, int(x.shape[0]), int(x.nbytes) + int(dy.nbytes))
+        self._x, self._dy = x, dy
 
     def step(self) -> None:
-        """Forward, loss, backward, update; of a single operation the first and the third. Waits for nothing."""
-        model = self.model
-        if model.loss is None or model.optimizer is None:
-            model.forward(self.x, training=True)
-            model.buffers.forget_gradients()
-            model.backward(self.labels, input_grad=True)
-            return
-        outputs = model.forward(self.x, training=True, logits=model.loss.fused_activation is not None)
-        with self.observer.at(model.loss.name, "loss"):
-            _, _, doutputs = model.loss(model.device, outputs, self.labels)
-        model.optimizer.zero_grad()
-        model.backward(doutputs)
-        with self.observer.at(type(model.optimizer).__name__.lower(), "update"):
-            model.optimizer.step()
+        """Forward, and backward down to the input."""
+        self.model.forward(self._x, training=True)
+        self.model.buffers.forget_gradients()
+        self.model.backward(self._dy, input_grad=True)
+
+
+class Training(Workload):
+    """The steps of `fit`, one after the other: batch, forward, loss, what is counted, backward, update. Launched one by one."""
+
+    def __init__(self, name: str, model: Sequential, observer: Observer, batches: Batches) -> None:
+        assert model.loss is not None and model.optimizer is not None
+        example = math.prod(model.input_shape) * model.dtype.itemsize + batches.labels.nbytes // len(batches.labels)
+        super().__init__(name, model, observer, batches.batch_size, batches.batch_size * example)
+        layers = {"batch": "batch", "loss": model.loss.name, "update": type(model.optimizer).__name__.lower()}
+        observer.outside = lambda op: (layers.get(kind_of(op), op), kind_of(op))
+        self._steps = batches.steps_per_epoch
+        trained: Any = model
+        self._trainer = TrainingStep(trained, model.loss, model.optimizer, graphs=False)
+        self._feed = feed_for(self._trainer.graphs, batches)
+        self._trainer.begin(REPLAYS)  # a table that is long enough for whoever replays the launches
+        self._epoch = 0
+        self._sizes: Iterator[int] = iter(())
+
+    def step(self) -> None:
+        """The next step of the epoch; after the last one the first of the next, which is made ready as `fit` does it."""
+        size = next(self._sizes, None)
+        if size is None:
+            with self.observer.listening(None):
+                self._trainer.begin(self._steps, epoch=self._epoch)
+                self._sizes = self._feed.epoch(self._epoch, 0)
+                self._epoch += 1
+                size = next(self._sizes)
+        self._trainer.run(self._feed, size)
 
 
 @dataclass(frozen=True)
@@ -93,12 +126,12 @@ class Selection:
 def of_model(name: str, batch: int, device: Device, observer: Observer) -> Workload:
     """The training step of a reference network, or of the model in a file. UnknownNameError where `name` is neither."""
     batch = integer(batch, "batch size", 1)
-    place = observer.device(device)
+    observed = observer.device(device)
     if name in NETWORKS:
-        model = network(name).build(IMAGE, seed=0, device=place)
+        model = network(name).build(IMAGE, seed=0, device=observed)
         model.compile(SGD(0.01, momentum=0.9) if name == "lenet5x5" else Adam(1e-3))
     elif name.endswith(".safetensors") or Path(name).exists():
-        model = load(name, device=place)
+        model = load(name, device=observed)
         if model.loss is None or model.optimizer is None:
             model.compile()
     else:
@@ -107,14 +140,7 @@ def of_model(name: str, batch: int, device: Device, observer: Observer) -> Workl
         except UnknownNameError as error:
             raise UnknownNameError(f"{error}; or name a model.safetensors that train wrote") from None
     observer.watch(model)
-    assert model.loss is not None
-    x = _values((batch, *model.input_shape), device)
-    outputs = math.prod(model.output_shape)
-    random = np.random.default_rng(1)
-    classes = model.loss.name == "categorical_crossentropy"
-    labels = random.integers(0, outputs, batch) if classes else random.random((batch, outputs), np.float32).round()
-    checked = model.loss.check_labels(labels, batch, outputs, model.dtype)
-    return Workload(name, model, observer, device.array(x, model.dtype), device.array(checked))
+    return Training(name, model, observer, _batches(model, batch, device))
 
 
 def of_operation(op: str, shape: str, device: Device, observer: Observer) -> Workload:
@@ -143,12 +169,30 @@ def of_operation(op: str, shape: str, device: Device, observer: Observer) -> Wor
         raise ShapeError(f"the shape {shape!r} does not fit {op!r}: {error}") from None
     observer.watch(model)
     x, dy = (_values((batch, *sides), device) for sides in (input_shape, model.output_shape))
-    return Workload(f"{op} {shape}", model, observer, device.array(x), device.array(dy))
+    return OneOperation(f"{op} {shape}", model, observer, device.array(x), device.array(dy))
+
+
+def _batches(model: Sequential, size: int, device: Device) -> Batches:
+    """A data set of random pixels and labels, as large as some batches."""
+    assert model.loss is not None
+    count = size * max(1, min(BATCHES, DATA // (size * math.prod(model.input_shape))))
+    random, outputs = np.random.default_rng(0), math.prod(model.output_shape)
+    shape = (count, *model.input_shape)
+    images = np.empty(shape, np.uint8) if _imagined(device) else random.integers(0, 256, shape, np.uint8)
+    classes = model.loss.name == "categorical_crossentropy"
+    labels = random.integers(0, outputs, count) if classes else random.random((count, outputs), np.float32).round()
+    checked = model.loss.check_labels(labels, count, outputs, model.dtype)
+    return Batches(images, checked, size, seed=model.seed, dtype=model.dtype)
+
+
+def _imagined(device: Device) -> bool:
+    """Whether the device is a GPU that is not there: then arrays are memory alone, which nobody reads and which so takes no room."""
+    return device.kind == "cuda" and device.xp is np
 
 
 def _values(shape: tuple[int, ...], device: Device) -> np.ndarray[Any, Any]:
-    """Numbers to compute on; for a GPU that is not there memory alone, which nobody reads and which so takes no room."""
-    if device.kind == "cuda" and device.xp is np:
+    """Numbers to compute on."""
+    if _imagined(device):
         return np.empty(shape, np.float32)
     return np.random.default_rng(0).standard_normal(shape, np.float32)
 

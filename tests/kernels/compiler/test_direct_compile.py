@@ -3,58 +3,38 @@
 from __future__ import annotations
 
 import pytest
+from compile_harness import ARCHS, check, kernels, names, needs_compilers, of
 
-from gpucnn.device import simulated
 from gpucnn.ops.shapes import Window, conv_window
-from gpucnn.profiling.chip import static
-from gpucnn.profiling.chip.samples import Entry, direct_entries, shape_entries
+from gpucnn.profiling.chip.samples import convolutions, first_layer
 
+pytestmark = needs_compilers
 
-def missing() -> str | None:
-    try:
-        static._linker()
-    except static.ToolchainError as error:
-        return str(error)
-    return None
-
-
-pytestmark = pytest.mark.skipif(simulated() or missing() is not None, reason=f"cannot compile kernels: {missing()}")
-
-ELSEWHERE = "conv2d_relu_max_pool2d_weight_grad"  # test_fused_grad_compile.py
-BY_NAME = {entry.name: entry for entry in shape_entries() if not entry.name.startswith(ELSEWHERE)}
+ELSEWHERE = "conv2d_relu_max_pool_weight_grad_slices"  # test_fused_grad_compile.py
+OWN = names("direct", "conv2d_relu_max_pool", "add_parts", "_2x2", "softmax_cross_entropy", without=[ELSEWHERE])
 LARGE: dict[str, tuple[int, int, int, Window]] = {  # images, channels, filters
     "colour": (256, 3, 64, conv_window((32, 32), (3, 3), 1, 1)),
     "stem": (64, 3, 64, conv_window((224, 224), (7, 7), 2, 3)),
 }
 
 
-def check(entry: Entry, arch: str) -> None:
-    report = static.compile_kernel(entry, arch)
-    assert report.spill_stores == report.spill_loads == 0, report
-    assert report.stack == 0, report
-    assert report.float64 == 0, report
-    assert 0 < report.registers <= entry.max_registers, report
-    assert report.shared <= 48 * 1024, report
-    assert report.occupancy > 0, report
-
-
-@pytest.mark.parametrize("arch", static.CHIPS)
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("name", OWN)
 def test_kernels_of_shapes_fit_the_chip(name: str, arch: str) -> None:
-    check(BY_NAME[name], arch)
+    check(kernels()[name], arch)
 
 
 @pytest.mark.parametrize("name", ["colour", pytest.param("stem", marks=pytest.mark.slow)])
 def test_three_channels_and_large_images_fit_one_chip(name: str) -> None:
     """They take long to compile."""
-    for entry in direct_entries(name, *LARGE[name]):
-        if not entry.name.startswith(ELSEWHERE):
-            check(entry, "sm_90")
+    found = [each for each in of(convolutions(*LARGE[name]), first_layer(*LARGE[name])) if "_direct_" in each.part.name]
+    found += [each for each in of(first_layer(*LARGE[name])) if each.part.name == "conv2d_relu_max_pool"]
+    assert len(found) >= 2
+    for each in found:
+        check(each, "sm_90")
 
 
 def test_every_first_layer_is_there() -> None:
-    for operation in ("conv2d", "conv2d_weight_grad", "conv2d_relu_max_pool2d", "conv2d_relu_max_pool2d_weight_grad"):
-        names = [entry.name for entry in shape_entries()]
-        assert {name.rpartition("-")[2] for name in names if name.startswith(f"{operation}-direct")} == {"m1", "k1"}
-    with pytest.raises(ValueError, match="not for long"):
-        direct_entries("long", 1, 4, 8, conv_window((1, 9000), (1, 3)))
+    for kernel in ("conv2d_direct_forward", "conv2d_direct_weight_grad_slices", "conv2d_relu_max_pool", ELSEWHERE):
+        samples = {each.sample for each in kernels().values() if each.part.name == kernel}
+        assert samples - {"m1-no-relu", "k1-no-relu"} == {"m1", "k1"}

@@ -10,56 +10,50 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from compile_harness import needs_compilers
 
 from gpucnn.device import simulated
-from gpucnn.profiling.chip import static
 
 if simulated():
     pytest.skip("the simulator compiles nothing", allow_module_level=True)
 
 from gpucnn_kernels.core import disk_cache
 
-
-def missing() -> str | None:
-    try:
-        static._linker()
-    except static.ToolchainError as error:
-        return str(error)
-    return None
-
-
-needs_compiler = pytest.mark.skipif(missing() is not None, reason=f"cannot compile kernels: {missing()}")
-
 MARKS = """
 import json
-from gpucnn_kernels import disk_cache
-from gpucnn.profiling.chip.samples import all_entries
-print(json.dumps({entry.name: disk_cache.fingerprint(entry.kernel) for entry in all_entries()}))
+from gpucnn.profiling.chip import chips, samples
+from gpucnn_kernels.core import disk_cache
+print(json.dumps({each.name: disk_cache.fingerprint(each.launch.kernel) for each in samples.kernels(chips.find("H100"))}))
 """
 
 # A dispatcher compiles for the GPU that is there. Here one is made up, and binding, which needs a driver, is left at the machine code.
 COMPILE = """
 import hashlib, importlib, json
-from gpucnn_kernels import static
-from gpucnn.profiling.chip.samples import ENGINE_ENTRIES, ENTRIES
-from gpucnn_kernels.chips import ARCHITECTURES
+from gpucnn.profiling.chip import static
+from gpucnn.profiling.chip.chips import ARCHITECTURES, find
+from gpucnn.profiling.chip.samples import kernels
 dispatcher, codegen = (importlib.import_module(f"numba.cuda.{name}") for name in ("dispatcher", "codegen"))
 codegen.JITCUDACodegen.magic_tuple = lambda self: ((13, 0), (9, 0))
 codegen.CUDACodeLibrary._ensure_cc = lambda self, cc: (9, 0)
 dispatcher._Kernel.bind = lambda self: self._codelibrary.get_cubin(cc=(9, 0))
-from gpucnn_kernels import disk_cache
+from gpucnn_kernels.core import disk_cache
 told = []
 disk_cache.announce = told.append
 found = {}
-with static._as_if_present(ARCHITECTURES["sm_90"]):
-    for entry in (ENTRIES[KERNEL], ENGINE_ENTRIES[-1]):
-        compiled = entry.kernel.compile(entry.signature)
+by_name = {each.name: each.launch for each in kernels(find("H100"))}
+with static.as_if_present(ARCHITECTURES["sm_90"]):
+    for name in KERNELS:
+        launch = by_name[name]
+        compiled = launch.kernel.compile(launch.signature)
         cubin = compiled._codelibrary.get_cubin(cc=(9, 0))
         code = bytes(getattr(cubin, "code", cubin))
-        hits, misses = (sum(getattr(entry.kernel, name).values()) for name in ("_cache_hits", "_cache_misses"))
-        found[entry.name] = [hits, misses, hashlib.sha256(code).hexdigest()]
+        hits, misses = (sum(getattr(launch.kernel, counts).values()) for counts in ("_cache_hits", "_cache_misses"))
+        found[name] = [hits, misses, hashlib.sha256(code).hexdigest()]
 print(json.dumps([found, told]))
 """
+
+
+TILES = ("dense-tile128x128 even", "dense_input_grad-tile128x128 even")
 
 
 def in_a_process(program: str, **environment: str) -> Any:
@@ -80,13 +74,13 @@ def test_every_kernel_has_a_name_of_its_own_in_every_process() -> None:
         by_mark.setdefault(mark, set()).add(name)
     # Several operations run on the very same kernel: those share a name. Different tiles and plans never do.
     for names in by_mark.values():
-        assert len({name.rpartition("-")[2] for name in names if "tile" in name}) <= 1, names
+        assert len({name.split()[0].rpartition("-")[2] for name in names if "tile" in name}) <= 1, names
     assert len(by_mark) > 40
 
 
-@needs_compiler
+@needs_compilers
 def test_a_second_process_compiles_nothing(tmp_path: Path) -> None:
-    program = COMPILE.replace("KERNEL", "0")
+    program = COMPILE.replace("KERNELS", '["conv2d m2", "sum_slices m2"]')
     (first, compiled), _ = in_a_process(program, NUMBA_CACHE_DIR=str(tmp_path))
     (second, none), said = in_a_process(program, NUMBA_CACHE_DIR=str(tmp_path))
     assert compiled == ["conv2d", "sum_slices"] and none == []
@@ -97,9 +91,9 @@ def test_a_second_process_compiles_nothing(tmp_path: Path) -> None:
     assert [entry[:2] for entry in off.values()] == [[0, 1]] * 2
 
 
-@needs_compiler
+@needs_compilers
 def test_a_broken_file_costs_a_compilation(tmp_path: Path) -> None:
-    program = COMPILE.replace("KERNEL", "0")
+    program = COMPILE.replace("KERNELS", '["conv2d m2", "sum_slices m2"]')
     in_a_process(program, NUMBA_CACHE_DIR=str(tmp_path))
     for path in tmp_path.rglob("*.nbc"):
         path.write_bytes(path.read_bytes()[:100])
@@ -121,21 +115,21 @@ def test_functions_that_differ_have_other_marks() -> None:
     assert disk_cache.fingerprint(made(object())) is None
 
 
-@needs_compiler
+@needs_compilers
 def test_kernels_of_one_function_have_files_of_their_own(tmp_path: Path) -> None:
     """All tiles are kernels of one Python function: two processes that compile two of them must not give their files one number."""
-    program = COMPILE.replace("KERNEL", "0").replace("ENGINE_ENTRIES[-1]", "ENGINE_ENTRIES[TILE]")
+    program = COMPILE.replace("KERNELS", '["conv2d m2", "TILE"]')
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", program.replace("TILE", str(tile))],
+            [sys.executable, "-c", program.replace("TILE", tile)],
             env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
-        for tile in (9, 12)
+        for tile in TILES
     ]  # fmt: skip
     for process in processes:
         _, said = process.communicate(timeout=300)
         assert process.returncode == 0, said
-    for tile in (9, 12):
-        (found, compiled), said = in_a_process(program.replace("TILE", str(tile)), NUMBA_CACHE_DIR=str(tmp_path))
+    for tile in TILES:
+        (found, compiled), said = in_a_process(program.replace("TILE", tile), NUMBA_CACHE_DIR=str(tmp_path))
         assert compiled == [] and [entry[:2] for entry in found.values()] == [[1, 0]] * 2, said
     assert len(list(tmp_path.rglob("*engine_kernel*.nbi"))) == 2

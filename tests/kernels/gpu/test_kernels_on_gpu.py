@@ -9,7 +9,7 @@ from kernel_harness import REAL, Output, distinct, double, normal
 from gpucnn.device import Device, to_numpy
 from gpucnn.ops import cpu
 from gpucnn.ops.shapes import conv_window, pool_window
-from gpucnn.profiling.chip.samples import CONV_SHAPES, POOL_SHAPES, ConvShape, PoolShape
+from gpucnn.profiling.what.shapes import CONV_SHAPES, POOL_SHAPES, ConvShape, PoolShape
 from tolerances import check
 
 pytestmark = pytest.mark.gpu

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from gpucnn.profiling.what import work
@@ -20,6 +21,8 @@ from gpucnn.profiling.what.operations.row import (
     with_relu_grad,
 )
 from gpucnn.profiling.what.work import Work
+from gpucnn_kernels.choose import problems
+from gpucnn_kernels.core.problem import Problem
 
 
 def _sizes(a: Arguments) -> tuple[int, int, int]:
@@ -126,13 +129,32 @@ def _weight_like(a: Arguments, torch: Any) -> Any:
     return torch.empty(shape, device=a["dy"].device)
 
 
+def _problem(a: Arguments, make: Callable[..., Problem]) -> Problem:
+    return make(*_sizes(a), a["window"], a["groups"])
+
+
+def _pooled_problem(a: Arguments, make: Callable[..., Problem]) -> Problem:
+    return make(*_sizes(a), a["window"], a["pool_window"], a["groups"])
+
+
 OPERATIONS = {
-    "conv2d": Operation("conv", _forward_work, Rule(("x",), terms=filter_terms), _forward, _words),
-    "conv2d_input_grad": Operation("conv", _input_work, Rule(("dy", "relu"), terms=_input_terms), _input_grad, _words),
-    "conv2d_weight_grad": Operation("conv", _weight_work, Rule(("dy",), 1, _positions), _weight_grad, _words),
-    "conv2d_relu_max_pool2d": Operation("conv", _fused_work, Rule(("x",), terms=filter_terms, room=("out", "indices")), _fused, _words),
+    "conv2d": Operation(
+        "conv", _forward_work, Rule(("x",), terms=filter_terms), _forward, _words, lambda a: _problem(a, problems.conv2d)
+    ),
+    "conv2d_input_grad": Operation(
+        "conv", _input_work, Rule(("dy", "relu"), terms=_input_terms), _input_grad, _words,
+        lambda a: _problem(a, problems.conv2d_input_grad),
+    ),
+    "conv2d_weight_grad": Operation(
+        "conv", _weight_work, Rule(("dy",), 1, _positions), _weight_grad, _words, lambda a: _problem(a, problems.conv2d_weight_grad)
+    ),
+    "conv2d_relu_max_pool2d": Operation(
+        "conv", _fused_work, Rule(("x",), terms=filter_terms, room=("out", "indices")), _fused, _words,
+        lambda a: _pooled_problem(a, problems.conv2d_relu_max_pool2d), "conv2d",
+    ),
     "conv2d_relu_max_pool2d_weight_grad": Operation(
-        "conv", _fused_weight_work, Rule(("dy", "indices", "relu"), 1, _positions), _fused_weight_grad, _words
+        "conv", _fused_weight_work, Rule(("dy", "indices", "relu"), 1, _positions), _fused_weight_grad, _words,
+        lambda a: _pooled_problem(a, problems.conv2d_relu_max_pool2d_weight_grad), "conv2d_weight_grad",
     ),
     "bias_grad": Operation("bias", _bias_work, Rule(("dy",), 1, _rest)),
-}
+}  # fmt: skip

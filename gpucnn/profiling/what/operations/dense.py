@@ -7,6 +7,7 @@ from typing import Any
 from gpucnn.profiling.what import work
 from gpucnn.profiling.what.operations.row import Arguments, Operation, Rule, Run, filter_terms, with_relu, with_relu_grad
 from gpucnn.profiling.what.work import Work
+from gpucnn_kernels.choose import problems
 
 
 def _sizes(a: Arguments) -> tuple[int, int, int]:
@@ -48,9 +49,13 @@ def _weight_grad(a: Arguments, torch: Any) -> Run:
 
 
 OPERATIONS = {
-    "dense": Operation("dense", _forward_work, Rule(("x",), terms=filter_terms), _forward, _words),
+    "dense": Operation("dense", _forward_work, Rule(("x",), terms=filter_terms), _forward, _words, lambda a: problems.dense(*_sizes(a))),
     "dense_input_grad": Operation(
-        "dense", _input_work, Rule(("dy", "relu"), terms=lambda a: int(a["weight"].shape[0])), _input_grad, _words
+        "dense", _input_work, Rule(("dy", "relu"), terms=lambda a: int(a["weight"].shape[0])), _input_grad, _words,
+        lambda a: problems.dense_input_grad(*_sizes(a)),
     ),
-    "dense_weight_grad": Operation("dense", _weight_work, Rule(("dy",), 1, lambda a: int(a["x"].shape[0])), _weight_grad, _words),
-}
+    "dense_weight_grad": Operation(
+        "dense", _weight_work, Rule(("dy",), 1, lambda a: int(a["x"].shape[0])), _weight_grad, _words,
+        lambda a: problems.dense_weight_grad(*_sizes(a)),
+    ),
+}  # fmt: skip

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from gpucnn.profiling.what.work import Work
+from gpucnn_kernels.core.problem import Problem
 
 Arguments: TypeAlias = dict[str, Any]  # of a call, by name
 Run: TypeAlias = Callable[[], Any]
@@ -41,9 +42,13 @@ class Rule:
 class Operation:
     """All that the profiler knows of one operation, from the arguments of a call.
 
-    kind: what --op takes. work: FLOPs and least bytes, without ReLU's gradient that may be taken along. sizes: in words. rule: how its
-    result is checked. twin: PyTorch's function that does as much, ready to be called on the same memory, given torch as well; None where
-    PyTorch has none.
+    kind: what --op takes.
+    work: FLOPs and least bytes, without ReLU's gradient that may be taken along.
+    rule: how its result is checked.
+    twin: PyTorch's function that does as much, ready to be called on the same memory, given torch as well; None where it has none.
+    sizes: in words; where that is None, the first array's.
+    problem: what kernels are chosen for; None where there is one way to do it.
+    product: for an operation that may be done in parts, the operation among them that is a product.
     """
 
     kind: str
@@ -51,6 +56,8 @@ class Operation:
     rule: Rule
     twin: Callable[[Arguments, Any], Run] | None = None
     sizes: Callable[[Arguments], str] | None = None
+    problem: Callable[[Arguments], Problem] | None = None
+    product: str | None = None
 
 
 def times(sides: Any) -> str:

@@ -1,0 +1,71 @@
+"""The launches of an operation: what they are called, and what each of them does of its work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gpucnn.profiling.what.observe import Call
+from gpucnn.profiling.what.operations import OPERATIONS, work_of
+from gpucnn.profiling.what.work import Work
+from gpucnn_kernels.choose import select
+from gpucnn_kernels.core.launch import Launch
+
+PRODUCTS = ("engine", "tensor", "conv2d", "depthwise", "gemm")
+"""How the names of kernels begin that do an operation's arithmetic. What else is launched for it prepares operands, adds up parts, sums a
+bias's gradient or pools: that moves the bytes of its own arrays."""
+HELPERS = ("add_parts", "add_rows")  # where there is no product: what adds up parts
+SHARED = ("engine", "tensor", "tensor_grad")
+"""Names that all kernels of a tile have, whatever they do: those are told apart by the operation and its variant."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A launch, what its kernel is called among others, and its part of the operation's work."""
+
+    launch: Launch
+    name: str
+    work: Work
+
+
+def parts(call: Call, launches: Sequence[Launch]) -> list[Part]:
+    """The launches that a call has made on the chip that kernels are chosen for."""
+    return [Part(launch, kernel_name(call, launch), work) for launch, work in shares(launches, work_of(call))]
+
+
+def shares(launches: Sequence[Launch], work: Work) -> list[tuple[Launch, Work]]:
+    """What each launch of an operation does of its work. One that does it alone does all; the arithmetic of several products is shared by
+    threads; the rest, and a product that has others beside it, moves each of its arrays once."""
+    products = [launch for launch in launches if launch.name.startswith(PRODUCTS)]
+    mains = products or [launch for launch in launches if launch.name not in HELPERS] or list(launches)
+    threads = sum(launch.blocks * launch.threads for launch in mains)
+    result = []
+    for launch in launches:
+        own = launch.array_bytes
+        if not any(launch is main for main in mains):
+            result.append((launch, Work(0, own)))
+            continue
+        part = launch.blocks * launch.threads / threads
+        least = own if len(mains) == 1 < len(launches) else round(work.least_bytes * part)
+        result.append((launch, Work(round(work.flops * part), least)))
+    return result
+
+
+def kernel_name(call: Call, launch: Launch) -> str:
+    """What a launch's kernel is called, among those who know that `call` made it, on the chip that kernels are chosen for."""
+    return variant_name(call) if launch.name in SHARED else launch.name
+
+
+def variant_name(call: Call) -> str:
+    """The operation of a call with the variant that is chosen for it: "conv2d-tile128x64". Of one that is done in parts, that of the
+    product among them."""
+    op, row = call.op, OPERATIONS.get(call.op)
+    if row is None or row.problem is None:
+        return op
+    choice = select.choose(row.problem(call.arguments))
+    if choice.apart and row.product is not None:
+        op = row.product
+        inner = OPERATIONS[op].problem
+        assert inner is not None
+        choice = select.choose(inner(call.arguments))
+    return f"{op}-{choice.name}"

@@ -1,0 +1,108 @@
+"""What the tests of the compiler share: every kernel by name, the registers that it was planned for, and what must be true of each."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatch
+from typing import Any
+
+import pytest
+
+from gpucnn.device import simulated
+from gpucnn.ops.shapes import Window
+from gpucnn.profiling.chip import samples, static
+from gpucnn.profiling.chip.chips import ARCHITECTURES, CHIPS, Chip, find
+from gpucnn.profiling.chip.samples import Kernel, Sample
+from gpucnn.profiling.chip.static import Compiled
+
+ARCHS = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")  # the rest of ARCHITECTURES lie between these
+H100 = CHIPS["H100"]
+
+# Registers per thread, planned and not measured, by the names of kernels: the first that fits. 64 lets an SM of 65 536 registers hold 1024
+# threads, and 40 as many as most chips can schedule (1536): what is bound by memory wants the latter.
+MOST_REGISTERS = {
+    "*-tile128x128": 128,  # two blocks of 256 threads
+    "*-tile128x64": 170,  # three of 128
+    "*-tile64x64": 170,  # six of 64
+    "*_weight_grad-tensor*": 128,
+    "*-tensor*": 168,  # before they are shared out among the warpgroups
+    "conv2d_direct_forward": 80,
+    "conv2d_direct_weight_grad_slices": 168,  # 112 sums and what they are made of: three blocks
+    "conv2d_relu_max_pool": 80,
+    "conv2d_relu_max_pool_weight_grad_slices": 168,  # 112 sums, four reads' addresses and what the next position needs: three blocks
+    "conv2d_depthwise_*": 128,  # of which the taps are 9 to 49, and a strip's results 8 to 32
+    "conv2d_input_grad": 96,  # NVVM unrolls the loop over filters
+    "conv2d": 64,
+    "conv2d_weight_grad": 64,
+    "gemm": 64,
+    "max_pool2d_2x2*": 40,
+    "*_pool2d*": 64,
+    "softmax_cross_entropy_in_one_block": 64,
+    "sum_slices": 48,  # eight reads on their way: up to 40, and 44 on Turing, which has registers for 48 in each of all its threads
+    "gather_batch": 64,  # where images are changed: on Blackwell the channels are written out by fours
+    "ladder*": 128,
+    "*": 40,
+}
+
+
+def missing() -> str | None:
+    """Why nothing can be compiled here; None where it can."""
+    if simulated():
+        return "the simulator compiles nothing"
+    try:
+        static.check_compilers()
+    except static.ToolchainError as error:
+        return str(error)
+    return None
+
+
+needs_compilers = pytest.mark.skipif(missing() is not None, reason=f"cannot compile kernels: {missing()}")
+
+
+@functools.cache
+def kernels(chip: str = "H100") -> dict[str, Kernel]:
+    """Every kernel for a chip, by its name: an H100 has those of all others as well."""
+    return {} if simulated() else {each.name: each for each in samples.kernels(find(chip))}
+
+
+def of(*runs: Callable[[Any], object], chip: Chip = H100) -> list[Kernel]:
+    """The kernels of some operations, each in every way that there is."""
+    found = [each for run in runs for each in samples.launched(Sample("here", run), chip)]
+    return list({(id(each.launch.kernel), each.launch.signature): each for each in found}.values())
+
+
+def names(*parts: str, without: Iterable[str] = ()) -> list[str]:
+    """Of the kernels whose names hold one of these, and none of `without`."""
+    return [name for name in kernels() if any(part in name for part in parts) and not any(part in name for part in without)]
+
+
+def most_registers(kernel: Kernel) -> int:
+    """What was planned."""
+    return next(most for pattern, most in MOST_REGISTERS.items() if fnmatch(kernel.part.name, pattern))
+
+
+def check(kernel: Kernel, arch: str) -> Compiled:
+    """Compiles it for a chip: nothing spilled, no memory of a thread's own, no float64, no more registers than planned."""
+    found = static.compile_launch(kernel.launch, arch)
+    assert found.spill_stores == found.spill_loads == 0, (kernel.name, found)
+    assert found.stack == 0, "a local array, or something else indexed at run time, went to memory"
+    assert found.float64 == 0, "a float64 instruction: write float32(0), pass np.float32"
+    assert 0 < found.registers <= most_registers(kernel), (kernel.name, found)
+    limit = ARCHITECTURES[arch].shared - ARCHITECTURES[arch].reserved if kernel.launch.shared else 48 << 10
+    assert found.shared <= limit, (kernel.name, found)
+    assert found.occupancy > 0, (kernel.name, found)
+    return found
+
+
+def params(quick: Iterable[tuple[str, str]], everything: Iterable[tuple[str, str]]) -> list[Any]:
+    """(kernel, chip): the quick ones, and the others marked slow."""
+    quick = list(quick)
+    return [*quick, *(pytest.param(*case, marks=pytest.mark.slow) for case in everything if case not in quick)]
+
+
+def window_of(name: str) -> Window:
+    """The window of one of the named convolutions."""
+    from gpucnn.profiling.what.shapes import CONV_SHAPES
+
+    return next(shape.window for shape in CONV_SHAPES if shape.name == name)

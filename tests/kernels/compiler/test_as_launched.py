@@ -1,0 +1,95 @@
+"""What is compiled for a chip that is not here is what a launch there would compile: the same bounds, the same registers, wherever they are
+shown."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import re
+from typing import Any
+
+import pytest
+from compile_harness import H100, kernels, needs_compilers
+
+from gpucnn.device import Device
+from gpucnn.profiling.chip import bounds, compiled, static
+from gpucnn.profiling.chip.chips import ARCHITECTURES
+from gpucnn.profiling.what import workload
+from gpucnn.profiling.what.observe import Observer
+from gpucnn.profiling.what.workload import Selection
+from gpucnn_kernels.core.launch import Launch, recording
+
+pytestmark = needs_compilers
+
+CAPABILITY = (9, 0, "a")
+# With bounds for threads and blocks, for threads alone, and without any.
+SAMPLES = (
+    "dense-tile64x64 even",
+    "conv2d_direct_forward k1",
+    "conv2d_relu_max_pool_weight_grad_slices k1",
+    "softmax_cross_entropy_in_one_block 512x10",
+    "conv2d_depthwise_forward 3x3",
+    "relu",
+)
+
+
+def as_numba_does(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The kernel as its launch on an H100 would have it. The chip is made up, and binding, which needs a driver, is left out."""
+    dispatcher, codegen = (importlib.import_module(f"numba.cuda.{name}") for name in ("dispatcher", "codegen"))
+    monkeypatch.setattr(codegen.CUDACodeLibrary, "_ensure_cc", lambda self, cc: CAPABILITY)
+    with static.as_if_present(ARCHITECTURES["sm_90"]):
+        return dispatcher._Kernel(launch.kernel.py_func, launch.signature, **launch.kernel.targetoptions)
+
+
+def bounds_in(ptx: str) -> list[str]:
+    """Threads and blocks that the code is made for."""
+    return sorted(re.findall(r"\.(?:maxntid|minnctapersm|reqntid)\s[\d, ]+", ptx))
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_the_code_is_the_launchs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    launch = kernels()[name].launch
+    library = as_numba_does(launch, monkeypatch)._codelibrary
+    theirs, own = library.get_lto_ptx(cc=CAPABILITY), static.ptx(launch, "sm_90")
+    assert bounds_in(own) == bounds_in(theirs)
+    assert bool(bounds_in(own)) == (launch.kernel.targetoptions["launch_bounds"] is not None)
+    # The letters differ: names hold how often Numba has compiled, and functions that are inlined stand in the order of their names. So do
+    # registers, by less than the eight that a chip gives at a time.
+    found = static.compile_launch(launch, "sm_90")
+    code = library.get_ltoir(cc=CAPABILITY)
+    monkeypatch.setattr(static, "_intermediate", lambda *arguments: code)
+    static._machine_code.cache_clear()
+    try:
+        made = static.compile_launch(launch, "sm_90")
+    finally:
+        static._machine_code.cache_clear()
+    assert abs(made.registers - found.registers) < 8
+    assert dataclasses.replace(made, registers=0, occupancy=0) == dataclasses.replace(found, registers=0, occupancy=0)
+
+
+def test_the_command_shows_the_same_registers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fused gradient of k1, whose dy has seen ReLU's: in a step, in the list of kernels, and as these tests have it."""
+    monkeypatch.setattr(compiled, "folder", lambda: None)
+    monkeypatch.setattr(static, "main_loop", lambda launch, arch: None)  # takes seconds, and is not asked about
+    with bounds.as_if_there(H100):
+        work = workload.of_model("keras", 128, bounds.device_of(H100), Observer())
+    name, sample = "conv2d_relu_max_pool_weight_grad_slices", "k1-no-relu"
+    step = bounds.profile(work, Selection(op="conv"), H100, lambda text: None)
+    listed = bounds.catalogue(f"{name} {sample}", H100, lambda text: None)
+    (in_step,) = (row.registers for row in step.rows if row.kernel == name)
+    (in_list,) = (row.registers for row in listed.rows)
+    assert in_step == in_list == static.compile_launch(kernels()[f"{name} {sample}"].launch, "sm_90").registers
+
+
+def test_a_real_launch_has_the_samples_types_and_bounds(gpu: Device) -> None:
+    """On arrays of a GPU, real or virtual."""
+    xp, ops = gpu.xp, gpu.ops
+    with recording() as launches:
+        ops.relu(xp.zeros((128, 1024), "float32"))
+        ops.softmax_cross_entropy(xp.zeros((512, 10), "float32"), xp.zeros(512, "int32"))
+    for launch, name in zip(launches, ("relu", "softmax_cross_entropy_in_one_block 512x10"), strict=True):
+        sample = kernels()[name].launch
+        made = launch.kernel.overloads[launch.signature]
+        assert launch.kernel is sample.kernel and launch.signature == sample.signature
+        assert (launch.threads, launch.shared) == (sample.threads, sample.shared)
+        assert made.launch_bounds == sample.kernel.targetoptions["launch_bounds"]
