@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -62,8 +67,144 @@ def test_a_number_of_threads_that_is_none_is_refused_and_named(given: str, monke
     assert repr(given) in str(caught.value)
 
 
-@pytest.mark.parametrize("size", [1, 31, 2**15 - 1, 2**15, 2**15 + 1, 100_003, 2**18])
+SLAB, WORTH = _threads.SLAB, _threads.WORTH_A_THREAD
+
+
+@pytest.mark.parametrize("size", [1, 31, SLAB - 1, SLAB, SLAB + 1, 2 * SLAB, 3 * SLAB + 5])
 def test_every_element_is_updated_once_whatever_the_size(size: int) -> None:
     parameters = np.zeros(size)
     cpu.sgd_update(parameters, np.ones(size), None, rates=np.array([0.5, 1, 1, 1]))
     np.testing.assert_array_equal(parameters, -0.5)
+
+
+@pytest.fixture(params=[1, 2, 3, 5])
+def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """So many threads, whatever the machine has, and a pool of them."""
+    pool = ThreadPoolExecutor(request.param)
+    monkeypatch.setattr(_threads, "threads", lambda: request.param)
+    monkeypatch.setattr(_threads, "_pool", lambda process: pool)
+    yield request.param
+    pool.shutdown()
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 4, 5, 11])
+def test_pieces_are_shared_out_and_each_is_done_once(threads: int, pieces: int) -> None:
+    shares: list[list[int]] = []
+    _threads.share(pieces, lambda own: shares.append(list(own)), work=WORTH)
+    assert sorted(piece for own in shares for piece in own) == list(range(pieces))
+    assert len(shares) == min(threads, pieces) == _threads.workers_for(pieces, WORTH)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@pytest.mark.parametrize("blas", [False, True])
+def test_little_work_stays_where_it_is(threads: int, blas: bool) -> None:
+    at: list[int] = []
+    _threads.share(7, lambda own: at.extend(threading.get_ident() for _ in own), work=WORTH - 1, blas=blas)
+    assert at == [threading.get_ident()] * 7
+    assert _threads.workers_for(7, WORTH - 1) == 1
+
+
+def test_what_goes_wrong_in_a_thread_is_raised_here(threads: int) -> None:
+    def body(own: Iterable[int]) -> None:
+        if 3 in own:
+            raise KeyError("three")
+
+    with pytest.raises(KeyError, match="three"):
+        _threads.share(5, body, work=WORTH)
+
+
+@pytest.mark.parametrize("size", [0, 1, SLAB - 1, SLAB, SLAB + 1, 4 * SLAB + 3])
+def test_slabs_cover_a_buffer_with_no_overlap(threads: int, size: int) -> None:
+    parts: list[slice] = []
+    _threads.slabs(parts.append, size)
+    edges = sorted((part.start, part.stop) for part in parts)
+    assert [start for start, _ in edges] == [0, *(stop for _, stop in edges)][: len(edges)]
+    assert all(0 < stop - start <= SLAB for start, stop in edges)
+    assert (edges[-1][1] if edges else 0) == size
+
+
+@pytest.mark.parametrize(
+    ("m", "k", "n"), [(1, 1, 1), (3, 4, 5), (40, 300, 15), (64, 512, 16), (64, 512, 33), (128, 500, 129), (300, 90, 700)]
+)
+def test_products_are_numpys_however_their_columns_are_shared_out(threads: int, m: int, k: int, n: int) -> None:
+    rng = np.random.default_rng(m + n)
+    a, b = rng.integers(-9, 9, (m, k)).astype(np.float64), rng.integers(-9, 9, (k, n)).astype(np.float64)
+    out = np.full((m, n), np.nan)
+    assert _threads.matmul(a, b, out) is out
+    np.testing.assert_array_equal(out, a @ b)  # whole numbers: exact in any order
+
+
+class Library:
+    """As threadpoolctl shows BLAS."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.log: list[int] = []
+
+    def get_num_threads(self) -> int:
+        return self.number
+
+    def set_num_threads(self, number: int) -> None:
+        self.number = number
+        self.log.append(number)
+
+
+@pytest.fixture
+def libraries(monkeypatch: pytest.MonkeyPatch) -> list[Library]:
+    found = [Library(4), Library(7)]
+    known = SimpleNamespace(lib_controllers=found, info=lambda: [{"num_threads": library.number} for library in found])
+    monkeypatch.setattr(_threads, "_blas", lambda: known)
+    return found
+
+
+def test_blas_has_one_thread_from_the_first_that_comes_to_the_last_that_goes(libraries: list[Library]) -> None:
+    one = _threads._OneThread()
+    with pytest.raises(ZeroDivisionError), one:
+        assert [library.number for library in libraries] == [1, 1]
+        with one:
+            assert [library.number for library in libraries] == [1, 1]
+        assert [library.number for library in libraries] == [1, 1]
+        raise ZeroDivisionError
+    assert [library.log for library in libraries] == [[1, 4], [1, 7]]
+    with one:
+        assert libraries[0].number == 1
+    assert [library.log for library in libraries] == [[1, 4, 1, 4], [1, 7, 1, 7]]
+
+
+def test_only_who_calls_blas_holds_it_to_one_thread(libraries: list[Library], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_threads, "_one_thread", _threads._OneThread())
+    seen: list[int] = []
+    for blas in (False, True):
+        _threads.share(1, lambda own: seen.append(libraries[0].number), work=1, blas=blas)
+    assert seen == [4, 1] and libraries[0].number == 4
+
+
+def test_as_many_threads_as_asked_for_or_as_blas_takes(libraries: list[Library], monkeypatch: pytest.MonkeyPatch) -> None:
+    count = _threads.threads.__wrapped__
+    monkeypatch.delenv("GPUCNN_NUM_THREADS", raising=False)
+    assert count() == 7
+    libraries.clear()
+    assert count() == (os.cpu_count() or 1)
+    for given in ("1", "3"):
+        monkeypatch.setenv("GPUCNN_NUM_THREADS", given)
+        assert count() == int(given)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_fork_has_a_lock_and_a_pool_of_its_own() -> None:
+    """Another thread of the parent may hold either."""
+    x = np.ones(3 * SLAB, np.float32)
+    cpu.relu(x)
+    before = _threads._one_thread
+    with before._lock:
+        child = os.fork()
+        if not child:
+            try:
+                assert _threads._one_thread is not before
+                signal.alarm(20)
+                cpu.relu(x)
+                cpu.dense(np.ones((300, 300)), np.ones((300, 300)))
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
