@@ -24,6 +24,7 @@ from gpucnn.layers.fused import stages
 from gpucnn.losses import LOSSES, Loss, get_loss
 from gpucnn.memory import of_step, on_cpu
 from gpucnn.metrics import METRICS
+from gpucnn.ops.cpu._engine import compile_for
 from gpucnn.ops.shapes import LIMIT
 from gpucnn.optimizers import OPTIMIZERS, Optimizer, get_optimizer
 from gpucnn.schedules import SCHEDULES
@@ -292,6 +293,8 @@ class Sequential:
             xv, yv = pair
             xv = self._examples(xv)
             validation_data = xv, loss.check_labels(yv, len(xv), math.prod(self.output_shape), self.dtype)
+        if self.device.kind == "cpu":
+            compile_for(lambda: self._rehearse(labels[:1]))
         return loop.fit(
             self,
             loss,
@@ -304,6 +307,15 @@ class Sequential:
             metrics=self.metrics,
             resume=resume,
         )
+
+    def _rehearse(self, labels: Any) -> None:
+        """A step of one example on a copy, for the sake of what it calls."""
+        model = copy.deepcopy(self)
+        loss, optimizer = model._compiled()
+        outputs = model.forward(np.zeros((1, *self.input_shape), self.dtype), training=True, logits=loss.fused_activation is not None)
+        _, _, doutputs = loss(model.device, outputs, labels)
+        model.backward(doutputs)
+        optimizer.update(np.ones(4, self.dtype))
 
     def evaluate(self, x: Any, y: Any, *, batch_size: int = 256) -> Any:
         """(loss, accuracy) over all examples: the loss and what the model was compiled with; the loss alone where that is nothing."""
