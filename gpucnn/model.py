@@ -15,6 +15,7 @@ import numpy as np
 from gpucnn import optimizers, schedules, summary
 from gpucnn.arrays import examples, numbers, on_a_gpu, pixels, scaled
 from gpucnn.checks import integer, several
+from gpucnn.data.batches import Batches
 from gpucnn.device import Device, get_device, simulated, to_numpy, why_no_cuda
 from gpucnn.errors import ArgumentError, CheckpointError, GpucnnError, ShapeError, UnknownNameError
 from gpucnn.layers import LAYERS, Layer, layer_from_config
@@ -25,6 +26,7 @@ from gpucnn.layers.parameter import Buffers, Parameter, SavedArray
 from gpucnn.losses import LOSSES, Loss, get_loss
 from gpucnn.memory import of_step
 from gpucnn.metrics import METRICS
+from gpucnn.ops.cpu._engine import compile_for
 from gpucnn.ops.shapes import LIMIT
 from gpucnn.optimizers import OPTIMIZERS, Optimizer, get_optimizer
 from gpucnn.schedules import SCHEDULES
@@ -309,6 +311,8 @@ class Sequential:
             raise GpucnnError("this model's optimizer trains another model by now: compile each model with an optimizer of its own")
         loss, batches, validation = batches_of(self, loss, x, y, given)
         found, shows = watchers(callbacks, verbose)
+        if self.device.kind == "cpu" and isinstance(batches, Batches):
+            compile_for(lambda: self._rehearse(loss, batches.labels[:1]))
         return loop.fit(
             self,
             loss,
@@ -329,6 +333,15 @@ class Sequential:
         loss, labels = weighted(loss, labels, example_weights(labels, sample_weight, class_weight, self.dtype))
         mean, correct = TrainingStep(self, loss, optimizer, graphs=False)(scaled(images, self.dtype), labels)  # type: ignore[arg-type]
         return (mean, correct / loss.answers(labels)) if "accuracy" in self.metrics else mean
+
+    def _rehearse(self, loss: Loss, labels: Any) -> None:
+        """A step of one example on a copy, for the sake of what it calls."""
+        model = copy.deepcopy(self)
+        _, optimizer = model._compiled()
+        outputs = model.forward(np.zeros((1, *self.input_shape), self.dtype), training=True, logits=loss.fused_activation is not None)
+        _, _, doutputs = loss(model.device, outputs, labels)
+        model.backward(doutputs)
+        optimizer.update(np.ones(4, self.dtype))
 
     def evaluate(self, x: Any, y: Any = None, batch_size: int = 256, *, verbose: Any = None, return_dict: bool = False) -> Any:
         """(loss, accuracy) over all examples: the loss and what the model was compiled with; the loss alone where that is nothing.

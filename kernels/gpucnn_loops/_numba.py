@@ -12,7 +12,8 @@ import pickle
 import platform
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import llvmlite.binding
@@ -25,7 +26,7 @@ from numba.core.ccallback import CFunc
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 
-from gpucnn_loops import disk_cache
+from gpucnn_loops import disk_cache, threads
 
 __all__ = [
     "FEATURES",
@@ -41,6 +42,8 @@ __all__ = [
     "models",
     "overload",
     "register_model",
+    "rehearsal",
+    "rehearsing",
     "types",
     "whole",
     "words",
@@ -96,7 +99,12 @@ class Loop:
         self._call: Callable[..., None] = self._first
 
     def __call__(self, *arguments: Any) -> None:
-        self._call(*arguments)
+        if _rehearsed.loops is None:
+            self._call(*arguments)
+        elif self not in _rehearsed.loops:
+            for other in self.calls():
+                other()
+            _rehearsed.loops.append(self)
 
     def _first(self, *arguments: Any) -> None:
         self.prepare()
@@ -118,6 +126,17 @@ class Loop:
                     ahead.append(inner)
         return list(found.values())
 
+    def _kept(self) -> disk_cache.Kept:
+        return disk_cache.Kept(self.name, (str(self.signature), *_VERSIONS), _pack, _unpack)
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is still to be compiled: not ready, and not on the disk."""
+        if self.ready:
+            return False
+        path = self._kept().path(numba.core.registry.cpu_target.target_context.codegen())
+        return path is None or not path.exists()
+
     def prepare(self) -> None:
         """Makes the loop, and those that it calls, ready to run: from the disk, or by compiling."""
         with _LOCK:
@@ -125,7 +144,7 @@ class Loop:
                 return
             for other in self.calls():
                 other.prepare()
-            kept = disk_cache.Kept(self.name, (str(self.signature), *_VERSIONS), _pack, _unpack)
+            kept = self._kept()
             compiling: Any = CFunc(self.function, (self.signature.args, types.void), {}, dict(_OPTIONS))
             compiling._cache = kept
             began = time.thread_time()
@@ -138,6 +157,29 @@ class Loop:
             self.ready = True
 
 
+class _Rehearsed(threading.local):
+    loops: list[Loop] | None = None
+
+
+_rehearsed = _Rehearsed()
+
+
+@contextmanager
+def rehearsal() -> Iterator[list[Loop]]:
+    """Within it loops that this thread calls do nothing but get into the list, behind those that they call themselves."""
+    before, _rehearsed.loops = _rehearsed.loops, []
+    try:
+        yield _rehearsed.loops
+    finally:
+        _rehearsed.loops = before
+
+
+def rehearsing() -> bool:
+    """Whether this thread is within a `rehearsal`."""
+    return _rehearsed.loops is not None
+
+
+threads.rehearsing = rehearsing
 _C_KINDS = {whole: ctypes.c_int64, types.float32: ctypes.c_float, types.float64: ctypes.c_double, types.uint64: ctypes.c_uint64}
 _LOCK = threading.RLock()
 compiled: dict[str, float] = {}  # loops that were compiled in this process, and seconds that each took

@@ -15,6 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+
+def _no() -> bool:
+    return False
+
+
+rehearsing: Callable[[], bool] = _no
+"""Whether nothing is to be done but to find out what would be; set by `_numba`, which this module does without."""
+
 WORTH_A_THREAD = 1 << 20  # multiply-adds; below it, waking another thread costs more than it saves
 
 
@@ -63,7 +71,7 @@ def share(pieces: int, body: Callable[[int, int], object], work: int) -> None:
 
     Returns, or raises, when all threads are done: nobody writes to an array any more.
     """
-    threads = min(number(), pieces) if work >= WORTH_A_THREAD else 1
+    threads = min(number(), pieces) if work >= WORTH_A_THREAD and not rehearsing() else 1
     if threads <= 1:
         body(0, pieces)
         return

@@ -42,7 +42,7 @@ def test_the_second_process_compiles_nothing(tmp_path: Path, program: Program) -
     first = program(WORK, GPUCNN_LOOP_CACHE=str(tmp_path))
     compiled, bits = result(first)
     assert compiled == len(files(tmp_path)) > 0
-    assert "compiling" in first.stderr and first.stderr.count("\n") == 1
+    assert first.stderr == ""  # which is no terminal
     second = program(WORK, GPUCNN_LOOP_CACHE=str(tmp_path))
     assert result(second) == (0, bits)
     assert second.stderr == ""

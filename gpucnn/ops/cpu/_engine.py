@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import sys
 import threading
+import time
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +16,7 @@ import numpy as np
 
 from gpucnn.errors import DeviceError
 from gpucnn.ops.cpu._threads import Array
-from gpucnn.surroundings import complain
+from gpucnn.surroundings import complain, is_terminal
 from gpucnn.text import first_line, shown
 
 VARIABLE = "GPUCNN_CPU"
@@ -56,9 +60,7 @@ def _modules() -> Any:
 def _load() -> Any:
     from gpucnn_loops import dense, depthwise, direct, disk_cache, elementwise, loss, pool, pooled, tile, update, winograd
 
-    if disk_cache.announce is None:
-        disk_cache.announce = _Announcement()
-        disk_cache.complain = complain
+    disk_cache.announce, disk_cache.complain = _Announcement(), complain
     tile.product.prepare()  # where this can be compiled, everything can
     return SimpleNamespace(
         dense=dense, depthwise=depthwise, direct=direct, elementwise=elementwise, loss=loss, pool=pool, pooled=pooled, update=update,
@@ -66,13 +68,47 @@ def _load() -> Any:
     )  # fmt: skip
 
 
+def compile_for(step: Callable[[], object]) -> None:
+    """On a machine where nothing has been compiled yet: compiles what `step` calls, with a line on the terminal that says how long it took.
+
+    `step` is rehearsed: NumPy's part of it is done, what loops would write is left as it is. What it raises then is no matter; what cannot
+    be rehearsed, or is needed later, is compiled when it is called.
+    """
+    _Announcement.quiet = True
+    try:
+        if modules() is None:
+            return
+        from gpucnn_loops._numba import compiled, rehearsal
+
+        if not compiled:
+            return
+        with rehearsal() as needed, contextlib.suppress(Exception):
+            step()
+        waiting = [loop for loop in needed if loop.waits]
+        count = len(compiled) - _Announcement.told + len(waiting)
+        shown = count > 0 and is_terminal(sys.stderr)
+        if shown:
+            complain(f"compiling {count} loops for this machine, once: ", end="")
+        began = time.perf_counter()
+        for loop in waiting:
+            loop.prepare()
+        if shown:
+            complain(f"{time.perf_counter() - began:.0f} s")
+        _Announcement.told = len(compiled)
+    finally:
+        _Announcement.quiet = False
+
+
 class _Announcement:
-    """Says that loops are being compiled, so that nobody takes the first seconds for a standstill."""
+    """Says on a terminal that loops are being compiled, so that nobody takes the first seconds for a standstill."""
+
+    quiet = False
+    told = 0  # loops that a line was for
 
     def __init__(self) -> None:
         self._said = False
 
     def __call__(self, name: str) -> None:
-        if not self._said:
-            complain("gpucnn is compiling loops for this processor, which takes a few seconds, the first time")
-        self._said = True
+        if not self._said and not self.quiet and is_terminal(sys.stderr):
+            complain("gpucnn is compiling loops for this machine, which takes a few seconds, once")
+            self._said = True

@@ -1,0 +1,92 @@
+"""What a network needs is compiled before its first step, said in a line on a terminal, and nothing of that is left in the model."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+import gpucnn as gc
+from gpucnn_loops import _numba, direct, tile
+from gpucnn_loops._numba import rehearsal
+
+Program = Callable[..., subprocess.CompletedProcess[str]]
+
+TRAIN = """
+import sys
+import numpy as np, gpucnn as gc
+import gpucnn.ops.cpu._engine as engine
+engine.is_terminal = lambda stream: {terminal}
+x, y = np.zeros((4, 1, 12, 12), "float32"), np.zeros(4, int)
+model = gc.Sequential(gc.Conv2D(16, 3, activation="relu"), gc.MaxPool2D(2), gc.Flatten(), gc.Dropout(0.5), gc.Dense(10))
+model.build((1, 12, 12), seed=1, device="cpu").compile("adam")
+steps = []
+class Watch(gc.Callback):
+    def on_train_begin(self, run):
+        from gpucnn_loops import _numba
+        steps.append(set(_numba.compiled))
+model.fit(x, y, batch_size=4, epochs=2, verbose=False, callbacks=[Watch()])
+model.fit(x, y, batch_size=4, epochs=1, verbose=False)
+from gpucnn_loops import _numba
+print(len(_numba.compiled), len(steps[0]))
+"""
+
+
+def test_before_the_first_step_with_one_line(program: Program, tmp_path: Path) -> None:
+    done = program(TRAIN.format(terminal=True), GPUCNN_LOOP_CACHE=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    whole, before = map(int, done.stdout.split())
+    assert whole == before > 5
+    assert re.fullmatch(rf"compiling {whole} loops for this machine, once: \d+ s\n", done.stderr)
+    again = program(TRAIN.format(terminal=True), GPUCNN_LOOP_CACHE=str(tmp_path))
+    assert again.returncode == 0 and again.stdout.split() == ["0", "0"] and again.stderr == ""
+
+
+def test_nothing_is_said_where_nobody_looks(program: Program, tmp_path: Path) -> None:
+    done = program(TRAIN.format(terminal=False), GPUCNN_LOOP_CACHE=str(tmp_path))
+    assert done.returncode == 0 and done.stderr == ""
+
+
+def test_one_operation_alone_says_that_it_compiles(program: Program, tmp_path: Path) -> None:
+    text = """
+import numpy as np
+import gpucnn.functional as F, gpucnn.ops.cpu._engine as engine
+engine.is_terminal = lambda stream: True
+F.relu(np.zeros(3, "float32"))
+"""
+    done = program(text, GPUCNN_LOOP_CACHE=str(tmp_path))
+    assert done.stderr == "gpucnn is compiling loops for this machine, which takes a few seconds, once\n"
+
+
+def test_a_rehearsal_writes_nothing_and_lists_what_is_called_first() -> None:
+    y = np.full((1, 2, 3, 3), 7, np.float32)
+    x, weight = np.ones((1, 1, 5, 5), np.float32), np.ones((2, 1, 3, 3), np.float32)
+    from gpucnn.ops.shapes import conv_window
+
+    plan = direct.Direct(1, 2, conv_window((5, 5), 3))
+    with rehearsal() as needed:
+        plan.forward(x, weight, None, False, y)
+    assert (y == 7).all()
+    assert needed.index(tile.product) < needed.index(direct.gather)
+    assert len(set(map(id, needed))) == len(needed)
+    assert not _numba.rehearsing()
+    plan.forward(x, weight, None, False, y)
+    assert (y == 9).all()
+
+
+def test_a_rehearsal_leaves_the_model_as_it_was() -> None:
+    def model() -> gc.Sequential:
+        made = gc.Sequential(gc.Conv2D(3, 3, activation="relu"), gc.MaxPool2D(2), gc.Flatten(), gc.Dropout(0.5), gc.Dense(10))
+        return made.build((1, 12, 12), seed=1, device="cpu").compile("adam")
+
+    rng = np.random.default_rng(0)
+    x, y = rng.random((8, 1, 12, 12), dtype=np.float32), rng.integers(0, 10, 8)
+    first, second = model(), model()
+    with rehearsal():
+        first._rehearse(y[:1].astype(np.int32))
+    for each in (first, second):
+        each.fit(x, y, batch_size=4, epochs=2, verbose=False)
+    np.testing.assert_array_equal(first.buffers.values, second.buffers.values)
