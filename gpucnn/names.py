@@ -85,12 +85,23 @@ class Worded:
         if "__init__" in vars(cls):
             cls.__init__ = _worded(cls.__init__)  # type: ignore[method-assign]
 
+    def __repr__(self) -> str:
+        """The call that made it, with the arguments that it still knows."""
+        names = _arguments(type(self).__init__)
+        values = {name: getattr(self, name) for name in names if hasattr(self, name)}
+        return f"{type(self).__name__}({', '.join(f'{name}={shown(value)}' for name, value in values.items())})"
+
+
+def _arguments(init: Any) -> tuple[str, ...]:
+    code = getattr(getattr(init, "__wrapped__", init), "__code__", None)
+    return () if code is None else code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
+
 
 def _worded(init: Any) -> Any:
     code = init.__code__
     if code.co_flags & 0x08:  # **more: it goes to another constructor, which is worded
         return init
-    own = frozenset(code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount])
+    own = frozenset(_arguments(init))
 
     @functools.wraps(init)
     def worded(self: Any, *values: Any, **named: Any) -> None:

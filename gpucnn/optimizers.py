@@ -12,7 +12,7 @@ from gpucnn.checks import fraction, positive
 from gpucnn.errors import ArgumentError, GpucnnError
 from gpucnn.layers.parameter import Array, Buffers
 from gpucnn.names import Registry, Worded
-from gpucnn.schedules import Schedule, get_schedule
+from gpucnn.schedules import Constant, Schedule, get_schedule
 
 
 class Optimizer(Worded):
@@ -81,6 +81,11 @@ class Optimizer(Worded):
         """What `get_optimizer` needs to make the same optimizer again, without its state."""
         settings = {name: value for name, value in vars(self).items() if name not in ("schedule", "steps", "state", "_buffers")}
         return {"optimizer": name_of(self), "learning_rate": self.schedule.config(), **settings}
+
+    def __repr__(self) -> str:
+        rate = self.schedule.learning_rate if isinstance(self.schedule, Constant) else self.schedule
+        settings = {name: value for name, value in self.config().items() if name not in ("optimizer", "learning_rate")}
+        return f"{type(self).__name__}({', '.join([f'learning_rate={rate}', *(f'{name}={value}' for name, value in settings.items())])})"
 
     def _rates(self, step: int) -> tuple[float, float, float]:
         return self.schedule(step), 1.0, 1.0

@@ -52,6 +52,10 @@ class Dataset:
                 f"got {self.train_images.shape[1:]} and {self.test_images.shape[1:]}"
             )
 
+    def __repr__(self) -> str:
+        shape = "×".join(map(str, self.image_shape))
+        return f"<Dataset {self.name}: {len(self.train_images):,} + {len(self.test_images):,} images {shape}, {self.classes} classes>"
+
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W)"""

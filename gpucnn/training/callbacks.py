@@ -42,10 +42,28 @@ class History(Mapping[str, list[float]]):
     def __len__(self) -> int:
         return len(list(iter(self)))
 
+    @property
+    def history(self) -> dict[str, list[float]]:
+        """The same as a dict of lists, as Keras has it; "acc" and the like are found as well."""
+        return _Lists(self)
+
+    def __repr__(self) -> str:
+        last = ", ".join(f"{name} {value:.4g}" for name, value in (self.rows[-1] if self.rows else {}).items() if name != "epoch")
+        return f"<History of {len(self.rows)} epoch{'' if len(self.rows) == 1 else 's'}{': ' if last else ''}{last}>"
+
     def to_csv(self, path: str | Path) -> None:
         """Writes one line per epoch, with a header."""
         content = lines(list(self), self.rows, header=True).encode()
         write_atomically(path, lambda file: file.write(content))
+
+
+class _Lists(dict[str, list[float]]):
+    def __missing__(self, name: str) -> list[float]:
+        meant = METRICS.meant(str(name).removeprefix("val_"))
+        key = f"val_{meant}" if str(name).startswith("val_") else meant
+        if key is None or key not in self:
+            raise KeyError(name)
+        return self[key]
 
 
 @dataclass

@@ -115,3 +115,33 @@ def test_a_run_with_a_function_of_the_step_is_resumed(tmp_path: Path) -> None:
     whole = run(4, None)
     run(2, None)
     assert run(4, tmp_path / "c") == whole
+
+
+def test_history_as_keras_has_it() -> None:
+    history = model(metrics=["acc"]).fit(X, Y, epochs=3, validation_split=0.25, verbose=0)
+    assert history.history == {name: list(history[name]) for name in history} and isinstance(history.history, dict)
+    assert history.history["acc"] == history["accuracy"] and history.history["val_acc"] == history["val_accuracy"]
+    assert "acc" not in history.history
+    for wrong in ("accurate", "val_", "val_mse"):
+        with pytest.raises(KeyError, match=wrong):
+            history.history[wrong]
+    with pytest.raises(KeyError):
+        model().fit(X, Y, verbose=0).history["val_acc"]
+
+
+def test_what_things_say_of_themselves() -> None:
+    data = gc.data.Dataset("a", *2 * (np.zeros((2, 1, 3, 3), np.uint8), np.array([0, 1], np.int32)), ("no", "yes"), "here")
+    assert repr(data) == "<Dataset a: 2 + 2 images 1×3×3, 2 classes>"
+    assert repr(gc.SGD(0.1, 0.9)) == "SGD(learning_rate=0.1, momentum=0.9, nesterov=False, weight_decay=0.0)"
+    assert repr(gc.SGD(gc.Cosine(0.1, 5))).startswith("SGD(learning_rate=Cosine(learning_rate=0.1, steps=5, final=0.0), ")
+    assert repr(gc.EarlyStopping("loss")) == "EarlyStopping(monitor='loss', patience=3, min_delta=0.0, restore_best=True)"
+    assert repr(gc.CategoricalCrossentropy()) == "CategoricalCrossentropy()"
+    assert repr(gc.Checkpoint("a", 7)).startswith("Checkpoint(path=PosixPath('a'), every=7")
+    history = model().fit(X, Y, epochs=2, verbose=0)
+    assert repr(history).startswith("<History of 2 epochs: loss ") and repr(gc.History()) == "<History of 0 epochs>"
+
+    class Bare(gc.Callback):
+        def __init__(self) -> None:
+            self.seen: list[int] = []
+
+    assert repr(Bare()) == "Bare()"
