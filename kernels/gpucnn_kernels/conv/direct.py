@@ -101,7 +101,7 @@ def plan_of(channels: int, filters: int, window: Window, side: int = 1, threads:
 
 
 @functools.cache
-def stages(plan: Plan) -> tuple[Any, Any]:
+def fill_and_accumulate(plan: Plan) -> tuple[Any, Any]:
     """Two device functions: `fill` copies patch, weights and biases to shared memory; `accumulate` works out a thread's sums.
 
     sums[((g·side + a)·side + b)·F + f] is filter f at output (a, b) of the thread's position g, bias included.
@@ -175,7 +175,7 @@ def stages(plan: Plan) -> tuple[Any, Any]:
 @functools.cache
 def forward_kernel(plan: Plan) -> Any:
     """The kernel of `conv2d`: (x, weight, bias, y, K, H, W, top, left, outputs, stretches, has_bias, relu)."""
-    fill, accumulate = stages(plan)
+    fill, accumulate = fill_and_accumulate(plan)
     F, G, threads, stretch = plan.filters, plan.positions, plan.threads, plan.stretch
     across, pitch, room, results = plan.patch.across, plan.patch.pitch, plan.shared, plan.filters * plan.positions
     lanes = min(BANKS, threads)

@@ -34,7 +34,7 @@ from gpucnn_kernels.core.variant import Variant, made_for_it
 @functools.cache
 def fused_kernel(plan: direct.Plan) -> Any:
     """The kernel: (x, weight, bias, y, indices, K, H, W, Q, top, left, outputs, stretches, has_bias), `outputs` those of the pooling."""
-    fill, accumulate = direct.stages(plan)
+    fill, accumulate = direct.fill_and_accumulate(plan)
     F, threads, stretch = plan.filters, plan.threads, plan.stretch
     across, pitch, room, results = plan.patch.across, plan.patch.pitch, plan.shared, plan.filters * 4
 
