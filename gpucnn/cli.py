@@ -254,6 +254,15 @@ def profile(
             show_default=False,
         ),
     ] = None,
+    kernels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="With --arch, in place of a step: the kernels with TEXT in their names, each by itself; all; or shapes, what the named "
+            "shapes ask of the chip.",
+            show_default=False,
+        ),
+    ] = None,
     device: Annotated[
         str, typer.Option(metavar="NAME", help=f"{', '.join(DEVICES)}; auto is the GPU, cpu measures NumPy's operations.")
     ] = "auto",
@@ -286,7 +295,7 @@ def profile(
     outputs = run.Outputs(*(None if path is None else user_path(path) for path in (json, trace, html)))
     outputs.check()
     earlier = None if against is None else records.read(user_path(against))
-    options = run.Options(model, batch_size, layer, op, shape, compare, device, arch, lineinfo)
+    options = run.Options(model, batch_size, layer, op, shape, compare, device, arch, lineinfo, kernels)
     with _Status() as status:
         made = run.make(options, status)
     for line in report.lines(made):

@@ -129,7 +129,7 @@ class Step:
 class Profile:
     """One run of the profiler."""
 
-    kind: str  # "gpu" and "cpu" were measured; "bounds", of a step, and "kernels", of each by itself, were not
+    kind: str  # "gpu" and "cpu" were measured; "bounds", of a step, "kernels" and "shapes", of each by itself, were not
     model: str
     batch: int
     device: dict[str, str]  # what a person should know of chip, driver and versions, under its name
@@ -146,12 +146,17 @@ class Profile:
         return self.kind in ("gpu", "cpu")
 
     @property
+    def of_step(self) -> bool:
+        """Whether its rows are parts of a step, one after the other, and not kernels each by itself."""
+        return self.kind not in ("kernels", "shapes")
+
+    @property
     def whole(self) -> float:
         """Seconds that shares of the step are shares of."""
         return self.step.time.median if self.step.time is not None else self.step.kernels
 
 
-KINDS = ("gpu", "cpu", "bounds", "kernels")
+KINDS = ("gpu", "cpu", "bounds", "kernels", "shapes")
 WALLS = ("memory", "compute", "launch")
 
 

@@ -35,6 +35,7 @@ class Options:
     device: str = "auto"
     arch: str | None = None
     lineinfo: bool = False
+    kernels: str | None = None
 
     @property
     def words(self) -> list[str]:
@@ -84,6 +85,9 @@ def make(options: Options, say: Say) -> Profile:
     selection = Selection(None if options.shape else options.op, options.layer)
     if options.arch is not None:
         chip = bounds.chip_of(options.arch)
+        if options.kernels is not None:
+            bounds.device_of(chip)  # which says where nothing can be compiled
+            return bounds.catalogue(options.kernels, chip, say)
         with bounds.as_if_there(chip):
             work = _workload(options, selection, bounds.device_of(chip))
         return bounds.profile(work, selection, chip, say)
@@ -107,6 +111,10 @@ def _check(options: Options) -> None:
         raise DataError(f"--shape needs --op, to say of what: {', '.join(workload.SHAPED)}")
     if options.shape is not None and (options.layer is not None or options.batch_size is not None):
         raise DataError("--shape is of one operation and begins with the batch size: leave --layer and --batch-size out")
+    if options.kernels is not None and options.arch is None:
+        raise DataError("--kernels says what the compiler makes of kernels, and needs --arch, to say for which chip")
+    if options.kernels is not None and any(given is not None for given in (options.shape, options.op, options.layer, options.batch_size)):
+        raise DataError("--kernels is in place of a model: leave --op, --shape, --layer and --batch-size out")
     if options.arch is not None and options.device != "auto":
         raise DataError("--arch is for a chip that is not here, and --device for one that is: give one of them")
     if options.arch is not None and (options.compare is not None or options.lineinfo):

@@ -100,6 +100,9 @@ def test_an_earlier_profile_is_compared_with(gpucnn: Command) -> None:
         (("--device", "cpu", "--op", "dense", "--shape", "2,3,4", "--batch-size", "5"), "leave --layer and --batch-size out"),
         (("--device", "cpu", "--arch", "H100"), "give one of them"),
         (("--arch", "H100", "--compare", "torch"), "nothing runs"),
+        (("--device", "cpu", "--kernels", "all"), "needs --arch"),
+        (("--arch", "H100", "--kernels", "all", "--op", "conv"), "--kernels is in place of a model"),
+        (("--arch", "H100", "--kernels", "convolve"), "no kernel has 'convolve' in its name: say all, shapes, or a part of adam"),
         (("--device", "cpu", "--compare", "jax"), "--compare takes torch, got 'jax'"),
         (("--device", "cpu", "--lineinfo"), "--lineinfo is about the kernels on a GPU"),
         (("--device", "cpu", "--json", "gone/p.json"), "there is no folder gone"),
@@ -141,6 +144,24 @@ def test_a_chip_that_is_not_here(gpucnn: Command, chip: str) -> None:
     assert {row.op for row in profile.rows} == {"relu", "relu_grad"} and all(row.wall == "memory" for row in profile.rows)
     assert "Nothing was run, and nothing measured" in Path("p.html").read_text(encoding="utf-8")
     assert gpucnn("profile", "--arch", chip, "--op", "relu", "--shape", "128,64,28x28", "--against", "p.json").last == "nothing got slower"
+
+
+def test_kernels_by_themselves(gpucnn: Command) -> None:
+    """What the compiler makes of them, and nothing of a step."""
+    needs_compilers()
+    result = gpucnn("profile", "--arch", "T4", "--kernels", "sigmoid", "--json", "k.json", "--html", "k.html", "--trace", "k.trace")
+    assert result.status == 0, result.err
+    lines = result.out.splitlines()
+    assert lines[1] == "kernels   sigmoid" and not any(line.startswith("step ") for line in lines)
+    head = next(line for line in lines if line.startswith("kernel "))
+    assert head.split() == ["kernel", "grid", "regs", "spills", "stack", "f64", "shared", "occupancy"]
+    assert "look at   no kernel spills" in result.out
+    profile = records.read(Path("k.json"))
+    assert [row.kernel for row in profile.rows] == ["sigmoid", "sigmoid_grad"] and not profile.measured and not profile.of_step
+    assert all(row.stack == row.float64 == row.spills == 0 for row in profile.rows)
+    page = Path("k.html").read_text(encoding="utf-8")
+    assert "Timeline" not in page and "The step" not in page and "sigmoid_grad" in page
+    assert gpucnn("profile", "--arch", "T4", "--kernels", "sigmoid", "--against", "k.json").last == "nothing got slower"
 
 
 def test_under_the_simulator_nothing_is_measured() -> None:

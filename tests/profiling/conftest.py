@@ -104,6 +104,13 @@ def bounds_profile() -> Profile:
     return profile(kind="bounds", rows=rows, step=Step(kernels=1.01e-4, memory={"parameters": 100}), commands={})
 
 
+def kernels_profile() -> Profile:
+    """As from --arch --kernels: each kernel by itself."""
+    found = bounds_profile()
+    rows = [dataclasses.replace(each, layer="m1", phase="", stack=0, float64=2 * index) for index, each in enumerate(found.rows)]
+    return dataclasses.replace(found, kind="kernels", model="all", batch=0, rows=rows, step=Step(kernels=0.0))
+
+
 class RecordedClock:
     """Plays times back: `run` is what one run takes, whatever is run; or a list of what each sample shows."""
 
@@ -137,6 +144,11 @@ def recorded() -> Profile:
 @pytest.fixture
 def bounds() -> Profile:
     return bounds_profile()
+
+
+@pytest.fixture
+def kernels() -> Profile:
+    return kernels_profile()
 
 
 @pytest.fixture

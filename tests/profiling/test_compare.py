@@ -68,6 +68,13 @@ def test_bounds_are_compared_by_what_the_compiler_says(bounds: Profile) -> None:
     assert compare.lines(bounds, bounds) == ["nothing got slower"]
 
 
+def test_kernels_are_compared_one_by_one(kernels: Profile) -> None:
+    new = with_row(kernels, 1, registers=40)
+    assert compare.lines(kernels, new) == ["slower    m1 conv2d pack: 22 registers, now 40"]
+    with pytest.raises(DataError, match="their kind was kernels by themselves and is bounds of a step"):
+        compare.changes(kernels, dataclasses.replace(kernels, kind="bounds"))
+
+
 @pytest.mark.parametrize(
     "changes", [{"model": "tf2"}, {"batch": 64}, {"kind": "cpu"}, {"device": {"chip": "another"}}], ids=["model", "batch", "kind", "chip"]
 )

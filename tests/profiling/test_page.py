@@ -71,6 +71,12 @@ def test_bounds_say_that_they_are(bounds: Profile, recorded: Profile) -> None:
     assert "nothing measured" not in page.html(recorded)
 
 
+def test_kernels_by_themselves_have_no_step(kernels: Profile) -> None:
+    assert parsed(kernels).counts["svg"] == 1
+    text = page.html(kernels)
+    assert "Timeline" not in text and "of the step" not in text and "sample" in text and "layer</button>" not in text
+
+
 def test_all_text_is_escaped(recorded: Profile, nasty: str) -> None:
     rows = [dataclasses.replace(row, layer=nasty, phase=nasty, op=nasty, kernel=nasty, shape=nasty) for row in recorded.rows]
     step = dataclasses.replace(recorded.step, memory={nasty: 5})

@@ -51,7 +51,7 @@ def changed(profile: Profile, path: list[Any], value: Any) -> str:
         (["rows", 0, "wall"], "sound", "rows[0].wall must be one of memory, compute, launch"),
         (["rows", 1], 5, "rows[1] must be"),
         (["rows"], None, "rows must be"),
-        (["kind"], "guess", "kind must be one of gpu, cpu, bounds"),
+        (["kind"], "guess", "kind must be one of gpu, cpu, bounds, kernels, shapes"),
         (["batch"], None, "batch must be a whole number"),
         (["device", "chip"], 5, "device['chip'] must be text"),
         (["step", "memory", "parameters"], "x", "step.memory['parameters']"),

@@ -60,6 +60,17 @@ def test_columns_that_say_nothing_are_left_out(recorded: Profile, bounds: Profil
     assert "main loop" not in {column.title for column in columns.of(bounds, details=False)}
 
 
+def test_a_list_of_kernels_says_what_each_takes(kernels: Profile) -> None:
+    assert report.header(kernels)[1] == "kernels   all"
+    shown = [column.title for column in columns.of(kernels, details=False)]
+    assert shown == ["sample", "kernel", "grid", "regs", "spills", "stack", "f64", "shared", "occupancy", "loop FMA"]
+    assert {"at least", "FLOPs", "waves", "shape"} <= {column.title for column in columns.of(kernels)}, "the page has room"
+    lines = report.lines(kernels)
+    assert not any(line.startswith("step") for line in lines)
+    assert "look at   pack (m1) spills 8 bytes of registers to memory" in lines
+    assert "          pack (m1) has 2 instructions in float64" in lines
+
+
 def test_bounds_begin_with_what_they_are(bounds: Profile) -> None:
     lines = report.lines(bounds)
     assert lines[0] == report.BOUNDS

@@ -122,8 +122,8 @@ def catalogue(text: str, chip: Chip, say: Say) -> Profile:
     compiler.expect([each.launch for each in found])
     rows = [_row(each.call, each.part, ceilings, compiler.compiled(each.launch), chip, each.sample) for each in found]
     return Profile(
-        kind="kernels",
-        model=f"kernels: {text}",
+        kind="shapes" if text == NAMED_SHAPES else "kernels",
+        model=text,
         batch=0,
         device=_words(chip),
         ceilings=ceilings,

@@ -104,6 +104,16 @@ def poolings(n: int, c: int, window: Window) -> Callable[[Ops], None]:
     return run
 
 
+def max_pooling(n: int, c: int, window: Window) -> Callable[[Ops], None]:
+    """Max pooling and its gradient."""
+
+    def run(ops: Ops) -> None:
+        _, places = ops.max_pool2d(floats(n, c, *window.input), window)
+        ops.max_pool2d_grad(floats(n, c, *window.output), places, window)
+
+    return run
+
+
 def dense(n: int, c: int, k: int) -> Callable[[Ops], None]:
     """A dense layer and both gradients."""
 
@@ -194,7 +204,7 @@ def _samples() -> Iterator[Sample]:
 SAMPLES = tuple(_samples())
 SHAPES = (  # the named shapes, done as the chip would do them
     *(Sample(shape.name, convolutions(shape.n, shape.c, shape.k, shape.window, relu=False), False) for shape in CONV_SHAPES),
-    *(Sample(pool.name, poolings(pool.n, pool.c, pool.window), False) for pool in POOL_SHAPES),
+    *(Sample(pool.name, max_pooling(pool.n, pool.c, pool.window), False) for pool in POOL_SHAPES),
 )
 
 

@@ -23,28 +23,39 @@ class Column:
     text: Callable[[Row, Profile], str]
     number: Callable[[Row, Profile], float | None] | None = None
     detail: bool = False  # on the page alone: it would make a terminal's lines too long
+    work: bool = False  # about what there is to do, which a list of kernels leaves to the page
 
 
 def of(profile: Profile, *, details: bool = True) -> list[Column]:
     """The columns in which this profile has anything."""
-    wanted = [column for column in COLUMNS if details or not column.detail]
+    wanted = [column for column in COLUMNS if details or not (column.detail or (column.work and profile.kind == "kernels"))]
     return [column for column in wanted if any(column.text(row, profile) for row in profile.rows)]
 
 
 def _number(
-    title: str, help: str, value: Callable[[Row, Profile], float | None], text: Callable[[float], str], detail: bool = False
+    title: str,
+    help: str,
+    value: Callable[[Row, Profile], float | None],
+    text: Callable[[float], str],
+    *,
+    detail: bool = False,
+    work: bool = False,
 ) -> Column:
     def shown(row: Row, profile: Profile) -> str:
         number = value(row, profile)
         return "" if number is None else text(number)
 
-    return Column(title, help, shown, value, detail)
+    return Column(title, help, shown, value, detail, work)
 
 
 def _percent(part: float) -> str:
     if 0 < part < 0.0005:
         return "<0.1 %"
     return f"{100 * part:.1f} %" if part < 0.0995 else f"{100 * part:.0f} %"
+
+
+def _share(row: Row, profile: Profile) -> float | None:
+    return roofline.share(row, profile) if profile.of_step else None
 
 
 def _spread(row: Row, profile: Profile) -> str:
@@ -64,7 +75,8 @@ def _torch_spread(row: Row, profile: Profile) -> str:
 
 
 COLUMNS = (
-    Column("layer", "who calls it", lambda row, _: row.layer),
+    Column("layer", "who calls it", lambda row, profile: row.layer if profile.of_step else ""),
+    Column("sample", "what launches it: a shape, or what is special about it", lambda row, profile: "" if profile.of_step else row.layer),
     Column("pass", "the part of the step", lambda row, _: row.phase),
     Column("kernel", "the kernel; on the CPU the operation", lambda row, _: row.kernel),
     Column("of", "the operation that the kernel is of", lambda row, profile: "" if profile.kind == "cpu" else row.op, detail=True),
@@ -79,15 +91,21 @@ COLUMNS = (
     _number(
         "warm", "the median where the caches hold the data already", lambda row, _: row.warm.median if row.warm else None, seconds_text
     ),
-    _number("at least", "what the roofline allows", lambda row, _: row.roofline, seconds_text),
-    _number("step", "the share of the step", roofline.share, _percent),
-    _number("FLOPs", "floating-point operations, an FMA being two", lambda row, _: float(row.flops), lambda n: scaled(n, "") if n else "–"),
-    _number("bytes", "the least that have to be moved", lambda row, _: float(row.bytes), lambda n: scaled(n, "B")),
-    _number("FLOP/B", "operations per byte", lambda row, _: row.intensity if row.flops else None, lambda n: f"{n:.1f}"),
+    _number("at least", "what the roofline allows", lambda row, _: row.roofline, seconds_text, work=True),
+    _number("step", "the share of the step", _share, _percent),
+    _number(
+        "FLOPs",
+        "floating-point operations, an FMA being two",
+        lambda row, _: float(row.flops),
+        lambda n: scaled(n, "") if n else "–",
+        work=True,
+    ),
+    _number("bytes", "the least that have to be moved", lambda row, _: float(row.bytes), lambda n: scaled(n, "B"), work=True),
+    _number("FLOP/B", "operations per byte", lambda row, _: row.intensity if row.flops else None, lambda n: f"{n:.1f}", work=True),
     _number("FLOP/s", "reached", lambda row, _: row.flops / row.time.median if row.time and row.flops else None, lambda n: scaled(n, "")),
     _number("B/s", "reached", lambda row, _: row.bytes / row.time.median if row.time else None, lambda n: scaled(n, "B")),
     _number("roofline", "the part of it that was reached", lambda row, _: row.of_roofline, lambda part: f"{100 * part:.0f} %"),
-    Column("bound by", "what stands in the way of less", lambda row, _: row.wall),
+    Column("bound by", "what stands in the way of less", lambda row, _: row.wall, work=True),
     _number("regs", "registers of a thread", lambda row, _: row.registers, lambda n: f"{n:.0f}"),
     _number("spills", "bytes of registers stored to memory and loaded back", lambda row, _: row.spills, lambda n: f"{n:.0f}"),
     _number("stack", "bytes of a thread's arrays that had to be put in memory", lambda row, _: row.stack, lambda n: f"{n:.0f}"),
@@ -96,7 +114,7 @@ COLUMNS = (
     _number(
         "occupancy", "the part of the chip's thread slots that can be filled", lambda row, _: row.occupancy, lambda n: f"{100 * n:.0f} %"
     ),
-    _number("waves", "how many times over the grid fills the chip", lambda row, _: row.waves, lambda n: f"{n:.2f}"),
+    _number("waves", "how many times over the grid fills the chip", lambda row, _: row.waves, lambda n: f"{n:.2f}", work=True),
     _number(
         "loop FMA",
         "the part of the main loop's instructions that are FMAs",
@@ -109,6 +127,6 @@ COLUMNS = (
     ),
     Column("torch p10–p90", "how even PyTorch's times were", _torch_spread, detail=True),
     _number("× torch", "the whole operation's time over PyTorch's", lambda row, _: row.ratio, lambda n: f"{n:.2f}×"),
-    _number("error", "of the result, as a part of what rounding accounts for", lambda row, _: row.error, lambda n: f"{n:.2g}", True),
-    Column("shape", "sizes, without those that are as usual", lambda row, _: row.shape),
+    _number("error", "of the result, as a part of what rounding accounts for", lambda row, _: row.error, lambda n: f"{n:.2g}", detail=True),
+    Column("shape", "sizes, without those that are as usual", lambda row, _: row.shape, work=True),
 )

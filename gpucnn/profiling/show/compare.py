@@ -10,6 +10,14 @@ from gpucnn.profiling.measure.statistics import LEAST_CHANGE, differs
 from gpucnn.profiling.records import Profile, Row, Timing
 from gpucnn.profiling.show.units import seconds_text
 
+KINDS = {
+    "gpu": "measured on a GPU",
+    "cpu": "measured on the CPU",
+    "bounds": "bounds of a step",
+    "kernels": "kernels by themselves",
+    "shapes": "named shapes",
+}
+
 
 @dataclass(frozen=True)
 class Change:
@@ -24,7 +32,7 @@ class Change:
 def changes(old: Profile, new: Profile) -> list[Change]:
     """What differs, the worst first. DataError where the two are not of the same thing."""
     for name, one, other in (
-        ("kind", _kind_text(old), _kind_text(new)),
+        ("kind", KINDS[old.kind], KINDS[new.kind]),
         ("model", old.model, new.model),
         ("batch size", str(old.batch), str(new.batch)),
         ("chip", old.device.get("chip", ""), new.device.get("chip", "")),
@@ -57,15 +65,11 @@ def lines(old: Profile, new: Profile) -> list[str]:
     return result
 
 
-def _kind_text(profile: Profile) -> str:
-    return {"gpu": "measured on a GPU", "cpu": "measured on the CPU", "bounds": "bounds", "kernels": "bounds of kernels"}[profile.kind]
-
-
 def _grouped(profile: Profile) -> dict[tuple[str, str, str], list[Row]]:
     """Kernels of one operation together: how many there are may change, and what counts is what they take in all."""
     groups: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
     for row in profile.rows:
-        groups[row.key].append(row)
+        groups[row.key if profile.of_step else (row.layer, row.op, row.kernel)].append(row)
     return groups
 
 

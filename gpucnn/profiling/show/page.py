@@ -20,17 +20,21 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inli
 
 def html(profile: Profile) -> str:
     """The whole page."""
-    title = f"{profile.model}, batch {profile.batch}, on {profile.device.get('chip', profile.kind)}"
+    batch = f", batch {profile.batch}" if profile.of_step else ""
+    title = f"{profile.model}{batch}, on {profile.device.get('chip', profile.kind)}"
     here = resources.files("gpucnn.profiling.show")
     style, script = (here.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    drawn, named = svg.roofline_svg(profile), svg.legend(profile)
     sections = [
         _section("Look at next", "".join(f"<li>{words(text)}</li>" for text in roofline.advice(profile)), "ul"),
-        _section("Roofline", f'<div class="scroll">{svg.roofline_svg(profile)}</div><p class="legend">{svg.legend(profile)}</p>'
-                 f"<p>{words(_explain(profile))}</p>"),
-        _section("Timeline", f'<div class="scroll">{svg.timeline_svg(profile)}</div><p>{words(_timeline_words(profile))}</p>'),
-        _section("Kernels", _table(profile)),
-        _section("The step", _step(profile)),
-    ]  # fmt: skip
+        _section("Roofline", f'<div class="scroll">{drawn}</div><p class="legend">{named}</p><p>{words(_explain(profile))}</p>'),
+    ]
+    if profile.of_step:
+        line = f'<div class="scroll">{svg.timeline_svg(profile)}</div><p>{words(_timeline_words(profile))}</p>'
+        sections.append(_section("Timeline", line))
+    sections.append(_section("Kernels", _table(profile)))
+    if profile.of_step:
+        sections.append(_section("The step", _step(profile)))
     if profile.commands:
         sections.append(_section("Look closer", "".join(_command(name, text) for name, text in profile.commands.items())))
     if profile.notes:
@@ -58,6 +62,8 @@ def _section(title: str, content: str, tag: str = "div") -> str:
 
 
 def _subtitle(profile: Profile) -> str:
+    if not profile.of_step:
+        return "gpucnn profile: kernels, each by itself"
     what = "training step" if not profile.only else profile.only
     return f"gpucnn profile: {what}, batch {profile.batch}"
 
@@ -68,7 +74,7 @@ def _cards(profile: Profile) -> str:
     if step.time is not None:
         cards.append(("step", seconds_text(step.time.median), f"{seconds_text(step.time.p10)} to {seconds_text(step.time.p90)}"))
         cards.append(("throughput", f"{profile.batch / step.time.median:,.0f}", "images per second"))
-    else:
+    elif profile.of_step:
         cards.append(("step, at least", seconds_text(step.kernels), "every kernel at its roofline"))
     cards.append(("chip", profile.device.get("chip", ""), _versions(profile)))
     cards.append(("memory", scaled(ceilings.bandwidth, "B/s"), "ceiling" if profile.measured else "data sheet"))
@@ -84,7 +90,7 @@ def _versions(profile: Profile) -> str:
 
 
 def _explain(profile: Profile) -> str:
-    dots = "An operation or kernel is a dot, its area like its share of the step. "
+    dots = "An operation or kernel is a dot" + (", its area like its share of the step. " if profile.of_step else ". ")
     if profile.measured:
         text = dots + "Under the sloping line memory is the limit, under the level one arithmetic; what lies below the line can be gained."
     else:

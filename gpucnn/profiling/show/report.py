@@ -13,14 +13,17 @@ BOUNDS = "These are bounds, worked out and compiled for a chip that is not here.
 
 def lines(profile: Profile) -> list[str]:
     """The whole report, a line at a time."""
-    return [*header(profile), "", *table(profile), "", *step(profile), "", *_listed("look at", roofline.advice(profile)), *notes(profile)]
+    whole = [*step(profile), ""] if profile.of_step else []
+    return [*header(profile), "", *table(profile), "", *whole, *_listed("look at", roofline.advice(profile)), *notes(profile)]
 
 
 def header(profile: Profile) -> list[str]:
     """What was profiled, where, and the ceilings."""
-    what = f"{profile.model}, batch {profile.batch}" + (f", {profile.only}" if profile.only else "")
     result = [BOUNDS] if not profile.measured else []
-    result.append(f"model     {what}")
+    if profile.of_step:
+        result.append(f"model     {profile.model}, batch {profile.batch}" + (f", {profile.only}" if profile.only else ""))
+    else:
+        result.append(f"kernels   {profile.model}")
     chip = profile.device.get("chip", "")
     result.append(f"chip      {', '.join([chip, *(f'{name} {value}' for name, value in profile.device.items() if name != 'chip')])}")
     ceilings = profile.ceilings

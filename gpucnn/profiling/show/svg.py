@@ -111,8 +111,15 @@ def legend(profile: Profile) -> str:
 
 def tip(row: Row, profile: Profile) -> list[str]:
     """What is shown where the mouse is: lines of text."""
-    time = f"{seconds_text(row.seconds)}, {100 * roofline.share(row, profile):.1f} % of the step"
-    lines = [row.kernel, f"{row.layer}, {row.phase}", row.shape, time if profile.measured else f"at least {time}"]
+    time = seconds_text(row.seconds)
+    if profile.of_step:
+        time += f", {100 * roofline.share(row, profile):.1f} % of the step"
+    lines = [
+        row.kernel,
+        ", ".join(part for part in (row.layer, row.phase) if part),
+        row.shape,
+        time if profile.measured else f"at least {time}",
+    ]
     if row.flops:
         lines.append(f"{scaled(row.flops, 'FLOP')}, {row.intensity or 0:.1f} FLOP/B")
     if row.of_roofline is not None:

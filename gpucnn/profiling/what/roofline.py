@@ -60,8 +60,15 @@ def advice(profile: Profile, most: int = 3) -> list[str]:
 
 def _advice_on_bounds(profile: Profile, most: int) -> list[str]:
     lines = []
-    for row in (row for row in profile.rows if row.spills):
-        lines.append(f"{_name(row)} spills {row.spills} bytes of registers to memory")
+    for row in profile.rows:
+        if row.spills:
+            lines.append(f"{_name(row)} spills {row.spills} bytes of registers to memory")
+        if row.stack:
+            lines.append(f"{_name(row)} has {row.stack} bytes of arrays in memory for each thread")
+        if row.float64:
+            lines.append(f"{_name(row)} has {row.float64} instructions in float64")
+    if not profile.of_step:
+        return lines or ["no kernel spills registers, has a thread's arrays in memory, or computes in float64"]
     for row in sorted(profile.rows, key=lambda row: -row.seconds)[:most]:
         text = f"{_name(row)} has {100 * share(row, profile):.0f} % of the step's least time ({row.wall})"
         if row.waves is not None and row.waves < 1:
@@ -73,4 +80,4 @@ def _advice_on_bounds(profile: Profile, most: int) -> list[str]:
 
 
 def _name(row: Row) -> str:
-    return f"{row.kernel} ({row.layer}, {row.phase})"
+    return f"{row.kernel} ({', '.join(part for part in (row.layer, row.phase) if part)})"
