@@ -1,11 +1,16 @@
-"""One training step of each reference network, here and in PyTorch, in turn, on the CPU.
+"""One training step, and one forward pass, of each reference network, here and in PyTorch, in turn, on the CPU.
 
-    python examples/against_pytorch.py [--models keras tf2 lenet5x5] [--steps 30] [--batch-size 128] [--profile] [--memory] [--quick]
+    python examples/against_pytorch.py [--models keras tf2 lenet5x5] [--steps 30] [--batch-size 128] [--threads N] [--profile] [--memory]
+                                       [--quick]
 
 Both get the same images, the same kind of update (Adam at 1e-3; SGD with momentum for lenet5x5) and the same number of threads. A
-step is the forward pass, loss, backward pass and update. They alternate, one step each, so that whatever else the machine does falls
-on both; what is printed is the median, with the 10th and 90th percentile behind it. --profile says where this library's time goes,
---memory prints the peak memory of ten steps, each library in a process of its own.
+step is the forward pass, loss, backward pass and update. They take turns of three calls, so that whatever else the machine does falls
+on both; before a turn there is a pause, in which the other's threads stop spinning, and two calls that are not measured. What is printed
+is the median, with the 10th and 90th percentile behind it.
+
+On a machine that is busy with something else there are no figures: one thread of two that waits for its core doubles the time of one
+library and not of the other. With --threads 1 what counts is the thread's own time on its core, and the machine may be busy.
+--profile says where this library's time goes, --memory prints the peak memory of ten steps, each library in a process of its own.
 """
 
 from __future__ import annotations
@@ -14,12 +19,14 @@ import argparse
 import contextlib
 import importlib.util
 import os
+import platform
 import statistics
 import subprocess
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +38,8 @@ from gpucnn.networks import NETWORKS
 from gpucnn.ops import cpu
 from gpucnn.training.step import TrainingStep
 
+PAUSE = 0.05  # seconds; threads that have run out of work spin on for some 20 ms
+BUSY = 0.1  # share of the cores' time that others may take
 SGD = "lenet5x5"  # the network that is trained with SGD, as in its textbook
 
 
@@ -72,6 +81,25 @@ def torch_step(name: str, x: np.ndarray, labels: np.ndarray) -> Callable[[], Any
     return step
 
 
+def torch_forward(name: str, x: np.ndarray) -> Callable[[], Any]:
+    """The forward pass alone in PyTorch."""
+    import torch
+
+    model, images = torch_model(name).eval(), torch.from_numpy(x)
+
+    def forward() -> Any:
+        with torch.inference_mode():
+            return model(images)
+
+    return forward
+
+
+def own_forward(name: str, x: np.ndarray) -> Callable[[], Any]:
+    """The same pass here."""
+    model = gc.network(name).build((1, 28, 28), device="cpu")
+    return lambda: model.forward(x)
+
+
 def own_step(name: str, x: np.ndarray, labels: np.ndarray) -> Callable[[], Any]:
     """The same step here."""
     model = gc.network(name).build((1, 28, 28), device="cpu")
@@ -81,18 +109,45 @@ def own_step(name: str, x: np.ndarray, labels: np.ndarray) -> Callable[[], Any]:
     return lambda: step(x, labels)
 
 
-def alternate(steps: list[Callable[[], Any]], count: int) -> list[list[float]]:
-    """Seconds of `count` calls of each, one after the other."""
+def alternate(steps: list[Callable[[], Any]], count: int, clock: Callable[[], float]) -> list[list[float]]:
+    """Seconds of `count` calls of each, in turns of up to three."""
     for step in steps:
-        for _ in range(3):
-            step()
+        step()
     times: list[list[float]] = [[] for _ in steps]
-    for _ in range(count):
+    for turn in range(0, count, 3):
         for step, own in zip(steps, times, strict=True):
-            start = time.perf_counter()
-            step()
-            own.append(time.perf_counter() - start)
+            time.sleep(PAUSE)
+            for call in range(-2, min(3, count - turn)):
+                start = clock()
+                step()
+                if call >= 0:
+                    own.append(clock() - start)
     return times
+
+
+def taken_by_others() -> float | None:
+    """The share of all cores' time that others take while this process sleeps for a second; None where the system does not say."""
+
+    def used() -> tuple[int, int]:
+        numbers = [int(number) for number in Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]]
+        return sum(numbers) - numbers[3] - numbers[4], sum(numbers)
+
+    try:
+        busy, whole = used()
+        time.sleep(1)
+        busy_then, whole_then = used()
+    except (OSError, ValueError, IndexError):
+        return None
+    return (busy_then - busy) / max(whole_then - whole, 1)
+
+
+def processor() -> str:
+    """The processor's name, as the system gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError:
+        lines = []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor() or "unknown")
 
 
 @contextlib.contextmanager
@@ -148,10 +203,12 @@ def milliseconds(times: list[float]) -> str:
 
 
 def main() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=tuple(NETWORKS), default=list(NETWORKS), metavar="NAME", help="which networks [all]")
     parser.add_argument("--steps", type=whole(2), default=30, help="measured steps of each [30]")
     parser.add_argument("--batch-size", type=whole(), default=128, help="images in a step [128]")
+    parser.add_argument("--threads", type=whole(), default=cores, help=f"threads of each [{cores}]")
     parser.add_argument("--profile", action="store_true", help="print where this library's time goes")
     parser.add_argument("--memory", action="store_true", help="print the peak memory of training, and no times")
     parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
@@ -183,14 +240,29 @@ def main() -> int:
                 flush=True,
             )
         return 0
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = options.threads
+    if threads > 1 and not options.quick and (taken := taken_by_others()) is not None and taken > BUSY:
+        raise gc.GpucnnError(
+            f"others take {100 * taken:.0f} % of this machine's cores, and figures of {threads} threads would mean nothing: "
+            "wait until it is quiet, or use --threads 1"
+        )
+    os.environ["GPUCNN_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)
-    print(f"batch {options.batch_size}, {threads} threads, NumPy {np.__version__}, PyTorch {torch.__version__}; median (p10–p90)")
+    print(
+        f"{processor()}, {cores} cores; gpucnn {gc.__version__}, NumPy {np.__version__}, PyTorch {torch.__version__}, "
+        f"Python {platform.python_version()}\nbatch {options.batch_size}, {threads} thread{'s' if threads > 1 else ', its own time'}; "
+        "median (p10–p90)"
+    )
+    clock = time.thread_time if threads == 1 else time.perf_counter
     for name in options.models:
         own = own_step(name, x, labels)
-        ours, theirs = alternate([own, torch_step(name, x, labels)], options.steps)
-        ratio = statistics.median(ours) / statistics.median(theirs)
-        print(f"{name:<9} gpucnn {milliseconds(ours)}   PyTorch {milliseconds(theirs)}   {ratio:.2f}×", flush=True)
+        for title, rivals in {
+            "step": [own, torch_step(name, x, labels)],
+            "forward": [own_forward(name, x), torch_forward(name, x)],
+        }.items():
+            ours, theirs = alternate(rivals, options.steps, clock)
+            ratio = statistics.median(ours) / statistics.median(theirs)
+            print(f"{name:<9}{title:<8} gpucnn {milliseconds(ours)}   PyTorch {milliseconds(theirs)}   {ratio:.2f}×", flush=True)
         if options.profile:
             spent: dict[str, float] = defaultdict(float)
             with profiled(spent):
