@@ -26,12 +26,13 @@ from gpucnn import plots
 from gpucnn.checks import integer
 from gpucnn.data import Dataset, fit_channels, load_dataset
 from gpucnn.data.dataset import DATASETS
+from gpucnn.data.datasets import as_named
 from gpucnn.device import get_device
 from gpucnn.errors import CheckpointError, DataError, MissingExtraError, ShapeError
 from gpucnn.files import clear_leftovers, exists, locked
 from gpucnn.metrics import confusion_matrix
 from gpucnn.model import Sequential
-from gpucnn.networks import network
+from gpucnn.networks import NETWORKS, network
 from gpucnn.recipes import OpenRecipe, Recipe
 from gpucnn.surroundings import user_path
 from gpucnn.text import bytes_text, message, shown
@@ -91,7 +92,9 @@ def train(options: Options, say: Say, downloads: Downloads | None = None) -> Out
     every = integer(options.checkpoint_every, "steps between checkpoints", 1)
     integer(options.seed, "seed", 0)
     device = get_device(options.device)
-    model = network(options.model)  # an unknown name is refused before anything is loaded
+    # As they are called here; an unknown network is refused before anything is loaded.
+    options = replace(options, model=NETWORKS.first(options.model), dataset=as_named(options.dataset))
+    model = network(options.model)
     output = options.output
     _check_apart(output, options.dataset)
     with _folder(output), locked(output):

@@ -1,17 +1,18 @@
-"""Data sets by name, or by the folder that holds them."""
+"""Data sets by name, or by the file or folder that holds them."""
 
 from __future__ import annotations
 
 import os
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 from gpucnn.checks import integer, proportion
-from gpucnn.data import digits, image_folder, mnist
+from gpucnn.data import digits, files_of, mnist
 from gpucnn.data.dataset import DATASETS, Dataset, Request
 from gpucnn.data.download import Progress, UnavailableError
 from gpucnn.data.idx import PathLike
-from gpucnn.errors import DataError, MissingExtraError, UnknownNameError
+from gpucnn.errors import MissingExtraError, UnknownNameError
 from gpucnn.surroundings import user_path
 from gpucnn.text import shown
 
@@ -23,7 +24,8 @@ def names() -> tuple[str, ...]:
 
 def choices_text() -> str:
     """What load_dataset takes, for a help text."""
-    return f"{', '.join(DATASETS)}, or a folder of images; auto is MNIST where it can be had, otherwise digits"
+    names = ", ".join(DATASETS)
+    return f"{names}, a folder of images, or a file or folder of idx, npz, npy or csv; auto is MNIST where it can be had, otherwise digits"
 
 
 def load_dataset(
@@ -42,8 +44,9 @@ def load_dataset(
     "digits": scikit-learn's 8×8 digits.
     "auto": MNIST where it can be had, otherwise digits; `note` of the result says which, and why. Files of MNIST that are there
         but damaged are an error all the same.
-    A folder that exists, or anything with a path separator: images by class, FOLDER/CLASS/* or FOLDER/train/CLASS/* and
-        FOLDER/test/CLASS/*; `seed` and `test_fraction` (of each class) apply to the first layout only.
+    Whatever exists, or has a path separator in it: an .npz or .csv file; a folder of four idx files, four .npy files, or train.csv and
+        test.csv; or a folder of images by class, FOLDER/CLASS/* or FOLDER/train/CLASS/* and FOLDER/test/CLASS/*. What is not parted
+        into train and test is split by `seed` and `test_fraction` (of each class).
 
     `progress` is called during downloads, as `gpucnn.data.Progress` says.
 
@@ -54,17 +57,22 @@ def load_dataset(
         raise TypeError(f"name must be a data set's name or a folder, got {shown(name)}")
     seed, test_fraction = integer(seed, "seed", -sys.maxsize), proportion(test_fraction, "test_fraction")
     request = Request(None if data_dir is None else user_path(data_dir), progress, download, seed, test_fraction)
-    text = os.fspath(name)
+    text = as_named(os.fspath(name))
     if text in DATASETS:
         return DATASETS[text](request)
-    if not text:
-        raise _unknown(text)
-    folder = user_path(text)
-    if not isinstance(name, str) or os.path.isdir(folder) or os.sep in text or (os.altsep and os.altsep in text):
-        return image_folder.load(folder, test_fraction=test_fraction, seed=seed)
-    if os.path.exists(folder):
-        raise DataError(f"{folder} is a file where a folder of images was expected: unpack it, and name the folder")
+    path = user_path(text) if text else Path()
+    if text and (not isinstance(name, str) or os.path.exists(path) or os.sep in text or (os.altsep and os.altsep in text)):
+        return files_of.load(path, request)
     raise _unknown(text)
+
+
+def as_named(name: str) -> str:
+    """The name of a data set as the registry has it, however it was spelt; a path, and what nothing is called, as it is.
+
+    What is there under that very name goes before another spelling of a data set's.
+    """
+    meant = DATASETS.meant(name)
+    return name if meant is None or (meant != name and os.path.exists(name)) else meant
 
 
 @DATASETS.add("auto")
@@ -87,4 +95,4 @@ def _unknown(text: str) -> UnknownNameError:
 
     close = get_close_matches(text.lower().replace("_", "-"), DATASETS, n=1)
     hint = f", did you mean {close[0]!r}?" if close else ""
-    return UnknownNameError(f"there is no data set {shown(text)}{hint} (the names are {DATASETS}, or give the path of a folder of images)")
+    return UnknownNameError(f"there is no data set {shown(text)}{hint} (the names are {DATASETS}, or give the path of a file or folder)")

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from gpucnn.data.dataset import Dataset, counted
 from gpucnn.data.images import SUFFIXES, fit_channels, read_image
-from gpucnn.data.mnist import find
 from gpucnn.data.split import held_back
 from gpucnn.errors import DataError
 from gpucnn.files import kind_of, why_no_folder
@@ -72,8 +71,6 @@ def _classes(folder: Path, passed: list[str]) -> dict[str, list[Path]]:
             raise DataError(f"{folder / empty[0]} holds no images ({', '.join(SUFFIXES)}): add some, or remove that class folder")
         passed += [f"{path.suffix.lower()} beside the class folders" for path in loose]
         return classes
-    if any(find(folder)):
-        raise DataError(f"{folder} holds idx files rather than images: ask for mnist or fashion-mnist, with this folder as --data-dir")
     for name, other in (("train", "test"), ("test", "train")):
         if name in classes:
             raise DataError(

@@ -42,7 +42,7 @@ ARGUMENTS = [
     ((*TRAIN, "--lr", "nan"), ["learning rate", "finite"]),
     ((*TRAIN, "--lr", "inf"), ["learning rate", "finite"]),
     ((*TRAIN, "--model", "resnet"), ["unknown model 'resnet'", "keras, tf2, lenet5x5"]),
-    ((*TRAIN, "--model", "Keras"), ["unknown model 'Keras'", "did you mean 'keras'"]),
+    ((*TRAIN, "--model", "Kerass"), ["unknown model 'Kerass'", "did you mean 'keras'"]),
     ((*TRAIN, "--optimizer", "adma"), ["unknown optimizer 'adma'", "sgd, adam, adamw", "did you mean 'adam'"]),
     ((*TRAIN, "--schedule", "linear"), ["unknown schedule 'linear'", "constant, step, cosine, one-cycle"]),
     ((*TRAIN, "--augment", "flip"), ["unknown augmentation 'flip'", "none, shift, crop-flip"]),
@@ -206,7 +206,7 @@ FOLDERS = [
     (nan_image, ["set/a/3.npy holds NaN"]),
     (stranger_in_test, ["the class 'c'"]),
     (too_small, ["the images of set, 1×3×3, do not fit this network", "give larger ones, or another --model"]),
-    (idx_files, ["holds idx files", "--data-dir"]),
+    (idx_files, ["holds idx files", "as train labels none", "there must be one of each"]),
 ]
 
 

@@ -218,7 +218,8 @@ def test_without_scikit_learn(offline, monkeypatch):
 def test_names(offline):
     assert sorted(names()) == ["auto", "digits", "fashion-mnist", "mnist"]
     assert "'mnist'?" in refused("no data set 'minst', did you mean", "minst", error=UnknownNameError)
-    assert "'fashion-mnist'?" in refused("mnist, fashion-mnist", "Fashion_MNIST", error=UnknownNameError)
+    assert "'fashion-mnist'?" in refused("mnist, fashion-mnist", "Fashion_MNISTS", error=UnknownNameError)
+    refused("could not be downloaded", "Fashion_MNIST")
     refused("no data set 'qqq' .the names are digits, mnist", "qqq", error=UnknownNameError)
     refused("is no folder", f"no{os.sep}where")
     refused("is no folder", Path("nowhere"))

@@ -129,7 +129,7 @@ def test_splits_that_do_not_fit(tmp_path):
 
 def test_a_folder_of_idx_files(tmp_path):
     (tmp_path / "t10k-images.idx3-ubyte.gz").write_bytes(b"")
-    refused(tmp_path, "ask for mnist or fashion-mnist")
+    refused(tmp_path, "there must be one of each of train and test, images and labels")
 
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.5, 2, float("nan")])

@@ -283,3 +283,13 @@ def test_the_kernels_and_the_library_have_one_cache(tmp_path: Path, monkeypatch:
         monkeypatch.setenv(name, value)
         assert tuned.folder() == (cache_folder() or Path()) / "tuned"
         monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+
+
+def test_a_run_notes_names_as_they_are_called_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toys()
+    for name in ("save_curves", "save_confusion", "save_filters", "save_features"):
+        monkeypatch.setattr(plots, name, lambda *arguments: False)
+    recipe = recipes.OpenRecipe(optimizer="Signed", schedule="Falling", epochs=1, batch_size=8, augment="none")
+    experiment.train(experiment.Options(dataset="Corners", model="Small", recipe=recipe, device="cpu", output=tmp_path / "r"), print)
+    noted = experiment.run_notes(tmp_path / "r" / "checkpoint.safetensors")["options"]
+    assert (noted["dataset"], noted["model"], noted["optimizer"], noted["schedule"]) == ("corners", "small", "signed", "falling")

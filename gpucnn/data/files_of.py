@@ -1,0 +1,115 @@
+"""A data set by the file that holds it, or by the folder of its files, of whatever kind they are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucnn.data import image_folder, npz, tables
+from gpucnn.data.dataset import Dataset, Request
+from gpucnn.data.idx import read_idx
+from gpucnn.data.tidy import Part, dataset
+from gpucnn.errors import DataError
+from gpucnn.files import regular_file
+from gpucnn.text import listed, reason_of
+
+FILES: dict[str, Callable[[Path, Request], Dataset]] = {".npz": npz.load, ".csv": tables.load, ".csv.gz": tables.load}
+"""What reads a file of a whole set, by the end of its name."""
+TRAIN, TEST = ("train",), ("t10k", "test")
+
+
+def load(path: Path, request: Request) -> Dataset:
+    """A set in one file (.npz, .csv), in four idx files or four .npy files, in train.csv and test.csv, or in a folder of images by class.
+
+    DataError for anything else.
+    """
+    if not os.path.isdir(path):
+        reader = next((read for end, read in FILES.items() if path.name.lower().endswith(end)), None)
+        if reader is not None:
+            return reader(path, request)
+        if os.path.isfile(path):
+            raise DataError(f"{path} is a file where a folder was expected, or one of {', '.join(FILES)}: unpack it, and name the folder")
+        return image_folder.load(path, test_fraction=request.test_fraction, seed=request.seed)  # which says what is wrong
+    try:
+        names = sorted(entry.name for entry in os.scandir(path) if not entry.name.startswith(".") and not entry.is_dir())
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({reason_of(error)}): check its permissions") from None
+    for found in (_idx, _npy, _tables, _one):
+        made = found(path, names, request)
+        if made is not None:
+            return made
+    return image_folder.load(path, test_fraction=request.test_fraction, seed=request.seed)
+
+
+def _idx(folder: Path, names: list[str], request: Request) -> Dataset | None:
+    """Four idx files, whatever they are called, so long as their names say which is which."""
+    idx = [name for name in names if name.lower().removesuffix(".gz").endswith(("ubyte", ".idx", ".idx1", ".idx3", "-idx"))]
+    if not idx:
+        return None
+    four = [_only(folder, idx, words, kind) for words in (TRAIN, TEST) for kind in ("image", "label")]
+    arrays = [read_idx(path) for path in four]
+    parts = [Part(arrays[at], arrays[at + 1], str(four[at])) for at in (0, 2)]
+    upright = not four[0].name.startswith("emnist-")  # whose images are stored with rows and columns exchanged
+    return dataset(folder.name or str(folder), parts[0], parts[1], folder, request, upright=upright)
+
+
+def _only(folder: Path, names: list[str], words: tuple[str, ...], kind: str) -> Path:
+    found = [name for name in names if any(word in name.lower() for word in words) and kind in name.lower()]
+    plain_first = sorted(found, key=lambda name: name.endswith(".gz"))
+    if len({name.removesuffix(".gz") for name in found}) != 1:
+        what = listed(found, 4) if found else "none"
+        raise DataError(
+            f"{folder} holds idx files, and of them as {words[-1] if words is TEST else 'train'} {kind}s {what}: there must be one of each "
+            "of train and test, images and labels; put each set into a folder of its own"
+        )
+    return folder / plain_first[0]
+
+
+def _npy(folder: Path, names: list[str], request: Request) -> Dataset | None:
+    """Four .npy files, called as the arrays in an .npz are."""
+    for four in npz.PAIRS:
+        if all(f"{name}.npy" in names for name in four):
+            arrays = [_read_npy(folder / f"{name}.npy") for name in four]
+            parts = [Part(arrays[at], arrays[at + 1], str(folder / f"{four[at]}.npy")) for at in (0, 2)]
+            return dataset(folder.name or str(folder), parts[0], parts[1], folder, request)
+    return None
+
+
+def _read_npy(path: Path) -> NDArray[Any]:
+    path = regular_file(path, "a .npy array", empty=False)
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped, so that a header that lies costs no memory
+    except Exception as error:
+        raise DataError(f"{path} cannot be read as a .npy array ({reason_of(error)}): write it again with numpy.save") from None
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path} is an archive and no array: name it .npz")
+    return array
+
+
+def _tables(folder: Path, names: list[str], request: Request) -> Dataset | None:
+    """Two tables, to train and to test on; a test table without labels, as Kaggle's are, is passed over."""
+    csv = [name for name in names if name.lower().removesuffix(".gz").endswith(".csv")]
+    train = [name for name in csv if "train" in name.lower()]
+    if not train or _subfolders(folder):  # beside images, a table only says something about them
+        return None
+    if len(train) > 1:
+        raise DataError(f"{folder} holds several tables to train on ({listed(train, 4)}): name one")
+    test = [name for name in csv if "test" in name.lower()]
+    labelled = [name for name in test if tables.has_labels(folder / name)]
+    return tables.load(folder / train[0], request, folder / labelled[0] if labelled else None)
+
+
+def _one(folder: Path, names: list[str], request: Request) -> Dataset | None:
+    """The one file of a whole set in a folder that has no class folders."""
+    found = [name for name in names if name.lower().endswith(tuple(FILES))]
+    return load(folder / found[0], request) if len(found) == 1 and not _subfolders(folder) else None
+
+
+def _subfolders(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return any(entry.is_dir() and not entry.name.startswith((".", "__")) for entry in entries)

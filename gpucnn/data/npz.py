@@ -1,0 +1,79 @@
+"""Archives of NumPy arrays: Keras's mnist.npz, MedMNIST's sets, and one's own."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy
+
+from gpucnn.data.dataset import Dataset, Request
+from gpucnn.data.tidy import Part, dataset
+from gpucnn.errors import DataError
+from gpucnn.files import regular_file
+from gpucnn.text import bytes_text, listed, reason_of
+
+PAIRS = (  # (images, labels) to train on, and to test on; a part to validate on stands between them in some sets
+    ("x_train", "y_train", "x_test", "y_test"),
+    ("train_images", "train_labels", "test_images", "test_labels"),
+    ("X_train", "y_train", "X_test", "y_test"),
+)
+WHOLE = (("images", "labels"), ("x", "y"), ("X", "y"), ("data", "target"), ("data", "labels"), ("arr_0", "arr_1"))
+LARGEST = 1 << 35  # bytes of an array
+
+
+def load(path: Path, request: Request) -> Dataset:
+    """Images and labels in an .npz file: x_train, y_train, x_test, y_test, or train_images and so on; or images and labels to be split.
+
+    Nothing is unpickled. DataError for anything else, and for a file that unpacks to more than its arrays say.
+    """
+    path = regular_file(path, "an .npz archive", empty=False)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            for train_x, train_y, test_x, test_y in PAIRS:
+                if {train_x, train_y, test_x, test_y} <= set(names):
+                    found = [_array(archive, names[name], path) for name in (train_x, train_y, test_x, test_y)]
+                    train, test = Part(found[0], found[1], f"{path}, {train_x}"), Part(found[2], found[3], f"{path}, {test_x}")
+                    return dataset(path.stem, train, test, path, request)
+            for x, y in WHOLE:
+                if {x, y} <= set(names):
+                    part = Part(_array(archive, names[x], path), _array(archive, names[y], path), f"{path}, {x}")
+                    return dataset(path.stem, part, None, path, request)
+    except DataError:
+        raise
+    except Exception as error:  # zipfile and NumPy raise whatever their parsing stumbles over
+        raise DataError(f"{path} cannot be read as an .npz archive ({reason_of(error)}): get it or save it again") from None
+    raise DataError(
+        f"{path} holds {listed(sorted(names), 6) or 'nothing'}, where {', '.join(PAIRS[0])} or {', '.join(PAIRS[1])} were expected, "
+        "or images and labels: name the arrays so"
+    )
+
+
+def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> Any:
+    with archive.open(info) as file:
+        shape, order, dtype = _header(file)
+        size = math.prod(shape) * dtype.itemsize
+        if dtype.hasobject:
+            raise DataError(f"{path} holds Python objects in {info.filename!r}, which are never unpickled: save numbers")
+        if size > LARGEST or size != info.file_size - file.tell():
+            raise DataError(
+                f"{path}: {info.filename!r} says that it holds {bytes_text(size)}, and has {bytes_text(info.file_size - file.tell())}: "
+                "get it or save it again"
+            )
+        content = file.read(size)
+        if len(content) != size:
+            raise DataError(f"{path}: {info.filename!r} is cut short: get it or save it again")
+        return np.frombuffer(content, dtype).reshape(shape, order="F" if order else "C")
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = npy.read_magic(file)
+    read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
+    if read is None:
+        raise ValueError(f"its format is of version {version[0]}.{version[1]}")
+    shape, order, dtype = read(file)
+    return shape, order, dtype

@@ -1,0 +1,105 @@
+"""Tables of pixels: a row for each image, its label in a column of its own, as Kaggle has MNIST."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucnn.data.dataset import Dataset, Request
+from gpucnn.data.files import open_content
+from gpucnn.data.tidy import Part, dataset
+from gpucnn.errors import DataError
+from gpucnn.text import reason_of, shortened
+
+LABELS = ("label", "labels", "class", "target", "y", "digit")
+LARGEST = 1 << 33  # bytes of text
+
+
+def load(path: Path, request: Request, test: Path | None = None) -> Dataset:
+    """A table, split for testing, or two of them. The label is in the column of that name, or else in the first; all others are pixels.
+
+    DataError for a table without labels, with cells that are no numbers, and with rows of several lengths.
+    """
+    return dataset(
+        path.name.partition(".")[0], table(path), None if test is None else table(test), path if test is None else path.parent, request
+    )
+
+
+def table(path: Path) -> Part:
+    """The images and labels of one table, as they stand there."""
+    try:
+        with open_content(path) as (stream, _):
+            text = stream.read(LARGEST + 1)
+    except gzip.BadGzipFile as error:
+        raise DataError(f"{path} is a damaged gzip file ({reason_of(error)}): get it again") from None
+    if len(text) > LARGEST:
+        raise DataError(f"{path} is over {LARGEST >> 30} GiB long: store it as .npz")
+    first, _, rest = text.partition(b"\n")
+    cells, header = _first_row(first)
+    if len(cells) < 5:
+        raise DataError(f"{path} has {len(cells)} columns, where a label and at least four pixels were expected, parted by commas")
+    at = _label_column(cells, header)
+    if at is None:
+        raise DataError(f"{path} has no column of labels ({', '.join(LABELS[:3])}), and cannot be learnt from: name the table to train on")
+    values, labels = _cells(rest if header else text, at, len(cells), path)
+    return Part(values, labels, str(path))
+
+
+def has_labels(path: Path) -> bool:
+    """Whether a table has a column of labels, as far as its first row tells."""
+    with open_content(path) as (stream, _):
+        first = stream.readline(1 << 24)
+    return _label_column(*_first_row(first)) is not None
+
+
+def _first_row(line: bytes) -> tuple[list[str], bool]:
+    """The cells of the first row in small letters, and whether they are names of columns."""
+    cells = [cell.strip().strip('"').lower() for cell in line.decode("utf-8-sig", "replace").split(",")]
+    return cells, not all(_number(cell) for cell in cells[1:])
+
+
+def _label_column(cells: list[str], header: bool) -> int | None:
+    """Which column holds the labels: the one that says so; the first where columns have no names, or the first one's is not a pixel's."""
+    if not header:
+        return 0
+    named = next((cells.index(name) for name in LABELS if name in cells), None)
+    return 0 if named is None and not cells[0].startswith(("pixel", "px", "p0", "1x1", "0", "1")) else named
+
+
+def _cells(text: bytes, at: int, columns: int, path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    """(pixels, labels) of the rows of a table."""
+    if not text.strip():
+        raise DataError(f"{path} has no rows below its header: get it again")
+    words: list[str] = []
+    numbers: Any
+    try:
+        numbers = np.loadtxt(io.BytesIO(text), delimiter=",", dtype=np.float32, ndmin=2, comments=None, quotechar='"', encoding="utf-8")
+    except ValueError as error:
+        first = text.partition(b"\n")[0].decode("utf-8", "replace").split(",")
+        if len(first) != columns or at >= len(first) or _number(first[at].strip().strip('"')):
+            raise DataError(f"{path} cannot be read as a table of numbers ({shortened(reason_of(error), 150)}): mend that row") from None
+        # The classes have names: these are read apart.
+        others = [index for index in range(columns) if index != at]
+        try:
+            numbers = np.loadtxt(io.BytesIO(text), delimiter=",", dtype=np.float32, ndmin=2, comments=None, quotechar='"', usecols=others)
+        except ValueError as again:
+            raise DataError(f"{path} cannot be read as a table of numbers ({shortened(reason_of(again), 150)}): mend that row") from None
+        words = [line.decode("utf-8", "replace").split(",")[at].strip().strip('"') for line in text.splitlines() if line.strip()]
+    if words:
+        return numbers, np.array(words)
+    if numbers.shape[1] != columns:
+        raise DataError(f"{path} has rows of {numbers.shape[1]} cells below a header of {columns}: get it again")
+    return np.delete(numbers, at, axis=1), numbers[:, at]
+
+
+def _number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,146 @@
+"""Arrays of others, from files of any kind, as images and class numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucnn.data.dataset import Dataset, Request, counted
+from gpucnn.data.split import held_back, shares
+from gpucnn.errors import DataError
+from gpucnn.text import listed, plain
+
+CHANNELS = (1, 3)
+MOST_CLASSES = 10_000
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images and labels as they are in a file; `where` says which, for people."""
+
+    images: Any
+    labels: Any
+    where: str
+
+
+def dataset(name: str, train: Part, test: Part | None, origin: Any, request: Request, *, upright: bool = True) -> Dataset:
+    """A data set of two parts, or of one, of which `test_fraction` of each class is held back for testing.
+
+    Classes are numbered in the order of their names, which are numbers or words. DataError for what are no images or no labels.
+    """
+    parts = [train] if test is None else [train, test]
+    images = [pixels(part.images, part.where) for part in parts]
+    columns = [column(part.labels, len(part_images), part.where) for part, part_images in zip(parts, images, strict=True)]
+    if not upright:
+        images = [np.ascontiguousarray(part.swapaxes(2, 3)) for part in images]
+    known = np.unique(columns[0])
+    if len(known) < 2:
+        raise DataError(f"{train.where} has only the class {plain(known[0])!r} to train on: at least two are needed")
+    if len(known) > MOST_CLASSES:
+        raise DataError(f"{train.where} has {len(known):,} different labels: are they measurements, and no classes?")
+    labels = []
+    for part, given in zip(parts, columns, strict=True):
+        if given.dtype.kind != known.dtype.kind:
+            raise DataError(f"{part.where} has labels of another kind than {train.where}: number or name the classes alike")
+        places = np.minimum(np.searchsorted(known, given), len(known) - 1)
+        strange = np.unique(given[known[places] != given])
+        if strange.size:
+            raise DataError(f"{part.where} has the class {plain(strange[0])!r}, which {train.where} has not: add images of it there")
+        labels.append(places.astype(np.int32))
+    if test is None:
+        chosen = _held(labels[0], request)
+        images = [images[0][~chosen], images[0][chosen]]
+        labels = [labels[0][~chosen], labels[0][chosen]]
+    names = tuple(plain(name) for name in known.tolist())
+    return Dataset(name, images[0], labels[0], images[1], labels[1], names, counted(origin, len(images[0]), len(images[1])))
+
+
+def pixels(given: Any, where: str) -> NDArray[np.uint8]:
+    """Images as uint8 (N, C, H, W): (N, H, W), channels first or last, or rows of as many pixels as a square has, grey or in planes.
+
+    Whole numbers and floats in 0 … 255, or floats in 0 … 1, which are multiplied by 255.
+    """
+    array = np.asarray(given)
+    if array.dtype.kind not in "biuf" or array.size == 0:
+        raise DataError(f"{where}: images must be numbers, and not none at all, got {array.dtype} {array.shape}")
+    shape = array.shape
+    if array.ndim == 3:
+        array = array[:, None]
+    elif array.ndim == 4 and shape[3] in CHANNELS and shape[1] not in CHANNELS:
+        array = array.transpose(0, 3, 1, 2)
+    elif array.ndim == 2:
+        array = array.reshape(len(array), *_square(shape[1], where))
+    if array.ndim != 4 or array.shape[1] not in CHANNELS:
+        raise DataError(f"{where}: images must be (N, H, W), or have 1 or 3 channels, first or last, or be rows of pixels, got {shape}")
+    if array.dtype != np.uint8:
+        array = _bytes(array, where)
+    return np.ascontiguousarray(array)
+
+
+def column(given: Any, count: int, where: str) -> NDArray[Any]:
+    """Labels as one column (N,) of whole numbers or of words; rows of 0 and a single 1 become the number of their class."""
+    labels = np.asarray(given)
+    if labels.dtype.kind == "S":
+        labels = np.char.decode(labels, "utf-8", "replace")
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim == 2 and labels.dtype.kind in "biuf" and ((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all():
+        labels = labels.argmax(axis=1)
+    if labels.ndim == 2 and labels.dtype.kind in "biu":
+        raise DataError(f"{where} has several labels for an image, {labels.shape}: only one class for each can be learnt")
+    if labels.shape != (count,):
+        raise DataError(f"{where} has {count:,} images, and labels of shape {labels.shape}: one for each is needed")
+    if labels.dtype.kind == "f":
+        whole = labels.astype(np.int64, copy=True) if np.isfinite(labels).all() and abs(labels).max() < 1 << 53 else labels
+        if (whole != labels).any() or whole.dtype.kind != "i":
+            raise DataError(f"{where} has labels that are no whole numbers: they must be the classes' numbers or names")
+        labels = whole
+    if labels.dtype.kind == "b":
+        labels = labels.astype(np.int64)
+    if labels.dtype.kind not in "iuU":
+        raise DataError(f"{where} has labels of the type {labels.dtype}: they must be the classes' numbers or names")
+    return labels.astype(np.int64) if labels.dtype.kind in "iu" else labels
+
+
+def _bytes(array: NDArray[Any], where: str) -> NDArray[np.uint8]:
+    if array.dtype.kind == "b":
+        return array.astype(np.uint8) * np.uint8(255)
+    low, high = array.min(), array.max()
+    if array.dtype.kind == "f":
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise DataError(f"{where}: images hold NaN or infinity: remove or mend them")
+        if low >= 0 and high <= 1:
+            return np.rint(array * 255.0).astype(np.uint8)
+        if low < 0 or high > 255 or (array != np.rint(array)).any():
+            raise DataError(f"{where}: images hold {low:g} to {high:g}, where 0 … 1 or whole numbers 0 … 255 were expected: scale them")
+    elif low < 0 or high > 255:
+        raise DataError(f"{where}: images hold {low} to {high}, where 0 … 255 was expected: scale them")
+    return array.astype(np.uint8)
+
+
+def _square(pixels_: int, where: str) -> tuple[int, int, int]:
+    for channels in CHANNELS:
+        side = math.isqrt(pixels_ // channels)
+        if side and side * side * channels == pixels_:
+            return channels, side, side
+    raise DataError(f"{where}: rows of {pixels_} pixels are no square images, grey or of three planes: store them as (N, H, W)")
+
+
+def _held(labels: NDArray[np.int32], request: Request) -> NDArray[np.bool_]:
+    """Which examples are held back for testing, in each class its share, at least one and never all."""
+    groups = [np.flatnonzero(labels == number) for number in range(int(labels.max()) + 1)]
+    small = [number for number, group in enumerate(groups) if len(group) < 2]
+    if small:
+        raise DataError(f"{listed([f'class number {number}' for number in small], 3)} has one image, and one must be held back for testing")
+    total = max(round(len(labels) * request.test_fraction), len(groups))
+    counts: Sequence[int] = shares([len(group) for group in groups], total)
+    chosen = np.zeros(len(labels), np.bool_)
+    for group, count in zip(groups, counts, strict=True):
+        taken = held_back([str(index) for index in group.tolist()], min(max(count, 1), len(group) - 1), request.seed)
+        chosen[[int(index) for index in taken]] = True
+    return chosen
