@@ -24,6 +24,8 @@ from gpucnn.errors import (
     UnknownNameError,
 )
 from gpucnn.layers import (
+    ELU,
+    GELU,
     AvgPool2D,
     BatchNorm2D,
     Concat,
@@ -31,15 +33,21 @@ from gpucnn.layers import (
     Dense,
     Dropout,
     Flatten,
+    GlobalAvgPool2D,
+    GlobalMaxPool2D,
     Layer,
+    LeakyReLU,
     MaxPool2D,
     Parameter,
     ReLU,
     Residual,
     SavedArray,
     Sigmoid,
+    SiLU,
     Softmax,
     Stack,
+    Tanh,
+    ZeroPad2D,
 )
 from gpucnn.losses import BinaryCrossentropy, CategoricalCrossentropy, Loss, MeanSquaredError
 from gpucnn.model import Sequential, load
@@ -52,6 +60,8 @@ from gpucnn.training.callbacks import Callback, Checkpoint, CSVLog, EarlyStoppin
 __version__ = "0.1.0"
 
 __all__ = [
+    "ELU",
+    "GELU",
     "SGD",
     "Adam",
     "AdamW",
@@ -74,9 +84,12 @@ __all__ = [
     "Dropout",
     "EarlyStopping",
     "Flatten",
+    "GlobalAvgPool2D",
+    "GlobalMaxPool2D",
     "GpucnnError",
     "History",
     "Layer",
+    "LeakyReLU",
     "Loss",
     "MaxPool2D",
     "MeanSquaredError",
@@ -91,12 +104,15 @@ __all__ = [
     "Schedule",
     "Sequential",
     "ShapeError",
+    "SiLU",
     "Sigmoid",
     "Softmax",
     "Stack",
     "StepDecay",
+    "Tanh",
     "TrainingError",
     "UnknownNameError",
+    "ZeroPad2D",
     "__version__",
     "data",
     "functional",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpucnn.checks import pick
-from gpucnn.layers.activation import ReLU, Sigmoid, Softmax
+from gpucnn.layers.activation import ELU, GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
 from gpucnn.layers.base import Layer
 from gpucnn.layers.containers import Concat, Residual, Stack
 from gpucnn.layers.conv import Conv2D
@@ -13,12 +13,14 @@ from gpucnn.layers.dense import Dense
 from gpucnn.layers.dropout import Dropout
 from gpucnn.layers.flatten import Flatten
 from gpucnn.layers.norm import BatchNorm2D
+from gpucnn.layers.pad import ZeroPad2D
 from gpucnn.layers.parameter import Buffers, Parameter, SavedArray
-from gpucnn.layers.pool import AvgPool2D, MaxPool2D
+from gpucnn.layers.pool import AvgPool2D, GlobalAvgPool2D, GlobalMaxPool2D, MaxPool2D
 
 _KINDS: tuple[type[Layer], ...] = (
     *(Conv2D, MaxPool2D, AvgPool2D, Flatten, Dense, Dropout, BatchNorm2D),
-    *(ReLU, Sigmoid, Softmax),
+    *(GlobalAvgPool2D, GlobalMaxPool2D, ZeroPad2D),
+    *(ReLU, Sigmoid, Softmax, Tanh, LeakyReLU, ELU, GELU, SiLU),
     *(Stack, Residual, Concat),
 )
 LAYERS: dict[str, type[Layer]] = {kind.__name__: kind for kind in _KINDS}
@@ -41,6 +43,8 @@ def _made(value: Any) -> Any:
 
 
 __all__ = [
+    "ELU",
+    "GELU",
     "LAYERS",
     "AvgPool2D",
     "BatchNorm2D",
@@ -50,14 +54,20 @@ __all__ = [
     "Dense",
     "Dropout",
     "Flatten",
+    "GlobalAvgPool2D",
+    "GlobalMaxPool2D",
     "Layer",
+    "LeakyReLU",
     "MaxPool2D",
     "Parameter",
     "ReLU",
     "Residual",
     "SavedArray",
+    "SiLU",
     "Sigmoid",
     "Softmax",
     "Stack",
+    "Tanh",
+    "ZeroPad2D",
     "layer_from_config",
 ]

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from gpucnn.layers.base import Array, Layer, Shape
+from dataclasses import replace
+from typing import Any
+
+from gpucnn.checks import positive
+from gpucnn.errors import ArgumentError
+from gpucnn.layers.base import ACTIVATIONS, Array, Cost, Layer, Shape
 
 
 class _Activation(Layer):
@@ -12,8 +17,12 @@ class _Activation(Layer):
 
     kind: str
 
-    def __init__(self) -> None:
+    def __init__(self, **options: Any) -> None:
         super().__init__(self.kind)
+        self.options = options
+
+    def settings(self) -> dict[str, Any]:
+        return dict(self.options)
 
     def _build(self, input_shape: Shape) -> Shape:
         return input_shape
@@ -24,11 +33,18 @@ class _Activation(Layer):
     def _backward(self, dy: Array, input_grad: bool) -> Array | None:
         return dy
 
+    def cost(self) -> Cost:
+        of_input = ACTIVATIONS[self.kind].of_input  # which is what it was given
+        return replace(super().cost(), kept=0, keeps_input=of_input)
+
 
 class ReLU(_Activation):
     """max(x, 0)."""
 
     kind = "relu"
+
+    def __init__(self) -> None:
+        super().__init__()
 
 
 class Sigmoid(_Activation):
@@ -36,8 +52,59 @@ class Sigmoid(_Activation):
 
     kind = "sigmoid"
 
+    def __init__(self) -> None:
+        super().__init__()
+
 
 class Softmax(_Activation):
     """eˣ / Σ eˣ along the last axis. As the last layer under categorical cross-entropy the pair is computed as one, from logits."""
 
     kind = "softmax"
+
+    def __init__(self) -> None:
+        super().__init__()
+
+
+class Tanh(_Activation):
+    """The hyperbolic tangent."""
+
+    kind = "tanh"
+
+    def __init__(self) -> None:
+        super().__init__()
+
+
+class LeakyReLU(_Activation):
+    """x, or negative_slope · x where that is not positive. The slope is PyTorch's, 0.01, unless given; Keras's is 0.3."""
+
+    kind = "leaky_relu"
+
+    def __init__(self, negative_slope: float = 0.01) -> None:
+        super().__init__(negative_slope=positive(negative_slope, "negative_slope", zero=True, error=ArgumentError))
+
+
+class ELU(_Activation):
+    """x, or alpha · (eˣ − 1) where that is not positive (Clevert, Unterthiner and Hochreiter, ICLR 2016)."""
+
+    kind = "elu"
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        super().__init__(alpha=positive(alpha, "alpha", error=ArgumentError))
+
+
+class GELU(_Activation):
+    """x · Φ(x), Φ the normal distribution (Hendrycks and Gimpel 2016). approximate: by the hyperbolic tangent, as in GPT-2 and BERT."""
+
+    kind = "gelu"
+
+    def __init__(self, approximate: bool = False) -> None:
+        super().__init__(approximate=bool(approximate))
+
+
+class SiLU(_Activation):
+    """x / (1 + e⁻ˣ), also called swish."""
+
+    kind = "silu"
+
+    def __init__(self) -> None:
+        super().__init__()

@@ -23,7 +23,27 @@ from gpucnn.text import shown
 
 __all__ = ["ACTIVATIONS", "Array", "Cost", "Layer", "Parameter", "Plan", "SavedArray", "Shape", "Stage"]
 
-ACTIVATIONS = {"relu": "relu_grad", "sigmoid": "sigmoid_grad", "softmax": "softmax_grad"}
+
+@dataclass(frozen=True)
+class Activation:
+    """The names of an activation's operations, and what its gradient is had from."""
+
+    apply: str
+    grad: str
+    of_input: bool = False  # from its input; otherwise from its output
+    like_relu: bool = False  # about half of its outputs are near zero, which initial weights make up for
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "relu": Activation("relu", "relu_grad", like_relu=True),
+    "sigmoid": Activation("sigmoid", "sigmoid_grad"),
+    "softmax": Activation("softmax", "softmax_grad"),
+    "tanh": Activation("tanh", "tanh_grad"),
+    "leaky_relu": Activation("leaky_relu", "leaky_relu_grad", like_relu=True),
+    "elu": Activation("elu", "elu_grad", like_relu=True),
+    "gelu": Activation("gelu", "gelu_grad", of_input=True, like_relu=True),
+    "silu": Activation("silu", "silu_grad", of_input=True, like_relu=True),
+}
 
 
 ALIKE = {  # what else people call it, or write by mistake
@@ -114,14 +134,15 @@ class Layer:
         if activation is not None:
             pick(activation, ACTIVATIONS, "activation")
         self.activation = activation
+        self.options: dict[str, Any] = {}  # of the activation
         self.name = type(self).__name__.lower()
         self.parameters: list[Parameter] = []
         self.arrays: list[SavedArray] = []
         self.input_shape: Shape | None = None
         self.output_shape: Shape = ()
         self.device: Device
-        self._output: Array | None = None  # the activation's output, kept for backward
-        self._applied: str | None = None
+        self._around: Array | None = None  # the activation's output, or its input, kept for backward
+        self._applied: Activation | None = None
         self._ready = False
         self._chains: list[Any] = []
         self._trainable = True
@@ -146,7 +167,13 @@ class Layer:
 
     def cost(self) -> Cost:
         """Multiply-adds of one example in forward, and what is kept for its backward."""
-        return Cost(keeps_output=self.activation is not None)
+        return self.costing()
+
+    def costing(self, multiply_adds: int = 0, *, keeps_input: bool = False) -> Cost:
+        """The cost of a layer that takes so many multiply-adds, with that of its activation."""
+        of_input = self.activation is not None and ACTIVATIONS[self.activation].of_input
+        before = math.prod(self.output_shape) if of_input else 0
+        return Cost(multiply_adds, before, keeps_input=keeps_input, keeps_output=self.activation is not None and not of_input)
 
     # What a model calls.
 
@@ -253,13 +280,16 @@ class Layer:
 
     def forward(self, x: Array, training: bool = False, *, logits: bool = False) -> Array:
         """The layer's output; with `training`, what backward needs is kept. `logits` leaves a final softmax or sigmoid off."""
-        y = self._forward(x, training)
-        applied = None if logits and self.activation != "relu" else self.activation
-        if applied and not (applied == "relu" and self.fuses_relu):
-            y = getattr(self.device.ops, applied)(y)
+        y = z = self._forward(x, training)
+        applied = None if self.activation is None else ACTIVATIONS[self.activation]
+        if logits and self.activation in ("softmax", "sigmoid"):
+            applied = None
+        if applied and not (self.fuses_relu and self.activation == "relu"):
+            z = getattr(self.device.ops, applied.apply)(y, **self.options)
         if training:  # a forward for an answer keeps nothing, and leaves what is kept for a backward alone
-            self._applied, self._output, self._ready = applied, y if applied else None, True
-        return y
+            self._around = None if applied is None else y if applied.of_input else z
+            self._applied, self._ready = applied, True
+        return z
 
     @property
     def layers(self) -> Sequence[Layer]:
@@ -277,7 +307,8 @@ class Layer:
         if not self._ready:
             raise GpucnnError(f"backward of layer {self.name!r} needs a forward with training=True before it, once for each backward")
         if self._applied and not plan.relu_taken:
-            dy = getattr(self.device.ops, ACTIVATIONS[self._applied])(dy, self._output, out=dy if plan.overwrites else None)
+            grad = getattr(self.device.ops, self._applied.grad)
+            dy = grad(dy, self._around, **self.options, out=dy if plan.overwrites else None)
         more = (plan.takes_relu,) if self.takes_relu_grad else ()
         dx = self._backward(dy, input_grad, *more)
         self.forget()
@@ -285,7 +316,7 @@ class Layer:
 
     def forget(self) -> None:
         """Lets go of what forward kept."""
-        self._output = None
+        self._around = None
         self._ready = False
         for layer in self.inner().values():
             layer.forget()

@@ -55,7 +55,7 @@ class _Container(Layer):
     def cost(self) -> Cost:
         """Multiply-adds of all that is within; what that keeps is found there (memory.py)."""
         within = [part for each in self.inner().values() for part in each.layers]
-        return Cost(sum(part.cost().multiply_adds for part in within), keeps_output=self.activation is not None)
+        return self.costing(sum(part.cost().multiply_adds for part in within))
 
 
 class Stack(_Container):

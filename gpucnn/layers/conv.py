@@ -8,7 +8,7 @@ from typing import Any
 from gpucnn.checks import integer, pair
 from gpucnn.errors import ShapeError
 from gpucnn.initializers import get_initializer
-from gpucnn.layers.base import Array, Cost, Layer, Shape
+from gpucnn.layers.base import ACTIVATIONS, Array, Cost, Layer, Shape
 from gpucnn.layers.parameter import Parameter, gradients
 from gpucnn.ops.cpu.conv import scratch
 from gpucnn.ops.shapes import Window, conv_window, normalize_padding
@@ -22,11 +22,11 @@ def check_image(layer: Layer, input_shape: Shape) -> tuple[int, int, int]:
 
 
 def weight_initializer(name: str | None, activation: str | None) -> str:
-    """The default is He's before ReLU, whose half of zeros it makes up for, and Glorot's elsewhere."""
+    """The default is He's before ReLU and its relatives, whose half of zeros it makes up for, and Glorot's elsewhere."""
     if name is not None:
         get_initializer(name)
         return name
-    return "he_uniform" if activation == "relu" else "glorot_uniform"
+    return "he_uniform" if activation is not None and ACTIVATIONS[activation].like_relu else "glorot_uniform"
 
 
 class Conv2D(Layer):
@@ -112,4 +112,4 @@ class Conv2D(Layer):
 
     def cost(self) -> Cost:
         multiply_adds = math.prod(self.output_shape) * math.prod(self.weight.shape[1:])
-        return Cost(multiply_adds, keeps_input=True, keeps_output=self.activation is not None)
+        return self.costing(multiply_adds, keeps_input=True)

@@ -65,4 +65,4 @@ class Dense(Layer):
         self._x = None
 
     def cost(self) -> Cost:
-        return Cost(self.weight.size, keeps_input=True, keeps_output=self.activation is not None)
+        return self.costing(self.weight.size, keeps_input=True)

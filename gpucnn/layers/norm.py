@@ -97,7 +97,7 @@ class BatchNorm2D(Layer):
         return 2 * numbers, 3 * numbers  # a few passes over a channel, on as many as there are at most
 
     def cost(self) -> Cost:
-        return Cost(keeps_input=True, keeps_output=self.activation is not None)
+        return self.costing(keeps_input=True)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_ones": None, "_zeros": None}

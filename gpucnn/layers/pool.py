@@ -88,3 +88,43 @@ class AvgPool2D(_Pool2D):
 
     def _backward(self, dy: Array, input_grad: bool) -> Array | None:
         return self.device.ops.avg_pool2d_grad(dy, self.window, self.count_include_pad) if input_grad else None
+
+
+class GlobalAvgPool2D(Layer):
+    """The mean of each channel: (C, H, W) → (C,)."""
+
+    def _build(self, input_shape: Shape) -> Shape:
+        return check_image(self, input_shape)[:1]
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        return self.device.ops.global_avg_pool2d(x)
+
+    def _backward(self, dy: Array, input_grad: bool) -> Array | None:
+        return self.device.ops.global_avg_pool2d_grad(dy, (self.input_shape or ())[1:]) if input_grad else None
+
+
+class GlobalMaxPool2D(Layer):
+    """The largest pixel of each channel: (C, H, W) → (C,). The first of equals wins, NaN wins over numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._indices: Array | None = None
+
+    def _build(self, input_shape: Shape) -> Shape:
+        return check_image(self, input_shape)[:1]
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        y, indices = self.device.ops.global_max_pool2d(x)
+        if training:
+            self._indices = indices
+        return y
+
+    def _backward(self, dy: Array, input_grad: bool) -> Array | None:
+        return self.device.ops.global_max_pool2d_grad(dy, self._indices, (self.input_shape or ())[1:]) if input_grad else None
+
+    def forget(self) -> None:
+        super().forget()
+        self._indices = None
+
+    def cost(self) -> Cost:
+        return Cost(kept=math.prod(self.output_shape))

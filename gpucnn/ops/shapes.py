@@ -13,6 +13,7 @@ from gpucnn.checks import Pair, pair, several
 from gpucnn.errors import ShapeError
 from gpucnn.text import shown
 
+Sides: TypeAlias = tuple[Pair, Pair]  # (top, bottom), (left, right)
 Padding: TypeAlias = int | Pair | tuple[Pair, Pair] | Literal["valid", "same"]
 
 

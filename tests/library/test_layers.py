@@ -32,6 +32,10 @@ STACKS: dict[str, Any] = {
     "average pool": lambda: stack(gc.AvgPool2D(2)),
     "average pool same": lambda: stack(gc.AvgPool2D(3, stride=2, padding="same")),
     "average pool without padding": lambda: stack(gc.AvgPool2D(3, stride=2, padding=1, ceil_mode=True, count_include_pad=False)),
+    "global average pool": lambda: stack(gc.GlobalAvgPool2D()),
+    "global max pool": lambda: stack(gc.GlobalMaxPool2D()),
+    "zero pad": lambda: stack(gc.ZeroPad2D(((1, 0), (2, 3)))),
+    "zero pad between": lambda: stack(gc.Conv2D(3, 2, activation="relu"), gc.ZeroPad2D(1), gc.Conv2D(2, 2)),
     "flatten": lambda: stack(gc.Flatten()),
     "dense": lambda: stack(gc.Dense(4), shape=ROW),
     "dense, no bias": lambda: stack(gc.Dense(4, use_bias=False), shape=ROW),
@@ -40,8 +44,9 @@ STACKS: dict[str, Any] = {
     **{f"dense {name}": lambda name=name: stack(gc.Dense(4, activation=name), shape=ROW) for name in ACTIVATIONS},
     **{
         f"{kind.__name__} between": lambda kind=kind: stack(gc.Dense(5), kind(), gc.Dense(3), shape=ROW)
-        for kind in (gc.ReLU, gc.Sigmoid, gc.Softmax)
+        for kind in (gc.ReLU, gc.Sigmoid, gc.Softmax, gc.Tanh, gc.LeakyReLU, gc.ELU, gc.GELU, gc.SiLU)
     },
+    "a steep leaky ReLU": lambda: stack(gc.Dense(5), gc.LeakyReLU(0.7), gc.ELU(2.5), gc.GELU(approximate=True), shape=ROW),
     "a whole network": lambda: stack(
         gc.Conv2D(3, 3, padding="same", activation="relu"),
         gc.MaxPool2D(2),
@@ -256,6 +261,18 @@ def test_dropout_refuses_rates_outside_zero_to_one(rate: float) -> None:
         gc.ReLU(),
         gc.Sigmoid(),
         gc.Softmax(),
+        gc.Tanh(),
+        gc.LeakyReLU(0.2),
+        gc.ELU(0.5),
+        gc.GELU(approximate=True),
+        gc.SiLU(),
+        gc.GlobalAvgPool2D(),
+        gc.GlobalMaxPool2D(),
+        gc.ZeroPad2D((1, 2)),
+        gc.BatchNorm2D(eps=1e-3, momentum=0.01, affine=False, activation="relu"),
+        gc.Stack(gc.Flatten(), gc.Dense(3)),
+        gc.Residual(gc.Dense(3), shortcut=[gc.Dense(3), gc.ReLU()], activation="relu"),
+        gc.Concat(gc.Dense(3), [gc.Dense(2), gc.Dropout(0.5)], activation="gelu"),
         gc.Dropout(0.25),
     ],
     ids=repr,
@@ -297,6 +314,11 @@ def test_every_layer_is_among_those_that_files_may_name() -> None:
         (lambda: gc.MaxPool2D(0), ShapeError, "pool_size must be at least 1, got 0"),
         (lambda: gc.MaxPool2D(2, stride=0), ShapeError, "stride must be at least 1, got 0"),
         (lambda: gc.AvgPool2D(2.5), TypeError, "pool_size must be a whole number, got 2.5"),
+        (lambda: gc.ZeroPad2D("same"), ArgumentError, "padding of ZeroPad2D must be whole numbers, got 'same'"),
+        (lambda: gc.ZeroPad2D(-1), ArgumentError, "padding must be at least 0, got -1"),
+        (lambda: gc.LeakyReLU(-0.1), ArgumentError, "negative_slope must be a finite number of at least 0"),
+        (lambda: gc.ELU(0), ArgumentError, "alpha must be a finite number above 0, got 0"),
+        (lambda: gc.Dense(2, activation="leakyrelu"), UnknownNameError, "unknown activation.*did you mean 'leaky_relu'"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_at_once(make: Any, error: type[Exception], message: str) -> None:

@@ -7,6 +7,14 @@ from gpucnn.ops.cpu.dropout import next_call
 from gpucnn.ops.cpu.join import add, put_channels, take_channels
 from gpucnn.ops.cpu.loss import binary_cross_entropy, mean_squared_error
 from gpucnn.ops.cpu.norm import batch_norm, batch_norm_apply, batch_norm_grad
+from gpucnn.ops.cpu.planes import (
+    global_avg_pool2d,
+    global_avg_pool2d_grad,
+    global_max_pool2d,
+    global_max_pool2d_grad,
+    zero_pad2d,
+    zero_pad2d_grad,
+)
 from gpucnn.ops.cpu.roads import (
     adam_update,
     avg_pool2d,
@@ -29,6 +37,7 @@ from gpucnn.ops.cpu.roads import (
     softmax_cross_entropy,
 )
 from gpucnn.ops.cpu.tally import tally
+from gpucnn.ops.cpu.units import elu, elu_grad, gelu, gelu_grad, leaky_relu, leaky_relu_grad, silu, silu_grad, tanh, tanh_grad
 
 __all__ = [
     "adam_update",
@@ -49,7 +58,17 @@ __all__ = [
     "dense_input_grad",
     "dense_weight_grad",
     "dropout",
+    "elu",
+    "elu_grad",
     "gather_batch",
+    "gelu",
+    "gelu_grad",
+    "global_avg_pool2d",
+    "global_avg_pool2d_grad",
+    "global_max_pool2d",
+    "global_max_pool2d_grad",
+    "leaky_relu",
+    "leaky_relu_grad",
     "max_pool2d",
     "max_pool2d_grad",
     "mean_squared_error",
@@ -61,11 +80,17 @@ __all__ = [
     "sgd_update",
     "sigmoid",
     "sigmoid_grad",
+    "silu",
+    "silu_grad",
     "softmax",
     "softmax_cross_entropy",
     "softmax_grad",
     "take_channels",
     "tally",
+    "tanh",
+    "tanh_grad",
+    "zero_pad2d",
+    "zero_pad2d_grad",
 ]
 
 for _name in __all__:  # whatever the caller has told NumPy to raise: see `quiet`

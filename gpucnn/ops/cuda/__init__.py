@@ -9,8 +9,17 @@ from gpucnn.ops.cuda.fused import conv2d_relu_max_pool2d, conv2d_relu_max_pool2d
 from gpucnn.ops.cuda.join import add, put_channels, take_channels
 from gpucnn.ops.cuda.loss import binary_cross_entropy, mean_squared_error, softmax_cross_entropy
 from gpucnn.ops.cuda.norm import batch_norm, batch_norm_apply, batch_norm_grad
+from gpucnn.ops.cuda.planes import (
+    global_avg_pool2d,
+    global_avg_pool2d_grad,
+    global_max_pool2d,
+    global_max_pool2d_grad,
+    zero_pad2d,
+    zero_pad2d_grad,
+)
 from gpucnn.ops.cuda.pool import avg_pool2d, avg_pool2d_grad, max_pool2d, max_pool2d_grad
 from gpucnn.ops.cuda.tally import tally
+from gpucnn.ops.cuda.units import elu, elu_grad, gelu, gelu_grad, leaky_relu, leaky_relu_grad, silu, silu_grad, tanh, tanh_grad
 from gpucnn.ops.cuda.update import adam_update, sgd_update
 
 __all__ = [
@@ -32,7 +41,17 @@ __all__ = [
     "dense_input_grad",
     "dense_weight_grad",
     "dropout",
+    "elu",
+    "elu_grad",
     "gather_batch",
+    "gelu",
+    "gelu_grad",
+    "global_avg_pool2d",
+    "global_avg_pool2d_grad",
+    "global_max_pool2d",
+    "global_max_pool2d_grad",
+    "leaky_relu",
+    "leaky_relu_grad",
     "max_pool2d",
     "max_pool2d_grad",
     "mean_squared_error",
@@ -44,9 +63,15 @@ __all__ = [
     "sgd_update",
     "sigmoid",
     "sigmoid_grad",
+    "silu",
+    "silu_grad",
     "softmax",
     "softmax_cross_entropy",
     "softmax_grad",
     "take_channels",
     "tally",
+    "tanh",
+    "tanh_grad",
+    "zero_pad2d",
+    "zero_pad2d_grad",
 ]
