@@ -12,13 +12,17 @@ from gpucnn.layers.conv import Conv2D
 from gpucnn.layers.dense import Dense
 from gpucnn.layers.dropout import Dropout
 from gpucnn.layers.flatten import Flatten
+from gpucnn.layers.local import LocallyConnected2D
 from gpucnn.layers.norm import BatchNorm2D
 from gpucnn.layers.pad import ZeroPad2D
 from gpucnn.layers.parameter import Buffers, Parameter, SavedArray
 from gpucnn.layers.pool import AvgPool2D, GlobalAvgPool2D, GlobalMaxPool2D, MaxPool2D
+from gpucnn.layers.separable import DepthwiseConv2D, SeparableConv2D
+from gpucnn.layers.transposed import ConvTranspose2D
 
 _KINDS: tuple[type[Layer], ...] = (
     *(Conv2D, MaxPool2D, AvgPool2D, Flatten, Dense, Dropout, BatchNorm2D),
+    *(DepthwiseConv2D, SeparableConv2D, ConvTranspose2D, LocallyConnected2D),
     *(GlobalAvgPool2D, GlobalMaxPool2D, ZeroPad2D),
     *(ReLU, Sigmoid, Softmax, Tanh, LeakyReLU, ELU, GELU, SiLU),
     *(Stack, Residual, Concat),
@@ -51,18 +55,22 @@ __all__ = [
     "Buffers",
     "Concat",
     "Conv2D",
+    "ConvTranspose2D",
     "Dense",
+    "DepthwiseConv2D",
     "Dropout",
     "Flatten",
     "GlobalAvgPool2D",
     "GlobalMaxPool2D",
     "Layer",
     "LeakyReLU",
+    "LocallyConnected2D",
     "MaxPool2D",
     "Parameter",
     "ReLU",
     "Residual",
     "SavedArray",
+    "SeparableConv2D",
     "SiLU",
     "Sigmoid",
     "Softmax",

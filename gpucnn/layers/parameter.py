@@ -97,6 +97,10 @@ class Parameter(SavedArray):
         self._write(self._grad, array)
         self.has_grad = True
 
+    def draw(self, rng: np.random.Generator) -> np.ndarray[Any, Any]:
+        """Its first value."""
+        return get_initializer(self.initializer)(self.shape, rng, self.groups)
+
     def bind(self, value: Array, grad: Array = None) -> None:
         """Makes these arrays the parameter's: for `Buffers`, which holds them."""
         self._value, self._grad, self.has_grad = value, grad, False
@@ -151,8 +155,7 @@ class Buffers:
         """Draws every parameter anew, and fills the other arrays; parameter i depends on (seed, i) alone."""
         for index, parameter in enumerate(self._drawn):
             rng = np.random.default_rng([seed, index])
-            drawn = get_initializer(parameter.initializer)(parameter.shape, rng, parameter.groups)
-            parameter.value[...] = self.device.xp.asarray(drawn.astype(self.values.dtype))
+            parameter.value[...] = self.device.xp.asarray(parameter.draw(rng).astype(self.values.dtype))
         for array in self.arrays:
             if not isinstance(array, Parameter):
                 array.value[...] = array.fill

@@ -1,4 +1,4 @@
-"""What brings branches together: sums of two arrays, and channels put beside one another. One thread per element.
+"""What brings arrays together: sums of two, of one and a bias, and channels put beside one another. One thread per element.
 
 A sum may apply ReLU, and a sum of gradients may take the gradient of a ReLU along: what these save is a pass over memory of their own.
 Channels are copied: kernels write to whole arrays, and in N C H W a branch's channels lie in one piece for each image only.
@@ -39,6 +39,27 @@ def copy_channels_kernel(x, y, size, size_by, size_shift, x_stride, x_first, y_s
     j = uint32(i - n * size)
     if uint32(n * x_stride) < x.size and uint32(n * y_stride) < y.size:
         y[uint32(n * y_stride + y_first + j)] = x[uint32(n * x_stride + x_first + j)]
+
+
+@kernel
+def add_bias_kernel(x, bias, y, C, c_by, c_shift, plane_by, plane_shift, relu):
+    i = uint32(cuda.grid(1))
+    if i < y.size:
+        row = divide(i, plane_by, plane_shift)
+        total = x[i] + bias[uint32(row - divide(row, c_by, c_shift) * C)]
+        if relu and total <= float32(0):
+            total = float32(0)
+        y[i] = total
+
+
+def add_bias(x: Array, bias: Array, y: Array, relu: bool = False, stream: Stream = 0) -> None:
+    """Writes x (N, C, …) plus bias (C), then ReLU where `relu`, to y. y may be x."""
+    shape = tuple(x.shape)
+    c = shape[1]
+    run_each(
+        add_bias_kernel, math.prod(shape), stream, floats(x, "x"), floats(bias, "bias", (c,)), floats(y, "y", shape), np.uint32(c),
+        *magic(c), *magic(math.prod(shape[2:])), np.int32(relu),
+    )  # fmt: skip
 
 
 def add(a: Array, b: Array, y: Array, relu: bool = False, stream: Stream = 0, *, mask: Array | None = None) -> None:

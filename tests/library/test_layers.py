@@ -32,6 +32,13 @@ STACKS: dict[str, Any] = {
     "average pool": lambda: stack(gc.AvgPool2D(2)),
     "average pool same": lambda: stack(gc.AvgPool2D(3, stride=2, padding="same")),
     "average pool without padding": lambda: stack(gc.AvgPool2D(3, stride=2, padding=1, ceil_mode=True, count_include_pad=False)),
+    "depthwise": lambda: stack(gc.DepthwiseConv2D(3, multiplier=2, padding="same", activation="relu")),
+    "separable": lambda: stack(gc.SeparableConv2D(3, (2, 3), stride=2, padding=1, multiplier=2, activation="elu")),
+    "transposed": lambda: stack(gc.ConvTranspose2D(3, (2, 3), stride=(2, 1), padding=((1, 0), (0, 1)), output_padding=(1, 0))),
+    "transposed in groups, no bias": lambda: stack(gc.ConvTranspose2D(4, 3, groups=2, use_bias=False, activation="relu", dilation=2)),
+    "transposed, same": lambda: stack(gc.Conv2D(2, 2, activation="relu"), gc.ConvTranspose2D(2, 3, stride=2, padding="same")),
+    "locally connected": lambda: stack(gc.Conv2D(2, 2, activation="relu"), gc.LocallyConnected2D(3, 3, padding=1, stride=2)),
+    "locally connected, ReLU": lambda: stack(gc.LocallyConnected2D(3, (2, 1), dilation=2, activation="relu", use_bias=False)),
     "global average pool": lambda: stack(gc.GlobalAvgPool2D()),
     "global max pool": lambda: stack(gc.GlobalMaxPool2D()),
     "zero pad": lambda: stack(gc.ZeroPad2D(((1, 0), (2, 3)))),
@@ -143,7 +150,7 @@ def test_looking_at_a_gradient_changes_nothing(rng: np.random.Generator) -> None
 def test_backward_needs_a_forward_in_training_for_each(name: str, rng: np.random.Generator) -> None:
     model = STACKS[name]()
     x, dy = rng.normal(size=(2, *model.input_shape)), rng.normal(size=(2, *model.output_shape))
-    needs = r"backward of layer '\w+' needs a forward with training=True before it"
+    needs = r"backward of layer '[\w.]+' needs a forward with training=True before it"
     with pytest.raises(GpucnnError, match=needs):
         model.backward(dy)
     model.forward(x)
@@ -269,6 +276,10 @@ def test_dropout_refuses_rates_outside_zero_to_one(rate: float) -> None:
         gc.GlobalAvgPool2D(),
         gc.GlobalMaxPool2D(),
         gc.ZeroPad2D((1, 2)),
+        gc.DepthwiseConv2D(3, stride=2, padding="same", multiplier=3, activation="relu", use_bias=False),
+        gc.SeparableConv2D(5, 3, stride=2, padding=1, multiplier=2, activation="silu", initializer="he_normal"),
+        gc.ConvTranspose2D(4, 3, stride=2, padding=1, output_padding=1, dilation=(1, 2), groups=2, activation="tanh"),
+        gc.LocallyConnected2D(2, 3, stride=(1, 2), padding="same", activation="relu", use_bias=False),
         gc.BatchNorm2D(eps=1e-3, momentum=0.01, affine=False, activation="relu"),
         gc.Stack(gc.Flatten(), gc.Dense(3)),
         gc.Residual(gc.Dense(3), shortcut=[gc.Dense(3), gc.ReLU()], activation="relu"),
@@ -314,6 +325,14 @@ def test_every_layer_is_among_those_that_files_may_name() -> None:
         (lambda: gc.MaxPool2D(0), ShapeError, "pool_size must be at least 1, got 0"),
         (lambda: gc.MaxPool2D(2, stride=0), ShapeError, "stride must be at least 1, got 0"),
         (lambda: gc.AvgPool2D(2.5), TypeError, "pool_size must be a whole number, got 2.5"),
+        (lambda: gc.DepthwiseConv2D(3, multiplier=0), ArgumentError, "multiplier must be at least 1, got 0"),
+        (lambda: gc.SeparableConv2D(0, 3), ShapeError, "filters must be at least 1, got 0"),
+        (lambda: gc.ConvTranspose2D(3, 3, groups=2), ShapeError, "divisible by groups, got 3 filters in 2 groups"),
+        (lambda: gc.ConvTranspose2D(3, 3, output_padding=1), ShapeError, r"output_padding must be below the stride, got"),
+        (lambda: gc.ConvTranspose2D(3, 3, stride=2, padding="same", output_padding=1), ShapeError, 'padding="same" settles the size'),
+        (lambda: stack(gc.ConvTranspose2D(3, 1, padding=5)), ShapeError, r"leaves nothing of the output, \(-5, -4\) pixels"),
+        (lambda: stack(gc.ConvTranspose2D(4, 1, groups=4)), ShapeError, "got 2 channels in 4 groups"),
+        (lambda: stack(gc.LocallyConnected2D(3, 9)), ShapeError, "the kernel is 9 pixels high"),
         (lambda: gc.ZeroPad2D("same"), ArgumentError, "padding of ZeroPad2D must be whole numbers, got 'same'"),
         (lambda: gc.ZeroPad2D(-1), ArgumentError, "padding must be at least 0, got -1"),
         (lambda: gc.LeakyReLU(-0.1), ArgumentError, "negative_slope must be a finite number of at least 0"),

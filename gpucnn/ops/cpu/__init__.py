@@ -4,7 +4,8 @@ import gpucnn.arrays
 from gpucnn.ops.cpu.activations import sigmoid, sigmoid_grad, softmax, softmax_grad
 from gpucnn.ops.cpu.batch import gather_batch, permutation
 from gpucnn.ops.cpu.dropout import next_call
-from gpucnn.ops.cpu.join import add, put_channels, take_channels
+from gpucnn.ops.cpu.join import add, add_bias, put_channels, take_channels
+from gpucnn.ops.cpu.local import locally_connected2d, locally_connected2d_input_grad, locally_connected2d_weight_grad
 from gpucnn.ops.cpu.loss import binary_cross_entropy, mean_squared_error
 from gpucnn.ops.cpu.norm import batch_norm, batch_norm_apply, batch_norm_grad
 from gpucnn.ops.cpu.planes import (
@@ -42,6 +43,7 @@ from gpucnn.ops.cpu.units import elu, elu_grad, gelu, gelu_grad, leaky_relu, lea
 __all__ = [
     "adam_update",
     "add",
+    "add_bias",
     "avg_pool2d",
     "avg_pool2d_grad",
     "batch_norm",
@@ -69,6 +71,9 @@ __all__ = [
     "global_max_pool2d_grad",
     "leaky_relu",
     "leaky_relu_grad",
+    "locally_connected2d",
+    "locally_connected2d_input_grad",
+    "locally_connected2d_weight_grad",
     "max_pool2d",
     "max_pool2d_grad",
     "mean_squared_error",

@@ -24,6 +24,12 @@ def add(a: Array, b: Array, *, relu: bool = False, mask: Array | None = None, ou
     return y
 
 
+def add_bias(x: Array, bias: Array, *, relu: bool = False, out: Array | None = None) -> Array:
+    """x (N, C, …) + bias (C), then ReLU where `relu`."""
+    y: Array = np.add(x, bias.reshape(-1, *(1,) * (x.ndim - 2)), out=out)
+    return np.maximum(y, 0, out=y) if relu else y
+
+
 def put_channels(x: Array, y: Array, first: int) -> None:
     """Writes x (N, C, …) to the channels of y (N, D, …) from `first` on."""
     y[:, first : first + x.shape[1]] = x

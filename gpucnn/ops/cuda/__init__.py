@@ -6,7 +6,8 @@ from gpucnn.ops.cuda.conv import bias_grad, conv2d, conv2d_input_grad, conv2d_we
 from gpucnn.ops.cuda.dense import dense, dense_input_grad, dense_weight_grad
 from gpucnn.ops.cuda.dropout import dropout, next_call
 from gpucnn.ops.cuda.fused import conv2d_relu_max_pool2d, conv2d_relu_max_pool2d_weight_grad
-from gpucnn.ops.cuda.join import add, put_channels, take_channels
+from gpucnn.ops.cuda.join import add, add_bias, put_channels, take_channels
+from gpucnn.ops.cuda.local import locally_connected2d, locally_connected2d_input_grad, locally_connected2d_weight_grad
 from gpucnn.ops.cuda.loss import binary_cross_entropy, mean_squared_error, softmax_cross_entropy
 from gpucnn.ops.cuda.norm import batch_norm, batch_norm_apply, batch_norm_grad
 from gpucnn.ops.cuda.planes import (
@@ -25,6 +26,7 @@ from gpucnn.ops.cuda.update import adam_update, sgd_update
 __all__ = [
     "adam_update",
     "add",
+    "add_bias",
     "avg_pool2d",
     "avg_pool2d_grad",
     "batch_norm",
@@ -52,6 +54,9 @@ __all__ = [
     "global_max_pool2d_grad",
     "leaky_relu",
     "leaky_relu_grad",
+    "locally_connected2d",
+    "locally_connected2d_input_grad",
+    "locally_connected2d_weight_grad",
     "max_pool2d",
     "max_pool2d_grad",
     "mean_squared_error",

@@ -13,6 +13,13 @@ def add(a: Array, b: Array, *, relu: bool = False, mask: Array | None = None, ou
     return y
 
 
+def add_bias(x: Array, bias: Array, *, relu: bool = False, out: Array | None = None) -> Array:
+    """x (N, C, …) + bias (C), then ReLU where `relu`."""
+    y = empty(x, x.shape) if out is None else out
+    kernels.add_bias(x, bias, y, relu, stream(x))
+    return y
+
+
 def put_channels(x: Array, y: Array, first: int) -> None:
     """Writes x (N, C, …) to the channels of y (N, D, …) from `first` on."""
     kernels.put_channels(x, y, first, stream(x))

@@ -1,0 +1,96 @@
+"""Convolution without sharing of weights."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from gpucnn.checks import integer, pair
+from gpucnn.initializers import get_initializer
+from gpucnn.layers.base import Array, Cost, Layer, Shape
+from gpucnn.layers.conv import check_image, weight_initializer
+from gpucnn.layers.parameter import Parameter, gradients
+from gpucnn.ops.shapes import Window, conv_window, normalize_padding
+
+
+class _Filters(Parameter):
+    """The filters of all positions, (K, C, R, S, P, Q), each drawn like those of a convolution."""
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray[Any, Any]:
+        k, c, r, s, p, q = self.shape
+        drawn = get_initializer(self.initializer)((k * p * q, c, r, s), rng, p * q)
+        return np.ascontiguousarray(drawn.reshape(k, p, q, c, r, s).transpose(0, 3, 4, 5, 1, 2))
+
+
+class LocallyConnected2D(Layer):
+    """A convolution whose filters are not shared: every position of the output has filters of its own, (C, H, W) → (filters, P, Q).
+
+    It has P · Q times the parameters of Conv2D: on images of 32 × 32 × 3, 20 filters 8 × 8 with stride 2 and padding 1 are 756,560 of them,
+    and Conv2D's are 3,860. The weight is (filters, C, R, S, P, Q), the bias (filters, P, Q). Arguments as Conv2D's.
+    """
+
+    fuses_relu = True
+    takes_relu_grad = True
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: Any,
+        *,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        activation: str | None = None,
+        use_bias: bool = True,
+        initializer: str | None = None,
+    ) -> None:
+        super().__init__(activation)
+        self.filters = integer(filters, "filters", 1)
+        self.kernel_size = pair(kernel_size, "kernel_size", 1)
+        self.stride = pair(stride, "stride", 1)
+        self.padding = normalize_padding(padding)
+        self.dilation = pair(dilation, "dilation", 1)
+        self.use_bias = bool(use_bias)
+        self.initializer = weight_initializer(initializer, activation)
+        self._x: Array | None = None
+
+    def settings(self) -> dict[str, Any]:
+        names = ("filters", "kernel_size", "stride", "padding", "dilation", "activation", "use_bias", "initializer")
+        return {name: getattr(self, name) for name in names}
+
+    def _build(self, input_shape: Shape) -> Shape:
+        c, h, w = check_image(self, input_shape)
+        self.window: Window = conv_window((h, w), self.kernel_size, self.stride, self.padding, self.dilation)
+        shape = (self.filters, *self.window.output)
+        self.weight = _Filters("weight", (self.filters, c, *self.window.kernel, *self.window.output), self.initializer)
+        self.bias = Parameter("bias", shape, "zeros") if self.use_bias else None
+        self.parameters = [self.weight, self.bias] if self.bias else [self.weight]
+        return shape
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        if training:
+            self._x = x
+        bias = self.bias.value if self.bias else None
+        return self.device.ops.locally_connected2d(x, self.weight.value, bias, self.window, relu=self.activation == "relu")
+
+    def _backward(self, dy: Array, input_grad: bool, relu: bool = False) -> Array | None:
+        ops, x = self.device.ops, self._x
+        if not self.frozen:
+            with gradients(self.weight, self.bias) as (out, dbias):
+                ops.locally_connected2d_weight_grad(dy, x, self.window, out=out, dbias=dbias)
+        return ops.locally_connected2d_input_grad(dy, self.weight.value, self.window, relu=x if relu else None) if input_grad else None
+
+    def forget(self) -> None:
+        super().forget()
+        self._x = None
+
+    def scratch(self, batch_size: int) -> tuple[int, int]:
+        c = (self.input_shape or (0,))[0]
+        positions = self.window.output[0] * self.window.output[1]
+        room = positions * (batch_size * (c + self.filters) + c * self.filters)
+        return room, 2 * room
+
+    def cost(self) -> Cost:
+        return self.costing(math.prod(self.weight.shape), keeps_input=True)

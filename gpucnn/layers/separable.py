@@ -1,0 +1,100 @@
+"""Convolutions of each channel by itself, and those that mix the channels afterwards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpucnn.checks import integer
+from gpucnn.layers.base import Layer, Shape
+from gpucnn.layers.containers import Stack
+from gpucnn.layers.conv import Conv2D, check_image
+
+
+class DepthwiseConv2D(Conv2D):
+    """Convolution of each channel by itself: (C, H, W) → (C · multiplier, P, Q). It is Conv2D with as many groups as channels; the weight
+    is (C · multiplier, 1, R, S), and outputs c · multiplier and following are of channel c. Arguments as Conv2D's."""
+
+    def __init__(
+        self,
+        kernel_size: Any,
+        *,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        multiplier: int = 1,
+        activation: str | None = None,
+        use_bias: bool = True,
+        initializer: str | None = None,
+    ) -> None:
+        self.multiplier = integer(multiplier, "multiplier", 1)
+        super().__init__(
+            self.multiplier,
+            kernel_size,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            activation=activation,
+            use_bias=use_bias,
+            initializer=initializer,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        settings = super().settings()
+        del settings["filters"], settings["groups"]
+        return settings | {"multiplier": self.multiplier}
+
+    def _build(self, input_shape: Shape) -> Shape:
+        self.groups = check_image(self, input_shape)[0]
+        self.filters = self.groups * self.multiplier
+        return super()._build(input_shape)
+
+
+class SeparableConv2D(Stack):
+    """A convolution of each channel by itself, then one of 1 × 1 that mixes them: (C, H, W) → (filters, P, Q) (Chollet, "Xception", CVPR
+    2017). C · R · S + C · filters weights in place of C · R · S · filters.
+
+    Bias and activation belong to the second one, as in Keras; multiplier: outputs of the first for each channel. Other arguments are those
+    of Conv2D, and of the first one. Within a model it is its two layers, `depthwise` and `pointwise`.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: Any,
+        *,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        multiplier: int = 1,
+        activation: str | None = None,
+        use_bias: bool = True,
+        initializer: str | None = None,
+    ) -> None:
+        self.depthwise = DepthwiseConv2D(
+            kernel_size,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            multiplier=multiplier,
+            use_bias=False,
+            initializer=initializer,
+        )
+        self.pointwise = Conv2D(filters, 1, activation=activation, use_bias=use_bias, initializer=initializer)
+        self._given = initializer
+        super().__init__(self.depthwise, self.pointwise)
+
+    def settings(self) -> dict[str, Any]:
+        first, second = self.depthwise.settings(), self.pointwise.settings()
+        return {
+            "filters": second["filters"],
+            **{name: first[name] for name in ("kernel_size", "stride", "padding", "dilation", "multiplier")},
+            **{name: second[name] for name in ("activation", "use_bias")},
+            "initializer": self._given,
+        }
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> Layer:
+        return cls(**settings)
+
+    def inner(self) -> dict[str, Layer]:
+        return {"depthwise": self.depthwise, "pointwise": self.pointwise}

@@ -1,0 +1,115 @@
+"""Transposed convolution."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from gpucnn.checks import integer, pair
+from gpucnn.errors import ShapeError
+from gpucnn.layers.base import Array, Cost, Layer, Shape
+from gpucnn.layers.conv import check_image, weight_initializer
+from gpucnn.layers.parameter import Parameter, gradients
+from gpucnn.ops.cpu.conv import scratch
+from gpucnn.ops.shapes import Window, conv_window, normalize_padding
+
+
+class ConvTranspose2D(Layer):
+    """The gradient of a convolution as a layer, which makes images larger: (C, H, W) → (filters, P, Q). Keras calls it Conv2DTranspose.
+
+    P = (H − 1) · stride − top − bottom + dilation · (R − 1) + 1 + output_padding, and likewise Q; padding="same" makes it H · stride.
+    output_padding, below the stride, chooses among the sizes that a convolution would have brought down to H; it adds rows
+    and columns at the bottom and right that are computed like all others. The weight is (C, filters / groups, R, S), as in PyTorch.
+    """
+
+    fuses_relu = True
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: Any,
+        *,
+        stride: Any = 1,
+        padding: Any = 0,
+        output_padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        activation: str | None = None,
+        use_bias: bool = True,
+        initializer: str | None = None,
+    ) -> None:
+        super().__init__(activation)
+        self.filters = integer(filters, "filters", 1)
+        self.groups = integer(groups, "groups", 1)
+        self.kernel_size = pair(kernel_size, "kernel_size", 1)
+        self.stride = pair(stride, "stride", 1)
+        self.padding = normalize_padding(padding)
+        self.output_padding = pair(output_padding, "output_padding", 0)
+        self.dilation = pair(dilation, "dilation", 1)
+        self.use_bias = bool(use_bias)
+        self.initializer = weight_initializer(initializer, activation)
+        if self.filters % self.groups:
+            raise ShapeError(f"filters must be divisible by groups, got {self.filters} filters in {self.groups} groups")
+        if any(more >= stride for more, stride in zip(self.output_padding, self.stride, strict=True)):
+            raise ShapeError(
+                f"output_padding must be below the stride, got {self.output_padding} with stride {self.stride}: a convolution leaves no "
+                "more pixels out"
+            )
+        if self.padding == "same" and self.output_padding != (0, 0):
+            raise ShapeError('padding="same" settles the size: give output_padding with padding in numbers only')
+        self._x: Array | None = None
+
+    def settings(self) -> dict[str, Any]:
+        names = ("filters", "kernel_size", "stride", "padding", "output_padding", "dilation", "groups", "activation", "use_bias")
+        return {name: getattr(self, name) for name in (*names, "initializer")}
+
+    def _build(self, input_shape: Shape) -> Shape:
+        c, *sizes = check_image(self, input_shape)
+        if c % self.groups:
+            raise ShapeError(f"channels must be divisible by groups, got {c} channels in {self.groups} groups")
+        extents = [d * (k - 1) + 1 for k, d in zip(self.kernel_size, self.dilation, strict=True)]
+        if self.padding == "same":
+            output = [size * stride for size, stride in zip(sizes, self.stride, strict=True)]
+        else:
+            padding = ((0, 0), (0, 0)) if isinstance(self.padding, str) else self.padding
+            output = [
+                (size - 1) * stride - sum(sides) + extent + more
+                for size, stride, sides, extent, more in zip(sizes, self.stride, padding, extents, self.output_padding, strict=True)
+            ]
+        if min(output) < 1:
+            raise ShapeError(f"padding {self.padding} leaves nothing of the output, {tuple(output)} pixels: use less")
+        # Of the convolution that goes the other way.
+        self.window: Window = conv_window(tuple(output), self.kernel_size, self.stride, self.padding, self.dilation)
+        self.weight = Parameter("weight", (c, self.filters // self.groups, *self.kernel_size), self.initializer, groups=self.groups)
+        self.bias = Parameter("bias", (self.filters,), "zeros") if self.use_bias else None
+        self.parameters = [self.weight, self.bias] if self.bias else [self.weight]
+        return (self.filters, *self.window.input)
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        if training:
+            self._x = x
+        ops, relu = self.device.ops, self.activation == "relu"
+        y = ops.conv2d_input_grad(x, self.weight.value, self.window, self.groups)
+        if self.bias:
+            return ops.add_bias(y, self.bias.value, relu=relu, out=y)
+        return ops.relu(y, out=y) if relu else y
+
+    def _backward(self, dy: Array, input_grad: bool) -> Array | None:
+        ops = self.device.ops
+        if not self.frozen:
+            with gradients(self.weight, self.bias) as (dweight, dbias):
+                ops.conv2d_weight_grad(self._x, dy, self.window, self.groups, out=dweight)
+                if dbias is not None:
+                    ops.bias_grad(dy, out=dbias)
+        return ops.conv2d(dy, self.weight.value, None, self.window, self.groups) if input_grad else None
+
+    def forget(self) -> None:
+        super().forget()
+        self._x = None
+
+    def scratch(self, batch_size: int) -> tuple[int, int]:
+        room = scratch(batch_size, self.weight.shape[0], self.filters, self.window, self.groups)
+        return max(room), max(room)
+
+    def cost(self) -> Cost:
+        return self.costing(math.prod(self.input_shape or ()) * math.prod(self.weight.shape[1:]), keeps_input=True)
