@@ -129,7 +129,7 @@ def dense(n: int, c: int, k: int) -> Callable[[Ops], None]:
 def elementwise(ops: Ops) -> None:
     """Activations, dropout, updates, and what a step counts."""
     x, calls, rates, counters = floats(128, 1024), np.empty(2, np.uint32), floats(4), ints(6)
-    for name in ("relu", "sigmoid", "softmax"):
+    for name in ("relu", "sigmoid", "softmax", "leaky_relu", "elu", "tanh", "silu", "gelu"):
         getattr(ops, name)(x)
         getattr(ops, f"{name}_grad")(x, x)
     ops.dropout(x, calls, 0.5, 0)
@@ -141,6 +141,31 @@ def elementwise(ops: Ops) -> None:
     ops.tally(floats(), ints(), 128, floats(100, 3), rates, counters, floats(2))
     ops.permutation(ints(60000), 0, 0)
     fma.fma(floats(1), 1, 1)
+
+
+def whole_planes(ops: Ops) -> None:
+    """What is done to images, but for convolution and pooling of windows."""
+    x, each = floats(64, 32, 28, 28), floats(32)
+    y, mean, rstd = ops.batch_norm(x, each, each, (each, floats(32)), momentum=0.1, eps=1e-5, relu=True)
+    ops.batch_norm_apply(x, each, each, (mean, rstd), eps=1e-5)
+    ops.batch_norm_grad(y, x, each, (mean, rstd), relu=True, dweight=floats(32), dbias=floats(32))
+    ops.add(x, y, relu=True)
+    ops.add_bias(x, each)
+    ops.put_channels(x, floats(64, 96, 28, 28), 32)
+    ops.take_channels(floats(64, 96, 28, 28), 32, 32)
+    means, (_, places) = ops.global_avg_pool2d(x), ops.global_max_pool2d(x)
+    ops.global_avg_pool2d_grad(means, (28, 28))
+    ops.global_max_pool2d_grad(means, places, (28, 28))
+    ops.zero_pad2d_grad(ops.zero_pad2d(x, ((1, 2), (0, 3))), ((1, 2), (0, 3)))
+
+
+def unshared(ops: Ops) -> None:
+    """A convolution without sharing, and both gradients."""
+    window = conv_window((32, 32), (8, 8), 2, 1)
+    x, weight, dy = floats(64, 3, 32, 32), floats(20, 3, 8, 8, *window.output), floats(64, 20, *window.output)
+    ops.locally_connected2d(x, weight, floats(20, *window.output), window, relu=True)
+    ops.locally_connected2d_input_grad(dy, weight, window, relu=x)
+    ops.locally_connected2d_weight_grad(dy, x, window, dbias=floats(20, *window.output))
 
 
 def losses(n: int, k: int) -> Callable[[Ops], None]:
@@ -183,6 +208,8 @@ def _samples() -> Iterator[Sample]:
     yield Sample("even", dense(128, 1024, 512))
     yield Sample("odd", lambda ops: ops.dense(floats(7, 33), floats(13, 33)))
     yield Sample("", elementwise)
+    yield Sample("", whole_planes)
+    yield Sample("", unshared)
     yield Sample("512x10", losses(512, 10))
     yield Sample("512x1000", losses(512, 1000))
     yield Sample("512x10-rows", lambda ops: ops.softmax_cross_entropy(floats(512, 10), floats(512, 10)))

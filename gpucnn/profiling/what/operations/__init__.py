@@ -9,18 +9,21 @@ from typing import Any
 
 from gpucnn.profiling.what import work
 from gpucnn.profiling.what.observe import Call
-from gpucnn.profiling.what.operations import conv, dense, elementwise, pool, step
+from gpucnn.profiling.what.operations import conv, dense, elementwise, join, local, norm, pool, step
 from gpucnn.profiling.what.operations.row import Operation, first_array, times
 from gpucnn.profiling.what.work import Work
 
 OPERATIONS: dict[str, Operation] = {
     **conv.OPERATIONS,
+    **local.OPERATIONS,
     **pool.OPERATIONS,
     **dense.OPERATIONS,
     **elementwise.OPERATIONS,
+    **norm.OPERATIONS,
+    **join.OPERATIONS,
     **step.OPERATIONS,
 }
-KINDS = ("batch", "conv", "pool", "dense", "bias", "activation", "dropout", "loss", "update")
+KINDS = ("batch", "conv", "pool", "pad", "dense", "bias", "norm", "activation", "join", "dropout", "loss", "update")
 """What --op takes, in the order of a step."""
 OTHER = "other"
 

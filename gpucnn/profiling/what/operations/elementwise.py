@@ -23,6 +23,17 @@ OPERATIONS = {
     # Maximum, difference, exponential, sum and quotient; backward a sum of products, then a difference and a product.
     "softmax": Operation("activation", _on("x", 5, 2), Rule(("x",))),
     "softmax_grad": Operation("activation", _on("dy", 4, 3), Rule(("dy", "y"))),
+    # A comparison and a product; an exponential counts as one operation, and the normal distribution as three.
+    "leaky_relu": Operation("activation", _on("x", 2, 2), Rule(("x",))),
+    "leaky_relu_grad": Operation("activation", _on("dy", 2, 3), Rule(("dy", "y"))),
+    "elu": Operation("activation", _on("x", 3, 2), Rule(("x",))),
+    "elu_grad": Operation("activation", _on("dy", 3, 3), Rule(("dy", "y"))),
+    "tanh": Operation("activation", _on("x", 1, 2), Rule(("x",))),
+    "tanh_grad": Operation("activation", _on("dy", 4, 3), Rule(("dy", "y"))),
+    "silu": Operation("activation", _on("x", 4, 2), Rule(("x",))),
+    "silu_grad": Operation("activation", _on("dy", 8, 3), Rule(("dy", "x"))),
+    "gelu": Operation("activation", _on("x", 4, 2), Rule(("x",))),
+    "gelu_grad": Operation("activation", _on("dy", 8, 3), Rule(("dy", "x"))),
     # One multiplication; the random words are work for the integer units.
     "dropout": Operation("dropout", _on("x", 1, 2), Rule(("x",), first=True)),
     "next_call": Operation("dropout", _on("calls", 0, 2), Rule(written=("calls",), exact=True)),

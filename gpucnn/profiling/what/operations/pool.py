@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -51,9 +52,31 @@ def max_pool_grad(a: Arguments, torch: Any) -> Run:
     return lambda: backward(masked(), x, kernel, stride, padding, dilation, False, indices)
 
 
+def _plane(a: Arguments) -> int:
+    """Pixels of a plane."""
+    height, width = a["x"].shape[2:] if "x" in a else a["size"]
+    return int(height * width)
+
+
+def _whole(operations: int, arrays: int, results: int) -> Callable[[Arguments], Work]:
+    """So many operations on each pixel, and as many arrays of pixels and of results of planes."""
+
+    def count(a: Arguments) -> Work:
+        planes = math.prod((a["x"] if "x" in a else a["dy"]).shape[:2])
+        return work.elementwise(planes * _plane(a), operations, arrays) + work.elementwise(planes, 0, results)
+
+    return count
+
+
 OPERATIONS = {
     "max_pool2d": Operation("pool", _work(work.max_pool2d), Rule(("x",), room=("out", "indices"), exact=True), _max_pool, _words),
     "max_pool2d_grad": Operation("pool", _work(work.max_pool2d_grad), Rule(("dy", "indices", "relu"), terms=taps), max_pool_grad, _words),
     "avg_pool2d": Operation("pool", _work(work.avg_pool2d), Rule(("x",), terms=taps), sizes=_words),
     "avg_pool2d_grad": Operation("pool", _work(work.avg_pool2d_grad), Rule(("dy",), terms=taps), sizes=_words),
+    "global_avg_pool2d": Operation("pool", _whole(1, 1, 1), Rule(("x",), terms=_plane)),
+    "global_avg_pool2d_grad": Operation("pool", _whole(0, 1, 1), Rule(("dy",))),
+    "global_max_pool2d": Operation("pool", _whole(1, 1, 2), Rule(("x",), room=("out", "indices"), exact=True)),
+    "global_max_pool2d_grad": Operation("pool", _whole(0, 1, 2), Rule(("dy", "indices"))),
+    "zero_pad2d": Operation("pad", lambda a: work.elementwise(int(a["x"].size), 0, 2), Rule(("x",))),
+    "zero_pad2d_grad": Operation("pad", lambda a: work.elementwise(int(a["dy"].size), 0, 2), Rule(("dy",))),
 }

@@ -25,6 +25,7 @@ class Rule:
     terms: how many products a result is the sum of; None for what is no sum.
     room: arguments that results are written to, and that the reference makes for itself.
     written: arguments that hold the results, for an operation that changes them in place.
+    planes: on the CPU an error may be as large as the largest sum in a plane, or in a filter, has: Winograd's convolution adds up tiles.
     exact: whole numbers must be the same; without it near-equals may have changed places, and they are passed over.
     """
 
@@ -35,6 +36,7 @@ class Rule:
     most: int | None = None
     room: tuple[str, ...] = ROOM
     written: tuple[str, ...] = ()
+    planes: bool = False
     exact: bool = False
 
 

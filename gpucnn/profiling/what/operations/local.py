@@ -1,0 +1,47 @@
+"""Convolution without sharing: at each position a product of its own."""
+
+from __future__ import annotations
+
+import math
+
+from gpucnn.profiling.what.operations.row import Arguments, Operation, Rule, times, window_words
+from gpucnn.profiling.what.work import Work
+
+_WORD = 4
+
+
+def _sizes(a: Arguments) -> tuple[int, int, int]:
+    """N, C, K"""
+    images = a["x"] if "x" in a else a["dy"]
+    channels = a["x"].shape[1] if "x" in a else a["weight"].shape[1]
+    filters = a["weight"].shape[0] if "weight" in a else a["dy"].shape[1]
+    return int(images.shape[0]), int(channels), int(filters)
+
+
+def _work(a: Arguments) -> Work:
+    """A weight is used once for each image, and is most of what is moved."""
+    n, c, k = _sizes(a)
+    window = a["window"]
+    weights = k * c * math.prod(window.kernel) * math.prod(window.output)
+    return Work(2 * n * weights, _WORD * (weights + n * c * math.prod(window.input) + n * k * math.prod(window.output)))
+
+
+def _words(a: Arguments) -> str:
+    n, c, k = _sizes(a)
+    window = a["window"]
+    return f"{n}×{c}×{times(window.input)} → {k}, {times(window.kernel)} unshared{window_words(window, (1, 1))}"
+
+
+def _filter_terms(a: Arguments) -> int:
+    return int(math.prod(a["weight"].shape[1:4]))
+
+
+def _channel_terms(a: Arguments) -> int:
+    return int(a["weight"].shape[0] * math.prod(a["weight"].shape[2:4]))
+
+
+OPERATIONS = {
+    "locally_connected2d": Operation("conv", _work, Rule(("x",), terms=_filter_terms), sizes=_words),
+    "locally_connected2d_input_grad": Operation("conv", _work, Rule(("dy", "relu"), terms=_channel_terms), sizes=_words),
+    "locally_connected2d_weight_grad": Operation("conv", _work, Rule(("dy",), 1, lambda a: int(a["dy"].shape[0])), sizes=_words),
+}

@@ -1,0 +1,22 @@
+"""Batch normalization. A channel's statistics are over the whole batch, so that nothing can be cut off for a check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gpucnn.profiling.what import work
+from gpucnn.profiling.what.operations.row import Arguments, Operation, Rule
+from gpucnn.profiling.what.work import Work
+
+
+def _on(array: str, operations: int, arrays: int) -> Callable[[Arguments], Work]:
+    return lambda a: work.elementwise(int(a[array].size), operations, arrays)
+
+
+OPERATIONS = {
+    # The mean takes a sum, the variance a difference and a product that is added, the result a difference and another such product.
+    "batch_norm": Operation("norm", _on("x", 7, 2), Rule()),
+    "batch_norm_apply": Operation("norm", _on("x", 3, 2), Rule(("x",))),
+    # Sums of dy and of dy times the normalized x, and what dx is made of.
+    "batch_norm_grad": Operation("norm", _on("dy", 9, 3), Rule(room=("out", "dweight", "dbias"))),
+}
