@@ -15,9 +15,25 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+where = importlib.util.find_spec("numba_cuda")
+assert where is not None and where.submodule_search_locations
+ROOT = Path(next(iter(where.submodule_search_locations))) / "numba" / "cuda" / "tests"
 KNOWN = Path(__file__).with_name("numba_known.txt")
 PARTS = ("cudapy", "cudadrv", "core", "nrt", "doc_examples")
 SECONDS = 900  # for one file
+FUNCTIONS = """
+import importlib, sys, traceback
+import numba.cuda
+name = sys.argv[1]
+tests = {key: value for key, value in vars(importlib.import_module(name)).items() if key.startswith("test_")}
+for key, test in tests.items():
+    try:
+        test()
+    except Exception:
+        traceback.print_exc()
+        print(f"FAIL: {key} ({name}.{key})")
+print(f"Ran {len(tests)} tests")
+"""  # a file without a class is written for pytest: unittest finds no tests in it, and runs all that Numba has
 
 
 @dataclass
@@ -46,8 +62,9 @@ def run(module: str) -> Result:
     # A cache of their own is what some of them test; a launch of millions of blocks says no more than its first and its last.
     environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
     environment |= {"VGPU_STICKY": "0", "VGPU_BLOCKS": "4096"}
-    command = [sys.executable, "-m", "numba.runtests", "-v", f"numba.cuda.tests.{module}"]
     result = Result(module)
+    name, classes = f"numba.cuda.tests.{module}", re.search(r"^class ", (ROOT / f"{module.replace('.', '/')}.py").read_text(), re.MULTILINE)
+    command = [sys.executable, *(("-m", "numba.runtests", "-v") if classes else ("-c", FUNCTIONS)), name]
     try:
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=SECONDS, errors="replace")
     except subprocess.TimeoutExpired:
@@ -66,13 +83,10 @@ def run(module: str) -> Result:
 
 
 def main() -> int:
-    where = importlib.util.find_spec("numba_cuda")
-    assert where is not None and where.submodule_search_locations
-    root = Path(next(iter(where.submodule_search_locations))) / "numba" / "cuda" / "tests"
-    modules = [f"{part}.{file.stem}" for part in PARTS for file in sorted((root / part).glob("test_*.py"))]
+    modules = [f"{part}.{file.stem}" for part in PARTS for file in sorted((ROOT / part).glob("test_*.py"))]
     modules = [module for module in modules if len(sys.argv) < 2 or any(word in module for word in sys.argv[1:])]
     expected, ran, skipped, failed, troubles, new = known(), 0, 0, 0, 0, []
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         for result in pool.map(run, modules):
             ran, skipped, failed = ran + result.ran, skipped + result.skipped, failed + len(result.failed)
             short = [name.removeprefix("numba.cuda.tests.") for name in result.failed]

@@ -49,6 +49,20 @@ int reads_from_host(uint64_t from, uint64_t n) {
   return 0;
 }
 
+int writes_to_host(uint64_t to, uint64_t n) {
+  const order::Op *op = order::current();
+  if (!op) return 0;
+  const order::Clock &known = order::known(op->timeline);
+  for (auto &f : flights) {
+    if (!f.from_host || f.from >= to + n || to >= f.from + f.size) continue;
+    if ((size_t)f.timeline >= known.size() || known[f.timeline] < f.time) continue;  // touch() looks after the order
+    if (int e = overwritten(f)) return e;
+    land(f);
+    f.from_host = false;
+  }
+  return 0;
+}
+
 bool depart(uint64_t to, uint64_t from, uint64_t n) {
   const order::Op *op = order::current();
   if (!op) return true;

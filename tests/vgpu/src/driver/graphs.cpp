@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "capture.hpp"
+#include "user_objects.hpp"
 #include "work.hpp"
 
 extern "C" {
@@ -15,7 +16,10 @@ CUresult cuGraphCreate(CUgraph *g, unsigned) {
   return CUDA_SUCCESS;
 }
 CUresult cuGraphDestroy(CUgraph g) {
+  Farewell farewell;
   ENTER_QUIET;
+  NEED(g);
+  for (auto &o : g->objects) release(o.first, o.second, farewell);
   delete g;
   return CUDA_SUCCESS;
 }
@@ -79,6 +83,7 @@ static CUresult instantiate(CUgraphExec *out, CUgraph g) {
     return CUDA_ERROR_INVALID_VALUE;
   }
   for (size_t i : order) e->nodes.push_back(*g->nodes[i]);
+  for (auto &o : g->objects) o.first->references++, e->objects.push_back(o.first);
   *out = e;
   return CUDA_SUCCESS;
 }
@@ -100,7 +105,10 @@ CUresult cuGraphInstantiate_v2(CUgraphExec *e, CUgraph g, CUgraphNode *, char *,
   return instantiate(e, g);
 }
 CUresult cuGraphExecDestroy(CUgraphExec e) {
+  Farewell farewell;
   ENTER_QUIET;
+  NEED(e);
+  for (CUuserObject o : e->objects) release(o, 1, farewell);
   for (int b : e->branches) order::close(b);
   delete e;
   return CUDA_SUCCESS;

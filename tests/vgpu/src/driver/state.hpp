@@ -44,11 +44,13 @@ struct Node {
 };
 struct CUgraph_st {
   std::vector<std::unique_ptr<Node>> nodes;
+  std::map<CUuserObject, unsigned> objects;  // kept alive, and by how many references
 };
 struct CUgraphExec_st {
   std::vector<Node> nodes;
   std::vector<int> branches;  // timelines of what runs beside the first
   order::Clock last;          // its launches follow one another
+  std::vector<CUuserObject> objects;
 };
 struct Capture {
   CUgraph graph;

@@ -96,6 +96,7 @@ static int do_copy(uint64_t to, uint64_t from, uint64_t n, bool later = false) {
     }
   if (!vg::touch(from, n, false) | !vg::touch(to, n, true)) return failed(CUDA_ERROR_LAUNCH_FAILED);
   if (int e = reads_from_host(from, n)) return failed(e);
+  if (int e = writes_to_host(to, n)) return failed(e);
   if (later && !depart(to, from, n)) return 0;
   memmove((void *)to, (void *)from, n);
   vg::copy_marks(to, from, n);
