@@ -257,3 +257,32 @@ def test_nan_is_no_right_answer(value: float) -> None:
     assert int(cpu.mean_squared_error(rows, np.eye(2))[1]) == 1
     assert int(cpu.mean_squared_error(np.array([[value], [1.0], [value]]), np.array([[0.0], [1.0], [1.0]]))[1]) == 1
     assert int(cpu.binary_cross_entropy(rows, np.array([[0.0, 0.0], [0.0, 1.0]]))[1]) == 3
+
+
+@pytest.mark.parametrize("shape", [(), (2, 3), (1, 1, 1)])
+def test_outputs_are_one_row_for_each_example(shape: tuple[int, ...]) -> None:
+    for loss in (gc.CategoricalCrossentropy(), gc.BinaryCrossentropy(), gc.MeanSquaredError()):
+        loss.check_model((3,), None)
+        with pytest.raises(ShapeError, match="needs one row of outputs per example"):
+            loss.check_model(shape, None)
+
+
+def test_whole_numbers_under_the_squared_error_are_classes_only_in_one_row_or_column() -> None:
+    loss = gc.MeanSquaredError()
+    assert loss.check_labels([0, 2, 1], 3, 1, F64).tolist() == [[0], [2], [1]]
+    rows = loss.check_labels(np.array([[0, 2, 5], [1, 0, 0], [7, 0, 3]]), 3, 3, F64)
+    assert rows.dtype == F64 and rows.tolist() == [[0, 2, 5], [1, 0, 0], [7, 0, 3]]
+    for shape in ((3, 0), (3, 1, 3), (3, 3, 1), ()):
+        with pytest.raises(DataError):
+            loss.check_labels(np.zeros(shape, int), 3, 3, F64)
+        with pytest.raises(DataError):
+            loss.check_labels(np.zeros(shape), 3, 1, F64)
+
+
+def test_a_target_too_large_for_its_type_is_infinite_whatever_numpy_was_told_to_raise() -> None:
+    with np.errstate(all="raise"):
+        for loss in (gc.MeanSquaredError(), gc.BinaryCrossentropy()):
+            with pytest.raises(DataError, match="NaN or infinity"):
+                loss.check_labels([1e300, 0.0], 2, 1, np.dtype("float32"))
+        with pytest.raises(DataError, match="NaN or infinity"):
+            check_class_labels(np.array([[1e300, 0.0]]), 1, 2, np.dtype("float32"))

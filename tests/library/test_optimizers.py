@@ -10,6 +10,7 @@ import pytest
 
 import gpucnn as gc
 from gpucnn.errors import GpucnnError, UnknownNameError
+from gpucnn.ops import cpu
 from gpucnn.optimizers import get_optimizer
 
 OPTIMIZERS: list[tuple[Any, str, dict[str, Any]]] = [
@@ -237,3 +238,40 @@ def test_momentum_alone_has_a_velocity() -> None:
         assert optimizer.trains(model.buffers) and not optimizer.trains(small_model().buffers)
         assert optimizer.state.keys() == names
         assert all(array.shape == model.buffers.values.shape and array.dtype == np.float64 for array in optimizer.state.values())
+
+
+def test_the_operations_settings_that_are_left_out() -> None:
+    rng = np.random.default_rng(3)
+    p, g, v = rng.normal(size=7), rng.normal(size=7), rng.normal(size=7)
+    expected, velocity = p - 0.5 * g, v.copy()
+    for speed in (None, velocity):
+        got = p.copy()
+        cpu.sgd_update(got, g, speed, rates=np.array([0.5, 9, 9, 1]))
+        np.testing.assert_array_equal(got, expected)
+    np.testing.assert_array_equal(velocity, g)  # without momentum the last gradient is all that is left of it
+
+    named, left_out = ([p.copy(), v.copy(), np.abs(v)] for _ in range(2))
+    rates = np.array([0.5, 1.25, 0.75, 1])
+    settings = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "weight_decay": 0.0, "decoupled": False}
+    cpu.adam_update(named[0], g, *named[1:], rates=rates, **settings)
+    cpu.adam_update(left_out[0], g, *left_out[1:], rates=rates)
+    np.testing.assert_array_equal(left_out, named)
+    mean, variance = 0.9 * v + 0.1 * g, 0.999 * np.abs(v) + 0.001 * g**2
+    np.testing.assert_allclose(left_out, [p - 0.5 * mean / (np.sqrt(variance) * 1.25 + 1e-8), mean, variance], rtol=1e-12)
+
+
+@pytest.mark.parametrize("rates", [[0.5, 0, 0, 1], [0.5, 0, 0, 2], [0.5, 1, 1, 0]])
+def test_only_the_last_of_the_rates_says_whether_there_is_a_step(rates: list[float]) -> None:
+    p, m, v = np.ones(5), np.zeros(5), np.zeros(5)
+    cpu.sgd_update(p, np.ones(5), m, rates=np.array(rates), momentum=0.5)
+    assert p.tolist() == [0.5 if rates[3] else 1.0] * 5 and m.tolist() == [float(rates[3] > 0)] * 5
+    p, m = np.ones(5), np.zeros(5)
+    cpu.adam_update(p, np.ones(5), m, v, rates=np.array(rates), weight_decay=0.1, decoupled=True)
+    assert [bool(m.any()), bool(v.any()), bool((p != 1).all())] == [rates[3] > 0] * 3
+
+
+def test_decoupled_decay_is_the_factor_that_the_rates_give() -> None:
+    for decay, factor in ((0.1, 0.75), (0.0, 1.0)):
+        p = np.full(5, 2.0)
+        cpu.adam_update(p, np.zeros(5), np.zeros(5), np.zeros(5), rates=np.array([0.5, 1, 0.75, 1]), weight_decay=decay, decoupled=True)
+        np.testing.assert_array_equal(p, 2 * factor)
