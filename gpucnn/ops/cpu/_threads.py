@@ -12,6 +12,7 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -93,7 +94,12 @@ def threads() -> int:
     return max((library["num_threads"] for library in _blas().info()), default=os.cpu_count() or 1)
 
 
-pools.count = threads  # one pool for what is compiled and for NumPy
+pools.count = threads
+
+
+def _pool(process: int) -> ThreadPoolExecutor:
+    """The one pool, of what is compiled and of NumPy; threads do not survive a fork, so each process has its own."""
+    return pools.pool()
 
 
 def workers_for(pieces: int, work: int) -> int:
@@ -117,7 +123,7 @@ def share(pieces: int, body: Callable[[Iterable[int]], None], *, work: int, blas
         if workers <= 1:
             own(0)
         else:
-            list(pools.pool().map(own, range(workers)))
+            list(_pool(os.getpid()).map(own, range(workers)))
 
 
 def slabs(work: Callable[[slice], object], size: int) -> None:
