@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import platform
 import subprocess
@@ -37,7 +38,7 @@ from common import few_repetitions, finish, not_measured, parse, pytorch_on, sma
 import gpucnn as gc
 from gpucnn.device import Device, get_device, simulated
 from gpucnn.profiling import run, tune
-from gpucnn.profiling.measure.gpu import EventClock, describe, time_together
+from gpucnn.profiling.measure.bench import Bench, EventClock
 from gpucnn.profiling.measure.timing import measure
 from gpucnn.profiling.records import Profile
 from gpucnn.profiling.what import workload
@@ -224,7 +225,7 @@ def speedrun(say: Say, found: Figures, job: Job) -> None:
 def tuned(say: Say, found: Figures, job: Job) -> None:
     """Every problem's candidates with their times, of the networks and of the catalogue's convolutions; what beats the rules goes where
     `gpucnn tune` puts it."""
-    device, xp, chip = job.device, job.device.xp, describe(job.device.xp)
+    device, xp = job.device, job.device.xp
     work = [lambda observer, name=name: workload.of_model(name, 128, device, observer) for name in NETWORKS]
     work += [lambda observer, name=shape.name: workload.of_operation("conv", name, device, observer) for shape in CONV_SHAPES]
     if job.quick:
@@ -236,18 +237,14 @@ def tuned(say: Say, found: Figures, job: Job) -> None:
         made = make(Observer())
         xp.cuda.Device().synchronize()
         with stream:
-            clock = EventClock(xp, stream)
-
-            def timer(launches: Any, clock: EventClock = clock) -> Any:
-                return time_together(launches, xp=xp, stream=stream, clock=clock, gpu=chip, budget=0.04)
-
+            timer = functools.partial(Bench.on(xp, stream).time_together, budget=0.04)
             results += tune.tune(made, timer, lambda text: None, done=done)
         for result in results[len(found) :]:
             found[result.problem.key] = {
-                "best": f"{result.best[0].variant}/{result.best[0].slices}",
+                "best": f"{result.best[0].name}/{result.best[0].slices}",
                 "gain": result.gain,
-                "µs": {f"{choice.variant}/{choice.slices}": 1e6 * timing.median for choice, timing in result.times},
-                "wrong": {f"{choice.variant}/{choice.slices}": words for choice, words in result.wrong},
+                "µs": {f"{choice.name}/{choice.slices}": 1e6 * timing.median for choice, timing in result.times},
+                "wrong": {f"{choice.name}/{choice.slices}": words for choice, words in result.wrong},
             }
         say(f"tune: {made.name}")
     for line in tune.lines(results):

@@ -7,7 +7,6 @@ stays theirs.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,9 +119,9 @@ def store(chip: str, results: Sequence[Result], about: dict[str, str]) -> Path:
 
 def on_gpu(device: Device, models: Sequence[str], batch: int, say: Say) -> tuple[list[Result], Path]:
     """Tunes for training steps of `models` on the GPU that is there, and writes the table: (results, file)."""
-    from gpucnn.profiling.measure import gpu
+    from gpucnn.profiling.measure.bench import Bench
 
-    xp, chip = device.xp, gpu.describe(device.xp)
+    xp = device.xp
     results: list[Result] = []
     done: set[str] = set()
     stream = xp.cuda.Stream(non_blocking=True)
@@ -130,8 +129,7 @@ def on_gpu(device: Device, models: Sequence[str], batch: int, say: Say) -> tuple
         work = of_model(name, batch, device, Observer())
         xp.cuda.Device().synchronize()  # the batch and the parameters were put there on another stream
         with stream:
-            clock = gpu.EventClock(xp, stream)
-            timer = functools.partial(gpu.time_together, xp=xp, stream=stream, clock=clock, gpu=chip)
+            timer = Bench.on(xp, stream).time_together
             results += tune(work, timer, lambda text, name=name: say(f"{name}: {text}"), done=done)  # type: ignore[misc]
     say("")
     try:

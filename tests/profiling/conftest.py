@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gpucnn.profiling.measure.timing import Work
+from gpucnn.profiling.measure.timing import Run
 from gpucnn.profiling.records import Ceilings, HotLoop, Profile, Row, Step, Timing
 
 # Text that a model's file may hold, and that must reach no browser as anything but text.
@@ -119,7 +119,7 @@ class RecordedClock:
         self.runs: list[int] = []  # of each sample
         self.batches: list[int] = []
 
-    def batch(self, runs: Sequence[Work]) -> Work:
+    def batch(self, runs: Sequence[Run]) -> Run:
         self.batches.append(len(runs))
 
         def work() -> int:
@@ -129,7 +129,7 @@ class RecordedClock:
 
         return work
 
-    def time(self, work: Work) -> float:
+    def time(self, work: Run) -> float:
         count = work()
         runs = count if isinstance(count, int) else 1
         self.runs.append(runs)

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from gpucnn.device import Device, simulated
-from gpucnn.profiling.measure import gpu, nsight
+from gpucnn.profiling.measure import bench, gpu, nsight
 from gpucnn.profiling.what import workload
 from gpucnn.profiling.what.observe import Observer
 from gpucnn.profiling.what.workload import Selection
@@ -124,8 +124,9 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     machine = Machine()
     monkeypatch.setattr(Launch, "run", lambda self, stream, arguments=None: machine.work(self.name, seconds_of(self)))
     monkeypatch.setattr(gpu, "recording", functools.partial(recording, launching=False))
-    monkeypatch.setattr(gpu, "external_stream", lambda pointer: pointer)
-    monkeypatch.setattr(gpu, "unsynchronized", lambda array: array)
+    for module in (gpu, bench):
+        monkeypatch.setattr(module, "external_stream", lambda pointer: pointer)
+        monkeypatch.setattr(module, "unsynchronized", lambda array: array)
     monkeypatch.setattr(gpu.correct, "expect", lambda call: None)
     monkeypatch.setattr(gpu.fma, "run", lambda kernel, blocks, threads, stream, *rest: Launch(kernel, blocks, threads, rest).run(stream))
     monkeypatch.setattr(gpu, "_taken", lambda launch, gpu: (32, 0, 0, 1.0, 2.0))
@@ -172,13 +173,15 @@ def test_only_what_was_asked_for_is_measured(machine: Machine) -> None:
 
 
 def test_a_replay_is_on_copies_that_were_one_and_stay_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "external_stream", lambda pointer: pointer)
-    monkeypatch.setattr(gpu, "unsynchronized", lambda array: array)
+    monkeypatch.setattr(bench, "external_stream", lambda pointer: pointer)
+    monkeypatch.setattr(bench, "unsynchronized", lambda array: array)
     seen: list[Any] = []
     monkeypatch.setattr(Launch, "run", lambda self, stream, arguments=None: seen.extend(arguments))
     x, y = np.arange(4, dtype=np.float32), np.zeros(2, np.float32)
     launch = Launch(None, 1, 1, (x, y, x, np.int32(3), (np.uint32(1), np.uint32(2))))
-    gpu._replay(launch, SimpleNamespace(ptr=7), copied=True)()
+    on: Any = bench.Bench(None, SimpleNamespace(ptr=7), None, None)  # type: ignore[arg-type]
+    (run,) = on.replays([launch], copied=True)
+    run()
     assert seen[0] is seen[2] and seen[0] is not x and seen[1] is not y
     np.testing.assert_array_equal(seen[0], x)
     assert seen[3:] == [3, (1, 2)]
@@ -187,7 +190,7 @@ def test_a_replay_is_on_copies_that_were_one_and_stay_one(monkeypatch: pytest.Mo
 def test_a_capture_that_fails_is_ended() -> None:
     machine = Machine()
     xp = stand_in(machine)
-    clock = gpu.EventClock(xp, xp.cuda.Stream(non_blocking=True))
+    clock = bench.EventClock(xp, xp.cuda.Stream(non_blocking=True))
 
     def fails() -> None:
         raise ZeroDivisionError
@@ -241,7 +244,7 @@ def test_kernels_have_names_and_lines_for_the_tools() -> None:
     """In a process of its own: names and line numbers are those of the first compilation."""
     program = """
 from gpucnn.profiling.chip import bounds, chips, static
-from gpucnn.profiling.measure import gpu, nsight
+from gpucnn.profiling.measure import bench, gpu, nsight
 from gpucnn.profiling.what import workload
 from gpucnn.profiling.what.observe import Observer
 from gpucnn_kernels.choose import select

@@ -8,6 +8,7 @@ import pytest
 
 from gpucnn.profiling.records import Ceilings, Profile, Row, Step
 from gpucnn.profiling.what import roofline
+from gpucnn.profiling.what.work import Work
 
 CEILINGS = Ceilings(bandwidth=1e12, flops=1e13, launch=2e-6, source="")
 
@@ -15,21 +16,21 @@ CEILINGS = Ceilings(bandwidth=1e12, flops=1e13, launch=2e-6, source="")
 @pytest.mark.parametrize(
     ("flops", "moved", "seconds", "wall"),
     [
-        (1e10, 1e6, 1e-3, "compute"),
-        (1e6, 1e9, 1e-3, "memory"),
-        (1e6, 1e5, 1e-7, "launch"),
+        (10**10, 10**6, 1e-3, "compute"),
+        (10**6, 10**9, 1e-3, "memory"),
+        (10**6, 10**5, 1e-7, "launch"),
         (0, 0, 0, "launch"),
-        (1e9, 1e8, 1e-4, "compute"),  # at the knee itself
+        (10**9, 10**8, 1e-4, "compute"),  # at the knee itself
     ],
 )
-def test_the_slower_of_two_ceilings_decides(flops: float, moved: float, seconds: float, wall: str) -> None:
-    assert roofline.seconds(flops, moved, CEILINGS) == pytest.approx(seconds)
-    assert roofline.wall(flops, moved, CEILINGS) == wall
+def test_the_slower_of_two_ceilings_decides(flops: int, moved: int, seconds: float, wall: str) -> None:
+    assert roofline.seconds(Work(flops, moved), CEILINGS) == pytest.approx(seconds)
+    assert roofline.wall(Work(flops, moved), CEILINGS) == wall
 
 
 def test_the_knee_is_where_they_meet() -> None:
     assert roofline.knee(CEILINGS) == 10
-    assert roofline.seconds(1e9, 1e9 / 10, CEILINGS) == pytest.approx(1e9 / CEILINGS.flops)
+    assert roofline.seconds(Work(10**9, 10**8), CEILINGS) == pytest.approx(1e9 / CEILINGS.flops)
 
 
 def test_the_largest_gain_comes_first(recorded: Profile) -> None:

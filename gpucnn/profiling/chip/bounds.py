@@ -70,7 +70,7 @@ def profile(workload: Workload, selection: Selection, chip: Chip, say: Say) -> P
     taken = [(call, part) for call, own in recorded if selection.takes(call, workload.model) for part in own]
     compiler.expect([part.launch for _, part in taken])
     everything = [part for _, own in recorded for part in own]
-    total = sum(roofline.seconds(part.work.flops, part.work.least_bytes, ceilings) for part in everything)
+    total = sum(roofline.seconds(part.work, ceilings) for part in everything)
     rows = [_row(call, part, ceilings, compiler.compiled(part.launch), chip) for call, part in taken]
     return Profile(
         kind="bounds",
@@ -164,8 +164,8 @@ def _row(call: Call | None, part: Part, ceilings: Ceilings, compiled: Compiled, 
         shape=sizes_of(call) if call else "",
         flops=work.flops,
         bytes=work.least_bytes,
-        roofline=roofline.seconds(work.flops, work.least_bytes, ceilings),
-        wall=roofline.wall(work.flops, work.least_bytes, ceilings),
+        roofline=roofline.seconds(work, ceilings),
+        wall=roofline.wall(work, ceilings),
         blocks=launch.blocks,
         threads=launch.threads,
         registers=compiled.registers,

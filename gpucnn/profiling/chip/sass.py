@@ -1,4 +1,4 @@
-"""What a kernel is in the chip's own instructions (SASS), and what its innermost work costs. static.py prints it.
+"""What a kernel is in the chip's own instructions (SASS), and what its innermost work costs.
 
 In a product of matrices the FFMAs (float32 multiply-and-add) are the work, and everything else in the loop is its price: a multiprocessor
 issues so many instructions a cycle, whatever they are. So the share of FFMAs in the loop is a bound on the share of the chip's peak.
@@ -108,7 +108,7 @@ def _hot_loop(sass: str) -> tuple[Loop, int]:
         raise ValueError("there is no loop")
     bodies = [instructions[first:end] for first, end in inner]
     body = max(bodies, key=lambda loop: (_count(loop, "FFMA"), _count(loop, "LDG"), -len(loop)))
-    loads = [place for place, text in enumerate(body) if text.startswith("LDG")]
+    loads = [index for index, text in enumerate(body) if text.startswith("LDG")]
     wide = _count(body, r"LDG\S*\.128")
     loop = Loop(
         len(body), _count(body, "FFMA"), _count(body, r"LDS\S*\.128"), wide, len(loads) - wide, _count(body, "STS"),

@@ -11,7 +11,7 @@ import numpy as np
 
 from gpucnn.device import to_numpy
 from gpucnn.errors import MissingExtraError
-from gpucnn.profiling.measure.timing import Clock, Work, alternate
+from gpucnn.profiling.measure.timing import Clock, Run, alternate
 from gpucnn.profiling.records import Timing
 from gpucnn.profiling.what.observe import Call
 from gpucnn.profiling.what.operations import OPERATIONS
@@ -46,7 +46,7 @@ def load(*, cuda: bool = False) -> Any:
 
 
 def compare(
-    call: Call, torch: Any, clock: Clock, *, own: Work | None = None, prepared: Callable[[Work], Work] = lambda run: run
+    call: Call, torch: Any, clock: Clock, *, own: Run | None = None, prepared: Callable[[Run], Run] = lambda run: run
 ) -> Compared | None:
     """Both, in turn; None for an operation, or a padding, that PyTorch has no equal of.
 

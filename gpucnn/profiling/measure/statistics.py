@@ -12,10 +12,10 @@ LEAST_CHANGE = 0.02
 
 def percentile(ordered: Sequence[float], part: float) -> float:
     """The value below which `part` of the sorted values lie, linearly between neighbours as NumPy has it."""
-    place = part * (len(ordered) - 1)
-    below = int(place)
+    position = part * (len(ordered) - 1)
+    below = int(position)
     above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+    return ordered[below] + (position - below) * (ordered[above] - ordered[below])
 
 
 def summarize(samples: Sequence[float]) -> Timing:

@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias
 from gpucnn.profiling.measure.statistics import summarize
 from gpucnn.profiling.records import Timing
 
-Work: TypeAlias = Callable[[], object]
+Run: TypeAlias = Callable[[], object]
 
 LEAST_SAMPLE = 1e-3  # seconds that a batch should last: a thousand times what CUDA's events resolve
 MOST_RUNS = 200  # in a batch
@@ -24,11 +24,11 @@ BUDGET = 0.3  # seconds for the samples of one kernel; ten samples are taken how
 class Clock(Protocol):
     """Says how long work takes, in seconds."""
 
-    def batch(self, runs: Sequence[Work]) -> Work:
+    def batch(self, runs: Sequence[Run]) -> Run:
         """All of `runs`, one after the other, as one thing that costs the host as little as may be: on a GPU a graph."""
         ...
 
-    def time(self, work: Work) -> float:
+    def time(self, work: Run) -> float:
         """Does it, and returns its time."""
         ...
 
@@ -36,20 +36,20 @@ class Clock(Protocol):
 class HostClock:
     """Python's own, for work that is done when it returns."""
 
-    def batch(self, runs: Sequence[Work]) -> Work:
+    def batch(self, runs: Sequence[Run]) -> Run:
         def all_of_them() -> None:
             for run in runs:
                 run()
 
         return all_of_them
 
-    def time(self, work: Work) -> float:
+    def time(self, work: Run) -> float:
         start = time.perf_counter()
         work()
         return time.perf_counter() - start
 
 
-def measure(clock: Clock, buffers: Sequence[Work], *, budget: float = BUDGET) -> Timing:
+def measure(clock: Clock, buffers: Sequence[Run], *, budget: float = BUDGET) -> Timing:
     """The time of one run, where each of `buffers` does the same on memory of its own.
 
     With one, its memory is as warm as it can be; with several that together exceed the cache, each run finds it cold.
@@ -74,7 +74,7 @@ def measure(clock: Clock, buffers: Sequence[Work], *, budget: float = BUDGET) ->
     return summarize(samples)
 
 
-def alternate(clock: Clock, works: Sequence[Work], *, budget: float = BUDGET) -> list[Timing]:
+def alternate(clock: Clock, works: Sequence[Run], *, budget: float = BUDGET) -> list[Timing]:
     """The times of several things, taken in turn, so that whatever else the machine does falls on all of them."""
     for work in works:
         work()

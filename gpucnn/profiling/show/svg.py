@@ -89,9 +89,9 @@ def timeline_svg(profile: Profile) -> str:
         parts.append(f'<line class="grid" x1="{x:.1f}" y1="{top}" x2="{x:.1f}" y2="{bottom}"/>')
         label = seconds_text(number * step)
         parts.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{words(label)}</text>')
-    for place, number in enumerate(lanes):
+    for line, number in enumerate(lanes):
         name = PHASES[number] if number < len(PHASES) else "other"
-        parts.append(f'<text class="axis" x="{left - 10}" y="{top + place * height + 21}" text-anchor="end">{name}</text>')
+        parts.append(f'<text class="axis" x="{left - 10}" y="{top + line * height + 21}" text-anchor="end">{name}</text>')
     for index, (row, start) in enumerate(bars):
         x = left + (right - left) * start / end
         width = max(1.0, (right - left) * row.seconds / end - 0.5)

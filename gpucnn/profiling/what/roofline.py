@@ -6,6 +6,7 @@ S. Williams et al., "Roofline: an insightful visual performance model for multic
 from __future__ import annotations
 
 from gpucnn.profiling.records import Ceilings, Profile, Row
+from gpucnn.profiling.what.work import Work
 
 WORDS = {
     "memory": "memory bound: moving the bytes takes longer than computing on them",
@@ -14,14 +15,14 @@ WORDS = {
 }
 
 
-def seconds(flops: float, bytes_: float, ceilings: Ceilings) -> float:
+def seconds(work: Work, ceilings: Ceilings) -> float:
     """The least time: that of the slower of arithmetic and memory."""
-    return max(flops / ceilings.flops, bytes_ / ceilings.bandwidth)
+    return max(work.flops / ceilings.flops, work.least_bytes / ceilings.bandwidth)
 
 
-def wall(flops: float, bytes_: float, ceilings: Ceilings) -> str:
+def wall(work: Work, ceilings: Ceilings) -> str:
     """What takes the longest at least: "compute", "memory", or a "launch" with nothing to do."""
-    times = {"launch": ceilings.launch, "compute": flops / ceilings.flops, "memory": bytes_ / ceilings.bandwidth}
+    times = {"launch": ceilings.launch, "compute": work.flops / ceilings.flops, "memory": work.least_bytes / ceilings.bandwidth}
     return max(times, key=lambda name: times[name])
 
 

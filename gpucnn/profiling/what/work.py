@@ -152,24 +152,24 @@ def _reaches(window: Window, pool_window: Window | None = None) -> tuple[_Reach,
     if pool_window is None:
         positions: Iterable[Iterable[int]] = map(range, window.output)
     else:
-        positions = ({place for row in _places(pool_window, axis) for place in row if place is not None} for axis in (0, 1))
+        positions = ({pixel for row in _pixels(pool_window, axis) for pixel in row if pixel is not None} for axis in (0, 1))
     down, across = (_reach(window, axis, own) for axis, own in enumerate(positions))
     return down, across
 
 
 def _reach(window: Window, axis: int, positions: Iterable[int]) -> _Reach:
-    places = _places(window, axis)
-    rows = [places[position] for position in positions]
-    read = {place for row in rows for place in row if place is not None}
-    taps = [any(place is not None for place in column) for column in zip(*rows, strict=True)]
-    return _Reach(len(read), sum(any(place is not None for place in row) for row in rows), sum(taps))
+    pixels = _pixels(window, axis)
+    rows = [pixels[position] for position in positions]
+    read = {pixel for row in rows for pixel in row if pixel is not None}
+    taps = [any(pixel is not None for pixel in column) for column in zip(*rows, strict=True)]
+    return _Reach(len(read), sum(any(pixel is not None for pixel in row) for row in rows), sum(taps))
 
 
-def _places(window: Window, axis: int) -> list[list[int | None]]:
+def _pixels(window: Window, axis: int) -> list[list[int | None]]:
     """The pixel that each tap of each position reads; None where that is padding."""
     size, stride, dilation, before = window.input[axis], window.stride[axis], window.dilation[axis], window.padding[axis][0]
     rows = [[p * stride - before + r * dilation for r in range(window.kernel[axis])] for p in range(window.output[axis])]
-    return [[place if 0 <= place < size else None for place in row] for row in rows]
+    return [[pixel if 0 <= pixel < size else None for pixel in row] for row in rows]
 
 
 def _conv_flops(n: int, c: int, k: int, window: Window, groups: int) -> int:

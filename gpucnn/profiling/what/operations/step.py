@@ -17,8 +17,8 @@ def _gather(a: Arguments) -> Work:
     """An example is read as it lies in the data set and written as the step wants it; bytes are divided by 255."""
     images, x = a["images"], a["x"]
     labels = 2 * _of_bytes(a, "targets")
-    places = int(x.shape[0]) * int(a["order"].itemsize)
-    return Work(int(x.size) if images.dtype == "uint8" else 0, int(x.size) * int(images.itemsize) + _of_bytes(a, "x") + labels + places)
+    order = int(x.shape[0]) * int(a["order"].itemsize)
+    return Work(int(x.size) if images.dtype == "uint8" else 0, int(x.size) * int(images.itemsize) + _of_bytes(a, "x") + labels + order)
 
 
 def _tally(a: Arguments) -> Work:

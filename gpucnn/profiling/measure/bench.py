@@ -1,0 +1,139 @@
+"""A GPU that is measured on: the clock of its stream, and launches done again on copies of their arrays.
+
+CuPy is the array library. All work is on one stream, which is not the default one because that cannot be captured. A launch is replayed on
+copies of its arrays, as many as it takes to fill the second-level cache three times over, and captured as a graph with others like it, so
+that the host, which takes longer over a launch than many kernels last, is no part of the time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gpucnn.profiling.chip.chips import ARCHITECTURES, Architecture
+from gpucnn.profiling.measure.timing import BUDGET, HostClock, Run, buffers_needed, measure
+from gpucnn.profiling.records import Timing
+from gpucnn_kernels.core.launch import Launch, address_of, external_stream, unsynchronized
+
+ROOM = 4  # a part in so many of the free memory may go to copies
+
+
+class EventClock:
+    """CUDA's events on a stream. A batch is a graph; only launches may be in it, on arrays that are there already."""
+
+    def __init__(self, xp: Any, stream: Any) -> None:
+        self._stream = stream
+        self._begin, self._end = xp.cuda.Event(), xp.cuda.Event()
+        self._elapsed = xp.cuda.get_elapsed_time  # milliseconds
+
+    def batch(self, runs: Sequence[Run]) -> Run:
+        """The runs as one graph."""
+        collecting = gc.isenabled()
+        gc.disable()  # a graph or an event that is collected meanwhile would break the capture off
+        self._stream.begin_capture()
+        try:
+            for run in runs:
+                run()
+        except BaseException:
+            with contextlib.suppress(Exception):  # the stream is of no use to anybody while it is being captured
+                self._stream.end_capture()
+            raise
+        finally:
+            if collecting:
+                gc.enable()
+        return functools.partial(self._stream.end_capture().launch, self._stream)
+
+    def time(self, work: Run) -> float:
+        """Seconds between an event before the work and one after it."""
+        self._begin.record(self._stream)
+        work()
+        self._end.record(self._stream)
+        self._end.synchronize()
+        return float(self._elapsed(self._begin, self._end)) * 1e-3
+
+
+class ReplayClock(EventClock):
+    """For work that is a graph already, or belongs to another library: a batch is a loop."""
+
+    def batch(self, runs: Sequence[Run]) -> Run:
+        return HostClock().batch(runs)
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """What is known of the GPU."""
+
+    name: str
+    capability: tuple[int, int]
+    multiprocessors: int
+    cache: int  # bytes of the second level
+    memory: int
+    architecture: Architecture | None
+
+
+def describe(xp: Any) -> Gpu:
+    """The current GPU, as CUDA describes it."""
+    properties = xp.cuda.runtime.getDeviceProperties(xp.cuda.Device().id)
+    major, minor = int(properties["major"]), int(properties["minor"])
+    return Gpu(
+        name=properties["name"].decode(),
+        capability=(major, minor),
+        multiprocessors=int(properties["multiProcessorCount"]),
+        cache=int(properties["l2CacheSize"]),
+        memory=int(properties["totalGlobalMem"]),
+        architecture=ARCHITECTURES.get(f"sm_{major}{minor}"),
+    )
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What measuring takes: the array library, the stream that all work is on, its clock, and what is known of the GPU."""
+
+    xp: Any
+    stream: Any
+    clock: EventClock
+    gpu: Gpu
+
+    @classmethod
+    def on(cls, xp: Any, stream: Any) -> Bench:
+        """A bench on a stream of the current GPU."""
+        return cls(xp, stream, EventClock(xp, stream), describe(xp))
+
+    def copies(self, size: int) -> int:
+        """How many copies of so many bytes together keep data out of the cache, and fit."""
+        return buffers_needed(size, self.gpu.cache, int(self.xp.cuda.runtime.memGetInfo()[0]) // ROOM)
+
+    def replays(self, launches: Sequence[Launch], *, copied: bool) -> list[Run]:
+        """The launches, ready to be done again: on their own arrays, or on copies, where what was one array stays one."""
+        views: dict[Any, Any] = {}
+        for launch in launches:
+            for array in launch.arrays:
+                if address_of(array) not in views:
+                    views[address_of(array)] = unsynchronized(array.copy() if copied else array)
+        stream = external_stream(self.stream.ptr)
+        return [functools.partial(launch.run, stream, _with(launch.arguments, views)) for launch in launches]
+
+    def time_together(self, launches: Sequence[Launch], *, budget: float = BUDGET) -> Timing:
+        """The time of an operation's launches, one after the other, on data that no cache holds. `budget`: seconds for the samples."""
+        count = self.copies(sum(launch.array_bytes for launch in launches))
+        runs = [one_after_the_other(self.replays(launches, copied=True)) for _ in range(count)]
+        return measure(self.clock, runs, budget=budget)
+
+
+def one_after_the_other(runs: Sequence[Run]) -> Run:
+    """All of them as one."""
+
+    def run() -> None:
+        for each in runs:
+            each()
+
+    return run
+
+
+def _with(arguments: tuple[Any, ...], views: dict[Any, Any]) -> tuple[Any, ...]:
+    """The arguments with others in place of the arrays."""
+    return tuple(views[address_of(argument)] if getattr(argument, "shape", ()) else argument for argument in arguments)
