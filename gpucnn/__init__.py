@@ -24,15 +24,19 @@ from gpucnn.errors import (
     UnknownNameError,
 )
 from gpucnn.layers import (
+    AveragePooling2D,
     AvgPool2D,
     BatchNorm2D,
     Concat,
     Conv2D,
+    Convolution2D,
     Dense,
     Dropout,
     Flatten,
+    Input,
     Layer,
     MaxPool2D,
+    MaxPooling2D,
     Parameter,
     ReLU,
     Residual,
@@ -41,7 +45,7 @@ from gpucnn.layers import (
     Softmax,
     Stack,
 )
-from gpucnn.losses import BinaryCrossentropy, CategoricalCrossentropy, Loss, MeanSquaredError
+from gpucnn.losses import BinaryCrossentropy, CategoricalCrossentropy, Loss, MeanSquaredError, SparseCategoricalCrossentropy
 from gpucnn.model import Sequential, load
 from gpucnn.networks import network
 from gpucnn.optimizers import SGD, Adam, AdamW, Optimizer
@@ -56,6 +60,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "ArgumentError",
+    "AveragePooling2D",
     "AvgPool2D",
     "BatchNorm2D",
     "BinaryCrossentropy",
@@ -67,6 +72,7 @@ __all__ = [
     "Concat",
     "Constant",
     "Conv2D",
+    "Convolution2D",
     "Cosine",
     "DataError",
     "Dense",
@@ -76,9 +82,11 @@ __all__ = [
     "Flatten",
     "GpucnnError",
     "History",
+    "Input",
     "Layer",
     "Loss",
     "MaxPool2D",
+    "MaxPooling2D",
     "MeanSquaredError",
     "MissingExtraError",
     "OneCycle",
@@ -93,6 +101,7 @@ __all__ = [
     "ShapeError",
     "Sigmoid",
     "Softmax",
+    "SparseCategoricalCrossentropy",
     "Stack",
     "StepDecay",
     "TrainingError",

@@ -12,6 +12,7 @@ from gpucnn.layers.conv import Conv2D
 from gpucnn.layers.dense import Dense
 from gpucnn.layers.dropout import Dropout
 from gpucnn.layers.flatten import Flatten
+from gpucnn.layers.input import Input
 from gpucnn.layers.norm import BatchNorm2D
 from gpucnn.layers.parameter import Buffers, Parameter, SavedArray
 from gpucnn.layers.pool import AvgPool2D, MaxPool2D
@@ -21,6 +22,11 @@ _KINDS: tuple[type[Layer], ...] = (
     *(ReLU, Sigmoid, Softmax),
     *(Stack, Residual, Concat),
 )
+# Second names.
+AveragePooling2D = AvgPool2D
+Convolution2D = Conv2D
+MaxPooling2D = MaxPool2D
+
 LAYERS: dict[str, type[Layer]] = {kind.__name__: kind for kind in _KINDS}
 
 
@@ -42,16 +48,20 @@ def _made(value: Any) -> Any:
 
 __all__ = [
     "LAYERS",
+    "AveragePooling2D",
     "AvgPool2D",
     "BatchNorm2D",
     "Buffers",
     "Concat",
     "Conv2D",
+    "Convolution2D",
     "Dense",
     "Dropout",
     "Flatten",
+    "Input",
     "Layer",
     "MaxPool2D",
+    "MaxPooling2D",
     "Parameter",
     "ReLU",
     "Residual",
