@@ -26,10 +26,12 @@ from gpucnn.errors import (
 from gpucnn.layers import (
     ELU,
     GELU,
+    AveragePooling2D,
     AvgPool2D,
     BatchNorm2D,
     Concat,
     Conv2D,
+    Convolution2D,
     ConvTranspose2D,
     Dense,
     DepthwiseConv2D,
@@ -37,10 +39,12 @@ from gpucnn.layers import (
     Flatten,
     GlobalAvgPool2D,
     GlobalMaxPool2D,
+    Input,
     Layer,
     LeakyReLU,
     LocallyConnected2D,
     MaxPool2D,
+    MaxPooling2D,
     Parameter,
     ReLU,
     Residual,
@@ -53,7 +57,7 @@ from gpucnn.layers import (
     Tanh,
     ZeroPad2D,
 )
-from gpucnn.losses import BinaryCrossentropy, CategoricalCrossentropy, Loss, MeanSquaredError
+from gpucnn.losses import BinaryCrossentropy, CategoricalCrossentropy, Loss, MeanSquaredError, SparseCategoricalCrossentropy
 from gpucnn.model import Sequential, load
 from gpucnn.networks import network
 from gpucnn.optimizers import SGD, Adam, AdamW, Optimizer
@@ -70,6 +74,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "ArgumentError",
+    "AveragePooling2D",
     "AvgPool2D",
     "BatchNorm2D",
     "BinaryCrossentropy",
@@ -82,6 +87,7 @@ __all__ = [
     "Constant",
     "Conv2D",
     "ConvTranspose2D",
+    "Convolution2D",
     "Cosine",
     "DataError",
     "Dense",
@@ -94,11 +100,13 @@ __all__ = [
     "GlobalMaxPool2D",
     "GpucnnError",
     "History",
+    "Input",
     "Layer",
     "LeakyReLU",
     "LocallyConnected2D",
     "Loss",
     "MaxPool2D",
+    "MaxPooling2D",
     "MeanSquaredError",
     "MissingExtraError",
     "OneCycle",
@@ -115,6 +123,7 @@ __all__ = [
     "SiLU",
     "Sigmoid",
     "Softmax",
+    "SparseCategoricalCrossentropy",
     "Stack",
     "StepDecay",
     "Tanh",

@@ -6,6 +6,7 @@ from typing import Any
 
 from gpucnn.checks import integer
 from gpucnn.errors import ShapeError
+from gpucnn.initializers import Given, as_text
 from gpucnn.layers.base import Array, Cost, Layer, Shape
 from gpucnn.layers.conv import weight_initializer
 from gpucnn.layers.parameter import Parameter, gradients
@@ -23,7 +24,7 @@ class Dense(Layer):
         *,
         activation: str | None = None,
         use_bias: bool = True,
-        initializer: str | None = None,
+        initializer: Given | None = None,
     ) -> None:
         super().__init__(activation)
         self.units = integer(units, "units", 1)
@@ -36,7 +37,7 @@ class Dense(Layer):
             "units": self.units,
             "activation": self.activation,
             "use_bias": self.use_bias,
-            "initializer": self.initializer,
+            "initializer": as_text(self.initializer),
         }
 
     def _build(self, input_shape: Shape) -> Shape:
