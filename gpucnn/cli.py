@@ -231,7 +231,9 @@ def profile(
     op: Annotated[
         str | None,
         typer.Option(
-            metavar="KIND", help="Only these: batch, conv, pool, pad, dense, bias, norm, activation, join, dropout, loss, update.", show_default=False
+            metavar="KIND",
+            help="Only these: batch, conv, pool, pad, dense, bias, norm, activation, join, dropout, loss, update.",
+            show_default=False,
         ),
     ] = None,
     shape: Annotated[
