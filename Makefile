@@ -2,6 +2,7 @@
 # make test    makes .venv, installs what the tests need, and runs all of them: kernels on the virtual GPU, or in Numba's simulator
 # make slow    what make test leaves out: every kernel compiled for every chip, long runs, Numba's simulator; some half an hour
 # make mutants changes the operations and what is around them a little at a time, and runs the tests that should notice (docs/mutation.md)
+# make mlir    the kernels' tests through numba-cuda-mlir, a part of make slow
 # make lint    ruff, mypy and clang-format
 # make clean   removes .venv and all caches; runs/ stays
 #
@@ -12,7 +13,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: train test slow vgpu-numba mutants lint clean
+.PHONY: train test slow mlir vgpu-numba mutants lint clean
 .DEFAULT_GOAL := test
 
 train: $(VENV)/.installed
@@ -45,6 +46,13 @@ slow: $(VENV)/.installed-dev
 	@echo "── a second opinion on the kernels: Numba's CUDA simulator"
 	$(SIMULATED) tests/kernels/simulator
 	$(PYTEST) -m slow --ignore=tests/kernels/simulator
+	@echo "── Numba's successor, numba-cuda-mlir, on the virtual GPU"
+	$(MAKE) mlir
+
+# Numba's successor for CUDA, in a folder of its own: which tests of the kernels pass when it compiles them, a list and no verdict.
+mlir: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .cache/mlir numba-cuda-mlir==0.6.0
+	-GPUCNN_TOOLCHAIN=mlir PYTHONPATH=.cache/mlir $(VGPU) $(PYTEST) -m "not slow" tests/kernels/simulator
 
 # numba-cuda's own tests, which no one here wrote: where one fails that tests/vgpu/numba_known.txt does not list, our instrument is wrong.
 vgpu-numba: $(VENV)/.installed-dev
