@@ -49,8 +49,9 @@ def test_quickstart(gpu: Device, example: Example, monkeypatch: pytest.MonkeyPat
     assert float(result.out.split()[-2]) > (20 if VIRTUAL else 95)
 
 
-def test_mnist_speedrun(gpu: Device, example: Example) -> None:
-    result = example("mnist_speedrun", "--quick", "--device", "cuda", "--seeds", 1)
+@pytest.mark.parametrize("name", [pytest.param("mnist_speedrun", marks=LONG)])  # its network is compiled for it alone
+def test_mnist_speedrun(gpu: Device, example: Example, name: str) -> None:
+    result = example(name, "--quick", "--device", "cuda", "--seeds", 1)
     assert result.status == 0, result.err
     assert f"{gpu.name}: the first steps" in result.out and nothing_measured(gpu, result.out)
     assert re.search(r"^seed 0: \d+\.\d\d % after \d+\.\d{3} s$", result.out, re.MULTILINE)
