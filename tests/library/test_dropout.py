@@ -132,3 +132,13 @@ def test_calls_are_counted_in_two_words(number: int) -> None:
     counted = calls(number)
     cpu.next_call(counted)
     assert int(counted[0]) | int(counted[1]) << 32 == (number + 1) % 2**64
+
+
+def test_an_element_whose_word_is_the_threshold_itself_is_kept() -> None:
+    words = philox(64, 3, 9)
+    for place in (0, 17, 63):
+        rate = int(words[place]) / 2**32  # exact, and so is the threshold
+        assert drop_threshold(rate) == words[place]
+        kept = cpu.dropout(np.ones(64), calls(9), rate, 3) != 0
+        assert kept[place]
+        np.testing.assert_array_equal(kept, words >= words[place])

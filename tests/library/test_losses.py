@@ -286,3 +286,11 @@ def test_a_target_too_large_for_its_type_is_infinite_whatever_numpy_was_told_to_
                 loss.check_labels([1e300, 0.0], 2, 1, np.dtype("float32"))
         with pytest.raises(DataError, match="NaN or infinity"):
             check_class_labels(np.array([[1e300, 0.0]]), 1, 2, np.dtype("float32"))
+
+
+def test_a_half_is_not_more_than_a_half() -> None:
+    halves = np.array([[0.5], [0.5]])
+    assert int(cpu.binary_cross_entropy(np.array([[-1.0], [0.0]]), halves)[1]) == 2
+    assert int(cpu.binary_cross_entropy(np.array([[1.0], [0.25]]), halves)[1]) == 0
+    assert int(cpu.mean_squared_error(np.array([[0.4], [0.5]]), halves)[1]) == 2
+    assert int(cpu.mean_squared_error(np.array([[0.6], [1.0]]), halves)[1]) == 0

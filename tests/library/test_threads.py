@@ -16,6 +16,7 @@ import pytest
 
 from gpucnn.ops import cpu
 from gpucnn.ops.cpu import _threads
+from gpucnn.ops.shapes import conv_window
 
 PROGRAM = """
 import hashlib, numpy as np
@@ -208,3 +209,30 @@ def test_a_fork_has_a_lock_and_a_pool_of_its_own() -> None:
             finally:
                 os._exit(1)
         assert os.waitpid(child, 0)[1] == 0
+
+
+def test_every_operation_that_multiplies_matrices_holds_blas_to_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    entered: list[str] = []
+    under_way = ""
+
+    class Counted:
+        def __enter__(self) -> None:
+            entered.append(under_way)
+
+        def __exit__(self, *exception: object) -> None:
+            pass
+
+    monkeypatch.setattr(_threads, "_one_thread", Counted())
+    window = conv_window((4, 4), 3)
+    x, weight, dy = np.ones((2, 1, 4, 4)), np.ones((3, 1, 3, 3)), np.ones((2, 3, 2, 2))
+    calls = {
+        "conv2d": lambda: cpu.conv2d(x, weight, None, window),
+        "conv2d_input_grad": lambda: cpu.conv2d_input_grad(dy, weight, window),
+        "conv2d_weight_grad": lambda: cpu.conv2d_weight_grad(dy, x, window),
+        "dense": lambda: cpu.dense(np.ones((2, 3)), np.ones((4, 3))),
+        "dense_input_grad": lambda: cpu.dense_input_grad(np.ones((2, 4)), np.ones((4, 3))),
+        "dense_weight_grad": lambda: cpu.dense_weight_grad(np.ones((2, 4)), np.ones((2, 3))),
+    }
+    for under_way, call in calls.items():  # noqa: B007 (Counted reads it)
+        call()
+    assert entered == list(calls)
