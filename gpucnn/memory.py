@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gpucnn.layers.base import Layer, Stage
+from gpucnn.ops.cpu._engine import expected
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def kept_by_layer(stages: Sequence[Stage]) -> dict[int, int]:
 
 def on_cpu(stages: Sequence[Stage], batch_size: int) -> int:
     """The most elements that are there at one time in a step on a CPU, with those that the operations take for themselves."""
-    found = of_step(stages, apart=True).stages
+    found = of_step(stages, apart=not expected()).stages
     room = [stage.scratch(batch_size) for stage in stages]
     return max(
         max(forward * batch_size + ahead, backward * batch_size + back)

@@ -54,6 +54,7 @@ def lanes_of(first, last, a, m, depth, b, across, y, mask, masked, rows, cols, b
     for lane in range(first, last, STRIP):
         count = min(STRIP, last - lane)
         full, width = count // L * L, (count + L - 1) // L * L
+        at_once = depth <= DEPTH and full == count and not masked  # then sums go straight to where they belong
         for d0 in range(0, depth, DEPTH):
             d = min(DEPTH, depth - d0)
             for i in range(d):
@@ -62,8 +63,11 @@ def lanes_of(first, last, a, m, depth, b, across, y, mask, masked, rows, cols, b
                     store(buffer, i * STRIP + j, load(source, j))
                 for j in range(full, count):
                     buffer[i * STRIP + j] = source[j]
-            product(m, d, at(a, d0), rows, cols, buffer, STRIP, width, sums, STRIP, d0)
-        for row in range(m):
+            if at_once:
+                product(m, d, a, rows, cols, buffer, STRIP, width, at(y, lane), across, 0)
+            else:
+                product(m, d, at(a, d0), rows, cols, buffer, STRIP, width, sums, STRIP, d0)
+        for row in range(0 if at_once else m):
             out, by = at(y, row * across + lane), at(mask, row * across + lane)
             for j in range(0, full, L):
                 v = load(sums, row * STRIP + j)

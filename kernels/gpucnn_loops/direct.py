@@ -132,14 +132,18 @@ class Direct:
         cols = tables.taps(self.c, window, self.frame.high, self.frame.wide)
         self.ahead = Tables(
             ends=[self.count, len(cols)], rows=rows, order=[0], cols=cols, places=np.arange(self.k) * self.count,
-            turns=np.arange(self.count) * self.width,
+            turns=np.arange(self.count) * self.width, lines=np.arange(len(cols)) * self.width, planes=np.arange(self.k) * len(cols),
         )  # fmt: skip
         self._behind: tuple[Frame, Tables, list[Any]] | None = None
 
     def forward(self, x: Array, weight: Array, bias: Array | None, relu: bool, y: Array) -> None:
         """y = convolution of x, plus bias, then ReLU."""
-        packed = np.zeros((self.groups, len(self.ahead.cols), self.width), np.float32)
-        packed[:, :, : self.k] = weight.reshape(self.groups, self.k, -1).swapaxes(1, 2)
+        taps, t = len(self.ahead.cols), self.ahead.at
+        packed = Scratch(self.groups * taps * self.width, shared=True).parts[0].reshape(self.groups, taps, self.width)
+        if self.width > self.k:
+            packed[...] = 0
+        for g in range(self.groups):
+            to_rows(address(weight) + 4 * g * self.k * taps, taps, taps, self.k, address(packed[g]), t.lines)
         biases = np.zeros((self.groups, self.width), np.float32)
         if bias is not None:
             biases[:, : self.k] = bias.reshape(self.groups, self.k)
@@ -211,8 +215,9 @@ class Direct:
                     )  # fmt: skip
 
         share(count * parts, body, n * self.count * self.width * self.groups * (taps + 1))
-        total = np.add.reduce(sums, axis=0)
-        dweight.reshape(self.groups, self.k, taps)[...] = total[:, :, : self.k].swapaxes(1, 2)
+        total = np.add.reduce(sums, axis=0) if count > 1 else sums[0]
+        for g in range(self.groups):
+            to_planes(address(total[g]), taps, self.k, self.width, address(dweight) + 4 * g * self.k * taps, t.at.planes)
         if dbias is not None:
             dbias[...] = np.add.reduce(biases, axis=0)[:, : self.k].reshape(-1)
 

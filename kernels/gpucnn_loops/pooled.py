@@ -20,7 +20,7 @@ from gpucnn_loops.direct import CHUNK
 from gpucnn_loops.tables import Tables, Window, edges, framed, lanes
 from gpucnn_loops.threads import Scratch, address, share
 from gpucnn_loops.tile import product
-from gpucnn_loops.turn import frame, to_planes
+from gpucnn_loops.turn import frame, to_planes, to_rows
 from gpucnn_loops.vector import L, as_floats, at, beats, fma, load, place16, relu_first, spread, store
 
 Array = NDArray[np.float32]
@@ -148,12 +148,14 @@ class Pooled:
         self.tables = Tables(
             outputs=outputs, rows=outputs[(corners[:, None] + np.array([0, 1, q, q + 1])).reshape(-1)], corners=corners,
             cols=tables.taps(c, window, self.frame.high, self.frame.wide), places=np.arange(k) * self.count,
+            lines=np.arange(self.taps) * self.width,
         )  # fmt: skip
 
     def forward(self, x: Array, weight: Array, bias: Array | None, y: Array, indices: NDArray[np.int32]) -> None:
         """y: the maxima; indices: their places in the convolution's planes."""
-        packed, b = np.zeros((self.taps, self.width), np.float32), np.zeros(self.width, np.float32)
-        packed[:, : self.k] = weight.reshape(self.k, -1).T
+        packed, b = Scratch(self.taps * self.width, self.width, shared=True).parts
+        packed[...] = b[...] = 0
+        to_rows(address(weight), self.taps, self.taps, self.k, address(packed), self.tables.at.lines)
         if bias is not None:
             b[: self.k] = bias
         t, frame = self.tables.at, self.frame

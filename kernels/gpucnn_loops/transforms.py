@@ -149,15 +149,15 @@ def gradients_in(rows, wide, k, corners, tiles, m, v, scratch):
 
 @loop("i i f* f* i i i f* f*")
 def kernels_in(first, last, weight, g, r, c, k, u, scratch):
-    """U[f][c][k] of weight (r·r, c, k), for the channels first … last − 1 of c; g is the matrix G (6, r)."""
+    """U[f][c][k] of weight (c, r·r, k), for the channels first … last − 1 of c; g is the matrix G (6, r)."""
     for channel in range(first, last):
         for lane in range(0, k, L):
             at0 = channel * k + lane
             for f in range(6):
                 for j in range(r):
-                    total = spread(g, f * r) * load(weight, j * c * k + at0)
+                    total = spread(g, f * r) * load(weight, (channel * r * r + j) * k + lane)
                     for i in range(1, r):
-                        total = fma(spread(g, f * r + i), load(weight, (i * r + j) * c * k + at0), total)
+                        total = fma(spread(g, f * r + i), load(weight, (channel * r * r + i * r + j) * k + lane), total)
                     store(scratch, (f * r + j) * L, total)
             for f in range(6):
                 for e in range(6):
@@ -169,7 +169,7 @@ def kernels_in(first, last, weight, g, r, c, k, u, scratch):
 
 @loop("i i f* i f* i i i f* f*")
 def kernels_out(first, last, du, groups, g, r, c, k, dweight, scratch):
-    """dweight (r·r, c, k) = Gᵀ·dU·G, with dU[f][c][k] the sum over groups, for the channels first … last − 1."""
+    """dweight (c, r·r, k) = Gᵀ·dU·G, with dU[f][c][k] the sum over groups, for the channels first … last − 1."""
     for channel in range(first, last):
         for lane in range(0, k, L):
             at0 = channel * k + lane
@@ -189,4 +189,4 @@ def kernels_out(first, last, du, groups, g, r, c, k, dweight, scratch):
                     total = spread(g, j) * load(line, 0)
                     for e in range(1, 6):
                         total = fma(spread(g, e * r + j), load(line, e * L), total)
-                    store(dweight, (i * r + j) * c * k + at0, total)
+                    store(dweight, (channel * r * r + i * r + j) * k + lane, total)

@@ -70,6 +70,16 @@ def to_rows(planes, plane, count, k, rows, places):
             turn16(at(planes, lane * plane + first), plane, at(rows, lane), at(places, first))
 
 
+@loop("f* i i i i f*")
+def turned_kernels(weight, k, c, taps, width, rows):
+    """rows (k, taps, width) of weight (k, c, taps): kernels turned by half a turn, input channels last; lanes behind c stay as they are."""
+    for filter in range(k):
+        for channel in range(c):
+            source, to = at(weight, (filter * c + channel) * taps), at(rows, filter * taps * width + channel)
+            for tap in range(taps):
+                to[(taps - 1 - tap) * width] = source[tap]
+
+
 @loop("f* i i i i i i i f*")
 def frame(planes, c, h, w, top, left, high, wide, framed):
     """Planes (c, h, w) from (top, left) on in planes of high × wide; `framed` has zeros there already."""

@@ -23,7 +23,7 @@ from gpucnn_loops.tables import Sliding, Tables, Window, edges, grid, lanes, par
 from gpucnn_loops.threads import Scratch, address, share
 from gpucnn_loops.tile import product
 from gpucnn_loops.transforms import SKEW, TILES, gradients_in, kernels_in, kernels_out, matrices, patches_in, tiles_out
-from gpucnn_loops.turn import to_planes, to_rows
+from gpucnn_loops.turn import to_planes, to_rows, turned_kernels
 from gpucnn_loops.vector import L, as_floats, at, beats, fma, load, place16, relu16, relu_first, splat, store, sum16
 
 Array = NDArray[np.float32]
@@ -166,6 +166,7 @@ class Winograd:
             ins=grid(images, grid(np.arange(down) * self.m, np.arange(along) * self.m, self.wide), self.in_size),
             outs=grid(images, grid(np.arange(down) * self.m, np.arange(along) * self.m, self.out_wide), self.out_size),
             at_in=grid(np.arange(h) + top, np.arange(w) + left, self.wide) * self.c_width,
+            rows=np.arange(c * self.r**2) * self.width, planes=np.arange(k) * c * self.r**2,
             at_out=at_out, t_rows=np.arange(TILES) * self.c_width, c_cols=np.arange(c), places=np.arange(k) * self.count,
         )  # fmt: skip
         self.g = np.ascontiguousarray(matrices(self.r)[1], np.float32)
@@ -176,13 +177,12 @@ class Winograd:
 
     def forward(self, x: Array, weight: Array, bias: Array | None, relu: bool, y: Array) -> None:
         """y = convolution of x, plus bias, then ReLU."""
-        for image in self._forward(x, weight, bias, 1 if relu else 0, None, y):
+        for image in self._forward(x, self._u(weight), bias, 1 if relu else 0, None, y):
             self.direct.forward(x[image : image + 1], weight, bias, relu, y[image : image + 1])
 
     def input_grad(self, dy: Array, weight: Array, relu: Array | None, dx: Array) -> None:
         """dx from dy; 0 where `relu`, if given, is not positive."""
-        turned = weight[:, :, ::-1, ::-1].swapaxes(0, 1)
-        for image in self.back._forward(dy, turned, None, 0 if relu is None else 2, relu, dx):
+        for image in self.back._forward(dy, self.back._u(weight, turned=True), None, 0 if relu is None else 2, relu, dx):
             one = slice(image, image + 1)
             self.direct.input_grad(dy[one], weight, None if relu is None else relu[one], dx[one])
 
@@ -196,13 +196,17 @@ class Winograd:
             self._back = Winograd(self.k, self.c, Sliding(window.output, window.kernel, (1, 1), padding, (1, 1), window.input))
         return self._back
 
-    def _u(self, weight: Array) -> Array:
-        """U[f][c][k]."""
+    def _u(self, weight: Array, turned: bool = False) -> Array:
+        """U[f][c][k] of weight (k, c, r, r), or of the turned kernels of weight (c, k, r, r)."""
         u: Array
         packed, u = Scratch(self.r**2 * self.c * self.width, 36 * self.c * self.width, shared=True).parts
-        lines = packed.reshape(self.r**2, self.c, self.width)
-        lines[:, :, self.k :] = 0
-        lines[:, :, : self.k] = weight.transpose(2, 3, 1, 0).reshape(self.r**2, self.c, self.k)
+        taps = self.r**2
+        if self.width > self.k:
+            packed[...] = 0
+        if turned:
+            turned_kernels(address(weight), self.c, self.k, taps, self.width, address(packed))
+        else:
+            to_rows(address(weight), self.c * taps, self.c * taps, self.k, address(packed), self.tables.at.rows)
 
         def body(first: int, last: int) -> None:
             room = Scratch(36 * L).addresses()
@@ -230,9 +234,9 @@ class Winograd:
         planes = 36 * (TILES * self.c_width + SKEW), 36 * (TILES * width + SKEW)
         return self.group * self.in_size * self.c_width, *planes, self.group * self.out_size * width, 42 * L
 
-    def _forward(self, x: Array, weight: Array, bias: Array | None, relu: int, mask: Array | None, y: Array) -> list[int]:
+    def _forward(self, x: Array, u: Array, bias: Array | None, relu: int, mask: Array | None, y: Array) -> list[int]:
         """Computes y, and says which images are not finite."""
-        n, own, u = len(x), self._parts(len(x)), self._u(weight)
+        n, own = len(x), self._parts(len(x))
         b = np.zeros(self.width, np.float32)
         if bias is not None:
             b[: self.k] = bias
@@ -324,8 +328,7 @@ class Winograd:
             kernels_out(first, last, address(du), groups, address(self.g), self.r, c, self.width, address(packed), *room)
 
         share(c, back, 36 * groups * c * self.width)
-        lines = packed.reshape(self.r, self.r, c, self.width)
-        dweight[...] = lines[:, :, :, : self.k].transpose(3, 2, 0, 1)
+        to_planes(address(packed), c * self.r**2, self.k, self.width, address(dweight), self.tables.at.planes)
         if not np.isfinite(dweight).all():
             self.direct.weight_grad(dy, x, dweight, dbias)
         elif dbias is not None:

@@ -126,7 +126,8 @@ def test_what_summary_says_is_what_a_step_takes(name: str, shape: tuple[int, ...
     assert 1 / 1.3 < (model.held_bytes + peak) / taken < 1.3
 
 
-def test_what_the_operations_of_a_cpu_take_is_counted_by_hand() -> None:
+def test_what_the_operations_of_a_cpu_take_is_counted_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPUCNN_CPU", "numpy")
     from gpucnn.ops.cpu import conv, pool
     from gpucnn.ops.shapes import conv_window
 

@@ -38,11 +38,22 @@ def modules() -> Any:
         return _modules()
 
 
-@functools.cache
-def _modules() -> Any:
+def _wanted() -> str:
+    """What the environment asks for: loops, numpy, or nothing."""
     wanted = os.environ.get(VARIABLE, "").strip().lower()
     if wanted not in ("", "auto", "loops", "numpy"):
         raise DeviceError(f"{VARIABLE} must be loops or numpy, got {shown(wanted)}")
+    return wanted
+
+
+def expected() -> bool:
+    """Whether float32 is likely to go the loops' road: for estimates, which are not worth loading a compiler."""
+    return _wanted() != "numpy"
+
+
+@functools.cache
+def _modules() -> Any:
+    wanted = _wanted()
     if wanted == "numpy":
         return None
     try:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from gpucnn.ops.cpu._engine import expected
 from gpucnn.ops.cpu._taps import covers_all, taps
 from gpucnn.ops.cpu._threads import Array, share, workers_for
 from gpucnn.ops.cpu.activations import relu_grad
@@ -127,6 +128,8 @@ def bias_grad(dy: Array, *, out: Array | None = None) -> Array:
 
 def scratch(n: int, k: int, c: int, window: Window, groups: int) -> tuple[int, int]:
     """Elements that are taken besides inputs and outputs, forward and in the gradients: for a bound, as many threads as there may be."""
+    if expected():
+        return _scratch_of_loops(n, k, c, window, groups)
     images = _images_at_a_time(n, c, window)
     pieces = -(-n // images)
     columns = c * window.kernel[0] * window.kernel[1] * images * window.output[0] * window.output[1]
@@ -134,6 +137,15 @@ def scratch(n: int, k: int, c: int, window: Window, groups: int) -> tuple[int, i
     weight = k * c // groups * window.kernel[0] * window.kernel[1]
     workers = workers_for(pieces, _work(n, k, c, window))
     return workers * (columns + result), workers * (columns + result + weight) + min(_LANES, pieces) * weight
+
+
+def _scratch_of_loops(n: int, k: int, c: int, window: Window, groups: int) -> tuple[int, int]:
+    """Framed images, a band of outputs and turned gradients of each thread; sums of the weight's gradient for each group of images."""
+    image, outputs = window.input[0] * window.input[1], window.output[0] * window.output[1]
+    workers = workers_for(n, _work(n, k, c, window))
+    ahead = workers * (c // groups * image + k // groups * min(outputs, 240))
+    weight = k * c // groups * window.kernel[0] * window.kernel[1]
+    return ahead, workers * (c // groups * image + k // groups * outputs) + max(1, min(n // 8, 8)) * weight
 
 
 def _work(n: int, k: int, c: int, window: Window) -> int:

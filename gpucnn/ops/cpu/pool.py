@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from gpucnn.ops.cpu._engine import expected
 from gpucnn.ops.cpu._taps import covers_all, taps
 from gpucnn.ops.cpu._threads import SLAB, Array, share, workers_for
 from gpucnn.ops.shapes import Window
@@ -129,7 +130,7 @@ def window_counts(window: Window, count_include_pad: bool) -> Array:
 
 def scratch(elements: int) -> int:
     """Elements that are taken besides inputs and outputs of so many pixels: a few passes over a slab for each thread."""
-    return 2 * workers_for(-(-elements // SLAB), elements) * min(SLAB, elements)
+    return 0 if expected() else 2 * workers_for(-(-elements // SLAB), elements) * min(SLAB, elements)
 
 
 def _corners(window: Window) -> tuple[Array, Array]:
