@@ -1,14 +1,17 @@
 """Where a step's time goes, how far each kernel is from what the chip can do, and what to look at next: `gpucnn profile`.
 
-    workload      what is profiled: a model's training step, or one operation        observe    who calls which operation, on what
-    cpu, gpu      measured: NumPy's operations, or the kernels                       bounds     worked out for a chip that is not there
-    compiled      what the compiler says of a kernel, kept on disk                   memory     what a step takes, by buffer
-    timing        warm-up, repetition, median and spread                             roofline   ceilings and verdicts
-    counts        FLOPs and bytes of a call                                          correct    no time before a right answer
-    against_torch the same operations in PyTorch                                     nsight     NVTX ranges, the commands of ncu and nsys
-    records       what a profile is, and its JSON                                    compare    what got slower, beyond the noise
-    columns, report, page, trace: a profile as text, as a page, as a trace for Perfetto
+    what/       workload: a training step as `fit` runs it, or one operation; shapes: those with names
+                observe: who calls which operation, on what; operations: a row for each, with its kind, work, check and PyTorch's twin
+                work: FLOPs and bytes; launches: the kernels of a call, and their part of its work
+                correct: no time before a right answer; roofline: ceilings and verdicts; memory: what a step takes, by buffer
+    measure/    cpu: NumPy's operations; gpu: the kernels, on a bench; timing: warm-up, repetition; statistics: median and spread
+                against_torch: the same operations in PyTorch; nsight: ranges, and the commands of ncu and nsys; fma: the peak
+    chip/       bounds: worked out for a chip that is not there; chips: what they hold; samples: every kernel, by launches of it
+                static: a launch compiled; compiled: the same, kept on disk; sass: the chip's own instructions
+    show/       columns, report, page, svg, trace: a profile as text, as a page, as a trace for Perfetto; compare: what got slower
+    records     what a profile is, and its JSON
+    run, tune   what `gpucnn profile` and `gpucnn tune` do
 
-A profile comes from one of cpu, gpu and bounds, and everything below that line works on the record alone: it needs no GPU, and a file
-that was written on another machine does as well.
+A profile comes from cpu, gpu or bounds, and all that shows it works on the record alone: it needs no GPU, and a file that was written on
+another machine does as well.
 """

@@ -11,6 +11,7 @@ import pytest
 
 from gpucnn.profiling.records import Profile, Step
 from gpucnn.profiling.show import page, svg
+from gpucnn.profiling.what.operations import KINDS, OTHER
 
 VOID = {"meta", "link", "line", "circle", "rect", "polyline", "br"}
 
@@ -41,6 +42,13 @@ def parsed(profile: Profile) -> Checker:
     checker.close()
     assert not checker.open
     return checker
+
+
+def test_every_kind_of_operation_has_a_colour() -> None:
+    style = (Path(page.__file__).parent / "page.css").read_text(encoding="utf-8")
+    for kind in (*KINDS, OTHER):
+        assert style.count(f"--{kind}: #") == 2, "one for paper, one for the dark"
+        assert f"svg .{kind} {{" in style and f".hollow.{kind} {{" in style and (f".key i.{kind} {{" in style or kind == OTHER), kind
 
 
 def test_the_page_stands_alone(recorded: Profile, bounds: Profile) -> None:

@@ -58,6 +58,11 @@ def _share(row: Row, profile: Profile) -> float | None:
     return roofline.share(row, profile) if profile.of_step else None
 
 
+def _slip(count: int | None, profile: Profile) -> int | None:
+    """What should be 0: shown in a step where it is not, and in a list of kernels anyway."""
+    return None if profile.of_step and not count else count
+
+
 def _spread(row: Row, profile: Profile) -> str:
     return "" if row.time is None else f"{seconds_text(row.time.p10)}–{seconds_text(row.time.p90)}"
 
@@ -108,8 +113,13 @@ COLUMNS = (
     Column("bound by", "what stands in the way of less", lambda row, _: row.wall, work=True),
     _number("regs", "registers of a thread", lambda row, _: row.registers, lambda n: f"{n:.0f}"),
     _number("spills", "bytes of registers stored to memory and loaded back", lambda row, _: row.spills, lambda n: f"{n:.0f}"),
-    _number("stack", "bytes of a thread's arrays that had to be put in memory", lambda row, _: row.stack, lambda n: f"{n:.0f}"),
-    _number("f64", "instructions in float64, a slip here", lambda row, _: row.float64, lambda n: f"{n:.0f}"),
+    _number(
+        "stack",
+        "bytes of a thread's arrays that had to be put in memory",
+        lambda row, profile: _slip(row.stack, profile),
+        lambda n: f"{n:.0f}",
+    ),
+    _number("f64", "instructions in float64, a slip here", lambda row, profile: _slip(row.float64, profile), lambda n: f"{n:.0f}"),
     _number("shared", "shared memory of a block", lambda row, _: row.shared, bytes_text),
     _number(
         "occupancy", "the part of the chip's thread slots that can be filled", lambda row, _: row.occupancy, lambda n: f"{100 * n:.0f} %"

@@ -20,8 +20,9 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inli
 
 def html(profile: Profile) -> str:
     """The whole page."""
+    name = profile.model if profile.of_step else f"kernels: {profile.model}"
     batch = f", batch {profile.batch}" if profile.of_step else ""
-    title = f"{profile.model}{batch}, on {profile.device.get('chip', profile.kind)}"
+    title = f"{name}{batch}, on {profile.device.get('chip', profile.kind)}"
     here = resources.files("gpucnn.profiling.show")
     style, script = (here.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     drawn, named = svg.roofline_svg(profile), svg.legend(profile)
@@ -45,7 +46,7 @@ def html(profile: Profile) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">'
         f'<link rel="icon" href="data:,"><title>{words(title)}</title><style>{style}</style></head>\n<body><main>'
-        f"<header><h1>{words(profile.model)}</h1><p>{words(_subtitle(profile))}</p>{warning}{_cards(profile)}</header>\n"
+        f"<header><h1>{words(name)}</h1><p>{words(_subtitle(profile))}</p>{warning}{_cards(profile)}</header>\n"
         + "\n".join(sections)
         + f'\n</main><div id="tip" role="status" hidden></div><script>{script}</script></body></html>\n'
     )
