@@ -14,14 +14,15 @@ import numpy as np
 
 from gpucnn import optimizers, schedules, summary
 from gpucnn.arrays import examples, numbers, on_a_gpu, pixels, scaled
-from gpucnn.checks import integer, several
+from gpucnn.checks import integer, pick, several
 from gpucnn.data.batches import Batches
 from gpucnn.device import Device, get_device, simulated, to_numpy, why_no_cuda
 from gpucnn.errors import ArgumentError, CheckpointError, GpucnnError, ShapeError, UnknownNameError
 from gpucnn.layers import LAYERS, Layer, layer_from_config
 from gpucnn.layers.base import Array, Shape, derived_seed, too_many
-from gpucnn.layers.chain import Chain, build_in_turn
+from gpucnn.layers.chain import Chain, build_in_turn, outputs_of
 from gpucnn.layers.containers import Stack, every_layer
+from gpucnn.layers.inherited import Inherited
 from gpucnn.layers.input import Input
 from gpucnn.layers.parameter import Buffers, Parameter, SavedArray
 from gpucnn.layout import FIRST, LAST, check_format, hint, image_shape, in_order
@@ -70,6 +71,7 @@ class Sequential:
         self.chain = Chain()  # the layers, some of them as one, as training runs them
         self._named: dict[str, Parameter] = {}
         self._arrays: dict[str, SavedArray] = {}
+        self._gone = False  # whether its layers are another model's by now
         self._batch = 0  # the size of the batch that backward is due for
         self.epochs_begun = 0  # of all calls of `fit` since `build`: the order of examples and augmentation go on from one to the next
         self._unknown = ""  # what the file that it comes from names, and is not known here
@@ -116,6 +118,10 @@ class Sequential:
 
         data_format: "channels_last" for examples (N, H, W, C) and an `input_shape` (H, W, C); the model remembers it. Layers, weights and
         `gpucnn.functional` have their channels first in any case.
+
+        Layers that come from another model that is built, or was loaded, go over to this one with their weights, which are not drawn; the
+        other model cannot be used any more, so copy.deepcopy it before, to keep both. A second build draws everything anew.
+
         dtype: float32, or float64 on the CPU for gradient checks. Raises ShapeError where a layer does not fit what comes before it,
         DeviceError where the device cannot be had. Returns the model.
         """
@@ -127,9 +133,21 @@ class Sequential:
                 raise ShapeError("nothing says what the model is for: build(input_shape), or put an Input(shape) before its layers")
             input_shape, data_format = self.declared.shape, data_format or self.declared.data_format
         data_format = check_format(data_format) or self.data_format
-        self._lay_out(image_shape(input_shape, data_format), integer(seed, "seed", 0), dtype)
+        inherited = Inherited(self.layers, self)
+        before = [(owner, owner.__getstate__()) for owner in inherited.owners.values()]
+        try:
+            self._lay_out(image_shape(input_shape, data_format), integer(seed, "seed", 0), dtype)
+            inherited.check()
+        except BaseException:
+            for owner, kept in before:  # as it was
+                owner._lay_out(owner.input_shape, owner.seed, str(owner.dtype))
+                owner.__setstate__(kept)
+            raise
         self.data_format = data_format
         self._settle(place).initialize(self.seed)
+        inherited.put()
+        for owner in inherited.owners.values():
+            owner._buffers, owner._gone = None, True
         if self.loss is not None and self.optimizer is not None:
             self.compile(self.optimizer, self.loss, self.metrics)
         return self
@@ -143,14 +161,6 @@ class Sequential:
         shape = image_shape(input_shape, FIRST)
         if math.prod(shape) >= LIMIT:
             raise ShapeError(f"an example would be {too_many(shape)}")
-        for layer in self.layers:
-            for name, part in layer.walk(type(layer).__name__).items():
-                owner = part._owner() if part._owner is not None else None
-                if owner is not None and owner is not self:
-                    raise ShapeError(
-                        f"{name} belongs to another model that is built already, and would lose its weights: make a layer of its own for "
-                        "each model, or copy.deepcopy the other model"
-                    )
         self.seed, self.input_shape, self.dtype = seed, shape, np.dtype(dtype)
         self.output_shape = build_in_turn(self.layers, shape)
 
@@ -167,7 +177,7 @@ class Sequential:
             layer.settle_frozen()
             layer.plan()
         self.chain = Chain(self.layers)
-        self._device = place
+        self._device, self._gone = place, False
         self._buffers = Buffers(list(parameters.values()), place, self.dtype, list(arrays.values()))
         self._batch = self.epochs_begun = 0
         return self._buffers
@@ -443,6 +453,17 @@ class Sequential:
 
     # Looking at it, saving and loading.
 
+    def __getitem__(self, name: str) -> Layer:
+        """The layer called `name`, such as model["conv2d_1"]; one within another by its path, model["residual_1.conv2d_1"]."""
+        self._built()
+        if not isinstance(name, str):
+            raise TypeError(f"layers are asked for by name, such as model['conv2d_1'], got {shown(name)}: model.layers has them in order")
+        return pick(name, {path: part for layer in self.layers for path, part in layer.walk(layer.name).items()}, "layer")
+
+    def features(self, x: Any, name: str) -> Array:
+        """The output of the layer called `name` for a batch x, as `forward` takes it: an array on the model's device."""
+        return outputs_of(self[name], self.layers, self._input(x))
+
     def summary(self, batch_size: int = 1, *, file: IO[str] | None = None) -> None:
         """Prints each layer's output shape, parameters, multiply-adds and memory for `batch_size` examples (to stdout, or `file`); layers
         within others stand below them."""
@@ -557,6 +578,8 @@ class Sequential:
     # Checks.
 
     def _built(self) -> Buffers:
+        if self._gone:
+            raise GpucnnError("this model's layers went over to another model, with their weights: copy.deepcopy it before, to keep both")
         if self._buffers is None and self.declared is not None:
             self.build()
         if self._buffers is None:
@@ -578,7 +601,7 @@ class Sequential:
 
     def _ready(self, x: Any) -> tuple[Loss, Optimizer]:
         """How the model is trained. It is built for these examples where it is not built yet."""
-        if self._buffers is None:
+        if self._buffers is None and not self._gone:
             self._compiled(built=False)
             self.build(None if self.declared is not None else example_shape(x))
         return self._compiled()

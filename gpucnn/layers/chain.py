@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
-from gpucnn.errors import ShapeError
+from gpucnn.errors import GpucnnError, ShapeError
 from gpucnn.layers.base import Array, Layer, Plan, Shape, Stage
 from gpucnn.layers.fused import stages
 from gpucnn.text import shown
@@ -107,3 +108,29 @@ class Chain:
         """Lets go of what forward kept."""
         for stage in self.stages:
             stage.forget()
+
+
+def outputs_of(target: Layer, layers: Sequence[Layer], x: Array) -> Array:
+    """What one of the layers, or of those within them, puts out on the way of x through them: each runs by itself, none with another."""
+    found: list[Array] = []
+    last, forward = target.layers[-1], target.layers[-1].forward
+    chains = [chain for layer in layers for part in layer.walk().values() for chain in part.chains()]
+    before = [chain.stages for chain in chains]
+
+    def kept(*args: Any, **options: Any) -> Array:
+        found.append(forward(*args, **options))
+        return found[-1]
+
+    last.forward = kept  # type: ignore[method-assign]
+    try:
+        for chain in chains:
+            chain.stages = [layer for stage in chain.stages for layer in stage.layers]
+        for layer in [part for each in layers for part in each.layers]:
+            x = layer.forward(x)
+            if found:
+                return found[0]
+    finally:
+        del last.forward
+        for chain, stages_before in zip(chains, before, strict=True):
+            chain.stages = stages_before
+    raise GpucnnError(f"layer {target.name!r} is not run: {', '.join(layer.name for layer in layers)} do not call it")

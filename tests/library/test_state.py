@@ -40,15 +40,54 @@ def bits(model: gc.Sequential) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("taken", [slice(0, 1), slice(4, 5), slice(0, 6)])
-def test_layers_of_a_model_that_is_built_are_refused_to_another(taken: slice) -> None:
+def test_layers_go_over_to_another_model_with_their_weights(taken: slice) -> None:
     first = build()
-    before = first.predict(X)
-    second = gc.Sequential(*first.layers[taken], gc.Flatten(), gc.Dense(2))
-    with pytest.raises(ShapeError, match=r"belongs to another model that is built already.*copy\.deepcopy"):
-        second.build((1, 6, 6) if taken.start == 0 else (16,), seed=1, device="cpu")
-    np.testing.assert_array_equal(first.predict(X), before)
     first.fit(X, Y, verbose=False)
-    assert (first.predict(X) != before).any()
+    other = copy.deepcopy(first)
+    layers = first.layers[taken]
+    second = gc.Sequential(*layers, gc.Flatten(), gc.Dense(2))
+    second.build((1, 6, 6) if taken.start == 0 else (16,), seed=1, device="cpu").compile("adam")
+    assert second.layers[: len(layers)] == layers
+    for layer, before in zip(layers, other.layers[taken], strict=True):
+        for name, parameter in layer.named_parameters():
+            np.testing.assert_array_equal(parameter.value, dict(before.named_parameters())[name].value)
+            assert np.shares_memory(parameter.value, second.buffers.values)
+    assert second.layers[-1].parameters[0].value.any()
+    for use in (lambda: first.predict(X), lambda: first.fit(X, Y), lambda: first.parameters, lambda: first.save("x")):
+        with pytest.raises(GpucnnError, match=r"this model's layers went over to another model.*copy\.deepcopy it before"):
+            use()
+    first.build((1, 6, 6), device="cpu")  # takes them back, and keeps what they have learned
+    np.testing.assert_array_equal(first.layers[taken.start].parameters[0].value, other.layers[taken.start].parameters[0].value)
+
+
+def test_weights_that_do_not_fit_are_refused_and_nothing_is_lost() -> None:
+    first = build()
+    before, loss = first.predict(X), first.fit(X, Y, verbose=False)["loss"]
+    before = first.predict(X)
+    again = copy.deepcopy(first)
+    for layers, shape, message in (
+        (first.layers[:1], (3, 6, 6), r"'conv2d_1' brings the weights of another model along, and its weight of shape \(4, 1, 3, 3\) has"),
+        (first.layers[:1], (1, 2, 2), "layer 1 of 1"),
+    ):
+        with pytest.raises(ShapeError, match=message):
+            gc.Sequential(*layers).build(shape, device="cpu")
+        np.testing.assert_array_equal(first.predict(X), before)
+    assert first.fit(X, Y, verbose=False)["loss"] == again.fit(X, Y, verbose=False)["loss"] != loss
+    assert bits(first) == bits(again)
+
+
+def test_layers_of_a_loaded_model_keep_their_weights_and_may_be_frozen(tmp_path: Path) -> None:
+    whole = build()
+    whole.fit(X, Y, verbose=False)
+    whole.save(tmp_path / "m.safetensors")
+    model = gc.Sequential(*gc.load(tmp_path / "m.safetensors", device="cpu").layers[:-1], gc.Dense(4))  # the model itself is gone by then
+    for layer in model.layers[:-1]:
+        layer.trainable = False
+    model.build((1, 6, 6), seed=9, device="cpu").compile(gc.Adam(0.05))
+    model.fit(X, Y, epochs=3, verbose=False)
+    for name in ("conv2d_1.weight", "conv2d_1.bias", "dense_1.weight"):
+        np.testing.assert_array_equal(model.parameters[name].value, whole.parameters[name].value)
+    assert model.parameters["dense_2.weight"].shape == (4, 5)
 
 
 def test_layers_of_a_model_that_is_gone_and_of_the_same_model_are_free() -> None:
@@ -60,12 +99,15 @@ def test_layers_of_a_model_that_is_gone_and_of_the_same_model_are_free() -> None
     gc.Sequential(*layers).build((1, 6, 6), device="cpu")
 
 
-def test_a_layer_within_a_layer_has_one_owner_too() -> None:
+def test_a_layer_within_a_layer_goes_over_too() -> None:
     inner = gc.Dense(4)
     first = gc.Sequential(gc.Flatten(), Twice(inner, gc.Dense(4))).build((1, 2, 2), device="cpu")
-    with pytest.raises(ShapeError, match=r"Twice\.first belongs to another model"):
-        gc.Sequential(gc.Flatten(), Twice(inner, gc.Dense(4))).build((1, 2, 2), device="cpu")
+    weight = inner.weight.value.copy()
     assert first.parameter_count == 40
+    gc.Sequential(gc.Flatten(), Twice(gc.Dense(4), inner)).build((1, 2, 2), seed=3, device="cpu")
+    np.testing.assert_array_equal(inner.weight.value, weight)
+    with pytest.raises(GpucnnError, match="went over to another model"):
+        first.forward(np.zeros((1, 1, 2, 2)))
 
 
 # Layers made of layers.

@@ -1,0 +1,50 @@
+"""What layers bring along from the model that they were built in, when they are put into another one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gpucnn.device import to_numpy
+from gpucnn.errors import ShapeError
+from gpucnn.layers.base import Layer
+
+
+class Inherited:
+    """The arrays of layers that belong to other models than `heir`, taken before it is built, and those of these models that are alive."""
+
+    def __init__(self, layers: Sequence[Layer], heir: Any) -> None:
+        self.owners: dict[int, Any] = {}
+        self._arrays: list[tuple[Layer, str, np.ndarray[Any, Any]]] = []
+        for layer in layers:
+            for part in layer.walk().values():
+                owner = part._owner() if part._owner is not None else None
+                if part._owner is None or owner is heir:
+                    continue  # new, or to be drawn anew
+                if owner is not None:
+                    self.owners[id(owner)] = owner
+                for array in (*part.parameters, *part.arrays):
+                    if array.value is not None:
+                        self._arrays.append((part, array.name, to_numpy(array.value).copy()))
+
+    def check(self) -> None:
+        """ShapeError where something does not fit the layers as they are built now."""
+        for part, name, values in self._arrays:
+            array = _of(part, name)
+            if array is None or array.shape != values.shape:
+                now = "is not there" if array is None else f"has shape {array.shape}"
+                raise ShapeError(
+                    f"{part.name!r} brings the weights of another model along, and its {name} of shape {values.shape} {now} here: make a "
+                    "new layer, or build the model for the same input"
+                )
+
+    def put(self) -> None:
+        """Writes them into the layers' new arrays."""
+        for part, name, values in self._arrays:
+            _of(part, name).value = values
+
+
+def _of(part: Layer, name: str) -> Any:
+    return next((array for array in (*part.parameters, *part.arrays) if array.name == name), None)
