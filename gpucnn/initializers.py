@@ -7,14 +7,17 @@ forms have the same variance: the limit is √3 standard deviations.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from gpucnn.errors import ArgumentError, UnknownNameError
 from gpucnn.names import Registry
+from gpucnn.text import plain
 
 Shape: TypeAlias = tuple[int, ...]
 Values: TypeAlias = npt.NDArray[np.float64]
@@ -66,6 +69,54 @@ def ones(shape: Shape, rng: np.random.Generator, groups: int = 1) -> Values:
     return np.ones(shape)
 
 
-def get_initializer(name: str) -> Initializer:
-    """The initializer called `name`; UnknownNameError says which there are."""
-    return INITIALIZERS.pick(name)
+Given: TypeAlias = str | Callable[..., npt.ArrayLike]  # an initializer as an argument: a name, or a function
+
+
+def get_initializer(given: Given) -> Initializer:
+    """The initializer of a name, or of a function of (shape), (shape, rng) or (shape, rng, groups).
+
+    UnknownNameError says which names there are. What a function gives is checked when it is called.
+    """
+    if not callable(given):
+        if isinstance(given, str) and "." in given and INITIALIZERS.meant(given) is None:
+            return _elsewhere(given)
+        return INITIALIZERS.pick(given)
+    if given in INITIALIZERS.values():
+        return given  # type: ignore[return-value]
+    function, needed = given, _needed(given)
+
+    def drawn(shape: Shape, rng: np.random.Generator, groups: int = 1) -> Values:
+        values = np.asarray(function(*(shape, rng, groups)[:needed]), np.float64)
+        if values.shape != tuple(shape) or not np.isfinite(values).all():
+            raise ArgumentError(f"initializer {as_text(function)} must give finite numbers of shape {shape}, got shape {values.shape}")
+        return values
+
+    return drawn
+
+
+def as_text(given: Given) -> str:
+    """What a file says of an initializer: its name, or where a function is from."""
+    if isinstance(given, str):
+        return INITIALIZERS.meant(given) or given
+    named = INITIALIZERS.name_of(given)
+    owner = given if hasattr(given, "__qualname__") else type(given)
+    return named or f"{owner.__module__}.{owner.__qualname__}"
+
+
+def _elsewhere(name: str) -> Initializer:
+    """Stands for a function that the maker of a file had: good for a model whose weights are loaded."""
+
+    def missing(shape: Shape, rng: np.random.Generator, groups: int = 1) -> Values:
+        raise UnknownNameError(f"the initializer {plain(name)} is not known here: gpucnn.register(initializer=...) it, or name another")
+
+    return missing
+
+
+def _needed(function: Callable[..., Any]) -> int:
+    """How many of (shape, rng, groups) a function takes: as many as it has to have, and all of them where it has more than one."""
+    try:
+        parameters = [p for p in inspect.signature(function).parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    except (TypeError, ValueError):
+        return 1
+    needed = sum(parameter.default is parameter.empty for parameter in parameters)
+    return 1 if needed <= 1 else min(len(parameters), 3)

@@ -58,8 +58,22 @@ def _known(kind: type[Loss]) -> type[Loss]:
     return LOSSES.add(kind.name)(kind)
 
 
+class _OfLogits(Loss):
+    """from_logits: that the model's last layer has no activation, where one wants to say so; it is found out in any case."""
+
+    def __init__(self, *, from_logits: bool | None = None) -> None:
+        self.from_logits = from_logits
+
+    def check_model(self, output_shape: Shape, last_activation: str | None) -> None:
+        super().check_model(output_shape, last_activation)
+        if self.from_logits and last_activation is not None:
+            raise ArgumentError(
+                f"loss {self.name!r} was told from_logits=True, and the model ends in {last_activation!r}: leave one of them out"
+            )
+
+
 @_known
-class CategoricalCrossentropy(Loss):
+class CategoricalCrossentropy(_OfLogits):
     """−log of the probability of the right class, after softmax. Labels are class numbers (N) or rows of probabilities (N, K)."""
 
     name = "categorical_crossentropy"
@@ -81,7 +95,7 @@ class CategoricalCrossentropy(Loss):
 
 
 @_known
-class BinaryCrossentropy(Loss):
+class BinaryCrossentropy(_OfLogits):
     """−t·log p − (1 − t)·log(1 − p), after a sigmoid, averaged over all outputs. Targets t in [0, 1]: (N) or (N, K)."""
 
     name = "binary_crossentropy"
@@ -123,6 +137,9 @@ class MeanSquaredError(Loss):
 
     def each(self, device: Device, outputs: Array, labels: Array) -> Array:
         return ((outputs - labels) ** 2).mean(axis=1)
+
+
+SparseCategoricalCrossentropy = CategoricalCrossentropy  # Keras's name where labels are class numbers
 
 
 @quiet

@@ -22,7 +22,9 @@ from gpucnn.layers import LAYERS, Layer, layer_from_config
 from gpucnn.layers.base import Array, Shape, derived_seed, too_many
 from gpucnn.layers.chain import Chain, build_in_turn
 from gpucnn.layers.containers import Stack, every_layer
+from gpucnn.layers.input import Input
 from gpucnn.layers.parameter import Buffers, Parameter, SavedArray
+from gpucnn.layout import FIRST, LAST, check_format, hint, image_shape, in_order
 from gpucnn.losses import LOSSES, Loss, get_loss
 from gpucnn.memory import of_step
 from gpucnn.metrics import METRICS
@@ -51,18 +53,10 @@ class Sequential:
     model.fit(images, labels, batch_size=128, epochs=5)
     """
 
-    def __init__(self, *layers: Layer | list[Layer] | tuple[Layer, ...]) -> None:
-        flat: list[Any] = [layer for item in layers for layer in (item if isinstance(item, list | tuple) else [item])]
-        flat = [Stack(*layer.layers) if isinstance(layer, Sequential) else layer for layer in flat]
-        for layer in flat:
-            if not isinstance(layer, Layer):
-                raise TypeError(f"Sequential takes layers, got {shown(layer)}")
-        if not flat:
-            raise ShapeError("Sequential needs at least one layer")
-        everywhere = [part for layer in flat for part in every_layer(layer)]
-        if len({id(layer) for layer in everywhere}) < len(everywhere):
-            raise ShapeError("a layer can stand in a model once only: make a second one for the second place")
-        self.layers: list[Layer] = flat
+    def __init__(self, *layers: Layer | Input | Sequential | Sequence[Layer | Input | Sequential]) -> None:
+        self.layers: list[Layer] = []
+        self.declared: Input | None = None  # what it is for, where that was said
+        self.data_format: str | None = None  # of the examples that it is given: where their channels stand
         self.input_shape: Shape = ()
         self.output_shape: Shape = ()
         self.metadata: dict[str, Any] = {}  # for people and programs: saved and loaded along with the model
@@ -79,19 +73,62 @@ class Sequential:
         self._batch = 0  # the size of the batch that backward is due for
         self.epochs_begun = 0  # of all calls of `fit` since `build`: the order of examples and augmentation go on from one to the next
         self._unknown = ""  # what the file that it comes from names, and is not known here
+        for item in layers:
+            several_layers: Any = item if isinstance(item, list | tuple) else [item]
+            for layer in several_layers:
+                self.add(layer)
+
+    def add(self, layer: Layer | Input | Sequential) -> None:
+        """Puts a layer, or a model as one layer, behind those that are there; an Input stands before all of them.
+
+        TypeError for anything else, GpucnnError for a model that is built, ArgumentError for a layer that is there already.
+        """
+        if self._buffers is not None:
+            raise GpucnnError("the model is built already, and cannot grow: make a new one of its layers and the new one")
+        if isinstance(layer, Input):
+            if self.layers or self.declared is not None:
+                raise ArgumentError("an Input stands before all layers, and there is one at the most")
+            self.declared = layer
+            return
+        added: Any = Stack(*layer.layers) if isinstance(layer, Sequential) else layer
+        if not isinstance(added, Layer):
+            raise TypeError(f"Sequential takes layers, got {shown(layer)}")
+        everywhere = [part for each in (*self.layers, added) for part in every_layer(each)]
+        if len({id(part) for part in everywhere}) < len(everywhere):
+            raise ArgumentError("a layer can stand in a model once only: make a second one for the second place")
+        if not self.layers and self.declared is None and added.declared_shape is not None:
+            self.declared = Input(added.declared_shape)
+        self.layers.append(added)
 
     # Building.
 
-    def build(self, input_shape: Sequence[int], *, seed: int = 0, device: str | Device = "auto", dtype: str = "float32") -> Sequential:
-        """Fixes all sizes for examples of `input_shape` (C, H, W) or (features,), and draws the parameters from `seed`.
+    def build(
+        self,
+        input_shape: Sequence[int] | None = None,
+        *,
+        seed: int = 0,
+        device: str | Device = "auto",
+        dtype: str = "float32",
+        data_format: str | None = None,
+    ) -> Sequential:
+        """Fixes all sizes for examples of `input_shape` (C, H, W), (H, W) of grey images, or (features,), and draws the parameters from
+        `seed`. An `Input` among the layers says the shape as well.
 
+        data_format: "channels_last" for examples (N, H, W, C) and an `input_shape` (H, W, C); the model remembers it. Layers, weights and
+        `gpucnn.functional` have their channels first in any case.
         dtype: float32, or float64 on the CPU for gradient checks. Raises ShapeError where a layer does not fit what comes before it,
         DeviceError where the device cannot be had. Returns the model.
         """
         place = get_device(device)
         if dtype == "float64" and place.kind == "cuda":
             raise ValueError("the kernels compute in float32: use device='cpu' for float64")
-        self._lay_out(input_shape, integer(seed, "seed", 0), dtype)
+        if input_shape is None:
+            if self.declared is None:
+                raise ShapeError("nothing says what the model is for: build(input_shape), or put an Input(shape) before its layers")
+            input_shape, data_format = self.declared.shape, data_format or self.declared.data_format
+        data_format = check_format(data_format) or self.data_format
+        self._lay_out(image_shape(input_shape, data_format), integer(seed, "seed", 0), dtype)
+        self.data_format = data_format
         self._settle(place).initialize(self.seed)
         if self.loss is not None and self.optimizer is not None:
             self.compile(self.optimizer, self.loss, self.metrics)
@@ -101,10 +138,9 @@ class Sequential:
         """Works all sizes and names out, with no array made yet."""
         if dtype not in ("float32", "float64"):
             raise ValueError(f"dtype must be float32 or float64, got {shown(dtype)}")
-        sizes = several(input_shape)
-        if sizes is None or len(sizes) not in (1, 3):
-            raise ShapeError(f"input_shape must be (channels, height, width) or (features,), got {shown(input_shape)}")
-        shape = tuple(integer(size, "input_shape", 1, ShapeError) for size in sizes)
+        if not self.layers:
+            raise ShapeError("the model has no layers: add at least one")
+        shape = image_shape(input_shape, FIRST)
         if math.prod(shape) >= LIMIT:
             raise ShapeError(f"an example would be {too_many(shape)}")
         for layer in self.layers:
@@ -270,6 +306,7 @@ class Sequential:
         seed: int | None = None,
         augment: Any = None,
         verbose: bool | int | str | None = None,
+        data_format: str | None = None,
         resume: str | Path | None = None,
     ) -> History:
         """Trains for `epochs` passes over x (N, …) and y, and returns the history. Called again, it goes on: five calls of one epoch are
@@ -283,12 +320,14 @@ class Sequential:
         seed: of the order of examples and of augmentation (the model's own unless given).
         augment: a name, or what `gpucnn.data.augmentation` takes besides.
         verbose: progress, a bar for 1, a line for each epoch for 2; by default a bar where the output is a terminal.
+        data_format: as in `build`; the model remembers it.
         resume: a checkpoint (callback `Checkpoint`) to go on from.
 
         Raises DataError for data that do not fit the model or hold NaN, ArgumentError for options that contradict each other,
         TrainingError where the loss becomes NaN.
         """
         epochs = integer(epochs, "epochs", 1)
+        self.data_format = check_format(data_format) or self.data_format
         given = Given(
             batch_size=integer(batch_size, "batch_size", 1),
             shuffle=shuffle,
@@ -343,13 +382,22 @@ class Sequential:
         model.backward(doutputs)
         optimizer.update(np.ones(4, self.dtype))
 
-    def evaluate(self, x: Any, y: Any = None, batch_size: int = 256, *, verbose: Any = None, return_dict: bool = False) -> Any:
+    def evaluate(
+        self,
+        x: Any,
+        y: Any = None,
+        batch_size: int = 256,
+        *,
+        verbose: Any = None,
+        return_dict: bool = False,
+        data_format: str | None = None,
+    ) -> Any:
         """(loss, accuracy) over all examples: the loss and what the model was compiled with; the loss alone where that is nothing.
 
         x without y: batches (x, y). return_dict: the same by name. verbose: nothing is shown, whatever it says.
         """
         self._measured()
-        inputs, labels = self.checked(*pair(x if y is None else (x, y), "data"))
+        inputs, labels = self.checked(*pair(x if y is None else (x, y), "data"), data_format)
         found = self.measure(inputs, labels, integer(batch_size, "batch_size", 1))
         if return_dict:
             return found
@@ -379,12 +427,12 @@ class Sequential:
             found[name] = float(METRICS[name](np.concatenate(scores), labels)) if name in others else correct / answers
         return found
 
-    def predict(self, x: Any, batch_size: int = 256, *, verbose: Any = None) -> np.ndarray[Any, Any]:
+    def predict(self, x: Any, batch_size: int = 256, *, verbose: Any = None, data_format: str | None = None) -> np.ndarray[Any, Any]:
         """The model's outputs (N, …) as a NumPy array: probabilities, also where the last softmax or sigmoid is left to the loss.
 
         verbose: nothing is shown, whatever it says.
         """
-        inputs = self._examples(x)
+        inputs = self._examples(x, data_format)
         batch_size = integer(batch_size, "batch_size", 1)
         final = self.loss.fused_activation if self.loss and self.layers[-1].activation is None else None
         results = []
@@ -412,6 +460,7 @@ class Sequential:
             "optimizer": self.optimizer.config() if self.optimizer else None,
             "metrics": self.metrics,
             "metadata": self._metadata(),
+            **({"data_format": LAST} if self.data_format == LAST else {}),
         }
 
     def _metadata(self) -> dict[str, Any]:
@@ -508,6 +557,8 @@ class Sequential:
     # Checks.
 
     def _built(self) -> Buffers:
+        if self._buffers is None and self.declared is not None:
+            self.build()
         if self._buffers is None:
             raise GpucnnError("the model is not built yet: call model.build(input_shape) first")
         return self._buffers
@@ -529,17 +580,20 @@ class Sequential:
         """How the model is trained. It is built for these examples where it is not built yet."""
         if self._buffers is None:
             self._compiled(built=False)
-            self.build(example_shape(x))
+            self.build(None if self.declared is not None else example_shape(x))
         return self._compiled()
 
-    def checked(self, x: Any, y: Any) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    def checked(self, x: Any, y: Any, data_format: str | None = None) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Examples and labels as training and measuring take them. DataError and ShapeError where they do not fit the model or the loss."""
-        inputs = self._examples(x)
+        inputs = self._examples(x, data_format)
         return inputs, self._measured().check_labels(y, len(inputs), math.prod(self.output_shape), self.dtype)
 
     def _check_shape(self, shape: Any) -> None:
         if len(shape) < 1 or tuple(shape[1:]) != self.input_shape:
-            raise ShapeError(f"the model takes examples of shape (batch, {', '.join(map(str, self.input_shape))}), got {tuple(shape)}")
+            more = hint(tuple(shape), self.input_shape)
+            raise ShapeError(
+                f"the model takes examples of shape (batch, {', '.join(map(str, self.input_shape))}), got {tuple(shape)}{more}"
+            )
         if not shape[0]:
             raise ShapeError("an empty batch was given: at least one example is needed")
 
@@ -547,15 +601,16 @@ class Sequential:
         self._built()
         if not on_a_gpu(x):  # what is there stays there
             x = numbers(x, "examples")
+        x = in_order(x, self.input_shape, FIRST)
         self._check_shape(x.shape)
         if x.dtype.kind in "iu":
             return self.device.array(pixels(x, "examples"), self.dtype) / self.dtype.type(255)
         return self.device.array(x, self.dtype)
 
-    def _examples(self, x: Any) -> np.ndarray[Any, Any]:
-        """A whole set of examples, on the host: pixels as uint8, everything else as the model's dtype, with no NaN."""
+    def _examples(self, x: Any, data_format: str | None = None) -> np.ndarray[Any, Any]:
+        """A whole set of examples, on the host, channels first: pixels as uint8, everything else as the model's dtype, with no NaN."""
         self._built()
-        given = numbers(x, "examples")
+        given = in_order(numbers(x, "examples"), self.input_shape, check_format(data_format) or self.data_format)
         self._check_shape(given.shape)
         return examples(given, self.dtype)
 
@@ -584,6 +639,7 @@ def load(path: str | Path, *, device: str | Device = "auto") -> Sequential:
             held = [found for layer in model.layers for found in (*layer.named_parameters(layer.name), *layer.named_arrays(layer.name))]
             file.check({name: array.shape for name, array in held})
             model._settle(place)
+            model.data_format = check_format(config.get("data_format"))
             model.metadata = dict(config["metadata"])
             _compile(model, config, file.place)
         except CheckpointError:

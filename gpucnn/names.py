@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, MutableMapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from gpucnn.checks import pick
 from gpucnn.errors import ArgumentError
@@ -78,7 +78,12 @@ ARGUMENTS: dict[str, str] = {}
 
 
 class Worded:
-    """Base of classes whose constructors take arguments by their second names as well."""
+    """Base of classes whose constructors take arguments by their second names as well.
+
+    beside: arguments that every constructor takes besides its own, and the attributes that keep them.
+    """
+
+    beside: ClassVar[dict[str, str]] = {}
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
@@ -88,7 +93,7 @@ class Worded:
     def __repr__(self) -> str:
         """The call that made it, with the arguments that it still knows."""
         names = _arguments(type(self).__init__)
-        values = {name: getattr(self, name) for name in names if hasattr(self, name)}
+        values = {name: getattr(self, name) for name in names if getattr(self, name, None) is not None}
         return f"{type(self).__name__}({', '.join(f'{name}={shown(value)}' for name, value in values.items())})"
 
 
@@ -105,7 +110,9 @@ def _worded(init: Any) -> Any:
 
     @functools.wraps(init)
     def worded(self: Any, *values: Any, **named: Any) -> None:
+        kept = {}
         if not named.keys() <= own:
+            kept = {name: named.pop(name) for name in named.keys() & type(self).beside.keys() - own}
             for second in named.keys() - own:
                 first = ARGUMENTS.get(second)
                 if first is not None and first in own:
@@ -113,6 +120,8 @@ def _worded(init: Any) -> Any:
                         raise ArgumentError(f"{first} and {second} are two names of one argument of {type(self).__name__}: give one")
                     named[first] = named.pop(second)
         init(self, *values, **named)
+        for name, value in kept.items():
+            setattr(self, type(self).beside[name], value)
 
     return worded
 

@@ -12,6 +12,7 @@ from gpucnn.layers.conv import Conv2D
 from gpucnn.layers.dense import Dense
 from gpucnn.layers.dropout import Dropout
 from gpucnn.layers.flatten import Flatten
+from gpucnn.layers.input import Input
 from gpucnn.layers.local import LocallyConnected2D
 from gpucnn.layers.norm import BatchNorm2D
 from gpucnn.layers.pad import ZeroPad2D
@@ -27,6 +28,15 @@ _KINDS: tuple[type[Layer], ...] = (
     *(ReLU, Sigmoid, Softmax, Tanh, LeakyReLU, ELU, GELU, SiLU),
     *(Stack, Residual, Concat),
 )
+# Second names.
+AveragePooling2D = AvgPool2D
+Conv2DTranspose = ConvTranspose2D
+Convolution2D = Conv2D
+GlobalAveragePooling2D = GlobalAvgPool2D
+GlobalMaxPooling2D = GlobalMaxPool2D
+MaxPooling2D = MaxPool2D
+ZeroPadding2D = ZeroPad2D
+
 LAYERS: dict[str, type[Layer]] = {kind.__name__: kind for kind in _KINDS}
 
 
@@ -50,22 +60,29 @@ __all__ = [
     "ELU",
     "GELU",
     "LAYERS",
+    "AveragePooling2D",
     "AvgPool2D",
     "BatchNorm2D",
     "Buffers",
     "Concat",
     "Conv2D",
+    "Conv2DTranspose",
     "ConvTranspose2D",
+    "Convolution2D",
     "Dense",
     "DepthwiseConv2D",
     "Dropout",
     "Flatten",
+    "GlobalAveragePooling2D",
     "GlobalAvgPool2D",
     "GlobalMaxPool2D",
+    "GlobalMaxPooling2D",
+    "Input",
     "Layer",
     "LeakyReLU",
     "LocallyConnected2D",
     "MaxPool2D",
+    "MaxPooling2D",
     "Parameter",
     "ReLU",
     "Residual",
@@ -77,5 +94,6 @@ __all__ = [
     "Stack",
     "Tanh",
     "ZeroPad2D",
+    "ZeroPadding2D",
     "layer_from_config",
 ]

@@ -17,7 +17,9 @@ import numpy as np
 from gpucnn.checks import pick
 from gpucnn.device import Device
 from gpucnn.errors import GpucnnError, ShapeError
+from gpucnn.initializers import as_text
 from gpucnn.layers.parameter import Array, Parameter, SavedArray, Shape
+from gpucnn.names import Worded
 from gpucnn.ops.shapes import LIMIT
 from gpucnn.text import shown
 
@@ -58,9 +60,11 @@ def too_many(shape: Shape) -> str:
 
 
 def _config(value: Any) -> Any:
-    """A setting as it is; the layers in it as their `config()`."""
+    """A setting as it is; the layers in it as their `config()`, a function as the words for it."""
     if isinstance(value, Layer):
         return value.config()
+    if callable(value):
+        return as_text(value)
     return type(value)(map(_config, value)) if type(value) in (list, tuple) else value
 
 
@@ -114,7 +118,7 @@ class Stage(Protocol):
     def costs(self) -> list[Cost]: ...
 
 
-class Layer:
+class Layer(Worded):
     """Base of all layers.
 
     A layer implements `_build`, `_forward` and `_backward`; an activation that follows, `activation="relu"` and the like, is handled
@@ -123,6 +127,9 @@ class Layer:
     returns is used as scratch otherwise. One whose `_backward` has a third argument, whether to take the gradient of the ReLU that has
     made its input along with its own, says `takes_relu_grad = True`.
     """
+
+    beside: ClassVar[dict[str, str]] = {"input_shape": "declared_shape"}
+    declared_shape: Any = None  # of an example, in the first layer of a model: as good as an Input before it
 
     fuses_relu: ClassVar[bool] = False  # `_forward` applies ReLU itself
     passes_on: ClassVar[bool] = False  # `_backward` may return dy itself, or a view of it

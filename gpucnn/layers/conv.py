@@ -7,7 +7,7 @@ from typing import Any
 
 from gpucnn.checks import integer, pair
 from gpucnn.errors import ShapeError
-from gpucnn.initializers import get_initializer
+from gpucnn.initializers import Given, as_text, get_initializer
 from gpucnn.layers.base import ACTIVATIONS, Array, Cost, Layer, Shape
 from gpucnn.layers.parameter import Parameter, gradients
 from gpucnn.ops.cpu.conv import scratch
@@ -21,11 +21,11 @@ def check_image(layer: Layer, input_shape: Shape) -> tuple[int, int, int]:
     return input_shape[0], input_shape[1], input_shape[2]
 
 
-def weight_initializer(name: str | None, activation: str | None) -> str:
+def weight_initializer(name: Given | None, activation: str | None) -> Given:
     """The default is He's before ReLU and its relatives, whose half of zeros it makes up for, and Glorot's elsewhere."""
     if name is not None:
         get_initializer(name)
-        return name
+        return name if callable(name) else as_text(name)
     return "he_uniform" if activation is not None and ACTIVATIONS[activation].like_relu else "glorot_uniform"
 
 
@@ -50,7 +50,7 @@ class Conv2D(Layer):
         groups: int = 1,
         activation: str | None = None,
         use_bias: bool = True,
-        initializer: str | None = None,
+        initializer: Given | None = None,
     ) -> None:
         super().__init__(activation)
         self.filters = integer(filters, "filters", 1)

@@ -6,6 +6,7 @@ from typing import Any
 
 from gpucnn.checks import integer
 from gpucnn.errors import ShapeError
+from gpucnn.initializers import Given
 from gpucnn.layers.base import Array, Cost, Layer, Shape
 from gpucnn.layers.conv import weight_initializer
 from gpucnn.layers.parameter import Parameter, gradients
@@ -23,7 +24,7 @@ class Dense(Layer):
         *,
         activation: str | None = None,
         use_bias: bool = True,
-        initializer: str | None = None,
+        initializer: Given | None = None,
     ) -> None:
         super().__init__(activation)
         self.units = integer(units, "units", 1)

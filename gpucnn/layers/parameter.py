@@ -15,7 +15,7 @@ import numpy as np
 from gpucnn.arrays import numbers, on_a_gpu
 from gpucnn.device import Device, of
 from gpucnn.errors import GpucnnError, ShapeError
-from gpucnn.initializers import get_initializer
+from gpucnn.initializers import Given, get_initializer
 
 Array: TypeAlias = Any  # numpy.ndarray or cupy.ndarray
 Shape: TypeAlias = tuple[int, ...]  # of one example: (C, H, W) or (features,), without the batch
@@ -73,7 +73,7 @@ class Parameter(SavedArray):
 
     kind = "parameter"
 
-    def __init__(self, name: str, shape: Shape, initializer: str, *, groups: int = 1) -> None:
+    def __init__(self, name: str, shape: Shape, initializer: Given, *, groups: int = 1) -> None:
         super().__init__(name, shape)
         self.initializer = initializer
         self.groups = groups

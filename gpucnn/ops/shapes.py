@@ -46,9 +46,9 @@ class Window:
 def normalize_padding(padding: Any) -> tuple[Pair, Pair] | Literal["valid", "same"]:
     """An int, (vertical, horizontal) or ((top, bottom), (left, right)) as the last of these; "valid" and "same" as they are."""
     if isinstance(padding, str):
-        if padding == "valid":
+        if padding.lower() == "valid":
             return "valid"
-        if padding == "same":
+        if padding.lower() == "same":
             return "same"
         raise ShapeError(f'padding must be "valid", "same" or whole numbers, got {shown(padding)}')
     sides = several(padding)

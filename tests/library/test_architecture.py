@@ -43,6 +43,7 @@ LEVELS = {
     "gpucnn.device": 20,  # below what it hands out: it loads gpucnn.ops by name, when a device is asked for
     "gpucnn.ops": 10,
     "gpucnn.names": 6,
+    "gpucnn.layout": 7,
     "gpucnn.checks": 5,
     "gpucnn.files": 4,
     "gpucnn.arrays": 3,

@@ -17,7 +17,8 @@ from gpucnn.data.dataset import DATASETS
 from gpucnn.errors import ArgumentError, UnknownNameError
 from gpucnn.initializers import INITIALIZERS
 from gpucnn.layers import LAYERS
-from gpucnn.layers.base import Array, Buffers
+from gpucnn.layers.base import Array
+from gpucnn.layers.parameter import Buffers
 from gpucnn.losses import LOSSES
 from gpucnn.metrics import METRICS
 from gpucnn.names import Registry

@@ -66,11 +66,12 @@ def test_a_layer_that_does_not_fit_is_named_with_its_place(layers: Any, shape: t
         gc.Sequential(layers()).build(shape, device="cpu")
 
 
-@pytest.mark.parametrize(
-    ("shape", "error"), [((28, 28), ShapeError), (784, ShapeError), ((1, 0, 28), ShapeError), ((1, 28, 28.0), TypeError), ((), ShapeError)]
-)
-def test_input_shapes_that_are_none_are_refused(shape: Any, error: type[Exception]) -> None:
-    with pytest.raises(error, match="input_shape must be"):
+NO_SHAPES = [(2, 1, 28, 28), 784, (1, 0, 28), (1, 28, 28.0), ()]
+
+
+@pytest.mark.parametrize("shape", NO_SHAPES)
+def test_input_shapes_that_are_none_are_refused(shape: Any) -> None:
+    with pytest.raises((ShapeError, TypeError), match="input_shape must be"):
         gc.Sequential(gc.Flatten()).build(shape, device="cpu")
 
 
@@ -86,14 +87,14 @@ def test_build_refuses_other_devices_dtypes_and_seeds() -> None:
 
 
 def test_what_is_no_stack_of_layers_is_refused() -> None:
-    with pytest.raises(ShapeError, match="at least one layer"):
-        gc.Sequential()
+    with pytest.raises(ShapeError, match="no layers: add at least one"):
+        gc.Sequential().build((1, 2, 2), device="cpu")
     with pytest.raises(TypeError, match="Sequential takes layers, got 'relu'"):
         gc.Sequential(gc.Dense(2), "relu")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="Sequential takes layers"):
         gc.Sequential(gc.Dense)  # type: ignore[arg-type]
     layer = gc.Dense(2)
-    with pytest.raises(ShapeError, match="a layer can stand in a model once only"):
+    with pytest.raises(ArgumentError, match="a layer can stand in a model once only"):
         gc.Sequential(layer, layer)
 
 
@@ -238,7 +239,7 @@ def test_forward_takes_lists_other_dtypes_and_pixels(rng: np.random.Generator) -
     np.testing.assert_array_equal(model.predict(pixels), model.predict(pixels.astype("float32") / np.float32(255)))
 
 
-@pytest.mark.parametrize("shape", [(6, 6), (1, 6, 6), (2, 1, 6, 5), (2, 2, 6, 6), (2, 6, 6, 1), ()])
+@pytest.mark.parametrize("shape", [(6, 6), (2, 1, 6, 5), (2, 2, 6, 6), (2, 6, 6, 1), ()])
 def test_examples_of_another_shape_are_refused_and_both_shapes_named(shape: tuple[int, ...]) -> None:
     model = compiled()
     message = rf"takes examples of shape \(batch, 1, 6, 6\), got {str(shape).replace('(', '[(]').replace(')', '[)]')}"

@@ -1,0 +1,25 @@
+"""What a model is for, said in front of its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gpucnn.checks import several
+from gpucnn.errors import ShapeError
+from gpucnn.text import shown
+
+
+class Input:
+    """The shape of one example, as the first thing in a Sequential: (C, H, W), (H, W) of grey images, or (features,).
+
+    No layer: the model keeps the shape, and builds itself for it when it is first needed. `data_format` as in `Sequential.build`.
+    """
+
+    def __init__(self, shape: Sequence[int], data_format: str | None = None) -> None:
+        sizes = several(shape)
+        if not sizes:
+            raise ShapeError(f"Input takes the shape of one example, such as (1, 28, 28), got {shown(shape)}")
+        self.shape, self.data_format = sizes, data_format
+
+    def __repr__(self) -> str:
+        return f"Input({self.shape})"

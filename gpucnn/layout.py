@@ -1,0 +1,59 @@
+"""Where the channels of images stand: first, as everything here has them, or last, as Keras's users have them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpucnn.checks import integer, pick, several
+from gpucnn.errors import ShapeError
+from gpucnn.text import shown
+
+FIRST, LAST = "channels_first", "channels_last"
+FEW, SIDE = (1, 3, 4), 8  # channels, and the least side of an image, that make a shape look like one with its channels last
+
+
+def check_format(data_format: Any) -> str | None:
+    """ "channels_first", "channels_last", or None where it was not said; UnknownNameError for anything else."""
+    return None if data_format is None else pick(data_format, {FIRST: FIRST, LAST: LAST}, "data_format")
+
+
+def image_shape(given: Any, data_format: str | None) -> tuple[int, ...]:
+    """The shape of one example as (C, H, W) or (features,). Of grey images the channel may be left out.
+
+    ShapeError for what is none, and for what looks like channels last where nobody has said so.
+    """
+    sizes = several(given)
+    if sizes is None or len(sizes) not in (1, 2, 3):
+        raise ShapeError(f"input_shape must be (channels, height, width), (height, width) or (features,), got {shown(given)}")
+    shape = tuple(integer(size, "input_shape", 1, ShapeError) for size in sizes)
+    if len(shape) == 2:
+        return (1, *shape)
+    if len(shape) == 3 and data_format == LAST:
+        return shape[2], shape[0], shape[1]
+    if len(shape) == 3 and data_format is None and _looks_last(shape):
+        raise ShapeError(
+            f"input_shape {shape} looks like (height, width, channels): give data_format='channels_last' if it is, or "
+            f"'channels_first' if there are {shape[0]} channels"
+        )
+    return shape
+
+
+def in_order(x: Any, shape: tuple[int, ...], data_format: str | None) -> Any:
+    """Examples (N, …) with their channels first, for a model that takes `shape`; a copy where they stood last."""
+    if len(shape) != 3:
+        return x
+    if x.ndim == 3 and shape[0] == 1:
+        return x[:, None]
+    if x.ndim == 4 and data_format == LAST:
+        return x.transpose(0, 3, 1, 2).copy()
+    return x
+
+
+def hint(found: tuple[int, ...], shape: tuple[int, ...]) -> str:
+    """What to add to an error about examples of another shape, where their channels seem to stand last."""
+    last = len(shape) == 3 and tuple(found[1:]) == (*shape[1:], shape[0]) and shape[0] in FEW
+    return ": their channels stand last, for which there is data_format='channels_last'" if last else ""
+
+
+def _looks_last(shape: tuple[int, ...]) -> bool:
+    return shape[2] in FEW and shape[0] >= SIDE and shape[1] >= SIDE

@@ -1,0 +1,243 @@
+"""Programs of Keras's users, as they stand in its guides but for the import, and each of their words by itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpucnn as gc
+from gpucnn import layers
+from gpucnn.errors import ArgumentError, GpucnnError, ShapeError, UnknownNameError
+
+RNG = np.random.default_rng(6)
+
+
+def images(count: int, side: int = 12) -> tuple[np.ndarray, np.ndarray]:
+    """A bright quarter, and which it is; uint8 (N, H, W), as keras.datasets.mnist.load_data() gives them."""
+    labels = RNG.integers(0, 4, count)
+    x = RNG.integers(0, 60, (count, side, side)).astype(np.uint8)
+    half = side // 2
+    for image, label in zip(x, labels, strict=True):
+        image[half * (label // 2) :, half * (label % 2) :][:half, :half] += 150
+    return x, labels
+
+
+X, Y = images(160)
+XT, YT = images(40)
+
+
+def test_the_quickstart_for_beginners() -> None:
+    """tensorflow.org/tutorials/quickstart/beginner."""
+    tf_keras = gc
+    x_train, x_test = X / 255.0, XT / 255.0
+    model = tf_keras.Sequential([
+        tf_keras.layers.Flatten(input_shape=(12, 12)),
+        tf_keras.layers.Dense(32, activation='relu'),
+        tf_keras.layers.Dropout(0.2),
+        tf_keras.layers.Dense(4)
+    ])  # fmt: skip
+    model.predict(x_train[:1])
+    loss_fn = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer='adam', loss=loss_fn, metrics=['accuracy'])  # fmt: skip
+    model.fit(x_train, Y, epochs=12, verbose=0)
+    loss, accuracy = model.evaluate(x_test, YT, verbose=2)
+    assert accuracy > 0.9 and loss < 1
+
+
+def test_the_convnet_of_the_guide() -> None:
+    """keras.io/examples/vision/mnist_convnet."""
+    keras = gc
+    input_shape = (12, 12, 1)
+    x_train = X.astype("float32") / 255
+    x_test = XT.astype("float32") / 255
+    x_train = np.expand_dims(x_train, -1)
+    x_test = np.expand_dims(x_test, -1)
+    y_train, y_test = np.eye(4)[Y], np.eye(4)[YT]
+    model = keras.Sequential(
+        [
+            keras.Input(shape=input_shape, data_format="channels_last"),  # the one word that is new
+            layers.Conv2D(8, kernel_size=(3, 3), activation="relu"),
+            layers.MaxPooling2D(pool_size=(2, 2)),
+            layers.Conv2D(8, kernel_size=(3, 3), activation="relu"),
+            layers.Flatten(),
+            layers.Dropout(0.5),
+            layers.Dense(4, activation="softmax"),
+        ]
+    )
+    model.summary()
+    model.compile(loss="categorical_crossentropy", optimizer="adam", metrics=["accuracy"])
+    history = model.fit(x_train, y_train, batch_size=16, epochs=15, validation_split=0.1, verbose=0)
+    score = model.evaluate(x_test, y_test, verbose=0)
+    assert score[1] > 0.9 and set(history.history) >= {"loss", "accuracy", "val_loss", "val_accuracy"}
+    assert model.predict(x_test).argmax(axis=1).shape == (40,)
+
+
+def test_a_program_that_adds() -> None:
+    model = gc.Sequential()
+    model.add(layers.Conv2D(8, (3, 3), strides=(1, 1), padding="SAME", kernel_initializer="he_normal", input_shape=(1, 12, 12)))
+    model.add(layers.ReLU())
+    model.add(layers.AveragePooling2D(2, strides=2))
+    model.add(layers.MaxPool2D(2, 2))
+    model.add(layers.Flatten())
+    model.add(layers.Dense(4, activation="softmax"))
+    model.compile(gc.optimizers.SGD(lr=0.1, momentum=0.9), "SparseCategoricalCrossentropy", metrics=["acc"])
+    history = model.fit(X, Y, 16, 8, validation_data=(XT, YT), shuffle=True, class_weight={0: 1.0, 1: 2.0}, verbose=0)
+    assert history.history["val_acc"][-1] > 0.9
+    assert model.output_shape == (4,)
+
+
+# Each word by itself.
+
+
+def test_classes_are_the_same_under_their_second_names() -> None:
+    assert gc.MaxPooling2D is gc.MaxPool2D is layers.MaxPooling2D
+    assert gc.AveragePooling2D is gc.AvgPool2D is layers.AveragePooling2D
+    assert gc.Convolution2D is gc.Conv2D is layers.Convolution2D
+
+
+def test_arguments_of_layers() -> None:
+    given = gc.Conv2D(2, 3, strides=2, dilation_rate=1, kernel_initializer="HeNormal", padding="Valid")  # type: ignore[call-arg]
+    assert given.settings() == gc.Conv2D(2, 3, stride=2, dilation=1, initializer="he_normal", padding="valid").settings()
+    assert gc.MaxPool2D(3, 1).settings() == gc.MaxPool2D(3, stride=1).settings()
+    assert gc.AvgPool2D(3, strides=1).settings() == gc.AvgPool2D(3, 1).settings()  # type: ignore[call-arg]
+    with pytest.raises(ArgumentError, match="stride and strides are two names of one argument of MaxPool2D"):
+        gc.MaxPool2D(2, 2, strides=2)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="unexpected keyword argument 'filter'"):
+        gc.Conv2D(2, 3, filter=2)  # type: ignore[call-arg]
+
+
+def test_an_input_says_what_a_model_is_for() -> None:
+    made = gc.Sequential(gc.Input((1, 6, 6)), gc.Flatten(), gc.Dense(2))
+    assert made.parameter_count == 74 and made.input_shape == (1, 6, 6)  # built when it is first needed
+    assert gc.Sequential([gc.Input((6, 6)), gc.Flatten()]).build(device="cpu").input_shape == (1, 6, 6)
+    assert gc.Sequential(gc.Dense(2, input_shape=(5,))).build(device="cpu").input_shape == (5,)  # type: ignore[call-arg]
+    assert gc.Sequential(gc.Input((1, 6, 6)), gc.Flatten()).build((1, 8, 8), device="cpu").input_shape == (1, 8, 8)
+    for wrong in (lambda: gc.Sequential(gc.Flatten(), gc.Input((1, 6, 6))), lambda: gc.Sequential(gc.Input((2,)), gc.Input((2,)))):
+        with pytest.raises(ArgumentError, match="an Input stands before all layers"):
+            wrong()
+    for shape in ((), 3, "ab", None):
+        with pytest.raises(ShapeError, match="Input takes the shape of one example"):
+            gc.Input(shape)  # type: ignore[arg-type]
+    with pytest.raises(ShapeError, match="nothing says what the model is for"):
+        gc.Sequential(gc.Flatten()).build()
+
+
+def test_what_is_declared_is_no_part_of_the_file(tmp_path: Path) -> None:
+    made = gc.Sequential(gc.Dense(2, input_shape=(5,))).build(device="cpu")  # type: ignore[call-arg]
+    made.save(tmp_path / "m")
+    assert gc.load(tmp_path / "m", device="cpu").config() == made.config() and "input_shape" not in made.config()["layers"][0]
+
+
+def test_a_model_that_is_built_does_not_grow() -> None:
+    made = gc.Sequential(gc.Flatten()).build((1, 2, 2), device="cpu")
+    with pytest.raises(GpucnnError, match="built already, and cannot grow"):
+        made.add(gc.Dense(2))
+    part = gc.Sequential()
+    part.add(gc.Sequential(gc.Conv2D(2, 3), gc.ReLU()))
+    part.add(gc.Flatten())
+    assert part.build((1, 4, 4), device="cpu").output_shape == (8,)
+
+
+# Where the channels stand.
+
+LAST = RNG.random((10, 9, 8, 3), dtype=np.float32)
+CLASSES = RNG.integers(0, 2, 10)
+
+
+def coloured(**build: Any) -> gc.Sequential:
+    made = gc.Sequential(gc.Conv2D(4, 3, activation="relu"), gc.Flatten(), gc.Dense(2))
+    return made.build(seed=3, device="cpu", **build).compile("sgd")
+
+
+def test_channels_last_is_channels_first_turned() -> None:
+    first = LAST.transpose(0, 3, 1, 2)
+    last, other = coloured(input_shape=(9, 8, 3), data_format="channels_last"), coloured(input_shape=(3, 9, 8))
+    assert last.input_shape == other.input_shape == (3, 9, 8)
+    np.testing.assert_array_equal(last.predict(LAST), other.predict(first))
+    history = last.fit(LAST, CLASSES, epochs=2, validation_data=(LAST, CLASSES), verbose=0)
+    reference = other.fit(first, CLASSES, epochs=2, validation_data=(first, CLASSES), verbose=0)
+    assert history["loss"] == reference["loss"] and history["val_loss"] == reference["val_loss"]
+    assert last.evaluate(LAST, CLASSES) == other.evaluate(first, CLASSES) == other.evaluate(LAST, CLASSES, data_format="channels_last")
+    np.testing.assert_array_equal(other.predict(LAST, data_format="channels_last"), last.predict(LAST))
+    np.testing.assert_array_equal(last.predict(first, data_format="channels_first"), last.predict(LAST))
+    np.testing.assert_array_equal(last.predict((255 * LAST).astype(np.uint8)), other.predict((255 * first).astype(np.uint8)))
+
+
+def test_channels_last_by_fit_alone_and_through_a_file(tmp_path: Path) -> None:
+    made = gc.Sequential(gc.Conv2D(4, 3, activation="relu"), gc.Flatten(), gc.Dense(2)).compile("sgd")
+    made.fit(LAST, CLASSES, data_format="channels_last", verbose=0)
+    assert made.input_shape == (3, 9, 8)
+    made.save(tmp_path / "m")
+    loaded = gc.load(tmp_path / "m", device="cpu")
+    np.testing.assert_array_equal(loaded.predict(LAST), made.predict(LAST))
+    assert "data_format" not in coloured(input_shape=(3, 9, 8)).config()
+
+
+def test_what_looks_like_channels_last_is_asked_about() -> None:
+    for shape in ((28, 28, 1), (32, 32, 3), (8, 8, 4)):
+        with pytest.raises(ShapeError, match=r"looks like \(height, width, channels\): give data_format='channels_last'"):
+            gc.Sequential(gc.Flatten()).build(shape, device="cpu")
+        assert gc.Sequential(gc.Flatten()).build(shape, device="cpu", data_format="channels_first").input_shape == shape
+    with pytest.raises(ShapeError, match="looks like"):
+        gc.Sequential(gc.Flatten(), gc.Dense(2)).compile().fit(LAST, CLASSES, verbose=0)
+    with pytest.raises(ShapeError, match="their channels stand last, for which there is data_format='channels_last'"):
+        coloured(input_shape=(3, 9, 8)).predict(LAST)
+    with pytest.raises(UnknownNameError, match="unknown data_format 'last': there are channels_first, channels_last"):
+        coloured(input_shape=(3, 9, 8), data_format="last")
+    for shape in ((64, 7, 1), (3, 3, 3), (4, 28, 28), (64, 4, 4)):
+        assert gc.Sequential(gc.Flatten()).build(shape, device="cpu").input_shape == shape
+
+
+def test_grey_images_need_no_channel() -> None:
+    made = gc.Sequential(gc.Flatten(), gc.Dense(4)).compile()
+    made.fit(X, Y, verbose=0)
+    assert made.input_shape == (1, 12, 12)
+    np.testing.assert_array_equal(made.predict(X), made.predict(X[:, None]))
+    np.testing.assert_array_equal(made.forward(X / 255), made.forward(X[:, None] / 255))
+
+
+# Initial values by a function.
+
+
+def test_a_function_is_an_initializer(tmp_path: Path) -> None:
+    seen: list[Any] = []
+
+    def ours(shape: tuple[int, ...], rng: np.random.Generator, groups: int = 1) -> Any:
+        seen.append((shape, groups))
+        return rng.random(shape)
+
+    def keras(shape: tuple[int, ...], dtype: Any = None) -> Any:
+        return np.full(shape, 0.5)
+
+    last = gc.Dense(2, initializer=lambda shape: np.ones(shape))
+    made = gc.Sequential(gc.Conv2D(2, 3, initializer=ours), gc.Flatten(), gc.Dense(2, initializer=keras), last)
+    made.build((2, 4, 4), device="cpu")
+    assert seen == [((2, 2, 3, 3), 1)]
+    assert (made.parameters["dense_1.weight"].value == 0.5).all() and (made.parameters["dense_2.weight"].value == 1).all()
+    made.compile().fit(RNG.random((8, 2, 4, 4)), RNG.integers(0, 2, 8), verbose=0, callbacks=[gc.Checkpoint(tmp_path / "c")])
+    made.save(tmp_path / "m")
+    loaded = gc.load(tmp_path / "m", device="cpu")
+    np.testing.assert_array_equal(loaded.buffers.values, made.buffers.values)
+    with pytest.raises(UnknownNameError, match=r"the initializer .*ours is not known here: gpucnn\.register"):
+        loaded.build((2, 4, 4), device="cpu")
+
+
+def test_functions_that_are_no_initializers() -> None:
+    for function in (lambda shape: np.ones(3), lambda shape: np.full(shape, np.nan)):
+        with pytest.raises(ArgumentError, match="must give finite numbers of shape"):
+            gc.Sequential(gc.Dense(2, initializer=function)).build((5,), device="cpu")
+    for name in ("Zeros", "ones", "GlorotUniform"):
+        gc.Sequential(gc.Dense(2, kernel_initializer=name)).build((5,), device="cpu")  # type: ignore[call-arg]
+    with pytest.raises(UnknownNameError, match="unknown initializer 'he'"):
+        gc.Dense(2, initializer="he")
+
+
+def test_a_loss_may_be_told_that_it_gets_logits() -> None:
+    for kind in (gc.SparseCategoricalCrossentropy, gc.losses.CategoricalCrossentropy):
+        gc.Sequential(gc.Input((4,)), gc.Dense(2)).compile(loss=kind(from_logits=True)).build(device="cpu")
+        gc.Sequential(gc.Input((4,)), gc.Dense(2, activation="softmax")).compile(loss=kind(from_logits=False)).build(device="cpu")
+        with pytest.raises(ArgumentError, match="from_logits=True, and the model ends in 'softmax'"):
+            gc.Sequential(gc.Input((4,)), gc.Dense(2, activation="softmax")).compile(loss=kind(from_logits=True)).build(device="cpu")
