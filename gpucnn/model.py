@@ -122,6 +122,8 @@ class Sequential:
         Layers that come from another model that is built, or was loaded, go over to this one with their weights, which are not drawn; the
         other model cannot be used any more, so copy.deepcopy it before, to keep both. A second build draws everything anew.
 
+        data_format: "channels_last" for examples (N, H, W, C) and an `input_shape` (H, W, C); the model remembers it. Layers, weights and
+        `gpucnn.functional` have their channels first in any case.
         dtype: float32, or float64 on the CPU for gradient checks. Raises ShapeError where a layer does not fit what comes before it,
         DeviceError where the device cannot be had. Returns the model.
         """

@@ -30,8 +30,12 @@ _KINDS: tuple[type[Layer], ...] = (
 )
 # Second names.
 AveragePooling2D = AvgPool2D
+Conv2DTranspose = ConvTranspose2D
 Convolution2D = Conv2D
+GlobalAveragePooling2D = GlobalAvgPool2D
+GlobalMaxPooling2D = GlobalMaxPool2D
 MaxPooling2D = MaxPool2D
+ZeroPadding2D = ZeroPad2D
 
 LAYERS: dict[str, type[Layer]] = {kind.__name__: kind for kind in _KINDS}
 
@@ -62,14 +66,17 @@ __all__ = [
     "Buffers",
     "Concat",
     "Conv2D",
+    "Conv2DTranspose",
     "ConvTranspose2D",
     "Convolution2D",
     "Dense",
     "DepthwiseConv2D",
     "Dropout",
     "Flatten",
+    "GlobalAveragePooling2D",
     "GlobalAvgPool2D",
     "GlobalMaxPool2D",
+    "GlobalMaxPooling2D",
     "Input",
     "Layer",
     "LeakyReLU",
@@ -87,5 +94,6 @@ __all__ = [
     "Stack",
     "Tanh",
     "ZeroPad2D",
+    "ZeroPadding2D",
     "layer_from_config",
 ]

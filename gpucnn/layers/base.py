@@ -17,6 +17,7 @@ import numpy as np
 from gpucnn.checks import pick
 from gpucnn.device import Device
 from gpucnn.errors import GpucnnError, ShapeError
+from gpucnn.initializers import as_text
 from gpucnn.layers.parameter import Array, Parameter, SavedArray, Shape
 from gpucnn.names import Worded
 from gpucnn.ops.shapes import LIMIT
@@ -59,9 +60,11 @@ def too_many(shape: Shape) -> str:
 
 
 def _config(value: Any) -> Any:
-    """A setting as it is; the layers in it as their `config()`."""
+    """A setting as it is; the layers in it as their `config()`, a function as the words for it."""
     if isinstance(value, Layer):
         return value.config()
+    if callable(value):
+        return as_text(value)
     return type(value)(map(_config, value)) if type(value) in (list, tuple) else value
 
 

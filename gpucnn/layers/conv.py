@@ -25,7 +25,7 @@ def weight_initializer(name: Given | None, activation: str | None) -> Given:
     """The default is He's before ReLU and its relatives, whose half of zeros it makes up for, and Glorot's elsewhere."""
     if name is not None:
         get_initializer(name)
-        return name
+        return name if callable(name) else as_text(name)
     return "he_uniform" if activation is not None and ACTIVATIONS[activation].like_relu else "glorot_uniform"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.checks import integer, pair
-from gpucnn.initializers import get_initializer
+from gpucnn.initializers import Given, get_initializer
 from gpucnn.layers.base import Array, Cost, Layer, Shape
 from gpucnn.layers.conv import check_image, weight_initializer
 from gpucnn.layers.parameter import Parameter, gradients
@@ -44,7 +44,7 @@ class LocallyConnected2D(Layer):
         dilation: Any = 1,
         activation: str | None = None,
         use_bias: bool = True,
-        initializer: str | None = None,
+        initializer: Given | None = None,
     ) -> None:
         super().__init__(activation)
         self.filters = integer(filters, "filters", 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpucnn.checks import integer
+from gpucnn.initializers import Given
 from gpucnn.layers.base import Layer, Shape
 from gpucnn.layers.containers import Stack
 from gpucnn.layers.conv import Conv2D, check_image
@@ -24,7 +25,7 @@ class DepthwiseConv2D(Conv2D):
         multiplier: int = 1,
         activation: str | None = None,
         use_bias: bool = True,
-        initializer: str | None = None,
+        initializer: Given | None = None,
     ) -> None:
         self.multiplier = integer(multiplier, "multiplier", 1)
         super().__init__(
@@ -68,7 +69,7 @@ class SeparableConv2D(Stack):
         multiplier: int = 1,
         activation: str | None = None,
         use_bias: bool = True,
-        initializer: str | None = None,
+        initializer: Given | None = None,
     ) -> None:
         self.depthwise = DepthwiseConv2D(
             kernel_size,

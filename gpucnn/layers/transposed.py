@@ -7,6 +7,7 @@ from typing import Any
 
 from gpucnn.checks import integer, pair
 from gpucnn.errors import ShapeError
+from gpucnn.initializers import Given
 from gpucnn.layers.base import Array, Cost, Layer, Shape
 from gpucnn.layers.conv import check_image, weight_initializer
 from gpucnn.layers.parameter import Parameter, gradients
@@ -36,7 +37,7 @@ class ConvTranspose2D(Layer):
         groups: int = 1,
         activation: str | None = None,
         use_bias: bool = True,
-        initializer: str | None = None,
+        initializer: Given | None = None,
     ) -> None:
         super().__init__(activation)
         self.filters = integer(filters, "filters", 1)

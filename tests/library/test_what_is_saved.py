@@ -292,7 +292,8 @@ class Count(gc.Callback):
         ({"validation_data": (X,)}, "validation_data must be a pair .* of 1"),
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"batch_size": 1.5}, "batch_size must be a whole number"),
-        ({"augment": "shift"}, "augment must be a callable"),
+        ({"augment": "shfit"}, "unknown augmentation"),
+        ({"augment": 3}, "augment must be a callable"),
         ({"seed": -1}, "seed must be at least 0"),
     ],
 )
