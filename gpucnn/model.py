@@ -362,7 +362,7 @@ class Sequential:
             raise GpucnnError("this model's optimizer trains another model by now: compile each model with an optimizer of its own")
         loss, batches, validation = batches_of(self, loss, x, y, given)
         found, shows = watchers(callbacks, verbose)
-        if self.device.kind == "cpu" and isinstance(batches, Batches):
+        if self.device.kind == "cpu" and self.dtype == np.float32 and isinstance(batches, Batches):
             compile_for(lambda: self._rehearse(loss, batches.labels[:1]))
         return loop.fit(
             self,

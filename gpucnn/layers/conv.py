@@ -75,7 +75,7 @@ class Conv2D(Layer):
             "groups": self.groups,
             "activation": self.activation,
             "use_bias": self.use_bias,
-            "initializer": as_text(self.initializer),
+            "initializer": self.initializer,
         }
 
     def _build(self, input_shape: Shape) -> Shape:

@@ -6,7 +6,7 @@ from typing import Any
 
 from gpucnn.checks import integer
 from gpucnn.errors import ShapeError
-from gpucnn.initializers import Given, as_text
+from gpucnn.initializers import Given
 from gpucnn.layers.base import Array, Cost, Layer, Shape
 from gpucnn.layers.conv import weight_initializer
 from gpucnn.layers.parameter import Parameter, gradients
@@ -37,7 +37,7 @@ class Dense(Layer):
             "units": self.units,
             "activation": self.activation,
             "use_bias": self.use_bias,
-            "initializer": as_text(self.initializer),
+            "initializer": self.initializer,
         }
 
     def _build(self, input_shape: Shape) -> Shape:
