@@ -13,12 +13,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn_loops.threads import address
+from gpucnn_loops.threads import address, number
 
 Table = NDArray[np.int64]
 GROUPS = 8  # of images at the most: sums over images belong to one each, and are added up in order
 IMAGES = 8  # of a group at the least, or its sums would cost more to add up than to make
-PIECES = 8  # that the work is cut into where there are fewer images or groups of them
 MOST_SUMS = 1 << 22  # numbers of all groups' sums
 
 
@@ -119,8 +118,12 @@ def edges(n: int, sums: int) -> list[int]:
 
 
 def parts(count: int, divisible: int) -> int:
-    """In how many parts each of `count` pieces of work is done, which has so many: more than one where there are few for the threads."""
-    return max(1, min(PIECES // count, divisible))
+    """In how many parts, of `divisible` at the most, to do each of `count` pieces of work: one, unless they cannot be shared out evenly.
+
+    A part is whole outputs, so this changes no bits; only what all parts need, such as a turned image, is made in each of them.
+    """
+    threads = number()
+    return 1 if count % threads == 0 or count > 4 * threads else min(threads, divisible)
 
 
 @dataclass(frozen=True)

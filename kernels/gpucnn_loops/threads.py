@@ -6,6 +6,7 @@ on how many there are.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 from collections.abc import Callable
@@ -23,6 +24,7 @@ def _no() -> bool:
 rehearsing: Callable[[], bool] = _no
 """Whether nothing is to be done but to find out what would be; set by `_numba`, which this module does without."""
 
+MOST_CUTS = 1000  # ways in which a thread's block is cut into pieces
 WORTH_A_THREAD = 1 << 20  # multiply-adds; below it, waking another thread costs more than it saves
 
 
@@ -42,7 +44,8 @@ _own = threading.local()
 
 def number() -> int:
     """Threads that share the work, the caller's included."""
-    pool()
+    if _pool is None:
+        pool()
     return _number
 
 
@@ -76,9 +79,11 @@ def share(pieces: int, body: Callable[[int, int], object], work: int) -> None:
         body(0, pieces)
         return
     edges = [pieces * thread // threads for thread in range(threads + 1)]
-    others = [pool().submit(body, edges[thread], edges[thread + 1]) for thread in range(1, threads)]
+    others: list[Future[object]] = []
     problem: BaseException | None = None
     try:
+        for thread in range(1, threads):
+            others.append(pool().submit(body, edges[thread], edges[thread + 1]))
         body(edges[0], edges[1])
     except BaseException as error:
         problem = error
@@ -106,22 +111,35 @@ class Scratch:
     """
 
     def __init__(self, *sizes: int, shared: bool = False) -> None:
-        starts, total = [], 0
-        for size in sizes:
-            starts.append(total)
-            total += -(-size // 16) * 16 + 16  # a vector more: what is read or written past an end stays within the thread's own
-        blocks = _own.__dict__.setdefault("blocks", {})
-        block = blocks.get(shared)
-        if block is None or block.size < total + 16:
-            block = blocks[shared] = np.empty(total + 16, np.float32)
-        first = -(block.ctypes.data // 4) % 16
-        self.parts = [block[first + start : first + start + size] for start, size in zip(starts, sizes, strict=True)]
+        own: dict[Any, Any] = _own.__dict__
+        block, cut = own.get(shared, _NOTHING)
+        found = cut.get(sizes)
+        if found is None:
+            starts, total = [], 0
+            for size in sizes:
+                starts.append(total)
+                total += -(-size // 16) * 16 + 16  # a vector more: what is read or written past an end stays within the thread's own
+            if block is None or block.size < total + 16 or len(cut) >= MOST_CUTS:
+                block, cut = np.empty(max(total + 16, 0 if block is None else block.size), np.float32), {}
+                own[shared] = block, cut
+            first = -(address(block) // 4) % 16
+            parts = [block[first + start : first + start + size] for start, size in zip(starts, sizes, strict=True)]
+            found = cut[sizes] = parts, [address(block) + 4 * (first + start) for start in starts]
+        self.parts, self._addresses = found
 
     def addresses(self) -> list[int]:
         """Where each piece is."""
-        return [part.ctypes.data for part in self.parts]
+        return list(self._addresses)
+
+
+_NOTHING: tuple[Any, dict[Any, Any]] = None, {}
+_address_of: Any = ctypes.addressof
+_byte_of: Any = ctypes.c_char.from_buffer
 
 
 def address(array: NDArray[Any]) -> int:
     """Where an array's numbers are."""
-    return int(array.ctypes.data)
+    try:
+        return int(_address_of(_byte_of(array)))  # four times as quick as the other way, which is good for everything
+    except (TypeError, ValueError):  # it may only be read, or is empty
+        return int(array.ctypes.data)
