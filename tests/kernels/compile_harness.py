@@ -36,6 +36,7 @@ MOST_REGISTERS = {
     "conv2d": 64,
     "conv2d_weight_grad": 64,
     "gemm": 64,
+    "locally_connected2d*": 64,  # 48 on Turing and Ampere, and 40 later on
     "max_pool2d_2x2*": 40,
     "*_pool2d*": 64,
     "softmax_cross_entropy_in_one_block": 64,
