@@ -57,6 +57,7 @@ from gpucnn.layers import (
     Tanh,
     ZeroPad2D,
 )
+from gpucnn.layers.blocks import depthwise_block, inception, residual_block
 from gpucnn.losses import BinaryCrossentropy, CategoricalCrossentropy, Loss, MeanSquaredError, SparseCategoricalCrossentropy
 from gpucnn.model import Sequential, load
 from gpucnn.networks import network
@@ -132,8 +133,10 @@ __all__ = [
     "ZeroPad2D",
     "__version__",
     "data",
+    "depthwise_block",
     "functional",
     "get_device",
+    "inception",
     "initializers",
     "layers",
     "load",
@@ -143,6 +146,7 @@ __all__ = [
     "network",
     "optimizers",
     "register",
+    "residual_block",
     "schedules",
     "to_numpy",
     "words",

@@ -200,5 +200,5 @@ def test_shapes_that_do_not_fit_are_named(layer: Any, message: str) -> None:
 
 def test_a_layer_in_two_places_is_refused() -> None:
     twice = conv(2)
-    with pytest.raises(ShapeError, match="a layer can stand in a model once only"):
+    with pytest.raises(ArgumentError, match="a layer can stand in a model once only"):
         gc.Sequential(twice, gc.Residual(gc.Stack(twice)))
