@@ -61,6 +61,7 @@ from gpucnn.layers import (
     ZeroPad2D,
     ZeroPadding2D,
 )
+from gpucnn.layers.blocks import depthwise_block, inception, residual_block
 from gpucnn.losses import BinaryCrossentropy, CategoricalCrossentropy, Loss, MeanSquaredError, SparseCategoricalCrossentropy
 from gpucnn.model import Sequential, load
 from gpucnn.networks import network
@@ -140,8 +141,10 @@ __all__ = [
     "ZeroPadding2D",
     "__version__",
     "data",
+    "depthwise_block",
     "functional",
     "get_device",
+    "inception",
     "initializers",
     "layers",
     "load",
@@ -151,6 +154,7 @@ __all__ = [
     "network",
     "optimizers",
     "register",
+    "residual_block",
     "schedules",
     "to_numpy",
     "words",

@@ -1,0 +1,60 @@
+"""Blocks that networks are made of, put together from layers."""
+
+from __future__ import annotations
+
+from gpucnn.checks import integer, several
+from gpucnn.errors import ArgumentError
+from gpucnn.layers.containers import Concat, Residual, Stack
+from gpucnn.layers.conv import Conv2D
+from gpucnn.layers.norm import BatchNorm2D
+from gpucnn.layers.pool import MaxPool2D
+from gpucnn.layers.separable import DepthwiseConv2D
+from gpucnn.text import shown
+
+
+def inception(ones: int, threes: tuple[int, int], fives: tuple[int, int], pooled: int) -> Concat:
+    """Four branches side by side: (C, H, W) → (ones + threes + fives + pooled, H, W), as GoogLeNet has them (Szegedy et al., CVPR 2015).
+
+    A convolution of 1 × 1 with `ones` filters; one of 3 × 3 and one of 5 × 5, each behind one of 1 × 1 that reduces the channels: the two
+    numbers are (filters of the reduction, filters); and max pooling of 3 × 3 with a convolution of 1 × 1 behind it. All with ReLU.
+    """
+    branches = []
+    for size, given, name in ((3, threes, "threes"), (5, fives, "fives")):
+        numbers = several(given)
+        if numbers is None or len(numbers) != 2:
+            raise ArgumentError(f"{name} must be two numbers, (filters of the reduction, filters), got {shown(given)}")
+        reduced, filters = (integer(number, name, 1) for number in numbers)
+        branches.append([Conv2D(reduced, 1, activation="relu"), Conv2D(filters, size, padding="same", activation="relu")])
+    last = [MaxPool2D(3, stride=1, padding="same"), Conv2D(integer(pooled, "pooled", 1), 1, activation="relu")]
+    return Concat(Conv2D(integer(ones, "ones", 1), 1, activation="relu"), *branches, last)
+
+
+def residual_block(filters: int, *, stride: int = 1, project: bool | None = None) -> Residual:
+    """ResNet's block: (C, H, W) → (filters, H / stride, W / stride). Two convolutions of 3 × 3 with batch normalization, beside a shortcut,
+    and ReLU behind the sum (He et al., CVPR 2016).
+
+    project: whether the shortcut is a convolution of 1 × 1 with batch normalization; unless given, where the stride is not 1. A block that
+    changes the number of channels needs one.
+    """
+    shortcut = None
+    if project or (project is None and stride != 1):
+        shortcut = [Conv2D(filters, 1, stride=stride, use_bias=False), BatchNorm2D()]
+    return Residual(
+        Conv2D(filters, 3, stride=stride, padding="same", use_bias=False),
+        BatchNorm2D(activation="relu"),
+        Conv2D(filters, 3, padding="same", use_bias=False),
+        BatchNorm2D(),
+        shortcut=shortcut,
+        activation="relu",
+    )
+
+
+def depthwise_block(filters: int, *, stride: int = 1) -> Stack:
+    """MobileNet's block: (C, H, W) → (filters, H / stride, W / stride). A depthwise convolution of 3 × 3, then one of 1 × 1, each with
+    batch normalization and ReLU (Howard et al. 2017)."""
+    return Stack(
+        DepthwiseConv2D(3, stride=stride, padding="same", use_bias=False),
+        BatchNorm2D(activation="relu"),
+        Conv2D(filters, 1, use_bias=False),
+        BatchNorm2D(activation="relu"),
+    )

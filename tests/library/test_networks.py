@@ -1,0 +1,80 @@
+"""Networks by name: their sizes, that they learn, and, in the slow tests, what an epoch of MNIST makes of them."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gpucnn as gc
+from gpucnn.errors import ArgumentError, DataError, ShapeError
+from gpucnn.networks import NETWORKS
+
+PARAMETERS = {  # on grey images of 28 × 28
+    "keras": 1_387_594, "tf2": 1_030_218, "lenet5x5": 3_274_634, "lenet5": 61_706, "alexnet": 380_042, "vgg": 584_170,
+    "inception": 93_670, "resnet": 174_970, "mobilenet": 36_874,
+}  # fmt: skip
+FAMILIES = ("lenet5", "alexnet", "vgg", "inception", "resnet", "mobilenet")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_build_for_grey_and_colour_of_both_sizes(name: str) -> None:
+    for shape in ((1, 28, 28), (3, 28, 28), (1, 32, 32), (3, 32, 32)):
+        model = gc.network(name, classes=7).build(shape, device="cpu")
+        assert model.output_shape == (7,) and model.layers[-1].activation is None
+    assert gc.network(name).build((1, 28, 28), device="cpu").parameter_count == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_families_learn_and_come_back_from_a_file(name: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 48)
+    images = rng.random((48, 1, 28, 28), np.float32) * 0.2
+    images[labels == 1, :, 4:14, 4:14] += 0.8
+    images[labels == 0, :, 14:24, 14:24] += 0.8
+    model = gc.network(name, classes=2).build((1, 28, 28), seed=1, device="cpu").compile(gc.Adam(2e-3))
+    loss = model.fit(images, labels, batch_size=12, epochs=5, verbose=False)["loss"]
+    assert loss[-1] < 0.7 * loss[0]
+    model.save(tmp_path / "m.safetensors")
+    np.testing.assert_array_equal(gc.load(tmp_path / "m.safetensors", device="cpu").predict(images), model.predict(images))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_an_epoch_of_mnist(name: str) -> None:
+    try:
+        data = gc.load_dataset("mnist", download=False)
+    except (DataError, FileNotFoundError) as error:
+        pytest.skip(f"MNIST is not here: {error}")
+    model = gc.network(name).build((1, 28, 28), seed=0, device="cpu").compile(gc.Adam(1e-3))
+    model.fit(data.train_images, data.train_labels, batch_size=128, verbose=False)
+    # LeNet-5's average pooling and tanh learn more slowly than all others.
+    assert model.evaluate(data.test_images, data.test_labels)[1] > (0.94 if name == "lenet5" else 0.97)
+
+
+def test_an_inception_block_is_four_branches() -> None:
+    model = gc.Sequential(gc.inception(4, (2, 6), (3, 5), 7)).build((8, 9, 9), device="cpu")
+    assert model.output_shape == (4 + 6 + 5 + 7, 9, 9)
+    text = io.StringIO()
+    model.summary(file=text)
+    rows = [line.split()[0] for line in text.getvalue().splitlines()]
+    assert [row for row in rows if row.startswith("branch")] == [f"branch_{i}" for i in range(1, 5)]
+    assert model.parameters["concat_1.branch_3.conv2d_2.weight"].shape == (5, 3, 5, 5)
+    with pytest.raises(ArgumentError, match=r"threes must be two numbers, \(filters of the reduction, filters\), got 3"):
+        gc.inception(4, 3, (3, 5), 7)  # type: ignore[arg-type]
+
+
+def test_a_residual_block_projects_where_it_must() -> None:
+    assert gc.residual_block(8).shortcut is None and gc.residual_block(8, stride=2).shortcut is not None
+    model = gc.Sequential(gc.residual_block(8, project=True), gc.residual_block(8, stride=2)).build((3, 7, 7), device="cpu")
+    assert model.output_shape == (8, 4, 4)
+    with pytest.raises(ShapeError, match="give a shortcut that makes the same of it"):
+        gc.Sequential(gc.residual_block(8)).build((3, 7, 7), device="cpu")
+
+
+def test_a_depthwise_block_is_cheaper_than_a_convolution() -> None:
+    block = gc.Sequential(gc.depthwise_block(64, stride=2)).build((32, 8, 8), device="cpu")
+    assert block.output_shape == (64, 4, 4)
+    assert block.parameter_count == 32 * 9 + 2 * 32 + 32 * 64 + 2 * 64 < 32 * 64 * 9
