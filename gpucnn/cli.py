@@ -113,6 +113,15 @@ def train(
             help=f"Random changes to training images: {', '.join(choices())}. {default_text('augment')}",
         ),
     ] = None,
+    validation: Annotated[
+        float | None,
+        typer.Option(
+            parser=_number,
+            metavar="X",
+            help="Part of the training images that is held back to validate on after every epoch; 0 for none. "
+            f"{default_text('validation')[:-1]}, and for sets of your own]",
+        ),
+    ] = None,
     device: Device = "auto",
     seed: Annotated[
         int,
@@ -138,7 +147,15 @@ def train(
         dataset=dataset,
         data_dir=data_dir,
         model=model,
-        recipe=OpenRecipe(optimizer=optimizer, learning_rate=lr, schedule=schedule, epochs=epochs, batch_size=batch_size, augment=augment),
+        recipe=OpenRecipe(
+            optimizer=optimizer,
+            learning_rate=lr,
+            schedule=schedule,
+            epochs=epochs,
+            batch_size=batch_size,
+            augment=augment,
+            validation=validation,
+        ),
         device=device,
         seed=seed,
         output=user_path(output),

@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from gpucnn.checks import integer
 from gpucnn.data import Dataset, fit_channels, load_dataset
 from gpucnn.data.dataset import DATASETS
 from gpucnn.data.datasets import as_named
+from gpucnn.data.split import of_each_class
 from gpucnn.device import get_device
 from gpucnn.errors import CheckpointError, DataError, MissingExtraError, ShapeError
 from gpucnn.files import clear_leftovers, exists, locked
@@ -70,6 +71,7 @@ class Options:
             "lr": recipe.learning_rate,
             "schedule": recipe.schedule,
             "augment": recipe.augment,
+            "validation": recipe.validation,
             "seed": self.seed,
         }
 
@@ -83,13 +85,15 @@ class Outcome:
 
 
 Say = Callable[[str], None]
-OPTIONS = ("dataset", "model", "epochs", "batch_size", "optimizer", "lr", "schedule", "augment", "seed")  # what makes a run what it is
+Pair: TypeAlias = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
+OPTIONS = ("dataset", "model", "epochs", "batch_size", "optimizer", "lr", "schedule", "augment", "validation", "seed")
+"""What makes a run what it is."""
 AGAIN = "; or leave --resume out to begin anew, which sets this run aside"
 
 
 def train(options: Options, say: Say, downloads: Downloads | None = None) -> Outcome:
     """Trains as `options` say; `say` gets what a person should know, a line at a time."""
-    every = integer(options.checkpoint_every, "steps between checkpoints", 1)
+    integer(options.checkpoint_every, "steps between checkpoints", 1)
     integer(options.seed, "seed", 0)
     device = get_device(options.device)
     # As they are called here; an unknown network is refused before anything is loaded.
@@ -105,7 +109,8 @@ def train(options: Options, say: Say, downloads: Downloads | None = None) -> Out
         dataset = load_data(options.dataset, options.data_dir, seed, say, downloads)
         model = network(options.model, dataset.classes)
         _build(model, dataset, seed, device)
-        recipe = options.recipe.for_size(len(dataset.train_images))
+        recipe = options.recipe.for_size(len(dataset.train_images), own=options.dataset not in DATASETS)
+        dataset, validation = _held_back(dataset, recipe.validation, seed)
         steps = -(-len(dataset.train_images) // recipe.batch_size)
         model.compile(recipe.make_optimizer(recipe.epochs * steps), "categorical_crossentropy", ["accuracy"])
         model.metadata = {
@@ -115,12 +120,14 @@ def train(options: Options, say: Say, downloads: Downloads | None = None) -> Out
             "class_names": list(dataset.class_names),
         }
         say(f"data      {dataset.name}: {dataset.source}")
+        if validation is not None:
+            say(f"          of them {len(validation[0]):,} held back to validate on; the test images are looked at once, at the end")
         say(f"model     {options.model}: {model.parameter_count:,} parameters, input {'×'.join(map(str, dataset.image_shape))}")
         say(f"device    {device.name}")
         say(f"recipe    {recipe.optimizer}, learning rate {recipe.learning_rate:g} ({recipe.schedule}), seed {seed}")
         length = f"{_count(recipe.epochs, 'epoch')} of {_count(steps, 'step')}"
         say(f"          {length}, batch {recipe.batch_size}, augmentation {recipe.augment}")
-        return _run(model, dataset, recipe, options, every, say)
+        return _run(model, dataset, validation, recipe, options, say)
 
 
 def _as_begun(options: Options, checkpoint: Path) -> Options:
@@ -154,6 +161,7 @@ def _as_begun(options: Options, checkpoint: Path) -> Options:
         epochs=chosen["epochs"],
         batch_size=chosen["batch_size"],
         augment=chosen["augment"],
+        validation=chosen["validation"],
     )
     return replace(options, dataset=chosen["dataset"], model=chosen["model"], seed=integer(chosen["seed"], "seed", 0), recipe=made)
 
@@ -203,7 +211,18 @@ def load_data(name: str, data_dir: Path | None, seed: int, say: Say, downloads: 
     return dataset
 
 
-def _run(model: Sequential, dataset: Dataset, recipe: Recipe, options: Options, every: int, say: Say) -> Outcome:
+def _held_back(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Pair | None]:
+    """The data set with fewer images to train on, and (images, labels) to validate on: none where the share is, or comes to, none."""
+    if not share:
+        return dataset, None
+    chosen = of_each_class(dataset.train_labels, share, seed)
+    if not chosen.any():
+        return dataset, None
+    images, labels = dataset.train_images, dataset.train_labels
+    return replace(dataset, train_images=images[~chosen], train_labels=labels[~chosen]), (images[chosen], labels[chosen])
+
+
+def _run(model: Sequential, dataset: Dataset, validation: Pair | None, recipe: Recipe, options: Options, say: Say) -> Outcome:
     """The part of `train` that writes."""
     output = options.output
     checkpoint = output / CHECKPOINT
@@ -224,15 +243,15 @@ def _run(model: Sequential, dataset: Dataset, recipe: Recipe, options: Options, 
             dataset.train_labels,
             batch_size=recipe.batch_size,
             epochs=recipe.epochs,
-            validation_data=(dataset.test_images, dataset.test_labels),
-            callbacks=[watch, Progress(), CSVLog(output / HISTORY), Checkpoint(checkpoint, every, notes=notes)],
+            validation_data=validation,
+            callbacks=[watch, Progress(), CSVLog(output / HISTORY), Checkpoint(checkpoint, options.checkpoint_every, notes=notes)],
             augment=recipe.make_augment(min(dataset.image_shape[1:])),
             verbose=False,
             resume=checkpoint if resume else None,
         )
         if not watch.trained and (output / MODEL).exists():
             say(f"note: the run in {output} is complete ({_count(len(history.rows), 'epoch')}): there is nothing to do")
-            return Outcome(history["val_accuracy"][-1], [])
+            return Outcome(_tested(output / MODEL, model, dataset), [])
         return _write(model, dataset, history, output, say)
     except (KeyboardInterrupt, SystemExit) as stop:
         # One from before this run would be of no use to it.
@@ -249,6 +268,15 @@ def _run(model: Sequential, dataset: Dataset, recipe: Recipe, options: Options, 
     except OSError as error:
         last = f"; the same command with --resume then goes on from {checkpoint}" if checkpoint.exists() else ""
         raise DataError(f"{output} cannot be written to any more ({error.strerror or error}): mend that, or free some room{last}") from None
+
+
+def _tested(path: Path, model: Sequential, dataset: Dataset) -> float:
+    """The test accuracy of a run that is complete: as its model's file has it, or measured where it does not say."""
+    with TensorFile(path) as file:
+        noted = file.description.get("model", {}).get("metadata", {}).get("test_accuracy")
+    if isinstance(noted, float):
+        return noted
+    return float(np.mean(model.predict(dataset.test_images).argmax(axis=1) == dataset.test_labels))
 
 
 class Downloads(Protocol):

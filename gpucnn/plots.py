@@ -58,7 +58,7 @@ def save_curves(history: History, path: str | Path) -> None:
     left, right = figure.subplots(1, 2)
     epochs = history["epoch"]
     for axes, name, scale in ((left, "loss", 1.0), (right, "accuracy", 100.0)):
-        for key, label, color in ((name, "training", TRAIN), (f"val_{name}", "test", TEST)):
+        for key, label, color in ((name, "training", TRAIN), (f"val_{name}", "validation", TEST)):
             if key in history:
                 marker = "o-" if len(epochs) <= 60 else "-"
                 axes.plot(epochs, [scale * value for value in history[key]], marker, color=color, label=label, markersize=4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gpucnn.checks import integer, pick, positive
+from gpucnn.checks import fraction, integer, pick, positive
 from gpucnn.data import Augmentation
 from gpucnn.data import augment as augmentations
 from gpucnn.optimizers import OPTIMIZERS, Optimizer
@@ -18,16 +18,18 @@ class Length:
     epochs: int
     batch_size: int
     augment: str
+    validation: float
 
 
 FEW = 10_000  # training images: below it, a handful of epochs is a handful of steps
-USUAL = Length(epochs=5, batch_size=128, augment="shift")
-OF_FEW = Length(epochs=40, batch_size=32, augment="affine")
+USUAL = Length(epochs=5, batch_size=128, augment="shift", validation=0.0)
+OF_FEW = Length(epochs=40, batch_size=32, augment="affine", validation=0.1)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained: `learning_rate` is the peak of the schedule."""
+    """How a network is trained: `learning_rate` is the peak of the schedule, `validation` the part of the training images that is held
+    back to validate on."""
 
     optimizer: str
     learning_rate: float
@@ -35,6 +37,7 @@ class Recipe:
     epochs: int
     batch_size: int
     augment: str
+    validation: float
 
     def make_optimizer(self, steps: int) -> Optimizer:
         """The optimizer, with its schedule laid over `steps` steps."""
@@ -59,6 +62,7 @@ class OpenRecipe:
     epochs: int | None = None
     batch_size: int | None = None
     augment: str | None = None
+    validation: float | None = None
 
     def __post_init__(self) -> None:
         for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):  # as they are called here, however they were spelt
@@ -71,9 +75,11 @@ class OpenRecipe:
             integer(self.epochs, "epochs", 1)
         if self.batch_size is not None:
             integer(self.batch_size, "batch size", 1)
+        if self.validation is not None:
+            fraction(self.validation, "validation")
 
-    def for_size(self, images: int) -> Recipe:
-        """The recipe for so many training images."""
+    def for_size(self, images: int, *, own: bool = False) -> Recipe:
+        """The recipe for so many training images; `own`: of a set of the user's own, whose test images are few as well."""
         length = OF_FEW if images < FEW else USUAL
         return Recipe(
             optimizer=self.optimizer,
@@ -82,6 +88,7 @@ class OpenRecipe:
             epochs=self.epochs or length.epochs,
             batch_size=self.batch_size or length.batch_size,
             augment=self.augment or length.augment,
+            validation=float(self.validation if self.validation is not None else OF_FEW.validation if own else length.validation),
         )
 
 
@@ -100,4 +107,5 @@ def rates_text() -> str:
 
 def default_text(what: str) -> str:
     """What one field of `Length` is unless it is given, for a help text."""
-    return f"[default: {getattr(USUAL, what)}; {getattr(OF_FEW, what)} for under {FEW:,} images]"
+    usual, few = (f"{value:g}" if isinstance(value, float) else value for value in (getattr(USUAL, what), getattr(OF_FEW, what)))
+    return f"[default: {usual}; {few} for under {FEW:,} images]"

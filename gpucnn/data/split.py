@@ -1,9 +1,12 @@
-"""Which images are held back for testing."""
+"""Which images are held back, to test on or to validate on."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 def held_back(keys: Sequence[str], count: int, seed: int) -> frozenset[str]:
@@ -23,3 +26,14 @@ def shares(sizes: Sequence[int], total: int) -> list[int]:
     for i in by_remainder[: total - sum(counts)]:
         counts[i] += 1
     return counts
+
+
+def of_each_class(labels: NDArray[np.int32], fraction: float, seed: int, *, least: int = 0) -> NDArray[np.bool_]:
+    """Which examples are held back: of each class its share, `least` at the least, and never all of them."""
+    groups = [np.flatnonzero(labels == number) for number in range(int(labels.max()) + 1)]
+    counts = shares([len(group) for group in groups], round(len(labels) * fraction))
+    chosen = np.zeros(len(labels), np.bool_)
+    for group, count in zip(groups, counts, strict=True):
+        taken = held_back([str(index) for index in group.tolist()], max(min(max(count, least), len(group) - 1), 0), seed)
+        chosen[[int(index) for index in taken]] = True
+    return chosen

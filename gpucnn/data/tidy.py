@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn.data.dataset import Dataset, Request, counted
-from gpucnn.data.split import held_back, shares
+from gpucnn.data.split import of_each_class
 from gpucnn.errors import DataError
 from gpucnn.text import listed, plain
 
@@ -53,7 +52,10 @@ def dataset(name: str, train: Part, test: Part | None, origin: Any, request: Req
             raise DataError(f"{part.where} has the class {plain(strange[0])!r}, which {train.where} has not: add images of it there")
         labels.append(places.astype(np.int32))
     if test is None:
-        chosen = _held(labels[0], request)
+        alone = [name_ for name_, count in zip(known, np.bincount(labels[0]), strict=True) if count < 2]
+        if alone:
+            raise DataError(f"{train.where}: class {listed(alone, 3)} has one image, and one must be held back for testing")
+        chosen = of_each_class(labels[0], request.test_fraction, request.seed, least=1)
         images = [images[0][~chosen], images[0][chosen]]
         labels = [labels[0][~chosen], labels[0][chosen]]
     names = tuple(plain(name) for name in known.tolist())
@@ -129,18 +131,3 @@ def _square(pixels_: int, where: str) -> tuple[int, int, int]:
         if side and side * side * channels == pixels_:
             return channels, side, side
     raise DataError(f"{where}: rows of {pixels_} pixels are no square images, grey or of three planes: store them as (N, H, W)")
-
-
-def _held(labels: NDArray[np.int32], request: Request) -> NDArray[np.bool_]:
-    """Which examples are held back for testing, in each class its share, at least one and never all."""
-    groups = [np.flatnonzero(labels == number) for number in range(int(labels.max()) + 1)]
-    small = [number for number, group in enumerate(groups) if len(group) < 2]
-    if small:
-        raise DataError(f"{listed([f'class number {number}' for number in small], 3)} has one image, and one must be held back for testing")
-    total = max(round(len(labels) * request.test_fraction), len(groups))
-    counts: Sequence[int] = shares([len(group) for group in groups], total)
-    chosen = np.zeros(len(labels), np.bool_)
-    for group, count in zip(groups, counts, strict=True):
-        taken = held_back([str(index) for index in group.tolist()], min(max(count, 1), len(group) - 1), request.seed)
-        chosen[[int(index) for index in taken]] = True
-    return chosen

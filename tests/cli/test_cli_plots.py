@@ -95,7 +95,7 @@ def test_curves(drawn, tmp_path, epochs):
         low, high = axes.get_xlim()
         ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
         assert ticks and all(tick == round(tick) for tick in ticks)  # there is no epoch 1.02
-        assert [line.get_label() for line in axes.lines] == ["training", "test"]
+        assert [line.get_label() for line in axes.lines] == ["training", "validation"]
     assert left.lines[0].get_ydata().tolist() == [row["loss"] for row in rows]
     assert right.lines[1].get_ydata() == pytest.approx([100 * row["val_accuracy"] for row in rows])
 

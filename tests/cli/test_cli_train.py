@@ -25,7 +25,7 @@ from gpucnn.training import callbacks
 ACCURACY = re.compile(r"test accuracy \d{1,3}\.\d\d %")
 TIMING = ("seconds", "images_per_second")
 PICTURES = ("curves", "confusion", "filters", "features")
-SHORT = ("--device", "cpu", "--batch-size", 4, "--epochs", 3, "--checkpoint-every", 2)  # of the bars: 6 steps an epoch
+SHORT = ("--device", "cpu", "--batch-size", 4, "--epochs", 3, "--checkpoint-every", 2)  # of the bars: 5 steps an epoch
 
 
 class Killed(BaseException):
@@ -90,7 +90,7 @@ def test_output_that_is_no_terminal_gets_plain_lines(digits):
     epoch = r"epoch 1/1  loss \d\.\d{4}  accuracy \d+\.\d\d %  val_loss \d\.\d{4}  val_accuracy \d+\.\d\d %  [\d,]+ images/s"
     assert any(re.fullmatch(epoch, line) for line in lines)
     assert any(line.startswith("recipe    adam, learning rate 0.002 (one-cycle), seed 0") for line in lines)
-    assert any(line == "          1 epoch of 45 steps, batch 32, augmentation affine" for line in lines)
+    assert any(line == "          1 epoch of 41 steps, batch 32, augmentation affine" for line in lines)
 
 
 def test_the_last_line_is_what_the_model_reaches(digits):
@@ -167,7 +167,7 @@ def test_a_named_data_set_is_never_replaced(gpucnn):
 
 @pytest.fixture(scope="module")
 def options(folder):
-    """lenet5x5 has dropout, and affine draws numbers of its own. 3 epochs of 6 steps."""
+    """lenet5x5 has dropout, and affine draws numbers of its own. 3 epochs of 5 steps."""
     return ("train", "--dataset", folder, *SHORT, "--model", "lenet5x5", "--optimizer", "sgd", "--augment", "affine", "--seed", 7)
 
 
@@ -193,7 +193,7 @@ def resumed(gpucnn, options, whole) -> str:
 @pytest.mark.parametrize(
     ("owner", "name", "number"),
     [
-        *((callbacks.Progress, "on_step_end", number) for number in (1, 3, 7, 15)),  # 1: before the first checkpoint
+        *((callbacks.Progress, "on_step_end", number) for number in (1, 3, 7, 12)),  # 1: before the first checkpoint
         *((callbacks.Progress, "on_epoch_end", number) for number in (1, 2, 3)),
         *((callbacks.CSVLog, "on_epoch_end", number) for number in (1, 3)),
         (callbacks.Checkpoint, "on_epoch_end", 2),  # the epoch is in the history, and not in the checkpoint
@@ -281,7 +281,8 @@ def test_resume_of_a_finished_run_has_nothing_to_do(gpucnn, options, whole):
     again = gpucnn(*options, "--output", whole, "--resume")
     assert again.status == 0 and again.err == ""
     assert f"note: the run in {whole} is complete (3 epochs): there is nothing to do" in again.out
-    assert again.last == f"test accuracy {100 * float(history(whole)[-1]['val_accuracy']):.2f} %"
+    noted = gc.load(whole / "model.safetensors", device="cpu").metadata["test_accuracy"]
+    assert again.last == f"test accuracy {100 * noted:.2f} %"
     assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in whole.iterdir()} == before
 
 
@@ -466,7 +467,7 @@ def test_a_real_disk_that_fills_up(gpucnn, folder, tiny_disk, monkeypatch):
     command = ("train", "--dataset", "digits", "--epochs", 1, "--device", "cpu", "--checkpoint-every", 10, "--output", tiny_disk / "run")
     ballast = tiny_disk / "ballast"  # the first checkpoint of 0.9 MB fits, and nothing beside it
     with monkeypatch.context() as patch:
-        at_call(patch, callbacks.Progress, "on_step_end", 15, lambda *_: ballast.write_bytes(bytes(50_000)))
+        at_call(patch, callbacks.Progress, "on_step_end", 12, lambda *_: ballast.write_bytes(bytes(50_000)))
         sentence = gpucnn(*command).sentence
     assert "No space left on device" in sentence and "--resume then goes on from" in sentence
     assert files(tiny_disk / "run") == {"checkpoint.safetensors"}
@@ -507,3 +508,44 @@ def test_a_download_bar_is_gone_before_training_shows_its_own(gpucnn, folder, mo
     monkeypatch.setattr(callbacks.Progress, "on_train_begin", lambda *_: order.append("training begins"))
     assert gpucnn("train", "--dataset", folder, *SHORT, "--output", "run").status == 0
     assert order == ["downloads end", "training begins"]
+
+
+# What is validated on.
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize(("given", "held"), [((), 2), (("--validation", 0.5), 11), (("--validation", 0), 0), (("--validation", 0.001), 0)])
+def test_validation_images_are_held_back_from_those_to_train_on(gpucnn, options, given, held):
+    """And the test images are looked at once, at the end."""
+    asked: list[int] = []
+    fit, predict = gc.Sequential.fit, gc.Sequential.predict
+
+    def watched_fit(self, x, y, **more):
+        asked.extend([len(x), 0 if more["validation_data"] is None else len(more["validation_data"][0])])
+        return fit(self, x, y, **more)
+
+    def watched_predict(self, x, *more, **named):
+        asked.append(-len(x))
+        return predict(self, x, *more, **named)
+
+    with mock.patch.object(gc.Sequential, "fit", watched_fit), mock.patch.object(gc.Sequential, "predict", watched_predict):
+        result = gpucnn(*options, *given, "--output", "run")
+    assert result.status == 0, result.err
+    train, validation, test = asked
+    assert validation == held and train + validation == 22 and test < 0
+    assert all(("val_accuracy" in row) is (held > 0) for row in history(Path("run")))
+    assert (f"of them {held} held back to validate on" in result.out) is (held > 0)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_run_is_resumed_with_the_validation_images_that_it_has(gpucnn, options):
+    assert gpucnn(*options, "--validation", 0.25, "--output", "run").status == 0
+    assert gpucnn(*options, "--output", "run", "--resume").status == 0
+    sentence = gpucnn(*options, "--validation", 0.5, "--output", "run", "--resume").sentence
+    assert "begun with --validation 0.25, and this command has --validation 0.5" in sentence
+
+
+@pytest.mark.parametrize("value", ["1", "-0.1", "nan", "half"])
+def test_parts_to_validate_on_that_cannot_be(gpucnn, options, value):
+    assert "validation" in gpucnn(*options, "--validation", value, "--output", "run").sentence
+    assert not Path("run").exists()
