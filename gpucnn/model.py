@@ -71,7 +71,6 @@ class Sequential:
         self.chain = Chain()  # the layers, some of them as one, as training runs them
         self._named: dict[str, Parameter] = {}
         self._arrays: dict[str, SavedArray] = {}
-        self._gone = False  # whether its layers are another model's by now
         self._batch = 0  # the size of the batch that backward is due for
         self.epochs_begun = 0  # of all calls of `fit` since `build`: the order of examples and augmentation go on from one to the next
         self._unknown = ""  # what the file that it comes from names, and is not known here
@@ -120,10 +119,8 @@ class Sequential:
         `gpucnn.functional` have their channels first in any case.
 
         Layers that come from another model that is built, or was loaded, go over to this one with their weights, which are not drawn; the
-        other model cannot be used any more, so copy.deepcopy it before, to keep both. A second build draws everything anew.
+        other model goes on with a copy of its own. A second build draws everything anew.
 
-        data_format: "channels_last" for examples (N, H, W, C) and an `input_shape` (H, W, C); the model remembers it. Layers, weights and
-        `gpucnn.functional` have their channels first in any case.
         dtype: float32, or float64 on the CPU for gradient checks. Raises ShapeError where a layer does not fit what comes before it,
         DeviceError where the device cannot be had. Returns the model.
         """
@@ -137,6 +134,7 @@ class Sequential:
         data_format = check_format(data_format) or self.data_format
         inherited = Inherited(self.layers, self)
         before = [(owner, owner.__getstate__()) for owner in inherited.owners.values()]
+        copies = [(owner, copy.deepcopy(owner)) for owner in inherited.owners.values()]
         try:
             self._lay_out(image_shape(input_shape, data_format), integer(seed, "seed", 0), dtype)
             inherited.check()
@@ -148,11 +146,18 @@ class Sequential:
         self.data_format = data_format
         self._settle(place).initialize(self.seed)
         inherited.put()
-        for owner in inherited.owners.values():
-            owner._buffers, owner._gone = None, True
+        for owner, own in copies:
+            owner._go_on_as(own)
         if self.loss is not None and self.optimizer is not None:
             self.compile(self.optimizer, self.loss, self.metrics)
         return self
+
+    def _go_on_as(self, other: Sequential) -> None:
+        """Takes everything from a copy of itself: layers, buffers, the optimizer with its state."""
+        vars(self).update(vars(other))
+        for layer in self.layers:
+            for part in layer.walk().values():
+                part._owner = weakref.ref(self)
 
     def _lay_out(self, input_shape: Any, seed: int, dtype: str) -> None:
         """Works all sizes and names out, with no array made yet."""
@@ -179,7 +184,7 @@ class Sequential:
             layer.settle_frozen()
             layer.plan()
         self.chain = Chain(self.layers)
-        self._device, self._gone = place, False
+        self._device = place
         self._buffers = Buffers(list(parameters.values()), place, self.dtype, list(arrays.values()))
         self._batch = self.epochs_begun = 0
         return self._buffers
@@ -580,8 +585,6 @@ class Sequential:
     # Checks.
 
     def _built(self) -> Buffers:
-        if self._gone:
-            raise GpucnnError("this model's layers went over to another model, with their weights: copy.deepcopy it before, to keep both")
         if self._buffers is None and self.declared is not None:
             self.build()
         if self._buffers is None:
@@ -603,7 +606,7 @@ class Sequential:
 
     def _ready(self, x: Any) -> tuple[Loss, Optimizer]:
         """How the model is trained. It is built for these examples where it is not built yet."""
-        if self._buffers is None and not self._gone:
+        if self._buffers is None:
             self._compiled(built=False)
             self.build(None if self.declared is not None else example_shape(x))
         return self._compiled()
