@@ -70,6 +70,9 @@ _KINDS = {"f*": floats, "i*": ints, "w*": words, "d*": doubles, "i": whole, "f":
 _features = codegen.get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
 FEATURES = frozenset(name[1:] for name in str(_features).split(",") if name.startswith("+"))
 
+if config.DISABLE_JIT:  # helpers would stay Python functions, which no loop can contain
+    raise ImportError("NUMBA_DISABLE_JIT is set, and nothing is compiled")
+
 _VERSIONS = platform.python_version(), str(numba.__version__), str(llvmlite.__version__)
 _OPTIONS = {"error_model": "numpy", "boundscheck": False}  # no fastmath: sums keep their order, NaN and infinity stay
 

@@ -13,7 +13,7 @@ from gpucnn_loops._numba import loop
 from gpucnn_loops.tables import Window, edges, framed
 from gpucnn_loops.threads import Scratch, address, share
 from gpucnn_loops.turn import frame
-from gpucnn_loops.vector import L, at, fma, load, splat, sum16
+from gpucnn_loops.vector import L, at, fma, load, store, sum16
 
 Array = NDArray[np.float32]
 ZERO = np.float32(0)
@@ -70,12 +70,17 @@ def input_sums(first, last, dy, weight, mask, masked, dx, h, w, top, left, high,
                 to[j] = ZERO if masked and not by[j] > 0 else line[j]
 
 
-@loop("i i i i f* f* f* i i i i i i i i i i i i i i i f* f* f*")
+@loop("i i i i f* f* f* i i i i i i i i i i i i i i i f* f* f* f*")
 def weight_sums(
-    first, last, k, filter, x, dy, dweight, h, w, top, left, high, wide, r, s, sh, sw, dh, dw, p, q, biased, framed, line, given
+    first, last, k, filter, x, dy, dweight, h, w, top, left, high, wide, r, s, sh, sw, dh, dw, p, q, biased, framed, line, given, sums
 ):  # fmt: skip
-    """dweight (r·s) of one filter from images first … last − 1, and behind it the bias's. line, given: room for a row, zeros behind."""
-    width = (q + L - 1) // L * L
+    """dweight (r·s) of one filter from images first … last − 1, and behind it the bias's: sums of 16 lanes each, added up at the end.
+
+    line, given: room for a row, zeros behind. What lies behind a row in the frame is not read: times 0 it may be NaN.
+    """
+    whole, width = q // L * L, (q + L - 1) // L * L
+    for i in range((r * s + 1) * L):
+        sums[i] = ZERO
     for image in range(first, last):
         plane = image * k + filter
         frame(at(x, plane * h * w), 1, h, w, top, left, high, wide, framed)
@@ -84,19 +89,25 @@ def weight_sums(
             for j in range(q):
                 given[j] = source[j]
             if biased:
-                total = splat(ZERO)
+                total = load(sums, r * s * L)
                 for j in range(0, width, L):
                     total = total + load(given, j)
-                dweight[r * s] += sum16(total)
+                store(sums, r * s * L, total)
             for a in range(r):
                 for b in range(s):
                     pixels = at(framed, (i * sh + a * dh) * wide + b * dw)
-                    for j in range(q):
+                    total, side_by_side = load(sums, (a * s + b) * L), 0
+                    if sw == 1:
+                        side_by_side = whole
+                        for j in range(0, whole, L):
+                            total = fma(load(pixels, j), load(given, j), total)
+                    for j in range(side_by_side, q):
                         line[j] = pixels[j * sw]
-                    total = splat(ZERO)
-                    for j in range(0, width, L):
+                    for j in range(side_by_side, width, L):
                         total = fma(load(line, j), load(given, j), total)
-                    dweight[a * s + b] += sum16(total)
+                    store(sums, (a * s + b) * L, total)
+    for tap in range(r * s + 1):
+        dweight[tap] = sum16(load(sums, tap * L))
 
 
 class Depthwise:
@@ -145,18 +156,18 @@ class Depthwise:
         """dweight (K, 1, R, S), and dbias (K)."""
         n, ends = len(x), edges(len(x), self.k * self.taps)
         groups, each = len(ends) - 1, self.taps + 1
-        sums = np.zeros((groups, self.k, each), np.float32)
+        sums = np.empty((groups, self.k, each), np.float32)
 
         def body(first: int, last: int) -> None:
-            scratch = Scratch(self._room(), self.window.output[1] + L, self.window.output[1] + L)
+            scratch = Scratch(self._room(), self.window.output[1] + L, self.window.output[1] + L, each * L)
             for part in scratch.parts:
                 part[...] = 0
-            framed, line, given = scratch.addresses()
+            room = scratch.addresses()
             for piece in range(first, last):
                 group, filter = divmod(piece, self.k)
                 weight_sums(
                     ends[group], ends[group + 1], self.k, filter, address(x), address(dy), address(sums) + 4 * piece * each,
-                    *self.numbers, dbias is not None, framed, line, given,
+                    *self.numbers, dbias is not None, *room,
                 )  # fmt: skip
 
         share(groups * self.k, body, self._work(n))

@@ -62,6 +62,7 @@ def guarded_zeros(shape: Any, dtype: Any = float) -> Any:
 
 def guarded_scratch(self: Any, *sizes: int, shared: bool = False) -> None:
     self.parts = [guarded(size, np.float32, behind=-size % 16 + 16) for size in sizes]
+    self._addresses = [part.ctypes.data for part in self.parts]
     kept.append(self.parts)
 
 

@@ -66,6 +66,7 @@ def test_another_name_for_a_road_is_refused(program: Program) -> None:
 
 
 BROKEN = {
+    "a compiler that is turned off": "import numba; numba.config.DISABLE_JIT = 1\n",
     "no Numba": "import sys; sys.modules['numba'] = None\n",
     "a Numba that raises": "import sys, types; sys.modules['numba'] = types.ModuleType('numba')\n",
     "a compiler that fails": """

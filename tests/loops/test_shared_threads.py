@@ -19,6 +19,7 @@ Program = Callable[..., subprocess.CompletedProcess[str]]
 def four_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "count", lambda: 4)
     monkeypatch.setattr(threads, "_pool", None)
+    monkeypatch.setattr(threads, "_number", 0)
 
 
 def test_every_piece_is_done_once(four_threads: None) -> None:

@@ -157,6 +157,12 @@ def test_cross_entropy_of_what_is_not_finite(value: float, rng: np.random.Genera
     np.testing.assert_allclose(got[0], expected[0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("label", [4, 1 << 30])
+def test_a_label_that_is_no_class_reads_nothing(label: int) -> None:
+    with pytest.raises(IndexError):
+        cpu.softmax_cross_entropy(np.zeros((2, 4), np.float32), np.array([0, label], np.int32))
+
+
 def test_equal_logits_make_the_first_the_answer() -> None:
     _, correct, _ = cpu.softmax_cross_entropy(np.zeros((2, 4), np.float32), np.array([0, 1], np.int32))
     assert correct == 1

@@ -52,9 +52,9 @@ def test_the_loops_multiply_by_them(r: int, rng: np.random.Generator) -> None:
         np.testing.assert_allclose(y[:, corner : corner + m], expected[tile], atol=1e-3)
 
     k = 32
-    weight, u, small = rng.standard_normal((r, r, c, k), dtype=np.float32), np.empty((6, 6, c, k), np.float32), g.astype(np.float32)
+    weight, u, small = rng.standard_normal((c, r, r, k), dtype=np.float32), np.empty((6, 6, c, k), np.float32), g.astype(np.float32)
     transforms.kernels_in(0, c, address(weight), address(small), r, c, k, address(u), address(scratch))
-    np.testing.assert_allclose(u, np.einsum("ai,ijck,bj->abck", g, weight.astype(np.float64), g), atol=1e-5)
+    np.testing.assert_allclose(u, np.einsum("ai,cijk,bj->abck", g, weight.astype(np.float64), g), atol=1e-5)
     du, dweight = rng.standard_normal((3, 6, 6, c, k), dtype=np.float32), np.empty_like(weight)
     transforms.kernels_out(0, c, address(du), 3, address(small), r, c, k, address(dweight), address(scratch))
-    np.testing.assert_allclose(dweight, np.einsum("ai,abck,bj->ijck", g, du.sum(axis=0, dtype=np.float64), g), atol=1e-4)
+    np.testing.assert_allclose(dweight, np.einsum("ai,abck,bj->cijk", g, du.sum(axis=0, dtype=np.float64), g), atol=1e-4)

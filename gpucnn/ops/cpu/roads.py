@@ -60,6 +60,11 @@ def _counts(window: Window, count_include_pad: bool) -> Array:
     return _pool.window_counts(window, count_include_pad).astype(np.float32)
 
 
+def _places(indices: Array | None) -> bool:
+    """Whether loops can read or write places of maxima there."""
+    return indices is None or (indices.dtype == np.int32 and indices.flags.c_contiguous and indices.flags.aligned)
+
+
 def _convolution(window: Window, groups: int, c: int, k: int, *arrays: Array | None) -> Any:
     return convolution(c, k, window, groups) if loops(*arrays) else None
 
@@ -109,7 +114,7 @@ def conv2d_relu_max_pool2d(
     *, out: Array | None = None, indices: Array | None = None,
 ) -> tuple[Array, Array]:  # fmt: skip
     n, c, k = *x.shape[:2], weight.shape[0]
-    if not loops(x, weight, bias, out):
+    if not (loops(x, weight, bias, out) and _places(indices)):
         return _fused.conv2d_relu_max_pool2d(x, weight, bias, window, pool_window, groups, out=out, indices=indices)
     plan = pooled(c, k, window, pool_window, groups)
     if plan is None:
@@ -132,7 +137,7 @@ def conv2d_relu_max_pool2d_weight_grad(
     *, relu: Array | None = None, out: Array | None = None, dbias: Array | None = None,
 ) -> Array:  # fmt: skip
     c, k = x.shape[1], dy.shape[1]
-    if not loops(dy, x, relu, out, dbias):
+    if not (loops(dy, x, relu, out, dbias) and _places(indices)):
         return _fused.conv2d_relu_max_pool2d_weight_grad(
             dy, indices, x, window, pool_window, groups, relu=relu, out=out, dbias=dbias
         )  # fmt: skip
@@ -171,7 +176,7 @@ def dense_weight_grad(dy: Array, x: Array, *, out: Array | None = None, dbias: A
 
 
 def max_pool2d(x: Array, window: Window, *, out: Array | None = None, indices: Array | None = None) -> tuple[Array, Array]:
-    if not loops(x, out):
+    if not (loops(x, out) and _places(indices)):
         return _pool.max_pool2d(x, window, out=out, indices=indices)
     shape = (*x.shape[:2], *window.output)
     y = np.empty(shape, np.float32) if out is None else out
@@ -181,10 +186,10 @@ def max_pool2d(x: Array, window: Window, *, out: Array | None = None, indices: A
 
 
 def max_pool2d_grad(dy: Array, indices: Array, window: Window, *, relu: Array | None = None, out: Array | None = None) -> Array:
-    if not loops(dy, relu, out):
+    if not (loops(dy, relu, out) and _places(indices)):
         return _pool.max_pool2d_grad(dy, indices, window, relu=relu, out=out)
     dx = np.empty((*dy.shape[:2], *window.input), np.float32) if out is None else out
-    _engine.modules().pool.max_pool2d_grad(dy, np.ascontiguousarray(indices, np.int32), window, relu, dx)
+    _engine.modules().pool.max_pool2d_grad(dy, indices, window, relu, dx)
     return dx
 
 
@@ -230,7 +235,8 @@ def dropout(x: Array, calls: Array, rate: float, seed: int, *, out: Array | None
 
 
 def softmax_cross_entropy(logits: Array, labels: Array, *, out: Array | None = None) -> tuple[Array, Array, Array]:
-    if labels.ndim != 1 or labels.dtype != np.int32 or not labels.flags.c_contiguous or not loops(logits, out):
+    classes = logits.shape[1]  # a label that is none reads what is not there: NumPy finds it
+    if labels.ndim != 1 or not (_places(labels) and loops(logits, out)) or labels.min() < 0 or labels.max() >= classes:
         return _loss.softmax_cross_entropy(logits, labels, out=out)
     dlogits = np.empty_like(logits) if out is None else out
     loss, correct = _engine.modules().loss.softmax_cross_entropy(logits, labels, dlogits)
