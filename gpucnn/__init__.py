@@ -62,7 +62,15 @@ from gpucnn.layers import (
     ZeroPadding2D,
 )
 from gpucnn.layers.blocks import depthwise_block, inception, residual_block
-from gpucnn.losses import BinaryCrossentropy, CategoricalCrossentropy, Loss, MeanSquaredError, SparseCategoricalCrossentropy
+from gpucnn.losses import (
+    BinaryCrossentropy,
+    CategoricalCrossentropy,
+    Hinge,
+    Loss,
+    MeanSquaredError,
+    RootMeanSquaredError,
+    SparseCategoricalCrossentropy,
+)
 from gpucnn.model import Sequential, load
 from gpucnn.networks import network
 from gpucnn.optimizers import SGD, Adam, AdamW, Optimizer
@@ -107,6 +115,7 @@ __all__ = [
     "GlobalMaxPool2D",
     "GlobalMaxPooling2D",
     "GpucnnError",
+    "Hinge",
     "History",
     "Input",
     "Layer",
@@ -123,6 +132,7 @@ __all__ = [
     "Progress",
     "ReLU",
     "Residual",
+    "RootMeanSquaredError",
     "SavedArray",
     "Schedule",
     "SeparableConv2D",

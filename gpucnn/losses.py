@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gpucnn.arrays import class_numbers, numbers, quiet
+from gpucnn.checks import fraction
 from gpucnn.device import Device
 from gpucnn.errors import ArgumentError, DataError, ShapeError
 from gpucnn.layers.base import Array, Shape
@@ -38,6 +39,10 @@ class Loss(Worded):
         """`labels` of `count` examples as the array that `__call__` takes; DataError where they do not fit `outputs` outputs."""
         raise NotImplementedError
 
+    def config(self) -> Any:
+        """What `get_loss` makes the same loss of: its name, or that and its settings."""
+        return self.name
+
     def answers(self, labels: Array) -> int:
         """How many answers there are in a batch, of which `correct` are right."""
         return int(labels.shape[0])
@@ -59,10 +64,15 @@ def _known(kind: type[Loss]) -> type[Loss]:
 
 
 class _OfLogits(Loss):
-    """from_logits: that the model's last layer has no activation, where one wants to say so; it is found out in any case."""
+    """from_logits: that the model's last layer has no activation, where one wants to say so; it is found out in any case. label_smoothing:
+    the part of a label that is shared out evenly among all classes, as in PyTorch and Keras."""
 
-    def __init__(self, *, from_logits: bool | None = None) -> None:
+    def __init__(self, *, from_logits: bool | None = None, label_smoothing: float = 0.0) -> None:
         self.from_logits = from_logits
+        self.label_smoothing = fraction(label_smoothing, "label_smoothing")
+
+    def config(self) -> Any:
+        return {"loss": self.name, "label_smoothing": self.label_smoothing} if self.label_smoothing else self.name
 
     def check_model(self, output_shape: Shape, last_activation: str | None) -> None:
         super().check_model(output_shape, last_activation)
@@ -80,7 +90,11 @@ class CategoricalCrossentropy(_OfLogits):
     fused_activation = "softmax"
 
     def check_labels(self, labels: Any, count: int, outputs: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-        return check_class_labels(labels, count, outputs, dtype)
+        checked = check_class_labels(labels, count, outputs, dtype)
+        if not self.label_smoothing:
+            return checked
+        rows = np.eye(outputs, dtype=dtype)[checked] if checked.ndim == 1 else checked
+        return (rows * (1 - self.label_smoothing) + self.label_smoothing / outputs).astype(dtype, copy=False)
 
     def __call__(self, device: Device, outputs: Array, labels: Array) -> tuple[Array, Array, Array]:
         return device.ops.softmax_cross_entropy(outputs, labels)  # type: ignore[no-any-return]
@@ -105,6 +119,8 @@ class BinaryCrossentropy(_OfLogits):
         targets = _rows(labels, count, outputs, dtype, self.name)
         if targets.min() < 0 or targets.max() > 1:
             raise DataError(f"targets of binary cross-entropy must lie in 0..1, got {targets.min():g}..{targets.max():g}")
+        if self.label_smoothing:
+            targets = (targets * (1 - self.label_smoothing) + self.label_smoothing / 2).astype(dtype, copy=False)
         return targets
 
     def answers(self, labels: Array) -> int:
@@ -139,6 +155,41 @@ class MeanSquaredError(Loss):
         return ((outputs - labels) ** 2).mean(axis=1)
 
 
+@_known
+class RootMeanSquaredError(MeanSquaredError):
+    """√mean (y − t)², the root of the mean squared error of a batch. Targets as `MeanSquaredError`'s. The loss of an epoch is the mean of
+    its batches' roots, and `evaluate` gives that over batches as well."""
+
+    name = "root_mean_squared_error"
+
+    def __call__(self, device: Device, outputs: Array, labels: Array) -> tuple[Array, Array, Array]:
+        return device.ops.root_mean_squared_error(outputs, labels)  # type: ignore[no-any-return]
+
+    each = Loss.each  # a root is no mean over examples
+
+
+@_known
+class Hinge(MeanSquaredError):
+    """max(0, 1 − t·y), averaged over all outputs: a margin between right and wrong. Targets t are −1 and 1, or 0 and 1, which stand for
+    them: (N) or (N, K); class numbers (N, whole) stand for rows with 1 at the class and −1 elsewhere when K > 1."""
+
+    name = "hinge"
+
+    def check_labels(self, labels: Any, count: int, outputs: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+        targets = super().check_labels(labels, count, outputs, dtype)
+        if not np.isin(targets, (-1, 0, 1)).all():
+            raise DataError(f"targets of the hinge loss must be −1 and 1, or 0 and 1, got {targets.min():g}..{targets.max():g}")
+        if (targets == -1).any() and (targets == 0).any():
+            raise DataError("targets of the hinge loss must be −1 and 1, or 0 and 1, got all three")
+        return targets if (targets == -1).any() else 2 * targets - 1
+
+    def __call__(self, device: Device, outputs: Array, labels: Array) -> tuple[Array, Array, Array]:
+        return device.ops.hinge(outputs, labels)  # type: ignore[no-any-return]
+
+    def each(self, device: Device, outputs: Array, labels: Array) -> Array:
+        return device.xp.maximum(1 - labels * outputs, 0).mean(axis=1)
+
+
 SparseCategoricalCrossentropy = CategoricalCrossentropy  # Keras's name where labels are class numbers
 
 
@@ -168,7 +219,10 @@ def _rows(labels: Any, count: int, outputs: int, dtype: np.dtype[Any], loss: str
 
 
 def get_loss(value: Any) -> Loss:
-    """A Loss as it is, or the loss of that name or class with its defaults."""
+    """A Loss as it is, the loss of that name or class with its defaults, or that of a `config()`."""
     if isinstance(value, Loss):
         return value
+    if isinstance(value, dict) and "loss" in value:
+        settings = dict(value)
+        return LOSSES.pick(settings.pop("loss"))(**settings)
     return (value if isinstance(value, type) and issubclass(value, Loss) else LOSSES.pick(value))()

@@ -63,5 +63,56 @@ def confusion_matrix(labels: Any, predicted: Any, classes: int) -> npt.NDArray[n
     return counts.reshape(classes, classes)  # type: ignore[no-any-return]
 
 
+def top_k_accuracy(scores: Any, labels: Any, k: int = 5) -> float:
+    """The part of examples whose label is among the `k` largest scores. scores (N, K); labels: class numbers (N), (N, 1) or rows (N, K). Of
+    equal scores those of lower class numbers count as larger; NaN is no right answer."""
+    k = integer(k, "k", 1)
+    guesses, truth = _classes(scores, labels, "top_k_accuracy")
+    own = np.take_along_axis(guesses, truth[:, None], axis=1)
+    before = np.arange(guesses.shape[1]) < truth[:, None]
+    larger = ((guesses > own) | ((guesses == own) & before)).sum(axis=1)
+    return float(np.mean((larger < k) & ~np.isnan(guesses).any(axis=1)))
+
+
+@METRICS.add("top_5_accuracy")
+def top_5_accuracy(scores: Any, labels: Any) -> float:
+    """The part of examples whose label is among the five largest scores: see `top_k_accuracy`."""
+    return top_k_accuracy(scores, labels, 5)
+
+
+def precision_recall(scores: Any, labels: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """(precision, recall), each (K,): of what was taken for a class, the part that is of it; of what is of a class, the part that was taken
+    for it. scores (N, K), the largest is the answer; labels: class numbers (N), (N, 1) or rows (N, K). 0 of a class that never came up."""
+    guesses, truth = _classes(scores, labels, "precision_recall")
+    counts = confusion_matrix(truth, guesses.argmax(axis=1), guesses.shape[1])
+    right = np.diag(counts).astype(np.float64)
+    return right / np.maximum(counts.sum(axis=0), 1), right / np.maximum(counts.sum(axis=1), 1)
+
+
+@METRICS.add("precision")
+def precision(scores: Any, labels: Any) -> float:
+    """The mean of all classes' precision: see `precision_recall`."""
+    return float(precision_recall(scores, labels)[0].mean())
+
+
+@METRICS.add("recall")
+def recall(scores: Any, labels: Any) -> float:
+    """The mean of all classes' recall: see `precision_recall`."""
+    return float(precision_recall(scores, labels)[1].mean())
+
+
+def _classes(scores: Any, labels: Any, name: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Scores (N, K) of several classes, and class numbers (N). DataError for anything else."""
+    guesses, truth = numbers(scores, "scores"), numbers(labels, "labels")
+    if guesses.ndim != 2 or guesses.shape[1] < 2 or not guesses.size or not truth.ndim or len(guesses) != len(truth):
+        raise DataError(f"{name} compares scores (N, K) of at least two classes with N labels, got {guesses.shape} and {truth.shape}")
+    found: Any = class_numbers(truth, *guesses.shape)
+    if found is None:
+        if truth.shape != guesses.shape:
+            raise DataError(f"labels must be class numbers ({len(guesses)},) or rows {guesses.shape}, got shape {truth.shape}")
+        found = truth.argmax(axis=1)
+    return guesses, found.reshape(-1).astype(np.int64)
+
+
 def _column(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values

@@ -484,7 +484,7 @@ class Sequential:
             "dtype": str(self.dtype),
             "seed": self.seed,
             "layers": [layer.config() for layer in self.layers],
-            "loss": self.loss.name if self.loss else None,
+            "loss": self.loss.config() if self.loss else None,
             "optimizer": self.optimizer.config() if self.optimizer else None,
             "metrics": self.metrics,
             "metadata": self._metadata(),

@@ -40,6 +40,7 @@ LOSSES.also(
         "crossentropy": "categorical_crossentropy",
         "bce": "binary_crossentropy",
         "mse": "mean_squared_error",
+        "rmse": "root_mean_squared_error",
     }
 )
 METRICS.also(

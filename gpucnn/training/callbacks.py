@@ -6,6 +6,7 @@ A callback gets the `Run` after every step and every epoch, and may set `run.sto
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -89,6 +90,7 @@ class Run:
     finished: bool = False
     resumed: bool = False
     totals: Callable[[], Totals] = Totals  # over that epoch: reading them waits for the steps that are under way
+    _asked: tuple[float, int] = (0.0, 0)  # its loss and examples when `batch_loss` was asked for last
 
     @property
     def measures(self) -> list[str]:
@@ -100,6 +102,18 @@ class Run:
     def accuracy(self) -> bool:
         """Whether the part of right answers is reported."""
         return "accuracy" in self.metrics
+
+    def epoch_begins(self) -> None:
+        """Tells the loop's epoch from the one before, for `batch_loss`."""
+        self._asked = self.loss_sum, self.examples
+
+    @property
+    def batch_loss(self) -> float:
+        """The mean loss of the examples since this was asked for last, in the epoch that is under way: asked for after every step, it is
+        that of the batch. NaN where there was none since. On a GPU it waits for the steps."""
+        (loss, examples), now = self._asked, (self.loss_sum, self.examples)
+        self._asked = now
+        return (now[0] - loss) / (now[1] - examples) if now[1] > examples else math.nan
 
     @property
     def loss_sum(self) -> float:
@@ -136,7 +150,7 @@ class Callback(Worded):
         """Before the first step, also of a resumed run."""
 
     def on_step_end(self, run: Run) -> None:
-        """After every step but the last of an epoch."""
+        """After every step. That of an epoch's last one comes before the validation."""
 
     def on_epoch_end(self, run: Run) -> None:
         """After the last step and the validation of an epoch; run.history has its row."""

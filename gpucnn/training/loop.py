@@ -114,6 +114,7 @@ def _epoch(
     run.totals = step.read
     at_once = run.model.device.kind == "cpu"  # where waiting costs nothing, a loss of NaN is found where it comes up
     run.steps_before = run.optimizer.steps - run.step
+    run.epoch_begins()
     clock = time.perf_counter()
     for size in feed.epoch(number, run.step):
         learning_rate = run.optimizer.learning_rate
@@ -127,18 +128,20 @@ def _epoch(
             step.read()
         now = time.perf_counter()
         run.seconds += now - clock
-        if not last:
-            waited = step.graphs.waited
+        waited = step.graphs.waited
+        for callback in callbacks:
+            # What looks at the model, or changes it, does so between two steps; what is known not to look costs nothing. After the last
+            # step checkpoints and progress wait for the epoch's end, which comes next.
+            if last and isinstance(callback, Checkpoint | Progress):
+                continue
+            with contextlib.nullcontext() if type(callback).on_step_end in AWAY else step.graphs.ordered():
+                callback.on_step_end(run)
+        run.seconds += step.graphs.waited - waited  # for the steps themselves: that is training, whoever waited
+        if interrupted() and not last:
             for callback in callbacks:
-                # What looks at the model, or changes it, does so between two steps; what is known not to look costs nothing.
-                with contextlib.nullcontext() if type(callback).on_step_end in AWAY else step.graphs.ordered():
-                    callback.on_step_end(run)
-            run.seconds += step.graphs.waited - waited  # for the steps themselves: that is training, whoever waited
-            if interrupted():
-                for callback in callbacks:
-                    if isinstance(callback, Checkpoint):
-                        callback.save(callback.path)
-                raise _stop(interrupted())
+                if isinstance(callback, Checkpoint):
+                    callback.save(callback.path)
+            raise _stop(interrupted())
         clock = time.perf_counter()
     row = {"epoch": run.epoch + 1, "loss": run.loss}
     if run.accuracy:

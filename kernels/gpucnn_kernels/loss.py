@@ -386,7 +386,7 @@ def softmax_cross_entropy(
     gradient = floats(dlogits, "dlogits", (n, k))
     if k > ONE_BLOCK_CLASSES or n * k > ONE_BLOCK_LOGITS:
         kernel = class_cross_entropy_kernel if of_classes else row_cross_entropy_kernel
-        _by_rows(kernel, inputs, gradient, (loss, correct, row_loss, row_correct), (n, k), 1 / n, 1 / n, stream)
+        by_rows(kernel, inputs, gradient, (loss, correct, row_loss, row_correct), (n, k), 1 / n, 1 / n, stream)
         return
     if threads is None:
         threads = min(max(LANES, 1 << (n - 1).bit_length()), ONE_BLOCK_THREADS)
@@ -412,7 +412,7 @@ def binary_cross_entropy(
     loss (1, float32) and correct (1, int32) are written, row_loss (N, float32) and row_correct (N, int32) are scratch.
     """
     n, k = logits.shape
-    _by_rows(
+    by_rows(
         binary_cross_entropy_kernel,
         (floats(logits, "logits"), floats(targets, "targets", (n, k))),
         floats(dlogits, "dlogits", (n, k)),
@@ -439,7 +439,7 @@ def mean_squared_error(
     loss (1, float32) and correct (1, int32) are written, row_loss (N, float32) and row_correct (N, int32) are scratch.
     """
     n, k = y.shape
-    _by_rows(
+    by_rows(
         mean_squared_error_kernel,
         (floats(y, "y"), floats(targets, "targets", (n, k))),
         floats(dy, "dy", (n, k)),
@@ -451,7 +451,7 @@ def mean_squared_error(
     )
 
 
-def _by_rows(
+def by_rows(
     kernel: Array,
     inputs: tuple[Array, Array],
     gradient: Array,

@@ -203,7 +203,7 @@ def test_images_a_second_hold_the_time_that_callbacks_wait_for_steps_and_not_the
     monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=tick))
     model = gc.Sequential(gc.Flatten(), gc.Dense(10)).build((1, 28, 28), device="cpu").compile("sgd")
     row = model.fit(IMAGES, LABELS, batch_size=10, callbacks=[callback], verbose=False).rows[0]
-    assert row["seconds"] == 5 * 0.25 + 4 * waited  # five steps, of which four have a callback behind them
+    assert row["seconds"] == 5 * (0.25 + waited)  # five steps, each with a callback behind it
     assert row["images_per_second"] == round(50 / row["seconds"], 1)
 
 

@@ -220,3 +220,36 @@ def test_a_row_comes_back_from_its_line_to_the_bit(tmp_path: Path) -> None:
         {name: repr(float(value)) for name, value in row.items()} for row in given
     ]
     assert rows.checksum(given[4:], rows.checksum(given[:4])) == place["checksum"]
+
+
+class Each(gc.Callback):
+    """Writes down what each step's batch lost."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.steps: list[int] = []
+
+    def on_step_end(self, run: Any) -> None:
+        self.losses.append(run.batch_loss)
+        self.steps.append(run.step)
+
+
+def test_every_step_is_told_with_its_own_loss() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.random((22, 5), np.float32), rng.integers(0, 3, 22)
+    each, model = Each(), gc.Sequential(gc.Dense(3)).build((5,), device="cpu").compile(gc.SGD(0.1))
+    history = model.fit(x, y, batch_size=8, epochs=2, shuffle=False, validation_data=(x, y), callbacks=[each], verbose=False)
+    assert each.steps == [1, 2, 3] * 2
+    other = gc.Sequential(gc.Dense(3)).build((5,), device="cpu").compile(gc.SGD(0.1))
+    expected = []
+    for start in (0, 8, 16, 0, 8, 16):
+        part = slice(start, start + 8)
+        loss, doutputs = gc.functional.softmax_cross_entropy(other.forward(x[part], training=True), y[part])
+        expected.append(float(loss))
+        assert other.optimizer is not None
+        other.optimizer.zero_grad()
+        other.backward(doutputs)
+        other.optimizer.step()
+    np.testing.assert_allclose(each.losses, expected, rtol=1e-5)
+    weights = np.array([8, 8, 6])
+    np.testing.assert_allclose([np.dot(each.losses[:3], weights) / 22, np.dot(each.losses[3:], weights) / 22], history["loss"], rtol=1e-6)

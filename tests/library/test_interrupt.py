@@ -133,9 +133,9 @@ def test_ctrl_c_writes_a_checkpoint_exits_by_keyboard_interrupt_and_resumes(unbr
     path = tmp_path / "run.safetensors"
     process = start(path, pause=0.05)
     assert process.stdout is not None
-    for _ in range(10):
+    for _ in range(11):
         line = process.stdout.readline()
-    assert line.split() == ["step", "1", "3"]  # seven lines an epoch: the eighth step is its end
+    assert line.split() == ["step", "1", "3"]  # eight lines an epoch
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     # Python ends by SIGINT itself after an uncaught KeyboardInterrupt, so that shells notice.

@@ -294,3 +294,69 @@ def test_a_half_is_not_more_than_a_half() -> None:
     assert int(cpu.binary_cross_entropy(np.array([[1.0], [0.25]]), halves)[1]) == 0
     assert int(cpu.mean_squared_error(np.array([[0.4], [0.5]]), halves)[1]) == 2
     assert int(cpu.mean_squared_error(np.array([[0.6], [1.0]]), halves)[1]) == 0
+
+
+# Hinge, the root of the mean squared error, label smoothing.
+
+
+@pytest.mark.parametrize("name", ["hinge", "root_mean_squared_error"])
+@pytest.mark.parametrize("k", [1, 4])
+def test_gradients_of_margins_and_roots_are_the_numerical_ones(
+    name: str, k: int, rng: np.random.Generator, numerical_gradient: Any
+) -> None:
+    y, targets = rng.normal(size=(5, k)) * 2, np.where(rng.normal(size=(5, k)) > 0, 1.0, -1.0)
+    loss, _, dy = getattr(cpu, name)(y, targets)
+    np.testing.assert_allclose(dy, numerical_gradient(lambda: float(getattr(cpu, name)(y, targets)[0]), y), rtol=1e-5, atol=1e-8)
+    expected = np.maximum(0, 1 - targets * y).mean() if name == "hinge" else np.sqrt(((y - targets) ** 2).mean())
+    assert float(loss) == pytest.approx(expected, rel=1e-13)
+    out = np.empty_like(y)
+    assert getattr(cpu, name)(y, targets, out=out)[2] is out
+    np.testing.assert_array_equal(out, dy)
+
+
+def test_hinge_takes_signs_bits_and_class_numbers() -> None:
+    loss = gc.Hinge()
+    expected = np.array([[1, -1, -1], [-1, -1, 1]])
+    for labels in (expected, (expected + 1) // 2, np.array([0, 2])):
+        np.testing.assert_array_equal(loss.check_labels(labels, 2, 3, F64), expected)
+    np.testing.assert_array_equal(loss.check_labels(np.array([0, 1, 1]), 3, 1, F64), [[-1], [1], [1]])
+    for wrong, message in (([[0.5, 1, 0]], "must be −1 and 1, or 0 and 1, got 0..1"), ([[-1, 0, 1]], "got all three")):
+        with pytest.raises(DataError, match=message):
+            loss.check_labels(np.array(wrong), 1, 3, F64)
+    y = np.array([[0.5, 2.0, -3.0], [0.1, 0.2, 0.3]])
+    assert int(cpu.hinge(y, expected.astype(float))[1]) == 1
+
+
+@pytest.mark.parametrize("smoothing", [0.1, 0.5])
+def test_label_smoothing_is_pytorchs(smoothing: float, rng: np.random.Generator) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle of this test")
+    logits, labels = rng.normal(size=(6, 4)), rng.integers(0, 4, 6)
+    loss = gc.CategoricalCrossentropy(label_smoothing=smoothing)
+    rows = loss.check_labels(labels, 6, 4, F64)
+    np.testing.assert_allclose(rows.sum(axis=1), 1)
+    tensor = torch.tensor(logits, requires_grad=True)
+    ref = torch.nn.functional.cross_entropy(tensor, torch.tensor(labels), label_smoothing=smoothing)
+    ref.backward()
+    value, _, dlogits = cpu.softmax_cross_entropy(logits, rows)
+    assert float(value) == pytest.approx(float(ref.detach()), rel=1e-12)
+    np.testing.assert_allclose(dlogits, tensor.grad, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(loss.check_labels(np.eye(4)[labels], 6, 4, F64), rows)
+    bits = gc.BinaryCrossentropy(label_smoothing=smoothing).check_labels(np.array([0, 1]), 2, 1, F64)
+    np.testing.assert_allclose(bits[:, 0], [smoothing / 2, 1 - smoothing / 2])
+    with pytest.raises(ValueError, match="label_smoothing must be at least 0 and below 1, got 1"):
+        gc.CategoricalCrossentropy(label_smoothing=1)
+
+
+@pytest.mark.parametrize("loss", ["hinge", "root_mean_squared_error", gc.CategoricalCrossentropy(label_smoothing=0.2)])
+def test_they_train_and_are_saved_with_the_model(loss: Any, tmp_path: Any) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 5)).astype(np.float32)
+    y = x[:, :3].argmax(axis=1)
+    model = gc.Sequential(gc.Dense(8, activation="relu"), gc.Dense(3)).build((5,), device="cpu").compile(gc.Adam(0.02), loss)
+    history = model.fit(x, y, batch_size=16, epochs=12, verbose=False)
+    assert history["loss"][-1] < history["loss"][0] and history["accuracy"][-1] > 0.7
+    model.save(tmp_path / "m.safetensors")
+    again = gc.load(tmp_path / "m.safetensors", device="cpu")
+    assert again.loss is not None and model.loss is not None and again.loss.config() == model.loss.config()
+    assert again.evaluate(x, y) == model.evaluate(x, y)
+    assert type(get_loss(model.loss.config())) is type(model.loss)

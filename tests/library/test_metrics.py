@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import gpucnn as gc
+from gpucnn import metrics
 from gpucnn.errors import DataError
 from gpucnn.metrics import accuracy, confusion_matrix
 
@@ -35,3 +37,45 @@ def test_confusion_refuses_classes_out_of_range_and_rows_of_other_lengths() -> N
             confusion_matrix(truth, guesses, 3)
     with pytest.raises(DataError, match=r"two rows of class numbers, got shapes \(2,\) and \(3,\)"):
         confusion_matrix([0, 1], [0, 1, 2], 3)
+
+
+def test_top_k_counts_the_k_largest(rng: np.random.Generator) -> None:
+    scores = np.array([[0.1, 0.5, 0.4], [0.3, 0.3, 0.4], [0.2, np.nan, 0.1]])
+    assert metrics.top_k_accuracy(scores, [1, 1, 0], 1) == pytest.approx(1 / 3)
+    assert metrics.top_k_accuracy(scores, [2, 0, 0], 2) == pytest.approx(2 / 3)  # of equals the first counts as larger
+    assert metrics.top_k_accuracy(scores, [2, 1, 0], 2) == pytest.approx(1 / 3)
+    assert metrics.top_k_accuracy(scores[:2], np.eye(3)[[0, 0]], 3) == 1
+    random, labels = rng.random((50, 9)), rng.integers(0, 9, 50)
+    assert metrics.top_k_accuracy(random, labels, 1) == metrics.accuracy(random, labels)
+    order = np.argsort(-random, axis=1)[:, :5]
+    assert metrics.top_5_accuracy(random, labels) == pytest.approx(
+        np.mean([label in row for label, row in zip(labels, order, strict=True)])
+    )
+    with pytest.raises(DataError, match="top_k_accuracy compares scores"):
+        metrics.top_k_accuracy(np.zeros((3, 1)), [0, 0, 0])
+    with pytest.raises(ValueError, match="k must be at least 1, got 0"):
+        metrics.top_k_accuracy(random, labels, 0)
+
+
+def test_precision_and_recall_are_scikit_learns(rng: np.random.Generator) -> None:
+    sklearn = pytest.importorskip("sklearn.metrics")
+    scores, labels = rng.random((80, 5)), rng.integers(0, 4, 80)  # one class never comes up
+    precision, recall = metrics.precision_recall(scores, labels)
+    expected = sklearn.precision_recall_fscore_support(labels, scores.argmax(axis=1), labels=range(5), zero_division=0)
+    np.testing.assert_allclose(precision, expected[0])
+    np.testing.assert_allclose(recall, expected[1])
+    assert metrics.precision(scores, labels) == pytest.approx(precision.mean())
+    assert metrics.recall(scores, np.eye(5)[labels]) == pytest.approx(recall.mean())
+
+
+def test_new_metrics_are_measured_by_name() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.random((30, 4), np.float32), rng.integers(0, 6, 30)
+    model = (
+        gc.Sequential(gc.Dense(6)).build((4,), device="cpu").compile("adam", metrics=["accuracy", "top_5_accuracy", "precision", "recall"])
+    )
+    history = model.fit(x, y, batch_size=8, validation_data=(x, y), verbose=False)
+    scores = model.predict(x)
+    assert history["val_top_5_accuracy"][-1] == pytest.approx(metrics.top_5_accuracy(scores, y))
+    assert history["val_recall"][-1] == pytest.approx(metrics.recall(scores, y))
+    assert {"top_5_accuracy", "precision", "recall"} <= set(metrics.METRICS)

@@ -45,8 +45,8 @@ def test_metrics(given: str) -> None:
 
 
 def test_a_wrong_name_is_told_the_first_names() -> None:
-    with pytest.raises(UnknownNameError, match="unknown loss 'hinge': there are categorical_crossentropy, binary_crossentropy, mean_squ"):
-        model(loss="hinge")
+    with pytest.raises(UnknownNameError, match="unknown loss 'huber': there are categorical_crossentropy, binary_crossentropy, mean_squ"):
+        model(loss="huber")
 
 
 def test_recipes_keep_the_first_name() -> None:
@@ -135,7 +135,7 @@ def test_what_things_say_of_themselves() -> None:
     assert repr(gc.SGD(0.1, 0.9)) == "SGD(learning_rate=0.1, momentum=0.9, nesterov=False, weight_decay=0.0)"
     assert repr(gc.SGD(gc.Cosine(0.1, 5))).startswith("SGD(learning_rate=Cosine(learning_rate=0.1, steps=5, final=0.0), ")
     assert repr(gc.EarlyStopping("loss")) == "EarlyStopping(monitor='loss', patience=3, min_delta=0.0, restore_best=True)"
-    assert repr(gc.CategoricalCrossentropy()) == "CategoricalCrossentropy()"
+    assert repr(gc.CategoricalCrossentropy()) == "CategoricalCrossentropy(label_smoothing=0.0)"
     assert repr(gc.Checkpoint("a", 7)).startswith("Checkpoint(path=PosixPath('a'), every=7")
     history = model().fit(X, Y, epochs=2, verbose=0)
     assert repr(history).startswith("<History of 2 epochs: loss ") and repr(gc.History()) == "<History of 0 epochs>"

@@ -6,7 +6,7 @@ from gpucnn.ops.cpu.batch import gather_batch, permutation
 from gpucnn.ops.cpu.dropout import next_call
 from gpucnn.ops.cpu.join import add, add_bias, put_channels, take_channels
 from gpucnn.ops.cpu.local import locally_connected2d, locally_connected2d_input_grad, locally_connected2d_weight_grad
-from gpucnn.ops.cpu.loss import binary_cross_entropy, mean_squared_error
+from gpucnn.ops.cpu.loss import binary_cross_entropy, hinge, mean_squared_error, root_mean_squared_error
 from gpucnn.ops.cpu.norm import batch_norm, batch_norm_apply, batch_norm_grad
 from gpucnn.ops.cpu.planes import (
     global_avg_pool2d,
@@ -69,6 +69,7 @@ __all__ = [
     "global_avg_pool2d_grad",
     "global_max_pool2d",
     "global_max_pool2d_grad",
+    "hinge",
     "leaky_relu",
     "leaky_relu_grad",
     "locally_connected2d",
@@ -82,6 +83,7 @@ __all__ = [
     "put_channels",
     "relu",
     "relu_grad",
+    "root_mean_squared_error",
     "sgd_update",
     "sigmoid",
     "sigmoid_grad",

@@ -71,3 +71,28 @@ def mean_squared_error(y: Array, targets: Array, *, out: Array | None = None) ->
         right = ((y > 0.5) == (targets > 0.5)) & ~np.isnan(y)
     correct = np.count_nonzero(right)
     return np.asarray(loss), np.asarray(correct), dy
+
+
+def hinge(y: Array, targets: Array, *, out: Array | None = None) -> tuple[Array, Array, Array]:
+    """Mean over all elements of max(0, 1 − t·y), and dy = −t / size where that is not 0.
+
+    y, targets t of −1 and 1, (N, K). Right where the largest of y is at the largest target (K > 1), or y > 0 just when t > 0 (K = 1).
+    """
+    missing = 1 - targets * y
+    dy = np.multiply(targets, y.dtype.type(-1 / y.size), out=out)
+    dy[missing <= 0] = 0
+    guess = y.argmax(axis=1)
+    right = guess == targets.argmax(axis=1) if y.shape[1] > 1 else (y[:, 0] > 0) == (targets[:, 0] > 0)
+    correct = np.count_nonzero(right & ~np.isnan(y[np.arange(len(y)), guess]))
+    return np.asarray(np.maximum(missing, 0).mean(dtype=np.float64)), np.asarray(correct), dy
+
+
+def root_mean_squared_error(y: Array, targets: Array, *, out: Array | None = None) -> tuple[Array, Array, Array]:
+    """√mean (y − t)² over all elements, and dy = (y − t) / (size · loss), 0 where the loss is.
+
+    y, targets (N, K). Right answers as in `mean_squared_error`.
+    """
+    mean, correct, dy = mean_squared_error(y, targets, out=out)
+    loss = np.sqrt(mean)
+    dy *= y.dtype.type(0 if loss == 0 else 1 / (2 * loss))
+    return np.asarray(loss), correct, dy

@@ -8,7 +8,7 @@ from gpucnn.ops.cuda.dropout import dropout, next_call
 from gpucnn.ops.cuda.fused import conv2d_relu_max_pool2d, conv2d_relu_max_pool2d_weight_grad
 from gpucnn.ops.cuda.join import add, add_bias, put_channels, take_channels
 from gpucnn.ops.cuda.local import locally_connected2d, locally_connected2d_input_grad, locally_connected2d_weight_grad
-from gpucnn.ops.cuda.loss import binary_cross_entropy, mean_squared_error, softmax_cross_entropy
+from gpucnn.ops.cuda.loss import binary_cross_entropy, hinge, mean_squared_error, root_mean_squared_error, softmax_cross_entropy
 from gpucnn.ops.cuda.norm import batch_norm, batch_norm_apply, batch_norm_grad
 from gpucnn.ops.cuda.planes import (
     global_avg_pool2d,
@@ -52,6 +52,7 @@ __all__ = [
     "global_avg_pool2d_grad",
     "global_max_pool2d",
     "global_max_pool2d_grad",
+    "hinge",
     "leaky_relu",
     "leaky_relu_grad",
     "locally_connected2d",
@@ -65,6 +66,7 @@ __all__ = [
     "put_channels",
     "relu",
     "relu_grad",
+    "root_mean_squared_error",
     "sgd_update",
     "sigmoid",
     "sigmoid_grad",

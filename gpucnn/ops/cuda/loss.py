@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from gpucnn.ops.cuda._arrays import Array, empty, stream
 from gpucnn_kernels import loss as kernels
+from gpucnn_kernels import margin
 
 
 def softmax_cross_entropy(logits: Array, labels: Array, *, out: Array | None = None) -> tuple[Array, Array, Array]:
@@ -37,10 +38,26 @@ def mean_squared_error(y: Array, targets: Array, *, out: Array | None = None) ->
     return _loss(kernels.mean_squared_error, y, targets, out)
 
 
-def _loss(launcher: Callable[..., None], x: Array, targets: Array, out: Array | None) -> tuple[Array, Array, Array]:
+def hinge(y: Array, targets: Array, *, out: Array | None = None) -> tuple[Array, Array, Array]:
+    """Mean over all elements of max(0, 1 − t·y), and dy = −t / size where that is not 0.
+
+    y, targets t of −1 and 1, (N, K). Right where the largest of y is at the largest target (K > 1), or y > 0 just when t > 0 (K = 1).
+    """
+    return _loss(margin.hinge, y, targets, out)
+
+
+def root_mean_squared_error(y: Array, targets: Array, *, out: Array | None = None) -> tuple[Array, Array, Array]:
+    """√mean (y − t)² over all elements, and dy = (y − t) / (size · loss), 0 where the loss is.
+
+    y, targets (N, K). Right answers as in `mean_squared_error`.
+    """
+    return _loss(margin.root_mean_squared_error, y, targets, out, scratch=1)
+
+
+def _loss(launcher: Callable[..., None], x: Array, targets: Array, out: Array | None, scratch: int = 0) -> tuple[Array, Array, Array]:
     n = x.shape[0]
     dx = empty(x, x.shape) if out is None else out
     loss, correct = empty(x, (1,)), empty(x, (1,), "int32")
-    row_loss, row_correct = empty(x, (n,)), empty(x, (n,), "int32")
+    row_loss, row_correct = empty(x, (n + scratch,)), empty(x, (n,), "int32")
     launcher(x, targets, dx, loss, correct, row_loss, row_correct, stream(x))
     return loss.reshape(()), correct.reshape(()), dx

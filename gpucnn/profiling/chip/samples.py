@@ -176,6 +176,8 @@ def losses(n: int, k: int) -> Callable[[Ops], None]:
         ops.softmax_cross_entropy(x, ints(n))
         ops.binary_cross_entropy(x, x)
         ops.mean_squared_error(x, x)
+        ops.root_mean_squared_error(x, x)
+        ops.hinge(x, x)
 
     return run
 

@@ -48,6 +48,9 @@ OPERATIONS = {
     # For each number the logarithm of 1 + e^−|z|, a product, a maximum, two sums; for the gradient σ and a difference.
     "binary_cross_entropy": Operation("loss", lambda a: work.elementwise(int(a["logits"].size), 9, 3), Rule()),
     # A difference, its square, the sum; and twice the difference.
+    "hinge": Operation("loss", lambda a: work.elementwise(int(a["y"].size), 4, 3), Rule()),
+    # The gradient is written, then divided by the root.
+    "root_mean_squared_error": Operation("loss", lambda a: work.elementwise(int(a["y"].size), 5, 5), Rule()),
     "mean_squared_error": Operation("loss", lambda a: work.elementwise(int(a["y"].size), 4, 3), Rule()),
     "tally": Operation("loss", _tally, Rule(written=("rates", "counters", "sums"), exact=True), sizes=lambda a: ""),
     "sgd_update": Operation("update", _sgd, _update("velocity")),
