@@ -27,6 +27,7 @@ from gpucnn.checks import integer
 from gpucnn.data import Dataset, fit_channels, load_dataset
 from gpucnn.data.dataset import DATASETS
 from gpucnn.data.datasets import as_named
+from gpucnn.data.image_folder import parts_of
 from gpucnn.data.split import of_each_class
 from gpucnn.device import get_device
 from gpucnn.errors import CheckpointError, DataError, MissingExtraError, ShapeError
@@ -110,6 +111,8 @@ def train(options: Options, say: Say, downloads: Downloads | None = None) -> Out
         model = network(options.model, dataset.classes)
         _build(model, dataset, seed, device)
         recipe = options.recipe.for_size(len(dataset.train_images), own=options.dataset not in DATASETS)
+        if dataset.validation_images is not None and options.recipe.validation is None:
+            recipe = replace(recipe, validation=None)
         dataset, validation = _held_back(dataset, recipe.validation, seed)
         steps = -(-len(dataset.train_images) // recipe.batch_size)
         model.compile(recipe.make_optimizer(recipe.epochs * steps), "categorical_crossentropy", ["accuracy"])
@@ -121,7 +124,8 @@ def train(options: Options, say: Say, downloads: Downloads | None = None) -> Out
         }
         say(f"data      {dataset.name}: {dataset.source}")
         if validation is not None:
-            say(f"          of them {len(validation[0]):,} held back to validate on; the test images are looked at once, at the end")
+            which = "besides" if recipe.validation is None else "of them held back"
+            say(f"          {len(validation[0]):,} {which} to validate on; the test images are looked at once, at the end")
         say(f"model     {options.model}: {model.parameter_count:,} parameters, input {'×'.join(map(str, dataset.image_shape))}")
         say(f"device    {device.name}")
         say(f"recipe    {recipe.optimizer}, learning rate {recipe.learning_rate:g} ({recipe.schedule}), seed {seed}")
@@ -211,8 +215,13 @@ def load_data(name: str, data_dir: Path | None, seed: int, say: Say, downloads: 
     return dataset
 
 
-def _held_back(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Pair | None]:
-    """The data set with fewer images to train on, and (images, labels) to validate on: none where the share is, or comes to, none."""
+def _held_back(dataset: Dataset, share: float | None, seed: int) -> tuple[Dataset, Pair | None]:
+    """The data set with fewer images to train on, and (images, labels) to validate on: none where the share is, or comes to, none.
+
+    A data set that has a part of its own for that keeps all of its images, unless a share was asked for.
+    """
+    if share is None and dataset.validation_images is not None and dataset.validation_labels is not None:
+        return dataset, (dataset.validation_images, dataset.validation_labels)
     if not share:
         return dataset, None
     chosen = of_each_class(dataset.train_labels, share, seed)
@@ -390,8 +399,8 @@ def _check_apart(output: Path, dataset: str) -> None:
     folder = user_path(dataset)
     if not folder.is_dir():
         return
-    split = [folder / "train", folder / "test"]
-    for images in split if all(part.is_dir() for part in split) else [folder]:
+    split = parts_of(folder)
+    for images in split.values() if "train" in split and len(split) > 1 else [folder]:
         if output.resolve().is_relative_to(images.resolve()):
             raise DataError(
                 f"the output folder {output} lies among the images in {images}, as if it were a class: name another with --output"
