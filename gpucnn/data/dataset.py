@@ -81,6 +81,7 @@ class Request:
     download: bool = True
     seed: int = 0
     test_fraction: float = 0.2
+    image_size: tuple[int, int] | None = None  # (height, width) that images of a folder are brought to
 
 
 Loader: TypeAlias = Callable[[Request], Dataset]

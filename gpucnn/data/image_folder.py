@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn.data.dataset import Dataset, counted
-from gpucnn.data.images import SUFFIXES, fit_channels, read_image
+from gpucnn.data.dataset import Dataset, Request, counted
+from gpucnn.data.images import SUFFIXES, fit_channels, read_image, resized
 from gpucnn.data.split import held_back
 from gpucnn.errors import DataError
 from gpucnn.files import kind_of, why_no_folder
@@ -22,7 +22,7 @@ SPELLINGS = {"train": ("train", "training"), "test": ("test", "testing"), "valid
 LAYOUT = "FOLDER/CLASS/image.png, or FOLDER/train/CLASS/image.png and FOLDER/test/CLASS/image.png"
 
 
-def load(folder: Path, *, test_fraction: float = 0.2, seed: int = 0) -> Dataset:
+def load(folder: Path, request: Request) -> Dataset:
     """Images of one size in FOLDER/CLASS/, or in FOLDER/train/CLASS/ and FOLDER/test/CLASS/, and FOLDER/val/CLASS/ where there is one; in
     any usual spelling. Where there is a val and no test, val is what is tested on.
 
@@ -51,14 +51,14 @@ def load(folder: Path, *, test_fraction: float = 0.2, seed: int = 0) -> Dataset:
                     f"add images of it there, or remove it from {path.name}"
                 )
     else:
-        train, test = _split(_classes(folder, passed), folder, test_fraction, seed)
+        train, test = _split(_classes(folder, passed), folder, request.test_fraction, request.seed)
     if len(train) < 2:
         raise DataError(f"{folder} has only the class {next(iter(train))!r} to train on: at least two are needed; lay it out as {LAYOUT}")
 
     names = tuple(sorted(train))
     notes += _note(folder, passed)
     files = [[(path, names.index(name)) for name in names for path in part.get(name, ())] for part in (train, test, validation or {})]
-    arrays = np.split(_read([path for part in files for path, _ in part]), np.cumsum([len(part) for part in files[:2]]))
+    arrays = np.split(_read([path for part in files for path, _ in part], request.image_size), np.cumsum([len(part) for part in files[:2]]))
     labels = [np.array([label for _, label in part], np.int32) for part in files]
     return Dataset(
         name=folder.name or str(folder),
@@ -158,16 +158,18 @@ def _split(classes: dict[str, list[Path]], folder: Path, fraction: float, seed: 
     return train, test
 
 
-def _read(paths: list[Path]) -> NDArray[np.uint8]:
+def _read(paths: list[Path], size: tuple[int, int] | None) -> NDArray[np.uint8]:
     """All images as one array (N, C, H, W), C the most channels that any of them has."""
     images: list[NDArray[np.uint8]] = []
     for path in paths:
         image = read_image(path)
+        if size is not None:
+            image = resized(image, size)
         if images and image.shape[1:] != images[0].shape[1:]:
             (height, width), (rows, columns) = image.shape[1:], images[0].shape[1:]
             raise DataError(
                 f"{path} is {height} × {width} pixels (height × width) where {rows} × {columns} was expected, "
-                f"as in {paths[0].name}: bring all images to one size"
+                f"as in {paths[0].name}: give --image-size (image_size= in Python), or bring all images to one size"
             )
         images.append(image)
     channels = max(image.shape[0] for image in images)

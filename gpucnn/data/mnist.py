@@ -129,6 +129,10 @@ def _roots(data_dir: Path | None) -> list[Path]:
     roots = []
     if data_dir is not None:
         _check_folder(data_dir, f"data_dir {data_dir}", "name")
+        if not exists(data_dir) and os.environ.get(VARIABLE):
+            raise DataError(
+                f"data_dir {data_dir} does not exist, and {VARIABLE} names another folder: check the path, or make the folder to download to"
+            )
         roots.append(data_dir)
     if os.environ.get(VARIABLE):
         named = user_path(os.environ[VARIABLE])
