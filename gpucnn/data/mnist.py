@@ -93,6 +93,11 @@ def load(name: str, request: Request) -> Dataset:
             found = find(folder)
             if None in found:
                 continue
+            if request.data_dir is not None and root != request.data_dir and not exists(request.data_dir):
+                raise DataError(
+                    f"data_dir {request.data_dir} does not exist, and {source.title} in {folder} is not what was asked for: check the path, "
+                    "or leave it out"
+                )
             try:
                 return _load(source, folder, found)
             except _OtherDatasetError:
@@ -129,10 +134,6 @@ def _roots(data_dir: Path | None) -> list[Path]:
     roots = []
     if data_dir is not None:
         _check_folder(data_dir, f"data_dir {data_dir}", "name")
-        if not exists(data_dir) and os.environ.get(VARIABLE):
-            raise DataError(
-                f"data_dir {data_dir} does not exist, and {VARIABLE} names another folder: check the path, or make the folder to download to"
-            )
         roots.append(data_dir)
     if os.environ.get(VARIABLE):
         named = user_path(os.environ[VARIABLE])

@@ -104,6 +104,7 @@ def test_the_order_of_places(home, monkeypatch):
     monkeypatch.setenv("GPUCNN_DATA_DIR", str(home / "env"))
     for place in ("cache/gpucnn/mnist", "env", "given"):
         write_set(home / place, 0)
+        (home / "given").mkdir(exist_ok=True)
         assert load_dataset("mnist", home / "given").source.startswith(str(home / place))
     assert Quiet.asked == []
 
@@ -274,6 +275,7 @@ def test_the_real_mnist():
 
 
 def test_a_folder_that_is_not_there_is_not_passed_over_for_the_environments(home, monkeypatch):
-    monkeypatch.setenv("GPUCNN_DATA_DIR", str(home))
-    refused("does not exist, and GPUCNN_DATA_DIR names another folder", "mnist", home / "typo")
+    monkeypatch.setenv("GPUCNN_DATA_DIR", str(home / "env"))
+    write_set(home / "env", 0)
+    refused("typo does not exist, and MNIST in .*env is not what was asked for", "mnist", home / "typo")
     assert not (home / "typo").exists()
