@@ -95,7 +95,7 @@ def load(name: str, request: Request) -> Dataset:
                 continue
             if request.data_dir is not None and root != request.data_dir and not exists(request.data_dir):
                 raise DataError(
-                    f"data_dir {request.data_dir} does not exist, and {source.title} in {folder} is not what was asked for: check the path, "
+                    f"data_dir {request.data_dir} does not exist, and {source.title} in {folder} was not asked for: check the path, "
                     "or leave it out"
                 )
             try:

@@ -277,5 +277,5 @@ def test_the_real_mnist():
 def test_a_folder_that_is_not_there_is_not_passed_over_for_the_environments(home, monkeypatch):
     monkeypatch.setenv("GPUCNN_DATA_DIR", str(home / "env"))
     write_set(home / "env", 0)
-    refused("typo does not exist, and MNIST in .*env is not what was asked for", "mnist", home / "typo")
+    refused("typo does not exist, and MNIST in .*env was not asked for", "mnist", home / "typo")
     assert not (home / "typo").exists()
