@@ -23,6 +23,7 @@ from gpucnn import experiment, starting
 from gpucnn.checks import integer
 from gpucnn.data import datasets
 from gpucnn.data.augment import choices
+from gpucnn.data.images import resized
 from gpucnn.device import NAMES as DEVICES
 from gpucnn.device import get_device, why_not_auto
 from gpucnn.errors import CheckpointError, DeviceError, GpucnnError, ShapeError
@@ -122,6 +123,14 @@ def train(
             f"{default_text('validation')[:-1]}, and for sets of your own]",
         ),
     ] = None,
+    image_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|HxW",
+            help="Bring the images of a folder to this size: scaled until they cover it, and cut about their centre.",
+            show_default=False,
+        ),
+    ] = None,
     device: Device = "auto",
     seed: Annotated[
         int,
@@ -158,6 +167,7 @@ def train(
         ),
         device=device,
         seed=seed,
+        image_size=image_size,
         output=user_path(output),
         resume=resume,
         checkpoint_every=checkpoint_every,
@@ -194,7 +204,9 @@ def evaluate(
         network.compile()
     name, noted = (dataset, None) if dataset else experiment.trained_on(network, user_path(model))
     # With another seed, images that the model was trained on would be among those that it is tested on.
-    data = experiment.load_data(name, data_dir or noted, network.seed if seed is None else integer(seed, "seed", 0), say, _Downloads())
+    drawn = network.seed if seed is None else integer(seed, "seed", 0)
+    size = experiment.noted_size(network) if user_path(name).is_dir() else None
+    data = experiment.load_data(name, data_dir or noted, drawn, say, _Downloads(), size)
     images = experiment.fit_to(network, data.test_images, f"an image of {data.name}")
     names = _class_names(network, model)
     if names is not None and list(data.class_names) != names:
@@ -222,7 +234,12 @@ def predict(
     network = gpucnn.load(model, device=device)
     loaded = []
     for path in images:  # all are read before the first is answered: a bad one at the end is told at once
-        loaded.append(experiment.fit_to(network, gpucnn.data.read_image(path), str(path)))
+        image = gpucnn.data.read_image(path)
+        size = experiment.noted_size(network)
+        if size is not None and image.shape[1:] != size:
+            say(f"note: {path}, {image.shape[1]}×{image.shape[2]}, was brought to {size[0]}×{size[1]}, as the images of the training were")
+            image = resized(image, size)
+        loaded.append(experiment.fit_to(network, image, str(path)))
     if network.loss is None:
         network.compile()  # the loss knows how raw outputs become probabilities
     probabilities = network.predict(np.stack(loaded))

@@ -27,6 +27,8 @@ from gpucnn.checks import integer
 from gpucnn.data import Dataset, fit_channels, load_dataset
 from gpucnn.data.dataset import DATASETS
 from gpucnn.data.datasets import as_named
+from gpucnn.data.image_folder import parts_of
+from gpucnn.data.images import size_of
 from gpucnn.data.split import of_each_class
 from gpucnn.device import get_device
 from gpucnn.errors import CheckpointError, DataError, MissingExtraError, ShapeError
@@ -55,6 +57,7 @@ class Options:
     recipe: OpenRecipe = field(default_factory=OpenRecipe)
     device: str = "auto"
     seed: int = 0
+    image_size: str | None = None
     output: Path = Path("runs/latest")
     resume: bool = False
     checkpoint_every: int = 200
@@ -72,6 +75,7 @@ class Options:
             "schedule": recipe.schedule,
             "augment": recipe.augment,
             "validation": recipe.validation,
+            "image_size": None if self.image_size is None else "x".join(map(str, size_of(self.image_size))),
             "seed": self.seed,
         }
 
@@ -86,7 +90,7 @@ class Outcome:
 
 Say = Callable[[str], None]
 Pair: TypeAlias = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
-OPTIONS = ("dataset", "model", "epochs", "batch_size", "optimizer", "lr", "schedule", "augment", "validation", "seed")
+OPTIONS = ("dataset", "model", "epochs", "batch_size", "optimizer", "lr", "schedule", "augment", "validation", "image_size", "seed")
 """What makes a run what it is."""
 AGAIN = "; or leave --resume out to begin anew, which sets this run aside"
 
@@ -95,6 +99,8 @@ def train(options: Options, say: Say, downloads: Downloads | None = None) -> Out
     """Trains as `options` say; `say` gets what a person should know, a line at a time."""
     integer(options.checkpoint_every, "steps between checkpoints", 1)
     integer(options.seed, "seed", 0)
+    if options.image_size is not None:
+        size_of(options.image_size)
     device = get_device(options.device)
     # As they are called here; an unknown network is refused before anything is loaded.
     options = replace(options, model=NETWORKS.first(options.model), dataset=as_named(options.dataset))
@@ -106,10 +112,13 @@ def train(options: Options, say: Say, downloads: Downloads | None = None) -> Out
             options = _as_begun(options, output / CHECKPOINT)
             model = network(options.model)
         seed = options.seed
-        dataset = load_data(options.dataset, options.data_dir, seed, say, downloads)
+        size = None if options.image_size is None else size_of(options.image_size)
+        dataset = load_data(options.dataset, options.data_dir, seed, say, downloads, size)
         model = network(options.model, dataset.classes)
         _build(model, dataset, seed, device)
         recipe = options.recipe.for_size(len(dataset.train_images), own=options.dataset not in DATASETS)
+        if dataset.validation_images is not None and options.recipe.validation is None:
+            recipe = replace(recipe, validation=None)
         dataset, validation = _held_back(dataset, recipe.validation, seed)
         steps = -(-len(dataset.train_images) // recipe.batch_size)
         model.compile(recipe.make_optimizer(recipe.epochs * steps), "categorical_crossentropy", ["accuracy"])
@@ -118,10 +127,12 @@ def train(options: Options, say: Say, downloads: Downloads | None = None) -> Out
             "dataset": dataset.name if options.dataset == "auto" else options.dataset,  # what was taken, and not what might be next time
             "dataset_name": dataset.name,
             "class_names": list(dataset.class_names),
+            **({} if size is None else {"image_size": list(size)}),
         }
         say(f"data      {dataset.name}: {dataset.source}")
         if validation is not None:
-            say(f"          of them {len(validation[0]):,} held back to validate on; the test images are looked at once, at the end")
+            which = "besides" if recipe.validation is None else "of them held back"
+            say(f"          {len(validation[0]):,} {which} to validate on; the test images are looked at once, at the end")
         say(f"model     {options.model}: {model.parameter_count:,} parameters, input {'×'.join(map(str, dataset.image_shape))}")
         say(f"device    {device.name}")
         say(f"recipe    {recipe.optimizer}, learning rate {recipe.learning_rate:g} ({recipe.schedule}), seed {seed}")
@@ -163,7 +174,14 @@ def _as_begun(options: Options, checkpoint: Path) -> Options:
         augment=chosen["augment"],
         validation=chosen["validation"],
     )
-    return replace(options, dataset=chosen["dataset"], model=chosen["model"], seed=integer(chosen["seed"], "seed", 0), recipe=made)
+    return replace(
+        options,
+        dataset=chosen["dataset"],
+        model=chosen["model"],
+        seed=integer(chosen["seed"], "seed", 0),
+        image_size=chosen["image_size"],
+        recipe=made,
+    )
 
 
 def run_notes(checkpoint: Path, advice: str = "") -> dict[str, Any]:
@@ -202,17 +220,29 @@ def trained_on(model: Sequential, path: Path) -> tuple[str, Path | None]:
     raise CheckpointError(f"{path} was trained on {shown(named)}, and no run is beside it to say where that is: name it with --dataset")
 
 
-def load_data(name: str, data_dir: Path | None, seed: int, say: Say, downloads: Downloads | None = None) -> Dataset:
+def load_data(
+    name: str,
+    data_dir: Path | None,
+    seed: int,
+    say: Say,
+    downloads: Downloads | None = None,
+    image_size: tuple[int, int] | None = None,
+) -> Dataset:
     """The data set, with a word on which one it is where it was not named."""
     with downloads or contextlib.nullcontext():  # it ends here: what shows training needs the terminal for itself
-        dataset = load_dataset(name, data_dir, seed=seed, progress=downloads)
+        dataset = load_dataset(name, data_dir, seed=seed, progress=downloads, image_size=image_size)
     if dataset.note:
         say(f"note: {dataset.note}")
     return dataset
 
 
-def _held_back(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Pair | None]:
-    """The data set with fewer images to train on, and (images, labels) to validate on: none where the share is, or comes to, none."""
+def _held_back(dataset: Dataset, share: float | None, seed: int) -> tuple[Dataset, Pair | None]:
+    """The data set with fewer images to train on, and (images, labels) to validate on: none where the share is, or comes to, none.
+
+    A data set that has a part of its own for that keeps all of its images, unless a share was asked for.
+    """
+    if share is None and dataset.validation_images is not None and dataset.validation_labels is not None:
+        return dataset, (dataset.validation_images, dataset.validation_labels)
     if not share:
         return dataset, None
     chosen = of_each_class(dataset.train_labels, share, seed)
@@ -390,8 +420,8 @@ def _check_apart(output: Path, dataset: str) -> None:
     folder = user_path(dataset)
     if not folder.is_dir():
         return
-    split = [folder / "train", folder / "test"]
-    for images in split if all(part.is_dir() for part in split) else [folder]:
+    split = parts_of(folder)
+    for images in split.values() if "train" in split and len(split) > 1 else [folder]:
         if output.resolve().is_relative_to(images.resolve()):
             raise DataError(
                 f"the output folder {output} lies among the images in {images}, as if it were a class: name another with --output"
@@ -426,6 +456,12 @@ def _check_writable(folder: Path, size: int) -> None:
         raise DataError(
             f"the output folder {folder} cannot be written to ({error.strerror or error}){room}: mend that, or name another with --output"
         ) from None
+
+
+def noted_size(model: Sequential) -> tuple[int, int] | None:
+    """The size that the images of the model's training were brought to; None where they had one of their own."""
+    noted = model.metadata.get("image_size")
+    return size_of(tuple(noted)) if isinstance(noted, list) and len(noted) == 2 else None
 
 
 def fit_to(model: Sequential, images: np.ndarray[Any, Any], what: str) -> np.ndarray[Any, Any]:

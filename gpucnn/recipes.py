@@ -29,7 +29,7 @@ OF_FEW = Length(epochs=40, batch_size=32, augment="affine", validation=0.1)
 @dataclass(frozen=True)
 class Recipe:
     """How a network is trained: `learning_rate` is the peak of the schedule, `validation` the part of the training images that is held
-    back to validate on."""
+    back to validate on, None where the set has a part of its own for that."""
 
     optimizer: str
     learning_rate: float
@@ -37,7 +37,7 @@ class Recipe:
     epochs: int
     batch_size: int
     augment: str
-    validation: float
+    validation: float | None
 
     def make_optimizer(self, steps: int) -> Optimizer:
         """The optimizer, with its schedule laid over `steps` steps."""

@@ -30,12 +30,16 @@ class Dataset:
     class_names: tuple[str, ...]
     source: str  # where it came from, for people
     note: str | None = None  # what the user must be told: which data was taken, and why
+    validation_images: NDArray[np.uint8] | None = None  # (V, C, H, W), where the set has a part to validate on
+    validation_labels: NDArray[np.int32] | None = None
 
     def __post_init__(self) -> None:
-        for part, images, labels in (
-            ("train", self.train_images, self.train_labels),
-            ("test", self.test_images, self.test_labels),
-        ):
+        parts = [("train", self.train_images, self.train_labels), ("test", self.test_images, self.test_labels)]
+        if (self.validation_images is None) != (self.validation_labels is None):
+            raise DataError("validation_images and validation_labels go together: give both or neither")
+        if self.validation_images is not None and self.validation_labels is not None:
+            parts.append(("validation", self.validation_images, self.validation_labels))
+        for part, images, labels in parts:
             if images.ndim != 4 or images.dtype != np.uint8 or images.size == 0:
                 raise DataError(f"{part}_images must be uint8 (N, C, H, W) and not empty, got {images.dtype} {images.shape}")
             if labels.dtype != np.int32 or labels.shape != images.shape[:1]:
@@ -46,11 +50,12 @@ class Dataset:
                 raise DataError(
                     f"{part}_labels must be 0 to {self.classes - 1} for {self.classes} class names, got {labels.min()} to {labels.max()}"
                 )
-        if self.train_images.shape[1:] != self.test_images.shape[1:]:
-            raise DataError(
-                f"images to train and to test on must be of one shape (C, H, W), "
-                f"got {self.train_images.shape[1:]} and {self.test_images.shape[1:]}"
-            )
+        for part, images, _ in parts[1:]:
+            if self.train_images.shape[1:] != images.shape[1:]:
+                raise DataError(
+                    f"images of all parts must be of one shape (C, H, W), got {self.train_images.shape[1:]} to train on and "
+                    f"{images.shape[1:]} of {part}"
+                )
 
     def __repr__(self) -> str:
         shape = "×".join(map(str, self.image_shape))
@@ -76,6 +81,7 @@ class Request:
     download: bool = True
     seed: int = 0
     test_fraction: float = 0.2
+    image_size: tuple[int, int] | None = None  # (height, width) that images of a folder are brought to
 
 
 Loader: TypeAlias = Callable[[Request], Dataset]

@@ -12,7 +12,8 @@ from gpucnn.data import digits, files_of, mnist
 from gpucnn.data.dataset import DATASETS, Dataset, Request
 from gpucnn.data.download import Progress, UnavailableError
 from gpucnn.data.idx import PathLike
-from gpucnn.errors import MissingExtraError, UnknownNameError
+from gpucnn.data.images import size_of
+from gpucnn.errors import ArgumentError, MissingExtraError, UnknownNameError
 from gpucnn.surroundings import user_path
 from gpucnn.text import shown
 
@@ -36,6 +37,7 @@ def load_dataset(
     download: bool = True,
     seed: int = 0,
     test_fraction: float = 0.2,
+    image_size: int | tuple[int, int] | str | None = None,
 ) -> Dataset:
     """A data set by its name, or a folder of images.
 
@@ -48,6 +50,9 @@ def load_dataset(
         test.csv; or a folder of images by class, FOLDER/CLASS/* or FOLDER/train/CLASS/* and FOLDER/test/CLASS/*. What is not parted
         into train and test is split by `seed` and `test_fraction` (of each class).
 
+    image_size: a number, (height, width) or words such as "32x48": images of a folder are scaled until they cover it, and cut about
+        their centre. Without it they must be of one size.
+
     `progress` is called during downloads, as `gpucnn.data.Progress` says.
 
     UnknownNameError for a name that no data set has (`gpucnn.register` adds one's own); DataError for data that cannot be used, of which
@@ -56,9 +61,12 @@ def load_dataset(
     if not isinstance(name, str | os.PathLike):
         raise TypeError(f"name must be a data set's name or a folder, got {shown(name)}")
     seed, test_fraction = integer(seed, "seed", -sys.maxsize), proportion(test_fraction, "test_fraction")
-    request = Request(None if data_dir is None else user_path(data_dir), progress, download, seed, test_fraction)
+    size = None if image_size is None else size_of(image_size)
+    request = Request(None if data_dir is None else user_path(data_dir), progress, download, seed, test_fraction, size)
     text = as_named(os.fspath(name))
     if text in DATASETS:
+        if size is not None:
+            raise ArgumentError(f"image_size goes with a folder of images, and {text} has a size of its own: leave it out")
         return DATASETS[text](request)
     path = user_path(text) if text else Path()
     if text and (not isinstance(name, str) or os.path.exists(path) or os.sep in text or (os.altsep and os.altsep in text)):

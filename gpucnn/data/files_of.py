@@ -14,7 +14,7 @@ from gpucnn.data import image_folder, npz, tables
 from gpucnn.data.dataset import Dataset, Request
 from gpucnn.data.idx import read_idx
 from gpucnn.data.tidy import Part, dataset
-from gpucnn.errors import DataError
+from gpucnn.errors import ArgumentError, DataError
 from gpucnn.files import regular_file
 from gpucnn.text import listed, reason_of
 
@@ -31,10 +31,10 @@ def load(path: Path, request: Request) -> Dataset:
     if not os.path.isdir(path):
         reader = next((read for end, read in FILES.items() if path.name.lower().endswith(end)), None)
         if reader is not None:
-            return reader(path, request)
+            return _of_its_own_size(reader(path, request), request)
         if os.path.isfile(path):
             raise DataError(f"{path} is a file where a folder was expected, or one of {', '.join(FILES)}: unpack it, and name the folder")
-        return image_folder.load(path, test_fraction=request.test_fraction, seed=request.seed)  # which says what is wrong
+        return image_folder.load(path, request)  # which says what is wrong
     try:
         names = sorted(entry.name for entry in os.scandir(path) if not entry.name.startswith(".") and not entry.is_dir())
     except OSError as error:
@@ -42,8 +42,14 @@ def load(path: Path, request: Request) -> Dataset:
     for found in (_idx, _npy, _tables, _one):
         made = found(path, names, request)
         if made is not None:
-            return made
-    return image_folder.load(path, test_fraction=request.test_fraction, seed=request.seed)
+            return _of_its_own_size(made, request)
+    return image_folder.load(path, request)
+
+
+def _of_its_own_size(made: Dataset, request: Request) -> Dataset:
+    if request.image_size is not None:
+        raise ArgumentError(f"image_size goes with a folder of images, and {made.name} holds arrays of one size: leave it out")
+    return made
 
 
 def _idx(folder: Path, names: list[str], request: Request) -> Dataset | None:

@@ -10,19 +10,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn.data.dataset import Dataset, counted
-from gpucnn.data.images import SUFFIXES, fit_channels, read_image
+from gpucnn.data.dataset import Dataset, Request, counted
+from gpucnn.data.images import SUFFIXES, fit_channels, read_image, resized
 from gpucnn.data.split import held_back
 from gpucnn.errors import DataError
 from gpucnn.files import kind_of, why_no_folder
 from gpucnn.text import listed, message
 
 JUNK = ("thumbs.db", "desktop.ini")  # which Windows leaves in folders of images
+SPELLINGS = {"train": ("train", "training"), "test": ("test", "testing"), "validation": ("val", "valid", "validation")}
 LAYOUT = "FOLDER/CLASS/image.png, or FOLDER/train/CLASS/image.png and FOLDER/test/CLASS/image.png"
 
 
-def load(folder: Path, *, test_fraction: float = 0.2, seed: int = 0) -> Dataset:
-    """Images of one size in FOLDER/CLASS/, or in FOLDER/train/CLASS/ and FOLDER/test/CLASS/.
+def load(folder: Path, request: Request) -> Dataset:
+    """Images of one size in FOLDER/CLASS/, or in FOLDER/train/CLASS/ and FOLDER/test/CLASS/, and FOLDER/val/CLASS/ where there is one; in
+    any usual spelling. Where there is a val and no test, val is what is tested on.
 
     In the first layout `test_fraction` of each class is held back for testing, at least one image and never all; which ones
     depends on the seed and the file names alone. Classes are the subfolders' names, sorted. Hidden files are passed over, and
@@ -33,27 +35,58 @@ def load(folder: Path, *, test_fraction: float = 0.2, seed: int = 0) -> Dataset:
     if why := why_no_folder(folder):
         raise DataError(f"{folder} is no folder where a folder of images was expected ({why}): lay it out as {LAYOUT}")
     passed: list[str] = []
-    if os.path.isdir(folder / "train") and os.path.isdir(folder / "test"):
-        train, test = _classes(folder / "train", passed), _classes(folder / "test", passed)
-        strangers = sorted(set(test) - set(train))
-        if strangers:
-            raise DataError(
-                f"{folder / 'test'} has the class {strangers[0]!r}, which {folder / 'train'} has not: "
-                "add images of it there, or remove it from test"
-            )
+    parts, validation = parts_of(folder), None
+    notes: list[str] = []
+    if "train" in parts and len(parts) > 1:
+        if "test" not in parts:
+            parts["test"] = parts.pop("validation")
+            notes.append(f"there is no folder to test on beside {parts['train']}: the images in {parts['test']} are what is tested on")
+        classes = {part: _classes(path, passed) for part, path in parts.items()}
+        train, test, validation = classes["train"], classes["test"], classes.get("validation")
+        for part, path in parts.items():
+            strangers = sorted(set(classes[part]) - set(train))
+            if strangers:
+                raise DataError(
+                    f"{path} has the class {strangers[0]!r}, which {parts['train']} has not: "
+                    f"add images of it there, or remove it from {path.name}"
+                )
     else:
-        train, test = _split(_classes(folder, passed), folder, test_fraction, seed)
+        train, test = _split(_classes(folder, passed), folder, request.test_fraction, request.seed)
     if len(train) < 2:
         raise DataError(f"{folder} has only the class {next(iter(train))!r} to train on: at least two are needed; lay it out as {LAYOUT}")
 
     names = tuple(sorted(train))
-    note = _note(folder, passed)
-    files = [[(path, names.index(name)) for name in names for path in part.get(name, ())] for part in (train, test)]
-    arrays = _read([path for part in files for path, _ in part])
-    cut = len(files[0])
+    notes += _note(folder, passed)
+    files = [[(path, names.index(name)) for name in names for path in part.get(name, ())] for part in (train, test, validation or {})]
+    arrays = np.split(_read([path for part in files for path, _ in part], request.image_size), np.cumsum([len(part) for part in files[:2]]))
     labels = [np.array([label for _, label in part], np.int32) for part in files]
-    source = counted(folder, cut, len(files[1]))
-    return Dataset(folder.name or str(folder), arrays[:cut], labels[0], arrays[cut:], labels[1], names, source, note)
+    return Dataset(
+        name=folder.name or str(folder),
+        train_images=arrays[0],
+        train_labels=labels[0],
+        test_images=arrays[1],
+        test_labels=labels[1],
+        class_names=names,
+        source=counted(folder, len(files[0]), len(files[1])),
+        note="; ".join(notes) or None,
+        validation_images=arrays[2] if validation else None,
+        validation_labels=labels[2] if validation else None,
+    )
+
+
+def parts_of(folder: Path) -> dict[str, Path]:
+    """The subfolders of `folder` that are a part of a set by their names: "train", "test", "validation", as far as they are there."""
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(entry.name for entry in entries if entry.is_dir())
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read ({error.strerror}): check its permissions") from error
+    parts: dict[str, Path] = {}
+    for part, spellings in SPELLINGS.items():
+        for name in found:
+            if name.lower() in spellings:
+                parts.setdefault(part, folder / name)
+    return parts
 
 
 def _classes(folder: Path, passed: list[str]) -> dict[str, list[Path]]:
@@ -72,7 +105,7 @@ def _classes(folder: Path, passed: list[str]) -> dict[str, list[Path]]:
         passed += [f"{path.suffix.lower()} beside the class folders" for path in loose]
         return classes
     for name, other in (("train", "test"), ("test", "train")):
-        if name in classes:
+        if name in classes or any(spelt.lower() in SPELLINGS[name] for spelt in classes):
             raise DataError(
                 f"{folder} holds {name} but no {other}, nor images by class: add {other}/CLASS, or name the folder {folder / name}"
             )
@@ -103,13 +136,13 @@ def _kind(entry: os.DirEntry[str]) -> str:
     return kind or Path(entry.name).suffix.lower() or "without an ending"
 
 
-def _note(folder: Path, passed: list[str]) -> str | None:
-    """What to tell about files that were passed over; None where there were none."""
+def _note(folder: Path, passed: list[str]) -> list[str]:
+    """What to tell about files that were passed over."""
     if not passed:
-        return None
+        return []
     kinds = listed([f"{count} {kind}" for kind, count in Counter(passed).most_common()], 6)
     files = "1 file" if len(passed) == 1 else f"{len(passed):,} files"
-    return message(f"{files} in {folder} {'was' if len(passed) == 1 else 'were'} passed over ({kinds}): images are {', '.join(SUFFIXES)}")
+    return [message(f"{files} in {folder} {'was' if len(passed) == 1 else 'were'} passed over ({kinds}): images are {', '.join(SUFFIXES)}")]
 
 
 def _split(classes: dict[str, list[Path]], folder: Path, fraction: float, seed: int) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
@@ -125,16 +158,18 @@ def _split(classes: dict[str, list[Path]], folder: Path, fraction: float, seed: 
     return train, test
 
 
-def _read(paths: list[Path]) -> NDArray[np.uint8]:
+def _read(paths: list[Path], size: tuple[int, int] | None) -> NDArray[np.uint8]:
     """All images as one array (N, C, H, W), C the most channels that any of them has."""
     images: list[NDArray[np.uint8]] = []
     for path in paths:
         image = read_image(path)
+        if size is not None:
+            image = resized(image, size)
         if images and image.shape[1:] != images[0].shape[1:]:
             (height, width), (rows, columns) = image.shape[1:], images[0].shape[1:]
             raise DataError(
                 f"{path} is {height} × {width} pixels (height × width) where {rows} × {columns} was expected, "
-                f"as in {paths[0].name}: bring all images to one size"
+                f"as in {paths[0].name}: give --image-size (image_size= in Python), or bring all images to one size"
             )
         images.append(image)
     channels = max(image.shape[0] for image in images)

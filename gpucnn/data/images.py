@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn.checks import pair
 from gpucnn.data.idx import PathLike
-from gpucnn.errors import DataError, MissingExtraError
+from gpucnn.errors import ArgumentError, DataError, MissingExtraError
 from gpucnn.files import regular_file
-from gpucnn.text import reason_of
+from gpucnn.text import reason_of, shown
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -54,6 +55,33 @@ def fit_channels(image: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
         red, green, blue = (image[..., i : i + 1, :, :].astype(np.uint32) for i in range(3))
         return ((299 * red + 587 * green + 114 * blue + 500) // 1000).astype(np.uint8)
     raise DataError(f"an image of {given} channels cannot be turned into one of {channels}: only grey (1) and colour (3) can")
+
+
+def size_of(given: Any) -> tuple[int, int]:
+    """(height, width) of a number, a pair, or words such as "32" and "32x48". ArgumentError and TypeError for anything else."""
+    value = given
+    if isinstance(given, str):
+        words = given.lower().replace("×", "x").split("x")
+        if len(words) > 2 or not all(word.strip().isascii() and word.strip().isdigit() and len(word) < 6 for word in words):
+            raise ArgumentError(f"image_size must be a number of pixels or HEIGHTxWIDTH, such as 32 or 32x48, got {shown(given)}")
+        value = tuple(int(word) for word in words) * (3 - len(words))
+    height, width = pair(value, "image_size", 1)
+    if height * width > MAX_PIXELS:
+        raise ArgumentError(f"image_size {height} × {width} is over {MAX_PIXELS:,} pixels: give a smaller one")
+    return height, width
+
+
+def resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """uint8 (C, H, W) as (C, *size): scaled until it covers `size`, then cut about the centre. MissingExtraError without Pillow."""
+    if image.shape[1:] == size:
+        return image
+    try:
+        from PIL import Image, ImageOps
+    except ImportError as error:
+        raise MissingExtraError('resizing needs Pillow, which is not installed: pip install "gpucnn[images]"') from error
+    picture = Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0).copy())
+    fitted = np.asarray(ImageOps.fit(picture, (size[1], size[0]), method=Image.Resampling.BILINEAR))
+    return np.array(fitted[None] if fitted.ndim == 2 else fitted.transpose(2, 0, 1), order="C")
 
 
 def _read_npy(path: Path) -> NDArray[np.uint8]:

@@ -93,6 +93,11 @@ def load(name: str, request: Request) -> Dataset:
             found = find(folder)
             if None in found:
                 continue
+            if request.data_dir is not None and root != request.data_dir and not exists(request.data_dir):
+                raise DataError(
+                    f"data_dir {request.data_dir} does not exist, and {source.title} in {folder} was not asked for: check the path, "
+                    "or leave it out"
+                )
             try:
                 return _load(source, folder, found)
             except _OtherDatasetError:

@@ -16,11 +16,12 @@ from gpucnn.errors import DataError
 from gpucnn.files import regular_file
 from gpucnn.text import bytes_text, listed, reason_of
 
-PAIRS = (  # (images, labels) to train on, and to test on; a part to validate on stands between them in some sets
+PAIRS = (  # (images, labels) to train on, and to test on
     ("x_train", "y_train", "x_test", "y_test"),
     ("train_images", "train_labels", "test_images", "test_labels"),
     ("X_train", "y_train", "X_test", "y_test"),
 )
+VALIDATION = (("x_val", "y_val"), ("val_images", "val_labels"), ("X_val", "y_val"))  # which some sets have besides
 WHOLE = (("images", "labels"), ("x", "y"), ("X", "y"), ("data", "target"), ("data", "labels"), ("arr_0", "arr_1"))
 LARGEST = 1 << 35  # bytes of an array
 
@@ -38,7 +39,15 @@ def load(path: Path, request: Request) -> Dataset:
                 if {train_x, train_y, test_x, test_y} <= set(names):
                     found = [_array(archive, names[name], path) for name in (train_x, train_y, test_x, test_y)]
                     train, test = Part(found[0], found[1], f"{path}, {train_x}"), Part(found[2], found[3], f"{path}, {test_x}")
-                    return dataset(path.stem, train, test, path, request)
+                    validation = next(
+                        (
+                            Part(_array(archive, names[x], path), _array(archive, names[y], path), f"{path}, {x}")
+                            for x, y in VALIDATION
+                            if {x, y} <= set(names)
+                        ),
+                        None,
+                    )
+                    return dataset(path.stem, train, test, path, request, validation=validation)
             for x, y in WHOLE:
                 if {x, y} <= set(names):
                     part = Part(_array(archive, names[x], path), _array(archive, names[y], path), f"{path}, {x}")

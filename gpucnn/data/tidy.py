@@ -27,12 +27,21 @@ class Part:
     where: str
 
 
-def dataset(name: str, train: Part, test: Part | None, origin: Any, request: Request, *, upright: bool = True) -> Dataset:
+def dataset(
+    name: str,
+    train: Part,
+    test: Part | None,
+    origin: Any,
+    request: Request,
+    *,
+    validation: Part | None = None,
+    upright: bool = True,
+) -> Dataset:
     """A data set of two parts, or of one, of which `test_fraction` of each class is held back for testing.
 
     Classes are numbered in the order of their names, which are numbers or words. DataError for what are no images or no labels.
     """
-    parts = [train] if test is None else [train, test]
+    parts = [part for part in (train, test, validation) if part is not None]
     images = [pixels(part.images, part.where) for part in parts]
     columns = [column(part.labels, len(part_images), part.where) for part, part_images in zip(parts, images, strict=True)]
     if not upright:
@@ -56,10 +65,20 @@ def dataset(name: str, train: Part, test: Part | None, origin: Any, request: Req
         if alone:
             raise DataError(f"{train.where}: class {listed(alone, 3)} has one image, and one must be held back for testing")
         chosen = of_each_class(labels[0], request.test_fraction, request.seed, least=1)
-        images = [images[0][~chosen], images[0][chosen]]
-        labels = [labels[0][~chosen], labels[0][chosen]]
+        images[:1] = [images[0][~chosen], images[0][chosen]]
+        labels[:1] = [labels[0][~chosen], labels[0][chosen]]
     names = tuple(plain(name) for name in known.tolist())
-    return Dataset(name, images[0], labels[0], images[1], labels[1], names, counted(origin, len(images[0]), len(images[1])))
+    return Dataset(
+        name=name,
+        train_images=images[0],
+        train_labels=labels[0],
+        test_images=images[1],
+        test_labels=labels[1],
+        class_names=names,
+        source=counted(origin, len(images[0]), len(images[1])),
+        validation_images=images[2] if validation is not None else None,
+        validation_labels=labels[2] if validation is not None else None,
+    )
 
 
 def pixels(given: Any, where: str) -> NDArray[np.uint8]:

@@ -534,7 +534,7 @@ def test_validation_images_are_held_back_from_those_to_train_on(gpucnn, options,
     train, validation, test = asked
     assert validation == held and train + validation == 22 and test < 0
     assert all(("val_accuracy" in row) is (held > 0) for row in history(Path("run")))
-    assert (f"of them {held} held back to validate on" in result.out) is (held > 0)
+    assert (f"{held} of them held back to validate on" in result.out) is (held > 0)
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -549,3 +549,41 @@ def test_a_run_is_resumed_with_the_validation_images_that_it_has(gpucnn, options
 def test_parts_to_validate_on_that_cannot_be(gpucnn, options, value):
     assert "validation" in gpucnn(*options, "--validation", value, "--output", "run").sentence
     assert not Path("run").exists()
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_set_with_a_part_to_validate_on_has_it_validated_on(gpucnn, folder, tmp_path):
+    """And is resumed with it."""
+    for part, first, last in (("Training", 0, 8), ("valid", 8, 11), ("TEST", 11, 14)):
+        for name in ("across", "down"):
+            (tmp_path / "set" / part / name).mkdir(parents=True)
+            for index in range(first, last):
+                (tmp_path / "set" / part / name / f"{index:02}.png").write_bytes((folder / name / f"{index:02}.png").read_bytes())
+    command = ("train", "--dataset", tmp_path / "set", "--device", "cpu", "--model", "keras", "--schedule", "constant", "--output", "run")
+    result = gpucnn(*command, "--epochs", 2)
+    assert result.status == 0, result.err
+    assert "16 + 6 images" in result.out and "6 besides to validate on" in result.out
+    assert all("val_accuracy" in row for row in history(Path("run")))
+    result = gpucnn(*command, "--epochs", 3, "--resume")
+    assert result.status == 0 and len(history(Path("run"))) == 3, result.err
+    assert "4 of them held back" in gpucnn(*command[:-1], "other", "--epochs", 1, "--validation", 0.25).out
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_size_is_remembered_by_evaluate_predict_and_resume(gpucnn, folder, tmp_path):
+    from PIL import Image
+
+    for path in folder.rglob("*.png"):
+        (tmp_path / "set" / path.parent.name).mkdir(parents=True, exist_ok=True)
+        Image.open(path).resize((20, 16) if path.stem < "07" else (14, 30)).save(tmp_path / "set" / path.parent.name / path.name)
+    command = ("train", "--dataset", tmp_path / "set", "--device", "cpu", "--schedule", "constant", "--output", "run")
+    assert "give --image-size" in gpucnn(*command, "--epochs", 1).sentence
+    assert gpucnn(*command, "--epochs", 1, "--image-size", "12x10").status == 0
+    assert gpucnn(*command, "--epochs", 2, "--resume").status == 0
+    assert "begun with --image-size '12x10'" in gpucnn(*command, "--image-size", 12, "--resume").sentence
+    assert gc.load("run/model.safetensors", device="cpu").input_shape == (1, 12, 10)
+    result = gpucnn("evaluate", "run/model.safetensors", "--device", "cpu")
+    assert result.status == 0 and "test accuracy" in result.last
+    result = gpucnn("predict", "run/model.safetensors", tmp_path / "set" / "down" / "01.png", "--device", "cpu")
+    assert result.status == 0 and "16×20, was brought to 12×10" in result.out and result.last.endswith("%")
+    assert "image_size must be" in gpucnn(*command, "--image-size", "big").sentence

@@ -104,6 +104,7 @@ def test_the_order_of_places(home, monkeypatch):
     monkeypatch.setenv("GPUCNN_DATA_DIR", str(home / "env"))
     for place in ("cache/gpucnn/mnist", "env", "given"):
         write_set(home / place, 0)
+        (home / "given").mkdir(exist_ok=True)
         assert load_dataset("mnist", home / "given").source.startswith(str(home / place))
     assert Quiet.asked == []
 
@@ -271,3 +272,10 @@ def test_the_real_mnist():
     assert data.train_images.shape == (60000, 1, 28, 28) and data.test_images.shape == (10000, 1, 28, 28)
     assert data.train_labels[:5].tolist() == [5, 0, 4, 1, 9] and np.bincount(data.test_labels).tolist()[:2] == [980, 1135]
     assert "60,000 + 10,000 images" in data.source
+
+
+def test_a_folder_that_is_not_there_is_not_passed_over_for_the_environments(home, monkeypatch):
+    monkeypatch.setenv("GPUCNN_DATA_DIR", str(home / "env"))
+    write_set(home / "env", 0)
+    refused("typo does not exist, and MNIST in .*env was not asked for", "mnist", home / "typo")
+    assert not (home / "typo").exists()

@@ -58,7 +58,10 @@ def test_medmnist_archive(tmp_path: Path) -> None:
         "train_images": colour, "val_images": test, "test_images": test,
         "train_labels": TRAIN_LABELS[:, None], "val_labels": TEST_LABELS[:, None], "test_labels": TEST_LABELS[:, None],
     }  # fmt: skip
-    check(load_dataset(npz(tmp_path, arrays)), colour.transpose(0, 3, 1, 2), test.transpose(0, 3, 1, 2))
+    data = load_dataset(npz(tmp_path, arrays))
+    check(data, colour.transpose(0, 3, 1, 2), test.transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(data.validation_images, data.test_images)
+    np.testing.assert_array_equal(data.validation_labels, data.test_labels)
 
 
 SAME: dict[str, Callable[[Any], Any]] = {

@@ -140,3 +140,60 @@ def test_fractions_out_of_range(tmp_path, fraction):
 @pytest.mark.parametrize("options", [{"test_fraction": "a"}, {"test_fraction": True}, {"seed": 1.5}, {"seed": True}])
 def test_options_of_the_wrong_type(tmp_path, options):
     refused(fill(tmp_path, count=2), next(iter(options)), TypeError, **options)
+
+
+# Parts and sizes.
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "test"), [("train", "val", "test"), ("Training", "VALID", "Testing"), ("TRAIN", "validation", "TEST")]
+)
+def test_parts_in_every_usual_spelling(tmp_path, train, validation, test):
+    for part, count in ((train, 4), (validation, 2), (test, 3)):
+        fill(tmp_path / part, count=count)
+    data = load_dataset(tmp_path)
+    assert (len(data.train_images), len(data.validation_images), len(data.test_images)) == (8, 4, 6) and data.note is None
+    assert data.validation_labels.tolist() == [0, 0, 1, 1]
+
+
+def test_val_without_test_is_tested_on_and_that_is_said(tmp_path):
+    fill(tmp_path / "train", count=4)
+    fill(tmp_path / "val", count=2)
+    data = load_dataset(tmp_path)
+    assert len(data.test_images) == 4 and data.validation_images is None and "no folder to test on" in data.note
+    grey(tmp_path / "val" / "emu" / "a.png")
+    refused(tmp_path, "val has the class 'emu', which .*train has not")
+
+
+@pytest.mark.parametrize(("given", "shape"), [(6, (6, 6)), ("6", (6, 6)), ("6x4", (6, 4)), ((2, 5), (2, 5)), ("3×4", (3, 4))])
+def test_images_of_several_sizes_are_brought_to_one(tmp_path, given, shape):
+    fill(tmp_path, count=4)
+    grey(tmp_path / "cat" / "wide.png", 200, (40, 10))
+    Image.new("RGB", (5, 30), (10, 20, 30)).save(tmp_path / "dog" / "high.png")
+    refused(tmp_path, "give --image-size")
+    data = load_dataset(tmp_path, image_size=given)
+    assert data.image_shape == (3, *shape)
+    everything = np.concatenate([data.train_images, data.test_images])
+    assert all(len(np.unique(plane)) == 1 for image in everything for plane in image)  # of one colour before and after
+    assert {10, 200} <= set(everything[:, 0, 0, 0].tolist())
+
+
+def test_what_does_not_fit_is_cut_about_the_centre(tmp_path):
+    stripes = np.zeros((4, 12), np.uint8)
+    stripes[:, 4:8] = 255
+    for name in ("a", "b"):
+        for index in range(2):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.fromarray(stripes).save(tmp_path / name / f"{index}.png")
+    assert (load_dataset(tmp_path, image_size=4).train_images == 255).all()
+    np.testing.assert_array_equal(load_dataset(tmp_path, image_size=(4, 12)).train_images[0, 0], stripes)
+
+
+def test_sizes_that_cannot_be(tmp_path):
+    fill(tmp_path)
+    for size in (0, -1, "", "x", "3x", "axb", "1x2x3", (1, 2, 3), "99999x99999", "-3"):
+        refused(tmp_path, "image_size", ArgumentError, image_size=size)
+    for size in (1.5, True, [[]]):
+        with pytest.raises((TypeError, ArgumentError), match="image_size"):
+            load_dataset(tmp_path, image_size=size)
+    refused("digits", "has a size of its own", ArgumentError, image_size=8)
