@@ -41,7 +41,7 @@ ARGUMENTS = [
     ((*TRAIN, "--lr", "-0.1"), ["learning rate", "above 0"]),
     ((*TRAIN, "--lr", "nan"), ["learning rate", "finite"]),
     ((*TRAIN, "--lr", "inf"), ["learning rate", "finite"]),
-    ((*TRAIN, "--model", "resnet"), ["unknown model 'resnet'", "keras, tf2, lenet5x5"]),
+    ((*TRAIN, "--model", "lenet9x9"), ["unknown model 'lenet9x9'", "keras, tf2, lenet5x5"]),
     ((*TRAIN, "--model", "Kerass"), ["unknown model 'Kerass'", "did you mean 'keras'"]),
     ((*TRAIN, "--optimizer", "adma"), ["unknown optimizer 'adma'", "sgd, adam, adamw", "did you mean 'adam'"]),
     ((*TRAIN, "--schedule", "linear"), ["unknown schedule 'linear'", "constant, step, cosine, one-cycle"]),
