@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 
 import gpucnn
-from gpucnn import experiment, starting
+from gpucnn import answers, experiment, starting
 from gpucnn.checks import integer
 from gpucnn.data import datasets
 from gpucnn.data.augment import choices
@@ -224,16 +224,20 @@ def evaluate(
 def predict(
     model: ModelFile,
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE", help="PNG, JPEG or .npy files, of the model's size.", show_default=False)
+        list[Path],
+        typer.Argument(metavar="IMAGE", help="PNG, JPEG or .npy files of its size, or folders of them.", show_default=False),
     ],
+    top: Annotated[int, typer.Option(parser=_whole, metavar="N", help="How many classes to name, the most probable first.")] = 1,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the answers as a table.", show_default=False)] = None,
     device: Device = "auto",
 ) -> None:
     """Print the class of each image, and how probable the model takes it to be."""
     import numpy as np
 
+    top = integer(top, "top", 1)
     network = gpucnn.load(model, device=device)
-    loaded = []
-    for path in images:  # all are read before the first is answered: a bad one at the end is told at once
+    loaded, files = [], answers.images_of(images)
+    for path in files:  # all are read before the first is answered: a bad one at the end is told at once
         image = gpucnn.data.read_image(path)
         size = experiment.noted_size(network)
         if size is not None and image.shape[1:] != size:
@@ -246,11 +250,11 @@ def predict(
     if probabilities.ndim != 2 or probabilities.shape[1] < 2 or not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
         raise CheckpointError(f"{model} is no classifier: its outputs, {network.output_shape} of an image, are no probabilities of classes")
     names = _class_names(network, model) or [str(number) for number in range(probabilities.shape[1])]
-    best = probabilities.argmax(axis=1)
-    shown = [(plain(path), plain(names[index])) for path, index in zip(images, best, strict=True)]
-    width, label_width = max(len(words) for words, _ in shown), max(len(label) for _, label in shown)
-    for (words, label), row, index in zip(shown, probabilities, best, strict=True):
-        say(f"{words:<{width}}  {label:<{label_width}}  {100 * row[index]:5.1f} %")
+    for line in answers.lines(files, probabilities, names, top):
+        say(line)
+    if csv is not None:
+        answers.write_csv(user_path(csv), files, probabilities, names, top)
+        say(f"wrote     {csv}")
 
 
 @app.command(short_help="Measure where a training step's time goes, kernel by kernel.")

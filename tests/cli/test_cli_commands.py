@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import os
 import re
@@ -209,3 +210,29 @@ def test_downloads_on_a_terminal_leave_the_screen_to_training(monkeypatch):
     assert "train-images.gz" in sys.stdout.getvalue()
     with Progress():  # Rich allows one live display at a time, or warns
         pass
+
+
+def test_predict_takes_folders_and_writes_a_table(gpucnn, tmp_path):
+    names = ["=1+1", "b", "c,d"]
+    model = gc.Sequential(gc.Flatten(), gc.Dense(3)).build((1, 4, 4), device="cpu")
+    model.parameters["dense_1.bias"].value[...] = [2, 1, 0]
+    model.parameters["dense_1.weight"].value[...] = 0
+    model.metadata["class_names"] = names
+    model.save("m.safetensors")
+    for name in ("set/2.npy", "set/a/1.npy", "set/.hidden/3.npy", "-x.npy"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        np.save(name, np.zeros((4, 4), np.uint8))
+    Path("set/notes.txt").write_text("no image")
+    result = gpucnn("predict", "m.safetensors", "set", "./-x.npy", "--top", 2, "--csv", "out.csv", "--device", "cpu")
+    assert result.status == 0, result.err
+    first, second = (f"{100 * np.exp(k) / np.exp([2, 1, 0]).sum():5.1f} %" for k in (2, 1))
+    assert result.out.splitlines()[:2] == [f"set/2.npy    =1+1  {first}  b  {second}", f"set/a/1.npy  =1+1  {first}  b  {second}"]
+    assert result.last == "wrote     out.csv"
+    with open("out.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["image", "class", "probability", "class_2", "probability_2"] and len(rows) == 4
+    assert rows[3][:2] == ["'-x.npy", "'=1+1"] and float(rows[1][2]) == pytest.approx(np.exp(2) / np.exp([2, 1, 0]).sum(), abs=1e-6)
+    assert "top must be at least 1" in gpucnn("predict", "m.safetensors", "set", "--top", 0).sentence
+    Path("empty").mkdir()
+    assert "empty holds no images" in gpucnn("predict", "m.safetensors", "empty", "--device", "cpu").sentence
+    assert gpucnn("predict", "m.safetensors", "set/2.npy", "--top", 9, "--device", "cpu").last.count("%") == 3
