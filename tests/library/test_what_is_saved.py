@@ -54,7 +54,7 @@ class Half(gc.SGD):
 
 
 class Hinge(gc.MeanSquaredError):
-    name = "hinge"
+    name = "own_hinge"
 
 
 @pytest.mark.parametrize("optimizer", [lambda: gc.SGD(Inverse(0.1)), lambda: gc.SGD(Whatever(lambda step: 0.1)), lambda: Half(0.1)])
@@ -84,7 +84,7 @@ def test_what_is_registered_is_loaded(tmp_path: Path) -> None:
         assert isinstance(loaded.optimizer, Half) and isinstance(loaded.optimizer.schedule, Inverse) and isinstance(loaded.loss, Hinge)
         assert loaded.config() == model.config() and loaded.optimizer.learning_rate == 0.25
     finally:
-        del gc.schedules.SCHEDULES["Inverse"], gc.optimizers.OPTIMIZERS["Half"], gc.losses.LOSSES["hinge"]
+        del gc.schedules.SCHEDULES["Inverse"], gc.optimizers.OPTIMIZERS["Half"], gc.losses.LOSSES["own_hinge"]
 
 
 def test_what_can_be_registered() -> None:
