@@ -311,7 +311,6 @@ def test_images_of_another_size_or_depth(gpucnn, bars_run, size, shape):
         ("empty.npy", np.zeros((0, 12), np.uint8), "no pixels"),
         ("text.png", None, "text.png"),
         ("none.png", None, "does not exist"),
-        (".", None, "is a folder"),
     ],
 )
 def test_bad_images_to_predict(gpucnn, bars_run, name, array, piece):
