@@ -16,9 +16,12 @@ ROOT = Path(__file__).parents[2]
 ALL = (
     "accuracy_against_pytorch",
     "against_pytorch",
+    "inception_mnist",
+    "lenet5x5_mnist",
     "measure_chip",
     "measured_tables",
     "mnist_speedrun",
+    "parameter_sharing",
     "profile_kernels",
     "steps_on_gpu",
 )
@@ -50,6 +53,31 @@ def test_quickstart_is_the_program_of_the_readme() -> None:
     program = ast.parse((ROOT / "examples" / "quickstart.py").read_text(encoding="utf-8"))
     program.body = program.body[1:]  # without the docstring
     assert ast.dump(program) == ast.dump(ast.parse(printed))
+
+
+def test_lenet5x5_mnist(example: Example) -> None:
+    result = example("lenet5x5_mnist", "--quick", "--device", "cpu", "--every", 2)
+    assert result.status == 0, result.err
+    found = re.findall(r"^epoch (\d), batch (\d): loss (\d\.\d{4}), validation accuracy [\d.]+ %$", result.out, re.MULTILINE)
+    assert [(int(epoch), int(batch)) for epoch, batch, _ in found] == [(epoch, batch) for epoch in range(1, 7) for batch in (2, 3)]
+    assert float(found[-1][2]) < float(found[0][2]) and float(result.out.split()[-2]) > 60
+
+
+def test_lenet5x5_mnist_refuses_to_keep_nothing(example: Example) -> None:
+    assert "rate must be at least 0 and below 1" in example("lenet5x5_mnist", "--quick", "--device", "cpu", "--keep", 0).sentence
+
+
+def test_inception_mnist(example: Example) -> None:
+    result = example("inception_mnist", "--quick", "--device", "cpu")
+    assert result.status == 0, result.err
+    assert "  branch_4" in result.out and float(result.out.split()[-2]) > 60
+
+
+def test_parameter_sharing(example: Example) -> None:
+    result = example("parameter_sharing", "--quick", "--device", "cpu")
+    assert result.status == 0, result.err
+    assert "20 × 14 × 14 outputs, 3,860 parameters" in result.out and "20 × 14 × 14 outputs, 756,560 parameters" in result.out
+    assert len(re.findall(r"parameters: [\d.]+ % of test images, [\d.]+ % of them moved$", result.out, re.MULTILINE)) == 2
 
 
 def test_mnist_speedrun(example: Example) -> None:
