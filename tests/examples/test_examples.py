@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 ALL = (
     "accuracy_against_pytorch",
     "against_pytorch",
+    "image_filters",
     "inception_mnist",
     "lenet5x5_mnist",
     "measure_chip",
@@ -24,6 +25,7 @@ ALL = (
     "parameter_sharing",
     "profile_kernels",
     "steps_on_gpu",
+    "translation",
 )
 NOTHING = "a run with --quick: too few"
 Example = Callable[..., Any]
@@ -78,6 +80,28 @@ def test_parameter_sharing(example: Example) -> None:
     assert result.status == 0, result.err
     assert "20 × 14 × 14 outputs, 3,860 parameters" in result.out and "20 × 14 × 14 outputs, 756,560 parameters" in result.out
     assert len(re.findall(r"parameters: [\d.]+ % of test images, [\d.]+ % of them moved$", result.out, re.MULTILINE)) == 2
+
+
+def test_image_filters(example: Example, tmp_path: Path) -> None:
+    for needed in ("sklearn", "PIL", "matplotlib"):
+        pytest.importorskip(needed)
+    result = example("image_filters", "--quick", "--device", "cpu", "--output", tmp_path / "sheet.png")
+    assert result.status == 0, result.err
+    deviation = {
+        name.strip(): float(value) for name, value in re.findall(r"^(.{14}) \d+ × .*deviation ([\d.]+)$", result.out, re.MULTILINE)
+    }
+    assert len(deviation) == 9 and deviation["low-pass"] < deviation["blur"] < deviation["as it is"] < deviation["sharpen"]
+    assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
+    assert "cannot be written" in example("image_filters", "--quick", "--device", "cpu", "--output", tmp_path / "no" / "a.png").sentence
+
+
+def test_translation(example: Example, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    result = example("translation", "--quick", "--device", "cpu", "--output", tmp_path / "moved.png", "--most", 2)
+    assert result.status == 0, result.err
+    rows = re.findall(r"^moved by (\d): changed feature maps ([\d.]+), pooled maps ([\d.]+), largest", result.out, re.MULTILINE)
+    assert [row[0] for row in rows] == ["0", "1", "2"] and float(rows[0][1]) == 0 and float(rows[1][1]) > float(rows[1][2]) > 0
+    assert (tmp_path / "moved.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_mnist_speedrun(example: Example) -> None:
