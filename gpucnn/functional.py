@@ -9,28 +9,38 @@ from __future__ import annotations
 from typing import Any
 
 from gpucnn.arrays import numbers, on_a_gpu
-from gpucnn.checks import integer, several
+from gpucnn.checks import integer, positive, several
 from gpucnn.device import Device, of
 from gpucnn.errors import DataError, ShapeError
 from gpucnn.layers.base import Array, Shape
 from gpucnn.losses import check_class_labels
-from gpucnn.ops.shapes import Window, conv_window, pool_window
+from gpucnn.ops.shapes import Window, conv_window, normalize_padding, pool_window, transposed_window
 from gpucnn.text import shown
 
 __all__ = [
     "avg_pool2d",
     "avg_pool2d_grad",
+    "batch_norm",
     "conv2d",
     "conv2d_input_grad",
     "conv2d_weight_grad",
+    "conv_transpose2d",
     "dense",
+    "elu",
     "flatten",
+    "gelu",
+    "global_avg_pool2d",
+    "global_max_pool2d",
+    "leaky_relu",
     "max_pool2d",
     "max_pool2d_grad",
     "relu",
     "sigmoid",
+    "silu",
     "softmax",
     "softmax_cross_entropy",
+    "tanh",
+    "zero_pad2d",
 ]
 
 
@@ -68,6 +78,32 @@ def conv2d_weight_grad(
     window = _conv(x.shape, shape, stride, padding, dilation, groups)
     _same_shape("dy", dy, (x.shape[0], shape[0], *window.output))
     return device.ops.conv2d_weight_grad(dy, x, window, groups)
+
+
+def conv_transpose2d(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Array:
+    """y (N, K, P, Q): the transposed convolution of x (N, C, H, W) with weight (C, K/groups, R, S), plus bias (K).
+
+    P = (H − 1) · stride − top − bottom + dilation · (R − 1) + 1 + output_padding, and likewise Q; with padding="same" H · stride.
+    """
+    device, (x, weight, *rest) = _arrays(x=(x, 4), weight=(weight, 4), **({} if bias is None else {"bias": (bias, 1)}))
+    groups = integer(groups, "groups", 1)
+    if x.shape[1] != weight.shape[0] or x.shape[1] % groups:
+        raise ShapeError(f"weight must be (C, K/groups, R, S) with the {x.shape[1]} channels of x, divisible by groups, got {weight.shape}")
+    window = transposed_window(x.shape[2:], weight.shape[2:], stride, padding, output_padding, dilation)
+    if rest and rest[0].shape != (weight.shape[1] * groups,):
+        raise ShapeError(f"bias must have one value for each of the {weight.shape[1] * groups} filters, got shape {rest[0].shape}")
+    y = device.ops.conv2d_input_grad(x, weight, window, groups)
+    return device.ops.add_bias(y, rest[0], out=y) if rest else y
 
 
 def max_pool2d(
@@ -120,6 +156,61 @@ def avg_pool2d_grad(
     return device.ops.avg_pool2d_grad(dy, window, bool(count_include_pad))
 
 
+def global_avg_pool2d(x: Array) -> Array:
+    """y (N, C): the mean of each plane of x (N, C, H, W)."""
+    device, (x,) = _arrays(x=(x, 4))
+    return device.ops.global_avg_pool2d(x)
+
+
+def global_max_pool2d(x: Array) -> tuple[Array, Array]:
+    """(y, indices), both (N, C): the largest pixel of each plane of x (N, C, H, W) and its int32 place there."""
+    device, (x,) = _arrays(x=(x, 4))
+    return device.ops.global_max_pool2d(x)  # type: ignore[no-any-return]
+
+
+def zero_pad2d(x: Array, padding: Any) -> Array:
+    """x (N, C, H, W) with zeros around each plane. padding: a number, (vertical, horizontal) or ((top, bottom), (left, right))."""
+    device, (x,) = _arrays(x=(x, 4))
+    sides = normalize_padding(padding)
+    if isinstance(sides, str):
+        raise ShapeError(f"padding of zero_pad2d must be whole numbers, got {shown(padding)}")
+    return device.ops.zero_pad2d(x, sides)
+
+
+def batch_norm(
+    x: Array,
+    running_mean: Array,
+    running_var: Array,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Array:
+    """y of x (N, C, …): (x − mean) / √(variance + eps) · weight + bias, all of them (C,), channel by channel; weight is 1 and bias 0 unless
+    given. As PyTorch's: with `training` mean and variance are those of x, and the running ones are moved, in place."""
+    given = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
+    device, (x, *rest) = _arrays(x=(x, None), **{name: (array, 1) for name, array in given.items() if array is not None})
+    if x.ndim < 2:
+        raise ShapeError(f"x must be (N, C, …), got shape {x.shape}")
+    for name, array in zip((name for name, value in given.items() if value is not None), rest, strict=True):
+        _same_shape(name, array, (x.shape[1],))
+    more = iter(rest[2:])
+    scale = device.xp.ones(x.shape[1], x.dtype) if weight is None else next(more)
+    shift = device.xp.zeros(x.shape[1], x.dtype) if bias is None else next(more)
+    running = (rest[0], rest[1])
+    eps = positive(eps, "eps")
+    if not training:
+        return device.ops.batch_norm_apply(x, scale, shift, running, eps=eps)
+    if x.size // x.shape[1] < 2:
+        raise ShapeError(f"batch normalization needs at least two numbers in each channel to train on, got x of shape {x.shape}")
+    y, _, _ = device.ops.batch_norm(x, scale, shift, running, momentum=positive(momentum, "momentum", zero=True), eps=eps)
+    for array, moved in ((running_mean, running[0]), (running_var, running[1])):
+        if array is not moved:
+            array[...] = moved
+    return y
+
+
 def dense(x: Array, weight: Array, bias: Array | None = None) -> Array:
     """y (N, K) = x (N, C) · weight (K, C)ᵀ + bias (K)."""
     device, (x, weight, *rest) = _arrays(x=(x, 2), weight=(weight, 2), **({} if bias is None else {"bias": (bias, 1)}))
@@ -146,6 +237,36 @@ def softmax(x: Array) -> Array:
     """eˣ / Σ eˣ along the last axis."""
     device, (x,) = _arrays(x=(x, None))
     return device.ops.softmax(x)
+
+
+def tanh(x: Array) -> Array:
+    """The hyperbolic tangent, of any shape."""
+    device, (x,) = _arrays(x=(x, None))
+    return device.ops.tanh(x)
+
+
+def leaky_relu(x: Array, negative_slope: float = 0.01) -> Array:
+    """x, or negative_slope · x where that is not positive, of any shape."""
+    device, (x,) = _arrays(x=(x, None))
+    return device.ops.leaky_relu(x, positive(negative_slope, "negative_slope", zero=True))
+
+
+def elu(x: Array, alpha: float = 1.0) -> Array:
+    """x, or alpha · (eˣ − 1) where that is not positive, of any shape."""
+    device, (x,) = _arrays(x=(x, None))
+    return device.ops.elu(x, positive(alpha, "alpha"))
+
+
+def gelu(x: Array, approximate: bool = False) -> Array:
+    """x · Φ(x), Φ the normal distribution, by the hyperbolic tangent where `approximate`, of any shape."""
+    device, (x,) = _arrays(x=(x, None))
+    return device.ops.gelu(x, bool(approximate))
+
+
+def silu(x: Array) -> Array:
+    """x / (1 + e⁻ˣ), of any shape."""
+    device, (x,) = _arrays(x=(x, None))
+    return device.ops.silu(x)
 
 
 def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:

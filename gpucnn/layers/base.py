@@ -125,7 +125,8 @@ class Layer(Worded):
     here for all of them. x, y, dx and dy have the batch first. `_build` lists what is trained in `parameters`, and what is saved but not
     trained in `arrays`. A layer whose `_backward` may return dy itself or a view of it says so with `passes_on = True`: what backward
     returns is used as scratch otherwise. One whose `_backward` has a third argument, whether to take the gradient of the ReLU that has
-    made its input along with its own, says `takes_relu_grad = True`.
+    made its input along with its own, says `takes_relu_grad = True`. Parameters of a layer that is `frozen` have no gradient:
+    `Parameter.add_grad` passes over them.
     """
 
     beside: ClassVar[dict[str, str]] = {"input_shape": "declared_shape"}

@@ -13,6 +13,8 @@ from gpucnn.layers.base import Array, Layer, Shape
 class Dropout(Layer):
     """In training sets elements to zero with probability `rate` and divides the others by 1 − rate; otherwise passes x on.
 
+    TensorFlow 1 asks for the probability that an element is kept: its keep_prob 0.75 is a rate of 0.25 here.
+
     The mask is a function of (seed, number of the call): nothing is kept for backward but that number, and a resumed run draws the
     masks that it would have drawn. The number is in the device's memory, so that a captured step can count.
     """

@@ -10,6 +10,7 @@ from gpucnn.device import Device
 from gpucnn.errors import ArgumentError, ShapeError
 from gpucnn.layers.base import Array, Cost, Layer, Shape
 from gpucnn.layers.parameter import Parameter, SavedArray, gradients
+from gpucnn.ops.cpu.pool import scratch
 
 
 class BatchNorm2D(Layer):
@@ -93,8 +94,8 @@ class BatchNorm2D(Layer):
         self._x = self._kept = None
 
     def scratch(self, batch_size: int) -> tuple[int, int]:
-        numbers = math.prod(self.output_shape) * batch_size
-        return 2 * numbers, 3 * numbers  # a few passes over a channel, on as many as there are at most
+        room = scratch(math.prod(self.output_shape) * batch_size)
+        return room, 2 * room
 
     def cost(self) -> Cost:
         return self.costing(keeps_input=True)

@@ -109,7 +109,10 @@ class Parameter(SavedArray):
         return {**super().__getstate__(), "_grad": None}
 
     def add_grad(self, compute: Callable[[Array | None], Array]) -> None:
-        """Adds `compute(out)` to the gradient; the first time after `zero_grad` it is written in place, with no sum."""
+        """Adds `compute(out)` to the gradient; the first time after `zero_grad` it is written in place, with no sum. A frozen parameter has
+        none, and nothing is computed."""
+        if self.frozen:
+            return
         if self.has_grad:
             self._grad += compute(None)
         else:

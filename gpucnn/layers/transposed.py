@@ -12,7 +12,7 @@ from gpucnn.layers.base import Array, Cost, Layer, Shape
 from gpucnn.layers.conv import check_image, weight_initializer
 from gpucnn.layers.parameter import Parameter, gradients
 from gpucnn.ops.cpu.conv import scratch
-from gpucnn.ops.shapes import Window, conv_window, normalize_padding
+from gpucnn.ops.shapes import Window, normalize_padding, transposed_window
 
 
 class ConvTranspose2D(Layer):
@@ -51,13 +51,7 @@ class ConvTranspose2D(Layer):
         self.initializer = weight_initializer(initializer, activation)
         if self.filters % self.groups:
             raise ShapeError(f"filters must be divisible by groups, got {self.filters} filters in {self.groups} groups")
-        if any(more >= stride for more, stride in zip(self.output_padding, self.stride, strict=True)):
-            raise ShapeError(
-                f"output_padding must be below the stride, got {self.output_padding} with stride {self.stride}: a convolution leaves no "
-                "more pixels out"
-            )
-        if self.padding == "same" and self.output_padding != (0, 0):
-            raise ShapeError('padding="same" settles the size: give output_padding with padding in numbers only')
+        transposed_window(1, 1, self.stride, "same" if self.padding == "same" else 0, self.output_padding)  # which refuses what never fits
         self._x: Array | None = None
 
     def settings(self) -> dict[str, Any]:
@@ -68,19 +62,8 @@ class ConvTranspose2D(Layer):
         c, *sizes = check_image(self, input_shape)
         if c % self.groups:
             raise ShapeError(f"channels must be divisible by groups, got {c} channels in {self.groups} groups")
-        extents = [d * (k - 1) + 1 for k, d in zip(self.kernel_size, self.dilation, strict=True)]
-        if self.padding == "same":
-            output = [size * stride for size, stride in zip(sizes, self.stride, strict=True)]
-        else:
-            padding = ((0, 0), (0, 0)) if isinstance(self.padding, str) else self.padding
-            output = [
-                (size - 1) * stride - sum(sides) + extent + more
-                for size, stride, sides, extent, more in zip(sizes, self.stride, padding, extents, self.output_padding, strict=True)
-            ]
-        if min(output) < 1:
-            raise ShapeError(f"padding {self.padding} leaves nothing of the output, {tuple(output)} pixels: use less")
         # Of the convolution that goes the other way.
-        self.window: Window = conv_window(tuple(output), self.kernel_size, self.stride, self.padding, self.dilation)
+        self.window: Window = transposed_window(sizes, self.kernel_size, self.stride, self.padding, self.output_padding, self.dilation)
         self.weight = Parameter("weight", (c, self.filters // self.groups, *self.kernel_size), self.initializer, groups=self.groups)
         self.bias = Parameter("bias", (self.filters,), "zeros") if self.use_bias else None
         self.parameters = [self.weight, self.bias] if self.bias else [self.weight]

@@ -117,6 +117,33 @@ def conv_window(input: Any, kernel: Any, stride: Any = 1, padding: Any = 0, dila
     return Window(hw, rs, stride, pads, dilation, (output[0], output[1]), padding == "same")
 
 
+def transposed_window(input: Any, kernel: Any, stride: Any = 1, padding: Any = 0, output_padding: Any = 0, dilation: Any = 1) -> Window:
+    """The window of the convolution whose gradient a transposed convolution over images of `input` = (H, W) is: its `output` is (H, W), its
+    `input` what the transposed convolution gives, (H − 1) · stride − padding + dilation · (R − 1) + 1 + output_padding.
+
+    padding="same" makes that H · stride. Raises ShapeError for an output_padding that is not below the stride, and where nothing is left.
+    """
+    hw, rs, stride, dilation = _sides(input, kernel, stride, dilation, "kernel size")
+    more, sides = pair(output_padding, "output_padding", 0), normalize_padding(padding)
+    if any(pixels >= step for pixels, step in zip(more, stride, strict=True)):
+        raise ShapeError(
+            f"output_padding must be below the stride, got {more} with stride {stride}: a convolution leaves no more pixels out"
+        )
+    if sides == "same":
+        if more != (0, 0):
+            raise ShapeError('padding="same" settles the size: give output_padding with padding in numbers only')
+        output = [size * step for size, step in zip(hw, stride, strict=True)]
+    else:
+        around = ((0, 0), (0, 0)) if isinstance(sides, str) else sides
+        output = [
+            (size - 1) * step - sum(cut) + d * (k - 1) + 1 + pixels
+            for size, step, cut, d, k, pixels in zip(hw, stride, around, dilation, rs, more, strict=True)
+        ]
+    if min(output) < 1:
+        raise ShapeError(f"padding {shown(padding)} leaves nothing of the output, {tuple(output)} pixels: use less")
+    return conv_window(tuple(output), rs, stride, padding, dilation)
+
+
 def _padding_alone(size: int, k: int, s: int, d: int, begin: int, count: int) -> int | None:
     """The first of `count` positions on an axis whose taps are all outside of the image; None where each has one in it.
 

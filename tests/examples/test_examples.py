@@ -16,11 +16,16 @@ ROOT = Path(__file__).parents[2]
 ALL = (
     "accuracy_against_pytorch",
     "against_pytorch",
+    "image_filters",
+    "inception_mnist",
+    "lenet5x5_mnist",
     "measure_chip",
     "measured_tables",
     "mnist_speedrun",
+    "parameter_sharing",
     "profile_kernels",
     "steps_on_gpu",
+    "translation",
 )
 NOTHING = "a run with --quick: too few"
 Example = Callable[..., Any]
@@ -50,6 +55,53 @@ def test_quickstart_is_the_program_of_the_readme() -> None:
     program = ast.parse((ROOT / "examples" / "quickstart.py").read_text(encoding="utf-8"))
     program.body = program.body[1:]  # without the docstring
     assert ast.dump(program) == ast.dump(ast.parse(printed))
+
+
+def test_lenet5x5_mnist(example: Example) -> None:
+    result = example("lenet5x5_mnist", "--quick", "--device", "cpu", "--every", 2)
+    assert result.status == 0, result.err
+    found = re.findall(r"^epoch (\d), batch (\d): loss (\d\.\d{4}), validation accuracy [\d.]+ %$", result.out, re.MULTILINE)
+    assert [(int(epoch), int(batch)) for epoch, batch, _ in found] == [(epoch, batch) for epoch in range(1, 7) for batch in (2, 3)]
+    assert float(found[-1][2]) < float(found[0][2]) and float(result.out.split()[-2]) > 60
+
+
+def test_lenet5x5_mnist_refuses_to_keep_nothing(example: Example) -> None:
+    assert "rate must be at least 0 and below 1" in example("lenet5x5_mnist", "--quick", "--device", "cpu", "--keep", 0).sentence
+
+
+def test_inception_mnist(example: Example) -> None:
+    result = example("inception_mnist", "--quick", "--device", "cpu")
+    assert result.status == 0, result.err
+    assert "  branch_4" in result.out and float(result.out.split()[-2]) > 60
+
+
+def test_parameter_sharing(example: Example) -> None:
+    result = example("parameter_sharing", "--quick", "--device", "cpu")
+    assert result.status == 0, result.err
+    assert "20 × 14 × 14 outputs, 3,860 parameters" in result.out and "20 × 14 × 14 outputs, 756,560 parameters" in result.out
+    assert len(re.findall(r"parameters: [\d.]+ % of test images, [\d.]+ % of them moved$", result.out, re.MULTILINE)) == 2
+
+
+def test_image_filters(example: Example, tmp_path: Path) -> None:
+    for needed in ("sklearn", "PIL", "matplotlib"):
+        pytest.importorskip(needed)
+    result = example("image_filters", "--quick", "--device", "cpu", "--output", tmp_path / "sheet.png")
+    assert result.status == 0, result.err
+    deviation = {
+        name.strip(): float(value) for name, value in re.findall(r"^(.{14}) \d+ × .*deviation ([\d.]+)$", result.out, re.MULTILINE)
+    }
+    assert len(deviation) == 9 and deviation["low-pass"] < deviation["blur"] < deviation["as it is"] < deviation["sharpen"]
+    assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
+    assert "cannot be written" in example("image_filters", "--quick", "--device", "cpu", "--output", tmp_path / "no" / "a.png").sentence
+
+
+def test_translation(example: Example, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    result = example("translation", "--quick", "--device", "cpu", "--output", tmp_path / "moved.png", "--most", 2)
+    assert result.status == 0, result.err
+    rows = re.findall(r"^moved by (\d): changed feature maps ([\d.]+), pooled maps ([\d.]+), largest", result.out, re.MULTILINE)
+    assert [row[0] for row in rows] == ["0", "1", "2"] and float(rows[0][1]) == 0 and float(rows[1][1]) > float(rows[1][2]) > 0
+    assert (tmp_path / "moved.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_mnist_speedrun(example: Example) -> None:

@@ -126,6 +126,35 @@ def test_attributes_of_other_names_are_refused(name: str) -> None:
         setattr(layer, name, False)
 
 
+class Gain(gc.Layer):
+    """A layer of somebody's own, which knows nothing of freezing."""
+
+    def _build(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        self.gain = gc.Parameter("gain", (1,), "ones")
+        self.parameters = [self.gain]
+        return input_shape
+
+    def _forward(self, x: Any, training: bool) -> Any:
+        self.x = x
+        return x * self.gain.value
+
+    def _backward(self, dy: Any, input_grad: bool) -> Any:
+        self.gain.add_grad(
+            lambda out: np.sum(dy * self.x, keepdims=True).reshape(1) if out is None else np.copyto(out, (dy * self.x).sum())
+        )
+        return dy * self.gain.value
+
+
+def test_layers_of_ones_own_can_be_frozen() -> None:
+    model = gc.Sequential(gc.Flatten(), gc.Dense(4), Gain(), gc.Dense(3)).build((1, 8, 8), device="cpu").compile("adam")
+    model.layers[2].trainable = False
+    model.compile("adam").fit(X, Y, verbose=False)
+    assert model.parameters["gain_1.gain"].value.tolist() == [1]
+    model.layers[2].trainable = True
+    model.compile("adam").fit(X, Y, verbose=False)
+    assert model.parameters["gain_1.gain"].value.tolist() != [1]
+
+
 # Layers by name.
 
 

@@ -185,3 +185,23 @@ def test_a_virtual_gpu_is_measured_only_where_it_is_named(monkeypatch: pytest.Mo
     monkeypatch.setattr(run, "why_not_auto", lambda: "virtual H100 (CPU) runs on the CPU")
     with pytest.raises(DeviceError, match=r"there is no GPU to measure \(virtual H100 .*--arch H100"):
         run.make(run.Options(device="auto"), say=lambda text: None)
+
+
+def test_calls_of_layers_within_others_are_theirs(tmp_path: Path) -> None:
+    block = gc.Residual(gc.Stack(gc.Conv2D(2, 3, padding="same", activation="relu"), gc.MaxPool2D(3, stride=1, padding=1)), gc.Conv2D(1, 1))
+    net = gc.Sequential(gc.SeparableConv2D(1, 3, padding="same"), block, gc.Flatten(), gc.Dense(3))
+    net.build((1, 8, 8), device="cpu").compile("sgd").save(tmp_path / "model.safetensors")
+    work = model(str(tmp_path / "model.safetensors"))
+    found = {(call.layer, call.op) for call in calls_of(work)}
+    fused = "residual_1.stack_1.conv2d_1+residual_1.stack_1.maxpool2d_1"
+    assert {
+        ("separableconv2d_1.depthwise", "conv2d"), ("separableconv2d_1.pointwise", "conv2d"), (fused, "conv2d_relu_max_pool2d"),
+        ("residual_1.conv2d_1", "conv2d_weight_grad"), ("residual_1", "add"), ("sgd", "sgd_update"),
+    } <= found  # fmt: skip
+    assert {call.layer for call in calls_of(work) if Selection(layer="residual_1").takes(call, work.model)} == {
+        "residual_1", "residual_1.conv2d_1", fused,
+    }  # fmt: skip
+    taken = {call.op for call in calls_of(work) if Selection(layer="separableconv2d_1.pointwise").takes(call, work.model)}
+    assert taken == {"conv2d", "conv2d_weight_grad", "conv2d_input_grad"}
+    with pytest.raises(UnknownNameError, match=r"there is no layer 'residual_1\.dense_1'"):
+        Selection(layer="residual_1.dense_1").check(work.model)

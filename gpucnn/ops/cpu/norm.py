@@ -1,7 +1,7 @@
 """Batch normalization. x, y, dy and dx (N, C, …); everything else has one value for each channel.
 
 S. Ioffe and C. Szegedy, "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift" (ICML 2015).
-Whole channels at a time, on one thread each: what a channel's sums are does not depend on how many threads there are.
+Some channels at a time, as many as fit the cache, on one thread: what a channel's sums are does not depend on how many threads there are.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from gpucnn.ops.cpu._threads import Array, share
+from gpucnn.ops.cpu._threads import SLAB, Array, share
 
 
 def batch_norm(
@@ -33,11 +33,11 @@ def batch_norm(
     mean, variance = np.empty_like(weight), np.empty_like(weight)
     rows, targets, count = _rows(x), _rows(y), x.size // x.shape[1]
 
-    def work(c: int) -> None:
-        mean[c] = _sum(rows[:, c]) / count
-        centred = rows[:, c] - mean[c]
-        variance[c] = _sum(centred * centred) / count
-        _normalized(centred, weight[c] / np.sqrt(variance[c] + x.dtype.type(eps)), bias[c], relu, targets[:, c])
+    def work(part: slice) -> None:
+        mean[part] = _sums(rows[:, part]) / count
+        centred = rows[:, part] - mean[part, None]
+        variance[part] = _sums(centred * centred) / count
+        _normalized(centred, weight[part] / np.sqrt(variance[part] + x.dtype.type(eps)), bias[part], relu, targets[:, part])
 
     _by_channels(work, x)
     new = np.stack([mean, variance * (count / (count - 1))]).astype(x.dtype, copy=False)
@@ -54,7 +54,7 @@ def batch_norm_apply(
     y = np.empty_like(x) if out is None else out
     rows, targets, (mean, variance) = _rows(x), _rows(y), running
     scale = weight / np.sqrt(variance + x.dtype.type(eps))
-    _by_channels(lambda c: _normalized(rows[:, c] - mean[c], scale[c], bias[c], relu, targets[:, c]), x)
+    _by_channels(lambda part: _normalized(rows[:, part] - mean[part, None], scale[part], bias[part], relu, targets[:, part]), x)
     return y
 
 
@@ -79,15 +79,15 @@ def batch_norm_grad(
     (mean, rstd), count, zero = kept, x.dtype.type(x.size // x.shape[1]), x.dtype.type(0)
     gradients, rows, targets = _rows(dy), _rows(x), None if dx is None else _rows(dx)
 
-    def work(c: int) -> None:
-        normal, gradient = (rows[:, c] - mean[c]) * rstd[c], gradients[:, c]
-        db[c] = _sum(gradient)
-        dw[c] = _sum(gradient * normal)
+    def work(part: slice) -> None:
+        normal, gradient = (rows[:, part] - mean[part, None]) * rstd[part, None], gradients[:, part]
+        db[part] = _sums(gradient)
+        dw[part] = _sums(gradient * normal)
         if targets is not None:
-            normal *= dw[c] / count
-            normal += db[c] / count
-            found = (gradient - normal) * (weight[c] * rstd[c])
-            targets[:, c] = np.where(rows[:, c] > 0, found, zero) if relu else found
+            normal *= (dw[part] / count)[:, None]
+            normal += (db[part] / count)[:, None]
+            found = (gradient - normal) * (weight[part] * rstd[part])[:, None]
+            targets[:, part] = np.where(rows[:, part] > 0, found, zero) if relu else found
 
     _by_channels(work, x)
     return dx
@@ -98,22 +98,27 @@ def _rows(x: Array) -> Array:
     return x.reshape(*x.shape[:2], -1)
 
 
-def _sum(values: Array) -> Array:
-    """The sum of (N, pixels): pairwise along each row, then over the rows. One row for all where a row has one pixel."""
-    total: Array = np.ascontiguousarray(values).reshape(-1).sum() if values.shape[1] == 1 else values.sum(axis=1).sum()
+def _sums(values: Array) -> Array:
+    """The sums of (N, C, pixels) for each channel: pairwise along each row, then over the images."""
+    total: Array = values.sum(axis=2).sum(axis=0)
     return total
 
 
 def _normalized(centred: Array, scale: Array, bias: Array, relu: bool, into: Array) -> None:
-    np.multiply(centred, scale, out=into)
-    into += bias
+    centred *= scale[:, None]
+    centred += bias[:, None]
     if relu:
-        np.maximum(into, 0, out=into)
+        np.maximum(centred, 0, out=into)
+    else:
+        into[...] = centred
 
 
-def _by_channels(work: Callable[[int], None], x: Array) -> None:
-    def body(channels: Iterable[int]) -> None:
-        for c in channels:
-            work(c)
+def _by_channels(work: Callable[[slice], None], x: Array) -> None:
+    channels = x.shape[1]
+    step = max(1, min(SLAB * channels // x.size, -(-channels // 8)))
 
-    share(x.shape[1], body, work=4 * x.size)
+    def body(pieces: Iterable[int]) -> None:
+        for piece in pieces:
+            work(slice(piece * step, (piece + 1) * step))
+
+    share(-(-channels // step), body, work=4 * x.size)

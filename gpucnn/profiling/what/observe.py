@@ -54,20 +54,21 @@ class Observer:
 
     def watch(self, model: Sequential) -> None:
         """Has the layers of a model, which lives on the observer's device, say when they are at work."""
-        # What a model runs are stages: layers, or several as one, which then say so themselves.
-        stages: list[Any] = list(model.chain.stages)
-        for stage in {id(stage): stage for stage in (*stages, *model.layers)}.values():
+        # What a model runs are stages: layers, or several as one, which then say so themselves. So do those within layers made of layers.
+        within = [stage for layer in model.layers for part in layer.walk().values() for chain in part.chains() for stage in chain.stages]
+        stages: list[Any] = [*model.chain.stages, *within, *model.layers]
+        for stage in {id(stage): stage for stage in stages}.values():
             name = "+".join(layer.name for layer in getattr(stage, "layers", (stage,)))
             for phase in ("forward", "backward"):
                 setattr(stage, phase, self._watched(getattr(stage, phase), name, phase))
 
     @contextmanager
     def at(self, layer: str, phase: str) -> Iterator[None]:
-        """Calls in the block are for this layer and phase; of blocks within one another the outermost counts."""
-        if self._where != ("", "") or (layer, phase) == ("", ""):
+        """Calls in the block are for this layer and phase; of blocks within one another the innermost counts."""
+        if (layer, phase) in (self._where, ("", "")):
             yield
             return
-        self._where = layer, phase
+        outer, self._where = self._where, (layer, phase)
         try:
             if self.on_phase is None:
                 yield
@@ -75,7 +76,7 @@ class Observer:
                 with self.on_phase(layer, phase):
                     yield
         finally:
-            self._where = "", ""
+            self._where = outer
 
     @contextmanager
     def listening(self, listener: Listener | None) -> Iterator[None]:
@@ -88,7 +89,7 @@ class Observer:
 
     def report(self, op: str, function: Callable[..., Any], signature: inspect.Signature, args: Any, kwargs: Any) -> Any:
         """Runs an operation, by way of the listener."""
-        with self.at(*self.outside(op)):
+        with self.at(*(self._where if self._where != ("", "") else self.outside(op))):
             if self._listener is None:
                 return function(*args, **kwargs)
             bound = signature.bind(*args, **kwargs)

@@ -106,7 +106,7 @@ class Selection:
     def layer_name(self, model: Sequential) -> str | None:
         """The name of the layer; None for all of them."""
         names = [layer.name for layer in model.layers]
-        if self.layer is None or self.layer in names:
+        if self.layer is None or self.layer in names or any(self.layer in layer.walk(layer.name) for layer in model.layers):
             return self.layer
         if self.layer.isdecimal() and 1 <= int(self.layer) <= len(names):
             return names[int(self.layer) - 1]
@@ -115,7 +115,10 @@ class Selection:
     def takes(self, call: Call, model: Sequential) -> bool:
         """Whether a call belongs to it."""
         name = self.layer_name(model)
-        return (self.op is None or kind_of(call.op) == self.op) and (name is None or name in call.layer.split("+"))
+        layers = call.layer.split("+")  # those within another have its name before their own
+        return (self.op is None or kind_of(call.op) == self.op) and (
+            name is None or any(layer == name or layer.startswith(f"{name}.") for layer in layers)
+        )
 
     @property
     def words(self) -> str:
