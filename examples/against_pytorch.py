@@ -34,12 +34,12 @@ from common import finish, parse, pytorch_on, whole  # beside this file
 
 import gpucnn as gc
 from gpucnn.device import get_device
-from gpucnn.networks import NETWORKS
 from gpucnn.ops import cpu
 from gpucnn.training.step import TrainingStep
 
 PAUSE = 0.05  # seconds; threads that have run out of work spin on for some 20 ms
 BUSY = 0.1  # share of the cores' time that others may take
+MODELS = ("keras", "tf2", "lenet5x5")  # that are written down here in PyTorch as well
 SGD = "lenet5x5"  # the network that is trained with SGD, as in its textbook
 
 
@@ -205,7 +205,7 @@ def milliseconds(times: list[float]) -> str:
 def main() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--models", nargs="+", choices=tuple(NETWORKS), default=list(NETWORKS), metavar="NAME", help="which networks [all]")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="NAME", help="which networks [all]")
     parser.add_argument("--steps", type=whole(2), default=30, help="measured steps of each [30]")
     parser.add_argument("--batch-size", type=whole(), default=128, help="images in a step [128]")
     parser.add_argument("--threads", type=whole(), default=cores, help=f"threads of each [{cores}]")
@@ -213,7 +213,7 @@ def main() -> int:
     parser.add_argument("--memory", action="store_true", help="print the peak memory of training, and no times")
     parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
     options = parse(parser, steps=2, batch_size=4)
-    if options.memory_of and (options.memory_of[0] not in ("gpucnn", "PyTorch") or options.memory_of[1] not in NETWORKS):
+    if options.memory_of and (options.memory_of[0] not in ("gpucnn", "PyTorch") or options.memory_of[1] not in MODELS):
         parser.error("--memory-of takes gpucnn or PyTorch, and a network")
     if (options.memory or options.memory_of) and importlib.util.find_spec("resource") is None:
         parser.error("--memory asks the system for a process's peak memory as Linux and macOS have it, and this one has not")

@@ -4,7 +4,7 @@
     vector, tile, turn           sixteen numbers at a time; the inner loop of all products; transposition
     tables                       where each output and each tap of a window lies
     direct, winograd, pooled     convolution: any, 3×3 and 5×5 at stride 1, and with ReLU and 2×2 pooling
-    depthwise, dense, pool       what they say
+    depthwise, dense, pool, norm  what they say
     elementwise, update, loss    everything that is no product
     threads                      the pool that shares the work out
 

@@ -1,4 +1,8 @@
-"""ReLU and dropout."""
+"""ReLU, sums of two arrays, and dropout.
+
+What is written may be what is read, in place: a plain loop would then go number by number, because LLVM asks whether arrays overlap. So
+these are written with vectors.
+"""
 
 # mypy: disable-error-code="no-untyped-def"
 
@@ -11,6 +15,7 @@ from numpy.typing import NDArray
 
 from gpucnn_loops._numba import loop
 from gpucnn_loops.threads import address, share
+from gpucnn_loops.vector import L, load, relu16, store, where_positive
 
 Array = NDArray[np.float32]
 BLOCK = 4096  # elements that are shared out together
@@ -21,15 +26,41 @@ COST = 8  # an element that comes from memory takes as long as so many multiply-
 @loop("i i f* f*")
 def relu_part(first, last, x, y):
     """y = max(x, 0), NaN stays NaN."""
-    for i in range(first, last):
+    whole = first + (last - first) // L * L
+    for i in range(first, whole, L):
+        store(y, i, relu16(load(x, i)))
+    for i in range(whole, last):
         y[i] = ZERO if x[i] <= 0 else x[i]
 
 
 @loop("i i f* f* f*")
 def relu_grad_part(first, last, dy, y, dx):
     """dx = dy where y > 0, else 0."""
-    for i in range(first, last):
+    whole = first + (last - first) // L * L
+    for i in range(first, whole, L):
+        store(dx, i, where_positive(load(y, i), load(dy, i)))
+    for i in range(whole, last):
         dx[i] = dy[i] if y[i] > 0 else ZERO
+
+
+@loop("i i f* f* f* i f*")
+def add_part(first, last, a, b, mask, relu, y):
+    """y = a + b; relu: 0, 1 for ReLU after it, 2 for zeros where mask is not positive."""
+    whole = first + (last - first) // L * L
+    if relu == 1:
+        for i in range(first, whole, L):
+            store(y, i, relu16(load(a, i) + load(b, i)))
+    elif relu == 2:
+        for i in range(first, whole, L):
+            store(y, i, where_positive(load(mask, i), load(a, i) + load(b, i)))
+    else:
+        for i in range(first, whole, L):
+            store(y, i, load(a, i) + load(b, i))
+    for i in range(whole, last):
+        total = a[i] + b[i]
+        if (relu == 1 and total <= 0) or (relu == 2 and not mask[i] > 0):
+            total = ZERO
+        y[i] = total
 
 
 @loop("i i i f* f* u u u f")
@@ -66,6 +97,12 @@ def relu(x: Array, y: Array) -> None:
 def relu_grad(dy: Array, y: Array, dx: Array) -> None:
     """dx = dy where y > 0, else 0."""
     elements(dy.size, lambda first, last: relu_grad_part(first, last, address(dy), address(y), address(dx)))
+
+
+def add(a: Array, b: Array, relu: bool, mask: Array | None, y: Array) -> None:
+    """y = a + b, after ReLU where `relu`, or 0 where `mask`, if given, is not positive."""
+    kind, by = (1 if relu else 0, address(a)) if mask is None else (2, address(mask))
+    elements(a.size, lambda first, last: add_part(first, last, address(a), address(b), by, kind, address(y)))
 
 
 def dropout(x: Array, call: int, threshold: int, scale: float, seed: int, y: Array) -> None:

@@ -4,15 +4,17 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn_loops._numba import helper, loop
-from gpucnn_loops.tables import Window
-from gpucnn_loops.threads import address, share
-from gpucnn_loops.vector import at
+from gpucnn_loops.tables import Window, framed, lanes
+from gpucnn_loops.threads import Scratch, address, share
+from gpucnn_loops.turn import frame
+from gpucnn_loops.vector import L, add_place, as_floats, at, beats, load, load_even, places_from, splat, store
 
 Array = NDArray[np.float32]
 LOWEST, ZERO = np.float32(-np.inf), np.float32(0)
@@ -54,6 +56,37 @@ def max_pool(first, last, x, y, indices, h, w, r, s, sh, sw, dh, dw, top, left, 
                             wins = (not value <= top_value) and top_value == top_value
                             best[j] = value if wins else top_value
                             won[j] = row * w + shift + j * sw if wins else won[j]
+
+
+@loop("i i f* f* i* f* i i i i i i i i i i i i f* f* f* i i")
+def max_pool_rows(
+    first, last, x, y, indices, columns, h, w, r, s, sh, sw, dh, dw, top, left, p, q, framed, best_row, won_row, high, wide
+):  # fmt: skip
+    """As `max_pool`, 16 columns of outputs at a time, for steps of 1 and 2 along a row. `framed` has −∞ around the image, which never wins.
+
+    columns: the first column of each window that is in the image, as int32 bits.
+    """
+    for plane in range(first, last):
+        frame(at(x, plane * h * w), 1, h, w, top, left, high, wide, framed)
+        for i in range(p):
+            row0 = i * sh - top
+            inside = row0 + begins(row0, dh) * dh
+            for j in range(0, q, L):
+                best, won = splat(LOWEST), add_place(load(columns, j), inside * w)
+                for a in range(r):
+                    for b in range(s):
+                        pixel = (i * sh + a * dh) * wide + b * dw + j * sw
+                        place = places_from((row0 + a * dh) * w + b * dw - left + j * sw, sw)
+                        if sw == 1:
+                            best, won = beats(load(framed, pixel), best, place, won)
+                        else:
+                            best, won = beats(load_even(framed, pixel), best, place, won)
+                store(best_row, j, best)
+                store(won_row, j, won)
+            out, places = at(y, (plane * p + i) * q), at(as_floats(indices), (plane * p + i) * q)
+            for j in range(q):
+                out[j] = best_row[j]
+                places[j] = won_row[j]
 
 
 @loop("i i f* i* f* i f* i i")
@@ -129,7 +162,28 @@ def _work(window: Window, planes: int) -> int:
 def max_pool2d(x: Array, window: Window, y: Array, indices: NDArray[np.int32]) -> None:
     """y and indices (N, C, P, Q) of x (N, C, H, W)."""
     numbers, planes = _numbers(window), _planes(x)
-    share(planes, lambda a, z: max_pool(a, z, address(x), address(y), address(indices), *numbers), _work(window, planes))
+    if window.stride[1] > 2:
+        share(planes, lambda a, z: max_pool(a, z, address(x), address(y), address(indices), *numbers), _work(window, planes))
+        return
+    image, columns, q = framed(1, window), _first_columns(window), window.output[1]
+
+    def body(first: int, last: int) -> None:
+        scratch = Scratch(image.high * image.wide + 4 * L, lanes(q), lanes(q))
+        scratch.parts[0][...] = LOWEST
+        max_pool_rows(
+            first, last, address(x), address(y), address(indices), address(columns), *numbers, *scratch.addresses(), image.high, image.wide,
+        )  # fmt: skip
+
+    share(planes, body, _work(window, planes))
+
+
+@functools.lru_cache(maxsize=256)
+def _first_columns(window: Window) -> NDArray[np.int32]:
+    """The first column of each window that is in the image, and as many numbers more as fill a vector."""
+    first = np.arange(window.output[1]) * window.stride[1] - window.padding[1][0]
+    columns = np.zeros(lanes(window.output[1]), np.int32)
+    columns[: len(first)] = first + np.maximum(0, -(first // window.dilation[1])) * window.dilation[1]
+    return columns
 
 
 def max_pool2d_grad(dy: Array, indices: NDArray[np.int32], window: Window, relu: Array | None, dx: Array) -> None:

@@ -24,6 +24,7 @@ MOST_SUMS = 1 << 22  # numbers of all groups' sums
 class Window(Protocol):
     """R × S taps sliding over H × W pixels, P × Q positions: gpucnn.ops.shapes has one."""
 
+    def __hash__(self) -> int: ...
     @property
     def input(self) -> tuple[int, int]: ...
     @property

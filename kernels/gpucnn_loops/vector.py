@@ -77,6 +77,17 @@ def load(typing, x, i):
 
 
 @intrinsic
+def load_even(typing, x, i):
+    """x[i], x[i + 2] … x[i + 30]; x[i + 31] is read as well."""
+
+    def code(c, b, s, args):
+        low, high = (load_at(b, b.gep(args[0], [b.add(args[1], ir.Constant(I64, first))])) for first in (0, L))
+        return b.shuffle_vector(low, high, ir.Constant(IV, list(range(0, 2 * L, 2))))
+
+    return vector(x, types.int64), code
+
+
+@intrinsic
 def store(typing, x, i, v):
     """Writes v to x[i] … x[i + 15]."""
 
@@ -148,9 +159,24 @@ def place16(typing, number):
 
 
 @intrinsic
-def lowest(typing, v):
-    """The first lane, as a number."""
-    return types.float32(vector), lambda c, b, s, args: b.extract_element(args[0], ir.Constant(I32, 0))
+def places_from(typing, first, step):
+    """first, first + step, first + 2·step …, as int32 bits in a float vector."""
+
+    def code(c, b, s, args):
+        first, step = (splat_of(b, b.trunc(number, I32), IV) for number in args)
+        return b.bitcast(b.add(first, b.mul(step, ir.Constant(IV, list(range(L))))), V)
+
+    return vector(types.int64, types.int64), code
+
+
+@intrinsic
+def add_place(typing, places, number):
+    """int32 bits in a float vector, plus a whole number."""
+
+    def code(c, b, s, args):
+        return b.bitcast(b.add(b.bitcast(args[0], IV), splat_of(b, b.trunc(args[1], I32), IV)), V)
+
+    return vector(vector, types.int64), code
 
 
 @intrinsic

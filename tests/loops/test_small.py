@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gpucnn.errors import ShapeError
 from gpucnn.ops import cpu
-from gpucnn.ops.cpu import activations, loss, pool, update
+from gpucnn.ops.cpu import activations, join, loss, norm, pool, update
 from gpucnn.ops.cpu.dropout import dropout as numpys_dropout
 from gpucnn.ops.shapes import pool_window
 from tolerances import check
@@ -75,6 +75,53 @@ def test_relu_and_its_gradient_have_numpys_bits(size: int, rng: np.random.Genera
     own = dy.copy()
     assert cpu.relu_grad(own, x, out=own) is own
     np.testing.assert_array_equal(own, activations.relu_grad(dy, x))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_sums_of_two_have_numpys_bits(size: int, rng: np.random.Generator) -> None:
+    a, b, mask = (draw(rng, size) for _ in range(3))
+    with np.errstate(all="ignore"):
+        for options in ({}, {"relu": True}, {"mask": mask}, {"relu": True, "mask": mask}):
+            np.testing.assert_array_equal(cpu.add(a, b, **options), join.add(a, b, **options))
+        expected = join.add(a, b)
+    assert cpu.add(a, b, out=a) is a
+    np.testing.assert_array_equal(a, expected)
+
+
+@given(st.integers(1, 9), st.integers(1, 5), st.integers(1, 40), st.booleans(), st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_batch_normalization_is_the_references(n: int, c: int, pixels: int, relu: bool, seed: int) -> None:
+    rng, count = np.random.default_rng(seed), n * pixels
+    if count < 2:
+        return
+    x, dy = draw(rng, n, c, pixels, odd=False) + 3, draw(rng, n, c, pixels, odd=False)
+    weight, bias = draw(rng, c, odd=False), draw(rng, c, odd=False)
+    running = [np.zeros(c, np.float32), np.ones(c, np.float32)]
+    wide = [array.astype(np.float64) for array in (x, dy, weight, bias, *running)]
+    options: dict[str, Any] = {"momentum": 0.1, "eps": 1e-1, "relu": relu}  # eps: a variance near 0 would make any rounding large
+    y, mean, rstd = cpu.batch_norm(x, weight, bias, (running[0], running[1]), **options)
+    ey, emean, erstd = norm.batch_norm(wide[0], wide[2], wide[3], (wide[4], wide[5]), **options)
+    terms = count + 20
+    check(mean, emean, magnitude=np.abs(x).mean(axis=(0, 2)), terms=terms, direction="forward")
+    size = np.abs(x).max() * erstd  # a normalized number is off by the roundings of the mean and of the root, times its own size
+    check(rstd, erstd, magnitude=erstd * (1 + size**2), terms=terms, direction="forward")
+    scale = (size * (1 + size**2) * np.abs(weight) + np.abs(bias))[:, None]
+    check(y, ey, magnitude=np.broadcast_to(scale, y.shape), terms=terms, direction="forward")
+    for got, expected in zip(running, wide[4:], strict=True):
+        check(got, expected, magnitude=1 + np.abs(x).max() ** 2, terms=terms, direction="forward")
+    dweight, dbias = np.empty_like(weight), np.empty_like(bias)
+    dx = cpu.batch_norm_grad(dy, x, weight, (mean, rstd), relu=relu, dweight=dweight, dbias=dbias)
+    kept = mean.astype(np.float64), rstd.astype(np.float64)
+    edweight, edbias = np.empty(c), np.empty(c)
+    edx = norm.batch_norm_grad(wide[1], wide[0], wide[2], kept, relu=relu, dweight=edweight, dbias=edbias)
+    normal, given_size = np.abs((wide[0] - kept[0][:, None]) * kept[1][:, None]), np.abs(wide[1])
+    check(dbias, edbias, magnitude=given_size.sum(axis=(0, 2)), terms=terms, direction="weight_grad")
+    products = (given_size * (normal + size[:, None])).sum(axis=(0, 2))
+    check(dweight, edweight, magnitude=products, terms=terms, direction="weight_grad")
+    whole = given_size + ((normal + size[:, None]) * products[:, None] + given_size.sum(axis=(0, 2))[:, None]) / count
+    check(dx, edx, magnitude=whole * np.abs(weight * rstd)[:, None], terms=terms, direction="input_grad")
+    assert cpu.batch_norm_grad(dy, x, weight, (mean, rstd), relu=relu, out=dy) is dy
+    np.testing.assert_array_equal(dy, dx)
 
 
 @pytest.mark.parametrize("size", SIZES)

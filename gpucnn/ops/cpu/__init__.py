@@ -4,10 +4,9 @@ import gpucnn.arrays
 from gpucnn.ops.cpu.activations import sigmoid, sigmoid_grad, softmax, softmax_grad
 from gpucnn.ops.cpu.batch import gather_batch, permutation
 from gpucnn.ops.cpu.dropout import next_call
-from gpucnn.ops.cpu.join import add, add_bias, put_channels, take_channels
+from gpucnn.ops.cpu.join import add_bias, put_channels, take_channels
 from gpucnn.ops.cpu.local import locally_connected2d, locally_connected2d_input_grad, locally_connected2d_weight_grad
 from gpucnn.ops.cpu.loss import binary_cross_entropy, hinge, mean_squared_error, root_mean_squared_error
-from gpucnn.ops.cpu.norm import batch_norm, batch_norm_apply, batch_norm_grad
 from gpucnn.ops.cpu.planes import (
     global_avg_pool2d,
     global_avg_pool2d_grad,
@@ -18,8 +17,12 @@ from gpucnn.ops.cpu.planes import (
 )
 from gpucnn.ops.cpu.roads import (
     adam_update,
+    add,
     avg_pool2d,
     avg_pool2d_grad,
+    batch_norm,
+    batch_norm_apply,
+    batch_norm_grad,
     bias_grad,
     conv2d,
     conv2d_input_grad,

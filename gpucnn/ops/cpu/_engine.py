@@ -69,13 +69,13 @@ def _modules() -> Any:
 
 
 def _load() -> Any:
-    from gpucnn_loops import dense, depthwise, direct, disk_cache, elementwise, loss, pool, pooled, tile, update, winograd
+    from gpucnn_loops import dense, depthwise, direct, disk_cache, elementwise, loss, norm, pool, pooled, tile, update, winograd
 
     disk_cache.announce, disk_cache.complain = _Announcement(), complain
     tile.product.prepare()  # where this can be compiled, everything can
     return SimpleNamespace(
-        dense=dense, depthwise=depthwise, direct=direct, elementwise=elementwise, loss=loss, pool=pool, pooled=pooled, update=update,
-        winograd=winograd,
+        dense=dense, depthwise=depthwise, direct=direct, elementwise=elementwise, loss=loss, norm=norm, pool=pool, pooled=pooled,
+        update=update, winograd=winograd,
     )  # fmt: skip
 
 

@@ -40,11 +40,17 @@ def batch_norm(
         _normalized(centred, weight[part] / np.sqrt(variance[part] + x.dtype.type(eps)), bias[part], relu, targets[:, part])
 
     _by_channels(work, x)
-    new = np.stack([mean, variance * (count / (count - 1))]).astype(x.dtype, copy=False)
+    move(running, mean, variance, count, momentum)
+    return y, mean, 1 / np.sqrt(variance + x.dtype.type(eps))
+
+
+def move(running: tuple[Array, Array], mean: Array, variance: Array, count: int, momentum: float) -> None:
+    """Moves the `running` mean and variance towards those of `count` numbers, the variance being that of a sample; not where they are not
+    finite."""
+    new = np.stack([mean, variance * (count / (count - 1))]).astype(mean.dtype, copy=False)
     finite = np.isfinite(new).all(axis=0)
     for array, now in zip(running, new, strict=True):
-        array[finite] += x.dtype.type(momentum) * (now[finite] - array[finite])
-    return y, mean, 1 / np.sqrt(variance + x.dtype.type(eps))
+        array[finite] += mean.dtype.type(momentum) * (now[finite] - array[finite])
 
 
 def batch_norm_apply(

@@ -18,7 +18,9 @@ from gpucnn.ops.cpu import conv as _conv
 from gpucnn.ops.cpu import dense as _dense
 from gpucnn.ops.cpu import dropout as _dropout
 from gpucnn.ops.cpu import fused as _fused
+from gpucnn.ops.cpu import join as _join
 from gpucnn.ops.cpu import loss as _loss
+from gpucnn.ops.cpu import norm as _norm
 from gpucnn.ops.cpu import pool as _pool
 from gpucnn.ops.cpu import update as _update
 from gpucnn.ops.cpu._engine import loops
@@ -225,6 +227,54 @@ def relu_grad(dy: Array, y: Array, *, out: Array | None = None) -> Array:
     return dx
 
 
+def add(a: Array, b: Array, *, relu: bool = False, mask: Array | None = None, out: Array | None = None) -> Array:
+    if (relu and mask is not None) or a.shape != b.shape or not loops(a, b, mask, out):
+        return _join.add(a, b, relu=relu, mask=mask, out=out)
+    y = np.empty_like(a) if out is None else out
+    _engine.modules().elementwise.add(a, b, relu, mask, y)
+    return y
+
+
+def batch_norm(
+    x: Array, weight: Array, bias: Array, running: tuple[Array, Array],
+    *, momentum: float, eps: float, relu: bool = False, out: Array | None = None,
+) -> tuple[Array, Array, Array]:  # fmt: skip
+    if not loops(x, weight, bias, *running, out):
+        return _norm.batch_norm(x, weight, bias, running, momentum=momentum, eps=eps, relu=relu, out=out)
+    y = np.empty_like(x) if out is None else out
+    norm = _engine.modules().norm
+    mean, variance = norm.moments(x)
+    root = np.sqrt(variance + np.float32(eps))
+    norm.normalize(x, mean, weight / root, bias, relu, y)
+    _norm.move(running, mean, variance, x.size // x.shape[1], momentum)
+    return y, mean, 1 / root
+
+
+def batch_norm_apply(
+    x: Array, weight: Array, bias: Array, running: tuple[Array, Array], *, eps: float, relu: bool = False, out: Array | None = None
+) -> Array:
+    if not loops(x, weight, bias, *running, out):
+        return _norm.batch_norm_apply(x, weight, bias, running, eps=eps, relu=relu, out=out)
+    y = np.empty_like(x) if out is None else out
+    mean, variance = running
+    _engine.modules().norm.normalize(x, mean, weight / np.sqrt(variance + np.float32(eps)), bias, relu, y)
+    return y
+
+
+def batch_norm_grad(
+    dy: Array, x: Array, weight: Array, kept: tuple[Array, Array],
+    *, input_grad: bool = True, relu: bool = False, out: Array | None = None, dweight: Array | None = None, dbias: Array | None = None,
+) -> Array | None:  # fmt: skip
+    if not loops(dy, x, weight, *kept, out, dweight, dbias):
+        return _norm.batch_norm_grad(
+            dy, x, weight, kept, input_grad=input_grad, relu=relu, out=out, dweight=dweight, dbias=dbias
+        )  # fmt: skip
+    dx = (np.empty_like(x) if out is None else out) if input_grad else None
+    dw, db = (np.empty_like(weight) if array is None else array for array in (dweight, dbias))
+    _engine.modules().norm.batch_norm_grad(dy, x, weight, *kept, relu, dx, dw, db)
+    return dx
+
+
 def dropout(x: Array, calls: Array, rate: float, seed: int, *, out: Array | None = None) -> Array:
     if not loops(x, out):
         return _dropout.dropout(x, calls, rate, seed, out=out)
@@ -276,6 +326,8 @@ for _name, _module in {
     "conv2d": _conv, "conv2d_input_grad": _conv, "conv2d_weight_grad": _conv, "bias_grad": _conv, "conv2d_relu_max_pool2d": _fused,
     "conv2d_relu_max_pool2d_weight_grad": _fused, "dense": _dense, "dense_input_grad": _dense, "dense_weight_grad": _dense,
     "max_pool2d": _pool, "max_pool2d_grad": _pool, "avg_pool2d": _pool, "avg_pool2d_grad": _pool, "relu": _activations,
-    "relu_grad": _activations, "dropout": _dropout, "softmax_cross_entropy": _loss, "sgd_update": _update, "adam_update": _update,
+    "relu_grad": _activations, "add": _join,
+    "batch_norm": _norm, "batch_norm_apply": _norm, "batch_norm_grad": _norm, "dropout": _dropout,
+    "softmax_cross_entropy": _loss, "sgd_update": _update, "adam_update": _update,
 }.items():  # fmt: skip
     globals()[_name].__doc__ = getattr(_module, _name).__doc__
