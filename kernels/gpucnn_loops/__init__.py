@@ -1,12 +1,13 @@
 """The CPU's loops: Python that Numba compiles for the processor it runs on. Importable without gpucnn; README.md explains them.
 
-    _numba, disk_cache           what a loop is, and where its machine code is kept
-    vector, tile, turn           sixteen numbers at a time; the inner loop of all products; transposition
-    tables                       where each output and each tap of a window lies
-    direct, winograd, pooled     convolution: any, 3×3 and 5×5 at stride 1, and with ReLU and 2×2 pooling
-    depthwise, dense, pool, norm  what they say
-    elementwise, update, loss    everything that is no product
-    threads                      the pool that shares the work out
+    _numba, disk_cache              what a loop is, and where its machine code is kept
+    vector, tile, turn              sixteen numbers at a time; the inner loop of all products; transposition
+    tables                          where each output and each tap of a window lies
+    direct, winograd, transforms    convolution: any; of 3×3 and 5×5 kernels at stride 1
+    pooled                          convolution with ReLU and 2×2 pooling
+    depthwise, dense, pool, norm    what they say
+    elementwise, update, loss       everything that is no product
+    threads                         the pool that shares the work out
 
 A file has its loops first and behind them plain functions on arrays: float32, C-contiguous, outputs allocated by the caller.
 """

@@ -13,10 +13,10 @@ from gpucnn_loops._numba import loop
 from gpucnn_loops.tables import Window, edges, framed
 from gpucnn_loops.threads import Scratch, address, share
 from gpucnn_loops.turn import frame
-from gpucnn_loops.vector import L, at, fma, load, store, sum16
+from gpucnn_loops.vector import L, at, fma, load, load_even, store, sum16, where_positive
 
 Array = NDArray[np.float32]
-ZERO = np.float32(0)
+ZERO, ONE = np.float32(0), np.float32(1)
 
 
 @loop("i i f* f* f* i i f* i i i i i i i i i i i i i i i f*")
@@ -70,17 +70,21 @@ def input_sums(first, last, dy, weight, mask, masked, dx, h, w, top, left, high,
                 to[j] = ZERO if masked and not by[j] > 0 else line[j]
 
 
-@loop("i i i i f* f* f* i i i i i i i i i i i i i i i f* f* f* f*")
+@loop("i i i i f* f* f* i i i i i i i i i i i i i i i f* f* f* f* f*")
 def weight_sums(
-    first, last, k, filter, x, dy, dweight, h, w, top, left, high, wide, r, s, sh, sw, dh, dw, p, q, biased, framed, line, given, sums
+    first, last, k, filter, x, dy, dweight, h, w, top, left, high, wide, r, s, sh, sw, dh, dw, p, q, biased, framed, line, given, sums,
+    inside,
 ):  # fmt: skip
     """dweight (r·s) of one filter from images first … last − 1, and behind it the bias's: sums of 16 lanes each, added up at the end.
 
-    line, given: room for a row, zeros behind. What lies behind a row in the frame is not read: times 0 it may be NaN.
+    line, given: room for a row, zeros behind. What lies behind a row in the frame must not count: times 0 it may be NaN. So the last lanes,
+    where there are more than pixels, are taken where `inside` is positive.
     """
     whole, width = q // L * L, (q + L - 1) // L * L
     for i in range((r * s + 1) * L):
         sums[i] = ZERO
+    for i in range(L):
+        inside[i] = ONE if i < q - whole else ZERO
     for image in range(first, last):
         plane = image * k + filter
         frame(at(x, plane * h * w), 1, h, w, top, left, high, wide, framed)
@@ -96,15 +100,22 @@ def weight_sums(
             for a in range(r):
                 for b in range(s):
                     pixels = at(framed, (i * sh + a * dh) * wide + b * dw)
-                    total, side_by_side = load(sums, (a * s + b) * L), 0
+                    total = load(sums, (a * s + b) * L)
                     if sw == 1:
-                        side_by_side = whole
                         for j in range(0, whole, L):
                             total = fma(load(pixels, j), load(given, j), total)
-                    for j in range(side_by_side, q):
-                        line[j] = pixels[j * sw]
-                    for j in range(side_by_side, width, L):
-                        total = fma(load(line, j), load(given, j), total)
+                        if whole < q:
+                            total = fma(where_positive(load(inside, 0), load(pixels, whole)), load(given, whole), total)
+                    elif sw == 2:
+                        for j in range(0, whole, L):
+                            total = fma(load_even(pixels, 2 * j), load(given, j), total)
+                        if whole < q:
+                            total = fma(where_positive(load(inside, 0), load_even(pixels, 2 * whole)), load(given, whole), total)
+                    else:
+                        for j in range(q):
+                            line[j] = pixels[j * sw]
+                        for j in range(0, width, L):
+                            total = fma(load(line, j), load(given, j), total)
                     store(sums, (a * s + b) * L, total)
     for tap in range(r * s + 1):
         dweight[tap] = sum16(load(sums, tap * L))
@@ -159,7 +170,7 @@ class Depthwise:
         sums = np.empty((groups, self.k, each), np.float32)
 
         def body(first: int, last: int) -> None:
-            scratch = Scratch(self._room(), self.window.output[1] + L, self.window.output[1] + L, each * L)
+            scratch = Scratch(self._room() + 2 * L, self.window.output[1] + L, self.window.output[1] + L, each * L, L)
             for part in scratch.parts:
                 part[...] = 0
             room = scratch.addresses()
