@@ -114,8 +114,8 @@ def load(name: str, request: Request) -> Dataset:
     missing = [file for file, path in zip(FILES, find(target), strict=True) if path is None]
     if not request.download:
         looked = ", ".join(map(str, roots))
-        some = f"; {target} lacks {', '.join(missing)}" if len(missing) < len(FILES) else ""
-        raise UnavailableError(f"{source.title} was not found in {looked}{some}, and downloading is off: {advice}")
+        some = f": {target} lacks {', '.join(missing)}" if len(missing) < len(FILES) else f" in {looked}"
+        raise UnavailableError(f"{source.title} was not found{some}, and downloading is off: {advice}")
     mirrors = list(source.mirrors)
     for file, sha256 in zip(FILES, source.sha256, strict=True):
         if file in missing:

@@ -195,17 +195,27 @@ X = FLOATS
 CALLS: dict[str, tuple[Any, ...]] = {  # arrays first, then the rest
     "avg_pool2d": ((X,), (2,)),
     "avg_pool2d_grad": ((np.ones((6, 1, 2, 2), np.float32),), ((6, 1, 4, 4), 2)),
+    "batch_norm": ((X, np.ones(1, np.float32), np.zeros(1, np.float32)), ()),
     "conv2d": ((X, np.ones((2, 1, 3, 3), np.float32), np.ones(2, np.float32)), ()),
     "conv2d_input_grad": ((np.ones((6, 2, 2, 2), np.float32), np.ones((2, 1, 3, 3), np.float32)), ((6, 1, 4, 4),)),
     "conv2d_weight_grad": ((np.ones((6, 2, 2, 2), np.float32), X), ((2, 1, 3, 3),)),
+    "conv_transpose2d": ((X, np.ones((1, 2, 3, 3), np.float32), np.ones(2, np.float32)), ()),
     "dense": ((X.reshape(6, 16), np.ones((3, 16), np.float32), np.ones(3, np.float32)), ()),
+    "elu": ((X,), ()),
     "flatten": ((X,), ()),
+    "gelu": ((X,), ()),
+    "global_avg_pool2d": ((X,), ()),
+    "global_max_pool2d": ((X,), ()),
+    "leaky_relu": ((X,), ()),
     "max_pool2d": ((X,), (2,)),
     "max_pool2d_grad": ((np.ones((6, 1, 2, 2), np.float32),), (np.zeros((6, 1, 2, 2), np.int32), (6, 1, 4, 4), 2)),
     "relu": ((X,), ()),
     "sigmoid": ((X,), ()),
+    "silu": ((X,), ()),
     "softmax": ((X.reshape(6, 16),), ()),
     "softmax_cross_entropy": ((X.reshape(6, 16),), (LABELS,)),
+    "tanh": ((X,), ()),
+    "zero_pad2d": ((X,), (1,)),
 }
 
 

@@ -219,7 +219,7 @@ def test_another_version_and_a_broken_description_are_refused(saved: tuple[gc.Se
         lambda tensors, description: description["model"].update(input_shape=[1, 1, 1]),
         lambda tensors, description: description["model"].update(dtype="int8"),
         lambda tensors, description: description["model"].update(seed="zero"),
-        lambda tensors, description: description["model"].update(loss="hinge"),
+        lambda tensors, description: description["model"].update(loss="wasserstein"),
         lambda tensors, description: description["model"].update(loss=[]),
         lambda tensors, description: description["model"].update(optimizer={"optimizer": "adam", "speed": 1}),
         lambda tensors, description: description["model"].update(optimizer=[]),
