@@ -27,13 +27,13 @@ export VGPU_CACHE ?= $(CURDIR)/.cache/vgpu
 
 test: $(VENV)/.installed-dev
 	@if gpu=$$($(VGPU) --check $(BIN)/python); then \
-		echo "── kernels launched through CuPy on the virtual GPU of tests/vgpu ($$gpu)"; \
+		echo "── kernels launched through CuPy on the virtual GPU of tests/vgpu ($$gpu): on two cores some 5 minutes the first time, then 2"; \
 		$(VGPU) $(PYTEST) -m "not slow" $(KERNELS); \
 	else \
 		echo "── kernels under Numba's CUDA simulator: $$gpu"; \
 		$(SIMULATED) -m "not slow" tests/kernels/simulator; \
 	fi
-	@echo "── everything else: library, data, command line, kernels through the compiler (and on a GPU, where there is one)"
+	@echo "── everything else: library, data, command line, kernels through the compiler (and on a GPU, where there is one): some 4 minutes"
 	$(PYTEST) -m "not slow" --ignore=tests/kernels/simulator
 
 slow: $(VENV)/.installed-dev

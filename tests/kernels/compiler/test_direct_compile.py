@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from compile_harness import ARCHS, check, kernels, names, needs_compilers, of
+from compile_harness import IN_TURN, check, kernels, names, needs_compilers, of
 
 from gpucnn.ops.shapes import Window, conv_window
 from gpucnn.profiling.chip.samples import convolutions, first_layer
@@ -18,7 +18,7 @@ LARGE: dict[str, tuple[int, int, int, Window]] = {  # images, channels, filters
 }
 
 
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", IN_TURN)
 @pytest.mark.parametrize("name", OWN)
 def test_kernels_of_shapes_fit_the_chip(name: str, arch: str) -> None:
     check(kernels()[name], arch)

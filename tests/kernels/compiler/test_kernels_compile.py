@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from compile_harness import ARCHS, check, kernels, names, needs_compilers
+from compile_harness import IN_TURN, check, kernels, names, needs_compilers
 
 from gpucnn.profiling.chip import sass, static
 from gpucnn.profiling.chip.chips import ARCHITECTURES
@@ -19,7 +19,7 @@ PLAIN = names("", without=["-tile", "-tensor", "pack", "sum_slices", "direct", "
                            "softmax_cross_entropy", "gather_batch"])  # fmt: skip
 
 
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", IN_TURN)
 @pytest.mark.parametrize("name", PLAIN)
 def test_kernel_fits_the_chip(name: str, arch: str) -> None:
     check(kernels()[name], arch)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from kernel_harness import Output, double, normal
@@ -23,6 +24,9 @@ from gpucnn_kernels.engine.tiles import Tile
 from tolerances import check
 
 TILE = Tile(8, 8, 8, 4, 4)  # a block of four threads
+
+# Each shape is compiled where the simulator does not run it: the random ones are the long tail, for make slow.
+pytestmark = [] if simulated() else pytest.mark.slow
 
 
 class Problem:
