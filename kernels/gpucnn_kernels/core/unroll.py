@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import linecache
 from typing import Any
 
 from gpucnn_kernels.core.compile import device, function_of
@@ -36,5 +37,7 @@ def make(_first_half, _second_half, _half):
     return both
 """
     found: dict[str, Any] = {}
-    exec(source, found)  # of the names of parameters in this package's own functions
+    file = f"<written out: {names}>"
+    linecache.cache[file] = len(source), None, source.splitlines(keepends=True), file  # for line numbers in the machine code
+    exec(compile(source, file, "exec"), found)  # of the names of parameters in this package's own functions
     return found["make"]

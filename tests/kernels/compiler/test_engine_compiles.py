@@ -17,7 +17,7 @@ EVERYWHERE = ("conv2d-tile128x128 m2", "conv2d_weight_grad-tile128x128 m2", "pac
 ON_ONE = (
     *EVERYWHERE, "conv2d_weight_grad-tile128x64 m2", "conv2d_weight_grad-tile128x128 odd", "conv2d-tile64x64 m2", "dense-tile64x64 even",
 )  # fmt: skip
-QUICK = [(name, arch) for arch in ARCHS for name in (ON_ONE if arch == "sm_90" else EVERYWHERE)]
+QUICK = [(name, arch) for arch in ("sm_75", "sm_90", "sm_120") for name in (ON_ONE if arch == "sm_90" else EVERYWHERE)]
 
 
 @pytest.mark.parametrize(("name", "arch"), params(QUICK, [(name, arch) for arch in ARCHS for name in ALL]))

@@ -30,10 +30,15 @@ USED_BY = {  # the tests of a module that are not those of its name
     "pooled": ["test_fused.py"],
     "pooled_grad": ["test_fused_grad.py"],
     "loss": ["test_kernels_loss.py"],
+    "margin": ["test_kernels_margin.py"],
+    "norm": ["test_kernels_norm.py"],
+    "parts": ["test_direct.py", "test_depthwise.py"],
+    "stages": ["../gpu/test_tensor_cores_on_gpu.py"],
     "reduce": ["test_kernels_activations.py", "test_kernels_loss.py", "test_kernels_update.py"],
 }
 
 UNNOTICED = {
+    "margin.hinge_kernel-1": "as of the squared error, below",
     "loss.mean_squared_error_kernel-1": "tree_sum ends with a barrier; then thread 0 alone reads the sum, and writes that word next",
 }
 """Barriers that nothing misses, as module.function, number within it: why that is so."""
