@@ -24,6 +24,8 @@ SIMULATED := NUMBA_ENABLE_CUDASIM=1 $(PYTEST)
 VGPU := tests/vgpu/vgpu-run
 KERNELS := tests/kernels/simulator tests/kernels/gpu tests/vgpu tests/examples/test_examples_on_gpu.py
 export VGPU_CACHE ?= $(CURDIR)/.cache/vgpu
+# Of the tests as well: a home folder that cannot be written would have each command say that nothing is kept.
+test slow: export GPUCNN_LOOP_CACHE ?= $(CURDIR)/.cache/loops
 
 test: $(VENV)/.installed-dev
 	@if gpu=$$($(VGPU) --check $(BIN)/python); then \
