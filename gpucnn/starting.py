@@ -18,7 +18,7 @@ def _is_command() -> bool:
     """Whether this process is the command line, and not a program that imports gpucnn."""
     words = sys.orig_argv
     if "-m" in words[1:-1]:
-        return words[words.index("-m") + 1] in ("gpucnn", "gpucnn.cli")
+        return words[words.index("-m") + 1] == "gpucnn"
     return os.path.basename(sys.argv[0] if sys.argv else "") in COMMANDS
 
 

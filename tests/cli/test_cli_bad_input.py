@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import gpucnn as gc
-from gpucnn import cli, device
+from gpucnn import device
+from gpucnn.cli import info
 
 TRAIN = ("train", "--output", "run")
 
@@ -372,7 +373,7 @@ def test_errors_that_nobody_expects(gpucnn, monkeypatch, error, text):
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(cli, "get_device", fail)
+    monkeypatch.setattr(info, "get_device", fail)
     result = gpucnn("info")
     assert (result.status, result.err) == (2, text)
     monkeypatch.setenv("GPUCNN_DEBUG", "1")

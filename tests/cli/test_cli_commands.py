@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 import gpucnn as gc
-from gpucnn import cli, experiment
+from gpucnn import experiment
+from gpucnn.cli import info
+from gpucnn.cli.progress import Downloads
 
 COMMANDS = ["train", "evaluate", "predict", "info"]
 
@@ -98,8 +100,8 @@ def test_a_file_name_that_is_no_text(digits, tmp_path):
 
 
 def test_info_without_a_gpu(gpucnn, monkeypatch):
-    monkeypatch.setattr(cli, "get_device", lambda name: gc.get_device("cpu"))
-    monkeypatch.setattr(cli, "why_not_auto", lambda: "no working NVIDIA driver (none)")
+    monkeypatch.setattr(info, "get_device", lambda name: gc.get_device("cpu"))
+    monkeypatch.setattr(info, "why_not_auto", lambda: "no working NVIDIA driver (none)")
     result = gpucnn("info")
     assert (result.status, result.err) == (0, "")
     rows = dict(line.split(maxsplit=1) for line in result.out.splitlines() if not line.startswith("no GPU"))
@@ -111,7 +113,7 @@ def test_info_without_a_gpu(gpucnn, monkeypatch):
 def test_info_with_a_gpu(gpucnn, monkeypatch):
     from dataclasses import replace
 
-    monkeypatch.setattr(cli, "get_device", lambda name: replace(gc.get_device("cpu"), kind="cuda", name="NVIDIA Something"))
+    monkeypatch.setattr(info, "get_device", lambda name: replace(gc.get_device("cpu"), kind="cuda", name="NVIDIA Something"))
     result = gpucnn("info")
     assert result.out.splitlines()[-1] == "device        cuda: NVIDIA Something" and "no GPU" not in result.out
 
@@ -189,7 +191,7 @@ def test_output_that_cannot_be_written(digits, unbuffered):
 
 
 def test_downloads_are_told_a_line_each_where_there_is_no_terminal(capsys):
-    with cli._Downloads() as downloads:
+    with Downloads() as downloads:
         for done in (10, 20, 30):
             downloads("train-images.gz", done, 30)
         downloads("train-labels.gz", 1, None)
@@ -204,7 +206,7 @@ def test_downloads_on_a_terminal_leave_the_screen_to_training(monkeypatch):
     from rich.progress import Progress
 
     monkeypatch.setattr(sys, "stdout", Terminal())
-    with cli._Downloads() as downloads:
+    with Downloads() as downloads:
         downloads("train-images.gz", 10, 30)
         downloads("train-images.gz", 30, 30)
     assert "train-images.gz" in sys.stdout.getvalue()

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 import gpucnn as gc
-from gpucnn import cli, experiment
+from gpucnn import experiment
+from gpucnn.cli.stopping import STOPPED
 from gpucnn.training import checkpoint
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals, pipes and closed descriptors are POSIX's here")
@@ -351,7 +352,7 @@ def test_a_run_notes_its_options_and_nothing_else_of_the_machine(gpucnn, folder)
     notes = experiment.run_notes(Path("run/checkpoint.safetensors"))
     assert set(notes) == {"options", "data_dir"} and set(notes["options"]) == set(experiment.OPTIONS) and notes["data_dir"] is None
     assert notes["options"]["dataset"] == str(folder) and json.dumps(notes)
-    assert set(cli.STOPPED) == {128 + signal.SIGINT, 128 + 15, 128 + 1}
+    assert set(STOPPED) == {128 + signal.SIGINT, 128 + 15, 128 + 1}
 
 
 @pytest.mark.usefixtures("no_pictures")

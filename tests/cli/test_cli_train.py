@@ -501,10 +501,10 @@ def test_a_picture_that_fails_does_not_cost_the_model(gpucnn, folder, monkeypatc
 
 def test_a_download_bar_is_gone_before_training_shows_its_own(gpucnn, folder, monkeypatch, no_pictures):
     """Rich draws one live display at a time."""
-    from gpucnn import cli
+    from gpucnn.cli.progress import Downloads
 
     order = []
-    monkeypatch.setattr(cli._Downloads, "__exit__", lambda *_: order.append("downloads end"))
+    monkeypatch.setattr(Downloads, "__exit__", lambda *_: order.append("downloads end"))
     monkeypatch.setattr(callbacks.Progress, "on_train_begin", lambda *_: order.append("training begins"))
     assert gpucnn("train", "--dataset", folder, *SHORT, "--output", "run").status == 0
     assert order == ["downloads end", "training begins"]

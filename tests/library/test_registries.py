@@ -221,6 +221,17 @@ def train_options() -> list[Any]:
     return list(typer.main.get_command(cli.app).commands["train"].params)  # type: ignore[attr-defined]
 
 
+def test_a_command_is_a_file_and_a_line() -> None:
+    """Every file with a command is listed, and the help names them in that order."""
+    import typer
+
+    folder = Path(cli.__file__).parent
+    files = {path.stem.rstrip("_") for path in folder.glob("*.py") if "@app.command(" in path.read_text(encoding="utf-8")}
+    listed = re.findall(r"^from gpucnn\.cli import (\w+?)_? as ", (folder / "__init__.py").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(listed) == files
+    assert list(typer.main.get_command(cli.app).commands) == listed  # type: ignore[attr-defined]
+
+
 def test_defaults_of_the_command_line_are_those_of_the_options() -> None:
     given = {parameter.name: parameter.default for parameter in train_options()}
     assert {name: given[name] for name in ("dataset", "model", "seed", "checkpoint_every", "device")} == {

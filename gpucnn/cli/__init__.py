@@ -1,0 +1,18 @@
+"""The command line: `gpucnn`, with a file for each of its commands.
+
+Whatever is refused ends in one sentence on stderr and exit status 2; GPUCNN_DEBUG=1 shows the traceback behind it.
+"""
+
+from gpucnn.cli.program import app, main
+
+# A command is a file in this folder and a line here; the help lists them in this order.
+# isort: off
+from gpucnn.cli import train as train
+from gpucnn.cli import evaluate as evaluate
+from gpucnn.cli import predict as predict
+from gpucnn.cli import profile as profile
+from gpucnn.cli import tune as tune
+from gpucnn.cli import info as info
+# isort: on
+
+__all__ = ["app", "main"]

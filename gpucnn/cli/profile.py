@@ -1,0 +1,107 @@
+"""gpucnn profile"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gpucnn.cli.options import whole
+from gpucnn.cli.program import app
+from gpucnn.cli.progress import Status
+from gpucnn.device import NAMES as DEVICES
+from gpucnn.networks import NETWORKS
+from gpucnn.surroundings import say, user_path
+
+
+@app.command(short_help="Measure where a training step's time goes, kernel by kernel.")
+def profile(
+    model: Annotated[str, typer.Option(metavar="NAME|FILE", help=f"{NETWORKS}, or a model.safetensors that train wrote.")] = "keras",
+    batch_size: Annotated[
+        int | None, typer.Option(parser=whole, metavar="N", help="Images in the step. [default: 128]", show_default=False)
+    ] = None,
+    layer: Annotated[
+        str | None, typer.Option(metavar="I", help="Only this layer: its number, counted from 1, or its name.", show_default=False)
+    ] = None,
+    op: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND",
+            help="Only these: batch, conv, pool, pad, dense, bias, norm, activation, join, dropout, loss, update.",
+            show_default=False,
+        ),
+    ] = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZES",
+            help="One operation, named by --op, in place of a model: for conv N,C,HxW,K,RxS[,stride[,padding]], such as "
+            "128,32,14x14,64,5x5,1,same.",
+            show_default=False,
+        ),
+    ] = None,
+    compare: Annotated[
+        str | None, typer.Option(metavar="torch", help="Beside PyTorch (cuDNN on a GPU), on the same shapes.", show_default=False)
+    ] = None,
+    arch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CHIP",
+            help="A chip that need not be here (T4, A100, RTX 4090, H100, H200, B200, sm_90): what the compiler and the roofline say.",
+            show_default=False,
+        ),
+    ] = None,
+    kernels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="With --arch, in place of a step: the kernels with TEXT in their names, each by itself; all; or shapes, what the named "
+            "shapes ask of the chip.",
+            show_default=False,
+        ),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help=f"{', '.join(DEVICES)}; auto is the GPU, cpu measures NumPy's operations.")
+    ] = "auto",
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the profile, to compare with.", show_default=False)] = None,
+    trace: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a trace for ui.perfetto.dev or chrome://tracing.", show_default=False)
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page: roofline, timeline, sortable table.", show_default=False)
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="An earlier profile (--json): print what got slower, beyond the noise.", show_default=False),
+    ] = None,
+    lineinfo: Annotated[
+        bool, typer.Option("--lineinfo", help="Compile line numbers in, so that Nsight Compute shows Python source.")
+    ] = False,
+) -> None:
+    """Where a training step's time goes, how far each kernel is from what the chip can do, and what to look at next.
+
+    On a GPU kernels are measured; with --device cpu, NumPy's operations. With --arch nothing runs: the kernels are compiled for a chip
+    that need not be here, and what is printed are bounds.
+    """
+    if lineinfo:
+        os.environ["GPUCNN_LINEINFO"] = "1"  # read when the kernels are imported, which is below
+    from gpucnn.profiling import records, run
+    from gpucnn.profiling.show import compare as comparison
+    from gpucnn.profiling.show import report
+
+    outputs = run.Outputs(*(None if path is None else user_path(path) for path in (json, trace, html)))
+    outputs.check()
+    earlier = None if against is None else records.read(user_path(against))
+    options = run.Options(model, batch_size, layer, op, shape, compare, device, arch, lineinfo, kernels)
+    with Status() as status:
+        made = run.make(options, status)
+    for line in report.lines(made):
+        say(line)
+    if earlier is not None:
+        say("")
+        for line in comparison.lines(earlier, made):
+            say(line)
+    for path in outputs.write(made):
+        say(f"wrote     {path}")

@@ -1,0 +1,111 @@
+"""The program around the commands: `app`, to which each adds itself, and `main`, through which everything ends in one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import warnings
+from typing import Annotated
+
+import typer
+
+import gpucnn
+from gpucnn import experiment
+from gpucnn.cli.stopping import STOPPED, ending
+from gpucnn.errors import GpucnnError
+from gpucnn.surroundings import complain, flag, say
+from gpucnn.text import message
+
+app = typer.Typer(
+    name="gpucnn",
+    help="Train and run small convolutional networks: on an NVIDIA GPU with kernels in plain Python, or on the CPU with NumPy.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        say(f"gpucnn {gpucnn.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False,
+) -> None:
+    """What stands before the command: --version alone, which has been dealt with by now."""
+
+
+def main() -> None:
+    """Runs the command line and exits: 0, 2 for whatever is refused, 130 after Ctrl-C, 143 and 129 after SIGTERM and SIGHUP."""
+    debug = flag("GPUCNN_DEBUG")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a file's name may hold what the terminal's encoding does not
+            stream.reconfigure(errors="backslashreplace")
+    if not debug and not sys.warnoptions:
+        # NumPy warns of an overflow on its way to the NaN that ends the run, in a sentence of its own.
+        warnings.simplefilter("ignore", RuntimeWarning)
+    stopped, status = "stopped", 0
+    try:
+        with ending():
+            status = app(standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # what cannot be written is told here, and not by Python at its end
+    except experiment.StoppedError as error:
+        stopped, status = str(error), error.status
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 2
+    except (KeyboardInterrupt, typer.Abort):  # the latter is what an older Typer makes of Ctrl-C; a newer one returns 130
+        status = 130
+    except BrokenPipeError:
+        _forget_output()  # whoever read it has gone, as head does: nothing is left to say
+        status = 1
+    except Exception as error:
+        if debug:
+            raise
+        status = 2
+        complain(complaint(error))
+        if isinstance(error, OSError):
+            _forget_output()
+    if status in STOPPED:
+        complain(f"gpucnn: {message(stopped)}")
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _forget_output() -> None:
+    """Has what was printed and not yet written go nowhere: Python would fail at its end over what has failed before."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def complaint(error: Exception) -> str:
+    """What to print about an error, and nothing more: one line, except where the help was as good as asked for."""
+    if hasattr(error, "format_message"):  # of the parser: an unknown option, a value of another type, no command at all
+        words = " ".join(error.format_message().split()) if error.args else error.format_message()
+        if "Usage:" in words:
+            return str(error.format_message())
+        command = getattr(getattr(error, "ctx", None), "command_path", "gpucnn")
+        return message(f"gpucnn: {words.rstrip('.')} (see {command} --help)")
+    if isinstance(error, (GpucnnError, ValueError, TypeError, OSError, MemoryError)):
+        return message(f"gpucnn: {_sentence(error)}")
+    return message(f"gpucnn: this is a bug, {type(error).__name__}: {error} (set GPUCNN_DEBUG=1 for the traceback, and please report it)")
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, GpucnnError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return f"out of memory ({error}): use a smaller batch size"
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}: free some room or name another folder" if error.errno == 28 else f"{where}{error.strerror}"
+    return str(error) or type(error).__name__

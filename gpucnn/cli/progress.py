@@ -1,0 +1,55 @@
+"""What is shown while a command works: the step that is under way, and downloads."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from gpucnn.surroundings import is_terminal, say
+from gpucnn.text import plain
+
+
+class Status:
+    """What is going on, in one line on stderr that is written over; nothing where that is no terminal."""
+
+    def __enter__(self) -> Status:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self("")
+
+    def __call__(self, text: str) -> None:
+        if is_terminal(sys.stderr):
+            sys.stderr.write(f"\r\x1b[K{plain(text)}")
+            sys.stderr.flush()
+
+
+class Downloads:
+    """A progress bar for downloads that appears when the first one starts; a line for each where the output is no terminal."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> Downloads:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def __call__(self, name: str, done: int, total: int | None) -> None:
+        if not is_terminal(sys.stdout):
+            if name not in self._tasks:
+                say(f"downloading {name}")
+                self._tasks[name] = True
+            return
+        if self._bar is None:
+            from rich import progress
+
+            self._bar = progress.Progress(*progress.Progress.get_default_columns(), progress.DownloadColumn())
+            self._bar.start()
+        if name not in self._tasks:
+            self._tasks[name] = self._bar.add_task(name, total=total)
+        self._bar.update(self._tasks[name], completed=done, total=total)

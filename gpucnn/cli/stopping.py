@@ -1,0 +1,46 @@
+"""Ctrl-C, SIGTERM and SIGHUP: they end a command with everything put in order on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from gpucnn import starting
+from gpucnn.surroundings import say
+
+STOPPED = (130, 143, 129)  # by Ctrl-C, SIGTERM, SIGHUP
+
+_ended: list[int] = []  # by which signals the program was told to end
+
+
+@contextlib.contextmanager
+def ending() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the program as Ctrl-C does, with everything put in order on the way; what is ignored stays so."""
+    starting.done()
+    _ended.clear()
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                before[number] = signal.signal(number, _end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, frame: Any) -> None:
+    _ended.append(number)
+    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+
+def say_unless_ended(line: str) -> None:
+    """Packages that catch everything while they are imported catch the end of the program as well: then it ends at its next word."""
+    if _ended:
+        _end(_ended[0], None)
+    say(line)
