@@ -54,10 +54,10 @@ class TensorFile(Mapping[str, np.ndarray[Any, Any]]):
     def __init__(self, path: str | Path) -> None:
         from safetensors import safe_open
 
-        self.place = regular_file(path, "a .safetensors file", CheckpointError)
-        self._file: Any = self._tried(lambda: safe_open(str(self.place), framework="numpy"))
+        self.path = regular_file(path, "a .safetensors file", CheckpointError)
+        self._file: Any = self._tried(lambda: safe_open(str(self.path), framework="numpy"))
         metadata = self._tried(self._file.metadata) or {}
-        self.description = _description(self.place, metadata)
+        self.description = _description(self.path, metadata)
         slices = {name: self._file.get_slice(name) for name in self._tried(self._file.keys)}
         self.shapes: dict[str, tuple[int, ...]] = {name: tuple(part.get_shape()) for name, part in slices.items()}
         self._types: dict[str, str] = {name: part.get_dtype() for name, part in slices.items()}
@@ -87,16 +87,16 @@ class TensorFile(Mapping[str, np.ndarray[Any, Any]]):
         """CheckpointError unless the file holds arrays of just these names and shapes. None of them is read."""
         for name, shape in shapes.items():
             if name not in self.shapes:
-                raise CheckpointError(f"{self.place} holds no {name!r}: it is of another model")
+                raise CheckpointError(f"{self.path} holds no {name!r}: it is of another model")
             if self.shapes[name] != tuple(shape):
-                raise CheckpointError(f"{self.place}: {name!r} has shape {self.shapes[name]}, the model needs {tuple(shape)}")
+                raise CheckpointError(f"{self.path}: {name!r} has shape {self.shapes[name]}, the model needs {tuple(shape)}")
         surplus = sorted(set(self.shapes) - set(shapes))
         if surplus:
-            raise CheckpointError(f"{self.place} holds {listed(surplus, 4)}, which the model has not: it is of another model")
+            raise CheckpointError(f"{self.path} holds {listed(surplus, 4)}, which the model has not: it is of another model")
 
     def _narrow(self, name: str) -> np.ndarray[Any, Any]:
         """Floats of 16 bits as float32, which holds each of them exactly."""
-        with open(self.place, "rb") as file:
+        with open(self.path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")
             begin, end = json.loads(file.read(length))[name]["data_offsets"]
             file.seek(8 + length + begin)
@@ -112,29 +112,29 @@ class TensorFile(Mapping[str, np.ndarray[Any, Any]]):
             return read()
         except SafetensorError as error:
             raise CheckpointError(
-                f"{self.place} is no safetensors file, or was cut short ({reason_of(error)}): get or save it again"
+                f"{self.path} is no safetensors file, or was cut short ({reason_of(error)}): get or save it again"
             ) from None
         except OSError as error:
-            raise CheckpointError(f"{self.place} cannot be read ({reason_of(error)}): check its permissions, or get it again") from None
+            raise CheckpointError(f"{self.path} cannot be read ({reason_of(error)}): check its permissions, or get it again") from None
         except (ValueError, TypeError, KeyError, AttributeError, MemoryError) as error:
-            raise CheckpointError(f"{self.place} holds what gpucnn cannot read ({reason_of(error)}): save its arrays as float32") from None
+            raise CheckpointError(f"{self.path} holds what gpucnn cannot read ({reason_of(error)}): save its arrays as float32") from None
 
 
-def _description(place: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+def _description(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     text = metadata.get(KEY)
     if text is None:
-        raise CheckpointError(f"{place} is a safetensors file, but not one that gpucnn wrote: name a model.safetensors of gpucnn")
+        raise CheckpointError(f"{path} is a safetensors file, but not one that gpucnn wrote: name a model.safetensors of gpucnn")
     if len(text) > LONGEST:
-        raise CheckpointError(f"{place} has a description of {len(text):,} characters, and {LONGEST:,} are the most: get or save it again")
+        raise CheckpointError(f"{path} has a description of {len(text):,} characters, and {LONGEST:,} are the most: get or save it again")
     try:
         content = json.loads(text)
         version, description = content["version"], content["description"]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{place} has a broken description ({reason_of(error)}): get or save it again") from None
+        raise CheckpointError(f"{path} has a broken description ({reason_of(error)}): get or save it again") from None
     if version != VERSION:
-        raise CheckpointError(f"{place} has format version {shown(version)}; this gpucnn reads version {VERSION}: update gpucnn")
+        raise CheckpointError(f"{path} has format version {shown(version)}; this gpucnn reads version {VERSION}: update gpucnn")
     if not isinstance(description, dict):
-        raise CheckpointError(f"{place} has a broken description: get or save it again")
+        raise CheckpointError(f"{path} has a broken description: get or save it again")
     return description
 
 
@@ -158,7 +158,7 @@ def take(tensors: Mapping[str, np.ndarray[Any, Any]], arrays: Mapping[str, Any],
     """Copies each tensor into the array of its name, on whatever device: all of them, or none and CheckpointError where one is
     missing, is too much, does not fit, or holds NaN or infinity. Floats of 16 bits become wider."""
     if isinstance(tensors, TensorFile):
-        source = tensors.place
+        source = tensors.path
     found = {}
     for name, into in arrays.items():
         tensor = tensors.get(name)

@@ -1,0 +1,330 @@
+"""The layers of a model: their sizes, their names, their memory, and the two passes through them. It knows nothing of training."""
+
+from __future__ import annotations
+
+import copy
+import math
+import weakref
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from gpucnn.arrays import examples, numbers, on_a_gpu, pixels
+from gpucnn.checks import integer, pick
+from gpucnn.device import Device, get_device, to_numpy
+from gpucnn.errors import ArgumentError, GpucnnError, ShapeError
+from gpucnn.layers import Layer
+from gpucnn.layers.base import Array, Shape, derived_seed, too_many
+from gpucnn.layers.chain import Chain, build_in_turn, outputs_of
+from gpucnn.layers.containers import Stack, every_layer
+from gpucnn.layers.inherited import Inherited
+from gpucnn.layers.input import Input
+from gpucnn.layers.parameter import Buffers, Parameter, SavedArray
+from gpucnn.layout import FIRST, check_format, hint, image_shape, in_order
+from gpucnn.ops.shapes import LIMIT
+from gpucnn.text import shown
+
+
+class Layered:
+    """Layers one after another, built for examples of one shape on one device. `Sequential` is this, and trains."""
+
+    def __init__(self, *layers: Layer | Input | Layered | Sequence[Layer | Input | Layered]) -> None:
+        self.layers: list[Layer] = []
+        self.declared: Input | None = None  # what it is for, where that was said
+        self.data_format: str | None = None  # of the examples that it is given: where their channels stand
+        self.input_shape: Shape = ()
+        self.output_shape: Shape = ()
+        self.dtype: np.dtype[Any] = np.dtype("float32")
+        self.seed = 0
+        self._device: Device | None = None
+        self._buffers: Buffers | None = None
+        self.chain = Chain()  # the layers, some of them as one, as training runs them
+        self._named: dict[str, Parameter] = {}
+        self._arrays: dict[str, SavedArray] = {}
+        self._batch = 0  # the size of the batch that backward is due for
+        self.epochs_begun = 0  # of all calls of `fit` since `build`: the order of examples and augmentation go on from one to the next
+        for item in layers:
+            several_layers: Any = item if isinstance(item, list | tuple) else [item]
+            for layer in several_layers:
+                self.add(layer)
+
+    def add(self, layer: Layer | Input | Layered) -> None:
+        """Puts a layer, or a model as one layer, behind those that are there; an Input stands before all of them.
+
+        TypeError for anything else, GpucnnError for a model that is built, ArgumentError for a layer that is there already.
+        """
+        if self._buffers is not None:
+            raise GpucnnError("the model is built already, and cannot grow: make a new one of its layers and the new one")
+        if isinstance(layer, Input):
+            if self.layers or self.declared is not None:
+                raise ArgumentError("an Input stands before all layers, and there is one at the most")
+            self.declared = layer
+            return
+        added: Any = Stack(*layer.layers) if isinstance(layer, Layered) else layer
+        if not isinstance(added, Layer):
+            raise TypeError(f"Sequential takes layers, got {shown(layer)}")
+        everywhere = [part for each in (*self.layers, added) for part in every_layer(each)]
+        if len({id(part) for part in everywhere}) < len(everywhere):
+            raise ArgumentError("a layer can stand in a model once only: make a second one for the second place")
+        if not self.layers and self.declared is None and added.declared_shape is not None:
+            self.declared = Input(added.declared_shape)
+        self.layers.append(added)
+
+    # Building.
+
+    def build(
+        self,
+        input_shape: Sequence[int] | None = None,
+        *,
+        seed: int = 0,
+        device: str | Device = "auto",
+        dtype: str = "float32",
+        data_format: str | None = None,
+    ) -> Self:
+        """Fixes all sizes for examples of `input_shape` (C, H, W), (H, W) of grey images, or (features,), and draws the parameters from
+        `seed`. An `Input` among the layers says the shape as well.
+
+        data_format: "channels_last" for examples (N, H, W, C) and an `input_shape` (H, W, C); the model remembers it. Layers, weights and
+        `gpucnn.functional` have their channels first in any case.
+
+        Layers that come from another model that is built, or was loaded, go over to this one with their weights, which are not drawn; the
+        other model goes on with a copy of its own. A second build draws everything anew.
+
+        dtype: float32, or float64 on the CPU for gradient checks. Raises ShapeError where a layer does not fit what comes before it,
+        DeviceError where the device cannot be had. Returns the model.
+        """
+        chosen = get_device(device)
+        if dtype == "float64" and chosen.kind == "cuda":
+            raise ValueError("the kernels compute in float32: use device='cpu' for float64")
+        if input_shape is None:
+            if self.declared is None:
+                raise ShapeError("nothing says what the model is for: build(input_shape), or put an Input(shape) before its layers")
+            input_shape, data_format = self.declared.shape, data_format or self.declared.data_format
+        data_format = check_format(data_format) or self.data_format
+        inherited = Inherited(self.layers, self)
+        before = [(owner, owner.__getstate__()) for owner in inherited.owners.values()]
+        copies = [(owner, copy.deepcopy(owner)) for owner in inherited.owners.values()]
+        try:
+            self._lay_out(image_shape(input_shape, data_format), integer(seed, "seed", 0), dtype)
+            inherited.check()
+        except BaseException:
+            for owner, kept in before:  # as it was
+                owner._lay_out(owner.input_shape, owner.seed, str(owner.dtype))
+                owner.__setstate__(kept)
+            raise
+        self.data_format = data_format
+        self._settle(chosen).initialize(self.seed)
+        inherited.put()
+        for owner, own in copies:
+            owner._go_on_as(own)
+        self._after_build()
+        return self
+
+    def _after_build(self) -> None:
+        """Called at the end of `build`, for what depends on the sizes."""
+
+    def _go_on_as(self, other: Self) -> None:
+        """Takes everything from a copy of itself: layers, buffers, the optimizer with its state."""
+        vars(self).update(vars(other))
+        for layer in self.layers:
+            for part in layer.walk().values():
+                part._owner = weakref.ref(self)
+
+    def _lay_out(self, input_shape: Any, seed: int, dtype: str) -> None:
+        """Works all sizes and names out, with no array made yet."""
+        if dtype not in ("float32", "float64"):
+            raise ValueError(f"dtype must be float32 or float64, got {shown(dtype)}")
+        if not self.layers:
+            raise ShapeError("the model has no layers: add at least one")
+        shape = image_shape(input_shape, FIRST)
+        if math.prod(shape) >= LIMIT:
+            raise ShapeError(f"an example would be {too_many(shape)}")
+        self.seed, self.input_shape, self.dtype = seed, shape, np.dtype(dtype)
+        self.output_shape = build_in_turn(self.layers, shape)
+
+    def _settle(self, device: Device) -> Buffers:
+        """Lays all parameters and saved arrays out in the memory of the device."""
+        parameters, arrays = _by_name(self.layers)
+        for layer in self.layers:
+            for path, part in layer.walk(layer.name).items():
+                part.name, part._owner = path, weakref.ref(self)
+        for index, layer in enumerate(self.layers):
+            layer.place(device, derived_seed(self.seed, index))
+        self._named, self._arrays = parameters, arrays
+        for layer in self.layers:
+            layer.settle_frozen()
+            layer.plan()
+        self.chain = Chain(self.layers)
+        self._device = device
+        self._buffers = Buffers(list(parameters.values()), device, self.dtype, list(arrays.values()))
+        self._batch = self.epochs_begun = 0
+        return self._buffers
+
+    def freeze_anew(self) -> None:
+        """Settles anew which parameters are trained, after a layer's `trainable` was set: all keep their values, and the optimizer has to
+        start afresh."""
+        if self._buffers is None:
+            return
+        before = [parameter.frozen for parameter in self._named.values()]
+        for layer in self.layers:
+            layer.settle_frozen()
+            layer.plan()
+        self.chain = Chain(self.layers)
+        if before == [parameter.frozen for parameter in self._named.values()]:
+            return
+        values = {name: to_numpy(array) for name, array in self._tensors().items()}
+        self._buffers.replaced = True
+        self._buffers = Buffers(list(self._named.values()), self.device, self.dtype, list(self._arrays.values()))
+        for name, array in self._tensors().items():
+            array[...] = self.device.array(values[name])
+
+    @property
+    def trainable(self) -> bool:
+        """Whether any layer is to be trained; setting it sets all of them."""
+        return any(layer.trainable for layer in self.layers)
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        for layer in self.layers:
+            layer.trainable = value
+
+    # What there is.
+
+    @property
+    def device(self) -> Device:
+        """Where the model runs."""
+        self._built()
+        assert self._device is not None
+        return self._device
+
+    @property
+    def buffers(self) -> Buffers:
+        """All parameters and gradients, flat."""
+        return self._built()
+
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        """Every parameter under its name, such as "conv2d_1.weight"; one of a layer within a layer under the path to it."""
+        self._built()
+        return dict(self._named)
+
+    @property
+    def arrays(self) -> dict[str, SavedArray]:
+        """Every array that is saved with the parameters but not trained, under its name."""
+        self._built()
+        return dict(self._arrays)
+
+    @property
+    def parameter_count(self) -> int:
+        """The number of values in all parameters, those that are frozen included."""
+        self._built()
+        return sum(parameter.size for parameter in self._named.values())
+
+    def __getitem__(self, name: str) -> Layer:
+        """The layer called `name`, such as model["conv2d_1"]; one within another by its path, model["residual_1.conv2d_1"]."""
+        self._built()
+        if not isinstance(name, str):
+            raise TypeError(f"layers are asked for by name, such as model['conv2d_1'], got {shown(name)}: model.layers has them in order")
+        return pick(name, {path: part for layer in self.layers for path, part in layer.walk(layer.name).items()}, "layer")
+
+    def _tensors(self) -> dict[str, Array]:
+        """All that a file holds of the model."""
+        return {name: array.value for name, array in (self._named | self._arrays).items()}
+
+    def state(self) -> dict[str, Any]:
+        """What training changes besides parameters and optimizer: the layers' random state."""
+        return {name: state for layer in self.layers for name, part in layer.walk(layer.name).items() if (state := part.state())}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes up a `state()` again."""
+        for layer in self.layers:
+            for name, part in layer.walk(layer.name).items():
+                if name in state:
+                    part.restore(state[name])
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(map(repr, self.layers))})"
+
+    # The loop by hand.
+
+    def forward(self, x: Any, training: bool = False, *, logits: bool = False) -> Array:
+        """The model's output for a batch (N, …), an array on the model's device. uint8 pixels are divided by 255, as `fit` does.
+
+        With `training`, what backward needs is kept, and dropout drops; without, nothing is kept and nothing is forgotten. `logits` leaves
+        a final softmax or sigmoid off.
+        """
+        y = self._input(x)
+        if training:
+            self._batch = int(y.shape[0])
+        return self.chain.forward(y, training, logits=logits)
+
+    def backward(self, dy: Array, *, input_grad: bool = False) -> Array | None:
+        """Adds the gradient of every parameter, given that of the output; returns that of the input where `input_grad`."""
+        self._built()
+        dy = self.device.array(dy, self.dtype)
+        if dy.ndim == 0 or tuple(dy.shape[1:]) != self.output_shape:
+            expected = ", ".join(map(str, self.output_shape))
+            raise ShapeError(f"the output's gradient must have shape (batch, {expected}), got {tuple(dy.shape)}")
+        if self._batch and dy.shape[0] != self._batch:
+            raise ShapeError(f"the last forward had a batch of {self._batch}, the output's gradient is of one of {dy.shape[0]}")
+        return self.chain.backward(dy, input_grad=input_grad)
+
+    def features(self, x: Any, name: str) -> Array:
+        """The output of the layer called `name` for a batch x, as `forward` takes it: an array on the model's device."""
+        return outputs_of(self[name], self.layers, self._input(x))
+
+    # Checks.
+
+    def _built(self) -> Buffers:
+        if self._buffers is None and self.declared is not None:
+            self.build()
+        if self._buffers is None:
+            raise GpucnnError("the model is not built yet: call model.build(input_shape) first")
+        return self._buffers
+
+    def _check_shape(self, shape: Any) -> None:
+        if len(shape) < 1 or tuple(shape[1:]) != self.input_shape:
+            more = hint(tuple(shape), self.input_shape)
+            raise ShapeError(
+                f"the model takes examples of shape (batch, {', '.join(map(str, self.input_shape))}), got {tuple(shape)}{more}"
+            )
+        if not shape[0]:
+            raise ShapeError("an empty batch was given: at least one example is needed")
+
+    def _input(self, x: Any) -> Array:
+        self._built()
+        if not on_a_gpu(x):  # what is there stays there
+            x = numbers(x, "examples")
+        x = in_order(x, self.input_shape, FIRST)
+        self._check_shape(x.shape)
+        if x.dtype.kind in "iu":
+            return self.device.array(pixels(x, "examples"), self.dtype) / self.dtype.type(255)
+        return self.device.array(x, self.dtype)
+
+    def _examples(self, x: Any, data_format: str | None = None) -> np.ndarray[Any, Any]:
+        """A whole set of examples, on the host, channels first: pixels as uint8, everything else as the model's dtype, with no NaN."""
+        self._built()
+        given = in_order(numbers(x, "examples"), self.input_shape, check_format(data_format) or self.data_format)
+        self._check_shape(given.shape)
+        return examples(given, self.dtype)
+
+
+def _by_name(layers: Sequence[Layer]) -> tuple[dict[str, Parameter], dict[str, SavedArray]]:
+    """The parameters of layers and what else is saved, by their paths, each array once. ShapeError where two have one name."""
+    parameters: dict[str, Parameter] = {}
+    arrays: dict[str, SavedArray] = {}
+    known: set[int] = set()
+    for layer in layers:
+        for name, array in (*layer.named_parameters(layer.name), *layer.named_arrays(layer.name)):
+            other = parameters.get(name) or arrays.get(name) or array
+            if other is not array:
+                both = f"two {array.kind}s" if other.kind == array.kind else "a parameter and an array"
+                raise ShapeError(f"layer {layer.name!r} has {both} called {name!r}: give each a name of its own")
+            if id(array) not in known:
+                known.add(id(array))
+                if isinstance(array, Parameter):
+                    parameters[name] = array
+                else:
+                    arrays[name] = array
+    return parameters, arrays

@@ -1,0 +1,161 @@
+"""A model as a file, and as what copy and pickle keep of it.
+
+Models are `Any` here: Sequential stands above this file, and hands its own class to `read`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gpucnn import optimizers, schedules
+from gpucnn.checks import integer
+from gpucnn.device import Device, get_device, simulated, to_numpy, why_no_cuda
+from gpucnn.errors import CheckpointError, UnknownNameError
+from gpucnn.layers import LAYERS, layer_from_config
+from gpucnn.layers.chain import Chain
+from gpucnn.layout import LAST, check_format
+from gpucnn.losses import LOSSES, get_loss
+from gpucnn.optimizers import OPTIMIZERS, get_optimizer
+from gpucnn.schedules import SCHEDULES
+from gpucnn.text import message, reason_of, shown
+from gpucnn.training.checkpoint import TensorFile, save_tensors, take
+
+MOST_LAYERS = 10_000  # that a file may describe
+
+
+def config_of(model: Any) -> dict[str, Any]:
+    """The model without its parameters, as JSON can hold it."""
+    if not isinstance(model.metadata, Mapping):
+        raise CheckpointError(f"metadata must be a dict, got {shown(model.metadata)}: name what it is under a key")
+    return {
+        "input_shape": list(model.input_shape),
+        "dtype": str(model.dtype),
+        "seed": model.seed,
+        "layers": [layer.config() for layer in model.layers],
+        "loss": model.loss.config() if model.loss else None,
+        "optimizer": model.optimizer.config() if model.optimizer else None,
+        "metrics": model.metrics,
+        "metadata": dict(model.metadata),
+        **({"data_format": LAST} if model.data_format == LAST else {}),
+    }
+
+
+def write(model: Any, path: str | Path) -> None:
+    """Writes a model that is built; see `Sequential.save`."""
+    for layer in model.layers:
+        for name, part in layer.walk(layer.name).items():
+            if LAYERS.get(type(part).__name__) is not type(part):
+                kind = type(part).__name__
+                raise CheckpointError(
+                    f"{path} was not written: {name!r} is a {kind}, which no file can name: gpucnn.register({kind}) first"
+                )
+    if model.loss is not None and LOSSES.get(model.loss.name) is not type(model.loss):
+        kind = type(model.loss).__name__
+        raise CheckpointError(f"{path} was not written: its loss is a {kind}, which no file can name: gpucnn.register({kind}) first")
+    config = model.config()
+    if model.optimizer is not None:  # one that is not registered is named, and left out when the model is loaded
+        name, schedule = optimizers.name_of(model.optimizer), model.optimizer.schedule
+        if OPTIMIZERS.get(name) is not type(model.optimizer):
+            config["optimizer"] = {"optimizer": name}
+        elif SCHEDULES.get(schedules.name_of(schedule)) is not type(schedule):
+            config["optimizer"]["learning_rate"] = {"schedule": schedules.name_of(schedule)}
+    save_tensors(path, model._tensors(), {"model": config})
+
+
+def read(kind: type[Any], path: str | Path, device: str | Device) -> Any:
+    """The model of class `kind` in a file that `write` wrote; see `load`."""
+    with TensorFile(path) as file:
+        config: Any = file.description.get("model")
+        if config is None:
+            raise CheckpointError(
+                f"{file.path} is a checkpoint of a run and no model: name the model.safetensors beside it, or resume the run"
+            )
+        found = get_device(device)
+        try:
+            layers = list(config["layers"])
+            if len(layers) > MOST_LAYERS:
+                raise CheckpointError(f"{file.path} describes a model of {len(layers):,} layers, and {MOST_LAYERS:,} are the most")
+            model = kind([layer_from_config(layer) for layer in layers])
+            if config["dtype"] == "float64" and found.kind == "cuda":
+                raise ValueError("the kernels compute in float32: use device='cpu' for float64")
+            model._lay_out(config["input_shape"], integer(config["seed"], "seed", 0), config["dtype"])
+            held = [array for layer in model.layers for array in (*layer.named_parameters(layer.name), *layer.named_arrays(layer.name))]
+            file.check({name: array.shape for name, array in held})
+            model._settle(found)
+            model.data_format = check_format(config.get("data_format"))
+            model.metadata = dict(config["metadata"])
+            _compile(model, config, file.path)
+        except CheckpointError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError, RecursionError) as error:
+            raise CheckpointError(f"{file.path} describes a model that this gpucnn cannot make ({reason_of(error)})") from None
+        take(file, model._tensors())
+    return model
+
+
+def _compile(model: Any, config: dict[str, Any], path: Path) -> None:
+    """Compiles a model as its file says. What only its maker knows is left out, and said."""
+    loss = None if config["loss"] is None else get_loss(config["loss"])
+    unknown = ""
+    try:
+        optimizer = None if config["optimizer"] is None else get_optimizer(config["optimizer"])
+    except UnknownNameError as error:
+        rate = dict(config["optimizer"]).get("learning_rate")
+        names = config["optimizer"]["optimizer"], rate["schedule"] if isinstance(rate, dict) else ""
+        if not all(isinstance(name, str) for name in names):
+            raise
+        optimizer, unknown = None, str(error)
+    if loss is not None and optimizer is not None:
+        model.compile(optimizer, loss, config["metrics"])
+    elif loss is not None:
+        loss.check_model(model.output_shape, model.layers[-1].activation)
+        model.loss, model.metrics = loss, list(config["metrics"])
+    if unknown:
+        model._unknown = f" (its file: {unknown})"
+        warnings.warn(
+            message(
+                f"{path} was loaded without the means to train on: {unknown}; gpucnn.register(...) the class before loading, "
+                "or compile the model anew"
+            ),
+            stacklevel=4,  # the line that calls `load`
+        )
+
+
+def kept(model: Any) -> dict[str, Any]:
+    """What a copy or a pickle holds, from any device to any other: everything, the optimizer's state and gradients included."""
+    state: dict[str, Any] = {**vars(model), "chain": Chain(), "_named": {}, "_arrays": {}, "_device": None, "_buffers": None}
+    buffers = model._buffers
+    if buffers is not None:
+        state["_kept"] = {
+            "device": model.device.kind,
+            "values": to_numpy(buffers.values),
+            "saved": to_numpy(buffers.saved),
+            "gradients": to_numpy(buffers.all_gradients()),
+            "has_grad": [parameter.has_grad for parameter in buffers.parameters],
+            "random": model.state(),
+            "trained": model.optimizer is not None and model.optimizer.trains(buffers),
+        }
+    return state
+
+
+def take_up(model: Any, state: dict[str, Any]) -> None:
+    """Makes a new model what `kept` has kept, on the same kind of device where there is one."""
+    arrays = state.pop("_kept", None)
+    vars(model).update(state)
+    if arrays is None:
+        return
+    epochs = model.epochs_begun
+    usable = arrays["device"] == "cpu" or why_no_cuda() is None or simulated()
+    buffers = model._settle(get_device(arrays["device"] if usable else "cpu"))
+    model.epochs_begun = epochs
+    buffers.values[...] = model.device.array(arrays["values"])
+    buffers.saved[...] = model.device.array(arrays["saved"])
+    buffers.all_gradients()[...] = model.device.array(arrays["gradients"])
+    for parameter, has_grad in zip(buffers.parameters, arrays["has_grad"], strict=True):
+        parameter.has_grad = has_grad
+    model.restore(arrays["random"])
+    if model.optimizer is not None and arrays["trained"]:
+        model.optimizer.attached_again(buffers)
