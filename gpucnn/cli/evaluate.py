@@ -9,7 +9,7 @@ import typer
 import gpucnn
 from gpucnn import experiment
 from gpucnn.checks import integer
-from gpucnn.cli.options import SETS, DataDir, Device, ModelFile, class_names, whole
+from gpucnn.cli.options import SETS, DataDir, Device, ModelFile, whole
 from gpucnn.cli.program import app
 from gpucnn.cli.progress import Downloads
 from gpucnn.errors import ShapeError
@@ -46,7 +46,7 @@ def evaluate(
     size = experiment.noted_size(network) if user_path(name).is_dir() else None
     data = experiment.load_data(name, data_dir or noted, drawn, say, Downloads(), size)
     images = experiment.fit_to(network, data.test_images, f"an image of {data.name}")
-    names = class_names(network, model)
+    names = experiment.class_names(network, model)
     if names is not None and list(data.class_names) != names:
         raise ShapeError(
             f"the model knows the classes {listed(names)}, and {data.name} has {listed(data.class_names)}: "

@@ -7,10 +7,8 @@ from typing import Annotated
 
 import typer
 
-import gpucnn
 from gpucnn.data import datasets
 from gpucnn.device import NAMES as DEVICES
-from gpucnn.errors import CheckpointError
 
 SETS = datasets.choices_text()
 
@@ -35,13 +33,3 @@ def number(text: str) -> float:
         return float(text)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is no number") from None
-
-
-def class_names(network: gpucnn.Sequential, path: Path) -> list[str] | None:
-    """The classes that the model was trained on; None where its file does not say."""
-    names = network.metadata.get("class_names")
-    if names is None:
-        return None
-    if not isinstance(names, list) or [str(name) for name in names] != names or len(names) != network.output_shape[0]:
-        raise CheckpointError(f"{path} has {network.output_shape[0]} outputs and does not name as many classes: train it anew")
-    return names

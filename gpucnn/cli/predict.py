@@ -10,7 +10,7 @@ import typer
 import gpucnn
 from gpucnn import answers, experiment
 from gpucnn.checks import integer
-from gpucnn.cli.options import Device, ModelFile, class_names, whole
+from gpucnn.cli.options import Device, ModelFile, whole
 from gpucnn.cli.program import app
 from gpucnn.data.images import resized
 from gpucnn.errors import CheckpointError
@@ -46,7 +46,7 @@ def predict(
     probabilities = network.predict(np.stack(loaded))
     if probabilities.ndim != 2 or probabilities.shape[1] < 2 or not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
         raise CheckpointError(f"{model} is no classifier: its outputs, {network.output_shape} of an image, are no probabilities of classes")
-    names = class_names(network, model) or [str(number) for number in range(probabilities.shape[1])]
+    names = experiment.class_names(network, model) or [str(number) for number in range(probabilities.shape[1])]
     for line in answers.lines(files, probabilities, names, top):
         say(line)
     if csv is not None:

@@ -128,7 +128,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 @pytest.fixture(scope="session")
 def bars_run(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Trained:
     path = tmp_path_factory.mktemp("runs") / "bars"
-    with mock.patch.dict(os.environ), mock.patch("gpucnn.experiment.plots"):
+    with mock.patch.dict(os.environ), mock.patch("gpucnn.experiment.run.plots"):
         result = call("train", "--dataset", folder, "--epochs", 1, "--device", "cpu", "--output", path, "--seed", 3)
     assert result.status == 0, result.err
     return Trained(path, result)

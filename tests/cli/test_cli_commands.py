@@ -39,8 +39,8 @@ def test_evaluate(gpucnn, digits):
 def test_evaluate_tests_on_the_images_that_were_held_back(gpucnn, bars_run, monkeypatch):
     """With another seed than the training's, the model would be tested on images that it was trained on."""
     seeds = []
-    original = experiment.load_dataset
-    monkeypatch.setattr(experiment, "load_dataset", lambda *a, **k: seeds.append(k["seed"]) or original(*a, **k))
+    original = experiment.data.load_dataset
+    monkeypatch.setattr(experiment.data, "load_dataset", lambda *a, **k: seeds.append(k["seed"]) or original(*a, **k))
     assert gpucnn("evaluate", bars_run.model, "--device", "cpu").last == bars_run.result.last
     assert gpucnn("evaluate", bars_run.model, "--device", "cpu", "--seed", 9).status == 0
     assert seeds == [3, 9]  # 3: the seed that it was trained with

@@ -359,7 +359,7 @@ def test_a_run_notes_its_options_and_nothing_else_of_the_machine(gpucnn, folder)
 def test_the_folder_of_a_data_set_s_files_is_found_again(gpucnn, tmp_path, monkeypatch):
     asked = []
     digits = gc.load_dataset("digits")
-    monkeypatch.setattr(experiment, "load_dataset", lambda name, folder, **_: asked.append(folder) or digits)
+    monkeypatch.setattr(experiment.data, "load_dataset", lambda name, folder, **_: asked.append(folder) or digits)
     (tmp_path / "files").mkdir()
     command = ("train", "--dataset", "mnist", "--device", "cpu", "--output", tmp_path / "out")
     assert gpucnn(*command, "--data-dir", "files", "--epochs", 1).status == 0
@@ -375,14 +375,14 @@ def test_the_folder_of_a_data_set_s_files_is_found_again(gpucnn, tmp_path, monke
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_end_that_some_package_swallows_comes_all_the_same(gpucnn, monkeypatch, number, expected):
     """Some catch everything while they are imported."""
-    original = experiment.load_dataset
+    original = experiment.data.load_dataset
 
     def swallow(*given, **more):
         with contextlib.suppress(BaseException):
             signal.raise_signal(number)
         return original(*given, **more)
 
-    monkeypatch.setattr(experiment, "load_dataset", swallow)
+    monkeypatch.setattr(experiment.data, "load_dataset", swallow)
     stopped = gpucnn(*TRAIN, 1, "--output", "out")
     assert (stopped.status, stopped.out, stopped.err) == (expected, "", "gpucnn: stopped\n")
 

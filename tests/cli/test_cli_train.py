@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -176,7 +177,7 @@ def whole(gpucnn, options, tmp_path_factory):
     """The run that was never stopped."""
     path = tmp_path_factory.mktemp("whole") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "plots", mock.Mock(**{f"save_{name}.return_value": False for name in PICTURES}))
+        patch.setattr(experiment.run, "plots", mock.Mock(**{f"save_{name}.return_value": False for name in PICTURES}))
         result = gpucnn(*options, "--output", path)
     assert result.status == 0, result.err
     return path
@@ -199,7 +200,7 @@ def resumed(gpucnn, options, whole) -> str:
         (callbacks.Checkpoint, "on_epoch_end", 2),  # the epoch is in the history, and not in the checkpoint
         (callbacks.Checkpoint, "on_train_end", 1),
         (os, "replace", 2),  # written whole, and not yet in its place
-        (experiment, "confusion_matrix", 1),  # trained, and no model yet
+        (experiment.run, "confusion_matrix", 1),  # trained, and no model yet
         (gc.Sequential, "save", 1),
     ],
 )
@@ -237,7 +238,7 @@ def test_ctrl_c_says_how_to_go_on(gpucnn, options, whole, monkeypatch, number):
     assert "starting from the beginning" not in resumed(gpucnn, options, whole)
 
 
-@pytest.mark.parametrize(("owner", "name"), [(experiment, "load_dataset"), (experiment._Watch, "check_room")])
+@pytest.mark.parametrize(("owner", "name"), [(experiment.data, "load_dataset"), (experiment.folder.Watch, "check_room")])
 def test_ctrl_c_before_anything_was_trained(gpucnn, options, monkeypatch, owner, name):
     """Also where an earlier run has a checkpoint: --resume would go on from another run than the one that was stopped."""
     Path("run").mkdir()
@@ -310,7 +311,7 @@ def test_killed_while_a_run_is_set_aside_nothing_is_lost(gpucnn, folder, monkeyp
     first = {name: Path("run", name).read_bytes() for name in files(Path("run"))}
     for number in (1, 2, 3):
         with monkeypatch.context() as patch:
-            at_call(patch, experiment.os, "replace", number, kill)
+            at_call(patch, os, "replace", number, kill)
             with pytest.raises(Killed):
                 gpucnn(*command, "--seed", 1)
     assert gpucnn(*command, *again).status == 0
@@ -436,7 +437,7 @@ def test_a_disk_that_is_full_at_the_start(gpucnn, options, monkeypatch):
         flush = kill
 
     monkeypatch.setattr(Full, "flush", lambda self: None)
-    monkeypatch.setattr(experiment.tempfile, "TemporaryFile", Full)
+    monkeypatch.setattr(tempfile, "TemporaryFile", Full)
     sentence = gpucnn(*options, "--output", "a/b").sentence
     assert "the output folder a/b cannot be written to (No space left on device) and has to hold " in sentence and "MiB" in sentence
     assert not Path("a").exists()

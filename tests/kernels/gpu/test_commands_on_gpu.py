@@ -35,7 +35,7 @@ def call(*arguments: object, status: int = 0) -> str:
     out, err = io.StringIO(), io.StringIO()
     with (
         mock.patch.object(sys, "argv", ["gpucnn", *map(str, arguments)]),
-        mock.patch("gpucnn.experiment.plots"),  # drawing takes longer than training here
+        mock.patch("gpucnn.experiment.run.plots"),  # drawing takes longer than training here
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
         pytest.raises(SystemExit) as end,

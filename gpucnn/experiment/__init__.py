@@ -1,0 +1,32 @@
+"""A training run that ends in a folder: what `gpucnn train` does, behind its options.
+
+    checkpoint.safetensors  the run, to go on from        history.csv    a line per epoch
+    model.safetensors       the trained model             curves.png     loss and accuracy over the epochs
+    filters.png             the first layer's filters     confusion.png  which class was taken for which
+    features.png            an image and its feature maps
+
+model.safetensors is written when training has ended, before the pictures: where it is, the run is complete. One process at a time
+writes to the folder.
+"""
+
+from gpucnn.experiment.data import load_data
+from gpucnn.experiment.folder import FILES, StoppedError
+from gpucnn.experiment.options import OPTIONS, Options, run_notes
+from gpucnn.experiment.run import Outcome, train
+from gpucnn.experiment.trained import check_fits, class_names, fit_to, noted_size, trained_on
+
+__all__ = [
+    "FILES",
+    "OPTIONS",
+    "Options",
+    "Outcome",
+    "StoppedError",
+    "check_fits",
+    "class_names",
+    "fit_to",
+    "load_data",
+    "noted_size",
+    "run_notes",
+    "train",
+    "trained_on",
+]

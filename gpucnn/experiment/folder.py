@@ -1,0 +1,118 @@
+"""The folder that a run is written to: its files, room for them, and an earlier run that is there."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from gpucnn.data.dataset import DATASETS
+from gpucnn.data.image_folder import parts_of
+from gpucnn.errors import DataError
+from gpucnn.files import clear_leftovers
+from gpucnn.model import Sequential
+from gpucnn.surroundings import user_path
+from gpucnn.text import bytes_text
+from gpucnn.training.callbacks import Callback, Run
+
+CHECKPOINT, MODEL, HISTORY = "checkpoint.safetensors", "model.safetensors", "history.csv"
+CURVES, CONFUSION, FILTERS, FEATURES = "curves.png", "confusion.png", "filters.png", "features.png"
+FILES = (MODEL, CHECKPOINT, HISTORY, CURVES, CONFUSION, FILTERS, FEATURES)
+
+Say = Callable[[str], None]
+
+
+class StoppedError(Exception):
+    """Ctrl-C, or a signal that ends a program, in a run that can be taken up again; its text says how."""
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.status = status  # of the program: 128 and the signal's number
+
+
+@contextlib.contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """Makes the folder, and takes it away again where nothing came to be written into it."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        check_writable(folder, 1)
+        yield
+    except BaseException:
+        for path in made:
+            with contextlib.suppress(OSError):
+                path.rmdir()  # an empty one only
+        raise
+
+
+def check_writable(folder: Path, size: int) -> None:
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "it is a file")
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            for start in range(0, size, 1 << 20):
+                file.write(bytes(min(1 << 20, size - start)))
+            file.flush()
+    except OSError as error:
+        room = f" and has to hold {bytes_text(size)}" if size > 1 else ""
+        raise DataError(
+            f"the output folder {folder} cannot be written to ({error.strerror or error}){room}: mend that, or name another with --output"
+        ) from None
+
+
+def check_apart(output: Path, dataset: str) -> None:
+    """In a folder of images by class, the output would be taken for a class; in its next run, its pictures for images."""
+    if dataset in DATASETS:
+        return
+    folder = user_path(dataset)
+    if not folder.is_dir():
+        return
+    split = parts_of(folder)
+    for images in split.values() if "train" in split and len(split) > 1 else [folder]:
+        if output.resolve().is_relative_to(images.resolve()):
+            raise DataError(
+                f"the output folder {output} lies among the images in {images}, as if it were a class: name another with --output"
+            )
+
+
+class Watch(Callback):
+    """Readies the folder for a run that is about to write."""
+
+    def __init__(self, model: Sequential, folder: Path, say: Say) -> None:
+        self.model, self.folder, self.say = model, folder, say
+        self.trained = False  # whether there was anything to train at all
+
+    def on_train_begin(self, run: Run) -> None:
+        self.trained = True
+        for name in FILES:  # what a killed run was about to write
+            clear_leftovers(self.folder / name)
+        if not run.resumed:
+            return
+        self.check_room()
+        if (self.folder / MODEL).exists():  # a complete run that is to have more epochs: until it has, there is no model of it
+            self.set_aside([name for name in FILES if name not in (CHECKPOINT, HISTORY)])
+        if not run.finished:
+            self.say(f"resumed   at epoch {run.epoch + 1}, step {run.step + 1}")
+
+    def check_room(self) -> None:
+        """Finds out before an hour of training, and not after it, that a checkpoint has no room."""
+        optimizer = self.model.optimizer
+        size = self.model.parameter_count * self.model.dtype.itemsize * (1 + len(optimizer.slots if optimizer else ())) + (1 << 16)
+        check_writable(self.folder, size)
+
+    def set_aside(self, names: Sequence[str]) -> None:
+        """Moves files of an earlier run into a folder of their own, so that no run is lost to a forgotten option."""
+        there = [name for name in names if (self.folder / name).exists()]
+        if not there:
+            return
+        number = 1
+        while (self.folder / f"previous-{number}").exists():
+            number += 1
+        aside = self.folder / f"previous-{number}"
+        aside.mkdir()
+        for name in there:
+            os.replace(self.folder / name, aside / name)
+        self.say(f"note: the run that was in {self.folder} is now in {aside}")

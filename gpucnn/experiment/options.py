@@ -1,0 +1,113 @@
+"""The options of a run, and how one that is resumed gets those that it was begun with."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from gpucnn.checks import integer
+from gpucnn.data.dataset import DATASETS
+from gpucnn.data.images import size_of
+from gpucnn.errors import CheckpointError
+from gpucnn.recipes import OpenRecipe, Recipe
+from gpucnn.surroundings import user_path
+from gpucnn.text import shown
+from gpucnn.training.checkpoint import TensorFile
+
+OPTIONS = ("dataset", "model", "epochs", "batch_size", "optimizer", "lr", "schedule", "augment", "validation", "image_size", "seed")
+"""What makes a run what it is."""
+AGAIN = "; or leave --resume out to begin anew, which sets this run aside"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to train, how, and where to: the options of `gpucnn train`, with their defaults."""
+
+    dataset: str = "auto"
+    data_dir: Path | None = None
+    model: str = "keras"
+    recipe: OpenRecipe = field(default_factory=OpenRecipe)
+    device: str = "auto"
+    seed: int = 0
+    image_size: str | None = None
+    output: Path = Path("runs/latest")
+    resume: bool = False
+    checkpoint_every: int = 200
+    given: frozenset[str] = frozenset()  # which of OPTIONS were named; a run that is resumed has its own for the others
+
+    def noted(self, dataset: str, recipe: OpenRecipe | Recipe) -> dict[str, Any]:
+        """OPTIONS by name, as a checkpoint keeps them. A data set's folder is noted in full, wherever one asks from."""
+        return {
+            "dataset": dataset if dataset in DATASETS else os.path.abspath(user_path(dataset)),
+            "model": self.model,
+            "epochs": recipe.epochs,
+            "batch_size": recipe.batch_size,
+            "optimizer": recipe.optimizer,
+            "lr": recipe.learning_rate,
+            "schedule": recipe.schedule,
+            "augment": recipe.augment,
+            "validation": recipe.validation,
+            "image_size": None if self.image_size is None else "x".join(map(str, size_of(self.image_size))),
+            "seed": self.seed,
+        }
+
+
+def as_begun(options: Options, checkpoint: Path) -> Options:
+    """The options with which the run in `checkpoint` was begun, where the command leaves them open. CheckpointError where it names others.
+
+    More epochs than it was begun with are another run, except under a learning rate that does not depend on them.
+    """
+    notes = run_notes(checkpoint, AGAIN)
+    begun = notes.get("options")
+    if options.data_dir is None:
+        options = replace(options, data_dir=noted_folder(notes))
+    if not isinstance(begun, dict) or set(begun) != set(OPTIONS):
+        return options  # of a program that keeps none
+    recipe = options.recipe
+    asked = options.noted(options.dataset, recipe)
+    free = {"epochs"} if begun["schedule"] == "constant" else set()
+    if options.dataset == "auto":
+        free.add("dataset")
+    for name in OPTIONS:
+        if name in options.given and name not in free and asked[name] != begun[name]:
+            option = "--" + name.replace("_", "-")
+            raise CheckpointError(
+                f"{checkpoint} is a checkpoint of another run: it was begun with {option} {shown(begun[name])}, and this command has "
+                f"{option} {shown(asked[name])}: leave {option} out to go on with it{AGAIN}"
+            )
+    chosen: dict[str, Any] = {name: asked[name] if name in options.given and name == "epochs" else begun[name] for name in OPTIONS}
+    made = OpenRecipe(
+        optimizer=chosen["optimizer"],
+        learning_rate=chosen["lr"],
+        schedule=chosen["schedule"],
+        epochs=chosen["epochs"],
+        batch_size=chosen["batch_size"],
+        augment=chosen["augment"],
+        validation=chosen["validation"],
+    )
+    return replace(
+        options,
+        dataset=chosen["dataset"],
+        model=chosen["model"],
+        seed=integer(chosen["seed"], "seed", 0),
+        image_size=chosen["image_size"],
+        recipe=made,
+    )
+
+
+def run_notes(checkpoint: Path, advice: str = "") -> dict[str, Any]:
+    """What a run has noted of itself in its checkpoint. CheckpointError, with `advice` at its end, for a file that is none."""
+    try:
+        with TensorFile(checkpoint) as file:
+            notes = file.description.get("notes", {})
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}{advice}") from None
+    return notes if isinstance(notes, dict) else {}
+
+
+def noted_folder(notes: dict[str, Any]) -> Path | None:
+    """Where a run had its data set's files from."""
+    folder = notes.get("data_dir")
+    return Path(folder) if isinstance(folder, str) and folder else None

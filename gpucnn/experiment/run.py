@@ -1,0 +1,205 @@
+"""A run from its options to the pictures of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpucnn import plots
+from gpucnn.checks import integer
+from gpucnn.data import Dataset
+from gpucnn.data.dataset import DATASETS
+from gpucnn.data.datasets import as_named
+from gpucnn.data.images import size_of
+from gpucnn.device import get_device
+from gpucnn.errors import CheckpointError, DataError, MissingExtraError, ShapeError
+from gpucnn.experiment.data import Downloads, Pair, held_back, load_data
+from gpucnn.experiment.folder import (
+    CHECKPOINT,
+    CONFUSION,
+    CURVES,
+    FEATURES,
+    FILES,
+    FILTERS,
+    HISTORY,
+    MODEL,
+    Say,
+    StoppedError,
+    Watch,
+    check_apart,
+    made_folder,
+)
+from gpucnn.experiment.options import AGAIN, Options, as_begun
+from gpucnn.files import exists, locked
+from gpucnn.metrics import confusion_matrix
+from gpucnn.model import Sequential
+from gpucnn.networks import NETWORKS, network
+from gpucnn.recipes import Recipe
+from gpucnn.surroundings import user_path
+from gpucnn.text import message
+from gpucnn.training.callbacks import Checkpoint, CSVLog, History, Progress
+from gpucnn.training.checkpoint import TensorFile
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a run: the test accuracy, and the files that were written ([] where the run had been complete before)."""
+
+    accuracy: float
+    files: list[Path]
+
+
+def train(options: Options, say: Say, downloads: Downloads | None = None) -> Outcome:
+    """Trains as `options` say; `say` gets what a person should know, a line at a time."""
+    integer(options.checkpoint_every, "steps between checkpoints", 1)
+    integer(options.seed, "seed", 0)
+    if options.image_size is not None:
+        size_of(options.image_size)
+    device = get_device(options.device)
+    # As they are called here; an unknown network is refused before anything is loaded.
+    options = replace(options, model=NETWORKS.first(options.model), dataset=as_named(options.dataset))
+    model = network(options.model)
+    output = options.output
+    check_apart(output, options.dataset)
+    with made_folder(output), locked(output):
+        if options.resume and exists(output / CHECKPOINT):
+            options = as_begun(options, output / CHECKPOINT)
+            model = network(options.model)
+        seed = options.seed
+        size = None if options.image_size is None else size_of(options.image_size)
+        dataset = load_data(options.dataset, options.data_dir, seed, say, downloads, size)
+        model = network(options.model, dataset.classes)
+        _build(model, dataset, seed, device)
+        recipe = options.recipe.for_size(len(dataset.train_images), own=options.dataset not in DATASETS)
+        if dataset.validation_images is not None and options.recipe.validation is None:
+            recipe = replace(recipe, validation=None)
+        dataset, validation = held_back(dataset, recipe.validation, seed)
+        steps = -(-len(dataset.train_images) // recipe.batch_size)
+        model.compile(recipe.make_optimizer(recipe.epochs * steps), "categorical_crossentropy", ["accuracy"])
+        model.metadata = {
+            "network": options.model,
+            "dataset": dataset.name if options.dataset == "auto" else options.dataset,  # what was taken, and not what might be next time
+            "dataset_name": dataset.name,
+            "class_names": list(dataset.class_names),
+            **({} if size is None else {"image_size": list(size)}),
+        }
+        say(f"data      {dataset.name}: {dataset.source}")
+        if validation is not None:
+            which = "besides" if recipe.validation is None else "of them held back"
+            say(f"          {len(validation[0]):,} {which} to validate on; the test images are looked at once, at the end")
+        say(f"model     {options.model}: {model.parameter_count:,} parameters, input {'×'.join(map(str, dataset.image_shape))}")
+        say(f"device    {device.name}")
+        say(f"recipe    {recipe.optimizer}, learning rate {recipe.learning_rate:g} ({recipe.schedule}), seed {seed}")
+        length = f"{count(recipe.epochs, 'epoch')} of {count(steps, 'step')}"
+        say(f"          {length}, batch {recipe.batch_size}, augmentation {recipe.augment}")
+        return _run(model, dataset, validation, recipe, options, say)
+
+
+def _build(model: Sequential, dataset: Dataset, seed: int, device: Any) -> None:
+    try:
+        model.build(dataset.image_shape, seed=seed, device=device)
+    except ShapeError as error:
+        size = "×".join(map(str, dataset.image_shape))
+        raise ShapeError(
+            f"the images of {dataset.name}, {size}, do not fit this network: {error}; give larger ones, or another --model"
+        ) from None
+
+
+def _run(model: Sequential, dataset: Dataset, validation: Pair | None, recipe: Recipe, options: Options, say: Say) -> Outcome:
+    """The part of `train` that writes."""
+    output = options.output
+    checkpoint = output / CHECKPOINT
+    resume = options.resume and exists(checkpoint)
+    if options.resume and not resume:
+        say(f"note: there is no checkpoint in {output} yet: starting from the beginning")
+    watch = Watch(model, output, say)
+    notes = {
+        "options": options.noted(str(model.metadata["dataset"]), recipe),
+        "data_dir": None if options.data_dir is None else os.path.abspath(user_path(options.data_dir)),
+    }
+    try:
+        if not resume:
+            watch.check_room()
+            watch.set_aside(FILES)
+        history = model.fit(
+            dataset.train_images,
+            dataset.train_labels,
+            batch_size=recipe.batch_size,
+            epochs=recipe.epochs,
+            validation_data=validation,
+            callbacks=[watch, Progress(), CSVLog(output / HISTORY), Checkpoint(checkpoint, options.checkpoint_every, notes=notes)],
+            augment=recipe.make_augment(min(dataset.image_shape[1:])),
+            verbose=False,
+            resume=checkpoint if resume else None,
+        )
+        if not watch.trained and (output / MODEL).exists():
+            say(f"note: the run in {output} is complete ({count(len(history.rows), 'epoch')}): there is nothing to do")
+            return Outcome(_tested(output / MODEL, model, dataset), [])
+        return _write(model, dataset, history, output, say)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # One from before this run would be of no use to it.
+        if (watch.trained or resume) and checkpoint.exists():
+            status = stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 130
+            raise StoppedError(f"stopped: the same command with --resume goes on from {checkpoint}", status) from None
+        raise
+    except CheckpointError as error:
+        if resume and not watch.trained:
+            raise CheckpointError(f"{error}{AGAIN}") from None
+        raise
+    except BrokenPipeError:
+        raise  # of the output that one reads, not of the folder
+    except OSError as error:
+        last = f"; the same command with --resume then goes on from {checkpoint}" if checkpoint.exists() else ""
+        raise DataError(f"{output} cannot be written to any more ({error.strerror or error}): mend that, or free some room{last}") from None
+
+
+def _write(model: Sequential, dataset: Dataset, history: History, output: Path, say: Say) -> Outcome:
+    """Tests the model and writes everything but the checkpoint, which is there."""
+    probabilities = model.predict(dataset.test_images)
+    predicted = probabilities.argmax(axis=1)
+    accuracy = float(np.mean(predicted == dataset.test_labels))
+    history.to_csv(output / HISTORY)
+    counts = confusion_matrix(dataset.test_labels, predicted, dataset.classes)
+    model.metadata["test_accuracy"] = accuracy
+    model.save(output / MODEL)
+    files = [output / MODEL, output / HISTORY, output / CHECKPOINT]
+    first = int(dataset.test_labels[0])
+    title = f"the first test image: {dataset.class_names[first]}, taken for {dataset.class_names[int(predicted[0])]}"
+    pictures: list[tuple[str, Callable[[Path], bool | None]]] = [
+        (CURVES, lambda path: plots.save_curves(history, path)),
+        (CONFUSION, lambda path: plots.save_confusion(counts, dataset.class_names, path)),
+        (FILTERS, lambda path: plots.save_filters(model, path)),
+        (FEATURES, lambda path: plots.save_features(model, dataset.test_images[0], path, title)),
+    ]
+    for name, picture in pictures:
+        try:
+            made = picture(output / name)
+        except MissingExtraError as error:
+            say(f"note: no pictures were made: {error}")
+            break
+        except OSError:
+            raise
+        except Exception as error:  # whatever a drawing library stumbles over must not cost the model
+            say(message(f"note: {name} was not made: {type(error).__name__}: {error}"))
+        else:
+            if made is not False:
+                files.append(output / name)
+    return Outcome(accuracy, files)
+
+
+def _tested(path: Path, model: Sequential, dataset: Dataset) -> float:
+    """The test accuracy of a run that is complete: as its model's file has it, or measured where it does not say."""
+    with TensorFile(path) as file:
+        noted = file.description.get("model", {}).get("metadata", {}).get("test_accuracy")
+    if isinstance(noted, float):
+        return noted
+    return float(np.mean(model.predict(dataset.test_images).argmax(axis=1) == dataset.test_labels))
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,74 @@
+"""What the file of a trained model, and the run beside it, say of the images that it was trained on."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpucnn.data import fit_channels
+from gpucnn.data.dataset import DATASETS
+from gpucnn.data.images import size_of
+from gpucnn.errors import CheckpointError
+from gpucnn.experiment.folder import CHECKPOINT
+from gpucnn.experiment.options import noted_folder, run_notes
+from gpucnn.model import Sequential
+from gpucnn.text import shown
+
+
+def trained_on(model: Sequential, path: Path) -> tuple[str, Path | None]:
+    """The data set that the model in the file `path` was trained on, by its name, or the folder that its run has noted beside it; and the
+    folder of the data set's files, where the run had been told one.
+
+    What a model's file alone says is no reason to read a folder: CheckpointError asks for it.
+    """
+    notes: dict[str, Any] = {}
+    checkpoint = path.parent / CHECKPOINT
+    if checkpoint.is_file():
+        with contextlib.suppress(CheckpointError):
+            notes = run_notes(checkpoint)
+    begun = notes.get("options")
+    if isinstance(begun, dict) and isinstance(begun.get("dataset"), str):
+        return str(begun["dataset"]), noted_folder(notes)
+    named = model.metadata.get("dataset", "auto")
+    if named in DATASETS:
+        return str(named), None
+    raise CheckpointError(f"{path} was trained on {shown(named)}, and no run is beside it to say where that is: name it with --dataset")
+
+
+def class_names(network: Sequential, path: Path) -> list[str] | None:
+    """The classes that the model was trained on; None where its file does not say."""
+    names = network.metadata.get("class_names")
+    if names is None:
+        return None
+    if not isinstance(names, list) or [str(name) for name in names] != names or len(names) != network.output_shape[0]:
+        raise CheckpointError(f"{path} has {network.output_shape[0]} outputs and does not name as many classes: train it anew")
+    return names
+
+
+def noted_size(model: Sequential) -> tuple[int, int] | None:
+    """The size that the images of the model's training were brought to; None where they had one of their own."""
+    noted = model.metadata.get("image_size")
+    return size_of(tuple(noted)) if isinstance(noted, list) and len(noted) == 2 else None
+
+
+def fit_to(model: Sequential, images: np.ndarray[Any, Any], what: str) -> np.ndarray[Any, Any]:
+    """uint8 images (…, C, H, W) as the model takes them: grey as colour where it takes colour, as a folder's images are made alike.
+
+    CheckpointError where they are of another size.
+    """
+    if len(model.input_shape) == 3 and images.shape[-3] == 1 and model.input_shape[0] == 3:
+        images = fit_channels(images, 3)
+    check_fits(model, images.shape[-3:], what)
+    return images
+
+
+def check_fits(model: Sequential, shape: tuple[int, ...], what: str) -> None:
+    """CheckpointError unless images of `shape` (C, H, W) are what the model takes."""
+    if tuple(shape) != model.input_shape:
+        raise CheckpointError(
+            f"{what} has shape {tuple(shape)} (channels, height, width) and the model takes {model.input_shape}: "
+            "give images of that size and depth"
+        )
