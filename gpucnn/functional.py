@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from gpucnn.arguments import arrays_of, conv_of, four_sizes, pool_of, same_shape
 from gpucnn.arrays import numbers, on_a_gpu
-from gpucnn.checks import integer, positive, several
-from gpucnn.device import Device, of
+from gpucnn.checks import integer, positive
+from gpucnn.device import of
 from gpucnn.errors import DataError, ShapeError
 from gpucnn.layers.base import Array, Shape
 from gpucnn.losses import check_class_labels
-from gpucnn.ops.shapes import Window, conv_window, normalize_padding, pool_window, transposed_window
+from gpucnn.ops.shapes import normalize_padding, pool_window, transposed_window
 from gpucnn.text import shown
 
 __all__ = [
@@ -51,8 +52,8 @@ def conv2d(
 
     padding: a number, (vertical, horizontal), ((top, bottom), (left, right)), "valid" or "same".
     """
-    device, (x, weight, *rest) = _arrays(x=(x, 4), weight=(weight, 4), **({} if bias is None else {"bias": (bias, 1)}))
-    window = _conv(x.shape, weight.shape, stride, padding, dilation, groups)
+    device, (x, weight, *rest) = arrays_of(x=(x, 4), weight=(weight, 4), **({} if bias is None else {"bias": (bias, 1)}))
+    window = conv_of(x.shape, weight.shape, stride, padding, dilation, groups)
     if rest and rest[0].shape != weight.shape[:1]:
         raise ShapeError(f"bias must have one value for each of the {weight.shape[0]} filters, got shape {rest[0].shape}")
     return device.ops.conv2d(x, weight, rest[0] if rest else None, window, groups)
@@ -62,10 +63,10 @@ def conv2d_input_grad(
     dy: Array, weight: Array, input_shape: Shape, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
 ) -> Array:
     """dx of shape `input_shape` (N, C, H, W): the gradient of `conv2d` with respect to x, given dy (N, K, P, Q)."""
-    device, (dy, weight) = _arrays(dy=(dy, 4), weight=(weight, 4))
-    shape = _image_shape(input_shape)
-    window = _conv(shape, weight.shape, stride, padding, dilation, groups)
-    _same_shape("dy", dy, (shape[0], weight.shape[0], *window.output))
+    device, (dy, weight) = arrays_of(dy=(dy, 4), weight=(weight, 4))
+    shape = four_sizes(input_shape)
+    window = conv_of(shape, weight.shape, stride, padding, dilation, groups)
+    same_shape("dy", dy, (shape[0], weight.shape[0], *window.output))
     return device.ops.conv2d_input_grad(dy, weight, window, groups)
 
 
@@ -73,10 +74,10 @@ def conv2d_weight_grad(
     dy: Array, x: Array, weight_shape: Shape, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
 ) -> Array:
     """dweight of shape `weight_shape` (K, C/groups, R, S): the gradient of `conv2d` with respect to weight, given dy (N, K, P, Q)."""
-    device, (dy, x) = _arrays(dy=(dy, 4), x=(x, 4))
-    shape = _image_shape(weight_shape, "weight_shape", "(K, C/groups, R, S)")
-    window = _conv(x.shape, shape, stride, padding, dilation, groups)
-    _same_shape("dy", dy, (x.shape[0], shape[0], *window.output))
+    device, (dy, x) = arrays_of(dy=(dy, 4), x=(x, 4))
+    shape = four_sizes(weight_shape, "weight_shape", "(K, C/groups, R, S)")
+    window = conv_of(x.shape, shape, stride, padding, dilation, groups)
+    same_shape("dy", dy, (x.shape[0], shape[0], *window.output))
     return device.ops.conv2d_weight_grad(dy, x, window, groups)
 
 
@@ -95,7 +96,7 @@ def conv_transpose2d(
 
     P = (H − 1) · stride − top − bottom + dilation · (R − 1) + 1 + output_padding, and likewise Q; with padding="same" H · stride.
     """
-    device, (x, weight, *rest) = _arrays(x=(x, 4), weight=(weight, 4), **({} if bias is None else {"bias": (bias, 1)}))
+    device, (x, weight, *rest) = arrays_of(x=(x, 4), weight=(weight, 4), **({} if bias is None else {"bias": (bias, 1)}))
     groups = integer(groups, "groups", 1)
     if x.shape[1] != weight.shape[0] or x.shape[1] % groups:
         raise ShapeError(f"weight must be (C, K/groups, R, S) with the {x.shape[1]} channels of x, divisible by groups, got {weight.shape}")
@@ -113,7 +114,7 @@ def max_pool2d(
 
     `stride` is the window's size unless given. The first of equals wins, NaN wins over numbers, padding never wins.
     """
-    device, (x,) = _arrays(x=(x, 4))
+    device, (x,) = arrays_of(x=(x, 4))
     window = pool_window(x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
     return device.ops.max_pool2d(x, window)  # type: ignore[no-any-return]
 
@@ -122,14 +123,14 @@ def max_pool2d_grad(
     dy: Array, indices: Array, input_shape: Shape, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1
 ) -> Array:
     """dx of shape `input_shape` (N, C, H, W): dy (N, C, P, Q) at the pixels that `indices` of `max_pool2d` name, summed."""
-    device, (dy,) = _arrays(dy=(dy, 4))
-    shape = _image_shape(input_shape)
-    window = _pool_of(dy, shape, kernel_size, stride, padding, dilation)
+    device, (dy,) = arrays_of(dy=(dy, 4))
+    shape = four_sizes(input_shape)
+    window = pool_of(dy, shape, kernel_size, stride, padding, dilation)
     if not on_a_gpu(indices):
         indices = numbers(indices, "indices", TypeError)
     if of(indices) != device or indices.dtype != device.xp.int32:
         raise TypeError(f"indices must be an int32 array on the device of dy, got {indices.dtype} on {of(indices).kind}")
-    _same_shape("indices", indices, dy.shape)
+    same_shape("indices", indices, dy.shape)
     pixels = shape[2] * shape[3]
     low, high = int(indices.min()), int(indices.max())
     if low < 0 or high >= pixels:
@@ -141,7 +142,7 @@ def avg_pool2d(
     x: Array, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False, count_include_pad: bool = True
 ) -> Array:
     """y (N, C, P, Q): the mean of each window. Declared padding counts unless `count_include_pad` is False; "same" never does."""
-    device, (x,) = _arrays(x=(x, 4))
+    device, (x,) = arrays_of(x=(x, 4))
     window = pool_window(x.shape[2:], kernel_size, stride, padding, 1, ceil_mode)
     return device.ops.avg_pool2d(x, window, bool(count_include_pad))
 
@@ -150,27 +151,27 @@ def avg_pool2d_grad(
     dy: Array, input_shape: Shape, kernel_size: Any, stride: Any = None, padding: Any = 0, count_include_pad: bool = True
 ) -> Array:
     """dx of shape `input_shape` (N, C, H, W): dy (N, C, P, Q) shared out among the pixels of each window."""
-    device, (dy,) = _arrays(dy=(dy, 4))
-    shape = _image_shape(input_shape)
-    window = _pool_of(dy, shape, kernel_size, stride, padding, 1)
+    device, (dy,) = arrays_of(dy=(dy, 4))
+    shape = four_sizes(input_shape)
+    window = pool_of(dy, shape, kernel_size, stride, padding, 1)
     return device.ops.avg_pool2d_grad(dy, window, bool(count_include_pad))
 
 
 def global_avg_pool2d(x: Array) -> Array:
     """y (N, C): the mean of each plane of x (N, C, H, W)."""
-    device, (x,) = _arrays(x=(x, 4))
+    device, (x,) = arrays_of(x=(x, 4))
     return device.ops.global_avg_pool2d(x)
 
 
 def global_max_pool2d(x: Array) -> tuple[Array, Array]:
     """(y, indices), both (N, C): the largest pixel of each plane of x (N, C, H, W) and its int32 place there."""
-    device, (x,) = _arrays(x=(x, 4))
+    device, (x,) = arrays_of(x=(x, 4))
     return device.ops.global_max_pool2d(x)  # type: ignore[no-any-return]
 
 
 def zero_pad2d(x: Array, padding: Any) -> Array:
     """x (N, C, H, W) with zeros around each plane. padding: a number, (vertical, horizontal) or ((top, bottom), (left, right))."""
-    device, (x,) = _arrays(x=(x, 4))
+    device, (x,) = arrays_of(x=(x, 4))
     sides = normalize_padding(padding)
     if isinstance(sides, str):
         raise ShapeError(f"padding of zero_pad2d must be whole numbers, got {shown(padding)}")
@@ -190,11 +191,11 @@ def batch_norm(
     """y of x (N, C, …): (x − mean) / √(variance + eps) · weight + bias, all of them (C,), channel by channel; weight is 1 and bias 0 unless
     given. As PyTorch's: with `training` mean and variance are those of x, and the running ones are moved, in place."""
     given = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
-    device, (x, *rest) = _arrays(x=(x, None), **{name: (array, 1) for name, array in given.items() if array is not None})
+    device, (x, *rest) = arrays_of(x=(x, None), **{name: (array, 1) for name, array in given.items() if array is not None})
     if x.ndim < 2:
         raise ShapeError(f"x must be (N, C, …), got shape {x.shape}")
     for name, array in zip((name for name, value in given.items() if value is not None), rest, strict=True):
-        _same_shape(name, array, (x.shape[1],))
+        same_shape(name, array, (x.shape[1],))
     more = iter(rest[2:])
     scale = device.xp.ones(x.shape[1], x.dtype) if weight is None else next(more)
     shift = device.xp.zeros(x.shape[1], x.dtype) if bias is None else next(more)
@@ -213,7 +214,7 @@ def batch_norm(
 
 def dense(x: Array, weight: Array, bias: Array | None = None) -> Array:
     """y (N, K) = x (N, C) · weight (K, C)ᵀ + bias (K)."""
-    device, (x, weight, *rest) = _arrays(x=(x, 2), weight=(weight, 2), **({} if bias is None else {"bias": (bias, 1)}))
+    device, (x, weight, *rest) = arrays_of(x=(x, 2), weight=(weight, 2), **({} if bias is None else {"bias": (bias, 1)}))
     if x.shape[1] != weight.shape[1]:
         raise ShapeError(f"x has {x.shape[1]} features and weight {weight.shape[1]}: they must be the same")
     if rest and rest[0].shape != weight.shape[:1]:
@@ -223,49 +224,49 @@ def dense(x: Array, weight: Array, bias: Array | None = None) -> Array:
 
 def relu(x: Array) -> Array:
     """max(x, 0), of any shape; NaN stays NaN."""
-    device, (x,) = _arrays(x=(x, None))
+    device, (x,) = arrays_of(x=(x, None))
     return device.ops.relu(x)
 
 
 def sigmoid(x: Array) -> Array:
     """1 / (1 + e⁻ˣ), of any shape."""
-    device, (x,) = _arrays(x=(x, None))
+    device, (x,) = arrays_of(x=(x, None))
     return device.ops.sigmoid(x)
 
 
 def softmax(x: Array) -> Array:
     """eˣ / Σ eˣ along the last axis."""
-    device, (x,) = _arrays(x=(x, None))
+    device, (x,) = arrays_of(x=(x, None))
     return device.ops.softmax(x)
 
 
 def tanh(x: Array) -> Array:
     """The hyperbolic tangent, of any shape."""
-    device, (x,) = _arrays(x=(x, None))
+    device, (x,) = arrays_of(x=(x, None))
     return device.ops.tanh(x)
 
 
 def leaky_relu(x: Array, negative_slope: float = 0.01) -> Array:
     """x, or negative_slope · x where that is not positive, of any shape."""
-    device, (x,) = _arrays(x=(x, None))
+    device, (x,) = arrays_of(x=(x, None))
     return device.ops.leaky_relu(x, positive(negative_slope, "negative_slope", zero=True))
 
 
 def elu(x: Array, alpha: float = 1.0) -> Array:
     """x, or alpha · (eˣ − 1) where that is not positive, of any shape."""
-    device, (x,) = _arrays(x=(x, None))
+    device, (x,) = arrays_of(x=(x, None))
     return device.ops.elu(x, positive(alpha, "alpha"))
 
 
 def gelu(x: Array, approximate: bool = False) -> Array:
     """x · Φ(x), Φ the normal distribution, by the hyperbolic tangent where `approximate`, of any shape."""
-    device, (x,) = _arrays(x=(x, None))
+    device, (x,) = arrays_of(x=(x, None))
     return device.ops.gelu(x, bool(approximate))
 
 
 def silu(x: Array) -> Array:
     """x / (1 + e⁻ˣ), of any shape."""
-    device, (x,) = _arrays(x=(x, None))
+    device, (x,) = arrays_of(x=(x, None))
     return device.ops.silu(x)
 
 
@@ -274,7 +275,7 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
 
     logits (N, K); labels: class numbers (N), or one row of probabilities each (N, K). `loss` is a 0-d array on the logits' device.
     """
-    device, (logits,) = _arrays(logits=(logits, 2))
+    device, (logits,) = arrays_of(logits=(logits, 2))
     checked = check_class_labels(labels, logits.shape[0], logits.shape[1], logits.dtype)
     loss, _, dlogits = device.ops.softmax_cross_entropy(logits, device.array(checked))
     return loss, dlogits
@@ -282,75 +283,5 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
 
 def flatten(x: Array) -> Array:
     """(N, …) as (N, product of the rest)."""
-    _, (x,) = _arrays(x=(x, None))
+    _, (x,) = arrays_of(x=(x, None))
     return x.reshape(x.shape[0], -1)
-
-
-def _arrays(**named: tuple[Any, int | None]) -> tuple[Device, list[Array]]:
-    """The device of all arrays and the arrays, contiguous; each comes with the number of axes that it must have (None: any)."""
-    device: Device | None = None
-    dtype: Any = None
-    checked = []
-    own = [array.dtype for array, _ in named.values() if str(getattr(array, "dtype", "")) in ("float32", "float64")]
-    for name, (array, axes) in named.items():
-        if not on_a_gpu(array):
-            typed = hasattr(array, "dtype")
-            array = numbers(array, name, TypeError)
-            if not typed and array.dtype.kind == "f":  # Python's numbers have no width of their own
-                array = array.astype(own[0] if own else "float32")
-        here = of(array)
-        if device is not None and here != device:
-            raise TypeError(f"all arrays must be on one device, got {name} on {here.kind} and the others on {device.kind}")
-        if array.dtype.name not in (("float32", "float64") if here.kind == "cpu" else ("float32",)):
-            allowed = "float32 or float64" if here.kind == "cpu" else "float32 on a GPU"
-            raise TypeError(f"{name} must be {allowed}, got {array.dtype}: convert it with .astype('float32')")
-        if dtype is not None and array.dtype != dtype:
-            raise TypeError(f"all arrays must have one dtype, got {name} as {array.dtype} and the others as {dtype}")
-        if axes is not None and array.ndim != axes:
-            raise ShapeError(f"{name} must have {axes} axes, got shape {array.shape}")
-        if array.ndim == 0 or 0 in array.shape:
-            raise ShapeError(f"{name} must not be empty, got shape {array.shape}")
-        device, dtype = here, array.dtype
-        checked.append(device.array(array, dtype.name))
-    assert device is not None
-    return device, checked
-
-
-def _conv(x_shape: Shape, weight_shape: Shape, stride: Any, padding: Any, dilation: Any, groups: int) -> Window:
-    groups = integer(groups, "groups", 1)
-    channels, filters = x_shape[1], weight_shape[0]
-    if channels % groups or filters % groups:
-        raise ShapeError(f"channels and filters must be divisible by groups, got {channels} channels, {filters} filters, {groups} groups")
-    if weight_shape[1] != channels // groups:
-        raise ShapeError(
-            f"weight must be (K, {channels // groups}, R, S) for {channels} channels in {groups} groups, got {tuple(weight_shape)}"
-        )
-    return conv_window(tuple(x_shape[2:]), tuple(weight_shape[2:]), stride, padding, dilation)
-
-
-def _pool_of(dy: Array, shape: Shape, kernel_size: Any, stride: Any, padding: Any, dilation: Any) -> Window:
-    """The window that gives dy's sizes: ceil_mode is the one thing that the arguments do not tell."""
-    windows = []
-    for ceil_mode in (True, False):  # a window that fits only with ceil_mode is refused without: the last error is the plain one
-        try:
-            windows.append(pool_window(shape[2:], kernel_size, stride, padding, dilation, ceil_mode))
-        except ShapeError:
-            if not ceil_mode and not windows:
-                raise
-    for window in windows:
-        if tuple(dy.shape) == (*shape[:2], *window.output):
-            return window
-    expected = " or ".join(str((*shape[:2], *output)) for output in dict.fromkeys(window.output for window in windows))
-    raise ShapeError(f"dy must have shape {expected} for this pooling, got {tuple(dy.shape)}")
-
-
-def _image_shape(shape: Any, name: str = "input_shape", form: str = "(N, C, H, W)") -> Shape:
-    sizes = several(shape)
-    if sizes is None or len(sizes) != 4:
-        raise ShapeError(f"{name} must be {form}, got {shown(shape)}")
-    return tuple(integer(size, name, 1, ShapeError) for size in sizes)
-
-
-def _same_shape(name: str, array: Array, expected: Shape) -> None:
-    if tuple(array.shape) != tuple(expected):
-        raise ShapeError(f"{name} must have shape {tuple(expected)}, got {tuple(array.shape)}")

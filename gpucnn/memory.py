@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gpucnn.layers.base import Layer, Stage
+from gpucnn.layers.base import Layer
+from gpucnn.layers.stage import Stage
 from gpucnn.ops.cpu._engine import expected
 
 

@@ -14,7 +14,7 @@ from gpucnn.errors import MissingExtraError
 from gpucnn.files import write_atomically
 from gpucnn.layers import Conv2D
 from gpucnn.text import plain
-from gpucnn.training.callbacks import History
+from gpucnn.training.history import History
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,7 +7,8 @@ from typing import Any
 
 from gpucnn.checks import positive
 from gpucnn.errors import ArgumentError
-from gpucnn.layers.base import ACTIVATIONS, Array, Cost, Layer, Shape
+from gpucnn.layers.activations import ACTIVATIONS
+from gpucnn.layers.base import Array, Cost, Layer, Shape
 
 
 class _Activation(Layer):

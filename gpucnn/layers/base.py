@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,34 +17,14 @@ from gpucnn.checks import pick
 from gpucnn.device import Device
 from gpucnn.errors import GpucnnError, ShapeError
 from gpucnn.initializers import as_text
+from gpucnn.layers.activations import ACTIVATIONS, Activation
 from gpucnn.layers.parameter import Array, Parameter, SavedArray, Shape
+from gpucnn.layers.stage import ALONE, Cost, Plan
 from gpucnn.names import Worded
 from gpucnn.ops.shapes import LIMIT
 from gpucnn.text import shown
 
-__all__ = ["ACTIVATIONS", "Array", "Cost", "Layer", "Parameter", "Plan", "SavedArray", "Shape", "Stage"]
-
-
-@dataclass(frozen=True)
-class Activation:
-    """The names of an activation's operations, and what its gradient is had from."""
-
-    apply: str
-    grad: str
-    of_input: bool = False  # from its input; otherwise from its output
-    like_relu: bool = False  # about half of its outputs are near zero, which initial weights make up for
-
-
-ACTIVATIONS: dict[str, Activation] = {
-    "relu": Activation("relu", "relu_grad", like_relu=True),
-    "sigmoid": Activation("sigmoid", "sigmoid_grad"),
-    "softmax": Activation("softmax", "softmax_grad"),
-    "tanh": Activation("tanh", "tanh_grad"),
-    "leaky_relu": Activation("leaky_relu", "leaky_relu_grad", like_relu=True),
-    "elu": Activation("elu", "elu_grad", like_relu=True),
-    "gelu": Activation("gelu", "gelu_grad", of_input=True, like_relu=True),
-    "silu": Activation("silu", "silu_grad", of_input=True, like_relu=True),
-}
+__all__ = ["Array", "Cost", "Layer", "Parameter", "Plan", "SavedArray", "Shape"]
 
 
 ALIKE = {  # what else people call it, or write by mistake
@@ -72,50 +51,6 @@ def derived_seed(seed: int, index: int) -> int:
     """The seed, of 64 bits, of the part `index` of something that has the seed `seed`."""
     low, high = np.random.SeedSequence([seed, index]).generate_state(2)
     return int(low) | int(high) << 32
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What one example costs in a layer."""
-
-    multiply_adds: int = 0
-    kept: int = 0  # elements kept from forward for backward, besides
-    keeps_input: bool = False
-    keeps_output: bool = False
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What backward of one stage does besides its own work, settled when the stages are put together (chain.py)."""
-
-    overwrites: bool = False  # dy is nobody else's by then: it may serve as scratch
-    takes_relu: bool = False  # ReLU has made the stage's input, and its gradient is taken along: dx is 0 where x is not positive
-    relu_taken: bool = False  # the stage behind has taken the gradient of this one's ReLU along
-
-
-ALONE = Plan()
-
-
-class Stage(Protocol):
-    """What a chain runs: a layer, or several as one (fused.py). Its methods are described at `Layer`."""
-
-    @property
-    def passes_on(self) -> bool: ...
-    @property
-    def keeps_relu(self) -> bool: ...
-    @property
-    def takes_relu_grad(self) -> bool: ...
-    @property
-    def ends_in_relu(self) -> bool: ...
-    @property
-    def layers(self) -> Sequence[Layer]: ...
-    @property
-    def trained(self) -> bool: ...
-    def forward(self, x: Array, training: bool = False, *, logits: bool = False) -> Array: ...
-    def backward(self, dy: Array, *, input_grad: bool = True, plan: Plan = ALONE) -> Array | None: ...
-    def forget(self) -> None: ...
-    def scratch(self, batch_size: int) -> tuple[int, int]: ...
-    def costs(self) -> list[Cost]: ...
 
 
 class Layer(Worded):

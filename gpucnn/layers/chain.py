@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from gpucnn.errors import GpucnnError, ShapeError
-from gpucnn.layers.base import Array, Layer, Plan, Shape, Stage
+from gpucnn.layers.base import Array, Layer, Plan, Shape
 from gpucnn.layers.fused import stages
+from gpucnn.layers.stage import Stage
 from gpucnn.text import shown
 
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from gpucnn.errors import ArgumentError, ShapeError
-from gpucnn.layers.base import ALONE, Array, Cost, Layer, Plan, Shape
+from gpucnn.layers.base import Array, Cost, Layer, Plan, Shape
 from gpucnn.layers.chain import Chain, build_in_turn, numbered
+from gpucnn.layers.stage import ALONE
 from gpucnn.text import shown
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from gpucnn.checks import integer, pair
 from gpucnn.errors import ShapeError
 from gpucnn.initializers import Given, as_text, get_initializer
-from gpucnn.layers.base import ACTIVATIONS, Array, Cost, Layer, Shape
+from gpucnn.layers.activations import ACTIVATIONS
+from gpucnn.layers.base import Array, Cost, Layer, Shape
 from gpucnn.layers.parameter import Parameter, gradients
 from gpucnn.ops.cpu.conv import scratch
 from gpucnn.ops.shapes import Window, conv_window, normalize_padding

@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 
 from gpucnn.errors import GpucnnError
-from gpucnn.layers.base import ALONE, Array, Cost, Layer, Plan, Stage
+from gpucnn.layers.base import Array, Cost, Layer, Plan
 from gpucnn.layers.conv import Conv2D
 from gpucnn.layers.parameter import gradients
 from gpucnn.layers.pool import MaxPool2D
+from gpucnn.layers.stage import ALONE, Stage
 
 
 def stages(layers: Sequence[Layer]) -> list[Stage]:

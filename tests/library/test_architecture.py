@@ -34,6 +34,7 @@ LEVELS = {
     "gpucnn.summary": 55,
     "gpucnn.training": 50,
     "gpucnn.functional": 45,
+    "gpucnn.arguments": 44,
     "gpucnn.memory": 45,
     "gpucnn.layers": 40,
     "gpucnn.losses": 40,

@@ -23,7 +23,7 @@ from gpucnn import files, plots
 from gpucnn.data import mnist
 from gpucnn.data.download import fetch
 from gpucnn.errors import DataError, GpucnnError
-from gpucnn.training import callbacks
+from gpucnn.training import history as histories
 from gpucnn.training.callbacks import Run
 
 ROOT = Path(gc.__file__).parent
@@ -341,7 +341,7 @@ def test_a_lock_that_a_killed_process_left_is_no_obstacle(tmp_path: Path) -> Non
 
 def test_a_log_is_added_to_and_not_written_anew(opened: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = []
-    monkeypatch.setattr(callbacks, "write_atomically", lambda *given: written.append(given) or files.write_atomically(*given))
+    monkeypatch.setattr(histories, "write_atomically", lambda *given: written.append(given) or files.write_atomically(*given))
     made = model()
     run = Run(made, made.optimizer, 1, 50)
     callback = gc.CSVLog("history.csv")

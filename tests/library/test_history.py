@@ -16,6 +16,7 @@ import gpucnn as gc
 from gpucnn import files
 from gpucnn.errors import CheckpointError
 from gpucnn.training import callbacks, checkpoint, rows
+from gpucnn.training import history as histories
 from gpucnn.training.checkpoint import load_tensors, save_tensors
 
 X, Y = np.random.default_rng(0).random((8, 4), dtype=np.float32), np.arange(8) % 2
@@ -68,7 +69,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
         files.append(path, content)
         found.append((os.path.basename(path), len(content)))
 
-    monkeypatch.setattr(callbacks, "write_atomically", whole)
+    monkeypatch.setattr(histories, "write_atomically", whole)
     monkeypatch.setattr(callbacks, "append", added)
     monkeypatch.setattr(checkpoint, "write_atomically", whole)
     return found

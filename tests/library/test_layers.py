@@ -11,7 +11,7 @@ import pytest
 import gpucnn as gc
 from gpucnn.errors import ArgumentError, GpucnnError, ShapeError, UnknownNameError
 from gpucnn.layers import LAYERS, layer_from_config
-from gpucnn.layers.base import ACTIVATIONS
+from gpucnn.layers.activations import ACTIVATIONS
 
 IMAGE, ROW = (2, 5, 6), (7,)
 

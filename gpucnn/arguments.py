@@ -1,0 +1,83 @@
+"""The arrays and sizes that `gpucnn.functional` is called with, checked. One sentence where they do not fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpucnn.arrays import numbers, on_a_gpu
+from gpucnn.checks import integer, several
+from gpucnn.device import Device, of
+from gpucnn.errors import ShapeError
+from gpucnn.layers.base import Array, Shape
+from gpucnn.ops.shapes import Window, conv_window, pool_window
+from gpucnn.text import shown
+
+
+def arrays_of(**named: tuple[Any, int | None]) -> tuple[Device, list[Array]]:
+    """The device of all arrays and the arrays, contiguous; each comes with the number of axes that it must have (None: any)."""
+    device: Device | None = None
+    dtype: Any = None
+    checked = []
+    own = [array.dtype for array, _ in named.values() if str(getattr(array, "dtype", "")) in ("float32", "float64")]
+    for name, (array, axes) in named.items():
+        if not on_a_gpu(array):
+            typed = hasattr(array, "dtype")
+            array = numbers(array, name, TypeError)
+            if not typed and array.dtype.kind == "f":  # Python's numbers have no width of their own
+                array = array.astype(own[0] if own else "float32")
+        here = of(array)
+        if device is not None and here != device:
+            raise TypeError(f"all arrays must be on one device, got {name} on {here.kind} and the others on {device.kind}")
+        if array.dtype.name not in (("float32", "float64") if here.kind == "cpu" else ("float32",)):
+            allowed = "float32 or float64" if here.kind == "cpu" else "float32 on a GPU"
+            raise TypeError(f"{name} must be {allowed}, got {array.dtype}: convert it with .astype('float32')")
+        if dtype is not None and array.dtype != dtype:
+            raise TypeError(f"all arrays must have one dtype, got {name} as {array.dtype} and the others as {dtype}")
+        if axes is not None and array.ndim != axes:
+            raise ShapeError(f"{name} must have {axes} axes, got shape {array.shape}")
+        if array.ndim == 0 or 0 in array.shape:
+            raise ShapeError(f"{name} must not be empty, got shape {array.shape}")
+        device, dtype = here, array.dtype
+        checked.append(device.array(array, dtype.name))
+    assert device is not None
+    return device, checked
+
+
+def conv_of(x_shape: Shape, weight_shape: Shape, stride: Any, padding: Any, dilation: Any, groups: int) -> Window:
+    groups = integer(groups, "groups", 1)
+    channels, filters = x_shape[1], weight_shape[0]
+    if channels % groups or filters % groups:
+        raise ShapeError(f"channels and filters must be divisible by groups, got {channels} channels, {filters} filters, {groups} groups")
+    if weight_shape[1] != channels // groups:
+        raise ShapeError(
+            f"weight must be (K, {channels // groups}, R, S) for {channels} channels in {groups} groups, got {tuple(weight_shape)}"
+        )
+    return conv_window(tuple(x_shape[2:]), tuple(weight_shape[2:]), stride, padding, dilation)
+
+
+def pool_of(dy: Array, shape: Shape, kernel_size: Any, stride: Any, padding: Any, dilation: Any) -> Window:
+    """The window that gives dy's sizes: ceil_mode is the one thing that the arguments do not tell."""
+    windows = []
+    for ceil_mode in (True, False):  # a window that fits only with ceil_mode is refused without: the last error is the plain one
+        try:
+            windows.append(pool_window(shape[2:], kernel_size, stride, padding, dilation, ceil_mode))
+        except ShapeError:
+            if not ceil_mode and not windows:
+                raise
+    for window in windows:
+        if tuple(dy.shape) == (*shape[:2], *window.output):
+            return window
+    expected = " or ".join(str((*shape[:2], *output)) for output in dict.fromkeys(window.output for window in windows))
+    raise ShapeError(f"dy must have shape {expected} for this pooling, got {tuple(dy.shape)}")
+
+
+def four_sizes(shape: Any, name: str = "input_shape", form: str = "(N, C, H, W)") -> Shape:
+    sizes = several(shape)
+    if sizes is None or len(sizes) != 4:
+        raise ShapeError(f"{name} must be {form}, got {shown(shape)}")
+    return tuple(integer(size, name, 1, ShapeError) for size in sizes)
+
+
+def same_shape(name: str, array: Array, expected: Shape) -> None:
+    if tuple(array.shape) != tuple(expected):
+        raise ShapeError(f"{name} must have shape {tuple(expected)}, got {tuple(array.shape)}")

@@ -1,0 +1,27 @@
+"""The activations by name, and the operations that each consists of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Activation:
+    """The names of an activation's operations, and what its gradient is had from."""
+
+    apply: str
+    grad: str
+    of_input: bool = False  # from its input; otherwise from its output
+    like_relu: bool = False  # about half of its outputs are near zero, which initial weights make up for
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "relu": Activation("relu", "relu_grad", like_relu=True),
+    "sigmoid": Activation("sigmoid", "sigmoid_grad"),
+    "softmax": Activation("softmax", "softmax_grad"),
+    "tanh": Activation("tanh", "tanh_grad"),
+    "leaky_relu": Activation("leaky_relu", "leaky_relu_grad", like_relu=True),
+    "elu": Activation("elu", "elu_grad", like_relu=True),
+    "gelu": Activation("gelu", "gelu_grad", of_input=True, like_relu=True),
+    "silu": Activation("silu", "silu_grad", of_input=True, like_relu=True),
+}

@@ -1,0 +1,53 @@
+"""What a chain runs (chain.py): a layer, or several as one; what it costs, and what its backward does besides its own work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from gpucnn.layers.parameter import Array
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one example costs in a layer."""
+
+    multiply_adds: int = 0
+    kept: int = 0  # elements kept from forward for backward, besides
+    keeps_input: bool = False
+    keeps_output: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What backward of one stage does besides its own work, settled when the stages are put together (chain.py)."""
+
+    overwrites: bool = False  # dy is nobody else's by then: it may serve as scratch
+    takes_relu: bool = False  # ReLU has made the stage's input, and its gradient is taken along: dx is 0 where x is not positive
+    relu_taken: bool = False  # the stage behind has taken the gradient of this one's ReLU along
+
+
+ALONE = Plan()
+
+
+class Stage(Protocol):
+    """What a chain runs: a layer, or several as one (fused.py). Its methods are described at `Layer`."""
+
+    @property
+    def passes_on(self) -> bool: ...
+    @property
+    def keeps_relu(self) -> bool: ...
+    @property
+    def takes_relu_grad(self) -> bool: ...
+    @property
+    def ends_in_relu(self) -> bool: ...
+    @property
+    def layers(self) -> Sequence[Any]: ...
+    @property
+    def trained(self) -> bool: ...
+    def forward(self, x: Array, training: bool = False, *, logits: bool = False) -> Array: ...
+    def backward(self, dy: Array, *, input_grad: bool = True, plan: Plan = ALONE) -> Array | None: ...
+    def forget(self) -> None: ...
+    def scratch(self, batch_size: int) -> tuple[int, int]: ...
+    def costs(self) -> list[Cost]: ...

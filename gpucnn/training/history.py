@@ -1,0 +1,51 @@
+"""What a run has measured, epoch by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from gpucnn.files import write_atomically
+from gpucnn.metrics import METRICS
+from gpucnn.training.rows import Row, lines
+
+
+class History(Mapping[str, list[float]]):
+    """What each epoch measured: history["val_accuracy"] is a list with one value per epoch, `rows` the epochs as dicts."""
+
+    def __init__(self, rows: list[Row] | None = None) -> None:
+        self.rows = rows if rows is not None else []
+
+    def __getitem__(self, name: str) -> list[float]:
+        if not any(name in row for row in self.rows):
+            raise KeyError(name)
+        return [row[name] for row in self.rows if name in row]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(name for row in self.rows for name in row))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    @property
+    def history(self) -> dict[str, list[float]]:
+        """The same as a dict of lists, as Keras has it; "acc" and the like are found as well."""
+        return _Lists(self)
+
+    def __repr__(self) -> str:
+        last = ", ".join(f"{name} {value:.4g}" for name, value in (self.rows[-1] if self.rows else {}).items() if name != "epoch")
+        return f"<History of {len(self.rows)} epoch{'' if len(self.rows) == 1 else 's'}{': ' if last else ''}{last}>"
+
+    def to_csv(self, path: str | Path) -> None:
+        """Writes one line per epoch, with a header."""
+        content = lines(list(self), self.rows, header=True).encode()
+        write_atomically(path, lambda file: file.write(content))
+
+
+class _Lists(dict[str, list[float]]):
+    def __missing__(self, name: str) -> list[float]:
+        meant = METRICS.meant(str(name).removeprefix("val_"))
+        key = f"val_{meant}" if str(name).startswith("val_") else meant
+        if key is None or key not in self:
+            raise KeyError(name)
+        return self[key]
