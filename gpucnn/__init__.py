@@ -9,163 +9,39 @@ model.fit(images, labels, batch_size=128, epochs=5)
 """
 
 from gpucnn import starting as _starting  # isort: skip  # noqa: F401
-from gpucnn import data, functional, initializers, layers, losses, metrics, optimizers, schedules, words
-from gpucnn.data import load_dataset
-from gpucnn.device import get_device, to_numpy
-from gpucnn.errors import (
-    ArgumentError,
-    CheckpointError,
-    DataError,
-    DeviceError,
-    GpucnnError,
-    MissingExtraError,
-    ShapeError,
-    TrainingError,
-    UnknownNameError,
-)
-from gpucnn.layers import (
-    ELU,
-    GELU,
-    AveragePooling2D,
-    AvgPool2D,
-    BatchNorm2D,
-    Concat,
-    Conv2D,
-    Conv2DTranspose,
-    Convolution2D,
-    ConvTranspose2D,
-    Dense,
-    DepthwiseConv2D,
-    Dropout,
-    Flatten,
-    GlobalAveragePooling2D,
-    GlobalAvgPool2D,
-    GlobalMaxPool2D,
-    GlobalMaxPooling2D,
-    Input,
-    Layer,
-    LeakyReLU,
-    LocallyConnected2D,
-    MaxPool2D,
-    MaxPooling2D,
-    Parameter,
-    ReLU,
-    Residual,
-    SavedArray,
-    SeparableConv2D,
-    Sigmoid,
-    SiLU,
-    Softmax,
-    Stack,
-    Tanh,
-    ZeroPad2D,
-    ZeroPadding2D,
-)
-from gpucnn.layers.blocks import depthwise_block, inception, residual_block
-from gpucnn.losses import (
-    BinaryCrossentropy,
-    CategoricalCrossentropy,
-    Hinge,
-    Loss,
-    MeanSquaredError,
-    RootMeanSquaredError,
-    SparseCategoricalCrossentropy,
-)
-from gpucnn.model import Sequential, load
-from gpucnn.networks import network
-from gpucnn.optimizers import SGD, Adam, AdamW, Optimizer
-from gpucnn.registry import register
-from gpucnn.schedules import Constant, Cosine, OneCycle, Schedule, StepDecay
-from gpucnn.training.callbacks import Callback, Checkpoint, CSVLog, EarlyStopping, History, Progress
+import types as _types
+import typing as _typing
+
+from gpucnn import data as data
+from gpucnn import functional as functional
+from gpucnn import initializers as initializers
+from gpucnn import layers as layers
+from gpucnn import losses as losses
+from gpucnn import metrics as metrics
+from gpucnn import optimizers as optimizers
+from gpucnn import schedules as schedules
+from gpucnn import words as words
+from gpucnn.data import load_dataset as load_dataset
+from gpucnn.device import get_device as get_device
+from gpucnn.device import to_numpy as to_numpy
+from gpucnn.errors import *
+from gpucnn.layers.base import Layer as Layer
+from gpucnn.layers.base import Parameter as Parameter
+from gpucnn.layers.base import SavedArray as SavedArray
+from gpucnn.layers.blocks import *
+from gpucnn.layers.kinds import *
+from gpucnn.losses import *
+from gpucnn.model import Sequential as Sequential
+from gpucnn.model import load as load
+from gpucnn.networks import network as network
+from gpucnn.optimizers import *
+from gpucnn.registry import register as register
+from gpucnn.schedules import *
+from gpucnn.training.callbacks import *
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "ELU",
-    "GELU",
-    "SGD",
-    "Adam",
-    "AdamW",
-    "ArgumentError",
-    "AveragePooling2D",
-    "AvgPool2D",
-    "BatchNorm2D",
-    "BinaryCrossentropy",
-    "CSVLog",
-    "Callback",
-    "CategoricalCrossentropy",
-    "Checkpoint",
-    "CheckpointError",
-    "Concat",
-    "Constant",
-    "Conv2D",
-    "Conv2DTranspose",
-    "ConvTranspose2D",
-    "Convolution2D",
-    "Cosine",
-    "DataError",
-    "Dense",
-    "DepthwiseConv2D",
-    "DeviceError",
-    "Dropout",
-    "EarlyStopping",
-    "Flatten",
-    "GlobalAveragePooling2D",
-    "GlobalAvgPool2D",
-    "GlobalMaxPool2D",
-    "GlobalMaxPooling2D",
-    "GpucnnError",
-    "Hinge",
-    "History",
-    "Input",
-    "Layer",
-    "LeakyReLU",
-    "LocallyConnected2D",
-    "Loss",
-    "MaxPool2D",
-    "MaxPooling2D",
-    "MeanSquaredError",
-    "MissingExtraError",
-    "OneCycle",
-    "Optimizer",
-    "Parameter",
-    "Progress",
-    "ReLU",
-    "Residual",
-    "RootMeanSquaredError",
-    "SavedArray",
-    "Schedule",
-    "SeparableConv2D",
-    "Sequential",
-    "ShapeError",
-    "SiLU",
-    "Sigmoid",
-    "Softmax",
-    "SparseCategoricalCrossentropy",
-    "Stack",
-    "StepDecay",
-    "Tanh",
-    "TrainingError",
-    "UnknownNameError",
-    "ZeroPad2D",
-    "ZeroPadding2D",
-    "__version__",
-    "data",
-    "depthwise_block",
-    "functional",
-    "get_device",
-    "inception",
-    "initializers",
-    "layers",
-    "load",
-    "load_dataset",
-    "losses",
-    "metrics",
-    "network",
-    "optimizers",
-    "register",
-    "residual_block",
-    "schedules",
-    "to_numpy",
-    "words",
-]
+_MODULES = ("data", "functional", "initializers", "layers", "losses", "metrics", "optimizers", "schedules", "words")
+if not _typing.TYPE_CHECKING:  # type checkers and editors go by the imports above
+    __all__ = [name for name, thing in vars().items() if name[0] != "_" and (name in _MODULES or not isinstance(thing, _types.ModuleType))]
+    __all__ += ["__version__"]

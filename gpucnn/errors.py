@@ -9,6 +9,19 @@ from typing import Any
 
 from gpucnn.text import message
 
+__all__ = [
+    "ArgumentError",
+    "CheckpointError",
+    "DataError",
+    "DeviceError",
+    "DeviceMemoryError",
+    "GpucnnError",
+    "MissingExtraError",
+    "ShapeError",
+    "TrainingError",
+    "UnknownNameError",
+]
+
 
 class GpucnnError(Exception):
     """Anything that gpucnn refuses on purpose."""

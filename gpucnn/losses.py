@@ -17,6 +17,16 @@ from gpucnn.errors import ArgumentError, DataError, ShapeError
 from gpucnn.layers.base import Array, Shape
 from gpucnn.names import Registry, Worded
 
+__all__ = [
+    "BinaryCrossentropy",
+    "CategoricalCrossentropy",
+    "Hinge",
+    "Loss",
+    "MeanSquaredError",
+    "RootMeanSquaredError",
+    "SparseCategoricalCrossentropy",
+]
+
 
 class Loss(Worded):
     """Base of all losses."""

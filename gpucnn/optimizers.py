@@ -14,6 +14,8 @@ from gpucnn.layers.parameter import Array, Buffers
 from gpucnn.names import Registry, Worded
 from gpucnn.schedules import Constant, Schedule, get_schedule
 
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
+
 
 class Optimizer(Worded):
     """Base of all optimizers. `attach` gives it a model's parameters; `step()` applies their gradients."""

@@ -9,6 +9,8 @@ from typing import Any
 from gpucnn.checks import fraction, integer, positive
 from gpucnn.names import Registry, Worded
 
+__all__ = ["Constant", "Cosine", "OneCycle", "Schedule", "StepDecay"]
+
 
 class Schedule(Worded):
     """A learning rate for each step."""

@@ -1,43 +1,20 @@
-"""Layers, one kind per file. `LAYERS` holds them by name, for models that come from a file."""
+"""Layers, one kind per file; all of them: kinds.py. `LAYERS` holds them by name, for models that come from a file."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpucnn.checks import pick
-from gpucnn.layers.activation import ELU, GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
-from gpucnn.layers.base import Layer
-from gpucnn.layers.containers import Concat, Residual, Stack
-from gpucnn.layers.conv import Conv2D
-from gpucnn.layers.dense import Dense
-from gpucnn.layers.dropout import Dropout
-from gpucnn.layers.flatten import Flatten
-from gpucnn.layers.input import Input
-from gpucnn.layers.local import LocallyConnected2D
-from gpucnn.layers.norm import BatchNorm2D
-from gpucnn.layers.pad import ZeroPad2D
-from gpucnn.layers.parameter import Buffers, Parameter, SavedArray
-from gpucnn.layers.pool import AvgPool2D, GlobalAvgPool2D, GlobalMaxPool2D, MaxPool2D
-from gpucnn.layers.separable import DepthwiseConv2D, SeparableConv2D
-from gpucnn.layers.transposed import ConvTranspose2D
+from gpucnn.layers import kinds
+from gpucnn.layers.base import Layer as Layer
+from gpucnn.layers.kinds import *
+from gpucnn.layers.parameter import Buffers as Buffers
+from gpucnn.layers.parameter import Parameter as Parameter
+from gpucnn.layers.parameter import SavedArray as SavedArray
 
-_KINDS: tuple[type[Layer], ...] = (
-    *(Conv2D, MaxPool2D, AvgPool2D, Flatten, Dense, Dropout, BatchNorm2D),
-    *(DepthwiseConv2D, SeparableConv2D, ConvTranspose2D, LocallyConnected2D),
-    *(GlobalAvgPool2D, GlobalMaxPool2D, ZeroPad2D),
-    *(ReLU, Sigmoid, Softmax, Tanh, LeakyReLU, ELU, GELU, SiLU),
-    *(Stack, Residual, Concat),
-)
-# Second names.
-AveragePooling2D = AvgPool2D
-Conv2DTranspose = ConvTranspose2D
-Convolution2D = Conv2D
-GlobalAveragePooling2D = GlobalAvgPool2D
-GlobalMaxPooling2D = GlobalMaxPool2D
-MaxPooling2D = MaxPool2D
-ZeroPadding2D = ZeroPad2D
-
-LAYERS: dict[str, type[Layer]] = {kind.__name__: kind for kind in _KINDS}
+LAYERS: dict[str, type[Layer]] = {
+    kind.__name__: kind for kind in vars(kinds).values() if isinstance(kind, type) and issubclass(kind, Layer)
+}
 
 
 def layer_from_config(config: dict[str, Any]) -> Layer:
@@ -56,44 +33,13 @@ def _made(value: Any) -> Any:
     return [_made(item) for item in value] if isinstance(value, list) else value
 
 
-__all__ = [
-    "ELU",
-    "GELU",
-    "LAYERS",
-    "AveragePooling2D",
-    "AvgPool2D",
-    "BatchNorm2D",
-    "Buffers",
-    "Concat",
-    "Conv2D",
-    "Conv2DTranspose",
-    "ConvTranspose2D",
-    "Convolution2D",
-    "Dense",
-    "DepthwiseConv2D",
-    "Dropout",
-    "Flatten",
-    "GlobalAveragePooling2D",
-    "GlobalAvgPool2D",
-    "GlobalMaxPool2D",
-    "GlobalMaxPooling2D",
-    "Input",
-    "Layer",
-    "LeakyReLU",
-    "LocallyConnected2D",
-    "MaxPool2D",
-    "MaxPooling2D",
-    "Parameter",
-    "ReLU",
-    "Residual",
-    "SavedArray",
-    "SeparableConv2D",
-    "SiLU",
-    "Sigmoid",
-    "Softmax",
-    "Stack",
-    "Tanh",
-    "ZeroPad2D",
-    "ZeroPadding2D",
-    "layer_from_config",
-]
+if not TYPE_CHECKING:  # type checkers and editors go by the imports above
+    __all__ = [
+        *(name for name in vars(kinds) if name[0] != "_"),
+        "LAYERS",
+        "Buffers",
+        "Layer",
+        "Parameter",
+        "SavedArray",
+        "layer_from_config",
+    ]

@@ -10,6 +10,8 @@ from gpucnn.errors import ArgumentError
 from gpucnn.layers.activations import ACTIVATIONS
 from gpucnn.layers.base import Array, Cost, Layer, Shape
 
+__all__ = ["ELU", "GELU", "LeakyReLU", "ReLU", "SiLU", "Sigmoid", "Softmax", "Tanh"]
+
 
 class _Activation(Layer):
     """Passes its input on; the base class applies the activation."""

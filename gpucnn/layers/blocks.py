@@ -11,6 +11,8 @@ from gpucnn.layers.pool import MaxPool2D
 from gpucnn.layers.separable import DepthwiseConv2D
 from gpucnn.text import shown
 
+__all__ = ["depthwise_block", "inception", "residual_block"]
+
 
 def inception(ones: int, threes: tuple[int, int], fives: tuple[int, int], pooled: int) -> Concat:
     """Four branches side by side: (C, H, W) → (ones + threes + fives + pooled, H, W), as GoogLeNet has them (Szegedy et al., CVPR 2015).

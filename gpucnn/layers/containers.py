@@ -12,6 +12,8 @@ from gpucnn.layers.chain import Chain, build_in_turn, numbered
 from gpucnn.layers.stage import ALONE
 from gpucnn.text import shown
 
+__all__ = ["Concat", "Residual", "Stack"]
+
 
 def one_layer(value: Any, where: str) -> Layer:
     """A layer as it is, several in a list as a `Stack`. TypeError for anything else."""

@@ -14,6 +14,8 @@ from gpucnn.layers.parameter import Parameter, gradients
 from gpucnn.ops.cpu.conv import scratch
 from gpucnn.ops.shapes import Window, conv_window, normalize_padding
 
+__all__ = ["Conv2D", "Convolution2D"]
+
 
 def check_image(layer: Layer, input_shape: Shape) -> tuple[int, int, int]:
     """`input_shape` as (C, H, W); ShapeError for anything else."""
@@ -114,3 +116,7 @@ class Conv2D(Layer):
     def cost(self) -> Cost:
         multiply_adds = math.prod(self.output_shape) * math.prod(self.weight.shape[1:])
         return self.costing(multiply_adds, keeps_input=True)
+
+
+# Second names.
+Convolution2D = Conv2D

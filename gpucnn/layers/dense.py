@@ -11,6 +11,8 @@ from gpucnn.layers.base import Array, Cost, Layer, Shape
 from gpucnn.layers.conv import weight_initializer
 from gpucnn.layers.parameter import Parameter, gradients
 
+__all__ = ["Dense"]
+
 
 class Dense(Layer):
     """y = x·weightᵀ + bias: (features,) → (units,). The weight is (units, features)."""

@@ -9,6 +9,8 @@ from gpucnn.checks import fraction
 from gpucnn.device import Device, to_numpy
 from gpucnn.layers.base import Array, Layer, Shape
 
+__all__ = ["Dropout"]
+
 
 class Dropout(Layer):
     """In training sets elements to zero with probability `rate` and divides the others by 1 − rate; otherwise passes x on.

@@ -6,6 +6,8 @@ import math
 
 from gpucnn.layers.base import Array, Layer, Shape
 
+__all__ = ["Flatten"]
+
 
 class Flatten(Layer):
     """(C, H, W) → (C·H·W,): a new view, nothing is copied."""

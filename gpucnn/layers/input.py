@@ -8,6 +8,8 @@ from gpucnn.checks import several
 from gpucnn.errors import ShapeError
 from gpucnn.text import shown
 
+__all__ = ["Input"]
+
 
 class Input:
     """The shape of one example, as the first thing in a Sequential: (C, H, W), (H, W) of grey images, or (features,).

@@ -14,6 +14,8 @@ from gpucnn.layers.conv import check_image, weight_initializer
 from gpucnn.layers.parameter import Parameter, gradients
 from gpucnn.ops.shapes import Window, conv_window, normalize_padding
 
+__all__ = ["LocallyConnected2D"]
+
 
 class _Filters(Parameter):
     """The filters of all positions, (K, C, R, S, P, Q), each drawn like those of a convolution."""

@@ -12,6 +12,8 @@ from gpucnn.layers.base import Array, Cost, Layer, Shape
 from gpucnn.layers.parameter import Parameter, SavedArray, gradients
 from gpucnn.ops.cpu.pool import scratch
 
+__all__ = ["BatchNorm2D"]
+
 
 class BatchNorm2D(Layer):
     """Brings every channel to mean 0 and variance 1, then scales and shifts it: (C, H, W) → (C, H, W). Of rows of features, (features,),

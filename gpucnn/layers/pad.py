@@ -10,6 +10,8 @@ from gpucnn.layers.conv import check_image
 from gpucnn.ops.shapes import LIMIT, normalize_padding
 from gpucnn.text import shown
 
+__all__ = ["ZeroPad2D", "ZeroPadding2D"]
+
 
 class ZeroPad2D(Layer):
     """Zeros around each image: (C, H, W) → (C, top + H + bottom, left + W + right). Keras calls it ZeroPadding2D.
@@ -41,3 +43,7 @@ class ZeroPad2D(Layer):
 
     def _backward(self, dy: Array, input_grad: bool) -> Array | None:
         return self.device.ops.zero_pad2d_grad(dy, self.padding) if input_grad else None
+
+
+# Second names.
+ZeroPadding2D = ZeroPad2D

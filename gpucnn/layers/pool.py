@@ -11,6 +11,17 @@ from gpucnn.layers.conv import check_image
 from gpucnn.ops.cpu.pool import scratch
 from gpucnn.ops.shapes import normalize_padding, pool_window
 
+__all__ = [
+    "AveragePooling2D",
+    "AvgPool2D",
+    "GlobalAveragePooling2D",
+    "GlobalAvgPool2D",
+    "GlobalMaxPool2D",
+    "GlobalMaxPooling2D",
+    "MaxPool2D",
+    "MaxPooling2D",
+]
+
 
 class _Pool2D(Layer):
     def __init__(self, pool_size: Any = 2, stride: Any = None, *, padding: Any = 0, ceil_mode: bool = False) -> None:
@@ -128,3 +139,10 @@ class GlobalMaxPool2D(Layer):
 
     def cost(self) -> Cost:
         return Cost(kept=math.prod(self.output_shape))
+
+
+# Second names.
+AveragePooling2D = AvgPool2D
+GlobalAveragePooling2D = GlobalAvgPool2D
+GlobalMaxPooling2D = GlobalMaxPool2D
+MaxPooling2D = MaxPool2D

@@ -10,6 +10,8 @@ from gpucnn.layers.base import Layer, Shape
 from gpucnn.layers.containers import Stack
 from gpucnn.layers.conv import Conv2D, check_image
 
+__all__ = ["DepthwiseConv2D", "SeparableConv2D"]
+
 
 class DepthwiseConv2D(Conv2D):
     """Convolution of each channel by itself: (C, H, W) → (C · multiplier, P, Q). It is Conv2D with as many groups as channels; the weight

@@ -14,6 +14,8 @@ from gpucnn.layers.parameter import Parameter, gradients
 from gpucnn.ops.cpu.conv import scratch
 from gpucnn.ops.shapes import Window, normalize_padding, transposed_window
 
+__all__ = ["Conv2DTranspose", "ConvTranspose2D"]
+
 
 class ConvTranspose2D(Layer):
     """The gradient of a convolution as a layer, which makes images larger: (C, H, W) → (filters, P, Q). Keras calls it Conv2DTranspose.
@@ -97,3 +99,7 @@ class ConvTranspose2D(Layer):
 
     def cost(self) -> Cost:
         return self.costing(math.prod(self.input_shape or ()) * math.prod(self.weight.shape[1:]), keeps_input=True)
+
+
+# Second names.
+Conv2DTranspose = ConvTranspose2D

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -250,6 +255,61 @@ def test_the_profilers_kinds_are_those_of_the_help_text() -> None:
     commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
     (op,) = (parameter for parameter in commands["profile"].params if parameter.name == "op")
     assert f"{', '.join(operations.KINDS)}." in op.help
+
+
+NEW_LAYER = """
+from gpucnn.layers.base import Array, Layer, Shape
+
+__all__ = ["Doubled"]
+
+
+class Doubled(Layer):
+    def _build(self, input_shape: Shape) -> Shape:
+        return input_shape
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        return 2 * x
+
+    def _backward(self, dy: Array, input_grad: bool) -> Array | None:
+        return 2 * dy if input_grad else None
+"""
+USE = """
+import gpucnn as gc
+assert gc.__file__.startswith({folder!r}), gc.__file__
+from gpucnn import *
+model = gc.Sequential(gc.Flatten(), Doubled(), gc.layers.Dense(2)).build((1, 2, 2), device="cpu")
+model.save("m.safetensors")
+print(gc.load("m.safetensors", device="cpu"))
+"""
+
+
+@pytest.mark.parametrize("family", [None, "activation.py"])
+def test_a_layer_is_its_file_and_at_most_a_line(tmp_path: Path, family: str | None) -> None:
+    """In a copy of the library: a layer of a file of its own, or of one that is there, is public, and can be saved and loaded."""
+    shutil.copytree(ROOT / "gpucnn", tmp_path / "gpucnn", ignore=shutil.ignore_patterns("__pycache__"))
+    layers = tmp_path / "gpucnn" / "layers"
+    if family is None:
+        (layers / "doubled.py").write_text(NEW_LAYER)
+        with (layers / "kinds.py").open("a") as kinds:
+            kinds.write("from gpucnn.layers.doubled import *\n")
+    else:
+        with (layers / family).open("a") as file:
+            file.write(NEW_LAYER.replace("__all__ =", "__all__ +="))
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT / 'kernels'}"}
+    program = [sys.executable, "-c", USE.format(folder=str(tmp_path))]
+    done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Sequential(Flatten(), Doubled(), Dense(")
+
+
+def test_every_layer_that_has_a_public_name_is_gpucnn_s() -> None:
+    found = {}
+    for path in (ROOT / "gpucnn" / "layers").glob("*.py"):
+        module = importlib.import_module(f"gpucnn.layers.{path.stem}") if path.stem != "__init__" else gc.layers
+        own = [thing for thing in vars(module).values() if isinstance(thing, type) and issubclass(thing, gc.Layer)]
+        found |= {kind.__name__: kind for kind in own if kind.__name__[0] != "_" and kind is not gc.Layer}
+    assert {name: kind for name, kind in LAYERS.items() if kind.__module__.startswith("gpucnn.")} == found
+    assert all(getattr(gc, name) is kind and name in gc.__all__ for name, kind in found.items())
 
 
 def test_the_readme_names_everything() -> None:
