@@ -1,18 +1,24 @@
-"""Getting a file from the first mirror that has it, checked, and written whole or not at all."""
+"""Getting a file from the first mirror that has it, checked, and put in its place whole or not at all.
+
+What has come of a large file when a connection breaks, or somebody stops, is kept beside its place under a name of its own: the next
+try asks only for the rest. Whether the whole is what was expected is checked at the end in either case.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
-from gpucnn.data.files import CHUNK, atomic_file, content_sha256
+from gpucnn.data.files import CHUNK, atomic_file, content_sha256, file_md5
 from gpucnn.data.idx import PathLike
-from gpucnn.errors import DataError
+from gpucnn.errors import ArgumentError, DataError
 from gpucnn.surroundings import user_path
 from gpucnn.text import plain, reason_of, shortened
 
@@ -25,6 +31,8 @@ Progress: TypeAlias = Callable[[str, int, int | None], None]
 TIMEOUT = 10.0  # seconds
 SLOWEST = 1_000  # bytes per second; under it a mirror counts as hanging
 LIMIT = 1 << 30  # bytes
+WORTH_KEEPING = 1 << 20  # bytes of a file that came in part; what is less is soon fetched again
+UNFINISHED = ".download"  # ends the name of such a part
 
 
 class UnavailableError(DataError):
@@ -35,11 +43,20 @@ class _MirrorError(Exception):
     """Why one mirror did not do. Its text is a short reason."""
 
 
+class _WrongFileError(_MirrorError):
+    """A file that came, and is not the one: nothing of it is of use."""
+
+
+class _RangeError(_MirrorError):
+    """A part was asked for that the file does not have."""
+
+
 def fetch(
     urls: Sequence[str],
     destination: PathLike,
-    sha256: str,
+    sha256: str | None = None,
     *,
+    md5: str | None = None,
     progress: Progress | None = None,
     timeout: float = TIMEOUT,
     limit: int = LIMIT,
@@ -48,14 +65,18 @@ def fetch(
     """Download a file to `destination` from the first of `urls` that serves it, and return that URL.
 
     sha256: of the uncompressed content, as hex digits, whether or not the file is gzip-compressed.
-    progress: see `Progress`; it starts again from 0 with every mirror that is tried.
+    md5: of the file as it comes. One of the two must be given, and both are checked where they are.
+    progress: see `Progress`; it starts again with every mirror that is tried.
     timeout: seconds that a mirror has to answer, and the longest that it may deliver nothing or next to nothing.
     limit: bytes; a file that is longer, compressed or not, is refused.
     advice: what to do if nothing helps, the end of the error's sentence.
 
-    The folder is made if need be. UnavailableError, with each mirror's reason, if none of them serves the file; also if the
-    folder cannot be written. The proxies of the environment (http_proxy, https_proxy, no_proxy) are honoured.
+    The folder is made if need be. A large file that came in part, now or earlier, is continued. UnavailableError, with each mirror's
+    reason, if none of them serves the file; also if the folder cannot be written. ArgumentError without a check sum. The proxies of the
+    environment (http_proxy, https_proxy, no_proxy) are honoured.
     """
+    if sha256 is None and md5 is None:
+        raise ArgumentError("a download needs a check sum, to know that it is what was expected: give sha256 or md5")
     destination = user_path(destination)
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
@@ -63,26 +84,93 @@ def fetch(
         raise UnavailableError(f"the folder {destination.parent} cannot be made ({reason_of(error)}): choose another one") from error
     failures = []
     for url in urls:
-        try:
-            # A file of its own for every mirror, so that nothing of a broken answer is left for the next.
-            with atomic_file(destination, UnavailableError) as file:
-                _download(url, file, destination.name, progress, timeout, limit)
-                file.flush()
-                _verify(Path(file.name), sha256, limit)
-        except _MirrorError as error:
-            failures.append(f"{_host(url)}: {error}")
-        else:
-            return url
+        for again in (False, True):
+            try:
+                with _begun(destination) as file:
+                    had = file.seek(0, os.SEEK_END)
+                    _download(url, file, destination.name, progress, timeout, limit)
+                    file.flush()
+                    _verify(Path(file.name), sha256, md5, limit)
+            except _WrongFileError as error:
+                # Not of this mirror's making, perhaps: what was continued may have been another one's.
+                if had and not again:
+                    continue
+                failures.append(f"{_host(url)}: {error}")
+            except _MirrorError as error:
+                failures.append(f"{_host(url)}: {error}")
+            else:
+                return url
+            break
     reasons = "; ".join(failures) or "no mirror is known"
     raise UnavailableError(f"{destination.name} could not be downloaded ({reasons}): {advice}")
 
 
+@contextmanager
+def _begun(destination: Path) -> Iterator[BinaryIO]:
+    """A file with what has come of `destination` so far, which takes its place when the block ends well.
+
+    When it does not, it stays, if there is enough in it and nothing wrong with it. Where another process is at it, or the system has no
+    locks to tell, it is a new file that nobody continues.
+    """
+    unfinished = destination.parent / f".{destination.name}{UNFINISHED}"
+    held = _lock(unfinished)
+    if held is None:
+        with atomic_file(destination, UnavailableError) as file:
+            yield file
+        return
+    keep = False
+    try:
+        with held as file:
+            try:
+                yield file
+                os.fsync(file.fileno())
+                os.replace(unfinished, os.path.realpath(destination))
+                keep = True  # there is nothing of that name any more
+            except OSError:
+                raise
+            except BaseException as error:
+                keep = not isinstance(error, _WrongFileError) and file.seek(0, os.SEEK_END) >= WORTH_KEEPING
+                raise
+            finally:
+                if not keep:
+                    with contextlib.suppress(OSError):
+                        unfinished.unlink(missing_ok=True)
+    except OSError as problem:
+        raise UnavailableError(
+            f"{destination} cannot be written ({reason_of(problem)}): free some space there, or choose another folder"
+        ) from problem
+
+
+def _lock(path: Path) -> BinaryIO | None:
+    """The file, open for reading and writing and held by this process; None where it cannot be."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    except OSError:
+        return None  # whoever writes the file itself will say why
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.stat(path).st_ino == os.fstat(handle).st_ino:
+            return open(path, "r+b", opener=lambda *given: handle)  # whose name is the path
+    except OSError:
+        pass
+    os.close(handle)
+    return None
+
+
 def _download(url: str, file: BinaryIO, name: str, progress: Progress | None, timeout: float, limit: int) -> None:
+    """Writes the file at `url` behind what is in `file`, if the mirror gives the rest alone, and in its place otherwise."""
     from http.client import HTTPException
 
-    with _open(url, timeout) as response:
-        done, total = 0, response.length
-        since, then = 0, time.monotonic()
+    had = file.seek(0, os.SEEK_END)
+    response, had = _answer(url, had, timeout)
+    with response:
+        file.truncate(file.seek(had))
+        done, total = had, None if response.length is None else had + response.length
+        since, then = done, time.monotonic()
         while True:
             try:
                 chunk = response.read1(CHUNK)
@@ -94,7 +182,7 @@ def _download(url: str, file: BinaryIO, name: str, progress: Progress | None, ti
                 break
             done += len(chunk)
             if done > limit:
-                raise _MirrorError(f"it sent more than {limit:,} bytes")
+                raise _WrongFileError(f"it sent more than {limit:,} bytes")
             file.write(chunk)
             if progress is not None:
                 progress(name, done, total)
@@ -107,21 +195,39 @@ def _download(url: str, file: BinaryIO, name: str, progress: Progress | None, ti
         raise _MirrorError(f"the connection broke after {done:,} of {total:,} bytes")
 
 
-def _open(url: str, timeout: float) -> HTTPResponse:
-    """The answer to a request for `url`, or a _MirrorError after `timeout` seconds at the latest."""
+def _answer(url: str, had: int, timeout: float) -> tuple[HTTPResponse, int]:
+    """The mirror's answer, and from which byte on it gives the file."""
+    if had:
+        try:
+            response = _open(url, timeout, had)
+        except _RangeError:  # the part is as long as the file, or longer: it cannot be of it
+            return _open(url, timeout), 0
+        given = response.headers.get("Content-Range", "")
+        if response.status == 206 and given.replace(" ", "").lower().startswith(f"bytes{had}-"):
+            return response, had
+        if response.status == 206:  # of a place that nobody asked for
+            response.close()
+            return _open(url, timeout), 0
+        return response, 0
+    return _open(url, timeout), 0
+
+
+def _open(url: str, timeout: float, start: int = 0) -> HTTPResponse:
+    """The answer to a request for `url`, from the byte `start` on, or a _MirrorError after `timeout` seconds at the latest."""
     from http.client import HTTPException
     from urllib.error import HTTPError, URLError
     from urllib.request import Request, build_opener
 
     if not url.lower().startswith(("http://", "https://")):
         raise _MirrorError("not an http address")
+    headers = {"User-Agent": "gpucnn", "Accept-Encoding": "identity", **({"Range": f"bytes={start}-"} if start else {})}
     answers: queue.Queue[Any] = queue.Queue()
     given_up = threading.Event()
 
     def ask() -> None:
         try:
             # Not urlopen, which keeps the proxies of its first call for the whole process.
-            answer = build_opener().open(Request(url, headers={"User-Agent": "gpucnn"}), timeout=timeout)
+            answer = build_opener().open(Request(url, headers=headers), timeout=timeout)
         except Exception as error:
             answers.put(error)
             return
@@ -140,7 +246,8 @@ def _open(url: str, timeout: float) -> HTTPResponse:
         raise _MirrorError(f"no answer within {timeout:g} s") from None
     if isinstance(answer, HTTPError):
         answer.close()
-        raise _MirrorError(shortened(plain(f"HTTP {answer.code} {answer.reason}".rstrip()), 100))  # the server's words
+        refused = _RangeError if answer.code == 416 and start else _MirrorError
+        raise refused(shortened(plain(f"HTTP {answer.code} {answer.reason}".rstrip()), 100))  # the server's words
     if isinstance(answer, TimeoutError) or (isinstance(answer, URLError) and isinstance(answer.reason, TimeoutError)):
         raise _MirrorError(f"no answer within {timeout:g} s")
     if isinstance(answer, URLError):
@@ -153,17 +260,21 @@ def _open(url: str, timeout: float) -> HTTPResponse:
     return response
 
 
-def _verify(path: Path, sha256: str, limit: int) -> None:
+def _verify(path: Path, sha256: str | None, md5: str | None, limit: int) -> None:
     with open(path, "rb") as file:
         head = file.read(16)
     if head.lstrip()[:1] == b"<":
-        raise _MirrorError("a web page came instead of the file")
+        raise _WrongFileError("a web page came instead of the file")
+    if md5 is not None and (found := file_md5(path)) != md5.lower():
+        raise _WrongFileError(f"another file came, its MD5 is {found[:12]}… and not {md5[:12].lower()}…")
+    if sha256 is None:
+        return
     try:
         found = content_sha256(path, limit)
     except DataError:
-        raise _MirrorError("the file came damaged") from None
+        raise _WrongFileError("the file came damaged") from None
     if found != sha256.lower():
-        raise _MirrorError(f"another file came, its SHA-256 is {found[:12]}… and not {sha256[:12].lower()}…")
+        raise _WrongFileError(f"another file came, its SHA-256 is {found[:12]}… and not {sha256[:12].lower()}…")
 
 
 def _host(url: str) -> str:

@@ -54,6 +54,12 @@ def content_sha256(path: Path, limit: int) -> str:
     return digest.hexdigest()
 
 
+def file_md5(path: Path) -> str:
+    """MD5 of a file as it lies there, compressed or not, as hex digits: what several data sets are published with."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
 @contextmanager
 def atomic_file(path: Path, error: type[DataError] = DataError) -> Iterator[BinaryIO]:
     """A file to write to, which takes the place of `path` when the block ends well and vanishes when it does not.

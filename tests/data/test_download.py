@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import http.server
 import os
+import random
 import socket
 import threading
 import time
@@ -11,11 +12,13 @@ import time
 import pytest
 
 from gpucnn.data import UnavailableError, fetch
-from gpucnn.errors import DataError
+from gpucnn.errors import ArgumentError, DataError
 
 CONTENT = bytes(range(256)) * 800
 PACKED = gzip.compress(CONTENT)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
+LARGE = random.Random(3).randbytes(3 << 20)  # of which a part is worth keeping
+LARGE_MD5 = hashlib.md5(LARGE).hexdigest()
 release = threading.Event()
 
 
@@ -30,8 +33,25 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def large(self, kind):
+        """LARGE, from where it was asked for; cut, or told of a wrong place, or of another file."""
+        asked = self.headers.get("Range")
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and kind != "large-whole" else 0
+        content = LARGE if kind != "large-other" else LARGE[::-1]
+        if kind == "large-416" and start:
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        if start:
+            told = start + 1 if kind == "large-elsewhere" else start
+            self.send_header("Content-Range", f"bytes {told}-{len(content) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        self.wfile.write(content[start : start + (2 << 20)] if kind == "large-cut" else content[start:])
+
     def do_GET(self):
         self.server.asked.append(self.path)
+        self.server.ranges.append(self.headers.get("Range"))
         kind = self.path.strip("/")
         try:
             if kind == "good":
@@ -73,6 +93,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     self.wfile.flush()
                     if release.wait(0.05):
                         break
+            elif kind.startswith("large"):
+                self.large(kind)
             elif kind == "garbled":
                 self.wfile.write(b"what?\r\n\r\n")
             else:
@@ -86,7 +108,7 @@ def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     release.clear()
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.asked = []
+    server.asked, server.ranges = [], []
     server.url = f"http://127.0.0.1:{server.server_port}/"
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server
@@ -215,3 +237,73 @@ def test_the_proxies_of_the_environment_are_those_of_this_moment(server, tmp_pat
         fetch([server.url + "good"], tmp_path / "a", SHA256)
     monkeypatch.delenv("http_proxy")
     assert fetch([server.url + "good"], tmp_path / "a", SHA256)
+
+
+# A large file that came in part is continued.
+
+
+def unfinished(folder):
+    return [name for name in os.listdir(folder) if name.endswith(".download")]
+
+
+@pytest.mark.parametrize("mirror", ["large", "large-whole", "large-416", "large-elsewhere"])
+def test_what_came_of_a_large_file_is_continued(server, tmp_path, mirror):
+    """By another call and by another mirror, be it that it gives the whole file, none of the rest, or another place than was asked for."""
+    target, calls = tmp_path / "set.zip", []
+    with pytest.raises(UnavailableError, match="the connection broke after 2,097,152 of 3,145,728 bytes"):
+        fetch([server.url + "large-cut"], target, md5=LARGE_MD5)
+    (part,) = unfinished(tmp_path)
+    assert (tmp_path / part).read_bytes() == LARGE[: 2 << 20] and not target.exists()
+    fetch([server.url + mirror], target, md5=LARGE_MD5, progress=lambda *call: calls.append(call))
+    assert target.read_bytes() == LARGE and os.listdir(tmp_path) == ["set.zip"]
+    assert server.ranges[1] == f"bytes={2 << 20}-" and calls[-1] == ("set.zip", len(LARGE), len(LARGE))
+    assert (calls[0][1] > 2 << 20) == (mirror == "large")  # the others began anew
+
+
+def test_the_next_mirror_goes_on_where_the_first_broke(server, tmp_path):
+    assert fetch([server.url + "large-cut", server.url + "large"], tmp_path / "f", md5=LARGE_MD5) == server.url + "large"
+    assert (tmp_path / "f").read_bytes() == LARGE and server.ranges == [None, f"bytes={2 << 20}-"]
+
+
+def test_a_part_of_another_file_is_dropped_and_the_mirror_asked_once_more(server, tmp_path):
+    (tmp_path / ".f.download").write_bytes(bytes(2 << 20))
+    assert fetch([server.url + "large"], tmp_path / "f", md5=LARGE_MD5) == server.url + "large"
+    assert (tmp_path / "f").read_bytes() == LARGE and server.ranges == [f"bytes={2 << 20}-", None]
+    with pytest.raises(UnavailableError, match="another file came, its MD5 is"):
+        fetch([server.url + "large-other"], tmp_path / "g", md5=LARGE_MD5)
+    assert os.listdir(tmp_path) == ["f"]  # nothing of a wrong file is kept
+
+
+def test_who_stops_a_large_download_can_go_on(server, tmp_path):
+    def progress(name, done, total):
+        if done >= 1 << 21:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch([server.url + "large"], tmp_path / "f", md5=LARGE_MD5, progress=progress)
+    assert len(unfinished(tmp_path)) == 1
+    fetch([server.url + "large"], tmp_path / "f", md5=LARGE_MD5)
+    assert (tmp_path / "f").read_bytes() == LARGE and server.ranges[1].startswith("bytes=")
+
+
+def test_a_part_that_another_process_is_writing_is_left_to_it(server, tmp_path):
+    fcntl = pytest.importorskip("fcntl", reason="this system has no such locks")
+    part = tmp_path / ".f.download"
+    part.write_bytes(LARGE[: 2 << 20])
+    with open(part, "r+b") as theirs:
+        fcntl.flock(theirs, fcntl.LOCK_EX)
+        fetch([server.url + "large"], tmp_path / "f", md5=LARGE_MD5)
+    assert (tmp_path / "f").read_bytes() == LARGE and part.read_bytes() == LARGE[: 2 << 20] and server.ranges == [None]
+
+
+def test_a_link_is_not_continued_into_what_it_leads_to(server, tmp_path):
+    (tmp_path / "precious").write_bytes(b"mine")
+    (tmp_path / ".f.download").symlink_to(tmp_path / "precious")
+    fetch([server.url + "good"], tmp_path / "f", SHA256)
+    assert (tmp_path / "precious").read_bytes() == b"mine"
+
+
+def test_no_download_without_a_check_sum(tmp_path):
+    with pytest.raises(ArgumentError, match="give sha256 or md5"):
+        fetch(["http://127.0.0.1:9/"], tmp_path / "f")
+    assert os.listdir(tmp_path) == []
