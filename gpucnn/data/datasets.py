@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gpucnn.checks import integer, proportion
-from gpucnn.data import digits, files_of, mnist
+from gpucnn.data import cifar, digits, files_of, mnist  # noqa: F401  cifar is known by its names alone
 from gpucnn.data.dataset import DATASETS, Dataset, Request
 from gpucnn.data.download import Progress, UnavailableError
 from gpucnn.data.idx import PathLike
@@ -41,8 +41,9 @@ def load_dataset(
 ) -> Dataset:
     """A data set by its name, or a folder of images.
 
-    "mnist", "fashion-mnist": looked for in `data_dir`, $GPUCNN_DATA_DIR and the user's cache, in each as a subfolder of that name
-        or in the folder itself, and downloaded to the first of these that is given unless `download` is false.
+    "mnist", "fashion-mnist", "kmnist", "emnist-letters", "emnist-digits", "emnist-balanced", "qmnist", "cifar10", "cifar100": looked for in
+        `data_dir`, $GPUCNN_DATA_DIR and the user's cache, in each as a subfolder of that name, in torchvision's NAME/raw, or in the folder
+        itself, and downloaded to the first of these that is given unless `download` is false. EMNIST's images come upright.
     "digits": scikit-learn's 8×8 digits.
     "auto": MNIST where it can be had, otherwise digits; `note` of the result says which, and why. Files of MNIST that are there
         but damaged are an error all the same.
@@ -101,6 +102,7 @@ def _auto(request: Request) -> Dataset:
 def _unknown(text: str) -> UnknownNameError:
     from difflib import get_close_matches
 
-    close = get_close_matches(text.lower().replace("_", "-"), DATASETS, n=1)
-    hint = f", did you mean {close[0]!r}?" if close else ""
+    given = text.lower().replace("_", "-")
+    close = [name for name in DATASETS if name.startswith(f"{given}-")] or get_close_matches(given, DATASETS, n=1)
+    hint = f", did you mean {' or '.join(map(repr, close))}?" if close else ""
     return UnknownNameError(f"there is no data set {shown(text)}{hint} (the names are {DATASETS}, or give the path of a file or folder)")

@@ -33,6 +33,7 @@ PathLike: TypeAlias = str | os.PathLike[str]
 
 TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 CODES = {np.dtype(name): code for code, name in TYPES.items()}
+EXTENDED = 8  # columns of QMNIST's labels: the class, and where in NIST's database the digit comes from
 MAX_DIMENSIONS = 64  # NumPy's limit; the format has 255
 
 
@@ -117,14 +118,23 @@ def load_pair(
     images_sha256: str | None = None,
     labels_sha256: str | None = None,
     images_shape: tuple[int, ...] | None = None,
+    first: int = 0,
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
     """Images (N, H, W) uint8 and their labels (N,) int32, each in 0 … classes − 1, from two idx files.
+
+    first: the least label in the file, which becomes 0. Of labels (N, 8) of int32, as QMNIST has them, the first column is taken.
 
     DataError if one of the files cannot be read, if they are not images and labels, if there are none, if their counts differ,
     or if a label is out of range.
     """
-    labels_shape = None if images_shape is None else images_shape[:1]
-    labels = read_idx(labels_path, sha256=labels_sha256, shape=labels_shape)
+    labels = read_idx(labels_path, sha256=labels_sha256)
+    if labels.dtype == np.int32 and labels.ndim == 2 and labels.shape[1] == EXTENDED:
+        labels = labels[:, 0]
+    if images_shape is not None and labels.ndim == 1 and len(labels) != images_shape[0]:
+        raise DataError(
+            f"{labels_path} holds {len(labels):,} labels where {images_shape[0]:,} were expected: it is damaged or another file; "
+            "delete it and get the right one"
+        )
     images = read_idx(images_path, sha256=images_sha256, shape=images_shape)
     if images.ndim != 3 or images.dtype != np.uint8:
         raise DataError(
@@ -143,14 +153,14 @@ def load_pair(
         )
     if images.size == 0:
         raise DataError(f"{images_path} holds no pixels (its shape is {images.shape}): give a file with at least one image")
-    wrong = (labels < 0) | (labels >= classes)
+    wrong = (labels < first) | (labels >= first + classes)
     if wrong.any():
-        first = int(np.argmax(wrong))
+        at = int(np.argmax(wrong))
         raise DataError(
-            f"{labels_path}: label {first} is {int(labels[first])} where {classes} classes allow 0 to {classes - 1}: "
+            f"{labels_path}: label {at} is {int(labels[at])} where {classes} classes allow {first} to {first + classes - 1}: "
             "correct the file or the number of classes"
         )
-    return images, labels.astype(np.int32)
+    return images, labels.astype(np.int32) - np.int32(first)
 
 
 def _magic(path: Path, header: bytes) -> tuple[np.dtype[Any], int]:

@@ -77,7 +77,7 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture
 def offline(home, monkeypatch):
     for name, source in list(mnist.SOURCES.items()):
-        monkeypatch.setitem(mnist.SOURCES, name, replace(source, mirrors=(source.mirrors[0],)))
+        monkeypatch.setitem(mnist.SOURCES, name, replace(source, mirrors=source.mirrors[:1]))
     return home
 
 
@@ -217,11 +217,12 @@ def test_without_scikit_learn(offline, monkeypatch):
 
 
 def test_names(offline):
-    assert sorted(names()) == ["auto", "digits", "fashion-mnist", "mnist"]
+    idx = ["emnist-balanced", "emnist-digits", "emnist-letters", "fashion-mnist", "kmnist", "mnist", "qmnist"]
+    assert sorted(names()) == ["auto", "cifar10", "cifar100", "digits", *idx]
     assert "'mnist'?" in refused("no data set 'minst', did you mean", "minst", error=UnknownNameError)
     assert "'fashion-mnist'?" in refused("mnist, fashion-mnist", "Fashion_MNISTS", error=UnknownNameError)
     refused("could not be downloaded", "Fashion_MNIST")
-    refused("no data set 'qqq' .the names are digits, mnist", "qqq", error=UnknownNameError)
+    refused("no data set 'qqq' .the names are .*digits, mnist", "qqq", error=UnknownNameError)
     refused("is no folder", f"no{os.sep}where")
     refused("is no folder", Path("nowhere"))
     refused("must be a data set's name", 3, error=TypeError)

@@ -13,7 +13,7 @@ from unittest import mock
 
 import pytest
 
-from gpucnn.data import mnist
+from gpucnn.data import places
 from gpucnn.device import Device, get_device, why_no_cuda
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -62,7 +62,7 @@ def secluded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     for name in ("GPUCNN_DATA_DIR", "GPUCNN_DEVICE", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(mnist, "cache_folder", lambda: None)
+    monkeypatch.setattr(places, "cache_folder", lambda: None)
     monkeypatch.setenv("GPUCNN_TUNED", str(tmp_path / "tuned"))
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
