@@ -29,6 +29,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 SUFFIX = ".partial"
+UNFINISHED = ".unfinished"  # of a file that comes in parts
 LOCK = ".lock"  # in a folder that a process writes to
 OLD = 3600  # seconds, after which a leftover is one where locks tell nothing
 KINDS = (
@@ -124,6 +125,32 @@ def writing(path: str | os.PathLike[str], *, folders: bool = True) -> Iterator[B
         raise
 
 
+@contextmanager
+def continuing(path: str | os.PathLike[str], keep: Callable[[BaseException, int], bool]) -> Iterator[BinaryIO]:
+    """As `writing`, with what an earlier block left behind: where one fails, `keep(error, bytes that there are)` says whether that stays.
+
+    Where another process is at it, or the system has no locks to tell, it is a new file that nobody continues. The folder must be there.
+    """
+    target = _target(user_path(path))
+    unfinished = target.parent / f"{_start(target.parent, target.name)[:-1]}{UNFINISHED}"
+    begun = _continued(unfinished)
+    if begun is None:
+        with writing(path, folders=False) as file:
+            yield file
+        return
+    with begun:
+        try:
+            yield begun
+            begun.flush()
+            os.fsync(begun.fileno())
+            os.replace(unfinished, target)
+        except BaseException as error:
+            if not keep(error, begun.seek(0, os.SEEK_END)):
+                with contextlib.suppress(OSError):
+                    unfinished.unlink(missing_ok=True)
+            raise
+
+
 def write_atomically(path: str | os.PathLike[str], write: Callable[[Any], Any]) -> None:
     """Calls `write` with the file of `writing`."""
     with writing(path) as file:
@@ -215,6 +242,24 @@ def _beside(target: Path) -> tuple[int, Path]:
         except OSError:
             pass
         os.close(handle)  # somebody took it for a leftover before it was locked
+
+
+def _continued(path: Path) -> BinaryIO | None:
+    """The file, new or as it was left, open for reading and writing and held by this process; None where it cannot be."""
+    if fcntl is None:
+        return None
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    except OSError:
+        return None  # whoever writes the file itself will say why
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if stat.S_ISREG(os.fstat(handle).st_mode) and os.stat(path).st_ino == os.fstat(handle).st_ino:
+            return open(path, "r+b", opener=lambda *given: handle)  # whose name is the path
+    except OSError:
+        pass
+    os.close(handle)
+    return None
 
 
 def _clear(leftover: Path) -> None:

@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
-from gpucnn.data.files import CHUNK, atomic_file, content_sha256, file_md5
+from gpucnn.data.files import CHUNK, content_sha256, file_md5
 from gpucnn.data.idx import PathLike
 from gpucnn.errors import ArgumentError, DataError
+from gpucnn.files import continuing
 from gpucnn.surroundings import user_path
 from gpucnn.text import plain, reason_of, shortened
 
@@ -32,7 +33,6 @@ TIMEOUT = 10.0  # seconds
 SLOWEST = 1_000  # bytes per second; under it a mirror counts as hanging
 LIMIT = 1 << 30  # bytes
 WORTH_KEEPING = 1 << 20  # bytes of a file that came in part; what is less is soon fetched again
-UNFINISHED = ".download"  # ends the name of such a part
 
 
 class UnavailableError(DataError):
@@ -109,56 +109,19 @@ def fetch(
 def _begun(destination: Path) -> Iterator[BinaryIO]:
     """A file with what has come of `destination` so far, which takes its place when the block ends well.
 
-    When it does not, it stays, if there is enough in it and nothing wrong with it. Where another process is at it, or the system has no
-    locks to tell, it is a new file that nobody continues.
+    When it does not, it stays, if there is enough in it, nothing wrong with it, and room for it.
     """
-    unfinished = destination.parent / f".{destination.name}{UNFINISHED}"
-    held = _lock(unfinished)
-    if held is None:
-        with atomic_file(destination, UnavailableError) as file:
-            yield file
-        return
-    keep = False
+
+    def keep(error: BaseException, size: int) -> bool:
+        return size >= WORTH_KEEPING and not isinstance(error, _WrongFileError | OSError)
+
     try:
-        with held as file:
-            try:
-                yield file
-                os.fsync(file.fileno())
-                os.replace(unfinished, os.path.realpath(destination))
-                keep = True  # there is nothing of that name any more
-            except OSError:
-                raise
-            except BaseException as error:
-                keep = not isinstance(error, _WrongFileError) and file.seek(0, os.SEEK_END) >= WORTH_KEEPING
-                raise
-            finally:
-                if not keep:
-                    with contextlib.suppress(OSError):
-                        unfinished.unlink(missing_ok=True)
+        with continuing(destination, keep) as file:
+            yield file
     except OSError as problem:
         raise UnavailableError(
             f"{destination} cannot be written ({reason_of(problem)}): free some space there, or choose another folder"
         ) from problem
-
-
-def _lock(path: Path) -> BinaryIO | None:
-    """The file, open for reading and writing and held by this process; None where it cannot be."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return None
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-    except OSError:
-        return None  # whoever writes the file itself will say why
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.stat(path).st_ino == os.fstat(handle).st_ino:
-            return open(path, "r+b", opener=lambda *given: handle)  # whose name is the path
-    except OSError:
-        pass
-    os.close(handle)
-    return None
 
 
 def _download(url: str, file: BinaryIO, name: str, progress: Progress | None, timeout: float, limit: int) -> None:

@@ -243,7 +243,7 @@ def test_the_proxies_of_the_environment_are_those_of_this_moment(server, tmp_pat
 
 
 def unfinished(folder):
-    return [name for name in os.listdir(folder) if name.endswith(".download")]
+    return [name for name in os.listdir(folder) if name.endswith(".unfinished")]
 
 
 @pytest.mark.parametrize("mirror", ["large", "large-whole", "large-416", "large-elsewhere"])
@@ -266,7 +266,7 @@ def test_the_next_mirror_goes_on_where_the_first_broke(server, tmp_path):
 
 
 def test_a_part_of_another_file_is_dropped_and_the_mirror_asked_once_more(server, tmp_path):
-    (tmp_path / ".f.download").write_bytes(bytes(2 << 20))
+    (tmp_path / ".f.unfinished").write_bytes(bytes(2 << 20))
     assert fetch([server.url + "large"], tmp_path / "f", md5=LARGE_MD5) == server.url + "large"
     assert (tmp_path / "f").read_bytes() == LARGE and server.ranges == [f"bytes={2 << 20}-", None]
     with pytest.raises(UnavailableError, match="another file came, its MD5 is"):
@@ -288,7 +288,7 @@ def test_who_stops_a_large_download_can_go_on(server, tmp_path):
 
 def test_a_part_that_another_process_is_writing_is_left_to_it(server, tmp_path):
     fcntl = pytest.importorskip("fcntl", reason="this system has no such locks")
-    part = tmp_path / ".f.download"
+    part = tmp_path / ".f.unfinished"
     part.write_bytes(LARGE[: 2 << 20])
     with open(part, "r+b") as theirs:
         fcntl.flock(theirs, fcntl.LOCK_EX)
@@ -298,7 +298,7 @@ def test_a_part_that_another_process_is_writing_is_left_to_it(server, tmp_path):
 
 def test_a_link_is_not_continued_into_what_it_leads_to(server, tmp_path):
     (tmp_path / "precious").write_bytes(b"mine")
-    (tmp_path / ".f.download").symlink_to(tmp_path / "precious")
+    (tmp_path / ".f.unfinished").symlink_to(tmp_path / "precious")
     fetch([server.url + "good"], tmp_path / "f", SHA256)
     assert (tmp_path / "precious").read_bytes() == b"mine"
 
