@@ -1,4 +1,4 @@
-"""What `gpucnn predict` answers: the classes of images, best first, as lines and as a table."""
+"""What `gpucnn predict` answers: images as the model takes them, and their classes, best first, as lines and as a table."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.data.images import SUFFIXES
-from gpucnn.errors import DataError
+from gpucnn.checks import pick
+from gpucnn.data.background import DARK, LIGHT, inverted
+from gpucnn.data.images import SUFFIXES, fit_channels, read_image, resized
+from gpucnn.errors import CheckpointError, DataError
 from gpucnn.files import write_atomically
 from gpucnn.surroundings import user_path
-from gpucnn.text import plain
+from gpucnn.text import cell, plain
 
-FORMULAS = ("=", "+", "-", "@")  # what a spreadsheet would compute
+INVERT = {"never": "leave images as they are", "auto": "turn those that look inverted", "always": "turn all"}
+COLOURS = {1: "grey", 3: "colour"}
 
 
 def images_of(given: Sequence[Path]) -> list[Path]:
@@ -41,6 +44,63 @@ def images_of(given: Sequence[Path]) -> list[Path]:
     return found
 
 
+class Images:
+    """Images as a model takes them, with what has been done to them and what a person should know.
+
+    shape: (C, H, W) of the model's input. Each image is brought to it: scaled until it covers the size, cut about the centre, grey and
+    colour turned into each other.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+        self.paths: list[Path] = []
+        self.images: list[np.ndarray[Any, Any]] = []
+        self.changed: list[tuple[Path, tuple[int, ...]]] = []
+        self.turned: list[Path] = []
+
+    def read(self, paths: Sequence[Path]) -> Images:
+        """DataError for a file that cannot be read as an image, CheckpointError where the model takes something else than images."""
+        for path in paths:
+            image = read_image(path)
+            if len(self.shape) != 3 or self.shape[0] not in COLOURS:
+                raise CheckpointError(
+                    f"the model takes {self.shape} where an image, {image.shape} (channels, height, width), was given: only models "
+                    "of images with 1 or 3 channels can be asked for the class of one"
+                )
+            if image.shape != self.shape:
+                self.changed.append((path, image.shape))
+                image = resized(fit_channels(image, self.shape[0]), (self.shape[1], self.shape[2]))
+            self.paths.append(path)
+            self.images.append(image)
+        return self
+
+    def turn(self, usual: str | None, invert: str = "never") -> np.ndarray[Any, Any]:
+        """The images (N, C, H, W), inverted as `invert` says; `usual` is the background of the images of the training, if they had one."""
+        pick(invert, INVERT, "way to invert")
+        images = np.stack(self.images)
+        looks = inverted(images, usual)
+        self.turned = [path for path, found in zip(self.paths, looks, strict=True) if found]
+        chosen = looks if invert == "auto" else np.full(len(images), invert == "always")
+        images[chosen] = 255 - images[chosen]
+        return images
+
+    def notes(self, usual: str | None, invert: str = "never") -> list[str]:
+        """What to tell of the images, a line for each kind of thing."""
+        found = []
+        if self.changed:
+            (path, (channels, height, width)), count = self.changed[0], len(self.changed)
+            colour = "" if channels == self.shape[0] else f" in {COLOURS[channels]}"
+            which = f"{path}, {height}×{width}{colour}, was" if count == 1 else f"{count:,} images ({path}, {height}×{width}{colour}) were"
+            to = "" if channels == self.shape[0] else f" in {COLOURS[self.shape[0]]}"
+            found.append(f"{which} brought to {self.shape[1]}×{self.shape[2]}{to}, as the model takes it")
+        if self.turned and invert != "always":
+            other = LIGHT if usual == DARK else DARK
+            which = f"{self.turned[0]} looks" if len(self.turned) == 1 else f"{len(self.turned):,} images ({self.turned[0]}) look"
+            mended = "inverted before they were looked at" if invert == "auto" else "--invert auto mends that"
+            found.append(f"{which} inverted, a {other} background where those of the training had a {usual} one: {mended}")
+        return found
+
+
 def lines(paths: Sequence[Path], probabilities: np.ndarray[Any, Any], names: Sequence[str], top: int = 1) -> list[str]:
     """A line for each image, with its `top` most probable classes."""
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
@@ -62,11 +122,6 @@ def write_csv(target: Path, paths: Sequence[Path], probabilities: np.ndarray[Any
     places = [""] + [f"_{place}" for place in range(2, best.shape[1] + 1)]
     writer.writerow(["image", *(f"{word}{place}" for place in places for word in ("class", "probability"))])
     for path, row, order in zip(paths, probabilities, best, strict=True):
-        answers = [cell for index in order for cell in (_safe(names[index]), f"{row[index]:.6f}")]
-        writer.writerow([_safe(str(path)), *answers])
+        answers = [cell for index in order for cell in (cell(names[index]), f"{row[index]:.6f}")]
+        writer.writerow([cell(path), *answers])
     write_atomically(target, lambda file: file.write(text.getvalue().encode("utf-8", "backslashreplace")))
-
-
-def _safe(words: str) -> str:
-    words = plain(words)
-    return f"'{words}" if words.startswith(FORMULAS) else words

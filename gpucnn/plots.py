@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 TRAIN, TEST = "#1f6f8b", "#d1495b"
 WIDTH, COLUMNS = 9.6, 16  # of a picture in inches, and of the tiles in a row of it
 FILTERS = 512  # that are shown, at the most
+MISTAKES, ABREAST = 40, 8  # that are shown at the most, and in a row
 CELLS = 250  # on a side of a confusion matrix, at the most
 
 
@@ -158,6 +159,49 @@ def save_features(model: Sequential, image: np.ndarray[Any, Any], path: str | Pa
         axes.set_title(name, fontsize=9)
     for axes in parts:
         axes.set_axis_off()
+    _save(figure, path)
+    return True
+
+
+def save_mistakes(
+    images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], scores: np.ndarray[Any, Any], class_names: Sequence[str], path: str | Path
+) -> bool:
+    """The worst mistakes: of the images (N, C, H, W) that were taken for another class those whose own was found least probable.
+
+    labels: class numbers (N,); scores: probabilities (N, K). Below each image stand its class, and what it was taken for. False, and no
+    file, where there was no mistake.
+    """
+    guesses = scores.argmax(axis=1)
+    wrong = np.flatnonzero(guesses != labels)
+    if not wrong.size:
+        return False
+    worst = wrong[np.argsort(scores[wrong, labels[wrong]], kind="stable")][:MISTAKES]
+    tiles = images[worst].transpose(0, 2, 3, 1)
+    tiles = tiles.repeat(3, axis=3) if tiles.shape[3] == 1 else tiles
+    tiles = tiles[:, :: -(-tiles.shape[1] // 256), :: -(-tiles.shape[2] // 256)]
+    enlarged = max(1, 96 // max(tiles.shape[1:3]))
+    tiles = tiles.repeat(enlarged, axis=1).repeat(enlarged, axis=2)
+    height, width = tiles.shape[1:3]
+    abreast = min(ABREAST, len(tiles))
+    inch = width * 1.12 * ABREAST / WIDTH  # in pixels
+    step, across = height + round(0.42 * inch), round(width * 1.12)
+    rows = -(-len(tiles) // abreast)
+    picture = np.full((rows * step, ABREAST * across, 3), 255, np.uint8)
+    figure = _figure(WIDTH, picture.shape[0] / inch + 0.5)
+    axes = figure.subplots()
+    axes.set_axis_off()
+    for place, (tile, index) in enumerate(zip(tiles, worst, strict=True)):
+        top, left = place // abreast * step, place % abreast * across
+        picture[top : top + height, left : left + width] = tile
+        guess = guesses[index]
+        words = f"{_short(class_names[labels[index]], 16)}\n→ {_short(class_names[guess], 13)}, {100 * scores[index, guess]:.0f} %"
+        axes.text(left + width / 2, top + height + 0.03 * inch, words, ha="center", va="top", fontsize=6.5, linespacing=1.1)
+    axes.imshow(picture, interpolation="nearest")
+    count = f"{wrong.size:,}" if len(worst) == wrong.size else f"the worst {len(worst)} of {wrong.size:,}"
+    axes.set_title(
+        f"{count} mistake{'s' * (wrong.size > 1)} among {len(labels):,} images: below each its class, and → what it was taken for",
+        fontsize=9,
+    )
     _save(figure, path)
     return True
 

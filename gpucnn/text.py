@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 LONGEST = 500  # characters of a message; one that is longer loses its middle
 _HARMFUL = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, invisible formats (which can turn the direction), half characters, line ends
+FORMULAS = ("=", "+", "-", "@")
 _JOINERS = "\u200c\u200d"  # formats that several scripts cannot do without; they only join and part letters
 
 
@@ -63,6 +64,12 @@ def reason_of(error: BaseException) -> str:
 def first_line(error: BaseException) -> str:
     """What an error says, without the details below."""
     return shortened(plain((str(error).strip() or type(error).__name__).splitlines()[0]), 200)
+
+
+def cell(words: object) -> str:
+    """Words of others in a table: on one line, and no formula to a spreadsheet, which would compute what begins with a sign."""
+    text = plain(words)
+    return f"'{text}" if text.lstrip().startswith(FORMULAS) else text
 
 
 def bytes_text(count: float) -> str:

@@ -117,6 +117,38 @@ def test_filters_and_features(drawn, tmp_path, name, channels):
     assert (tmp_path / "features.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(("channels", "size", "wrong"), [(1, (8, 8), 1), (1, (28, 28), 9), (3, (32, 48), 55), (3, (600, 300), 3)])
+def test_mistakes(drawn, tmp_path, channels, size, wrong):
+    rng = np.random.default_rng(1)
+    names = ["a very long class name indeed", "$x_1$", "c", "d"]
+    labels, scores = rng.integers(0, 4, 60), np.full((60, 4), 0.1)
+    guesses = np.where(np.arange(60) < wrong, (labels + 1) % 4, labels)
+    scores[np.arange(60), guesses] = 0.7
+    scores[np.arange(60), labels] += np.linspace(0.05, 0, 60)  # the last of the wrong ones is the worst
+    images = rng.integers(0, 256, (60, channels, *size)).astype(np.uint8)
+    assert plots.save_mistakes(images, labels, scores, names, tmp_path / "mistakes.png")
+    (figure,) = drawn
+    check(figure)
+    texts = figure.axes[0].texts
+    assert len(texts) == min(wrong, 40) and texts[0].get_text() == (
+        f"{plots._short(names[labels[wrong - 1]], 16)}\n→ {plots._short(names[guesses[wrong - 1]], 13)}, 70 %"
+    )
+    count = f"the worst 40 of {wrong}" if wrong > 40 else f"{wrong}"
+    assert figure.axes[0].get_title().startswith(f"{count} mistake{'s' if wrong > 1 else ''} among 60 images")
+    renderer = figure.canvas.get_renderer() if hasattr(figure.canvas, "get_renderer") else None
+    boxes = [text.get_window_extent(renderer) for text in texts]
+    assert not any(one.overlaps(other) for one, other in pairwise(boxes))
+    shown = figure.axes[0].images[0].get_array()
+    if channels == 3 and size == (32, 48):  # each pixel of the worst one, in the place of the first
+        np.testing.assert_array_equal(shown[:64:2, :96:2], images[wrong - 1].transpose(1, 2, 0))
+
+
+def test_no_mistakes_no_picture(tmp_path):
+    images = np.zeros((2, 1, 4, 4), np.uint8)
+    assert not plots.save_mistakes(images, np.array([0, 1]), np.eye(2), ["a", "b"], tmp_path / "mistakes.png")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_network_without_maps_has_no_such_pictures(tmp_path):
     model = gc.Sequential(gc.Flatten(), gc.Dense(3)).build((1, 6, 6), device="cpu")
     assert not plots.save_filters(model, tmp_path / "filters.png")

@@ -1,0 +1,40 @@
+"""Whether images are bright on dark or dark on bright: what their backgrounds are, as their borders show it.
+
+A model that was trained on white digits on black has never seen black ones on white, and is sure of its wrong answers to them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+DARK, LIGHT = "dark", "light"
+DARKEST, LIGHTEST = 64, 191  # of 255: a border whose median is below is dark, one above is light
+SHARE = 0.95  # of the images of a set that must agree, for it to have a background
+SAMPLE = 4096  # images that are looked at, evenly spread
+
+
+def borders(images: NDArray[np.uint8]) -> NDArray[Any]:
+    """The median of the outermost pixels of each image (N, C, H, W), channels together."""
+    edge = np.concatenate([images[..., 0, :], images[..., -1, :], images[..., 1:-1, 0], images[..., 1:-1, -1]], axis=-1)
+    level: NDArray[Any] = np.median(edge.reshape(len(images), -1), axis=1)
+    return level
+
+
+def background(images: NDArray[np.uint8]) -> str | None:
+    """DARK or LIGHT, where nearly all images (N, C, H, W) have such a background; None of photographs, and of sets that are mixed."""
+    chosen = np.linspace(0, len(images) - 1, min(SAMPLE, len(images))).astype(np.int64)
+    level = borders(images[chosen])
+    if (level < DARKEST).mean() >= SHARE:
+        return DARK
+    return LIGHT if (level > LIGHTEST).mean() >= SHARE else None
+
+
+def inverted(images: NDArray[np.uint8], usual: str | None) -> NDArray[np.bool_]:
+    """Which of the images (N, C, H, W) have a light background where `usual` is dark, or a dark one where it is light."""
+    level = borders(images)
+    if usual == DARK:
+        return np.asarray(level > LIGHTEST)
+    return np.asarray(level < DARKEST) if usual == LIGHT else np.zeros(len(images), np.bool_)

@@ -1,0 +1,54 @@
+"""The table of classes: every figure by hand, and nothing in it that a spreadsheet would compute or a terminal obey."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from gpucnn import report
+from gpucnn.metrics import confusion_matrix, precision_recall
+from gpucnn.text import cell
+
+COUNTS = np.array([[8, 2, 0], [1, 4, 5], [0, 0, 0]])
+
+
+def test_figures():
+    a, b, never = report.of_classes(COUNTS, ["a", "b", "never"])
+    assert (a.images, a.right, a.recall, a.precision, a.taken_for, a.times) == (10, 8, 0.8, 8 / 9, "b", 2)
+    assert (b.images, b.right, b.recall, b.precision, b.taken_for, b.times) == (10, 4, 0.4, 4 / 6, "never", 5)
+    assert b.f1 == pytest.approx(2 / (1 / 0.4 + 6 / 4)) and a.f1 == pytest.approx(16 / 19)
+    assert (never.images, never.recall, never.precision, never.f1, never.taken_for) == (0, 0, 0, 0, "")
+
+
+def test_figures_are_those_of_the_metrics():
+    rng = np.random.default_rng(3)
+    scores, labels = rng.random((200, 7)), rng.integers(0, 6, 200)  # the last class never comes up
+    rows = report.of_classes(confusion_matrix(labels, scores.argmax(axis=1), 7), list("abcdefg"))
+    precision, recall = precision_recall(scores, labels)
+    np.testing.assert_allclose([row.precision for row in rows], precision)
+    np.testing.assert_allclose([row.recall for row in rows], recall)
+    assert sum(row.images for row in rows) == 200
+
+
+def test_as_text():
+    text = report.lines(report.of_classes(COUNTS, ["a", "bad\x1b[31m", "c" * 60]))
+    assert text[0] == "class                     images  recall  precision      F1  most taken for"
+    assert text[1] == "a                             10  80.0 %     88.9 %  84.2 %  bad\\x1b[31m (2)"
+    assert all(line.isprintable() and line == line.rstrip() for line in text) and len(text) == 4
+
+
+def test_as_a_table(tmp_path):
+    names = ["=cmd|' /C calc'!A0", "a,b", "-2"]
+    report.write(tmp_path / "report.csv", report.of_classes(COUNTS, names))
+    with open(tmp_path / "report.csv", newline="", encoding="utf-8") as file:
+        head, *rows = csv.reader(file)
+    assert tuple(head) == report.HEADER
+    assert rows[0] == ["'=cmd|' /C calc'!A0", "10", "8", "0.800000", "0.888889", "0.842105", "a,b", "2"]
+    assert rows[1][0] == "a,b" and rows[1][6] == "'-2" and rows[2] == ["'-2", "0", "0", *["0.000000"] * 3, "", "0"]
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"), [("=1", "'=1"), ("+1", "'+1"), ("@a", "'@a"), (" =1", "' =1"), ("a=1", "a=1"), ("\t=1", "\\t=1"), ("", "")]
+)
+def test_cells(words, shown):
+    assert cell(words) == shown
