@@ -82,6 +82,7 @@ class Request:
     seed: int = 0
     test_fraction: float = 0.2
     image_size: tuple[int, int] | None = None  # (height, width) that images of a folder are brought to
+    reading: Progress | None = None  # called as (what, files read, files in all)
 
 
 Loader: TypeAlias = Callable[[Request], Dataset]

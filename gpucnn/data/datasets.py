@@ -38,6 +38,7 @@ def load_dataset(
     seed: int = 0,
     test_fraction: float = 0.2,
     image_size: int | tuple[int, int] | str | None = None,
+    reading: Progress | None = None,
 ) -> Dataset:
     """A data set by its name, or a folder of images.
 
@@ -52,9 +53,10 @@ def load_dataset(
         into train and test is split by `seed` and `test_fraction` (of each class).
 
     image_size: a number, (height, width) or words such as "32x48": images of a folder are scaled until they cover it, and cut about
-        their centre. Without it they must be of one size.
+        their centre. Without it they must be of one size. What came of many is kept in the user's cache, for the next time.
 
-    `progress` is called during downloads, as `gpucnn.data.Progress` says.
+    `progress` is called during downloads, as `gpucnn.data.Progress` says; `reading` while the images of a folder are read, with their
+    numbers in place of bytes.
 
     UnknownNameError for a name that no data set has (`gpucnn.register` adds one's own); DataError for data that cannot be used, of which
     UnavailableError for data that is nowhere; MissingExtraError if an optional package is needed and not installed.
@@ -63,7 +65,7 @@ def load_dataset(
         raise TypeError(f"name must be a data set's name or a folder, got {shown(name)}")
     seed, test_fraction = integer(seed, "seed", -sys.maxsize), proportion(test_fraction, "test_fraction")
     size = None if image_size is None else size_of(image_size)
-    request = Request(None if data_dir is None else user_path(data_dir), progress, download, seed, test_fraction, size)
+    request = Request(None if data_dir is None else user_path(data_dir), progress, download, seed, test_fraction, size, reading)
     text = as_named(os.fspath(name))
     if text in DATASETS:
         if size is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,14 @@ from numpy.typing import NDArray
 
 from gpucnn.data.dataset import Dataset, Request, counted
 from gpucnn.data.images import SUFFIXES, fit_channels, read_image, resized
+from gpucnn.data.kept import keep, kept, place_of
 from gpucnn.data.split import held_back
 from gpucnn.errors import DataError
 from gpucnn.files import kind_of, why_no_folder
 from gpucnn.text import listed, message
 
-JUNK = ("thumbs.db", "desktop.ini")  # which Windows leaves in folders of images
+MANY = 256  # images, from which on threads are worth it
+JUNK = ("thumbs.db", "ehthumbs.db", "desktop.ini")  # which Windows leaves in folders of images
 SPELLINGS = {"train": ("train", "training"), "test": ("test", "testing"), "validation": ("val", "valid", "validation")}
 LAYOUT = "FOLDER/CLASS/image.png, or FOLDER/train/CLASS/image.png and FOLDER/test/CLASS/image.png"
 
@@ -58,7 +61,7 @@ def load(folder: Path, request: Request) -> Dataset:
     names = tuple(sorted(train))
     notes += _note(folder, passed)
     files = [[(path, names.index(name)) for name in names for path in part.get(name, ())] for part in (train, test, validation or {})]
-    arrays = np.split(_read([path for part in files for path, _ in part], request.image_size), np.cumsum([len(part) for part in files[:2]]))
+    arrays = np.split(_read([path for part in files for path, _ in part], request), np.cumsum([len(part) for part in files[:2]]))
     labels = [np.array([label for _, label in part], np.int32) for part in files]
     return Dataset(
         name=folder.name or str(folder),
@@ -158,13 +161,14 @@ def _split(classes: dict[str, list[Path]], folder: Path, fraction: float, seed: 
     return train, test
 
 
-def _read(paths: list[Path], size: tuple[int, int] | None) -> NDArray[np.uint8]:
+def _read(paths: list[Path], request: Request) -> NDArray[np.uint8]:
     """All images as one array (N, C, H, W), C the most channels that any of them has."""
+    size = request.image_size
+    place = None if size is None else place_of(paths, size)
+    if place is not None and size is not None and (found := kept(place, len(paths), size)) is not None:
+        return found
     images: list[NDArray[np.uint8]] = []
-    for path in paths:
-        image = read_image(path)
-        if size is not None:
-            image = resized(image, size)
+    for path, image in zip(paths, _one_by_one(paths, size), strict=True):
         if images and image.shape[1:] != images[0].shape[1:]:
             (height, width), (rows, columns) = image.shape[1:], images[0].shape[1:]
             raise DataError(
@@ -172,8 +176,32 @@ def _read(paths: list[Path], size: tuple[int, int] | None) -> NDArray[np.uint8]:
                 f"as in {paths[0].name}: give --image-size (image_size= in Python), or bring all images to one size"
             )
         images.append(image)
+        if request.reading is not None:
+            request.reading("images", len(images), len(paths))
     channels = max(image.shape[0] for image in images)
     result = np.empty((len(images), channels, *images[0].shape[1:]), np.uint8)
     for row, image in zip(result, images, strict=True):
         row[:] = fit_channels(image, channels)
+    if place is not None:
+        keep(place, result)
     return result
+
+
+def _one_by_one(paths: list[Path], size: tuple[int, int] | None) -> Iterator[NDArray[np.uint8]]:
+    """The images in the order of their paths. Many are read by several threads, as Pillow decodes without Python's lock."""
+
+    def read(path: Path) -> NDArray[np.uint8]:
+        image = read_image(path)
+        return image if size is None else resized(image, size)
+
+    if len(paths) < MANY:
+        yield from map(read, paths)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1), "gpucnn-images") as pool:
+        try:
+            for first in range(0, len(paths), MANY):  # so that an error is told at once, and no pile of images waits
+                yield from pool.map(read, paths[first : first + MANY])
+        finally:
+            pool.shutdown(cancel_futures=True)

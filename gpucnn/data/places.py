@@ -26,10 +26,15 @@ def roots(data_dir: Path | None) -> list[Path]:
         named = user_path(os.environ[VARIABLE])
         _check_folder(named, f"{VARIABLE} is {named}, which", f"set {VARIABLE} to")
         found.append(named)
-    cache = cache_folder()
-    if cache is not None:
-        found.append(cache)
+    own = cache()
+    if own is not None:
+        found.append(own)
     return found
+
+
+def cache() -> Path | None:
+    """The user's cache; None where there is none."""
+    return cache_folder()
 
 
 def folders(root: Path, names: Sequence[str]) -> list[Path]:

@@ -1,9 +1,11 @@
 """A folder of images: classes from subfolders, and a split that depends on nothing but the names and the seed."""
 
+import sys
+
 import numpy as np
 import pytest
 
-from gpucnn.data import load_dataset
+from gpucnn.data import image_folder, kept, load_dataset
 from gpucnn.errors import ArgumentError, DataError
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
@@ -197,3 +199,72 @@ def test_sizes_that_cannot_be(tmp_path):
         with pytest.raises((TypeError, ArgumentError), match="image_size"):
             load_dataset(tmp_path, image_size=size)
     refused("digits", "has a size of its own", ArgumentError, image_size=8)
+
+
+# Many images: read by threads, told as they come, and kept.
+
+
+@pytest.fixture
+def many(tmp_path, monkeypatch):
+    """600 images of several sizes, a cache of its own, and how many files were read so far."""
+    monkeypatch.setenv("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder, read, original = tmp_path / "set", [], image_folder.read_image
+    for index in range(600):
+        grey(folder / ("a" if index % 2 else "b") / f"{index:03}.png", index % 251, (4 + index % 3, 5))
+    monkeypatch.setattr(image_folder, "read_image", lambda path: read.append(path) or original(path))
+    return folder, read
+
+
+def test_many_images_come_in_their_order_and_are_read_once(many):
+    folder, read = many
+    told = []
+    first = load_dataset(folder, image_size=4, reading=lambda *call: told.append(call))
+    assert len(read) == 600 and told[0] == ("images", 1, 600) and told[-1] == ("images", 600, 600) and len(told) == 600
+    for images, labels in ((first.train_images, first.train_labels), (first.test_images, first.test_labels)):
+        names = [f"{'ba'[index % 2]}/{index:03}.png" for index in range(600)]
+        values = {f"{index % 251}" for index in range(600) if names[index][0] == "a"}
+        assert {str(image[0, 0, 0]) for image, label in zip(images, labels, strict=True) if label == 0} <= values
+    again = load_dataset(folder, image_size="4x4")
+    assert len(read) == 600
+    np.testing.assert_array_equal(again.train_images, first.train_images)
+    np.testing.assert_array_equal(again.test_images, first.test_images)
+    other = load_dataset(folder, image_size=(4, 5))
+    assert len(read) == 1200 and other.image_shape == (1, 4, 5)
+
+
+def test_what_has_changed_is_read_anew(many, tmp_path):
+    folder, read = many
+    load_dataset(folder, image_size=4)
+    grey(folder / "a" / "001.png", 252, (4, 5))
+    load_dataset(folder, image_size=4)
+    assert len(read) == 1200
+    (folder / "a" / "003.png").unlink()
+    load_dataset(folder, image_size=4)
+    assert len(read) == 1799
+    places = sorted((tmp_path / "cache" / "gpucnn" / "images").iterdir())
+    assert len(places) == 3
+    for place in places:
+        for content in (b"", b"damaged", place.read_bytes()[:-1]):
+            place.write_bytes(content)
+    assert len(load_dataset(folder, image_size=4).train_images) == 479 and len(read) == 1799 + 599
+
+
+def test_a_bad_one_among_many_is_named(many):
+    folder, _ = many
+    (folder / "a" / "301.png").write_bytes(b"oops")
+    assert "301.png" in refused(folder, "cannot be read as an image", image_size=4)
+
+
+def test_the_cache_has_a_limit(many, tmp_path, monkeypatch):
+    folder, _ = many
+    monkeypatch.setattr(kept, "MOST", 2 * 600 * 16 + 4000)
+    for size in (4, (4, 3), (3, 4), (2, 8)):
+        load_dataset(folder, image_size=size)
+    left = list((tmp_path / "cache" / "gpucnn" / "images").iterdir())
+    assert 1 <= len(left) <= 2 and sum(path.stat().st_size for path in left) <= kept.MOST
+
+
+def test_a_cache_that_cannot_be_written_is_none(many, tmp_path):
+    folder, _ = many
+    (tmp_path / "cache").write_bytes(b"a file")
+    assert len(load_dataset(folder, image_size=4).train_images) == 480

@@ -47,6 +47,51 @@ def test_exif_orientation(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "a.png")[0], np.rot90(GREY, -1))
 
 
+@pytest.mark.parametrize(
+    ("orientation", "turned"),
+    [
+        *[(1, GREY), (2, GREY[:, ::-1]), (3, GREY[::-1, ::-1]), (4, GREY[::-1])],
+        *[(5, GREY.T), (6, np.rot90(GREY, -1)), (7, GREY[::-1, ::-1].T), (8, np.rot90(GREY))],
+    ],
+)
+def test_every_exif_orientation_of_a_photograph(tmp_path, orientation, turned):
+    exif = Image.Exif()
+    exif[274] = orientation
+    large = GREY.repeat(16, axis=0).repeat(16, axis=1)  # blocks of a JPEG, so that it keeps their means
+    Image.fromarray(large).save(tmp_path / "a.jpg", exif=exif, quality=100)
+    image = read_image(tmp_path / "a.jpg")[0]
+    assert image.shape == (16 * turned.shape[0], 16 * turned.shape[1])
+    np.testing.assert_allclose(image[8::16, 8::16], turned, atol=2)
+
+
+def test_four_inks(tmp_path):
+    """CMYK, whose JPEGs are stored upside down, and colours as people see them."""
+    colour = Image.new("RGB", (8, 8), (250, 10, 20))
+    for name in ("a.jpg", "a.tiff"):
+        colour.convert("CMYK").save(tmp_path / name)
+        np.testing.assert_allclose(read_image(tmp_path / name)[:, 3, 3].astype(int), [250, 10, 20], atol=3)
+    Image.new("YCbCr", (4, 4), (76, 85, 255)).save(tmp_path / "b.jpg")
+    np.testing.assert_allclose(read_image(tmp_path / "b.jpg")[:, 0, 0].astype(int), [255, 0, 0], atol=3)
+
+
+@pytest.mark.parametrize(("kind", "channels", "expected"), [(2, 3, [255, 128, 1]), (6, 4, [255, 128, 1]), (0, 1, [255])])
+def test_sixteen_bits_of_colour(tmp_path, kind, channels, expected):
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    pixel = struct.pack(f">{channels}H", *[65535, 32768, 257, 65535][:channels])
+    raw = zlib.compress((b"\0" + pixel * 2) * 2)
+    header = struct.pack(">IIBBBBB", 2, 2, 16, kind, 0, 0, 0)
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", raw) + chunk(b"IEND", b""))
+    assert read_image(tmp_path / "a.png")[:, 1, 1].tolist() == expected
+
+
+def test_the_first_frame_of_an_animation(tmp_path):
+    frames = [Image.fromarray(np.full((4, 4), value, np.uint8)) for value in (10, 200)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert (read_image(tmp_path / "a.gif") == 10).all()
+
+
 def test_bilevel_and_sixteen_bits(tmp_path):
     Image.fromarray(GREY > 127).save(tmp_path / "a.png")
     np.testing.assert_array_equal(read_image(tmp_path / "a.png")[0], np.where(GREY > 127, 255, 0))

@@ -1,0 +1,78 @@
+"""Images of a folder that were brought to one size, kept in the user's cache: the next run reads one file instead of all of them.
+
+What is kept is known by the names, sizes and times of the files and by the size that they were brought to: where one of them has changed,
+all are read anew. What has not been used for longest goes when there is too much of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucnn.data import places
+from gpucnn.files import write_atomically
+
+FOLDER = "images"
+ENOUGH = 200  # images that are worth it
+MOST = 4 << 30  # bytes that are kept in all
+FORM = "1"  # of what is kept; another one where reading or resizing has changed
+
+
+def place_of(paths: Sequence[Path], size: tuple[int, int]) -> Path | None:
+    """Where the images would be kept; None where they would not: too few of them, no cache, a file that cannot be looked at."""
+    cache = places.cache()
+    if cache is None or len(paths) < ENOUGH:
+        return None
+    digest = hashlib.sha256(f"{FORM} {size}".encode())
+    for path in paths:
+        try:
+            status = os.stat(path)
+            digest.update(os.fsencode(os.path.abspath(path)) + f"\0{status.st_size} {status.st_mtime_ns}\0".encode())
+        except OSError:
+            return None
+    return cache / FOLDER / f"{digest.hexdigest()[:40]}.npy"
+
+
+def kept(place: Path, count: int, size: tuple[int, int]) -> NDArray[np.uint8] | None:
+    """The `count` images (N, C, H, W) that are kept there; None where there are none, or something else is."""
+    try:
+        found = np.load(place, mmap_mode="r", allow_pickle=False)  # mapped, so that a header that lies costs no memory
+        if (
+            found.dtype != np.uint8
+            or found.ndim != 4
+            or found.shape[1] not in (1, 3)
+            or found.shape[::2] + found.shape[3:] != (count, *size)
+        ):
+            return None
+        os.utime(place)  # it was used now
+        return np.array(found)
+    except Exception:  # whatever NumPy makes of a damaged file
+        return None
+
+
+def keep(place: Path, images: NDArray[np.uint8]) -> None:
+    """Keeps the images, if there is room for them; a cache that cannot be written to is none."""
+    if images.nbytes > MOST // 2:
+        return
+    with contextlib.suppress(OSError):
+        write_atomically(place, lambda file: np.save(file, images, allow_pickle=False))
+        _clear(place.parent)
+
+
+def _clear(folder: Path) -> None:
+    """Removes what was used longest ago, until what stays is not too much."""
+    with os.scandir(folder) as entries:
+        files = sorted((entry.stat().st_mtime, entry.stat().st_size, entry.path) for entry in entries if entry.name.endswith(".npy"))
+    total = sum(size for _, size, _ in files)
+    for _, size, path in files[:-1]:
+        if total <= MOST:
+            break
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        total -= size
