@@ -26,7 +26,8 @@ def names() -> tuple[str, ...]:
 def choices_text() -> str:
     """What load_dataset takes, for a help text."""
     names = ", ".join(DATASETS)
-    return f"{names}, a folder of images, or a file or folder of idx, npz, npy or csv; auto is MNIST where it can be had, otherwise digits"
+    kinds = "a folder of images, or a file or folder of idx, npz, npy, csv or parquet"
+    return f"{names}, {kinds}; auto is MNIST where it can be had, otherwise digits"
 
 
 def load_dataset(
@@ -48,9 +49,9 @@ def load_dataset(
     "digits": scikit-learn's 8×8 digits.
     "auto": MNIST where it can be had, otherwise digits; `note` of the result says which, and why. Files of MNIST that are there
         but damaged are an error all the same.
-    Whatever exists, or has a path separator in it: an .npz or .csv file; a folder of four idx files, four .npy files, or train.csv and
-        test.csv; or a folder of images by class, FOLDER/CLASS/* or FOLDER/train/CLASS/* and FOLDER/test/CLASS/*. What is not parted
-        into train and test is split by `seed` and `test_fraction` (of each class).
+    Whatever exists, or has a path separator in it: an .npz, .csv or .parquet file; a folder of four idx files, four .npy files, train.csv
+        and test.csv, or train-*.parquet and test-*.parquet; or a folder of images by class, FOLDER/CLASS/* or FOLDER/train/CLASS/* and
+        FOLDER/test/CLASS/*. What is not parted into train and test is split by `seed` and `test_fraction` (of each class).
 
     image_size: a number, (height, width) or words such as "32x48": images of a folder are scaled until they cover it, and cut about
         their centre. Without it they must be of one size. What came of many is kept in the user's cache, for the next time.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn.data import image_folder, npz, tables
+from gpucnn.data import image_folder, npz, parquet, tables
 from gpucnn.data.dataset import Dataset, Request
 from gpucnn.data.idx import read_idx
 from gpucnn.data.tidy import Part, dataset
@@ -18,20 +18,27 @@ from gpucnn.errors import ArgumentError, DataError
 from gpucnn.files import regular_file
 from gpucnn.text import listed, reason_of
 
-FILES: dict[str, Callable[[Path, Request], Dataset]] = {".npz": npz.load, ".csv": tables.load, ".csv.gz": tables.load}
+FILES: dict[str, Callable[[Path, Request], Dataset]] = {
+    ".npz": npz.load,
+    ".csv": tables.load,
+    ".csv.gz": tables.load,
+    ".parquet": parquet.load,
+}
 """What reads a file of a whole set, by the end of its name."""
 TRAIN, TEST = ("train",), ("t10k", "test")
 
 
 def load(path: Path, request: Request) -> Dataset:
-    """A set in one file (.npz, .csv), in four idx files or four .npy files, in train.csv and test.csv, or in a folder of images by class.
+    """A set in one file (.npz, .csv, .parquet), in four idx files or four .npy files, in train.csv and test.csv, in Parquet files, or in a
+    folder of images by class.
 
     DataError for anything else.
     """
     if not os.path.isdir(path):
         reader = next((read for end, read in FILES.items() if path.name.lower().endswith(end)), None)
         if reader is not None:
-            return _of_its_own_size(reader(path, request), request)
+            read = reader(path, request)
+            return read if reader is parquet.load else _of_its_own_size(read, request)
         if os.path.isfile(path):
             raise DataError(f"{path} is a file where a folder was expected, or one of {', '.join(FILES)}: unpack it, and name the folder")
         return image_folder.load(path, request)  # which says what is wrong
@@ -39,6 +46,8 @@ def load(path: Path, request: Request) -> Dataset:
         names = sorted(entry.name for entry in os.scandir(path) if not entry.name.startswith(".") and not entry.is_dir())
     except OSError as error:
         raise DataError(f"{path} cannot be read ({reason_of(error)}): check its permissions") from None
+    if (shards := _parquet(path, names)) is not None:
+        return parquet.of_parts(path.name or str(path), shards, path, request)
     for found in (_idx, _npy, _tables, _one):
         made = found(path, names, request)
         if made is not None:
@@ -74,6 +83,22 @@ def _only(folder: Path, names: list[str], words: tuple[str, ...], kind: str) -> 
             "of train and test, images and labels; put each set into a folder of its own"
         )
     return folder / plain_first[0]
+
+
+def _parquet(folder: Path, names: list[str]) -> dict[str, list[Path]] | None:
+    """The Parquet files of each part, in the folder or in its `data`, as Hugging Face lays them out."""
+    found = [folder / name for name in names if name.lower().endswith(".parquet")]
+    inside = folder / "data"
+    if not found and inside.is_dir():
+        found = sorted(path for path in inside.iterdir() if path.name.lower().endswith(".parquet") and not path.name.startswith("."))
+    parts: dict[str, list[Path]] = {}
+    for part, spellings in image_folder.SPELLINGS.items():
+        of_it = [path for path in found if path.name.lower().replace(".", "-").partition("-")[0] in spellings]
+        if of_it:
+            parts[part] = of_it
+    if "train" in parts:
+        return parts
+    return {"train": found} if len(found) == 1 and not _subfolders(folder) else None
 
 
 def _npy(folder: Path, names: list[str], request: Request) -> Dataset | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,7 @@ def read_image(path: PathLike) -> NDArray[np.uint8]:
     """
     array = os.fspath(path).lower().endswith(".npy")
     path = regular_file(path, "a .npy array" if array else "an image", empty=False)
-    return _read_npy(path) if array else _read_picture(path)
+    return _read_npy(path) if array else _read_picture(path, path)
 
 
 def fit_channels(image: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
@@ -121,7 +121,12 @@ def _read_npy(path: Path) -> NDArray[np.uint8]:
     return np.rint(values * 255).astype(np.uint8)
 
 
-def _read_picture(path: Path) -> NDArray[np.uint8]:
+def read_bytes(content: BinaryIO, where: str) -> NDArray[np.uint8]:
+    """An encoded image as `read_image` gives those of files; `where` it comes from is for people."""
+    return _read_picture(content, where)
+
+
+def _read_picture(source: Path | BinaryIO, path: Path | str) -> NDArray[np.uint8]:
     try:
         from PIL import Image, ImageOps
     except ImportError as error:
@@ -129,7 +134,7 @@ def _read_picture(path: Path) -> NDArray[np.uint8]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked here, and more strictly
-            with Image.open(path, formats=FORMATS) as picture:  # reads the header only
+            with Image.open(source, formats=FORMATS) as picture:  # reads the header only
                 if picture.width * picture.height > MAX_PIXELS:
                     raise DataError(f"{path} has {picture.width} × {picture.height} pixels, over {MAX_PIXELS:,}: give a smaller image")
                 return _pixels(ImageOps.exif_transpose(picture), path)
@@ -139,7 +144,7 @@ def _read_picture(path: Path) -> NDArray[np.uint8]:
         raise DataError(f"{path} cannot be read as an image ({reason_of(error)}): replace or remove it") from error
 
 
-def _pixels(picture: Image.Image, path: Path) -> NDArray[np.uint8]:
+def _pixels(picture: Image.Image, path: Path | str) -> NDArray[np.uint8]:
     """The pixels of a Pillow image, uint8 (C, H, W)."""
     mode = picture.mode
     if mode.startswith("I"):

@@ -18,6 +18,7 @@ from gpucnn.text import reason_of, shortened
 
 LABELS = ("label", "labels", "class", "target", "y", "digit")
 LARGEST = 1 << 33  # bytes of text
+MANY = 1 << 23  # bytes of text, from which on another reader is worth loading
 
 
 def load(path: Path, request: Request, test: Path | None = None) -> Dataset:
@@ -76,9 +77,13 @@ def _cells(text: bytes, at: int, columns: int, path: Path) -> tuple[NDArray[Any]
     if not text.strip():
         raise DataError(f"{path} has no rows below its header: get it again")
     words: list[str] = []
-    numbers: Any
+    numbers: Any = _quickly(text, columns) if len(text) >= MANY else None
     try:
-        numbers = np.loadtxt(io.BytesIO(text), delimiter=",", dtype=np.float32, ndmin=2, comments=None, quotechar='"', encoding="utf-8")
+        numbers = (
+            numbers
+            if numbers is not None
+            else np.loadtxt(io.BytesIO(text), delimiter=",", dtype=np.float32, ndmin=2, comments=None, quotechar='"', encoding="utf-8")
+        )
     except ValueError as error:
         first = text.partition(b"\n")[0].decode("utf-8", "replace").split(",")
         if len(first) != columns or at >= len(first) or _number(first[at].strip().strip('"')):
@@ -95,6 +100,27 @@ def _cells(text: bytes, at: int, columns: int, path: Path) -> tuple[NDArray[Any]
     if numbers.shape[1] != columns:
         raise DataError(f"{path} has rows of {numbers.shape[1]} cells below a header of {columns}: get it again")
     return np.delete(numbers, at, axis=1), numbers[:, at]
+
+
+def _quickly(text: bytes, columns: int) -> NDArray[np.float32] | None:
+    """The numbers of a large table through pyarrow, where it is installed; None where that is not so, or it makes nothing of them."""
+    try:
+        import pyarrow
+        from pyarrow import csv
+
+        table = csv.read_csv(
+            pyarrow.py_buffer(text),
+            read_options=csv.ReadOptions(autogenerate_column_names=True),
+            convert_options=csv.ConvertOptions(column_types={f"f{column}": pyarrow.float32() for column in range(columns)}, null_values=[]),
+        )
+        if table.num_columns != columns:
+            return None
+        numbers = np.empty((table.num_rows, columns), np.float32)
+        for column in range(columns):
+            numbers[:, column] = table.column(column).to_numpy()
+        return numbers
+    except Exception:  # NumPy then says what is wrong
+        return None
 
 
 def _number(cell: str) -> bool:
