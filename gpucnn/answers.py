@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.checks import pick
-from gpucnn.data.background import DARK, LIGHT, inverted
+from gpucnn.data.background import DARK, LIGHT, background, inverted
 from gpucnn.data.images import SUFFIXES, fit_channels, read_image, resized
 from gpucnn.errors import CheckpointError, DataError
 from gpucnn.files import write_atomically
@@ -101,6 +101,18 @@ class Images:
         return found
 
 
+def turned(images: np.ndarray[Any, Any], usual: str | None, invert: str = "never") -> tuple[np.ndarray[Any, Any], str | None]:
+    """Images (N, C, H, W) of a data set, inverted as `invert` says, and what to tell where their background is not the usual one."""
+    other = None if usual is None else LIGHT if usual == DARK else DARK
+    looks = other is not None and background(images) == other
+    if invert == "always" or (invert == "auto" and looks):
+        images = 255 - images
+    if not looks or invert == "always":
+        return images, None
+    mended = "they were inverted" if invert == "auto" else "--invert auto mends that"
+    return images, f"the images look inverted, a {other} background where those of the training had a {usual} one: {mended}"
+
+
 def lines(paths: Sequence[Path], probabilities: np.ndarray[Any, Any], names: Sequence[str], top: int = 1) -> list[str]:
     """A line for each image, with its `top` most probable classes."""
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
@@ -122,6 +134,6 @@ def write_csv(target: Path, paths: Sequence[Path], probabilities: np.ndarray[Any
     places = [""] + [f"_{place}" for place in range(2, best.shape[1] + 1)]
     writer.writerow(["image", *(f"{word}{place}" for place in places for word in ("class", "probability"))])
     for path, row, order in zip(paths, probabilities, best, strict=True):
-        answers = [cell for index in order for cell in (cell(names[index]), f"{row[index]:.6f}")]
+        answers = [word for index in order for word in (cell(names[index]), f"{row[index]:.6f}")]
         writer.writerow([cell(path), *answers])
     write_atomically(target, lambda file: file.write(text.getvalue().encode("utf-8", "backslashreplace")))

@@ -22,12 +22,14 @@ class Optimizer(Worded):
 
     slots: tuple[str, ...] = ()  # names of the buffers of state, each as long as the parameters
     peak: ClassVar[float] = 1e-3  # the highest learning rate of `gpucnn train`, where none is given
+    _running: ClassVar[tuple[str, ...]] = ("schedule", "steps", "state", "continues", "_buffers")  # attributes that are no settings
     recipe: ClassVar[dict[str, Any]] = {}  # what `gpucnn train` sets besides
 
     def __init__(self, learning_rate: float | Schedule) -> None:
         self.schedule = get_schedule(learning_rate)
         self.steps = 0
         self.state: dict[str, Any] = {}
+        self.continues: dict[str, Any] | None = None  # config() of another, whose checkpoints this one takes up: with a schedule of its own
         self._buffers: Buffers | None = None
 
     @property
@@ -81,7 +83,7 @@ class Optimizer(Worded):
 
     def config(self) -> dict[str, Any]:
         """What `get_optimizer` needs to make the same optimizer again, without its state."""
-        settings = {name: value for name, value in vars(self).items() if name not in ("schedule", "steps", "state", "_buffers")}
+        settings = {name: value for name, value in vars(self).items() if name not in self._running}
         return {"optimizer": name_of(self), "learning_rate": self.schedule.config(), **settings}
 
     def __repr__(self) -> str:

@@ -7,12 +7,14 @@ from typing import Annotated
 import typer
 
 import gpucnn
-from gpucnn import experiment
-from gpucnn.checks import integer
-from gpucnn.cli.options import SETS, DataDir, Device, ModelFile, whole
+from gpucnn import answers, experiment, report
+from gpucnn.checks import integer, pick
+from gpucnn.cli.options import SETS, DataDir, Device, Invert, ModelFile, whole
 from gpucnn.cli.program import app
 from gpucnn.cli.progress import Downloads
+from gpucnn.data import files_of
 from gpucnn.errors import ShapeError
+from gpucnn.metrics import confusion_matrix
 from gpucnn.surroundings import say, user_path
 from gpucnn.text import listed
 
@@ -25,6 +27,10 @@ def evaluate(
         typer.Option(metavar="NAME|FOLDER", help=f"{SETS}. [default: what the model was trained on]", show_default=False),
     ] = None,
     data_dir: DataDir = None,
+    invert: Invert = "never",
+    classes: Annotated[
+        bool, typer.Option("--classes", help="Print a line for each class: what was recognised, and taken for what.")
+    ] = False,
     device: Device = "auto",
     seed: Annotated[
         int | None,
@@ -37,13 +43,15 @@ def evaluate(
     ] = None,
 ) -> None:
     """Print the loss and the accuracy of a model on the test images of a data set."""
+    pick(invert, answers.INVERT, "way to invert")
+    model = experiment.model_file(model)
     network = gpucnn.load(model, device=device)
     if network.loss is None:
         network.compile()
     name, noted = (dataset, None) if dataset else experiment.trained_on(network, user_path(model))
     # With another seed, images that the model was trained on would be among those that it is tested on.
     drawn = network.seed if seed is None else integer(seed, "seed", 0)
-    size = experiment.noted_size(network) if user_path(name).is_dir() else None
+    size = experiment.taken_size(network) if files_of.holds_images(user_path(name)) else None
     data = experiment.load_data(name, data_dir or noted, drawn, say, Downloads(), size)
     images = experiment.fit_to(network, data.test_images, f"an image of {data.name}")
     names = experiment.class_names(network, model)
@@ -52,7 +60,14 @@ def evaluate(
             f"the model knows the classes {listed(names)}, and {data.name} has {listed(data.class_names)}: "
             "give the data set that it was trained on, or one with the same classes"
         )
+    images, note = answers.turned(images, experiment.noted_background(network), invert)
     loss, accuracy = network.evaluate(images, data.test_labels)
     say(f"data      {data.name}: {data.source}")
+    if note:
+        say(f"note: {note}")
     say(f"test loss {loss:.4f}")
+    if classes:
+        counts = confusion_matrix(data.test_labels, network.predict(images).argmax(axis=1), data.classes)
+        for line in report.lines(report.of_classes(counts, data.class_names)):
+            say(line)
     say(f"test accuracy {100 * accuracy:.2f} %")

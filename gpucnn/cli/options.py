@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from gpucnn import answers
 from gpucnn.data import datasets
 from gpucnn.device import NAMES as DEVICES
 
@@ -14,10 +15,20 @@ SETS = datasets.choices_text()
 
 DataDir = Annotated[
     Path | None,
-    typer.Option(metavar="FOLDER", help="Where the files of MNIST or Fashion-MNIST are, or are downloaded to.", show_default=False),
+    typer.Option(metavar="FOLDER", help="Where the files of a data set that has a name are, or are downloaded to.", show_default=False),
 ]
 Device = Annotated[str, typer.Option(metavar="NAME", help=f"{', '.join(DEVICES)}; auto takes a GPU where there is one.")]
-ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A model.safetensors that train wrote.", show_default=False)]
+ModelFile = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="A model.safetensors that train wrote, or the folder that it is in.", show_default=False)
+]
+Invert = Annotated[
+    str,
+    typer.Option(
+        metavar="WHEN",
+        help=f"{', '.join(f'{name} ({words})' for name, words in answers.INVERT.items())}: a light background where the training had "
+        "a dark one, or the other way round.",
+    ),
+]
 
 
 def whole(text: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 from gpucnn.surroundings import is_terminal, say
@@ -25,11 +26,13 @@ class Status:
 
 
 class Downloads:
-    """A progress bar for downloads that appears when the first one starts; a line for each where the output is no terminal."""
+    """A progress bar for downloads that appears when the first one starts, and one for images that take long to read; a line for each
+    download where the output is no terminal."""
 
     def __init__(self) -> None:
         self._bar: Any = None
         self._tasks: dict[str, Any] = {}
+        self._begun: float | None = None
 
     def __enter__(self) -> Downloads:
         return self
@@ -45,10 +48,24 @@ class Downloads:
                 say(f"downloading {name}")
                 self._tasks[name] = True
             return
-        if self._bar is None:
-            from rich import progress
+        from rich import progress
 
-            self._bar = progress.Progress(*progress.Progress.get_default_columns(), progress.DownloadColumn())
+        self._show(name, done, total, progress.DownloadColumn())
+
+    def reading(self, what: str, done: int, total: int | None) -> None:
+        """So many images of all have been read; shown once that has taken a second, and where the output is a terminal."""
+        self._begun = time.monotonic() if self._begun is None else self._begun
+        if not is_terminal(sys.stdout) or (what not in self._tasks and time.monotonic() - self._begun < 1):
+            return
+        from rich import progress
+
+        self._show(what, done, total, progress.MofNCompleteColumn())
+
+    def _show(self, name: str, done: int, total: int | None, last: Any) -> None:
+        from rich import progress
+
+        if self._bar is None:
+            self._bar = progress.Progress(*progress.Progress.get_default_columns(), last)
             self._bar.start()
         if name not in self._tasks:
             self._tasks[name] = self._bar.add_task(name, total=total)

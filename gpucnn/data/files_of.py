@@ -25,6 +25,7 @@ FILES: dict[str, Callable[[Path, Request], Dataset]] = {
     ".parquet": parquet.load,
 }
 """What reads a file of a whole set, by the end of its name."""
+IDX = ("ubyte", ".idx", ".idx1", ".idx3", "-idx")
 TRAIN, TEST = ("train",), ("t10k", "test")
 
 
@@ -55,6 +56,20 @@ def load(path: Path, request: Request) -> Dataset:
     return image_folder.load(path, request)
 
 
+def holds_images(path: Path) -> bool:
+    """Whether a set's images are files that can be brought to a size: of a folder, or of Parquet files; and no arrays of one size."""
+    if not os.path.isdir(path):
+        return path.name.lower().endswith(".parquet")
+    try:
+        names = sorted(entry.name for entry in os.scandir(path) if not entry.name.startswith(".") and not entry.is_dir())
+    except OSError:
+        return False
+    if _parquet(path, names) is not None or _subfolders(path):
+        return True
+    arrays = (*FILES, *IDX, ".npy")
+    return not any(name.lower().removesuffix(".gz").endswith(arrays) for name in names)
+
+
 def _of_its_own_size(made: Dataset, request: Request) -> Dataset:
     if request.image_size is not None:
         raise ArgumentError(f"image_size goes with a folder of images, and {made.name} holds arrays of one size: leave it out")
@@ -63,7 +78,7 @@ def _of_its_own_size(made: Dataset, request: Request) -> Dataset:
 
 def _idx(folder: Path, names: list[str], request: Request) -> Dataset | None:
     """Four idx files, whatever they are called, so long as their names say which is which."""
-    idx = [name for name in names if name.lower().removesuffix(".gz").endswith(("ubyte", ".idx", ".idx1", ".idx3", "-idx"))]
+    idx = [name for name in names if name.lower().removesuffix(".gz").endswith(IDX)]
     if not idx:
         return None
     four = [_only(folder, idx, words, kind) for words in (TRAIN, TEST) for kind in ("image", "label")]

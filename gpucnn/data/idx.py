@@ -118,23 +118,21 @@ def load_pair(
     images_sha256: str | None = None,
     labels_sha256: str | None = None,
     images_shape: tuple[int, ...] | None = None,
+    labels_shape: tuple[int, ...] | None = None,
     first: int = 0,
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
     """Images (N, H, W) uint8 and their labels (N,) int32, each in 0 … classes − 1, from two idx files.
 
+    images_shape, labels_shape: as `shape` of `read_idx`; one label for each image, unless they say otherwise.
     first: the least label in the file, which becomes 0. Of labels (N, 8) of int32, as QMNIST has them, the first column is taken.
 
     DataError if one of the files cannot be read, if they are not images and labels, if there are none, if their counts differ,
     or if a label is out of range.
     """
-    labels = read_idx(labels_path, sha256=labels_sha256)
+    labels_shape = labels_shape or (None if images_shape is None else images_shape[:1])
+    labels = read_idx(labels_path, sha256=labels_sha256, shape=labels_shape)
     if labels.dtype == np.int32 and labels.ndim == 2 and labels.shape[1] == EXTENDED:
         labels = labels[:, 0]
-    if images_shape is not None and labels.ndim == 1 and len(labels) != images_shape[0]:
-        raise DataError(
-            f"{labels_path} holds {len(labels):,} labels where {images_shape[0]:,} were expected: it is damaged or another file; "
-            "delete it and get the right one"
-        )
     images = read_idx(images_path, sha256=images_sha256, shape=images_shape)
     if images.ndim != 3 or images.dtype != np.uint8:
         raise DataError(

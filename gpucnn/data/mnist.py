@@ -14,7 +14,7 @@ from gpucnn.data import places
 from gpucnn.data.dataset import DATASETS, Dataset, Request, counted
 from gpucnn.data.download import UnavailableError, fetch
 from gpucnn.data.files import CHUNK, atomic_file, content_sha256, file_md5
-from gpucnn.data.idx import DigestError, load_pair
+from gpucnn.data.idx import EXTENDED, DigestError, load_pair
 from gpucnn.data.sources import FILES, SOURCES, Archive, Source
 from gpucnn.errors import DataError
 from gpucnn.files import regular_file
@@ -169,13 +169,15 @@ def _load(source: Source, folder: Path, found: Found) -> Dataset:
 
 def _pair(source: Source, paths: list[Path], at: int) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
     """(images (N, 1, H, W), labels) of the files at `at` and behind it."""
+    shape = source.test_shape if at else source.train_shape
     images, labels = load_pair(
         paths[at],
         paths[at + 1],
         len(source.class_names),
         images_sha256=source.sha256[at],
         labels_sha256=source.sha256[at + 1],
-        images_shape=source.test_shape if at else source.train_shape,
+        images_shape=shape,
+        labels_shape=(shape[0], EXTENDED) if source.files[at + 1].endswith("-int") else None,
         first=source.first,
     )
     return np.ascontiguousarray((images if source.upright else images.swapaxes(1, 2))[:, None]), labels

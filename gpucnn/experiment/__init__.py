@@ -3,7 +3,8 @@
     checkpoint.safetensors  the run, to go on from        history.csv    a line per epoch
     model.safetensors       the trained model             curves.png     loss and accuracy over the epochs
     filters.png             the first layer's filters     confusion.png  which class was taken for which
-    features.png            an image and its feature maps
+    features.png            an image and its feature maps    mistakes.png   the worst mistakes among the test images
+    report.csv              a line per class
 
 model.safetensors is written when training has ended, before the pictures: where it is, the run is complete. One process at a time
 writes to the folder.
@@ -13,7 +14,7 @@ from gpucnn.experiment.data import load_data
 from gpucnn.experiment.folder import FILES, StoppedError
 from gpucnn.experiment.options import OPTIONS, Options, run_notes
 from gpucnn.experiment.run import Outcome, train
-from gpucnn.experiment.trained import check_fits, class_names, fit_to, noted_size, trained_on
+from gpucnn.experiment.trained import check_fits, class_names, fit_to, model_file, noted_background, taken_size, trained_on
 
 __all__ = [
     "FILES",
@@ -25,8 +26,10 @@ __all__ = [
     "class_names",
     "fit_to",
     "load_data",
-    "noted_size",
+    "model_file",
+    "noted_background",
     "run_notes",
+    "taken_size",
     "train",
     "trained_on",
 ]

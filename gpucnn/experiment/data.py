@@ -22,6 +22,7 @@ class Downloads(Protocol):
     def __enter__(self) -> Any: ...
     def __exit__(self, *exception: object) -> None: ...
     def __call__(self, name: str, done: int, total: int | None) -> None: ...
+    def reading(self, what: str, done: int, total: int | None) -> None: ...
 
 
 def load_data(
@@ -34,7 +35,8 @@ def load_data(
 ) -> Dataset:
     """The data set, with a word on which one it is where it was not named."""
     with downloads or contextlib.nullcontext():  # it ends here: what shows training needs the terminal for itself
-        dataset = load_dataset(name, data_dir, seed=seed, progress=downloads, image_size=image_size)
+        reading = None if downloads is None else downloads.reading
+        dataset = load_dataset(name, data_dir, seed=seed, progress=downloads, image_size=image_size, reading=reading)
     if dataset.note:
         say(f"note: {dataset.note}")
     return dataset

@@ -20,7 +20,8 @@ from gpucnn.training.callbacks import Callback, Run
 
 CHECKPOINT, MODEL, HISTORY = "checkpoint.safetensors", "model.safetensors", "history.csv"
 CURVES, CONFUSION, FILTERS, FEATURES = "curves.png", "confusion.png", "filters.png", "features.png"
-FILES = (MODEL, CHECKPOINT, HISTORY, CURVES, CONFUSION, FILTERS, FEATURES)
+MISTAKES, REPORT = "mistakes.png", "report.csv"
+FILES = (MODEL, CHECKPOINT, HISTORY, REPORT, CURVES, CONFUSION, MISTAKES, FILTERS, FEATURES)
 
 Say = Callable[[str], None]
 

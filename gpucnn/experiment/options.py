@@ -35,6 +35,7 @@ class Options:
     output: Path = Path("runs/latest")
     resume: bool = False
     checkpoint_every: int = 200
+    begun_epochs: int | None = None  # of a run that is resumed with more of them, under a schedule that depends on their number
     given: frozenset[str] = frozenset()  # which of OPTIONS were named; a run that is resumed has its own for the others
 
     def noted(self, dataset: str, recipe: OpenRecipe | Recipe) -> dict[str, Any]:
@@ -57,7 +58,7 @@ class Options:
 def as_begun(options: Options, checkpoint: Path) -> Options:
     """The options with which the run in `checkpoint` was begun, where the command leaves them open. CheckpointError where it names others.
 
-    More epochs than it was begun with are another run, except under a learning rate that does not depend on them.
+    Epochs may be more than it was begun with: a schedule that depends on their number is then laid out anew.
     """
     notes = run_notes(checkpoint, AGAIN)
     begun = notes.get("options")
@@ -67,16 +68,18 @@ def as_begun(options: Options, checkpoint: Path) -> Options:
         return options  # of a program that keeps none
     recipe = options.recipe
     asked = options.noted(options.dataset, recipe)
-    free = {"epochs"} if begun["schedule"] == "constant" else set()
+    free = {"epochs"} if begun["schedule"] == "constant" or (asked["epochs"] or 0) > _number(begun["epochs"]) else set()
     if options.dataset == "auto":
         free.add("dataset")
-    for name in OPTIONS:
-        if name in options.given and name not in free and asked[name] != begun[name]:
-            option = "--" + name.replace("_", "-")
-            raise CheckpointError(
-                f"{checkpoint} is a checkpoint of another run: it was begun with {option} {shown(begun[name])}, and this command has "
-                f"{option} {shown(asked[name])}: leave {option} out to go on with it{AGAIN}"
-            )
+    differ = [name for name in OPTIONS if name in options.given and name not in free and asked[name] != begun[name]]
+    if differ:
+        there = ", ".join(f"{_option(name)} {shown(begun[name])}" for name in differ)
+        here = ", ".join(f"{_option(name)} {shown(asked[name])}" for name in differ)
+        out = "it" if len(differ) == 1 else "them"
+        raise CheckpointError(
+            f"{checkpoint} is a checkpoint of another run: it was begun with {there}, and this command has {here}: leave {out} out to go "
+            f"on with it{AGAIN}"
+        )
     chosen: dict[str, Any] = {name: asked[name] if name in options.given and name == "epochs" else begun[name] for name in OPTIONS}
     made = OpenRecipe(
         optimizer=chosen["optimizer"],
@@ -87,14 +90,24 @@ def as_begun(options: Options, checkpoint: Path) -> Options:
         augment=chosen["augment"],
         validation=chosen["validation"],
     )
+    grown = chosen["epochs"] != begun["epochs"] and begun["schedule"] != "constant"
     return replace(
         options,
+        begun_epochs=integer(begun["epochs"], "epochs", 1) if grown else None,
         dataset=chosen["dataset"],
         model=chosen["model"],
         seed=integer(chosen["seed"], "seed", 0),
         image_size=chosen["image_size"],
         recipe=made,
     )
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _number(epochs: Any) -> int:
+    return epochs if isinstance(epochs, int) else 0
 
 
 def run_notes(checkpoint: Path, advice: str = "") -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn import plots
+from gpucnn import plots, report
 from gpucnn.checks import integer
 from gpucnn.data import Dataset
+from gpucnn.data.background import background
 from gpucnn.data.dataset import DATASETS
 from gpucnn.data.datasets import as_named
 from gpucnn.data.images import size_of
@@ -27,7 +29,9 @@ from gpucnn.experiment.folder import (
     FILES,
     FILTERS,
     HISTORY,
+    MISTAKES,
     MODEL,
+    REPORT,
     Say,
     StoppedError,
     Watch,
@@ -39,11 +43,14 @@ from gpucnn.files import exists, locked
 from gpucnn.metrics import confusion_matrix
 from gpucnn.model import Sequential
 from gpucnn.networks import NETWORKS, network
+from gpucnn.optimizers import OPTIMIZERS
 from gpucnn.recipes import Recipe
 from gpucnn.surroundings import user_path
 from gpucnn.text import message
 from gpucnn.training.callbacks import Checkpoint, CSVLog, History, Progress
 from gpucnn.training.checkpoint import TensorFile
+
+FEW = 100  # labels, under which luck and learning cannot be told apart
 
 
 @dataclass(frozen=True)
@@ -80,12 +87,18 @@ def train(options: Options, say: Say, downloads: Downloads | None = None) -> Out
             recipe = replace(recipe, validation=None)
         dataset, validation = held_back(dataset, recipe.validation, seed)
         steps = -(-len(dataset.train_images) // recipe.batch_size)
-        model.compile(recipe.make_optimizer(recipe.epochs * steps), "categorical_crossentropy", ["accuracy"])
+        optimizer = recipe.make_optimizer(recipe.epochs * steps)
+        if options.begun_epochs is not None:
+            optimizer.continues = recipe.make_optimizer(options.begun_epochs * steps).config()
+            laid = f"the {recipe.schedule} schedule is laid out anew over all of them"
+            say(f"note: the run was begun with {count(options.begun_epochs, 'epoch')} and is to have {recipe.epochs:,} now: {laid}")
+        model.compile(optimizer, "categorical_crossentropy", ["accuracy"])
         model.metadata = {
             "network": options.model,
             "dataset": dataset.name if options.dataset == "auto" else options.dataset,  # what was taken, and not what might be next time
             "dataset_name": dataset.name,
             "class_names": list(dataset.class_names),
+            "background": background(dataset.train_images),
             **({} if size is None else {"image_size": list(size)}),
         }
         say(f"data      {dataset.name}: {dataset.source}")
@@ -140,7 +153,14 @@ def _run(model: Sequential, dataset: Dataset, validation: Pair | None, recipe: R
         if not watch.trained and (output / MODEL).exists():
             say(f"note: the run in {output} is complete ({count(len(history.rows), 'epoch')}): there is nothing to do")
             return Outcome(_tested(output / MODEL, model, dataset), [])
-        return _write(model, dataset, history, output, say)
+        outcome = _write(model, dataset, history, output, say)
+        if guessing(history["accuracy"][-1], dataset.train_labels) and guessing(outcome.accuracy, dataset.test_labels):
+            high = recipe.learning_rate > OPTIMIZERS.pick(recipe.optimizer).peak
+            say(
+                f"note: this is no better than guessing (always {dataset.class_names[int(np.bincount(dataset.train_labels).argmax())]}): "
+                f"{'lower --lr' if high else 'train for more epochs, or with another --lr'}; it was {recipe.learning_rate:g}"
+            )
+        return outcome
     except (KeyboardInterrupt, SystemExit) as stop:
         # One from before this run would be of no use to it.
         if (watch.trained or resume) and checkpoint.exists():
@@ -167,12 +187,14 @@ def _write(model: Sequential, dataset: Dataset, history: History, output: Path, 
     counts = confusion_matrix(dataset.test_labels, predicted, dataset.classes)
     model.metadata["test_accuracy"] = accuracy
     model.save(output / MODEL)
-    files = [output / MODEL, output / HISTORY, output / CHECKPOINT]
+    report.write(output / REPORT, report.of_classes(counts, dataset.class_names))
+    files = [output / MODEL, output / HISTORY, output / CHECKPOINT, output / REPORT]
     first = int(dataset.test_labels[0])
     title = f"the first test image: {dataset.class_names[first]}, taken for {dataset.class_names[int(predicted[0])]}"
     pictures: list[tuple[str, Callable[[Path], bool | None]]] = [
         (CURVES, lambda path: plots.save_curves(history, path)),
         (CONFUSION, lambda path: plots.save_confusion(counts, dataset.class_names, path)),
+        (MISTAKES, lambda path: plots.save_mistakes(dataset.test_images, dataset.test_labels, probabilities, dataset.class_names, path)),
         (FILTERS, lambda path: plots.save_filters(model, path)),
         (FEATURES, lambda path: plots.save_features(model, dataset.test_images[0], path, title)),
     ]
@@ -190,6 +212,14 @@ def _write(model: Sequential, dataset: Dataset, history: History, output: Path, 
             if made is not False:
                 files.append(output / name)
     return Outcome(accuracy, files)
+
+
+def guessing(accuracy: float, labels: np.ndarray[Any, Any]) -> bool:
+    """Whether an accuracy on so many labels can as well come of answering with one class always: within three standard deviations."""
+    if len(labels) < FEW:
+        return False
+    share = float(np.bincount(labels).max()) / len(labels)
+    return accuracy <= share + 3 * math.sqrt(share * (1 - share) / len(labels))
 
 
 def _tested(path: Path, model: Sequential, dataset: Dataset) -> float:

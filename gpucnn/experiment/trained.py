@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from gpucnn.data import fit_channels
+from gpucnn.data.background import DARK, LIGHT
 from gpucnn.data.dataset import DATASETS
-from gpucnn.data.images import size_of
 from gpucnn.errors import CheckpointError
-from gpucnn.experiment.folder import CHECKPOINT
+from gpucnn.experiment.folder import CHECKPOINT, MODEL
 from gpucnn.experiment.options import noted_folder, run_notes
 from gpucnn.model import Sequential
+from gpucnn.surroundings import user_path
 from gpucnn.text import shown
 
 
@@ -38,6 +39,24 @@ def trained_on(model: Sequential, path: Path) -> tuple[str, Path | None]:
     raise CheckpointError(f"{path} was trained on {shown(named)}, and no run is beside it to say where that is: name it with --dataset")
 
 
+def model_file(path: Path) -> Path:
+    """The file of a model that is named, or that lies in the folder of a run that is named. CheckpointError for a folder without one."""
+    path = user_path(path)
+    if not path.is_dir():
+        return path
+    if not (path / MODEL).exists():
+        begun = (path / CHECKPOINT).exists()
+        why = "its run has not come to its end: go on with gpucnn train --resume" if begun else "no run has been written there"
+        raise CheckpointError(f"{path} is a folder without {MODEL} ({why}): name a model, or the folder of a run")
+    return path / MODEL
+
+
+def noted_background(model: Sequential) -> str | None:
+    """The background that the images of the training had, DARK or LIGHT; None where they had none, or nobody has looked."""
+    noted = model.metadata.get("background")
+    return noted if noted in (DARK, LIGHT) else None
+
+
 def class_names(network: Sequential, path: Path) -> list[str] | None:
     """The classes that the model was trained on; None where its file does not say."""
     names = network.metadata.get("class_names")
@@ -48,19 +67,18 @@ def class_names(network: Sequential, path: Path) -> list[str] | None:
     return names
 
 
-def noted_size(model: Sequential) -> tuple[int, int] | None:
-    """The size that the images of the model's training were brought to; None where they had one of their own."""
-    noted = model.metadata.get("image_size")
-    return size_of(tuple(noted)) if isinstance(noted, list) and len(noted) == 2 else None
+def taken_size(model: Sequential) -> tuple[int, int] | None:
+    """(height, width) that images of a folder are brought to for this model; None where it takes no images."""
+    return (model.input_shape[1], model.input_shape[2]) if len(model.input_shape) == 3 else None
 
 
 def fit_to(model: Sequential, images: np.ndarray[Any, Any], what: str) -> np.ndarray[Any, Any]:
-    """uint8 images (…, C, H, W) as the model takes them: grey as colour where it takes colour, as a folder's images are made alike.
+    """uint8 images (…, C, H, W) as the model takes them: grey as colour where it takes colour, and the other way round.
 
     CheckpointError where they are of another size.
     """
-    if len(model.input_shape) == 3 and images.shape[-3] == 1 and model.input_shape[0] == 3:
-        images = fit_channels(images, 3)
+    if len(model.input_shape) == 3 and {images.shape[-3], model.input_shape[0]} == {1, 3}:
+        images = fit_channels(images, model.input_shape[0])
     check_fits(model, images.shape[-3:], what)
     return images
 

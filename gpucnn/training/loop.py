@@ -267,7 +267,7 @@ def _restore(run: Run, path: str | Path, recipe: dict[str, Any], callbacks: Sequ
     try:
         saved = description["recipe"]
         for name, value in recipe.items():
-            if saved[name] != _plain(value):
+            if saved[name] != _plain(value) and not (name == "optimizer" and saved[name] == _plain(run.optimizer.continues)):
                 raise CheckpointError(
                     f"{path} is a checkpoint of another run: its {name} differ{'' if name == 'layers' else 's'} "
                     f"({_difference(saved[name], _plain(value))}): use the options of that run, or another output folder"

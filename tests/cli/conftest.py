@@ -77,7 +77,7 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than training on these small sets."""
     from gpucnn import plots
 
-    for name in ("save_curves", "save_confusion", "save_filters", "save_features"):
+    for name in ("save_curves", "save_confusion", "save_filters", "save_features", "save_mistakes"):
         monkeypatch.setattr(plots, name, lambda *arguments: False)
 
 

@@ -292,13 +292,20 @@ def test_classes_that_differ(gpucnn, bars_run):
     assert "the model knows the classes across, down, and set has a, b" in sentence and "same classes" in sentence
 
 
-@pytest.mark.parametrize(("size", "shape"), [((12, 13), "(1, 12, 13)"), ((12, 12, 3), "(3, 12, 12)"), ((8, 8), "(1, 8, 8)")])
-def test_images_of_another_size_or_depth(gpucnn, bars_run, size, shape):
-    two_classes(size)
-    png("x.png", size)
-    for command in (("evaluate", bars_run.model, "--dataset", "./set"), ("predict", bars_run.model, "x.png")):
-        sentence = gpucnn(*command, "--device", "cpu").sentence
-        assert f"has shape {shape} (channels, height, width) and the model takes (1, 12, 12)" in sentence
+def test_arrays_of_another_size(gpucnn, bars_run):
+    """Images are brought to the size; arrays are what they are."""
+    x, y = np.zeros((20, 8, 12), np.uint8), np.arange(20) % 2
+    np.savez("set.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    sentence = gpucnn("evaluate", bars_run.model, "--dataset", "./set.npz", "--device", "cpu").sentence
+    assert "has shape (1, 8, 12) (channels, height, width) and the model takes (1, 12, 12)" in sentence
+
+
+def test_a_folder_that_is_no_run(gpucnn):
+    Path("empty").mkdir()
+    for command in (("evaluate", "empty"), ("predict", "empty", "x.png")):
+        assert "empty is a folder without model.safetensors (no run has been written there)" in gpucnn(*command).sentence
+    Path("empty/checkpoint.safetensors").write_bytes(b"")
+    assert "its run has not come to its end: go on with gpucnn train --resume" in gpucnn("evaluate", "empty").sentence
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,10 @@ def test_predict(gpucnn, digits):
     result = gpucnn("predict", digits.model, *paths, "--device", "cpu")
     assert (result.status, result.err) == (0, "")
     rows = gc.load(digits.model, device="cpu").predict(data.test_images[:5])
+    for line, path, row in zip(result.out.splitlines(), paths, rows, strict=True):
+        best = [f"{data.class_names[index]}  {100 * row[index]:5.1f} %" for index in np.argsort(-row)[:3]]
+        assert line == "  ".join([f"{path!s:<15}", *best])
+    result = gpucnn("predict", digits.path, *paths, "--device", "cpu", "--top", 1)  # the folder of the run stands for its model
     assert result.out.splitlines() == [
         f"{path!s:<15}  {data.class_names[row.argmax()]}  {100 * row.max():5.1f} %" for path, row in zip(paths, rows, strict=True)
     ]
@@ -82,9 +86,9 @@ def test_predict_gives_probabilities_of_a_model_that_was_never_compiled(gpucnn, 
     model.parameters["dense_1.weight"].value[...] = 0
     model.save("plain.safetensors")
     np.save("x.npy", np.zeros((4, 4), np.uint8))
-    assert (
-        gpucnn("predict", "plain.safetensors", "x.npy", "--device", "cpu").out == f"x.npy  1  {100 * np.exp(3) / (np.exp(3) + 2):5.1f} %\n"
-    )
+    likely, other = (100 * np.exp(k) / (np.exp(3) + 2) for k in (3, 0))
+    result = gpucnn("predict", "plain.safetensors", "x.npy", "--device", "cpu")
+    assert result.out == f"x.npy  1  {likely:5.1f} %  0  {other:5.1f} %  2  {other:5.1f} %\n"
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="this system's file names are Unicode")

@@ -326,7 +326,7 @@ def test_the_model_is_written_before_the_pictures(gpucnn, folder, monkeypatch):
     from gpucnn import plots
 
     seen = []
-    for name in ("save_curves", "save_confusion", "save_filters", "save_features"):
+    for name in ("save_curves", "save_confusion", "save_filters", "save_features", "save_mistakes"):
         monkeypatch.setattr(plots, name, lambda *_: seen.append(Path("run/model.safetensors").exists()) or False)
     assert gpucnn("train", "--dataset", folder, "--device", "cpu", "--epochs", 1, "--output", "run").status == 0
     assert seen == [True] * 4

@@ -25,7 +25,7 @@ from gpucnn.training import callbacks
 
 ACCURACY = re.compile(r"test accuracy \d{1,3}\.\d\d %")
 TIMING = ("seconds", "images_per_second")
-PICTURES = ("curves", "confusion", "filters", "features")
+PICTURES = ("curves", "confusion", "filters", "features", "mistakes")
 SHORT = ("--device", "cpu", "--batch-size", 4, "--epochs", 3, "--checkpoint-every", 2)  # of the bars: 5 steps an epoch
 
 
@@ -337,6 +337,42 @@ def test_more_epochs_than_last_time(gpucnn, folder, monkeypatch):
     same_run(Path("run"), Path("whole"))
 
 
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("complete", [True, False])
+def test_more_epochs_lay_the_schedule_out_anew(gpucnn, folder, monkeypatch, complete):
+    """From where the run was left, be it at its end or in the middle; and that is said, with both numbers."""
+    command = ("train", "--dataset", folder, *SHORT, "--schedule", "cosine", "--optimizer", "sgd", "--lr", 0.01, "--output", "run")
+    if complete:
+        assert gpucnn(*command).status == 0
+    else:
+        with monkeypatch.context() as patch:
+            at_call(patch, callbacks.Checkpoint, "on_step_end", 8, kill)
+            with pytest.raises(Killed):
+                gpucnn(*command)
+    rates, original = [], gc.SGD.rates
+    monkeypatch.setattr(gc.SGD, "rates", lambda self, count: rates.append((self.steps, self.schedule)) or original(self, count))
+    result = gpucnn(*command, "--epochs", 6, "--resume")
+    assert result.status == 0, result.err
+    assert "note: the run was begun with 3 epochs and is to have 6 now: the cosine schedule is laid out anew over all of them" in result.out
+    assert rates[0][0] == (15 if complete else 7) and rates[-1][1].steps == 30 and len(history(Path("run"))) == 6
+    assert gpucnn(*command, "--epochs", 6, "--resume").out.count("nothing to do") == 1  # it is a run of 6 epochs now
+    assert "--epochs 6, and this command has --epochs 4" in gpucnn(*command, "--epochs", 4, "--resume").sentence
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize(("rate", "said"), [(10, "lower --lr; it was 10"), (1e-12, "train for more epochs, or with another --lr")])
+def test_a_run_that_ends_at_chance_says_so(gpucnn, rate, said):
+    command = ("train", "--dataset", "digits", "--device", "cpu", "--epochs", 1, "--batch-size", 128, "--output", "run")
+    result = gpucnn(*command, "--lr", rate)
+    assert result.status == 0 and "no better than guessing (always " in result.out and said in result.out, result.out
+
+
+def test_what_chance_is():
+    labels = np.arange(1000) % 10
+    assert experiment.run.guessing(0.1, labels) and experiment.run.guessing(0.12, labels) and not experiment.run.guessing(0.15, labels)
+    assert experiment.run.guessing(0.9, np.arange(1000) < 900) and not experiment.run.guessing(0.1, labels[:90])
+
+
 @pytest.mark.parametrize(
     ("change", "piece"),
     [
@@ -344,7 +380,12 @@ def test_more_epochs_than_last_time(gpucnn, folder, monkeypatch):
         (("--seed", 8), "--seed 7,"),
         (("--batch-size", 5), "--batch-size 4,"),
         (("--augment", "none"), "--augment "),
-        (("--epochs", 4), "--epochs 3,"),
+        (("--epochs", 2), "--epochs 3,"),
+        (
+            ("--seed", 8, "--model", "keras", "--batch-size", 5),
+            "with --model 'lenet5x5', --batch-size 4, --seed 7, and this command has --model",
+        ),
+        (("--seed", 8, "--model", "keras", "--batch-size", 5), "has --model 'keras', --batch-size 5, --seed 8: leave them out"),
     ],
 )
 def test_resume_of_another_run_is_refused(gpucnn, options, whole, change, piece):
@@ -487,7 +528,7 @@ def test_without_matplotlib_there_is_a_model_and_no_picture(gpucnn, folder, monk
     assert notes == [
         'note: no pictures were made: pictures need matplotlib, which is not installed: pip install "gpucnn[plot]"',
     ]
-    assert files(Path("run")) == {"model.safetensors", "checkpoint.safetensors", "history.csv"}
+    assert files(Path("run")) == {"model.safetensors", "checkpoint.safetensors", "history.csv", "report.csv"}
 
 
 def test_a_picture_that_fails_does_not_cost_the_model(gpucnn, folder, monkeypatch, no_pictures):

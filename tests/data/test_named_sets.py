@@ -195,7 +195,7 @@ def test_damaged_files(home):
     good = read_idx(labels)
     for change, match in (
         (np.where(good == 3, 4, good), "has as many of each"),
-        (good[:-1], "29 labels where 30 were expected"),
+        (good[:-1], "announces 29 where 30 was expected"),
         (np.where(good == 3, 77, good), "label 3 is 77"),
     ):
         write_idx(labels, change.astype(np.uint8))

@@ -1,0 +1,101 @@
+"""What predict and evaluate make of images that are not as the model takes them: sizes, colours, and light where it was dark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gpucnn as gc
+
+Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+
+
+@pytest.fixture
+def model() -> Path:
+    """A model of (1, 6, 6) images that answers "bright" as sure as the image is, trained on dark backgrounds as far as its file says."""
+    made = gc.Sequential(gc.GlobalAvgPool2D(), gc.Dense(2)).build((1, 6, 6), device="cpu")
+    made.parameters["dense_1.weight"].value[...] = np.array([[-4], [4]]).reshape(made.parameters["dense_1.weight"].value.shape)
+    made.parameters["dense_1.bias"].value[...] = [2, -2]
+    made.metadata.update(class_names=["dark", "bright"], background="dark")
+    made.save("m.safetensors")
+    return Path("m.safetensors")
+
+
+def picture(name: str, size: tuple[int, int] = (6, 6), border: int = 0, inside: int = 255, mode: str = "L", wide: int = 1) -> Path:
+    array = np.full(size[::-1], border, np.uint8)
+    array[wide:-wide, wide:-wide] = inside
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).convert(mode).save(name)
+    return Path(name)
+
+
+def test_sizes_and_colours(gpucnn, model):
+    picture("same.png")
+    wide = picture("wide.png", (40, 20))
+    result = gpucnn("predict", model, wide, "--device", "cpu")
+    assert result.status == 0 and result.out.splitlines()[0] == "note: wide.png, 20×40, was brought to 6×6, as the model takes it"
+    picture("set/colour.png", (12, 12), mode="RGB")
+    picture("set/small.png", (3, 3))
+    picture("set/as it is.png")
+    notes = gpucnn("predict", model, "set", "--device", "cpu").out.splitlines()
+    assert notes[0] == "note: 2 images (set/colour.png, 12×12 in colour) were brought to 6×6 in grey, as the model takes it"
+    assert [line.partition(".png")[0] for line in notes[1:]] == ["set/as it is", "set/colour", "set/small"]
+    assert "note" not in gpucnn("predict", model, "same.png", "--device", "cpu").out
+
+
+def test_images_that_look_inverted(gpucnn, model):
+    light, dark = picture("light.png", border=255, inside=0), picture("dark.png")
+    plain = gpucnn("predict", model, light, dark, "--device", "cpu").out.splitlines()
+    said = "note: light.png looks inverted, a light background where those of the training had a dark one: "
+    assert plain[0] == said + "--invert auto mends that" and len(plain) == 3
+    mended = gpucnn("predict", model, light, dark, "--device", "cpu", "--invert", "auto").out.splitlines()
+    assert mended[0] == said + "inverted before they were looked at"
+    answers = [line.split("png")[1].split() for line in mended[1:]]
+    assert answers[0] == answers[1] == plain[2].split("png")[1].split() != plain[1].split("png")[1].split()
+    both = gpucnn("predict", model, light, dark, "--device", "cpu", "--invert", "always").out.splitlines()
+    assert [line.split("png")[1].split() for line in both] == [answers[0], plain[1].split("png")[1].split()]
+    assert "unknown way to invert 'sometimes'" in gpucnn("predict", model, light, "--invert", "sometimes").sentence
+
+
+def test_without_a_noted_background_nothing_looks_inverted(gpucnn, model):
+    network = gc.load(model, device="cpu")
+    for noted in (None, "light", "something", 3):
+        network.metadata["background"] = noted
+        network.save("other.safetensors")
+        result = gpucnn("predict", "other.safetensors", picture("light.png", border=255, inside=0), "--invert", "auto", "--device", "cpu")
+        assert result.status == 0 and "note" not in result.out
+
+
+def test_evaluate_of_a_folder_of_other_images(gpucnn, model):
+    """Of another size, in colour, and inverted: as predict takes them, and the same answers."""
+    for name, inside in (("bright", 0), ("dark", 255)):
+        for index in range(5):
+            picture(f"set/{name}/{index}.png", (24 + index, 24), border=255, inside=inside, mode="RGB", wide=7)
+    model_ = gc.load(model, device="cpu")
+    model_.metadata["class_names"] = ["bright", "dark"]
+    model_.save("m.safetensors")
+    command = ("evaluate", "m.safetensors", "--dataset", "./set", "--device", "cpu")
+    plain, mended = gpucnn(*command), gpucnn(*command, "--invert", "auto")
+    assert "note: the images look inverted, a light background" in plain.out and "--invert auto mends that" in plain.out
+    assert "they were inverted" in mended.out and plain.status == mended.status == 0
+    loss = [float(result.out.split("test loss ")[1].split()[0]) for result in (plain, mended)]
+    assert loss[0] != loss[1]
+    classes = gpucnn(*command, "--classes").out.splitlines()
+    assert classes[-4].split() == ["class", "images", "recall", "precision", "F1", "most", "taken", "for"]
+    assert classes[-3].startswith("bright") and classes[-2].startswith("dark") and classes[-1].startswith("test accuracy")
+
+
+def test_training_notes_the_background(gpucnn, bars_run, digits):
+    assert gc.load(digits.model, device="cpu").metadata["background"] == "dark"
+    assert gc.load(bars_run.model, device="cpu").metadata["background"] == "dark"
+
+
+def test_training_leaves_a_report_and_the_worst_mistakes(digits):
+    rows = (digits.path / "report.csv").read_text().splitlines()
+    assert len(rows) == 11 and rows[0].startswith("class,images,right,recall")
+    right, images = (sum(int(row.split(",")[column]) for row in rows[1:]) for column in (2, 1))
+    assert digits.result.last == f"test accuracy {100 * right / images:.2f} %" and images == 360
+    with Image.open(digits.path / "mistakes.png") as made:
+        assert made.width > 1000
