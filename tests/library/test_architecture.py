@@ -24,6 +24,7 @@ LEVELS = {
     "gpucnn.answers": 70,
     "gpucnn.experiment": 70,
     "gpucnn.plots": 70,
+    "gpucnn.report": 70,
     "gpucnn.recipes": 70,
     "gpucnn.registry": 67,
     "gpucnn.words": 66,
