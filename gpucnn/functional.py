@@ -6,8 +6,6 @@ one device. Sizes that do not fit raise ShapeError (a ValueError), arrays of a w
 
 from __future__ import annotations
 
-from typing import Any
-
 from gpucnn.arguments import arrays_of, conv_of, four_sizes, pool_of, same_shape
 from gpucnn.arrays import numbers, on_a_gpu
 from gpucnn.checks import integer, positive
@@ -16,6 +14,7 @@ from gpucnn.errors import DataError, ShapeError
 from gpucnn.layers.base import Array, Shape
 from gpucnn.losses import check_class_labels
 from gpucnn.ops.shapes import normalize_padding, pool_window, transposed_window
+from gpucnn.signatures import Padding, Size
 from gpucnn.text import shown
 
 __all__ = [
@@ -46,7 +45,7 @@ __all__ = [
 
 
 def conv2d(
-    x: Array, weight: Array, bias: Array | None = None, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+    x: Array, weight: Array, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1
 ) -> Array:
     """y (N, K, P, Q): x (N, C, H, W) convolved with weight (K, C/groups, R, S), plus bias (K).
 
@@ -60,7 +59,7 @@ def conv2d(
 
 
 def conv2d_input_grad(
-    dy: Array, weight: Array, input_shape: Shape, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+    dy: Array, weight: Array, input_shape: Shape, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1
 ) -> Array:
     """dx of shape `input_shape` (N, C, H, W): the gradient of `conv2d` with respect to x, given dy (N, K, P, Q)."""
     device, (dy, weight) = arrays_of(dy=(dy, 4), weight=(weight, 4))
@@ -71,7 +70,7 @@ def conv2d_input_grad(
 
 
 def conv2d_weight_grad(
-    dy: Array, x: Array, weight_shape: Shape, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+    dy: Array, x: Array, weight_shape: Shape, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1
 ) -> Array:
     """dweight of shape `weight_shape` (K, C/groups, R, S): the gradient of `conv2d` with respect to weight, given dy (N, K, P, Q)."""
     device, (dy, x) = arrays_of(dy=(dy, 4), x=(x, 4))
@@ -86,10 +85,10 @@ def conv_transpose2d(
     weight: Array,
     bias: Array | None = None,
     *,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
-    dilation: Any = 1,
+    stride: Size = 1,
+    padding: Padding = 0,
+    output_padding: Size = 0,
+    dilation: Size = 1,
     groups: int = 1,
 ) -> Array:
     """y (N, K, P, Q): the transposed convolution of x (N, C, H, W) with weight (C, K/groups, R, S), plus bias (K).
@@ -108,7 +107,7 @@ def conv_transpose2d(
 
 
 def max_pool2d(
-    x: Array, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+    x: Array, kernel_size: Size, stride: Size | None = None, padding: Padding = 0, dilation: Size = 1, ceil_mode: bool = False
 ) -> tuple[Array, Array]:
     """(y, indices), both (N, C, P, Q): each window's largest pixel, and its int32 place in the flattened H·W plane of x.
 
@@ -120,7 +119,7 @@ def max_pool2d(
 
 
 def max_pool2d_grad(
-    dy: Array, indices: Array, input_shape: Shape, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1
+    dy: Array, indices: Array, input_shape: Shape, kernel_size: Size, stride: Size | None = None, padding: Padding = 0, dilation: Size = 1
 ) -> Array:
     """dx of shape `input_shape` (N, C, H, W): dy (N, C, P, Q) at the pixels that `indices` of `max_pool2d` name, summed."""
     device, (dy,) = arrays_of(dy=(dy, 4))
@@ -139,7 +138,7 @@ def max_pool2d_grad(
 
 
 def avg_pool2d(
-    x: Array, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False, count_include_pad: bool = True
+    x: Array, kernel_size: Size, stride: Size | None = None, padding: Padding = 0, ceil_mode: bool = False, count_include_pad: bool = True
 ) -> Array:
     """y (N, C, P, Q): the mean of each window. Declared padding counts unless `count_include_pad` is False; "same" never does."""
     device, (x,) = arrays_of(x=(x, 4))
@@ -148,7 +147,7 @@ def avg_pool2d(
 
 
 def avg_pool2d_grad(
-    dy: Array, input_shape: Shape, kernel_size: Any, stride: Any = None, padding: Any = 0, count_include_pad: bool = True
+    dy: Array, input_shape: Shape, kernel_size: Size, stride: Size | None = None, padding: Padding = 0, count_include_pad: bool = True
 ) -> Array:
     """dx of shape `input_shape` (N, C, H, W): dy (N, C, P, Q) shared out among the pixels of each window."""
     device, (dy,) = arrays_of(dy=(dy, 4))
@@ -169,7 +168,7 @@ def global_max_pool2d(x: Array) -> tuple[Array, Array]:
     return device.ops.global_max_pool2d(x)  # type: ignore[no-any-return]
 
 
-def zero_pad2d(x: Array, padding: Any) -> Array:
+def zero_pad2d(x: Array, padding: Padding) -> Array:
     """x (N, C, H, W) with zeros around each plane. padding: a number, (vertical, horizontal) or ((top, bottom), (left, right))."""
     device, (x,) = arrays_of(x=(x, 4))
     sides = normalize_padding(padding)

@@ -23,6 +23,7 @@ from gpucnn.layers.input import Input
 from gpucnn.layers.parameter import Buffers, Parameter, SavedArray
 from gpucnn.layout import FIRST, check_format, hint, image_shape, in_order
 from gpucnn.ops.shapes import LIMIT
+from gpucnn.signatures import DataFormat
 from gpucnn.text import shown
 
 
@@ -32,7 +33,7 @@ class Layered:
     def __init__(self, *layers: Layer | Input | Layered | Sequence[Layer | Input | Layered]) -> None:
         self.layers: list[Layer] = []
         self.declared: Input | None = None  # what it is for, where that was said
-        self.data_format: str | None = None  # of the examples that it is given: where their channels stand
+        self.data_format: DataFormat | None = None  # of the examples that it is given: where their channels stand
         self.input_shape: Shape = ()
         self.output_shape: Shape = ()
         self.dtype: np.dtype[Any] = np.dtype("float32")
@@ -80,7 +81,7 @@ class Layered:
         seed: int = 0,
         device: str | Device = "auto",
         dtype: str = "float32",
-        data_format: str | None = None,
+        data_format: DataFormat | None = None,
     ) -> Self:
         """Fixes all sizes for examples of `input_shape` (C, H, W), (H, W) of grey images, or (features,), and draws the parameters from
         `seed`. An `Input` among the layers says the shape as well.
@@ -302,7 +303,7 @@ class Layered:
             return self.device.array(pixels(x, "examples"), self.dtype) / self.dtype.type(255)
         return self.device.array(x, self.dtype)
 
-    def _examples(self, x: Any, data_format: str | None = None) -> np.ndarray[Any, Any]:
+    def _examples(self, x: Any, data_format: DataFormat | None = None) -> np.ndarray[Any, Any]:
         """A whole set of examples, on the host, channels first: pixels as uint8, everything else as the model's dtype, with no NaN."""
         self._built()
         given = in_order(numbers(x, "examples"), self.input_shape, check_format(data_format) or self.data_format)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from gpucnn.checks import integer, pick, several
 from gpucnn.errors import ShapeError
+from gpucnn.signatures import DataFormat
 from gpucnn.text import shown
 
-FIRST, LAST = "channels_first", "channels_last"
+FIRST: Final = "channels_first"
+LAST: Final = "channels_last"
 FEW, SIDE = (1, 3, 4), 8  # channels, and the least side of an image, that make a shape look like one with its channels last
 
 
-def check_format(data_format: Any) -> str | None:
+def check_format(data_format: Any) -> DataFormat | None:
     """ "channels_first", "channels_last", or None where it was not said; UnknownNameError for anything else."""
-    return None if data_format is None else pick(data_format, {FIRST: FIRST, LAST: LAST}, "data_format")
+    known: dict[str, DataFormat] = {FIRST: FIRST, LAST: LAST}
+    return None if data_format is None else pick(data_format, known, "data_format")
 
 
 def image_shape(given: Any, data_format: str | None) -> tuple[int, ...]:

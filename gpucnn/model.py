@@ -25,6 +25,7 @@ from gpucnn.memory import of_step
 from gpucnn.metrics import METRICS
 from gpucnn.ops.cpu._engine import compile_for
 from gpucnn.optimizers import Optimizer, get_optimizer
+from gpucnn.signatures import DataFormat
 from gpucnn.surroundings import say
 from gpucnn.text import shown
 from gpucnn.training import loop
@@ -117,7 +118,7 @@ class Sequential(Layered):
         seed: int | None = None,
         augment: Any = None,
         verbose: bool | int | str | None = None,
-        data_format: str | None = None,
+        data_format: DataFormat | None = None,
         resume: str | Path | None = None,
     ) -> History:
         """Trains for `epochs` passes over x (N, …) and y, and returns the history. Called again, it goes on: five calls of one epoch are
@@ -201,7 +202,7 @@ class Sequential(Layered):
         *,
         verbose: Any = None,
         return_dict: bool = False,
-        data_format: str | None = None,
+        data_format: DataFormat | None = None,
     ) -> Any:
         """(loss, accuracy) over all examples: the loss and what the model was compiled with; the loss alone where that is nothing.
 
@@ -221,7 +222,7 @@ class Sequential(Layered):
         """
         return measured(self, self._measured(), self.metrics, x, labels, batch_size)
 
-    def predict(self, x: Any, batch_size: int = 256, *, verbose: Any = None, data_format: str | None = None) -> np.ndarray[Any, Any]:
+    def predict(self, x: Any, batch_size: int = 256, *, verbose: Any = None, data_format: DataFormat | None = None) -> np.ndarray[Any, Any]:
         """The model's outputs (N, …) as a NumPy array: probabilities, also where the last softmax or sigmoid is left to the loss.
 
         verbose: nothing is shown, whatever it says.
@@ -281,7 +282,7 @@ class Sequential(Layered):
             self.build(None if self.declared is not None else example_shape(x))
         return self._compiled()
 
-    def checked(self, x: Any, y: Any, data_format: str | None = None) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    def checked(self, x: Any, y: Any, data_format: DataFormat | None = None) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Examples and labels as training and measuring take them. DataError and ShapeError where they do not fit the model or the loss."""
         inputs = self._examples(x, data_format)
         return inputs, self._measured().check_labels(y, len(inputs), math.prod(self.output_shape), self.dtype)

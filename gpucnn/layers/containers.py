@@ -10,6 +10,7 @@ from gpucnn.errors import ArgumentError, ShapeError
 from gpucnn.layers.base import Array, Cost, Layer, Plan, Shape
 from gpucnn.layers.chain import Chain, build_in_turn, numbered
 from gpucnn.layers.stage import ALONE
+from gpucnn.signatures import ActivationName
 from gpucnn.text import shown
 
 __all__ = ["Concat", "Residual", "Stack"]
@@ -65,7 +66,7 @@ class Stack(_Container):
     """Layers one after another, as one layer: (input of the first) → (output of the last). In a model or within other layers they are
     run, fused and named as if they stood there by themselves, with the stack's name before their own."""
 
-    def __init__(self, *layers: Any) -> None:
+    def __init__(self, *layers: Layer | Sequence[Layer]) -> None:
         super().__init__()
         self._layers = some_layers(layers, "Stack")
 
@@ -106,7 +107,9 @@ class Residual(_Container):
     fuses_relu = True
     takes_relu_grad = True
 
-    def __init__(self, *layers: Any, shortcut: Any = None, activation: str | None = None) -> None:
+    def __init__(
+        self, *layers: Layer | Sequence[Layer], shortcut: Layer | Sequence[Layer] | None = None, activation: ActivationName | None = None
+    ) -> None:
         super().__init__(activation)
         self._layers = some_layers(layers, "Residual")
         self.shortcut = None if shortcut is None else one_layer(shortcut, "Residual's shortcut")
@@ -173,7 +176,7 @@ class Concat(_Container):
 
     takes_relu_grad = True
 
-    def __init__(self, *branches: Any, activation: str | None = None) -> None:
+    def __init__(self, *branches: Layer | Sequence[Layer], activation: ActivationName | None = None) -> None:
         super().__init__(activation)
         self.branches = some_layers(branches, "Concat")
         if len(self.branches) < 2:

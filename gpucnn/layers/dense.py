@@ -10,6 +10,7 @@ from gpucnn.initializers import Given
 from gpucnn.layers.base import Array, Cost, Layer, Shape
 from gpucnn.layers.conv import weight_initializer
 from gpucnn.layers.parameter import Parameter, gradients
+from gpucnn.signatures import ActivationName
 
 __all__ = ["Dense"]
 
@@ -24,7 +25,7 @@ class Dense(Layer):
         self,
         units: int,
         *,
-        activation: str | None = None,
+        activation: ActivationName | None = None,
         use_bias: bool = True,
         initializer: Given | None = None,
     ) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from gpucnn.checks import several
 from gpucnn.errors import ShapeError
+from gpucnn.signatures import DataFormat
 from gpucnn.text import shown
 
 __all__ = ["Input"]
@@ -17,7 +18,7 @@ class Input:
     No layer: the model keeps the shape, and builds itself for it when it is first needed. `data_format` as in `Sequential.build`.
     """
 
-    def __init__(self, shape: Sequence[int], data_format: str | None = None) -> None:
+    def __init__(self, shape: Sequence[int], data_format: DataFormat | None = None) -> None:
         sizes = several(shape)
         if not sizes:
             raise ShapeError(f"Input takes the shape of one example, such as (1, 28, 28), got {shown(shape)}")

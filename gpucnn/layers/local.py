@@ -13,6 +13,7 @@ from gpucnn.layers.base import Array, Cost, Layer, Shape
 from gpucnn.layers.conv import check_image, weight_initializer
 from gpucnn.layers.parameter import Parameter, gradients
 from gpucnn.ops.shapes import Window, conv_window, normalize_padding
+from gpucnn.signatures import ActivationName, Padding, Size
 
 __all__ = ["LocallyConnected2D"]
 
@@ -39,12 +40,12 @@ class LocallyConnected2D(Layer):
     def __init__(
         self,
         filters: int,
-        kernel_size: Any,
+        kernel_size: Size,
         *,
-        stride: Any = 1,
-        padding: Any = 0,
-        dilation: Any = 1,
-        activation: str | None = None,
+        stride: Size = 1,
+        padding: Padding = 0,
+        dilation: Size = 1,
+        activation: ActivationName | None = None,
         use_bias: bool = True,
         initializer: Given | None = None,
     ) -> None:

@@ -8,6 +8,7 @@ from gpucnn.errors import ArgumentError, ShapeError
 from gpucnn.layers.base import Array, Layer, Shape
 from gpucnn.layers.conv import check_image
 from gpucnn.ops.shapes import LIMIT, normalize_padding
+from gpucnn.signatures import Sides
 from gpucnn.text import shown
 
 __all__ = ["ZeroPad2D", "ZeroPadding2D"]
@@ -21,7 +22,7 @@ class ZeroPad2D(Layer):
 
     keeps_relu = True
 
-    def __init__(self, padding: Any = 1) -> None:
+    def __init__(self, padding: Sides = 1) -> None:
         super().__init__()
         sides = normalize_padding(padding)
         if isinstance(sides, str):

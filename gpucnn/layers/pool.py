@@ -10,6 +10,7 @@ from gpucnn.layers.base import Array, Cost, Layer, Shape
 from gpucnn.layers.conv import check_image
 from gpucnn.ops.cpu.pool import scratch
 from gpucnn.ops.shapes import normalize_padding, pool_window
+from gpucnn.signatures import Padding, Size
 
 __all__ = [
     "AveragePooling2D",
@@ -24,7 +25,7 @@ __all__ = [
 
 
 class _Pool2D(Layer):
-    def __init__(self, pool_size: Any = 2, stride: Any = None, *, padding: Any = 0, ceil_mode: bool = False) -> None:
+    def __init__(self, pool_size: Size = 2, stride: Size | None = None, *, padding: Padding = 0, ceil_mode: bool = False) -> None:
         super().__init__()
         self.pool_size = pair(pool_size, "pool_size", 1)
         self.stride = self.pool_size if stride is None else pair(stride, "stride", 1)
@@ -51,7 +52,9 @@ class MaxPool2D(_Pool2D):
     The first of equals wins, NaN wins over numbers, padding never wins. Arguments as PyTorch's, plus padding "valid" and "same".
     """
 
-    def __init__(self, pool_size: Any = 2, stride: Any = None, *, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False) -> None:
+    def __init__(
+        self, pool_size: Size = 2, stride: Size | None = None, *, padding: Padding = 0, dilation: Size = 1, ceil_mode: bool = False
+    ) -> None:
         super().__init__(pool_size, stride=stride, padding=padding, ceil_mode=ceil_mode)
         self.dilation = pair(dilation, "dilation", 1)
         self._indices: Array | None = None
@@ -81,10 +84,10 @@ class AvgPool2D(_Pool2D):
 
     def __init__(
         self,
-        pool_size: Any = 2,
-        stride: Any = None,
+        pool_size: Size = 2,
+        stride: Size | None = None,
         *,
-        padding: Any = 0,
+        padding: Padding = 0,
         ceil_mode: bool = False,
         count_include_pad: bool = True,
     ) -> None:

@@ -9,6 +9,7 @@ from gpucnn.initializers import Given
 from gpucnn.layers.base import Layer, Shape
 from gpucnn.layers.containers import Stack
 from gpucnn.layers.conv import Conv2D, check_image
+from gpucnn.signatures import ActivationName, Padding, Size
 
 __all__ = ["DepthwiseConv2D", "SeparableConv2D"]
 
@@ -19,13 +20,13 @@ class DepthwiseConv2D(Conv2D):
 
     def __init__(
         self,
-        kernel_size: Any,
+        kernel_size: Size,
         *,
-        stride: Any = 1,
-        padding: Any = 0,
-        dilation: Any = 1,
+        stride: Size = 1,
+        padding: Padding = 0,
+        dilation: Size = 1,
         multiplier: int = 1,
-        activation: str | None = None,
+        activation: ActivationName | None = None,
         use_bias: bool = True,
         initializer: Given | None = None,
     ) -> None:
@@ -63,13 +64,13 @@ class SeparableConv2D(Stack):
     def __init__(
         self,
         filters: int,
-        kernel_size: Any,
+        kernel_size: Size,
         *,
-        stride: Any = 1,
-        padding: Any = 0,
-        dilation: Any = 1,
+        stride: Size = 1,
+        padding: Padding = 0,
+        dilation: Size = 1,
         multiplier: int = 1,
-        activation: str | None = None,
+        activation: ActivationName | None = None,
         use_bias: bool = True,
         initializer: Given | None = None,
     ) -> None:

@@ -13,6 +13,7 @@ from gpucnn.layers.conv import check_image, weight_initializer
 from gpucnn.layers.parameter import Parameter, gradients
 from gpucnn.ops.cpu.conv import scratch
 from gpucnn.ops.shapes import Window, normalize_padding, transposed_window
+from gpucnn.signatures import ActivationName, Padding, Size
 
 __all__ = ["Conv2DTranspose", "ConvTranspose2D"]
 
@@ -30,14 +31,14 @@ class ConvTranspose2D(Layer):
     def __init__(
         self,
         filters: int,
-        kernel_size: Any,
+        kernel_size: Size,
         *,
-        stride: Any = 1,
-        padding: Any = 0,
-        output_padding: Any = 0,
-        dilation: Any = 1,
+        stride: Size = 1,
+        padding: Padding = 0,
+        output_padding: Size = 0,
+        dilation: Size = 1,
         groups: int = 1,
-        activation: str | None = None,
+        activation: ActivationName | None = None,
         use_bias: bool = True,
         initializer: Given | None = None,
     ) -> None:

@@ -1,0 +1,23 @@
+"""What arguments of the public classes may be, in words that a type checker understands; what they are is checked where they come in.
+
+A number of another library, such as NumPy's, is taken as well, and so are names in other capitals: a checker that is asked to be strict
+wants `int(...)` around the one and the name as it stands here.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+Size: TypeAlias = int | tuple[int, int]
+"""One number for both axes, or one each: (vertical, horizontal)."""
+
+Sides: TypeAlias = int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
+"""One number for all sides, (vertical, horizontal), or ((top, bottom), (left, right))."""
+
+Padding: TypeAlias = Sides | Literal["valid", "same", "VALID", "SAME"]
+
+ActivationName: TypeAlias = Literal["relu", "sigmoid", "softmax", "tanh", "leaky_relu", "elu", "gelu", "silu"]
+
+DataFormat: TypeAlias = Literal["channels_first", "channels_last"]
+
+DType: TypeAlias = Literal["float32", "float64"]
