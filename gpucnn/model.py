@@ -75,6 +75,10 @@ class Sequential(Layered):
 
     # Training and measuring.
 
+    def _repr_html_(self) -> str:
+        """The layers as a table, for notebooks."""
+        return summary.html_of(self)
+
     def _after_build(self) -> None:
         if self.loss is not None and self.optimizer is not None:
             self.compile(self.optimizer, self.loss, self.metrics)

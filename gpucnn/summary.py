@@ -5,11 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from gpucnn import notebook
 from gpucnn.layers.base import Layer, Shape
 from gpucnn.memory import kept_by_layer, of_step, on_cpu
 from gpucnn.text import bytes_text
 
 TITLES = ("layer", "output", "parameters", "multiply-adds", "kept for backward")
+
+
+def html_of(model: Any) -> str:
+    """The layers of a model as a table for notebooks: with their outputs where it is built, and with their settings where it is not."""
+    if model._buffers is None:
+        rows = [(layer.name, repr(layer)) for layer in model.layers]
+        return notebook.table(("layer", "made by"), rows, heading="Sequential, not built: build(input_shape), or fit, gives it its sizes")
+    stages = model.chain.stages
+    kept, width = kept_by_layer(stages), model.dtype.itemsize
+    body = [row for layer in model.layers for row in _rows(layer, layer.name, 0, kept, 1, width)]
+    cost = sum(part.cost().multiply_adds for layer in model.layers for part in layer.layers)
+    total = (
+        "total",
+        _shape_text(model.output_shape),
+        f"{model.parameter_count:,}",
+        f"{cost:,}",
+        bytes_text(sum(of_step(stages).kept) * width),
+    )
+    heading = f"Sequential on {model.device.name}, input {_shape_text(model.input_shape)}, {model.dtype}"
+    return notebook.table(TITLES, body, heading=heading, last=total)
 
 
 def text_of(model: Any, batch_size: int) -> str:

@@ -66,6 +66,16 @@ def is_terminal(stream: Any) -> bool:
         return False
 
 
+def in_notebook() -> bool:
+    """Whether the program runs in the kernel of a notebook, where what is shown can be shown anew."""
+    ipython = sys.modules.get("IPython")
+    try:
+        shell = ipython.get_ipython() if ipython is not None else None
+    except Exception:  # half of a package, or another one of that name
+        return False
+    return type(shell).__name__ == "ZMQInteractiveShell" or "google.colab" in type(shell).__module__
+
+
 def complain(text: str, *, end: str = "\n") -> None:
     """`say` on standard error."""
     if sys.stderr is not None:

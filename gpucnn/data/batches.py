@@ -63,6 +63,10 @@ class Batches:
         self._check_images()
         self._check_labels()
 
+    def __repr__(self) -> str:
+        shape = "×".join(map(str, self.images.shape[1:]))
+        return f"<Batches of {self.batch_size}: {len(self.images):,} images {shape}, {self.steps_per_epoch:,} steps an epoch>"
+
     @property
     def fingerprint(self) -> list[int]:
         """What tells these data from others: their number and check sums."""

@@ -16,6 +16,7 @@ from gpucnn.arrays import numbers, on_a_gpu
 from gpucnn.device import Device, of
 from gpucnn.errors import GpucnnError, ShapeError
 from gpucnn.initializers import Given, get_initializer
+from gpucnn.text import plain
 
 Array: TypeAlias = Any  # numpy.ndarray or cupy.ndarray
 Shape: TypeAlias = tuple[int, ...]  # of one example: (C, H, W) or (features,), without the batch
@@ -34,6 +35,11 @@ class SavedArray:
         self.shape = shape
         self.fill = fill
         self._value: Array = None
+
+    def __repr__(self) -> str:
+        state = "not built" if self.value is None else str(self.value.dtype)
+        frozen = ", frozen" if getattr(self, "frozen", False) else ""
+        return f"<{type(self).__name__} {plain(self.name)} {tuple(self.shape)}, {state}{frozen}>"
 
     @property
     def size(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from gpucnn import notebook
 from gpucnn.files import write_atomically
 from gpucnn.metrics import METRICS
 from gpucnn.training.rows import Row, lines
@@ -36,10 +37,31 @@ class History(Mapping[str, list[float]]):
         last = ", ".join(f"{name} {value:.4g}" for name, value in (self.rows[-1] if self.rows else {}).items() if name != "epoch")
         return f"<History of {len(self.rows)} epoch{'' if len(self.rows) == 1 else 's'}{': ' if last else ''}{last}>"
 
+    def _repr_html_(self) -> str:
+        """A table of the epochs and their curves, for notebooks."""
+        names = list(self)
+        shown = [*self.rows[:20], *self.rows[-5:]] if len(self.rows) > 30 else self.rows
+        rows = [[_shown(name, row[name]) if name in row else "" for name in names] for row in shown]
+        left = f"{len(self.rows) - len(shown)} epochs are left out" if len(shown) < len(self.rows) else ""
+        pictures = []
+        for name in ("loss", "accuracy"):
+            lines = {
+                label: [(row["epoch"], row[key]) for row in self.rows if key in row and "epoch" in row]
+                for label, key in (("training", name), ("validation", f"val_{name}"))
+            }
+            pictures.append(notebook.curves(name, lines))
+        return notebook.table(names, rows, heading=f"{len(self.rows)} epochs", below=left) + "".join(pictures)
+
     def to_csv(self, path: str | Path) -> None:
         """Writes one line per epoch, with a header."""
         content = lines(list(self), self.rows, header=True).encode()
         write_atomically(path, lambda file: file.write(content))
+
+
+def _shown(name: str, value: float) -> str:
+    if "accuracy" in name:
+        return f"{100 * value:.2f} %"
+    return f"{value:,.0f}" if name in ("epoch", "images_per_second") else f"{value:.4g}"
 
 
 class _Lists(dict[str, list[float]]):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,11 +15,12 @@ from gpucnn.errors import CheckpointError, TrainingError
 from gpucnn.files import exists
 from gpucnn.losses import Loss
 from gpucnn.optimizers import Optimizer
-from gpucnn.surroundings import is_terminal, user_path
+from gpucnn.surroundings import user_path
 from gpucnn.text import shown
 from gpucnn.training.callbacks import Callback, Checkpoint, CSVLog, History, Progress, Run
 from gpucnn.training.checkpoint import load_tensors, save_tensors, take
 from gpucnn.training.feed import Feed, feed_for
+from gpucnn.training.progress import shown_unasked
 from gpucnn.training.rows import found, left
 from gpucnn.training.step import Totals, TrainingStep
 
@@ -50,7 +50,7 @@ def fit(
     """
     # Checkpoints come last: they must hold what the other callbacks remember of this very step, and what the run ends with.
     callbacks = sorted(callbacks, key=lambda callback: isinstance(callback, Checkpoint))
-    if not any(isinstance(callback, Progress) for callback in callbacks) and (is_terminal(sys.stdout) if verbose is None else verbose):
+    if not any(isinstance(callback, Progress) for callback in callbacks) and (shown_unasked() if verbose is None else verbose):
         callbacks.insert(0, Progress())
     run = Run(model, optimizer, batches.steps_per_epoch, epochs, metrics=list(metrics), validated=validation is not None)
     run.first_epoch = model.epochs_begun

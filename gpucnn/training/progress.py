@@ -6,14 +6,16 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
-from gpucnn.surroundings import is_terminal, say
+from gpucnn.surroundings import in_notebook, is_terminal, say
 from gpucnn.training.run import Callback, Run
 
 
 class Progress(Callback):
-    """Shows how the run goes: a bar with loss, accuracy, images per second and the time left on a terminal, elsewhere a line per epoch.
+    """Shows how the run goes: a bar with loss, accuracy, images per second and the time left on a terminal, and in a notebook that has
+    ipywidgets; elsewhere a line per epoch.
 
     The bar goes when the run ends, and leaves the lines of the epochs.
     """
@@ -22,7 +24,7 @@ class Progress(Callback):
 
     def __init__(self, bar: bool | None = None) -> None:
         capable = os.environ.get("TERM") not in ("dumb", "unknown")  # such a terminal cannot go back to redraw a bar
-        self.bar = is_terminal(sys.stdout) and capable if bar is None else bar
+        self.bar = (is_terminal(sys.stdout) and capable) or _notebook_bar() if bar is None else bar
         self._progress: Any = None
         self._column: Any = None
         self._task: Any = None
@@ -83,6 +85,16 @@ class Progress(Callback):
     @staticmethod
     def _done(run: Run) -> int:
         return run.epoch * run.steps_per_epoch + run.step
+
+
+def shown_unasked() -> bool:
+    """Whether somebody looks on: at a terminal or in a notebook."""
+    return is_terminal(sys.stdout) or in_notebook()
+
+
+def _notebook_bar() -> bool:
+    """Whether rich can draw a bar in the notebook: it asks ipywidgets to."""
+    return in_notebook() and find_spec("ipywidgets") is not None
 
 
 def epoch_line(run: Run) -> str:

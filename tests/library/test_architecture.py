@@ -54,6 +54,7 @@ LEVELS = {
     "gpucnn.arrays": 3,
     "gpucnn.surroundings": 2,
     "gpucnn.errors": 0,
+    "gpucnn.notebook": 0,
     "gpucnn.signatures": 0,
     "gpucnn.text": -1,
     "gpucnn.starting": -1,
