@@ -1,16 +1,21 @@
 """Stateless functions on NumPy or CuPy arrays, and on whatever else holds floats (gpucnn.arrays). Arguments are checked at every call.
 
+PyTorch's tensors and what else has DLPack are answered in kind (gpucnn.foreign); gradients do not flow through.
+
 Images are (N, C, H, W), weights (K, C/groups, R, S). All arrays of a call are of one dtype (float32; float64 on the CPU too) and on
 one device. Sizes that do not fit raise ShapeError (a ValueError), arrays of a wrong kind TypeError, and both say what was expected.
 """
 
 from __future__ import annotations
 
+import numpy as np
+
 from gpucnn.arguments import arrays_of, conv_of, four_sizes, pool_of, same_shape
 from gpucnn.arrays import numbers, on_a_gpu
 from gpucnn.checks import integer, positive
 from gpucnn.device import of
 from gpucnn.errors import DataError, ShapeError
+from gpucnn.foreign import in_kind
 from gpucnn.layers.base import Array, Shape
 from gpucnn.losses import check_class_labels
 from gpucnn.ops.shapes import normalize_padding, pool_window, transposed_window
@@ -44,6 +49,7 @@ __all__ = [
 ]
 
 
+@in_kind
 def conv2d(
     x: Array, weight: Array, bias: Array | None = None, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1
 ) -> Array:
@@ -58,6 +64,7 @@ def conv2d(
     return device.ops.conv2d(x, weight, rest[0] if rest else None, window, groups)
 
 
+@in_kind
 def conv2d_input_grad(
     dy: Array, weight: Array, input_shape: Shape, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1
 ) -> Array:
@@ -69,6 +76,7 @@ def conv2d_input_grad(
     return device.ops.conv2d_input_grad(dy, weight, window, groups)
 
 
+@in_kind
 def conv2d_weight_grad(
     dy: Array, x: Array, weight_shape: Shape, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1, groups: int = 1
 ) -> Array:
@@ -80,6 +88,7 @@ def conv2d_weight_grad(
     return device.ops.conv2d_weight_grad(dy, x, window, groups)
 
 
+@in_kind
 def conv_transpose2d(
     x: Array,
     weight: Array,
@@ -106,6 +115,7 @@ def conv_transpose2d(
     return device.ops.add_bias(y, rest[0], out=y) if rest else y
 
 
+@in_kind
 def max_pool2d(
     x: Array, kernel_size: Size, stride: Size | None = None, padding: Padding = 0, dilation: Size = 1, ceil_mode: bool = False
 ) -> tuple[Array, Array]:
@@ -118,6 +128,7 @@ def max_pool2d(
     return device.ops.max_pool2d(x, window)  # type: ignore[no-any-return]
 
 
+@in_kind
 def max_pool2d_grad(
     dy: Array, indices: Array, input_shape: Shape, kernel_size: Size, stride: Size | None = None, padding: Padding = 0, dilation: Size = 1
 ) -> Array:
@@ -137,6 +148,7 @@ def max_pool2d_grad(
     return device.ops.max_pool2d_grad(dy, device.array(indices), window)
 
 
+@in_kind
 def avg_pool2d(
     x: Array, kernel_size: Size, stride: Size | None = None, padding: Padding = 0, ceil_mode: bool = False, count_include_pad: bool = True
 ) -> Array:
@@ -146,6 +158,7 @@ def avg_pool2d(
     return device.ops.avg_pool2d(x, window, bool(count_include_pad))
 
 
+@in_kind
 def avg_pool2d_grad(
     dy: Array, input_shape: Shape, kernel_size: Size, stride: Size | None = None, padding: Padding = 0, count_include_pad: bool = True
 ) -> Array:
@@ -156,18 +169,21 @@ def avg_pool2d_grad(
     return device.ops.avg_pool2d_grad(dy, window, bool(count_include_pad))
 
 
+@in_kind
 def global_avg_pool2d(x: Array) -> Array:
     """y (N, C): the mean of each plane of x (N, C, H, W)."""
     device, (x,) = arrays_of(x=(x, 4))
     return device.ops.global_avg_pool2d(x)
 
 
+@in_kind
 def global_max_pool2d(x: Array) -> tuple[Array, Array]:
     """(y, indices), both (N, C): the largest pixel of each plane of x (N, C, H, W) and its int32 place there."""
     device, (x,) = arrays_of(x=(x, 4))
     return device.ops.global_max_pool2d(x)  # type: ignore[no-any-return]
 
 
+@in_kind
 def zero_pad2d(x: Array, padding: Padding) -> Array:
     """x (N, C, H, W) with zeros around each plane. padding: a number, (vertical, horizontal) or ((top, bottom), (left, right))."""
     device, (x,) = arrays_of(x=(x, 4))
@@ -177,6 +193,7 @@ def zero_pad2d(x: Array, padding: Padding) -> Array:
     return device.ops.zero_pad2d(x, sides)
 
 
+@in_kind
 def batch_norm(
     x: Array,
     running_mean: Array,
@@ -204,6 +221,9 @@ def batch_norm(
         return device.ops.batch_norm_apply(x, scale, shift, running, eps=eps)
     if x.size // x.shape[1] < 2:
         raise ShapeError(f"batch normalization needs at least two numbers in each channel to train on, got x of shape {x.shape}")
+    for name, array in (("running_mean", running_mean), ("running_var", running_var)):
+        if isinstance(array, list | tuple) or (isinstance(array, np.ndarray) and not array.flags.writeable):
+            raise TypeError(f"{name} is moved in place, and {type(array).__name__} cannot be written to: give a NumPy array, or a tensor")
     y, _, _ = device.ops.batch_norm(x, scale, shift, running, momentum=positive(momentum, "momentum", zero=True), eps=eps)
     for array, moved in ((running_mean, running[0]), (running_var, running[1])):
         if array is not moved:
@@ -211,6 +231,7 @@ def batch_norm(
     return y
 
 
+@in_kind
 def dense(x: Array, weight: Array, bias: Array | None = None) -> Array:
     """y (N, K) = x (N, C) · weight (K, C)ᵀ + bias (K)."""
     device, (x, weight, *rest) = arrays_of(x=(x, 2), weight=(weight, 2), **({} if bias is None else {"bias": (bias, 1)}))
@@ -221,54 +242,63 @@ def dense(x: Array, weight: Array, bias: Array | None = None) -> Array:
     return device.ops.dense(x, weight, rest[0] if rest else None)
 
 
+@in_kind
 def relu(x: Array) -> Array:
     """max(x, 0), of any shape; NaN stays NaN."""
     device, (x,) = arrays_of(x=(x, None))
     return device.ops.relu(x)
 
 
+@in_kind
 def sigmoid(x: Array) -> Array:
     """1 / (1 + e⁻ˣ), of any shape."""
     device, (x,) = arrays_of(x=(x, None))
     return device.ops.sigmoid(x)
 
 
+@in_kind
 def softmax(x: Array) -> Array:
     """eˣ / Σ eˣ along the last axis."""
     device, (x,) = arrays_of(x=(x, None))
     return device.ops.softmax(x)
 
 
+@in_kind
 def tanh(x: Array) -> Array:
     """The hyperbolic tangent, of any shape."""
     device, (x,) = arrays_of(x=(x, None))
     return device.ops.tanh(x)
 
 
+@in_kind
 def leaky_relu(x: Array, negative_slope: float = 0.01) -> Array:
     """x, or negative_slope · x where that is not positive, of any shape."""
     device, (x,) = arrays_of(x=(x, None))
     return device.ops.leaky_relu(x, positive(negative_slope, "negative_slope", zero=True))
 
 
+@in_kind
 def elu(x: Array, alpha: float = 1.0) -> Array:
     """x, or alpha · (eˣ − 1) where that is not positive, of any shape."""
     device, (x,) = arrays_of(x=(x, None))
     return device.ops.elu(x, positive(alpha, "alpha"))
 
 
+@in_kind
 def gelu(x: Array, approximate: bool = False) -> Array:
     """x · Φ(x), Φ the normal distribution, by the hyperbolic tangent where `approximate`, of any shape."""
     device, (x,) = arrays_of(x=(x, None))
     return device.ops.gelu(x, bool(approximate))
 
 
+@in_kind
 def silu(x: Array) -> Array:
     """x / (1 + e⁻ˣ), of any shape."""
     device, (x,) = arrays_of(x=(x, None))
     return device.ops.silu(x)
 
 
+@in_kind
 def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
     """(loss, dlogits): the mean over the batch of −log softmax(logits) at the labels, and its gradient (softmax − labels) / N.
 
@@ -280,6 +310,7 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
     return loss, dlogits
 
 
+@in_kind
 def flatten(x: Array) -> Array:
     """(N, …) as (N, product of the rest)."""
     _, (x,) = arrays_of(x=(x, None))

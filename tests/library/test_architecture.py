@@ -36,6 +36,7 @@ LEVELS = {
     "gpucnn.training": 50,
     "gpucnn.functional": 45,
     "gpucnn.arguments": 44,
+    "gpucnn.foreign": 44,
     "gpucnn.memory": 45,
     "gpucnn.layers": 40,
     "gpucnn.losses": 40,

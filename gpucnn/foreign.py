@@ -1,0 +1,91 @@
+"""Arrays of other libraries, taken without a copy where that can be done, and answered in kind.
+
+PyTorch's tensors on the CPU and on a GPU, and whatever has DLPack and says by `__array_namespace__` which library it is of, as the Python
+array API has it (JAX, array-api-strict and others). On the CPU they become NumPy's arrays, on a GPU CuPy's. No gradient flows through: a
+tensor that asks for one is taken as it is, and what comes back asks for none.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+
+from gpucnn.device import get_device
+from gpucnn.errors import DeviceError
+from gpucnn.text import reason_of, shown
+
+P = ParamSpec("P")
+R = TypeVar("R")
+OURS = ("numpy", "cupy", "builtins", "gpucnn")
+ON_CPU, ON_GPU = (1, 3), (2, 13)  # DLPack's numbers for memory that the host, or a CUDA device, reads
+
+
+def in_kind(function: Callable[P, R]) -> Callable[P, R]:
+    """A function of NumPy's or CuPy's arrays, which takes those of one other library as well, and then gives that library's back.
+
+    TypeError where there are arrays of two of them, and for one that cannot be had; DeviceError for one on a GPU that cannot be used here.
+    """
+
+    @functools.wraps(function)
+    def answering(*values: P.args, **named: P.kwargs) -> R:
+        libraries = {name for value in (*values, *named.values()) if (name := library_of(value)) is not None}
+        if not libraries:
+            return function(*values, **named)
+        if len(libraries) > 1:
+            raise TypeError(f"all arrays must be of one library, got those of {' and '.join(sorted(libraries))}: convert one of them")
+        foreign: list[Any] = [value for value in (*values, *named.values()) if library_of(value) is not None]
+        taken: Any = function(*(take(value) for value in values), **{name: take(value) for name, value in named.items()})
+        return _given(taken, foreign[0])  # type: ignore[no-any-return]
+
+    return answering
+
+
+def library_of(value: Any) -> str | None:
+    """The library whose array `value` is: None for NumPy's and CuPy's, and for what is no array."""
+    kind = type(value)
+    name = kind.__module__.partition(".")[0]
+    if name in OURS or isinstance(value, np.ndarray):
+        return None
+    return name if (name == "torch" and hasattr(value, "detach")) or hasattr(value, "__dlpack__") else None
+
+
+def take(value: Any) -> Any:
+    """`value` as NumPy's array or CuPy's, sharing its memory where it can; what is no array of another library as it is."""
+    name = library_of(value)
+    if name is None:
+        return value
+    if name == "torch":
+        value = value.detach()
+        if value.device.type == "cpu":
+            return (value.float() if str(value.dtype) == "torch.bfloat16" else value.resolve_neg()).numpy()
+    try:
+        kind = int(value.__dlpack_device__()[0])
+    except Exception as error:  # whatever the object makes of the question
+        raise TypeError(f"{shown(value)} does not say where it is ({reason_of(error)}): give a NumPy array") from None
+    if kind not in (*ON_CPU, *ON_GPU):
+        raise TypeError(f"an array of {name} lies on a device of DLPack's kind {kind}, and only the CPU and CUDA can be read: move it")
+    try:
+        return (get_device("cuda").xp if kind in ON_GPU else np).from_dlpack(value)
+    except DeviceError:
+        raise
+    except Exception as error:  # a type that DLPack has not, strides, what the library refuses
+        raise TypeError(f"{shown(value)} cannot be taken ({reason_of(error)}): give a NumPy array") from None
+
+
+def _given(result: Any, like: Any) -> Any:
+    """Arrays, in tuples too, as those of the library of `like`; numbers as they are."""
+    if isinstance(result, tuple):
+        return tuple(_given(part, like) for part in result)
+    if not hasattr(result, "__dlpack__") and not isinstance(result, np.generic):
+        return result
+    if isinstance(result, np.generic) or (isinstance(result, np.ndarray) and not result.flags.writeable):
+        result = np.array(result)  # which PyTorch would share the memory of
+    if library_of(like) == "torch":
+        torch = sys.modules["torch"]
+        return torch.from_numpy(result) if isinstance(result, np.ndarray) else torch.from_dlpack(result)
+    space = getattr(like, "__array_namespace__", None)
+    return space().from_dlpack(result) if space is not None else result
