@@ -21,7 +21,9 @@ def test_every_set_by_name_and_no_other():
         assert f"{source.train_shape[0]:,} + {source.test_shape[0]:,} of 28×28" in rows[name]
         assert f"| {len(source.class_names)} |" in rows[name]
     for name, source in cifar.SOURCES.items():
-        assert f"{source.train_images:,} + {source.test_images:,} of 3×32×32" in rows[name] and f"| {len(source.class_names)} |" in rows[name]
+        assert (
+            f"{source.train_images:,} + {source.test_images:,} of 3×32×32" in rows[name] and f"| {len(source.class_names)} |" in rows[name]
+        )
 
 
 @pytest.mark.parametrize("ending", FILES)
