@@ -6,6 +6,7 @@ classes are the class itself, and stand where the class is made public.
 
 from __future__ import annotations
 
+from gpucnn.layers.activations import ACTIVATIONS
 from gpucnn.losses import LOSSES
 from gpucnn.metrics import METRICS
 from gpucnn.names import ARGUMENTS
@@ -33,6 +34,7 @@ ARGUMENTS.update(
         "filepath": "path",
     }
 )
+ACTIVATIONS.also({"swish": "silu"})
 LOSSES.also(
     {
         "sparse_categorical_crossentropy": "categorical_crossentropy",

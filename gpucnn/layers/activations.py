@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gpucnn.names import Registry
+
 
 @dataclass(frozen=True)
 class Activation:
@@ -15,7 +17,8 @@ class Activation:
     like_relu: bool = False  # about half of its outputs are near zero, which initial weights make up for
 
 
-ACTIVATIONS: dict[str, Activation] = {
+ACTIVATIONS: Registry[Activation] = Registry("activation")
+ACTIVATIONS |= {
     "relu": Activation("relu", "relu_grad", like_relu=True),
     "sigmoid": Activation("sigmoid", "sigmoid_grad"),
     "softmax": Activation("softmax", "softmax_grad"),

@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gpucnn.checks import pick
 from gpucnn.device import Device
 from gpucnn.errors import GpucnnError, ShapeError
 from gpucnn.initializers import as_text
@@ -75,7 +74,7 @@ class Layer(Worded):
 
     def __init__(self, activation: str | None = None) -> None:
         if activation is not None:
-            pick(activation, ACTIVATIONS, "activation")
+            activation = ACTIVATIONS.first(activation)
         self.activation = activation
         self.options: dict[str, Any] = {}  # of the activation
         self.name = type(self).__name__.lower()

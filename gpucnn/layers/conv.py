@@ -30,7 +30,7 @@ def weight_initializer(name: Given | None, activation: str | None) -> Given:
     if name is not None:
         get_initializer(name)
         return name if callable(name) else as_text(name)
-    return "he_uniform" if activation is not None and ACTIVATIONS[activation].like_relu else "glorot_uniform"
+    return "he_uniform" if activation is not None and ACTIVATIONS.pick(activation).like_relu else "glorot_uniform"
 
 
 class Conv2D(Layer):

@@ -145,3 +145,15 @@ def test_what_things_say_of_themselves() -> None:
             self.seen: list[int] = []
 
     assert repr(Bare()) == "Bare()"
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("ReLU", "relu"), ("LeakyReLU", "leaky_relu"), ("leaky-relu", "leaky_relu"), ("swish", "silu"), ("SOFTMAX", "softmax")],
+)
+def test_activations(given: Any, meant: str) -> None:
+    """However they are spelt, a layer keeps the one name, and has the initial weights that go with it."""
+    for made in (lambda name: gc.Dense(3, activation=name), lambda name: gc.Conv2D(2, 3, activation=name)):
+        assert made(given).activation == meant and made(given).settings() == made(meant).settings()
+    with pytest.raises(UnknownNameError, match=r"unknown activation 'rellu'.*did you mean 'relu'"):
+        gc.Dense(3, activation="rellu")
