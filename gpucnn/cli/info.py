@@ -11,6 +11,7 @@ from gpucnn.surroundings import say
 
 PACKAGES = (
     "numpy", "numba", "numba-cuda", "cupy", "cupy-cuda12x", "cupy-cuda13x", "safetensors", "scikit-learn", "pillow", "matplotlib",
+    "pyarrow",
 )  # fmt: skip
 
 

@@ -31,8 +31,8 @@ def read_image(path: PathLike) -> NDArray[np.uint8]:
     white, a palette counts as grey if all of its used colours are, the first frame of an animation is taken, and the EXIF orientation is
     applied.
 
-    .npy: (H, W), (C, H, W) or (H, W, C) with C = 1 or 3, and (C, H, W) where both would fit; uint8 as it is, floats in 0 … 1
-    times 255. Nothing is unpickled.
+    .npy: (H, W), (C, H, W) or (H, W, C) with C = 1 or 3, and (C, H, W) where both would fit; whole numbers in 0 … 255 as they are,
+    floats in 0 … 1 times 255. Nothing is unpickled.
 
     DataError if the file cannot be read as an image, MissingExtraError without Pillow.
     """
@@ -109,8 +109,12 @@ def _read_npy(path: Path) -> NDArray[np.uint8]:
         raise DataError(f"{path} has the shape {shape}, more than {MAX_PIXELS:,} pixels: give a smaller image")
     if array.dtype == np.uint8:
         return np.array(image, np.uint8, order="C")
+    if array.dtype.kind in "iu":
+        if image.min() < 0 or image.max() > 255:
+            raise DataError(f"{path} holds {image.min()} to {image.max()} where whole numbers are pixels, 0 … 255: scale it first")
+        return np.array(image, np.uint8, order="C")
     if array.dtype.kind != "f":
-        raise DataError(f"{path} holds {array.dtype} where uint8, or floats within 0 … 1, were expected: convert it first")
+        raise DataError(f"{path} holds {array.dtype} where whole numbers in 0 … 255, or floats in 0 … 1, were expected: convert it first")
     values = np.array(image, np.float64, order="C")
     if not np.isfinite(values).all():
         raise DataError(f"{path} holds NaN or infinite values where floats within 0 … 1 were expected: replace them first")

@@ -15,7 +15,7 @@ import pytest
 
 import gpucnn as gc
 from gpucnn import experiment
-from gpucnn.cli import info
+from gpucnn.cli import info, progress
 from gpucnn.cli.progress import Downloads
 
 COMMANDS = ["train", "evaluate", "predict", "info"]
@@ -200,6 +200,31 @@ def test_downloads_are_told_a_line_each_where_there_is_no_terminal(capsys):
             downloads("train-images.gz", done, 30)
         downloads("train-labels.gz", 1, None)
     assert capsys.readouterr().out == "downloading train-images.gz\ndownloading train-labels.gz\n"
+
+
+def test_images_that_take_long_to_read_have_a_bar(monkeypatch, capsys):
+    """On a terminal, and once that has taken a second."""
+    with Downloads() as downloads:
+        downloads.reading("images", 1, 9)
+    assert capsys.readouterr().out == ""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    now = [0.0]
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with Downloads() as downloads:
+        downloads.reading("images", 1, 9)
+        now[0] = 0.9
+        downloads.reading("images", 2, 9)
+        assert sys.stdout.getvalue() == ""
+        now[0] = 1.1
+        downloads.reading("images", 3, 9)
+        now[0] = 2.0
+        downloads.reading("images", 9, 9)
+    assert "images" in sys.stdout.getvalue() and "9/9" in sys.stdout.getvalue()
 
 
 def test_downloads_on_a_terminal_leave_the_screen_to_training(monkeypatch):

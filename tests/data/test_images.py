@@ -169,6 +169,8 @@ def test_a_decompression_bomb(tmp_path):
         (np.array([[0.0, 0.5, 1.0]]), [[[0, 128, 255]]]),
         (np.array([[0.0, 1.0]], np.float16), [[[0, 255]]]),
         (GREY.astype(np.float32) / 255, GREY[None]),
+        *((GREY.astype(kind), GREY[None]) for kind in (np.int64, np.uint16, ">i4")),
+        (COLOUR.astype(np.int16), COLOUR.transpose(2, 0, 1)),
     ],
 )
 def test_npy(tmp_path, array, expected):
@@ -184,7 +186,9 @@ def test_npy(tmp_path, array, expected):
         (np.zeros((2, 5, 7), np.uint8), "shape"),
         (np.zeros(5, np.uint8), "shape"),
         (np.zeros((1, 1, 5, 7), np.uint8), "shape"),
-        (np.zeros((5, 7), np.int64), "int64"),
+        (np.array([[0, 256]]), "0 to 256 where whole numbers are pixels"),
+        (np.array([[-1, 3]], np.int8), "-1 to 3 where"),
+        (np.zeros((5, 7), complex), "complex128"),
         (np.zeros((5, 7), bool), "bool"),
         (np.full((5, 7), np.nan), "NaN"),
         (np.full((5, 7), np.inf), "infinite"),
