@@ -63,8 +63,8 @@ def load(name: str, request: Request) -> Dataset:
         looked = ", ".join(map(str, roots))
         some = f": {target} lacks {', '.join(missing)}" if len(missing) < len(source.files) else f" in {looked}"
         raise UnavailableError(f"{source.title} was not found{some}, and downloading is off: {advice}")
-    _fetch(source, missing, target, request, advice)
-    return _load(source, target, find(target, source))
+    folder = _fetch(source, missing, target, roots[0], request, advice)
+    return _load(source, folder, find(folder, source))
 
 
 for _name in SOURCES:
@@ -93,7 +93,8 @@ def _target(root: Path, source: Source) -> Path:
     return root if root.name == source.name or (begun and not any(find(root / source.name, source))) else root / source.name
 
 
-def _fetch(source: Source, missing: list[str], target: Path, request: Request, advice: str) -> None:
+def _fetch(source: Source, missing: list[str], target: Path, root: Path, request: Request, advice: str) -> Path:
+    """Downloads the files that are missing to `target`, or the archive to where the other sets in it look for it as well; the folder."""
     mirrors = list(source.mirrors)
     try:
         for file, sha256, md5 in zip(source.files, source.sha256, source.md5, strict=True):
@@ -104,9 +105,11 @@ def _fetch(source: Source, missing: list[str], target: Path, request: Request, a
     except UnavailableError:
         if source.archive is None:
             raise
+        target = root if root.name == source.archive.folder else root / source.archive.folder
         archive = target / source.archive.name
         fetch(source.archive.mirrors, archive, md5=source.archive.md5, progress=request.progress, limit=LIMIT_OF_ARCHIVE, advice=advice)
         _unpack(archive, source, target)
+    return target
 
 
 def _archive(folder: Path, source: Source) -> Path | None:

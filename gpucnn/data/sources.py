@@ -23,9 +23,10 @@ BALANCED = (*string.digits, *string.ascii_uppercase, *"abdefghnqrt")  # of EMNIS
 
 @dataclass(frozen=True)
 class Archive:
-    """One file that has the four in it."""
+    """One file that has the four in it, and perhaps those of other sets."""
 
     name: str
+    folder: str  # that it is put into
     mirrors: tuple[str, ...]
     md5: str
     inside: str  # what stands before the files' names in it
@@ -53,6 +54,7 @@ class Source:
 
 EMNIST = Archive(
     name="gzip.zip",
+    folder="emnist",
     mirrors=("https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip", "https://www.itl.nist.gov/iaui/vip/cs_links/EMNIST/gzip.zip"),
     md5="58c8d27c78d21e728a6bc7b3cc06412e",
     inside="gzip/",

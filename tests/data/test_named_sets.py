@@ -141,7 +141,7 @@ def check(data, name):
 def test_downloaded_and_found_again(home, name):
     data = load_dataset(name, home / "data")
     check(data, name)
-    assert data.source.startswith(f"{home / 'data' / name}, ") and data.note is None
+    assert data.source.startswith(f"{home / 'data' / name.removesuffix('-letters')}, ") and data.note is None
     asked = len(home.asked)
     check(load_dataset(name, home / "data"), name)
     assert len(home.asked) == asked
@@ -157,6 +157,14 @@ def test_found_where_other_programs_leave_them(home, name, place, ending):
     write_set(home / "data" / place, name, ending)
     check(load_dataset(name, home / "data"), name)
     assert home.asked == []
+
+
+def test_the_archive_serves_the_other_sets_in_it(home):
+    load_dataset(EMNIST, home / "data")
+    assert home.asked == ["/gzip.zip"]
+    for file in mnist.SOURCES[EMNIST].files:
+        (home / "data" / "emnist" / f"{file}.gz").unlink()
+    check(load_dataset(EMNIST, home / "data", download=False), EMNIST)
 
 
 def test_an_archive_that_is_there_is_unpacked(home):
@@ -310,3 +318,24 @@ def test_the_archive_is_named_for_a_folder_that_is_not_there(home, monkeypatch):
     (home / "env" / "cifar-10-binary.tar.gz").write_bytes((home.mirror / "cifar-10-binary.tar.gz").read_bytes())
     refused("typo does not exist, and CIFAR-10 in .*env was not asked for", "cifar10", home / "typo")
     assert load_dataset("cifar10").source.startswith(str(home / "env"))
+
+
+# What torchvision reads of the same files, where it is installed.
+
+
+@pytest.mark.parametrize(("name", "place"), [("kmnist", "KMNIST/raw"), (EMNIST, "EMNIST/raw"), ("qmnist", "QMNIST/raw")])
+def test_torchvision_reads_the_same(home, name, place):
+    try:
+        from torchvision import datasets
+    except Exception as error:  # one that was built for another PyTorch fails in its own way
+        pytest.skip(f"torchvision cannot be used: {type(error).__name__}")
+    write_set(home / "data" / place, name, "")
+    ours = load_dataset(name, home / "data", download=False)
+    kind, more = {"kmnist": (datasets.KMNIST, {}), EMNIST: (datasets.EMNIST, {"split": "letters"}), "qmnist": (datasets.QMNIST, {})}[name]
+    for train, images, labels in ((True, ours.train_images, ours.train_labels), (False, ours.test_images, ours.test_labels)):
+        theirs = kind(str(home / "data"), train=train, **more)
+        classes = theirs.targets[:, 0] if name == "qmnist" else theirs.targets
+        np.testing.assert_array_equal(classes.numpy() - mnist.SOURCES[name].first, labels)
+        upright = theirs.data.numpy().swapaxes(1, 2) if name == EMNIST else theirs.data.numpy()  # which torchvision leaves as it is
+        np.testing.assert_array_equal(upright, images[:, 0])
+        assert tuple(words.split(" ")[0] for words in theirs.classes if words != "N/A") == ours.class_names
