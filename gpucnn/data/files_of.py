@@ -101,12 +101,11 @@ def _only(folder: Path, names: list[str], words: tuple[str, ...], kind: str) -> 
 
 
 def _parquet(folder: Path, names: list[str]) -> dict[str, list[Path]] | None:
-    """The Parquet files of each part, in the folder or in its `data`, as Hugging Face lays them out."""
-    found = [folder / name for name in names if name.lower().endswith(".parquet")]
-    inside = folder / "data"
-    if not found and inside.is_dir():
-        found = sorted(path for path in inside.iterdir() if path.name.lower().endswith(".parquet") and not path.name.startswith("."))
+    """The Parquet files of each part, in the folder, in its `data`, or in a folder for each, as Hugging Face lays them out."""
+    found = [folder / name for name in names if name.lower().endswith(".parquet")] or _parquet_in(folder / "data")
     parts: dict[str, list[Path]] = {}
+    if not found:
+        parts = {part: shards for part, path in image_folder.parts_of(folder).items() if (shards := _parquet_in(path))}
     for part, spellings in image_folder.SPELLINGS.items():
         of_it = [path for path in found if path.name.lower().replace(".", "-").partition("-")[0] in spellings]
         if of_it:
@@ -114,6 +113,14 @@ def _parquet(folder: Path, names: list[str]) -> dict[str, list[Path]] | None:
     if "train" in parts:
         return parts
     return {"train": found} if len(found) == 1 and not _subfolders(folder) else None
+
+
+def _parquet_in(folder: Path) -> list[Path]:
+    try:
+        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file() and not entry.name.startswith("."))
+    except OSError:  # there is no such folder, or somebody else will say what is wrong with it
+        return []
+    return [folder / name for name in names if name.lower().endswith(".parquet")]
 
 
 def _npy(folder: Path, names: list[str], request: Request) -> Dataset | None:

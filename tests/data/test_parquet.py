@@ -59,6 +59,14 @@ def test_a_folder_of_shards(tmp_path, columns, inside):
     assert data.test_labels.tolist() == [0, 2] and data.validation_labels.tolist() == [1] and told[-1] == ("images", 23, 23)
 
 
+def test_a_folder_for_each_part(tmp_path):
+    for part, values in (("train", range(6)), ("validation", [50, 51]), ("test", [60, 61, 62])):
+        write(tmp_path / part / "0000.parquet", values, [0, 1, 2][: len(values)] * (2 if part == "train" else 1))
+    data = load_dataset(tmp_path)
+    assert data.train_images[:, 0, 0, 0].tolist() == list(range(6)) and data.test_images[:, 0, 0, 0].tolist() == [60, 61, 62]
+    assert data.validation_images[:, 0, 0, 0].tolist() == [50, 51]
+
+
 def test_one_file_is_split(tmp_path):
     path = write(tmp_path / "all.parquet", range(30), [i % 3 for i in range(30)])
     for given in (path, tmp_path):
