@@ -337,7 +337,7 @@ def test_every_layer_is_among_those_that_files_may_name() -> None:
         (lambda: gc.ZeroPad2D(-1), ArgumentError, "padding must be at least 0, got -1"),
         (lambda: gc.LeakyReLU(-0.1), ArgumentError, "negative_slope must be a finite number of at least 0"),
         (lambda: gc.ELU(0), ArgumentError, "alpha must be a finite number above 0, got 0"),
-        (lambda: gc.Dense(2, activation="leakyrelu"), UnknownNameError, "unknown activation.*did you mean 'leaky_relu'"),
+        (lambda: gc.Dense(2, activation="leaky_relus"), UnknownNameError, "unknown activation.*did you mean 'leaky_relu'"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_at_once(make: Any, error: type[Exception], message: str) -> None:
