@@ -297,6 +297,31 @@ def binary_cross_entropy_kernel(logits, targets, dlogits, row_loss, row_correct,
         row_correct[row] = counts[0]
 
 
+@device(forceinline=True)
+def finish_row(lanes, indices, row, lane, loss, value, index, target, target_index, middle, K, row_loss, row_correct):
+    """Ends the work of a warp on a row of numbers: adds up its threads' loss, and compares where the largest number and the largest target
+    stand. In a row of one number, both have to be on the same side of `middle`."""
+    lanes[lane] = loss
+    tree_sum(lanes, lane, LANES)
+    if lane == 0:
+        row_loss[row] = lanes[0]
+    cuda.syncthreads()
+    lanes[lane] = value
+    indices[lane] = index
+    tree_argmax(lanes, indices, lane, LANES)
+    largest = lanes[0]
+    answer = indices[0]
+    cuda.syncthreads()
+    lanes[lane] = target
+    indices[lane] = target_index
+    tree_argmax(lanes, indices, lane, LANES)
+    if lane == 0:
+        right = answer == indices[0]
+        if K == 1:
+            right = (largest > middle) == (lanes[0] > middle)
+        row_correct[row] = int32(right and largest == largest)  # NaN is no right answer
+
+
 @kernel
 def mean_squared_error_kernel(y, targets, dy, row_loss, row_correct, K, scale):
     lanes = cuda.shared.array(LANES, float32)
@@ -308,7 +333,7 @@ def mean_squared_error_kernel(y, targets, dy, row_loss, row_correct, K, scale):
     largest = float32(-math.inf)
     index = int32(K)
     largest_target = float32(-math.inf)
-    target_place = int32(K)
+    target_index = int32(K)
     for k in range(lane, K, int32(LANES)):
         value = y[uint32(first + k)]
         target = targets[uint32(first + k)]
@@ -318,29 +343,10 @@ def mean_squared_error_kernel(y, targets, dy, row_loss, row_correct, K, scale):
         if beats(value, k, largest, index):
             largest = value
             index = int32(k)
-        if beats(target, k, largest_target, target_place):
+        if beats(target, k, largest_target, target_index):
             largest_target = target
-            target_place = int32(k)
-    lanes[lane] = loss
-    tree_sum(lanes, lane, LANES)
-    if lane == 0:
-        row_loss[row] = lanes[0]
-    cuda.syncthreads()
-    lanes[lane] = largest
-    indices[lane] = index
-    tree_argmax(lanes, indices, lane, LANES)
-    largest = lanes[0]
-    answer = indices[0]
-    cuda.syncthreads()
-    lanes[lane] = largest_target
-    indices[lane] = target_place
-    tree_argmax(lanes, indices, lane, LANES)
-    if lane == 0:
-        right = answer == indices[0]
-        if K == 1:
-            right = (largest > float32(0.5)) == (lanes[0] > float32(0.5))
-        correct = int32(right and largest == largest)
-        row_correct[row] = correct
+            target_index = int32(k)
+    finish_row(lanes, indices, row, lane, loss, largest, index, largest_target, target_index, float32(0.5), K, row_loss, row_correct)
 
 
 @kernel

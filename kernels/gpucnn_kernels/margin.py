@@ -10,8 +10,8 @@ import math
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import kernel
 from gpucnn_kernels.core.launch import Array, Stream, floats, run_each
-from gpucnn_kernels.core.reduce import LANES, beats, tree_argmax, tree_sum
-from gpucnn_kernels.loss import by_rows, mean_squared_error
+from gpucnn_kernels.core.reduce import LANES, beats
+from gpucnn_kernels.loss import by_rows, finish_row, mean_squared_error
 
 
 @kernel
@@ -23,7 +23,7 @@ def hinge_kernel(y, targets, dy, row_loss, row_correct, K, scale):
     first = uint32(row * K)
     loss = float32(0)
     largest, index = float32(-math.inf), int32(K)
-    largest_target, target_place = float32(-math.inf), int32(K)
+    largest_target, target_index = float32(-math.inf), int32(K)
     for k in range(lane, K, int32(LANES)):
         value, target = y[uint32(first + k)], targets[uint32(first + k)]
         missing = float32(1) - target * value
@@ -36,28 +36,10 @@ def hinge_kernel(y, targets, dy, row_loss, row_correct, K, scale):
         if beats(value, k, largest, index):
             largest = value
             index = int32(k)
-        if beats(target, k, largest_target, target_place):
+        if beats(target, k, largest_target, target_index):
             largest_target = target
-            target_place = int32(k)
-    lanes[lane] = loss
-    tree_sum(lanes, lane, LANES)
-    if lane == 0:
-        row_loss[row] = lanes[0]
-    cuda.syncthreads()
-    lanes[lane] = largest
-    indices[lane] = index
-    tree_argmax(lanes, indices, lane, LANES)
-    largest = lanes[0]
-    answer = indices[0]
-    cuda.syncthreads()
-    lanes[lane] = largest_target
-    indices[lane] = target_place
-    tree_argmax(lanes, indices, lane, LANES)
-    if lane == 0:
-        right = answer == indices[0]
-        if K == 1:
-            right = (largest > float32(0)) == (lanes[0] > float32(0))
-        row_correct[row] = int32(right and largest == largest)
+            target_index = int32(k)
+    finish_row(lanes, indices, row, lane, loss, largest, index, largest_target, target_index, float32(0), K, row_loss, row_correct)
 
 
 @kernel
