@@ -104,15 +104,14 @@ class Layered:
             input_shape, data_format = self.declared.shape, data_format or self.declared.data_format
         data_format = check_format(data_format) or self.data_format
         inherited = Inherited(self.layers, self)
-        before = [(owner, owner.__getstate__()) for owner in inherited.owners.values()]
         copies = [(owner, copy.deepcopy(owner)) for owner in inherited.owners.values()]
         try:
             self._lay_out(image_shape(input_shape, data_format), integer(seed, "seed", 0), dtype)
             inherited.check()
         except BaseException:
-            for owner, kept in before:  # as it was
+            for owner in inherited.owners.values():  # its buffers are as they were, its layers get its sizes again
                 owner._lay_out(owner.input_shape, owner.seed, str(owner.dtype))
-                owner.__setstate__(kept)
+                owner.__setstate__(owner.__getstate__())
             raise
         self.data_format = data_format
         self._settle(chosen).initialize(self.seed)
