@@ -1,6 +1,6 @@
-"""A model as a file, and as what copy and pickle keep of it.
+"""A model as a file, and its state for copy and pickle.
 
-Models are `Any` here: Sequential stands above this file, and hands its own class to `read`.
+Models are typed `Any` here, because this module is below the one that defines Sequential, which passes its class to `read`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from gpucnn.schedules import SCHEDULES
 from gpucnn.text import message, reason_of, shown
 from gpucnn.training.checkpoint import TensorFile, save_tensors, take
 
-MOST_LAYERS = 10_000  # that a file may describe
+MOST_LAYERS = 10_000  # limit for the description in a file
 
 
 def config_of(model: Any) -> dict[str, Any]:
-    """The model without its parameters, as JSON can hold it."""
+    """A description of the model without its parameters, ready for JSON."""
     if not isinstance(model.metadata, Mapping):
         raise CheckpointError(f"metadata must be a dict, got {shown(model.metadata)}: name what it is under a key")
     return {
@@ -44,7 +44,7 @@ def config_of(model: Any) -> dict[str, Any]:
 
 
 def write(model: Any, path: str | Path) -> None:
-    """Writes a model that is built; see `Sequential.save`."""
+    """Writes a built model; see `Sequential.save`."""
     for layer in model.layers:
         for name, part in layer.walk(layer.name).items():
             if LAYERS.get(type(part).__name__) is not type(part):
@@ -56,7 +56,7 @@ def write(model: Any, path: str | Path) -> None:
         kind = type(model.loss).__name__
         raise CheckpointError(f"{path} was not written: its loss is a {kind}, which no file can name: gpucnn.register({kind}) first")
     config = model.config()
-    if model.optimizer is not None:  # one that is not registered is named, and left out when the model is loaded
+    if model.optimizer is not None:  # one that is not registered is only named, and `load` leaves it out
         name, schedule = optimizers.name_of(model.optimizer), model.optimizer.schedule
         if OPTIMIZERS.get(name) is not type(model.optimizer):
             config["optimizer"] = {"optimizer": name}
@@ -97,7 +97,7 @@ def read(kind: type[Any], path: str | Path, device: str | Device) -> Any:
 
 
 def _compile(model: Any, config: dict[str, Any], path: Path) -> None:
-    """Compiles a model as its file says. What only its maker knows is left out, and said."""
+    """Compiles a model as its file says. Leaves out, with a warning, what is not known in this process."""
     loss = None if config["loss"] is None else get_loss(config["loss"])
     unknown = ""
     try:
@@ -120,12 +120,12 @@ def _compile(model: Any, config: dict[str, Any], path: Path) -> None:
                 f"{path} was loaded without the means to train on: {unknown}; gpucnn.register(...) the class before loading, "
                 "or compile the model anew"
             ),
-            stacklevel=4,  # the line that calls `load`
+            stacklevel=4,  # points at the call of `load`
         )
 
 
 def kept(model: Any) -> dict[str, Any]:
-    """What a copy or a pickle holds, from any device to any other: everything, the optimizer's state and gradients included."""
+    """The complete state for copy and pickle, independent of the device: gradients and optimizer state included."""
     state: dict[str, Any] = {**vars(model), "chain": Chain(), "_named": {}, "_arrays": {}, "_device": None, "_buffers": None}
     buffers = model._buffers
     if buffers is not None:
@@ -142,7 +142,7 @@ def kept(model: Any) -> dict[str, Any]:
 
 
 def take_up(model: Any, state: dict[str, Any]) -> None:
-    """Makes a new model what `kept` has kept, on the same kind of device where there is one."""
+    """Restores into a new model what `kept` returned, on the same kind of device if available, otherwise on the CPU."""
     arrays = state.pop("_kept", None)
     vars(model).update(state)
     if arrays is None:

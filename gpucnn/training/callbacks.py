@@ -1,4 +1,4 @@
-"""What may watch a run: the history as a file, checkpoints, early stopping; and by these names, what has files of its own."""
+"""Callbacks: the history as a CSV file, checkpoints, early stopping. Also exports the ones that have modules of their own."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ __all__ = ["CSVLog", "Callback", "Checkpoint", "EarlyStopping", "History", "Prog
 
 
 class CSVLog(Callback):
-    """Keeps the history in a file: whole when a run is resumed, and a line more after every epoch.
+    """Writes the history to a CSV file: one more line after every epoch, and the whole file again when a run is resumed.
 
-    A `Checkpoint` in the same folder leaves the history to it: the two files go together.
+    A `Checkpoint` in the same folder then leaves the history to this file: the two belong together.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -32,9 +32,9 @@ class CSVLog(Callback):
         self._forget()
 
     def _forget(self) -> None:
-        self._columns: list[str] | None = None  # of the file, as far as it is this run's
-        self._rows: list[Row] = []  # that it holds
-        self._returning = self._synced = True  # whether they can be read from it again, and whether they are on the disk
+        self._columns: list[str] | None = None  # of the file, once this run has written it
+        self._rows: list[Row] = []  # in the file
+        self._returning = self._synced = True  # whether they can be read back, and whether they are flushed to disk
         self.checksum = 0
 
     def on_train_begin(self, run: Run) -> None:
@@ -51,7 +51,7 @@ class CSVLog(Callback):
             self._holds([row])
 
     def holds(self, rows: list[Row]) -> bool:
-        """Whether just these rows are in the file, on the disk, and can be read from it again."""
+        """Whether the file holds exactly these rows, on disk, and they can be read back."""
         if not self._returning or self._rows != rows or not self.path.is_file():
             return False
         if not self._synced:
@@ -78,16 +78,16 @@ class CSVLog(Callback):
 
 
 class Checkpoint(Callback):
-    """Writes the whole run to `path` after every epoch and every `every` steps, so that `fit(..., resume=path)` can go on.
+    """Writes the whole run to `path` after every epoch and every `every` steps, so that `fit(..., resume=path)` can continue.
 
-    Whatever happens meanwhile, the file is whole: either the new state or the one before. The history is in it, or where a `CSVLog`
-    writes to the same folder, in that one's file: a run of thousands of epochs wants one.
+    The file is complete at any time: it holds either the new state or the previous one. It includes the history, unless a `CSVLog`
+    writes to the same folder; runs of thousands of epochs should use one.
     """
 
     def __init__(self, path: str | Path, every: int = 200, *, notes: Mapping[str, Any] | None = None) -> None:
         self.path = user_path(path)
         self.every = integer(every, "every", 1)
-        self.notes = dict(notes or {})  # kept in the file for the program that wrote it
+        self.notes = dict(notes or {})  # stored in the file for the calling program
         self.save: Any = None  # set by the loop, which knows what a run consists of
 
     def on_step_end(self, run: Run) -> None:
@@ -103,16 +103,15 @@ class Checkpoint(Callback):
 
 
 def _direction(monitor: object) -> int:
-    """1 for a loss, which is better lower, −1 for a metric, which is better higher."""
+    """1 for a loss (lower is better), −1 for a metric (higher is better)."""
     names = {"loss": 1, **dict.fromkeys(METRICS, -1)}
     return pick(monitor, {**names, **{f"val_{name}": sign for name, sign in names.items()}}, "quantity to monitor")
 
 
 class EarlyStopping(Callback):
-    """Stops when `monitor` has not become better by more than `min_delta` for `patience` epochs.
+    """Stops when `monitor` has not improved by more than `min_delta` for `patience` epochs.
 
-    monitor: loss, accuracy or another metric, or one of them with val_ before it. restore_best: in the end the parameters are those of the
-    best epoch.
+    monitor: loss, accuracy or another metric, with or without the prefix val_. restore_best: end with the parameters of the best epoch.
     """
 
     name = "early_stopping"
@@ -126,7 +125,7 @@ class EarlyStopping(Callback):
         self.best: float | None = None
         self.waited = 0
         self._parameters: Any = None  # of the best epoch
-        self._last: Any = None  # of the last epoch, where the best ones were put in their place: a longer run goes on from them
+        self._last: Any = None  # of the last epoch, after the best ones replaced them: a longer run continues from these
 
     def on_train_begin(self, run: Run) -> None:
         if self.monitor not in run.measures:

@@ -1,4 +1,4 @@
-"""Files that hold a model or a whole run: safetensors with a JSON description, written whole or not at all (gpucnn.files)."""
+"""Files that hold a model or a whole run: safetensors with a JSON description, written atomically (gpucnn.files)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from gpucnn.errors import CheckpointError
 from gpucnn.files import regular_file, write_atomically
 from gpucnn.text import listed, reason_of, shown
 
-KEY = "gpucnn"  # of the one entry of metadata: safetensors writes several in an order that differs from file to file
+KEY = "gpucnn"  # the only metadata entry: safetensors writes several entries in varying order
 VERSION = 1
-LONGEST = 1 << 24  # characters of a description, which has no weights in it
-NARROW = {"F16": np.float16, "BF16": None}  # floats that other tools store weights as: NumPy has none of the second kind
+LONGEST = 1 << 24  # characters of a description, which holds no weights
+NARROW = {"F16": np.float16, "BF16": None}  # 16-bit floats that other tools store weights as; NumPy has no bfloat16
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Any], description: Mapping[str, Any]) -> None:
-    """Writes arrays and a JSON description. OSError from the disk; CheckpointError for what could not be loaded again: NaN, infinity, and
-    what JSON does not hold. NumPy's numbers become Python's."""
+    """Writes arrays and a JSON description. Raises OSError from the disk, and CheckpointError for what could not be loaded again: NaN,
+    infinity, and values that JSON cannot hold. NumPy numbers become Python numbers."""
     from safetensors.numpy import save
 
     arrays = {name: np.ascontiguousarray(to_numpy(tensor)) for name, tensor in tensors.items()}
@@ -46,9 +46,9 @@ def load_tensors(path: str | Path) -> tuple[dict[str, np.ndarray[Any, Any]], dic
 
 
 class TensorFile(Mapping[str, np.ndarray[Any, Any]]):
-    """A file that `save_tensors` wrote, open: its `description`, and its arrays, each read when it is asked for.
+    """An open file that `save_tensors` wrote: its `description`, and its arrays, each read on access.
 
-    A context. Raises CheckpointError for any other file.
+    A context manager. Raises CheckpointError for any other file.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -80,11 +80,11 @@ class TensorFile(Mapping[str, np.ndarray[Any, Any]]):
         return len(self.shapes)
 
     def narrow(self, name: str) -> bool:
-        """Whether an array's floats have 16 bits in the file."""
+        """Whether the file stores an array as 16-bit floats."""
         return self._types[name] in NARROW
 
     def check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """CheckpointError unless the file holds arrays of just these names and shapes. None of them is read."""
+        """Raises CheckpointError unless the file holds exactly these names and shapes. Reads no array."""
         for name, shape in shapes.items():
             if name not in self.shapes:
                 raise CheckpointError(f"{self.path} holds no {name!r}: it is of another model")
@@ -95,7 +95,7 @@ class TensorFile(Mapping[str, np.ndarray[Any, Any]]):
             raise CheckpointError(f"{self.path} holds {listed(surplus, 4)}, which the model has not: it is of another model")
 
     def _narrow(self, name: str) -> np.ndarray[Any, Any]:
-        """Floats of 16 bits as float32, which holds each of them exactly."""
+        """16-bit floats as float32, which represents each of them exactly."""
         with open(self.path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")
             begin, end = json.loads(file.read(length))[name]["data_offsets"]
@@ -139,7 +139,7 @@ def _description(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _plain(value: Any, path: str) -> Any:
-    """`value` as JSON gives it back: NumPy's numbers and arrays as Python's, tuples as lists. TypeError says where something else is."""
+    """`value` as it comes back from JSON: NumPy numbers and arrays as Python's, tuples as lists. TypeError names anything else."""
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
@@ -155,8 +155,8 @@ def _plain(value: Any, path: str) -> Any:
 
 
 def take(tensors: Mapping[str, np.ndarray[Any, Any]], arrays: Mapping[str, Any], source: str | Path = "") -> None:
-    """Copies each tensor into the array of its name, on whatever device: all of them, or none and CheckpointError where one is
-    missing, is too much, does not fit, or holds NaN or infinity. Floats of 16 bits become wider."""
+    """Copies each tensor into the array of the same name, on any device. Copies nothing and raises CheckpointError if one is missing,
+    unknown, of another shape, or holds NaN or infinity. 16-bit floats are widened."""
     if isinstance(tensors, TensorFile):
         source = tensors.path
     found = {}

@@ -1,4 +1,4 @@
-"""What `fit`, `evaluate` and `train_on_batch` are given, made ready: checked arrays, batches, weights, what is held back for validation."""
+"""Prepares the arguments of `fit`, `evaluate` and `train_on_batch`: checks, batches, weights, and the split for validation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Checked = tuple[NDArray[Any], NDArray[Any]]
 
 @dataclass(frozen=True)
 class Given:
-    """The arguments of `Sequential.fit` that say what comes in which batch."""
+    """The arguments of `Sequential.fit` that determine the batches."""
 
     batch_size: int
     shuffle: bool
@@ -39,7 +39,7 @@ class Given:
 
 
 def stream_of(x: Any, given: Given) -> Stream:
-    """Batches from outside, in place of arrays."""
+    """Wraps batches that the user supplies instead of arrays."""
     if not is_stream(x):
         raise ArgumentError(f"labels are missing: give fit(x, y), or batches (x, y) one after another, got {shown(x)}")
     if given.sample_weight is not None or given.class_weight is not None or given.augment is not None or given.validation_split:
@@ -48,12 +48,12 @@ def stream_of(x: Any, given: Given) -> Stream:
 
 
 def example_shape(x: Any) -> tuple[int, ...]:
-    """The shape of one example, of arrays or of batches."""
+    """The shape of one example, given arrays or batches."""
     return tuple(numbers(x.first()[0] if isinstance(x, Stream) else x, "examples").shape[1:])
 
 
 def batches_of(model: Any, loss: Loss, x: Any, y: Any, given: Given) -> tuple[Loss, Any, Checked | None]:
-    """(loss, batches, validation data) for a model that is built and the loss that it is trained with."""
+    """(loss, batches, validation data) for a built model and its loss."""
     validation = None if given.validation_data is None else model.checked(*pair(given.validation_data, "validation_data"))
     if isinstance(x, Stream):
         x.prepared, x.dtype = model.checked, model.dtype
@@ -78,7 +78,7 @@ def batches_of(model: Any, loss: Loss, x: Any, y: Any, given: Given) -> tuple[Lo
 
 
 def weighted(loss: Loss, labels: NDArray[Any], weights: NDArray[Any] | None) -> tuple[Loss, NDArray[Any]]:
-    """The loss and the labels that hold the weights; both as they are where there are none."""
+    """Loss and labels that carry the weights; both unchanged if there are none."""
     if weights is None:
         return loss, labels
     heavy = Weighted(loss)
@@ -86,7 +86,7 @@ def weighted(loss: Loss, labels: NDArray[Any], weights: NDArray[Any] | None) -> 
 
 
 def pair(given: Any, name: str) -> tuple[Any, Any]:
-    """(x, y): a pair of arrays, or batches (x, y), which are put together."""
+    """(x, y) from a pair of arrays, or from batches (x, y), which are concatenated."""
     parts = tuple(given) if isinstance(given, list | tuple) else ()
     if (len(parts) != 2 or isinstance(given, list)) and is_stream(given):
         return gathered(given)
@@ -98,7 +98,7 @@ def pair(given: Any, name: str) -> tuple[Any, Any]:
 def watchers(callbacks: Any, verbose: Any) -> tuple[list[Callback], bool | None]:
     """(callbacks, whether to show progress unless one of them does). verbose: 0, 1 (a bar), 2 (a line an epoch), a bool, "auto".
 
-    TypeError for what is no list of callbacks.
+    Raises TypeError for anything but a list of callbacks.
     """
     found = [] if callbacks is None else callbacks
     if isinstance(found, Callback) or not isinstance(found, Iterable):

@@ -1,8 +1,8 @@
-"""Launches recorded once and replayed: a CUDA graph.
+"""CUDA graphs: launches are recorded once and then replayed.
 
-A step of a small network is a few dozen short kernels, and launching one from Python takes longer than running it. A graph holds the
-launches, with the addresses of all arrays, and is launched as one. So everything that such a function reads and writes must stay where it
-is, and what changes from one run to the next must be in the memory of the device.
+A step of a small network is a few dozen short kernels, and launching one from Python takes longer than running it. A graph holds all
+launches, with the addresses of all arrays, and is launched at once. So everything that a recorded function reads and writes must keep its
+address, and values that change from run to run must be in device memory.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from gpucnn.text import first_line
 class Graphs:
     """Runs functions that do nothing but launch kernels: one graph for each key.
 
-    A key's first run launches the kernels one by one, which compiles them; the second records, and from then on they are replayed. Where
-    there is nothing to record with (NumPy), or recording fails, they are launched one by one every time.
+    The first run of a key launches the kernels one by one, which compiles them; the second run records them, later runs replay them.
+    Without CUDA (NumPy), or if recording fails, they are launched one by one every time.
 
-    Arrays that such functions make come from a pool that nobody else uses: what is freed inside a step serves the rest of it, and after
-    the first run nothing is allocated any more.
+    Arrays made inside come from a pool of their own: memory freed in a step is reused in the same step, and after the first run nothing
+    is allocated any more.
     """
 
     def __init__(self, device: Device, enabled: bool = True) -> None:
@@ -34,26 +34,26 @@ class Graphs:
         self.cuda: Any = getattr(device.xp, "cuda", None) if enabled else None
         self._graphs: dict[Hashable, Any] = {}
         self._known: set[Hashable] = set()
-        self._apart = True  # whether other streams may have work that a graph has to wait for
+        self._apart = True  # whether a graph may have to wait for other streams
         self._records = True
         self._recording = False
-        self.waited = 0.0  # seconds that `wait` has taken, all together
+        self.waited = 0.0  # total seconds spent in `wait`
         if self.cuda is not None:
-            self._stream = self.cuda.Stream(non_blocking=True)  # the default stream cannot be recorded
+            self._stream = self.cuda.Stream(non_blocking=True)  # the default stream cannot be captured
             self._pool = self.cuda.MemoryPool(self._allocate)
 
     @property
     def recorded(self) -> int:
-        """How many graphs there are."""
+        """The number of graphs."""
         return len(self._graphs)
 
     @property
     def bytes(self) -> int:
-        """What the functions' own arrays take, in the memory of the device."""
+        """Bytes of device memory in the pool of the recorded functions."""
         return 0 if self.cuda is None else int(self._pool.total_bytes())
 
     def run(self, key: Hashable, function: Callable[[], None]) -> None:
-        """Does what `function` does, whose launches must be the same for the same key."""
+        """Runs `function`, directly or by replay. It must make the same launches whenever the key is the same."""
         if self.cuda is None:
             function()
             return
@@ -68,7 +68,7 @@ class Graphs:
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """On the stream and with the pool of the graphs."""
+        """Makes the stream and the memory pool of the graphs current."""
         if self.cuda is None:
             yield
             return
@@ -80,9 +80,9 @@ class Graphs:
 
     @contextmanager
     def ordered(self) -> Iterator[None]:
-        """What is launched in the block comes after all that was launched before, here and on the current stream, and before what will be.
+        """Orders the launches in the block after all earlier ones, here and on the current stream, and before all later ones.
 
-        Nobody waits for it but the device.
+        Only the device waits.
         """
         if self.cuda is None:
             yield
@@ -96,7 +96,7 @@ class Graphs:
             outside.wait_event(self._stream.record())
 
     def wait(self) -> None:
-        """Until everything that was launched has been done."""
+        """Waits until all launched work is done."""
         if self.cuda is not None:
             begun = time.perf_counter()
             self._stream.synchronize()
@@ -104,26 +104,26 @@ class Graphs:
             self._apart = True
 
     def clear(self) -> None:
-        """Forgets all graphs: what they read and write is no longer where it was."""
+        """Drops all graphs, because the arrays that they use have moved."""
         self.wait()
         self._graphs.clear()
         self._known.clear()
 
     def _allocate(self, size: int) -> Any:
-        """New memory for the pool. Where there is none left the pool gives back to the device whatever is free between two runs, and tries
-        again; but recorded graphs use that at every replay: so they go first."""
+        """Allocates memory for the pool. If there is none left, frees all unused blocks of the pool and tries again. Recorded graphs use
+        these blocks in every replay, so the graphs are dropped first."""
         try:
             return self.cuda.MemoryPointer(self.cuda.Memory(size), 0)
         except self.cuda.runtime.CUDARuntimeError as error:
-            if self._recording:  # nothing can be waited for now; the pool takes no notice of an error of another kind
+            if self._recording:  # nothing can wait now; the pool ignores errors of other kinds
                 raise RuntimeError(f"there is no memory left to record in ({first_line(error)})") from None
             self.clear()
             raise
 
     def _record(self, key: Hashable, function: Callable[[], None]) -> None:
-        """Makes the graph of `function`. Where it cannot be had that is said, and not tried again."""
+        """Records the graph of `function`. If that fails, says so once and does not try again."""
         collecting = gc.isenabled()
-        gc.disable()  # an old graph or event that is collected now would break the recording off
+        gc.disable()  # collecting an old graph or event now would abort the capture
         try:
             self._stream.begin_capture()
             self._recording = True
@@ -135,7 +135,7 @@ class Graphs:
             self._graphs[key] = graph
         except GpucnnError:
             raise
-        except Exception as error:  # whatever CUDA refuses inside a recording
+        except Exception as error:  # anything that CUDA refuses during capture
             warnings.warn(
                 f"training goes on without a CUDA graph, and slower: it could not be recorded ({first_line(error)})", stacklevel=2
             )

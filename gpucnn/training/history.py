@@ -1,4 +1,4 @@
-"""What a run has measured, epoch by epoch."""
+"""The history of a run, epoch by epoch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class History(Mapping[str, list[float]]):
 
     @property
     def history(self) -> dict[str, list[float]]:
-        """The same as a dict of lists, as Keras has it; "acc" and the like are found as well."""
+        """The same as a dict of lists, as in Keras; second names such as "acc" work too."""
         return _Lists(self)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""What a model says of many examples, a batch at a time: its outputs, and how good they are."""
+"""Predictions and metrics over many examples, batch by batch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def outputs_of(model: Any, x: Any, batch_size: int, *, logits: bool = False) -> 
 
 
 def finished(model: Any, outputs: Array, final: str | None) -> np.ndarray[Any, Any]:
-    """Outputs on the host, through the activation `final` that was left off."""
+    """Outputs on the host, after the final activation that was left out."""
     array: np.ndarray[Any, Any] = to_numpy(getattr(model.device.ops, final)(outputs) if final else outputs)
     return array
 

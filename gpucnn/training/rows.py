@@ -1,6 +1,6 @@
-"""The rows of a history as lines of a CSV file: a checkpoint beside that file need not repeat them.
+"""History rows as lines of a CSV file, so that a checkpoint beside that file need not repeat them.
 
-A checkpoint is written anew each time, and would grow by a row every epoch: thousands of epochs were quadratic in what they write.
+A checkpoint is rewritten every time and would grow by a row per epoch: over thousands of epochs, the bytes written would be quadratic.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Row = dict[str, float]
 
 
 def lines(columns: Sequence[str], rows: Sequence[Row], *, header: bool = False) -> str:
-    """Rows as text, a line each; a number comes back from it to the bit."""
+    """Rows as text, one per line. Numbers can be read back exactly."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(columns), lineterminator="\n")
     if header:
@@ -34,20 +34,20 @@ def lines(columns: Sequence[str], rows: Sequence[Row], *, header: bool = False) 
 
 
 def checksum(rows: Sequence[Row], start: int = 0) -> int:
-    """Of names and values, in whatever order the columns are. Row by row it is the same as of all at once."""
+    """A checksum of names and values that does not depend on the order of columns, and can be continued row by row."""
     for row in rows:
         start = zlib.crc32(json.dumps(row, sort_keys=True).encode(), start)
     return start
 
 
 def returns(row: Row) -> bool:
-    """Whether a row comes back from a line of text as what JSON makes of it: numbers, under names."""
+    """Whether a row survives being written as text and read again: named numbers do."""
     return all(isinstance(name, str) and isinstance(value, int | float) and type(value) is not bool for name, value in row.items())
 
 
 def left(path: Path, rows: Sequence[Row], logs: Sequence[Any]) -> dict[str, Any]:
-    """What a checkpoint at `path` says of the history: all of it; or the last row, and where the others are: in the file of one of `logs`
-    in the same folder, as long as it holds just these rows."""
+    """The part of a checkpoint at `path` that describes the history: all rows; or the last row and the CSV file with the others, if one of
+    `logs` writes to the same folder and its file holds exactly these rows."""
     for log in logs:
         if rows and os.path.abspath(log.path.parent) == os.path.abspath(path.parent) and log.holds(rows):
             return {"history": list(rows[-1:]), "history file": {"name": log.path.name, "rows": len(rows), "checksum": log.checksum}}
@@ -55,15 +55,15 @@ def left(path: Path, rows: Sequence[Row], logs: Sequence[Any]) -> dict[str, Any]
 
 
 def found(path: Path, description: dict[str, Any]) -> list[Row]:
-    """The rows that `left` was given. Where the file is not there any more, or is another one, a warning, and the last row.
+    """The rows that were passed to `left`. If the file is missing or has changed: a warning, and the last row only.
 
-    Raises KeyError, TypeError or ValueError for what `left` never says.
+    Raises KeyError, TypeError or ValueError for a description that `left` never returns.
     """
     kept = [dict(row) for row in description["history"]]
-    place = description.get("history file")
-    if place is None:
+    noted = description.get("history file")
+    if noted is None:
         return kept
-    name, count, expected = place["name"], place["rows"], place["checksum"]
+    name, count, expected = noted["name"], noted["rows"], noted["checksum"]
     if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name:
         raise ValueError(f"its history is in {plain(name)!r}, which is no file beside it")
     if type(count) is not int or count < 1:
