@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn_kernels.conv.parts import SHARES, GradPlan, Pixels, block_sums, gradients, share_out, sum_parts
+from gpucnn_kernels.conv.parts import SHARES, GradPlan, Pixels, block_sums, gradients, own_share, share_out, sum_parts
 from gpucnn_kernels.conv.patch import BANKS, ROOM, Patch, patch_loader, patch_of
 from gpucnn_kernels.core._numba import cuda, float32, uint32
 from gpucnn_kernels.core.compile import device, kernel
@@ -246,10 +246,9 @@ def _grad_kernel(key: GradPlan) -> Any:
     `key` is a plan without what depends on the number of images.
     """
     patch: Any = key.patch
-    threads, F, stretch = key.threads, key.filters, key.stretch
-    (R, S), (dilation_h, dilation_w), (step_h, step_w) = patch.kernel, patch.dilation, patch.step
-    pitch, plane, channel, across = patch.pitch, patch.plane, patch.channel, patch.across
-    group_rows, tap_groups, tap_rows, room, results = key.group_rows, key.tap_groups, key.tap_rows, key.shared, key.sums
+    threads, F, S, dilation_w = key.threads, key.filters, patch.kernel[1], patch.dilation[1]
+    (step_h, step_w), pitch, plane, channel, across = patch.step, patch.pitch, patch.plane, patch.channel, patch.across
+    group_rows, tap_rows, room, results = key.group_rows, key.tap_rows, key.shared, key.sums
     all_taps, group_taps = tap_rows * S, group_rows * S
     load = patch_loader(patch, threads, 0)
     add_all_up = block_sums(threads, F, group_taps, all_taps)
@@ -265,6 +264,13 @@ def _grad_kernel(key: GradPlan) -> Any:
 
     tap_rows_of_group = unrolled(tap_row, group_rows)
 
+    @device(forceinline=True)
+    def row_words(c, row):
+        phase = uint32(uint32(row % uint32(step_h)) * uint32(step_w))
+        return uint32(c * uint32(channel) + phase * uint32(plane) + (row // uint32(step_h)) * uint32(pitch))
+
+    begin, begin_unit = own_share(key, row_words)
+
     @kernel(launch_bounds=threads)
     def conv2d_direct_weight_grad_slices(dy, x, workspace, K, H, W, top, left, outputs, stretches, units, slice_units):
         tile = cuda.shared.array(room, float32)
@@ -273,33 +279,13 @@ def _grad_kernel(key: GradPlan) -> Any:
         after = cuda.local.array(F, float32)
         row_at = cuda.local.array(group_rows, uint32)
         filter_at = cuda.local.array(F, uint32)
-        number = uint32(cuda.blockIdx.x)
-        group = uint32(number % uint32(tap_groups))
-        number = uint32(number // uint32(tap_groups))
-        filter_blocks = uint32((K + uint32(F - 1)) // uint32(F))
-        first_filter = uint32(uint32(number % filter_blocks) * uint32(F))
-        own_slice = uint32(number // filter_blocks)
         thread = uint32(cuda.threadIdx.x)
-        for i in range(results):
-            sums[i] = float32(0)
-        for i in range(group_rows):  # rows past the last work on the last, and are not written
-            tap_row_number = uint32(min(uint32(group * uint32(group_rows) + uint32(i)), uint32(tap_rows - 1)))
-            row = uint32(uint32(tap_row_number % uint32(R)) * uint32(dilation_h))
-            phase = uint32(uint32(row % uint32(step_h)) * uint32(step_w))
-            row_at[i] = uint32(
-                uint32(tap_row_number // uint32(R)) * uint32(channel) + phase * uint32(plane) + (row // uint32(step_h)) * uint32(pitch)
-            )
-
+        group, first_filter, own_slice = begin(K, sums, row_at)
         unit = uint32(own_slice * slice_units)
         last_unit = uint32(min(uint32(unit + slice_units), units))
         while unit < last_unit:
-            n = uint32(unit // stretches)
-            first = uint32(uint32(unit - n * stretches) * uint32(stretch))
-            end = uint32(min(uint32(first + uint32(stretch)), outputs))
+            n, first, end = begin_unit(unit, stretches, outputs, first_filter, K, filter_at)
             first_row = uint32(first // uint32(across))
-            for f in range(F):
-                k = uint32(min(uint32(first_filter + uint32(f)), uint32(K - uint32(1))))
-                filter_at[f] = uint32((n * K + k) * outputs)
             position = uint32(first + thread)
             safe = uint32(min(position, uint32(end - uint32(1))))
             for f in range(F):

@@ -36,6 +36,8 @@ class Pixels(Protocol):
     @property
     def kernel(self) -> Pair: ...
     @property
+    def dilation(self) -> Pair: ...
+    @property
     def size(self) -> int: ...  # words
 
 
@@ -109,6 +111,44 @@ def share_out(
     per_slice = -(-filters // own_filters) * -(-rows // group_rows)
     slices = max(1, min(units, blocks // per_slice))
     return GradPlan(patch, threads, own_filters, stretch, group_rows, units, -(-units // slices))
+
+
+def own_share(plan: GradPlan, row_words: Any) -> tuple[Any, Any]:
+    """Two device functions. `begin` works out a block's share, (group of taps, first filter, slice), sets its threads' sums to zero and
+    fills `row_at`, the words to each row of its taps: `row_words(channel, row)`, a device function. `begin_unit` says what a unit is,
+    (image, first position, the position after the last), and fills `filter_at`, the words to each filter's plane of dy.
+
+    Rows and filters past the last are worked on as the last, and not written.
+    """
+    F, stretch, results = plan.filters, plan.stretch, plan.sums
+    group_rows, tap_groups, tap_rows = plan.group_rows, plan.tap_groups, plan.tap_rows
+    R, dilation_h = plan.patch.kernel[0], plan.patch.dilation[0]
+
+    @device(forceinline=True)
+    def begin(K, sums, row_at):
+        number = uint32(cuda.blockIdx.x)
+        group = uint32(number % uint32(tap_groups))
+        number = uint32(number // uint32(tap_groups))
+        filter_blocks = uint32((K + uint32(F - 1)) // uint32(F))
+        first_filter = uint32(uint32(number % filter_blocks) * uint32(F))
+        for i in range(results):
+            sums[i] = float32(0)
+        for i in range(group_rows):
+            number_of_row = uint32(min(uint32(group * uint32(group_rows) + uint32(i)), uint32(tap_rows - 1)))
+            row = uint32(uint32(number_of_row % uint32(R)) * uint32(dilation_h))
+            row_at[i] = row_words(uint32(number_of_row // uint32(R)), row)
+        return group, first_filter, uint32(number // filter_blocks)
+
+    @device(forceinline=True)
+    def begin_unit(unit, stretches, outputs, first_filter, K, filter_at):
+        n = uint32(unit // stretches)
+        first = uint32(uint32(unit - n * stretches) * uint32(stretch))
+        for f in range(F):
+            k = uint32(min(uint32(first_filter + uint32(f)), uint32(K - uint32(1))))
+            filter_at[f] = uint32((n * K + k) * outputs)
+        return n, first, uint32(min(uint32(first + uint32(stretch)), outputs))
+
+    return begin, begin_unit
 
 
 @functools.cache

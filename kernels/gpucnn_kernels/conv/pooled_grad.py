@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn_kernels.conv import direct, pooled
-from gpucnn_kernels.conv.parts import SHARES, GradPlan, block_sums, gradients, share_out, sum_parts
+from gpucnn_kernels.conv.parts import SHARES, GradPlan, block_sums, gradients, own_share, share_out, sum_parts
 from gpucnn_kernels.conv.patch import patch_of
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import device, kernel
@@ -173,7 +173,7 @@ def _grad_kernel(key: GradPlan, masked: bool) -> Any:
     `key` is a plan without what depends on the number of images; `masked`: dy counts where relu is positive. `outputs` are the pooling's.
     """
     corners: Any = key.patch
-    threads, F, stretch = key.threads, key.filters, key.stretch
+    threads, F = key.threads, key.filters
     (R, S), (dilation_h, dilation_w), (step_h, step_w) = corners.kernel, corners.dilation, corners.step
     pitch, copy, words, across = corners.pitch, corners.copy, corners.row, corners.across
     group_rows, tap_groups, tap_rows, room, results = key.group_rows, key.tap_groups, key.tap_rows, key.shared, key.sums
@@ -197,6 +197,13 @@ def _grad_kernel(key: GradPlan, masked: bool) -> Any:
 
     tap_rows_of_group = unrolled(tap_row, group_rows)
 
+    @device(forceinline=True)
+    def row_words(c, row):
+        phase = uint32(c * uint32(step_h) + row % uint32(step_h))
+        return uint32((row // uint32(step_h)) * uint32(pitch) + phase * uint32(step_w * words))
+
+    begin, begin_unit = own_share(key, row_words)
+
     @kernel(launch_bounds=threads)
     def conv2d_relu_max_pool_weight_grad_slices(
         dy, indices, relu, x, workspace, K, H, W, Q, top, left, outputs, stretches, units, slice_units
@@ -210,31 +217,13 @@ def _grad_kernel(key: GradPlan, masked: bool) -> Any:
         winners = cuda.local.array(F, int32)
         row_at = cuda.local.array(group_rows, uint32)
         filter_at = cuda.local.array(F, uint32)
-        number = uint32(cuda.blockIdx.x)
-        group = uint32(number % uint32(tap_groups))
-        number = uint32(number // uint32(tap_groups))
-        filter_blocks = uint32((K + uint32(F - 1)) // uint32(F))
-        first_filter = uint32(uint32(number % filter_blocks) * uint32(F))
-        own_slice = uint32(number // filter_blocks)
         thread = uint32(cuda.threadIdx.x)
-        for i in range(results):
-            sums[i] = float32(0)
-        for i in range(group_rows):  # rows past the last work on the last, and are not written
-            tap_row_number = uint32(min(uint32(group * uint32(group_rows) + uint32(i)), uint32(tap_rows - 1)))
-            row = uint32(uint32(tap_row_number % uint32(R)) * uint32(dilation_h))
-            phase = uint32(uint32(tap_row_number // uint32(R)) * uint32(step_h) + row % uint32(step_h))
-            row_at[i] = uint32((row // uint32(step_h)) * uint32(pitch) + phase * uint32(step_w * words))
-
+        group, first_filter, own_slice = begin(K, sums, row_at)
         unit = uint32(own_slice * slice_units)
         last_unit = uint32(min(uint32(unit + slice_units), units))
         while unit < last_unit:
-            n = uint32(unit // stretches)
-            first = uint32(uint32(unit - n * stretches) * uint32(stretch))
-            end = uint32(min(uint32(first + uint32(stretch)), outputs))
+            n, first, end = begin_unit(unit, stretches, outputs, first_filter, K, filter_at)
             first_row = uint32(first // uint32(across))
-            for f in range(F):
-                k = uint32(min(uint32(first_filter + uint32(f)), uint32(K - uint32(1))))
-                filter_at[f] = uint32((n * K + k) * outputs)
             position = uint32(first + thread)
             safe = uint32(min(position, uint32(end - uint32(1))))
             for f in range(F):
