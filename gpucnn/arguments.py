@@ -1,4 +1,4 @@
-"""The arrays and sizes that `gpucnn.functional` is called with, checked. One sentence where they do not fit."""
+"""Checks of the arrays and sizes that `gpucnn.functional` is called with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gpucnn.text import shown
 
 
 def arrays_of(**named: tuple[Any, int | None]) -> tuple[Device, list[Array]]:
-    """The device of all arrays and the arrays, contiguous; each comes with the number of axes that it must have (None: any)."""
+    """(device, arrays), contiguous. Each argument is an array and the number of axes that it must have (None: any)."""
     device: Device | None = None
     dtype: Any = None
     checked = []
@@ -56,9 +56,9 @@ def conv_of(x_shape: Shape, weight_shape: Shape, stride: Any, padding: Any, dila
 
 
 def pool_of(dy: Array, shape: Shape, kernel_size: Any, stride: Any, padding: Any, dilation: Any) -> Window:
-    """The window that gives dy's sizes: ceil_mode is the one thing that the arguments do not tell."""
+    """The window that matches the sizes of dy: the arguments do not include ceil_mode, so both are tried."""
     windows = []
-    for ceil_mode in (True, False):  # a window that fits only with ceil_mode is refused without: the last error is the plain one
+    for ceil_mode in (True, False):  # without ceil_mode, fewer windows fit: the last error is the plain one
         try:
             windows.append(pool_window(shape[2:], kernel_size, stride, padding, dilation, ceil_mode))
         except ShapeError:

@@ -1,8 +1,8 @@
-"""The errors that are gpucnn's own.
+"""The exceptions that gpucnn raises.
 
-Each of them is also the built-in exception that a Python user would look for, so `except ValueError` keeps working. The message
-says what was given, what was expected and how to mend it, in one sentence that the command line can print as it is: on one line, with
-nothing in it that a terminal would obey, and no longer than 500 characters.
+Each also derives from the built-in exception that a Python user would expect, so `except ValueError` keeps working. The message says
+what was given, what was expected and how to fix it, in one sentence that the command line can print unchanged: on one line, without
+control characters, and no longer than 500 characters.
 """
 
 from typing import Any
@@ -24,14 +24,14 @@ __all__ = [
 
 
 class GpucnnError(Exception):
-    """Anything that gpucnn refuses on purpose."""
+    """Base class of all errors that gpucnn raises on purpose."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*(message(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class ArgumentError(GpucnnError, ValueError):
-    """An argument that cannot be used: out of its range, of the wrong length, at odds with another one."""
+    """An invalid argument: out of range, of the wrong length, or in conflict with another one."""
 
 
 class ShapeError(ArgumentError):
@@ -43,19 +43,19 @@ class DataError(GpucnnError, ValueError):
 
 
 class CheckpointError(GpucnnError, ValueError):
-    """A model or checkpoint file that cannot be used: truncated, of another model, or no safetensors at all."""
+    """A model or checkpoint file that cannot be used: truncated, for another model, or not a safetensors file."""
 
 
 class DeviceError(GpucnnError, RuntimeError):
-    """A device that was asked for and is not there."""
+    """A requested device that is not available."""
 
 
 class DeviceMemoryError(GpucnnError, MemoryError):
-    """A device whose memory is too small for what was asked of it."""
+    """A device with too little memory."""
 
 
 class TrainingError(GpucnnError, RuntimeError):
-    """Training that cannot go on: the loss became NaN or infinite."""
+    """Training that cannot continue: the loss became NaN or infinite."""
 
 
 class MissingExtraError(GpucnnError, ImportError):
@@ -63,4 +63,4 @@ class MissingExtraError(GpucnnError, ImportError):
 
 
 class UnknownNameError(GpucnnError, ValueError):
-    """A layer, optimizer, loss, data set or other thing asked for by a name that it does not have."""
+    """An unknown name of a layer, optimizer, loss, data set or the like."""

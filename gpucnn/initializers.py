@@ -26,7 +26,7 @@ INITIALIZERS: Registry[Initializer] = Registry("initializer")
 
 
 def fans(shape: Shape, groups: int = 1) -> tuple[int, int]:
-    """(fan_in, fan_out) of a weight (K, C) or (K, C/groups, R, S): the inputs of an output, and the outputs of an input."""
+    """(fan_in, fan_out) of a weight (K, C) or (K, C/groups, R, S): inputs per output, and outputs per input."""
     taps = math.prod(shape[2:])
     return shape[1] * taps, shape[0] // groups * taps
 
@@ -59,13 +59,13 @@ def glorot_uniform(shape: Shape, rng: np.random.Generator, groups: int = 1) -> V
 
 @INITIALIZERS.add("zeros")
 def zeros(shape: Shape, rng: np.random.Generator, groups: int = 1) -> Values:
-    """Zeros: for biases."""
+    """Zeros, for biases."""
     return np.zeros(shape)
 
 
 @INITIALIZERS.add("ones")
 def ones(shape: Shape, rng: np.random.Generator, groups: int = 1) -> Values:
-    """Ones: for the scales of normalization."""
+    """Ones, for the scales of normalization."""
     return np.ones(shape)
 
 
@@ -73,9 +73,9 @@ Given: TypeAlias = str | Callable[..., npt.ArrayLike]  # an initializer as an ar
 
 
 def get_initializer(given: Given) -> Initializer:
-    """The initializer of a name, or of a function of (shape), (shape, rng) or (shape, rng, groups).
+    """The initializer for a name, or for a function of (shape), (shape, rng) or (shape, rng, groups).
 
-    UnknownNameError says which names there are. What a function gives is checked when it is called.
+    Raises UnknownNameError, which lists the names. The result of a function is checked when it is called.
     """
     if not callable(given):
         if isinstance(given, str) and "." in given and INITIALIZERS.meant(given) is None:
@@ -95,7 +95,7 @@ def get_initializer(given: Given) -> Initializer:
 
 
 def as_text(given: Given) -> str:
-    """What a file says of an initializer: its name, or where a function is from."""
+    """An initializer as a file stores it: its name, or the origin of a function."""
     if isinstance(given, str):
         return INITIALIZERS.meant(given) or given
     named = INITIALIZERS.name_of(given)
@@ -104,7 +104,7 @@ def as_text(given: Given) -> str:
 
 
 def _elsewhere(name: str) -> Initializer:
-    """Stands for a function that the maker of a file had: good for a model whose weights are loaded."""
+    """Stands for a function that is not available here, in a model whose weights are loaded anyway."""
 
     def missing(shape: Shape, rng: np.random.Generator, groups: int = 1) -> Values:
         raise UnknownNameError(f"the initializer {plain(name)} is not known here: gpucnn.register(initializer=...) it, or name another")

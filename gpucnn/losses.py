@@ -1,7 +1,7 @@
-"""Losses, by name or as objects. Each takes a model's raw output and gives the mean loss, the right answers and the gradient.
+"""Losses, by name or as objects. Each takes a model's raw output and returns the mean loss, the number of right answers and the gradient.
 
-Categorical and binary cross-entropy are computed from logits, together with the softmax or sigmoid that would follow: a model's last
-`activation="softmax"` is left off in training, so that the logarithm of a rounded softmax is never taken.
+Categorical and binary cross-entropy are computed from logits and include the softmax or sigmoid: a model's final
+`activation="softmax"` is skipped in training, so that the logarithm of a rounded softmax is never taken.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ __all__ = [
 
 
 class Loss(Worded):
-    """Base of all losses."""
+    """Base class of losses."""
 
-    name: ClassVar[str]  # under which it is known
-    fused_activation: ClassVar[str | None] = None  # computed together with the loss when it is the model's last
+    name: ClassVar[str]  # the registered name
+    fused_activation: ClassVar[str | None] = None  # included in the loss when it is the model's final activation
 
     def check_model(self, output_shape: Shape, last_activation: str | None) -> None:
         """Raises ShapeError or ValueError where a model with such an output cannot be trained with this loss."""

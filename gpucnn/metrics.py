@@ -1,6 +1,6 @@
-"""Metrics of predictions, on whatever holds them (gpucnn.arrays).
+"""Metrics of predictions, on anything that holds numbers (gpucnn.arrays).
 
-A metric is a function `(scores, labels) -> float`, with scores as `Sequential.predict` gives them and labels as the loss takes them.
+A metric is a function `(scores, labels) -> float`: scores as `Sequential.predict` returns them, labels as the loss takes them.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ METRICS: Registry[Metric] = Registry("metric")
 
 @METRICS.add("accuracy")
 def accuracy(scores: Any, labels: Any) -> float:
-    """The part of right answers. Several scores a row (N, K): right where the largest, the first of equals, is at the label, which is a
-    class number (N), (N, 1) or in a row (N, K). One score, (N) or (N, 1): right where it is over ½ just when the label (N), (N, 1) is.
+    """The fraction of right answers. With several scores (N, K), an answer is right if the largest score (the first of equals) is that of
+    the label; labels are class numbers (N) or (N, 1), or rows (N, K). With one score, (N) or (N, 1), it is right if score and label are on
+    the same side of ½.
 
-    NaN is no right answer. DataError where shapes do not fit together, and for class numbers out of range.
+    NaN counts as wrong. Raises DataError for shapes that do not fit together and for class numbers out of range.
     """
     guesses, truth = numbers(scores, "scores"), numbers(labels, "labels")
     if guesses.ndim == 1:
@@ -49,7 +50,7 @@ def accuracy(scores: Any, labels: Any) -> float:
 
 
 def confusion_matrix(labels: Any, predicted: Any, classes: int) -> npt.NDArray[np.int64]:
-    """counts[i, j]: how many of class i were taken for class j. labels and predicted: class numbers (N) or (N, 1)."""
+    """counts[i, j]: the number of examples of class i predicted as class j. labels and predicted: class numbers (N) or (N, 1)."""
     classes = integer(classes, "classes", 1)
     truth, guesses = (_column(numbers(values, name)) for values, name in ((labels, "labels"), (predicted, "predicted classes")))
     if truth.shape != guesses.shape or truth.ndim != 1:
@@ -64,8 +65,8 @@ def confusion_matrix(labels: Any, predicted: Any, classes: int) -> npt.NDArray[n
 
 
 def top_k_accuracy(scores: Any, labels: Any, k: int = 5) -> float:
-    """The part of examples whose label is among the `k` largest scores. scores (N, K); labels: class numbers (N), (N, 1) or rows (N, K). Of
-    equal scores those of lower class numbers count as larger; NaN is no right answer."""
+    """The fraction of examples whose label is among the `k` largest scores. scores (N, K); labels: class numbers (N), (N, 1) or rows
+    (N, K). Of equal scores, the lower class number wins; NaN counts as wrong."""
     k = integer(k, "k", 1)
     guesses, truth = _classes(scores, labels, "top_k_accuracy")
     own = np.take_along_axis(guesses, truth[:, None], axis=1)
@@ -76,13 +77,13 @@ def top_k_accuracy(scores: Any, labels: Any, k: int = 5) -> float:
 
 @METRICS.add("top_5_accuracy")
 def top_5_accuracy(scores: Any, labels: Any) -> float:
-    """The part of examples whose label is among the five largest scores: see `top_k_accuracy`."""
+    """The fraction of examples whose label is among the five largest scores; see `top_k_accuracy`."""
     return top_k_accuracy(scores, labels, 5)
 
 
 def precision_recall(scores: Any, labels: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """(precision, recall), each (K,): of what was taken for a class, the part that is of it; of what is of a class, the part that was taken
-    for it. scores (N, K), the largest is the answer; labels: class numbers (N), (N, 1) or rows (N, K). 0 of a class that never came up."""
+    """(precision, recall), each (K,): the fraction of predictions of a class that are right, and the fraction of its examples found.
+    scores (N, K), the largest is the prediction; labels: class numbers (N), (N, 1) or rows (N, K). 0 for a class that never occurs."""
     guesses, truth = _classes(scores, labels, "precision_recall")
     counts = confusion_matrix(truth, guesses.argmax(axis=1), guesses.shape[1])
     right = np.diag(counts).astype(np.float64)
@@ -91,13 +92,13 @@ def precision_recall(scores: Any, labels: Any) -> tuple[npt.NDArray[np.float64],
 
 @METRICS.add("precision")
 def precision(scores: Any, labels: Any) -> float:
-    """The mean of all classes' precision: see `precision_recall`."""
+    """The mean precision over all classes; see `precision_recall`."""
     return float(precision_recall(scores, labels)[0].mean())
 
 
 @METRICS.add("recall")
 def recall(scores: Any, labels: Any) -> float:
-    """The mean of all classes' recall: see `precision_recall`."""
+    """The mean recall over all classes; see `precision_recall`."""
     return float(precision_recall(scores, labels)[1].mean())
 
 

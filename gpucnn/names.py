@@ -1,4 +1,4 @@
-"""Things asked for by name: one registry for each kind, from which choices, help texts and errors follow; and second names.
+"""Lookup by name: one registry per kind, the source of choices, help texts and error messages; and second names.
 
 The second names themselves are in gpucnn.words.
 """
@@ -18,7 +18,7 @@ V = TypeVar("V")
 
 
 class Registry(dict[str, T]):
-    """All of one kind, by name, in the order in which they were added: an optimizer, a data set and the like.
+    """All things of one kind (optimizers, data sets, …) by name, in the order in which they were added.
 
     OPTIMIZERS = Registry("optimizer")
 
@@ -29,10 +29,10 @@ class Registry(dict[str, T]):
     def __init__(self, kind: str) -> None:
         super().__init__()
         self.kind = kind
-        self.seconds: dict[str, str] = {}  # the name that is meant, by a second one without capitals and signs
+        self.seconds: dict[str, str] = {}  # second name, in lower case without signs -> name
 
     def add(self, name: str) -> Callable[[V], V]:
-        """A decorator that makes a class or a function known as `name`. ArgumentError where another one has the name."""
+        """A decorator that registers a class or function as `name`. ArgumentError if the name is taken."""
 
         def added(thing: V) -> V:
             put(self, name, thing, self.kind)
@@ -41,13 +41,13 @@ class Registry(dict[str, T]):
         return added
 
     def also(self, seconds: Mapping[str, str]) -> None:
-        """Adds second names, each for a name that is known."""
+        """Adds second names for registered names."""
         for second, first in seconds.items():
             pick(first, self, self.kind)
             self.seconds[_bare(second)] = first
 
     def meant(self, name: object) -> str | None:
-        """The name in the registry that `name` stands for: itself, in other capitals or with other signs, or as a second name."""
+        """The registered name that `name` stands for, ignoring case and signs, or as a second name. None if there is none."""
         if not isinstance(name, str):
             return None
         if name in self:
@@ -56,17 +56,17 @@ class Registry(dict[str, T]):
         return next((known for known in self if _bare(known) == bare), self.seconds.get(bare))
 
     def first(self, name: object) -> str:
-        """The name in the registry that `name` stands for; UnknownNameError where there is none."""
+        """The registered name that `name` stands for. Raises UnknownNameError if there is none."""
         meant = self.meant(name)
         pick(name if meant is None else meant, self, self.kind)
         return str(meant)
 
     def pick(self, name: object) -> T:
-        """What `name` stands for; UnknownNameError, with all names and the nearest, for any other."""
+        """The thing that `name` stands for. Raises UnknownNameError, which lists all names and the nearest, if there is none."""
         return self[self.first(name)]
 
     def name_of(self, thing: object) -> str | None:
-        """The name under which just this thing is known; None where it is not."""
+        """The name under which this very thing is registered; None if it is not."""
         return next((name for name, known in self.items() if known is thing), None)
 
     def __str__(self) -> str:
@@ -74,13 +74,13 @@ class Registry(dict[str, T]):
 
 
 ARGUMENTS: dict[str, str] = {}
-"""The argument that is meant, by a second name."""
+"""Second name of an argument -> its name."""
 
 
 class Worded:
-    """Base of classes whose constructors take arguments by their second names as well.
+    """Base of classes whose constructors also accept second names of arguments.
 
-    beside: arguments that every constructor takes besides its own, and the attributes that keep them.
+    beside: arguments that every constructor accepts in addition to its own, and the attributes that store them.
     """
 
     beside: ClassVar[dict[str, str]] = {}
@@ -91,7 +91,7 @@ class Worded:
             cls.__init__ = _worded(cls.__init__)  # type: ignore[method-assign]
 
     def __repr__(self) -> str:
-        """The call that made it, with the arguments that it still knows."""
+        """The constructor call, with the arguments that are still known."""
         names = _arguments(type(self).__init__)
         values = {name: getattr(self, name) for name in names if getattr(self, name, None) is not None}
         return f"{type(self).__name__}({', '.join(f'{name}={shown(value)}' for name, value in values.items())})"
@@ -104,7 +104,7 @@ def _arguments(init: Any) -> tuple[str, ...]:
 
 def _worded(init: Any) -> Any:
     code = init.__code__
-    if code.co_flags & 0x08:  # **more: it goes to another constructor, which is worded
+    if code.co_flags & 0x08:  # **more goes to another constructor, which handles the names
         return init
     own = frozenset(_arguments(init))
 
@@ -127,7 +127,7 @@ def _worded(init: Any) -> Any:
 
 
 def put(known: MutableMapping[str, Any], name: Any, thing: Any, kind: str) -> None:
-    """known[name] = thing. ArgumentError where another one has the name; the same one, defined anew, takes its own place."""
+    """known[name] = thing. Raises ArgumentError if the name is taken; defining the same thing again replaces it."""
     if not isinstance(name, str) or not name or plain(name) != name:
         raise ArgumentError(f"the name of a {kind} must be a word that can be printed, got {shown(name)}")
     before = known.get(name)

@@ -1,4 +1,4 @@
-"""What `gpucnn train` does unless told otherwise: the recipe that trains the reference networks well in a few epochs."""
+"""The defaults of `gpucnn train`: a recipe that trains the reference networks well in a few epochs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gpucnn.schedules import SCHEDULES
 
 @dataclass(frozen=True)
 class Length:
-    """What depends on how many images there are."""
+    """The defaults that depend on the number of images."""
 
     epochs: int
     batch_size: int
@@ -21,15 +21,15 @@ class Length:
     validation: float
 
 
-FEW = 10_000  # training images: below it, a handful of epochs is a handful of steps
+FEW = 10_000  # training images; with fewer, a handful of epochs would be a handful of steps
 USUAL = Length(epochs=5, batch_size=128, augment="shift", validation=0.0)
 OF_FEW = Length(epochs=40, batch_size=32, augment="affine", validation=0.1)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained: `learning_rate` is the peak of the schedule, `validation` the part of the training images that is held
-    back to validate on, None where the set has a part of its own for that."""
+    """How to train a network. `learning_rate` is the peak of the schedule; `validation` is the fraction of training images held back for
+    validation, or None where the data set has a validation part of its own."""
 
     optimizer: str
     learning_rate: float
@@ -40,7 +40,7 @@ class Recipe:
     validation: float | None
 
     def make_optimizer(self, steps: int) -> Optimizer:
-        """The optimizer, with its schedule laid over `steps` steps."""
+        """The optimizer, with its schedule for `steps` steps."""
         kind = OPTIMIZERS.pick(self.optimizer)
         return kind(SCHEDULES.pick(self.schedule).over(self.learning_rate, steps), **kind.recipe)
 
@@ -51,9 +51,10 @@ class Recipe:
 
 @dataclass(frozen=True)
 class OpenRecipe:
-    """A recipe as it was asked for, checked. What is None depends on the data set, the learning rate on the optimizer.
+    """A recipe as the user asked for it, checked. A field that is None gets its default from the data set, the learning rate from the
+    optimizer.
 
-    UnknownNameError for names that are not there, ArgumentError and TypeError for numbers that are none.
+    Raises UnknownNameError for unknown names, ArgumentError or TypeError for invalid numbers.
     """
 
     optimizer: str = "adam"
@@ -65,7 +66,7 @@ class OpenRecipe:
     validation: float | None = None
 
     def __post_init__(self) -> None:
-        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):  # as they are called here, however they were spelt
+        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):  # the registered names, however they were spelt
             object.__setattr__(self, name, known.first(getattr(self, name)))
         if self.augment is not None:
             pick(self.augment, augmentations.choices(), "augmentation")
@@ -79,7 +80,7 @@ class OpenRecipe:
             fraction(self.validation, "validation")
 
     def for_size(self, images: int, *, own: bool = False) -> Recipe:
-        """The recipe for so many training images; `own`: of a set of the user's own, whose test images are few as well."""
+        """The recipe for this number of training images. own: the data set is the user's, so its test images are few too."""
         length = OF_FEW if images < FEW else USUAL
         return Recipe(
             optimizer=self.optimizer,
@@ -93,7 +94,7 @@ class OpenRecipe:
 
 
 def optimizers_text() -> str:
-    """The optimizers, with what a recipe sets of each."""
+    """The optimizers and the arguments that a recipe sets for each, for a help text."""
     return ", ".join(
         name + (f" ({', '.join(f'{setting} {value}' for setting, value in kind.recipe.items())})" if kind.recipe else "")
         for name, kind in OPTIMIZERS.items()
@@ -101,11 +102,11 @@ def optimizers_text() -> str:
 
 
 def rates_text() -> str:
-    """The learning rate at the schedule's peak that goes with each optimizer."""
+    """The default peak learning rate of each optimizer, for a help text."""
     return ", ".join(f"{name} {kind.peak:g}" for name, kind in OPTIMIZERS.items())
 
 
 def default_text(what: str) -> str:
-    """What one field of `Length` is unless it is given, for a help text."""
+    """The default of one field of `Length`, for a help text."""
     usual, few = (f"{value:g}" if isinstance(value, float) else value for value in (getattr(USUAL, what), getattr(OF_FEW, what)))
     return f"[default: {usual}; {few} for under {FEW:,} images]"

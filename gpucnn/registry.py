@@ -1,4 +1,4 @@
-"""Classes and functions of one's own that the command line, arguments and files may name."""
+"""Registration of custom classes and functions, so that the command line, arguments and files can refer to them by name."""
 
 from __future__ import annotations
 
@@ -45,21 +45,21 @@ def register(kind: Class, /) -> Class: ...
 @overload
 def register(**name: str) -> Callable[[Thing], Thing]: ...
 def register(kind: Any = None, /, **name: str) -> Any:
-    """Makes a class or a function of one's own known by name. A decorator, in two forms.
+    """Registers a custom class or function under a name. A decorator with two forms.
 
-    @gc.register on a class derived from Layer, Loss, Optimizer or Schedule, so that a model that has one can be saved and loaded. A loss
-    is known by its `name`, the others by the name of the class. They are made again from what they say they are: a layer from its
-    `settings()`, an optimizer from its `config()`, a schedule from its attributes.
+    @gc.register above a class derived from Layer, Loss, Optimizer or Schedule: models that use it can be saved and loaded. A loss is
+    registered under its `name`, the others under the name of the class. Loading makes a layer from its `settings()`, an optimizer from
+    its `config()`, a schedule from its attributes.
 
-    @gc.register(network="mine") on what is called "mine" from now on:
-        network         a function of the number of classes that gives a list of layers, raw outputs last
-        dataset         a function of a `gpucnn.data.Request` that gives a `gpucnn.data.Dataset`
+    @gc.register(network="mine") above whatever "mine" shall stand for:
+        network         a function of the number of classes that returns a list of layers ending in raw outputs
+        dataset         a function of a `gpucnn.data.Request` that returns a `gpucnn.data.Dataset`
         metric          a function (scores, labels) -> float
         initializer     a function (shape, rng, groups) -> array
         augmentation    a class derived from `gpucnn.data.RandomChange`
         optimizer, schedule     classes derived from these bases, as above
 
-    ArgumentError where another one has the name; the same one, defined anew, takes its own place.
+    Raises ArgumentError if the name is taken by something else. Defining the same thing again replaces it.
     """
     if name:
         if kind is not None or len(name) != 1:

@@ -17,7 +17,7 @@ class Schedule(Worded):
 
     @classmethod
     def over(cls, learning_rate: float, steps: int) -> Schedule:
-        """The schedule of a whole run of `steps` steps with `learning_rate` at its highest, as `gpucnn train` wants it."""
+        """The schedule for a run of `steps` steps with the peak `learning_rate`, as `gpucnn train` uses it."""
         return cls(learning_rate, steps)  # type: ignore[call-arg]
 
     def __call__(self, step: int) -> float:
@@ -25,7 +25,7 @@ class Schedule(Worded):
         raise NotImplementedError
 
     def config(self) -> dict[str, Any]:
-        """What `get_schedule` needs to make the same schedule again."""
+        """A description from which `get_schedule` makes the same schedule."""
         return {"schedule": name_of(self), **vars(self)}
 
 
@@ -97,7 +97,7 @@ class OneCycle(Schedule):
 
 
 class Computed(Schedule):
-    """What a function of the step gives. No file can hold a function: a model that is loaded has to be compiled anew."""
+    """A function of the step. Files cannot store functions, so a loaded model has to be compiled again."""
 
     def __init__(self, function: Callable[[int], float]) -> None:
         self.function = function
@@ -115,12 +115,12 @@ def _cosine(begin: float, end: float, progress: float) -> float:
 
 
 def name_of(schedule: Schedule) -> str:
-    """The name under which a schedule's class is known, or its own where it is not."""
+    """The registered name of a schedule's class, or the class's own name."""
     return SCHEDULES.name_of(type(schedule)) or type(schedule).__qualname__
 
 
 def get_schedule(value: Any) -> Schedule:
-    """A Schedule as it is, a number as a Constant, a function of the step as one, a `config()` as the schedule it came from."""
+    """A Schedule from a Schedule, a number, a function of the step, or the `config()` of a schedule."""
     if isinstance(value, Schedule):
         return value
     if isinstance(value, dict):

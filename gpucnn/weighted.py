@@ -1,4 +1,4 @@
-"""Examples that count more than others: a loss whose labels have a weight behind them."""
+"""Weighted examples: a loss whose labels carry a weight."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from gpucnn.text import shown
 
 
 class Weighted(Loss):
-    """`loss`, in which each example counts as much as its weight says: the mean over the batch of weight · loss.
+    """A weighted `loss`: the mean over the batch of weight · loss.
 
-    Labels are rows of floats: those of the loss, or a class number, and the weight as the last of each.
+    Labels are rows of floats: the labels of the loss, or a class number, followed by the weight.
     """
 
     def __init__(self, loss: Loss) -> None:
@@ -31,7 +31,7 @@ class Weighted(Loss):
         self.fused_activation = loss.fused_activation  # type: ignore[misc]
 
     def rows(self, labels: NDArray[Any], weights: NDArray[Any]) -> NDArray[Any]:
-        """Checked labels and weights (N,) as the labels that `__call__` takes."""
+        """Combines checked labels and weights (N,) into the labels that `__call__` takes."""
         self.whole = labels.ndim == 1
         columns = labels[:, None] if self.whole else labels
         return np.concatenate([columns, weights[:, None]], axis=1, dtype=weights.dtype)
@@ -49,9 +49,10 @@ class Weighted(Loss):
 def example_weights(
     labels: NDArray[Any], sample_weight: Any, class_weight: Mapping[int, float] | None, dtype: np.dtype[Any]
 ) -> NDArray[Any] | None:
-    """The weight of each example, from its own and that of its class (1 where none is given); None where all are alike.
+    """The weight of each example: sample weight times class weight, each 1 by default. None if there are no weights.
 
-    DataError unless sample_weight has a number of at least 0 for each example, ArgumentError for a class_weight that is no dict of them.
+    Raises DataError unless sample_weight has a number of at least 0 for each example, ArgumentError unless class_weight is a dict of such
+    numbers.
     """
     if sample_weight is None and class_weight is None:
         return None

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: they end a command with everything put in order on the way."""
+"""Ctrl-C, SIGTERM and SIGHUP: they end a command after cleaning up."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 from gpucnn import starting
 from gpucnn.surroundings import say
 
-STOPPED = (130, 143, 129)  # by Ctrl-C, SIGTERM, SIGHUP
+STOPPED = (130, 143, 129)  # exit status after Ctrl-C, SIGTERM, SIGHUP
 
-_ended: list[int] = []  # by which signals the program was told to end
+_ended: list[int] = []  # the signals that asked the program to end
 
 
 @contextlib.contextmanager
 def ending() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the program as Ctrl-C does, with everything put in order on the way; what is ignored stays so."""
+    """Makes SIGTERM and SIGHUP end the program as Ctrl-C does, with cleanup. Signals that are ignored stay ignored."""
     starting.done()
     _ended.clear()
     before: dict[int, Any] = {}
@@ -40,7 +40,7 @@ def _end(number: int, frame: Any) -> None:
 
 
 def say_unless_ended(line: str) -> None:
-    """Packages that catch everything while they are imported catch the end of the program as well: then it ends at its next word."""
+    """`say`, or the end of the program if a signal asked for it: some packages catch all exceptions while they are imported."""
     if _ended:
         _end(_ended[0], None)
     say(line)

@@ -29,9 +29,9 @@ def tune(
     batch_size: Annotated[int, typer.Option(parser=whole, metavar="N", help="Images in a step.")] = 128,
     forget: Annotated[bool, typer.Option("--forget", help="Delete what is remembered of this GPU, and measure nothing.")] = False,
 ) -> None:
-    """Measures every kernel that can do each operation of a training step, and keeps what is clearly faster than what the rules choose.
+    """Measure all kernels for each operation of a training step, and remember those clearly faster than the default choice.
 
-    The table is in the user's cache ($GPUCNN_TUNED names another folder) and counts from the next run on.
+    The results are stored in the user's cache (or in the folder $GPUCNN_TUNED) and used from the next run on.
     """
     from gpucnn.profiling import tune as tuning
 

@@ -1,4 +1,4 @@
-"""What layers bring along from the model that they were built in, when they are put into another one."""
+"""Weights that layers bring along when they move from one model to another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gpucnn.layers.base import Layer
 
 
 class Inherited:
-    """The arrays of layers that belong to other models than `heir`, taken before it is built, and those of these models that are alive."""
+    """The arrays of layers that belong to models other than `heir`, copied before `heir` is built, and those models (`owners`)."""
 
     def __init__(self, layers: Sequence[Layer], heir: Any) -> None:
         self.owners: dict[int, Any] = {}
@@ -22,7 +22,7 @@ class Inherited:
             for part in layer.walk().values():
                 owner = part._owner() if part._owner is not None else None
                 if part._owner is None or owner is heir:
-                    continue  # new, or to be drawn anew
+                    continue  # a new layer, or one of this model: its weights are drawn
                 if owner is not None:
                     self.owners[id(owner)] = owner
                 for array in (*part.parameters, *part.arrays):
@@ -30,7 +30,7 @@ class Inherited:
                         self._arrays.append((part, array.name, to_numpy(array.value).copy()))
 
     def check(self) -> None:
-        """ShapeError where something does not fit the layers as they are built now."""
+        """Raises ShapeError if an array does not fit its layer as it is built now."""
         for part, name, values in self._arrays:
             array = _of(part, name)
             if array is None or array.shape != values.shape:
@@ -41,7 +41,7 @@ class Inherited:
                 )
 
     def put(self) -> None:
-        """Writes them into the layers' new arrays."""
+        """Writes the arrays into the layers."""
         for part, name, values in self._arrays:
             _of(part, name).value = values
 
