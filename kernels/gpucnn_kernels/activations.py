@@ -1,7 +1,7 @@
 """Activations and their gradients. ReLU and sigmoid: one thread per element. Softmax: one warp per row.
 
 Softmax is eˣ / Σ eˣ along a row, shifted by the row's maximum, so that nothing overflows. The 32 lanes of a warp share a row: each takes
-every 32nd element, then their maxima, and later their sums, are put together as a tree (reduce.py).
+every 32nd element; then their maxima, and later their sums, are combined as a tree (reduce.py).
 """
 
 # Numba works out the types of kernels.
@@ -21,7 +21,7 @@ from gpucnn_kernels.core.reduce import LANES, larger, tree_max, tree_sum
 
 @device
 def logistic(z):
-    """1 / (1 + e⁻ᶻ) by e to a power that is never positive, so that nothing overflows."""
+    """1 / (1 + e⁻ᶻ), computed with a non-positive exponent so that nothing overflows."""
     decay = float32(math.exp(-abs(z)))
     if z >= float32(0):
         return float32(1) / (float32(1) + decay)
@@ -73,7 +73,7 @@ def softmax_kernel(x, y, K):
     lanes[lane] = largest
     tree_max(lanes, lane, LANES)
     largest = lanes[0]
-    cuda.syncthreads()  # all lanes have read the maximum before the sums take its place
+    cuda.syncthreads()  # all lanes must have read the maximum before the sums overwrite it
     total = float32(0)
     for k in range(lane, K, int32(LANES)):
         value = float32(math.exp(x[uint32(first + k)] - largest))

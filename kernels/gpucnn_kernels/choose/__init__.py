@@ -1,1 +1,1 @@
-"""Which kernels do an operation on the chip at hand."""
+"""The choice of kernels for an operation on the current chip."""

@@ -1,12 +1,12 @@
-"""Which variant does an operation, and in how many slices: chosen once for each shape.
+"""Selects the variant and the number of slices for an operation, once per shape.
 
-The one place where that is chosen. What is said first counts:
+This is the only place that selects. In order of precedence:
 
     with override(conv2d="plain"): …                               for the calls inside
     GPUCNN_VARIANT="conv2d=plain,conv2d_weight_grad=tile128x64"    in the environment
-    tuned.py                                                       what was fastest on this chip for this very shape (`gpucnn tune`)
-    the variants' own weights                                      for everything else: kernels that were written for such shapes first,
-                                                                   then the tile that suits best; the plain ones for what is tiny
+    tuned.py                                                       the fastest measured on this chip for this shape (`gpucnn tune`)
+    the variants' own weights                                      otherwise: special kernels for such shapes first, then the tile that
+                                                                   fits best; plain kernels for tiny problems
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from gpucnn_kernels.core.problem import Chip, Problem
 from gpucnn_kernels.core.variant import Variant
 
 VARIABLE = "GPUCNN_VARIANT"
-_LEAST_WORK = 1 << 20  # FMAs: less than that takes as long as a launch, however it is done
+_LEAST_WORK = 1 << 20  # FMAs: any kernel does fewer in less time than a launch takes
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What does an operation: a variant, the slices that its sums are cut into, and the float32 of its workspace."""
+    """The selected variant, the number of slices of its sums, and the size of its workspace in float32."""
 
     variant: Variant
     slices: int = 1
@@ -38,25 +38,25 @@ class Choice:
 
     @property
     def name(self) -> str:
-        """The variant's."""
+        """The name of the variant."""
         return self.variant.name
 
     @property
     def apart(self) -> bool:
-        """Whether there is no kernel for the whole: the operations that it is made of are done one after the other."""
+        """Whether there is no kernel for the whole operation: its parts then run one after the other."""
         return self.variant.launch is None
 
     @property
     def launch(self) -> Callable[..., None]:
-        """The variant's launcher."""
+        """The launcher of the variant."""
         assert self.variant.launch is not None, f"{self.name} has no launcher: ask for `apart` first"
         return self.variant.launch
 
 
 def choose(problem: Problem, name: str | None = None) -> Choice:
-    """What does `problem` on the current GPU. `name` says which variant for this call.
+    """Selects the variant for `problem` on the current GPU. `name` forces a variant for this call.
 
-    A variant that is known but cannot do such a shape is passed over. Raises ValueError for a variant or an operation that is not there.
+    A variant that exists but cannot do the shape is skipped. Raises ValueError for an unknown variant or operation.
     """
     operation = problem.operation
     if name:
@@ -69,7 +69,7 @@ def choose(problem: Problem, name: str | None = None) -> Choice:
 
 
 def variants(problem: Problem) -> tuple[str, ...]:
-    """The names of all that can do it on the current GPU."""
+    """The names of all variants that can do the problem on the current GPU."""
     chip = current_chip()
     return tuple(variant.name for variant in VARIANTS[problem.operation] if variant.fits(problem, chip))
 
@@ -90,11 +90,11 @@ def _choose(problem: Problem, chip: Chip, said: str | None, measured: tuple[str,
 
 
 def choice(variant: Variant, problem: Problem, slices: int = 1) -> Choice:
-    """That variant for a problem, with the workspace that it needs."""
+    """A Choice of this variant for a problem, with the workspace that it needs."""
     return Choice(variant, slices, variant.workspace(problem, slices))
 
 
-# What the choice depends on besides the problem.
+# What the selection depends on besides the problem.
 
 _override: ContextVar[dict[str, str | Choice]] = ContextVar("override", default={})  # noqa: B039  (never written to)
 _chip: ContextVar[Chip | None] = ContextVar("chip", default=None)
@@ -102,7 +102,7 @@ _chip: ContextVar[Chip | None] = ContextVar("chip", default=None)
 
 @contextmanager
 def override(chosen: Mapping[str, str | Choice] | None = None, **more: str | Choice) -> Iterator[None]:
-    """Variants by the names of operations, for the calls inside; a Choice is taken as it is. Raises ValueError for what is not there."""
+    """Forces variants, by the names of operations, for the calls inside; a Choice is used unchanged. ValueError for unknown names."""
     everything = {**(chosen or {}), **more}
     for operation, said in everything.items():
         _check(operation, said.name if isinstance(said, Choice) else said)
@@ -115,7 +115,7 @@ def override(chosen: Mapping[str, str | Choice] | None = None, **more: str | Cho
 
 @contextmanager
 def for_chip(sms: int, name: str = "", capability: tuple[int, int] = (0, 0)) -> Iterator[None]:
-    """Chooses as on a chip of `sms` multiprocessors and a compute capability, which need not be there."""
+    """Selects as for a chip with `sms` multiprocessors and a compute capability, which need not be present."""
     token = _chip.set(Chip(name, sms, capability))
     try:
         yield

@@ -1,8 +1,8 @@
-"""What was fastest on the chips that were measured: a table per chip, in the user's cache, where `gpucnn tune` puts it; and for chips that
-were measured here, beside this file. What the user measured counts first.
+"""Tables of the fastest variants, one per chip: in the user's cache, where `gpucnn tune` writes them, and beside this file for the chips
+that ship with measurements. The user's own measurements take precedence.
 
 A file is JSON: {"version": 1, "chip": …, "entries": {"conv2d n128 c1 …": {"variant": "direct", "slices": 1}, …}}. One that cannot be
-read is passed over with a warning, because the rules of select.py do without it.
+read is ignored with a warning: select.py works without it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 VERSION = 1
-VARIABLE = "GPUCNN_TUNED"  # a folder for the tables instead of the user's cache; empty: no tables, those beside this file neither
+VARIABLE = "GPUCNN_TUNED"  # environment variable: a folder for the tables in place of the user's cache; empty: no tables at all
 BUILT_IN = Path(__file__).parent / "fastest"
 
 
 def folder() -> Path | None:
-    """Where the tables are; None where there is no place for them."""
+    """The folder of the tables; None if there is none."""
     given = os.environ.get(VARIABLE)
     if given is not None:
         return Path(given) if given else None
@@ -37,7 +37,7 @@ def folder() -> Path | None:
 
 
 def path(chip: str) -> Path | None:
-    """The file of the chip that the driver calls so."""
+    """The table file for a chip, by the name that the driver gives it."""
     tables = folder()
     return None if tables is None else tables / _file_name(chip)
 
@@ -47,16 +47,16 @@ def _file_name(chip: str) -> str:
 
 
 def lookup(chip: str, key: str) -> tuple[str, int] | None:
-    """(variant, slices) for a problem, or None where it was not measured."""
+    """(variant, slices) for a problem, or None if it was not measured."""
     if not chip or _passed_over.get():
         return None
-    # Asked at every launch: making the file's name takes longer than a kernel.
+    # Called at every launch: building the file name would take longer than a kernel.
     return _table_of(chip, *(os.environ.get(name) for name in (VARIABLE, "XDG_CACHE_HOME", "LOCALAPPDATA", "HOME"))).get(key)
 
 
 @contextmanager
 def passed_over() -> Iterator[None]:
-    """No table counts for what is chosen inside."""
+    """Ignores all tables inside."""
     token = _passed_over.set(True)
     try:
         yield
@@ -68,7 +68,7 @@ _passed_over: ContextVar[bool] = ContextVar("passed_over", default=False)
 
 
 def read(file: Path) -> dict[str, tuple[str, int]]:
-    """A table. Raises ValueError for a file that is none, OSError where it cannot be read."""
+    """Reads a table. Raises ValueError for any other file, OSError if it cannot be read."""
     found: Any = json.loads(file.read_text(encoding="utf-8"))
     if not isinstance(found, dict) or found.get("version") != VERSION or not isinstance(found.get("entries"), dict):
         raise ValueError(f"it is no table of version {VERSION}")
@@ -82,10 +82,10 @@ def read(file: Path) -> dict[str, tuple[str, int]]:
 
 
 def write(chip: str, entries: Mapping[str, dict[str, Any] | None], about: Mapping[str, Any]) -> Path:
-    """Adds entries (and what `about` says of them) to the table of a chip, and takes out those that are None: whole or not at all.
-    Returns the file's name.
+    """Adds entries (and `about`, which describes them) to the table of a chip, and removes those that are None. Atomic. Returns the path of
+    the file.
 
-    Raises OSError where it cannot be written.
+    Raises OSError if it cannot be written.
     """
     file = path(chip)
     if file is None:
@@ -108,14 +108,14 @@ def write(chip: str, entries: Mapping[str, dict[str, Any] | None], about: Mappin
 
 
 def forget() -> None:
-    """Reads the tables anew when they are next asked for."""
+    """Drops the cached tables; the next lookup reads them again."""
     _table.cache_clear()
     _table_of.cache_clear()
 
 
 @functools.lru_cache(maxsize=16)
 def _table_of(chip: str, *surroundings: str | None) -> dict[str, tuple[str, int]]:
-    """The tables of a chip together, in the surroundings that the user's folder depends on."""
+    """The merged tables of a chip, cached by the environment that determines the user's folder."""
     return {**_table(BUILT_IN / _file_name(chip)), **_table(path(chip))} if surroundings[0] != "" else {}
 
 

@@ -1,1 +1,1 @@
-"""Convolution, forward and both gradients: one file for each way to do it."""
+"""Convolution, forward and both gradients: one file per algorithm."""

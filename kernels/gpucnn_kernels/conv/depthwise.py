@@ -1,20 +1,20 @@
-"""Depthwise convolution: each channel is a picture of its own, with m filters of its own (m = 1 nearly always).
+"""Depthwise convolution: each channel is convolved by itself, with m filters of its own (m = 1 nearly always).
 
 x (N, C, H, W), weight (K = m·C, 1, R, S), bias (K), y and dy (N, K, P, Q); filter k reads channel k // m.
 
 There is no sum over channels, so 9 multiplications a pixel for 3 × 3 taps, and it is memory-bound: 64 images of 32 × 112 ×
-112 are 103 MB read and 103 MB written, 62 µs on an H100, and 232 million FMAs, 7 µs. So what counts is that each pixel comes from memory
-once, and that instructions stay few. A thread works out a strip, some 8 results of a column, one below the other. It goes down the pixels
-that the strip reads, row by row; as soon as a row's S pixels are there, they are used for every result that wants them and are not needed
-any more. For 3 × 3 taps that is 30 pixels read for 8 results instead of 72. Neighbouring threads have neighbouring columns, so that what
+112 are 103 MB read and 103 MB written, 62 µs on an H100, and 232 million FMAs, 7 µs. So each pixel must come from memory only once, and
+there must be few instructions. A thread computes a strip, some 8 results of a column, one below the other. It walks down the rows of
+pixels that the strip reads; as soon as a row's S pixels have arrived, they are used for every result that needs them and can then be
+dropped. For 3 × 3 taps that is 30 pixels read for 8 results instead of 72. Neighbouring threads have neighbouring columns, so that what
 they both read is in the multiprocessor's cache; from memory come the rows of the strip and the two below it, which the next strip wants as
 well: 10 rows for 8, of which the second-level cache has most. With m filters to a channel, the image is read m times, from that cache.
 
-The three operations are the same walk. For the gradient of the input a thread owns strips of pixels and goes down the rows of dy that have
+All three operations walk like this. For the gradient of the input a thread owns strips of pixels and goes down the rows of dy that have
 read them. With stride 2 every second row has been read by other taps than the one before; so a thread's first pixel is always one that tap
 0 can fall on, it owns as many columns as the stride, and which tap meets which pixel is known when the kernel is compiled. For the gradient
 of weight a thread keeps all R·S sums, and goes over the strips of a slice of the batch; a block's sums go to a workspace, and are added as
-in direct.py, in an order that depends on the shape alone: the same bits every time.
+in direct.py, in an order that depends on the shape alone, so that the bits are reproducible.
 
 A kernel is compiled for its taps, stride, dilation and length of strips; the sizes of the images are arguments. Padding is multiplied like
 any zero, so that a weight that is infinite or NaN makes NaN of it.
@@ -51,7 +51,7 @@ int64: Any = types.int64
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """What the kernels are compiled for: `length` results, one below the other."""
+    """What kernels are compiled for: strips of `length` results, one below the other."""
 
     kernel: Pair
     stride: Pair
@@ -60,12 +60,12 @@ class Strip:
 
 
 def strip_of(window: Window) -> Strip | None:
-    """The strip of `conv2d` and of the gradient of weight; None where it would be too much to write out."""
+    """The strip for `conv2d` and the gradient of weight; None if unrolling it would be too long."""
     return _strip(window, window.output[0], _STRIP)
 
 
 def input_strip_of(window: Window) -> Strip | None:
-    """That of the gradient of the input, where a thread has `length` · stride_h rows of stride_w pixels."""
+    """The strip for the gradient of the input, where a thread has `length` · stride_h rows of stride_w pixels."""
     stride_h, stride_w = window.stride
     return _strip(window, _groups(window, 0), min(_STRIP, _SUMS // (stride_h * stride_w)))
 
@@ -98,7 +98,7 @@ def row_reader(taps: int, step: int) -> Any:
     @device(forceinline=True)
     def read(image, base, h, first_w, H, W, pixels):
         """Row h, from column first_w, of the plane that begins at `base`."""
-        inside = uint32(h) < uint32(H)  # as unsigned numbers, those below zero are very large
+        inside = uint32(h) < uint32(H)  # negative numbers are very large as unsigned ones
         at = int32(base + int32(h * W) + first_w)
         for s in range(taps):
             pixels[s] = float32(0)
@@ -250,7 +250,7 @@ def input_grad_kernel(strip: Strip, masked: bool) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class GradPlan:
-    """How the gradient of weight shares the work: a block takes a filter and `slice_units` of its `units`, strips of all images."""
+    """The division of work for the gradient of weight: a block takes a filter and `slice_units` of its `units`, strips of all images."""
 
     strip: Strip
     threads: int
@@ -264,7 +264,7 @@ class GradPlan:
 
     @property
     def parts(self) -> int:
-        """Sums that the second kernel has to add up for each number."""
+        """The number of partial sums that the second kernel adds up for each result."""
         return self.slices * SHARES
 
 

@@ -1,7 +1,7 @@
 """Convolution of images of few channels, the first layer of every network: C ≤ 4, one group.
 
-A product of matrices wants a long sum; here it has C·R·S terms, 25 for a grey image and 5 × 5 filters, and unfolding the image would write
-25 numbers for each one read. So the sum is taken as it stands, and everything turns on reading each number seldom:
+A matrix product is efficient for long sums; here a sum has C·R·S terms, 25 for a grey image and 5 × 5 filters, and unfolding the image
+would write 25 numbers for each one read. So the sum is computed directly, and the goal is to read each number as seldom as possible:
 
 forward     A block of threads takes a stretch of neighbouring positions of one image and F filters. It copies the pixels that the stretch
             reads (the patch, zeros where there is padding) and the filters to shared memory, memory beside the arithmetic units that
@@ -17,10 +17,10 @@ dweight     is few numbers that are long sums: 800 of 100352 terms each. A block
             same dy: F additions more. At the end the block adds its threads' sums up through shared memory and writes them to a
             workspace; a second kernel adds up the blocks' sums. Both in an order that depends on the shape alone: the same bits always.
 
-patch.py tells how the pixels lie in shared memory, parts.py how the sums of the gradient are added up.
+patch.py describes the layout of the pixels in shared memory, parts.py how the sums of the gradient are added up.
 
-Everything that index arithmetic needs but the height of the image and the batch is a constant of the compiled kernel, so that the
-addresses of all taps are constants added by the reading instruction itself. A shape costs one compilation, at its first launch.
+Except for image height and batch size, everything that index arithmetic needs is a constant of the compiled kernel, so that the offset of
+each tap is part of the load instruction. Each shape is compiled once, at its first launch.
 """
 
 # Numba works out the types of kernels.
@@ -47,12 +47,12 @@ from gpucnn_kernels.core.variant import Variant, made_for_it
 from gpucnn_kernels.core.vector import load_4
 
 MOST_CHANNELS = 4
-MOST_TAPS = 128  # R·S: they are all written out
+MOST_TAPS = 128  # R·S: they are fully unrolled
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How the forward kernel shares the work: each thread of a block F = `filters` filters (in fours) and `positions` positions."""
+    """The division of work for the forward kernel: each thread computes F = `filters` filters (in fours) at `positions` positions."""
 
     patch: Patch
     threads: int
@@ -69,12 +69,12 @@ class Plan:
 
     @property
     def weight_pitch(self) -> int:
-        """Words from one tap's weights to the next's: with four more than F they are written without many bank conflicts."""
+        """Words from one tap's weights to the next: four more than F, which avoids most bank conflicts when they are written."""
         return self.filters + 4
 
     @property
     def start(self) -> int:
-        """Where the patch begins: behind the weights of every tap, and the biases."""
+        """The offset of the patch, after the weights of all taps and the biases."""
         return (self.taps + 1) * self.weight_pitch
 
     @property
@@ -83,7 +83,7 @@ class Plan:
 
 
 def plan_of(channels: int, filters: int, window: Window, side: int = 1, threads: int | None = None) -> Plan | None:
-    """The plan for a convolution, pooled `side` × `side`; None where one does not fit in shared memory. `threads` is for tests."""
+    """The plan for a convolution, pooled `side` × `side`; None if it does not fit into shared memory. `threads` is for tests."""
     plane = (window.output[0] // side) * (window.output[1] // side)
     # 32 sums per thread either way; a filter or a position that does not exist costs as much as one that does.
     shapes = [(8, 1)] if side == 2 else [(8, 4), (16, 2)]
@@ -136,7 +136,7 @@ def fill_and_accumulate(plan: Plan) -> tuple[Any, Any]:
 
     @device(forceinline=True)
     def output(o, i, tile, bases, pixels_at, part, sums):
-        """What tap i adds to output o of the thread: a read, F FMAs."""
+        """Adds tap i to output o of the thread: one read, F FMAs."""
         row = o // side % side * stride_h + i // S * dilation_h
         column = o % side * stride_w + i % S * dilation_w
         phase = row % step_h * step_w + column % step_w

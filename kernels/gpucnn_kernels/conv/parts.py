@@ -1,8 +1,8 @@
-"""Gradients of a weight as few numbers that are long sums: how the sums are shared out among blocks, and added up.
+"""Gradients of small weights: few numbers, each a long sum. How the sums are divided among blocks, and added up.
 
 A block takes some of the images, some filters and some taps, and its threads keep their sums in registers. At the end the block adds
-these up through shared memory and writes them to a workspace, a part of every sum; a second kernel adds up the parts. Both in an
-order that depends on the shape alone: the same bits always.
+these up through shared memory and writes them to a workspace, as a part of every sum; a second kernel adds up the parts. Both use an
+order that depends on the shape alone, so that the bits are reproducible.
 """
 
 # Numba works out the types of kernels.
@@ -25,11 +25,11 @@ from gpucnn_kernels.core.launch import Array, Pair, Stream, floats, run
 from gpucnn_kernels.core.unroll import unrolled
 
 _GROUP_TAPS = 28  # taps of which a thread keeps F sums each in registers
-SHARES = 4  # threads that add up one sum of a block, each a quarter of it
+SHARES = 4  # threads per sum of a block, each adds up a quarter of it
 
 
 class Pixels(Protocol):
-    """What a stretch of positions reads, in shared memory: a Patch, or another way to lay it out."""
+    """The pixels that a stretch of positions reads, in shared memory: a Patch, or another layout."""
 
     @property
     def channels(self) -> int: ...
@@ -43,8 +43,8 @@ class Pixels(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class GradPlan:
-    """How the gradient of weight shares the work. A unit is a stretch of positions of an image; a slice, some units; a block, a slice for
-    `filters` filters and a group of `group_rows` rows of taps."""
+    """The division of work for the gradient of weight. A unit is a stretch of positions of an image, a slice is some units; a block takes a
+    slice for `filters` filters and a group of `group_rows` rows of taps."""
 
     patch: Pixels
     threads: int
@@ -68,17 +68,17 @@ class GradPlan:
 
     @property
     def parts(self) -> int:
-        """Sums that the second kernel has to add up for each number."""
+        """The number of partial sums that the second kernel adds up for each result."""
         return self.slices * SHARES
 
     @property
     def sums(self) -> int:
-        """Of a thread: one per filter and tap, and one per filter for the bias."""
+        """The sums of a thread: one per filter and tap, and one per filter for the bias."""
         return self.filters * (self.group_rows * self.patch.kernel[1] + 1)
 
     @property
     def shared(self) -> int:
-        """The patch, or the threads' sums when they are added up."""
+        """Words of shared memory: for the patch, later for the threads' sums."""
         return max(self.patch.size, self.threads // SHARES * (self.threads + SHARES))
 
 

@@ -1,9 +1,9 @@
-"""The pixels that a block of threads works on, in shared memory, for convolutions of few channels.
+"""The pixels of a block of threads in shared memory, for convolutions of few channels.
 
 A patch is laid out so that neighbouring positions lie in neighbouring words, whatever the stride. Shared memory has 32 banks, word i is
-in bank i mod 32, and a warp (32 threads) that wants two words of one bank waits twice. With stride 2 neighbours would be two words apart;
-so pixels are sorted by phase, even columns in one plane and odd ones in another, and rows likewise. A stretch goes on in the next row,
-which begins a pitch further: a pitch of Q mod 32 makes that the next bank.
+in bank i mod 32, and a warp (32 threads) that reads two words of one bank takes twice as long. With stride 2 neighbours would be two
+words apart; so pixels are sorted by phase, even columns in one plane and odd ones in another, and rows likewise. A stretch
+continues in the next row, which begins a pitch further: a pitch of Q mod 32 makes that the next bank.
 """
 
 # Numba works out the types of kernels.
@@ -19,14 +19,14 @@ from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import device
 from gpucnn_kernels.core.launch import Pair, Window
 
-ROOM = 12288  # floats: the 48 KB that every chip gives a block
+ROOM = 12288  # floats: the 48 KB that a block has on every chip
 BANKS = 32
-_BATCH = 4  # pixels a thread asks for before it waits for the first
+_BATCH = 4  # loads that a thread issues before it waits for the first
 
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """The pixels that a stretch of neighbouring positions reads, and where they lie in shared memory.
+    """The pixels that a stretch of neighbouring positions reads, and their layout in shared memory.
 
     A position is `side` × `side` outputs of the convolution: 1, or 2 where they are pooled. `across` positions are a row of the plane.
     """

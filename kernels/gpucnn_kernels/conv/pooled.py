@@ -1,15 +1,15 @@
 """The first block of most networks in one kernel: convolution of few channels, bias, ReLU and 2 × 2 max pooling.
 
-One after the other, the convolution writes its result, N·K·P·Q numbers, and the pooling reads it: for 128 images of 28 × 28 and 32
-filters 12.8 MB each way, of which a quarter, and as many places, is kept. Here nothing but what is kept is written, 6.4 MB instead of
-32 MB moved.
+As two kernels, the convolution writes its result, N·K·P·Q numbers, and the pooling reads it: for 128 images of 28 × 28 and 32 filters
+12.8 MB each way, of which a quarter is kept, and as many indices. This kernel writes only what is kept, and moves 6.4 MB instead of
+32 MB.
 
-The convolution is that of direct.py. A thread's position is a window of the pooling: it works out the 2 × 2 outputs of the convolution
-for F = 8 filters, 32 sums in registers, takes the largest of each four and writes that and its place in the convolution's P × Q plane.
+The convolution is that of direct.py. A thread's position is a pooling window: it computes the 2 × 2 outputs of the convolution for F = 8
+filters, 32 sums in registers, takes the largest of each four and writes it with its index in the convolution's P × Q plane.
 Per tap it reads F weights, four at a time, and 4 pixels, for 32 FMAs. The taps of the four outputs overlap, for 5 × 5 taps they read 36
 different pixels 100 times, and as all taps are written out the compiler may keep a pixel in its register until its last use.
 
-The last row or column of an odd plane belongs to no window, and is not worked out at all.
+The last row or column of an odd plane belongs to no window, and is not computed.
 """
 
 # Numba works out the types of kernels.
@@ -120,7 +120,7 @@ def conv2d_relu_max_pool2d(
     plan: direct.Plan | None = None,
 ) -> None:
     """Writes the 2 × 2 maxima of relu(convolution of x (N, C ≤ 4, H, W) with weight (K, C, R, S), plus bias (K) unless it is None) to y
-    (N, K, P // 2, Q // 2), and their places in the convolution's P·Q plane to indices (int32).
+    (N, K, P // 2, Q // 2), and their indices in the convolution's P·Q plane to indices (int32).
 
     Both are those of `direct.conv2d` with relu and then `max_pool2d`. ValueError for what does not fit (see `fits`). `plan` is for tests.
     """

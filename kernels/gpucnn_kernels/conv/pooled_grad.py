@@ -1,17 +1,17 @@
 """The gradient of pooled.py's block, convolution of few channels, bias, ReLU and 2 × 2 max pooling, with respect to weight and bias.
 
-The first layer hands no gradient down, so these are all that is wanted; and of each four outputs of the convolution only the winner has
-one. One after the other, the pooling's gradient writes N·K·P·Q numbers, three quarters of them zeros, and the convolution's reads them.
-Here nothing of that size is made: each pooled position n, p, q and filter k adds
+The first layer passes no gradient on, so these are all that is needed; and of every four outputs of the convolution only the winner has
+one. As two kernels, the pooling's gradient writes N·K·P·Q numbers, three quarters of them zeros, and the convolution's gradient reads
+them. Here no array of that size exists: each pooled position n, p, q and filter k adds
 
     dweight[k, c, r, s] += dy[n, k, p, q] · x[n, c, h + r·dilation_h, w + s·dilation_w],    h, w: the first pixel that the winner has read
 
-which is a quarter of the terms. For 128 images of 28 × 28 and 32 filters that spares 12.8 MB written and read, and a launch.
+which is a quarter of the terms. For 128 images of 28 × 28 and 32 filters that saves writing and reading 12.8 MB, and a launch.
 
-The work is shared as in direct.py: a thread goes over pooled positions and keeps the sums of F = 4 filters and up to 28 taps in registers;
+The work is divided as in direct.py: a thread goes over pooled positions and keeps the sums of F = 4 filters and up to 28 taps in registers;
 blocks' sums go to a workspace and are added in an order that depends on the shape alone. What differs is that each filter has a winner of
 its own, one of four corners, so that a pixel is read for one FMA and not for four. A multiprocessor does 4 FMAs in the time of a read, so
-that reads are what it waits for, and they must not collide in the banks of shared memory, whoever won.
+that reads are the bottleneck, and they must not collide in the banks of shared memory, whichever corner won.
 
 So there are four copies of the patch, one for each corner, shifted by so much that the corner's pixels are where the others' are in
 theirs, and a whole number of times 32 words apart. Within a copy the pixels are sorted by phase, as in direct.py, and rows of pooled
@@ -19,7 +19,7 @@ positions are `across` mod 32 words apart. Then position i reads bank i + consta
 the reading instruction. Were there one copy, neighbours would be two words apart, less or more by chance, and two reads would collide.
 A pixel is fetched once and written to all copies; the phases of all copies lie in the gap between two rows, which needs little more room.
 
-The winner's place in the convolution's plane, as the forward kernel gives it, says which corner it was.
+The winner's index in the convolution's plane, which the forward kernel stores, tells which corner it was.
 """
 
 # Numba works out the types of kernels.

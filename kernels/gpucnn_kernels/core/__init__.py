@@ -1,1 +1,1 @@
-"""What every kernel stands on: Numba in one place, compiling and its cache on disk, launching, and the smallest device functions."""
+"""The base of all kernels: Numba in one module, compiling and its disk cache, launching, and the smallest device functions."""

@@ -1,10 +1,10 @@
-"""Everything that the kernels take from Numba, imported in this one place.
+"""Everything that the kernels use of Numba. No other module imports it.
 
 CUDA support for Numba lives in the package numba-cuda, which redirects the module `numba.cuda` to itself. Without it, plain Numba
 still brings a simulator of its own, which is enough for NUMBA_ENABLE_CUDASIM=1.
 
-Its successor is the package numba-cuda-mlir. GPUCNN_TOOLCHAIN=mlir takes that one, to see how far the kernels run on it: it is slower so
-far, keeps nothing on disk, and has neither a simulator nor a way to write instructions of one's own.
+Its successor is the package numba-cuda-mlir. GPUCNN_TOOLCHAIN=mlir selects it, to see how far the kernels run on it: it is slower so far,
+has no disk cache, no simulator, and no way to write custom instructions.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ __all__ = [
     "uint64",
 ]
 
-# Numba has no type annotations worth the name: what looks like a number here is a type there.
+# Numba has no usable type annotations: what looks like a number here is a type there.
 cuda: Any = _cuda
 types: Any = _types
 float32: Any = _types.float32
@@ -85,7 +85,7 @@ else:
     CacheFile = CUDACache = object
 
     def _no_intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
-        """An instruction of the chip has nothing to stand for it: kernels that use one are not chosen."""
+        """A stand-in for chip instructions that are not available here: kernels that use one are never selected."""
         return function
 
     intrinsic = _no_intrinsic

@@ -1,4 +1,4 @@
-"""The two decorators of this package: `kernel` for what every thread of a grid runs, `device` for what kernels call."""
+"""The two decorators of this package: `kernel` for functions that a grid of threads runs, `device` for functions that kernels call."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _REFUSED_BY_MLIR: set[str] = set()
 
 
 def kernel(function: Callable[..., None] | None = None, **options: Any) -> Any:
-    """Makes `function` a kernel: what every thread of a grid runs. `options` are those of `numba.cuda.jit`."""
+    """Makes `function` a kernel, which every thread of a grid runs. `options` are those of `numba.cuda.jit`."""
     if function is None:
         return functools.partial(kernel, **options)
     made = _jit(function, options)
@@ -31,7 +31,7 @@ def kernel(function: Callable[..., None] | None = None, **options: Any) -> Any:
 
 
 def device(function: Callable[..., Any] | None = None, **options: Any) -> Any:
-    """Makes `function` one that kernels can call."""
+    """Makes `function` a device function, which kernels can call."""
     return _jit(function, {**options, "device": True})
 
 

@@ -1,9 +1,9 @@
 """Compiled kernels kept on disk, so that only the first run on a machine compiles.
 
-Numba does that (its `cache=True`), but knows a kernel by pickling everything that its function closes over, and a pickle of functions is
-another one in every process. The kernels here that are made for a shape or a tile close over functions. So they are known by what those
-say: code, constants and what they close over in turn; and by the source of the whole package, because functions that a kernel calls by
-name are in no closure.
+Numba has such a cache (`cache=True`), but its key pickles everything that a kernel's function closes over, and the pickle of a function
+differs from process to process. Kernels that are made for a shape or a tile close over functions. So the key here is the content of
+these functions: code, constants and, recursively, what they close over; and the source of the whole package, because functions that a
+kernel calls by name are in no closure.
 
 Numba puts the files into __pycache__ beside the sources, or into NUMBA_CACHE_DIR. GPUCNN_KERNEL_CACHE=0 turns this off.
 """
@@ -31,7 +31,7 @@ ENABLED = os.environ.get("GPUCNN_KERNEL_CACHE", "1") not in ("", "0")
 
 
 class KernelCache(CUDACache):  # type: ignore[misc]
-    """Numba's cache of one kernel, under a mark that is the same in every process. What goes wrong with it costs a compilation."""
+    """Numba's cache of one kernel, under a key that is the same in every process. If anything fails, the kernel is compiled again."""
 
     def __init__(self, function: Any, mark: str) -> None:
         super().__init__(function)
@@ -61,7 +61,7 @@ class KernelCache(CUDACache):  # type: ignore[misc]
         return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Keeps a compiled kernel, if that can be."""
+        """Stores a compiled kernel, if possible."""
         try:
             self._forget_old()
             super().save_overload(sig, data)
@@ -71,7 +71,7 @@ class KernelCache(CUDACache):  # type: ignore[misc]
             )
 
     def _forget_old(self) -> None:
-        """Deletes what has lain there for a month: every change to the sources leaves a file behind that nobody asks for again."""
+        """Deletes files older than a month: every change to the sources leaves files behind that are never used again."""
         for file in Path(self._cache_path).glob(f"{self._impl.filename_base}-*"):
             with contextlib.suppress(OSError):  # another process was first
                 if time.time() - file.stat().st_mtime > MONTH:
@@ -79,7 +79,7 @@ class KernelCache(CUDACache):  # type: ignore[misc]
 
 
 def keep(dispatcher: Any, options: dict[str, Any]) -> Any:
-    """Has the kernel kept on disk, unless that is turned off or there is no place for it. Returns the kernel."""
+    """Enables the disk cache for a kernel, unless it is turned off or there is no folder for it. Returns the kernel."""
     if not ENABLED:
         return dispatcher
     mark = fingerprint((dispatcher.py_func, sorted(options.items())))
@@ -90,7 +90,7 @@ def keep(dispatcher: Any, options: dict[str, Any]) -> Any:
 
 
 def fingerprint(value: Any) -> str | None:
-    """A hash of what a function, and all that it closes over, says. None where something in it has no name but its address."""
+    """A hash of the content of a function and all that it closes over. None if something in it can be identified by its address only."""
     digest = hashlib.sha256(_sources())
     try:
         _take(value, digest)
