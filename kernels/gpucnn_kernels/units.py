@@ -4,7 +4,7 @@
     SiLU        x · σ(x), σ(x) = 1 / (1 + e⁻ˣ)   GELU  x · Φ(x), Φ(x) = erfc(−x / √2) / 2 the normal distribution
 
 GELU's other form is x · (1 + tanh(√(2/π) · (x + 0.044715 · x³))) / 2 (Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016). Gradients
-of leaky ReLU, ELU and tanh are had from the output, those of SiLU and GELU from the input.
+of leaky ReLU, ELU and tanh are computed from the output, those of SiLU and GELU from the input.
 """
 
 # Numba works out the types of kernels.

@@ -1,7 +1,7 @@
 """Optimizer steps, in place over flat buffers: one thread per parameter, all parameters of a model in one launch.
 
-Every number is read once and written once, so a step takes as long as the memory needs and the arithmetic is free. A GPU turns a product
-followed by a sum into one instruction that rounds once; a CPU rounds twice. The last bit may differ.
+Every number is read once and written once, so a step is memory-bound. A GPU turns a product followed by a sum into one instruction that
+rounds once; a CPU rounds twice. The last bit may differ.
 
 What changes from step to step is read from memory, `rates`, so that a captured step can be replayed: the learning rate (for Adam divided
 by 1 − β₁ᵗ), 1 / √(1 − β₂ᵗ), what weight decay leaves of a parameter, and whether to do anything at all: 0 after a loss that was no number.

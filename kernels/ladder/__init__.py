@@ -1,1 +1,1 @@
-"""One product of matrices from plain to fast, to be read and run. Beside the packages, and in no wheel."""
+"""One matrix product from plain to fast, for reading and running. Not part of a wheel."""

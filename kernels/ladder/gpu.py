@@ -1,15 +1,15 @@
-"""How a kernel becomes fast: one product of matrices in five versions, each the one before with one more idea. For reading, not for use.
+"""How a kernel becomes fast: one matrix product in five versions, each adding one idea to the one before. For reading, not for use.
 
     c (M, N) = a (M, K) · b (K, N), all of them flat and row by row
 
 A multiprocessor of an H100 does 128 FMAs a cycle. Memory gives it 12 bytes in that time, shared memory 128, and it starts 4 instructions
-of a warp. So whoever reads 8 bytes per FMA waits; and every instruction that is not an FMA takes the place of one.
+of a warp. So a kernel that reads 8 bytes per FMA is memory-bound; and every instruction that is not an FMA takes the slot of one.
 
     plain             a thread per result, both factors from global memory           8 bytes of it per FMA
     shared memory     a block copies a tile of each factor, all its threads use it   1/2 byte, and 8 of shared memory
     register tile     a thread has 8 × 8 results: 16 numbers are read for 64 FMAs    1/16 byte, and 1 of shared memory
     128 bits          the same bytes, four numbers by an instruction                 fewer instructions beside the FMAs
-    double buffer     the next tile is on its way while this one is worked on        nobody waits for memory, and for each other but once
+    double buffer     the next tile is on its way while this one is worked on        no waiting for memory, and one barrier per tile
 
 The engine (engine/loop.py) is the last of these, with factors that need not be matrices: its docstring has the arithmetic. Here sizes are
 multiples of the tile, so that nothing but the idea is to be seen.

@@ -1,4 +1,4 @@
-"""Convolution on tensor cores: the products of tiled.py by other kernels, where the chip is known to be right with them."""
+"""Convolution on tensor cores: the products of tiled.py with other kernels, on chips where these are known to be correct."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BEST = {128: 2.9, 64: 2.15, 32: 1.4}
 
 
 def gather(tile: TensorTile, one: Gather, epilogue: Epilogue) -> Part:
-    """A class of pixels on tensor cores. The weights are rewritten in two parts each, a big one and what that left out."""
+    """A class of pixels on tensor cores. Each weight is split into two parts, a big one and the remainder."""
     padded_c, padded_n = one.padded(tile)
     depth = one.taps * padded_c
     numbers = depth * padded_n * one.groups
@@ -43,12 +43,12 @@ def total(tile: TensorGradTile, one: Sum, extra: int, vector: bool, slices: int)
 
 
 def there(chip: Chip) -> bool:
-    """Whether a chip is one for whose tensor cores there are kernels here."""
+    """Whether there are kernels for the tensor cores of a chip."""
     return chip.capability == CAPABILITY and not PLAIN
 
 
 def _fits(problem: Problem, chip: Chip, most_taps: int | None = None) -> bool:
-    """The kernels count from one of a block's numbers to its others in 32 bits, in bytes: 128 planes, and a whole image."""
+    """Whether byte offsets within a block fit into 32 bits: over 128 planes, and over a whole image."""
     window = problem.windowed
     planes = [(problem.c, window.input[0] * window.input[1]), (problem.k, window.output[0] * window.output[1])]
     return (

@@ -1,13 +1,13 @@
-"""Launching kernels that are compiled already: straight through the driver, at a tenth of what Numba's own way costs the host.
+"""Launches of kernels that are already compiled: directly through the driver, at a tenth of the host time that Numba takes.
 
 Numba finds out at every launch what type each argument has, wraps each array, and makes an object for each number: 60 µs and more, and a
-step of a small network has twenty launches of some microseconds each. Here all that depends on the types is made ready once: the layout of
-the parameters in memory, and their addresses, of which the driver takes a copy at each launch. What changes are the numbers in it.
+step of a small network has twenty launches of some microseconds each. Here everything that depends on the types is prepared once: the
+layout of the parameters in memory, and their addresses, which the driver copies at each launch. Only the values change.
 
 A kernel's parameters are Numba's: seven 8-byte words for a flat array (two that are 0, elements, bytes of one, address, elements again, and
 bytes from one to the next), a word of its own size for each number, and the numbers of a tuple one after the other.
 
-Taken only for CuPy's arrays, flat ones; everything else, and whatever goes wrong, is left to Numba.
+Used only for flat CuPy arrays; everything else, and every failure, is left to Numba.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _FORMATS: dict[type, str] = {np.int32: "i", np.uint32: "I", np.float32: "f"}  # 
 
 
 class Prepared:
-    """A compiled kernel, with room for its parameters."""
+    """A compiled kernel, with memory for its parameters."""
 
     def __init__(self, handle: int, formats: tuple[str, ...]) -> None:
-        from cuda.bindings import driver  # not at the top: there is none where kernels are simulated
+        from cuda.bindings import driver  # not at the top: it is missing where kernels are simulated
 
         self._driver = driver
         self.function = driver.CUfunction(handle)
-        self.struct = struct.Struct("@" + "".join(formats))  # aligned as C does it, which is how parameters are
+        self.struct = struct.Struct("@" + "".join(formats))  # aligned as in C, like kernel parameters
         self.buffer = ctypes.create_string_buffer(self.struct.size)
         places, before = [], ""
         for each in "".join(formats):
@@ -42,7 +42,7 @@ class Prepared:
         self.parameters = ctypes.addressof(self._addresses)
 
     def launch(self, blocks: int, threads: int, shared: int, stream: int, values: list[Any]) -> bool:
-        """Launches it with these parameters, and says whether the driver took it."""
+        """Launches the kernel with these parameters. Returns whether the driver accepted it."""
         where = _streams.get(stream)
         if where is None:
             where = _streams[stream] = self._driver.CUstream(stream)
@@ -53,9 +53,9 @@ class Prepared:
 
 
 _prepared: dict[tuple[Any, ...], Prepared] = {}
-_flat: dict[int, tuple[tuple[Any, ...], str, tuple[Any, ...]]] = {}  # by id: the tuple itself, so that the id stays its own
+_flat: dict[int, tuple[tuple[Any, ...], str, tuple[Any, ...]]] = {}  # by id; the tuple is kept so that its id is not reused
 _streams: dict[int, Any] = {}
-_lock = threading.Lock()  # the room for parameters is one for all threads
+_lock = threading.Lock()  # all threads share the memory for parameters
 _MOST_TUPLES = 4096
 
 
@@ -64,7 +64,7 @@ def _leaves(value: Any) -> tuple[Any, ...]:
 
 
 def _flattened(value: tuple[Any, ...]) -> tuple[tuple[Any, ...], str, tuple[Any, ...]]:
-    """A tuple with its format and its numbers. Plans are kept and launched again, so that each is worked out once."""
+    """A tuple with its format and its numbers. Plans are kept and launched again, so this is done once per tuple."""
     found = _flat.get(id(value))
     if found is None or found[0] is not value:
         leaves = _leaves(value)
@@ -75,11 +75,11 @@ def _flattened(value: tuple[Any, ...]) -> tuple[tuple[Any, ...], str, tuple[Any,
 
 
 def launch(kernel: Any, blocks: int, threads: int, shared: int, stream: int, arguments: tuple[Any, ...]) -> bool:
-    """Launches a kernel on the CUDA stream at address `stream`, if it has been launched before through Numba with such arguments. Says
+    """Launches a kernel on the CUDA stream at address `stream`, if Numba has launched it before with arguments of the same types. Returns
     whether it did."""
     formats: list[str] = []
     values: list[Any] = []
-    dtypes = ""  # arrays of other types would be another kernel
+    dtypes = ""  # arrays of other types need another compiled kernel
     try:
         for argument in arguments:
             kind = type(argument)

@@ -1,6 +1,6 @@
-"""Index arithmetic: division by sizes that only the launch knows, and addresses that cost nothing.
+"""Index arithmetic: division by sizes known only at launch, and constant offsets that cost no instruction.
 
-An integer division takes some twenty instructions. For a divisor that stays the same, a multiplication and a shift do (Granlund and
+An integer division takes some twenty instructions. For a fixed divisor, a multiplication and a shift are enough (Granlund and
 Montgomery, Division by Invariant Integers using Multiplication, PLDI 1994): `magic` finds the two numbers on the host, `divide` uses them.
 """
 
@@ -23,9 +23,9 @@ def split(i, size):
 
 @device(forceinline=True)
 def beyond(index, constant):
-    """index + constant, in 64 bits: then the constant becomes part of the instruction that reads or writes there, and costs nothing.
+    """index + constant, in 64 bits: then the constant becomes part of the load or store instruction and costs nothing.
 
-    In 32 bits the sum might wrap around, so that the compiler has to add first.
+    In 32 bits the sum might wrap around, so the compiler would have to add first.
     """
     return uint64(uint64(index) + uint64(constant))
 

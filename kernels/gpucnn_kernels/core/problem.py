@@ -1,4 +1,4 @@
-"""What there is to do: one operation on one shape, as the kernels are chosen for it."""
+"""A problem: one operation on one shape, the input for selecting kernels."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from gpucnn_kernels.core.launch import Pair, Window
 class Problem:
     """An operation on n images or rows, from c channels or columns to k.
 
-    Seen as a product of matrices it has M × N results, each a sum of `depth` terms, in each of `groups`. `channels`: where depth is
-    channels × taps and each tap is filled up to whole blocks of channels, how many there are. `cuts`: whether the sums may be cut into
-    slices, to be added up afterwards. `shape` is its name in tables of what is fastest.
+    As a matrix product it has M × N results, each a sum of `depth` terms, in each of `groups`. `channels`: the number of channels where
+    depth is channels × taps and each tap is padded to whole blocks of channels. `cuts`: whether the sums may be cut into slices that are
+    added up afterwards. `shape` is its name in the tables of tuned.py.
     """
 
     operation: str
@@ -32,12 +32,12 @@ class Problem:
 
     @property
     def key(self) -> str:
-        """The name of operation and shape, as tables of what is fastest have it."""
+        """The name of operation and shape in the tables of tuned.py."""
         return f"{self.operation} {self.shape}"
 
     @property
     def fmas(self) -> int:
-        """Multiplications with an addition each."""
+        """The number of FMAs."""
         return self.groups * self.M * self.N * self.depth
 
     @property
@@ -55,7 +55,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Chip:
-    """What the choice of kernels depends on: the name that the driver has for a GPU, its multiprocessors, its compute capability."""
+    """What the selection depends on: the driver's name of a GPU, its number of multiprocessors and its compute capability."""
 
     name: str
     multiprocessors: int

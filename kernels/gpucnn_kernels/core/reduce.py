@@ -1,4 +1,4 @@
-"""Reductions within a thread block, always in the same order, so that results are the same to the bit every time.
+"""Reductions within a thread block, always in the same order, so that results are reproducible to the bit.
 
 Each thread (a lane of the reduction) leaves one value in an array that the block shares. Then half of the lanes add the other half's
 values to their own, then a quarter, and so on: for eight lanes
@@ -17,7 +17,7 @@ from __future__ import annotations
 from gpucnn_kernels.core._numba import cuda
 from gpucnn_kernels.core.compile import device
 
-LANES = 32  # lanes that share a row or a sum where there are many of them: one warp, the least that a GPU schedules
+LANES = 32  # lanes per row or sum where there are many rows: one warp, the smallest unit that a GPU schedules
 BLOCK_LANES = 128  # and where there are few
 
 

@@ -1,4 +1,4 @@
-"""Loops that are written out, so that their counter is a constant in each round."""
+"""Unrolled loops: the counter is a constant in each round."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from gpucnn_kernels.core.compile import device, function_of
 
 @functools.cache
 def unrolled(body: Any, count: int) -> Any:
-    """A device function (i, …) that calls body(i, …), body(i + 1, …), … `count` times, written out.
+    """A device function (i, …) that calls body(i, …), body(i + 1, …), … `count` times, unrolled.
 
-    The compiler unrolls short loops by itself, but not all, nor for every chip; and what the counter of a loop that it leaves indexes has
-    to lie in memory instead of registers.
+    The compiler unrolls short loops by itself, but not all of them, and not for every chip; an array indexed by the counter of a loop that
+    is not unrolled has to be in memory instead of registers.
     """
     if count == 1:
         return body

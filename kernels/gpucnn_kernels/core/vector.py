@@ -1,8 +1,8 @@
-"""Several numbers at a time: the one file of reads and writes that plain Numba has no words for.
+"""Vector loads and stores, which plain Numba cannot express.
 
 A GPU moves up to 16 bytes per thread and instruction, if the address is a multiple of as many. Numba reads `array[i]` and `array[i + 1]` by
-two instructions, because it cannot know how `array` is aligned. These functions promise that, so whoever calls them must keep to it: the
-array starts at a multiple of 16 bytes, and the index is a multiple of the numbers that are moved.
+two instructions, because it cannot know how `array` is aligned. These functions assume alignment, and callers must guarantee it: the
+array starts at a multiple of 16 bytes, and the index is a multiple of the count of numbers moved.
 """
 
 # Numba works out the types of kernels.

@@ -1,1 +1,1 @@
-"""Dense layers, forward and both gradients: one file for each way to do it."""
+"""Dense layers, forward and both gradients: one file per algorithm."""

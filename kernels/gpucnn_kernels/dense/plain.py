@@ -1,8 +1,8 @@
 """Matrix products for dense layers, tile by tile through shared memory.
 
-A block of 256 threads works out a 16 × 16 tile of the result, one number per thread. It walks along the inner dimension 16 steps at a
-time: first the threads copy a 16 × 16 tile of each factor to memory that the block shares, one number each, then every thread adds the 16
-products that its row and its column give. So each number is read from global memory once for 16 uses.
+A block of 256 threads computes a 16 × 16 tile of the result, one number per thread. It walks along the inner dimension 16 steps at a
+time: first the threads copy a 16 × 16 tile of each factor to shared memory, one number each, then every thread adds the 16 products of
+its row and its column. So each number is read from global memory once for 16 uses.
 
 The three products of a dense layer, x (N, C), weight (K, C), y (N, K), differ in which factor is transposed. One kernel does them all,
 with a stride for each axis of each factor; a matrix transposed is the same memory with its strides exchanged:
@@ -87,7 +87,7 @@ def dense(
 ) -> None:
     """Writes x·weightᵀ to y (N, K), plus bias (K) unless it is None, then ReLU where `relu`.
 
-    `workspace` and `slices` are for variants that cut the sums; so they are below.
+    `workspace` and `slices` are for variants that cut the sums, here and below.
     """
     (n, c), k = x.shape, weight.shape[0]
     flat = floats(x, "x", (n, c)), floats(weight, "weight", (k, c)), floats(y, "y", (n, k))

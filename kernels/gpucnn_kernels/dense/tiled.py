@@ -2,8 +2,8 @@
 
     y = x·weightᵀ + bias        dx = dy·weight        dweight = dyᵀ·x
 
-A batch of 128 and 256 outputs are few tiles for a chip with a hundred multiprocessors and more. So the sum is cut into slices, each worked
-out by its own blocks in a workspace, and these are added up in order; `slices` of 1 writes the result at once.
+A batch of 128 and 256 outputs makes few tiles for a chip with a hundred multiprocessors or more. So the sum is cut into slices, each
+computed by its own blocks in a workspace, and these are added up in order; with `slices` of 1 the result is written directly.
 """
 
 from __future__ import annotations

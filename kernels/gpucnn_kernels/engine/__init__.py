@@ -1,1 +1,1 @@
-"""The tiled engine: one loop that does every product of matrices, and what it reads and writes."""
+"""The tiled engine: one loop for all matrix products, and the operands that it reads and writes."""

@@ -1,4 +1,4 @@
-"""The gradient of a bias: for each channel the sum of all that came out of it. A block adds up one channel."""
+"""The gradient of a bias: for each channel the sum of its gradients. A block adds up one channel."""
 
 # Numba works out the types of kernels.
 # mypy: disable-error-code="no-untyped-def"
@@ -21,8 +21,8 @@ def bias_grad_kernel(dy, dbias, N, K, plane):
     lane = int32(cuda.threadIdx.x)
     total = float32(0)
     for position in range(lane, int32(N * plane), int32(BLOCK_LANES)):
-        n, place = split(uint32(position), plane)
-        total += dy[uint32((n * K + k) * plane + place)]
+        n, pixel = split(uint32(position), plane)
+        total += dy[uint32((n * K + k) * plane + pixel)]
     sums[lane] = total
     tree_sum(sums, lane, BLOCK_LANES)
     if lane == 0:

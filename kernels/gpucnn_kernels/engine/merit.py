@@ -1,4 +1,4 @@
-"""How well a tile suits a product: estimates, by which kernels are chosen where nothing was measured."""
+"""Estimates of how well a tile suits a product, for selecting kernels where nothing was measured."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _MOST_SLICES = 128
 def weigh(problem: Problem, chip: Chip, *, tile: Any, best: float, turned: bool = False) -> tuple[float, int]:
     """(merit, slices) of a product by tiles of BM × BN results, whose full tiles give `best`. `turned`: its rows are the problem's columns.
 
-    It is the share of the work that is not padding up to whole tiles, times the share of the multiprocessors that have something to do in
-    the last round of blocks. Where the sums may be cut, they are cut so that there is work for all.
+    The merit is the fraction of the work that is not padding to whole tiles, times the fraction of multiprocessors busy in the last round
+    of blocks. If the sums may be cut, they are cut so that all multiprocessors have work.
     """
     rows, columns = (problem.N, problem.M) if turned else (problem.M, problem.N)
     tiles = -(-rows // tile.BM) * -(-columns // tile.BN)
