@@ -1,8 +1,7 @@
-"""Which kernel is fastest for each operation of a training step, on the GPU that is there: `gpucnn tune`.
+"""`gpucnn tune`: finds the fastest kernel for each operation of a training step on the current GPU.
 
-Every kernel that can do an operation is measured as `gpucnn profile` measures, on data that no cache holds, and only after a right
-answer. What wins clearly goes into the chip's table (gpucnn_kernels.choose.tuned), where select.py finds it; what the rules choose anyway
-stays theirs.
+Every kernel that can do an operation is measured as in `gpucnn profile`, with cold caches, and only after its result was checked. A clear
+winner goes into the chip's table (gpucnn_kernels.choose.tuned), where select.py finds it; the default choice needs no entry.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from gpucnn_kernels.choose.select import Choice
 from gpucnn_kernels.core.launch import Launch, recording
 from gpucnn_kernels.core.problem import Problem
 
-LEAST_GAIN = 0.03  # of the time: less than that is as likely the next run's luck
+LEAST_GAIN = 0.03  # of the time: smaller gains may be chance
 
 Say = Callable[[str], None]
 Timer = Callable[[Sequence[Launch]], Timing]
@@ -33,33 +32,34 @@ Timer = Callable[[Sequence[Launch]], Timing]
 
 @dataclass(frozen=True)
 class Result:
-    """An operation's candidates with their times; the first is what the rules choose."""
+    """The candidates for an operation with their times; the first is the default choice."""
 
     problem: Problem
     times: list[tuple[Choice, Timing]]
-    wrong: list[tuple[Choice, str]]  # candidates that gave a wrong answer, or none
+    wrong: list[tuple[Choice, str]]  # candidates with a wrong result, or none
 
     @property
     def best(self) -> tuple[Choice, Timing]:
-        """The fastest, if it is so beyond the noise; otherwise what the rules choose."""
+        """The fastest candidate if it wins beyond noise; otherwise the default choice."""
         rules, fastest = self.times[0], min(self.times, key=lambda item: item[1].median)
         clear = fastest[1].median < (1 - LEAST_GAIN) * rules[1].median and fastest[1].p90 < rules[1].median
         return fastest if clear else rules
 
     @property
     def gain(self) -> float:
-        """How many times as fast as what the rules choose."""
+        """The speed relative to the default choice."""
         return self.times[0][1].median / self.best[1].median
 
 
 def problem_of(call: Call) -> Problem | None:
-    """What there was to choose for a call; None for operations that one kernel does."""
+    """The problem that a call posed; None for operations that have only one kernel."""
     row = OPERATIONS.get(call.op)
     return None if row is None or row.problem is None else row.problem(call.arguments)
 
 
 def candidates(problem: Problem) -> list[Choice]:
-    """What the rules choose, then everything else that can do it: each tile with about the rules' slices, half and twice as many."""
+    """The default choice, then all other variants that can do the problem: each tile with about the default number of slices, half and
+    twice as many."""
     with tuned.passed_over():
         rules = select.choose(problem)
         found = [rules]
@@ -71,7 +71,7 @@ def candidates(problem: Problem) -> list[Choice]:
 
 
 def tune(workload: Workload, timer: Timer, say: Say, *, done: set[str]) -> list[Result]:
-    """Measures a step's operations one by one. Problems whose keys are in `done` are left out, and those measured are added."""
+    """Measures the operations of a step one by one. Skips problems whose keys are in `done`, and adds those that it measures."""
     found: list[Result] = []
 
     def listener(call: Call) -> Any:
@@ -106,7 +106,7 @@ def _measured(call: Call, problem: Problem, timer: Timer) -> Result:
 
 
 def store(chip: str, results: Sequence[Result], about: dict[str, str]) -> Path:
-    """Puts what won against the rules into the chip's table, and takes out what no longer does. Returns the file's name."""
+    """Stores the winners against the default choice in the chip's table, and removes former winners. Returns the path of the file."""
     entries = {
         result.problem.key: {"variant": choice.name, "slices": choice.slices, "microseconds": round(1e6 * time.median, 3)}
         if choice != result.times[0][0]
@@ -118,7 +118,7 @@ def store(chip: str, results: Sequence[Result], about: dict[str, str]) -> Path:
 
 
 def on_gpu(device: Device, models: Sequence[str], batch: int, say: Say) -> tuple[list[Result], Path]:
-    """Tunes for training steps of `models` on the GPU that is there, and writes the table: (results, file)."""
+    """Tunes for training steps of `models` on the current GPU, and writes the table. Returns (results, file)."""
     from gpucnn.profiling.measure.bench import Bench
 
     xp = device.xp
@@ -140,7 +140,7 @@ def on_gpu(device: Device, models: Sequence[str], batch: int, say: Say) -> tuple
 
 
 def forget() -> Path | None:
-    """Deletes the table of the current GPU. Returns the file's name, or None where there was none."""
+    """Deletes the table of the current GPU. Returns the path of the file, or None if there was none."""
     file = tuned.path(select.current_chip().name)
     if file is None or not file.exists():
         return None
@@ -150,7 +150,7 @@ def forget() -> Path | None:
 
 
 def lines(results: Sequence[Result]) -> list[str]:
-    """A table: operation and shape, what the rules choose, what is fastest, and how much faster that is."""
+    """A table of results: operation and shape, default choice, fastest variant, and the gain."""
     rows = [("operation", "rules", "µs", "fastest", "µs", "gain", "shape")]
     for result in results:
         (rules, first), (best, time) = result.times[0], result.best

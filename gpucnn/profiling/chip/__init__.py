@@ -1,1 +1,1 @@
-"""What can be said of a chip without having it: its ceilings, and what the compiler makes of the kernels for it."""
+"""What is known of a chip without having it: its peak rates, and the kernels compiled for it."""

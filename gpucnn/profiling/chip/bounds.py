@@ -1,6 +1,6 @@
-"""A model on a chip that is not here: its kernels compiled for that chip, and the least time that each can take. Nothing is measured.
+"""A model on a chip that is not present: its kernels compiled for that chip, and a lower bound on the time of each. Nothing is measured.
 
-The operations run as they always do, on NumPy arrays that are never filled, and every launch is written down in place of being done.
+The operations run as usual, on NumPy arrays that are never filled, and every launch is recorded instead of executed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Say = Callable[[str], None]
 
 
 def chip_of(name: str) -> Chip:
-    """The chip of that name, or that stands for an architecture ("sm_90"). UnknownNameError where there is none."""
+    """The chip of that name, or the one that represents an architecture ("sm_90"). Raises UnknownNameError if there is none."""
     try:
         return find(name)
     except ValueError as error:
@@ -46,7 +46,7 @@ def chip_of(name: str) -> Chip:
 
 
 def device_of(chip: Chip) -> Device:
-    """The chip as a device: the operations are those of a GPU, the arrays NumPy's. Nothing may be launched on it."""
+    """The chip as a device with the operations of a GPU and NumPy arrays. Nothing can be launched on it."""
     if simulated():
         raise DeviceError("Numba's CUDA simulator compiles nothing: unset NUMBA_ENABLE_CUDASIM to use --arch")
     return Device("cuda", chip.name, np, importlib.import_module("gpucnn.ops.cuda"))
@@ -54,13 +54,13 @@ def device_of(chip: Chip) -> Device:
 
 @contextmanager
 def as_if_there(chip: Chip) -> Iterator[list[Launch]]:
-    """Chooses kernels as on the chip, and writes launches down instead of doing them."""
+    """Selects kernels as on the chip, and records launches instead of executing them."""
     with select.for_chip(chip.sms, capability=chip.architecture.capability), recording(launching=False) as launches:
         yield launches
 
 
 def profile(workload: Workload, selection: Selection, chip: Chip, say: Say) -> Profile:
-    """What the compiler and the roofline say of a workload that was made on `device_of(chip)`."""
+    """Profiles a workload made on `device_of(chip)` from what the compiler reports and the roofline model."""
     ceilings = _ceilings(chip)
     with as_if_there(chip):
         bytes_by_buffer = memory.of_step(workload)
@@ -102,14 +102,14 @@ def record(workload: Workload, chip: Chip) -> list[tuple[Call, list[Launch], Wor
 
 
 def waves(launch: Launch, occupancy: float, architecture: Architecture, multiprocessors: int) -> float | None:
-    """How many times over the launch's blocks fill the chip; None where not one fits."""
+    """How many times the blocks of the launch fill the chip; None if not even one block fits."""
     at_once = multiprocessors * occupancy * architecture.threads / (-(-launch.threads // 32) * 32)  # blocks
     return launch.blocks / at_once if at_once else None
 
 
 def catalogue(text: str, chip: Chip, say: Say) -> Profile:
-    """What the compiler says of every kernel with `text` in its name; of all for ALL. For NAMED_SHAPES what the named shapes ask of the
-    chip, done as it would do them. UnknownNameError where there is none."""
+    """What the compiler reports for every kernel with `text` in its name, or for all of them (ALL). For NAMED_SHAPES: what the named shapes
+    require of the chip, with the kernels selected for it. Raises UnknownNameError if there is no such kernel."""
     if text == NAMED_SHAPES:
         found = [each for sample in samples.SHAPES for each in samples.launched(sample, chip)]
     else:

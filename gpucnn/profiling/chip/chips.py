@@ -1,7 +1,7 @@
-"""What chips hold and what they can do: the ceilings that a kernel is planned for and compared with. Nothing here was measured.
+"""Resources and peak rates of chips, which kernels are planned for and compared with. Nothing here was measured.
 
-A multiprocessor's sizes depend on the compute capability alone; how many there are, and what memory they share, on the card. So an
-architecture is what the compiler compiles for, and a chip is what a time is worked out for.
+The resources of a multiprocessor depend only on the compute capability; the number of multiprocessors and the memory depend on the card.
+So an architecture is what the compiler targets, and a chip is what times are estimated for.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """What a multiprocessor (SM) of a compute capability holds."""
+    """The resources of a multiprocessor (SM) of a compute capability."""
 
     name: str
     capability: tuple[int, int]
@@ -20,7 +20,7 @@ class Architecture:
     blocks: int
     shared: int  # bytes
     reserved: int  # bytes of shared memory that the system takes of each block
-    lanes: int  # float32 FMAs that it does in a cycle
+    lanes: int  # float32 FMAs per cycle
     registers: int = 65536
 
 
@@ -38,7 +38,7 @@ class Chip:
 
     @property
     def arch(self) -> str:
-        """What compilers call its architecture: "sm_90"."""
+        """The name of its architecture for compilers, such as "sm_90"."""
         return self.architecture.name
 
 
@@ -86,7 +86,7 @@ def find(name: str) -> Chip:
     """The chip of that name, in any case and with or without spaces and dashes ("rtx4090"), or the one that stands for an architecture
     ("sm_90": the H200).
 
-    Raises ValueError for one that is not there.
+    Raises ValueError for an unknown chip.
     """
     wanted = _key(name)
     for known, chip in (*CHIPS.items(), *_STANDS_FOR.items()):

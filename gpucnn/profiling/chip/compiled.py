@@ -1,7 +1,8 @@
-"""Kernels compiled for a chip that is not here, once each: what they take is kept on disk, because compiling a model takes a minute.
+"""Kernels compiled for a chip that is not present. Their resource use is cached on disk, because compiling a model takes a minute.
 
-What is kept is known by everything that it depends on: the code of the kernel and of all that it calls (gpucnn_kernels.core.disk_cache),
-the types of its arguments, its blocks, the architecture and the compilers. GPUCNN_KERNEL_CACHE=0 turns it off.
+The cache key covers everything that the result depends on: the code of the kernel and of all that it calls
+(gpucnn_kernels.core.disk_cache), the types of its arguments, its blocks, the architecture and the compilers. GPUCNN_KERNEL_CACHE=0 turns
+the cache off.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ COMPILERS = ("numba", "numba-cuda", "nvidia-nvjitlink", "nvidia-cuda-nvcc", "nvi
 
 
 class Compiler:
-    """Compiles for one architecture; `say` is told of each kernel that takes its time."""
+    """Compiles for one architecture; `say` is called with a line for each kernel that has to be compiled."""
 
     def __init__(self, arch: str, say: Callable[[str], None]) -> None:
         self.arch, self.say = arch, say
@@ -36,11 +37,11 @@ class Compiler:
         self._wanted = 0
 
     def expect(self, launches: Sequence[Launch]) -> None:
-        """How much there will be to do, for those who wait."""
+        """Announces the launches to come, for the progress message."""
         self._wanted = len({self._key(launch) for launch in launches})
 
     def compiled(self, launch: Launch) -> Compiled:
-        """What the launch's kernel takes. MissingExtraError where the compilers are not installed."""
+        """The resource use of the launch's kernel. Raises MissingExtraError if the compilers are not installed."""
         key = self._key(launch)
         if key not in self._done:
             file = self._file(launch)
@@ -48,7 +49,7 @@ class Compiler:
             if found is None:
                 self.say(f"compiling for {self.arch}, {len(self._done) + 1} of {self._wanted}: {launch.name}")
                 found = self._compile(launch)
-                if file is not None and not self.notes:  # what lacks a tool is not what there is to know
+                if file is not None and not self.notes:  # incomplete results are not cached
                     _keep(found, file)
             self._done[key] = found
         return self._done[key]
@@ -67,7 +68,7 @@ class Compiler:
             return found
 
     def _file(self, launch: Launch) -> Path | None:
-        """Where it is kept; None where it is not to be, or has no name that would be the same in another process."""
+        """The cache file; None if the cache is off, or if the kernel has no key that is the same in every process."""
         from gpucnn_kernels.core import disk_cache  # not under the simulator, which compiles nothing
 
         kept = folder()
@@ -83,7 +84,7 @@ class Compiler:
 
 
 def folder() -> Path | None:
-    """Where all of it is kept, in the user's cache; None where nothing is."""
+    """The folder in the user's cache; None if there is none."""
     from gpucnn_kernels.core import disk_cache
 
     if not disk_cache.ENABLED:
@@ -95,13 +96,13 @@ def folder() -> Path | None:
 def _read(file: Path) -> Compiled | None:
     try:
         found: Compiled = checked(Compiled, json.loads(file.read_text(encoding="utf-8")), file.name)
-    except (OSError, ValueError):  # not there, or cut short: then it is compiled
+    except (OSError, ValueError):  # missing or truncated: compile again
         return None
     return found
 
 
 def _keep(compiled: Compiled, file: Path) -> None:
-    with contextlib.suppress(OSError, DataError):  # no room, no rights: then it is compiled next time as well
+    with contextlib.suppress(OSError, DataError):  # disk full or no permission: it is compiled again next time
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(file) as stream:
             stream.write(json.dumps(dataclasses.asdict(compiled)).encode())

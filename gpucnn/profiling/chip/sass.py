@@ -1,7 +1,7 @@
-"""What a kernel is in the chip's own instructions (SASS), and what its innermost work costs.
+"""The machine code (SASS) of a kernel, and the instruction mix of its innermost loop.
 
-In a product of matrices the FFMAs (float32 multiply-and-add) are the work, and everything else in the loop is its price: a multiprocessor
-issues so many instructions a cycle, whatever they are. So the share of FFMAs in the loop is a bound on the share of the chip's peak.
+In a matrix product the FFMAs (float32 multiply-and-add) are the work, and everything else in the loop is overhead: a multiprocessor
+issues a fixed number of instructions per cycle, whatever they are. So the fraction of FFMAs in the loop bounds the fraction of peak.
 
 The disassembler, nvdisasm, comes with `pip install nvidia-cuda-nvdisasm`, with Triton, or with the CUDA toolkit.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 
 
 class ToolchainError(RuntimeError):
-    """A compiler or disassembler that is not installed, or not usable as things are."""
+    """A compiler or disassembler that is not installed or not usable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,12 @@ class Loop:
 
     @property
     def share(self) -> float:
-        """FFMAs among the instructions."""
+        """The fraction of instructions that are FFMAs."""
         return self.ffma / self.instructions
 
 
 def nvdisasm() -> str | None:
-    """Where the disassembler is, or None."""
+    """The path of the disassembler, or None."""
     packages = Path(sysconfig.get_paths()["purelib"])
     for pattern in ("nvidia/*/bin/nvdisasm", "triton/backends/nvidia/bin/nvdisasm"):
         found = sorted(packages.glob(pattern))
@@ -52,7 +52,7 @@ def nvdisasm() -> str | None:
 
 
 def disassemble(cubin: bytes) -> str:
-    """SASS of a cubin. Raises ToolchainError where there is no nvdisasm."""
+    """The SASS of a cubin. Raises ToolchainError if nvdisasm is missing."""
     tool = nvdisasm()
     if tool is None:
         raise ToolchainError("no nvdisasm: pip install nvidia-cuda-nvdisasm")
@@ -66,10 +66,10 @@ def disassemble(cubin: bytes) -> str:
 
 
 def hot_loop(sass: str) -> Loop:
-    """Of the loops that hold no other, the one with the most FFMAs, then the most reads of global memory. A loop is what stands between a
-    label and a jump back to it.
+    """The innermost loop with the most FFMAs, then the most reads of global memory. A loop is the code between a label and a jump back to
+    it.
 
-    Raises ValueError where there is no loop.
+    Raises ValueError if there is no loop.
     """
     loop, _ = _hot_loop(sass)
     return loop

@@ -1,7 +1,7 @@
-"""A launch compiled for a chip that need not be here, as Numba would compile it there.
+"""Compiles a launch for a chip that need not be present, as Numba would compile it there.
 
-Numba and NVVM compile a kernel to link-time intermediate code, nvJitLink makes machine code of it and says what it took: the same two
-steps, with the same options, that a launch takes. They need but the compilers that `pip install "numba-cuda[cu13]"` brings.
+Numba and NVVM compile a kernel to link-time intermediate code; nvJitLink turns it into machine code and reports its resources: the same
+two steps, with the same options, as in a launch. They only need the compilers that `pip install "numba-cuda[cu13]"` installs.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from gpucnn.text import first_line
 from gpucnn_kernels.core._numba import SIMULATED, cuda
 from gpucnn_kernels.core.launch import Launch
 
-_REGISTER_UNIT = 256  # registers are given to a warp by this many
-_SHARED_UNIT = 256  # bytes; newer chips give shared memory by 128
-_OPTIONS = ("lineinfo", "fastmath", "opt", "launch_bounds")  # of a kernel, that decide about its intermediate code
+_REGISTER_UNIT = 256  # allocation unit of registers, per warp
+_SHARED_UNIT = 256  # bytes: allocation unit of shared memory; 128 on newer chips
+_OPTIONS = ("lineinfo", "fastmath", "opt", "launch_bounds")  # options of a kernel that affect its intermediate code
 
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """What a launch's kernel takes on a chip. Sizes in bytes.
+    """The resources of a launch's kernel on a chip. Sizes in bytes.
 
     registers: per thread.
     spill_stores, spill_loads: bytes of registers that did not fit and go to memory and back: slow.
@@ -52,14 +52,14 @@ class Compiled:
 
     @property
     def spills(self) -> int:
-        """Bytes stored and loaded."""
+        """Spilled bytes, stores and loads together."""
         return self.spill_stores + self.spill_loads
 
 
 def compile_launch(launch: Launch, arch: str) -> Compiled:
     """Compiles the kernel of a launch for an architecture, for the types of its arguments and with the kernel's own options.
 
-    Raises ValueError for one that is not in ARCHITECTURES and ToolchainError where the compilers are missing.
+    Raises ValueError for an architecture not in ARCHITECTURES, and ToolchainError if the compilers are missing.
     """
     if arch not in ARCHITECTURES:
         raise ValueError(f"unknown chip {arch!r}: the chips are {', '.join(ARCHITECTURES)}")
@@ -78,7 +78,7 @@ def compile_launch(launch: Launch, arch: str) -> Compiled:
 
 
 def ptx(launch: Launch, arch: str) -> str:
-    """The kernel of a launch as PTX, after everything has been linked into it."""
+    """The kernel of a launch as PTX, after linking."""
     return str(_link(launch.kernel, launch.signature, arch, "-ptx"))
 
 
@@ -112,13 +112,13 @@ def occupancy(chip: Architecture, threads: int, registers: int, shared: int) -> 
 
 
 def check_compilers() -> None:
-    """ToolchainError, which says what to install, where the compilers are missing."""
+    """Raises ToolchainError, which says what to install, if the compilers are missing."""
     _linker()
 
 
 @contextmanager
 def as_if_present(chip: Architecture) -> Iterator[None]:
-    """Has Numba take `chip` for the current GPU: for device functions it asks what that is, even where `cuda.compile` was told."""
+    """Makes Numba take `chip` for the current GPU: for device functions it asks for that even if `cuda.compile` was told the target."""
     dispatcher: Any = importlib.import_module("numba.cuda.dispatcher")
     real = dispatcher.get_current_device
     dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=chip.capability)
@@ -129,7 +129,7 @@ def as_if_present(chip: Architecture) -> Iterator[None]:
 
 
 def _linker() -> Any:
-    """The module cuda.bindings.nvjitlink, once everything that compiling needs is known to be there."""
+    """The module cuda.bindings.nvjitlink, after checking that everything needed for compiling is installed."""
     if SIMULATED:
         raise ToolchainError("the simulator compiles nothing: unset NUMBA_ENABLE_CUDASIM")
     install = 'install the compilers with pip install "numba-cuda[cu13]"'
@@ -137,7 +137,7 @@ def _linker() -> Any:
         nvjitlink = importlib.import_module("cuda.bindings.nvjitlink")
         nvjitlink.version()  # loads the library
         importlib.import_module("numba.cuda.cudadrv.nvvm").NVVM()
-    except Exception as error:  # each library has its own way of being absent
+    except Exception as error:  # each library is missing in its own way
         raise ToolchainError(f"nvJitLink or NVVM cannot be used ({first_line(error)}): {install}") from error
     return nvjitlink
 
@@ -160,13 +160,13 @@ def _intermediate(kernel: Any, signature: tuple[Any, ...], arch: str) -> bytes:
 
 
 def _suffix(chip: Architecture) -> str:
-    """From Hopper on, launches are compiled with what that architecture alone has: so is this."""
+    """The suffix for architecture-specific features, which launches use from Hopper on."""
     return "a" if chip.capability >= (9, 0) else ""
 
 
 @functools.lru_cache(maxsize=4)
 def _machine_code(kernel: Any, signature: tuple[Any, ...], arch: str) -> tuple[str, bytes]:
-    """What nvJitLink says of the kernel, and the cubin."""
+    """The log of nvJitLink for the kernel, and the cubin."""
     log, cubin = _link(kernel, signature, arch, "-verbose")
     return log, cubin
 

@@ -1,4 +1,4 @@
-"""The same operations in PyTorch: right in both, or no ratio; timed in turn."""
+"""The same operations in PyTorch, timed in turn. There is a ratio only if both results agree."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gpucnn.profiling.records import Timing
 from gpucnn.profiling.what.observe import Call
 from gpucnn.profiling.what.operations import OPERATIONS
 
-CLOSE = 1e-3  # of the largest value: two ways to round apart, and far below what a wrong operation is off by
+CLOSE = 1e-3  # relative to the largest value: allows for rounding, and is far below the error of a wrong operation
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Compared:
 
     @property
     def ratio(self) -> float:
-        """This library's time over PyTorch's: over 1, PyTorch is faster."""
+        """This library's time divided by PyTorch's; above 1, PyTorch is faster."""
         return self.own.median / self.torch.median
 
 
 def load(*, cuda: bool = False) -> Any:
-    """The module torch. MissingExtraError where it is missing, or sees no GPU where `cuda`."""
+    """The module torch. Raises MissingExtraError if it is missing, or if `cuda` and it sees no GPU."""
     try:
         torch = importlib.import_module("torch")
     except ImportError as error:
@@ -64,7 +64,7 @@ def compare(
 
 
 def _reference(call: Call, torch: Any) -> Callable[[], Any] | None:
-    """The operation in PyTorch on the same memory, ready to be called: as many calls of PyTorch as it takes to do as much."""
+    """A function that does the same work in PyTorch on the same memory, by as many PyTorch calls as that takes."""
     row = OPERATIONS.get(call.op)
     windows = [call.arguments[name] for name in ("window", "pool_window") if name in call.arguments]
     if row is None or row.twin is None or not all(map(_has_equal, windows)):
@@ -73,7 +73,7 @@ def _reference(call: Call, torch: Any) -> Callable[[], Any] | None:
 
 
 def _has_equal(window: Any) -> bool:
-    """Whether PyTorch has the same window: the same padding on both sides, and no window that runs over the end."""
+    """Whether PyTorch supports the window: equal padding on both sides, and no window beyond the end."""
     return all(
         begin == end and (count - 1) * stride + (taps - 1) * dilation + 1 <= side + begin + end
         for count, stride, taps, dilation, side, (begin, end) in zip(

@@ -1,4 +1,4 @@
-"""Many times of the same thing as three numbers, and whether two such triples differ."""
+"""Summarizes repeated times as three numbers, and compares two such summaries."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LEAST_CHANGE = 0.02
 
 
 def percentile(ordered: Sequence[float], part: float) -> float:
-    """The value below which `part` of the sorted values lie, linearly between neighbours as NumPy has it."""
+    """The value below which a fraction `part` of the sorted values lies, interpolated linearly as in NumPy."""
     position = part * (len(ordered) - 1)
     below = int(position)
     above = min(below + 1, len(ordered) - 1)
@@ -19,7 +19,7 @@ def percentile(ordered: Sequence[float], part: float) -> float:
 
 
 def summarize(samples: Sequence[float]) -> Timing:
-    """Median, 10th and 90th percentile. Times have a long tail upwards: what else the machine did; a mean would be of that."""
+    """Median, 10th and 90th percentile. Times have a long upper tail, caused by other work on the machine, that would dominate a mean."""
     if not samples:
         raise ValueError("there must be at least one sample")
     ordered = sorted(samples)
@@ -27,10 +27,10 @@ def summarize(samples: Sequence[float]) -> Timing:
 
 
 def differs(old: Timing, new: Timing) -> bool:
-    """Whether the difference is beyond the noise: the intervals from p10 to p90 have nothing in common, and the medians are 2 % apart.
+    """Whether two summaries differ beyond noise: their intervals from p10 to p90 do not overlap, and the medians are 2 % apart.
 
-    For even spreads that is to say that the medians differ by more than half of both spreads together. It makes no use of the number of
-    samples, which would shrink the error of each median: samples of one run share that run's clock, temperature and neighbours.
+    For symmetric spreads this means that the medians differ by more than half the sum of both spreads. The number of samples is not
+    used, although it would shrink the error of each median: samples of one run share its clock, temperature and background load.
     """
     apart = new.p10 > old.p90 or new.p90 < old.p10
     return apart and abs(new.median - old.median) > LEAST_CHANGE * old.median

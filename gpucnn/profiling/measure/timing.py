@@ -1,7 +1,7 @@
-"""The timing core: warm-up, repetition, rotated buffers. What a clock is does not matter here, so all of it is tested on recorded times.
+"""The timing core: warm-up, repetition, rotated buffers. It works with any clock, so it is tested on recorded times.
 
-A kernel of some microseconds is shorter than what it takes to time it. So a sample is a batch of runs, done as one thing, and its time is
-divided by their number; between the runs the buffers change, so that no run finds its data in a cache because the one before left it there.
+A kernel of some microseconds is shorter than the overhead of timing it. So a sample is a batch of runs, timed as a whole and divided by
+their number; consecutive runs use different buffers, so that no run finds its data in a cache because the previous one left it there.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from gpucnn.profiling.records import Timing
 
 Run: TypeAlias = Callable[[], object]
 
-LEAST_SAMPLE = 1e-3  # seconds that a batch should last: a thousand times what CUDA's events resolve
+LEAST_SAMPLE = 1e-3  # seconds per batch: a thousand times the resolution of CUDA events
 MOST_RUNS = 200  # in a batch
 LEAST_SAMPLES, MOST_SAMPLES = 10, 50
-BUDGET = 0.3  # seconds for the samples of one kernel; ten samples are taken however long they last
+BUDGET = 0.3  # seconds for the samples of one kernel; at least ten samples are taken
 
 
 class Clock(Protocol):
-    """Says how long work takes, in seconds."""
+    """Measures how long work takes, in seconds."""
 
     def batch(self, runs: Sequence[Run]) -> Run:
-        """All of `runs`, one after the other, as one thing that costs the host as little as may be: on a GPU a graph."""
+        """Combines `runs` into one piece of work with as little host overhead as possible: on a GPU a graph."""
         ...
 
     def time(self, work: Run) -> float:
-        """Does it, and returns its time."""
+        """Runs the work and returns its time."""
         ...
 
 
 class HostClock:
-    """Python's own, for work that is done when it returns."""
+    """Python's clock, for work that is finished when it returns."""
 
     def batch(self, runs: Sequence[Run]) -> Run:
         def all_of_them() -> None:
@@ -75,7 +75,7 @@ def measure(clock: Clock, buffers: Sequence[Run], *, budget: float = BUDGET) -> 
 
 
 def alternate(clock: Clock, works: Sequence[Run], *, budget: float = BUDGET) -> list[Timing]:
-    """The times of several things, taken in turn, so that whatever else the machine does falls on all of them."""
+    """The times of several things, taken in turn, so that other load on the machine affects all of them alike."""
     for work in works:
         work()
     batches, counts = [], []

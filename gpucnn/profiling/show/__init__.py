@@ -1,1 +1,1 @@
-"""A profile as text, as a page, as a trace, and beside another one."""
+"""Output of a profile: as text, as a page, as a trace, and compared with another one."""

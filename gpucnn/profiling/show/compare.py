@@ -1,4 +1,4 @@
-"""Two profiles of the same thing: what got slower, or takes more, beyond the noise."""
+"""Compares two profiles of the same thing: what got slower, or uses more memory, beyond noise."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Change:
 
 
 def changes(old: Profile, new: Profile) -> list[Change]:
-    """What differs, the worst first. DataError where the two are not of the same thing."""
+    """The differences, the worst first. Raises DataError if the profiles are not of the same thing."""
     for name, one, other in (
         ("kind", KINDS[old.kind], KINDS[new.kind]),
         ("model", old.model, new.model),
@@ -66,7 +66,7 @@ def lines(old: Profile, new: Profile) -> list[str]:
 
 
 def _grouped(profile: Profile) -> dict[tuple[str, str, str], list[Row]]:
-    """Kernels of one operation together: how many there are may change, and what counts is what they take in all."""
+    """Groups the kernels of one operation: their number may change, and only their total counts."""
     groups: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
     for row in profile.rows:
         groups[row.key if profile.of_step else (row.layer, row.op, row.kernel)].append(row)

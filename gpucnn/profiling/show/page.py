@@ -1,4 +1,4 @@
-"""A profile as one page that needs nothing else: style, script and drawings are in it, and it asks no network for anything."""
+"""A profile as one self-contained page: style, script and drawings are included, and nothing is loaded from the network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gpucnn.profiling.show.units import scaled, seconds_text
 from gpucnn.profiling.what import roofline
 from gpucnn.text import bytes_text
 
-# Whatever a profile holds, the page can neither load nor send anything.
+# Whatever the profile contains, the page can neither load nor send anything.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
 

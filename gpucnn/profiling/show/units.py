@@ -1,10 +1,10 @@
-"""Numbers as people read them: three digits and a unit."""
+"""Human-readable numbers: three digits and a unit."""
 
 from __future__ import annotations
 
 
 def seconds_text(seconds: float) -> str:
-    """1.23 µs, 12.3 ms, 1.23 s; for what is no time that a chip could take, <0.1 ns."""
+    """1.23 µs, 12.3 ms, 1.23 s; <0.1 ns for times too short for any chip."""
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if seconds >= size:
             return f"{digits(seconds / size)} {unit}"
@@ -22,7 +22,7 @@ def scaled(number: float, unit: str) -> str:
 
 
 def digits(number: float) -> str:
-    """Three digits that count: 1.23, 12.3, 123; whole from 100 on."""
+    """Three significant digits: 1.23, 12.3, 123; whole numbers from 100 on."""
     if number >= 99.95:
         return f"{number:,.0f}"
     return f"{number:.1f}" if number >= 9.995 else f"{number:.2f}"

@@ -1,1 +1,1 @@
-"""What there is to look at: a network's or a shape's operations, the work in each, and whether its results are right."""
+"""The subject of a profile: the operations of a network or a shape, the work in each, and checks of their results."""

@@ -1,6 +1,6 @@
-"""The memory that a step takes, by buffer.
+"""The memory use of a step, by buffer.
 
-NumPy tells Python's tracemalloc of every array, whether or not it was ever filled; on a GPU CuPy's pool is asked.
+NumPy reports every array to Python's tracemalloc, whether or not it was ever filled; on a GPU, CuPy's pool is queried.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Who calls which operation, and on what. The operations know nothing of it: a model under observation gets a device whose operations
-report to the observer before they run, and its layers say when their forward or backward begins."""
+"""Observes which layer calls which operation with which arguments. An observed model gets a device whose operations report to the
+observer before they run, and its layers report when their forward or backward begins; the operations themselves are unchanged."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ class Call:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The arguments by name, those left out with their defaults."""
+        """The arguments by name, including defaults."""
         return self.bound.arguments
 
     def run(self) -> Any:
-        """Runs it, and returns its result. It may be run again: it writes to the same places, or to new ones."""
+        """Runs the operation and returns its result. It may be run again: it writes to the same arrays, or to new ones."""
         return self.function(*self.bound.args, **self.bound.kwargs)
 
 
-Listener: TypeAlias = Callable[[Call], Any]  # has the call run, and returns its result
+Listener: TypeAlias = Callable[[Call], Any]  # runs the call and returns its result
 
 
 class Observer:
-    """Hands every operation of an observed model to a listener, where there is one."""
+    """Passes every operation of an observed model to a listener, if there is one."""
 
     def __init__(self) -> None:
         self._listener: Listener | None = None
@@ -53,7 +53,7 @@ class Observer:
         return dataclasses.replace(real, ops=_Reporting(real.ops, self))
 
     def watch(self, model: Sequential) -> None:
-        """Has the layers of a model, which lives on the observer's device, say when they are at work."""
+        """Makes the layers of a model, which is on the observer's device, report when they run."""
         # What a model runs are stages: layers, or several as one, which then say so themselves. So do those within layers made of layers.
         within = [stage for layer in model.layers for part in layer.walk().values() for chain in part.chains() for stage in chain.stages]
         stages: list[Any] = [*model.chain.stages, *within, *model.layers]
@@ -64,7 +64,7 @@ class Observer:
 
     @contextmanager
     def at(self, layer: str, phase: str) -> Iterator[None]:
-        """Calls in the block are for this layer and phase; of blocks within one another the innermost counts."""
+        """Attributes calls in the block to this layer and phase; in nested blocks the innermost counts."""
         if (layer, phase) in (self._where, ("", "")):
             yield
             return
@@ -80,7 +80,7 @@ class Observer:
 
     @contextmanager
     def listening(self, listener: Listener | None) -> Iterator[None]:
-        """Every call in the block goes to `listener`; with None to nobody."""
+        """Sends every call in the block to `listener`, or to nobody for None."""
         outer, self._listener = self._listener, listener
         try:
             yield
@@ -88,7 +88,7 @@ class Observer:
             self._listener = outer
 
     def report(self, op: str, function: Callable[..., Any], signature: inspect.Signature, args: Any, kwargs: Any) -> Any:
-        """Runs an operation, by way of the listener."""
+        """Runs an operation through the listener."""
         with self.at(*(self._where if self._where != ("", "") else self.outside(op))):
             if self._listener is None:
                 return function(*args, **kwargs)
@@ -106,7 +106,7 @@ class Observer:
 
 
 class _Reporting(ModuleType):
-    """Operations under their names, each of which reports."""
+    """Operations by name, each of which reports."""
 
     def __init__(self, ops: ModuleType, observer: Observer) -> None:
         super().__init__(ops.__name__)

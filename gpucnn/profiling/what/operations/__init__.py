@@ -29,7 +29,7 @@ OTHER = "other"
 
 
 def kind_of(op: str) -> str:
-    """Which of KINDS an operation is of; OTHER for one that there is no row for."""
+    """The kind of an operation, one of KINDS; OTHER if there is no row for it."""
     row = OPERATIONS.get(op)
     return OTHER if row is None else row.kind
 
