@@ -150,7 +150,7 @@ class Layered:
             for path, part in layer.walk(layer.name).items():
                 part.name, part._owner = path, weakref.ref(self)
         for index, layer in enumerate(self.layers):
-            layer.place(device, derived_seed(self.seed, index))
+            layer.to_device(device, derived_seed(self.seed, index))
         self._named, self._arrays = parameters, arrays
         for layer in self.layers:
             layer.settle_frozen()

@@ -132,11 +132,11 @@ class Layer(Worded):
             raise ShapeError(f"its output for an example would be {too_many(self.output_shape)}")
         return self.output_shape
 
-    def place(self, device: Device, seed: int) -> None:
-        """Tells the layer where it runs; `seed` is its own, for layers that draw random numbers."""
+    def to_device(self, device: Device, seed: int) -> None:
+        """Tells the layer which device it runs on; `seed` is its own, for layers that draw random numbers."""
         self.device = device
         for index, inner in enumerate(self.inner().values()):
-            inner.place(device, derived_seed(seed, index))
+            inner.to_device(device, derived_seed(seed, index))
 
     def inner(self) -> dict[str, Layer]:
         """The layers that this one is made of, by the names of its attributes, with a number or a key where one holds several."""
@@ -290,7 +290,7 @@ class Layer(Worded):
         return {"layer": type(self).__name__} | frozen | {name: _config(value) for name, value in self.settings().items()}
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copy and pickle: what the layer is, without what a forward kept, and without its place."""
+        """For copy and pickle: what the layer is, without what a forward kept, and without its device."""
         alone = object.__new__(type(self))
         vars(alone).update(vars(self), _owner=None, inner=dict, _chains=[])  # with nothing within: what is there forgets for itself
         alone.forget()

@@ -33,8 +33,8 @@ class Dropout(Layer):
     def settings(self) -> dict[str, Any]:
         return {"rate": self.rate}
 
-    def place(self, device: Device, seed: int) -> None:
-        super().place(device, seed)
+    def to_device(self, device: Device, seed: int) -> None:
+        super().to_device(device, seed)
         self._seed, self._calls = seed, device.xp.zeros(2, "uint32")
 
     def _build(self, input_shape: Shape) -> Shape:

@@ -55,8 +55,8 @@ class BatchNorm2D(Layer):
         self.arrays = [self.mean, self.variance]
         return input_shape
 
-    def place(self, device: Device, seed: int) -> None:
-        super().place(device, seed)
+    def to_device(self, device: Device, seed: int) -> None:
+        super().to_device(device, seed)
         self._ones = self._zeros = None
 
     def _forward(self, x: Array, training: bool) -> Array:

@@ -128,13 +128,13 @@ class Parameter(SavedArray):
 
 @contextmanager
 def gradients(*parameters: Parameter | None) -> Iterator[list[Array | None]]:
-    """Where the block has to write the gradients of these parameters: into their own places the first time after `zero_grad`, otherwise
-    beside them, to be added when the block ends. None for None, which is a bias that is not there."""
-    places = [None if each is None else each._grad.copy() if each.has_grad else each._grad for each in parameters]
-    yield places
-    for parameter, place in zip(parameters, places, strict=True):
+    """The arrays that the block has to fill with the gradients of these parameters: their own buffers the first time after `zero_grad`,
+    otherwise temporary arrays, which are added when the block ends. None for None, a missing bias."""
+    targets = [None if each is None else each._grad.copy() if each.has_grad else each._grad for each in parameters]
+    yield targets
+    for parameter, target in zip(parameters, targets, strict=True):
         if parameter is not None and parameter.has_grad:
-            parameter._grad += place
+            parameter._grad += target
         elif parameter is not None:
             parameter.has_grad = True
 

@@ -89,7 +89,7 @@ class _Copies:
         self._stream = cuda.Stream(non_blocking=True)
         self._written = [device.pinned(shape, dtype) for _ in range(2)]
         self._arrived = [device.xp.empty(shape, dtype) for _ in range(2)]
-        self._place = device.xp.empty(shape, dtype)
+        self._batch = device.xp.empty(shape, dtype)
         self._fetched, self._used = ([cuda.Event(disable_timing=True) for _ in range(2)] for _ in range(2))
         self._turn = 0
         # What had this memory before may still be using it on the stream that is current here; the step waits for `_fetched` after that.
@@ -101,13 +101,13 @@ class _Copies:
         step = self._cuda.get_current_stream()
         self._fetched[turn].synchronize()  # the one before the last has left the host's memory
         self._written[turn][...] = to_numpy(array)
-        self._stream.wait_event(self._used[turn])  # and has been taken to its place
+        self._stream.wait_event(self._used[turn])  # and has been copied to the step's batch
         self._arrived[turn].set(self._written[turn], stream=self._stream)
         self._fetched[turn].record(self._stream)
         step.wait_event(self._fetched[turn])
-        self._place[...] = self._arrived[turn]
+        self._batch[...] = self._arrived[turn]
         self._used[turn].record(step)
-        return self._place
+        return self._batch
 
 
 class DeviceFeed:

@@ -18,7 +18,7 @@ from gpucnn.training.feed import Feed, HostFeed
 from gpucnn.training.graph import Graphs
 
 VARIABLE = "GPUCNN_GRAPHS"  # 0 in the environment: kernels are launched one by one
-STEP, EPOCH, CORRECT, DONE, HALTED, CARRIED = range(6)  # places in the counters on the device
+STEP, EPOCH, CORRECT, DONE, HALTED, CARRIED = range(6)  # indices of the counters on the device
 
 
 class Trainable(Protocol):
