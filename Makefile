@@ -26,6 +26,8 @@ KERNELS := tests/kernels/simulator tests/kernels/gpu tests/vgpu tests/examples/t
 export VGPU_CACHE ?= $(CURDIR)/.cache/vgpu
 # Of the tests as well: a home folder that cannot be written would have each command say that nothing is kept.
 test slow: export GPUCNN_LOOP_CACHE ?= $(CURDIR)/.cache/loops
+# Kernels run there as PTX: to make machine code as well takes a third of the time, and tests/kernels/compiler does it for chips.
+test: export VGPU_MACHINE_CODE ?= 0
 
 test: $(VENV)/.installed-dev
 	@if gpu=$$($(VGPU) --check $(BIN)/python); then \

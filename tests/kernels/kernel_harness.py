@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Container, Iterable
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,11 @@ COMPILED = () if simulated() else (pytest.mark.slow,)
 """Marks of cases whose kernels, made for them alone, take long to compile; the simulator compiles nothing."""
 
 _GUARD = 64  # elements before and after an output
+
+
+def cases(named: Iterable[str], quick: Container[str]) -> list[Any]:
+    """The names of cases as parameters: all in the simulator; where each is compiled the quick ones, and the rest in make slow."""
+    return [pytest.param(name, marks=() if name in quick else COMPILED) for name in named]
 
 
 class Output:

@@ -21,6 +21,7 @@ from gpucnn.profiling.chip.sass import ToolchainError as ToolchainError
 from gpucnn.profiling.records import HotLoop
 from gpucnn.text import first_line
 from gpucnn_kernels.core._numba import SIMULATED, cuda
+from gpucnn_kernels.core.compile import uncollected
 from gpucnn_kernels.core.launch import Launch
 
 _REGISTER_UNIT = 256  # allocation unit of registers, per warp
@@ -72,7 +73,7 @@ def compile_launch(launch: Launch, arch: str) -> Compiled:
         spill_loads=_number(r"(\d+) bytes spill loads", log),
         stack=_number(r"(\d+) bytes stack frame", log),
         shared=shared,
-        float64=len(re.findall(r"\.f64\b", ptx(launch, arch))),
+        float64=_float64(launch.kernel, launch.signature, arch),
         occupancy=occupancy(ARCHITECTURES[arch], launch.threads, registers, shared),
     )
 
@@ -146,7 +147,7 @@ def _linker() -> Any:
 def _intermediate(kernel: Any, signature: tuple[Any, ...], arch: str) -> bytes:
     """The kernel as link-time intermediate code."""
     chip, options = ARCHITECTURES[arch], kernel.targetoptions
-    with as_if_present(chip):
+    with as_if_present(chip), uncollected():
         code, _ = cuda.compile(
             kernel.py_func,
             signature,
@@ -162,6 +163,18 @@ def _intermediate(kernel: Any, signature: tuple[Any, ...], arch: str) -> bytes:
 def _suffix(chip: Architecture) -> str:
     """The suffix for architecture-specific features, which launches use from Hopper on."""
     return "a" if chip.capability >= (9, 0) else ""
+
+
+def _float64(kernel: Any, signature: tuple[Any, ...], arch: str) -> int:
+    """Instructions in float64. Chips differ in how such instructions are done and not in where they stand, so that the first chip that a
+    kernel is compiled for speaks for all: linking takes long."""
+    key = kernel, signature
+    if key not in _counted:
+        _counted[key] = len(re.findall(r"\.f64\b", _link(kernel, signature, arch, "-ptx")))
+    return _counted[key]
+
+
+_counted: dict[tuple[Any, tuple[Any, ...]], int] = {}
 
 
 @functools.lru_cache(maxsize=4)

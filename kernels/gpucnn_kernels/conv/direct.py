@@ -102,7 +102,8 @@ def plan_of(channels: int, filters: int, window: Window, side: int = 1, threads:
 
 @functools.cache
 def fill_and_accumulate(plan: Plan) -> tuple[Any, Any]:
-    """Two device functions: `fill` copies patch, weights and biases to shared memory; `accumulate` works out a thread's sums.
+    """Two device functions: `fill` copies patch, weights and biases to shared memory, and needs a barrier behind it; `accumulate` works
+    out a thread's sums.
 
     sums[((g·side + a)·side + b)·F + f] is filter f at output (a, b) of the thread's position g, bias included.
     """
@@ -113,7 +114,7 @@ def fill_and_accumulate(plan: Plan) -> tuple[Any, Any]:
     taps, weight_pitch, start, per_channel = plan.taps, plan.weight_pitch, plan.start, R * S
     load = patch_loader(patch, threads, start)
 
-    @device(forceinline=True)
+    @device(lines=False, forceinline=True)
     def fill(tile, x, weight, bias, n, first_filter, first_row, K, H, W, top, left, has_bias, thread):
         e = thread
         while e < uint32(F * taps):  # neighbouring threads read neighbouring weights
@@ -132,7 +133,6 @@ def fill_and_accumulate(plan: Plan) -> tuple[Any, Any]:
             tile[uint32(uint32(taps * weight_pitch) + e)] = value
             e = uint32(e + uint32(threads))
         load(tile, x, n, first_row, H, W, top, left, thread)
-        cuda.syncthreads()
 
     @device(forceinline=True)
     def output(o, i, tile, bases, pixels_at, part, sums):
@@ -208,6 +208,7 @@ def forward_kernel(plan: Plan) -> Any:
         first_row = uint32(first // uint32(across))
         thread = uint32(cuda.threadIdx.x)
         fill(tile, x, weight, bias, n, first_filter, first_row, K, H, W, top, left, has_bias, thread)
+        cuda.syncthreads()
 
         # A warp's positions are neighbours, so that a warp that has none can leave.
         own = uint32(first + uint32(thread // uint32(lanes)) * uint32(lanes * G) + uint32(thread % uint32(lanes)))

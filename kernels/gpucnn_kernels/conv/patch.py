@@ -79,13 +79,16 @@ def patch_of(channels: int, window: Window, stretch: int, side: int = 1, room: i
 
 @functools.cache
 def patch_loader(patch: Patch, threads: int, start: int) -> Any:
-    """The device function with which a block's threads copy a patch to shared memory, from word `start`."""
+    """The device function with which a block's threads copy a patch to shared memory, from word `start`.
+
+    It has no line numbers: with them, nvJitLink 13 cannot compile some kernels that it is inlined in ("Unknown symbol $L__BB0_33").
+    """
     rows, columns, pitch, plane = patch.rows, patch.columns, patch.pitch, patch.plane
     step_h, step_w = patch.step
     total = patch.channels * rows * columns
     channels = patch.channels
 
-    @device(forceinline=True)
+    @device(lines=False, forceinline=True)
     def load(tile, x, n, first_row, H, W, top, left, thread):
         """Image n, from the row that position row `first_row` begins at."""
         values = cuda.local.array(_BATCH, float32)

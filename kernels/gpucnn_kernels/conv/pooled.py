@@ -74,6 +74,7 @@ def fused_kernel(plan: direct.Plan) -> Any:
         first_row = uint32(first // uint32(across))
         thread = uint32(cuda.threadIdx.x)
         fill(tile, x, weight, bias, n, first_filter, first_row, K, H, W, top, left, has_bias, thread)
+        cuda.syncthreads()
 
         position = uint32(first + thread)
         if position >= outputs:

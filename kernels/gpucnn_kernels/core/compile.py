@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from gpucnn_kernels.core import disk_cache
@@ -27,12 +29,34 @@ def kernel(function: Callable[..., None] | None = None, **options: Any) -> Any:
     made = _jit(function, options)
     if PLAIN:
         return made
+    made.compile = _compiling(made.compile)
     return disk_cache.keep(made, {**options, "lineinfo": LINEINFO})
 
 
-def device(function: Callable[..., Any] | None = None, **options: Any) -> Any:
-    """Makes `function` a device function, which kernels can call."""
-    return _jit(function, {**options, "device": True})
+def _compiling(compile_for: Callable[..., Any]) -> Callable[..., Any]:
+    def compile_uncollected(signature: Any) -> Any:
+        with uncollected():
+            return compile_for(signature)
+
+    return compile_uncollected
+
+
+def device(function: Callable[..., Any] | None = None, *, lines: bool = True, **options: Any) -> Any:
+    """Makes `function` a device function, which kernels can call. Without `lines` it has no line numbers where others have them."""
+    return _jit(function, {**options, "device": True}, lines=lines)
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Without Python's garbage collector: a compilation makes many objects that live to its end, and looking through them again and again
+    takes a sixth of its time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def function_of(made: Any) -> Callable[..., Any]:
@@ -41,8 +65,8 @@ def function_of(made: Any) -> Callable[..., Any]:
     return function
 
 
-def _jit(function: Callable[..., Any] | None, options: dict[str, Any]) -> Any:
-    if LINEINFO:
+def _jit(function: Callable[..., Any] | None, options: dict[str, Any], *, lines: bool = True) -> Any:
+    if LINEINFO and lines:
         options = {**options, "lineinfo": True}
     refused = _REFUSED_BY_SIMULATOR if SIMULATED else _REFUSED_BY_MLIR if MLIR else set()
     options = {name: value for name, value in options.items() if name not in refused}

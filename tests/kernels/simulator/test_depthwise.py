@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernel_harness import COMPILED, Output, double, normal
+from kernel_harness import Output, cases, double, normal
 
 from gpucnn.device import Device
 from gpucnn.ops import cpu
@@ -53,11 +53,11 @@ CASES = {
 }
 
 
-# Each is compiled where the simulator does not run it: these are for all of it, and the rest for make slow.
+# Between them they take every branch.
 QUICK = ("one", "one-pixel-padded", "more-than-a-strip", "multiplier-stride-dilation", "primes", "asymmetric", "pixels-that-none-reads")
 
 
-@pytest.fixture(params=[pytest.param(name, marks=() if name in QUICK else COMPILED) for name in CASES])
+@pytest.fixture(params=cases(CASES, QUICK))
 def case(request: pytest.FixtureRequest) -> Case:
     return CASES[request.param]()
 

@@ -1,5 +1,6 @@
 // Stands before the real libnvJitLink, which does all the work: what it was given as PTX (or what it makes of link-time code) is put after
-// the cubin that it returns, where the virtual driver finds it. A cubin with something after it is still a cubin.
+// the cubin that it returns, where the virtual driver finds it. A cubin with something after it is still a cubin. With VGPU_MACHINE_CODE=0
+// link-time code becomes PTX alone, in two thirds of the time: what a cubin says of registers is not known then.
 #include <dlfcn.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -27,6 +28,7 @@ struct Link {
   std::vector<string> options;
   std::vector<Input> inputs;
   string trailer;
+  Handle instead = nullptr;  // made the PTX where no machine code is made: errors are told by it
 };
 
 std::mutex guard;
@@ -61,6 +63,22 @@ template <class F> F real(const char *name, void *caller) {
 }
 #define REAL(type, name) real<type>(name, __builtin_return_address(0))
 
+bool without_machine_code(const Link &l) {
+  const char *wish = getenv("VGPU_MACHINE_CODE");
+  if (!wish || strcmp(wish, "0") || l.inputs.empty()) return false;
+  for (auto &i : l.inputs)
+    if (i.kind != LTOIR) return false;
+  for (auto &o : l.options)
+    if (o == "-ptx" || o == "-verbose") return false;
+  return true;
+}
+
+Handle speaker(Handle h) {
+  std::lock_guard<std::mutex> hold(guard);
+  Handle instead = links[h].instead;
+  return instead ? instead : h;
+}
+
 bool has(const Link &l, const char *option) {
   for (auto &o : l.options)
     if (o == option) return true;
@@ -91,12 +109,13 @@ int nvJitLinkAddFile(Handle h, int kind, const char *path) {
 
 int nvJitLinkComplete(Handle h) {
   void *caller = __builtin_return_address(0);
-  int r = real<int (*)(Handle)>("nvJitLinkComplete", caller)(h);
   Link l;
   {
     std::lock_guard<std::mutex> hold(guard);
     l = links[h];
   }
+  bool bare = without_machine_code(l);
+  int r = bare ? 0 : real<int (*)(Handle)>("nvJitLinkComplete", caller)(h);
   if (r || has(l, "-ptx")) return r;
   string ptx;
   bool intermediate = false;
@@ -119,9 +138,13 @@ int nvJitLinkComplete(Handle h) {
     if (!e) e = real<int (*)(Handle, size_t *)>("nvJitLinkGetLinkedPtxSize", caller)(again, &n);
     string text(n, 0);
     if (!e) e = real<int (*)(Handle, char *)>("nvJitLinkGetLinkedPtx", caller)(again, &text[0]);
-    if (e) fprintf(stderr, "vgpu: nvJitLink gives no PTX of link-time code: error %d\n", e);
-    else ptx += text.c_str() + string("\n");
-    real<int (*)(Handle *)>("nvJitLinkDestroy", caller)(&again);
+    if (!e) ptx += text.c_str() + string("\n");
+    else if (!bare) fprintf(stderr, "vgpu: nvJitLink gives no PTX of link-time code: error %d\n", e);
+    if (bare) {
+      std::lock_guard<std::mutex> hold(guard);
+      links[h].instead = again;
+      r = e;
+    } else real<int (*)(Handle *)>("nvJitLinkDestroy", caller)(&again);
   }
   if (ptx.empty()) return r;
   uint64_t n = ptx.size();
@@ -130,31 +153,38 @@ int nvJitLinkComplete(Handle h) {
   return r;
 }
 int nvJitLinkDestroy(Handle *h) {
+  Handle instead;
   {
     std::lock_guard<std::mutex> hold(guard);
+    instead = links[*h].instead;
     links.erase(*h);
   }
+  if (instead) REAL(int (*)(Handle *), "nvJitLinkDestroy")(&instead);
   return REAL(int (*)(Handle *), "nvJitLinkDestroy")(h);
 }
 int nvJitLinkGetLinkedCubinSize(Handle h, size_t *n) {
-  int r = REAL(int (*)(Handle, size_t *), "nvJitLinkGetLinkedCubinSize")(h, n);
+  bool bare = speaker(h) != h;
+  int r = bare ? 0 : REAL(int (*)(Handle, size_t *), "nvJitLinkGetLinkedCubinSize")(h, n);
   std::lock_guard<std::mutex> hold(guard);
-  if (!r) *n += links[h].trailer.size();
+  if (!r) *n = (bare ? 0 : *n) + links[h].trailer.size();
   return r;
 }
 int nvJitLinkGetLinkedCubin(Handle h, void *out) {
   void *caller = __builtin_return_address(0);
   size_t n = 0;
-  int r = real<int (*)(Handle, size_t *)>("nvJitLinkGetLinkedCubinSize", caller)(h, &n);
-  if (!r) r = real<int (*)(Handle, void *)>("nvJitLinkGetLinkedCubin", caller)(h, out);
+  int r = 0;
+  if (speaker(h) == h) {
+    r = real<int (*)(Handle, size_t *)>("nvJitLinkGetLinkedCubinSize", caller)(h, &n);
+    if (!r) r = real<int (*)(Handle, void *)>("nvJitLinkGetLinkedCubin", caller)(h, out);
+  }
   std::lock_guard<std::mutex> hold(guard);
   if (!r) memcpy((char *)out + n, links[h].trailer.data(), links[h].trailer.size());
   return r;
 }
 #define FORWARD_SIZE(name) \
-  int name(Handle h, size_t *n) { return REAL(int (*)(Handle, size_t *), #name)(h, n); }
+  int name(Handle h, size_t *n) { return REAL(int (*)(Handle, size_t *), #name)(speaker(h), n); }
 #define FORWARD_TEXT(name) \
-  int name(Handle h, char *s) { return REAL(int (*)(Handle, char *), #name)(h, s); }
+  int name(Handle h, char *s) { return REAL(int (*)(Handle, char *), #name)(speaker(h), s); }
 FORWARD_SIZE(nvJitLinkGetErrorLogSize)
 FORWARD_TEXT(nvJitLinkGetErrorLog)
 FORWARD_SIZE(nvJitLinkGetInfoLogSize)

@@ -8,7 +8,16 @@
 namespace driver {
 using std::string;
 
-static const char TRAILER[] = "VGPU-PTX";  // after a cubin: this, the length in 8 bytes, and the PTX that the cubin was made of
+// After a cubin, or alone where no cubin was made: this, the length in 8 bytes, and the PTX
+static const char TRAILER[] = "VGPU-PTX";
+
+static bool read_trailer(const uint8_t *b, Image &image) {
+  uint64_t n;
+  if (memcmp(b, TRAILER, 8)) return false;
+  memcpy(&n, b + 8, 8);
+  image.ptx.assign((const char *)b + 16, n);
+  return true;
+}
 
 void read_cubin(const uint8_t *b, Image &image) {
   auto u16_at = [&](uint64_t o) {
@@ -56,10 +65,7 @@ void read_cubin(const uint8_t *b, Image &image) {
     }
   }
   for (uint64_t o = end; o < end + 16; o++)
-    if (!memcmp(b + o, TRAILER, 8)) {
-      image.ptx.assign((const char *)b + o + 16, u64_at(o + 8));
-      return;
-    }
+    if (read_trailer(b + o, image)) return;
   image.what = "machine code with no PTX";
 }
 
@@ -100,7 +106,7 @@ Image read_image(const void *data) {
     read_fatbin(inner, image);
   } else if (magic == 0xba55ed50) read_fatbin(b, image);
   else if (!memcmp(b, "\177ELF", 4)) read_cubin(b, image);
-  else image.ptx = (const char *)b;
+  else if (memcmp(b, TRAILER, 4) || !read_trailer(b, image)) image.ptx = (const char *)b;
   return image;
 }
 
