@@ -11,7 +11,7 @@ import pytest
 import gpucnn as gc
 from gpucnn.errors import GpucnnError, UnknownNameError
 from gpucnn.ops import cpu
-from gpucnn.optimizers import get_optimizer
+from gpucnn.optimizers import Optimizer, get_optimizer
 
 OPTIMIZERS: list[tuple[Any, str, dict[str, Any]]] = [
     (lambda: gc.SGD(0.1), "SGD", {"lr": 0.1}),
@@ -275,3 +275,7 @@ def test_decoupled_decay_is_the_factor_that_the_rates_give() -> None:
         p = np.full(5, 2.0)
         cpu.adam_update(p, np.zeros(5), np.zeros(5), np.zeros(5), rates=np.array([0.5, 1, 0.75, 1]), weight_decay=decay, decoupled=True)
         np.testing.assert_array_equal(p, 2 * factor)
+
+
+def test_what_gpucnn_train_takes_where_no_rate_is_given() -> None:
+    assert [kind.peak for kind in (Optimizer, gc.SGD, gc.Adam, gc.AdamW)] == [1e-3, 0.05, 2e-3, 2e-3]

@@ -1,0 +1,75 @@
+"""docs/tutorial.md: its blocks run, in order, and print what stands under them. `python tests/examples/test_tutorial.py` draws its pictures."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+TUTORIAL = DOCS / "tutorial.md"
+BLOCKS = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def run(text: str) -> list[tuple[str, str, str]]:
+    """Runs the Python blocks of a document in one namespace: (code, what should be printed, what was)."""
+    blocks, names, done = [(match[1], match[2]) for match in BLOCKS.finditer(text)], {"__name__": "tutorial"}, []
+    for number, (language, code) in enumerate(blocks):
+        if language != "python":
+            continue
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(code, f"{TUTORIAL.name}, block {number + 1}", "exec"), names)
+        after = blocks[number + 1] if number + 1 < len(blocks) else ("", "")
+        done.append((code, after[1] if after[0] == "" else "", printed.getvalue()))
+    return done
+
+
+def test_every_block_prints_what_stands_under_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sklearn")
+    pytest.importorskip("PIL")
+    pytest.importorskip("matplotlib").use("Agg")
+    monkeypatch.chdir(tmp_path)
+    text = TUTORIAL.read_text()
+    done = run(text)
+    assert len(done) >= 10
+    for code, expected, printed in done:
+        assert printed.strip() == expected.strip(), code
+    pictures = re.findall(r"\]\((tutorial/[\w.]+)\)", text)
+    assert pictures and {Path(picture).name for picture in pictures} == {file.name for file in tmp_path.glob("*.png")}
+    assert all((DOCS / picture).is_file() for picture in pictures)
+
+
+def test_links_of_the_documents_lead_somewhere() -> None:
+    for document in [*DOCS.glob("*.md"), *DOCS.parent.glob("*.md"), *(DOCS.parent / "kernels").glob("**/*.md")]:
+        for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", BLOCKS.sub("", document.read_text())):
+            if not re.match(r"[a-z]+:", link):
+                assert (document.parent / link).exists(), f"{document.name}: {link}"
+
+
+def test_it_is_a_notebook_too() -> None:
+    jupytext: Any = pytest.importorskip("jupytext")
+    cells = jupytext.reads(TUTORIAL.read_text(), fmt="md").cells
+    code = [cell.source for cell in cells if cell.cell_type == "code"]
+    assert [block.strip() for block in code if not block.startswith("%%")] == [
+        match[2].strip() for match in BLOCKS.finditer(TUTORIAL.read_text()) if match[1] == "python"
+    ]
+
+
+if __name__ == "__main__":
+    import os
+
+    import matplotlib
+
+    matplotlib.use("Agg")
+    text = TUTORIAL.read_text()
+    os.chdir(DOCS / "tutorial")
+    for code, expected, printed in run(text):
+        if printed.strip() != expected.strip():
+            print(f"{code}\nprints\n{printed}", file=sys.stderr)
+    Path("digits.safetensors").unlink(missing_ok=True)
