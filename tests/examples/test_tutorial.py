@@ -1,4 +1,4 @@
-"""docs/tutorial.md: its blocks run, in order, and print what stands under them. `python tests/examples/test_tutorial.py` draws its pictures."""
+"""docs/tutorial.md: its blocks run, in order, and print what stands under them. Run as a program, this file draws its pictures."""
 
 from __future__ import annotations
 
