@@ -1,4 +1,4 @@
-"""The layers of a model: their sizes, their names, their memory, and the two passes through them. It knows nothing of training."""
+"""The layers of a model: their sizes, names and memory, and the forward and backward passes. Nothing here knows about training."""
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ from gpucnn.text import shown
 
 
 class Layered:
-    """Layers one after another, built for examples of one shape on one device. `Sequential` is this, and trains."""
+    """Layers in sequence, built for examples of one shape on one device. `Sequential` adds training."""
 
     def __init__(self, *layers: Layer | Input | Layered | Sequence[Layer | Input | Layered]) -> None:
         self.layers: list[Layer] = []
-        self.declared: Input | None = None  # what it is for, where that was said
-        self.data_format: DataFormat | None = None  # of the examples that it is given: where their channels stand
+        self.declared: Input | None = None  # the input shape, where the user declared one
+        self.data_format: DataFormat | None = None  # where the channels are in the examples that users pass in
         self.input_shape: Shape = ()
         self.output_shape: Shape = ()
         self.dtype: np.dtype[Any] = np.dtype("float32")
         self.seed = 0
         self._device: Device | None = None
         self._buffers: Buffers | None = None
-        self.chain = Chain()  # the layers, some of them as one, as training runs them
+        self.chain = Chain()  # the layers as training runs them: some are fused into one stage
         self._named: dict[str, Parameter] = {}
         self._arrays: dict[str, SavedArray] = {}
-        self._batch = 0  # the size of the batch that backward is due for
-        self.epochs_begun = 0  # of all calls of `fit` since `build`: the order of examples and augmentation go on from one to the next
+        self._batch = 0  # batch size of the last training forward, which backward must match
+        self.epochs_begun = 0  # by all calls of `fit` since `build`: the next call continues the order of examples and the augmentation
         for item in layers:
             several_layers: Any = item if isinstance(item, list | tuple) else [item]
             for layer in several_layers:
                 self.add(layer)
 
     def add(self, layer: Layer | Input | Layered) -> None:
-        """Puts a layer, or a model as one layer, behind those that are there; an Input stands before all of them.
+        """Appends a layer, or a whole model as one layer. An Input must come before all layers.
 
-        TypeError for anything else, GpucnnError for a model that is built, ArgumentError for a layer that is there already.
+        Raises TypeError for anything else, GpucnnError if the model is already built, ArgumentError if the layer is already in it.
         """
         if self._buffers is not None:
             raise GpucnnError("the model is built already, and cannot grow: make a new one of its layers and the new one")
@@ -83,17 +83,17 @@ class Layered:
         dtype: str = "float32",
         data_format: DataFormat | None = None,
     ) -> Self:
-        """Fixes all sizes for examples of `input_shape` (C, H, W), (H, W) of grey images, or (features,), and draws the parameters from
-        `seed`. An `Input` among the layers says the shape as well.
+        """Fixes all sizes for examples of `input_shape`, which is (C, H, W), (H, W) for grey images, or (features,), and draws the
+        parameters from `seed`. An `Input` layer may give the shape instead.
 
         data_format: "channels_last" for examples (N, H, W, C) and an `input_shape` (H, W, C); the model remembers it. Layers, weights and
-        `gpucnn.functional` have their channels first in any case.
+        `gpucnn.functional` always have channels first.
 
-        Layers that come from another model that is built, or was loaded, go over to this one with their weights, which are not drawn; the
-        other model goes on with a copy of its own. A second build draws everything anew.
+        Layers taken from another model that is built or loaded move to this one with their weights, which are not drawn again; the other
+        model keeps a copy. A second build of the same model draws everything again.
 
         dtype: float32, or float64 on the CPU for gradient checks. Raises ShapeError where a layer does not fit what comes before it,
-        DeviceError where the device cannot be had. Returns the model.
+        DeviceError where the device is not available. Returns the model.
         """
         chosen = get_device(device)
         if dtype == "float64" and chosen.kind == "cuda":
@@ -109,7 +109,7 @@ class Layered:
             self._lay_out(image_shape(input_shape, data_format), integer(seed, "seed", 0), dtype)
             inherited.check()
         except BaseException:
-            for owner in inherited.owners.values():  # its buffers are as they were, its layers get its sizes again
+            for owner in inherited.owners.values():  # undo: its buffers are unchanged, its layers are laid out for it again
                 owner._lay_out(owner.input_shape, owner.seed, str(owner.dtype))
                 owner.__setstate__(owner.__getstate__())
             raise
@@ -122,17 +122,17 @@ class Layered:
         return self
 
     def _after_build(self) -> None:
-        """Called at the end of `build`, for what depends on the sizes."""
+        """Called at the end of `build`, for whatever depends on the sizes."""
 
     def _go_on_as(self, other: Self) -> None:
-        """Takes everything from a copy of itself: layers, buffers, the optimizer with its state."""
+        """Takes over everything from a copy of this model: layers, buffers, the optimizer and its state."""
         vars(self).update(vars(other))
         for layer in self.layers:
             for part in layer.walk().values():
                 part._owner = weakref.ref(self)
 
     def _lay_out(self, input_shape: Any, seed: int, dtype: str) -> None:
-        """Works all sizes and names out, with no array made yet."""
+        """Works out all sizes and names. Allocates nothing."""
         if dtype not in ("float32", "float64"):
             raise ValueError(f"dtype must be float32 or float64, got {shown(dtype)}")
         if not self.layers:
@@ -144,7 +144,7 @@ class Layered:
         self.output_shape = build_in_turn(self.layers, shape)
 
     def _settle(self, device: Device) -> Buffers:
-        """Lays all parameters and saved arrays out in the memory of the device."""
+        """Allocates all parameters and saved arrays on the device."""
         parameters, arrays = _by_name(self.layers)
         for layer in self.layers:
             for path, part in layer.walk(layer.name).items():
@@ -162,8 +162,8 @@ class Layered:
         return self._buffers
 
     def freeze_anew(self) -> None:
-        """Settles anew which parameters are trained, after a layer's `trainable` was set: all keep their values, and the optimizer has to
-        start afresh."""
+        """Works out again which parameters are trained, after a layer's `trainable` changed. All values are kept; the model must be
+        compiled again."""
         if self._buffers is None:
             return
         before = [parameter.frozen for parameter in self._named.values()]
@@ -193,51 +193,51 @@ class Layered:
 
     @property
     def device(self) -> Device:
-        """Where the model runs."""
+        """The device that the model runs on."""
         self._built()
         assert self._device is not None
         return self._device
 
     @property
     def buffers(self) -> Buffers:
-        """All parameters and gradients, flat."""
+        """All parameters and gradients, as flat arrays."""
         return self._built()
 
     @property
     def parameters(self) -> dict[str, Parameter]:
-        """Every parameter under its name, such as "conv2d_1.weight"; one of a layer within a layer under the path to it."""
+        """All parameters by name, such as "conv2d_1.weight"; parameters of nested layers by path."""
         self._built()
         return dict(self._named)
 
     @property
     def arrays(self) -> dict[str, SavedArray]:
-        """Every array that is saved with the parameters but not trained, under its name."""
+        """All arrays that are saved with the parameters but not trained, by name."""
         self._built()
         return dict(self._arrays)
 
     @property
     def parameter_count(self) -> int:
-        """The number of values in all parameters, those that are frozen included."""
+        """The number of values in all parameters, including frozen ones."""
         self._built()
         return sum(parameter.size for parameter in self._named.values())
 
     def __getitem__(self, name: str) -> Layer:
-        """The layer called `name`, such as model["conv2d_1"]; one within another by its path, model["residual_1.conv2d_1"]."""
+        """The layer called `name`, such as model["conv2d_1"]; a nested layer by its path, model["residual_1.conv2d_1"]."""
         self._built()
         if not isinstance(name, str):
             raise TypeError(f"layers are asked for by name, such as model['conv2d_1'], got {shown(name)}: model.layers has them in order")
         return pick(name, {path: part for layer in self.layers for path, part in layer.walk(layer.name).items()}, "layer")
 
     def _tensors(self) -> dict[str, Array]:
-        """All that a file holds of the model."""
+        """All arrays that a model file holds, by name."""
         return {name: array.value for name, array in (self._named | self._arrays).items()}
 
     def state(self) -> dict[str, Any]:
-        """What training changes besides parameters and optimizer: the layers' random state."""
+        """What training changes besides parameters and optimizer state: the random state of layers."""
         return {name: state for layer in self.layers for name, part in layer.walk(layer.name).items() if (state := part.state())}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes up a `state()` again."""
+        """Restores what `state()` returned."""
         for layer in self.layers:
             for name, part in layer.walk(layer.name).items():
                 if name in state:
@@ -251,8 +251,8 @@ class Layered:
     def forward(self, x: Any, training: bool = False, *, logits: bool = False) -> Array:
         """The model's output for a batch (N, …), an array on the model's device. uint8 pixels are divided by 255, as `fit` does.
 
-        With `training`, what backward needs is kept, and dropout drops; without, nothing is kept and nothing is forgotten. `logits` leaves
-        a final softmax or sigmoid off.
+        With `training`, dropout is active and what backward needs is kept; without, nothing is kept, and what an earlier call kept stays.
+        `logits` leaves out a final softmax or sigmoid.
         """
         y = self._input(x)
         if training:
@@ -260,7 +260,7 @@ class Layered:
         return self.chain.forward(y, training, logits=logits)
 
     def backward(self, dy: Array, *, input_grad: bool = False) -> Array | None:
-        """Adds the gradient of every parameter, given that of the output; returns that of the input where `input_grad`."""
+        """Adds to the gradient of every parameter, given the gradient of the output. Returns the gradient of the input if `input_grad`."""
         self._built()
         dy = self.device.array(dy, self.dtype)
         if dy.ndim == 0 or tuple(dy.shape[1:]) != self.output_shape:
@@ -271,7 +271,7 @@ class Layered:
         return self.chain.backward(dy, input_grad=input_grad)
 
     def features(self, x: Any, name: str) -> Array:
-        """The output of the layer called `name` for a batch x, as `forward` takes it: an array on the model's device."""
+        """The output of the layer called `name` for a batch x (see `forward`), an array on the model's device."""
         return outputs_of(self[name], self.layers, self._input(x))
 
     # Checks.
@@ -294,7 +294,7 @@ class Layered:
 
     def _input(self, x: Any) -> Array:
         self._built()
-        if not on_a_gpu(x):  # what is there stays there
+        if not on_a_gpu(x):  # an array on the GPU stays there
             x = numbers(x, "examples")
         x = in_order(x, self.input_shape, FIRST)
         self._check_shape(x.shape)
@@ -303,7 +303,7 @@ class Layered:
         return self.device.array(x, self.dtype)
 
     def _examples(self, x: Any, data_format: DataFormat | None = None) -> np.ndarray[Any, Any]:
-        """A whole set of examples, on the host, channels first: pixels as uint8, everything else as the model's dtype, with no NaN."""
+        """A whole set of examples on the host, checked, with channels first: pixels as uint8, everything else as the model's dtype."""
         self._built()
         given = in_order(numbers(x, "examples"), self.input_shape, check_format(data_format) or self.data_format)
         self._check_shape(given.shape)
@@ -311,7 +311,7 @@ class Layered:
 
 
 def _by_name(layers: Sequence[Layer]) -> tuple[dict[str, Parameter], dict[str, SavedArray]]:
-    """The parameters of layers and what else is saved, by their paths, each array once. ShapeError where two have one name."""
+    """The parameters of layers, and their other saved arrays, by path; each array once. ShapeError where two have the same name."""
     parameters: dict[str, Parameter] = {}
     arrays: dict[str, SavedArray] = {}
     known: set[int] = set()

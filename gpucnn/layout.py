@@ -1,4 +1,4 @@
-"""Where the channels of images stand: first, as everything here has them, or last, as Keras's users have them."""
+"""The position of the channels of images: first, as everywhere in gpucnn, or last, as in Keras."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def image_shape(given: Any, data_format: str | None) -> tuple[int, ...]:
 
 
 def in_order(x: Any, shape: tuple[int, ...], data_format: str | None) -> Any:
-    """Examples (N, …) with their channels first, for a model that takes `shape`; a copy where they stood last."""
+    """Examples (N, …) with channels first, for a model that takes `shape`; a copy if they were last."""
     if len(shape) != 3:
         return x
     if x.ndim == 3 and shape[0] == 1:
@@ -53,7 +53,7 @@ def in_order(x: Any, shape: tuple[int, ...], data_format: str | None) -> Any:
 
 
 def hint(found: tuple[int, ...], shape: tuple[int, ...]) -> str:
-    """What to add to an error about examples of another shape, where their channels seem to stand last."""
+    """A hint for an error about examples of the wrong shape, if their channels seem to be last."""
     last = len(shape) == 3 and tuple(found[1:]) == (*shape[1:], shape[0]) and shape[0] in FEW
     return ": their channels stand last, for which there is data_format='channels_last'" if last else ""
 

@@ -38,7 +38,7 @@ from gpucnn.weighted import example_weights
 
 
 class Sequential(Layered):
-    """Layers one after another.
+    """Layers in sequence.
 
     model = Sequential(Conv2D(32, 3, activation="relu"), MaxPool2D(2), Flatten(), Dense(10))
     model.build((1, 28, 28), seed=0, device="auto")
@@ -47,29 +47,29 @@ class Sequential(Layered):
     """
 
     def __init__(self, *layers: Layer | Input | Sequential | Sequence[Layer | Input | Sequential]) -> None:
-        self.metadata: dict[str, Any] = {}  # for people and programs: saved and loaded along with the model
+        self.metadata: dict[str, Any] = {}  # free for users: saved and loaded with the model
         self.loss: Loss | None = None
         self.optimizer: Optimizer | None = None
         self.metrics: list[str] = []
-        self._unknown = ""  # what the file that it comes from names, and is not known here
+        self._unknown = ""  # what its file names and this process does not know; part of error messages
         super().__init__(*layers)
 
     # Looking at it.
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of parameters, gradients, the optimizer's state, and arrays that are not trained."""
+        """Bytes of parameters, gradients, optimizer state and arrays that are not trained."""
         slots = len(self.optimizer.slots) if self.optimizer else 0
         return int(self._built().values.nbytes) * (2 + slots) + int(self._built().saved.nbytes)
 
     def step_bytes(self, batch_size: int) -> int:
-        """Bytes that a training step takes at the most, besides `held_bytes` and the kernels' workspaces."""
+        """Peak memory of a training step in bytes, without `held_bytes` and the kernels' workspaces."""
         self._built()
         return of_step(self.chain.stages).peak * batch_size * self.dtype.itemsize
 
     def summary(self, batch_size: int = 1, *, file: IO[str] | None = None) -> None:
-        """Prints each layer's output shape, parameters, multiply-adds and memory for `batch_size` examples (to stdout, or `file`); layers
-        within others stand below them."""
+        """Prints each layer's output shape, parameters, multiply-adds and memory for `batch_size` examples (to stdout, or `file`). Nested
+        layers are listed below the layer that holds them."""
         self._built()
         say(summary.text_of(self, integer(batch_size, "batch_size", 1)), file)
 
@@ -89,10 +89,10 @@ class Sequential(Layered):
         loss: Loss | str = "categorical_crossentropy",
         metrics: str | Sequence[str] = ("accuracy",),
     ) -> Sequential:
-        """Says how the model is trained, before or after `build`. `optimizer` starts afresh. Returns the model.
+        """Sets optimizer, loss and metrics, before or after `build`. The optimizer starts from scratch. Returns the model.
 
-        UnknownNameError for names that are not there; ArgumentError and ShapeError where model and loss do not go together, which a model
-        that is not built yet says when it is.
+        Raises UnknownNameError for unknown names, ArgumentError or ShapeError where the loss does not fit the model; if the model is not
+        built yet, `build` raises these.
         """
         chosen, measured = get_optimizer(optimizer), get_loss(loss)
         wanted = [metrics] if isinstance(metrics, str) else list(several(metrics) or ())
@@ -182,7 +182,7 @@ class Sequential(Layered):
         )
 
     def train_on_batch(self, x: Any, y: Any, *, class_weight: Mapping[int, float] | None = None, sample_weight: Any = None) -> Any:
-        """One step of training on one batch, as it is; (loss, accuracy) of it before the step, the loss alone without that metric."""
+        """One training step on one batch, unshuffled. Returns (loss, accuracy) before the step, or the loss alone without that metric."""
         loss, optimizer = self._ready(x)
         images, labels = self.checked(x, y)
         loss, labels = weighted(loss, labels, example_weights(labels, sample_weight, class_weight, self.dtype))
@@ -190,7 +190,7 @@ class Sequential(Layered):
         return (mean, correct / loss.answers(labels)) if "accuracy" in self.metrics else mean
 
     def _rehearse(self, loss: Loss, labels: Any) -> None:
-        """A step of one example on a copy, for the sake of what it calls."""
+        """Runs a step of one example on a copy, so that everything it calls gets compiled."""
         model = copy.deepcopy(self)
         _, optimizer = model._compiled()
         outputs = model.forward(np.zeros((1, *self.input_shape), self.dtype), training=True, logits=loss.fused_activation is not None)
@@ -237,20 +237,20 @@ class Sequential(Layered):
     # Saving, copying.
 
     def config(self) -> dict[str, Any]:
-        """The model without its parameters, as JSON can hold it."""
+        """A description of the model without its parameters, ready for JSON."""
         return saving.config_of(self)
 
     def save(self, path: str | Path) -> None:
-        """Writes the model, without the optimizer's state, as safetensors: whole or not at all.
+        """Writes the model, without the optimizer's state, as safetensors. The file is written completely or not at all.
 
-        CheckpointError for what `load` would refuse: layers of one's own that are not registered (`gpucnn.register`), metadata that JSON
-        does not hold, NaN. OSError from the disk.
+        Raises CheckpointError for anything that `load` would refuse: custom layers that are not registered (`gpucnn.register`), metadata
+        that JSON cannot hold, NaN. OSError comes from the disk.
         """
         self._built()
         saving.write(self, path)
 
     def load_parameters(self, path: str | Path) -> None:
-        """Takes the parameters, and the arrays saved with them, from a file that `save` wrote for a model with the same layers."""
+        """Loads the parameters, and the arrays saved with them, from a file that `save` wrote for a model with the same layers."""
         self._built()
         with TensorFile(path) as file:
             take(file, self._tensors())
@@ -280,7 +280,7 @@ class Sequential(Layered):
         return loss, self.optimizer
 
     def _ready(self, x: Any) -> tuple[Loss, Optimizer]:
-        """How the model is trained. It is built for these examples where it is not built yet."""
+        """(loss, optimizer). Builds the model for these examples if it is not built yet."""
         if self._buffers is None:
             self._compiled(built=False)
             self.build(None if self.declared is not None else example_shape(x))
@@ -293,10 +293,10 @@ class Sequential(Layered):
 
 
 def load(path: str | Path, *, device: str | Device = "auto") -> Sequential:
-    """The model in a file that `Sequential.save` wrote, built, and compiled where it was. Raises CheckpointError for other files.
+    """Loads a model that `Sequential.save` wrote: built, and compiled if it was. Raises CheckpointError for other files.
 
-    An optimizer or a schedule of somebody's own that is not registered here (`gpucnn.register`) is left out, with a warning: the
-    weights are there all the same. Sizes are held against the file before memory is taken for them.
+    A custom optimizer or schedule that is not registered (`gpucnn.register`) is left out, with a warning; the weights are still
+    loaded. Sizes are checked against the file before memory is allocated.
     """
     model: Sequential = saving.read(Sequential, path, device)
     return model

@@ -1,4 +1,4 @@
-"""Optimizers: one operation over all parameters of a model, which lie in one flat buffer."""
+"""Optimizers: one operation over all parameters of a model, which are in one flat buffer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
 
 
 class Optimizer(Worded):
-    """Base of all optimizers. `attach` gives it a model's parameters; `step()` applies their gradients."""
+    """Base class of optimizers. `attach` connects it to a model's parameters; `step()` applies their gradients."""
 
     slots: tuple[str, ...] = ()  # names of the buffers of state, each as long as the parameters
     peak: ClassVar[float] = 1e-3  # the highest learning rate of `gpucnn train`, where none is given
@@ -38,51 +38,51 @@ class Optimizer(Worded):
         return self.schedule(self.steps)
 
     def attach(self, buffers: Buffers) -> None:
-        """Starts on these parameters, with no steps taken and all state at zero."""
+        """Connects to these parameters, with a step count of 0 and all state zero."""
         self._buffers = buffers
         self.steps = 0
         self.state = {slot: buffers.device.xp.zeros_like(buffers.values) for slot in self.slots}
 
     def attached_again(self, buffers: Buffers) -> None:
-        """Goes on with these parameters, where it is: after a copy of both."""
+        """Connects to these parameters and keeps its state: after both were copied."""
         self._buffers = buffers
         self.state = {slot: buffers.device.array(array) for slot, array in self.state.items()}
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copy and pickle: without the parameters, which are the model's."""
+        """For copy and pickle: without the parameters, which belong to the model."""
         return {**vars(self), "_buffers": None, "state": {slot: to_numpy(array) for slot, array in self.state.items()}}
 
     def trains(self, buffers: Buffers) -> bool:
-        """Whether it is these parameters that `step` changes."""
+        """Whether `step` updates these parameters."""
         return self._buffers is buffers
 
     @property
     def outdated(self) -> bool:
-        """Whether layers of the model were frozen, or the other way round, since it was attached."""
+        """Whether layers of the model were frozen or unfrozen since it was attached."""
         return self._buffers is not None and self._buffers.replaced
 
     @quiet
     def step(self) -> None:
-        """One update of every parameter from its gradient. Parameters that got no gradient are treated as having one of zero."""
+        """Updates every parameter from its gradient. Parameters without a gradient are treated as if it were zero."""
         buffers = self._attached()
         self.update(buffers.device.array(np.append(self.rates(1)[0], 1), buffers.values.dtype))
         self.steps += 1
 
     def update(self, rates: Array) -> None:
-        """`step`, but that what changes from step to step is in the memory of the device: a row of `rates` and whether to go on (4)."""
+        """`step`, with the values that change from step to step read from device memory: a row of `rates` and whether to go on (4)."""
         buffers = self._attached()
         self._update(buffers, buffers.all_gradients(), rates)
 
     def rates(self, count: int) -> np.ndarray[Any, Any]:
-        """What the next `count` steps differ in, (count, 3): the learning rate and whatever else depends on the step."""
+        """The values that change in the next `count` steps, (count, 3): the learning rate and whatever else depends on the step."""
         return np.array([self._rates(step) for step in range(self.steps, self.steps + count)], np.float64)
 
     def zero_grad(self) -> None:
-        """Forgets all gradients, so that the next backward starts from zero."""
+        """Resets all gradients, so that the next backward starts from zero."""
         self._attached().forget_gradients()
 
     def config(self) -> dict[str, Any]:
-        """What `get_optimizer` needs to make the same optimizer again, without its state."""
+        """A description from which `get_optimizer` makes the same optimizer, without its state."""
         settings = {name: value for name, value in vars(self).items() if name not in self._running}
         return {"optimizer": name_of(self), "learning_rate": self.schedule.config(), **settings}
 
@@ -209,7 +209,7 @@ class AdamW(Adam):
 
 
 def name_of(optimizer: Optimizer) -> str:
-    """The name under which an optimizer's class is known, or its own where it is not."""
+    """The registered name of an optimizer's class, or the class's own name."""
     return OPTIMIZERS.name_of(type(optimizer)) or type(optimizer).__qualname__
 
 

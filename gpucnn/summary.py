@@ -1,4 +1,4 @@
-"""What `Sequential.summary` prints: a row for each layer, those within others below them."""
+"""The table of `Sequential.summary`: one row per layer, nested layers below the one that holds them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def html_of(model: Any) -> str:
 
 
 def text_of(model: Any, batch_size: int) -> str:
-    """The table of a model that is built, and what a training step takes."""
+    """The table of a built model, and the memory of a training step."""
     stages, width = model.chain.stages, batch_size * model.dtype.itemsize
     kept, memory = kept_by_layer(stages), of_step(stages)
     rows: list[tuple[str, ...]] = [TITLES]

@@ -1,4 +1,4 @@
-"""Words of others in sentences of ours: on one line, harmless to a terminal, and never longer than a person reads."""
+"""Text from outside in messages: on one line, safe for a terminal, and short enough to read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def plain(text: object) -> str:
 
 
 def shortened(text: str, most: int = LONGEST) -> str:
-    """`text` in at most `most` characters: what is too much goes from the middle, as an end often says how to mend it."""
+    """`text` in at most `most` characters. The middle is cut, because the end often says how to fix the error."""
     if len(text) <= most:
         return text
     head = (most - 1) * 2 // 3
@@ -33,12 +33,12 @@ def shortened(text: str, most: int = LONGEST) -> str:
 
 
 def message(text: object) -> str:
-    """A sentence as it can be shown: `plain` and `shortened`."""
+    """A sentence ready to show: `plain` and `shortened`."""
     return shortened(plain(text))
 
 
 def shown(value: object, most: int = 100) -> str:
-    """repr(value), cut where it is long, made without walking through all of a large value; of an array its type and shape."""
+    """repr(value), shortened, without walking through a large value; for an array, its type and shape."""
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     if isinstance(shape, tuple) and shape and dtype is not None and math.prod(shape) > 8:
         return shortened(plain(f"{type(value).__name__} of {dtype} {shape}"), most)
@@ -62,7 +62,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without the details below."""
+    """The first line of an error, without the details below."""
     return shortened(plain((str(error).strip() or type(error).__name__).splitlines()[0]), 200)
 
 

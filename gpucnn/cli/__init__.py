@@ -1,6 +1,6 @@
 """The command line: `gpucnn`, with a file for each of its commands.
 
-Whatever is refused ends in one sentence on stderr and exit status 2; GPUCNN_DEBUG=1 shows the traceback behind it.
+Errors are reported in one sentence on stderr, with exit status 2; GPUCNN_DEBUG=1 shows the traceback.
 """
 
 from gpucnn.cli.program import app, main

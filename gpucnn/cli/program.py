@@ -1,4 +1,4 @@
-"""The program around the commands: `app`, to which each adds itself, and `main`, through which everything ends in one sentence."""
+"""The program around the commands: `app`, which each command registers with, and `main`, which turns every error into one sentence."""
 
 from __future__ import annotations
 
@@ -38,24 +38,24 @@ def _version(asked: bool) -> None:
 def root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False,
 ) -> None:
-    """What stands before the command: --version alone, which has been dealt with by now."""
+    """Options before the command: only --version, which its callback has already handled."""
 
 
 def main() -> None:
-    """Runs the command line and exits: 0, 2 for whatever is refused, 130 after Ctrl-C, 143 and 129 after SIGTERM and SIGHUP."""
+    """Runs the command line and exits: with 0, with 2 after an error, with 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
     debug = flag("GPUCNN_DEBUG")
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a file's name may hold what the terminal's encoding does not
+        if hasattr(stream, "reconfigure"):  # file names may contain characters that the terminal's encoding lacks
             stream.reconfigure(errors="backslashreplace")
     if not debug and not sys.warnoptions:
-        # NumPy warns of an overflow on its way to the NaN that ends the run, in a sentence of its own.
+        # NumPy warns of the overflow that leads to NaN; the run then ends with a sentence about that.
         warnings.simplefilter("ignore", RuntimeWarning)
     stopped, status = "stopped", 0
     try:
         with ending():
             status = app(standalone_mode=False)
         if sys.stdout is not None:
-            sys.stdout.flush()  # what cannot be written is told here, and not by Python at its end
+            sys.stdout.flush()  # report write errors here, and not when Python exits
     except experiment.StoppedError as error:
         stopped, status = str(error), error.status
     except SystemExit as end:
@@ -63,7 +63,7 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):  # the latter is what an older Typer makes of Ctrl-C; a newer one returns 130
         status = 130
     except BrokenPipeError:
-        _forget_output()  # whoever read it has gone, as head does: nothing is left to say
+        _forget_output()  # the reader has gone, as with head: nobody is left to tell
         status = 1
     except Exception as error:
         if debug:
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def _forget_output() -> None:
-    """Has what was printed and not yet written go nowhere: Python would fail at its end over what has failed before."""
+    """Discards output that could not be written: otherwise Python would fail again at exit."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -88,8 +88,8 @@ def _forget_output() -> None:
 
 
 def complaint(error: Exception) -> str:
-    """What to print about an error, and nothing more: one line, except where the help was as good as asked for."""
-    if hasattr(error, "format_message"):  # of the parser: an unknown option, a value of another type, no command at all
+    """What to print for an error: one line, or the help if the command was incomplete."""
+    if hasattr(error, "format_message"):  # from the parser: an unknown option, an invalid value, no command at all
         words = " ".join(error.format_message().split()) if error.args else error.format_message()
         if "Usage:" in words:
             return str(error.format_message())

@@ -1,4 +1,4 @@
-"""What is shown while a command works: the step that is under way, and downloads."""
+"""Progress of a command: the current step, and downloads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gpucnn.text import plain
 
 
 class Status:
-    """What is going on, in one line on stderr that is written over; nothing where that is no terminal."""
+    """Shows the current step in one line on stderr, which is overwritten; shows nothing unless that is a terminal."""
 
     def __enter__(self) -> Status:
         return self

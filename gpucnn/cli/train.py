@@ -114,6 +114,6 @@ def train(
 
 
 def was_named(context: typer.Context, name: str) -> bool:
-    """Whether an option stands on the command line; otherwise its value is a default."""
+    """Whether an option was given on the command line; otherwise its value is a default."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"

@@ -17,7 +17,7 @@ Pair: TypeAlias = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
 
 
 class Downloads(Protocol):
-    """What shows downloads: a progress callback of `load_dataset` that is also a context."""
+    """Shows downloads: a progress callback of `load_dataset` that is also a context manager."""
 
     def __enter__(self) -> Any: ...
     def __exit__(self, *exception: object) -> None: ...

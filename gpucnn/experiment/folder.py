@@ -1,4 +1,4 @@
-"""The folder that a run is written to: its files, room for them, and an earlier run that is there."""
+"""The output folder of a run: its files, a check for free space, and moving an earlier run aside."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ Say = Callable[[str], None]
 
 
 class StoppedError(Exception):
-    """Ctrl-C, or a signal that ends a program, in a run that can be taken up again; its text says how."""
+    """Ctrl-C or a terminating signal in a run that can be resumed; the text says how."""
 
     def __init__(self, text: str, status: int) -> None:
         super().__init__(text)
-        self.status = status  # of the program: 128 and the signal's number
+        self.status = status  # exit status: 128 plus the number of the signal
 
 
 @contextlib.contextmanager
 def made_folder(folder: Path) -> Iterator[None]:
-    """Makes the folder, and takes it away again where nothing came to be written into it."""
+    """Creates the folder, and removes it again if nothing was written to it."""
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         check_writable(folder, 1)
@@ -65,7 +65,7 @@ def check_writable(folder: Path, size: int) -> None:
 
 
 def check_apart(output: Path, dataset: str) -> None:
-    """In a folder of images by class, the output would be taken for a class; in its next run, its pictures for images."""
+    """Refuses an output folder among images sorted by class: it would be taken for a class, and the pictures in it for images."""
     if dataset in DATASETS:
         return
     folder = user_path(dataset)
@@ -80,26 +80,26 @@ def check_apart(output: Path, dataset: str) -> None:
 
 
 class Watch(Callback):
-    """Readies the folder for a run that is about to write."""
+    """Prepares the folder before a run writes to it."""
 
     def __init__(self, model: Sequential, folder: Path, say: Say) -> None:
         self.model, self.folder, self.say = model, folder, say
-        self.trained = False  # whether there was anything to train at all
+        self.trained = False  # whether any training happened
 
     def on_train_begin(self, run: Run) -> None:
         self.trained = True
-        for name in FILES:  # what a killed run was about to write
+        for name in FILES:  # temporary files of a killed run
             clear_leftovers(self.folder / name)
         if not run.resumed:
             return
         self.check_room()
-        if (self.folder / MODEL).exists():  # a complete run that is to have more epochs: until it has, there is no model of it
+        if (self.folder / MODEL).exists():  # a complete run that gets more epochs: it has no model until these are done
             self.set_aside([name for name in FILES if name not in (CHECKPOINT, HISTORY)])
         if not run.finished:
             self.say(f"resumed   at epoch {run.epoch + 1}, step {run.step + 1}")
 
     def check_room(self) -> None:
-        """Finds out before an hour of training, and not after it, that a checkpoint has no room."""
+        """Checks that a checkpoint fits on the disk: before an hour of training, not after it."""
         optimizer = self.model.optimizer
         size = self.model.parameter_count * self.model.dtype.itemsize * (1 + len(optimizer.slots if optimizer else ())) + (1 << 16)
         check_writable(self.folder, size)

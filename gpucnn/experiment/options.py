@@ -1,4 +1,4 @@
-"""The options of a run, and how one that is resumed gets those that it was begun with."""
+"""The options of a run, and how a resumed run restores them."""
 
 from __future__ import annotations
 

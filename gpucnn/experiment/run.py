@@ -1,4 +1,4 @@
-"""A run from its options to the pictures of it."""
+"""A whole run, from its options to the pictures."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Outcome:
 
 
 def train(options: Options, say: Say, downloads: Downloads | None = None) -> Outcome:
-    """Trains as `options` say; `say` gets what a person should know, a line at a time."""
+    """Trains as `options` say. `say` is called with each line for the user."""
     integer(options.checkpoint_every, "steps between checkpoints", 1)
     integer(options.seed, "seed", 0)
     if options.image_size is not None:

@@ -1,4 +1,4 @@
-"""What the file of a trained model, and the run beside it, say of the images that it was trained on."""
+"""What the file of a trained model, and the run beside it, tell about its training images."""
 
 from __future__ import annotations
 
