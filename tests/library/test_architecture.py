@@ -21,6 +21,7 @@ LEVELS = {
     "gpucnn.__main__": 100,
     "gpucnn.cli": 90,
     "gpucnn.profiling": 80,
+    "gpucnn.viewing": 80,
     "gpucnn.answers": 70,
     "gpucnn.experiment": 70,
     "gpucnn.plots": 70,

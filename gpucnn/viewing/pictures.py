@@ -1,0 +1,117 @@
+"""The images that come along with a page, to pick from."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucnn import experiment
+from gpucnn.answers import images_of
+from gpucnn.data import load_dataset, read_image
+from gpucnn.data.dataset import DATASETS, Dataset
+from gpucnn.data.images import resized
+from gpucnn.errors import DataError, GpucnnError, ShapeError
+from gpucnn.model import Sequential
+from gpucnn.surroundings import user_path
+from gpucnn.text import plain, shown
+
+MOST = 40  # images in a page: a strip that one can still look over
+CLASSES = 20  # of a data set, one image each
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """images: uint8 (N, C, H, W) as the model takes them, N may be 0. titles: a few words on each, for people. source: where they are
+    from. note: why there are none, or fewer than there might be."""
+
+    images: NDArray[np.uint8]
+    titles: list[str] = field(default_factory=list)
+    source: str = ""
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != np.uint8 or len(self.titles) != len(self.images):
+            raise ShapeError(f"images must be uint8 with a title each, got {shown(self.images)} and {len(self.titles)} titles")
+        if len(self.images) > MOST:
+            raise ShapeError(f"a page takes {MOST} images at the most, got {len(self.images)}: choose some")
+
+
+def none(model: Sequential, note: str = "") -> Pictures:
+    """No images at all."""
+    return Pictures(np.zeros((0, *model.input_shape), np.uint8), note=plain(note))
+
+
+def of_dataset(model: Sequential, dataset: Dataset) -> Pictures:
+    """A test image of each class, the first of them; of many classes those that come first."""
+    classes = range(min(dataset.classes, CLASSES))
+    found = [(name, np.flatnonzero(dataset.test_labels == name)) for name in classes]
+    chosen = [(name, int(places[0])) for name, places in found if len(places)]
+    images = experiment.fit_to(model, dataset.test_images[[place for _, place in chosen]], f"an image of {dataset.name}")
+    more = f"the first {CLASSES} of {dataset.classes} classes" if dataset.classes > CLASSES else ""
+    return Pictures(images, [plain(dataset.class_names[name]) for name, _ in chosen], plain(f"test images of {dataset.name}"), more)
+
+
+def of_folder(model: Sequential, folder: Path) -> Pictures:
+    """The images in a folder and all below it, in the order of their names, brought to the model's size as those of its training were."""
+    files = images_of([folder])
+    note = f"the first {MOST} of {len(files)} images" if len(files) > MOST else ""
+    size, loaded = experiment.noted_size(model), []
+    for path in files[:MOST]:
+        image = read_image(path)
+        if size is not None:
+            image = resized(image, size)
+        loaded.append(experiment.fit_to(model, image, str(path)))
+    return Pictures(np.stack(loaded), [plain(path.name) for path in files[:MOST]], plain(folder), note)
+
+
+def of_training(model: Sequential, path: Path) -> Pictures:
+    """From what the model in the file `path` was trained on, as far as it is on this machine: nothing is downloaded."""
+    if len(model.input_shape) != 3:
+        return none(model)
+    try:
+        name, noted = experiment.trained_on(model, path)
+        size = experiment.noted_size(model) if name not in DATASETS and user_path(name).is_dir() else None
+        return of_dataset(model, load_dataset(name, noted, download=False, seed=model.seed, image_size=size))
+    except (GpucnnError, OSError) as error:
+        return none(model, f"no image of its training is in this page: {error}")
+
+
+def given(model: Sequential, images: Any, titles: Sequence[str] | None = None) -> Pictures:
+    """Images of somebody's own: (N, C, H, W) or (N, H, W) of grey ones, uint8, or floats within 0 … 1."""
+    array = np.asarray(images)
+    if array.ndim == 3 and len(model.input_shape) == 3 and model.input_shape[0] == 1:
+        array = array[:, None]
+    if array.shape[1:] != model.input_shape:
+        raise ShapeError(f"images must be (number, {', '.join(map(str, model.input_shape))}), got an array of shape {array.shape}")
+    if array.dtype.kind == "f":
+        with np.errstate(invalid="ignore"):
+            fits = bool(np.isfinite(array).all() and (array >= 0).all() and (array <= 1).all())
+        if not fits:
+            raise DataError("floating-point images must lie within 0 … 1: scale them, or give uint8")
+        array = np.rint(array * 255).astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise DataError(f"images must be uint8, or floats within 0 … 1, got {array.dtype}")
+    names = [str(number) for number in range(1, len(array) + 1)] if titles is None else [plain(title) for title in titles]
+    return Pictures(np.ascontiguousarray(array), names, "images given")
+
+
+def dark_paper(pictures: Pictures) -> bool:
+    """Whether the images are light on dark, by what lies along their edges; True where there are none."""
+    images = pictures.images
+    if images.ndim != 4 or not images.size:
+        return True
+    edges = [images[..., 0, :], images[..., -1, :], images[..., :, 0], images[..., :, -1]]
+    return float(np.mean([edge.mean() for edge in edges])) < 128
+
+
+def folder_of(path: Path) -> str:
+    """The run that a model's file belongs to, for a title."""
+    with contextlib.suppress(OSError):
+        return plain(path.resolve().parent.name if path.name == experiment.MODEL else path.stem)
+    return plain(path.stem)
