@@ -10,6 +10,7 @@ from gpucnn.cli.program import app, main
 from gpucnn.cli import train as train
 from gpucnn.cli import evaluate as evaluate
 from gpucnn.cli import predict as predict
+from gpucnn.cli import view as view
 from gpucnn.cli import profile as profile
 from gpucnn.cli import tune as tune
 from gpucnn.cli import info as info

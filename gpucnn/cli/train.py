@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -110,6 +111,7 @@ def train(
     outcome = experiment.train(options, say_unless_ended, Downloads())
     for path in outcome.files:
         say(f"wrote     {path}")
+    say(f"look      gpucnn view {shlex.quote(str(output))} writes a page that shows what each layer does")
     say(f"test accuracy {100 * outcome.accuracy:.2f} %")
 
 

@@ -17,6 +17,7 @@ from gpucnn.data import load_dataset, read_image
 from gpucnn.data.dataset import DATASETS, Dataset
 from gpucnn.data.images import resized
 from gpucnn.errors import DataError, GpucnnError, ShapeError
+from gpucnn.experiment.folder import MODEL
 from gpucnn.model import Sequential
 from gpucnn.surroundings import user_path
 from gpucnn.text import plain, shown
@@ -70,14 +71,15 @@ def of_folder(model: Sequential, folder: Path) -> Pictures:
     return Pictures(np.stack(loaded), [plain(path.name) for path in files[:MOST]], plain(folder), note)
 
 
-def of_training(model: Sequential, path: Path) -> Pictures:
-    """From what the model in the file `path` was trained on, as far as it is on this machine: nothing is downloaded."""
+def of_training(model: Sequential, path: Path, data_dir: Path | None = None) -> Pictures:
+    """From what the model in the file `path` was trained on, as far as it is on this machine: nothing is downloaded. data_dir: where the
+    files of MNIST or Fashion-MNIST are; by default where the run had them from."""
     if len(model.input_shape) != 3:
         return none(model)
     try:
         name, noted = experiment.trained_on(model, path)
         size = experiment.noted_size(model) if name not in DATASETS and user_path(name).is_dir() else None
-        return of_dataset(model, load_dataset(name, noted, download=False, seed=model.seed, image_size=size))
+        return of_dataset(model, load_dataset(name, data_dir or noted, download=False, seed=model.seed, image_size=size))
     except (GpucnnError, OSError) as error:
         return none(model, f"no image of its training is in this page: {error}")
 
@@ -113,5 +115,5 @@ def dark_paper(pictures: Pictures) -> bool:
 def folder_of(path: Path) -> str:
     """The run that a model's file belongs to, for a title."""
     with contextlib.suppress(OSError):
-        return plain(path.resolve().parent.name if path.name == experiment.MODEL else path.stem)
+        return plain(path.resolve().parent.name if path.name == MODEL else path.stem)
     return plain(path.stem)

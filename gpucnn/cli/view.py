@@ -1,0 +1,79 @@
+"""gpucnn view"""
+
+from __future__ import annotations
+
+import os
+import sys
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import gpucnn
+from gpucnn.cli.program import app
+from gpucnn.errors import ArgumentError, CheckpointError
+from gpucnn.experiment.folder import CHECKPOINT, MODEL
+from gpucnn.files import exists
+from gpucnn.surroundings import say, user_path
+from gpucnn.text import bytes_text
+
+
+@app.command(short_help="Write a page that shows what every layer of a model makes of an image.")
+def view(
+    model: Annotated[Path, typer.Argument(metavar="MODEL|RUN", help="A model.safetensors, or the folder of a run.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The page.")] = Path("view.html"),
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Images to pick from in the page. [default: a test image of each class that the model was trained on]",
+            show_default=False,
+        ),
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where the files of MNIST or Fashion-MNIST are; nothing is downloaded.", show_default=False),
+    ] = None,
+    dtype: Annotated[
+        str, typer.Option(metavar="NAME", help="Of the weights: float32, or float16 for a page of half the size.")
+    ] = "float32",
+    opened: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
+) -> None:
+    """Write one page, with everything in it, that shows the network at work: draw, and every layer answers.
+
+    The page needs no network and no server: it can be mailed, put on the web, and opened on a phone.
+    """
+    from gpucnn import viewing
+    from gpucnn.viewing import pictures
+
+    path, target = _model_file(user_path(model)), user_path(output)
+    if exists(path) and exists(target) and os.path.samefile(path, target):
+        raise ArgumentError(f"{target} is the model itself: name another file for the page with -o")
+    network = gpucnn.load(path, device="cpu")
+    if images is not None:
+        shown = pictures.of_folder(network, user_path(images))
+    else:
+        shown = pictures.of_training(network, path, None if data_dir is None else user_path(data_dir))
+    if shown.note:
+        say(f"note: {shown.note}")
+    viewing.write(network, target, shown, title="" if network.metadata.get("network") else pictures.folder_of(path), dtype=dtype)
+    say(f"wrote     {output} ({bytes_text(target.stat().st_size)}): open it in any browser")
+    if opened and _has_browser():
+        webbrowser.open(target.absolute().as_uri())
+
+
+def _model_file(path: Path) -> Path:
+    """A model's file, or the one in the folder of a run."""
+    if not path.is_dir():
+        return path
+    if exists(path / MODEL):
+        return path / MODEL
+    if exists(path / CHECKPOINT):
+        raise CheckpointError(f"the run in {path} has not ended, and has no {MODEL} yet: go on with gpucnn train --resume --output {path}")
+    raise CheckpointError(f"{path} is a folder without {MODEL}: name the folder of a run, or a model's file")
+
+
+def _has_browser() -> bool:
+    """Whether there is a screen to show a page on: a browser for terminals would be of no use."""
+    return sys.platform in ("win32", "darwin") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
