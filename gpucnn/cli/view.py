@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import webbrowser
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,8 +16,10 @@ from gpucnn.cli.program import app
 from gpucnn.errors import ArgumentError, CheckpointError
 from gpucnn.experiment.folder import CHECKPOINT, MODEL
 from gpucnn.files import exists
+from gpucnn.layers import LAYERS
 from gpucnn.surroundings import say, user_path
-from gpucnn.text import bytes_text
+from gpucnn.text import bytes_text, shown
+from gpucnn.training.checkpoint import TensorFile
 
 
 @app.command(short_help="Write a page that shows what every layer of a model makes of an image.")
@@ -50,14 +53,14 @@ def view(
     path, target = _model_file(user_path(model)), user_path(output)
     if exists(path) and exists(target) and os.path.samefile(path, target):
         raise ArgumentError(f"{target} is the model itself: name another file for the page with -o")
-    network = gpucnn.load(path, device="cpu")
+    network = _loaded(path)
     if images is not None:
-        shown = pictures.of_folder(network, user_path(images))
+        chosen = pictures.of_folder(network, user_path(images))
     else:
-        shown = pictures.of_training(network, path, None if data_dir is None else user_path(data_dir))
-    if shown.note:
-        say(f"note: {shown.note}")
-    viewing.write(network, target, shown, title="" if network.metadata.get("network") else pictures.folder_of(path), dtype=dtype)
+        chosen = pictures.of_training(network, path, None if data_dir is None else user_path(data_dir))
+    if chosen.note:
+        say(f"note: {chosen.note}")
+    viewing.write(network, target, chosen, title="" if network.metadata.get("network") else pictures.folder_of(path), dtype=dtype)
     say(f"wrote     {output} ({bytes_text(target.stat().st_size)}): open it in any browser")
     if opened and _has_browser():
         webbrowser.open(target.absolute().as_uri())
@@ -72,6 +75,32 @@ def _model_file(path: Path) -> Path:
     if exists(path / CHECKPOINT):
         raise CheckpointError(f"the run in {path} has not ended, and has no {MODEL} yet: go on with gpucnn train --resume --output {path}")
     raise CheckpointError(f"{path} is a folder without {MODEL}: name the folder of a run, or a model's file")
+
+
+def _loaded(path: Path) -> gpucnn.Sequential:
+    """The model in a file. CheckpointError says what to do about a layer of somebody's own, which only a program of theirs can make."""
+    try:
+        return gpucnn.load(path, device="cpu")
+    except CheckpointError:
+        with TensorFile(path) as file:
+            unknown = [name for name in _layers(file.description.get("model")) if name not in LAYERS]
+        if not unknown:
+            raise
+        raise CheckpointError(
+            f"{path} has a layer {shown(unknown[0])}, which gpucnn does not know: in a program that has it, gpucnn.register it, load the "
+            "model, and call gpucnn.viewing.write(model, 'view.html', images=images)"
+        ) from None
+
+
+def _layers(described: Any) -> Iterator[str]:
+    """The kinds of layers that a description names, wherever it does."""
+    if isinstance(described, dict):
+        if isinstance(described.get("layer"), str):
+            yield described["layer"]
+        described = list(described.values())
+    if isinstance(described, list):
+        for part in described:
+            yield from _layers(part)
 
 
 def _has_browser() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -39,6 +40,7 @@ from gpucnn.layers import (
     Tanh,
     ZeroPad2D,
 )
+from gpucnn.layers.base import ACTIVATIONS
 from gpucnn.losses import get_loss
 from gpucnn.model import Sequential
 from gpucnn.ops.shapes import Window
@@ -161,7 +163,9 @@ class Graph:
     def _activation(self, layer: Layer) -> dict[str, Any]:
         if layer.activation is None:
             return {}
-        return {"activation": layer.activation, "options": {key: float(value) for key, value in layer.options.items()}}
+        function = getattr(layer.device.ops, ACTIVATIONS[layer.activation].apply)
+        usual = {name: each.default for name, each in inspect.signature(function).parameters.items() if name not in ("x", "out")}
+        return {"activation": layer.activation, "options": {name: float(value) for name, value in (usual | layer.options).items()}}
 
     def _details(self, layer: Layer) -> dict[str, Any]:
         """What the operation of a layer of ours needs to know."""

@@ -78,6 +78,9 @@ def of_training(model: Sequential, path: Path, data_dir: Path | None = None) -> 
         return none(model)
     try:
         name, noted = experiment.trained_on(model, path)
+    except GpucnnError:
+        return none(model, "no image of its training is in this page, as nothing says where they are: give some with --images")
+    try:
         size = experiment.noted_size(model) if name not in DATASETS and user_path(name).is_dir() else None
         return of_dataset(model, load_dataset(name, data_dir or noted, download=False, seed=model.seed, image_size=size))
     except (GpucnnError, OSError) as error:

@@ -28,8 +28,8 @@ STYLES = ("colours.css", "style.css", "layer.css", "play.css")
 SCRIPTS = (  # in the order in which one needs another
     *("numbers.js", "windows.js", "activations.js", "convolution.js", "layers.js", "network.js", "worker.js"),
     *("prepare.js", "filters.js", "explain.js", "field.js", "words.js", "colours.js", "elements.js", "state.js", "address.js"),
-    *("pictures.js", "pad.js", "input.js", "scores.js", "ribbon.js", "maps.js", "details.js", "inspector.js", "editor.js", "sandbox.js"),
-    *("layer.js", "start.js"),
+    *("pictures.js", "pad.js", "seen.js", "input.js", "scores.js", "ribbon.js", "tile.js", "bars.js", "maps.js", "details.js"),
+    *("inspector.js", "editor.js", "sandbox.js", "layer.js", "start.js"),
 )
 IMPORT = re.compile(r'^import (\{[^}]*\}) from "\./([a-z]+\.js)";$', re.MULTILINE)
 EXPORT = re.compile(r"^export ((?:async )?(?:function|const|class)\s+([\w$]+))", re.MULTILINE)

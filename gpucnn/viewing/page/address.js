@@ -8,14 +8,17 @@ const LONGEST = 4096; // bytes of a drawing that an address still holds
 // Bytes as letters that an address may hold. A zero is followed by how many there are: most of a drawing is empty.
 export function packed(bytes) {
   const found = [];
-  for (let i = 0; i < bytes.length; ) {
+  for (let i = 0; i < bytes.length;) {
     found.push(bytes[i]);
     if (bytes[i++] !== 0) continue;
     let run = 1;
     for (; i < bytes.length && bytes[i] === 0 && run < 255; i++) run++;
     found.push(run);
   }
-  return btoa(String.fromCharCode(...found)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+  return btoa(String.fromCharCode(...found))
+    .replaceAll("+", "-")
+    .replaceAll("/", "_")
+    .replaceAll("=", "");
 }
 
 // The bytes behind letters of `packed`; null where they are not `length` bytes.
@@ -77,7 +80,12 @@ export function follow(hash, input, presets) {
   const asked = new URLSearchParams(hash.replace(/^#/, ""));
   for (const text of asked.getAll("edit")) edited(text, presets);
   const number = Number(asked.get("image")) - 1;
-  const drawn = asked.has("drawn") ? unpacked(asked.get("drawn"), network.nodes[0].shape.reduce((a, b) => a * b, 1)) : null;
+  const drawn = asked.has("drawn")
+    ? unpacked(
+        asked.get("drawn"),
+        network.nodes[0].shape.reduce((a, b) => a * b, 1),
+      )
+    : null;
   let found = false;
   if (asked.has("image") && Number.isInteger(number)) found = input(number, null);
   else if (drawn) found = input(null, drawn);

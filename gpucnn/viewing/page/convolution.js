@@ -3,7 +3,8 @@ import { pixel } from "./windows.js";
 
 const BLOCK = 48; // positions at a time: their patches stay in the cache
 
-// y (K, P, Q) of weights (K, C / groups, R, S). Patches are laid out as rows; products of four filters with two patches share what they load.
+// y (K, P, Q) of weights (K, C / groups, R, S). Patches are laid out as rows; the products of four filters with two patches share what they
+// load.
 export function conv(x, weight, bias, window, channels, groups, filters) {
   const [p, q] = window.output;
   const places = p * q;
@@ -54,7 +55,14 @@ function multiply(y, patches, weight, bias, length, first, last, places, start, 
     let place = start;
     for (; place + 2 <= end; place += 2) {
       const at = (place - start) * length;
-      let s00 = 0, s01 = 0, s10 = 0, s11 = 0, s20 = 0, s21 = 0, s30 = 0, s31 = 0;
+      let s00 = 0,
+        s01 = 0,
+        s10 = 0,
+        s11 = 0,
+        s20 = 0,
+        s21 = 0,
+        s30 = 0,
+        s31 = 0;
       for (let l = 0; l < length; l++) {
         const x0 = patches[at + l];
         const x1 = patches[at + length + l];
@@ -82,7 +90,8 @@ function multiply(y, patches, weight, bias, length, first, last, places, start, 
       y[to + 3 * places + 1] = s31 + b3;
     }
     for (; place < end; place++) {
-      for (let j = k; j < k + 4; j++) y[j * places + place] = dot(weight, j * length, patches, (place - start) * length, length) + (bias ? bias[j] : 0);
+      for (let j = k; j < k + 4; j++)
+        y[j * places + place] = dot(weight, j * length, patches, (place - start) * length, length) + (bias ? bias[j] : 0);
     }
   }
   for (; k < last; k++) {
@@ -94,7 +103,10 @@ function multiply(y, patches, weight, bias, length, first, last, places, start, 
 
 // Σ a·b, in four sums: one would wait for itself.
 export function dot(a, i, b, j, length) {
-  let s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+  let s0 = 0,
+    s1 = 0,
+    s2 = 0,
+    s3 = 0;
   let l = 0;
   for (; l + 4 <= length; l += 4) {
     s0 += a[i + l] * b[j + l];
@@ -154,7 +166,8 @@ export function local(x, weight, bias, window, channels, filters) {
           if (row < 0 || row >= h) continue;
           for (let j = 0; j < s; j++) {
             const column = pixel(window, 1, place % q, j);
-            if (column >= 0 && column < w) sum += x[(c * h + row) * w + column] * weight[(((k * channels + c) * r + i) * s + j) * places + place];
+            if (column >= 0 && column < w)
+              sum += x[(c * h + row) * w + column] * weight[(((k * channels + c) * r + i) * s + j) * places + place];
           }
         }
       }

@@ -38,17 +38,64 @@ function lay() {
   if (edit) [, filter, channel] = edit;
   const [filters, channels, r, s] = node.weight.shape;
   const chooser = (id, text, total, value, change) =>
-    el("label", { for: id }, `${text} `, el("input", { type: "number", id, min: 1, max: total, value: value + 1, onchange: event => change(Math.min(total, Math.max(1, Math.round(Number(event.target.value)) || 1)) - 1) }), ` of ${count(total)}`);
-  fields = Array.from({ length: r * s }, (_, i) => el("input", { type: "number", step: "any", class: "weight", "aria-label": `weight, row ${Math.floor(i / s) + 1}, column ${(i % s) + 1}`, oninput: () => typed(node) }));
+    el(
+      "label",
+      { for: id },
+      `${text} `,
+      el("input", {
+        type: "number",
+        id,
+        min: 1,
+        max: total,
+        value: value + 1,
+        onchange: event => change(Math.min(total, Math.max(1, Math.round(Number(event.target.value)) || 1)) - 1),
+      }),
+      ` of ${count(total)}`,
+    );
+  fields = Array.from({ length: r * s }, (_, i) =>
+    el("input", {
+      type: "number",
+      step: "any",
+      class: "weight",
+      "aria-label": `weight, row ${Math.floor(i / s) + 1}, column ${(i % s) + 1}`,
+      oninput: () => typed(node),
+    }),
+  );
   const grid = el("div", { class: "weights", role: "group", "aria-label": "The filter’s weights", style: { "--columns": s } }, fields);
-  const presets = PRESETS.map(name => button(name, () => setEdit(node, filter, channel, name, $("alone").checked), { "aria-pressed": "false", dataset: { preset: name } }));
-  const alone = el("label", { class: "check", hidden: channels === 1 }, el("input", { type: "checkbox", id: "alone", onchange: () => typed(node) }), " other maps below count 0");
+  const presets = PRESETS.map(name =>
+    button(name, () => setEdit(node, filter, channel, name, $("alone").checked), { "aria-pressed": "false", dataset: { preset: name } }),
+  );
+  const alone = el(
+    "label",
+    { class: "check", hidden: channels === 1 },
+    el("input", { type: "checkbox", id: "alone", onchange: () => typed(node) }),
+    " other maps below count 0",
+  );
   $("editor").replaceChildren(
     el("h3", {}, "Edit a filter"),
     el("p", { class: "soft" }, "Change what this filter looks for, and see what every layer behind it makes of that."),
-    el("div", { class: "tools" }, chooser("filter", "filter", filters, filter, value => { filter = value; show(); state.changedFilter?.(); }), channels > 1 ? chooser("channel", "for map", channels, channel, value => { channel = value; show(); }) : null),
+    el(
+      "div",
+      { class: "tools" },
+      chooser("filter", "filter", filters, filter, value => {
+        filter = value;
+        show();
+        state.changedFilter?.();
+      }),
+      channels > 1
+        ? chooser("channel", "for map", channels, channel, value => {
+            channel = value;
+            show();
+          })
+        : null,
+    ),
     grid,
-    el("div", { class: "tools" }, presets, button("as trained", () => setEdit(node, filter, channel, null), { id: "as-trained" })),
+    el(
+      "div",
+      { class: "tools" },
+      presets,
+      button("as trained", () => setEdit(node, filter, channel, null), { id: "as-trained" }),
+    ),
     alone,
   );
   show();
@@ -70,13 +117,17 @@ function show() {
   const most = reach(values);
   const edit = state.edits.get(`${node.id}:${filter}:${channel}`);
   fields.forEach((field, i) => {
-    if (document.activeElement !== field) field.value = Number(values[i].toPrecision(3));
+    if (document.activeElement !== field) field.value = Number.isFinite(values[i]) ? Number(values[i].toPrecision(3)) : "";
     field.title = String(values[i]);
     field.style.background = css(values[i], most);
     field.style.color = inkOn(values[i], most);
     field.setAttribute("aria-invalid", "false");
   });
-  for (const [id, value] of [["filter", filter], ["channel", channel]]) if ($(id) && document.activeElement !== $(id)) $(id).value = value + 1;
+  for (const [id, value] of [
+    ["filter", filter],
+    ["channel", channel],
+  ])
+    if ($(id) && document.activeElement !== $(id)) $(id).value = value + 1;
   $("alone").checked = edit?.alone ?? false;
   $("as-trained").disabled = !edit;
   document.querySelectorAll("#editor [data-preset]").forEach(each => each.setAttribute("aria-pressed", edit?.name === each.dataset.preset));

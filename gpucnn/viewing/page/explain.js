@@ -23,12 +23,24 @@ const FORMS = {
   local: patches,
   transposed: reverse,
   dense: (node, k, [x], { weight, bias }) => {
-    const terms = Array.from(x, (value, i) => ({ from: i, value, weight: weight[k * x.length + i], product: value * weight[k * x.length + i] }));
+    const terms = Array.from(x, (value, i) => ({
+      from: i,
+      value,
+      weight: weight[k * x.length + i],
+      product: value * weight[k * x.length + i],
+    }));
     return summed(terms, bias ? bias[k] : 0);
   },
   norm: (node, at, [x], { weight, bias, mean, variance }) => {
     const c = Math.floor(at / (x.length / node.shape[0]));
-    const found = { form: "norm", x: x[at], mean: mean[c], deviation: Math.sqrt(variance[c] + node.eps), weight: weight ? weight[c] : 1, bias: bias ? bias[c] : 0 };
+    const found = {
+      form: "norm",
+      x: x[at],
+      mean: mean[c],
+      deviation: Math.sqrt(variance[c] + node.eps),
+      weight: weight ? weight[c] : 1,
+      bias: bias ? bias[c] : 0,
+    };
     return { ...found, before: ((found.x - found.mean) / found.deviation) * found.weight + found.bias, channel: c };
   },
   max_pool: (node, at, [x]) => {

@@ -82,7 +82,10 @@ function slid(node, box) {
 
 function unslid(node, box) {
   const { window } = node;
-  const ends = [[box.top, box.bottom], [box.left, box.right]].map(([from, to], axis) => {
+  const ends = [
+    [box.top, box.bottom],
+    [box.left, box.right],
+  ].map(([from, to], axis) => {
     const reach = window.dilation[axis] * (window.kernel[axis] - 1);
     const before = window.padding[axis][0];
     return [Math.ceil((from + before - reach) / window.stride[axis]), Math.floor((to + before) / window.stride[axis])];

@@ -1,9 +1,21 @@
 // Filters that image editors know by name, of any size.
 
 const SMALL = {
-  sharpen: [[0, -1, 0], [-1, 5, -1], [0, -1, 0]],
-  edge: [[-1, -1, -1], [-1, 8, -1], [-1, -1, -1]],
-  emboss: [[-2, -1, 0], [-1, 1, 1], [0, 1, 2]],
+  sharpen: [
+    [0, -1, 0],
+    [-1, 5, -1],
+    [0, -1, 0],
+  ],
+  edge: [
+    [-1, -1, -1],
+    [-1, 8, -1],
+    [-1, -1, -1],
+  ],
+  emboss: [
+    [-2, -1, 0],
+    [-1, 1, 1],
+    [0, 1, 2],
+  ],
 };
 export const PRESETS = ["identity", "blur", "sharpen", "edge", "emboss"];
 
@@ -20,11 +32,13 @@ export function preset(name, rows, columns) {
     found[middle[0] * columns + middle[1]] = 1;
     return found;
   }
-  SMALL[name].forEach((line, i) => line.forEach((value, j) => {
-    const row = middle[0] + i - 1;
-    const column = middle[1] + j - 1;
-    if (row >= 0 && row < rows && column >= 0 && column < columns) found[row * columns + column] = value;
-  }));
+  SMALL[name].forEach((line, i) =>
+    line.forEach((value, j) => {
+      const row = middle[0] + i - 1;
+      const column = middle[1] + j - 1;
+      if (row >= 0 && row < rows && column >= 0 && column < columns) found[row * columns + column] = value;
+    }),
+  );
   return found;
 }
 

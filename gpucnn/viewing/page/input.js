@@ -1,12 +1,12 @@
 // What the network is given: a drawing, an image that came along, one from outside, or numbers; and what becomes of it on the way.
-import { paintImage, reach } from "./colours.js";
+import { paintImage } from "./colours.js";
 import { $, button, complain, el } from "./elements.js";
-import { fields } from "./field.js";
 import { count, product } from "./numbers.js";
 import { grey, Pad } from "./pad.js";
 import { bitmapOf, fileIn, hasCamera, openCamera } from "./pictures.js";
 import { asInk, prepared, scaled, shrink } from "./prepare.js";
-import { choose, on, state, tell, unitNow } from "./state.js";
+import { openSeen } from "./seen.js";
+import { state, tell } from "./state.js";
 
 const INKS = ["#000000", "#ffffff", "#d7301f", "#fe9929", "#41ab5d", "#2b8cbe"];
 let pad = null;
@@ -23,7 +23,10 @@ export function openInput() {
   });
   const [, height, width] = shape;
   $("pad").setAttribute("role", "img");
-  $("pad").setAttribute("aria-label", `Drawing board of ${height} by ${width} cells. Arrow keys move, space draws a dot, shift with an arrow draws a line, delete clears.`);
+  $("pad").setAttribute(
+    "aria-label",
+    `Drawing board of ${height} by ${width} cells. Arrow keys move, space draws a dot, shift with an arrow draws a line, delete clears.`,
+  );
   $("pad-caption").textContent = "Mouse, finger, pen – or arrow keys and space";
   $("brush").value = 40;
   $("brush").addEventListener("input", event => (pad.brush = 0.02 + (0.16 * event.target.value) / 100));
@@ -34,25 +37,27 @@ export function openInput() {
     $("erase").setAttribute("aria-pressed", pad.erasing);
   });
   if (shape[0] === 3) {
-    const swatches = INKS.map(colour => button("", () => choosePen(colour), { class: "ink", style: { background: colour }, "aria-label": `Pen ${colour}`, "aria-pressed": colour === pad.ink }));
+    const swatches = INKS.map(colour =>
+      button("", () => choosePen(colour), {
+        class: "ink",
+        style: { background: colour },
+        "aria-label": `Pen ${colour}`,
+        "aria-pressed": colour === pad.ink,
+      }),
+    );
     $("inks").append(...swatches);
   }
   if (model.prepare) {
     $("prepare-label").hidden = false;
     const { box, name, by } = model.prepare;
     $("prepare-words").textContent = `as ${name}`;
-    $("prepare-label").title = `Brought to the network as the makers of ${name} brought theirs: scaled into a box of ${box} × ${box} pixels, centred by ${by === "mass" ? "its mass" : "its frame"}`;
+    $("prepare-label").title =
+      `Brought to the network as the makers of ${name} brought theirs: scaled into a box of ${box} × ${box} pixels, centred by ${by === "mass" ? "its mass" : "its frame"}`;
     $("prepare").addEventListener("change", fromPad);
   }
-  const seen = $("seen");
-  seen.setAttribute("aria-label", "What the network gets");
-  seen.setAttribute("role", "img");
-  seen.addEventListener("click", () => choose(0));
   openSources();
   openPictures();
-  on("outputs", paintSeen);
-  on("unit", frame);
-  on("node", frame);
+  openSeen(shape);
 }
 
 function choosePen(colour) {
@@ -69,11 +74,17 @@ function bytesOfPad() {
   const all = { left: 0, top: 0, width: image.width, height: image.height };
   if (depth === 3) {
     const planes = [0, 1, 2].map(c => Float64Array.from({ length: image.width * image.height }, (_, i) => image.data[4 * i + c]));
-    return Uint8Array.from(planes.flatMap(plane => [...shrink(plane, image.width, all, width, height)]), Math.round);
+    return Uint8Array.from(
+      planes.flatMap(plane => [...shrink(plane, image.width, all, width, height)]),
+      Math.round,
+    );
   }
   const plane = grey(image);
   const rule = state.model.prepare;
-  const bytes = rule && $("prepare").checked ? prepared(plane, image.width, rule, width, height) : Uint8Array.from(shrink(plane, image.width, all, width, height), Math.round);
+  const bytes =
+    rule && $("prepare").checked
+      ? prepared(plane, image.width, rule, width, height)
+      : Uint8Array.from(shrink(plane, image.width, all, width, height), Math.round);
   const found = new Uint8Array(depth * height * width);
   for (let c = 0; c < depth; c++) found.set(bytes, c * height * width);
   return found;
@@ -126,7 +137,21 @@ function openPictures() {
   titles.forEach((title, i) => {
     const small = el("canvas", { "aria-hidden": "true" });
     paintImage(small, scaled(state.images.subarray(i * product(shape), (i + 1) * product(shape))), shape);
-    $("pictures").append(el("button", { type: "button", class: "picture", title, "aria-label": `Image ${i + 1}: ${title}`, "aria-pressed": "false", onclick: () => pick(i) }, small, el("span", {}, title)));
+    $("pictures").append(
+      el(
+        "button",
+        {
+          type: "button",
+          class: "picture",
+          title,
+          "aria-label": `Image ${i + 1}: ${title}`,
+          "aria-pressed": "false",
+          onclick: () => pick(i),
+        },
+        small,
+        el("span", {}, title),
+      ),
+    );
   });
   $("pictures-note").textContent = [titles.length ? `Or pick one of the ${source}` : "", note].filter(Boolean).join(": ");
 }
@@ -189,7 +214,8 @@ function lay(source, size) {
     exact.drawImage(source, 0, 0);
     const image = exact.getImageData(0, 0, width, height);
     const bytes = new Uint8Array(depth * height * width);
-    if (depth === 3) for (let i = 0; i < bytes.length; i++) bytes[i] = image.data[4 * (i % (height * width)) + Math.floor(i / (height * width))];
+    if (depth === 3)
+      for (let i = 0; i < bytes.length; i++) bytes[i] = image.data[4 * (i % (height * width)) + Math.floor(i / (height * width))];
     else for (let c = 0; c < depth; c++) bytes.set(grey(image), c * height * width);
     pad.put(bytes, shape);
     give(bytes, null);
@@ -230,38 +256,6 @@ function closeCamera() {
   $("camera-box").hidden = true;
 }
 
-function paintSeen() {
-  paintImage($("seen"), state.input, shape, shape[0] === 3 ? 1 : Math.max(1, reach(state.input)));
-  frame();
-}
-
-// The receptive field of the value that is looked at, framed in the input.
-function frame() {
-  const unit = unitNow();
-  const mark = $("field");
-  const [, height, width] = shape;
-  const box = unit === null || state.node === 0 ? null : fields(state.network.nodes, state.node, unit).get(0);
-  mark.hidden = !box;
-  $("spot").hidden = unit === null || state.node !== 0;
-  if (!$("spot").hidden) put($("spot"), { top: Math.floor(unit / width) % height, bottom: Math.floor(unit / width) % height, left: unit % width, right: unit % width }, [height, width]);
-  if (!box) {
-    $("seen-caption").textContent = `What the network gets: ${shape[0] > 1 ? `${shape[0]} × ` : ""}${height} × ${width}`;
-    return;
-  }
-  put(mark, box, [height, width]);
-  const [down, across] = [box.bottom - box.top + 1, box.right - box.left + 1];
-  const all = box.top === 0 && box.left === 0 && down === height && across === width;
-  $("seen-caption").textContent = all ? "This value sees the whole input" : `This value sees ${down} × ${across} of ${height} × ${width} pixels`;
-}
-
-// A frame over a canvas of height × width pixels, in per cent of it.
-export function put(mark, box, [height, width]) {
-  mark.style.top = `${(100 * box.top) / height}%`;
-  mark.style.left = `${(100 * box.left) / width}%`;
-  mark.style.height = `${(100 * (box.bottom - box.top + 1)) / height}%`;
-  mark.style.width = `${(100 * (box.right - box.left + 1)) / width}%`;
-}
-
 // A network that takes rows of numbers: they are typed.
 function openNumbers() {
   const length = product(shape);
@@ -269,9 +263,13 @@ function openNumbers() {
   document.querySelector(".boards").hidden = true;
   $("input-title").textContent = "The input";
   $("numbers-box").hidden = false;
-  $("numbers-label").textContent = `This network takes ${count(length)} numbers, not an image. Type or paste them, parted by spaces or commas.`;
+  $("numbers-label").textContent =
+    `This network takes ${count(length)} numbers, not an image. Type or paste them, parted by spaces or commas.`;
   const read = () => {
-    const values = $("numbers").value.split(/[\s,;]+/).filter(Boolean).map(Number);
+    const values = $("numbers")
+      .value.split(/[\s,;]+/)
+      .filter(Boolean)
+      .map(Number);
     const bad = values.findIndex(value => !Number.isFinite(value));
     if (bad >= 0) return complain(`Number ${bad + 1} cannot be read as one.`);
     if (values.length !== length) return complain(`${count(values.length)} numbers were given, and the network takes ${count(length)}.`);

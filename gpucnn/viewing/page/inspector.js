@@ -8,6 +8,7 @@ import { nodeNow, on, state, unitNow } from "./state.js";
 
 let all = false; // channels
 let open = null; // of which node
+let said = "";
 
 export function openInspector() {
   const repaint = soon(paint);
@@ -22,20 +23,39 @@ function paint() {
   if (open !== node.id) all = false;
   open = node.id;
   if (!values || unit === null || unit >= values.length) {
-    panel.replaceChildren(el("h3", {}, "Where a value comes from"), el("p", { class: "soft" }, "Hover over a value, tap it, or reach it with the arrow keys: what was multiplied, how it adds up, and which part of the input it sees. A click pins it; from there you can follow it down."));
+    panel.replaceChildren(
+      el("h3", {}, "Where a value comes from"),
+      el(
+        "p",
+        { class: "soft" },
+        "Hover over a value, tap it, or reach it with the arrow keys: what was multiplied, how it adds up, and which part of the input it " +
+          "sees. A click pins it; from there you can follow it down.",
+      ),
+    );
     panel.classList.remove("full");
     return;
   }
   const found = explain(node, unit, state.outputs, state.network.arrays[node.id]);
   const below = state.network.nodes[node.inputs[0]] ?? node;
   const go = (source, at) => goTo(node.inputs[source], at);
-  const more = { all, toggle: () => { all = !all; paint(); } };
+  const more = {
+    all,
+    toggle: () => {
+      all = !all;
+      paint();
+    },
+  };
   const parts = PARTS[found.form](found, node, below, go, more);
   if (found.activation === "softmax" && found.form !== "pass") parts.splice(1, 0, softmax(found, node));
   const title = named(node, unit);
   panel.classList.add("full");
-  panel.replaceChildren(el("h3", {}, title, el("strong", { class: "at", dataset: { value: String(found.value) } }, shown(found.value, 5))), ...parts.filter(Boolean));
-  if (state.hover === null && !state.drawing) $("spoken").textContent = `${title}: ${shown(found.value)}`;
+  panel.replaceChildren(
+    el("h3", {}, title, el("strong", { class: "at", dataset: { value: String(found.value) } }, shown(found.value, 5))),
+    ...parts.filter(Boolean),
+  );
+  if (state.hover !== null || title === said) return;
+  said = title; // once for each value, and not for every drawing
+  $("spoken").textContent = `${title}: ${shown(found.value)}`;
 }
 
 function named(node, unit) {

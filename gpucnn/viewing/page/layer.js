@@ -17,7 +17,14 @@ function words() {
   const node = nodeNow();
   $("layer-title").replaceChildren(el("span", {}, node.name), el("span", { class: `badge ${node.op}` }, kindOf(node)));
   $("layer-words").textContent = sentence(node);
-  const sizes = node.op === "input" ? [["size", shapeText(node.shape)]] : [["in", node.inputs.map(id => shapeText(state.network.nodes[id].shape)).join(" and ")], ["out", shapeText(node.shape)], ["learned", weightsText(node)]];
+  const sizes =
+    node.op === "input"
+      ? [["size", shapeText(node.shape)]]
+      : [
+          ["in", node.inputs.map(id => shapeText(state.network.nodes[id].shape)).join(" and ")],
+          ["out", shapeText(node.shape)],
+          ["learned", weightsText(node)],
+        ];
   $("layer-sizes").replaceChildren(...sizes.map(([name, text]) => el("span", {}, el("span", { class: "of" }, name), el("span", {}, text))));
   $("before").disabled = node.id === 0;
   $("after").disabled = node.id === state.network.nodes.length - 1;
@@ -39,7 +46,13 @@ function legend() {
   canvas.getContext("2d").putImageData(image, 0, 0);
   const more = node.op === "max_pool" ? " Left the map below, with the winner of each window dotted; right what is kept." : "";
   box.replaceChildren(
-    el("span", { class: "scale", role: "img", "aria-label": `Colours from ${shown(-most)} over 0 to ${shown(most)}` }, el("span", {}, shown(-most, 3)), canvas, el("span", {}, shown(most, 3))),
+    el(
+      "span",
+      { class: "scale", role: "img", "aria-label": `Colours from ${shown(-most)} over 0 to ${shown(most)}` },
+      el("span", {}, shown(-most, 3)),
+      canvas,
+      el("span", {}, shown(most, 3)),
+    ),
     el("span", { class: "soft" }, `Blue: below zero. Pale: zero. Orange: above.${more}`),
   );
 }

@@ -26,7 +26,16 @@ export class Network {
   // given: the outputs of such layers, by their names, for an input that came with the page.
   run(input, given = {}) {
     const outputs = [];
-    for (const node of this.nodes) outputs.push(node.op === "input" ? input : this.output(node, node.inputs.map(id => outputs[id]), given));
+    for (const node of this.nodes)
+      outputs.push(
+        node.op === "input"
+          ? input
+          : this.output(
+              node,
+              node.inputs.map(id => outputs[id]),
+              given,
+            ),
+      );
     return outputs;
   }
 

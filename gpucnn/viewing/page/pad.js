@@ -4,7 +4,8 @@ import { $, arrow } from "./elements.js";
 const UNDO = 30;
 
 export class Pad {
-  // shape: [height, width] of the network's images. dark: light ink on dark paper. changed(down): whatever was drawn, down while the pen is.
+  // shape: [height, width] of the network's images. dark: light ink on dark paper. changed(down): after whatever was drawn; `down` while
+  // the pen is.
   constructor(canvas, [height, width], dark, changed) {
     this.canvas = canvas;
     this.grid = [height, width];
@@ -55,16 +56,16 @@ export class Pad {
     return (this.brush * Math.max(this.canvas.width, this.canvas.height)) / 2;
   }
 
-  dot([x, y]) {
+  dot([x, y], radius = this.radius) {
     this.context.fillStyle = this.erasing ? this.paper : this.ink;
     this.context.beginPath();
-    this.context.arc(x, y, this.radius, 0, 2 * Math.PI);
+    this.context.arc(x, y, radius, 0, 2 * Math.PI);
     this.context.fill();
   }
 
-  line(from, to) {
+  line(from, to, radius = this.radius) {
     this.context.strokeStyle = this.erasing ? this.paper : this.ink;
-    this.context.lineWidth = 2 * this.radius;
+    this.context.lineWidth = 2 * radius;
     this.context.lineCap = this.context.lineJoin = "round";
     this.context.beginPath();
     this.context.moveTo(...from);
@@ -129,12 +130,14 @@ export class Pad {
     event.preventDefault();
     if (event.key === " " || (step && event.shiftKey)) {
       this.remember();
-      if (step) this.line(from, this.centre());
-      else this.dot(this.centre());
+      const radius = Math.max(this.radius, this.cell / 2); // a cell at least
+      if (step) this.line(from, this.centre(), radius);
+      else this.dot(this.centre(), radius);
       this.changed(false);
     }
     this.show();
-    $("spoken").textContent = `row ${this.at[0] + 1}, column ${this.at[1] + 1}${event.key === " " || (step && event.shiftKey) ? ", drawn" : ""}`;
+    $("spoken").textContent =
+      `row ${this.at[0] + 1}, column ${this.at[1] + 1}${event.key === " " || (step && event.shiftKey) ? ", drawn" : ""}`;
   }
 
   centre() {

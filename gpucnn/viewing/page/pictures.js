@@ -7,15 +7,19 @@ const MOST = 64e6; // pixels
 export async function bitmapOf(file) {
   const name = file.name || "The image";
   if (!file.size) throw new Error(`${name} is empty: choose another image.`);
-  if (file.size > LARGEST) throw new Error(`${name} has ${Math.round(file.size / 2 ** 20)} MB, and 32 MB are the most: make it smaller first.`);
+  if (file.size > LARGEST)
+    throw new Error(`${name} has ${Math.round(file.size / 2 ** 20)} MB, and 32 MB are the most: make it smaller first.`);
   const size = sizeOf(new DataView(await file.slice(0, 65536).arrayBuffer()));
-  if (size && size[0] * size[1] > MOST) throw new Error(`${name} has ${size[0]} × ${size[1]} pixels, and 64 million are the most: make it smaller first.`);
+  if (size && size[0] * size[1] > MOST)
+    throw new Error(`${name} has ${size[0]} × ${size[1]} pixels, and 64 million are the most: make it smaller first.`);
   const type = file.type || "";
   if (type && !type.startsWith("image/")) throw new Error(`${name} is no image (${type}): choose a PNG, JPEG, GIF or WebP file.`);
   try {
     return await createImageBitmap(file);
   } catch {
-    throw new Error(`${name} cannot be read as an image: it is damaged, or of a kind that this browser does not know. PNG and JPEG always work.`);
+    throw new Error(
+      `${name} cannot be read as an image: it is damaged, or of a kind that this browser does not know. PNG and JPEG always work.`,
+    );
   }
 }
 

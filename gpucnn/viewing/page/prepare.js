@@ -61,7 +61,9 @@ export function prepared(values, width, rule, wide, high) {
 
 // The corner that puts the centre of mass on the pixel right of and below the middle, which is where MNIST's are.
 function byMass(values, w, wide, high) {
-  let mass = 0, x = 0, y = 0;
+  let mass = 0,
+    x = 0,
+    y = 0;
   values.forEach((value, i) => {
     mass += value;
     x += value * (i % w);
@@ -70,7 +72,8 @@ function byMass(values, w, wide, high) {
   return [Math.round(wide / 2 - x / mass), Math.round(high / 2 - y / mass)];
 }
 
-// The plane of a photograph of something drawn, as ink, light on dark: what is like its edge is paper, and becomes 0; what differs most is 255.
+// The plane of a photograph of something drawn, as ink, light on dark: what is like its edge is paper, and becomes 0; what differs most
+// becomes 255.
 export function asInk(values, width) {
   const edge = [];
   const height = values.length / width;

@@ -29,9 +29,23 @@ function row(items) {
 const TITLES = { Residual: "residual", Concat: "side by side", Stack: "block", SeparableConv2D: "separable convolution" };
 
 function group({ kind, rows, end }) {
-  const flat = items => (rows.length > 1 && items.length === 1 && items[0].kind === "Stack" ? items[0].rows[0] : items); // a lane is frame enough
-  const lanes = rows.map(flat).map(items => (items.length ? row(items) : el("div", { class: "row-of-blocks around" }, el("span", { class: "wire", title: "The input, as it is" }))));
-  const framed = el("div", { class: `group ${kind.toLowerCase()}${rows.length > 1 && rows[1].length ? " several" : ""}`, role: "group", "aria-label": TITLES[kind] ?? kind }, el("span", { class: "group-title" }, TITLES[kind] ?? kind), el("div", { class: "lanes" }, lanes));
+  // A lane is frame enough: a stack that fills one needs none of its own.
+  const flat = items => (rows.length > 1 && items.length === 1 && items[0].kind === "Stack" ? items[0].rows[0] : items);
+  const lanes = rows
+    .map(flat)
+    .map(items =>
+      items.length ? row(items) : el("div", { class: "row-of-blocks around" }, el("span", { class: "wire", title: "The input, as it is" })),
+    );
+  const framed = el(
+    "div",
+    {
+      class: `group ${kind.toLowerCase()}${rows.length > 1 && rows[1].length ? " several" : ""}`,
+      role: "group",
+      "aria-label": TITLES[kind] ?? kind,
+    },
+    el("span", { class: "group-title" }, TITLES[kind] ?? kind),
+    el("div", { class: "lanes" }, lanes),
+  );
   if (end === undefined) return framed;
   return el("div", { class: "row-of-blocks" }, framed, el("span", { class: "link", "aria-hidden": "true" }), block(end));
 }
@@ -42,7 +56,13 @@ function block(id) {
   const { kind, shape } = { kind: kindOf(node), shape: shapeText(node.shape) };
   const element = el(
     "button",
-    { type: "button", class: `block ${node.op}`, title: `${node.name}: ${kind}, ${shape}`, "aria-label": `${node.name}, ${kind}, ${shape}`, onclick: () => choose(id) },
+    {
+      type: "button",
+      class: `block ${node.op}`,
+      title: `${node.name}: ${kind}, ${shape}`,
+      "aria-label": `${node.name}, ${kind}, ${shape}`,
+      onclick: () => choose(id),
+    },
     el("span", { class: "picture-of" }, canvas),
     el("span", { class: "kind" }, kind),
     el("span", { class: "shape" }, shape),

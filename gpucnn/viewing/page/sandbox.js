@@ -4,7 +4,7 @@ import { conv } from "./convolution.js";
 import { equation } from "./details.js";
 import { filterNow } from "./editor.js";
 import { $, button, calm, el, soon } from "./elements.js";
-import { put } from "./input.js";
+import { put } from "./seen.js";
 import { fixed } from "./numbers.js";
 import { nodeNow, on, state, tell } from "./state.js";
 import { convWindow, extent, pixel } from "./windows.js";
@@ -40,10 +40,45 @@ function lay() {
     tell("sandbox");
   };
   const rules = ["valid", "same"].map(rule =>
-    el("label", { class: "check" }, el("input", { type: "radio", name: "rule", value: rule, checked: sandbox.rule === rule, onchange: () => { sandbox.rule = rule; change(); } }), ` ${rule.toUpperCase()}`),
+    el(
+      "label",
+      { class: "check" },
+      el("input", {
+        type: "radio",
+        name: "rule",
+        value: rule,
+        checked: sandbox.rule === rule,
+        onchange: () => {
+          sandbox.rule = rule;
+          change();
+        },
+      }),
+      ` ${rule.toUpperCase()}`,
+    ),
   );
-  const strides = el("select", { id: "stride", onchange: event => { sandbox.stride = Number(event.target.value); change(); } }, [1, 2, 3, 4].map(step => el("option", { value: step, selected: step === sandbox.stride }, String(step))));
-  const frame = (id, label) => el("figure", { class: "slide" }, el("span", { class: "frame" }, el("canvas", { id, role: "img", "aria-label": label }), el("span", { class: "mark", id: `${id}-mark` })), el("figcaption", { id: `${id}-words` }));
+  const strides = el(
+    "select",
+    {
+      id: "stride",
+      onchange: event => {
+        sandbox.stride = Number(event.target.value);
+        change();
+      },
+    },
+    [1, 2, 3, 4].map(step => el("option", { value: step, selected: step === sandbox.stride }, String(step))),
+  );
+  const frame = (id, label) =>
+    el(
+      "figure",
+      { class: "slide" },
+      el(
+        "span",
+        { class: "frame" },
+        el("canvas", { id, role: "img", "aria-label": label }),
+        el("span", { class: "mark", id: `${id}-mark` }),
+      ),
+      el("figcaption", { id: `${id}-words` }),
+    );
   const step = by => () => {
     stop();
     move(sandbox.at + by);
@@ -51,10 +86,38 @@ function lay() {
   $("sandbox").replaceChildren(
     el("h3", {}, "Slide the window"),
     el("p", { class: "soft" }, "The same filter, with padding and stride of your choice. The network itself stays as it is."),
-    el("div", { class: "tools" }, el("span", { role: "group", "aria-label": "Padding" }, "padding ", rules), el("label", { for: "stride" }, "stride ", strides)),
+    el(
+      "div",
+      { class: "tools" },
+      el("span", { role: "group", "aria-label": "Padding" }, "padding ", rules),
+      el("label", { for: "stride" }, "stride ", strides),
+    ),
     el("p", { class: "formula", id: "formula" }),
-    el("div", { class: "slides" }, frame("padded", "What the layer gets, with its padding, and the window"), el("span", { class: "sign" }, "→"), frame("slid", "What the filter has written so far")),
-    el("div", { class: "tools" }, button("◀", step(-1), { "aria-label": "One step back" }), button("Play", toggle, { id: "run", "aria-pressed": "false" }), button("▶", step(1), { "aria-label": "One step on" }), el("input", { type: "range", id: "at", min: 0, value: 0, "aria-label": "Place of the window", oninput: event => { stop(); move(Number(event.target.value)); } })),
+    el(
+      "div",
+      { class: "slides" },
+      frame("padded", "What the layer gets, with its padding, and the window"),
+      el("span", { class: "sign" }, "→"),
+      frame("slid", "What the filter has written so far"),
+    ),
+    el(
+      "div",
+      { class: "tools" },
+      button("◀", step(-1), { "aria-label": "One step back" }),
+      button("Play", toggle, { id: "run", "aria-pressed": "false" }),
+      button("▶", step(1), { "aria-label": "One step on" }),
+      el("input", {
+        type: "range",
+        id: "at",
+        min: 0,
+        value: 0,
+        "aria-label": "Place of the window",
+        oninput: event => {
+          stop();
+          move(Number(event.target.value));
+        },
+      }),
+    ),
     el("div", { id: "step" }),
   );
   compute();
@@ -74,7 +137,8 @@ function compute() {
   const [p, q] = window_.output;
   const fits = p > 0 && q > 0;
   const square = window.input[0] === window.input[1] && window.kernel[0] === window.kernel[1];
-  $("formula").textContent = `size = ⌊(input + padding − window) / stride⌋ + 1 = ${size(0)}${square ? "" : `; across ${size(1)}`}${fits ? "" : ": the window does not fit"}`;
+  $("formula").textContent =
+    `size = ⌊(input + padding − window) / stride⌋ + 1 = ${size(0)}${square ? "" : `; across ${size(1)}`}${fits ? "" : ": the window does not fit"}`;
   for (const id of ["run", "at"]) $(id).disabled = !fits;
   if (!fits) return;
   const { weight, bias } = state.network.arrays[node.id];
@@ -101,14 +165,18 @@ function moveTo(unit) {
 function paintPadded(x, weight, deep) {
   const [h, w] = window_.input;
   const taps = window_.kernel[0] * window_.kernel[1];
-  const strengths = Array.from({ length: deep }, (_, c) => squares(weight.subarray(c * taps, (c + 1) * taps)) * squares(x.subarray(c * h * w, (c + 1) * h * w)));
+  const strengths = Array.from(
+    { length: deep },
+    (_, c) => squares(weight.subarray(c * taps, (c + 1) * taps)) * squares(x.subarray(c * h * w, (c + 1) * h * w)),
+  );
   const channel = Math.max(0, strengths.indexOf(Math.max(...strengths)));
   const [[top, bottom], [left, right]] = window_.padding;
   const [high, wide] = [h + top + bottom, w + left + right];
   const values = new Float32Array(high * wide);
   for (let row = 0; row < h; row++) values.set(x.subarray((channel * h + row) * w, (channel * h + row + 1) * w), (row + top) * wide + left);
   paintMap($("padded"), values, 0, high, wide, reach(x));
-  $("padded-words").textContent = `${deep > 1 ? `map ${channel + 1} of ${deep}, ` : ""}${h} × ${w}${top + bottom + left + right ? `, with padding ${high} × ${wide}` : ""}`;
+  $("padded-words").textContent =
+    `${deep > 1 ? `map ${channel + 1} of ${deep}, ` : ""}${h} × ${w}${top + bottom + left + right ? `, with padding ${high} × ${wide}` : ""}`;
   $("slid-words").textContent = `${window_.output[0]} × ${window_.output[1]}`;
 }
 
@@ -123,11 +191,22 @@ function move(at, telling = true) {
   const [[top, bottom], [left, right]] = window_.padding;
   const [h, w] = window_.input;
   const from = [pixel(window_, 0, i, 0) + top, pixel(window_, 1, j, 0) + left];
-  put($("padded-mark"), { top: from[0], bottom: from[0] + extent(window_, 0) - 1, left: from[1], right: from[1] + extent(window_, 1) - 1 }, [h + top + bottom, w + left + right]);
+  put(
+    $("padded-mark"),
+    { top: from[0], bottom: from[0] + extent(window_, 0) - 1, left: from[1], right: from[1] + extent(window_, 1) - 1 },
+    [h + top + bottom, w + left + right],
+  );
   put($("slid-mark"), { top: i, bottom: i, left: j, right: j }, [p, q]);
   const soFar = output.map((value, n) => (n <= sandbox.at ? value : 0));
   paintMap($("slid"), soFar, 0, p, q, reach(output));
-  $("step").replaceChildren(equation([`step ${sandbox.at + 1} of ${p * q}: row ${i + 1}, column ${j + 1}`, fixed(output[sandbox.at], 4), "result", output[sandbox.at]]));
+  $("step").replaceChildren(
+    equation([
+      `step ${sandbox.at + 1} of ${p * q}: row ${i + 1}, column ${j + 1}`,
+      fixed(output[sandbox.at], 4),
+      "result",
+      output[sandbox.at],
+    ]),
+  );
   if (telling) tell("sandbox");
 }
 

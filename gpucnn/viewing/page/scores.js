@@ -18,7 +18,10 @@ export function openScores() {
   }
   if (model.scores === null) $("scores-title").textContent = "The network’s outputs";
   rows = Array.from({ length: Math.min(MOST, shape[0]) }, () => barRow(unit => choose(last, unit)));
-  $("bars").classList.toggle("named", model.classes.some(name => name.length > 2));
+  $("bars").classList.toggle(
+    "named",
+    model.classes.some(name => name.length > 2),
+  );
   $("bars").append(...rows.map(row => row.element));
   on("outputs", () => paint(last));
 }
@@ -55,7 +58,8 @@ function paint(last) {
   const values = state.outputs[last];
   const answer = $("answer");
   if (!values) {
-    answer.textContent = "Not known: there is a layer of somebody’s own before it, which this page cannot compute for drawings. Pick an image.";
+    answer.textContent =
+      "Not known: there is a layer of somebody’s own before it, which this page cannot compute for drawings. Pick an image.";
     rows.forEach(row => (row.element.hidden = true));
     return;
   }

@@ -91,13 +91,20 @@ function answer({ outputs, took }) {
 
 function facts() {
   const { model } = state;
-  const parts = [model.dataset && `trained on ${model.dataset}`, `${count(model.parameters)} weights and biases`, model.accuracy !== null && `${percent(model.accuracy)} of the test images right`];
+  const parts = [
+    model.dataset && `trained on ${model.dataset}`,
+    `${count(model.parameters)} weights and biases`,
+    model.accuracy !== null && `${percent(model.accuracy)} of the test images right`,
+  ];
   $("facts").textContent = parts.filter(Boolean).join(" · ");
   const notes = [
     model.dtype === "float16" && "The weights in this page are rounded to float16: numbers differ a little from the model’s own.",
     model.double && "The model computes in float64, this page in float32.",
-    Object.keys(model.given).length && "A layer of somebody’s own is in this network: what comes from it on is known for the images below only.",
-    !Object.keys(model.given).length && model.nodes.some(node => node.op === "opaque") && "A layer of somebody’s own is in this network, and no images came along: what comes from it on is not known.",
+    Object.keys(model.given).length &&
+      "A layer of somebody’s own is in this network: what comes from it on is known for the images below only.",
+    !Object.keys(model.given).length &&
+      model.nodes.some(node => node.op === "opaque") &&
+      "A layer of somebody’s own is in this network, and no images came along: what comes from it on is not known.",
   ].filter(Boolean);
   $("notes").hidden = !notes.length;
   $("notes").textContent = notes.join(" ");

@@ -24,7 +24,16 @@ const KINDS = {
   Concat: "concat",
   Softmax: "softmax",
 };
-const ACTIVATION = { relu: "ReLU", sigmoid: "sigmoid", softmax: "softmax", tanh: "tanh", leaky_relu: "leaky ReLU", elu: "ELU", gelu: "GELU", silu: "SiLU" };
+const ACTIVATION = {
+  relu: "ReLU",
+  sigmoid: "sigmoid",
+  softmax: "softmax",
+  tanh: "tanh",
+  leaky_relu: "leaky ReLU",
+  elu: "ELU",
+  gelu: "GELU",
+  silu: "SiLU",
+};
 const CURVES = {
   relu: "what is negative becomes 0",
   sigmoid: "everything is squeezed between 0 and 1",
@@ -60,17 +69,22 @@ const SENTENCES = {
       return `${some(node.shape[0], "filter")} of 1 × 1 mix the ${count(node.from[0])} maps below, each pixel by itself${step}.`;
     }
     const each = node.groups === node.from[0] && node.groups > 1;
-    const where = each ? "Each map below is looked at by a filter of its own" : `${some(node.shape[0], "filter")} of ${of(kernel)} pixels slide over ${node.from[0] === 1 ? "the image" : `all ${count(node.from[0])} maps below`}`;
+    const where = each
+      ? "Each map below is looked at by a filter of its own"
+      : `${some(node.shape[0], "filter")} of ${of(kernel)} pixels slide over ${node.from[0] === 1 ? "the image" : `all ${count(node.from[0])} maps below`}`;
     return `${where}${step}; each writes a map that is bright where it finds the small pattern that it has learned to look for.${rim}${spread}`;
   },
   transposed: node =>
     `Makes images larger: every pixel below lays its filter of ${of(node.window.kernel)} down, scaled by its value, ${Math.max(...node.window.stride)} pixels from the last one, and what overlaps is added up.`,
-  local: node => `Like a convolution, but every place has filters of its own, ${some(node.shape[0], "filter")} of ${of(node.window.kernel)} each: nothing is shared.`,
+  local: node =>
+    `Like a convolution, but every place has filters of its own, ${some(node.shape[0], "filter")} of ${of(node.window.kernel)} each: nothing is shared.`,
   dense: node => `Each of the ${some(node.shape[0], "unit")} weighs all ${count(node.from[0])} values below and adds them up: it votes.`,
   norm: () => "Each map is shifted and scaled by what was usual for it in training, so that the next layer finds numbers of one size.",
-  max_pool: node => `Of each window of ${of(node.window.kernel)} pixels only the largest is kept: the maps get smaller, and it no longer matters exactly where something was.`,
+  max_pool: node =>
+    `Of each window of ${of(node.window.kernel)} pixels only the largest is kept: the maps get smaller, and it no longer matters exactly where something was.`,
   avg_pool: node => `Each window of ${of(node.window.kernel)} pixels becomes its mean: the maps get smaller and smoother.`,
-  global_avg: node => `Each map of ${of(node.from.slice(1))} becomes one number, its mean: how much of its pattern there is, wherever it is.`,
+  global_avg: node =>
+    `Each map of ${of(node.from.slice(1))} becomes one number, its mean: how much of its pattern there is, wherever it is.`,
   global_max: node => `Each map of ${of(node.from.slice(1))} becomes one number, its largest: whether its pattern is anywhere.`,
   pad: () => "Zeros are put around each map.",
   flatten: node => `The ${count(node.from[0])} maps are laid out as one long row of ${count(node.shape[0])} numbers; nothing is computed.`,
@@ -82,7 +96,8 @@ const SENTENCES = {
         : `${ACTIVATION[node.activation]}: ${CURVES[node.activation]}.`,
   add: () => "What the layers made and what went around them are added up: layers need only learn what to change.",
   concat: node => `The maps of the ${node.inputs.length} branches are put one behind the other.`,
-  opaque: () => "A layer of somebody’s own: this page cannot compute it. For the images that came with the page its output came along, from Python.",
+  opaque: () =>
+    "A layer of somebody’s own: this page cannot compute it. For the images that came with the page its output came along, from Python.",
 };
 
 // How many weights, and how the number comes about: "32 × 1 × 3 × 3 = 288 weights + 32 biases = 320".
