@@ -3,23 +3,21 @@ import { colourOf, sharp } from "./colours.js";
 import { arrow, el } from "./elements.js";
 import { percent, shown } from "./numbers.js";
 import { barRow } from "./scores.js";
-import { hover, pin, state, unitNow } from "./state.js";
+import { classOf, hover, pin, state, unitNow } from "./state.js";
 
 const ROWS = 12; // of bars on a page
 
 // Few values: a line for each, with its name.
 export function listOf(node, box) {
-  const { classes, nodes } = state.model;
-  const named = node.shape[0] === classes.length && nodes[nodes.length - 1].shape[0] === classes.length && node.id >= nodes.length - 2;
   const rows = Array.from({ length: node.shape[0] }, () => barRow(pin, hover));
-  box.className = "list";
+  box.className = `list${(classOf(node, 0) ?? "").length > 2 ? " named" : ""}`;
   box.replaceChildren(...rows.map(row => row.element));
   const isShare = ["softmax", "sigmoid"].includes(node.activation);
   return {
     paint: values => {
       const [low, high] = isShare ? [0, 1] : [Math.min(0, ...values), Math.max(0, ...values)];
       rows.forEach((row, i) =>
-        row.update(i, named ? classes[i] : `${i + 1}`, values[i], low, high, isShare ? percent(values[i]) : shown(values[i])),
+        row.update(i, classOf(node, i) ?? `${i + 1}`, values[i], low, high, isShare ? percent(values[i]) : shown(values[i])),
       );
     },
     mark: unit => rows.forEach((row, i) => row.element.classList.toggle("chosen", i === unit)),

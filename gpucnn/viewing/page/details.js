@@ -213,9 +213,9 @@ export const PARTS = {
     return [tail(found, lead), found.places ? button("Follow the winner down ↓", () => go(0, found.places[0]), { class: "more" }) : null];
   },
 
-  pass(found, node, below, go) {
+  pass(found, node, below, go, more) {
     return [
-      found.activation === "softmax" ? softmax(found, node) : tail(found, [full("value below", found.before)]),
+      found.activation === "softmax" ? softmax(found, node, more) : tail(found, [full("value below", found.before)]),
       follow(go, 0, { from: found.from }),
     ];
   },
@@ -263,7 +263,7 @@ function origin(terms, [, height, width]) {
   );
 }
 
-export function softmax(found, node) {
+export function softmax(found, node, more) {
   const order = found.row
     .map((_, i) => i)
     .sort((a, b) => found.row[b] - found.row[a])
@@ -273,7 +273,7 @@ export function softmax(found, node) {
     el(
       "tr",
       { class: i === found.own ? "chosen" : "" },
-      el("th", { scope: "row" }, `value ${i + 1}`),
+      el("th", { scope: "row" }, more.nameOf(i)),
       el("td", { title: String(found.row[i]) }, fixed(found.row[i])),
       el("td", { title: String(found.powers[i]) }, shown(found.powers[i])),
       el("td", {}, percent(found.powers[i] / found.total)),

@@ -35,6 +35,7 @@ const FORMS = {
     const c = Math.floor(at / (x.length / node.shape[0]));
     const found = {
       form: "norm",
+      from: at,
       x: x[at],
       mean: mean[c],
       deviation: Math.sqrt(variance[c] + node.eps),

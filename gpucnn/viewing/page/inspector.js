@@ -4,7 +4,7 @@ import { $, el, soon } from "./elements.js";
 import { explain } from "./explain.js";
 import { goTo } from "./maps.js";
 import { shown } from "./numbers.js";
-import { nodeNow, on, state, unitNow } from "./state.js";
+import { classOf, nodeNow, on, state, unitNow } from "./state.js";
 
 let all = false; // channels
 let open = null; // of which node
@@ -40,13 +40,14 @@ function paint() {
   const go = (source, at) => goTo(node.inputs[source], at);
   const more = {
     all,
+    nameOf: i => classOf(node, i) ?? `value ${i + 1}`,
     toggle: () => {
       all = !all;
       paint();
     },
   };
   const parts = PARTS[found.form](found, node, below, go, more);
-  if (found.activation === "softmax" && found.form !== "pass") parts.splice(1, 0, softmax(found, node));
+  if (found.activation === "softmax" && found.form !== "pass") parts.splice(1, 0, softmax(found, node, more));
   const title = named(node, unit);
   panel.classList.add("full");
   panel.replaceChildren(
@@ -59,7 +60,5 @@ function paint() {
 }
 
 function named(node, unit) {
-  const { classes, nodes } = state.model;
-  const last = node.shape.length === 1 && node.shape[0] === classes.length && node.id >= nodes.length - 2;
-  return last ? `${node.name}, ${classes[unit]}` : `${node.name}, ${whereabouts(node.shape, unit)}`;
+  return `${node.name}, ${classOf(node, unit) ?? whereabouts(node.shape, unit)}`;
 }

@@ -35,8 +35,9 @@ function legend() {
   const values = state.outputs[node.id];
   const box = $("legend");
   const bars = node.shape.length === 1;
+  const many = bars && node.shape[0] > 40;
   if (!values || node.op === "input" || bars) {
-    box.replaceChildren(...(bars && values ? [el("span", { class: "soft" }, "Bars up, orange: above zero. Bars down, blue: below.")] : []));
+    box.replaceChildren(...(many && values ? [el("span", { class: "soft" }, "Bars up, orange: above zero. Bars down, blue: below.")] : []));
     return;
   }
   const most = reach(values);
@@ -53,6 +54,6 @@ function legend() {
       canvas,
       el("span", {}, shown(most, 3)),
     ),
-    el("span", { class: "soft" }, `Blue: below zero. Pale: zero. Orange: above.${more}`),
+    el("span", { class: "soft" }, `Blue is below zero, orange above; the stronger, the farther from it.${more}`),
   );
 }

@@ -45,8 +45,10 @@ export function shown(value, digits = 4) {
   let text;
   if (size >= 1e6 || size < 1e-4) text = value.toExponential(Math.min(digits - 1, 2)).replace("e", "·10^");
   else text = Number(value.toPrecision(digits)).toString();
-  return text.replaceAll("-", "−").replace("^+", "^");
+  return text.replaceAll("-", "−").replace(/\^\+?(.*)$/, (_, power) => [...power].map(sign => RAISED[sign] ?? sign).join(""));
 }
+
+const RAISED = { "−": "⁻", 0: "⁰", 1: "¹", 2: "²", 3: "³", 4: "⁴", 5: "⁵", 6: "⁶", 7: "⁷", 8: "⁸", 9: "⁹" };
 
 // With so many places behind the point: numbers that stand below one another, and are to be added up.
 export function fixed(value, places = 3) {

@@ -14,7 +14,7 @@ import { bytesOf, count, floatsOf, percent, product } from "./numbers.js";
 import { openRibbon } from "./ribbon.js";
 import { openSandbox } from "./sandbox.js";
 import { openScores } from "./scores.js";
-import { choose, on, pin, state, tell } from "./state.js";
+import { choose, on, state, tell } from "./state.js";
 import { Runner, serve } from "./worker.js";
 
 const THEMES = { auto: "light", light: "dark", dark: "auto" };
@@ -51,17 +51,16 @@ function open() {
   choose(first.id);
   if (!follow(asked, takeInput, PRESETS)) firstInput();
   keepAddress(takeInput, PRESETS);
-  if (state.unit === null) on("outputs", strongestFirst);
-  globalThis.gpucnn = { state, fields: name => state.network.nodes.find(node => node.name === name) }; // for the console
+  for (const event of ["outputs", "node"]) on(event, strongest);
+  globalThis.gpucnn = { state }; // for the console
 }
 
-// A page that has just been opened looks at the strongest value of its layer: there is something to read.
-let looked = false;
-function strongestFirst() {
+// Until somebody chooses a value, the strongest of the layer is looked at: there is always something to read.
+function strongest() {
   const values = state.outputs[state.node];
-  if (looked || state.unit !== null || !values) return;
-  looked = true;
-  pin(largest(values));
+  if (!state.auto || state.drawing || !values) return;
+  state.unit = largest(values);
+  tell("unit");
 }
 
 // The outputs of layers that this page cannot compute, for each image that came along.

@@ -11,6 +11,7 @@ export const state = {
   took: 0, // milliseconds
   node: 0, // the layer that is looked at
   unit: null, // the value that is pinned, as its place in the node's output
+  auto: true, // nobody has chosen that value: it is the strongest
   hover: null, // the one under the mouse
   drawing: false, // while the pen is down: maps keep their places
   edits: new Map(), // "node:filter:channel" → {values, alone, name}
@@ -32,9 +33,16 @@ export function tell(event) {
 export const nodeNow = () => state.network.nodes[state.node];
 export const unitNow = () => state.hover ?? state.unit;
 
+// What a value of the last layers stands for; null where it is no class.
+export function classOf(node, unit) {
+  const { classes, nodes } = state.model;
+  return node.shape.length === 1 && node.shape[0] === classes.length && node.id >= nodes.length - 2 ? classes[unit] : null;
+}
+
 export function choose(node, unit = null) {
   state.node = node;
   state.unit = unit;
+  state.auto = unit === null;
   state.hover = null;
   tell("node");
   tell("unit");
@@ -48,6 +56,7 @@ export function hover(unit) {
 
 export function pin(unit) {
   state.unit = unit;
+  state.auto = false;
   state.hover = null;
   tell("unit");
 }
