@@ -15,6 +15,7 @@ import gpucnn as gc
 from gpucnn import viewing
 from gpucnn.viewing import pictures
 
+CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")  # a test picture, and nobody is asked
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
 # Numbers as base64, so that they come over as they are.
@@ -34,7 +35,7 @@ def browser() -> Iterator[Any]:
     sync_api: Any = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
     with sync_api.sync_playwright() as playwright:
         try:
-            started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+            started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *CAMERA])
         except sync_api.Error as error:
             pytest.skip(f"Chromium does not start: {str(error).splitlines()[0]}")
         yield started

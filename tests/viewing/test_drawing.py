@@ -225,6 +225,21 @@ def test_a_photograph_of_dark_ink_on_paper_is_turned_round_and_prepared(board: O
     assert board.quiet(), board.said
 
 
+def test_the_camera_is_looked_at_until_it_is_closed(board: Opened) -> None:
+    board.page.click("#clear")
+    board.page.click("#camera")
+    board.page.wait_for_function("() => gpucnn.state.bytes.some(Boolean)")
+    board.page.click("#snap")
+    assert board.page.locator("#camera-box").is_hidden()
+    assert board.page.evaluate("() => document.getElementById('video').srcObject") is None
+    board.page.evaluate(
+        "() => { navigator.mediaDevices.getUserMedia = () => Promise.reject(Object.assign(new Error('no'), { name: 'NotAllowedError' })); }"
+    )
+    board.page.click("#camera")
+    assert complaint(board).startswith("The camera stays off: the browser was not allowed to use it")
+    assert board.quiet(), board.said
+
+
 def test_mnists_preparation_is_a_box_of_twenty_with_its_mass_in_the_middle(opened: Callable[..., Any]) -> None:
     model = gc.Sequential(gc.Flatten(), gc.Dense(10)).build((1, 28, 28), device="cpu")
     model.metadata = {"dataset_name": "mnist", "dataset": "mnist"}

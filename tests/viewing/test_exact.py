@@ -31,6 +31,30 @@ RUNS = """async () => {
 }"""
 
 
+# From an event of the pen to the frame that shows what every layer makes of it.
+STROKES = """async () => {
+  const pad = document.getElementById("pad");
+  const box = pad.getBoundingClientRect();
+  const send = (kind, i) => pad.dispatchEvent(new PointerEvent(kind, { pointerId: 1, bubbles: true, cancelable: true, button: 0,
+    clientX: box.left + box.width * (0.3 + 0.03 * i), clientY: box.top + box.height * (0.2 + 0.04 * i) }));
+  const frame = () => new Promise(done => requestAnimationFrame(done));
+  const times = [];
+  send("pointerdown", 0);
+  for (let i = 1; i <= 12; i++) {
+    while (gpucnn.state.runner.running) await frame();
+    await frame();
+    const before = gpucnn.state.answers;
+    const began = performance.now();
+    send("pointermove", i);
+    while (gpucnn.state.answers === before) await new Promise(done => setTimeout(done, 0));
+    await frame();
+    times.push(performance.now() - began);
+  }
+  send("pointerup", 13);
+  return times.sort((a, b) => a - b);
+}"""
+
+
 def drawn(model: gc.Sequential, seed: int) -> gc.Sequential:
     """The model with biases and statistics that are not those it starts with."""
     rng = np.random.default_rng(seed)
@@ -87,9 +111,10 @@ def check(opened: Callable[..., Any], model: gc.Sequential, seed: int) -> Any:
 def test_every_layer_of_a_network_by_name(name: str, opened: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
     model = drawn(gc.network(name).build((1, 28, 28), seed=3, device="cpu"), 4)
     page = check(opened, model, 5)
-    times = page.page.evaluate(RUNS)
+    times, strokes = page.page.evaluate(RUNS), page.page.evaluate(STROKES)
     with capsys.disabled():
-        print(f"\n{name}: a forward in the page takes {times[len(times) // 2]:.1f} ms (of 12 runs {times[0]:.1f} to {times[-1]:.1f})")
+        for what, found in (("a forward", times), ("from the pen's move to the picture", strokes)):
+            print(f"\n{name}: {what} takes {found[len(found) // 2]:.1f} ms in the page (of 12 {found[0]:.1f} to {found[-1]:.1f})", end="")
 
 
 def all_layers() -> list[gc.Sequential]:

@@ -83,8 +83,12 @@ export function paintImage(canvas, values, [depth, height, width], most = 1) {
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
 
+const SMALL = 64; // pixels: of larger maps a mosaic shows every second one, or fewer
+
 // The first of so many maps side by side in one canvas, with a line of paper between them.
-export function paintMosaic(canvas, values, [, height, width], order, most) {
+export function paintMosaic(canvas, values, [, tall, broad], order, most) {
+  const step = Math.ceil(Math.max(tall, broad) / SMALL);
+  const [height, width] = [Math.ceil(tall / step), Math.ceil(broad / step)];
   const side = Math.ceil(Math.sqrt(order.length));
   const rows = Math.ceil(order.length / side);
   const gap = width > 8 ? 2 : 1;
@@ -95,7 +99,8 @@ export function paintMosaic(canvas, values, [, height, width], order, most) {
   order.forEach((map, n) => {
     const corner = Math.floor(n / side) * (height + gap) * across + (n % side) * (width + gap);
     for (let i = 0; i < height; i++) {
-      for (let j = 0; j < width; j++) pixels[corner + i * across + j] = pixelFor(values[(map * height + i) * width + j], most, words);
+      for (let j = 0; j < width; j++)
+        pixels[corner + i * across + j] = pixelFor(values[(map * tall + i * step) * broad + j * step], most, words);
     }
   });
   canvas.getContext("2d").putImageData(image, 0, 0);
