@@ -69,7 +69,7 @@ export function paintMap(canvas, values, start, height, width, most) {
   const words = colours();
   const pixels = new Uint32Array(image.data.buffer);
   for (let i = 0; i < pixels.length; i++) pixels[i] = pixelFor(values[start + i], most, words);
-  canvas.getContext("2d").putImageData(image, 0, 0);
+  contextOf(canvas).putImageData(image, 0, 0);
 }
 
 // An image (C, H, W) of numbers within 0 … 1, in its own colours; of other than three channels the first, or the mean, in grey.
@@ -80,7 +80,7 @@ export function paintImage(canvas, values, [depth, height, width], most = 1) {
     for (let c = 0; c < 3; c++) image.data[4 * i + c] = Math.round((values[(depth === 3 ? c * size : 0) + i] / most) * 255);
     image.data[4 * i + 3] = 255;
   }
-  canvas.getContext("2d").putImageData(image, 0, 0);
+  contextOf(canvas).putImageData(image, 0, 0);
 }
 
 const SMALL = 64; // pixels: of larger maps a mosaic shows every second one, or fewer
@@ -103,8 +103,11 @@ export function paintMosaic(canvas, values, [, tall, broad], order, most) {
         pixels[corner + i * across + j] = pixelFor(values[(map * tall + i * step) * broad + j * step], most, words);
     }
   });
-  canvas.getContext("2d").putImageData(image, 0, 0);
+  contextOf(canvas).putImageData(image, 0, 0);
 }
+
+// Pixels are written, and never drawn by a graphics card: the browser keeps them where they are.
+const contextOf = canvas => canvas.getContext("2d", { willReadFrequently: true });
 
 function imageOf(canvas, width, height) {
   if (canvas.width !== width || canvas.height !== height) {

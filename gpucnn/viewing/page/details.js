@@ -70,7 +70,7 @@ export function matrix(title, values, columns, most, { strong = -1, down = null,
   }
   return el(
     "figure",
-    { class: `matrix${wide ? " wide" : ""}` },
+    { class: `matrix${wide ? " wide" : columns > 3 ? " narrow" : ""}` },
     el("figcaption", {}, title),
     el("table", { role: "presentation" }, el("tbody", {}, rows)),
   );

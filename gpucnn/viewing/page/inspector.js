@@ -32,7 +32,7 @@ function paint() {
           "sees. A click pins it; from there you can follow it down.",
       ),
     );
-    panel.classList.remove("full");
+    panel.classList.remove("chosen");
     return;
   }
   const found = explain(node, unit, state.outputs, state.network.arrays[node.id]);
@@ -49,12 +49,12 @@ function paint() {
   const parts = PARTS[found.form](found, node, below, go, more);
   if (found.activation === "softmax" && found.form !== "pass") parts.splice(1, 0, softmax(found, node, more));
   const title = named(node, unit);
-  panel.classList.add("full");
+  panel.classList.toggle("chosen", !state.auto || state.hover !== null);
   panel.replaceChildren(
     el("h3", {}, title, el("strong", { class: "at", dataset: { value: String(found.value) } }, shown(found.value, 5))),
     ...parts.filter(Boolean),
   );
-  if (state.hover !== null || title === said) return;
+  if (state.hover !== null || state.auto || title === said) return;
   said = title; // once for each value, and not for every drawing
   $("spoken").textContent = `${title}: ${shown(found.value)}`;
 }

@@ -75,8 +75,8 @@ export class Pad {
 
   listen() {
     const { canvas } = this;
+    let box = null; // while the pen is down the board stays where it is
     const where = event => {
-      const box = canvas.getBoundingClientRect();
       return [((event.clientX - box.left) / box.width) * canvas.width, ((event.clientY - box.top) / box.height) * canvas.height];
     };
     canvas.addEventListener("pointerdown", event => {
@@ -89,6 +89,7 @@ export class Pad {
         // a pointer that has gone by now
       }
       this.remember();
+      box = canvas.getBoundingClientRect();
       this.last = where(event);
       this.dot(this.last);
       this.changed(true);
@@ -189,10 +190,10 @@ export class Pad {
 
 // The brightness of pixels (ITU-R BT.601, as gpucnn has it), 0 … 255.
 export function grey(image) {
+  const { data } = image;
   const found = new Float64Array(image.width * image.height);
-  for (let i = 0; i < found.length; i++) {
-    const [r, g, b] = image.data.subarray(4 * i, 4 * i + 3);
-    found[i] = Math.floor((299 * r + 587 * g + 114 * b + 500) / 1000);
+  for (let i = 0, at = 0; i < found.length; i++, at += 4) {
+    found[i] = Math.floor((299 * data[at] + 587 * data[at + 1] + 114 * data[at + 2] + 500) / 1000);
   }
   return found;
 }

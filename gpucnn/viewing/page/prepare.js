@@ -5,12 +5,15 @@ export function shrink(values, width, part, wide, high) {
   const found = new Float64Array(wide * high);
   const across = part.width / wide;
   const down = part.height / high;
+  const columns = Array.from({ length: wide }, (_, i) =>
+    shares(part.left + i * across, part.left + (i + 1) * across, part.left + part.width),
+  );
   for (let row = 0; row < high; row++) {
     const rows = shares(part.top + row * down, part.top + (row + 1) * down, part.top + part.height);
     for (let column = 0; column < wide; column++) {
       let sum = 0;
-      for (const [x, part_x] of shares(part.left + column * across, part.left + (column + 1) * across, part.left + part.width)) {
-        for (const [y, part_y] of rows) sum += values[y * width + x] * part_x * part_y;
+      for (const [x, share] of columns[column]) {
+        for (const [y, other] of rows) sum += values[y * width + x] * share * other;
       }
       found[row * wide + column] = sum / (across * down);
     }

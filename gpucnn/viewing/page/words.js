@@ -63,7 +63,7 @@ const SENTENCES = {
   conv: node => {
     const { kernel, stride, same } = node.window;
     const step = Math.max(...stride) > 1 ? `, in steps of ${stride[0] === stride[1] ? stride[0] : of(stride)}` : "";
-    const rim = same ? " Zeros around the edge keep the size." : "";
+    const rim = same ? ` Zeros around the edge ${Math.max(...stride) > 1 ? "let them reach it" : "keep the size"}.` : "";
     const spread = Math.max(...node.window.dilation) > 1 ? ` Its taps lie ${Math.max(...node.window.dilation)} pixels apart.` : "";
     if (Math.max(...kernel) === 1 && node.groups === 1) {
       return `${some(node.shape[0], "filter")} of 1 × 1 mix the ${count(node.from[0])} maps below, each pixel by itself${step}.`;
