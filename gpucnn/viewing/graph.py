@@ -40,7 +40,7 @@ from gpucnn.layers import (
     Tanh,
     ZeroPad2D,
 )
-from gpucnn.layers.base import ACTIVATIONS
+from gpucnn.layers.activations import ACTIVATIONS
 from gpucnn.losses import get_loss
 from gpucnn.model import Sequential
 from gpucnn.ops.shapes import Window
@@ -64,7 +64,10 @@ OPERATIONS: dict[type[Layer], str] = {  # by the very class: one derived from it
     Dropout: "pass",
     **dict.fromkeys((ReLU, Sigmoid, Softmax, Tanh, LeakyReLU, ELU, GELU, SiLU), "pass"),
 }
-OPAQUE = "opaque"  # a layer of somebody's own, whose outputs come along for the images that do
+COMPUTED = frozenset(
+    {"relu", "sigmoid", "softmax", "tanh", "leaky_relu", "elu", "gelu", "silu"}
+)  # activations that page/activations.js has
+OPAQUE = "opaque"  # a layer that the page does not compute, such as one's own: its outputs come along for the images that do
 
 
 class Graph:
@@ -118,6 +121,8 @@ class Graph:
     def _layer(self, layer: Layer, name: str, source: int, tree: Tree) -> int:
         """Adds what a layer is made of, behind the node `source`; returns the node that has its output."""
         kind: type[Layer] = type(layer)
+        if layer.activation is not None and layer.activation not in COMPUTED:
+            kind = Layer  # the page knows none of that
         if kind in (Stack, SeparableConv2D):
             return self._block(layer, name, source, tree)
         if kind is Residual and isinstance(layer, Residual):
@@ -129,7 +134,7 @@ class Graph:
         more = {} if op == OPAQUE else after | self._details(layer)
         if op == OPAQUE:
             more["parameters"] = sum(array.size for _, array in layer.named_parameters())
-        node = self._add(name, kind.__name__, op, [source], layer.output_shape, **more)
+        node = self._add(name, type(layer).__name__, op, [source], layer.output_shape, **more)
         tree.append(node)
         return node
 

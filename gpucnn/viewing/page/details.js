@@ -53,7 +53,15 @@ export function matrix(title, values, columns, most, { strong = -1, down = null,
     const cells = values.slice(start, start + columns).map((value, i) => {
       const at = start + i;
       const none = value === null || places[at] === null;
-      const text = none ? "·" : wide ? "" : Math.abs(value) >= 100 ? shown(value, 3) : fixed(value, 2);
+      const text = none
+        ? "·"
+        : wide
+          ? ""
+          : Math.abs(value) >= 100
+            ? shown(value, 3)
+            : columns > 3
+              ? fixed(value, 2).replace(/^(−?)0\./, "$1.")
+              : fixed(value, 2);
       const cell = el(
         "td",
         { class: `${at === strong ? "strong" : ""}${down && !none ? " down" : ""}`, title: none ? "padding" : String(value) },
