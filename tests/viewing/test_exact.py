@@ -31,6 +31,21 @@ RUNS = """async () => {
 }"""
 
 
+# Looks into every layer; what the panel says of its strongest value, what its equation ends in, and what the network says.
+VISIT = """async () => {
+  const frame = () => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
+  const found = [];
+  for (const block of document.querySelectorAll("#ribbon .block")) {
+    block.click();
+    await frame();
+    const { node, unit, outputs, network } = gpucnn.state;
+    const results = [...document.querySelectorAll("#inspector .equation .value")];
+    const result = results.length ? Number(results[results.length - 1].title) : null;
+    found.push([network.nodes[node].name, Number(document.querySelector("#inspector .at").dataset.value), result, outputs[node][unit]]);
+  }
+  return found;
+}"""
+
 # From an event of the pen to the frame that shows what every layer makes of it.
 STROKES = """async () => {
   const pad = document.getElementById("pad");
@@ -103,6 +118,10 @@ def check(opened: Callable[..., Any], model: gc.Sequential, seed: int) -> Any:
     page = opened(model, pictures.given(model, images), "#image=2")
     worst = compare(model, page.outputs(), images[1])
     assert worst < 2e-6, "sums in double precision, rounded once for each layer"
+    for name, pinned, result, output in page.page.evaluate(VISIT):
+        assert pinned == output, name
+        # The panel adds up in double precision what the layer below has put out in float32; sums of many terms cancel.
+        assert result == pytest.approx(output, rel=1e-5, abs=1e-5 * max(1, abs(output))), name
     assert page.quiet(), page.said
     return page
 

@@ -217,7 +217,7 @@ export const PARTS = {
   plane(found, node, below, go) {
     const lead = found.mean
       ? [full("sum", found.sum), "÷", ["pixels", count(found.count)], "=", full("mean", found.before)]
-      : ["max of", [`the map’s ${count(found.count)} pixels`, shown(found.before)]];
+      : ["max", full(`of the map’s ${count(found.count)} pixels`, found.before)];
     return [tail(found, lead), found.places ? button("Follow the winner down ↓", () => go(0, found.places[0]), { class: "more" }) : null];
   },
 
