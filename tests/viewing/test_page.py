@@ -415,3 +415,17 @@ def test_a_page_without_a_worker_computes_by_itself(opened: Callable[..., Opened
     page.wait_for_function("() => gpucnn.state.answers > 1 && !gpucnn.state.runner.running")
     assert page.locator("#answer").inner_text().split()[0] in ("ant", "bee", "cat", "dog")
     page.close()
+
+
+def test_every_layer_is_told_of_in_words_and_numbers(page: Opened) -> None:
+    told = {}
+    for layer in ("input", "conv2d_1", "maxpool2d_1", "conv2d_2", "avgpool2d_1", "flatten_1", "dense_1", "dense_2", "probabilities"):
+        go(page, f"image=1&layer={layer}")
+        told[layer] = f"{page.text('#layer-words')} {page.text('#layer-sizes')}"
+    assert told["conv2d_1"].startswith("6 filters of 3 × 3 pixels slide over the image; each writes a map")
+    assert "Zeros around the edge keep the size. Then ReLU: what is negative becomes 0." in told["conv2d_1"]
+    assert "6 × 1 × 3 × 3 = 54 weights + 6 biases = 60" in told["conv2d_1"]
+    assert "slide over all 6 maps below" in told["conv2d_2"] and "20 × 6 × 3 × 3 = 1,080 weights + 20 biases = 1,100" in told["conv2d_2"]
+    assert "Of each window of 2 × 2 pixels only the largest is kept" in told["maxpool2d_1"]
+    assert "50 × 80 = 4,000 weights + 50 biases = 4,050" in told["dense_1"]
+    assert all("undefined" not in words and "NaN" not in words for words in told.values())

@@ -63,7 +63,7 @@ const LARGE = [
   [1.0, 2.56852019228982242, 1.87295284992346725, 5.27905102951428412e-1, 6.05183413124413191e-2, 2.33520497626869185e-3],
 ];
 
-export function erfc(x) {
+function erfc(x) {
   const size = Math.abs(x);
   let result;
   if (Number.isNaN(x)) return x;

@@ -6,7 +6,7 @@ import { place } from "./explain.js";
 const LONGEST = 4096; // bytes of a drawing that an address still holds
 
 // Bytes as letters that an address may hold. A zero is followed by how many there are: most of a drawing is empty.
-export function packed(bytes) {
+function packed(bytes) {
   const found = [];
   for (let i = 0; i < bytes.length;) {
     found.push(bytes[i]);
@@ -22,7 +22,7 @@ export function packed(bytes) {
 }
 
 // The bytes behind letters of `packed`; null where they are not `length` bytes.
-export function unpacked(text, length) {
+function unpacked(text, length) {
   let raw;
   try {
     raw = atob(text.replaceAll("-", "+").replaceAll("_", "/"));
@@ -60,7 +60,7 @@ let timer = 0;
 let last = "";
 
 // Soon, and once for many changes.
-export function note() {
+function note() {
   clearTimeout(timer);
   timer = setTimeout(() => {
     last = `#${written()}`;

@@ -5,13 +5,13 @@ const SCALES = {
   light: { minus: ["#12456f", "#3f83b8", "#a9cbe4"], zero: "#f6f4ef", plus: ["#f7c793", "#dd7a28", "#8f3306"] },
   dark: { minus: ["#d3eaff", "#5fa9e0", "#214a6d"], zero: "#1b1f27", plus: ["#6e3a12", "#e28a35", "#ffe3bd"] },
 };
-export const STEPS = 255; // on each side of zero
+const STEPS = 255; // on each side of zero
 let table = null;
 
 const channels = text => [1, 3, 5].map(at => parseInt(text.slice(at, at + 2), 16));
 
 // Whether the page is dark now.
-export const isDark = () => getComputedStyle(document.documentElement).colorScheme.includes("dark");
+const isDark = () => getComputedStyle(document.documentElement).colorScheme.includes("dark");
 
 // To be called where light and dark have changed.
 export function forgetColours() {

@@ -46,7 +46,7 @@ function tail(found, lead) {
 }
 
 // A table of numbers in their colours; `down` makes its cells ways down.
-export function matrix(title, values, columns, most, { strong = -1, down = null, places = [], small = false } = {}) {
+function matrix(title, values, columns, most, { strong = -1, down = null, places = [], small = false } = {}) {
   const rows = [];
   const wide = columns > 5 || small;
   for (let start = 0; start < values.length; start += columns) {

@@ -66,7 +66,7 @@ function below(node, box, nodes) {
   }
 }
 
-export const whole = ([c, h = 1, w = 1]) => ({ c0: 0, c1: c - 1, top: 0, bottom: h - 1, left: 0, right: w - 1 });
+const whole = ([c, h = 1, w = 1]) => ({ c0: 0, c1: c - 1, top: 0, bottom: h - 1, left: 0, right: w - 1 });
 
 function slid(node, box) {
   const { window } = node;

@@ -29,7 +29,7 @@ export function floatsOf(bytes, dtype) {
 }
 
 // A float16 of IEEE 754 by its bits: a sign, 5 bits of exponent, 10 of fraction.
-export function half(bits) {
+function half(bits) {
   const sign = bits & 0x8000 ? -1 : 1;
   const exponent = (bits >> 10) & 31;
   const fraction = bits & 1023;

@@ -24,7 +24,7 @@ export async function bitmapOf(file) {
 }
 
 // [width, height] by the first bytes of a PNG, GIF or JPEG file: before memory is taken for all of its pixels. null for others.
-export function sizeOf(view) {
+function sizeOf(view) {
   const length = view.byteLength;
   if (length > 24 && view.getUint32(0) === 0x89504e47) return [view.getUint32(16), view.getUint32(20)];
   if (length > 10 && view.getUint32(0) === 0x47494638) return [view.getUint16(6, true), view.getUint16(8, true)];

@@ -29,7 +29,7 @@ function shares(from, to, end) {
 }
 
 // The smallest box around all that is brighter than `least`; null where nothing is.
-export function boxOf(values, width, least = 24) {
+function boxOf(values, width, least = 24) {
   const box = { left: width, right: -1, top: Infinity, bottom: -1 };
   for (let i = 0; i < values.length; i++) {
     if (values[i] <= least) continue;

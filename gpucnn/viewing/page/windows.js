@@ -7,13 +7,13 @@ export const pixel = (window, axis, p, t) => p * window.stride[axis] - window.pa
 export const extent = (window, axis) => window.dilation[axis] * (window.kernel[axis] - 1) + 1;
 
 // [before, after] of one axis: TensorFlow's rule for "same", the odd pixel behind.
-export function samePadding(size, kernel, stride, dilation) {
+function samePadding(size, kernel, stride, dilation) {
   const total = Math.max((Math.ceil(size / stride) - 1) * stride + dilation * (kernel - 1) + 1 - size, 0);
   return [Math.floor(total / 2), total - Math.floor(total / 2)];
 }
 
 // How many positions a window has on an axis; below one where it does not fit.
-export const positions = (size, pads, kernel, stride, dilation) =>
+const positions = (size, pads, kernel, stride, dilation) =>
   Math.floor((size + pads[0] + pads[1] - dilation * (kernel - 1) - 1) / stride) + 1;
 
 // A convolution's window over images of `input`, with padding "same" or "valid".

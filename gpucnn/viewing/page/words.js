@@ -55,6 +55,14 @@ export function sentence(node) {
   return (SENTENCES[node.op]?.(node) ?? "") + then;
 }
 
+// What a layer that looks at all maps below looks at.
+function below(node) {
+  const maps = node.from[0];
+  if (node.inputs[0] === 0) return maps === 1 ? "the image" : `the ${count(maps)} channels of the image`;
+  if (node.groups > 1) return `${count(maps / node.groups)} of the ${count(maps)} maps below`;
+  return maps === 1 ? "the map below" : `all ${count(maps)} maps below`;
+}
+
 const SENTENCES = {
   input: node =>
     node.shape.length === 3
@@ -71,7 +79,7 @@ const SENTENCES = {
     const each = node.groups === node.from[0] && node.groups > 1;
     const where = each
       ? "Each map below is looked at by a filter of its own"
-      : `${some(node.shape[0], "filter")} of ${of(kernel)} pixels slide over ${node.from[0] === 1 ? "the image" : `all ${count(node.from[0])} maps below`}`;
+      : `${some(node.shape[0], "filter")} of ${of(kernel)} pixels slide over ${below(node)}`;
     return `${where}${step}; each writes a map that is bright where it finds the small pattern that it has learned to look for.${rim}${spread}`;
   },
   transposed: node =>
