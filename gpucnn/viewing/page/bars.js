@@ -44,7 +44,9 @@ export function barsOf(node, box, first) {
   box.className = "";
   box.replaceChildren(canvas);
   const width = Math.max(200, box.clientWidth);
-  const height = rows * 46;
+  const tall = rows > 5 ? 46 : 84; // few rows have more room
+  const room = tall - 8;
+  const height = rows * tall;
   canvas.style.width = `${width}px`;
   canvas.style.height = `${height}px`;
   const unitAt = event => {
@@ -72,13 +74,13 @@ export function barsOf(node, box, first) {
     for (let i = 0; i < shownNow; i++) {
       const [row, column] = [Math.floor(i / across), i % across];
       const value = values[first + i];
-      const zero = row * 46 + 4 + (high / span) * 38;
+      const zero = row * tall + 4 + (high / span) * room;
       const x = (column * width) / across;
       if (column === 0) {
         context.fillStyle = line;
         context.fillRect(0, zero - 0.5, width, 1);
       }
-      const size = (value / span) * 38;
+      const size = (value / span) * room;
       context.fillStyle = first + i === unit ? accent : value < 0 ? minus : plus;
       context.fillRect(
         x + 0.5,
