@@ -12,9 +12,10 @@ from typing import Annotated, Any
 import typer
 
 import gpucnn
+from gpucnn import experiment
+from gpucnn.cli.options import ModelFile
 from gpucnn.cli.program import app
 from gpucnn.errors import ArgumentError, CheckpointError
-from gpucnn.experiment.folder import CHECKPOINT, MODEL
 from gpucnn.files import exists
 from gpucnn.layers import LAYERS
 from gpucnn.surroundings import say, user_path
@@ -24,7 +25,7 @@ from gpucnn.training.checkpoint import TensorFile
 
 @app.command(short_help="Write a page that shows what every layer of a model makes of an image.")
 def view(
-    model: Annotated[Path, typer.Argument(metavar="MODEL|RUN", help="A model.safetensors, or the folder of a run.", show_default=False)],
+    model: ModelFile,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The page.")] = Path("view.html"),
     images: Annotated[
         Path | None,
@@ -50,7 +51,7 @@ def view(
     from gpucnn import viewing
     from gpucnn.viewing import pictures
 
-    path, target = _model_file(user_path(model)), user_path(output)
+    path, target = experiment.model_file(model), user_path(output)
     if exists(path) and exists(target) and os.path.samefile(path, target):
         raise ArgumentError(f"{target} is the model itself: name another file for the page with -o")
     network = _loaded(path)
@@ -64,17 +65,6 @@ def view(
     say(f"wrote     {output} ({bytes_text(target.stat().st_size)}): open it in any browser")
     if opened and _has_browser():
         webbrowser.open(target.absolute().as_uri())
-
-
-def _model_file(path: Path) -> Path:
-    """A model's file, or the one in the folder of a run."""
-    if not path.is_dir():
-        return path
-    if exists(path / MODEL):
-        return path / MODEL
-    if exists(path / CHECKPOINT):
-        raise CheckpointError(f"the run in {path} has not ended, and has no {MODEL} yet: go on with gpucnn train --resume --output {path}")
-    raise CheckpointError(f"{path} is a folder without {MODEL}: name the folder of a run, or a model's file")
 
 
 def _loaded(path: Path) -> gpucnn.Sequential:

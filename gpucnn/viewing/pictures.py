@@ -62,7 +62,7 @@ def of_folder(model: Sequential, folder: Path) -> Pictures:
     """The images in a folder and all below it, in the order of their names, brought to the model's size as those of its training were."""
     files = images_of([folder])
     note = f"the first {MOST} of {len(files)} images" if len(files) > MOST else ""
-    size, loaded = experiment.noted_size(model), []
+    size, loaded = experiment.taken_size(model), []
     for path in files[:MOST]:
         image = read_image(path)
         if size is not None:
@@ -81,7 +81,7 @@ def of_training(model: Sequential, path: Path, data_dir: Path | None = None) -> 
     except GpucnnError:
         return none(model, "no image of its training is in this page, as nothing says where they are: give some with --images")
     try:
-        size = experiment.noted_size(model) if name not in DATASETS and user_path(name).is_dir() else None
+        size = experiment.taken_size(model) if name not in DATASETS and user_path(name).is_dir() else None
         return of_dataset(model, load_dataset(name, data_dir or noted, download=False, seed=model.seed, image_size=size))
     except (GpucnnError, OSError) as error:
         return none(model, f"no image of its training is in this page: {error}")

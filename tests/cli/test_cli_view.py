@@ -52,6 +52,8 @@ def test_of_a_file_and_of_a_run(model: Path, tmp_path: Path, monkeypatch: pytest
     status, out = run("view", model, "--images", images, "--no-open")
     assert status == 0 and re.fullmatch(r"wrote     view.html \(\d+\.\d KiB\): open it in any browser\n", out)
     page = described(tmp_path / "view.html")
+    other = folder_of_images(tmp_path / "other size", 1, size=7)
+    assert run("view", model, "--images", other, "-o", "other.html", "--no-open")[0] == 0, "brought to the model's size, as predict does"
     assert page["titles"] == ["00.npy", "01.npy", "02.npy"] and page["classes"] == ["dark", "bright"] and page["title"] == "tiny"
     status, out = run("view", model.parent, "-o", "deep/er/page.html", "--no-open", "--dtype", "float16")
     assert status == 0 and "note: no image of its training is in this page" in out and "--dataset" not in out
@@ -89,9 +91,8 @@ def test_what_is_refused(model: Path, tmp_path: Path) -> None:
         ([words], "is no safetensors file"),
         ([tmp_path / "nothing"], "does not exist"),
         ([tmp_path / "images"], "does not exist"),
-        ([unfinished], "has not ended, and has no model.safetensors yet: go on with gpucnn train --resume --output"),
-        ([wrong], "is a folder without model.safetensors: name the folder of a run, or a model's file"),
-        ([model, "--images", wrong], "has shape (1, 7, 7) (channels, height, width) and the model takes (1, 6, 6)"),
+        ([unfinished], "without model.safetensors (its run has not come to its end: go on with gpucnn train --resume)"),
+        ([wrong], "is a folder without model.safetensors (no run has been written there)"),
         ([model, "--images", unfinished], "holds no images"),
         ([model, "--dtype", "int8"], "dtype must be float32 or float16, got 'int8'"),
         ([model, "-o", model], "is the model itself: name another file for the page with -o"),
