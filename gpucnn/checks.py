@@ -43,6 +43,13 @@ def integer(value: Any, name: str, least: int, error: type[ValueError] = Argumen
     return number
 
 
+def flag(value: Any, name: str) -> bool:
+    """`value` as a bool; TypeError for all but True and False, so that "no" is not taken for yes."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {shown(value)}")
+    return bool(value)
+
+
 def several(value: Any) -> tuple[Any, ...] | None:
     """The items of a sequence, an array of one axis and more included; None for a single value and for text."""
     if isinstance(value, np.ndarray) and value.ndim:

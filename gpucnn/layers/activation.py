@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from gpucnn.checks import positive
+from gpucnn.checks import flag, positive
 from gpucnn.errors import ArgumentError
 from gpucnn.layers.activations import ACTIVATIONS
 from gpucnn.layers.base import Array, Cost, Layer, Shape
@@ -101,7 +101,7 @@ class GELU(_Activation):
     kind = "gelu"
 
     def __init__(self, approximate: bool = False) -> None:
-        super().__init__(approximate=bool(approximate))
+        super().__init__(approximate=flag(approximate, "approximate"))
 
 
 class SiLU(_Activation):

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gpucnn.checks import flag
 from gpucnn.device import Device
 from gpucnn.errors import GpucnnError, ShapeError
 from gpucnn.initializers import as_text
@@ -201,9 +202,7 @@ class Layer(Worded):
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
-        if not isinstance(value, bool | np.bool_):
-            raise TypeError(f"trainable must be True or False, got {shown(value)}")
-        self._trainable = bool(value)
+        self._trainable = flag(value, "trainable")
         if self._owner is not None and (owner := self._owner()) is not None:
             owner.freeze_anew()
 

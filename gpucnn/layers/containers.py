@@ -21,7 +21,7 @@ def one_layer(value: Any, where: str) -> Layer:
     if isinstance(value, Layer):
         return value
     if isinstance(value, list | tuple):
-        return Stack(*value)
+        return Stack(*some_layers(value, f"a list in {where}"))
     raise TypeError(f"{where} takes layers, or lists of them, got {shown(value)}")
 
 

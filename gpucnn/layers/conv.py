@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from gpucnn.checks import integer, pair
+from gpucnn.checks import flag, integer, pair
 from gpucnn.errors import ShapeError
 from gpucnn.initializers import Given, as_text, get_initializer
 from gpucnn.layers.activations import ACTIVATIONS
@@ -63,7 +63,7 @@ class Conv2D(Layer):
         self.stride = pair(stride, "stride", 1)
         self.padding = normalize_padding(padding)
         self.dilation = pair(dilation, "dilation", 1)
-        self.use_bias = bool(use_bias)
+        self.use_bias = flag(use_bias, "use_bias")
         self.initializer = weight_initializer(initializer, activation)
         if self.filters % self.groups:
             raise ShapeError(f"filters must be divisible by groups, got {self.filters} filters in {self.groups} groups")

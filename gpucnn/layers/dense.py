@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpucnn.checks import integer
+from gpucnn.checks import flag, integer
 from gpucnn.errors import ShapeError
 from gpucnn.initializers import Given
 from gpucnn.layers.base import Array, Cost, Layer, Shape
@@ -31,7 +31,7 @@ class Dense(Layer):
     ) -> None:
         super().__init__(activation)
         self.units = integer(units, "units", 1)
-        self.use_bias = bool(use_bias)
+        self.use_bias = flag(use_bias, "use_bias")
         self.initializer = weight_initializer(initializer, activation)
         self._x: Array | None = None
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.checks import integer, pair
+from gpucnn.checks import flag, integer, pair
 from gpucnn.initializers import Given, get_initializer
 from gpucnn.layers.base import Array, Cost, Layer, Shape
 from gpucnn.layers.conv import check_image, weight_initializer
@@ -55,7 +55,7 @@ class LocallyConnected2D(Layer):
         self.stride = pair(stride, "stride", 1)
         self.padding = normalize_padding(padding)
         self.dilation = pair(dilation, "dilation", 1)
-        self.use_bias = bool(use_bias)
+        self.use_bias = flag(use_bias, "use_bias")
         self.initializer = weight_initializer(initializer, activation)
         self._x: Array | None = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from gpucnn.checks import positive
+from gpucnn.checks import flag, positive
 from gpucnn.device import Device
 from gpucnn.errors import ArgumentError, ShapeError
 from gpucnn.layers.base import Array, Cost, Layer, Shape
@@ -35,7 +35,7 @@ class BatchNorm2D(Layer):
         self.momentum = positive(momentum, "momentum", zero=True, error=ArgumentError)
         if self.momentum > 1:
             raise ArgumentError(f"momentum must be at most 1, got {momentum!r}: it is the new batch's share (Keras's 0.99 is 0.01 here)")
-        self.affine = bool(affine)
+        self.affine = flag(affine, "affine")
         self._x: Array | None = None
         self._kept: tuple[Array, Array] | None = None  # the batch's mean and rstd; None where the running ones were used
         self._ones: Array = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from gpucnn.checks import pair
+from gpucnn.checks import flag, pair
 from gpucnn.layers.base import Array, Cost, Layer, Shape
 from gpucnn.layers.conv import check_image
 from gpucnn.ops.cpu.pool import scratch
@@ -30,7 +30,7 @@ class _Pool2D(Layer):
         self.pool_size = pair(pool_size, "pool_size", 1)
         self.stride = self.pool_size if stride is None else pair(stride, "stride", 1)
         self.padding = normalize_padding(padding)
-        self.ceil_mode = bool(ceil_mode)
+        self.ceil_mode = flag(ceil_mode, "ceil_mode")
 
     def settings(self) -> dict[str, Any]:
         return {"pool_size": self.pool_size, "stride": self.stride, "padding": self.padding, "ceil_mode": self.ceil_mode}
@@ -92,7 +92,7 @@ class AvgPool2D(_Pool2D):
         count_include_pad: bool = True,
     ) -> None:
         super().__init__(pool_size, stride=stride, padding=padding, ceil_mode=ceil_mode)
-        self.count_include_pad = bool(count_include_pad)
+        self.count_include_pad = flag(count_include_pad, "count_include_pad")
 
     def settings(self) -> dict[str, Any]:
         return {**super().settings(), "count_include_pad": self.count_include_pad}
@@ -106,6 +106,9 @@ class AvgPool2D(_Pool2D):
 
 class GlobalAvgPool2D(Layer):
     """The mean of each channel: (C, H, W) → (C,)."""
+
+    def __init__(self) -> None:
+        super().__init__()
 
     def _build(self, input_shape: Shape) -> Shape:
         return check_image(self, input_shape)[:1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from gpucnn.checks import integer, pair
+from gpucnn.checks import flag, integer, pair
 from gpucnn.errors import ShapeError
 from gpucnn.initializers import Given
 from gpucnn.layers.base import Array, Cost, Layer, Shape
@@ -22,7 +22,7 @@ class ConvTranspose2D(Layer):
     """The gradient of a convolution as a layer, which makes images larger: (C, H, W) → (filters, P, Q). Keras calls it Conv2DTranspose.
 
     P = (H − 1) · stride − top − bottom + dilation · (R − 1) + 1 + output_padding, and likewise Q; padding="same" makes it H · stride.
-    output_padding, below the stride, chooses among the sizes that a convolution would have brought down to H; it adds rows
+    output_padding, below the stride or the dilation, chooses among the sizes that a convolution would have brought down to H; it adds rows
     and columns at the bottom and right that are computed like all others. The weight is (C, filters / groups, R, S), as in PyTorch.
     """
 
@@ -50,11 +50,12 @@ class ConvTranspose2D(Layer):
         self.padding = normalize_padding(padding)
         self.output_padding = pair(output_padding, "output_padding", 0)
         self.dilation = pair(dilation, "dilation", 1)
-        self.use_bias = bool(use_bias)
+        self.use_bias = flag(use_bias, "use_bias")
         self.initializer = weight_initializer(initializer, activation)
         if self.filters % self.groups:
             raise ShapeError(f"filters must be divisible by groups, got {self.filters} filters in {self.groups} groups")
-        transposed_window(1, 1, self.stride, "same" if self.padding == "same" else 0, self.output_padding)  # which refuses what never fits
+        # Which refuses what never fits.
+        transposed_window(1, 1, self.stride, "same" if self.padding == "same" else 0, self.output_padding, self.dilation)
         self._x: Array | None = None
 
     def settings(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ that has been checked and holds plain numbers only. The array code behind it com
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from gpucnn.checks import Pair, pair, several
@@ -121,14 +121,13 @@ def transposed_window(input: Any, kernel: Any, stride: Any = 1, padding: Any = 0
     """The window of the convolution whose gradient a transposed convolution over images of `input` = (H, W) is: its `output` is (H, W), its
     `input` what the transposed convolution gives, (H − 1) · stride − padding + dilation · (R − 1) + 1 + output_padding.
 
-    padding="same" makes that H · stride. Raises ShapeError for an output_padding that is not below the stride, and where nothing is left.
+    padding="same" makes that H · stride. Raises ShapeError for an output_padding that is not below stride or
+    dilation, and where nothing is left.
     """
     hw, rs, stride, dilation = _sides(input, kernel, stride, dilation, "kernel size")
     more, sides = pair(output_padding, "output_padding", 0), normalize_padding(padding)
-    if any(pixels >= step for pixels, step in zip(more, stride, strict=True)):
-        raise ShapeError(
-            f"output_padding must be below the stride, got {more} with stride {stride}: a convolution leaves no more pixels out"
-        )
+    if any(pixels >= max(step, d) for pixels, step, d in zip(more, stride, dilation, strict=True)):
+        raise ShapeError(f"output_padding must be below the stride or the dilation, got {more} with stride {stride}, dilation {dilation}")
     if sides == "same":
         if more != (0, 0):
             raise ShapeError('padding="same" settles the size: give output_padding with padding in numbers only')
@@ -141,7 +140,8 @@ def transposed_window(input: Any, kernel: Any, stride: Any = 1, padding: Any = 0
         ]
     if min(output) < 1:
         raise ShapeError(f"padding {shown(padding)} leaves nothing of the output, {tuple(output)} pixels: use less")
-    return conv_window(tuple(output), rs, stride, padding, dilation)
+    # An output_padding of a stride and more has room for further positions of the window, from which nothing comes.
+    return replace(conv_window(tuple(output), rs, stride, padding, dilation), output=hw)
 
 
 def _padding_alone(size: int, k: int, s: int, d: int, begin: int, count: int) -> int | None:

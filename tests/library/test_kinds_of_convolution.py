@@ -65,29 +65,33 @@ def test_unshared_filters_are_drawn_like_those_of_a_convolution() -> None:
         {"stride": (3, 2), "padding": (0, 1), "output_padding": (2, 0), "groups": 2},
         {"dilation": (2, 3), "padding": 1, "output_padding": 1, "stride": 2},
         {"stride": 2, "padding": 2, "use_bias": False},
+        {"dilation": 3, "output_padding": 2},
+        {"dilation": (3, 1), "stride": (2, 3), "output_padding": (2, 2), "padding": (1, 2), "groups": 2},
     ],
 )
-def test_transposed_convolution_is_pytorchs(options: dict[str, Any], rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_transposed_convolution_is_pytorchs(options: dict[str, Any], dtype: str, rng: np.random.Generator) -> None:
     torch = pytest.importorskip("torch")
-    model = built(gc.ConvTranspose2D(6, (3, 4), **options), (4, 5, 6))
+    model = gc.Sequential(gc.ConvTranspose2D(6, (3, 4), **options)).build((4, 5, 6), seed=1, device="cpu", dtype=dtype)
+    near = {"rtol": 1e-9, "atol": 1e-11} if dtype == "float64" else {"rtol": 1e-5, "atol": 1e-5}
     weight = model.parameters["convtranspose2d_1.weight"]
     given = {name: value for name, value in options.items() if name != "use_bias"}
-    x = torch.tensor(rng.normal(size=(2, 4, 5, 6)), requires_grad=True)
+    x = torch.tensor(rng.normal(size=(2, 4, 5, 6)).astype(dtype), requires_grad=True)
     filters = torch.tensor(weight.value, requires_grad=True)
     bias = model.parameters.get("convtranspose2d_1.bias")
-    added = None if bias is None else torch.tensor(rng.normal(size=6), requires_grad=True)
+    added = None if bias is None else torch.tensor(rng.normal(size=6).astype(dtype), requires_grad=True)
     if bias is not None:
         bias.value = added.detach()
     ref = torch.nn.functional.conv_transpose2d(x, filters, added, **given)
     y = model.forward(x.detach().numpy(), training=True)
     assert tuple(ref.shape[1:]) == model.output_shape
-    np.testing.assert_allclose(y, ref.detach(), rtol=1e-9, atol=1e-11)
-    dy = rng.normal(size=y.shape)
+    np.testing.assert_allclose(y, ref.detach(), **near)
+    dy = rng.normal(size=y.shape).astype(dtype)
     ref.backward(torch.tensor(dy))
-    np.testing.assert_allclose(model.backward(dy, input_grad=True), x.grad, rtol=1e-9, atol=1e-11)
-    np.testing.assert_allclose(weight.grad, filters.grad, rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(model.backward(dy, input_grad=True), x.grad, **near)
+    np.testing.assert_allclose(weight.grad, filters.grad, **near)
     if bias is not None:
-        np.testing.assert_allclose(bias.grad, added.grad, rtol=1e-9)
+        np.testing.assert_allclose(bias.grad, added.grad, **near)
 
 
 def test_same_padding_multiplies_the_size_by_the_stride() -> None:

@@ -328,7 +328,7 @@ def test_every_layer_is_among_those_that_files_may_name() -> None:
         (lambda: gc.DepthwiseConv2D(3, multiplier=0), ArgumentError, "multiplier must be at least 1, got 0"),
         (lambda: gc.SeparableConv2D(0, 3), ArgumentError, "filters must be at least 1, got 0"),
         (lambda: gc.ConvTranspose2D(3, 3, groups=2), ShapeError, "divisible by groups, got 3 filters in 2 groups"),
-        (lambda: gc.ConvTranspose2D(3, 3, output_padding=1), ShapeError, r"output_padding must be below the stride, got"),
+        (lambda: gc.ConvTranspose2D(3, 3, output_padding=1), ShapeError, r"below the stride or the dilation, got \(1, 1\)"),
         (lambda: gc.ConvTranspose2D(3, 3, stride=2, padding="same", output_padding=1), ShapeError, 'padding="same" settles the size'),
         (lambda: stack(gc.ConvTranspose2D(3, 1, padding=5)), ShapeError, r"leaves nothing of the output, \(-5, -4\) pixels"),
         (lambda: stack(gc.ConvTranspose2D(4, 1, groups=4)), ShapeError, "got 2 channels in 4 groups"),

@@ -1,0 +1,72 @@
+"""Each parameter of each layer, given what it cannot be: a sentence that names the parameter and the value."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import gpucnn as gc
+from gpucnn.layers import LAYERS
+from gpucnn.text import shown
+
+NAN, INFINITY = float("nan"), float("inf")
+COUNT = (0, -1, 2.5, "3", None, True, [2], 1j, INFINITY)
+SIZES = (0, -1, 2.5, "3", True, (1, 2, 3), (), (2, 0), (2, None), b"2", {"a": 1})
+MORE = tuple(value for value in SIZES if value not in (0, (2, 0)))
+FLAG = (1, "no", None, 0.0, [], (True,))
+WRONG: dict[str, tuple[Any, ...]] = {
+    "filters": COUNT, "units": COUNT, "groups": COUNT, "multiplier": COUNT,
+    "kernel_size": (*SIZES, None), "pool_size": (*SIZES, None), "stride": SIZES, "dilation": (*SIZES, None),
+    "padding": (-1, 2.5, "full", True, (1, 2, 3), ((1, 2), 3), ((1, 2), (3, -4)), None), "output_padding": (*MORE, None),
+    "use_bias": FLAG, "affine": FLAG, "ceil_mode": FLAG, "count_include_pad": FLAG, "approximate": FLAG,
+    "activation": ("relo", 3, len, ["relu"]), "initializer": ("he", 3, ["zeros"]),
+    "rate": (1, 1.5, -0.1, NAN, "0.5", None, True), "momentum": (-0.1, 1.5, NAN, "0.1", None, True),
+    "eps": (0, -1, NAN, INFINITY, "1e-5", None, True),
+    "negative_slope": (-0.1, NAN, INFINITY, "0.1", None), "alpha": (0, -1, NAN, "1", None),
+    "shortcut": (3, "relu", [3]), "layers": (3, "relu", [3], None), "branches": (3, "relu", [3], None),
+}  # fmt: skip
+NEEDED: dict[str, Any] = {"filters": 2, "kernel_size": 3, "units": 3}
+
+
+def cases() -> Iterator[tuple[str, str, Any]]:
+    for name, kind in LAYERS.items():
+        for parameter in list(inspect.signature(kind.__init__).parameters)[1:]:
+            for value in WRONG[parameter]:  # a new parameter has no place here yet, and should
+                yield name, parameter, value
+
+
+@pytest.mark.parametrize(("name", "parameter", "value"), list(cases()), ids=lambda each: each if isinstance(each, str) else shown(each))
+def test_what_a_parameter_cannot_be_is_said_with_its_name(name: str, parameter: str, value: Any) -> None:
+    kind = LAYERS[name]
+    names = inspect.signature(kind.__init__).parameters
+    with pytest.raises((ValueError, TypeError)) as caught:
+        if parameter in ("layers", "branches"):
+            kind(gc.Flatten(), value)
+        elif name == "Residual":
+            kind(gc.Flatten(), **{parameter: value})
+        elif name == "Concat":
+            kind(gc.Flatten(), gc.Flatten(), **{parameter: value})
+        else:
+            kind(**{each: NEEDED[each] for each in names if each in NEEDED} | {parameter: value})
+    message = str(caught.value)
+    assert "\n" not in message and isinstance(caught.value, gc.GpucnnError | TypeError), message
+    said = name if parameter in ("layers", "branches") else parameter
+    assert re.search(rf"\b{said}\b", message), message
+    assert any(shown(each) in message for each in (value, *_within(value))), message
+
+
+def _within(value: Any) -> Iterator[Any]:
+    for each in value if isinstance(value, list | tuple) else ():
+        yield each
+        yield from _within(each)
+
+
+def test_an_empty_list_of_layers_says_where() -> None:
+    with pytest.raises(gc.ArgumentError, match="a list in Concat needs at least one layer"):
+        gc.Concat(gc.Flatten(), [])
+    with pytest.raises(gc.ArgumentError, match="a list in Residual's shortcut needs at least one layer"):
+        gc.Residual(gc.Flatten(), shortcut=[])
