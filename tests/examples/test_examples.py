@@ -18,6 +18,7 @@ ALL = (
     "against_pytorch",
     "image_filters",
     "inception_mnist",
+    "keras_mnist",
     "lenet5x5_mnist",
     "measure_chip",
     "measured_tables",
@@ -25,6 +26,7 @@ ALL = (
     "parameter_sharing",
     "profile_kernels",
     "steps_on_gpu",
+    "tf2_mnist",
     "translation",
 )
 NOTHING = "a run with --quick: too few"
@@ -55,6 +57,23 @@ def test_quickstart_is_the_program_of_the_readme() -> None:
     program = ast.parse((ROOT / "examples" / "quickstart.py").read_text(encoding="utf-8"))
     program.body = program.body[1:]  # without the docstring
     assert ast.dump(program) == ast.dump(ast.parse(printed))
+
+
+def test_keras_mnist(example: Example) -> None:
+    result = example("keras_mnist", "--quick", "--device", "cpu")
+    assert result.status == 0, result.err
+    assert "x_train shape: (96, 1, 12, 12)\n96 train samples, 32 test samples\n" in result.out
+    losses = [float(loss) for loss in re.findall(r"^epoch \d/4  loss ([\d.]+)  accuracy .*  val_accuracy ", result.out, re.MULTILINE)]
+    assert len(losses) == 4 and losses[-1] < losses[0] / 4 and float(result.out.split()[-2]) > 90
+
+
+def test_tf2_mnist(example: Example) -> None:
+    result = example("tf2_mnist", "--quick", "--device", "cpu")
+    assert result.status == 0, result.err
+    assert len(re.findall(r"^epoch \d: accuracy [\d.]+, val_accuracy [\d.]+$", result.out, re.MULTILINE)) == 4
+    assert float(re.findall(r"test accuracy ([\d.]+) %", result.out)[0]) > 90
+    found = re.findall(r"^'(.+)' with probability ([\d.]+), and it is '(.+)'$", result.out, re.MULTILINE)
+    assert len(found) == 5 and sum(best == label for best, _, label in found) >= 4 and all(0.1 < float(part) <= 1 for _, part, _ in found)
 
 
 def test_lenet5x5_mnist(example: Example) -> None:
