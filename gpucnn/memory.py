@@ -70,10 +70,11 @@ def _within(layer: Layer, apart: bool) -> tuple[int, int, int]:
     for chain in layer.chains():
         found = of_step(chain.stages, apart=apart)
         own = sum(found.kept)
-        kept += own - (inputs if found.keeps_input else 0)
+        outputs, shared = math.prod(chain.stages[-1].layers[-1].output_shape), layer.shares_output(chain)
+        kept += own - (inputs if found.keeps_input else 0) - (outputs if shared and chain.stages[-1].costs()[-1].keeps_output else 0)
         ahead = max(ahead, max(forward for forward, _ in found.stages) - own)
         back = max(back, max(backward for _, backward in found.stages) - own)
-        between += max(math.prod(chain.stages[-1].layers[-1].output_shape), inputs)
+        between += inputs if shared else max(outputs, inputs)
     return kept, ahead + between, back + between
 
 

@@ -155,6 +155,10 @@ class Layer(Worded):
         """The chains (chain.py) that it runs, where it is made of layers in the library's own ways."""
         return self._chains
 
+    def shares_output(self, chain: Any) -> bool:
+        """Whether what one of its chains puts out is a part of its own output, and no array of its own."""
+        return False
+
     def plan(self) -> None:
         """Settles how what is within is run, for the layers that need that."""
         for inner in self.inner().values():
@@ -219,9 +223,16 @@ class Layer(Worded):
             raise AttributeError(f"a layer has no {name!r}, and setting it would do nothing: say layer.trainable = False to freeze it")
         object.__setattr__(self, name, value)
 
-    def forward(self, x: Array, training: bool = False, *, logits: bool = False) -> Array:
-        """The layer's output; with `training`, what backward needs is kept. `logits` leaves a final softmax or sigmoid off."""
-        y = z = self._forward(x, training)
+    @property
+    def takes_part(self) -> bool:
+        """Whether the layer writes its output to a part of larger images, the argument `out` of its `forward` and `_forward`, and its
+        `_backward` reads dy where it lies there."""
+        return False
+
+    def forward(self, x: Array, training: bool = False, *, logits: bool = False, out: Array | None = None) -> Array:
+        """The layer's output; with `training`, what backward needs is kept. `logits` leaves a final softmax or sigmoid off. out: where it
+        goes, for a layer that `takes_part`."""
+        y = z = self._forward(x, training) if out is None else self._forward(x, training, out)  # type: ignore[call-arg]
         applied = None if self.activation is None else ACTIVATIONS[self.activation]
         if logits and self.activation in ("softmax", "sigmoid"):
             applied = None

@@ -72,16 +72,21 @@ class Chain:
         return self._last_relu is not None
 
     @property
+    def takes_part(self) -> bool:
+        """Whether the last stage writes to, and reads from, a part of larger images."""
+        return self.stages[-1].takes_part
+
+    @property
     def takes_relu_grad(self) -> bool:
         """Whether backward can take the gradient of the ReLU that has made the input along."""
         return self._entry is not None
 
-    def forward(self, x: Array, training: bool = False, *, logits: bool = False) -> Array:
-        """The last stage's output; `logits` leaves a final softmax or sigmoid off."""
+    def forward(self, x: Array, training: bool = False, *, logits: bool = False, out: Array | None = None) -> Array:
+        """The last stage's output, in `out` where one is given; `logits` leaves a final softmax or sigmoid off."""
         *before, last = self.stages
         for stage in before:
             x = stage.forward(x, training)
-        return last.forward(x, training, logits=logits)
+        return last.forward(x, training, logits=logits) if out is None else last.forward(x, training, logits=logits, out=out)
 
     def backward(self, dy: Array, *, input_grad: bool = False, takes_relu: bool = False, relu_taken: bool = False) -> Array | None:
         """Adds the gradient of every parameter, given that of the output; returns that of the input where `input_grad`. Stages before the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -170,8 +171,9 @@ class Residual(_Container):
 class Concat(_Container):
     """Branches side by side, their outputs one behind the other along the channels: (C, H, W) → (ΣC, P, Q), or (features,) → (Σ,).
 
-    A branch is a layer, or several in a list. All must give images of one size. What the branches write is copied together, and ReLU's
-    gradient at their ends is taken by the layer behind, where that can.
+    A branch is a layer, or several in a list. All must give images of one size. A branch that ends in a convolution or in pooling writes to
+    its part of the output, and reads its part of the gradient; what others write, and their part of the gradient, is copied. Where all
+    branches end in ReLU its gradient is taken by the layer behind, if that can do so, and otherwise of all channels at once.
     """
 
     takes_relu_grad = True
@@ -183,7 +185,8 @@ class Concat(_Container):
             raise ArgumentError("Concat needs at least two branches: one by itself is a layer, or a Stack of layers")
         self._counts: list[int] = []
         self._x: Array | None = None
-        self._relu_taken = False
+        self._y: Array | None = None  # where its ReLU is the branches'
+        self._plan = ALONE
 
     def settings(self) -> dict[str, Any]:
         return {"branches": list(self.branches), "activation": self.activation}
@@ -197,7 +200,15 @@ class Concat(_Container):
 
     @property
     def ends_in_relu(self) -> bool:
-        return self.activation == "relu" or (self.activation is None and all(chain.ends_in_relu for chain in self._chains))
+        return self.activation == "relu" or (self.activation is None and self._branches_end_in_relu)
+
+    @property
+    def _branches_end_in_relu(self) -> bool:
+        return all(chain.ends_in_relu for chain in self._chains)
+
+    def shares_output(self, chain: Chain) -> bool:
+        """Whether a branch writes to its part of the output. There it cannot take the gradient of a ReLU of its own."""
+        return chain.takes_part and (self._branches_end_in_relu or not chain.ends_in_relu)
 
     def _planned(self) -> list[Chain]:
         return [Chain([branch], own=True) for branch in self.branches]
@@ -222,19 +233,29 @@ class Concat(_Container):
             self._x = x
         y, first = self.device.xp.empty((x.shape[0], *self.output_shape), x.dtype), 0
         for chain, count in zip(self._chains, self._counts, strict=True):
-            self.device.ops.put_channels(chain.forward(x, training), y, first)
+            part = y[:, first : first + count]
+            if self.shares_output(chain):
+                chain.forward(x, training, out=part)
+            else:
+                self.device.ops.copied(chain.forward(x, training), out=part)
             first += count
+        if training and self._branches_end_in_relu:
+            self._y = y
         return y
 
     def backward(self, dy: Array, *, input_grad: bool = True, plan: Plan = ALONE) -> Array | None:
-        self._relu_taken = plan.relu_taken and self.activation is None
+        self._plan = plan
         return super().backward(dy, input_grad=input_grad, plan=plan)
 
     def _backward(self, dy: Array, input_grad: bool, relu: bool = False) -> Array | None:
         ops, total, first, own = self.device.ops, None, 0, False
+        taken = self._plan.relu_taken and self.activation is None
+        if self._branches_end_in_relu and not taken:
+            overwrites = self._plan.overwrites or self.activation is not None  # whose gradient is nobody else's
+            dy, taken = ops.relu_grad(dy, self._y, out=dy if overwrites else None), True
         for index, (chain, count) in enumerate(zip(self._chains, self._counts, strict=True)):
-            part = ops.take_channels(dy, first, count)
-            part = chain.backward(part, input_grad=input_grad, relu_taken=self._relu_taken)
+            part = dy[:, first : first + count]
+            part = chain.backward(part if self.shares_output(chain) else ops.copied(part), input_grad=input_grad, relu_taken=taken)
             first += count
             if part is None:
                 continue
@@ -245,7 +266,11 @@ class Concat(_Container):
 
     def forget(self) -> None:
         super().forget()
-        self._x = None
+        self._x = self._y = None
 
     def cost(self) -> Cost:
-        return replace(super().cost(), keeps_input=True)
+        own = super().cost()
+        if not self._branches_end_in_relu:
+            return replace(own, keeps_input=True)
+        before = math.prod(self.output_shape) if own.keeps_output else 0  # its own activation
+        return replace(own, keeps_input=True, keeps_output=True, kept=own.kept + before)

@@ -92,11 +92,15 @@ class Conv2D(Layer):
         self.parameters = [self.weight, self.bias] if self.bias else [self.weight]
         return (self.filters, *self.window.output)
 
-    def _forward(self, x: Array, training: bool) -> Array:
+    @property
+    def takes_part(self) -> bool:
+        return type(self) is Conv2D and self.activation in (None, "relu")  # classes derived from it may do something else
+
+    def _forward(self, x: Array, training: bool, out: Array | None = None) -> Array:
         if training:
             self._x = x
         bias = self.bias.value if self.bias else None
-        return self.device.ops.conv2d(x, self.weight.value, bias, self.window, self.groups, relu=self.activation == "relu")
+        return self.device.ops.conv2d(x, self.weight.value, bias, self.window, self.groups, relu=self.activation == "relu", out=out)
 
     def _backward(self, dy: Array, input_grad: bool, relu: bool = False) -> Array | None:
         ops, x = self.device.ops, self._x

@@ -33,6 +33,7 @@ class ConvReluMaxPool:
     keeps_relu = False
     takes_relu_grad = True
     ends_in_relu = True
+    takes_part = True
 
     def __init__(self, conv: Conv2D, pool: MaxPool2D) -> None:
         self.conv = conv
@@ -47,10 +48,10 @@ class ConvReluMaxPool:
     def trained(self) -> bool:
         return self.conv.trained
 
-    def forward(self, x: Array, training: bool = False, *, logits: bool = False) -> Array:
+    def forward(self, x: Array, training: bool = False, *, logits: bool = False, out: Array | None = None) -> Array:
         conv, ops = self.conv, self.conv.device.ops
         bias = conv.bias.value if conv.bias else None
-        y, indices = ops.conv2d_relu_max_pool2d(x, conv.weight.value, bias, conv.window, self.pool.window, conv.groups)
+        y, indices = ops.conv2d_relu_max_pool2d(x, conv.weight.value, bias, conv.window, self.pool.window, conv.groups, out=out)
         if training:
             self._kept = (x, y, indices)
         return y

@@ -41,6 +41,10 @@ class _Pool2D(Layer):
         self.window = pool_window((h, w), self.pool_size, self.stride, self.padding, dilation, self.ceil_mode)
         return (c, *self.window.output)
 
+    @property
+    def takes_part(self) -> bool:
+        return type(self) in (MaxPool2D, AvgPool2D)  # classes derived from them may do something else
+
     def scratch(self, batch_size: int) -> tuple[int, int]:
         room = scratch(math.prod(self.input_shape or ()) * batch_size)
         return room, room
@@ -62,8 +66,8 @@ class MaxPool2D(_Pool2D):
     def settings(self) -> dict[str, Any]:
         return {**super().settings(), "dilation": self.dilation}
 
-    def _forward(self, x: Array, training: bool) -> Array:
-        y, indices = self.device.ops.max_pool2d(x, self.window)
+    def _forward(self, x: Array, training: bool, out: Array | None = None) -> Array:
+        y, indices = self.device.ops.max_pool2d(x, self.window, out=out)
         if training:
             self._indices = indices
         return y
@@ -97,8 +101,8 @@ class AvgPool2D(_Pool2D):
     def settings(self) -> dict[str, Any]:
         return {**super().settings(), "count_include_pad": self.count_include_pad}
 
-    def _forward(self, x: Array, training: bool) -> Array:
-        return self.device.ops.avg_pool2d(x, self.window, self.count_include_pad)
+    def _forward(self, x: Array, training: bool, out: Array | None = None) -> Array:
+        return self.device.ops.avg_pool2d(x, self.window, self.count_include_pad, out=out)
 
     def _backward(self, dy: Array, input_grad: bool) -> Array | None:
         return self.device.ops.avg_pool2d_grad(dy, self.window, self.count_include_pad) if input_grad else None

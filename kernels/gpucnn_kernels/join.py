@@ -1,7 +1,7 @@
 """What brings arrays together: sums of two, of one and a bias, and channels put beside one another. One thread per element.
 
 A sum may apply ReLU, and a sum of gradients may take the gradient of a ReLU along: what these save is a pass over memory of their own.
-Channels are copied: kernels write to whole arrays, and in N C H W a branch's channels lie in one piece for each image only.
+Branches whose kernels can do so write into their part of all channels, which lies in one piece for each image only; others are copied.
 """
 
 # Numba works out the types of kernels.
@@ -16,7 +16,7 @@ import numpy as np
 from gpucnn_kernels.core._numba import cuda, float32, uint32
 from gpucnn_kernels.core.compile import kernel
 from gpucnn_kernels.core.integers import divide, magic
-from gpucnn_kernels.core.launch import Array, Stream, floats, run_each
+from gpucnn_kernels.core.launch import Array, Stream, floats, images, run_each
 
 
 @kernel
@@ -32,13 +32,13 @@ def add_kernel(a, b, mask, y, relu, masked):
 
 
 @kernel
-def copy_channels_kernel(x, y, size, size_by, size_shift, x_stride, x_first, y_stride, y_first):
-    """Element j of image n: from x[n · x_stride + x_first + j] to y[n · y_stride + y_first + j], for j below `size`."""
+def copy_images_kernel(x, y, size, size_by, size_shift, x_step, y_step):
+    """Element j of image n, for j below `size`: from x[n · x_step + j] to y[n · y_step + j]."""
     i = uint32(cuda.grid(1))
     n = divide(i, size_by, size_shift)
     j = uint32(i - n * size)
-    if uint32(n * x_stride) < x.size and uint32(n * y_stride) < y.size:
-        y[uint32(n * y_stride + y_first + j)] = x[uint32(n * x_stride + x_first + j)]
+    if uint32(n * x_step) < x.size and uint32(n * y_step) < y.size:
+        y[uint32(n * y_step + j)] = x[uint32(n * x_step + j)]
 
 
 @kernel
@@ -78,32 +78,10 @@ def add(a: Array, b: Array, y: Array, relu: bool = False, stream: Stream = 0, *,
     )
 
 
-def put_channels(x: Array, y: Array, first: int, stream: Stream = 0) -> None:
-    """Writes x (N, C, …) to the channels of y (N, D, …) from `first` on."""
-    _copy(x, y, x.shape, 0, first, stream)
-
-
-def take_channels(y: Array, x: Array, first: int, stream: Stream = 0) -> None:
-    """Writes the channels of y (N, D, …) from `first` on to x (N, C, …), as many as that has."""
-    _copy(y, x, x.shape, first, 0, stream)
-
-
-def _copy(source: Array, target: Array, shape: tuple[int, ...], source_first: int, target_first: int, stream: Stream) -> None:
-    pixels = math.prod(shape[2:])
-    for array, name, first in ((source, "source", source_first), (target, "target", target_first)):
-        if (array.shape[0], *array.shape[2:]) != (shape[0], *shape[2:]) or not 0 <= first <= array.shape[1] - shape[1]:
-            raise ValueError(f"{shape[1]} channels from {first} on do not fit the {name} of shape {tuple(array.shape)}")
-    size = shape[1] * pixels
-    run_each(
-        copy_channels_kernel,
-        shape[0] * size,
-        stream,
-        floats(source, "source"),
-        floats(target, "target"),
-        np.uint32(size),
-        *magic(size),
-        np.uint32(source.shape[1] * pixels),
-        np.uint32(source_first * pixels),
-        np.uint32(target.shape[1] * pixels),
-        np.uint32(target_first * pixels),
-    )
+def copy_images(x: Array, y: Array, stream: Stream = 0) -> None:
+    """Writes x to y, both (N, …). The images of either may lie apart, as some channels of larger images do."""
+    shape = tuple(x.shape)
+    size = math.prod(shape[1:])
+    (source, from_step), (target, to_step) = images(x, "x", shape), images(y, "y", shape)
+    sizes = np.uint32(size), *magic(size), np.uint32(from_step or size), np.uint32(to_step or size)
+    run_each(copy_images_kernel, shape[0] * size, stream, source, target, *sizes)

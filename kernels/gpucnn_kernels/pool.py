@@ -11,6 +11,9 @@ Nearly every network pools 2 × 2 without overlap or padding, and there none of 
 directions: it reads or writes its four pixels, two at a time where rows are even, so that a warp moves 256 bytes of neighbours by one
 instruction. Forward that is 16 bytes read and 8 written per window, backward 8 and 16, and nothing twice; the rows and columns that odd
 images have over are set to zero by the threads of the last windows. The results are those of the general kernels to the bit.
+
+A branch of a network may write to its part of all branches' channels, and read its part of their gradient: images that lie apart. The
+general kernels have a twin for that, which adds to an address what lies between the images.
 """
 
 # Numba works out the types of kernels.
@@ -27,7 +30,7 @@ import numpy as np
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.integers import divide, magic, split
-from gpucnn_kernels.core.launch import Array, Stream, Window, aligned, floats, geometry, ints, run_each
+from gpucnn_kernels.core.launch import Array, Stream, Window, aligned, floats, geometry, images, ints, run_each
 from gpucnn_kernels.core.vector import load_2, store_2
 
 
@@ -57,13 +60,9 @@ def window_count(p, q, H, W, R, S, stride_h, stride_w, top, left, dilation_h, di
     return float32(int32(rows * columns))
 
 
-@kernel
-def max_pool2d_kernel(x, y, indices, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q):
-    i = uint32(cuda.grid(1))
-    if i >= y.size:
-        return
-    rest, q = split(i, Q)
-    plane, p = split(rest, P)
+@device(forceinline=True)
+def largest(x, plane, p, q, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w):
+    """The largest pixel of window (p, q), and its place in the plane."""
     first_h = int32(p * stride_h - top)
     first_w = int32(q * stride_w - left)
     best = float32(-math.inf)
@@ -79,7 +78,31 @@ def max_pool2d_kernel(x, y, indices, H, W, R, S, stride_h, stride_w, top, left, 
                     if place < 0 or (not (value <= best) and best == best):
                         best = value
                         place = int32(h * W + w)
-    y[i] = best
+    return best, place
+
+
+@kernel
+def max_pool2d_kernel(x, y, indices, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q):
+    i = uint32(cuda.grid(1))
+    if i >= y.size:
+        return
+    rest, q = split(i, Q)
+    plane, p = split(rest, P)
+    y[i], indices[i] = largest(x, plane, p, q, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w)
+
+
+@kernel
+def max_pool2d_part_kernel(
+    x, y, indices, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, image_by, image_shift, skipped
+):
+    """y's images lie `skipped` elements apart."""
+    i = uint32(cuda.grid(1))
+    if i >= indices.size:
+        return
+    rest, q = split(i, Q)
+    plane, p = split(rest, P)
+    best, place = largest(x, plane, p, q, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w)
+    y[uint32(i + divide(i, image_by, image_shift) * skipped)] = best
     indices[i] = place
 
 
@@ -93,18 +116,12 @@ def windows_over(place, taps, stride, stride_by, stride_shift, dilation, count):
     return first, last
 
 
-@kernel
-def max_pool2d_grad_kernel(
-    dy, indices, y, dx, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, masked,
-    h_by, h_shift, w_by, w_shift, stride_h_by, stride_h_shift, stride_w_by, stride_w_shift,
+@device(forceinline=True)
+def handed_down(
+    dy, apart, indices, y, plane, h, w, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, masked,
+    stride_h_by, stride_h_shift, stride_w_by, stride_w_shift,
 ):  # fmt: skip
-    i = uint32(cuda.grid(1))
-    if i >= dx.size:
-        return
-    rest = divide(i, w_by, w_shift)
-    w = int32(i - rest * uint32(W))
-    plane = divide(rest, h_by, h_shift)
-    h = int32(rest - plane * uint32(H))
+    """What pixel (h, w) gets of the windows that it has won. The plane's gradients lie `apart` elements behind their windows."""
     place = int32(h * W + w)
     first_p, last_p = windows_over(int32(h + top), R, stride_h, stride_h_by, stride_h_shift, dilation_h, P)
     first_q, last_q = windows_over(int32(w + left), S, stride_w, stride_w_by, stride_w_shift, dilation_w, Q)
@@ -119,8 +136,43 @@ def max_pool2d_grad_kernel(
                 continue
             window = uint32(row + uint32(q))
             if indices[window] == place and (not masked or y[window] > float32(0)):
-                total += dy[window]
-    dx[i] = total
+                total += dy[uint32(window + apart)]
+    return total
+
+
+@kernel
+def max_pool2d_grad_kernel(
+    dy, indices, y, dx, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, masked,
+    h_by, h_shift, w_by, w_shift, stride_h_by, stride_h_shift, stride_w_by, stride_w_shift,
+):  # fmt: skip
+    i = uint32(cuda.grid(1))
+    if i >= dx.size:
+        return
+    rest = divide(i, w_by, w_shift)
+    w = int32(i - rest * uint32(W))
+    plane = divide(rest, h_by, h_shift)
+    dx[i] = handed_down(
+        dy, uint32(0), indices, y, plane, int32(rest - plane * uint32(H)), w, W, R, S, stride_h, stride_w, top, left, dilation_h,
+        dilation_w, P, Q, masked, stride_h_by, stride_h_shift, stride_w_by, stride_w_shift,
+    )  # fmt: skip
+
+
+@kernel
+def max_pool2d_part_grad_kernel(
+    dy, indices, y, dx, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, masked,
+    h_by, h_shift, w_by, w_shift, stride_h_by, stride_h_shift, stride_w_by, stride_w_shift, c_by, c_shift, skipped,
+):  # fmt: skip
+    """dy's images lie `skipped` elements apart."""
+    i = uint32(cuda.grid(1))
+    if i >= dx.size:
+        return
+    rest = divide(i, w_by, w_shift)
+    w = int32(i - rest * uint32(W))
+    plane = divide(rest, h_by, h_shift)
+    dx[i] = handed_down(
+        dy, uint32(divide(plane, c_by, c_shift) * skipped), indices, y, plane, int32(rest - plane * uint32(H)), w, W, R, S, stride_h,
+        stride_w, top, left, dilation_h, dilation_w, P, Q, masked, stride_h_by, stride_h_shift, stride_w_by, stride_w_shift,
+    )  # fmt: skip
 
 
 @functools.cache
@@ -223,13 +275,9 @@ def max_pool2x2_grad(pairs: bool, masked: bool = False) -> Any:
     return max_pool2d_2x2_relu_grad if masked else max_pool2d_2x2_grad
 
 
-@kernel
-def avg_pool2d_kernel(x, y, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, bottom, right, padded):
-    i = uint32(cuda.grid(1))
-    if i >= y.size:
-        return
-    rest, q = split(i, Q)
-    plane, p = split(rest, P)
+@device(forceinline=True)
+def mean_of(x, plane, p, q, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, bottom, right, padded):
+    """The mean of window (p, q)."""
     first_h = int32(p * stride_h - top)
     first_w = int32(q * stride_w - left)
     total = float32(0)
@@ -240,16 +288,39 @@ def avg_pool2d_kernel(x, y, H, W, R, S, stride_h, stride_w, top, left, dilation_
                 w = int32(first_w + s * dilation_w)
                 if w >= 0 and w < W:
                     total += x[uint32((plane * H + h) * W + w)]
-    y[i] = total / window_count(p, q, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, bottom, right, padded)
+    return total / window_count(p, q, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, bottom, right, padded)
 
 
 @kernel
-def avg_pool2d_grad_kernel(dy, dx, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, bottom, right, padded):
+def avg_pool2d_kernel(x, y, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, bottom, right, padded):
     i = uint32(cuda.grid(1))
-    if i >= dx.size:
+    if i >= y.size:
         return
-    rest, w = split(i, W)
-    plane, h = split(rest, H)
+    rest, q = split(i, Q)
+    plane, p = split(rest, P)
+    y[i] = mean_of(x, plane, p, q, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, bottom, right, padded)
+
+
+@kernel
+def avg_pool2d_part_kernel(
+    x, y, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, bottom, right, padded, count, image_by, image_shift,
+    skipped,
+):  # fmt: skip
+    """`count` windows; y's images lie `skipped` elements apart."""
+    i = uint32(cuda.grid(1))
+    if i >= count:
+        return
+    rest, q = split(i, Q)
+    plane, p = split(rest, P)
+    mean = mean_of(x, plane, p, q, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, bottom, right, padded)
+    y[uint32(i + divide(i, image_by, image_shift) * skipped)] = mean
+
+
+@device(forceinline=True)
+def shares_of(
+    dy, apart, plane, h, w, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, bottom, right, padded,
+):  # fmt: skip
+    """What pixel (h, w) gets of all windows over it. The plane's gradients lie `apart` elements behind their windows."""
     total = float32(0)
     for r in range(R):
         row = int32(h + top - r * dilation_h)
@@ -260,23 +331,51 @@ def avg_pool2d_grad_kernel(dy, dx, H, W, R, S, stride_h, stride_w, top, left, di
                 q = int32(column // stride_w)
                 if column >= 0 and q * stride_w == column and q < Q:
                     count = window_count(p, q, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, bottom, right, padded)
-                    total += dy[uint32((plane * P + p) * Q + q)] / count
-    dx[i] = total
+                    total += dy[uint32(uint32((plane * P + p) * Q + q) + apart)] / count
+    return total
+
+
+@kernel
+def avg_pool2d_grad_kernel(dy, dx, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, bottom, right, padded):
+    i = uint32(cuda.grid(1))
+    if i >= dx.size:
+        return
+    rest, w = split(i, W)
+    plane, h = split(rest, H)
+    dx[i] = shares_of(
+        dy, uint32(0), plane, h, w, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, bottom, right, padded
+    )
+
+
+@kernel
+def avg_pool2d_part_grad_kernel(
+    dy, dx, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, bottom, right, padded, c_by, c_shift, skipped,
+):  # fmt: skip
+    """dy's images lie `skipped` elements apart."""
+    i = uint32(cuda.grid(1))
+    if i >= dx.size:
+        return
+    rest, w = split(i, W)
+    plane, h = split(rest, H)
+    apart = uint32(divide(plane, c_by, c_shift) * skipped)
+    dx[i] = shares_of(
+        dy, apart, plane, h, w, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, bottom, right, padded
+    )
 
 
 def max_pool2d(x: Array, y: Array, indices: Array, window: Window, stream: Stream = 0) -> None:
-    """Writes the largest pixel of each window to y and its place in the H·W plane to indices.
+    """Writes the largest pixel of each window to y and its place in the H·W plane to indices. Images of y may lie apart, and those of dy
+    below.
 
     The first of equals wins; NaN wins over numbers, and the first NaN over later ones. Padding never wins.
     """
     n, c = x.shape[:2]
-    count = n * c * window.output[0] * window.output[1]
-    arrays = (
-        floats(x, "x", (n, c, *window.input)),
-        floats(y, "y", (n, c, *window.output)),
-        ints(indices, "indices", (n, c, *window.output)),
-    )
-    if _two_by_two(window):
+    image = c * window.output[0] * window.output[1]
+    count, (target, step) = n * image, images(y, "y", (n, c, *window.output))
+    arrays = floats(x, "x", (n, c, *window.input)), target, ints(indices, "indices", (n, c, *window.output))
+    if step:
+        run_each(max_pool2d_part_kernel, count, stream, *arrays, *geometry(window), *magic(image), np.uint32(step - image))
+    elif _two_by_two(window):
         run_each(max_pool2x2(_pairs(x, window)), count, stream, *arrays, *_two_by_two_sizes(window))
     else:
         run_each(max_pool2d_kernel, count, stream, *arrays, *geometry(window))
@@ -289,16 +388,22 @@ def max_pool2d_grad(dy: Array, indices: Array, dx: Array, window: Window, stream
     down: its winner is that pixel, so that ReLU's gradient is known from y, a quarter as many numbers as x for windows of 2 × 2.
     """
     n, c = dy.shape[:2]
-    given = floats(dy, "dy", (n, c, *window.output)), ints(indices, "indices", (n, c, *window.output))
+    gradients, step = images(dy, "dy", (n, c, *window.output))
+    given = gradients, ints(indices, "indices", (n, c, *window.output))
     target, mask = floats(dx, "dx", (n, c, *window.input)), None if relu is None else floats(relu, "relu", (n, c, *window.output))
-    if _two_by_two(window):
+    if _two_by_two(window) and not step:
         arrays = (*given, target) if mask is None else (*given, mask, target)
         count = n * c * window.output[0] * window.output[1]
         run_each(max_pool2x2_grad(_pairs(dx, window), mask is not None), count, stream, *arrays, *_two_by_two_sizes(window))
     else:
         arrays = *given, given[0] if mask is None else mask, target  # never read without a mask: keeps one signature
         count = n * c * window.input[0] * window.input[1]
-        run_each(max_pool2d_grad_kernel, count, stream, *arrays, *geometry(window), np.int32(mask is not None), *divisors(window))
+        sizes = *geometry(window), np.int32(mask is not None), *divisors(window)
+        if step:
+            skipped = np.uint32(step - c * window.output[0] * window.output[1])
+            run_each(max_pool2d_part_grad_kernel, count, stream, *arrays, *sizes, *magic(c), skipped)
+        else:
+            run_each(max_pool2d_grad_kernel, count, stream, *arrays, *sizes)
 
 
 @functools.lru_cache(maxsize=256)
@@ -310,29 +415,26 @@ def divisors(window: Window) -> tuple[np.uint32, ...]:
 def avg_pool2d(x: Array, y: Array, window: Window, count_include_pad: bool = True, stream: Stream = 0) -> None:
     """Writes the mean of each window to y: over its pixels and, with `count_include_pad`, the zeros of declared padding."""
     n, c = x.shape[:2]
-    run_each(
-        avg_pool2d_kernel,
-        n * c * window.output[0] * window.output[1],
-        stream,
-        floats(x, "x", (n, c, *window.input)),
-        floats(y, "y", (n, c, *window.output)),
-        *geometry(window),
-        *_counting(window, count_include_pad),
-    )
+    image = c * window.output[0] * window.output[1]
+    count, (target, step) = n * image, images(y, "y", (n, c, *window.output))
+    arguments = floats(x, "x", (n, c, *window.input)), target, *geometry(window), *_counting(window, count_include_pad)
+    if step:
+        more = np.uint32(count), *magic(image), np.uint32(step - image)
+        run_each(avg_pool2d_part_kernel, count, stream, *arguments, *more)
+    else:
+        run_each(avg_pool2d_kernel, count, stream, *arguments)
 
 
 def avg_pool2d_grad(dy: Array, dx: Array, window: Window, count_include_pad: bool = True, stream: Stream = 0) -> None:
     """Writes to dx each window's gradient, shared out evenly among the pixels that its mean was taken over."""
     n, c = dy.shape[:2]
-    run_each(
-        avg_pool2d_grad_kernel,
-        n * c * window.input[0] * window.input[1],
-        stream,
-        floats(dy, "dy", (n, c, *window.output)),
-        floats(dx, "dx", (n, c, *window.input)),
-        *geometry(window),
-        *_counting(window, count_include_pad),
-    )
+    count, (given, step) = n * c * window.input[0] * window.input[1], images(dy, "dy", (n, c, *window.output))
+    arguments = given, floats(dx, "dx", (n, c, *window.input)), *geometry(window), *_counting(window, count_include_pad)
+    if step:
+        skipped = np.uint32(step - c * window.output[0] * window.output[1])
+        run_each(avg_pool2d_part_grad_kernel, count, stream, *arguments, *magic(c), skipped)
+    else:
+        run_each(avg_pool2d_grad_kernel, count, stream, *arguments)
 
 
 def _counting(window: Window, count_include_pad: bool) -> tuple[np.int32, np.int32, np.int32]:

@@ -124,6 +124,8 @@ def weight_sums(
 class Depthwise:
     """The plan of a convolution with one filter for each channel. x (N, K, H, W), weight (K, 1, R, S), y and dy (N, K, P, Q)."""
 
+    parts = False  # images lie right behind one another
+
     def __init__(self, k: int, window: Window) -> None:
         self.k, self.window, self.frame = k, window, framed(1, window)
         self.taps = math.prod(window.kernel)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from gpucnn_loops import tables
 from gpucnn_loops._numba import loop
 from gpucnn_loops.tables import Frame, Tables, Window, edges, framed, grid, lanes
-from gpucnn_loops.threads import Scratch, address, share
+from gpucnn_loops.threads import Scratch, address, share, step_of
 from gpucnn_loops.tile import product
 from gpucnn_loops.turn import frame, to_planes, to_rows
 from gpucnn_loops.vector import L, at, load, relu16, store
@@ -122,7 +122,10 @@ def add_rows(rows, count, width, sums):
 
 
 class Direct:
-    """The plan of one convolution: its tables and sizes. x (N, C, H, W), weight (K, C/groups, R, S), y and dy (N, K, P, Q)."""
+    """The plan of one convolution: its tables and sizes. x (N, C, H, W), weight (K, C/groups, R, S), y and dy (N, K, P, Q), whose images
+    may lie apart."""
+
+    parts = True
 
     def __init__(self, c: int, k: int, window: Window, groups: int = 1) -> None:
         self.c, self.k, self.window, self.groups = c // groups, k // groups, window, groups
@@ -168,7 +171,7 @@ class Direct:
         width: int,
     ) -> None:  # fmt: skip
         n, total = len(x), y.shape[2] * y.shape[3]
-        x_step, y_step, classes = x[0].size, y[0].size, len(t.ends) // 2
+        x_step, y_step, classes = step_of(x), step_of(y), len(t.ends) // 2
         parts = tables.parts(n, -(-total // BAND)) if classes == 1 else 1
         plane, out = frame.c * frame.h * frame.w * 4, k * total * 4
         sizes = frame.size, BAND * width, total * width if classes > 1 else 0
@@ -209,9 +212,10 @@ class Direct:
                 tap, tap_count = tap_ends[part], tap_ends[part + 1] - tap_ends[part]
                 for g in range(self.groups):
                     weight_sums(
-                        ends[group], ends[group + 1], frame.size > 0, address(x) + g * plane, x[0].size, address(dy) + g * out, dy[0].size,
-                        address(sums[group, g]) + 4 * tap * self.width, address(biases[group, g]), part == 0 and dbias is not None,
-                        *frame.numbers, self.k, self.width, self.count, t.at.cols + 8 * tap, tap_count, t.at.rows, t.at.turns, *room,
+                        ends[group], ends[group + 1], frame.size > 0, address(x) + g * plane, step_of(x), address(dy) + g * out,
+                        step_of(dy), address(sums[group, g]) + 4 * tap * self.width, address(biases[group, g]),
+                        part == 0 and dbias is not None, *frame.numbers, self.k, self.width, self.count, t.at.cols + 8 * tap, tap_count,
+                        t.at.rows, t.at.turns, *room,
                     )  # fmt: skip
 
         share(count * parts, body, n * self.count * self.width * self.groups * (taps + 1))

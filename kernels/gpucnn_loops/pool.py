@@ -1,10 +1,11 @@
-"""Pooling with any window: a plane at a time, a row of outputs at a time, tap by tap."""
+"""Pooling with any window: a plane at a time, a row of outputs at a time, tap by tap. Images of y and dy may lie apart."""
 
 # mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -159,20 +160,38 @@ def _work(window: Window, planes: int) -> int:
     return planes * (r * s * p * q + h * w) * 4
 
 
+def _pieces(first: int, last: int, *arrays: NDArray[Any]) -> Iterator[tuple[Any, ...]]:
+    """The planes first … last − 1, as (the first, behind the last, where each array's plane 0 is): all of them at once, or image by image
+    where the images of an array lie apart."""
+    if all(array.flags.c_contiguous for array in arrays):
+        yield first, last, *map(address, arrays)
+        return
+    channels = arrays[0].shape[1]
+    while first < last:
+        image = first // channels
+        end = min(last, (image + 1) * channels)
+        yield first - image * channels, end - image * channels, *(address(array) + image * array.strides[0] for array in arrays)
+        first = end
+
+
 def max_pool2d(x: Array, window: Window, y: Array, indices: NDArray[np.int32]) -> None:
     """y and indices (N, C, P, Q) of x (N, C, H, W)."""
     numbers, planes = _numbers(window), _planes(x)
     if window.stride[1] > 2:
-        share(planes, lambda a, z: max_pool(a, z, address(x), address(y), address(indices), *numbers), _work(window, planes))
+
+        def windows(first: int, last: int) -> None:
+            for piece in _pieces(first, last, x, y, indices):
+                max_pool(*piece, *numbers)
+
+        share(planes, windows, _work(window, planes))
         return
     image, columns, q = framed(1, window), _first_columns(window), window.output[1]
 
     def body(first: int, last: int) -> None:
         scratch = Scratch(image.high * image.wide + 4 * L, lanes(q), lanes(q))
         scratch.parts[0][...] = LOWEST
-        max_pool_rows(
-            first, last, address(x), address(y), address(indices), address(columns), *numbers, *scratch.addresses(), image.high, image.wide,
-        )  # fmt: skip
+        for piece in _pieces(first, last, x, y, indices):
+            max_pool_rows(*piece, address(columns), *numbers, *scratch.addresses(), image.high, image.wide)
 
     share(planes, body, _work(window, planes))
 
@@ -189,20 +208,31 @@ def _first_columns(window: Window) -> NDArray[np.int32]:
 def max_pool2d_grad(dy: Array, indices: NDArray[np.int32], window: Window, relu: Array | None, dx: Array) -> None:
     """dx (N, C, H, W) of dy, indices and `relu`, if given (N, C, P, Q)."""
     (h, w), (p, q), planes = window.input, window.output, _planes(dy)
-    where = address(dy if relu is None else relu)
-    share(
-        planes, lambda a, z: max_pool_grad(a, z, address(dy), address(indices), where, relu is not None, address(dx), h * w, p * q),
-        _work(window, planes),
-    )  # fmt: skip
+
+    def body(first: int, last: int) -> None:
+        for a, z, given, places, by, out in _pieces(first, last, dy, indices, dy if relu is None else relu, dx):
+            max_pool_grad(a, z, given, places, by, relu is not None, out, h * w, p * q)
+
+    share(planes, body, _work(window, planes))
 
 
 def avg_pool2d(x: Array, window: Window, counts: Array, y: Array) -> None:
     """y (N, C, P, Q) of x (N, C, H, W); counts (P, Q): what each sum is divided by."""
     numbers, planes = _numbers(window), _planes(x)
-    share(planes, lambda a, z: avg_pool(a, z, address(x), address(y), address(counts), *numbers), _work(window, planes))
+
+    def body(first: int, last: int) -> None:
+        for piece in _pieces(first, last, x, y):
+            avg_pool(*piece, address(counts), *numbers)
+
+    share(planes, body, _work(window, planes))
 
 
 def avg_pool2d_grad(dy: Array, window: Window, counts: Array, dx: Array) -> None:
     """dx (N, C, H, W) of dy (N, C, P, Q)."""
     numbers, planes = _numbers(window), _planes(dy)
-    share(planes, lambda a, z: avg_pool_grad(a, z, address(dy), address(dx), address(counts), *numbers), _work(window, planes))
+
+    def body(first: int, last: int) -> None:
+        for piece in _pieces(first, last, dy, dx):
+            avg_pool_grad(*piece, address(counts), *numbers)
+
+    share(planes, body, _work(window, planes))

@@ -143,3 +143,8 @@ def address(array: NDArray[Any]) -> int:
         return int(_address_of(_byte_of(array)))  # four times as quick as the other way, which is good for everything
     except (TypeError, ValueError):  # it may only be read, or is empty
         return int(array.ctypes.data)
+
+
+def step_of(images: NDArray[Any]) -> int:
+    """Numbers from an image to the next."""
+    return int(images.strides[0]) // images.itemsize

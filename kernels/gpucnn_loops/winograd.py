@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from gpucnn_loops._numba import loop
 from gpucnn_loops.direct import Direct, add_rows, masked
 from gpucnn_loops.tables import Sliding, Tables, Window, edges, grid, lanes, parts
-from gpucnn_loops.threads import Scratch, address, share
+from gpucnn_loops.threads import Scratch, address, share, step_of
 from gpucnn_loops.tile import product
 from gpucnn_loops.transforms import SKEW, TILES, gradients_in, kernels_in, kernels_out, matrices, patches_in, tiles_out
 from gpucnn_loops.turn import to_planes, to_rows, turned_kernels
@@ -43,14 +43,14 @@ def fits(c: int, k: int, window: Window, groups: int = 1) -> bool:
     return all(36 * GAIN * count <= r * s * pixels for count, pixels in tiles)
 
 
-@loop("i i f* i i i f* i i i i i i i w* w* w* w* w* f* f* f* f* f*")
+@loop("i i f* i i i i f* i i i i i i i w* w* w* w* w* f* f* f* f* f*")
 def outputs_of(
-    image, images, x, c, c_width, plane, u, ws, width, m, each, in_size, wide, out_wide, ins, outs, at_in, t_rows, c_cols, rows, v, mm,
-    sums, scratch,
+    image, images, x, x_step, c, c_width, plane, u, ws, width, m, each, in_size, wide, out_wide, ins, outs, at_in, t_rows, c_cols, rows, v,
+    mm, sums, scratch,
 ):  # fmt: skip
     """sums (images, rows of whole tiles, width): the outputs of some images. at_in: places of an image's pixels in its frame."""
     for i in range(images):
-        to_rows(at(x, (image + i) * c * plane), plane, plane, c, at(rows, i * in_size * c_width), at_in)
+        to_rows(at(x, (image + i) * x_step), plane, plane, c, at(rows, i * in_size * c_width), at_in)
     total = images * each
     for t0 in range(0, total, TILES):
         tiles = min(TILES, total - t0)
@@ -61,17 +61,17 @@ def outputs_of(
         tiles_out(mm, width, at(outs, t0), tiles, out_wide, m, sums, scratch)
 
 
-@loop("i i i f* i i i f* i i i i i i i w* w* w* w* w* f* f* f* f* f* f* i f* f* i i i i w* w* f* f*")
+@loop("i i i f* i i i i f* i i i i i i i w* w* w* w* w* f* f* f* f* f* f* i f* f* i i i i w* w* f* f*")
 def forward(
-    first, last, group, x, c, c_width, plane, u, ws, width, m, each, in_size, wide, out_wide, ins, outs, at_in, t_rows, c_cols, rows, v,
-    mm, sums, scratch, bias, relu, mask, y, y_step, k, total, out_size, at_out, places, flat, broken,
+    first, last, group, x, x_step, c, c_width, plane, u, ws, width, m, each, in_size, wide, out_wide, ins, outs, at_in, t_rows, c_cols,
+    rows, v, mm, sums, scratch, bias, relu, mask, y, y_step, k, total, out_size, at_out, places, flat, broken,
 ):  # fmt: skip
     """y (images, k, total) of the images first … last − 1. broken[image] is 0, or NaN where a result is not finite."""
     for begin in range(first, last, group):
         images = min(group, last - begin)
         outputs_of(
-            begin, images, x, c, c_width, plane, u, ws, width, m, each, in_size, wide, out_wide, ins, outs, at_in, t_rows, c_cols, rows, v,
-            mm, sums, scratch,
+            begin, images, x, x_step, c, c_width, plane, u, ws, width, m, each, in_size, wide, out_wide, ins, outs, at_in, t_rows,
+            c_cols, rows, v, mm, sums, scratch,
         )  # fmt: skip
         for image in range(images):
             bad = splat(ZERO)
@@ -88,17 +88,17 @@ def forward(
                 masked(at(y, out), at(mask, out), k, total, total)
 
 
-@loop("i i i f* i i i f* i i i i i i i w* w* w* w* w* f* f* f* f* f* f* f* i* i i i i i i w* f* f* f*")
+@loop("i i i f* i i i i f* i i i i i i i w* w* w* w* w* f* f* f* f* f* f* f* i* i i i i i i w* f* f* f*")
 def forward_pool(
-    first, last, group, x, c, c_width, plane, u, ws, width, m, each, in_size, wide, out_wide, ins, outs, at_in, t_rows, c_cols, rows, v,
-    mm, sums, scratch, bias, y, indices, y_step, k, high, across, conv_wide, out_size, places, best, won, broken,
+    first, last, group, x, x_step, c, c_width, plane, u, ws, width, m, each, in_size, wide, out_wide, ins, outs, at_in, t_rows, c_cols,
+    rows, v, mm, sums, scratch, bias, y, indices, y_step, k, high, across, conv_wide, out_size, places, best, won, broken,
 ):  # fmt: skip
     """As `forward`, then ReLU and 2×2 pooling while the outputs are in the cache: y and indices (images, k, high, across)."""
     for begin in range(first, last, group):
         images = min(group, last - begin)
         outputs_of(
-            begin, images, x, c, c_width, plane, u, ws, width, m, each, in_size, wide, out_wide, ins, outs, at_in, t_rows, c_cols, rows, v,
-            mm, sums, scratch,
+            begin, images, x, x_step, c, c_width, plane, u, ws, width, m, each, in_size, wide, out_wide, ins, outs, at_in, t_rows,
+            c_cols, rows, v, mm, sums, scratch,
         )  # fmt: skip
         for image in range(images):
             bad = splat(ZERO)
@@ -149,7 +149,9 @@ def weight_sums(
 
 
 class Winograd:
-    """The plan of one convolution that `fits`. x (N, C, H, W), weight (K, C, R, R), y and dy (N, K, P, Q)."""
+    """The plan of one convolution that `fits`. x (N, C, H, W), weight (K, C, R, R), y and dy (N, K, P, Q), whose images may lie apart."""
+
+    parts = True
 
     def __init__(self, c: int, k: int, window: Window) -> None:
         self.c, self.k, self.window, self.r = c, k, window, window.kernel[0]
@@ -225,8 +227,8 @@ class Winograd:
         """What `outputs_of` takes."""
         t = self.tables.at
         return (
-            address(x), self.c, self.c_width, self.plane, address(u) + 4 * first, self.width, width, self.m, self.each, self.in_size,
-            self.wide, self.out_wide, t.ins, t.outs, t.at_in, t.t_rows, t.c_cols, *room,
+            address(x), step_of(x), self.c, self.c_width, self.plane, address(u) + 4 * first, self.width, width, self.m, self.each,
+            self.in_size, self.wide, self.out_wide, t.ins, t.outs, t.at_in, t.t_rows, t.c_cols, *room,
         )  # fmt: skip
 
     def _room(self, width: int) -> tuple[int, ...]:
@@ -241,7 +243,7 @@ class Winograd:
         if bias is not None:
             b[: self.k] = bias
         broken = np.empty((len(own), n), np.float32)
-        t, step = self.tables.at, self.k * self.count
+        t, step = self.tables.at, step_of(y)
 
         def body(begin: int, end: int) -> None:
             for part, a, z in pieces(begin, end, n):
@@ -315,7 +317,7 @@ class Winograd:
                 room = scratch.addresses()
                 for group in range(a, z):
                     weight_sums(
-                        ends[group], ends[group + 1], self.group, address(x), address(dy) + 4 * first * self.count, self.k * self.count,
+                        ends[group], ends[group + 1], self.group, address(x), address(dy) + 4 * first * self.count, step_of(dy),
                         address(du) + 4 * (group * 36 * c * self.width + first), address(biases) + 4 * (group * self.width + first), c,
                         self.c_width, self.plane, k, width, self.width, self.count, self.m, self.each, self.in_size, self.wide,
                         self.out_wide, t.ins, t.outs, t.at_in, turns.at.places, t.c_cols, t.t_rows, *room,

@@ -111,6 +111,50 @@ def test_relu_has_no_gradient_pass_of_its_own(name: str, monkeypatch: pytest.Mon
     assert len(passes) == (0 if name == "two residuals" else 1)  # the network's last ReLU
 
 
+def test_branches_write_into_the_output_and_read_their_part_of_the_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that end in a convolution or in pooling: copied are the others alone, once in each direction."""
+    copies: list[Any] = []
+    copied = cpu.copied
+    monkeypatch.setattr(cpu, "copied", lambda x, **more: copies.append(x.shape) or copied(x, **more))
+    x = np.random.default_rng(0).normal(size=(3, 4, 6, 6))
+    for layer, expected in (
+        (gc.inception(2, (2, 3), (1, 2), 2), []),
+        (gc.Concat(conv(2), [conv(1), gc.Dropout(0.5)], gc.AvgPool2D(3, stride=1, padding=1)), [(3, 2, 6, 6), (3, 1, 6, 6)] * 2),
+        (gc.Concat(conv(2, activation="tanh"), gc.DepthwiseConv2D(1)), [(3, 2, 6, 6), (3, 4, 6, 6)] * 2),
+    ):
+        model = gc.Sequential(layer).build((4, 6, 6), device="cpu", dtype="float64")
+        copies.clear()
+        y = model.forward(x, training=True)
+        model.backward(np.ones_like(y), input_grad=True)
+        assert copies == expected
+
+
+BRANCHES: tuple[tuple[Any, ...], ...] = (
+    (lambda: conv(16), lambda: [conv(16), conv(17)], lambda: conv(5, 5)),
+    (lambda: [conv(4), gc.MaxPool2D(3, stride=1, padding=1)], lambda: gc.Conv2D(3, 3, dilation=2, padding=2)),
+    (lambda: gc.MaxPool2D(3, stride=3), lambda: gc.AvgPool2D(3), lambda: [conv(4), gc.MaxPool2D(3)], lambda: conv(6, 3, None, stride=3)),
+    (lambda: gc.DepthwiseConv2D(3, padding=1, activation="relu"), lambda: gc.Conv2D(16, 1, groups=2, activation="relu")),
+)
+
+
+@pytest.mark.parametrize("branches", BRANCHES, ids=range(len(BRANCHES)))
+@pytest.mark.parametrize("behind", [gc.Flatten, lambda: conv(3, 1)], ids=["no relu taken", "relu taken"])
+def test_branches_side_by_side_in_float32(branches: Any, behind: Any) -> None:
+    """Compiled loops, where there are any, write and read images that lie apart: as in float64."""
+    x = np.random.default_rng(1).normal(size=(9, 16, 12, 12))
+    found = []
+    for dtype in ("float64", "float32"):
+        model = gc.Sequential(conv(16, 1, None), gc.Concat(*(make() for make in branches)), behind()).build(
+            (16, 12, 12), seed=2, device="cpu", dtype=dtype
+        )
+        y = model.forward(x.astype(dtype), training=True)
+        dx = model.backward(np.linspace(-1, 1, y.size, dtype=dtype).reshape(y.shape), input_grad=True)
+        found.append([y, dx, *(parameter.grad for parameter in model.parameters.values())])
+    for one, other in zip(*found, strict=True):
+        # Sums of up to 1296 products, a layer on another: some hundred roundings of numbers of the largest one's size.
+        np.testing.assert_allclose(other, one, rtol=0, atol=200 * 2**-24 * np.abs(one).max())
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_containers_are_saved_loaded_copied_and_trained(name: str, tmp_path: Path) -> None:
     model = gc.Sequential(*NETWORKS[name](), gc.Flatten(), gc.Dense(3)).build(IMAGE, device="cpu").compile(gc.SGD(0.01))

@@ -4,7 +4,7 @@ import gpucnn.arrays
 from gpucnn.ops.cpu.activations import sigmoid, sigmoid_grad, softmax, softmax_grad
 from gpucnn.ops.cpu.batch import gather_batch, permutation
 from gpucnn.ops.cpu.dropout import next_call
-from gpucnn.ops.cpu.join import add_bias, put_channels, take_channels
+from gpucnn.ops.cpu.join import add_bias, copied
 from gpucnn.ops.cpu.local import locally_connected2d, locally_connected2d_input_grad, locally_connected2d_weight_grad
 from gpucnn.ops.cpu.loss import binary_cross_entropy, hinge, mean_squared_error, root_mean_squared_error
 from gpucnn.ops.cpu.planes import (
@@ -59,6 +59,7 @@ __all__ = [
     "conv2d_relu_max_pool2d",
     "conv2d_relu_max_pool2d_weight_grad",
     "conv2d_weight_grad",
+    "copied",
     "dense",
     "dense_input_grad",
     "dense_weight_grad",
@@ -83,7 +84,6 @@ __all__ = [
     "mean_squared_error",
     "next_call",
     "permutation",
-    "put_channels",
     "relu",
     "relu_grad",
     "root_mean_squared_error",
@@ -95,7 +95,6 @@ __all__ = [
     "softmax",
     "softmax_cross_entropy",
     "softmax_grad",
-    "take_channels",
     "tally",
     "tanh",
     "tanh_grad",

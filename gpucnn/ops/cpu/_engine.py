@@ -32,6 +32,14 @@ def loops(*arrays: Array | None) -> bool:
     return modules() is not None
 
 
+def images(*arrays: Array | None) -> bool:
+    """Whether the loops that take images which lie apart take these: a branch's part of all channels is such an array."""
+    for array in arrays:
+        if array is not None and not array.flags.c_contiguous and not array[:1].flags.c_contiguous:
+            return False
+    return loops(*(None if array is None else array[:1] for array in arrays))
+
+
 def modules() -> Any:
     """The modules of gpucnn_loops, by their names; None where NumPy is to do everything."""
     with _lock:

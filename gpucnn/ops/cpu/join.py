@@ -30,14 +30,9 @@ def add_bias(x: Array, bias: Array, *, relu: bool = False, out: Array | None = N
     return np.maximum(y, 0, out=y) if relu else y
 
 
-def put_channels(x: Array, y: Array, first: int) -> None:
-    """Writes x (N, C, …) to the channels of y (N, D, …) from `first` on."""
-    y[:, first : first + x.shape[1]] = x
-
-
-def take_channels(y: Array, first: int, count: int, *, out: Array | None = None) -> Array:
-    """x (N, count, …): the channels of y (N, D, …) from `first` on."""
+def copied(x: Array, *, out: Array | None = None) -> Array:
+    """A copy of x (N, …). The images of x, and those of `out`, may lie apart, as some channels of larger images do."""
     if out is None:
-        return np.ascontiguousarray(y[:, first : first + count])
-    out[...] = y[:, first : first + count]
+        return np.array(x, order="C")
+    out[...] = x
     return out

@@ -21,7 +21,7 @@ def max_pool2d(x: Array, window: Window, *, out: Array | None = None, indices: A
     The first of equals wins; NaN wins over numbers, and the first NaN over later ones. Padding never wins.
     """
     shape = (*x.shape[:2], *window.output)
-    y = np.empty(shape, x.dtype) if out is None else out
+    y = out if out is not None and out.flags.c_contiguous else np.empty(shape, x.dtype)
     places = np.empty(shape, np.int32) if indices is None else indices
     s, width = window.kernel[1], window.input[1]
     number = np.min_scalar_type(window.kernel[0] * s - 1)  # taps are counted in as few bytes as will do: they are compared for every pixel
@@ -50,7 +50,7 @@ def max_pool2d(x: Array, window: Window, *, out: Array | None = None, indices: A
         places += corners
 
     _by_planes(work, x, y, places)
-    return y, places
+    return _put(y, out), places
 
 
 def max_pool2d_grad(dy: Array, indices: Array, window: Window, *, relu: Array | None = None, out: Array | None = None) -> Array:
@@ -83,7 +83,7 @@ def max_pool2d_grad(dy: Array, indices: Array, window: Window, *, relu: Array | 
 
 def avg_pool2d(x: Array, window: Window, count_include_pad: bool = True, *, out: Array | None = None) -> Array:
     """y: the mean of each window, over the pixels that `window_counts` counts."""
-    y = np.empty((*x.shape[:2], *window.output), x.dtype) if out is None else out
+    y = out if out is not None and out.flags.c_contiguous else np.empty((*x.shape[:2], *window.output), x.dtype)
     counts = window_counts(window, count_include_pad).astype(x.dtype)
 
     def work(x: Array, y: Array) -> None:
@@ -93,7 +93,7 @@ def avg_pool2d(x: Array, window: Window, count_include_pad: bool = True, *, out:
         y /= counts
 
     _by_planes(work, x, y)
-    return y
+    return _put(y, out)
 
 
 def avg_pool2d_grad(dy: Array, window: Window, count_include_pad: bool = True, *, out: Array | None = None) -> Array:
@@ -156,6 +156,14 @@ def _tiles_exactly(window: Window) -> bool:
     """Whether every pixel is read exactly once."""
     sizes = tuple(count * k for count, k in zip(window.output, window.kernel, strict=True))
     return window.stride == window.kernel and window.dilation == (1, 1) and covers_all(window) and sizes == window.input
+
+
+def _put(y: Array, out: Array | None) -> Array:
+    """y, copied where `out` is a part of larger images, which has no planes side by side."""
+    if out is None or out is y:
+        return y
+    out[...] = y
+    return out
 
 
 def _by_planes(work: Callable[..., None], *arrays: Array) -> None:

@@ -23,7 +23,7 @@ from gpucnn.ops.cpu import loss as _loss
 from gpucnn.ops.cpu import norm as _norm
 from gpucnn.ops.cpu import pool as _pool
 from gpucnn.ops.cpu import update as _update
-from gpucnn.ops.cpu._engine import loops
+from gpucnn.ops.cpu._engine import images, loops
 from gpucnn.ops.cpu._threads import Array
 from gpucnn.ops.shapes import Window
 
@@ -67,6 +67,11 @@ def _places(indices: Array | None) -> bool:
     return indices is None or (indices.dtype == np.int32 and indices.flags.c_contiguous and indices.flags.aligned)
 
 
+def _whole(array: Array) -> bool:
+    """Whether an array lies in one piece: a branch's part of all channels does not."""
+    return bool(array.flags.c_contiguous)
+
+
 def _convolution(window: Window, groups: int, c: int, k: int, *arrays: Array | None) -> Any:
     return convolution(c, k, window, groups) if loops(*arrays) else None
 
@@ -75,11 +80,14 @@ def conv2d(
     x: Array, weight: Array, bias: Array | None, window: Window, groups: int = 1, *, relu: bool = False, out: Array | None = None
 ) -> Array:
     n, c, k = *x.shape[:2], weight.shape[0]
-    plan = _convolution(window, groups, c, k, x, weight, bias, out)
-    if plan is None:
+    plan = _convolution(window, groups, c, k, x, weight, bias)
+    if plan is None or not images(out):
         return _conv.conv2d(x, weight, bias, window, groups, relu=relu, out=out)
     y = np.empty((n, k, *window.output), np.float32) if out is None else out
-    plan.forward(x, weight, bias, relu, y)
+    target = y if plan.parts or _whole(y) else np.empty(y.shape, np.float32)
+    plan.forward(x, weight, bias, relu, target)
+    if target is not y:
+        y[...] = target
     return y
 
 
@@ -87,11 +95,11 @@ def conv2d_input_grad(
     dy: Array, weight: Array, window: Window, groups: int = 1, *, relu: Array | None = None, out: Array | None = None
 ) -> Array:
     n, k, c = *dy.shape[:2], weight.shape[1] * groups
-    plan = _convolution(window, groups, c, k, dy, weight, relu, out)
-    if plan is None:
+    plan = _convolution(window, groups, c, k, weight, relu, out)
+    if plan is None or not images(dy):
         return _conv.conv2d_input_grad(dy, weight, window, groups, relu=relu, out=out)
     dx = np.empty((n, c, *window.input), np.float32) if out is None else out
-    plan.input_grad(dy, weight, relu, dx)
+    plan.input_grad(dy if plan.parts else np.ascontiguousarray(dy), weight, relu, dx)
     return dx
 
 
@@ -99,11 +107,11 @@ def conv2d_weight_grad(
     dy: Array, x: Array, window: Window, groups: int = 1, *, out: Array | None = None, dbias: Array | None = None
 ) -> Array:
     c, k = x.shape[1], dy.shape[1]
-    plan = _convolution(window, groups, c, k, dy, x, out, dbias)
-    if plan is None:
+    plan = _convolution(window, groups, c, k, x, out, dbias)
+    if plan is None or not images(dy):
         return _conv.conv2d_weight_grad(dy, x, window, groups, out=out, dbias=dbias)
     dweight = np.empty((k, c // groups, *window.kernel), np.float32) if out is None else out
-    plan.weight_grad(dy, x, dweight, dbias)
+    plan.weight_grad(dy if plan.parts else np.ascontiguousarray(dy), x, dweight, dbias)
     return dweight
 
 
@@ -116,10 +124,10 @@ def conv2d_relu_max_pool2d(
     *, out: Array | None = None, indices: Array | None = None,
 ) -> tuple[Array, Array]:  # fmt: skip
     n, c, k = *x.shape[:2], weight.shape[0]
-    if not (loops(x, weight, bias, out) and _places(indices)):
+    if not (loops(x, weight, bias) and images(out) and _places(indices)):
         return _fused.conv2d_relu_max_pool2d(x, weight, bias, window, pool_window, groups, out=out, indices=indices)
     plan = pooled(c, k, window, pool_window, groups)
-    if plan is None:
+    if plan is None or not (out is None or _whole(out)):
         return max_pool2d(conv2d(x, weight, bias, window, groups, relu=True), pool_window, out=out, indices=indices)
     shape = (n, k, *pool_window.output)
     y = np.empty(shape, np.float32) if out is None else out
@@ -139,12 +147,12 @@ def conv2d_relu_max_pool2d_weight_grad(
     *, relu: Array | None = None, out: Array | None = None, dbias: Array | None = None,
 ) -> Array:  # fmt: skip
     c, k = x.shape[1], dy.shape[1]
-    if not (loops(dy, x, relu, out, dbias) and _places(indices)):
+    if not (loops(x, relu, out, dbias) and images(dy) and _places(indices)):
         return _fused.conv2d_relu_max_pool2d_weight_grad(
             dy, indices, x, window, pool_window, groups, relu=relu, out=out, dbias=dbias
         )  # fmt: skip
     plan = pooled(c, k, window, pool_window, groups)
-    if plan is not None and plan.sums_winners:
+    if plan is not None and plan.sums_winners and _whole(dy):
         dweight = np.empty((k, c, *window.kernel), np.float32) if out is None else out
         if plan.weight_grad(dy, relu, indices, x, dweight, dbias):
             return dweight
@@ -178,7 +186,7 @@ def dense_weight_grad(dy: Array, x: Array, *, out: Array | None = None, dbias: A
 
 
 def max_pool2d(x: Array, window: Window, *, out: Array | None = None, indices: Array | None = None) -> tuple[Array, Array]:
-    if not (loops(x, out) and _places(indices)):
+    if not (loops(x) and images(out) and _places(indices)):
         return _pool.max_pool2d(x, window, out=out, indices=indices)
     shape = (*x.shape[:2], *window.output)
     y = np.empty(shape, np.float32) if out is None else out
@@ -188,7 +196,7 @@ def max_pool2d(x: Array, window: Window, *, out: Array | None = None, indices: A
 
 
 def max_pool2d_grad(dy: Array, indices: Array, window: Window, *, relu: Array | None = None, out: Array | None = None) -> Array:
-    if not (loops(dy, relu, out) and _places(indices)):
+    if not (loops(relu, out) and images(dy) and _places(indices)):
         return _pool.max_pool2d_grad(dy, indices, window, relu=relu, out=out)
     dx = np.empty((*dy.shape[:2], *window.input), np.float32) if out is None else out
     _engine.modules().pool.max_pool2d_grad(dy, indices, window, relu, dx)
@@ -196,7 +204,7 @@ def max_pool2d_grad(dy: Array, indices: Array, window: Window, *, relu: Array | 
 
 
 def avg_pool2d(x: Array, window: Window, count_include_pad: bool = True, *, out: Array | None = None) -> Array:
-    if not loops(x, out):
+    if not (loops(x) and images(out)):
         return _pool.avg_pool2d(x, window, count_include_pad, out=out)
     y = np.empty((*x.shape[:2], *window.output), np.float32) if out is None else out
     _engine.modules().pool.avg_pool2d(x, window, _counts(window, count_include_pad), y)
@@ -204,7 +212,7 @@ def avg_pool2d(x: Array, window: Window, count_include_pad: bool = True, *, out:
 
 
 def avg_pool2d_grad(dy: Array, window: Window, count_include_pad: bool = True, *, out: Array | None = None) -> Array:
-    if not loops(dy, out):
+    if not (loops(out) and images(dy)):
         return _pool.avg_pool2d_grad(dy, window, count_include_pad, out=out)
     dx = np.empty((*dy.shape[:2], *window.input), np.float32) if out is None else out
     _engine.modules().pool.avg_pool2d_grad(dy, window, _counts(window, count_include_pad), dx)

@@ -6,7 +6,7 @@ from gpucnn.ops.cuda.conv import bias_grad, conv2d, conv2d_input_grad, conv2d_we
 from gpucnn.ops.cuda.dense import dense, dense_input_grad, dense_weight_grad
 from gpucnn.ops.cuda.dropout import dropout, next_call
 from gpucnn.ops.cuda.fused import conv2d_relu_max_pool2d, conv2d_relu_max_pool2d_weight_grad
-from gpucnn.ops.cuda.join import add, add_bias, put_channels, take_channels
+from gpucnn.ops.cuda.join import add, add_bias, copied
 from gpucnn.ops.cuda.local import locally_connected2d, locally_connected2d_input_grad, locally_connected2d_weight_grad
 from gpucnn.ops.cuda.loss import binary_cross_entropy, hinge, mean_squared_error, root_mean_squared_error, softmax_cross_entropy
 from gpucnn.ops.cuda.norm import batch_norm, batch_norm_apply, batch_norm_grad
@@ -39,6 +39,7 @@ __all__ = [
     "conv2d_relu_max_pool2d",
     "conv2d_relu_max_pool2d_weight_grad",
     "conv2d_weight_grad",
+    "copied",
     "dense",
     "dense_input_grad",
     "dense_weight_grad",
@@ -63,7 +64,6 @@ __all__ = [
     "mean_squared_error",
     "next_call",
     "permutation",
-    "put_channels",
     "relu",
     "relu_grad",
     "root_mean_squared_error",
@@ -75,7 +75,6 @@ __all__ = [
     "softmax",
     "softmax_cross_entropy",
     "softmax_grad",
-    "take_channels",
     "tally",
     "tanh",
     "tanh_grad",

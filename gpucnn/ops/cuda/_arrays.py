@@ -29,6 +29,11 @@ def stream(array: Array) -> Any:
     return 0 if xp.__name__ == "numpy" else external_stream(xp.cuda.get_current_stream().ptr)
 
 
+def whole(array: Array) -> bool:
+    """Whether an array lies in one piece: a branch's part of all channels does not."""
+    return bool(array.flags.c_contiguous)
+
+
 def workspace(like: Array, elements: int) -> Array | None:
     """Room for intermediate results of one operation, `elements` float32 where `like` lives, not set to anything; None for none.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from gpucnn.ops.cuda._arrays import Array, empty, stream, workspace
+from gpucnn.ops.cuda._arrays import Array, empty, stream, whole, workspace
+from gpucnn.ops.cuda.join import copied
 from gpucnn.ops.shapes import Window
 from gpucnn_kernels.choose import problems, select
 from gpucnn_kernels.engine import bias as sums
@@ -22,8 +23,9 @@ def conv2d(
     y = empty(x, (x.shape[0], weight.shape[0], *window.output)) if out is None else out
     choice = select.choose(problems.conv2d(x.shape[0], x.shape[1], weight.shape[0], window, groups))
     room = workspace(x, choice.workspace)
-    choice.launch(x, weight, bias, y, window, groups, relu, stream(x), workspace=room)
-    return y
+    target = y if choice.variant.parts or whole(y) else empty(x, y.shape)
+    choice.launch(x, weight, bias, target, window, groups, relu, stream(x), workspace=room)
+    return y if target is y else copied(target, out=y)
 
 
 def conv2d_input_grad(
@@ -36,7 +38,8 @@ def conv2d_input_grad(
     dx = empty(dy, (dy.shape[0], weight.shape[1] * groups, *window.input)) if out is None else out
     choice = select.choose(problems.conv2d_input_grad(dy.shape[0], dx.shape[1], dy.shape[1], window, groups))
     room = workspace(dy, choice.workspace)
-    choice.launch(dy, weight, dx, window, groups, stream(dy), relu=relu, workspace=room)
+    given = dy if choice.variant.parts or whole(dy) else copied(dy)
+    choice.launch(given, weight, dx, window, groups, stream(dy), relu=relu, workspace=room)
     return dx
 
 
@@ -47,7 +50,8 @@ def conv2d_weight_grad(
     dweight = empty(dy, (dy.shape[1], x.shape[1] // groups, *window.kernel)) if out is None else out
     choice = select.choose(problems.conv2d_weight_grad(dy.shape[0], x.shape[1], dy.shape[1], window, groups))
     room = workspace(dy, choice.workspace)
-    choice.launch(dy, x, dweight, window, groups, stream(dy), dbias=dbias, workspace=room, slices=choice.slices)
+    given = dy if choice.variant.parts or whole(dy) else copied(dy)
+    choice.launch(given, x, dweight, window, groups, stream(dy), dbias=dbias, workspace=room, slices=choice.slices)
     return dweight
 
 

@@ -5,8 +5,9 @@ x (N, C, H, W), weight (K, C/groups, R, S), bias (K); y and indices (N, K, …).
 
 from __future__ import annotations
 
-from gpucnn.ops.cuda._arrays import Array, empty, stream, workspace
+from gpucnn.ops.cuda._arrays import Array, empty, stream, whole, workspace
 from gpucnn.ops.cuda.conv import conv2d, conv2d_weight_grad
+from gpucnn.ops.cuda.join import copied
 from gpucnn.ops.cuda.pool import max_pool2d, max_pool2d_grad
 from gpucnn.ops.shapes import Window
 from gpucnn_kernels.choose import problems, select
@@ -37,8 +38,9 @@ def conv2d_relu_max_pool2d(
     shape = (x.shape[0], weight.shape[0], *pool_window.output)
     y = empty(x, shape) if out is None else out
     places = empty(x, shape, "int32") if indices is None else indices
-    choice.launch(x, weight, bias, y, places, window, pool_window, groups, stream(x))
-    return y, places
+    target = y if whole(y) else empty(x, shape)
+    choice.launch(x, weight, bias, target, places, window, pool_window, groups, stream(x))
+    return (y if target is y else copied(target, out=y)), places
 
 
 def conv2d_relu_max_pool2d_weight_grad(
@@ -65,5 +67,6 @@ def conv2d_relu_max_pool2d_weight_grad(
         return conv2d_weight_grad(dconv, x, window, groups, out=out, dbias=dbias)
     dweight = empty(dy, (k, c // groups, *window.kernel)) if out is None else out
     room = workspace(dy, choice.workspace)
-    choice.launch(dy, indices, x, dweight, window, pool_window, groups, stream(dy), relu=relu, dbias=dbias, workspace=room)
+    given = dy if whole(dy) else copied(dy)
+    choice.launch(given, indices, x, dweight, window, pool_window, groups, stream(dy), relu=relu, dbias=dbias, workspace=room)
     return dweight

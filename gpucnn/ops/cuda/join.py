@@ -20,13 +20,8 @@ def add_bias(x: Array, bias: Array, *, relu: bool = False, out: Array | None = N
     return y
 
 
-def put_channels(x: Array, y: Array, first: int) -> None:
-    """Writes x (N, C, …) to the channels of y (N, D, …) from `first` on."""
-    kernels.put_channels(x, y, first, stream(x))
-
-
-def take_channels(y: Array, first: int, count: int, *, out: Array | None = None) -> Array:
-    """x (N, count, …): the channels of y (N, D, …) from `first` on."""
-    x = empty(y, (y.shape[0], count, *y.shape[2:])) if out is None else out
-    kernels.take_channels(y, x, first, stream(y))
-    return x
+def copied(x: Array, *, out: Array | None = None) -> Array:
+    """A copy of x (N, …). The images of x, and those of `out`, may lie apart, as some channels of larger images do."""
+    y = empty(x, x.shape) if out is None else out
+    kernels.copy_images(x, y, stream(x))
+    return y

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from gpucnn.profiling.what.observe import Call
 from gpucnn.profiling.what.operations import OPERATIONS, work_of
 from gpucnn.profiling.what.work import Work
 from gpucnn_kernels.choose import select
-from gpucnn_kernels.core.launch import Launch
+from gpucnn_kernels.core.launch import Launch, address_of
 
 PRODUCTS = ("engine", "tensor", "conv2d", "depthwise", "gemm")
 """How the names of kernels begin that do an operation's arithmetic. What else is launched for it prepares operands, adds up parts, sums a
@@ -30,18 +32,29 @@ class Part:
 
 def parts(call: Call, launches: Sequence[Launch]) -> list[Part]:
     """The launches that a call has made on the chip that kernels are chosen for."""
-    return [Part(launch, kernel_name(call, launch), work) for launch, work in shares(launches, work_of(call))]
+    apart = dict(filter(None, map(_between, call.arguments.values())))
+    return [Part(launch, kernel_name(call, launch), work) for launch, work in shares(launches, work_of(call), apart)]
 
 
-def shares(launches: Sequence[Launch], work: Work) -> list[tuple[Launch, Work]]:
+def _between(argument: Any) -> tuple[int, int] | None:
+    """The address of an array whose images lie apart, and the bytes between them all."""
+    flags = getattr(argument, "flags", None)
+    if flags is None or not getattr(argument, "ndim", 0) or flags["C_CONTIGUOUS"]:
+        return None
+    own = math.prod(argument.shape[1:]) * int(argument.itemsize)
+    return address_of(argument)[0], (int(argument.shape[0]) - 1) * (int(argument.strides[0]) - own)
+
+
+def shares(launches: Sequence[Launch], work: Work, apart: Mapping[int, int] | None = None) -> list[tuple[Launch, Work]]:
     """What each launch of an operation does of its work. One that does it alone does all; the arithmetic of several products is shared by
-    threads; the rest, and a product that has others beside it, moves each of its arrays once."""
+    threads; the rest, and a product that has others beside it, moves each of its arrays once. apart: of arrays at an address, the bytes
+    between their images, which are not theirs."""
     products = [launch for launch in launches if launch.name.startswith(PRODUCTS)]
     mains = products or [launch for launch in launches if launch.name not in HELPERS] or list(launches)
     threads = sum(launch.blocks * launch.threads for launch in mains)
     result = []
     for launch in launches:
-        own = launch.array_bytes
+        own = launch.array_bytes - sum((apart or {}).get(address_of(array)[0], 0) for array in launch.arrays)
         if not any(launch is main for main in mains):
             result.append((launch, Work(0, own)))
             continue

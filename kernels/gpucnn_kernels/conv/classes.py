@@ -68,6 +68,8 @@ class Gather:
     groups: int
     n_stride: int  # of a weight, from one channel of the target to the next
     c_stride: int
+    source_step: int = 0  # elements from an image to the next, where they do not lie right behind one another
+    target_step: int = 0
 
     @property
     def plane(self) -> int:
@@ -114,13 +116,14 @@ class Gather:
         array would be too large to count in 32 bits."""
         down, across, n, groups = self.down, self.across, self.images, self.groups
         (C, H, W), (N, OH, OW) = self.source, self.target
-        if max(self.M, packed, groups * C * H * W * n, groups * N * OH * OW * n) >= LIMIT:
+        source, target = self.source_step or groups * C * H * W, self.target_step or groups * N * OH * OW
+        if max(self.M, packed, source * n, target * n) >= LIMIT:
             raise ValueError(f"{n} images of {self.window.input}: an array would have 2³¹ elements or more: use a smaller batch")
         decode = self.plane, *magic(self.plane), across.count, *magic(across.count)
-        rows = *_unsigned(self.M, *decode, groups * C * H * W, C * H * W), *_signed(down.stride, across.stride, down.origin, across.origin)
+        rows = *_unsigned(self.M, *decode, source, C * H * W), *_signed(down.stride, across.stride, down.origin, across.origin)
         U = max(across.taps, 1)
         walk = *_unsigned(padded_c, *magic(padded_c), U, *magic(U)), *_signed(down.step, across.step), *_unsigned(C, H, W, H * W)
-        put = _unsigned(*decode, groups * N * OH * OW, OH * OW, OW, down.spread, across.spread, down.first, across.first)
+        put = _unsigned(*decode, target, OH * OW, OW, down.spread, across.spread, down.first, across.first)
         return rows, walk, put
 
 
@@ -139,37 +142,37 @@ class Sum:
     walk: tuple[Any, ...]
 
 
-def forward(sizes: Sizes) -> list[Gather]:
-    """The forward pass."""
+def forward(sizes: Sizes, step: int = 0) -> list[Gather]:
+    """The forward pass. step: from an image of y to the next, where they lie apart; so for dy below."""
     n, c, k, window, groups = sizes
     geometry(window)  # checks it
     taps = window.kernel[0] * window.kernel[1]
     down, across = (_forward_axis(window, axis) for axis in (0, 1))
     source, target = (c // groups, *window.input), (k // groups, *window.output)
-    return [Gather(n, down, across, source, target, window, groups, c // groups * taps, taps)]
+    return [Gather(n, down, across, source, target, window, groups, c // groups * taps, taps, target_step=step)]
 
 
-def input_grad(sizes: Sizes) -> list[Gather]:
+def input_grad(sizes: Sizes, step: int = 0) -> list[Gather]:
     """The gradient of the input, class by class."""
     n, c, k, window, groups = sizes
     geometry(window)
     taps = window.kernel[0] * window.kernel[1]
     source, target = (k // groups, *window.output), (c // groups, *window.input)
     return [
-        Gather(n, down, across, source, target, window, groups, taps, c // groups * taps)
+        Gather(n, down, across, source, target, window, groups, taps, c // groups * taps, source_step=step)
         for down in _gradient_axes(window, 0)
         for across in _gradient_axes(window, 1)
     ]
 
 
-def weight_grad(sizes: Sizes) -> Sum:
+def weight_grad(sizes: Sizes, step: int = 0) -> Sum:
     """The gradient of the weight."""
     n, c, k, window, groups = sizes
     geometry(window)
     (H, W), (R, S), (P, Q), group_c, M = window.input, window.kernel, window.output, c // groups, k // groups
     N, plane, depth = group_c * R * S, P * Q, n * P * Q
     (top, _), (left, _) = window.padding
-    dy = _unsigned(M, plane, *magic(plane), k * plane - plane, depth)
+    dy = _unsigned(M, plane, *magic(plane), (step or k * plane) - plane, depth)
     rows = (
         *_unsigned(N, R * S, *magic(R * S), S, *magic(S), group_c * H * W),
         *_signed(*window.dilation, top, left),

@@ -142,7 +142,8 @@ def conv2d(
 ) -> None:
     """Writes the convolution of x with weight to y (N, K, P, Q), plus bias (K) unless it is None, then ReLU where `relu`.
 
-    `workspace` is for variants that need one; so is `slices` of the gradient of the weight.
+    Variants that say so (`parts`) write to y, and read dy, where it is a part of larger images. `workspace` is for variants that need one;
+    so is `slices` of the gradient of the weight.
     """
     (n, c), k = x.shape[:2], weight.shape[0]
     run_each(

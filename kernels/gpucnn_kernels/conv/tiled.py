@@ -37,7 +37,7 @@ from gpucnn_kernels.conv.plain import weight_shape
 from gpucnn_kernels.core._numba import cuda, float32, uint32
 from gpucnn_kernels.core.compile import kernel
 from gpucnn_kernels.core.integers import split
-from gpucnn_kernels.core.launch import Array, Stream, Window, aligned, floats, run_each
+from gpucnn_kernels.core.launch import Array, Stream, Window, aligned, floats, images, run_each
 from gpucnn_kernels.core.problem import Problem
 from gpucnn_kernels.core.variant import Variant
 from gpucnn_kernels.engine.merit import weigh
@@ -109,18 +109,18 @@ def total(tile: Tile, one: Sum, extra: int, vector: bool, slices: int) -> Produc
 
 
 @functools.lru_cache(maxsize=256)
-def _forward(sizes: Sizes, tile: Any, make: Gatherer, epilogue: Epilogue) -> tuple[Part, ...]:
-    return tuple(make(tile, each, epilogue) for each in forward(sizes))
+def _forward(sizes: Sizes, tile: Any, make: Gatherer, epilogue: Epilogue, step: int = 0) -> tuple[Part, ...]:
+    return tuple(make(tile, each, epilogue) for each in forward(sizes, step))
 
 
 @functools.lru_cache(maxsize=256)
-def _input_grad(sizes: Sizes, tile: Any, make: Gatherer, epilogue: Epilogue) -> tuple[Part, ...]:
-    return tuple(make(tile, each, epilogue) for each in input_grad(sizes))
+def _input_grad(sizes: Sizes, tile: Any, make: Gatherer, epilogue: Epilogue, step: int = 0) -> tuple[Part, ...]:
+    return tuple(make(tile, each, epilogue) for each in input_grad(sizes, step))
 
 
 @functools.lru_cache(maxsize=256)
-def _weight_grad(sizes: Sizes, tile: Any, make: Summer, extra: int, vector: bool, slices: int) -> Product:
-    return make(tile, weight_grad(sizes), extra, vector, slices)
+def _weight_grad(sizes: Sizes, tile: Any, make: Summer, extra: int, vector: bool, slices: int, step: int = 0) -> Product:
+    return make(tile, weight_grad(sizes, step), extra, vector, slices)
 
 
 def conv2d(
@@ -140,9 +140,10 @@ def conv2d(
     """plain.conv2d by tiles. `workspace`: as many elements as the variant's says, or more, flat."""
     (n, c), k = x.shape[:2], weight.shape[0]
     x, weight = floats(x, "x", (n, c, *window.input)), floats(weight, "weight", weight_shape(k, c, window, groups))
-    bias_or_any, y = x if bias is None else floats(bias, "bias", (k,)), floats(y, "y", (n, k, *window.output))
-    epilogue = Epilogue(NOTHING if bias is None else BIAS, relu, aligned(y))
-    _run(_forward((n, c, k, window, groups), tile, make, epilogue), x, weight, bias_or_any, y, workspace, stream)
+    bias_or_any = x if bias is None else floats(bias, "bias", (k,))
+    y, step = images(y, "y", (n, k, *window.output))
+    epilogue = Epilogue(NOTHING if bias is None else BIAS, relu, aligned(y) and step % 4 == 0)
+    _run(_forward((n, c, k, window, groups), tile, make, epilogue, step), x, weight, bias_or_any, y, workspace, stream)
 
 
 def conv2d_input_grad(
@@ -160,14 +161,14 @@ def conv2d_input_grad(
 ) -> None:
     """plain.conv2d_input_grad by tiles. `workspace`: as many elements as the variant's says, or more, flat."""
     (n, k), c = dy.shape[:2], weight.shape[1] * groups
-    dy, weight = floats(dy, "dy", (n, k, *window.output)), floats(weight, "weight", weight_shape(k, c, window, groups))
-    dx = floats(dx, "dx", (n, c, *window.input))
+    dy, step = images(dy, "dy", (n, k, *window.output))
+    weight, dx = floats(weight, "weight", weight_shape(k, c, window, groups)), floats(dx, "dx", (n, c, *window.input))
     if relu is None:
         extra, epilogue = dy, Epilogue(NOTHING, False, aligned(dx))
     else:
         extra = floats(relu, "relu", (n, c, *window.input))
         epilogue = Epilogue(MASK, False, aligned(dx) and aligned(extra))
-    _run(_input_grad((n, c, k, window, groups), tile, make, epilogue), dy, weight, extra, dx, workspace, stream)
+    _run(_input_grad((n, c, k, window, groups), tile, make, epilogue, step), dy, weight, extra, dx, workspace, stream)
 
 
 def conv2d_weight_grad(
@@ -186,10 +187,11 @@ def conv2d_weight_grad(
 ) -> None:
     """plain.conv2d_weight_grad by tiles, with the sums in `slices`. `workspace`: as many elements as the variant's says, or more, flat."""
     (n, k), c = dy.shape[:2], x.shape[1]
-    dy, x = floats(dy, "dy", (n, k, *window.output)), floats(x, "x", (n, c, *window.input))
+    (dy, step), x = images(dy, "dy", (n, k, *window.output)), floats(x, "x", (n, c, *window.input))
     dweight = floats(dweight, "dweight", weight_shape(k, c, window, groups))
     extra, extra_role = (None, NOTHING) if dbias is None else (floats(dbias, "dbias", (k,)), SUMS)
-    plan = _weight_grad((n, c, k, window, groups), tile, make, extra_role, aligned(dy) and aligned(dweight), slices)
+    vector = aligned(dy) and aligned(dweight) and step % 4 == 0
+    plan = _weight_grad((n, c, k, window, groups), tile, make, extra_role, vector, slices, step)
     plan.run_whole(dy, x, extra, dweight, workspace, extra_role, False, stream)
 
 
@@ -212,7 +214,9 @@ def gathering(name: str, tile: Any, best: float, make: Gatherer = gather, **more
 
     measure = functools.partial(weigh, tile=tile, best=best)
     return {
-        launcher.__name__: Variant(name, functools.partial(launcher, tile=tile, make=make), workspace=room_of(plan), weigh=measure, **more)
+        launcher.__name__: Variant(
+            name, functools.partial(launcher, tile=tile, make=make), workspace=room_of(plan), weigh=measure, parts=True, **more
+        )
         for launcher, plan in ((conv2d, _forward), (conv2d_input_grad, _input_grad))
     }
 
@@ -227,7 +231,7 @@ def summing(name: str, tile: Any, best: float, make: Summer = total, turned: boo
 
     launch = functools.partial(conv2d_weight_grad, tile=tile, make=make)
     measure = functools.partial(weigh, tile=tile, best=best, turned=turned)
-    return {"conv2d_weight_grad": Variant(name, launch, workspace=room_of, weigh=measure, slices=True, **more)}
+    return {"conv2d_weight_grad": Variant(name, launch, workspace=room_of, weigh=measure, slices=True, parts=True, **more)}
 
 
 def _sizes(problem: Problem) -> Sizes:

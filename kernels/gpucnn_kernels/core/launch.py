@@ -9,6 +9,7 @@ Every launch of the package goes through `run`, so that is where a profiler list
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -164,6 +165,30 @@ def flat(array: Array, name: str, dtype: str, shape: tuple[int, ...] | None = No
 def floats(array: Array, name: str, shape: tuple[int, ...] | None = None) -> Array:
     """`flat` for float32."""
     return flat(array, name, "float32", shape)
+
+
+def images(array: Array, name: str, shape: tuple[int, ...]) -> tuple[Array, int]:
+    """`floats` for images that may lie apart, as the channels of one branch do within those of all: (the array from its first number to its
+    last as one dimension, the elements from an image to the next). The second is 0 where they lie right behind one another.
+
+    ValueError where an image itself is not C-contiguous, and for arrays of other libraries than NumPy and CuPy that are not.
+    """
+    if _contiguous(array):
+        return floats(array, name, shape), 0
+    have = tuple(array.shape)
+    if have != tuple(shape):
+        raise ValueError(f"{name} has shape {have}, expected {tuple(shape)}")
+    own = int(floats(array[:1], f"an image of {name}").shape[0])
+    library = sys.modules[type(array).__module__.partition(".")[0]]
+    if library.__name__ not in ("numpy", "cupy"):
+        raise ValueError(f"{name} of shape {have} is not C-contiguous: make it so first")
+    step, rest = divmod(int(array.strides[0]), 4)
+    if rest or step < own:
+        raise ValueError(f"the images of {name} lie {array.strides[0]} bytes apart, and are {4 * own} bytes long")
+    size = (have[0] - 1) * step + own
+    if size >= LIMIT:
+        raise ValueError(f"{name} reaches over {size} elements, and the kernels count to 2³¹ − 1: use a smaller batch")
+    return library.lib.stride_tricks.as_strided(array, (size,), (4,)), step
 
 
 def ints(array: Array, name: str, shape: tuple[int, ...] | None = None) -> Array:

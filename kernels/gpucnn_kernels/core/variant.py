@@ -36,6 +36,7 @@ class Variant:
     weigh      (merit, slices): how well it suits a problem on a chip, where the greatest merit is chosen, and into how many slices it would
                cut the sums. Merits are estimates, as a part of what the largest tile of the engine can reach; none is taken below 0
     slices     whether it can cut the sums of a problem that allows it
+    parts      whether the images of y, or of dy, may lie apart, as the channels of one branch do within those of all (launch.images)
     """
 
     name: str
@@ -44,3 +45,4 @@ class Variant:
     workspace: Callable[[Problem, int], int] = _nothing
     weigh: Callable[[Problem, Chip], tuple[float, int]] = _as_a_last_resort
     slices: bool = False
+    parts: bool = False

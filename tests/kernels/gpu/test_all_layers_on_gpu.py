@@ -27,6 +27,8 @@ def layers() -> list[gc.Layer]:
             gc.SeparableConv2D(3, 3, padding="same", activation="silu"),
             [gc.DepthwiseConv2D(3, padding="same", activation="gelu"), gc.GELU(approximate=True)],
             gc.MaxPool2D(3, stride=1, padding="same"),
+            gc.Conv2D(2, 1),
+            gc.AvgPool2D(3, stride=1, padding="same"),
         ),
         gc.Residual(gc.Conv2D(6, 3, padding="same"), gc.BatchNorm2D(affine=False), shortcut=gc.Conv2D(6, 1), activation="tanh"),
         gc.Residual(gc.Stack(gc.LocallyConnected2D(6, 3, padding=1), gc.ELU()), activation="elu"),

@@ -30,21 +30,3 @@ def test_add_in_place_and_of_special_numbers(device: Device) -> None:
         x = device.array(a.copy())
         device.ops.add(x, device.array(b), out=x, **on_device)
         np.testing.assert_array_equal(to_numpy(x), cpu.add(a, b, **options))  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (2, 3, 4, 5), (5, 1, 3, 3)])
-def test_channels_are_put_and_taken(device: Device, shape: tuple[int, ...]) -> None:
-    n, c, *rest = shape
-    x, all_of_them = normal(1, *shape), normal(2, n, c + 4, *rest)
-    for first in (0, 3, 4):
-        y = device.array(all_of_them.copy())
-        device.ops.put_channels(device.array(x), y, first)
-        expected = all_of_them.copy()
-        cpu.put_channels(x, expected, first)
-        np.testing.assert_array_equal(to_numpy(y), expected)
-        out = Output(device, shape)
-        device.ops.take_channels(y, first, c, out=out.array)
-        np.testing.assert_array_equal(out.result(), x)
-        np.testing.assert_array_equal(cpu.take_channels(expected, first, c), x)
-    with pytest.raises(ValueError, match="channels from 5 on do not fit"):
-        device.ops.put_channels(device.array(x), y, 5)
