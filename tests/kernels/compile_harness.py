@@ -27,6 +27,7 @@ MOST_REGISTERS = {
     "*-tile128x128": 128,  # two blocks of 256 threads
     "*-tile128x64": 170,  # three of 128
     "*-tile64x64": 170,  # six of 64
+    "*-tile64x32": 128,  # eight of 64
     "*_weight_grad-tensor*": 128,
     "*-tensor*": 168,  # before they are shared out among the warpgroups
     "conv2d_direct_forward": 80,

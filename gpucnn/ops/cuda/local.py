@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gpucnn.ops.cuda._arrays import Array, empty, stream
 from gpucnn.ops.shapes import Window
-from gpucnn_kernels import local as kernels
+from gpucnn_kernels.choose import problems, select
 
 
 def locally_connected2d(
@@ -12,7 +12,8 @@ def locally_connected2d(
 ) -> Array:
     """y[n, k, p, q] = Σ over c, r, s of weight[k, c, r, s, p, q] · x[n, c, p·stride + r·dilation − padding, …], plus bias, then ReLU."""
     y = empty(x, (x.shape[0], weight.shape[0], *window.output)) if out is None else out
-    kernels.locally_connected2d(x, weight, bias, y, window, relu, stream(x))
+    choice = select.choose(problems.locally_connected2d(*x.shape[:2], weight.shape[0], window))
+    choice.launch(x, weight, bias, y, window, relu, stream(x))
     return y
 
 
@@ -21,12 +22,14 @@ def locally_connected2d_input_grad(
 ) -> Array:
     """dx (N, C, H, W), given dy. `relu` is x where ReLU has made it: dx is 0 where x is not positive."""
     dx = empty(dy, (dy.shape[0], weight.shape[1], *window.input)) if out is None else out
-    kernels.locally_connected2d_input_grad(dy, weight, dx, window, stream(dy), relu=relu)
+    choice = select.choose(problems.locally_connected2d_input_grad(dy.shape[0], weight.shape[1], dy.shape[1], window))
+    choice.launch(dy, weight, dx, window, stream(dy), relu=relu)
     return dx
 
 
 def locally_connected2d_weight_grad(dy: Array, x: Array, window: Window, *, out: Array | None = None, dbias: Array | None = None) -> Array:
     """dweight (K, C, R, S, P, Q), given dy; the sums of dy over the batch in `dbias`, if given."""
     dweight = empty(dy, (dy.shape[1], x.shape[1], *window.kernel, *window.output)) if out is None else out
-    kernels.locally_connected2d_weight_grad(dy, x, dweight, window, stream(dy), dbias=dbias)
+    choice = select.choose(problems.locally_connected2d_weight_grad(*x.shape[:2], dy.shape[1], window))
+    choice.launch(dy, x, dweight, window, stream(dy), dbias=dbias)
     return dweight

@@ -48,6 +48,33 @@ def conv2d_relu_max_pool2d_weight_grad(n: int, c: int, k: int, window: Window, p
 
 
 @functools.lru_cache(maxsize=1024)
+def locally_connected2d(n: int, c: int, k: int, window: Window) -> Problem:
+    """A convolution without sharing: a product for each position."""
+    depth = c * window.kernel[0] * window.kernel[1]
+    return _unshared("locally_connected2d", n, c, k, window, (n, k, depth), window.output)
+
+
+@functools.lru_cache(maxsize=1024)
+def locally_connected2d_input_grad(n: int, c: int, k: int, window: Window) -> Problem:
+    """Its gradient of the input: a product for each pixel of the largest class."""
+    (H, W), (R, S), (down, across) = window.input, window.kernel, window.stride
+    depth = k * -(-R // down) * -(-S // across)
+    return _unshared("locally_connected2d_input_grad", n, c, k, window, (n, c, depth), (-(-H // down), -(-W // across)))
+
+
+@functools.lru_cache(maxsize=1024)
+def locally_connected2d_weight_grad(n: int, c: int, k: int, window: Window) -> Problem:
+    """Its gradient of the weight."""
+    N = c * window.kernel[0] * window.kernel[1]
+    return _unshared("locally_connected2d_weight_grad", n, c, k, window, (k, N, n), window.output)
+
+
+def _unshared(operation: str, n: int, c: int, k: int, window: Window, sizes: tuple[int, int, int], places: tuple[int, int]) -> Problem:
+    M, N, depth = sizes
+    return Problem(operation, _conv_shape(n, c, k, window, 1), n, c, k, M, N, depth, window, groups=places[0] * places[1])
+
+
+@functools.lru_cache(maxsize=1024)
 def dense(n: int, c: int, k: int) -> Problem:
     """A dense layer, forward: n rows of c numbers made into k."""
     return _product("dense", n, c, k, n, k, c)

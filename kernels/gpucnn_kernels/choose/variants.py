@@ -8,6 +8,8 @@ from gpucnn_kernels.conv import tiled as tiled_conv
 from gpucnn_kernels.core.variant import Variant
 from gpucnn_kernels.dense import plain as plain_dense
 from gpucnn_kernels.dense import tiled as tiled_dense
+from gpucnn_kernels.local import plain as plain_local
+from gpucnn_kernels.local import tiled as tiled_local
 
 
 def _of(operation: str, found: list[dict[str, Variant]]) -> list[Variant]:
@@ -16,6 +18,7 @@ def _of(operation: str, found: list[dict[str, Variant]]) -> list[Variant]:
 
 _CONV = [*tiled_conv.ALL, *tensor.ALL]
 _DENSE = tiled_dense.ALL
+_LOCAL = tiled_local.ALL
 
 VARIANTS: dict[str, list[Variant]] = {
     "conv2d": [plain_conv.FORWARD, direct.FORWARD, depthwise.FORWARD, *_of("conv2d", _CONV)],
@@ -23,6 +26,9 @@ VARIANTS: dict[str, list[Variant]] = {
     "conv2d_weight_grad": [plain_conv.WEIGHT_GRAD, direct.WEIGHT_GRAD, depthwise.WEIGHT_GRAD, *_of("conv2d_weight_grad", _CONV)],
     "conv2d_relu_max_pool2d": [pooled.APART, pooled.FORWARD],
     "conv2d_relu_max_pool2d_weight_grad": [pooled_grad.APART, pooled_grad.WEIGHT_GRAD],
+    "locally_connected2d": [plain_local.FORWARD, *_of("locally_connected2d", _LOCAL)],
+    "locally_connected2d_input_grad": [plain_local.INPUT_GRAD, *_of("locally_connected2d_input_grad", _LOCAL)],
+    "locally_connected2d_weight_grad": [plain_local.WEIGHT_GRAD, *_of("locally_connected2d_weight_grad", _LOCAL)],
     "dense": [plain_dense.FORWARD, *_of("dense", _DENSE)],
     "dense_input_grad": [plain_dense.INPUT_GRAD, *_of("dense_input_grad", _DENSE)],
     "dense_weight_grad": [plain_dense.WEIGHT_GRAD, *_of("dense_weight_grad", _DENSE)],

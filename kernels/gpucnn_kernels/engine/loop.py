@@ -77,7 +77,7 @@ def tile_kernel(tile: Tile, a_operand: Operand, b_operand: Operand, store: Store
     a_count, a_words, a_pitch, a_size = a_copy.count, a_copy.words, a_copy.pitch, a_copy.pitch * BK
     b_count, b_words, b_pitch, b_size = b_copy.count, b_copy.words, b_copy.pitch, b_copy.pitch * BK
     a_room, b_room, results = 2 * a_size, 2 * b_size, TM * TN  # shapes of arrays must be names of constants
-    place_row, place_column, row_sums = store.place_row, store.place_column, store.sums
+    place_row, place_column, place_bias, row_sums = store.place_row, store.place_column, store.place_bias, store.sums
     # A line is what stays while four neighbours are written at a time: a column, or a row.
     along_rows = store.along == "rows"
     lines, places, line_step, place_step = (TN, TM, 1, TN) if along_rows else (TM, TN, TN, 1)
@@ -125,7 +125,7 @@ def tile_kernel(tile: Tile, a_operand: Operand, b_operand: Operand, store: Store
             sums[at + 3 * place_step] = kept(sums[at + 3 * place_step], m3)
 
     @device(forceinline=True)
-    def write_line(line, c, c_args, sizes, batch, first_line, first_place, place_at, extra, first_bias, shifts, epilogue, sums):
+    def write_line(line, c, c_args, sizes, batch, first_line, first_place, place_at, extra, group, shifts, epilogue, sums):
         M, N, _, _, _, _, _ = sizes
         vector, extra_role, relu = epilogue
         limit, place_limit = (N, M) if along_rows else (M, N)
@@ -134,7 +134,7 @@ def tile_kernel(tile: Tile, a_operand: Operand, b_operand: Operand, store: Store
             line_at = place_of_line(c_args, M, N, batch, number)
             line_shift = float32(0)
             if along_rows and extra_role == BIAS:
-                line_shift = extra[uint32(first_bias + number)]
+                line_shift = extra[place_bias(c_args, N, group, number)]
             if extra_role == MASK:
                 mask_line(line, extra, line_at, first_place, place_limit, place_at, vector, sums)
             for place in range(0, places, 4):
@@ -238,18 +238,17 @@ def tile_kernel(tile: Tile, a_operand: Operand, b_operand: Operand, store: Store
                     total += a_tile[uint32(row + uint32(k * a_pitch))]
                 if uint32(first_row + row) < M:
                     extra[uint32(batch * M + first_row + row)] = total
-        first_bias = uint32(group * N)
         if along_rows:
             for i in range(TM):
                 place_at[i] = place_row(c_args, M, N, batch, uint32(own_row + uint32(i // 4 * a_patch + i % 4)))
-            write_lines(0, c, c_args, sizes, batch, own_column, own_row, place_at, extra, first_bias, shifts, epilogue, sums)
+            write_lines(0, c, c_args, sizes, batch, own_column, own_row, place_at, extra, group, shifts, epilogue, sums)
         else:
             for j in range(TN):
                 column = uint32(own_column + uint32(j // 4 * b_patch + j % 4))
                 place_at[j] = place_column(c_args, M, N, batch, column)
                 shifts[j] = float32(0)
                 if extra_role == BIAS and column < N:
-                    shifts[j] = extra[uint32(first_bias + column)]
-            write_lines(0, c, c_args, sizes, batch, own_row, own_column, place_at, extra, first_bias, shifts, epilogue, sums)
+                    shifts[j] = extra[place_bias(c_args, N, group, column)]
+            write_lines(0, c, c_args, sizes, batch, own_row, own_column, place_at, extra, group, shifts, epilogue, sums)
 
     return engine_kernel

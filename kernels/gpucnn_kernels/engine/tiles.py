@@ -67,17 +67,24 @@ class Operand:
     fetch: Callable[..., Any]
 
 
+@device(forceinline=True)
+def group_by_group(args, N, group, column):
+    """(groups, columns) in memory."""
+    return uint32(uint32(group * N) + column)
+
+
 @dataclass(frozen=True)
 class Store:
     """Where results go: (row, column) of a batch to c[place_row(args, M, N, batch, row) + place_column(args, M, N, batch, column)].
     Four neighbours `along` "rows" or "columns" are neighbours in memory, where the launch says so (`vector`). `sums`: whether
-    there can be sums of rows; where not, nothing is added up for them."""
+    there can be sums of rows; where not, nothing is added up for them. A column's bias is extra[place_bias(args, N, group, column)]."""
 
     name: str
     along: str
     sums: bool
     place_row: Callable[..., Any]
     place_column: Callable[..., Any]
+    place_bias: Callable[..., Any] = group_by_group
 
 
 @dataclass(frozen=True)

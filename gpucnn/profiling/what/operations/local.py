@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from gpucnn.profiling.what.operations.row import Arguments, Operation, Rule, times, window_words
 from gpucnn.profiling.what.work import Work
+from gpucnn_kernels.choose import problems
+from gpucnn_kernels.core.problem import Problem
 
 _WORD = 4
 
@@ -40,8 +43,13 @@ def _channel_terms(a: Arguments) -> int:
     return int(a["weight"].shape[0] * math.prod(a["weight"].shape[2:4]))
 
 
-OPERATIONS = {
-    "locally_connected2d": Operation("conv", _work, Rule(("x",), terms=_filter_terms), sizes=_words),
-    "locally_connected2d_input_grad": Operation("conv", _work, Rule(("dy", "relu"), terms=_channel_terms), sizes=_words),
-    "locally_connected2d_weight_grad": Operation("conv", _work, Rule(("dy",), 1, lambda a: int(a["dy"].shape[0])), sizes=_words),
+def _problem(of: Callable[..., Problem]) -> Callable[[Arguments], Problem]:
+    return lambda a: of(*_sizes(a), a["window"])
+
+
+_RULES: dict[str, tuple[Rule, Callable[..., Problem]]] = {
+    "locally_connected2d": (Rule(("x",), terms=_filter_terms), problems.locally_connected2d),
+    "locally_connected2d_input_grad": (Rule(("dy", "relu"), terms=_channel_terms), problems.locally_connected2d_input_grad),
+    "locally_connected2d_weight_grad": (Rule(("dy",), 1, lambda a: int(a["dy"].shape[0])), problems.locally_connected2d_weight_grad),
 }
+OPERATIONS = {name: Operation("conv", _work, rule, sizes=_words, problem=_problem(of)) for name, (rule, of) in _RULES.items()}

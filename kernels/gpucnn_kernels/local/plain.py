@@ -1,4 +1,4 @@
-"""Convolution without sharing: every position has filters of its own.
+"""Convolution without sharing, the plain way: every position has filters of its own.
 
 x (N, C, H, W), weight (K, C, R, S, P, Q), bias (K, P, Q), y and dy (N, K, P, Q):
 
@@ -20,6 +20,7 @@ from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.integers import split
 from gpucnn_kernels.core.launch import Array, Stream, Window, floats, geometry, run_each
+from gpucnn_kernels.core.variant import Variant
 
 IMAGES = 4  # that a thread takes
 
@@ -209,3 +210,8 @@ def locally_connected2d_weight_grad(
     if dbias is not None:
         sums = floats(dbias, "dbias", (k, *window.output))
         run_each(batch_sum_kernel, int(sums.size), stream, gradient, sums, np.int32(n))
+
+
+FORWARD = Variant("plain", locally_connected2d)
+INPUT_GRAD = Variant("plain", locally_connected2d_input_grad)
+WEIGHT_GRAD = Variant("plain", locally_connected2d_weight_grad)

@@ -1,0 +1,1 @@
+"""Convolution without sharing, forward and both gradients: one file for each way to do it."""
