@@ -8,7 +8,12 @@
 
 Sums over a channel are long and there are few of them, so its images are cut into slices, with a block for each; then a block for each
 channel puts the slices together. How many there are depends on sizes alone, and everything is added in a fixed order, so the results are
-the same to the bit every time, on every chip. Bytes: x is read twice and y written once, dy and x are read twice and dx written once.
+the same to the bit every time, on every chip.
+
+Bytes. No number can be normalized before the last one of its channel has been seen, so x is read twice, and y written once: 12 bytes a
+number. Of dy and x both are read twice, and dx is written once: 20 bytes. ReLU costs none, in neither direction, and the slices' sums are
+a thousandth. That is the least where x is larger than what a chip can hold. Where it fits into the second-level cache (50 MB on an H100:
+128 images of 28 × 28 with 32 channels are 13 MB), the second reading comes from there, and memory moves 8 and 12 bytes, the least of all.
 
 A variance from Σx and Σx² would lose its digits where the mean is large. So all that is added up are differences, from the channel's first
 number and then from the first that a thread meets, and what threads and slices have found is put together by their means and squared

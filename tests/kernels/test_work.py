@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 
+from gpucnn.device import simulated
 from gpucnn.ops.shapes import Window, conv_window, pool_window
-from gpucnn.profiling.chip import chips
+from gpucnn.profiling.chip import chips, samples
 from gpucnn.profiling.what import work
+from gpucnn.profiling.what.observe import Call
+from gpucnn.profiling.what.operations import work_of
+from gpucnn.profiling.what.operations.row import first_array
 from gpucnn.profiling.what.work import Work
 
 WINDOWS = {
@@ -127,3 +131,32 @@ def test_peaks_are_lanes_times_a_clock_that_there_is(chip: Any) -> None:
     assert 9e-3 < chip.memory / chip.bandwidth < 60e-3
     assert chip.l2 < chip.memory / 200
     assert chip.arch == "sm_{}{}".format(*chip.architecture.capability)
+
+
+READ_AGAIN = {"batch_norm": 1, "batch_norm_grad": 2}
+"""Arrays that must be read a second time, because sums over all of them come first (gpucnn_kernels/norm.py)."""
+GLANCED_AT = {"batch_norm_statistics": "x"}
+"""Kernels that are given an array and read one number of it for each channel."""
+
+
+@pytest.mark.skipif(simulated(), reason="the simulator's kernels are others")
+def test_what_memory_bounds_moves_hardly_more_than_it_must() -> None:
+    """All launches of an operation together, each of whose kernels reads or writes its arrays once: at most 1.2 times the least."""
+    moved: dict[int, int] = {}
+    calls: dict[int, Call] = {}
+    for kernel in samples.launched(samples.Sample("", samples.whole_planes), chips.find("H100")):
+        call, launch = kernel.call, kernel.part.launch
+        if call is None or work_of(call).least_bytes < 1 << 18:  # as long as a launch takes, however it is done
+            continue
+        arrays = [value for value in call.arguments.values() if getattr(value, "ndim", 0)]
+        if not all(array.flags.c_contiguous for array in arrays):  # a part of larger images, whose rest is not its own
+            continue
+        glanced = call.arguments[GLANCED_AT[launch.name]].nbytes if launch.name in GLANCED_AT else 0
+        calls[id(call)] = call
+        moved[id(call)] = moved.get(id(call), 0) + launch.array_bytes - glanced
+    found = {}
+    for key, call in calls.items():
+        again = READ_AGAIN.get(call.op, 0) * first_array(call.arguments).nbytes
+        found[call.op] = moved[key] / (work_of(call).least_bytes + again)
+    assert {"batch_norm", "batch_norm_apply", "batch_norm_grad", "add", "zero_pad2d", "global_avg_pool2d"} <= set(found)
+    assert {op: share for op, share in found.items() if not 0.9 < share < 1.2} == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -50,10 +51,22 @@ def test_an_epoch_of_mnist(name: str) -> None:
         pytest.skip(f"MNIST is not here: {error}")
     model = gc.network(name).build((1, 28, 28), seed=0, device="cpu").compile(gc.Adam(1e-3))
     model.fit(data.train_images, data.train_labels, batch_size=128, verbose=False)
-    # Average pooling and tanh learn more slowly than the rest, and so do means of whole planes: an epoch is not their end. Of ten thousand
-    # test images 0.9412 to 0.989 were right.
+    # Average pooling and tanh learn more slowly than the rest, and so do means of whole planes: an epoch is not their end.
     least = {"resnet": 0.92, "lenet5": 0.94, "inception": 0.95, "mobilenet": 0.96}.get(name, 0.97)
-    assert model.evaluate(data.test_images, data.test_labels)[1] > least
+    accuracy = model.evaluate(data.test_images, data.test_labels)[1]
+    # Another processor rounds otherwise, which after an epoch is like another seed: resnet has had 93.6 and 94.1 %.
+    assert accuracy > least and abs(accuracy - in_readme()[name][1]) < 0.015
+
+
+def in_readme() -> dict[str, tuple[int, float]]:
+    """README's table of networks after an epoch of MNIST: parameters and test accuracy."""
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").partition("## The library")[2]
+    rows = re.findall(r"^\| (\w+) \| ([\d,]+) \| ([\d.]+) % \|$", text, re.MULTILINE)
+    return {name: (int(count.replace(",", "")), float(accuracy) / 100) for name, count, accuracy in rows}
+
+
+def test_readme_has_a_row_for_every_network() -> None:
+    assert {name: count for name, (count, _) in in_readme().items()} == PARAMETERS and list(PARAMETERS) == list(NETWORKS)
 
 
 def test_an_inception_block_is_four_branches() -> None:
