@@ -50,7 +50,7 @@ def test_right_results_pass(op: str, shape: str, sample: int, monkeypatch: pytes
     assert errors and all(error is None or error <= 1 for error in errors.values()), errors
 
 
-@pytest.mark.parametrize("name", ["keras", "lenet5x5"])
+@pytest.mark.parametrize("name", ["keras", "lenet5x5", "inception", "mobilenet"])
 def test_a_whole_step_passes(name: str) -> None:
     work = workload.of_model(name, 3, get_device("cpu"), Observer())
     seen: dict[str, float | None] = {}

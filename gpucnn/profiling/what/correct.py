@@ -78,7 +78,9 @@ def expect(call: Call) -> Expected | None:
         absolute = {name: np.abs(value) if name != "relu" and _floating(value) else value for name, value in arguments.items()}
         sizes = _arrays(_results(rule, absolute, reference(**absolute)))
         if rule.planes and isinstance(call.arguments[rule.cut[0]], np.ndarray):  # a road of the CPU's: Winograd's errors are its tiles'
-            sizes = tuple(np.broadcast_to(each.max((2, 3), keepdims=True), each.shape) if each.ndim == 4 else each for each in sizes)
+            # A plane of an output; of a weight's gradient the whole filter: a tile may have a sum where none of its taps meets anything.
+            axes = (1, 2, 3) if rule.axis == 1 else (2, 3)
+            sizes = tuple(np.broadcast_to(each.max(axes, keepdims=True), each.shape) if each.ndim == 4 else each for each in sizes)
         roundings = 6 * math.sqrt(rule.terms(call.arguments)) + 8
     allowed: list[Any] = []
     for each, size in zip(references, sizes, strict=True):
