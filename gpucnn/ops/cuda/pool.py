@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gpucnn.ops.cuda._arrays import Array, empty, stream
 from gpucnn.ops.shapes import Window
+from gpucnn_kernels import average
 from gpucnn_kernels import pool as kernels
 
 
@@ -32,12 +33,12 @@ def max_pool2d_grad(dy: Array, indices: Array, window: Window, *, relu: Array | 
 def avg_pool2d(x: Array, window: Window, count_include_pad: bool = True, *, out: Array | None = None) -> Array:
     """y: the mean of each window, over its pixels and, with `count_include_pad`, declared padding; never over padding from "same"."""
     y = empty(x, (*x.shape[:2], *window.output)) if out is None else out
-    kernels.avg_pool2d(x, y, window, count_include_pad, stream(x))
+    average.avg_pool2d(x, y, window, count_include_pad, stream(x))
     return y
 
 
 def avg_pool2d_grad(dy: Array, window: Window, count_include_pad: bool = True, *, out: Array | None = None) -> Array:
     """dx: each window's gradient shared out evenly among the pixels that its mean was taken over."""
     dx = empty(dy, (*dy.shape[:2], *window.input)) if out is None else out
-    kernels.avg_pool2d_grad(dy, dx, window, count_include_pad, stream(dy))
+    average.avg_pool2d_grad(dy, dx, window, count_include_pad, stream(dy))
     return dx
