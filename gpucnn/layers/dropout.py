@@ -44,12 +44,16 @@ class Dropout(Layer):
         if not training or self.rate == 0:
             return x
         self.device.ops.next_call(self._calls)
-        return self.device.ops.dropout(x, self._calls, self.rate, self._seed)
+        return self.device.ops.dropout(x, self._calls, self.rate, self._seed, **self._before())
 
     def _backward(self, dy: Array, input_grad: bool) -> Array | None:
         if not input_grad or self.rate == 0:
             return dy if input_grad else None
-        return self.device.ops.dropout(dy, self._calls, self.rate, self._seed)
+        return self.device.ops.dropout(dy, self._calls, self.rate, self._seed, **self._before())
+
+    def _before(self) -> dict[str, int]:
+        """Of a batch that is shared among ranks, the elements of those before this one: a mask is a function of an element's place."""
+        return {} if self.part is None else {"first": self.part.first * math.prod(self.output_shape)}
 
     def scratch(self, batch_size: int) -> tuple[int, int]:
         words = 8 * math.prod(self.output_shape) * batch_size  # of the generator, which works with 64 bits

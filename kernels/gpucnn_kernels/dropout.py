@@ -29,19 +29,26 @@ def keep_or_drop(value, word, threshold, scale):
 
 
 @kernel
-def dropout_kernel(x, y, calls, threshold, scale, seed_low, seed_high):
+def dropout_kernel(x, y, calls, threshold, scale, seed_low, seed_high, before, lanes):
+    """`before` whole blocks of four and `lanes` more elements stand before x in the batch that it is a part of."""
     block = uint32(cuda.grid(1))
+    end = uint32(y.size + lanes)
     first = uint32(block * 4)
-    if first >= y.size:
+    if first >= end:
         return
-    w0, w1, w2, w3 = philox(block, calls[0], calls[1], uint32(0), seed_low, seed_high)
-    y[first] = keep_or_drop(x[first], w0, threshold, scale)
-    if first + 1 < y.size:
-        y[uint32(first + 1)] = keep_or_drop(x[uint32(first + 1)], w1, threshold, scale)
-    if first + 2 < y.size:
-        y[uint32(first + 2)] = keep_or_drop(x[uint32(first + 2)], w2, threshold, scale)
-    if first + 3 < y.size:
-        y[uint32(first + 3)] = keep_or_drop(x[uint32(first + 3)], w3, threshold, scale)
+    w0, w1, w2, w3 = philox(uint32(uint64(block) + uint64(before) & uint64(_WORD)), calls[0], calls[1], uint32(0), seed_low, seed_high)
+    if first >= lanes:
+        i = uint32(first - lanes)
+        y[i] = keep_or_drop(x[i], w0, threshold, scale)
+    if first + 1 >= lanes and first + 1 < end:
+        i = uint32(first + 1 - lanes)
+        y[i] = keep_or_drop(x[i], w1, threshold, scale)
+    if first + 2 >= lanes and first + 2 < end:
+        i = uint32(first + 2 - lanes)
+        y[i] = keep_or_drop(x[i], w2, threshold, scale)
+    if first + 3 < end:
+        i = uint32(first + 3 - lanes)
+        y[i] = keep_or_drop(x[i], w3, threshold, scale)
 
 
 @kernel
@@ -57,18 +64,18 @@ def next_call(calls: Array, stream: Stream = 0) -> None:
     run(next_call_kernel, 1, 1, stream, flat(calls, "calls", "uint32", (2,)))
 
 
-def dropout(x: Array, y: Array, calls: Array, rate: float, seed: int, stream: Stream = 0) -> None:
+def dropout(x: Array, y: Array, calls: Array, rate: float, seed: int, stream: Stream = 0, first: int = 0) -> None:
     """Writes x / (1 − rate) to y, with zero in place of elements whose random word is below round(rate · 2³²). y may be x.
 
-    Element i takes word i % 4 of counter (i // 4, calls[0], calls[1], 0) under the key (seed mod 2³², seed div 2³²). `calls` (2, uint32)
-    is in the memory of the device, so that a captured step can be replayed.
+    Element i takes word j % 4 of counter (j // 4, calls[0], calls[1], 0) under the key (seed mod 2³², seed div 2³²), with j = i + first:
+    x may be a part of a batch. `calls` (2, uint32) is in the memory of the device, so that a captured step can be replayed.
     """
     size = 1
     for side in x.shape:
         size *= int(side)
     run_each(
         dropout_kernel,
-        -(-size // 4),
+        -(-(size + first % 4) // 4),
         stream,
         floats(x, "x"),
         floats(y, "y", tuple(x.shape)),
@@ -77,4 +84,6 @@ def dropout(x: Array, y: Array, calls: Array, rate: float, seed: int, stream: St
         np.float32(1 / (1 - rate)),
         np.uint32(seed & _WORD),
         np.uint32(seed >> 32 & _WORD),
+        np.uint32(first // 4 & _WORD),
+        np.uint32(first % 4),
     )

@@ -63,12 +63,13 @@ def add_part(first, last, a, b, mask, relu, y):
         y[i] = total
 
 
-@loop("i i i f* f* u u u f")
-def dropout_part(first, last, size, x, y, call, seed, threshold, scale):
-    """Blocks of four elements, first … last − 1: one Philox counter each (J. Salmon et al., SC 2011), ten rounds."""
+@loop("i i i f* f* u u u f i")
+def dropout_part(first, last, size, x, y, call, seed, threshold, scale, before):
+    """Blocks of four elements, first … last − 1, of which `before` more stand before x: one Philox counter each (J. Salmon et al., SC
+    2011), ten rounds."""
     low, word = np.uint64(0xFFFFFFFF), np.uint64(32)
     for block in range(first, last):
-        c0, c1, c2, c3 = np.uint64(block), call & low, call >> word, np.uint64(0)
+        c0, c1, c2, c3 = np.uint64(block + before) & low, call & low, call >> word, np.uint64(0)
         k0, k1 = seed & low, seed >> word
         for _ in range(10):
             a, b = np.uint64(0xD2511F53) * c0, np.uint64(0xCD9E8D57) * c2
@@ -105,11 +106,13 @@ def add(a: Array, b: Array, relu: bool, mask: Array | None, y: Array) -> None:
     elements(a.size, lambda first, last: add_part(first, last, address(a), address(b), by, kind, address(y)))
 
 
-def dropout(x: Array, call: int, threshold: int, scale: float, seed: int, y: Array) -> None:
-    """y = x·scale, or 0 where the element's random word is below the threshold."""
+def dropout(x: Array, call: int, threshold: int, scale: float, seed: int, before: int, y: Array) -> None:
+    """y = x·scale, or 0 where the element's random word is below the threshold. Before x stand `before` blocks of four elements."""
     mask = 2**64 - 1
     elements(
         -(-x.size // 4),
-        lambda first, last: dropout_part(first, last, x.size, address(x), address(y), call & mask, seed & mask, threshold, scale),
+        lambda first, last: dropout_part(
+            first, last, x.size, address(x), address(y), call & mask, seed & mask, threshold, scale, before
+        ),
         60,
     )

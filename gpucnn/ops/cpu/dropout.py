@@ -17,14 +17,15 @@ _LOW = np.uint64(0xFFFFFFFF)
 _WORD = np.uint64(32)
 
 
-def philox(count: int, seed: int, offset: int) -> Array:
-    """`count` uniform 32-bit words: word i is lane i % 4 of `philox_block` at counter (i // 4, offset mod 2³², offset div 2³², 0) under
-    the key (seed mod 2³², seed div 2³²)."""
-    blocks = -(-count // 4)
-    counter = [np.arange(blocks, dtype=np.uint64)]
+def philox(count: int, seed: int, offset: int, first: int = 0) -> Array:
+    """`count` uniform 32-bit words from number `first` on: word i is lane i % 4 of `philox_block` at counter (i // 4, offset mod 2³²,
+    offset div 2³², 0) under the key (seed mod 2³², seed div 2³²)."""
+    start, ahead = first // 4, first % 4
+    blocks = -(-(count + ahead) // 4)
+    counter = [np.arange(start, start + blocks, dtype=np.uint64) & _LOW]
     counter += [np.full(blocks, word, np.uint64) for word in (offset & 0xFFFFFFFF, offset >> 32 & 0xFFFFFFFF, 0)]
     words = philox_block(counter, seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF)
-    return np.stack(words, axis=1).astype(np.uint32).reshape(-1)[:count]
+    return np.stack(words, axis=1).astype(np.uint32).reshape(-1)[ahead : ahead + count]
 
 
 def philox_block(counter: Sequence[Array], key0: int, key1: int) -> list[Array]:
@@ -44,13 +45,14 @@ def drop_threshold(rate: float) -> int:
     return min(round(rate * 2**32), 2**32 - 1)
 
 
-def dropout(x: Array, calls: Array, rate: float, seed: int, *, out: Array | None = None) -> Array:
+def dropout(x: Array, calls: Array, rate: float, seed: int, *, first: int = 0, out: Array | None = None) -> Array:
     """x / (1 − rate), with elements set to zero with probability `rate` < 1 (inverted dropout).
 
     The same seed and number of calls (2, uint32, on the device: the low word first) drop the same elements, so the gradient is
-    `dropout(dy, calls, rate, seed)`.
+    `dropout(dy, calls, rate, seed)`. first: how many elements stand before these, where x is a part of a batch: a part drops what the whole
+    would drop there.
     """
-    words = philox(x.size, seed, int(calls[0]) | int(calls[1]) << 32)
+    words = philox(x.size, seed, int(calls[0]) | int(calls[1]) << 32, first)
     keep = words.reshape(x.shape) >= np.uint32(drop_threshold(rate))
     y: Array = np.where(keep, x, x.dtype.type(0))  # no product: infinity times zero is NaN
     y *= x.dtype.type(1 / (1 - rate))

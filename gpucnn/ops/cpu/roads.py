@@ -283,12 +283,12 @@ def batch_norm_grad(
     return dx
 
 
-def dropout(x: Array, calls: Array, rate: float, seed: int, *, out: Array | None = None) -> Array:
-    if not loops(x, out):
-        return _dropout.dropout(x, calls, rate, seed, out=out)
+def dropout(x: Array, calls: Array, rate: float, seed: int, *, first: int = 0, out: Array | None = None) -> Array:
+    if first % 4 or not loops(x, out):  # loops draw four words at a time
+        return _dropout.dropout(x, calls, rate, seed, first=first, out=out)
     y = np.empty_like(x) if out is None else out
     call, scale = int(calls[0]) | int(calls[1]) << 32, float(np.float32(1 / (1 - rate)))
-    _engine.modules().elementwise.dropout(x, call, _dropout.drop_threshold(rate), scale, seed, y)
+    _engine.modules().elementwise.dropout(x, call, _dropout.drop_threshold(rate), scale, seed, first // 4, y)
     return y
 
 

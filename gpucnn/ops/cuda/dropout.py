@@ -9,14 +9,15 @@ from gpucnn.ops.cuda._arrays import Array, empty, stream
 from gpucnn_kernels import dropout as kernels
 
 
-def dropout(x: Array, calls: Array, rate: float, seed: int, *, out: Array | None = None) -> Array:
+def dropout(x: Array, calls: Array, rate: float, seed: int, *, first: int = 0, out: Array | None = None) -> Array:
     """x / (1 − rate), with elements set to zero with probability `rate` < 1 (inverted dropout).
 
     The same seed and number of calls (2, uint32, on the device: the low word first) drop the same elements, so the gradient is
-    `dropout(dy, calls, rate, seed)`.
+    `dropout(dy, calls, rate, seed)`. first: how many elements stand before these, where x is a part of a batch: a part drops what the whole
+    would drop there.
     """
     y = empty(x, x.shape) if out is None else out
-    kernels.dropout(x, y, calls, rate, seed, stream(x))
+    kernels.dropout(x, y, calls, rate, seed, stream(x), first)
     return y
 
 
