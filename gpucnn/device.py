@@ -17,6 +17,7 @@ import importlib
 import math
 import os
 import sys
+import warnings
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -25,7 +26,7 @@ import numpy
 
 from gpucnn.arrays import on_a_gpu, to_numpy
 from gpucnn.errors import DeviceError
-from gpucnn.surroundings import flag
+from gpucnn.surroundings import flag, local_rank
 from gpucnn.text import first_line, shown
 
 __all__ = ["MINIMUM_COMPUTE_CAPABILITY", "NAMES", "Device", "get_device", "of", "simulated", "to_numpy", "why_no_cuda"]
@@ -64,6 +65,15 @@ class Device:
         if self.xp.__name__ != "cupy":
             return sys.maxsize
         return int(self.xp.cuda.runtime.memGetInfo()[0]) + int(self.xp.get_default_memory_pool().free_bytes())
+
+    def nccl(self) -> Any:
+        """CuPy's NCCL, which sums over GPUs; None where its library is not installed."""
+        if self.xp.__name__ != "cupy":
+            return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a library that is not there: whoever asks says so in their own words
+            found = importlib.import_module("cupy.cuda.nccl")
+        return found if getattr(found, "available", False) else None
 
     def synchronize(self) -> None:
         """Waits until everything that was launched has finished."""
@@ -109,6 +119,7 @@ def why_no_cuda() -> str | None:
             f"{len(several)} packages of CuPy are installed, {' and '.join(several)}, which break one another "
             f"(pip uninstall {' '.join(several)}, then pip install {several[-1]})"
         )
+    own = _own_gpu()
     try:
         import cupy
     except (KeyboardInterrupt, GeneratorExit):
@@ -118,7 +129,7 @@ def why_no_cuda() -> str | None:
             return 'CuPy is not installed (pip install "gpucnn[cuda13]", or "gpucnn[cuda12]" for an older driver)'
         return f"CuPy is installed but does not import ({type(error).__name__}: {first_line(error)}); install it again"
     try:
-        missing = _why_no_driver(cupy)
+        missing = _why_no_driver(cupy, own)
         capability = (0, 0) if missing else _compute_capability(cupy)
     except Exception as error:  # half of an installation
         return f"CuPy is installed but does not work ({type(error).__name__}: {first_line(error)}); install it again"
@@ -140,6 +151,20 @@ def why_no_cuda() -> str | None:
     return None
 
 
+def _own_gpu() -> int | None:
+    """Where several ranks were started on this machine, hides all GPUs from this process but one: that of its number among them. Nothing
+    is hidden where each was given its own already. Returns the number, where it was heeded.
+
+    In the environment, and before anything else asks the driver: so all libraries in this process have that one GPU.
+    """
+    rank = local_rank()
+    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    if rank is None or len(visible) == 1:
+        return None
+    os.environ["CUDA_VISIBLE_DEVICES"] = str(rank) if not visible else visible[rank] if rank < len(visible) else "-1"
+    return rank
+
+
 def cupy_packages() -> list[str]:
     """The installed packages that bring a CuPy, of which there must not be two."""
     from importlib import metadata
@@ -152,8 +177,8 @@ def cupy_packages() -> list[str]:
     return found
 
 
-def _why_no_driver(cupy: Any) -> str | None:
-    """What the NVIDIA driver lacks, as it tells CuPy; None where there is a GPU to be had."""
+def _why_no_driver(cupy: Any, own: int | None = None) -> str | None:
+    """What the NVIDIA driver lacks, as it tells CuPy; None where there is a GPU to be had. own: this rank's number on its machine."""
     runtime = cupy.cuda.runtime
     failure: Exception | None = None
     count = driver = needed = 0
@@ -175,6 +200,8 @@ def _why_no_driver(cupy: Any) -> str | None:
     if needed and not driver:
         return f"there is no working NVIDIA driver{said}; install one, and look whether nvidia-smi lists the GPU"
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if own is not None and (failure is None or driver):
+        return f"this machine has no GPU for its rank {own}{said}: start at most as many ranks on it as it has GPUs"
     if hidden is not None and (failure is None or driver):
         return f"the NVIDIA driver sees no GPU, because CUDA_VISIBLE_DEVICES={shown(hidden)} hides them{said}; unset it"
     if failure is None or driver:

@@ -33,6 +33,7 @@ from gpucnn.training.callbacks import Callback, History
 from gpucnn.training.checkpoint import TensorFile, take
 from gpucnn.training.given import Given, batches_of, example_shape, pair, stream_of, watchers, weighted
 from gpucnn.training.measuring import measured, predicted
+from gpucnn.training.parallel import Communicator, join
 from gpucnn.training.step import TrainingStep
 from gpucnn.weighted import example_weights
 
@@ -124,6 +125,7 @@ class Sequential(Layered):
         verbose: bool | int | str | None = None,
         data_format: DataFormat | None = None,
         resume: str | Path | None = None,
+        parallel: str | Communicator | None = None,
     ) -> History:
         """Trains for `epochs` passes over x (N, …) and y, and returns the history. Called again, it goes on: five calls of one epoch are
         one call of five, to the bit. A model that is not built yet is built for these examples.
@@ -138,6 +140,8 @@ class Sequential(Layered):
         verbose: progress, a bar for 1, a line for each epoch for 2; by default a bar where the output is a terminal.
         data_format: as in `build`; the model remembers it.
         resume: a checkpoint (callback `Checkpoint`) to go on from.
+        parallel: "mpi" where every rank of MPI calls this, with the same data and options: they train together, each on its part of every
+            batch. "auto": the same where mpiexec or srun has started several; by default each process trains by itself.
 
         Raises DataError for data that do not fit the model or hold NaN, ArgumentError for options that contradict each other,
         TrainingError where the loss becomes NaN.
@@ -166,8 +170,9 @@ class Sequential(Layered):
             raise GpucnnError("this model's optimizer trains another model by now: compile each model with an optimizer of its own")
         loss, batches, validation = batches_of(self, loss, x, y, given)
         found, shows = watchers(callbacks, verbose)
+        ranks = join(parallel).on(self.device)
         if self.device.kind == "cpu" and self.dtype == np.float32 and isinstance(batches, Batches):
-            compile_for(lambda: self._rehearse(loss, batches.labels[:1]))
+            ranks.in_turn(lambda: compile_for(lambda: self._rehearse(loss, batches.labels[:1])))
         return loop.fit(
             self,
             loss,
@@ -179,6 +184,7 @@ class Sequential(Layered):
             verbose=shows,
             metrics=self.metrics,
             resume=resume,
+            ranks=ranks,
         )
 
     def train_on_batch(self, x: Any, y: Any, *, class_weight: Mapping[int, float] | None = None, sample_weight: Any = None) -> Any:
@@ -207,32 +213,43 @@ class Sequential(Layered):
         verbose: Any = None,
         return_dict: bool = False,
         data_format: DataFormat | None = None,
+        parallel: str | Communicator | None = None,
     ) -> Any:
         """(loss, accuracy) over all examples: the loss and what the model was compiled with; the loss alone where that is nothing.
 
-        x without y: batches (x, y). return_dict: the same by name. verbose: nothing is shown, whatever it says.
+        x without y: batches (x, y). return_dict: the same by name. verbose: nothing is shown, whatever it says. parallel: as `fit` has it;
+        all ranks get the bits that one would get.
         """
         self._measured()
         inputs, labels = self.checked(*pair(x if y is None else (x, y), "data"), data_format)
-        found = self.measure(inputs, labels, integer(batch_size, "batch_size", 1))
+        found = self.measure(inputs, labels, integer(batch_size, "batch_size", 1), join(parallel))
         if return_dict:
             return found
         return tuple(found.values()) if self.metrics else found["loss"]
 
-    def measure(self, x: Any, labels: Any, batch_size: int) -> dict[str, float]:
+    def measure(self, x: Any, labels: Any, batch_size: int, ranks: Communicator | None = None) -> dict[str, float]:
         """The mean loss and the metrics by name, of checked examples and labels.
 
-        The loss counts right answers along the way; every other metric gets the scores of all examples, as `predict` gives them.
+        The loss counts right answers along the way; every other metric gets the scores of all examples, as `predict` gives them. With
+        `ranks` each measures some of the batches.
         """
-        return measured(self, self._measured(), self.metrics, x, labels, batch_size)
+        return measured(self, self._measured(), self.metrics, x, labels, batch_size, ranks)
 
-    def predict(self, x: Any, batch_size: int = 256, *, verbose: Any = None, data_format: DataFormat | None = None) -> np.ndarray[Any, Any]:
+    def predict(
+        self,
+        x: Any,
+        batch_size: int = 256,
+        *,
+        verbose: Any = None,
+        data_format: DataFormat | None = None,
+        parallel: str | Communicator | None = None,
+    ) -> np.ndarray[Any, Any]:
         """The model's outputs (N, …) as a NumPy array: probabilities, also where the last softmax or sigmoid is left to the loss.
 
-        verbose: nothing is shown, whatever it says.
+        verbose: nothing is shown, whatever it says. parallel: as `fit` has it; every rank gets all outputs.
         """
         final = self.loss.fused_activation if self.loss and self.layers[-1].activation is None else None
-        return predicted(self, self._examples(x, data_format), integer(batch_size, "batch_size", 1), final)
+        return predicted(self, self._examples(x, data_format), integer(batch_size, "batch_size", 1), final, join(parallel))
 
     # Saving, copying.
 

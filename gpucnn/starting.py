@@ -17,6 +17,8 @@ def _stopped(number: int, frame: object) -> None:
 def _is_command() -> bool:
     """Whether this process is the command line, and not a program that imports gpucnn."""
     words = sys.orig_argv
+    if words[1:3] == ["-m", "mpi4py"]:  # a rank
+        words = words[2:]
     if "-m" in words[1:-1]:
         return words[words.index("-m") + 1] == "gpucnn"
     return os.path.basename(sys.argv[0] if sys.argv else "") in COMMANDS

@@ -11,6 +11,13 @@ from gpucnn.errors import DataError
 from gpucnn.text import plain
 
 OFF = ("", "0", "no", "off", "false")
+RANKS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")  # what starts ranks says how many there are
+LOCAL = (
+    "OMPI_COMM_WORLD_LOCAL_RANK",
+    "MPI_LOCALRANKID",
+    "MV2_COMM_WORLD_LOCAL_RANK",
+    "SLURM_LOCALID",
+)  # and a rank's number on its machine
 _ASCII = str.maketrans({"─": "-", "×": "x", "…": "...", "’": "'", "−": "-", "━": "-"})  # what we write ourselves and a small encoding lacks
 
 
@@ -56,6 +63,23 @@ def cache_folder() -> Path | None:
         return Path(given) / "gpucnn"
     folder = home()
     return None if folder is None else folder / ".cache" / "gpucnn"
+
+
+def started_ranks() -> int:
+    """How many processes were started together with this one, itself included, as mpiexec or srun says; 1 where nothing has said so."""
+    return max((number for name in RANKS if (number := _count(name)) is not None), default=1) or 1
+
+
+def local_rank() -> int | None:
+    """This process's number among those that were started together on this machine; None where it was started by itself."""
+    if started_ranks() == 1:
+        return None
+    return next((number for name in LOCAL if (number := _count(name)) is not None), None)
+
+
+def _count(name: str) -> int | None:
+    given = os.environ.get(name, "")
+    return int(given) if given.isdecimal() else None
 
 
 def is_terminal(stream: Any) -> bool:

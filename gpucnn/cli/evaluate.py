@@ -17,6 +17,7 @@ from gpucnn.errors import ShapeError
 from gpucnn.metrics import confusion_matrix
 from gpucnn.surroundings import say, user_path
 from gpucnn.text import listed
+from gpucnn.training.parallel import join
 
 
 @app.command(short_help="Print the loss and the accuracy of a model.")
@@ -52,7 +53,7 @@ def evaluate(
     # With another seed, images that the model was trained on would be among those that it is tested on.
     drawn = network.seed if seed is None else integer(seed, "seed", 0)
     size = experiment.taken_size(network) if files_of.holds_images(user_path(name)) else None
-    data = experiment.load_data(name, data_dir or noted, drawn, say, Downloads(), size)
+    data = join("auto").in_turn(lambda: experiment.load_data(name, data_dir or noted, drawn, say, Downloads(), size))
     images = experiment.fit_to(network, data.test_images, f"an image of {data.name}")
     names = experiment.class_names(network, model)
     if names is not None and list(data.class_names) != names:
@@ -61,13 +62,13 @@ def evaluate(
             "give the data set that it was trained on, or one with the same classes"
         )
     images, note = answers.turned(images, experiment.noted_background(network), invert)
-    loss, accuracy = network.evaluate(images, data.test_labels)
+    loss, accuracy = network.evaluate(images, data.test_labels, parallel="auto")
     say(f"data      {data.name}: {data.source}")
     if note:
         say(f"note: {note}")
     say(f"test loss {loss:.4f}")
     if classes:
-        counts = confusion_matrix(data.test_labels, network.predict(images).argmax(axis=1), data.classes)
+        counts = confusion_matrix(data.test_labels, network.predict(images, parallel="auto").argmax(axis=1), data.classes)
         for line in report.lines(report.of_classes(counts, data.class_names)):
             say(line)
     say(f"test accuracy {100 * accuracy:.2f} %")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import platform
 
 import gpucnn
+from gpucnn import experiment
 from gpucnn.cli.program import app
 from gpucnn.device import get_device, why_not_auto
 from gpucnn.surroundings import say
+from gpucnn.training.parallel import join
 
 PACKAGES = (
     "numpy", "numba", "numba-cuda", "cupy", "cupy-cuda12x", "cupy-cuda13x", "safetensors", "scikit-learn", "pillow", "matplotlib",
-    "pyarrow",
+    "pyarrow", "mpi4py",
 )  # fmt: skip
 
 
@@ -28,7 +30,10 @@ def info() -> None:
             if not name.startswith("cupy"):
                 rows.append((name, "not installed"))
     device = get_device("auto")
+    ranks = join("auto")
     rows.append(("device", f"{device.kind}: {device.name}"))
+    if ranks.size > 1:
+        rows += [("ranks", line[10:]) for line in experiment.devices(ranks, device)]
     if device.kind == "cpu":
         from gpucnn.ops.cpu._threads import threads
 

@@ -14,6 +14,7 @@ from gpucnn.cli.options import Device, Invert, ModelFile, whole
 from gpucnn.cli.program import app
 from gpucnn.errors import CheckpointError
 from gpucnn.surroundings import say, user_path
+from gpucnn.training.parallel import join
 
 
 @app.command(short_help="Print the class of each image, and its probability.")
@@ -46,12 +47,13 @@ def predict(
         say(f"note: {note}")
     if network.loss is None:
         network.compile()  # the loss knows how raw outputs become probabilities
-    probabilities = network.predict(loaded)
+    ranks = join("auto")
+    probabilities = network.predict(loaded, parallel=ranks)
     if probabilities.ndim != 2 or probabilities.shape[1] < 2 or not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
         raise CheckpointError(f"{model} is no classifier: its outputs, {network.output_shape} of an image, are no probabilities of classes")
     names = experiment.class_names(network, model) or [str(number) for number in range(probabilities.shape[1])]
     for line in answers.lines(asked.paths, probabilities, names, top):
         say(line)
-    if csv is not None:
+    if csv is not None and not ranks.rank:
         answers.write_csv(user_path(csv), asked.paths, probabilities, names, top)
         say(f"wrote     {csv}")

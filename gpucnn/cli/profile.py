@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
+from gpucnn.cli import together
 from gpucnn.cli.options import whole
 from gpucnn.cli.program import app
 from gpucnn.cli.progress import Status
 from gpucnn.device import NAMES as DEVICES
 from gpucnn.networks import NETWORKS
-from gpucnn.surroundings import say, user_path
+from gpucnn.surroundings import say, started_ranks, user_path
 
 
 @app.command(short_help="Measure where a training step's time goes, kernel by kernel.")
@@ -76,6 +77,19 @@ def profile(
         Path | None,
         typer.Option(metavar="FILE", help="An earlier profile (--json): print what got slower, beyond the noise.", show_default=False),
     ] = None,
+    ranks: Annotated[
+        int | None,
+        typer.Option(
+            parser=whole,
+            metavar="N",
+            help="With the sum of gradients over N ranks as a row: measured with --device cpu (MPI starts them), worked out for a GPU.",
+            show_default=False,
+        ),
+    ] = None,
+    link: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What connects the GPUs of ranks: nvlink, pcie, 100gbe. [default: nvlink]", show_default=False),
+    ] = None,
     lineinfo: Annotated[
         bool, typer.Option("--lineinfo", help="Compile line numbers in, so that Nsight Compute shows Python source.")
     ] = False,
@@ -85,6 +99,8 @@ def profile(
     On a GPU kernels are measured; with --device cpu, NumPy's operations. With --arch nothing runs: the kernels are compiled for a chip
     that need not be here, and what is printed are bounds.
     """
+    if ranks is not None and device == "cpu" and arch is None and started_ranks() == 1 and together.start(ranks, "--ranks"):
+        return
     if lineinfo:
         os.environ["GPUCNN_LINEINFO"] = "1"  # read when the kernels are imported, which is below
     from gpucnn.profiling import records, run
@@ -94,7 +110,7 @@ def profile(
     outputs = run.Outputs(*(None if path is None else user_path(path) for path in (json, trace, html)))
     outputs.check()
     earlier = None if against is None else records.read(user_path(against))
-    options = run.Options(model, batch_size, layer, op, shape, compare, device, arch, lineinfo, kernels)
+    options = run.Options(model, batch_size, layer, op, shape, compare, device, arch, lineinfo, kernels, ranks, link)
     with Status() as status:
         made = run.make(options, status)
     for line in report.lines(made):

@@ -12,6 +12,7 @@ import typer
 
 import gpucnn
 from gpucnn import experiment
+from gpucnn.cli import together
 from gpucnn.cli.stopping import STOPPED, ending
 from gpucnn.errors import GpucnnError
 from gpucnn.surroundings import complain, flag, say
@@ -50,9 +51,10 @@ def main() -> None:
     if not debug and not sys.warnoptions:
         # NumPy warns of the overflow that leads to NaN; the run then ends with a sentence about that.
         warnings.simplefilter("ignore", RuntimeWarning)
-    stopped, status = "stopped", 0
+    stopped, status, words = "stopped", 0, ""
     try:
         with ending():
+            together.listen()
             status = app(standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()  # report write errors here, and not when Python exits
@@ -68,12 +70,13 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        status = 2
-        complain(complaint(error))
+        status, words = 2, complaint(error)
         if isinstance(error, OSError):
             _forget_output()
     if status in STOPPED:
-        complain(f"gpucnn: {message(stopped)}")
+        words = f"gpucnn: {message(stopped)}"
+    if status:
+        together.end(status, lambda who: complain(words.replace("gpucnn: ", f"gpucnn: {who}", 1)) if words else None)
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from gpucnn import experiment
+from gpucnn.cli import together
 from gpucnn.cli.options import SETS, DataDir, Device, number, whole
 from gpucnn.cli.program import app
 from gpucnn.cli.progress import Downloads
@@ -82,11 +83,22 @@ def train(
     checkpoint_every: Annotated[
         int, typer.Option(parser=whole, metavar="N", help="Steps between checkpoints; there is one after every epoch as well.")
     ] = DEFAULTS.checkpoint_every,
+    ranks: Annotated[
+        int | None,
+        typer.Option(
+            parser=whole,
+            metavar="N",
+            help="Train on N processes that share each batch, each on a GPU of its own or a part of the cores. MPI starts them.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Train a network, and write the model, its history and pictures of it to a folder.
 
     The defaults train MNIST well in a few epochs; a small set gets more epochs of smaller steps.
     """
+    if ranks is not None and together.start(ranks, "--ranks"):
+        return
     options = experiment.Options(
         dataset=dataset,
         data_dir=data_dir,

@@ -9,7 +9,7 @@ set lies on a device and batches are made there (`device_augment`): as much of e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -34,7 +34,8 @@ class Augmentation(Protocol):
 
 
 class RandomChange:
-    """Base of those that have a name. Attributes are arguments of the constructor, as those of a dataclass are."""
+    """Base of those that have a name. Attributes are arguments of the constructor, as those of a dataclass are. One writes `draws` and
+    `change`, or `__call__` in place of both."""
 
     @classmethod
     def for_side(cls, side: int) -> RandomChange:
@@ -42,6 +43,19 @@ class RandomChange:
         return cls()
 
     def __call__(self, x: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+        return self.change(x, *self.draws(_shape(x), rng))
+
+    def of_part(self, x: NDArray[Any], rng: np.random.Generator, size: int, own: slice) -> NDArray[Any]:
+        """What `__call__` makes of the whole batch, of `size` images, for those of the slice `own`, which are x."""
+        shape = (size, *_shape(x)[1:])
+        return self.change(x, *(drawn[own] for drawn in self.draws(shape, rng)))
+
+    def draws(self, shape: tuple[int, int, int, int], rng: np.random.Generator) -> Sequence[NDArray[Any]]:
+        """All that is random for a batch of `shape` (N, C, H, W), in arrays whose first axis is N."""
+        raise NotImplementedError
+
+    def change(self, x: NDArray[Any], *drawn: NDArray[Any]) -> NDArray[Any]:
+        """Images (N, C, H, W) changed as `draws` has drawn for them."""
         raise NotImplementedError
 
     def config(self) -> dict[str, Any]:
@@ -67,9 +81,11 @@ class Shift(RandomChange):
     def __post_init__(self) -> None:
         _whole(self, "pixels", 0)
 
-    def __call__(self, x: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-        n, _, _, _ = _shape(x)
-        top, left = rng.integers(0, 2 * self.pixels + 1, size=(2, n))
+    def draws(self, shape: tuple[int, int, int, int], rng: np.random.Generator) -> Sequence[NDArray[Any]]:
+        return rng.integers(0, 2 * self.pixels + 1, size=(2, shape[0]))  # type: ignore[return-value]
+
+    def change(self, x: NDArray[Any], *drawn: NDArray[Any]) -> NDArray[Any]:
+        top, left = drawn
         return batch.shift(x, top, left, self.pixels)
 
     @classmethod
@@ -93,10 +109,12 @@ class CropFlip(RandomChange):
     def __post_init__(self) -> None:
         _whole(self, "pixels", 0)
 
-    def __call__(self, x: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-        n, _, _, _ = _shape(x)
-        top, left = rng.integers(0, 2 * self.pixels + 1, size=(2, n))
-        mirrored = rng.integers(0, 2, size=n) == 1
+    def draws(self, shape: tuple[int, int, int, int], rng: np.random.Generator) -> Sequence[NDArray[Any]]:
+        top, left = rng.integers(0, 2 * self.pixels + 1, size=(2, shape[0]))
+        return top, left, rng.integers(0, 2, size=shape[0]) == 1
+
+    def change(self, x: NDArray[Any], *drawn: NDArray[Any]) -> NDArray[Any]:
+        top, left, mirrored = drawn
         return batch.flip(batch.shift(x, top, left, self.pixels), mirrored)
 
     @classmethod
@@ -117,9 +135,12 @@ class Cutout(RandomChange):
     def __post_init__(self) -> None:
         _whole(self, "pixels", 0)
 
-    def __call__(self, x: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-        n, _, height, width = _shape(x)
-        row, column = rng.integers(0, height, size=n), rng.integers(0, width, size=n)
+    def draws(self, shape: tuple[int, int, int, int], rng: np.random.Generator) -> Sequence[NDArray[Any]]:
+        n, _, height, width = shape
+        return rng.integers(0, height, size=n), rng.integers(0, width, size=n)
+
+    def change(self, x: NDArray[Any], *drawn: NDArray[Any]) -> NDArray[Any]:
+        row, column = drawn
         return batch.cutout(x, row, column, self.pixels)
 
     @classmethod
@@ -145,9 +166,11 @@ class Affine(RandomChange):
     def __post_init__(self) -> None:
         _affine(self)
 
-    def __call__(self, x: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-        n, _, _, _ = _shape(x)
-        angle, factor, down, right = rng.uniform(-1, 1, size=(4, n, 1, 1))
+    def draws(self, shape: tuple[int, int, int, int], rng: np.random.Generator) -> Sequence[NDArray[Any]]:
+        return rng.uniform(-1, 1, size=(4, shape[0], 1, 1))  # type: ignore[return-value]
+
+    def change(self, x: NDArray[Any], *drawn: NDArray[Any]) -> NDArray[Any]:
+        angle, factor, down, right = drawn
         return batch.warp(x, np.deg2rad(self.rotate_degrees) * angle, 1 + self.scale * factor, self.shift * down, self.shift * right)
 
     @classmethod
@@ -178,10 +201,13 @@ class Elastic(RandomChange):
         _whole(self, "grid", 2)
         _affine(self)
 
-    def __call__(self, x: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-        n, _, _, _ = _shape(x)
-        angle, factor, down, right = rng.uniform(-1, 1, size=(4, n, 1, 1))
-        bend = self.pixels * rng.uniform(-1, 1, size=(2, n, self.grid, self.grid))
+    def draws(self, shape: tuple[int, int, int, int], rng: np.random.Generator) -> Sequence[NDArray[Any]]:
+        angle, factor, down, right = rng.uniform(-1, 1, size=(4, shape[0], 1, 1))
+        bend = self.pixels * rng.uniform(-1, 1, size=(2, shape[0], self.grid, self.grid))
+        return angle, factor, down, right, bend.swapaxes(0, 1)
+
+    def change(self, x: NDArray[Any], *drawn: NDArray[Any]) -> NDArray[Any]:
+        angle, factor, down, right, bend = *drawn[:4], drawn[4].swapaxes(0, 1)
         return batch.warp(x, np.deg2rad(self.rotate_degrees) * angle, 1 + self.scale * factor, self.shift * down, self.shift * right, bend)
 
     @classmethod
@@ -191,6 +217,12 @@ class Elastic(RandomChange):
     def on_device(self) -> Augment:
         turned = Affine(self.shift, self.rotate_degrees, self.scale).on_device()
         return replace(turned, elastic=self.pixels, elastic_grid=self.grid)
+
+
+def draws_for_parts(given: Callable[..., Any]) -> bool:
+    """Whether this augmentation can change a part of a batch as it would change the whole: a `RandomChange` whose `draws` and `change` are
+    all that it does. Others are given whole batches."""
+    return isinstance(given, RandomChange) and type(given).__call__ is RandomChange.__call__
 
 
 def on_device(given: Callable[..., Any] | None) -> bool:

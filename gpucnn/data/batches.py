@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from gpucnn.arrays import finite, numbers, scaled
 from gpucnn.checks import integer
-from gpucnn.data.augment import Augmentation
+from gpucnn.data.augment import Augmentation, RandomChange, draws_for_parts
 from gpucnn.errors import ArgumentError, DataError
 from gpucnn.text import shown
 
@@ -76,30 +76,44 @@ class Batches:
     def steps_per_epoch(self) -> int:
         return -(-len(self.images) // self.batch_size)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        """The batches (x, labels) of an epoch, from the step `start` on. Both are counted from 0."""
+    def epoch(self, epoch: int, start: int = 0, part: Callable[[int], slice] | None = None) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        """The batches (x, labels) of an epoch, from the step `start` on. Both are counted from 0.
+
+        part: tells of a batch's size which slice of it is wanted; the examples of that are the very ones of the whole batch, changed alike.
+        """
         epoch, start = integer(epoch, "epoch", 0), integer(start, "start", 0)
         if start > self.steps_per_epoch:
             raise ArgumentError(f"start must be at most {self.steps_per_epoch}, the steps of an epoch, got {start}")
-        return self._steps(epoch, start)  # a generator of its own, so that the checks above happen now
+        return self._steps(epoch, start, part)  # a generator of its own, so that the checks above happen now
 
-    def _steps(self, epoch: int, start: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    def _steps(self, epoch: int, start: int, part: Callable[[int], slice] | None) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.images)) if self.shuffle else None
         for step in range(start, self.steps_per_epoch):
-            chosen: Any = slice(step * self.batch_size, (step + 1) * self.batch_size)
+            first = step * self.batch_size
+            size = min(self.batch_size, len(self.images) - first)
+            own = slice(0, size) if part is None else part(size)
+            # What nobody can draw for a part alone is drawn, and changed, for the whole batch.
+            apart = part is None or self.augment is None or draws_for_parts(self.augment)
+            drawn = own if apart else slice(0, size)
+            chosen: Any = slice(first + drawn.start, first + drawn.stop)
             if order is not None:
                 chosen = order[chosen]
             x = self.images[chosen]
             x = scaled(x, self.dtype)
             if self.augment is not None:
                 # step + 1, because NumPy seeds (seed, epoch) and (seed, epoch, 0) alike, and the former orders the images.
-                augmented = self.augment(x, np.random.default_rng([self.seed, epoch, step + 1]))
+                rng = np.random.default_rng([self.seed, epoch, step + 1])
+                if isinstance(self.augment, RandomChange) and part is not None and apart:
+                    augmented = self.augment.of_part(x, rng, size, own)
+                else:
+                    augmented = self.augment(x, rng)
                 if augmented.shape != x.shape or augmented.dtype != x.dtype:
                     raise DataError(
                         f"augment turned {x.dtype} {x.shape} into {augmented.dtype} {augmented.shape}: it must keep type and shape"
                     )
                 x = augmented
-            yield x, self.labels[chosen].copy()
+            labels = self.labels[chosen]
+            yield (x, labels.copy()) if apart else (x[own], labels[own].copy())
 
     def _check_images(self) -> None:
         images = self.images

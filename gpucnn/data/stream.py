@@ -54,8 +54,8 @@ class Stream:
         """What a checkpoint can know of the data: they come from outside, and nobody can go through them twice."""
         return ["batches from outside", self.steps_per_epoch]
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Pair]:
-        """The batches of an epoch, from the step `start` on."""
+    def epoch(self, epoch: int, start: int = 0, part: Callable[[int], slice] | None = None) -> Iterator[Pair]:
+        """The batches of an epoch, from the step `start` on; of each the slice that `part` tells of its size."""
         assert self.prepared is not None
         source = iter(self.source)
         if not self.once:
@@ -67,7 +67,8 @@ class Stream:
                     f"the batches ended after {step} of the {self.steps_per_epoch} steps of an epoch: give fewer steps_per_epoch"
                 )
             x, labels = self.prepared(*_pair(pair))
-            yield scaled(x, self.dtype), labels
+            own = slice(0, len(x)) if part is None else part(len(x))
+            yield scaled(x[own], self.dtype), labels[own]
 
 
 def gathered(source: Iterable[Any], steps: int | None = None) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -13,7 +13,7 @@ writes to the folder.
 from gpucnn.experiment.data import load_data
 from gpucnn.experiment.folder import FILES, StoppedError
 from gpucnn.experiment.options import OPTIONS, Options, run_notes
-from gpucnn.experiment.run import Outcome, train
+from gpucnn.experiment.run import Outcome, devices, train
 from gpucnn.experiment.trained import check_fits, class_names, fit_to, model_file, noted_background, taken_size, trained_on
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "StoppedError",
     "check_fits",
     "class_names",
+    "devices",
     "fit_to",
     "load_data",
     "model_file",

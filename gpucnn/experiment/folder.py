@@ -82,6 +82,8 @@ def check_apart(output: Path, dataset: str) -> None:
 class Watch(Callback):
     """Prepares the folder before a run writes to it."""
 
+    alone = True
+
     def __init__(self, model: Sequential, folder: Path, say: Say) -> None:
         self.model, self.folder, self.say = model, folder, say
         self.trained = False  # whether any training happened
@@ -97,6 +99,11 @@ class Watch(Callback):
             self.set_aside([name for name in FILES if name not in (CHECKPOINT, HISTORY)])
         if not run.finished:
             self.say(f"resumed   at epoch {run.epoch + 1}, step {run.step + 1}")
+
+    def make_way(self) -> None:
+        """For a run that begins: room, and no files of an earlier one."""
+        self.check_room()
+        self.set_aside(FILES)
 
     def check_room(self) -> None:
         """Checks that a checkpoint fits on the disk: before an hour of training, not after it."""

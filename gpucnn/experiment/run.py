@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from gpucnn.data.background import background
 from gpucnn.data.dataset import DATASETS
 from gpucnn.data.datasets import as_named
 from gpucnn.data.images import size_of
-from gpucnn.device import get_device
+from gpucnn.device import Device, get_device
 from gpucnn.errors import CheckpointError, DataError, MissingExtraError, ShapeError
 from gpucnn.experiment.data import Downloads, Pair, held_back, load_data
 from gpucnn.experiment.folder import (
@@ -26,7 +27,6 @@ from gpucnn.experiment.folder import (
     CONFUSION,
     CURVES,
     FEATURES,
-    FILES,
     FILTERS,
     HISTORY,
     MISTAKES,
@@ -47,8 +47,10 @@ from gpucnn.optimizers import OPTIMIZERS
 from gpucnn.recipes import Recipe
 from gpucnn.surroundings import user_path
 from gpucnn.text import message
+from gpucnn.training.alike import plain, same
 from gpucnn.training.callbacks import Checkpoint, CSVLog, History, Progress
 from gpucnn.training.checkpoint import TensorFile
+from gpucnn.training.parallel import Communicator, join
 
 FEW = 100  # labels, under which luck and learning cannot be told apart
 
@@ -67,19 +69,24 @@ def train(options: Options, say: Say, downloads: Downloads | None = None) -> Out
     integer(options.seed, "seed", 0)
     if options.image_size is not None:
         size_of(options.image_size)
+    ranks = join("auto")
     device = get_device(options.device)
+    ranks.on(device)
     # As they are called here; an unknown network is refused before anything is loaded.
     options = replace(options, model=NETWORKS.first(options.model), dataset=as_named(options.dataset))
     model = network(options.model)
     output = options.output
     check_apart(output, options.dataset)
-    with made_folder(output), locked(output):
-        if options.resume and exists(output / CHECKPOINT):
-            options = as_begun(options, output / CHECKPOINT)
+    same(ranks, {"options": plain(options.noted(options.dataset, options.recipe)), "output folder": os.path.abspath(output)})
+    with contextlib.ExitStack() as held:
+        ranks.once(lambda: _take(output, held))
+        if options.resume and ranks.once(lambda: exists(output / CHECKPOINT)):
+            given = options
+            options = ranks.once(lambda: as_begun(given, output / CHECKPOINT))
             model = network(options.model)
         seed = options.seed
         size = None if options.image_size is None else size_of(options.image_size)
-        dataset = load_data(options.dataset, options.data_dir, seed, say, downloads, size)
+        dataset = ranks.in_turn(lambda: load_data(options.dataset, options.data_dir, seed, say, downloads, size))
         model = network(options.model, dataset.classes)
         _build(model, dataset, seed, device)
         recipe = options.recipe.for_size(len(dataset.train_images), own=options.dataset not in DATASETS)
@@ -106,11 +113,26 @@ def train(options: Options, say: Say, downloads: Downloads | None = None) -> Out
             which = "besides" if recipe.validation is None else "of them held back"
             say(f"          {len(validation[0]):,} {which} to validate on; the test images are looked at once, at the end")
         say(f"model     {options.model}: {model.parameter_count:,} parameters, input {'×'.join(map(str, dataset.image_shape))}")
-        say(f"device    {device.name}")
+        for line in devices(ranks, device):
+            say(line)
         say(f"recipe    {recipe.optimizer}, learning rate {recipe.learning_rate:g} ({recipe.schedule}), seed {seed}")
         length = f"{count(recipe.epochs, 'epoch')} of {count(steps, 'step')}"
         say(f"          {length}, batch {recipe.batch_size}, augmentation {recipe.augment}")
-        return _run(model, dataset, validation, recipe, options, say)
+        return _run(model, dataset, validation, recipe, options, say, ranks)
+
+
+def _take(output: Path, held: contextlib.ExitStack) -> None:
+    """Makes the folder, and takes it for this process until `held` ends."""
+    held.enter_context(made_folder(output))
+    held.enter_context(locked(output))
+
+
+def devices(ranks: Communicator, device: Device) -> list[str]:
+    """What it runs on, in lines: that of each rank, with what a message about a process would call it."""
+    if ranks.size == 1:
+        return [f"device    {device.name}"]
+    where = ranks.gather(f"{device.name}, process {os.getpid()} on {ranks.host}")
+    return [f"{f'{ranks.size} ranks' if rank == 0 else '':<10}rank {rank}: {line}" for rank, line in enumerate(where)]
 
 
 def _build(model: Sequential, dataset: Dataset, seed: int, device: Any) -> None:
@@ -123,11 +145,13 @@ def _build(model: Sequential, dataset: Dataset, seed: int, device: Any) -> None:
         ) from None
 
 
-def _run(model: Sequential, dataset: Dataset, validation: Pair | None, recipe: Recipe, options: Options, say: Say) -> Outcome:
+def _run(
+    model: Sequential, dataset: Dataset, validation: Pair | None, recipe: Recipe, options: Options, say: Say, ranks: Communicator
+) -> Outcome:
     """The part of `train` that writes."""
     output = options.output
     checkpoint = output / CHECKPOINT
-    resume = options.resume and exists(checkpoint)
+    resume = options.resume and ranks.once(lambda: exists(checkpoint))
     if options.resume and not resume:
         say(f"note: there is no checkpoint in {output} yet: starting from the beginning")
     watch = Watch(model, output, say)
@@ -137,8 +161,7 @@ def _run(model: Sequential, dataset: Dataset, validation: Pair | None, recipe: R
     }
     try:
         if not resume:
-            watch.check_room()
-            watch.set_aside(FILES)
+            ranks.once(watch.make_way)
         history = model.fit(
             dataset.train_images,
             dataset.train_labels,
@@ -149,18 +172,13 @@ def _run(model: Sequential, dataset: Dataset, validation: Pair | None, recipe: R
             augment=recipe.make_augment(min(dataset.image_shape[1:])),
             verbose=False,
             resume=checkpoint if resume else None,
+            parallel=ranks,
         )
-        if not watch.trained and (output / MODEL).exists():
+        if ranks.once(lambda: not watch.trained and (output / MODEL).exists()):
             say(f"note: the run in {output} is complete ({count(len(history.rows), 'epoch')}): there is nothing to do")
-            return Outcome(_tested(output / MODEL, model, dataset), [])
-        outcome = _write(model, dataset, history, output, say)
-        if guessing(history["accuracy"][-1], dataset.train_labels) and guessing(outcome.accuracy, dataset.test_labels):
-            high = recipe.learning_rate > OPTIMIZERS.pick(recipe.optimizer).peak
-            say(
-                f"note: this is no better than guessing (always {dataset.class_names[int(np.bincount(dataset.train_labels).argmax())]}): "
-                f"{'lower --lr' if high else 'train for more epochs, or with another --lr'}; it was {recipe.learning_rate:g}"
-            )
-        return outcome
+            return ranks.once(lambda: Outcome(_tested(output / MODEL, model, dataset), []))
+        probabilities = model.predict(dataset.test_images, parallel=ranks)
+        return ranks.once(lambda: _left(model, dataset, history, probabilities, recipe, output, say))
     except (KeyboardInterrupt, SystemExit) as stop:
         # One from before this run would be of no use to it.
         if (watch.trained or resume) and checkpoint.exists():
@@ -178,9 +196,22 @@ def _run(model: Sequential, dataset: Dataset, validation: Pair | None, recipe: R
         raise DataError(f"{output} cannot be written to any more ({error.strerror or error}): mend that, or free some room{last}") from None
 
 
-def _write(model: Sequential, dataset: Dataset, history: History, output: Path, say: Say) -> Outcome:
-    """Tests the model and writes everything but the checkpoint, which is there."""
-    probabilities = model.predict(dataset.test_images)
+def _left(
+    model: Sequential, dataset: Dataset, history: History, probabilities: np.ndarray[Any, Any], recipe: Recipe, output: Path, say: Say
+) -> Outcome:
+    """Writes what a run leaves behind, and says where it has learned nothing."""
+    outcome = _write(model, dataset, history, probabilities, output, say)
+    if guessing(history["accuracy"][-1], dataset.train_labels) and guessing(outcome.accuracy, dataset.test_labels):
+        high = recipe.learning_rate > OPTIMIZERS.pick(recipe.optimizer).peak
+        say(
+            f"note: this is no better than guessing (always {dataset.class_names[int(np.bincount(dataset.train_labels).argmax())]}): "
+            f"{'lower --lr' if high else 'train for more epochs, or with another --lr'}; it was {recipe.learning_rate:g}"
+        )
+    return outcome
+
+
+def _write(model: Sequential, dataset: Dataset, history: History, probabilities: np.ndarray[Any, Any], output: Path, say: Say) -> Outcome:
+    """Writes everything but the checkpoint, which is there, given what the model says of the test images."""
     predicted = probabilities.argmax(axis=1)
     accuracy = float(np.mean(predicted == dataset.test_labels))
     history.to_csv(output / HISTORY)

@@ -70,6 +70,8 @@ class Layer(Worded):
     fuses_relu: ClassVar[bool] = False  # `_forward` applies ReLU itself
     passes_on: ClassVar[bool] = False  # `_backward` may return dy itself, or a view of it
     takes_relu_grad: ClassVar[bool] = False  # `_backward` has the argument `relu`
+    part: Any = None  # of a batch that several ranks share, which is this one's (training/team.py); None for a whole batch
+
     is_view: ClassVar[bool] = False  # the output is the input's memory
     keeps_relu: ClassVar[bool] = False  # the output is positive where the input is, or nothing is handed down: ReLU's output stays as good
 
@@ -302,7 +304,9 @@ class Layer(Worded):
     def __getstate__(self) -> dict[str, Any]:
         """For copy and pickle: what the layer is, without what a forward kept, and without its device."""
         alone = object.__new__(type(self))
-        vars(alone).update(vars(self), _owner=None, inner=dict, _chains=[])  # with nothing within: what is there forgets for itself
+        vars(alone).update(
+            vars(self), _owner=None, part=None, inner=dict, _chains=[]
+        )  # with nothing within: what is there forgets for itself
         alone.forget()
         del vars(alone)["inner"]
         if "device" in vars(alone):

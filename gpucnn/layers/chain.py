@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -60,6 +60,7 @@ class Chain:
         self.plans = planned(self.stages, own)
         self.trained = any(stage.trained for stage in self.stages)
         self.passes_on = all(stage.passes_on for stage in self.stages)
+        self.done: Callable[[int], None] | None = None  # told of each stage that backward has been through
         self._first = next((index for index, stage in enumerate(self.stages) if stage.trained), len(self.stages) - 1)
         # For whatever stands around it: its last ReLU, and the stage that can take the gradient of a ReLU before it along.
         self._last_relu = relu_before(self.stages, len(self.stages))
@@ -98,6 +99,8 @@ class Chain:
         first = 0 if input_grad else self._first
         for index in range(len(self.stages) - 1, first - 1, -1):
             dy = self.stages[index].backward(dy, input_grad=input_grad or index > first, plan=plans[index])
+            if self.done is not None:
+                self.done(index)
         for stage in self.stages[:first]:
             stage.forget()
         return dy if input_grad else None

@@ -8,6 +8,7 @@ from typing import Any
 from gpucnn.checks import flag, positive
 from gpucnn.device import Device
 from gpucnn.errors import ArgumentError, ShapeError
+from gpucnn.layers import shared
 from gpucnn.layers.base import Array, Cost, Layer, Shape
 from gpucnn.layers.parameter import Parameter, SavedArray, gradients
 from gpucnn.ops.cpu.pool import scratch
@@ -24,25 +25,33 @@ class BatchNorm2D(Layer):
     does the running variance (n − 1). Keras writes it the other way round: its momentum 0.99 is 0.01 here, its epsilon is 0.001, and its
     running variance divides by n. weight starts at 1 and bias at 0; without `affine` there are none. ReLU behind it, activation="relu",
     is part of the same kernel. A layer that is frozen uses its running statistics, and leaves them as they are, in training as well.
+
+    Where several ranks share a batch, mean and variance are those of the whole batch, for two small sums over all ranks forward and one
+    backward. Without `sync` they are those of each rank's part, and the running ones move by the average of all: no such sums but one, and
+    another training with each number of ranks.
     """
 
     fuses_relu = True
     takes_relu_grad = True
 
-    def __init__(self, *, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True, activation: str | None = None) -> None:
+    def __init__(
+        self, *, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True, activation: str | None = None, sync: bool = True
+    ) -> None:
         super().__init__(activation)
         self.eps = positive(eps, "eps", error=ArgumentError)
         self.momentum = positive(momentum, "momentum", zero=True, error=ArgumentError)
         if self.momentum > 1:
             raise ArgumentError(f"momentum must be at most 1, got {momentum!r}: it is the new batch's share (Keras's 0.99 is 0.01 here)")
         self.affine = flag(affine, "affine")
+        self.sync = flag(sync, "sync")
         self._x: Array | None = None
         self._kept: tuple[Array, Array] | None = None  # the batch's mean and rstd; None where the running ones were used
         self._ones: Array = None
         self._zeros: Array = None
 
     def settings(self) -> dict[str, Any]:
-        return {"eps": self.eps, "momentum": self.momentum, "affine": self.affine, "activation": self.activation}
+        settings = {"eps": self.eps, "momentum": self.momentum, "affine": self.affine, "activation": self.activation}
+        return settings if self.sync else {**settings, "sync": False}
 
     def _build(self, input_shape: Shape) -> Shape:
         if len(input_shape) not in (1, 3):
@@ -65,10 +74,15 @@ class BatchNorm2D(Layer):
         if training and self.frozen:
             y = ops.batch_norm_apply(x, weight, bias, running, eps=self.eps, relu=relu)
         elif training:
-            if x.shape[0] * math.prod(x.shape[2:]) < 2:
+            examples = x.shape[0] if self.part is None else self.part.size if self.sync else self.part.least
+            if examples * math.prod(x.shape[2:]) < 2:
                 raise ShapeError("batch normalization needs at least two numbers in each channel to train on: use a larger batch")
+            if self.part is not None and self.sync:
+                return self._shared_forward(x, weight, bias, running)
             y, *found = ops.batch_norm(x, weight, bias, running, momentum=self.momentum, eps=self.eps, relu=relu)
             kept = (found[0], found[1])
+            if self.part is not None:
+                shared.average(running, self.part, self.device.xp)
         else:
             return ops.batch_norm_apply(x, weight, bias, running, eps=self.eps, relu=relu)
         self._x, self._kept = x, kept
@@ -81,8 +95,29 @@ class BatchNorm2D(Layer):
                 return None
             dx = ops.batch_norm_apply(dy, weight, self._zeros, (self._zeros, self.variance.value), eps=self.eps)
             return ops.relu_grad(dx, x, out=dx) if relu else dx
+        if self.part is not None and self.sync:
+            return self._shared_backward(dy, x, weight, input_grad, relu)
         with gradients(self.weight, self.bias) as (dweight, dbias):
             return ops.batch_norm_grad(dy, x, weight, self._kept, input_grad=input_grad, relu=relu, dweight=dweight, dbias=dbias)
+
+    def _shared_forward(self, x: Array, weight: Array, bias: Array, running: tuple[Array, Array]) -> Array:
+        """With the statistics of a batch that several ranks share."""
+        mean, variance = shared.moments(x, self.part, self.device.xp)
+        y = self.device.ops.batch_norm_apply(x, weight, bias, (mean, variance), eps=self.eps, relu=self.activation == "relu")
+        shared.move(running, (mean, variance), self.part.size * math.prod(x.shape[2:]), self.momentum, self.device.xp)
+        self._x, self._kept = x, (mean, 1 / self.device.xp.sqrt(variance + x.dtype.type(self.eps)))
+        return y
+
+    def _shared_backward(self, dy: Array, x: Array, weight: Array, input_grad: bool, relu: bool) -> Array | None:
+        assert self._kept is not None
+        xp = self.device.xp
+        with gradients(self.weight, self.bias) as places:
+            dweight, dbias = (xp.empty_like(weight) if place is None else place for place in places)
+            self.device.ops.batch_norm_grad(dy, x, weight, self._kept, input_grad=False, dweight=dweight, dbias=dbias)
+        if not input_grad:
+            return None
+        dx = shared.input_gradient(dy, x, weight, self._kept, (dweight, dbias), self.part, xp)
+        return self.device.ops.relu_grad(dx, x, out=dx) if relu else dx
 
     def _affine(self, like: Array) -> tuple[Array, Array]:
         """Weight and bias, ones and zeros where there are none."""

@@ -5,6 +5,7 @@ Parameters and gradients of all layers of a model lie in two flat buffers, so th
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from gpucnn.text import plain
 Array: TypeAlias = Any  # numpy.ndarray or cupy.ndarray
 Shape: TypeAlias = tuple[int, ...]  # of one example: (C, H, W) or (features,), without the batch
 
+TAIL = 32  # elements behind the gradients, for what several ranks sum along with them (training/team.py)
 ALIGNMENT = 32  # elements: an array starts at a multiple of 128 bytes, so that kernels can load 16 bytes at a time
 
 
@@ -151,7 +153,9 @@ class Buffers:
         self.replaced = False  # by others, for the same arrays: an optimizer of these would change nothing that counts
         size = sum(map(_room, self.parameters))
         self.values = device.xp.zeros(size, dtype)
-        self._gradients = device.xp.zeros(size, dtype)  # gaps between parameters stay zero for ever
+        self.summed = device.xp.zeros(size + TAIL, dtype)  # gaps between parameters stay zero for ever
+        self._gradients, self.tail = self.summed[:size], self.summed[size:]
+        self.offsets = list(itertools.accumulate(map(_room, self.parameters), initial=0))[:-1]  # where each parameter begins
         self.saved = device.xp.zeros(sum(map(_room, self.arrays)), dtype)
         for parameter, value, grad in zip(
             self.parameters, _views(self.values, self.parameters), _views(self._gradients, self.parameters), strict=True

@@ -60,7 +60,7 @@ class Row:
     flops: int
     bytes: int  # the least that have to be moved
     roofline: float  # seconds that the chip needs at least
-    wall: str  # what stands in the way of less: "memory", "compute" or "launch"
+    wall: str  # what stands in the way of less: "memory", "compute", "launch", or the "link" to other ranks
     blocks: int | None = None
     threads: int | None = None
     time: Timing | None = None
@@ -157,7 +157,7 @@ class Profile:
 
 
 KINDS = ("gpu", "cpu", "bounds", "kernels", "shapes")
-WALLS = ("memory", "compute", "launch")
+WALLS = ("memory", "compute", "launch", "link")
 
 
 def to_json(profile: Profile) -> str:

@@ -7,16 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpucnn.checks import integer
 from gpucnn.device import Device, get_device, why_no_cuda, why_not_auto
 from gpucnn.errors import DataError, DeviceError, GpucnnError
-from gpucnn.profiling import records
+from gpucnn.profiling import ranks, records
 from gpucnn.profiling.chip import bounds
+from gpucnn.profiling.chip.links import LINKS
 from gpucnn.profiling.measure import against_torch, cpu
 from gpucnn.profiling.records import Profile
 from gpucnn.profiling.show import page, trace
 from gpucnn.profiling.what import workload
 from gpucnn.profiling.what.observe import Observer
 from gpucnn.profiling.what.workload import Selection, Workload
+from gpucnn.training.parallel import join
 
 BATCH = 128
 Say = Callable[[str], None]
@@ -36,6 +39,8 @@ class Options:
     arch: str | None = None
     lineinfo: bool = False
     kernels: str | None = None
+    ranks: int | None = None
+    link: str | None = None
 
     @property
     def words(self) -> list[str]:
@@ -90,17 +95,29 @@ def make(options: Options, say: Say) -> Profile:
             return bounds.catalogue(options.kernels, chip, say)
         with bounds.as_if_there(chip):
             work = _workload(options, selection, bounds.device_of(chip))
-        return bounds.profile(work, selection, chip, say)
+        return _with_sum(options, bounds.profile(work, selection, chip, say), work)
     device = _device(options.device)
     if options.lineinfo and device.kind == "cpu":
         raise DeviceError("--lineinfo is about the kernels on a GPU, and this is the CPU: leave it out")
     torch = None if options.compare is None else against_torch.load(cuda=device.kind == "cuda")
     work = _workload(options, selection, device)
     if device.kind == "cpu":
-        return cpu.profile(work, selection, torch, say)
+        made = cpu.profile(work, selection, torch, say)
+        together = join("auto")
+        if together.size == 1 or options.shape is not None:
+            return made
+        say("measuring the sum over ranks")
+        return ranks.measured_with_sum(made, work.model, together, made.ceilings.bandwidth)
     from gpucnn.profiling.measure import gpu
 
-    return gpu.profile(work, selection, torch, say, options.words)
+    return _with_sum(options, gpu.profile(work, selection, torch, say, options.words), work)
+
+
+def _with_sum(options: Options, made: Profile, work: Workload) -> Profile:
+    """With the sum over so many ranks, where they were asked for."""
+    if options.ranks in (None, 1):
+        return made
+    return ranks.with_sum(made, work.model, options.ranks, LINKS.pick("nvlink" if options.link is None else options.link))
 
 
 def _check(options: Options) -> None:
@@ -111,6 +128,14 @@ def _check(options: Options) -> None:
         raise DataError(f"--shape needs --op, to say of what: {', '.join(workload.SHAPED)}")
     if options.shape is not None and (options.layer is not None or options.batch_size is not None):
         raise DataError("--shape is of one operation and begins with the batch size: leave --layer and --batch-size out")
+    if options.ranks is not None:
+        integer(options.ranks, "--ranks", 1)
+    if options.link is not None:
+        LINKS.pick(options.link)
+    if options.link is not None and options.ranks is None:
+        raise DataError("--link is what ranks are connected by, and needs --ranks, to say how many")
+    if options.ranks is not None and (options.shape is not None or options.kernels is not None):
+        raise DataError("--ranks is about the gradients of a whole model: leave --shape and --kernels out")
     if options.kernels is not None and options.arch is None:
         raise DataError("--kernels says what the compiler makes of kernels, and needs --arch, to say for which chip")
     if options.kernels is not None and any(given is not None for given in (options.shape, options.op, options.layer, options.batch_size)):

@@ -27,6 +27,8 @@ class CSVLog(Callback):
     A `Checkpoint` in the same folder then leaves the history to this file: the two belong together.
     """
 
+    alone = True
+
     def __init__(self, path: str | Path) -> None:
         self.path = user_path(path)
         self._forget()
@@ -83,6 +85,8 @@ class Checkpoint(Callback):
     The file is complete at any time: it holds either the new state or the previous one. It includes the history, unless a `CSVLog`
     writes to the same folder; runs of thousands of epochs should use one.
     """
+
+    alone = True
 
     def __init__(self, path: str | Path, every: int = 200, *, notes: Mapping[str, Any] | None = None) -> None:
         self.path = user_path(path)

@@ -1,4 +1,7 @@
-"""Where a step's batches come from: the host, a batch at a time, or a data set that lies on the device."""
+"""Where a step's batches come from: the host, a batch at a time, or a data set that lies on the device.
+
+Where several ranks share a batch, `part` says which slice of it is this one's (team.py): only that is copied, or made.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,15 @@ from gpucnn.layers.base import Array
 from gpucnn.ops.augment import Augment
 from gpucnn.ops.shapes import LIMIT
 from gpucnn.training.graph import Graphs
+from gpucnn.training.team import Part
 
 
 class Feed(Protocol):
     """What a training step needs of its data."""
 
     def epoch(self, epoch: int, start: int) -> Iterator[int]:
-        """Makes the batches of an epoch ready one by one, from the step `start` on, and yields their sizes."""
+        """Makes the batches of an epoch ready one by one, from the step `start` on, and yields their sizes: of whole batches, whatever part
+        of them is this rank's."""
         ...
 
     def key(self, size: int) -> Hashable:
@@ -37,17 +42,23 @@ class Feed(Protocol):
 class HostFeed:
     """Batches that come from the host. On a GPU a batch is copied while the step before it runs."""
 
-    def __init__(self, graphs: Graphs, batches: Any = None) -> None:
+    def __init__(self, graphs: Graphs, batches: Any = None, part: Part | None = None) -> None:
         self.graphs = graphs
         self.batches = batches
+        self.part = part
         self._x: Array = None
         self._labels: Array = None
         self._copies: dict[Hashable, _Copies] = {}
 
     def epoch(self, epoch: int, start: int) -> Iterator[int]:
-        for x, labels in self.batches.epoch(epoch, start):
+        if self.part is None:
+            for x, labels in self.batches.epoch(epoch, start):
+                self.put(x, labels)
+                yield len(x)
+            return
+        for x, labels in self.batches.epoch(epoch, start, self.part.of):
             self.put(x, labels)
-            yield len(x)
+            yield self.part.size
 
     def put(self, x: Array, labels: Array) -> None:
         """Makes a batch the next one."""
@@ -113,14 +124,16 @@ class _Copies:
 class DeviceFeed:
     """A data set that lies on the device, as uint8 or float32: order, batches and augmentation are made there, inside the step."""
 
-    def __init__(self, graphs: Graphs, batches: Any, augment: Augment | None) -> None:
+    def __init__(self, graphs: Graphs, batches: Any, augment: Augment | None, part: Part | None = None) -> None:
         device = graphs.device
         self.graphs = graphs
         self.batches = batches
+        self.part = part
         self._augment = augment
         self._images, self._labels = device.array(batches.images), device.array(batches.labels)
         self._order = device.xp.arange(len(batches.images), dtype="int32")
         size = min(batches.batch_size, len(batches.images))
+        size = size if part is None else -(-size // part.ranks.size)
         self._x = device.xp.empty((size, *self._images.shape[1:]), "float32")
         self._targets = device.xp.empty((size, *self._labels.shape[1:]), self._labels.dtype)
 
@@ -130,33 +143,48 @@ class DeviceFeed:
             with self.graphs.entered():
                 self.graphs.device.ops.permutation(self._order, batches.seed, epoch)
         for step in range(start, batches.steps_per_epoch):
-            yield min(batches.batch_size, count - step * batches.batch_size)
+            size = min(batches.batch_size, count - step * batches.batch_size)
+            if self.part is not None:
+                self.part.of(size)
+            yield size
 
     def key(self, size: int) -> Hashable:
         return size
 
     def load(self, size: int, position: Array) -> tuple[Array, Array]:
-        x, targets, batches = self._x[:size], self._targets[:size], self.batches
+        batches, count = self.batches, self._count(size)
+        x, targets = self._x[:count], self._targets[:count]
+        before = {} if self.part is None else {"first": self.part.first}
         self.graphs.device.ops.gather_batch(
             self._images, self._labels, self._order, position, x, targets,
-            batch_size=batches.batch_size, augment=self._augment, seed=batches.seed,
+            batch_size=batches.batch_size, augment=self._augment, seed=batches.seed, **before,
         )  # fmt: skip
         return x, targets
 
     def labels(self, size: int) -> Array:
-        return self._targets[:size]
+        return self._targets[: self._count(size)]
+
+    def _count(self, size: int) -> int:
+        """The examples of a batch of `size` that are this rank's."""
+        if self.part is None:
+            return size
+        self.part.of(size)
+        return max(self.part.count, 1)
 
 
-def feed_for(graphs: Graphs, batches: Any) -> Feed:
+def feed_for(graphs: Graphs, batches: Any, part: Part | None = None) -> Feed:
     """On a GPU a data set that takes no more than half of the free memory, has no more elements than the kernels count, and is changed at
-    random by nothing but kernels, is taken there; all others come from the host."""
+    random by nothing but kernels, is taken there; all others come from the host. Ranks do alike, the two orders of examples differ."""
     if not hasattr(batches, "images"):  # they come from outside
-        return HostFeed(graphs, batches)
+        return HostFeed(graphs, batches, part)
     device, images = graphs.device, batches.images
+    found: Feed | None = None
     fits = images.dtype in ("uint8", "float32") and (batches.augment is None or images.ndim == 4)
     if device.kind == "cuda" and fits and on_device(batches.augment):
         size = images.nbytes + batches.labels.nbytes
         if max(images.size, batches.labels.size) < LIMIT and size <= device.free_bytes() // 2:
             with contextlib.suppress(MemoryError):  # it may be in pieces
-                return DeviceFeed(graphs, batches, device_augment(batches.augment))
-    return HostFeed(graphs, batches)
+                found = DeviceFeed(graphs, batches, device_augment(batches.augment), part)
+    if part is not None and not all(part.ranks.gather(found is not None)):
+        found = None
+    return found or HostFeed(graphs, batches, part)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,12 @@ from gpucnn.device import to_numpy
 from gpucnn.layers.base import Array
 from gpucnn.losses import Loss
 from gpucnn.metrics import METRICS
+from gpucnn.training.parallel import Communicator, each_batch
 
 
-def outputs_of(model: Any, x: Any, batch_size: int, *, logits: bool = False) -> Iterator[Array]:
-    """The model's outputs, a batch at a time."""
-    for start in range(0, len(x), batch_size):
-        yield model.forward(scaled(x[start : start + batch_size], model.dtype), logits=logits)
+def output(model: Any, x: Any, *, logits: bool = False) -> Array:
+    """The model's output for a batch of checked examples."""
+    return model.forward(scaled(x, model.dtype), logits=logits)
 
 
 def finished(model: Any, outputs: Array, final: str | None) -> np.ndarray[Any, Any]:
@@ -26,26 +26,26 @@ def finished(model: Any, outputs: Array, final: str | None) -> np.ndarray[Any, A
     return array
 
 
-def measured(model: Any, loss: Loss, metrics: Sequence[str], x: Any, labels: Any, batch_size: int) -> dict[str, float]:
+def measured(
+    model: Any, loss: Loss, metrics: Sequence[str], x: Any, labels: Any, batch_size: int, ranks: Communicator | None = None
+) -> dict[str, float]:
     """The mean loss and the metrics by name; see `Sequential.measure`."""
     others = [name for name in metrics if name != "accuracy"]
-    scores: list[np.ndarray[Any, Any]] = []
     final = loss.fused_activation
-    total = correct = answers = 0.0
-    for start, outputs in zip(range(0, len(x), batch_size), outputs_of(model, x, batch_size, logits=final is not None), strict=True):
-        part = model.device.array(labels[start : start + batch_size])
+
+    def work(batch: slice) -> tuple[float, int, int, Any]:
+        outputs, part = output(model, x[batch], logits=final is not None), model.device.array(labels[batch])
         value, right, _ = loss(model.device, outputs, part)
-        total += float(value) * len(part)
-        correct += int(right)
-        answers += loss.answers(part)
-        if others:
-            scores.append(finished(model, outputs, final))
-    found = {"loss": total / len(x)}
+        return float(value) * len(part), int(right), loss.answers(part), finished(model, outputs, final) if others else None
+
+    losses, correct, answers, scores = zip(*each_batch(ranks or Communicator(), len(x), batch_size, work), strict=True)
+    found = {"loss": sum(losses) / len(x)}
     for name in metrics:
-        found[name] = float(METRICS[name](np.concatenate(scores), labels)) if name in others else correct / answers
+        found[name] = float(METRICS[name](np.concatenate(scores), labels)) if name in others else sum(correct) / sum(answers)
     return found
 
 
-def predicted(model: Any, x: Any, batch_size: int, final: str | None) -> np.ndarray[Any, Any]:
+def predicted(model: Any, x: Any, batch_size: int, final: str | None, ranks: Communicator | None = None) -> np.ndarray[Any, Any]:
     """The outputs for all of x; see `Sequential.predict`."""
-    return np.concatenate([finished(model, outputs, final) for outputs in outputs_of(model, x, batch_size)])
+    work = lambda batch: finished(model, output(model, x[batch]), final)  # noqa: E731
+    return np.concatenate(each_batch(ranks or Communicator(), len(x), batch_size, work))

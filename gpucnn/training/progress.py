@@ -20,6 +20,7 @@ class Progress(Callback):
     The bar goes when the run ends, and leaves the lines of the epochs.
     """
 
+    alone = True
     MARGIN = 4  # columns that stay free at the right, so that the ^C that a terminal echoes does not wrap the line
 
     def __init__(self, bar: bool | None = None) -> None:

@@ -38,6 +38,8 @@ class Run:
     stop: bool = False
     finished: bool = False
     resumed: bool = False
+    ranks: int = 1  # that train together
+    rank: int = 0  # this one
     totals: Callable[[], Totals] = Totals  # over that epoch: reading them waits for the steps that are under way
     _asked: tuple[float, int] = (0.0, 0)  # its loss and examples when `batch_loss` was asked for last
 
@@ -94,6 +96,7 @@ class Callback(Worded):
     """Base of all callbacks: does nothing."""
 
     name = ""  # under which its state is kept in checkpoints; none is kept where it is empty
+    alone = False  # it prints or writes: where several ranks train together it is called on rank 0 only
 
     def on_train_begin(self, run: Run) -> None:
         """Before the first step, also of a resumed run."""

@@ -16,6 +16,7 @@ from gpucnn.surroundings import flag
 from gpucnn.text import bytes_text, first_line
 from gpucnn.training.feed import Feed, HostFeed
 from gpucnn.training.graph import Graphs
+from gpucnn.training.team import Team, halted
 
 VARIABLE = "GPUCNN_GRAPHS"  # 0 in the environment: kernels are launched one by one
 STEP, EPOCH, CORRECT, DONE, HALTED, CARRIED = range(6)  # indices of the counters on the device
@@ -29,9 +30,10 @@ class Trainable(Protocol):
     buffers: Any
     chain: Any  # forward and backward, of arrays that need no check
     epochs_begun: int
+    layers: Any
 
     def step_bytes(self, batch_size: int) -> int: ...
-    def measure(self, x: Any, labels: Any, batch_size: int) -> dict[str, float]: ...
+    def measure(self, x: Any, labels: Any, batch_size: int, ranks: Any = None) -> dict[str, float]: ...
     def state(self) -> dict[str, Any]: ...
     def restore(self, state: dict[str, Any]) -> None: ...
 
@@ -50,12 +52,15 @@ class TrainingStep:
     Everything that changes from step to step is in the memory of the device: the number of the step, the learning rate, the counts of
     dropout, the sums of losses and right answers. So the launches of a step are the same each time, and on a GPU they are recorded as a
     CUDA graph: one for each size of batch. `begin` says what steps are to come; `read` waits and tells how they went.
+
+    With a `team` a batch is shared among ranks: this one's feed gives it a part, and all of them update alike (team.py).
     """
 
-    def __init__(self, model: Trainable, loss: Loss, optimizer: Optimizer, *, graphs: bool = True) -> None:
+    def __init__(self, model: Trainable, loss: Loss, optimizer: Optimizer, *, graphs: bool = True, team: Team | None = None) -> None:
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
+        self.team = team
         device = model.device
         self.graphs = Graphs(device, graphs and flag(VARIABLE, True))
         self._buffers = model.buffers
@@ -92,7 +97,7 @@ class TrainingStep:
             if self.graphs.cuda is None:
                 self._launch(feed, size)
             else:
-                self.graphs.run((id(feed), feed.key(size)), lambda: self._launch(feed, size))
+                self.graphs.run((id(feed), size, feed.key(size)), lambda: self._launch(feed, size))
         except MemoryError as error:
             raise self.too_small(size, error) from None
         except RuntimeError as error:
@@ -113,6 +118,22 @@ class TrainingStep:
                 f"{self.optimizer.learning_rate:g}) or look for broken values in the data"
             )
         return Totals(float(sums.sum()), counters[CORRECT] & 0xFFFFFFFF | counters[CARRIED] << 32)
+
+    def ask(self, number: int) -> None:
+        """Of a team, before a step: that this rank has got the signal `number`, or 0."""
+        assert self.team is not None
+        with self.graphs.entered():
+            self.team.ask(number)
+
+    def told(self, last: bool) -> int:
+        """Of a team, after a step: the signal that ends all ranks now, or 0; see `Team.told`. Raises TrainingError where a loss was NaN or
+        infinite, and what has failed on any rank."""
+        assert self.team is not None
+        with self.graphs.entered():
+            told = self.team.told(last)
+        if halted(told):
+            self.read()
+        return self.team.decided(told)
 
     def __call__(self, x: Array, labels: Array) -> tuple[float, int]:
         """(mean loss, right answers) of one step on checked arrays: for loops by hand, because it waits."""
@@ -149,7 +170,15 @@ class TrainingStep:
         x, labels = feed.load(size, self._counters[: EPOCH + 1])
         outputs = self.model.chain.forward(x, training=True, logits=self.loss.fused_activation is not None)
         loss, correct, doutputs = self.loss(device, outputs, labels)
-        device.ops.tally(loss, correct, size, self._table, self._rates, self._counters, self._sums)
+        if self.team is not None:
+            self.team.weigh(loss, correct, doutputs)
+        else:
+            self._tally(loss, correct, size)
         self.optimizer.zero_grad()
         self.model.chain.backward(doutputs)
+        if self.team is not None:
+            self._tally(*self.team.summed(), size)
         self.optimizer.update(self._rates)
+
+    def _tally(self, loss: Array, correct: Array, size: int) -> None:
+        self.model.device.ops.tally(loss, correct, size, self._table, self._rates, self._counters, self._sums)

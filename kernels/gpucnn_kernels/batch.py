@@ -101,17 +101,18 @@ def permutation_kernel(order, half, seed_low, seed_high, epoch_low, epoch_high):
 
 
 @device
-def place_of(i, order, position, batch_size):
-    """Where example i of the batch stands in the order of the epoch, the last place where that is past the end."""
-    place = uint64(uint64(position[0]) * uint64(batch_size) + uint64(i))
+def place_of(i, order, position, batch_size, ahead):
+    """Where example i of a part of the batch stands in the order of the epoch, `ahead` of the batch being before it; the last place where
+    that is past the end."""
+    place = uint64(uint64(position[0]) * uint64(batch_size) + uint64(ahead) + uint64(i))
     return uint32(min(place, uint64(order.size - 1)))  # two unsigned numbers: of other pairs Numba makes float64
 
 
 @device
-def copy_label(t, labels, order, position, targets, batch_size, row, row_magic, row_shift):
+def copy_label(t, labels, order, position, targets, batch_size, ahead, row, row_magic, row_shift):
     """Number t of the targets, in rows of `row`."""
     i = divide(t, row_magic, row_shift)
-    example = uint32(order[place_of(i, order, position, batch_size)])
+    example = uint32(order[place_of(i, order, position, batch_size, ahead)])
     targets[t] = labels[uint32(example * row + t - i * row)]
 
 
@@ -146,15 +147,15 @@ def copying(of_bytes: bool, fours: bool) -> Any:
 
     @kernel
     def gather_batch(
-        images, labels, order, position, x, targets, batch_size, row, row_magic, row_shift, size, size_magic, size_shift, count
+        images, labels, order, position, x, targets, batch_size, ahead, row, row_magic, row_shift, size, size_magic, size_shift, count
     ):
         t = uint32(cuda.grid(1))
         if t < targets.size:
-            copy_label(t, labels, order, position, targets, batch_size, row, row_magic, row_shift)
+            copy_label(t, labels, order, position, targets, batch_size, ahead, row, row_magic, row_shift)
         if t >= count:
             return
         i = divide(t, size_magic, size_shift)
-        example = uint32(order[place_of(i, order, position, batch_size)])
+        example = uint32(order[place_of(i, order, position, batch_size, ahead)])
         source = uint32(example * size + t - i * size)
         if fours:
             v0, v1, v2, v3 = four(images, uint32(source * uint32(4)))
@@ -247,6 +248,7 @@ def changing(of_bytes: bool, moves: bool, warps: bool, bends: bool, cuts: bool) 
         x,
         targets,
         batch_size,
+        ahead,
         row_size,
         row_magic,
         row_shift,
@@ -273,7 +275,7 @@ def changing(of_bytes: bool, moves: bool, warps: bool, bends: bool, cuts: bool) 
     ):
         t = uint32(cuda.grid(1))
         if t < targets.size:
-            copy_label(t, labels, order, position, targets, batch_size, row_size, row_magic, row_shift)
+            copy_label(t, labels, order, position, targets, batch_size, ahead, row_size, row_magic, row_shift)
         if t >= count:
             return
         plane = uint32(H * W)
@@ -282,7 +284,7 @@ def changing(of_bytes: bool, moves: bool, warps: bool, bends: bool, cuts: bool) 
         row = int32(divide(at, width_magic, width_shift))
         column = int32(at - uint32(row) * uint32(W))
         target = uint32(i * channels * plane + at)
-        place = place_of(i, order, position, batch_size)
+        place = place_of(i, order, position, batch_size, ahead)
         source = uint32(uint32(order[place]) * channels * plane)
         epoch = uint32(position[1])
         inside = True
@@ -379,19 +381,21 @@ def gather_batch(
     batch_size: int,
     augment: Augment | None = None,
     seed: int = 0,
+    first: int = 0,
     stream: Stream = 0,
 ) -> None:
-    """Writes the examples of a step to x (n, …) and targets: example i is number order[position[0]·batch_size + i] of images and labels.
+    """Writes the examples of a step to x (n, …) and targets: example i is number order[position[0]·batch_size + first + i] of images and
+    labels.
 
     images (M, …), uint8, divided by 255, or float32; labels (M,) int32 or (M, …) float32; order int32; position int32 (2,): step and
     epoch. Changes as `augment` says need images (M, C, H, W). Past the end of the order its last example is repeated; what stands in it
     is trusted.
 
-    Raises TypeError and ValueError as `launch.flat` does, and ValueError for more examples than `batch_size`.
+    Raises TypeError and ValueError as `launch.flat` does, and ValueError for examples past the end of a batch.
     """
     n, size = int(x.shape[0]), math.prod(int(side) for side in images.shape[1:])
-    if n > batch_size:
-        raise ValueError(f"x holds {n} examples, and a batch {batch_size}")
+    if first + n > batch_size:
+        raise ValueError(f"x holds {n} examples{f' from number {first} on' if first else ''}, and a batch {batch_size}")
     of_bytes = str(images.dtype).rpartition(".")[2] == "uint8"
     of_classes = str(labels.dtype).rpartition(".")[2] == "int32"
     row, flat_labels = math.prod(int(side) for side in labels.shape[1:]), ints if of_classes else floats
@@ -403,7 +407,7 @@ def gather_batch(
         floats(x, "x", (n, *images.shape[1:])),
         flat_labels(targets, "targets", (n, *labels.shape[1:])),
     )
-    numbers: tuple[Any, ...] = (np.uint32(batch_size), np.uint32(row), *magic(row))
+    numbers: tuple[Any, ...] = (np.uint32(batch_size), np.uint32(first), np.uint32(row), *magic(row))
     if augment is None:
         fours = size % 4 == 0 and aligned(arrays[0]) and aligned(arrays[4])
         size = size // 4 if fours else size

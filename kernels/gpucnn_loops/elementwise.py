@@ -111,8 +111,6 @@ def dropout(x: Array, call: int, threshold: int, scale: float, seed: int, before
     mask = 2**64 - 1
     elements(
         -(-x.size // 4),
-        lambda first, last: dropout_part(
-            first, last, x.size, address(x), address(y), call & mask, seed & mask, threshold, scale, before
-        ),
+        lambda first, last: dropout_part(first, last, x.size, address(x), address(y), call & mask, seed & mask, threshold, scale, before),
         60,
     )

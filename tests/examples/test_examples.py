@@ -25,6 +25,7 @@ ALL = (
     "mnist_speedrun",
     "parameter_sharing",
     "profile_kernels",
+    "scale",
     "steps_on_gpu",
     "tf2_mnist",
     "translation",
@@ -184,6 +185,32 @@ def test_without_pytorch_there_is_nothing_to_compare_with(example: Example, monk
     assert (
         example(name, "--quick").sentence == f"{name}: PyTorch is not installed (pip install torch), and there is nothing to compare with"
     )
+
+
+def test_the_tables_of_scale_are_those_of_its_figures(example: Example) -> None:
+    assert example("scale", "--check").status == 0
+    printed = example("scale").out
+    assert "| keras | 5.55 MB | 99.8 % dense_1 | 148 µs | 317 µs |" in printed
+    # 2·(7/8)·5,550,592 bytes at 450 GB/s and six messages of 2 µs are 33.6 µs beside a step of 148.5 µs.
+    assert "34 µs: 82–100 %" in printed
+
+
+def test_a_table_of_scale_that_was_changed_by_hand_is_found(example: Example, tmp_path: Path) -> None:
+    for name in ("docs/scale.md", "kernels/measured", "examples/scale.py", "examples/measured_tables.py"):
+        target = tmp_path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, target)
+    run, document = Path("..") / tmp_path / "examples" / "scale", tmp_path / "docs" / "scale.md"
+    text = document.read_text(encoding="utf-8")
+    document.write_text(text.replace("450 GB/s", "900 GB/s"), encoding="utf-8")
+    assert (
+        example(run, "--check").sentence == "scale: docs/scale.md has other tables than the figures say: python examples/scale.py --write"
+    )
+    assert example(run, "--write").status == 0 and document.read_text(encoding="utf-8") == text
+    document.write_text("<!-- scale: speed -->\n<!-- end of scale -->\n", encoding="utf-8")
+    assert example(run, "--check").sentence.startswith("scale: there is no table 'speed': the tables are networks, links,")
+    document.unlink()
+    assert example(run, "--check").sentence == "scale: scale.md cannot be read: No such file or directory"
 
 
 def test_without_pytorch_steps_are_measured_alone(example: Example, monkeypatch: pytest.MonkeyPatch) -> None:

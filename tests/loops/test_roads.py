@@ -86,6 +86,13 @@ def test_without_a_compiler_numpy_computes_and_one_sentence_says_so(broken: str,
     assert done.stderr.startswith("Numba cannot compile the CPU's loops (") and "NumPy computes instead" in done.stderr
 
 
+def test_a_signal_while_loops_are_compiled_ends_the_program(program: Program) -> None:
+    """It comes as SystemExit, which a broken package may raise as well: that is no reason to go on without loops."""
+    ended = "import gpucnn.ops.cpu._engine as engine\ndef end():\n    raise SystemExit(143)\nengine._load = end\n"
+    assert program(ended + TRAIN).returncode == 143
+    assert program(ended.replace("143", "'broken'") + TRAIN).returncode == 0
+
+
 def test_loops_that_are_asked_for_and_cannot_be_had_are_an_error(program: Program) -> None:
     done = program(BROKEN["a compiler that fails"] + TRAIN, GPUCNN_CPU="loops")
     assert done.returncode != 0

@@ -20,6 +20,7 @@ from gpucnn.surroundings import complain, is_terminal
 from gpucnn.text import first_line, shown
 
 VARIABLE = "GPUCNN_CPU"
+ENDED = (128 + 15, 128 + 1)  # what a program is told to end with by SIGTERM and SIGHUP: that comes from outside
 FLOAT32 = np.dtype(np.float32)
 _lock = threading.Lock()
 
@@ -69,6 +70,8 @@ def _modules() -> Any:
     except (KeyboardInterrupt, GeneratorExit, MemoryError):
         raise
     except BaseException as error:  # a broken installation may raise anything
+        if isinstance(error, SystemExit) and error.code in ENDED:
+            raise
         reason = f"Numba cannot compile the CPU's loops ({type(error).__name__}: {first_line(error)})"
         if wanted == "loops":
             raise DeviceError(f"{reason}: install numba again, or unset {VARIABLE}") from error

@@ -98,19 +98,20 @@ def gather_batch(
     batch_size: int,
     augment: Augment | None = None,
     seed: int = 0,
+    first: int = 0,
 ) -> None:
     """Writes the examples of a step to x and targets, changed at random as `augment` says.
 
     images (M, …), uint8 or floating; labels (M,) int32 or floating rows (M, …); order int32. position int32 (2,): the step s in the epoch
     and the epoch, read where they are, on the device, so that a captured graph does another batch each time. Example i is number
-    order[s·batch_size + i]. x (n, …) and targets (n, …) with n ≤ batch_size are written; examples past the end of the order repeat its
-    last one.
+    order[s·batch_size + first + i]: where x is a part of a batch, `first` examples stand before it. x (n, …) and targets (n, …) with
+    first + n ≤ batch_size are written; examples past the end of the order repeat its last one.
 
     uint8 becomes x / 255, divided in the type of `x`. Images are changed only as (M, C, H, W), and by nothing but the seed, the epoch and
     the place in the order.
     """
     step, epoch = int(position[0]), int(position[1])
-    places = np.minimum(step * batch_size + np.arange(x.shape[0]), order.shape[0] - 1)
+    places = np.minimum(step * batch_size + first + np.arange(x.shape[0]), order.shape[0] - 1)
     chosen = order[places]
     targets[...] = labels[chosen]
     if images.dtype == np.uint8:

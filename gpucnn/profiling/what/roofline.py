@@ -12,6 +12,7 @@ WORDS = {
     "memory": "memory bound: moving the bytes takes longer than computing on them",
     "compute": "compute bound: the arithmetic takes longer than moving the bytes",
     "launch": "launch bound: starting it takes longer than either",
+    "link": "bound by the link between ranks",
 }
 
 

@@ -1,0 +1,78 @@
+"""Ranks on the command line: `--ranks`, which has MPI start them, and what each of them does: only the first one speaks."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from gpucnn.checks import integer
+from gpucnn.errors import ArgumentError, MissingExtraError
+from gpucnn.surroundings import say, started_ranks
+from gpucnn.training.parallel import INSTALL, MPI, current, join
+
+STARTERS = ("mpiexec", "mpirun")
+
+
+def start(count: int, option: str) -> bool:
+    """Runs this very command on `count` ranks, and ends with their status. False where one is wanted, which this process is.
+
+    MissingExtraError without mpi4py or mpiexec; ArgumentError for a count that is none, and in a process that is a rank already.
+    """
+    if integer(count, option, 1) == 1:
+        return False
+    if started_ranks() > 1:
+        raise ArgumentError(f"{option} starts ranks, and this process is one of {started_ranks()} that were started already: leave it out")
+    if importlib.util.find_spec("mpi4py") is None:
+        raise MissingExtraError(f"{option} needs mpi4py: {INSTALL}")
+    starter = _starter()
+    if starter is None:
+        raise MissingExtraError(f"{option} needs mpiexec, which is not in the PATH nor beside {sys.executable}: {INSTALL}")
+    line = [starter, "-n", str(count), sys.executable, "-m", "mpi4py", "-m", "gpucnn", *without(option, sys.argv[1:])]
+    say(f"starts    {shlex.join(line)}")
+    sys.stdout.flush()
+    if os.name == "posix":
+        os.execv(starter, line)  # signals reach it, and its status is ours
+    sys.exit(subprocess.call(line))
+
+
+def _starter() -> str | None:
+    """The mpiexec of this environment, or else the first in the PATH."""
+    beside = (Path(sys.executable).parent / name for name in STARTERS)
+    own = next((str(path) for path in beside if os.access(path, os.X_OK)), None)
+    return own or next((path for name in STARTERS if (path := shutil.which(name))), None)
+
+
+def without(option: str, words: list[str]) -> list[str]:
+    """A command's words without an option and its value."""
+    kept, skip = [], False
+    for word in words:
+        if skip or word.startswith(f"{option}="):
+            skip = False
+        elif word == option:
+            skip = True
+        else:
+            kept.append(word)
+    return kept
+
+
+def listen() -> None:
+    """In a rank, before its command: all but the first say nothing from now on."""
+    if started_ranks() > 1 and join("auto").rank:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
+        warnings.simplefilter("ignore")
+
+
+def end(status: int, tell: Callable[[str], None]) -> None:
+    """After a command that has failed: `tell` says why, with what it is given before it. Once, also where all ranks fail alike."""
+    ranks = current()
+    if isinstance(ranks, MPI):
+        ranks.end(status, tell)
+    else:
+        tell("")

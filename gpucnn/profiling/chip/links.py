@@ -1,0 +1,48 @@
+"""What lies between GPUs, and how long a sum over ranks takes at least on it: an estimate, with nothing measured.
+
+A sum of S bytes over n ranks moves 2·(n − 1)/n·S bytes through each rank's link, in each direction, whatever the algorithm does that sends
+the least (P. Patarasuk and X. Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", JPDC 69, 2009; NVIDIA's
+nccl-tests call it the bus bandwidth, doc/PERFORMANCE.md). To that are added 2·⌈log₂ n⌉ messages one after another, as a tree sends them. No
+real algorithm has the bytes of the one and the messages of the other, so this is a lower bound.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from gpucnn.checks import integer
+from gpucnn.names import Registry
+
+
+@dataclass(frozen=True)
+class Link:
+    """A rank's connection to the others."""
+
+    name: str
+    rate: float  # bytes a second in each direction, as the data sheet has it
+    message: float  # seconds until a message of no size is there: assumed, no data sheet has it
+    source: str
+
+
+LINKS: Registry[Link] = Registry("link")
+LINKS.add("nvlink")(Link("NVLink 4", 450e9, 2e-6, "NVIDIA H100 SXM data sheet: 900 GB/s in both directions together"))
+LINKS.add("pcie")(Link("PCI Express 5.0 ×16", 64e9, 3e-6, "NVIDIA H100 data sheets: 128 GB/s in both directions together"))
+LINKS.add("100gbe")(Link("100 Gb/s Ethernet", 12.5e9, 10e-6, "its name: 100 Gb/s in each direction, nothing taken off for headers"))
+
+
+def sum_seconds(size: int, ranks: int, link: Link) -> float:
+    """The least time for a sum of `size` bytes over so many ranks, each on a link of its own; 0 for one."""
+    integer(ranks, "ranks", 1)
+    if ranks == 1:
+        return 0.0
+    return 2 * (ranks - 1) / ranks * size / link.rate + 2 * math.ceil(math.log2(ranks)) * link.message
+
+
+def sum_over_machines(size: int, machines: int, gpus: int, inside: Link, between: Link) -> float:
+    """The same where each of `machines` has `gpus` ranks with links `inside`, and one link to the others, which all of them share.
+
+    The ranks of a machine sum among themselves, in two halves with the sum over machines between them, of S bytes through each
+    machine's link.
+    """
+    return sum_seconds(size, gpus, inside) + sum_seconds(size, machines, between)

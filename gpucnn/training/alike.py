@@ -1,0 +1,56 @@
+"""Whether two descriptions of a run are alike, and where they are not: of a checkpoint and of the run that goes on from it, or of ranks."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import numpy as np
+
+from gpucnn.errors import ArgumentError
+from gpucnn.text import shown
+from gpucnn.training.parallel import Communicator
+
+
+def same(ranks: Communicator, facts: dict[str, Any]) -> None:
+    """ArgumentError, the same on all ranks, unless they all see the same: for each name what JSON could hold."""
+    if ranks.size == 1:
+        return
+    everybody = ranks.gather((ranks.host, facts))
+    host, first = everybody[0]
+    for rank, (other, found) in enumerate(everybody):
+        places = f"on rank {rank} ({other})", f"on rank 0 ({host})"
+        for name in dict.fromkeys([*first, *found]):
+            if first.get(name) != found.get(name):
+                raise ArgumentError(
+                    f"the ranks do not see the same {name}: {difference(found.get(name), first.get(name), '', places)}; start all of them "
+                    "with the same version, options and data"
+                )
+
+
+def checksum(*arrays: Any) -> str:
+    """What tells arrays from others, to be printed."""
+    total = 0
+    for array in arrays:
+        total = zlib.crc32(np.ascontiguousarray(array).data, total)
+    return f"{total:08x}"
+
+
+def difference(there: Any, here: Any, path: str = "", places: tuple[str, str] = ("there", "here")) -> str:
+    """The first place at which two descriptions differ, in words."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in dict.fromkeys([*there, *here]):
+            if there.get(key) != here.get(key):
+                return difference(there.get(key), here.get(key), f"{path}.{key}" if path else str(key), places)
+    if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        for index, (one, other) in enumerate(zip(there, here, strict=True)):
+            if one != other:
+                return difference(one, other, f"{path}[{index}]", places)
+    return f"{path or 'which'} is {shown(there)} {places[0]} and {shown(here)} {places[1]}"
+
+
+def plain(value: Any) -> Any:
+    """As it comes back from JSON: tuples are lists."""
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return {name: plain(item) for name, item in value.items()} if isinstance(value, dict) else value

@@ -1,0 +1,168 @@
+"""A run as a checkpoint holds it: what it consists of, how it is taken up again, and what all ranks of it have to see alike."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpucnn.device import to_numpy
+from gpucnn.errors import CheckpointError, TrainingError
+from gpucnn.training.alike import checksum, difference, plain
+from gpucnn.training.callbacks import Callback, Checkpoint, CSVLog, Run
+from gpucnn.training.checkpoint import load_tensors, save_tensors, take
+from gpucnn.training.rows import found, left
+from gpucnn.training.step import Totals
+
+COUNTERS = ("epoch", "step", "loss_sum", "correct", "answers", "examples", "stop", "finished")
+PARTS = ("parameters.", "arrays.", "optimizer.")  # of a checkpoint's tensors: callbacks have others
+
+
+def _notes(callbacks: Sequence[Callback]) -> dict[str, Any]:
+    """What a program wants to find in its checkpoints again."""
+    return {name: value for callback in callbacks if isinstance(callback, Checkpoint) for name, value in callback.notes.items()}
+
+
+def seen(model: Any, optimizer: Any, batches: Any, validation: Any, recipe: dict[str, Any], epochs: int, metrics: Any) -> dict[str, Any]:
+    """What all ranks of a run have to see alike, by name."""
+    package = sys.modules[__name__.partition(".")[0]]
+    facts = {
+        "version of gpucnn": package.__version__,
+        "kind of device": model.device.kind,
+        **recipe,
+        "first batch": None if hasattr(batches, "images") else checksum(*map(np.asarray, batches.first())),
+        "validation data": None if validation is None else [len(validation[0]), checksum(*validation)],
+        "epochs": epochs,
+        "metrics": list(metrics),
+        "parameters": checksum(to_numpy(model.buffers.values), to_numpy(model.buffers.saved)),
+        "state of the optimizer": [optimizer.steps, checksum(*map(to_numpy, optimizer.state.values()))],
+        "state of the layers": model.state(),
+    }
+    return plain(facts)  # type: ignore[no-any-return]
+
+
+def recipe_of(model: Any, batches: Any) -> dict[str, Any]:
+    """Everything that decides what a run computes, apart from its length: a checkpoint is good for the same recipe only."""
+    config = model.config()
+    augment = batches.augment
+    return {
+        "input shape": config["input_shape"],
+        "layers": config["layers"],
+        "dtype": config["dtype"],
+        "loss": config["loss"],
+        "optimizer": config["optimizer"],
+        "seed": [config["seed"], batches.seed],
+        "batch size": batches.batch_size,
+        "shuffling": batches.shuffle,
+        "augmentation": augment.config() if hasattr(augment, "config") else _name(augment),
+        "training data": batches.fingerprint,
+    }
+
+
+def _name(function: Any) -> str | None:
+    """What stands for a function in a recipe: its repr() would hold an address, which is another one in every process."""
+    if function is None:
+        return None
+    kind = function if hasattr(function, "__qualname__") else type(function)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _tensors(run: Run) -> dict[str, Any]:
+    """What a checkpoint holds of the model and its optimizer."""
+    parameters, arrays, state = run.model.parameters, run.model.arrays, run.optimizer.state
+    tensors = {f"parameters.{name}": parameter.value for name, parameter in parameters.items()}
+    tensors |= {f"arrays.{name}": array.value for name, array in arrays.items()}
+    return tensors | {f"optimizer.{name}": value for name, value in state.items()}
+
+
+def save(run: Run, path: Path, recipe: dict[str, Any], callbacks: Sequence[Callback]) -> None:
+    run.totals()  # waits for the steps that are under way
+    tensors = _tensors(run)
+    named = [callback for callback in callbacks if callback.name]
+    for callback in named:
+        tensors |= {f"{callback.name}.{name}": value for name, value in callback.arrays().items()}
+    description = {
+        "recipe": recipe,
+        "notes": dict(_notes(callbacks)),
+        "first epoch": run.first_epoch,
+        "run": {name: getattr(run, name) for name in COUNTERS},
+        "optimizer steps": run.optimizer.steps,
+        **left(path, run.history.rows, [callback for callback in callbacks if isinstance(callback, CSVLog)]),
+        "model state": run.model.state(),
+        "callbacks": {callback.name: callback.state() for callback in named},
+    }
+    try:
+        save_tensors(path, tensors, description)
+    except CheckpointError as error:
+        raise TrainingError(str(error)) from None
+
+
+def loaded(path: Path) -> tuple[Path, dict[str, Any], dict[str, Any], list[dict[str, float]]]:
+    """(path, tensors, description, rows of the history) of a checkpoint."""
+    tensors, description = load_tensors(path)
+    try:
+        return path, tensors, description, found(path, description)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise _no_run(path, error) from None
+
+
+def _no_run(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{path} is no checkpoint of a run ({type(error).__name__}: {error}): is it a model file?")
+
+
+def restore(run: Run, given: tuple[Any, ...], recipe: dict[str, Any], callbacks: Sequence[Callback]) -> None:
+    """Takes up the run that `loaded` gave; where that fails, model and optimizer are as they were before."""
+    before = run.model.state()
+    path, tensors, description, rows = given
+    try:
+        saved = description["recipe"]
+        for name, value in recipe.items():
+            if saved[name] != plain(value) and not (name == "optimizer" and saved[name] == plain(run.optimizer.continues)):
+                raise CheckpointError(
+                    f"{path} is a checkpoint of another run: its {name} differ{'' if name == 'layers' else 's'} "
+                    f"({difference(saved[name], plain(value))}): use the options of that run, or another output folder"
+                )
+        arrays = _tensors(run)
+        counters = {name: _like(getattr(run, name), description["run"][name], name) for name in COUNTERS}
+        if counters["step"] >= run.steps_per_epoch:
+            raise CheckpointError(f"{path} is at step {counters['step']} of an epoch of {run.steps_per_epoch}")
+        steps = _like(0, description["optimizer steps"], "optimizer steps")
+        first = _like(0, description.get("first epoch", 0), "first epoch")
+        if description["model state"].keys() != run.model.state().keys():
+            raise CheckpointError(f"{path} holds the random state of other layers than the model's")
+        own = {}
+        for callback in callbacks:
+            if callback.name in description["callbacks"]:
+                prefix = f"{callback.name}."
+                own[callback.name] = {
+                    name.removeprefix(prefix): run.model.device.array(value) for name, value in tensors.items() if name.startswith(prefix)
+                }
+        run.model.restore(description["model state"])
+        for callback in callbacks:
+            if callback.name in own:
+                callback.restore(description["callbacks"][callback.name], own[callback.name])
+        take({name: array for name, array in tensors.items() if name.startswith(PARTS)}, arrays, path)
+    except CheckpointError:
+        run.model.restore(before)
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        run.model.restore(before)
+        raise _no_run(path, error) from None
+    totals = Totals(counters.pop("loss_sum"), counters.pop("correct"))
+    for name, value in counters.items():
+        setattr(run, name, value)
+    run.totals = lambda: totals
+    run.optimizer.steps = steps
+    run.first_epoch = first
+    run.history.rows[:] = rows
+    run.resumed = True
+
+
+def _like(default: Any, value: Any, name: str) -> Any:
+    """`value`, if it is of the type of `default` and no count below zero."""
+    if type(value) is not type(default) or (type(value) is int and value < 0):
+        raise ValueError(f"{name} is {value!r}")
+    return value
