@@ -17,7 +17,7 @@ class _Room:
     """Where the ranks meet."""
 
     def __init__(self, size: int) -> None:
-        self.barrier = threading.Barrier(size, timeout=300)
+        self.barrier = threading.Barrier(size, timeout=60)
         self.places: list[Any] = [None] * size
 
     def exchange(self, rank: int, value: Any) -> list[Any]:
