@@ -314,6 +314,7 @@ def test_a_rank_without_a_gpu_is_told_why(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_ranks_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPUCNN_NUM_THREADS", "1")  # so that what is there comes back
     monkeypatch.setattr(parallel.os, "cpu_count", lambda: 8)
     for allowed, ranks, expected in ((8, 2, "4"), (8, 16, "1"), (3, 2, "3")):  # the last were given theirs by whoever started them
         monkeypatch.delenv("GPUCNN_NUM_THREADS", raising=False)
