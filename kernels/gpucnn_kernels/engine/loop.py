@@ -77,10 +77,10 @@ def tile_kernel(tile: Tile, a_operand: Operand, b_operand: Operand, store: Store
     a_count, a_words, a_pitch, a_size = a_copy.count, a_copy.words, a_copy.pitch, a_copy.pitch * BK
     b_count, b_words, b_pitch, b_size = b_copy.count, b_copy.words, b_copy.pitch, b_copy.pitch * BK
     a_room, b_room, results = 2 * a_size, 2 * b_size, TM * TN  # shapes of arrays must be names of constants
-    place_row, place_column, place_bias, row_sums = store.place_row, store.place_column, store.place_bias, store.sums
+    row_offset, column_offset, bias_index, row_sums = store.row_offset, store.column_offset, store.bias_index, store.sums
     # A line is what stays while four neighbours are written at a time: a column, or a row.
     along_rows = store.along == "rows"
-    lines, places, line_step, place_step = (TN, TM, 1, TN) if along_rows else (TM, TN, TN, 1)
+    lines, items, line_step, item_step = (TN, TM, 1, TN) if along_rows else (TM, TN, TN, 1)
 
     lanes = min(32, threads)
     lanes_n = min(8, BN // TN)
@@ -103,59 +103,59 @@ def tile_kernel(tile: Tile, a_operand: Operand, b_operand: Operand, store: Store
 
     steps = unrolled(multiply, BK)
 
-    place_of_line, lines_patch, places_patch = (place_column, b_patch, a_patch) if along_rows else (place_row, a_patch, b_patch)
+    line_offset, lines_patch, items_patch = (column_offset, b_patch, a_patch) if along_rows else (row_offset, a_patch, b_patch)
 
     @device(forceinline=True)
-    def mask_line(line, mask, line_at, first_place, place_limit, place_at, vector, sums):
+    def mask_line(line, mask, line_at, first_item, item_limit, item_offsets, vector, sums):
         """The sums of a line are 0 where `mask` is not positive. It is read without a branch, so that the readings need not wait for one
         another: where there is no result, element 0 stands in."""
-        for place in range(0, places, 4):
-            at = line * line_step + place * place_step
-            beside = uint32(first_place + uint32(place // 4 * places_patch))
+        for item in range(0, items, 4):
+            at = line * line_step + item * item_step
+            beside = uint32(first_item + uint32(item // 4 * items_patch))
             if vector:
-                m0, m1, m2, m3 = load_4(mask, uint64(uint32(line_at + place_at[place]) if beside < place_limit else uint32(0)))
+                m0, m1, m2, m3 = load_4(mask, uint64(uint32(line_at + item_offsets[item]) if beside < item_limit else uint32(0)))
             else:
-                m0 = mask[uint32(line_at + place_at[place]) if beside < place_limit else uint32(0)]
-                m1 = mask[uint32(line_at + place_at[place + 1]) if uint32(beside + uint32(1)) < place_limit else uint32(0)]
-                m2 = mask[uint32(line_at + place_at[place + 2]) if uint32(beside + uint32(2)) < place_limit else uint32(0)]
-                m3 = mask[uint32(line_at + place_at[place + 3]) if uint32(beside + uint32(3)) < place_limit else uint32(0)]
+                m0 = mask[uint32(line_at + item_offsets[item]) if beside < item_limit else uint32(0)]
+                m1 = mask[uint32(line_at + item_offsets[item + 1]) if uint32(beside + uint32(1)) < item_limit else uint32(0)]
+                m2 = mask[uint32(line_at + item_offsets[item + 2]) if uint32(beside + uint32(2)) < item_limit else uint32(0)]
+                m3 = mask[uint32(line_at + item_offsets[item + 3]) if uint32(beside + uint32(3)) < item_limit else uint32(0)]
             sums[at] = kept(sums[at], m0)
-            sums[at + place_step] = kept(sums[at + place_step], m1)
-            sums[at + 2 * place_step] = kept(sums[at + 2 * place_step], m2)
-            sums[at + 3 * place_step] = kept(sums[at + 3 * place_step], m3)
+            sums[at + item_step] = kept(sums[at + item_step], m1)
+            sums[at + 2 * item_step] = kept(sums[at + 2 * item_step], m2)
+            sums[at + 3 * item_step] = kept(sums[at + 3 * item_step], m3)
 
     @device(forceinline=True)
-    def write_line(line, c, c_args, sizes, batch, first_line, first_place, place_at, extra, group, shifts, epilogue, sums):
+    def write_line(line, c, c_args, sizes, batch, first_line, first_item, item_offsets, extra, group, shifts, epilogue, sums):
         M, N, _, _, _, _, _ = sizes
         vector, extra_role, relu = epilogue
-        limit, place_limit = (N, M) if along_rows else (M, N)
+        limit, item_limit = (N, M) if along_rows else (M, N)
         number = uint32(first_line + uint32(line // 4 * lines_patch + line % 4))
         if number < limit:
-            line_at = place_of_line(c_args, M, N, batch, number)
+            line_at = line_offset(c_args, M, N, batch, number)
             line_shift = float32(0)
             if along_rows and extra_role == BIAS:
-                line_shift = extra[place_bias(c_args, N, group, number)]
+                line_shift = extra[bias_index(c_args, N, group, number)]
             if extra_role == MASK:
-                mask_line(line, extra, line_at, first_place, place_limit, place_at, vector, sums)
-            for place in range(0, places, 4):
-                at = line * line_step + place * place_step
-                v0 = finish(sums[at], line_shift if along_rows else shifts[place], relu)
-                v1 = finish(sums[at + place_step], line_shift if along_rows else shifts[place + 1], relu)
-                v2 = finish(sums[at + 2 * place_step], line_shift if along_rows else shifts[place + 2], relu)
-                v3 = finish(sums[at + 3 * place_step], line_shift if along_rows else shifts[place + 3], relu)
-                beside = uint32(first_place + uint32(place // 4 * places_patch))
+                mask_line(line, extra, line_at, first_item, item_limit, item_offsets, vector, sums)
+            for item in range(0, items, 4):
+                at = line * line_step + item * item_step
+                v0 = finish(sums[at], line_shift if along_rows else shifts[item], relu)
+                v1 = finish(sums[at + item_step], line_shift if along_rows else shifts[item + 1], relu)
+                v2 = finish(sums[at + 2 * item_step], line_shift if along_rows else shifts[item + 2], relu)
+                v3 = finish(sums[at + 3 * item_step], line_shift if along_rows else shifts[item + 3], relu)
+                beside = uint32(first_item + uint32(item // 4 * items_patch))
                 if vector:
-                    if beside < place_limit:
-                        store_4(c, uint64(uint32(line_at + place_at[place])), v0, v1, v2, v3)
+                    if beside < item_limit:
+                        store_4(c, uint64(uint32(line_at + item_offsets[item])), v0, v1, v2, v3)
                 else:
-                    if beside < place_limit:
-                        c[uint32(line_at + place_at[place])] = v0
-                    if uint32(beside + uint32(1)) < place_limit:
-                        c[uint32(line_at + place_at[place + 1])] = v1
-                    if uint32(beside + uint32(2)) < place_limit:
-                        c[uint32(line_at + place_at[place + 2])] = v2
-                    if uint32(beside + uint32(3)) < place_limit:
-                        c[uint32(line_at + place_at[place + 3])] = v3
+                    if beside < item_limit:
+                        c[uint32(line_at + item_offsets[item])] = v0
+                    if uint32(beside + uint32(1)) < item_limit:
+                        c[uint32(line_at + item_offsets[item + 1])] = v1
+                    if uint32(beside + uint32(2)) < item_limit:
+                        c[uint32(line_at + item_offsets[item + 2])] = v2
+                    if uint32(beside + uint32(3)) < item_limit:
+                        c[uint32(line_at + item_offsets[item + 3])] = v3
 
     write_lines = unrolled(write_line, lines)
 
@@ -171,7 +171,7 @@ def tile_kernel(tile: Tile, a_operand: Operand, b_operand: Operand, store: Store
         a_sums = cuda.local.array(a_rows, float32)
         a_state = cuda.local.array(a_words, uint32)
         b_state = cuda.local.array(b_words, uint32)
-        place_at = cuda.local.array(places, uint32)
+        item_offsets = cuda.local.array(items, uint32)
         shifts = cuda.local.array(TN, float32)
         M, N, slice_blocks, all_blocks, groups, tiles_m, tiles_n = sizes
 
@@ -231,8 +231,8 @@ def tile_kernel(tile: Tile, a_operand: Operand, b_operand: Operand, store: Store
             a_spread(0, a_sums, a_next)
             a_put(a_next, a_tile, uint32(0), thread)
             cuda.syncthreads()
-            for place in range(int32(thread), BM, threads):
-                row = uint32(place)
+            for item in range(int32(thread), BM, threads):
+                row = uint32(item)
                 total = float32(0)
                 for k in range(BK):
                     total += a_tile[uint32(row + uint32(k * a_pitch))]
@@ -240,15 +240,15 @@ def tile_kernel(tile: Tile, a_operand: Operand, b_operand: Operand, store: Store
                     extra[uint32(batch * M + first_row + row)] = total
         if along_rows:
             for i in range(TM):
-                place_at[i] = place_row(c_args, M, N, batch, uint32(own_row + uint32(i // 4 * a_patch + i % 4)))
-            write_lines(0, c, c_args, sizes, batch, own_column, own_row, place_at, extra, group, shifts, epilogue, sums)
+                item_offsets[i] = row_offset(c_args, M, N, batch, uint32(own_row + uint32(i // 4 * a_patch + i % 4)))
+            write_lines(0, c, c_args, sizes, batch, own_column, own_row, item_offsets, extra, group, shifts, epilogue, sums)
         else:
             for j in range(TN):
                 column = uint32(own_column + uint32(j // 4 * b_patch + j % 4))
-                place_at[j] = place_column(c_args, M, N, batch, column)
+                item_offsets[j] = column_offset(c_args, M, N, batch, column)
                 shifts[j] = float32(0)
                 if extra_role == BIAS and column < N:
-                    shifts[j] = extra[place_bias(c_args, N, group, column)]
-            write_lines(0, c, c_args, sizes, batch, own_row, own_column, place_at, extra, group, shifts, epilogue, sums)
+                    shifts[j] = extra[bias_index(c_args, N, group, column)]
+            write_lines(0, c, c_args, sizes, batch, own_row, own_column, item_offsets, extra, group, shifts, epilogue, sums)
 
     return engine_kernel

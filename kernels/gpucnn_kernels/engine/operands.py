@@ -41,8 +41,8 @@ def matrix(along: str, width: int) -> Operand:
             number = uint32(first + depth)
             v0 = v1 = v2 = v3 = float32(0)
             if number < depths:
-                place = uint64(uint32(state[at] + number * depth_stride))
-                v0, v1, v2, v3 = load_4(array, place)
+                offset = uint64(uint32(state[at] + number * depth_stride))
+                v0, v1, v2, v3 = load_4(array, offset)
             values[out], values[out + 1], values[out + 2], values[out + 3] = v0, v1, v2, v3
 
     else:
@@ -119,8 +119,8 @@ def gradients(width: int) -> Operand:
             position = uint32(first + depth)
             v0 = v1 = v2 = v3 = float32(0)
             if position < positions:
-                place = uint64(uint32(state[at] + position + divide(position, plane_by, plane_shift) * skipped))
-                v0, v1, v2, v3 = load_4(array, place)
+                offset = uint64(uint32(state[at] + position + divide(position, plane_by, plane_shift) * skipped))
+                v0, v1, v2, v3 = load_4(array, offset)
             values[out], values[out + 1], values[out + 2], values[out + 3] = v0, v1, v2, v3
 
     else:

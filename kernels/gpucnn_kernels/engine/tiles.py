@@ -75,16 +75,16 @@ def group_by_group(args, N, group, column):
 
 @dataclass(frozen=True)
 class Store:
-    """Where results go: (row, column) of a batch to c[place_row(args, M, N, batch, row) + place_column(args, M, N, batch, column)].
+    """Where results go: (row, column) of a batch to c[row_offset(args, M, N, batch, row) + column_offset(args, M, N, batch, column)].
     Four neighbours `along` "rows" or "columns" are neighbours in memory, where the launch says so (`vector`). `sums`: whether
-    there can be sums of rows; where not, nothing is added up for them. A column's bias is extra[place_bias(args, N, group, column)]."""
+    there can be sums of rows; where not, nothing is added up for them. A column's bias is extra[bias_index(args, N, group, column)]."""
 
     name: str
     along: str
     sums: bool
-    place_row: Callable[..., Any]
-    place_column: Callable[..., Any]
-    place_bias: Callable[..., Any] = group_by_group
+    row_offset: Callable[..., Any]
+    column_offset: Callable[..., Any]
+    bias_index: Callable[..., Any] = group_by_group
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def copy_of(operand: Operand, rows: int, depths: int, threads: int) -> Copy:
     row_next, depth_next = (1, 0) if along_rows else (0, 1)  # where the rest of a fetch lies
 
     @device(forceinline=True)
-    def place(thread):
+    def position(thread):
         """Row and depth of a thread's first number."""
         along = uint32(uint32(thread % uint32(across)) * uint32(width))
         beside = uint32(thread // uint32(across))
@@ -145,21 +145,21 @@ def copy_of(operand: Operand, rows: int, depths: int, threads: int) -> Copy:
 
     @device(forceinline=True)
     def prepare(args, group, first_row, thread, state):
-        row, _ = place(thread)
+        row, _ = position(thread)
         for i in range(count):
             row_step, _ = step(i)
             prepare_row(args, group, uint32(first_row + row + uint32(row_step)), state, i * words)
 
     @device(forceinline=True)
     def fetch(args, array, state, first, thread, values):
-        _, depth = place(thread)
+        _, depth = position(thread)
         for i in range(count):
             _, depth_step = step(i)
             fetch_one(args, array, state, i * words, first, uint32(depth + uint32(depth_step)), values, i * width)
 
     @device(forceinline=True)
     def put(values, tile, offset, thread):
-        row, depth = place(thread)
+        row, depth = position(thread)
         put_all(0, values, tile, uint32(offset + depth * uint32(pitch) + row))
 
     # A thread's number n is of its row n // together % sums: a fetch along depth is of one row, and fetches along rows are all of the same.

@@ -143,7 +143,7 @@ Arguments: ((J and its magic, strides, origins), (rows, taps and their magic, S 
 
 
 @device(forceinline=True)
-def _place_row(args, M, N, batch, row):
+def _row_offset(args, M, N, batch, row):
     (row_step, _), (J, J_by, J_shift, width, spread_h, spread_w, first_h, first_w), _ = args
     i = divide(batch, J_by, J_shift)
     j = uint32(batch - i * J)
@@ -151,18 +151,18 @@ def _place_row(args, M, N, batch, row):
 
 
 @device(forceinline=True)
-def _place_column(args, M, N, batch, column):
+def _column_offset(args, M, N, batch, column):
     (_, column_step), _, _ = args
     return uint32(column * column_step)
 
 
 @device(forceinline=True)
-def _place_bias(args, N, group, column):
+def _bias_index(args, N, group, column):
     _, _, places = args
     return uint32(column * places + group)
 
 
-PLACES = Store("places", "columns", False, _place_row, _place_column, _place_bias)
+PLACES = Store("places", "columns", False, _row_offset, _column_offset, _bias_index)
 """Results of a place (i, j): row · step + column · step + (i·spread + first) · width + j·spread + first; a bias is (columns, places).
 
 Arguments: ((steps), (J and its magic, width, spreads, firsts), places)."""

@@ -88,10 +88,10 @@ def pack_split_kernel(
     i = uint32(cuda.grid(1))
     if uint32(i * uint32(2)) >= packed.size:
         return
-    rest, place = split(i, uint32(uint32(DEPTH) * BN))
+    rest, offset = split(i, uint32(uint32(DEPTH) * BN))
     first = uint32(rest * uint32(uint32(2 * DEPTH) * BN))
-    row = uint32(place // uint32(DEPTH))
-    depth = uint32(place % uint32(DEPTH) ^ uint32(row % uint32(8)) * uint32(4))  # hopper.swizzled, the other way round
+    row = uint32(offset // uint32(DEPTH))
+    depth = uint32(offset % uint32(DEPTH) ^ uint32(row % uint32(8)) * uint32(4))  # hopper.swizzled, the other way round
     rest, tile = split(rest, tiles_n)
     rest, block = split(rest, uint32(padded_c // uint32(DEPTH)))
     rest, u = split(rest, U)
@@ -102,8 +102,8 @@ def pack_split_kernel(
         tap = uint32(uint32(first_r + t * step_r) * S + uint32(first_s + u * step_s))
         value = weight[uint32(uint32(group * group_size + n * n_stride) + uint32(c * c_stride + tap))]
     big = number_of(tf32(bits_of(value)))
-    packed[uint32(first + place)] = big
-    packed[uint32(first + place + uint32(DEPTH) * BN)] = number_of(tf32(bits_of(float32(value - big))))
+    packed[uint32(first + offset)] = big
+    packed[uint32(first + offset + uint32(DEPTH) * BN)] = number_of(tf32(bits_of(float32(value - big))))
 
 
 @functools.cache
@@ -117,7 +117,7 @@ def tensor_kernel(tile: TensorTile, store: Store, whole: bool) -> Any:
     BN, stages, stage_bytes = tile.BN, tile.stages, tile.stage
     sums_count, b_numbers = BN // 2, 2 * BN * DEPTH
     b_bytes = 4 * b_numbers
-    prepare, place_row, place_column = PIXELS.prepare, store.place_row, store.place_column
+    prepare, row_offset, column_offset = PIXELS.prepare, store.row_offset, store.column_offset
     give, take = hopper.give_registers(40), hopper.take_registers(232)
     multiply_all = multiplier(BN, stages, stage_bytes, 1, _PITCH)
 
@@ -138,13 +138,13 @@ def tensor_kernel(tile: TensorTile, store: Store, whole: bool) -> Any:
         column = uint32(first_column + uint32(number // 4 * 8 + number % 2))
         own, at = (below, below_at) if number % 4 >= 2 else (row, row_at)
         if own < M and column < N:
-            place = uint32(at + place_column(c_args, M, N, group, column))
+            offset = uint32(at + column_offset(c_args, M, N, group, column))
             value, shift = sums[number], float32(0)
             if extra_role == BIAS:
                 shift = extra[uint32(group * N + column)]
             if extra_role == MASK:
-                value = kept(value, extra[place])
-            c[place] = finish(value, shift, relu)
+                value = kept(value, extra[offset])
+            c[offset] = finish(value, shift, relu)
 
     write_all = unrolled(write, sums_count)
 
@@ -208,8 +208,8 @@ def tensor_kernel(tile: TensorTile, store: Store, whole: bool) -> Any:
             row = uint32(first_row + own_row)
             below = uint32(row + uint32(8))
             first_column = uint32(uint32(tile_n * uint32(BN)) + uint32(lane % uint32(4)) * uint32(2))
-            row_at = place_row(c_args, M, N, group, row)
-            below_at = place_row(c_args, M, N, group, below)
+            row_at = row_offset(c_args, M, N, group, row)
+            below_at = row_offset(c_args, M, N, group, below)
             write_all(0, c, c_args, sizes, epilogue, group, row, row_at, below, below_at, first_column, extra, sums)
 
     return tensor_kernel

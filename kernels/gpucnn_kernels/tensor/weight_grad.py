@@ -130,19 +130,19 @@ def tensor_grad_kernel(tile: TensorGradTile, width: int) -> Any:
         """Both parts of a copied piece, to b's tiles. `at` is where the first piece lies; those of other rows are exchanged alike, where
         rows go on by multiples of 8; where they go on by 4, bit 2 of every other row's number is turned."""
         if width == 4:
-            place = uint64(at + uint32(i * rows_step * DEPTH))
+            offset = uint64(at + uint32(i * rows_step * DEPTH))
             x0, x1, x2, x3 = load_4(shared, uint64(raw + uint32(i * 512)))
             totals[i] += float32(float32(x0 + x1) + float32(x2 + x3))
             b0, b1, b2, b3 = big_of(x0), big_of(x1), big_of(x2), big_of(x3)
-            store_4(shared, place, b0, b1, b2, b3)
-            store_4(shared, uint64(place + uint64(BN * DEPTH)), big_of(x0 - b0), big_of(x1 - b1), big_of(x2 - b2), big_of(x3 - b3))
+            store_4(shared, offset, b0, b1, b2, b3)
+            store_4(shared, uint64(offset + uint64(BN * DEPTH)), big_of(x0 - b0), big_of(x1 - b1), big_of(x2 - b2), big_of(x3 - b3))
         else:
-            place = uint32(uint32(at + uint32(i * rows_step * DEPTH)) ^ uint32(i % 2 * 16))
+            offset = uint32(uint32(at + uint32(i * rows_step * DEPTH)) ^ uint32(i % 2 * 16))
             x = shared[uint32(raw + uint32(i * 128))]
             totals[i] += x
             big = big_of(x)
-            shared[place] = big
-            shared[uint32(place + uint32(BN * DEPTH))] = big_of(x - big)
+            shared[offset] = big
+            shared[uint32(offset + uint32(BN * DEPTH))] = big_of(x - big)
 
     put_all = unrolled(put, count)
 
@@ -245,9 +245,9 @@ def tensor_grad_kernel(tile: TensorGradTile, width: int) -> Any:
                 # Blocks past the last are copied too, and not used.
                 slot = uint32(uint32(block + _AHEAD) % uint32(_AHEAD + 1))
                 there = position < positions
-                place = uint32(position + divide(position, plane_by, plane_shift) * skipped)
+                offset = uint32(position + divide(position, plane_by, plane_shift) * skipped)
                 to = uint32(raw_to + uint32(slot * uint32(raw_bytes)))
-                copy_filters(0, to, uint64(dy_at + uint64(place) * uint64(4)), step, filters_left, there)
+                copy_filters(0, to, uint64(dy_at + uint64(offset) * uint64(4)), step, filters_left, there)
                 hopper.copies_commit()
                 position = uint32(position + uint32(DEPTH))
                 if block >= 0:
