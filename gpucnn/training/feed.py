@@ -19,7 +19,7 @@ from gpucnn.training.team import Part
 
 
 class Feed(Protocol):
-    """What a training step needs of its data."""
+    """The interface of a source of batches."""
 
     def epoch(self, epoch: int, start: int) -> Iterator[int]:
         """Makes the batches of an epoch ready one by one, from the step `start` on, and yields their sizes: of whole batches, whatever part
@@ -27,20 +27,20 @@ class Feed(Protocol):
         ...
 
     def key(self, size: int) -> Hashable:
-        """What the launches of `load` depend on."""
+        """A key that is the same for calls of `load` with the same launches."""
         ...
 
     def load(self, size: int, position: Array) -> tuple[Array, Array]:
-        """Launches whatever puts the batch into (x, labels), at addresses that stay. position (2, int32): step and epoch."""
+        """Launches the work that fills (x, labels), at fixed addresses. position (2, int32): step and epoch."""
         ...
 
     def labels(self, size: int) -> Array:
-        """The labels of the last batch, of `size` examples."""
+        """The labels of the last batch, which has `size` examples."""
         ...
 
 
 class HostFeed:
-    """Batches that come from the host. On a GPU a batch is copied while the step before it runs."""
+    """Batches from the host. On a GPU, a batch is copied while the previous step runs."""
 
     def __init__(self, graphs: Graphs, batches: Any = None, part: Part | None = None) -> None:
         self.graphs = graphs
@@ -61,7 +61,7 @@ class HostFeed:
             yield self.part.size
 
     def put(self, x: Array, labels: Array) -> None:
-        """Makes a batch the next one."""
+        """Sets the next batch."""
         if self.graphs.cuda is None:
             device = self.graphs.device
             self._x, self._labels = device.array(x), device.array(labels)
@@ -90,8 +90,8 @@ class HostFeed:
 class _Copies:
     """Arrays of one shape on their way to the device, on a stream of their own.
 
-    The host writes one to memory that cannot be paged out, from which the chip fetches it by itself. Two are under way at a time. Where
-    the step reads them there is but one place, because a graph knows it by its address: so what has arrived is copied there, on the chip.
+    The host writes an array to pinned memory, from which the GPU fetches it without the CPU. Two are in flight at a time. The step reads
+    from one fixed array, because a graph stores its address: arrived data is copied into it on the GPU.
     """
 
     def __init__(self, device: Device, shape: tuple[int, ...], dtype: Any) -> None:
@@ -103,14 +103,14 @@ class _Copies:
         self._batch = device.xp.empty(shape, dtype)
         self._fetched, self._used = ([cuda.Event(disable_timing=True) for _ in range(2)] for _ in range(2))
         self._turn = 0
-        # What had this memory before may still be using it on the stream that is current here; the step waits for `_fetched` after that.
+        # The previous owner of this memory may still use it on the current stream; the step waits for `_fetched` after that.
         self._stream.wait_event(cuda.get_current_stream().record())
 
     def put(self, array: Array) -> Array:
-        """The array where the step reads it, as soon as the current stream gets there."""
+        """Returns the array that the step reads, filled once the current stream gets there."""
         turn = self._turn = 1 - self._turn
         step = self._cuda.get_current_stream()
-        self._fetched[turn].synchronize()  # the one before the last has left the host's memory
+        self._fetched[turn].synchronize()  # the copy before the last has been read from pinned memory
         self._written[turn][...] = to_numpy(array)
         self._stream.wait_event(self._used[turn])  # and has been copied to the step's batch
         self._arrived[turn].set(self._written[turn], stream=self._stream)
@@ -122,7 +122,7 @@ class _Copies:
 
 
 class DeviceFeed:
-    """A data set that lies on the device, as uint8 or float32: order, batches and augmentation are made there, inside the step."""
+    """A data set held on the device, as uint8 or float32. Shuffling, batching and augmentation happen there, as part of the step."""
 
     def __init__(self, graphs: Graphs, batches: Any, augment: Augment | None, part: Part | None = None) -> None:
         device = graphs.device
@@ -175,7 +175,7 @@ class DeviceFeed:
 def feed_for(graphs: Graphs, batches: Any, part: Part | None = None) -> Feed:
     """On a GPU a data set that takes no more than half of the free memory, has no more elements than the kernels count, and is changed at
     random by nothing but kernels, is taken there; all others come from the host. Ranks do alike, the two orders of examples differ."""
-    if not hasattr(batches, "images"):  # they come from outside
+    if not hasattr(batches, "images"):  # batches from outside
         return HostFeed(graphs, batches, part)
     device, images = graphs.device, batches.images
     found: Feed | None = None
@@ -183,7 +183,7 @@ def feed_for(graphs: Graphs, batches: Any, part: Part | None = None) -> Feed:
     if device.kind == "cuda" and fits and on_device(batches.augment):
         size = images.nbytes + batches.labels.nbytes
         if max(images.size, batches.labels.size) < LIMIT and size <= device.free_bytes() // 2:
-            with contextlib.suppress(MemoryError):  # it may be in pieces
+            with contextlib.suppress(MemoryError):  # free memory may be fragmented
                 found = DeviceFeed(graphs, batches, device_augment(batches.augment), part)
     if part is not None and not all(part.ranks.gather(found is not None)):
         found = None

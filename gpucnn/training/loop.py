@@ -25,7 +25,7 @@ from gpucnn.training.progress import shown_unasked
 from gpucnn.training.step import Totals, TrainingStep
 from gpucnn.training.team import SIGNALS, Team, check
 
-AWAY = {Callback.on_step_end, Checkpoint.on_step_end, Progress.on_step_end}  # they look at nothing but what has been waited for
+AWAY = {Callback.on_step_end, Checkpoint.on_step_end, Progress.on_step_end}  # these read nothing that a pending step still computes
 
 
 def fit(
@@ -44,15 +44,15 @@ def fit(
 ) -> History:
     """Trains `model` on `batches` for `epochs` epochs; see `Sequential.fit`.
 
-    A run is resumed at the very step of its checkpoint; as batches, augmentation and dropout depend on seed and step alone, it ends in
-    the same bits as one that was never stopped. Ctrl-C ends the step that is under way and writes a checkpoint before
-    KeyboardInterrupt is raised; a second Ctrl-C does not wait. SIGTERM and SIGHUP do the same, and end in SystemExit with 143 and 129.
+    A run resumes at exactly the step of its checkpoint. Batches, augmentation and dropout depend on seed and step alone, so the result
+    has the same bits as that of an uninterrupted run. Ctrl-C finishes the current step and writes a checkpoint before KeyboardInterrupt
+    is raised; a second Ctrl-C does not wait. SIGTERM and SIGHUP do the same and raise SystemExit with status 143 and 129.
 
     With several `ranks` each takes its part of every batch, and all end in the same step, for whatever reason. What prints or writes
     (`Callback.alone`) is called on rank 0 only; a checkpoint is one of a run, whatever the number of ranks.
     """
     team = Team(ranks, model) if ranks is not None and ranks.size > 1 else None
-    # Checkpoints come last: they must hold what the other callbacks remember of this very step, and what the run ends with.
+    # Checkpoints come last: they must include what the other callbacks remember of this step, and the final state of the run.
     callbacks = sorted(callbacks, key=lambda callback: isinstance(callback, Checkpoint))
     if not any(isinstance(callback, Progress) for callback in callbacks) and (shown_unasked() if verbose is None else verbose):
         callbacks.insert(0, Progress())
@@ -73,8 +73,8 @@ def fit(
     if resume is not None and once(lambda: exists(user_path(resume))):
         resuming.restore(run, once(lambda: resuming.loaded(user_path(resume))), recipe, callbacks)
         done = run.epoch >= epochs or run.stop
-        complete = run.finished and done  # a run killed between its last epoch and its end has still to be ended
-        run.finished = done  # more epochs than last time go on
+        complete = run.finished and done  # a run killed between its last epoch and its end still has to be finished
+        run.finished = done  # continue if more epochs are asked for than last time
     run.steps_before = optimizer.steps - run.step
     for callback in callbacks:
         if isinstance(callback, Checkpoint):
@@ -97,7 +97,7 @@ def fit(
             if number := _each(callbacks, "on_train_end", run, team, interrupted):
                 raise _stop(number)
     except TrainingError as error:
-        run.step = optimizer.steps - run.steps_before  # the steps that were good
+        run.step = optimizer.steps - run.steps_before  # the steps before the failure
         kept = [callback.path for callback in callbacks if isinstance(callback, Checkpoint) and callback.path.exists()]
         where = f" (epoch {run.epoch + 1}, batch {min(run.step + 1, run.steps_per_epoch)})"
         last = f"; the last good checkpoint is {kept[0]}" if kept else ""
@@ -117,17 +117,17 @@ def _epoch(
     callbacks: Sequence[Callback],
     interrupted: Callable[[], int],
 ) -> Iterator[int]:
-    """The rest of the epoch that is under way, its validation and its row in the history. Yields the size of each batch, for whoever
-    goes through them to run the step: so no frame of this one lies between `fit` and the kernels."""
+    """Runs the rest of the current epoch, validates, and adds a row to the history. Yields the size of each batch, and the caller runs
+    the step: this keeps one more frame out of the call stack between `fit` and the kernels."""
     run.seconds, run.fresh_examples = 0.0, 0
-    number = run.first_epoch + run.epoch  # of all epochs of this model, over all calls of fit
+    number = run.first_epoch + run.epoch  # counts all epochs of this model, over all calls of fit
     run.model.epochs_begun = number + 1
     learning_rate = run.optimizer.learning_rate
     step.begin(run.steps_per_epoch, epoch=number, done=run.step, totals=run.totals())
     run.totals = step.read
     team = step.team
     held = contextlib.nullcontext if team is None else team.held
-    at_once = run.model.device.kind == "cpu"  # where waiting costs nothing, a loss of NaN is found where it comes up
+    at_once = run.model.device.kind == "cpu"  # if waiting costs nothing, find a NaN loss at the step that produced it
     run.steps_before = run.optimizer.steps - run.step
     run.epoch_begins()
     clock = time.perf_counter()
@@ -148,13 +148,13 @@ def _epoch(
         run.seconds += now - clock
         waited = step.graphs.waited
         for callback in callbacks:
-            # What looks at the model, or changes it, does so between two steps; what is known not to look costs nothing. After the last
+            # Callbacks that read or change the model run between two steps; those known not to need no waiting. After the last
             # step checkpoints and progress wait for the epoch's end, which comes next.
             if (last and isinstance(callback, Checkpoint | Progress)) or (team is not None and team.failure is not None):
                 continue
             with held(), contextlib.nullcontext() if type(callback).on_step_end in AWAY else step.graphs.ordered():
                 callback.on_step_end(run)
-        run.seconds += step.graphs.waited - waited  # for the steps themselves: that is training, whoever waited
+        run.seconds += step.graphs.waited - waited  # waiting for the steps counts as training time
         number = interrupted() if team is None else step.told(last)
         if number and not last:
             for callback in callbacks:
@@ -173,7 +173,7 @@ def _epoch(
             row |= {f"val_{name}": value for name, value in run.model.measure(*validation, size, *ranks).items()}
         except MemoryError as error:
             raise step.too_small(size, error) from None
-        if not math.isfinite(row["val_loss"]):  # before the checkpoint of this epoch, so that the last one is a good one
+        if not math.isfinite(row["val_loss"]):  # before the checkpoint of this epoch, so that the last checkpoint stays good
             raise TrainingError(f"the validation loss became {row['val_loss']} after step {run.optimizer.steps}: lower the learning rate")
     row |= {"learning_rate": learning_rate, "seconds": round(run.seconds, 3), "images_per_second": round(run.images_per_second, 1)}
     run.history.rows.append(row if team is None else team.ranks.once(lambda: row))  # clocks differ
@@ -199,7 +199,7 @@ def _by_itself(function: Callable[[], Any]) -> Any:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[Callable[[], int]]:
-    """Holds the first Ctrl-C, SIGTERM or SIGHUP back, so that no step is cut in half; yields a function that gives its number, or 0."""
+    """Defers the first Ctrl-C, SIGTERM or SIGHUP to the end of a step. Yields a function that returns the signal's number, or 0."""
     caught: list[int] = []
     before: dict[int, Any] = {}
 
@@ -209,7 +209,7 @@ def _interruptible() -> Iterator[Callable[[], int]]:
             raise _stop(number)
 
     try:
-        # Signals go to the main thread alone; and who started us with nohup or in the background wants them to stay ignored.
+        # Only the main thread receives signals. Signals that are ignored, as after nohup or in the background, stay ignored.
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 if (handler := signal.getsignal(number)) is not signal.SIG_IGN and handler is not None:
@@ -222,5 +222,5 @@ def _interruptible() -> Iterator[Callable[[], int]]:
 
 
 def _stop(number: int) -> BaseException:
-    """What ends a run that was told to end: as Ctrl-C does everywhere, or with the status that a shell gives the signal."""
+    """The exception that ends an interrupted run: KeyboardInterrupt, or SystemExit with the usual status for the signal."""
     return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)

@@ -1,4 +1,4 @@
-"""How a run goes, on a terminal or as lines."""
+"""Progress of a run: a bar on a terminal, otherwise one line per epoch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Progress(Callback):
     """
 
     alone = True
-    MARGIN = 4  # columns that stay free at the right, so that the ^C that a terminal echoes does not wrap the line
+    MARGIN = 4  # columns left free at the right, so that the ^C that a terminal echoes does not wrap the line
 
     def __init__(self, bar: bool | None = None) -> None:
         capable = os.environ.get("TERM") not in ("dumb", "unknown")  # such a terminal cannot go back to redraw a bar
@@ -66,7 +66,7 @@ class Progress(Callback):
             self._progress = None
 
     def _show(self, run: Run) -> None:
-        """Redraws: the numbers that the terminal has room for, and a bar in the room that they leave."""
+        """Redraws the numbers that fit on the terminal, and the bar in the space that is left."""
         self._shown = time.monotonic()
         self._progress.update(self._task, completed=self._done(run))
         task = self._progress.tasks[0]
@@ -104,7 +104,7 @@ def epoch_line(run: Run) -> str:
 
 
 def epoch_lines(run: Run) -> list[str]:
-    """The last epoch in one line: whole first, then ever shorter, for narrow terminals."""
+    """The last epoch as one line: the full version first, then shorter ones for narrow terminals."""
     row = run.history.rows[-1]
     parts = {"epoch": f"epoch {run.epoch}/{run.epochs}", "loss": f"loss {row['loss']:.4f}"}
     if "accuracy" in row:
@@ -115,14 +115,14 @@ def epoch_lines(run: Run) -> list[str]:
         parts["val_accuracy"] = f"val_accuracy {100 * row['val_accuracy']:.2f} %"
     parts["speed"] = f"{row['images_per_second']:,.0f} images/s"
     lines = ["  ".join(parts.values())]
-    for least in ("speed", "accuracy", "loss", "val_loss"):  # what one misses least goes first; history.csv has it all
+    for least in ("speed", "accuracy", "loss", "val_loss"):  # the least important goes first; history.csv has everything
         if parts.pop(least, None) is not None and len(parts) > 1:
             lines.append("  ".join(parts.values()))
     return lines
 
 
 def _fitting(texts: Sequence[str], width: int) -> str:
-    """The first of the texts that is no longer than `width`; the last where none is."""
+    """The first text that fits into `width`; the last if none does."""
     return next((text for text in texts if len(text) <= width), texts[-1])
 
 

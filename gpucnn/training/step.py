@@ -1,4 +1,4 @@
-"""One training step: forward, loss, backward, update, and what is counted. Launched kernel by kernel, or replayed as one CUDA graph."""
+"""One training step: forward, loss, backward, update and counters, launched kernel by kernel or replayed as one CUDA graph."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from gpucnn.training.feed import Feed, HostFeed
 from gpucnn.training.graph import Graphs
 from gpucnn.training.team import Team, halted
 
-VARIABLE = "GPUCNN_GRAPHS"  # 0 in the environment: kernels are launched one by one
+VARIABLE = "GPUCNN_GRAPHS"  # environment variable; 0: kernels are launched one by one
 STEP, EPOCH, CORRECT, DONE, HALTED, CARRIED = range(6)  # indices of the counters on the device
 
 
 class Trainable(Protocol):
-    """What training needs of a model."""
+    """The interface of a model that training uses."""
 
     device: Any
     dtype: Any
     buffers: Any
-    chain: Any  # forward and backward, of arrays that need no check
+    chain: Any  # forward and backward without checks of their arrays
     epochs_begun: int
     layers: Any
 
@@ -40,18 +40,18 @@ class Trainable(Protocol):
 
 @dataclass(frozen=True)
 class Totals:
-    """What the steps since `begin` gave: the loss over all examples, and the right answers."""
+    """Sums over the steps since `begin`: the loss over all examples, and the right answers."""
 
     loss: float = 0.0
     correct: int = 0
 
 
 class TrainingStep:
-    """Trains a model on one batch at a time, and waits for no step.
+    """Trains a model one batch at a time, without waiting for a step to finish.
 
-    Everything that changes from step to step is in the memory of the device: the number of the step, the learning rate, the counts of
-    dropout, the sums of losses and right answers. So the launches of a step are the same each time, and on a GPU they are recorded as a
-    CUDA graph: one for each size of batch. `begin` says what steps are to come; `read` waits and tells how they went.
+    All state that changes from step to step is in device memory: the step number, the learning rate, the counters of dropout, the sums
+    of losses and right answers. So every step makes the same launches, and on a GPU they are recorded as a CUDA graph, one per batch
+    size. `begin` prepares an epoch; `read` waits and returns the sums.
 
     With a `team` a batch is shared among ranks: this one's feed gives it a part, and all of them update alike (team.py).
     """
@@ -69,14 +69,14 @@ class TrainingStep:
         self._rates = xp.zeros(4, real)
         self._counters = xp.zeros(6, "int32")
         self._sums = xp.zeros(2, "float64" if device.kind == "cpu" else "float32")
-        self._first = 0  # of the optimizer's steps, that `begin` was for
+        self._first = 0  # optimizer steps that `begin` was called for
         self._feed: HostFeed | None = None  # for `__call__`
 
     def begin(self, steps: int, *, epoch: int = 0, done: int = 0, totals: Totals | None = None) -> None:
-        """Gets ready for an epoch of `steps` steps, of which `done` are done and gave `totals`."""
+        """Prepares an epoch of `steps` steps; `done` of them were done before, with the sums `totals`."""
         device, totals = self.model.device, totals or Totals()
         self.graphs.wait()
-        if self.model.buffers is not self._buffers:  # the model was built anew
+        if self.model.buffers is not self._buffers:  # the model was built again
             self._buffers = self.model.buffers
             self.graphs.clear()
         if len(self._table) < steps:
@@ -92,7 +92,7 @@ class TrainingStep:
         self._sums[...] = device.array([high, totals.loss - float(high)], self._sums.dtype)
 
     def run(self, feed: Feed, size: int) -> None:
-        """One step on the next batch of the feed, of `size` examples. Updates nothing from a loss on that is NaN or infinite."""
+        """One step on the next batch of the feed, which has `size` examples. After a NaN or infinite loss nothing is updated any more."""
         try:
             if self.graphs.cuda is None:
                 self._launch(feed, size)
@@ -105,7 +105,7 @@ class TrainingStep:
         self.optimizer.steps += 1
 
     def read(self) -> Totals:
-        """Waits, and gives the sums since `begin`. Raises TrainingError where a loss was NaN or infinite."""
+        """Waits and returns the sums since `begin`. Raises TrainingError if a loss was NaN or infinite."""
         try:
             self.graphs.wait()
         except RuntimeError as error:
@@ -136,7 +136,7 @@ class TrainingStep:
         return self.team.decided(told)
 
     def __call__(self, x: Array, labels: Array) -> tuple[float, int]:
-        """(mean loss, right answers) of one step on checked arrays: for loops by hand, because it waits."""
+        """(mean loss, right answers) of one step on checked arrays. Waits, so it is meant for hand-written loops."""
         if self._feed is None:
             self._feed = HostFeed(self.graphs)
         self.begin(1)
@@ -146,22 +146,22 @@ class TrainingStep:
         return totals.loss / len(x), totals.correct
 
     def _failed(self, error: RuntimeError) -> RuntimeError:
-        """An error of this library as it is; for any other, such as CUDA's, one that says how to find out more."""
+        """The error to raise: gpucnn's own unchanged; for others, such as CUDA errors, one that says how to find out more."""
         if isinstance(error, GpucnnError):
             return error
         more = f"; with {VARIABLE}=0 and CUDA_LAUNCH_BLOCKING=1 in the environment kernels run one by one, and the one that fails is named"
         return TrainingError(f"a training step failed on {self.model.device.name}: {first_line(error)}{more if self.graphs.cuda else ''}")
 
     def too_small(self, size: int, error: MemoryError) -> DeviceMemoryError:
-        """What was needed, what there was, and which batch would fit."""
+        """An error that says how much memory was needed, how much there was, and which batch size would fit."""
         if isinstance(error, DeviceMemoryError):
             return error
         device, needed = self.model.device, self.model.step_bytes(size)
-        free = device.free_bytes() + self.graphs.bytes  # what the step has got already is free for a smaller one
+        free = device.free_bytes() + self.graphs.bytes  # what the step has already allocated is available to a smaller one
         words = f"{device.name} has too little memory for a training step of {size} examples"
-        if free > 1 << 60:  # nobody knows
+        if free > 1 << 60:  # unknown
             return DeviceMemoryError(f"{words} ({first_line(error)}): use a smaller batch")
-        fitting = min(size // 2, int(0.8 * free * size / needed))  # some of it is lost between arrays, and some is for workspaces
+        fitting = min(size // 2, int(0.8 * free * size / needed))  # leaves room for fragmentation and workspaces
         way = f"a batch of {fitting} should fit" if fitting else "not even one example fits: use a smaller model or smaller images"
         return DeviceMemoryError(f"{words}: they need about {bytes_text(needed)}, and {bytes_text(free)} were free; {way}")
 
