@@ -127,19 +127,19 @@ class Sequential(Layered):
         resume: str | Path | None = None,
         parallel: str | Communicator | None = None,
     ) -> History:
-        """Trains for `epochs` passes over x (N, …) and y, and returns the history. Called again, it goes on: five calls of one epoch are
-        one call of five, to the bit. A model that is not built yet is built for these examples.
+        """Trains for `epochs` passes over x (N, …) and y, and returns the history. A further call continues: five calls of one epoch give
+        the same bits as one call of five. A model that is not built yet is built for these examples.
 
-        x: floating, or whole pixels 0 … 255, which are divided by 255; without y, batches (x, y) one after another, from a list, a data
-            loader or a generator, which needs `steps_per_epoch`.
-        y: as the loss takes it.
-        validation_data: (x, y), or batches, measured after each epoch. validation_split: the last part of x and y, held back for that.
-        class_weight, sample_weight: how much an example counts, by its class {0: 1.0, 1: 5.0}, and each by itself (N,).
-        seed: of the order of examples and of augmentation (the model's own unless given).
-        augment: a name, or what `gpucnn.data.augmentation` takes besides.
-        verbose: progress, a bar for 1, a line for each epoch for 2; by default a bar where the output is a terminal.
+        x: floating point, or integer pixels 0 … 255, which are divided by 255. Without y: batches (x, y) from a list, a data loader or a
+            generator; a generator needs `steps_per_epoch`.
+        y: labels in the form that the loss takes.
+        validation_data: (x, y), or batches, measured after each epoch. validation_split: the last part of x and y is held back instead.
+        class_weight, sample_weight: the weight of an example, by class {0: 1.0, 1: 5.0}, or one for each example (N,).
+        seed: for the order of examples and for augmentation (default: the model's own).
+        augment: a name, or anything else that `gpucnn.data.augmentation` takes.
+        verbose: 0 for no progress, 1 for a bar, 2 for a line per epoch; by default a bar where the output is a terminal.
         data_format: as in `build`; the model remembers it.
-        resume: a checkpoint (callback `Checkpoint`) to go on from.
+        resume: a checkpoint (see the callback `Checkpoint`) to continue from.
         parallel: "mpi" where every rank of MPI calls this, with the same data and options: they train together, each on its part of every
             batch. "auto": the same where mpiexec or srun has started several; by default each process trains by itself.
 
@@ -244,9 +244,9 @@ class Sequential(Layered):
         data_format: DataFormat | None = None,
         parallel: str | Communicator | None = None,
     ) -> np.ndarray[Any, Any]:
-        """The model's outputs (N, …) as a NumPy array: probabilities, also where the last softmax or sigmoid is left to the loss.
+        """The model's outputs (N, …) as a NumPy array: probabilities, even where the final softmax or sigmoid is left to the loss.
 
-        verbose: nothing is shown, whatever it says. parallel: as `fit` has it; every rank gets all outputs.
+        verbose: ignored, nothing is shown. parallel: as `fit` has it; every rank gets all outputs.
         """
         final = self.loss.fused_activation if self.loss and self.layers[-1].activation is None else None
         return predicted(self, self._examples(x, data_format), integer(batch_size, "batch_size", 1), final, join(parallel))
@@ -304,7 +304,7 @@ class Sequential(Layered):
         return self._compiled()
 
     def checked(self, x: Any, y: Any, data_format: DataFormat | None = None) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """Examples and labels as training and measuring take them. DataError and ShapeError where they do not fit the model or the loss."""
+        """Examples and labels, checked for training and measuring. DataError or ShapeError where they do not fit the model or the loss."""
         inputs = self._examples(x, data_format)
         return inputs, self._measured().check_labels(y, len(inputs), math.prod(self.output_shape), self.dtype)
 
