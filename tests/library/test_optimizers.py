@@ -279,3 +279,9 @@ def test_decoupled_decay_is_the_factor_that_the_rates_give() -> None:
 
 def test_what_gpucnn_train_takes_where_no_rate_is_given() -> None:
     assert [kind.peak for kind in (Optimizer, gc.SGD, gc.Adam, gc.AdamW)] == [1e-3, 0.05, 2e-3, 2e-3]
+    assert gc.SGD.recipe == {"momentum": 0.9, "nesterov": True} and gc.Adam.recipe == gc.AdamW.recipe == {}
+
+
+def test_an_optimizer_says_its_settings() -> None:
+    assert repr(gc.SGD(0.1)) == "SGD(learning_rate=0.1, momentum=0.0, nesterov=False, weight_decay=0.0)"
+    assert repr(gc.SGD(gc.Cosine(0.1, 100))).startswith("SGD(learning_rate=Cosine(learning_rate=0.1, steps=100, final=0.0), momentum=0.0")
