@@ -1,8 +1,12 @@
-"""docs/tutorial.md: its blocks run, in order, and print what stands under them. Run as a program, this file draws its pictures."""
+"""The documents: the tutorial's blocks run, in order, and print what stands under them; links lead somewhere; the reference is up to date.
+
+Run as a program, this file draws the tutorial's pictures.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import re
 import sys
@@ -59,6 +63,27 @@ def test_it_is_a_notebook_too() -> None:
     assert [block.strip() for block in code if not block.startswith("%%")] == [
         match[2].strip() for match in BLOCKS.finditer(TUTORIAL.read_text()) if match[1] == "python"
     ]
+
+
+def make_reference() -> Any:
+    spec = importlib.util.spec_from_file_location("make_reference", DOCS / "make_reference.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_all_that_is_public_has_a_docstring_of_its_own() -> None:
+    maker = make_reference()
+    things = {thing for _, _, module, _ in maker.SECTIONS for thing in maker.public(module).values()}
+    assert len(things) > 80
+    assert not [thing.__qualname__ for thing in things if not (vars(thing).get("__doc__") if isinstance(thing, type) else thing.__doc__)]
+
+
+def test_the_reference_is_what_the_docstrings_say() -> None:
+    pytest.importorskip("griffe2md")
+    maker = make_reference()
+    assert maker.TARGET.read_text() == maker.reference(), "python docs/make_reference.py"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,97 @@
+"""Writes docs/reference.md from the docstrings of what is public. `python docs/make_reference.py [--check]`
+
+    pip install griffe2md
+
+With --check nothing is written: the status is 1 where the file is out of date.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGET = ROOT / "docs" / "reference.md"
+HEAD = """# Reference
+
+Every public name, by what it is for. `import gpucnn as gc`; arrays are NCHW, (images, channels, rows, columns), and the shapes of layers
+leave the number of images out. This file is made of the docstrings by `python docs/make_reference.py`; a test holds it to them.
+"""
+# Heading, what is said of it, module, and the methods that are shown of its classes.
+SECTIONS = [
+    ("Models", "", "gpucnn.model", ["build", "compile", "fit", "train_on_batch", "evaluate", "predict", "forward", "backward", "features",
+                                    "summary", "save"]),
+    ("Layers", "Each takes `activation=`, a name, where that makes sense.", "gpucnn.layers", []),
+    ("Losses", "", "gpucnn.losses", []),
+    ("Metrics", "", "gpucnn.metrics", []),
+    ("Optimizers", "", "gpucnn.optimizers", ["attach", "step", "zero_grad"]),
+    ("Schedules", "", "gpucnn.schedules", []),
+    ("Callbacks", "", "gpucnn.training", []),
+    ("Initializers", "", "gpucnn.initializers", []),
+    ("Functions on arrays", "`gc.functional`, on NumPy and CuPy arrays alike.", "gpucnn.functional", []),
+    ("Errors", "", "gpucnn.errors", []),
+    ("Everything else", "", "gpucnn", []),
+]  # fmt: skip
+REACHED = ("gpucnn.functional", "gpucnn.metrics", "gpucnn.initializers")  # modules that are public themselves
+
+
+def public(module: str) -> dict[str, Any]:
+    """What a module offers to a user, by name: its classes and functions, each under its own name and not a second one."""
+    import gpucnn
+
+    reached = importlib.import_module(module) if module in REACHED else gpucnn
+    return {
+        name: thing
+        for name, thing in vars(reached).items()
+        if (inspect.isclass(thing) or inspect.isfunction(thing))
+        and f"{thing.__module__}.".startswith(f"{module}.")
+        and thing.__name__ == name
+        if not name.startswith("_")
+    }
+
+
+def reference() -> str:
+    """The whole text."""
+    import griffe
+    import griffe2md
+
+    loader = griffe.GriffeLoader(search_paths=[str(ROOT)])
+    package = loader.load("gpucnn")
+    loader.resolve_aliases(implicit=True)
+    parts, seen = [HEAD], set()
+    for heading, words, module, methods in SECTIONS:
+        things = [thing for thing in public(module).values() if thing not in seen]
+        if not things:
+            continue
+        parts.append(f"## {heading}\n" + (f"\n{words}\n" if words else ""))
+        for thing in things:
+            seen.add(thing)
+            members = [method for method in methods if method in vars(thing)] if inspect.isclass(thing) else []
+            config = {
+                **griffe2md.default_config, "heading_level": 3, "show_root_full_path": False, "show_bases": False, "docstring_style": None,
+                "members": members or False, "summary": False, "show_signature_annotations": False, "inherited_members": False,
+            }  # fmt: skip
+            path = f"{thing.__module__}.{thing.__qualname__}".removeprefix("gpucnn.")
+            text = griffe2md.render_object_docs(package[path], config)
+            parts.append(re.sub(r"^(#+) `gpucnn\.(?:\w+\.)*?(\w+\.\w+|\w+)`$", r"\1 `\2`", text.strip(), flags=re.MULTILINE) + "\n")
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(parts))
+
+
+def main() -> int:
+    sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
+    text = reference()
+    if sys.argv[1:] == ["--check"]:
+        if TARGET.is_file() and TARGET.read_text() == text:
+            return 0
+        print("docs/reference.md is out of date: python docs/make_reference.py", file=sys.stderr)
+        return 1
+    TARGET.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
