@@ -22,6 +22,7 @@ LEVELS = {
     "gpucnn.cli": 90,
     "gpucnn.profiling": 80,
     "gpucnn.viewing": 80,
+    "gpucnn.exchange": 75,
     "gpucnn.answers": 70,
     "gpucnn.experiment": 70,
     "gpucnn.plots": 70,

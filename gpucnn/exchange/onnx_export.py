@@ -1,0 +1,100 @@
+"""A model as an ONNX file, which runtimes of other makers run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpucnn.errors import CheckpointError
+from gpucnn.exchange.onnx_nodes import ACTIVATIONS, Nodes, in_turn
+from gpucnn.exchange.packages import onnx
+from gpucnn.files import write_atomically
+from gpucnn.layers.chain import numbered
+from gpucnn.model import Sequential
+from gpucnn.text import bytes_text, first_line
+
+OPSET = 21  # with it came what is used here, GELU last, in 20; runtimes since the middle of 2024 know it
+LARGEST = (1 << 31) - (1 << 20)  # bytes of weights: the format's own limit is 2 GiB, and names need some room
+INPUT, OUTPUT = "input", "output"
+
+
+def export_onnx(model: Sequential, path: str | Path, *, logits: bool = False) -> None:
+    """Writes a built model as ONNX: whole or not at all.
+
+    The graph has one input, `input` (batch, C, H, W) or (batch, features) of float32, and one output, `output` (batch, …), for batches of
+    any size; of a channels-last model as well, images have their channels first. It computes what `model.predict` does of floats:
+    probabilities, also where the last softmax or sigmoid is left to the loss, unless `logits`. Whole pixels have to be divided by 255
+    first. Dropout, which does nothing in predicting, is left out. Class names, and what else is in the model's metadata, are in the
+    file's, as JSON.
+
+    CheckpointError for a kind of layer that ONNX has no nodes for, for NaN, and for over 2 GiB of weights. MissingExtraError without the
+    package onnx. OSError from the disk.
+    """
+    proto = as_onnx(model, logits=logits, where=str(path))
+    content = proto.SerializeToString()
+    write_atomically(path, lambda file: file.write(content))
+
+
+def as_onnx(model: Sequential, *, logits: bool = False, where: str = "the model") -> Any:
+    """The same as an `onnx.ModelProto`, checked."""
+    package = onnx()
+    size = model.buffers.values.nbytes + model.buffers.saved.nbytes
+    if size > LARGEST:
+        raise CheckpointError(f"{where} was not written: the weights have {bytes_text(size)}, and an ONNX file 2 GiB at the most")
+    for name, array in (model.parameters | model.arrays).items():
+        if not bool(model.device.xp.isfinite(array.value).all()):
+            raise CheckpointError(f"{where} was not written: {name!r} holds NaN or infinity; train it anew")
+    nodes = Nodes()
+    last = model.layers[-1]
+    final = model.loss.fused_activation if model.loss is not None and last.activation is None else None
+    x = in_turn(nodes, numbered(model.layers), INPUT, logits=logits)
+    if final is not None and not logits:
+        nodes.layer = "predict"
+        x = ACTIVATIONS[final](nodes, x, {})
+    nodes.nodes.append(package.helper.make_node("Identity", [x], [OUTPUT], name=OUTPUT))
+    proto = _model(package, nodes, model)
+    try:
+        package.checker.check_model(proto, full_check=True)
+    except Exception as error:  # its own, of several classes: an array of no elements, a layer that shapes do not fit
+        raise CheckpointError(f"{where} was not written: ONNX's own check refuses it ({first_line(error)}); please report it") from None
+    return proto
+
+
+def _model(package: Any, nodes: Nodes, model: Sequential) -> Any:
+    from gpucnn import __version__
+
+    helper, numpy_helper = package.helper, package.numpy_helper
+    number = package.TensorProto.FLOAT
+    graph = helper.make_graph(
+        nodes.nodes,
+        str(model.metadata.get("network", "gpucnn")),
+        [helper.make_tensor_value_info(INPUT, number, ["batch", *model.input_shape])],
+        [helper.make_tensor_value_info(OUTPUT, number, ["batch", *model.output_shape])],
+        [numpy_helper.from_array(array, name) for name, array in nodes.constants.items()],
+    )
+    opset = [helper.make_opsetid("", OPSET)]
+    proto = helper.make_model(
+        graph,
+        opset_imports=opset,
+        ir_version=helper.find_min_ir_version_for(opset),
+        producer_name="gpucnn",
+        producer_version=__version__,
+        doc_string="Pixels 0 … 255 are divided by 255 before they go in; channels stand first.",
+    )
+    helper.set_model_props(proto, _properties(model.metadata))
+    return proto
+
+
+def _properties(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Metadata as ONNX has it, strings for strings: text as it is, everything else as JSON."""
+    return {key: value if isinstance(value, str) else json.dumps(value, default=_number) for key, value in metadata.items()}
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    return str(value)
