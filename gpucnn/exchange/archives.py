@@ -1,0 +1,81 @@
+"""Zip archives from anywhere, of which a few entries are read and none is ever unpacked to a disk."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gpucnn.errors import CheckpointError
+from gpucnn.files import regular_file
+from gpucnn.text import bytes_text, plain, reason_of, shown
+
+MOST_ENTRIES = 100_000
+GROWTH = 100  # that an entry may be larger than what it is packed in: weights shrink by a tenth, a bomb by a thousand
+ALWAYS = 1 << 20  # bytes that it may have in any case
+PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+
+class Archive:
+    """An open archive: `names`, and the content of each."""
+
+    def __init__(self, place: Path, file: zipfile.ZipFile) -> None:
+        self.place, self._file = place, file
+        self._entries = {entry.filename: entry for entry in file.infolist()}
+        self.names = list(self._entries)
+        if len(file.infolist()) > MOST_ENTRIES:
+            raise CheckpointError(f"{place} has {len(file.infolist()):,} entries, and {MOST_ENTRIES:,} are the most")
+        if len(self._entries) < len(file.infolist()):
+            raise CheckpointError(f"{place} has two entries of one name: save it again")
+        for name in self.names:
+            parts = name.replace("\\", "/").split("/")
+            if ".." in parts or name.startswith(("/", "\\")) or ":" in parts[0]:
+                raise CheckpointError(
+                    f"{place} has an entry {shown(name)}, whose path climbs out of the archive: get it from its maker again"
+                )
+
+    def size(self, name: str) -> int:
+        """Bytes that the entry has, as the archive says. CheckpointError where it is none that can be read."""
+        entry = self._entries.get(name)
+        if entry is None:
+            raise CheckpointError(f"{self.place} has no {plain(name)} in it: save or get it again")
+        if entry.flag_bits & 1:
+            raise CheckpointError(f"{self.place} is encrypted: save it without a password")
+        if entry.compress_type not in PLAIN:
+            raise CheckpointError(f"{self.place} is packed in a way that is not read (method {entry.compress_type}): save it again")
+        if entry.file_size > max(ALWAYS, GROWTH * entry.compress_size):
+            raise CheckpointError(
+                f"{self.place} has an entry {plain(name)} of {bytes_text(entry.compress_size)} that unpacks to "
+                f"{bytes_text(entry.file_size)}: no model shrinks like that, get it again"
+            )
+        return entry.file_size
+
+    def read(self, name: str, most: int | None = None) -> bytes:
+        """The content of an entry, of `most` bytes."""
+        size = self.size(name)
+        if most is not None and size > most:
+            raise CheckpointError(f"{self.place} has an entry {plain(name)} of {bytes_text(size)}, and {bytes_text(most)} are the most")
+        try:
+            with self._file.open(self._entries[name]) as entry:
+                content = entry.read(size + 1)
+        except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+            raise CheckpointError(f"{self.place}: its entry {plain(name)} is damaged ({reason_of(error)}): get it again") from None
+        if len(content) != size:
+            raise CheckpointError(f"{self.place}: its entry {plain(name)} has other than the {size:,} bytes that it says: get it again")
+        return content
+
+
+@contextmanager
+def opened(path: str | Path, what: str) -> Iterator[Archive]:
+    """The archive at `path`. CheckpointError for what is none, or was cut short."""
+    place = regular_file(path, what, CheckpointError, empty=False)
+    try:
+        file = zipfile.ZipFile(place)
+    except (OSError, zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, OverflowError) as error:
+        raise CheckpointError(
+            f"{place} is no {what.split(' ', 1)[1]}, or was cut short ({reason_of(error)}): save or get it again"
+        ) from None
+    with file:
+        yield Archive(place, file)

@@ -1,0 +1,363 @@
+"""A model on its way in, whatever file it comes from: layers with their weights, and values between them that remember how the file's axes
+lie.
+
+Layers here have channels first, and what Flatten makes of an image goes channel by channel. Other makers' graphs may have channels last,
+transpose back and forth between the two, and flatten in their own order. No array moves for that: a `Value` knows which axis is which, and
+weights are put in order when a layer takes them up.
+
+Arithmetic with constants, as exporters write biases, batch normalization and activations, is collected while it goes on and becomes a
+layer when something else needs the outcome: numbers for each channel become a bias or a BatchNorm2D, a formula of one number the
+activation that has the same values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucnn.arrays import quiet
+from gpucnn.checks import integer, several
+from gpucnn.errors import ArgumentError
+from gpucnn.exchange import curves
+from gpucnn.exchange.curves import Curve
+from gpucnn.exchange.problems import Problem
+from gpucnn.layers import BatchNorm2D, Concat, Dense, Flatten, Layer, MaxPool2D, Residual, ZeroPad2D
+from gpucnn.layers.base import Shape
+from gpucnn.ops.shapes import Sides
+from gpucnn.text import reason_of, shown
+
+FIRST, LAST = (0, 1, 2), (1, 2, 0)  # which of our axes each axis of the file is, without the batch
+MOST_LAYERS = 10_000
+NO_PADDING: Sides = ((0, 0), (0, 0))
+EPS = 1e-5  # of a batch normalization that only scales and shifts: its variance is 1 − EPS
+
+
+@dataclass
+class Node:
+    """A layer to be. `plain`: it scales and shifts, with no statistics of its own; `whole`: it pools all of an image."""
+
+    kind: type[Layer] | None  # None: the model's input
+    settings: dict[str, Any]
+    weights: dict[str, NDArray[Any]]
+    inputs: list[int]
+    shape: Shape
+    where: str
+    plain: bool = False
+    whole: bool = False
+
+
+@dataclass(frozen=True)
+class Value:
+    """What a node gives, as the file sees it.
+
+    axes: for each axis of the file's, without the batch, which of ours it is. order: of features, for each of the file's the number that
+    it has here; None where they are the same. scale, shift: numbers for each channel that are still to be applied; curve: a formula that
+    is; pad: padding that is still to be put around, and what with.
+    """
+
+    node: int
+    shape: Shape  # ours
+    axes: tuple[int, ...]
+    order: NDArray[Any] | None = None
+    scale: NDArray[Any] | None = None
+    shift: NDArray[Any] | None = None
+    curve: Curve | None = None
+    pad: tuple[Sides, str] | None = None
+    inner: Value | None = None  # what the curve's last step was done to,
+    step: Curve | tuple[NDArray[Any], NDArray[Any]] | None = None  # and that step, a formula or (scale, shift)
+
+    @property
+    def logical(self) -> Shape:
+        """The file's shape, without the batch."""
+        return tuple(self.shape[axis] for axis in self.axes)
+
+    @property
+    def is_features(self) -> bool:
+        return len(self.shape) == 1
+
+    @property
+    def pending(self) -> bool:
+        return self.scale is not None or self.curve is not None or self.pad is not None
+
+
+@dataclass
+class Graph:
+    """All nodes, each behind those that it needs."""
+
+    nodes: list[Node] = field(default_factory=list)
+    _made: dict[tuple[int, bytes], Value] = field(default_factory=dict)
+
+    def input(self, shape: Shape, axes: tuple[int, ...]) -> Value:
+        """The model's input, of our `shape`."""
+        self.nodes.append(Node(None, {}, {}, [], shape, "the input"))
+        return Value(0, shape, axes)
+
+    def add(
+        self,
+        kind: type[Layer],
+        value: Value,
+        where: str,
+        weights: dict[str, NDArray[Any]] | None = None,
+        *,
+        plain: bool = False,
+        whole: bool = False,
+        **settings: Any,
+    ) -> Value:
+        """A layer behind a value that has nothing pending. Problem where it does not fit, or its weights do not."""
+        if len(self.nodes) >= MOST_LAYERS:
+            raise Problem(f"is layer {MOST_LAYERS:,}, and no more are taken")
+        weights = weights or {}
+        try:
+            layer = kind(**settings)
+            shape = layer.build(value.shape)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise Problem(f"does not fit: {reason_of(error)}") from None
+        for array in (*layer.parameters, *layer.arrays):
+            given = weights.get(array.name)
+            if given is None:
+                raise Problem(f"has no {array.name}")
+            if given.shape != array.shape:
+                raise Problem(f"has a {array.name} of shape {given.shape} (as it stands here), and its sizes ask for {array.shape}")
+            if not np.isfinite(given).all():
+                raise Problem(f"has NaN or infinity in its {array.name}")
+        self.nodes.append(Node(kind, settings, weights, [value.node], shape, where, plain, whole))
+        axes = value.axes if len(shape) == len(value.shape) else tuple(range(len(shape)))
+        return Value(len(self.nodes) - 1, shape, axes, value.order if len(shape) == 1 and shape == value.shape else None)
+
+    # What is still to be done to a value.
+
+    def settled(self, value: Value, where: str) -> Value:
+        """The value with everything that was pending made a layer."""
+        if not value.pending:
+            return value
+        key = (value.node, _key(value))
+        if key not in self._made:
+            self._made[key] = self._settle(value, where)
+        made = self._made[key]
+        return replace(made, axes=value.axes, order=value.order)
+
+    def _settle(self, value: Value, where: str) -> Value:
+        bare = replace(value, scale=None, shift=None, curve=None, pad=None, inner=None, step=None)
+        if value.pad is not None:
+            sides, fill = value.pad
+            if fill != "zero":
+                raise Problem("follows padding with other values than zeros, which only max pooling can have before it here")
+            return self.add(ZeroPad2D, bare, where, padding=sides)
+        if value.curve is not None:
+            found = curves.match(value.curve)
+            if found is not None:
+                return self.add(found[0], bare, where, **found[1])
+            if value.inner is None or value.step is None or not value.inner.pending:
+                raise Problem("is a part of arithmetic that is none of the activations here")
+            before = self.settled(value.inner, where)  # one layer, and the last step as another
+            if isinstance(value.step, tuple):
+                return self._settle(replace(before, scale=value.step[0], shift=value.step[1]), where)
+            return self._settle(replace(before, curve=value.step), where)
+        assert value.scale is not None and value.shift is not None
+        if (value.scale == 1).all() and not value.shift.any():
+            return bare
+        channels = value.shape[0]
+        weights = {
+            "weight": value.scale,
+            "bias": value.shift,
+            "running_mean": np.zeros(channels),
+            "running_variance": np.full(channels, 1 - EPS),
+        }
+        return self.add(BatchNorm2D, bare, where, weights, plain=True, eps=EPS)
+
+    def scaled(self, value: Value, scale: Any, shift: Any, where: str) -> Value:
+        """value · scale + shift, of constants as the file has them, broadcast."""
+        if value.pad is not None:
+            value = self.settled(value, where)
+        a, b = self._of_channels(value, scale), self._of_channels(value, shift)
+        curve = value.curve
+        if curve is not None and (a == a[0]).all() and (b == b[0]).all():
+            return replace(value, curve=_line(curve, float(a[0]), float(b[0])), inner=value, step=(a, b))
+        if curve is not None:
+            value = self.settled(value, where)
+        before = (1.0, 0.0) if value.scale is None or value.shift is None else (value.scale, value.shift)
+        return replace(value, scale=before[0] * a, shift=before[1] * a + b)
+
+    def curved(self, value: Value, function: Curve, where: str) -> Value:
+        """function(value), element by element."""
+        before = self._as_curve(value)
+        if before is None:
+            value = self.settled(value, where)
+            return replace(value, curve=function)
+        inner: Curve = before
+        return replace(value, curve=lambda x: function(inner(x)), scale=None, shift=None, inner=value, step=function)
+
+    def together(self, one: Value, two: Value, function: Callable[[Any, Any], Any]) -> Value | None:
+        """function(one, two), where both are formulas of the same value; None where they are not."""
+        first, second = self._as_curve(one), self._as_curve(two)
+        if one.node != two.node or one.axes != two.axes or first is None or second is None:
+            return None
+        a, b = first, second
+        return replace(one, curve=lambda x: function(a(x), b(x)), scale=None, shift=None, inner=None)
+
+    def _as_curve(self, value: Value) -> Curve | None:
+        """What is pending as a formula of one number; None where channels differ."""
+        if value.pad is not None:
+            return None
+        if value.curve is not None:
+            return value.curve
+        if value.scale is None or value.shift is None:
+            return lambda x: x
+        if (value.scale != value.scale[0]).any() or (value.shift != value.shift[0]).any():
+            return None
+        a, b = float(value.scale[0]), float(value.shift[0])
+        return lambda x: x * a + b
+
+    def _of_channels(self, value: Value, constant: Any) -> NDArray[Any]:
+        """A constant of the file's, which is broadcast against the value, as a number for each of our channels."""
+        array = np.asarray(constant, np.float64)
+        rank = len(value.axes) + 1
+        if array.ndim > rank:
+            raise Problem(f"combines a value of {rank} axes with a constant of {array.ndim}")
+        array = array.reshape((1,) * (rank - array.ndim) + array.shape)
+        channel = value.axes.index(0) + 1 if 0 in value.axes else None
+        if any(size != 1 for axis, size in enumerate(array.shape) if axis != channel):
+            raise Problem(f"combines a value with a constant of shape {array.shape}, which differs from pixel to pixel")
+        if array.size == 1:
+            return np.full(value.shape[0], array.reshape(-1)[0])
+        if array.size != value.shape[0]:
+            raise Problem(f"combines {value.shape[0]} channels with {array.size} numbers")
+        return self.of_features(value, array.reshape(-1))
+
+    # Layers for which the order of things matters.
+
+    def of_features(self, value: Value, vector: NDArray[Any]) -> NDArray[Any]:
+        """Numbers in the file's order of features (along the last axis) in ours."""
+        if value.order is None:
+            return vector
+        ours = np.empty_like(vector)
+        ours[..., value.order] = vector
+        return ours
+
+    def dense(self, value: Value, weight: NDArray[Any], bias: NDArray[Any] | None, where: str) -> Value:
+        """Dense, of a weight (units, features) in the file's order."""
+        value = self.settled(value, where)
+        if not value.is_features:
+            raise Problem(f"is dense on a value of shape {value.logical}: only rows of features are taken, so flatten them first")
+        if weight.ndim != 2 or weight.shape[1] != value.shape[0]:
+            raise Problem(f"has a weight of shape {weight.shape} for {value.shape[0]} features")
+        weights = {"weight": self.of_features(value, weight)}
+        if bias is not None:
+            weights["bias"] = bias
+        made = self.add(Dense, value, where, weights, units=weight.shape[0], use_bias=bias is not None)
+        return replace(made, order=None)
+
+    def flatten(self, value: Value, where: str) -> Value:
+        """The image as features, in the file's order of its axes."""
+        value = self.settled(value, where)
+        if value.is_features:
+            return value
+        missing = tuple(axis for axis in range(len(value.shape)) if axis not in value.axes)  # of size 1
+        order = np.arange(math.prod(value.shape)).reshape(value.shape).transpose(value.axes + missing).reshape(-1)
+        made = self.add(Flatten, value, where)
+        return replace(made, order=None if (order == np.arange(order.size)).all() else order)
+
+    def transposed(self, value: Value, axes: Sequence[int]) -> Value:
+        """The value with the file's axes (the batch not counted) in another order."""
+        return replace(value, axes=tuple(value.axes[axis] for axis in axes))
+
+    def norm(
+        self, value: Value, weight: Any, bias: Any, mean: NDArray[Any], variance: NDArray[Any], eps: float, momentum: float, where: str
+    ) -> Value:
+        """Batch normalization; momentum as here, the share of the new batch. Without weight and bias, ones and zeros."""
+        value = self.settled(value, where)
+        arrays = {"weight": weight, "bias": bias, "running_mean": mean, "running_variance": variance}
+        if weight is None and bias is None:
+            del arrays["weight"], arrays["bias"]
+        elif weight is None or bias is None:
+            arrays["weight"] = np.ones_like(mean) if weight is None else weight
+            arrays["bias"] = np.zeros_like(mean) if bias is None else bias
+        if any(np.shape(array) != value.shape[:1] for array in arrays.values()):
+            raise Problem(f"normalizes {value.shape[0]} channels with arrays of shapes {[np.shape(array) for array in arrays.values()]}")
+        weights = {name: self.of_features(value, array) for name, array in arrays.items()}
+        affine = "weight" in arrays
+        return self.add(BatchNorm2D, value, where, weights, eps=float(eps), momentum=round(float(momentum), 9), affine=affine)
+
+    def max_pool(self, value: Value, where: str, padding: Any = NO_PADDING, **settings: Any) -> Value:
+        """Max pooling; padding before it that cannot win goes into it."""
+        if value.pad is not None and (value.pad[1] == "least" or (value.pad[1] == "edge" and settings.get("dilation", 1) in (1, (1, 1)))):
+            around = value.pad[0]  # the edge, repeated, is in a window that holds the edge itself
+            if isinstance(padding, str) or any(any(side) for side in padding):
+                raise Problem("pads an image that is padded already")
+            value, padding = replace(value, pad=None), around
+        value = self.settled(value, where)
+        return self.add(MaxPool2D, value, where, padding=padding, **settings)
+
+    def padding_of(self, value: Value, padding: Sides, where: str) -> tuple[Value, Sides]:
+        """A value and the padding of the convolution behind it: padding with zeros before it goes into it."""
+        if value.pad is not None and value.pad[1] == "zero":
+            (a, b), (c, d) = value.pad[0]
+            (top, bottom), (left, right) = padding
+            return replace(value, pad=None), ((a + top, b + bottom), (c + left, d + right))
+        return self.settled(value, where), padding
+
+    def sum(self, values: Sequence[Value], where: str) -> Value:
+        """One added to the other."""
+        found = [self.settled(value, where) for value in values]
+        total = found[0]
+        for other in found[1:]:
+            if other.shape != total.shape or other.axes != total.axes or not _same_order(total, other):
+                raise Problem(f"adds values of shapes {total.logical} and {other.logical}: only values of one shape are added here")
+            self.nodes.append(Node(Residual, {}, {}, [total.node, other.node], total.shape, where))
+            total = replace(total, node=len(self.nodes) - 1)
+        return total
+
+    def concat(self, values: Sequence[Value], axis: int, where: str) -> Value:
+        """One behind the other along the channels; `axis` is the file's, without the batch."""
+        found = [self.settled(value, where) for value in values]
+        first = found[0]
+        if any(value.axes != first.axes or value.shape[1:] != first.shape[1:] for value in found) or first.axes[axis] != 0:
+            raise Problem(f"joins values of shapes {[value.logical for value in found]} along axis {axis + 1}: only channels are joined")
+        if len(found) == 1:
+            return first
+        count = sum(value.shape[0] for value in found)
+        order = None
+        if any(value.order is not None for value in found):
+            starts = np.cumsum([0, *(value.shape[0] for value in found)])
+            parts = [np.arange(value.shape[0]) if value.order is None else value.order for value in found]
+            order = np.concatenate([part + start for part, start in zip(parts, starts, strict=False)])
+        self.nodes.append(Node(Concat, {}, {}, [value.node for value in found], (count, *first.shape[1:]), where))
+        return Value(len(self.nodes) - 1, (count, *first.shape[1:]), first.axes, order)
+
+
+def _line(curve: Curve, factor: float, term: float) -> Curve:
+    return lambda x: curve(x) * factor + term
+
+
+def sizes_given(given: Any) -> tuple[int, ...]:
+    """The shape of an example, as somebody gives it."""
+    sizes = several(given)
+    if sizes is None:
+        raise ArgumentError(f"input_shape must be whole numbers, such as (28, 28, 1), got {shown(given)}")
+    return tuple(integer(size, "input_shape", 1) for size in sizes)
+
+
+def goes_with(given: Sequence[int], declared: Sequence[int | None]) -> bool:
+    """Whether a shape is one that the file, which may leave sizes open, declares."""
+    return len(given) == len(declared) and all(size in (None, want) for size, want in zip(declared, given, strict=True))
+
+
+def _same_order(one: Value, two: Value) -> bool:
+    if one.order is None or two.order is None:
+        return one.order is two.order
+    return bool((one.order == two.order).all())
+
+
+def _key(value: Value) -> bytes:
+    """What is pending, so that two users of one value get one layer."""
+    if value.curve is not None:
+        return b"curve" + np.asarray(quiet(value.curve)(curves.SAMPLES)).tobytes()
+    if value.pad is not None:
+        return f"pad {value.pad}".encode()
+    assert value.scale is not None and value.shift is not None
+    return b"scale" + value.scale.tobytes() + value.shift.tobytes()

@@ -1,0 +1,202 @@
+"""A .keras file as a model of the layers here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from gpucnn.device import Device
+from gpucnn.errors import ArgumentError, CheckpointError
+from gpucnn.exchange import keras_read
+from gpucnn.exchange.graph import FIRST, LAST, MOST_LAYERS, Graph, Value, goes_with, sizes_given
+from gpucnn.exchange.keras_layers import LAYERS, Told
+from gpucnn.exchange.problems import NotTakenError, Problem
+from gpucnn.exchange.tree import model_of
+from gpucnn.layout import LAST as CHANNELS_LAST
+from gpucnn.layout import image_shape
+from gpucnn.model import Sequential
+from gpucnn.text import plain, reason_of, shown
+
+MODELS = ("Sequential", "Functional", "Model")
+PIXELS = "its input is what whole pixels are after a division by 255, which is done here: its own Rescaling was adapted to that"
+
+
+def import_keras(path: str | Path, *, input_shape: Sequence[int] | None = None, device: str | Device = "auto") -> Sequential:
+    """The model in a .keras file of Keras 3, built, with its weights, and not compiled.
+
+    Sequential and functional models are taken, also within one another, with the layers in `gpucnn.exchange.keras_layers.LAYERS`. A model
+    whose images have channels last still takes such images (`model.data_format`); kernels, and a dense layer behind a Flatten, are brought
+    in the order that they have here. Nothing in the file is run: layers of somebody's own are refused by their names.
+
+    A Rescaling of the input speaks of pixels 0 … 255. Whole pixels are divided by 255 here before a model sees them, so that it is adapted:
+    Rescaling(1/255) vanishes.
+
+    input_shape: of an example, as the file has its axes, where the file leaves it open: (H, W, C) mostly.
+
+    NotTakenError, a CheckpointError, names every layer that cannot be had here. CheckpointError for files that are no .keras, are damaged,
+    or point elsewhere. MissingExtraError without the package h5py.
+    """
+    with keras_read.read(path) as (config, weights):
+        place = weights.place
+        walk = _Walk(config, weights)
+        try:
+            output = walk.model(config, "", walk.input(input_shape))
+            if walk.problems or output is None:
+                raise NotTakenError(place, walk.problems)
+            output = walk.graph.settled(output, "the output")
+            model = model_of(walk.graph, output, device, CHANNELS_LAST if walk.axes == LAST else None)
+        except Problem as problem:
+            raise NotTakenError(place, [*walk.problems, f"the model {problem}"]) from None
+        except (KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+            raise CheckpointError(
+                f"{place} describes its model in a way that is not read ({reason_of(error)}): save it with Keras 3"
+            ) from None
+    model.metadata = {"imported_from": place.name} | ({"note": PIXELS} if walk.rescales else {})
+    return model
+
+
+class _Walk:
+    """Goes through the layers of a model, and of those within it."""
+
+    def __init__(self, config: dict[str, Any], weights: keras_read.Weights) -> None:
+        self.graph, self.weights, self.problems = Graph(), weights, list[str]()
+        self.layers = list(_every_layer(config))
+        if len(self.layers) > MOST_LAYERS:
+            raise CheckpointError(f"{weights.place} describes {len(self.layers):,} layers, and {MOST_LAYERS:,} are the most")
+        self.rescales = False
+        formats = {layer["config"].get("data_format") for layer in self.layers if layer.get("class_name") != "Flatten"} - {None}
+        self.axes: tuple[int, ...] = FIRST if formats == {"channels_first"} else LAST
+        self.shape = _declared(config, self.layers)
+
+    def input(self, given: Sequence[int] | None) -> Value:
+        """The model's input: as the file says, or as it was given where the file leaves that open."""
+        place = self.weights.place
+        if given is not None:
+            wanted = sizes_given(given)
+            if self.shape is not None and not goes_with(wanted, self.shape):
+                raise ArgumentError(f"input_shape {shown(wanted)} does not go with {place}, which takes {shown(tuple(self.shape))}")
+            self.shape = list(wanted)
+        if self.shape is None or None in self.shape:
+            was = "it" if self.shape is None else shown(tuple(self.shape))
+            raise CheckpointError(
+                f"{place} leaves the shape of its input open ({was}): say it, as --input 32x32x3 or input_shape=(32, 32, 3)"
+            )
+        if len(self.shape) not in (1, 2, 3) or any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in self.shape):
+            raise CheckpointError(
+                f"{place} takes an input of shape {shown(tuple(self.shape))}, and images or rows of features are taken here"
+            )
+        if len(self.shape) != 3:
+            self.axes = (0,) if len(self.shape) == 1 else (1, 2)
+        ours = [1] * (3 if len(self.shape) > 1 else 1)
+        for size, axis in zip(self.shape, self.axes, strict=True):
+            ours[axis] = int(size or 0)
+        return self.graph.input(image_shape(ours, "channels_first") if len(ours) == 3 else tuple(ours), self.axes)
+
+    def model(self, config: dict[str, Any], path: str, value: Value) -> Value | None:
+        """What comes out of a model, or None where something was not taken on the way."""
+        settings = config["config"]
+        if config.get("class_name") not in MODELS:
+            raise Problem(f"is a {shown(config.get('class_name'))}, and only sequential and functional models are taken")
+        placed = _paths(settings["layers"], f"{path}layers/", inputs=config["class_name"] != "Sequential")
+        if config["class_name"] == "Sequential":
+            found: Value | None = value
+            for layer, where in placed:
+                if layer["class_name"] != "InputLayer":
+                    found = self._layer(layer, where, [found])
+            return found
+        starts, ends = _names(settings["input_layers"]), _names(settings["output_layers"])
+        if len(starts) != 1 or len(ends) != 1:
+            raise Problem(f"has {len(starts)} inputs and {len(ends)} outputs, and models here have one of each")
+        values: dict[str, Value | None] = {starts[0]: value}
+        for layer, where in placed:
+            name = layer["config"]["name"]
+            if name in values:
+                continue
+            nodes = layer["inbound_nodes"]
+            if len(nodes) != 1:
+                self._refuse(layer, f"is called in {len(nodes)} places, and weights are not shared here")
+                values[name] = None
+                continue
+            sources = list(_sources(nodes[0]["args"]))
+            if list(_sources(list(nodes[0]["kwargs"].values()))) or any(source not in values for source in sources):
+                self._refuse(layer, f"takes {shown(sources)}, in a way that is not read")
+                values[name] = None
+                continue
+            values[name] = self._layer(layer, where, [values[source] for source in sources])
+        return values[ends[0]]
+
+    def _layer(self, layer: dict[str, Any], path: str, inputs: list[Value | None]) -> Value | None:
+        given = [value for value in inputs if value is not None]
+        if len(given) < len(inputs):  # said before
+            return None
+        kind, settings = layer["class_name"], layer["config"]
+        name = str(settings["name"])
+        try:
+            if kind in MODELS and len(given) == 1:
+                return self.model(layer, f"{path}/", given[0])
+            if kind not in LAYERS or not str(layer.get("module", "")).startswith("keras"):
+                raise Problem("is of a kind that no layer here does")
+            if kind == "Rescaling" and given[0].node == 0:
+                self.rescales = True
+            told = Told(self.graph, settings, given, name, lambda shapes: self.weights.of(path, name, shapes))
+            return LAYERS[kind](told)
+        except Problem as problem:
+            self._refuse(layer, str(problem))
+            return None
+
+    def _refuse(self, layer: dict[str, Any], why: str) -> None:
+        self.problems.append(f"{plain(layer['class_name'])} {plain(layer['config']['name'])!r} {why}")
+
+
+def _every_layer(config: dict[str, Any], depth: int = 0) -> Iterator[dict[str, Any]]:
+    """All layers that are described, those within models included."""
+    layers = config.get("config", {}).get("layers") if depth < 50 else None
+    for layer in layers if isinstance(layers, list) else []:
+        if not isinstance(layer, dict) or not isinstance(layer.get("config"), dict):
+            raise CheckpointError(f"the description of a layer is damaged: {shown(layer)}")
+        yield layer
+        yield from _every_layer(layer, depth + 1)
+
+
+def _declared(config: dict[str, Any], layers: list[dict[str, Any]]) -> list[int | None] | None:
+    """The shape of an example, as far as the file says it."""
+    shapes = [layer["config"].get("batch_shape") for layer in layers if layer.get("class_name") == "InputLayer"]
+    if not shapes:
+        shapes = [config["config"].get("build_input_shape"), (config.get("build_config") or {}).get("input_shape")]
+    found = next((shape for shape in shapes if isinstance(shape, list) and len(shape) > 1), None)
+    return None if found is None else list(found[1:])
+
+
+def _paths(layers: list[dict[str, Any]], before: str, *, inputs: bool) -> list[tuple[dict[str, Any], str]]:
+    """Layers with the paths of their weights: the kind in small letters, with a number from the second of a kind on. The input is no layer
+    of a sequential model."""
+    counts: dict[str, int] = {}
+    placed = []
+    for layer in layers:
+        if layer["class_name"] == "InputLayer" and not inputs:
+            placed.append((layer, ""))
+            continue
+        kind = re.sub(r"\W+", "", str(layer["class_name"]))
+        kind = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", kind)
+        kind = re.sub("([a-z])([A-Z])", r"\1_\2", kind).lower()
+        number = counts[kind] = counts.get(kind, -1) + 1
+        placed.append((layer, f"{before}{kind}_{number}" if number else f"{before}{kind}"))
+    return placed
+
+
+def _names(given: Any) -> list[str]:
+    """The layers in ["name", 0, 0], or in a list of such."""
+    if isinstance(given, list) and given and isinstance(given[0], str):
+        return [given[0]]
+    return [str(each[0]) for each in given]
+
+
+def _sources(given: Any) -> Iterator[str]:
+    """The layers whose outputs are among the arguments of a call."""
+    if isinstance(given, list):
+        for each in given:
+            yield from _sources(each)
+    elif isinstance(given, dict) and given.get("class_name") == "__keras_tensor__":
+        yield str(given["config"]["keras_history"][0])

@@ -1,0 +1,325 @@
+"""Keras → layer: what each of Keras's layers becomes, one function a kind, and the table of them.
+
+Keras's weights are (R, S, C, K), of depthwise convolutions (R, S, C, multiplier), of transposed ones (R, S, K, C), and of dense layers
+(inputs, outputs). Its momentum of batch normalization is what stays of the running values; here it is what comes in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucnn.exchange import curves
+from gpucnn.exchange.graph import FIRST, LAST, Graph, Value
+from gpucnn.exchange.problems import Problem
+from gpucnn.layers import AvgPool2D, Conv2D, ConvTranspose2D, DepthwiseConv2D, Dropout, MaxPool2D, Softmax, ZeroPad2D
+from gpucnn.text import shown
+
+Shapes = list[tuple[int, ...]]
+
+
+@dataclass
+class Told:
+    """A layer as the file describes it, what goes into it, and how its arrays are had, given their shapes."""
+
+    graph: Graph
+    config: dict[str, Any]
+    values: list[Value]
+    where: str
+    arrays: Callable[[Shapes], list[NDArray[Any]]]
+
+    @property
+    def value(self) -> Value:
+        if len(self.values) != 1:
+            raise Problem(f"takes {len(self.values)} values, and one is expected")
+        return self.graph.settled(self.values[0], self.where)
+
+    def image(self) -> Value:
+        """The input, an image whose axes lie as the layer says."""
+        value = self.value
+        axes = LAST if self.config.get("data_format", "channels_last") != "channels_first" else FIRST
+        if value.axes != axes:
+            raise Problem(f"works on images with axes in another order, or on none: its input has shape {value.logical}")
+        return value
+
+    def pair(self, name: str, default: Any = (1, 1)) -> tuple[int, int]:
+        given = self.config.get(name, default)
+        given = [given, given] if isinstance(given, int) else given
+        if not isinstance(given, Sequence) or len(given) != 2 or not all(isinstance(each, int) for each in given):
+            raise Problem(f"has {name} {shown(given)}, and two whole numbers are expected")
+        return given[0], given[1]
+
+    def number(self, name: str, default: float | None = None) -> float:
+        given = self.config.get(name, default)
+        if isinstance(given, bool) or not isinstance(given, int | float):
+            raise Problem(f"has {name} {shown(given)}, and a number is expected")
+        return given
+
+    def count(self, name: str) -> int:
+        given = self.config.get(name)
+        if isinstance(given, bool) or not isinstance(given, int) or not 0 < given < 1 << 31:
+            raise Problem(f"has {name} {shown(given)}, and a whole number above 0 is expected")
+        return given
+
+    @property
+    def padding(self) -> str:
+        given = self.config.get("padding", "valid")
+        if given not in ("valid", "same"):
+            raise Problem(f"has padding {shown(given)}, and valid and same are taken")
+        return str(given)
+
+    @property
+    def biased(self) -> bool:
+        return bool(self.config.get("use_bias", True))
+
+    def window(self) -> dict[str, Any]:
+        return {"stride": self.pair("strides"), "padding": self.padding, "dilation": self.pair("dilation_rate")}
+
+    def active(self, value: Value) -> Value:
+        """The value with the layer's activation behind it."""
+        return activation(self, value, self.config.get("activation"))
+
+
+def activation(told: Told, value: Value, given: Any) -> Value:
+    """An activation by its name, or described."""
+    settings: dict[str, Any] = {}
+    if isinstance(given, dict):
+        settings = given.get("config") if isinstance(given.get("config"), dict) else {}  # type: ignore[assignment]
+        given = given.get("class_name") if isinstance(given.get("config"), dict) else given.get("config", given.get("class_name"))
+    if given is None or given == "linear":
+        return value
+    if given in LAYERS and given in ("ReLU", "LeakyReLU", "ELU", "Softmax"):
+        return LAYERS[given](replace_told(told, settings, value))
+    if given == "softmax":
+        if value.axes[-1] != len(value.shape) - 1:
+            raise Problem("has softmax along the channels of images, and here it goes along the last axis")
+        return told.graph.add(Softmax, value, told.where)
+    if not isinstance(given, str) or given not in CURVES:
+        raise Problem(f"has the activation {shown(given)}, which no layer here is")
+    return told.graph.settled(told.graph.curved(value, CURVES[given], told.where), told.where)
+
+
+def replace_told(told: Told, config: dict[str, Any], value: Value) -> Told:
+    return replace(told, config=config, values=[value])
+
+
+CURVES: dict[str, curves.Curve] = {
+    "relu": curves.relu,
+    "sigmoid": curves.sigmoid,
+    "tanh": np.tanh,
+    "silu": curves.silu,
+    "swish": curves.silu,
+    "gelu": curves.gelu,
+    "elu": curves.elu(1.0),
+    "leaky_relu": curves.leaky(0.2),
+}
+
+
+def _with_bias(arrays: list[NDArray[Any]], weight: NDArray[Any], biased: bool) -> dict[str, NDArray[Any]]:
+    return {"weight": weight} | ({"bias": arrays[-1]} if biased else {})
+
+
+def _conv(told: Told) -> Value:
+    value, filters, groups = told.image(), told.count("filters"), told.count("groups") if "groups" in told.config else 1
+    kernel = told.pair("kernel_size")
+    arrays = told.arrays([(*kernel, value.shape[0] // groups, filters), *([(filters,)] if told.biased else [])])
+    weights = _with_bias(arrays, arrays[0].transpose(3, 2, 0, 1), told.biased)
+    settings = told.window() | {"filters": filters, "kernel_size": kernel, "groups": groups, "use_bias": told.biased}
+    return told.active(told.graph.add(Conv2D, value, told.where, weights, **settings))
+
+
+def _depthwise(told: Told) -> Value:
+    value, kernel, multiplier = told.image(), told.pair("kernel_size"), told.count("depth_multiplier")
+    c = value.shape[0]
+    arrays = told.arrays([(*kernel, c, multiplier), *([(c * multiplier,)] if told.biased else [])])
+    weights = _with_bias(arrays, _by_channel(arrays[0]), told.biased)
+    settings = told.window() | {"kernel_size": kernel, "multiplier": multiplier, "use_bias": told.biased}
+    return told.active(told.graph.add(DepthwiseConv2D, value, told.where, weights, **settings))
+
+
+def _by_channel(weight: NDArray[Any]) -> NDArray[Any]:
+    """(R, S, C, multiplier) as (C · multiplier, 1, R, S)."""
+    r, s, c, m = weight.shape
+    return weight.transpose(2, 3, 0, 1).reshape(c * m, 1, r, s)
+
+
+def _separable(told: Told) -> Value:
+    value, kernel, multiplier, filters = told.image(), told.pair("kernel_size"), told.count("depth_multiplier"), told.count("filters")
+    c = value.shape[0]
+    shapes = [(*kernel, c, multiplier), (1, 1, c * multiplier, filters), *([(filters,)] if told.biased else [])]
+    first, second, *_ = arrays = told.arrays(shapes)
+    middle = told.graph.add(
+        DepthwiseConv2D,
+        value,
+        told.where,
+        {"weight": _by_channel(first)},
+        kernel_size=kernel,
+        multiplier=multiplier,
+        use_bias=False,
+        **told.window(),
+    )
+    weights = _with_bias(arrays, second.transpose(3, 2, 0, 1), told.biased)
+    return told.active(told.graph.add(Conv2D, middle, told.where, weights, filters=filters, kernel_size=1, use_bias=told.biased))
+
+
+def _transposed(told: Told) -> Value:
+    value, kernel, filters = told.image(), told.pair("kernel_size"), told.count("filters")
+    stride, dilation = told.pair("strides"), told.pair("dilation_rate")
+    arrays = told.arrays([(*kernel, filters, value.shape[0]), *([(filters,)] if told.biased else [])])
+    more = (0, 0)
+    if told.config.get("output_padding") is not None:
+        raise Problem("has output_padding, which is not taken")
+    if told.padding == "valid":  # Keras's output has no fewer pixels than the strides make
+        extents = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
+        more = (max(stride[0] - extents[0], 0), max(stride[1] - extents[1], 0))
+    return told.active(
+        told.graph.add(
+            ConvTranspose2D,
+            value,
+            told.where,
+            _with_bias(arrays, arrays[0].transpose(3, 2, 0, 1), told.biased),
+            filters=filters,
+            kernel_size=kernel,
+            stride=stride,
+            padding=told.padding,
+            output_padding=more,
+            dilation=dilation,
+            use_bias=told.biased,
+        )
+    )
+
+
+def _dense(told: Told) -> Value:
+    value, units = told.value, told.count("units")
+    if not value.is_features:
+        raise Problem(f"is dense on a value of shape {value.logical}: only rows of features are taken, so put Flatten before it")
+    if told.config.get("quantization_config") or told.config.get("lora_rank"):
+        raise Problem("is quantized or has LoRA weights, which are not taken")
+    arrays = told.arrays([(value.shape[0], units), *([(units,)] if told.biased else [])])
+    return told.active(told.graph.dense(value, arrays[0].T, arrays[1] if told.biased else None, told.where))
+
+
+def _norm(told: Told) -> Value:
+    value = told.value
+    axis = told.config.get("axis", -1)
+    axis = axis[0] if isinstance(axis, list) and len(axis) == 1 else axis
+    if not isinstance(axis, int) or value.axes[axis % (len(value.axes) + 1) - 1] != 0 or not axis:
+        raise Problem(f"normalizes along axis {shown(axis)}, and only channels are normalized here")
+    scale, center = bool(told.config.get("scale", True)), bool(told.config.get("center", True))
+    if told.config.get("renorm"):
+        raise Problem("renormalizes, which is not done here")
+    *affine, mean, variance = told.arrays([value.shape[:1]] * (2 + scale + center))
+    weight = affine.pop(0) if scale else None
+    bias = affine.pop(0) if center else None
+    return told.graph.norm(value, weight, bias, mean, variance, told.number("epsilon", 1e-3), 1 - told.number("momentum", 0.99), told.where)
+
+
+def _pool(kind: type[MaxPool2D] | type[AvgPool2D]) -> Callable[[Told], Value]:
+    def pool(told: Told) -> Value:
+        size = told.pair("pool_size", (2, 2))
+        stride = size if told.config.get("strides") is None else told.pair("strides")
+        return told.graph.add(kind, told.image(), told.where, pool_size=size, stride=stride, padding=told.padding)
+
+    return pool
+
+
+def _global(kind: type[MaxPool2D] | type[AvgPool2D]) -> Callable[[Told], Value]:
+    def pool(told: Told) -> Value:
+        value = told.image()
+        made = told.graph.add(kind, value, told.where, whole=True, pool_size=value.shape[1:])
+        return made if told.config.get("keepdims") else told.graph.flatten(made, told.where)
+
+    return pool
+
+
+def _zero_pad(told: Told) -> Value:
+    return told.graph.add(ZeroPad2D, told.image(), told.where, padding=told.config.get("padding"))
+
+
+def _flatten(told: Told) -> Value:
+    """Of channels first Keras brings the channels to the end, and then flattens."""
+    value = told.value
+    if told.config.get("data_format") == "channels_first" and len(value.axes) > 1:
+        value = told.graph.transposed(value, [*range(1, len(value.axes)), 0])
+    return told.graph.flatten(value, told.where)
+
+
+def _reshape(told: Told) -> Value:
+    """Flattening by another name, and the channel of grey images."""
+    value, target = told.value, told.config.get("target_shape")
+    if not isinstance(target, list) or not all(isinstance(size, int) for size in target):
+        raise Problem(f"has target_shape {shown(target)}")
+    count = int(np.prod(value.logical))
+    if len(target) == 1 and target[0] in (-1, count):
+        return told.graph.flatten(value, told.where)
+    if 0 not in value.axes and target == [*value.logical, 1]:
+        return replace(value, axes=(*value.axes, 0))
+    if tuple(target) == value.logical:
+        return value
+    raise Problem(f"makes {target} of {value.logical}, and only flattening is taken")
+
+
+def _relu(told: Told) -> Value:
+    slope = told.number("negative_slope", 0.0) if told.config.get("negative_slope") is not None else 0.0
+    if told.config.get("max_value") is not None or told.config.get("threshold"):
+        raise Problem("has a max_value or a threshold, which ReLU here has not")
+    function = curves.leaky(slope) if slope else curves.relu
+    return told.graph.settled(told.graph.curved(told.value, function, told.where), told.where)
+
+
+def _leaky(told: Told) -> Value:
+    function = curves.leaky(told.number("negative_slope", told.config.get("alpha", 0.3)))
+    return told.graph.settled(told.graph.curved(told.value, function, told.where), told.where)
+
+
+def _softmax(told: Told) -> Value:
+    if told.config.get("axis", -1) not in (-1, len(told.value.axes), [-1]):
+        raise Problem(f"has softmax along axis {shown(told.config.get('axis'))}, and here it goes along the last one")
+    return activation(told, told.value, "softmax")
+
+
+def _concat(told: Told) -> Value:
+    if not told.values:
+        raise Problem("joins nothing")
+    axis, rank = told.config.get("axis", -1), len(told.values[0].axes) + 1
+    if not isinstance(axis, int) or axis % rank == 0:
+        raise Problem(f"joins along axis {shown(axis)}")
+    return told.graph.concat(told.values, axis % rank - 1, told.where)
+
+
+def _rescale(told: Told) -> Value:
+    """At the input it speaks of pixels 0 … 255, which are divided by 255 here before a model sees them."""
+    value = told.value
+    scale, offset = told.number("scale"), told.number("offset", 0.0)
+    return told.graph.scaled(value, scale * (255 if value.node == 0 else 1), offset, told.where)
+
+
+LAYERS: dict[str, Callable[[Told], Value]] = {
+    "Conv2D": _conv,
+    "DepthwiseConv2D": _depthwise,
+    "SeparableConv2D": _separable,
+    "Conv2DTranspose": _transposed,
+    "Dense": _dense,
+    "BatchNormalization": _norm,
+    "MaxPooling2D": _pool(MaxPool2D),
+    "AveragePooling2D": _pool(AvgPool2D),
+    "GlobalAveragePooling2D": _global(AvgPool2D),
+    "GlobalMaxPooling2D": _global(MaxPool2D),
+    "ZeroPadding2D": _zero_pad,
+    "Flatten": _flatten,
+    "Reshape": _reshape,
+    "Activation": lambda told: told.active(told.value),
+    "ReLU": _relu,
+    "LeakyReLU": _leaky,
+    "ELU": lambda told: told.graph.settled(told.graph.curved(told.value, curves.elu(told.number("alpha", 1.0)), told.where), told.where),
+    "Softmax": _softmax,
+    "Dropout": lambda told: told.graph.add(Dropout, told.value, told.where, rate=told.number("rate")),
+    "Add": lambda told: told.graph.sum(told.values, told.where),
+    "Concatenate": _concat,
+    "Rescaling": _rescale,
+    "Identity": lambda told: told.value,
+}

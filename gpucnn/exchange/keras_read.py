@@ -1,0 +1,112 @@
+"""Keras 3's .keras files: a zip archive of a description in JSON and of weights in HDF5. Nothing in them is run.
+
+HDF5 can point elsewhere: links to other places and other files, arrays that lie in other files, arrays put together from several, arrays
+that are packed. Keras writes none of these, and none is followed: groups are looked through by their direct links alone, and an array has
+to lie in this file, as it is, with as many bytes as its shape takes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucnn.errors import CheckpointError, GpucnnError
+from gpucnn.exchange.archives import Archive, opened
+from gpucnn.exchange.packages import h5py
+from gpucnn.text import plain, reason_of, shown
+
+CONFIG, WEIGHTS = "config.json", "model.weights.h5"
+LONGEST = 1 << 26  # bytes of a description
+
+
+class Weights:
+    """The arrays of a model, by Keras's paths of layers."""
+
+    def __init__(self, place: Path, file: Any) -> None:
+        self.place, self._file = place, file
+
+    def of(self, path: str, name: str, shapes: list[tuple[int, ...]]) -> list[NDArray[Any]]:
+        """The arrays of the layer at `path`, called `name`, which are to have these shapes."""
+        group = self._at(f"{path}/vars")
+        if group is None:
+            raise CheckpointError(f"{self.place} holds no weights of the layer {name!r}: save it again")
+        told = group.attrs.get("name")
+        if isinstance(told, str) and told != name:
+            raise CheckpointError(f"{self.place} holds the weights of {told!r} where those of {name!r} were expected: save it again")
+        if len(group) != len(shapes):
+            raise CheckpointError(f"{self.place} holds {len(group)} arrays of {name!r}, which has {len(shapes)}: save it again")
+        return [self._array(group, str(index), name, shape) for index, shape in enumerate(shapes)]
+
+    def _at(self, path: str) -> Any:
+        found = self._file
+        for part in path.split("/"):
+            found = self._child(found, part)
+            if found is None:
+                return None
+        return found
+
+    def _child(self, group: Any, name: str) -> Any:
+        package = h5py()
+        if not isinstance(group, package.Group) or name not in list(group.keys()):  # `in` by itself follows links
+            return None
+        if not isinstance(group.get(name, getlink=True), package.HardLink):
+            raise CheckpointError(
+                f"{self.place}: {shown(name)} in its weights is a link to another place, and none is followed: save it again"
+            )
+        return group[name]
+
+    def _array(self, group: Any, key: str, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
+        data = self._child(group, key)
+        if not isinstance(data, h5py().Dataset):
+            raise CheckpointError(f"{self.place} holds no array {key} of {name!r}: save it again")
+        if data.shape != shape:
+            raise CheckpointError(
+                f"{self.place}: array {key} of {name!r} has shape {shown(data.shape)}, and its layer {shape}: save it again"
+            )
+        if data.dtype.kind != "f":
+            raise CheckpointError(
+                f"{self.place}: array {key} of {name!r} is of type {data.dtype}, and floats are taken: save it as float32"
+            )
+        stored = data.id.get_storage_size()
+        if data.external or data.is_virtual or data.chunks is not None or stored != math.prod(shape) * data.dtype.itemsize:
+            raise CheckpointError(f"{self.place}: array {key} of {name!r} does not lie in the file as it is: save it again with Keras")
+        array = np.asarray(data[()])
+        if not np.isfinite(array).all():
+            raise CheckpointError(f"{self.place}: array {key} of {name!r} holds NaN or infinity, and no model computes with that")
+        return array.astype(np.float32)
+
+
+@contextmanager
+def read(path: str | Path) -> Iterator[tuple[dict[str, Any], Weights]]:
+    """The description and the weights of the file at `path`. CheckpointError for what is no .keras file of Keras 3, or is damaged."""
+    package = h5py()
+    with opened(path, "a .keras file") as archive:
+        config = _config(archive)
+        content = archive.read(WEIGHTS)
+        try:
+            with package.File(io.BytesIO(content), "r") as file:
+                yield config, Weights(archive.place, file)
+        except GpucnnError:
+            raise
+        except (OSError, KeyError, RuntimeError, ValueError, TypeError, MemoryError) as error:
+            raise CheckpointError(f"{archive.place}: its weights cannot be read ({reason_of(error)}): save or get it again") from None
+
+
+def _config(archive: Archive) -> dict[str, Any]:
+    if CONFIG not in archive.names and any(name.endswith("saved_model.pb") for name in archive.names):
+        raise CheckpointError(f"{archive.place} is a SavedModel of TensorFlow: save it as .keras with Keras 3")
+    try:
+        config = json.loads(archive.read(CONFIG, LONGEST))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{archive.place}: its description is damaged ({plain(reason_of(error))}): save or get it again") from None
+    if not isinstance(config, dict) or not isinstance(config.get("config"), dict):
+        raise CheckpointError(f"{archive.place} describes no model: save or get it again")
+    return config

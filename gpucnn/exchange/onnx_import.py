@@ -1,0 +1,222 @@
+"""An ONNX graph as a model of the layers here."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucnn.arrays import quiet
+from gpucnn.device import Device
+from gpucnn.errors import ArgumentError, CheckpointError
+from gpucnn.exchange.graph import FIRST, LAST, Graph, Value, goes_with, sizes_given
+from gpucnn.exchange.onnx_fold import BATCH, fold
+from gpucnn.exchange.onnx_ops import OPS, Op
+from gpucnn.exchange.onnx_read import OnnxFile, read
+from gpucnn.exchange.packages import onnx
+from gpucnn.exchange.problems import NotTakenError, Problem
+from gpucnn.exchange.tree import model_of
+from gpucnn.layout import FEW, SIDE
+from gpucnn.layout import LAST as CHANNELS_LAST
+from gpucnn.model import Sequential
+from gpucnn.text import listed, plain, shown
+
+LONGEST = 1 << 20  # characters of metadata that are taken along
+PASSED_ON = ("Identity", "Cast", "Add", "Sub", "Mul", "Div")  # between an input and the transposition that tells how its axes lie
+
+
+def import_onnx(path: str | Path, *, input_shape: Sequence[int] | None = None, device: str | Device = "auto") -> Sequential:
+    """The model in an ONNX file, built, with its weights, and not compiled.
+
+    Taken are graphs of one input and one output that are made of what the layers here do, whatever nodes an exporter spells them with:
+    convolutions (depthwise, grouped, transposed), pooling, dense layers, batch normalization, activations, sums and concatenations of
+    branches, dropout, padding, flattening. Where the graph's images have channels last, as Keras's have, the model takes such images
+    (`model.data_format`), and has its own weights in the order that it needs.
+
+    input_shape: of an example, as the file has its axes, where the file leaves it open: (C, H, W) mostly.
+
+    NotTakenError, a CheckpointError, names every node that cannot be had here. CheckpointError for files that are no ONNX, are cut short,
+    or speak of files elsewhere. MissingExtraError without the package onnx.
+    """
+    file = read(path)
+    walk = _Walk(file, input_shape)
+    walk.run()
+    if walk.problems:
+        raise NotTakenError(file.place, walk.problems)
+    try:
+        model = model_of(walk.graph, walk.output(), device, CHANNELS_LAST if walk.last else None)
+    except Problem as problem:
+        raise NotTakenError(file.place, [f"the graph {problem}"]) from None
+    except CheckpointError as error:
+        raise CheckpointError(f"{file.place} was not taken: {error}") from None
+    model.metadata = _metadata(file, model.output_shape[0])
+    return model
+
+
+class _Walk:
+    """Goes through the nodes, which stand in an order in which they can be computed."""
+
+    def __init__(self, file: OnnxFile, input_shape: Sequence[int] | None) -> None:
+        self.file, self.graph = file, Graph()
+        self.constants: dict[str, NDArray[Any]] = {}
+        self.values: dict[str, Value] = {}
+        self.problems: list[str] = []
+        self._lost: set[str] = set()  # what comes of nodes that are not taken
+        self.uses = Counter(name for node in file.graph.node for name in node.input)
+        self.uses.update(output.name for output in file.graph.output)
+        name, shape, axes, self.batch = self._input(input_shape)
+        self.last = axes == LAST
+        self.values[name] = self.graph.input(shape, axes)
+
+    def _input(self, given: Sequence[int] | None) -> tuple[str, tuple[int, ...], tuple[int, ...], int | None]:
+        """The name of the input, our shape of an example, how its axes lie, and the size of a batch where that is fixed."""
+        inputs = [each for each in self.file.graph.input if each.name not in self.file.initializers]
+        place = self.file.place
+        if len(inputs) != 1 or len(self.file.graph.output) != 1:
+            names = listed([each.name for each in (*inputs, *self.file.graph.output)], 6)
+            raise CheckpointError(
+                f"{place} has {len(inputs)} inputs and {len(self.file.graph.output)} outputs ({names}), and models here have one of each: "
+                "export a part of it that does"
+            )
+        dims = inputs[0].type.tensor_type.shape.dim
+        sizes: list[int | None] = [int(dim.dim_value) if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in dims]
+        if len(sizes) not in (2, 3, 4):
+            raise CheckpointError(f"{place} takes an input of {len(sizes)} axes, and images (N, C, H, W) or features (N, F) are taken here")
+        if given is not None:
+            wanted = sizes_given(given)
+            if not goes_with(wanted, sizes[1:]):
+                raise ArgumentError(f"input_shape {shown(wanted)} does not go with {place}, which takes {_open(sizes[1:])}")
+            sizes[1:] = wanted
+        if None in sizes[1:]:
+            raise CheckpointError(
+                f"{place} leaves the size of its input open ({_open(sizes[1:])}): say it, as --input 3x32x32 or input_shape=(3, 32, 32)"
+            )
+        last = len(sizes) == 4 and self._is_last(inputs[0].name, sizes[1:])
+        axes = {2: (0,), 3: (1, 2), 4: LAST if last else FIRST}[len(sizes)]
+        shape = [1] * (3 if len(sizes) > 2 else 1)
+        for size, axis in zip(sizes[1:], axes, strict=True):
+            shape[axis] = size or 1
+        return inputs[0].name, tuple(shape), axes, sizes[0]
+
+    def _is_last(self, name: str, sizes: Sequence[int | None]) -> bool:
+        """Whether images come with their channels last: the first thing that is done is to bring them to the front; where nothing tells,
+        by their shape."""
+        names, told = {name}, set()
+        for node in self.file.graph.node:
+            if names.isdisjoint(node.input) or node.op_type == "Shape":
+                continue
+            if node.op_type in PASSED_ON:
+                names.update(node.output)
+            elif node.op_type == "Transpose":
+                told.add([list(each.ints) for each in node.attribute if each.name == "perm"] == [[0, 3, 1, 2]])
+            elif node.op_type not in ("Flatten", "Reshape"):
+                told.add(False)
+        if told:
+            return told == {True}
+        h, w, c = sizes
+        return c in FEW and (h or SIDE) >= SIDE and (w or SIDE) >= SIDE
+
+    @quiet
+    def run(self) -> None:
+        """Makes layers of all nodes. What cannot be taken is in `problems`, and what hangs on it is passed over."""
+        for node in self.file.graph.node:
+            if not self._lost.isdisjoint(node.input):
+                self._lost.update(node.output)
+                continue
+            try:
+                self._take(node)
+            except (Problem, CheckpointError) as problem:
+                named = plain(node.name or (node.output[0] if node.output else ""))
+                self.problems.append(f"{plain(node.op_type)} {named!r} {problem}")
+                self._lost.update(node.output)
+
+    def output(self) -> Value:
+        """What the graph puts out."""
+        name = self.file.graph.output[0].name
+        if name not in self.values:
+            raise Problem(f"puts out {shown(name)}, which does not depend on its input")
+        return self.graph.settled(self.values[name], "the output")
+
+    def constant(self, name: str) -> NDArray[Any] | None:
+        """What is known of `name` ahead; None for what depends on the input."""
+        if name not in self.constants and name in self.file.initializers:
+            self.constants[name] = self.file.array(self.file.initializers[name])
+        return self.constants.get(name)
+
+    def _take(self, node: Any) -> None:
+        for name in node.input:
+            if name and name not in self.values and self.constant(name) is None:
+                raise Problem(f"takes {shown(name)}, which no node before it makes")
+        attributes = {each.name: self._attribute(each) for each in node.attribute}
+        op = Op(self, node.op_type, list(node.input), list(node.output), attributes, plain(node.name or node.output[0]))
+        if node.op_type == "Constant":
+            values = [value for name, value in attributes.items() if name.startswith("value")]
+            if len(values) != 1 or not isinstance(values[0], int | float | list | np.ndarray):
+                raise Problem("is no constant of numbers")
+            self.constants[node.output[0]] = np.asarray(values[0])
+        elif node.op_type == "Shape" and node.input[0] in self.values:
+            sizes = np.array([BATCH, *self.values[node.input[0]].logical], object)
+            self.constants[node.output[0]] = sizes[attributes.get("start", 0) : attributes.get("end")]
+        elif not any(name in self.values for name in node.input):
+            known = fold(node.op_type, [self.constant(name) if name else None for name in node.input], attributes, _numpy_type)
+            if known is None:
+                raise Problem("works on constants alone, and is not worked out ahead here")
+            self.constants[node.output[0]] = known
+        elif node.op_type not in OPS:
+            raise Problem("is of a kind that no layer here does")
+        else:
+            for other in node.output[1:]:
+                if self.uses[other]:
+                    raise Problem(f"has a second output that is used, {shown(other)}")
+            self.values[node.output[0]] = self._shared(OPS[node.op_type](op), node.output[0], op.where)
+
+    def _shared(self, value: Value, name: str, where: str) -> Value:
+        """What several nodes take becomes a layer at once, so that they all take that one. A formula that is no layer yet stays one."""
+        if self.uses[name] < 2 or value.pad is not None:
+            return value
+        try:
+            return self.graph.settled(value, where)
+        except Problem:
+            if value.curve is None:
+                raise
+            return value
+
+    def _attribute(self, attribute: Any) -> Any:
+        kinds = onnx().AttributeProto
+        if attribute.type in (kinds.GRAPH, kinds.GRAPHS):
+            raise Problem("has a graph within it, and such branches and loops are not taken")
+        if attribute.type == kinds.TENSOR:
+            return self.file.array(attribute.t)
+        value = onnx().helper.get_attribute_value(attribute)
+        if isinstance(value, bytes):
+            return value.decode("utf-8", "replace")
+        return list(value) if attribute.type in (kinds.INTS, kinds.FLOATS) else value
+
+
+def _open(sizes: Sequence[int | None]) -> str:
+    return "×".join("?" if size is None else str(size) for size in sizes)
+
+
+def _numpy_type(number: int) -> Any:
+    return onnx().helper.tensor_dtype_to_np_dtype(number)
+
+
+def _metadata(file: OnnxFile, outputs: int) -> dict[str, Any]:
+    """Where the model is from, and what its file says of it: all of what gpucnn has written, of others the names of classes."""
+    found: dict[str, Any] = {"imported_from": file.place.name}
+    if sum(len(key) + len(text) for key, text in file.metadata.items()) > LONGEST:
+        return found
+    for key, text in file.metadata.items():
+        try:
+            found[key] = json.loads(text)
+        except (ValueError, RecursionError):
+            found[key] = text
+    names = found.get("class_names")
+    if not (isinstance(names, list) and len(names) == outputs and all(isinstance(name, str) for name in names)):
+        found.pop("class_names", None)
+    return found

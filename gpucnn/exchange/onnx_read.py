@@ -1,0 +1,128 @@
+"""ONNX files as they lie on a disk: read with care, because they come from anywhere.
+
+Nothing is run, and no file is opened but the one that is named and the files of weights beside it that it speaks of: those have a plain
+name, lie in the same folder, are regular files and no links, and are read only where they have what is asked of them.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucnn.errors import CheckpointError
+from gpucnn.exchange.packages import onnx
+from gpucnn.exchange.problems import Problem
+from gpucnn.files import regular_file
+from gpucnn.text import listed, plain, reason_of, shown
+
+LARGEST = 1 << 31  # bytes, the format's own limit
+MOST_NODES = 100_000
+OPSETS = range(7, 64)
+NARROW = {"FLOAT16", "BFLOAT16"}
+TYPES = {"FLOAT", "DOUBLE", "INT32", "INT64", "UINT8", "INT8", "BOOL", *NARROW}
+
+
+@dataclass
+class OnnxFile:
+    """A parsed file: its graph, the version of the operators, its metadata, and its arrays, each read when it is asked for."""
+
+    place: Path
+    graph: Any
+    opset: int
+    metadata: dict[str, str]
+    initializers: dict[str, Any]
+
+    def array(self, tensor: Any) -> NDArray[Any]:
+        """The values of a tensor, floats of 16 bits as float32. Problem where they are not there, or of another kind."""
+        name = plain(tensor.name) or "a constant"
+        package = onnx()
+        kind = package.TensorProto.DataType.Name(tensor.data_type) if tensor.data_type in package.TensorProto.DataType.values() else "?"
+        if kind not in TYPES:
+            raise Problem(f"has weights {name!r}, which are of type {kind}, and numbers of 16 to 64 bits are taken: export it as float32")
+        dims = [int(size) for size in tensor.dims]
+        if any(size < 0 for size in dims):
+            raise Problem(f"has weights {name!r} with a size below 0, {shown(dims)}: export it again")
+        try:
+            if tensor.data_location == package.TensorProto.EXTERNAL:
+                array = self._outside(tensor, name, dims)
+            else:
+                array = package.numpy_helper.to_array(tensor)
+        except (ValueError, TypeError, OverflowError, MemoryError) as error:
+            raise Problem(f"has weights {name!r}, of shape {shown(dims)}, that are not all there ({reason_of(error)})") from None
+        if list(array.shape) != dims:
+            raise Problem(f"has weights {name!r} of other sizes than it says, {shown(dims)}: export it again")
+        return np.asarray(array, np.float32) if kind in NARROW else np.asarray(array)
+
+    def _outside(self, tensor: Any, name: str, dims: list[int]) -> NDArray[Any]:
+        """What lies in a file beside this one."""
+        told = {entry.key: entry.value for entry in tensor.external_data}
+        location = told.get("location", "")
+        if not location or location != os.path.basename(location) or location in (".", "..") or "\\" in location or "\0" in location:
+            raise Problem(
+                f"keeps {name!r} in {shown(location)}, and only files in the same folder are read: export it with all of it in one file"
+            )
+        beside = self.place.parent / location
+        try:
+            mode = os.lstat(beside).st_mode
+        except (OSError, ValueError) as error:
+            raise Problem(
+                f"keeps its weights in {plain(location)}, which cannot be read ({reason_of(error)}): put it beside the model"
+            ) from None
+        if not stat.S_ISREG(mode):
+            raise Problem(f"keeps its weights in {plain(location)}, which is no regular file: copy the file itself there")
+        dtype = np.dtype(onnx().helper.tensor_dtype_to_np_dtype(tensor.data_type)).newbyteorder("<")
+        size = math.prod(dims) * dtype.itemsize
+        offset, length = (self._number(told.get(key, default), name) for key, default in (("offset", "0"), ("length", str(size))))
+        if length != size or offset + length > os.path.getsize(beside):
+            raise Problem(
+                f"says that {name!r} lies at {offset} to {offset + length} of {plain(location)}, which has "
+                f"{os.path.getsize(beside)} bytes, and takes {size}: get both files again"
+            )
+        with open(beside, "rb") as file:
+            file.seek(offset)
+            return np.frombuffer(file.read(length), dtype).reshape(dims)
+
+    def _number(self, text: str, name: str) -> int:
+        if not text.isdecimal() or len(text) > 18:
+            raise Problem(f"has {shown(text)} for the place of {name!r}: export it again")
+        return int(text)
+
+
+def read(path: str | Path) -> OnnxFile:
+    """The file at `path`. CheckpointError for what is no ONNX model, and for what goes beyond one graph of ONNX's own operators."""
+    package = onnx()
+    place = regular_file(path, "an ONNX file", CheckpointError, empty=False)
+    if place.stat().st_size >= LARGEST:
+        raise CheckpointError(f"{place} has over 2 GiB, which no ONNX file has: name another")
+    proto = package.ModelProto()
+    try:
+        with open(place, "rb") as file:
+            proto.ParseFromString(file.read(LARGEST))
+    except OSError as error:
+        raise CheckpointError(f"{place} cannot be read ({reason_of(error)}): check its permissions") from None
+    except Exception:  # protobuf's own, of several classes
+        raise CheckpointError(f"{place} is no ONNX file, or was cut short: export or get it again") from None
+    if not proto.HasField("graph") or not proto.graph.node:
+        raise CheckpointError(f"{place} holds no ONNX graph: export or get it again")
+    if len(proto.graph.node) > MOST_NODES:
+        raise CheckpointError(f"{place} has a graph of {len(proto.graph.node):,} nodes, and {MOST_NODES:,} are the most")
+    if proto.functions or proto.training_info:
+        raise CheckpointError(f"{place} has functions or a training graph of its own: export it for inference, with functions inlined")
+    versions = {entry.domain: int(entry.version) for entry in proto.opset_import}
+    opset = versions.get("", versions.get("ai.onnx", 0))
+    if opset not in OPSETS:
+        raise CheckpointError(f"{place} is written in version {opset} of ONNX's operators, and 7 and later are read: export it anew")
+    foreign = sorted({node.domain for node in proto.graph.node if node.domain not in ("", "ai.onnx")})
+    if foreign:
+        raise CheckpointError(f"{place} has operators of {listed(foreign)}, and only ONNX's own are read: export it without them")
+    if proto.graph.sparse_initializer:
+        raise CheckpointError(f"{place} has sparse weights, which are not read: export it with plain ones")
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    return OnnxFile(place, proto.graph, opset, metadata, {tensor.name: tensor for tensor in proto.graph.initializer})

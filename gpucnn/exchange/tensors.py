@@ -1,0 +1,92 @@
+"""Files of named tensors, as PyTorch's users have them: safetensors, and what torch.save writes of a state_dict."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucnn.errors import CheckpointError
+from gpucnn.files import regular_file
+from gpucnn.text import plain, reason_of, shown
+
+NARROW = {"F16", "BF16"}
+TYPES = {"F32", "F64", "I64", "I32", "I16", "I8", "U8", "BOOL", *NARROW}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An array in a file: its shape is known, and `read` gives its values, floats of 16 bits as float32."""
+
+    shape: tuple[int, ...]
+    read: Callable[[], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """All arrays of a file by their names. `in_order`: they stand as they came to be in the model, and not by their names."""
+
+    place: Path
+    found: dict[str, Tensor]
+    in_order: bool
+
+
+def widened(words: NDArray[Any], half: bool) -> NDArray[np.float32]:
+    """Floats of 16 bits, given as uint16, as float32, which has each of them: IEEE's where `half`, bfloat16 otherwise."""
+    return words.view(np.float16).astype(np.float32) if half else (words.astype(np.uint32) << 16).view(np.float32)
+
+
+@contextmanager
+def read_safetensors(path: str | Path) -> Iterator[Tensors]:
+    """The tensors in a .safetensors file, in the order of their names. CheckpointError for what is none, was cut short, or is a model of
+    gpucnn's own."""
+    from safetensors import SafetensorError, safe_open
+
+    place = regular_file(path, "a .safetensors file", CheckpointError, empty=False)
+    try:
+        with safe_open(str(place), framework="numpy") as file:  # which holds sizes and places against the file
+            if "gpucnn" in (file.metadata() or {}):
+                raise CheckpointError(f"{place} is a model of gpucnn already: give it to gpucnn as it is")
+            found = {}
+            for name in list(file.keys()):
+                part = file.get_slice(name)
+                kind = part.get_dtype()
+                if kind not in TYPES:
+                    raise CheckpointError(f"{place}: {shown(name)} is of type {kind}, and floats of 16 to 64 bits are taken: convert it")
+                read = _narrow(place, name, kind) if kind in NARROW else _wide(file, name)
+                found[name] = Tensor(tuple(part.get_shape()), read)
+            yield Tensors(place, found, in_order=False)
+    except SafetensorError as error:
+        raise CheckpointError(f"{place} is no safetensors file, or was cut short ({reason_of(error)}): get or save it again") from None
+    except OSError as error:
+        raise CheckpointError(f"{place} cannot be read ({reason_of(error)}): check its permissions, or get it again") from None
+
+
+def _wide(file: Any, name: str) -> Callable[[], NDArray[Any]]:
+    return lambda: np.asarray(file.get_tensor(name))
+
+
+def _narrow(place: Path, name: str, kind: str) -> Callable[[], NDArray[Any]]:
+    def read() -> NDArray[Any]:
+        with open(place, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            told = json.loads(file.read(length))[name]
+            begin, end = told["data_offsets"]
+            file.seek(8 + length + begin)
+            return widened(np.frombuffer(file.read(end - begin), "<u2"), kind == "F16").reshape(told["shape"])
+
+    return read
+
+
+def checked(place: Path, name: str, array: NDArray[Any]) -> NDArray[np.float32]:
+    """As float32, with no NaN in it."""
+    floats = np.asarray(array, np.float32)
+    if not np.isfinite(floats).all():
+        raise CheckpointError(f"{place}: {plain(name)} holds NaN or infinity, and no model can compute with that: get an earlier one")
+    return floats
