@@ -11,6 +11,8 @@ from gpucnn.cli import train as train
 from gpucnn.cli import evaluate as evaluate
 from gpucnn.cli import predict as predict
 from gpucnn.cli import view as view
+from gpucnn.cli import export as export
+from gpucnn.cli import import_ as import_
 from gpucnn.cli import profile as profile
 from gpucnn.cli import tune as tune
 from gpucnn.cli import info as info

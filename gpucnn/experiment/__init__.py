@@ -4,7 +4,7 @@
     model.safetensors       the trained model             curves.png     loss and accuracy over the epochs
     filters.png             the first layer's filters     confusion.png  which class was taken for which
     features.png            an image and its feature maps    mistakes.png   the worst mistakes among the test images
-    report.csv              a line per class
+    report.csv              a line per class                README.md      the model card
 
 model.safetensors is written when training has ended, before the pictures: where it is, the run is complete. One process at a time
 writes to the folder.

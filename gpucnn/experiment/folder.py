@@ -12,6 +12,7 @@ from pathlib import Path
 from gpucnn.data.dataset import DATASETS
 from gpucnn.data.image_folder import parts_of
 from gpucnn.errors import DataError
+from gpucnn.experiment.card import CARD, is_ours
 from gpucnn.files import clear_leftovers
 from gpucnn.model import Sequential
 from gpucnn.surroundings import user_path
@@ -21,7 +22,7 @@ from gpucnn.training.callbacks import Callback, Run
 CHECKPOINT, MODEL, HISTORY = "checkpoint.safetensors", "model.safetensors", "history.csv"
 CURVES, CONFUSION, FILTERS, FEATURES = "curves.png", "confusion.png", "filters.png", "features.png"
 MISTAKES, REPORT = "mistakes.png", "report.csv"
-FILES = (MODEL, CHECKPOINT, HISTORY, REPORT, CURVES, CONFUSION, MISTAKES, FILTERS, FEATURES)
+FILES = (MODEL, CHECKPOINT, HISTORY, REPORT, CURVES, CONFUSION, MISTAKES, FILTERS, FEATURES, CARD)
 
 Say = Callable[[str], None]
 
@@ -113,7 +114,7 @@ class Watch(Callback):
 
     def set_aside(self, names: Sequence[str]) -> None:
         """Moves files of an earlier run into a folder of their own, so that no run is lost to a forgotten option."""
-        there = [name for name in names if (self.folder / name).exists()]
+        there = [name for name in names if (self.folder / name).exists() and (name != CARD or is_ours(self.folder / name))]
         if not there:
             return
         number = 1

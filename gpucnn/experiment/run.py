@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from gpucnn.data.datasets import as_named
 from gpucnn.data.images import size_of
 from gpucnn.device import Device, get_device
 from gpucnn.errors import CheckpointError, DataError, MissingExtraError, ShapeError
+from gpucnn.experiment import card
 from gpucnn.experiment.data import Downloads, Pair, held_back, load_data
 from gpucnn.experiment.folder import (
     CHECKPOINT,
@@ -155,8 +156,9 @@ def _run(
     if options.resume and not resume:
         say(f"note: there is no checkpoint in {output} yet: starting from the beginning")
     watch = Watch(model, output, say)
+    noted = options.noted(str(model.metadata["dataset"]), recipe)
     notes = {
-        "options": options.noted(str(model.metadata["dataset"]), recipe),
+        "options": noted,
         "data_dir": None if options.data_dir is None else os.path.abspath(user_path(options.data_dir)),
     }
     try:
@@ -178,7 +180,10 @@ def _run(
             say(f"note: the run in {output} is complete ({count(len(history.rows), 'epoch')}): there is nothing to do")
             return ranks.once(lambda: Outcome(_tested(output / MODEL, model, dataset), []))
         probabilities = model.predict(dataset.test_images, parallel=ranks)
-        return ranks.once(lambda: _left(model, dataset, history, probabilities, recipe, output, say))
+        held = 0 if validation is None else len(validation[0])
+        return ranks.once(
+            lambda: _with_card(_left(model, dataset, history, probabilities, recipe, output, say), model, dataset, noted, held, output, say)
+        )
     except (KeyboardInterrupt, SystemExit) as stop:
         # One from before this run would be of no use to it.
         if (watch.trained or resume) and checkpoint.exists():
@@ -194,6 +199,17 @@ def _run(
     except OSError as error:
         last = f"; the same command with --resume then goes on from {checkpoint}" if checkpoint.exists() else ""
         raise DataError(f"{output} cannot be written to any more ({error.strerror or error}): mend that, or free some room{last}") from None
+
+
+def _with_card(
+    outcome: Outcome, model: Sequential, dataset: Dataset, noted: Mapping[str, Any], held: int, output: Path, say: Say
+) -> Outcome:
+    """The outcome, with a model card beside the model, unless somebody's own README.md is there."""
+    written = card.write(output, model, dataset, noted, held)
+    if written is None:
+        say(f"note: {output / card.CARD} is not of gpucnn's making, and was left as it is: there is no model card")
+        return outcome
+    return replace(outcome, files=[*outcome.files, written])
 
 
 def _left(

@@ -528,7 +528,7 @@ def test_without_matplotlib_there_is_a_model_and_no_picture(gpucnn, folder, monk
     assert notes == [
         'note: no pictures were made: pictures need matplotlib, which is not installed: pip install "gpucnn[plot]"',
     ]
-    assert files(Path("run")) == {"model.safetensors", "checkpoint.safetensors", "history.csv", "report.csv"}
+    assert files(Path("run")) == {"model.safetensors", "checkpoint.safetensors", "history.csv", "report.csv", "README.md"}
 
 
 def test_a_picture_that_fails_does_not_cost_the_model(gpucnn, folder, monkeypatch, no_pictures):

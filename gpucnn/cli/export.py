@@ -1,0 +1,35 @@
+"""gpucnn export"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import gpucnn
+from gpucnn.cli.options import ModelFile
+from gpucnn.cli.program import app
+from gpucnn.errors import ArgumentError
+from gpucnn.surroundings import say, user_path
+
+
+@app.command(short_help="Write a model as ONNX, for other programs to run.")
+def export(
+    model: ModelFile,
+    output: Annotated[Path, typer.Argument(metavar="FILE", help="The .onnx file to write.", show_default=False)],
+    logits: Annotated[bool, typer.Option("--logits", help="Raw outputs in place of probabilities.")] = False,
+) -> None:
+    """Write a model as ONNX, for other programs to run.
+
+    One input, (batch, channels, height, width) of pixels divided by 255, and one output, probabilities of the classes; batches of any size.
+    """
+    from gpucnn.exchange import export_onnx
+
+    if output.suffix.lower() != ".onnx":
+        raise ArgumentError(f"{output} must end in .onnx, which is the one format that is written")
+    network = gpucnn.load(model, device="cpu")
+    if network.loss is None:
+        network.compile()  # the loss knows how raw outputs become probabilities
+    export_onnx(network, user_path(output), logits=logits)
+    say(f"wrote     {output}")

@@ -1,0 +1,97 @@
+"""gpucnn import"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gpucnn.cli.options import whole
+from gpucnn.cli.program import app
+from gpucnn.errors import ArgumentError, DataError
+from gpucnn.files import regular_file
+from gpucnn.networks import NETWORKS
+from gpucnn.surroundings import complain, say, user_path
+from gpucnn.text import reason_of
+
+KINDS = ".onnx, .keras, .safetensors, .pt, .pth"
+LONGEST = 1 << 24  # bytes of a map of names
+
+
+@app.command("import", short_help="Take a model of PyTorch, Keras or ONNX in.")
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help=f"{KINDS}.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="MODEL", help="The model.safetensors to write.", show_default=False)],
+    network: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|MODEL",
+            help=f"What weights alone (.safetensors, .pt) are taken into: {NETWORKS}, or a model.safetensors of gpucnn.",
+            show_default=False,
+        ),
+    ] = None,
+    classes: Annotated[int, typer.Option(parser=whole, metavar="N", help="Of a network by name.")] = 10,
+    input_: Annotated[
+        str | None,
+        typer.Option(
+            "--input",
+            metavar="SIZES",
+            help="Shape of an example, where the file leaves it open, as the file has its axes, and of a network by name: 3x32x32. "
+            "[default: 1x28x28]",
+            show_default=False,
+        ),
+    ] = None,
+    map_: Annotated[
+        Path | None,
+        typer.Option(
+            "--map", metavar="FILE", help="JSON: names of the file's modules or tensors, and the layers they go to.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Take a model of another library in, with its weights, and write it as one of gpucnn's.
+
+    ONNX and .keras files describe a model; .safetensors and .pt hold weights, which need a network to go into. Nothing in a file is run.
+    What cannot be taken is named, layer by layer, and then nothing is written.
+    """
+    from gpucnn.exchange import NotTakenError, import_model
+
+    try:
+        model = import_model(file, network=network, classes=classes, input_shape=_sizes(input_), names=_names(map_), device="cpu")
+    except NotTakenError as error:
+        if len(error.problems) > 1:
+            for problem in error.problems:
+                complain(f"  {problem}")
+        raise
+    model.save(user_path(output))
+    layers = len([part for layer in model.layers for part in layer.layers])
+    say(f"read      {file}: {layers} layers, {model.parameter_count:,} parameters, input {'×'.join(map(str, model.input_shape))}")
+    note = model.metadata.get("note")
+    if note:
+        say(f"note: {note}")
+    say(f"wrote     {output}")
+
+
+def _sizes(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    parts = text.lower().replace("×", "x").split("x")
+    if not all(part.isdecimal() and len(part) < 10 for part in parts):
+        raise ArgumentError(f"--input {text!r} must be sizes with an x between them, such as 3x32x32")
+    return tuple(int(part) for part in parts)
+
+
+def _names(path: Path | None) -> dict[str, Any] | None:
+    if path is None:
+        return None
+    place = regular_file(path, "a map of names", empty=False)
+    if place.stat().st_size > LONGEST:
+        raise DataError(f"{place} has {place.stat().st_size:,} bytes, and a map of names {LONGEST:,} at the most")
+    try:
+        found = json.loads(place.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise DataError(f'{place} is no JSON ({reason_of(error)}): write {{"their.module": "layer here"}}') from None
+    if not isinstance(found, dict):
+        raise DataError(f'{place} must hold an object, {{"their.module": "layer here"}}')
+    return found
