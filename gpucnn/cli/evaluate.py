@@ -47,6 +47,7 @@ def evaluate(
     pick(invert, answers.INVERT, "way to invert")
     model = experiment.model_file(model)
     network = gpucnn.load(model, device=device)
+    network.data_format = "channels_first"  # as images are read here, whatever arrays the model was made for
     if network.loss is None:
         network.compile()
     name, noted = (dataset, None) if dataset else experiment.trained_on(network, user_path(model))

@@ -45,6 +45,7 @@ def predict(
     loaded = asked.turn(background, invert)
     for note in asked.notes(background, invert):
         say(f"note: {note}")
+    network.data_format = "channels_first"  # as images are read here, whatever arrays the model was made for
     if network.loss is None:
         network.compile()  # the loss knows how raw outputs become probabilities
     ranks = join("auto")

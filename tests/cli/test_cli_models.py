@@ -114,6 +114,18 @@ def test_what_is_refused(words, sentence, gpucnn, tmp_path):
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_model_of_channels_last_answers_images_as_well(gpucnn, folder, tmp_path):
+    """As one of Keras's does: what it was made for are arrays of Python's."""
+    first = gc.Sequential(gc.Conv2D(2, 3), gc.Flatten(), gc.Dense(2)).build((3, 12, 12), seed=1, device="cpu").compile()
+    first.save("first.safetensors")
+    last = gc.Sequential(gc.Conv2D(2, 3), gc.Flatten(), gc.Dense(2))
+    last.build((12, 12, 3), seed=1, device="cpu", data_format="channels_last").compile().save("last.safetensors")
+    image = next((folder / "down").glob("*.png"))
+    for command in (("predict", "NAME", image), ("evaluate", "NAME", "--dataset", folder)):
+        answers = [gpucnn(*(f"{name}.safetensors" if word == "NAME" else word for word in command)) for name in ("first", "last")]
+        assert answers[0].status == 0 and answers[0] == answers[1], answers
+
+
 def test_the_help_names_the_files_that_are_taken(gpucnn):
     assert ", ".join(ENDINGS) == import_.KINDS
     text = " ".join(gpucnn("import", "--help").out.split())
