@@ -12,7 +12,6 @@ activation that has the same values.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -33,6 +32,7 @@ from gpucnn.text import reason_of, shown
 
 FIRST, LAST = (0, 1, 2), (1, 2, 0)  # which of our axes each axis of the file is, without the batch
 MOST_LAYERS = 10_000
+MOST_FEATURES = 1 << 24  # that are counted one by one: what a file says of sizes costs it nothing
 NO_PADDING: Sides = ((0, 0), (0, 0))
 EPS = 1e-5  # of a batch normalization that only scales and shifts: its variance is 1 − EPS
 
@@ -87,8 +87,10 @@ class Value:
 
 @dataclass
 class Graph:
-    """All nodes, each behind those that it needs."""
+    """All nodes, each behind those that it needs. most: numbers that all weights may have together, given how large the file is: one array
+    of it could be used in any number of places."""
 
+    most: int
     nodes: list[Node] = field(default_factory=list)
     _made: dict[tuple[int, bytes], Value] = field(default_factory=dict)
 
@@ -123,6 +125,9 @@ class Graph:
                 raise Problem(f"has no {array.name}")
             if given.shape != array.shape:
                 raise Problem(f"has a {array.name} of shape {given.shape} (as it stands here), and its sizes ask for {array.shape}")
+            self.most -= given.size
+            if self.most < 0:
+                raise Problem("brings more weights than the file has: many places share them, and here each has its own")
             if not np.isfinite(given).all():
                 raise Problem(f"has NaN or infinity in its {array.name}")
         self.nodes.append(Node(kind, settings, weights, [value.node], shape, where, plain, whole))
@@ -215,6 +220,8 @@ class Graph:
 
     def _of_channels(self, value: Value, constant: Any) -> NDArray[Any]:
         """A constant of the file's, which is broadcast against the value, as a number for each of our channels."""
+        if value.shape[0] > MOST_FEATURES:
+            raise Problem(f"combines {value.shape[0]:,} channels with a constant, and {MOST_FEATURES:,} are the most")
         array = np.asarray(constant, np.float64)
         rank = len(value.axes) + 1
         if array.ndim > rank:
@@ -257,10 +264,14 @@ class Graph:
         value = self.settled(value, where)
         if value.is_features:
             return value
-        missing = tuple(axis for axis in range(len(value.shape)) if axis not in value.axes)  # of size 1
-        order = np.arange(math.prod(value.shape)).reshape(value.shape).transpose(value.axes + missing).reshape(-1)
         made = self.add(Flatten, value, where)
-        return replace(made, order=None if (order == np.arange(order.size)).all() else order)
+        axes = [axis for axis in value.axes if value.shape[axis] > 1]
+        if axes == sorted(axes):
+            return replace(made, order=None)
+        if made.shape[0] > MOST_FEATURES:
+            raise Problem(f"flattens {made.shape[0]:,} pixels in another order than here, and {MOST_FEATURES:,} are the most")
+        missing = tuple(axis for axis in range(len(value.shape)) if axis not in value.axes)  # of size 1
+        return replace(made, order=np.arange(made.shape[0]).reshape(value.shape).transpose(value.axes + missing).reshape(-1))
 
     def transposed(self, value: Value, axes: Sequence[int]) -> Value:
         """The value with the file's axes (the batch not counted) in another order."""
@@ -323,6 +334,8 @@ class Graph:
         count = sum(value.shape[0] for value in found)
         order = None
         if any(value.order is not None for value in found):
+            if count > MOST_FEATURES:
+                raise Problem(f"joins {count:,} features, and {MOST_FEATURES:,} are the most")
             starts = np.cumsum([0, *(value.shape[0] for value in found)])
             parts = [np.arange(value.shape[0]) if value.order is None else value.order for value in found]
             order = np.concatenate([part + start for part, start in zip(parts, starts, strict=False)])

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from gpucnn.device import Device
-from gpucnn.errors import ArgumentError, CheckpointError
+from gpucnn.errors import ArgumentError, CheckpointError, GpucnnError
 from gpucnn.exchange import keras_read
 from gpucnn.exchange.graph import FIRST, LAST, MOST_LAYERS, Graph, Value, goes_with, sizes_given
 from gpucnn.exchange.keras_layers import LAYERS, Told
-from gpucnn.exchange.problems import NotTakenError, Problem
+from gpucnn.exchange.problems import DAMAGE, NotTakenError, Problem
 from gpucnn.exchange.tree import model_of
 from gpucnn.layout import LAST as CHANNELS_LAST
 from gpucnn.layout import image_shape
@@ -49,7 +49,9 @@ def import_keras(path: str | Path, *, input_shape: Sequence[int] | None = None, 
             model = model_of(walk.graph, output, device, CHANNELS_LAST if walk.axes == LAST else None)
         except Problem as problem:
             raise NotTakenError(place, [*walk.problems, f"the model {problem}"]) from None
-        except (KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        except GpucnnError:
+            raise
+        except DAMAGE as error:
             raise CheckpointError(
                 f"{place} describes its model in a way that is not read ({reason_of(error)}): save it with Keras 3"
             ) from None
@@ -61,7 +63,7 @@ class _Walk:
     """Goes through the layers of a model, and of those within it."""
 
     def __init__(self, config: dict[str, Any], weights: keras_read.Weights) -> None:
-        self.graph, self.weights, self.problems = Graph(), weights, list[str]()
+        self.graph, self.weights, self.problems = Graph(weights.place.stat().st_size), weights, list[str]()
         self.layers = list(_every_layer(config))
         if len(self.layers) > MOST_LAYERS:
             raise CheckpointError(f"{weights.place} describes {len(self.layers):,} layers, and {MOST_LAYERS:,} are the most")

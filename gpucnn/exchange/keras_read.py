@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from gpucnn.errors import CheckpointError, GpucnnError
 from gpucnn.exchange.archives import Archive, opened
 from gpucnn.exchange.packages import h5py
+from gpucnn.exchange.problems import DAMAGE
 from gpucnn.text import plain, reason_of, shown
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
@@ -38,9 +39,6 @@ class Weights:
         group = self._at(f"{path}/vars")
         if group is None:
             raise CheckpointError(f"{self.place} holds no weights of the layer {name!r}: save it again")
-        told = group.attrs.get("name")
-        if isinstance(told, str) and told != name:
-            raise CheckpointError(f"{self.place} holds the weights of {told!r} where those of {name!r} were expected: save it again")
         if len(group) != len(shapes):
             raise CheckpointError(f"{self.place} holds {len(group)} arrays of {name!r}, which has {len(shapes)}: save it again")
         return [self._array(group, str(index), name, shape) for index, shape in enumerate(shapes)]
@@ -96,8 +94,8 @@ def read(path: str | Path) -> Iterator[tuple[dict[str, Any], Weights]]:
                 yield config, Weights(archive.place, file)
         except GpucnnError:
             raise
-        except (OSError, KeyError, RuntimeError, ValueError, TypeError, MemoryError) as error:
-            raise CheckpointError(f"{archive.place}: its weights cannot be read ({reason_of(error)}): save or get it again") from None
+        except DAMAGE as error:
+            raise CheckpointError(f"{archive.place}: its weights cannot be read ({reason_of(error)}): save or get it again") from error
 
 
 def _config(archive: Archive) -> dict[str, Any]:

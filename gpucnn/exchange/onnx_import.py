@@ -13,19 +13,20 @@ from numpy.typing import NDArray
 
 from gpucnn.arrays import quiet
 from gpucnn.device import Device
-from gpucnn.errors import ArgumentError, CheckpointError
+from gpucnn.errors import ArgumentError, CheckpointError, GpucnnError
 from gpucnn.exchange.graph import FIRST, LAST, Graph, Value, goes_with, sizes_given
 from gpucnn.exchange.onnx_fold import BATCH, fold
 from gpucnn.exchange.onnx_ops import OPS, Op
 from gpucnn.exchange.onnx_read import OnnxFile, read
 from gpucnn.exchange.packages import onnx
-from gpucnn.exchange.problems import NotTakenError, Problem
+from gpucnn.exchange.problems import DAMAGE, NotTakenError, Problem
 from gpucnn.exchange.tree import model_of
 from gpucnn.layout import FEW, SIDE
 from gpucnn.layout import LAST as CHANNELS_LAST
 from gpucnn.model import Sequential
-from gpucnn.text import listed, plain, shown
+from gpucnn.text import listed, plain, reason_of, shown
 
+ROOM = 1 << 20  # numbers that weights may have besides what the file's size allows: some are made of a few numbers
 LONGEST = 1 << 20  # characters of metadata that are taken along
 PASSED_ON = ("Identity", "Cast", "Add", "Sub", "Mul", "Div")  # between an input and the transposition that tells how its axes lie
 
@@ -44,7 +45,14 @@ def import_onnx(path: str | Path, *, input_shape: Sequence[int] | None = None, d
     or speak of files elsewhere. MissingExtraError without the package onnx.
     """
     file = read(path)
-    walk = _Walk(file, input_shape)
+    try:
+        walk = _Walk(file, input_shape)
+    except GpucnnError:
+        raise
+    except DAMAGE as error:
+        raise CheckpointError(
+            f"{file.place} describes its input in a way that is not read ({reason_of(error)}): export it again"
+        ) from error
     walk.run()
     if walk.problems:
         raise NotTakenError(file.place, walk.problems)
@@ -62,7 +70,7 @@ class _Walk:
     """Goes through the nodes, which stand in an order in which they can be computed."""
 
     def __init__(self, file: OnnxFile, input_shape: Sequence[int] | None) -> None:
-        self.file, self.graph = file, Graph()
+        self.file, self.graph = file, Graph(ROOM + file.size())
         self.constants: dict[str, NDArray[Any]] = {}
         self.values: dict[str, Value] = {}
         self.problems: list[str] = []
@@ -130,10 +138,15 @@ class _Walk:
                 continue
             try:
                 self._take(node)
-            except (Problem, CheckpointError) as problem:
-                named = plain(node.name or (node.output[0] if node.output else ""))
-                self.problems.append(f"{plain(node.op_type)} {named!r} {problem}")
-                self._lost.update(node.output)
+            except Problem as problem:
+                self._refuse(node, str(problem))
+            except DAMAGE as error:
+                self._refuse(node, f"is written in a way that is not read ({reason_of(error)})")
+
+    def _refuse(self, node: Any, why: str) -> None:
+        named = plain(node.name or (node.output[0] if node.output else ""))
+        self.problems.append(f"{plain(node.op_type)} {named!r} {why}")
+        self._lost.update(node.output)
 
     def output(self) -> Value:
         """What the graph puts out."""

@@ -6,6 +6,7 @@ name, lie in the same folder, are regular files and no links, and are read only 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import stat
@@ -24,6 +25,7 @@ from gpucnn.text import listed, plain, reason_of, shown
 
 LARGEST = 1 << 31  # bytes, the format's own limit
 MOST_NODES = 100_000
+MOST_FILES = 10_000
 OPSETS = range(7, 64)
 NARROW = {"FLOAT16", "BFLOAT16"}
 TYPES = {"FLOAT", "DOUBLE", "INT32", "INT64", "UINT8", "INT8", "BOOL", *NARROW}
@@ -38,6 +40,16 @@ class OnnxFile:
     opset: int
     metadata: dict[str, str]
     initializers: dict[str, Any]
+
+    def size(self) -> int:
+        """Bytes of the file, and of those beside it that hold its weights."""
+        names = {entry.value for tensor in self.initializers.values() for entry in tensor.external_data if entry.key == "location"}
+        total = self.place.stat().st_size
+        for name in list(names)[:MOST_FILES]:
+            if name and name == os.path.basename(name):
+                with contextlib.suppress(OSError, ValueError):
+                    total += os.lstat(self.place.parent / name).st_size
+        return total
 
     def array(self, tensor: Any) -> NDArray[Any]:
         """The values of a tensor, floats of 16 bits as float32. Problem where they are not there, or of another kind."""
@@ -99,12 +111,13 @@ def read(path: str | Path) -> OnnxFile:
     """The file at `path`. CheckpointError for what is no ONNX model, and for what goes beyond one graph of ONNX's own operators."""
     package = onnx()
     place = regular_file(path, "an ONNX file", CheckpointError, empty=False)
-    if place.stat().st_size >= LARGEST:
+    size = place.stat().st_size
+    if size >= LARGEST:
         raise CheckpointError(f"{place} has over 2 GiB, which no ONNX file has: name another")
     proto = package.ModelProto()
     try:
         with open(place, "rb") as file:
-            proto.ParseFromString(file.read(LARGEST))
+            proto.ParseFromString(file.read(size))
     except OSError as error:
         raise CheckpointError(f"{place} cannot be read ({reason_of(error)}): check its permissions") from None
     except Exception:  # protobuf's own, of several classes

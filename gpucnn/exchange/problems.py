@@ -8,6 +8,9 @@ from pathlib import Path
 from gpucnn.errors import CheckpointError
 from gpucnn.text import message, shortened
 
+DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, MemoryError, RecursionError, RuntimeError)
+"""What comes of going through a damaged file: something of another type, a number out of its range, a name that is not there."""
+
 
 class NotTakenError(CheckpointError):
     """A model of which some layers cannot be had here; `problems` names each, and says why."""

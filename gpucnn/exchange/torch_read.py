@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from gpucnn.errors import CheckpointError
 from gpucnn.exchange.archives import Archive, opened
+from gpucnn.exchange.problems import DAMAGE
 from gpucnn.exchange.tensors import Tensor, Tensors, widened
 from gpucnn.text import plain, reason_of, shown
 
@@ -87,7 +88,9 @@ def read_torch(path: str | Path) -> Iterator[Tensors]:
             tensors = _tensors(content)
         except _Refused as error:
             raise CheckpointError(f"{place} {error}: save model.state_dict() with torch.save") from None
-        except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        except CheckpointError:
+            raise
+        except DAMAGE as error:
             raise CheckpointError(f"{place} is damaged, or none of torch.save's files ({reason_of(error)}): get it again") from None
         order = archive.read(f"{root}byteorder", 16).decode("ascii", "replace") if f"{root}byteorder" in archive.names else "little"
         found = {name: Tensor(each.shape, _reader(archive, root, name, each, order)) for name, each in tensors.items()}

@@ -238,7 +238,6 @@ def written(
     content = io.BytesIO()
     with h5py.File(content, "w") as file:
         group = file.create_group("layers/dense/vars")
-        group.attrs["name"] = "d"
         (weights or usual)(group)
     with zipfile.ZipFile(path, "w", compression) as archive:
         archive.writestr("config.json", json.dumps(config))
@@ -307,11 +306,6 @@ def _nested(group: Any) -> None:
     group["1"] = np.zeros(2, np.float32)
 
 
-def _named(group: Any) -> None:
-    group["0"], group["1"] = np.ones((3, 2), np.float32), np.zeros(2, np.float32)
-    group.attrs["name"] = "another"
-
-
 @pytest.mark.parametrize(
     "weights, words",
     [
@@ -326,7 +320,6 @@ def _named(group: Any) -> None:
         (_nan, "holds NaN or infinity"),
         (_few, "holds 1 arrays of 'd', which has 2"),
         (_nested, "holds no array 0 of 'd'"),
-        (_named, "holds the weights of 'another' where those of 'd'"),
     ],
 )
 def test_weights_that_point_elsewhere_or_are_not_there(weights: Callable[[Any], None], words: str, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -522,6 +523,34 @@ def test_files_that_go_beyond_one_graph(tmp_path: Path) -> None:
     path.write_bytes(loop.SerializeToString())
     with pytest.raises(NotTakenError, match="has a graph within it"):
         import_onnx(path, device="cpu")
+
+
+def test_one_array_in_many_places_takes_no_more_memory_than_the_file_is_worth(tmp_path: Path) -> None:
+    nodes = [node("Conv", "x" if not number else f"a{number}", "w", y=f"a{number + 1}") for number in range(40)]
+    weight = np.zeros((512, 512, 1, 1), np.float32)  # a megabyte, forty times
+    graph([*nodes, node("Relu", "a40")], (512, 4, 4), {"w": weight}, tmp_path / "m.onnx")
+    with pytest.raises(NotTakenError, match="brings more weights than the file has"):
+        import_onnx(tmp_path / "m.onnx", device="cpu")
+
+
+def test_sizes_of_inputs_cost_nothing(tmp_path: Path) -> None:
+    cases: list[tuple[list[Any], tuple[int, ...]]] = [
+        ([node("Transpose", "x", y="a", perm=[0, 2, 3, 1]), node("Flatten", "a")], (4, 1 << 15, 1 << 13)),
+        ([node("Mul", "x", "k")], (1 << 30,)),
+        ([node("Concat", "x", "x", y="a", axis=1), node("Add", "a", "k")], (1 << 29, 1, 1)),
+        ([node("Flatten", "x", y="a"), node("Gemm", "a", "w")], (1 << 15, 1 << 15, 2)),
+        ([node("Conv", "x", "k4", y="a", strides=[1, 1]), node("GlobalAveragePool", "a")], (1, 1 << 40, 1 << 40)),
+    ]
+    for nodes, shape in cases:
+        constants = {"k": np.float32(2), "w": normal(3, 2), "k4": normal(1, 1, 1, 1)}
+        graph(nodes, shape, constants, tmp_path / "m.onnx")
+        tracemalloc.start()
+        try:
+            with pytest.raises(CheckpointError):
+                import_onnx(tmp_path / "m.onnx", device="cpu")
+            assert tracemalloc.get_traced_memory()[1] < 64 << 20
+        finally:
+            tracemalloc.stop()
 
 
 @pytest.mark.parametrize("dims", [[1 << 62, 4], [-1, 2, 1, 1], [1 << 31, 1 << 31, 1 << 31, 1]])
