@@ -13,7 +13,7 @@ from gpucnn.training.parallel import join
 
 PACKAGES = (
     "numpy", "numba", "numba-cuda", "cupy", "cupy-cuda12x", "cupy-cuda13x", "safetensors", "scikit-learn", "pillow", "matplotlib",
-    "pyarrow", "mpi4py",
+    "pyarrow", "mpi4py", "onnx", "h5py",
 )  # fmt: skip
 
 

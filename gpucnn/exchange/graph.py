@@ -19,70 +19,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn.arrays import quiet
-from gpucnn.checks import integer, several
-from gpucnn.errors import ArgumentError
 from gpucnn.exchange import curves
 from gpucnn.exchange.curves import Curve
 from gpucnn.exchange.problems import Problem
+from gpucnn.exchange.value import NO_PADDING, Node, Value, key_of, same_order
 from gpucnn.layers import BatchNorm2D, Concat, Dense, Flatten, Layer, MaxPool2D, Residual, ZeroPad2D
 from gpucnn.layers.base import Shape
 from gpucnn.ops.shapes import Sides
-from gpucnn.text import reason_of, shown
+from gpucnn.text import reason_of
 
-FIRST, LAST = (0, 1, 2), (1, 2, 0)  # which of our axes each axis of the file is, without the batch
 MOST_LAYERS = 10_000
 MOST_FEATURES = 1 << 24  # that are counted one by one: what a file says of sizes costs it nothing
-NO_PADDING: Sides = ((0, 0), (0, 0))
 EPS = 1e-5  # of a batch normalization that only scales and shifts: its variance is 1 − EPS
-
-
-@dataclass
-class Node:
-    """A layer to be. `plain`: it scales and shifts, with no statistics of its own; `whole`: it pools all of an image."""
-
-    kind: type[Layer] | None  # None: the model's input
-    settings: dict[str, Any]
-    weights: dict[str, NDArray[Any]]
-    inputs: list[int]
-    shape: Shape
-    where: str
-    plain: bool = False
-    whole: bool = False
-
-
-@dataclass(frozen=True)
-class Value:
-    """What a node gives, as the file sees it.
-
-    axes: for each axis of the file's, without the batch, which of ours it is. order: of features, for each of the file's the number that
-    it has here; None where they are the same. scale, shift: numbers for each channel that are still to be applied; curve: a formula that
-    is; pad: padding that is still to be put around, and what with.
-    """
-
-    node: int
-    shape: Shape  # ours
-    axes: tuple[int, ...]
-    order: NDArray[Any] | None = None
-    scale: NDArray[Any] | None = None
-    shift: NDArray[Any] | None = None
-    curve: Curve | None = None
-    pad: tuple[Sides, str] | None = None
-    inner: Value | None = None  # what the curve's last step was done to,
-    step: Curve | tuple[NDArray[Any], NDArray[Any]] | None = None  # and that step, a formula or (scale, shift)
-
-    @property
-    def logical(self) -> Shape:
-        """The file's shape, without the batch."""
-        return tuple(self.shape[axis] for axis in self.axes)
-
-    @property
-    def is_features(self) -> bool:
-        return len(self.shape) == 1
-
-    @property
-    def pending(self) -> bool:
-        return self.scale is not None or self.curve is not None or self.pad is not None
 
 
 @dataclass
@@ -140,7 +88,7 @@ class Graph:
         """The value with everything that was pending made a layer."""
         if not value.pending:
             return value
-        key = (value.node, _key(value))
+        key = (value.node, key_of(value))
         if key not in self._made:
             self._made[key] = self._settle(value, where)
         made = self._made[key]
@@ -317,7 +265,7 @@ class Graph:
         found = [self.settled(value, where) for value in values]
         total = found[0]
         for other in found[1:]:
-            if other.shape != total.shape or other.axes != total.axes or not _same_order(total, other):
+            if other.shape != total.shape or other.axes != total.axes or not same_order(total, other):
                 raise Problem(f"adds values of shapes {total.logical} and {other.logical}: only values of one shape are added here")
             self.nodes.append(Node(Residual, {}, {}, [total.node, other.node], total.shape, where))
             total = replace(total, node=len(self.nodes) - 1)
@@ -345,32 +293,3 @@ class Graph:
 
 def _line(curve: Curve, factor: float, term: float) -> Curve:
     return lambda x: curve(x) * factor + term
-
-
-def sizes_given(given: Any) -> tuple[int, ...]:
-    """The shape of an example, as somebody gives it."""
-    sizes = several(given)
-    if sizes is None:
-        raise ArgumentError(f"input_shape must be whole numbers, such as (28, 28, 1), got {shown(given)}")
-    return tuple(integer(size, "input_shape", 1) for size in sizes)
-
-
-def goes_with(given: Sequence[int], declared: Sequence[int | None]) -> bool:
-    """Whether a shape is one that the file, which may leave sizes open, declares."""
-    return len(given) == len(declared) and all(size in (None, want) for size, want in zip(declared, given, strict=True))
-
-
-def _same_order(one: Value, two: Value) -> bool:
-    if one.order is None or two.order is None:
-        return one.order is two.order
-    return bool((one.order == two.order).all())
-
-
-def _key(value: Value) -> bytes:
-    """What is pending, so that two users of one value get one layer."""
-    if value.curve is not None:
-        return b"curve" + np.asarray(quiet(value.curve)(curves.SAMPLES)).tobytes()
-    if value.pad is not None:
-        return f"pad {value.pad}".encode()
-    assert value.scale is not None and value.shift is not None
-    return b"scale" + value.scale.tobytes() + value.shift.tobytes()

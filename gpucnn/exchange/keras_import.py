@@ -10,10 +10,11 @@ from typing import Any
 from gpucnn.device import Device
 from gpucnn.errors import ArgumentError, CheckpointError, GpucnnError
 from gpucnn.exchange import keras_read
-from gpucnn.exchange.graph import FIRST, LAST, MOST_LAYERS, Graph, Value, goes_with, sizes_given
+from gpucnn.exchange.graph import MOST_LAYERS, Graph
 from gpucnn.exchange.keras_layers import LAYERS, Told
 from gpucnn.exchange.problems import DAMAGE, NotTakenError, Problem
 from gpucnn.exchange.tree import model_of
+from gpucnn.exchange.value import FIRST, LAST, Value, goes_with, sizes_given
 from gpucnn.layout import LAST as CHANNELS_LAST
 from gpucnn.layout import image_shape
 from gpucnn.model import Sequential

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn.exchange import curves
-from gpucnn.exchange.graph import FIRST, LAST, Graph, Value
+from gpucnn.exchange.graph import Graph
 from gpucnn.exchange.problems import Problem
+from gpucnn.exchange.value import FIRST, LAST, Value
 from gpucnn.layers import AvgPool2D, Conv2D, ConvTranspose2D, DepthwiseConv2D, Dropout, MaxPool2D, Softmax, ZeroPad2D
 from gpucnn.text import shown
 

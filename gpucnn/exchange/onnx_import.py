@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 from gpucnn.arrays import quiet
 from gpucnn.device import Device
 from gpucnn.errors import ArgumentError, CheckpointError, GpucnnError
-from gpucnn.exchange.graph import FIRST, LAST, Graph, Value, goes_with, sizes_given
+from gpucnn.exchange.graph import Graph
 from gpucnn.exchange.onnx_fold import BATCH, fold
-from gpucnn.exchange.onnx_ops import OPS, Op
+from gpucnn.exchange.onnx_op import Op
+from gpucnn.exchange.onnx_ops import OPS
 from gpucnn.exchange.onnx_read import OnnxFile, read
 from gpucnn.exchange.packages import onnx
 from gpucnn.exchange.problems import DAMAGE, NotTakenError, Problem
 from gpucnn.exchange.tree import model_of
+from gpucnn.exchange.value import FIRST, LAST, Value, goes_with, sizes_given
 from gpucnn.layout import FEW, SIDE
 from gpucnn.layout import LAST as CHANNELS_LAST
 from gpucnn.model import Sequential

@@ -120,12 +120,16 @@ def _shapes(module: Module) -> tuple[tuple[str, tuple[int, ...]], ...]:
 
 
 def _unclear(modules: Sequence[Module]) -> tuple[str, str] | None:
-    """Two modules of one shape whose order is that of the alphabet alone."""
-    first: dict[tuple[tuple[str, tuple[int, ...]], ...], Module] = {}
+    """Two modules of one shape whose order, of all of their kind, is that of the alphabet: where their names part, there is no number."""
+    last: dict[tuple[tuple[str, tuple[int, ...]], ...], Module] = {}
     for module in modules:
-        other = first.setdefault(module.shapes, module)
-        if re.sub(r"\d+", "#", other.name) != re.sub(r"\d+", "#", module.name):
-            return plain(other.name), plain(module.name)
+        other = last.get(module.shapes)
+        if other is not None:
+            parts = zip(_natural(other.name), _natural(module.name), strict=False)
+            where = next((pair for pair in parts if pair[0] != pair[1]), None)
+            if where is None or {where[0][0], where[1][0]} != {0}:
+                return plain(other.name), plain(module.name)
+        last[module.shapes] = module
     return None
 
 

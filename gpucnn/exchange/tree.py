@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from gpucnn.device import Device
 from gpucnn.errors import CheckpointError
-from gpucnn.exchange.graph import LAST, Graph, Node, Value
+from gpucnn.exchange.graph import Graph
 from gpucnn.exchange.problems import Problem
+from gpucnn.exchange.value import LAST, Node, Value
 from gpucnn.layers import (
     AvgPool2D,
     BatchNorm2D,

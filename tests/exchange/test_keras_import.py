@@ -22,6 +22,7 @@ from gpucnn.exchange.keras_layers import LAYERS
 h5py = pytest.importorskip("h5py", reason="h5py is not installed")
 
 APART = 1e-5
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras's own, with NumPy 2
 
 
 @pytest.fixture(scope="module")

@@ -71,6 +71,41 @@ def test_both_kinds_of_files(torch: Any, tmp_path: Path) -> None:
             check(torch, model, module)
 
 
+def test_a_residual_network_by_name(torch: Any, tmp_path: Path) -> None:
+    """As PyTorch's users write it: the blocks of the network that is called resnet here, in modules of names of their own."""
+    nn = torch.nn
+
+    class Block(nn.Module):  # type: ignore[misc,name-defined]
+        def __init__(self, i: int, o: int, stride: int) -> None:
+            super().__init__()
+            self.conv1, self.bn1 = nn.Conv2d(i, o, 3, stride, 1, bias=False), nn.BatchNorm2d(o)
+            self.conv2, self.bn2 = nn.Conv2d(o, o, 3, 1, 1, bias=False), nn.BatchNorm2d(o)
+            self.downsample = nn.Sequential(nn.Conv2d(i, o, 1, stride, bias=False), nn.BatchNorm2d(o)) if stride > 1 else nn.Identity()
+
+        def forward(self, x: Any) -> Any:
+            y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
+            return torch.relu(y + self.downsample(x))
+
+    torch.manual_seed(0)
+    sizes = ((16, 16, 1), (16, 16, 1), (16, 32, 2), (32, 32, 1), (32, 64, 2), (64, 64, 1))
+    stem = (nn.Conv2d(1, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+    module = nn.Sequential(*stem, *(Block(*each) for each in sizes), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+    for name, array in (*module.named_parameters(), *module.named_buffers()):
+        if array.is_floating_point() and array.ndim == 1:
+            array.data.uniform_(0.5 if "var" in name else -0.3, 1.0)
+    torch.save(module.eval().state_dict(), tmp_path / "m.pt")
+    # On sides of 29 PyTorch's padding, one pixel all round, is what "same" is at a stride of 2; on even ones it is not.
+    model = gc.network("resnet").build((1, 29, 29), device="cpu")
+    import_state(tmp_path / "m.pt", model)
+    x = np.random.default_rng(0).random((2, 1, 29, 29), np.float32)
+    with torch.no_grad():
+        np.testing.assert_allclose(model.predict(x), module(torch.tensor(x)).numpy(), rtol=1e-4, atol=1e-4)
+    # Its names alone do not tell the second normalization of a block from that of the shortcut.
+    save_file({name: array.numpy() for name, array in module.state_dict().items()}, tmp_path / "m.safetensors")
+    with pytest.raises(NotTakenError, match=r"5\.bn2 and 5\.downsample\.1 have the same shapes, and nothing says which is first"):
+        import_state(tmp_path / "m.safetensors", model)
+
+
 def test_floats_of_other_widths_and_tensors_that_share_a_storage(torch: Any, tmp_path: Path) -> None:
     from safetensors.torch import save_file as save_torch
 

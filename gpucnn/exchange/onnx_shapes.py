@@ -1,0 +1,98 @@
+"""ONNX → layer: axes, shapes, and values that come together."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from gpucnn.exchange.onnx_fold import BATCH
+from gpucnn.exchange.onnx_op import Op
+from gpucnn.exchange.problems import Problem
+from gpucnn.exchange.value import Value
+from gpucnn.text import shown
+
+
+def cast(op: Op) -> Value:
+    if op.attributes.get("to") not in (1, 10, 11, 16):  # FLOAT, FLOAT16, DOUBLE, BFLOAT16
+        raise Problem("makes whole numbers of a value")
+    return op.value()
+
+
+def flatten(op: Op) -> Value:
+    value = op.value()
+    rank = len(value.axes) + 1
+    if int(op.attributes.get("axis", 1)) % rank != 1:
+        raise Problem(f"flattens from axis {op.attributes['axis']} on, and only examples as a whole are flattened")
+    return op.graph.flatten(value, op.where)
+
+
+def reshape(op: Op) -> Value:
+    value, given = op.value(), op.attributes.get("shape")
+    target = list(op.constant(1) if given is None else given)
+    before = (BATCH, *value.logical)
+    if not op.attributes.get("allowzero", 0):
+        target = [before[index] if size == 0 and index < len(before) else size for index, size in enumerate(target)]
+    if not target or not (target[0] is BATCH or target[0] in (-1, op.walk.batch)):
+        raise Problem(f"makes {shown(target)} of {before}, and the batch has to stay as it is")
+    if any(size is BATCH for size in target[1:]):
+        raise Problem(f"makes {shown(target)} of {before}")
+    rest, count = [int(size) for size in target[1:]], math.prod(value.logical)
+    if rest.count(-1) == 1 and target[0] != -1:
+        others = -math.prod(rest)
+        rest = [count // others if size == -1 and others > 0 else size for size in rest]
+    return _shaped(op, value, tuple(rest))
+
+
+def _shaped(op: Op, value: Value, shape: tuple[int, ...]) -> Value:
+    """A value whose pixels stay in their order, in another shape."""
+    if shape == value.logical:
+        return value
+    if len(shape) == 1 and shape[0] == math.prod(value.logical):
+        return op.graph.flatten(value, op.where)
+    if len(value.axes) == 2 and len(shape) == 3 and 0 not in value.axes:  # grey images, whose channel was not there
+        for place, axes in ((0, (0, *value.axes)), (2, (*value.axes, 0))):
+            if shape[place] == 1 and tuple(value.shape[axis] for axis in axes) == shape:
+                return replace(value, axes=axes)
+    raise Problem(f"makes {shape} of {value.logical}, and only flattening is taken")
+
+
+def squeeze(op: Op) -> Value:
+    value, axes = op.value(), op.numbers(1, "axes")
+    rank = len(value.axes) + 1
+    gone = {axis % rank for axis in axes} if axes is not None else {at for at, size in enumerate(value.logical, 1) if size == 1}
+    if any(not at or value.logical[at - 1] != 1 for at in gone):
+        raise Problem(f"takes away axes {shown(axes)} of (batch, {value.logical})")
+    return _shaped(op, value, tuple(size for at, size in enumerate(value.logical, 1) if at not in gone))
+
+
+def unsqueeze(op: Op) -> Value:
+    value, axes = op.value(), op.numbers(1, "axes") or []
+    rank = len(value.axes) + 1 + len(axes)
+    sizes = list(value.logical)
+    for axis in sorted(axis % rank for axis in axes):
+        if axis == 0:
+            raise Problem("puts an axis before the batch")
+        sizes.insert(axis - 1, 1)
+    return _shaped(op, value, tuple(sizes))
+
+
+def transpose(op: Op) -> Value:
+    value = op.value()
+    rank = len(value.axes) + 1
+    perm = [int(axis) for axis in op.attributes.get("perm", range(rank - 1, -1, -1))]
+    if sorted(perm) != list(range(rank)) or perm[0] != 0:
+        raise Problem(f"has perm {shown(perm)}, and the batch has to stay in front")
+    return op.graph.transposed(value, [axis - 1 for axis in perm[1:]])
+
+
+def concat(op: Op) -> Value:
+    values = [op.value(index) for index in range(len(op.inputs))]
+    rank = len(values[0].axes) + 1
+    axis = int(op.attributes.get("axis", 1)) % rank
+    if axis == 0:
+        raise Problem("joins batches")
+    return op.graph.concat(values, axis - 1, op.where)
+
+
+def add_all(op: Op) -> Value:
+    return op.graph.sum([op.value(index) for index in range(len(op.inputs))], op.where)

@@ -1,0 +1,166 @@
+"""ONNX → layer: windows that slide over images, convolutions and pooling, and what is put around images before them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucnn.exchange.onnx_op import Op
+from gpucnn.exchange.problems import Problem
+from gpucnn.exchange.value import NO_PADDING, Value
+from gpucnn.layers import AvgPool2D, Conv2D, ConvTranspose2D, DepthwiseConv2D, MaxPool2D
+from gpucnn.ops.shapes import Sides
+from gpucnn.text import shown
+
+LEAST = -1e30  # padding with less than this never wins in max pooling
+
+
+def _sides(op: Op, value: Value, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]) -> Any:
+    """The padding of a window: numbers, or "same"."""
+    auto = op.attributes.get("auto_pad", "NOTSET")
+    if auto in ("NOTSET", ""):
+        pads = op.attributes.get("pads", [0, 0, 0, 0])
+        if len(pads) != 4:
+            raise Problem(f"has pads {shown(pads)}, and images have four sides")
+        return (int(pads[0]), int(pads[2])), (int(pads[1]), int(pads[3]))
+    if auto == "VALID":
+        return NO_PADDING
+    if auto == "SAME_UPPER":
+        return "same"
+    if auto != "SAME_LOWER":
+        raise Problem(f"has auto_pad {shown(auto)}")
+    sides = []
+    for size, k, s, d in zip(value.shape[1:], kernel, stride, dilation, strict=True):
+        total = max((-(-size // s) - 1) * s + d * (k - 1) + 1 - size, 0)
+        sides.append((total - total // 2, total // 2))  # the odd pixel at the top and left
+    return sides[0], sides[1]
+
+
+def _filters(op: Op) -> tuple[dict[str, NDArray[Any]], bool]:
+    weight, bias = op.constant(1), op.optional(2)
+    if weight.ndim != 4:
+        raise Problem(f"is a convolution in {weight.ndim - 2} dimensions, and only those of images are taken")
+    if list(op.attributes.get("kernel_shape", weight.shape[2:])) != list(weight.shape[2:]):
+        raise Problem("has a kernel_shape that its weight has not")
+    return {"weight": weight} | ({} if bias is None else {"bias": bias}), bias is not None
+
+
+def conv(op: Op) -> Value:
+    value = op.image()
+    weights, biased = _filters(op)
+    k, _, *kernel = weights["weight"].shape
+    stride, dilation, groups = op.pair("strides"), op.pair("dilations"), int(op.attributes.get("group", 1))
+    padding = _sides(op, value, (kernel[0], kernel[1]), stride, dilation)
+    if isinstance(padding, str):
+        value = op.graph.settled(value, op.where)
+    else:
+        value, padding = op.graph.padding_of(value, padding, op.where)
+    settings = {"stride": stride, "padding": padding, "dilation": dilation, "use_bias": biased}
+    c = value.shape[0]
+    if groups == c > 1 and k % c == 0:
+        return op.graph.add(DepthwiseConv2D, value, op.where, weights, kernel_size=tuple(kernel), multiplier=k // c, **settings)
+    return op.graph.add(Conv2D, value, op.where, weights, filters=k, kernel_size=tuple(kernel), groups=groups, **settings)
+
+
+def conv_transpose(op: Op) -> Value:
+    value = op.graph.settled(op.image(), op.where)
+    weights, biased = _filters(op)
+    groups = int(op.attributes.get("group", 1))
+    _, per_group, *kernel = weights["weight"].shape
+    stride, dilation = op.pair("strides"), op.pair("dilations")
+    if "output_shape" in op.attributes:
+        raise Problem("says its output_shape, and only padding in numbers is taken")
+    padding = _sides(op, value, (kernel[0], kernel[1]), stride, dilation)
+    if op.attributes.get("auto_pad") == "SAME_LOWER":
+        raise Problem("pads with SAME_LOWER, which is not taken for transposed convolutions")
+    return op.graph.add(
+        ConvTranspose2D,
+        value,
+        op.where,
+        weights,
+        filters=per_group * groups,
+        kernel_size=tuple(kernel),
+        stride=stride,
+        padding=padding,
+        output_padding=op.pair("output_padding", (0, 0)),
+        dilation=dilation,
+        groups=groups,
+        use_bias=biased,
+    )
+
+
+def max_pool(op: Op) -> Value:
+    value, kernel = op.image(), op.pair("kernel_shape", None)
+    stride, dilation = op.pair("strides"), op.pair("dilations")
+    padding = _sides(op, value, kernel, stride, dilation)
+    more = {"stride": stride, "dilation": dilation, "ceil_mode": bool(op.attributes.get("ceil_mode", 0))}
+    return op.graph.max_pool(value, op.where, padding, pool_size=kernel, **more)
+
+
+def avg_pool(op: Op) -> Value:
+    value, kernel = op.graph.settled(op.image(), op.where), op.pair("kernel_shape", None)
+    stride, dilation = op.pair("strides"), op.pair("dilations")
+    if dilation != (1, 1):
+        raise Problem(f"has dilations {dilation}, and average pooling here has none")
+    return op.graph.add(
+        AvgPool2D,
+        value,
+        op.where,
+        pool_size=kernel,
+        stride=stride,
+        padding=_sides(op, value, kernel, stride, dilation),
+        ceil_mode=bool(op.attributes.get("ceil_mode", 0)),
+        count_include_pad=bool(op.attributes.get("count_include_pad", 0)),
+    )
+
+
+def whole(kind: type[AvgPool2D] | type[MaxPool2D]) -> Callable[[Op], Value]:
+    def pool(op: Op) -> Value:
+        value = op.graph.settled(op.image(), op.where)
+        return op.graph.add(kind, value, op.where, whole=True, pool_size=value.shape[1:])
+
+    return pool
+
+
+def reduce(kind: type[AvgPool2D] | type[MaxPool2D]) -> Callable[[Op], Value]:
+    """A mean or maximum over height and width."""
+
+    def reduce(op: Op) -> Value:
+        value = op.graph.settled(op.value(), op.where)
+        axes = op.numbers(1, "axes")
+        rank = len(value.axes) + 1
+        over = sorted(value.axes[axis % rank - 1] for axis in axes or [] if axis % rank)
+        if over != [1, 2] or len(axes or []) != 2:
+            raise Problem(f"goes over axes {shown(axes)}, and only height and width together are taken")
+        made = op.graph.add(kind, value, op.where, whole=True, pool_size=value.shape[1:])
+        return made if op.attributes.get("keepdims", 1) else op.graph.flatten(made, op.where)
+
+    return reduce
+
+
+def pad(op: Op) -> Value:
+    value = op.graph.settled(op.value(), op.where)
+    pads, axes = op.numbers(1, "pads"), op.numbers(3, "axes")
+    rank, mode = len(value.axes) + 1, op.attributes.get("mode", "constant")
+    fill = op.attributes.get("value", op.optional(2))
+    number = 0.0 if fill is None else float(np.asarray(fill).reshape(-1)[0])
+    places = list(range(rank)) if axes is None else [axis % rank for axis in axes]
+    if pads is None or len(pads) != 2 * len(places):
+        raise Problem(f"has pads {shown(pads)} for {len(places)} axes")
+    sides: dict[int, tuple[int, int]] = {1: (0, 0), 2: (0, 0)}
+    for index, place in enumerate(places):
+        both = (pads[index], pads[index + len(places)])
+        ours = value.axes[place - 1] if place else None
+        if both != (0, 0) and (ours not in sides or len(value.shape) != 3 or min(both) < 0):
+            raise Problem(f"has pads {shown(pads)}, and only height and width are padded here, and not cut")
+        if ours in sides and len(value.shape) == 3:
+            sides[ours] = both
+    kinds = {"constant": "zero" if number == 0 else "least" if number <= LEAST else "other", "edge": "edge"}
+    if mode not in kinds:
+        raise Problem(f"pads in mode {shown(mode)}")
+    found: Sides = (sides[1], sides[2])
+    return value if found == NO_PADDING else replace(value, pad=(found, kinds[mode]))
