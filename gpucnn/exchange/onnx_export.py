@@ -15,7 +15,7 @@ from gpucnn.exchange.packages import onnx
 from gpucnn.files import write_atomically
 from gpucnn.layers.chain import numbered
 from gpucnn.model import Sequential
-from gpucnn.text import bytes_text, first_line
+from gpucnn.text import bytes_text, first_line, shown
 
 OPSET = 21  # with it came what is used here, GELU last, in 20; runtimes since the middle of 2024 know it
 LARGEST = (1 << 31) - (1 << 20)  # bytes of weights: the format's own limit is 2 GiB, and names need some room
@@ -71,7 +71,7 @@ def _model(package: Any, nodes: Nodes, model: Sequential) -> Any:
     number = package.TensorProto.FLOAT
     graph = helper.make_graph(
         nodes.nodes,
-        str(model.metadata.get("network", "gpucnn")),
+        "gpucnn",
         [helper.make_tensor_value_info(INPUT, number, ["batch", *model.input_shape])],
         [helper.make_tensor_value_info(OUTPUT, number, ["batch", *model.output_shape])],
         [numpy_helper.from_array(array, name) for name, array in nodes.constants.items()],
@@ -85,13 +85,15 @@ def _model(package: Any, nodes: Nodes, model: Sequential) -> Any:
         producer_version=__version__,
         doc_string="Pixels 0 … 255 are divided by 255 before they go in; channels stand first.",
     )
+    if not isinstance(model.metadata, Mapping):
+        raise CheckpointError(f"metadata must be a dict, got {shown(model.metadata)}: name what it is under a key")
     helper.set_model_props(proto, _properties(model.metadata))
     return proto
 
 
 def _properties(metadata: Mapping[str, Any]) -> dict[str, str]:
     """Metadata as ONNX has it, strings for strings: text as it is, everything else as JSON."""
-    return {key: value if isinstance(value, str) else json.dumps(value, default=_number) for key, value in metadata.items()}
+    return {str(key): value if isinstance(value, str) else json.dumps(value, default=_number) for key, value in metadata.items()}
 
 
 def _number(value: Any) -> Any:

@@ -16,7 +16,7 @@ from gpucnn.device import Device
 from gpucnn.errors import ArgumentError, CheckpointError, GpucnnError
 from gpucnn.exchange.graph import Graph
 from gpucnn.exchange.onnx_fold import BATCH, fold
-from gpucnn.exchange.onnx_op import Op
+from gpucnn.exchange.onnx_op import FLOATS, Op
 from gpucnn.exchange.onnx_ops import OPS
 from gpucnn.exchange.onnx_read import OnnxFile, read
 from gpucnn.exchange.packages import onnx
@@ -92,6 +92,11 @@ class _Walk:
             raise CheckpointError(
                 f"{place} has {len(inputs)} inputs and {len(self.file.graph.output)} outputs ({names}), and models here have one of each: "
                 "export a part of it that does"
+            )
+        kind = int(inputs[0].type.tensor_type.elem_type)
+        if kind not in FLOATS:
+            raise CheckpointError(
+                f"{place} takes an input of type {onnx().TensorProto.DataType.Name(kind)}, and floats are taken here: export it with floats"
             )
         dims = inputs[0].type.tensor_type.shape.dim
         sizes: list[int | None] = [int(dim.dim_value) if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in dims]

@@ -14,6 +14,8 @@ from gpucnn.exchange.problems import Problem
 from gpucnn.exchange.value import FIRST, Value
 from gpucnn.text import shown
 
+FLOATS = (1, 10, 11, 16)  # FLOAT, FLOAT16, DOUBLE and BFLOAT16, as ONNX numbers its types
+
 
 class Walk(Protocol):
     """What an operator needs to know of the graph around it."""

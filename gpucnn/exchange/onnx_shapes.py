@@ -6,14 +6,14 @@ import math
 from dataclasses import replace
 
 from gpucnn.exchange.onnx_fold import BATCH
-from gpucnn.exchange.onnx_op import Op
+from gpucnn.exchange.onnx_op import FLOATS, Op
 from gpucnn.exchange.problems import Problem
 from gpucnn.exchange.value import Value
 from gpucnn.text import shown
 
 
 def cast(op: Op) -> Value:
-    if op.attributes.get("to") not in (1, 10, 11, 16):  # FLOAT, FLOAT16, DOUBLE, BFLOAT16
+    if op.attributes.get("to") not in FLOATS:
         raise Problem("makes whole numbers of a value")
     return op.value()
 

@@ -203,6 +203,13 @@ def test_batches_of_any_size_and_what_the_file_says_of_itself(tmp_path: Path) ->
     assert {array.name for array in read.graph.initializer} == set(model.parameters)
 
 
+def test_images_have_channels_first_also_where_the_model_takes_them_last(tmp_path: Path) -> None:
+    model = gc.Sequential(gc.Conv2D(2, 3), gc.Flatten(), gc.Dense(2)).build((5, 4, 3), device="cpu", data_format="channels_last")
+    export_onnx(model, tmp_path / "model.onnx")
+    x = np.random.default_rng(0).random((2, 5, 4, 3), np.float32)
+    np.testing.assert_allclose(run(tmp_path / "model.onnx", x.transpose(0, 3, 1, 2)), model.predict(x), rtol=APART, atol=APART)
+
+
 def test_a_last_softmax_is_left_off_for_logits_and_the_model_stays_as_it_was(tmp_path: Path) -> None:
     model = gc.Sequential(gc.Dense(3, activation="softmax")).build((4,), device="cpu")
     export_onnx(model, tmp_path / "model.onnx", logits=True)
@@ -229,7 +236,11 @@ def test_nan_and_a_model_that_is_not_built_are_refused(tmp_path: Path) -> None:
     model = gc.Sequential(gc.Dense(2))
     with pytest.raises(GpucnnError, match="not built yet"):
         export_onnx(model, tmp_path / "model.onnx")
-    model.build((3,), device="cpu").parameters["dense_1.bias"].value = [0, np.nan]
+    model.build((3,), device="cpu").metadata = 5  # type: ignore[assignment]
+    with pytest.raises(CheckpointError, match="metadata must be a dict, got 5"):
+        export_onnx(model, tmp_path / "model.onnx")
+    model.metadata = {}
+    model.parameters["dense_1.bias"].value = [0, np.nan]
     with pytest.raises(CheckpointError, match=r"'dense_1\.bias' holds NaN"):
         export_onnx(model, tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())

@@ -513,7 +513,18 @@ def test_files_that_go_beyond_one_graph(tmp_path: Path) -> None:
     sparse.graph.sparse_initializer.add()
     functions = graph(conv, (2, 4, 4), W)
     functions.functions.add(name="f")
-    cases = ((two, "has 2 inputs"), (foreign, "operators of com.example"), (sparse, "sparse weights"), (functions, "has functions"))
+    whole = graph(conv, (2, 4, 4), W)
+    whole.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    unknown = graph(conv, (2, 4, 4), W)
+    unknown.graph.input[0].type.tensor_type.elem_type = 1000
+    cases = (
+        (whole, "takes an input of type UINT8, and floats are taken"),
+        (unknown, "describes its input in a way that is not read"),
+        (two, "has 2 inputs"),
+        (foreign, "operators of com.example"),
+        (sparse, "sparse weights"),
+        (functions, "has functions"),
+    )
     for model, words in (*cases, (graph(conv, (2, 4, 4), W, opset=6), "version 6 of ONNX's operators")):
         path.write_bytes(model.SerializeToString())
         with pytest.raises(CheckpointError, match=words):

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 import gpucnn as gc
 from gpucnn.errors import ArgumentError, CheckpointError
-from gpucnn.exchange import NotTakenError, import_state
+from gpucnn.exchange import NotTakenError, import_model, import_state
 
 APART = 1e-5
 
@@ -163,6 +163,17 @@ def test_names_that_do_not_say_the_order_ask_for_a_map(tmp_path: Path) -> None:
     ):
         with pytest.raises(ArgumentError, match=words):
             import_state(path, model, wrong)
+
+
+def test_a_built_model_can_be_what_they_go_into(tmp_path: Path) -> None:
+    tensors = state(a1__weight=(2, 2, 3, 3), a2__weight=(2, 2, 3, 3))
+    save_file(tensors, tmp_path / "m.safetensors")
+    model = two()
+    assert import_model(tmp_path / "m.safetensors", network=model) is model
+    np.testing.assert_array_equal(model.parameters["conv2d_2.weight"].value, tensors["a2.weight"])
+    with pytest.raises(ArgumentError, match="has an input shape of its own"):
+        two().save(tmp_path / "own.safetensors")
+        import_model(tmp_path / "m.safetensors", network=str(tmp_path / "own.safetensors"), input_shape=(2, 5, 5), device="cpu")
 
 
 def test_numbers_in_names_count_as_numbers(tmp_path: Path) -> None:
