@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from gpucnn.exchange import curves
 from gpucnn.exchange.curves import Curve
 from gpucnn.exchange.problems import Problem
-from gpucnn.exchange.value import NO_PADDING, Node, Value, key_of, same_order
+from gpucnn.exchange.value import NO_PADDING, Node, Value, same_order
 from gpucnn.layers import BatchNorm2D, Concat, Dense, Flatten, Layer, MaxPool2D, Residual, ZeroPad2D
 from gpucnn.layers.base import Shape
 from gpucnn.ops.shapes import Sides
@@ -40,7 +40,6 @@ class Graph:
 
     most: int
     nodes: list[Node] = field(default_factory=list)
-    _made: dict[tuple[int, bytes], Value] = field(default_factory=dict)
 
     def input(self, shape: Shape, axes: tuple[int, ...]) -> Value:
         """The model's input, of our `shape`."""
@@ -88,14 +87,10 @@ class Graph:
         """The value with everything that was pending made a layer."""
         if not value.pending:
             return value
-        key = (value.node, key_of(value))
-        if key not in self._made:
-            self._made[key] = self._settle(value, where)
-        made = self._made[key]
-        return replace(made, axes=value.axes, order=value.order)
+        return replace(self._settle(value, where), axes=value.axes, order=value.order)
 
     def _settle(self, value: Value, where: str) -> Value:
-        bare = replace(value, scale=None, shift=None, curve=None, pad=None, inner=None, step=None)
+        bare = replace(value, scale=None, shift=None, curve=None, pad=None, inner=None, step=None, pair=None)
         if value.pad is not None:
             sides, fill = value.pad
             if fill != "zero":
@@ -105,6 +100,8 @@ class Graph:
             found = curves.match(value.curve)
             if found is not None:
                 return self.add(found[0], bare, where, **found[1])
+            if value.pair is not None:
+                return self.sum(value.pair, where)
             if value.inner is None or value.step is None or not value.inner.pending:
                 raise Problem("is a part of arithmetic that is none of the activations here")
             before = self.settled(value.inner, where)  # one layer, and the last step as another
@@ -130,7 +127,7 @@ class Graph:
         a, b = self._of_channels(value, scale), self._of_channels(value, shift)
         curve = value.curve
         if curve is not None and (a == a[0]).all() and (b == b[0]).all():
-            return replace(value, curve=_line(curve, float(a[0]), float(b[0])), inner=value, step=(a, b))
+            return replace(value, curve=_line(curve, float(a[0]), float(b[0])), inner=value, step=(a, b), pair=None)
         if curve is not None:
             value = self.settled(value, where)
         before = (1.0, 0.0) if value.scale is None or value.shift is None else (value.scale, value.shift)
@@ -143,15 +140,15 @@ class Graph:
             value = self.settled(value, where)
             return replace(value, curve=function)
         inner: Curve = before
-        return replace(value, curve=lambda x: function(inner(x)), scale=None, shift=None, inner=value, step=function)
+        return replace(value, curve=lambda x: function(inner(x)), scale=None, shift=None, inner=value, step=function, pair=None)
 
     def together(self, one: Value, two: Value, function: Callable[[Any, Any], Any]) -> Value | None:
-        """function(one, two), where both are formulas of the same value; None where they are not."""
+        """function(one, two), where both are formulas of the same value; None where they are not. A sum can be a layer of its own."""
         first, second = self._as_curve(one), self._as_curve(two)
         if one.node != two.node or one.axes != two.axes or first is None or second is None:
             return None
-        a, b = first, second
-        return replace(one, curve=lambda x: function(a(x), b(x)), scale=None, shift=None, inner=None)
+        a, b, pair = first, second, (one, two) if function is np.add else None
+        return replace(one, curve=lambda x: function(a(x), b(x)), scale=None, shift=None, inner=None, pair=pair)
 
     def _as_curve(self, value: Value) -> Curve | None:
         """What is pending as a formula of one number; None where channels differ."""

@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn.arrays import quiet
 from gpucnn.checks import integer, several
 from gpucnn.errors import ArgumentError
-from gpucnn.exchange import curves
 from gpucnn.exchange.curves import Curve
 from gpucnn.layers import Layer
 from gpucnn.layers.base import Shape
@@ -56,6 +53,7 @@ class Value:
     pad: tuple[Sides, str] | None = None
     inner: Value | None = None  # what the curve's last step was done to,
     step: Curve | tuple[NDArray[Any], NDArray[Any]] | None = None  # and that step, a formula or (scale, shift)
+    pair: tuple[Value, Value] | None = None  # or what was added up in it
 
     @property
     def logical(self) -> Shape:
@@ -88,13 +86,3 @@ def same_order(one: Value, two: Value) -> bool:
     if one.order is None or two.order is None:
         return one.order is two.order
     return bool((one.order == two.order).all())
-
-
-def key_of(value: Value) -> bytes:
-    """What is pending, so that two users of one value get one layer."""
-    if value.curve is not None:
-        return b"curve" + np.asarray(quiet(value.curve)(curves.SAMPLES)).tobytes()
-    if value.pad is not None:
-        return f"pad {value.pad}".encode()
-    assert value.scale is not None and value.shift is not None
-    return b"scale" + value.scale.tobytes() + value.shift.tobytes()

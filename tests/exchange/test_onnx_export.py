@@ -12,7 +12,7 @@ import pytest
 
 import gpucnn as gc
 from gpucnn.errors import CheckpointError, GpucnnError, MissingExtraError
-from gpucnn.exchange import export_onnx, packages
+from gpucnn.exchange import export_onnx, import_onnx, packages
 from gpucnn.exchange.onnx_nodes import ACTIVATIONS, NODES
 from gpucnn.layers import kinds
 from gpucnn.layers.base import ACTIVATIONS as KNOWN
@@ -183,7 +183,10 @@ def test_random_models(seed: int, tmp_path: Path) -> None:
     layers = random_layers(rng)
     ending = [[], [gc.GlobalAvgPool2D(), gc.Dense(4)], [gc.Flatten(), gc.Dense(3, activation="softmax")]][seed % 3]
     shape = (int(rng.integers(1, 4)), int(rng.integers(5, 10)), int(rng.integers(5, 10)))
-    check(built([*layers, *ending], shape, seed), tmp_path / "model.onnx")
+    model = built([*layers, *ending], shape, seed)
+    check(model, tmp_path / "model.onnx")
+    x = np.random.default_rng(2).normal(0, 1, (2, *shape)).astype(np.float32)
+    np.testing.assert_allclose(import_onnx(tmp_path / "model.onnx", device="cpu").predict(x), model.predict(x), rtol=APART, atol=APART)
 
 
 def test_batches_of_any_size_and_what_the_file_says_of_itself(tmp_path: Path) -> None:

@@ -366,6 +366,11 @@ BY_HAND: dict[str, tuple[list[Any], tuple[int, ...], dict[str, Any]]] = {
         (2, 3, 5),
         {"w": normal(2, 2, 1, 1), "zero": np.float32(0), "axes": np.array([-1, -2])},
     ),
+    "a value and its own activation, added and scaled": (
+        [node("Relu", "x", y="r"), node("Add", "r", "x", y="a"), node("Mul", "a", "k", y="b"), node("Conv", "b", "w")],
+        (2, 3, 3),
+        {"k": normal(1, 2, 1, 1), "w": normal(2, 2, 1, 1)},
+    ),
     "a grey image without its channel": (
         [node("Unsqueeze", "x", "one", y="a"), node("Conv", "a", "w", y="b"), node("Reshape", "b", "shape")],
         (4, 5),
@@ -426,7 +431,7 @@ NOT_TAKEN: dict[str, tuple[list[Any], dict[str, Any], str]] = {
         [node("MaxPool", "x", kernel_shape=[(1 << 63) - 1, 1], strides=[(1 << 63) - 1, 1])], {}, "does not fit: .*must be below 2³¹"
     ),
     "what no node makes": ([node("Relu", "z")], {}, "takes 'z', which no node before it makes"),
-    "a value added to itself": ([node("Add", "x", "x", y="a"), node("Conv", "a", "w")], W, "none of the activations"),
+    "a value added to itself": ([node("Add", "x", "x", y="a"), node("Conv", "a", "w")], W, "adds a value to itself"),
     "no layers": ([node("Identity", "x")], {}, "has no layers"),
 }  # fmt: skip
 
