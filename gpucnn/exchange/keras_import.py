@@ -15,7 +15,6 @@ from gpucnn.exchange.keras_layers import LAYERS, Told
 from gpucnn.exchange.problems import DAMAGE, NotTakenError, Problem
 from gpucnn.exchange.tree import model_of
 from gpucnn.exchange.value import FIRST, LAST, Value, goes_with, sizes_given
-from gpucnn.layout import LAST as CHANNELS_LAST
 from gpucnn.layout import image_shape
 from gpucnn.model import Sequential
 from gpucnn.text import plain, reason_of, shown
@@ -47,7 +46,7 @@ def import_keras(path: str | Path, *, input_shape: Sequence[int] | None = None, 
             if walk.problems or output is None:
                 raise NotTakenError(place, walk.problems)
             output = walk.graph.settled(output, "the output")
-            model = model_of(walk.graph, output, device, CHANNELS_LAST if walk.axes == LAST else None)
+            model = model_of(walk.graph, output, device, last=walk.axes == LAST)
         except Problem as problem:
             raise NotTakenError(place, [*walk.problems, f"the model {problem}"]) from None
         except GpucnnError:

@@ -24,7 +24,6 @@ from gpucnn.exchange.problems import DAMAGE, NotTakenError, Problem
 from gpucnn.exchange.tree import model_of
 from gpucnn.exchange.value import FIRST, LAST, Value, goes_with, sizes_given
 from gpucnn.layout import FEW, SIDE
-from gpucnn.layout import LAST as CHANNELS_LAST
 from gpucnn.model import Sequential
 from gpucnn.text import listed, plain, reason_of, shown
 
@@ -59,7 +58,7 @@ def import_onnx(path: str | Path, *, input_shape: Sequence[int] | None = None, d
     if walk.problems:
         raise NotTakenError(file.place, walk.problems)
     try:
-        model = model_of(walk.graph, walk.output(), device, CHANNELS_LAST if walk.last else None)
+        model = model_of(walk.graph, walk.output(), device, last=walk.last)
     except Problem as problem:
         raise NotTakenError(file.place, [f"the graph {problem}"]) from None
     except CheckpointError as error:

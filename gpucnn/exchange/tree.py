@@ -35,7 +35,6 @@ from gpucnn.layers import (
     Residual,
 )
 from gpucnn.layers.activation import _Activation
-from gpucnn.layout import LAST as CHANNELS_LAST
 from gpucnn.model import Sequential
 from gpucnn.text import reason_of
 
@@ -56,8 +55,11 @@ class Part:
     branches: list[list[Part]] = field(default_factory=list)
 
 
-def model_of(graph: Graph, output: Value, device: str | Device = "auto", data_format: str | None = None) -> Sequential:
-    """The built model that ends in `output`, with its weights. Problem where the graph cannot be taken apart, or has no layers."""
+def model_of(graph: Graph, output: Value, device: str | Device = "auto", *, last: bool = False) -> Sequential:
+    """The built model that ends in `output`, with its weights; `last`: it takes images with their channels last.
+
+    Problem where the graph cannot be taken apart, or has no layers.
+    """
     if output.order is not None:
         raise Problem("ends in features in an order that is not the one of the layers here")
     try:
@@ -70,8 +72,8 @@ def model_of(graph: Graph, output: Value, device: str | Device = "auto", data_fo
     layers = [_made(part, weights) for part in parts]
     shape = graph.nodes[0].shape
     try:
-        if data_format == CHANNELS_LAST:
-            model = Sequential(layers).build([shape[axis] for axis in LAST], device=device, data_format=data_format)
+        if last:
+            model = Sequential(layers).build([shape[axis] for axis in LAST], device=device, data_format="channels_last")
         else:
             model = Sequential(layers).build(shape, device=device, data_format="channels_first" if len(shape) == 3 else None)
     except (ValueError, MemoryError) as error:
