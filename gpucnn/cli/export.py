@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 import gpucnn
+from gpucnn import experiment
 from gpucnn.cli.options import ModelFile
 from gpucnn.cli.program import app
 from gpucnn.errors import ArgumentError
@@ -28,7 +29,7 @@ def export(
 
     if output.suffix.lower() != ".onnx":
         raise ArgumentError(f"{output} must end in .onnx, which is the one format that is written")
-    network = gpucnn.load(model, device="cpu")
+    network = gpucnn.load(experiment.model_file(model), device="cpu")
     if network.loss is None:
         network.compile()  # the loss knows how raw outputs become probabilities
     export_onnx(network, user_path(output), logits=logits)

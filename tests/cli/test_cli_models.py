@@ -165,6 +165,11 @@ def test_the_card_says_what_a_reader_needs(digits):
     assert result["metrics"] == [{"type": "accuracy", "value": pytest.approx(accuracy, abs=1e-6)}]
 
 
+def test_a_run_is_exported_by_its_folder(onnx, gpucnn, digits, tmp_path):
+    assert gpucnn("export", digits.path, "m.onnx").out == "wrote     m.onnx\n"
+    assert "is a folder without model.safetensors" in gpucnn("export", tmp_path, "m.onnx").sentence
+
+
 def test_the_program_in_the_card_runs(digits, monkeypatch):
     monkeypatch.chdir(digits.path)
     text = (digits.path / "README.md").read_text(encoding="utf-8")
