@@ -1,6 +1,7 @@
 """The CPU's loops: Python that Numba compiles for the processor it runs on. Importable without gpucnn; README.md explains them.
 
-    _numba, disk_cache              what a loop is, and where its machine code is kept
+    loops, _numba                   what a loop is; its compiler
+    disk_cache, machine             where its machine code is kept, and made ready to run
     vector, tile, turn              sixteen numbers at a time; the inner loop of all products; transposition
     tables                          where each output and each tap of a window lies
     direct, winograd, transforms    convolution: any; of 3×3 and 5×5 kernels at stride 1

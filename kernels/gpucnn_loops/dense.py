@@ -13,7 +13,7 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn_loops._numba import loop
+from gpucnn_loops.loops import loop
 from gpucnn_loops.tables import Tables
 from gpucnn_loops.threads import Scratch, address, share
 from gpucnn_loops.tile import product

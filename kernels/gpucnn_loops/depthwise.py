@@ -9,7 +9,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn_loops._numba import loop
+from gpucnn_loops.loops import loop
 from gpucnn_loops.tables import Window, edges, framed
 from gpucnn_loops.threads import Scratch, address, share
 from gpucnn_loops.turn import frame

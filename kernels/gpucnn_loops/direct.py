@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn_loops import tables
-from gpucnn_loops._numba import loop
+from gpucnn_loops.loops import loop
 from gpucnn_loops.tables import Frame, Tables, Window, edges, framed, grid, lanes
 from gpucnn_loops.threads import Scratch, address, share, step_of
 from gpucnn_loops.tile import product

@@ -19,7 +19,6 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 MONTH = 30 * 24 * 3600
 
@@ -40,65 +39,53 @@ def folder() -> Path | None:
     return None
 
 
-class Kept:
-    """One loop's file, in the place that Numba has for a cache of its own.
-
-    made_for: what the machine code depends on, besides the loop and the processor. pack, unpack: compiled code as bytes, and back.
-    """
-
-    def __init__(
-        self, name: str, made_for: tuple[str, ...], pack: Callable[[Any], bytes], unpack: Callable[[Any, bytes], Any]
-    ) -> None:  # fmt: skip
-        self.name, self.made_for = name, made_for
-        self.pack, self.unpack = pack, unpack
-        self.found = False
-
-    def path(self, codegen: Any) -> Path | None:
-        """The loop's file for the processor that Numba compiles for."""
-        base = folder()
-        if base is None:
-            return None
-        mark = hashlib.sha256(repr((self.name, self.made_for, codegen.magic_tuple())).encode() + _sources())
-        return base / f"{self.name}-{mark.hexdigest()[:24]}.loop"
-
-    def load_overload(self, signature: Any, context: Any) -> Any:
-        """The compiled loop, or None."""
-        context.refresh()
-        path = self.path(context.codegen())
-        if path is not None:
-            with contextlib.suppress(Exception):  # not there, not readable, cut short, or of something else: it is compiled again
-                mark, _, data = path.read_bytes().partition(b"\n")
-                if mark == hashlib.sha256(data).hexdigest().encode():
-                    result = self.unpack(context, data)
-                    self.found = True
-                    return result
-        if announce is not None:
-            announce(self.name)
+def path(name: str, made_for: tuple[str, ...]) -> Path | None:
+    """A loop's file. made_for: what the machine code depends on, besides its source: versions, processor and features."""
+    base = folder()
+    if base is None:
         return None
+    mark = hashlib.sha256(repr((name, made_for)).encode() + _sources())
+    return base / f"{name}-{mark.hexdigest()[:24]}.loop"
 
-    def save_overload(self, signature: Any, result: Any) -> None:
-        """Keeps a compiled loop, if that can be."""
-        path = self.path(result.target_context.codegen())
-        if path is None:
-            return
-        beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._forget_old(path)
-            data = self.pack(result)
-            beside.write_bytes(hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
-            os.replace(beside, path)
-        except Exception as error:  # a full disk, a folder of another user's: it costs a compilation at every start
-            with contextlib.suppress(OSError):
-                beside.unlink()
-            _say_once(f"compiled loops cannot be kept in {path.parent}, and are compiled at every start ({error})")
 
-    def _forget_old(self, path: Path) -> None:
-        """Deletes what has lain there for a month: every change to the sources leaves a file behind that nobody asks for again."""
-        for file in path.parent.glob(f"{self.name}-*"):
-            with contextlib.suppress(OSError):  # another process was first
-                if time.time() - file.stat().st_mtime > MONTH:
-                    file.unlink()
+def read(path: Path | None) -> bytes | None:
+    """What is kept there; None where that is not there, cannot be read, or is not whole."""
+    if path is not None:
+        with contextlib.suppress(OSError):
+            mark, _, data = path.read_bytes().partition(b"\n")
+            if mark == hashlib.sha256(data).hexdigest().encode():
+                return data
+    return None
+
+
+def keep(path: Path | None, name: str, data: bytes) -> None:
+    """Keeps a compiled loop, if that can be."""
+    if path is None:
+        return
+    beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _forget_old(path.parent, name)
+        beside.write_bytes(hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
+        os.replace(beside, path)
+    except OSError as error:  # a full disk, a folder of another user's: it costs a compilation at every start
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        _say_once(f"compiled loops cannot be kept in {path.parent}, and are compiled at every start ({error})")
+
+
+def tell(name: str) -> None:
+    """A loop is about to be compiled."""
+    if announce is not None:
+        announce(name)
+
+
+def _forget_old(folder: Path, name: str) -> None:
+    """Deletes what has lain there for a month: every change to the sources leaves a file behind that nobody asks for again."""
+    for file in folder.glob(f"{name}-*"):
+        with contextlib.suppress(OSError):  # another process was first
+            if time.time() - file.stat().st_mtime > MONTH:
+                file.unlink()
 
 
 @functools.cache

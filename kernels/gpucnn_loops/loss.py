@@ -9,7 +9,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn_loops._numba import loop
+from gpucnn_loops.loops import loop
 from gpucnn_loops.threads import address
 from gpucnn_loops.vector import at
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn_loops._numba import loop
+from gpucnn_loops.loops import loop
 from gpucnn_loops.threads import address, share
 from gpucnn_loops.vector import L, at, fma, load, splat, sum16
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn_loops._numba import helper, loop
+from gpucnn_loops.loops import helper, loop
 from gpucnn_loops.tables import Window, framed, lanes
 from gpucnn_loops.threads import Scratch, address, share
 from gpucnn_loops.turn import frame

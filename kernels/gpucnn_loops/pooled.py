@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn_loops import tables
-from gpucnn_loops._numba import loop
 from gpucnn_loops.direct import CHUNK
+from gpucnn_loops.loops import loop
 from gpucnn_loops.tables import Tables, Window, edges, framed, lanes
 from gpucnn_loops.threads import Scratch, address, share
 from gpucnn_loops.tile import product

@@ -9,7 +9,7 @@ two of them: 6 × 1, anything larger falls to memory. NEON has 32 of a quarter: 
 
 from __future__ import annotations
 
-from gpucnn_loops._numba import FEATURES, cgutils, floats, intrinsic, ir, loop, types, words
+from gpucnn_loops.loops import FEATURES, cgutils, floats, intrinsic, ir, loop, types, words
 from gpucnn_loops.vector import ARM, I64, ZERO, L, V, at, fma_of, load_at, splat_of, store_at
 
 WIDE = "avx512f" in FEATURES

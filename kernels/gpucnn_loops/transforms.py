@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn_loops._numba import helper, loop
+from gpucnn_loops.loops import helper, loop
 from gpucnn_loops.vector import L, at, fma, load, splat, spread, store
 
 TILES = 32  # tiles of a chunk, of one image or of several: V and M of 64 channels are 295 KB each, and stay in the second-level cache

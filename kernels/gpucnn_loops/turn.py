@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from gpucnn_loops._numba import FEATURES, floats, intrinsic, ir, loop, types, words
+from gpucnn_loops.loops import FEATURES, floats, intrinsic, ir, loop, types, words
 from gpucnn_loops.vector import I32, I64, F, L, at, load_at, store_at
 
 BLOCK = 16 if "avx512f" in FEATURES else 8 if "avx2" in FEATURES else 4  # numbers in a register: 16×16 are turned in blocks that fit

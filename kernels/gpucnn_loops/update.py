@@ -7,8 +7,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn_loops._numba import loop
 from gpucnn_loops.elementwise import elements
+from gpucnn_loops.loops import loop
 from gpucnn_loops.threads import address
 
 Array = NDArray[np.float32]

@@ -11,11 +11,10 @@ is checked.
 
 from __future__ import annotations
 
-import operator
 import platform
 from typing import Any
 
-from gpucnn_loops._numba import FEATURES, cgutils, floats, intrinsic, ir, models, overload, register_model, types
+from gpucnn_loops.loops import FEATURES, cgutils, floats, intrinsic, ir, types, vector
 
 L = 16  # lanes of a vector
 ARM = platform.machine().lower() in ("arm64", "aarch64")
@@ -27,17 +26,6 @@ F, I32, I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 V = ir.VectorType(F, L)
 IV = ir.VectorType(I32, L)
 ZERO = ir.Constant(V, [0.0] * L)
-
-
-class Vector(types.Type):  # type: ignore[misc]
-    """Numba's name for the type."""
-
-    def __init__(self) -> None:
-        super().__init__("float32x16")
-
-
-vector = Vector()
-register_model(Vector)(lambda manager, kind: models.PrimitiveModel(manager, kind, V))
 
 
 def load_at(builder: Any, pointer: Any, kind: Any = V) -> Any:
@@ -198,19 +186,3 @@ def sum16(typing, v):
 def as_floats(typing, x):
     """The same address, of numbers that are moved about as float32."""
     return floats(x), lambda c, b, s, args: b.bitcast(args[0], F.as_pointer())
-
-
-def _define(symbol: Any, name: str) -> None:
-    @intrinsic
-    def both(typing, a, b):
-        return vector(vector, vector), lambda c, bl, s, args: getattr(bl, name)(*args)
-
-    @overload(symbol)
-    def implementation(a, b):
-        if isinstance(a, Vector) and isinstance(b, Vector):
-            return lambda a, b: both(a, b)
-        return None
-
-
-for _symbol, _name in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul")):
-    _define(_symbol, _name)

@@ -17,8 +17,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn_loops._numba import loop
 from gpucnn_loops.direct import Direct, add_rows, masked
+from gpucnn_loops.loops import loop
 from gpucnn_loops.tables import Sliding, Tables, Window, edges, grid, lanes, parts
 from gpucnn_loops.threads import Scratch, address, share, step_of
 from gpucnn_loops.tile import product

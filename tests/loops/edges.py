@@ -22,8 +22,8 @@ from gpucnn.ops import cpu
 from gpucnn.ops.cpu import _engine, roads
 from gpucnn.ops.shapes import pool_window
 from gpucnn_loops import threads
-from gpucnn_loops._numba import Loop
 from gpucnn_loops.direct import Direct
+from gpucnn_loops.loops import Loop
 
 PAGE = mmap.PAGESIZE
 libc = ctypes.CDLL(None, use_errno=True)

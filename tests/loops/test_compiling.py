@@ -11,8 +11,8 @@ import numpy as np
 
 import gpucnn as gc
 from gpucnn.losses import get_loss
-from gpucnn_loops import _numba, direct, tile
-from gpucnn_loops._numba import rehearsal
+from gpucnn_loops import direct, loops, tile
+from gpucnn_loops.loops import rehearsal
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -27,12 +27,12 @@ model.build((1, 12, 12), seed=1, device="cpu").compile("adam")
 steps = []
 class Watch(gc.Callback):
     def on_train_begin(self, run):
-        from gpucnn_loops import _numba
-        steps.append(set(_numba.compiled))
+        from gpucnn_loops import loops
+        steps.append(set(loops.compiled))
 model.fit(x, y, batch_size=4, epochs=2, verbose=False, callbacks=[Watch()])
 model.fit(x, y, batch_size=4, epochs=1, verbose=False)
-from gpucnn_loops import _numba
-print(len(_numba.compiled), len(steps[0]))
+from gpucnn_loops import loops
+print(len(loops.compiled), len(steps[0]))
 """
 
 
@@ -44,6 +44,32 @@ def test_before_the_first_step_with_one_line(program: Program, tmp_path: Path) -
     assert re.fullmatch(rf"compiling {whole} loops for this machine, once: \d+ s\n", done.stderr)
     again = program(TRAIN.format(terminal=True), GPUCNN_LOOP_CACHE=str(tmp_path))
     assert again.returncode == 0 and again.stdout.split() == ["0", "0"] and again.stderr == ""
+
+
+def test_a_second_network_has_a_line_of_its_own(program: Program, tmp_path: Path) -> None:
+    """Also one that comes to a machine where others have been compiled: in the library, and in the same process."""
+    text = """
+import numpy as np, gpucnn as gc
+import gpucnn.ops.cpu._engine as engine
+from gpucnn_loops import loops
+engine.is_terminal = lambda stream: True
+def fit(*layers):
+    before = len(loops.compiled)
+    model = gc.Sequential(*layers, gc.Flatten(), gc.Dense(3)).build((1, 12, 12), seed=1, device="cpu").compile("sgd")
+    model.fit(np.zeros((4, 1, 12, 12), "float32"), np.zeros(4, int), epochs=1, verbose=False)
+    print(len(loops.compiled) - before)
+for layers in [LAYERS]:
+    fit(*layers)
+"""
+    first = program(text.replace("[LAYERS]", "[[]]"), GPUCNN_LOOP_CACHE=str(tmp_path))
+    assert first.returncode == 0, first.stderr
+    layers = "[[], [gc.AvgPool2D(2)], [gc.AvgPool2D(2)], [gc.MaxPool2D(2)]]"
+    done = program(text.replace("[LAYERS]", layers), GPUCNN_LOOP_CACHE=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    counts = [int(count) for count in done.stdout.split()]
+    assert counts[0] == counts[2] == 0 and min(counts[1], counts[3]) > 0
+    assert re.findall(r"compiling (\d+) loops? for this machine, once: \d+ s\n", done.stderr) == [str(counts[1]), str(counts[3])]
+    assert done.stderr.count("\n") == 2
 
 
 def test_nothing_is_said_where_nobody_looks(program: Program, tmp_path: Path) -> None:
@@ -73,7 +99,7 @@ def test_a_rehearsal_writes_nothing_and_lists_what_is_called_first() -> None:
     assert (y == 7).all()
     assert needed.index(tile.product) < needed.index(direct.gather)
     assert len(set(map(id, needed))) == len(needed)
-    assert not _numba.rehearsing()
+    assert not loops.rehearsing()
     plan.forward(x, weight, None, False, y)
     assert (y == 9).all()
 

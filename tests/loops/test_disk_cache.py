@@ -8,23 +8,21 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from programs import run
 
-from gpucnn_loops import disk_cache
+from gpucnn_loops import disk_cache, loops, machine, tile, turn
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
 
 WORK = """
 import numpy as np, hashlib
 from gpucnn.ops import cpu
-from gpucnn_loops import _numba
+from gpucnn_loops import loops
 x = np.random.default_rng(0).standard_normal((20, 20), dtype="float32")
 y = cpu.relu_grad(cpu.relu(x), x)
-print(len(_numba.compiled), hashlib.sha256(y.tobytes()).hexdigest())
+print(len(loops.compiled), hashlib.sha256(y.tobytes()).hexdigest())
 """
 
 
@@ -71,6 +69,22 @@ def test_what_is_damaged_is_compiled_again(damage: str, kept: tuple[Path, int, s
     assert result(program(WORK, GPUCNN_LOOP_CACHE=str(tmp_path))) == (compiled, bits)
     assert [file.name for file in files(tmp_path)] == [file.name for file in files(folder)]
     assert result(program(WORK, GPUCNN_LOOP_CACHE=str(tmp_path))) == (0, bits)
+
+
+def test_without_the_compiler_what_is_kept_runs(kept: tuple[Path, int, str], program: Program) -> None:
+    folder, _, bits = kept
+    text = "import sys; sys.modules['numba'] = None\n" + WORK
+    assert result(program(text, GPUCNN_LOOP_CACHE=str(folder), GPUCNN_CPU="loops")) == (0, bits)
+
+
+def test_machine_code_that_calls_what_is_not_there_is_not_run(kept: tuple[Path, int, str], tmp_path: Path, program: Program) -> None:
+    folder, compiled, bits = kept
+    for file in files(folder):
+        data = disk_cache.read(file)
+        assert data is not None
+        needs, _, code = data.partition(b"\n")
+        disk_cache.keep(tmp_path / file.name, "", needs + b" nobody_has_this\n" + code)
+    assert result(program(WORK, GPUCNN_LOOP_CACHE=str(tmp_path))) == (compiled, bits)
 
 
 def test_where_nothing_can_be_written_that_is_said_once(tmp_path: Path, program: Program) -> None:
@@ -121,35 +135,33 @@ def test_a_process_that_is_killed_while_it_compiles(tmp_path: Path, program: Pro
     assert result(program(WORK, GPUCNN_LOOP_CACHE=str(tmp_path))) == (0, bits)
 
 
-def processor(*magic: str) -> Any:
-    return SimpleNamespace(magic_tuple=lambda: magic)
-
-
 def test_each_processor_has_files_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPUCNN_LOOP_CACHE", str(tmp_path))
 
-    def path(*magic: str, versions: tuple[str, ...] = ("1",)) -> Path | None:
-        return disk_cache.Kept("tile.product", versions, bytes, lambda context, data: None).path(processor(*magic))
+    def path(*processor: str, version: str = "1") -> Path | None:
+        monkeypatch.setattr(machine, "processor", lambda: processor)
+        monkeypatch.setattr(loops, "_versions", lambda: (version,))
+        return tile.product.path
 
     paths = {
         path("x86_64", "znver4", "+avx512f"), path("x86_64", "znver4", "+avx2"), path("x86_64", "haswell", "+avx2"),
-        path("x86_64", "znver4", "+avx512f", versions=("2",)),
+        path("aarch64", "haswell", "+avx2"), path("x86_64", "znver4", "+avx512f", version="2"),
     }  # fmt: skip
-    assert len(paths) == 4
+    assert len(paths) == 5 and None not in paths
     assert path("x86_64", "znver4", "+avx512f") in paths
+    assert turn.to_rows.path not in paths
 
 
-def test_what_nobody_has_asked_for_in_a_month_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GPUCNN_LOOP_CACHE", str(tmp_path))
+def test_what_nobody_has_asked_for_in_a_month_goes(tmp_path: Path) -> None:
     old, young, other = (tmp_path / name for name in ("a.loop-1.loop", "a.loop-2.loop", "b.loop-1.loop"))
     for file in (old, young, other):
         file.write_bytes(b"")
     long_ago = time.time() - 32 * 24 * 3600
     for file in (old, other):
         os.utime(file, (long_ago, long_ago))
-    kept = disk_cache.Kept("a.loop", (), lambda result: b"code", lambda context, data: data)
-    kept.save_overload(None, SimpleNamespace(target_context=SimpleNamespace(codegen=lambda: processor("x"))))
+    disk_cache.keep(tmp_path / "a.loop-3.loop", "a.loop", b"code")
     assert not old.exists() and young.exists() and other.exists()
+    assert disk_cache.read(tmp_path / "a.loop-3.loop") == b"code"
 
 
 def test_the_folder_is_in_the_users_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from test_dense import hold as hold_dense
 from test_pooled import CASES, hold_forward, hold_gradient
 from gpucnn.ops.cpu import _engine
 from gpucnn_loops import tile
-from gpucnn_loops._numba import Loop
+from gpucnn_loops.loops import Loop
 rng = np.random.default_rng(0)
 for case in [*DIRECT[:6], *DEPTHWISE[:2], *WINOGRAD[:3]]:
     given = arrays(case, rng)
@@ -36,7 +36,7 @@ for module in (*vars(_engine.modules()).values(), tile):
     for loop in vars(module).values():
         if isinstance(loop, Loop):
             loop.prepare()
-            code += loop._compiled._library.get_asm_str()
+            code += loop.library.get_asm_str()
 count = lambda pattern: len(re.findall(pattern, code))
 print(tile.WIDE, tile.ROWS, count("%zmm"), count("%ymm"), count("vfmadd"), count(r"call\\w*\\s+\\*?fmaf?\\b|fmaf@"), count(r"mulps"))
 """

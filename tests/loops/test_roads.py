@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ x, y = rng.random((20, 1, 12, 12), dtype="float32"), rng.integers(0, 10, 20)
 model = gc.Sequential(gc.Conv2D(16, 3, activation="relu"), gc.MaxPool2D(2), gc.Conv2D(17, 3, padding="same"), gc.Flatten(), gc.Dense(10))
 model.build((1, 12, 12), seed=1, device="cpu").compile("adam")
 loss = model.fit(x, y, batch_size=8, epochs=2, verbose=False).rows[-1]["loss"]
-print("numba" in sys.modules, round(loss, 3), np.isfinite(loss))
+print("gpucnn_loops.loops" in sys.modules, round(loss, 3), np.isfinite(loss))
 """
 
 
@@ -51,7 +52,7 @@ def test_numpy_takes_the_rest(array: Any) -> None:
     assert not _engine.loops(np.zeros(3, np.float32), array)
 
 
-def test_numpy_can_be_asked_for_and_numba_is_not_imported_then(program: Program) -> None:
+def test_numpy_can_be_asked_for_and_no_loop_is_loaded_then(program: Program) -> None:
     done, usual = program(TRAIN, GPUCNN_CPU="numpy"), program(TRAIN)
     assert done.returncode == usual.returncode == 0, done.stderr + usual.stderr
     assert done.stdout.split()[0] == "False" and usual.stdout.split()[0] == "True"
@@ -70,16 +71,16 @@ BROKEN = {
     "no Numba": "import sys; sys.modules['numba'] = None\n",
     "a Numba that raises": "import sys, types; sys.modules['numba'] = types.ModuleType('numba')\n",
     "a compiler that fails": """
-import numba.core.ccallback as c
-def compile(self): raise RuntimeError("LLVM is out of order")
-c.CFunc.compile = compile
+import numba.core.dispatcher as d
+def compile(self, *arguments): raise RuntimeError("LLVM is out of order")
+d._FunctionCompiler.compile = compile
 """,
 }
 
 
 @pytest.mark.parametrize("broken", sorted(BROKEN))
 def test_without_a_compiler_numpy_computes_and_one_sentence_says_so(broken: str, program: Program) -> None:
-    done = program(BROKEN[broken] + TRAIN)
+    done = program(BROKEN[broken] + TRAIN, GPUCNN_LOOP_CACHE="0")
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[1:] == program(TRAIN).stdout.split()[1:]
     assert done.stderr.count("\n") == 1
@@ -93,8 +94,27 @@ def test_a_signal_while_loops_are_compiled_ends_the_program(program: Program) ->
     assert program(ended.replace("143", "'broken'") + TRAIN).returncode == 0
 
 
+def test_a_compiler_that_is_broken_by_now_is_found_out_before_the_run(program: Program, tmp_path: Path) -> None:
+    some = "import numpy as np, gpucnn.functional as F; F.relu(np.zeros(3, 'float32'))"
+    assert program(some, GPUCNN_LOOP_CACHE=str(tmp_path)).returncode == 0
+    done = program(BROKEN["a compiler that fails"] + TRAIN, GPUCNN_LOOP_CACHE=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[1:] == program(TRAIN, GPUCNN_CPU="numpy").stdout.split()[1:]
+    assert done.stderr.count("\n") == 1 and "LLVM is out of order" in done.stderr
+    asked = program(BROKEN["a compiler that fails"] + TRAIN, GPUCNN_LOOP_CACHE=str(tmp_path), GPUCNN_CPU="loops")
+    assert asked.returncode != 0 and "install numba again" in asked.stderr
+
+
+def test_numba_is_imported_to_compile_alone(program: Program, tmp_path: Path) -> None:
+    text = TRAIN + "print('numba' in sys.modules)"
+    first, second = (program(text, GPUCNN_LOOP_CACHE=str(tmp_path)) for _ in range(2))
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    assert first.stdout.split()[-1] == "True" and second.stdout.split()[-1] == "False"
+    assert first.stdout.split()[:-1] == second.stdout.split()[:-1]
+
+
 def test_loops_that_are_asked_for_and_cannot_be_had_are_an_error(program: Program) -> None:
-    done = program(BROKEN["a compiler that fails"] + TRAIN, GPUCNN_CPU="loops")
+    done = program(BROKEN["a compiler that fails"] + TRAIN, GPUCNN_CPU="loops", GPUCNN_LOOP_CACHE="0")
     assert done.returncode != 0
     assert "LLVM is out of order" in done.stderr and "install numba again, or unset GPUCNN_CPU" in done.stderr
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import sys
 import threading
@@ -22,6 +21,7 @@ from gpucnn.text import first_line, shown
 VARIABLE = "GPUCNN_CPU"
 ENDED = (128 + 15, 128 + 1)  # what a program is told to end with by SIGTERM and SIGHUP: that comes from outside
 FLOAT32 = np.dtype(np.float32)
+MOST_COPIED = 1 << 26  # bytes of a model that is copied to find out what it needs
 _lock = threading.Lock()
 
 
@@ -44,7 +44,12 @@ def images(*arrays: Array | None) -> bool:
 def modules() -> Any:
     """The modules of gpucnn_loops, by their names; None where NumPy is to do everything."""
     with _lock:
-        return _modules()
+        if not _found:
+            _found.append(_modules())
+        return _found[0]
+
+
+_found: list[Any] = []
 
 
 def _wanted() -> str:
@@ -60,7 +65,6 @@ def expected() -> bool:
     return _wanted() != "numpy"
 
 
-@functools.cache
 def _modules() -> Any:
     wanted = _wanted()
     if wanted == "numpy":
@@ -72,11 +76,16 @@ def _modules() -> Any:
     except BaseException as error:  # a broken installation may raise anything
         if isinstance(error, SystemExit) and error.code in ENDED:
             raise
-        reason = f"Numba cannot compile the CPU's loops ({type(error).__name__}: {first_line(error)})"
-        if wanted == "loops":
-            raise DeviceError(f"{reason}: install numba again, or unset {VARIABLE}") from error
-        complain(f"{reason}: NumPy computes instead, some three times as slow ({VARIABLE}=numpy says that this is meant)")
+        _without(error)
         return None
+
+
+def _without(error: BaseException) -> None:
+    """Says that NumPy computes, and why; DeviceError where the loops were asked for."""
+    reason = f"Numba cannot compile the CPU's loops ({type(error).__name__}: {first_line(error)})"
+    if _wanted() == "loops":
+        raise DeviceError(f"{reason}: install numba again, or unset {VARIABLE}") from error
+    complain(f"{reason}: NumPy computes instead, some three times as slow ({VARIABLE}=numpy says that this is meant)")
 
 
 def _load() -> Any:
@@ -90,19 +99,20 @@ def _load() -> Any:
     )  # fmt: skip
 
 
-def compile_for(step: Callable[[], object]) -> None:
-    """On a machine where nothing has been compiled yet: compiles what `step` calls, with a line on the terminal that says how long it took.
+def compile_for(step: Callable[[], object], size: int = 0) -> None:
+    """Compiles what `step` calls and is not on the disk, with a line on the terminal that says how long it took.
 
     `step` is rehearsed: NumPy's part of it is done, what loops would write is left as it is. What it raises then is no matter; what cannot
-    be rehearsed, or is needed later, is compiled when it is called.
+    be rehearsed, or is needed later, is compiled when it is called. size: bytes that a rehearsal copies; where they are many there is one
+    only if this process has had something to compile. From here on NumPy computes where Numba turns out to be broken.
     """
     _Announcement.quiet = True
     try:
         if modules() is None:
             return
-        from gpucnn_loops._numba import compiled, rehearsal
+        from gpucnn_loops.loops import compiled, every, rehearsal
 
-        if not compiled:
+        if not compiled and (size > MOST_COPIED or not any(loop.waits for loop in every())):
             return
         with rehearsal() as needed, contextlib.suppress(Exception):
             step()
@@ -110,10 +120,17 @@ def compile_for(step: Callable[[], object]) -> None:
         count = len(compiled) - _Announcement.told + len(waiting)
         shown = count > 0 and is_terminal(sys.stderr)
         if shown:
-            complain(f"compiling {count} loops for this machine, once: ", end="")
+            complain(f"compiling {count} loop{'s' if count > 1 else ''} for this machine, once: ", end="")
         began = time.perf_counter()
-        for loop in waiting:
-            loop.prepare()
+        try:
+            for loop in waiting:
+                loop.prepare()
+        except Exception as error:
+            if shown:
+                complain("not done")
+            _without(error)
+            _found[:] = [None]
+            return
         if shown:
             complain(f"{time.perf_counter() - began:.0f} s")
         _Announcement.told = len(compiled)

@@ -1,0 +1,233 @@
+"""What a loop is: a Python function that is compiled to a C function, when it is first needed, or read from the disk.
+
+Its arguments are addresses and numbers, it knows no Python object, and Python's global lock is released while it runs. Other loops call it
+by its symbol, so that it is compiled once; a `helper` becomes a part of each loop that calls it, and an `intrinsic` writes instructions.
+
+Numba compiles (`_numba.py`), and is imported when something is to be compiled: what it offers is written down here as `Late`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib
+import importlib.metadata
+import os
+import platform
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import llvmlite.ir
+
+from gpucnn_loops import disk_cache, machine, threads
+from gpucnn_loops.machine import FEATURES
+
+__all__ = [
+    "FEATURES",
+    "Helper",
+    "Intrinsic",
+    "Late",
+    "Loop",
+    "cgutils",
+    "compiled",
+    "every",
+    "floats",
+    "helper",
+    "intrinsic",
+    "intrinsics",
+    "ir",
+    "loop",
+    "rehearsal",
+    "rehearsing",
+    "types",
+    "vector",
+    "words",
+]
+
+C_KINDS: dict[str, Any] = {"i": ctypes.c_int64, "f": ctypes.c_float, "d": ctypes.c_double, "u": ctypes.c_uint64}
+
+if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):  # helpers would stay Python functions, which no loop can contain
+    raise ImportError("NUMBA_DISABLE_JIT is set, and nothing is compiled")
+
+
+class Late:
+    """Stands for a name of `_numba` in a module that writes instructions, until that is imported and puts in what is meant."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def _compiler() -> Any:
+    return importlib.import_module("gpucnn_loops._numba")
+
+
+ir: Any = llvmlite.ir
+types: Any = Late("types")
+cgutils: Any = Late("cgutils")
+floats: Any = Late("floats")  # addresses of numbers
+words: Any = Late("words")
+vector: Any = Late("vector")
+
+
+class Helper:
+    """A function that loops can call, and contain."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.py_func = function
+
+
+class Intrinsic:
+    """A function that writes instructions: it is given types, and returns a signature and who writes them."""
+
+    def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
+        self.function, self.options = function, options
+        intrinsics.append(self)
+
+
+intrinsics: list[Intrinsic] = []
+
+
+def helper(function: Callable[..., Any]) -> Any:
+    """Makes a function a `Helper`."""
+    return Helper(function)
+
+
+def intrinsic(function: Callable[..., Any] | None = None, **options: Any) -> Any:
+    """Makes a function an `Intrinsic`. options: those of Numba's."""
+    return Intrinsic(function, options) if function is not None else lambda given: Intrinsic(given, options)
+
+
+class Loop:
+    """A function that becomes machine code when it is first called, or `prepare`d. arguments: their kinds, as `loop` takes them."""
+
+    def __init__(self, function: Callable[..., Any], arguments: str) -> None:
+        self.function, self.arguments = function, arguments.split()
+        self.name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
+        self.symbol = f"gpucnn_loops.{self.name}"
+        self.ready = False
+        self.library: Any = None  # Numba's, where it was compiled in this process
+        self._call: Callable[..., None] = self._first
+        _LOOPS[self.symbol] = self
+
+    def __call__(self, *arguments: Any) -> None:
+        if _rehearsed.loops is None:
+            self._call(*arguments)
+        elif self not in _rehearsed.loops:
+            for other in self.calls():
+                other()
+            _rehearsed.loops.append(self)
+
+    def _first(self, *arguments: Any) -> None:
+        self.prepare()
+        self._call(*arguments)
+
+    def calls(self) -> list[Loop]:
+        """The loops that this one calls, directly or through helpers."""
+        found: dict[int, Loop] = {}
+        seen, ahead = {id(self.function)}, [self.function]
+        while ahead:
+            function = ahead.pop()
+            for name in function.__code__.co_names:
+                value = function.__globals__.get(name)
+                if isinstance(value, Loop):
+                    found[id(value)] = value
+                elif isinstance(value, Helper) and id(value.py_func) not in seen:
+                    seen.add(id(value.py_func))
+                    ahead.append(value.py_func)
+        return list(found.values())
+
+    @property
+    def path(self) -> Path | None:
+        """Its file for this processor."""
+        return disk_cache.path(self.name, (" ".join(self.arguments), *_versions(), *machine.processor()))
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is still to be compiled: not ready, and not on the disk."""
+        path = None if self.ready else self.path
+        return not self.ready and (path is None or not path.exists())
+
+    def prepare(self) -> None:
+        """Makes the loop, and those that it calls, ready to run: from the disk, or by compiling."""
+        with _LOCK:
+            if self.ready:
+                return
+            for other in self.calls():
+                other.prepare()
+            path = self.path
+            address = self._address(disk_cache.read(path))
+            if address is None:
+                disk_cache.tell(self.name)
+                began = time.thread_time()
+                code, needs, self.library = _compiler().compile(self)
+                compiled[self.name] = time.thread_time() - began
+                kept = " ".join(needs).encode() + b"\n" + code
+                address = self._address(kept)
+                if address is None:
+                    raise ImportError(f"machine code of {self.name} calls what is not there: {' '.join(needs)}")
+                disk_cache.keep(path, self.name, kept)
+            self._call = ctypes.CFUNCTYPE(None, *(C_KINDS.get(kind, ctypes.c_void_p) for kind in self.arguments))(address)
+            self.ready = True
+
+    def _address(self, kept: bytes | None) -> int | None:
+        """Where the loop is, of what its file says: the functions that it calls in a line, and its machine code."""
+        needs, _, code = (kept or b"").partition(b"\n")
+        if not code:
+            return None
+        for need in needs.decode().split():
+            if need in _LOOPS:
+                _LOOPS[need].prepare()
+            elif not machine.known(need):
+                return None
+        return machine.load(code, self.symbol)
+
+
+_LOOPS: dict[str, Loop] = {}  # by symbol
+_LOCK = threading.RLock()
+compiled: dict[str, float] = {}  # loops that were compiled in this process, and seconds that each took
+
+
+def every() -> list[Loop]:
+    """All loops of the modules that are imported."""
+    return list(_LOOPS.values())
+
+
+@functools.cache
+def _versions() -> tuple[str, ...]:
+    """What machine code depends on, besides its source and the processor. PackageNotFoundError where there is no Numba."""
+    return platform.python_version(), importlib.metadata.version("numba"), str(llvmlite.__version__)
+
+
+def loop(arguments: str) -> Callable[[Callable[..., Any]], Loop]:
+    """Makes a function a `Loop`. arguments: their kinds in order, i a whole number, f and d floating numbers, u an unsigned one of 64 bits,
+    f*, i*, w*, d* the address of float32, int32, int64 and float64 numbers."""
+    return lambda function: Loop(function, arguments)
+
+
+class _Rehearsed(threading.local):
+    loops: list[Loop] | None = None
+
+
+_rehearsed = _Rehearsed()
+
+
+@contextmanager
+def rehearsal() -> Iterator[list[Loop]]:
+    """Within it loops that this thread calls do nothing but get into the list, behind those that they call themselves."""
+    before, _rehearsed.loops = _rehearsed.loops, []
+    try:
+        yield _rehearsed.loops
+    finally:
+        _rehearsed.loops = before
+
+
+def rehearsing() -> bool:
+    """Whether this thread is within a `rehearsal`."""
+    return _rehearsed.loops is not None
+
+
+threads.rehearsing = rehearsing
