@@ -11,7 +11,6 @@ the same taps.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,7 @@ from gpucnn_loops.loops import loop
 from gpucnn_loops.tables import Frame, Tables, Window, edges, framed, grid, lanes
 from gpucnn_loops.threads import Scratch, address, share, step_of
 from gpucnn_loops.tile import product
-from gpucnn_loops.turn import frame, to_planes, to_rows
+from gpucnn_loops.turn import frame, kernels_by_tap, to_planes, to_rows
 from gpucnn_loops.vector import L, at, load, relu16, store
 
 Array = NDArray[np.float32]
@@ -137,7 +136,7 @@ class Direct:
             ends=[self.count, len(cols)], rows=rows, order=[0], cols=cols, places=np.arange(self.k) * self.count,
             turns=np.arange(self.count) * self.width, lines=np.arange(len(cols)) * self.width, planes=np.arange(self.k) * len(cols),
         )  # fmt: skip
-        self._behind: tuple[Frame, Tables, list[Any]] | None = None
+        self._behind: tuple[Frame, Tables] | None = None
 
     def forward(self, x: Array, weight: Array, bias: Array | None, relu: bool, y: Array) -> None:
         """y = convolution of x, plus bias, then ReLU."""
@@ -156,13 +155,14 @@ class Direct:
         """dx from dy; 0 where `relu`, if given, is not positive."""
         if self._behind is None:
             self._behind = self._classes()
-        frame, behind, picks = self._behind
-        packed, first = np.zeros((self.groups, len(behind.cols), self.c_width), np.float32), 0
-        grouped = weight.reshape(self.groups, self.k, self.c, *self.window.kernel)
-        for down, along in picks:
-            part = grouped[:, :, :, down][..., along].transpose(0, 1, 3, 4, 2).reshape(self.groups, -1, self.c)
-            packed[:, first : first + part.shape[1], : self.c] = part
-            first += part.shape[1]
+        frame, behind = self._behind
+        rows, taps = len(behind.cols) + 1, math.prod(self.window.kernel)  # the last row is for what `kernels_by_tap` has too much
+        packed = Scratch(self.groups * rows * self.c_width, shared=True).parts[0].reshape(self.groups, rows, self.c_width)
+        if self.c_width > self.c:
+            packed[...] = 0
+        for g in range(self.groups):
+            by = address(weight) + 4 * g * self.k * self.c * taps
+            kernels_by_tap(by, self.k, self.c, taps, address(packed[g]), behind.at.turns)
         nothing = np.zeros((self.groups, self.c_width), np.float32)
         self._gather(dy, packed, nothing, False, 0 if relu is None else 2, relu, dx, frame, behind, self.c, self.c_width)
 
@@ -225,7 +225,7 @@ class Direct:
         if dbias is not None:
             dbias[...] = np.add.reduce(biases, axis=0)[:, : self.k].reshape(-1)
 
-    def _classes(self) -> tuple[Frame, Tables, list[Any]]:
+    def _classes(self) -> tuple[Frame, Tables]:
         """The gradient of the input: pixel i gets dy[(i + padding − dilation·tap) / stride], for the taps where that is whole."""
         window = self.window
         margins, axes = [], []
@@ -242,8 +242,9 @@ class Direct:
         (top, bottom), (left, right) = margins
         (p, q), w = window.output, window.input[1]
         high, wide = p + top + bottom, q + left + right
-        ends, rows, order, cols, picks = [], [], [], [], []
+        ends, rows, order, cols = [], [], [], []
         row_count = col_count = 0
+        turns = np.full((self.k, lanes(math.prod(window.kernel))), -1)  # the row of each tap among those of all classes
         for down in axes[0]:
             for along in axes[1]:
                 taps_down, taps_along = down[0][1], along[0][1]
@@ -252,11 +253,12 @@ class Direct:
                 rows.append(grid(starts[0], starts[1], wide))
                 order.append(grid([i for i, _ in down], [i for i, _ in along], w))
                 cols.append(grid(np.arange(self.k) * high, grid(shifts[0], shifts[1], wide), wide))
-                picks.append(([tap for tap, _ in taps_down], [tap for tap, _ in taps_along]))
+                met = grid([tap for tap, _ in taps_down], [tap for tap, _ in taps_along], window.kernel[1])
+                turns[:, met] = col_count + np.arange(self.k * len(met)).reshape(self.k, -1)
                 row_count, col_count = row_count + len(rows[-1]), col_count + len(cols[-1])
                 ends += [row_count, col_count]
         made = Tables(
             ends=ends, rows=np.concatenate(rows), order=np.concatenate(order), cols=np.concatenate(cols),
-            places=np.arange(self.c) * math.prod(window.input),
+            places=np.arange(self.c) * math.prod(window.input), turns=np.where(turns < 0, col_count, turns).reshape(-1) * self.c_width,
         )  # fmt: skip
-        return Frame(self.k, p, q, top, left, high, wide), made, picks
+        return Frame(self.k, p, q, top, left, high, wide), made

@@ -70,6 +70,26 @@ def to_rows(planes, plane, count, k, rows, places):
             turn16(at(planes, lane * plane + first), plane, at(rows, lane), at(places, first))
 
 
+@loop("f* i i i f* w*")
+def kernels_by_tap(weight, k, c, taps, rows, places):
+    """rows[places[filter, tap] + channel] = weight[filter, channel, tap]; lanes behind c stay as they are.
+
+    places (k, whole sixteens of taps): behind a filter's last tap they point to where nothing matters.
+    """
+    each = (taps + L - 1) // L * L
+    for filter in range(k):
+        for block in range(0, c, L):
+            lane = max(0, min(block, c - L))
+            for tap in range(0, taps, L):
+                first, own = (filter * c + lane) * taps + tap, at(places, filter * each + tap)
+                if c >= L and first + (L - 1) * taps + L <= k * c * taps:
+                    turn16(at(weight, first), taps, at(rows, lane), own)
+                else:
+                    for channel in range(min(L, c)):
+                        for i in range(min(L, taps - tap)):
+                            rows[own[i] + lane + channel] = weight[first + channel * taps + i]
+
+
 @loop("f* i i i i f*")
 def turned_kernels(weight, k, c, taps, width, rows):
     """rows (k, taps, width) of weight (k, c, taps): kernels turned by half a turn, input channels last; lanes behind c stay as they are."""
