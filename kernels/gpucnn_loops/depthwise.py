@@ -1,4 +1,10 @@
-"""Depthwise convolution, one filter for each plane: lanes are neighbouring pixels, and a tap is one number times a row."""
+"""Depthwise convolution, one filter for each plane: lanes are neighbouring pixels, and a tap is one number times a row.
+
+At stride s an image is split into s·s planes, one for each remainder of rows and columns: there every tap's pixels lie side by side, as at
+stride 1. And where outputs lie in rows as wide as these planes, all rows are one: output t reads pixel t + (the tap's place), and a vector
+goes across the ends of rows, so that images of 7 columns fill 16 lanes. What comes out between two rows is left out in the end; in the
+gradients there are zeros.
+"""
 
 # mypy: disable-error-code="no-untyped-def"
 
@@ -9,116 +15,169 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn_loops.direct import Direct
 from gpucnn_loops.loops import loop
-from gpucnn_loops.tables import Window, edges, framed
+from gpucnn_loops.tables import Tables, Window, edges, framed
 from gpucnn_loops.threads import Scratch, address, share
-from gpucnn_loops.turn import frame
-from gpucnn_loops.vector import L, at, fma, load, load_even, store, sum16, where_positive
+from gpucnn_loops.vector import L, at, fma, high_pairs, load, load_even, low_pairs, relu16, splat, spread, store, sum16, where_positive
 
 Array = NDArray[np.float32]
-ZERO, ONE = np.float32(0), np.float32(1)
+ZERO = np.float32(0)
+RAMP = np.repeat(np.array([1, 0], np.float32), L)  # from place 16 − n on: n times 1, then 0
 
 
-@loop("i i f* f* f* i i f* i i i i i i i i i i i i i i i f*")
-def forward(first, last, x, weight, bias, biased, relu, y, h, w, top, left, high, wide, r, s, sh, sw, dh, dw, p, q, k, framed):
-    """y of the planes first … last − 1 of x, after ReLU if `relu`; plane n·k + j has the filter j."""
-    for plane in range(first, last):
-        frame(at(x, plane * h * w), 1, h, w, top, left, high, wide, framed)
-        filter = plane % k
-        for i in range(p):
-            out = at(y, (plane * p + i) * q)
-            start = bias[filter] if biased else ZERO
-            for j in range(q):
-                out[j] = ZERO
-            for a in range(r):
-                for b in range(s):
-                    tap = weight[(filter * r + a) * s + b]
-                    line = at(framed, (i * sh + a * dh) * wide + b * dw)
-                    if sw == 1:
-                        for j in range(q):
-                            out[j] += tap * line[j]
-                    else:
-                        for j in range(q):
-                            out[j] += tap * line[j * sw]
-            for j in range(q):
-                value = out[j] + start
-                out[j] = ZERO if relu and value <= 0 else value
+@loop("f* i i i i i i i i i f* f*")
+def split(image, beyond, h, w, top, left, sh, sw, wide, room, ramp, planes):
+    """Pixel (i, j) goes to plane ((i + top) % sh, (j + left) % sw), place ((i + top) // sh, (j + left) // sw), rows of `wide`.
 
-
-@loop("i i f* f* f* i f* i i i i i i i i i i i i i i i f*")
-def input_sums(first, last, dy, weight, mask, masked, dx, h, w, top, left, high, wide, r, s, sh, sw, dh, dw, p, q, k, framed):
-    """dx of the planes first … last − 1: each gradient goes to the pixels that its taps have read."""
-    for plane in range(first, last):
-        filter = plane % k
-        for i in range(high * wide):
-            framed[i] = ZERO
-        for i in range(p):
-            given = at(dy, (plane * p + i) * q)
-            for a in range(r):
-                for b in range(s):
-                    tap = weight[(filter * r + a) * s + b]
-                    line = at(framed, (i * sh + a * dh) * wide + b * dw)
-                    if sw == 1:
-                        for j in range(q):
-                            line[j] += tap * given[j]
-                    else:
-                        for j in range(q):
-                            line[j * sw] += tap * given[j]
-        for i in range(h):
-            to, line, by = at(dx, (plane * h + i) * w), at(framed, (i + top) * wide + left), at(mask, (plane * h + i) * w)
-            for j in range(w):
-                to[j] = ZERO if masked and not by[j] > 0 else line[j]
-
-
-@loop("i i i i f* f* f* i i i i i i i i i i i i i i i f* f* f* f* f*")
-def weight_sums(
-    first, last, k, filter, x, dy, dweight, h, w, top, left, high, wide, r, s, sh, sw, dh, dw, p, q, biased, framed, line, given, sums,
-    inside,
-):  # fmt: skip
-    """dweight (r·s) of one filter from images first … last − 1, and behind it the bias's: sums of 16 lanes each, added up at the end.
-
-    line, given: room for a row, zeros behind. What lies behind a row in the frame must not count: times 0 it may be NaN. So the last lanes,
-    where there are more than pixels, are taken where `inside` is positive.
+    Behind the last pixel of a row come up to 15 zeros, before the next row comes. `beyond` numbers may be read from image[0] on.
     """
-    whole, width = q // L * L, (q + L - 1) // L * L
-    for i in range((r * s + 1) * L):
-        sums[i] = ZERO
-    for i in range(L):
-        inside[i] = ONE if i < q - whole else ZERO
-    for image in range(first, last):
-        plane = image * k + filter
-        frame(at(x, plane * h * w), 1, h, w, top, left, high, wide, framed)
-        for i in range(p):
-            source = at(dy, (plane * p + i) * q)
-            for j in range(q):
-                given[j] = source[j]
+    begin_part, begin_row = top % sh, top // sh
+    for b in range(sw):
+        first = (b - left) % sw
+        count = (w - first + sw - 1) // sw
+        column = b * room + (first + left) // sw
+        part, row = begin_part, begin_row
+        for i in range(h):
+            to, source = at(planes, part * sw * room + row * wide + column), at(image, i * w + first)
+            part += 1
+            if part == sh:  # a division would cost more than all the rest of a short row
+                part, row = 0, row + 1
+            for j in range(0, count, L):
+                if sw <= 2 and i * w + first + sw * (j + L) <= beyond:
+                    v = load(source, j) if sw == 1 else load_even(source, 2 * j)
+                    store(to, j, v if count - j >= L else where_positive(load(ramp, L - (count - j)), v))
+                else:
+                    for lane in range(j, min(j + L, count)):
+                        to[lane] = source[lane * sw]
+
+
+@loop("f* i i i f*")
+def rows_out(rows, wide, p, q, y):
+    """y (p, q) from rows of `wide`. A row is written up to 15 numbers too far, and then the next one comes."""
+    for i in range(p):
+        for j in range(0, q, L):
+            if i * q + j + L <= p * q:
+                store(y, i * q + j, load(rows, i * wide + j))
+            else:
+                for lane in range(j, min(j + L, q)):
+                    y[i * q + lane] = rows[i * wide + lane]
+
+
+@loop("i i i f* f* f* i i f* i i i i i i i i i i i i w* f* f* f*")
+def forward(
+    first, last, total, x, weight, bias, biased, relu, y, h, w, top, left, sh, sw, wide, room, taps, p, q, k, where, ramp, planes, sums
+):
+    """y of the planes first … last − 1 of x (total, h, w), after ReLU if `relu`; plane n·k + j has the filter j."""
+    for plane in range(first, last):
+        split(at(x, plane * h * w), (total - plane) * h * w, h, w, top, left, sh, sw, wide, room, ramp, planes)
+        filter = plane % k
+        start = spread(bias, filter) if biased else splat(ZERO)
+        for t in range(0, p * wide, 4 * L):
+            if p * wide - t > 2 * L:
+                s0, s1, s2, s3 = start, start, start, start
+                for tap in range(taps):
+                    number, line = spread(weight, filter * taps + tap), at(planes, where[tap] + t)
+                    s0, s1 = fma(number, load(line, 0), s0), fma(number, load(line, L), s1)
+                    s2, s3 = fma(number, load(line, 2 * L), s2), fma(number, load(line, 3 * L), s3)
+                store(sums, t + 2 * L, relu16(s2) if relu else s2)
+                store(sums, t + 3 * L, relu16(s3) if relu else s3)
+            else:
+                s0, s1 = start, start
+                for tap in range(taps):
+                    number, line = spread(weight, filter * taps + tap), at(planes, where[tap] + t)
+                    s0, s1 = fma(number, load(line, 0), s0), fma(number, load(line, L), s1)
+            store(sums, t, relu16(s0) if relu else s0)
+            store(sums, t + L, relu16(s1) if relu else s1)
+        rows_out(sums, wide, p, q, at(y, plane * p * q))
+
+
+@loop("i i i f* f* f* i f* i i i i i i i i i i i i i i w* w* w* f* f* f*")
+def input_sums(
+    first, last, total, dy, weight, mask, masked, dx, h, w, top, left, sh, sw, wide, room, high, lead, taps, p, q, k, ends, order, behind,
+    ramp, planes, given,
+):  # fmt: skip
+    """dx of the planes first … last − 1: a pixel gets what the outputs that have read it give. given: zeros, `lead` of them in front.
+
+    ends: where the taps of each plane of `split` end in `order`; behind (taps): how far an output lies behind a tap's pixel.
+    """
+    for plane in range(first, last):
+        filter = plane % k
+        split(at(dy, plane * p * q), (total - plane) * p * q, p, q, 0, 0, 1, 1, wide, room, ramp, at(given, lead))
+        begin = 0
+        for part in range(sh * sw):
+            out, end = at(planes, part * room), ends[part]
+            for t in range(0, high * wide, 2 * L):
+                s0, s1 = splat(ZERO), splat(ZERO)
+                for i in range(begin, end):
+                    number, line = spread(weight, filter * taps + order[i]), at(given, lead + t - behind[order[i]])
+                    s0, s1 = fma(number, load(line, 0), s0), fma(number, load(line, L), s1)
+                store(out, t, s0)
+                store(out, t + L, s1)
+            begin = end
+        part, line = top % sh, top // sh
+        even_start, odd_start = left % sw * room + left // sw, (left + 1) % sw * room + (left + 1) // sw
+        for i in range(h):
+            row = at(planes, part * sw * room + line * wide)
+            part += 1
+            if part == sh:
+                part, line = 0, line + 1
+            even, odd = at(row, even_start), at(row, odd_start)
+            to, by, rest = at(dx, (plane * h + i) * w), at(mask, (plane * h + i) * w), (h - i) * w
+            for j in range(0, w, 2 * L):
+                if sw <= 2 and j + 2 * L <= rest:
+                    half = j // 2
+                    a = load(even, j) if sw == 1 else low_pairs(load(even, half), load(odd, half))
+                    b = load(even, j + L) if sw == 1 else high_pairs(load(even, half), load(odd, half))
+                    store(to, j, where_positive(load(by, j), a) if masked else a)
+                    store(to, j + L, where_positive(load(by, j + L), b) if masked else b)
+                else:
+                    for lane in range(j, min(j + 2 * L, w)):
+                        number = row[(lane + left) % sw * room + (lane + left) // sw]
+                        to[lane] = ZERO if masked and not by[lane] > 0 else number
+
+
+@loop("i i w* i f* f* f* i i i i i i i i i i i i i w* f* f* f* f*")
+def weight_sums(
+    first, last, ends, k, x, dy, dweight, total, h, w, top, left, sh, sw, wide, room, taps, p, q, biased, where, ramp, planes, given, sums
+):  # fmt: skip
+    """Pieces first … last − 1: dweight (taps) of filter piece % k from the images of group piece // k, and behind it the bias's.
+
+    ends: where each group's images begin, and where the last one's end. Sums have 16 lanes each, which are added up at the end.
+    """
+    fours = taps // 4 * 4
+    for piece in range(first, last):
+        filter, group = piece % k, piece // k
+        for tap in range(taps + 1):
+            store(sums, tap * L, splat(ZERO))
+        for image in range(ends[group], ends[group + 1]):
+            plane = image * k + filter
+            split(at(x, plane * h * w), (total - plane) * h * w, h, w, top, left, sh, sw, wide, room, ramp, planes)
+            split(at(dy, plane * p * q), (total - plane) * p * q, p, q, 0, 0, 1, 1, wide, room, ramp, given)
+            for tap in range(0, fours, 4):
+                a, b, c, d = where[tap], where[tap + 1], where[tap + 2], where[tap + 3]
+                to = at(sums, tap * L)
+                s0, s1, s2, s3 = load(to, 0), load(to, L), load(to, 2 * L), load(to, 3 * L)
+                for t in range(0, p * wide, L):
+                    g, line = load(given, t), at(planes, t)
+                    s0, s1 = fma(g, load(line, a), s0), fma(g, load(line, b), s1)
+                    s2, s3 = fma(g, load(line, c), s2), fma(g, load(line, d), s3)
+                store(to, 0, s0)
+                store(to, L, s1)
+                store(to, 2 * L, s2)
+                store(to, 3 * L, s3)
+            for tap in range(fours, taps):
+                s0 = load(sums, tap * L)
+                for t in range(0, p * wide, L):
+                    s0 = fma(load(given, t), load(planes, where[tap] + t), s0)
+                store(sums, tap * L, s0)
             if biased:
-                total = load(sums, r * s * L)
-                for j in range(0, width, L):
-                    total = total + load(given, j)
-                store(sums, r * s * L, total)
-            for a in range(r):
-                for b in range(s):
-                    pixels = at(framed, (i * sh + a * dh) * wide + b * dw)
-                    total = load(sums, (a * s + b) * L)
-                    if sw == 1:
-                        for j in range(0, whole, L):
-                            total = fma(load(pixels, j), load(given, j), total)
-                        if whole < q:
-                            total = fma(where_positive(load(inside, 0), load(pixels, whole)), load(given, whole), total)
-                    elif sw == 2:
-                        for j in range(0, whole, L):
-                            total = fma(load_even(pixels, 2 * j), load(given, j), total)
-                        if whole < q:
-                            total = fma(where_positive(load(inside, 0), load_even(pixels, 2 * whole)), load(given, whole), total)
-                    else:
-                        for j in range(q):
-                            line[j] = pixels[j * sw]
-                        for j in range(0, width, L):
-                            total = fma(load(line, j), load(given, j), total)
-                    store(sums, (a * s + b) * L, total)
-    for tap in range(r * s + 1):
-        dweight[tap] = sum16(load(sums, tap * L))
+                s0 = load(sums, taps * L)
+                for t in range(0, p * wide, L):
+                    s0 = s0 + load(given, t)
+                store(sums, taps * L, s0)
+        for tap in range(taps + 1):
+            dweight[piece * (taps + 1) + tap] = sum16(load(sums, tap * L))
 
 
 class Depthwise:
@@ -127,64 +186,84 @@ class Depthwise:
     parts = False  # images lie right behind one another
 
     def __init__(self, k: int, window: Window) -> None:
-        self.k, self.window, self.frame = k, window, framed(1, window)
-        self.taps = math.prod(window.kernel)
-        self.numbers = (
-            *self.frame.numbers[1:], *window.kernel, *window.stride, *window.dilation, *window.output,
+        self.k, self.window, frame = k, window, framed(1, window)
+        (r, s), (sh, sw), (dh, dw) = window.kernel, window.stride, window.dilation
+        self.taps, self.parts = r * s, sh * sw
+        self.high, self.wide = -(-frame.high // sh), -(-frame.wide // sw)
+        self.room = (self.high + 1) * self.wide + 5 * L  # vectors go beyond the last row
+        down, along = (np.arange(count) * step for count, step in ((r, dh), (s, dw)))
+        part = ((down % sh)[:, None] * sw + along % sw).reshape(-1)
+        behind = ((down // sh)[:, None] * self.wide + along // sw).reshape(-1)
+        self.lead = int(behind.max())
+        self.tables = Tables(
+            where=part * self.room + behind, behind=behind, order=np.argsort(part, kind="stable"),
+            ends=np.cumsum(np.bincount(part, minlength=self.parts)),
         )  # fmt: skip
+        self.numbers = *window.input, frame.top, frame.left, sh, sw, self.wide, self.room
+        self._direct: Direct | None = None
+
+    @property
+    def direct(self) -> Direct:
+        """The road for what is not finite: times the zeros between two rows it would be NaN."""
+        if self._direct is None:
+            self._direct = Direct(self.k, self.k, self.window, self.k)
+        return self._direct
 
     def _work(self, n: int) -> int:
         return n * self.k * math.prod(self.window.output) * (self.taps + 8)
 
-    def _room(self) -> int:
-        return self.frame.high * self.frame.wide
-
     def forward(self, x: Array, weight: Array, bias: Array | None, relu: bool, y: Array) -> None:
         """y = convolution of x, plus bias, then ReLU."""
+        total, p = len(x) * self.k, self.window.output[0]
 
         def body(first: int, last: int) -> None:
-            scratch = Scratch(self._room())
+            scratch = Scratch(self.parts * self.room, p * self.wide + 5 * L)
             scratch.parts[0][...] = 0
             forward(
-                first, last, address(x), address(weight), address(weight if bias is None else bias), bias is not None, relu, address(y),
-                *self.numbers, self.k, *scratch.addresses(),
+                first, last, total, address(x), address(weight), address(weight if bias is None else bias), bias is not None, relu,
+                address(y), *self.numbers, self.taps, *self.window.output, self.k, self.tables.at.where, address(RAMP),
+                *scratch.addresses(),
             )  # fmt: skip
 
-        share(len(x) * self.k, body, self._work(len(x)))
+        share(total, body, self._work(len(x)))
 
     def input_grad(self, dy: Array, weight: Array, relu: Array | None, dx: Array) -> None:
         """dx from dy; 0 where `relu`, if given, is not positive."""
-
-        by = address(dx if relu is None else relu)
+        if not np.isfinite(weight).all():
+            self.direct.input_grad(dy, weight, relu, dx)
+            return
+        total, by, t = len(dy) * self.k, address(dx if relu is None else relu), self.tables.at
 
         def body(first: int, last: int) -> None:
+            scratch = Scratch(self.parts * self.room, self.lead + self.room)
+            scratch.parts[1][...] = 0
             input_sums(
-                first, last, address(dy), address(weight), by, relu is not None, address(dx), *self.numbers, self.k,
-                *Scratch(self._room()).addresses(),
+                first, last, total, address(dy), address(weight), by, relu is not None, address(dx), *self.numbers, self.high, self.lead,
+                self.taps, *self.window.output, self.k, t.ends, t.order, t.behind, address(RAMP), *scratch.addresses(),
             )  # fmt: skip
 
-        share(len(dy) * self.k, body, self._work(len(dy)))
+        share(total, body, self._work(len(dy)))
 
     def weight_grad(self, dy: Array, x: Array, dweight: Array, dbias: Array | None) -> None:
         """dweight (K, 1, R, S), and dbias (K)."""
         n, ends = len(x), edges(len(x), self.k * self.taps)
         groups, each = len(ends) - 1, self.taps + 1
-        sums = np.empty((groups, self.k, each), np.float32)
+        sums, where = np.empty((groups, self.k, each), np.float32), np.array(ends, np.int64)
 
         def body(first: int, last: int) -> None:
-            scratch = Scratch(self._room() + 2 * L, self.window.output[1] + L, self.window.output[1] + L, each * L, L)
+            scratch = Scratch(self.parts * self.room, self.room, each * L)
             for part in scratch.parts:
                 part[...] = 0
-            room = scratch.addresses()
-            for piece in range(first, last):
-                group, filter = divmod(piece, self.k)
-                weight_sums(
-                    ends[group], ends[group + 1], self.k, filter, address(x), address(dy), address(sums) + 4 * piece * each,
-                    *self.numbers, dbias is not None, *room,
-                )  # fmt: skip
+            weight_sums(
+                first, last, address(where), self.k, address(x), address(dy), address(sums), n * self.k, *self.numbers, self.taps,
+                *self.window.output, dbias is not None, self.tables.at.where, address(RAMP), *scratch.addresses(),
+            )  # fmt: skip
 
         share(groups * self.k, body, self._work(n))
         total = np.add.reduce(sums, axis=0)
+        if not np.isfinite(total[:, : self.taps]).all():
+            self.direct.weight_grad(dy, x, dweight, dbias)
+            return
         dweight.reshape(self.k, self.taps)[...] = total[:, : self.taps]
         if dbias is not None:
             dbias[...] = total[:, self.taps]

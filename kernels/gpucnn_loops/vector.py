@@ -75,6 +75,25 @@ def load_even(typing, x, i):
     return vector(x, types.int64), code
 
 
+def _mixed(first: int) -> Any:
+    def code(c, b, s, args):
+        return b.shuffle_vector(*args, ir.Constant(IV, [first + i // 2 + L * (i % 2) for i in range(L)]))
+
+    return code
+
+
+@intrinsic
+def low_pairs(typing, even, odd):
+    """even[0], odd[0], even[1] … odd[7]."""
+    return vector(vector, vector), _mixed(0)
+
+
+@intrinsic
+def high_pairs(typing, even, odd):
+    """even[8], odd[8], even[9] … odd[15]."""
+    return vector(vector, vector), _mixed(L // 2)
+
+
 @intrinsic
 def store(typing, x, i, v):
     """Writes v to x[i] … x[i + 15]."""
