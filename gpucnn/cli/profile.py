@@ -64,7 +64,7 @@ def profile(
         ),
     ] = None,
     device: Annotated[
-        str, typer.Option(metavar="NAME", help=f"{', '.join(DEVICES)}; auto is the GPU, cpu measures NumPy's operations.")
+        str, typer.Option(metavar="NAME", help=f"{', '.join(DEVICES)}; auto is the GPU, cpu measures the operations there.")
     ] = "auto",
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the profile, to compare with.", show_default=False)] = None,
     trace: Annotated[
@@ -96,7 +96,7 @@ def profile(
 ) -> None:
     """Where a training step's time goes, how far each kernel is from what the chip can do, and what to look at next.
 
-    On a GPU kernels are measured; with --device cpu, NumPy's operations. With --arch nothing runs: the kernels are compiled for a chip
+    On a GPU kernels are measured; with --device cpu, the operations there. With --arch nothing runs: the kernels are compiled for a chip
     that need not be here, and what is printed are bounds.
     """
     if ranks is not None and device == "cpu" and arch is None and started_ranks() == 1 and together.start(ranks, "--ranks"):

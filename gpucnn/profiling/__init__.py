@@ -4,7 +4,7 @@
                 observe: who calls which operation, on what; operations: a row for each, with its kind, work, check and PyTorch's twin
                 work: FLOPs and bytes; launches: the kernels of a call, and their part of its work
                 correct: no time before a right answer; roofline: ceilings and verdicts; memory: what a step takes, by buffer
-    measure/    cpu: NumPy's operations; gpu: the kernels, on a bench; timing: warm-up, repetition; statistics: median and spread
+    measure/    cpu: the operations there; gpu: the kernels, on a bench; timing: warm-up, repetition; statistics: median and spread
                 against_torch: the same operations in PyTorch; nsight: ranges, and the commands of ncu and nsys; fma: the peak
     chip/       bounds: worked out for a chip that is not there; chips: what they hold; samples: every kernel, by launches of it
                 static: a launch compiled; compiled: the same, kept on disk; sass: the chip's own instructions

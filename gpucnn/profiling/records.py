@@ -77,6 +77,7 @@ class Row:
     loop: HotLoop | None = None
     reference: Timing | None = None  # PyTorch's time for the whole operation
     ratio: float | None = None  # this library's time for the whole operation, over PyTorch's
+    road: str | None = None  # on the CPU: what computed it, loops by name or numpy
 
     @property
     def key(self) -> tuple[str, str, str]:

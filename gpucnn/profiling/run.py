@@ -148,7 +148,7 @@ def _check(options: Options) -> None:
 
 def _device(name: str) -> Device:
     """Where to measure. DeviceError, with a way out, where that would be a GPU and there is none: NumPy's times were not asked for."""
-    instead = "pass --arch H100 (or another chip) to see what the compiler says of one, or --device cpu to measure NumPy's operations"
+    instead = "pass --arch H100 (or another chip) to see what the compiler says of one, or --device cpu to measure the operations there"
     if name not in ("auto", "cuda"):
         return get_device(name)
     virtual = why_not_auto() if name == "auto" and why_no_cuda() is None else None

@@ -45,6 +45,7 @@ __all__ = [
     "rehearsing",
     "types",
     "vector",
+    "watching",
     "words",
 ]
 
@@ -114,12 +115,10 @@ class Loop:
         _LOOPS[self.symbol] = self
 
     def __call__(self, *arguments: Any) -> None:
-        if _rehearsed.loops is None:
+        if _own.meets is None:
             self._call(*arguments)
-        elif self not in _rehearsed.loops:
-            for other in self.calls():
-                other()
-            _rehearsed.loops.append(self)
+        else:
+            _own.meets(self, arguments)
 
     def _first(self, *arguments: Any) -> None:
         self.prepare()
@@ -208,26 +207,57 @@ def loop(arguments: str) -> Callable[[Callable[..., Any]], Loop]:
     return lambda function: Loop(function, arguments)
 
 
-class _Rehearsed(threading.local):
-    loops: list[Loop] | None = None
+class _Own(threading.local):
+    """Of each thread: what a loop that is called does instead, and whether it is rehearsed."""
+
+    meets: Callable[[Loop, tuple[Any, ...]], object] | None = None
+    rehearsing = False
 
 
-_rehearsed = _Rehearsed()
+_own = _Own()
 
 
 @contextmanager
 def rehearsal() -> Iterator[list[Loop]]:
     """Within it loops that this thread calls do nothing but get into the list, behind those that they call themselves."""
-    before, _rehearsed.loops = _rehearsed.loops, []
+    found: list[Loop] = []
+
+    def meet(loop: Loop, arguments: tuple[Any, ...]) -> None:
+        if loop not in found:
+            for other in loop.calls():
+                meet(other, ())
+            found.append(loop)
+
+    with _meeting(meet, True):
+        yield found
+
+
+@contextmanager
+def watching() -> Iterator[list[Loop]]:
+    """Within it loops that this thread calls do what they do, and get into the list."""
+    found: list[Loop] = []
+
+    def meet(loop: Loop, arguments: tuple[Any, ...]) -> None:
+        found.append(loop)
+        loop._call(*arguments)
+
+    with _meeting(meet, False):
+        yield found
+
+
+@contextmanager
+def _meeting(meet: Callable[[Loop, tuple[Any, ...]], object], rehearsing: bool) -> Iterator[None]:
+    before = _own.meets, _own.rehearsing
+    _own.meets, _own.rehearsing = meet, rehearsing
     try:
-        yield _rehearsed.loops
+        yield
     finally:
-        _rehearsed.loops = before
+        _own.meets, _own.rehearsing = before
 
 
 def rehearsing() -> bool:
     """Whether this thread is within a `rehearsal`."""
-    return _rehearsed.loops is not None
+    return _own.rehearsing
 
 
 threads.rehearsing = rehearsing

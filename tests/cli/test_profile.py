@@ -84,7 +84,7 @@ def test_an_earlier_profile_is_compared_with(gpucnn: Command) -> None:
     ("options", "reason"),
     [
         ((), "there is no GPU to measure (this test has none): pass --arch H100"),
-        (("--device", "cuda"), "--device cpu to measure NumPy's operations"),
+        (("--device", "cuda"), "--device cpu to measure the operations there"),
         (("--device", "tpu"), "unknown device 'tpu'"),
         (("--arch", "H1000"), "unknown chip 'H1000': the chips are T4, A100"),
         (("--device", "cpu", "--model", "kears"), "did you mean 'keras'"),

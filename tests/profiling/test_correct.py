@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from gpucnn.device import get_device
 from gpucnn.errors import GpucnnError
+from gpucnn.ops.shapes import conv_window
 from gpucnn.profiling.what import correct, workload
 from gpucnn.profiling.what.observe import Call, Observer
 from gpucnn.profiling.what.operations import OPERATIONS
@@ -63,6 +65,27 @@ def test_a_whole_step_passes(name: str) -> None:
         work.step()
     unchecked = {op for op, error in seen.items() if error is None}
     assert unchecked <= {"next_call", "tally"}, unchecked
+
+
+def test_what_winograd_has_from_pixels_beside_a_tap_is_rounding() -> None:
+    """A gradient of the weight that is 0, because no tap with a gradient meets the pixels that are not 0, is a sum over whole tiles."""
+    window = conv_window((13, 13), 3)
+    rng = np.random.default_rng(0)
+    x, dy = np.zeros((4, 16, 13, 13), np.float32), np.zeros((4, 16, 11, 11), np.float32)
+    x[:, :, :2, :2] = rng.standard_normal((4, 16, 2, 2))
+    dy[:, :, 3, 3] = rng.standard_normal((4, 16))
+    gradient = get_device("cpu").ops.conv2d_weight_grad
+    bound = inspect.signature(gradient).bind(dy, x, window)
+    bound.apply_defaults()
+    call = Call("conv", "backward", "conv2d_weight_grad", bound, gradient)
+    result, error = check(call)
+    assert result.any() and error is not None and error <= 1
+
+    def spoil(call: Call, result: Any) -> None:
+        result[3, 3, 1, 1] += 0.01
+
+    with pytest.raises(GpucnnError, match="gives a wrong result"):
+        check(call, spoil)
 
 
 def first(result: Any) -> np.ndarray[Any, Any]:

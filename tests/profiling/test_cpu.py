@@ -9,6 +9,7 @@ import pytest
 
 from gpucnn.device import get_device
 from gpucnn.errors import GpucnnError, MissingExtraError
+from gpucnn.ops.cpu import _engine
 from gpucnn.profiling import run
 from gpucnn.profiling.measure import against_torch, cpu
 from gpucnn.profiling.measure.timing import HostClock
@@ -38,6 +39,20 @@ def test_every_operation_of_a_step_is_measured() -> None:
     assert profile.step.gaps is not None
     text = "\n".join(report.lines(profile))
     assert "images/s" in text and "look at" in text and "regs" not in text, "columns that are empty are left out"
+    assert text.count(" road ") == 1
+
+
+def test_each_operation_says_which_road_it_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    def roads() -> dict[str, str | None]:
+        profile = run.make(Options(model="tf2", batch_size=3, device="cpu"), lambda text: None)
+        return {row.op: row.road for row in profile.rows if row.op != "tally"}
+
+    found = roads()
+    assert found["conv2d"] == found["conv2d_weight_grad"] == found["conv2d_input_grad"] == "winograd"
+    assert found["conv2d_relu_max_pool2d"] == "pooled" and found["dense"] == "dense" and found["adam_update"] == "update"
+    assert "numpy" not in found.values()
+    monkeypatch.setattr(_engine, "_found", [None])
+    assert set(roads().values()) == {"numpy"}
 
 
 def test_a_wrong_operation_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:

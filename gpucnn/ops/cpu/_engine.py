@@ -138,6 +138,27 @@ def compile_for(step: Callable[[], object], size: int = 0) -> None:
         _Announcement.quiet = False
 
 
+def road(run: Callable[[], object]) -> tuple[object, str]:
+    """(what `run` returns, which road it took): the modules of gpucnn_loops whose loops it called, or numpy."""
+    if modules() is None:
+        return run(), "numpy"
+    from gpucnn_loops.loops import watching
+
+    with watching() as called:
+        result = run()
+    names = dict.fromkeys(loop.name.partition(".")[0] for loop in called)
+    return result, " + ".join(name for name in names if hasattr(modules(), name)) or "numpy"
+
+
+def fastest() -> Callable[[], int] | None:
+    """Something that does as many multiply-adds as all threads can, and returns their number; None without loops."""
+    if modules() is None:
+        return None
+    from gpucnn_loops.tile import at_most
+
+    return at_most
+
+
 class _Announcement:
     """Says on a terminal that loops are being compiled, so that nobody takes the first seconds for a standstill."""
 

@@ -84,6 +84,7 @@ COLUMNS = (
     Column("sample", "what launches it: a shape, or what is special about it", lambda row, profile: "" if profile.of_step else row.layer),
     Column("pass", "the part of the step", lambda row, _: row.phase),
     Column("kernel", "the kernel; on the CPU the operation", lambda row, _: row.kernel),
+    Column("road", "on the CPU what computed it: loops of gpucnn_loops, or numpy", lambda row, _: row.road or ""),
     Column("of", "the operation that the kernel is of", lambda row, profile: "" if profile.kind == "cpu" else row.op, detail=True),
     Column(
         "grid",

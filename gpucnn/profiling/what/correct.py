@@ -76,11 +76,13 @@ def expect(call: Call) -> Expected | None:
         roundings = 64.0  # exponentials are good to some roundings of what goes into them
     else:
         absolute = {name: np.abs(value) if name != "relu" and _floating(value) else value for name, value in arguments.items()}
+        # A road of the CPU's is Winograd's, whose errors are those of whole tiles: of other outputs' sums, and of pixels beside a tap's.
+        tiles = rule.planes and isinstance(call.arguments[rule.cut[0]], np.ndarray)
+        if tiles and call.op == "conv2d_weight_grad":
+            absolute["x"] = _largest_near(absolute["x"])
         sizes = _arrays(_results(rule, absolute, reference(**absolute)))
-        if rule.planes and isinstance(call.arguments[rule.cut[0]], np.ndarray):  # a road of the CPU's: Winograd's errors are its tiles'
-            # A plane of an output; of a weight's gradient the whole filter: a tile may have a sum where none of its taps meets anything.
-            axes = (1, 2, 3) if rule.axis == 1 else (2, 3)
-            sizes = tuple(np.broadcast_to(each.max(axes, keepdims=True), each.shape) if each.ndim == 4 else each for each in sizes)
+        if tiles:
+            sizes = tuple(np.broadcast_to(each.max((2, 3), keepdims=True), each.shape) if each.ndim == 4 else each for each in sizes)
         roundings = 6 * math.sqrt(rule.terms(call.arguments)) + 8
     allowed: list[Any] = []
     for each, size in zip(references, sizes, strict=True):
@@ -90,6 +92,14 @@ def expect(call: Call) -> Expected | None:
         else:
             allowed.append(0.0 if rule.exact else None)
     return Expected(call, rule, part, references, tuple(allowed))
+
+
+def _largest_near(x: Any) -> Any:
+    """Each pixel of x (N, C, H, W) becomes the largest in a tile's reach, which is five pixels to each side."""
+    for axis in (2, 3):
+        padded = np.pad(x, [(0, 0) if other != axis else (5, 5) for other in range(4)])
+        x = np.lib.stride_tricks.sliding_window_view(padded, 11, axis).max(-1)
+    return x
 
 
 def _part(call: Call, rule: Rule) -> Any:
