@@ -39,12 +39,13 @@ def folder() -> Path | None:
     return None
 
 
-def path(name: str, made_for: tuple[str, ...]) -> Path | None:
-    """A loop's file. made_for: what the machine code depends on, besides its source: versions, processor and features."""
+def path(name: str, made_for: tuple[str, ...], source: str) -> Path | None:
+    """A loop's file. made_for: what the machine code depends on, besides the sources: versions, processor and features. source: the file
+    that the loop is written in, of this package or of another's."""
     base = folder()
     if base is None:
         return None
-    mark = hashlib.sha256(repr((name, made_for)).encode() + _sources())
+    mark = hashlib.sha256(repr((name, made_for)).encode() + _sources(source))
     return base / f"{name}-{mark.hexdigest()[:24]}.loop"
 
 
@@ -95,9 +96,9 @@ def _say_once(text: str) -> None:
 
 
 @functools.cache
-def _sources() -> bytes:
-    """A hash of every source file of the package."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+def _sources(source: str) -> bytes:
+    """A hash of every source file of the package, and of one more that is not of it."""
+    digest, own = hashlib.sha256(), Path(__file__).parent
+    for path in sorted({*own.glob("*.py"), Path(source)}):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.digest()

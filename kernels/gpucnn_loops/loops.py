@@ -109,6 +109,7 @@ class Loop:
         self.function, self.arguments = function, arguments.split()
         self.name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
         self.symbol = f"gpucnn_loops.{self.name}"
+        self.source = function.__code__.co_filename
         self.ready = False
         self.library: Any = None  # Numba's, where it was compiled in this process
         self._call: Callable[..., None] = self._first
@@ -142,7 +143,7 @@ class Loop:
     @property
     def path(self) -> Path | None:
         """Its file for this processor."""
-        return disk_cache.path(self.name, (" ".join(self.arguments), *_versions(), *machine.processor()))
+        return disk_cache.path(self.name, (" ".join(self.arguments), *_versions(), *machine.processor()), self.source)
 
     @property
     def waits(self) -> bool:
