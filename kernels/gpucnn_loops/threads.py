@@ -7,10 +7,12 @@ on how many there are.
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -28,9 +30,41 @@ MOST_CUTS = 1000  # ways in which a thread's block is cut into pieces
 WORTH_A_THREAD = 1 << 20  # multiply-adds; below it, waking another thread costs more than it saves
 
 
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUP = Path("/proc/self/cgroup")
+
+
 def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use: those that it may run on, or, in a container, as many as its share of time fills, rounded up."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(found, share_of_time())
+
+
+def share_of_time() -> int:
+    """The cores that a container's share of time fills, rounded up; many where there is no limit, or nobody says."""
+    share = float(1 << 20)
+    try:
+        lines = OWN_CGROUP.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:  # 0::/a/b of the second version; 4:cpu,cpuacct:/a/b of the first
+        _, kinds, path = [*line.split(":", 2), "", ""][:3]
+        if kinds and "cpu" not in kinds.split(","):
+            continue
+        folder = CGROUPS / kinds if kinds else CGROUPS
+        for group in (path, *map(str, PurePosixPath(path).parents)):  # each limits those within
+            share = min(share, _limit(folder / group.strip("/"), kinds != ""))
+    return math.ceil(share)
+
+
+def _limit(group: Path, first_version: bool) -> float:
+    names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if first_version else ("cpu.max",)
+    try:
+        numbers = " ".join((group / name).read_text(encoding="ascii") for name in names).split()
+        quota, period = int(numbers[0]), int(numbers[1])  # "max" is no number, and none is negative
+    except (OSError, ValueError, IndexError):
+        return math.inf
+    return quota / period if quota > 0 and period > 0 else math.inf
 
 
 count: Callable[[], int] = cores

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +49,35 @@ def test_an_error_in_any_thread_comes_out_when_all_are_done(bad: int, four_threa
     with pytest.raises(ValueError, match="broken"):
         threads.share(4, body, 1 << 30)
     assert len(finished) == 3
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "cores"),
+    [
+        ("0::/", {"cpu.max": "50000 100000"}, 1),  # half of a core
+        ("0::/", {"cpu.max": "250000 100000"}, 3),
+        ("0::/a/b", {"a/b/cpu.max": "max 100000", "a/cpu.max": "200000 100000", "cpu.max": "max 100000"}, 2),
+        ("0::/a", {"a/cpu.max": "max 100000"}, 1 << 20),
+        ("0::/a", {"a/cpu.max": "nonsense"}, 1 << 20),
+        ("3:cpuset:/x\n4:cpu,cpuacct:/a", {"cpu,cpuacct/a/cpu.cfs_quota_us": "150000", "cpu,cpuacct/a/cpu.cfs_period_us": "100000"}, 2),
+        ("4:cpu,cpuacct:/a", {"cpu,cpuacct/a/cpu.cfs_quota_us": "-1", "cpu,cpuacct/a/cpu.cfs_period_us": "100000"}, 1 << 20),
+        ("", {}, 1 << 20),
+    ],
+)
+def test_a_containers_share_of_time(
+    own: str, files: dict[str, str], cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    (tmp_path / "own").write_text(own + "\n")
+    monkeypatch.setattr(threads, "CGROUPS", tmp_path)
+    monkeypatch.setattr(threads, "OWN_CGROUP", tmp_path / "own")
+    assert threads.share_of_time() == cores
+    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda process: set(range(64)), raising=False)
+    assert threads.cores() == min(cores, 64)
+    monkeypatch.setattr(threads, "OWN_CGROUP", tmp_path / "missing")
+    assert threads.cores() == 64
 
 
 def test_scratch_belongs_to_its_thread_and_is_kept() -> None:

@@ -85,13 +85,15 @@ if hasattr(os, "register_at_fork"):
 
 @functools.cache
 def threads() -> int:
-    """Threads in use: GPUCNN_NUM_THREADS, else as many as BLAS takes (which heeds OPENBLAS_NUM_THREADS and the like)."""
+    """Threads in use: GPUCNN_NUM_THREADS, else as many as BLAS takes (which heeds OPENBLAS_NUM_THREADS and the like), and no more than
+    the cores that a container's share of time fills: with more, all of them stand still for the rest of each period."""
     given = os.environ.get("GPUCNN_NUM_THREADS")
     if given is not None:
         if not given.isdecimal() or int(given) < 1:
             raise ShapeError(f"GPUCNN_NUM_THREADS must be a whole number of at least 1, got {shown(given)}")
         return int(given)
-    return max((library["num_threads"] for library in _blas().info()), default=os.cpu_count() or 1)
+    found: int = max((library["num_threads"] for library in _blas().info()), default=os.cpu_count() or 1)
+    return min(found, pools.share_of_time())
 
 
 pools.count = threads
