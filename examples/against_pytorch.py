@@ -1,7 +1,7 @@
 """One training step, and one forward pass, of each reference network, here and in PyTorch, in turn, on the CPU.
 
     python examples/against_pytorch.py [--models keras tf2 lenet5x5] [--steps 30] [--batch-size 128] [--threads N] [--profile] [--memory]
-                                       [--quick]
+                                       [--others] [--quick]
 
 Both get the same images, the same kind of update (Adam at 1e-3; SGD with momentum for lenet5x5) and the same number of threads. A
 step is the forward pass, loss, backward pass and update. They take turns of three calls, so that whatever else the machine does falls
@@ -9,8 +9,9 @@ on both; before a turn there is a pause, in which the other's threads stop spinn
 is the median, with the 10th and 90th percentile behind it.
 
 On a machine that is busy with something else there are no figures: one thread of two that waits for its core doubles the time of one
-library and not of the other. With --threads 1 what counts is the thread's own time on its core, and the machine may be busy.
---profile says where this library's time goes, --memory prints the peak memory of ten steps, each library in a process of its own.
+library and not of the other. With --threads 1 what counts is the process's own time on its core, and the machine may be busy.
+--others adds ONNX Runtime (the forward pass) and JAX where they are installed. --profile says where this library's time goes, --memory
+prints the peak memory of ten steps, each library in a process of its own.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rivals
 from common import finish, parse, pytorch_on, whole  # beside this file
 
 import gpucnn as gc
@@ -150,6 +152,14 @@ def processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor() or "unknown")
 
 
+def commit() -> str:
+    """The commit of this file, where it is in a repository and Git is there."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return f", commit {subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()}"
+    return ""
+
+
 @contextlib.contextmanager
 def profiled(spent: dict[str, float]) -> Iterator[None]:
     """Adds up the seconds spent in each operation of gpucnn.ops.cpu."""
@@ -211,6 +221,7 @@ def main() -> int:
     parser.add_argument("--steps", type=whole(2), default=30, help="measured steps of each [30]")
     parser.add_argument("--batch-size", type=whole(), default=128, help="images in a step [128]")
     parser.add_argument("--threads", type=whole(), default=cores, help=f"threads of each [{cores}]")
+    parser.add_argument("--others", action="store_true", help="beside ONNX Runtime and JAX as well")
     parser.add_argument("--profile", action="store_true", help="print where this library's time goes")
     parser.add_argument("--memory", action="store_true", help="print the peak memory of training, and no times")
     parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
@@ -253,19 +264,28 @@ def main() -> int:
     torch.set_num_threads(threads)
     print(
         f"{processor()}, {cores} cores; gpucnn {gc.__version__}, NumPy {np.__version__}, PyTorch {torch.__version__}, "
-        f"Python {platform.python_version()}\nbatch {options.batch_size}, {threads} thread{'s' if threads > 1 else ', its own time'}; "
-        "median (p10–p90)"
+        f"Python {platform.python_version()}{commit()}\nbatch {options.batch_size}, {threads} thread"
+        f"{'s' if threads > 1 else ', its own time'}; median (p10–p90)"
     )
-    clock = time.thread_time if threads == 1 else time.perf_counter
+    clock = time.process_time if threads == 1 else time.perf_counter
     for name in options.models:
         own = own_step(name, x, labels)
-        for title, rivals in {
-            "step": [own, torch_step(name, x, labels)],
-            "forward": [own_forward(name, x), torch_forward(name, x)],
-        }.items():
-            ours, theirs = alternate(rivals, options.steps, clock)
-            ratio = statistics.median(ours) / statistics.median(theirs)
-            print(f"{name:<9}{title:<8} gpucnn {milliseconds(ours)}   PyTorch {milliseconds(theirs)}   {ratio:.2f}×", flush=True)
+        steps = {"gpucnn": own, "PyTorch": torch_step(name, x, labels)}
+        forwards = {"gpucnn": own_forward(name, x), "PyTorch": torch_forward(name, x)}
+        others = rivals.found(torch_model(name), x, labels, threads, name == SGD) if options.others else {}
+        for library, runs in others.items():
+            if isinstance(runs, str):
+                print(f"{name:<9}{runs}")
+                continue
+            forwards[library] = runs[1]
+            if runs[0] is not None:
+                steps[library] = runs[0]
+        for title, who in {"step": steps, "forward": forwards}.items():
+            ours, *theirs = alternate(list(who.values()), options.steps, clock)
+            line = f"{name:<9}{title:<8} gpucnn {milliseconds(ours)}"
+            for library, times in zip(list(who)[1:], theirs, strict=True):
+                line += f"   {library} {milliseconds(times)}   {statistics.median(ours) / statistics.median(times):.2f}×"
+            print(line, flush=True)
         if options.profile:
             spent: dict[str, float] = defaultdict(float)
             with profiled(spent):

@@ -35,9 +35,9 @@ Example = Callable[..., Any]
 
 
 def test_every_example_is_here() -> None:
-    """None is added without a test: what is in the folder is one of these, or the two that are told apart."""
+    """None is added without a test: what is in the folder is one of these, or the three that are told apart."""
     names = {path.stem for path in (ROOT / "examples").glob("*.py")}
-    assert names == {*ALL, "quickstart", "common"}
+    assert names == {*ALL, "quickstart", "common", "rivals"}
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -161,6 +161,16 @@ def test_against_pytorch(example: Example) -> None:
     assert result.status == 0, result.err
     assert NOTHING in result.out and all(re.search(rf"^{name} .*×$", result.out, re.MULTILINE) for name in ("keras", "tf2", "lenet5x5"))
     assert re.search(r"^ +conv2d\w* .* %$", result.out, re.MULTILINE)
+
+
+def test_other_libraries_are_beside_it_or_the_reason_is_said(example: Example) -> None:
+    pytest.importorskip("torch", reason="compares with PyTorch")
+    result = example("against_pytorch", "--quick", "--others", "--models", "lenet5x5")
+    assert result.status == 0, result.err
+    for library, row in (("ONNX Runtime", "forward"), ("JAX", "step")):
+        compared = re.search(rf"^lenet5x5 {row} .*{library} +[\d.]+ ms .*×$", result.out, re.MULTILINE)
+        missing = re.search(rf"^lenet5x5 {library} is not installed \(", result.out, re.MULTILINE)
+        assert (compared is None) != (missing is None), result.out
 
 
 def test_memory_against_pytorch(example: Example) -> None:
