@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import gpucnn as gc
 from gpucnn.losses import get_loss
-from gpucnn_loops import direct, loops, tile
+from gpucnn_loops import direct, loops, machine, tile
 from gpucnn_loops.loops import rehearsal
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
@@ -70,6 +71,28 @@ for layers in [LAYERS]:
     assert counts[0] == counts[2] == 0 and min(counts[1], counts[3]) > 0
     assert re.findall(r"compiling (\d+) loops? for this machine, once: \d+ s\n", done.stderr) == [str(counts[1]), str(counts[3])]
     assert done.stderr.count("\n") == 2
+
+
+def test_a_large_model_is_not_copied_to_find_out(program: Program, tmp_path: Path) -> None:
+    text = """
+import copy
+import numpy as np, gpucnn as gc
+import gpucnn.ops.cpu._engine as engine
+engine.is_terminal, engine.MOST_COPIED = lambda stream: True, 100
+gc.functional.relu(np.zeros(3, "float32"))
+engine.compile_for(lambda: print("rehearsed"), 100)
+engine.compile_for(lambda: print("too large"), 101)
+"""
+    assert program(text, GPUCNN_LOOP_CACHE=str(tmp_path)).stdout.split() == ["rehearsed", "too", "large"]  # it has compiled something
+    assert program(text, GPUCNN_LOOP_CACHE=str(tmp_path)).stdout.split() == ["rehearsed"]
+
+
+def test_a_processor_that_numba_takes_for_another_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gpucnn_loops import _numba
+
+    monkeypatch.setattr(machine, "processor", lambda: ("x86_64", "znver9", "+fast"))
+    with pytest.raises(ImportError, match="this machine is taken for znver9: processors are named in NUMBA_CPU_NAME and"):
+        _numba.compile(tile.product)
 
 
 def test_nothing_is_said_where_nobody_looks(program: Program, tmp_path: Path) -> None:
