@@ -23,6 +23,7 @@ from gpucnn_loops.vector import L, at, fma, high_pairs, load, load_even, low_pai
 
 Array = NDArray[np.float32]
 ZERO = np.float32(0)
+PARTS = 64  # planes that strides may split an image into; with more, most of each is what vectors need behind it
 RAMP = np.repeat(np.array([1, 0], np.float32), L)  # from place 16 − n on: n times 1, then 0
 
 
@@ -180,6 +181,11 @@ def weight_sums(
             dweight[piece * (taps + 1) + tap] = sum16(load(sums, tap * L))
 
 
+def fits(window: Window) -> bool:
+    """Whether this road takes a convolution with one filter for each channel."""
+    return math.prod(window.stride) <= PARTS
+
+
 class Depthwise:
     """The plan of a convolution with one filter for each channel. x (N, K, H, W), weight (K, 1, R, S), y and dy (N, K, P, Q)."""
 
@@ -188,7 +194,7 @@ class Depthwise:
     def __init__(self, k: int, window: Window) -> None:
         self.k, self.window, frame = k, window, framed(1, window)
         (r, s), (sh, sw), (dh, dw) = window.kernel, window.stride, window.dilation
-        self.taps, self.parts = r * s, sh * sw
+        self.taps, self.splits = r * s, sh * sw
         self.high, self.wide = -(-frame.high // sh), -(-frame.wide // sw)
         self.room = (self.high + 1) * self.wide + 5 * L  # vectors go beyond the last row
         down, along = (np.arange(count) * step for count, step in ((r, dh), (s, dw)))
@@ -197,7 +203,7 @@ class Depthwise:
         self.lead = int(behind.max())
         self.tables = Tables(
             where=part * self.room + behind, behind=behind, order=np.argsort(part, kind="stable"),
-            ends=np.cumsum(np.bincount(part, minlength=self.parts)),
+            ends=np.cumsum(np.bincount(part, minlength=self.splits)),
         )  # fmt: skip
         self.numbers = *window.input, frame.top, frame.left, sh, sw, self.wide, self.room
         self._direct: Direct | None = None
@@ -217,7 +223,7 @@ class Depthwise:
         total, p = len(x) * self.k, self.window.output[0]
 
         def body(first: int, last: int) -> None:
-            scratch = Scratch(self.parts * self.room, p * self.wide + 5 * L)
+            scratch = Scratch(self.splits * self.room, p * self.wide + 5 * L)
             scratch.parts[0][...] = 0
             forward(
                 first, last, total, address(x), address(weight), address(weight if bias is None else bias), bias is not None, relu,
@@ -235,7 +241,7 @@ class Depthwise:
         total, by, t = len(dy) * self.k, address(dx if relu is None else relu), self.tables.at
 
         def body(first: int, last: int) -> None:
-            scratch = Scratch(self.parts * self.room, self.lead + self.room)
+            scratch = Scratch(self.splits * self.room, self.lead + self.room)
             scratch.parts[1][...] = 0
             input_sums(
                 first, last, total, address(dy), address(weight), by, relu is not None, address(dx), *self.numbers, self.high, self.lead,
@@ -251,7 +257,7 @@ class Depthwise:
         sums, where = np.empty((groups, self.k, each), np.float32), np.array(ends, np.int64)
 
         def body(first: int, last: int) -> None:
-            scratch = Scratch(self.parts * self.room, self.room, each * L)
+            scratch = Scratch(self.splits * self.room, self.room, each * L)
             for part in scratch.parts:
                 part[...] = 0
             weight_sums(

@@ -34,6 +34,7 @@ DIRECT: list[tuple[Any, ...]] = [
     (1, 1, 3, 3, 2, 2, 2, 1, 2, 3, 1),  # dilation over the image: taps that never touch it
     (2, 2, 40, 40, 3, 3, 3, 1, 1, 1, 1),  # several bands of outputs
     (19, 2, 4, 4, 3, 3, 3, 1, 1, 1, 1),
+    (2, 3, 19, 12, 3, 2, 3, (9, 8), 1, 1, 3),  # depthwise at a stride that would split an image into 72 planes
 ]
 DEPTHWISE: list[tuple[Any, ...]] = [
     (1, 2, 1, 1, 2, 1, 1, 1, 0, 1, 2),
