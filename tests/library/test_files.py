@@ -86,10 +86,11 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_nothing_writes_a_file_by_itself() -> None:
-    """Nor changes the process's umask. What nvdisasm is handed is in a temporary file that goes at once."""
+    """Nor changes the process's umask. What nvdisasm is handed is in a temporary file that goes at once, and ranks other
+    than the first write to nowhere."""
     found = []
     for path in sorted(ROOT.rglob("*.py")):
-        if path.relative_to(ROOT).as_posix() in ("files.py", "profiling/chip/sass.py"):
+        if path.relative_to(ROOT).as_posix() in ("files.py", "profiling/chip/sass.py", "cli/together.py"):
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call):

@@ -22,7 +22,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "filters": COUNT, "units": COUNT, "groups": COUNT, "multiplier": COUNT,
     "kernel_size": (*SIZES, None), "pool_size": (*SIZES, None), "stride": SIZES, "dilation": (*SIZES, None),
     "padding": (-1, 2.5, "full", True, (1, 2, 3), ((1, 2), 3), ((1, 2), (3, -4)), None), "output_padding": (*MORE, None),
-    "use_bias": FLAG, "affine": FLAG, "ceil_mode": FLAG, "count_include_pad": FLAG, "approximate": FLAG,
+    "use_bias": FLAG, "affine": FLAG, "ceil_mode": FLAG, "count_include_pad": FLAG, "approximate": FLAG, "sync": FLAG,
     "activation": ("relo", 3, len, ["relu"]), "initializer": ("he", 3, ["zeros"]),
     "rate": (1, 1.5, -0.1, NAN, "0.5", None, True), "momentum": (-0.1, 1.5, NAN, "0.1", None, True),
     "eps": (0, -1, NAN, INFINITY, "1e-5", None, True),

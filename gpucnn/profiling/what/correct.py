@@ -78,8 +78,8 @@ def expect(call: Call) -> Expected | None:
         absolute = {name: np.abs(value) if name != "relu" and _floating(value) else value for name, value in arguments.items()}
         # A road of the CPU's is Winograd's, whose errors are those of whole tiles: of other outputs' sums, and of pixels beside a tap's.
         tiles = rule.planes and isinstance(call.arguments[rule.cut[0]], np.ndarray)
-        if tiles and call.op == "conv2d_weight_grad":
-            absolute["x"] = _largest_near(absolute["x"])
+        if tiles:
+            absolute |= {name: _largest_near(absolute[name]) for name in rule.near}
         sizes = _arrays(_results(rule, absolute, reference(**absolute)))
         if tiles:
             sizes = tuple(np.broadcast_to(each.max((2, 3), keepdims=True), each.shape) if each.ndim == 4 else each for each in sizes)

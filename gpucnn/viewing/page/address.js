@@ -156,7 +156,8 @@ function applyEdits(id) {
 
 export function keepAddress(input, presets) {
   for (const event of ["outputs", "node", "unit", "edits", "sandbox"]) on(event, note);
-  addEventListener("hashchange", () => {
-    if (location.hash !== last) follow(location.hash, input, presets);
+  addEventListener("hashchange", event => {
+    const { hash } = new URL(event.newURL); // what was asked for: `note` may have written over it since
+    if (hash !== last) follow(hash, input, presets);
   });
 }

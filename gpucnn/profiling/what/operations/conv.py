@@ -146,7 +146,7 @@ OPERATIONS = {
         lambda a: _problem(a, problems.conv2d_input_grad),
     ),
     "conv2d_weight_grad": Operation(
-        "conv", _weight_work, Rule(("dy",), 1, _positions, planes=True), _weight_grad, _words,
+        "conv", _weight_work, Rule(("dy",), 1, _positions, planes=True, near=("x",)), _weight_grad, _words,
         lambda a: _problem(a, problems.conv2d_weight_grad),
     ),
     "conv2d_relu_max_pool2d": Operation(

@@ -26,6 +26,7 @@ class Rule:
     room: arguments that results are written to, and that the reference makes for itself.
     written: arguments that hold the results, for an operation that changes them in place.
     planes: on the CPU an error may be as large as the largest sum in a plane, or in a filter, has: Winograd's convolution adds up tiles.
+    near: with `planes`, arguments of which the largest number that a tile reaches counts for each.
     exact: whole numbers must be the same; without it near-equals may have changed places, and they are passed over.
     """
 
@@ -37,6 +38,7 @@ class Rule:
     room: tuple[str, ...] = ROOM
     written: tuple[str, ...] = ()
     planes: bool = False
+    near: tuple[str, ...] = ()
     exact: bool = False
 
 
