@@ -75,7 +75,7 @@ def train(device: Device, name: str, kind: str, feed: type[Any], graphs: bool) -
     [
         ("keras", "adam", DeviceFeed),
         ("keras", "sgd", HostFeed),
-        ("lenet5x5", "adam", HostFeed),
+        pytest.param("lenet5x5", "adam", HostFeed, marks=LONG),
         pytest.param("keras", "adam", HostFeed, marks=LONG),
         pytest.param("keras", "sgd", DeviceFeed, marks=LONG),
         pytest.param("lenet5x5", "adam", DeviceFeed, marks=LONG),

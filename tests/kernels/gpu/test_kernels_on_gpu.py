@@ -16,7 +16,11 @@ pytestmark = pytest.mark.gpu
 IMAGES = 3 if REAL else 1  # of the batch: the reference is worked out in float64 on the CPU
 
 
-@pytest.mark.parametrize("shape", CONV_SHAPES, ids=lambda shape: shape.name)
+# On the virtual GPU a large one takes seconds: one of each kind is quick, and make slow has all.
+SHAPES = [pytest.param(shape, marks=() if REAL or shape.name in ("m1", "m2", "k2", "r2") else pytest.mark.slow) for shape in CONV_SHAPES]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
 def test_convolution(gpu: Device, shape: ConvShape) -> None:
     window = conv_window(shape.hw, shape.rs, shape.stride, shape.padding)
     x, weight = normal(0, IMAGES, shape.c, *shape.hw), normal(1, shape.k, shape.c, *shape.rs)
