@@ -108,7 +108,7 @@ def load(name: str, request: Request) -> Dataset:
     """
     source = SOURCES[name]
     roots = places.roots(request.data_dir)
-    pickles: Path | None = None
+    pickles = False
     for root in roots:
         for folder in places.folders(root, (source.folder, name, f"{name}/{source.folder}")):
             if all(os.path.exists(folder / file) for file in source.files):
@@ -118,13 +118,14 @@ def load(name: str, request: Request) -> Dataset:
                 places.check_asked(request.data_dir, root, folder, source.title)
                 return _of_archive(source, folder / source.archive)
             if os.path.exists(folder / source.pickled):
-                pickles = pickles or folder
+                pickles = True
     advice = places.advice(f"{source.archive}, or the files in it,")
-    beside = f"; {source.pickled} in {pickles} is no use, as nothing is ever unpickled" if pickles else ""
+    beside = f" ({source.pickled} lies there, and nothing is ever unpickled)" if pickles else ""
     if not roots:
         raise UnavailableError(f"there is no folder to look for {source.title} in, nor to download it to: {advice}")
     if not request.download:
-        raise UnavailableError(f"{source.title} was not found in {', '.join(map(str, roots))}, and downloading is off{beside}: {advice}")
+        searched = ", ".join(map(str, roots))
+        raise UnavailableError(f"{source.title} was not found{beside} in {searched}, and downloading is off: {advice}")
     target = (roots[0] if roots[0].name == name else roots[0] / name) / source.archive
     urls = [f"{mirror}{source.archive}" for mirror in source.mirrors]
     fetch(urls, target, md5=source.md5, progress=request.progress, limit=LIMIT, advice=f"{advice}{beside}")
