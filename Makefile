@@ -37,7 +37,7 @@ test: $(VENV)/.installed-dev
 		echo "── kernels under Numba's CUDA simulator: $$gpu"; \
 		$(SIMULATED) -m "not slow" tests/kernels/simulator; \
 	fi
-	@echo "── everything else: library, data, command line, kernels through the compiler (and on a GPU, where there is one): some 4 minutes"
+	@echo "── everything else: library, data, command line, kernels through the compiler (and on a GPU, where there is one): some 5 minutes"
 	$(PYTEST) -m "not slow" --ignore=tests/kernels/simulator
 
 slow: $(VENV)/.installed-dev
