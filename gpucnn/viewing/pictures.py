@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gpucnn import experiment
 from gpucnn.answers import images_of
-from gpucnn.data import load_dataset, read_image
+from gpucnn.data import files_of, load_dataset, read_image
 from gpucnn.data.dataset import DATASETS, Dataset
 from gpucnn.data.images import resized
 from gpucnn.errors import DataError, GpucnnError, ShapeError
@@ -81,7 +81,7 @@ def of_training(model: Sequential, path: Path, data_dir: Path | None = None) -> 
     except GpucnnError:
         return none(model, "no image of its training is in this page, as nothing says where they are: give some with --images")
     try:
-        size = experiment.taken_size(model) if name not in DATASETS and user_path(name).is_dir() else None
+        size = experiment.taken_size(model) if name not in DATASETS and files_of.holds_images(user_path(name)) else None
         return of_dataset(model, load_dataset(name, data_dir or noted, download=False, seed=model.seed, image_size=size))
     except (GpucnnError, OSError) as error:
         return none(model, f"no image of its training is in this page: {error}")

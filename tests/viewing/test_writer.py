@@ -234,3 +234,14 @@ def test_images_of_a_data_set_one_of_each_class() -> None:
     assert found.titles == ["a", "b\\x1b", "c"] and found.images.shape == (3, 3, 4, 4), "grey as colour, as the model takes it"
     assert np.array_equal(found.images[:, 0], images[[1, 4, 0], 0])
     assert pictures.dark_paper(found) and not pictures.dark_paper(pictures.given(made, np.full((1, 3, 4, 4), 200, np.uint8)))
+
+
+def test_images_of_a_training_on_a_folder_of_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a folder has images of one size, and is not asked to bring them to another."""
+    images = np.arange(6 * 25, dtype=np.uint8).reshape(6, 5, 5)
+    for name, array in (("x_train", images), ("y_train", np.arange(6) % 3), ("x_test", images[:3]), ("y_test", np.arange(3))):
+        np.save(tmp_path / f"{name}.npy", array)
+    monkeypatch.setattr("gpucnn.experiment.trained_on", lambda model, path: (str(tmp_path), None))
+    found = pictures.of_training(model(), tmp_path / "model.safetensors")
+    assert found.note == "" and found.titles == ["0", "1", "2"]
+    np.testing.assert_array_equal(found.images[:, 0], images[:3])
