@@ -1,6 +1,6 @@
 """Changes one operator, number or statement of a module at a time, and runs the tests that should notice. `make mutants` runs it all.
 
-    python tests/mutants.py [--all] [--seed N] [--line L] [MODULE ...]
+    python tests/mutants.py [--all] [--seed N] [--line L] [--part I/N] [MODULE ...]
 
 Which modules, and which tests for each, is in mutation.toml, and why the mutants that live are no gaps; docs/mutation.md says what came
 out. The operators are cosmic-ray's (pip install cosmic-ray) and two of our own, for what it leaves out: augmented assignments, and
@@ -9,8 +9,9 @@ mutant is a fork of this process, which has imported NumPy, SciPy, hypothesis an
 handed to it by an importer: no file changes, and one takes half a second.
 
 What is no behaviour is left out, by comparing syntax trees without it: annotations, type aliases, docstrings, what an exception says,
-which arguments must be given by name, `strict=True` of zip, which asserts and decides nothing, and `is` where there was `==`, which
-CPython's caches decide. Where a module has many mutants, a sample of a fixed seed is taken.
+which arguments must be given by name, `strict=True` of zip, which asserts and decides nothing, `is` where there was `==`, which
+CPython's caches decide, and which negative number asks `reshape` for a size. Where a module has many mutants, a sample of a fixed seed
+is taken.
 """
 
 from __future__ import annotations
@@ -49,6 +50,13 @@ class Mutant(NamedTuple):
     was: str
     becomes: str
     source: str
+
+
+def _negative(node: ast.AST) -> bool:
+    """Whether a number is written with a minus or a tilde, and so is below zero."""
+    if not isinstance(node, ast.UnaryOp) or not isinstance(node.operand, ast.Constant):
+        return False
+    return isinstance(node.op, ast.Invert) or (isinstance(node.op, ast.USub) and node.operand.value > 0)
 
 
 class _Behaviour(ast.NodeTransformer):
@@ -96,6 +104,12 @@ class _Behaviour(ast.NodeTransformer):
 
     def visit_IsNot(self, node: ast.IsNot) -> ast.AST:
         return ast.NotEq()
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        if isinstance(node.func, ast.Attribute) and node.func.attr == "reshape":
+            node.args = [ast.Constant(-1) if _negative(size) else size for size in node.args]
+        self.generic_visit(node)
+        return node
 
     def visit_keyword(self, node: ast.keyword) -> ast.AST:
         if node.arg == "strict":
@@ -232,6 +246,13 @@ def _tested(tests: list[str]) -> int:
     return int(pytest.main(["-x", "-q", "--tb=no", "-p", "no:cacheprovider", "--rootdir", str(ROOT), *places]))
 
 
+def _part(text: str) -> tuple[int, int]:
+    index, _, count = text.partition("/")
+    if not 1 <= int(index) <= int(count):
+        raise argparse.ArgumentTypeError(f"{text}: expected I/N with I from 1 to N, such as 2/3")
+    return int(index), int(count)
+
+
 def main() -> int:
     config = tomllib.loads(CONFIG.read_text())
     parser = argparse.ArgumentParser(description="Changes a module a little at a time, and runs the tests that should notice.")
@@ -239,6 +260,7 @@ def main() -> int:
     parser.add_argument("--all", action="store_true", help="no sample where a module has many")
     parser.add_argument("--seed", type=int, default=config["seed"], help="of the samples")
     parser.add_argument("--line", type=int, action="append", help="only mutants of these lines")
+    parser.add_argument("--part", type=_part, default=(1, 1), metavar="I/N", help="every Nth mutant from the Ith on: N such runs do it all")
     options = parser.parse_args()
     for name in (str(ROOT / "kernels"), str(ROOT)):  # gpucnn as it is here, whatever is installed
         sys.path.insert(0, name)
@@ -270,6 +292,7 @@ def tried(config: dict[str, Any], options: argparse.Namespace) -> int:
         limit = 10 + 3 * (time.monotonic() - begun)
         most = None if options.all or options.line else settings.get("sample", config["sample"])
         chosen, changes = mutants_of(path, f"{options.seed} {module}", most, options.line)
+        chosen = chosen[options.part[0] - 1 :: options.part[1]]
         count: Counter[str] = Counter()
         for mutant in chosen:
             end = run(path, mutant.source, tests, limit)

@@ -1,5 +1,7 @@
 """Mini-batches and augmentation: the same bytes for the same seed, epoch and step."""
 
+import zlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from gpucnn.data import Affine, Augmentation, Batches, Shift, augmentation
+from gpucnn.data.augment import RandomChange
 from gpucnn.errors import ArgumentError, DataError, UnknownNameError
 
 IMAGES = np.arange(10 * 4, dtype=np.uint8).reshape(10, 1, 2, 2)
@@ -291,3 +294,50 @@ def test_labels_of_a_batch_are_its_own():
         first[...] = 7
         ((_, again),) = whole(batches)
         np.testing.assert_array_equal(again, labels)
+
+
+def test_what_batches_say_of_themselves():
+    batches = Batches(np.zeros((1234, 3, 5, 7), np.uint8), np.zeros(1234, int), 4)
+    assert repr(batches) == "<Batches of 4: 1,234 images 3×5×7, 309 steps an epoch>"
+    assert Batches(IMAGES, LABELS, 4).fingerprint == [10, zlib.crc32(IMAGES.tobytes()), zlib.crc32(LABELS.astype(np.int32).tobytes())]
+
+
+def test_labels_need_not_begin_at_0():
+    ((_, labels),) = whole(Batches(IMAGES, LABELS + 1, 10, shuffle=False))
+    assert labels.tolist() == list(range(1, 11))
+
+
+class Noise(RandomChange):
+    """Writes down how many images it was given."""
+
+    def __init__(self):
+        self.changed = []
+
+    def draws(self, shape, rng):
+        return (rng.random(shape),)
+
+    def change(self, x, *drawn):
+        self.changed.append(len(x))
+        return x + drawn[0].astype(x.dtype)
+
+
+def brighter(x, rng):
+    """Looks at the whole batch, so that nobody can do it to a part."""
+    return x + x.mean() + rng.random(x.shape).astype(x.dtype)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("make", [lambda: None, lambda: brighter, lambda: Shift(1), Noise])
+def test_a_part_of_a_batch_is_that_of_the_whole_batch(make, shuffle):
+    whole_batches, augment, sizes = whole(Batches(IMAGES, LABELS, 4, augment=make(), shuffle=shuffle), 3), make(), []
+
+    def second_half(size):
+        sizes.append(size)
+        return slice(size // 2, size)
+
+    parts = list(Batches(IMAGES, LABELS, 4, augment=augment, shuffle=shuffle).epoch(3, part=second_half))
+    assert sizes == [4, 4, 2]
+    for (x, y), (expected, labels) in zip(parts, whole_batches, strict=True):
+        assert x.tobytes() == expected[len(expected) // 2 :].tobytes() and y.tolist() == labels[len(labels) // 2 :].tolist()
+    if isinstance(augment, Noise):  # which is asked for the part alone
+        assert augment.changed == [2, 2, 1]

@@ -10,7 +10,6 @@ from types import FunctionType, ModuleType
 import pytest
 
 from gpucnn.ops import cpu, cuda
-from gpucnn.ops.cpu import roads
 
 FILES = sorted(path.stem for path in Path(cpu.__file__).parent.glob("[!_]*.py") if path.stem != "roads")
 
@@ -49,15 +48,6 @@ def test_same_signatures(file: str) -> None:
         assert getattr(cuda, name) is got[name], name
     # The CPU's files may hold helpers beside the operations (the generator's words, the counts of windows); the kernels' hold none.
     assert public(kernels) == set(got)
-
-
-def test_roads_lead_to_operations_of_the_same_signatures() -> None:
-    """The CPU has two ways for many of them: the loops' and NumPy's."""
-    found = {name: function for file in FILES for name, function in operations(importlib.import_module(f"gpucnn.ops.cpu.{file}")).items()}
-    chosen = operations(roads)
-    assert chosen
-    for name, function in chosen.items():
-        assert inspect.signature(function) == inspect.signature(found[name]), name
 
 
 def test_every_exported_operation_is_compared() -> None:

@@ -239,6 +239,39 @@ def test_a_gather_warps_as_the_function_does_with_its_draws() -> None:
     np.testing.assert_array_equal(got, expected)
 
 
+def test_what_is_drawn_are_philoxs_words_of_the_place_the_epoch_and_the_change() -> None:
+    """Counter (place, epoch, change, 2) under the seed's two halves; changes are 0 for a warp, 1 a move, 2 a cutout, from 4 on the grid."""
+    seed, epoch, n = 0x0123456789ABCDEF, 3, 40
+    x = np.random.default_rng(8).random((n, 2, 8, 7))
+
+    def words(change: int) -> list[Any]:
+        return philox_block(
+            [np.arange(n, dtype=np.uint64), *(np.full(n, word, np.uint64) for word in (epoch, change, 2))], 0x89ABCDEF, 0x01234567
+        )
+
+    def below(word: Any, count: int) -> Any:
+        return np.array([int(each) * count >> 32 for each in word])
+
+    def even(word: Any) -> Any:  # the first 24 bits, from −1 up to and without 1
+        return np.array([(int(each) >> 8) / 2**23 - 1 for each in word])
+
+    def got(**options: Any) -> Any:
+        return batch.augmented(x, Augment(**options), seed, epoch, np.arange(n))
+
+    top, left, mirrored, _ = words(1)
+    moved = batch.shift(x, below(top, 5), below(left, 5), 2)
+    turned = np.array([each[..., ::-1] if int(word) >= 2**31 else each for each, word in zip(moved, mirrored, strict=True)])
+    np.testing.assert_array_equal(got(shift=2, flip=True), turned)
+    row, column, _, _ = words(2)
+    np.testing.assert_array_equal(got(cutout=3), batch.cutout(x, below(row, 8), below(column, 7), 3))
+    angle, factor, down, right = (even(word)[:, None, None] for word in words(0))
+    none = np.zeros((n, 1, 1))
+    np.testing.assert_array_equal(got(rotate_degrees=180.0, scale=0.5), batch.warp(x, np.pi * angle, 1 + 0.5 * factor, none, none))
+    np.testing.assert_array_equal(got(translate=2.0), batch.warp(x, none, none + 1, 2 * down, 2 * right))
+    bend = np.stack([[even(word) for word in words(4 + node)[:2]] for node in range(9)], axis=-1).reshape(2, n, 3, 3)
+    np.testing.assert_array_equal(got(elastic=1.5, elastic_grid=3), batch.warp(x, none, none + 1, none, none, 1.5 * bend))
+
+
 def test_a_grid_that_bends_evenly_is_a_move() -> None:
     x = np.random.default_rng(6).random((2, 1, 8, 7))
     none = np.zeros((2, 1, 1))

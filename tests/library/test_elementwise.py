@@ -50,6 +50,8 @@ def test_relu_gradient_passes_where_the_output_is_above_zero_and_stops_infinitie
     y = np.array([0.0, 1.0, 0.0, 2.0])
     dy = np.array([np.inf, 3.0, np.nan, np.inf])
     np.testing.assert_array_equal(cpu.relu_grad(dy, y), [0, 3, 0, np.inf])
+    before = np.array([-1.0, 1.0, -0.0, 2.0])  # relu's input does as well as its output
+    np.testing.assert_array_equal(cpu.relu_grad(dy, before), [0, 3, 0, np.inf])
     np.testing.assert_array_equal(cpu.relu_grad(dy, y, out=dy), [0, 3, 0, np.inf])  # in place as well
 
 

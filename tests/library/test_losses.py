@@ -238,6 +238,13 @@ def test_answers_are_examples_or_each_output() -> None:
     ]
 
 
+def test_a_row_may_take_away_from_a_class() -> None:
+    """The sum is linear in the labels, whatever their sign: log softmax (0, log 3) is (−log 4, log 3 − log 4)."""
+    loss, correct, dlogits = cpu.softmax_cross_entropy(np.log([[1.0, 3.0]]), np.array([[1.5, -0.5]]))
+    assert float(loss) == pytest.approx(1.5 * np.log(4) + 0.5 * np.log(3 / 4), rel=1e-14) and correct == 0
+    np.testing.assert_allclose(dlogits, [[0.25 - 1.5, 0.75 + 0.5]], rtol=1e-14)
+
+
 def test_where_a_loss_of_rows_has_no_logarithm_of_zero() -> None:
     """−t·log 0 is 0 where t is, and infinite where it is not, on both sides of a sigmoid that is full."""
     infinite = np.array([[np.inf], [-np.inf], [0.0]])

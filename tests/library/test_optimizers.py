@@ -260,6 +260,13 @@ def test_the_operations_settings_that_are_left_out() -> None:
     np.testing.assert_allclose(left_out, [p - 0.5 * mean / (np.sqrt(variance) * 1.25 + 1e-8), mean, variance], rtol=1e-12)
 
 
+def test_what_is_left_of_a_decay_goes_to_the_new_gradient() -> None:
+    g, m, v = np.array([2.0, -4.0]), np.array([1.0, 8.0]), np.array([16.0, 0.0])
+    cpu.adam_update(np.zeros(2), g, m, v, rates=np.array([1.0, 1, 1, 1]), beta1=0.25, beta2=0.125)
+    assert m.tolist() == [0.25 * 1 + 0.75 * 2, 0.25 * 8 - 0.75 * 4]
+    assert v.tolist() == [0.125 * 16 + 0.875 * 4, 0.875 * 16]
+
+
 @pytest.mark.parametrize("rates", [[0.5, 0, 0, 1], [0.5, 0, 0, 2], [0.5, 1, 1, 0]])
 def test_only_the_last_of_the_rates_says_whether_there_is_a_step(rates: list[float]) -> None:
     p, m, v = np.ones(5), np.zeros(5), np.zeros(5)

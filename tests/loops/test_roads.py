@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpucnn.ops.cpu import _engine
+from gpucnn.ops import cpu
+from gpucnn.ops.cpu import _engine, roads
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -24,6 +27,16 @@ model.build((1, 12, 12), seed=1, device="cpu").compile("adam")
 loss = model.fit(x, y, batch_size=8, epochs=2, verbose=False).rows[-1]["loss"]
 print("gpucnn_loops.loops" in sys.modules, round(loss, 3), np.isfinite(loss))
 """
+
+
+def test_roads_lead_to_operations_of_the_same_signatures() -> None:
+    """The CPU has two ways for many of them: the loops' and NumPy's."""
+    files = [path.stem for path in Path(cpu.__file__).parent.glob("[!_]*.py") if path.stem != "roads"]
+    found = {name: value for file in files for name, value in vars(importlib.import_module(f"gpucnn.ops.cpu.{file}")).items()}
+    chosen = [value for name, value in vars(roads).items() if name in cpu.__all__ and value.__module__ == roads.__name__]
+    assert len(chosen) > 20
+    for function in chosen:
+        assert inspect.signature(function) == inspect.signature(found[function.__name__]), function.__name__
 
 
 def test_loops_take_contiguous_float32() -> None:
