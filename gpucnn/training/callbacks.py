@@ -9,7 +9,7 @@ from typing import Any
 
 from gpucnn.checks import integer, pick, positive
 from gpucnn.device import to_numpy
-from gpucnn.errors import ArgumentError, CheckpointError
+from gpucnn.errors import ArgumentError, CheckpointError, GpucnnError
 from gpucnn.files import append
 from gpucnn.metrics import METRICS
 from gpucnn.surroundings import user_path
@@ -19,6 +19,9 @@ from gpucnn.training.rows import Row, checksum, lines, returns
 from gpucnn.training.run import Callback, Run
 
 __all__ = ["CSVLog", "Callback", "Checkpoint", "EarlyStopping", "History", "Progress", "Run"]
+
+
+INSIDE = 100  # epochs of a history that a checkpoint holds itself
 
 
 class CSVLog(Callback):
@@ -42,12 +45,12 @@ class CSVLog(Callback):
     def on_train_begin(self, run: Run) -> None:
         self._forget()
         if run.history.rows:
-            self._write(run)
+            self._write(run.history)
 
     def on_epoch_end(self, run: Run) -> None:
         row = run.history.rows[-1]
         if self._columns is None or not row.keys() <= set(self._columns) or not self.path.is_file():
-            self._write(run)
+            self._write(run.history)
         else:
             append(self.path, lines(self._columns, [row]).encode())
             self._holds([row])
@@ -65,11 +68,26 @@ class CSVLog(Callback):
             self._synced = True
         return True
 
-    def _write(self, run: Run) -> None:
-        run.history.to_csv(self.path)
+    def catch_up(self, history: History) -> None:
+        """Brings the file to what `history` is: adds what is new, or writes all of it where something else has changed."""
+        columns, known = self._columns, len(self._rows)
+        new = history.rows[known:]
+        if (
+            columns is None
+            or self._rows != history.rows[:known]
+            or any(row.keys() - set(columns) for row in new)
+            or not self.path.is_file()
+        ):
+            self._write(history)
+        elif new:
+            append(self.path, lines(columns, new).encode())
+            self._holds(new)
+
+    def _write(self, history: History) -> None:
+        history.to_csv(self.path)
         self._forget()
-        self._columns = list(run.history)
-        self._holds(run.history.rows)
+        self._columns = list(history)
+        self._holds(history.rows)
 
     def _holds(self, rows: list[Row]) -> None:
         self._rows += [dict(row) for row in rows]
@@ -83,7 +101,8 @@ class Checkpoint(Callback):
     """Writes the whole run to `path` after every epoch and every `every` steps, so that `fit(..., resume=path)` can continue.
 
     The file is complete at any time: it holds either the new state or the previous one. It includes the history, unless a `CSVLog`
-    writes to the same folder; runs of thousands of epochs should use one.
+    writes to the same folder. A history of more than 100 epochs goes to a file of its own, `path` with `.history.csv` after it, to which
+    an epoch is added at a time: the checkpoint is written anew each time, and must not grow with the run. The two belong together.
     """
 
     alone = True
@@ -93,6 +112,17 @@ class Checkpoint(Callback):
         self.every = integer(every, "every", 1)
         self.notes = dict(notes or {})  # stored in the file for the calling program
         self.save: Any = None  # set by the loop, which knows what a run consists of
+        self._log = CSVLog(self.path.with_name(f"{self.path.name}.history.csv"))
+
+    def log_of(self, history: History) -> CSVLog | None:
+        """A file with the history, for a checkpoint that must not hold all of it; None where it may, or cannot have one beside it."""
+        if len(history.rows) <= INSIDE or not self.path.is_file():
+            return None  # before there is a checkpoint nobody knows that its place is one for files: it may be a device
+        try:
+            self._log.catch_up(history)
+        except (OSError, GpucnnError):  # a name too long, or taken by a folder
+            return None
+        return self._log
 
     def on_step_end(self, run: Run) -> None:
         if run.step % self.every == 0:

@@ -90,7 +90,7 @@ def save(run: Run, path: Path, recipe: dict[str, Any], callbacks: Sequence[Callb
         "first epoch": run.first_epoch,
         "run": {name: getattr(run, name) for name in COUNTERS},
         "optimizer steps": run.optimizer.steps,
-        **left(path, run.history.rows, [callback for callback in callbacks if isinstance(callback, CSVLog)]),
+        **_history(run, path, callbacks),
         "model state": run.model.state(),
         "callbacks": {callback.name: callback.state() for callback in named},
     }
@@ -98,6 +98,16 @@ def save(run: Run, path: Path, recipe: dict[str, Any], callbacks: Sequence[Callb
         save_tensors(path, tensors, description)
     except CheckpointError as error:
         raise TrainingError(str(error)) from None
+
+
+def _history(run: Run, path: Path, callbacks: Sequence[Callback]) -> dict[str, Any]:
+    """What a checkpoint says of the history: where a log of the program's has it, it need not have one of its own."""
+    rows = run.history.rows
+    said = left(path, rows, [callback for callback in callbacks if isinstance(callback, CSVLog)])
+    if len(said["history"]) == len(rows):
+        logs = (callback.log_of(run.history) for callback in callbacks if isinstance(callback, Checkpoint) and callback.path == path)
+        return left(path, rows, [log for log in logs if log is not None])
+    return said
 
 
 def loaded(path: Path) -> tuple[Path, dict[str, Any], dict[str, Any], list[dict[str, float]]]:

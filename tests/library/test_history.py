@@ -86,6 +86,69 @@ def test_what_a_run_writes_grows_as_its_epochs_do(written: list[tuple[str, int]]
     assert len(load_tensors(tmp_path / RUN)[1]["history"]) == 1
 
 
+def test_without_a_log_as_well(written: list[tuple[str, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long history goes to a file beside the checkpoint, an epoch at a time; a short one stays in it."""
+    monkeypatch.setattr(callbacks, "INSIDE", 10)
+    totals = []
+    for epochs in (20, 40, 80):
+        written.clear()
+        shutil.rmtree(tmp_path, ignore_errors=True)
+        history = train(tmp_path, epochs, log=None)
+        totals.append(sum(size for _, size in written))
+    first, second = totals[1] - totals[0], totals[2] - totals[1]
+    assert second == pytest.approx(2 * first, rel=0.01)
+    description = load_tensors(tmp_path / RUN)[1]
+    assert len(description["history"]) == 1 and description["history file"]["rows"] == 80
+    assert sorted(os.listdir(tmp_path)) == [RUN, f"{RUN}.history.csv"]
+    expected = measured(history)
+    again = measured(train(tmp_path, 82, log=None, resume=True))
+    assert again[:80] == expected and len(again) == 82
+    assert len((tmp_path / f"{RUN}.history.csv").read_text().splitlines()) == 83
+
+    shutil.rmtree(tmp_path)
+    train(tmp_path, 10, log=None)
+    assert os.listdir(tmp_path) == [RUN] and len(load_tensors(tmp_path / RUN)[1]["history"]) == 10
+
+
+@pytest.mark.parametrize("killed_after", [4 * STEPS, 5 * STEPS - 1, 5 * STEPS])
+@pytest.mark.parametrize("every", [1, 9])
+def test_a_run_without_a_log_that_is_killed_has_its_whole_history(
+    killed_after: int, every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(callbacks, "INSIDE", 2)
+    expected = measured(train(tmp_path / "whole", 6, log=None, every=every))
+    with pytest.raises(Stop):
+        train(tmp_path, 6, Killer(killed_after), log=None, every=every)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert measured(train(tmp_path, 6, log=None, resume=True, every=every)) == expected
+
+
+@pytest.mark.parametrize("name", ["a" * 250, "r.safetensors"])
+def test_where_no_file_can_stand_beside_a_checkpoint_it_has_the_history(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callbacks, "INSIDE", 2)
+    if len(name) < 250:
+        (tmp_path / f"{name}.history.csv").mkdir()
+    model = gc.Sequential(gc.Dense(2)).build((4,), seed=1, device="cpu").compile()
+    model.fit(X, Y, batch_size=4, epochs=4, verbose=False, callbacks=[gc.Checkpoint(tmp_path / name)])
+    assert len(load_tensors(tmp_path / name)[1]["history"]) == 4
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [name]
+
+
+def test_what_others_add_to_a_long_history_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callbacks, "INSIDE", 2)
+
+    class Late(gc.Callback):
+        """Before the checkpoint, and once after it."""
+
+        def on_epoch_end(self, run: Any) -> None:
+            run.history.rows[-1]["mine"] = run.epoch
+            run.history.rows[0]["mine"] = 10 * run.epoch
+
+    train(tmp_path, 5, Late(), log=None)
+    assert train(tmp_path, 5, log=None, resume=True)["mine"] == [50, 2, 3, 4, 5]
+
+
 def test_a_resumed_run_writes_the_history_once_and_then_adds_to_it(written: list[tuple[str, int]], tmp_path: Path) -> None:
     train(tmp_path, 40)
     largest = max(size for name, size in written if name == RUN)
