@@ -8,6 +8,7 @@ from pathlib import Path
 from gpucnn import notebook
 from gpucnn.files import write_atomically
 from gpucnn.metrics import METRICS
+from gpucnn.text import plain
 from gpucnn.training.rows import Row, lines
 
 
@@ -34,7 +35,7 @@ class History(Mapping[str, list[float]]):
         return _Lists(self)
 
     def __repr__(self) -> str:
-        last = ", ".join(f"{name} {value:.4g}" for name, value in (self.rows[-1] if self.rows else {}).items() if name != "epoch")
+        last = ", ".join(f"{plain(name)} {value:.4g}" for name, value in (self.rows[-1] if self.rows else {}).items() if name != "epoch")
         return f"<History of {len(self.rows)} epoch{'' if len(self.rows) == 1 else 's'}{': ' if last else ''}{last}>"
 
     def _repr_html_(self) -> str:

@@ -18,19 +18,23 @@ from typing import Any
 
 from gpucnn.errors import GpucnnError
 from gpucnn.files import regular_file
-from gpucnn.text import message, plain, reason_of
+from gpucnn.text import cell, message, plain, reason_of
 
 Row = dict[str, float]
 
 
 def lines(columns: Sequence[str], rows: Sequence[Row], *, header: bool = False) -> str:
-    """Rows as text, one per line. Numbers can be read back exactly."""
+    """Rows as text, one per line. Numbers can be read back exactly. A name with line ends or other controls is written with escapes."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
+    writer = csv.writer(text, lineterminator="\n")
     if header:
-        writer.writeheader()
-    writer.writerows(rows)
+        writer.writerow([cell(name) for name in columns])
+    writer.writerows([_written(row.get(name, "")) for name in columns] for row in rows)
     return text.getvalue()
+
+
+def _written(value: Any) -> Any:
+    return cell(value) if isinstance(value, str) else value
 
 
 def checksum(rows: Sequence[Row], start: int = 0) -> int:
@@ -41,8 +45,11 @@ def checksum(rows: Sequence[Row], start: int = 0) -> int:
 
 
 def returns(row: Row) -> bool:
-    """Whether a row survives being written as text and read again: named numbers do."""
-    return all(isinstance(name, str) and isinstance(value, int | float) and type(value) is not bool for name, value in row.items())
+    """Whether a row survives being written as text and read again: numbers do whose names need no escapes."""
+    return all(
+        isinstance(name, str) and cell(name) == name and isinstance(value, int | float) and type(value) is not bool
+        for name, value in row.items()
+    )
 
 
 def left(path: Path, rows: Sequence[Row], logs: Sequence[Any]) -> dict[str, Any]:

@@ -275,8 +275,8 @@ def test_a_checkpoint_that_names_no_file_beside_it_is_refused(place: Any, tmp_pa
 
 def test_a_row_comes_back_from_its_line_to_the_bit(tmp_path: Path) -> None:
     values = [0.1, 1 / 3, 1e-320, -0.0, 1e300, 2**53 + 1.0, math.inf, -math.inf, 5, -3, 0]
-    given = [{"epoch": 1, "a": value} for value in values] + [{"epoch": 2, 'b,\n"': np.float64(0.7)}]
-    columns = ["epoch", "a", 'b,\n"']
+    given = [{"epoch": 1, "a": value} for value in values] + [{"epoch": 2, 'b,"': np.float64(0.7)}]
+    columns = ["epoch", "a", 'b,"']
     (tmp_path / LOG).write_text(rows.lines(columns, given, header=True))
     place = {"name": LOG, "rows": len(given), "checksum": rows.checksum(given)}
     back = rows.found(tmp_path / RUN, {"history": given[-1:], "history file": place})
@@ -284,6 +284,28 @@ def test_a_row_comes_back_from_its_line_to_the_bit(tmp_path: Path) -> None:
         {name: repr(float(value)) for name, value in row.items()} for row in given
     ]
     assert rows.checksum(given[4:], rows.checksum(given[:4])) == place["checksum"]
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2Jb", "a\nb", "a\u202eb", "=1+1"])
+def test_a_name_that_is_no_plain_text_is_written_with_escapes_and_comes_back_from_the_checkpoint(name: str, tmp_path: Path) -> None:
+    class Own(gc.Callback):
+        def on_epoch_end(self, run: Any) -> None:
+            run.history.rows[-1][name] = run.epoch
+
+    def run(epochs: int, resume: bool = False) -> gc.History:
+        model = gc.Sequential(gc.Dense(2)).build((4,), seed=1, device="cpu").compile()
+        callbacks = [Own(), gc.CSVLog(tmp_path / LOG), gc.Checkpoint(tmp_path / RUN)]
+        return model.fit(X, Y, epochs=epochs, verbose=False, callbacks=callbacks, resume=tmp_path / RUN if resume else None)
+
+    history = run(2)
+    assert run(3, resume=True)[name] == [1, 2, 3]
+    text = (tmp_path / LOG).read_text()
+    header = text.splitlines()[0].split(",")
+    assert len(text.splitlines()) == 4 and header[-1] == {"a\x1b[2Jb": r"a\x1b[2Jb", "a\nb": r"a\nb", "a\u202eb": r"a\u202eb"}.get(
+        name, "'=1+1"
+    )
+    for shown in (text.replace("\n", ""), repr(history), history._repr_html_().replace("\n", "")):
+        assert shown.isprintable()
 
 
 class Each(gc.Callback):

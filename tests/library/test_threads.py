@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -133,6 +133,37 @@ def test_products_are_numpys_however_their_columns_are_shared_out(threads: int, 
     out = np.full((m, n), np.nan)
     assert _threads.matmul(a, b, out) is out
     np.testing.assert_array_equal(out, a @ b)  # whole numbers: exact in any order
+
+
+@pytest.mark.parametrize(
+    ("m", "k", "n", "pieces"),
+    [
+        (9000, 30, 15, 1),  # fewer columns than a piece has
+        (9000, 30, 16, 1),
+        (9000, 30, 31, 1),
+        (9000, 30, 32, 2),
+        (1024, 64, 4, 1),  # 2¹⁸ multiplications in all
+        (64, 64, 127, 1),
+        (64, 64, 128, 2),  # and twice as many
+        (64, 64, 192, 3),
+        (500, 128, 127, 7),
+        (500, 128, 128, 8),
+        (500, 128, 900, 8),
+    ],
+)
+def test_a_products_columns_are_cut_into_eight_at_most_of_sixteen_columns_that_are_worth_a_thread(
+    m: int, k: int, n: int, pieces: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int, bool]] = []
+
+    def share(count: int, body: Callable[[Iterable[int]], None], *, work: int, blas: bool = False) -> None:
+        asked.append((count, work, blas))
+        body(range(count))
+
+    monkeypatch.setattr(_threads, "share", share)
+    monkeypatch.setattr(_threads, "WORTH_A_THREAD", 1 << 18)
+    _threads.matmul(np.ones((m, k)), np.ones((k, n)), np.empty((m, n)))
+    assert asked == [(pieces, m * n * k // 8, True)]
 
 
 class Library:
