@@ -288,3 +288,44 @@ def test_lenet5x5_takes_more_than_eight_pieces() -> None:
 
     window = conv_window((14, 14), (5, 5), padding="same")
     assert -(-128 // _images_at_a_time(128, 32, window)) > _LANES
+
+
+def test_how_much_work_a_convolution_is_and_how_many_images_go_at_a_time() -> None:
+    from gpucnn.ops.cpu import conv
+
+    window = conv_window((6, 5), (3, 2), (1, 2))  # 4·2 outputs
+    unfolded = 5 * 3 * 2 * 4 * 2  # of an image of five channels
+    assert [conv._work(7, k, 5, window) for k in (1, 7, 8, 17)] == [7 * unfolded * factor for factor in (1, 1, 2, 3)]
+    # An eighth of the batch, and no more than 2²¹ numbers, but one image at least.
+    assert [conv._images_at_a_time(n, 5, window) for n in (1, 8, 9, 16, 17)] == [1, 1, 2, 2, 3]
+    assert conv._images_at_a_time(10**6, 5, window) == 2**21 // unfolded
+    assert conv._images_at_a_time(64, 1, conv_window((1500, 1500), 1)) == 1
+    assert conv._images_at_a_time(64, 1, conv_window((1000, 1000), 1)) == 2
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("padding", [0, ((2, 0), (0, 1)), "same"])
+def test_memory_that_was_used_before_leaves_nothing_behind(
+    padding: Any, groups: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taps in the padding read zeros, whatever lay where images are unfolded to."""
+    from gpucnn.ops.cpu import conv
+
+    class Used:
+        """NumPy, but that memory that is new is full of NaN."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(np, name)
+
+        def empty(self, shape: Any, dtype: Any = float) -> Any:
+            return np.full(shape, np.nan, dtype)
+
+    x, weight, bias = rng.normal(size=(11, 4, 5, 6)), rng.normal(size=(6, 4 // groups, 3, 2)), rng.normal(size=6)
+    window = conv_window((5, 6), (3, 2), padding=padding)
+    expected = slow_conv2d(x, weight, bias, window, groups)
+    dy = rng.normal(size=expected.shape)
+    dx, dweight = conv.conv2d_input_grad(dy, weight, window, groups), conv.conv2d_weight_grad(dy, x, window, groups)
+    monkeypatch.setattr(conv, "np", Used())
+    np.testing.assert_allclose(conv.conv2d(x, weight, bias, window, groups), expected, **CLOSE)
+    np.testing.assert_array_equal(conv.conv2d_input_grad(dy, weight, window, groups), dx)
+    np.testing.assert_array_equal(conv.conv2d_weight_grad(dy, x, window, groups), dweight)

@@ -137,6 +137,18 @@ def test_what_the_operations_of_a_cpu_take_is_counted_by_hand(monkeypatch: pytes
     # Five images are five pieces, and five sums.
     assert conv.scratch(5, 6, 4, conv_window((6, 5), 3), 1) == (432 + 72, 432 + 72 + 216 + 5 * 216)
     assert pool.scratch(1000) == 2000 and pool.scratch(1 << 30) % (2 << 18) == 0
+    # Four threads and more work: 48 images in 8 pieces of 6. Unfolded 2·9 × 6·324, a result of 3 × 6·324, weights of 3 × 2·9.
+    large = conv_window((20, 20), 3)
+    with monkeypatch.context() as four:
+        four.setattr("gpucnn.ops.cpu._threads.threads", lambda: 4)
+        assert conv.scratch(48, 3, 2, large, 1) == (4 * (34992 + 5832), 4 * (34992 + 5832 + 54) + 8 * 54)
+        assert [pool.scratch(n) for n in (1 << 18, (2 << 18) + 1, 9 << 18)] == [2 << 18, 2 * 3 << 18, 2 * 4 << 18]
+        four.delenv("GPUCNN_CPU")
+        assert pool.scratch(1000) == 0  # loops need none
+        # Loops: for each thread an image of a group's channels and 240 outputs of its filters, all outputs backward; a sum for 8 images.
+        assert conv.scratch(100, 3, 2, large, 1) == (4 * (2 * 400 + 3 * 240), 4 * (2 * 400 + 3 * 324) + 8 * 54)
+        assert conv.scratch(16, 6, 4, conv_window((6, 5), 3), 2) == (2 * 30 + 3 * 12, 2 * 30 + 3 * 12 + 2 * 108)
+        assert conv.scratch(7, 6, 4, conv_window((6, 5), 3), 1)[1] == 4 * 30 + 6 * 12 + 216
     model = gc.Sequential(gc.Conv2D(2, 3, activation="relu"), gc.MaxPool2D(2)).build((1, 6, 6), device="cpu")
     ahead, back = conv.scratch(3, 2, 1, conv_window((6, 6), 3), 1)
     # The convolution's output lies between: 2·16 in either direction, besides what is kept (x, y, indices) and dy.

@@ -247,6 +247,31 @@ def test_any_legal_pooling_is_the_slow_loops(
         np.testing.assert_allclose((cpu.avg_pool2d_grad(dy, window, include) * x).sum(), (mean * dy).sum(), rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        ((4, 6, 2, None, 0, 1, False), True),
+        ((4, 6, (2, 3), None, 0, 1, False), True),
+        ((4, 6, 1, 1, 0, 1, False), True),
+        ((5, 6, 2, None, 0, 1, False), False),  # a row that no window reads
+        ((4, 7, 2, None, 0, 1, True), False),  # a window that hangs over
+        ((4, 6, 2, 1, 0, 1, False), False),  # pixels that several read
+        ((4, 6, 2, (2, 1), 0, 1, False), False),
+        ((4, 6, 2, None, 0, (1, 2), False), False),  # gaps between taps
+        ((4, 6, 2, None, 0, (2, 1), False), False),
+        ((3, 6, 2, None, ((1, 0), (0, 0)), 1, False), False),  # taps in the padding
+    ],
+)
+def test_windows_that_read_every_pixel_once_are_told_from_others(case: tuple[Any, ...], expected: bool) -> None:
+    from gpucnn.ops.cpu import pool
+
+    window = make_window(case)
+    reads = [pixel for p, q in np.ndindex(*window.output) for pixel in pixels_of(window, p, q)]
+    taps = window.output[0] * window.output[1] * window.kernel[0] * window.kernel[1]
+    assert (sorted(reads) == list(np.ndindex(*window.input)) and len(reads) == taps) == expected
+    assert pool._tiles_exactly(window) == expected
+
+
 def test_planes_in_pieces_are_the_same_as_one_at_a_time(rng: np.random.Generator) -> None:
     # Over 2¹⁵ elements: several pieces, the last of them smaller. One plane holds NaN, which only its own piece looks for.
     x = rng.normal(size=(7, 11, 40, 40)).astype("float32")

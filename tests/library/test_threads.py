@@ -93,7 +93,7 @@ def test_pieces_are_shared_out_and_each_is_done_once(threads: int, pieces: int) 
     shares: list[list[int]] = []
     _threads.share(pieces, lambda own: shares.append(list(own)), work=WORTH)
     assert sorted(piece for own in shares for piece in own) == list(range(pieces))
-    assert len(shares) == min(threads, pieces) == _threads.workers_for(pieces, WORTH)
+    assert len(shares) == min(threads, pieces) == _threads.workers_for(pieces, WORTH) == _threads.workers_for(pieces, 2 * WORTH)
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
@@ -135,10 +135,20 @@ def test_products_are_numpys_however_their_columns_are_shared_out(threads: int, 
     np.testing.assert_array_equal(out, a @ b)  # whole numbers: exact in any order
 
 
+def test_a_piece_of_a_buffer_is_a_megabyte_of_float32(threads: int) -> None:
+    parts: list[slice] = []
+    _threads.slabs(parts.append, 2**19 + 1)
+    assert sorted((part.start, part.stop) for part in parts) == [(0, 2**18), (2**18, 2**19), (2**19, 2**19 + 1)]
+
+
+def test_loops_have_as_many_threads_as_numpy() -> None:
+    assert _threads.pools.count is _threads.threads
+
+
 @pytest.mark.parametrize(
     ("m", "k", "n", "pieces"),
     [
-        (9000, 30, 15, 1),  # fewer columns than a piece has
+        (9001, 31, 15, 1),  # fewer columns than a piece has
         (9000, 30, 16, 1),
         (9000, 30, 31, 1),
         (9000, 30, 32, 2),
@@ -155,15 +165,20 @@ def test_a_products_columns_are_cut_into_eight_at_most_of_sixteen_columns_that_a
     m: int, k: int, n: int, pieces: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[int, int, bool]] = []
+    widths: list[int] = []
+    out = np.full((m, n), np.nan)
 
     def share(count: int, body: Callable[[Iterable[int]], None], *, work: int, blas: bool = False) -> None:
         asked.append((count, work, blas))
-        body(range(count))
+        for piece in range(count):
+            body([piece])
+            widths.append(n - np.isnan(out[0]).sum() - sum(widths))
 
     monkeypatch.setattr(_threads, "share", share)
     monkeypatch.setattr(_threads, "WORTH_A_THREAD", 1 << 18)
-    _threads.matmul(np.ones((m, k)), np.ones((k, n)), np.empty((m, n)))
+    _threads.matmul(np.ones((m, k)), np.ones((k, n)), out)
     assert asked == [(pieces, m * n * k // 8, True)]
+    assert sum(widths) == n and max(widths) - min(widths) <= 1
 
 
 class Library:
@@ -208,7 +223,8 @@ def test_only_who_calls_blas_holds_it_to_one_thread(libraries: list[Library], mo
     seen: list[int] = []
     for blas in (False, True):
         _threads.share(1, lambda own: seen.append(libraries[0].number), work=1, blas=blas)
-    assert seen == [4, 1] and libraries[0].number == 4
+    _threads.share(1, lambda own: seen.append(libraries[0].number), work=1)
+    assert seen == [4, 1, 4] and libraries[0].number == 4
 
 
 def test_as_many_threads_as_asked_for_or_as_blas_takes(libraries: list[Library], monkeypatch: pytest.MonkeyPatch) -> None:
