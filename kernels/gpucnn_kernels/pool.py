@@ -10,7 +10,8 @@ same bits every time.
 Nearly every network pools 2 × 2 without overlap or padding, and there none of this need be asked. A thread takes a window, in both
 directions: it reads or writes its four pixels, two at a time where rows are even, so that a warp moves 256 bytes of neighbours by one
 instruction. Forward that is 16 bytes read and 8 written per window, backward 8 and 16, and nothing twice; the rows and columns that odd
-images have over are set to zero by the threads of the last windows. The results are those of the general kernels to the bit.
+images have over are set to zero by the threads of the last windows. The results are those of the general kernels to the bit. So are those
+of pool_strips.py, where a thread does several windows of up to 5 × 5, for large images.
 
 A branch of a network may write to its part of all branches' channels, and read its part of their gradient: images that lie apart. The
 general kernels have a twin for that, which adds to an address what lies between the images.
@@ -27,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from gpucnn_kernels import pool_strips
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.integers import divide, magic, split
@@ -243,7 +245,9 @@ def max_pool2x2_grad(pairs: bool, masked: bool = False) -> Any:
     def max_pool2d_2x2_relu_grad(dy, indices, y, dx, H, W, P, Q, p_magic, p_shift, q_magic, q_shift):
         i = uint32(cuda.grid(1))
         if i < dy.size:
-            gradient = dy[i] if y[i] > float32(0) else float32(0)
+            gradient, maximum = dy[i], y[i]  # both at once: neither read waits for the other
+            if not (maximum > float32(0)):
+                gradient = float32(0)
             hand_down(i, gradient, indices[i], dx, H, W, P, Q, p_magic, p_shift, q_magic, q_shift)
 
     return max_pool2d_2x2_relu_grad if masked else max_pool2d_2x2_grad
@@ -263,6 +267,8 @@ def max_pool2d(x: Array, y: Array, indices: Array, window: Window, stream: Strea
         run_each(max_pool2d_part_kernel, count, stream, *arrays, *geometry(window), *magic(image), np.uint32(step - image))
     elif _two_by_two(window):
         run_each(max_pool2x2(_pairs(x, window)), count, stream, *arrays, *_two_by_two_sizes(window))
+    elif pool_strips.suits(window, n * c):
+        pool_strips.forward(*arrays, window, n * c, stream)
     else:
         run_each(max_pool2d_kernel, count, stream, *arrays, *geometry(window))
 
@@ -281,6 +287,8 @@ def max_pool2d_grad(dy: Array, indices: Array, dx: Array, window: Window, stream
         arrays = (*given, target) if mask is None else (*given, mask, target)
         count = n * c * window.output[0] * window.output[1]
         run_each(max_pool2x2_grad(_pairs(dx, window), mask is not None), count, stream, *arrays, *_two_by_two_sizes(window))
+    elif not step and pool_strips.suits(window, n * c):
+        pool_strips.gradient(*given, mask, target, window, n * c, stream)
     else:
         arrays = *given, given[0] if mask is None else mask, target  # never read without a mask: keeps one signature
         count = n * c * window.input[0] * window.input[1]

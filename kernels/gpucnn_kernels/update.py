@@ -1,7 +1,8 @@
-"""Optimizer steps, in place over flat buffers: one thread per parameter, all parameters of a model in one launch.
+"""Optimizer steps, in place over flat buffers: a thread for four parameters, all parameters of a model in one launch.
 
-Every number is read once and written once, so a step is memory-bound. A GPU turns a product followed by a sum into one instruction that
-rounds once; a CPU rounds twice. The last bit may differ.
+Every number is read once and written once, so a step is memory-bound. Four numbers are read by one instruction where all buffers begin at a
+multiple of 16 bytes, and nothing that is read waits for another; what is left over, or all where they do not, is done one by one in the
+same launch. A GPU turns a product followed by a sum into one instruction that rounds once; a CPU rounds twice. The last bit may differ.
 
 What changes from step to step is read from memory, `rates`, so that a captured step can be replayed: the learning rate (for Adam divided
 by 1 − β₁ᵗ), 1 / √(1 − β₂ᵗ), what weight decay leaves of a parameter, and whether to do anything at all: 0 after a loss that was no number.
@@ -17,42 +18,99 @@ import math
 import numpy as np
 
 from gpucnn_kernels.core._numba import cuda, float32, uint32
-from gpucnn_kernels.core.compile import kernel
-from gpucnn_kernels.core.launch import Array, Stream, floats, run_each
+from gpucnn_kernels.core.compile import device, kernel
+from gpucnn_kernels.core.launch import Array, Stream, aligned, floats, run_each
+from gpucnn_kernels.core.vector import load_4, store_4
 
 RATES = 4  # numbers in `rates`
 
 
-@kernel
-def sgd_kernel(parameters, gradients, velocity, rates, momentum, nesterov, weight_decay, has_velocity):
-    i = uint32(cuda.grid(1))
-    if i >= parameters.size or rates[3] == float32(0):
-        return
-    p = parameters[i]
-    g = gradients[i]
+@device(forceinline=True)
+def sgd_one(p, g, v, rate, momentum, nesterov, weight_decay, has_velocity):
+    """A parameter and its velocity after a step."""
     if weight_decay != float32(0):
         g += weight_decay * p
     if has_velocity:
-        v = momentum * velocity[i] + g
-        velocity[i] = v
+        v = momentum * v + g
         g = g + momentum * v if nesterov else v
-    parameters[i] = p - rates[0] * g
+    return p - rate * g, v
 
 
 @kernel
-def adam_kernel(parameters, gradients, mean, variance, rates, beta1, beta2, epsilon, one_less_beta1, one_less_beta2, decay):
+def sgd_kernel(parameters, gradients, velocity, rates, fours, momentum, nesterov, weight_decay, has_velocity):
+    """Threads up to `fours` take four parameters each, and those after them one."""
     i = uint32(cuda.grid(1))
-    if i >= parameters.size or rates[3] == float32(0):
+    rate, go = rates[0], rates[3]
+    if i < fours:
+        at = uint32(i * uint32(4))
+        p0, p1, p2, p3 = load_4(parameters, at)
+        g0, g1, g2, g3 = load_4(gradients, at)
+        v0, v1, v2, v3 = float32(0), float32(0), float32(0), float32(0)
+        if has_velocity:
+            v0, v1, v2, v3 = load_4(velocity, at)
+        p0, v0 = sgd_one(p0, g0, v0, rate, momentum, nesterov, weight_decay, has_velocity)
+        p1, v1 = sgd_one(p1, g1, v1, rate, momentum, nesterov, weight_decay, has_velocity)
+        p2, v2 = sgd_one(p2, g2, v2, rate, momentum, nesterov, weight_decay, has_velocity)
+        p3, v3 = sgd_one(p3, g3, v3, rate, momentum, nesterov, weight_decay, has_velocity)
+        if go != float32(0):
+            store_4(parameters, at, p0, p1, p2, p3)
+            if has_velocity:
+                store_4(velocity, at, v0, v1, v2, v3)
         return
-    p = parameters[i] * rates[2]
-    g = gradients[i]
+    at = uint32(uint32(fours * uint32(4)) + uint32(i - fours))
+    if at < parameters.size and go != float32(0):
+        before = velocity[at] if has_velocity else float32(0)
+        p, v = sgd_one(parameters[at], gradients[at], before, rate, momentum, nesterov, weight_decay, has_velocity)
+        parameters[at] = p
+        if has_velocity:
+            velocity[at] = v
+
+
+@device(forceinline=True)
+def adam_one(p, g, m, v, rate, root, shrink, beta1, beta2, epsilon, one_less_beta1, one_less_beta2, decay):
+    """A parameter, and the means of its gradients and of their squares, after a step."""
+    p = p * shrink
     if decay != float32(0):
         g += decay * p
-    m = beta1 * mean[i] + one_less_beta1 * g
-    v = beta2 * variance[i] + one_less_beta2 * (g * g)
-    mean[i] = m
-    variance[i] = v
-    parameters[i] = p - rates[0] * (m / (float32(math.sqrt(v)) * rates[1] + epsilon))
+    m = beta1 * m + one_less_beta1 * g
+    v = beta2 * v + one_less_beta2 * (g * g)
+    return p - rate * (m / (float32(math.sqrt(v)) * root + epsilon)), m, v
+
+
+@kernel
+def adam_kernel(parameters, gradients, mean, variance, rates, fours, beta1, beta2, epsilon, one_less_beta1, one_less_beta2, decay):
+    """Threads up to `fours` take four parameters each, and those after them one."""
+    i = uint32(cuda.grid(1))
+    rate, root, shrink, go = rates[0], rates[1], rates[2], rates[3]
+    if i < fours:
+        at = uint32(i * uint32(4))
+        p0, p1, p2, p3 = load_4(parameters, at)
+        g0, g1, g2, g3 = load_4(gradients, at)
+        m0, m1, m2, m3 = load_4(mean, at)
+        v0, v1, v2, v3 = load_4(variance, at)
+        p0, m0, v0 = adam_one(p0, g0, m0, v0, rate, root, shrink, beta1, beta2, epsilon, one_less_beta1, one_less_beta2, decay)
+        p1, m1, v1 = adam_one(p1, g1, m1, v1, rate, root, shrink, beta1, beta2, epsilon, one_less_beta1, one_less_beta2, decay)
+        p2, m2, v2 = adam_one(p2, g2, m2, v2, rate, root, shrink, beta1, beta2, epsilon, one_less_beta1, one_less_beta2, decay)
+        p3, m3, v3 = adam_one(p3, g3, m3, v3, rate, root, shrink, beta1, beta2, epsilon, one_less_beta1, one_less_beta2, decay)
+        if go != float32(0):
+            store_4(parameters, at, p0, p1, p2, p3)
+            store_4(mean, at, m0, m1, m2, m3)
+            store_4(variance, at, v0, v1, v2, v3)
+        return
+    at = uint32(uint32(fours * uint32(4)) + uint32(i - fours))
+    if at < parameters.size and go != float32(0):
+        p, m, v = adam_one(
+            parameters[at], gradients[at], mean[at], variance[at], rate, root, shrink, beta1, beta2, epsilon, one_less_beta1,
+            one_less_beta2, decay,
+        )  # fmt: skip
+        parameters[at] = p
+        mean[at] = m
+        variance[at] = v
+
+
+def _fours(*arrays: Array) -> int:
+    """How many times four parameters are read at once: as often as goes, where each buffer begins at a multiple of 16 bytes."""
+    return arrays[0].shape[0] // 4 if all(map(aligned, arrays)) else 0
 
 
 def sgd_update(
@@ -68,15 +126,19 @@ def sgd_update(
 ) -> None:
     """g = gradient + weight_decay·p; v = momentum·v + g; p −= rate·(g + momentum·v if nesterov else v). `velocity` may be None."""
     size = parameters.shape[0]
+    flat, given = floats(parameters, "parameters", (size,)), floats(gradients, "gradients", (size,))
+    # Without a velocity the gradients stand in, neither read nor written as such: keeps one signature.
+    moving = given if velocity is None else floats(velocity, "velocity", (size,))
+    fours = _fours(flat, given, moving)
     run_each(
         sgd_kernel,
-        size,
+        size - 3 * fours,
         stream,
-        floats(parameters, "parameters", (size,)),
-        floats(gradients, "gradients", (size,)),
-        # Without a velocity the gradients stand in, neither read nor written as such: keeps one signature.
-        floats(gradients, "gradients") if velocity is None else floats(velocity, "velocity", (size,)),
+        flat,
+        given,
+        moving,
         floats(rates, "rates", (RATES,)),
+        np.uint32(fours),
         np.float32(momentum),
         np.int32(nesterov),
         np.float32(weight_decay),
@@ -103,15 +165,16 @@ def adam_update(
     m = β₁m + (1 − β₁)g; v = β₂v + (1 − β₂)g²; p −= lr/(1 − β₁ᵗ) · m / (√v / √(1 − β₂ᵗ) + ε), with what depends on the step in `rates`.
     """
     size = parameters.shape[0]
+    named = {"parameters": parameters, "gradients": gradients, "mean": mean, "variance": variance}
+    arrays = [floats(array, name, (size,)) for name, array in named.items()]
+    fours = _fours(*arrays)
     run_each(
         adam_kernel,
-        size,
+        size - 3 * fours,
         stream,
-        floats(parameters, "parameters", (size,)),
-        floats(gradients, "gradients", (size,)),
-        floats(mean, "mean", (size,)),
-        floats(variance, "variance", (size,)),
+        *arrays,
         floats(rates, "rates", (RATES,)),
+        np.uint32(fours),
         np.float32(beta1),
         np.float32(beta2),
         np.float32(epsilon),

@@ -202,6 +202,7 @@ def _samples() -> Iterator[Sample]:
     for pool in POOL_SHAPES:
         yield Sample(pool.name, poolings(pool.n, pool.c, pool.window))
     yield Sample("odd", poolings(64, 64, pool_window((31, 31), 2)))
+    yield Sample("dilated", max_pooling(64, 64, pool_window((32, 32), 3, 2, 1, dilation=2)))
     named = {shape.name: (shape.n, shape.c, shape.k, shape.window) for shape in CONV_SHAPES}
     yield Sample("m2", convolutions(*named["m2"]))  # whole tiles; the other shapes with many channels are done by the same kernels
     for name in ("m1", "k1"):
@@ -212,6 +213,7 @@ def _samples() -> Iterator[Sample]:
     for name, window in DEPTHWISE_WINDOWS.items():
         yield Sample(name, convolutions(64, 32, 32, window, 32))
     yield Sample("even", dense(128, 1024, 512))
+    yield Sample("few", dense(128, 1024, 12))
     yield Sample("odd", lambda ops: ops.dense(floats(7, 33), floats(13, 33)))
     yield Sample("", elementwise)
     yield Sample("", whole_planes)

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kernel_harness import Output, distinct, double, normal
+from kernel_harness import Output, cases, distinct, double, normal
 
 from gpucnn.device import Device, to_numpy
 from gpucnn.errors import ShapeError
 from gpucnn.ops import cpu
 from gpucnn.ops.cuda._arrays import stream
 from gpucnn.ops.shapes import Window, pool_window
-from gpucnn_kernels import pool
+from gpucnn_kernels import pool, pool_strips
 from gpucnn_kernels.core import launch
 from tolerances import check
 
@@ -192,3 +192,67 @@ def test_two_by_two_is_the_general_kernel_to_the_bit(device: Device, size: tuple
     pool.max_pool2d_grad(gradient, places, dx, window, stream(y), relu=y)
     launch.run_each(pool.max_pool2d_grad_kernel, dx.size, stream(y), *flat, *sizes, np.int32(1), *pool.divisors(window))
     np.testing.assert_array_equal(to_numpy(dx).view(np.uint32), to_numpy(ref_dx).view(np.uint32))
+
+
+STRIPS: dict[str, Window] = {
+    "3x3": pool_window((10, 12), 3, 2, 1),
+    "odd": pool_window((9, 7), 3, 2, 1),
+    "one-pixel": pool_window((1, 1), 3, 1, 1),
+    "one-row": pool_window((1, 9), (1, 3), (1, 2), (0, 1)),
+    "5x5": pool_window((7, 6), 5, 1, 2),
+    "primes": pool_window((11, 13), (5, 3), (3, 2), (2, 1)),
+    "ceil": pool_window((8, 6), 3, 2, 1, ceil_mode=True),
+    "ceil-overhang": pool_window((9, 7), 3, 3, 1, ceil_mode=True),
+    "same": pool_window((7, 6), 3, 2, "same"),
+    "same-even": pool_window((6, 5), 4, 3, "same"),
+    "2x2-same": pool_window((5, 5), 2, 2, "same"),
+    "asymmetric": pool_window((5, 6), 4, 3, ((2, 0), (1, 2))),
+    "5x5-apart": pool_window((23, 11), 5, 5),
+}
+
+
+@pytest.mark.parametrize("name", cases(STRIPS, ["3x3"]))
+def test_strips_are_the_general_kernels_to_the_bit(device: Device, name: str) -> None:
+    """Ties and NaN and zeros of both signs, rows that can be written in pairs and others, and indices that no window could have given."""
+    window = STRIPS[name]
+    assert pool_strips.fits(window) and not pool_strips.suits(window, 6)
+    x = np.random.default_rng(10).choice(np.array([np.nan, -np.inf, np.inf, -0.0, 0, 1, 2], np.float32), (2, 3, *window.input))
+    dy = np.random.default_rng(11).choice(np.array([-0.0, 0, 1.5, -2, 0.1, 1e8, np.inf], np.float32), (2, 3, *window.output))
+    given, gradient, sizes = device.array(x), device.array(dy), launch.geometry(window)
+    y, places = Output(device, dy.shape), Output(device, dy.shape, "int32")
+    pool_strips.forward(given.ravel(), y.array.ravel(), places.array.ravel(), window, 6, stream(given))
+    ref_y, ref_places = device.xp.empty(dy.shape, "float32"), device.xp.empty(dy.shape, "int32")
+    launch.run_each(pool.max_pool2d_kernel, dy.size, stream(given), given.ravel(), ref_y.ravel(), ref_places.ravel(), *sizes)
+    np.testing.assert_array_equal(y.result(nan=True).view(np.uint32), to_numpy(ref_y).view(np.uint32))
+    np.testing.assert_array_equal(places.result(), to_numpy(ref_places))
+
+    for lost in (0, 1):
+        places.array.reshape(-1)[:lost] = -1  # of no window
+        for relu in (None, ref_y):
+            dx, ref_dx = Output(device, x.shape), device.xp.empty(x.shape, "float32")
+            mask = None if relu is None else relu.ravel()
+            pool_strips.gradient(gradient.ravel(), places.array.ravel(), mask, dx.array.ravel(), window, 6, stream(given))
+            flat = gradient.ravel(), places.array.ravel(), ref_y.ravel(), ref_dx.ravel()
+            masked = np.int32(relu is not None)
+            launch.run_each(pool.max_pool2d_grad_kernel, x.size, stream(given), *flat, *sizes, masked, *pool.divisors(window))
+            np.testing.assert_array_equal(dx.result(nan=True).view(np.uint32), to_numpy(ref_dx).view(np.uint32))
+
+
+@pytest.mark.parametrize(
+    ("window", "strips"),
+    [
+        (pool_window((256, 256), 3, 2, 1), True),
+        (pool_window((255, 257), 3, 2, 1), False),  # too few pixels
+        (pool_window((256, 256), 2), False),  # has kernels of its own
+        (pool_window((256, 256), 6, 2), False),
+        (pool_window((256, 256), 2, 3), False),  # pixels left out
+        (pool_window((256, 256), 3, 2, 1, dilation=2), False),
+    ],
+)
+def test_which_windows_are_done_in_strips(window: Window, strips: bool) -> None:
+    x, y, places = (np.empty((1, 1, *size), kind) for size, kind in ((window.input, "f4"), (window.output, "f4"), (window.output, "i4")))
+    with launch.recording(launching=False) as launches:
+        pool.max_pool2d(x, y, places, window)
+        pool.max_pool2d_grad(y, places, x, window)
+        pool.max_pool2d_grad(y, places, x, window, relu=y)
+    assert [each.name.startswith("max_pool2d_strips") for each in launches] == [strips] * 3

@@ -10,6 +10,7 @@ from kernel_harness import Output, double, normal
 
 from gpucnn.device import Device, to_numpy
 from gpucnn.ops import cpu
+from gpucnn_kernels import update
 from tolerances import check
 
 
@@ -68,6 +69,26 @@ def test_adam(device: Device, size: int, step: int, options: dict[str, Any]) -> 
     moved = rate * m_magnitude / (np.sqrt(ref[3]) / np.sqrt(1 - 0.999**step) + 1e-8)
     check(parameters.result(), ref[0], magnitude=np.abs(p) + 4 * moved, terms=6, direction="elementwise")
     np.testing.assert_array_equal(gradients.result(), g)
+
+
+@pytest.mark.parametrize("size", [8, 11])
+def test_by_fours_is_one_by_one_to_the_bit(device: Device, size: int) -> None:
+    """Buffers that begin at a multiple of 16 bytes, with and without parameters left over, and buffers of which one does not."""
+    values = [normal(seed, size) ** (2 if seed == 3 else 1) for seed in range(4)]
+    values[1][3] = np.nan
+    results = []
+    for shift in (0, 1):
+        buffers = [device.xp.full(size + 5, 7, "float32") for _ in values]
+        arrays = [buffer[shift if number == 1 else 0 :][:size] for number, buffer in enumerate(buffers)]
+        for array, value in zip(arrays, values, strict=True):
+            array[...] = device.array(value)
+        assert update._fours(*arrays) == (0 if shift else size // 4)
+        device.ops.adam_update(*arrays, rates=rates(device, 0.1, 1.5, 0.75), weight_decay=0.1)
+        device.ops.sgd_update(*arrays[:3], rates=rates(device, 0.25), momentum=0.9, nesterov=True, weight_decay=0.1)
+        device.ops.sgd_update(*arrays[:2], None, rates=rates(device, 0.25))
+        assert all((to_numpy(buffers[number])[size:] == 7).all() for number in (0, 2, 3))
+        results.append([to_numpy(array).view(np.uint32) for array in arrays])
+    np.testing.assert_array_equal(*results)
 
 
 def test_nan_gradients_reach_the_parameters(device: Device) -> None:
