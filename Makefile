@@ -26,6 +26,8 @@ KERNELS := tests/kernels/simulator tests/kernels/gpu tests/vgpu tests/examples/t
 export VGPU_CACHE ?= $(CURDIR)/.cache/vgpu
 # Of the tests as well: a home folder that cannot be written would have each command say that nothing is kept.
 test slow: export GPUCNN_LOOP_CACHE ?= $(CURDIR)/.cache/loops
+# What the compilers say of a kernel for a chip; make slow asks them again.
+test: export GPUCNN_COMPILED_CACHE ?= $(CURDIR)/.cache/compiled
 # Kernels run there as PTX: to make machine code as well takes a third of the time, and tests/kernels/compiler does it for chips.
 test: export VGPU_MACHINE_CODE ?= 0
 

@@ -6,9 +6,9 @@ One compilation takes seconds, so that every variant is compiled for one chip an
 from __future__ import annotations
 
 import pytest
-from compile_harness import ARCHS, check, kernels, names, needs_compilers, params
+from compile_harness import ARCHS, check, kernels, machine_code, names, needs_compilers, params
 
-from gpucnn.profiling.chip import sass, static
+from gpucnn.profiling.chip import sass
 
 pytestmark = needs_compilers
 
@@ -33,7 +33,7 @@ LOOPS = {"conv2d-tile128x128 m2": (75, 1, 4), "conv2d_weight_grad-tile128x128 m2
 @pytest.mark.parametrize("name", LOOPS)
 def test_main_loop_is_ffma(name: str) -> None:
     share, ldg_128, ldg = LOOPS[name]
-    loop = sass.hot_loop(sass.disassemble(static.machine_code(kernels()[name].launch, "sm_90")))
+    loop = sass.hot_loop(sass.disassemble(machine_code(kernels()[name].launch, "sm_90")))
     assert loop.ffma == 8 * 8 * 8, loop  # eight steps of k, all written out
     assert loop.lds_128 == 8 * 4, loop
     assert (loop.ldg_128, loop.ldg) == (ldg_128, ldg), loop

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from compile_harness import check, needs_compilers
+from compile_harness import check, machine_code, needs_compilers
 
-from gpucnn.profiling.chip import sass, static
+from gpucnn.profiling.chip import sass
 from gpucnn.profiling.chip.samples import Kernel
 from gpucnn.profiling.what.launches import Part
 from gpucnn.profiling.what.work import Work
@@ -35,7 +35,7 @@ def test_rung(name: str) -> None:
     if sass.nvdisasm() is None:
         pytest.skip("no nvdisasm: pip install nvidia-cuda-nvdisasm")
     ffma, share, lds_128, ldg_128 = LOOPS[name]
-    loop = sass.main_loop(sass.disassemble(static.machine_code(launch, "sm_90")))
+    loop = sass.main_loop(sass.disassemble(machine_code(launch, "sm_90")))
     assert loop is not None
     assert (loop.ffma, loop.lds_128, loop.ldg_128) == (ffma, lds_128, ldg_128), loop
     assert loop.share * 100 >= share, loop

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from compile_harness import check, kernels, names, needs_compilers
+from compile_harness import check, kernels, machine_code, names, needs_compilers
 
-from gpucnn.profiling.chip import sass, static
+from gpucnn.profiling.chip import sass
 from gpucnn_kernels.tensor import hopper
 
 pytestmark = needs_compilers
@@ -26,7 +26,7 @@ def test_compiles_without_spills(name: str) -> None:
     check(kernel, "sm_90")
     if sass.nvdisasm() is None or "tensor" not in name:
         return
-    text = sass.disassemble(static.machine_code(kernel.launch, "sm_90"))
+    text = sass.disassemble(machine_code(kernel.launch, "sm_90"))
     assert len(re.findall(r"\bHGMMA\b", text)) == 12  # three products for each 8 of 32 steps
     assert not re.findall(r"\b(LDL|STL)\b", text)
 

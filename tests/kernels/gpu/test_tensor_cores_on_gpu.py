@@ -36,6 +36,13 @@ GATHER, GRAD = (
 )
 
 
+def with_each(variants: list[str], whole: tuple[str, ...]) -> list[Any]:
+    """(shape, variant): shapes that are not `whole` take kernels of their own, which one tile's stand for; make slow has the others."""
+    quick = [(name, variant) for name in SHAPES for variant in variants if name in whole or variant == variants[-1]]
+    rest = [(name, variant) for name in SHAPES for variant in variants if (name, variant) not in quick]
+    return [*quick, *(pytest.param(*case, marks=pytest.mark.slow) for case in rest)]
+
+
 @pytest.fixture
 def tensor_cores(gpu: Device) -> Device:
     if not tensor.there(select.current_chip()):
@@ -63,8 +70,7 @@ def case(name: str) -> tuple[Any, ...]:
     return window, groups, x, normal(2, k, c // groups, *kernel), normal(3, k), normal(4, n, k, *window.output)
 
 
-@pytest.mark.parametrize("variant", GATHER)
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize(("name", "variant"), with_each(GATHER, ("whole", "stride")))
 def test_forward_and_gradient_of_the_input(tensor_cores: Device, name: str, variant: str) -> None:
     gpu = tensor_cores
     window, groups, x, weight, bias, dy = case(name)
@@ -88,8 +94,7 @@ def test_forward_and_gradient_of_the_input(tensor_cores: Device, name: str, vari
 
 
 @pytest.mark.parametrize("slices", [1, 3])
-@pytest.mark.parametrize("variant", GRAD)
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize(("name", "variant"), with_each(GRAD, ("whole",)))
 def test_gradient_of_the_weight(tensor_cores: Device, name: str, variant: str, slices: int) -> None:
     gpu = tensor_cores
     window, groups, x, weight, bias, dy = case(name)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kernel_harness import Output, cases, double, normal
+from kernel_harness import COMPILED, Output, cases, double, normal
 
-from gpucnn.device import Device, simulated
+from gpucnn.device import Device
 from gpucnn.errors import ShapeError
 from gpucnn.ops import cpu
 from gpucnn.ops.cuda._arrays import stream
@@ -134,7 +134,7 @@ def test_the_launchers_own_plans(device: Device) -> None:
     np.testing.assert_allclose(dbias.result(), cpu.bias_grad(double(case.dy)), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("threads", [8, 64])
+@pytest.mark.parametrize("threads", [8, pytest.param(64, marks=COMPILED)])
 def test_stretches_and_warps(device: Device, threads: int) -> None:
     """Stretches that begin in the middle of a row, several warps, and warps with nothing to do, give the same bits."""
     case = Case(1, 1, (11, 9), 3, (3, 3), padding=1)
@@ -218,9 +218,8 @@ def any_case(draw: st.DrawFn) -> Case:
         return Case(n, c, hw, k, (1, 1), padding=padding, stride=stride)
 
 
-@settings(
-    max_examples=4 if simulated() else 2, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@pytest.mark.slow
+@settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(any_case())
 def test_any_legal_window(device: Device, case: Case) -> None:
     forward(device, case, small_plan(case), relu=True)
