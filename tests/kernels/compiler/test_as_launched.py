@@ -25,10 +25,10 @@ CAPABILITY = (9, 0, "a")
 # With bounds for threads and blocks, for threads alone, and without any.
 SAMPLES = (
     "dense-tile64x64 even",
-    "conv2d_direct_forward k1",
-    "conv2d_relu_max_pool_weight_grad_slices k1",
+    pytest.param("conv2d_direct_forward k1", marks=pytest.mark.slow),
+    pytest.param("conv2d_relu_max_pool_weight_grad_slices k1", marks=pytest.mark.slow),
     "softmax_cross_entropy_in_one_block 512x10",
-    "conv2d_depthwise_forward 3x3",
+    pytest.param("conv2d_depthwise_forward 3x3", marks=pytest.mark.slow),
     "relu",
 )
 
