@@ -22,13 +22,14 @@ from numpy.typing import NDArray
 from gpucnn.exchange import curves
 from gpucnn.exchange.curves import Curve
 from gpucnn.exchange.problems import Problem
-from gpucnn.exchange.value import NO_PADDING, Node, Value, same_order
-from gpucnn.layers import BatchNorm2D, Concat, Dense, Flatten, Layer, MaxPool2D, Residual, ZeroPad2D
+from gpucnn.exchange.value import FIRST, NO_PADDING, Node, Value, same_order
+from gpucnn.layers import BatchNorm2D, Concat, Dense, Flatten, Layer, LocallyConnected2D, MaxPool2D, Residual, Softmax, ZeroPad2D
 from gpucnn.layers.base import Shape
 from gpucnn.ops.shapes import Sides
 from gpucnn.text import reason_of
 
 MOST_LAYERS = 10_000
+LOGARITHM = "its last layer gives the logarithms of probabilities; here it gives the probabilities themselves"
 MOST_FEATURES = 1 << 24  # that are counted one by one: what a file says of sizes costs it nothing
 EPS = 1e-5  # of a batch normalization that only scales and shifts: its variance is 1 − EPS
 
@@ -36,10 +37,13 @@ EPS = 1e-5  # of a batch normalization that only scales and shifts: its variance
 @dataclass
 class Graph:
     """All nodes, each behind those that it needs. most: numbers that all weights may have together, given how large the file is: one array
-    of it could be used in any number of places."""
+    of it could be used in any number of places. logarithms: softmax layers that were log_softmax in the file, and where. notes: what
+    somebody who takes the model in should know of it."""
 
     most: int
     nodes: list[Node] = field(default_factory=list)
+    logarithms: dict[int, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def input(self, shape: Shape, axes: tuple[int, ...]) -> Value:
         """The model's input, of our `shape`."""
@@ -80,6 +84,23 @@ class Graph:
         self.nodes.append(Node(kind, settings, weights, [value.node], shape, where, plain, whole))
         axes = value.axes if len(shape) == len(value.shape) else tuple(range(len(shape)))
         return Value(len(self.nodes) - 1, shape, axes, value.order if len(shape) == 1 and shape == value.shape else None)
+
+    def log_softmax(self, value: Value, where: str) -> Value:
+        """The logarithm of softmax, which as the last layer is taken as softmax: `ended` sees to it that it is the last one."""
+        made = self.add(Softmax, value, where)
+        self.logarithms[made.node] = where
+        return made
+
+    def ended(self, output: Value) -> None:
+        """What is to be known of the model that ends in `output`. Problem where a layer may only be the last one, and is not."""
+        for node, where in self.logarithms.items():
+            if node != output.node:
+                raise Problem(f"goes on behind {where!r}, a log_softmax, which is taken as the last layer only")
+            self.notes.append(LOGARITHM)
+
+    def shared(self, name: str) -> None:
+        """Notes weights that the file has once and uses in several places."""
+        self.notes.append(f"the weights of {name!r} are used in several places; here each has its own, and training moves them apart")
 
     # What is still to be done to a value.
 
@@ -132,6 +153,18 @@ class Graph:
             value = self.settled(value, where)
         before = (1.0, 0.0) if value.scale is None or value.shift is None else (value.scale, value.shift)
         return replace(value, scale=before[0] * a, shift=before[1] * a + b)
+
+    def of_positions(self, value: Value, constant: NDArray[Any]) -> Value | None:
+        """value + constant, a number for each pixel: the bias of a layer whose positions have weights of their own; None behind others."""
+        node = self.nodes[value.node]
+        if value.pending or node.kind is not LocallyConnected2D or node.settings["use_bias"] or constant.ndim > 4:
+            return None
+        if constant.reshape((1,) * (4 - constant.ndim) + constant.shape).shape != (1, *value.logical):
+            return None
+        bias = constant.reshape(value.logical).transpose(np.argsort(value.axes))
+        before = Value(node.inputs[0], self.nodes[node.inputs[0]].shape, FIRST)
+        made = self.add(LocallyConnected2D, before, node.where, node.weights | {"bias": bias}, **node.settings | {"use_bias": True})
+        return replace(made, axes=value.axes)
 
     def curved(self, value: Value, function: Curve, where: str) -> Value:
         """function(value), element by element."""

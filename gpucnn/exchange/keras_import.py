@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from gpucnn.device import Device
 from gpucnn.errors import ArgumentError, CheckpointError, GpucnnError
@@ -19,6 +20,7 @@ from gpucnn.layout import image_shape
 from gpucnn.model import Sequential
 from gpucnn.text import plain, reason_of, shown
 
+Call: TypeAlias = tuple[str, int]  # a layer by its name, and which of its calls
 MODELS = ("Sequential", "Functional", "Model")
 PIXELS = "its input is what whole pixels are after a division by 255, which is done here: its own Rescaling was adapted to that"
 
@@ -55,7 +57,8 @@ def import_keras(path: str | Path, *, input_shape: Sequence[int] | None = None, 
             raise CheckpointError(
                 f"{place} describes its model in a way that is not read ({reason_of(error)}): save it with Keras 3"
             ) from None
-    model.metadata = {"imported_from": place.name} | ({"note": PIXELS} if walk.rescales else {})
+    notes = [*([PIXELS] if walk.rescales else []), *walk.graph.notes]
+    model.metadata = {"imported_from": place.name} | ({"note": "; ".join(notes)} if notes else {})
     return model
 
 
@@ -108,26 +111,34 @@ class _Walk:
                 if layer["class_name"] != "InputLayer":
                     found = self._layer(layer, where, [found])
             return found
-        starts, ends = _names(settings["input_layers"]), _names(settings["output_layers"])
+        starts, ends = _ends(settings["input_layers"]), _ends(settings["output_layers"])
         if len(starts) != 1 or len(ends) != 1:
             raise Problem(f"has {len(starts)} inputs and {len(ends)} outputs, and models here have one of each")
-        values: dict[str, Value | None] = {starts[0]: value}
-        for layer, where in placed:
-            name = layer["config"]["name"]
-            if name in values:
+        calls, sources = self._calls(placed)
+        values: dict[Call, Value | None] = {starts[0]: value}
+        for call in TopologicalSorter(sources).static_order():  # a layer that is called twice may stand before what it is called with
+            if call in values:
                 continue
-            nodes = layer["inbound_nodes"]
-            if len(nodes) != 1:
-                self._refuse(layer, f"is called in {len(nodes)} places, and weights are not shared here")
-                values[name] = None
-                continue
-            sources = list(_sources(nodes[0]["args"]))
-            if list(_sources(list(nodes[0]["kwargs"].values()))) or any(source not in values for source in sources):
-                self._refuse(layer, f"takes {shown(sources)}, in a way that is not read")
-                values[name] = None
-                continue
-            values[name] = self._layer(layer, where, [values[source] for source in sources])
+            if call not in calls or any(source not in values for source in sources[call]):
+                raise ValueError(f"nothing makes {call[0]}")
+            layer, where = calls[call]
+            count = len(self.graph.nodes)
+            values[call] = self._layer(layer, where, [values[source] for source in sources[call]])
+            if call[1] == 1 and any(node.weights for node in self.graph.nodes[count:]):
+                self.graph.shared(plain(call[0]))
         return values[ends[0]]
+
+    def _calls(self, placed: list[tuple[dict[str, Any], str]]) -> tuple[dict[Call, tuple[dict[str, Any], str]], dict[Call, list[Call]]]:
+        """The calls of the layers in a functional model, and what each of them takes."""
+        calls: dict[Call, tuple[dict[str, Any], str]] = {}
+        sources: dict[Call, list[Call]] = {}
+        for layer, where in placed:
+            for number, node in enumerate(layer["inbound_nodes"] or [{"args": [], "kwargs": {}}]):
+                call = str(layer["config"]["name"]), number
+                calls[call], sources[call] = (layer, where), list(_sources(node["args"]))
+                if list(_sources(list(node["kwargs"].values()))):
+                    raise Problem(f"calls {shown(call[0])} with values by name, in a way that is not read")
+        return calls, sources
 
     def _layer(self, layer: dict[str, Any], path: str, inputs: list[Value | None]) -> Value | None:
         given = [value for value in inputs if value is not None]
@@ -149,7 +160,9 @@ class _Walk:
             return None
 
     def _refuse(self, layer: dict[str, Any], why: str) -> None:
-        self.problems.append(f"{plain(layer['class_name'])} {plain(layer['config']['name'])!r} {why}")
+        words = f"{plain(layer['class_name'])} {plain(layer['config']['name'])!r} {why}"
+        if words not in self.problems:  # of a layer that is called in several places
+            self.problems.append(words)
 
 
 def _every_layer(config: dict[str, Any], depth: int = 0) -> Iterator[dict[str, Any]]:
@@ -188,17 +201,18 @@ def _paths(layers: list[dict[str, Any]], before: str, *, inputs: bool) -> list[t
     return placed
 
 
-def _names(given: Any) -> list[str]:
-    """The layers in ["name", 0, 0], or in a list of such."""
+def _ends(given: Any) -> list[Call]:
+    """The calls in ["name", 0, 0], or in a list of such."""
     if isinstance(given, list) and given and isinstance(given[0], str):
-        return [given[0]]
-    return [str(each[0]) for each in given]
+        given = [given]
+    return [(str(name), int(number)) for name, number, *_ in given]
 
 
-def _sources(given: Any) -> Iterator[str]:
-    """The layers whose outputs are among the arguments of a call."""
+def _sources(given: Any) -> Iterator[Call]:
+    """The calls whose outputs are among the arguments of a call."""
     if isinstance(given, list):
         for each in given:
             yield from _sources(each)
     elif isinstance(given, dict) and given.get("class_name") == "__keras_tensor__":
-        yield str(given["config"]["keras_history"][0])
+        name, number, *_ = given["config"]["keras_history"]
+        yield str(name), int(number)

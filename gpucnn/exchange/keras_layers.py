@@ -95,10 +95,10 @@ def activation(told: Told, value: Value, given: Any) -> Value:
         return value
     if given in LAYERS and given in ("ReLU", "LeakyReLU", "ELU", "Softmax"):
         return LAYERS[given](replace_told(told, settings, value))
-    if given == "softmax":
+    if given in ("softmax", "log_softmax"):
         if value.axes[-1] != len(value.shape) - 1:
             raise Problem("has softmax along the channels of images, and here it goes along the last axis")
-        return told.graph.add(Softmax, value, told.where)
+        return told.graph.add(Softmax, value, told.where) if given == "softmax" else told.graph.log_softmax(value, told.where)
     if not isinstance(given, str) or given not in CURVES:
         raise Problem(f"has the activation {shown(given)}, which no layer here is")
     return told.graph.settled(told.graph.curved(value, CURVES[given], told.where), told.where)
@@ -171,11 +171,13 @@ def _transposed(told: Told) -> Value:
     value, kernel, filters = told.image(), told.pair("kernel_size"), told.count("filters")
     stride, dilation = told.pair("strides"), told.pair("dilation_rate")
     arrays = told.arrays([(*kernel, filters, value.shape[0]), *([(filters,)] if told.biased else [])])
-    more = (0, 0)
+    more: tuple[int, int] = (0, 0)
+    padding: Any = told.padding
+    extents = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
     if told.config.get("output_padding") is not None:
-        raise Problem("has output_padding, which is not taken")
-    if told.padding == "valid":  # Keras's output has no fewer pixels than the strides make
-        extents = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
+        cuts = [_cut(extent, end, padding) for extent, end in zip(extents, told.pair("output_padding"), strict=True)]
+        padding, more = tuple(sides for sides, _ in cuts), (cuts[0][1], cuts[1][1])
+    elif padding == "valid":  # Keras's output has no fewer pixels than the strides make
         more = (max(stride[0] - extents[0], 0), max(stride[1] - extents[1], 0))
     return told.active(
         told.graph.add(
@@ -186,12 +188,24 @@ def _transposed(told: Told) -> Value:
             filters=filters,
             kernel_size=kernel,
             stride=stride,
-            padding=told.padding,
+            padding=padding,
             output_padding=more,
             dilation=dilation,
             use_bias=told.biased,
         )
     )
+
+
+def _cut(extent: int, end: int, padding: str) -> tuple[tuple[int, int], int]:
+    """What is cut at the beginning and the end of a transposed convolution along an axis, and what is added at the end, where the file
+    says its output_padding `end`. Of "same" as Keras has it for JAX and TensorFlow, where extent % 2 + end more pixels than the strides
+    make are shared by both sides, the beginning first."""
+    if padding == "valid":
+        return (0, 0), end
+    kept = extent + extent % 2 - 2 + end  # of the 2 · (extent − 1) pixels by which the filter stands out
+    first = min(kept // 2 + kept % 2, extent - 1)
+    last = kept - first
+    return (extent - 1 - first, max(extent - 1 - last, 0)), max(last - extent + 1, 0)
 
 
 def _dense(told: Told) -> Value:

@@ -64,6 +64,8 @@ def import_onnx(path: str | Path, *, input_shape: Sequence[int] | None = None, d
     except CheckpointError as error:
         raise CheckpointError(f"{file.place} was not taken: {error}") from None
     model.metadata = _metadata(file, model.output_shape[0])
+    if walk.graph.notes:
+        model.metadata["note"] = "; ".join(walk.graph.notes)
     return model
 
 
@@ -75,6 +77,7 @@ class _Walk:
         self.constants: dict[str, NDArray[Any]] = {}
         self.values: dict[str, Value] = {}
         self.problems: list[str] = []
+        self._told: set[str] = set()  # weights of which it was said that several places share them
         self._lost: set[str] = set()  # what comes of nodes that are not taken
         self.uses = Counter(name for node in file.graph.node for name in node.input)
         self.uses.update(output.name for output in file.graph.output)
@@ -189,10 +192,13 @@ class _Walk:
         elif node.op_type not in OPS:
             raise Problem("is of a kind that no layer here does")
         else:
+            count = len(self.graph.nodes)
             for other in node.output[1:]:
                 if self.uses[other]:
                     raise Problem(f"has a second output that is used, {shown(other)}")
             self.values[node.output[0]] = self._shared(OPS[node.op_type](op), node.output[0], op.where)
+            if any(each.weights for each in self.graph.nodes[count:]):
+                self._note_shared(node)
 
     def _shared(self, value: Value, name: str, where: str) -> Value:
         """What several nodes take becomes a layer at once, so that they all take that one. A formula that is no layer yet stays one."""
@@ -204,6 +210,14 @@ class _Walk:
             if value.curve is None:
                 raise
             return value
+
+    def _note_shared(self, node: Any) -> None:
+        """Says of weights that other nodes use as well that each has its own here. Exporters share vectors that happen to be equal."""
+        for name in node.input:
+            if name in self.file.initializers and self.uses[name] > 1 and len(self.file.initializers[name].dims) > 1:
+                if name not in self._told:
+                    self.graph.shared(plain(name))
+                self._told.add(name)
 
     def _attribute(self, attribute: Any) -> Any:
         kinds = onnx().AttributeProto

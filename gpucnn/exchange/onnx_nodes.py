@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from gpucnn.device import to_numpy
 from gpucnn.errors import CheckpointError
 from gpucnn.exchange.packages import onnx
+from gpucnn.exchange.value import OWN_FILTERS
 from gpucnn.layers import (
     ELU,
     GELU,
@@ -166,7 +167,7 @@ def _locally_connected(nodes: Nodes, layer: Any, x: str, path: str) -> str:
         group=c,
     )
     weight = nodes.constant("weight", to_numpy(layer.weight.value).reshape(k, c * r * s, p, q))
-    y = nodes.add("Einsum", pixels, weight, equation="nfpq,kfpq->nkpq")
+    y = nodes.add("Einsum", pixels, weight, equation=OWN_FILTERS)
     return y if layer.bias is None else nodes.add("Add", y, nodes.constant("bias", to_numpy(layer.bias.value)[None]))
 
 

@@ -105,7 +105,7 @@ def _arithmetic(op: Op) -> Value:
     value, constant = (op.value(0), op.constant(1)) if first else (op.value(1), op.constant(0))
     constant = np.asarray(constant, np.float64)
     if op.kind == "Add":
-        return op.graph.scaled(value, 1.0, constant, op.where)
+        return op.graph.of_positions(value, constant) or op.graph.scaled(value, 1.0, constant, op.where)
     if op.kind == "Mul":
         return op.graph.scaled(value, constant, 0.0, op.where)
     if op.kind == "Sub":
@@ -116,16 +116,21 @@ def _arithmetic(op: Op) -> Value:
 
 
 def _softmax(op: Op) -> Value:
+    return op.graph.add(Softmax, _along_last(op), op.where)
+
+
+def _log_softmax(op: Op) -> Value:
+    return op.graph.log_softmax(_along_last(op), op.where)
+
+
+def _along_last(op: Op) -> Value:
+    """The input of a softmax, which here goes along the last axis."""
     value = op.graph.settled(op.value(), op.where)
     rank = len(value.axes) + 1
     axis = int(op.attributes.get("axis", -1 if op.walk.file.opset >= 13 else 1)) % rank
     if (op.walk.file.opset < 13 and rank != 2) or axis == 0 or value.axes[axis - 1] != len(value.shape) - 1:
         raise Problem(f"goes along axis {axis} of {rank}, and softmax here along the last one")
-    return op.graph.add(Softmax, value, op.where)
-
-
-def _log_softmax(op: Op) -> Value:
-    raise Problem("has no layer here: export the model without it, as raw outputs, which the loss here takes")
+    return value
 
 
 def _dropout(op: Op) -> Value:
@@ -144,6 +149,7 @@ def _gelu(op: Op) -> curves.Curve:
 
 OPS: dict[str, Callable[[Op], Value]] = {
     "Conv": windows.conv,
+    "Einsum": windows.einsum,
     "ConvTranspose": windows.conv_transpose,
     "Gemm": _gemm,
     "MatMul": _matmul,

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from gpucnn.exchange.onnx_op import Op
 from gpucnn.exchange.problems import Problem
-from gpucnn.exchange.value import NO_PADDING, Value
-from gpucnn.layers import AvgPool2D, Conv2D, ConvTranspose2D, DepthwiseConv2D, MaxPool2D
+from gpucnn.exchange.value import NO_PADDING, OWN_FILTERS, Value
+from gpucnn.layers import AvgPool2D, Conv2D, ConvTranspose2D, DepthwiseConv2D, LocallyConnected2D, MaxPool2D
 from gpucnn.ops.shapes import Sides
 from gpucnn.text import shown
 
@@ -91,6 +91,30 @@ def conv_transpose(op: Op) -> Value:
         groups=groups,
         use_bias=biased,
     )
+
+
+def einsum(op: Op) -> Value:
+    """Filters of each position's own, as `onnx_nodes` writes them: a convolution that only picks the pixels of each window,
+    (N, C·R·S, P, Q), times weights (K, C·R·S, P, Q)."""
+    equation = str(op.attributes.get("equation", "")).replace(" ", "")
+    if equation != OWN_FILTERS:
+        raise Problem(f"sums by {shown(equation)}, and only filters of each position's own, {OWN_FILTERS}, are taken")
+    value, weight = op.graph.settled(op.image(), op.where), op.constant(1)
+    picked = op.graph.nodes[value.node]
+    taps = picked.weights.get("weight")
+    if picked.kind not in (Conv2D, DepthwiseConv2D) or taps is None or "bias" in picked.weights:
+        raise Problem("takes the pixels of windows that no convolution before it has picked")
+    source = op.graph.nodes[picked.inputs[0]].shape
+    r, s = taps.shape[2:]
+    if not np.array_equal(taps, np.tile(np.eye(r * s).reshape(r * s, 1, r, s), (source[0], 1, 1, 1))):
+        raise Problem("takes what a convolution with weights of its own has made, and only pixels that were picked are taken")
+    if weight.ndim != 4 or weight.shape[1:] != value.shape:
+        raise Problem(f"has a weight of shape {weight.shape} for windows of shape {value.shape}")
+    k, _, p, q = weight.shape
+    settings = {name: picked.settings[name] for name in ("kernel_size", "stride", "padding", "dilation")}
+    weights = {"weight": weight.reshape(k, source[0], r, s, p, q)}
+    before = Value(picked.inputs[0], source, value.axes)
+    return op.graph.add(LocallyConnected2D, before, op.where, weights, filters=k, use_bias=False, **settings)
 
 
 def max_pool(op: Op) -> Value:

@@ -31,6 +31,7 @@ from gpucnn.layers import (
     GlobalAvgPool2D,
     GlobalMaxPool2D,
     Layer,
+    LocallyConnected2D,
     MaxPool2D,
     Residual,
 )
@@ -39,7 +40,7 @@ from gpucnn.model import Sequential
 from gpucnn.text import reason_of
 
 WITH_BIAS = (Conv2D, DepthwiseConv2D, ConvTranspose2D, Dense)
-WITH_ACTIVATION = (*WITH_BIAS, BatchNorm2D, Residual, Concat)
+WITH_ACTIVATION = (*WITH_BIAS, LocallyConnected2D, BatchNorm2D, Residual, Concat)
 WHOLE: dict[type[Layer], type[Layer]] = {AvgPool2D: GlobalAvgPool2D, MaxPool2D: GlobalMaxPool2D}
 
 
@@ -62,6 +63,7 @@ def model_of(graph: Graph, output: Value, device: str | Device = "auto", *, last
     """
     if output.order is not None:
         raise Problem("ends in features in an order that is not the one of the layers here")
+    graph.ended(output)
     try:
         parts = _Apart(graph).chain(output.node, 0)
     except RecursionError:

@@ -18,6 +18,7 @@ from gpucnn.text import shown
 
 FIRST, LAST = (0, 1, 2), (1, 2, 0)  # which of our axes each axis of the file is, without the batch
 NO_PADDING: Sides = ((0, 0), (0, 0))
+OWN_FILTERS = "nfpq,kfpq->nkpq"  # how ONNX spells filters of each position's own: pixels of windows, and weights for each
 
 
 @dataclass

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 
 import gpucnn as gc
 from gpucnn.errors import ArgumentError, CheckpointError
-from gpucnn.exchange import NotTakenError, import_keras
+from gpucnn.exchange import NotTakenError, import_keras, import_onnx
 from gpucnn.exchange.keras_layers import LAYERS
 
 h5py = pytest.importorskip("h5py", reason="h5py is not installed")
@@ -75,7 +76,12 @@ def each(keras: Any) -> dict[str, tuple[tuple[int, ...], list[Any]]]:
         "SeparableConv2D": ((8, 7, 3), [k.SeparableConv2D(5, 3, strides=2, padding="same", depth_multiplier=2, activation="silu")]),
         "Conv2DTranspose": (
             (5, 4, 3),
-            [k.Conv2DTranspose(4, 3, strides=2, padding="same"), k.Conv2DTranspose(2, (2, 4), strides=(3, 2), padding="valid")],
+            [
+                k.Conv2DTranspose(4, 3, strides=2, padding="same"),
+                k.Conv2DTranspose(2, (2, 4), strides=(3, 2), padding="valid"),
+                k.Conv2DTranspose(3, (3, 5), strides=2, padding="same", output_padding=1),
+                k.Conv2DTranspose(2, 3, strides=(3, 2), padding="valid", output_padding=(2, 1)),
+            ],
         ),
         "Dense": ((6,), [k.Dense(5, activation="gelu"), k.Dense(3, use_bias=False, activation="softmax")]),
         "BatchNormalization": (
@@ -192,7 +198,7 @@ def test_a_model_that_was_built_later_and_one_that_never_says_its_shape(keras: A
 def test_what_cannot_be_taken_is_named_layer_by_layer(keras: Any, tmp_path: Path) -> None:
     k = keras.layers
     image = k.Input((8, 8, 2))
-    twice = k.Conv2D(2, 1, name="shared")
+    twice = k.ReLU(threshold=1.0, name="twice")
     x = k.Add()([twice(image), twice(image)])
     y = k.Conv2D(2, 1, activation="selu", name="odd")(k.UpSampling2D(name="up")(image))
     z = k.ReLU(max_value=6, name="six")(image)
@@ -203,8 +209,8 @@ def test_what_cannot_be_taken_is_named_layer_by_layer(keras: Any, tmp_path: Path
         import_keras(tmp_path / "m.keras", device="cpu")
     words = sorted(caught.value.problems)
     assert words == [
-        "Conv2D 'shared' is called in 2 places, and weights are not shared here",
         "ReLU 'six' has a max_value or a threshold, which ReLU here has not",
+        "ReLU 'twice' has a max_value or a threshold, which ReLU here has not",
         "UpSampling2D 'up' is of a kind that no layer here does",
     ]
     model = keras.Sequential([image, k.Conv2D(2, 1, activation="selu", name="odd"), k.Dense(2, name="of_images")])
@@ -214,6 +220,72 @@ def test_what_cannot_be_taken_is_named_layer_by_layer(keras: Any, tmp_path: Path
     saved(keras.Sequential([image, k.Dense(2, name="of_images")]), tmp_path / "m.keras")
     with pytest.raises(NotTakenError, match=r"Dense 'of_images' is dense on a value of shape \(8, 8, 2\)"):
         import_keras(tmp_path / "m.keras", device="cpu")
+
+
+def test_layers_that_are_called_twice_have_weights_of_their_own_each(keras: Any, tmp_path: Path) -> None:
+    k = keras.layers
+    image = k.Input((6, 5, 2))
+    conv, act, within = k.Conv2D(2, 3, padding="same", name="twice"), k.ReLU(), keras.Sequential([k.Input((6, 5, 2)), k.Conv2D(2, 1)])
+    x = act(conv(within(act(conv(image)))))  # the second call of "twice" stands, in the file, before what it is called with
+    model = keras.Model(image, k.Dense(3)(k.Flatten()(within(x))))
+    taken = check(model, tmp_path / "m.keras")
+    assert [type(layer).__name__ for layer in taken.layers] == ["Conv2D", "Conv2D", "Conv2D", "Conv2D", "Flatten", "Dense"]
+    assert taken.metadata["note"].count("are used in several places; here each has its own") == 2
+
+
+def test_log_softmax_at_the_end_gives_probabilities_and_nowhere_else(keras: Any, tmp_path: Path) -> None:
+    k = keras.layers
+    model = saved(keras.Sequential([k.Input((5,)), k.Dense(3, activation="log_softmax")]), tmp_path / "m.keras")
+    x = np.random.default_rng(0).normal(0, 1, (2, 5)).astype(np.float32)
+    taken = import_keras(tmp_path / "m.keras", device="cpu")
+    np.testing.assert_allclose(taken.predict(x), np.exp(np.asarray(model(x).detach())), rtol=APART, atol=APART)
+    assert "logarithms of probabilities" in taken.metadata["note"]
+    saved(keras.Sequential([k.Input((5,)), k.Dense(3, activation="log_softmax"), k.Dense(2)]), tmp_path / "m.keras")
+    with pytest.raises(NotTakenError, match="a log_softmax, which is taken as the last layer only"):
+        import_keras(tmp_path / "m.keras", device="cpu")
+
+
+def test_calls_that_go_round_or_come_from_nowhere(keras: Any, tmp_path: Path) -> None:
+    k = keras.layers
+    image = k.Input((5,))
+    saved(keras.Model(image, k.Dense(2, name="b")(k.Dense(3, name="a")(image))), tmp_path / "m.keras")
+    with zipfile.ZipFile(tmp_path / "m.keras") as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    for source in (["b", 0, 0], ["b", 7, 0], ["nobody", 0, 0], ["a"]):
+        config = json.loads(parts["config.json"])
+        config["config"]["layers"][1]["inbound_nodes"][0]["args"][0]["config"]["keras_history"] = source
+        with zipfile.ZipFile(tmp_path / "m.keras", "w") as archive:
+            for name, data in (parts | {"config.json": json.dumps(config).encode()}).items():
+                archive.writestr(name, data)
+        with pytest.raises(CheckpointError, match="describes its model in a way that is not read"):
+            import_keras(tmp_path / "m.keras", device="cpu")
+
+
+# Keras's own way to ONNX.
+
+
+def test_what_keras_exports_as_onnx(keras: Any, tmp_path: Path) -> None:
+    for package in ("onnx", "onnxscript"):
+        pytest.importorskip(package, reason=f"{package} is not installed: Keras's exporter needs it")
+    k = keras.layers
+    image = k.Input((10, 9, 2))
+    x = k.Conv2D(4, 3, strides=2, padding="same", use_bias=False)(image)
+    x = stem = k.ReLU()(k.BatchNormalization()(x))
+    x = k.Add()([k.SeparableConv2D(4, 3, padding="same", activation="gelu")(x), stem])
+    x = k.Concatenate()([k.MaxPooling2D(3, strides=1, padding="same")(x), k.Conv2D(3, 1, activation="silu")(x)])
+    x = k.Dense(6, activation="elu")(k.Flatten()(k.Dropout(0.3)(x)))
+    model = saved(keras.Model(image, k.Dense(3, activation="softmax")(x)), tmp_path / "m.keras")
+    x = np.random.default_rng(1).normal(0, 1, (3, 10, 9, 2)).astype(np.float32)
+    expected = np.asarray(model(x, training=False).detach())
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model.export(tmp_path / "m.onnx", format="onnx", verbose=False)
+    except (ImportError, AttributeError, NotImplementedError) as error:
+        pytest.skip(f"Keras {keras.__version__} does not export as ONNX through PyTorch here: {error}")
+    taken = import_onnx(tmp_path / "m.onnx", device="cpu")
+    assert taken.data_format == "channels_last"
+    np.testing.assert_allclose(taken.predict(x), expected, rtol=APART, atol=APART)
 
 
 # Files by hand: what Keras writes of a dense layer, and then something wrong with it.

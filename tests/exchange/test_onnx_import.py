@@ -78,6 +78,23 @@ def test_every_layer_that_has_nodes_of_its_own_comes_back(tmp_path: Path) -> Non
     assert norms[0].eps == pytest.approx(1e-3) and norms[0].momentum == pytest.approx(0.01, rel=1e-5)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_filters_of_each_position_come_back_as_one_layer(channels: int, bias: bool, tmp_path: Path) -> None:
+    layer = gc.LocallyConnected2D(4, (3, 2), stride=(2, 1), padding=((0, 2), (1, 0)), dilation=(1, 2), activation="tanh", use_bias=bias)
+    model = randomized(gc.Sequential(layer, gc.MaxPool2D(2), gc.Flatten(), gc.Dense(3)).build((channels, 9, 8), device="cpu"))
+    if bias:
+        values = model.parameters["locallyconnected2d_1.bias"]
+        values.value = np.random.default_rng(1).normal(0, 1, values.shape)
+    export_onnx(model, tmp_path / "m.onnx")
+    back = import_onnx(tmp_path / "m.onnx", device="cpu")
+    assert [repr(each) for each in back.layers] == [repr(each) for each in model.layers]
+    for (key, value), found in zip(model.parameters.items(), back.parameters.values(), strict=True):
+        np.testing.assert_array_equal(found.value, value.value, err_msg=key)
+    x = np.random.default_rng(0).normal(0, 1, (2, channels, 9, 8)).astype(np.float32)
+    np.testing.assert_allclose(back.predict(x), model.predict(x), rtol=APART, atol=APART)
+
+
 @pytest.mark.parametrize("kind", ["GlobalAvgPool2D", "GlobalMaxPool2D"])
 def test_pooling_of_whole_images_has_its_name_again(kind: str, tmp_path: Path) -> None:
     model = gc.Sequential(gc.Conv2D(3, 1), getattr(gc, kind)(), gc.Dense(2)).build((1, 4, 5), device="cpu")
@@ -214,14 +231,41 @@ def test_a_fixed_batch_and_sizes_that_the_graph_works_out(torch: Any, tmp_path: 
         np.testing.assert_allclose(import_onnx(tmp_path / "m.onnx", device="cpu").predict(x), expected, rtol=APART, atol=APART)
 
 
-def test_a_model_exported_for_training_and_one_of_log_softmax_are_told_what_to_do(torch: Any, tmp_path: Path) -> None:
+def test_a_model_that_ends_in_log_softmax_gives_the_probabilities(torch: Any, tmp_path: Path) -> None:
+    """PyTorch's own example of MNIST ends so."""
     nn = torch.nn
-    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(32, 2), nn.LogSoftmax(1))
+    module, x, expected = tensors(torch, nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(32, 3), nn.LogSoftmax(1)), (1, 6, 6))
+    exported(torch, module, (1, 6, 6), tmp_path / "m.onnx", opset_version=17)
+    model = import_onnx(tmp_path / "m.onnx", device="cpu")
+    np.testing.assert_allclose(model.predict(x), np.exp(expected), rtol=APART, atol=APART)
+    assert "logarithms of probabilities" in model.metadata["note"] and model.layers[-1].activation == "softmax"
+    module.append(nn.Linear(3, 2))
+    exported(torch, module, (1, 6, 6), tmp_path / "m.onnx", opset_version=17)
+    with pytest.raises(NotTakenError, match="a log_softmax, which is taken as the last layer only"):
+        import_onnx(tmp_path / "m.onnx", device="cpu")
+
+
+def test_weights_of_several_places_become_weights_of_each_and_that_is_said(torch: Any, tmp_path: Path) -> None:
+    class Twice(torch.nn.Module):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.shared = torch.nn.Conv2d(2, 2, 3, padding=1)
+
+        def forward(self, x: Any) -> Any:
+            return self.shared(torch.relu(self.shared(x)))
+
+    module, x, expected = tensors(torch, Twice(), (2, 5, 5))
+    exported(torch, module, (2, 5, 5), tmp_path / "m.onnx", opset_version=17)
+    model = import_onnx(tmp_path / "m.onnx", device="cpu")
+    np.testing.assert_allclose(model.predict(x), expected, rtol=APART, atol=APART)
+    assert model.metadata["note"].count("'shared.weight' are used in several places") == 1
+
+
+def test_a_model_exported_for_training_is_told_what_to_do(torch: Any, tmp_path: Path) -> None:
+    nn = torch.nn
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(32, 2))
     exported(torch, module, (1, 6, 6), tmp_path / "m.onnx", opset_version=17, training=torch.onnx.TrainingMode.TRAINING)
     with pytest.raises(NotTakenError, match=r"BatchNormalization .* is in training mode: export the model for inference"):
-        import_onnx(tmp_path / "m.onnx", device="cpu")
-    exported(torch, module.eval(), (1, 6, 6), tmp_path / "m.onnx", opset_version=17)
-    with pytest.raises(NotTakenError, match=r"LogSoftmax .* export the model without it, as raw outputs"):
         import_onnx(tmp_path / "m.onnx", device="cpu")
 
 
@@ -402,6 +446,20 @@ NOT_TAKEN: dict[str, tuple[list[Any], dict[str, Any], str]] = {
     ),
     "a formula of no name": ([node("Clip", "x", "zero", "six")], {"zero": np.float32(0), "six": np.float32(6)}, "none of the activations"),
     "a product of two": ([node("Conv", "x", "w", y="a"), node("Mul", "a", "x")], W, r"Mul 'mul_of_a' combines two values"),
+    "sums of another kind": ([node("Einsum", "x", "w", equation="nchw,kchw->nk")], W, r"sums by 'nchw,kchw->nk', and only filters of each"),
+    "filters of each position behind other than picked pixels": (
+        [node("Conv", "x", "w", y="a"), node("Einsum", "a", "v", equation="nfpq,kfpq->nkpq")],
+        W | {"v": normal(3, 2, 4, 4)},
+        "takes what a convolution with weights of its own has made",
+    ),
+    "filters of each position behind nothing": (
+        [node("Einsum", "x", "v", equation="nfpq, kfpq -> nkpq")], {"v": normal(3, 2, 4, 4)}, "no convolution before it has picked"
+    ),
+    "filters for other positions": (
+        [node("Conv", "x", "taps", y="a", group=2), node("Einsum", "a", "v", equation="nfpq,kfpq->nkpq")],
+        {"taps": np.ones((2, 1, 1, 1), np.float32), "v": normal(3, 2, 4, 3)},
+        r"has a weight of shape \(3, 2, 4, 3\) for windows of shape \(2, 4, 4\)",
+    ),
     "weights that are computed": ([node("Conv", "x", "x")], {}, "computes its input 2 where it has to be a constant"),
     "a convolution of three dimensions": ([node("Conv", "x", "w")], {"w": normal(2, 2, 1, 1, 1)}, "a convolution in 3 dimensions"),
     "a branch that ends in another's middle": (
