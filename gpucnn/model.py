@@ -77,7 +77,7 @@ class Sequential(Layered):
     # Training and measuring.
 
     def _repr_html_(self) -> str:
-        """The layers as a table, for notebooks."""
+        """The layers as a picture and a table, for notebooks."""
         return summary.html_of(self)
 
     def _after_build(self) -> None:

@@ -15,13 +15,13 @@ WIDTH, HEIGHT, MARGIN = 320, 180, 36  # of a curve, in pixels
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]], *, heading: str = "", last: Sequence[str] = (), below: str = "") -> str:
     """A table, the first column to the left and the others to the right; `last` is a row of its own under a line."""
     line = "border-top: 1px solid currentColor"
-    parts = [f"<p><b>{_words(heading)}</b></p>" if heading else "", "<table><thead><tr>"]
-    parts += [f'<th style="text-align: {_side(place)}">{_words(title)}</th>' for place, title in enumerate(titles)]
+    parts = [f"<p><b>{words(heading)}</b></p>" if heading else "", "<table><thead><tr>"]
+    parts += [f'<th style="text-align: {_side(place)}">{words(title)}</th>' for place, title in enumerate(titles)]
     parts.append("</tr></thead><tbody>")
     for row, style in [*((row, "") for row in rows), *([(last, line)] if last else [])]:
-        cells = [f'<td style="text-align: {_side(place)}; white-space: pre">{_words(cell)}</td>' for place, cell in enumerate(row)]
+        cells = [f'<td style="text-align: {_side(place)}; white-space: pre">{words(cell)}</td>' for place, cell in enumerate(row)]
         parts.append(f'<tr style="{style}">{"".join(cells)}</tr>')
-    parts.append(f"</tbody></table>{f'<p>{_words(below)}</p>' if below else ''}")
+    parts.append(f"</tbody></table>{f'<p>{words(below)}</p>' if below else ''}")
     return "".join(parts)
 
 
@@ -58,13 +58,14 @@ def curves(title: str, lines: Mapping[str, Sequence[tuple[float, float]]]) -> st
     return "".join([*parts, "</svg>"])
 
 
-def _text(x: float, y: float, words: str, anchor: str, colour: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}" stroke="none">{_words(words)}</text>'
+def _text(x: float, y: float, label: str, anchor: str, colour: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}" stroke="none">{words(label)}</text>'
 
 
 def _side(place: int) -> str:
     return "right" if place else "left"
 
 
-def _words(words: str) -> str:
-    return html.escape(plain(words))
+def words(text: str) -> str:
+    """Text as HTML, whatever is in it."""
+    return html.escape(plain(text))

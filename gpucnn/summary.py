@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gpucnn import notebook
+from gpucnn.diagram import network_picture
 from gpucnn.layers.base import Layer, Shape
 from gpucnn.memory import kept_by_layer, of_step, on_cpu
 from gpucnn.text import bytes_text
@@ -14,7 +15,8 @@ TITLES = ("layer", "output", "parameters", "multiply-adds", "kept for backward")
 
 
 def html_of(model: Any) -> str:
-    """The layers of a model as a table for notebooks: with their outputs where it is built, and with their settings where it is not."""
+    """The layers of a model for notebooks: as a picture and a table of their outputs where it is built, as a table of their settings where
+    it is not."""
     if model._buffers is None:
         rows = [(layer.name, repr(layer)) for layer in model.layers]
         return notebook.table(("layer", "made by"), rows, heading="Sequential, not built: build(input_shape), or fit, gives it its sizes")
@@ -30,7 +32,7 @@ def html_of(model: Any) -> str:
         bytes_text(sum(of_step(stages).kept) * width),
     )
     heading = f"Sequential on {model.device.name}, input {_shape_text(model.input_shape)}, {model.dtype}"
-    return notebook.table(TITLES, body, heading=heading, last=total)
+    return network_picture(model.input_shape, model.layers) + notebook.table(TITLES, body, heading=heading, last=total)
 
 
 def text_of(model: Any, batch_size: int) -> str:

@@ -58,6 +58,7 @@ LEVELS = {
     "gpucnn.surroundings": 2,
     "gpucnn.errors": 0,
     "gpucnn.notebook": 0,
+    "gpucnn.diagram": 50,
     "gpucnn.signatures": 0,
     "gpucnn.text": -1,
     "gpucnn.starting": -1,

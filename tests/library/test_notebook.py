@@ -35,6 +35,49 @@ def test_a_model_is_a_table():
     assert rows[-1][3] == f"{total:,}"
 
 
+def boxes(page):
+    """The groups of a picture, each with what it says and its rectangles."""
+    svg = ElementTree.fromstring(f"<page>{page}</page>").find("{http://www.w3.org/2000/svg}svg")
+    groups = svg.findall("{http://www.w3.org/2000/svg}g")
+    return svg, [
+        ([text.text for text in group.iter("{http://www.w3.org/2000/svg}text")], list(group.iter("{http://www.w3.org/2000/svg}rect")))
+        for group in groups
+    ]
+
+
+def test_a_model_is_a_picture_as_well():
+    model = network().build((1, 8, 8), device="cpu")
+    svg, drawn = boxes(model._repr_html_())
+    assert [said[0] for said, _ in drawn] == ["input", "conv2d_1", "residual_1", "flatten_1", "dense_1"]
+    assert drawn[1][0][1:] == ["Conv2D, relu", "4 × 6 × 6"] and drawn[4][0][2] == "3"
+    heights = [float(rects[-1].get("height")) for _, rects in drawn]
+    assert heights[0] > heights[1] == heights[2]  # 8 rows, 6 and 6
+    assert heights[0] == heights[3] > heights[4]  # the longest row of features, 144, is as high as the largest image
+    assert [len(rects) for _, rects in drawn] == [1, 2, 2, 1, 1]  # four maps lie behind one another
+    wide, high = (float(number) for number in svg.get("viewBox").split()[2:])
+    for _, rects in drawn:
+        for rect in rects:
+            x, y, width, height = (float(rect.get(name)) for name in ("x", "y", "width", "height"))
+            assert x >= 0 and x + width <= wide and y >= 0 and y + height <= high
+    colours = {each.get(kind) for each in svg.iter() for kind in ("fill", "stroke")} - {None, "none", "currentColor", *notebook.COLOURS}
+    assert not colours  # nothing that would be gone on dark
+
+
+def test_the_picture_of_a_deep_network_and_of_odd_names():
+    class Odd(gc.Flatten):
+        pass
+
+    Odd.__name__ = "<script>alert('x')</script>"
+    deep = gc.Sequential([gc.Dense(1) for _ in range(300)]).build((3,), device="cpu")
+    svg, drawn = boxes(deep._repr_html_())
+    assert len(drawn) == 42 and drawn[21][0][:2] == ["…", "260 more"] and drawn[-1][0][0] == "dense_300"
+    assert float(svg.get("width")) == 7 * 112 and float(svg.get("height")) == 6 * 136
+    odd = gc.Sequential(gc.Concat(gc.Conv2D(5000, 1), gc.Conv2D(2, 1)), Odd(), gc.Dense(2)).build((1, 1, 1), device="cpu")
+    _, drawn = boxes(odd._repr_html_())  # well-formed: the name is text
+    assert drawn[1][0][1:] == ["Concat of 2", "5002 × 1 × 1"] and len(drawn[1][1]) == 5
+    assert "<script" not in odd._repr_html_()
+
+
 def test_a_model_that_is_not_built_is_one_too():
     rows = cells(network()._repr_html_())
     assert rows[0] == ["layer", "made by"] and len(rows) == 5 and rows[4][1].startswith("Dense(units=3")
