@@ -42,10 +42,21 @@ LOSSES.also(
         "crossentropy": "categorical_crossentropy",
         "bce": "binary_crossentropy",
         "mse": "mean_squared_error",
+        "cross_entropy_loss": "categorical_crossentropy",
+        "bce_loss": "binary_crossentropy",
+        "bce_with_logits_loss": "binary_crossentropy",
+        "mse_loss": "mean_squared_error",
         "rmse": "root_mean_squared_error",
     }
 )
 METRICS.also(
-    {"acc": "accuracy", "categorical_accuracy": "accuracy", "sparse_categorical_accuracy": "accuracy", "binary_accuracy": "accuracy"}
+    {
+        "acc": "accuracy",
+        "categorical_accuracy": "accuracy",
+        "sparse_categorical_accuracy": "accuracy",
+        "binary_accuracy": "accuracy",
+        "top_k_categorical_accuracy": "top_5_accuracy",  # five is Keras's own k
+        "sparse_top_k_categorical_accuracy": "top_5_accuracy",
+    }
 )
 SCHEDULES.also({"step_decay": "step", "step_lr": "step", "one_cycle_lr": "one-cycle", "cosine_annealing_lr": "cosine"})

@@ -32,6 +32,9 @@ def test_optimizers(given: Any) -> None:
         *((name, gc.CategoricalCrossentropy) for name in ("CategoricalCrossentropy", "sparse_categorical_crossentropy", "cross-entropy")),
         *((name, gc.BinaryCrossentropy) for name in ("BinaryCrossentropy", "bce", "BCE")),
         *((name, gc.MeanSquaredError) for name in ("mse", "MSE", "mean_squared_error", "MeanSquaredError", gc.MeanSquaredError)),
+        ("CrossEntropyLoss", gc.CategoricalCrossentropy),
+        ("BCEWithLogitsLoss", gc.BinaryCrossentropy),
+        ("MSELoss", gc.MeanSquaredError),
     ],
 )
 def test_losses(given: Any, kind: type) -> None:
@@ -42,6 +45,11 @@ def test_losses(given: Any, kind: type) -> None:
 def test_metrics(given: str) -> None:
     assert model(metrics=[given]).metrics == ["accuracy"] == model(metrics=given).metrics
     assert len(model(metrics=[given]).evaluate(X, Y)) == 2
+
+
+@pytest.mark.parametrize("given", ["top_k_categorical_accuracy", "SparseTopKCategoricalAccuracy"])
+def test_keras_names_of_the_five_best(given: str) -> None:
+    assert gc.metrics.METRICS.meant(given) == "top_5_accuracy"
 
 
 def test_a_wrong_name_is_told_the_first_names() -> None:
