@@ -208,6 +208,46 @@ def test_one_channel_of_a_deep_filter_alone(page: Opened) -> None:
     )
 
 
+def test_filters_of_transposed_and_separable_convolutions_can_be_edited_too(opened: Callable[..., Opened]) -> None:
+    layers = [gc.SeparableConv2D(4, 3, padding="same"), gc.ConvTranspose2D(6, 3, stride=2, padding=1, output_padding=1, groups=2)]
+    model = gc.Sequential(*layers, gc.LocallyConnected2D(2, 3), gc.GlobalAvgPool2D()).build((2, 6, 6), seed=3, device="cpu")
+    images = np.random.default_rng(0).integers(0, 256, (1, 2, 6, 6)).astype(np.uint8)
+    page = opened(model, pictures.given(model, images), "#image=1&layer=convtranspose2d_1&unit=4,3,3")
+    x = np.asarray(model.features(images / np.float32(255), "separableconv2d_1"))
+    weight, bias = (np.array(model.parameters[f"convtranspose2d_1.{name}"].value) for name in ("weight", "bias"))
+
+    def says(edited: np.ndarray[Any, Any]) -> None:
+        page.answered()
+        expected = F.conv_transpose2d(x, edited, bias, stride=2, padding=1, output_padding=1, groups=2)
+        np.testing.assert_allclose(page.outputs()[page.node("convtranspose2d_1")], np.asarray(expected).reshape(-1), atol=2e-6)
+
+    says(weight)
+    page.page.locator("#channel").fill("2")
+    page.page.locator("#channel").press("Enter")
+    page.page.locator("#editor").get_by_role("button", name="blur").click()
+    edited = weight.copy()
+    edited[3, 1] = np.outer([1, 2, 1], [1, 2, 1]) / 16  # map 5 of 6 is the second of the second group; its map 2 below is the fourth
+    says(edited)
+    page.page.check("#alone")
+    edited[2, 1] = 0
+    says(edited)
+    assert page.text("#formula").endswith("= (6 − 1) × 2 + 3 − 2 + 1 = 12")
+    page.page.wait_for_timeout(250)
+    assert "edit=convtranspose2d_1:4:1:only:blur" in page.page.evaluate("location.hash")
+    page.page.locator("#as-trained").click()
+    says(weight)
+    inner = next(name for name in model.parameters if name.startswith("separableconv2d_1")).removesuffix(".weight")
+    go(page, f"image=1&layer={inner}&edit={inner}:1:0:edge")
+    assert page.page.locator("#sandbox #padded").is_visible()
+    own = np.array(model.parameters[f"{inner}.weight"].value)
+    own[1, 0] = [[-1, -1, -1], [-1, 8, -1], [-1, -1, -1]]
+    expected = np.asarray(F.conv2d(images / np.float32(255), own, padding="same", groups=2)).reshape(-1)
+    np.testing.assert_allclose(page.outputs()[page.node(inner)], expected, rtol=1e-5, atol=2e-6)
+    go(page, "image=1&layer=locallyconnected2d_1")
+    assert page.text("#editor").startswith("Here every place has filters of its own") and page.text("#sandbox") == ""
+    assert page.quiet(), page.said
+
+
 def test_the_sandbox_slides_as_the_formula_says(page: Opened) -> None:
     x = IMAGES[:1] / np.float32(255)
     go(page, "image=1&layer=conv2d_1&unit=2,0,0")

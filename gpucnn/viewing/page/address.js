@@ -1,5 +1,5 @@
 // What the page shows, in its address: layer, value, image, edits and the sandbox, so that all of it can be linked to.
-import { replaced } from "./filters.js";
+import { hasFilters, replaced, sizesOf } from "./filters.js";
 import { choose, on, state, tell } from "./state.js";
 import { place } from "./explain.js";
 
@@ -107,9 +107,9 @@ function placeOf(shape, at) {
 
 function edited(text, presets) {
   const [name, k, c, ...rest] = text.split(":");
-  const node = state.network.nodes.find(each => each.name === name && each.op === "conv");
+  const node = state.network.nodes.find(each => each.name === name && hasFilters(each));
   if (!node) return;
-  const [filters, channels, rows, columns] = node.weight.shape;
+  const [filters, channels, rows, columns] = sizesOf(node);
   const alone = rest[0] === "only";
   const what = rest[rest.length - 1] ?? "";
   const values = presets.includes(what) ? what : what.split(",").map(Number);
@@ -119,14 +119,14 @@ function edited(text, presets) {
   setEdit(node, at[0], at[1], values, alone, false);
 }
 
-// Replaces channel c of filter k of a convolution: by numbers, or by a filter's name; null puts back what it was trained to. The network is
+// Replaces channel c of filter k of a layer: by numbers, or by a filter's name; null puts back what it was trained to. The network is
 // asked anew.
 export function setEdit(node, k, c, values, alone = false, ask = true) {
   const key = `${node.id}:${k}:${c}`;
   if (values === null) {
     for (const other of [...state.edits.keys()]) if (other === key) state.edits.delete(other);
   } else {
-    const [, , rows, columns] = node.weight.shape;
+    const [, , rows, columns] = sizesOf(node);
     const name = typeof values === "string" ? values : undefined;
     state.edits.set(key, { values: name ? state.presets(name, rows, columns) : values, alone, name });
   }
@@ -148,7 +148,7 @@ function applyEdits(id) {
   for (const [key, { values, alone }] of state.edits) {
     const [node, k, c] = key.split(":").map(Number);
     if (node !== id) continue;
-    weight = replaced(weight ?? state.network.trained[id].weight, state.network.nodes[id].weight.shape, k, c, values, alone);
+    weight = replaced(weight ?? state.network.trained[id].weight, state.network.nodes[id], k, c, values, alone);
   }
   state.network.edit(id, weight);
   state.runner.edit(id, weight);

@@ -3,9 +3,12 @@ import { setEdit } from "./address.js";
 import { css, inkOn, reach } from "./colours.js";
 import { $, button, el } from "./elements.js";
 import { place } from "./explain.js";
-import { PRESETS } from "./filters.js";
+import { hasFilters, PRESETS, sizesOf, startOf } from "./filters.js";
 import { count } from "./numbers.js";
 import { nodeNow, on, state } from "./state.js";
+
+const EACH_ITS_OWN =
+  "Here every place has filters of its own: there is no one filter to change, nor one that slides. Point at a value to see its own.";
 
 let filter = 0;
 let channel = 0;
@@ -17,7 +20,7 @@ export function openEditor() {
   on("theme", show);
   on("unit", () => {
     const node = nodeNow();
-    if (node.op !== "conv" || state.unit === null) return;
+    if (!hasFilters(node) || state.unit === null) return;
     const k = place(node.shape, state.unit)[0];
     if (k !== filter) {
       filter = k;
@@ -30,13 +33,15 @@ export const filterNow = () => filter;
 
 function lay() {
   const node = nodeNow();
-  $("play").hidden = node.op !== "conv";
-  if (node.op !== "conv") return;
+  $("play").hidden = !hasFilters(node) && node.op !== "local";
+  fields = [];
+  if (node.op === "local") $("editor").replaceChildren(el("p", { class: "soft" }, EACH_ITS_OWN));
+  if (!hasFilters(node)) return;
   filter = state.unit === null ? 0 : place(node.shape, state.unit)[0];
   channel = 0;
   const edit = [...state.edits.keys()].map(key => key.split(":").map(Number)).find(([id]) => id === node.id);
   if (edit) [, filter, channel] = edit;
-  const [filters, channels, r, s] = node.weight.shape;
+  const [filters, channels, r, s] = sizesOf(node);
   const chooser = (id, text, total, value, change) =>
     el(
       "label",
@@ -68,7 +73,7 @@ function lay() {
   const alone = el(
     "label",
     { class: "check", hidden: channels === 1 },
-    el("input", { type: "checkbox", id: "alone", onchange: () => typed(node) }),
+    el("input", { type: "checkbox", id: "alone", onchange: () => only(node) }),
     " other maps below count 0",
   );
   $("editor").replaceChildren(
@@ -108,12 +113,18 @@ function typed(node) {
   if (!bad.includes(true)) setEdit(node, filter, channel, values, $("alone").checked);
 }
 
+// The same filter, its other maps with their own weights again or with none: it keeps its name.
+function only(node) {
+  const name = state.edits.get(`${node.id}:${filter}:${channel}`)?.name;
+  if (name) setEdit(node, filter, channel, name, $("alone").checked);
+  else typed(node);
+}
+
 function show() {
   const node = nodeNow();
-  if (node.op !== "conv" || !fields.length) return;
-  const [, channels, r, s] = node.weight.shape;
-  const start = (filter * channels + channel) * r * s;
-  const values = state.network.arrays[node.id].weight.subarray(start, start + r * s);
+  if (!hasFilters(node) || !fields.length) return;
+  const start = startOf(node, filter, channel);
+  const values = state.network.arrays[node.id].weight.subarray(start, start + fields.length);
   const most = reach(values);
   const edit = state.edits.get(`${node.id}:${filter}:${channel}`);
   fields.forEach((field, i) => {

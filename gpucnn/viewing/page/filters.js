@@ -49,12 +49,30 @@ function binomial(length) {
   return row.map(value => value / 2 ** (length - 1));
 }
 
-// A copy of a convolution's weights (K, C, R, S) with filter k, channel c replaced; with `alone` the filter's other channels are 0.
-export function replaced(weight, shape, k, c, values, alone) {
+// Whether a layer's filters can be changed one by one: not where every place has its own.
+export const hasFilters = node => node.op === "conv" || node.op === "transposed";
+
+// Of a layer's filters: how many, how many maps below each has weights for, and their rows and columns.
+export function sizesOf(node) {
+  const [first, second, rows, columns] = node.weight.shape;
+  return node.op === "transposed" ? [node.shape[0], first / node.groups, rows, columns] : [first, second, rows, columns];
+}
+
+// Where the weights of filter k for channel c begin: (K, C / groups, R, S), and of a transposed convolution (C, K / groups, R, S).
+export function startOf(node, k, c) {
+  const [filters, channels, rows, columns] = sizesOf(node);
+  const each = filters / node.groups;
+  const kernel = node.op === "transposed" ? (Math.floor(k / each) * channels + c) * each + (k % each) : k * channels + c;
+  return kernel * rows * columns;
+}
+
+// A copy of a layer's weights with filter k, channel c replaced; with `alone` the filter's other channels are 0.
+export function replaced(weight, node, k, c, values, alone) {
   const found = weight.slice();
-  const [, channels, r, s] = shape;
-  const size = r * s;
-  if (alone) found.fill(0, k * channels * size, (k + 1) * channels * size);
-  found.set(values, (k * channels + c) * size);
+  for (let other = 0; alone && other < sizesOf(node)[1]; other++) {
+    const start = startOf(node, k, other);
+    found.fill(0, start, start + values.length);
+  }
+  found.set(values, startOf(node, k, c));
   return found;
 }

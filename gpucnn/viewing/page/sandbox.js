@@ -29,6 +29,7 @@ export function openSandbox() {
 function lay() {
   stop();
   const node = nodeNow();
+  $("sandbox").replaceChildren(...(node.op === "transposed" ? laidDown(node) : []));
   if (node.op !== "conv") return;
   const { sandbox } = state;
   sandbox.rule ??= node.window.same ? "same" : "valid";
@@ -121,6 +122,23 @@ function lay() {
     el("div", { id: "step" }),
   );
   compute();
+}
+
+// A transposed convolution has no window that slides, and a size by a formula as well.
+function laidDown(node) {
+  const { stride, padding, input, output } = node.window; // of the convolution that goes the other way
+  const size = axis => {
+    const cut = padding[axis][0] + padding[axis][1];
+    const more = input[axis] - ((output[axis] - 1) * stride[axis] + extent(node.window, axis) - cut);
+    const ends = `${cut ? ` − ${cut}` : ""}${more ? ` + ${more}` : ""}`;
+    return `(${output[axis]} − 1) × ${stride[axis]} + ${extent(node.window, axis)}${ends} = ${input[axis]}`;
+  };
+  const names = "size = (input − 1) × stride + window − what is cut off + what is put on";
+  return [
+    el("h3", {}, "How large it gets"),
+    el("p", { class: "soft" }, "Nothing slides here: every pixel below lays the filter down, a stride from the last one."),
+    el("p", { class: "formula", id: "formula" }, `${names} = ${size(0)}${size(0) === size(1) ? "" : `; across ${size(1)}`}`),
+  ];
 }
 
 function compute() {
