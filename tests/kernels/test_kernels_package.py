@@ -19,7 +19,7 @@ from gpucnn.device import simulated
 from gpucnn.ops.shapes import conv_window, pool_window
 from gpucnn.profiling.chip import chips, samples
 from gpucnn.profiling.what.shapes import CONV_SHAPES, POOL_SHAPES
-from gpucnn_kernels import activations, dropout, loss, pool, update
+from gpucnn_kernels import activations, cross_entropy, dropout, pool, update
 from gpucnn_kernels.conv import plain as conv
 from gpucnn_kernels.core import launch
 from gpucnn_kernels.dense import plain as gemm
@@ -112,7 +112,9 @@ REFUSED: list[tuple[Callable[[], None], type[Exception], str]] = [
         "indices is int64, and the kernel takes int32",
     ),
     (
-        lambda: loss.softmax_cross_entropy(zeros(2, 3), zeros(2, dtype=np.int64), zeros(2, 3), zeros(1), zeros(1), zeros(2), zeros(2)),
+        lambda: cross_entropy.softmax_cross_entropy(
+            zeros(2, 3), zeros(2, dtype=np.int64), zeros(2, 3), zeros(1), zeros(1), zeros(2), zeros(2)
+        ),
         TypeError,
         "labels is int64",
     ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from gpucnn.ops.augment import Augment
 from gpucnn.ops.cuda._arrays import Array, stream
 from gpucnn_kernels import batch as kernels
+from gpucnn_kernels import order as orders
 
 
 def permutation(order: Array, seed: int, epoch: int) -> None:
@@ -16,7 +17,7 @@ def permutation(order: Array, seed: int, epoch: int) -> None:
 
     The same numbers as on the CPU, whose operation says how they come about.
     """
-    kernels.permutation(order, seed, epoch, stream(order))
+    orders.permutation(order, seed, epoch, stream(order))
 
 
 def gather_batch(

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gpucnn.ops.cuda._arrays import Array, empty, stream
+from gpucnn_kernels import cross_entropy, margin
 from gpucnn_kernels import loss as kernels
-from gpucnn_kernels import margin
 
 
 def softmax_cross_entropy(logits: Array, labels: Array, *, out: Array | None = None) -> tuple[Array, Array, Array]:
@@ -19,7 +19,7 @@ def softmax_cross_entropy(logits: Array, labels: Array, *, out: Array | None = N
     logits (N, K). labels: int32 class numbers (N), or floating rows of probabilities (N, K). Right where the largest logit is at
     the label (at the label's largest probability), the first of equals.
     """
-    return _loss(kernels.softmax_cross_entropy, logits, labels, out)
+    return _loss(cross_entropy.softmax_cross_entropy, logits, labels, out)
 
 
 def binary_cross_entropy(logits: Array, targets: Array, *, out: Array | None = None) -> tuple[Array, Array, Array]:

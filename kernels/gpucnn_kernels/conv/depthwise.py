@@ -12,9 +12,8 @@ well: 10 rows for 8, of which the second-level cache has most. With m filters to
 
 All three operations walk like this. For the gradient of the input a thread owns strips of pixels and goes down the rows of dy that have
 read them. With stride 2 every second row has been read by other taps than the one before; so a thread's first pixel is always one that tap
-0 can fall on, it owns as many columns as the stride, and which tap meets which pixel is known when the kernel is compiled. For the gradient
-of weight a thread keeps all R·S sums, and goes over the strips of a slice of the batch; a block's sums go to a workspace, and are added as
-in direct.py, in an order that depends on the shape alone, so that the bits are reproducible.
+0 can fall on, it owns as many columns as the stride, and which tap meets which pixel is known when the kernel is compiled. The gradient of
+the weight is in depthwise_grad.py.
 
 A kernel is compiled for its taps, stride, dilation and length of strips; the sizes of the images are arguments. Padding is multiplied like
 any zero, so that a weight that is infinite or NaN makes NaN of it.
@@ -26,86 +25,18 @@ any zero, so that a weight that is infinite or NaN makes NaN of it.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from gpucnn_kernels.conv.parts import SHARES, block_sums, gradients, sum_parts
-from gpucnn_kernels.core._numba import cuda, float32, int32, types, uint32, uint64
+from gpucnn_kernels.conv.strips import MOST_TAPS, Strip, groups_along, input_strip_of, row_reader, strip_of
+from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.integers import beyond, divide, magic
-from gpucnn_kernels.core.launch import THREADS, Array, Pair, Stream, Window, floats, geometry, run, run_each
+from gpucnn_kernels.core.launch import Array, Stream, Window, floats, geometry, run_each
 from gpucnn_kernels.core.problem import Chip, Problem
 from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.core.variant import Variant, made_for_it
-
-MOST_TAPS = 64  # R·S: their weights, or their sums, are all in registers
-_STRIP = 8  # results, at most
-_FMAS = 400  # of a thread, all written out
-_ROWS = 64  # that a strip reads, and columns
-_SUMS = 32  # of a thread, for the gradient of the input
-
-int64: Any = types.int64
-
-
-@dataclass(frozen=True, slots=True)
-class Strip:
-    """What kernels are compiled for: strips of `length` results, one below the other."""
-
-    kernel: Pair
-    stride: Pair
-    dilation: Pair
-    length: int
-
-
-def strip_of(window: Window) -> Strip | None:
-    """The strip for `conv2d` and the gradient of weight; None if unrolling it would be too long."""
-    return _strip(window, window.output[0], _STRIP)
-
-
-def input_strip_of(window: Window) -> Strip | None:
-    """The strip for the gradient of the input, where a thread has `length` · stride_h rows of stride_w pixels."""
-    stride_h, stride_w = window.stride
-    return _strip(window, _groups(window, 0), min(_STRIP, _SUMS // (stride_h * stride_w)))
-
-
-def _strip(window: Window, results: int, most: int) -> Strip | None:
-    (r, s), stride, dilation = window.kernel, window.stride[0], window.dilation[0]
-    most = min(most, _FMAS // (r * s), (_ROWS - 1 - (r - 1) * dilation) // stride + 1)
-    if r * s > MOST_TAPS or most < 1 or (s - 1) * window.dilation[1] >= _ROWS:
-        return None
-    strips = -(-results // most)  # of about the same length
-    return Strip(window.kernel, window.stride, window.dilation, -(-results // strips))
-
-
-def _groups(window: Window, axis: int) -> int:
-    """Groups of as many rows or columns as the stride, the first of each being one that tap 0 may fall on."""
-    before, stride = window.padding[axis][0], window.stride[axis]
-    return -(-(window.input[axis] + before % stride) // stride)
-
-
-@device(forceinline=True)
-def beside(index, constant):
-    """index + constant, in 64 bits, so that the constant becomes part of the instruction that reads; index may be below zero."""
-    return uint64(int64(index) + int64(constant))
-
-
-@functools.cache
-def row_reader(taps: int, step: int) -> Any:
-    """The device function that reads `taps` pixels of a row, `step` apart, zero where they are outside of the image."""
-
-    @device(forceinline=True)
-    def read(image, base, h, first_w, H, W, pixels):
-        """Row h, from column first_w, of the plane that begins at `base`."""
-        inside = uint32(h) < uint32(H)  # negative numbers are very large as unsigned ones
-        at = int32(base + int32(h * W) + first_w)
-        for s in range(taps):
-            pixels[s] = float32(0)
-            if inside and uint32(first_w + s * step) < uint32(W):
-                pixels[s] = image[beside(at, s * step)]
-
-    return read
 
 
 @functools.cache
@@ -248,113 +179,9 @@ def input_grad_kernel(strip: Strip, masked: bool) -> Any:
     return conv2d_depthwise_input_gradient
 
 
-@dataclass(frozen=True, slots=True)
-class GradPlan:
-    """The division of work for the gradient of weight: a block takes a filter and `slice_units` of its `units`, strips of all images."""
-
-    strip: Strip
-    threads: int
-    strips: int  # of a column
-    units: int
-    slice_units: int
-
-    @property
-    def slices(self) -> int:
-        return -(-self.units // self.slice_units)
-
-    @property
-    def parts(self) -> int:
-        """The number of partial sums that the second kernel adds up for each result."""
-        return self.slices * SHARES
-
-
-def grad_plan_of(images: int, filters: int, window: Window, threads: int = THREADS, blocks: int = 1024) -> GradPlan | None:
-    """The plan for a gradient of weight: about `blocks` blocks, if there is work for all their threads; None where nothing fits."""
-    strip = strip_of(window)
-    if strip is None:
-        return None
-    strips = -(-window.output[0] // strip.length)
-    units = images * strips * window.output[1]
-    slices = max(1, min(blocks // filters, units // threads))
-    return GradPlan(strip, threads, strips, units, max(1, -(-units // slices)))
-
-
-@functools.cache
-def weight_grad_kernel(strip: Strip, threads: int) -> Any:
-    """The kernel of the blocks' sums: (dy, x, workspace, K, H, W, top, left, P, Q, *magic(Q), *magic(strips), *magic(m), strips, units,
-    slice_units)."""
-    (R, S), (stride_h, stride_w), (dilation_h, dilation_w), T = strip.kernel, strip.stride, strip.dilation, strip.length
-    read = row_reader(S, dilation_w)
-    taps, rows = R * S, (T - 1) * stride_h + (R - 1) * dilation_h + 1
-    sums_of_thread, room = taps + 1, threads // SHARES * (threads + SHARES)
-    add_all_up = block_sums(threads, 1, taps, taps)
-
-    @device(forceinline=True)
-    def result(t, i, pixels, gradients, sums):
-        """What row i and result t's gradient add to the taps."""
-        tap = i - t * stride_h
-        if tap >= 0 and tap % dilation_h == 0 and tap // dilation_h < R:
-            for s in range(S):
-                sums[tap // dilation_h * S + s] += gradients[t] * pixels[s]
-
-    results = unrolled(result, T)
-
-    @device(forceinline=True)
-    def row(i, x, base, first_h, first_w, H, W, pixels, gradients, sums):
-        read(x, base, int32(first_h + i), first_w, H, W, pixels)
-        results(0, i, pixels, gradients, sums)
-
-    all_rows = unrolled(row, rows)
-
-    @kernel(launch_bounds=threads)
-    def conv2d_depthwise_weight_grad_slices(
-        dy, x, workspace, K, H, W, top, left, P, Q, q_magic, q_shift, s_magic, s_shift, m_magic, m_shift, strips, units, slice_units
-    ):
-        tile = cuda.shared.array(room, float32)
-        sums = cuda.local.array(sums_of_thread, float32)
-        pixels = cuda.local.array(S, float32)
-        gradients = cuda.local.array(T, float32)
-        own_slice = uint32(uint32(cuda.blockIdx.x) // K)
-        k = uint32(uint32(cuda.blockIdx.x) - own_slice * K)
-        thread = uint32(cuda.threadIdx.x)
-        for tap in range(sums_of_thread):
-            sums[tap] = float32(0)
-        first = uint32(own_slice * slice_units)
-        last = uint32(min(uint32(first + slice_units), units))
-        unit = uint32(first + thread)
-        while unit < last:
-            rest = divide(unit, q_magic, q_shift)
-            q = uint32(unit - rest * Q)
-            n = divide(rest, s_magic, s_shift)
-            p = uint32(uint32(rest - n * strips) * uint32(T))
-            plane = uint32(n * K + k)
-            at = uint32((plane * P + p) * Q + q)
-            for t in range(T):
-                gradients[t] = float32(0)
-                if uint32(p + uint32(t)) < P:
-                    gradients[t] = dy[uint32(at + uint32(t) * Q)]
-                sums[taps] += gradients[t]
-            base = int32(divide(plane, m_magic, m_shift) * uint32(H * W))
-            first_h = int32(int32(p) * int32(stride_h) - top)
-            first_w = int32(int32(q) * int32(stride_w) - left)
-            all_rows(0, x, base, first_h, first_w, H, W, pixels, gradients, sums)
-            unit = uint32(unit + uint32(threads))
-        add_all_up(0, tile, thread, sums, workspace, uint32(own_slice * uint32(SHARES)), K, k, uint32(0))
-
-    return conv2d_depthwise_weight_grad_slices
-
-
 def fits(channels: int, filters: int, window: Window) -> bool:
-    """Whether the kernels of this file can do a convolution of so many groups as channels, all three operations."""
+    """Whether there are strips for a convolution of as many groups as channels, for all three operations."""
     return filters % channels == 0 and strip_of(window) is not None and input_strip_of(window) is not None
-
-
-def workspace_size(images: int, channels: int, filters: int, window: Window) -> int:
-    """How many float32 `conv2d_weight_grad` wants to write sums to."""
-    _multiplier(channels, filters, window)
-    plan = grad_plan_of(images, filters, window)
-    assert plan is not None  # it fits
-    return plan.parts * filters * (window.kernel[0] * window.kernel[1] + 1)
 
 
 def conv2d(
@@ -372,7 +199,7 @@ def conv2d(
     """Writes the convolution of x (N, C, H, W) with weight (K = m·C, 1, R, S), in C groups, to y (N, K, P, Q), plus bias (K) unless it is
     None, then ReLU where `relu`. ValueError for what does not fit (see `fits`)."""
     (n, c), k = x.shape[:2], weight.shape[0]
-    m, strip = _multiplier(c, k, window, groups), strip_of(window)
+    m, strip = multiplier(c, k, window, groups), strip_of(window)
     assert strip is not None  # it fits
     height, width, *_, top, left, _, _, _, _ = geometry(window)
     strips = -(-window.output[0] // strip.length)
@@ -418,10 +245,10 @@ def conv2d_input_grad(
     `relu` is x where ReLU made it: ReLU's gradient is taken along, dx is 0 where x is not positive.
     """
     (n, k), c = dy.shape[:2], dx.shape[1]
-    m, strip = _multiplier(c, k, window, groups), input_strip_of(window)
+    m, strip = multiplier(c, k, window, groups), input_strip_of(window)
     assert strip is not None  # it fits
     height, width, *_, top, left, _, _, p, q = geometry(window)
-    strips, groups = -(-_groups(window, 0) // strip.length), _groups(window, 1)
+    strips, groups = -(-groups_along(window, 0) // strip.length), groups_along(window, 1)
     count = n * c * strips * groups
     flat_dy = floats(dy, "dy", (n, k, *window.output))
     run_each(
@@ -449,56 +276,7 @@ def conv2d_input_grad(
     )
 
 
-def conv2d_weight_grad(
-    dy: Array,
-    x: Array,
-    dweight: Array,
-    window: Window,
-    groups: int | None = None,
-    stream: Stream = 0,
-    *,
-    dbias: Array | None = None,
-    workspace: Array | None = None,
-    slices: int = 1,
-    plan: GradPlan | None = None,
-    adders: Pair = (32, 8),
-) -> None:
-    """Writes the gradient of `conv2d` with respect to weight to dweight (K, 1, R, S) and, unless None, to bias to dbias (K).
-
-    `workspace` holds `workspace_size` float32 or more, and is written over. `plan` and `adders`, numbers per block of the second launch
-    and threads per number, are for tests.
-    """
-    (n, k), c = dy.shape[:2], x.shape[1]
-    m = _multiplier(c, k, window, groups)
-    plan = plan or grad_plan_of(n, k, window)
-    assert plan is not None  # it fits
-    flat_dweight, flat_dbias, room = gradients(dweight, dbias, workspace, (k, 1, *window.kernel), plan.parts)
-    height, width, *_, top, left, _, _, _, _ = geometry(window)
-    run(
-        weight_grad_kernel(plan.strip, plan.threads),
-        plan.slices * k,
-        plan.threads,
-        stream,
-        floats(dy, "dy", (n, k, *window.output)),
-        floats(x, "x", (n, c, *window.input)),
-        room,
-        np.uint32(k),
-        height,
-        width,
-        top,
-        left,
-        *(np.uint32(size) for size in window.output),
-        *magic(window.output[1]),
-        *magic(plan.strips),
-        *magic(m),
-        np.uint32(plan.strips),
-        np.uint32(plan.units),
-        np.uint32(plan.slice_units),
-    )
-    sum_parts(flat_dweight, flat_dbias, room, k, dbias is not None, plan.parts, adders, stream)
-
-
-def _multiplier(channels: int, filters: int, window: Window, groups: int | None = None) -> int:
+def multiplier(channels: int, filters: int, window: Window, groups: int | None = None) -> int:
     """Filters of a channel. ValueError for what does not fit, and for other groups than channels, where any are given."""
     if groups not in (None, channels):
         raise ValueError(f"the depthwise convolution has as many groups as channels, given {groups} groups and {channels} channels")
@@ -510,14 +288,9 @@ def _multiplier(channels: int, filters: int, window: Window, groups: int | None 
     return filters // channels
 
 
-def _fits(problem: Problem, chip: Chip) -> bool:
+def fits_problem(problem: Problem, chip: Chip) -> bool:
     return problem.groups == problem.c > 1 and fits(problem.c, problem.k, problem.windowed)
 
 
-def _workspace(problem: Problem, slices: int) -> int:
-    return workspace_size(problem.n, problem.c, problem.k, problem.windowed)
-
-
-FORWARD = Variant("depthwise", conv2d, _fits, weigh=made_for_it)
-INPUT_GRAD = Variant("depthwise", conv2d_input_grad, _fits, weigh=made_for_it)
-WEIGHT_GRAD = Variant("depthwise", conv2d_weight_grad, _fits, _workspace, made_for_it)
+FORWARD = Variant("depthwise", conv2d, fits_problem, weigh=made_for_it)
+INPUT_GRAD = Variant("depthwise", conv2d_input_grad, fits_problem, weigh=made_for_it)

@@ -8,16 +8,12 @@ them. Here no array of that size exists: each pooled position n, p, q and filter
 
 which is a quarter of the terms. For 128 images of 28 × 28 and 32 filters that saves writing and reading 12.8 MB, and a launch.
 
-The work is divided as in direct.py: a thread goes over pooled positions and keeps the sums of F = 4 filters and up to 28 taps in registers;
-blocks' sums go to a workspace and are added in an order that depends on the shape alone. What differs is that each filter has a winner of
-its own, one of four corners, so that a pixel is read for one FMA and not for four. A multiprocessor does 4 FMAs in the time of a read, so
-that reads are the bottleneck, and they must not collide in the banks of shared memory, whichever corner won.
+The work is divided as in direct_grad.py: a thread goes over pooled positions and keeps the sums of F = 4 filters and up to 28 taps in
+registers; blocks' sums go to a workspace and are added in an order that depends on the shape alone. What differs is that each filter has a
+winner of its own, one of four corners, so that a pixel is read for one FMA and not for four. A multiprocessor does 4 FMAs in the time of a
+read, so that reads are the bottleneck, and they must not collide in the banks of shared memory, whichever corner won.
 
-So there are four copies of the patch, one for each corner, shifted by so much that the corner's pixels are where the others' are in
-theirs, and a whole number of times 32 words apart. Within a copy the pixels are sorted by phase, as in direct.py, and rows of pooled
-positions are `across` mod 32 words apart. Then position i reads bank i + constant mod 32, for any winner, and a tap is a constant added by
-the reading instruction. Were there one copy, neighbours would be two words apart, less or more by chance, and two reads would collide.
-A pixel is fetched once and written to all copies; the phases of all copies lie in the gap between two rows, which needs little more room.
+So there are four copies of the pixels, one for each corner: corners.py says how they lie.
 
 The winner's index in the convolution's plane, which the forward kernel stores, tells which corner it was.
 """
@@ -29,14 +25,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gpucnn_kernels.conv import direct, pooled
+from gpucnn_kernels.conv.corners import Corners, corners_loader, corners_of
 from gpucnn_kernels.conv.parts import SHARES, GradPlan, block_sums, gradients, own_share, share_out, sum_parts
-from gpucnn_kernels.conv.patch import patch_of
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.integers import beyond
@@ -44,126 +39,6 @@ from gpucnn_kernels.core.launch import Array, Pair, Stream, Window, floats, geom
 from gpucnn_kernels.core.problem import Chip, Problem
 from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.core.variant import Variant, made_for_it
-
-_BANKS = 32
-_BATCH = 4  # pixels a thread asks for before it waits for the first
-
-
-@dataclass(frozen=True, slots=True)
-class Corners:
-    """The pixels that a stretch of pooled positions reads, four times in shared memory.
-
-    Row i, column j of the patch is, in the copy of corner (a, b), row i − a·stride_h and column j − b·stride_w.
-    """
-
-    channels: int
-    kernel: Pair
-    stride: Pair
-    dilation: Pair
-    across: int  # pooled positions in a row
-    rows: int  # of the image
-    columns: int
-
-    @property
-    def step(self) -> Pair:
-        """Pixels from one pooled position to the next, down and across; as many phases."""
-        return 2 * self.stride[0], 2 * self.stride[1]
-
-    @property
-    def row(self) -> int:
-        """Words of one phase's row."""
-        return -(-self.columns // self.step[1])
-
-    @property
-    def copy(self) -> int:
-        """Words from a corner's copy to the next: a row of every channel and phase, up to a multiple of the banks."""
-        return _up(self.channels * self.step[0] * self.step[1] * self.row)
-
-    @property
-    def pitch(self) -> int:
-        """Words from one row of pooled positions to the next."""
-        return 4 * self.copy + self.across % _BANKS
-
-    @property
-    def size(self) -> int:
-        return -(-self.rows // self.step[0]) * self.pitch
-
-
-def corners_of(channels: int, window: Window, stretch: int, room: int) -> Corners | None:
-    """The pixels of `stretch` pooled positions, or None where they take more than `room` words."""
-    patch = patch_of(channels, window, stretch, side=2, room=room)
-    if patch is None:
-        return None
-    corners = Corners(channels, window.kernel, window.stride, window.dilation, patch.across, patch.rows, patch.columns)
-    return corners if corners.size <= room else None
-
-
-@functools.cache
-def corners_loader(corners: Corners, threads: int) -> Any:
-    """The device function with which a block's threads copy the pixels to shared memory.
-
-    A thread keeps to its column: what depends on that is worked out once, and a row costs one division.
-    """
-    rows, columns, pitch, copy, words = corners.rows, corners.columns, corners.pitch, corners.copy, corners.row
-    (step_h, step_w), (stride_h, stride_w) = corners.step, corners.stride
-    channels = corners.channels
-    lines = channels * rows
-    wide = min(columns, threads)
-    at_once = threads // wide
-
-    @device(forceinline=True)
-    def down(row, c):
-        """Words to a row of a channel in a copy."""
-        phase = uint32(c * uint32(step_h) + row % uint32(step_h))
-        return uint32(uint32(row // uint32(step_h)) * uint32(pitch) + phase * uint32(step_w * words))
-
-    @device(forceinline=True)
-    def along(column):
-        """And to a column."""
-        return uint32(uint32(column % uint32(step_w)) * uint32(words) + column // uint32(step_w))
-
-    @device(forceinline=True)
-    def load(tile, x, n, first_row, H, W, top, left, thread):
-        """Image n, from the row that row `first_row` of pooled positions begins at."""
-        values = cuda.local.array(_BATCH, float32)
-        first_h = int32(first_row * uint32(step_h)) - top
-        first_line = uint32(thread // uint32(wide))
-        column = uint32(thread % uint32(wide))
-        if first_line >= uint32(at_once):  # threads to spare
-            column = uint32(columns)
-        while column < uint32(columns):
-            w = int32(int32(column) - left)
-            inside = w >= 0 and w < W
-            left_word = along(column)
-            has_right = column >= uint32(stride_w)
-            right_word = along(uint32(column - uint32(stride_w))) if has_right else uint32(0)
-            first = first_line
-            while first < uint32(lines):
-                for i in range(_BATCH):
-                    line = uint32(first + uint32(i * at_once))
-                    c = uint32(0) if channels == 1 else uint32(line // uint32(rows))
-                    h = int32(int32(line - c * uint32(rows)) + first_h)
-                    values[i] = float32(0)
-                    if line < uint32(lines) and inside and h >= 0 and h < H:
-                        values[i] = x[uint32(((n * uint32(channels) + c) * uint32(H) + uint32(h)) * uint32(W) + uint32(w))]
-                for i in range(_BATCH):
-                    line = uint32(first + uint32(i * at_once))
-                    if line < uint32(lines):
-                        c = uint32(0) if channels == 1 else uint32(line // uint32(rows))
-                        row = uint32(line - c * uint32(rows))
-                        at = down(row, c)
-                        tile[uint32(at + left_word)] = values[i]
-                        if has_right:
-                            tile[beyond(uint32(at + right_word), copy)] = values[i]
-                        if row >= uint32(stride_h):
-                            at = down(uint32(row - uint32(stride_h)), c)
-                            tile[beyond(uint32(at + left_word), 2 * copy)] = values[i]
-                            if has_right:
-                                tile[beyond(uint32(at + right_word), 3 * copy)] = values[i]
-                first = uint32(first + uint32(_BATCH * at_once))
-            column = uint32(column + uint32(wide))
-
-    return load
 
 
 @functools.cache
@@ -316,7 +191,7 @@ def conv2d_relu_max_pool2d_weight_grad(
 
     `relu` is the result itself: dy counts as 0 where it is not positive. None where dy has seen ReLU's gradient already.
     `workspace` holds `workspace_size` float32 or more, and is written over. ValueError for what does not fit (see `fits`). `plan` and
-    `adders`, as `direct.conv2d_weight_grad` has them, are for tests.
+    `adders`, as `direct_grad.conv2d_weight_grad` has them, are for tests.
     """
     (n, k), c = dy.shape[:2], x.shape[1]
     if plan is None:
@@ -365,11 +240,6 @@ def _checked(plan: GradPlan | None, channels: int, window: Window, pool_window: 
             f"{pool_window.input}"
         )
     return plan
-
-
-def _up(words: int) -> int:
-    """`words` up to a multiple of the banks."""
-    return -(-words // _BANKS) * _BANKS
 
 
 def _fits(problem: Problem, chip: Chip) -> bool:

@@ -13,7 +13,8 @@ from gpucnn.device import Device
 from gpucnn.ops import cpu
 from gpucnn.ops.cuda._arrays import stream
 from gpucnn.ops.shapes import Window, conv_window
-from gpucnn_kernels.conv import depthwise
+from gpucnn_kernels.conv import depthwise, depthwise_grad
+from gpucnn_kernels.conv.strips import strip_of
 from tolerances import check
 
 
@@ -28,8 +29,8 @@ class Case:
         self.dy = normal(3, n, c * m, *self.window.output)
         self.groups = c
 
-    def plan(self, threads: int = 8, blocks: int = 1, **changes: Any) -> depthwise.GradPlan:
-        plan = depthwise.grad_plan_of(self.x.shape[0], self.weight.shape[0], self.window, threads, blocks)
+    def plan(self, threads: int = 8, blocks: int = 1, **changes: Any) -> depthwise_grad.GradPlan:
+        plan = depthwise_grad.grad_plan_of(self.x.shape[0], self.weight.shape[0], self.window, threads, blocks)
         assert plan is not None
         return dataclasses.replace(plan, **changes)
 
@@ -84,15 +85,15 @@ def input_grad(device: Device, case: Case, relu: Any = None) -> None:
     check(out.result(), ref, magnitude=magnitude, terms=case.weight.size // case.groups, direction="input_grad")
 
 
-def weight_grad(device: Device, case: Case, plan: depthwise.GradPlan | None, with_bias: bool = True) -> Any:
+def weight_grad(device: Device, case: Case, plan: depthwise_grad.GradPlan | None, with_bias: bool = True) -> Any:
     """Also with NaN in the workspace, and with a margin behind it that must stay as it is."""
     (n, k), c = case.dy.shape[:2], case.groups
     dweight, dbias = Output(device, case.weight.shape), Output(device, (k,))
-    parts = plan.parts * (case.weight.size + k) if plan else depthwise.workspace_size(n, c, k, case.window)
+    parts = plan.parts * (case.weight.size + k) if plan else depthwise_grad.workspace_size(n, c, k, case.window)
     workspace = Output(device, (parts,))
     dy, x, given = device.array(case.dy), device.array(case.x), dbias.array if with_bias else None
     options = {"dbias": given, "workspace": workspace.array, "plan": plan, "adders": (8, 2)}
-    depthwise.conv2d_weight_grad(dy, x, dweight.array, case.window, case.groups, stream(x), **options)
+    depthwise_grad.conv2d_weight_grad(dy, x, dweight.array, case.window, case.groups, stream(x), **options)
     workspace.result()  # all of it written, nothing beside it
     wide_dy, wide_x = double(case.dy), double(case.x)
     terms = case.dy.size // k
@@ -178,7 +179,7 @@ def test_what_fits() -> None:
 
 def test_strips_are_of_about_one_length() -> None:
     for size, length in ((112, 8), (56, 8), (28, 7), (14, 7), (9, 5), (7, 7), (1, 1)):
-        strip = depthwise.strip_of(conv_window((size, size), (3, 3), 1, 1))
+        strip = strip_of(conv_window((size, size), (3, 3), 1, 1))
         assert strip is not None and strip.length == length
 
 
@@ -192,6 +193,6 @@ def test_what_is_refused() -> None:
     with pytest.raises(ValueError, match="relu has shape"):
         depthwise.conv2d_input_grad(y, weight, x, window, relu=x[:, :1])
     with pytest.raises(ValueError, match="workspace holds 3 numbers, and"):
-        depthwise.conv2d_weight_grad(y, x, weight, window, workspace=np.zeros(3, np.float32))
+        depthwise_grad.conv2d_weight_grad(y, x, weight, window, workspace=np.zeros(3, np.float32))
     with pytest.raises(ValueError, match="as many groups as channels, given 1 groups and 2 channels"):
         depthwise.conv2d(x, weight, None, y, window, 1)

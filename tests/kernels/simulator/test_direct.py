@@ -16,7 +16,7 @@ from gpucnn.errors import ShapeError
 from gpucnn.ops import cpu
 from gpucnn.ops.cuda._arrays import stream
 from gpucnn.ops.shapes import Window, conv_window
-from gpucnn_kernels.conv import direct
+from gpucnn_kernels.conv import direct, direct_grad
 from gpucnn_kernels.conv.parts import GradPlan
 from gpucnn_kernels.conv.patch import patch_of
 from tolerances import check
@@ -86,7 +86,7 @@ def weight_grad(device: Device, case: Case, plan: GradPlan, with_bias: bool = Tr
     dy, x = device.array(case.dy), device.array(case.x)
     given = dbias.array if with_bias else None
     options = {"dbias": given, "workspace": workspace.array, "plan": plan, "adders": (8, 2)}
-    direct.conv2d_weight_grad(dy, x, dweight.array, case.window, 1, stream(x), **options)
+    direct_grad.conv2d_weight_grad(dy, x, dweight.array, case.window, 1, stream(x), **options)
     workspace.result()  # all of it written, nothing beside it
     wide_dy, wide_x = double(case.dy), double(case.x)
     terms = case.dy.size // k
@@ -126,9 +126,9 @@ def test_the_launchers_own_plans(device: Device) -> None:
     forward(device, case, None)
     n, c, k = case.sizes
     dweight, dbias = Output(device, case.weight.shape), Output(device, (k,))
-    workspace = Output(device, (direct.workspace_size(n, c, k, case.window),))
+    workspace = Output(device, (direct_grad.workspace_size(n, c, k, case.window),))
     dy, x = device.array(case.dy), device.array(case.x)
-    direct.conv2d_weight_grad(dy, x, dweight.array, case.window, 1, stream(x), dbias=dbias.array, workspace=workspace.array)
+    direct_grad.conv2d_weight_grad(dy, x, dweight.array, case.window, 1, stream(x), dbias=dbias.array, workspace=workspace.array)
     workspace.result()
     np.testing.assert_allclose(dweight.result(), cpu.conv2d_weight_grad(double(case.dy), double(case.x), case.window), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(dbias.result(), cpu.bias_grad(double(case.dy)), rtol=1e-4, atol=1e-5)
@@ -186,7 +186,7 @@ def test_the_same_bits_every_time(device: Device) -> None:
         workspace = device.xp.empty(plan.parts * 2 * 7, "float32")
         dy, x = device.array(case.dy), device.array(case.x)
         options = {"workspace": workspace, "plan": plan, "adders": (8, 2)}
-        direct.conv2d_weight_grad(dy, x, dweight.array, case.window, 1, stream(x), **options)
+        direct_grad.conv2d_weight_grad(dy, x, dweight.array, case.window, 1, stream(x), **options)
         results.append(dweight.result())
     np.testing.assert_array_equal(*results)
 
@@ -257,8 +257,8 @@ def test_what_is_refused() -> None:
     with pytest.raises(ValueError, match="for up to 4 channels"):
         direct.conv2d(np.zeros((1, 5, 4, 4), np.float32), np.zeros((2, 5, 3, 3), np.float32), None, y, window)
     with pytest.raises(ValueError, match="workspace holds 3 numbers, and"):
-        direct.conv2d_weight_grad(y, x, weight, window, workspace=np.zeros(3, np.float32))
+        direct_grad.conv2d_weight_grad(y, x, weight, window, workspace=np.zeros(3, np.float32))
     with pytest.raises(ValueError, match="there is no workspace, and one of"):
-        direct.conv2d_weight_grad(y, x, weight, window)
+        direct_grad.conv2d_weight_grad(y, x, weight, window)
     with pytest.raises(ValueError, match="for one group, given 2"):
         direct.conv2d(x, weight, None, y, window, 2)

@@ -14,6 +14,7 @@ from gpucnn.ops import cpu
 from gpucnn.ops.cuda._arrays import stream
 from gpucnn.ops.shapes import Window, conv_window, pool_window
 from gpucnn_kernels.conv import direct, pooled, pooled_grad
+from gpucnn_kernels.conv.corners import corners_of
 from gpucnn_kernels.conv.parts import GradPlan
 from tolerances import check
 
@@ -142,7 +143,7 @@ def test_slices_of_images(device: Device, blocks: int, threads: int) -> None:
 
 def test_an_image_in_several_units(device: Device) -> None:
     case = Case(2, 1, 2, conv_window((9, 7), (2, 2)))
-    corners = pooled_grad.corners_of(1, case.window, 8, 12288)
+    corners = corners_of(1, case.window, 8, 12288)
     assert corners is not None
     weight_grad(device, case, case.plan(patch=corners, stretch=8, units=2 * 2, slice_units=3))
 

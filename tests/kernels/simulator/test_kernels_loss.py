@@ -11,10 +11,11 @@ from kernel_harness import Output, double, normal
 from gpucnn.device import Device, to_numpy
 from gpucnn.ops import cpu
 from gpucnn.ops.cuda._arrays import stream
-from gpucnn_kernels import loss as loss_kernels
+from gpucnn_kernels import cross_entropy
 from gpucnn_kernels.core.launch import run
 from gpucnn_kernels.core.reduce import BLOCK_LANES
-from gpucnn_kernels.loss import add_rows_kernel, softmax_cross_entropy
+from gpucnn_kernels.cross_entropy import softmax_cross_entropy
+from gpucnn_kernels.loss import add_rows_kernel
 from tolerances import check
 
 SIZES = [(1, 1), (3, 10), (2, 37)]
@@ -87,7 +88,7 @@ def test_one_launch_and_two_agree(device: Device, monkeypatch: pytest.MonkeyPatc
     labels = np.array([0, 3, 2, 3, 4, 10], np.int32) if of_classes else rows
     results = []
     for most in (32, 1):
-        monkeypatch.setattr(loss_kernels, "ONE_BLOCK_CLASSES", most)
+        monkeypatch.setattr(cross_entropy, "ONE_BLOCK_CLASSES", most)
         results.append([to_numpy(part) for part in device.ops.softmax_cross_entropy(device.array(logits), device.array(labels))])
     np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-5)
     assert results[0][1] == results[1][1]
@@ -174,7 +175,7 @@ def test_one_column_is_right_by_halves(device: Device) -> None:
 @pytest.mark.parametrize("most", [32, 1])
 def test_nothing_times_an_endless_logarithm_is_nothing(device: Device, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     """A class that has no part in the right answer may be impossible: with one launch and with two, and in binary cross-entropy."""
-    monkeypatch.setattr(loss_kernels, "ONE_BLOCK_CLASSES", most)
+    monkeypatch.setattr(cross_entropy, "ONE_BLOCK_CLASSES", most)
     logits = np.array([[0, -np.inf, 1, 2], [2, 1, -np.inf, -np.inf]], np.float32)
     rows = np.array([[0.5, 0, 0.5, 0], [1, 0, 0, 0]], np.float32)
     loss, correct, dlogits = device.ops.softmax_cross_entropy(device.array(logits), device.array(rows))
@@ -200,7 +201,7 @@ def test_nothing_times_an_endless_logarithm_is_nothing(device: Device, monkeypat
     ("name", "k"), [("softmax_cross_entropy", 3), ("binary_cross_entropy", 3), ("mean_squared_error", 3), ("mean_squared_error", 1)]
 )
 def test_nan_is_no_right_answer(device: Device, monkeypatch: pytest.MonkeyPatch, name: str, k: int, most: int) -> None:
-    monkeypatch.setattr(loss_kernels, "ONE_BLOCK_CLASSES", most)
+    monkeypatch.setattr(cross_entropy, "ONE_BLOCK_CLASSES", most)
     x = np.zeros((4, k), np.float32)
     x[1], x[2, 0] = np.nan, np.nan
     for column in range(k):

@@ -19,7 +19,7 @@ from gpucnn.device import Device, simulated
 from gpucnn.ops import cpu
 from gpucnn.ops.shapes import Window, conv_window, pool_window
 from gpucnn_kernels.choose import problems as problems_of
-from gpucnn_kernels.conv import depthwise, direct, pooled, pooled_grad, tiled
+from gpucnn_kernels.conv import depthwise, depthwise_grad, direct, direct_grad, pooled, pooled_grad, tiled
 from gpucnn_kernels.engine.tiles import Tile
 from tolerances import check
 
@@ -121,7 +121,9 @@ def test_direct(device: Device, problem: Problem) -> None:
     p.check_forward(device, lambda *arrays: direct.conv2d(*arrays, p.window, relu=True, plan=plan))
     workspace = space(device, grad.parts * (p.weight.size + p.k))
     options = {"workspace": workspace, "plan": grad, "adders": (8, 2)}
-    p.check_weight_grad(device, lambda dy, x, dweight, dbias: direct.conv2d_weight_grad(dy, x, dweight, p.window, dbias=dbias, **options))
+    p.check_weight_grad(
+        device, lambda dy, x, dweight, dbias: direct_grad.conv2d_weight_grad(dy, x, dweight, p.window, dbias=dbias, **options)
+    )
 
 
 @examples(6)
@@ -164,12 +166,12 @@ def test_depthwise(device: Device, problem: Problem) -> None:
     p.check_input_grad(device, lambda *arrays: depthwise.conv2d_input_grad(*arrays, p.window))
     relu = device.array(p.x)
     p.check_input_grad(device, lambda *arrays: depthwise.conv2d_input_grad(*arrays, p.window, relu=relu), p.x)
-    plan = depthwise.grad_plan_of(p.n, p.k, p.window, threads=8, blocks=3)
+    plan = depthwise_grad.grad_plan_of(p.n, p.k, p.window, threads=8, blocks=3)
     assert plan is not None
     workspace = space(device, plan.parts * (p.weight.size + p.k))
     options = {"workspace": workspace, "plan": plan, "adders": (8, 2)}
     p.check_weight_grad(
-        device, lambda dy, x, dweight, dbias: depthwise.conv2d_weight_grad(dy, x, dweight, p.window, dbias=dbias, **options)
+        device, lambda dy, x, dweight, dbias: depthwise_grad.conv2d_weight_grad(dy, x, dweight, p.window, dbias=dbias, **options)
     )
 
 

@@ -1,0 +1,187 @@
+"""The gradient of the depthwise convolution with respect to weight and bias.
+
+Threads walk down strips as in depthwise.py. A thread keeps all R·S sums, and goes over the strips of a slice of the batch; a block's sums
+go to a workspace, and are added as in direct_grad.py, in an order that depends on the shape alone, so that the bits are reproducible.
+"""
+
+# Numba works out the types of kernels.
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpucnn_kernels.conv.depthwise import fits_problem, multiplier
+from gpucnn_kernels.conv.parts import SHARES, block_sums, gradients, sum_parts
+from gpucnn_kernels.conv.strips import Strip, row_reader, strip_of
+from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
+from gpucnn_kernels.core.compile import device, kernel
+from gpucnn_kernels.core.integers import divide, magic
+from gpucnn_kernels.core.launch import THREADS, Array, Pair, Stream, Window, floats, geometry, run
+from gpucnn_kernels.core.problem import Problem
+from gpucnn_kernels.core.unroll import unrolled
+from gpucnn_kernels.core.variant import Variant, made_for_it
+
+
+@dataclass(frozen=True, slots=True)
+class GradPlan:
+    """The division of work for the gradient of weight: a block takes a filter and `slice_units` of its `units`, strips of all images."""
+
+    strip: Strip
+    threads: int
+    strips: int  # of a column
+    units: int
+    slice_units: int
+
+    @property
+    def slices(self) -> int:
+        return -(-self.units // self.slice_units)
+
+    @property
+    def parts(self) -> int:
+        """The number of partial sums that the second kernel adds up for each result."""
+        return self.slices * SHARES
+
+
+def grad_plan_of(images: int, filters: int, window: Window, threads: int = THREADS, blocks: int = 1024) -> GradPlan | None:
+    """The plan for a gradient of weight: about `blocks` blocks, if there is work for all their threads; None where nothing fits."""
+    strip = strip_of(window)
+    if strip is None:
+        return None
+    strips = -(-window.output[0] // strip.length)
+    units = images * strips * window.output[1]
+    slices = max(1, min(blocks // filters, units // threads))
+    return GradPlan(strip, threads, strips, units, max(1, -(-units // slices)))
+
+
+@functools.cache
+def weight_grad_kernel(strip: Strip, threads: int) -> Any:
+    """The kernel of the blocks' sums: (dy, x, workspace, K, H, W, top, left, P, Q, *magic(Q), *magic(strips), *magic(m), strips, units,
+    slice_units)."""
+    (R, S), (stride_h, stride_w), (dilation_h, dilation_w), T = strip.kernel, strip.stride, strip.dilation, strip.length
+    read = row_reader(S, dilation_w)
+    taps, rows = R * S, (T - 1) * stride_h + (R - 1) * dilation_h + 1
+    sums_of_thread, room = taps + 1, threads // SHARES * (threads + SHARES)
+    add_all_up = block_sums(threads, 1, taps, taps)
+
+    @device(forceinline=True)
+    def result(t, i, pixels, gradients, sums):
+        """What row i and result t's gradient add to the taps."""
+        tap = i - t * stride_h
+        if tap >= 0 and tap % dilation_h == 0 and tap // dilation_h < R:
+            for s in range(S):
+                sums[tap // dilation_h * S + s] += gradients[t] * pixels[s]
+
+    results = unrolled(result, T)
+
+    @device(forceinline=True)
+    def row(i, x, base, first_h, first_w, H, W, pixels, gradients, sums):
+        read(x, base, int32(first_h + i), first_w, H, W, pixels)
+        results(0, i, pixels, gradients, sums)
+
+    all_rows = unrolled(row, rows)
+
+    @kernel(launch_bounds=threads)
+    def conv2d_depthwise_weight_grad_slices(
+        dy, x, workspace, K, H, W, top, left, P, Q, q_magic, q_shift, s_magic, s_shift, m_magic, m_shift, strips, units, slice_units
+    ):
+        tile = cuda.shared.array(room, float32)
+        sums = cuda.local.array(sums_of_thread, float32)
+        pixels = cuda.local.array(S, float32)
+        gradients = cuda.local.array(T, float32)
+        own_slice = uint32(uint32(cuda.blockIdx.x) // K)
+        k = uint32(uint32(cuda.blockIdx.x) - own_slice * K)
+        thread = uint32(cuda.threadIdx.x)
+        for tap in range(sums_of_thread):
+            sums[tap] = float32(0)
+        first = uint32(own_slice * slice_units)
+        last = uint32(min(uint32(first + slice_units), units))
+        unit = uint32(first + thread)
+        while unit < last:
+            rest = divide(unit, q_magic, q_shift)
+            q = uint32(unit - rest * Q)
+            n = divide(rest, s_magic, s_shift)
+            p = uint32(uint32(rest - n * strips) * uint32(T))
+            plane = uint32(n * K + k)
+            at = uint32((plane * P + p) * Q + q)
+            for t in range(T):
+                gradients[t] = float32(0)
+                if uint32(p + uint32(t)) < P:
+                    gradients[t] = dy[uint32(at + uint32(t) * Q)]
+                sums[taps] += gradients[t]
+            base = int32(divide(plane, m_magic, m_shift) * uint32(H * W))
+            first_h = int32(int32(p) * int32(stride_h) - top)
+            first_w = int32(int32(q) * int32(stride_w) - left)
+            all_rows(0, x, base, first_h, first_w, H, W, pixels, gradients, sums)
+            unit = uint32(unit + uint32(threads))
+        add_all_up(0, tile, thread, sums, workspace, uint32(own_slice * uint32(SHARES)), K, k, uint32(0))
+
+    return conv2d_depthwise_weight_grad_slices
+
+
+def workspace_size(images: int, channels: int, filters: int, window: Window) -> int:
+    """How many float32 `conv2d_weight_grad` wants to write sums to."""
+    multiplier(channels, filters, window)
+    plan = grad_plan_of(images, filters, window)
+    assert plan is not None  # it fits
+    return plan.parts * filters * (window.kernel[0] * window.kernel[1] + 1)
+
+
+def conv2d_weight_grad(
+    dy: Array,
+    x: Array,
+    dweight: Array,
+    window: Window,
+    groups: int | None = None,
+    stream: Stream = 0,
+    *,
+    dbias: Array | None = None,
+    workspace: Array | None = None,
+    slices: int = 1,
+    plan: GradPlan | None = None,
+    adders: Pair = (32, 8),
+) -> None:
+    """Writes the gradient of `depthwise.conv2d` with respect to weight to dweight (K, 1, R, S) and, unless None, to bias to dbias (K).
+
+    `workspace` holds `workspace_size` float32 or more, and is written over. `plan` and `adders`, numbers per block of the second launch
+    and threads per number, are for tests.
+    """
+    (n, k), c = dy.shape[:2], x.shape[1]
+    m = multiplier(c, k, window, groups)
+    plan = plan or grad_plan_of(n, k, window)
+    assert plan is not None  # it fits
+    flat_dweight, flat_dbias, room = gradients(dweight, dbias, workspace, (k, 1, *window.kernel), plan.parts)
+    height, width, *_, top, left, _, _, _, _ = geometry(window)
+    run(
+        weight_grad_kernel(plan.strip, plan.threads),
+        plan.slices * k,
+        plan.threads,
+        stream,
+        floats(dy, "dy", (n, k, *window.output)),
+        floats(x, "x", (n, c, *window.input)),
+        room,
+        np.uint32(k),
+        height,
+        width,
+        top,
+        left,
+        *(np.uint32(size) for size in window.output),
+        *magic(window.output[1]),
+        *magic(plan.strips),
+        *magic(m),
+        np.uint32(plan.strips),
+        np.uint32(plan.units),
+        np.uint32(plan.slice_units),
+    )
+    sum_parts(flat_dweight, flat_dbias, room, k, dbias is not None, plan.parts, adders, stream)
+
+
+def _workspace(problem: Problem, slices: int) -> int:
+    return workspace_size(problem.n, problem.c, problem.k, problem.windowed)
+
+
+WEIGHT_GRAD = Variant("depthwise", conv2d_weight_grad, fits_problem, _workspace, made_for_it)

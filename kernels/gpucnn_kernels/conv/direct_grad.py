@@ -1,0 +1,172 @@
+"""The gradient of direct.py's convolution, of images of few channels, with respect to weight and bias.
+
+dweight is few numbers that are long sums: 800 of 100352 terms each for 128 images of 28 × 28 and 32 filters of 5 × 5. A block takes some
+of the images, F = 4 filters and up to 28 taps. A thread goes over positions, holds all F × taps sums in registers, and per position reads
+F numbers of dy, straight from global memory because no other thread of the block wants them, and a pixel per tap: 4 FMAs a read. dbias is
+the sum of the same dy: F additions more. At the end the block adds its threads' sums up through shared memory and writes them to a
+workspace; a second kernel adds up the blocks' sums. Both in an order that depends on the shape alone: the same bits always.
+
+patch.py describes the layout of the pixels in shared memory, parts.py how the sums are added up.
+"""
+
+# Numba works out the types of kernels.
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import numpy as np
+
+from gpucnn_kernels.conv.direct import checked, fits_problem, grad_plan_of
+from gpucnn_kernels.conv.parts import SHARES, GradPlan, block_sums, gradients, own_share, sum_parts
+from gpucnn_kernels.conv.patch import patch_loader
+from gpucnn_kernels.core._numba import cuda, float32, uint32
+from gpucnn_kernels.core.compile import device, kernel
+from gpucnn_kernels.core.integers import beyond
+from gpucnn_kernels.core.launch import Array, Pair, Stream, Window, floats, geometry, run
+from gpucnn_kernels.core.problem import Problem
+from gpucnn_kernels.core.unroll import unrolled
+from gpucnn_kernels.core.variant import Variant, made_for_it
+
+
+@functools.cache
+def _grad_kernel(key: GradPlan) -> Any:
+    """The kernel of the blocks' sums: (dy, x, workspace, K, H, W, top, left, outputs, stretches, units, slice_units).
+
+    `key` is a plan without what depends on the number of images.
+    """
+    patch: Any = key.patch
+    threads, F, S, dilation_w = key.threads, key.filters, patch.kernel[1], patch.dilation[1]
+    (step_h, step_w), pitch, plane, channel, across = patch.step, patch.pitch, patch.plane, patch.channel, patch.across
+    group_rows, tap_rows, room, results = key.group_rows, key.tap_rows, key.shared, key.sums
+    all_taps, group_taps = tap_rows * S, group_rows * S
+    load = patch_loader(patch, threads, 0)
+    add_all_up = block_sums(threads, F, group_taps, all_taps)
+
+    @device(forceinline=True)
+    def tap_row(i, tile, base, row_at, now, sums):
+        at = uint32(base + row_at[i])
+        for s in range(S):
+            column = s * dilation_w
+            pixel = tile[beyond(at, column % step_w * plane + column // step_w)]
+            for f in range(F):
+                sums[(i * S + s) * F + f] += now[f] * pixel
+
+    tap_rows_of_group = unrolled(tap_row, group_rows)
+
+    @device(forceinline=True)
+    def row_words(c, row):
+        phase = uint32(uint32(row % uint32(step_h)) * uint32(step_w))
+        return uint32(c * uint32(channel) + phase * uint32(plane) + (row // uint32(step_h)) * uint32(pitch))
+
+    begin, begin_unit = own_share(key, row_words)
+
+    @kernel(launch_bounds=threads)
+    def conv2d_direct_weight_grad_slices(dy, x, workspace, K, H, W, top, left, outputs, stretches, units, slice_units):
+        tile = cuda.shared.array(room, float32)
+        sums = cuda.local.array(results, float32)
+        now = cuda.local.array(F, float32)
+        after = cuda.local.array(F, float32)
+        row_at = cuda.local.array(group_rows, uint32)
+        filter_at = cuda.local.array(F, uint32)
+        thread = uint32(cuda.threadIdx.x)
+        group, first_filter, own_slice = begin(K, sums, row_at)
+        unit = uint32(own_slice * slice_units)
+        last_unit = uint32(min(uint32(unit + slice_units), units))
+        while unit < last_unit:
+            n, first, end = begin_unit(unit, stretches, outputs, first_filter, K, filter_at)
+            first_row = uint32(first // uint32(across))
+            position = uint32(first + thread)
+            safe = uint32(min(position, uint32(end - uint32(1))))
+            for f in range(F):
+                after[f] = dy[uint32(filter_at[f] + safe)]
+            load(tile, x, n, first_row, H, W, top, left, thread)
+            cuda.syncthreads()
+            while position < end:
+                # dy of the next position is on its way while this one is worked on.
+                following = uint32(position + uint32(threads))
+                safe = uint32(min(following, uint32(end - uint32(1))))
+                for f in range(F):
+                    now[f] = after[f]
+                    after[f] = dy[uint32(filter_at[f] + safe)]
+                row = uint32(position // uint32(across))
+                base = uint32(uint32(row - first_row) * uint32(pitch) + uint32(position - row * uint32(across)))
+                tap_rows_of_group(0, tile, base, row_at, now, sums)
+                for f in range(F):
+                    sums[group_taps * F + f] += now[f]
+                position = following
+            cuda.syncthreads()  # before the next patch is written
+            unit = uint32(unit + uint32(1))
+        add_all_up(
+            0, tile, thread, sums, workspace, uint32(own_slice * uint32(SHARES)), K, first_filter, uint32(group * uint32(group_taps))
+        )
+
+    return conv2d_direct_weight_grad_slices
+
+
+def workspace_size(images: int, channels: int, filters: int, window: Window) -> int:
+    """How many float32 `conv2d_weight_grad` wants to write sums to."""
+    plan: GradPlan = checked(grad_plan_of(images, channels, filters, window), channels, window)
+    return plan.parts * filters * (plan.tap_rows * window.kernel[1] + 1)
+
+
+def conv2d_weight_grad(
+    dy: Array,
+    x: Array,
+    dweight: Array,
+    window: Window,
+    groups: int = 1,
+    stream: Stream = 0,
+    *,
+    dbias: Array | None = None,
+    workspace: Array | None = None,
+    slices: int = 1,
+    plan: GradPlan | None = None,
+    adders: Pair = (32, 8),
+) -> None:
+    """Writes the gradient of `direct.conv2d` with respect to weight to dweight (K, C, R, S) and, unless None, to bias to dbias (K).
+
+    `workspace` holds `workspace_size` float32 or more, and is written over; how the sums are cut into slices depends on the shape alone.
+    ValueError for what does not fit (see `direct.fits`). `plan` and `adders`, numbers per block of the second launch and threads per
+    number, are for tests.
+    """
+    (n, k), c = dy.shape[:2], x.shape[1]
+    if plan is None:
+        plan = checked(grad_plan_of(n, c, k, window), c, window, groups)
+    flat_dweight, flat_dbias, room = gradients(dweight, dbias, workspace, (k, c, *window.kernel), plan.parts)
+    height, width, *_, top, left, _, _, _, _ = geometry(window)
+    outputs = window.output[0] * window.output[1]
+    run(
+        weight_grad_kernel(plan),
+        plan.slices * -(-k // plan.filters) * plan.tap_groups,
+        plan.threads,
+        stream,
+        floats(dy, "dy", (n, k, *window.output)),
+        floats(x, "x", (n, c, *window.input)),
+        room,
+        np.uint32(k),
+        height,
+        width,
+        top,
+        left,
+        np.uint32(outputs),
+        np.uint32(-(-outputs // plan.stretch)),
+        np.uint32(plan.units),
+        np.uint32(plan.slice_units),
+    )
+    sum_parts(flat_dweight, flat_dbias, room, k, dbias is not None, plan.parts, adders, stream)
+
+
+def weight_grad_kernel(plan: GradPlan) -> Any:
+    """The kernel of `plan`: one for every number of images."""
+    return _grad_kernel(dataclasses.replace(plan, units=1, slice_units=1))
+
+
+def _workspace(problem: Problem, slices: int) -> int:
+    return workspace_size(problem.n, problem.c, problem.k, problem.windowed)
+
+
+WEIGHT_GRAD = Variant("direct", conv2d_weight_grad, fits_problem, _workspace, made_for_it)

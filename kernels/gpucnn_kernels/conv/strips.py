@@ -1,0 +1,81 @@
+"""Strips of a depthwise convolution: the results of a thread, one below the other, and how it reads a row of pixels for them."""
+
+# Numba works out the types of kernels.
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+from gpucnn_kernels.core._numba import float32, int32, types, uint32, uint64
+from gpucnn_kernels.core.compile import device
+from gpucnn_kernels.core.launch import Pair, Window
+
+MOST_TAPS = 64  # R·S: their weights, or their sums, are all in registers
+_STRIP = 8  # results, at most
+_FMAS = 400  # of a thread, all written out
+_ROWS = 64  # that a strip reads, and columns
+_SUMS = 32  # of a thread, for the gradient of the input
+
+int64: Any = types.int64
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """What kernels are compiled for: strips of `length` results, one below the other."""
+
+    kernel: Pair
+    stride: Pair
+    dilation: Pair
+    length: int
+
+
+def strip_of(window: Window) -> Strip | None:
+    """The strip for `conv2d` and the gradient of weight; None if unrolling it would be too long."""
+    return _strip(window, window.output[0], _STRIP)
+
+
+def input_strip_of(window: Window) -> Strip | None:
+    """The strip for the gradient of the input, where a thread has `length` · stride_h rows of stride_w pixels."""
+    stride_h, stride_w = window.stride
+    return _strip(window, groups_along(window, 0), min(_STRIP, _SUMS // (stride_h * stride_w)))
+
+
+def _strip(window: Window, results: int, most: int) -> Strip | None:
+    (r, s), stride, dilation = window.kernel, window.stride[0], window.dilation[0]
+    most = min(most, _FMAS // (r * s), (_ROWS - 1 - (r - 1) * dilation) // stride + 1)
+    if r * s > MOST_TAPS or most < 1 or (s - 1) * window.dilation[1] >= _ROWS:
+        return None
+    strips = -(-results // most)  # of about the same length
+    return Strip(window.kernel, window.stride, window.dilation, -(-results // strips))
+
+
+def groups_along(window: Window, axis: int) -> int:
+    """Groups of as many rows or columns as the stride, the first of each being one that tap 0 may fall on."""
+    before, stride = window.padding[axis][0], window.stride[axis]
+    return -(-(window.input[axis] + before % stride) // stride)
+
+
+@device(forceinline=True)
+def beside(index, constant):
+    """index + constant, in 64 bits, so that the constant becomes part of the instruction that reads; index may be below zero."""
+    return uint64(int64(index) + int64(constant))
+
+
+@functools.cache
+def row_reader(taps: int, step: int) -> Any:
+    """The device function that reads `taps` pixels of a row, `step` apart, zero where they are outside of the image."""
+
+    @device(forceinline=True)
+    def read(image, base, h, first_w, H, W, pixels):
+        """Row h, from column first_w, of the plane that begins at `base`."""
+        inside = uint32(h) < uint32(H)  # negative numbers are very large as unsigned ones
+        at = int32(base + int32(h * W) + first_w)
+        for s in range(taps):
+            pixels[s] = float32(0)
+            if inside and uint32(first_w + s * step) < uint32(W):
+                pixels[s] = image[beside(at, s * step)]
+
+    return read
