@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import operator
 import weakref
 from collections.abc import Sequence
 from typing import Any, Self
@@ -20,7 +21,7 @@ from gpucnn.layers.chain import Chain, build_in_turn, outputs_of
 from gpucnn.layers.containers import Stack, every_layer
 from gpucnn.layers.inherited import Inherited
 from gpucnn.layers.input import Input
-from gpucnn.layers.parameter import Buffers, Parameter, SavedArray
+from gpucnn.layers.parameter import Buffers, ByName, Parameter, SavedArray
 from gpucnn.layout import FIRST, check_format, hint, image_shape, in_order
 from gpucnn.ops.shapes import LIMIT
 from gpucnn.signatures import DataFormat
@@ -43,6 +44,7 @@ class Layered:
         self.chain = Chain()  # the layers as training runs them: some are fused into one stage
         self._named: dict[str, Parameter] = {}
         self._arrays: dict[str, SavedArray] = {}
+        self._standing: tuple[Layer, ...] = ()  # the layers that it was built of
         self._batch = 0  # batch size of the last training forward, which backward must match
         self.epochs_begun = 0  # by all calls of `fit` since `build`: the next call continues the order of examples and the augmentation
         for item in layers:
@@ -156,6 +158,7 @@ class Layered:
             layer.settle_frozen()
             layer.plan()
         self.chain = Chain(self.layers)
+        self._standing = tuple(self.layers)
         self._device = device
         self._buffers = Buffers(list(parameters.values()), device, self.dtype, list(arrays.values()))
         self._batch = self.epochs_begun = 0
@@ -205,15 +208,16 @@ class Layered:
 
     @property
     def parameters(self) -> dict[str, Parameter]:
-        """All parameters by name, such as "conv2d_1.weight"; parameters of nested layers by path."""
+        """All parameters by name, such as "conv2d_1.weight"; parameters of nested layers by path. What is assigned to a name is written to
+        its array, as what is assigned to `value` is."""
         self._built()
-        return dict(self._named)
+        return ByName(self._named)
 
     @property
     def arrays(self) -> dict[str, SavedArray]:
         """All arrays that are saved with the parameters but not trained, by name."""
         self._built()
-        return dict(self._arrays)
+        return ByName(self._arrays)
 
     @property
     def parameter_count(self) -> int:
@@ -281,6 +285,8 @@ class Layered:
             self.build()
         if self._buffers is None:
             raise GpucnnError("the model is not built yet: call model.build(input_shape) first")
+        if len(self.layers) != len(self._standing) or any(map(operator.is_not, self.layers, self._standing)):
+            raise GpucnnError("model.layers was changed after the model was built: make a new model of the layers that it is to have")
         return self._buffers
 
     def _check_shape(self, shape: Any) -> None:

@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -17,12 +17,14 @@ from gpucnn.arrays import numbers, on_a_gpu
 from gpucnn.device import Device, of
 from gpucnn.errors import GpucnnError, ShapeError
 from gpucnn.initializers import Given, get_initializer
-from gpucnn.text import plain
+from gpucnn.text import listed, plain
 
 Array: TypeAlias = Any  # numpy.ndarray or cupy.ndarray
 Shape: TypeAlias = tuple[int, ...]  # of one example: (C, H, W) or (features,), without the batch
 
 TAIL = 32  # elements behind the gradients, for what several ranks sum along with them (training/team.py)
+Held = TypeVar("Held", bound="SavedArray")
+
 ALIGNMENT = 32  # elements: an array starts at a multiple of 128 bytes, so that kernels can load 16 bytes at a time
 
 
@@ -139,6 +141,16 @@ def gradients(*parameters: Parameter | None) -> Iterator[list[Array | None]]:
             parameter._grad += target
         elif parameter is not None:
             parameter.has_grad = True
+
+
+class ByName(dict[str, Held]):
+    """Parameters, or other arrays, by their names. What is assigned to a name is written to its array."""
+
+    def __setitem__(self, name: str, array: Any) -> None:
+        if name not in self:
+            raise KeyError(f"there is no {name!r}, only {listed(list(self))}")
+        if array is not self[name]:
+            self[name].value = array
 
 
 class Buffers:

@@ -333,6 +333,43 @@ def test_what_is_assigned_to_a_parameter_is_written_through(what: str) -> None:
         setattr(gc.Parameter("weight", (2, 2), "zeros"), what, np.ones((2, 2)))
 
 
+def test_what_is_assigned_by_name_is_written_through() -> None:
+    model = build()
+    for held in (model.parameters, model.arrays):
+        for name, array in held.items():
+            held[name] = np.full(array.shape, 0.25)
+            np.testing.assert_array_equal(array.value, 0.25)
+    np.testing.assert_array_equal(np.unique(model.buffers.values), [0, 0.25])  # zeros between the parameters
+    model.parameters["dense_1.bias"] = model.parameters["dense_1.bias"]
+    with pytest.raises(KeyError, match=r"there is no 'dense_7\.bias', only .*dense_1\.bias"):
+        model.parameters["dense_7.bias"] = np.zeros(5)
+    with pytest.raises(ShapeError, match=r"'bias' has shape \(5,\), got"):
+        model.parameters["dense_1.bias"] = np.zeros(4)
+
+
+@pytest.mark.parametrize("given", [np.ones((5, 16), np.float32), None, gc.Parameter("weight", (5, 16), "zeros")])
+def test_a_parameter_of_a_layer_is_not_replaced(given: Any) -> None:
+    model = build()
+    layer = model["dense_1"]
+    before = model.predict(X)
+    for name in ("weight", "bias"):
+        with pytest.raises(AttributeError, match=f"'{name}' is the layer's parameter, .* assign numbers to layer.{name}.value"):
+            setattr(layer, name, given)
+    layer.weight = layer.weight  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(model.predict(X), before)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda layers: layers.append(gc.Dense(2)), lambda layers: layers.pop(), lambda layers: layers.__setitem__(-1, gc.Dense(5))]
+)
+def test_layers_that_are_changed_after_build_are_refused(change: Callable[[list[gc.Layer]], object]) -> None:
+    model = build()
+    change(model.layers)
+    for act in (lambda: model.predict(X), lambda: model.fit(X, Y, verbose=False), model.summary, lambda: model.save("x.safetensors")):
+        with pytest.raises(GpucnnError, match=r"model\.layers was changed after the model was built: make a new model"):
+            act()
+
+
 # fit, called again.
 
 
