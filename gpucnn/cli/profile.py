@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -50,7 +51,7 @@ def profile(
         str | None,
         typer.Option(
             metavar="CHIP",
-            help="A chip that need not be here (T4, A100, RTX 4090, H100, H200, B200, sm_90): what the compiler and the roofline say.",
+            help="A chip that need not be here (T4, A100, RTX 4090, H100, H200, B200, sm_90): bounds and predicted times.",
             show_default=False,
         ),
     ] = None,
@@ -97,11 +98,11 @@ def profile(
     """Where a training step's time goes, how far each kernel is from what the chip can do, and what to look at next.
 
     On a GPU kernels are measured; with --device cpu, the operations there. With --arch nothing runs: the kernels are compiled for a chip
-    that need not be here, and what is printed are bounds.
+    that need not be here, and what is printed are bounds, and times predicted from the machine code.
     """
     if ranks is not None and device == "cpu" and arch is None and started_ranks() == 1 and together.start(ranks, "--ranks"):
         return
-    if lineinfo:
+    if lineinfo or (arch is not None and "gpucnn_kernels" not in sys.modules):  # for the page: they change no instruction
         os.environ["GPUCNN_LINEINFO"] = "1"  # read when the kernels are imported, which is below
     from gpucnn.profiling import records, run
     from gpucnn.profiling.show import compare as comparison

@@ -78,6 +78,8 @@ class Row:
     reference: Timing | None = None  # PyTorch's time for the whole operation
     ratio: float | None = None  # this library's time for the whole operation, over PyTorch's
     road: str | None = None  # on the CPU: what computed it, loops by name or numpy
+    predicted: float | None = None  # seconds, from the machine code (profiling/chip/predict.py)
+    limit: str | None = None  # what the prediction says that it is limited by, in words
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -101,6 +103,26 @@ class Row:
 
 
 @dataclass(frozen=True)
+class SourceLine:
+    """A line of Python, and what became of it: instructions as a disassembler writes them, each with how often a warp issues it; and the
+    parts of the kernel's issues, and of the cycles in which it waits, that are theirs."""
+
+    place: str  # file and number; "" for what has none
+    text: str
+    instructions: list[tuple[str, float]]
+    issued: float
+    waited: float
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A kernel's Python beside its machine code, in the order of the code."""
+
+    kernel: str
+    lines: list[SourceLine]
+
+
+@dataclass(frozen=True)
 class Ceilings:
     """What the chip can do at most, and where that is known from."""
 
@@ -119,6 +141,7 @@ class Step:
     graph: Timing | None = None  # the same, captured as one CUDA graph
     host: Timing | None = None  # what the host takes to launch it
     memory: dict[str, int] = field(default_factory=dict)  # peak bytes by buffer
+    predicted: float | None = None  # seconds of the whole step as one graph, where all of its kernels have a prediction
 
     @property
     def gaps(self) -> float | None:
@@ -140,6 +163,7 @@ class Profile:
     notes: list[str] = field(default_factory=list)
     commands: dict[str, str] = field(default_factory=dict)  # to look closer, under the tool's name
     only: str = ""  # the part of the model that was asked for, in words
+    listings: list[Listing] = field(default_factory=list)  # for the page; JSON has none
 
     @property
     def measured(self) -> bool:
@@ -163,7 +187,9 @@ WALLS = ("memory", "compute", "launch", "link")
 
 def to_json(profile: Profile) -> str:
     """The profile as JSON text."""
-    return json.dumps({"gpucnn_profile": SCHEMA, **dataclasses.asdict(profile)}, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    content = dataclasses.asdict(dataclasses.replace(profile, listings=[]))
+    del content["listings"]
+    return json.dumps({"gpucnn_profile": SCHEMA, **content}, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def from_json(text: str, name: str) -> Profile:

@@ -14,7 +14,7 @@ import pytest
 
 from gpucnn import device
 from gpucnn.profiling import records
-from gpucnn.profiling.chip import compiled, static
+from gpucnn.profiling.chip import compiled, sass, static
 from gpucnn.profiling.measure import cpu
 from gpucnn.profiling.records import Ceilings
 
@@ -142,8 +142,33 @@ def test_a_chip_that_is_not_here(gpucnn: Command, chip: str) -> None:
     assert all(title in result.out for title in ("regs", "spills", "shared", "occupancy", "waves", "at least", "bound by"))
     profile = records.read(Path("p.json"))
     assert {row.op for row in profile.rows} == {"relu", "relu_grad"} and all(row.wall == "memory" for row in profile.rows)
+    if sass.nvdisasm() is not None:
+        predicted(result.out, profile, Path("p.html").read_text(encoding="utf-8"))
     assert "Nothing was run, and nothing measured" in Path("p.html").read_text(encoding="utf-8")
     assert gpucnn("profile", "--arch", chip, "--op", "relu", "--shape", "128,64,28x28", "--against", "p.json").last == "nothing got slower"
+
+
+def predicted(text: str, profile: records.Profile, page: str) -> None:
+    """Beside the bound a prediction, above it, with what limits it and what it assumes; on the page the machine code."""
+    assert "predicted" in text and "note      predicted, not measured" in text and "assumed: the clock" in text
+    for row in profile.rows:
+        assert (
+            row.predicted is not None
+            and row.roofline < row.predicted < 5 * row.roofline
+            and row.limit == "moves bytes as fast as memory does"
+        )
+    assert profile.step.predicted == sum(row.predicted or 0 for row in profile.rows)
+    assert "Python and machine code" in page and "LDG.E" in page
+
+
+def test_without_a_disassembler_bounds_are_all(gpucnn: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And one sentence says what brings it."""
+    needs_compilers()
+    monkeypatch.setattr(sass, "nvdisasm", lambda: None)
+    result = gpucnn("profile", "--arch", "sm_90", "--op", "relu", "--shape", "128,64,28x28", "--json", "p.json")
+    assert result.status == 0, result.err
+    assert 'nothing is predicted: there is no nvdisasm: pip install "gpucnn[compilers]"' in result.out
+    assert all(row.predicted is None for row in records.read(Path("p.json")).rows)
 
 
 def test_kernels_by_themselves(gpucnn: Command) -> None:

@@ -24,6 +24,7 @@ ALL = (
     "measured_tables",
     "mnist_speedrun",
     "parameter_sharing",
+    "predicted_beside_measured",
     "profile_kernels",
     "scale",
     "steps_on_gpu",

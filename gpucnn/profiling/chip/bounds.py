@@ -1,10 +1,12 @@
-"""A model on a chip that is not present: its kernels compiled for that chip, and a lower bound on the time of each. Nothing is measured.
+"""A model on a chip that is not present: its kernels compiled for that chip, a lower bound on the time of each, and a prediction of it.
+Nothing is measured.
 
 The operations run as usual, on NumPy arrays that are never filled, and every launch is recorded instead of executed.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,11 +17,11 @@ import numpy as np
 import gpucnn
 from gpucnn.device import Device, simulated
 from gpucnn.errors import DeviceError, UnknownNameError
-from gpucnn.profiling.chip import samples
+from gpucnn.profiling.chip import listing, predict, samples
 from gpucnn.profiling.chip.chips import Architecture, Chip, find
 from gpucnn.profiling.chip.compiled import Compiler
 from gpucnn.profiling.chip.static import Compiled
-from gpucnn.profiling.records import Ceilings, Profile, Row, Step
+from gpucnn.profiling.records import Ceilings, Listing, Profile, Row, Step
 from gpucnn.profiling.what import memory, roofline
 from gpucnn.profiling.what.launches import Part, parts
 from gpucnn.profiling.what.observe import Call
@@ -71,7 +73,14 @@ def profile(workload: Workload, selection: Selection, chip: Chip, say: Say) -> P
     compiler.expect([part.launch for _, part in taken])
     everything = [part for _, own in recorded for part in own]
     total = sum(roofline.seconds(part.work, ceilings) for part in everything)
-    rows = [_row(call, part, ceilings, compiler.compiled(part.launch), chip) for call, part in taken]
+    rows: list[Row] = []
+    listings: dict[Any, Listing] = {}
+    for call, part in taken:
+        row = _row(call, part, ceilings, compiler.compiled(part.launch), chip)
+        made = _predicted(row, part, compiler, chip, listings)
+        rows.append(made)
+    times = [row.predicted for row in rows if row.predicted is not None]
+    whole = len(times) == len(everything)
     return Profile(
         kind="bounds",
         model=workload.name,
@@ -79,10 +88,24 @@ def profile(workload: Workload, selection: Selection, chip: Chip, say: Say) -> P
         device=_words(chip),
         ceilings=ceilings,
         rows=rows,
-        step=Step(kernels=total, memory=bytes_by_buffer),
-        notes=compiler.notes,
+        step=Step(kernels=total, memory=bytes_by_buffer, predicted=sum(times) if whole else None),
+        notes=[*compiler.notes, *(predict.ASSUMPTIONS if times else ())],
         only=selection.words,
+        listings=list(listings.values()),
     )
+
+
+def _predicted(row: Row, part: Part, compiler: Compiler, chip: Chip, listings: dict[Any, Listing]) -> Row:
+    """The row with a prediction; its kernel's listing goes to the others, once for each kernel."""
+    program = compiler.program(part.launch)
+    if program is None:
+        return row
+    made = predict.predict(part.launch, part.work, program, row.occupancy or 0.0, chip)
+    compiler.notes += [note for note in made.notes if note not in compiler.notes]
+    key = id(part.launch.kernel), part.launch.signature
+    if key not in listings:
+        listings[key] = listing.listing(row.kernel, program, made)
+    return dataclasses.replace(row, predicted=made.seconds, limit=made.limit)
 
 
 def record(workload: Workload, chip: Chip) -> list[tuple[Call, list[Launch], Work]]:

@@ -18,7 +18,8 @@ from typing import Any
 
 from gpucnn.data.files import atomic_file
 from gpucnn.errors import DataError, MissingExtraError
-from gpucnn.profiling.chip import static
+from gpucnn.profiling.chip import machine, sass, static
+from gpucnn.profiling.chip.machine import Program
 from gpucnn.profiling.chip.static import Compiled
 from gpucnn.profiling.records import checked
 from gpucnn.surroundings import cache_folder
@@ -34,6 +35,7 @@ class Compiler:
         self.arch, self.say = arch, say
         self.notes: list[str] = []
         self._done: dict[Any, Compiled] = {}
+        self._programs: dict[Any, Program | None] = {}
         self._wanted = 0
 
     def expect(self, launches: Sequence[Launch]) -> None:
@@ -54,6 +56,30 @@ class Compiler:
             self._done[key] = found
         return self._done[key]
 
+    def program(self, launch: Launch) -> Program | None:
+        """The launch's kernel as instructions, with lines of Python where it was compiled with them; None, with a note, where there is no
+        disassembler."""
+        key = id(launch.kernel), launch.signature
+        if key not in self._programs:
+            file = self._file(launch, ".cubin")
+            code = None
+            with contextlib.suppress(OSError):
+                code = file.read_bytes() if file is not None else None
+            try:
+                if code is None:
+                    code = static.machine_code(launch, self.arch)
+                    if file is not None:
+                        _write(code, file)
+                self._programs[key] = machine.parse(sass.disassemble(code, "-hex", "-g"))
+            except (static.ToolchainError, ValueError) as error:
+                self._note(f"nothing is predicted: {error}")
+                self._programs[key] = None
+        return self._programs[key]
+
+    def _note(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
+
     def _compile(self, launch: Launch) -> Compiled:
         try:
             found = static.compile_launch(launch, self.arch)
@@ -62,12 +88,10 @@ class Compiler:
         try:
             return dataclasses.replace(found, loop=static.main_loop(launch, self.arch))
         except static.ToolchainError as error:
-            note = f"nothing is said of main loops: {error}"
-            if note not in self.notes:
-                self.notes.append(note)
+            self._note(f"nothing is said of main loops: {error}")
             return found
 
-    def _file(self, launch: Launch) -> Path | None:
+    def _file(self, launch: Launch, ending: str = ".json") -> Path | None:
         """The cache file; None if the cache is off, or if the kernel has no key that is the same in every process."""
         from gpucnn_kernels.core import disk_cache  # not under the simulator, which compiles nothing
 
@@ -76,7 +100,7 @@ class Compiler:
         if kept is None or mark is None:
             return None
         rest = f"{launch.signature} {launch.threads} {launch.shared} {self.arch} {_versions()}"
-        return kept / f"{hashlib.sha256(f'{mark} {rest}'.encode()).hexdigest()}.json"
+        return kept / f"{hashlib.sha256(f'{mark} {rest}'.encode()).hexdigest()}{ending}"
 
     @staticmethod
     def _key(launch: Launch) -> Any:
@@ -102,10 +126,14 @@ def _read(file: Path) -> Compiled | None:
 
 
 def _keep(compiled: Compiled, file: Path) -> None:
+    _write(json.dumps(dataclasses.asdict(compiled)).encode(), file)
+
+
+def _write(content: bytes, file: Path) -> None:
     with contextlib.suppress(OSError, DataError):  # disk full or no permission: it is compiled again next time
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(file) as stream:
-            stream.write(json.dumps(dataclasses.asdict(compiled)).encode())
+            stream.write(content)
 
 
 def _versions() -> str:

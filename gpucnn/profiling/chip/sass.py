@@ -3,7 +3,7 @@
 In a matrix product the FFMAs (float32 multiply-and-add) are the work, and everything else in the loop is overhead: a multiprocessor
 issues a fixed number of instructions per cycle, whatever they are. So the fraction of FFMAs in the loop bounds the fraction of peak.
 
-The disassembler, nvdisasm, comes with `pip install nvidia-cuda-nvdisasm`, with Triton, or with the CUDA toolkit.
+The disassembler, nvdisasm, comes with `pip install nvidia-cuda-nvdisasm` (in gpucnn[compilers]), with Triton, or with the CUDA toolkit.
 """
 
 from __future__ import annotations
@@ -51,15 +51,18 @@ def nvdisasm() -> str | None:
     return shutil.which("nvdisasm")
 
 
-def disassemble(cubin: bytes) -> str:
-    """The SASS of a cubin. Raises ToolchainError if nvdisasm is missing."""
+INSTALL = 'pip install "gpucnn[compilers]", which brings numba-cuda[cu13] and nvidia-cuda-nvdisasm'
+
+
+def disassemble(cubin: bytes, *options: str) -> str:
+    """The SASS of a cubin, with further options of nvdisasm. Raises ToolchainError if nvdisasm is missing."""
     tool = nvdisasm()
     if tool is None:
-        raise ToolchainError("no nvdisasm: pip install nvidia-cuda-nvdisasm")
+        raise ToolchainError(f"there is no nvdisasm: {INSTALL}")
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        result = subprocess.run([tool, "-c", file.name], capture_output=True, text=True, check=False)
+        result = subprocess.run([tool, "-c", *options, file.name], capture_output=True, text=True, check=False)
     if result.returncode:
         raise ToolchainError(f"nvdisasm failed: {result.stderr.strip()}")
     return result.stdout

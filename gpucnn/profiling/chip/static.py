@@ -133,7 +133,7 @@ def _linker() -> Any:
     """The module cuda.bindings.nvjitlink, after checking that everything needed for compiling is installed."""
     if SIMULATED:
         raise ToolchainError("the simulator compiles nothing: unset NUMBA_ENABLE_CUDASIM")
-    install = 'install the compilers with pip install "numba-cuda[cu13]"'
+    install = f"install the compilers with {sass.INSTALL}"
     try:
         nvjitlink = importlib.import_module("cuda.bindings.nvjitlink")
         nvjitlink.version()  # loads the library
@@ -189,6 +189,8 @@ def _link(kernel: Any, signature: tuple[Any, ...], arch: str, *more: str) -> Any
     linker = _linker()
     code = _intermediate(kernel, signature, arch)
     options = [f"-arch={arch}{_suffix(ARCHITECTURES[arch])}", "-lto", *more]
+    if kernel.targetoptions.get("lineinfo"):
+        options.append("-lineinfo")
     most = kernel.targetoptions.get("max_registers")
     if most:
         options.append(f"-maxrregcount={most}")

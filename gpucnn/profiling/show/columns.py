@@ -98,6 +98,9 @@ COLUMNS = (
         "warm", "the median where the caches hold the data already", lambda row, _: row.warm.median if row.warm else None, seconds_text
     ),
     _number("at least", "what the roofline allows", lambda row, _: row.roofline, seconds_text, work=True),
+    _number(
+        "predicted", "worked out from the machine code, with what lies before the next kernel", lambda row, _: row.predicted, seconds_text
+    ),
     _number("step", "the share of the step", _share, _percent),
     _number(
         "FLOPs",
@@ -112,6 +115,7 @@ COLUMNS = (
     _number("B/s", "reached", lambda row, _: row.bytes / row.time.median if row.time else None, lambda n: scaled(n, "B")),
     _number("roofline", "the part of it that was reached", lambda row, _: row.of_roofline, lambda part: f"{100 * part:.0f} %"),
     Column("bound by", "what stands in the way of less", lambda row, _: row.wall, work=True),
+    Column("limited by", "what the prediction says that it waits for", lambda row, _: row.limit or "", detail=True),
     _number("regs", "registers of a thread", lambda row, _: row.registers, lambda n: f"{n:.0f}"),
     _number("spills", "bytes of registers stored to memory and loaded back", lambda row, _: row.spills, lambda n: f"{n:.0f}"),
     _number(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gpucnn.data.files import atomic_file
 from gpucnn.profiling.records import Profile
-from gpucnn.profiling.show import columns, report, svg
+from gpucnn.profiling.show import columns, report, source, svg
 from gpucnn.profiling.show.svg import words
 from gpucnn.profiling.show.units import scaled, seconds_text
 from gpucnn.profiling.what import roofline
@@ -34,6 +34,8 @@ def html(profile: Profile) -> str:
         line = f'<div class="scroll">{svg.timeline_svg(profile)}</div><p>{words(_timeline_words(profile))}</p>'
         sections.append(_section("Timeline", line))
     sections.append(_section("Kernels", _table(profile)))
+    if profile.listings:
+        sections.append(_section("Python and machine code", source.source(profile.listings)))
     if profile.of_step:
         sections.append(_section("The step", _step(profile)))
     if profile.commands:
@@ -76,6 +78,8 @@ def _cards(profile: Profile) -> str:
         cards.append(("step", seconds_text(step.time.median), f"{seconds_text(step.time.p10)} to {seconds_text(step.time.p90)}"))
         cards.append(("throughput", f"{profile.batch / step.time.median:,.0f}", "images per second"))
     elif profile.of_step:
+        if step.predicted is not None:
+            cards.append(("step, predicted", seconds_text(step.predicted), "as one CUDA graph"))
         cards.append(("step, at least", seconds_text(step.kernels), "every kernel at its roofline"))
     cards.append(("chip", profile.device.get("chip", ""), _versions(profile)))
     cards.append(("memory", scaled(ceilings.bandwidth, "B/s"), "ceiling" if profile.measured else "data sheet"))

@@ -8,7 +8,7 @@ from gpucnn.profiling.show.units import scaled, seconds_text
 from gpucnn.profiling.what import roofline
 from gpucnn.text import bytes_text
 
-BOUNDS = "These are bounds, worked out and compiled for a chip that is not here. Nothing was run, and nothing measured."
+BOUNDS = "These are bounds and predictions, worked out and compiled for a chip that is not here. Nothing was run, and nothing measured."
 
 
 def lines(profile: Profile) -> list[str]:
@@ -67,6 +67,8 @@ def step(profile: Profile) -> list[str]:
         result.append(f"kernels   {seconds_text(whole.kernels)} in all{gaps}")
     else:
         result.append(f"step      at least {seconds_text(whole.kernels)}: every kernel at its roofline, no time between them")
+        if whole.predicted is not None:
+            result.append(f"predicted {seconds_text(whole.predicted)} as one CUDA graph, {profile.batch / whole.predicted:,.0f} images/s")
     if whole.host is not None:
         result.append(f"host      {seconds_text(whole.host.median)} to launch a step")
     if whole.memory:

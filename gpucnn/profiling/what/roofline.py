@@ -71,6 +71,8 @@ def _advice_on_bounds(profile: Profile, most: int) -> list[str]:
             lines.append(f"{_name(row)} has {row.float64} instructions in float64")
     if not profile.of_step:
         return lines or ["no kernel spills registers, has a thread's arrays in memory, or computes in float64"]
+    if any(row.predicted is not None for row in profile.rows):
+        return lines + _advice_on_predictions(profile, most)
     for row in sorted(profile.rows, key=lambda row: -row.seconds)[:most]:
         text = f"{_name(row)} has {100 * share(row, profile):.0f} % of the step's least time ({row.wall})"
         if row.waves is not None and row.waves < 1:
@@ -79,6 +81,18 @@ def _advice_on_bounds(profile: Profile, most: int) -> list[str]:
             text += f", and {100 * row.loop.fma_share:.0f} % of its main loop are FMAs"
         lines.append(text)
     return lines
+
+
+def _advice_on_predictions(profile: Profile, most: int) -> list[str]:
+    """The kernels that are predicted to take the longest, and what limits them."""
+    rows = sorted((row for row in profile.rows if row.predicted), key=lambda row: -(row.predicted or 0))
+    total = sum(row.predicted or 0 for row in rows)
+    return [
+        f"{_name(row)} is predicted to have {100 * (row.predicted or 0) / total:.0f} % of the time, at "
+        f"{(row.predicted or 0) / row.roofline:.1f} times its bound: {row.limit}"
+        for row in rows[:most]
+        if row.roofline
+    ]
 
 
 def _name(row: Row) -> str:

@@ -1,0 +1,82 @@
+"""Predicted times beside the measured ones of kernels/measured, kernel by kernel, as a table.
+
+    python examples/predicted_beside_measured.py kernels/measured/nvidia-h100-80gb-hbm3.json --arch H100
+
+No GPU is needed: the kernels are compiled for the chip, which takes some minutes, and their times predicted as `gpucnn profile --arch`
+does. A kernel is compared where the measured one was launched for the same operation of the same shape, with the same blocks and threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gpucnn.profiling.chip import bounds, samples
+from gpucnn.profiling.chip.chips import Chip
+from gpucnn.profiling.chip.compiled import Compiler
+from gpucnn.profiling.chip.predict import predict
+from gpucnn.profiling.what import workload
+from gpucnn.profiling.what.launches import Part, parts
+from gpucnn.profiling.what.observe import Observer
+
+SHARED = ("tensor", "tensor_grad", "engine")  # what kernels were called that are told apart by their operation today
+
+
+def launched(name: str, shape: bool, chip: Chip) -> Iterator[tuple[str, Part]]:
+    """The launches of a network or a named shape on the chip, with the operation that makes them."""
+    if shape:
+        sample = next(each for each in samples.SHAPES if each.name == name)
+        yield from ((each.call.op, each.part) for each in samples.launched(sample, chip) if each.call)
+        return
+    with bounds.as_if_there(chip):
+        work = workload.of_model(name, 128, bounds.device_of(chip), Observer())
+    recorded = bounds.record(work, chip)
+    with bounds.as_if_there(chip):
+        for call, launches, _ in recorded:
+            yield from ((call.op, part) for part in parts(call, launches))
+
+
+def rows(figures: dict[str, Any], chip: Chip) -> Iterator[tuple[str, str, str, float, float, str]]:
+    """(network or shape, operation, kernel, predicted µs, measured µs, what limits it)"""
+    compiler = Compiler(chip.arch, lambda text: print(text, flush=True))
+    for kind in ("networks", "shapes"):
+        for name, found in figures[kind].items():
+            measured = [(each["op"], kernel) for each in found["operations"] for kernel in each["kernels"]]
+            for op, part in launched(name, kind == "shapes", chip):
+                launch = part.launch
+                for pair in measured:
+                    kernel = pair[1]
+                    grid = (kernel["blocks"], kernel["threads"]) == (launch.blocks, launch.threads)
+                    if pair[0] == op and grid and kernel["kernel"] in (part.name, *SHARED):
+                        program = compiler.program(launch)
+                        if program is None:
+                            raise SystemExit("; ".join(compiler.notes))
+                        made = predict(launch, part.work, program, compiler.compiled(launch).occupancy, chip)
+                        yield name, op, part.name, made.seconds * 1e6, kernel["µs"], made.limit
+                        measured.remove(pair)
+                        break
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Predicted times beside measured ones.")
+    parser.add_argument("figures", type=Path)
+    parser.add_argument("--arch", default="H100")
+    options = parser.parse_args()
+    chip = bounds.chip_of(options.arch)
+    found = list(rows(json.loads(options.figures.read_text(encoding="utf-8")), chip))
+    print("| | operation | kernel | predicted µs | measured µs | predicted / measured | limited by |")
+    print("| --- | --- | --- | ---: | ---: | ---: | --- |")
+    for name, op, kernel, predicted, measured, limit in found:
+        print(f"| {name} | {op} | {kernel} | {predicted:.1f} | {measured:.1f} | {predicted / measured:.2f} | {limit} |")
+    ratios = [predicted / measured for _, _, _, predicted, measured, _ in found]
+    within = sum(1 / 1.5 <= ratio <= 1.5 for ratio in ratios)
+    mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+    print(f"\n{within} of {len(ratios)} within 1.5×; geometric mean of predicted over measured {mean:.2f}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""The constants that a kernel finds at its launch: its grid and its arguments, where a chip lays them out."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from gpucnn_kernels.core.launch import Launch
+
+_FIRST_ARGUMENT = {7: 0x160, 8: 0x160, 9: 0x210, 10: 0x380, 12: 0x380}
+"""Where arguments begin, by the chip's major number: what ptxas writes as EIATTR_PARAM_CBANK, the same for all kernels of a generation."""
+_SIZES = {7: 0x0, 8: 0x0, 9: 0x0, 10: 0x360, 12: 0x360}  # threads of a block, then blocks of the grid, in three words each
+_APART = 1 << 36  # bytes from an array's made-up address to the next one's
+
+
+class LaunchConstants:
+    """Called with an offset in bytes it gives the 32-bit word there, or None where nothing is known."""
+
+    def __init__(self, launch: Launch, capability: tuple[int, int]) -> None:
+        self.words: dict[int, int] = {}
+        sizes = _SIZES[capability[0]]
+        for place, number in enumerate((launch.threads, 1, 1, launch.blocks, 1, 1)):
+            self.words[sizes + 4 * place] = number
+        self.words.update({0x18 + 4 * place: 0 for place in range(3)})  # where the grid begins
+        at = _FIRST_ARGUMENT[capability[0]]
+        arrays: dict[int, int] = {}
+        for value in launch.arguments:
+            for raw in _parts(value, arrays):
+                at = -(-at // len(raw)) * len(raw)
+                self._put(at, raw)
+                at += len(raw)
+
+    def _put(self, at: int, raw: bytes) -> None:
+        for place in range(0, len(raw), 4):
+            piece = raw[place : place + 4]
+            word, shift = (at + place) // 4 * 4, (at + place) % 4 * 8
+            self.words[word] = self.words.get(word, 0) | int.from_bytes(piece, "little") << shift
+
+    def __call__(self, offset: int) -> int | None:
+        return self.words.get(offset)
+
+
+def _parts(value: Any, arrays: dict[int, int]) -> Iterator[bytes]:
+    """An argument as Numba hands it over: a tuple as its members, an array as two pointers, its size, the size of a number, where it lies,
+    and its shape and strides."""
+    if isinstance(value, tuple):
+        for each in value:
+            yield from _parts(each, arrays)
+    elif isinstance(value, np.generic):
+        yield value.tobytes()
+    elif hasattr(value, "shape"):
+        where = arrays.setdefault(id(value), (len(arrays) + 1) * _APART)
+        numbers = (0, 0, value.size, value.dtype.itemsize, where, *value.shape, *value.strides)
+        yield from (struct.pack("<q", int(number)) for number in numbers)
+    elif isinstance(value, bool):
+        yield bytes([value])
+    elif isinstance(value, int):
+        yield struct.pack("<q", value)
+    else:
+        yield struct.pack("<d", float(value))

@@ -1,0 +1,135 @@
+"""How long a launch takes on a chip that is not here: predicted from its machine code. All that was measured of it are latencies that
+others have published (units.py), and the microsecond between kernels.
+
+A typical block's warps are followed through the code (warp.py), and a quarter of the busiest multiprocessor issues what they issue
+(issue.py), with as many blocks as it gets (waves.py); the kernel takes that, or as long as the memory needs for the least bytes that
+have to be moved, whichever is more, and what lies between two nodes of a graph.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from gpucnn.profiling.chip.chips import Chip
+from gpucnn.profiling.chip.constants import LaunchConstants
+from gpucnn.profiling.chip.issue import Issued, Quarter
+from gpucnn.profiling.chip.machine import Program
+from gpucnn.profiling.chip.units import MEMORY, SECOND_LEVEL, units_of
+from gpucnn.profiling.chip.warp import Walker, Way
+from gpucnn.profiling.chip.waves import Waves
+from gpucnn.profiling.what.work import Work
+from gpucnn_kernels.core.launch import Launch
+
+NODE = 1e-6
+"""Seconds from one node of a recorded graph to the next, with a kernel that does nothing: 0.9 to 1.2 µs on the H100 of kernels/measured."""
+REACHED = 0.9
+"""The part of a data sheet's bandwidth that can be reached: refreshing and turning round between reads and writes take the rest."""
+MOST_ISSUES = 120_000  # that are gone through one by one; more blocks than that takes are worked out from those
+ASSUMPTIONS = (
+    "predicted, not measured: a typical block's warps, followed through the machine code, on a quarter of the busiest multiprocessor",
+    f"assumed: the clock of the data sheet's peak, {100 * REACHED:.0f} % of its bandwidth, {NODE * 1e6:.0f} µs between kernels",
+    f"assumed: {SECOND_LEVEL:.0f} cycles to the second-level cache, {MEMORY * 1e9:.0f} ns to memory, where all arrays are; "
+    "no branch on data is taken",
+    "left out: misses of the instruction cache, other kernels' data in the caches, blocks that differ from one another",
+)
+
+_WAITS = {
+    "memory": "waits for global memory",
+    "shared": "waits for shared memory",
+    "constant": "waits for its parameters",
+    "exchange": "waits for values of other threads",
+    "barrier": "waits at barriers",
+    "pause": "waits for its own results: too few warps",
+    "fma": "the FMA units are busy",
+    "multiply": "the FMA units are busy with whole numbers",
+    "alu": "the integer units are busy",
+    "uniform": "waits for what all threads share",
+    "special": "the units for conversions and special functions are busy",
+    "tensor": "the tensor cores are busy",
+    "global": "the path to memory is busy",
+}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """seconds: of the kernel, with what lies before the next one. limit: what limits it, in words. issued and waited: by instruction, how
+    often a warp issues it, and the share of the quarter's cycles in which nothing was issued until it was."""
+
+    seconds: float
+    limit: str
+    issued: dict[int, float]
+    waited: dict[int, float]
+    notes: tuple[str, ...] = ()
+
+
+def predict(launch: Launch, work: Work, program: Program, occupancy: float, chip: Chip) -> Prediction:
+    """Predicts a launch whose kernel is `program`, of which `occupancy` of a multiprocessor's threads find room."""
+    architecture = chip.architecture
+    warps = -(-launch.threads // 32)
+    held = max(1, round(occupancy * architecture.threads / (32 * warps)))
+    spread = Waves(launch.blocks, held, chip.sms)
+    walker = Walker(program, LaunchConstants(launch, architecture.capability))
+    ways = [walker.walk(launch.blocks // 2, warp, launch.threads) for warp in range(0, warps, 4)]
+    at_once = min(held, spread.most)
+    # A block of fewer than four warps leaves quarters out, and others take these.
+    part = min(1.0, warps / 4)
+    slots, blocks = max(1, math.ceil(at_once * part)), max(1, math.ceil(spread.most * part))
+    clock = chip.fp32 / (2 * architecture.lanes * chip.sms)
+    latency = _latency(ways, program, launch, work, min(1.0, 1 / spread.count), clock)
+    quarter = Quarter(program.instructions, ways, units_of(architecture), latency, min(4, warps * at_once))
+    cycles, run = _cycles(quarter, ways, slots, blocks)
+    # The first byte comes after one access to memory, and the last one is written by another.
+    on_chip, moving = cycles / clock, work.least_bytes / (REACHED * chip.bandwidth) + 2 * MEMORY
+    total = sum(run.waited.values()) + run.busy
+    issued: dict[int, float] = {}
+    for way in ways:
+        for index in way.issued:
+            issued[index] = issued.get(index, 0) + 1 / len(ways)
+    cut = ("a warp's way was too long to be followed to its end",) if any(way.cut for way in ways) else ()
+    return Prediction(
+        max(on_chip, moving) + NODE, _words(run, spread, on_chip, moving), issued, {i: c / total for i, c in run.idle.items()}, cut
+    )
+
+
+def _cycles(quarter: Quarter, ways: list[Way], slots: int, blocks: int) -> tuple[float, Issued]:
+    """Cycles that so many blocks take. Where that would be too much to go through, each round beyond the first few takes as long as the
+    last of those."""
+    rounds = max(2, min(4, MOST_ISSUES // max(1, slots * sum(len(way.issued) for way in ways))))
+    some = rounds * slots
+    if blocks <= some:
+        run = quarter.run(slots, blocks)
+        return run.cycles, run
+    run = quarter.run(slots, some)
+    each = (run.cycles - run.ends[-1 - slots]) / slots
+    return run.cycles + (blocks - some) * each, run
+
+
+def _latency(ways: list[Way], program: Program, launch: Launch, work: Work, first: float, clock: float) -> float:
+    """Cycles until a first read is there. From memory for the `first` part of the blocks, which run side by side, so that what several
+    of them read is on its way for all; for the others what must come from there does, and the rest from the second-level cache."""
+    code = program.instructions
+    read = sum(
+        access.new
+        for way in ways
+        for at, access in way.accesses.items()
+        if access is not None and code[way.issued[at]].base in ("LDG", "LD", "LDGSTS", "UBLKCP")
+    )
+    asked = 32 * read * launch.blocks * min(4, -(-launch.threads // 32))
+    part = max(first, min(1.0, work.least_bytes / asked if asked else 1.0))
+    return SECOND_LEVEL + (MEMORY * clock - SECOND_LEVEL) * part
+
+
+def _words(run: Issued, spread: Waves, on_chip: float, moving: float) -> str:
+    """What limits a kernel."""
+    if max(on_chip, moving) < NODE:
+        return "over before the next one begins: launching it is all"
+    if moving > on_chip:
+        return "moves bytes as fast as memory does"
+    total = sum(run.waited.values()) + run.busy
+    why, cycles = max(run.waited.items(), key=lambda item: item[1], default=("", 0))
+    if run.busy >= 0.8 * total or run.busy >= 2 * cycles:
+        text = f"issues an instruction in {100 * run.busy / total:.0f} % of all cycles"
+    else:
+        text = f"{_WAITS.get(why, why)} in {100 * cycles / total:.0f} % of all cycles"
+    return f"{text}; {spread.words}" if spread.words else text

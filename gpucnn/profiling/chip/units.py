@@ -1,0 +1,79 @@
+"""The units of a multiprocessor's quarter: which instruction goes to which, how often one can be used, and after how long its result is
+there.
+
+Cycles are of the multiprocessor's clock. Rates are from the table of arithmetic throughput in NVIDIA's CUDA C++ Programming Guide.
+Latencies were measured by others: on Hopper by W. Luo et al., "Benchmarking and dissecting the Nvidia Hopper GPU architecture via
+microbenchmarking", 2024 (table IV: 29 cycles of shared memory, 41 of the first-level cache, 263 of the second-level cache, 479 of
+memory); they are taken for all chips, since from Volta to Hopper they differ by less than a third. That of memory was taken at 1.755
+GHz, and is a time.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from gpucnn.profiling.chip.chips import Architecture
+from gpucnn.profiling.chip.machine import Instruction
+
+SECOND_LEVEL = 263.0  # cycles until a first read is there, from the second-level cache
+MEMORY = 479 / 1.755e9  # seconds, from memory
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """second_half: whether FMAs have two pipes of 16 lanes and not one. tensor: columns of a product of 16 × n × 8 in TF32 in a cycle.
+    port: bytes from the second-level cache in a cycle. queue: cycles of work that may wait at the memory units before warps do."""
+
+    second_half: bool
+    tensor: float
+    arithmetic: float = 4
+    uniform: float = 12
+    special: float = 8
+    special_latency: float = 25
+    shared: float = 29
+    first_level: float = 41
+    constant: float = 30
+    exchange: float = 24
+    operands: float = 15
+    barrier: float = 20
+    tensor_latency: float = 32
+    port: float = 64
+    queue: float = 24
+    start: float = 0
+
+
+def units_of(architecture: Architecture) -> Units:
+    """Those of an architecture."""
+    return Units(second_half=architecture.lanes == 128, tensor=2.0)
+
+
+_FMA = ("FFMA", "FADD", "FMUL")
+_MULTIPLY = ("IMAD", "IDP", "HFMA2", "HADD2", "HMUL2", "FFMA2")
+_SPECIAL = ("MUFU", "I2F", "F2I", "F2F", "POPC", "FLO", "BREV", "S2R", "S2UR", "FCHK")
+_SHARED = ("LDS", "STS", "ATOMS", "LDSM", "STSM")
+_GLOBAL = ("LDG", "STG", "LDGSTS", "LD", "ST", "LDL", "STL", "RED", "ATOMG", "ATOM", "UBLKCP")
+_CONSTANT = ("LDC",)
+_EXCHANGE = ("SHFL", "VOTE", "MATCH", "REDUX")
+_NONE = ("NOP", "BRA", "EXIT", "BSSY", "BSYNC", "BAR", "WARPSYNC", "CALL", "RET", "DEPBAR", "LDGDEPBAR", "WARPGROUP", "MEMBAR", "FENCE",
+         "SYNCS", "ARRIVES", "USETMAXREG", "ERRBAR", "YIELD", "CCTL", "BRX", "NANOSLEEP", "ELECT")  # fmt: skip
+
+
+def kind_of(instruction: Instruction) -> str:
+    """The unit that an instruction goes to."""
+    base = instruction.base
+    for kind, names in (
+        ("fma", _FMA), ("multiply", _MULTIPLY), ("special", _SPECIAL), ("shared", _SHARED), ("global", _GLOBAL), ("constant", _CONSTANT),
+        ("exchange", _EXCHANGE), ("control", _NONE),
+    ):  # fmt: skip
+        if base in names:
+            return kind
+    if base in ("HGMMA", "HMMA", "IMMA", "QGMMA"):
+        return "tensor"
+    return "uniform" if base.startswith("U") or base in ("R2UR", "LDCU") else "alu"
+
+
+def product_size(instruction: Instruction) -> float:
+    """Columns of the result of a product on tensor cores, for a depth of 8: n of HGMMA's 64 × n × 8; a mma.sync's 16 × 8 × 8 has 8."""
+    found = re.search(r"64x(\d+)x(\d+)", instruction.name)
+    return int(found.group(1)) * int(found.group(2)) / 8 if found else 8.0

@@ -1,0 +1,251 @@
+"""The way of one warp through a kernel: which instructions it issues, in which order, and what each access to memory touches.
+
+The machine code is followed with the sizes that the kernel is launched with; what is in arrays is not known. So loops have their
+turns and addresses their pattern wherever they follow from sizes and places, as they do in all kernels here but for what chooses by
+data. A branch that depends on data is taken as not taken: the work behind it is done, and a loop that waits is left.
+
+Where the threads of a warp part, those that are furthest behind in the code go first, until they meet the others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gpucnn.profiling.chip import evaluate
+from gpucnn.profiling.chip.arithmetic import Value, as_lanes
+from gpucnn.profiling.chip.evaluate import Constants, Read, Registers, Step
+from gpucnn.profiling.chip.machine import Instruction, Program
+from gpucnn.profiling.chip.touched import Access, Touched
+
+MOST_BLOCKS = 400_000  # of code that a warp goes through before the rest is given up
+_MEMORY = ("LDG", "STG", "LDS", "STS", "LDGSTS", "ATOMS", "ATOMG", "RED", "LD", "ST", "SYNCS", "ARRIVES", "UBLKCP")
+_JUMPS = ("BRA", "EXIT", "RET", "CALL", "BRX")
+_ADDRESS = re.compile(r"\[(U?R\d+|RZ)?(?:\.64|\.U32|\.X\d+)*(?:\+(U?R\d+|URZ))?(?:\+)?(-?0x[0-9a-f]+)?\]")
+
+
+@dataclass
+class Way:
+    """What a warp issues: indices of instructions, one for each issue; and for those that touch memory what they touch, None for nothing.
+
+    unknown: the instructions whose branch depends on data. cut: whether it was given up before its end.
+    """
+
+    issued: list[int] = field(default_factory=list)
+    accesses: dict[int, Access | None] = field(default_factory=dict)  # by place in `issued`
+    unknown: set[int] = field(default_factory=set)
+    cut: bool = False
+
+
+class Walker:
+    """Follows warps of one launch through a program."""
+
+    def __init__(self, program: Program, constants: Constants) -> None:
+        self.program, self.constants = program, constants
+        self._place: dict[str, Value] = {}
+        code = program.instructions
+        self._ends = self._block_ends()
+        needed = _needed(program)
+        self._steps: list[tuple[list[str], Step | None] | None] = []
+        self._guards: list[Read | None] = []
+        self._addresses: dict[int, tuple[str, list[Read]]] = {}
+        for index, instruction in enumerate(code):
+            names = [name for name in evaluate.written(instruction) if name not in ("PT", "UPT", "RZ", "URZ")]
+            wanted = any(name in needed for name in names)
+            step = evaluate.step(instruction, constants, self._special) if wanted else None
+            self._steps.append((evaluate.written(instruction), step) if wanted else None)
+            self._guards.append(evaluate.operand(instruction.guard, constants) if instruction.guard else None)
+            if instruction.base in _MEMORY:
+                self._addresses[index] = _address(instruction, constants)
+        # Of each stretch of code only what is not nothing.
+        self._work: dict[int, list[int]] = {}
+
+    def _special(self, name: str) -> Value:
+        return self._place.get(name, 0 if "CTAID" in name.upper() or "TID" in name else None)
+
+    def walk(self, block: int, warp: int, threads: int) -> Way:
+        """The way of a warp of a block with so many threads."""
+        lanes = np.arange(32, dtype=np.uint64)
+        self._place = {"SR_CTAID.X": block, "SR_TID.X": lanes + np.uint64(32 * warp), "SR_LANEID": lanes}
+        steps = self._with_places()
+        way, touched = Way(), Touched()
+        registers: Registers = {}
+        waiting: dict[int, np.ndarray[Any, Any] | None] = {0: None if threads >= 32 * (warp + 1) else lanes + 32 * warp < threads}
+        code = self.program.instructions
+        for _ in range(MOST_BLOCKS):
+            if not waiting:
+                return way
+            first = min(waiting)
+            mask = waiting.pop(first)
+            end = self._ends[first]
+            self._run(first, end, mask, steps, registers, way, touched)
+            for target, part in self._after(end - 1, code[end - 1], mask, registers, way):
+                both = waiting.get(target, part)
+                together = part if target not in waiting else None if both is None or part is None else both | part
+                waiting[target] = None if together is None or together.all() else together
+        way.cut = True
+        return way
+
+    def _with_places(self) -> list[tuple[list[str], Step | None] | None]:
+        """The steps, with those that read a thread's place made for this warp."""
+        steps = list(self._steps)
+        for index, instruction in enumerate(self.program.instructions):
+            if steps[index] is not None and instruction.base in ("S2R", "S2UR"):
+                steps[index] = evaluate.written(instruction), evaluate.step(instruction, self.constants, self._special)
+        return steps
+
+    def _run(
+        self, first: int, end: int, mask: Any, steps: list[tuple[list[str], Step | None] | None], registers: Registers, way: Way,
+        touched: Touched,
+    ) -> None:  # fmt: skip
+        work = self._work.get(first)
+        if work is None:
+            work = [i for i in range(first, end) if steps[i] is not None or i in self._addresses]
+            self._work[first] = work
+        base = len(way.issued) - first
+        way.issued.extend(range(first, end))
+        for index in work:
+            active = mask
+            guard = self._guards[index]
+            if guard is not None:
+                condition = guard(registers)
+                if condition is not None:
+                    active = _both(mask, condition)
+                    if active is False:
+                        if index in self._addresses:
+                            way.accesses[base + index] = None
+                        continue
+            if index in self._addresses:
+                way.accesses[base + index] = touched.access(self.program.instructions[index], *self._read(index, registers), active)
+            action = steps[index]
+            if action is not None:
+                names, step = action
+                _store(registers, names, [None] * len(names) if step is None else step(registers), active)
+
+    def _read(self, index: int, registers: Registers) -> tuple[Value, Value]:
+        """The address of an access, and for a barrier the parity that is waited for."""
+        _, reads = self._addresses[index]
+        values = [read(registers) for read in reads]
+        address = None if any(value is None for value in values[:-1]) else sum(values[:-1])
+        return address, values[-1]
+
+    def _after(self, index: int, instruction: Instruction, mask: Any, registers: Registers, way: Way) -> list[tuple[int, Any]]:
+        """Where the threads go from the end of a stretch: (index, which of them)."""
+        behind = [(index + 1, mask)] if index + 1 < len(self.program.instructions) else []
+        if instruction.base not in _JUMPS:
+            return behind
+        guard = self._guards[index]
+        condition = True if guard is None else guard(registers)
+        if instruction.base == "BRA" and instruction.operands and _is_predicate(instruction.operands[0]):
+            second = evaluate.operand(instruction.operands[0], self.constants)(registers)
+            condition = None if condition is None or second is None else condition & second
+        if condition is None:
+            way.unknown.add(index)
+            return behind
+        if isinstance(condition, np.ndarray) and mask is None and condition.all():
+            condition = True
+        goes = _both(mask, condition)
+        target = self._target(instruction, registers)
+        result = [] if goes is False or target is None else [(target, goes)]
+        if goes is False:
+            return behind
+        stays = _both(mask, ~condition if isinstance(condition, np.ndarray) else not condition)
+        return result if stays is False or not behind else [*result, (index + 1, stays)]
+
+    def _target(self, instruction: Instruction, registers: Registers) -> int | None:
+        """Where a jump leads; None out of the kernel."""
+        if instruction.base in ("EXIT", "BRX"):
+            return None
+        if instruction.base == "RET":
+            address = registers.get(instruction.operands[0].split(" ")[0])
+            address = int(address[0]) if isinstance(address, np.ndarray) else address
+            return self._at(address) if address is not None else None
+        return self.program.find(instruction.target)
+
+    def _at(self, address: int) -> int | None:
+        code = self.program.instructions
+        index = (address - code[0].address) // 16
+        return index if 0 <= index < len(code) else None
+
+    def _block_ends(self) -> dict[int, int]:
+        """For the first instruction of every stretch without a jump or a label within, its end."""
+        code, starts = self.program.instructions, {0, *self.program.labels.values()}
+        for index, instruction in enumerate(code):
+            if instruction.base in _JUMPS:
+                starts.add(index + 1)
+        ordered = sorted(start for start in starts if start < len(code))
+        return dict(zip(ordered, [*ordered[1:], len(code)], strict=True))
+
+
+def _both(mask: Any, condition: Value) -> Any:
+    """The threads that are in both: None for all, False for none."""
+    if isinstance(condition, (bool, np.bool_)):
+        return mask if condition else False
+    both = condition if mask is None else mask & condition
+    return None if both.all() else both if both.any() else False
+
+
+def _store(registers: Registers, names: list[str], values: list[Value], active: Any) -> None:
+    for name, value in zip(names, values, strict=False):
+        if name in ("PT", "UPT", "RZ", "URZ"):
+            continue
+        if value is not None and active is not None and name in registers and "U" not in name:
+            value = np.where(active, as_lanes(value), as_lanes(registers[name]))
+        if value is None:
+            registers.pop(name, None)
+        else:
+            registers[name] = value
+
+
+def _is_predicate(text: str) -> bool:
+    return re.match(r"!?U?P[\dT]$", text) is not None
+
+
+def _address(instruction: Instruction, constants: Constants) -> tuple[str, list[Read]]:
+    """What reads the parts of an instruction's address, their sum being its low 32 bits; and the parity that it waits for."""
+    text = next((part for part in instruction.operands if "[" in part and not part.startswith(("c[", "gdesc"))), "")
+    found = _ADDRESS.search(text[text.rindex("[") :]) if text else None
+    last: Callable[[Registers], Value] = evaluate.operand(instruction.operands[-1], constants) if instruction.operands else lambda _: None
+    if found is None:
+        return text, [lambda registers: None, last]
+    first, second, offset = found.groups()
+    reads = [evaluate.operand(name, constants) for name in (first, second) if name]
+    number = int(offset, 16) if offset else 0
+    return text, [*reads, lambda registers: number, last]
+
+
+def _needed(program: Program) -> set[str]:
+    """The registers and predicates that branches and addresses come from."""
+    code = program.instructions
+    found: set[str] = set()
+    for instruction in code:
+        if instruction.base in (*_JUMPS, *_MEMORY):
+            found |= _names(instruction.guard)
+        if instruction.base in ("RET", "BRA"):
+            found |= _names(" ".join(instruction.operands))
+        if instruction.base in _MEMORY:
+            for operand in instruction.operands:
+                if "[" in operand:
+                    found |= {name for name in _names(operand[operand.rindex("[") :]) if "." not in name}
+            if instruction.base == "SYNCS":
+                found |= _names(instruction.operands[-1])
+    known = [(evaluate.written(each), _names(each.guard) | _names(" ".join(each.operands), pairs=True), each) for each in code]
+    grows = True
+    while grows:
+        grows = False
+        for results, sources, instruction in known:
+            if instruction.base in evaluate.UNKNOWN or not any(name in found for name in results) or sources <= found:
+                continue
+            found |= sources
+            grows = True
+    return found - {"PT", "UPT", "RZ", "URZ"}
+
+
+def _names(text: str, *, pairs: bool = False) -> set[str]:
+    """The registers and predicates in a text; with `pairs` the one behind each as well."""
+    names = set(re.findall(r"\bU?[RP]\d+\b", text))
+    return names | {evaluate.next_register(name) for name in names if "R" in name} if pairs else names
