@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -102,11 +103,12 @@ def profile(
     """
     if ranks is not None and device == "cpu" and arch is None and started_ranks() == 1 and together.start(ranks, "--ranks"):
         return
-    if lineinfo or (arch is not None and "gpucnn_kernels" not in sys.modules):  # for the page: they change no instruction
+    if lineinfo:
         os.environ["GPUCNN_LINEINFO"] = "1"  # read when the kernels are imported, which is below
-    from gpucnn.profiling import records, run
-    from gpucnn.profiling.show import compare as comparison
-    from gpucnn.profiling.show import report
+    with _lines(wanted=arch is not None):
+        from gpucnn.profiling import records, run
+        from gpucnn.profiling.show import compare as comparison
+        from gpucnn.profiling.show import report
 
     outputs = run.Outputs(*(None if path is None else user_path(path) for path in (json, trace, html)))
     outputs.check()
@@ -122,3 +124,17 @@ def profile(
             say(line)
     for path in outputs.write(made):
         say(f"wrote     {path}")
+
+
+@contextmanager
+def _lines(*, wanted: bool) -> Iterator[None]:
+    """Imported within it, kernels are compiled with line numbers, for the page to show Python beside instructions; they change none. What
+    comes later, and programs that are started, see nothing of it."""
+    if not wanted or "GPUCNN_LINEINFO" in os.environ:
+        yield
+        return
+    os.environ["GPUCNN_LINEINFO"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["GPUCNN_LINEINFO"]

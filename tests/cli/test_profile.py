@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -159,6 +160,19 @@ def predicted(text: str, profile: records.Profile, page: str) -> None:
         )
     assert profile.step.predicted == sum(row.predicted or 0 for row in profile.rows)
     assert "Python and machine code" in page and "LDG.E" in page
+
+
+def test_line_numbers_are_for_this_command_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels that it imports have them; programs that it starts hear nothing of it, and what a person has set stays."""
+    command = importlib.import_module("gpucnn.cli.profile")
+    monkeypatch.delenv("GPUCNN_LINEINFO", raising=False)
+    with command._lines(wanted=True):
+        assert os.environ["GPUCNN_LINEINFO"] == "1"
+    assert "GPUCNN_LINEINFO" not in os.environ
+    monkeypatch.setenv("GPUCNN_LINEINFO", "0")
+    with command._lines(wanted=True):
+        assert os.environ["GPUCNN_LINEINFO"] == "0"
+    assert os.environ["GPUCNN_LINEINFO"] == "0"
 
 
 def test_without_a_disassembler_bounds_are_all(gpucnn: Command, monkeypatch: pytest.MonkeyPatch) -> None:
