@@ -171,9 +171,13 @@ class Residual(_Container):
 class Concat(_Container):
     """Branches side by side, their outputs one behind the other along the channels: (C, H, W) → (ΣC, P, Q), or (features,) → (Σ,).
 
-    A branch is a layer, or several in a list. All must give images of one size. A branch that ends in a convolution or in pooling writes to
-    its part of the output, and reads its part of the gradient; what others write, and their part of the gradient, is copied. Where all
-    branches end in ReLU its gradient is taken by the layer behind, if that can do so, and otherwise of all channels at once.
+    A branch is a layer, or several in a list. All must give images of one size. A branch that ends in a convolution, in pooling, in batch
+    normalization, each with ReLU or without an activation, or in another Concat writes to its part of the output and reads its part of the
+    gradient. What others write, and their part of the gradient, is copied: Dense may cut its sums into slices, which are added up into one
+    piece; other activations, and the sum of a Residual, are kernels that number what they write from end to end. So is, on a CPU, a branch
+    that ends in a depthwise convolution. A branch that ends in ReLU beside one that does not is copied as well, because its gradient must
+    be taken of its channels alone. Where all branches end in ReLU it is taken by the layer behind, if that can do so, and otherwise of all
+    channels at once.
     """
 
     takes_relu_grad = True
@@ -206,6 +210,10 @@ class Concat(_Container):
     def _branches_end_in_relu(self) -> bool:
         return all(chain.ends_in_relu for chain in self._chains)
 
+    @property
+    def takes_part(self) -> bool:
+        return type(self) is Concat and self.activation is None  # classes derived from it may do something else
+
     def shares_output(self, chain: Chain) -> bool:
         """Whether a branch writes to its part of the output. There it cannot take the gradient of a ReLU of its own."""
         return chain.takes_part and (self._branches_end_in_relu or not chain.ends_in_relu)
@@ -228,10 +236,10 @@ class Concat(_Container):
         self._counts = [shape[0] for shape in shapes]
         return (sum(self._counts), *shapes[0][1:])
 
-    def _forward(self, x: Array, training: bool) -> Array:
+    def _forward(self, x: Array, training: bool, out: Array | None = None) -> Array:
         if training:
             self._x = x
-        y, first = self.device.xp.empty((x.shape[0], *self.output_shape), x.dtype), 0
+        y, first = self.device.xp.empty((x.shape[0], *self.output_shape), x.dtype) if out is None else out, 0
         for chain, count in zip(self._chains, self._counts, strict=True):
             part = y[:, first : first + count]
             if self.shares_output(chain):

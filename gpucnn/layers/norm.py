@@ -68,23 +68,27 @@ class BatchNorm2D(Layer):
         super().to_device(device, seed)
         self._ones = self._zeros = None
 
-    def _forward(self, x: Array, training: bool) -> Array:
+    @property
+    def takes_part(self) -> bool:
+        return type(self) is BatchNorm2D and self.activation in (None, "relu")  # classes derived from it may do something else
+
+    def _forward(self, x: Array, training: bool, out: Array | None = None) -> Array:
         ops, (weight, bias), running = self.device.ops, self._affine(x), (self.mean.value, self.variance.value)
         relu, kept = self.activation == "relu", None
         if training and self.frozen:
-            y = ops.batch_norm_apply(x, weight, bias, running, eps=self.eps, relu=relu)
+            y = ops.batch_norm_apply(x, weight, bias, running, eps=self.eps, relu=relu, out=out)
         elif training:
             examples = x.shape[0] if self.part is None else self.part.size if self.sync else self.part.least
             if examples * math.prod(x.shape[2:]) < 2:
                 raise ShapeError("batch normalization needs at least two numbers in each channel to train on: use a larger batch")
             if self.part is not None and self.sync:
-                return self._shared_forward(x, weight, bias, running)
-            y, *found = ops.batch_norm(x, weight, bias, running, momentum=self.momentum, eps=self.eps, relu=relu)
+                return self._shared_forward(x, weight, bias, running, out)
+            y, *found = ops.batch_norm(x, weight, bias, running, momentum=self.momentum, eps=self.eps, relu=relu, out=out)
             kept = (found[0], found[1])
             if self.part is not None:
                 shared.average(running, self.part, self.device.xp)
         else:
-            return ops.batch_norm_apply(x, weight, bias, running, eps=self.eps, relu=relu)
+            return ops.batch_norm_apply(x, weight, bias, running, eps=self.eps, relu=relu, out=out)
         self._x, self._kept = x, kept
         return y
 
@@ -100,10 +104,11 @@ class BatchNorm2D(Layer):
         with gradients(self.weight, self.bias) as (dweight, dbias):
             return ops.batch_norm_grad(dy, x, weight, self._kept, input_grad=input_grad, relu=relu, dweight=dweight, dbias=dbias)
 
-    def _shared_forward(self, x: Array, weight: Array, bias: Array, running: tuple[Array, Array]) -> Array:
+    def _shared_forward(self, x: Array, weight: Array, bias: Array, running: tuple[Array, Array], out: Array | None) -> Array:
         """With the statistics of a batch that several ranks share."""
         mean, variance = shared.moments(x, self.part, self.device.xp)
-        y = self.device.ops.batch_norm_apply(x, weight, bias, (mean, variance), eps=self.eps, relu=self.activation == "relu")
+        relu = self.activation == "relu"
+        y = self.device.ops.batch_norm_apply(x, weight, bias, (mean, variance), eps=self.eps, relu=relu, out=out)
         shared.move(running, (mean, variance), self.part.size * math.prod(x.shape[2:]), self.momentum, self.device.xp)
         self._x, self._kept = x, (mean, 1 / self.device.xp.sqrt(variance + x.dtype.type(self.eps)))
         return y

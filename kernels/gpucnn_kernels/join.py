@@ -32,12 +32,12 @@ def add_kernel(a, b, mask, y, relu, masked):
 
 
 @kernel
-def copy_images_kernel(x, y, size, size_by, size_shift, x_step, y_step):
+def copy_images_kernel(x, y, count, size, size_by, size_shift, x_step, y_step):
     """Element j of image n, for j below `size`: from x[n · x_step + j] to y[n · y_step + j]."""
     i = uint32(cuda.grid(1))
-    n = divide(i, size_by, size_shift)
-    j = uint32(i - n * size)
-    if uint32(n * x_step) < x.size and uint32(n * y_step) < y.size:
+    if i < count:
+        n = divide(i, size_by, size_shift)
+        j = uint32(i - n * size)
         y[uint32(n * y_step + j)] = x[uint32(n * x_step + j)]
 
 
@@ -83,5 +83,5 @@ def copy_images(x: Array, y: Array, stream: Stream = 0) -> None:
     shape = tuple(x.shape)
     size = math.prod(shape[1:])
     (source, from_step), (target, to_step) = images(x, "x", shape), images(y, "y", shape)
-    sizes = np.uint32(size), *magic(size), np.uint32(from_step or size), np.uint32(to_step or size)
+    sizes = np.uint32(shape[0] * size), np.uint32(size), *magic(size), np.uint32(from_step or size), np.uint32(to_step or size)
     run_each(copy_images_kernel, shape[0] * size, stream, source, target, *sizes)

@@ -42,6 +42,9 @@ NETWORKS: dict[str, Any] = {
     "concat of ReLUs": lambda: [conv(), gc.Concat(conv(2, 1), [conv(2, 1), conv(4), gc.Dropout(0.2)]), conv(2)],
     "concat first and last": lambda: [gc.Concat(conv(2, 1), conv(1, activation="sigmoid"))],
     "concat with an activation": lambda: [gc.Concat(conv(2, 1), conv(1, activation=None), activation="relu"), conv(2)],
+    "concat of batch normalization": lambda: [
+        conv(), gc.Concat([conv(2, activation=None), gc.BatchNorm2D(activation="relu")], conv(1), gc.Concat(conv(2, 1), conv(1))), conv(2)
+    ],
     "concat of rows": lambda: [gc.Flatten(), gc.Concat(gc.Dense(3, activation="relu"), gc.Dense(2), gc.Flatten()), gc.Dense(2)],
     "concat in residual in concat": lambda: [
         gc.Concat(gc.Residual(gc.Concat(conv(1), conv(1)), activation="relu"), conv(1)), gc.Flatten(), gc.Dense(2)
@@ -112,7 +115,7 @@ def test_relu_has_no_gradient_pass_of_its_own(name: str, monkeypatch: pytest.Mon
 
 
 def test_branches_write_into_the_output_and_read_their_part_of_the_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that end in a convolution or in pooling: copied are the others alone, once in each direction."""
+    """Those that end in a convolution, pooling, batch normalization or another Concat: copied are the others alone, once each way."""
     copies: list[Any] = []
     copied = cpu.copied
     monkeypatch.setattr(cpu, "copied", lambda x, **more: copies.append(x.shape) or copied(x, **more))
@@ -120,7 +123,10 @@ def test_branches_write_into_the_output_and_read_their_part_of_the_gradient(monk
     for layer, expected in (
         (gc.inception(2, (2, 3), (1, 2), 2), []),
         (gc.Concat(conv(2), [conv(1), gc.Dropout(0.5)], gc.AvgPool2D(3, stride=1, padding=1)), [(3, 2, 6, 6), (3, 1, 6, 6)] * 2),
-        (gc.Concat(conv(2, activation="tanh"), gc.DepthwiseConv2D(1)), [(3, 2, 6, 6), (3, 4, 6, 6)] * 2),
+        (gc.Concat(conv(2, activation="tanh"), gc.DepthwiseConv2D(1)), [(3, 2, 6, 6)] * 2),
+        (gc.Concat([conv(2), gc.BatchNorm2D()], gc.Concat([conv(1, activation=None), gc.BatchNorm2D()], conv(2, activation=None))), []),
+        (gc.Concat(*([conv(3, activation=None), gc.BatchNorm2D(activation="relu")] for _ in range(2)), gc.Concat(conv(1), conv(2))), []),
+        (gc.Concat([gc.Flatten(), gc.Dense(2)], [gc.Flatten(), gc.BatchNorm2D()]), [(3, 2)] * 2),
     ):
         model = gc.Sequential(layer).build((4, 6, 6), device="cpu", dtype="float64")
         copies.clear()
@@ -135,6 +141,29 @@ BRANCHES: tuple[tuple[Any, ...], ...] = (
     (lambda: gc.MaxPool2D(3, stride=3), lambda: gc.AvgPool2D(3), lambda: [conv(4), gc.MaxPool2D(3)], lambda: conv(6, 3, None, stride=3)),
     (lambda: gc.DepthwiseConv2D(3, padding=1, activation="relu"), lambda: gc.Conv2D(16, 1, groups=2, activation="relu")),
 )
+
+
+NORMALIZED: tuple[tuple[Any, ...], ...] = (
+    (lambda: [conv(3), gc.BatchNorm2D()], lambda: gc.Concat(conv(2), gc.BatchNorm2D()), lambda: conv(1, activation=None)),
+    (lambda: [conv(3, 3, None, use_bias=False), gc.BatchNorm2D(activation="relu")], lambda: gc.Concat(conv(2), conv(1))),
+)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("branches", [*BRANCHES, *NORMALIZED], ids=range(len(BRANCHES) + len(NORMALIZED)))
+def test_a_part_of_the_output_has_the_bits_of_an_array_of_its_own(branches: Any, frozen: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, found = np.random.default_rng(1).normal(size=(9, 16, 12, 12)).astype(np.float32), []
+    for shares in (True, False):
+        if not shares:
+            monkeypatch.setattr(gc.Concat, "shares_output", lambda self, chain: False)
+        layers = conv(16, 1, None), gc.Concat(*(make() for make in branches)), conv(3, 1)
+        model = gc.Sequential(*layers).build((16, 12, 12), seed=2, device="cpu")
+        layers[1].trainable = not frozen
+        y = model.forward(x, training=True)
+        dx = model.backward(np.linspace(-1, 1, y.size, dtype="float32").reshape(y.shape), input_grad=True)
+        found.append([y, dx, *(parameter.grad for parameter in model.parameters.values()), *(a.value for a in model.arrays.values())])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("branches", BRANCHES, ids=range(len(BRANCHES)))

@@ -120,6 +120,24 @@ def test_batch_normalization_is_the_references(n: int, c: int, pixels: int, relu
     check(dweight, edweight, magnitude=products, terms=terms, direction="weight_grad")
     whole = given_size + ((normal + size[:, None]) * products[:, None] + given_size.sum(axis=(0, 2))[:, None]) / count
     check(dx, edx, magnitude=whole * np.abs(weight * rstd)[:, None], terms=terms, direction="input_grad")
+    # Some channels of larger images: the same bits, and nothing beside them.
+    room = np.full((2, n, c + 3, pixels), np.nan, np.float32)
+    apart, target = room[0][:, 1 : c + 1], room[1][:, 2 : c + 2]
+    apart[...] = dy
+    for out in (target, None):
+        more = [np.zeros(c, np.float32), np.ones(c, np.float32)]
+        np.testing.assert_array_equal(cpu.batch_norm(x, weight, bias, (more[0], more[1]), out=out, **options)[0], y)
+    np.testing.assert_array_equal(target, y)
+    assert np.isnan(np.delete(room[1], range(2, c + 2), axis=1)).all()
+    sums = np.empty_like(weight), np.empty_like(bias)
+    found = cpu.batch_norm_grad(apart, x, weight, (mean, rstd), relu=relu, dweight=sums[0], dbias=sums[1])
+    for one, other in zip((found, *sums), (dx, dweight, dbias), strict=True):
+        np.testing.assert_array_equal(one, other)
+    for each in (dy, apart):
+        np.testing.assert_array_equal(
+            cpu.batch_norm_apply(each, weight, bias, (mean, rstd), eps=0.1, out=target),
+            cpu.batch_norm_apply(dy, weight, bias, (mean, rstd), eps=0.1),
+        )
     assert cpu.batch_norm_grad(dy, x, weight, (mean, rstd), relu=relu, out=dy) is dy
     np.testing.assert_array_equal(dy, dx)
 

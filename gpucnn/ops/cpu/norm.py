@@ -57,7 +57,7 @@ def batch_norm_apply(
     x: Array, weight: Array, bias: Array, running: tuple[Array, Array], *, eps: float, relu: bool = False, out: Array | None = None
 ) -> Array:
     """y by the `running` mean and variance, which stay as they are."""
-    y = np.empty_like(x) if out is None else out
+    y = np.empty(x.shape, x.dtype) if out is None else out
     rows, targets, (mean, variance) = _rows(x), _rows(y), running
     scale = weight / np.sqrt(variance + x.dtype.type(eps))
     _by_channels(lambda part: _normalized(rows[:, part] - mean[part, None], scale[part], bias[part], relu, targets[:, part]), x)

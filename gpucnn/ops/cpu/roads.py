@@ -247,7 +247,7 @@ def batch_norm(
     x: Array, weight: Array, bias: Array, running: tuple[Array, Array],
     *, momentum: float, eps: float, relu: bool = False, out: Array | None = None,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
-    if not loops(x, weight, bias, *running, out):
+    if not (loops(x, weight, bias, *running) and images(out)):
         return _norm.batch_norm(x, weight, bias, running, momentum=momentum, eps=eps, relu=relu, out=out)
     y = np.empty_like(x) if out is None else out
     norm = _engine.modules().norm
@@ -261,9 +261,9 @@ def batch_norm(
 def batch_norm_apply(
     x: Array, weight: Array, bias: Array, running: tuple[Array, Array], *, eps: float, relu: bool = False, out: Array | None = None
 ) -> Array:
-    if not loops(x, weight, bias, *running, out):
+    if not (loops(weight, bias, *running) and images(x, out)):
         return _norm.batch_norm_apply(x, weight, bias, running, eps=eps, relu=relu, out=out)
-    y = np.empty_like(x) if out is None else out
+    y = np.empty(x.shape, np.float32) if out is None else out
     mean, variance = running
     _engine.modules().norm.normalize(x, mean, weight / np.sqrt(variance + np.float32(eps)), bias, relu, y)
     return y
@@ -273,7 +273,7 @@ def batch_norm_grad(
     dy: Array, x: Array, weight: Array, kept: tuple[Array, Array],
     *, input_grad: bool = True, relu: bool = False, out: Array | None = None, dweight: Array | None = None, dbias: Array | None = None,
 ) -> Array | None:  # fmt: skip
-    if not loops(dy, x, weight, *kept, out, dweight, dbias):
+    if not (loops(x, weight, *kept, out, dweight, dbias) and images(dy)):
         return _norm.batch_norm_grad(
             dy, x, weight, kept, input_grad=input_grad, relu=relu, out=out, dweight=dweight, dbias=dbias
         )  # fmt: skip

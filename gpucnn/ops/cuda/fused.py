@@ -38,7 +38,7 @@ def conv2d_relu_max_pool2d(
     shape = (x.shape[0], weight.shape[0], *pool_window.output)
     y = empty(x, shape) if out is None else out
     places = empty(x, shape, "int32") if indices is None else indices
-    target = y if whole(y) else empty(x, shape)
+    target = y if choice.variant.parts or whole(y) else empty(x, shape)
     choice.launch(x, weight, bias, target, places, window, pool_window, groups, stream(x))
     return (y if target is y else copied(target, out=y)), places
 
@@ -67,6 +67,6 @@ def conv2d_relu_max_pool2d_weight_grad(
         return conv2d_weight_grad(dconv, x, window, groups, out=out, dbias=dbias)
     dweight = empty(dy, (k, c // groups, *window.kernel)) if out is None else out
     room = workspace(dy, choice.workspace)
-    given = dy if whole(dy) else copied(dy)
+    given = dy if choice.variant.parts or whole(dy) else copied(dy)
     choice.launch(given, indices, x, dweight, window, pool_window, groups, stream(dy), relu=relu, dbias=dbias, workspace=room)
     return dweight

@@ -29,20 +29,21 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn_kernels.conv.strips import MOST_TAPS, Strip, groups_along, input_strip_of, row_reader, strip_of
+from gpucnn_kernels.conv.strips import MOST_TAPS, Strip, groups_along, input_strip_of, row_reader, skipped, strip_of
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.integers import beyond, divide, magic
-from gpucnn_kernels.core.launch import Array, Stream, Window, floats, geometry, run_each
+from gpucnn_kernels.core.launch import Array, Stream, Window, floats, geometry, images, run_each
 from gpucnn_kernels.core.problem import Chip, Problem
 from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.core.variant import Variant, made_for_it
 
 
 @functools.cache
-def forward_kernel(strip: Strip) -> Any:
+def forward_kernel(strip: Strip, apart: bool = False) -> Any:
     """The kernel of `conv2d`: (x, weight, bias, y, count, K, H, W, top, left, P, Q, *magic(K), *magic(Q), *magic(strips),
-    *magic(m), strips, has_bias, relu), `count` strips in all."""
+    *magic(m), strips, skipped, has_bias, relu), `count` strips in all; `skipped` elements between the images of y where
+    they lie `apart`, which takes registers."""
     (R, S), (stride_h, stride_w), (dilation_h, dilation_w), T = strip.kernel, strip.stride, strip.dilation, strip.length
     read = row_reader(S, dilation_w)
     taps, rows = R * S, (T - 1) * stride_h + (R - 1) * dilation_h + 1
@@ -67,7 +68,7 @@ def forward_kernel(strip: Strip) -> Any:
     @kernel
     def conv2d_depthwise_forward(
         x, weight, bias, y, count, K, H, W, top, left, P, Q, k_magic, k_shift, q_magic, q_shift, s_magic, s_shift, m_magic, m_shift, strips,
-        has_bias, relu,
+        skipped, has_bias, relu,
     ):  # fmt: skip
         i = uint32(cuda.grid(1))
         if i >= count:
@@ -79,7 +80,8 @@ def forward_kernel(strip: Strip) -> Any:
         q = uint32(i - rest * Q)
         plane = divide(rest, s_magic, s_shift)  # n·K + k, and n·C + k // m is its m-th part
         p = uint32(uint32(rest - plane * strips) * uint32(T))
-        k = uint32(plane - divide(plane, k_magic, k_shift) * K)
+        n = divide(plane, k_magic, k_shift)
+        k = uint32(plane - n * K)
         for tap in range(taps):
             weights[tap] = weight[beyond(uint32(k * uint32(taps)), tap)]
         first = bias[k] if has_bias else float32(0)
@@ -90,6 +92,8 @@ def forward_kernel(strip: Strip) -> Any:
         first_w = int32(int32(q) * int32(stride_w) - left)
         all_rows(0, x, base, first_h, first_w, H, W, pixels, weights, sums)
         at = uint32((plane * P + p) * Q + q)
+        if apart:
+            at = uint32(at + n * skipped)
         for t in range(T):
             if uint32(p + uint32(t)) < P:
                 value = sums[t]
@@ -103,7 +107,8 @@ def forward_kernel(strip: Strip) -> Any:
 @functools.cache
 def input_grad_kernel(strip: Strip, masked: bool) -> Any:
     """The kernel of `conv2d_depthwise_input_grad`: (dy, weight, relu, dx, count, C, H, W, top, left, P, Q, *magic(C), *magic(groups),
-    *magic(strips), groups, strips, m). `masked`: dx is 0 where relu is not positive. `groups` of columns; `count` strips in all."""
+    *magic(strips), groups, strips, skipped, m). `masked`: dx is 0 where relu is not positive. `groups` of columns; `count` strips in all;
+    `skipped` elements between the images of dy."""
     (R, S), (stride_h, stride_w), (dilation_h, dilation_w), T = strip.kernel, strip.stride, strip.dilation, strip.length
     taps, own = R * S, T * stride_h * stride_w
     # Pixel row t of a strip is read by tap r of row (t − r·dilation) / stride of dy, counted from the one whose tap 0 it starts at.
@@ -134,8 +139,9 @@ def input_grad_kernel(strip: Strip, masked: bool) -> Any:
 
     @kernel
     def conv2d_depthwise_input_gradient(
-        dy, weight, relu, dx, count, C, H, W, top, left, P, Q, c_magic, c_shift, g_magic, g_shift, s_magic, s_shift, groups, strips, m
-    ):
+        dy, weight, relu, dx, count, C, H, W, top, left, P, Q, c_magic, c_shift, g_magic, g_shift, s_magic, s_shift, groups, strips,
+        skipped, m,
+    ):  # fmt: skip
         i = uint32(cuda.grid(1))
         if i >= count:
             return
@@ -146,7 +152,8 @@ def input_grad_kernel(strip: Strip, masked: bool) -> Any:
         group = int32(i - rest * groups)
         plane = divide(rest, s_magic, s_shift)  # n·C + c
         strip_number = int32(rest - plane * strips)
-        c = uint32(plane - divide(plane, c_magic, c_shift) * C)
+        n = divide(plane, c_magic, c_shift)
+        c = uint32(plane - n * C)
         for j in range(own):
             sums[j] = float32(0)
         # Row p0 of dy is the first whose tap 0 falls on the strip; the padding before the image may hold some.
@@ -157,7 +164,7 @@ def input_grad_kernel(strip: Strip, masked: bool) -> Any:
             k = uint32(c * m + j)
             for tap in range(taps):
                 weights[tap] = weight[beyond(uint32(k * uint32(taps)), tap)]
-            base = int32(uint32(plane * m + j) * uint32(P * Q))
+            base = int32(uint32(plane * m + j) * uint32(P * Q) + n * skipped)
             all_rows(0, dy, base, int32(first_p - above), int32(first_q - beyond_left), P, Q, gradients, weights, sums)
             j = uint32(j + uint32(1))
             if j >= m:
@@ -204,14 +211,15 @@ def conv2d(
     height, width, *_, top, left, _, _, _, _ = geometry(window)
     strips = -(-window.output[0] // strip.length)
     count = n * k * strips * window.output[1]
+    target, step = images(y, "y", (n, k, *window.output))
     run_each(
-        forward_kernel(strip),
+        forward_kernel(strip, step > 0),
         count,
         stream,
         floats(x, "x", (n, c, *window.input)),
         floats(weight, "weight", (k, 1, *window.kernel)),
         floats(weight, "weight") if bias is None else floats(bias, "bias", (k,)),  # never read without a bias
-        floats(y, "y", (n, k, *window.output)),
+        target,
         np.uint32(count),
         np.uint32(k),
         height,
@@ -224,6 +232,7 @@ def conv2d(
         *magic(strips),
         *magic(m),
         np.uint32(strips),
+        skipped(step, k, window),
         np.int32(bias is not None),
         np.int32(relu),
     )
@@ -250,7 +259,7 @@ def conv2d_input_grad(
     height, width, *_, top, left, _, _, p, q = geometry(window)
     strips, groups = -(-groups_along(window, 0) // strip.length), groups_along(window, 1)
     count = n * c * strips * groups
-    flat_dy = floats(dy, "dy", (n, k, *window.output))
+    flat_dy, step = images(dy, "dy", (n, k, *window.output))
     run_each(
         input_grad_kernel(strip, relu is not None),
         count,
@@ -272,6 +281,7 @@ def conv2d_input_grad(
         *magic(strips),
         np.uint32(groups),
         np.uint32(strips),
+        skipped(step, k, window),
         np.uint32(m),
     )
 
@@ -292,5 +302,5 @@ def fits_problem(problem: Problem, chip: Chip) -> bool:
     return problem.groups == problem.c > 1 and fits(problem.c, problem.k, problem.windowed)
 
 
-FORWARD = Variant("depthwise", conv2d, fits_problem, weigh=made_for_it)
-INPUT_GRAD = Variant("depthwise", conv2d_input_grad, fits_problem, weigh=made_for_it)
+FORWARD = Variant("depthwise", conv2d, fits_problem, weigh=made_for_it, parts=True)
+INPUT_GRAD = Variant("depthwise", conv2d_input_grad, fits_problem, weigh=made_for_it, parts=True)

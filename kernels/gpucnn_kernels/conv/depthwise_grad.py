@@ -17,11 +17,11 @@ import numpy as np
 
 from gpucnn_kernels.conv.depthwise import fits_problem, multiplier
 from gpucnn_kernels.conv.parts import SHARES, block_sums, gradients, sum_parts
-from gpucnn_kernels.conv.strips import Strip, row_reader, strip_of
+from gpucnn_kernels.conv.strips import Strip, row_reader, skipped, strip_of
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.integers import divide, magic
-from gpucnn_kernels.core.launch import THREADS, Array, Pair, Stream, Window, floats, geometry, run
+from gpucnn_kernels.core.launch import THREADS, Array, Pair, Stream, Window, floats, geometry, images, run
 from gpucnn_kernels.core.problem import Problem
 from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.core.variant import Variant, made_for_it
@@ -60,8 +60,8 @@ def grad_plan_of(images: int, filters: int, window: Window, threads: int = THREA
 
 @functools.cache
 def weight_grad_kernel(strip: Strip, threads: int) -> Any:
-    """The kernel of the blocks' sums: (dy, x, workspace, K, H, W, top, left, P, Q, *magic(Q), *magic(strips), *magic(m), strips, units,
-    slice_units)."""
+    """The kernel of the blocks' sums: (dy, x, workspace, K, H, W, top, left, P, Q, *magic(Q), *magic(strips), *magic(m), strips, skipped,
+    units, slice_units), `skipped` elements between the images of dy."""
     (R, S), (stride_h, stride_w), (dilation_h, dilation_w), T = strip.kernel, strip.stride, strip.dilation, strip.length
     read = row_reader(S, dilation_w)
     taps, rows = R * S, (T - 1) * stride_h + (R - 1) * dilation_h + 1
@@ -87,8 +87,9 @@ def weight_grad_kernel(strip: Strip, threads: int) -> Any:
 
     @kernel(launch_bounds=threads)
     def conv2d_depthwise_weight_grad_slices(
-        dy, x, workspace, K, H, W, top, left, P, Q, q_magic, q_shift, s_magic, s_shift, m_magic, m_shift, strips, units, slice_units
-    ):
+        dy, x, workspace, K, H, W, top, left, P, Q, q_magic, q_shift, s_magic, s_shift, m_magic, m_shift, strips, skipped, units,
+        slice_units,
+    ):  # fmt: skip
         tile = cuda.shared.array(room, float32)
         sums = cuda.local.array(sums_of_thread, float32)
         pixels = cuda.local.array(S, float32)
@@ -107,7 +108,7 @@ def weight_grad_kernel(strip: Strip, threads: int) -> Any:
             n = divide(rest, s_magic, s_shift)
             p = uint32(uint32(rest - n * strips) * uint32(T))
             plane = uint32(n * K + k)
-            at = uint32((plane * P + p) * Q + q)
+            at = uint32((plane * P + p) * Q + q + n * skipped)
             for t in range(T):
                 gradients[t] = float32(0)
                 if uint32(p + uint32(t)) < P:
@@ -156,12 +157,13 @@ def conv2d_weight_grad(
     assert plan is not None  # it fits
     flat_dweight, flat_dbias, room = gradients(dweight, dbias, workspace, (k, 1, *window.kernel), plan.parts)
     height, width, *_, top, left, _, _, _, _ = geometry(window)
+    flat_dy, step = images(dy, "dy", (n, k, *window.output))
     run(
         weight_grad_kernel(plan.strip, plan.threads),
         plan.slices * k,
         plan.threads,
         stream,
-        floats(dy, "dy", (n, k, *window.output)),
+        flat_dy,
         floats(x, "x", (n, c, *window.input)),
         room,
         np.uint32(k),
@@ -174,6 +176,7 @@ def conv2d_weight_grad(
         *magic(plan.strips),
         *magic(m),
         np.uint32(plan.strips),
+        skipped(step, k, window),
         np.uint32(plan.units),
         np.uint32(plan.slice_units),
     )
@@ -184,4 +187,4 @@ def _workspace(problem: Problem, slices: int) -> int:
     return workspace_size(problem.n, problem.c, problem.k, problem.windowed)
 
 
-WEIGHT_GRAD = Variant("depthwise", conv2d_weight_grad, fits_problem, _workspace, made_for_it)
+WEIGHT_GRAD = Variant("depthwise", conv2d_weight_grad, fits_problem, _workspace, made_for_it, parts=True)

@@ -33,7 +33,7 @@ from gpucnn_kernels.conv.patch import BANKS, ROOM, Patch, patch_loader, patch_of
 from gpucnn_kernels.core._numba import cuda, float32, uint32
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.integers import beyond
-from gpucnn_kernels.core.launch import Array, Stream, Window, floats, geometry, run
+from gpucnn_kernels.core.launch import Array, Stream, Window, floats, geometry, images, run
 from gpucnn_kernels.core.problem import Chip, Problem
 from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.core.variant import Variant, made_for_it
@@ -167,7 +167,8 @@ def fill_and_accumulate(plan: Plan) -> tuple[Any, Any]:
 
 @functools.cache
 def forward_kernel(plan: Plan) -> Any:
-    """The kernel of `conv2d`: (x, weight, bias, y, K, H, W, top, left, outputs, stretches, has_bias, relu)."""
+    """The kernel of `conv2d`: (x, weight, bias, y, K, H, W, top, left, outputs, stretches, image, has_bias, relu), `image` the elements
+    from an image of y to the next."""
     fill, accumulate = fill_and_accumulate(plan)
     F, G, threads, stretch = plan.filters, plan.positions, plan.threads, plan.stretch
     across, pitch, room, results = plan.patch.across, plan.patch.pitch, plan.shared, plan.filters * plan.positions
@@ -186,7 +187,7 @@ def forward_kernel(plan: Plan) -> Any:
     write_all = unrolled(write, F)
 
     @kernel(launch_bounds=threads)
-    def conv2d_direct_forward(x, weight, bias, y, K, H, W, top, left, outputs, stretches, has_bias, relu):
+    def conv2d_direct_forward(x, weight, bias, y, K, H, W, top, left, outputs, stretches, image, has_bias, relu):
         tile = cuda.shared.array(room, float32, alignment=16)  # load_4 reads the weights there
         sums = cuda.local.array(results, float32)
         part = cuda.local.array(F, float32)
@@ -213,7 +214,7 @@ def forward_kernel(plan: Plan) -> Any:
             row = uint32(position // uint32(across))
             bases[g] = uint32(uint32(row - first_row) * uint32(pitch) + uint32(position - row * uint32(across)))
         accumulate(tile, bases, part, sums)
-        write_all(0, y, uint32((n * K + first_filter) * outputs), outputs, own_positions, sums, first_filter, K, relu)
+        write_all(0, y, uint32(n * image + first_filter * outputs), outputs, own_positions, sums, first_filter, K, relu)
 
     return conv2d_direct_forward
 
@@ -269,6 +270,7 @@ def conv2d(
     height, width, *_, top, left, _, _, _, _ = geometry(window)
     outputs = window.output[0] * window.output[1]
     stretches = -(-outputs // plan.stretch)
+    target, step = images(y, "y", (n, k, *window.output))
     run(
         forward_kernel(plan),
         n * -(-k // plan.filters) * stretches,
@@ -277,7 +279,7 @@ def conv2d(
         floats(x, "x", (n, c, *window.input)),
         floats(weight, "weight", (k, c, *window.kernel)),
         floats(weight, "weight") if bias is None else floats(bias, "bias", (k,)),  # never read without a bias
-        floats(y, "y", (n, k, *window.output)),
+        target,
         np.uint32(k),
         height,
         width,
@@ -285,6 +287,7 @@ def conv2d(
         left,
         np.uint32(outputs),
         np.uint32(stretches),
+        np.uint32(step or k * outputs),
         np.int32(bias is not None),
         np.int32(relu),
     )
@@ -305,4 +308,4 @@ def fits_problem(problem: Problem, chip: Chip) -> bool:
     return fits(problem.c, problem.windowed, problem.groups)
 
 
-FORWARD = Variant("direct", conv2d, fits_problem, weigh=made_for_it)
+FORWARD = Variant("direct", conv2d, fits_problem, weigh=made_for_it, parts=True)

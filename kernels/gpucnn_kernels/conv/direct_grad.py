@@ -26,15 +26,16 @@ from gpucnn_kernels.conv.patch import patch_loader
 from gpucnn_kernels.core._numba import cuda, float32, uint32
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.integers import beyond
-from gpucnn_kernels.core.launch import Array, Pair, Stream, Window, floats, geometry, run
+from gpucnn_kernels.core.launch import Array, Pair, Stream, Window, floats, geometry, images, run
 from gpucnn_kernels.core.problem import Problem
 from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.core.variant import Variant, made_for_it
 
 
 @functools.cache
-def _grad_kernel(key: GradPlan) -> Any:
-    """The kernel of the blocks' sums: (dy, x, workspace, K, H, W, top, left, outputs, stretches, units, slice_units).
+def _grad_kernel(key: GradPlan, apart: bool) -> Any:
+    """The kernel of the blocks' sums: (dy, x, workspace, K, H, W, top, left, outputs, stretches, image, units,
+    slice_units), `image` the elements from an image of dy to the next where they lie `apart`: that takes registers.
 
     `key` is a plan without what depends on the number of images.
     """
@@ -62,10 +63,10 @@ def _grad_kernel(key: GradPlan) -> Any:
         phase = uint32(uint32(row % uint32(step_h)) * uint32(step_w))
         return uint32(c * uint32(channel) + phase * uint32(plane) + (row // uint32(step_h)) * uint32(pitch))
 
-    begin, begin_unit = own_share(key, row_words)
+    begin, begin_unit = own_share(key, row_words, apart)
 
     @kernel(launch_bounds=threads)
-    def conv2d_direct_weight_grad_slices(dy, x, workspace, K, H, W, top, left, outputs, stretches, units, slice_units):
+    def conv2d_direct_weight_grad_slices(dy, x, workspace, K, H, W, top, left, outputs, stretches, image, units, slice_units):
         tile = cuda.shared.array(room, float32)
         sums = cuda.local.array(results, float32)
         now = cuda.local.array(F, float32)
@@ -77,7 +78,7 @@ def _grad_kernel(key: GradPlan) -> Any:
         unit = uint32(own_slice * slice_units)
         last_unit = uint32(min(uint32(unit + slice_units), units))
         while unit < last_unit:
-            n, first, end = begin_unit(unit, stretches, outputs, first_filter, K, filter_at)
+            n, first, end = begin_unit(unit, stretches, outputs, image, first_filter, K, filter_at)
             first_row = uint32(first // uint32(across))
             position = uint32(first + thread)
             safe = uint32(min(position, uint32(end - uint32(1))))
@@ -139,12 +140,13 @@ def conv2d_weight_grad(
     flat_dweight, flat_dbias, room = gradients(dweight, dbias, workspace, (k, c, *window.kernel), plan.parts)
     height, width, *_, top, left, _, _, _, _ = geometry(window)
     outputs = window.output[0] * window.output[1]
+    given, step = images(dy, "dy", (n, k, *window.output))
     run(
-        weight_grad_kernel(plan),
+        weight_grad_kernel(plan, step > 0),
         plan.slices * -(-k // plan.filters) * plan.tap_groups,
         plan.threads,
         stream,
-        floats(dy, "dy", (n, k, *window.output)),
+        given,
         floats(x, "x", (n, c, *window.input)),
         room,
         np.uint32(k),
@@ -154,19 +156,20 @@ def conv2d_weight_grad(
         left,
         np.uint32(outputs),
         np.uint32(-(-outputs // plan.stretch)),
+        np.uint32(step or k * outputs),
         np.uint32(plan.units),
         np.uint32(plan.slice_units),
     )
     sum_parts(flat_dweight, flat_dbias, room, k, dbias is not None, plan.parts, adders, stream)
 
 
-def weight_grad_kernel(plan: GradPlan) -> Any:
-    """The kernel of `plan`: one for every number of images."""
-    return _grad_kernel(dataclasses.replace(plan, units=1, slice_units=1))
+def weight_grad_kernel(plan: GradPlan, apart: bool = False) -> Any:
+    """The kernel of `plan`: one for every number of images, which may lie `apart`."""
+    return _grad_kernel(dataclasses.replace(plan, units=1, slice_units=1), apart)
 
 
 def _workspace(problem: Problem, slices: int) -> int:
     return workspace_size(problem.n, problem.c, problem.k, problem.windowed)
 
 
-WEIGHT_GRAD = Variant("direct", conv2d_weight_grad, fits_problem, _workspace, made_for_it)
+WEIGHT_GRAD = Variant("direct", conv2d_weight_grad, fits_problem, _workspace, made_for_it, parts=True)

@@ -113,10 +113,11 @@ def share_out(
     return GradPlan(patch, threads, own_filters, stretch, group_rows, units, -(-units // slices))
 
 
-def own_share(plan: GradPlan, row_words: Any) -> tuple[Any, Any]:
+def own_share(plan: GradPlan, row_words: Any, apart: bool = False) -> tuple[Any, Any]:
     """Two device functions. `begin` works out a block's share, (group of taps, first filter, slice), sets its threads' sums to zero and
     fills `row_at`, the words to each row of its taps: `row_words(channel, row)`, a device function. `begin_unit` says what a unit is,
-    (image, first position, the position after the last), and fills `filter_at`, the words to each filter's plane of dy.
+    (image, first position, the position after the last), and fills `filter_at`, the words to each filter's plane of dy, whose images begin
+    `image` words apart where they lie `apart`.
 
     Rows and filters past the last are worked on as the last, and not written.
     """
@@ -140,12 +141,15 @@ def own_share(plan: GradPlan, row_words: Any) -> tuple[Any, Any]:
         return group, first_filter, uint32(number // filter_blocks)
 
     @device(forceinline=True)
-    def begin_unit(unit, stretches, outputs, first_filter, K, filter_at):
+    def begin_unit(unit, stretches, outputs, image, first_filter, K, filter_at):
         n = uint32(unit // stretches)
         first = uint32(uint32(unit - n * stretches) * uint32(stretch))
         for f in range(F):
             k = uint32(min(uint32(first_filter + uint32(f)), uint32(K - uint32(1))))
-            filter_at[f] = uint32((n * K + k) * outputs)
+            if apart:
+                filter_at[f] = uint32(n * image + k * outputs)
+            else:
+                filter_at[f] = uint32((n * K + k) * outputs)
         return n, first, uint32(min(uint32(first + uint32(stretch)), outputs))
 
     return begin, begin_unit

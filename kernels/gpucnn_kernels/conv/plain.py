@@ -16,7 +16,8 @@ each one: every lane adds up a 32nd of the terms, then the lanes' sums are added
 
 A GPU runs the kernel's body once per thread. Threads are numbered through the whole grid (`cuda.grid(1)`), a thread takes the element of
 the result with its number apart into n, k, p, q, and threads past the last element return. Neighbouring threads have neighbouring q, so
-that they read neighbouring pixels, which the hardware fetches together.
+that they read neighbouring pixels, which the hardware fetches together. y and dy may be a part of larger images: there are then `skipped`
+elements between an image's last and the next one's first, or `image` from the beginning of one to that of the next.
 """
 
 # Numba works out the types of kernels.
@@ -29,7 +30,7 @@ import numpy as np
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import kernel
 from gpucnn_kernels.core.integers import split
-from gpucnn_kernels.core.launch import Array, Stream, Window, floats, geometry, run, run_each
+from gpucnn_kernels.core.launch import Array, Stream, Window, floats, geometry, images, run, run_each
 from gpucnn_kernels.core.reduce import LANES, tree_sum
 from gpucnn_kernels.core.variant import Variant
 from gpucnn_kernels.engine.bias import bias_grad
@@ -40,14 +41,15 @@ from gpucnn_kernels.engine.bias import bias_grad
 
 @kernel
 def conv2d_kernel(
-    x, weight, bias, y, C, K, groups, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, has_bias, relu
+    x, weight, bias, y, N, C, K, groups, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, skipped, has_bias, relu
 ):
     i = uint32(cuda.grid(1))
-    if i >= y.size:
-        return
     rest, q = split(i, Q)
     rest, p = split(rest, P)
     n, k = split(rest, K)
+    if n >= N:
+        return
+    at = uint32(i + n * skipped)
     group_c = int32(C // groups)
     first_c = int32(k // uint32(K // groups)) * group_c
     first_h = int32(p * stride_h - top)
@@ -66,12 +68,12 @@ def conv2d_kernel(
         total += bias[k]
     if relu and total <= float32(0):  # NaN stays NaN
         total = float32(0)
-    y[i] = total
+    y[at] = total
 
 
 @kernel
 def conv2d_input_grad_kernel(
-    dy, weight, mask, dx, C, K, groups, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, masked
+    dy, weight, mask, dx, C, K, groups, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, image, masked
 ):
     i = uint32(cuda.grid(1))
     if i >= dx.size:
@@ -97,13 +99,15 @@ def conv2d_input_grad_kernel(
                 q = int32(column // stride_w)
                 if column >= 0 and q * stride_w == column and q < Q:
                     for k in range(first_k, first_k + group_k):
-                        gradient = dy[uint32(((n * K + k) * P + p) * Q + q)]
+                        gradient = dy[uint32(n * image + (k * P + p) * Q + q)]
                         total += weight[uint32(((k * group_c + own_c) * R + r) * S + s)] * gradient
     dx[i] = total
 
 
 @kernel
-def conv2d_weight_grad_kernel(dy, x, dweight, N, C, K, groups, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q):
+def conv2d_weight_grad_kernel(
+    dy, x, dweight, N, C, K, groups, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, image
+):
     sums = cuda.shared.array(LANES, float32)
     i = uint32(cuda.blockIdx.x)
     lane = int32(cuda.threadIdx.x)
@@ -121,7 +125,7 @@ def conv2d_weight_grad_kernel(dy, x, dweight, N, C, K, groups, H, W, R, S, strid
         h = int32(p * stride_h + offset_h)
         w = int32(q * stride_w + offset_w)
         if h >= 0 and h < H and w >= 0 and w < W:
-            total += dy[uint32(((n * K + k) * P + p) * Q + q)] * x[uint32(((n * C + c) * H + h) * W + w)]
+            total += dy[uint32(n * image + (k * P + p) * Q + q)] * x[uint32(((n * C + c) * H + h) * W + w)]
     sums[lane] = total
     tree_sum(sums, lane, LANES)
     if lane == 0:
@@ -146,18 +150,22 @@ def conv2d(
     so is `slices` of the gradient of the weight.
     """
     (n, c), k = x.shape[:2], weight.shape[0]
+    own = k * window.output[0] * window.output[1]
+    target, step = images(y, "y", (n, k, *window.output))
     run_each(
         conv2d_kernel,
-        n * k * window.output[0] * window.output[1],
+        n * own,
         stream,
         floats(x, "x", (n, c, *window.input)),
         floats(weight, "weight", weight_shape(k, c, window, groups)),
         floats(weight, "weight") if bias is None else floats(bias, "bias", (k,)),  # never read without a bias: keeps one signature
-        floats(y, "y", (n, k, *window.output)),
+        target,
+        np.uint32(n),
         np.int32(c),
         np.int32(k),
         np.int32(groups),
         *geometry(window),
+        np.uint32(step - own if step else 0),
         np.int32(bias is not None),
         np.int32(relu),
     )
@@ -177,18 +185,20 @@ def conv2d_input_grad(
     """Writes the gradient of `conv2d` with respect to x to dx (N, C, H, W). `relu`: x, where it is ReLU's output; then dx is the gradient
     of ReLU's input, 0 where x is not positive."""
     (n, k), c = dy.shape[:2], weight.shape[1] * groups
+    gradients, step = images(dy, "dy", (n, k, *window.output))
     run_each(
         conv2d_input_grad_kernel,
         n * c * window.input[0] * window.input[1],
         stream,
-        floats(dy, "dy", (n, k, *window.output)),
+        gradients,
         floats(weight, "weight", weight_shape(k, c, window, groups)),
-        floats(dy, "dy") if relu is None else floats(relu, "relu", (n, c, *window.input)),  # never read without: keeps one signature
+        gradients if relu is None else floats(relu, "relu", (n, c, *window.input)),  # never read without: keeps one signature
         floats(dx, "dx", (n, c, *window.input)),
         np.int32(c),
         np.int32(k),
         np.int32(groups),
         *geometry(window),
+        np.int32(step or k * window.output[0] * window.output[1]),
         np.int32(relu is not None),
     )
 
@@ -209,12 +219,13 @@ def conv2d_weight_grad(
     it is None."""
     (n, k), c = dy.shape[:2], x.shape[1]
     shape = weight_shape(k, c, window, groups)
+    gradients, step = images(dy, "dy", (n, k, *window.output))
     run(
         conv2d_weight_grad_kernel,
         shape[0] * shape[1] * shape[2] * shape[3],
         LANES,
         stream,
-        floats(dy, "dy", (n, k, *window.output)),
+        gradients,
         floats(x, "x", (n, c, *window.input)),
         floats(dweight, "dweight", shape),
         np.int32(n),
@@ -222,6 +233,7 @@ def conv2d_weight_grad(
         np.int32(k),
         np.int32(groups),
         *geometry(window),
+        np.int32(step or k * window.output[0] * window.output[1]),
     )
     if dbias is not None:
         bias_grad(dy, dbias, stream)
@@ -233,6 +245,6 @@ def weight_shape(k: int, c: int, window: Window, groups: int) -> tuple[int, int,
     return k, c // groups, *window.kernel
 
 
-FORWARD = Variant("plain", conv2d)
-INPUT_GRAD = Variant("plain", conv2d_input_grad)
-WEIGHT_GRAD = Variant("plain", conv2d_weight_grad)
+FORWARD = Variant("plain", conv2d, parts=True)
+INPUT_GRAD = Variant("plain", conv2d_input_grad, parts=True)
+WEIGHT_GRAD = Variant("plain", conv2d_weight_grad, parts=True)

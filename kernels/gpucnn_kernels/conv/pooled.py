@@ -25,21 +25,22 @@ import numpy as np
 from gpucnn_kernels.conv import direct
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import device, kernel
-from gpucnn_kernels.core.launch import Array, Stream, Window, floats, geometry, ints, run
+from gpucnn_kernels.core.launch import Array, Stream, Window, floats, geometry, images, ints, run
 from gpucnn_kernels.core.problem import Chip, Problem
 from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.core.variant import Variant, made_for_it
 
 
 @functools.cache
-def fused_kernel(plan: direct.Plan) -> Any:
-    """The kernel: (x, weight, bias, y, indices, K, H, W, Q, top, left, outputs, stretches, has_bias), `outputs` those of the pooling."""
+def fused_kernel(plan: direct.Plan, apart: bool = False) -> Any:
+    """The kernel: (x, weight, bias, y, indices, K, H, W, Q, top, left, outputs, stretches, skipped, has_bias), `outputs` those of the
+    pooling, and `skipped` elements between the images of y where they lie `apart`."""
     fill, accumulate = direct.fill_and_accumulate(plan)
     F, threads, stretch = plan.filters, plan.threads, plan.stretch
     across, pitch, room, results = plan.patch.across, plan.patch.pitch, plan.shared, plan.filters * 4
 
     @device(forceinline=True)
-    def write(f, y, indices, at, outputs, corner, Q, sums, first_filter, K):
+    def write(f, y, indices, at, before, outputs, corner, Q, sums, first_filter, K):
         best = sums[f]
         if best <= float32(0):  # ReLU; NaN stays NaN
             best = float32(0)
@@ -54,13 +55,16 @@ def fused_kernel(plan: direct.Plan) -> Any:
                 winner = uint32(corner + uint32(o // 2) * Q + uint32(o % 2))
         if uint32(first_filter + uint32(f)) < K:
             own = uint32(at + uint32(f) * outputs)
-            y[own] = best
+            if apart:
+                y[uint32(own + before)] = best
+            else:
+                y[own] = best
             indices[own] = int32(winner)
 
     write_all = unrolled(write, F)
 
     @kernel(launch_bounds=threads)
-    def conv2d_relu_max_pool(x, weight, bias, y, indices, K, H, W, Q, top, left, outputs, stretches, has_bias):
+    def conv2d_relu_max_pool(x, weight, bias, y, indices, K, H, W, Q, top, left, outputs, stretches, skipped, has_bias):
         tile = cuda.shared.array(room, float32, alignment=16)  # load_4 reads the weights there
         sums = cuda.local.array(results, float32)
         part = cuda.local.array(F, float32)
@@ -85,7 +89,7 @@ def fused_kernel(plan: direct.Plan) -> Any:
         accumulate(tile, bases, part, sums)
         corner = uint32(uint32(row * uint32(2)) * Q + column * uint32(2))  # in the convolution's plane
         at = uint32((n * K + first_filter) * outputs + position)
-        write_all(0, y, indices, at, outputs, corner, Q, sums, first_filter, K)
+        write_all(0, y, indices, at, uint32(n * skipped), outputs, corner, Q, sums, first_filter, K)
 
     return conv2d_relu_max_pool
 
@@ -138,15 +142,16 @@ def conv2d_relu_max_pool2d(
     height, width, *_, top, left, _, _, _, _ = geometry(window)
     outputs = pool_window.output[0] * pool_window.output[1]
     stretches = -(-outputs // plan.stretch)
+    target, step = images(y, "y", (n, k, *pool_window.output))
     run(
-        fused_kernel(plan),
+        fused_kernel(plan, step > 0),
         n * -(-k // plan.filters) * stretches,
         plan.threads,
         stream,
         floats(x, "x", (n, c, *window.input)),
         floats(weight, "weight", (k, c, *window.kernel)),
         floats(weight, "weight") if bias is None else floats(bias, "bias", (k,)),  # never read without a bias
-        floats(y, "y", (n, k, *pool_window.output)),
+        target,
         ints(indices, "indices", (n, k, *pool_window.output)),
         np.uint32(k),
         height,
@@ -156,6 +161,7 @@ def conv2d_relu_max_pool2d(
         left,
         np.uint32(outputs),
         np.uint32(stretches),
+        np.uint32(step - k * outputs if step else 0),
         np.int32(bias is not None),
     )
 
@@ -166,4 +172,4 @@ def _fits(problem: Problem, chip: Chip) -> bool:
 
 APART = Variant("plain", None)
 """A convolution, and then a pooling."""
-FORWARD = Variant("direct", conv2d_relu_max_pool2d, _fits, weigh=made_for_it)
+FORWARD = Variant("direct", conv2d_relu_max_pool2d, _fits, weigh=made_for_it, parts=True)

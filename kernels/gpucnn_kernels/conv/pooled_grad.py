@@ -35,17 +35,19 @@ from gpucnn_kernels.conv.parts import SHARES, GradPlan, block_sums, gradients, o
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.integers import beyond
-from gpucnn_kernels.core.launch import Array, Pair, Stream, Window, floats, geometry, ints, run
+from gpucnn_kernels.core.launch import Array, Pair, Stream, Window, floats, geometry, images, ints, run
 from gpucnn_kernels.core.problem import Chip, Problem
 from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.core.variant import Variant, made_for_it
 
 
 @functools.cache
-def _grad_kernel(key: GradPlan, masked: bool) -> Any:
-    """The kernel of the blocks' sums: (dy, indices, relu, x, workspace, K, H, W, Q, top, left, outputs, stretches, units, slice_units).
+def _grad_kernel(key: GradPlan, masked: bool, apart: bool) -> Any:
+    """The kernel of the blocks' sums: (dy, indices, relu, x, workspace, K, H, W, Q, top, left, outputs, stretches, skipped, units,
+    slice_units).
 
-    `key` is a plan without what depends on the number of images; `masked`: dy counts where relu is positive. `outputs` are the pooling's.
+    `key` is a plan without what depends on the number of images; `masked`: dy counts where relu is positive. `outputs` are the pooling's,
+    and there are `skipped` elements between the images of dy where they lie `apart`.
     """
     corners: Any = key.patch
     threads, F = key.threads, key.filters
@@ -81,7 +83,7 @@ def _grad_kernel(key: GradPlan, masked: bool) -> Any:
 
     @kernel(launch_bounds=threads)
     def conv2d_relu_max_pool_weight_grad_slices(
-        dy, indices, relu, x, workspace, K, H, W, Q, top, left, outputs, stretches, units, slice_units
+        dy, indices, relu, x, workspace, K, H, W, Q, top, left, outputs, stretches, skipped, units, slice_units
     ):
         tile = cuda.shared.array(room, float32)
         sums = cuda.local.array(results, float32)
@@ -97,12 +99,16 @@ def _grad_kernel(key: GradPlan, masked: bool) -> Any:
         unit = uint32(own_slice * slice_units)
         last_unit = uint32(min(uint32(unit + slice_units), units))
         while unit < last_unit:
-            n, first, end = begin_unit(unit, stretches, outputs, first_filter, K, filter_at)
+            n, first, end = begin_unit(unit, stretches, outputs, skipped, first_filter, K, filter_at)
+            before = uint32(n * skipped)
             first_row = uint32(first // uint32(across))
             position = uint32(first + thread)
             safe = uint32(min(position, uint32(end - uint32(1))))
             for f in range(F):
-                after[f] = dy[uint32(filter_at[f] + safe)]
+                if apart:
+                    after[f] = dy[uint32(filter_at[f] + safe + before)]
+                else:
+                    after[f] = dy[uint32(filter_at[f] + safe)]
                 winners[f] = indices[uint32(filter_at[f] + safe)]
                 if masked:
                     pooled[f] = relu[uint32(filter_at[f] + safe)]
@@ -125,7 +131,10 @@ def _grad_kernel(key: GradPlan, masked: bool) -> Any:
                 position = uint32(position + uint32(threads))
                 safe = uint32(min(position, uint32(end - uint32(1))))
                 for f in range(F):
-                    after[f] = dy[uint32(filter_at[f] + safe)]
+                    if apart:
+                        after[f] = dy[uint32(filter_at[f] + safe + before)]
+                    else:
+                        after[f] = dy[uint32(filter_at[f] + safe)]
                     winners[f] = indices[uint32(filter_at[f] + safe)]
                     if masked:
                         pooled[f] = relu[uint32(filter_at[f] + safe)]
@@ -201,9 +210,9 @@ def conv2d_relu_max_pool2d_weight_grad(
     height, width, *_, top, left, _, _, _, _ = geometry(window)
     pooled = (n, k, *pool_window.output)
     outputs = pool_window.output[0] * pool_window.output[1]
-    flat_dy = floats(dy, "dy", pooled)
+    flat_dy, step = images(dy, "dy", pooled)
     run(
-        weight_grad_kernel(plan, relu is not None),
+        weight_grad_kernel(plan, relu is not None, step > 0),
         plan.slices * -(-k // plan.filters) * plan.tap_groups,
         plan.threads,
         stream,
@@ -220,15 +229,16 @@ def conv2d_relu_max_pool2d_weight_grad(
         left,
         np.uint32(outputs),
         np.uint32(-(-outputs // plan.stretch)),
+        np.uint32(step - k * outputs if step else 0),
         np.uint32(plan.units),
         np.uint32(plan.slice_units),
     )
     sum_parts(flat_dweight, flat_dbias, room, k, dbias is not None, plan.parts, adders, stream)
 
 
-def weight_grad_kernel(plan: GradPlan, masked: bool) -> Any:
+def weight_grad_kernel(plan: GradPlan, masked: bool, apart: bool = False) -> Any:
     """The kernel of `plan`, with ReLU's gradient if `masked`: one for every number of images."""
-    return _grad_kernel(dataclasses.replace(plan, units=1, slice_units=1), masked)
+    return _grad_kernel(dataclasses.replace(plan, units=1, slice_units=1), masked, apart)
 
 
 def _checked(plan: GradPlan | None, channels: int, window: Window, pool_window: Window, groups: int = 1) -> GradPlan:
@@ -252,4 +262,4 @@ def _workspace(problem: Problem, slices: int) -> int:
 
 APART = Variant("plain", None)
 """The gradient of a pooling, and then that of a convolution."""
-WEIGHT_GRAD = Variant("direct", conv2d_relu_max_pool2d_weight_grad, _fits, _workspace, made_for_it)
+WEIGHT_GRAD = Variant("direct", conv2d_relu_max_pool2d_weight_grad, _fits, _workspace, made_for_it, parts=True)

@@ -9,6 +9,8 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from gpucnn_kernels.core._numba import float32, int32, types, uint32, uint64
 from gpucnn_kernels.core.compile import device
 from gpucnn_kernels.core.launch import Pair, Window
@@ -79,3 +81,8 @@ def row_reader(taps: int, step: int) -> Any:
                 pixels[s] = image[beside(at, s * step)]
 
     return read
+
+
+def skipped(step: int, filters: int, window: Window) -> np.uint32:
+    """The elements between an image of y or dy and the next, of those that begin `step` elements apart (0: right behind one another)."""
+    return np.uint32(step - filters * window.output[0] * window.output[1] if step else 0)

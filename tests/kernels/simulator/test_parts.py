@@ -116,33 +116,70 @@ def test_pooling(device: Device, window: Window) -> None:
     [(8, 1, "plain"), *(pytest.param(*each, marks=COMPILED) for each in ((2, 1, "direct"), (4, 4, "depthwise"), (8, 1, "tile64x64")))],
 )
 def test_whatever_the_variant_is(device: Device, c: int, groups: int, name: str) -> None:
-    """Those that take whole arrays only are given copies."""
+    """None of them needs a copy."""
     window, ops = conv_window((6, 5), 3, padding=1), device.ops
     shape = (2, 4, *window.output)
     x, weight, dy = device.array(normal(0, 2, c, 6, 5)), device.array(normal(1, 4, c // groups, 3, 3)), normal(2, *shape)
     given, part = Part(device, shape, dy).array, Part(device, shape)
-    with select.override(conv2d=name, conv2d_weight_grad=name, **({} if name == "direct" else {"conv2d_input_grad": name})):
-        ops.conv2d(x, weight, None, window, groups, out=part.array)
-        same(part.result(), ops.conv2d(x, weight, None, window, groups))
+    bias, found, expected = device.array(normal(3, 4)), device.xp.full(4, np.nan, "float32"), device.xp.full(4, np.nan, "float32")
+    names = {"conv2d": name, "conv2d_weight_grad": name, **({} if name == "direct" else {"conv2d_input_grad": name})}
+    with select.override(**names), recording() as launches:
+        ops.conv2d(x, weight, bias, window, groups, relu=True, out=part.array)
+        same(part.result(), ops.conv2d(x, weight, bias, window, groups, relu=True))
         whole = device.array(dy)
         same(to_numpy(ops.conv2d_input_grad(given, weight, window, groups)), ops.conv2d_input_grad(whole, weight, window, groups))
-        same(to_numpy(ops.conv2d_weight_grad(given, x, window, groups)), ops.conv2d_weight_grad(whole, x, window, groups))
+        dweight = ops.conv2d_weight_grad(given, x, window, groups, dbias=found)
+        same(to_numpy(dweight), ops.conv2d_weight_grad(whole, x, window, groups, dbias=expected))
+        same(to_numpy(found), expected)
+    assert not any("copy" in launch.name for launch in launches)
 
 
 @pytest.mark.parametrize("side", [pytest.param(6, marks=COMPILED)])
 def test_convolution_with_pooling_in_one_kernel(device: Device, side: int) -> None:
     window, halves = conv_window((side, side), 3, padding=1), pool_window((side, side), 2)
     x, weight, dy = device.array(normal(0, 2, 1, 6, 6)), device.array(normal(1, 4, 1, 3, 3)), normal(2, 2, 4, 3, 3)
-    with select.override(conv2d_relu_max_pool2d="direct", conv2d_relu_max_pool2d_weight_grad="direct"):
+    with select.override(conv2d_relu_max_pool2d="direct", conv2d_relu_max_pool2d_weight_grad="direct"), recording() as launches:
         expected, places = device.ops.conv2d_relu_max_pool2d(x, weight, None, window, halves)
         part = Part(device, dy.shape)
         device.ops.conv2d_relu_max_pool2d(x, weight, None, window, halves, out=part.array)
         same(part.result(), expected)
-        found, whole = (
-            device.ops.conv2d_relu_max_pool2d_weight_grad(given, places, x, window, halves, relu=expected)
-            for given in (Part(device, dy.shape, dy).array, device.array(dy))
-        )
-        same(to_numpy(found), whole)
+        for relu in (None, expected):
+            found, whole = (
+                device.ops.conv2d_relu_max_pool2d_weight_grad(given, places, x, window, halves, relu=relu)
+                for given in (Part(device, dy.shape, dy).array, device.array(dy))
+            )
+            same(to_numpy(found), whole)
+    assert not any("copy" in launch.name for launch in launches)
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 3, 5), (4, 3)], ids=["images", "rows"])
+def test_batch_normalization(device: Device, shape: tuple[int, ...]) -> None:
+    ops, c = device.ops, shape[1]
+    x, dy = device.array(normal(0, *shape)), normal(1, *shape)
+    weight, bias, mean = (device.array(normal(number, c)) for number in (2, 3, 4))
+    given, options = Part(device, shape, dy).array, {"eps": 1e-5, "relu": True}
+    with recording() as launches:
+        results = []
+        for part in (Part(device, shape), None):
+            running = device.array(np.zeros(c, np.float32)), device.array(np.ones(c, np.float32))
+            out = None if part is None else part.array
+            y, *kept = ops.batch_norm(x, weight, bias, running, momentum=0.1, out=out, **options)
+            results.append([to_numpy(y) if part is None else part.result(), *map(to_numpy, (*kept, *running))])
+        for found, expected in zip(*results, strict=True):
+            same(found, expected)
+        running = mean, device.array(np.abs(normal(5, c)) + 1)
+        for source in (x, Part(device, shape, to_numpy(x)).array):
+            part = Part(device, shape)
+            ops.batch_norm_apply(source, weight, bias, running, out=part.array, **options)
+            same(part.result(), ops.batch_norm_apply(x, weight, bias, running, **options))
+        results = []
+        for gradient in (given, device.array(dy)):
+            sums = [device.xp.full(c, np.nan, "float32") for _ in range(2)]
+            dx = ops.batch_norm_grad(gradient, x, weight, (kept[0], kept[1]), relu=True, dweight=sums[0], dbias=sums[1])
+            results.append([to_numpy(each) for each in (dx, *sums)])
+        for found, expected in zip(*results, strict=True):
+            same(found, expected)
+    assert not any("copy" in launch.name for launch in launches)
 
 
 def described(launch: Launch) -> tuple[Any, ...]:
