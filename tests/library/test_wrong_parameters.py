@@ -70,3 +70,24 @@ def test_an_empty_list_of_layers_says_where() -> None:
         gc.Concat(gc.Flatten(), [])
     with pytest.raises(gc.ArgumentError, match="a list in Residual's shortcut needs at least one layer"):
         gc.Residual(gc.Flatten(), shortcut=[])
+
+
+ON_IMAGES = [name for name in LAYERS if re.search(r"2D$", name) and name != "BatchNorm2D"]
+
+
+@pytest.mark.parametrize("shape", [(7,), (2, 1, 1), (2, 2, 2), (3, 1, 9)], ids=shown)
+@pytest.mark.parametrize("name", LAYERS)
+def test_an_input_that_does_not_fit_is_said_with_the_layer_and_the_size(name: str, shape: tuple[int, ...]) -> None:
+    kind = LAYERS[name]
+    names = inspect.signature(kind.__init__).parameters
+    inside = {"Stack": 1, "Residual": 1, "Concat": 2}.get(name, 0)
+    settings = {each: value for each, value in NEEDED.items() if each in names}
+    layer = kind(*(gc.Conv2D(2, 3) for _ in range(inside)), **settings)
+    try:
+        output = gc.Sequential(layer).build(shape, device="cpu").output_shape
+    except gc.ShapeError as error:
+        message = str(error)
+        assert "\n" not in message and message.startswith(f"layer 1 of 1, {name}("), message
+        assert re.search(rf"got an input of shape {re.escape(str(shape))}|(padded image|image) only \d", message), message
+    else:
+        assert all(size > 0 for size in output) and not (len(shape) == 1 and name in ON_IMAGES)

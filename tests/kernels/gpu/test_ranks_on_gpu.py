@@ -6,7 +6,7 @@ No test here has NCCL itself: it takes a GPU for each rank. `test_nccl_of_one_ra
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from signal import SIGTERM
 from typing import Any
 
@@ -75,8 +75,20 @@ def model_on(device: Device) -> gc.Sequential:
     return gc.Sequential(*layers).build((1, 8, 8), seed=3, device=device).compile(gc.SGD(0.05, momentum=0.9))
 
 
-def trained(device: Device, ranks: Any, graphs: bool, epochs: int = 3) -> tuple[gc.Sequential, list[Totals], TrainingStep]:
-    model = model_on(device)
+def normalized_on(device: Device) -> gc.Sequential:
+    """With statistics of the batch that all ranks share, of images and of rows."""
+    conv, dense = gc.Conv2D(4, 3, use_bias=False), gc.Dense(6, use_bias=False)
+    layers = (conv, gc.BatchNorm2D(activation="relu"), gc.MaxPool2D(2), gc.Flatten(), dense, gc.BatchNorm2D(), gc.Dense(4))
+    return gc.Sequential(*layers).build((1, 8, 8), seed=3, device=device).compile(gc.SGD(0.05, momentum=0.9))
+
+
+MODELS = (model_on, normalized_on)
+
+
+def trained(
+    device: Device, ranks: Any, graphs: bool, epochs: int = 3, make: Callable[[Device], gc.Sequential] = model_on
+) -> tuple[gc.Sequential, list[Totals], TrainingStep]:
+    model = make(device)
     assert model.loss is not None and model.optimizer is not None
     team = Team(ranks, model) if ranks is not None else None
     step = TrainingStep(model, model.loss, model.optimizer, graphs=graphs, team=team)
@@ -119,6 +131,26 @@ def test_sums_are_begun_from_the_back_on_a_stream_of_their_own_and_recorded_with
     assert plain.graphs.recorded == 0
     np.testing.assert_array_equal(to_numpy(model.buffers.values), to_numpy(launched.buffers.values))
     assert totals == others and model.state() == launched.state()
+
+
+def test_shared_statistics_are_summed_in_order_and_recorded_with_the_step(gpu: Device) -> None:
+    """Two sums forward for each layer, and one backward, between the buckets: what the plain array operations around them do is the same
+    where they are replayed."""
+    library = StandIn()
+    model, totals, step = trained(gpu, NCCL(Alone(), gpu, library), graphs=True, make=normalized_on)
+    assert step.graphs.recorded == 2
+    # The last layer by itself; mean and variance, then dweight and dbias: of the four channels, and of the six features.
+    counts = [count for _, count, _ in library.calls]
+    sums, size = [part.stop - part.start for _, part in buckets(model)], model.buffers.summed.size
+    assert sum(sums) == size and len(counts) == 4 * (6 + len(sums))
+    for first in range(0, len(counts), 6 + len(sums)):
+        one = counts[first : first + 6 + len(sums)]
+        assert one[:4] == [4, 4, 6, 6] and [count for count in one[4:] if count not in sums] == [12, 8]
+    launched, others, _ = trained(gpu, NCCL(Alone(), gpu, StandIn()), graphs=False, make=normalized_on)
+    np.testing.assert_array_equal(to_numpy(model.buffers.values), to_numpy(launched.buffers.values))
+    for key, array in model.arrays.items():
+        np.testing.assert_array_equal(to_numpy(array.value), to_numpy(launched.arrays[key].value))
+    assert totals == others
 
 
 def test_a_sum_is_begun_when_backward_is_done_with_its_stage(gpu: Device) -> None:
@@ -175,14 +207,18 @@ class Summing(StandIn):
         self.xp.cuda.runtime.deviceSynchronize()
 
 
-@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_ranks_on_a_gpu_train_as_one_does(size: int, gpu: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("size", "make"), [(2, model_on), (2, normalized_on), *(pytest.param(3, m, marks=pytest.mark.slow) for m in MODELS)]
+)
+def test_ranks_on_a_gpu_train_as_one_does(
+    size: int, make: Callable[[Device], gc.Sequential], gpu: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(VARIABLE, "0")
     monkeypatch.setattr(nccl, "one_each", lambda ranks, device: None)  # all have the one that is here
-    one, expected, _ = trained(gpu, None, graphs=False, epochs=2)
+    one, expected, _ = trained(gpu, None, graphs=False, epochs=2, make=make)
 
     def work(ranks: Any) -> tuple[np.ndarray[Any, Any], list[Totals], Any]:
-        model, totals, _ = trained(gpu, NCCL(ranks, gpu, Summing(ranks, gpu)), graphs=False, epochs=2)
+        model, totals, _ = trained(gpu, NCCL(ranks, gpu, Summing(ranks, gpu)), graphs=False, epochs=2, make=make)
         return to_numpy(model.buffers.values), totals, model.state()
 
     found = together(size, work)
