@@ -47,12 +47,13 @@ class Weighted(Loss):
 
 
 def example_weights(
-    labels: NDArray[Any], sample_weight: Any, class_weight: Mapping[int, float] | None, dtype: np.dtype[Any]
+    labels: NDArray[Any], sample_weight: Any, class_weight: Mapping[int, float] | None, dtype: np.dtype[Any], outputs: int
 ) -> NDArray[Any] | None:
-    """The weight of each example: sample weight times class weight, each 1 by default. None if there are no weights.
+    """The weight of each example: sample weight times class weight, each 1 by default. None if there are no weights. outputs: the model's,
+    one for each class, or one for two.
 
     Raises DataError unless sample_weight has a number of at least 0 for each example, ArgumentError unless class_weight is a dict of such
-    numbers.
+    numbers for classes that the model knows.
     """
     if sample_weight is None and class_weight is None:
         return None
@@ -70,5 +71,9 @@ def example_weights(
         classes = labels if labels.ndim == 1 else labels.argmax(axis=1) if labels.shape[1] > 1 else labels[:, 0]
         for number, weight in class_weight.items():
             chosen = classes == integer(number, "a class in class_weight", 0)
+            if number >= max(outputs, 2):
+                raise ArgumentError(
+                    f"class_weight has a weight for class {number}, and classes are numbered from 0 to {max(outputs, 2) - 1}"
+                )
             weights[chosen] *= positive(weight, f"the weight of class {number}", zero=True)
     return weights

@@ -143,6 +143,7 @@ def test_weights_that_cannot_be() -> None:
         ({"class_weight": [1, 2, 3]}, TypeError, "class_weight must be a dict"),
         ({"class_weight": {"a": 1}}, TypeError, "whole number"),
         ({"class_weight": {0: -1}}, ArgumentError, "the weight of class 0"),
+        ({"class_weight": {0: 1, 7: 2.0}}, ArgumentError, "a weight for class 7, and classes are numbered from 0 to [0-9]$"),
     ):
         with pytest.raises(error, match=message):
             model().fit(X, Y, verbose=False, **more)  # type: ignore[arg-type]
