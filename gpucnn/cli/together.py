@@ -18,6 +18,8 @@ from gpucnn.surroundings import say, started_ranks
 from gpucnn.training.parallel import INSTALL, MPI, current, join
 
 STARTERS = ("mpiexec", "mpirun")
+CROWDED = {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe", "OMPI_MCA_rmaps_base_oversubscribe": "1"}
+"""What Open MPI, 5 and before, wants to hear from those who mean to start more ranks than there are cores."""
 
 
 def start(count: int, option: str) -> bool:
@@ -38,8 +40,8 @@ def start(count: int, option: str) -> bool:
     say(f"starts    {shlex.join(line)}")
     sys.stdout.flush()
     if os.name == "posix":
-        os.execv(starter, line)  # signals reach it, and its status is ours
-    sys.exit(subprocess.call(line))
+        os.execve(starter, line, {**CROWDED, **os.environ})  # signals reach it, and its status is ours
+    sys.exit(subprocess.call(line, env={**CROWDED, **os.environ}))
 
 
 def _starter() -> str | None:

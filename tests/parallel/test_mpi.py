@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -139,6 +140,18 @@ def command(bars: Path, *more: object) -> list[object]:
     return ["-m", "gpucnn", "train", "--dataset", bars, *settings, *more]
 
 
+def alive(number: int) -> bool:
+    """Whether there is such a process that has not ended. Open MPI leaves one that was killed to whoever takes in orphans, and in a
+    container that may never ask how it ended: it stays, as a number with nothing behind it."""
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return not Path("/proc/self").exists()
+
+
 class Started:
     """A run on ranks, under way: what it has printed, and its processes."""
 
@@ -163,9 +176,7 @@ class Started:
             status = self.process.wait(LIMIT)
         finally:
             self.process.kill()
-        for number in self.ranks():
-            with pytest.raises(ProcessLookupError):
-                os.kill(number, 0)
+        assert not [number for number in self.ranks() if alive(number)]
         return status, [line for line in self.log.read_text().splitlines() if not line.startswith("epoch")]
 
 
@@ -232,7 +243,7 @@ def test_runs_that_are_killed_at_random_come_to_the_end_of_one_that_is_not(bars:
 def test_what_all_ranks_refuse_is_told_once(bars: Path, tmp_path: Path) -> None:
     done = run(mpi(2, *command(bars, "--batch-size", 1, "--output", "out")), tmp_path)
     assert done.returncode == 2
-    assert [line for line in done.stderr.splitlines() if line] == [
+    assert [line for line in done.stderr.partition(50 * "-")[0].splitlines() if line] == [  # Open MPI says below that one ended with 2
         "gpucnn: a batch of 1 is smaller than the number of ranks, 2, and each needs an example of its own: use a larger batch or fewer "
         "ranks"
     ]

@@ -11,6 +11,7 @@ import pytest
 
 from gpucnn import surroundings
 from gpucnn.cli import together
+from gpucnn.cli.together import CROWDED
 from gpucnn.errors import ArgumentError, MissingExtraError
 from gpucnn.training import parallel
 
@@ -27,7 +28,9 @@ def everything(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     started: list[list[str]] = []
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(together, "_starter", lambda: "/usr/bin/mpiexec")
-    monkeypatch.setattr(together.os, "execv", lambda program, line: started.append(line))
+    monkeypatch.setattr(
+        together.os, "execve", lambda program, line, env: started.append([*line, *(name for name in CROWDED if name in env)])
+    )
     monkeypatch.setattr(together.os, "name", "posix")
     monkeypatch.setattr(sys, "argv", ["gpucnn", "train", "--ranks", "3", "--output", "a b", "--seed=1"])
     return started
@@ -35,10 +38,10 @@ def everything(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 def test_the_same_command_is_started_without_the_option(everything: list[list[str]], monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.setattr(sys, "exit", lambda status: None)
-    monkeypatch.setattr(together.subprocess, "call", lambda line: 0)
+    monkeypatch.setattr(together.subprocess, "call", lambda line, env: 0)
     together.start(3, "--ranks")
     words = ["-n", "3", sys.executable, "-m", "mpi4py", "-m", "gpucnn", "train", "--output", "a b", "--seed=1"]
-    assert everything == [["/usr/bin/mpiexec", *words]]
+    assert everything == [["/usr/bin/mpiexec", *words, *CROWDED]]  # Open MPI starts no more ranks than cores otherwise
     assert (
         capsys.readouterr().out == f"starts    /usr/bin/mpiexec -n 3 {sys.executable} -m mpi4py -m gpucnn train --output 'a b' --seed=1\n"
     )
