@@ -45,3 +45,6 @@ _MODULES = ("data", "functional", "initializers", "layers", "losses", "metrics",
 if not _typing.TYPE_CHECKING:  # type checkers and editors go by the imports above
     __all__ = [name for name, thing in vars().items() if name[0] != "_" and (name in _MODULES or not isinstance(thing, _types.ModuleType))]
     __all__ += ["__version__"]
+
+    def __getattr__(name: str) -> _typing.Any:
+        raise AttributeError(words.not_here(name))

@@ -60,3 +60,20 @@ METRICS.also(
     }
 )
 SCHEDULES.also({"step_decay": "step", "step_lr": "step", "one_cycle_lr": "one-cycle", "cosine_annealing_lr": "cosine"})
+
+INSTEAD = {  # what Keras's users type that has no class of its own here, and what there is
+    "Activation": "ReLU(), Tanh() and the like are layers, and others take activation=",
+    "Add": "Residual(*layers) adds what its layers make to what goes around them",
+    "BatchNormalization": "BatchNorm2D does it; its momentum is the new batch's share, 1 − Keras's, and its eps Keras's epsilon",
+    "Concatenate": "Concat(*branches) joins what its branches make",
+    "LearningRateScheduler": "give the optimizer a schedule, or a function of the step, as its learning_rate",
+    "Model": "Sequential is the one kind of model, with Residual and Concat as layers for branches",
+    "ModelCheckpoint": "Checkpoint(path) writes what a training goes on from, model.save a model; EarlyStopping keeps the best",
+    "Rescaling": "whole pixels are divided by 255 by themselves",
+}
+
+
+def not_here(name: str) -> str:
+    """What is said of a public name that there is not."""
+    told = f": {INSTEAD[name]}" if name in INSTEAD else ""
+    return f"module 'gpucnn' has no attribute {name!r}{told}"

@@ -73,7 +73,8 @@ def load_dataset(
             raise ArgumentError(f"image_size goes with a folder of images, and {text} has a size of its own: leave it out")
         return DATASETS[text](request)
     path = user_path(text) if text else Path()
-    if text and (not isinstance(name, str) or os.path.exists(path) or os.sep in text or (os.altsep and os.altsep in text)):
+    is_path = not isinstance(name, str) or os.path.exists(path) or os.sep in text or (os.altsep and os.altsep in text)
+    if text and (is_path or text.lower().endswith(tuple(files_of.FILES))):
         return files_of.load(path, request)
     raise _unknown(text)
 

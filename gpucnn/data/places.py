@@ -20,7 +20,7 @@ def roots(data_dir: Path | None) -> list[Path]:
     """
     found = []
     if data_dir is not None:
-        _check_folder(data_dir, f"data_dir {data_dir}", "name")
+        _check_folder(data_dir, f"data_dir {data_dir}", "name", ", or give a file of data as the data set itself, --dataset FILE")
         found.append(data_dir)
     if os.environ.get(VARIABLE):
         named = user_path(os.environ[VARIABLE])
@@ -56,6 +56,6 @@ def advice(what: str) -> str:
     return f"put {what} into a folder and pass it with --data-dir (data_dir= in Python), or set {VARIABLE} to it"
 
 
-def _check_folder(path: Path, what: str, mend: str) -> None:
+def _check_folder(path: Path, what: str, mend: str, otherwise: str = "") -> None:
     if exists(path) and (why := why_no_folder(path)):
-        raise DataError(f"{what} {why.removeprefix('it ')} where a folder was expected: {mend} the folder that holds the data")
+        raise DataError(f"{what} {why.removeprefix('it ')} where a folder was expected: {mend} the folder that holds the data{otherwise}")

@@ -281,7 +281,7 @@ def _reshape(told: Told) -> Value:
 def _relu(told: Told) -> Value:
     slope = told.number("negative_slope", 0.0) if told.config.get("negative_slope") is not None else 0.0
     if told.config.get("max_value") is not None or told.config.get("threshold"):
-        raise Problem("has a max_value or a threshold, which ReLU here has not")
+        raise Problem("has a max_value, as ReLU6 has, or a threshold, which no activation here has: train it with ReLU")
     function = curves.leaky(slope) if slope else curves.relu
     return told.graph.settled(told.graph.curved(told.value, function, told.where), told.where)
 

@@ -62,6 +62,8 @@ def _clip(op: Op) -> Value:
     least, most = -math.inf if low is None else float(low), math.inf if high is None else float(high)
     most = math.inf if most >= -windows.LEAST else most
     least = -math.inf if least <= windows.LEAST else least
+    if least == 0 and most < math.inf:
+        raise Problem(f"clips to 0 … {most:g}, as ReLU6 does, and no activation here has an upper end: train it with ReLU")
     return op.graph.curved(op.value(), lambda x: np.clip(x, least, most), op.where)
 
 

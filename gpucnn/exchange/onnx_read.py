@@ -109,8 +109,8 @@ class OnnxFile:
 
 def read(path: str | Path) -> OnnxFile:
     """The file at `path`. CheckpointError for what is no ONNX model, and for what goes beyond one graph of ONNX's own operators."""
-    package = onnx()
     place = regular_file(path, "an ONNX file", CheckpointError, empty=False)
+    package = onnx()
     size = place.stat().st_size
     if size >= LARGEST:
         raise CheckpointError(f"{place} has over 2 GiB, which no ONNX file has: name another")

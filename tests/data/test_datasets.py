@@ -177,7 +177,7 @@ def test_the_other_data_set_in_the_folder(home, monkeypatch):
 
 def test_places_that_are_files(home, monkeypatch):
     (home / "file").write_bytes(b"")
-    refused("a file where a folder was expected", "mnist", home / "file")
+    refused("a file where a folder was expected.*--dataset FILE", "mnist", home / "file")
     monkeypatch.setenv("GPUCNN_DATA_DIR", str(home / "file"))
     refused("GPUCNN_DATA_DIR is .* a file", "mnist")
 

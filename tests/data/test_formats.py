@@ -315,3 +315,10 @@ def test_names_are_spelt_as_one_likes_and_a_path_goes_before_such_a_spelling(tmp
     (tmp_path / "Digits").mkdir()
     npz(tmp_path / "Digits", KERAS)
     assert load_dataset("Digits").name == "set" and load_dataset("digits").name == "digits"
+
+
+@pytest.mark.parametrize("name", ["nobody.npz", "nobody.csv", "nobody.CSV.gz", "nobody.parquet"])
+def test_a_file_that_is_not_there_is_no_unknown_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=f"{name} does not exist, there is no such file"):
+        load_dataset(name)

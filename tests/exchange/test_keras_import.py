@@ -209,8 +209,8 @@ def test_what_cannot_be_taken_is_named_layer_by_layer(keras: Any, tmp_path: Path
         import_keras(tmp_path / "m.keras", device="cpu")
     words = sorted(caught.value.problems)
     assert words == [
-        "ReLU 'six' has a max_value or a threshold, which ReLU here has not",
-        "ReLU 'twice' has a max_value or a threshold, which ReLU here has not",
+        "ReLU 'six' has a max_value, as ReLU6 has, or a threshold, which no activation here has: train it with ReLU",
+        "ReLU 'twice' has a max_value, as ReLU6 has, or a threshold, which no activation here has: train it with ReLU",
         "UpSampling2D 'up' is of a kind that no layer here does",
     ]
     model = keras.Sequential([image, k.Conv2D(2, 1, activation="selu", name="odd"), k.Dense(2, name="of_images")])

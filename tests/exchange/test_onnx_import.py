@@ -444,7 +444,8 @@ NOT_TAKEN: dict[str, tuple[list[Any], dict[str, Any], str]] = {
         W,
         r"LRN 'lrn_of_x' is of a kind that no layer here does; HardSwish 'hardswish_of_x' is of a kind that no layer here does$",
     ),
-    "a formula of no name": ([node("Clip", "x", "zero", "six")], {"zero": np.float32(0), "six": np.float32(6)}, "none of the activations"),
+    "ReLU6": ([node("Clip", "x", "zero", "six")], {"zero": np.float32(0), "six": np.float32(6)}, "clips to 0 … 6, as ReLU6 does"),
+    "a formula of no name": ([node("Clip", "x", "low", "six")], {"low": np.float32(-1), "six": np.float32(6)}, "none of the activations"),
     "a product of two": ([node("Conv", "x", "w", y="a"), node("Mul", "a", "x")], W, r"Mul 'mul_of_a' combines two values"),
     "sums of another kind": ([node("Einsum", "x", "w", equation="nchw,kchw->nk")], W, r"sums by 'nchw,kchw->nk', and only filters of each"),
     "filters of each position behind other than picked pixels": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 import gpucnn as gc
-from gpucnn import recipes
+from gpucnn import recipes, words
 from gpucnn.errors import ArgumentError, UnknownNameError
 
 RNG = np.random.default_rng(3)
@@ -165,3 +166,17 @@ def test_activations(given: Any, meant: str) -> None:
         assert made(given).activation == meant and made(given).settings() == made(meant).settings()
     with pytest.raises(UnknownNameError, match=r"unknown activation 'rellu'.*did you mean 'relu'"):
         gc.Dense(3, activation="rellu")
+
+
+@pytest.mark.parametrize("name", words.INSTEAD)
+def test_keras_words_without_a_class_of_their_own_are_told_what_there_is(name: str) -> None:
+    assert not hasattr(gc, name) and name not in gc.__all__
+    with pytest.raises(AttributeError, match=f"no attribute '{name}': .+"):
+        getattr(gc, name)
+    for word in re.findall(r"\b[A-Z]\w*[a-z]\w*", words.INSTEAD[name]):  # what it names can be had
+        assert word == "Keras" or hasattr(gc, word), word
+
+
+def test_a_name_that_nothing_has_is_refused_as_python_does() -> None:
+    with pytest.raises(AttributeError, match=r"module 'gpucnn' has no attribute 'nonsense'$"):
+        gc.nonsense  # noqa: B018

@@ -367,6 +367,48 @@ def test_paper_has_no_tools(page: Opened) -> None:
     page.page.emulate_media(media="screen")
 
 
+def test_paper_is_light_whatever_the_screen_is(page: Opened) -> None:
+    ink = "() => getComputedStyle(document.querySelector('h1')).color.match(/\\d+/g).map(Number)[0]"
+    page.page.emulate_media(color_scheme="dark")
+    assert page.page.evaluate(ink) > 200
+    page.page.emulate_media(media="print", color_scheme="dark")
+    assert page.page.evaluate(ink) < 60
+    page.page.emulate_media(media="screen", color_scheme="light")
+    page.page.evaluate("() => { document.documentElement.dataset.theme = 'dark'; }")
+    assert page.page.evaluate(ink) > 200
+    page.page.emulate_media(media="print")
+    assert page.page.evaluate(ink) < 60
+    page.page.evaluate("() => { delete document.documentElement.dataset.theme; }")
+    page.page.emulate_media(media="screen")
+
+
+def test_large_layers_come_by_the_page_the_strongest_maps_first(page: Opened) -> None:
+    go(page, "image=1&layer=conv2d_2")
+    strength = np.abs(np.asarray(MODEL.features(IMAGES[:1] / np.float32(255), "conv2d_2"))[0]).sum(axis=(1, 2))
+    first = page.page.locator("#maps .map").count()
+    assert first == 16 and "1–16 of 20 maps, the strongest first" in page.text("#pages")
+    said = [int(text.split()[1]) for text in page.page.locator("#maps").inner_text().split("\n") if text.startswith("map ")]
+    page.page.get_by_role("button", name="The next page").click()
+    page.answered()
+    assert page.page.locator("#maps .map").count() == 4 and "17–20 of 20" in page.text("#pages")
+    rest = [int(text.split()[1]) for text in page.page.locator("#maps").inner_text().split("\n") if text.startswith("map ")]
+    assert [*said, *rest] == [int(number) + 1 for number in np.argsort(-strength)]
+    assert page.page.get_by_role("button", name="The next page").is_disabled()
+    page.page.get_by_role("button", name="The page before").click()
+    assert "1–16 of 20" in page.text("#pages")
+
+
+def test_nothing_moves_by_itself_where_motion_is_not_wanted(page: Opened) -> None:
+    page.page.emulate_media(reduced_motion="reduce")
+    moving = """() => [...document.querySelectorAll("*")].filter(each => {
+      const style = getComputedStyle(each);
+      return style.transitionDuration !== "0s" || style.animationName !== "none" || style.scrollBehavior === "smooth";
+    }).length"""
+    assert page.page.evaluate(moving) == 0
+    page.page.emulate_media(reduced_motion="no-preference")
+    assert page.page.evaluate(moving) > 0  # or nothing would have been looked at
+
+
 # What the name of a class, an image or a data set may hold, and must reach no browser as anything but text.
 HOSTILE = [
     '<script>alert("x")</script>',

@@ -210,6 +210,8 @@ class Quarter:
         if kind == "tensor":
             rows = product_size(instruction)
             free["tensor"] = max(now, free["tensor"]) + rows / units.tensor
+            if base == "HGMMA":  # four warps' product reads its second factor from shared memory: 8 rows of 4 bytes for each column
+                free["memory"] = max(now, free["memory"]) + rows * 32 / units.bank_bytes
             warp.product = free["tensor"] + units.tensor_latency
             return warp.product - now, kind
         if kind not in ("shared", "global", "constant", "exchange"):
@@ -218,6 +220,8 @@ class Quarter:
         if kind in ("shared", "global") and access is None:
             return units.arithmetic, kind  # no thread does it
         cycles = 1.0 if access is None else access.cycles
+        if base == "LDGSTS":  # looks up the cache, and writes to shared memory
+            cycles += instruction.words
         free["memory"] = max(now, free["memory"]) + (cycles * self.sharing if kind != "exchange" else 2)
         wait = free["memory"] - now
         if kind == "global" and access is not None:

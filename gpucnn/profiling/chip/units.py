@@ -23,7 +23,8 @@ MEMORY = 479 / 1.755e9  # seconds, from memory
 @dataclass(frozen=True, slots=True)
 class Units:
     """second_half: whether FMAs have two pipes of 16 lanes and not one. tensor: columns of a product of 16 × n × 8 in TF32 in a cycle.
-    port: bytes from the second-level cache in a cycle. queue: cycles of work that may wait at the memory units before warps do."""
+    port: bytes from the second-level cache in a cycle. bank_bytes: the
+    same of shared memory. queue: cycles of work that may wait at the memory units before warps do."""
 
     second_half: bool
     tensor: float
@@ -39,6 +40,7 @@ class Units:
     barrier: float = 20
     tensor_latency: float = 32
     port: float = 64
+    bank_bytes: float = 128
     queue: float = 24
     start: float = 0
 

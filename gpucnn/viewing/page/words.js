@@ -74,13 +74,14 @@ const SENTENCES = {
     const rim = same ? ` Zeros around the edge ${Math.max(...stride) > 1 ? "let them reach it" : "keep the size"}.` : "";
     const spread = Math.max(...node.window.dilation) > 1 ? ` Its taps lie ${Math.max(...node.window.dilation)} pixels apart.` : "";
     if (Math.max(...kernel) === 1 && node.groups === 1) {
-      return `${some(node.shape[0], "filter")} of 1 × 1 mix the ${count(node.from[0])} maps below, each pixel by itself${step}.`;
+      return `${some(node.shape[0], "filter")} of 1 × 1 ${node.shape[0] === 1 ? "mixes" : "mix"} the ${count(node.from[0])} maps below, each pixel by itself${step}.`;
     }
     const each = node.groups === node.from[0] && node.groups > 1;
+    const one = node.shape[0] === 1;
     const where = each
       ? "Each map below is looked at by a filter of its own"
-      : `${some(node.shape[0], "filter")} of ${of(kernel)} pixels slide over ${below(node)}`;
-    return `${where}${step}; each writes a map that is bright where it finds the small pattern that it has learned to look for.${rim}${spread}`;
+      : `${some(node.shape[0], "filter")} of ${of(kernel)} pixels ${one ? "slides" : "slide"} over ${below(node)}`;
+    return `${where}${step}; ${one ? "it" : "each"} writes a map that is bright where it finds the small pattern that it has learned to look for.${rim}${spread}`;
   },
   transposed: node =>
     `Makes images larger: every pixel below lays its filter of ${of(node.window.kernel)} down, scaled by its value, ${Math.max(...node.window.stride)} pixels from the last one, and what overlaps is added up.`,
