@@ -326,18 +326,19 @@ def brighter(x, rng):
     return x + x.mean() + rng.random(x.shape).astype(x.dtype)
 
 
+@pytest.mark.parametrize("batch_size", [3, 4])
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize("make", [lambda: None, lambda: brighter, lambda: Shift(1), Noise])
-def test_a_part_of_a_batch_is_that_of_the_whole_batch(make, shuffle):
-    whole_batches, augment, sizes = whole(Batches(IMAGES, LABELS, 4, augment=make(), shuffle=shuffle), 3), make(), []
+def test_a_part_of_a_batch_is_that_of_the_whole_batch(make, shuffle, batch_size):
+    whole_batches, augment, sizes = whole(Batches(IMAGES, LABELS, batch_size, augment=make(), shuffle=shuffle), 3), make(), []
 
     def second_half(size):
         sizes.append(size)
         return slice(size // 2, size)
 
-    parts = list(Batches(IMAGES, LABELS, 4, augment=augment, shuffle=shuffle).epoch(3, part=second_half))
-    assert sizes == [4, 4, 2]
+    parts = list(Batches(IMAGES, LABELS, batch_size, augment=augment, shuffle=shuffle).epoch(3, part=second_half))
+    assert sizes == {3: [3, 3, 3, 1], 4: [4, 4, 2]}[batch_size]
     for (x, y), (expected, labels) in zip(parts, whole_batches, strict=True):
         assert x.tobytes() == expected[len(expected) // 2 :].tobytes() and y.tolist() == labels[len(labels) // 2 :].tolist()
     if isinstance(augment, Noise):  # which is asked for the part alone
-        assert augment.changed == [2, 2, 1]
+        assert augment.changed == {3: [2, 2, 2, 1], 4: [2, 2, 1]}[batch_size]
