@@ -6,7 +6,10 @@ The second names themselves are in gpucnn.words.
 from __future__ import annotations
 
 import functools
+import importlib
+import pkgutil
 from collections.abc import Callable, Mapping, MutableMapping
+from types import ModuleType
 from typing import Any, ClassVar, TypeVar
 
 from gpucnn.checks import pick
@@ -124,6 +127,13 @@ def _worded(init: Any) -> Any:
             setattr(self, type(self).beside[name], value)
 
     return worded
+
+
+def modules_in(package: str) -> list[ModuleType]:
+    """The modules in the folder of a package, imported, in the order of their names. Those that begin with _ help the others."""
+    folder = importlib.import_module(package).__path__
+    names = sorted(found.name for found in pkgutil.iter_modules(folder) if not found.name.startswith("_"))
+    return [importlib.import_module(f"{package}.{name}") for name in names]
 
 
 def put(known: MutableMapping[str, Any], name: Any, thing: Any, kind: str) -> None:

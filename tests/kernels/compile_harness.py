@@ -20,8 +20,9 @@ from gpucnn.ops.shapes import Window
 from gpucnn.profiling.chip import compiled as on_disk
 from gpucnn.profiling.chip import samples, static
 from gpucnn.profiling.chip.chips import ARCHITECTURES, CHIPS, Chip, find
-from gpucnn.profiling.chip.samples import Kernel, Sample
+from gpucnn.profiling.chip.samples import Kernel
 from gpucnn.profiling.chip.static import Compiled
+from gpucnn.profiling.what.operations.sample import Sample
 from gpucnn_kernels.core.launch import Launch
 
 ARCHS = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")  # the rest of ARCHITECTURES lie between these

@@ -19,6 +19,7 @@ import gpucnn as gc
 from gpucnn import cli, experiment, plots, recipes
 from gpucnn.data import augment, datasets
 from gpucnn.data.dataset import DATASETS
+from gpucnn.device import simulated
 from gpucnn.errors import ArgumentError, UnknownNameError
 from gpucnn.initializers import INITIALIZERS
 from gpucnn.layers import LAYERS
@@ -300,6 +301,88 @@ def test_a_layer_is_its_file_and_at_most_a_line(tmp_path: Path, family: str | No
     done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Sequential(Flatten(), Doubled(), Dense(")
+
+
+NEW_OPERATION = {
+    "kernels/gpucnn_kernels/twice.py": """
+from gpucnn_kernels.core._numba import cuda, float32, uint32
+from gpucnn_kernels.core.compile import kernel
+from gpucnn_kernels.core.launch import floats, run_each
+
+
+@kernel
+def twice_kernel(x, y):
+    i = uint32(cuda.grid(1))
+    if i < x.size:
+        y[i] = float32(2) * x[i]
+
+
+def twice(x, y, stream=0):
+    run_each(twice_kernel, x.size, stream, floats(x, "x"), floats(y, "y"))
+""",
+    "gpucnn/ops/cuda/twice.py": """
+from __future__ import annotations
+
+from gpucnn.ops.cuda._arrays import Array, empty, stream
+from gpucnn_kernels import twice as kernels
+
+__all__ = ["twice"]
+
+
+def twice(x: Array, *, out: Array | None = None) -> Array:
+    y = empty(x, x.shape) if out is None else out
+    kernels.twice(x, y, stream(x))
+    return y
+""",
+    "gpucnn/ops/cpu/twice.py": """
+from __future__ import annotations
+
+import numpy as np
+
+from gpucnn.ops.cpu._threads import Array
+
+__all__ = ["twice"]
+
+
+def twice(x: Array, *, out: Array | None = None) -> Array:
+    return np.multiply(x, 2, out=out)
+""",
+    "gpucnn/profiling/what/operations/twice.py": """
+from gpucnn.profiling.what import work
+from gpucnn.profiling.what.operations.row import Operation, Rule
+from gpucnn.profiling.what.operations.sample import Sample, floats
+
+OPERATIONS = {"twice": Operation("activation", lambda a: work.elementwise(int(a["x"].size), 1, 2), Rule(("x",)))}
+SAMPLES = (Sample("", lambda ops: ops.twice(floats(128, 1024))),)
+""",
+}
+USE_OPERATION = """
+import inspect
+import gpucnn as gc, gpucnn_kernels, numpy as np
+assert gc.__file__.startswith({folder!r}) and gpucnn_kernels.__file__.startswith({folder!r})
+from gpucnn.ops import cpu, cuda
+from gpucnn.profiling.chip import bounds, samples, chips
+from gpucnn.profiling.what.operations import kind_of
+assert cpu.__all__ == cuda.__all__ and "twice" in cpu.__all__ and inspect.signature(cpu.twice) == inspect.signature(cuda.twice)
+assert gc.device.get_device("cpu").ops.twice(np.ones(3, np.float32)).tolist() == [2, 2, 2]
+(kernel,) = [each for sample in samples.SAMPLES for each in samples.launched(sample, chips.find("H100")) if each.part.name == "twice"]
+print(kernel.name, kernel.launch.blocks, kernel.launch.threads, kernel.part.work.flops, kind_of("twice"))
+"""
+
+
+@pytest.mark.skipif(simulated(), reason="the simulator knows no types")
+def test_an_operation_with_its_kernel_is_four_files(tmp_path: Path) -> None:
+    """In a copy: the kernel, the operation on each device and the profiler's row are all there is to write; with the test they are five."""
+    pytest.importorskip("gpucnn.ops.cuda", reason="Numba's CUDA target is not installed")
+    for tree in ("gpucnn", "kernels/gpucnn_kernels", "kernels/gpucnn_loops"):
+        shutil.copytree(ROOT / tree, tmp_path / tree, ignore=shutil.ignore_patterns("__pycache__"))
+    for name, text in NEW_OPERATION.items():
+        (tmp_path / name).write_text(text)
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{tmp_path / 'kernels'}"}
+    program = [sys.executable, "-c", USE_OPERATION.format(folder=str(tmp_path))]
+    done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "twice 1024 128 131072 activation\n"
 
 
 def test_every_layer_that_has_a_public_name_is_gpucnn_s() -> None:

@@ -53,7 +53,7 @@ _found: list[Any] = []
 
 
 def _wanted() -> str:
-    """What the environment asks for: loops, numpy, or nothing."""
+    """The choice that the environment makes: loops, numpy, or none."""
     wanted = os.environ.get(VARIABLE, "").strip().lower()
     if wanted not in ("", "auto", "loops", "numpy"):
         raise DeviceError(f"{VARIABLE} must be loops or numpy, got {shown(wanted)}")

@@ -105,7 +105,7 @@ def _pool(process: int) -> ThreadPoolExecutor:
 
 
 def workers_for(pieces: int, work: int) -> int:
-    """How many threads share so many pieces of so much work."""
+    """The number of threads for so many pieces of so much work."""
     return min(threads(), pieces) if work >= WORTH_A_THREAD else 1
 
 

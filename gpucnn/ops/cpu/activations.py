@@ -6,6 +6,8 @@ import numpy as np
 
 from gpucnn.ops.cpu._threads import Array, slabs
 
+__all__ = ["relu", "relu_grad", "sigmoid", "sigmoid_grad", "softmax", "softmax_grad"]
+
 
 def relu(x: Array, *, out: Array | None = None) -> Array:
     """max(x, 0); NaN stays NaN."""

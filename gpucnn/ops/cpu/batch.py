@@ -13,6 +13,8 @@ from gpucnn.ops.augment import Augment
 from gpucnn.ops.cpu._threads import Array, slabs
 from gpucnn.ops.cpu.dropout import philox_block
 
+__all__ = ["gather_batch", "permutation"]
+
 WORD = 0xFFFFFFFF
 ROUNDS = 24
 # The last word of Philox's counter says what is drawn. Dropout has 0, so one seed serves all three.

@@ -16,6 +16,8 @@ from gpucnn.ops.cpu._threads import Array, share, workers_for
 from gpucnn.ops.cpu.activations import relu_grad
 from gpucnn.ops.shapes import Window
 
+__all__ = ["bias_grad", "conv2d", "conv2d_input_grad", "conv2d_weight_grad"]
+
 _UNFOLDED = 1 << 21  # elements of unfolded images a thread holds at a time: 8 MB of float32, about a core's share of the last cache
 _LANES = 8  # partial sums of the weight gradient, added in a fixed order whatever the number of threads
 

@@ -8,6 +8,8 @@ from gpucnn.ops.cpu._threads import Array, matmul
 from gpucnn.ops.cpu.activations import relu_grad
 from gpucnn.ops.cpu.conv import bias_grad
 
+__all__ = ["dense", "dense_input_grad", "dense_weight_grad"]
+
 
 def dense(x: Array, weight: Array, bias: Array | None = None, *, relu: bool = False, out: Array | None = None) -> Array:
     """y = x·weightᵀ + bias, then max(y, 0) where `relu`."""

@@ -11,6 +11,8 @@ import numpy as np
 
 from gpucnn.ops.cpu._threads import Array
 
+__all__ = ["dropout", "next_call"]
+
 _MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _KEY_STEPS = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 _LOW = np.uint64(0xFFFFFFFF)

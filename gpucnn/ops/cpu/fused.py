@@ -10,6 +10,8 @@ from gpucnn.ops.cpu.conv import conv2d, conv2d_weight_grad
 from gpucnn.ops.cpu.pool import max_pool2d, max_pool2d_grad
 from gpucnn.ops.shapes import Window
 
+__all__ = ["conv2d_relu_max_pool2d", "conv2d_relu_max_pool2d_weight_grad"]
+
 
 def conv2d_relu_max_pool2d(
     x: Array,

@@ -6,6 +6,8 @@ import numpy as np
 
 from gpucnn.ops.cpu._threads import Array, slabs
 
+__all__ = ["add", "add_bias", "copied"]
+
 
 def add(a: Array, b: Array, *, relu: bool = False, mask: Array | None = None, out: Array | None = None) -> Array:
     """a + b, then ReLU where `relu`. With a `mask`, ReLU's output: 0 where that is not positive, which is ReLU's gradient."""

@@ -9,6 +9,8 @@ from gpucnn.ops.cpu._threads import Array
 from gpucnn.ops.cpu.activations import relu_grad
 from gpucnn.ops.shapes import Window
 
+__all__ = ["locally_connected2d", "locally_connected2d_input_grad", "locally_connected2d_weight_grad"]
+
 # At each position there is a product of the images' pixels under the window, (N, C), and the filters', (K, C), for every tap: a batch of
 # products, as matmul has them, with the positions first.
 

@@ -9,6 +9,8 @@ import numpy as np
 
 from gpucnn.ops.cpu._threads import Array
 
+__all__ = ["binary_cross_entropy", "hinge", "mean_squared_error", "root_mean_squared_error", "softmax_cross_entropy"]
+
 
 def softmax_cross_entropy(logits: Array, labels: Array, *, out: Array | None = None) -> tuple[Array, Array, Array]:
     """Mean over the batch of −Σₖ pₖ·log softmax(logits)ₖ, with p the labels, and dlogits = (softmax·Σₖ pₖ − p) / N.

@@ -12,6 +12,8 @@ import numpy as np
 
 from gpucnn.ops.cpu._threads import SLAB, Array, share
 
+__all__ = ["batch_norm", "batch_norm_apply", "batch_norm_grad"]
+
 
 def batch_norm(
     x: Array,

@@ -7,6 +7,8 @@ import numpy as np
 from gpucnn.ops.cpu._threads import Array
 from gpucnn.ops.shapes import Sides
 
+__all__ = ["global_avg_pool2d", "global_avg_pool2d_grad", "global_max_pool2d", "global_max_pool2d_grad", "zero_pad2d", "zero_pad2d_grad"]
+
 
 def global_avg_pool2d(x: Array, *, out: Array | None = None) -> Array:
     """y (N, C): the mean of each plane."""
@@ -23,7 +25,7 @@ def global_avg_pool2d_grad(dy: Array, size: tuple[int, ...], *, out: Array | Non
 
 
 def global_max_pool2d(x: Array, *, out: Array | None = None, indices: Array | None = None) -> tuple[Array, Array]:
-    """(y, indices), both (N, C): the largest pixel of each plane and its int32 place there. The first of equals wins, NaN over numbers."""
+    """(y, indices), both (N, C): the largest pixel of each plane and its int32 index there. The first of equals wins, NaN over numbers."""
     flat = x.reshape(*x.shape[:2], -1)
     places = np.empty(x.shape[:2], np.int32) if indices is None else indices
     places[...] = flat.argmax(axis=2)

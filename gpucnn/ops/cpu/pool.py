@@ -14,9 +14,11 @@ from gpucnn.ops.cpu._taps import covers_all, taps
 from gpucnn.ops.cpu._threads import SLAB, Array, share, workers_for
 from gpucnn.ops.shapes import Window
 
+__all__ = ["avg_pool2d", "avg_pool2d_grad", "max_pool2d", "max_pool2d_grad"]
+
 
 def max_pool2d(x: Array, window: Window, *, out: Array | None = None, indices: Array | None = None) -> tuple[Array, Array]:
-    """(y, indices): the largest pixel of each window and its int32 place in the H·W plane.
+    """(y, indices): the largest pixel of each window and its int32 index in the H·W plane.
 
     The first of equals wins; NaN wins over numbers, and the first NaN over later ones. Padding never wins.
     """
@@ -28,7 +30,7 @@ def max_pool2d(x: Array, window: Window, *, out: Array | None = None, indices: A
     offsets = np.array([_offset(r, c, window) for r in range(window.kernel[0]) for c in range(s)], np.int32)
     rows, columns = _corners(window)
     corners = (rows[:, None] * width + columns).astype(np.int32)
-    # Until a tap has won it is the first one inside the image, so that a window of nothing but −inf has a place in the image as well.
+    # Until a tap has won it is the first one inside the image, so that a window of nothing but −inf has an index in the image as well.
     first = np.add.outer(_first_tap(rows, window.dilation[0]) * s, _first_tap(columns, window.dilation[1])).astype(number)
 
     def best_taps(x: Array, y: Array, winner: Array, nan: bool) -> None:
@@ -112,7 +114,7 @@ def avg_pool2d_grad(dy: Array, window: Window, count_include_pad: bool = True, *
 
 
 def window_counts(window: Window, count_include_pad: bool) -> Array:
-    """What each window's sum is divided by, (P, Q) int64: its pixels, with declared padding where `count_include_pad`.
+    """The divisor of each window's sum, (P, Q) int64: its pixels, with declared padding where `count_include_pad`.
 
     As PyTorch: what hangs over the padded image (ceil_mode) never counts; padding from "same" never counts, as in Keras.
     """
@@ -142,7 +144,7 @@ def _corners(window: Window) -> tuple[Array, Array]:
 
 
 def _offset(r: int, s: int, window: Window) -> int:
-    """How far the pixel under tap (r, s) lies behind that under tap (0, 0), in the flattened plane."""
+    """The distance from the pixel under tap (0, 0) to that under tap (r, s), in the flattened plane."""
     return r * window.dilation[0] * window.input[1] + s * window.dilation[1]
 
 

@@ -27,6 +27,32 @@ from gpucnn.ops.cpu._engine import images, loops
 from gpucnn.ops.cpu._threads import Array
 from gpucnn.ops.shapes import Window
 
+__all__ = [
+    "adam_update",
+    "add",
+    "avg_pool2d",
+    "avg_pool2d_grad",
+    "batch_norm",
+    "batch_norm_apply",
+    "batch_norm_grad",
+    "bias_grad",
+    "conv2d",
+    "conv2d_input_grad",
+    "conv2d_relu_max_pool2d",
+    "conv2d_relu_max_pool2d_weight_grad",
+    "conv2d_weight_grad",
+    "dense",
+    "dense_input_grad",
+    "dense_weight_grad",
+    "dropout",
+    "max_pool2d",
+    "max_pool2d_grad",
+    "relu",
+    "relu_grad",
+    "sgd_update",
+    "softmax_cross_entropy",
+]
+
 PLANS = 512  # kept
 MOST = 1 << 26  # numbers of a framed image, which each thread holds one of
 

@@ -6,6 +6,8 @@ import numpy as np
 
 from gpucnn.ops.cpu._threads import Array
 
+__all__ = ["tally"]
+
 
 def tally(loss: Array, correct: Array, weight: float, table: Array, rates: Array, counters: Array, sums: Array) -> None:
     """Counts a step of `weight` examples and makes `rates` (4) those of its update, between the loss and the update.

@@ -10,6 +10,8 @@ import numpy as np
 from gpucnn.ops.cpu._erf import erfc
 from gpucnn.ops.cpu._threads import Array, slabs
 
+__all__ = ["elu", "elu_grad", "gelu", "gelu_grad", "leaky_relu", "leaky_relu_grad", "silu", "silu_grad", "tanh", "tanh_grad"]
+
 
 def leaky_relu(x: Array, negative_slope: float = 0.01, *, out: Array | None = None) -> Array:
     """x, or negative_slope · x where that is not positive."""

@@ -6,6 +6,8 @@ import numpy as np
 
 from gpucnn.ops.cpu._threads import Array, slabs
 
+__all__ = ["adam_update", "sgd_update"]
+
 
 def sgd_update(
     parameters: Array,

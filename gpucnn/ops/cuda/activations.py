@@ -5,6 +5,8 @@ from __future__ import annotations
 from gpucnn.ops.cuda._arrays import Array, empty, stream
 from gpucnn_kernels import activations as kernels
 
+__all__ = ["relu", "relu_grad", "sigmoid", "sigmoid_grad", "softmax", "softmax_grad"]
+
 
 def relu(x: Array, *, out: Array | None = None) -> Array:
     """max(x, 0); NaN stays NaN."""

@@ -11,6 +11,8 @@ from gpucnn.ops.cuda._arrays import Array, stream
 from gpucnn_kernels import batch as kernels
 from gpucnn_kernels import order as orders
 
+__all__ = ["gather_batch", "permutation"]
+
 
 def permutation(order: Array, seed: int, epoch: int) -> None:
     """Fills `order`, int32 (M,), with a random permutation of 0 … M − 1: a function of (seed, epoch, M). Both are taken mod 2⁶⁴.
@@ -45,4 +47,4 @@ def gather_batch(
     """
     kernels.gather_batch(
         images, labels, order, position, x, targets, batch_size=batch_size, augment=augment, seed=seed, first=first, stream=stream(x)
-    )  # fmt: skip
+    )

@@ -8,6 +8,8 @@ from gpucnn.ops.shapes import Window
 from gpucnn_kernels.choose import problems, select
 from gpucnn_kernels.engine import bias as sums
 
+__all__ = ["bias_grad", "conv2d", "conv2d_input_grad", "conv2d_weight_grad"]
+
 
 def conv2d(
     x: Array,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from gpucnn.ops.cuda._arrays import Array, empty, stream, workspace
 from gpucnn_kernels.choose import problems, select
 
+__all__ = ["dense", "dense_input_grad", "dense_weight_grad"]
+
 
 def dense(x: Array, weight: Array, bias: Array | None = None, *, relu: bool = False, out: Array | None = None) -> Array:
     """y = x·weightᵀ + bias, then max(y, 0) where `relu`."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 from gpucnn.ops.cuda._arrays import Array, empty, stream
 from gpucnn_kernels import dropout as kernels
 
+__all__ = ["dropout", "next_call"]
+
 
 def dropout(x: Array, calls: Array, rate: float, seed: int, *, first: int = 0, out: Array | None = None) -> Array:
     """x / (1 − rate), with elements set to zero with probability `rate` < 1 (inverted dropout).

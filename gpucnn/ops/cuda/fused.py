@@ -12,6 +12,8 @@ from gpucnn.ops.cuda.pool import max_pool2d, max_pool2d_grad
 from gpucnn.ops.shapes import Window
 from gpucnn_kernels.choose import problems, select
 
+__all__ = ["conv2d_relu_max_pool2d", "conv2d_relu_max_pool2d_weight_grad"]
+
 
 def conv2d_relu_max_pool2d(
     x: Array,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from gpucnn.ops.cuda._arrays import Array, empty, stream
 from gpucnn_kernels import join as kernels
 
+__all__ = ["add", "add_bias", "copied"]
+
 
 def add(a: Array, b: Array, *, relu: bool = False, mask: Array | None = None, out: Array | None = None) -> Array:
     """a + b, then ReLU where `relu`. With a `mask`, ReLU's output: 0 where that is not positive, which is ReLU's gradient."""

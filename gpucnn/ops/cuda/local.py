@@ -6,6 +6,8 @@ from gpucnn.ops.cuda._arrays import Array, empty, stream
 from gpucnn.ops.shapes import Window
 from gpucnn_kernels.choose import problems, select
 
+__all__ = ["locally_connected2d", "locally_connected2d_input_grad", "locally_connected2d_weight_grad"]
+
 
 def locally_connected2d(
     x: Array, weight: Array, bias: Array | None, window: Window, *, relu: bool = False, out: Array | None = None

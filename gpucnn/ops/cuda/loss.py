@@ -12,6 +12,8 @@ from gpucnn.ops.cuda._arrays import Array, empty, stream
 from gpucnn_kernels import cross_entropy, margin
 from gpucnn_kernels import loss as kernels
 
+__all__ = ["binary_cross_entropy", "hinge", "mean_squared_error", "root_mean_squared_error", "softmax_cross_entropy"]
+
 
 def softmax_cross_entropy(logits: Array, labels: Array, *, out: Array | None = None) -> tuple[Array, Array, Array]:
     """Mean over the batch of −Σₖ pₖ·log softmax(logits)ₖ, with p the labels, and dlogits = (softmax·Σₖ pₖ − p) / N.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from gpucnn.ops.cuda._arrays import Array, empty, stream, workspace
 from gpucnn_kernels import norm as kernels
 
+__all__ = ["batch_norm", "batch_norm_apply", "batch_norm_grad"]
+
 
 def batch_norm(
     x: Array,

@@ -6,6 +6,8 @@ from gpucnn.ops.cuda._arrays import Array, empty, stream
 from gpucnn.ops.shapes import Sides
 from gpucnn_kernels import planes as kernels
 
+__all__ = ["global_avg_pool2d", "global_avg_pool2d_grad", "global_max_pool2d", "global_max_pool2d_grad", "zero_pad2d", "zero_pad2d_grad"]
+
 
 def global_avg_pool2d(x: Array, *, out: Array | None = None) -> Array:
     """y (N, C): the mean of each plane."""
@@ -22,7 +24,7 @@ def global_avg_pool2d_grad(dy: Array, size: tuple[int, ...], *, out: Array | Non
 
 
 def global_max_pool2d(x: Array, *, out: Array | None = None, indices: Array | None = None) -> tuple[Array, Array]:
-    """(y, indices), both (N, C): the largest pixel of each plane and its int32 place there. The first of equals wins, NaN over numbers."""
+    """(y, indices), both (N, C): the largest pixel of each plane and its int32 index there. The first of equals wins, NaN over numbers."""
     y = empty(x, x.shape[:2]) if out is None else out
     places = empty(x, x.shape[:2], "int32") if indices is None else indices
     kernels.global_max_pool2d(x, y, places, stream(x))

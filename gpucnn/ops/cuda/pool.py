@@ -7,9 +7,11 @@ from gpucnn.ops.shapes import Window
 from gpucnn_kernels import average
 from gpucnn_kernels import pool as kernels
 
+__all__ = ["avg_pool2d", "avg_pool2d_grad", "max_pool2d", "max_pool2d_grad"]
+
 
 def max_pool2d(x: Array, window: Window, *, out: Array | None = None, indices: Array | None = None) -> tuple[Array, Array]:
-    """(y, indices): the largest pixel of each window and its int32 place in the H·W plane.
+    """(y, indices): the largest pixel of each window and its int32 index in the H·W plane.
 
     The first of equals wins; NaN wins over numbers, and the first NaN over later ones. Padding never wins.
     """

@@ -5,6 +5,8 @@ from __future__ import annotations
 from gpucnn.ops.cuda._arrays import Array, stream
 from gpucnn_kernels import tally as kernels
 
+__all__ = ["tally"]
+
 
 def tally(loss: Array, correct: Array, weight: float, table: Array, rates: Array, counters: Array, sums: Array) -> None:
     """Counts a step of `weight` examples and makes `rates` (4) those of its update, between the loss and the update.

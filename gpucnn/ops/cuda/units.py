@@ -5,6 +5,8 @@ from __future__ import annotations
 from gpucnn.ops.cuda._arrays import Array, empty, stream
 from gpucnn_kernels import units as kernels
 
+__all__ = ["elu", "elu_grad", "gelu", "gelu_grad", "leaky_relu", "leaky_relu_grad", "silu", "silu_grad", "tanh", "tanh_grad"]
+
 
 def leaky_relu(x: Array, negative_slope: float = 0.01, *, out: Array | None = None) -> Array:
     """x, or negative_slope · x where that is not positive."""

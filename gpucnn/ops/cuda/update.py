@@ -5,6 +5,8 @@ from __future__ import annotations
 from gpucnn.ops.cuda._arrays import Array, stream
 from gpucnn_kernels import update as kernels
 
+__all__ = ["adam_update", "sgd_update"]
+
 
 def sgd_update(
     parameters: Array,

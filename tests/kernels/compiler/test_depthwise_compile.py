@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from compile_harness import ARCHS, check, kernels, names, needs_compilers, of, params
 
-from gpucnn.profiling.chip.samples import convolutions
+from gpucnn.profiling.what.operations.conv import convolutions
 from gpucnn.profiling.what.shapes import DEPTHWISE_WINDOWS
 
 pytestmark = needs_compilers

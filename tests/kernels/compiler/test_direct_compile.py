@@ -6,7 +6,7 @@ import pytest
 from compile_harness import IN_TURN, check, kernels, names, needs_compilers, of
 
 from gpucnn.ops.shapes import Window, conv_window
-from gpucnn.profiling.chip.samples import convolutions, first_layer
+from gpucnn.profiling.what.operations.conv import convolutions, first_layer
 
 pytestmark = needs_compilers
 

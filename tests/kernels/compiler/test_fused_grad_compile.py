@@ -9,7 +9,8 @@ from compile_harness import ARCHS, check, machine_code, needs_compilers, of, win
 
 from gpucnn.ops.shapes import Window, conv_window
 from gpucnn.profiling.chip import sass
-from gpucnn.profiling.chip.samples import Kernel, first_layer
+from gpucnn.profiling.chip.samples import Kernel
+from gpucnn.profiling.what.operations.conv import first_layer
 
 pytestmark = needs_compilers
 

@@ -1,28 +1,23 @@
 """The table of operations: one row for each, with its kind, its work, its sizes in words, how its result is checked, and PyTorch's twin.
 
-A new operation is one row, in the file of its family. One that has none is taken for elementwise, without arithmetic and without a check.
+Each family of operations has a file in this folder: its rows are OPERATIONS, and its SAMPLES launch all of its kernels. A new operation is
+a row there, or a file of its own, which is found. One that has no row is taken for elementwise, without arithmetic and without a check.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from gpucnn.names import modules_in
 from gpucnn.profiling.what import work
 from gpucnn.profiling.what.observe import Call
-from gpucnn.profiling.what.operations import conv, dense, elementwise, join, local, norm, pool, step
 from gpucnn.profiling.what.operations.row import Operation, first_array, times
+from gpucnn.profiling.what.operations.sample import Sample
 from gpucnn.profiling.what.work import Work
 
-OPERATIONS: dict[str, Operation] = {
-    **conv.OPERATIONS,
-    **local.OPERATIONS,
-    **pool.OPERATIONS,
-    **dense.OPERATIONS,
-    **elementwise.OPERATIONS,
-    **norm.OPERATIONS,
-    **join.OPERATIONS,
-    **step.OPERATIONS,
-}
+_FAMILIES = [module for module in modules_in(__name__) if hasattr(module, "OPERATIONS")]
+OPERATIONS: dict[str, Operation] = {name: row for family in _FAMILIES for name, row in family.OPERATIONS.items()}
+SAMPLES: tuple[Sample, ...] = tuple(sample for family in _FAMILIES for sample in getattr(family, "SAMPLES", ()))
 KINDS = ("batch", "conv", "pool", "pad", "dense", "bias", "norm", "activation", "join", "dropout", "loss", "update")
 """What --op takes, in the order of a step."""
 OTHER = "other"

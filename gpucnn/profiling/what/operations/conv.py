@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from gpucnn.ops.shapes import Window, conv_window, pool_window
 from gpucnn.profiling.what import work
 from gpucnn.profiling.what.operations.row import (
     Arguments,
@@ -20,6 +21,8 @@ from gpucnn.profiling.what.operations.row import (
     with_relu,
     with_relu_grad,
 )
+from gpucnn.profiling.what.operations.sample import Ops, Sample, floats, ints
+from gpucnn.profiling.what.shapes import CONV_SHAPES, DEPTHWISE_WINDOWS
 from gpucnn.profiling.what.work import Work
 from gpucnn_kernels.choose import problems
 from gpucnn_kernels.core.problem import Problem
@@ -137,6 +140,43 @@ def _pooled_problem(a: Arguments, make: Callable[..., Problem]) -> Problem:
     return make(*_sizes(a), a["window"], a["pool_window"], a["groups"])
 
 
+def convolutions(n: int, c: int, k: int, window: Window, groups: int = 1, *, relu: bool = True) -> Callable[[Ops], None]:
+    """A convolution and both gradients, with a bias; ReLU's gradient taken along where `relu`."""
+
+    def run(ops: Ops) -> None:
+        x, weight, dy = floats(n, c, *window.input), floats(k, c // groups, *window.kernel), floats(n, k, *window.output)
+        ops.conv2d(x, weight, floats(k), window, groups, relu=relu)
+        ops.conv2d_input_grad(dy, weight, window, groups, relu=x if relu else None)
+        ops.conv2d_weight_grad(dy, x, window, groups, dbias=floats(k))
+
+    return run
+
+
+def first_layer(n: int, c: int, k: int, window: Window, *, relu: bool = True) -> Callable[[Ops], None]:
+    """A convolution with ReLU and 2 × 2 pooling, and its gradient of the weight; with ReLU's gradient taken along where `relu`."""
+
+    def run(ops: Ops) -> None:
+        pooling = pool_window(window.output, 2)
+        x, y, places = floats(n, c, *window.input), floats(n, k, *pooling.output), ints(n, k, *pooling.output)
+        ops.conv2d_relu_max_pool2d(x, floats(k, c, *window.kernel), floats(k), window, pooling)
+        ops.conv2d_relu_max_pool2d_weight_grad(y, places, x, window, pooling, relu=y if relu else None, dbias=floats(k))
+
+    return run
+
+
+def _samples() -> Iterator[Sample]:
+    named = {shape.name: (shape.n, shape.c, shape.k, shape.window) for shape in CONV_SHAPES}
+    yield Sample("m2", convolutions(*named["m2"]))  # whole tiles; the other shapes with many channels are done by the same kernels
+    for name in ("m1", "k1"):
+        yield Sample(name, convolutions(*named[name]))
+        yield Sample(name, first_layer(*named[name]))
+        yield Sample(f"{name}-no-relu", first_layer(*named[name], relu=False))  # where the layer above has taken it along
+    yield Sample("odd", convolutions(8, 20, 40, conv_window((7, 7), (3, 3), padding=1)))
+    for name, window in DEPTHWISE_WINDOWS.items():
+        yield Sample(name, convolutions(64, 32, 32, window, 32))
+    yield Sample("", lambda ops: ops.bias_grad(floats(128, 1024)))
+
+
 OPERATIONS = {
     "conv2d": Operation(
         "conv", _forward_work, Rule(("x",), terms=filter_terms, planes=True), _forward, _words, lambda a: _problem(a, problems.conv2d)
@@ -159,3 +199,4 @@ OPERATIONS = {
     ),
     "bias_grad": Operation("bias", _bias_work, Rule(("dy",), 1, _rest)),
 }  # fmt: skip
+SAMPLES = tuple(_samples())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from gpucnn.profiling.what import work
 from gpucnn.profiling.what.operations.row import Arguments, Operation, Rule, Run, filter_terms, with_relu, with_relu_grad
+from gpucnn.profiling.what.operations.sample import Ops, Sample, floats
 from gpucnn.profiling.what.work import Work
 from gpucnn_kernels.choose import problems
 
@@ -48,6 +50,18 @@ def _weight_grad(a: Arguments, torch: Any) -> Run:
     return lambda: (a["dy"].T @ a["x"], a["dy"].sum(0))
 
 
+def dense(n: int, c: int, k: int) -> Callable[[Ops], None]:
+    """A dense layer and both gradients."""
+
+    def run(ops: Ops) -> None:
+        x, weight, dy = floats(n, c), floats(k, c), floats(n, k)
+        ops.dense(x, weight, floats(k), relu=True)
+        ops.dense_input_grad(dy, weight, relu=x)
+        ops.dense_weight_grad(dy, x, dbias=floats(k))
+
+    return run
+
+
 OPERATIONS = {
     "dense": Operation("dense", _forward_work, Rule(("x",), terms=filter_terms), _forward, _words, lambda a: problems.dense(*_sizes(a))),
     "dense_input_grad": Operation(
@@ -59,3 +73,8 @@ OPERATIONS = {
         lambda a: problems.dense_weight_grad(*_sizes(a)),
     ),
 }  # fmt: skip
+SAMPLES = (
+    Sample("even", dense(128, 1024, 512)),
+    Sample("few", dense(128, 1024, 12)),
+    Sample("odd", lambda ops: ops.dense(floats(7, 33), floats(13, 33))),
+)

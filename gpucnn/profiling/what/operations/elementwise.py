@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from gpucnn.profiling.what import work
 from gpucnn.profiling.what.operations.row import Arguments, Operation, Rule
+from gpucnn.profiling.what.operations.sample import Ops, Sample, floats
 from gpucnn.profiling.what.work import Work
 
 
 def _on(array: str, operations: int, arrays: int) -> Callable[[Arguments], Work]:
-    """So many operations for each number of an argument, and so many arrays of its size read or written."""
+    """The work of `operations` for each number of an argument, with `arrays` of its size read or written."""
     return lambda a: work.elementwise(int(a[array].size), operations, arrays)
+
+
+def activations(ops: Ops) -> None:
+    """Every activation that has a row here, and its gradient; dropout."""
+    x, calls = floats(128, 1024), np.empty(2, np.uint32)
+    for name in (name for name, row in OPERATIONS.items() if row.kind == "activation"):
+        getattr(ops, name)(*(x, x) if name.endswith("_grad") else (x,))
+    ops.dropout(x, calls, 0.5, 0)
+    ops.next_call(calls)
 
 
 OPERATIONS = {
@@ -38,3 +50,4 @@ OPERATIONS = {
     "dropout": Operation("dropout", _on("x", 1, 2), Rule(("x",), first=True)),
     "next_call": Operation("dropout", _on("calls", 0, 2), Rule(written=("calls",), exact=True)),
 }
+SAMPLES = (Sample("", activations),)

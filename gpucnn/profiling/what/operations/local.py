@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from gpucnn.ops.shapes import conv_window
 from gpucnn.profiling.what.operations.row import Arguments, Operation, Rule, times, window_words
+from gpucnn.profiling.what.operations.sample import Ops, Sample, floats
 from gpucnn.profiling.what.work import Work
 from gpucnn_kernels.choose import problems
 from gpucnn_kernels.core.problem import Problem
@@ -47,9 +49,19 @@ def _problem(of: Callable[..., Problem]) -> Callable[[Arguments], Problem]:
     return lambda a: of(*_sizes(a), a["window"])
 
 
+def unshared(ops: Ops) -> None:
+    """A convolution without sharing, and both gradients."""
+    window = conv_window((32, 32), (8, 8), 2, 1)
+    x, weight, dy = floats(64, 3, 32, 32), floats(20, 3, 8, 8, *window.output), floats(64, 20, *window.output)
+    ops.locally_connected2d(x, weight, floats(20, *window.output), window, relu=True)
+    ops.locally_connected2d_input_grad(dy, weight, window, relu=x)
+    ops.locally_connected2d_weight_grad(dy, x, window, dbias=floats(20, *window.output))
+
+
 _RULES: dict[str, tuple[Rule, Callable[..., Problem]]] = {
     "locally_connected2d": (Rule(("x",), terms=_filter_terms), problems.locally_connected2d),
     "locally_connected2d_input_grad": (Rule(("dy", "relu"), terms=_channel_terms), problems.locally_connected2d_input_grad),
     "locally_connected2d_weight_grad": (Rule(("dy",), 1, lambda a: int(a["dy"].shape[0])), problems.locally_connected2d_weight_grad),
 }
 OPERATIONS = {name: Operation("conv", _work, rule, sizes=_words, problem=_problem(of)) for name, (rule, of) in _RULES.items()}
+SAMPLES = (Sample("", unshared),)

@@ -6,11 +6,20 @@ from collections.abc import Callable
 
 from gpucnn.profiling.what import work
 from gpucnn.profiling.what.operations.row import Arguments, Operation, Rule
+from gpucnn.profiling.what.operations.sample import Ops, Sample, floats
 from gpucnn.profiling.what.work import Work
 
 
 def _on(array: str, operations: int, arrays: int) -> Callable[[Arguments], Work]:
     return lambda a: work.elementwise(int(a[array].size), operations, arrays)
+
+
+def normalized(ops: Ops) -> None:
+    """Batch normalization of images, as in training and as in use, and its gradient."""
+    x, each = floats(64, 32, 28, 28), floats(32)
+    y, mean, rstd = ops.batch_norm(x, each, each, (each, floats(32)), momentum=0.1, eps=1e-5, relu=True)
+    ops.batch_norm_apply(x, each, each, (mean, rstd), eps=1e-5)
+    ops.batch_norm_grad(y, x, each, (mean, rstd), relu=True, dweight=floats(32), dbias=floats(32))
 
 
 OPERATIONS = {
@@ -20,3 +29,4 @@ OPERATIONS = {
     # Sums of dy and of dy times the normalized x, and what dx is made of.
     "batch_norm_grad": Operation("norm", _on("dy", 9, 3), Rule(room=("out", "dweight", "dbias"))),
 }
+SAMPLES = (Sample("", normalized),)

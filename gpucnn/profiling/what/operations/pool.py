@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from gpucnn.ops.shapes import Window, pool_window
 from gpucnn.profiling.what import work
 from gpucnn.profiling.what.operations.row import (
     Arguments,
@@ -18,6 +19,8 @@ from gpucnn.profiling.what.operations.row import (
     window_words,
     with_relu_grad,
 )
+from gpucnn.profiling.what.operations.sample import Ops, Sample, floats, ints
+from gpucnn.profiling.what.shapes import POOL_SHAPES
 from gpucnn.profiling.what.work import Work
 
 
@@ -59,13 +62,51 @@ def _plane(a: Arguments) -> int:
 
 
 def _whole(operations: int, arrays: int, results: int) -> Callable[[Arguments], Work]:
-    """So many operations on each pixel, and as many arrays of pixels and of results of planes."""
+    """The work of `operations` on each pixel, with `arrays` of pixels and `results` of a number per plane read or written."""
 
     def count(a: Arguments) -> Work:
         planes = math.prod((a["x"] if "x" in a else a["dy"]).shape[:2])
         return work.elementwise(planes * _plane(a), operations, arrays) + work.elementwise(planes, 0, results)
 
     return count
+
+
+def poolings(n: int, c: int, window: Window) -> Callable[[Ops], None]:
+    """Max pooling and its gradient, without ReLU's and with it; average pooling and its gradient."""
+
+    def run(ops: Ops) -> None:
+        x, y = floats(n, c, *window.input), floats(n, c, *window.output)
+        ops.max_pool2d(x, window)
+        for relu in (None, y):
+            ops.max_pool2d_grad(y, ints(*y.shape), window, relu=relu)
+        ops.avg_pool2d(x, window)
+        ops.avg_pool2d_grad(y, window)
+
+    return run
+
+
+def max_pooling(n: int, c: int, window: Window) -> Callable[[Ops], None]:
+    """Max pooling and its gradient."""
+
+    def run(ops: Ops) -> None:
+        _, places = ops.max_pool2d(floats(n, c, *window.input), window)
+        ops.max_pool2d_grad(floats(n, c, *window.output), places, window)
+
+    return run
+
+
+def whole_planes(ops: Ops) -> None:
+    """Pooling of whole planes and padding; and pooling of windows, of branches that write to one array."""
+    x, window = floats(64, 32, 28, 28), pool_window((28, 28), 3, 1, 1)
+    part = floats(64, 96, 28, 28)[:, 32:64]
+    _, places = ops.max_pool2d(x, window, out=part)
+    ops.max_pool2d_grad(part, places, window)
+    ops.avg_pool2d(x, window, out=part)
+    ops.avg_pool2d_grad(part, window)
+    means, (_, places) = ops.global_avg_pool2d(x), ops.global_max_pool2d(x)
+    ops.global_avg_pool2d_grad(means, (28, 28))
+    ops.global_max_pool2d_grad(means, places, (28, 28))
+    ops.zero_pad2d_grad(ops.zero_pad2d(x, ((1, 2), (0, 3))), ((1, 2), (0, 3)))
 
 
 OPERATIONS = {
@@ -80,3 +121,9 @@ OPERATIONS = {
     "zero_pad2d": Operation("pad", lambda a: work.elementwise(int(a["x"].size), 0, 2), Rule(("x",))),
     "zero_pad2d_grad": Operation("pad", lambda a: work.elementwise(int(a["dy"].size), 0, 2), Rule(("dy",))),
 }
+SAMPLES = (
+    *(Sample(pool.name, poolings(pool.n, pool.c, pool.window)) for pool in POOL_SHAPES),
+    Sample("odd", poolings(64, 64, pool_window((31, 31), 2))),
+    Sample("dilated", max_pooling(64, 64, pool_window((32, 32), 3, 2, 1, dilation=2))),
+    Sample("", whole_planes),
+)

@@ -18,7 +18,7 @@ ROOM = ("out", "dbias")
 
 @dataclass(frozen=True)
 class Rule:
-    """How a result is held against the same operation on the CPU in float64 (gpucnn.profiling.what.correct).
+    """The comparison of a result with the same operation on the CPU in float64 (gpucnn.profiling.what.correct).
 
     cut: the arguments that are cut along `axis`, where looking at all of them would take long; at `most` so many elements of it.
     first: the first elements are taken and no others, because a result depends on its place.
@@ -44,7 +44,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Operation:
-    """All that the profiler knows of one operation, from the arguments of a call.
+    """The profiler's knowledge of one operation, from the arguments of a call.
 
     kind: what --op takes.
     work: FLOPs and least bytes, without ReLU's gradient that may be taken along.

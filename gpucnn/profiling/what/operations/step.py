@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from gpucnn.ops.augment import Augment
 from gpucnn.profiling.what import work
 from gpucnn.profiling.what.operations.row import Arguments, Operation, Rule, times
+from gpucnn.profiling.what.operations.sample import Ops, Sample, floats, ints
 from gpucnn.profiling.what.work import Work
 
 PART = 1 << 16  # parameters of which an update is looked at
@@ -41,6 +48,61 @@ def _update(*arrays: str) -> Rule:
     return Rule(("parameters", "gradients", *arrays), first=True, most=PART, written=("parameters",))
 
 
+def losses(n: int, k: int) -> Callable[[Ops], None]:
+    """Every loss, on n rows of k; classes are numbers."""
+
+    def run(ops: Ops) -> None:
+        x = floats(n, k)
+        ops.softmax_cross_entropy(x, ints(n))
+        ops.binary_cross_entropy(x, x)
+        ops.mean_squared_error(x, x)
+        ops.root_mean_squared_error(x, x)
+        ops.hinge(x, x)
+
+    return run
+
+
+def batches(dtype: str, side: int, *, rows: bool = False, augment: Augment | None = None) -> Callable[[Ops], None]:
+    """The examples of a step, of a data set of square images; labels are classes, or rows of probabilities."""
+
+    def run(ops: Ops) -> None:
+        images = np.empty((1000, 1, side, side), dtype)
+        labels, targets = (floats(1000, 10), floats(128, 10)) if rows else (ints(1000), ints(128))
+        x = floats(128, 1, side, side)
+        ops.gather_batch(images, labels, ints(1000), ints(2), x, targets, batch_size=128, augment=augment)
+
+    return run
+
+
+def updates(ops: Ops) -> None:
+    """The counters of a step, the order of an epoch, and updates."""
+    rates, counters, flat = floats(4), ints(6), floats(1 << 20)
+    ops.sgd_update(flat, flat, flat, rates=rates, momentum=0.9)
+    ops.adam_update(flat, flat, flat, flat, rates=rates)
+    ops.tally(floats(), ints(), 128, floats(100, 3), rates, counters, floats(2))
+    ops.permutation(ints(60000), 0, 0)
+
+
+def _samples() -> Iterator[Sample]:
+    yield Sample("", updates)
+    yield Sample("512x10", losses(512, 10))
+    yield Sample("512x1000", losses(512, 1000))
+    yield Sample("512x10-rows", lambda ops: ops.softmax_cross_entropy(floats(512, 10), floats(512, 10)))
+    yield Sample("512x1000-rows", lambda ops: ops.softmax_cross_entropy(floats(512, 1000), floats(512, 1000)))
+    changes = {
+        "move": Augment(shift=1),
+        "cutout": Augment(cutout=1),
+        "warp": Augment(scale=0.1),
+        "elastic": Augment(elastic=1.0),
+        "all": Augment(1, 1.0, 0.1, 1.0, True, 2, 1.0),
+    }
+    for dtype in ("uint8", "float32"):
+        for side, rows in itertools.product((28, 27), (False, True)):
+            yield Sample(f"{dtype}-{side}x{side}{'-rows' if rows else ''}", batches(dtype, side, rows=rows))
+        for name, augment in changes.items():
+            yield Sample(f"{dtype}-{name}", batches(dtype, 28, augment=augment))
+
+
 OPERATIONS = {
     "gather_batch": Operation("batch", _gather, Rule(written=("x", "targets"), exact=True), sizes=lambda a: times(a["x"].shape)),
     "permutation": Operation("batch", lambda a: work.elementwise(int(a["order"].size), 0, 1), Rule(written=("order",), exact=True)),
@@ -57,3 +119,4 @@ OPERATIONS = {
     # Four arrays are read and three written; 14 operations, weight decay not counted.
     "adam_update": Operation("update", lambda a: work.elementwise(int(a["parameters"].size), 14, 7), _update("mean", "variance")),
 }
+SAMPLES = tuple(_samples())

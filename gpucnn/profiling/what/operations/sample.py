@@ -1,0 +1,32 @@
+"""Samples: named cases that run operations as users do, on arrays that are never filled, for the catalogue of all kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Ops: TypeAlias = ModuleType  # the operations of a device
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A case: its name, and the operations that it runs. `variants`: each in all the ways that there are, and not only in the one that
+    would be chosen."""
+
+    name: str
+    run: Callable[[Ops], object]
+    variants: bool = True
+
+
+def floats(*shape: int) -> Any:
+    """float32 that nobody fills: memory that is never touched takes no room."""
+    return np.empty(shape, np.float32)
+
+
+def ints(*shape: int) -> Any:
+    """The same in int32."""
+    return np.empty(shape, np.int32)
