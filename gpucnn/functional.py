@@ -119,7 +119,7 @@ def conv_transpose2d(
 def max_pool2d(
     x: Array, kernel_size: Size, stride: Size | None = None, padding: Padding = 0, dilation: Size = 1, ceil_mode: bool = False
 ) -> tuple[Array, Array]:
-    """(y, indices), both (N, C, P, Q): each window's largest pixel, and its int32 place in the flattened H·W plane of x.
+    """(y, indices), both (N, C, P, Q): each window's largest pixel, and its int32 index in the flattened H·W plane of x.
 
     `stride` is the window's size unless given. The first of equals wins, NaN wins over numbers, padding never wins.
     """
@@ -178,7 +178,7 @@ def global_avg_pool2d(x: Array) -> Array:
 
 @in_kind
 def global_max_pool2d(x: Array) -> tuple[Array, Array]:
-    """(y, indices), both (N, C): the largest pixel of each plane of x (N, C, H, W) and its int32 place there."""
+    """(y, indices), both (N, C): the largest pixel of each plane of x (N, C, H, W) and its int32 index there."""
     device, (x,) = arrays_of(x=(x, 4))
     return device.ops.global_max_pool2d(x)  # type: ignore[no-any-return]
 

@@ -34,7 +34,7 @@ ALIKE = {  # what else people call it, or write by mistake
 
 
 def too_many(shape: Shape) -> str:
-    """What is wrong with an array of so many elements."""
+    """The sentence about an array that has too many elements."""
     return f"an array of shape {shown(shape)}, which has more than 2³¹ − 1 numbers: use smaller sizes"
 
 
@@ -288,7 +288,7 @@ class Layer(Worded):
         return [self.cost()]
 
     def state(self) -> dict[str, int]:
-        """What training changes besides parameters: needed to resume to the bit."""
+        """The state that training changes besides parameters, needed to resume to the bit."""
         return {}
 
     def restore(self, state: dict[str, int]) -> None:
@@ -300,12 +300,12 @@ class Layer(Worded):
         return cls(**settings)
 
     def config(self) -> dict[str, Any]:
-        """What `layer_from_config` needs to make the same layer again, unbuilt."""
+        """The settings from which `layer_from_config` makes the same layer again, unbuilt."""
         frozen = {} if self._trainable else {"trainable": False}
         return {"layer": type(self).__name__} | frozen | {name: _config(value) for name, value in self.settings().items()}
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copy and pickle: what the layer is, without what a forward kept, and without its device."""
+        """The layer for copy and pickle, without its device and without what a forward pass has kept."""
         alone = object.__new__(type(self))
         vars(alone).update(
             vars(self), _owner=None, part=None, inner=dict, _chains=[]

@@ -37,7 +37,7 @@ def build_in_turn(layers: Sequence[Layer], shape: Shape) -> Shape:
 
 
 def planned(found: Sequence[Stage], own: bool = False) -> list[Plan]:
-    """What backward of each stage does besides its own work. own: nobody else needs the gradient that the last one is given."""
+    """The plan of each stage's backward pass. own: nothing else needs the gradient that the last stage is given."""
     takes = {index for index, stage in enumerate(found) if stage.takes_relu_grad and relu_before(found, index) is not None}
     taken = {relu_before(found, index) for index in takes}
     last = len(found) if own else max((index for index, stage in enumerate(found) if not stage.passes_on), default=0)
@@ -120,7 +120,7 @@ class Chain:
 
 
 def outputs_of(target: Layer, layers: Sequence[Layer], x: Array) -> Array:
-    """What one of the layers, or of those within them, puts out on the way of x through them: each runs by itself, none with another."""
+    """The output of one of the layers, or of one within them, for the input x. Each layer runs by itself, none fused with another."""
     found: list[Array] = []
     last, forward = target.layers[-1], target.layers[-1].forward
     chains = [chain for layer in layers for part in layer.walk().values() for chain in part.chains()]

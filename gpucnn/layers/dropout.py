@@ -52,7 +52,7 @@ class Dropout(Layer):
         return self.device.ops.dropout(dy, self._calls, self.rate, self._seed, **self._before())
 
     def _before(self) -> dict[str, int]:
-        """Of a batch that is shared among ranks, the elements of those before this one: a mask is a function of an element's place."""
+        """The number of elements of the ranks before this one, where they share a batch: a mask is a function of an element's index."""
         return {} if self.part is None else {"first": self.part.first * math.prod(self.output_shape)}
 
     def scratch(self, batch_size: int) -> tuple[int, int]:

@@ -191,7 +191,7 @@ class Buffers:
         return int(self.values.size + self.saved.size)
 
     def copy(self) -> Array:
-        """All that a model is at this time, parameters and saved arrays, flat."""
+        """A copy of a model's parameters and saved arrays, flat."""
         return self.device.xp.concatenate([self.values, self.saved])
 
     def put(self, flat: Array) -> None:

@@ -11,7 +11,7 @@ from gpucnn.layers.parameter import Array
 
 @dataclass(frozen=True)
 class Cost:
-    """What one example costs in a layer."""
+    """The cost of one example in a layer."""
 
     multiply_adds: int = 0
     kept: int = 0  # elements kept from forward for backward, besides
@@ -21,9 +21,9 @@ class Cost:
 
 @dataclass(frozen=True)
 class Plan:
-    """What backward of one stage does besides its own work, settled when the stages are put together (chain.py)."""
+    """The plan of one stage's backward pass, settled when the stages are put together (chain.py)."""
 
-    overwrites: bool = False  # dy is nobody else's by then: it may serve as scratch
+    overwrites: bool = False  # nothing else needs dy afterwards: it may be overwritten
     takes_relu: bool = False  # ReLU has made the stage's input, and its gradient is taken along: dx is 0 where x is not positive
     relu_taken: bool = False  # the stage behind has taken the gradient of this one's ReLU along
 
@@ -32,7 +32,7 @@ ALONE = Plan()
 
 
 class Stage(Protocol):
-    """What a chain runs: a layer, or several as one (fused.py). Its methods are described at `Layer`."""
+    """A step of a chain: a layer, or several as one (fused.py). Its methods are described at `Layer`."""
 
     @property
     def passes_on(self) -> bool: ...

@@ -35,7 +35,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class HotLoop:
-    """What the innermost loop of a kernel is made of, in instructions of the chip."""
+    """The innermost loop of a kernel, counted in instructions of the chip."""
 
     instructions: int
     fma: int
@@ -83,7 +83,7 @@ class Row:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What stays the same from run to run. A faster kernel for the same operation has another name and the same key."""
+        """The words that stay the same from run to run. A faster kernel for the same operation has another name and the same key."""
         return self.layer, self.phase, self.op
 
     @property
@@ -124,7 +124,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What the chip can do at most, and where that is known from."""
+    """The most that the chip can do, and where that is known from."""
 
     bandwidth: float  # bytes per second, reading and writing together
     flops: float  # float32 FLOP per second, an FMA being two
@@ -264,7 +264,7 @@ def checked(kind: Any, value: Any, where: str) -> Any:
 
 
 def _check(profile: Profile) -> None:
-    """What types do not say."""
+    """Checks what types do not say."""
     if profile.kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {profile.kind!r}")
     for index, row in enumerate(profile.rows):

@@ -27,7 +27,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Options:
-    """What to profile, where, and beside what."""
+    """The things to profile, the device, and what to compare with."""
 
     model: str = "keras"
     batch_size: int | None = None
@@ -56,7 +56,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where the profile goes, besides to the terminal."""
+    """The files that the profile is written to, besides the terminal."""
 
     json: Path | None = None
     trace: Path | None = None
@@ -114,14 +114,14 @@ def make(options: Options, say: Say) -> Profile:
 
 
 def _with_sum(options: Options, made: Profile, work: Workload) -> Profile:
-    """With the sum over so many ranks, where they were asked for."""
+    """The profile with the sum over so many ranks, where they were asked for."""
     if options.ranks in (None, 1):
         return made
     return ranks.with_sum(made, work.model, options.ranks, LINKS.pick("nvlink" if options.link is None else options.link))
 
 
 def _check(options: Options) -> None:
-    """What options say together."""
+    """Checks options that depend on one another."""
     if options.compare not in (None, "torch"):
         raise DataError(f"--compare takes torch, got {options.compare!r}")
     if options.shape is not None and options.op is None:
@@ -147,7 +147,7 @@ def _check(options: Options) -> None:
 
 
 def _device(name: str) -> Device:
-    """Where to measure. DeviceError, with a way out, where that would be a GPU and there is none: NumPy's times were not asked for."""
+    """The device to measure on. DeviceError, with a way out, where there is no GPU and the CPU was not asked for."""
     instead = "pass --arch H100 (or another chip) to see what the compiler says of one, or --device cpu to measure the operations there"
     if name not in ("auto", "cuda"):
         return get_device(name)

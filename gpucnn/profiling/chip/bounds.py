@@ -125,14 +125,14 @@ def record(workload: Workload, chip: Chip) -> list[tuple[Call, list[Launch], Wor
 
 
 def waves(launch: Launch, occupancy: float, architecture: Architecture, multiprocessors: int) -> float | None:
-    """How many times the blocks of the launch fill the chip; None if not even one block fits."""
+    """The number of times that the blocks of the launch fill the chip; None if not even one block fits."""
     at_once = multiprocessors * occupancy * architecture.threads / (-(-launch.threads // 32) * 32)  # blocks
     return launch.blocks / at_once if at_once else None
 
 
 def catalogue(text: str, chip: Chip, say: Say) -> Profile:
-    """What the compiler reports for every kernel with `text` in its name, or for all of them (ALL). For NAMED_SHAPES: what the named shapes
-    require of the chip, with the kernels selected for it. Raises UnknownNameError if there is no such kernel."""
+    """The compiler's report on every kernel with `text` in its name, or for all of them (ALL). For NAMED_SHAPES: on the
+    kernels that are selected for the named shapes. Raises UnknownNameError if there is no such kernel."""
     if text == NAMED_SHAPES:
         found = [each for sample in samples.SHAPES for each in samples.launched(sample, chip)]
     else:
@@ -177,7 +177,7 @@ def _words(chip: Chip) -> dict[str, str]:
 
 
 def _row(call: Call | None, part: Part, ceilings: Ceilings, compiled: Compiled, chip: Chip, sample: str | None = None) -> Row:
-    """What is known of a launch in a step, or in a sample."""
+    """The row of a launch in a step, or in a sample."""
     launch, work = part.launch, part.work
     return Row(
         layer=(call.layer if call else "") if sample is None else sample,

@@ -89,7 +89,7 @@ def machine_code(launch: Launch, arch: str) -> bytes:
 
 
 def main_loop(launch: Launch, arch: str) -> HotLoop | None:
-    """What the loop that matters most is made of; None where there is none, because the work is done once or is written out.
+    """The instructions of the loop that matters most; None where there is none, because the work is done once or is written out.
     ToolchainError where there is no disassembler."""
     loop = sass.main_loop(sass.disassemble(machine_code(launch, arch)))
     return None if loop is None else HotLoop(loop.instructions, loop.ffma, loop.lds_128 + loop.sts, loop.ldg + loop.ldg_128)

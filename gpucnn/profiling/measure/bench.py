@@ -57,7 +57,7 @@ class EventClock:
 
 
 class ReplayClock(EventClock):
-    """For work that is a graph already, or belongs to another library: a batch is a loop."""
+    """A clock for work that is a graph already, or belongs to another library: a batch is a loop."""
 
     def batch(self, runs: Sequence[Run]) -> Run:
         return HostClock().batch(runs)
@@ -65,7 +65,7 @@ class ReplayClock(EventClock):
 
 @dataclass(frozen=True)
 class Gpu:
-    """What is known of the GPU."""
+    """The facts on the GPU."""
 
     name: str
     capability: tuple[int, int]
@@ -91,7 +91,7 @@ def describe(xp: Any) -> Gpu:
 
 @dataclass(frozen=True)
 class Bench:
-    """What measuring takes: the array library, the stream that all work is on, its clock, and what is known of the GPU."""
+    """The means of measuring: the array library, the stream that all work is on, its clock, and what is known of the GPU."""
 
     xp: Any
     stream: Any
@@ -104,7 +104,7 @@ class Bench:
         return cls(xp, stream, EventClock(xp, stream), describe(xp))
 
     def copies(self, size: int) -> int:
-        """How many copies of so many bytes together keep data out of the cache, and fit."""
+        """The number of copies of so many bytes that together keep data out of the cache, and fit."""
         return buffers_needed(size, self.gpu.cache, int(self.xp.cuda.runtime.memGetInfo()[0]) // ROOM)
 
     def replays(self, launches: Sequence[Launch], *, copied: bool) -> list[Run]:
@@ -125,7 +125,7 @@ class Bench:
 
 
 def one_after_the_other(runs: Sequence[Run]) -> Run:
-    """All of them as one."""
+    """Several works as one, run one after the other."""
 
     def run() -> None:
         for each in runs:

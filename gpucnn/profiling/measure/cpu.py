@@ -185,7 +185,7 @@ def _timed(workload: Workload, count: int) -> tuple[list[float], list[list[float
 
 
 def _load() -> float:
-    """How many threads wanted a core, on average over the last minute; 0 where the system does not say."""
+    """The number of threads that wanted a core, on average over the last minute; 0 where the system does not say."""
     try:
         return os.getloadavg()[0]
     except (AttributeError, OSError):

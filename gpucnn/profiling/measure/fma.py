@@ -42,5 +42,5 @@ def fma(out: Array, blocks: int, turns: int, stream: Stream = 0) -> None:
 
 
 def fma_flops(blocks: int, turns: int) -> int:
-    """What `fma` does: an FMA is two."""
+    """The FLOPs of `fma`: an FMA is two."""
     return 2 * blocks * THREADS * CHAINS * REPEATS * turns

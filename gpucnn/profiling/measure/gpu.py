@@ -91,7 +91,7 @@ def profile(workload: Workload, selection: Selection, torch: Any, say: Say, argu
 
 
 def planned(workload: Workload) -> list[Part]:
-    """What a step would launch; nothing is, and nothing is compiled."""
+    """The launches of a step, planned: nothing is launched, and nothing compiled."""
     found: list[Part] = []
 
     def listener(call: Call) -> Any:

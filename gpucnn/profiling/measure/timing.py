@@ -95,8 +95,8 @@ def alternate(clock: Clock, works: Sequence[Run], *, budget: float = BUDGET) -> 
 
 
 def buffers_needed(bytes_of_one: int, cache: int, room: int) -> int:
-    """How many buffers to rotate, so that a run finds nothing of its own in a cache of so many bytes: three caches full, as far as there
-    is room; at least two, and no more than a batch has runs."""
+    """The number of buffers to rotate, so that a run finds nothing of its own in a cache of so many bytes: three caches full, if there is
+    room; at least two, and no more than a batch has runs."""
     if bytes_of_one <= 0:
         return 2
     wanted = -(-3 * cache // bytes_of_one) + 1
@@ -104,6 +104,6 @@ def buffers_needed(bytes_of_one: int, cache: int, room: int) -> int:
 
 
 def _runs(single: float, multiple: int) -> int:
-    """How many runs make a sample long enough; a multiple, so that every buffer has its turn as often as the others."""
+    """The number of runs that make a sample long enough; a multiple, so that every buffer has its turn as often as the others."""
     wanted = min(MOST_RUNS, max(1, round(LEAST_SAMPLE / single) if single > 0 else MOST_RUNS))
     return max(1, wanted // multiple) * multiple

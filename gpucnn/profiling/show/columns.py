@@ -59,7 +59,7 @@ def _share(row: Row, profile: Profile) -> float | None:
 
 
 def _slip(count: int | None, profile: Profile) -> int | None:
-    """What should be 0: shown in a step where it is not, and in a list of kernels anyway."""
+    """A number that should be 0: shown in a step only where it is not, and always in a list of kernels."""
     return None if profile.of_step and not count else count
 
 

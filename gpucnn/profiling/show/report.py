@@ -18,7 +18,7 @@ def lines(profile: Profile) -> list[str]:
 
 
 def header(profile: Profile) -> list[str]:
-    """What was profiled, where, and the ceilings."""
+    """The first lines: model, device and ceilings."""
     result = [BOUNDS] if not profile.measured else []
     if profile.of_step:
         result.append(f"model     {profile.model}, batch {profile.batch}" + (f", {profile.only}" if profile.only else ""))
@@ -78,7 +78,7 @@ def step(profile: Profile) -> list[str]:
 
 
 def notes(profile: Profile) -> list[str]:
-    """What else should be known, and how to look closer."""
+    """The last lines: notes, and commands to look closer."""
     return _listed("note", profile.notes) + [f"{name + ':':<9} {command}" for name, command in profile.commands.items()]
 
 

@@ -110,7 +110,7 @@ def legend(profile: Profile) -> str:
 
 
 def tip(row: Row, profile: Profile) -> list[str]:
-    """What is shown where the mouse is: lines of text."""
+    """The text shown under the mouse, in lines."""
     time = seconds_text(row.seconds)
     if profile.of_step:
         time += f", {100 * roofline.share(row, profile):.1f} % of the step"

@@ -25,7 +25,7 @@ SAMPLE = 1 << 27  # multiply-adds that a reference may take
 
 @dataclass(frozen=True)
 class Expected:
-    """What a call should give, worked out before it runs: it may write over its own arguments."""
+    """The right result of a call, worked out before it runs, because it may overwrite its own arguments."""
 
     call: Call
     rule: Rule
@@ -57,7 +57,7 @@ class Expected:
 
 
 def expect(call: Call) -> Expected | None:
-    """What a call should give; None for an operation that there is no rule for."""
+    """The right result of a call; None for an operation that there is no rule for."""
     reference, row = getattr(get_device("cpu").ops, call.op, None), OPERATIONS.get(call.op)
     if reference is None or row is None:
         return None
@@ -116,7 +116,7 @@ def _part(call: Call, rule: Rule) -> Any:
 
 
 def _results(rule: Rule, arguments: dict[str, Any], returned: Any) -> tuple[Any, ...]:
-    """What an operation gives: what it returns, or the arguments that it changes."""
+    """The results of an operation: what it returns, or the arguments that it changes."""
     if rule.written:
         return tuple(arguments[name] for name in rule.written)
     return returned if isinstance(returned, tuple) else (returned,)

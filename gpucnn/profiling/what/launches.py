@@ -46,9 +46,9 @@ def _between(argument: Any) -> tuple[int, int] | None:
 
 
 def shares(launches: Sequence[Launch], work: Work, apart: Mapping[int, int] | None = None) -> list[tuple[Launch, Work]]:
-    """What each launch of an operation does of its work. One that does it alone does all; the arithmetic of several products is shared by
-    threads; the rest, and a product that has others beside it, moves each of its arrays once. apart: of arrays at an address, the bytes
-    between their images, which are not theirs."""
+    """The share of an operation's work that each of its launches does. One that does it alone does all; the arithmetic of several products
+    is shared by threads; the rest, and a product that has others beside it, moves each of its arrays once. apart: of arrays at an address,
+    the bytes between their images, which are not theirs."""
     products = [launch for launch in launches if launch.name.startswith(PRODUCTS)]
     mains = products or [launch for launch in launches if launch.name not in HELPERS] or list(launches)
     threads = sum(launch.blocks * launch.threads for launch in mains)
@@ -65,7 +65,7 @@ def shares(launches: Sequence[Launch], work: Work, apart: Mapping[int, int] | No
 
 
 def kernel_name(call: Call, launch: Launch) -> str:
-    """What a launch's kernel is called, among those who know that `call` made it, on the chip that kernels are chosen for."""
+    """The name of a launch's kernel, for readers who know that `call` made it, on the chip that kernels are chosen for."""
     return variant_name(call) if launch.name in SHARED else launch.name
 
 

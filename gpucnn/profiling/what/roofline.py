@@ -22,7 +22,7 @@ def seconds(work: Work, ceilings: Ceilings) -> float:
 
 
 def wall(work: Work, ceilings: Ceilings) -> str:
-    """What takes the longest at least: "compute", "memory", or a "launch" with nothing to do."""
+    """The bound that takes the longest: "compute", "memory", or a "launch" with nothing to do."""
     times = {"launch": ceilings.launch, "compute": work.flops / ceilings.flops, "memory": work.least_bytes / ceilings.bandwidth}
     return max(times, key=lambda name: times[name])
 
@@ -43,7 +43,7 @@ def to_gain(row: Row, ceilings: Ceilings) -> float:
 
 
 def advice(profile: Profile, most: int = 3) -> list[str]:
-    """What to look at next, in sentences, the largest gain first."""
+    """Advice on what to look at next, in sentences, the largest gain first."""
     if not profile.measured:
         return _advice_on_bounds(profile, most)
     lines = []

@@ -125,7 +125,7 @@ def bias_grad(n: int, k: int, plane: int = 1) -> Work:
 
 
 def elementwise(size: int, operations: int, arrays: int) -> Work:
-    """So many operations on each of `size` numbers, of so many arrays that are read or written."""
+    """The work of `operations` on each of `size` numbers, in arrays that are read or written."""
     return _work(operations * size, arrays * size)
 
 
@@ -148,7 +148,7 @@ class _Reach:
 
 
 def _reaches(window: Window, pool_window: Window | None = None) -> tuple[_Reach, _Reach]:
-    """Of the rows and of the columns of a window; with `pool_window`, only from the positions that a pooling takes up."""
+    """The reach of a window, along rows and along columns; with `pool_window`, only from the positions that a pooling takes up."""
     if pool_window is None:
         positions: Iterable[Iterable[int]] = map(range, window.output)
     else:

@@ -122,7 +122,7 @@ class Selection:
 
     @property
     def words(self) -> str:
-        """What it is, for people; "" for everything."""
+        """The selection in words; "" for everything."""
         return ", ".join(part for part in (f"layer {self.layer}" if self.layer else "", f"only {self.op}" if self.op else "") if part)
 
 

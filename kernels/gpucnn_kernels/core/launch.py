@@ -93,7 +93,7 @@ class Launch:
 
 
 class _Recorder:
-    """What listens to launches: one list at a time, for the whole process."""
+    """The listener to launches: one list at a time, for the whole process."""
 
     def __init__(self, launching: bool) -> None:
         self.launches: list[Launch] = []
@@ -125,7 +125,7 @@ def unsynchronized(array: Array) -> Array:
 
 
 def address_of(array: Array) -> tuple[int, int]:
-    """Where an array lies, and how long it is: arrays for which that is the same are the same."""
+    """The address and the length of an array: where both are the same, the arrays are."""
     return _pointer(array), int(array.size)
 
 

@@ -55,7 +55,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Chip:
-    """What the selection depends on: the driver's name of a GPU, its number of multiprocessors and its compute capability."""
+    """The facts on a GPU that the selection depends on: its name, its number of multiprocessors and its compute capability."""
 
     name: str
     multiprocessors: int

@@ -75,7 +75,7 @@ def group_by_group(args, N, group, column):
 
 @dataclass(frozen=True)
 class Store:
-    """Where results go: (row, column) of a batch to c[row_offset(args, M, N, batch, row) + column_offset(args, M, N, batch, column)].
+    """The address of (row, column) of a batch: c[row_offset(args, M, N, batch, row) + column_offset(args, M, N, batch, column)].
     Four neighbours `along` "rows" or "columns" are neighbours in memory, where the launch says so (`vector`). `sums`: whether
     there can be sums of rows; where not, nothing is added up for them. A column's bias is extra[bias_index(args, N, group, column)]."""
 
@@ -89,7 +89,7 @@ class Store:
 
 @dataclass(frozen=True)
 class Copy:
-    """How a tile of an operand gets to shared memory: numbers per thread, their states, numbers in shared memory per depth, functions.
+    """The copy of an operand's tile to shared memory: numbers per thread, their states, numbers in shared memory per depth, functions.
 
     add(0, values, sums) adds what a thread has fetched to the sums of its rows. spread(0, sums, values) makes numbers of these that can
     be put in the tile like any others, and whose rows have the same sums.
@@ -107,7 +107,7 @@ class Copy:
 
 
 def copy_of(operand: Operand, rows: int, depths: int, threads: int) -> Copy:
-    """How `threads` threads copy rows × depths numbers of an operand."""
+    """The way in which `threads` threads copy rows × depths numbers of an operand."""
     along_rows, width, words = operand.along == "rows", operand.width, operand.words
     count = rows * depths // (threads * width)  # fetches per thread
     if count * threads * width != rows * depths:

@@ -36,7 +36,7 @@ ROW = 32
 
 
 def swizzled(row: int, depth: int) -> int:
-    """Where number `depth` (0 … 31) of row `row` of b lies in its tile, in numbers of 4 bytes."""
+    """The position in its tile of number `depth` (0 … 31) of row `row` of b, in numbers of 4 bytes."""
     return row * ROW + (depth ^ (row % 8 * 4))
 
 
@@ -129,7 +129,7 @@ def give_registers(count: int) -> Any:
 
 @intrinsic
 def shared_address(typing_context, array):
-    """Where a shared array begins."""
+    """The address of a shared array."""
 
     def generate(context, builder, signature, arguments):
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
@@ -142,7 +142,7 @@ def shared_address(typing_context, array):
 
 @intrinsic
 def global_address(typing_context, array):
-    """Where an array in global memory begins."""
+    """The address of an array in global memory."""
 
     def generate(context, builder, signature, arguments):
         return builder.ptrtoint(context.make_array(signature.args[0])(context, builder, arguments[0]).data, _L)

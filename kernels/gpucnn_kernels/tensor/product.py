@@ -70,7 +70,7 @@ class TensorTile:
 
     @property
     def stages(self) -> int:
-        """As many as there is room for; more than eight gain nothing."""
+        """The number of stages: as many as there is room for, up to eight; more gain nothing."""
         return min(8, (MOST_SHARED - 2 * HEAD) // self.stage)
 
     @property

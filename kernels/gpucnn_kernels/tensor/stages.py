@@ -24,7 +24,7 @@ MOST_SHARED = 227 << 10  # bytes that a block may have on Hopper
 
 @device(forceinline=True)
 def tf32(bits):
-    """Of a float32's bits those of its TF32, rounded to nearest, ties away from zero."""
+    """The bits of a float32 rounded to TF32: to nearest, ties away from zero."""
     return uint32(uint32(bits + uint32(0x1000)) & uint32(0xFFFFE000))
 
 

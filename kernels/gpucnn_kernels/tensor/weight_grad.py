@@ -65,7 +65,7 @@ class TensorGradTile:
 
     @property
     def stages(self) -> int:
-        """As many as there is room for, beside the table; more than eight gain nothing."""
+        """The number of stages: as many as there is room for beside the table, up to eight; more gain nothing."""
         return min(8, (MOST_SHARED - 3 * HEAD - self.raw) // self.stage)
 
     @property
