@@ -6,13 +6,17 @@ on how many there are.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import functools
 import math
 import os
+import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -72,35 +76,100 @@ count: Callable[[], int] = cores
 
 _pool: ThreadPoolExecutor | None = None
 _number = 0
+_idle: list[_Worker] = []  # threads that wait for work
+_made = 0  # threads that there are
 _lock = threading.Lock()
 _own = threading.local()
 
 
 def number() -> int:
     """Threads that share the work, the caller's included."""
-    if _pool is None:
-        pool()
+    global _number
+    if not _number:
+        _number = count()
     return _number
 
 
 def pool() -> ThreadPoolExecutor:
-    """The pool of this process."""
-    global _pool, _number
+    """A pool for work of any kind. `share` does without: its threads are handed work in a third of the time."""
+    global _pool
     with _lock:
         if _pool is None:
-            _number = count()
-            _pool = ThreadPoolExecutor(_number, thread_name_prefix="gpucnn")
+            _pool = ThreadPoolExecutor(number(), thread_name_prefix="gpucnn")
         return _pool
 
 
 def _after_fork() -> None:
     """Threads do not survive a fork, and another one may have held the lock."""
-    global _pool, _lock
-    _pool, _lock = None, threading.Lock()
+    global _pool, _lock, _made
+    _pool, _lock, _made = None, threading.Lock(), 0
+    _idle.clear()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+core: Callable[[], int] = lambda: -1  # noqa: E731
+"""On which core the calling thread is; −1 where nobody says."""
+if sys.platform == "linux":
+    with contextlib.suppress(OSError, AttributeError):
+        core = ctypes.PyDLL(None).sched_getcpu
+
+
+class _Worker:
+    """A thread that does what it is given, time after time, as long as the process lives."""
+
+    def __init__(self) -> None:
+        self._given: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        self._done: SimpleQueue[None] = SimpleQueue()
+        self._over = True
+        self._problem: BaseException | None = None
+        self.core = -1  # where it was when it began
+        self._thread = threading.Thread(target=self._run, name="gpucnn", daemon=True)
+        self._thread.start()
+
+    def begin(self, work: Callable[[], object]) -> None:
+        """Does `work`, while the caller does something else."""
+        self._over = False
+        self._given.put(work)
+
+    def end(self) -> BaseException | None:
+        """Waits until the work, if there is any, is done; what went wrong there. Once interrupted, it can be called again."""
+        while not self._over:
+            self._done.get()
+        problem, self._problem = self._problem, None
+        return problem
+
+    def keep_off(self, cores: set[int]) -> None:
+        """Has it run on other cores than these from now on, where the caller may run on any others."""
+        others = os.sched_getaffinity(0) - cores
+        if others and self._thread.native_id is not None:
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(self._thread.native_id, others)
+
+    def _run(self) -> None:
+        while True:
+            work = self._given.get()
+            self.core = core()
+            try:
+                work()
+            except BaseException as error:
+                self._problem = error
+            del work  # with all that it knows of
+            self._over = True
+            self._done.put(None)
+
+
+def _worker() -> _Worker | None:
+    """A thread that has nothing to do; None where all have, because others share work as well."""
+    global _made
+    with _lock:
+        if _idle:
+            return _idle.pop()
+        if _made >= number() - 1:
+            return None
+        _made += 1
+    return _Worker()
 
 
 def share(pieces: int, body: Callable[[int, int], object], work: int) -> None:
@@ -113,28 +182,42 @@ def share(pieces: int, body: Callable[[int, int], object], work: int) -> None:
         body(0, pieces)
         return
     edges = [pieces * thread // threads for thread in range(threads + 1)]
-    others: list[Future[object]] = []
+    others: list[_Worker] = []
     problem: BaseException | None = None
+    taken: set[int] = set()
     try:
         for thread in range(1, threads):
-            others.append(pool().submit(body, edges[thread], edges[thread + 1]))
+            other = _worker()
+            if other is None:
+                break
+            others.append(other)
+            other.begin(functools.partial(body, edges[thread], edges[thread + 1]))
+        taken.add(core())
         body(edges[0], edges[1])
+        for thread in range(len(others) + 1, threads):
+            body(edges[thread], edges[thread + 1])
     except BaseException as error:
         problem = error
-    for other in others:
-        problem = _end_of(other) or problem
+    while others:
+        try:
+            problem = others[-1].end() or problem
+            _apart(others[-1], taken)
+            _idle.append(others.pop())
+        except BaseException as error:  # Ctrl-C: heard when the pass is over
+            problem = error
     if problem is not None:
         raise problem
 
 
-def _end_of(other: Future[object]) -> BaseException | None:
-    """Waits until a thread is done, whatever interrupts the waiting; what went wrong, there or here."""
-    interrupted: BaseException | None = None
-    while True:
-        try:
-            return other.exception() or interrupted
-        except BaseException as error:  # Ctrl-C: heard when the pass is over
-            interrupted = error
+def _apart(other: _Worker, taken: set[int]) -> None:
+    """Sees to it that a thread does its next work on a core of its own. taken: cores of those that have been asked before.
+
+    Linux wakes a thread on the waker's core, where it has to wait, if it takes all others for busy; in a virtual machine it takes cores
+    that sleep for busy. And two threads that share a core stay together for milliseconds, which is many passes.
+    """
+    if other.core in taken and other.core >= 0:
+        other.keep_off(taken)
+    taken.add(other.core)
 
 
 class Scratch:

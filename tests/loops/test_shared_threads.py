@@ -19,7 +19,6 @@ Program = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def four_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "count", lambda: 4)
-    monkeypatch.setattr(threads, "_pool", None)
     monkeypatch.setattr(threads, "_number", 0)
 
 
@@ -49,6 +48,52 @@ def test_an_error_in_any_thread_comes_out_when_all_are_done(bad: int, four_threa
     with pytest.raises(ValueError, match="broken"):
         threads.share(4, body, 1 << 30)
     assert len(finished) == 3
+
+
+def test_work_within_work_and_of_several_at_once_is_all_done(four_threads: None) -> None:
+    done: list[tuple[int, int]] = []
+
+    def outer(first: int, last: int) -> None:
+        for piece in range(first, last):
+            threads.share(3, lambda a, z, piece=piece: done.extend((piece, each) for each in range(a, z)), 1 << 30)  # type: ignore[misc]
+
+    callers = [threading.Thread(target=threads.share, args=(5, outer, 1 << 30)) for _ in range(6)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert sorted(done) == sorted(6 * [(piece, each) for piece in range(5) for each in range(3)])
+    assert len([thread for thread in threading.enumerate() if thread.name == "gpucnn"]) <= 3
+
+
+def test_after_an_error_all_threads_work_again(four_threads: None) -> None:
+    for _ in range(20):
+        with pytest.raises(ZeroDivisionError):
+            threads.share(4, lambda first, last: 1 // 0, 1 << 30)
+    seen: list[int] = []
+
+    def body(first: int, last: int) -> None:
+        seen.append(threading.get_ident())
+        time.sleep(0.02)
+
+    threads.share(4, body, 1 << 30)
+    assert len(set(seen)) == 4
+
+
+@pytest.mark.skipif(not hasattr(threads.os, "sched_setaffinity"), reason="this system pins no threads")
+def test_threads_that_share_a_core_are_told_to_leave_it(four_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, set[int]]] = []
+    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda thread: {0, 1, 2, 3})
+    monkeypatch.setattr(threads.os, "sched_setaffinity", lambda thread, cores: told.append((thread, cores)))
+    found = iter([7, 7, 5, 7])  # three threads and the caller, in whatever order
+    monkeypatch.setattr(threads, "core", lambda: next(found))
+    threads.share(4, lambda first, last: None, 1 << 30)
+    assert len(told) == 2
+    assert threading.get_native_id() not in [thread for thread, _ in told]  # the program's own threads stay as they are
+    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda thread: {2})
+    monkeypatch.setattr(threads, "core", lambda: 2)
+    threads.share(4, lambda first, last: None, 1 << 30)
+    assert len(told) == 2  # nowhere to go
 
 
 @pytest.mark.parametrize(
