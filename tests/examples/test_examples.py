@@ -133,6 +133,15 @@ def test_mnist_speedrun(example: Example) -> None:
     assert result.out.splitlines()[-3:] == [line for line in result.out.splitlines() if re.match(r"9[\d.]+ %: .*\(\d of 2 seeds\)", line)]
 
 
+def test_mnist_speedrun_beside_pytorch(example: Example) -> None:
+    pytest.importorskip("torch")
+    result = example("mnist_speedrun", "--quick", "--device", "cpu", "--seeds", 1, "--filters", 4, "--pytorch")
+    assert result.status == 0, result.err
+    for library in ("", "PyTorch, "):
+        assert re.search(rf"^{library}seed 0: \d+\.\d\d % after \d+\.\d{{3}} s$", result.out, re.MULTILINE)
+    assert len(re.findall(r"^9[\d.]+ %: .*\(\d of 1 seeds\)$", result.out.partition("\nPyTorch:\n")[2], re.MULTILINE)) == 3
+
+
 def test_mnist_speedrun_takes_the_digits_where_there_is_no_mnist(example: Example) -> None:
     pytest.importorskip("sklearn")
     result = example("mnist_speedrun", "--device", "cpu", "--epochs", 1, "--seeds", 1)
