@@ -19,7 +19,7 @@ from gpucnn_loops.direct import Direct
 from gpucnn_loops.loops import loop
 from gpucnn_loops.tables import Tables, Window, edges, framed
 from gpucnn_loops.threads import Scratch, address, share
-from gpucnn_loops.vector import L, at, fma, high_pairs, load, load_even, low_pairs, relu16, splat, spread, store, sum16, where_positive
+from gpucnn_loops.vector import L, at, fma, high_pairs, load, low_pairs, pairs, relu16, splat, spread, store, sum16, where_positive
 
 Array = NDArray[np.float32]
 ZERO = np.float32(0)
@@ -34,6 +34,27 @@ def split(image, beyond, h, w, top, left, sh, sw, wide, room, ramp, planes):
     Behind the last pixel of a row come up to 15 zeros, before the next row comes. `beyond` numbers may be read from image[0] on.
     """
     begin_part, begin_row = top % sh, top // sh
+    if sw == 2:  # even and odd pixels of a row come from the same two vectors
+        even, odd = left % 2 * room + left // 2, (left + 1) % 2 * room + (left + 1) // 2
+        evens, odds = (w + 1) // 2, w // 2
+        part, row = begin_part, begin_row
+        for i in range(h):
+            to, source = at(planes, part * 2 * room + row * wide), at(image, i * w)
+            part += 1
+            if part == sh:  # a division would cost more than all the rest of a short row
+                part, row = 0, row + 1
+            for j in range(0, evens, L):
+                if i * w + 2 * (j + L) <= beyond:
+                    a, b = pairs(source, 2 * j)
+                    store(to, even + j, a if evens - j >= L else where_positive(load(ramp, L - (evens - j)), a))
+                    if odds > j:
+                        store(to, odd + j, b if odds - j >= L else where_positive(load(ramp, L - (odds - j)), b))
+                else:
+                    for lane in range(j, min(j + L, evens)):
+                        to[even + lane] = source[2 * lane]
+                    for lane in range(j, min(j + L, odds)):
+                        to[odd + lane] = source[2 * lane + 1]
+        return
     for b in range(sw):
         first = (b - left) % sw
         count = (w - first + sw - 1) // sw
@@ -42,23 +63,24 @@ def split(image, beyond, h, w, top, left, sh, sw, wide, room, ramp, planes):
         for i in range(h):
             to, source = at(planes, part * sw * room + row * wide + column), at(image, i * w + first)
             part += 1
-            if part == sh:  # a division would cost more than all the rest of a short row
+            if part == sh:
                 part, row = 0, row + 1
             for j in range(0, count, L):
-                if sw <= 2 and i * w + first + sw * (j + L) <= beyond:
-                    v = load(source, j) if sw == 1 else load_even(source, 2 * j)
+                if sw == 1 and i * w + first + j + L <= beyond:
+                    v = load(source, j)
                     store(to, j, v if count - j >= L else where_positive(load(ramp, L - (count - j)), v))
                 else:
                     for lane in range(j, min(j + L, count)):
                         to[lane] = source[lane * sw]
 
 
-@loop("f* i i i f*")
-def rows_out(rows, wide, p, q, y):
-    """y (p, q) from rows of `wide`. A row is written up to 15 numbers too far, and then the next one comes."""
+@loop("f* i i i f* i")
+def rows_out(rows, wide, p, q, y, room):
+    """y (p, q) from rows of `wide`. A row is written up to 15 numbers too far, and then the next one comes, or the next plane: there are
+    `room` numbers."""
     for i in range(p):
         for j in range(0, q, L):
-            if i * q + j + L <= p * q:
+            if i * q + j + L <= room:
                 store(y, i * q + j, load(rows, i * wide + j))
             else:
                 for lane in range(j, min(j + L, q)):
@@ -90,7 +112,7 @@ def forward(
                     s0, s1 = fma(number, load(line, 0), s0), fma(number, load(line, L), s1)
             store(sums, t, relu16(s0) if relu else s0)
             store(sums, t + L, relu16(s1) if relu else s1)
-        rows_out(sums, wide, p, q, at(y, plane * p * q))
+        rows_out(sums, wide, p, q, at(y, plane * p * q), (last - plane) * p * q)
 
 
 @loop("i i i f* f* f* i f* i i i i i i i i i i i i i i w* w* w* f* f* f*")
@@ -124,7 +146,7 @@ def input_sums(
             if part == sh:
                 part, line = 0, line + 1
             even, odd = at(row, even_start), at(row, odd_start)
-            to, by, rest = at(dx, (plane * h + i) * w), at(mask, (plane * h + i) * w), (h - i) * w
+            to, by, rest = at(dx, (plane * h + i) * w), at(mask, (plane * h + i) * w), ((last - plane) * h - i) * w
             for j in range(0, w, 2 * L):
                 if sw <= 2 and j + 2 * L <= rest:
                     half = j // 2

@@ -75,6 +75,18 @@ def load_even(typing, x, i):
     return vector(x, types.int64), code
 
 
+@intrinsic
+def pairs(typing, x, i):
+    """x[i], x[i + 2] … x[i + 30] and x[i + 1], x[i + 3] … x[i + 31]."""
+
+    def code(c, b, s, args):
+        low, high = (load_at(b, b.gep(args[0], [b.add(args[1], ir.Constant(I64, first))])) for first in (0, L))
+        parts = [b.shuffle_vector(low, high, ir.Constant(IV, list(range(first, 2 * L, 2)))) for first in (0, 1)]
+        return c.make_tuple(b, s.return_type, parts)
+
+    return types.UniTuple(vector, 2)(x, types.int64), code
+
+
 def _mixed(first: int) -> Any:
     def code(c, b, s, args):
         return b.shuffle_vector(*args, ir.Constant(IV, [first + i // 2 + L * (i % 2) for i in range(L)]))

@@ -107,6 +107,7 @@ def at(x: Pointer, i: Any) -> Pointer:
 INTRINSICS: dict[str, Callable[..., Any]] = {
     "at": at, "load": load, "store": store, "splat": splat, "beats": beats, "relu_first": relu_first, "sum16": sum16, "turn16": turn16,
     "tile": tile, "spread": lambda x, i: splat(x[i]), "load_even": lambda x, i: load(x, i, 32)[::2],
+    "pairs": lambda x, i: (load(x, i, 32)[::2], load(x, i, 32)[1::2]),
     "fma": lambda a, b, c: (a.astype(np.float64) * b + c).astype(F), "relu16": lambda a: np.where(a <= 0, F(0), a),
     "where_positive": lambda a, b: np.where(a > 0, b, F(0)), "as_floats": lambda x: Pointer(x.array.view(F), x.place),
     "place16": lambda number: np.full(16, number, INT).view(F),
