@@ -1,4 +1,4 @@
-"""One training step, and one forward pass, of each reference network, here and in PyTorch, in turn, on the CPU.
+"""One training step, and one forward pass, of each reference network, or of any by name, here and in PyTorch, in turn, on the CPU.
 
     python examples/against_pytorch.py [--models keras tf2 lenet5x5] [--steps 30] [--batch-size 128] [--threads N] [--profile] [--memory]
                                        [--others] [--quick]
@@ -41,14 +41,19 @@ from gpucnn.training.step import TrainingStep
 
 PAUSE = 0.05  # seconds; threads that have run out of work spin on for some 20 ms
 BUSY = 0.1  # share of the cores' time that others may take
-MODELS = ("keras", "tf2", "lenet5x5")  # that are written down here in PyTorch as well
+MODELS = ("keras", "tf2", "lenet5x5")  # the reference networks; they are written down here in PyTorch as well
+OTHERS = ("lenet5", "alexnet", "vgg", "inception", "resnet", "mobilenet")  # which in_pytorch.py makes of their layers
 SGD = "lenet5x5"  # the network that is trained with SGD, as in its textbook
 
 
 def torch_model(name: str) -> Any:
-    """A reference network in PyTorch."""
+    """A network in PyTorch."""
     from torch import nn
 
+    if name in OTHERS:
+        from in_pytorch import pytorch_of  # beside this file
+
+        return pytorch_of(gc.network(name).build((1, 28, 28), device="cpu"))
     layers: dict[str, list[nn.Module]] = {
         "keras": [nn.Conv2d(1, 32, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(5408, 256), nn.ReLU(), nn.Linear(256, 10)],
         "tf2": [
@@ -217,7 +222,8 @@ def milliseconds(times: list[float]) -> str:
 def main() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="NAME", help="which networks [all]")
+    known = MODELS + OTHERS
+    parser.add_argument("--models", nargs="+", choices=known, default=list(MODELS), metavar="NAME", help="which networks [the first three]")
     parser.add_argument("--steps", type=whole(2), default=30, help="measured steps of each [30]")
     parser.add_argument("--batch-size", type=whole(), default=128, help="images in a step [128]")
     parser.add_argument("--threads", type=whole(), default=cores, help=f"threads of each [{cores}]")
@@ -226,7 +232,7 @@ def main() -> int:
     parser.add_argument("--memory", action="store_true", help="print the peak memory of training, and no times")
     parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
     options = parse(parser, steps=2, batch_size=4)
-    if options.memory_of and (options.memory_of[0] not in ("gpucnn", "PyTorch") or options.memory_of[1] not in MODELS):
+    if options.memory_of and (options.memory_of[0] not in ("gpucnn", "PyTorch") or options.memory_of[1] not in known):
         parser.error("--memory-of takes gpucnn or PyTorch, and a network")
     if (options.memory or options.memory_of) and importlib.util.find_spec("resource") is None:
         parser.error("--memory asks the system for a process's peak memory as Linux and macOS have it, and this one has not")

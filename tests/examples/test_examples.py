@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import shutil
 import sys
@@ -10,7 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+import gpucnn as gc
+from gpucnn.networks import NETWORKS
 
 ROOT = Path(__file__).parents[2]
 ALL = (
@@ -36,9 +41,9 @@ Example = Callable[..., Any]
 
 
 def test_every_example_is_here() -> None:
-    """None is added without a test: what is in the folder is one of these, or the three that are told apart."""
+    """None is added without a test: what is in the folder is one of these, or the four that are told apart."""
     names = {path.stem for path in (ROOT / "examples").glob("*.py")}
-    assert names == {*ALL, "quickstart", "common", "rivals"}
+    assert names == {*ALL, "quickstart", "common", "in_pytorch", "rivals"}
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -148,6 +153,19 @@ def test_mnist_speedrun_takes_the_digits_where_there_is_no_mnist(example: Exampl
     assert result.status == 0, result.err
     assert result.out.startswith("data: MNIST could not be had, so these are scikit-learn's 8×8 digits instead")
     assert NOTHING not in result.out
+
+
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_against_pytorch_compares_networks_that_compute_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    theirs = importlib.import_module("against_pytorch").torch_model(name).double().eval()
+    model = gc.network(name).build((1, 28, 28), device="cpu", dtype="float64")
+    for own, place in zip(model.parameters.values(), theirs.parameters(), strict=True):
+        place.data.copy_(torch.from_numpy(own.value))
+    x = np.random.default_rng(0).random((2, 1, 28, 28))
+    expected = theirs(torch.from_numpy(x)).detach().numpy()
+    np.testing.assert_allclose(model.forward(x), expected, rtol=0, atol=1e-12 * np.abs(expected).max())
 
 
 def test_profile_kernels(example: Example, tmp_path: Path) -> None:
@@ -273,7 +291,7 @@ REFUSED = (
     ("mnist_speedrun --device cpu --dataset mnsit", "there is no data set 'mnsit', did you mean 'mnist'?"),
     ("mnist_speedrun --device cpu --dataset mnist --data-dir nowhere", "mnist"),
     ("against_pytorch --steps 1", "argument --steps: takes a whole number of at least 2, got '1'"),
-    ("against_pytorch --models vgg", "argument --models: invalid choice: 'vgg'"),
+    ("against_pytorch --models vvg", "argument --models: invalid choice: 'vvg'"),
     ("against_pytorch --memory-of jax keras", "--memory-of takes gpucnn or PyTorch, and a network"),
     ("accuracy_against_pytorch --seeds -1", "argument --seeds: takes a whole number of at least 1, got '-1'"),
     ("steps_on_gpu --device cpu --batch-size 20000", "argument --batch-size: takes a whole number from 1 to 10,000, got '20000'"),
