@@ -100,7 +100,7 @@ pools.count = threads
 
 
 def _pool(process: int) -> ThreadPoolExecutor:
-    """The one pool, of what is compiled and of NumPy; threads do not survive a fork, so each process has its own."""
+    """The pool of NumPy's passes; threads do not survive a fork, so each process has its own."""
     return pools.pool()
 
 
