@@ -3,7 +3,8 @@
 # make slow    what make test leaves out: every kernel compiled for every chip, long runs, Numba's simulator; some half an hour
 # make mutants changes the operations and what is around them a little at a time, and runs the tests that should notice (docs/mutation.md)
 # make mlir    the kernels' tests through numba-cuda-mlir, a part of make slow
-# make lint    ruff, mypy and clang-format
+# make lint    ruff, mypy, clang-format, and proselint with a word list of our own on the documents and messages
+# make wheel   builds a wheel and an sdist into dist/; GPUCNN_REPOSITORY=https://… puts the repository's address into them
 # make clean   removes .venv and all caches; runs/ stays
 #
 # PYTHON=python3.12 make test picks another Python; ARGS="--model lenet5x5" goes to gpucnn train.
@@ -13,7 +14,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: train test slow mlir vgpu-numba mutants lint clean
+.PHONY: train test slow mlir vgpu-numba mutants lint wheel clean
 .DEFAULT_GOAL := test
 
 train: $(VENV)/.installed
@@ -74,7 +75,13 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python docs/lint_prose.py
 	$(BIN)/clang-format --dry-run --Werror $$(find tests/vgpu/src -type f)
+
+wheel: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "build>=1.2"
+	$(BIN)/python -m build --outdir dist .
+	@ls dist
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "gpucnn needs Python 3.11 or newer: PYTHON=python3.x make ..."; exit 2; }

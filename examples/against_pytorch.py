@@ -1,7 +1,7 @@
-"""One training step, and one forward pass, of each reference network, or of any by name, here and in PyTorch, in turn, on the CPU.
+"""Times of a training step and a forward pass of each reference network, or of any by name, in gpucnn and in PyTorch, on the CPU.
 
     python examples/against_pytorch.py [--models keras tf2 lenet5x5] [--steps 30] [--batch-size 128] [--threads N] [--profile] [--memory]
-                                       [--others] [--quick]
+                                       [--others] [--json FILE] [--quick]
 
 Both get the same images, the same kind of update (Adam at 1e-3; SGD with momentum for lenet5x5) and the same number of threads. A
 step is the forward pass, loss, backward pass and update. They take turns of three calls, so that whatever else the machine does falls
@@ -11,7 +11,8 @@ is the median, with the 10th and 90th percentile behind it.
 On a machine that is busy with something else there are no figures: one thread of two that waits for its core doubles the time of one
 library and not of the other. With --threads 1 what counts is the process's own time on its core, and the machine may be busy.
 --others adds ONNX Runtime (the forward pass) and JAX where they are installed. --profile says where this library's time goes, --memory
-prints the peak memory of ten steps, each library in a process of its own.
+prints the peak memory of ten steps, each library in a process of its own. --json adds the figures to a file, such as
+docs/measured/cpu.json, from which measured_tables.py writes the tables of the documents.
 """
 
 from __future__ import annotations
@@ -30,16 +31,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cpu_tables
 import numpy as np
 import rivals
 from common import finish, parse, pytorch_on, whole  # beside this file
+from machine import about, commit, processor, taken_by_others
 
 import gpucnn as gc
 from gpucnn.device import get_device
 from gpucnn.ops import cpu
 from gpucnn.training.step import TrainingStep
 
-PAUSE = 0.05  # seconds; threads that have run out of work spin on for some 20 ms
+PAUSE = 0.05  # seconds; threads that have run out of work spin on for about 20 ms
 BUSY = 0.1  # share of the cores' time that others may take
 MODELS = ("keras", "tf2", "lenet5x5")  # the reference networks; they are written down here in PyTorch as well
 OTHERS = ("lenet5", "alexnet", "vgg", "inception", "resnet", "mobilenet")  # which in_pytorch.py makes of their layers
@@ -132,39 +135,6 @@ def alternate(steps: list[Callable[[], Any]], count: int, clock: Callable[[], fl
     return times
 
 
-def taken_by_others() -> float | None:
-    """The share of all cores' time that others take while this process sleeps for a second; None where the system does not say."""
-
-    def used() -> tuple[int, int]:
-        numbers = [int(number) for number in Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]]
-        return sum(numbers) - numbers[3] - numbers[4], sum(numbers)
-
-    try:
-        busy, whole = used()
-        time.sleep(1)
-        busy_then, whole_then = used()
-    except (OSError, ValueError, IndexError):
-        return None
-    return (busy_then - busy) / max(whole_then - whole, 1)
-
-
-def processor() -> str:
-    """The processor's name, as the system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n")
-    except OSError:
-        lines = []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor() or "unknown")
-
-
-def commit() -> str:
-    """The commit of this file, where it is in a repository and Git is there."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        return f", commit {subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()}"
-    return ""
-
-
 @contextlib.contextmanager
 def profiled(spent: dict[str, float]) -> Iterator[None]:
     """Adds up the seconds spent in each operation of gpucnn.ops.cpu."""
@@ -214,9 +184,15 @@ def memory_of(library: str, name: str, batch_size: int) -> tuple[int, int]:
     return int(peak), int(growth)
 
 
-def milliseconds(times: list[float]) -> str:
+def spread(times: list[float]) -> dict[str, float]:
+    """Median, 10th and 90th percentile, in milliseconds."""
     low, *_, high = statistics.quantiles(times, n=10, method="inclusive")
-    return f"{1e3 * statistics.median(times):6.1f} ms ({1e3 * low:.1f}–{1e3 * high:.1f})"
+    return {name: round(1e3 * value, 3) for name, value in (("median", statistics.median(times)), ("p10", low), ("p90", high))}
+
+
+def milliseconds(times: list[float]) -> str:
+    found = spread(times)
+    return f"{found['median']:6.1f} ms ({found['p10']:.1f}–{found['p90']:.1f})"
 
 
 def main() -> int:
@@ -230,12 +206,17 @@ def main() -> int:
     parser.add_argument("--others", action="store_true", help="beside ONNX Runtime and JAX as well")
     parser.add_argument("--profile", action="store_true", help="print where this library's time goes")
     parser.add_argument("--memory", action="store_true", help="print the peak memory of training, and no times")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="add the figures to this file as well")
     parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
     options = parse(parser, steps=2, batch_size=4)
     if options.memory_of and (options.memory_of[0] not in ("gpucnn", "PyTorch") or options.memory_of[1] not in known):
         parser.error("--memory-of takes gpucnn or PyTorch, and a network")
     if (options.memory or options.memory_of) and importlib.util.find_spec("resource") is None:
         parser.error("--memory asks the system for a process's peak memory as Linux and macOS have it, and this one has not")
+    if options.json and options.others:
+        parser.error("--json takes the comparison with PyTorch alone: leave out --others")
+    if options.json and options.json.parent and not options.json.parent.is_dir():
+        parser.error(f"--json {options.json} cannot be written: there is no folder {options.json.parent}")
     rng = np.random.default_rng(0)
     x = rng.random((options.batch_size, 1, 28, 28), dtype=np.float32)
     labels = rng.integers(0, 10, options.batch_size, dtype=np.int32)
@@ -252,6 +233,7 @@ def main() -> int:
         print("a run with --quick: too few steps on too few images for the figures to mean anything")
     if options.memory:
         print(f"batch {options.batch_size}: peak memory of a process that trains ten steps (since its library was there), ratios of both")
+        peaks = {}
         for name in options.models:
             (own_peak, own_growth), (peak, growth) = (memory_of(library, name, options.batch_size) for library in ("gpucnn", "PyTorch"))
             print(
@@ -259,6 +241,11 @@ def main() -> int:
                 f"({own_growth / max(growth, 1):.2f})",
                 flush=True,
             )
+            peaks[name] = {"gpucnn": own_peak, "PyTorch": peak}
+        if options.json:
+            said = f"python examples/against_pytorch.py --memory --batch-size {options.batch_size}"
+            run = {"about": about(cores), "command": said, "batch": options.batch_size, "MiB": peaks}
+            cpu_tables.add(options.json, "memory", run)
         return 0
     threads = options.threads
     if threads > 1 and not options.quick and (taken := taken_by_others()) is not None and taken > BUSY:
@@ -270,10 +257,11 @@ def main() -> int:
     torch.set_num_threads(threads)
     print(
         f"{processor()}, {cores} cores; gpucnn {gc.__version__}, NumPy {np.__version__}, PyTorch {torch.__version__}, "
-        f"Python {platform.python_version()}{commit()}\nbatch {options.batch_size}, {threads} thread"
+        f"Python {platform.python_version()}, commit {commit()}\nbatch {options.batch_size}, {threads} thread"
         f"{'s' if threads > 1 else ', its own time'}; median (p10–p90)"
     )
     clock = time.process_time if threads == 1 else time.perf_counter
+    found: dict[str, dict[str, Any]] = defaultdict(dict)
     for name in options.models:
         own = own_step(name, x, labels)
         steps = {"gpucnn": own, "PyTorch": torch_step(name, x, labels)}
@@ -292,6 +280,8 @@ def main() -> int:
             for library, times in zip(list(who)[1:], theirs, strict=True):
                 line += f"   {library} {milliseconds(times)}   {statistics.median(ours) / statistics.median(times):.2f}×"
             print(line, flush=True)
+            ratio = round(statistics.median(ours) / statistics.median(theirs[0]), 3)
+            found[name][title] = {"gpucnn": spread(ours), "PyTorch": {**spread(theirs[0]), "ratio": ratio}}
         if options.profile:
             spent: dict[str, float] = defaultdict(float)
             with profiled(spent):
@@ -302,6 +292,12 @@ def main() -> int:
             for operation, seconds in sorted(spent.items(), key=lambda item: -item[1]):
                 if seconds > 0.01 * total:
                     print(f"            {operation:<22} {1e3 * seconds / options.steps:6.2f} ms  {100 * seconds / total:4.1f} %")
+    if options.json:
+        said = f"python examples/against_pytorch.py --batch-size {options.batch_size} --threads {threads}"
+        run = {"about": about(cores), "command": said, "batch": options.batch_size, "threads": threads, "networks": dict(found)}
+        if options.quick:
+            run["about"]["note"] = "a run with --quick: the figures mean nothing"
+        cpu_tables.add(options.json, "steps", run)
     return 0
 
 

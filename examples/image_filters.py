@@ -1,4 +1,4 @@
-"""Filters that nobody trained: sharpen, blur, edges, emboss, low-pass and high-pass, on a grey and a coloured photograph.
+"""What nine hand-made filters do to a photograph: sharpen, blur, edges, emboss, low-pass and high-pass, each with its spectrum.
 
     python examples/image_filters.py [--output filters.png] [--device auto] [--quick]
 

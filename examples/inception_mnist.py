@@ -1,4 +1,4 @@
-"""Convolutions of several sizes side by side: an Inception block, what it is made of, and a small network of three of them.
+"""An Inception block: its branches and their sizes, and the test accuracy of a small network of three such blocks.
 
     python examples/inception_mnist.py [--epochs 2] [--dataset NAME] [--data-dir FOLDER] [--device auto] [--quick]
 

@@ -1,4 +1,4 @@
-"""A first network in Keras's words: load, scale, add layers, compile, fit, evaluate, in the order of its introductions.
+"""A first network in Keras's words: its layers, the loss and the accuracy of every epoch, and the test accuracy.
 
     python examples/keras_mnist.py [--epochs 3] [--batch-size 128] [--device auto] [--quick]
 

@@ -1,4 +1,4 @@
-"""Two convolutions of 5 × 5, as the TensorFlow 1 tutorials teach them: learning rate, dropout, and a line every so many batches.
+"""Two 5 × 5 convolutions as in the TensorFlow 1 tutorials: loss and validation accuracy every few batches, and the test accuracy.
 
     python examples/lenet5x5_mnist.py [--epochs 1] [--learning-rate 0.001] [--keep 0.5] [--every 50] [--device auto] [--quick]
 

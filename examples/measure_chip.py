@@ -1,4 +1,4 @@
-"""Everything that kernels/measured/ says of a chip, measured in one go on the GPU that is there.
+"""Measures everything that kernels/measured says of a chip, in one run on the GPU that is there.
 
     python examples/measure_chip.py kernels/measured/CHIP.json [--parts tune shapes networks ladder steps speedrun] [--compiled] [--quick]
 
@@ -274,7 +274,7 @@ def main() -> int:
         raise gc.DeviceError("Numba's CUDA simulator is on, and there is nothing to measure in it: unset NUMBA_ENABLE_CUDASIM")
     note = not_measured(device, options.quick)
     if note and not options.quick:
-        raise gc.DeviceError(f"there is no GPU to measure: {note} (--quick tries the smallest of each part all the same)")
+        raise gc.DeviceError(f"there is no GPU to measure: {note} (--quick tries the smallest of each part anyway)")
     torch, missing = pytorch_on(device)
     job = Job(device, torch, options.quick, options.compiled, options.seeds, options.data_dir)
     figures: Figures = {"about": about(device)}

@@ -1,4 +1,4 @@
-"""Writes the figures of kernels/measured/*.json into the documents: tables between markers, and the picture of the roofline.
+"""Writes the measured figures of kernels/measured and docs/measured into the documents: tables between markers, and the roofline.
 
     python examples/measured_tables.py [--check] [--plot docs/roofline-h100.png]
 
@@ -17,12 +17,16 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import cpu_tables  # beside this file
+from cpu_tables import table
+
 from gpucnn.profiling.what import work
 from gpucnn.profiling.what.shapes import CONV_SHAPES, POOL_SHAPES
 
 ROOT = Path(__file__).parents[1]
 MEASURED = ROOT / "kernels" / "measured"
-DOCUMENTS = (ROOT / "README.md", ROOT / "kernels" / "README.md", MEASURED / "README.md")
+WRITTEN = "README.md docs/performance.md docs/view.md kernels/README.md kernels/gpucnn_loops/README.md kernels/measured/README.md"
+DOCUMENTS = tuple(ROOT / name for name in WRITTEN.split())
 CHIP = "nvidia-h100-80gb-hbm3"
 PASSES = {"conv2d": "forward", "conv2d_input_grad": "gradient of input", "conv2d_weight_grad": "gradient of weight"}
 PASSES |= {"max_pool2d": "pooling", "max_pool2d_grad": "its gradient"}
@@ -40,13 +44,6 @@ def read(name: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise Refused(f"{path.name} cannot be read: {error}") from None
     return found
-
-
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Markdown; the first column to the left, the others to the right."""
-    head = list(head)
-    lines = [" | ".join(head), " | ".join(["---", *["---:"] * (len(head) - 1)]), *(" | ".join(row) for row in rows)]
-    return "".join(f"| {line} |\n" for line in lines)
 
 
 def number(value: float) -> str:
@@ -137,15 +134,43 @@ def ladder() -> str:
 
 
 def speedrun() -> str:
-    runs = read(CHIP)["speedrun"]["seconds and accuracy"]
-    rows = []
+    runs, rows = read(CHIP)["speedrun"]["seconds and accuracy"], []
     for target in (0.98, 0.99, 0.994):
-        firsts = [next((seconds for seconds, accuracy in run if accuracy >= target), None) for run in runs]
-        times = [seconds for seconds in firsts if seconds is not None]
+        times = reached(target)
         rows.append(
             (f"{100 * target:g} %", f"{sum(times) / len(times):.3f}", f"{min(times):.3f}–{max(times):.3f}", f"{len(times)} of {len(runs)}")
         )
     return table(("test accuracy", "seconds of training, mean", "from–to", "seeds that reach it"), rows)
+
+
+def headline() -> str:
+    """The few figures of the README: each beside PyTorch where there is something beside it, with the command that measured it."""
+    chip, cpu = read(CHIP), cpu_tables.read()
+    rows, measured = [], "`python examples/measure_chip.py`"
+    for name in ("keras", "tf2", "lenet5x5"):
+        times = {each["name"]: each["median"] for each in chip["steps"][f"{name}, batch 128"]}
+        ours, theirs = number(times["gpucnn, one graph"]), number(times["PyTorch, graph"])
+        rows.append((f"training step, {name}, batch 128", "H100", f"{ours} µs", f"{theirs} µs", measured))
+    for run in cpu["steps"]:
+        for name, found in run["networks"].items() if run["batch"] == 128 and run["threads"] == 2 else ():
+            ours, theirs = (f"{found['step'][library]['median']:.1f} ms" for library in ("gpucnn", "PyTorch"))
+            rows.append((f"training step, {name}, batch 128", "CPU", ours, theirs, "`python examples/against_pytorch.py`"))
+    seconds = reached(0.99)
+    rows.append(
+        ("MNIST to 99 %, mean of ten seeds", "H100", f"{sum(seconds) / len(seconds):.3f} s", "–", "`python examples/mnist_speedrun.py`")
+    )
+    trained = cpu["accuracy"][0]
+    for name, found in trained["of"].items():
+        rows.append((f"MNIST's test images, {name}, 5 epochs", "CPU", f"{found[0]:.2f} %", "–", f"`gpucnn train --model {name}`"))
+    machine = next(run["about"] for run in cpu["steps"] if run["batch"] == 128)
+    versions = f"H100: {about()}\nCPU: {cpu_tables.made_with(machine)}; accuracies at commit {trained['about']['commit']}.\n"
+    return table(("", "on", "gpucnn", "PyTorch", "command"), rows) + "\n" + versions
+
+
+def reached(target: float) -> list[float]:
+    """Seconds of training after which each seed that reached `target` had done so."""
+    firsts = [next((s for s, accuracy in run if accuracy >= target), None) for run in read(CHIP)["speedrun"]["seconds and accuracy"]]
+    return [seconds for seconds in firsts if seconds is not None]
 
 
 def predicted() -> str:
@@ -167,7 +192,7 @@ def predicted() -> str:
 
 SECTIONS: dict[str, Callable[[], str]] = {
     "about": about, "shapes": shapes, "summary": summary, "steps": steps, "networks": networks, "ladder": ladder, "speedrun": speedrun,
-    "predicted": predicted,
+    "predicted": predicted, "headline": headline, **cpu_tables.SECTIONS,
 }  # fmt: skip
 
 
@@ -176,6 +201,10 @@ def filled(text: str) -> str:
     unknown = [name for _, name, _ in MARKED.findall(text) if name not in SECTIONS]
     if unknown:
         raise Refused(f"there is no table {unknown[0]!r}: the tables are {', '.join(SECTIONS)}")
+    try:
+        cpu_tables.read()
+    except (OSError, ValueError) as error:
+        raise Refused(f"{cpu_tables.FIGURES.name} cannot be read: {error}") from None
     return MARKED.sub(lambda match: f"{match[1]}\n{SECTIONS[match[2]]()}\n{match[3]}", text)
 
 

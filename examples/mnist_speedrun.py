@@ -1,4 +1,4 @@
-"""How many seconds of training does MNIST take to 98, 99 and 99.4 % test accuracy?
+"""How many seconds of training MNIST takes to reach 98, 99 and 99.4 % test accuracy.
 
     python examples/mnist_speedrun.py [--seeds 10] [--epochs 6] [--batch-size 256] [--filters 32] [--pytorch] [--data-dir FOLDER]
                                       [--device auto] [--quick]
@@ -8,8 +8,8 @@ The second is the recipe for a CPU: half of the filters are a third of the time,
 
 Each seed is a training run of its own, with the test images measured after every epoch; a target is reached at the end of the first epoch
 that has it. Only training counts, from the first batch of an epoch to the end of its last: neither testing, nor compiling the kernels,
-which is done before and told apart. --pytorch trains the same recipe in PyTorch as well, on the CPU and the same batches, with initial
-values of its own. Where MNIST cannot be had, the digits of scikit-learn take its place, and the first line says so;
+which is done first and reported separately. --pytorch trains the same recipe in PyTorch as well, on the CPU and the same batches, with initial
+values of its own. Without MNIST, scikit-learn's digits take its place, and the first line says so;
 --dataset names another set.
 """
 

@@ -1,4 +1,4 @@
-"""What sharing weights is worth: a convolution beside one whose every position has filters of its own.
+"""What sharing weights saves: parameters and accuracy of a convolution, and of a layer with separate filters at every position.
 
     python examples/parameter_sharing.py [--epochs 3] [--dataset NAME] [--data-dir FOLDER] [--device auto] [--quick]
 

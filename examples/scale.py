@@ -1,4 +1,4 @@
-"""How far data parallelism would go, on paper: measured steps of one GPU, and sums over ranks by the bytes and a link's rate.
+"""How far data parallelism would scale, on paper: measured steps of one GPU, and the time of sums over ranks by a link's data rate.
 
     python examples/scale.py [--write docs/scale.md] [--check]
 

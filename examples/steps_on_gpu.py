@@ -1,4 +1,4 @@
-"""A training step on a GPU: launched kernel by kernel and as one CUDA graph, beside PyTorch eager, compiled and as a CUDA graph.
+"""Times of a training step on a GPU: kernel by kernel and as one CUDA graph, beside PyTorch eager, compiled and as a CUDA graph.
 
     python examples/steps_on_gpu.py [--model keras] [--batch-size 128] [--steps 100] [--rounds 10] [--tf32] [--compiled] [--quick]
 
@@ -181,7 +181,7 @@ def main() -> int:
         raise gc.DeviceError("Numba's CUDA simulator is on, and launches neither graphs nor PyTorch: unset NUMBA_ENABLE_CUDASIM")
     note = not_measured(device, options.quick)
     if note and not options.quick:
-        raise gc.DeviceError(f"there is no GPU to measure: {note} (--quick tries the script all the same)")
+        raise gc.DeviceError(f"there is no GPU to measure: {note} (--quick tries the script anyway)")
     results = compare(
         options.model, options.batch_size, options.steps, options.rounds, options.device, tf32=options.tf32, compiled=options.compiled
     )

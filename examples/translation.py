@@ -1,4 +1,4 @@
-"""What happens to a digit that moves: a feature map moves along, a pooled map changes less, and what is largest in each map the least.
+"""What changes when a digit moves: feature maps, pooled maps, the largest value of each map, and the prediction.
 
     python examples/translation.py [--epochs 2] [--most 4] [--output translation.png] [--dataset NAME] [--device auto] [--quick]
 

@@ -39,7 +39,7 @@ from gpucnn.registry import register as register
 from gpucnn.schedules import *
 from gpucnn.training.callbacks import *
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _MODULES = ("data", "functional", "initializers", "layers", "losses", "metrics", "optimizers", "schedules", "words")
 if not _typing.TYPE_CHECKING:  # type checkers and editors go by the imports above

@@ -88,7 +88,7 @@ def finite(array: NDArray[Any], name: str) -> None:
         good = np.isfinite(part).reshape(len(part), -1).all(axis=1)
         if not good.all():
             one = name.removesuffix("s")
-            raise DataError(f"{one} {first + int(np.argmin(good))} holds NaN or infinity: remove or mend it")
+            raise DataError(f"{one} {first + int(np.argmin(good))} holds NaN or infinity: remove or fix it")
 
 
 @quiet

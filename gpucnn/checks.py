@@ -31,7 +31,7 @@ def pick(name: object, choices: Mapping[str, T], kind: str) -> T:
 
 
 def integer(value: Any, name: str, least: int, error: type[ValueError] = ArgumentError) -> int:
-    """`value` as an int of at least `least`; a bool, a float or anything else that is no whole number is refused."""
+    """`value` as an int of at least `least`; a bool, a float or anything else that is not a whole number is refused."""
     if isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be a whole number, got {shown(value)}")
     try:

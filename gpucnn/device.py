@@ -26,7 +26,7 @@ import numpy
 
 from gpucnn.arrays import on_a_gpu, to_numpy
 from gpucnn.errors import DeviceError
-from gpucnn.surroundings import flag, local_rank
+from gpucnn.surroundings import flag, install, local_rank
 from gpucnn.text import first_line, shown
 
 __all__ = ["MINIMUM_COMPUTE_CAPABILITY", "NAMES", "Device", "get_device", "of", "simulated", "to_numpy", "why_no_cuda"]
@@ -110,7 +110,7 @@ def simulated() -> bool:
 
 @functools.cache
 def why_no_cuda() -> str | None:
-    """What is missing for the GPU, with the way to mend it; None where a GPU can be used."""
+    """What is missing for the GPU, with the way to fix it; None where a GPU can be used."""
     if simulated():
         return "Numba's CUDA simulator is on (unset NUMBA_ENABLE_CUDASIM)"
     several = cupy_packages()
@@ -126,7 +126,7 @@ def why_no_cuda() -> str | None:
         raise
     except BaseException as error:  # a broken installation may raise anything, SystemExit too
         if isinstance(error, ImportError) and "cupy" in str(error) and getattr(error, "name", None) in ("cupy", None):
-            return 'CuPy is not installed (pip install "gpucnn[cuda13]", or "gpucnn[cuda12]" for an older driver)'
+            return f"CuPy is not installed ({install('cuda13')}; cuda12 for an older driver)"
         return f"CuPy is installed but does not import ({type(error).__name__}: {first_line(error)}); install it again"
     try:
         missing = _why_no_driver(cupy, own)
@@ -141,13 +141,13 @@ def why_no_cuda() -> str | None:
     try:
         from numba import cuda
     except Exception as error:
-        return f'numba-cuda is not installed or does not import (pip install "gpucnn[cuda13]"; {first_line(error)})'
+        return f"numba-cuda is not installed or does not import ({install('cuda13')}; {first_line(error)})"
     try:
         usable = cuda.is_available()
     except Exception as error:  # whatever a half-installed toolkit raises: say so, never guess
         return f"numba-cuda does not work ({first_line(error)})"
     if not usable:
-        return 'numba-cuda finds no usable CUDA toolkit (pip install "gpucnn[cuda13]")'
+        return f"numba-cuda finds no usable CUDA toolkit ({install('cuda13')})"
     return None
 
 
@@ -192,7 +192,7 @@ def _why_no_driver(cupy: Any, own: int | None = None) -> str | None:
         driver, needed = int(runtime.driverGetVersion()), int(runtime.runtimeGetVersion())
     said = "" if failure is None else f" ({first_line(failure)})"
     if driver and driver // 1000 < needed // 1000:
-        instead = ", or install gpucnn[cuda12] in place of it" if driver // 1000 == 12 else ""
+        instead = ", or install the extra cuda12 in place of cuda13" if driver // 1000 == 12 else ""
         return (
             f"the NVIDIA driver is too old: it knows CUDA {driver // 1000}.{driver % 1000 // 10}, and this CuPy needs CUDA "
             f"{needed // 1000}{said}; update the driver{instead}"

@@ -43,7 +43,7 @@ _UNKNOWN_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, e
 
 
 def kind_of(mode: int) -> str | None:
-    """What a path leads to that is no regular file: "a pipe", "a folder" and the like; None for a regular file."""
+    """What a path leads to that is not a regular file: "a pipe", "a folder" and the like; None for a regular file."""
     if stat.S_ISREG(mode):
         return None
     return next((words for test, words in KINDS if test(mode)), "no regular file")
@@ -101,7 +101,7 @@ def writing(path: str | os.PathLike[str], *, folders: bool = True) -> Iterator[B
 
     Goes through links: what they lead to is written, and they stay. With `folders` those that lack are made. Permissions are those that
     open() would give, or those of the file that was there. Raises OSError as the system gives it, and for a pipe, a device or a folder,
-    which are never replaced; DataError for what is no usable path.
+    which are never replaced; DataError for what is not a usable path.
     """
     target = _target(user_path(path))
     if folders:
@@ -177,7 +177,7 @@ def clear_leftovers(target: Path) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Holds `folder` for this process, to write a run there. DataError, with the number of the process, while another one does.
 
-    The system lets go of the lock when a process ends, however it ends: a lock file that was left over is no obstacle.
+    The system lets go of the lock when a process ends, however it ends: a lock file that was left over is not an obstacle.
     """
     path = folder / LOCK
     handle = _lock(path, folder)

@@ -45,7 +45,7 @@ def in_kind(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def library_of(value: Any) -> str | None:
-    """The library whose array `value` is: None for NumPy's and CuPy's, and for what is no array."""
+    """The library whose array `value` is: None for NumPy's and CuPy's, and for what is not an array."""
     kind = type(value)
     name = kind.__module__.partition(".")[0]
     if name in OURS or isinstance(value, np.ndarray):
@@ -54,7 +54,7 @@ def library_of(value: Any) -> str | None:
 
 
 def take(value: Any) -> Any:
-    """`value` as NumPy's array or CuPy's, sharing its memory where it can; what is no array of another library as it is."""
+    """`value` as NumPy's array or CuPy's, sharing its memory where it can; what is not an array of another library as it is."""
     name = library_of(value)
     if name is None:
         return value

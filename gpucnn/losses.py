@@ -175,7 +175,7 @@ class RootMeanSquaredError(MeanSquaredError):
     def __call__(self, device: Device, outputs: Array, labels: Array) -> tuple[Array, Array, Array]:
         return device.ops.root_mean_squared_error(outputs, labels)  # type: ignore[no-any-return]
 
-    each = Loss.each  # a root is no mean over examples
+    each = Loss.each  # a root is not a mean over examples
 
 
 @_known

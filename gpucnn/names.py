@@ -69,7 +69,7 @@ class Registry(dict[str, T]):
         return self[self.first(name)]
 
     def name_of(self, thing: object) -> str | None:
-        """The name under which this very thing is registered; None if it is not."""
+        """The name under which this object itself is registered; None if it is not."""
         return next((name for name, known in self.items() if known is thing), None)
 
     def __str__(self) -> str:

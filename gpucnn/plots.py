@@ -1,4 +1,4 @@
-"""Pictures of a training run, as PNG. Needs matplotlib: pip install "gpucnn[plot]"."""
+"""Pictures of a training run, as PNG. Needs matplotlib, which the extra `plot` installs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from gpucnn.device import to_numpy
 from gpucnn.errors import MissingExtraError
 from gpucnn.files import write_atomically
 from gpucnn.layers import Conv2D
+from gpucnn.surroundings import install
 from gpucnn.text import plain
 from gpucnn.training.history import History
 
@@ -32,7 +33,7 @@ def _figure(width: float, height: float) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingExtraError('pictures need matplotlib, which is not installed: pip install "gpucnn[plot]"') from error
+        raise MissingExtraError(f"pictures need matplotlib, which is not installed: {install('plot')}") from error
     return Figure(figsize=(width, height), dpi=130, layout="constrained")  # not pyplot: no window system is touched
 
 
@@ -74,7 +75,7 @@ def save_curves(history: History, path: str | Path) -> None:
 
 
 def save_confusion(counts: np.ndarray[Any, Any], class_names: Sequence[str], path: str | Path) -> None:
-    """The confusion matrix: counts[i, j] of class i that were taken for class j. Colour is the share of the row."""
+    """The confusion matrix: counts[i, j] of class i that were predicted as class j. Colour is the share of the row."""
     classes = len(class_names)
     labels = [_short(name) for name in class_names]
     longest = max(map(len, labels))
@@ -166,9 +167,9 @@ def save_features(model: Sequential, image: np.ndarray[Any, Any], path: str | Pa
 def save_mistakes(
     images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], scores: np.ndarray[Any, Any], class_names: Sequence[str], path: str | Path
 ) -> bool:
-    """The worst mistakes: of the images (N, C, H, W) that were taken for another class those whose own was found least probable.
+    """The worst mistakes: of the images (N, C, H, W) that were predicted as another class, those whose own was found least probable.
 
-    labels: class numbers (N,); scores: probabilities (N, K). Below each image stand its class, and what it was taken for. False, and no
+    labels: class numbers (N,); scores: probabilities (N, K). Below each image stand its class, and what was predicted. False, and no
     file, where there was no mistake.
     """
     guesses = scores.argmax(axis=1)
@@ -199,7 +200,7 @@ def save_mistakes(
     axes.imshow(picture, interpolation="nearest")
     count = f"{wrong.size:,}" if len(worst) == wrong.size else f"the worst {len(worst)} of {wrong.size:,}"
     axes.set_title(
-        f"{count} mistake{'s' * (wrong.size > 1)} among {len(labels):,} images: below each its class, and → what it was taken for",
+        f"{count} mistake{'s' * (wrong.size > 1)} among {len(labels):,} images: below each its class, and → what was predicted",
         fontsize=9,
     )
     _save(figure, path)
@@ -214,7 +215,7 @@ def _mosaic(tiles: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     height, width = tiles.shape[1:3]
     gap = max(2, width // 10)
     rows = -(-count // COLUMNS)
-    # What is no tile is white: NaN has no colour in a colour map, and ones are white in RGB.
+    # What is not a tile is white: NaN has no colour in a colour map, and ones are white in RGB.
     background = np.nan if tiles.ndim == 3 else 1.0
     picture = np.full((rows * (height + gap) - gap, COLUMNS * (width + gap) - gap, *tiles.shape[3:]), background)
     for number, tile in enumerate(tiles):

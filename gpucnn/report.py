@@ -19,9 +19,9 @@ HEADER = ("class", "images", "right", "recall", "precision", "f1", "most_taken_f
 
 @dataclass(frozen=True)
 class OfClass:
-    """One class: how many images of it there are, how many of them were recognised, and what most of the others were taken for.
+    """One class: how many images of it there are, how many of them were recognised, and which class most of the others were predicted as.
 
-    recall: the part of its images that was taken for it. precision: the part that is of it of what was taken for it. f1: their harmonic
+    recall: the share of its images that were predicted as it. precision: the share of those predicted as it that are. f1: their harmonic
     mean. Each is 0 where there is nothing to divide by.
     """
 
@@ -36,7 +36,7 @@ class OfClass:
 
 
 def of_classes(counts: np.ndarray[Any, Any], names: Sequence[str]) -> list[OfClass]:
-    """The classes of a confusion matrix: counts[i, j] images of class i that were taken for class j."""
+    """The classes of a confusion matrix: counts[i, j] images of class i that were predicted as class j."""
     found = []
     for number, name in enumerate(names):
         row = [int(count) for count in counts[number]]
@@ -60,7 +60,7 @@ def of_classes(counts: np.ndarray[Any, Any], names: Sequence[str]) -> list[OfCla
 
 def lines(classes: Sequence[OfClass]) -> list[str]:
     """The table as text."""
-    rows: list[tuple[str, ...]] = [("class", "images", "recall", "precision", "F1", "most taken for")]
+    rows: list[tuple[str, ...]] = [("class", "images", "recall", "precision", "F1", "mistaken for")]
     for one in classes:
         confused = f"{shortened(plain(one.taken_for), 24)} ({one.times:,})" if one.times else ""
         shares = [f"{100 * share:.1f} %" for share in (one.recall, one.precision, one.f1)]

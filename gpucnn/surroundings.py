@@ -30,7 +30,7 @@ def flag(name: str, default: bool = False) -> bool:
 def user_path(path: str | os.PathLike[str]) -> Path:
     """`path` with a leading ~ or ~name as the home folder that it stands for. Every path that a user gives comes through here.
 
-    TypeError for anything that is no path; DataError for an empty one, for NUL characters, and where the home folder is not known.
+    TypeError for anything that is not a path; DataError for an empty one, for NUL characters, and where the home folder is not known.
     """
     if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
         raise TypeError(f"a path must be a string or a pathlib.Path, got {type(path).__name__}")
@@ -38,11 +38,28 @@ def user_path(path: str | os.PathLike[str]) -> Path:
     if not text:
         raise DataError("a path is empty: name a file or a folder")
     if "\0" in text:
-        raise DataError(f"{text!r} is no usable path, it has a NUL character in it: give the path of a file or folder")
+        raise DataError(f"{text!r} is not a usable path, it has a NUL character in it: give the path of a file or folder")
     try:
         return Path(text).expanduser()
     except RuntimeError:
-        raise DataError(f"the home folder that {text!r} speaks of is not known: write the path in full, or set HOME") from None
+        raise DataError(f"the home folder that {text!r} refers to is not known: write the path in full, or set HOME") from None
+
+
+def install(extra: str) -> str:
+    """The command that installs the packages of `extra`: into the checkout that this is, or with the wheel that it came in.
+
+    gpucnn is on no package index, so its name alone would install nothing, or something else.
+    """
+    checkout = Path(__file__).resolve().parents[1]
+    if (checkout / "pyproject.toml").is_file():
+        return f'pip install -e "{checkout}[{extra}]"'
+    from importlib import metadata  # takes a while, and only here
+
+    try:
+        version = metadata.version("gpucnn")
+    except metadata.PackageNotFoundError:  # copied here by hand
+        version = "VERSION"
+    return f'pip install "dist/gpucnn-{version}-py3-none-any.whl[{extra}]", the wheel that make wheel builds'
 
 
 def home() -> Path | None:
@@ -91,7 +108,7 @@ def is_terminal(stream: Any) -> bool:
 
 
 def in_notebook() -> bool:
-    """Whether the program runs in the kernel of a notebook, where what is shown can be shown anew."""
+    """Whether the program runs in the kernel of a notebook, where what is shown can be shown again."""
     ipython = sys.modules.get("IPython")
     try:
         shell = ipython.get_ipython() if ipython is not None else None

@@ -30,7 +30,8 @@ def evaluate(
     data_dir: DataDir = None,
     invert: Invert = "never",
     classes: Annotated[
-        bool, typer.Option("--classes", help="Print a line for each class: what was recognised, and taken for what.")
+        bool,
+        typer.Option("--classes", help="Print a line for each class: how many were recognised, and what the others were predicted as."),
     ] = False,
     device: Device = "auto",
     seed: Annotated[

@@ -91,7 +91,7 @@ def _names(path: Path | None) -> dict[str, Any] | None:
     try:
         found = json.loads(place.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
-        raise DataError(f'{place} is no JSON ({reason_of(error)}): write {{"their.module": "layer here"}}') from None
+        raise DataError(f'{place} is not JSON ({reason_of(error)}): write {{"their.module": "layer here"}}') from None
     if not isinstance(found, dict):
         raise DataError(f'{place} must hold an object, {{"their.module": "layer here"}}')
     return found

@@ -32,15 +32,15 @@ Invert = Annotated[
 
 
 def whole(text: str) -> int:
-    """Typer's own words for a value that is no number leave out the value."""
+    """Typer's own words for a value that is not a number leave out the value."""
     try:
         return int(text)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no whole number") from None
+        raise typer.BadParameter(f"{text!r} is not a whole number") from None
 
 
 def number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no number") from None
+        raise typer.BadParameter(f"{text!r} is not a number") from None

@@ -51,7 +51,7 @@ def predict(
     ranks = join("auto")
     probabilities = network.predict(loaded, parallel=ranks)
     if probabilities.ndim != 2 or probabilities.shape[1] < 2 or not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
-        raise CheckpointError(f"{model} is no classifier: its outputs, {network.output_shape} of an image, are no probabilities of classes")
+        raise CheckpointError(f"{model} is not a classifier: its outputs, {network.output_shape} of an image, are not class probabilities")
     names = experiment.class_names(network, model) or [str(number) for number in range(probabilities.shape[1])]
     for line in answers.lines(asked.paths, probabilities, names, top):
         say(line)

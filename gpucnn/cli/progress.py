@@ -27,7 +27,7 @@ class Status:
 
 class Downloads:
     """A progress bar for downloads that appears when the first one starts, and one for images that take long to read; a line for each
-    download where the output is no terminal."""
+    download where the output is not a terminal."""
 
     def __init__(self) -> None:
         self._bar: Any = None

@@ -15,7 +15,7 @@ from pathlib import Path
 from gpucnn.checks import integer
 from gpucnn.errors import ArgumentError, MissingExtraError
 from gpucnn.surroundings import say, started_ranks
-from gpucnn.training.parallel import INSTALL, MPI, current, join
+from gpucnn.training.parallel import MPI, advice, current, join
 
 STARTERS = ("mpiexec", "mpirun")
 CROWDED = {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe", "OMPI_MCA_rmaps_base_oversubscribe": "1"}
@@ -23,7 +23,7 @@ CROWDED = {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe", "OMPI_MCA_
 
 
 def start(count: int, option: str) -> bool:
-    """Runs this very command on `count` ranks, and ends with their status. False where one is wanted, which this process is.
+    """Runs this command on `count` ranks, and ends with their status. False where one is wanted, which this process is.
 
     MissingExtraError without mpi4py or mpiexec; ArgumentError for a count that is none, and in a process that is a rank already.
     """
@@ -32,10 +32,10 @@ def start(count: int, option: str) -> bool:
     if started_ranks() > 1:
         raise ArgumentError(f"{option} starts ranks, and this process is one of {started_ranks()} that were started already: leave it out")
     if importlib.util.find_spec("mpi4py") is None:
-        raise MissingExtraError(f"{option} needs mpi4py: {INSTALL}")
+        raise MissingExtraError(f"{option} needs mpi4py: {advice()}")
     starter = _starter()
     if starter is None:
-        raise MissingExtraError(f"{option} needs mpiexec, which is not in the PATH nor beside {sys.executable}: {INSTALL}")
+        raise MissingExtraError(f"{option} needs mpiexec, which is not in the PATH nor beside {sys.executable}: {advice()}")
     line = [starter, "-n", str(count), sys.executable, "-m", "mpi4py", "-m", "gpucnn", *without(option, sys.argv[1:])]
     say(f"starts    {shlex.join(line)}")
     sys.stdout.flush()

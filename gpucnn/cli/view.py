@@ -68,7 +68,7 @@ def view(
 
 
 def _loaded(path: Path) -> gpucnn.Sequential:
-    """The model in a file. CheckpointError says what to do about a layer of somebody's own, which only a program of theirs can make."""
+    """The model in a file. CheckpointError says what to do about a layer of the user's own, which only a program of theirs can make."""
     try:
         return gpucnn.load(path, device="cpu")
     except CheckpointError:

@@ -64,7 +64,7 @@ class RandomChange:
         return {"name": next((name for name in known if name), type(self).__qualname__), **vars(self)}
 
     def on_device(self) -> Augment | None:
-        """What the operations of a device do instead, for a class that has them do it: the very changes that `__call__` makes."""
+        """What the operations of a device do instead, for a class that has them do it: exactly the changes that `__call__` makes."""
         return None
 
 
@@ -236,7 +236,7 @@ def on_device(given: Callable[..., Any] | None) -> bool:
 def device_augment(given: Callable[..., Any] | None) -> Augment | None:
     """An augmentation as the numbers that the operations of a device take; None where images stay as they are.
 
-    Raises ArgumentError for what only NumPy can do: functions of one's own, and classes derived from those above. `on_device` asks.
+    Raises ArgumentError for what only NumPy can do: functions of your own, and classes derived from those above. `on_device` asks.
     """
     if given is None:
         return None

@@ -59,7 +59,7 @@ def load_dataset(
     `progress` is called during downloads, as `gpucnn.data.Progress` says; `reading` while the images of a folder are read, with their
     numbers in place of bytes.
 
-    UnknownNameError for a name that no data set has (`gpucnn.register` adds one's own); DataError for data that cannot be used, of which
+    UnknownNameError for a name that no data set has (`gpucnn.register` adds your own); DataError for data that cannot be used, of which
     UnavailableError for data that is nowhere; MissingExtraError if an optional package is needed and not installed.
     """
     if not isinstance(name, str | os.PathLike):

@@ -12,6 +12,7 @@ import numpy as np
 from gpucnn.data.dataset import DATASETS, Dataset, Request, counted
 from gpucnn.data.split import held_back, shares
 from gpucnn.errors import MissingExtraError
+from gpucnn.surroundings import install
 
 TEST_IMAGES = 360
 SPLIT_SEED = 0  # fixed, so that everyone's accuracy is measured on the same images
@@ -26,9 +27,7 @@ def load(request: Request | None = None) -> Dataset:
     try:
         load_digits = import_module("sklearn.datasets").load_digits
     except ImportError as error:
-        raise MissingExtraError(
-            'the data set "digits" comes with scikit-learn, which is not installed: pip install "gpucnn[digits]"'
-        ) from error
+        raise MissingExtraError(f'the data set "digits" comes with scikit-learn, which is not installed: {install("digits")}') from error
     raw = load_digits()
     images, labels = np.rint(raw.images * (255 / 16)).astype(np.uint8)[:, None], raw.target.astype(np.int32)
     groups = [np.flatnonzero(labels == digit).tolist() for digit in range(10)]

@@ -139,7 +139,7 @@ def _download(url: str, file: BinaryIO, name: str, progress: Progress | None, ti
                 chunk = response.read1(CHUNK)
             except TimeoutError:
                 raise _MirrorError(f"nothing came for {timeout:g} s after {done:,} bytes") from None
-            except (OSError, HTTPException, ValueError) as error:  # ValueError: a chunk's length that is no number
+            except (OSError, HTTPException, ValueError) as error:  # ValueError: a chunk's length that is not a number
                 raise _MirrorError(f"the connection broke after {done:,} bytes, {reason_of(error)}") from error
             if not chunk:
                 break

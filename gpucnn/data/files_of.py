@@ -57,7 +57,7 @@ def load(path: Path, request: Request) -> Dataset:
 
 
 def holds_images(path: Path) -> bool:
-    """Whether a set's images are files that can be brought to a size: of a folder, or of Parquet files; and no arrays of one size."""
+    """Whether a set's images are files that can be resized: of a folder, or of Parquet files; and no arrays of one size."""
     if not os.path.isdir(path):
         return path.name.lower().endswith(".parquet")
     try:

@@ -169,7 +169,7 @@ def _magic(path: Path, header: bytes) -> tuple[np.dtype[Any], int]:
         raise DataError(f"{path} is a web page, not an idx file: a download went wrong; delete it and get it again")
     if any(header[:2]) or (len(header) > 2 and header[2] not in TYPES):
         raise DataError(
-            f"{path} is no idx file: it begins with {header.hex(' ')} where 00 00, a type (08, 09, 0b … 0e) and the number of "
+            f"{path} is not an idx file: it begins with {header.hex(' ')} where 00 00, a type (08, 09, 0b … 0e) and the number of "
             "dimensions were expected; check that it is the right file"
         )
     if len(header) < 4:

@@ -31,12 +31,12 @@ def load(folder: Path, request: Request) -> Dataset:
 
     In the first layout `test_fraction` of each class is held back for testing, at least one image and never all; which ones
     depends on the seed and the file names alone. Classes are the subfolders' names, sorted. Hidden files are passed over, and
-    so are files that are no images, of which the note tells. All images get three channels as soon as one of them has.
+    so are files that are not images, of which the note tells. All images get three channels as soon as one of them has.
 
     DataError if there is nothing to learn from, or an image cannot be read or has another size.
     """
     if why := why_no_folder(folder):
-        raise DataError(f"{folder} is no folder where a folder of images was expected ({why}): lay it out as {LAYOUT}")
+        raise DataError(f"{folder} is not a folder where a folder of images was expected ({why}): lay it out as {LAYOUT}")
     passed: list[str] = []
     parts, validation = parts_of(folder), None
     notes: list[str] = []
@@ -50,7 +50,7 @@ def load(folder: Path, request: Request) -> Dataset:
             strangers = sorted(set(classes[part]) - set(train))
             if strangers:
                 raise DataError(
-                    f"{path} has the class {strangers[0]!r}, which {parts['train']} has not: "
+                    f"{path} has the class {strangers[0]!r}, which {parts['train']} does not have: "
                     f"add images of it there, or remove it from {path.name}"
                 )
     else:

@@ -14,6 +14,7 @@ from gpucnn.checks import pair
 from gpucnn.data.idx import PathLike
 from gpucnn.errors import ArgumentError, DataError, MissingExtraError
 from gpucnn.files import regular_file
+from gpucnn.surroundings import install
 from gpucnn.text import reason_of, shown
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".npy")
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # Pillow's names; it knows others that start programs, as EPS does
-MAX_PIXELS = 1 << 26  # a larger one is no training image, and may be a decompression bomb
+MAX_PIXELS = 1 << 26  # a larger one is not a training image, and may be a decompression bomb
 
 
 def read_image(path: PathLike) -> NDArray[np.uint8]:
@@ -78,7 +79,7 @@ def resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8
     try:
         from PIL import Image, ImageOps
     except ImportError as error:
-        raise MissingExtraError('resizing needs Pillow, which is not installed: pip install "gpucnn[images]"') from error
+        raise MissingExtraError(f"resizing needs Pillow, which is not installed: {install('images')}") from error
     picture = Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0).copy())
     fitted = np.asarray(ImageOps.fit(picture, (size[1], size[0]), method=Image.Resampling.BILINEAR))
     return np.array(fitted[None] if fitted.ndim == 2 else fitted.transpose(2, 0, 1), order="C")
@@ -134,7 +135,7 @@ def _read_picture(source: Path | BinaryIO, path: Path | str) -> NDArray[np.uint8
     try:
         from PIL import Image, ImageOps
     except ImportError as error:
-        raise MissingExtraError(f'reading {path} needs Pillow, which is not installed: pip install "gpucnn[images]"') from error
+        raise MissingExtraError(f"reading {path} needs Pillow, which is not installed: {install('images')}") from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked here, and more strictly

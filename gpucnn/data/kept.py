@@ -1,7 +1,7 @@
-"""Images of a folder that were brought to one size, kept in the user's cache: the next run reads one file instead of all of them.
+"""Images of a folder that were resized to one size, kept in the user's cache: the next run reads one file instead of all of them.
 
 What is kept is known by the names, sizes and times of the files and by the size that they were brought to: where one of them has changed,
-all are read anew. What has not been used for longest goes when there is too much of it.
+all are read again. What has not been used for longest goes when there is too much of it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Archives of NumPy arrays: Keras's mnist.npz, MedMNIST's sets, and one's own."""
+"""Archives of NumPy arrays: Keras's mnist.npz, MedMNIST's sets, and your own."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Parquet files of images, as Hugging Face's datasets are: a column of encoded images, and one of class numbers or names.
 
-Needs pyarrow, and Pillow for the images: pip install "gpucnn[parquet]". The names of the classes are those that the file's metadata give
+Needs pyarrow, and Pillow for the images (extra `parquet`). The names of the classes are those that the file's metadata give
 for the numbers, where it has been written by the library `datasets`.
 """
 
@@ -21,6 +21,7 @@ from gpucnn.data.images import fit_channels, read_bytes, resized
 from gpucnn.data.tidy import Part, dataset
 from gpucnn.errors import DataError, MissingExtraError
 from gpucnn.files import regular_file
+from gpucnn.surroundings import install
 from gpucnn.text import listed, reason_of
 
 IMAGES = ("image", "img", "picture", "pixel_values")
@@ -80,7 +81,7 @@ def _open(path: Path) -> Any:
     try:
         from pyarrow import parquet
     except ImportError as error:
-        raise MissingExtraError(f'reading {path} needs pyarrow, which is not installed: pip install "gpucnn[parquet]"') from error
+        raise MissingExtraError(f"reading {path} needs pyarrow, which is not installed: {install('parquet')}") from error
     try:
         file = parquet.ParquetFile(path)
         largest = max((file.metadata.row_group(group).total_byte_size for group in range(file.metadata.num_row_groups)), default=0)
@@ -110,7 +111,7 @@ def _columns(path: Path) -> tuple[list[str] | None, tuple[str, str]]:
     label = label or _first(columns, [name for name, kind in kinds.items() if kind == "ClassLabel"], ())
     if image is None or label is None:
         missing = f"no column of images ({', '.join(IMAGES[:2])})" if image is None else f"no column of labels ({', '.join(LABELS[:2])})"
-        raise DataError(f"{path} has {missing} among {listed(columns, 6)}: it is no data set of images and their classes")
+        raise DataError(f"{path} has {missing} among {listed(columns, 6)}: it is not a data set of images and their classes")
     names = features.get(label, {}).get("names") if kinds.get(label) == "ClassLabel" else None
     good = isinstance(names, list) and all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
     return names if good else None, (image, label)

@@ -83,7 +83,7 @@ def gathered(source: Iterable[Any], steps: int | None = None) -> tuple[NDArray[A
 
 
 def is_stream(x: Any) -> bool:
-    """Whether `x` gives batches one by one, and is no array of examples."""
+    """Whether `x` gives batches one by one, and is not an array of examples."""
     if hasattr(x, "shape") or isinstance(x, str | bytes) or not (hasattr(x, "__iter__") or hasattr(x, "__getitem__")):
         return False
     if isinstance(x, list | tuple):

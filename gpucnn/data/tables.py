@@ -24,7 +24,7 @@ MANY = 1 << 23  # bytes of text, from which on another reader is worth loading
 def load(path: Path, request: Request, test: Path | None = None) -> Dataset:
     """A table, split for testing, or two of them. The label is in the column of that name, or else in the first; all others are pixels.
 
-    DataError for a table without labels, with cells that are no numbers, and with rows of several lengths.
+    DataError for a table without labels, with cells that are not numbers, and with rows of several lengths.
     """
     return dataset(
         path.name.partition(".")[0], table(path), None if test is None else table(test), path if test is None else path.parent, request
@@ -87,13 +87,13 @@ def _cells(text: bytes, at: int, columns: int, path: Path) -> tuple[NDArray[Any]
     except ValueError as error:
         first = text.partition(b"\n")[0].decode("utf-8", "replace").split(",")
         if len(first) != columns or at >= len(first) or _number(first[at].strip().strip('"')):
-            raise DataError(f"{path} cannot be read as a table of numbers ({shortened(reason_of(error), 150)}): mend that row") from None
+            raise DataError(f"{path} cannot be read as a table of numbers ({shortened(reason_of(error), 150)}): fix that row") from None
         # The classes have names: these are read apart.
         others = [index for index in range(columns) if index != at]
         try:
             numbers = np.loadtxt(io.BytesIO(text), delimiter=",", dtype=np.float32, ndmin=2, comments=None, quotechar='"', usecols=others)
         except ValueError as again:
-            raise DataError(f"{path} cannot be read as a table of numbers ({shortened(reason_of(again), 150)}): mend that row") from None
+            raise DataError(f"{path} cannot be read as a table of numbers ({shortened(reason_of(again), 150)}): fix that row") from None
         words = [line.decode("utf-8", "replace").split(",")[at].strip().strip('"') for line in text.splitlines() if line.strip()]
     if words:
         return numbers, np.array(words)

@@ -39,7 +39,7 @@ def dataset(
 ) -> Dataset:
     """A data set of two parts, or of one, of which `test_fraction` of each class is held back for testing.
 
-    Classes are numbered in the order of their names, which are numbers or words. DataError for what are no images or no labels.
+    Classes are numbered in the order of their names, which are numbers or words. DataError for what are not images, or not labels.
     """
     parts = [part for part in (train, test, validation) if part is not None]
     images = [pixels(part.images, part.where) for part in parts]
@@ -58,7 +58,7 @@ def dataset(
         places = np.minimum(np.searchsorted(known, given), len(known) - 1)
         strange = np.unique(given[known[places] != given])
         if strange.size:
-            raise DataError(f"{part.where} has the class {plain(strange[0])!r}, which {train.where} has not: add images of it there")
+            raise DataError(f"{part.where} has the class {plain(strange[0])!r}, which {train.where} does not have: add images of it there")
         labels.append(places.astype(np.int32))
     if test is None:
         alone = [name_ for name_, count in zip(known, np.bincount(labels[0]), strict=True) if count < 2]
@@ -119,7 +119,7 @@ def column(given: Any, count: int, where: str) -> NDArray[Any]:
     if labels.dtype.kind == "f":
         whole = labels.astype(np.int64, copy=True) if np.isfinite(labels).all() and abs(labels).max() < 1 << 53 else labels
         if (whole != labels).any() or whole.dtype.kind != "i":
-            raise DataError(f"{where} has labels that are no whole numbers: they must be the classes' numbers or names")
+            raise DataError(f"{where} has labels that are not whole numbers: they must be the classes' numbers or names")
         labels = whole
     if labels.dtype.kind == "b":
         labels = labels.astype(np.int64)
@@ -134,7 +134,7 @@ def _bytes(array: NDArray[Any], where: str) -> NDArray[np.uint8]:
     low, high = array.min(), array.max()
     if array.dtype.kind == "f":
         if not (np.isfinite(low) and np.isfinite(high)):
-            raise DataError(f"{where}: images hold NaN or infinity: remove or mend them")
+            raise DataError(f"{where}: images hold NaN or infinity: remove or fix them")
         if low >= 0 and high <= 1:
             return np.rint(array * 255.0).astype(np.uint8)
         if low < 0 or high > 255 or (array != np.rint(array)).any():
@@ -149,4 +149,4 @@ def _square(pixels_: int, where: str) -> tuple[int, int, int]:
         side = math.isqrt(pixels_ // channels)
         if side and side * side * channels == pixels_:
             return channels, side, side
-    raise DataError(f"{where}: rows of {pixels_} pixels are no square images, grey or of three planes: store them as (N, H, W)")
+    raise DataError(f"{where}: rows of {pixels_} pixels are not square images, grey or of three planes: store them as (N, H, W)")

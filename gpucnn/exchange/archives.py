@@ -74,8 +74,6 @@ def opened(path: str | Path, what: str) -> Iterator[Archive]:
     try:
         file = zipfile.ZipFile(place)
     except (OSError, zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, OverflowError) as error:
-        raise CheckpointError(
-            f"{place} is no {what.split(' ', 1)[1]}, or was cut short ({reason_of(error)}): save or get it again"
-        ) from None
+        raise CheckpointError(f"{place} is not {what}, or was cut short ({reason_of(error)}): save or get it again") from None
     with file:
         yield Archive(place, file)

@@ -30,9 +30,9 @@ def import_keras(path: str | Path, *, input_shape: Sequence[int] | None = None, 
 
     Sequential and functional models are taken, also within one another, with the layers in `gpucnn.exchange.keras_layers.LAYERS`. A model
     whose images have channels last still takes such images (`model.data_format`); kernels, and a dense layer behind a Flatten, are brought
-    in the order that they have here. Nothing in the file is run: layers of somebody's own are refused by their names.
+    in the order that they have here. Nothing in the file is run: layers of the user's own are refused by their names.
 
-    A Rescaling of the input speaks of pixels 0 … 255. Whole pixels are divided by 255 here before a model sees them, so that it is adapted:
+    A Rescaling of the input refers to pixels 0 … 255. Whole pixels are divided by 255 here before a model sees them, so that it is adapted:
     Rescaling(1/255) vanishes.
 
     input_shape: of an example, as the file has its axes, where the file leaves it open: (H, W, C) mostly.
@@ -185,7 +185,7 @@ def _declared(config: dict[str, Any], layers: list[dict[str, Any]]) -> list[int 
 
 
 def _paths(layers: list[dict[str, Any]], before: str, *, inputs: bool) -> list[tuple[dict[str, Any], str]]:
-    """Layers with the paths of their weights: the kind in small letters, with a number from the second of a kind on. The input is no layer
+    """Layers with the paths of their weights: the kind in small letters, numbered from the second of a kind on. The input is not a layer
     of a sequential model."""
     counts: dict[str, int] = {}
     placed = []

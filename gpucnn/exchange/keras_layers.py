@@ -307,7 +307,7 @@ def _concat(told: Told) -> Value:
 
 
 def _rescale(told: Told) -> Value:
-    """At the input it speaks of pixels 0 … 255, which are divided by 255 here before a model sees them."""
+    """At the input it refers to pixels 0 … 255, which are divided by 255 here before a model sees them."""
     value = told.value
     scale, offset = told.number("scale"), told.number("offset", 0.0)
     return told.graph.settled(told.graph.scaled(value, scale * (255 if value.node == 0 else 1), offset, told.where), told.where)

@@ -84,7 +84,7 @@ class Weights:
 
 @contextmanager
 def read(path: str | Path) -> Iterator[tuple[dict[str, Any], Weights]]:
-    """The description and the weights of the file at `path`. CheckpointError for what is no .keras file of Keras 3, or is damaged."""
+    """The description and the weights of the file at `path`. CheckpointError for a file that is not Keras 3's, or is damaged."""
     package = h5py()
     with opened(path, "a .keras file") as archive:
         config = _config(archive)

@@ -47,7 +47,7 @@ def as_onnx(model: Sequential, *, logits: bool = False, where: str = "the model"
         raise CheckpointError(f"{where} was not written: the weights have {bytes_text(size)}, and an ONNX file 2 GiB at the most")
     for name, array in (model.parameters | model.arrays).items():
         if not bool(model.device.xp.isfinite(array.value).all()):
-            raise CheckpointError(f"{where} was not written: {name!r} holds NaN or infinity; train it anew")
+            raise CheckpointError(f"{where} was not written: {name!r} holds NaN or infinity; train it again")
     nodes = Nodes()
     last = model.layers[-1]
     final = model.loss.fused_activation if model.loss is not None and last.activation is None else None

@@ -42,7 +42,7 @@ def import_onnx(path: str | Path, *, input_shape: Sequence[int] | None = None, d
 
     input_shape: of an example, as the file has its axes, where the file leaves it open: (C, H, W) mostly.
 
-    NotTakenError, a CheckpointError, names every node that cannot be had here. CheckpointError for files that are no ONNX, are cut short,
+    NotTakenError, a CheckpointError, names every node that cannot be had here. CheckpointError for files that are not ONNX, are cut short,
     or speak of files elsewhere. MissingExtraError without the package onnx.
     """
     file = read(path)
@@ -179,7 +179,7 @@ class _Walk:
         if node.op_type == "Constant":
             values = [value for name, value in attributes.items() if name.startswith("value")]
             if len(values) != 1 or not isinstance(values[0], int | float | list | np.ndarray):
-                raise Problem("is no constant of numbers")
+                raise Problem("is not a constant of numbers")
             self.constants[node.output[0]] = np.asarray(values[0])
         elif node.op_type == "Shape" and node.input[0] in self.values:
             sizes = np.array([BATCH, *self.values[node.input[0]].logical], object)
@@ -201,7 +201,7 @@ class _Walk:
                 self._note_shared(node)
 
     def _shared(self, value: Value, name: str, where: str) -> Value:
-        """What several nodes take becomes a layer at once, so that they all take that one. A formula that is no layer yet stays one."""
+        """What several nodes take becomes a layer at once, so that they all take that one. A formula that is not a layer yet stays one."""
         if self.uses[name] < 2 or value.pad is not None:
             return value
         try:

@@ -1,6 +1,6 @@
 """ONNX files as they lie on a disk: read with care, because they come from anywhere.
 
-Nothing is run, and no file is opened but the one that is named and the files of weights beside it that it speaks of: those have a plain
+Nothing is run, and no file is opened but the one that is named and the files of weights beside it that it refers to: those have a plain
 name, lie in the same folder, are regular files and no links, and are read only where they have what is asked of them.
 """
 
@@ -88,7 +88,7 @@ class OnnxFile:
                 f"keeps its weights in {plain(location)}, which cannot be read ({reason_of(error)}): put it beside the model"
             ) from None
         if not stat.S_ISREG(mode):
-            raise Problem(f"keeps its weights in {plain(location)}, which is no regular file: copy the file itself there")
+            raise Problem(f"keeps its weights in {plain(location)}, which is not a regular file: copy the file itself there")
         dtype = np.dtype(onnx().helper.tensor_dtype_to_np_dtype(tensor.data_type)).newbyteorder("<")
         size = math.prod(dims) * dtype.itemsize
         offset, length = (self._number(told.get(key, default), name) for key, default in (("offset", "0"), ("length", str(size))))
@@ -108,7 +108,7 @@ class OnnxFile:
 
 
 def read(path: str | Path) -> OnnxFile:
-    """The file at `path`. CheckpointError for what is no ONNX model, and for what goes beyond one graph of ONNX's own operators."""
+    """The file at `path`. CheckpointError for what is not an ONNX model, and for what goes beyond one graph of ONNX's own operators."""
     place = regular_file(path, "an ONNX file", CheckpointError, empty=False)
     package = onnx()
     size = place.stat().st_size
@@ -121,7 +121,7 @@ def read(path: str | Path) -> OnnxFile:
     except OSError as error:
         raise CheckpointError(f"{place} cannot be read ({reason_of(error)}): check its permissions") from None
     except Exception:  # protobuf's own, of several classes
-        raise CheckpointError(f"{place} is no ONNX file, or was cut short: export or get it again") from None
+        raise CheckpointError(f"{place} is not an ONNX file, or was cut short: export or get it again") from None
     if not proto.HasField("graph") or not proto.graph.node:
         raise CheckpointError(f"{place} holds no ONNX graph: export or get it again")
     if len(proto.graph.node) > MOST_NODES:
@@ -131,7 +131,7 @@ def read(path: str | Path) -> OnnxFile:
     versions = {entry.domain: int(entry.version) for entry in proto.opset_import}
     opset = versions.get("", versions.get("ai.onnx", 0))
     if opset not in OPSETS:
-        raise CheckpointError(f"{place} is written in version {opset} of ONNX's operators, and 7 and later are read: export it anew")
+        raise CheckpointError(f"{place} is written in version {opset} of ONNX's operators, and 7 and later are read: export it again")
     foreign = sorted({node.domain for node in proto.graph.node if node.domain not in ("", "ai.onnx")})
     if foreign:
         raise CheckpointError(f"{place} has operators of {listed(foreign)}, and only ONNX's own are read: export it without them")

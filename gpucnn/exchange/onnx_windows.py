@@ -45,7 +45,7 @@ def _filters(op: Op) -> tuple[dict[str, NDArray[Any]], bool]:
     if weight.ndim != 4:
         raise Problem(f"is a convolution in {weight.ndim - 2} dimensions, and only those of images are taken")
     if list(op.attributes.get("kernel_shape", weight.shape[2:])) != list(weight.shape[2:]):
-        raise Problem("has a kernel_shape that its weight has not")
+        raise Problem("has a kernel_shape that its weight does not have")
     return {"weight": weight} | ({} if bias is None else {"bias": bias}), bias is not None
 
 

@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 from gpucnn.errors import MissingExtraError
+from gpucnn.surroundings import install
 
 
 def onnx() -> Any:
@@ -24,4 +25,4 @@ def _needed(name: str, what: str, extra: str) -> Any:
     except ImportError as error:
         missing = getattr(error, "name", None) == name
         why = "is not installed" if missing else f"does not import ({error})"
-        raise MissingExtraError(f'{what} need {name}, which {why}: pip install "gpucnn[{extra}]"') from None
+        raise MissingExtraError(f"{what} need {name}, which {why}: {install(extra)}") from None

@@ -161,11 +161,11 @@ def _told(
         whole = [name for name in there if name == other]
         parts = [name for name in there if name.rpartition(".")[0] == other]
         if not whole and not parts:
-            raise ArgumentError(f"the map of names speaks of {shown(other)}, and {place} has {listed(list(there), 6)}")
+            raise ArgumentError(f"the map of names refers to {shown(other)}, and {place} has {listed(list(there), 6)}")
         for name in whole or parts:
             mine = own if whole else _joined(own, FIELDS.get(name.rpartition(".")[2], name.rpartition(".")[2]))
             if mine not in here:
-                raise ArgumentError(f"the map of names speaks of {shown(mine)}, and the network has {listed(list(here), 6)}")
+                raise ArgumentError(f"the map of names refers to {shown(mine)}, and the network has {listed(list(here), 6)}")
             if here[mine] != there[name]:
                 raise CheckpointError(f"{place}: {plain(name)} has shape {there[name]}, and {mine} here {here[mine]}")
             if mine in pairs:

@@ -63,7 +63,7 @@ def read_safetensors(path: str | Path) -> Iterator[Tensors]:
                 found[name] = Tensor(tuple(part.get_shape()), read)
             yield Tensors(place, found, in_order=False)
     except SafetensorError as error:
-        raise CheckpointError(f"{place} is no safetensors file, or was cut short ({reason_of(error)}): get or save it again") from None
+        raise CheckpointError(f"{place} is not a safetensors file, or was cut short ({reason_of(error)}): get or save it again") from None
     except OSError as error:
         raise CheckpointError(f"{place} cannot be read ({reason_of(error)}): check its permissions, or get it again") from None
 

@@ -79,7 +79,7 @@ def read_torch(path: str | Path) -> Iterator[Tensors]:
         place = archive.place
         pickles = [name for name in archive.names if name.rpartition("/")[2] == "data.pkl"]
         if len(pickles) != 1:
-            raise CheckpointError(f"{place} is no file of torch.save: save model.state_dict() with it")
+            raise CheckpointError(f"{place} is not a file of torch.save: save model.state_dict() with it")
         root = pickles[0].removesuffix("data.pkl")
         if any(name.startswith(f"{root}code/") for name in archive.names):
             raise CheckpointError(f"{place} is a TorchScript model, a program: save model.state_dict() with torch.save instead")
@@ -184,7 +184,7 @@ class _Machine:
     def put(self, items: list[Any]) -> None:
         into = self.stack[-1]
         if not isinstance(into, dict) or len(items) % 2:
-            raise ValueError("its pickle puts something into what is no dictionary")
+            raise ValueError("its pickle puts something into what is not a dictionary")
         for key, value in zip(items[::2], items[1::2], strict=True):
             if not isinstance(key, str | int):
                 raise _Refused(f"has {_kind(key)} as a key")
@@ -192,7 +192,7 @@ class _Machine:
 
     def extend(self, items: list[Any]) -> None:
         if not isinstance(self.stack[-1], list):
-            raise ValueError("its pickle adds to what is no list")
+            raise ValueError("its pickle adds to what is not a list")
         self.stack[-1].extend(items)
 
     def call(self) -> None:
@@ -208,7 +208,7 @@ class _Machine:
     def persistent(self) -> None:
         told = self.stack.pop()
         if not isinstance(told, tuple) or len(told) != 5 or told[0] != "storage" or not isinstance(told[1], _Named):
-            raise _Refused("speaks of something outside, which is no storage of a tensor")
+            raise _Refused("refers to something outside, which is not a tensor's storage")
         kind = STORAGES.get(told[1].name.removeprefix("torch."))
         if kind is None or not isinstance(told[2], str) or type(told[4]) is not int or told[4] < 0:
             raise _Refused(f"has a storage of {told[1].name}, which is not taken")
@@ -217,7 +217,7 @@ class _Machine:
 
 def _called(function: Any, arguments: Any) -> Any:
     if not isinstance(function, _Named) or not isinstance(arguments, tuple):
-        raise ValueError("its pickle calls what is no function")
+        raise ValueError("its pickle calls what is not a function")
     if function.name == "collections.OrderedDict" and not arguments:
         return {}
     if function.name == "torch._utils._rebuild_tensor_v2" and len(arguments) >= 4:

@@ -2,7 +2,7 @@
 
     checkpoint.safetensors  the run, to go on from        history.csv    a line per epoch
     model.safetensors       the trained model             curves.png     loss and accuracy over the epochs
-    filters.png             the first layer's filters     confusion.png  which class was taken for which
+    filters.png             the first layer's filters     confusion.png  which class was predicted as which
     features.png            an image and its feature maps    mistakes.png   the worst mistakes among the test images
     report.csv              a line per class                README.md      the model card
 

@@ -1,4 +1,4 @@
-"""The output folder of a run: its files, a check for free space, and moving an earlier run aside."""
+"""The output folder of a run: its files, a check of the free space, and moving an earlier run aside."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def check_writable(folder: Path, size: int) -> None:
     except OSError as error:
         room = f" and has to hold {bytes_text(size)}" if size > 1 else ""
         raise DataError(
-            f"the output folder {folder} cannot be written to ({error.strerror or error}){room}: mend that, or name another with --output"
+            f"the output folder {folder} cannot be written to ({error.strerror or error}){room}: fix that, or name another with --output"
         ) from None
 
 

@@ -53,7 +53,7 @@ from gpucnn.training.callbacks import Checkpoint, CSVLog, History, Progress
 from gpucnn.training.checkpoint import TensorFile
 from gpucnn.training.parallel import Communicator, join
 
-FEW = 100  # labels, under which luck and learning cannot be told apart
+FEW = 100  # labels, under which luck and learning cannot be distinguished
 
 
 @dataclass(frozen=True)
@@ -198,13 +198,13 @@ def _run(
         raise  # of the output that one reads, not of the folder
     except OSError as error:
         last = f"; the same command with --resume then goes on from {checkpoint}" if checkpoint.exists() else ""
-        raise DataError(f"{output} cannot be written to any more ({error.strerror or error}): mend that, or free some room{last}") from None
+        raise DataError(f"{output} cannot be written to any more ({error.strerror or error}): fix that, or free some room{last}") from None
 
 
 def _with_card(
     outcome: Outcome, model: Sequential, dataset: Dataset, noted: Mapping[str, Any], held: int, output: Path, say: Say
 ) -> Outcome:
-    """The outcome, with a model card beside the model, unless somebody's own README.md is there."""
+    """The outcome, with a model card beside the model, unless the user's own README.md is there."""
     written = card.write(output, model, dataset, noted, held)
     if written is None:
         say(f"note: {output / card.CARD} is not of gpucnn's making, and was left as it is: there is no model card")
@@ -237,7 +237,7 @@ def _write(model: Sequential, dataset: Dataset, history: History, probabilities:
     report.write(output / REPORT, report.of_classes(counts, dataset.class_names))
     files = [output / MODEL, output / HISTORY, output / CHECKPOINT, output / REPORT]
     first = int(dataset.test_labels[0])
-    title = f"the first test image: {dataset.class_names[first]}, taken for {dataset.class_names[int(predicted[0])]}"
+    title = f"the first test image: {dataset.class_names[first]}, predicted {dataset.class_names[int(predicted[0])]}"
     pictures: list[tuple[str, Callable[[Path], bool | None]]] = [
         (CURVES, lambda path: plots.save_curves(history, path)),
         (CONFUSION, lambda path: plots.save_confusion(counts, dataset.class_names, path)),

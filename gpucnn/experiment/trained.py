@@ -63,7 +63,7 @@ def class_names(network: Sequential, path: Path) -> list[str] | None:
     if names is None:
         return None
     if not isinstance(names, list) or [str(name) for name in names] != names or len(names) != network.output_shape[0]:
-        raise CheckpointError(f"{path} has {network.output_shape[0]} outputs and does not name as many classes: train it anew")
+        raise CheckpointError(f"{path} has {network.output_shape[0]} outputs and does not name as many classes: train it again")
     return names
 
 

@@ -288,7 +288,7 @@ class Layer(Worded):
         return [self.cost()]
 
     def state(self) -> dict[str, int]:
-        """The state that training changes besides parameters, needed to resume to the bit."""
+        """The state that training changes besides parameters, needed for a resumed run to be bit-identical."""
         return {}
 
     def restore(self, state: dict[str, int]) -> None:

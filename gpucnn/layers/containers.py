@@ -43,7 +43,7 @@ def every_layer(layer: Layer) -> list[Layer]:
 
 
 class _Container(Layer):
-    """Base of layers that are made of layers: their chains are planned anew whenever a layer within has changed."""
+    """Base of layers that are made of layers: their chains are planned again whenever a layer within has changed."""
 
     def plan(self) -> None:
         super().plan()

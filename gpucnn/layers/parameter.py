@@ -165,7 +165,7 @@ class Buffers:
         self.replaced = False  # by others, for the same arrays: an optimizer of these would change nothing that counts
         size = sum(map(_room, self.parameters))
         self.values = device.xp.zeros(size, dtype)
-        self.summed = device.xp.zeros(size + TAIL, dtype)  # gaps between parameters stay zero for ever
+        self.summed = device.xp.zeros(size + TAIL, dtype)  # gaps between parameters stay zero forever
         self._gradients, self.tail = self.summed[:size], self.summed[size:]
         self.offsets = list(itertools.accumulate(map(_room, self.parameters), initial=0))[:-1]  # where each parameter begins
         self.saved = device.xp.zeros(sum(map(_room, self.arrays)), dtype)
@@ -177,7 +177,7 @@ class Buffers:
             array.bind(value)
 
     def initialize(self, seed: int) -> None:
-        """Draws every parameter anew, and fills the other arrays; parameter i depends on (seed, i) alone."""
+        """Draws every parameter again, and fills the other arrays; parameter i depends on (seed, i) alone."""
         for index, parameter in enumerate(self._drawn):
             rng = np.random.default_rng([seed, index])
             parameter.value[...] = self.device.xp.asarray(parameter.draw(rng).astype(self.values.dtype))

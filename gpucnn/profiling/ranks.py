@@ -18,7 +18,7 @@ WARM_UP, SAMPLES = 3, 30
 
 
 def with_sum(profile: Profile, model: Any, ranks: int, link: Link) -> Profile:
-    """A profile of a GPU, with the least time that the sum over so many ranks takes; it is no part of the step."""
+    """A profile of a GPU, with the least time that the sum over so many ranks takes; it is not part of the step."""
     size = int(model.buffers.summed.nbytes)
     row = _row(model, ranks, f"sum over {ranks} ranks by {link.name}", sum_seconds(size, ranks, link))
     note = (

@@ -197,12 +197,12 @@ def from_json(text: str, name: str) -> Profile:
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{name} is no profile: it is no JSON ({error}); give a file that gpucnn profile --json wrote") from None
+        raise DataError(f"{name} is not a profile: it is not JSON ({error}); give a file that gpucnn profile --json wrote") from None
     if not isinstance(data, dict) or "gpucnn_profile" not in data:
-        raise DataError(f"{name} is no profile: give a file that gpucnn profile --json wrote")
+        raise DataError(f"{name} is not a profile: give a file that gpucnn profile --json wrote")
     schema = data.pop("gpucnn_profile")
     if schema != SCHEMA:
-        raise DataError(f"{name} is a profile of format {schema!r} and this gpucnn reads format {SCHEMA}: write it anew with --json")
+        raise DataError(f"{name} is a profile of format {schema!r} and this gpucnn reads format {SCHEMA}: write it again with --json")
     for row in data["rows"] if isinstance(data.get("rows"), list) else ():
         if isinstance(row, dict):
             row.pop("moved", None)  # earlier profiles said what a kernel asks for before any cache
@@ -210,14 +210,14 @@ def from_json(text: str, name: str) -> Profile:
         profile: Profile = checked(Profile, data, "the profile")
         _check(profile)
     except ValueError as error:
-        raise DataError(f"{name} is damaged: {error}; write it anew with --json") from None
+        raise DataError(f"{name} is damaged: {error}; write it again with --json") from None
     return profile
 
 
 def write(profile: Profile, path: Path) -> None:
     """Writes the JSON file."""
     with atomic_file(path) as file:
-        # Half of a character, of a file's name that is no UTF-8, has no bytes: it is written as JSON's escape, which looks like Python's.
+        # Half of a character, of a file's name that is not UTF-8, has no bytes: it is written as JSON's escape, which looks like Python's.
         file.write(to_json(profile).encode(errors="backslashreplace"))
 
 
@@ -226,11 +226,11 @@ def read(path: Path) -> Profile:
     with open_content(path) as (stream, _):
         content = stream.read(LARGEST + 1)
     if len(content) > LARGEST:
-        raise DataError(f"{path} is over {LARGEST >> 20} MiB long: it is no profile")
+        raise DataError(f"{path} is over {LARGEST >> 20} MiB long: it is not a profile")
     try:
         text = content.decode()
     except UnicodeDecodeError:
-        raise DataError(f"{path} is no profile: it is no text; give a file that gpucnn profile --json wrote") from None
+        raise DataError(f"{path} is not a profile: it is not text; give a file that gpucnn profile --json wrote") from None
     return from_json(text, str(path))
 
 

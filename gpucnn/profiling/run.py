@@ -74,7 +74,7 @@ class Outputs:
                 if not path.parent.is_dir():
                     raise DataError(f"{path} cannot be written: there is no folder {path.parent}; make it first, or choose another")
             except (OSError, ValueError) as error:  # a name that is too long, a NUL character
-                raise error if isinstance(error, GpucnnError) else DataError(f"{str(path)!r} is no usable path ({error})") from None
+                raise error if isinstance(error, GpucnnError) else DataError(f"{str(path)!r} is not a usable path ({error})") from None
 
     def write(self, profile: Profile) -> list[Path]:
         """Writes all of them, each whole or not at all, and returns which."""

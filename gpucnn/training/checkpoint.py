@@ -92,7 +92,7 @@ class TensorFile(Mapping[str, np.ndarray[Any, Any]]):
                 raise CheckpointError(f"{self.path}: {name!r} has shape {self.shapes[name]}, the model needs {tuple(shape)}")
         surplus = sorted(set(self.shapes) - set(shapes))
         if surplus:
-            raise CheckpointError(f"{self.path} holds {listed(surplus, 4)}, which the model has not: it is of another model")
+            raise CheckpointError(f"{self.path} holds {listed(surplus, 4)}, which the model does not have: it is of another model")
 
     def _narrow(self, name: str) -> np.ndarray[Any, Any]:
         """16-bit floats as float32, which represents each of them exactly."""
@@ -112,7 +112,7 @@ class TensorFile(Mapping[str, np.ndarray[Any, Any]]):
             return read()
         except SafetensorError as error:
             raise CheckpointError(
-                f"{self.path} is no safetensors file, or was cut short ({reason_of(error)}): get or save it again"
+                f"{self.path} is not a safetensors file, or was cut short ({reason_of(error)}): get or save it again"
             ) from None
         except OSError as error:
             raise CheckpointError(f"{self.path} cannot be read ({reason_of(error)}): check its permissions, or get it again") from None
@@ -176,7 +176,7 @@ def take(tensors: Mapping[str, np.ndarray[Any, Any]], arrays: Mapping[str, Any],
         found[name] = tensor
     surplus = sorted(set(tensors) - set(arrays))
     if surplus:
-        raise CheckpointError(f"{source} holds {listed(surplus, 4)}, which the model has not: it is of another model")
+        raise CheckpointError(f"{source} holds {listed(surplus, 4)}, which the model does not have: it is of another model")
     for name, into in arrays.items():
         if type(into).__module__.startswith("numpy"):
             into[...] = found[name]

@@ -16,10 +16,10 @@ import numpy as np
 
 from gpucnn.device import VIRTUAL, Device
 from gpucnn.errors import DeviceError, MissingExtraError
+from gpucnn.surroundings import install
 from gpucnn.text import first_line
 from gpucnn.training.parallel import Communicator, T
 
-INSTALL = {12: 'pip install "gpucnn[nccl12]"', 13: 'pip install "gpucnn[nccl13]"'}
 EVENTS = 64  # used in turn: more than a step begins sums
 
 
@@ -91,7 +91,7 @@ class NCCL(Communicator):
         found = device.nccl()
         if found is None:
             version = device.xp.cuda.runtime.runtimeGetVersion() // 1000
-            raise MissingExtraError(f"ranks on GPUs need NCCL: {INSTALL.get(version, INSTALL[13])}, or --device cpu")
+            raise MissingExtraError(f"ranks on GPUs need NCCL: {install('nccl12' if version == 12 else 'nccl13')}, or --device cpu")
         return found
 
 

@@ -21,13 +21,17 @@ from typing import Any, TypeVar
 
 from gpucnn.device import Device
 from gpucnn.errors import ArgumentError, DeviceError, GpucnnError, MissingExtraError, TrainingError
-from gpucnn.surroundings import started_ranks
+from gpucnn.surroundings import install, started_ranks
 from gpucnn.text import first_line, message, reason_of, shown
 
-INSTALL = 'pip install "gpucnn[mpi]", and an MPI: the system\'s, or pip install mpich'
 GRACE = 5.0  # seconds that a rank waits for the others to end as it does, before it ends them
 
 T = TypeVar("T")
+
+
+def advice() -> str:
+    """How to get what ranks need."""
+    return f"{install('mpi')}, and an MPI: the system's, or pip install mpich"
 
 
 class Communicator:
@@ -165,9 +169,9 @@ def _world() -> Communicator:
     try:
         from mpi4py import MPI as mpi
     except ImportError as error:
-        raise MissingExtraError(f"ranks need mpi4py and an MPI ({first_line(error)}): {INSTALL}") from None
+        raise MissingExtraError(f"ranks need mpi4py and an MPI ({first_line(error)}): {advice()}") from None
     except RuntimeError as error:  # mpi4py is there, and finds no library
-        raise MissingExtraError(f"mpi4py finds no MPI library ({first_line(error)}): {INSTALL}") from None
+        raise MissingExtraError(f"mpi4py finds no MPI library ({first_line(error)}): {advice()}") from None
     if mpi.COMM_WORLD.Get_size() == 1:
         return Communicator()
     ranks = MPI(mpi.COMM_WORLD.Dup())

@@ -120,7 +120,7 @@ def loaded(path: Path) -> tuple[Path, dict[str, Any], dict[str, Any], list[dict[
 
 
 def _no_run(path: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(f"{path} is no checkpoint of a run ({type(error).__name__}: {error}): is it a model file?")
+    return CheckpointError(f"{path} is not a checkpoint of a run ({type(error).__name__}: {error}): is it a model file?")
 
 
 def restore(run: Run, given: tuple[Any, ...], recipe: dict[str, Any], callbacks: Sequence[Callback]) -> None:

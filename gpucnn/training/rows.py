@@ -72,7 +72,7 @@ def found(path: Path, description: dict[str, Any]) -> list[Row]:
         return kept
     name, count, expected = noted["name"], noted["rows"], noted["checksum"]
     if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name:
-        raise ValueError(f"its history is in {plain(name)!r}, which is no file beside it")
+        raise ValueError(f"its history is in {plain(name)!r}, which is not a file beside it")
     if type(count) is not int or count < 1:
         raise ValueError(f"its history has {count!r} rows")
     try:

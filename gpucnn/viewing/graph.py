@@ -67,12 +67,12 @@ OPERATIONS: dict[type[Layer], str] = {  # by the very class: one derived from it
 COMPUTED = frozenset(
     {"relu", "sigmoid", "softmax", "tanh", "leaky_relu", "elu", "gelu", "silu"}
 )  # activations that page/activations.js has
-OPAQUE = "opaque"  # a layer that the page does not compute, such as one's own: its outputs come along for the images that do
+OPAQUE = "opaque"  # a layer that the page does not compute, such as your own: its outputs come along for the images that do
 
 
 class Graph:
     """nodes: what runs, node 0 being the input; each is {"id", "name", "kind", "op", "inputs", "shape", …} as JSON holds it.
-    arrays: what "weight", "bias" and the like of a node speak of, {"at", "shape"} in all of them one behind the other.
+    arrays: what "weight", "bias" and the like of a node refer to, {"at", "shape"} in all of them one behind the other.
     tree: how the nodes stand, for people. scores: the node whose values are probabilities, None where there is none."""
 
     def __init__(self, model: Sequential) -> None:
@@ -221,7 +221,7 @@ def _window(window: Window) -> dict[str, Any]:
 
 
 def opaque_outputs(model: Sequential, graph: Graph, images: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
-    """What each layer of somebody's own puts out for images (N, …) as the model takes them: float32 (N, …), by the layer's name.
+    """What each layer of the user's own puts out for images (N, …) as the model takes them: float32 (N, …), by the layer's name.
 
     GpucnnError where such a layer fails.
     """
@@ -235,14 +235,14 @@ def opaque_outputs(model: Sequential, graph: Graph, images: np.ndarray[Any, Any]
         except GpucnnError:
             raise
         except Exception as error:
-            raise GpucnnError(f"layer {name!r}, which is no layer of gpucnn's, fails: {type(error).__name__}: {error}") from error
+            raise GpucnnError(f"layer {name!r}, which is not a layer of gpucnn's, fails: {type(error).__name__}: {error}") from error
         if outputs.shape != (len(images), *node["shape"]):
-            raise ShapeError(f"layer {name!r} says that its output is {tuple(node['shape'])}, and it is {outputs.shape[1:]}: mend it")
+            raise ShapeError(f"layer {name!r} says that its output is {tuple(node['shape'])}, and it is {outputs.shape[1:]}: fix it")
         found[name] = outputs.astype(np.float32)
     return found
 
 
 def parameter_count(graph: Graph) -> int:
-    """Numbers that are trained: weights and biases, those of somebody's own layers as well."""
+    """Numbers that are trained: weights and biases, those of the user's own layers as well."""
     arrays: int = sum(math.prod(node[key]["shape"]) for node in graph.nodes for key in ("weight", "bias") if key in node)
     return arrays + sum(int(node.get("parameters", 0)) for node in graph.nodes)

@@ -88,7 +88,7 @@ def of_training(model: Sequential, path: Path, data_dir: Path | None = None) -> 
 
 
 def given(model: Sequential, images: Any, titles: Sequence[str] | None = None) -> Pictures:
-    """Images of somebody's own: (N, C, H, W) or (N, H, W) of grey ones, uint8, or floats within 0 … 1."""
+    """Images of the user's own: (N, C, H, W) or (N, H, W) of grey ones, uint8, or floats within 0 … 1."""
     array = np.asarray(images)
     if array.ndim == 3 and len(model.input_shape) == 3 and model.input_shape[0] == 1:
         array = array[:, None]

@@ -75,7 +75,7 @@ def html(model: Sequential, pictures: Pictures | None = None, *, title: str = ""
 def write(
     model: Sequential, path: str | Path, pictures: Pictures | None = None, *, title: str = "", dtype: str = "float32", images: Any = None
 ) -> None:
-    """Writes the page of `html` to `path`, whole or not at all. images: of one's own, (N, C, H, W), in place of `pictures`.
+    """Writes the page of `html` to `path`, whole or not at all. images: of your own, (N, C, H, W), in place of `pictures`.
 
     Besides what `html` raises: DataError where the file cannot be written.
     """
@@ -87,7 +87,7 @@ def write(
             file.write(content)
     except OSError as error:
         raise DataError(
-            f"{path} cannot be written ({error.strerror or error}), {bytes_text(len(content))}: mend that, or name another file with -o"
+            f"{path} cannot be written ({error.strerror or error}), {bytes_text(len(content))}: fix that, or name another file with -o"
         ) from None
 
 
@@ -154,7 +154,7 @@ def _description(model: Sequential, graph: Graph, pictures: Pictures, title: str
     metadata = model.metadata
     dataset, accuracy = metadata.get("dataset_name"), metadata.get("test_accuracy")
     network = metadata.get("network")
-    named = title or (network if isinstance(network, str) and network else "a network of one's own")
+    named = title or (network if isinstance(network, str) and network else "a network of your own")
     return {
         "title": plain(named),
         "dataset": plain(dataset) if isinstance(dataset, str) else "",

@@ -140,7 +140,7 @@ def gradient_kernel(taps: Pair, stride: Pair, before: Pair, length: int, masked:
 
     @device(forceinline=True)
     def read(j, q, Q, row, inside, dy, indices, y, gradients, winners):
-        """Window q + j of a row, if there is one: else a winner that is no pixel. Nothing that is read waits for another."""
+        """Window q + j of a row, if there is one: else a winner that is not a pixel. Nothing that is read waits for another."""
         column = int32(q + j)
         at = uint32(row + uint32(min(max(column, int32(0)), int32(Q - 1))))
         gradient, winner = dy[at], indices[at]

@@ -1,7 +1,7 @@
 """Direct convolution, for every stride, dilation, padding, group count and number of channels: no image is unfolded.
 
 Output channels are the lanes, inputs are read number by number, all sums stay in registers; three passes differ in their tables alone.
-Copied are the image into its frame of zeros, and the result from channels last back to planes. Channels that are no multiple of 16 have
+Copied are the image into its frame of zeros, and the result from channels last back to planes. Channels that are not a multiple of 16 have
 weights of zero beside them. The gradient of the input at stride s is s·s forward passes over dy, one for each class of pixels that meet
 the same taps.
 """

@@ -65,7 +65,7 @@ def _limit(group: Path, first_version: bool) -> float:
     names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if first_version else ("cpu.max",)
     try:
         numbers = " ".join((group / name).read_text(encoding="ascii") for name in names).split()
-        quota, period = int(numbers[0]), int(numbers[1])  # "max" is no number, and none is negative
+        quota, period = int(numbers[0]), int(numbers[1])  # "max" is not a number, and none is negative
     except (OSError, ValueError, IndexError):
         return math.inf
     return quota / period if quota > 0 and period > 0 else math.inf

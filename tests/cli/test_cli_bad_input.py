@@ -13,6 +13,7 @@ import pytest
 import gpucnn as gc
 from gpucnn import device
 from gpucnn.cli import info
+from gpucnn.surroundings import install
 
 TRAIN = ("train", "--output", "run")
 
@@ -22,12 +23,12 @@ ARGUMENTS = [
     (("train", "--epoch5", "1"), ["No such option", "--epoch5", "gpucnn train --help"]),
     (("train", "extra"), ["extra", "gpucnn train --help"]),
     (("train", "--epochs"), ["--epochs", "requires an argument"]),
-    (("train", "--epochs", "many"), ["--epochs", "'many' is no whole number"]),
-    (("train", "--epochs", "2.5"), ["--epochs", "'2.5' is no whole number"]),
-    (("train", "--batch-size", ""), ["--batch-size", "'' is no whole number"]),
-    (("train", "--seed", "x"), ["--seed", "'x' is no whole number"]),
-    (("train", "--checkpoint-every", "x"), ["--checkpoint-every", "'x' is no whole number"]),
-    (("train", "--lr", "1,5"), ["--lr", "'1,5' is no number"]),
+    (("train", "--epochs", "many"), ["--epochs", "'many' is not a whole number"]),
+    (("train", "--epochs", "2.5"), ["--epochs", "'2.5' is not a whole number"]),
+    (("train", "--batch-size", ""), ["--batch-size", "'' is not a whole number"]),
+    (("train", "--seed", "x"), ["--seed", "'x' is not a whole number"]),
+    (("train", "--checkpoint-every", "x"), ["--checkpoint-every", "'x' is not a whole number"]),
+    (("train", "--lr", "1,5"), ["--lr", "'1,5' is not a number"]),
     (("evaluate",), ["Missing argument", "MODEL", "gpucnn evaluate --help"]),
     (("predict",), ["Missing argument", "MODEL", "gpucnn predict --help"]),
     (("predict", "m.safetensors"), ["Missing argument", "IMAGE"]),
@@ -49,14 +50,14 @@ ARGUMENTS = [
     ((*TRAIN, "--augment", "flip"), ["unknown augmentation 'flip'", "none, shift, crop-flip"]),
     ((*TRAIN, "--device", "gpu"), ["unknown device 'gpu'", "auto, cpu, cuda"]),
     ((*TRAIN, "--dataset", "mnits"), ["no data set 'mnits'", "digits, mnist, fashion-mnist", "did you mean 'mnist'"]),
-    ((*TRAIN, "--dataset", "./nowhere"), ["nowhere is no folder", "FOLDER/CLASS/image.png"]),
+    ((*TRAIN, "--dataset", "./nowhere"), ["nowhere is not a folder", "FOLDER/CLASS/image.png"]),
     ((*TRAIN, "--dataset", "mnist", "--data-dir", "a-file"), ["a-file is a file where a folder was expected"]),
     (("train", "--dataset", "digits", "--output", "a-file"), ["a-file cannot be written to (it is a file)", "--output"]),
     (("train", "--dataset", "digits", "--output", "a-file/run"), ["a-file/run cannot be written to", "--output"]),
     (("evaluate", "none.safetensors"), ["none.safetensors does not exist"]),
     (("evaluate", "."), ["is a folder"]),
-    (("evaluate", "a-file"), ["a-file is no safetensors file, or was cut short"]),
-    (("predict", "a-file", "x.png"), ["a-file is no safetensors file, or was cut short"]),
+    (("evaluate", "a-file"), ["a-file is not a safetensors file, or was cut short"]),
+    (("predict", "a-file", "x.png"), ["a-file is not a safetensors file, or was cut short"]),
 ]
 
 
@@ -100,7 +101,7 @@ MNIST = [
     ({"train-labels-idx1-ubyte": b""}, ["train-labels-idx1-ubyte is empty"]),
     ({"train-labels-idx1-ubyte": LABELS[:-5]}, ["train-labels-idx1-ubyte", "truncated", "60000"]),
     ({"train-labels-idx1-ubyte": LABELS + b"x"}, ["train-labels-idx1-ubyte goes on after"]),
-    ({"train-labels-idx1-ubyte": b"\x12\x34" + LABELS[2:]}, ["train-labels-idx1-ubyte is no idx file", "12 34 08 01"]),
+    ({"train-labels-idx1-ubyte": b"\x12\x34" + LABELS[2:]}, ["train-labels-idx1-ubyte is not an idx file", "12 34 08 01"]),
     ({"train-labels-idx1-ubyte": b"<html>not found</html>"}, ["is a web page"]),
     ({"train-labels-idx1-ubyte": idx((59999,))}, ["announces 59999 where 60000 was expected"]),
     ({"train-labels-idx1-ubyte": b"\0\0\x08\x01" + struct.pack(">I", 60000) + bytes([10]) * 60000}, ["has the SHA-256", "65a50cbb"]),
@@ -336,7 +337,7 @@ def test_evaluate_of_a_folder_that_has_gone(gpucnn, tmp_path, no_pictures):
     two_classes()
     assert gpucnn("train", "--dataset", "./set", "--output", "run", "--epochs", 1, "--device", "cpu").status == 0
     Path("set").rename("moved")
-    assert "set is no folder" in gpucnn("evaluate", "run/model.safetensors", "--device", "cpu").sentence
+    assert "set is not a folder" in gpucnn("evaluate", "run/model.safetensors", "--device", "cpu").sentence
     assert gpucnn("evaluate", "run/model.safetensors", "--dataset", "./moved", "--device", "cpu").status == 0
 
 
@@ -346,10 +347,10 @@ def test_evaluate_of_a_folder_that_has_gone(gpucnn, tmp_path, no_pictures):
 @pytest.mark.parametrize(
     ("missing", "command", "pieces"),
     [
-        ("sklearn.datasets", (*TRAIN, "--dataset", "digits"), ["scikit-learn", 'pip install "gpucnn[digits]"']),
-        ("sklearn.datasets", (*TRAIN, "--data-dir", "none"), ["neither MNIST nor its stand-in", 'pip install "gpucnn[digits]"']),
-        ("PIL", (*TRAIN, "--dataset", "./set"), ["Pillow", 'pip install "gpucnn[images]"']),
-        ("PIL", ("predict", "MODEL", "set/a/1.png"), ["Pillow", 'pip install "gpucnn[images]"']),
+        ("sklearn.datasets", (*TRAIN, "--dataset", "digits"), ["scikit-learn", install("digits")]),
+        ("sklearn.datasets", (*TRAIN, "--data-dir", "none"), ["neither MNIST nor its stand-in", install("digits")]),
+        ("PIL", (*TRAIN, "--dataset", "./set"), ["Pillow", install("images")]),
+        ("PIL", ("predict", "MODEL", "set/a/1.png"), ["Pillow", install("images")]),
     ],
 )
 def test_missing_packages(gpucnn, bars_run, monkeypatch, missing, command, pieces):

@@ -106,7 +106,7 @@ def test_filters_and_features(drawn, tmp_path, name, channels):
     model = gc.network(name, 10).build((channels, 14, 20), device="cpu")
     image = np.random.default_rng(0).integers(0, 256, (channels, 14, 20)).astype(np.uint8)
     assert plots.save_filters(model, tmp_path / "filters.png")
-    assert plots.save_features(model, image, tmp_path / "features.png", "the first test image: " + "very " * 40 + "long, taken for $x")
+    assert plots.save_features(model, image, tmp_path / "features.png", "the first test image: " + "very " * 40 + "long, predicted $x")
     filters, features = drawn
     check(filters)
     check(features)

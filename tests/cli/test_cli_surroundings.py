@@ -124,7 +124,7 @@ def test_a_second_run_into_one_folder_is_refused_with_the_first_one_s_number(tmp
     finally:
         first.kill()
         first.communicate()
-    assert (Path("out") / ".lock").exists()  # killed: what is left is no obstacle
+    assert (Path("out") / ".lock").exists()  # killed: what is left is not an obstacle
     assert finish(*TRAIN, 1, "--output", "out", "--seed", 2)[0] == 0
     assert gc.load("out/model.safetensors", device="cpu").seed == 2 and not (Path("out") / ".lock").exists()
 

@@ -21,6 +21,7 @@ import pytest
 import gpucnn as gc
 from gpucnn import experiment, plots
 from gpucnn.data import mnist, write_idx
+from gpucnn.surroundings import install
 from gpucnn.training import callbacks
 
 ACCURACY = re.compile(r"test accuracy \d{1,3}\.\d\d %")
@@ -526,7 +527,7 @@ def test_without_matplotlib_there_is_a_model_and_no_picture(gpucnn, folder, monk
     assert run.status == 0 and run.err == "" and ACCURACY.fullmatch(run.last)
     notes = [line for line in run.out.splitlines() if line.startswith("note: ")]
     assert notes == [
-        'note: no pictures were made: pictures need matplotlib, which is not installed: pip install "gpucnn[plot]"',
+        f"note: no pictures were made: pictures need matplotlib, which is not installed: {install('plot')}",
     ]
     assert files(Path("run")) == {"model.safetensors", "checkpoint.safetensors", "history.csv", "report.csv", "README.md"}
 

@@ -88,7 +88,7 @@ def test_what_is_refused(model: Path, tmp_path: Path) -> None:
     (unfinished / "checkpoint.safetensors").write_bytes(b"")
     target = tmp_path / "page.html"
     for given, expected in (
-        ([words], "is no safetensors file"),
+        ([words], "is not a safetensors file"),
         ([tmp_path / "nothing"], "does not exist"),
         ([tmp_path / "images"], "does not exist"),
         ([unfinished], "without model.safetensors (its run has not come to its end: go on with gpucnn train --resume)"),

@@ -91,7 +91,7 @@ def test_an_earlier_profile_is_compared_with(gpucnn: Command) -> None:
         (("--device", "cpu", "--model", "kears"), "did you mean 'keras'"),
         (("--device", "cpu", "--model", "gone.safetensors"), "gone.safetensors"),
         (("--device", "cpu", "--batch-size", "0"), "batch size must be at least 1, got 0"),
-        (("--device", "cpu", "--batch-size", "many"), "'many' is no whole number"),
+        (("--device", "cpu", "--batch-size", "many"), "'many' is not a whole number"),
         (("--device", "cpu", "--layer", "9"), "there is no layer '9': the layers are 1 to 5"),
         (("--device", "cpu", "--op", "sums"), "unknown operation 'sums'"),
         (("--device", "cpu", "--op", "conv", "--shape", "1,2"), "has 2 parts and does not fit 'conv'"),
@@ -122,7 +122,7 @@ def test_whatever_is_refused_is_one_sentence(gpucnn: Command, options: tuple[str
 
 def test_a_file_that_is_no_profile(gpucnn: Command) -> None:
     Path("old.json").write_text("{}", encoding="utf-8")
-    assert "is no profile" in gpucnn(*SMALL, "--against", "old.json").sentence
+    assert "is not a profile" in gpucnn(*SMALL, "--against", "old.json").sentence
 
 
 def test_without_the_compilers_there_is_a_sentence(gpucnn: Command, monkeypatch: pytest.MonkeyPatch) -> None:

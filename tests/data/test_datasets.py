@@ -211,7 +211,7 @@ def test_digits(offline):
 def test_without_scikit_learn(offline, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    refused(r'pip install "gpucnn\[digits\]"', "digits", error=MissingExtraError)
+    refused(r'pip install -e ".*\[digits\]"', "digits", error=MissingExtraError)
     text = refused(r"gpucnn\[digits\]", "auto", error=MissingExtraError)
     assert "HTTP 404" in text and "--data-dir" in text
 
@@ -223,8 +223,8 @@ def test_names(offline):
     assert "'fashion-mnist'?" in refused("mnist, fashion-mnist", "Fashion_MNISTS", error=UnknownNameError)
     refused("could not be downloaded", "Fashion_MNIST")
     refused("no data set 'qqq' .the names are .*digits, mnist", "qqq", error=UnknownNameError)
-    refused("is no folder", f"no{os.sep}where")
-    refused("is no folder", Path("nowhere"))
+    refused("is not a folder", f"no{os.sep}where")
+    refused("is not a folder", Path("nowhere"))
     refused("must be a data set's name", 3, error=TypeError)
 
 

@@ -117,7 +117,7 @@ def test_archives_that_cannot_be(tmp_path: Path) -> None:
         ({"x_train": TRAIN.astype(np.int32) + 1000}, "hold 1000 to 12"),
         ({"x_train": TRAIN.astype(np.float32) - 1}, r"where 0 … 1 or whole numbers"),
         ({"x_train": np.full((30, 6, 6), np.nan)}, "NaN or infinity"),
-        ({"x_train": RNG.random((30, 7))}, "rows of 7 pixels are no square images"),
+        ({"x_train": RNG.random((30, 7))}, "rows of 7 pixels are not square images"),
         ({"x_train": RNG.random((30, 6, 6, 6))}, "1 or 3 channels"),
         ({"x_train": TRAIN[:0], "y_train": TRAIN_LABELS[:0]}, "not none at all"),
         ({"x_test": RNG.integers(0, 9, (12, 5, 6), np.uint8)}, "of one shape"),
@@ -233,7 +233,7 @@ def test_tables_that_cannot_be(tmp_path: Path) -> None:
         ("label,p1,p2,p3,p4\n1,2,3,4,x\n", "cannot be read as a table of numbers"),
         ("label,p1,p2,p3,p4\n1,2,3,4,999\n0,1,1,1,1\n", "hold 1 to 999"),
         ("label,p1,p2,p3,p4\n1,2,3,4,nan\n0,1,1,1,1\n", "NaN"),
-        ("label,p1,p2,p3,p4,p5\n1,1,2,3,4,5\n0,1,1,1,1,1\n", "rows of 5 pixels are no square"),
+        ("label,p1,p2,p3,p4,p5\n1,1,2,3,4,5\n0,1,1,1,1,1\n", "rows of 5 pixels are not square"),
         ("\x00\x01\x02", "columns"),
         ("<html>", "columns"),
     ):

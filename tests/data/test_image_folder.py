@@ -108,7 +108,7 @@ def test_an_unreadable_image(tmp_path):
 
 
 def test_nothing_to_learn_from(tmp_path):
-    refused(tmp_path / "none", "is no folder")
+    refused(tmp_path / "none", "is not a folder")
     refused(tmp_path, "holds no images")
     (tmp_path / "cat").mkdir()
     refused(tmp_path, "holds no images")

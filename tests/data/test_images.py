@@ -220,7 +220,7 @@ def test_damaged_npy(tmp_path):
 def test_without_pillow(tmp_path, monkeypatch):
     (tmp_path / "a.png").write_bytes(b"x")
     monkeypatch.setitem(__import__("sys").modules, "PIL", None)
-    with pytest.raises(MissingExtraError, match=r'pip install "gpucnn\[images\]"'):
+    with pytest.raises(MissingExtraError, match=r'pip install -e ".*\[images\]"'):
         read_image(tmp_path / "a.png")
     np.save(tmp_path / "a.npy", GREY)
     read_image(tmp_path / "a.npy")

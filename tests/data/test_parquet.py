@@ -131,7 +131,7 @@ def test_what_is_no_such_set(tmp_path):
 def test_without_pyarrow(tmp_path, monkeypatch):
     path = write(tmp_path / "x.parquet", [1, 2], [0, 1])
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(MissingExtraError, match=r'pip install "gpucnn\[parquet\]"'):
+    with pytest.raises(MissingExtraError, match=r'pip install -e ".*\[parquet\]"'):
         load_dataset(path)
 
 
@@ -176,7 +176,7 @@ def test_a_large_table(tmp_path, monkeypatch, broken):
     rows[7] += ",9" * broken
     (tmp_path / "x.csv").write_text("\n".join(["label," + ",".join(f"pixel{i}" for i in range(16)), *rows]))
     if broken:
-        refused(tmp_path / "x.csv", "mend that row")
+        refused(tmp_path / "x.csv", "fix that row")
     else:
         data = load_dataset(tmp_path / "x.csv")
         everything = np.concatenate([data.train_images, data.test_images]).reshape(20, 16)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import runpy
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -16,7 +18,21 @@ import pytest
 from gpucnn.data import places
 from gpucnn.device import Device, get_device, why_no_cuda
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+
+
+def load(path: Path) -> Any:
+    """The module in a file that is in no package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+make_examples = load(ROOT / "docs" / "make_examples.py")
+SHOWN = make_examples.shown(make_examples.TARGET.read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)
@@ -48,6 +64,9 @@ def call(name: str, *arguments: object) -> Result:
         except SystemExit as end:
             status = end.code
     assert isinstance(status, int)
+    command = " ".join([name, *map(str, arguments)])
+    if status == 0 and command in SHOWN:  # in docs/examples.md, which is true of it but for the numbers
+        assert make_examples.without_numbers(out.getvalue()) == make_examples.without_numbers(SHOWN[command]), "docs/make_examples.py"
     return Result(status, out.getvalue(), err.getvalue())
 
 

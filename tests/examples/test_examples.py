@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import runpy
 import shutil
 import sys
 from collections.abc import Callable
@@ -36,14 +37,15 @@ ALL = (
     "tf2_mnist",
     "translation",
 )
+HELPERS = {"common", "cpu_tables", "in_pytorch", "machine", "rivals"}  # what the others import
 NOTHING = "a run with --quick: too few"
 Example = Callable[..., Any]
 
 
 def test_every_example_is_here() -> None:
-    """None is added without a test: what is in the folder is one of these, or the four that are told apart."""
+    """None is added without a test: what is in the folder is one of these, or what they import."""
     names = {path.stem for path in (ROOT / "examples").glob("*.py")}
-    assert names == {*ALL, "quickstart", "common", "in_pytorch", "rivals"}
+    assert names == {*ALL, "quickstart", *HELPERS}
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -52,14 +54,32 @@ def test_help(example: Example, name: str) -> None:
     assert result.status == 0 and result.out.startswith(f"usage: {name}.py") and not result.err
 
 
+def test_every_example_is_in_the_documents() -> None:
+    """With its first line, and with what it prints, or the place where that is explained."""
+    maker: Any = runpy.run_path(str(ROOT / "docs" / "make_examples.py"))
+    text = maker["TARGET"].read_text(encoding="utf-8")
+    listed = [name for _, examples in maker["SECTIONS"] for name, _, _ in examples]
+    assert sorted([*listed, *maker["ELSEWHERE"]]) == sorted([*ALL, "quickstart"])
+    for name in (*ALL, "quickstart"):
+        line = maker["first_line"](name)
+        assert line in text and len(line) > 40 and line[-1] in ".?", line
+    shown = maker["shown"](text)
+    assert list(shown) == [f"{name} {arguments}".strip() for _, examples in maker["SECTIONS"] for name, arguments, _ in examples]
+    assert all(printed.count("\n") >= 1 for printed in shown.values())
+    source = Path(__file__).read_text(encoding="utf-8")  # each is run below, where the fixture compares what it prints
+    for command in shown:
+        words = [word if word.isdigit() else f'"{word}"' for word in command.split()]
+        assert f"example({', '.join(words)})" in source, command
+
+
 def test_quickstart(example: Example) -> None:
     pytest.importorskip("sklearn")
     result = example("quickstart")
     assert result.status == 0 and float(result.out.split()[-2]) > 95
 
 
-def test_quickstart_is_the_program_of_the_readme() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+def test_quickstart_is_the_program_of_the_documents() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "library.md").read_text(encoding="utf-8"), re.DOTALL)
     printed = next(block for block in blocks if "load_dataset" in block)
     program = ast.parse((ROOT / "examples" / "quickstart.py").read_text(encoding="utf-8"))
     program.body = program.body[1:]  # without the docstring
@@ -111,7 +131,7 @@ def test_parameter_sharing(example: Example) -> None:
 def test_image_filters(example: Example, tmp_path: Path) -> None:
     for needed in ("sklearn", "PIL", "matplotlib"):
         pytest.importorskip(needed)
-    result = example("image_filters", "--quick", "--device", "cpu", "--output", tmp_path / "sheet.png")
+    result = example("image_filters", "--quick", "--device", "cpu", "--output", "sheet.png")
     assert result.status == 0, result.err
     deviation = {
         name.strip(): float(value) for name, value in re.findall(r"^(.{14}) \d+ × .*deviation ([\d.]+)$", result.out, re.MULTILINE)
@@ -123,7 +143,7 @@ def test_image_filters(example: Example, tmp_path: Path) -> None:
 
 def test_translation(example: Example, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    result = example("translation", "--quick", "--device", "cpu", "--output", tmp_path / "moved.png", "--most", 2)
+    result = example("translation", "--quick", "--device", "cpu", "--output", "moved.png", "--most", 2)
     assert result.status == 0, result.err
     rows = re.findall(r"^moved by (\d): changed feature maps ([\d.]+), pooled maps ([\d.]+), largest", result.out, re.MULTILINE)
     assert [row[0] for row in rows] == ["0", "1", "2"] and float(rows[0][1]) == 0 and float(rows[1][1]) > float(rows[1][2]) > 0
@@ -234,7 +254,7 @@ def test_the_tables_of_scale_are_those_of_its_figures(example: Example) -> None:
 
 
 def test_a_table_of_scale_that_was_changed_by_hand_is_found(example: Example, tmp_path: Path) -> None:
-    for name in ("docs/scale.md", "kernels/measured", "examples/scale.py", "examples/measured_tables.py"):
+    for name in ("docs/scale.md", "kernels/measured", "examples"):
         target = tmp_path / name
         target.parent.mkdir(parents=True, exist_ok=True)
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, target)
@@ -259,17 +279,18 @@ def test_without_pytorch_steps_are_measured_alone(example: Example, monkeypatch:
 
 def test_a_figure_that_was_changed_by_hand_is_found(example: Example, tmp_path: Path) -> None:
     """In a copy of the documents and the figures, with the example beside them."""
-    for name in ("README.md", "kernels/README.md", "kernels/measured", "examples/measured_tables.py"):
+    documents = ("README.md", "docs/performance.md", "docs/view.md", "kernels/README.md", "kernels/gpucnn_loops/README.md")
+    for name in (*documents, "kernels/measured", "examples"):
         target = tmp_path / name
         target.parent.mkdir(parents=True, exist_ok=True)
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile)(ROOT / name, target)
     run = Path("..") / tmp_path / "examples" / "measured_tables"
     assert example(run, "--check").status == 0
-    document = tmp_path / "README.md"
+    document = tmp_path / "docs" / "performance.md"
     right = document.read_text(encoding="utf-8")
     document.write_text(re.sub(r"(\| 98 % \| )[\d.]+", r"\g<1>0.001", right), encoding="utf-8")
     result = example(run, "--check")
-    assert result.status == 1 and result.err.startswith("not what the figures say: README.md; run")
+    assert result.status == 1 and result.err.startswith("not what the figures say: docs/performance.md; run")
     assert example(run).status == 0 and document.read_text(encoding="utf-8") == right
     document.write_text(right.replace("figures: speedrun", "figures: speed"), encoding="utf-8")
     assert example(run).sentence.startswith("measured_tables: there is no table 'speed': the tables are about, shapes,")

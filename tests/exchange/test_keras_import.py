@@ -487,5 +487,5 @@ def test_files_that_are_none_or_cut_short(tmp_path: Path) -> None:
 
 def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(gc.MissingExtraError, match=r'\.keras files need h5py, which .*: pip install "gpucnn\[keras\]"'):
+    with pytest.raises(gc.MissingExtraError, match=r'\.keras files need h5py, which .*: pip install -e ".*\[keras\]"'):
         import_keras(tmp_path / "m.keras")

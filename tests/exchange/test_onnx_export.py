@@ -251,7 +251,7 @@ def test_nan_and_a_model_that_is_not_built_are_refused(tmp_path: Path) -> None:
 
 def test_without_the_package_its_name_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
-    with pytest.raises(MissingExtraError, match=r'ONNX files need onnx, which .*: pip install "gpucnn\[onnx\]"'):
+    with pytest.raises(MissingExtraError, match=r'ONNX files need onnx, which .*: pip install -e ".*\[onnx\]"'):
         packages.onnx()
     with pytest.raises(MissingExtraError):
         export_onnx(gc.Sequential(gc.Dense(2)).build((3,), device="cpu"), tmp_path / "model.onnx")

@@ -297,7 +297,7 @@ def test_pytorchs_second_exporter_with_its_weights_in_a_file_beside(torch: Any, 
     with pytest.raises(NotTakenError, match=r"keeps its weights in m\.onnx\.data, which cannot be read"):
         import_onnx(path, device="cpu")
     beside.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(NotTakenError, match="is no regular file"):
+    with pytest.raises(NotTakenError, match="is not a regular file"):
         import_onnx(path, device="cpu")
 
 
@@ -535,7 +535,7 @@ def external(location: str, *, offset: str = "0", length: str = "16") -> Any:
         ("a\\..\\weights", {}, "only files in the same folder are read"),
         ("..", {}, "only files in the same folder are read"),
         ("", {}, "only files in the same folder are read"),
-        ("folder", {}, "is no regular file"),
+        ("folder", {}, "is not a regular file"),
         ("here", {"offset": str(1 << 63)}, "for the place of 'w'"),
         ("here", {"offset": "-1"}, "for the place of 'w'"),
         ("here", {"offset": "1"}, "lies at 1 to 17 of here, which has 16 bytes"),

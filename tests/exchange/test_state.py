@@ -156,8 +156,8 @@ def test_names_that_do_not_say_the_order_ask_for_a_map(tmp_path: Path) -> None:
         np.testing.assert_array_equal(model.parameters["conv2d_1.weight"].value, tensors["stem.weight"])
         np.testing.assert_array_equal(model.parameters["conv2d_2.weight"].value, tensors["last.weight"])
     for wrong, words in (
-        ({"sten": "conv2d_1"}, r"speaks of 'sten', and .* has last\.weight, stem\.weight"),
-        ({"stem": "conv_1"}, r"speaks of 'conv_1\.weight', and the network has conv2d_1\.weight"),
+        ({"sten": "conv2d_1"}, r"refers to 'sten', and .* has last\.weight, stem\.weight"),
+        ({"stem": "conv_1"}, r"refers to 'conv_1\.weight', and the network has conv2d_1\.weight"),
         ({"stem": "conv2d_1", "last": "conv2d_1"}, r"gives 'conv2d_1\.weight' two tensors"),
         ({"stem": 1}, "has strings for strings"),
     ):
@@ -229,7 +229,7 @@ def test_safetensors_that_are_none_or_ours_already(tmp_path: Path) -> None:
     grown = struct.pack("<Q", len(huge)) + huge + whole[8 + length :]
     for content in (b"", b"x", whole[:-1], whole[:50], struct.pack("<Q", 1 << 63) + whole[8:], grown):
         path.write_bytes(content)
-        with pytest.raises(CheckpointError, match=r"is no safetensors file, or was cut short|is empty"):
+        with pytest.raises(CheckpointError, match=r"is not a safetensors file, or was cut short|is empty"):
             import_state(path, two())
     two().save(path)
     with pytest.raises(CheckpointError, match="is a model of gpucnn already"):
@@ -306,7 +306,7 @@ def test_whole_models_are_told_what_to_save(torch: Any, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="holds a int as 'b', and no tensor"):
         import_state(tmp_path / "m.pt", ours())
     torch.save(theirs(torch).state_dict(), tmp_path / "m.pt", _use_new_zipfile_serialization=False)
-    with pytest.raises(CheckpointError, match=r"is no PyTorch file of version 1\.6 or later"):
+    with pytest.raises(CheckpointError, match=r"is not a PyTorch file of version 1\.6 or later"):
         import_state(tmp_path / "m.pt", ours())
 
 

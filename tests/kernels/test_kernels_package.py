@@ -157,7 +157,7 @@ def test_pytorch_tensors_pass_the_checks() -> None:
 
 
 class Pointed:
-    """An array as CuPy's: its pointer costs nothing, its array interface is made anew whenever one asks, even whether it is there."""
+    """An array as CuPy's: its pointer costs nothing, its array interface is made again whenever one asks, even whether it is there."""
 
     def __init__(self, pointer: int) -> None:
         self.data = types.SimpleNamespace(ptr=pointer)

@@ -57,7 +57,7 @@ def fake_cupy(
 @pytest.mark.parametrize(
     ("cupy", "reason"),
     [
-        (None, r"CuPy is not installed \(pip install \"gpucnn\[cuda13\]\""),
+        (None, r"CuPy is not installed \(pip install -e \".*\[cuda13\]\"; cuda12 for an older driver\)"),
         (fake_cupy(error=RuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient\nmore")), "insufficient"),
         (fake_cupy(count=0), "the NVIDIA driver sees no GPU"),
         (fake_cupy(capability="61"), r"too old \(compute capability 6.1; 7.5 or newer is needed\)"),

@@ -164,7 +164,7 @@ def test_a_tilde_is_the_home_folder(name: str, opened: Path, monkeypatch: pytest
     monkeypatch.chdir(opened / "here")
     WRITES[name]("~/file")
     assert os.listdir(opened / "home") == ["file"] and os.listdir() == []
-    with pytest.raises(DataError, match="home folder that '~nobody-of-this-name/file' speaks of is not known"):
+    with pytest.raises(DataError, match="home folder that '~nobody-of-this-name/file' refers to is not known"):
         WRITES[name]("~nobody-of-this-name/file")
     assert os.listdir() == []
 

@@ -127,7 +127,7 @@ def test_attributes_of_other_names_are_refused(name: str) -> None:
 
 
 class Gain(gc.Layer):
-    """A layer of somebody's own, which knows nothing of freezing."""
+    """A layer of the user's own, which knows nothing of freezing."""
 
     def _build(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         self.gain = gc.Parameter("gain", (1,), "ones")

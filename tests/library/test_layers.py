@@ -20,7 +20,7 @@ def stack(*layers: gc.Layer, shape: tuple[int, ...] = IMAGE, seed: int = 0) -> g
     return gc.Sequential(*layers).build(shape, seed=seed, device="cpu", dtype="float64")
 
 
-# Layers are made anew for every test: a layer belongs to one model.
+# Layers are made again for every test: a layer belongs to one model.
 STACKS: dict[str, Any] = {
     "conv": lambda: stack(gc.Conv2D(3, 3)),
     "conv strided, same": lambda: stack(gc.Conv2D(3, (2, 3), stride=2, padding="same")),

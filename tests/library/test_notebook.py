@@ -19,7 +19,7 @@ def network():
 
 
 def cells(page):
-    """The rows of the table in a page, each a list of words; a page that is no well-formed HTML fails here."""
+    """The rows of the table in a page, each a list of words; a page that is not well-formed HTML fails here."""
     tree = ElementTree.fromstring(f"<page>{page}</page>")
     return [["".join(cell.itertext()) for cell in row] for row in tree.iter("tr")]
 

@@ -395,8 +395,8 @@ def test_every_layer_that_has_a_public_name_is_gpucnn_s() -> None:
     assert all(getattr(gc, name) is kind and name in gc.__all__ for name, kind in found.items())
 
 
-def test_the_readme_names_everything() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_documents_name_everything() -> None:
+    text = (ROOT / "docs" / "library.md").read_text(encoding="utf-8")
     classes = [*LAYERS.values(), *OPTIMIZERS.values(), *SCHEDULES.values()]
     assert [kind.__name__ for kind in classes if f"`{kind.__name__}`" not in text] == []
     assert [name for name in NETWORKS if name not in text] == []

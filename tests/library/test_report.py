@@ -32,7 +32,7 @@ def test_figures_are_those_of_the_metrics():
 
 def test_as_text():
     text = report.lines(report.of_classes(COUNTS, ["a", "bad\x1b[31m", "c" * 60]))
-    assert text[0] == "class                     images  recall  precision      F1  most taken for"
+    assert text[0] == "class                     images  recall  precision      F1  mistaken for"
     assert text[1] == "a                             10  80.0 %     88.9 %  84.2 %  bad\\x1b[31m (2)"
     assert all(line.isprintable() and line == line.rstrip() for line in text) and len(text) == 4
 

@@ -348,7 +348,7 @@ def test_a_checkpoint_cut_short_anywhere_is_refused(checkpoint: bytes, tmp_path:
     path = tmp_path / "run.safetensors"
     for length in range(0, len(checkpoint), 97):
         path.write_bytes(checkpoint[:length])
-        refuse(path, "is no safetensors file, or was cut short")
+        refuse(path, "is not a safetensors file, or was cut short")
 
 
 def test_random_bytes_and_model_files_are_no_checkpoints(tmp_path: Path) -> None:
@@ -358,7 +358,7 @@ def test_random_bytes_and_model_files_are_no_checkpoints(tmp_path: Path) -> None
         path.write_bytes(rng.bytes(length))
         refuse(path)
     build().save(path)
-    refuse(path, r"is no checkpoint of a run .*: is it a model file\?")
+    refuse(path, r"is not a checkpoint of a run .*: is it a model file\?")
     refuse(tmp_path, "is a folder")
 
 

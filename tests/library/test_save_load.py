@@ -115,9 +115,9 @@ def test_a_file_cut_short_anywhere_is_refused(saved: tuple[gc.Sequential, Path])
     content = path.read_bytes()
     for length in [*range(0, len(content), 97), len(content) - 1]:
         path.write_bytes(content[:length])
-        refused(path, "is no safetensors file, or was cut short")
+        refused(path, "is not a safetensors file, or was cut short")
     path.write_bytes(content + b"\0")
-    refused(path, "is no safetensors file")
+    refused(path, "is not a safetensors file")
 
 
 def test_random_bytes_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a training step counts, on the CPU: the sums, the right answers past 32 bits, and the end at a loss that is no number."""
+"""What a training step counts, on the CPU: the sums, the right answers past 32 bits, and the end at a loss that is not a number."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def test_one_sentence_says_what_is_missing(
     for name in TOOLS:
         there = shutil.which(name)
         if there is None:
-            script(tools / name, "exit 0")  # a compiler that this machine has not: it is only looked for
+            script(tools / name, "exit 0")  # a compiler that this machine does not have: it is only looked for
         elif name != without:
             (tools / name).symlink_to(there)
     script(tools / "uname", f'case "$1" in -s) echo {system} ;; *) echo {machine} ;; esac')

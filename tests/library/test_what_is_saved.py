@@ -50,7 +50,7 @@ class Whatever(gc.Schedule):
 
 
 class Half(gc.SGD):
-    """An optimizer of one's own."""
+    """An optimizer of your own."""
 
 
 class Hinge(gc.MeanSquaredError):
@@ -150,12 +150,12 @@ def test_surplus_tensors_are_named(tmp_path: Path) -> None:
     deeper.save(tmp_path / "deeper")
     model = build()
     before = model.buffers.values.copy()
-    with pytest.raises(CheckpointError, match=r"holds dense_2\.bias, dense_2\.weight, .* and 2 more, which the model has not"):
+    with pytest.raises(CheckpointError, match=r"holds dense_2\.bias, dense_2\.weight, .* and 2 more, which the model does not have"):
         model.load_parameters(tmp_path / "deeper")
     np.testing.assert_array_equal(model.buffers.values, before)
     tensors, description = load_tensors(tmp_path / "deeper")
     save_tensors(tmp_path / "more", {**tensors, "other": np.zeros(3)}, description)
-    with pytest.raises(CheckpointError, match="holds other, which the model has not"):
+    with pytest.raises(CheckpointError, match="holds other, which the model does not have"):
         gc.load(tmp_path / "more", device="cpu")
 
 

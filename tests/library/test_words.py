@@ -200,7 +200,7 @@ def test_a_home_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("Could not determine home directory.")))
     monkeypatch.setattr(Path, "expanduser", lambda self: (_ for _ in ()).throw(RuntimeError("Could not determine home directory.")))
     assert surroundings.home() is None and surroundings.cache_folder() is None
-    with pytest.raises(DataError, match="the home folder that '~/a' speaks of is not known"):
+    with pytest.raises(DataError, match="the home folder that '~/a' refers to is not known"):
         surroundings.user_path("~/a")
 
 

@@ -40,7 +40,7 @@ def test_the_second_process_compiles_nothing(tmp_path: Path, program: Program) -
     first = program(WORK, GPUCNN_LOOP_CACHE=str(tmp_path))
     compiled, bits = result(first)
     assert compiled == len(files(tmp_path)) > 0
-    assert first.stderr == ""  # which is no terminal
+    assert first.stderr == ""  # which is not a terminal
     second = program(WORK, GPUCNN_LOOP_CACHE=str(tmp_path))
     assert result(second) == (0, bits)
     assert second.stderr == ""

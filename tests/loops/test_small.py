@@ -1,4 +1,4 @@
-"""Everything that is no product: pooling, ReLU, dropout, loss and optimizers, against the NumPy road, mostly to the bit."""
+"""Everything that is not a product: pooling, ReLU, dropout, loss and optimizers, against the NumPy road, mostly to the bit."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from gpucnn.training.checkpoint import load_tensors
 
 STARTER = together._starter()
 pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("mpi4py") is None or STARTER is None, reason='needs mpi4py and mpiexec (pip install "gpucnn[mpi]" mpich)'
+    importlib.util.find_spec("mpi4py") is None or STARTER is None, reason="needs mpi4py and mpiexec (pip install mpi4py mpich)"
 )
 LIMIT = 120  # seconds, after which a test is stuck
 

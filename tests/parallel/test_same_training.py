@@ -117,7 +117,7 @@ def test_a_loss_that_is_no_mean_of_its_examples_is_refused() -> None:
 
 
 def lifted(x: np.ndarray[Any, Any], rng: np.random.Generator) -> np.ndarray[Any, Any]:
-    """An augmentation of somebody's own, which draws in an order of its own."""
+    """An augmentation of the user's own, which draws in an order of its own."""
     return (x + rng.normal(size=(len(x), 1, 1, 1)) * rng.random()).astype(x.dtype)
 
 

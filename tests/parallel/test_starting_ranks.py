@@ -75,7 +75,7 @@ def test_what_is_missing_is_named(everything: list[list[str]], monkeypatch: pyte
     with pytest.raises(MissingExtraError, match=r"needs mpiexec, which is not in the PATH .* pip install mpich"):
         together.start(2, "--ranks")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r'needs mpi4py: pip install "gpucnn\[mpi\]"'):
+    with pytest.raises(MissingExtraError, match=r'needs mpi4py: pip install -e ".*\[mpi\]"'):
         together.start(2, "--ranks")
     assert not everything
 

@@ -82,7 +82,7 @@ def test_the_mouse_brings_words_and_lights_the_row(browser: Any, recorded: Profi
     tip = opened.page.locator("#tip")
     assert not tip.is_visible()
     opened.page.locator("circle[data-row='1']").hover(force=True)
-    assert tip.is_visible() and "maxpool2d_1, forward" in tip.inner_text() and "memory bound" in tip.inner_text()
+    assert tip.is_visible() and "maxpool2d_1, forward" in tip.inner_text() and "memory-bound" in tip.inner_text()
     assert "lit" in (opened.page.locator("#row-1").get_attribute("class") or "")
     opened.page.mouse.move(1, 1)
     assert not tip.is_visible()

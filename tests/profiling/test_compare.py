@@ -37,7 +37,7 @@ def test_noise_is_no_change(recorded: Profile, make_timing: Callable[..., Timing
 
 
 def test_kernels_of_one_operation_count_together(recorded: Profile, make_timing: Callable[..., Timing]) -> None:
-    """A product that becomes two kernels, which together take as long, is no change; nor is a kernel's new name."""
+    """A product that becomes two kernels, which together take as long, is not a change; nor is a kernel's new name."""
     first = recorded.rows[0]
     half = dataclasses.replace(first, time=make_timing(1e-4), kernel="engine")
     new = dataclasses.replace(recorded, rows=[half, dataclasses.replace(half, kernel="sum_slices"), *recorded.rows[1:]])

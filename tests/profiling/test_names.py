@@ -21,7 +21,7 @@ MOVES = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # categories of what is shown as nothing
 
 
 class Structure(HTMLParser):
-    """All that is no text: tags, with their attributes' names, and the values of those that name no text of a profile."""
+    """All that is not text: tags, with their attributes' names, and the values of those that name no text of a profile."""
 
     TEXTS = frozenset({"data-tip", "data-key"})
 

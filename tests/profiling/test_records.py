@@ -68,7 +68,7 @@ def test_a_damaged_profile_is_refused_by_field(recorded: Profile, path: list[Any
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "5", "null", '{"rows": []}', "[" * 100_000])
 def test_what_is_no_profile_is_refused(text: str) -> None:
-    with pytest.raises(DataError, match=r"old\.json is no profile"):
+    with pytest.raises(DataError, match=r"old\.json is not a profile"):
         records.from_json(text, "old.json")
 
 
@@ -83,11 +83,11 @@ def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(DataError, match="is a folder"):
         records.read(tmp_path)
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match="it is no text"):
+    with pytest.raises(DataError, match="it is not text"):
         records.read(tmp_path / "bytes.json")
     monkeypatch.setattr(records, "LARGEST", 10)
     (tmp_path / "long.json").write_text(" " * 11)
-    with pytest.raises(DataError, match="it is no profile"):
+    with pytest.raises(DataError, match="it is not a profile"):
         records.read(tmp_path / "long.json")
 
 

@@ -11,7 +11,7 @@ from gpucnn.profiling.measure.statistics import differs, percentile, summarize
 from gpucnn.profiling.records import Timing
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # a busy machine is not a failure
 @given(st.lists(st.floats(1e-9, 10, allow_subnormal=False), min_size=1, max_size=40), st.floats(0, 1))
 def test_percentiles_are_numpys(values: list[float], part: float) -> None:
     assert percentile(sorted(values), part) == pytest.approx(np.percentile(values, 100 * part), rel=1e-9)
@@ -43,7 +43,7 @@ def test_a_change_is_one_beyond_the_noise(old: Timing, new: Timing, expected: bo
     assert differs(old, new) is expected
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # a busy machine is not a failure
 @given(st.integers(0, 2**32 - 1))
 def test_two_runs_of_the_same_noise_do_not_differ(seed: int) -> None:
     """Samples of one distribution, taken twice: what a comparison is asked most often."""

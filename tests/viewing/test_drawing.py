@@ -179,7 +179,7 @@ def huge() -> bytes:
     [
         ("broken.png", lambda: png(np.zeros((30, 30), np.uint8))[:60], "image/png", "broken.png cannot be read as an image"),
         ("huge.png", huge, "image/png", "huge.png has 100000 × 100000 pixels"),
-        ("words.txt", lambda: b"Hello", "text/plain", "words.txt is no image (text/plain)"),
+        ("words.txt", lambda: b"Hello", "text/plain", "words.txt is not an image (text/plain)"),
         ("<img src=x onerror=alert(1)>.png", lambda: b"x", "image/png", "<img src=x onerror=alert(1)>.png cannot be read"),
         ("none.png", lambda: b"", "image/png", "none.png is empty"),
     ],
@@ -221,7 +221,7 @@ def test_a_photograph_of_dark_ink_on_paper_is_turned_round_and_prepared(board: O
     board.page.evaluate(
         "() => document.body.dispatchEvent(new DragEvent('drop', { dataTransfer: new DataTransfer(), bubbles: true, cancelable: true }))"
     )
-    assert complaint(board).startswith("What was dropped is no file")
+    assert complaint(board).startswith("What was dropped is not a file")
     assert board.quiet(), board.said
 
 

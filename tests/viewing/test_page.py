@@ -438,7 +438,7 @@ def test_no_name_is_anything_but_text(opened: Callable[..., Opened]) -> None:
 
 
 class Doubled(gc.layers.Layer):
-    """A layer of somebody's own: twice its input, turned round."""
+    """A layer of the user's own: twice its input, turned round."""
 
     def _build(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         return input_shape

@@ -153,7 +153,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
 
 
 class Broken(gc.layers.Layer):
-    """A layer of somebody's own that fails."""
+    """A layer of the user's own that fails."""
 
     def _build(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         return input_shape
@@ -172,7 +172,7 @@ class Short(Broken):
 def test_a_layer_of_ones_own_that_fails_is_named() -> None:
     images = np.zeros((1, 1, 5, 5), np.uint8)
     for kind, words in (
-        (Broken, r"layer 'broken_1', which is no layer of gpucnn's, fails: KeyError"),
+        (Broken, r"layer 'broken_1', which is not a layer of gpucnn's, fails: KeyError"),
         (Short, r"layer 'short_1' says that"),
     ):
         made = gc.Sequential(kind(), gc.Flatten(), gc.Dense(2)).build((1, 5, 5), device="cpu")

@@ -1,4 +1,4 @@
-"""Losses, each with its gradient and the number of right answers: (loss, correct, dx). 0·log 0 is 0, and NaN is no right answer.
+"""Losses, each with its gradient and the number of right answers: (loss, correct, dx). 0·log 0 is 0, and NaN is not a right answer.
 
 `loss` (the mean) and `correct` are 0-d arrays; on a GPU they stay on the device, so that the caller chooses when to wait for them.
 """
@@ -35,7 +35,7 @@ def softmax_cross_entropy(logits: Array, labels: Array, *, out: Array | None = N
         dlogits *= labels.sum(axis=1, keepdims=True, dtype=logits.dtype)
         dlogits -= labels
         right = guess == labels.argmax(axis=1)
-    correct = np.count_nonzero(right & ~np.isnan(logits[rows, guess]))  # NaN, which is taken for the largest, is no right answer
+    correct = np.count_nonzero(right & ~np.isnan(logits[rows, guess]))  # NaN, which is taken for the largest, is not a right answer
     dlogits *= logits.dtype.type(1 / n)
     return np.asarray(loss), np.asarray(correct), dlogits
 

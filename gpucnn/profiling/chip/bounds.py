@@ -34,7 +34,7 @@ from gpucnn_kernels.core.launch import Launch, recording
 
 LAUNCH = 2e-6
 """Seconds that a kernel with nothing to do is taken to last, from the start of it to the start of the next. An assumption: no data sheet
-has it, and it decides only which kernels are called launch bound."""
+has it, and it decides only which kernels are called launch-bound."""
 ALL, NAMED_SHAPES = "all", "shapes"  # what --kernels takes besides a part of a name
 Say = Callable[[str], None]
 

@@ -2,7 +2,7 @@
 
 CuPy is the array library. All work is on one stream, which is not the default one because that cannot be captured. A launch is replayed on
 copies of its arrays, as many as it takes to fill the second-level cache three times over, and captured as a graph with others like it, so
-that the host, which takes longer over a launch than many kernels last, is no part of the time.
+that the host, which takes longer over a launch than many kernels last, is not part of the time.
 """
 
 from __future__ import annotations

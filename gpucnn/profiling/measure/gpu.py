@@ -106,7 +106,7 @@ def planned(workload: Workload) -> list[Part]:
 
 
 def record(workload: Workload) -> list[Recorded]:
-    """A step, every operation of which is held against the CPU's in float64. Runs two before, so that everything is compiled."""
+    """A step, every operation of which is compared with the CPU's in float64. Runs two before, so that everything is compiled."""
     for _ in range(2):
         workload.step()
     found: list[Recorded] = []

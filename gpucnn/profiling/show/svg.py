@@ -16,7 +16,7 @@ WIDTH = 760
 
 
 def words(text: object) -> str:
-    """Text of others as a page can hold it, in an element or in quotes: a line that is no markup, moves nothing and turns nothing round."""
+    """Text of others as a page can hold it, in an element or in quotes: a line without markup that moves and reverses nothing."""
     return escape(plain(text))
 
 

@@ -34,7 +34,7 @@ class Expected:
     allowed: tuple[Any, ...]
 
     def error(self, result: Any) -> float:
-        """The largest error in the result, as a part of what rounding accounts for. GpucnnError where it is no error of rounding."""
+        """The largest error in the result, as a part of what rounding accounts for. GpucnnError where it is not an error of rounding."""
         results = _results(self.rule, self.call.arguments, result)
         worst = 0.0
         for got, reference, allowed in zip(results, self.references, self.allowed, strict=True):

@@ -18,7 +18,7 @@ PRODUCTS = ("engine", "tensor", "conv2d", "depthwise", "gemm")
 bias's gradient or pools: that moves the bytes of its own arrays."""
 HELPERS = ("add_parts", "add_rows")  # where there is no product: what adds up parts
 SHARED = ("engine", "tensor", "tensor_grad")
-"""Names that all kernels of a tile have, whatever they do: those are told apart by the operation and its variant."""
+"""Names that all kernels of a tile have, whatever they do: those are distinguished by the operation and its variant."""
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from gpucnn.profiling.records import Ceilings, Profile, Row
 from gpucnn.profiling.what.work import Work
 
 WORDS = {
-    "memory": "memory bound: moving the bytes takes longer than computing on them",
-    "compute": "compute bound: the arithmetic takes longer than moving the bytes",
-    "launch": "launch bound: starting it takes longer than either",
+    "memory": "memory-bound: moving the bytes takes longer than computing on them",
+    "compute": "compute-bound: the arithmetic takes longer than moving the bytes",
+    "launch": "launch-bound: starting it takes longer than either",
     "link": "bound by the link between ranks",
 }
 
@@ -28,7 +28,7 @@ def wall(work: Work, ceilings: Ceilings) -> str:
 
 
 def knee(ceilings: Ceilings) -> float:
-    """FLOP per byte at which the two ceilings meet: work with fewer is memory bound."""
+    """FLOP per byte at which the two ceilings meet: work with fewer is memory-bound."""
     return ceilings.flops / ceilings.bandwidth
 
 

@@ -184,7 +184,7 @@ function openSources() {
     dropping(false);
     const dropped = fileIn(event.dataTransfer);
     if (dropped) fromFile(dropped);
-    else complain("What was dropped is no file: drop an image from a folder, or paste one.");
+    else complain("What was dropped is not a file: drop an image from a folder, or paste one.");
   });
   if (!hasCamera()) return;
   $("camera").hidden = false;

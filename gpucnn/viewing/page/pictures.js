@@ -13,7 +13,7 @@ export async function bitmapOf(file) {
   if (size && size[0] * size[1] > MOST)
     throw new Error(`${name} has ${size[0]} × ${size[1]} pixels, and 64 million are the most: make it smaller first.`);
   const type = file.type || "";
-  if (type && !type.startsWith("image/")) throw new Error(`${name} is no image (${type}): choose a PNG, JPEG, GIF or WebP file.`);
+  if (type && !type.startsWith("image/")) throw new Error(`${name} is not an image (${type}): choose a PNG, JPEG, GIF or WebP file.`);
   try {
     return await createImageBitmap(file);
   } catch {

@@ -33,7 +33,7 @@ export function tell(event) {
 export const nodeNow = () => state.network.nodes[state.node];
 export const unitNow = () => state.hover ?? state.unit;
 
-// What a value of the last layers stands for; null where it is no class.
+// What a value of the last layers stands for; null where it is not a class.
 export function classOf(node, unit) {
   const { classes, nodes } = state.model;
   return node.shape.length === 1 && node.shape[0] === classes.length && node.id >= nodes.length - 2 ? classes[unit] : null;

@@ -71,7 +71,7 @@ def read(file: Path) -> dict[str, tuple[str, int]]:
     """Reads a table. Raises ValueError for any other file, OSError if it cannot be read."""
     found: Any = json.loads(file.read_text(encoding="utf-8"))
     if not isinstance(found, dict) or found.get("version") != VERSION or not isinstance(found.get("entries"), dict):
-        raise ValueError(f"it is no table of version {VERSION}")
+        raise ValueError(f"it is not a table of version {VERSION}")
     table = {}
     for key, entry in found["entries"].items():
         variant, slices = (entry.get("variant"), entry.get("slices")) if isinstance(entry, dict) else (None, None)

@@ -71,7 +71,7 @@ SIMULATED = not MLIR and bool(_config.ENABLE_CUDASIM)
 """Whether kernels are run by Numba's simulator, in Python on NumPy arrays."""
 
 PLAIN = SIMULATED or MLIR
-"""Whether there are but the words of Python: no instructions of one's own, and no cache of compiled kernels."""
+"""Whether there are but the words of Python: no instructions of your own, and no cache of compiled kernels."""
 
 if not PLAIN:
     from numba.cuda.core.caching import IndexDataCacheFile as _CacheFile

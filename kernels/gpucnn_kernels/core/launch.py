@@ -203,7 +203,7 @@ def aligned(array: Array) -> bool:
 
 def run(kernel: Any, blocks: int, threads: int, stream: Stream, *arguments: Any, shared: int = 0) -> None:
     """Launches `kernel` on `stream` with a one-dimensional grid, and `shared` bytes of shared memory per block beside what it declares;
-    nothing to do is no launch."""
+    nothing to do is not a launch."""
     if blocks == 0:
         return
     if blocks >= LIMIT:

@@ -1,4 +1,4 @@
-"""Reductions within a thread block, always in the same order, so that results are reproducible to the bit.
+"""Reductions within a thread block, always in the same order, so that results are bit-identical from run to run.
 
 Each thread (a lane of the reduction) leaves one value in an array that the block shares. Then half of the lanes add the other half's
 values to their own, then a quarter, and so on: for eight lanes

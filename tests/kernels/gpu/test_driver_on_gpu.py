@@ -56,7 +56,7 @@ def test_the_bits_are_those_of_numba(gpu: Device, taken: list[bool]) -> None:
 
 
 def test_arrays_of_another_type_are_another_kernel(gpu: Device, taken: list[bool]) -> None:
-    """Integers are refused by the launcher; a kernel that takes both is told apart by its arrays' types."""
+    """Integers are refused by the launcher; a kernel that takes both is distinguished by its arrays' types."""
     with gpu.xp.cuda.Stream(non_blocking=True) as stream:
         for dtype in ("float32", "int32", "float32", "int32"):
             x = gpu.xp.arange(-5, 5, dtype=dtype)

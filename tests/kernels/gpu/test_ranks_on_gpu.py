@@ -287,7 +287,7 @@ def test_arrays_of_the_host_go_through_mpi(gpu: Device) -> None:
 def test_a_missing_nccl_is_named(gpu: Device) -> None:
     if gpu.nccl() is not None:
         pytest.skip("NCCL is installed")
-    with pytest.raises(MissingExtraError, match=r"ranks on GPUs need NCCL: pip install .gpucnn\[nccl1[23]\]"):
+    with pytest.raises(MissingExtraError, match=r"ranks on GPUs need NCCL: pip install -e .*\[nccl1[23]\]"):
         NCCL(Alone(), gpu)
 
 

@@ -1,5 +1,5 @@
 """A training step as a graph, with a stand-in for CuPy's: it takes down the launches of a recording, runs none of them, and replays them in
-the simulator. So whatever a step does that is no launch, or that changes from one step to the next on the host, makes other numbers."""
+the simulator. So whatever a step does that is not a launch, or that changes from one step to the next on the host, makes other numbers."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class Rule:
 
     cut: the arguments that are cut along `axis`, where looking at all of them would take long; at `most` so many elements of it.
     first: the first elements are taken and no others, because a result depends on its place.
-    terms: how many products a result is the sum of; None for what is no sum.
+    terms: how many products a result is the sum of; None for what is not a sum.
     room: arguments that results are written to, and that the reference makes for itself.
     written: arguments that hold the results, for an operation that changes them in place.
     planes: on the CPU an error may be as large as the largest sum in a plane, or in a filter, has: Winograd's convolution adds up tiles.

@@ -1,0 +1,151 @@
+"""docs/measured/cpu.json: the tables that measured_tables.py makes of it, and how against_pytorch.py adds a run to it.
+
+Times are milliseconds, memory is MiB, accuracies are per cent. Each figure says which command measured it, on what, and at which commit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import gpucnn as gc
+from gpucnn import files
+
+FIGURES = Path(__file__).parents[1] / "docs" / "measured" / "cpu.json"
+RUNGS = {
+    "plain": "a sum for each output, one product at a time",
+    "vectors": "the lanes are 16 filters; each sum still waits for itself",
+    "tiles": "5 × 4 independent sums: 9 reads for 20 multiply-adds",
+    "cache": "long sums are cut, so that their weights stay in the first-level cache",
+    "fused": "ReLU and pooling while the sums are in registers: a quarter is written",
+    "Winograd": "36 products for 16 outputs instead of 144",
+}
+
+
+def read() -> dict[str, Any]:
+    """The figures; OSError or ValueError where they cannot be read."""
+    found: dict[str, Any] = json.loads(FIGURES.read_text(encoding="utf-8"))
+    return found
+
+
+def add(path: Path, part: str, run: dict[str, Any]) -> None:
+    """Writes `run` into the figures of `path`, which are made where there are none. A run takes the place of the one with the same command.
+
+    Raises DataError for a file that holds something else.
+    """
+    try:
+        figures = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise gc.DataError(f"{path} cannot be added to: {error}; name a file that --json has written, or a new one") from None
+    if not isinstance(figures, dict) or not isinstance(figures.get("steps", []), list):
+        raise gc.DataError(f"{path} cannot be added to: it does not hold figures of this program; name another file")
+    if part == "steps":
+        kept = [each for each in figures.get("steps", []) if each.get("command") != run["command"]]
+        run = sorted([*kept, run], key=lambda each: (-each["threads"], each["batch"]))  # type: ignore[assignment]
+    figures[part] = run
+    text = json.dumps(figures, indent=1, ensure_ascii=False) + "\n"
+    files.write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Markdown; the first column to the left, the others to the right."""
+    head = list(head)
+    lines = [" | ".join(head), " | ".join(["---", *["---:"] * (len(head) - 1)]), *(" | ".join(row) for row in rows)]
+    return "".join(f"| {line} |\n" for line in lines)
+
+
+def made_with(about: dict[str, Any]) -> str:
+    """The processor, the versions, the date and the commit, in one phrase."""
+    packages = "".join(
+        f", {name} {about[name]}" for name in ("Python", "NumPy", "PyTorch", "ONNX Runtime", "JAX", "Chromium") if name in about
+    )
+    note = f", {about['note']}" if "note" in about else ""
+    return f"{about['cores']} cores of {about['processor']}{packages}{note}; {about['date']}, commit {about['commit']}"
+
+
+def by(figures: dict[str, Any]) -> str:
+    """The command that made `figures`, and made_with."""
+    return f"`{figures['command']}`: {made_with(figures['about'])}."
+
+
+def milliseconds(times: dict[str, float], best: bool = False) -> str:
+    median = f"**{times['median']:.1f}**" if best else f"{times['median']:.1f}"
+    return f"{median} ({times['p10']:.1f}–{times['p90']:.1f})"
+
+
+def steps() -> str:
+    """Every run's steps and forward passes beside PyTorch's. Runs made with one machine and one commit share a line."""
+    rows, lines = [], {}
+    for run in read()["steps"]:
+        lines.setdefault(made_with(run["about"]), []).append(f"`{run['command']}`")
+        for name, found in run["networks"].items():
+            for title, times in found.items():
+                theirs = times["PyTorch"]
+                label = f"{name}, batch {run['batch']}, {title}" + (", one thread" if run["threads"] == 1 else "")
+                rows.append((label, milliseconds(times["gpucnn"], best=True), milliseconds(theirs), f"{theirs['ratio']:.2f}×"))
+    about = "".join(f"{', '.join(commands)}: {where}.\n" for where, commands in lines.items())
+    return table(("network", "gpucnn ms", "PyTorch ms", "ratio"), rows) + "\n" + about
+
+
+def others() -> str:
+    found = read()["others"]
+    names = list(next(iter(found["ratios"].values())))
+    rows = [(network, *(f"{ratios[name]:.2f}×" for name in names)) for network, ratios in found["ratios"].items()]
+    return table(("gpucnn's time over that of", *names), rows) + f"\n{by(found)}\n"
+
+
+def memory() -> str:
+    found = read()["memory"]
+    rows = [(network, f"{peak['gpucnn']} MiB", f"{peak['PyTorch']} MiB") for network, peak in found["MiB"].items()]
+    return table((f"peak memory, batch {found['batch']}", "gpucnn", "PyTorch"), rows) + f"\n{by(found)}\n"
+
+
+def speedrun() -> str:
+    found = read()["speedrun"]
+    ends = ", ".join(f"{each:.2f} %" for each in found["accuracies"])
+    row = (f"{found['seconds to 98 %']:.1f} s", f"{found['seconds']} s", ends)
+    return table(("to 98 %", "two epochs", "test accuracy then, for each seed"), [row]) + f"\n{by(found)}\n"
+
+
+def accuracy() -> str:
+    rows = []
+    for found in read()["accuracy"]:
+        for network, seeds in found["of"].items():
+            about = found["about"]
+            rows.append((found["recipe"], network, ", ".join(f"{each:.2f} %" for each in seeds), f"`{found['command']}`", about["commit"]))
+    return table(("recipe", "network", "test accuracy", "command", "commit"), rows)
+
+
+def epoch() -> str:
+    found = read()["epoch"]
+    rows = [(name, f"{each['parameters']:,}", f"{each['accuracy']:.2f} %") for name, each in found["networks"].items()]
+    return table(("network", "parameters", "test accuracy"), rows) + f"\n{found['recipe']}. {by(found)}\n"
+
+
+def view() -> str:
+    found = read()["view"]
+    return table(("network", "ms"), [(name, str(value)) for name, value in found["ms"].items()]) + f"\n{by(found)}\n"
+
+
+def ladder() -> str:
+    found = read()["ladder"]
+    rows = []
+    for name, each in found["rungs"].items():
+        large, small = each["GFLOP/s"]
+        rows.append((name, RUNGS[name], f"{large:g}", f"{each['of the peak']} %", f"{small:g}"))
+    head = (
+        "rung",
+        "what changed",
+        f"GFLOP/s, {found['shapes'][0]}",
+        f"of the peak, {found['peak']} GFLOP/s",
+        f"GFLOP/s, {found['shapes'][1]}",
+    )
+    return table(head, rows) + f"\n{by(found)}\n"
+
+
+SECTIONS: dict[str, Callable[[], str]] = {
+    "cpu-steps": steps, "cpu-others": others, "cpu-memory": memory, "cpu-speedrun": speedrun, "cpu-accuracy": accuracy, "cpu-epoch": epoch,
+    "cpu-view": view, "cpu-ladder": ladder,
+}  # fmt: skip

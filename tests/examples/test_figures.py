@@ -1,0 +1,91 @@
+"""Figures stand in the documents once, between the markers of the tables that are written from the measured files; pictures say how they
+are made; and what against_pytorch.py measures can be added to those files."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gpucnn as gc
+
+ROOT = Path(__file__).parents[2]
+FIGURES = ROOT / "docs" / "measured" / "cpu.json"
+DOCUMENTS = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("performance", "training", "gpu", "library", "view"))]
+TABLES = re.compile(r"<!-- figures: [\w-]+ -->.*?<!-- end of figures -->", re.DOTALL)
+CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
+FIGURE = re.compile(r"(?<!over )\b\d(?:[\d.,]*\d)? ?(?:µs|ms|MiB|[GT]FLOP/s|%|images/s)(?!\w)|\d×(?![\w×])")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_no_figure_stands_outside_the_tables(document: Path) -> None:
+    assert FIGURE.search("It takes 10.4 ms (0.30×), 99.19 %, at 3 images/s.") and not FIGURE.search("28 × 28 pixels, 5×5 filters, 3 msgs")
+    assert FIGURE.findall(CODE.sub("", TABLES.sub("", document.read_text(encoding="utf-8")))) == []
+
+
+def test_what_the_readme_shows_of_a_run_is_what_was_measured() -> None:
+    printed = re.findall(r"^test accuracy ([\d.]+) %$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert [float(each) for each in printed] == json.loads(FIGURES.read_text(encoding="utf-8"))["accuracy"][0]["of"]["keras"]
+
+
+def test_every_figure_says_what_it_was_measured_with() -> None:
+    figures = json.loads(FIGURES.read_text(encoding="utf-8"))
+    parts = [part for value in figures.values() for part in (value if isinstance(value, list) else [value]) if isinstance(part, dict)]
+    assert len(parts) >= 10
+    for part in parts:
+        assert {"processor", "cores", "date", "commit"} <= part["about"].keys(), part
+        assert re.fullmatch(r"[0-9a-f]{7,}", part["about"]["commit"]) and re.match(r"(python|gpucnn|pytest) ", part["command"]), part
+
+
+def test_every_picture_says_how_it_is_made() -> None:
+    documents = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "kernels").glob("**/*.md")]
+    for document in documents:
+        text = document.read_text(encoding="utf-8")
+        for found in re.finditer(r"^(?:!\[[^\]]*\]\([^)]+\.png\)|<img .*)$", text, re.MULTILINE):
+            around = text[: found.start()].rstrip().rpartition("\n\n")[2], text[found.end() :].lstrip().partition("\n\n")[0]
+            assert any(re.search(r"savefig|`gpucnn |`python |\.png`", words) for words in around), f"{document.name}: {found[0]}"
+
+
+@pytest.fixture
+def tables(monkeypatch: pytest.MonkeyPatch) -> Any:
+    spec = importlib.util.spec_from_file_location("cpu_tables", ROOT / "examples" / "cpu_tables.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_run_is_added_and_takes_the_place_of_its_like(tables: Any, tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    for batch, commit in ((128, "a"), (32, "b"), (128, "c")):
+        run = {"about": {"commit": commit}, "command": f"x --batch-size {batch}", "batch": batch, "threads": 2, "networks": {}}
+        tables.add(file, "steps", run)
+    tables.add(file, "memory", {"batch": 4})
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert [(run["batch"], run["about"]["commit"]) for run in found["steps"]] == [(32, "b"), (128, "c")] and found["memory"] == {"batch": 4}
+    for content in ("{", "[]", '{"steps": 3}'):
+        file.write_text(content)
+        with pytest.raises(gc.DataError, match=r"figures\.json cannot be added to: "):
+            tables.add(file, "memory", {})
+        assert file.read_text() == content
+
+
+def test_against_pytorch_writes_what_the_tables_are_made_of(
+    example: Callable[..., Any], tables: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch", reason="compares with PyTorch")
+    file = tmp_path / "figures.json"
+    assert example("against_pytorch", "--quick", "--models", "lenet5x5", "--json", file).status == 0
+    monkeypatch.setattr(tables, "FIGURES", file)
+    row, about = tables.steps().splitlines()[2], tables.steps().splitlines()[-1]
+    assert re.fullmatch(
+        r"\| lenet5x5, batch 4, step(, one thread)? \| \*\*[\d.]+\*\* \([\d.]+–[\d.]+\) \| [\d.]+ \(.*\) \| [\d.]+× \|", row
+    )
+    assert "--batch-size 4 --threads" in about and "a run with --quick: the figures mean nothing" in about
+    sentence = example("against_pytorch", "--quick", "--json", tmp_path / "no" / "a.json").sentence
+    assert f"there is no folder {tmp_path / 'no'}" in sentence
