@@ -41,8 +41,8 @@ def modules() -> list[Path]:
 
 
 def blank(match: re.Match[str]) -> str:
-    """As many lines, and a word in place of code within a line."""
-    return re.sub(r"[^\n]", " ", match[0]) if "\n" in match[0] or match[0].startswith("    ") else "X".ljust(len(match[0]))
+    """As many lines; in place of code within a line, a word."""
+    return "X".ljust(len(match[0])) if match[0][0] == "`" and "\n" not in match[0] else re.sub(r"[^\n]", " ", match[0])
 
 
 def texts(path: Path) -> Iterator[tuple[int, str]]:
@@ -82,7 +82,14 @@ def word_list() -> list[tuple[re.Pattern[str], str]]:
     """docs/words.txt: `expression -> what to write instead`, a line each; # begins a remark."""
     lines = [line for line in WORDS.read_text(encoding="utf-8").splitlines() if line.strip() and not line.startswith("#")]
     pairs = [line.partition(" -> ") for line in lines]
-    return [(re.compile(rf"(?<![\w-])(?:{pattern.strip()})(?![\w-])", re.IGNORECASE), instead.strip()) for pattern, _, instead in pairs]
+    return [
+        (re.compile(rf"(?<![\w-])(?:{spaced(pattern.strip())})(?![\w-])", re.IGNORECASE), instead.strip()) for pattern, _, instead in pairs
+    ]
+
+
+def spaced(pattern: str) -> str:
+    """`pattern` with its spaces as what may be between two words, the end of a line among it; not within a look behind."""
+    return re.sub(r"(?<!there) ", r"\\s+", pattern)
 
 
 def found(text: str, words: list[tuple[re.Pattern[str], str]]) -> Iterator[tuple[int, str]]:

@@ -16,10 +16,12 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "docs" / "reference.md"
+EXAMPLES = ROOT / "docs" / "reference_examples.txt"
 HEAD = """# Reference
 
 Every public name, by what it is for. `import gpucnn as gc`; arrays are NCHW, (images, channels, rows, columns), and the shapes of layers
-leave the number of images out. This file is made of the docstrings by `python docs/make_reference.py`; a test holds it to them.
+leave the number of images out. `python docs/make_reference.py` generates this file from the docstrings and from
+[reference_examples.txt](reference_examples.txt); tests run the examples and compare the file. The examples share this setup:
 """
 # Heading, what is said of it, module, and the methods that are shown of its classes.
 SECTIONS = [
@@ -54,6 +56,16 @@ def public(module: str) -> dict[str, Any]:
     }
 
 
+def examples() -> dict[str, str]:
+    """An example for each public name, as a Python session; and under Setup what all of them begin with."""
+    parts = re.split(r"^## (\w+)\n", EXAMPLES.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    return {name: session.strip() for name, session in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def session(text: str) -> str:
+    return f"```pycon\n{text}\n```\n"
+
+
 def reference() -> str:
     """The whole text."""
     import griffe
@@ -62,7 +74,8 @@ def reference() -> str:
     loader = griffe.GriffeLoader(search_paths=[str(ROOT)])
     package = loader.load("gpucnn")
     loader.resolve_aliases(implicit=True)
-    parts, seen = [HEAD], set()
+    shown = examples()
+    parts, seen = [HEAD, session(shown["Setup"])], set()
     for heading, words, module, methods in SECTIONS:
         things = [thing for thing in public(module).values() if thing not in seen]
         if not things:
@@ -78,6 +91,8 @@ def reference() -> str:
             path = f"{thing.__module__}.{thing.__qualname__}".removeprefix("gpucnn.")
             text = griffe2md.render_object_docs(package[path], config)
             parts.append(re.sub(r"^(#+) `gpucnn\.(?:\w+\.)*?(\w+\.\w+|\w+)`$", r"\1 `\2`", text.strip(), flags=re.MULTILINE) + "\n")
+            if thing.__name__ in shown:
+                parts.append(session(shown[thing.__name__]))
     return re.sub(r"\n{3,}", "\n\n", "\n".join(parts))
 
 

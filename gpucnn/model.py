@@ -127,8 +127,8 @@ class Sequential(Layered):
         resume: str | Path | None = None,
         parallel: str | Communicator | None = None,
     ) -> History:
-        """Trains for `epochs` passes over x (N, …) and y, and returns the history. A further call continues: five calls of one epoch give
-        the same bits as one call of five. A model that is not built yet is built for these examples.
+        """Trains for `epochs` passes over x (N, …) and y, and returns the history. A further call continues: five calls of one epoch are
+        bit-identical to one call of five. A model that is not built yet is built for these examples.
 
         x: floating point, or integer pixels 0 … 255, which are divided by 255. Without y: batches (x, y) from a list, a data loader or a
             generator; a generator needs `steps_per_epoch`.

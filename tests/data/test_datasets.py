@@ -212,7 +212,7 @@ def test_without_scikit_learn(offline, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     refused(r'pip install -e ".*\[digits\]"', "digits", error=MissingExtraError)
-    text = refused(r"gpucnn\[digits\]", "auto", error=MissingExtraError)
+    text = refused(r"\[digits\]", "auto", error=MissingExtraError)
     assert "HTTP 404" in text and "--data-dir" in text
 
 

@@ -6,6 +6,7 @@ Run as a program, this file draws the tutorial's pictures.
 from __future__ import annotations
 
 import contextlib
+import doctest
 import importlib.util
 import io
 import re
@@ -78,6 +79,23 @@ def test_all_that_is_public_has_a_docstring_of_its_own() -> None:
     things = {thing for _, _, module, _ in maker.SECTIONS for thing in maker.public(module).values()}
     assert len(things) > 80
     assert not [thing.__qualname__ for thing in things if not (vars(thing).get("__doc__") if isinstance(thing, type) else thing.__doc__)]
+
+
+def test_all_that_is_public_has_an_example_that_prints_what_stands_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sklearn")
+    monkeypatch.chdir(tmp_path)
+    maker = make_reference()
+    shown = maker.examples()
+    names = {name for _, _, module, _ in maker.SECTIONS for name in maker.public(module)}
+    assert shown.keys() - {"Setup"} == names
+    parser, checker = doctest.DocTestParser(), doctest.OutputChecker()
+    runner = doctest.DocTestRunner(checker, verbose=False, optionflags=doctest.ELLIPSIS)
+    for name in names:
+        session = parser.get_doctest(f"{shown['Setup']}\n{shown[name]}\n", {}, name, str(maker.EXAMPLES), 0)
+        assert name in shown[name], name
+        assert any(example.want or "train" in example.source for example in session.examples[-2:])
+        said = io.StringIO()
+        assert runner.run(session, out=said.write).failed == 0, said.getvalue()
 
 
 def test_the_reference_is_what_the_docstrings_say() -> None:
