@@ -41,7 +41,7 @@ def numbers(values: Any, name: str, error: type[Exception] = DataError) -> NDArr
     """`values` as a plain NumPy array of numbers, of the type that they have. An `error`, with `name`, for anything else."""
     parts = values if isinstance(values, list | tuple) else (values,)
     if any(isinstance(part, np.ma.MaskedArray) for part in parts):
-        raise error(f"{name} are a masked array, and nothing here heeds a mask: fill it (.filled(...)) or drop what is masked")
+        raise error(f"{name} are a masked array, and masks are not supported: fill it (.filled(...)) or drop what is masked")
     if isinstance(values, list | tuple) and any(type(part).__module__.partition(".")[0] in ("torch", "cupy") for part in values):
         values = [to_numpy(part) for part in values]
     try:

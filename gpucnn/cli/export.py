@@ -28,7 +28,7 @@ def export(
     from gpucnn.exchange import export_onnx
 
     if output.suffix.lower() != ".onnx":
-        raise ArgumentError(f"{output} must end in .onnx, which is the one format that is written")
+        raise ArgumentError(f"{output} must end in .onnx, the only format that is written")
     network = gpucnn.load(experiment.model_file(model), device="cpu")
     if network.loss is None:
         network.compile()  # the loss knows how raw outputs become probabilities

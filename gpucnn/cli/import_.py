@@ -20,7 +20,7 @@ KINDS = ".onnx, .keras, .safetensors, .pt, .pth"
 LONGEST = 1 << 24  # bytes of a map of names
 
 
-@app.command("import", short_help="Take a model of PyTorch, Keras or ONNX in.")
+@app.command("import", short_help="Read a model of PyTorch, Keras or ONNX.")
 def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE", help=f"{KINDS}.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="MODEL", help="The model.safetensors to write.", show_default=False)],
@@ -32,7 +32,7 @@ def import_(
             show_default=False,
         ),
     ] = None,
-    classes: Annotated[int, typer.Option(parser=whole, metavar="N", help="Of a network by name.")] = 10,
+    classes: Annotated[int, typer.Option(parser=whole, metavar="N", help="Number of classes, for a network by name.")] = 10,
     input_: Annotated[
         str | None,
         typer.Option(
@@ -50,7 +50,7 @@ def import_(
         ),
     ] = None,
 ) -> None:
-    """Take a model of another library in, with its weights, and write it as one of gpucnn's.
+    """Read a model of another library, with its weights, and write it as a gpucnn model.
 
     ONNX and .keras files describe a model; .safetensors and .pt hold weights, which need a network to go into. Nothing in a file is run.
     What cannot be taken is named, layer by layer, and then nothing is written.

@@ -17,7 +17,7 @@ DataDir = Annotated[
     Path | None,
     typer.Option(metavar="FOLDER", help="Where the files of a data set that has a name are, or are downloaded to.", show_default=False),
 ]
-Device = Annotated[str, typer.Option(metavar="NAME", help=f"{', '.join(DEVICES)}; auto takes a GPU where there is one.")]
+Device = Annotated[str, typer.Option(metavar="NAME", help=f"{', '.join(DEVICES)}; auto uses a GPU if there is one.")]
 ModelFile = Annotated[
     Path, typer.Argument(metavar="MODEL", help="A model.safetensors that train wrote, or the folder that it is in.", show_default=False)
 ]

@@ -25,11 +25,11 @@ def predict(
         typer.Argument(metavar="IMAGE", help="Images in any usual format, .npy files, or folders of them.", show_default=False),
     ],
     top: Annotated[int, typer.Option(parser=whole, metavar="N", help="How many classes to name, the most probable first.")] = 3,
-    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the answers as a table.", show_default=False)] = None,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the predictions as a CSV table.", show_default=False)] = None,
     invert: Invert = "never",
     device: Device = "auto",
 ) -> None:
-    """Print the most probable classes of each image, and how probable the model takes them to be.
+    """Print the most probable classes of each image, and their probabilities according to the model.
 
     Images are brought to the size and the colours that the model takes. It is said where that changes them, and where they look inverted.
     """

@@ -46,13 +46,13 @@ def profile(
         ),
     ] = None,
     compare: Annotated[
-        str | None, typer.Option(metavar="torch", help="Beside PyTorch (cuDNN on a GPU), on the same shapes.", show_default=False)
+        str | None, typer.Option(metavar="torch", help="Compare with PyTorch (cuDNN on a GPU), on the same shapes.", show_default=False)
     ] = None,
     arch: Annotated[
         str | None,
         typer.Option(
             metavar="CHIP",
-            help="A chip that need not be here (T4, A100, RTX 4090, H100, H200, B200, sm_90): bounds and predicted times.",
+            help="A chip, present or not (T4, A100, RTX 4090, H100, H200, B200, sm_90): bounds and predicted times.",
             show_default=False,
         ),
     ] = None,
@@ -68,7 +68,7 @@ def profile(
     device: Annotated[
         str, typer.Option(metavar="NAME", help=f"{', '.join(DEVICES)}; auto is the GPU, cpu measures the operations there.")
     ] = "auto",
-    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the profile, to compare with.", show_default=False)] = None,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the profile, for --against.", show_default=False)] = None,
     trace: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a trace for ui.perfetto.dev or chrome://tracing.", show_default=False)
     ] = None,

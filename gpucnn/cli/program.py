@@ -20,7 +20,7 @@ from gpucnn.text import message
 
 app = typer.Typer(
     name="gpucnn",
-    help="Train and run small convolutional networks: on an NVIDIA GPU with kernels in plain Python, or on the CPU with NumPy.",
+    help="Train and run small convolutional networks: on an NVIDIA GPU with kernels in plain Python, or on the CPU with compiled loops.",
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

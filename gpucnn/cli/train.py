@@ -55,7 +55,7 @@ def train(
         typer.Option(
             parser=number,
             metavar="X",
-            help="Part of the training images that is held back to validate on after every epoch; 0 for none. "
+            help="Fraction of the training images to hold out for validation after every epoch; 0 for none. "
             f"{default_text('validation')[:-1]}, and for sets of your own]",
         ),
     ] = None,
@@ -63,7 +63,7 @@ def train(
         str | None,
         typer.Option(
             metavar="N|HxW",
-            help="Bring the images of a folder to this size: scaled until they cover it, and cut about their centre.",
+            help="Resize the images of a folder to this size: scaled until they cover it, then cropped about the centre.",
             show_default=False,
         ),
     ] = None,
@@ -71,14 +71,14 @@ def train(
     seed: Annotated[
         int,
         typer.Option(
-            parser=whole, metavar="N", help="Of all that is random: initial values, order, augmentation, dropout, held-back images."
+            parser=whole, metavar="N", help="Seed of everything random: initial values, order, augmentation, dropout, validation images."
         ),
     ] = DEFAULTS.seed,
     output: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Where to write; an earlier run there is set aside to previous-1 and so on.")
+        Path, typer.Option(metavar="FOLDER", help="Where to write; an earlier run there is moved to previous-1 and so on.")
     ] = DEFAULTS.output,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the checkpoint in the output folder, with the options that it was begun with.")
+        bool, typer.Option("--resume", help="Continue from the checkpoint in the output folder, with the options of that run.")
     ] = False,
     checkpoint_every: Annotated[
         int, typer.Option(parser=whole, metavar="N", help="Steps between checkpoints; there is one after every epoch as well.")

@@ -27,7 +27,7 @@ def tune(
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(parser=whole, metavar="N", help="Images in a step.")] = 128,
-    forget: Annotated[bool, typer.Option("--forget", help="Delete what is remembered of this GPU, and measure nothing.")] = False,
+    forget: Annotated[bool, typer.Option("--forget", help="Delete what is remembered for this GPU, and measure nothing.")] = False,
 ) -> None:
     """Measure all kernels for each operation of a training step, and remember those clearly faster than the default choice.
 
@@ -37,7 +37,7 @@ def tune(
 
     device = get_device("cuda")
     if device.xp.__name__ == "numpy":
-        raise DeviceError("Numba's CUDA simulator is on, and its times say nothing: tune on a GPU")
+        raise DeviceError("Numba's CUDA simulator is on, and its times mean nothing: tune on a GPU")
     if forget:
         gone = tuning.forget()
         say(f"deleted   {gone}" if gone else "nothing was remembered of this GPU")

@@ -40,11 +40,11 @@ def view(
         typer.Option(metavar="FOLDER", help="Where the files of MNIST or Fashion-MNIST are; nothing is downloaded.", show_default=False),
     ] = None,
     dtype: Annotated[
-        str, typer.Option(metavar="NAME", help="Of the weights: float32, or float16 for a page of half the size.")
+        str, typer.Option(metavar="NAME", help="Type of the weights: float32, or float16 for a page of half the size.")
     ] = "float32",
     opened: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
 ) -> None:
-    """Write one page, with everything in it, that shows the network at work: draw, and every layer answers.
+    """Write one page, with everything in it, that shows the network at work: draw, and every layer responds.
 
     The page needs no network and no server: it can be mailed, put on the web, and opened on a phone.
     """

@@ -102,7 +102,7 @@ class Checkpoint(Callback):
 
     The file is complete at any time: it holds either the new state or the previous one. It includes the history, unless a `CSVLog`
     writes to the same folder. A history of more than 100 epochs goes to a file of its own, `path` with `.history.csv` after it, to which
-    an epoch is added at a time: the checkpoint is written anew each time, and must not grow with the run. The two belong together.
+    an epoch is added at a time: the checkpoint is rewritten each time, and must not grow with the run. The two belong together.
     """
 
     alone = True

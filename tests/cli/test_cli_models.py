@@ -84,7 +84,7 @@ def test_weights_go_into_a_network_by_name_into_a_model_and_by_a_map(gpucnn, tmp
 @pytest.mark.parametrize(
     "words, sentence",
     [
-        ("export m.safetensors m.pb", "m.pb must end in .onnx, which is the one format that is written"),
+        ("export m.safetensors m.pb", "m.pb must end in .onnx, the only format that is written"),
         ("export none.safetensors m.onnx", "none.safetensors does not exist"),
         ("import m.h5 -o m.safetensors", "which end in .onnx, .keras, .safetensors, .pt, .pth: save the model as .keras with Keras 3"),
         ("import m.zip -o m.safetensors", "m.zip is none of the files that are taken in"),
