@@ -121,7 +121,7 @@ def test_archives_that_cannot_be(tmp_path: Path) -> None:
         ({"x_train": RNG.random((30, 6, 6, 6))}, "1 or 3 channels"),
         ({"x_train": TRAIN[:0], "y_train": TRAIN_LABELS[:0]}, "not none at all"),
         ({"x_test": RNG.integers(0, 9, (12, 5, 6), np.uint8)}, "of one shape"),
-        ({"y_test": TEST_LABELS + 1}, "has the class '3', which .* has not"),
+        ({"y_test": TEST_LABELS + 1}, "has the class '3', which .* does not have"),
         ({"y_test": np.array(["a"] * 12)}, "labels of another kind"),
         ({"y_train": TRAIN_LABELS + 0.5}, "no whole numbers"),
         ({"y_train": np.ones((30, 3), np.uint8)}, "several labels for an image"),

@@ -164,7 +164,7 @@ def test_val_without_test_is_tested_on_and_that_is_said(tmp_path):
     data = load_dataset(tmp_path)
     assert len(data.test_images) == 4 and data.validation_images is None and "no folder to test on" in data.note
     grey(tmp_path / "val" / "emu" / "a.png")
-    refused(tmp_path, "val has the class 'emu', which .*train has not")
+    refused(tmp_path, "val has the class 'emu', which .*train does not have")
 
 
 @pytest.mark.parametrize(("given", "shape"), [(6, (6, 6)), ("6", (6, 6)), ("6x4", (6, 4)), ((2, 5), (2, 5)), ("3×4", (3, 4))])

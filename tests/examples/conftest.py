@@ -64,7 +64,7 @@ def call(name: str, *arguments: object) -> Result:
         except SystemExit as end:
             status = end.code
     assert isinstance(status, int)
-    command = " ".join([name, *map(str, arguments)])
+    command = " ".join(map(str, (name, *arguments)))
     if status == 0 and command in SHOWN:  # in docs/examples.md, which is true of it but for the numbers
         assert make_examples.without_numbers(out.getvalue()) == make_examples.without_numbers(SHOWN[command]), "docs/make_examples.py"
     return Result(status, out.getvalue(), err.getvalue())

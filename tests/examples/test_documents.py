@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from gpucnn.registry import KINDS
+
 DOCS = Path(__file__).parents[2] / "docs"
 TUTORIAL = DOCS / "tutorial.md"
 BLOCKS = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -81,7 +83,9 @@ def test_all_that_is_public_has_a_docstring_of_its_own() -> None:
     assert not [thing.__qualname__ for thing in things if not (vars(thing).get("__doc__") if isinstance(thing, type) else thing.__doc__)]
 
 
-def test_all_that_is_public_has_an_example_that_prints_what_stands_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_that_is_public_has_an_example_that_prints_what_stands_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     pytest.importorskip("sklearn")
     monkeypatch.chdir(tmp_path)
     maker = make_reference()
@@ -90,6 +94,9 @@ def test_all_that_is_public_has_an_example_that_prints_what_stands_there(tmp_pat
     assert shown.keys() - {"Setup"} == names
     parser, checker = doctest.DocTestParser(), doctest.OutputChecker()
     runner = doctest.DocTestRunner(checker, verbose=False, optionflags=doctest.ELLIPSIS)
+    before = {kind: dict(known) for kind, known in KINDS.items()}  # what an example registers is gone afterwards
+    for kind, known in KINDS.items():
+        request.addfinalizer(lambda kind=kind, known=known: (known.clear(), known.update(before[kind])))
     for name in names:
         session = parser.get_doctest(f"{shown['Setup']}\n{shown[name]}\n", {}, name, str(maker.EXAMPLES), 0)
         assert name in shown[name], name

@@ -464,7 +464,7 @@ def test_files_that_are_none_or_cut_short(tmp_path: Path) -> None:
     path = tmp_path / "m.keras"
     for content in (b"", b"text", whole[:100], whole[:-30], whole[: len(whole) // 2]):
         path.write_bytes(content)
-        with pytest.raises(CheckpointError, match=r"is no \.keras file, or was cut short|is empty"):
+        with pytest.raises(CheckpointError, match=r"is not a \.keras file, or was cut short|is empty"):
             import_keras(path, device="cpu")
     start = whole.index(b"\x89HDF")
     path.write_bytes(whole[:start] + b"\x00" * 64 + whole[start + 64 :])
