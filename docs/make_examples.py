@@ -46,6 +46,7 @@ ELSEWHERE = {
     "against_pytorch": "Needs PyTorch. Its figures are in [performance.md](performance.md#on-a-cpu).",
     "steps_on_gpu": "Compares with PyTorch where it is installed. Its figures are in [performance.md](performance.md#on-an-h100).",
     "profile_kernels": "[kernels/PROFILING.md](../kernels/PROFILING.md) explains every column.",
+    "predicted_beside_measured": "[kernels/PROFILING.md](../kernels/PROFILING.md) has what it shows.",
     "measure_chip": "Needs a GPU. Its figures are in [kernels/measured](../kernels/measured/README.md).",
     "measured_tables": "Prints nothing: the tables are in the documents.",
     "scale": "Prints the tables of [scale.md](scale.md).",

@@ -18,6 +18,7 @@ from gpucnn.profiling import records
 from gpucnn.profiling.chip import compiled, sass, static
 from gpucnn.profiling.measure import cpu
 from gpucnn.profiling.records import Ceilings
+from gpucnn.surroundings import install
 
 Command = Callable[..., Any]
 SMALL = ("profile", "--device", "cpu", "--op", "pool", "--shape", "2,3,8x8,2x2")
@@ -181,7 +182,7 @@ def test_without_a_disassembler_bounds_are_all(gpucnn: Command, monkeypatch: pyt
     monkeypatch.setattr(sass, "nvdisasm", lambda: None)
     result = gpucnn("profile", "--arch", "sm_90", "--op", "relu", "--shape", "128,64,28x28", "--json", "p.json")
     assert result.status == 0, result.err
-    assert 'nothing is predicted: there is no nvdisasm: pip install "gpucnn[compilers]"' in result.out
+    assert f"nothing is predicted: there is no nvdisasm: {install('compilers')}" in result.out
     assert all(row.predicted is None for row in records.read(Path("p.json")).rows)
 
 

@@ -123,7 +123,7 @@ def test_archives_that_cannot_be(tmp_path: Path) -> None:
         ({"x_test": RNG.integers(0, 9, (12, 5, 6), np.uint8)}, "of one shape"),
         ({"y_test": TEST_LABELS + 1}, "has the class '3', which .* does not have"),
         ({"y_test": np.array(["a"] * 12)}, "labels of another kind"),
-        ({"y_train": TRAIN_LABELS + 0.5}, "no whole numbers"),
+        ({"y_train": TRAIN_LABELS + 0.5}, "not whole numbers"),
         ({"y_train": np.ones((30, 3), np.uint8)}, "several labels for an image"),
         ({"y_train": np.zeros(30, int)}, "only the class '0'"),
         ({"y_train": np.arange(30).astype("M8[s]")}, "labels of the type"),

@@ -3,7 +3,7 @@
 In a matrix product the FFMAs (float32 multiply-and-add) are the work, and everything else in the loop is overhead: a multiprocessor
 issues a fixed number of instructions per cycle, whatever they are. So the fraction of FFMAs in the loop bounds the fraction of peak.
 
-The disassembler, nvdisasm, comes with `pip install nvidia-cuda-nvdisasm` (in gpucnn[compilers]), with Triton, or with the CUDA toolkit.
+The disassembler, nvdisasm, comes with `pip install nvidia-cuda-nvdisasm` (in the extra compilers), with Triton, or with the CUDA toolkit.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from gpucnn.surroundings import install
 
 
 class ToolchainError(RuntimeError):
@@ -51,14 +53,16 @@ def nvdisasm() -> str | None:
     return shutil.which("nvdisasm")
 
 
-INSTALL = 'pip install "gpucnn[compilers]", which brings numba-cuda[cu13] and nvidia-cuda-nvdisasm'
+def advice() -> str:
+    """How to get the compilers and the disassembler."""
+    return f"{install('compilers')}, which brings numba-cuda[cu13] and nvidia-cuda-nvdisasm"
 
 
 def disassemble(cubin: bytes, *options: str) -> str:
     """The SASS of a cubin, with further options of nvdisasm. Raises ToolchainError if nvdisasm is missing."""
     tool = nvdisasm()
     if tool is None:
-        raise ToolchainError(f"there is no nvdisasm: {INSTALL}")
+        raise ToolchainError(f"there is no nvdisasm: {advice()}")
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()

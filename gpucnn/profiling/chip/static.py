@@ -133,7 +133,7 @@ def _linker() -> Any:
     """The module cuda.bindings.nvjitlink, after checking that everything needed for compiling is installed."""
     if SIMULATED:
         raise ToolchainError("the simulator compiles nothing: unset NUMBA_ENABLE_CUDASIM")
-    install = f"install the compilers with {sass.INSTALL}"
+    install = f"install the compilers with {sass.advice()}"
     try:
         nvjitlink = importlib.import_module("cuda.bindings.nvjitlink")
         nvjitlink.version()  # loads the library
