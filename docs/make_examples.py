@@ -6,6 +6,7 @@ with what is shown, apart from the numbers.
 
 from __future__ import annotations
 
+import argparse
 import ast
 import re
 import subprocess
@@ -79,6 +80,7 @@ def output(name: str, arguments: str) -> str:
 
 
 def main() -> int:
+    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
     parts = [HEAD]
     for heading, examples in SECTIONS:
         parts.append(f"## {heading}\n")

@@ -8,8 +8,8 @@ The second is the recipe for a CPU: half of the filters are a third of the time,
 
 Each seed is a training run of its own, with the test images measured after every epoch; a target is reached at the end of the first epoch
 that has it. Only training counts, from the first batch of an epoch to the end of its last: neither testing, nor compiling the kernels,
-which is done first and reported separately. --pytorch trains the same recipe in PyTorch as well, on the CPU and the same batches, with initial
-values of its own. Without MNIST, scikit-learn's digits take its place, and the first line says so;
+which is done first and reported separately. --pytorch trains the same recipe in PyTorch as well, on the CPU and the same batches, with
+initial values of its own. Without MNIST, scikit-learn's digits take its place, and the first line says so;
 --dataset names another set.
 """
 
