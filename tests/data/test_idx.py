@@ -98,7 +98,7 @@ def test_what_is_no_idx_file(tmp_path, path):
     refused(path, "0 dimensions")
     path.write_bytes(b"<!DOCTYPE html>")
     refused(path, "web page")
-    with pytest.raises(DataError, match="no usable path"):
+    with pytest.raises(DataError, match="not a usable path"):
         read_idx("a\0b")
 
 
