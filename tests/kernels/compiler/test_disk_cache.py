@@ -31,7 +31,7 @@ COMPILE = """
 import hashlib, importlib, json
 from gpucnn.profiling.chip import static
 from gpucnn.profiling.chip.chips import ARCHITECTURES, find
-from gpucnn.profiling.chip.samples import kernels
+from gpucnn.profiling.chip.samples import SAMPLES, launched
 dispatcher, codegen = (importlib.import_module(f"numba.cuda.{name}") for name in ("dispatcher", "codegen"))
 codegen.JITCUDACodegen.magic_tuple = lambda self: ((13, 0), (9, 0))
 codegen.CUDACodeLibrary._ensure_cc = lambda self, cc: (9, 0)
@@ -40,7 +40,8 @@ from gpucnn_kernels.core import disk_cache
 told = []
 disk_cache.announce = told.append
 found = {}
-by_name = {each.name: each.launch for each in kernels(find("H100"))}
+wanted = [sample for sample in SAMPLES if any(name.endswith(f" {sample.name}") for name in KERNELS)]
+by_name = {each.name: each.launch for sample in wanted for each in launched(sample, find("H100"))}
 with static.as_if_present(ARCHITECTURES["sm_90"]):
     for name in KERNELS:
         launch = by_name[name]
