@@ -48,6 +48,8 @@ MOST_REGISTERS = {
     "conv2d": 64,
     "conv2d_weight_grad": 64,
     "gemm": 64,
+    "adam": 48,  # four numbers of each of four arrays, all on their way at once
+    "dense_narrow*": 128,  # one or a few blocks of up to 256 threads to a multiprocessor: what counts is what they have on its way
     "locally_connected2d*": 64,  # 48 on Turing and Ampere, and 40 later on
     "max_pool2d_2x2*": 40,
     "*_pool2d*": 64,

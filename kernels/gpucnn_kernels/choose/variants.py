@@ -6,6 +6,7 @@ from gpucnn_kernels.conv import depthwise, depthwise_grad, direct, direct_grad, 
 from gpucnn_kernels.conv import plain as plain_conv
 from gpucnn_kernels.conv import tiled as tiled_conv
 from gpucnn_kernels.core.variant import Variant
+from gpucnn_kernels.dense import narrow as narrow_dense
 from gpucnn_kernels.dense import plain as plain_dense
 from gpucnn_kernels.dense import tiled as tiled_dense
 from gpucnn_kernels.local import plain as plain_local
@@ -29,7 +30,7 @@ VARIANTS: dict[str, list[Variant]] = {
     "locally_connected2d": [plain_local.FORWARD, *_of("locally_connected2d", _LOCAL)],
     "locally_connected2d_input_grad": [plain_local.INPUT_GRAD, *_of("locally_connected2d_input_grad", _LOCAL)],
     "locally_connected2d_weight_grad": [plain_local.WEIGHT_GRAD, *_of("locally_connected2d_weight_grad", _LOCAL)],
-    "dense": [plain_dense.FORWARD, *_of("dense", _DENSE)],
-    "dense_input_grad": [plain_dense.INPUT_GRAD, *_of("dense_input_grad", _DENSE)],
-    "dense_weight_grad": [plain_dense.WEIGHT_GRAD, *_of("dense_weight_grad", _DENSE)],
+    "dense": [narrow_dense.FORWARD, plain_dense.FORWARD, *_of("dense", _DENSE)],
+    "dense_input_grad": [narrow_dense.INPUT_GRAD, plain_dense.INPUT_GRAD, *_of("dense_input_grad", _DENSE)],
+    "dense_weight_grad": [narrow_dense.WEIGHT_GRAD, plain_dense.WEIGHT_GRAD, *_of("dense_weight_grad", _DENSE)],
 }

@@ -35,6 +35,7 @@ USED_BY = {  # the tests of a module that are not those of its name
     "direct_grad": ["test_direct.py"],
     "loss": ["test_kernels_loss.py"],
     "margin": ["test_kernels_margin.py"],
+    "narrow": ["test_narrow_dense.py"],
     "norm": ["test_kernels_norm.py"],
     "parts": ["test_direct.py", "test_depthwise.py"],
     "stages": ["../gpu/test_tensor_cores_on_gpu.py"],

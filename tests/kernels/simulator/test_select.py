@@ -92,7 +92,7 @@ def test_a_variant_that_cannot_do_a_shape_is_passed_over() -> None:
     ("text", "error"),
     [
         ("dense", "'dense': write operation=variant"),
-        ("dense=fast", "unknown variant 'fast' of dense: the variants are plain, tile128x128"),
+        ("dense=fast", "unknown variant 'fast' of dense: the variants are narrow, plain, tile128x128"),
         ("dense=direct", "unknown variant 'direct' of dense"),
         ("gemm=plain", "unknown operation 'gemm': the operations with variants are conv2d,"),
     ],

@@ -1,0 +1,65 @@
+"""Dense layers of few outputs, by kernels of their own: read by fours and one by one, in one stage and in several."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from kernel_harness import COMPILED, Output, double, normal
+
+from gpucnn.device import Device
+from gpucnn.ops import cpu
+from gpucnn_kernels.choose import problems, select
+from gpucnn_kernels.dense import narrow
+from tolerances import check
+
+SIZES = [  # N, C, K
+    pytest.param(132, 72, 5),  # dy in two stages, the second of which leaves warps without a row
+    pytest.param(100, 72, 20, marks=COMPILED),
+    pytest.param(3, 67, 10, marks=COMPILED),
+    pytest.param(2, 600, 10, marks=COMPILED),
+    pytest.param(65, 64, 32, marks=COMPILED),
+    pytest.param(1, 130, 1, marks=COMPILED),
+]
+
+
+@pytest.mark.parametrize(("n", "c", "k"), SIZES)
+def test_the_three_products(device: Device, n: int, c: int, k: int) -> None:
+    x, weight, bias, dy = np.maximum(normal(0, n, c), 0), normal(1, k, c), normal(2, k), normal(3, n, k)
+    given, weights, gradients = map(device.array, (x, weight, dy))
+    for relu, shift in ((False, None), (True, bias)):
+        y = Output(device, (n, k))
+        narrow.dense(given, weights, None if shift is None else device.array(shift), y.array, relu)
+        ref = cpu.dense(double(x), double(weight), None if shift is None else double(shift), relu=relu)
+        magnitude = cpu.dense(double(x), np.abs(double(weight)), None if shift is None else np.abs(double(shift)))
+        check(y.result(), ref, magnitude=magnitude, terms=c, direction="forward")
+    for mask in (None, x):
+        dx = Output(device, (n, c))
+        narrow.dense_input_grad(gradients, weights, dx.array, relu=None if mask is None else given)
+        ref = cpu.dense_input_grad(double(dy), double(weight), relu=mask)
+        check(dx.result(), ref, magnitude=np.abs(double(dy)) @ np.abs(double(weight)), terms=k, direction="input_grad")
+    dweight, dbias = Output(device, (k, c)), Output(device, (k,))
+    narrow.dense_weight_grad(gradients, given, dweight.array, dbias=dbias.array)
+    check(dweight.result(), double(dy).T @ double(x), magnitude=np.abs(double(dy)).T @ double(x), terms=n, direction="weight_grad")
+    check(dbias.result(), double(dy).sum(0), magnitude=np.abs(double(dy)).sum(0), terms=n, direction="weight_grad")
+
+
+def test_nan_stays_where_it_is(device: Device) -> None:
+    """In its row of y, also behind ReLU, and its column of dweight; a mask that is NaN gives 0."""
+    x, weight, dy = np.ones((2, 72), np.float32), np.ones((5, 72), np.float32), np.ones((2, 5), np.float32)
+    x[1, 5] = np.nan
+    given, weights, gradients = map(device.array, (x, weight, dy))
+    y, dx, dweight = Output(device, (2, 5)), Output(device, x.shape), Output(device, weight.shape)
+    narrow.dense(given, weights, None, y.array, True)
+    np.testing.assert_array_equal(np.isnan(y.result(nan=True)), [[False] * 5, [True] * 5])
+    narrow.dense_input_grad(gradients, weights, dx.array, relu=given)
+    np.testing.assert_array_equal(dx.result(), np.where(np.isnan(x), np.float32(0), np.float32(5)))
+    narrow.dense_weight_grad(gradients, given, dweight.array)
+    np.testing.assert_array_equal(np.isnan(dweight.result(nan=True)), np.isnan(x[1])[None].repeat(5, 0))
+
+
+def test_when_it_is_chosen() -> None:
+    """For few outputs of a batch, however little work that is; not for the tiniest layers, nor for many rows."""
+    for problem in (problems.dense, problems.dense_input_grad, problems.dense_weight_grad):
+        assert select.choose(problem(128, 256, 10)).name == select.choose(problem(128, 1024, 32)).name == "narrow"
+        for sizes in ((128, 256, 33), (128, 63, 10), (4096, 1024, 10)):
+            assert "narrow" not in select.variants(problem(*sizes))
