@@ -269,7 +269,7 @@ def test_a_checkpoint_that_names_no_file_beside_it_is_refused(place: Any, tmp_pa
     train(tmp_path, 2)
     tensors, description = load_tensors(tmp_path / RUN)
     save_tensors(tmp_path / RUN, tensors, description | {"history file": place})
-    with pytest.raises(CheckpointError, match="no checkpoint of a run"):
+    with pytest.raises(CheckpointError, match="is not a checkpoint of a run"):
         train(tmp_path, 3, resume=True)
 
 
