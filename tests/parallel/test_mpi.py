@@ -210,7 +210,9 @@ def test_a_process_that_dies_takes_the_others_along(bars: Path, tmp_path: Path) 
     os.kill(started.ranks()[1], signal.SIGKILL)
     status, lines = started.end()
     assert status != 0 and time.monotonic() - begun < LIMIT / 4
-    assert any(str(started.ranks()[1]) in line for line in lines[-12:])  # MPI says which, as the first lines do
+    # By its own first line, and by MPI, wherever the others' last words stand.
+    named = [line for line in lines if str(started.ranks()[1]) in line]
+    assert len(named) >= 2, lines
     load_tensors(tmp_path / "out" / "checkpoint.safetensors")  # whole
 
 
