@@ -71,17 +71,46 @@ def fetch(
     limit: bytes; a file that is longer, compressed or not, is refused.
     advice: what to do if nothing helps, the end of the error's sentence.
 
-    The folder is made if need be. A large file that came in part, now or earlier, is continued. UnavailableError, with each mirror's
-    reason, if none of them serves the file; also if the folder cannot be written. ArgumentError without a check sum. The proxies of the
-    environment (http_proxy, https_proxy, no_proxy) are honoured.
+    The folder is made if need be, and goes again if nothing came. A large file that came in part, now or earlier, is continued.
+    UnavailableError, with each mirror's reason, if none of them serves the file; also if the folder cannot be written. ArgumentError
+    without a check sum. The proxies of the environment (http_proxy, https_proxy, no_proxy) are honoured.
     """
     if sha256 is None and md5 is None:
         raise ArgumentError("a download needs a check sum, to know that it is what was expected: give sha256 or md5")
     destination = user_path(destination)
+    with _folder(destination.parent):
+        return _from_any(urls, destination, sha256, md5, progress, timeout, limit, advice)
+
+
+@contextmanager
+def _folder(folder: Path) -> Iterator[None]:
+    """Makes a folder. Where nothing has come into it when the block ends badly, it goes again, with what was made above it: a path that
+    was mistyped must not be there the next time."""
     try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
+        new = [each for each in (folder, *folder.parents) if not each.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
-        raise UnavailableError(f"the folder {destination.parent} cannot be made ({reason_of(error)}): choose another one") from error
+        raise UnavailableError(f"the folder {folder} cannot be made ({reason_of(error)}): choose another one") from error
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # something is in it
+            for each in new:
+                each.rmdir()
+        raise
+
+
+def _from_any(
+    urls: Sequence[str],
+    destination: Path,
+    sha256: str | None,
+    md5: str | None,
+    progress: Progress | None,
+    timeout: float,
+    limit: int,
+    advice: str,
+) -> str:
+    """`fetch` into a folder that is there."""
     failures = []
     for url in urls:
         for again in (False, True):

@@ -202,6 +202,17 @@ def test_a_folder_that_cannot_be(server, tmp_path):
     assert server.asked == []
 
 
+def test_folders_that_were_made_for_nothing_go_again(server, tmp_path):
+    """Only those: a part that is worth keeping stays, and so does what was there before."""
+    (tmp_path / "there").mkdir()
+    with pytest.raises(UnavailableError):
+        fetch([f"{server.url}/404"], tmp_path / "there" / "mistyped" / "mnist" / "file", SHA256)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
+    with pytest.raises(UnavailableError):
+        fetch([f"{server.url}/large-cut"], tmp_path / "kept" / "file", md5=LARGE_MD5)
+    assert len(list((tmp_path / "kept").iterdir())) == 1
+
+
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="permissions do not bind this user")
 def test_a_folder_without_write_permission(server, tmp_path):
     tmp_path.chmod(0o500)
