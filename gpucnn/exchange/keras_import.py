@@ -150,7 +150,7 @@ class _Walk:
             if kind in MODELS and len(given) == 1:
                 return self.model(layer, f"{path}/", given[0])
             if kind not in LAYERS or not str(layer.get("module", "")).startswith("keras"):
-                raise Problem("is of a kind that no layer here does")
+                raise Problem("has no equivalent layer in gpucnn")
             if kind == "Rescaling" and given[0].node == 0:
                 self.rescales = True
             told = Told(self.graph, settings, given, name, lambda shapes: self.weights.of(path, name, shapes))

@@ -62,7 +62,7 @@ def import_onnx(path: str | Path, *, input_shape: Sequence[int] | None = None, d
     except Problem as problem:
         raise NotTakenError(file.place, [f"the graph {problem}"]) from None
     except CheckpointError as error:
-        raise CheckpointError(f"{file.place} was not taken: {error}") from None
+        raise CheckpointError(f"{file.place} was not imported: {error}") from None
     model.metadata = _metadata(file, model.output_shape[0])
     if walk.graph.notes:
         model.metadata["note"] = "; ".join(walk.graph.notes)
@@ -187,10 +187,10 @@ class _Walk:
         elif not any(name in self.values for name in node.input):
             known = fold(node.op_type, [self.constant(name) if name else None for name in node.input], attributes, _numpy_type)
             if known is None:
-                raise Problem("works on constants alone, and is not worked out ahead here")
+                raise Problem("computes with constants only, in a way that is not supported")
             self.constants[node.output[0]] = known
         elif node.op_type not in OPS:
-            raise Problem("is of a kind that no layer here does")
+            raise Problem("has no equivalent layer in gpucnn")
         else:
             count = len(self.graph.nodes)
             for other in node.output[1:]:

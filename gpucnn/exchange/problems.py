@@ -20,7 +20,7 @@ class NotTakenError(CheckpointError):
         room = 360 // min(3, len(self.problems)) if self.problems else 0
         first = "; ".join(shortened(problem, room) for problem in self.problems[:3])
         more = f"; and {len(self.problems) - 3} more" if len(self.problems) > 3 else ""
-        super().__init__(f"{path} was not taken: {first}{more}")
+        super().__init__(f"{path} was not imported: {first}{more}")
 
 
 class Problem(Exception):

@@ -53,9 +53,9 @@ def test_what_is_not_taken_is_named_line_by_line_and_nothing_is_written(onnx, gp
     result = gpucnn("import", "m.onnx", "-o", "m.safetensors")
     assert result.status == 2 and result.out == ""
     assert result.err.splitlines() == [
-        "  LRN 'one' is of a kind that no layer here does",
-        "  HardSwish 'y' is of a kind that no layer here does",
-        "gpucnn: m.onnx was not taken: LRN 'one' is of a kind that no layer here does; HardSwish 'y' is of a kind that no layer here does",
+        "  LRN 'one' has no equivalent layer in gpucnn",
+        "  HardSwish 'y' has no equivalent layer in gpucnn",
+        "gpucnn: m.onnx was not imported: LRN 'one' has no equivalent layer in gpucnn; HardSwish 'y' has no equivalent layer in gpucnn",
     ]
     assert not Path("m.safetensors").exists()
 

@@ -211,7 +211,7 @@ def test_what_cannot_be_taken_is_named_layer_by_layer(keras: Any, tmp_path: Path
     assert words == [
         "ReLU 'six' has a max_value, as ReLU6 has, or a threshold, which no activation here has: train it with ReLU",
         "ReLU 'twice' has a max_value, as ReLU6 has, or a threshold, which no activation here has: train it with ReLU",
-        "UpSampling2D 'up' is of a kind that no layer here does",
+        "UpSampling2D 'up' has no equivalent layer in gpucnn",
     ]
     model = keras.Sequential([image, k.Conv2D(2, 1, activation="selu", name="odd"), k.Dense(2, name="of_images")])
     saved(model, tmp_path / "m.keras")
@@ -419,8 +419,8 @@ DENSE = ("config", "layers", 1)
         (_set(*DENSE, "config", "units", to=1 << 63), "has units 9223372036854775808, and a whole number above 0"),
         (_set(*DENSE, "config", "units", to=1 << 30), r"has shape \(3, 2\), and its layer \(3, 1073741824\)"),
         (_set(*DENSE, "config", "units", to="many"), "has units 'many'"),
-        (_set(*DENSE, "class_name", to="Lambda"), "Lambda 'd' is of a kind that no layer here does"),
-        (_set(*DENSE, "module", to="somebody"), "Dense 'd' is of a kind that no layer here does"),
+        (_set(*DENSE, "class_name", to="Lambda"), "Lambda 'd' has no equivalent layer in gpucnn"),
+        (_set(*DENSE, "module", to="somebody"), "Dense 'd' has no equivalent layer in gpucnn"),
         (_set(*DENSE, "config", to=None), "the description of a layer is damaged"),
         (_set(*DENSE, to=[]), "the description of a layer is damaged"),
         (_set(*DENSE, "config", "activation", to={"class_name": "function", "config": "mine"}), "has the activation 'mine'"),

@@ -442,7 +442,7 @@ NOT_TAKEN: dict[str, tuple[list[Any], dict[str, Any], str]] = {
     "every node that is in the way": (
         [node("LRN", "x", y="a", size=3), node("Conv", "a", "w", y="b"), node("HardSwish", "x", y="c"), node("Add", "b", "c")],
         W,
-        r"LRN 'lrn_of_x' is of a kind that no layer here does; HardSwish 'hardswish_of_x' is of a kind that no layer here does$",
+        r"LRN 'lrn_of_x' has no equivalent layer in gpucnn; HardSwish 'hardswish_of_x' has no equivalent layer in gpucnn$",
     ),
     "ReLU6": ([node("Clip", "x", "zero", "six")], {"zero": np.float32(0), "six": np.float32(6)}, "clips to 0 … 6, as ReLU6 does"),
     "a formula of no name": ([node("Clip", "x", "low", "six")], {"low": np.float32(-1), "six": np.float32(6)}, "none of the activations"),
