@@ -155,6 +155,25 @@ def one_block(threads: int, of_classes: bool) -> Any:
     return softmax_cross_entropy_in_one_block
 
 
+@device(forceinline=True)
+def largest_of_row(array, first, K, lanes, indices, lane):
+    """The largest of the K numbers from `first` on and its index, in the order of `beats`, by a warp. The index stays in indices[0], and
+    `lanes` may be written again."""
+    largest = float32(-math.inf)
+    index = int32(K)
+    for k in range(lane, K, int32(LANES)):
+        if beats(array[uint32(first + k)], k, largest, index):
+            largest = array[uint32(first + k)]
+            index = int32(k)
+    lanes[lane] = largest
+    indices[lane] = index
+    tree_argmax(lanes, indices, lane, LANES)
+    largest = lanes[0]
+    index = indices[0]
+    cuda.syncthreads()
+    return largest, index
+
+
 @kernel
 def class_cross_entropy_kernel(logits, labels, dlogits, row_loss, row_correct, K, scale):
     lanes = cuda.shared.array(LANES, float32)
@@ -164,17 +183,7 @@ def class_cross_entropy_kernel(logits, labels, dlogits, row_loss, row_correct, K
     first = uint32(row * K)
     label = labels[row]
 
-    largest = float32(-math.inf)
-    index = int32(K)
-    for k in range(lane, K, int32(LANES)):
-        if beats(logits[uint32(first + k)], k, largest, index):
-            largest = logits[uint32(first + k)]
-            index = int32(k)
-    lanes[lane] = largest
-    indices[lane] = index
-    tree_argmax(lanes, indices, lane, LANES)
-    largest = lanes[0]
-    cuda.syncthreads()
+    largest, _ = largest_of_row(logits, first, K, lanes, indices, lane)
 
     total = float32(0)
     for k in range(lane, K, int32(LANES)):
@@ -206,30 +215,8 @@ def row_cross_entropy_kernel(logits, labels, dlogits, row_loss, row_correct, K, 
     lane = int32(cuda.threadIdx.x)
     first = uint32(row * K)
 
-    largest = float32(-math.inf)
-    index = int32(K)
-    for k in range(lane, K, int32(LANES)):
-        if beats(labels[uint32(first + k)], k, largest, index):
-            largest = labels[uint32(first + k)]
-            index = int32(k)
-    lanes[lane] = largest
-    indices[lane] = index
-    tree_argmax(lanes, indices, lane, LANES)
-    answer = indices[0]
-    cuda.syncthreads()
-
-    largest = float32(-math.inf)
-    index = int32(K)
-    for k in range(lane, K, int32(LANES)):
-        if beats(logits[uint32(first + k)], k, largest, index):
-            largest = logits[uint32(first + k)]
-            index = int32(k)
-    lanes[lane] = largest
-    indices[lane] = index
-    tree_argmax(lanes, indices, lane, LANES)
-    largest = lanes[0]
-    guess = indices[0]
-    cuda.syncthreads()
+    _, answer = largest_of_row(labels, first, K, lanes, indices, lane)
+    largest, guess = largest_of_row(logits, first, K, lanes, indices, lane)
 
     total = float32(0)
     weight = float32(0)  # rows of probabilities sum to one up to rounding; the exact gradient has their sum

@@ -13,8 +13,8 @@ counts here is that nothing is waited for twice:
   are added, first to last, and so is dy itself, for the gradient of the bias.
 - **gradient of the input**, a thread for four numbers, each a sum of K products.
 
-The weights of up to 16 outputs are read before the first of them is used, as written. The compiler for sm_90 moves the reads back all the
-same, and has three on their way at a time: forward that is four waits for ten outputs.
+The compiler for sm_90 has the weights of three outputs on their way at a time: forward that is four waits for ten outputs. Reading those
+of 16 outputs before the first is used changes nothing: it moves the reads back.
 
 Kernels are compiled for their K. Every sum is in an order that depends on the sizes alone.
 """
@@ -43,45 +43,19 @@ MOST_ROWS = 512  # each of them reads all weights, from the second-level cache: 
 LEAST_INPUTS = 64
 _COLUMNS = 32  # of a block, for the gradient of the weight: a warp's
 _WARPS = 8
-_TOGETHER = 16  # outputs whose weights are read before the first is used
-_STAGE = 128  # rows of dy that are in shared memory at a time; half as many where more than _TOGETHER numbers are in each
-
-
-def _in_turn(read: Any, use: Any, K: int) -> Any:
-    """The device function that reads for up to _TOGETHER of K outputs, uses what was read, then does the rest: read(k, …), use(k, …)."""
-    first, rest = min(K, _TOGETHER), K - min(K, _TOGETHER)
-    read_first, use_first = unrolled(read, first), unrolled(use, first)
-    if not rest:
-
-        @device(forceinline=True)
-        def all_at_once(array, at, C, values, factors, sums):
-            read_first(0, array, at, C, values)
-            use_first(0, values, factors, sums)
-
-        return all_at_once
-    read_rest, use_rest = unrolled(read, rest), unrolled(use, rest)
-
-    @device(forceinline=True)
-    def in_two(array, at, C, values, factors, sums):
-        read_first(0, array, at, C, values)
-        use_first(0, values, factors, sums)
-        read_rest(first, array, at, C, values)
-        use_rest(first, values, factors, sums)
-
-    return in_two
+_STAGE = 128  # rows of dy that are in shared memory at a time; half as many where more than 16 numbers are in each
 
 
 @functools.cache
 def _reader(width: int) -> Any:
-    """The device function that reads `width` weights of output k."""
+    """The device function that reads `width` neighbours."""
 
     @device(forceinline=True)
-    def read(k, weight, at, C, values):
-        begin, own = uint32(at + uint32(k * C)), k % _TOGETHER * width
+    def read(array, at, values):
         if width == 4:
-            values[own], values[own + 1], values[own + 2], values[own + 3] = load_4(weight, begin)
+            values[0], values[1], values[2], values[3] = load_4(array, at)
         else:
-            values[own] = weight[begin]
+            values[0] = array[at]
 
     return read
 
@@ -92,12 +66,13 @@ def forward_kernel(K: int, wide: bool) -> Any:
     width, threads = 4 if wide else 1, THREADS
     lanes = 8 if K <= 16 else 4  # threads that add up an output's sums
     pitch, room = threads + lanes, K * (threads + lanes)  # neighbouring outputs in different banks
-    step, some = threads * width, min(K, _TOGETHER) * width
+    step, read = threads * width, _reader(width)
 
     @device(forceinline=True)
-    def multiply(k, values, numbers, sums):
+    def multiply(k, weight, at, C, numbers, values, sums):
+        read(weight, uint32(at + uint32(k * C)), values)
         for j in range(width):
-            sums[k] += numbers[j] * values[k % _TOGETHER * width + j]
+            sums[k] += numbers[j] * values[j]
 
     @device(forceinline=True)
     def clear(k, sums):
@@ -107,21 +82,18 @@ def forward_kernel(K: int, wide: bool) -> Any:
     def leave(k, tile, thread, sums):
         tile[uint32(uint32(k * pitch) + thread)] = sums[k]
 
-    products, clear_all, leave_all = _in_turn(_reader(width), multiply, K), unrolled(clear, K), unrolled(leave, K)
+    products, clear_all, leave_all = unrolled(multiply, K), unrolled(clear, K), unrolled(leave, K)
 
     @kernel(launch_bounds=threads)
     def dense_narrow(x, weight, bias, y, C, has_bias, relu):
         tile = cuda.shared.array(room, float32)
-        sums, values, numbers = cuda.local.array(K, float32), cuda.local.array(some, float32), cuda.local.array(width, float32)
+        sums, values, numbers = cuda.local.array(K, float32), cuda.local.array(width, float32), cuda.local.array(width, float32)
         thread, row = uint32(cuda.threadIdx.x), uint32(cuda.blockIdx.x)
         clear_all(0, sums)
         begin, at = uint32(row * C), uint32(thread * uint32(width))
         while at < C:
-            if wide:
-                numbers[0], numbers[1], numbers[2], numbers[3] = load_4(x, uint32(begin + at))
-            else:
-                numbers[0] = x[uint32(begin + at)]
-            products(weight, at, C, values, numbers, sums)
+            read(x, uint32(begin + at), numbers)
+            products(0, weight, at, C, numbers, values, sums)
             at = uint32(at + uint32(step))
         leave_all(0, tile, thread, sums)
         cuda.syncthreads()
@@ -150,19 +122,19 @@ def forward_kernel(K: int, wide: bool) -> Any:
 def input_grad_kernel(K: int, wide: bool) -> Any:
     """The kernel of `dense_input_grad`: (dy, weight, mask, dx, C, *magic(threads of a row), threads of a row, masked)."""
     width = 4 if wide else 1
-
-    some, reader = min(K, _TOGETHER) * width, _reader(width)
+    read = _reader(width)
 
     @device(forceinline=True)
-    def read(k, dy, from_dy, factors):
+    def factor(k, dy, from_dy, factors):
         factors[k] = dy[uint32(from_dy + uint32(k))]
 
     @device(forceinline=True)
-    def multiply(k, values, factors, sums):
+    def multiply(k, weight, at, C, factors, values, sums):
+        read(weight, uint32(at + uint32(k * C)), values)
         for j in range(width):
-            sums[j] += factors[k] * values[k % _TOGETHER * width + j]
+            sums[j] += factors[k] * values[j]
 
-    factors_of, products = unrolled(read, K), _in_turn(reader, multiply, K)
+    factors_of, products = unrolled(factor, K), unrolled(multiply, K)
 
     @device(forceinline=True)
     def kept(value, mask):
@@ -175,13 +147,13 @@ def input_grad_kernel(K: int, wide: bool) -> Any:
         at = uint32(i * uint32(width))
         if at >= dx.size:
             return
-        sums, values, factors = cuda.local.array(width, float32), cuda.local.array(some, float32), cuda.local.array(K, float32)
+        sums, values, factors = cuda.local.array(width, float32), cuda.local.array(width, float32), cuda.local.array(K, float32)
         for j in range(width):
             sums[j] = float32(0)
         row = divide(i, by, shift)
         column = uint32(uint32(i - uint32(row * across)) * uint32(width))
         factors_of(0, dy, uint32(row * uint32(K)), factors)
-        products(weight, column, C, values, factors, sums)
+        products(0, weight, column, C, factors, values, sums)
         if wide:
             if masked:
                 m0, m1, m2, m3 = load_4(mask, at)
@@ -197,7 +169,7 @@ def input_grad_kernel(K: int, wide: bool) -> Any:
 def weight_grad_kernel(K: int) -> Any:
     """The kernel of `dense_weight_grad`: (dy, x, dweight, dbias, N, C, has_bias)."""
     columns, warps, threads = _COLUMNS, _WARPS, _COLUMNS * _WARPS
-    stage = _STAGE if K <= _TOGETHER else _STAGE // 2  # rows
+    stage = _STAGE if K <= 16 else _STAGE // 2  # rows
     pitch, own_rows = -(-K // 4) * 4, stage // warps  # a row's numbers are read by fours
     room, sums_room, each_warp = stage * pitch, threads * K, K * columns
 
