@@ -1,4 +1,4 @@
-"""Data sets, image files, and the mini-batches that training is fed with. Nothing here needs a GPU, nor the rest of gpucnn."""
+"""Data sets, image files, and the mini-batches for training. Nothing here needs a GPU or the rest of gpucnn."""
 
 from gpucnn.data.augment import Affine, Augmentation, CropFlip, Cutout, Elastic, RandomChange, Shift, augmentation
 from gpucnn.data.batches import Batches

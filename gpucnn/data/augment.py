@@ -1,4 +1,4 @@
-"""Random changes to a batch of images, different for each image, with no Python loop over them.
+"""Random changes to a batch of images, different for each image, without a Python loop over them.
 
 An augmentation is a callable `(x, rng) -> x` on floating (N, C, H, W) arrays, which leaves its argument as it is, and has a
 `config()` from which `augmentation` builds it again.
@@ -26,7 +26,7 @@ from gpucnn.text import plain, shortened, shown
 
 @runtime_checkable
 class Augmentation(Protocol):
-    """What `Batches` takes as `augment`."""
+    """The type of `augment` in `Batches`."""
 
     def __call__(self, x: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]: ...
 
@@ -34,37 +34,39 @@ class Augmentation(Protocol):
 
 
 class RandomChange:
-    """Base of those that have a name. Attributes are arguments of the constructor, as those of a dataclass are. One writes `draws` and
-    `change`, or `__call__` in place of both."""
+    """Base class of the augmentations that have a name. Attributes are arguments of the constructor, as in a dataclass. A subclass
+    implements `draws` and `change`, or `__call__` instead of both."""
 
     @classmethod
     def for_side(cls, side: int) -> RandomChange:
-        """As strong as suits images whose shorter side has `side` pixels, as `gpucnn train` wants it."""
+        """An instance with a strength that suits images whose shorter side has `side` pixels, as `gpucnn train` uses it."""
         return cls()
 
     def __call__(self, x: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
         return self.change(x, *self.draws(_shape(x), rng))
 
     def of_part(self, x: NDArray[Any], rng: np.random.Generator, size: int, own: slice) -> NDArray[Any]:
-        """What `__call__` makes of the whole batch, of `size` images, for those of the slice `own`, which are x."""
+        """The part of what `__call__` would return for the whole batch of `size` images that belongs to the slice `own`; x holds those
+        images."""
         shape = (size, *_shape(x)[1:])
         return self.change(x, *(drawn[own] for drawn in self.draws(shape, rng)))
 
     def draws(self, shape: tuple[int, int, int, int], rng: np.random.Generator) -> Sequence[NDArray[Any]]:
-        """All that is random for a batch of `shape` (N, C, H, W), in arrays whose first axis is N."""
+        """Everything random for a batch of `shape` (N, C, H, W), in arrays whose first axis is N."""
         raise NotImplementedError
 
     def change(self, x: NDArray[Any], *drawn: NDArray[Any]) -> NDArray[Any]:
-        """Images (N, C, H, W) changed as `draws` has drawn for them."""
+        """Images (N, C, H, W) changed according to `draws`."""
         raise NotImplementedError
 
     def config(self) -> dict[str, Any]:
-        """What `augmentation` needs to make the same one again."""
+        """The settings from which `augmentation` builds the same one again."""
         known = (AUGMENTATIONS.name_of(kind) for kind in type(self).__mro__)
         return {"name": next((name for name in known if name), type(self).__qualname__), **vars(self)}
 
     def on_device(self) -> Augment | None:
-        """What the operations of a device do instead, for a class that has them do it: exactly the changes that `__call__` makes."""
+        """The settings for a device's own operations, for classes that have them. They must make exactly the changes that `__call__`
+        makes."""
         return None
 
 
@@ -74,7 +76,7 @@ AUGMENTATIONS: Registry[type[RandomChange]] = Registry("augmentation")
 @AUGMENTATIONS.add("shift")
 @dataclass(frozen=True)
 class Shift(RandomChange):
-    """Moves each image by up to `pixels` whole pixels, vertically and horizontally, and fills with zeros."""
+    """Shifts each image by up to `pixels` whole pixels, vertically and horizontally, and fills with zeros."""
 
     pixels: int = 2
 
@@ -99,7 +101,7 @@ class Shift(RandomChange):
 @AUGMENTATIONS.add("crop-flip")
 @dataclass(frozen=True)
 class CropFlip(RandomChange):
-    """Moves each image by up to `pixels` whole pixels, and exchanges left and right in half of them.
+    """Shifts each image by up to `pixels` whole pixels, and flips half of them left to right.
 
     What networks are trained with on CIFAR: a random crop of the image with a margin of zeros, and a random mirror image.
     """
@@ -128,7 +130,7 @@ class CropFlip(RandomChange):
 @AUGMENTATIONS.add("cutout")
 @dataclass(frozen=True)
 class Cutout(RandomChange):
-    """Sets a square of `pixels` a side to zero in each image, its centre anywhere in it (DeVries and Taylor 2017)."""
+    """Sets a square of `pixels` × `pixels` to zero in each image, centred anywhere in it (DeVries and Taylor 2017)."""
 
     pixels: int = 8
 
@@ -154,7 +156,7 @@ class Cutout(RandomChange):
 @AUGMENTATIONS.add("affine")
 @dataclass(frozen=True)
 class Affine(RandomChange):
-    """Turns, scales and moves each image about its centre, with bilinear interpolation and zeros outside.
+    """Rotates, scales and shifts each image about its centre, with bilinear interpolation and zeros outside.
 
     Each is drawn evenly: the turn from ± `rotate_degrees`, the factor from 1 ± `scale`, the move from ± `shift` pixels on each axis.
     """
@@ -184,7 +186,7 @@ class Affine(RandomChange):
 @AUGMENTATIONS.add("elastic")
 @dataclass(frozen=True)
 class Elastic(RandomChange):
-    """Bends each image, and turns, scales and moves it as Affine does.
+    """Distorts each image elastically, and rotates, scales and shifts it as Affine does.
 
     `grid` × `grid` points, from corner to corner, are displaced by up to ± `pixels` on each axis; in between it is interpolated. See
     gpucnn.ops.augment for how this differs from the elastic distortions of Simard, Steinkraus and Platt (2003).
@@ -220,13 +222,13 @@ class Elastic(RandomChange):
 
 
 def draws_for_parts(given: Callable[..., Any]) -> bool:
-    """Whether this augmentation can change a part of a batch as it would change the whole: a `RandomChange` whose `draws` and `change` are
-    all that it does. Others are given whole batches."""
+    """Whether this augmentation can change a part of a batch as it would change the whole: a `RandomChange` that does nothing beyond its
+    `draws` and `change`. All others get whole batches."""
     return isinstance(given, RandomChange) and type(given).__call__ is RandomChange.__call__
 
 
 def on_device(given: Callable[..., Any] | None) -> bool:
-    """Whether a device can do by itself what this augmentation does: kinds that say how, and none at all.
+    """Whether a device can apply this augmentation by itself: True for those that define how, and for none.
 
     A class derived from one of them draws in its own way, unless it says anew how a device does.
     """
@@ -234,7 +236,7 @@ def on_device(given: Callable[..., Any] | None) -> bool:
 
 
 def device_augment(given: Callable[..., Any] | None) -> Augment | None:
-    """An augmentation as the numbers that the operations of a device take; None where images stay as they are.
+    """An augmentation as the numbers that a device's operations take; None if images stay unchanged.
 
     Raises ArgumentError for what only NumPy can do: functions of your own, and classes derived from those above. `on_device` asks.
     """
@@ -248,7 +250,7 @@ def device_augment(given: Callable[..., Any] | None) -> Augment | None:
 
 
 def for_images(name: str, side: int) -> Augmentation | None:
-    """The augmentation called `name`, as strong as suits images whose shorter side has `side` pixels; None for "none"."""
+    """The augmentation called `name`, with a strength that suits images whose shorter side has `side` pixels; None for "none"."""
     kind = pick(name, choices(), "augmentation")
     return None if kind is None else kind.for_side(side)
 
@@ -284,7 +286,7 @@ def _shape(x: NDArray[Any]) -> tuple[int, int, int, int]:
 
 
 def augmentation(given: str | Mapping[str, Any] | Augmentation | None) -> Augmentation | None:
-    """The augmentation of a name ("none" and those of AUGMENTATIONS), of a config, or one that is there already; None for "none"."""
+    """The augmentation for a name ("none" or one of AUGMENTATIONS), a config, or an existing augmentation; None for "none"."""
     if given is None or (isinstance(given, Augmentation) and not isinstance(given, type)):
         return given
     if not isinstance(given, str | Mapping):

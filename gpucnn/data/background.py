@@ -1,4 +1,4 @@
-"""Whether images are bright on dark or dark on bright: what their backgrounds are, as their borders show it.
+"""Whether images are light on dark or dark on light, judged by their borders.
 
 A model that was trained on white digits on black has never seen black ones on white, and is sure of its wrong answers to them.
 """
@@ -17,14 +17,14 @@ SAMPLE = 4096  # images that are looked at, evenly spread
 
 
 def borders(images: NDArray[np.uint8]) -> NDArray[Any]:
-    """The median of the outermost pixels of each image (N, C, H, W), channels together."""
+    """The median of the border pixels of each image (N, C, H, W), all channels together."""
     edge = np.concatenate([images[..., 0, :], images[..., -1, :], images[..., 1:-1, 0], images[..., 1:-1, -1]], axis=-1)
     level: NDArray[Any] = np.median(edge.reshape(len(images), -1), axis=1)
     return level
 
 
 def background(images: NDArray[np.uint8]) -> str | None:
-    """DARK or LIGHT, where nearly all images (N, C, H, W) have such a background; None of photographs, and of sets that are mixed."""
+    """DARK or LIGHT if nearly all images (N, C, H, W) have such a background; None for photographs and mixed sets."""
     chosen = np.linspace(0, len(images) - 1, min(SAMPLE, len(images))).astype(np.int64)
     level = borders(images[chosen])
     if (level < DARKEST).mean() >= SHARE:
@@ -33,7 +33,7 @@ def background(images: NDArray[np.uint8]) -> str | None:
 
 
 def inverted(images: NDArray[np.uint8], usual: str | None) -> NDArray[np.bool_]:
-    """Which of the images (N, C, H, W) have a light background where `usual` is dark, or a dark one where it is light."""
+    """Which of the images (N, C, H, W) have a light background although `usual` is dark, or the other way round."""
     level = borders(images)
     if usual == DARK:
         return np.asarray(level > LIGHTEST)

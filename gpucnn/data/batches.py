@@ -1,4 +1,4 @@
-"""Mini-batches, a pure function of the seed, the epoch and the step."""
+"""Mini-batches as a pure function of the seed, the epoch and the step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gpucnn.text import shown
 
 
 class Batches:
-    """Mini-batches of one epoch after another, the same for the same seed, from any position.
+    """Mini-batches of successive epochs, the same for the same seed, from any position.
 
     images: (N, C, H, W), or any (N, …). uint8 is divided by 255 batch by batch; floats pass as they are.
     labels: (N,) class numbers, yielded as int32; or (N, …) floats, one row of probabilities each, yielded as `dtype`.
@@ -69,7 +69,7 @@ class Batches:
 
     @property
     def fingerprint(self) -> list[int]:
-        """What tells these data from others: their number and check sums."""
+        """What distinguishes these data from others: their number and checksums."""
         return [len(self.images), *(zlib.crc32(np.ascontiguousarray(array).data) for array in (self.images, self.labels))]
 
     @property
@@ -77,7 +77,7 @@ class Batches:
         return -(-len(self.images) // self.batch_size)
 
     def epoch(self, epoch: int, start: int = 0, part: Callable[[int], slice] | None = None) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        """The batches (x, labels) of an epoch, from the step `start` on. Both are counted from 0.
+        """The batches (x, labels) of an epoch from step `start` on. Both are counted from 0.
 
         part: tells of a batch's size which slice of it is wanted; the examples of that are the very ones of the whole batch, changed alike.
         """

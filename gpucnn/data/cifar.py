@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 in their binary form: an archive that is read as it is, or its files unpacked. Nothing is ever unpickled.
+"""CIFAR-10 and CIFAR-100 in their binary form: the archive itself, or its unpacked files. Nothing is ever unpickled.
 
 A file is a row of records: one byte with the class (in CIFAR-100 two, the coarse class before the fine one), and 3 × 32 × 32 bytes of
 pixels, red, green and blue, each plane row by row.
@@ -101,7 +101,7 @@ SOURCES = {
 
 
 def load(name: str, request: Request) -> Dataset:
-    """The set `name` from the first folder that has its binary files, or its archive, which is downloaded where there is none.
+    """The set `name` from the first folder that has its binary files or its archive; the archive is downloaded if there is none.
 
     The folders are those of gpucnn.data.mnist. DataError for files that are damaged, or not the set's; UnavailableError where it is not to
     be had.
@@ -137,7 +137,7 @@ for _name in SOURCES:
 
 
 def _of_archive(source: Source, path: Path) -> Dataset:
-    """The set out of its archive, of which nothing is written to the disk."""
+    """The set read from its archive; nothing is unpacked to the disk."""
     if (found := file_md5(regular_file(path, "an archive", empty=False))) != source.md5:
         raise DataError(
             f"{path} has the MD5 {found} where {source.md5} was expected: it is damaged or another file; delete it and get it again"
@@ -172,7 +172,7 @@ def _dataset(source: Source, contents: dict[str, bytes], origin: Path, where: Pa
 def _records(
     source: Source, parts: list[bytes], images: int, where: Path, files: tuple[str, ...]
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-    """(images (N, 3, 32, 32), class numbers (N,)) of files whose number of images is known."""
+    """(images (N, 3, 32, 32), class numbers (N,)) of files with a known number of images."""
     size = source.labels + PIXELS
     for part, file in zip(parts, files, strict=True):
         if len(part) != images // len(parts) * size:

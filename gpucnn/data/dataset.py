@@ -1,4 +1,4 @@
-"""What every source of images is turned into, and the list of those that have a name."""
+"""The form that every source of images is converted to, and the registry of data sets by name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gpucnn.names import Registry
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images to train on and images to test on, with their class numbers.
+    """Training and test images with their class numbers.
 
     Constructing one checks it: DataError if shapes, types, counts or labels do not fit together.
     """
@@ -74,7 +74,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Request:
-    """What `load_dataset` was asked for besides a name; its docstring says what each of them means."""
+    """The arguments of `load_dataset` besides the name; its docstring explains them."""
 
     data_dir: Path | None = None
     progress: Progress | None = None
@@ -90,5 +90,5 @@ DATASETS: Registry[Loader] = Registry("data set")
 
 
 def counted(origin: Any, train: int, test: int) -> str:
-    """The `source` of a data set: where it comes from and how many images it has."""
+    """The `source` of a data set: its origin and number of images."""
     return f"{origin}, {train:,} + {test:,} images"

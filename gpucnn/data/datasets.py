@@ -19,12 +19,12 @@ from gpucnn.text import shown
 
 
 def names() -> tuple[str, ...]:
-    """The names that load_dataset knows, besides folders."""
+    """The names that load_dataset accepts, besides folders."""
     return tuple(DATASETS)
 
 
 def choices_text() -> str:
-    """What load_dataset takes, for a help text."""
+    """What load_dataset accepts, for a help text."""
     names = ", ".join(DATASETS)
     kinds = "a folder of images, or a file or folder of idx, npz, npy, csv or parquet"
     return f"{names}, {kinds}; auto is MNIST where it can be had, otherwise digits"
@@ -80,7 +80,7 @@ def load_dataset(
 
 
 def as_named(name: str) -> str:
-    """The name of a data set as the registry has it, however it was spelt; a path, and what nothing is called, as it is.
+    """The registered name of a data set, however it is spelt; a path or an unknown name is returned unchanged.
 
     What is there under that very name goes before another spelling of a data set's.
     """
@@ -90,7 +90,7 @@ def as_named(name: str) -> str:
 
 @DATASETS.add("auto")
 def _auto(request: Request) -> Dataset:
-    """MNIST where it can be had, otherwise digits."""
+    """MNIST if it is available, digits otherwise."""
     try:
         dataset = mnist.load("mnist", request)
     except UnavailableError as error:

@@ -1,4 +1,4 @@
-"""scikit-learn's 8×8 digits: small enough to learn from in seconds, and there without any download.
+"""scikit-learn's 8×8 digits: small enough to train on in seconds, and available without a download.
 
 Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository (CC BY 4.0).
 """
@@ -20,7 +20,7 @@ SPLIT_SEED = 0  # fixed, so that everyone's accuracy is measured on the same ima
 
 @DATASETS.add("digits")
 def load(request: Request | None = None) -> Dataset:
-    """1,437 + 360 images (1, 8, 8), split within each class; the 17 levels of grey are spread over 0 … 255.
+    """1,437 + 360 images (1, 8, 8), split within each class; their 17 grey levels are scaled to 0 … 255.
 
     MissingExtraError without scikit-learn.
     """

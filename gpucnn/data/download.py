@@ -1,4 +1,4 @@
-"""Getting a file from the first mirror that has it, checked, and put in its place whole or not at all.
+"""Downloads a file from the first mirror that has it, verifies it, and puts it in place completely or not at all.
 
 What has come of a large file when a connection breaks, or somebody stops, is kept beside its place under a name of its own: the next
 try asks only for the rest. Whether the whole is what was expected is checked at the end in either case.
@@ -36,19 +36,19 @@ WORTH_KEEPING = 1 << 20  # bytes of a file that came in part; what is less is so
 
 
 class UnavailableError(DataError):
-    """Data that is not on this machine and could not be fetched either."""
+    """Data that are not on this machine and could not be downloaded."""
 
 
 class _MirrorError(Exception):
-    """Why one mirror did not do. Its text is a short reason."""
+    """Why a mirror failed; the text is a short reason."""
 
 
 class _WrongFileError(_MirrorError):
-    """A file that came, and is not the one: nothing of it is of use."""
+    """A complete download of a wrong or damaged file, of which nothing can be kept."""
 
 
 class _RangeError(_MirrorError):
-    """A part was asked for that the file does not have."""
+    """A range was requested that the file does not have."""
 
 
 def fetch(
@@ -84,8 +84,8 @@ def fetch(
 
 @contextmanager
 def _folder(folder: Path) -> Iterator[None]:
-    """Makes a folder. Where nothing has come into it when the block ends badly, it goes again, with what was made above it: a path that
-    was mistyped must not be there the next time."""
+    """Creates a folder. If the block fails and the folder is empty, it is removed again, with the parents that were created for it: a
+    mistyped path must not exist the next time."""
     try:
         new = [each for each in (folder, *folder.parents) if not each.exists()]
         folder.mkdir(parents=True, exist_ok=True)
@@ -110,7 +110,7 @@ def _from_any(
     limit: int,
     advice: str,
 ) -> str:
-    """`fetch` into a folder that is there."""
+    """`fetch` into an existing folder."""
     failures = []
     for url in urls:
         for again in (False, True):
@@ -136,7 +136,7 @@ def _from_any(
 
 @contextmanager
 def _begun(destination: Path) -> Iterator[BinaryIO]:
-    """A file with what has come of `destination` so far, which takes its place when the block ends well.
+    """A file with what has arrived of `destination` so far. It takes the place of `destination` if the block succeeds.
 
     When it does not, it stays, if there is enough in it, nothing wrong with it, and room for it.
     """
@@ -154,7 +154,7 @@ def _begun(destination: Path) -> Iterator[BinaryIO]:
 
 
 def _download(url: str, file: BinaryIO, name: str, progress: Progress | None, timeout: float, limit: int) -> None:
-    """Writes the file at `url` behind what is in `file`, if the mirror gives the rest alone, and in its place otherwise."""
+    """Appends the rest of the file at `url` to `file` if the mirror can send only that; otherwise replaces what is there."""
     from http.client import HTTPException
 
     had = file.seek(0, os.SEEK_END)
@@ -188,7 +188,7 @@ def _download(url: str, file: BinaryIO, name: str, progress: Progress | None, ti
 
 
 def _answer(url: str, had: int, timeout: float) -> tuple[HTTPResponse, int]:
-    """The mirror's answer, and from which byte on it gives the file."""
+    """The mirror's response, and the position of the file at which it starts."""
     if had:
         try:
             response = _open(url, timeout, had)
@@ -205,7 +205,7 @@ def _answer(url: str, had: int, timeout: float) -> tuple[HTTPResponse, int]:
 
 
 def _open(url: str, timeout: float, start: int = 0) -> HTTPResponse:
-    """The answer to a request for `url`, from the byte `start` on, or a _MirrorError after `timeout` seconds at the latest."""
+    """The response to a request for `url` from byte `start` on, or a _MirrorError after at most `timeout` seconds."""
     from http.client import HTTPException
     from urllib.error import HTTPError, URLError
     from urllib.request import Request, build_opener

@@ -1,4 +1,4 @@
-"""Reading a file that may be compressed, and writing one whole or not at all."""
+"""Reading a file that may be compressed, and writing one completely or not at all."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def content_sha256(path: Path, limit: int) -> str:
 
 
 def file_md5(path: Path) -> str:
-    """MD5 of a file as it lies there, compressed or not, as hex digits: what several data sets are published with."""
+    """MD5 of a file's bytes as stored, compressed or not, as hex digits; several data sets publish this sum."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 @contextmanager
 def atomic_file(path: Path, error: type[DataError] = DataError) -> Iterator[BinaryIO]:
-    """A file to write to, which takes the place of `path` when the block ends well and vanishes when it does not.
+    """A file to write, which takes the place of `path` if the block succeeds and is removed if it fails.
 
     An OSError in the block is taken for one of the disk's, and becomes an `error` that names the path.
     """

@@ -1,4 +1,4 @@
-"""A data set by the file that holds it, or by the folder of its files, of whatever kind they are."""
+"""A data set in a file, or in a folder of files, of any supported kind."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ TRAIN, TEST = ("train",), ("t10k", "test")
 
 
 def load(path: Path, request: Request) -> Dataset:
-    """A set in one file (.npz, .csv, .parquet), in four idx files or four .npy files, in train.csv and test.csv, in Parquet files, or in a
-    folder of images by class.
+    """A set in one file (.npz, .csv, .parquet), in four idx or four .npy files, in train.csv and test.csv, in Parquet files, or in a folder
+    of images by class.
 
     DataError for anything else.
     """
@@ -57,7 +57,7 @@ def load(path: Path, request: Request) -> Dataset:
 
 
 def holds_images(path: Path) -> bool:
-    """Whether a set's images are files that can be resized: of a folder, or of Parquet files; and no arrays of one size."""
+    """Whether the images of a set can be resized: those of image folders and Parquet files can, arrays of one size cannot."""
     if not os.path.isdir(path):
         return path.name.lower().endswith(".parquet")
     try:
@@ -77,7 +77,7 @@ def _of_its_own_size(made: Dataset, request: Request) -> Dataset:
 
 
 def _idx(folder: Path, names: list[str], request: Request) -> Dataset | None:
-    """Four idx files, whatever they are called, so long as their names say which is which."""
+    """Four idx files under any names that distinguish them."""
     idx = [name for name in names if name.lower().removesuffix(".gz").endswith(IDX)]
     if not idx:
         return None
@@ -101,7 +101,7 @@ def _only(folder: Path, names: list[str], words: tuple[str, ...], kind: str) -> 
 
 
 def _parquet(folder: Path, names: list[str]) -> dict[str, list[Path]] | None:
-    """The Parquet files of each part, in the folder, in its `data`, or in a folder for each, as Hugging Face lays them out."""
+    """The Parquet files of each part, in the folder, in its `data`, or in a subfolder per part, as Hugging Face arranges them."""
     found = [folder / name for name in names if name.lower().endswith(".parquet")] or _parquet_in(folder / "data")
     parts: dict[str, list[Path]] = {}
     if not found:
@@ -124,7 +124,7 @@ def _parquet_in(folder: Path) -> list[Path]:
 
 
 def _npy(folder: Path, names: list[str], request: Request) -> Dataset | None:
-    """Four .npy files, called as the arrays in an .npz are."""
+    """Four .npy files, named like the arrays in an .npz."""
     for four in npz.PAIRS:
         if all(f"{name}.npy" in names for name in four):
             arrays = [_read_npy(folder / f"{name}.npy") for name in four]
@@ -145,7 +145,7 @@ def _read_npy(path: Path) -> NDArray[Any]:
 
 
 def _tables(folder: Path, names: list[str], request: Request) -> Dataset | None:
-    """Two tables, to train and to test on; a test table without labels, as Kaggle's are, is passed over."""
+    """Two tables, for training and for testing; a test table without labels, as Kaggle's are, is ignored."""
     csv = [name for name in names if name.lower().removesuffix(".gz").endswith(".csv")]
     train = [name for name in csv if "train" in name.lower()]
     if not train or _subfolders(folder):  # beside images, a table only says something about them
@@ -158,7 +158,7 @@ def _tables(folder: Path, names: list[str], request: Request) -> Dataset | None:
 
 
 def _one(folder: Path, names: list[str], request: Request) -> Dataset | None:
-    """The one file of a whole set in a folder that has no class folders."""
+    """The only data-set file in a folder that has no class folders."""
     found = [name for name in names if name.lower().endswith(tuple(FILES))]
     return load(folder / found[0], request) if len(found) == 1 and not _subfolders(folder) else None
 

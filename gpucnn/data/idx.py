@@ -38,7 +38,7 @@ MAX_DIMENSIONS = 64  # NumPy's limit; the format has 255
 
 
 class DigestError(DataError):
-    """A file whose content is not the expected one. `found` is the SHA-256 that it has."""
+    """A file with unexpected content. `found` is its SHA-256."""
 
     def __init__(self, message: str, found: str) -> None:
         super().__init__(message)
@@ -94,7 +94,7 @@ def read_idx(path: PathLike, *, sha256: str | None = None, shape: tuple[int, ...
 
 
 def write_idx(path: PathLike, array: NDArray[Any]) -> None:
-    """Write an array as an idx file, compressed if the name ends in .gz; whole or not at all, and the same bytes every time.
+    """Writes an array as an idx file, compressed if the name ends in .gz: completely or not at all, and bit-identical every time.
 
     The array is uint8, int8, int16, int32, float32 or float64, of 1 to 64 dimensions. DataError for anything else.
     """
@@ -180,7 +180,7 @@ def _magic(path: Path, header: bytes) -> tuple[np.dtype[Any], int]:
 
 
 def _check_size(path: Path, found: tuple[int, ...], size: int, most: int, shape: tuple[int, ...] | None) -> None:
-    """Refuse sizes that are not the expected ones, that the file cannot hold, or that NumPy could not."""
+    """Refuses sizes that are not the expected ones, or that neither the file nor NumPy could hold."""
     if shape is not None and found != shape:
         raise DataError(
             f"{path} announces {_times(found)} where {_times(shape)} was expected: it is damaged or another file; "

@@ -1,4 +1,4 @@
-"""A folder of the user's own images, one subfolder for each class."""
+"""A folder of the user's own images, with one subfolder per class."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ LAYOUT = "FOLDER/CLASS/image.png, or FOLDER/train/CLASS/image.png and FOLDER/tes
 
 
 def load(folder: Path, request: Request) -> Dataset:
-    """Images of one size in FOLDER/CLASS/, or in FOLDER/train/CLASS/ and FOLDER/test/CLASS/, and FOLDER/val/CLASS/ where there is one; in
-    any usual spelling. Where there is a val and no test, val is what is tested on.
+    """Images of one size in FOLDER/CLASS/, or in FOLDER/train/CLASS/ and FOLDER/test/CLASS/, with an optional FOLDER/val/CLASS/, in any
+    usual spelling. A val without a test is used for testing.
 
     In the first layout `test_fraction` of each class is held back for testing, at least one image and never all; which ones
     depends on the seed and the file names alone. Classes are the subfolders' names, sorted. Hidden files are passed over, and
@@ -78,7 +78,7 @@ def load(folder: Path, request: Request) -> Dataset:
 
 
 def parts_of(folder: Path) -> dict[str, Path]:
-    """The subfolders of `folder` that are a part of a set by their names: "train", "test", "validation", as far as they are there."""
+    """The subfolders of `folder` whose names are those of parts: "train", "test", "validation", as far as they exist."""
     try:
         with os.scandir(folder) as entries:
             found = sorted(entry.name for entry in entries if entry.is_dir())
@@ -93,7 +93,7 @@ def parts_of(folder: Path) -> dict[str, Path]:
 
 
 def _classes(folder: Path, passed: list[str]) -> dict[str, list[Path]]:
-    """The images of each class-named subfolder, sorted by name. What else lies there, or outside of them, comes to `passed`."""
+    """The images of each class folder, sorted by name. Everything else is added to `passed`."""
     try:
         with os.scandir(folder) as entries:
             subfolders = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith((".", "__")))
@@ -131,7 +131,7 @@ def _images(folder: Path, passed: list[str]) -> list[Path]:
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
-    """What a person calls something that is passed over."""
+    """A word for something that was skipped."""
     try:
         kind = kind_of(entry.stat().st_mode)
     except OSError:
@@ -140,7 +140,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
 
 
 def _note(folder: Path, passed: list[str]) -> list[str]:
-    """What to tell about files that were passed over."""
+    """A note about the files that were skipped."""
     if not passed:
         return []
     kinds = listed([f"{count} {kind}" for kind, count in Counter(passed).most_common()], 6)
@@ -162,7 +162,7 @@ def _split(classes: dict[str, list[Path]], folder: Path, fraction: float, seed: 
 
 
 def _read(paths: list[Path], request: Request) -> NDArray[np.uint8]:
-    """All images as one array (N, C, H, W), C the most channels that any of them has."""
+    """All images as one array (N, C, H, W), where C is the largest number of channels of any image."""
     size = request.image_size
     place = None if size is None else place_of(paths, size)
     if place is not None and size is not None and (found := kept(place, len(paths), size)) is not None:
@@ -188,7 +188,7 @@ def _read(paths: list[Path], request: Request) -> NDArray[np.uint8]:
 
 
 def _one_by_one(paths: list[Path], size: tuple[int, int] | None) -> Iterator[NDArray[np.uint8]]:
-    """The images in the order of their paths. Many are read by several threads, as Pillow decodes without Python's lock."""
+    """The images in the order of their paths. Many images are read by several threads, because Pillow decodes without Python's lock."""
 
     def read(path: Path) -> NDArray[np.uint8]:
         image = read_image(path)

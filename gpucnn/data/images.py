@@ -1,4 +1,4 @@
-"""One image file, as an array."""
+"""An image file as an array."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def read_image(path: PathLike) -> NDArray[np.uint8]:
 
 
 def fit_channels(image: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
-    """uint8 (…, C, H, W) with `channels` instead of C channels: grey repeated, or colour as its luma (ITU-R BT.601).
+    """uint8 (…, C, H, W) with `channels` channels: grey is repeated, colour becomes its luma (ITU-R BT.601).
 
     DataError unless the two are equal, or 1 and 3.
     """
@@ -59,7 +59,7 @@ def fit_channels(image: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
 
 
 def size_of(given: Any) -> tuple[int, int]:
-    """(height, width) of a number, a pair, or words such as "32" and "32x48". ArgumentError and TypeError for anything else."""
+    """(height, width) from a number, a pair, or a string such as "32" or "32x48". ArgumentError and TypeError for anything else."""
     value = given
     if isinstance(given, str):
         words = given.lower().replace("×", "x").split("x")
@@ -73,7 +73,8 @@ def size_of(given: Any) -> tuple[int, int]:
 
 
 def resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """uint8 (C, H, W) as (C, *size): scaled until it covers `size`, then cut about the centre. MissingExtraError without Pillow."""
+    """uint8 (C, H, W) resized to (C, *size): scaled until it covers `size`, then cropped about the centre. MissingExtraError without
+    Pillow."""
     if image.shape[1:] == size:
         return image
     try:
@@ -127,7 +128,7 @@ def _read_npy(path: Path) -> NDArray[np.uint8]:
 
 
 def read_bytes(content: BinaryIO, where: str) -> NDArray[np.uint8]:
-    """An encoded image as `read_image` gives those of files; `where` it comes from is for people."""
+    """An encoded image, as `read_image` returns those of files; `where` says where it comes from, for error messages."""
     return _read_picture(content, where)
 
 

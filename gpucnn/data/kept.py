@@ -1,4 +1,4 @@
-"""Images of a folder that were resized to one size, kept in the user's cache: the next run reads one file instead of all of them.
+"""The resized images of a folder, kept in the user's cache: the next run reads one file instead of all of them.
 
 What is kept is known by the names, sizes and times of the files and by the size that they were brought to: where one of them has changed,
 all are read again. What has not been used for longest goes when there is too much of it.
@@ -25,7 +25,7 @@ FORM = "1"  # of what is kept; another one where reading or resizing has changed
 
 
 def place_of(paths: Sequence[Path], size: tuple[int, int]) -> Path | None:
-    """Where the images would be kept; None where they would not: too few of them, no cache, a file that cannot be looked at."""
+    """Where the images are kept; None if they are not: too few images, no cache, or an unreadable file."""
     cache = places.cache()
     if cache is None or len(paths) < ENOUGH:
         return None
@@ -40,7 +40,7 @@ def place_of(paths: Sequence[Path], size: tuple[int, int]) -> Path | None:
 
 
 def kept(place: Path, count: int, size: tuple[int, int]) -> NDArray[np.uint8] | None:
-    """The `count` images (N, C, H, W) that are kept there; None where there are none, or something else is."""
+    """The `count` images (N, C, H, W) kept there; None if there are none, or the file holds something else."""
     try:
         found = np.load(place, mmap_mode="r", allow_pickle=False)  # mapped, so that a header that lies costs no memory
         if (
@@ -57,7 +57,7 @@ def kept(place: Path, count: int, size: tuple[int, int]) -> NDArray[np.uint8] | 
 
 
 def keep(place: Path, images: NDArray[np.uint8]) -> None:
-    """Keeps the images, if there is room for them; a cache that cannot be written to is none."""
+    """Keeps the images if there is room for them; does nothing if the cache cannot be written."""
     if images.nbytes > MOST // 2:
         return
     with contextlib.suppress(OSError):
@@ -66,7 +66,7 @@ def keep(place: Path, images: NDArray[np.uint8]) -> None:
 
 
 def _clear(folder: Path) -> None:
-    """Removes what was used longest ago, until what stays is not too much."""
+    """Removes the files that were used longest ago, until the rest is within the limit."""
     with os.scandir(folder) as entries:
         files = sorted((entry.stat().st_mtime, entry.stat().st_size, entry.path) for entry in entries if entry.name.endswith(".npy"))
     total = sum(size for _, size, _ in files)

@@ -1,4 +1,4 @@
-"""MNIST and the sets in its form: four idx files each, found in a folder or downloaded, and checked by their hashes."""
+"""MNIST and the sets of the same form: four idx files each, found in a folder or downloaded, and verified by their hashes."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ Found = list[Path | None]
 
 
 class _OtherDatasetError(DataError):
-    """Files of the right names, which belong to another data set."""
+    """Files with the right names that belong to another data set."""
 
 
 def load(name: str, request: Request) -> Dataset:
-    """The data set `name` of SOURCES from the first folder that has all four files, downloaded where none has.
+    """The data set `name` of SOURCES from the first folder that has all four files; they are downloaded if no folder has.
 
     The folders, in order: `data_dir`, $GPUCNN_DATA_DIR, the user's cache; in each the subfolder of the set's name, torchvision's NAME/raw,
     then the folder itself. The download goes to the first of these that is given. UnavailableError if the set is nowhere and cannot be
@@ -72,12 +72,13 @@ for _name in SOURCES:
 
 
 def find(folder: Path, source: Source) -> Found:
-    """The path of each of the source's files in a folder, None where there is none."""
+    """The path of each of the source's files in a folder; None for missing ones."""
     return [_spelt(folder, file, sha256 is None) for file, sha256 in zip(source.files, source.sha256, strict=True)]
 
 
 def _spelt(folder: Path, file: str, packed_first: bool) -> Path | None:
-    """A file under any of its usual names: with a hyphen or a dot before idx, with or without .gz, as it can be checked better."""
+    """A file under any of its usual names: with a hyphen or a dot before idx, with or without .gz, preferring the form that can be
+    verified better."""
     endings = (".gz", "") if packed_first else ("", ".gz")
     for name in (file, file.replace("-idx", ".idx")):
         for path in (folder / f"{name}{ending}" for ending in endings):
@@ -87,14 +88,14 @@ def _spelt(folder: Path, file: str, packed_first: bool) -> Path | None:
 
 
 def _target(root: Path, source: Source) -> Path:
-    """Where to download to: a subfolder of `root`, as several sets have the same file names, or beside files that are there."""
+    """Where to download to: a subfolder of `root`, because several sets have the same file names, or the folder of existing files."""
     here = find(root, source)
     begun = any(here) and not all(here)
     return root if root.name == source.name or (begun and not any(find(root / source.name, source))) else root / source.name
 
 
 def _fetch(source: Source, missing: list[str], target: Path, root: Path, request: Request, advice: str) -> Path:
-    """Downloads the files that are missing to `target`, or the archive to where the other sets in it look for it as well; the folder."""
+    """Downloads the missing files to `target`, or the archive to where the other sets in it look for it too; returns the folder."""
     mirrors = list(source.mirrors)
     try:
         for file, sha256, md5 in zip(source.files, source.sha256, source.md5, strict=True):
@@ -113,13 +114,13 @@ def _fetch(source: Source, missing: list[str], target: Path, root: Path, request
 
 
 def _archive(folder: Path, source: Source) -> Path | None:
-    """The archive of the set in a folder, as it was downloaded."""
+    """The downloaded archive of the set in a folder."""
     path = None if source.archive is None else folder / source.archive.name
     return path if path is not None and os.path.isfile(path) else None
 
 
 def _unpack(path: Path, source: Source, folder: Path) -> None:
-    """Takes the set's own four files out of the archive, each checked by its MD5."""
+    """Extracts the set's four files from the archive, each verified by its MD5."""
     assert isinstance(source.archive, Archive)
     regular_file(path, "an archive", empty=False)
     try:
@@ -171,7 +172,7 @@ def _load(source: Source, folder: Path, found: Found) -> Dataset:
 
 
 def _pair(source: Source, paths: list[Path], at: int) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-    """(images (N, 1, H, W), labels) of the files at `at` and behind it."""
+    """(images (N, 1, H, W), labels) of the two files from index `at` on."""
     shape = source.test_shape if at else source.train_shape
     images, labels = load_pair(
         paths[at],
@@ -187,7 +188,7 @@ def _pair(source: Source, paths: list[Path], at: int) -> tuple[NDArray[np.uint8]
 
 
 def _unlike(source: Source, paths: list[Path]) -> list[str]:
-    """Which of the compressed files are not as they were published, where their hash is the only one that is known."""
+    """Which of the compressed files differ from the published ones, for those of which only that hash is known."""
     return [
         path.name
         for path, sha256, md5 in zip(paths, source.sha256, source.md5, strict=True)
@@ -196,12 +197,12 @@ def _unlike(source: Source, paths: list[Path]) -> list[str]:
 
 
 def _is_of(other: Source, paths: list[Path], found: str) -> bool:
-    """Whether files belong to `other`: by the SHA-256 that one of them has, or by the MD5 of one as it is published."""
+    """Whether files belong to `other`, by the SHA-256 of one of them or by the published MD5."""
     return found in other.sha256 or any(path.suffix == ".gz" and file_md5(path) in other.md5 for path in paths if any(other.md5))
 
 
 def _known(source: Source, paths: list[Path]) -> Source | None:
-    """The other set that the labels to test on are of, if it is one that is known by its content."""
+    """The other set that the test labels belong to, if it is one that is known by its content."""
     others = [other for other in SOURCES.values() if other is not source and other.sha256[3]]
     try:
         found = content_sha256(paths[3], LIMIT)

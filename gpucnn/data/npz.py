@@ -1,4 +1,4 @@
-"""Archives of NumPy arrays: Keras's mnist.npz, MedMNIST's sets, and your own."""
+"""NumPy archives: Keras's mnist.npz, MedMNIST's sets, and your own."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ LARGEST = 1 << 35  # bytes of an array
 
 
 def load(path: Path, request: Request) -> Dataset:
-    """Images and labels in an .npz file: x_train, y_train, x_test, y_test, or train_images and so on; or images and labels to be split.
+    """Images and labels in an .npz file: x_train, y_train, x_test, y_test, or train_images and so on; or images and labels, which are
+    split.
 
     Nothing is unpickled. DataError for anything else, and for a file that unpacks to more than its arrays say.
     """

@@ -1,4 +1,4 @@
-"""Parquet files of images, as Hugging Face's datasets are: a column of encoded images, and one of class numbers or names.
+"""Parquet files of images in the form of Hugging Face's data sets: a column of encoded images, and one of class numbers or names.
 
 Needs pyarrow, and Pillow for the images (extra `parquet`). The names of the classes are those that the file's metadata give
 for the numbers, where it has been written by the library `datasets`.
@@ -31,12 +31,12 @@ LARGEST = 1 << 32  # bytes of a group of rows, unpacked
 
 
 def load(path: Path, request: Request) -> Dataset:
-    """One file, of which `test_fraction` of each class is held back for testing."""
+    """One file, of which `test_fraction` of each class is held out for testing."""
     return of_parts(path.stem, {"train": [path]}, path, request)
 
 
 def of_parts(name: str, parts: dict[str, list[Path]], origin: Path, request: Request) -> Dataset:
-    """The set in files of its parts, "train" and perhaps "test" and "validation"; of each part there may be several.
+    """A set with files for its parts, "train" and optionally "test" and "validation"; each part may have several.
 
     Where there is a validation and no test, it is what is tested on. DataError for anything else than a column of images and one of
     labels, and for images of several sizes where `image_size` was not asked for; MissingExtraError without pyarrow or Pillow.
@@ -97,7 +97,7 @@ def _rows(path: Path) -> int:
 
 
 def _columns(path: Path) -> tuple[list[str] | None, tuple[str, str]]:
-    """The names of the classes, where the file has them, and the columns of images and of labels."""
+    """The class names, if the file has them, and the columns of images and labels."""
     schema = _open(path).schema_arrow
     features: dict[str, Any] = {}
     try:

@@ -1,4 +1,4 @@
-"""Where the files of a data set that has a name are looked for, and where they are downloaded to."""
+"""Where the files of a data set by name are looked for, and where they are downloaded to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VARIABLE = "GPUCNN_DATA_DIR"
 
 
 def roots(data_dir: Path | None) -> list[Path]:
-    """The folders to look into: `data_dir`, that of the environment, the user's cache. A download goes to the first of them.
+    """The folders to search: `data_dir`, the one in the environment, the user's cache. Downloads go to the first of them.
 
     DataError where something else than a folder is.
     """
@@ -33,12 +33,12 @@ def roots(data_dir: Path | None) -> list[Path]:
 
 
 def cache() -> Path | None:
-    """The user's cache; None where there is none."""
+    """The user's cache; None if there is none."""
     return cache_folder()
 
 
 def folders(root: Path, names: Sequence[str]) -> list[Path]:
-    """The folders of a set in `root`: those called by one of its names, torchvision's NAME/raw among them, and the root itself.
+    """The folders of a set in `root`: those with one of its names, torchvision's NAME/raw among them, and the root itself.
 
     What `root` is itself called makes no difference, so that torchvision's root, its NAME and its NAME/raw can all be given.
     """
@@ -46,13 +46,13 @@ def folders(root: Path, names: Sequence[str]) -> list[Path]:
 
 
 def check_asked(data_dir: Path | None, root: Path, folder: Path, title: str) -> None:
-    """DataError where files were found in another place than the one that was named, and that one does not exist."""
+    """DataError if files were found elsewhere although a folder was named that does not exist."""
     if data_dir is not None and root != data_dir and not exists(data_dir):
         raise DataError(f"data_dir {data_dir} does not exist, and {title} in {folder} was not asked for: check the path, or leave it out")
 
 
 def advice(what: str) -> str:
-    """How to have a set that cannot be fetched, the end of an error's sentence."""
+    """How to get a set that cannot be downloaded, the end of an error message."""
     return f"put {what} into a folder and pass it with --data-dir (data_dir= in Python), or set {VARIABLE} to it"
 
 

@@ -1,4 +1,4 @@
-"""Data sets of four idx files each: where they can be had, and how to know them. Facts alone; gpucnn.data.mnist reads them.
+"""Data sets of four idx files each: where they are available, and how to verify them. These are only facts; gpucnn.data.mnist uses them.
 
 MNIST           Y. LeCun, C. Cortes, C. Burges, CC BY-SA 3.0
 Fashion-MNIST   Zalando Research (H. Xiao, K. Rasul, R. Vollgraf), MIT
@@ -23,7 +23,7 @@ BALANCED = (*string.digits, *string.ascii_uppercase, *"abdefghnqrt")  # of EMNIS
 
 @dataclass(frozen=True)
 class Archive:
-    """One file that has the four in it, and perhaps those of other sets."""
+    """One file that contains the four, and possibly those of other sets."""
 
     name: str
     folder: str  # that it is put into

@@ -1,4 +1,4 @@
-"""Which images are held back, to test on or to validate on."""
+"""Which images are held out, for testing or for validation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 def held_back(keys: Sequence[str], count: int, seed: int) -> frozenset[str]:
-    """`count` of the keys, chosen by the seed and by the keys themselves.
+    """`count` of the keys, chosen by the seed and the keys alone.
 
     The order in which they are given does not matter, nor does the platform or the version of any random generator, and a key
     that is added later moves at most one other.
@@ -19,7 +19,7 @@ def held_back(keys: Sequence[str], count: int, seed: int) -> frozenset[str]:
 
 
 def shares(sizes: Sequence[int], total: int) -> list[int]:
-    """`total` divided among groups in proportion to their sizes, by the largest remainders; the sum is exact."""
+    """`total` divided among groups in proportion to their sizes, by largest remainders; the sum is exact."""
     everything = sum(sizes)
     counts = [size * total // everything for size in sizes]
     by_remainder = sorted(range(len(sizes)), key=lambda i: (-(sizes[i] * total % everything), i))
@@ -29,7 +29,7 @@ def shares(sizes: Sequence[int], total: int) -> list[int]:
 
 
 def of_each_class(labels: NDArray[np.int32], fraction: float, seed: int, *, least: int = 0) -> NDArray[np.bool_]:
-    """Which examples are held back: of each class its share, `least` at the least, and never all of them."""
+    """Which examples are held out: the fraction of each class, at least `least`, and never all of a class."""
     groups = [np.flatnonzero(labels == number) for number in range(int(labels.max()) + 1)]
     counts = shares([len(group) for group in groups], round(len(labels) * fraction))
     chosen = np.zeros(len(labels), np.bool_)

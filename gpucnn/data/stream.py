@@ -1,4 +1,4 @@
-"""Batches that somebody else makes: a generator, a list, a data loader, anything that gives pairs (x, labels)."""
+"""Batches supplied by the user: a generator, a list, a data loader, anything that yields pairs (x, labels)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Pair = tuple[NDArray[Any], NDArray[Any]]
 
 
 class Stream:
-    """The batches of `source`, one after another, as `Batches` gives its own.
+    """The batches of `source` in sequence, with the interface of `Batches`.
 
     source: what can be gone through once for every epoch (a list, a PyTorch DataLoader, a Keras Sequence), or a generator, which is taken
     up where it was left. steps_per_epoch: batches in an epoch; len(source) unless given.
@@ -41,7 +41,7 @@ class Stream:
         self.prepared: Callable[[Any, Any], Pair] | None = None
 
     def first(self) -> tuple[Any, Any]:
-        """The first batch, as it is given; it comes again."""
+        """The first batch; it is also yielded again."""
         pair = next(iter(self.source), None)
         if pair is None:
             raise DataError("there are no batches: the source is empty")
@@ -51,11 +51,11 @@ class Stream:
 
     @property
     def fingerprint(self) -> list[Any]:
-        """What a checkpoint can know of the data: they come from outside, and nobody can go through them twice."""
+        """What a checkpoint can record about the data, which come from outside and can be read only once."""
         return ["batches from outside", self.steps_per_epoch]
 
     def epoch(self, epoch: int, start: int = 0, part: Callable[[int], slice] | None = None) -> Iterator[Pair]:
-        """The batches of an epoch, from the step `start` on; of each the slice that `part` tells of its size."""
+        """The batches of an epoch from step `start` on; of each, the slice that `part` returns for its size."""
         assert self.prepared is not None
         source = iter(self.source)
         if not self.once:
@@ -72,7 +72,7 @@ class Stream:
 
 
 def gathered(source: Iterable[Any], steps: int | None = None) -> tuple[NDArray[Any], NDArray[Any]]:
-    """(x, labels) of all batches (of `steps` of them) in one array each."""
+    """(x, labels) of all batches (or of `steps` of them), each as one array."""
     if steps is None and isinstance(source, Iterator):
         raise ArgumentError("a generator may never end: give a list, or arrays (x, y)")
     pairs = [_pair(pair) for pair in itertools.islice(_in_turn(source), steps)]
@@ -83,7 +83,7 @@ def gathered(source: Iterable[Any], steps: int | None = None) -> tuple[NDArray[A
 
 
 def is_stream(x: Any) -> bool:
-    """Whether `x` gives batches one by one, and is not an array of examples."""
+    """Whether `x` yields batches and is not an array of examples."""
     if hasattr(x, "shape") or isinstance(x, str | bytes) or not (hasattr(x, "__iter__") or hasattr(x, "__getitem__")):
         return False
     if isinstance(x, list | tuple):
@@ -92,7 +92,7 @@ def is_stream(x: Any) -> bool:
 
 
 def _in_turn(source: Any) -> Any:
-    """What can be iterated over: Keras's Sequence has a length and items instead."""
+    """An iterable; Keras's Sequence has a length and items instead."""
     if hasattr(source, "__iter__"):
         return source
     return _Items(source)

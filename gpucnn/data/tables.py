@@ -1,4 +1,4 @@
-"""Tables of pixels: a row for each image, its label in a column of its own, as Kaggle has MNIST."""
+"""Tables of pixels, as Kaggle's MNIST: one row per image, with the label in one column."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ MANY = 1 << 23  # bytes of text, from which on another reader is worth loading
 
 
 def load(path: Path, request: Request, test: Path | None = None) -> Dataset:
-    """A table, split for testing, or two of them. The label is in the column of that name, or else in the first; all others are pixels.
+    """A table that is split for testing, or two tables. The label is in the column of that name, otherwise in the first; all others are
+    pixels.
 
     DataError for a table without labels, with cells that are not numbers, and with rows of several lengths.
     """
@@ -32,7 +33,7 @@ def load(path: Path, request: Request, test: Path | None = None) -> Dataset:
 
 
 def table(path: Path) -> Part:
-    """The images and labels of one table, as they stand there."""
+    """The images and labels of one table, unconverted."""
     try:
         with open_content(path) as (stream, _):
             text = stream.read(LARGEST + 1)
@@ -52,20 +53,21 @@ def table(path: Path) -> Part:
 
 
 def has_labels(path: Path) -> bool:
-    """Whether a table has a column of labels, as far as its first row tells."""
+    """Whether a table has a column of labels, judged by its first row."""
     with open_content(path) as (stream, _):
         first = stream.readline(1 << 24)
     return _label_column(*_first_row(first)) is not None
 
 
 def _first_row(line: bytes) -> tuple[list[str], bool]:
-    """The cells of the first row in small letters, and whether they are names of columns."""
+    """The cells of the first row in lower case, and whether they are column names."""
     cells = [cell.strip().strip('"').lower() for cell in line.decode("utf-8-sig", "replace").split(",")]
     return cells, not all(_number(cell) for cell in cells[1:])
 
 
 def _label_column(cells: list[str], header: bool) -> int | None:
-    """Which column holds the labels: the one that says so; the first where columns have no names, or the first one's is not a pixel's."""
+    """The column of the labels: the one with that name; the first if columns have no names or if the first one's name is not that of a
+    pixel."""
     if not header:
         return 0
     named = next((cells.index(name) for name in LABELS if name in cells), None)
@@ -103,7 +105,7 @@ def _cells(text: bytes, at: int, columns: int, path: Path) -> tuple[NDArray[Any]
 
 
 def _quickly(text: bytes, columns: int) -> NDArray[np.float32] | None:
-    """The numbers of a large table through pyarrow, where it is installed; None where that is not so, or it makes nothing of them."""
+    """The numbers of a large table, read with pyarrow; None if it is not installed or cannot read the table."""
     try:
         import pyarrow
         from pyarrow import csv

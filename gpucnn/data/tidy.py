@@ -1,4 +1,4 @@
-"""Arrays of others, from files of any kind, as images and class numbers."""
+"""Converts arrays from files of any kind to images and class numbers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_CLASSES = 10_000
 
 @dataclass(frozen=True)
 class Part:
-    """Images and labels as they are in a file; `where` says which, for people."""
+    """Images and labels as a file has them; `where` names it in messages."""
 
     images: Any
     labels: Any
@@ -37,7 +37,7 @@ def dataset(
     validation: Part | None = None,
     upright: bool = True,
 ) -> Dataset:
-    """A data set of two parts, or of one, of which `test_fraction` of each class is held back for testing.
+    """A data set of two parts, or of one, of which `test_fraction` of each class is held out for testing.
 
     Classes are numbered in the order of their names, which are numbers or words. DataError for what are not images, or not labels.
     """
@@ -82,7 +82,7 @@ def dataset(
 
 
 def pixels(given: Any, where: str) -> NDArray[np.uint8]:
-    """Images as uint8 (N, C, H, W): (N, H, W), channels first or last, or rows of as many pixels as a square has, grey or in planes.
+    """Images as uint8 (N, C, H, W), from (N, H, W), channels first or last, or rows of pixels of a square, grey or in planes.
 
     Whole numbers and floats in 0 … 255, or floats in 0 … 1, which are multiplied by 255.
     """
@@ -104,7 +104,7 @@ def pixels(given: Any, where: str) -> NDArray[np.uint8]:
 
 
 def column(given: Any, count: int, where: str) -> NDArray[Any]:
-    """Labels as one column (N,) of whole numbers or of words; rows of 0 and a single 1 become the number of their class."""
+    """Labels as one column (N,) of integers or words; one-hot rows become class numbers."""
     labels = np.asarray(given)
     if labels.dtype.kind == "S":
         labels = np.char.decode(labels, "utf-8", "replace")

@@ -1,4 +1,4 @@
-"""Layers, one kind per file; all of them: kinds.py. `LAYERS` holds them by name, for models that come from a file."""
+"""Layers, one kind per file; kinds.py lists them all. `LAYERS` maps names to classes, for models read from a file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LAYERS: dict[str, type[Layer]] = {
 
 
 def layer_from_config(config: dict[str, Any]) -> Layer:
-    """The layer that `Layer.config()` came from, unbuilt."""
+    """The unbuilt layer that `Layer.config()` describes."""
     settings = {name: _made(value) for name, value in config.items()}
     kind, trainable = settings.pop("layer", None), settings.pop("trainable", True)
     layer = pick(kind, LAYERS, "layer").from_settings(settings)
@@ -27,7 +27,7 @@ def layer_from_config(config: dict[str, Any]) -> Layer:
 
 
 def _made(value: Any) -> Any:
-    """A setting, with the layers that were described in it."""
+    """A setting; layers described in it are built."""
     if isinstance(value, dict) and "layer" in value:
         return layer_from_config(value)
     return [_made(item) for item in value] if isinstance(value, list) else value

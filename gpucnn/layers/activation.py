@@ -14,7 +14,7 @@ __all__ = ["ELU", "GELU", "LeakyReLU", "ReLU", "SiLU", "Sigmoid", "Softmax", "Ta
 
 
 class _Activation(Layer):
-    """Passes its input on; the base class applies the activation."""
+    """The identity; the base class applies the activation."""
 
     passes_on = True
 
@@ -51,7 +51,7 @@ class ReLU(_Activation):
 
 
 class Sigmoid(_Activation):
-    """1 / (1 + e⁻ˣ). As the last layer under binary cross-entropy the pair is computed as one, from logits."""
+    """1 / (1 + e⁻ˣ). As the last layer with binary cross-entropy, both are computed together from the logits."""
 
     kind = "sigmoid"
 
@@ -60,7 +60,7 @@ class Sigmoid(_Activation):
 
 
 class Softmax(_Activation):
-    """eˣ / Σ eˣ along the last axis. As the last layer under categorical cross-entropy the pair is computed as one, from logits."""
+    """eˣ / Σ eˣ along the last axis. As the last layer with categorical cross-entropy, both are computed together from the logits."""
 
     kind = "softmax"
 
@@ -78,7 +78,7 @@ class Tanh(_Activation):
 
 
 class LeakyReLU(_Activation):
-    """x, or negative_slope · x where that is not positive. The slope is PyTorch's, 0.01, unless given; Keras's is 0.3."""
+    """x, or negative_slope · x where x is not positive. The default slope is PyTorch's, 0.01; Keras's is 0.3."""
 
     kind = "leaky_relu"
 
@@ -87,7 +87,7 @@ class LeakyReLU(_Activation):
 
 
 class ELU(_Activation):
-    """x, or alpha · (eˣ − 1) where that is not positive (Clevert, Unterthiner and Hochreiter, ICLR 2016)."""
+    """x, or alpha · (eˣ − 1) where x is not positive (Clevert, Unterthiner and Hochreiter, ICLR 2016)."""
 
     kind = "elu"
 
@@ -96,7 +96,8 @@ class ELU(_Activation):
 
 
 class GELU(_Activation):
-    """x · Φ(x), Φ the normal distribution (Hendrycks and Gimpel 2016). approximate: by the hyperbolic tangent, as in GPT-2 and BERT."""
+    """x · Φ(x), with Φ the normal distribution (Hendrycks and Gimpel 2016). approximate: use the hyperbolic tangent, as GPT-2 and BERT
+    do."""
 
     kind = "gelu"
 

@@ -9,7 +9,7 @@ from gpucnn.names import Registry
 
 @dataclass(frozen=True)
 class Activation:
-    """The names of an activation's operations, and what its gradient is had from."""
+    """The names of an activation's operations, and what its gradient is computed from."""
 
     apply: str
     grad: str

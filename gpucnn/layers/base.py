@@ -1,4 +1,4 @@
-"""What every layer is.
+"""The base class of all layers.
 
 A layer is built once, for one shape of input: it checks its sizes there, declares its arrays (parameter.py), and from then on only
 computes.
@@ -34,12 +34,12 @@ ALIKE = {  # what else people call it, or write by mistake
 
 
 def too_many(shape: Shape) -> str:
-    """The sentence about an array that has too many elements."""
+    """The message about an array with too many elements."""
     return f"an array of shape {shown(shape)}, which has more than 2³¹ − 1 numbers: use smaller sizes"
 
 
 def _config(value: Any) -> Any:
-    """A setting as it is; the layers in it as their `config()`, a function as the words for it."""
+    """A setting as JSON can hold it: layers become their `config()`, functions their description."""
     if isinstance(value, Layer):
         return value.config()
     if callable(value):
@@ -48,13 +48,13 @@ def _config(value: Any) -> Any:
 
 
 def derived_seed(seed: int, index: int) -> int:
-    """The seed, of 64 bits, of the part `index` of something that has the seed `seed`."""
+    """The 64-bit seed of part `index` of something with the seed `seed`."""
     low, high = np.random.SeedSequence([seed, index]).generate_state(2)
     return int(low) | int(high) << 32
 
 
 class Layer(Worded):
-    """Base of all layers.
+    """Base class of all layers.
 
     A layer implements `_build`, `_forward` and `_backward`; an activation that follows, `activation="relu"` and the like, is handled
     here for all of them. x, y, dx and dy have the batch first. `_build` lists what is trained in `parameters`, and what is saved but not
@@ -111,11 +111,11 @@ class Layer(Worded):
         return {}
 
     def cost(self) -> Cost:
-        """Multiply-adds of one example in forward, and what is kept for its backward."""
+        """The multiply-adds of one example in forward, and what is kept for its backward pass."""
         return self.costing()
 
     def costing(self, multiply_adds: int = 0, *, keeps_input: bool = False) -> Cost:
-        """The cost of a layer that takes so many multiply-adds, with that of its activation."""
+        """The cost of a layer with this many multiply-adds, its activation included."""
         of_input = self.activation is not None and ACTIVATIONS[self.activation].of_input
         before = math.prod(self.output_shape) if of_input else 0
         return Cost(multiply_adds, before, keeps_input=keeps_input, keeps_output=self.activation is not None and not of_input)
@@ -123,7 +123,7 @@ class Layer(Worded):
     # What a model calls.
 
     def build(self, input_shape: Shape) -> Shape:
-        """Fixes the layer's sizes for inputs of `input_shape` (without the batch). Raises ShapeError where they do not fit."""
+        """Fixes the layer's sizes for inputs of `input_shape` (without the batch). Raises ShapeError if they do not fit."""
         self.forget()
         self.parameters, self.arrays = [], []
         self.input_shape = input_shape
@@ -136,13 +136,13 @@ class Layer(Worded):
         return self.output_shape
 
     def to_device(self, device: Device, seed: int) -> None:
-        """Tells the layer which device it runs on; `seed` is its own, for layers that draw random numbers."""
+        """Moves the layer to a device. `seed` is the layer's own, for layers that draw random numbers."""
         self.device = device
         for index, inner in enumerate(self.inner().values()):
             inner.to_device(device, derived_seed(seed, index))
 
     def inner(self) -> dict[str, Layer]:
-        """The layers that this one is made of, by the names of its attributes, with a number or a key where one holds several."""
+        """The layers inside this one by attribute name, with a number or key where an attribute holds several."""
         found: dict[str, Layer] = {}
         for name, value in vars(self).items():
             parts: dict[str, Any] = {name: value}
@@ -154,20 +154,20 @@ class Layer(Worded):
         return found
 
     def chains(self) -> Sequence[Any]:
-        """The chains (chain.py) that it runs, where it is made of layers in the library's own ways."""
+        """The chains (chain.py) that this layer runs, for the library's own layers made of layers."""
         return self._chains
 
     def shares_output(self, chain: Any) -> bool:
-        """Whether what one of its chains puts out is a part of its own output, and no array of its own."""
+        """Whether the output of one of its chains is a slice of its own output rather than a separate array."""
         return False
 
     def plan(self) -> None:
-        """Settles how what is within is run, for the layers that need that."""
+        """Plans how the layers inside are run, for layers that need it."""
         for inner in self.inner().values():
             inner.plan()
 
     def walk(self, path: str = "") -> dict[str, Layer]:
-        """The layer itself as `path`, and all that it is made of by their paths, each once."""
+        """The layer itself under `path`, and all layers inside it under theirs, each once."""
         found: dict[str, Layer] = {path: self}
         seen, ahead = {id(self)}, [(path, self)]
         while ahead:
@@ -180,11 +180,11 @@ class Layer(Worded):
         return found
 
     def named_parameters(self, path: str = "") -> list[tuple[str, Parameter]]:
-        """Every parameter of the layer, and of the layers that it is made of, with its path. None is there twice."""
+        """Every parameter of the layer and of the layers inside it, with its path, each once."""
         return [(name, array) for name, array in self._named("parameters", path)]
 
     def named_arrays(self, path: str = "") -> list[tuple[str, SavedArray]]:
-        """Every array that is saved but not trained, likewise."""
+        """Every array that is saved but not trained, in the same way."""
         return self._named("arrays", path)
 
     def _named(self, kind: str, path: str) -> list[tuple[str, Any]]:
@@ -202,8 +202,8 @@ class Layer(Worded):
 
     @property
     def trainable(self) -> bool:
-        """Whether the layer is to be trained, with all that is within it. False freezes it: no gradient is computed, nothing is updated,
-        running statistics included. It is saved with the model; of a model that is compiled, compile it again after a change."""
+        """Whether to train the layer and everything in it. False freezes it: no gradient is computed and nothing is updated, running
+        statistics included. A frozen layer is still saved with the model. After a change, compile a compiled model again."""
         return self._trainable
 
     @trainable.setter
@@ -213,7 +213,7 @@ class Layer(Worded):
             owner.freeze_anew()
 
     def settle_frozen(self, above: bool = False) -> None:
-        """Settles what is frozen, within a layer that is where `above`."""
+        """Applies `trainable` to everything inside. above: whether a layer around this one is frozen."""
         self.frozen = above or not self._trainable
         for parameter in self.parameters:
             parameter.frozen = self.frozen
@@ -230,13 +230,13 @@ class Layer(Worded):
 
     @property
     def takes_part(self) -> bool:
-        """Whether the layer writes its output to a part of larger images, the argument `out` of its `forward` and `_forward`, and its
-        `_backward` reads dy where it lies there."""
+        """Whether the layer can write its output to a slice of larger images (the argument `out` of its `forward` and `_forward`), and
+        its `_backward` can read dy from such a slice."""
         return False
 
     def forward(self, x: Array, training: bool = False, *, logits: bool = False, out: Array | None = None) -> Array:
-        """The layer's output; with `training`, what backward needs is kept. `logits` leaves a final softmax or sigmoid off. out: where it
-        goes, for a layer that `takes_part`."""
+        """The layer's output; with `training`, keeps what the backward pass needs. `logits` leaves off a final softmax or sigmoid. out:
+        where to write it, for a layer that `takes_part`."""
         y = z = self._forward(x, training) if out is None else self._forward(x, training, out)  # type: ignore[call-arg]
         applied = None if self.activation is None else ACTIVATIONS[self.activation]
         if logits and self.activation in ("softmax", "sigmoid"):
@@ -250,17 +250,17 @@ class Layer(Worded):
 
     @property
     def layers(self) -> Sequence[Layer]:
-        """The layer itself, as a stage (fused.py); or those that stand in its place."""
+        """The layer itself as a stage (fused.py), or the stages that replace it."""
         return (self,)
 
     @property
     def ends_in_relu(self) -> bool:
-        """Whether ReLU makes the output."""
+        """Whether a ReLU produces the output."""
         return self.activation == "relu"
 
     def backward(self, dy: Array, *, input_grad: bool = True, plan: Plan = ALONE) -> Array | None:
-        """Adds the parameters' gradients and returns that of the input (None where `input_grad` is False). Of a layer by itself nothing
-        is planned, and dy is left as it is."""
+        """Adds the gradients of the parameters and returns the gradient of the input (None if `input_grad` is False). For a layer on its
+        own, nothing is planned and dy stays unchanged."""
         if not self._ready:
             raise GpucnnError(f"backward of layer {self.name!r} needs a forward with training=True before it, once for each backward")
         if self._applied and not plan.relu_taken:
@@ -272,14 +272,14 @@ class Layer(Worded):
         return dx
 
     def forget(self) -> None:
-        """Lets go of what forward kept."""
+        """Releases what the forward pass kept."""
         self._around = None
         self._ready = False
         for layer in self.inner().values():
             layer.forget()
 
     def scratch(self, batch_size: int) -> tuple[int, int]:
-        """Elements that a CPU takes besides inputs and outputs while the layer is at work, forward and backward."""
+        """Elements that a CPU needs, besides inputs and outputs, while the layer runs forward and backward."""
         parts = [layer.scratch(batch_size) for layer in self.inner().values()]
         return max((ahead for ahead, _ in parts), default=0), max((back for _, back in parts), default=0)
 
@@ -292,20 +292,20 @@ class Layer(Worded):
         return {}
 
     def restore(self, state: dict[str, int]) -> None:
-        """Takes up a `state()` again."""
+        """Restores a `state()`."""
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> Layer:
-        """The layer that has these `settings()`."""
+        """The layer with these `settings()`."""
         return cls(**settings)
 
     def config(self) -> dict[str, Any]:
-        """The settings from which `layer_from_config` makes the same layer again, unbuilt."""
+        """The settings from which `layer_from_config` builds the same layer, unbuilt."""
         frozen = {} if self._trainable else {"trainable": False}
         return {"layer": type(self).__name__} | frozen | {name: _config(value) for name, value in self.settings().items()}
 
     def __getstate__(self) -> dict[str, Any]:
-        """The layer for copy and pickle, without its device and without what a forward pass has kept."""
+        """The layer for copy and pickle, without its device and without what a forward pass kept."""
         alone = object.__new__(type(self))
         vars(alone).update(
             vars(self), _owner=None, part=None, inner=dict, _chains=[]

@@ -1,4 +1,4 @@
-"""Blocks that networks are made of, put together from layers."""
+"""Blocks from which networks are built, made of layers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["depthwise_block", "inception", "residual_block"]
 
 
 def inception(ones: int, threes: tuple[int, int], fives: tuple[int, int], pooled: int) -> Concat:
-    """Four branches side by side: (C, H, W) → (ones + threes + fives + pooled, H, W), as GoogLeNet has them (Szegedy et al., CVPR 2015).
+    """GoogLeNet's block (Szegedy et al., CVPR 2015), four branches side by side: (C, H, W) → (ones + threes + fives + pooled, H, W).
 
     A convolution of 1 × 1 with `ones` filters; one of 3 × 3 and one of 5 × 5, each behind one of 1 × 1 that reduces the channels: the two
     numbers are (filters of the reduction, filters); and max pooling of 3 × 3 with a convolution of 1 × 1 behind it. All with ReLU.
@@ -32,8 +32,8 @@ def inception(ones: int, threes: tuple[int, int], fives: tuple[int, int], pooled
 
 
 def residual_block(filters: int, *, stride: int = 1, project: bool | None = None) -> Residual:
-    """ResNet's block: (C, H, W) → (filters, H / stride, W / stride). Two convolutions of 3 × 3 with batch normalization, beside a shortcut,
-    and ReLU behind the sum (He et al., CVPR 2016).
+    """ResNet's block: (C, H, W) → (filters, H / stride, W / stride). Two 3 × 3 convolutions with batch normalization, added to a shortcut,
+    then ReLU (He et al., CVPR 2016).
 
     project: whether the shortcut is a convolution of 1 × 1 with batch normalization; unless given, where the stride is not 1. A block that
     changes the number of channels needs one.
@@ -52,8 +52,8 @@ def residual_block(filters: int, *, stride: int = 1, project: bool | None = None
 
 
 def depthwise_block(filters: int, *, stride: int = 1) -> Stack:
-    """MobileNet's block: (C, H, W) → (filters, H / stride, W / stride). A depthwise convolution of 3 × 3, then one of 1 × 1, each with
-    batch normalization and ReLU (Howard et al. 2017)."""
+    """MobileNet's block: (C, H, W) → (filters, H / stride, W / stride). A 3 × 3 depthwise convolution, then a 1 × 1 convolution, each
+    followed by batch normalization and ReLU (Howard et al. 2017)."""
     return Stack(
         DepthwiseConv2D(3, stride=stride, padding="same", use_bias=False),
         BatchNorm2D(activation="relu"),

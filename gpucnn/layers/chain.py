@@ -1,4 +1,4 @@
-"""Layers one after another: what models and the layers made of layers run. How their gradients are taken is settled once, here."""
+"""Layers in sequence, as models and layers made of layers run them. The backward pass is planned once, here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gpucnn.text import shown
 
 
 def numbered(layers: Iterable[Layer]) -> dict[str, Layer]:
-    """Layers by their names in a stack: the kind and a number, conv2d_1, conv2d_2, dense_1."""
+    """Layers by their names in a stack, kind and number: conv2d_1, conv2d_2, dense_1."""
     counts: dict[str, int] = {}
     named = {}
     for layer in layers:
@@ -25,8 +25,8 @@ def numbered(layers: Iterable[Layer]) -> dict[str, Layer]:
 
 
 def build_in_turn(layers: Sequence[Layer], shape: Shape) -> Shape:
-    """Builds layers that stand one after another, gives them their names, and returns the shape of the last one's output. ShapeError says
-    which of them does not fit."""
+    """Builds layers in sequence, names them, and returns the shape of the last one's output. ShapeError names the layer that does not
+    fit."""
     for index, (name, layer) in enumerate(numbered(layers).items()):
         layer.name = name
         try:
@@ -37,7 +37,7 @@ def build_in_turn(layers: Sequence[Layer], shape: Shape) -> Shape:
 
 
 def planned(found: Sequence[Stage], own: bool = False) -> list[Plan]:
-    """The plan of each stage's backward pass. own: nothing else needs the gradient that the last stage is given."""
+    """The plan of each stage's backward pass. own: nothing else needs the gradient passed to the last stage."""
     takes = {index for index, stage in enumerate(found) if stage.takes_relu_grad and relu_before(found, index) is not None}
     taken = {relu_before(found, index) for index in takes}
     last = len(found) if own else max((index for index, stage in enumerate(found) if not stage.passes_on), default=0)
@@ -45,7 +45,7 @@ def planned(found: Sequence[Stage], own: bool = False) -> list[Plan]:
 
 
 def relu_before(found: Sequence[Stage], index: int) -> int | None:
-    """The stage whose ReLU has made the input of the one at `index`, if ReLU has: stages between keep its zeros."""
+    """The stage whose ReLU produced the input of stage `index`, if there is one; the stages between must preserve its zeros."""
     for before in range(index - 1, -1, -1):
         if not found[before].keeps_relu:
             return before if found[before].ends_in_relu else None
@@ -53,7 +53,7 @@ def relu_before(found: Sequence[Stage], index: int) -> int | None:
 
 
 class Chain:
-    """The stages of layers that are built, forward and backward. own: it may write to the gradient that it is given."""
+    """The stages of built layers, forward and backward. own: the chain may overwrite the gradient that it receives."""
 
     def __init__(self, layers: Sequence[Layer] = (), own: bool = False) -> None:
         self.stages = stages(layers)
@@ -69,29 +69,29 @@ class Chain:
 
     @property
     def ends_in_relu(self) -> bool:
-        """Whether ReLU has made the output."""
+        """Whether a ReLU produced the output."""
         return self._last_relu is not None
 
     @property
     def takes_part(self) -> bool:
-        """Whether the last stage writes to, and reads from, a part of larger images."""
+        """Whether the last stage can write to, and read from, a slice of larger images."""
         return self.stages[-1].takes_part
 
     @property
     def takes_relu_grad(self) -> bool:
-        """Whether backward can take the gradient of the ReLU that has made the input along."""
+        """Whether backward can include the gradient of the ReLU that produced the input."""
         return self._entry is not None
 
     def forward(self, x: Array, training: bool = False, *, logits: bool = False, out: Array | None = None) -> Array:
-        """The last stage's output, in `out` where one is given; `logits` leaves a final softmax or sigmoid off."""
+        """The last stage's output, written to `out` if given; `logits` leaves off a final softmax or sigmoid."""
         *before, last = self.stages
         for stage in before:
             x = stage.forward(x, training)
         return last.forward(x, training, logits=logits) if out is None else last.forward(x, training, logits=logits, out=out)
 
     def backward(self, dy: Array, *, input_grad: bool = False, takes_relu: bool = False, relu_taken: bool = False) -> Array | None:
-        """Adds the gradient of every parameter, given that of the output; returns that of the input where `input_grad`. Stages before the
-        first one that is trained have nothing to do otherwise.
+        """Adds the gradient of every parameter, given that of the output, and returns that of the input if `input_grad`. Otherwise stages
+        before the first trained one are skipped.
 
         takes_relu, relu_taken: as in a stage's plan, where the chain is a part of something.
         """
@@ -114,13 +114,13 @@ class Chain:
         return plans
 
     def forget(self) -> None:
-        """Lets go of what forward kept."""
+        """Releases what the forward pass kept."""
         for stage in self.stages:
             stage.forget()
 
 
 def outputs_of(target: Layer, layers: Sequence[Layer], x: Array) -> Array:
-    """The output of one of the layers, or of one within them, for the input x. Each layer runs by itself, none fused with another."""
+    """The output of one of the layers, or of one inside them, for the input x. Each layer runs separately, without fusion."""
     found: list[Array] = []
     last, forward = target.layers[-1], target.layers[-1].forward
     chains = [chain for layer in layers for part in layer.walk().values() for chain in part.chains()]

@@ -1,4 +1,4 @@
-"""Layers made of layers: a stack of them, one beside a shortcut, and branches side by side."""
+"""Layers made of layers: a stack, a residual connection, and branches side by side."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Concat", "Residual", "Stack"]
 
 
 def one_layer(value: Any, where: str) -> Layer:
-    """A layer as it is, several in a list as a `Stack`. TypeError for anything else."""
+    """A layer as it is; a list of layers as a `Stack`. TypeError for anything else."""
     if isinstance(value, Layer):
         return value
     if isinstance(value, list | tuple):
@@ -27,7 +27,7 @@ def one_layer(value: Any, where: str) -> Layer:
 
 
 def some_layers(values: Sequence[Any], where: str) -> list[Layer]:
-    """At least one layer, each an object of its own."""
+    """Checks for at least one layer, each a different object."""
     layers = [one_layer(value, where) for value in values]
     if not layers:
         raise ArgumentError(f"{where} needs at least one layer")
@@ -37,13 +37,13 @@ def some_layers(values: Sequence[Any], where: str) -> list[Layer]:
 
 
 def every_layer(layer: Layer) -> list[Layer]:
-    """A layer, and all that stand within the containers of this file in it, as often as they do."""
+    """A layer and everything inside its containers, as often as it occurs."""
     within = layer.inner().values() if isinstance(layer, _Container) else ()
     return [layer, *(part for each in within for part in every_layer(each))]
 
 
 class _Container(Layer):
-    """Base of layers that are made of layers: their chains are planned again whenever a layer within has changed."""
+    """Base class of layers made of layers. Their chains are planned again whenever a layer inside has changed."""
 
     def plan(self) -> None:
         super().plan()
@@ -58,14 +58,14 @@ class _Container(Layer):
             chain.forget()
 
     def cost(self) -> Cost:
-        """Multiply-adds of all that is within; what that keeps is found there (memory.py)."""
+        """Multiply-adds of everything inside; memory.py finds what is kept for backward."""
         within = [part for each in self.inner().values() for part in each.layers]
         return self.costing(sum(part.cost().multiply_adds for part in within))
 
 
 class Stack(_Container):
-    """Layers one after another, as one layer: (input of the first) → (output of the last). In a model or within other layers they are
-    run, fused and named as if they stood there by themselves, with the stack's name before their own."""
+    """Layers in sequence, as one layer: (input of the first) → (output of the last). They are run, fused and named as if they were not
+    in a stack, with the stack's name before their own."""
 
     def __init__(self, *layers: Layer | Sequence[Layer]) -> None:
         super().__init__()
@@ -169,7 +169,7 @@ class Residual(_Container):
 
 
 class Concat(_Container):
-    """Branches side by side, their outputs one behind the other along the channels: (C, H, W) → (ΣC, P, Q), or (features,) → (Σ,).
+    """Branches side by side, their outputs concatenated along the channels: (C, H, W) → (ΣC, P, Q), or (features,) → (Σ,).
 
     A branch is a layer, or several in a list. All must give images of one size. A branch that ends in a convolution, in pooling, in batch
     normalization, each with ReLU or without an activation, or in another Concat writes to its part of the output and reads its part of the
@@ -215,7 +215,7 @@ class Concat(_Container):
         return type(self) is Concat and self.activation is None  # classes derived from it may do something else
 
     def shares_output(self, chain: Chain) -> bool:
-        """Whether a branch writes to its part of the output. There it cannot take the gradient of a ReLU of its own."""
+        """Whether a branch writes to its slice of the output. It then cannot include the gradient of a ReLU of its own."""
         return chain.takes_part and (self._branches_end_in_relu or not chain.ends_in_relu)
 
     def _planned(self) -> list[Chain]:

@@ -26,7 +26,7 @@ def check_image(layer: Layer, input_shape: Shape) -> tuple[int, int, int]:
 
 
 def weight_initializer(name: Given | None, activation: str | None) -> Given:
-    """The default is He's before ReLU and its relatives, whose half of zeros it makes up for, and Glorot's elsewhere."""
+    """The default initializer: He's before ReLU and similar activations, whose zeros it compensates for, and Glorot's otherwise."""
     if name is not None:
         get_initializer(name)
         return name if callable(name) else as_text(name)
@@ -34,7 +34,7 @@ def weight_initializer(name: Given | None, activation: str | None) -> Given:
 
 
 class Conv2D(Layer):
-    """Convolution over images: (C, H, W) → (filters, P, Q).
+    """Convolution of images: (C, H, W) → (filters, P, Q).
 
     kernel_size, stride, dilation: a number or (vertical, horizontal). padding: a number, (vertical, horizontal), ((top, bottom),
     (left, right)), "valid" (none) or "same". initializer: of the weight (filters, C/groups, R, S); the bias starts at zero.

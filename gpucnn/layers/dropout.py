@@ -13,7 +13,7 @@ __all__ = ["Dropout"]
 
 
 class Dropout(Layer):
-    """In training sets elements to zero with probability `rate` and divides the others by 1 − rate; otherwise passes x on.
+    """In training, sets elements to zero with probability `rate` and divides the others by 1 − rate; otherwise returns x unchanged.
 
     TensorFlow 1 asks for the probability that an element is kept: its keep_prob 0.75 is a rate of 0.25 here.
 
@@ -52,7 +52,7 @@ class Dropout(Layer):
         return self.device.ops.dropout(dy, self._calls, self.rate, self._seed, **self._before())
 
     def _before(self) -> dict[str, int]:
-        """The number of elements of the ranks before this one, where they share a batch: a mask is a function of an element's index."""
+        """The number of elements of the ranks before this one if they share a batch, because the mask depends on an element's index."""
         return {} if self.part is None else {"first": self.part.first * math.prod(self.output_shape)}
 
     def scratch(self, batch_size: int) -> tuple[int, int]:

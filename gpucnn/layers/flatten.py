@@ -10,7 +10,7 @@ __all__ = ["Flatten"]
 
 
 class Flatten(Layer):
-    """(C, H, W) → (C·H·W,): a new view, nothing is copied."""
+    """(C, H, W) → (C·H·W,): a new view; no data are copied."""
 
     passes_on = True
     keeps_relu = True

@@ -1,4 +1,4 @@
-"""Layers that are faster together, and become one stage."""
+"""Layers that run faster together and become one stage."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gpucnn.layers.stage import ALONE, Stage
 
 
 def stages(layers: Sequence[Layer]) -> list[Stage]:
-    """The layers in their order, those of a stack in its place; each convolution with ReLU and the max pooling right behind it as one."""
+    """The stages of layers in sequence. Stacks are unpacked; a convolution with ReLU and the max pooling after it become one stage."""
     found: list[Stage] = []
     for layer in [part for each in layers for part in each.layers]:
         before = found[-1] if found else None
@@ -27,7 +27,8 @@ def stages(layers: Sequence[Layer]) -> list[Stage]:
 
 
 class ConvReluMaxPool:
-    """Conv2D with ReLU, then MaxPool2D. The convolution's output is not kept for backward, nor, where one kernel does both, written."""
+    """Conv2D with ReLU, then MaxPool2D. The convolution's output is not kept for backward and, where one kernel does both, never
+    written."""
 
     passes_on = False
     keeps_relu = False

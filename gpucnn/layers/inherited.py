@@ -1,4 +1,4 @@
-"""Weights that layers bring along when they move from one model to another."""
+"""Weights that layers keep when they move from one model to another."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Inherited:
                         self._arrays.append((part, array.name, to_numpy(array.value).copy()))
 
     def check(self) -> None:
-        """Raises ShapeError if an array does not fit its layer as it is built now."""
+        """Raises ShapeError if an array does not fit the layer as it is now built."""
         for part, name, values in self._arrays:
             array = _of(part, name)
             if array is None or array.shape != values.shape:

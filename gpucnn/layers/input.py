@@ -1,4 +1,4 @@
-"""What a model is for, said in front of its layers."""
+"""The input shape, given in front of the layers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Input"]
 
 
 class Input:
-    """The shape of one example, as the first thing in a Sequential: (C, H, W), (H, W) of grey images, or (features,).
+    """The shape of one example, as the first entry of a Sequential: (C, H, W), (H, W) for grey images, or (features,).
 
     No layer: the model keeps the shape, and builds itself for it when it is first needed. `data_format` as in `Sequential.build`.
     """

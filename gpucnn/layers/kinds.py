@@ -1,4 +1,4 @@
-"""All layers. A file of layers is a line here; the names in its `__all__` are then gpucnn's, and files name their classes."""
+"""All layers. Each file of layers has a line here; the names in its `__all__` are exported by gpucnn and used in model files."""
 
 # isort: off
 from gpucnn.layers.conv import *

@@ -1,4 +1,4 @@
-"""Convolution without sharing of weights."""
+"""Convolution without weight sharing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["LocallyConnected2D"]
 
 
 class _Filters(Parameter):
-    """The filters of all positions, (K, C, R, S, P, Q), each drawn like those of a convolution."""
+    """The filters of all positions, (K, C, R, S, P, Q), each initialized like those of a convolution."""
 
     def draw(self, rng: np.random.Generator) -> np.ndarray[Any, Any]:
         k, c, r, s, p, q = self.shape
@@ -28,7 +28,7 @@ class _Filters(Parameter):
 
 
 class LocallyConnected2D(Layer):
-    """A convolution whose filters are not shared: every position of the output has filters of its own, (C, H, W) → (filters, P, Q).
+    """A convolution without weight sharing: every position of the output has its own filters, (C, H, W) → (filters, P, Q).
 
     It has P · Q times the parameters of Conv2D: on images of 32 × 32 × 3, 20 filters 8 × 8 with stride 2 and padding 1 are 756,560 of them,
     and Conv2D's are 3,860. The weight is (filters, C, R, S, P, Q), the bias (filters, P, Q). Arguments as Conv2D's.

@@ -17,8 +17,8 @@ __all__ = ["BatchNorm2D"]
 
 
 class BatchNorm2D(Layer):
-    """Brings every channel to mean 0 and variance 1, then scales and shifts it: (C, H, W) → (C, H, W). Of rows of features, (features,),
-    each feature is a channel.
+    """Normalizes every channel to mean 0 and variance 1, then scales and shifts it: (C, H, W) → (C, H, W). For rows of features,
+    (features,), each feature is a channel.
 
     In training mean and variance are the batch's own, and move the running ones, `running += momentum · (batch − running)`, which are
     used otherwise; they are saved with the model and not trained. eps and momentum mean what they do in PyTorch, with its defaults, and so
@@ -105,7 +105,7 @@ class BatchNorm2D(Layer):
             return ops.batch_norm_grad(dy, x, weight, self._kept, input_grad=input_grad, relu=relu, dweight=dweight, dbias=dbias)
 
     def _shared_forward(self, x: Array, weight: Array, bias: Array, running: tuple[Array, Array], out: Array | None) -> Array:
-        """With the statistics of a batch that several ranks share."""
+        """Normalizes with the statistics of a batch that several ranks share."""
         mean, variance = shared.moments(x, self.part, self.device.xp)
         relu = self.activation == "relu"
         y = self.device.ops.batch_norm_apply(x, weight, bias, (mean, variance), eps=self.eps, relu=relu, out=out)
@@ -125,7 +125,7 @@ class BatchNorm2D(Layer):
         return self.device.ops.relu_grad(dx, x, out=dx) if relu else dx
 
     def _affine(self, like: Array) -> tuple[Array, Array]:
-        """Weight and bias, ones and zeros where there are none."""
+        """Weight and bias; ones and zeros if the layer has none."""
         if self._zeros is None or self._zeros.dtype != like.dtype:
             channels = (self.input_shape or ())[:1]
             self._ones, self._zeros = self.device.xp.ones(channels, like.dtype), self.device.xp.zeros(channels, like.dtype)

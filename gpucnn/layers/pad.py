@@ -1,4 +1,4 @@
-"""Zeros around images."""
+"""Zero padding."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["ZeroPad2D", "ZeroPadding2D"]
 
 
 class ZeroPad2D(Layer):
-    """Zeros around each image: (C, H, W) → (C, top + H + bottom, left + W + right). Keras calls it ZeroPadding2D.
+    """Zero padding of each image: (C, H, W) → (C, top + H + bottom, left + W + right). Keras calls it ZeroPadding2D.
 
     padding: a number, (vertical, horizontal) or ((top, bottom), (left, right)).
     """

@@ -1,4 +1,4 @@
-"""The arrays of layers: parameters, which are trained, and others that are saved along with them; and the flat buffers that hold both.
+"""The arrays of layers: trained parameters, arrays that are saved but not trained, and the flat buffers that hold both.
 
 Parameters and gradients of all layers of a model lie in two flat buffers, so that an optimizer step is one operation.
 """
@@ -29,8 +29,8 @@ ALIGNMENT = 32  # elements: an array starts at a multiple of 128 bytes, so that 
 
 
 class SavedArray:
-    """An array of a layer that is saved and restored with the parameters, and not trained, such as a running mean; `fill` is its first
-    value. It is a view into a flat buffer of the model's, and what is assigned to it is written there."""
+    """An array of a layer that is saved and restored but not trained, such as a running mean; `fill` is its initial value. It is a view
+    into a flat buffer of the model, and assigning to it writes there."""
 
     kind = "array"
 
@@ -60,7 +60,7 @@ class SavedArray:
         self._write(self._value, array)
 
     def bind(self, value: Array) -> None:
-        """Makes this array its own: for `Buffers`, which holds it."""
+        """Sets the array, for `Buffers`, which holds it."""
         self._value = value
 
     def _write(self, into: Array, array: Any) -> None:
@@ -78,8 +78,8 @@ class SavedArray:
 
 
 class Parameter(SavedArray):
-    """A trained array: `value`, and `grad` of the same shape; both are views into the model's flat buffers, and what is assigned to them
-    is written there. groups: of a grouped convolution's weight, whose outputs see a part of the inputs."""
+    """A trained array: `value`, and `grad` of the same shape. Both are views into the model's flat buffers, and assigning to them writes
+    there. groups: for the weight of a grouped convolution, whose outputs read only a part of the inputs."""
 
     kind = "parameter"
 
@@ -93,8 +93,8 @@ class Parameter(SavedArray):
 
     @property
     def grad(self) -> Array:
-        """The gradient, summed over all backward passes since the last `zero_grad`; zeros where there were none. May be written to. None
-        of a frozen parameter, and before the model is built."""
+        """The gradient, summed over all backward passes since the last `zero_grad`; zeros if there were none. Writable. None for a
+        frozen parameter and before the model is built."""
         if not self.has_grad and self._grad is not None:
             self._grad[...] = 0
             self.has_grad = True  # from now on what is there counts: it may be written by hand, and backward adds to it
@@ -108,19 +108,19 @@ class Parameter(SavedArray):
         self.has_grad = True
 
     def draw(self, rng: np.random.Generator) -> np.ndarray[Any, Any]:
-        """Its first value."""
+        """The initial value."""
         return get_initializer(self.initializer)(self.shape, rng, self.groups)
 
     def bind(self, value: Array, grad: Array = None) -> None:
-        """Makes these arrays the parameter's: for `Buffers`, which holds them."""
+        """Sets the arrays of the parameter, for `Buffers`, which holds them."""
         self._value, self._grad, self.has_grad = value, grad, False
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_grad": None}
 
     def add_grad(self, compute: Callable[[Array | None], Array]) -> None:
-        """Adds `compute(out)` to the gradient; the first time after `zero_grad` it is written in place, with no sum. A frozen parameter has
-        none, and nothing is computed."""
+        """Adds `compute(out)` to the gradient; the first time after `zero_grad` it is written in place, without a sum. A frozen
+        parameter has no gradient, and nothing is computed."""
         if self.frozen:
             return
         if self.has_grad:
@@ -132,7 +132,7 @@ class Parameter(SavedArray):
 
 @contextmanager
 def gradients(*parameters: Parameter | None) -> Iterator[list[Array | None]]:
-    """The arrays that the block has to fill with the gradients of these parameters: their own buffers the first time after `zero_grad`,
+    """The arrays that the block must fill with the gradients of these parameters: their own buffers the first time after `zero_grad`,
     otherwise temporary arrays, which are added when the block ends. None for None, a missing bias."""
     targets = [None if each is None else each._grad.copy() if each.has_grad else each._grad for each in parameters]
     yield targets
@@ -144,7 +144,7 @@ def gradients(*parameters: Parameter | None) -> Iterator[list[Array | None]]:
 
 
 class ByName(dict[str, Held]):
-    """Parameters, or other arrays, by their names. What is assigned to a name is written to its array."""
+    """Parameters or other arrays by name. Assigning to a name writes to its array."""
 
     def __setitem__(self, name: str, array: Any) -> None:
         if name not in self:
@@ -154,8 +154,8 @@ class ByName(dict[str, Held]):
 
 
 class Buffers:
-    """The flat buffers behind the arrays of a model, on one device: `values` of the parameters that are trained and their gradients, and
-    `saved`, what is not trained: other arrays, and parameters that are frozen."""
+    """The flat buffers behind the arrays of a model, on one device: `values` and gradients of the trained parameters, and `saved`,
+    everything that is not trained: other arrays and frozen parameters."""
 
     def __init__(self, parameters: Sequence[Parameter], device: Device, dtype: np.dtype[Any], arrays: Sequence[SavedArray] = ()) -> None:
         self._drawn = list(parameters)
@@ -177,7 +177,7 @@ class Buffers:
             array.bind(value)
 
     def initialize(self, seed: int) -> None:
-        """Draws every parameter again, and fills the other arrays; parameter i depends on (seed, i) alone."""
+        """Initializes every parameter again and resets the other arrays; parameter i depends only on (seed, i)."""
         for index, parameter in enumerate(self._drawn):
             rng = np.random.default_rng([seed, index])
             parameter.value[...] = self.device.xp.asarray(parameter.draw(rng).astype(self.values.dtype))
@@ -195,7 +195,7 @@ class Buffers:
         return self.device.xp.concatenate([self.values, self.saved])
 
     def put(self, flat: Array) -> None:
-        """Takes up a `copy()` again."""
+        """Restores a `copy()`."""
         self.values[...], self.saved[...] = flat[: self.values.size], flat[self.values.size :]
 
     def all_gradients(self) -> Array:
@@ -206,18 +206,18 @@ class Buffers:
         return self._gradients
 
     def forget_gradients(self) -> None:
-        """The next backward writes gradients instead of adding to them."""
+        """Makes the next backward write gradients instead of adding to them."""
         for parameter in self.parameters:
             parameter.has_grad = False
 
 
 def _room(array: SavedArray) -> int:
-    """Elements from an array's beginning to the next one's."""
+    """The distance in elements from the start of an array to the start of the next."""
     return -(-array.size // ALIGNMENT) * ALIGNMENT
 
 
 def _views(flat: Array, arrays: Sequence[SavedArray]) -> Iterator[Array]:
-    """The part of a flat buffer that belongs to each array, in its shape."""
+    """The slice of a flat buffer for each array, in its shape."""
     offset = 0
     for array in arrays:
         yield flat[offset : offset + array.size].reshape(array.shape)

@@ -51,7 +51,7 @@ class _Pool2D(Layer):
 
 
 class MaxPool2D(_Pool2D):
-    """The largest pixel of each window: (C, H, W) → (C, P, Q). `stride` is the window's size unless given.
+    """The largest pixel of each window: (C, H, W) → (C, P, Q). `stride` defaults to the size of the window.
 
     The first of equals wins, NaN wins over numbers, padding never wins. Arguments as PyTorch's, plus padding "valid" and "same".
     """
@@ -84,7 +84,7 @@ class MaxPool2D(_Pool2D):
 
 
 class AvgPool2D(_Pool2D):
-    """The mean of each window: (C, H, W) → (C, P, Q). Declared padding counts unless `count_include_pad` is False; "same" never does."""
+    """The mean of each window: (C, H, W) → (C, P, Q). Explicit padding counts unless `count_include_pad` is False; "same" never counts."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class GlobalAvgPool2D(Layer):
 
 
 class GlobalMaxPool2D(Layer):
-    """The largest pixel of each channel: (C, H, W) → (C,). The first of equals wins, NaN wins over numbers."""
+    """The largest pixel of each channel: (C, H, W) → (C,). Of equal values the first wins; NaN wins over numbers."""
 
     def __init__(self) -> None:
         super().__init__()

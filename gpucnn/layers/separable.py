@@ -1,4 +1,4 @@
-"""Convolutions of each channel by itself, and those that mix the channels afterwards."""
+"""Depthwise and separable convolutions."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ __all__ = ["DepthwiseConv2D", "SeparableConv2D"]
 
 
 class DepthwiseConv2D(Conv2D):
-    """Convolution of each channel by itself: (C, H, W) → (C · multiplier, P, Q). It is Conv2D with as many groups as channels; the weight
-    is (C · multiplier, 1, R, S), and outputs c · multiplier and following are of channel c. Arguments as Conv2D's."""
+    """Convolution of each channel separately: (C, H, W) → (C · multiplier, P, Q). It is a Conv2D with as many groups as channels. The
+    weight is (C · multiplier, 1, R, S); outputs c · multiplier to (c + 1) · multiplier − 1 belong to channel c. The arguments are
+    Conv2D's."""
 
     def __init__(
         self,
@@ -54,8 +55,8 @@ class DepthwiseConv2D(Conv2D):
 
 
 class SeparableConv2D(Stack):
-    """A convolution of each channel by itself, then one of 1 × 1 that mixes them: (C, H, W) → (filters, P, Q) (Chollet, "Xception", CVPR
-    2017). C · R · S + C · filters weights in place of C · R · S · filters.
+    """A convolution of each channel separately, then a 1 × 1 convolution that mixes them: (C, H, W) → (filters, P, Q) (Chollet, "Xception",
+    CVPR 2017). It has C · R · S + C · filters weights instead of C · R · S · filters.
 
     Bias and activation belong to the second one, as in Keras; multiplier: outputs of the first for each channel. Other arguments are those
     of Conv2D, and of the first one. Within a model it is its two layers, `depthwise` and `pointwise`.

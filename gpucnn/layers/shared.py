@@ -1,4 +1,4 @@
-"""Batch normalization of a batch that several ranks share, each of which has a part of it: sums over the parts, on NumPy or CuPy arrays.
+"""Batch normalization of a batch that several ranks share: sums over the parts of all ranks, on NumPy or CuPy arrays.
 
 `part` says which (training/team.py). A rank whose part is empty is given an example all the same, and counts it for nothing.
 """
@@ -13,15 +13,15 @@ from gpucnn.layers.parameter import Array
 
 @quiet
 def moments(x: Array, part: Any, xp: Any) -> tuple[Array, Array]:
-    """Mean and variance (C,) of the whole batch, the same bits on every rank, of this rank's part x (N, C, …)."""
+    """Mean and variance (C,) of the whole batch, bit-identical on every rank, given this rank's part x (N, C, …)."""
     mean = _mean(x, part, xp)
     return mean, _mean(xp.square(x - _across(mean, x)), part, xp)
 
 
 @quiet
 def move(running: tuple[Array, Array], found: tuple[Array, Array], count: int, momentum: float, xp: Any) -> None:
-    """Moves the running mean and variance towards those of `count` numbers, the variance being that of a sample; not where they are not
-    finite."""
+    """Updates the running mean and variance with those of `count` numbers, using the sample variance; leaves them unchanged if those are
+    not finite."""
     mean, variance = found[0], found[1] * found[1].dtype.type(count / (count - 1))
     finite = xp.isfinite(mean) & xp.isfinite(variance)
     for array, new in zip(running, (mean, variance), strict=True):
@@ -30,7 +30,7 @@ def move(running: tuple[Array, Array], found: tuple[Array, Array], count: int, m
 
 @quiet
 def average(running: tuple[Array, Array], part: Any, xp: Any) -> None:
-    """The mean over all ranks, each by its share of the batch, in the place of each rank's own."""
+    """Replaces each rank's values by their mean over all ranks, weighted by each rank's share of the batch."""
     both = xp.stack(running) * running[0].dtype.type(part.share)
     part.sum(both)
     for array, new in zip(running, both, strict=True):
@@ -41,8 +41,8 @@ def average(running: tuple[Array, Array], part: Any, xp: Any) -> None:
 def input_gradient(
     dy: Array, x: Array, weight: Array, kept: tuple[Array, Array], sums: tuple[Array, Array], part: Any, xp: Any
 ) -> Array:  # fmt: skip
-    """dx of this rank's part, where `sums` are its dweight and dbias: weight · rstd · (dy − (Σ dbias + normalized x · Σ dweight) / count),
-    the sums and the count being those of the whole batch."""
+    """dx of this rank's part, where `sums` are its dweight and dbias: weight · rstd · (dy − (Σ dbias + normalized x · Σ dweight) /
+    count), with the sums and the count of the whole batch."""
     both = xp.stack(sums)
     part.sum(both)
     if not part.count:
@@ -70,5 +70,5 @@ def _mean(values: Array, part: Any, xp: Any) -> Array:
 
 
 def _across(channels: Array, x: Array) -> Array:
-    """(C,) as it stands beside x (N, C, …)."""
+    """An array (C,) shaped to broadcast against x (N, C, …)."""
     return channels.reshape(1, -1, *(1,) * (x.ndim - 2))

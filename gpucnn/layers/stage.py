@@ -1,4 +1,4 @@
-"""What a chain runs (chain.py): a layer, or several as one; what it costs, and what its backward does besides its own work."""
+"""The stages that a chain runs (chain.py): a layer, or several fused layers; their cost, and the plan of their backward pass."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Plan:
-    """The plan of one stage's backward pass, settled when the stages are put together (chain.py)."""
+    """The plan of one stage's backward pass, made when the stages are formed (chain.py)."""
 
     overwrites: bool = False  # nothing else needs dy afterwards: it may be overwritten
     takes_relu: bool = False  # ReLU has made the stage's input, and its gradient is taken along: dx is 0 where x is not positive
@@ -32,7 +32,7 @@ ALONE = Plan()
 
 
 class Stage(Protocol):
-    """A step of a chain: a layer, or several as one (fused.py). Its methods are described at `Layer`."""
+    """A step of a chain: a layer, or several fused layers (fused.py). `Layer` documents its methods."""
 
     @property
     def passes_on(self) -> bool: ...

@@ -19,7 +19,7 @@ __all__ = ["Conv2DTranspose", "ConvTranspose2D"]
 
 
 class ConvTranspose2D(Layer):
-    """The gradient of a convolution as a layer, which makes images larger: (C, H, W) → (filters, P, Q). Keras calls it Conv2DTranspose.
+    """The gradient of a convolution as a layer, which enlarges images: (C, H, W) → (filters, P, Q). Keras calls it Conv2DTranspose.
 
     P = (H − 1) · stride − top − bottom + dilation · (R − 1) + 1 + output_padding, and likewise Q; padding="same" makes it H · stride.
     output_padding, below the stride or the dilation, chooses among the sizes that a convolution would have brought down to H; it adds rows

@@ -1,1 +1,1 @@
-"""Training: one step, the loop around it, callbacks, and checkpoints. It knows a model only by its methods."""
+"""Training: the step, the loop around it, callbacks, and checkpoints. A model is used through its methods only."""

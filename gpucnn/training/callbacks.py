@@ -1,4 +1,4 @@
-"""Callbacks: the history as a CSV file, checkpoints, early stopping. Also exports the ones that have modules of their own."""
+"""Callbacks: the history as a CSV file, checkpoints, early stopping. Re-exports those that have modules of their own."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ INSIDE = 100  # epochs of a history that a checkpoint holds itself
 
 
 class CSVLog(Callback):
-    """Writes the history to a CSV file: one more line after every epoch, and the whole file again when a run is resumed.
+    """Writes the history to a CSV file: one line after every epoch, and the whole file again when a run is resumed.
 
     A `Checkpoint` in the same folder then leaves the history to this file: the two belong together.
     """
@@ -56,7 +56,7 @@ class CSVLog(Callback):
             self._holds([row])
 
     def holds(self, rows: list[Row]) -> bool:
-        """Whether the file holds exactly these rows, on disk, and they can be read back."""
+        """Whether the file on disk holds exactly these rows and can be read back."""
         if not self._returning or self._rows != rows or not self.path.is_file():
             return False
         if not self._synced:
@@ -69,7 +69,7 @@ class CSVLog(Callback):
         return True
 
     def catch_up(self, history: History) -> None:
-        """Brings the file to what `history` is: adds what is new, or writes all of it where something else has changed."""
+        """Makes the file match `history`: appends new rows, or rewrites all of it if anything else has changed."""
         columns, known = self._columns, len(self._rows)
         new = history.rows[known:]
         if (
@@ -115,7 +115,7 @@ class Checkpoint(Callback):
         self._log = CSVLog(self.path.with_name(f"{self.path.name}.history.csv"))
 
     def log_of(self, history: History) -> CSVLog | None:
-        """A file with the history, for a checkpoint that must not hold all of it; None where it may, or cannot have one beside it."""
+        """A file with the history, for a checkpoint that must not contain all of it; None if it may, or cannot have a file beside it."""
         if len(history.rows) <= INSIDE or not self.path.is_file():
             return None  # before there is a checkpoint nobody knows that its place is one for files: it may be a device
         try:

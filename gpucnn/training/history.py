@@ -13,7 +13,7 @@ from gpucnn.training.rows import Row, lines
 
 
 class History(Mapping[str, list[float]]):
-    """What each epoch measured: history["val_accuracy"] is a list with one value per epoch, `rows` the epochs as dicts."""
+    """The results of each epoch: history["val_accuracy"] is a list with one value per epoch; `rows` has the epochs as dicts."""
 
     def __init__(self, rows: list[Row] | None = None) -> None:
         self.rows = rows if rows is not None else []
@@ -31,7 +31,7 @@ class History(Mapping[str, list[float]]):
 
     @property
     def history(self) -> dict[str, list[float]]:
-        """The same as a dict of lists, as in Keras; second names such as "acc" work too."""
+        """The history as a dict of lists, as in Keras; second names such as "acc" also work."""
         return _Lists(self)
 
     def __repr__(self) -> str:

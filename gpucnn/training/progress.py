@@ -14,8 +14,8 @@ from gpucnn.training.run import Callback, Run
 
 
 class Progress(Callback):
-    """Shows how the run goes: a bar with loss, accuracy, images per second and the time left on a terminal, and in a notebook that has
-    ipywidgets; elsewhere a line per epoch.
+    """Shows the progress of a run. On a terminal, and in a notebook with ipywidgets, it is a bar with loss, accuracy, images per second and
+    the time left; elsewhere it is one line per epoch.
 
     The bar goes when the run ends, and leaves the lines of the epochs.
     """
@@ -89,12 +89,12 @@ class Progress(Callback):
 
 
 def shown_unasked() -> bool:
-    """Whether somebody looks on: at a terminal or in a notebook."""
+    """Whether somebody is watching, at a terminal or in a notebook."""
     return is_terminal(sys.stdout) or in_notebook()
 
 
 def _notebook_bar() -> bool:
-    """Whether rich can draw a bar in the notebook: it asks ipywidgets to."""
+    """Whether rich can draw a bar in the notebook, for which it needs ipywidgets."""
     return in_notebook() and find_spec("ipywidgets") is not None
 
 

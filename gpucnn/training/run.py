@@ -45,7 +45,7 @@ class Run:
 
     @property
     def measures(self) -> list[str]:
-        """The quantities that each row of the history will hold and that can be monitored."""
+        """The quantities in each row of the history, which callbacks can monitor."""
         trained = ["loss", "accuracy"] if self.accuracy else ["loss"]
         return trained + [f"val_{name}" for name in ("loss", *self.metrics)] if self.validated else trained
 
@@ -60,8 +60,8 @@ class Run:
 
     @property
     def batch_loss(self) -> float:
-        """The mean loss of the examples since this was last read, in the current epoch; read after every step, it is the loss of the batch.
-        NaN if there were no examples. On a GPU, reading it waits for the pending steps."""
+        """The mean loss of the examples since this was last read, in the current epoch; if it is read after every step, this is the loss
+        of the batch. NaN if there were no examples. On a GPU, reading it waits for the pending steps."""
         (loss, examples), now = self._asked, (self.loss_sum, self.examples)
         self._asked = now
         return (now[0] - loss) / (now[1] - examples) if now[1] > examples else math.nan
@@ -73,7 +73,7 @@ class Run:
 
     @property
     def correct(self) -> int:
-        """The number of right answers in the current epoch so far."""
+        """The number of correct predictions in the current epoch so far."""
         return self.totals().correct
 
     @property
@@ -99,10 +99,10 @@ class Callback(Worded):
     alone = False  # it prints or writes: where several ranks train together it is called on rank 0 only
 
     def on_train_begin(self, run: Run) -> None:
-        """Called before the first step, also when a run is resumed."""
+        """Called before the first step, and also when a run is resumed."""
 
     def on_step_end(self, run: Run) -> None:
-        """Called after every step; after the last one of an epoch, before validation."""
+        """Called after every step. After the last step of an epoch, it is called before validation."""
 
     def on_epoch_end(self, run: Run) -> None:
         """Called after validation at the end of an epoch; run.history has the new row."""
@@ -111,14 +111,14 @@ class Callback(Worded):
         """Called after the last epoch, and when the run is stopped."""
 
     def close(self) -> None:
-        """Called last in any case, also after an exception."""
+        """Always called last, even after an exception."""
 
     def state(self) -> dict[str, Any]:
-        """State that a checkpoint must keep, ready for JSON."""
+        """State that a checkpoint must store, ready for JSON."""
         return {}
 
     def arrays(self) -> dict[str, Any]:
-        """Arrays that a checkpoint must keep."""
+        """Arrays that a checkpoint must store."""
         return {}
 
     def restore(self, state: dict[str, Any], arrays: dict[str, Any]) -> None:

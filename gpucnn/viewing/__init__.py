@@ -1,4 +1,4 @@
-"""A model as one page that shows what every layer makes of an image: what `gpucnn view` writes.
+"""What `gpucnn view` writes: a model as one page that shows the output of every layer for an image.
 
 graph.py: the model as nodes and arrays; pictures.py: the images that come along; writer.py: the page; page/: its HTML, CSS and JavaScript
 """

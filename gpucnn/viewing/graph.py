@@ -1,4 +1,4 @@
-"""A model as a page computes it: nodes in the order in which they run, the arrays that they read, and how they stand together."""
+"""A model as the page computes it: nodes in execution order, the arrays that they read, and how they are nested."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ OPAQUE = "opaque"  # a layer that the page does not compute, such as your own: i
 
 
 class Graph:
-    """nodes: what runs, node 0 being the input; each is {"id", "name", "kind", "op", "inputs", "shape", …} as JSON holds it.
-    arrays: what "weight", "bias" and the like of a node refer to, {"at", "shape"} in all of them one behind the other.
-    tree: how the nodes stand, for people. scores: the node whose values are probabilities, None where there is none."""
+    """nodes: the operations in order, node 0 being the input; each is {"id", "name", "kind", "op", "inputs", "shape", …}, ready for
+    JSON. arrays: what "weight", "bias" and so on of a node refer to, {"at", "shape"} in one concatenation of all arrays. tree: the
+    nesting of the nodes, for people. scores: the node whose values are probabilities, or None."""
 
     def __init__(self, model: Sequential) -> None:
         self.nodes: list[dict[str, Any]] = []
@@ -87,7 +87,7 @@ class Graph:
         self.scores = self._scores(model, source)
 
     def values(self) -> np.ndarray[Any, Any]:
-        """All numbers of the arrays, float32, in their order."""
+        """The numbers of all arrays, float32, in order."""
         parts = [to_numpy(array.value).reshape(-1) for array in self.arrays]
         return np.concatenate(parts).astype(np.float32) if parts else np.zeros(0, np.float32)
 
@@ -119,7 +119,7 @@ class Graph:
         return place
 
     def _layer(self, layer: Layer, name: str, source: int, tree: Tree) -> int:
-        """Adds what a layer is made of, behind the node `source`; returns the node that has its output."""
+        """Adds the operations of a layer after node `source`; returns the node that has its output."""
         kind: type[Layer] = type(layer)
         if layer.activation is not None and layer.activation not in COMPUTED:
             kind = Layer  # the page knows none of that
@@ -173,7 +173,7 @@ class Graph:
         return {"activation": layer.activation, "options": {name: float(value) for name, value in (usual | layer.options).items()}}
 
     def _details(self, layer: Layer) -> dict[str, Any]:
-        """What the operation of a layer of ours needs to know."""
+        """The settings that the operation of a built-in layer needs."""
         found: dict[str, Any] = {}
         if isinstance(layer, Conv2D | ConvTranspose2D):
             found["groups"] = layer.groups
@@ -193,7 +193,7 @@ class Graph:
         return found
 
     def _scores(self, model: Sequential, last: int) -> int | None:
-        """The node of the probabilities, as `Sequential.predict` gives them: one that is left to the loss is added."""
+        """The node of the probabilities, as `Sequential.predict` returns them; an activation left to the loss is added."""
         shape, activation = model.output_shape, model.layers[-1].activation
         if len(shape) != 1:
             return None
@@ -221,7 +221,7 @@ def _window(window: Window) -> dict[str, Any]:
 
 
 def opaque_outputs(model: Sequential, graph: Graph, images: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
-    """What each layer of the user's own puts out for images (N, …) as the model takes them: float32 (N, …), by the layer's name.
+    """The outputs of the user's own layers for images (N, …) in the model's format: float32 (N, …), by the layer's name.
 
     GpucnnError where such a layer fails.
     """
@@ -243,6 +243,6 @@ def opaque_outputs(model: Sequential, graph: Graph, images: np.ndarray[Any, Any]
 
 
 def parameter_count(graph: Graph) -> int:
-    """Numbers that are trained: weights and biases, those of the user's own layers as well."""
+    """The number of trained values: weights and biases, those of the user's own layers included."""
     arrays: int = sum(math.prod(node[key]["shape"]) for node in graph.nodes for key in ("weight", "bias") if key in node)
     return arrays + sum(int(node.get("parameters", 0)) for node in graph.nodes)

@@ -1,4 +1,4 @@
-"""The images that come along with a page, to pick from."""
+"""The images offered on a page."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ CLASSES = 20  # of a data set, one image each
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """images: uint8 (N, C, H, W) as the model takes them, N may be 0. titles: a few words on each, for people. source: where they are
-    from. note: why there are none, or fewer than there might be."""
+    """images: uint8 (N, C, H, W) in the model's format; N may be 0. titles: a few words about each, for people. source: where they come
+    from. note: why there are none, or fewer than possible."""
 
     images: NDArray[np.uint8]
     titles: list[str] = field(default_factory=list)
@@ -49,7 +49,7 @@ def none(model: Sequential, note: str = "") -> Pictures:
 
 
 def of_dataset(model: Sequential, dataset: Dataset) -> Pictures:
-    """A test image of each class, the first of them; of many classes those that come first."""
+    """The first test image of each class; with many classes, only the first classes."""
     classes = range(min(dataset.classes, CLASSES))
     found = [(name, np.flatnonzero(dataset.test_labels == name)) for name in classes]
     chosen = [(name, int(places[0])) for name, places in found if len(places)]
@@ -59,7 +59,7 @@ def of_dataset(model: Sequential, dataset: Dataset) -> Pictures:
 
 
 def of_folder(model: Sequential, folder: Path) -> Pictures:
-    """The images in a folder and all below it, in the order of their names, brought to the model's size as those of its training were."""
+    """The images in a folder and its subfolders, sorted by name and resized as the training images were."""
     files = images_of([folder])
     note = f"the first {MOST} of {len(files)} images" if len(files) > MOST else ""
     size, loaded = experiment.taken_size(model), []
@@ -72,8 +72,8 @@ def of_folder(model: Sequential, folder: Path) -> Pictures:
 
 
 def of_training(model: Sequential, path: Path, data_dir: Path | None = None) -> Pictures:
-    """From what the model in the file `path` was trained on, as far as it is on this machine: nothing is downloaded. data_dir: where the
-    files of MNIST or Fashion-MNIST are; by default where the run had them from."""
+    """Images of the data set that the model in the file `path` was trained on, if it is on this machine: nothing is downloaded.
+    data_dir: where the files of MNIST or Fashion-MNIST are; by default where the run found them."""
     if len(model.input_shape) != 3:
         return none(model)
     try:
@@ -88,7 +88,7 @@ def of_training(model: Sequential, path: Path, data_dir: Path | None = None) -> 
 
 
 def given(model: Sequential, images: Any, titles: Sequence[str] | None = None) -> Pictures:
-    """Images of the user's own: (N, C, H, W) or (N, H, W) of grey ones, uint8, or floats within 0 … 1."""
+    """The user's own images: (N, C, H, W), or (N, H, W) for grey ones, uint8 or floats from 0 to 1."""
     array = np.asarray(images)
     if array.ndim == 3 and len(model.input_shape) == 3 and model.input_shape[0] == 1:
         array = array[:, None]
@@ -107,7 +107,7 @@ def given(model: Sequential, images: Any, titles: Sequence[str] | None = None) -
 
 
 def dark_paper(pictures: Pictures) -> bool:
-    """Whether the images are light on dark, by what lies along their edges; True where there are none."""
+    """Whether the images are light on dark, judged by their borders; True if there are none."""
     images = pictures.images
     if images.ndim != 4 or not images.size:
         return True
@@ -116,7 +116,7 @@ def dark_paper(pictures: Pictures) -> bool:
 
 
 def folder_of(path: Path) -> str:
-    """The run that a model's file belongs to, for a title."""
+    """The run that a model's file belongs to, for the title."""
     with contextlib.suppress(OSError):
         return plain(path.resolve().parent.name if path.name == MODEL else path.stem)
     return plain(path.stem)

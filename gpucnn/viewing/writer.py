@@ -1,4 +1,4 @@
-"""The page: one file with everything in it, which can neither load nor send anything, whatever the model says."""
+"""The page: one self-contained file, which can neither load nor send anything, whatever the model contains."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def html(model: Sequential, pictures: Pictures | None = None, *, title: str = ""
 def write(
     model: Sequential, path: str | Path, pictures: Pictures | None = None, *, title: str = "", dtype: str = "float32", images: Any = None
 ) -> None:
-    """Writes the page of `html` to `path`, whole or not at all. images: of your own, (N, C, H, W), in place of `pictures`.
+    """Writes the page that `html` returns to `path`, completely or not at all. images: your own, (N, C, H, W), instead of `pictures`.
 
     Besides what `html` raises: DataError where the file cannot be written.
     """
@@ -92,7 +92,7 @@ def write(
 
 
 def bundle() -> str:
-    """The modules of page/ as one script: each a function of its own, called once, that gives what it exports."""
+    """The modules of page/ as one script: each becomes a function, called once, that returns its exports."""
     parts = ['"use strict";', "const modules = {};"]
     for name in SCRIPTS:
         text = _file(name).strip()
@@ -115,7 +115,7 @@ def _base64(array: np.ndarray[Any, Any]) -> str:
 
 
 def _json(value: Any) -> str:
-    """JSON in which nothing ends a script, or begins a tag."""
+    """JSON in which nothing can end a script or begin a tag."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -175,7 +175,7 @@ def _description(model: Sequential, graph: Graph, pictures: Pictures, title: str
 
 
 def _classes(model: Sequential) -> list[str]:
-    """The names of the classes, or their numbers where the model's file does not know them."""
+    """The names of the classes, or their numbers if the model's file does not have names."""
     count = model.output_shape[0] if len(model.output_shape) == 1 else 0
     names: Sequence[Any] | Any = model.metadata.get("class_names")
     if isinstance(names, list | tuple) and len(names) == count and all(isinstance(name, str) for name in names):
@@ -184,7 +184,7 @@ def _classes(model: Sequential) -> list[str]:
 
 
 def _preparation(model: Sequential, dataset: str) -> dict[str, Any] | None:
-    """How drawings are brought to what the model was trained on; None where that is not known, or no digits.
+    """How drawings are normalized to look like the training images; None if unknown, or if these were not digits.
 
     MNIST: "normalized to fit in a 20×20 pixel box while preserving their aspect ratio", then placed "by computing the center of mass of
     the pixels" (yann.lecun.com/exdb/mnist). scikit-learn's digits fill their 8 rows.
