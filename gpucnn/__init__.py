@@ -1,4 +1,4 @@
-"""gpucnn: a small CNN library whose CUDA kernels are plain Python, and which runs on NumPy where there is no GPU.
+"""gpucnn: a small CNN library whose CUDA kernels are plain Python, and which runs on compiled CPU loops or NumPy without a GPU.
 
 import gpucnn as gc
 

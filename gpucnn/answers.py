@@ -1,4 +1,4 @@
-"""What `gpucnn predict` answers: images as the model takes them, and their classes, best first, as lines and as a table."""
+"""The output of `gpucnn predict`: images converted for the model, and their most probable classes, as lines and as a table."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COLOURS = {1: "grey", 3: "colour"}
 
 
 def images_of(given: Sequence[Path]) -> list[Path]:
-    """The images that are named, and those in folders that are named, with all folders below, in the order of their names.
+    """The named images, and those in the named folders and their subfolders, sorted by name.
 
     DataError for a folder that has none.
     """
@@ -45,7 +45,7 @@ def images_of(given: Sequence[Path]) -> list[Path]:
 
 
 class Images:
-    """Images as a model takes them, with what has been done to them and what a person should know.
+    """Images in the model's format, with notes about how they were converted.
 
     shape: (C, H, W) of the model's input. Each image is brought to it: scaled until it covers the size, cut about the centre, grey and
     colour turned into each other.
@@ -59,7 +59,7 @@ class Images:
         self.turned: list[Path] = []
 
     def read(self, paths: Sequence[Path]) -> Images:
-        """DataError for a file that cannot be read as an image, CheckpointError where the model takes something else than images."""
+        """DataError for a file that cannot be read as an image, CheckpointError if the model does not take images."""
         for path in paths:
             image = read_image(path)
             if len(self.shape) != 3 or self.shape[0] not in COLOURS:
@@ -75,7 +75,7 @@ class Images:
         return self
 
     def turn(self, usual: str | None, invert: str = "never") -> np.ndarray[Any, Any]:
-        """The images (N, C, H, W), inverted as `invert` says; `usual` is the background of the images of the training, if they had one."""
+        """The images (N, C, H, W), inverted according to `invert`; `usual` is the background of the training images, if they had one."""
         pick(invert, INVERT, "way to invert")
         images = np.stack(self.images)
         looks = inverted(images, usual)
@@ -85,7 +85,7 @@ class Images:
         return images
 
     def notes(self, usual: str | None, invert: str = "never") -> list[str]:
-        """What to tell of the images, a line for each kind of thing."""
+        """Notes about the images, one line per kind."""
         found = []
         if self.changed:
             (path, (channels, height, width)), count = self.changed[0], len(self.changed)
@@ -102,7 +102,7 @@ class Images:
 
 
 def turned(images: np.ndarray[Any, Any], usual: str | None, invert: str = "never") -> tuple[np.ndarray[Any, Any], str | None]:
-    """Images (N, C, H, W) of a data set, inverted as `invert` says, and what to tell where their background is not the usual one."""
+    """Images (N, C, H, W) of a data set, inverted according to `invert`, and a note if their background differs from the usual one."""
     other = None if usual is None else LIGHT if usual == DARK else DARK
     looks = other is not None and background(images) == other
     if invert == "always" or (invert == "auto" and looks):
@@ -114,7 +114,7 @@ def turned(images: np.ndarray[Any, Any], usual: str | None, invert: str = "never
 
 
 def lines(paths: Sequence[Path], probabilities: np.ndarray[Any, Any], names: Sequence[str], top: int = 1) -> list[str]:
-    """A line for each image, with its `top` most probable classes."""
+    """One line per image, with its `top` most probable classes."""
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
     shown = [(plain(path), [plain(names[index]) for index in row]) for path, row in zip(paths, best, strict=True)]
     width = max(len(words) for words, _ in shown)
@@ -127,7 +127,7 @@ def lines(paths: Sequence[Path], probabilities: np.ndarray[Any, Any], names: Seq
 
 
 def write_csv(target: Path, paths: Sequence[Path], probabilities: np.ndarray[Any, Any], names: Sequence[str], top: int = 1) -> None:
-    """A table: the image, and its `top` most probable classes with their probabilities. Nothing in it is a formula to a spreadsheet."""
+    """A table of the images and their `top` most probable classes with probabilities. A spreadsheet finds no formula in it."""
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""Checks of the arrays and sizes that `gpucnn.functional` is called with."""
+"""Checks of the arrays and sizes passed to `gpucnn.functional`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gpucnn.text import shown
 
 
 def arrays_of(**named: tuple[Any, int | None]) -> tuple[Device, list[Array]]:
-    """(device, arrays), contiguous. Each argument is an array and the number of axes that it must have (None: any)."""
+    """(device, arrays), contiguous. Each argument is an array and the number of axes that it must have (None: any number)."""
     device: Device | None = None
     dtype: Any = None
     checked = []

@@ -1,4 +1,4 @@
-"""The one door for arrays that come from outside: examples, labels, scores, whatever holds them.
+"""Conversion and checks of all arrays from outside: examples, labels, scores, in whatever type.
 
 Lists and tuples, NumPy arrays and their subclasses, CuPy arrays, PyTorch tensors on any device, and whatever else NumPy can read are
 taken. Masked arrays are refused, because nothing here could heed the mask. Whole numbers of any width are pixels, 0 … 255; floats and
@@ -23,7 +23,7 @@ the caller has told NumPy to raise or to print."""
 
 
 def to_numpy(array: Any) -> Any:
-    """`array` as a NumPy array, copied from the GPU where it lives there."""
+    """`array` as a NumPy array, copied from the GPU if it lives there."""
     if on_a_gpu(array):
         return sys.modules["cupy"].asnumpy(array)
     if type(array).__module__.partition(".")[0] == "torch" and hasattr(array, "detach"):
@@ -33,12 +33,12 @@ def to_numpy(array: Any) -> Any:
 
 
 def on_a_gpu(array: Any) -> bool:
-    """Whether `array` is CuPy's."""
+    """Whether `array` is a CuPy array."""
     return type(array).__module__.partition(".")[0] == "cupy"
 
 
 def numbers(values: Any, name: str, error: type[Exception] = DataError) -> NDArray[Any]:
-    """`values` as a plain NumPy array of numbers, of the type that they have. An `error`, with `name`, for anything else."""
+    """`values` as a plain NumPy array of numbers, with their dtype. Raises `error`, with `name`, for anything else."""
     parts = values if isinstance(values, list | tuple) else (values,)
     if any(isinstance(part, np.ma.MaskedArray) for part in parts):
         raise error(f"{name} are a masked array, and masks are not supported: fill it (.filled(...)) or drop what is masked")
@@ -55,7 +55,7 @@ def numbers(values: Any, name: str, error: type[Exception] = DataError) -> NDArr
 
 @quiet
 def examples(values: Any, dtype: np.dtype[Any], name: str = "examples") -> NDArray[Any]:
-    """A whole set of examples: pixels as uint8, everything else as `dtype`, with no NaN and no infinity.
+    """A whole set of examples: pixels as uint8, everything else as `dtype`, without NaN or infinity.
 
     DataError where whole numbers lie outside of 0 … 255, and for NaN and infinity, with the place.
     """
@@ -68,7 +68,7 @@ def examples(values: Any, dtype: np.dtype[Any], name: str = "examples") -> NDArr
 
 
 def pixels(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
-    """Whole numbers of any width in 0 … 255, as uint8."""
+    """Integers of any width in 0 … 255, as uint8."""
     if array.dtype == np.uint8:
         return array
     if array.size and (array.min() < 0 or array.max() > 255):
@@ -80,7 +80,7 @@ def pixels(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
 
 
 def finite(array: NDArray[Any], name: str) -> None:
-    """DataError, with the place of the first, where floats are NaN or infinite."""
+    """DataError if floats are NaN or infinite, with the position of the first."""
     if array.dtype.kind != "f":
         return
     for first in range(0, len(array), CHUNK):
@@ -93,12 +93,12 @@ def finite(array: NDArray[Any], name: str) -> None:
 
 @quiet
 def scaled(x: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """A copy of `x` as `dtype`: whole numbers, which are pixels, divided by 255, everything else as it is."""
+    """A copy of `x` as `dtype`. Integers are pixels and divided by 255; everything else is unchanged."""
     return np.divide(x, dtype.type(255), dtype=dtype) if x.dtype.kind in "iu" else np.array(x, dtype)
 
 
 def class_numbers(labels: Any, count: int, classes: int, name: str = "labels") -> NDArray[np.int32] | None:
-    """Class numbers (count,) of whole numbers (count,) or of a column of them (count, 1), as int32; None for rows of any other kind.
+    """Class numbers (count,) as int32, from integers (count,) or a column of them (count, 1); None for rows of any other kind.
 
     DataError where there are not `count` of them, and for numbers that are not whole or not in 0 … classes − 1.
     """

@@ -1,4 +1,4 @@
-"""Checks of plain arguments: numbers in a range, and things asked for by name. One sentence where they fail.
+"""Checks of plain arguments: numbers in a range, and names. Each error is one sentence.
 
 Numbers are Python's and NumPy's alike, and so are pairs of them.
 """
@@ -20,7 +20,7 @@ Pair: TypeAlias = tuple[int, int]
 
 
 def pick(name: object, choices: Mapping[str, T], kind: str) -> T:
-    """choices[name]; UnknownNameError, which says which names there are, for any other."""
+    """choices[name]; UnknownNameError, which lists the names, for any other."""
     if isinstance(name, str) and name in choices:
         return choices[name]
     import difflib  # for mistakes alone
@@ -31,7 +31,7 @@ def pick(name: object, choices: Mapping[str, T], kind: str) -> T:
 
 
 def integer(value: Any, name: str, least: int, error: type[ValueError] = ArgumentError) -> int:
-    """`value` as an int of at least `least`; a bool, a float or anything else that is not a whole number is refused."""
+    """`value` as an int of at least `least`; anything that is not an integer, bools and floats included, is refused."""
     if isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be a whole number, got {shown(value)}")
     try:
@@ -44,14 +44,14 @@ def integer(value: Any, name: str, least: int, error: type[ValueError] = Argumen
 
 
 def flag(value: Any, name: str) -> bool:
-    """`value` as a bool; TypeError for all but True and False, so that "no" is not taken for yes."""
+    """`value` as a bool. TypeError for anything but True and False, because the string "no" would count as true."""
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be True or False, got {shown(value)}")
     return bool(value)
 
 
 def several(value: Any) -> tuple[Any, ...] | None:
-    """The items of a sequence, an array of one axis and more included; None for a single value and for text."""
+    """The items of a sequence, including arrays of one axis and more; None for a single value and for text."""
     if isinstance(value, np.ndarray) and value.ndim:
         return tuple(value)
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
@@ -60,7 +60,7 @@ def several(value: Any) -> tuple[Any, ...] | None:
 
 
 def pair(value: Any, name: str, least: int) -> Pair:
-    """A whole number, or two of them for the vertical and the horizontal axis."""
+    """One integer, or two for the vertical and the horizontal axis."""
     items = several(value)
     if items is not None and isinstance(value, np.ndarray):
         raise TypeError(f"{name} must be one whole number or a tuple of two, got {shown(value)}")
@@ -73,7 +73,7 @@ def pair(value: Any, name: str, least: int) -> Pair:
 
 
 def positive(value: Any, name: str, *, zero: bool = False, error: type[ValueError] = ArgumentError) -> float:
-    """`value` as a finite float above zero (or zero, where `zero`), which float32 has as well."""
+    """`value` as a finite float above zero (or at least zero, if `zero`) that stays so in float32."""
     if isinstance(value, str | bytes | bool | np.bool_) or getattr(value, "shape", ()) != ():  # float() takes all of them
         raise TypeError(f"{name} must be a number, got {shown(value)}")
     try:
@@ -91,7 +91,7 @@ def positive(value: Any, name: str, *, zero: bool = False, error: type[ValueErro
 
 
 def fraction(value: Any, name: str) -> float:
-    """`value` as a float in [0, 1), which is below 1 in float32 as well."""
+    """`value` as a float in [0, 1) that stays below 1 in float32."""
     number = positive(value, name, zero=True)
     if number >= 1:
         raise ArgumentError(f"{name} must be at least 0 and below 1, got {shown(value)}")

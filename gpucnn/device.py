@@ -38,7 +38,7 @@ MINIMUM_COMPUTE_CAPABILITY = (7, 5)  # Turing: the oldest chip that CUDA 13 comp
 
 @dataclass(frozen=True)
 class Device:
-    """Where a model's arrays live and what computes on them."""
+    """Where a model's arrays live and what computes with them."""
 
     kind: str  # "cpu" or "cuda"
     name: str  # for people: the chip's name, or "CPU"
@@ -46,14 +46,14 @@ class Device:
     ops: ModuleType  # gpucnn.ops.cpu or gpucnn.ops.cuda
 
     def array(self, values: Any, dtype: Any = None) -> Any:
-        """`values` on this device, C-contiguous; no copy where it is so already."""
+        """`values` on this device, C-contiguous; not copied if that is already so."""
         if self.xp.__name__ == "numpy":
             with numpy.errstate(all="ignore"):  # what does not fit becomes infinite
                 return self.xp.ascontiguousarray(to_numpy(values), dtype=dtype)
         return self.xp.ascontiguousarray(self.xp.asarray(values, dtype=dtype))
 
     def pinned(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        """A NumPy array that a GPU can copy by itself, because its memory is never paged out; an ordinary one where there is none."""
+        """A NumPy array in pinned memory, from which a GPU can copy directly; an ordinary array without a GPU."""
         if self.xp.__name__ != "cupy":
             return numpy.empty(shape, dtype)
         count = math.prod(shape)
@@ -61,13 +61,13 @@ class Device:
         return numpy.frombuffer(memory, dtype, count).reshape(shape)
 
     def free_bytes(self) -> int:
-        """Bytes of memory that the device has left, those that CuPy keeps for reuse included. The host's are never counted."""
+        """Free bytes of memory on the device, including those that CuPy keeps for reuse. Host memory is not counted."""
         if self.xp.__name__ != "cupy":
             return sys.maxsize
         return int(self.xp.cuda.runtime.memGetInfo()[0]) + int(self.xp.get_default_memory_pool().free_bytes())
 
     def nccl(self) -> Any:
-        """CuPy's NCCL, which sums over GPUs; None where its library is not installed."""
+        """CuPy's NCCL, which sums over GPUs; None if its library is not installed."""
         if self.xp.__name__ != "cupy":
             return None
         with warnings.catch_warnings():
@@ -82,7 +82,7 @@ class Device:
 
 
 def get_device(name: str | Device = "auto") -> Device:
-    """The device called `name`. Raises DeviceError where "cuda" is asked for and cannot be had, and says what is missing."""
+    """The device called `name`. Raises DeviceError if "cuda" is requested and not available, and says what is missing."""
     if isinstance(name, Device):
         return name
     if name not in NAMES:
@@ -110,7 +110,7 @@ def simulated() -> bool:
 
 @functools.cache
 def why_no_cuda() -> str | None:
-    """What is missing for the GPU, with the way to fix it; None where a GPU can be used."""
+    """What is missing for the GPU, and how to fix it; None if a GPU can be used."""
     if simulated():
         return "Numba's CUDA simulator is on (unset NUMBA_ENABLE_CUDASIM)"
     several = cupy_packages()
@@ -152,8 +152,8 @@ def why_no_cuda() -> str | None:
 
 
 def _own_gpu() -> int | None:
-    """Where several ranks were started on this machine, hides all GPUs from this process but one: that of its number among them. Nothing
-    is hidden where each was given its own already. Returns the number, where it was heeded.
+    """If several ranks were started on this machine, hides all GPUs from this process except the one of its number among them. Hides
+    nothing if each rank was already given its own. Returns the number if it was used.
 
     In the environment, and before anything else asks the driver: so all libraries in this process have that one GPU.
     """
@@ -166,7 +166,7 @@ def _own_gpu() -> int | None:
 
 
 def cupy_packages() -> list[str]:
-    """The installed packages that bring a CuPy, of which there must not be two."""
+    """The installed packages that contain CuPy, of which there must not be two."""
     from importlib import metadata
 
     found = []
@@ -178,7 +178,7 @@ def cupy_packages() -> list[str]:
 
 
 def _why_no_driver(cupy: Any, own: int | None = None) -> str | None:
-    """What the NVIDIA driver lacks, as it tells CuPy; None where there is a GPU to be had. own: this rank's number on its machine."""
+    """What is wrong with the NVIDIA driver, as CuPy reports it; None if a GPU is available. own: this rank's number on its machine."""
     runtime = cupy.cuda.runtime
     failure: Exception | None = None
     count = driver = needed = 0
@@ -210,7 +210,7 @@ def _why_no_driver(cupy: Any, own: int | None = None) -> str | None:
 
 
 def why_not_auto() -> str | None:
-    """Why "auto", left to itself, does not take the GPU; None where it does."""
+    """Why "auto" does not select the GPU by itself; None if it does."""
     missing = why_no_cuda()
     if missing is None and _cuda().name.startswith(VIRTUAL):
         return f'{_cuda().name} runs on the CPU, to check kernels (GPUCNN_DEVICE=cuda, or device "cuda", uses it all the same)'
@@ -218,7 +218,7 @@ def why_not_auto() -> str | None:
 
 
 def of(array: Any) -> Device:
-    """The device that `array` lives on. Raises TypeError for anything but a NumPy or CuPy array."""
+    """The device on which `array` lives. Raises TypeError for anything but a NumPy or CuPy array."""
     if on_a_gpu(array):
         return _cuda()
     if isinstance(array, numpy.ndarray | numpy.generic) and not isinstance(array, numpy.ma.MaskedArray):

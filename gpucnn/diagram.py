@@ -1,4 +1,4 @@
-"""A network as a picture for notebooks: what each layer puts out, drawn as large as it is, from left to right and row by row.
+"""A network as a picture for notebooks: the output of each layer, drawn to size, from left to right and row by row.
 
 SVG made of plain text, in the colour of the text around it, so that it can be read on light and on dark.
 """
@@ -24,7 +24,7 @@ SHEETS, APART = 5, 4  # the most maps that are drawn behind one another, and how
 
 @dataclass(frozen=True)
 class Step:
-    """What is drawn of a layer. way: "residual" for one that goes around its own layers; told: all of it, for those who point at it."""
+    """The drawing of a layer. way: "residual" for one with a shortcut around its own layers; told: its full description, shown on hover."""
 
     name: str
     below: str
@@ -35,7 +35,7 @@ class Step:
 
 
 def network_picture(input_shape: Shape, layers: Sequence[Layer]) -> str:
-    """A built network as SVG. Boxes are as high and wide as the maps are, on a scale of logarithms, and as deep as there are many."""
+    """A built network as SVG. Boxes have the height and width of the maps, on a logarithmic scale, and a depth for their number."""
     steps = [Step("input", "", input_shape), *map(_step, layers)]
     if len(steps) > MOST:
         left = len(steps) - MOST + 1
@@ -66,7 +66,7 @@ def _step(layer: Layer) -> Step:
 
 
 def _drawn(step: Step, x: float, y: float, largest: int, *, before: bool, after: bool) -> list[str]:
-    """A layer whose place has its middle at x and its top at y, with the lines that lead to it and away from it."""
+    """A layer whose position has its middle at x and its top at y, with the lines to and from it."""
     depth, rows, columns = _sizes(step.shape)
     high, wide = _side(rows, largest), _side(columns, largest)
     sheets = 1 + min(SHEETS - 1, round(math.log2(depth) / 2)) if depth > 1 else 1
@@ -98,7 +98,7 @@ def _drawn(step: Step, x: float, y: float, largest: int, *, before: bool, after:
 
 
 def _sizes(shape: Shape) -> tuple[int, int, int]:
-    """Maps, rows and columns; a row of features stands upright."""
+    """Maps, rows and columns; a row of features is drawn upright."""
     if len(shape) == 3:
         return shape[0], shape[1], shape[2]
     return 1, math.prod(shape), 1

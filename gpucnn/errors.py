@@ -39,11 +39,11 @@ class ShapeError(ArgumentError):
 
 
 class DataError(GpucnnError, ValueError):
-    """A data set, an image or a label file that cannot be used: truncated, corrupt, empty, of another size."""
+    """An unusable data set, image or label file: truncated, corrupt, empty, or of the wrong size."""
 
 
 class CheckpointError(GpucnnError, ValueError):
-    """A model or checkpoint file that cannot be used: truncated, for another model, or not a safetensors file."""
+    """An unusable model or checkpoint file: truncated, for another model, or not a safetensors file."""
 
 
 class DeviceError(GpucnnError, RuntimeError):

@@ -1,4 +1,5 @@
-"""The one door to files: written whole or not at all, read only where they are files, and folders that one process at a time writes to.
+"""All access to files: they are written completely or not at all, only regular files are read, and one process at a time writes to a run's
+folder.
 
 A file is written beside its place under another name, flushed to the disk and then renamed: whoever is killed meanwhile leaves the old
 file as it was. The half of it that is left over is known by its name, and that nobody is writing it by its lock: the next one who
@@ -43,14 +44,14 @@ _UNKNOWN_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, e
 
 
 def kind_of(mode: int) -> str | None:
-    """What a path leads to that is not a regular file: "a pipe", "a folder" and the like; None for a regular file."""
+    """What a path refers to if it is not a regular file: "a pipe", "a folder" and so on; None for a regular file."""
     if stat.S_ISREG(mode):
         return None
     return next((words for test, words in KINDS if test(mode)), "no regular file")
 
 
 def regular_file(path: str | os.PathLike[str], what: str, error: type[GpucnnError] = DataError, *, empty: bool = True) -> Path:
-    """`path`, ~ expanded, if a regular file is there that can be opened at once; an `error` that says why not for anything else.
+    """`path`, with ~ expanded, if it is a regular file that can be opened immediately; otherwise raises `error` with the reason.
 
     Whatever is read comes through here: a pipe, a socket or a terminal might never answer. `what` is "a model", "an image" and the like.
     Without `empty` a file of no bytes is refused as well (some of those that the system makes up never end).
@@ -74,7 +75,7 @@ def regular_file(path: str | os.PathLike[str], what: str, error: type[GpucnnErro
 
 
 def exists(path: Path) -> bool:
-    """Whether something is there, be it that it cannot be read: whoever reads it then says why."""
+    """Whether something exists at the path, even if it cannot be read; reading it then gives the reason."""
     try:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -85,7 +86,7 @@ def exists(path: Path) -> bool:
 
 
 def why_no_folder(path: Path) -> str | None:
-    """What is at `path` in place of a folder, for people; None where it is a folder."""
+    """What is at `path` instead of a folder, for messages; None if it is a folder."""
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -97,7 +98,7 @@ def why_no_folder(path: Path) -> str | None:
 
 @contextmanager
 def writing(path: str | os.PathLike[str], *, folders: bool = True) -> Iterator[BinaryIO]:
-    """A new binary file, which takes the place of `path` when the block ends well and vanishes when it does not.
+    """A new binary file, which takes the place of `path` if the block succeeds and is removed if it fails.
 
     Goes through links: what they lead to is written, and they stay. With `folders` those that lack are made. Permissions are those that
     open() would give, or those of the file that was there. Raises OSError as the system gives it, and for a pipe, a device or a folder,
@@ -127,7 +128,8 @@ def writing(path: str | os.PathLike[str], *, folders: bool = True) -> Iterator[B
 
 @contextmanager
 def continuing(path: str | os.PathLike[str], keep: Callable[[BaseException, int], bool]) -> Iterator[BinaryIO]:
-    """As `writing`, with what an earlier block left behind: where one fails, `keep(error, bytes that there are)` says whether that stays.
+    """Like `writing`, starting from what an earlier block left behind. If the block fails, `keep(error, size)` decides whether the file
+    stays.
 
     Where another process is at it, or the system has no locks to tell, it is a new file that nobody continues. The folder must be there.
     """
@@ -152,19 +154,19 @@ def continuing(path: str | os.PathLike[str], keep: Callable[[BaseException, int]
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[Any], Any]) -> None:
-    """Calls `write` with the file of `writing`."""
+    """Calls `write` with a file from `writing`."""
     with writing(path) as file:
         write(file)
 
 
 def append(path: str | os.PathLike[str], content: bytes) -> None:
-    """Adds to a file that `writing` made, through links as well. Raises OSError as the system gives it."""
+    """Appends to a file that `writing` made, through links as well. Raises OSError unchanged."""
     with open(_target(user_path(path)), "ab") as file:
         file.write(content)
 
 
 def clear_leftovers(target: Path) -> None:
-    """Removes what processes that were killed while writing `target` have left beside it; what another one is writing now stays."""
+    """Removes temporary files that processes killed while writing `target` left beside it; files that another process is writing stay."""
     start = _start(target.parent, target.name)
     with contextlib.suppress(OSError), os.scandir(target.parent) as entries:
         for entry in entries:
@@ -175,7 +177,7 @@ def clear_leftovers(target: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Holds `folder` for this process, to write a run there. DataError, with the number of the process, while another one does.
+    """Reserves `folder` for this process, to write a run there. DataError, with the number of the process, if another one has it.
 
     The system lets go of the lock when a process ends, however it ends: a lock file that was left over is not an obstacle.
     """
@@ -195,7 +197,7 @@ def _why(error: OSError) -> str:
 
 
 def _target(path: Path) -> Path:
-    """Where a file called `path` is to be written: behind links. OSError for what is there and no regular file."""
+    """The file to write for `path`, with links resolved. OSError if something exists there that is not a regular file."""
     try:
         status = os.stat(path)
     except FileNotFoundError:  # as it may be, also behind a link
@@ -211,7 +213,7 @@ def _target(path: Path) -> Path:
 
 
 def _start(folder: Path, name: str) -> str:
-    """What the names of `name`'s temporary files begin with: short enough for the file system, however long `name` is."""
+    """The prefix of the temporary files for `name`, short enough for the file system, however long `name` is."""
     try:
         longest = os.pathconf(folder, "PC_NAME_MAX")
     except (AttributeError, OSError, ValueError):
@@ -245,7 +247,7 @@ def _beside(target: Path) -> tuple[int, Path]:
 
 
 def _continued(path: Path) -> BinaryIO | None:
-    """The file, new or as it was left, open for reading and writing and held by this process; None where it cannot be."""
+    """The file, new or as it was left, open for reading and writing and locked by this process; None if that is impossible."""
     if fcntl is None:
         return None
     try:
@@ -282,7 +284,7 @@ def _clear(leftover: Path) -> None:
 
 
 def _lock(path: Path, folder: Path) -> int | None:
-    """The locked file, or None where the system has no locks."""
+    """The locked file, or None if the system has no locks."""
     if fcntl is None:
         return None
     for attempt in range(50):

@@ -1,4 +1,4 @@
-"""Arrays of other libraries, taken without a copy where that can be done, and answered in kind.
+"""Arrays of other libraries, used without a copy where possible, with results in the same library.
 
 PyTorch's tensors on the CPU and on a GPU, and whatever has DLPack and says by `__array_namespace__` which library it is of, as the Python
 array API has it (JAX, array-api-strict and others). On the CPU they become NumPy's arrays, on a GPU CuPy's. No gradient flows through: a
@@ -25,7 +25,7 @@ ON_CPU, ON_GPU = (1, 3), (2, 13)  # DLPack's numbers for memory that the host, o
 
 
 def in_kind(function: Callable[P, R]) -> Callable[P, R]:
-    """A function of NumPy's or CuPy's arrays, which takes those of one other library as well, and then gives that library's back.
+    """Lets a function of NumPy and CuPy arrays accept arrays of one other library as well, and return that library's arrays.
 
     TypeError where there are arrays of two of them, and for one that cannot be had; DeviceError for one on a GPU that cannot be used here.
     """
@@ -45,7 +45,7 @@ def in_kind(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def library_of(value: Any) -> str | None:
-    """The library whose array `value` is: None for NumPy's and CuPy's, and for what is not an array."""
+    """The library that the array `value` belongs to; None for NumPy, CuPy, and anything that is not an array."""
     kind = type(value)
     name = kind.__module__.partition(".")[0]
     if name in OURS or isinstance(value, np.ndarray):
@@ -54,7 +54,7 @@ def library_of(value: Any) -> str | None:
 
 
 def take(value: Any) -> Any:
-    """`value` as NumPy's array or CuPy's, sharing its memory where it can; what is not an array of another library as it is."""
+    """`value` as a NumPy or CuPy array, sharing memory where possible; anything that is not an array of another library is unchanged."""
     name = library_of(value)
     if name is None:
         return value
@@ -77,7 +77,7 @@ def take(value: Any) -> Any:
 
 
 def _given(result: Any, like: Any) -> Any:
-    """Arrays, in tuples too, as those of the library of `like`; numbers as they are."""
+    """Arrays, also in tuples, as arrays of the library of `like`; numbers are unchanged."""
     if isinstance(result, tuple):
         return tuple(_given(part, like) for part in result)
     if not hasattr(result, "__dlpack__") and not isinstance(result, np.generic):

@@ -1,4 +1,4 @@
-"""Stateless functions on NumPy or CuPy arrays, and on whatever else holds floats (gpucnn.arrays). Arguments are checked at every call.
+"""Stateless functions on NumPy or CuPy arrays and on any other arrays of floats (gpucnn.arrays). Arguments are checked at every call.
 
 PyTorch's tensors and what else has DLPack are answered in kind (gpucnn.foreign); gradients do not flow through.
 
@@ -119,7 +119,7 @@ def conv_transpose2d(
 def max_pool2d(
     x: Array, kernel_size: Size, stride: Size | None = None, padding: Padding = 0, dilation: Size = 1, ceil_mode: bool = False
 ) -> tuple[Array, Array]:
-    """(y, indices), both (N, C, P, Q): each window's largest pixel, and its int32 index in the flattened H·W plane of x.
+    """(y, indices), both (N, C, P, Q): the largest pixel of each window, and its int32 index in the flattened H·W plane of x.
 
     `stride` is the window's size unless given. The first of equals wins, NaN wins over numbers, padding never wins.
     """
@@ -132,7 +132,7 @@ def max_pool2d(
 def max_pool2d_grad(
     dy: Array, indices: Array, input_shape: Shape, kernel_size: Size, stride: Size | None = None, padding: Padding = 0, dilation: Size = 1
 ) -> Array:
-    """dx of shape `input_shape` (N, C, H, W): dy (N, C, P, Q) at the pixels that `indices` of `max_pool2d` name, summed."""
+    """dx of shape `input_shape` (N, C, H, W): dy (N, C, P, Q) summed at the pixels that `indices` from `max_pool2d` name."""
     device, (dy,) = arrays_of(dy=(dy, 4))
     shape = four_sizes(input_shape)
     window = pool_of(dy, shape, kernel_size, stride, padding, dilation)
@@ -152,7 +152,7 @@ def max_pool2d_grad(
 def avg_pool2d(
     x: Array, kernel_size: Size, stride: Size | None = None, padding: Padding = 0, ceil_mode: bool = False, count_include_pad: bool = True
 ) -> Array:
-    """y (N, C, P, Q): the mean of each window. Declared padding counts unless `count_include_pad` is False; "same" never does."""
+    """y (N, C, P, Q): the mean of each window. Explicit padding counts unless `count_include_pad` is False; "same" never counts."""
     device, (x,) = arrays_of(x=(x, 4))
     window = pool_window(x.shape[2:], kernel_size, stride, padding, 1, ceil_mode)
     return device.ops.avg_pool2d(x, window, bool(count_include_pad))
@@ -162,7 +162,7 @@ def avg_pool2d(
 def avg_pool2d_grad(
     dy: Array, input_shape: Shape, kernel_size: Size, stride: Size | None = None, padding: Padding = 0, count_include_pad: bool = True
 ) -> Array:
-    """dx of shape `input_shape` (N, C, H, W): dy (N, C, P, Q) shared out among the pixels of each window."""
+    """dx of shape `input_shape` (N, C, H, W): dy (N, C, P, Q) distributed over the pixels of each window."""
     device, (dy,) = arrays_of(dy=(dy, 4))
     shape = four_sizes(input_shape)
     window = pool_of(dy, shape, kernel_size, stride, padding, 1)
@@ -204,8 +204,8 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Array:
-    """y of x (N, C, …): (x − mean) / √(variance + eps) · weight + bias, all of them (C,), channel by channel; weight is 1 and bias 0 unless
-    given. As PyTorch's: with `training` mean and variance are those of x, and the running ones are moved, in place."""
+    """y of x (N, C, …): (x − mean) / √(variance + eps) · weight + bias, channel by channel; all of these are (C,), with weight 1 and
+    bias 0 by default. As in PyTorch, with `training` mean and variance are those of x, and the running ones are updated in place."""
     given = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     device, (x, *rest) = arrays_of(x=(x, None), **{name: (array, 1) for name, array in given.items() if array is not None})
     if x.ndim < 2:
@@ -272,21 +272,21 @@ def tanh(x: Array) -> Array:
 
 @in_kind
 def leaky_relu(x: Array, negative_slope: float = 0.01) -> Array:
-    """x, or negative_slope · x where that is not positive, of any shape."""
+    """x, or negative_slope · x where x is not positive, of any shape."""
     device, (x,) = arrays_of(x=(x, None))
     return device.ops.leaky_relu(x, positive(negative_slope, "negative_slope", zero=True))
 
 
 @in_kind
 def elu(x: Array, alpha: float = 1.0) -> Array:
-    """x, or alpha · (eˣ − 1) where that is not positive, of any shape."""
+    """x, or alpha · (eˣ − 1) where x is not positive, of any shape."""
     device, (x,) = arrays_of(x=(x, None))
     return device.ops.elu(x, positive(alpha, "alpha"))
 
 
 @in_kind
 def gelu(x: Array, approximate: bool = False) -> Array:
-    """x · Φ(x), Φ the normal distribution, by the hyperbolic tangent where `approximate`, of any shape."""
+    """x · Φ(x), with Φ the normal distribution, or its approximation by the hyperbolic tangent if `approximate`, of any shape."""
     device, (x,) = arrays_of(x=(x, None))
     return device.ops.gelu(x, bool(approximate))
 

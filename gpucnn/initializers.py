@@ -73,7 +73,7 @@ Given: TypeAlias = str | Callable[..., npt.ArrayLike]  # an initializer as an ar
 
 
 def get_initializer(given: Given) -> Initializer:
-    """The initializer for a name, or for a function of (shape), (shape, rng) or (shape, rng, groups).
+    """The initializer of a name, or of a function of (shape), (shape, rng) or (shape, rng, groups).
 
     Raises UnknownNameError, which lists the names. The result of a function is checked when it is called.
     """
@@ -95,7 +95,7 @@ def get_initializer(given: Given) -> Initializer:
 
 
 def as_text(given: Given) -> str:
-    """An initializer as a file stores it: its name, or the origin of a function."""
+    """An initializer as a file stores it: its name, or where a function comes from."""
     if isinstance(given, str):
         return INITIALIZERS.meant(given) or given
     named = INITIALIZERS.name_of(given)
@@ -104,7 +104,7 @@ def as_text(given: Given) -> str:
 
 
 def _elsewhere(name: str) -> Initializer:
-    """Stands for a function that is not available here, in a model whose weights are loaded anyway."""
+    """Represents a function that is not available here, in a model whose weights are loaded anyway."""
 
     def missing(shape: Shape, rng: np.random.Generator, groups: int = 1) -> Values:
         raise UnknownNameError(f"the initializer {plain(name)} is not known here: gpucnn.register(initializer=...) it, or name another")
@@ -113,7 +113,7 @@ def _elsewhere(name: str) -> Initializer:
 
 
 def _needed(function: Callable[..., Any]) -> int:
-    """How many of (shape, rng, groups) a function takes: as many as it has to have, and all of them where it has more than one."""
+    """How many of (shape, rng, groups) a function takes: its required arguments, or all three if it has more than one."""
     try:
         parameters = [p for p in inspect.signature(function).parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""The layers of a model: their sizes, names and memory, and the forward and backward passes. Nothing here knows about training."""
+"""The layers of a model: their sizes, names and memory, and the forward and backward passes. This module knows nothing about training."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Layered:
         dtype: str = "float32",
         data_format: DataFormat | None = None,
     ) -> Self:
-        """Fixes all sizes for examples of `input_shape`, which is (C, H, W), (H, W) for grey images, or (features,), and draws the
+        """Fixes all sizes for examples of `input_shape`, which is (C, H, W), (H, W) for grey images, or (features,), and initializes the
         parameters from `seed`. An `Input` layer may give the shape instead.
 
         data_format: "channels_last" for examples (N, H, W, C) and an `input_shape` (H, W, C); the model remembers it. Layers, weights and
@@ -124,7 +124,7 @@ class Layered:
         return self
 
     def _after_build(self) -> None:
-        """Called at the end of `build`, for whatever depends on the sizes."""
+        """Called at the end of `build`, for everything that depends on the sizes."""
 
     def _go_on_as(self, other: Self) -> None:
         """Takes over everything from a copy of this model: layers, buffers, the optimizer and its state."""
@@ -134,7 +134,7 @@ class Layered:
                 part._owner = weakref.ref(self)
 
     def _lay_out(self, input_shape: Any, seed: int, dtype: str) -> None:
-        """Works out all sizes and names. Allocates nothing."""
+        """Computes all sizes and names. Allocates nothing."""
         if dtype not in ("float32", "float64"):
             raise ValueError(f"dtype must be float32 or float64, got {shown(dtype)}")
         if not self.layers:
@@ -165,7 +165,7 @@ class Layered:
         return self._buffers
 
     def freeze_anew(self) -> None:
-        """Works out again which parameters are trained, after a layer's `trainable` changed. All values are kept; the model must be
+        """Recomputes which parameters are trained after a layer's `trainable` has changed. All values are kept; the model must be
         compiled again."""
         if self._buffers is None:
             return
@@ -184,7 +184,7 @@ class Layered:
 
     @property
     def trainable(self) -> bool:
-        """Whether any layer is to be trained; setting it sets all of them."""
+        """Whether any layer is trained; setting it sets all of them."""
         return any(layer.trainable for layer in self.layers)
 
     @trainable.setter
@@ -208,8 +208,8 @@ class Layered:
 
     @property
     def parameters(self) -> dict[str, Parameter]:
-        """All parameters by name, such as "conv2d_1.weight"; parameters of nested layers by path. What is assigned to a name is written to
-        its array, as what is assigned to `value` is."""
+        """All parameters by name, such as "conv2d_1.weight"; those of nested layers by path. Assigning to a name writes to its array, as
+        assigning to `value` does."""
         self._built()
         return ByName(self._named)
 
@@ -309,7 +309,7 @@ class Layered:
         return self.device.array(x, self.dtype)
 
     def _examples(self, x: Any, data_format: DataFormat | None = None) -> np.ndarray[Any, Any]:
-        """A whole set of examples on the host, checked, with channels first: pixels as uint8, everything else as the model's dtype."""
+        """A whole set of examples on the host, checked, channels first: pixels as uint8, everything else with the model's dtype."""
         self._built()
         given = in_order(numbers(x, "examples"), self.input_shape, check_format(data_format) or self.data_format)
         self._check_shape(given.shape)
@@ -317,7 +317,7 @@ class Layered:
 
 
 def _by_name(layers: Sequence[Layer]) -> tuple[dict[str, Parameter], dict[str, SavedArray]]:
-    """The parameters of layers, and their other saved arrays, by path; each array once. ShapeError where two have the same name."""
+    """The parameters and other saved arrays of layers by path, each once. ShapeError if two have the same name."""
     parameters: dict[str, Parameter] = {}
     arrays: dict[str, SavedArray] = {}
     known: set[int] = set()

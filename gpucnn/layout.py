@@ -15,13 +15,13 @@ FEW, SIDE = (1, 3, 4), 8  # channels, and the least side of an image, that make 
 
 
 def check_format(data_format: Any) -> DataFormat | None:
-    """ "channels_first", "channels_last", or None where it was not said; UnknownNameError for anything else."""
+    """ "channels_first", "channels_last", or None if unspecified; UnknownNameError for anything else."""
     known: dict[str, DataFormat] = {FIRST: FIRST, LAST: LAST}
     return None if data_format is None else pick(data_format, known, "data_format")
 
 
 def image_shape(given: Any, data_format: str | None) -> tuple[int, ...]:
-    """The shape of one example as (C, H, W) or (features,). Of grey images the channel may be left out.
+    """The shape of one example as (C, H, W) or (features,). The channel of grey images may be omitted.
 
     ShapeError for what is none, and for what looks like channels last where nobody has said so.
     """
@@ -42,7 +42,7 @@ def image_shape(given: Any, data_format: str | None) -> tuple[int, ...]:
 
 
 def in_order(x: Any, shape: tuple[int, ...], data_format: str | None) -> Any:
-    """Examples (N, …) with channels first, for a model that takes `shape`; a copy if they were last."""
+    """Examples (N, …) with channels first, for a model that takes `shape`; copied if the channels were last."""
     if len(shape) != 3:
         return x
     if x.ndim == 3 and shape[0] == 1:
@@ -53,7 +53,7 @@ def in_order(x: Any, shape: tuple[int, ...], data_format: str | None) -> Any:
 
 
 def hint(found: tuple[int, ...], shape: tuple[int, ...]) -> str:
-    """A hint for an error about examples of the wrong shape, if their channels seem to be last."""
+    """A hint for an error about examples of the wrong shape whose channels seem to be last."""
     last = len(shape) == 3 and tuple(found[1:]) == (*shape[1:], shape[0]) and shape[0] in FEW
     return ": their channels stand last, for which there is data_format='channels_last'" if last else ""
 

@@ -1,4 +1,4 @@
-"""Losses, by name or as objects. Each takes a model's raw output and returns the mean loss, the number of right answers and the gradient.
+"""Losses, by name or as objects. Each takes a model's raw output and returns the mean loss, the number of correct answers and the gradient.
 
 Categorical and binary cross-entropy are computed from logits and include the softmax or sigmoid: a model's final
 `activation="softmax"` is skipped in training, so that the logarithm of a rounded softmax is never taken.
@@ -35,7 +35,7 @@ class Loss(Worded):
     fused_activation: ClassVar[str | None] = None  # included in the loss when it is the model's final activation
 
     def check_model(self, output_shape: Shape, last_activation: str | None) -> None:
-        """Raises ShapeError or ValueError where a model with such an output cannot be trained with this loss."""
+        """Raises ShapeError or ValueError if a model with such an output cannot be trained with this loss."""
         if len(output_shape) != 1:
             raise ShapeError(
                 f"loss {self.name!r} needs one row of outputs per example, got {output_shape}: end with Flatten() and Dense(...)"
@@ -46,23 +46,23 @@ class Loss(Worded):
             )
 
     def check_labels(self, labels: Any, count: int, outputs: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-        """`labels` of `count` examples as the array that `__call__` takes; DataError where they do not fit `outputs` outputs."""
+        """The `labels` of `count` examples as the array that `__call__` takes; DataError if they do not fit `outputs` outputs."""
         raise NotImplementedError
 
     def config(self) -> Any:
-        """What `get_loss` makes the same loss of: its name, or that and its settings."""
+        """What `get_loss` makes the same loss from: its name, or its name and settings."""
         return self.name
 
     def answers(self, labels: Array) -> int:
-        """How many answers there are in a batch, of which `correct` are right."""
+        """How many answers a batch has, of which `correct` are right."""
         return int(labels.shape[0])
 
     def each(self, device: Device, outputs: Array, labels: Array) -> Array:
-        """The loss of each example (N,), for examples that have weights; a loss that does not have it takes no weights."""
+        """The loss of each example (N,), for weighted examples; a loss without this method does not accept weights."""
         raise NotImplementedError
 
     def __call__(self, device: Device, outputs: Array, labels: Array) -> tuple[Array, Array, Array]:
-        """(loss, correct, doutputs): the mean loss and the number of right answers as 0-d arrays, and the gradient."""
+        """(loss, correct, doutputs): the mean loss and the number of correct answers as 0-d arrays, and the gradient."""
         raise NotImplementedError
 
 
@@ -74,8 +74,8 @@ def _known(kind: type[Loss]) -> type[Loss]:
 
 
 class _OfLogits(Loss):
-    """from_logits: that the model's last layer has no activation, where one wants to say so; it is found out in any case. label_smoothing:
-    the part of a label that is shared out evenly among all classes, as in PyTorch and Keras."""
+    """from_logits: states that the model's last layer has no activation; this is detected in any case. label_smoothing: the part of a
+    label that is distributed evenly over all classes, as in PyTorch and Keras."""
 
     def __init__(self, *, from_logits: bool | None = None, label_smoothing: float = 0.0) -> None:
         self.from_logits = from_logits
@@ -94,7 +94,7 @@ class _OfLogits(Loss):
 
 @_known
 class CategoricalCrossentropy(_OfLogits):
-    """−log of the probability of the right class, after softmax. Labels are class numbers (N) or rows of probabilities (N, K)."""
+    """−log of the probability of the correct class, after softmax. Labels are class numbers (N) or rows of probabilities (N, K)."""
 
     name = "categorical_crossentropy"
     fused_activation = "softmax"
@@ -146,7 +146,7 @@ class BinaryCrossentropy(_OfLogits):
 
 @_known
 class MeanSquaredError(Loss):
-    """(y − t)², averaged over all outputs. Targets t: (N) or (N, K); class numbers (N, whole) stand for one-hot rows when K > 1."""
+    """(y − t)², averaged over all outputs. Targets t: (N) or (N, K); if K > 1, integer class numbers (N) stand for one-hot rows."""
 
     name = "mean_squared_error"
 
@@ -167,8 +167,8 @@ class MeanSquaredError(Loss):
 
 @_known
 class RootMeanSquaredError(MeanSquaredError):
-    """√mean (y − t)², the root of the mean squared error of a batch. Targets as `MeanSquaredError`'s. The loss of an epoch is the mean of
-    its batches' roots, and `evaluate` gives that over batches as well."""
+    """√mean (y − t)², the root of the mean squared error of a batch. Targets as in `MeanSquaredError`. The loss of an epoch is the mean
+    over its batches, and so is the result of `evaluate`."""
 
     name = "root_mean_squared_error"
 
@@ -180,8 +180,8 @@ class RootMeanSquaredError(MeanSquaredError):
 
 @_known
 class Hinge(MeanSquaredError):
-    """max(0, 1 − t·y), averaged over all outputs: a margin between right and wrong. Targets t are −1 and 1, or 0 and 1, which stand for
-    them: (N) or (N, K); class numbers (N, whole) stand for rows with 1 at the class and −1 elsewhere when K > 1."""
+    """max(0, 1 − t·y), averaged over all outputs: a margin between right and wrong. Targets t (N) or (N, K) are −1 and 1; 0 and 1 stand
+    for them. If K > 1, integer class numbers (N) stand for rows with 1 at the class and −1 elsewhere."""
 
     name = "hinge"
 
@@ -229,7 +229,7 @@ def _rows(labels: Any, count: int, outputs: int, dtype: np.dtype[Any], loss: str
 
 
 def get_loss(value: Any) -> Loss:
-    """A Loss as it is, the loss of that name or class with its defaults, or that of a `config()`."""
+    """A Loss unchanged; the loss of a name or class with its defaults; or the loss of a `config()`."""
     if isinstance(value, Loss):
         return value
     if isinstance(value, dict) and "loss" in value:

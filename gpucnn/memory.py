@@ -1,4 +1,4 @@
-"""What a training step takes in memory, worked out from the sizes of its layers: no array is counted twice, and none is made."""
+"""The memory of a training step, computed from the sizes of its layers. Each array is counted once, and none is allocated."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gpucnn.ops.cpu._engine import expected
 
 @dataclass(frozen=True)
 class StepMemory:
-    """Elements for one example: what each layer keeps for backward, and the most that is there at one time, forward or backward."""
+    """Elements for one example: what each layer keeps for backward, and the largest number alive at one time, forward or backward."""
 
     kept: list[int]
     peak: int
@@ -22,7 +22,7 @@ class StepMemory:
 
 
 def of_step(stages: Sequence[Stage], *, apart: bool = False) -> StepMemory:
-    """Of built layers. An array that one layer keeps as its output and the next as its input is the first one's.
+    """The memory of built layers. An array that one layer keeps as its output and the next as its input is counted for the first.
 
     apart: what lies between the layers of a stage is written in any case, as on a CPU. Of layers made of layers the most at one time is
     an upper bound: what runs within, and the outputs of all branches.
@@ -64,7 +64,7 @@ def of_step(stages: Sequence[Stage], *, apart: bool = False) -> StepMemory:
 
 
 def _within(layer: Layer, apart: bool) -> tuple[int, int, int]:
-    """What the chains within a layer keep besides its input, and the most that they take besides, forward and backward."""
+    """What the chains within a layer keep besides its input, and the most that they need in addition, forward and backward."""
     kept = ahead = back = between = 0
     inputs = math.prod(layer.input_shape or ())
     for chain in layer.chains():
@@ -79,7 +79,7 @@ def _within(layer: Layer, apart: bool) -> tuple[int, int, int]:
 
 
 def kept_by_layer(stages: Sequence[Stage]) -> dict[int, int]:
-    """Elements that are kept for backward of one example, by the layer's `id`, those within others included."""
+    """Elements kept for the backward pass of one example, by the layer's `id`, those inside other layers included."""
     layers = [layer for stage in stages for layer in stage.layers]
     found = {id(layer): kept for layer, kept in zip(layers, of_step(stages).kept, strict=True)}
     for layer in layers:
@@ -89,7 +89,7 @@ def kept_by_layer(stages: Sequence[Stage]) -> dict[int, int]:
 
 
 def on_cpu(stages: Sequence[Stage], batch_size: int) -> int:
-    """The most elements that are there at one time in a step on a CPU, with those that the operations take for themselves."""
+    """The largest number of elements alive at one time in a step on a CPU, including those that the operations allocate."""
     found = of_step(stages, apart=not expected()).stages
     room = [stage.scratch(batch_size) for stage in stages]
     return max(

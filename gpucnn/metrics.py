@@ -1,4 +1,4 @@
-"""Metrics of predictions, on anything that holds numbers (gpucnn.arrays).
+"""Metrics of predictions, on any arrays of numbers (gpucnn.arrays).
 
 A metric is a function `(scores, labels) -> float`: scores as `Sequential.predict` returns them, labels as the loss takes them.
 """
@@ -22,9 +22,9 @@ METRICS: Registry[Metric] = Registry("metric")
 
 @METRICS.add("accuracy")
 def accuracy(scores: Any, labels: Any) -> float:
-    """The fraction of right answers. With several scores (N, K), an answer is right if the largest score (the first of equals) is that of
-    the label; labels are class numbers (N) or (N, 1), or rows (N, K). With one score, (N) or (N, 1), it is right if score and label are on
-    the same side of ½.
+    """The fraction of correct answers. With several scores (N, K), an answer is correct if the largest score (the first of equals) belongs
+    to the label; labels are class numbers (N) or (N, 1), or rows (N, K). With one score, (N) or (N, 1), it is correct if score and label
+    lie on the same side of ½.
 
     NaN counts as wrong. Raises DataError for shapes that do not fit together and for class numbers out of range.
     """
@@ -82,8 +82,9 @@ def top_5_accuracy(scores: Any, labels: Any) -> float:
 
 
 def precision_recall(scores: Any, labels: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """(precision, recall), each (K,): the fraction of predictions of a class that are right, and the fraction of its examples found.
-    scores (N, K), the largest is the prediction; labels: class numbers (N), (N, 1) or rows (N, K). 0 for a class that never occurs."""
+    """(precision, recall), each (K,): the fraction of predictions of a class that are correct, and the fraction of its examples that are
+    found. scores (N, K), the largest is the prediction; labels: class numbers (N), (N, 1) or rows (N, K). 0 for a class that never
+    occurs."""
     guesses, truth = _classes(scores, labels, "precision_recall")
     counts = confusion_matrix(truth, guesses.argmax(axis=1), guesses.shape[1])
     right = np.diag(counts).astype(np.float64)
@@ -103,7 +104,7 @@ def recall(scores: Any, labels: Any) -> float:
 
 
 def _classes(scores: Any, labels: Any, name: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Scores (N, K) of several classes, and class numbers (N). DataError for anything else."""
+    """Checks scores (N, K) of several classes and class numbers (N). DataError for anything else."""
     guesses, truth = numbers(scores, "scores"), numbers(labels, "labels")
     if guesses.ndim != 2 or guesses.shape[1] < 2 or not guesses.size or not truth.ndim or len(guesses) != len(truth):
         raise DataError(f"{name} compares scores (N, K) of at least two classes with N labels, got {guesses.shape} and {truth.shape}")

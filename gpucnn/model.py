@@ -128,7 +128,7 @@ class Sequential(Layered):
         parallel: str | Communicator | None = None,
     ) -> History:
         """Trains for `epochs` passes over x (N, …) and y, and returns the history. A further call continues: five calls of one epoch are
-        bit-identical to one call of five. A model that is not built yet is built for these examples.
+        bit-identical to one call of five. A model that is not yet built is built for these examples.
 
         x: floating point, or integer pixels 0 … 255, which are divided by 255. Without y: batches (x, y) from a list, a data loader or a
             generator; a generator needs `steps_per_epoch`.
@@ -188,7 +188,7 @@ class Sequential(Layered):
         )
 
     def train_on_batch(self, x: Any, y: Any, *, class_weight: Mapping[int, float] | None = None, sample_weight: Any = None) -> Any:
-        """One training step on one batch, unshuffled. Returns (loss, accuracy) before the step, or the loss alone without that metric."""
+        """One training step on one batch, unshuffled. Returns (loss, accuracy) before the step, or only the loss without that metric."""
         loss, optimizer = self._ready(x)
         images, labels = self.checked(x, y)
         loss, labels = weighted(loss, labels, example_weights(labels, sample_weight, class_weight, self.dtype, self.output_shape[-1]))
@@ -196,7 +196,7 @@ class Sequential(Layered):
         return (mean, correct / loss.answers(labels)) if "accuracy" in self.metrics else mean
 
     def _rehearse(self, loss: Loss, labels: Any) -> None:
-        """Runs a step of one example on a copy, so that everything it calls gets compiled."""
+        """Runs a step of one example on a copy, so that everything it calls is compiled."""
         model = copy.deepcopy(self)
         _, optimizer = model._compiled()
         outputs = model.forward(np.zeros((1, *self.input_shape), self.dtype), training=True, logits=loss.fused_activation is not None)
@@ -215,7 +215,7 @@ class Sequential(Layered):
         data_format: DataFormat | None = None,
         parallel: str | Communicator | None = None,
     ) -> Any:
-        """(loss, accuracy) over all examples: the loss and what the model was compiled with; the loss alone where that is nothing.
+        """(loss, accuracy) over all examples, or the loss and whatever metrics the model was compiled with; only the loss if it has none.
 
         x without y: batches (x, y). return_dict: the same by name. verbose: nothing is shown, whatever it says. parallel: as `fit` has it;
         all ranks get the bits that one would get.
@@ -244,7 +244,7 @@ class Sequential(Layered):
         data_format: DataFormat | None = None,
         parallel: str | Communicator | None = None,
     ) -> np.ndarray[Any, Any]:
-        """The model's outputs (N, …) as a NumPy array: probabilities, even where the final softmax or sigmoid is left to the loss.
+        """The model's outputs (N, …) as a NumPy array: probabilities, even if the final softmax or sigmoid is left to the loss.
 
         verbose: ignored, nothing is shown. parallel: as `fit` has it; every rank gets all outputs.
         """
@@ -267,7 +267,7 @@ class Sequential(Layered):
         saving.write(self, path)
 
     def load_parameters(self, path: str | Path) -> None:
-        """Loads the parameters, and the arrays saved with them, from a file that `save` wrote for a model with the same layers."""
+        """Loads the parameters and the arrays saved with them from a file that `save` wrote for a model with the same layers."""
         self._built()
         with TensorFile(path) as file:
             take(file, self._tensors())
@@ -304,7 +304,7 @@ class Sequential(Layered):
         return self._compiled()
 
     def checked(self, x: Any, y: Any, data_format: DataFormat | None = None) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """Examples and labels, checked for training and measuring. DataError or ShapeError where they do not fit the model or the loss."""
+        """Examples and labels, checked for training and evaluation. DataError or ShapeError if they do not fit the model or the loss."""
         inputs = self._examples(x, data_format)
         return inputs, self._measured().check_labels(y, len(inputs), math.prod(self.output_shape), self.dtype)
 

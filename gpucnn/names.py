@@ -1,4 +1,4 @@
-"""Lookup by name: one registry per kind, the source of choices, help texts and error messages; and second names.
+"""Lookup by name: one registry per kind, from which choices, help texts and error messages are generated; and second names.
 
 The second names themselves are in gpucnn.words.
 """
@@ -50,7 +50,7 @@ class Registry(dict[str, T]):
             self.seconds[_bare(second)] = first
 
     def meant(self, name: object) -> str | None:
-        """The registered name that `name` stands for, ignoring case and signs, or as a second name. None if there is none."""
+        """The registered name for `name`, ignoring case and punctuation; second names count. None if there is none."""
         if not isinstance(name, str):
             return None
         if name in self:
@@ -59,13 +59,13 @@ class Registry(dict[str, T]):
         return next((known for known in self if _bare(known) == bare), self.seconds.get(bare))
 
     def first(self, name: object) -> str:
-        """The registered name that `name` stands for. Raises UnknownNameError if there is none."""
+        """The registered name for `name`. Raises UnknownNameError if there is none."""
         meant = self.meant(name)
         pick(name if meant is None else meant, self, self.kind)
         return str(meant)
 
     def pick(self, name: object) -> T:
-        """The thing that `name` stands for. Raises UnknownNameError, which lists all names and the nearest, if there is none."""
+        """The object registered for `name`. Raises UnknownNameError, which lists all names and the nearest, if there is none."""
         return self[self.first(name)]
 
     def name_of(self, thing: object) -> str | None:
@@ -94,7 +94,7 @@ class Worded:
             cls.__init__ = _worded(cls.__init__)  # type: ignore[method-assign]
 
     def __repr__(self) -> str:
-        """The constructor call, with the arguments that are still known."""
+        """The constructor call, with the arguments that still exist."""
         names = _arguments(type(self).__init__)
         values = {name: getattr(self, name) for name in names if getattr(self, name, None) is not None}
         return f"{type(self).__name__}({', '.join(f'{name}={shown(value)}' for name, value in values.items())})"
@@ -130,7 +130,7 @@ def _worded(init: Any) -> Any:
 
 
 def modules_in(package: str) -> list[ModuleType]:
-    """The modules in the folder of a package, imported, in the order of their names. Those that begin with _ help the others."""
+    """Imports the modules in a package's folder, in the order of their names. Modules that begin with _ only help the others."""
     folder = importlib.import_module(package).__path__
     names = sorted(found.name for found in pkgutil.iter_modules(folder) if not found.name.startswith("_"))
     return [importlib.import_module(f"{package}.{name}") for name in names]

@@ -1,5 +1,5 @@
-"""Networks by name: the reference networks, known from the MNIST chapters of textbooks and tutorials, and the families that they lead up
-to, each in a small form for grey or coloured images of 28 × 28 to 32 × 32."""
+"""Networks by name: the reference networks, known from the MNIST chapters of textbooks and tutorials, and small forms of well-known
+families for grey or colour images of 28 × 28 to 32 × 32."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def _lenet5x5(classes: int) -> list[Layer]:
 
 @NETWORKS.add("lenet5")
 def _lenet5(classes: int) -> list[Layer]:
-    """LeCun, Bottou, Bengio and Haffner, "Gradient-Based Learning Applied to Document Recognition" (1998), with average pooling and tanh as
-    there; images of 28 × 28 are padded as its own were."""
+    """LeCun, Bottou, Bengio and Haffner, "Gradient-Based Learning Applied to Document Recognition" (1998), with its average pooling and
+    tanh; images of 28 × 28 are padded as in the paper."""
     return [
         Conv2D(6, 5, padding="same", activation="tanh"),
         AvgPool2D(2),
@@ -108,7 +108,7 @@ def _pair(filters: int) -> tuple[Layer, Layer]:
 
 @NETWORKS.add("inception")
 def _inception(classes: int) -> list[Layer]:
-    """Szegedy and others, "Going Deeper with Convolutions" (2015): convolutions of several sizes side by side."""
+    """Szegedy and others, "Going Deeper with Convolutions" (2015): convolutions of several sizes in parallel."""
     return [
         Conv2D(32, 3, padding="same", activation="relu"),
         MaxPool2D(2),
@@ -148,5 +148,5 @@ def _mobilenet(classes: int) -> list[Layer]:
 
 
 def network(name: str, classes: int = 10) -> Sequential:
-    """The network called `name` in NETWORKS with raw outputs for `classes` classes, unbuilt."""
+    """The network called `name` in NETWORKS, unbuilt, with raw outputs for `classes` classes."""
     return Sequential(NETWORKS.pick(name)(integer(classes, "classes", 1)))

@@ -1,4 +1,4 @@
-"""How things look in a notebook: tables and curves as HTML, made of plain text, so that nothing has to be installed for them."""
+"""Tables and curves as HTML for notebooks, made of plain text so that they need no package."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WIDTH, HEIGHT, MARGIN = 320, 180, 36  # of a curve, in pixels
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]], *, heading: str = "", last: Sequence[str] = (), below: str = "") -> str:
-    """A table, the first column to the left and the others to the right; `last` is a row of its own under a line."""
+    """A table with its first column aligned left and the others right; `last` is a separate row under a line."""
     line = "border-top: 1px solid currentColor"
     parts = [f"<p><b>{words(heading)}</b></p>" if heading else "", "<table><thead><tr>"]
     parts += [f'<th style="text-align: {_side(place)}">{words(title)}</th>' for place, title in enumerate(titles)]
@@ -26,7 +26,7 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]], *, heading: str 
 
 
 def curves(title: str, lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
-    """A picture of lines (x, y) by name, over whole numbers, as SVG; "" where there is nothing to draw. What is not finite is left out."""
+    """A line chart (x, y) by name, over integers, as SVG; "" if there is nothing to draw. Values that are not finite are left out."""
     lines = {name: [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)] for name, points in lines.items()}
     points = [point for line in lines.values() for point in line]
     if not points:
@@ -67,5 +67,5 @@ def _side(place: int) -> str:
 
 
 def words(text: str) -> str:
-    """Text as HTML, whatever is in it."""
+    """Any text, escaped for HTML."""
     return html.escape(plain(text))

@@ -1,4 +1,4 @@
-"""Optimizers: one operation over all parameters of a model, which are in one flat buffer."""
+"""Optimizers: one operation on all parameters of a model, which lie in one flat buffer."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class Optimizer(Worded):
         self.state = {slot: buffers.device.xp.zeros_like(buffers.values) for slot in self.slots}
 
     def attached_again(self, buffers: Buffers) -> None:
-        """Connects to these parameters and keeps its state: after both were copied."""
+        """Connects to these parameters and keeps its state, for use after both were copied."""
         self._buffers = buffers
         self.state = {slot: buffers.device.array(array) for slot, array in self.state.items()}
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copy and pickle: without the parameters, which belong to the model."""
+        """The state for copy and pickle, without the parameters, which belong to the model."""
         return {**vars(self), "_buffers": None, "state": {slot: to_numpy(array) for slot, array in self.state.items()}}
 
     def trains(self, buffers: Buffers) -> bool:
@@ -58,23 +58,24 @@ class Optimizer(Worded):
 
     @property
     def outdated(self) -> bool:
-        """Whether layers of the model were frozen or unfrozen since it was attached."""
+        """Whether layers of the model were frozen or unfrozen since `attach`."""
         return self._buffers is not None and self._buffers.replaced
 
     @quiet
     def step(self) -> None:
-        """Updates every parameter from its gradient. Parameters without a gradient are treated as if it were zero."""
+        """Updates every parameter from its gradient. A parameter without a gradient is updated as if its gradient were zero."""
         buffers = self._attached()
         self.update(buffers.device.array(np.append(self.rates(1)[0], 1), buffers.values.dtype))
         self.steps += 1
 
     def update(self, rates: Array) -> None:
-        """`step`, with the values that change from step to step read from device memory: a row of `rates` and whether to go on (4)."""
+        """Like `step`, but reads the values that change from step to step from device memory: a row of `rates`, and whether to go on
+        (4)."""
         buffers = self._attached()
         self._update(buffers, buffers.all_gradients(), rates)
 
     def rates(self, count: int) -> np.ndarray[Any, Any]:
-        """The values that change in the next `count` steps, (count, 3): the learning rate and whatever else depends on the step."""
+        """The values that change in the next `count` steps, (count, 3): the learning rate and everything else that depends on the step."""
         return np.array([self._rates(step) for step in range(self.steps, self.steps + count)], np.float64)
 
     def zero_grad(self) -> None:
@@ -193,7 +194,7 @@ class Adam(Optimizer):
 
 @OPTIMIZERS.add("adamw")
 class AdamW(Adam):
-    """Adam with weight decay taken from the parameters, not added to the gradient (Loshchilov and Hutter 2019)."""
+    """Adam with weight decay applied to the parameters instead of the gradient (Loshchilov and Hutter 2019)."""
 
     _decoupled = True
 
@@ -214,7 +215,7 @@ def name_of(optimizer: Optimizer) -> str:
 
 
 def get_optimizer(value: Any) -> Optimizer:
-    """An Optimizer as it is, a name or a class with its defaults, a `config()` as the optimizer it came from."""
+    """An Optimizer unchanged; the optimizer of a name or a class with its defaults; or the optimizer of a `config()`."""
     if isinstance(value, Optimizer):
         return value
     if isinstance(value, dict):

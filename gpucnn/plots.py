@@ -1,4 +1,4 @@
-"""Pictures of a training run, as PNG. Needs matplotlib, which the extra `plot` installs."""
+"""Pictures of a training run as PNG. They need matplotlib, which the extra `plot` installs."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def _save(figure: Figure, path: str | Path) -> None:
 
 
 def _short(name: str, longest: int = 24) -> str:
-    """A name on one line, and no longer than there is room for."""
+    """A name on one line, shortened to the room available."""
     name = plain(" ".join(name.split()))
     return name if len(name) <= longest else f"{name[: longest - 1].rstrip()}…"
 
 
 def save_curves(history: History, path: str | Path) -> None:
-    """Loss and accuracy of each epoch, for training and for validation."""
+    """Loss and accuracy of each epoch, for training and validation."""
     figure = _figure(9, 3.6)
     left, right = figure.subplots(1, 2)
     epochs = history["epoch"]
@@ -75,7 +75,7 @@ def save_curves(history: History, path: str | Path) -> None:
 
 
 def save_confusion(counts: np.ndarray[Any, Any], class_names: Sequence[str], path: str | Path) -> None:
-    """The confusion matrix: counts[i, j] of class i that were predicted as class j. Colour is the share of the row."""
+    """The confusion matrix: counts[i, j] images of class i were predicted as class j. The colour shows the share of the row."""
     classes = len(class_names)
     labels = [_short(name) for name in class_names]
     longest = max(map(len, labels))
@@ -108,7 +108,7 @@ def save_confusion(counts: np.ndarray[Any, Any], class_names: Sequence[str], pat
 
 
 def save_filters(model: Sequential, path: str | Path) -> bool:
-    """The filters of the first convolution; False, and no file, where the model has none."""
+    """The filters of the first convolution; False, and no file, if the model has none."""
     layer = next((layer for layer in model.layers if isinstance(layer, Conv2D)), None)
     if layer is None:
         return False
@@ -132,7 +132,7 @@ def save_filters(model: Sequential, path: str | Path) -> bool:
 
 
 def save_features(model: Sequential, image: np.ndarray[Any, Any], path: str | Path, title: str = "") -> bool:
-    """An image (C, H, W), uint8, and its feature maps after each layer that gives maps, each map from its least to its greatest value.
+    """An image (C, H, W), uint8, and its feature maps after each layer that has maps, each map scaled from its least to its greatest value.
 
     False, and no file, where no layer gives maps.
     """
@@ -167,7 +167,7 @@ def save_features(model: Sequential, image: np.ndarray[Any, Any], path: str | Pa
 def save_mistakes(
     images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], scores: np.ndarray[Any, Any], class_names: Sequence[str], path: str | Path
 ) -> bool:
-    """The worst mistakes: of the images (N, C, H, W) that were predicted as another class, those whose own was found least probable.
+    """The worst mistakes: the images (N, C, H, W) that were predicted as another class, those whose own class was least probable first.
 
     labels: class numbers (N,); scores: probabilities (N, K). Below each image stand its class, and what was predicted. False, and no
     file, where there was no mistake.
@@ -208,7 +208,7 @@ def save_mistakes(
 
 
 def _mosaic(tiles: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Tiles (N, H, W), or (N, H, W, 3), in rows of COLUMNS as one picture: an axis for each of them would take seconds to draw."""
+    """Tiles (N, H, W) or (N, H, W, 3), in rows of COLUMNS as one picture, because drawing an axis for each would take seconds."""
     count, height, width = tiles.shape[:3]
     enlarged = max(1, 24 // max(height, width))  # so that the gaps are narrow beside the smallest tiles
     tiles = tiles.repeat(enlarged, axis=1).repeat(enlarged, axis=2)

@@ -28,8 +28,8 @@ OF_FEW = Length(epochs=40, batch_size=32, augment="affine", validation=0.1)
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train a network. `learning_rate` is the peak of the schedule; `validation` is the fraction of training images held back for
-    validation, or None where the data set has a validation part of its own."""
+    """How to train a network. `learning_rate` is the peak of the schedule; `validation` is the fraction of training images held out for
+    validation, or None if the data set has a validation part of its own."""
 
     optimizer: str
     learning_rate: float
@@ -51,7 +51,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class OpenRecipe:
-    """A recipe as the user asked for it, checked. A field that is None gets its default from the data set, the learning rate from the
+    """A recipe as the user requested it, checked. A field that is None gets its default from the data set, the learning rate from the
     optimizer.
 
     Raises UnknownNameError for unknown names, ArgumentError or TypeError for invalid numbers.
@@ -80,7 +80,7 @@ class OpenRecipe:
             fraction(self.validation, "validation")
 
     def for_size(self, images: int, *, own: bool = False) -> Recipe:
-        """The recipe for this number of training images. own: the data set is the user's, so its test images are few too."""
+        """The recipe for this number of training images. own: the data set is the user's, so it has few test images too."""
         length = OF_FEW if images < FEW else USUAL
         return Recipe(
             optimizer=self.optimizer,

@@ -1,4 +1,4 @@
-"""How a model does on each class: a table, for people and for spreadsheets."""
+"""The results of a model on each class, as a table for people and for spreadsheets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HEADER = ("class", "images", "right", "recall", "precision", "f1", "most_taken_f
 
 @dataclass(frozen=True)
 class OfClass:
-    """One class: how many images of it there are, how many of them were recognised, and which class most of the others were predicted as.
+    """One class: how many images it has, how many were recognised, and which class most of the others were predicted as.
 
     recall: the share of its images that were predicted as it. precision: the share of those predicted as it that are. f1: their harmonic
     mean. Each is 0 where there is nothing to divide by.
@@ -36,7 +36,7 @@ class OfClass:
 
 
 def of_classes(counts: np.ndarray[Any, Any], names: Sequence[str]) -> list[OfClass]:
-    """The classes of a confusion matrix: counts[i, j] images of class i that were predicted as class j."""
+    """The classes of a confusion matrix: counts[i, j] images of class i were predicted as class j."""
     found = []
     for number, name in enumerate(names):
         row = [int(count) for count in counts[number]]
@@ -72,7 +72,7 @@ def lines(classes: Sequence[OfClass]) -> list[str]:
 
 
 def write(target: Path, classes: Sequence[OfClass]) -> None:
-    """The table as CSV; nothing in it is a formula to a spreadsheet."""
+    """The table as CSV. A spreadsheet finds no formula in it."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HEADER)

@@ -97,7 +97,7 @@ def read(kind: type[Any], path: str | Path, device: str | Device) -> Any:
 
 
 def _compile(model: Any, config: dict[str, Any], path: Path) -> None:
-    """Compiles a model as its file says. Leaves out, with a warning, what is not known in this process."""
+    """Compiles a model as its file says. Whatever is not known in this process is left out, with a warning."""
     loss = None if config["loss"] is None else get_loss(config["loss"])
     unknown = ""
     try:
@@ -142,7 +142,7 @@ def kept(model: Any) -> dict[str, Any]:
 
 
 def take_up(model: Any, state: dict[str, Any]) -> None:
-    """Restores into a new model what `kept` returned, on the same kind of device if available, otherwise on the CPU."""
+    """Restores what `kept` returned into a new model, on the same kind of device if available, otherwise on the CPU."""
     arrays = state.pop("_kept", None)
     vars(model).update(state)
     if arrays is None:

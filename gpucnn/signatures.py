@@ -1,4 +1,4 @@
-"""What arguments of the public classes may be, in words that a type checker understands; what they are is checked where they come in.
+"""The types of arguments of the public classes, for type checkers; the values themselves are checked where they come in.
 
 A number of another library, such as NumPy's, is taken as well, and so are names in other capitals: a checker that is asked to be strict
 wants `int(...)` around the one and the name as it stands here.

@@ -1,4 +1,4 @@
-"""The first thing that the command line imports: Ctrl-C while the rest is being imported, a tenth of a second, ends without a traceback."""
+"""The first import of the command line: Ctrl-C during the other imports, a tenth of a second, ends without a traceback."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _stopped(number: int, frame: object) -> None:
 
 
 def _is_command() -> bool:
-    """Whether this process is the command line, and not a program that imports gpucnn."""
+    """Whether this process is the command line and not a program that imports gpucnn."""
     words = sys.orig_argv
     if words[1:3] == ["-m", "mpi4py"]:  # a rank
         words = words[2:]
@@ -25,7 +25,7 @@ def _is_command() -> bool:
 
 
 def done() -> None:
-    """Everything is there: from now on Ctrl-C raises KeyboardInterrupt, as it does in any program."""
+    """Called once everything is imported: from now on Ctrl-C raises KeyboardInterrupt, as in any program."""
     if _signal.getsignal(_signal.SIGINT) is _stopped:
         _signal.signal(_signal.SIGINT, _signal.default_int_handler)
 

@@ -15,8 +15,8 @@ TITLES = ("layer", "output", "parameters", "multiply-adds", "kept for backward")
 
 
 def html_of(model: Any) -> str:
-    """The layers of a model for notebooks: as a picture and a table of their outputs where it is built, as a table of their settings where
-    it is not."""
+    """The layers of a model for notebooks: a picture and a table of their outputs if the model is built, a table of their settings
+    otherwise."""
     if model._buffers is None:
         rows = [(layer.name, repr(layer)) for layer in model.layers]
         return notebook.table(("layer", "made by"), rows, heading="Sequential, not built: build(input_shape), or fit, gives it its sizes")
@@ -68,7 +68,7 @@ def text_of(model: Any, batch_size: int) -> str:
 
 
 def _rows(layer: Layer, name: str, depth: int, kept: Mapping[int, int], batch_size: int, width: int) -> Iterator[tuple[str, ...]]:
-    """The row of a layer, and those of the layers within."""
+    """The row of a layer and those of the layers inside it."""
     parameters = sum(parameter.size for _, parameter in layer.named_parameters())
     own = sum(kept.get(id(part), 0) for part in layer.layers)
     label = "  " * depth + name + (f" ({layer.activation})" if layer.activation else "")

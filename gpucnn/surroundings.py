@@ -1,4 +1,4 @@
-"""What a process finds around it, and may find broken: its environment, a home folder, a terminal, a stream to write to."""
+"""The environment of a process, which may be broken: variables, a home folder, a terminal, a stream to write to."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _ASCII = str.maketrans({"─": "-", "×": "x", "…": "...", "’": "'", "−": 
 
 
 def flag(name: str, default: bool = False) -> bool:
-    """Whether the variable `name` of the environment says yes: anything but nothing, 0, no, off and false."""
+    """Whether the environment variable `name` is on: set to anything but nothing, 0, no, off or false."""
     given = os.environ.get(name)
     return default if given is None else given.strip().lower() not in OFF
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:
-    """`path` with a leading ~ or ~name as the home folder that it stands for. Every path that a user gives comes through here.
+    """`path` with a leading ~ or ~name expanded. Every path from the user passes through here.
 
     TypeError for anything that is not a path; DataError for an empty one, for NUL characters, and where the home folder is not known.
     """
@@ -46,7 +46,7 @@ def user_path(path: str | os.PathLike[str]) -> Path:
 
 
 def install(extra: str) -> str:
-    """The command that installs the packages of `extra`: into the checkout that this is, or with the wheel that it came in.
+    """The command that installs the packages of `extra`, into this checkout or from the wheel that was installed.
 
     gpucnn is on no package index, so its name alone would install nothing, or something else.
     """
@@ -63,7 +63,7 @@ def install(extra: str) -> str:
 
 
 def home() -> Path | None:
-    """The user's home folder; None where there is none."""
+    """The user's home folder; None if there is none."""
     try:
         return Path.home()
     except (RuntimeError, KeyError, OSError):
@@ -71,7 +71,7 @@ def home() -> Path | None:
 
 
 def cache_folder() -> Path | None:
-    """Where gpucnn keeps what it can get again: gpucnn in $XDG_CACHE_HOME or ~/.cache, on Windows in %LOCALAPPDATA%.
+    """Where gpucnn caches what can be obtained again: gpucnn in $XDG_CACHE_HOME or ~/.cache, on Windows in %LOCALAPPDATA%.
 
     None without a home folder.
     """
@@ -83,12 +83,12 @@ def cache_folder() -> Path | None:
 
 
 def started_ranks() -> int:
-    """How many processes were started together with this one, itself included, as mpiexec or srun says; 1 where nothing has said so."""
+    """How many processes were started together with this one, itself included, according to mpiexec or srun; 1 if neither says so."""
     return max((number for name in RANKS if (number := _count(name)) is not None), default=1) or 1
 
 
 def local_rank() -> int | None:
-    """This process's number among those that were started together on this machine; None where it was started by itself."""
+    """This process's number among those started together on this machine; None if it was started by itself."""
     if started_ranks() == 1:
         return None
     return next((number for name in LOCAL if (number := _count(name)) is not None), None)
@@ -100,7 +100,7 @@ def _count(name: str) -> int | None:
 
 
 def is_terminal(stream: Any) -> bool:
-    """Whether `stream` is a terminal. False for no stream at all, for a closed one, and for what cannot tell."""
+    """Whether `stream` is a terminal. False for None, a closed stream, and streams that cannot tell."""
     try:
         return bool(stream.isatty())
     except (AttributeError, ValueError, OSError):
@@ -108,7 +108,7 @@ def is_terminal(stream: Any) -> bool:
 
 
 def in_notebook() -> bool:
-    """Whether the program runs in the kernel of a notebook, where what is shown can be shown again."""
+    """Whether the program runs in a notebook's kernel, where output can be updated."""
     ipython = sys.modules.get("IPython")
     try:
         shell = ipython.get_ipython() if ipython is not None else None
@@ -124,7 +124,7 @@ def complain(text: str, *, end: str = "\n") -> None:
 
 
 def say(text: str, stream: Any = None, *, end: str = "\n") -> None:
-    """Writes a line to `stream` (standard output unless given), whatever it can hold; does nothing where there is no stream.
+    """Writes a line to `stream` (standard output by default), whatever characters it supports; does nothing if there is no stream.
 
     Lines are made `plain`, one by one; characters that the stream's encoding lacks are replaced.
     """

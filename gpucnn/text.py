@@ -1,4 +1,4 @@
-"""Text from outside in messages: on one line, safe for a terminal, and short enough to read."""
+"""Makes text from outside fit for messages: one line, safe for a terminal, and short enough to read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _JOINERS = "\u200c\u200d"  # formats that several scripts cannot do without; the
 
 
 def plain(text: object) -> str:
-    """`text` with everything that could move a cursor, start a line, hide or turn what stands beside it shown as an escape.
+    """`text` with an escape for every character that could move the cursor, start a line, hide or reverse other text.
 
     File names, names of classes, metadata and servers' answers go through this before they are printed.
     """
@@ -33,12 +33,12 @@ def shortened(text: str, most: int = LONGEST) -> str:
 
 
 def message(text: object) -> str:
-    """A sentence ready to show: `plain` and `shortened`."""
+    """A message ready to show: `plain` and `shortened`."""
     return shortened(plain(text))
 
 
 def shown(value: object, most: int = 100) -> str:
-    """repr(value), shortened, without walking through a large value; for an array, its type and shape."""
+    """A shortened repr(value) that does not traverse large values; for an array, its type and shape."""
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     if isinstance(shape, tuple) and shape and dtype is not None and math.prod(shape) > 8:
         return shortened(plain(f"{type(value).__name__} of {dtype} {shape}"), most)
@@ -56,7 +56,7 @@ def listed(names: Sequence[object], most: int = 12) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """A short reason for people: the system's words where there are any, on one line, without numbers and paths."""
+    """A short reason for people: the system's words if there are any, on one line, without numbers and paths."""
     words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return shortened(plain(" ".join(words.split()).rstrip(".")), 200) or type(error).__name__
 
@@ -67,7 +67,7 @@ def first_line(error: BaseException) -> str:
 
 
 def cell(words: object) -> str:
-    """Words of others in a table: on one line, and no formula to a spreadsheet, which would compute what begins with a sign."""
+    """Text from outside in a table: on one line, and not a formula, which a spreadsheet would compute."""
     text = plain(words)
     return f"'{text}" if text.lstrip().startswith(FORMULAS) else text
 

@@ -50,7 +50,7 @@ def example_weights(
     labels: NDArray[Any], sample_weight: Any, class_weight: Mapping[int, float] | None, dtype: np.dtype[Any], outputs: int
 ) -> NDArray[Any] | None:
     """The weight of each example: sample weight times class weight, each 1 by default. None if there are no weights. outputs: the model's,
-    one for each class, or one for two.
+    one per class, or one for two classes.
 
     Raises DataError unless sample_weight has a number of at least 0 for each example, ArgumentError unless class_weight is a dict of such
     numbers for classes that the model knows.

@@ -1,4 +1,4 @@
-"""Second names: the words that Keras's and PyTorch's users type. This is the one table of them.
+"""Second names: the words that users of Keras and PyTorch know. This is the only table of them.
 
 Capitals, "-" and "_" make no difference to a name in quotes: "SGD", "MeanSquaredError" and "one_cycle" are not listed. Second names of
 classes are the class itself, and stand where the class is made public.
@@ -74,6 +74,6 @@ INSTEAD = {  # what Keras's users type that has no class of its own here, and wh
 
 
 def not_here(name: str) -> str:
-    """What is said of a public name that there is not."""
+    """The message about a public name that does not exist."""
     told = f": {INSTEAD[name]}" if name in INSTEAD else ""
     return f"module 'gpucnn' has no attribute {name!r}{told}"

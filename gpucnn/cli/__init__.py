@@ -1,4 +1,4 @@
-"""The command line: `gpucnn`, with a file for each of its commands.
+"""The command line `gpucnn`, with one file per command.
 
 Errors are reported in one sentence on stderr, with exit status 2; GPUCNN_DEBUG=1 shows the traceback.
 """

@@ -32,7 +32,7 @@ Invert = Annotated[
 
 
 def whole(text: str) -> int:
-    """Typer's own words for a value that is not a number leave out the value."""
+    """Replaces Typer's message for a value that is not a number, which does not name the value."""
     try:
         return int(text)
     except ValueError:

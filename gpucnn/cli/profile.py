@@ -128,8 +128,8 @@ def profile(
 
 @contextmanager
 def _lines(*, wanted: bool) -> Iterator[None]:
-    """Imported within it, kernels are compiled with line numbers, for the page to show Python beside instructions; they change none. What
-    comes later, and programs that are started, see nothing of it."""
+    """Makes everything that is imported in the block compile kernels with line numbers, so that the page can show Python beside
+    instructions; this does not change the kernels. Later imports and child processes are not affected."""
     if not wanted or "GPUCNN_LINEINFO" in os.environ:
         yield
         return

@@ -1,4 +1,4 @@
-"""The program around the commands: `app`, which each command registers with, and `main`, which turns every error into one sentence."""
+"""The program around the commands: `app`, with which each command registers, and `main`, which turns every error into one sentence."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _version(asked: bool) -> None:
 def root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False,
 ) -> None:
-    """Options before the command: only --version, which its callback has already handled."""
+    """Options before the command. There is only --version, which its callback has already handled."""
 
 
 def main() -> None:
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def _forget_output() -> None:
-    """Discards output that could not be written: otherwise Python would fail again at exit."""
+    """Discards output that could not be written; otherwise Python would fail again at exit."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()

@@ -11,7 +11,7 @@ from gpucnn.text import plain
 
 
 class Status:
-    """Shows the current step in one line on stderr, which is overwritten; shows nothing unless that is a terminal."""
+    """Shows the current step in one line on stderr, which is overwritten; shows nothing if stderr is not a terminal."""
 
     def __enter__(self) -> Status:
         return self
@@ -26,8 +26,8 @@ class Status:
 
 
 class Downloads:
-    """A progress bar for downloads that appears when the first one starts, and one for images that take long to read; a line for each
-    download where the output is not a terminal."""
+    """Progress bars for downloads and for reading many images, which appear when they are needed; one line per download if the output is
+    not a terminal."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -53,7 +53,7 @@ class Downloads:
         self._show(name, done, total, progress.DownloadColumn())
 
     def reading(self, what: str, done: int, total: int | None) -> None:
-        """So many images of all have been read; shown once that has taken a second, and where the output is a terminal."""
+        """Shows how many of the images have been read, once reading has taken a second, on a terminal."""
         self._begun = time.monotonic() if self._begun is None else self._begun
         if not is_terminal(sys.stdout) or (what not in self._tasks and time.monotonic() - self._begun < 1):
             return

@@ -18,7 +18,7 @@ _ended: list[int] = []  # the signals that asked the program to end
 
 @contextlib.contextmanager
 def ending() -> Iterator[None]:
-    """Makes SIGTERM and SIGHUP end the program as Ctrl-C does, with cleanup. Signals that are ignored stay ignored."""
+    """Makes SIGTERM and SIGHUP end the program as Ctrl-C does, with cleanup. Ignored signals stay ignored."""
     starting.done()
     _ended.clear()
     before: dict[int, Any] = {}
@@ -40,7 +40,7 @@ def _end(number: int, frame: Any) -> None:
 
 
 def say_unless_ended(line: str) -> None:
-    """`say`, or the end of the program if a signal asked for it: some packages catch all exceptions while they are imported."""
+    """`say`, or the end of the program if a signal arrived; needed because some packages catch all exceptions while they are imported."""
     if _ended:
         _end(_ended[0], None)
     say(line)

@@ -1,4 +1,4 @@
-"""Ranks on the command line: `--ranks`, which has MPI start them, and what each of them does: only the first one speaks."""
+"""Ranks on the command line: `--ranks`, which starts them through MPI, and what each does. Only the first one prints."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CROWDED = {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe", "OMPI_MCA_
 
 
 def start(count: int, option: str) -> bool:
-    """Runs this command on `count` ranks, and ends with their status. False where one is wanted, which this process is.
+    """Runs this command on `count` ranks and exits with their status. Returns False if one rank is wanted, which is this process.
 
     MissingExtraError without mpi4py or mpiexec; ArgumentError for a count that is none, and in a process that is a rank already.
     """
@@ -52,7 +52,7 @@ def _starter() -> str | None:
 
 
 def without(option: str, words: list[str]) -> list[str]:
-    """A command's words without an option and its value."""
+    """The words of a command without an option and its value."""
     kept, skip = [], False
     for word in words:
         if skip or word.startswith(f"{option}="):
@@ -65,14 +65,14 @@ def without(option: str, words: list[str]) -> list[str]:
 
 
 def listen() -> None:
-    """In a rank, before its command: all but the first say nothing from now on."""
+    """Called in each rank before its command: silences all but the first."""
     if started_ranks() > 1 and join("auto").rank:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
         warnings.simplefilter("ignore")
 
 
 def end(status: int, tell: Callable[[str], None]) -> None:
-    """After a command that has failed: `tell` says why, with what it is given before it. Once, also where all ranks fail alike."""
+    """Called after a command has failed: `tell` prints why, once, even if all ranks fail with the same error."""
     ranks = current()
     if isinstance(ranks, MPI):
         ranks.end(status, tell)

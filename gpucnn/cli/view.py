@@ -68,7 +68,8 @@ def view(
 
 
 def _loaded(path: Path) -> gpucnn.Sequential:
-    """The model in a file. CheckpointError says what to do about a layer of the user's own, which only a program of theirs can make."""
+    """The model in a file. CheckpointError explains what to do about a layer of the user's own, which only the user's program can
+    create."""
     try:
         return gpucnn.load(path, device="cpu")
     except CheckpointError:
@@ -83,7 +84,7 @@ def _loaded(path: Path) -> gpucnn.Sequential:
 
 
 def _layers(described: Any) -> Iterator[str]:
-    """The kinds of layers that a description names, wherever it does."""
+    """The kinds of layers named anywhere in a description."""
     if isinstance(described, dict):
         if isinstance(described.get("layer"), str):
             yield described["layer"]
@@ -94,5 +95,5 @@ def _layers(described: Any) -> Iterator[str]:
 
 
 def _has_browser() -> bool:
-    """Whether there is a screen to show a page on: a browser for terminals would be of no use."""
+    """Whether there is a screen to show a page on; a text browser would not do."""
     return sys.platform in ("win32", "darwin") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

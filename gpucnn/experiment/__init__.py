@@ -1,4 +1,4 @@
-"""A training run that writes to a folder: the implementation of `gpucnn train`.
+"""A training run that writes to a folder, the implementation of `gpucnn train`.
 
     checkpoint.safetensors  the run, to go on from        history.csv    a line per epoch
     model.safetensors       the trained model             curves.png     loss and accuracy over the epochs

@@ -1,4 +1,4 @@
-"""The model card: a README.md beside a trained model, so that its folder can be put on a hub, or handed on, as it is.
+"""The model card: a README.md beside a trained model, so that its folder can be published or shared as it is.
 
 It says what the model was trained on and how, how good it is, with which versions, and how it is loaded. The head is YAML, as the hubs read
 it. Paths of the machine it was trained on do not stand in it. A README.md that somebody has written is never replaced.
@@ -29,7 +29,7 @@ _SPECIAL = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_{}[]<>#|&~$"})  # 
 
 
 def is_ours(path: Path) -> bool:
-    """Whether the file at `path` is a card that was written here, and may be replaced: it has the mark in its first lines."""
+    """Whether the file at `path` is a card that gpucnn wrote, which may be replaced: it has the mark in its first lines."""
     try:
         with open(path, "rb") as file:
             return MARK.encode() in file.read(1 << 16)
@@ -38,8 +38,8 @@ def is_ours(path: Path) -> bool:
 
 
 def write(folder: Path, model: Sequential, dataset: Dataset, options: Mapping[str, Any], validated: int) -> Path | None:
-    """Writes the card of a model that was trained with `options` (as the run has noted them) and tested; None where another README.md is
-    there. validated: how many images it was validated on. OSError from the disk."""
+    """Writes the card of a model that was trained with `options` (as the run recorded them) and tested; returns None if another
+    README.md exists. validated: how many images it was validated on. OSError from the disk."""
     path = folder / CARD
     if path.exists() and not is_ours(path):
         return None
@@ -49,7 +49,7 @@ def write(folder: Path, model: Sequential, dataset: Dataset, options: Mapping[st
 
 
 def _head(model: Sequential, dataset: Dataset) -> list[str]:
-    """YAML, in which every string is one of JSON's."""
+    """YAML in which every string is a JSON string."""
 
     def word(value: object) -> str:
         return json.dumps(plain(value), ensure_ascii=False)
@@ -140,7 +140,7 @@ def _body(model: Sequential, dataset: Dataset, options: Mapping[str, Any], valid
 
 
 def _command(options: Mapping[str, Any]) -> str:
-    """The command that trains the same again."""
+    """The command that repeats the training."""
     words = ["gpucnn", "train"]
     for name, value in options.items():
         if value is not None:
@@ -149,13 +149,13 @@ def _command(options: Mapping[str, Any]) -> str:
 
 
 def _short(value: Any) -> str:
-    """A value as the command line takes it; of a folder its name alone."""
+    """A value as the command line takes it; for a folder, only its name."""
     text = f"{value:g}" if isinstance(value, float) else str(value)
     return Path(text).name or text if "/" in text or "\\" in text else text
 
 
 def _marked(words: object) -> str:
-    """Words in a page of Markdown, where they are nothing but words."""
+    """Text for a Markdown page, escaped so that it is plain text there."""
     return plain(words).translate(_SPECIAL)
 
 

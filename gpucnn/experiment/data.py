@@ -33,7 +33,7 @@ def load_data(
     downloads: Downloads | None = None,
     image_size: tuple[int, int] | None = None,
 ) -> Dataset:
-    """The data set, with a word on which one it is where it was not named."""
+    """The data set, with a note on which one it is if it was not named."""
     with downloads or contextlib.nullcontext():  # it ends here: what shows training needs the terminal for itself
         reading = None if downloads is None else downloads.reading
         dataset = load_dataset(name, data_dir, seed=seed, progress=downloads, image_size=image_size, reading=reading)
@@ -43,7 +43,7 @@ def load_data(
 
 
 def held_back(dataset: Dataset, share: float | None, seed: int) -> tuple[Dataset, Pair | None]:
-    """The data set with fewer images to train on, and (images, labels) to validate on: none where the share is, or comes to, none.
+    """The data set with fewer training images, and (images, labels) for validation: None if the fraction is, or amounts to, none.
 
     A data set that has a part of its own for that keeps all of its images, unless a share was asked for.
     """

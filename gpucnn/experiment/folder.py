@@ -66,7 +66,7 @@ def check_writable(folder: Path, size: int) -> None:
 
 
 def check_apart(output: Path, dataset: str) -> None:
-    """Refuses an output folder among images sorted by class: it would be taken for a class, and the pictures in it for images."""
+    """Refuses an output folder among images sorted by class, where it would count as a class and its pictures as images."""
     if dataset in DATASETS:
         return
     folder = user_path(dataset)
@@ -102,7 +102,7 @@ class Watch(Callback):
             self.say(f"resumed   at epoch {run.epoch + 1}, step {run.step + 1}")
 
     def make_way(self) -> None:
-        """For a run that begins: room, and no files of an earlier one."""
+        """Prepares the folder for a new run: checks the free space and moves the files of an earlier run."""
         self.check_room()
         self.set_aside(FILES)
 
@@ -113,7 +113,7 @@ class Watch(Callback):
         check_writable(self.folder, size)
 
     def set_aside(self, names: Sequence[str]) -> None:
-        """Moves files of an earlier run into a folder of their own, so that no run is lost to a forgotten option."""
+        """Moves the files of an earlier run to a folder of their own, so that no run is lost to a forgotten option."""
         there = [name for name in names if (self.folder / name).exists() and (name != CARD or is_ours(self.folder / name))]
         if not there:
             return

@@ -23,7 +23,7 @@ AGAIN = "; or leave --resume out to begin anew, which sets this run aside"
 
 @dataclass(frozen=True)
 class Options:
-    """What to train, how, and where to: the options of `gpucnn train`, with their defaults."""
+    """What to train, how, and where to write: the options of `gpucnn train`, with their defaults."""
 
     dataset: str = "auto"
     data_dir: Path | None = None
@@ -39,7 +39,7 @@ class Options:
     given: frozenset[str] = frozenset()  # which of OPTIONS were named; a run that is resumed has its own for the others
 
     def noted(self, dataset: str, recipe: OpenRecipe | Recipe) -> dict[str, Any]:
-        """OPTIONS by name, as a checkpoint keeps them. A data set's folder is noted in full, wherever one asks from."""
+        """OPTIONS by name, as a checkpoint stores them. A data set's folder is stored as an absolute path."""
         return {
             "dataset": dataset if dataset in DATASETS else os.path.abspath(user_path(dataset)),
             "model": self.model,
@@ -56,7 +56,8 @@ class Options:
 
 
 def as_begun(options: Options, checkpoint: Path) -> Options:
-    """The options with which the run in `checkpoint` was begun, where the command leaves them open. CheckpointError where it names others.
+    """The options that the run in `checkpoint` was started with, where the command does not set them. CheckpointError if the command sets
+    others.
 
     Epochs may be more than it was begun with: a schedule that depends on their number is then laid out anew.
     """
@@ -111,7 +112,8 @@ def _number(epochs: Any) -> int:
 
 
 def run_notes(checkpoint: Path, advice: str = "") -> dict[str, Any]:
-    """What a run has noted of itself in its checkpoint. CheckpointError, with `advice` at its end, for a file that is none."""
+    """What a run has recorded about itself in its checkpoint. CheckpointError, ending with `advice`, for a file that is not a
+    checkpoint."""
     try:
         with TensorFile(checkpoint) as file:
             notes = file.description.get("notes", {})
@@ -121,6 +123,6 @@ def run_notes(checkpoint: Path, advice: str = "") -> dict[str, Any]:
 
 
 def noted_folder(notes: dict[str, Any]) -> Path | None:
-    """Where a run had its data set's files from."""
+    """The folder from which a run read its data set."""
     folder = notes.get("data_dir")
     return Path(folder) if isinstance(folder, str) and folder else None

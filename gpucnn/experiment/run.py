@@ -58,14 +58,14 @@ FEW = 100  # labels, under which luck and learning cannot be distinguished
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a run: the test accuracy, and the files that were written ([] where the run had been complete before)."""
+    """The outcome of a run: the test accuracy, and the files that were written ([] if the run was already complete)."""
 
     accuracy: float
     files: list[Path]
 
 
 def train(options: Options, say: Say, downloads: Downloads | None = None) -> Outcome:
-    """Trains as `options` say. `say` is called with each line for the user."""
+    """Trains according to `options`. `say` is called with each line for the user."""
     integer(options.checkpoint_every, "steps between checkpoints", 1)
     integer(options.seed, "seed", 0)
     if options.image_size is not None:
@@ -123,13 +123,13 @@ def train(options: Options, say: Say, downloads: Downloads | None = None) -> Out
 
 
 def _take(output: Path, held: contextlib.ExitStack) -> None:
-    """Makes the folder, and takes it for this process until `held` ends."""
+    """Creates the folder, and reserves it for this process until `held` ends."""
     held.enter_context(made_folder(output))
     held.enter_context(locked(output))
 
 
 def devices(ranks: Communicator, device: Device) -> list[str]:
-    """What it runs on, in lines: that of each rank, with what a message about a process would call it."""
+    """The devices, one line per rank, with the name that a message about a process would use."""
     if ranks.size == 1:
         return [f"device    {device.name}"]
     where = ranks.gather(f"{device.name}, process {os.getpid()} on {ranks.host}")
@@ -204,7 +204,7 @@ def _run(
 def _with_card(
     outcome: Outcome, model: Sequential, dataset: Dataset, noted: Mapping[str, Any], held: int, output: Path, say: Say
 ) -> Outcome:
-    """The outcome, with a model card beside the model, unless the user's own README.md is there."""
+    """The outcome, with a model card beside the model, unless the user has a README.md there."""
     written = card.write(output, model, dataset, noted, held)
     if written is None:
         say(f"note: {output / card.CARD} is not of gpucnn's making, and was left as it is: there is no model card")
@@ -215,7 +215,7 @@ def _with_card(
 def _left(
     model: Sequential, dataset: Dataset, history: History, probabilities: np.ndarray[Any, Any], recipe: Recipe, output: Path, say: Say
 ) -> Outcome:
-    """Writes what a run leaves behind, and says where it has learned nothing."""
+    """Writes the results of a run, and says so if it has learned nothing."""
     outcome = _write(model, dataset, history, probabilities, output, say)
     if guessing(history["accuracy"][-1], dataset.train_labels) and guessing(outcome.accuracy, dataset.test_labels):
         high = recipe.learning_rate > OPTIMIZERS.pick(recipe.optimizer).peak
@@ -227,7 +227,7 @@ def _left(
 
 
 def _write(model: Sequential, dataset: Dataset, history: History, probabilities: np.ndarray[Any, Any], output: Path, say: Say) -> Outcome:
-    """Writes everything but the checkpoint, which is there, given what the model says of the test images."""
+    """Writes everything but the checkpoint, which exists already, given the model's output for the test images."""
     predicted = probabilities.argmax(axis=1)
     accuracy = float(np.mean(predicted == dataset.test_labels))
     history.to_csv(output / HISTORY)
@@ -262,7 +262,7 @@ def _write(model: Sequential, dataset: Dataset, history: History, probabilities:
 
 
 def guessing(accuracy: float, labels: np.ndarray[Any, Any]) -> bool:
-    """Whether an accuracy on so many labels can as well come of answering with one class always: within three standard deviations."""
+    """Whether an accuracy on this many labels could also come from always answering one class: within three standard deviations."""
     if len(labels) < FEW:
         return False
     share = float(np.bincount(labels).max()) / len(labels)
@@ -270,7 +270,7 @@ def guessing(accuracy: float, labels: np.ndarray[Any, Any]) -> bool:
 
 
 def _tested(path: Path, model: Sequential, dataset: Dataset) -> float:
-    """The test accuracy of a run that is complete: as its model's file has it, or measured where it does not say."""
+    """The test accuracy of a complete run, from its model's file, or measured if the file does not have it."""
     with TensorFile(path) as file:
         noted = file.description.get("model", {}).get("metadata", {}).get("test_accuracy")
     if isinstance(noted, float):

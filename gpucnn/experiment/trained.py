@@ -1,4 +1,4 @@
-"""What the file of a trained model, and the run beside it, tell about its training images."""
+"""What the file of a trained model, and the run beside it, say about its training images."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from gpucnn.text import shown
 
 
 def trained_on(model: Sequential, path: Path) -> tuple[str, Path | None]:
-    """The data set that the model in the file `path` was trained on, by its name, or the folder that its run has noted beside it; and the
-    folder of the data set's files, where the run had been told one.
+    """The data set that the model in the file `path` was trained on, by name or as the folder that its run recorded; and the folder of the
+    data set's files, if the run was given one.
 
     What a model's file alone says is no reason to read a folder: CheckpointError asks for it.
     """
@@ -40,7 +40,7 @@ def trained_on(model: Sequential, path: Path) -> tuple[str, Path | None]:
 
 
 def model_file(path: Path) -> Path:
-    """The file of a model that is named, or that lies in the folder of a run that is named. CheckpointError for a folder without one."""
+    """The file of a named model, or of the model in the folder of a named run. CheckpointError for a folder without one."""
     path = user_path(path)
     if not path.is_dir():
         return path
@@ -52,13 +52,13 @@ def model_file(path: Path) -> Path:
 
 
 def noted_background(model: Sequential) -> str | None:
-    """The background that the images of the training had, DARK or LIGHT; None where they had none, or nobody has looked."""
+    """The background of the training images, DARK or LIGHT; None if they had none, or if it was not determined."""
     noted = model.metadata.get("background")
     return noted if noted in (DARK, LIGHT) else None
 
 
 def class_names(network: Sequential, path: Path) -> list[str] | None:
-    """The classes that the model was trained on; None where its file does not say."""
+    """The classes that the model was trained on; None if its file does not have them."""
     names = network.metadata.get("class_names")
     if names is None:
         return None
@@ -68,12 +68,12 @@ def class_names(network: Sequential, path: Path) -> list[str] | None:
 
 
 def taken_size(model: Sequential) -> tuple[int, int] | None:
-    """(height, width) that images of a folder are brought to for this model; None where it takes no images."""
+    """(height, width) to which images of a folder are resized for this model; None if it does not take images."""
     return (model.input_shape[1], model.input_shape[2]) if len(model.input_shape) == 3 else None
 
 
 def fit_to(model: Sequential, images: np.ndarray[Any, Any], what: str) -> np.ndarray[Any, Any]:
-    """uint8 images (…, C, H, W) as the model takes them: grey as colour where it takes colour, and the other way round.
+    """uint8 images (…, C, H, W) with the model's channels: grey converted to colour, or colour to grey.
 
     CheckpointError where they are of another size.
     """
@@ -84,7 +84,7 @@ def fit_to(model: Sequential, images: np.ndarray[Any, Any], what: str) -> np.nda
 
 
 def check_fits(model: Sequential, shape: tuple[int, ...], what: str) -> None:
-    """CheckpointError unless images of `shape` (C, H, W) are what the model takes."""
+    """CheckpointError unless the model takes images of `shape` (C, H, W)."""
     if tuple(shape) != model.input_shape:
         raise CheckpointError(
             f"{what} has shape {tuple(shape)} (channels, height, width) and the model takes {model.input_shape}: "
