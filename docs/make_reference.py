@@ -7,6 +7,7 @@ With --check nothing is written: the status is 1 where the file is out of date.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import re
@@ -38,6 +39,7 @@ SECTIONS = [
     ("Errors", "", "gpucnn.errors", []),
     ("Everything else", "", "gpucnn", []),
 ]  # fmt: skip
+MADE_BY_GPUCNN = ("Run",)  # classes whose objects are given to a user
 REACHED = ("gpucnn.functional", "gpucnn.metrics", "gpucnn.initializers")  # modules that are public themselves
 
 
@@ -62,6 +64,63 @@ def examples() -> dict[str, str]:
     return {name: session.strip() for name, session in zip(parts[::2], parts[1::2], strict=True)}
 
 
+ENTRY = re.compile(r"[*\w][\w*]*(?:, [*\w]+)*: ")
+
+
+def as_markdown(text: str) -> str:
+    """A docstring's paragraphs for a page: arguments, `name: what it is` line by line, become a list; code becomes a block."""
+    blocks = re.split(r"(^```.*?^```$)", text, flags=re.MULTILINE | re.DOTALL)
+    return "".join(
+        block if number % 2 else re.sub(r"[^\n]+(?:\n[^\n]+)*", paragraph, block)  # the odd ones are code
+        for number, block in enumerate(blocks)
+    )
+
+
+def paragraph(match: re.Match[str]) -> str:
+    text = match[0]
+    if is_code(text):
+        return f"```python\n{text}\n```"
+    first, *rest = re.split(r"\n(?=\S)", text)
+    columns = re.findall(r"^ {4,}(\S[\w, ]*?) {2,}(\S.*)$", text, re.MULTILINE)
+    if columns:  # a table under a sentence
+        return f"{text.partition(chr(10))[0]}\n\n" + "\n".join(f"- {name}: {words}" for name, words in columns)
+    entries = [first, *rest]
+    starts = [index for index, entry in enumerate(entries) if ENTRY.match(entry)]
+    if not starts or starts[0] != 0 or (len(entries) > 1 and len(starts) == 1):
+        return text
+    items: list[str] = []
+    for entry in entries:
+        if ENTRY.match(entry):
+            items.append(re.sub(ENTRY, lambda name: f"- **{name[0][:-2]}**: ", entry, count=1))
+        else:
+            items[-1] += f"\n{entry}"  # a line of the entry before, wrapped without an indent
+    return "\n".join(re.sub(r"\n *", "\n  ", item) for item in items)
+
+
+def is_code(text: str) -> bool:
+    try:
+        tree = ast.parse(text)
+    except SyntaxError:
+        return False
+    return bool(tree.body) and all(
+        isinstance(node, ast.Assign) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)) for node in tree.body
+    )
+
+
+def with_signature(thing: Any, text: str) -> str:
+    """The text with the signature of an inherited constructor, and without that of a class which only gpucnn makes."""
+    if thing.__name__ in MADE_BY_GPUCNN:
+        return re.sub(r"```python\n.*?^```\n\n", "", text, count=1, flags=re.MULTILINE | re.DOTALL)
+    if not inspect.isclass(thing) or "__init__" in vars(thing) or thing.__init__ is object.__init__ or issubclass(thing, Exception):
+        return text
+    signature = inspect.signature(thing.__init__)
+    names = [each.replace(annotation=each.empty) for each in list(signature.parameters.values())[1:]]
+    if not names or "```" in text:
+        return text
+    heading, _, rest = text.partition("\n")
+    return f"{heading}\n\n```python\n{thing.__name__}{signature.replace(parameters=names, return_annotation=signature.empty)}\n```\n{rest}"
+
+
 def session(text: str) -> str:
     return f"```pycon\n{text}\n```\n"
 
@@ -83,14 +142,16 @@ def reference() -> str:
         parts.append(f"## {heading}\n" + (f"\n{words}\n" if words else ""))
         for thing in things:
             seen.add(thing)
-            members = [method for method in methods if method in vars(thing)] if inspect.isclass(thing) else []
+            whole = heading == "Models"  # the methods that it has from the class before it are shown too
+            members = [method for method in methods if method in vars(thing) or whole] if inspect.isclass(thing) else []
             config = {
                 **griffe2md.default_config, "heading_level": 3, "show_root_full_path": False, "show_bases": False, "docstring_style": None,
-                "members": members or False, "summary": False, "show_signature_annotations": False, "inherited_members": False,
+                "members": members or False, "summary": False, "show_signature_annotations": False, "inherited_members": whole,
             }  # fmt: skip
             path = f"{thing.__module__}.{thing.__qualname__}".removeprefix("gpucnn.")
             text = griffe2md.render_object_docs(package[path], config)
-            parts.append(re.sub(r"^(#+) `gpucnn\.(?:\w+\.)*?(\w+\.\w+|\w+)`$", r"\1 `\2`", text.strip(), flags=re.MULTILINE) + "\n")
+            text = re.sub(r"^(#+) `gpucnn\.(?:\w+\.)*?(\w+\.\w+|\w+)`$", r"\1 `\2`", text.strip(), flags=re.MULTILINE)
+            parts.append(with_signature(thing, as_markdown(text)) + "\n")
             if thing.__name__ in shown:
                 parts.append(session(shown[thing.__name__]))
     return re.sub(r"\n{3,}", "\n\n", "\n".join(parts))

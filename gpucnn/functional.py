@@ -121,7 +121,7 @@ def max_pool2d(
 ) -> tuple[Array, Array]:
     """(y, indices), both (N, C, P, Q): the largest pixel of each window, and its int32 index in the flattened H·W plane of x.
 
-    `stride` is the window's size unless given. The first of equals wins, NaN wins over numbers, padding never wins.
+    `stride` defaults to the size of the window. Of equal values the first wins; NaN wins over numbers; padding never wins.
     """
     device, (x,) = arrays_of(x=(x, 4))
     window = pool_window(x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)

@@ -89,13 +89,13 @@ class Layered:
         parameters from `seed`. An `Input` layer may give the shape instead.
 
         data_format: "channels_last" for examples (N, H, W, C) and an `input_shape` (H, W, C); the model remembers it. Layers, weights and
-        `gpucnn.functional` always have channels first.
+            `gpucnn.functional` always have channels first.
+        dtype: float32, or float64 on the CPU for gradient checks.
 
-        Layers taken from another model that is built or loaded move to this one with their weights, which are not drawn again; the other
-        model keeps a copy. A second build of the same model draws everything again.
+        Layers taken from another model that is built or loaded move to this one and keep their weights; the other model keeps a copy. A
+        second build of the same model initializes everything again.
 
-        dtype: float32, or float64 on the CPU for gradient checks. Raises ShapeError where a layer does not fit what comes before it,
-        DeviceError where the device is not available. Returns the model.
+        Returns the model. Raises ShapeError if a layer does not fit the one before it, DeviceError if the device is not available.
         """
         chosen = get_device(device)
         if dtype == "float64" and chosen.kind == "cuda":

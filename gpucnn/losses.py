@@ -74,8 +74,7 @@ def _known(kind: type[Loss]) -> type[Loss]:
 
 
 class _OfLogits(Loss):
-    """from_logits: states that the model's last layer has no activation; this is detected in any case. label_smoothing: the part of a
-    label that is distributed evenly over all classes, as in PyTorch and Keras."""
+    """A loss computed from logits, with label smoothing."""
 
     def __init__(self, *, from_logits: bool | None = None, label_smoothing: float = 0.0) -> None:
         self.from_logits = from_logits
@@ -94,7 +93,11 @@ class _OfLogits(Loss):
 
 @_known
 class CategoricalCrossentropy(_OfLogits):
-    """−log of the probability of the correct class, after softmax. Labels are class numbers (N) or rows of probabilities (N, K)."""
+    """−log of the probability of the correct class, after softmax. Labels are class numbers (N) or rows of probabilities (N, K).
+
+    label_smoothing: the part of a label that is distributed evenly over all classes, as in PyTorch and Keras.
+    from_logits: states that the model's last layer has no activation, as in Keras; this is detected in any case.
+    """
 
     name = "categorical_crossentropy"
     fused_activation = "softmax"
@@ -120,7 +123,11 @@ class CategoricalCrossentropy(_OfLogits):
 
 @_known
 class BinaryCrossentropy(_OfLogits):
-    """−t·log p − (1 − t)·log(1 − p), after a sigmoid, averaged over all outputs. Targets t in [0, 1]: (N) or (N, K)."""
+    """−t·log p − (1 − t)·log(1 − p), after a sigmoid, averaged over all outputs. Targets t in [0, 1]: (N) or (N, K).
+
+    label_smoothing: the part of a target that is moved towards ½.
+    from_logits: states that the model's last layer has no activation, as in Keras; this is detected in any case.
+    """
 
     name = "binary_crossentropy"
     fused_activation = "sigmoid"

@@ -92,8 +92,8 @@ class Sequential(Layered):
     ) -> Sequential:
         """Sets optimizer, loss and metrics, before or after `build`. The optimizer starts from scratch. Returns the model.
 
-        Raises UnknownNameError for unknown names, ArgumentError or ShapeError where the loss does not fit the model; if the model is not
-        built yet, `build` raises these.
+        Raises UnknownNameError for unknown names, and ArgumentError or ShapeError if the loss does not fit the model; if the model is not
+        built yet, `build` raises the latter two.
         """
         chosen, measured = get_optimizer(optimizer), get_loss(loss)
         wanted = [metrics] if isinstance(metrics, str) else list(several(metrics) or ())
@@ -133,18 +133,19 @@ class Sequential(Layered):
         x: floating point, or integer pixels 0 … 255, which are divided by 255. Without y: batches (x, y) from a list, a data loader or a
             generator; a generator needs `steps_per_epoch`.
         y: labels in the form that the loss takes.
-        validation_data: (x, y), or batches, measured after each epoch. validation_split: the last part of x and y is held back instead.
-        class_weight, sample_weight: the weight of an example, by class {0: 1.0, 1: 5.0}, or one for each example (N,).
+        validation_data: (x, y), or batches, evaluated after each epoch.
+        validation_split: the fraction at the end of x and y to hold out instead.
+        class_weight, sample_weight: the weights of examples, by class {0: 1.0, 1: 5.0}, or one per example (N,).
         seed: for the order of examples and for augmentation (default: the model's own).
         augment: a name, or anything else that `gpucnn.data.augmentation` takes.
         verbose: 0 for no progress, 1 for a bar, 2 for a line per epoch; by default a bar where the output is a terminal.
         data_format: as in `build`; the model remembers it.
         resume: a checkpoint (see the callback `Checkpoint`) to continue from.
-        parallel: "mpi" where every rank of MPI calls this, with the same data and options: they train together, each on its part of every
-            batch. "auto": the same where mpiexec or srun has started several; by default each process trains by itself.
+        parallel: "mpi" if every rank of MPI calls this with the same data and options: they train together, each on its part of every
+            batch. "auto": the same if mpiexec or srun has started several processes. By default each process trains by itself.
 
-        Raises DataError for data that do not fit the model or hold NaN, ArgumentError for options that contradict each other,
-        TrainingError where the loss becomes NaN.
+        Raises DataError for data that do not fit the model or contain NaN, ArgumentError for options that contradict each other, and
+        TrainingError if the loss becomes NaN.
         """
         epochs = integer(epochs, "epochs", 1)
         self.data_format = check_format(data_format) or self.data_format
@@ -217,8 +218,10 @@ class Sequential(Layered):
     ) -> Any:
         """(loss, accuracy) over all examples, or the loss and whatever metrics the model was compiled with; only the loss if it has none.
 
-        x without y: batches (x, y). return_dict: the same by name. verbose: nothing is shown, whatever it says. parallel: as `fit` has it;
-        all ranks get the bits that one would get.
+        x: with y, all examples; without y, batches (x, y).
+        return_dict: return the same values by name.
+        verbose: ignored, nothing is shown.
+        parallel: as in `fit`; the result of all ranks is bit-identical to that of one process.
         """
         self._measured()
         inputs, labels = self.checked(*pair(x if y is None else (x, y), "data"), data_format)
@@ -246,7 +249,8 @@ class Sequential(Layered):
     ) -> np.ndarray[Any, Any]:
         """The model's outputs (N, …) as a NumPy array: probabilities, even if the final softmax or sigmoid is left to the loss.
 
-        verbose: ignored, nothing is shown. parallel: as `fit` has it; every rank gets all outputs.
+        verbose: ignored, nothing is shown.
+        parallel: as in `fit`; every rank returns all outputs.
         """
         final = self.loss.fused_activation if self.loss and self.layers[-1].activation is None else None
         return predicted(self, self._examples(x, data_format), integer(batch_size, "batch_size", 1), final, join(parallel))
@@ -261,7 +265,7 @@ class Sequential(Layered):
         """Writes the model, without the optimizer's state, as safetensors. The file is written completely or not at all.
 
         Raises CheckpointError for anything that `load` would refuse: custom layers that are not registered (`gpucnn.register`), metadata
-        that JSON cannot hold, NaN. OSError comes from the disk.
+        that JSON cannot hold, NaN. Errors of the disk are OSError.
         """
         self._built()
         saving.write(self, path)

@@ -51,7 +51,7 @@ def register(kind: Any = None, /, **name: str) -> Any:
     registered under its `name`, the others under the name of the class. Loading makes a layer from its `settings()`, an optimizer from
     its `config()`, a schedule from its attributes.
 
-    @gc.register(network="mine") above whatever "mine" shall stand for:
+    @gc.register(network="mine") above the object that gets the name "mine":
         network         a function of the number of classes that returns a list of layers ending in raw outputs
         dataset         a function of a `gpucnn.data.Request` that returns a `gpucnn.data.Dataset`
         metric          a function (scores, labels) -> float

@@ -43,24 +43,25 @@ def load_dataset(
 ) -> Dataset:
     """A data set by its name, or a folder of images.
 
-    "mnist", "fashion-mnist", "kmnist", "emnist-letters", "emnist-digits", "emnist-balanced", "qmnist", "cifar10", "cifar100": looked for in
-        `data_dir`, $GPUCNN_DATA_DIR and the user's cache, in each as a subfolder of that name, in torchvision's NAME/raw, or in the folder
-        itself, and downloaded to the first of these that is given unless `download` is false. EMNIST's images come upright.
-    "digits": scikit-learn's 8×8 digits.
-    "auto": MNIST where it can be had, otherwise digits; `note` of the result says which, and why. Files of MNIST that are there
-        but damaged are an error all the same.
-    Whatever exists, or has a path separator in it: an .npz, .csv or .parquet file; a folder of four idx files, four .npy files, train.csv
-        and test.csv, or train-*.parquet and test-*.parquet; or a folder of images by class, FOLDER/CLASS/* or FOLDER/train/CLASS/* and
-        FOLDER/test/CLASS/*. What is not parted into train and test is split by `seed` and `test_fraction` (of each class).
+    `name` is one of these:
 
-    image_size: a number, (height, width) or words such as "32x48": images of a folder are scaled until they cover it, and cut about
-        their centre. Without it they must be of one size. What came of many is kept in the user's cache, for the next time.
+    - "mnist", "fashion-mnist", "kmnist", "emnist-letters", "emnist-digits", "emnist-balanced", "qmnist", "cifar10", "cifar100". They are
+      looked for in `data_dir`, $GPUCNN_DATA_DIR and the user's cache: in each in a subfolder of that name, in torchvision's NAME/raw, and
+      in the folder itself. Missing sets are downloaded to the first of these unless `download` is false. EMNIST's images come upright.
+    - "digits": scikit-learn's 8×8 digits.
+    - "auto": MNIST if it is available, digits otherwise; `note` of the result says which, and why. Damaged files of MNIST are still an
+      error.
+    - Anything that exists or contains a path separator: an .npz, .csv or .parquet file; a folder of four idx files, four .npy files,
+      train.csv and test.csv, or train-*.parquet and test-*.parquet; or a folder of images by class, FOLDER/CLASS/* or FOLDER/train/CLASS/*
+      and FOLDER/test/CLASS/*. A set without a test part is split by `seed` and `test_fraction` (of each class).
 
-    `progress` is called during downloads, as `gpucnn.data.Progress` says; `reading` while the images of a folder are read, with their
-    numbers in place of bytes.
+    image_size: a number, (height, width) or a string such as "32x48". Images of a folder are scaled until they cover this size and cropped
+        about their centre. Without it, all images must have one size. Large sets of resized images are kept in the user's cache.
+    progress: called during downloads, as `gpucnn.data.Progress` describes.
+    reading: called while the images of a folder are read, with numbers of images instead of bytes.
 
-    UnknownNameError for a name that no data set has (`gpucnn.register` adds your own); DataError for data that cannot be used, of which
-    UnavailableError for data that is nowhere; MissingExtraError if an optional package is needed and not installed.
+    Raises UnknownNameError for an unknown name (`gpucnn.register` adds your own), DataError for unusable data, its subclass
+    UnavailableError for data that cannot be found, and MissingExtraError if an optional package is needed and not installed.
     """
     if not isinstance(name, str | os.PathLike):
         raise TypeError(f"name must be a data set's name or a folder, got {shown(name)}")

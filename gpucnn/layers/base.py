@@ -56,12 +56,12 @@ def derived_seed(seed: int, index: int) -> int:
 class Layer(Worded):
     """Base class of all layers.
 
-    A layer implements `_build`, `_forward` and `_backward`; an activation that follows, `activation="relu"` and the like, is handled
-    here for all of them. x, y, dx and dy have the batch first. `_build` lists what is trained in `parameters`, and what is saved but not
-    trained in `arrays`. A layer whose `_backward` may return dy itself or a view of it says so with `passes_on = True`: what backward
-    returns is used as scratch otherwise. One whose `_backward` has a third argument, whether to take the gradient of the ReLU that has
-    made its input along with its own, says `takes_relu_grad = True`. Parameters of a layer that is `frozen` have no gradient:
-    `Parameter.add_grad` passes over them.
+    A layer implements `_build`, `_forward` and `_backward`. This class applies the activation after it, such as `activation="relu"`. x, y,
+    dx and dy have the batch first. `_build` lists trained arrays in `parameters`, and arrays that are saved but not trained in `arrays`.
+
+    A layer whose `_backward` may return dy itself or a view of it sets `passes_on = True`; otherwise the returned array is used as
+    workspace. A layer whose `_backward` has a third argument, whether to include the gradient of the ReLU that produced its input, sets
+    `takes_relu_grad = True`. The parameters of a `frozen` layer have no gradient, and `Parameter.add_grad` skips them.
     """
 
     beside: ClassVar[dict[str, str]] = {"input_shape": "declared_shape"}

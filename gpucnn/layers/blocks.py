@@ -17,8 +17,8 @@ __all__ = ["depthwise_block", "inception", "residual_block"]
 def inception(ones: int, threes: tuple[int, int], fives: tuple[int, int], pooled: int) -> Concat:
     """GoogLeNet's block (Szegedy et al., CVPR 2015), four branches side by side: (C, H, W) → (ones + threes + fives + pooled, H, W).
 
-    A convolution of 1 × 1 with `ones` filters; one of 3 × 3 and one of 5 × 5, each behind one of 1 × 1 that reduces the channels: the two
-    numbers are (filters of the reduction, filters); and max pooling of 3 × 3 with a convolution of 1 × 1 behind it. All with ReLU.
+    The branches are a 1 × 1 convolution with `ones` filters; a 3 × 3 and a 5 × 5 convolution, each after a 1 × 1 convolution that reduces
+    the channels, given as (filters of the reduction, filters); and 3 × 3 max pooling followed by a 1 × 1 convolution. All use ReLU.
     """
     branches = []
     for size, given, name in ((3, threes, "threes"), (5, fives, "fives")):
@@ -35,7 +35,7 @@ def residual_block(filters: int, *, stride: int = 1, project: bool | None = None
     """ResNet's block: (C, H, W) → (filters, H / stride, W / stride). Two 3 × 3 convolutions with batch normalization, added to a shortcut,
     then ReLU (He et al., CVPR 2016).
 
-    project: whether the shortcut is a convolution of 1 × 1 with batch normalization; unless given, where the stride is not 1. A block that
+    project: whether the shortcut is a 1 × 1 convolution with batch normalization; by default it is one if the stride is not 1. A block that
     changes the number of channels needs one.
     """
     shortcut = None

@@ -101,8 +101,8 @@ class Stack(_Container):
 class Residual(_Container):
     """y = layers(x) + shortcut(x), then the activation (He et al., "Deep Residual Learning for Image Recognition", CVPR 2016).
 
-    shortcut: a layer, or several in a list, where the layers change the shape, such as Conv2D(64, 1, stride=2); by default x itself.
-    Sum and ReLU are one kernel, and so are the sum of the gradients and the gradient of the ReLU before.
+    shortcut: a layer or a list of layers, such as Conv2D(64, 1, stride=2), needed if the layers change the shape; by default x itself. The
+    sum and the ReLU are one kernel, and so are the sum of the gradients and the gradient of the preceding ReLU.
     """
 
     fuses_relu = True
@@ -171,13 +171,14 @@ class Residual(_Container):
 class Concat(_Container):
     """Branches side by side, their outputs concatenated along the channels: (C, H, W) → (ΣC, P, Q), or (features,) → (Σ,).
 
-    A branch is a layer, or several in a list. All must give images of one size. A branch that ends in a convolution, in pooling, in batch
-    normalization, each with ReLU or without an activation, or in another Concat writes to its part of the output and reads its part of the
-    gradient. What others write, and their part of the gradient, is copied: Dense may cut its sums into slices, which are added up into one
-    piece; other activations, and the sum of a Residual, are kernels that number what they write from end to end. So is, on a CPU, a branch
-    that ends in a depthwise convolution. A branch that ends in ReLU beside one that does not is copied as well, because its gradient must
-    be taken of its channels alone. Where all branches end in ReLU it is taken by the layer behind, if that can do so, and otherwise of all
-    channels at once.
+    A branch is a layer, or a list of layers. All branches must return images of the same size.
+
+    A branch writes directly to its slice of the output, and reads its slice of the gradient, if it ends in a convolution, pooling or batch
+    normalization, with ReLU or without an activation, or in another Concat. The outputs and gradients of other branches are copied: Dense
+    may cut its sums into slices that are added up into one array; other activations and the sum of a Residual are kernels that need
+    contiguous arrays; and so do depthwise convolutions on a CPU. A branch that ends in ReLU beside one that does not is copied too, because
+    the gradient of its ReLU covers its channels only. If all branches end in ReLU, the next layer computes that gradient if it can;
+    otherwise it is computed for all channels at once.
     """
 
     takes_relu_grad = True

@@ -36,8 +36,9 @@ def weight_initializer(name: Given | None, activation: str | None) -> Given:
 class Conv2D(Layer):
     """Convolution of images: (C, H, W) → (filters, P, Q).
 
-    kernel_size, stride, dilation: a number or (vertical, horizontal). padding: a number, (vertical, horizontal), ((top, bottom),
-    (left, right)), "valid" (none) or "same". initializer: of the weight (filters, C/groups, R, S); the bias starts at zero.
+    kernel_size, stride, dilation: a number or (vertical, horizontal).
+    padding: a number, (vertical, horizontal), ((top, bottom), (left, right)), "valid" (none) or "same".
+    initializer: that of the weight (filters, C/groups, R, S); the bias starts at zero.
     """
 
     fuses_relu = True

@@ -15,10 +15,10 @@ __all__ = ["Dropout"]
 class Dropout(Layer):
     """In training, sets elements to zero with probability `rate` and divides the others by 1 − rate; otherwise returns x unchanged.
 
-    TensorFlow 1 asks for the probability that an element is kept: its keep_prob 0.75 is a rate of 0.25 here.
+    TensorFlow 1 takes the probability of keeping an element: its keep_prob 0.75 is a rate of 0.25 here.
 
-    The mask is a function of (seed, number of the call): nothing is kept for backward but that number, and a resumed run draws the
-    masks that it would have drawn. The number is in the device's memory, so that a captured step can count.
+    The mask is a function of (seed, number of the call). Only that number is kept for backward, and a resumed run draws the same masks as
+    an uninterrupted one. The number is in the device's memory, so that a recorded step can count.
     """
 
     passes_on = True

@@ -15,7 +15,7 @@ __all__ = ["Input"]
 class Input:
     """The shape of one example, as the first entry of a Sequential: (C, H, W), (H, W) for grey images, or (features,).
 
-    No layer: the model keeps the shape, and builds itself for it when it is first needed. `data_format` as in `Sequential.build`.
+    It is not a layer: the model keeps the shape and builds itself for it on first use. `data_format` is that of `Sequential.build`.
     """
 
     def __init__(self, shape: Sequence[int], data_format: DataFormat | None = None) -> None:

@@ -30,8 +30,8 @@ class _Filters(Parameter):
 class LocallyConnected2D(Layer):
     """A convolution without weight sharing: every position of the output has its own filters, (C, H, W) → (filters, P, Q).
 
-    It has P · Q times the parameters of Conv2D: on images of 32 × 32 × 3, 20 filters 8 × 8 with stride 2 and padding 1 are 756,560 of them,
-    and Conv2D's are 3,860. The weight is (filters, C, R, S, P, Q), the bias (filters, P, Q). Arguments as Conv2D's.
+    It has P · Q times the parameters of Conv2D. On images of 32 × 32 × 3, 20 filters of 8 × 8 with stride 2 and padding 1 have 756,560
+    parameters; Conv2D has 3,860. The weight is (filters, C, R, S, P, Q), the bias (filters, P, Q). The arguments are Conv2D's.
     """
 
     fuses_relu = True

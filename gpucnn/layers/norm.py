@@ -20,15 +20,17 @@ class BatchNorm2D(Layer):
     """Normalizes every channel to mean 0 and variance 1, then scales and shifts it: (C, H, W) → (C, H, W). For rows of features,
     (features,), each feature is a channel.
 
-    In training mean and variance are the batch's own, and move the running ones, `running += momentum · (batch − running)`, which are
-    used otherwise; they are saved with the model and not trained. eps and momentum mean what they do in PyTorch, with its defaults, and so
-    does the running variance (n − 1). Keras writes it the other way round: its momentum 0.99 is 0.01 here, its epsilon is 0.001, and its
-    running variance divides by n. weight starts at 1 and bias at 0; without `affine` there are none. ReLU behind it, activation="relu",
-    is part of the same kernel. A layer that is frozen uses its running statistics, and leaves them as they are, in training as well.
+    In training, mean and variance are those of the batch, and the running ones are updated: `running += momentum · (batch − running)`.
+    Otherwise the running ones are used; they are saved with the model but not trained. weight starts at 1 and bias at 0; without `affine`
+    there are none. activation="relu" runs in the same kernel. A frozen layer uses its running statistics in training too, and does not
+    change them.
 
-    Where several ranks share a batch, mean and variance are those of the whole batch, for two small sums over all ranks forward and one
-    backward. Without `sync` they are those of each rank's part, and the running ones move by the average of all: no such sums but one, and
-    another training with each number of ranks.
+    eps and momentum have PyTorch's meaning and defaults, and so does the running variance (n − 1). Keras's momentum is the complement: 0.99
+    there is 0.01 here; its epsilon is 0.001, and its running variance divides by n.
+
+    If several ranks share a batch, mean and variance are those of the whole batch, which takes two small sums over all ranks forward and
+    one backward. Without `sync` they are those of each rank's part, and the running ones are updated with the average over all ranks.
+    This takes only one sum, but the training depends on the number of ranks.
     """
 
     fuses_relu = True

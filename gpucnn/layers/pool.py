@@ -53,7 +53,7 @@ class _Pool2D(Layer):
 class MaxPool2D(_Pool2D):
     """The largest pixel of each window: (C, H, W) → (C, P, Q). `stride` defaults to the size of the window.
 
-    The first of equals wins, NaN wins over numbers, padding never wins. Arguments as PyTorch's, plus padding "valid" and "same".
+    Of equal values the first wins; NaN wins over numbers; padding never wins. The arguments are PyTorch's, plus padding "valid" and "same".
     """
 
     def __init__(

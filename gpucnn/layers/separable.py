@@ -58,8 +58,8 @@ class SeparableConv2D(Stack):
     """A convolution of each channel separately, then a 1 × 1 convolution that mixes them: (C, H, W) → (filters, P, Q) (Chollet, "Xception",
     CVPR 2017). It has C · R · S + C · filters weights instead of C · R · S · filters.
 
-    Bias and activation belong to the second one, as in Keras; multiplier: outputs of the first for each channel. Other arguments are those
-    of Conv2D, and of the first one. Within a model it is its two layers, `depthwise` and `pointwise`.
+    Bias and activation belong to the second convolution, as in Keras. multiplier: outputs of the first convolution per channel. The other
+    arguments are Conv2D's and apply to the first. In a model, the layer runs as its two parts, `depthwise` and `pointwise`.
     """
 
     def __init__(

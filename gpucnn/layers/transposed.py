@@ -22,8 +22,8 @@ class ConvTranspose2D(Layer):
     """The gradient of a convolution as a layer, which enlarges images: (C, H, W) → (filters, P, Q). Keras calls it Conv2DTranspose.
 
     P = (H − 1) · stride − top − bottom + dilation · (R − 1) + 1 + output_padding, and likewise Q; padding="same" makes it H · stride.
-    output_padding, below the stride or the dilation, chooses among the sizes that a convolution would have brought down to H; it adds rows
-    and columns at the bottom and right that are computed like all others. The weight is (C, filters / groups, R, S), as in PyTorch.
+    output_padding, less than the stride or the dilation, selects one of the sizes that a convolution would reduce to H. It adds rows and
+    columns at the bottom and right, which are computed like all others. The weight is (C, filters / groups, R, S), as in PyTorch.
     """
 
     fuses_relu = True

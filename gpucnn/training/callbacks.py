@@ -27,7 +27,7 @@ INSIDE = 100  # epochs of a history that a checkpoint holds itself
 class CSVLog(Callback):
     """Writes the history to a CSV file: one line after every epoch, and the whole file again when a run is resumed.
 
-    A `Checkpoint` in the same folder then leaves the history to this file: the two belong together.
+    A `Checkpoint` in the same folder then does not store the history: keep the two files together.
     """
 
     alone = True
@@ -101,8 +101,8 @@ class Checkpoint(Callback):
     """Writes the whole run to `path` after every epoch and every `every` steps, so that `fit(..., resume=path)` can continue.
 
     The file is complete at any time: it holds either the new state or the previous one. It includes the history, unless a `CSVLog`
-    writes to the same folder. A history of more than 100 epochs goes to a file of its own, `path` with `.history.csv` after it, to which
-    an epoch is added at a time: the checkpoint is rewritten each time, and must not grow with the run. The two belong together.
+    writes to the same folder. A history of more than 100 epochs is stored in a second file, `path` followed by `.history.csv`, which grows
+    by one line per epoch, because the checkpoint is rewritten every time and must not grow with the run. Keep the two files together.
     """
 
     alone = True
@@ -145,7 +145,8 @@ def _direction(monitor: object) -> int:
 class EarlyStopping(Callback):
     """Stops when `monitor` has not improved by more than `min_delta` for `patience` epochs.
 
-    monitor: loss, accuracy or another metric, with or without the prefix val_. restore_best: end with the parameters of the best epoch.
+    monitor: loss, accuracy or another metric, with or without the prefix val_.
+    restore_best: end with the parameters of the best epoch.
     """
 
     name = "early_stopping"

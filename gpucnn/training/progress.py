@@ -17,7 +17,7 @@ class Progress(Callback):
     """Shows the progress of a run. On a terminal, and in a notebook with ipywidgets, it is a bar with loss, accuracy, images per second and
     the time left; elsewhere it is one line per epoch.
 
-    The bar goes when the run ends, and leaves the lines of the epochs.
+    When the run ends, the bar disappears and the lines of the epochs remain.
     """
 
     alone = True

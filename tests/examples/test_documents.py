@@ -109,6 +109,21 @@ def test_the_reference_is_what_the_docstrings_say() -> None:
     assert maker.TARGET.read_text() == maker.reference(), "python docs/make_reference.py"
 
 
+def test_the_reference_shows_arguments_as_a_list_and_code_as_code() -> None:
+    text = (
+        "First.\n\nx: an array\n    of numbers.\ny, z: more\n\n"
+        'model = make(1)\nmodel.run("x: y")\n\nNote: one line\nand its end.\n\n```pycon\na: 1\nb: 2\n```'
+    )
+    assert make_reference().as_markdown(text) == (
+        "First.\n\n- **x**: an array\n  of numbers.\n- **y, z**: more\n\n"
+        '```python\nmodel = make(1)\nmodel.run("x: y")\n```\n\nNote: one line\nand its end.\n\n```pycon\na: 1\nb: 2\n```'
+    )
+    assert (
+        make_reference().as_markdown("Pairs:\n    one    the first\n    two    the second")
+        == "Pairs:\n\n- one: the first\n- two: the second"
+    )
+
+
 if __name__ == "__main__":
     import os
 
