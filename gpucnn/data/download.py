@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Progress: TypeAlias = Callable[[str, int, int | None], None]
 """Called as (name of the file, bytes done, bytes in all or None where the server does not say)."""
 
+WEB = ("http://", "https://")
 TIMEOUT = 10.0  # seconds
 SLOWEST = 1_000  # bytes per second; under it a mirror counts as hanging
 LIMIT = 1 << 30  # bytes
@@ -208,9 +209,15 @@ def _open(url: str, timeout: float, start: int = 0) -> HTTPResponse:
     """The response to a request for `url` from byte `start` on, or a _MirrorError after at most `timeout` seconds."""
     from http.client import HTTPException
     from urllib.error import HTTPError, URLError
-    from urllib.request import Request, build_opener
+    from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-    if not url.lower().startswith(("http://", "https://")):
+    class ToTheWeb(HTTPRedirectHandler):
+        def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Request | None:
+            if not newurl.lower().startswith(WEB):  # urllib would go on to ftp
+                raise URLError(f"it leads to {shortened(plain(newurl), 60)}, which is not an http address")
+            return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+    if not url.lower().startswith(WEB):
         raise _MirrorError("not an http address")
     headers = {"User-Agent": "gpucnn", "Accept-Encoding": "identity", **({"Range": f"bytes={start}-"} if start else {})}
     answers: queue.Queue[Any] = queue.Queue()
@@ -219,7 +226,7 @@ def _open(url: str, timeout: float, start: int = 0) -> HTTPResponse:
     def ask() -> None:
         try:
             # Not urlopen, which keeps the proxies of its first call for the whole process.
-            answer = build_opener().open(Request(url, headers=headers), timeout=timeout)
+            answer = build_opener(ToTheWeb).open(Request(url, headers=headers), timeout=timeout)
         except Exception as error:
             answers.put(error)
             return
@@ -239,7 +246,8 @@ def _open(url: str, timeout: float, start: int = 0) -> HTTPResponse:
     if isinstance(answer, HTTPError):
         answer.close()
         refused = _RangeError if answer.code == 416 and start else _MirrorError
-        raise refused(shortened(plain(f"HTTP {answer.code} {answer.reason}".rstrip()), 100))  # the server's words
+        words = f"HTTP {answer.code} {answer.reason}".split("\n", 1)[0]  # the server's, or urllib's of a circle
+        raise refused(shortened(plain(words.rstrip()), 100))
     if isinstance(answer, TimeoutError) or (isinstance(answer, URLError) and isinstance(answer.reason, TimeoutError)):
         raise _MirrorError(f"no answer within {timeout:g} s")
     if isinstance(answer, URLError):

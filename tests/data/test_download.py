@@ -5,9 +5,13 @@ import hashlib
 import http.server
 import os
 import random
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -52,7 +56,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.server.asked.append(self.path)
         self.server.ranges.append(self.headers.get("Range"))
-        kind = self.path.strip("/")
+        kind = urlsplit(self.path).path.strip("/")  # a proxy is asked for whole addresses
         try:
             if kind == "good":
                 self.answer(PACKED)
@@ -64,6 +68,25 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.send_response(302)
                 self.send_header("Location", "/good")
                 self.end_headers()
+            elif kind.startswith("to-"):
+                self.send_response(307)
+                self.send_header("Location", {"to-ftp": "ftp://127.0.0.1/f", "to-file": "file:///etc/passwd"}.get(kind, f"/{kind[3:]}"))
+                self.end_headers()
+            elif kind == "round":
+                self.send_response(301)
+                self.send_header("Location", f"/round?{len(self.server.asked)}")
+                self.end_headers()
+            elif kind.startswith("chunked"):
+                self.protocol_version = "HTTP/1.1"
+                self.send_response(200)
+                self.send_header("Transfer-Encoding", "chunked")
+                self.send_header("Connection", "close")
+                self.end_headers()
+                for start in range(0, len(PACKED), 500):
+                    piece = PACKED[start : start + 500]
+                    self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                self.wfile.write({"chunked": b"0\r\n\r\n", "chunked-cut": b"1f", "chunked-odd": b"many\r\n"}[kind])
+                self.close_connection = True
             elif kind == "cut":
                 self.answer(PACKED[:-50], len(PACKED))
             elif kind == "cut-unsized":
@@ -117,14 +140,17 @@ def server(monkeypatch):
     server.server_close()
 
 
-@pytest.mark.parametrize(("kind", "expected"), [("good", PACKED), ("plain", CONTENT), ("unsized", PACKED), ("moved", PACKED)])
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("good", PACKED), ("plain", CONTENT), ("unsized", PACKED), ("moved", PACKED), ("to-moved", PACKED), ("chunked", PACKED)],
+)
 def test_a_file_comes_whole(server, tmp_path, kind, expected):
     calls = []
     target = tmp_path / "new" / "folder" / "file.gz"
     url = server.url + kind
     assert fetch([url], target, SHA256, progress=lambda *call: calls.append(call)) == url
     assert target.read_bytes() == expected and os.listdir(target.parent) == ["file.gz"]
-    assert calls[-1] == ("file.gz", len(expected), None if kind == "unsized" else len(expected))
+    assert calls[-1] == ("file.gz", len(expected), None if kind in ("unsized", "chunked") else len(expected))
     assert [done for _, done, _ in calls] == sorted(done for _, done, _ in calls)
 
 
@@ -141,6 +167,12 @@ def test_a_file_comes_whole(server, tmp_path, kind, expected):
         ("stalls", "nothing came for 0.3 s after 100 bytes"),
         ("trickles", "too slow"),
         ("garbled", "127.0.0.1"),
+        ("chunked-cut", "the connection broke after"),
+        ("chunked-odd", "the connection broke after"),
+        ("round", "HTTP 301 .*infinite loop"),
+        ("to-ftp", "it leads to ftp://127.0.0.1/f, which is not an http address"),
+        ("to-file", "not allowed"),
+        ("to-missing", "HTTP 404"),
     ],
 )
 def test_a_bad_mirror_gives_a_reason_and_the_next_is_asked(server, tmp_path, kind, reason):
@@ -250,6 +282,39 @@ def test_the_proxies_of_the_environment_are_those_of_this_moment(server, tmp_pat
     assert fetch([server.url + "good"], tmp_path / "a", SHA256)
 
 
+def test_a_proxy_is_asked_in_the_mirrors_place_unless_no_proxy_names_it(server, tmp_path, monkeypatch):
+    """The mirror's name is for the proxy to look up: nobody here knows it. One that does not pass https on is named."""
+    monkeypatch.delenv("no_proxy")
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, server.url)
+    assert fetch(["http://mirror.invalid/good"], tmp_path / "f", SHA256) == "http://mirror.invalid/good"
+    assert server.asked == ["http://mirror.invalid/good"] and (tmp_path / "f").read_bytes() == PACKED
+    with pytest.raises(UnavailableError, match=r"mirror\.invalid: Tunnel connection failed: 501"):
+        fetch(["https://mirror.invalid/good"], tmp_path / "g", SHA256)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    fetch([server.url + "good"], tmp_path / "g", SHA256)
+    assert server.asked[1:] == ["/good"]
+
+
+def test_a_mirror_that_speaks_no_tls_and_one_that_nobody_vouches_for(server, tmp_path):
+    """The next is asked, and nothing is taken from either."""
+    secure = server.url.replace("http:", "https:")
+    with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:\d+: .*(SSL|TLS)"):
+        fetch([secure + "good"], tmp_path / "f", SHA256, timeout=5)
+    assert fetch([secure + "good", server.url + "good"], tmp_path / "f", SHA256, timeout=5) == server.url + "good"
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl, which makes the certificate, is not installed")
+    command = f"{openssl} req -x509 -newkey rsa:2048 -nodes -keyout key -out certificate -days 1 -subj /CN=127.0.0.1"
+    subprocess.run(command.split(), cwd=tmp_path, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "certificate", tmp_path / "key")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    with pytest.raises(UnavailableError, match=r"self.signed certificate"):
+        fetch([secure + "good"], tmp_path / "g", SHA256, timeout=5)
+    assert server.asked == ["/good"] and not (tmp_path / "g").exists()
+
+
 # A large file that came in part is continued.
 
 
@@ -257,7 +322,7 @@ def unfinished(folder):
     return [name for name in os.listdir(folder) if name.endswith(".unfinished")]
 
 
-@pytest.mark.parametrize("mirror", ["large", "large-whole", "large-416", "large-elsewhere"])
+@pytest.mark.parametrize("mirror", ["large", "to-large", "large-whole", "large-416", "large-elsewhere"])
 def test_what_came_of_a_large_file_is_continued(server, tmp_path, mirror):
     """By another call and by another mirror, be it that it gives the whole file, none of the rest, or another place than was asked for."""
     target, calls = tmp_path / "set.zip", []
@@ -267,8 +332,8 @@ def test_what_came_of_a_large_file_is_continued(server, tmp_path, mirror):
     assert (tmp_path / part).read_bytes() == LARGE[: 2 << 20] and not target.exists()
     fetch([server.url + mirror], target, md5=LARGE_MD5, progress=lambda *call: calls.append(call))
     assert target.read_bytes() == LARGE and os.listdir(tmp_path) == ["set.zip"]
-    assert server.ranges[1] == f"bytes={2 << 20}-" and calls[-1] == ("set.zip", len(LARGE), len(LARGE))
-    assert (calls[0][1] > 2 << 20) == (mirror == "large")  # the others began anew
+    assert server.ranges[2 if mirror == "to-large" else 1] == f"bytes={2 << 20}-" and calls[-1] == ("set.zip", len(LARGE), len(LARGE))
+    assert (calls[0][1] > 2 << 20) == (mirror in ("large", "to-large"))  # the others began anew
 
 
 def test_the_next_mirror_goes_on_where_the_first_broke(server, tmp_path):
