@@ -15,7 +15,11 @@ SETS = datasets.choices_text()
 
 DataDir = Annotated[
     Path | None,
-    typer.Option(metavar="FOLDER", help="Where the files of a data set that has a name are, or are downloaded to.", show_default=False),
+    typer.Option(
+        metavar="FOLDER",
+        help="Folder that a named data set's files are in, or are downloaded to. It must exist, and nothing else is looked into.",
+        show_default=False,
+    ),
 ]
 Device = Annotated[str, typer.Option(metavar="NAME", help=f"{', '.join(DEVICES)}; auto uses a GPU if there is one.")]
 ModelFile = Annotated[

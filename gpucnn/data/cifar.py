@@ -112,14 +112,12 @@ def load(name: str, request: Request) -> Dataset:
     for root in roots:
         for folder in places.folders(root, (source.folder, name, f"{name}/{source.folder}")):
             if all(os.path.exists(folder / file) for file in source.files):
-                places.check_asked(request.data_dir, root, folder, source.title)
                 return _dataset(source, {file: _content(folder / file) for file in source.files}, folder, folder)
             if os.path.isfile(folder / source.archive):
-                places.check_asked(request.data_dir, root, folder, source.title)
                 return _of_archive(source, folder / source.archive)
             if os.path.exists(folder / source.pickled):
                 pickles = True
-    advice = places.advice(f"{source.archive}, or the files in it,")
+    advice = places.advice(f"{source.archive}, or the files in it,", request.data_dir)
     beside = f" ({source.pickled} lies there, and nothing is ever unpickled)" if pickles else ""
     if not roots:
         raise UnavailableError(f"there is no folder to look for {source.title} in, nor to download it to: {advice}")
@@ -128,7 +126,10 @@ def load(name: str, request: Request) -> Dataset:
         raise UnavailableError(f"{source.title} was not found{beside} in {searched}, and downloading is off: {advice}")
     target = (roots[0] if roots[0].name == name else roots[0] / name) / source.archive
     urls = [f"{mirror}{source.archive}" for mirror in source.mirrors]
-    fetch(urls, target, md5=source.md5, progress=request.progress, limit=LIMIT, advice=f"{advice}{beside}")
+    try:
+        fetch(urls, target, md5=source.md5, progress=request.progress, limit=LIMIT, advice=f"{advice}{beside}")
+    except UnavailableError as error:
+        raise places.not_in(request.data_dir, source.title, error) from None
     return _of_archive(source, target)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gpucnn.checks import integer, proportion
-from gpucnn.data import cifar, digits, files_of, mnist  # noqa: F401  cifar is known by its names alone
+from gpucnn.data import cifar, digits, files_of, mnist, places  # noqa: F401  cifar is known by its names alone
 from gpucnn.data.dataset import DATASETS, Dataset, Request
 from gpucnn.data.download import Progress, UnavailableError
 from gpucnn.data.idx import PathLike
@@ -46,11 +46,12 @@ def load_dataset(
     `name` is one of these:
 
     - "mnist", "fashion-mnist", "kmnist", "emnist-letters", "emnist-digits", "emnist-balanced", "qmnist", "cifar10", "cifar100". They are
-      looked for in `data_dir`, $GPUCNN_DATA_DIR and the user's cache: in each in a subfolder of that name, in torchvision's NAME/raw, and
-      in the folder itself. Missing sets are downloaded to the first of these unless `download` is false. EMNIST's images come upright.
+      looked for in `data_dir` alone if it is given (it must exist), otherwise in $GPUCNN_DATA_DIR and the user's cache: in each in a
+      subfolder of that name, in torchvision's NAME/raw, and in the folder itself. Missing sets are downloaded to the first of these unless
+      `download` is false. EMNIST's images come upright.
     - "digits": scikit-learn's 8×8 digits.
     - "auto": MNIST if it is available, digits otherwise; `note` of the result says which, and why. Damaged files of MNIST are still an
-      error.
+      error, and so is a `data_dir` without it.
     - Anything that exists or contains a path separator: an .npz, .csv or .parquet file; a folder of four idx files, four .npy files,
       train.csv and test.csv, or train-*.parquet and test-*.parquet; or a folder of images by class, FOLDER/CLASS/* or FOLDER/train/CLASS/*
       and FOLDER/test/CLASS/*. A set without a test part is split by `seed` and `test_fraction` (of each class).
@@ -68,6 +69,8 @@ def load_dataset(
     seed, test_fraction = integer(seed, "seed", -sys.maxsize), proportion(test_fraction, "test_fraction")
     size = None if image_size is None else size_of(image_size)
     request = Request(None if data_dir is None else user_path(data_dir), progress, download, seed, test_fraction, size, reading)
+    if request.data_dir is not None:
+        places.check_given(request.data_dir)
     text = as_named(os.fspath(name))
     if text in DATASETS:
         if size is not None:
@@ -95,6 +98,8 @@ def _auto(request: Request) -> Dataset:
     try:
         dataset = mnist.load("mnist", request)
     except UnavailableError as error:
+        if request.data_dir is not None:  # whoever names a folder means what is in it
+            raise UnavailableError(f"{error}; --dataset digits needs no files") from None
         try:
             dataset = digits.load()
         except MissingExtraError as missing:

@@ -32,9 +32,10 @@ class _OtherDatasetError(DataError):
 def load(name: str, request: Request) -> Dataset:
     """The data set `name` of SOURCES from the first folder that has all four files; they are downloaded if no folder has.
 
-    The folders, in order: `data_dir`, $GPUCNN_DATA_DIR, the user's cache; in each the subfolder of the set's name, torchvision's NAME/raw,
-    then the folder itself. The download goes to the first of these that is given. UnavailableError if the set is nowhere and cannot be
-    fetched. DataError if a file is there and damaged, or if `data_dir` holds another set under the same file names.
+    The folders: `data_dir` where it is given, otherwise $GPUCNN_DATA_DIR, then the user's cache; in each the subfolder of the set's name,
+    torchvision's NAME/raw, then the folder itself. The download goes to the first of these that is given. UnavailableError if the set is
+    in none of them and cannot be fetched. DataError if a file is there and damaged, if `data_dir` does not exist, or if it holds another
+    set under the same file names.
     """
     source = SOURCES[name]
     roots = places.roots(request.data_dir)
@@ -42,19 +43,17 @@ def load(name: str, request: Request) -> Dataset:
         for folder in places.folders(root, (name, *source.folders)):
             found = find(folder, source)
             if None in found and (archive := _archive(folder, source)):
-                places.check_asked(request.data_dir, root, folder, source.title)
                 _unpack(archive, source, folder)
                 found = find(folder, source)
             if None in found:
                 continue
-            places.check_asked(request.data_dir, root, folder, source.title)
             try:
                 return _load(source, folder, found)
             except _OtherDatasetError:
                 # A folder that was named for this very call is meant; one of the environment may well be for the other set.
                 if root == request.data_dir:
                     raise
-    advice = places.advice(f"the four files ({', '.join(source.files)}; .gz or not)")
+    advice = places.advice(f"the four files ({', '.join(source.files)}; .gz or not)", request.data_dir)
     if not roots:
         raise UnavailableError(f"there is no folder to look for {source.title} in, nor to download it to: {advice}")
     target = _target(roots[0], source)
@@ -63,7 +62,10 @@ def load(name: str, request: Request) -> Dataset:
         looked = ", ".join(map(str, roots))
         some = f": {target} lacks {', '.join(missing)}" if len(missing) < len(source.files) else f" in {looked}"
         raise UnavailableError(f"{source.title} was not found{some}, and downloading is off: {advice}")
-    folder = _fetch(source, missing, target, roots[0], request, advice)
+    try:
+        folder = _fetch(source, missing, target, roots[0], request, advice)
+    except UnavailableError as error:
+        raise places.not_in(request.data_dir, source.title, error) from None
     return _load(source, folder, find(folder, source))
 
 

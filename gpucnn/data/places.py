@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from gpucnn.data.download import UnavailableError
 from gpucnn.errors import DataError
 from gpucnn.files import exists, why_no_folder
 from gpucnn.surroundings import cache_folder, user_path
@@ -14,14 +15,15 @@ VARIABLE = "GPUCNN_DATA_DIR"
 
 
 def roots(data_dir: Path | None) -> list[Path]:
-    """The folders to search: `data_dir`, the one in the environment, the user's cache. Downloads go to the first of them.
+    """The folders to search: `data_dir` alone if it is given, otherwise the one in the environment and the user's cache. Downloads go to
+    the first of them.
 
     DataError where something else than a folder is.
     """
-    found = []
     if data_dir is not None:
-        _check_folder(data_dir, f"data_dir {data_dir}", "name", ", or give a file of data as the data set itself, --dataset FILE")
-        found.append(data_dir)
+        check_given(data_dir)
+        return [data_dir]
+    found = []
     if os.environ.get(VARIABLE):
         named = user_path(os.environ[VARIABLE])
         _check_folder(named, f"{VARIABLE} is {named}, which", f"set {VARIABLE} to")
@@ -45,15 +47,27 @@ def folders(root: Path, names: Sequence[str]) -> list[Path]:
     return [*(root / name for name in names), root / "raw", root]
 
 
-def check_asked(data_dir: Path | None, root: Path, folder: Path, title: str) -> None:
-    """DataError if files were found elsewhere although a folder was named that does not exist."""
-    if data_dir is not None and root != data_dir and not exists(data_dir):
-        raise DataError(f"data_dir {data_dir} does not exist, and {title} in {folder} was not asked for: check the path, or leave it out")
+def check_given(data_dir: Path) -> None:
+    """DataError unless the folder exists: a mistyped one is neither passed over nor created."""
+    if not exists(data_dir):
+        raise DataError(
+            f"data_dir {data_dir} does not exist: check the path, or leave it out, or make the folder first if a data set is to be "
+            "downloaded to it"
+        )
+    _check_folder(data_dir, f"data_dir {data_dir}", "name", ", or give a file of data as the data set itself, --dataset FILE")
 
 
-def advice(what: str) -> str:
+def not_in(data_dir: Path | None, title: str, error: UnavailableError) -> UnavailableError:
+    """The error of a download, with the folder that was searched before, if one was named."""
+    return error if data_dir is None else UnavailableError(f"{title} is not in {data_dir}, and {error}")
+
+
+def advice(what: str, data_dir: Path | None = None) -> str:
     """How to get a set that cannot be downloaded, the end of an error message."""
-    return f"put {what} into a folder and pass it with --data-dir (data_dir= in Python), or set {VARIABLE} to it"
+    if data_dir is None:
+        return f"put {what} into a folder and pass it with --data-dir (data_dir= in Python), or set {VARIABLE} to it"
+    others = [*([f"{VARIABLE} ({os.environ[VARIABLE]})"] if os.environ.get(VARIABLE) else []), "the user's cache"]
+    return f"put {what} into that folder, or leave --data-dir (data_dir= in Python) out, and {' and '.join(others)} is looked into"
 
 
 def _check_folder(path: Path, what: str, mend: str, otherwise: str = "") -> None:

@@ -123,6 +123,7 @@ def run_notes(checkpoint: Path, advice: str = "") -> dict[str, Any]:
 
 
 def noted_folder(notes: dict[str, Any]) -> Path | None:
-    """The folder from which a run read its data set."""
+    """The folder from which a run read its data set. None if none was noted, or if it does not exist any more: the usual places may have
+    the same files."""
     folder = notes.get("data_dir")
-    return Path(folder) if isinstance(folder, str) and folder else None
+    return Path(folder) if isinstance(folder, str) and folder and os.path.isdir(folder) else None

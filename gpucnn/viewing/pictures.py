@@ -84,6 +84,8 @@ def of_training(model: Sequential, path: Path, data_dir: Path | None = None) -> 
         size = experiment.taken_size(model) if name not in DATASETS and files_of.holds_images(user_path(name)) else None
         return of_dataset(model, load_dataset(name, data_dir or noted, download=False, seed=model.seed, image_size=size))
     except (GpucnnError, OSError) as error:
+        if data_dir is not None:  # which was asked for
+            raise
         return none(model, f"no image of its training is in this page: {error}")
 
 

@@ -348,13 +348,14 @@ def test_evaluate_of_a_folder_that_has_gone(gpucnn, tmp_path, no_pictures):
     ("missing", "command", "pieces"),
     [
         ("sklearn.datasets", (*TRAIN, "--dataset", "digits"), ["scikit-learn", install("digits")]),
-        ("sklearn.datasets", (*TRAIN, "--data-dir", "none"), ["neither MNIST nor its stand-in", install("digits")]),
+        ("sklearn.datasets", TRAIN, ["neither MNIST nor its stand-in", install("digits")]),
         ("PIL", (*TRAIN, "--dataset", "./set"), ["Pillow", install("images")]),
         ("PIL", ("predict", "MODEL", "set/a/1.png"), ["Pillow", install("images")]),
     ],
 )
 def test_missing_packages(gpucnn, bars_run, monkeypatch, missing, command, pieces):
     two_classes()
+    monkeypatch.setenv("GPUCNN_DATA_DIR", "none")
     monkeypatch.setitem(sys.modules, missing, None)
     sentence = gpucnn(*(bars_run.model if argument == "MODEL" else argument for argument in command), "--device", "cpu").sentence
     for piece in pieces:

@@ -132,8 +132,9 @@ def test_options_reach_the_run(gpucnn, folder, options):
 # Which data set.
 
 
-def test_auto_without_mnist_takes_the_digits_and_says_why(gpucnn, no_pictures):
-    run = gpucnn("train", "--dataset", "auto", "--data-dir", "none", "--epochs", 1, "--device", "cpu")
+def test_auto_without_mnist_takes_the_digits_and_says_why(gpucnn, no_pictures, monkeypatch, tmp_path):
+    monkeypatch.setenv("GPUCNN_DATA_DIR", str(tmp_path / "none"))
+    run = gpucnn("train", "--dataset", "auto", "--epochs", 1, "--device", "cpu")
     assert run.status == 0, run.err
     notes = [line for line in run.out.splitlines() if line.startswith("note: ")]
     assert (
@@ -159,9 +160,14 @@ def test_auto_takes_mnist_where_it_is_and_says_where(gpucnn, no_pictures, monkey
 
 
 def test_a_named_data_set_is_never_replaced(gpucnn):
-    sentence = gpucnn("train", "--dataset", "mnist", "--data-dir", "none", "--output", "run").sentence
-    assert "could not be downloaded" in sentence and "--data-dir" in sentence
-    assert not Path("run").exists()
+    """Nor is a folder that is named passed over, for the environment's or for the digits."""
+    Path("empty").mkdir()
+    for name in ("mnist", "auto"):
+        sentence = gpucnn("train", "--dataset", name, "--data-dir", "empty", "--output", "run").sentence
+        assert "MNIST is not in empty" in sentence and "could not be downloaded" in sentence and "--data-dir" in sentence
+        sentence = gpucnn("train", "--dataset", name, "--data-dir", "none", "--output", "run").sentence
+        assert "data_dir none does not exist" in sentence
+    assert not Path("run").exists() and not Path("none").exists() and list(Path("empty").iterdir()) == []
 
 
 # Stopping and going on.
@@ -582,7 +588,8 @@ def test_validation_images_are_held_back_from_those_to_train_on(gpucnn, options,
 
 @pytest.mark.usefixtures("no_pictures")
 def test_a_run_is_resumed_with_the_validation_images_that_it_has(gpucnn, options):
-    assert gpucnn(*options, "--validation", 0.25, "--output", "run").status == 0
+    begun = gpucnn(*options, "--validation", 0.25, "--output", "run", "--resume")  # which is how a script says it every time
+    assert begun.status == 0 and begun.out.count("note: there is no checkpoint in run yet: starting from the beginning\n") == 1
     assert gpucnn(*options, "--output", "run", "--resume").status == 0
     sentence = gpucnn(*options, "--validation", 0.5, "--output", "run", "--resume").sentence
     assert "begun with --validation 0.25, and this command has --validation 0.5" in sentence

@@ -101,12 +101,22 @@ def test_a_data_dir(home, spelling, sub):
 
 
 def test_the_order_of_places(home, monkeypatch):
+    """The environment's before the cache; and a folder that is named is the only one."""
     monkeypatch.setenv("GPUCNN_DATA_DIR", str(home / "env"))
-    for place in ("cache/gpucnn/mnist", "env", "given"):
+    for place in ("cache/gpucnn/mnist", "env"):
         write_set(home / place, 0)
-        (home / "given").mkdir(exist_ok=True)
-        assert load_dataset("mnist", home / "given").source.startswith(str(home / place))
+        assert load_dataset("mnist").source.startswith(str(home / place))
+    (home / "given").mkdir()
+    for name in ("mnist", "auto"):
+        text = refused(
+            "MNIST was not found in .*given, and downloading is off", name, home / "given", download=False, error=UnavailableError
+        )
+        assert "train-images-idx3-ubyte" in text and f"GPUCNN_DATA_DIR ({home / 'env'}) and the user's cache is looked into" in text
     assert Quiet.asked == []
+    assert load_dataset("mnist", home / "given").source.startswith(str(home / "given" / "mnist"))  # downloaded, as it is asked for there
+    assert Quiet.asked != []
+    write_set(home / "other", 0)
+    assert load_dataset("mnist", home / "other").source.startswith(str(home / "other"))
 
 
 @pytest.mark.parametrize(
@@ -116,6 +126,8 @@ def test_the_order_of_places(home, monkeypatch):
 def test_where_a_download_goes(home, monkeypatch, given, env, expected):
     monkeypatch.setenv("GPUCNN_DATA_DIR", str(home / env) if env else "")
     calls = []
+    if given:
+        (home / given).mkdir(parents=True)
     data = load_dataset("mnist", given and home / given, progress=lambda *call: calls.append(call))
     assert data.source == f"{home / expected}, 30 + 10 images"
     assert sorted(os.listdir(home / expected)) == sorted(f"{file}.gz" for file in mnist.FILES)
@@ -128,6 +140,7 @@ def test_where_a_download_goes(home, monkeypatch, given, env, expected):
 
 
 def test_a_download_takes_up_where_it_ended(home):
+    (home / "data").mkdir()
     load_dataset("fashion-mnist", home / "data")
     os.remove(home / "data" / "fashion-mnist" / "t10k-labels-idx1-ubyte.gz")
     Quiet.asked.clear()
@@ -144,11 +157,14 @@ def test_files_that_lack_one_are_completed_where_they_are(home):
 
 
 def test_nothing_there(offline):
-    text = refused("MNIST was not found", "mnist", offline / "data", download=False, error=UnavailableError)
-    assert str(offline / "data") in text and "--data-dir" in text and "GPUCNN_DATA_DIR" in text
-    assert not (offline / "data").exists()
-    text = refused("could not be downloaded", "fashion-mnist", offline / "data", error=UnavailableError)
-    assert "127.0.0.1" in text and "HTTP 404" in text and "--data-dir" in text and "t10k-labels-idx1-ubyte" in text
+    text = refused("MNIST was not found", "mnist", download=False, error=UnavailableError)
+    assert str(offline / "cache") in text and "--data-dir" in text and "set GPUCNN_DATA_DIR" in text
+    (offline / "data").mkdir()
+    for name, title in (("fashion-mnist", "Fashion-MNIST"), ("mnist", "MNIST"), ("auto", "MNIST")):
+        text = refused(f"^{title} is not in .*data, and .* could not be downloaded", name, offline / "data", error=UnavailableError)
+        assert "127.0.0.1" in text and "HTTP 404" in text and "--data-dir" in text and "t10k-labels-idx1-ubyte" in text
+        assert ("--dataset digits" in text) == (name == "auto")
+    assert list((offline / "data").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["mnist", "auto"])
@@ -183,6 +199,7 @@ def test_places_that_are_files(home, monkeypatch):
 
 
 def test_auto_takes_mnist_and_says_so(home):
+    (home / "data").mkdir()
     data = load_dataset(data_dir=home / "data")
     assert data.name == "mnist" and data.note is not None and "MNIST" in data.note and str(home / "data") in data.note
 
@@ -275,8 +292,12 @@ def test_the_real_mnist():
     assert "60,000 + 10,000 images" in data.source
 
 
-def test_a_folder_that_is_not_there_is_not_passed_over_for_the_environments(home, monkeypatch):
-    monkeypatch.setenv("GPUCNN_DATA_DIR", str(home / "env"))
-    write_set(home / "env", 0)
-    refused("typo does not exist, and MNIST in .*env was not asked for", "mnist", home / "typo")
-    assert not (home / "typo").exists()
+@pytest.mark.parametrize("name", ["mnist", "auto", "fashion-mnist", "cifar10", "digits", "."])
+def test_a_folder_that_is_not_there_is_refused_and_not_made(home, monkeypatch, name):
+    """Whether the environment has another, the set has files at all, or it could be downloaded there."""
+    monkeypatch.chdir(home)
+    for env in ("", "env"):
+        monkeypatch.setenv("GPUCNN_DATA_DIR", env and str(home / env))
+        write_set(home / "env", 0)
+        refused("mnist does not exist: check the path.*make the folder first", Path(name) if name == "." else name, home / "typo" / "mnist")
+    assert not (home / "typo").exists() and Quiet.asked == []

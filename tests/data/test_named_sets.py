@@ -104,6 +104,7 @@ def home(tmp_path, monkeypatch):
         changed = replace(source, mirrors=(f"{url}/gone/", f"{url}/"), md5=md5_of(served / source.archive))
         monkeypatch.setitem(cifar.SOURCES, name, replace(changed, train_images=2 * fine * parts, test_images=fine))
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    (tmp_path / "data").mkdir()
     yield Home(tmp_path, server.asked)
     server.shutdown()
     server.server_close()
@@ -178,7 +179,7 @@ def test_an_archive_that_is_there_is_unpacked(home):
 @pytest.mark.parametrize("damage", ["no zip", "other", "lacks"])
 def test_an_archive_that_is_none(home, damage):
     source, path = mnist.SOURCES[EMNIST], home / "data" / "gzip.zip"
-    path.parent.mkdir()
+    path.parent.mkdir(exist_ok=True)
     if damage == "no zip":
         path.write_bytes(b"PK oops")
     else:
@@ -255,7 +256,7 @@ def test_cifar(home, name, form):
     source = cifar.SOURCES[name]
     if form != "downloaded":
         folder = home / "data" / (name if form == "unpacked by itself" else "")
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         with tarfile.open(home.mirror / source.archive) as archive:
             if form == "archive":
                 (folder / source.archive).write_bytes((home.mirror / source.archive).read_bytes())
@@ -280,7 +281,7 @@ def test_cifar(home, name, form):
 def test_cifar_that_is_damaged_or_pickled(home, monkeypatch):
     source = cifar.SOURCES["cifar10"]
     path = home / "data" / source.archive
-    path.parent.mkdir()
+    path.parent.mkdir(exist_ok=True)
     path.write_bytes((home.mirror / source.archive).read_bytes()[:-1])
     refused("has the MD5 .* where .* was expected", "cifar10", home / "data")
     for content, match in ((b"no archive", "cannot be read as a .tar.gz"), (None, "lacks data_batch_1.bin, data_batch_2.bin")):
@@ -313,11 +314,14 @@ def test_cifar_that_is_damaged_or_pickled(home, monkeypatch):
         assert source.archive in text and "--data-dir" in text
 
 
-def test_the_archive_is_named_for_a_folder_that_is_not_there(home, monkeypatch):
+def test_a_folder_that_was_named_is_the_only_one(home, monkeypatch):
+    """The environment's has the archive, which was not asked for."""
     monkeypatch.setenv("GPUCNN_DATA_DIR", str(home / "env"))
     (home / "env").mkdir()
     (home / "env" / "cifar-10-binary.tar.gz").write_bytes((home.mirror / "cifar-10-binary.tar.gz").read_bytes())
-    refused("typo does not exist, and CIFAR-10 in .*env was not asked for", "cifar10", home / "typo")
+    refused("typo does not exist", "cifar10", home / "typo")
+    (home / "empty").mkdir()
+    refused("CIFAR-10 was not found in .*empty", "cifar10", home / "empty", download=False, error=UnavailableError)
     assert load_dataset("cifar10").source.startswith(str(home / "env"))
 
 

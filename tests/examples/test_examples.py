@@ -310,7 +310,7 @@ REFUSED = (
     ("mnist_speedrun --epochs two", "argument --epochs: takes a whole number of at least 1, got 'two'"),
     ("mnist_speedrun --device tpu", "mnist_speedrun: unknown device 'tpu': the devices are auto, cpu, cuda"),
     ("mnist_speedrun --device cpu --dataset mnsit", "there is no data set 'mnsit', did you mean 'mnist'?"),
-    ("mnist_speedrun --device cpu --dataset mnist --data-dir nowhere", "mnist"),
+    ("mnist_speedrun --device cpu --dataset mnist --data-dir nowhere", "data_dir nowhere does not exist"),
     ("against_pytorch --steps 1", "argument --steps: takes a whole number of at least 2, got '1'"),
     ("against_pytorch --models vvg", "argument --models: invalid choice: 'vvg'"),
     ("against_pytorch --memory-of jax keras", "--memory-of takes gpucnn or PyTorch, and a network"),
