@@ -36,10 +36,13 @@ __all__ = [
     "gelu",
     "global_avg_pool2d",
     "global_max_pool2d",
+    "hard_sigmoid",
+    "hard_swish",
     "leaky_relu",
     "max_pool2d",
     "max_pool2d_grad",
     "relu",
+    "relu6",
     "sigmoid",
     "silu",
     "softmax",
@@ -296,6 +299,27 @@ def silu(x: Array) -> Array:
     """x / (1 + e⁻ˣ), of any shape."""
     device, (x,) = arrays_of(x=(x, None))
     return device.ops.silu(x)
+
+
+@in_kind
+def relu6(x: Array) -> Array:
+    """min(max(x, 0), 6), of any shape."""
+    device, (x,) = arrays_of(x=(x, None))
+    return device.ops.relu6(x)
+
+
+@in_kind
+def hard_sigmoid(x: Array) -> Array:
+    """x / 6 + 1/2, no less than 0 and no more than 1, of any shape."""
+    device, (x,) = arrays_of(x=(x, None))
+    return device.ops.hard_sigmoid(x)
+
+
+@in_kind
+def hard_swish(x: Array) -> Array:
+    """x · hard_sigmoid(x), of any shape."""
+    device, (x,) = arrays_of(x=(x, None))
+    return device.ops.hard_swish(x)
 
 
 @in_kind

@@ -16,7 +16,9 @@ Sides: TypeAlias = int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int
 
 Padding: TypeAlias = Sides | Literal["valid", "same", "VALID", "SAME"]
 
-ActivationName: TypeAlias = Literal["relu", "sigmoid", "softmax", "tanh", "leaky_relu", "elu", "gelu", "silu"]
+ActivationName: TypeAlias = Literal[
+    "relu", "sigmoid", "softmax", "tanh", "leaky_relu", "elu", "gelu", "silu", "relu6", "hard_sigmoid", "hard_swish"
+]
 
 DataFormat: TypeAlias = Literal["channels_first", "channels_last"]
 

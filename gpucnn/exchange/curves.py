@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn.arrays import quiet
-from gpucnn.layers import ELU, GELU, Layer, LeakyReLU, ReLU, Sigmoid, SiLU, Tanh
+from gpucnn.layers import ELU, GELU, HardSigmoid, HardSwish, Layer, LeakyReLU, ReLU, ReLU6, Sigmoid, SiLU, Tanh
 
 Curve: TypeAlias = Callable[[NDArray[Any]], NDArray[Any]]
 
@@ -43,6 +43,18 @@ def silu(x: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(x * sigmoid(x))
 
 
+def relu6(x: NDArray[Any]) -> NDArray[Any]:
+    return np.asarray(np.clip(x, 0, 6))
+
+
+def hard_sigmoid(slope: float = 1 / 6, middle: float = 0.5) -> Curve:
+    return lambda x: np.clip(slope * x + middle, 0, 1)
+
+
+def hard_swish(x: NDArray[Any]) -> NDArray[Any]:
+    return np.asarray(x * relu6(x + 3) / 6)
+
+
 def leaky(slope: float) -> Curve:
     return lambda x: np.where(x > 0, x, slope * x)
 
@@ -67,6 +79,9 @@ def match(curve: Curve) -> tuple[type[Layer], dict[str, Any]] | None:
         (SiLU, {}, silu),
         (GELU, {}, gelu),
         (GELU, {"approximate": True}, gelu_by_tanh),
+        (ReLU6, {}, relu6),
+        (HardSigmoid, {}, hard_sigmoid()),
+        (HardSwish, {}, hard_swish),
         *([(LeakyReLU, {"negative_slope": slope}, leaky(slope))] if 0 < slope < math.inf else []),
         *([(ELU, {"alpha": alpha}, elu(alpha))] if 0 < alpha < math.inf else []),
     ]

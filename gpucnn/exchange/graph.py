@@ -12,6 +12,7 @@ activation that has the same values.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,13 +20,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn.errors import ShapeError
 from gpucnn.exchange import curves
 from gpucnn.exchange.curves import Curve
 from gpucnn.exchange.problems import Problem
 from gpucnn.exchange.value import FIRST, NO_PADDING, Node, Value, same_order
 from gpucnn.layers import BatchNorm2D, Concat, Dense, Flatten, Layer, LocallyConnected2D, MaxPool2D, Residual, Softmax, ZeroPad2D
 from gpucnn.layers.base import Shape
-from gpucnn.ops.shapes import Sides
+from gpucnn.ops.shapes import Sides, pool_window
 from gpucnn.text import reason_of
 
 MOST_LAYERS = 10_000
@@ -124,11 +126,11 @@ class Graph:
             if value.pair is not None:
                 return self.sum(value.pair, where)
             if value.inner is None or value.step is None or not value.inner.pending:
-                raise Problem("is a part of arithmetic that is none of the activations here")
+                raise Problem(f"takes what {value.place or where!r} makes, a formula that is none of the activations here")
             before = self.settled(value.inner, where)  # one layer, and the last step as another
             if isinstance(value.step, tuple):
                 return self._settle(replace(before, scale=value.step[0], shift=value.step[1]), where)
-            return self._settle(replace(before, curve=value.step), where)
+            return self._settle(replace(before, curve=value.step, place=value.place), where)
         assert value.scale is not None and value.shift is not None
         if (value.scale == 1).all() and not value.shift.any():
             return bare
@@ -171,9 +173,10 @@ class Graph:
         before = self._as_curve(value)
         if before is None:
             value = self.settled(value, where)
-            return replace(value, curve=function)
+            return replace(value, curve=function, place=where)
         inner: Curve = before
-        return replace(value, curve=lambda x: function(inner(x)), scale=None, shift=None, inner=value, step=function, pair=None)
+        made: Curve = lambda x: function(inner(x))  # noqa: E731
+        return replace(value, curve=made, scale=None, shift=None, inner=value, step=function, pair=None, place=where)
 
     def together(self, one: Value, two: Value, function: Callable[[Any, Any], Any]) -> Value | None:
         """function(one, two), where both are formulas of the same value; None where they are not. A sum can be a layer of its own."""
@@ -280,6 +283,8 @@ class Graph:
                 raise Problem("pads an image that is padded already")
             value, padding = replace(value, pad=None), around
         value = self.settled(value, where)
+        if not isinstance(padding, str):
+            padding, settings = _taken(value.shape[1:], padding, settings)
         return self.add(MaxPool2D, value, where, padding=padding, **settings)
 
     def padding_of(self, value: Value, padding: Sides, where: str) -> tuple[Value, Sides]:
@@ -319,6 +324,26 @@ class Graph:
             order = np.concatenate([part + start for part, start in zip(parts, starts, strict=False)])
         self.nodes.append(Node(Concat, {}, {}, [value.node for value in found], (count, *first.shape[1:]), where))
         return Value(len(self.nodes) - 1, (count, *first.shape[1:]), first.axes, order)
+
+
+def _taken(size: Shape, padding: Sides, settings: dict[str, Any]) -> tuple[Sides | str, dict[str, Any]]:
+    """Max pooling with less padding than over half of its window, which none has here, where the same windows can be had by `ceil_mode` or
+    "same"; otherwise as it is given."""
+    kernel, stride, dilation = settings["pool_size"], settings["stride"], settings["dilation"]
+    if settings["ceil_mode"] or all(2 * max(side) <= k for side, k in zip(padding, kernel, strict=True)):
+        return padding, settings
+    counts = tuple(
+        (pixels + sum(side) - d * (k - 1) - 1) // s + 1
+        for pixels, side, k, s, d in zip(size, padding, kernel, stride, dilation, strict=True)
+    )
+    (top, bottom), (left, right) = padding
+    ends: Sides = (top, min(bottom, kernel[0] // 2)), (left, min(right, kernel[1] // 2))
+    for given, ceil in (("same", False), (ends, True)):
+        with contextlib.suppress(ShapeError):
+            window = pool_window(size, kernel, stride, given, dilation, ceil)
+            if window.output == counts and [first for first, _ in window.padding] == [top, left]:
+                return given, settings | {"ceil_mode": ceil}
+    return padding, settings
 
 
 def _line(curve: Curve, factor: float, term: float) -> Curve:

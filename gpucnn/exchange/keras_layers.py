@@ -116,6 +116,10 @@ CURVES: dict[str, curves.Curve] = {
     "swish": curves.silu,
     "gelu": curves.gelu,
     "elu": curves.elu(1.0),
+    "relu6": curves.relu6,
+    "hard_sigmoid": curves.hard_sigmoid(),
+    "hard_silu": curves.hard_swish,
+    "hard_swish": curves.hard_swish,
     "leaky_relu": curves.leaky(0.2),
 }
 
@@ -280,9 +284,12 @@ def _reshape(told: Told) -> Value:
 
 def _relu(told: Told) -> Value:
     slope = told.number("negative_slope", 0.0) if told.config.get("negative_slope") is not None else 0.0
-    if told.config.get("max_value") is not None or told.config.get("threshold"):
-        raise Problem("has a max_value, as ReLU6 has, or a threshold, which no activation here has: train it with ReLU")
-    function = curves.leaky(slope) if slope else curves.relu
+    most, threshold = told.config.get("max_value"), told.config.get("threshold")
+    if threshold:
+        raise Problem(f"has threshold {shown(threshold)}, which no activation here has: train it with ReLU")
+    if most is not None and (most != 6 or slope):
+        raise Problem(f"has max_value {shown(most)}, negative_slope {slope:g}, and here ReLU6 alone has an upper end: train it with that")
+    function = curves.relu6 if most else curves.leaky(slope) if slope else curves.relu
     return told.graph.settled(told.graph.curved(told.value, function, told.where), told.where)
 
 

@@ -31,11 +31,14 @@ from gpucnn.layers import (
     Flatten,
     GlobalAvgPool2D,
     GlobalMaxPool2D,
+    HardSigmoid,
+    HardSwish,
     Layer,
     LeakyReLU,
     LocallyConnected2D,
     MaxPool2D,
     ReLU,
+    ReLU6,
     Residual,
     SeparableConv2D,
     Sigmoid,
@@ -71,7 +74,7 @@ class Nodes:
     def constant(self, name: str, value: Any, dtype: Any = np.float32) -> str:
         """An array under the layer's name and its own."""
         full = f"{self.layer}.{name}"
-        self.constants[full] = np.ascontiguousarray(to_numpy(value), dtype)
+        self.constants[full] = np.asarray(to_numpy(value), dtype, order="C")  # a number stays one, without axes
         return full
 
     def saved(self, array: SavedArray | None) -> list[str]:
@@ -261,7 +264,7 @@ NODES: dict[type[Layer], Callable[[Nodes, Any, str, str], str]] = {
     Flatten: lambda nodes, layer, x, path: nodes.add("Flatten", x, axis=1),
     ZeroPad2D: lambda nodes, layer, x, path: _pad(nodes, x, layer.padding),
     Dropout: _same,
-    **dict.fromkeys((ReLU, Sigmoid, Softmax, Tanh, LeakyReLU, ELU, GELU, SiLU), _same),
+    **dict.fromkeys((ReLU, Sigmoid, Softmax, Tanh, LeakyReLU, ELU, GELU, SiLU, ReLU6, HardSigmoid, HardSwish), _same),
     Stack: lambda nodes, layer, x, path: in_turn(nodes, layer.inner(), x, path),
     SeparableConv2D: lambda nodes, layer, x, path: in_turn(nodes, layer.inner(), x, path),
     Residual: _residual,
@@ -276,5 +279,8 @@ ACTIVATIONS: dict[str, Callable[[Nodes, str, dict[str, Any]], str]] = {
     "leaky_relu": lambda nodes, x, options: nodes.add("LeakyRelu", x, alpha=options.get("negative_slope", 0.01)),
     "elu": lambda nodes, x, options: nodes.add("Elu", x, alpha=options.get("alpha", 1.0)),
     "gelu": lambda nodes, x, options: nodes.add("Gelu", x, approximate="tanh" if options.get("approximate") else "none"),
+    "relu6": lambda nodes, x, options: nodes.add("Clip", x, nodes.constant("least", 0.0), nodes.constant("most", 6.0)),
+    "hard_sigmoid": lambda nodes, x, options: nodes.add("HardSigmoid", x, alpha=1 / 6, beta=0.5),
+    "hard_swish": lambda nodes, x, options: nodes.add("HardSwish", x),
     "silu": lambda nodes, x, options: nodes.add("Mul", x, nodes.add("Sigmoid", x)),
 }

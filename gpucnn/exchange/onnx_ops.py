@@ -59,11 +59,9 @@ def _curve_of(make: Callable[[Op], curves.Curve]) -> Callable[[Op], Value]:
 
 def _clip(op: Op) -> Value:
     low, high = (op.attributes.get(name, op.optional(index)) for index, name in ((1, "min"), (2, "max")))
-    least, most = -math.inf if low is None else float(low), math.inf if high is None else float(high)
+    least, most = (open_ if end is None else float(np.reshape(end, -1)[0]) for end, open_ in ((low, -math.inf), (high, math.inf)))
     most = math.inf if most >= -windows.LEAST else most
     least = -math.inf if least <= windows.LEAST else least
-    if least == 0 and most < math.inf:
-        raise Problem(f"clips to 0 … {most:g}, as ReLU6 does, and no activation here has an upper end: train it with ReLU")
     return op.graph.curved(op.value(), lambda x: np.clip(x, least, most), op.where)
 
 
@@ -109,7 +107,7 @@ def _arithmetic(op: Op) -> Value:
     if op.kind == "Add":
         return op.graph.of_positions(value, constant) or op.graph.scaled(value, 1.0, constant, op.where)
     if op.kind == "Mul":
-        return op.graph.scaled(value, constant, 0.0, op.where)
+        return windows.over_the_edge(op, value, constant) or op.graph.scaled(value, constant, 0.0, op.where)
     if op.kind == "Sub":
         return op.graph.scaled(value, 1.0, -constant, op.where) if first else op.graph.scaled(value, -1.0, constant, op.where)
     if first:
@@ -176,6 +174,8 @@ OPS: dict[str, Callable[[Op], Value]] = {
     "Elu": _curve_of(lambda op: curves.elu(op.attributes.get("alpha", 1.0))),
     "LeakyRelu": _curve_of(lambda op: curves.leaky(op.attributes.get("alpha", 0.01))),
     "Gelu": _curve_of(_gelu),
+    "HardSigmoid": _curve_of(lambda op: curves.hard_sigmoid(op.attributes.get("alpha", 0.2), op.attributes.get("beta", 0.5))),
+    "HardSwish": _curve(curves.hard_swish),
     **dict.fromkeys(ARITHMETIC, _arithmetic),
     "Softmax": _softmax,
     "LogSoftmax": _log_softmax,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -9,11 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn.errors import ShapeError
 from gpucnn.exchange.onnx_op import Op
 from gpucnn.exchange.problems import Problem
-from gpucnn.exchange.value import NO_PADDING, OWN_FILTERS, Value
-from gpucnn.layers import AvgPool2D, Conv2D, ConvTranspose2D, DepthwiseConv2D, LocallyConnected2D, MaxPool2D
-from gpucnn.ops.shapes import Sides
+from gpucnn.exchange.value import FIRST, NO_PADDING, OWN_FILTERS, Value
+from gpucnn.layers import AvgPool2D, Conv2D, ConvTranspose2D, DepthwiseConv2D, LocallyConnected2D, MaxPool2D, ZeroPad2D
+from gpucnn.ops.cpu.pool import window_counts
+from gpucnn.ops.shapes import Sides, pool_window
 from gpucnn.text import shown
 
 LEAST = -1e30  # padding with less than this never wins in max pooling
@@ -140,6 +144,35 @@ def avg_pool(op: Op) -> Value:
         ceil_mode=bool(op.attributes.get("ceil_mode", 0)),
         count_include_pad=bool(op.attributes.get("count_include_pad", 0)),
     )
+
+
+def over_the_edge(op: Op, value: Value, constant: NDArray[Any]) -> Value | None:
+    """Average pooling whose last window runs over the padded image, as `onnx_nodes` writes it: padded until that window just ends, averaged
+    with all of the padding, times the pixels of a window divided by those that count. None for any other product."""
+    pooled = op.graph.nodes[value.node]
+    if value.pending or value.axes != FIRST or pooled.kind is not AvgPool2D or constant.shape != (1, 1, *pooled.shape[1:]):
+        return None
+    padded = op.graph.nodes[pooled.inputs[0]]
+    if padded.kind is not ZeroPad2D or pooled.settings["padding"] != NO_PADDING or pooled.settings["ceil_mode"]:
+        return None
+    before, kernel, stride = padded.inputs[0], pooled.settings["pool_size"], pooled.settings["stride"]
+    (top, bottom), (left, right) = padded.settings["padding"]
+    shape = op.graph.nodes[before].shape
+    for low, most_right, counted in itertools.product(range(_half(bottom, kernel[0])), range(_half(right, kernel[1])), (False, True)):
+        padding = ((top, low), (left, most_right))
+        with contextlib.suppress(ShapeError):
+            window = pool_window(shape[1:], kernel, stride, padding, 1, True)
+            if window.output == pooled.shape[1:]:
+                share = kernel[0] * kernel[1] / window_counts(window, counted)
+                if np.allclose(share, constant[0, 0], rtol=1e-6, atol=0):
+                    settings = {"pool_size": kernel, "stride": stride, "padding": padding, "count_include_pad": counted}
+                    return op.graph.add(AvgPool2D, Value(before, shape, FIRST), op.where, ceil_mode=True, **settings)
+    return None
+
+
+def _half(pad: int, kernel: int) -> int:
+    """Behind the last padding that pooling may have of its own, of `pad` pixels at the most."""
+    return min(pad, kernel // 2) + 1
 
 
 def whole(kind: type[AvgPool2D] | type[MaxPool2D]) -> Callable[[Op], Value]:

@@ -55,6 +55,7 @@ class Value:
     inner: Value | None = None  # what the curve's last step was done to,
     step: Curve | tuple[NDArray[Any], NDArray[Any]] | None = None  # and that step, a formula or (scale, shift)
     pair: tuple[Value, Value] | None = None  # or what was added up in it
+    place: str = ""  # of the node that the curve's last formula is
 
     @property
     def logical(self) -> Shape:

@@ -10,7 +10,7 @@ from gpucnn.errors import ArgumentError
 from gpucnn.layers.activations import ACTIVATIONS
 from gpucnn.layers.base import Array, Cost, Layer, Shape
 
-__all__ = ["ELU", "GELU", "LeakyReLU", "ReLU", "SiLU", "Sigmoid", "Softmax", "Tanh"]
+__all__ = ["ELU", "GELU", "HardSigmoid", "HardSwish", "LeakyReLU", "ReLU", "ReLU6", "SiLU", "Sigmoid", "Softmax", "Tanh"]
 
 
 class _Activation(Layer):
@@ -109,6 +109,33 @@ class SiLU(_Activation):
     """x / (1 + e⁻ˣ), also called swish."""
 
     kind = "silu"
+
+    def __init__(self) -> None:
+        super().__init__()
+
+
+class ReLU6(_Activation):
+    """min(max(x, 0), 6), as in MobileNet (Howard and others 2017)."""
+
+    kind = "relu6"
+
+    def __init__(self) -> None:
+        super().__init__()
+
+
+class HardSigmoid(_Activation):
+    """x / 6 + 1/2, no less than 0 and no more than 1, as PyTorch and Keras 3 have it; Keras 2 had x / 5 + 1/2."""
+
+    kind = "hard_sigmoid"
+
+    def __init__(self) -> None:
+        super().__init__()
+
+
+class HardSwish(_Activation):
+    """x · HardSigmoid(x), as in MobileNetV3 (Howard and others, ICCV 2019)."""
+
+    kind = "hard_swish"
 
     def __init__(self) -> None:
         super().__init__()

@@ -27,4 +27,7 @@ ACTIVATIONS |= {
     "elu": Activation("elu", "elu_grad", like_relu=True),
     "gelu": Activation("gelu", "gelu_grad", of_input=True, like_relu=True),
     "silu": Activation("silu", "silu_grad", of_input=True, like_relu=True),
+    "relu6": Activation("relu6", "relu6_grad", like_relu=True),
+    "hard_sigmoid": Activation("hard_sigmoid", "hard_sigmoid_grad"),
+    "hard_swish": Activation("hard_swish", "hard_swish_grad", of_input=True, like_relu=True),
 }

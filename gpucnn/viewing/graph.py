@@ -25,11 +25,14 @@ from gpucnn.layers import (
     Flatten,
     GlobalAvgPool2D,
     GlobalMaxPool2D,
+    HardSigmoid,
+    HardSwish,
     Layer,
     LeakyReLU,
     LocallyConnected2D,
     MaxPool2D,
     ReLU,
+    ReLU6,
     Residual,
     SavedArray,
     SeparableConv2D,
@@ -62,10 +65,10 @@ OPERATIONS: dict[type[Layer], str] = {  # by the very class: one derived from it
     ZeroPad2D: "pad",
     Flatten: "flatten",
     Dropout: "pass",
-    **dict.fromkeys((ReLU, Sigmoid, Softmax, Tanh, LeakyReLU, ELU, GELU, SiLU), "pass"),
+    **dict.fromkeys((ReLU, Sigmoid, Softmax, Tanh, LeakyReLU, ELU, GELU, SiLU, ReLU6, HardSigmoid, HardSwish), "pass"),
 }
 COMPUTED = frozenset(
-    {"relu", "sigmoid", "softmax", "tanh", "leaky_relu", "elu", "gelu", "silu"}
+    {"relu", "sigmoid", "softmax", "tanh", "leaky_relu", "elu", "gelu", "silu", "relu6", "hard_sigmoid", "hard_swish"}
 )  # activations that page/activations.js has
 OPAQUE = "opaque"  # a layer that the page does not compute, such as your own: its outputs come along for the images that do
 

@@ -1,10 +1,11 @@
-"""The smooth relatives of ReLU, and the hyperbolic tangent: one thread per element.
+"""The relatives of ReLU, smooth and with an upper end, and the hyperbolic tangent: one thread per element.
 
     leaky ReLU  x, or slope · x below 0          ELU   x, or alpha · (eˣ − 1) below 0
     SiLU        x · σ(x), σ(x) = 1 / (1 + e⁻ˣ)   GELU  x · Φ(x), Φ(x) = erfc(−x / √2) / 2 the normal distribution
+    ReLU6       min(max(x, 0), 6)                hard sigmoid  ReLU6(x + 3) / 6; hard swish  x · ReLU6(x + 3) / 6
 
 GELU's other form is x · (1 + tanh(√(2/π) · (x + 0.044715 · x³))) / 2 (Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016). Gradients
-of leaky ReLU, ELU and tanh are computed from the output, those of SiLU and GELU from the input.
+of SiLU, GELU and hard swish are computed from the input, all others from the output.
 """
 
 # Numba works out the types of kernels.
@@ -18,13 +19,23 @@ import numpy as np
 
 from gpucnn_kernels.activations import logistic
 from gpucnn_kernels.core._numba import cuda, float32, uint32
-from gpucnn_kernels.core.compile import kernel
+from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.launch import Array, Stream, floats, run_each
 
 HALF_ROOT = np.float32(math.sqrt(0.5))  # 1/√2
 DENSITY = np.float32(1 / math.sqrt(2 * math.pi))  # of the normal distribution at 0
 TANH_SCALE = np.float32(math.sqrt(2 / math.pi))
 CUBE = np.float32(0.044715)
+
+
+@device
+def at_most_six(x):
+    """min(max(x, 0), 6); NaN stays NaN."""
+    if x <= float32(0):
+        x = float32(0)
+    if x >= float32(6):
+        x = float32(6)
+    return x
 
 
 @kernel
@@ -64,6 +75,59 @@ def elu_grad_kernel(dy, y, dx, alpha):
         gradient = dy[i]
         if not y[i] > float32(0):
             gradient *= y[i] + alpha
+        dx[i] = gradient
+
+
+@kernel
+def relu6_kernel(x, y):
+    i = uint32(cuda.grid(1))
+    if i < y.size:
+        y[i] = at_most_six(x[i])
+
+
+@kernel
+def relu6_grad_kernel(dy, y, dx):
+    i = uint32(cuda.grid(1))
+    if i < dx.size:
+        gradient = dy[i]
+        if not (y[i] > float32(0) and y[i] < float32(6)):
+            gradient = float32(0)
+        dx[i] = gradient
+
+
+@kernel
+def hard_sigmoid_kernel(x, y):
+    i = uint32(cuda.grid(1))
+    if i < y.size:
+        y[i] = at_most_six(x[i] + float32(3)) / float32(6)
+
+
+@kernel
+def hard_sigmoid_grad_kernel(dy, y, dx):
+    i = uint32(cuda.grid(1))
+    if i < dx.size:
+        gradient = dy[i] / float32(6)
+        if not (y[i] > float32(0) and y[i] < float32(1)):
+            gradient = float32(0)
+        dx[i] = gradient
+
+
+@kernel
+def hard_swish_kernel(x, y):
+    i = uint32(cuda.grid(1))
+    if i < y.size:
+        y[i] = x[i] * (at_most_six(x[i] + float32(3)) / float32(6))
+
+
+@kernel
+def hard_swish_grad_kernel(dy, x, dx):
+    i = uint32(cuda.grid(1))
+    if i < dx.size:
+        gradient = dy[i]
+        if not x[i] > float32(-3):
+            gradient = float32(0)
+        elif x[i] < float32(3):
+            gradient *= x[i] / float32(3) + float32(0.5)
         dx[i] = gradient
 
 
@@ -141,6 +205,36 @@ def elu(x: Array, y: Array, alpha: float, stream: Stream = 0) -> None:
 def elu_grad(dy: Array, y: Array, dx: Array, alpha: float, stream: Stream = 0) -> None:
     """Writes dy, or dy · (y + alpha) where y is not positive, to dx. dx may be dy."""
     _backward(elu_grad_kernel, dy, y, dx, stream, np.float32(alpha))
+
+
+def relu6(x: Array, y: Array, stream: Stream = 0) -> None:
+    """Writes min(max(x, 0), 6) to y. y may be x."""
+    _forward(relu6_kernel, x, y, stream)
+
+
+def relu6_grad(dy: Array, y: Array, dx: Array, stream: Stream = 0) -> None:
+    """Writes dy where 0 < y < 6, else 0, to dx. dx may be dy."""
+    _backward(relu6_grad_kernel, dy, y, dx, stream)
+
+
+def hard_sigmoid(x: Array, y: Array, stream: Stream = 0) -> None:
+    """Writes x / 6 + 1/2, no less than 0 and no more than 1, to y. y may be x."""
+    _forward(hard_sigmoid_kernel, x, y, stream)
+
+
+def hard_sigmoid_grad(dy: Array, y: Array, dx: Array, stream: Stream = 0) -> None:
+    """Writes dy / 6 where 0 < y < 1, else 0, to dx. dx may be dy."""
+    _backward(hard_sigmoid_grad_kernel, dy, y, dx, stream)
+
+
+def hard_swish(x: Array, y: Array, stream: Stream = 0) -> None:
+    """Writes x · (x / 6 + 1/2), the second between 0 and 1, to y. y may be x."""
+    _forward(hard_swish_kernel, x, y, stream)
+
+
+def hard_swish_grad(dy: Array, x: Array, dx: Array, stream: Stream = 0) -> None:
+    """Writes dy · (x / 3 + 1/2) where −3 < x < 3, dy above, 0 below, to dx. dx may be dy."""
+    _backward(hard_swish_grad_kernel, dy, x, dx, stream)
 
 
 def tanh(x: Array, y: Array, stream: Stream = 0) -> None:

@@ -97,8 +97,19 @@ def each(keras: Any) -> dict[str, tuple[tuple[int, ...], list[Any]]]:
         "ZeroPadding2D": ((4, 5, 3), [k.ZeroPadding2D(((1, 0), (2, 3))), k.ZeroPadding2D(1)]),
         "Flatten": ((4, 5, 3), [k.Conv2D(4, 2, strides=2), k.Flatten(), k.BatchNormalization(), k.Dense(3)]),
         "Reshape": ((6, 5), [k.Reshape((6, 5, 1)), k.Conv2D(2, 3), k.Reshape((-1,)), k.Dense(2)]),
-        "Activation": ((3, 4, 2), [k.Activation("sigmoid"), k.Activation("elu"), k.Activation("linear")]),
-        "ReLU": ((3, 4, 2), [k.ReLU(negative_slope=0.1), k.ReLU()]),
+        "Activation": (
+            (3, 4, 2),
+            [
+                k.Activation("sigmoid"),
+                k.Activation("elu"),
+                k.Activation("linear"),
+                k.Conv2D(3, 1, activation="relu6"),
+                k.Activation("hard_sigmoid"),
+                k.Activation("hard_silu"),
+                k.Conv2D(2, 1, activation="hard_swish"),
+            ],
+        ),
+        "ReLU": ((3, 4, 2), [k.ReLU(negative_slope=0.1), k.ReLU(), k.Rescaling(20), k.ReLU(max_value=6.0)]),
         "LeakyReLU": ((3, 4, 2), [k.LeakyReLU(negative_slope=0.25)]),
         "ELU": ((3, 4, 2), [k.ELU(alpha=0.5)]),
         "Softmax": ((5,), [k.Softmax()]),
@@ -201,7 +212,7 @@ def test_what_cannot_be_taken_is_named_layer_by_layer(keras: Any, tmp_path: Path
     twice = k.ReLU(threshold=1.0, name="twice")
     x = k.Add()([twice(image), twice(image)])
     y = k.Conv2D(2, 1, activation="selu", name="odd")(k.UpSampling2D(name="up")(image))
-    z = k.ReLU(max_value=6, name="six")(image)
+    z = k.ReLU(max_value=4, name="four")(image)
     side = k.AveragePooling2D(2, name="pool")(y)
     model = keras.Model(image, k.Concatenate()([x, k.Dense(2, name="of_images")(z), side]))
     saved(model, tmp_path / "m.keras")
@@ -209,8 +220,8 @@ def test_what_cannot_be_taken_is_named_layer_by_layer(keras: Any, tmp_path: Path
         import_keras(tmp_path / "m.keras", device="cpu")
     words = sorted(caught.value.problems)
     assert words == [
-        "ReLU 'six' has a max_value, as ReLU6 has, or a threshold, which no activation here has: train it with ReLU",
-        "ReLU 'twice' has a max_value, as ReLU6 has, or a threshold, which no activation here has: train it with ReLU",
+        "ReLU 'four' has max_value 4, negative_slope 0, and here ReLU6 alone has an upper end: train it with that",
+        "ReLU 'twice' has threshold 1.0, which no activation here has: train it with ReLU",
         "UpSampling2D 'up' has no equivalent layer in gpucnn",
     ]
     model = keras.Sequential([image, k.Conv2D(2, 1, activation="selu", name="odd"), k.Dense(2, name="of_images")])

@@ -43,9 +43,9 @@ def run(path: Path, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return found
 
 
-def check(model: gc.Sequential, path: Path, batch: int = 3) -> None:
+def check(model: gc.Sequential, path: Path, batch: int = 3, spread: float = 1) -> None:
     export_onnx(model, path)
-    x = np.random.default_rng(1).normal(0, 1, (batch, *model.input_shape)).astype(np.float32)
+    x = np.random.default_rng(1).normal(0, spread, (batch, *model.input_shape)).astype(np.float32)
     expected = model.predict(x)
     assert np.abs(expected).max() > 1e-3  # or anything would pass
     np.testing.assert_allclose(run(path, x), expected, rtol=APART, atol=APART)
@@ -94,6 +94,8 @@ EACH: dict[str, tuple[list[Callable[[], Any]], tuple[int, ...]]] = {
             lambda: gc.AvgPool2D(3, stride=2, padding=1),
             lambda: gc.AvgPool2D(3, stride=2, padding=1, count_include_pad=False, ceil_mode=True),
             lambda: gc.AvgPool2D((3, 2), stride=(2, 3), padding=1, ceil_mode=True),
+            lambda: gc.AvgPool2D((2, 5), stride=(3, 2), padding=((0, 1), (2, 1)), ceil_mode=True, count_include_pad=False),
+            lambda: gc.AvgPool2D(4, stride=3, padding=((2, 0), (0, 2)), ceil_mode=True),
         ],
         (2, 10, 8),
     ),
@@ -110,6 +112,9 @@ EACH: dict[str, tuple[list[Callable[[], Any]], tuple[int, ...]]] = {
     "ELU": ([lambda: gc.ELU(0.7), gc.ELU], (2, 3, 4)),
     "GELU": ([gc.GELU, lambda: gc.GELU(approximate=True)], (2, 3, 4)),
     "SiLU": ([gc.SiLU], (2, 3, 4)),
+    "ReLU6": ([gc.ReLU6, lambda: gc.Stack(gc.Conv2D(3, 1), gc.BatchNorm2D(activation="relu6"))], (2, 3, 4)),
+    "HardSigmoid": ([gc.HardSigmoid], (2, 3, 4)),
+    "HardSwish": ([gc.HardSwish, lambda: gc.Dense(3, activation="hard_swish")], (4,)),
     "Stack": ([lambda: gc.Stack(gc.Conv2D(3, 1), gc.ReLU())], (2, 3, 4)),
     "Residual": (
         [
@@ -129,7 +134,14 @@ KINDS = {kind for kind in vars(kinds).values() if isinstance(kind, type) and iss
 def test_every_layer(kind: str, tmp_path: Path) -> None:
     makers, shape = EACH[kind]
     for number, make in enumerate(makers):
-        check(built([make()], shape, seed=number), tmp_path / "model.onnx")
+        check(
+            built([make()], shape, seed=number), tmp_path / "model.onnx", spread=4 if kind in ("ReLU6", "HardSigmoid", "HardSwish") else 1
+        )
+        model = built([gc.LeakyReLU(0.5), make()], shape, seed=number)  # dropout alone would be no layer at all
+        export_onnx(model, tmp_path / "model.onnx")
+        back = import_onnx(tmp_path / "model.onnx", device="cpu")
+        x = np.random.default_rng(number).normal(0, 4, (2, *shape)).astype(np.float32)
+        np.testing.assert_allclose(back.predict(x), model.predict(x), rtol=APART, atol=APART)
 
 
 def test_every_layer_and_activation_is_in_the_tables() -> None:

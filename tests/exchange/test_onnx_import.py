@@ -195,6 +195,20 @@ MODULES: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = {
         lambda t: t.nn.Sequential(t.nn.Linear(6, 5, bias=False), t.nn.BatchNorm1d(5), t.nn.Sigmoid(), t.nn.Linear(5, 2)),
         (6,),
     ),
+    "activations that end": (
+        lambda t: t.nn.Sequential(
+            t.nn.Conv2d(1, 3, 3), t.nn.BatchNorm2d(3), t.nn.ReLU6(), t.nn.Conv2d(3, 3, 1), t.nn.Hardswish(), t.nn.Hardtanh(0, 6),
+            t.nn.BatchNorm2d(3), t.nn.Hardsigmoid(), t.nn.Identity(),
+        ),
+        (1, 6, 5),
+    ),
+    "pooling over the edge": (
+        lambda t: t.nn.Sequential(
+            t.nn.AvgPool2d(3, 2, 1, ceil_mode=True), t.nn.MaxPool2d(2, 3, ceil_mode=True), t.nn.AvgPool2d(2, 2, ceil_mode=True),
+            t.nn.AvgPool2d(2, 2, 1, ceil_mode=True, count_include_pad=False),
+        ),
+        (2, 24, 21),
+    ),
     "tanh's gelu": (lambda t: t.nn.Sequential(t.nn.Conv2d(1, 2, 1), t.nn.GELU("tanh"), t.nn.Dropout2d(0.2)), (1, 4, 4)),
 }  # fmt: skip
 
@@ -275,7 +289,8 @@ def test_pytorchs_second_exporter_with_its_weights_in_a_file_beside(torch: Any, 
     nn = torch.nn
     make = nn.Sequential(
         nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), block(torch, 4, 4, 1), block(torch, 4, 6, 2),
-        nn.GELU(), nn.SiLU(), branches(torch, nn.Conv2d(6, 2, 1)), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 30), nn.Tanh(),
+        nn.GELU(), nn.SiLU(), nn.ReLU6(), nn.Hardswish(), nn.AvgPool2d(2, 2, ceil_mode=True),
+        branches(torch, nn.Conv2d(6, 2, 1)), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 30), nn.Tanh(),
         nn.Linear(30, 10), nn.Softmax(1),
     )  # fmt: skip
     module, x, expected = tensors(torch, make, (1, 14, 14))
@@ -420,6 +435,21 @@ BY_HAND: dict[str, tuple[list[Any], tuple[int, ...], dict[str, Any]]] = {
         (4, 5),
         {"one": np.array([1]), "w": normal(2, 1, 2, 2), "shape": np.array([0, -1])},
     ),
+    "a mean over the edge as PyTorch writes it": (
+        [
+            node("Pad", "x", "pads", "zero", y="a"),
+            node("AveragePool", "a", kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1, y="b"),
+            node("Clip", "b", "zero", "six", y="c"),
+            node("ReduceMean", "c", "axes", keepdims=1, y="d"),
+            node("Squeeze", "d", "places", y="e"),
+            node("Softmax", "e", axis=1),
+        ],
+        (2, 5, 5),
+        {
+            "pads": np.array([0, 0, 0, 1, 0, 0, 0, 1]), "zero": np.float32(0), "six": np.array([6], np.float32), "axes": np.array([2, 3]),
+            "places": np.array([-1, -2]),
+        },
+    ),
     "padding before max pooling that never wins": (
         [node("Pad", "x", "pads", "low", y="a"), node("MaxPool", "a", kernel_shape=[3, 3], strides=[2, 2])],
         (2, 6, 6),
@@ -440,12 +470,36 @@ def test_graphs_by_hand(name: str, tmp_path: Path) -> None:
 W = {"w": normal(2, 2, 1, 1)}
 NOT_TAKEN: dict[str, tuple[list[Any], dict[str, Any], str]] = {
     "every node that is in the way": (
-        [node("LRN", "x", y="a", size=3), node("Conv", "a", "w", y="b"), node("HardSwish", "x", y="c"), node("Add", "b", "c")],
+        [node("LRN", "x", y="a", size=3), node("Conv", "a", "w", y="b"), node("Mish", "x", y="c"), node("Add", "b", "c")],
         W,
-        r"LRN 'lrn_of_x' has no equivalent layer in gpucnn; HardSwish 'hardswish_of_x' has no equivalent layer in gpucnn$",
+        r"LRN 'lrn_of_x' has no equivalent layer in gpucnn; Mish 'mish_of_x' has no equivalent layer in gpucnn$",
     ),
-    "ReLU6": ([node("Clip", "x", "zero", "six")], {"zero": np.float32(0), "six": np.float32(6)}, "clips to 0 … 6, as ReLU6 does"),
+    "ReLU with another end": (
+        [node("Clip", "x", "zero", "four", y="a"), node("Conv", "a", "w")],
+        W | {"zero": np.float32(0), "four": np.float32(4)},
+        "Conv 'conv_of_a' takes what 'clip_of_x' makes, a formula that is none of the activations here",
+    ),
     "a formula of no name": ([node("Clip", "x", "low", "six")], {"low": np.float32(-1), "six": np.float32(6)}, "none of the activations"),
+    "the hard sigmoid of Keras 2": ([node("HardSigmoid", "x")], {}, "takes what 'hardsigmoid_of_x' makes, a formula that is none"),
+    "softmax over the channels of images": ([node("Softmax", "x", axis=1)], {}, "Softmax 'softmax_of_x' goes along axis 1 of 4"),
+    "a mean over one axis": ([node("ReduceMean", "x", "k")], {"k": np.array([3])}, r"ReduceMean .* goes over axes \[3\]"),
+    "channels in another order": (
+        [node("Reshape", "x", "k")], {"k": np.array([0, 1, 2, 4, 4])}, r"Reshape 'reshape_of_x' makes \(1, 2, 4, 4\) of \(2, 4, 4\)"
+    ),
+    "an axis that is not of size one": ([node("Squeeze", "x", "k")], {"k": np.array([1])}, r"Squeeze 'squeeze_of_x' takes away axes \[1\]"),
+    "average pooling with gaps": (
+        [node("AveragePool", "x", kernel_shape=[2, 2], dilations=[2, 1])], {}, r"AveragePool .* has dilations \(2, 1\)"
+    ),
+    "a product with a number for each pixel": (
+        [node("AveragePool", "x", kernel_shape=[2, 2], y="a"), node("Mul", "a", "k")],
+        {"k": normal(1, 1, 3, 3)},
+        "differs from pixel to pixel",
+    ),
+    "shares that no pooling over the edge has": (
+        [node("Pad", "x", "pads", y="p"), node("AveragePool", "p", kernel_shape=[2, 2], strides=[3, 3], y="a"), node("Mul", "a", "k")],
+        {"pads": np.array([0, 0, 0, 0, 0, 0, 1, 1]), "k": np.array([[[[1, 3], [3, 4]]]], np.float32)},
+        "Mul 'mul_of_a' combines a value with a constant of shape .* differs from pixel to pixel",
+    ),
     "a product of two": ([node("Conv", "x", "w", y="a"), node("Mul", "a", "x")], W, r"Mul 'mul_of_a' combines two values"),
     "sums of another kind": ([node("Einsum", "x", "w", equation="nchw,kchw->nk")], W, r"sums by 'nchw,kchw->nk', and only filters of each"),
     "filters of each position behind other than picked pixels": (

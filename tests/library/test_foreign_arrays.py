@@ -31,7 +31,10 @@ CALLS = {
     "dense": lambda a: F.dense(a(FLAT), a(ROWS)),
     "softmax_cross_entropy": lambda a: F.softmax_cross_entropy(a(LOGITS), a(LABELS)),
     **{name: (lambda a, name=name: getattr(F, name)(a(FLAT))) for name in ("relu", "sigmoid", "softmax", "tanh", "leaky_relu", "elu")},
-    **{name: (lambda a, name=name: getattr(F, name)(a(FLAT))) for name in ("gelu", "silu", "flatten")},
+    **{
+        name: (lambda a, name=name: getattr(F, name)(a(FLAT)))
+        for name in ("gelu", "silu", "relu6", "hard_sigmoid", "hard_swish", "flatten")
+    },
 }
 
 

@@ -23,6 +23,9 @@ def test_activations_are_pytorchs(rng: np.random.Generator) -> None:
         (F.leaky_relu(x, 0.3), T.leaky_relu(tensor, 0.3)),
         (F.elu(x, 0.7), T.elu(tensor, 0.7)),
         (F.silu(x), T.silu(tensor)),
+        (F.relu6(3 * x), T.relu6(3 * tensor)),
+        (F.hard_sigmoid(x), T.hardsigmoid(tensor)),
+        (F.hard_swish(x), T.hardswish(tensor)),
         (F.gelu(x), T.gelu(tensor)),
         (F.gelu(x, approximate=True), T.gelu(tensor, approximate="tanh")),
     ):

@@ -51,7 +51,19 @@ STACKS: dict[str, Any] = {
     **{f"dense {name}": lambda name=name: stack(gc.Dense(4, activation=name), shape=ROW) for name in ACTIVATIONS},
     **{
         f"{kind.__name__} between": lambda kind=kind: stack(gc.Dense(5), kind(), gc.Dense(3), shape=ROW)
-        for kind in (gc.ReLU, gc.Sigmoid, gc.Softmax, gc.Tanh, gc.LeakyReLU, gc.ELU, gc.GELU, gc.SiLU)
+        for kind in (
+            gc.ReLU,
+            gc.Sigmoid,
+            gc.Softmax,
+            gc.Tanh,
+            gc.LeakyReLU,
+            gc.ELU,
+            gc.GELU,
+            gc.SiLU,
+            gc.ReLU6,
+            gc.HardSigmoid,
+            gc.HardSwish,
+        )
     },
     "a steep leaky ReLU": lambda: stack(gc.Dense(5), gc.LeakyReLU(0.7), gc.ELU(2.5), gc.GELU(approximate=True), shape=ROW),
     "a whole network": lambda: stack(

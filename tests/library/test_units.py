@@ -18,6 +18,9 @@ NAMES: dict[str, Any] = {
     "elu": ("elu", {"alpha": 1.5}),
     "tanh": ("tanh", {}),
     "silu": ("silu", {}),
+    "relu6": ("relu6", {}),
+    "hard sigmoid": ("hard_sigmoid", {}),
+    "hard swish": ("hard_swish", {}),
     "gelu": ("gelu", {}),
     "gelu by tanh": ("gelu", {"approximate": True}),
 }
@@ -39,25 +42,26 @@ def test_activations_and_gradients_are_pytorchs(name: str, rng: np.random.Genera
     given = {"approximate": "tanh"} if options.get("approximate") else options
     x, dy = np.concatenate([rng.normal(size=500) * 3, SPECIAL[np.isfinite(SPECIAL)]]), rng.normal(size=500 + 8)
     tensor = torch.tensor(x, requires_grad=True)
-    ref = getattr(torch if op == "tanh" else torch.nn.functional, op)(tensor, **given)
+    ref = getattr(torch if op == "tanh" else torch.nn.functional, op.replace("hard_", "hard"))(tensor, **given)
     ref.backward(torch.tensor(dy))
     y = getattr(cpu, op)(x, **options)
     np.testing.assert_allclose(y, ref.detach(), rtol=1e-12, atol=1e-12)
-    kept = x if op in ("silu", "gelu") else y
+    kept = x if op in ("silu", "gelu", "hard_swish") else y
     finite = np.abs(x) < 1e20  # the cube of what is larger is infinite
-    np.testing.assert_allclose(getattr(cpu, f"{op}_grad")(dy, kept, **options)[finite], tensor.grad[finite], rtol=1e-10, atol=1e-12)
+    rtol = 1e-7 if op == "hard_sigmoid" else 1e-10  # PyTorch has its 1/6 in float32 there
+    np.testing.assert_allclose(getattr(cpu, f"{op}_grad")(dy, kept, **options)[finite], tensor.grad[finite], rtol=rtol, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_nan_and_infinity(name: str) -> None:
     op, options = NAMES[name]
     y = getattr(cpu, op)(SPECIAL[:2], **options)
-    assert np.isnan(y[0]) and y[1] == (1 if op == "tanh" else np.inf)
+    assert np.isnan(y[0]) and y[1] == {"tanh": 1, "hard_sigmoid": 1, "relu6": 6}.get(op, np.inf)
     x = np.full(3, 0.5)
     np.testing.assert_array_equal(getattr(cpu, op)(x, **options, out=x), getattr(cpu, op)(np.full(3, 0.5), **options))
 
 
-@pytest.mark.parametrize("activation", ["tanh", "leaky_relu", "elu", "gelu", "silu"])
+@pytest.mark.parametrize("activation", ["tanh", "leaky_relu", "elu", "gelu", "silu", "relu6", "hard_sigmoid", "hard_swish"])
 def test_a_last_activation_of_another_kind_is_never_left_off(activation: str) -> None:
     model = gc.Sequential(gc.Dense(3, activation=activation)).build((4,), device="cpu")
     x = np.random.default_rng(0).random((5, 4), np.float32)

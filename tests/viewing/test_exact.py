@@ -121,7 +121,10 @@ def check(opened: Callable[..., Any], model: gc.Sequential, seed: int) -> Any:
     for name, pinned, result, output in page.page.evaluate(VISIT):
         assert pinned == output, name
         # The panel adds up in double precision what the layer below has put out in float32; sums of many terms cancel.
-        assert result == pytest.approx(output, rel=1e-5, abs=1e-5 * max(1, abs(output))), name
+        if result is None:  # a pixel of the padding has no equation
+            assert name.startswith("zeropad2d") and output == 0
+        else:
+            assert result == pytest.approx(output, rel=1e-5, abs=1e-5 * max(1, abs(output))), name
     assert page.quiet(), page.said
     return page
 
@@ -178,7 +181,7 @@ def test_every_kind_of_layer(index: int, opened: Callable[..., Any]) -> None:
 
 def random_model(seed: int) -> gc.Sequential:
     rng = np.random.default_rng(seed)
-    activations = [None, "relu", "tanh", "leaky_relu", "elu", "gelu", "silu", "sigmoid"]
+    activations = [None, "relu", "tanh", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "relu6", "hard_sigmoid", "hard_swish"]
 
     def pick(*values: Any) -> Any:
         return values[int(rng.integers(len(values)))]

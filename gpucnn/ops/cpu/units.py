@@ -1,4 +1,4 @@
-"""The smooth relatives of ReLU, and the hyperbolic tangent. Elementwise."""
+"""The relatives of ReLU, smooth and with an upper end, and the hyperbolic tangent. Elementwise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import numpy as np
 from gpucnn.ops.cpu._erf import erfc
 from gpucnn.ops.cpu._threads import Array, slabs
 
-__all__ = ["elu", "elu_grad", "gelu", "gelu_grad", "leaky_relu", "leaky_relu_grad", "silu", "silu_grad", "tanh", "tanh_grad"]
+__all__ = [
+    "elu", "elu_grad", "gelu", "gelu_grad", "hard_sigmoid", "hard_sigmoid_grad", "hard_swish", "hard_swish_grad", "leaky_relu",
+    "leaky_relu_grad", "relu6", "relu6_grad", "silu", "silu_grad", "tanh", "tanh_grad",
+]  # fmt: skip
 
 
 def leaky_relu(x: Array, negative_slope: float = 0.01, *, out: Array | None = None) -> Array:
@@ -31,6 +34,41 @@ def elu(x: Array, alpha: float = 1.0, *, out: Array | None = None) -> Array:
 def elu_grad(dy: Array, y: Array, alpha: float = 1.0, *, out: Array | None = None) -> Array:
     """dy, or dy · (y + alpha) where y, ELU's output, is not positive."""
     return _pieces(lambda dy, y: np.where(y > 0, dy, dy * (y + y.dtype.type(alpha))), out, dy, y)
+
+
+def relu6(x: Array, *, out: Array | None = None) -> Array:
+    """min(max(x, 0), 6); NaN stays NaN."""
+    return _pieces(lambda x: np.minimum(np.maximum(x, 0), x.dtype.type(6)), out, x)
+
+
+def relu6_grad(dy: Array, y: Array, *, out: Array | None = None) -> Array:
+    """dy where 0 < y < 6, else 0; `y` is the output (the input does as well)."""
+    return _pieces(lambda dy, y: np.where((y > 0) & (y < 6), dy, dy.dtype.type(0)), out, dy, y)
+
+
+def hard_sigmoid(x: Array, *, out: Array | None = None) -> Array:
+    """x / 6 + 1/2, no less than 0 and no more than 1."""
+    return _pieces(_straight, out, x)
+
+
+def hard_sigmoid_grad(dy: Array, y: Array, *, out: Array | None = None) -> Array:
+    """dy / 6 where 0 < y < 1, else 0; `y` is the output."""
+    return _pieces(lambda dy, y: np.where((y > 0) & (y < 1), dy / 6, dy.dtype.type(0)), out, dy, y)
+
+
+def hard_swish(x: Array, *, out: Array | None = None) -> Array:
+    """x · hard_sigmoid(x)."""
+    return _pieces(lambda x: x * _straight(x), out, x)
+
+
+def hard_swish_grad(dy: Array, x: Array, *, out: Array | None = None) -> Array:
+    """dy · (x / 3 + 1/2) where −3 < x < 3, dy above, 0 below; `x` is the input."""
+
+    def gradient(dy: Array, x: Array) -> Array:
+        dx: Array = np.where(x > -3, np.where(x < 3, dy * (x / 3 + 0.5), dy), dy.dtype.type(0))
+        return dx
+
+    return _pieces(gradient, out, dy, x)
 
 
 def tanh(x: Array, *, out: Array | None = None) -> Array:
@@ -78,6 +116,11 @@ def gelu_grad(dy: Array, x: Array, approximate: bool = False, *, out: Array | No
         return dx
 
     return _pieces(gradient, out, dy, x)
+
+
+def _straight(x: Array) -> Array:
+    result: Array = np.minimum(np.maximum(x + 3, 0), x.dtype.type(6)) / 6
+    return result
 
 
 def _logistic(x: Array) -> Array:

@@ -8,6 +8,9 @@ export const ACTIVATIONS = {
   elu: (x, options) => (x <= 0 ? Math.expm1(x) * Math.fround(options.alpha) : x),
   gelu: (x, options) => x * (options.approximate ? 0.5 * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x * x * x))) : normal(x)),
   silu: x => x * logistic(x),
+  relu6: x => atMostSix(x),
+  hard_sigmoid: x => atMostSix(x + 3) / 6,
+  hard_swish: x => x * (atMostSix(x + 3) / 6),
 };
 
 // values, where the numbers before the activation stand, as what comes of them; softmax works along rows of `length`.
@@ -31,6 +34,8 @@ export function softmax(row) {
   for (let i = 0; i < row.length; i++) sum += powers[i] = Math.exp(row[i] - most);
   for (let i = 0; i < row.length; i++) row[i] = powers[i] / sum;
 }
+
+const atMostSix = x => (x <= 0 ? 0 : x >= 6 ? 6 : x);
 
 function logistic(x) {
   const decay = Math.exp(-Math.abs(x));

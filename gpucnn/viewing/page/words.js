@@ -33,6 +33,9 @@ const ACTIVATION = {
   elu: "ELU",
   gelu: "GELU",
   silu: "SiLU",
+  relu6: "ReLU6",
+  hard_sigmoid: "hard sigmoid",
+  hard_swish: "hard swish",
 };
 const CURVES = {
   relu: "what is negative becomes 0",
@@ -43,6 +46,9 @@ const CURVES = {
   elu: "what is negative levels off",
   gelu: "what is negative fades out softly",
   silu: "what is negative fades out softly",
+  relu6: "what is negative becomes 0, and what is above 6 becomes 6",
+  hard_sigmoid: "everything is cut off below 0 and above 1, on a straight line from −3 to 3",
+  hard_swish: "what is below −3 becomes 0, and what is between −3 and 3 is made smaller",
 };
 
 export const kindOf = node => KINDS[node.kind] ?? ACTIVATION[node.activation] ?? node.kind;

@@ -18,6 +18,9 @@ OPS: dict[str, Any] = {
     "elu": ({"alpha": 1.5}, 4),
     "tanh": ({}, 4),
     "silu": ({}, 8),
+    "relu6": ({}, 0),
+    "hard_sigmoid": ({}, 2),
+    "hard_swish": ({}, 4),
     "gelu": ({}, 12),
     "gelu_by_tanh": ({"approximate": True}, 16),
 }
@@ -29,13 +32,13 @@ SHAPES = [(1, 1), (3, 43), (2, 3, 2, 7)]
 def test_units(device: Device, name: str, shape: tuple[int, ...]) -> None:
     options, roundings = OPS[name]
     op = name.removesuffix("_by_tanh")
-    x, dy = 2 * normal(1, *shape), normal(2, *shape)
+    x, dy = (4 if op in ("relu6", "hard_sigmoid", "hard_swish") else 2) * normal(1, *shape), normal(2, *shape)
     out = Output(device, shape)
     getattr(device.ops, op)(device.array(x), **options, out=out.array)
     ref = getattr(cpu, op)(double(x), **options)
     # Where two numbers near one cancel, the error is that of numbers near the input.
     check(out.result(), ref, magnitude=np.abs(ref) + np.abs(x), terms=roundings, direction="elementwise")
-    kept = x if op in ("silu", "gelu") else ref.astype(np.float32)
+    kept = x if op in ("silu", "gelu", "hard_swish") else ref.astype(np.float32)
     out = Output(device, shape)
     getattr(device.ops, f"{op}_grad")(device.array(dy), device.array(kept), **options, out=out.array)
     ref = getattr(cpu, f"{op}_grad")(double(dy), double(kept), **options)
@@ -51,7 +54,11 @@ def test_special_numbers_and_in_place(device: Device, name: str) -> None:
     given = device.array(x.copy())
     getattr(device.ops, op)(given, **options, out=given)
     y = to_numpy(given)
-    assert np.isnan(y[0]) and y[1] == (1 if op == "tanh" else np.inf) and y[2] == 0
+    assert (
+        np.isnan(y[0])
+        and y[1] == {"tanh": 1, "hard_sigmoid": 1, "relu6": 6}.get(op, np.inf)
+        and y[2] == (0.5 if op == "hard_sigmoid" else 0)
+    )
     np.testing.assert_allclose(y[5:], getattr(cpu, op)(double(x), **options)[5:], rtol=1e-5, atol=1e-20)
 
 

@@ -38,6 +38,13 @@ OPERATIONS = {
     # A comparison and a product; an exponential counts as one operation, and the normal distribution as three.
     "leaky_relu": Operation("activation", _on("x", 2, 2), Rule(("x",))),
     "leaky_relu_grad": Operation("activation", _on("dy", 2, 3), Rule(("dy", "y"))),
+    # Two comparisons; before them a sum and a product, and behind them another product.
+    "relu6": Operation("activation", _on("x", 2, 2), Rule(("x",))),
+    "relu6_grad": Operation("activation", _on("dy", 2, 3), Rule(("dy", "y"))),
+    "hard_sigmoid": Operation("activation", _on("x", 4, 2), Rule(("x",))),
+    "hard_sigmoid_grad": Operation("activation", _on("dy", 3, 3), Rule(("dy", "y"))),
+    "hard_swish": Operation("activation", _on("x", 5, 2), Rule(("x",))),
+    "hard_swish_grad": Operation("activation", _on("dy", 5, 3), Rule(("dy", "x"))),
     "elu": Operation("activation", _on("x", 3, 2), Rule(("x",))),
     "elu_grad": Operation("activation", _on("dy", 3, 3), Rule(("dy", "y"))),
     "tanh": Operation("activation", _on("x", 1, 2), Rule(("x",))),
