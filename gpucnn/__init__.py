@@ -13,13 +13,16 @@ import types as _types
 import typing as _typing
 
 from gpucnn import data as data
+from gpucnn import datasets as datasets
 from gpucnn import functional as functional
 from gpucnn import initializers as initializers
 from gpucnn import layers as layers
 from gpucnn import losses as losses
 from gpucnn import metrics as metrics
+from gpucnn import model as models
 from gpucnn import optimizers as optimizers
 from gpucnn import schedules as schedules
+from gpucnn import utils as utils
 from gpucnn import words as words
 from gpucnn.data import load_dataset as load_dataset
 from gpucnn.device import get_device as get_device
@@ -37,14 +40,20 @@ from gpucnn.networks import network as network
 from gpucnn.optimizers import *
 from gpucnn.registry import register as register
 from gpucnn.schedules import *
+from gpucnn.training import callbacks as callbacks
 from gpucnn.training.callbacks import *
 
 __version__ = "0.2.0"
 
-_MODULES = ("data", "functional", "initializers", "layers", "losses", "metrics", "optimizers", "schedules", "words")
+_MODULES = (
+    "callbacks", "data", "datasets", "functional", "initializers", "layers", "losses", "metrics", "models", "optimizers", "schedules",
+    "utils", "words",
+)  # fmt: skip
 if not _typing.TYPE_CHECKING:  # type checkers and editors go by the imports above
     __all__ = [name for name, thing in vars().items() if name[0] != "_" and (name in _MODULES or not isinstance(thing, _types.ModuleType))]
     __all__ += ["__version__"]
 
     def __getattr__(name: str) -> _typing.Any:
         raise AttributeError(words.not_here(name))
+
+    words.tell(callbacks, layers, losses, metrics, models, optimizers)

@@ -70,8 +70,8 @@ class Layered:
         everywhere = [part for each in (*self.layers, added) for part in every_layer(each)]
         if len({id(part) for part in everywhere}) < len(everywhere):
             raise ArgumentError("a layer can stand in a model once only: make a second one for the second place")
-        if not self.layers and self.declared is None and added.declared_shape is not None:
-            self.declared = Input(added.declared_shape)
+        if not self.layers and self.declared is None:
+            self.declared = _declared_by(layer, added)
         self.layers.append(added)
 
     # Building.
@@ -263,6 +263,10 @@ class Layered:
             self._batch = int(y.shape[0])
         return self.chain.forward(y, training, logits=logits)
 
+    def __call__(self, x: Any, training: bool = False) -> Array:
+        """model(x) is `model.forward(x)`."""
+        return self.forward(x, training)
+
     def backward(self, dy: Array, *, input_grad: bool = False) -> Array | None:
         """Adds to the gradient of every parameter, given the gradient of the output. Returns the gradient of the input if `input_grad`."""
         self._built()
@@ -334,3 +338,15 @@ def _by_name(layers: Sequence[Layer]) -> tuple[dict[str, Parameter], dict[str, S
                 else:
                     arrays[name] = array
     return parameters, arrays
+
+
+def _declared_by(given: Any, layer: Layer) -> Input | None:
+    """What the first layer says that a model is for: by its own argument, or as a model that is built or has said so."""
+    if layer.declared_shape is not None:
+        return Input(layer.declared_shape)
+    if not isinstance(given, Layered) or given.declared is not None or given._buffers is None:
+        return given.declared if isinstance(given, Layered) else None
+    shape = given.input_shape
+    if given.data_format == "channels_last":
+        return Input((*shape[1:], shape[0]), "channels_last")
+    return Input(shape, "channels_first" if len(shape) == 3 else None)

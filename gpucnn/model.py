@@ -321,3 +321,6 @@ def load(path: str | Path, *, device: str | Device = "auto") -> Sequential:
     """
     model: Sequential = saving.read(Sequential, path, device)
     return model
+
+
+load_model = load

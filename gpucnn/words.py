@@ -6,6 +6,10 @@ classes are the class itself, and stand where the class is made public.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
 from gpucnn.layers.activations import ACTIVATIONS
 from gpucnn.losses import LOSSES
 from gpucnn.metrics import METRICS
@@ -34,7 +38,7 @@ ARGUMENTS.update(
         "filepath": "path",
     }
 )
-ACTIVATIONS.also({"swish": "silu"})
+ACTIVATIONS.also({"swish": "silu", "hard_silu": "hard_swish"})
 LOSSES.also(
     {
         "sparse_categorical_crossentropy": "categorical_crossentropy",
@@ -61,19 +65,46 @@ METRICS.also(
 )
 SCHEDULES.also({"step_decay": "step", "step_lr": "step", "one_cycle_lr": "one-cycle", "cosine_annealing_lr": "cosine"})
 
-INSTEAD = {  # what Keras's users type that has no class of its own here, and what there is
+INSTEAD = {  # what users of Keras and PyTorch type that has no class of its own here, and what there is
     "Activation": "ReLU(), Tanh() and the like are layers, and others take activation=",
     "Add": "Residual(*layers) adds what its layers make to what goes around them",
+    "BatchNorm2d": "BatchNorm2D() has no number of channels, which build finds",
     "BatchNormalization": "BatchNorm2D does it; its momentum is the new batch's share, 1 − Keras's, and its eps Keras's epsilon",
     "Concatenate": "Concat(*branches) joins what its branches make",
+    "Conv2d": "Conv2D(filters, kernel_size) has no number of channels that come in, which build finds",
+    "CrossEntropyLoss": 'compile(loss="cross_entropy_loss"), or CategoricalCrossentropy(), takes class numbers and raw outputs',
+    "ImageDataGenerator": 'fit(augment="shift") and the like change images as they are trained on',
     "LearningRateScheduler": "give the optimizer a schedule, or a function of the step, as its learning_rate",
+    "Linear": "Dense(units) has no number of features that come in, which build finds",
+    "MaxPool2d": "MaxPool2D takes the same arguments",
     "Model": "Sequential is the one kind of model, with Residual and Concat as layers for branches",
     "ModelCheckpoint": "Checkpoint(path) writes what a training goes on from, model.save a model; EarlyStopping keeps the best",
+    "Module": "Sequential is the one kind of model, with Residual and Concat as layers for branches",
+    "Multiply": "only sums and joins are there, as Residual and Concat",
+    "RMSprop": "the optimizers are SGD, Adam and AdamW",
+    "ReduceLROnPlateau": "give the optimizer a schedule, such as Cosine, as its learning_rate",
     "Rescaling": "whole pixels are divided by 255 by themselves",
+    "SparseCategoricalAccuracy": 'metrics go by names, metrics=["accuracy"]',
+    "TensorBoard": "CSVLog(path) writes a row for each epoch",
+    "keras": "import gpucnn as keras: its layers, losses, optimizers and so on have Keras's names",
+    "nn": "layers are in gpucnn.layers, and what works on arrays in gpucnn.functional",
 }
 
 
-def not_here(name: str) -> str:
+def not_here(name: str, module: str = "gpucnn") -> str:
     """The message about a public name that does not exist."""
     told = f": {INSTEAD[name]}" if name in INSTEAD else ""
-    return f"module 'gpucnn' has no attribute {name!r}{told}"
+    return f"module {module!r} has no attribute {name!r}{told}"
+
+
+def tell(*modules: ModuleType) -> None:
+    """Makes modules give the same message about names that they do not have."""
+
+    def tells(module: str) -> Callable[[str], Any]:
+        def missing(name: str) -> Any:
+            raise AttributeError(not_here(name, module))
+
+        return missing
+
+    for module in modules:
+        vars(module)["__getattr__"] = tells(module.__name__)

@@ -47,6 +47,8 @@ LEVELS = {
     "gpucnn.schedules": 30,
     "gpucnn.initializers": 30,
     "gpucnn.metrics": 30,
+    "gpucnn.datasets": 26,
+    "gpucnn.utils": 26,
     "gpucnn.data": 25,
     "gpucnn.device": 20,  # below what it hands out: it loads gpucnn.ops by name, when a device is asked for
     "gpucnn.ops": 10,

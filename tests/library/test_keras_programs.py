@@ -39,23 +39,31 @@ def test_the_quickstart_for_beginners() -> None:
         tf_keras.layers.Dropout(0.2),
         tf_keras.layers.Dense(4)
     ])  # fmt: skip
-    model.predict(x_train[:1])
+    predictions = model(x_train[:1])
+    assert predictions.shape == (1, 4)
     loss_fn = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer='adam', loss=loss_fn, metrics=['accuracy'])  # fmt: skip
     model.fit(x_train, Y, epochs=12, verbose=0)
     loss, accuracy = model.evaluate(x_test, YT, verbose=2)
     assert accuracy > 0.9 and loss < 1
+    probability_model = tf_keras.Sequential([
+        model,
+        tf_keras.layers.Softmax()
+    ])  # fmt: skip
+    np.testing.assert_allclose(probability_model(x_test[:5]), model.predict(x_test[:5]), rtol=1e-5)
 
 
 def test_the_convnet_of_the_guide() -> None:
     """keras.io/examples/vision/mnist_convnet."""
     keras = gc
+    num_classes = 4
     input_shape = (12, 12, 1)
     x_train = X.astype("float32") / 255
     x_test = XT.astype("float32") / 255
     x_train = np.expand_dims(x_train, -1)
     x_test = np.expand_dims(x_test, -1)
-    y_train, y_test = np.eye(4)[Y], np.eye(4)[YT]
+    y_train = keras.utils.to_categorical(Y, num_classes)
+    y_test = keras.utils.to_categorical(YT, num_classes)
     model = keras.Sequential(
         [
             keras.Input(shape=input_shape, data_format="channels_last"),  # the one word that is new
@@ -64,7 +72,7 @@ def test_the_convnet_of_the_guide() -> None:
             layers.Conv2D(8, kernel_size=(3, 3), activation="relu"),
             layers.Flatten(),
             layers.Dropout(0.5),
-            layers.Dense(4, activation="softmax"),
+            layers.Dense(num_classes, activation="softmax"),
         ]
     )
     model.summary()
@@ -75,8 +83,10 @@ def test_the_convnet_of_the_guide() -> None:
     assert model.predict(x_test).argmax(axis=1).shape == (40,)
 
 
-def test_a_program_that_adds() -> None:
-    model = gc.Sequential()
+def test_a_program_that_adds(tmp_path: Path) -> None:
+    """As in F. Chollet's book."""
+    models, callbacks = gc.models, [gc.callbacks.EarlyStopping(monitor="val_loss", patience=8, restore_best_weights=True)]
+    model = models.Sequential()
     model.add(layers.Conv2D(8, (3, 3), strides=(1, 1), padding="SAME", kernel_initializer="he_normal", input_shape=(1, 12, 12)))
     model.add(layers.ReLU())
     model.add(layers.AveragePooling2D(2, strides=2))
@@ -84,12 +94,49 @@ def test_a_program_that_adds() -> None:
     model.add(layers.Flatten())
     model.add(layers.Dense(4, activation="softmax"))
     model.compile(gc.optimizers.SGD(lr=0.1, momentum=0.9), "SparseCategoricalCrossentropy", metrics=["acc"])
-    history = model.fit(X, Y, 16, 8, validation_data=(XT, YT), shuffle=True, class_weight={0: 1.0, 1: 2.0}, verbose=0)
+    history = model.fit(X, Y, 16, 8, validation_data=(XT, YT), shuffle=True, class_weight={0: 1.0, 1: 2.0}, verbose=0, callbacks=callbacks)
+    model.save(tmp_path / "mnist.safetensors")
+    np.testing.assert_array_equal(models.load_model(tmp_path / "mnist.safetensors").predict(XT), model.predict(XT))
     assert history.history["val_acc"][-1] > 0.9
     assert model.output_shape == (4,)
 
 
 # Each word by itself.
+
+
+def test_keras_datasets_are_arrays_as_keras_gives_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    grey, labels = RNG.integers(0, 256, (4, 1, 6, 5), np.uint8), np.arange(4, dtype=np.int32)
+    colour = RNG.integers(0, 256, (4, 3, 6, 5), np.uint8)
+    made = {
+        "fashion-mnist": gc.data.Dataset("a", grey, labels, grey[:2], labels[:2], tuple("abcd"), "here"),
+        "cifar10": gc.data.Dataset("b", colour, labels, colour[:2], labels[:2], tuple("abcd"), "here"),
+    }
+    monkeypatch.setattr(gc.datasets, "load_dataset", made.__getitem__)
+    (x_train, y_train), (x_test, y_test) = gc.datasets.fashion_mnist.load_data()
+    np.testing.assert_array_equal(x_train, grey[:, 0])
+    assert y_train.tolist() == [0, 1, 2, 3] and y_train.dtype == np.uint8 and x_test.shape == (2, 6, 5) and y_test.shape == (2,)
+    (x_train, y_train), _ = gc.datasets.cifar10.load_data()
+    np.testing.assert_array_equal(x_train, colour.transpose(0, 2, 3, 1))
+    assert y_train.shape == (4, 1)
+    assert {name: getattr(gc.datasets, name).name for name in gc.datasets.__all__} == {
+        "mnist": "mnist", "fashion_mnist": "fashion-mnist", "cifar10": "cifar10", "cifar100": "cifar100",
+    }  # fmt: skip
+
+
+def test_class_numbers_as_rows() -> None:
+    rows = gc.utils.to_categorical([2, 0, 1])
+    np.testing.assert_array_equal(rows, [[0, 0, 1], [1, 0, 0], [0, 1, 0]])
+    np.testing.assert_array_equal(gc.utils.to_categorical(np.array([[2], [0], [1]], np.uint8), 3), rows)
+    assert gc.utils.to_categorical(Y, 10).shape == (160, 10) and gc.utils.to_categorical([0], num_classes=1).tolist() == [[1]]
+    for wrong, match in (
+        ([0, 3], "must lie in 0..2"),
+        ([-1], "must lie in 0..2"),
+        ([0.5], "whole numbers"),
+        (rows, "of shape"),
+        (1, "label"),
+    ):
+        with pytest.raises(GpucnnError, match=match):
+            gc.utils.to_categorical(wrong, 3)
 
 
 def test_classes_are_the_same_under_their_second_names() -> None:
@@ -123,6 +170,17 @@ def test_an_input_says_what_a_model_is_for() -> None:
             gc.Input(shape)  # type: ignore[arg-type]
     with pytest.raises(ShapeError, match="nothing says what the model is for"):
         gc.Sequential(gc.Flatten()).build()
+
+
+def test_a_model_in_front_says_what_it_is_for() -> None:
+    for first, shape in (
+        (gc.Sequential(gc.Flatten()).build((28, 28, 1), data_format="channels_first", device="cpu"), (28, 28, 1)),
+        (gc.Sequential(gc.Flatten()).build((5, 4, 3), data_format="channels_last", device="cpu"), (3, 5, 4)),
+        (gc.Sequential(gc.Dense(2)).build((7,), device="cpu"), (7,)),
+        (gc.Sequential(gc.Input((1, 6, 5)), gc.Flatten()), (1, 6, 5)),
+    ):
+        made = gc.Sequential(first, gc.Dense(2))
+        assert made.parameter_count and made.input_shape == shape
 
 
 def test_what_is_declared_is_no_part_of_the_file(tmp_path: Path) -> None:

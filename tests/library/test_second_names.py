@@ -158,7 +158,15 @@ def test_what_things_say_of_themselves() -> None:
 
 @pytest.mark.parametrize(
     ("given", "meant"),
-    [("ReLU", "relu"), ("LeakyReLU", "leaky_relu"), ("leaky-relu", "leaky_relu"), ("swish", "silu"), ("SOFTMAX", "softmax")],
+    [
+        ("ReLU", "relu"),
+        ("LeakyReLU", "leaky_relu"),
+        ("leaky-relu", "leaky_relu"),
+        ("swish", "silu"),
+        ("SOFTMAX", "softmax"),
+        ("hard_silu", "hard_swish"),
+        ("Hardswish", "hard_swish"),
+    ],
 )
 def test_activations(given: Any, meant: str) -> None:
     """However they are spelt, a layer keeps the one name, and has the initial weights that go with it."""
@@ -175,6 +183,9 @@ def test_keras_words_without_a_class_of_their_own_are_told_what_there_is(name: s
         getattr(gc, name)
     for word in re.findall(r"\b[A-Z]\w*[a-z]\w*", words.INSTEAD[name]):  # what it names can be had
         assert word == "Keras" or hasattr(gc, word), word
+    for module in (gc.layers, gc.callbacks, gc.losses, gc.metrics, gc.models, gc.optimizers):
+        with pytest.raises(AttributeError, match=f"module '{module.__name__}' has no attribute '{name}': .+"):
+            getattr(module, name)
 
 
 def test_a_name_that_nothing_has_is_refused_as_python_does() -> None:
