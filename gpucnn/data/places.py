@@ -66,8 +66,8 @@ def advice(what: str, data_dir: Path | None = None) -> str:
     """How to get a set that cannot be downloaded, the end of an error message."""
     if data_dir is None:
         return f"put {what} into a folder and pass it with --data-dir (data_dir= in Python), or set {VARIABLE} to it"
-    others = [*([f"{VARIABLE} ({os.environ[VARIABLE]})"] if os.environ.get(VARIABLE) else []), "the user's cache"]
-    return f"put {what} into that folder, or leave --data-dir (data_dir= in Python) out, and {' and '.join(others)} is looked into"
+    others = f"{VARIABLE} and the user's cache" if os.environ.get(VARIABLE) else "the user's cache"
+    return f"put {what} there, or leave --data-dir (data_dir=) out to search {others}"
 
 
 def _check_folder(path: Path, what: str, mend: str, otherwise: str = "") -> None:

@@ -41,10 +41,13 @@ def table(path: Path) -> Part:
         raise DataError(f"{path} is a damaged gzip file ({reason_of(error)}): get it again") from None
     if len(text) > LARGEST:
         raise DataError(f"{path} is over {LARGEST >> 30} GiB long: store it as .npz")
+    if not text.strip():
+        raise DataError(f"{path} is empty: get it or save it again")
     first, _, rest = text.partition(b"\n")
     cells, header = _first_row(first)
     if len(cells) < 5:
-        raise DataError(f"{path} has {len(cells)} columns, where a label and at least four pixels were expected, parted by commas")
+        columns = f"{len(cells)} column{'' if len(cells) == 1 else 's'}"
+        raise DataError(f"{path} has {columns}, where a label and at least four pixels were expected, parted by commas")
     at = _label_column(cells, header)
     if at is None:
         raise DataError(f"{path} has no column of labels ({', '.join(LABELS[:3])}), and cannot be learnt from: name the table to train on")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from gpucnn.exchange.onnx_fold import BATCH
 from gpucnn.exchange.onnx_op import FLOATS, Op
 from gpucnn.exchange.problems import Problem
-from gpucnn.exchange.value import Value
+from gpucnn.exchange.value import FIRST, Value
 from gpucnn.text import shown
 
 
@@ -49,9 +49,11 @@ def _shaped(op: Op, value: Value, shape: tuple[int, ...]) -> Value:
         return value
     if len(shape) == 1 and shape[0] == math.prod(value.logical):
         return op.graph.flatten(value, op.where)
-    if len(value.axes) == 2 and len(shape) == 3 and 0 not in value.axes:  # grey images, whose channel was not there
-        for place, axes in ((0, (0, *value.axes)), (2, (*value.axes, 0))):
-            if shape[place] == 1 and tuple(value.shape[axis] for axis in axes) == shape:
+    if len(value.axes) == 2 and len(shape) == 3:  # an axis of size one that was not there, such as the channel of grey images
+        (away,) = {0, 1, 2}.difference(value.axes)
+        places = [(*value.axes[:place], away, *value.axes[place:]) for place in (0, 2, 1)]
+        for axes in sorted(places, key=lambda axes: axes != FIRST):  # where several would do, that of images
+            if tuple(value.shape[axis] for axis in axes) == shape:
                 return replace(value, axes=axes)
     raise Problem(f"makes {shape} of {value.logical}, and only flattening is taken")
 
@@ -62,7 +64,10 @@ def squeeze(op: Op) -> Value:
     gone = {axis % rank for axis in axes} if axes is not None else {at for at, size in enumerate(value.logical, 1) if size == 1}
     if any(not at or value.logical[at - 1] != 1 for at in gone):
         raise Problem(f"takes away axes {shown(axes)} of (batch, {value.logical})")
-    return _shaped(op, value, tuple(size for at, size in enumerate(value.logical, 1) if at not in gone))
+    left = tuple(axis for at, axis in enumerate(value.axes, 1) if at not in gone)
+    if len(left) > 1:
+        return replace(value, axes=left)
+    return _shaped(op, value, tuple(value.shape[axis] for axis in left))
 
 
 def unsqueeze(op: Op) -> Value:

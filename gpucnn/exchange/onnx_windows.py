@@ -184,17 +184,21 @@ def whole(kind: type[AvgPool2D] | type[MaxPool2D]) -> Callable[[Op], Value]:
 
 
 def reduce(kind: type[AvgPool2D] | type[MaxPool2D]) -> Callable[[Op], Value]:
-    """A mean or maximum over height and width."""
+    """A mean or maximum over height, width or both."""
 
     def reduce(op: Op) -> Value:
         value = op.graph.settled(op.value(), op.where)
         axes = op.numbers(1, "axes")
         rank = len(value.axes) + 1
-        over = sorted(value.axes[axis % rank - 1] for axis in axes or [] if axis % rank)
-        if over != [1, 2] or len(axes or []) != 2:
-            raise Problem(f"goes over axes {shown(axes)}, and only height and width together are taken")
-        made = op.graph.add(kind, value, op.where, whole=True, pool_size=value.shape[1:])
-        return made if op.attributes.get("keepdims", 1) else op.graph.flatten(made, op.where)
+        over = {value.axes[axis % rank - 1] for axis in axes or [] if axis % rank}
+        if not over or not over <= {1, 2} or len(axes or []) != len(over):
+            raise Problem(f"goes over axes {shown(axes)}, and only height and width are taken")
+        sizes = tuple(value.shape[axis] if axis in over else 1 for axis in (1, 2))
+        made = op.graph.add(kind, value, op.where, whole=len(over) == 2, pool_size=sizes)
+        left = tuple(axis for axis in made.axes if axis not in over)
+        if op.attributes.get("keepdims", 1):
+            return made
+        return op.graph.flatten(made, op.where) if len(left) == 1 else replace(made, axes=left)
 
     return reduce
 

@@ -105,6 +105,17 @@ def test_what_is_refused(model: Path, tmp_path: Path) -> None:
     assert gc.load(model, device="cpu").input_shape == (1, 6, 6)
 
 
+def test_a_folder_of_data_that_is_named_has_to_be_there_and_to_have_it(model: Path, tmp_path: Path) -> None:
+    made = gc.load(model, device="cpu")
+    made.metadata["dataset"] = "mnist"
+    made.save(model)
+    (tmp_path / "empty").mkdir()
+    for folder, words in (("none", "does not exist: check the path"), ("empty", "MNIST was not found in")):
+        status, out = run("view", model, "--no-open", "-o", tmp_path / "page.html", "--data-dir", tmp_path / folder)
+        assert status != 0 and words in out
+    assert not (tmp_path / "page.html").exists()
+
+
 def test_a_model_with_a_layer_that_is_not_known_says_which(model: Path, tmp_path: Path) -> None:
     raw = model.read_bytes()
     changed = raw.replace(b'\\"Flatten\\"', b'\\"Flutter\\"')

@@ -450,6 +450,23 @@ BY_HAND: dict[str, tuple[list[Any], tuple[int, ...], dict[str, Any]]] = {
             "places": np.array([-1, -2]),
         },
     ),
+    "means and axes of size one, one after another": (
+        [
+            node("ReduceMean", "x", "last", y="a", keepdims=0), node("ReduceMean", "a", "last", y="b", keepdims=1),
+            node("Unsqueeze", "b", "end", y="c"), node("Conv", "c", "w", y="d"), node("Squeeze", "d", "end", y="e"),
+            node("Squeeze", "e", "last", y="f"), node("Gemm", "f", "v"),
+        ],
+        (3, 4, 5),
+        {"last": np.array([2]), "end": np.array([3]), "w": normal(2, 3, 1, 1), "v": normal(2, 4)},
+    ),
+    "the height's mean, of channels last": (
+        [
+            node("Transpose", "x", y="t", perm=[0, 2, 3, 1]), node("ReduceMean", "t", "one", y="m", keepdims=0), node("Relu", "m", y="r"),
+            node("Flatten", "r", y="f"), node("MatMul", "f", "w"),
+        ],
+        (2, 3, 4),
+        {"one": np.array([1]), "w": normal(8, 3)},
+    ),
     "padding before max pooling that never wins": (
         [node("Pad", "x", "pads", "low", y="a"), node("MaxPool", "a", kernel_shape=[3, 3], strides=[2, 2])],
         (2, 6, 6),
@@ -482,7 +499,7 @@ NOT_TAKEN: dict[str, tuple[list[Any], dict[str, Any], str]] = {
     "a formula of no name": ([node("Clip", "x", "low", "six")], {"low": np.float32(-1), "six": np.float32(6)}, "none of the activations"),
     "the hard sigmoid of Keras 2": ([node("HardSigmoid", "x")], {}, "takes what 'hardsigmoid_of_x' makes, a formula that is none"),
     "softmax over the channels of images": ([node("Softmax", "x", axis=1)], {}, "Softmax 'softmax_of_x' goes along axis 1 of 4"),
-    "a mean over one axis": ([node("ReduceMean", "x", "k")], {"k": np.array([3])}, r"ReduceMean .* goes over axes \[3\]"),
+    "a mean over channels": ([node("ReduceMean", "x", "k")], {"k": np.array([1])}, r"ReduceMean .* goes over axes \[1\], and only height"),
     "channels in another order": (
         [node("Reshape", "x", "k")], {"k": np.array([0, 1, 2, 4, 4])}, r"Reshape 'reshape_of_x' makes \(1, 2, 4, 4\) of \(2, 4, 4\)"
     ),
