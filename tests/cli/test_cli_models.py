@@ -46,7 +46,7 @@ def test_a_model_goes_out_and_comes_back(onnx, gpucnn, tmp_path):
 def test_what_is_not_taken_is_named_line_by_line_and_nothing_is_written(onnx, gpucnn, tmp_path):
     from onnx import TensorProto, helper, save
 
-    nodes = [helper.make_node(kind, ["x"], [name], name=name) for kind, name in (("LRN", "one"), ("HardSwish", "y"))]
+    nodes = [helper.make_node(kind, ["x"], [name], name=name) for kind, name in (("LRN", "one"), ("Mish", "y"))]
     nodes[0].attribute.append(helper.make_attribute("size", 3))
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 1, 4, 4]) for name in "xy"]
     save(helper.make_model(helper.make_graph(nodes, "g", values[:1], values[1:])), "m.onnx")
@@ -54,8 +54,8 @@ def test_what_is_not_taken_is_named_line_by_line_and_nothing_is_written(onnx, gp
     assert result.status == 2 and result.out == ""
     assert result.err.splitlines() == [
         "  LRN 'one' has no equivalent layer in gpucnn",
-        "  HardSwish 'y' has no equivalent layer in gpucnn",
-        "gpucnn: m.onnx was not imported: LRN 'one' has no equivalent layer in gpucnn; HardSwish 'y' has no equivalent layer in gpucnn",
+        "  Mish 'y' has no equivalent layer in gpucnn",
+        "gpucnn: m.onnx was not imported: LRN 'one' has no equivalent layer in gpucnn; Mish 'y' has no equivalent layer in gpucnn",
     ]
     assert not Path("m.safetensors").exists()
 
