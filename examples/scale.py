@@ -68,7 +68,7 @@ def networks() -> str:
         largest = max(model.parameters.items(), key=lambda item: item[1].size)
         part = f"{100 * largest[1].size / model.parameter_count:.1f} % {largest[0].partition('.')[0]}"
         rows.append([name, f"{size / 1e6:.2f} MB", part, *(f"{step * 1e6:.0f} µs" for step in steps)])
-    return table(["network", "gradient", "of it one layer", "step, batch 128", "step, batch 512"], rows)
+    return table(["network", "gradient", "largest layer", "step, batch 128", "step, batch 512"], rows)
 
 
 def links() -> str:
