@@ -9,10 +9,12 @@ has no disk cache, no simulator, and no way to write custom instructions.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy
@@ -56,6 +58,7 @@ __all__ = [
     "types",
     "uint32",
     "uint64",
+    "without_ptx",
 ]
 
 # Numba has no usable type annotations: what looks like a number here is a type there.
@@ -89,6 +92,66 @@ else:
         return function
 
     intrinsic = _no_intrinsic
+
+_compiling = threading.local()
+
+
+@contextlib.contextmanager
+def without_ptx() -> Iterator[None]:
+    """While it lasts, a kernel that is compiled in this thread is not made into PTX beside the link-time code that a launch is made of."""
+    _compiling.without_ptx = True
+    try:
+        yield
+    finally:
+        _compiling.without_ptx = False
+
+
+if not PLAIN:
+    # What Numba does again and again while it compiles, and a kernel of ours is some 40 functions. Nothing of it changes what comes out;
+    # all together it is a fifth of the time.
+    from numba.cuda.codegen import CUDACodeLibrary as _Library
+    from numba.cuda.core import postproc as _postproc
+    from numba.cuda.core.targetconfig import TargetConfig as _TargetConfig
+
+    _all_modules, _ptx_of = _Library.modules.fget, _Library.get_asm_str
+    _post_process, _same_options = _postproc.PostProcessor.run, _TargetConfig.__eq__
+
+    def _modules(self: Any) -> list[Any]:
+        """Each module once: a function that two others call comes with both, and what it calls with each of them again."""
+        return list({id(module): module for module in _all_modules(self)}.values())
+
+    def _asm(self: Any, cc: Any = None) -> Any:
+        """Numba has PTX made only to look for the names of two helpers that need linking; they stand in the text before it as well."""
+        if cc is None and self._lto and getattr(_compiling, "without_ptx", False):
+            return self.get_llvm_str()
+        return _ptx_of(self, cc)
+
+    def _post_processed(self: Any, emit_dels: bool = False, extend_lifetimes: bool = False) -> None:
+        """The lives of variables are worked out for whoever asks: most passes, after which Numba does, ask for the blocks alone."""
+        function = self.func_ir
+        if emit_dels or function.is_generator:
+            _post_process(self, emit_dels, extend_lifetimes)
+            return
+        function.blocks = _postproc.transforms.canonicalize_cfg(function.blocks)
+        function.variable_lifetime = _postproc.VariableLifetime(function.blocks)
+        function.generator_info = None
+
+    def _equal_options(self: Any, other: Any) -> Any:
+        """Options that were set alike are alike: all the others need not be looked at."""
+        return (type(self) is type(other) and self._values == other._values) or _same_options(self, other)
+
+    def _hash_of_options(self: Any) -> int:
+        """Of their names, as Numba has it."""
+        return _hash_of_names(type(self))
+
+    @functools.cache
+    def _hash_of_names(kind: Any) -> int:
+        return hash(tuple(sorted(kind.options)))
+
+    _Library.modules = property(_modules)
+    _Library.get_asm_str = _asm
+    _postproc.PostProcessor.run = _post_processed
+    _TargetConfig.__eq__, _TargetConfig.__hash__ = _equal_options, _hash_of_options
 
 if SIMULATED:
     # The simulator gives out a shared array to the first thread that asks, and looks it up for the others, without a lock: now and then

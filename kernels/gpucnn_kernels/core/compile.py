@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from gpucnn_kernels.core import disk_cache
-from gpucnn_kernels.core._numba import MLIR, PLAIN, SIMULATED, cuda
+from gpucnn_kernels.core._numba import MLIR, PLAIN, SIMULATED, cuda, without_ptx
 
 # Line numbers in the machine code, for Nsight Compute to show the Python beside it. They change no instruction.
 LINEINFO = os.environ.get("GPUCNN_LINEINFO", "0") not in ("", "0")
@@ -35,7 +35,7 @@ def kernel(function: Callable[..., None] | None = None, **options: Any) -> Any:
 
 def _compiling(compile_for: Callable[..., Any]) -> Callable[..., Any]:
     def compile_uncollected(signature: Any) -> Any:
-        with uncollected():
+        with uncollected(), without_ptx():
             return compile_for(signature)
 
     return compile_uncollected

@@ -17,6 +17,7 @@ from gpucnn.profiling.chip.chips import ARCHITECTURES
 from gpucnn.profiling.what import workload
 from gpucnn.profiling.what.observe import Observer
 from gpucnn.profiling.what.workload import Selection
+from gpucnn_kernels.core._numba import without_ptx
 from gpucnn_kernels.core.launch import Launch, recording
 
 pytestmark = needs_compilers
@@ -37,7 +38,7 @@ def as_numba_does(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The kernel as its launch on an H100 would have it. The chip is made up, and binding, which needs a driver, is left out."""
     dispatcher, codegen = (importlib.import_module(f"numba.cuda.{name}") for name in ("dispatcher", "codegen"))
     monkeypatch.setattr(codegen.CUDACodeLibrary, "_ensure_cc", lambda self, cc: CAPABILITY)
-    with static.as_if_present(ARCHITECTURES["sm_90"]):
+    with static.as_if_present(ARCHITECTURES["sm_90"]), without_ptx():
         return dispatcher._Kernel(launch.kernel.py_func, launch.signature, **launch.kernel.targetoptions)
 
 
@@ -74,7 +75,7 @@ def test_the_command_shows_the_same_registers(monkeypatch: pytest.MonkeyPatch) -
     with bounds.as_if_there(H100):
         work = workload.of_model("keras", 128, bounds.device_of(H100), Observer())
     name, sample = "conv2d_relu_max_pool_weight_grad_slices", "k1-no-relu"
-    step = bounds.profile(work, Selection(op="conv"), H100, lambda text: None)
+    step = bounds.profile(work, Selection(op="conv", layer="1"), H100, lambda text: None)
     listed = bounds.catalogue(f"{name} {sample}", H100, lambda text: None)
     (in_step,) = (row.registers for row in step.rows if row.kernel == name)
     (in_list,) = (row.registers for row in listed.rows)
