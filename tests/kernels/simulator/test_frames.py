@@ -12,13 +12,15 @@ import pytest
 import gpucnn as gc
 from gpucnn.device import Device
 from gpucnn_kernels.choose import select
+from gpucnn_kernels.choose.variants import VARIANTS
+from gpucnn_kernels.conv import tiled as tiled_conv
 from gpucnn_kernels.core import launch
+from gpucnn_kernels.dense import tiled
+from gpucnn_kernels.engine.tiles import Tile
 
 MOST = 10
-ON_THE_ENGINE = {
-    operation: "tile64x64"
-    for operation in ("conv2d", "conv2d_input_grad", "conv2d_weight_grad", "dense", "dense_input_grad", "dense_weight_grad")
-}
+TILE = Tile(8, 8, 8, 4, 4)  # the tests of the engine have compiled it, and all tiles are launched by the same functions
+ON_THE_ENGINE = {**tiled_conv.variants("small", TILE, 1.0), **tiled.variants("small", TILE, 1.0)}
 
 
 def test_frames_from_fit_to_a_launch(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,12 +35,14 @@ def test_frames_from_fit_to_a_launch(device: Device, monkeypatch: pytest.MonkeyP
     for name, module in list(sys.modules.items()):
         if name.startswith("gpucnn_kernels") and getattr(module, "run", None) is real:
             monkeypatch.setattr(module, "run", run)
+    for operation, variant in ON_THE_ENGINE.items():
+        monkeypatch.setitem(VARIANTS, operation, [*VARIANTS[operation], variant])
     monkeypatch.setenv("GPUCNN_GRAPHS", "0")  # a recorded step is replayed by one call: here is what is recorded
     rng = np.random.default_rng(0)
     model = gc.Sequential(gc.Conv2D(2, 3, activation="relu"), gc.Conv2D(2, 3, activation="relu"), gc.Flatten(), gc.Dense(3))
     model.build((1, 6, 6), seed=0, device=device)
     model.compile("adam")
-    with select.override(ON_THE_ENGINE):
+    with select.override(dict.fromkeys(ON_THE_ENGINE, "small")):
         model.fit(rng.random((2, 1, 6, 6), np.float32), np.array([0, 2]), batch_size=2, epochs=1, verbose=False)
     assert {"gather_batch", "pack", "engine", "tally", "adam"} <= frames.keys(), frames.keys()
     longest = max(frames.values(), key=len)

@@ -25,7 +25,7 @@ CASES: dict[str, Case] = {
     "stride": (1, 4, 2, conv_window((11, 13), (3, 3), 2, "same")),
     "dilation": (1, 1, 4, conv_window((9, 10), (2, 3), 1, (1, 2), dilation=2)),
     "asymmetric": (2, 1, 3, conv_window((5, 6), (3, 4), (1, 2), ((2, 0), (0, 3)))),
-    "padding-over-kernel": (1, 1, 2, conv_window((2, 3), (1, 1), 1, 2)),
+    "padding-over-kernel": (1, 1, 2, conv_window((5, 6), (1, 1), 1, 2)),
 }
 
 
@@ -87,20 +87,23 @@ def test_the_same_bits_as_two_kernels(device: Device, case: Case) -> None:
 
 def test_ties(device: Device) -> None:
     """Small whole numbers, so that many of four are equal; and windows where ReLU leaves nothing but zeros."""
-    window = conv_window((9, 8), (2, 2))
+    *_, window = CASES["first-layer"]
     random = np.random.default_rng(6)
-    x = random.integers(0, 2, (1, 1, 9, 8)).astype(np.float32)
-    weight, bias = random.integers(-1, 2, (3, 1, 2, 2)).astype(np.float32), np.array([0, -9, 1], np.float32)
+    x = random.integers(0, 2, (1, 1, 8, 8)).astype(np.float32)
+    weight, bias = np.zeros((3, 1, 5, 5), np.float32), np.array([0, -9, 1], np.float32)
+    weight[:, :, 1:3, 2:4] = random.integers(-1, 2, (3, 1, 2, 2))
     exactly_two_kernels(device, x, weight, bias, window)
     y, places = one_kernel(device, x, weight, bias, window)
+    outputs = cpu.conv2d(x, weight, bias, window, relu=True).reshape(3, 4, 2, 4, 2).transpose(0, 1, 3, 2, 4).reshape(3, 16, 4)
+    assert ((outputs == outputs.max(axis=2, keepdims=True)).sum(axis=2) > 1)[[0, 2]].mean() > 0.5
     ref, ref_places = cpu.conv2d_relu_max_pool2d(x, weight, bias, window, pool_window(window.output, 2))
     np.testing.assert_array_equal(y, ref)
     np.testing.assert_array_equal(places, ref_places)
 
 
 def test_nan_and_infinities(device: Device) -> None:
-    window = conv_window((8, 8), (1, 1))
-    x = np.random.default_rng(7).choice(np.array([np.nan, -np.inf, np.inf, -3, 1], np.float32), (1, 1, 8, 8))
+    *_, window = CASES["padding-over-kernel"]
+    x = np.random.default_rng(7).choice(np.array([np.nan, -np.inf, np.inf, -3, 1], np.float32), (3, 1, *window.input))
     exactly_two_kernels(device, x, np.ones((1, 1, 1, 1), np.float32), None, window)
 
 
