@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -22,10 +23,15 @@ from gpucnn.cli.stopping import STOPPED
 from gpucnn.training import checkpoint
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals, pipes and closed descriptors are POSIX's here")
-TRAIN = ("train", "--dataset", "digits", "--device", "cpu", "--epochs")
 PROGRAM = "import sys; sys.modules['matplotlib'] = None; from gpucnn.cli import main; main()"  # pictures take longer than the training
 
 SCRIPT = "import sys; sys.argv[0] = '/usr/bin/gpucnn'; from gpucnn.cli import main; main()"  # as pip writes it
+
+
+@pytest.fixture
+def train(folder: Path) -> tuple[str, ...]:
+    """A run on a few small images, of so many epochs: that of the digits starts with scikit-learn, a second later."""
+    return "train", "--dataset", str(folder), "--device", "cpu", "--epochs"
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -59,9 +65,9 @@ def harmless(text: str) -> bool:
 
 @posix
 @pytest.mark.parametrize("closed", [(1,), (2,), (0,), (0, 1, 2)])
-def test_without_streams(closed, tmp_path):
+def test_without_streams(closed, train):
     shut = " ".join(f"{number}>&-" if number else "<&-" for number in closed)
-    words = " ".join([*TRAIN, "1", "--output", "out"])
+    words = shlex.join([*train, "1", "--output", "out"])
     done = subprocess.run(
         f'"{sys.executable}" -c "{PROGRAM}" {words} {shut}', shell=True, capture_output=True, text=True, env=environment()
     )
@@ -94,14 +100,14 @@ def test_debug_is_a_flag(given, shown):
 
 
 @pytest.mark.parametrize("home", [None, "/nonexistent/home", "read-only"])
-def test_without_a_usable_home(home, tmp_path):
+def test_without_a_usable_home(home, train, tmp_path):
     if home == "read-only":
         (tmp_path / "home").mkdir(mode=0o500)
         home = str(tmp_path / "home")
     given = {name: value for name, value in environment().items() if name not in ("HOME", "XDG_CACHE_HOME")} | (
         {"HOME": home} if home else {}
     )
-    status, out, err = finish(*TRAIN, 1, "--output", "out", env=given)
+    status, out, err = finish(*train, 1, "--output", "out", env=given)
     assert status == 0, err
     assert "test accuracy" in out
 
@@ -110,22 +116,22 @@ def test_without_a_usable_home(home, tmp_path):
 
 
 @posix
-def test_a_second_run_into_one_folder_is_refused_with_the_first_one_s_number(tmp_path):
-    first = start(*TRAIN, 500, "--output", "out", "--seed", 1)
+def test_a_second_run_into_one_folder_is_refused_with_the_first_one_s_number(train):
+    first = start(*train, 100_000, "--output", "out", "--seed", 1)
     assert first.stdout is not None
     try:
         while not first.stdout.readline().startswith("epoch"):
             pass
         before = time.monotonic()
         for more in ((), ("--resume",)):
-            status, _, err = finish(*TRAIN, 2, "--output", "out", "--seed", 2, *more)
+            status, _, err = finish(*train, 2, "--output", "out", "--seed", 2, *more)
             assert status == 2 and f"process {first.pid} is writing a run to out" in err, err
         assert time.monotonic() - before < 60
     finally:
         first.kill()
         first.communicate()
     assert (Path("out") / ".lock").exists()  # killed: what is left is not an obstacle
-    assert finish(*TRAIN, 1, "--output", "out", "--seed", 2)[0] == 0
+    assert finish(*train, 1, "--output", "out", "--seed", 2)[0] == 0
     assert gc.load("out/model.safetensors", device="cpu").seed == 2 and not (Path("out") / ".lock").exists()
 
 
@@ -134,8 +140,8 @@ def test_a_second_run_into_one_folder_is_refused_with_the_first_one_s_number(tmp
 
 @posix
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
-def test_a_signal_ends_a_run_with_a_checkpoint_and_its_own_status(number, expected):
-    process = start(*TRAIN, 500, "--output", "out")
+def test_a_signal_ends_a_run_with_a_checkpoint_and_its_own_status(number, expected, train):
+    process = start(*train, 100_000, "--output", "out")
     assert process.stdout is not None
     while not process.stdout.readline().startswith("epoch"):
         pass
@@ -151,15 +157,15 @@ def test_a_signal_ends_a_run_with_a_checkpoint_and_its_own_status(number, expect
     lines = []
     while not lines or not lines[-1].startswith("epoch"):
         lines.append(process.stdout.readline())
-    assert any(line.startswith("resumed   at epoch ") for line in lines) and lines[-1].split()[1].endswith("/500")
+    assert any(line.startswith("resumed   at epoch ") for line in lines) and lines[-1].split()[1].endswith("/100000")
     process.kill()
     process.communicate()
 
 
 @posix
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_signals_that_are_ignored_stay_ignored(number):
-    process = start(*TRAIN, 3, "--output", "out", preexec_fn=lambda: heeding(number))
+def test_signals_that_are_ignored_stay_ignored(number, train):
+    process = start(*train, 50, "--output", "out", preexec_fn=lambda: heeding(number))
     assert process.stdout is not None
     while not process.stdout.readline().startswith("epoch"):
         pass
@@ -172,10 +178,10 @@ def test_signals_that_are_ignored_stay_ignored(number):
 @pytest.mark.parametrize(
     "command", [["-m", "gpucnn"], ["-c", "import sys; sys.argv[0] = '/usr/bin/gpucnn'; from gpucnn.cli import main; main()"]]
 )
-def test_ctrl_c_at_the_very_start_leaves_no_traceback(command):
+def test_ctrl_c_at_the_very_start_leaves_no_traceback(command, train):
     for delay in (0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 0.8):
         process = subprocess.Popen(
-            [sys.executable, "-X", "frozen_modules=on", *command, *TRAIN, "500", "--output", "out"],
+            [sys.executable, "-X", "frozen_modules=on", *command, *train, "100000", "--output", "out"],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(),
             preexec_fn=heeding,
         )  # fmt: skip
@@ -373,7 +379,7 @@ def test_the_folder_of_a_data_set_s_files_is_found_again(gpucnn, tmp_path, monke
 
 @posix
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_end_that_some_package_swallows_comes_all_the_same(gpucnn, monkeypatch, number, expected):
+def test_an_end_that_some_package_swallows_comes_all_the_same(gpucnn, monkeypatch, number, expected, train):
     """Some catch everything while they are imported."""
     original = experiment.data.load_dataset
 
@@ -383,7 +389,7 @@ def test_an_end_that_some_package_swallows_comes_all_the_same(gpucnn, monkeypatc
         return original(*given, **more)
 
     monkeypatch.setattr(experiment.data, "load_dataset", swallow)
-    stopped = gpucnn(*TRAIN, 1, "--output", "out")
+    stopped = gpucnn(*train, 1, "--output", "out")
     assert (stopped.status, stopped.out, stopped.err) == (expected, "", "gpucnn: stopped\n")
 
 

@@ -17,13 +17,13 @@ CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 BAR = re.compile(r"epoch \d+/\d+ [━╸╺ ]+ +\d+ %[^\r\n]*")
 
 
-def start(columns: int, *arguments: object, term: str = "xterm-256color"):
+def start(columns: int, *arguments: object, term: str = "xterm-256color", dataset: object = "digits"):
     environment = os.environ | {"TERM": term, "OPENBLAS_NUM_THREADS": "1"}
     for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         environment.pop(name, None)
     # Without the pictures, which take longer than the training.
     program = "import sys; sys.modules['matplotlib'] = None; from gpucnn.cli import main; main()"
-    command = ["-c", program, "train", "--dataset", "digits", "--device", "cpu", "--output", "run", *map(str, arguments)]
+    command = ["-c", program, "train", "--dataset", str(dataset), "--device", "cpu", "--output", "run", *map(str, arguments)]
     return pexpect.spawn(sys.executable, command, env=environment, dimensions=(30, columns), encoding="utf-8", timeout=60)
 
 
@@ -84,7 +84,7 @@ def test_ctrl_c_and_going_on():
     assert child.exitstatus == 130
 
 
-def test_a_terminal_that_cannot_go_back_gets_lines():
-    child = start(100, "--epochs", 1, term="dumb")
+def test_a_terminal_that_cannot_go_back_gets_lines(folder):
+    child = start(100, "--epochs", 1, term="dumb", dataset=folder)
     text = end(child)
     assert child.exitstatus == 0 and "\x1b" not in text and "━" not in text and "epoch 1/1  loss" in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -105,10 +106,15 @@ if not KERNELS.is_dir():
     pytest.skip("the source tree is not here: the arrows are a matter of the sources", allow_module_level=True)
 
 
+@functools.cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imports(name: str) -> set[str]:
     """Every module that `name` imports, wherever in the file, and under TYPE_CHECKING too."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
+    for node in ast.walk(tree(MODULES[name])):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -178,9 +184,8 @@ def test_numba_is_imported_by_the_kernels_numba_module_alone_and_by_device_to_as
 
 
 def from_numba(name: str) -> set[str]:
-    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
     found: set[str] = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(tree(MODULES[name])):
         if isinstance(node, ast.ImportFrom) and node.module == "numba":
             found.update(alias.name for alias in node.names)
         if isinstance(node, ast.ImportFrom) and within(str(node.module), "numba.cuda"):
@@ -208,7 +213,7 @@ def test_the_two_kinds_of_operations_have_the_same_names() -> None:
     def names_of(path: Path) -> list[str]:
         (found,) = (
             ast.literal_eval(node.value)
-            for node in ast.parse(path.read_text(encoding="utf-8")).body
+            for node in tree(path).body
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
         )
         return sorted(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -62,10 +63,17 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("damage", sorted(DAMAGE))
-def test_what_is_damaged_is_compiled_again(damage: str, kept: tuple[Path, int, str], tmp_path: Path, program: Program) -> None:
-    folder, compiled, bits = kept
-    for file in files(folder):
+def test_what_is_damaged_is_not_read(damage: str, kept: tuple[Path, int, str], tmp_path: Path) -> None:
+    for file in files(kept[0]):
+        assert disk_cache.read(file) is not None
         (tmp_path / file.name).write_bytes(DAMAGE[damage](file.read_bytes()))
+        assert disk_cache.read(tmp_path / file.name) is None
+
+
+def test_what_is_damaged_is_compiled_again(kept: tuple[Path, int, str], tmp_path: Path, program: Program) -> None:
+    folder, compiled, bits = kept
+    for file, damage in zip(files(folder), itertools.cycle(DAMAGE.values())):
+        (tmp_path / file.name).write_bytes(damage(file.read_bytes()))
     assert result(program(WORK, GPUCNN_LOOP_CACHE=str(tmp_path))) == (compiled, bits)
     assert [file.name for file in files(tmp_path)] == [file.name for file in files(folder)]
     assert result(program(WORK, GPUCNN_LOOP_CACHE=str(tmp_path))) == (0, bits)
@@ -104,9 +112,11 @@ def test_a_folder_that_may_only_be_read_is_read(kept: tuple[Path, int, str], pro
         folder.chmod(0o755)
 
 
-@pytest.mark.parametrize("given", ["0", ""])
-def test_it_can_be_turned_off(given: str, tmp_path: Path, program: Program) -> None:
-    assert result(program(WORK, GPUCNN_LOOP_CACHE=given, XDG_CACHE_HOME=str(tmp_path)))[0] > 0
+def test_it_can_be_turned_off(tmp_path: Path, program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    for given in ("0", ""):
+        monkeypatch.setenv("GPUCNN_LOOP_CACHE", given)
+        assert disk_cache.folder() is None
+    assert result(program(WORK, GPUCNN_LOOP_CACHE="", XDG_CACHE_HOME=str(tmp_path)))[0] > 0
     assert list(tmp_path.iterdir()) == []
 
 
