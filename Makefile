@@ -21,6 +21,8 @@ train: $(VENV)/.installed
 	$(BIN)/gpucnn train $(ARGS)
 
 PYTEST := $(BIN)/python -m pytest -q -n auto --dist worksteal
+# Tests that start programs wait for them: one process more than there are cores.
+MORE := PYTEST_XDIST_AUTO_NUM_WORKERS=$$($(BIN)/python -c 'import os; print(os.cpu_count() + 1)')
 SIMULATED := NUMBA_ENABLE_CUDASIM=1 $(PYTEST)
 VGPU := tests/vgpu/vgpu-run
 KERNELS := tests/kernels/simulator tests/kernels/gpu tests/vgpu tests/examples/test_examples_on_gpu.py
@@ -41,7 +43,7 @@ test: $(VENV)/.installed-dev
 		$(SIMULATED) -m "not slow" tests/kernels/simulator; \
 	fi
 	@echo "── everything else: library, data, command line, kernels through the compiler (and on a GPU, where there is one): some 5 minutes"
-	$(PYTEST) -m "not slow" --ignore=tests/kernels/simulator
+	$(MORE) $(PYTEST) -m "not slow" --ignore=tests/kernels/simulator
 
 slow: $(VENV)/.installed-dev
 	@if gpu=$$($(VGPU) --check $(BIN)/python); then \
