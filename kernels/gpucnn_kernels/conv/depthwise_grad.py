@@ -85,7 +85,9 @@ def weight_grad_kernel(strip: Strip, threads: int) -> Any:
 
     all_rows = unrolled(row, rows)
 
-    @kernel(launch_bounds=threads)
+    # Four blocks of 128 threads to a multiprocessor have 128 registers each thread: with a stride Turing takes one more, unless it is told.
+    # 7 × 7 taps fit as they are, and spill on Hopper where they are told.
+    @kernel(launch_bounds=(threads, 4) if stride_h * stride_w > 1 else threads)
     def conv2d_depthwise_weight_grad_slices(
         dy, x, workspace, K, H, W, top, left, P, Q, q_magic, q_shift, s_magic, s_shift, m_magic, m_shift, strips, skipped, units,
         slice_units,
