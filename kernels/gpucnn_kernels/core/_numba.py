@@ -142,7 +142,8 @@ if not PLAIN:
 
     def _hash_of_options(self: Any) -> int:
         """Of their names, as Numba has it."""
-        return _hash_of_names(type(self))
+        kind: Any = type(self)
+        return _hash_of_names(kind)
 
     @functools.cache
     def _hash_of_names(kind: Any) -> int:
