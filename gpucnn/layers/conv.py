@@ -10,6 +10,7 @@ from gpucnn.errors import ShapeError
 from gpucnn.initializers import Given, as_text, get_initializer
 from gpucnn.layers.activations import ACTIVATIONS
 from gpucnn.layers.base import Array, Cost, Layer, Shape
+from gpucnn.layers.beside import beside
 from gpucnn.layers.parameter import Parameter, gradients
 from gpucnn.ops.cpu.conv import scratch
 from gpucnn.ops.shapes import Window, conv_window, normalize_padding
@@ -107,12 +108,13 @@ class Conv2D(Layer):
 
     def _backward(self, dy: Array, input_grad: bool, relu: bool = False) -> Array | None:
         ops, x = self.device.ops, self._x
-        if not self.frozen:
-            with gradients(self.weight, self.bias) as (out, dbias):
-                ops.conv2d_weight_grad(dy, x, self.window, self.groups, out=out, dbias=dbias)
-        if not input_grad:
-            return None
-        return ops.conv2d_input_grad(dy, self.weight.value, self.window, self.groups, relu=x if relu else None)
+        with beside(input_grad) as apart:
+            if not self.frozen:
+                with apart, gradients(self.weight, self.bias) as (out, dbias):
+                    ops.conv2d_weight_grad(dy, x, self.window, self.groups, out=out, dbias=dbias)
+            if not input_grad:
+                return None
+            return ops.conv2d_input_grad(dy, self.weight.value, self.window, self.groups, relu=x if relu else None)
 
     def forget(self) -> None:
         super().forget()

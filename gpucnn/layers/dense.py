@@ -8,6 +8,7 @@ from gpucnn.checks import flag, integer
 from gpucnn.errors import ShapeError
 from gpucnn.initializers import Given
 from gpucnn.layers.base import Array, Cost, Layer, Shape
+from gpucnn.layers.beside import beside
 from gpucnn.layers.conv import weight_initializer
 from gpucnn.layers.parameter import Parameter, gradients
 from gpucnn.signatures import ActivationName
@@ -59,10 +60,11 @@ class Dense(Layer):
 
     def _backward(self, dy: Array, input_grad: bool, relu: bool = False) -> Array | None:
         ops, x = self.device.ops, self._x
-        if not self.frozen:
-            with gradients(self.weight, self.bias) as (out, dbias):
-                ops.dense_weight_grad(dy, x, out=out, dbias=dbias)
-        return ops.dense_input_grad(dy, self.weight.value, relu=x if relu else None) if input_grad else None
+        with beside(input_grad) as apart:
+            if not self.frozen:
+                with apart, gradients(self.weight, self.bias) as (out, dbias):
+                    ops.dense_weight_grad(dy, x, out=out, dbias=dbias)
+            return ops.dense_input_grad(dy, self.weight.value, relu=x if relu else None) if input_grad else None
 
     def forget(self) -> None:
         super().forget()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from gpucnn.errors import GpucnnError
 from gpucnn.layers.base import Array, Cost, Layer, Plan
+from gpucnn.layers.beside import beside
 from gpucnn.layers.conv import Conv2D
 from gpucnn.layers.parameter import gradients
 from gpucnn.layers.pool import MaxPool2D
@@ -70,10 +71,11 @@ class ConvReluMaxPool:
                 ops.conv2d_relu_max_pool2d_weight_grad(dy, indices, x, window, pool_window, groups, relu=relu, out=out, dbias=dbias)
             return None
         dconv = ops.max_pool2d_grad(dy, indices, pool_window, relu=relu)
-        if not conv.frozen:
-            with gradients(conv.weight, conv.bias) as (out, dbias):
-                ops.conv2d_weight_grad(dconv, x, window, groups, out=out, dbias=dbias)
-        return ops.conv2d_input_grad(dconv, conv.weight.value, window, groups, relu=x if plan.takes_relu else None)
+        with beside() as apart:
+            if not conv.frozen:
+                with apart, gradients(conv.weight, conv.bias) as (out, dbias):
+                    ops.conv2d_weight_grad(dconv, x, window, groups, out=out, dbias=dbias)
+            return ops.conv2d_input_grad(dconv, conv.weight.value, window, groups, relu=x if plan.takes_relu else None)
 
     def forget(self) -> None:
         self._kept = None

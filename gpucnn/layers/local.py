@@ -10,6 +10,7 @@ import numpy as np
 from gpucnn.checks import flag, integer, pair
 from gpucnn.initializers import Given, get_initializer
 from gpucnn.layers.base import Array, Cost, Layer, Shape
+from gpucnn.layers.beside import beside
 from gpucnn.layers.conv import check_image, weight_initializer
 from gpucnn.layers.parameter import Parameter, gradients
 from gpucnn.ops.shapes import Window, conv_window, normalize_padding
@@ -80,10 +81,11 @@ class LocallyConnected2D(Layer):
 
     def _backward(self, dy: Array, input_grad: bool, relu: bool = False) -> Array | None:
         ops, x = self.device.ops, self._x
-        if not self.frozen:
-            with gradients(self.weight, self.bias) as (out, dbias):
-                ops.locally_connected2d_weight_grad(dy, x, self.window, out=out, dbias=dbias)
-        return ops.locally_connected2d_input_grad(dy, self.weight.value, self.window, relu=x if relu else None) if input_grad else None
+        with beside(input_grad) as apart:
+            if not self.frozen:
+                with apart, gradients(self.weight, self.bias) as (out, dbias):
+                    ops.locally_connected2d_weight_grad(dy, x, self.window, out=out, dbias=dbias)
+            return ops.locally_connected2d_input_grad(dy, self.weight.value, self.window, relu=x if relu else None) if input_grad else None
 
     def forget(self) -> None:
         super().forget()

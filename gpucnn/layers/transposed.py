@@ -9,6 +9,7 @@ from gpucnn.checks import flag, integer, pair
 from gpucnn.errors import ShapeError
 from gpucnn.initializers import Given
 from gpucnn.layers.base import Array, Cost, Layer, Shape
+from gpucnn.layers.beside import beside
 from gpucnn.layers.conv import check_image, weight_initializer
 from gpucnn.layers.parameter import Parameter, gradients
 from gpucnn.ops.cpu.conv import scratch
@@ -84,12 +85,13 @@ class ConvTranspose2D(Layer):
 
     def _backward(self, dy: Array, input_grad: bool) -> Array | None:
         ops = self.device.ops
-        if not self.frozen:
-            with gradients(self.weight, self.bias) as (dweight, dbias):
-                ops.conv2d_weight_grad(self._x, dy, self.window, self.groups, out=dweight)
-                if dbias is not None:
-                    ops.bias_grad(dy, out=dbias)
-        return ops.conv2d(dy, self.weight.value, None, self.window, self.groups) if input_grad else None
+        with beside(input_grad) as apart:
+            if not self.frozen:
+                with apart, gradients(self.weight, self.bias) as (dweight, dbias):
+                    ops.conv2d_weight_grad(self._x, dy, self.window, self.groups, out=dweight)
+                    if dbias is not None:
+                        ops.bias_grad(dy, out=dbias)
+            return ops.conv2d(dy, self.weight.value, None, self.window, self.groups) if input_grad else None
 
     def forget(self) -> None:
         super().forget()

@@ -16,7 +16,37 @@ from typing import Any
 
 from gpucnn.device import Device
 from gpucnn.errors import GpucnnError
+from gpucnn.layers.beside import lent
 from gpucnn.text import first_line
+
+
+class Branch:
+    """A second stream beside the graphs' own, `main`; in a graph, a second branch of nodes (layers/beside.py).
+
+    The pool gives each stream memory of its own, which serves nobody else until all of it is given back: what is made on the one is never
+    where something of the other's lies.
+    """
+
+    def __init__(self, cuda: Any, main: Any) -> None:
+        self.stream = cuda.Stream(non_blocking=True)
+        self._main = main
+        # One of each serves all forks: to wait for an event is to wait for what was recorded last when that was said.
+        self._forked, self._joined = (cuda.Event(disable_timing=True) for _ in range(2))
+        self._open = False  # whether something runs apart that nothing has waited for
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """What is launched in the block comes after everything that was launched before."""
+        self.stream.wait_event(self._main.record(self._forked))
+        self._open = True
+        with self.stream:
+            yield
+
+    def join(self) -> None:
+        """What is launched from now on comes after all that ran apart."""
+        if self._open:
+            self._main.wait_event(self.stream.record(self._joined))
+            self._open = False
 
 
 class Graphs:
@@ -40,6 +70,7 @@ class Graphs:
         self.waited = 0.0  # total seconds spent in `wait`
         if self.cuda is not None:
             self._stream = self.cuda.Stream(non_blocking=True)  # the default stream cannot be captured
+            self._branch = Branch(self.cuda, self._stream)
             self._pool = self.cuda.MemoryPool(self._allocate)
 
     @property
@@ -68,14 +99,14 @@ class Graphs:
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Makes the stream and the memory pool of the graphs current."""
+        """Makes the stream and the memory pool of the graphs current, and lends layers the branch beside that stream."""
         if self.cuda is None:
             yield
             return
         if self._apart:
             self._stream.wait_event(self.cuda.get_current_stream().record())
             self._apart = False
-        with self._stream, self.cuda.using_allocator(self._pool.malloc):
+        with self._stream, self.cuda.using_allocator(self._pool.malloc), lent(self._branch):
             yield
 
     @contextmanager
@@ -99,6 +130,7 @@ class Graphs:
         """Waits until all launched work is done."""
         if self.cuda is not None:
             begun = time.perf_counter()
+            self._branch.stream.synchronize()  # ahead of a join where memory ran out between fork and join
             self._stream.synchronize()
             self.waited += time.perf_counter() - begun
             self._apart = True

@@ -10,6 +10,7 @@ import numpy as np
 from gpucnn.device import to_numpy
 from gpucnn.errors import DeviceMemoryError, GpucnnError, TrainingError
 from gpucnn.layers.base import Array
+from gpucnn.layers.beside import beside
 from gpucnn.losses import Loss
 from gpucnn.optimizers import Optimizer
 from gpucnn.surroundings import flag
@@ -172,10 +173,12 @@ class TrainingStep:
         loss, correct, doutputs = self.loss(device, outputs, labels)
         if self.team is not None:
             self.team.weigh(loss, correct, doutputs)
-        else:
-            self._tally(loss, correct, size)
-        self.optimizer.zero_grad()
-        self.model.chain.backward(doutputs)
+        with beside(self.team is None) as apart:  # nothing before the update needs what is counted
+            if self.team is None:
+                with apart:
+                    self._tally(loss, correct, size)
+            self.optimizer.zero_grad()
+            self.model.chain.backward(doutputs)
         if self.team is not None:
             self._tally(*self.team.summed(), size)
         self.optimizer.update(self._rates)

@@ -18,6 +18,7 @@ import gpucnn as gc
 from gpucnn.data.batches import Batches
 from gpucnn.device import Device, get_device, to_numpy, why_no_cuda
 from gpucnn.errors import DeviceMemoryError
+from gpucnn.layers.beside import beside
 from gpucnn.ops.shapes import LIMIT
 from gpucnn.training import loop
 from gpucnn.training.feed import DeviceFeed, HostFeed, feed_for
@@ -63,12 +64,14 @@ class Cuda:
         self.log: list[str] = []
         self.default = Stream(self.log, "default")
         self.full = False
+        self.streams = 0
         self.inside = False  # whether arrays come from the graphs' pool
         self.runtime = SimpleNamespace(CUDARuntimeError=CUDARuntimeError)
         self.MemoryPointer = lambda memory, offset: memory
 
     def Stream(self, non_blocking: bool) -> Stream:
-        return Stream(self.log, "graphs")
+        self.streams += 1
+        return Stream(self.log, "graphs" if self.streams == 1 else "branch")
 
     def MemoryPool(self, allocate: Any) -> Any:
         return SimpleNamespace(malloc=allocate, total_bytes=lambda: 0)
@@ -144,6 +147,44 @@ def test_what_looks_at_the_model_is_ordered_with_the_graphs_both_ways() -> None:
     with pytest.raises(ZeroDivisionError), graphs.ordered():
         raise ZeroDivisionError
     assert cuda.log[-1] == "default waits for graphs"
+
+
+def test_what_runs_apart_comes_after_what_was_launched_and_before_what_follows() -> None:
+    device, cuda, _ = stand_in()
+    graphs = Graphs(device)
+    with graphs.entered():
+        cuda.log.clear()
+        with beside() as apart:
+            with apart:
+                cuda.log.append("weight")
+            cuda.log.append("input")
+        forked = ["branch waits for graphs", "on branch", "weight", "off branch"]
+        assert cuda.log == [*forked, "input", "graphs waits for branch"]
+        cuda.log.clear()
+        with pytest.raises(ZeroDivisionError), beside() as apart, apart:  # a recording ends with all branches joined, or not at all
+            raise ZeroDivisionError
+        assert cuda.log == ["branch waits for graphs", "on branch", "off branch", "graphs waits for branch"]
+        cuda.log.clear()
+        with beside() as apart:  # what is counted, and a layer's gradients
+            with apart:
+                cuda.log.append("tally")
+            with beside() as inner, inner:
+                cuda.log.append("weight")
+            cuda.log.append("next")
+        counted = ["branch waits for graphs", "on branch", "tally", "off branch"]
+        assert cuda.log == [*counted, *forked[:2], "weight", "off branch", "graphs waits for branch", "next"]
+        cuda.log.clear()
+        with beside():  # of a layer that is frozen
+            cuda.log.append("input")
+        with beside(False) as apart, apart:  # of the first layer
+            cuda.log.append("weight")
+        assert cuda.log == ["input", "weight"]
+    cuda.log.clear()
+    with beside() as apart, apart:  # of nobody's step
+        cuda.log.append("weight")
+    with Graphs(device, enabled=False).entered(), beside() as apart, apart:
+        cuda.log.append("weight")
+    assert cuda.log == ["weight", "weight"]
 
 
 def test_graphs_go_before_their_pool_gives_memory_back() -> None:

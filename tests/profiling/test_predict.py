@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gpucnn.layers.beside import lent
 from gpucnn.profiling import records
-from gpucnn.profiling.chip import predict
+from gpucnn.profiling.chip import bounds, predict
+from gpucnn.profiling.chip.beside import Load, side_by_side
 from gpucnn.profiling.chip.chips import CHIPS, Chip
 from gpucnn.profiling.chip.constants import LaunchConstants
 from gpucnn.profiling.chip.listing import listing
@@ -21,6 +23,8 @@ from gpucnn.profiling.chip.predict import NODE, REACHED, Prediction
 from gpucnn.profiling.chip.waves import Waves
 from gpucnn.profiling.records import Profile
 from gpucnn.profiling.show import page, report
+from gpucnn.profiling.what import workload
+from gpucnn.profiling.what.observe import Observer
 from gpucnn.profiling.what.work import Work
 from gpucnn_kernels.core.launch import Launch
 
@@ -157,3 +161,52 @@ def test_a_prediction_is_shown_beside_the_bound(bounds: Profile) -> None:
     assert any("predicted" in line and "at least" in line for line in lines)
     assert any("3.0 times its bound: waits for shared memory" in line for line in lines)
     assert "limited by" in page.html(made) and records.from_json(records.to_json(made), "p.json") == made
+
+
+def a_load(blocks: int, held: int = 1, seconds: float = 1.0, share: float = 0.4, moving: float = 0.0) -> Load:
+    return Load(blocks, held, seconds, share, moving)
+
+
+@pytest.mark.parametrize(
+    ("branches", "seconds"),
+    [
+        ([[a_load(10)], []], 1),
+        ([[a_load(10)], [a_load(20)]], 3),  # nothing beside what fills a multiprocessor
+        ([[a_load(5)], [a_load(5)]], 1),  # each has half of the multiprocessors
+        ([[a_load(15)], [a_load(5)]], 2),  # in the second wave's other half
+        ([[a_load(10, 2)], [a_load(10, 2)]], 1),
+        ([[a_load(10, 2, share=0.8)], [a_load(10, 2, share=0.8)]], 1.6),
+        ([[a_load(10, 2, share=1)], [a_load(10, 2, seconds=3, share=1)]], 4),  # two for the first, of which the other gets a half
+        ([[a_load(10), a_load(10)], []], 2 + 1 / 8),
+        ([[a_load(5), a_load(5)], [a_load(5, seconds=2)]], 2 + 1 / 8),  # what comes second does not wait for the other branch
+        ([[a_load(10, 2, moving=1)], [a_load(10, 2, moving=0.75)]], 1.75),
+        ([[a_load(12000)], []], 1200),
+    ],
+)
+def test_blocks_of_two_branches_share_a_chip(branches: list[list[Load]], seconds: float) -> None:
+    assert side_by_side(branches, 10, 1 / 8) == pytest.approx(seconds + 1 / 8)
+
+
+def test_what_a_launch_asks_of_a_chip_is_what_it_takes_alone() -> None:
+    for blocks in (132, 200, 1000, 5000):
+        made = predicted(program(*["FFMA R1, R2, R3, R1"] * 40, "EXIT"), blocks)
+        assert made.load.blocks == blocks and 0 < made.load.share * min(made.load.held, -(-blocks // 132)) <= 1
+        alone = side_by_side([[made.load]], H100.sms, NODE)
+        assert 0.7 * made.seconds <= alone <= 1.4 * made.seconds  # the last wave is not full
+
+
+def test_a_profile_knows_what_a_step_runs_side_by_side() -> None:
+    with bounds.as_if_there(H100):
+        work = workload.of_model("keras", 8, bounds.device_of(H100), Observer())
+    forks = bounds.Forks()
+    with lent(forks):
+        called = [call.op for call, _, _ in bounds.record(work, H100, forks)]
+    apart: dict[tuple[int, bool], list[str]] = {}
+    for op, place in zip(called, forks.places, strict=True):
+        if place:
+            apart.setdefault(place, []).append(op)
+    assert apart == {
+        (1, True): ["tally", "dense_weight_grad"], (1, False): ["dense_input_grad"],
+        (2, True): ["dense_weight_grad"], (2, False): ["dense_input_grad"],
+    }  # fmt: skip
+    assert called[-2:] == ["conv2d_relu_max_pool2d_weight_grad", "adam_update"] and forks.places[-2:] == [None, None]

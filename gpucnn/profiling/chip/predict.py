@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from gpucnn.profiling.chip.beside import Load
 from gpucnn.profiling.chip.chips import Chip
 from gpucnn.profiling.chip.constants import LaunchConstants
 from gpucnn.profiling.chip.issue import Issued, Quarter
@@ -60,6 +61,7 @@ class Prediction:
     limit: str
     issued: dict[int, float]
     waited: dict[int, float]
+    load: Load  # for kernels beside it
     notes: tuple[str, ...] = ()
 
 
@@ -87,8 +89,10 @@ def predict(launch: Launch, work: Work, program: Program, occupancy: float, chip
         for index in way.issued:
             issued[index] = issued.get(index, 0) + 1 / len(ways)
     cut = ("a warp's way was too long to be followed to its end",) if any(way.cut for way in ways) else ()
+    rounds = math.ceil(spread.most / at_once)
+    load = Load(launch.blocks, held, max(on_chip, moving) / rounds, run.busy / (total or 1) / at_once, moving)
     return Prediction(
-        max(on_chip, moving) + NODE, _words(run, spread, on_chip, moving), issued, {i: c / total for i, c in run.idle.items()}, cut
+        max(on_chip, moving) + NODE, _words(run, spread, on_chip, moving), issued, {i: c / total for i, c in run.idle.items()}, load, cut
     )
 
 

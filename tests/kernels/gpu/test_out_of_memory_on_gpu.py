@@ -25,8 +25,9 @@ import cupy
 import numpy as np
 
 import gpucnn
-from gpucnn.device import to_numpy
+from gpucnn.device import get_device, to_numpy
 from gpucnn.errors import DeviceMemoryError
+from gpucnn.layers.beside import beside
 from gpucnn.networks import network
 from gpucnn.training import step as steps
 from gpucnn.training.feed import HostFeed
@@ -86,8 +87,9 @@ class Training:
         self.fill_device()
         self.graphs.wait()
         self.graphs.filled = True
-        with self.graphs.entered():  # the pool keeps what is free for the stream that it was free on
-            self.held += taken(self.graphs._pool.malloc, self.graphs._pool.free_bytes)
+        for stream in (self.graphs._stream, self.graphs._branch.stream):  # the pool keeps what is free for the stream that it was free on
+            with self.graphs.entered(), stream:
+                self.held += taken(self.graphs._pool.malloc, self.graphs._pool.free_bytes)
         self.graphs.filled = False
 
     def fill_device(self):
@@ -166,7 +168,40 @@ def out_of_memory():
     return ends
 
 
-print(json.dumps({"never": never, "out of memory": out_of_memory}[sys.argv[1]]()))
+def apart():
+    "Memory runs out on the branch, in a recording and in a launch; in the end there is room again."
+    graphs = Watched(get_device("cuda"))
+    size, total, seen = (10 << 20) // 4, cupy.zeros(1, np.float32), []
+
+    def function():
+        with beside() as branch:
+            with branch:
+                theirs = cupy.full(size, 1, np.float32)
+            own = cupy.full(size, 2, np.float32)
+        total[...] += own[-1:] + theirs[-1:]
+
+    def run():
+        try:
+            graphs.run("key", function)
+        except MemoryError as error:
+            seen.append(type(error).__name__)
+        graphs.wait()
+        seen.append(float(total[0]))
+
+    run()
+    with graphs.entered(), graphs._branch.stream:
+        held = [graphs._pool.malloc(4 * size)]
+    held += taken(cupy.cuda.Memory, lambda: 1 << 25)
+    log.clear()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run()
+    held.clear()
+    run()
+    return {"seen": seen, "log": log, "warned": [str(each.message) for each in caught], "recorded": graphs.recorded}
+
+
+print(json.dumps({"never": never, "out of memory": out_of_memory, "apart": apart}[sys.argv[1]]()))
 """
 
 
@@ -213,3 +248,13 @@ def test_training_goes_on_without_a_graph_where_launches_find_room(ends: Any) ->
     assert len(full["warned"]) == 1 and full["log"] == [["full", True, 1, "RuntimeError"]]
     assert (full["bits"], full["steps"]) == (fresh["bits"], 9)
     assert (fresh["recorded"], full["recorded"]) == (2, 1)
+
+
+def test_memory_that_runs_out_on_a_branch_ends_the_fork_and_the_recording(gpu: Device) -> None:
+    """The launches that follow take what the other stream's arena has left over, and find too little."""
+    found = alone("apart", 32)
+    assert found["seen"] == [3.0, "OutOfMemoryError", 3.0, 6.0]
+    assert len(found["warned"]) == 1 and "it could not be recorded (there is no memory left to record in" in found["warned"][0]
+    assert found["log"][0] == ["full", True, 0, "RuntimeError"]
+    assert [event[:2] for event in found["log"][1:3]] == [["clear", 0], ["full", False]]  # nothing is given back before
+    assert found["recorded"] == 0

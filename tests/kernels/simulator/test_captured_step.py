@@ -63,8 +63,8 @@ class Stream:
     def __exit__(self, *error: Any) -> None:
         self.current.pop()
 
-    def record(self) -> Event:
-        return Event()
+    def record(self, event: Event | None = None) -> Event:
+        return event or Event()
 
     def wait_event(self, event: Event) -> None: ...
 

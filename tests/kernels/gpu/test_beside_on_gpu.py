@@ -1,0 +1,153 @@
+"""The gradients of a layer's weight and of its input, side by side: which memory the two use, and that their order is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from kernel_harness import REAL
+
+import gpucnn as gc
+from gpucnn.device import Device, to_numpy
+from gpucnn.profiling.what.observe import Call, Observer
+from gpucnn.training.feed import HostFeed
+from gpucnn.training.graph import Branch
+from gpucnn.training.step import TrainingStep
+from gpucnn_kernels.core.launch import Launch, recording
+
+pytestmark = pytest.mark.gpu
+
+BATCH = 8
+RANDOM = np.random.default_rng(0)
+IMAGES = RANDOM.random((BATCH, 2, 9, 9), np.float32)
+LABELS = RANDOM.integers(0, 10, BATCH).astype(np.int32)
+
+
+def step_on(device: Device, graphs: bool = True, observer: Observer | None = None) -> tuple[TrainingStep, HostFeed]:
+    """Layers of all kinds that have both gradients, with a batch put before them."""
+    layers = (
+        gc.Conv2D(6, 3, padding="same", activation="relu"), gc.Residual(gc.Conv2D(6, 3, padding="same", use_bias=False)),
+        gc.DepthwiseConv2D(3), gc.ConvTranspose2D(6, 2, activation="relu"), gc.Conv2D(5, 3, activation="relu"), gc.MaxPool2D(2),
+        gc.LocallyConnected2D(4, 2, activation="relu"), gc.Flatten(), gc.Dense(40, activation="relu"), gc.Dense(10),
+    )  # fmt: skip
+    model = gc.Sequential(*layers).build((2, 9, 9), seed=4, device=device if observer is None else observer.device(device))
+    model.compile(gc.SGD(0.05), loss="categorical_crossentropy")
+    if observer is not None:
+        observer.watch(model)
+    assert model.loss is not None and model.optimizer is not None
+    step = TrainingStep(model, model.loss, model.optimizer, graphs=graphs)
+    feed = HostFeed(step.graphs)
+    step.begin(3)
+    feed.put(IMAGES, LABELS)
+    return step, feed
+
+
+def trained(step: TrainingStep, feed: HostFeed) -> Any:
+    """The parameters after three steps: launched, recorded, replayed."""
+    for _ in range(3):
+        step.run(feed, BATCH)
+    step.read()
+    return to_numpy(step.model.buffers.values).copy()
+
+
+@pytest.fixture
+def pairs(gpu: Device) -> Iterator[Callable[[int], list[list[tuple[Call, Any, list[Launch]]]]]]:
+    """What makes a step, the third of which is a replay, and gives of its calls on a branch those, and the one behind each."""
+    observer = Observer()
+    step, feed = step_on(gpu, observer=observer)
+
+    def made(number: int) -> list[list[tuple[Call, Any, list[Launch]]]]:
+        calls: list[tuple[int, Call, Any, list[Launch]]] = []
+        with recording() as launches:
+
+            def listener(call: Call) -> Any:
+                first = len(launches)
+                result = call.run()
+                calls.append((gpu.xp.cuda.get_current_stream().ptr, call, result, launches[first:]))
+                return result
+
+            with observer.listening(listener):
+                step.run(feed, BATCH)
+            step.graphs.wait()
+        main, found = step.graphs._stream.ptr, []
+        for index, (stream, *_) in enumerate(calls):
+            if stream != main and calls[index + 1][0] == main:
+                first = max(at for at in range(index) if calls[at][0] == main) + 1
+                found.append([call[1:] for call in calls[first : index + 2]])
+        assert step.graphs.recorded == number
+        return found
+
+    yield made
+
+
+def memory(array: Any) -> tuple[int, int]:
+    return int(array.data.ptr), int(array.data.ptr) + int(array.nbytes)
+
+
+def overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    return one[0] < other[1] and other[0] < one[1]
+
+
+def test_the_two_share_no_memory_but_what_both_read(pairs: Callable[[int], list[list[tuple[Call, Any, list[Launch]]]]]) -> None:
+    """Launched, and as recorded."""
+    for recorded in (0, 1):
+        found = pairs(recorded)
+        operations = [(calls[-2][0].op, calls[-1][0].op) for calls in found]
+        kinds = {
+            ("dense_weight_grad", "dense_input_grad"), ("conv2d_weight_grad", "conv2d_input_grad"),
+            ("bias_grad", "conv2d"), ("locally_connected2d_weight_grad", "locally_connected2d_input_grad"),
+        }  # fmt: skip
+        assert set(operations) == kinds and len(operations) == 7 and found[0][0][0].op == "tally"
+        for *apart, (beside, result, launches) in found:
+            given = [memory(value) for value in beside.arguments.values() if hasattr(value, "nbytes")]
+            given += [memory(call.arguments["x"]) for call, _, _ in apart if "x" in call.arguments]
+            theirs = {memory(array) for _, _, each in apart for launch in each for array in launch.arrays}
+            own = {memory(array) for launch in launches for array in launch.arrays}
+            assert memory(result) in own and theirs and own
+            for one in theirs:
+                for other in own:
+                    read = any(each[0] <= one[0] and one[1] <= each[1] for each in given)
+                    assert not overlap(one, other) or (read and not overlap(other, memory(result)))
+
+
+def test_side_by_side_has_the_bits_of_one_after_the_other(gpu: Device) -> None:
+    step, feed = step_on(gpu)
+    side_by_side = trained(step, feed)
+    assert step.graphs.recorded == 1
+    step, feed = step_on(gpu, graphs=False)
+    np.testing.assert_array_equal(side_by_side, trained(step, feed))
+
+
+@pytest.mark.skipif(REAL, reason="a real GPU does not say which order nothing has kept")
+@pytest.mark.vgpu_findings
+@pytest.mark.parametrize(
+    ("left_out", "recorded"),
+    [
+        ("the wait behind the fork", True),
+        ("the join", False),
+        pytest.param("the wait behind the fork", False, marks=pytest.mark.slow),
+        pytest.param("the join", True, marks=pytest.mark.slow),
+    ],
+)
+def test_an_order_that_is_not_kept_would_be_found(gpu: Device, monkeypatch: pytest.MonkeyPatch, left_out: str, recorded: bool) -> None:
+    vgpu = sys.modules["vgpu"]
+    step, feed = step_on(gpu)
+    if recorded:
+        step.run(feed, BATCH)
+        step.graphs.wait()
+    before = vgpu.findings()
+    if left_out == "the join":
+        monkeypatch.setattr(Branch, "join", lambda self: None)
+    else:
+        monkeypatch.setattr(type(step.graphs._branch), "apart", lambda self: self.stream)
+    with contextlib.suppress(RuntimeError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a recording that could not be ended
+        for _ in range(2):
+            step.run(feed, BATCH)
+        step.graphs.wait()
+    assert vgpu.findings() > before or step.graphs.recorded == 0
