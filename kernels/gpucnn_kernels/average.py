@@ -1,7 +1,8 @@
 """Average pooling the plain way: one thread for each number of the result.
 
 x, dx (N, C, H, W); y and dy (N, C, P, Q). Backward, a thread belongs to a pixel and adds up its share of every window that has read it, in
-the order of the taps. As in pool.py the kernels have twins for images of y and dy that lie apart.
+the order of the taps. As in pool.py the kernels have twins for images of y and dy that lie apart, and large images are done in strips
+(average_strips.py).
 """
 
 # Numba works out the types of kernels.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from gpucnn_kernels import average_strips, pool_strips
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.integers import divide, magic, split
@@ -136,8 +138,11 @@ def avg_pool2d(x: Array, y: Array, window: Window, count_include_pad: bool = Tru
     n, c = x.shape[:2]
     image = c * window.output[0] * window.output[1]
     count, (target, step) = n * image, images(y, "y", (n, c, *window.output))
-    arguments = floats(x, "x", (n, c, *window.input)), target, *geometry(window), *_counting(window, count_include_pad)
-    if step:
+    arrays = floats(x, "x", (n, c, *window.input)), target
+    arguments = *arrays, *geometry(window), *_counting(window, count_include_pad)
+    if not step and pool_strips.suits(window, n * c):
+        average_strips.forward(*arrays, window, _padded(window, count_include_pad), n * c, stream)
+    elif step:
         more = np.uint32(count), *magic(image), np.uint32(step - image)
         run_each(avg_pool2d_part_kernel, count, stream, *arguments, *more)
     else:
@@ -148,8 +153,11 @@ def avg_pool2d_grad(dy: Array, dx: Array, window: Window, count_include_pad: boo
     """Writes to dx each window's gradient, shared out evenly among the pixels that its mean was taken over."""
     n, c = dy.shape[:2]
     count, (given, step) = n * c * window.input[0] * window.input[1], images(dy, "dy", (n, c, *window.output))
-    arguments = given, floats(dx, "dx", (n, c, *window.input)), *geometry(window), *_counting(window, count_include_pad)
-    if step:
+    arrays = given, floats(dx, "dx", (n, c, *window.input))
+    arguments = *arrays, *geometry(window), *_counting(window, count_include_pad)
+    if not step and pool_strips.suits(window, n * c):
+        average_strips.gradient(*arrays, window, _padded(window, count_include_pad), n * c, stream)
+    elif step:
         skipped = np.uint32(step - c * window.output[0] * window.output[1])
         run_each(avg_pool2d_part_grad_kernel, count, stream, *arguments, *magic(c), skipped)
     else:
@@ -159,4 +167,9 @@ def avg_pool2d_grad(dy: Array, dx: Array, window: Window, count_include_pad: boo
 def _counting(window: Window, count_include_pad: bool) -> tuple[np.int32, np.int32, np.int32]:
     """Bottom and right padding, and whether declared padding counts."""
     (_, bottom), (_, right) = window.padding
-    return np.int32(bottom), np.int32(right), np.int32(count_include_pad and not window.same)
+    return np.int32(bottom), np.int32(right), np.int32(_padded(window, count_include_pad))
+
+
+def _padded(window: Window, count_include_pad: bool) -> bool:
+    """Whether declared padding counts."""
+    return bool(count_include_pad and not window.same)

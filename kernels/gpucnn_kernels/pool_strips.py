@@ -56,7 +56,7 @@ def fits(window: Window) -> bool:
     )
 
 
-def _length(results: int, most: int) -> int:
+def even_length(results: int, most: int) -> int:
     """How long strips of `most` or fewer are so that all are about as long."""
     return -(-results // -(-results // most))
 
@@ -123,7 +123,7 @@ def forward_kernel(taps: Pair, stride: Pair, length: int) -> Any:
     return max_pool2d_strips
 
 
-def _reach(taps: int, stride: int, before: int) -> tuple[int, int]:
+def reach(taps: int, stride: int, before: int) -> tuple[int, int]:
     """The first window that reads one of `stride` pixels, and how many do, counted from the window that has the same number as they."""
     first = -((taps - 1 - before) // stride)
     return first, (stride - 1 + before) // stride - first + 1
@@ -135,7 +135,7 @@ def gradient_kernel(taps: Pair, stride: Pair, before: Pair, length: int, masked:
     indices where it is `masked`. A strip is of `length` times stride_h rows and of stride_w columns; `columns` is how many lie side by
     side. `pairs`: all rows of dx begin at 8 bytes and are of even length, and stride_w is 2."""
     (R, S), (stride_h, stride_w), (top, left), T = taps, stride, before, length
-    (first_p, rows_over), (first_q, columns_over) = (_reach(*each) for each in zip(taps, stride, before, strict=True))
+    (first_p, rows_over), (first_q, columns_over) = (reach(*each) for each in zip(taps, stride, before, strict=True))
     window_rows, pixels = T + rows_over - 1, T * stride_h * stride_w
 
     @device(forceinline=True)
@@ -223,7 +223,7 @@ def gradient_kernel(taps: Pair, stride: Pair, before: Pair, length: int, masked:
 
 def forward(x: Array, y: Array, indices: Array, window: Window, planes: int, stream: Stream) -> None:
     """`pool.max_pool2d` on flat arrays of so many planes; the window must fit."""
-    length = _length(window.output[0], _LENGTH)
+    length = even_length(window.output[0], _LENGTH)
     strips, (H, W), (P, Q) = -(-window.output[0] // length), window.input, window.output
     run_each(
         forward_kernel(window.kernel, window.stride, length),
@@ -245,7 +245,7 @@ def gradient(dy: Array, indices: Array, y: Array | None, dx: Array, window: Wind
     must fit."""
     (H, W), (P, Q), (stride_h, stride_w) = window.input, window.output, window.stride
     rows, columns = -(-H // stride_h), -(-W // stride_w)
-    length = _length(rows, max(1, min(_LENGTH, _PIXELS // (stride_h * stride_w))))
+    length = even_length(rows, max(1, min(_LENGTH, _PIXELS // (stride_h * stride_w))))
     strips = -(-rows // length)
     before = window.padding[0][0], window.padding[1][0]
     pairs = stride_w == 2 and W % 2 == 0 and aligned(dx)

@@ -15,7 +15,7 @@ from gpucnn.errors import ShapeError
 from gpucnn.ops import cpu
 from gpucnn.ops.cuda._arrays import stream
 from gpucnn.ops.shapes import Window, pool_window
-from gpucnn_kernels import pool, pool_strips
+from gpucnn_kernels import average, average_strips, pool, pool_strips
 from gpucnn_kernels.core import launch
 from tolerances import check
 
@@ -256,3 +256,27 @@ def test_which_windows_are_done_in_strips(window: Window, strips: bool) -> None:
         pool.max_pool2d_grad(y, places, x, window)
         pool.max_pool2d_grad(y, places, x, window, relu=y)
     assert [each.name.startswith("max_pool2d_strips") for each in launches] == [strips] * 3
+    with launch.recording(launching=False) as launches:
+        average.avg_pool2d(x, y, window)
+        average.avg_pool2d_grad(y, x, window)
+    assert [each.name.startswith("avg_pool2d_strips") for each in launches] == [strips or window.kernel == window.stride] * 2
+
+
+@pytest.mark.parametrize("name", cases(STRIPS, ["3x3"]))
+def test_strips_of_averages_are_the_general_kernels_to_the_bit(device: Device, name: str) -> None:
+    """Zeros of both signs, infinities and NaN; means over padding and without."""
+    window = STRIPS[name]
+    numbers = np.array([np.nan, -np.inf, np.inf, -0.0, 0, 1.5, -2, 0.1, 0.3, 1e-40, 1e8], np.float32)
+    share = [0.01, 0.01, 0.01, *[0.97 / 8] * 8]
+    x, dy = (np.random.default_rng(size[0]).choice(numbers, (2, 3, *size), p=share) for size in (window.input, window.output))
+    given, gradient = device.array(x), device.array(dy)
+    for padded in (True, False):
+        counting = *launch.geometry(window), *(np.int32(number) for number in (window.padding[0][1], window.padding[1][1], padded))
+        y, ref_y = Output(device, dy.shape), device.xp.empty(dy.shape, "float32")
+        average_strips.forward(given.ravel(), y.array.ravel(), window, padded, 6, stream(given))
+        launch.run_each(average.avg_pool2d_kernel, dy.size, stream(given), given.ravel(), ref_y.ravel(), *counting)
+        np.testing.assert_array_equal(y.result(nan=True).view(np.uint32), to_numpy(ref_y).view(np.uint32))
+        dx, ref_dx = Output(device, x.shape), device.xp.empty(x.shape, "float32")
+        average_strips.gradient(gradient.ravel(), dx.array.ravel(), window, padded, 6, stream(given))
+        launch.run_each(average.avg_pool2d_grad_kernel, x.size, stream(given), gradient.ravel(), ref_dx.ravel(), *counting)
+        np.testing.assert_array_equal(dx.result(nan=True).view(np.uint32), to_numpy(ref_dx).view(np.uint32))
