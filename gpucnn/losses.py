@@ -61,10 +61,17 @@ class Loss(Worded):
         """The loss of each example (N,), for weighted examples; a loss without this method does not accept weights."""
         raise NotImplementedError
 
+    def of_dense(self, device: Device, x: Array, weight: Array, bias: Array | None, labels: Array) -> tuple[Array, Array, Array] | None:
+        """(losses, correct, doutputs) of the outputs x·weightᵀ + bias, the first two of each example (N): where the last layer and the loss
+        are faster as one. None elsewhere."""
+        return None
+
     def __call__(self, device: Device, outputs: Array, labels: Array) -> tuple[Array, Array, Array]:
         """(loss, correct, doutputs): the mean loss and the number of correct answers as 0-d arrays, and the gradient."""
         raise NotImplementedError
 
+
+_FEW = 32  # classes, that a GPU's warp has a thread for each of
 
 LOSSES: Registry[type[Loss]] = Registry("loss")
 
@@ -111,6 +118,11 @@ class CategoricalCrossentropy(_OfLogits):
 
     def __call__(self, device: Device, outputs: Array, labels: Array) -> tuple[Array, Array, Array]:
         return device.ops.softmax_cross_entropy(outputs, labels)  # type: ignore[no-any-return]
+
+    def of_dense(self, device: Device, x: Array, weight: Array, bias: Array | None, labels: Array) -> tuple[Array, Array, Array] | None:
+        # A class derived from this one may do something else.
+        as_one = type(self) is CategoricalCrossentropy and device.kind == "cuda" and labels.ndim == 1 and weight.shape[0] <= _FEW
+        return device.ops.dense_cross_entropy(x, weight, bias, labels) if as_one else None  # type: ignore[no-any-return]
 
     def each(self, device: Device, outputs: Array, labels: Array) -> Array:
         xp = device.xp

@@ -248,6 +248,11 @@ class Layer(Worded):
             self._applied, self._ready = applied, True
         return z
 
+    def forward_with_loss(self, x: Array, loss: Any, labels: Array) -> tuple[Array, Array, Array] | None:
+        """Forward in training, and the loss of the output, for a layer that works out both in one: (losses, correct, doutputs) as
+        `Loss.of_dense`. None elsewhere, and nothing is done."""
+        return None
+
     @property
     def layers(self) -> Sequence[Layer]:
         """The layer itself as a stage (fused.py), or the stages that replace it."""

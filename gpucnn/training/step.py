@@ -167,11 +167,12 @@ class TrainingStep:
         return DeviceMemoryError(f"{words}: they need about {bytes_text(needed)}, and {bytes_text(free)} were free; {way}")
 
     def _launch(self, feed: Feed, size: int) -> None:
-        device = self.model.device
         x, labels = feed.load(size, self._counters[: EPOCH + 1])
-        outputs = self.model.chain.forward(x, training=True, logits=self.loss.fused_activation is not None)
-        loss, correct, doutputs = self.loss(device, outputs, labels)
-        if self.team is not None:
+        if self.team is None:
+            loss, correct, doutputs = self.model.chain.forward_with_loss(x, self.loss, labels)
+        else:
+            outputs = self.model.chain.forward(x, training=True, logits=self.loss.fused_activation is not None)
+            loss, correct, doutputs = self.loss(self.model.device, outputs, labels)
             self.team.weigh(loss, correct, doutputs)
         with beside(self.team is None) as apart:  # nothing before the update needs what is counted
             if self.team is None:

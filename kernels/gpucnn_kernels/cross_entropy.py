@@ -248,6 +248,15 @@ def row_cross_entropy_kernel(logits, labels, dlogits, row_loss, row_correct, K, 
         row_correct[row] = int32(guess == answer and largest == largest)
 
 
+def rows_cross_entropy(logits: Array, labels: Array, dlogits: Array, row_loss: Array, row_correct: Array, stream: Stream = 0) -> None:
+    """Writes (softmax(logits) − p) / N to dlogits (N, K), with p 1 at the label, and each row's loss and whether its answer is right to
+    row_loss (N) and row_correct (N, int32). labels: int32 class numbers (N)."""
+    n, k = logits.shape
+    inputs = floats(logits, "logits"), ints(labels, "labels", (n,)), floats(dlogits, "dlogits", (n, k))
+    results = floats(row_loss, "row_loss", (n,)), ints(row_correct, "row_correct", (n,))
+    run(class_cross_entropy_kernel, n, LANES, stream, *inputs, *results, np.int32(k), np.float32(1 / n))
+
+
 def softmax_cross_entropy(
     logits: Array,
     labels: Array,

@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from gpucnn.ops.cpu._threads import Array
+from gpucnn.ops.cpu.dense import dense
 
-__all__ = ["binary_cross_entropy", "hinge", "mean_squared_error", "root_mean_squared_error", "softmax_cross_entropy"]
+__all__ = ["binary_cross_entropy", "dense_cross_entropy", "hinge", "mean_squared_error", "root_mean_squared_error", "softmax_cross_entropy"]
 
 
 def softmax_cross_entropy(logits: Array, labels: Array, *, out: Array | None = None) -> tuple[Array, Array, Array]:
@@ -38,6 +39,19 @@ def softmax_cross_entropy(logits: Array, labels: Array, *, out: Array | None = N
     correct = np.count_nonzero(right & ~np.isnan(logits[rows, guess]))  # NaN, which is taken for the largest, is not a right answer
     dlogits *= logits.dtype.type(1 / n)
     return np.asarray(loss), np.asarray(correct), dlogits
+
+
+def dense_cross_entropy(x: Array, weight: Array, bias: Array | None, labels: Array) -> tuple[Array, Array, Array]:
+    """`softmax_cross_entropy` of a dense layer's logits, x·weightᵀ + bias: (losses, right answers, dlogits), the first two of each row (N).
+
+    x (N, C), weight (K, C), bias (K). labels: int32 class numbers (N). dlogits (N, K) is the gradient of the mean loss.
+    """
+    logits, rows = dense(x, weight, bias), np.arange(x.shape[0])
+    _, _, dlogits = softmax_cross_entropy(logits, labels)
+    guess, shifted = logits.argmax(axis=1), logits - logits.max(axis=1, keepdims=True)
+    losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[rows, labels]
+    correct = ((guess == labels) & ~np.isnan(logits[rows, guess])).astype(np.int32)
+    return losses, correct, dlogits
 
 
 def binary_cross_entropy(logits: Array, targets: Array, *, out: Array | None = None) -> tuple[Array, Array, Array]:

@@ -12,12 +12,15 @@ __all__ = ["tally"]
 def tally(loss: Array, correct: Array, weight: float, table: Array, rates: Array, counters: Array, sums: Array) -> None:
     """Counts a step of `weight` examples and makes `rates` (4) those of its update, between the loss and the update.
 
-    table (steps, 3): the rates of each step of an epoch. counters (6, int32): the step in the epoch, the epoch, right answers so
-    far, steps done, whether a loss was NaN or infinite, and the right answers' upper 32 bits. sums (2): the loss over all examples, as a
-    number and what its rounding left out. From such a loss on nothing is counted any more, rates[3] is 0, and sums[0] is that loss.
+    loss and correct: those of the step, or of each of its rows (N). table (steps, 3): the rates of each step of an epoch. counters (6,
+    int32): the step in the epoch, the epoch, right answers so far, steps done, whether a loss was NaN or infinite, and the right answers'
+    upper 32 bits. sums (2): the loss over all examples, as a number and what its rounding left out. From such a loss on nothing is counted
+    any more, rates[3] is 0, and sums[0] is that loss.
     """
     if counters[4]:
         return
+    if loss.ndim:
+        loss, correct = loss.mean(dtype=np.float64), correct.sum()
     if not np.isfinite(loss):
         counters[4], rates[3], sums[0] = 1, 0, loss
         return

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gpucnn.ops.cuda._arrays import Array, empty, stream
+from gpucnn.ops.cuda.dense import dense
 from gpucnn_kernels import cross_entropy, margin
 from gpucnn_kernels import loss as kernels
+from gpucnn_kernels.choose import problems, select
+from gpucnn_kernels.dense import head, narrow
 
-__all__ = ["binary_cross_entropy", "hinge", "mean_squared_error", "root_mean_squared_error", "softmax_cross_entropy"]
+__all__ = ["binary_cross_entropy", "dense_cross_entropy", "hinge", "mean_squared_error", "root_mean_squared_error", "softmax_cross_entropy"]
 
 
 def softmax_cross_entropy(logits: Array, labels: Array, *, out: Array | None = None) -> tuple[Array, Array, Array]:
@@ -22,6 +25,21 @@ def softmax_cross_entropy(logits: Array, labels: Array, *, out: Array | None = N
     the label (at the label's largest probability), the first of equals.
     """
     return _loss(cross_entropy.softmax_cross_entropy, logits, labels, out)
+
+
+def dense_cross_entropy(x: Array, weight: Array, bias: Array | None, labels: Array) -> tuple[Array, Array, Array]:
+    """`softmax_cross_entropy` of a dense layer's logits, x·weightᵀ + bias: (losses, right answers, dlogits), the first two of each row (N).
+
+    x (N, C), weight (K, C), bias (K). labels: int32 class numbers (N). dlogits (N, K) is the gradient of the mean loss.
+    """
+    n, k = x.shape[0], weight.shape[0]
+    dlogits, losses, correct = empty(x, (n, k)), empty(x, (n,)), empty(x, (n,), "int32")
+    if select.choose(problems.dense(n, x.shape[1], k)).variant is narrow.FORWARD:
+        head.dense_cross_entropy(x, weight, bias, labels, dlogits, losses, correct, stream(x))
+    else:
+        logits = dense(x, weight, bias)
+        cross_entropy.rows_cross_entropy(logits, labels, dlogits, losses, correct, stream(x))
+    return losses, correct, dlogits
 
 
 def binary_cross_entropy(logits: Array, targets: Array, *, out: Array | None = None) -> tuple[Array, Array, Array]:

@@ -61,8 +61,9 @@ def _reader(width: int) -> Any:
 
 
 @functools.cache
-def forward_kernel(K: int, wide: bool) -> Any:
-    """The kernel of `dense`: (x, weight, bias, y, C, has_bias, relu). `wide`: rows of x and weight begin at multiples of 16 bytes."""
+def row_outputs(K: int, wide: bool) -> Any:
+    """The device function in which a block works out the K outputs of its row: (x, weight, bias, C, has_bias) → the thread's own, if it is
+    one of the first K. `wide`: rows of x and weight begin at multiples of 16 bytes."""
     width, threads = 4 if wide else 1, THREADS
     lanes = 8 if K <= 16 else 4  # threads that add up an output's sums
     pitch, room = threads + lanes, K * (threads + lanes)  # neighbouring outputs in different banks
@@ -84,8 +85,8 @@ def forward_kernel(K: int, wide: bool) -> Any:
 
     products, clear_all, leave_all = unrolled(multiply, K), unrolled(clear, K), unrolled(leave, K)
 
-    @kernel(launch_bounds=threads)
-    def dense_narrow(x, weight, bias, y, C, has_bias, relu):
+    @device(forceinline=True)
+    def outputs(x, weight, bias, C, has_bias):
         tile = cuda.shared.array(room, float32)
         sums, values, numbers = cuda.local.array(K, float32), cuda.local.array(width, float32), cuda.local.array(width, float32)
         thread, row = uint32(cuda.threadIdx.x), uint32(cuda.blockIdx.x)
@@ -105,15 +106,30 @@ def forward_kernel(K: int, wide: bool) -> Any:
         cuda.syncthreads()
         tile[thread] = total
         cuda.syncthreads()
+        total = float32(0)
         if thread < uint32(K):
-            total = float32(0)
             for j in range(lanes):
                 total += tile[uint32(thread * uint32(lanes) + uint32(j))]
             if has_bias:
                 total += bias[thread]
+        return total
+
+    return outputs
+
+
+@functools.cache
+def forward_kernel(K: int, wide: bool) -> Any:
+    """The kernel of `dense`: (x, weight, bias, y, C, has_bias, relu); `wide` as above."""
+    outputs = row_outputs(K, wide)
+
+    @kernel(launch_bounds=THREADS)
+    def dense_narrow(x, weight, bias, y, C, has_bias, relu):
+        total = outputs(x, weight, bias, C, has_bias)
+        thread = uint32(cuda.threadIdx.x)
+        if thread < uint32(K):
             if relu and total <= float32(0):  # NaN stays NaN
                 total = float32(0)
-            y[uint32(row * uint32(K) + thread)] = total
+            y[uint32(uint32(cuda.blockIdx.x) * uint32(K) + thread)] = total
 
     return dense_narrow
 

@@ -132,6 +132,20 @@ def test_a_step_is_counted(device: Device) -> None:
     assert abs(results[1][3].sum() - exact) <= allowed
 
 
+@pytest.mark.parametrize("n", [1, 37, 600])
+def test_a_step_is_counted_by_rows(device: Device, n: int) -> None:
+    losses, right = np.abs(normal(0, n)) * np.float32(3.1), np.random.default_rng(1).integers(0, 2, n).astype(np.int32)
+    for ops, array, kind in ((cpu, np.array, "float64"), (device.ops, device.array, "float32")):
+        table, rates, counters = array(np.ones((1, 3)), "float32"), array(np.zeros(4), "float32"), array(np.zeros(6), "int32")
+        sums = array(np.zeros(2), kind)
+        ops.tally(array(losses, "float32"), array(right, "int32"), n, table, rates, counters, sums)
+        np.testing.assert_array_equal(to_numpy(counters), [1, 0, right.sum(), 1, 0, 0])
+        # As many roundings as additions on the way, the mean's, and that of n times it.
+        np.testing.assert_allclose(to_numpy(sums).astype("f8").sum(), losses.astype("f8").sum(), rtol=2.0**-24 * (-(-n // 512) + 9 + 3))
+    with pytest.raises(ValueError, match="correct has shape"):
+        device.ops.tally(device.array(losses), device.array(right[:1].repeat(n + 1)), n, table, rates, counters, sums)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_loss_that_is_no_number_stops_the_count(device: Device, bad: float) -> None:
     for ops, array, kind in ((cpu, np.array, "float64"), (device.ops, device.array, "float32")):

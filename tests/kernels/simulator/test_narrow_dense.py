@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from kernel_harness import COMPILED, Output, double, normal
 
-from gpucnn.device import Device
+from gpucnn.device import Device, to_numpy
 from gpucnn.ops import cpu
 from gpucnn_kernels.choose import problems, select
-from gpucnn_kernels.dense import narrow
+from gpucnn_kernels.dense import head, narrow
 from tolerances import check
 
 SIZES = [  # N, C, K
@@ -41,6 +43,62 @@ def test_the_three_products(device: Device, n: int, c: int, k: int) -> None:
     narrow.dense_weight_grad(gradients, given, dweight.array, dbias=dbias.array)
     check(dweight.result(), double(dy).T @ double(x), magnitude=np.abs(double(dy)).T @ double(x), terms=n, direction="weight_grad")
     check(dbias.result(), double(dy).sum(0), magnitude=np.abs(double(dy)).sum(0), terms=n, direction="weight_grad")
+
+
+def as_one(device: Device, x: Any, weight: Any, bias: Any, labels: Any) -> list[Any]:
+    """(row losses, right answers, dlogits)"""
+    n, k = len(x), len(weight)
+    dy, losses, correct = Output(device, (n, k)), Output(device, (n,)), Output(device, (n,), "int32")
+    given = [None if each is None else device.array(each) for each in (x, weight, bias, labels)]
+    head.dense_cross_entropy(*given, dy.array, losses.array, correct.array)
+    return [losses.result(nan=True), correct.result(), dy.result(nan=True)]
+
+
+@pytest.mark.parametrize(("n", "c", "k"), [pytest.param(9, 72, 5), *(pytest.param(*each.values, marks=COMPILED) for each in SIZES[1:])])
+def test_the_head_in_one_is_the_layer_and_the_loss_to_the_bit(device: Device, n: int, c: int, k: int) -> None:
+    x, weight = normal(0, n, c), normal(1, k, c)
+    labels = np.random.default_rng(4).integers(0, k, n).astype(np.int32)
+    for bias in (None, normal(2, k)):
+        losses, correct, dlogits = as_one(device, x, weight, bias, labels)
+        y, dy = Output(device, (n, k)), Output(device, (n, k))
+        narrow.dense(device.array(x), device.array(weight), None if bias is None else device.array(bias), y.array)
+        mean, right, _ = device.ops.softmax_cross_entropy(y.array, device.array(labels), out=dy.array)
+        np.testing.assert_array_equal(dlogits.view(np.uint32), dy.result().view(np.uint32))
+        assert correct.sum() == int(right) and set(correct) <= {0, 1}
+        ref, _, _ = cpu.dense_cross_entropy(double(x), double(weight), None if bias is None else double(bias), labels)
+        logits = double(y.result())
+        largest, chosen = logits.max(1, keepdims=True), logits[np.arange(n), labels]
+        own = np.log(np.exp(logits - largest).sum(1)) + largest[:, 0] - chosen
+        # Of the logits as they are: sums of K exponentials and a logarithm, each good to two roundings, and three differences.
+        np.testing.assert_allclose(losses, own, rtol=0, atol=2.0**-24 * ((k + 8) + 4 * np.abs(logits).max()))
+        check(
+            losses,
+            ref,
+            magnitude=2 * (np.abs(double(x)) @ np.abs(double(weight)).T).max(1) + np.abs(logits).max() + k,
+            terms=c,
+            direction="forward",
+        )
+
+        table, state = np.ones((1, 3), np.float32), []
+        for loss, answers in ((device.array(losses), device.array(correct)), (mean, right)):
+            rates, counters, sums = (
+                device.array(np.zeros(4, np.float32)),
+                device.array(np.zeros(6, np.int32)),
+                device.array(np.zeros(2, np.float32)),
+            )
+            device.ops.tally(loss, answers, n, device.array(table), rates, counters, sums)
+            state.append([to_numpy(each).view(np.uint32).tolist() for each in (rates, counters, sums)])
+        assert state[0] == state[1]
+
+
+def test_the_head_with_nan_ties_and_labels_out_of_range(device: Device) -> None:
+    x, weight = np.ones((6, 72), np.float32), np.ones((5, 72), np.float32)
+    x[1, 5] = np.nan
+    labels = np.array([0, 0, 3, -1, 5, 2**31 - 1], np.int32)
+    losses, correct, dlogits = as_one(device, x, weight, None, labels)
+    np.testing.assert_array_equal(np.isnan(losses), [False, True, False, True, True, True])
+    np.testing.assert_array_equal(correct, [1, 0, 0, 0, 0, 0])  # of equals the first
+    np.testing.assert_array_equal(np.isnan(dlogits).all(1), [False, True, *[False] * 4])
 
 
 def test_nan_stays_where_it_is(device: Device) -> None:

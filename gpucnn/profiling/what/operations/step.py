@@ -38,6 +38,13 @@ def _cross_entropy(a: Arguments) -> Work:
     return work.softmax_cross_entropy(n, k, of_classes=a["labels"].ndim == 1)
 
 
+def _dense_cross_entropy(a: Arguments) -> Work:
+    """Both, without the logits' way to memory and back."""
+    (n, c), k = map(int, a["x"].shape), int(a["weight"].shape[0])
+    layer, loss = work.dense(n, c, k, bias=a["bias"] is not None), work.softmax_cross_entropy(n, k)
+    return Work(layer.flops + loss.flops, layer.least_bytes + loss.least_bytes - 2 * 4 * n * k + 8 * n - 8)
+
+
 def _sgd(a: Arguments) -> Work:
     """p −= rate·g, after g += decay·p and v = momentum·v + g."""
     momentum, decay = a["velocity"] is not None, bool(a["weight_decay"])
@@ -54,6 +61,7 @@ def losses(n: int, k: int) -> Callable[[Ops], None]:
     def run(ops: Ops) -> None:
         x = floats(n, k)
         ops.softmax_cross_entropy(x, ints(n))
+        ops.dense_cross_entropy(floats(n, 256), floats(k, 256), floats(k), ints(n))
         ops.binary_cross_entropy(x, x)
         ops.mean_squared_error(x, x)
         ops.root_mean_squared_error(x, x)
@@ -80,6 +88,7 @@ def updates(ops: Ops) -> None:
     ops.sgd_update(flat, flat, flat, rates=rates, momentum=0.9)
     ops.adam_update(flat, flat, flat, flat, rates=rates)
     ops.tally(floats(), ints(), 128, floats(100, 3), rates, counters, floats(2))
+    ops.tally(floats(128), ints(128), 128, floats(100, 3), rates, counters, floats(2))
     ops.permutation(ints(60000), 0, 0)
 
 
@@ -107,6 +116,12 @@ OPERATIONS = {
     "gather_batch": Operation("batch", _gather, Rule(written=("x", "targets"), exact=True), sizes=lambda a: times(a["x"].shape)),
     "permutation": Operation("batch", lambda a: work.elementwise(int(a["order"].size), 0, 1), Rule(written=("order",), exact=True)),
     "softmax_cross_entropy": Operation("loss", _cross_entropy, Rule()),
+    "dense_cross_entropy": Operation(
+        "loss",
+        _dense_cross_entropy,
+        Rule(),
+        sizes=lambda a: f"{times(a['x'].shape)} → {a['weight'].shape[0]}",
+    ),
     # For each number the logarithm of 1 + e^−|z|, a product, a maximum, two sums; for the gradient σ and a difference.
     "binary_cross_entropy": Operation("loss", lambda a: work.elementwise(int(a["logits"].size), 9, 3), Rule()),
     # A difference, its square, the sum; and twice the difference.

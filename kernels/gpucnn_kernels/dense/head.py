@@ -1,0 +1,89 @@
+"""A network's last dense layer with softmax and cross-entropy, in one launch: x (N, C), weight (K, C), K ≤ 32, labels are class numbers.
+
+By themselves these are two kernels of which the second, of a single block, takes twice as long as the first, all of it waiting: for its
+launch, for the logits, for one exponential after the other. Here the block that has worked out a row's logits (narrow.py) goes on with
+them: a thread for each class, and what all of them need of the row they work out side by side. It leaves the row's gradient, its loss and
+whether the answer was right; who wants the sums over the batch adds them up (tally.py), which nothing in the backward pass waits for.
+
+Every sum is in the order in which the kernels by themselves have it, so that the results are theirs to the bit.
+"""
+
+# Numba works out the types of kernels.
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+
+from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
+from gpucnn_kernels.core.compile import kernel
+from gpucnn_kernels.core.launch import THREADS, Array, Stream, aligned, floats, ints, run
+from gpucnn_kernels.core.reduce import beats
+from gpucnn_kernels.dense.narrow import row_outputs
+
+
+@functools.cache
+def kernel_of(K: int, wide: bool) -> Any:
+    """The kernel: (x, weight, bias, labels, dy, row_loss, row_correct, C, has_bias, scale). `wide`: rows of x and weight begin at
+    multiples of 16 bytes."""
+    outputs = row_outputs(K, wide)
+
+    @kernel(launch_bounds=THREADS)
+    def dense_narrow_cross_entropy(x, weight, bias, labels, dy, row_loss, row_correct, C, has_bias, scale):
+        logits, exponentials = cuda.shared.array(K, float32), cuda.shared.array(K, float32)
+        own = outputs(x, weight, bias, C, has_bias)
+        thread, row = uint32(cuda.threadIdx.x), uint32(cuda.blockIdx.x)
+        if thread < uint32(K):
+            logits[thread] = own
+        cuda.syncthreads()
+        largest, index = float32(-math.inf), int32(K)
+        for k in range(K):
+            if beats(logits[k], int32(k), largest, index):
+                largest, index = logits[k], int32(k)
+        value = float32(0)
+        if thread < uint32(K):
+            value = float32(math.exp(own - largest))
+            exponentials[thread] = value
+        cuda.syncthreads()
+        if thread < uint32(K):
+            total = float32(0)
+            for k in range(K):
+                total += exponentials[k]
+            label = labels[row]
+            gradient = value / total
+            if int32(thread) == label:
+                gradient -= float32(1)
+            dy[uint32(row * uint32(K) + thread)] = gradient * scale
+            if thread == uint32(0):
+                chosen = float32(math.nan)  # a label out of range is the caller's to refuse; read nothing that is not there
+                if label >= int32(0) and label < int32(K):
+                    chosen = logits[label]
+                row_loss[row] = float32(math.log(total)) - (chosen - largest)
+                row_correct[row] = int32(index == label and largest == largest)  # NaN is no right answer
+
+    return dense_narrow_cross_entropy
+
+
+def dense_cross_entropy(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    labels: Array,
+    dy: Array,
+    row_loss: Array,
+    row_correct: Array,
+    stream: Stream = 0,
+) -> None:
+    """Writes −log softmax(x·weightᵀ + bias) at the label to row_loss (N), whether that is the largest to row_correct (N, int32), and the
+    gradient of the mean over the rows to dy (N, K). A class number out of range makes the row's loss NaN."""
+    (n, c), k = x.shape, weight.shape[0]
+    flat = floats(x, "x", (n, c)), floats(weight, "weight", (k, c))
+    shift = flat[0] if bias is None else floats(bias, "bias", (k,))
+    results = floats(dy, "dy", (n, k)), floats(row_loss, "row_loss", (n,)), ints(row_correct, "row_correct", (n,))
+    numbers = np.uint32(c), np.int32(bias is not None), np.float32(1 / n)
+    wide = c % 4 == 0 and all(map(aligned, flat))
+    run(kernel_of(k, wide), n, THREADS, stream, *flat, shift, ints(labels, "labels", (n,)), *results, *numbers)

@@ -1,0 +1,88 @@
+"""The last dense layer and the loss in one: where it is done, and that it is the same training."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpucnn as gc
+from gpucnn.device import Device, get_device
+from gpucnn.losses import CategoricalCrossentropy, get_loss
+from gpucnn.ops import cpu
+from gpucnn.training.step import TrainingStep
+
+RANDOM = np.random.default_rng(0)
+X, LABELS = RANDOM.standard_normal((6, 4)).astype(np.float32), np.array([0, 2, 1, 1, 0, 2], np.int32)
+
+
+def stand_in() -> Device:
+    """A GPU of NumPy's arrays and the CPU's operations."""
+    return Device("cuda", "a stand-in", np, importlib.import_module("gpucnn.ops.cpu"))
+
+
+def built(*layers: gc.Layer, loss: Any = "categorical_crossentropy", device: Device | str = "cpu") -> gc.Sequential:
+    return gc.Sequential(*layers).build((4,), seed=1, device=device).compile("sgd", loss=loss)
+
+
+class Other(gc.Dense):
+    pass
+
+
+class OtherLoss(CategoricalCrossentropy):
+    name = "another"
+
+
+@pytest.mark.parametrize(
+    ("layer", "loss", "labels", "one"),
+    [
+        (lambda: gc.Dense(3), "categorical_crossentropy", LABELS, True),
+        (lambda: gc.Dense(3, activation="softmax", use_bias=False), "categorical_crossentropy", LABELS, True),
+        (lambda: gc.Dense(32), "categorical_crossentropy", LABELS, True),
+        (lambda: gc.Dense(33), "categorical_crossentropy", LABELS, False),
+        (lambda: gc.Dense(3, activation="relu"), "categorical_crossentropy", LABELS, False),
+        (lambda: gc.Dense(3), "categorical_crossentropy", np.eye(3, dtype=np.float32)[LABELS], False),
+        (lambda: gc.Dense(3), "mean_squared_error", np.eye(3, dtype=np.float32)[LABELS], False),
+        (lambda: Other(3), "categorical_crossentropy", LABELS, False),
+        (lambda: gc.Dense(3), OtherLoss(), LABELS, False),
+        (lambda: gc.Stack(gc.Dense(3)), "categorical_crossentropy", LABELS, True),
+        (lambda: gc.Residual(gc.Dense(4)), "categorical_crossentropy", LABELS, False),
+    ],
+)
+def test_where_layer_and_loss_are_one(monkeypatch: pytest.MonkeyPatch, layer: Any, loss: Any, labels: Any, one: bool) -> None:
+    calls = []
+    real = cpu.dense_cross_entropy
+    monkeypatch.setattr(cpu, "dense_cross_entropy", lambda *given: calls.append(given) or real(*given))
+    model = built(layer(), loss=loss, device=stand_in())
+    found, correct, doutputs = model.chain.forward_with_loss(X, get_loss(loss), labels)
+    assert (len(calls) == 1) is one and correct.shape == found.shape == ((6,) if one else ())
+    same = built(layer(), loss=loss)
+    own, right, expected = same.chain.forward_with_loss(X, get_loss(loss), labels)
+    assert len(calls) == one and own.shape == ()
+    np.testing.assert_allclose(found.mean(), own, rtol=1e-6)
+    assert correct.sum() == right
+    np.testing.assert_allclose(doutputs, expected, rtol=1e-6, atol=1e-7)
+    for each, gradient in ((model, doutputs), (same, expected)):
+        each.chain.backward(gradient)
+    np.testing.assert_allclose(model.buffers.all_gradients(), same.buffers.all_gradients(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_step_counts_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = []
+    for device in (get_device("cpu"), stand_in()):
+        model = built(gc.Dense(5, activation="relu"), gc.Dense(3), device=device)
+        assert model.loss is not None and model.optimizer is not None
+        step = TrainingStep(model, model.loss, model.optimizer, graphs=False)
+        results.append([step(X, LABELS) for _ in range(3)])
+    np.testing.assert_allclose(results[1], results[0], rtol=1e-5)
+
+
+def test_layer_and_loss_in_one_give_the_rows_of_both() -> None:
+    x, weight, bias = (RANDOM.standard_normal(size) for size in ((6, 4), (3, 4), (3,)))
+    losses, correct, dlogits = cpu.dense_cross_entropy(x, weight, bias, LABELS)
+    mean, right, expected = cpu.softmax_cross_entropy(cpu.dense(x, weight, bias), LABELS)
+    np.testing.assert_allclose(losses.mean(), mean, rtol=1e-12)
+    assert correct.sum() == right and losses.shape == correct.shape == (6,)
+    np.testing.assert_allclose(dlogits, expected, rtol=1e-12)
