@@ -1,7 +1,7 @@
 """Work that may run side by side: a layer's gradient of its weight, and that of its input; what a step counts, and its backward pass.
 
-Neither needs the other, and a small one leaves most of a GPU idle. Whoever runs the steps lends a branch (training/graph.py), a second
-stream on which one of the two runs; where none is lent, as on a CPU, one runs after the other.
+Neither needs the other, and a small one leaves most of a GPU idle. Whoever runs the steps lends branches (training/graph.py), streams on
+which one of the two runs; where none are lent, as on a CPU, one runs after the other.
 """
 
 from __future__ import annotations
@@ -19,13 +19,19 @@ class Branch(Protocol):
     def join(self) -> None: ...
 
 
-_lent: ContextVar[Branch | None] = ContextVar("_lent", default=None)
+class Branches(Protocol):
+    """Gives a branch for each block within another."""
+
+    def another(self) -> AbstractContextManager[Branch]: ...
+
+
+_lent: ContextVar[Branches | None] = ContextVar("_lent", default=None)
 
 
 @contextmanager
-def lent(branch: Branch) -> Iterator[None]:
-    """Lends the layers a branch while the block runs."""
-    token = _lent.set(branch)
+def lent(branches: Branches) -> Iterator[None]:
+    """Lends the layers branches while the block runs."""
+    token = _lent.set(branches)
     try:
         yield
     finally:
@@ -36,17 +42,16 @@ def lent(branch: Branch) -> Iterator[None]:
 def beside(wanted: bool = True) -> Iterator[AbstractContextManager[None]]:
     """Gives a context: what runs in that may overlap with the rest of this block. Both come after whatever was launched before the block,
     and before whatever is launched behind it. Neither may read what the other writes, and arrays that they share must be held by the
-    block until its end, so that their memory is given to nobody else.
-
-    Such blocks may stand within one another; there is one branch, and whichever ends first waits for all that ran apart until then.
+    block until its end, so that their memory is given to nobody else. Such a block may stand within the rest of another.
 
     wanted: False where there is no rest, so that nothing can overlap.
     """
-    branch = _lent.get() if wanted else None
-    if branch is None:
+    branches = _lent.get() if wanted else None
+    if branches is None:
         yield nullcontext()
         return
-    try:
-        yield branch.apart()
-    finally:
-        branch.join()
+    with branches.another() as branch:
+        try:
+            yield branch.apart()
+        finally:
+            branch.join()

@@ -21,7 +21,7 @@ from gpucnn.text import first_line
 
 
 class Branch:
-    """A second stream beside the graphs' own, `main`; in a graph, a second branch of nodes (layers/beside.py).
+    """A stream beside the graphs' own, `main`; in a graph, another branch of nodes (layers/beside.py).
 
     The pool gives each stream memory of its own, which serves nobody else until all of it is given back: what is made on the one is never
     where something of the other's lies.
@@ -49,6 +49,31 @@ class Branch:
             self._open = False
 
 
+class Branches:
+    """A branch for each block within another, the same ones in every step."""
+
+    def __init__(self, cuda: Any, main: Any) -> None:
+        self._cuda, self._main = cuda, main
+        self._made: list[Branch] = []
+        self._depth = 0
+
+    @property
+    def streams(self) -> list[Any]:
+        """Of all branches that there have been."""
+        return [branch.stream for branch in self._made]
+
+    @contextmanager
+    def another(self) -> Iterator[Branch]:
+        """The branch of a block."""
+        if self._depth == len(self._made):
+            self._made.append(Branch(self._cuda, self._main))
+        self._depth += 1
+        try:
+            yield self._made[self._depth - 1]
+        finally:
+            self._depth -= 1
+
+
 class Graphs:
     """Runs functions that do nothing but launch kernels: one graph for each key.
 
@@ -70,7 +95,7 @@ class Graphs:
         self.waited = 0.0  # total seconds spent in `wait`
         if self.cuda is not None:
             self._stream = self.cuda.Stream(non_blocking=True)  # the default stream cannot be captured
-            self._branch = Branch(self.cuda, self._stream)
+            self._branches = Branches(self.cuda, self._stream)
             self._pool = self.cuda.MemoryPool(self._allocate)
 
     @property
@@ -99,14 +124,14 @@ class Graphs:
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Makes the stream and the memory pool of the graphs current, and lends layers the branch beside that stream."""
+        """Makes the stream and the memory pool of the graphs current, and lends layers the branches beside that stream."""
         if self.cuda is None:
             yield
             return
         if self._apart:
             self._stream.wait_event(self.cuda.get_current_stream().record())
             self._apart = False
-        with self._stream, self.cuda.using_allocator(self._pool.malloc), lent(self._branch):
+        with self._stream, self.cuda.using_allocator(self._pool.malloc), lent(self._branches):
             yield
 
     @contextmanager
@@ -130,7 +155,8 @@ class Graphs:
         """Waits until all launched work is done."""
         if self.cuda is not None:
             begun = time.perf_counter()
-            self._branch.stream.synchronize()  # ahead of a join where memory ran out between fork and join
+            for stream in self._branches.streams:  # ahead of a join, where memory ran out between fork and join
+                stream.synchronize()
             self._stream.synchronize()
             self.waited += time.perf_counter() - begun
             self._apart = True

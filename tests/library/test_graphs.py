@@ -71,7 +71,7 @@ class Cuda:
 
     def Stream(self, non_blocking: bool) -> Stream:
         self.streams += 1
-        return Stream(self.log, "graphs" if self.streams == 1 else "branch")
+        return Stream(self.log, ("graphs", "branch", "another")[min(self.streams, 3) - 1])
 
     def MemoryPool(self, allocate: Any) -> Any:
         return SimpleNamespace(malloc=allocate, total_bytes=lambda: 0)
@@ -172,7 +172,8 @@ def test_what_runs_apart_comes_after_what_was_launched_and_before_what_follows()
                 cuda.log.append("weight")
             cuda.log.append("next")
         counted = ["branch waits for graphs", "on branch", "tally", "off branch"]
-        assert cuda.log == [*counted, *forked[:2], "weight", "off branch", "graphs waits for branch", "next"]
+        within = ["another waits for graphs", "on another", "weight", "off another", "graphs waits for another"]
+        assert cuda.log == [*counted, *within, "next", "graphs waits for branch"]
         cuda.log.clear()
         with beside():  # of a layer that is frozen
             cuda.log.append("input")

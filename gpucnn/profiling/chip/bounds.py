@@ -10,7 +10,7 @@ import dataclasses
 import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -39,6 +39,7 @@ LAUNCH = 2e-6
 has it, and it decides only which kernels are called launch-bound."""
 ALL, NAMED_SHAPES = "all", "shapes"  # what --kernels takes besides a part of a name
 Say = Callable[[str], None]
+Place: TypeAlias = tuple[tuple[int, bool], ...]
 
 
 def chip_of(name: str) -> Chip:
@@ -88,7 +89,7 @@ def profile(workload: Workload, selection: Selection, chip: Chip, say: Say) -> P
             row = dataclasses.replace(row, predicted=found.seconds, limit=found.limit)
         rows.append(row)
     whole = len(made) == len(everything)
-    predicted = _forked(places, made, chip) if whole else None
+    predicted = _forked(list(zip(places, made, strict=True)), chip) if whole else None
     words = [] if predicted is None else _of_forks(predicted, made)
     return Profile(
         kind="bounds",
@@ -105,39 +106,58 @@ def profile(workload: Workload, selection: Selection, chip: Chip, say: Say) -> P
 
 
 class Forks:
-    """Where a step's calls stand, as the layers that run side by side say (layers/beside.py): for each call None, or the number of the fork
-    and whether it runs apart."""
+    """Where a step's calls stand, as what runs side by side says (layers/beside.py): for each call the forks that it stands behind, from
+    the outermost on, each by its number and whether the call runs apart."""
 
     def __init__(self) -> None:
-        self.places: list[tuple[int, bool] | None] = []
+        self.places: list[Place] = []
         self._count = 0
-        self._open = self._apart = False
+        self._open: list[_Fork] = []
 
     @contextmanager
-    def apart(self) -> Iterator[None]:
-        """What is called in the block runs on the branch."""
-        self._count += not self._open
-        self._open = self._apart = True
+    def another(self) -> Iterator[_Fork]:
+        """A fork within those that are open."""
+        self._count += 1
+        self._open.append(_Fork(self._count))
         try:
-            yield
+            yield self._open[-1]
         finally:
-            self._apart = False
-
-    def join(self) -> None:
-        """What is called from now on waits for both."""
-        self._open = False
+            self._open.pop()
 
     def called(self) -> None:
         """Notes where this call stands."""
-        self.places.append((self._count, self._apart) if self._open else None)
+        self.places.append(tuple((fork.number, fork.running) for fork in self._open if fork.forked))
 
 
-def _forked(places: list[tuple[int, bool] | None], made: list[predict.Prediction], chip: Chip) -> float:
-    """Seconds of a step's launches, those of two branches side by side."""
-    total = sum(each.seconds for place, each in zip(places, made, strict=True) if place is None)
-    for number in sorted({place[0] for place in places if place}):
-        branches = [[each.load for place, each in zip(places, made, strict=True) if place == (number, apart)] for apart in (True, False)]
-        total += side_by_side(branches, chip.sms, predict.NODE)
+class _Fork:
+    """forked: whether something has run apart. running: whether it does now."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.forked = self.running = False
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        self.forked = self.running = True
+        try:
+            yield
+        finally:
+            self.running = False
+
+    def join(self) -> None:
+        """Nothing follows in the block."""
+
+
+def _forked(made: list[tuple[Place, predict.Prediction]], chip: Chip, level: int = 0) -> float:
+    """Seconds of launches that stand behind `level` forks together, those of two branches side by side. Where a branch forks again, as
+    long as the longer one."""
+    total = sum(each.seconds for place, each in made if len(place) == level)
+    for number in sorted({place[level][0] for place, _ in made if len(place) > level}):
+        branches = [[(place, each) for place, each in made if place[level : level + 1] == ((number, apart),)] for apart in (True, False)]
+        if any(len(place) > level + 1 for branch in branches for place, _ in branch):
+            total += max(_forked(branch, chip, level + 1) for branch in branches)
+        else:
+            total += side_by_side([[each.load for _, each in branch] for branch in branches], chip.sms, predict.NODE)
     return total
 
 

@@ -80,6 +80,12 @@ def pairs(gpu: Device) -> Iterator[Callable[[int], list[list[tuple[Call, Any, li
                 first = max(at for at in range(index) if calls[at][0] == main) + 1
                 found.append([call[1:] for call in calls[first : index + 2]])
         assert step.graphs.recorded == number
+        # What is counted runs beside all of the backward pass, and shares nothing with it.
+        tally = next(index for index, call in enumerate(calls) if call[1].op == "tally")
+        counted = [memory(array) for launch in calls[tally][3] for array in launch.arrays]
+        assert calls[tally][0] != main and calls[-1][1].op == "sgd_update" and len(calls) > tally + 15
+        for *_, own in calls[tally + 1 : -1]:
+            assert not any(overlap(memory(array), each) for launch in own for array in launch.arrays for each in counted)
         return found
 
     yield made
@@ -144,7 +150,7 @@ def test_an_order_that_is_not_kept_would_be_found(gpu: Device, monkeypatch: pyte
     if left_out == "the join":
         monkeypatch.setattr(Branch, "join", lambda self: None)
     else:
-        monkeypatch.setattr(type(step.graphs._branch), "apart", lambda self: self.stream)
+        monkeypatch.setattr(Branch, "apart", lambda self: self.stream)
     with contextlib.suppress(RuntimeError), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a recording that could not be ended
         for _ in range(2):

@@ -87,7 +87,7 @@ class Training:
         self.fill_device()
         self.graphs.wait()
         self.graphs.filled = True
-        for stream in (self.graphs._stream, self.graphs._branch.stream):  # the pool keeps what is free for the stream that it was free on
+        for stream in (self.graphs._stream, *self.graphs._branches.streams):  # the pool keeps what is free on a stream for that one
             with self.graphs.entered(), stream:
                 self.held += taken(self.graphs._pool.malloc, self.graphs._pool.free_bytes)
         self.graphs.filled = False
@@ -189,7 +189,7 @@ def apart():
         seen.append(float(total[0]))
 
     run()
-    with graphs.entered(), graphs._branch.stream:
+    with graphs.entered(), graphs._branches.streams[0]:
         held = [graphs._pool.malloc(4 * size)]
     held += taken(cupy.cuda.Memory, lambda: 1 << 25)
     log.clear()
