@@ -33,6 +33,7 @@ USED_BY = {  # the tests of a module that are not those of its name
     "cross_entropy": ["test_kernels_loss.py"],
     "depthwise_grad": ["test_depthwise.py"],
     "direct_grad": ["test_direct.py"],
+    "head": ["test_narrow_dense.py"],
     "loss": ["test_kernels_loss.py"],
     "margin": ["test_kernels_margin.py"],
     "narrow": ["test_narrow_dense.py"],
