@@ -35,6 +35,7 @@ class Machine:
         self.now = 0.0
         self.captured: list[float] | None = None
         self.done: list[str] = []
+        self.streams: list[Any] = []
 
     def work(self, name: str, seconds: float) -> None:
         self.done.append(name)
@@ -50,22 +51,37 @@ def stand_in(machine: Machine) -> Any:
     class Event:
         at = 0.0
 
+        def __init__(self, disable_timing: bool = False) -> None:
+            self.timing = not disable_timing
+
         def record(self, stream: Any) -> None:
-            assert machine.captured is None, "an event in a graph shows nothing"
+            assert machine.captured is None or not self.timing, "an event in a graph shows nothing"
             self.at = machine.now
 
         def synchronize(self) -> None: ...
 
     class Stream:
-        ptr = 7
+        count = 6
 
         def __init__(self, non_blocking: bool = False) -> None:
             assert non_blocking, "the default stream cannot be captured"
+            Stream.count += 1
+            self.ptr = Stream.count  # 7 for the first, where all is measured
 
         def __enter__(self) -> Any:
+            machine.streams.append(self)
             return self
 
-        def __exit__(self, *exception: object) -> None: ...
+        def __exit__(self, *exception: object) -> None:
+            machine.streams.pop()
+
+        def record(self, event: Event) -> Any:
+            assert not event.timing
+            machine.done.append(f"{self.ptr} recorded")
+            return self
+
+        def wait_event(self, event: Any) -> None:
+            machine.done.append(f"{self.ptr} waits for {event.ptr}")
 
         def synchronize(self) -> None: ...
 
@@ -92,6 +108,7 @@ def stand_in(machine: Machine) -> Any:
     cuda = SimpleNamespace(
         Event=Event,
         Stream=Stream,
+        get_current_stream=lambda: machine.streams[-1],
         Device=lambda: SimpleNamespace(id=0, synchronize=lambda: None),
         get_elapsed_time=lambda begin, end: (end.at - begin.at) * 1e3,
         runtime=runtime,
@@ -159,6 +176,25 @@ def test_a_step_is_measured_kernel_by_kernel(machine: Machine) -> None:
     assert {"parameters", "gradients", "optimizer state", "batch and labels"} <= result.step.memory.keys()
 
 
+def test_a_step_s_graph_forks_where_training_does(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    xp = stand_in(machine)
+    main = xp.cuda.Stream(non_blocking=True)
+    with main:
+        on: Any = bench.Bench(xp, main, None, None)  # type: ignore[arg-type]
+        runs = [functools.partial(lambda name: machine.done.append(f"{name} on {machine.streams[-1].ptr}"), name) for name in "abcdefgh"]
+        outer, inner = ((1, True),), ((1, False), (2, True))
+        on.side_by_side(runs, [(), outer, inner, inner, ((1, False), (2, False)), ((1, False), (3, True)), ((1, False),), ()])()
+    assert machine.done == [
+        "a on 7",
+        "7 recorded", "8 waits for 7", "b on 8",
+        "7 recorded", "9 waits for 7", "c on 9", "7 recorded", "9 waits for 7", "d on 9",
+        "e on 7", "9 recorded", "7 waits for 9",
+        "7 recorded", "9 waits for 7", "f on 9", "9 recorded", "7 waits for 9",
+        "g on 7", "8 recorded", "7 waits for 8",
+        "h on 7",
+    ]  # fmt: skip
+
+
 def test_the_tools_watch_one_step(machine: Machine) -> None:
     measured(machine, Selection(op="loss"))
     assert machine.done.count("start") == machine.done.count("stop") == 1
@@ -179,7 +215,8 @@ def test_a_replay_is_on_copies_that_were_one_and_stay_one(monkeypatch: pytest.Mo
     monkeypatch.setattr(Launch, "run", lambda self, stream, arguments=None: seen.extend(arguments))
     x, y = np.arange(4, dtype=np.float32), np.zeros(2, np.float32)
     launch = Launch(None, 1, 1, (x, y, x, np.int32(3), (np.uint32(1), np.uint32(2))))
-    on: Any = bench.Bench(None, SimpleNamespace(ptr=7), None, None)  # type: ignore[arg-type]
+    xp = SimpleNamespace(cuda=SimpleNamespace(get_current_stream=lambda: SimpleNamespace(ptr=7)))
+    on: Any = bench.Bench(xp, SimpleNamespace(ptr=7), None, None)  # type: ignore[arg-type]
     (run,) = on.replays([launch], copied=True)
     run()
     assert seen[0] is seen[2] and seen[0] is not x and seen[1] is not y

@@ -10,13 +10,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gpucnn.profiling.chip.bounds import Place
 from gpucnn.profiling.chip.chips import ARCHITECTURES, Architecture
 from gpucnn.profiling.measure.timing import BUDGET, HostClock, Run, buffers_needed, measure
 from gpucnn.profiling.records import Timing
+from gpucnn.training.graph import Branches
 from gpucnn_kernels.core.launch import Launch, address_of, external_stream, unsynchronized
 
 ROOM = 4  # a part in so many of the free memory may go to copies
@@ -108,20 +111,50 @@ class Bench:
         return buffers_needed(size, self.gpu.cache, int(self.xp.cuda.runtime.memGetInfo()[0]) // ROOM)
 
     def replays(self, launches: Sequence[Launch], *, copied: bool) -> list[Run]:
-        """The launches, ready to be done again: on their own arrays, or on copies, where what was one array stays one."""
+        """The launches, ready to be done again on the stream that is then the current one: with their own arrays, or with copies, where
+        what was one array stays one."""
         views: dict[Any, Any] = {}
         for launch in launches:
             for array in launch.arrays:
                 if address_of(array) not in views:
                     views[address_of(array)] = unsynchronized(array.copy() if copied else array)
-        stream = external_stream(self.stream.ptr)
-        return [functools.partial(launch.run, stream, _with(launch.arguments, views)) for launch in launches]
+        return [functools.partial(self._again, launch, _with(launch.arguments, views)) for launch in launches]
+
+    def _again(self, launch: Launch, arguments: tuple[Any, ...]) -> None:
+        launch.run(external_stream(self.xp.cuda.get_current_stream().ptr), arguments)
+
+    def side_by_side(self, runs: Sequence[Run], places: Sequence[Place]) -> Run:
+        """The launches of a step as one, on branches as in the step's graph; `places` says where each of them stands (bounds.Forks)."""
+        branches = Branches(self.xp.cuda, self.stream)
+
+        def run() -> None:
+            with contextlib.ExitStack() as last:
+                opened: list[tuple[int, Any, contextlib.ExitStack]] = []
+                last.callback(lambda: _close(opened, 0))
+                for place, each in zip(places, runs, strict=True):
+                    same = (number == fork[0] for fork, (number, _, _) in zip(place, opened, strict=False))
+                    _close(opened, sum(itertools.takewhile(bool, same)))
+                    for number, _ in place[len(opened) :]:
+                        stack = contextlib.ExitStack()
+                        branch = stack.enter_context(branches.another())
+                        stack.callback(branch.join)
+                        opened.append((number, branch, stack))
+                    with opened[-1][1].apart() if place and place[-1][1] else contextlib.nullcontext():
+                        each()
+
+        return run
 
     def time_together(self, launches: Sequence[Launch], *, budget: float = BUDGET) -> Timing:
         """The time of an operation's launches, one after the other, on data that no cache holds. `budget`: seconds for the samples."""
         count = self.copies(sum(launch.array_bytes for launch in launches))
         runs = [one_after_the_other(self.replays(launches, copied=True)) for _ in range(count)]
         return measure(self.clock, runs, budget=budget)
+
+
+def _close(opened: list[tuple[int, Any, contextlib.ExitStack]], left: int) -> None:
+    """Joins the forks within the first `left` of those that are open."""
+    while len(opened) > left:
+        opened.pop()[2].close()
 
 
 def one_after_the_other(runs: Sequence[Run]) -> Run:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import gpucnn
+from gpucnn.layers.beside import lent
 from gpucnn.profiling.chip import bounds, static
 from gpucnn.profiling.measure import against_torch, fma, nsight
-from gpucnn.profiling.measure.bench import Bench, Gpu, ReplayClock, one_after_the_other
+from gpucnn.profiling.measure.bench import Bench, Gpu, ReplayClock
 from gpucnn.profiling.measure.statistics import summarize
 from gpucnn.profiling.measure.timing import Run, measure
 from gpucnn.profiling.records import Ceilings, Profile, Row, Step, Timing
@@ -48,14 +49,17 @@ def profile(workload: Workload, selection: Selection, torch: Any, say: Say, argu
         bench = Bench.on(xp, stream)
         nsight.name_kernels(planned(workload))
         say("checking every operation against float64")
-        recorded = record(workload)
+        forks = bounds.Forks()
+        recorded = record(workload, forks)
         bytes_by_buffer = memory.of_step(workload, xp.get_default_memory_pool().used_bytes)
         say("measuring the chip's ceilings")
         ceilings = measure_ceilings(bench)
         say("measuring steps")
         eager, host, starts = _steps(workload, bench, len(recorded))
         launches = [launch for item in recorded for launch in item.launches]
-        graph = measure(bench.clock, [one_after_the_other(bench.replays(launches, copied=False))])
+        # No memory serves two launches, because all that they were given is still held: so those of two branches may overlap.
+        places = [place for place, item in zip(forks.places, recorded, strict=True) for _ in item.launches]
+        graph = measure(bench.clock, [bench.side_by_side(bench.replays(launches, copied=False), places)])
         rows: list[Row] = []
         indices: list[int] = []  # of the rows among the launches
         first = 0
@@ -105,8 +109,9 @@ def planned(workload: Workload) -> list[Part]:
     return found
 
 
-def record(workload: Workload) -> list[Recorded]:
-    """A step, every operation of which is compared with the CPU's in float64. Runs two before, so that everything is compiled."""
+def record(workload: Workload, forks: bounds.Forks) -> list[Recorded]:
+    """A step, every operation of which is compared with the CPU's in float64. Runs two before, so that everything is compiled. forks: is
+    told where each call stands."""
     for _ in range(2):
         workload.step()
     found: list[Recorded] = []
@@ -116,9 +121,10 @@ def record(workload: Workload) -> list[Recorded]:
         with recording() as launches:
             result = call.run()
         found.append(Recorded(call, launches, None if expected is None else expected.error(result)))
+        forks.called()
         return result
 
-    with workload.observer.listening(listener):
+    with workload.observer.listening(listener), lent(forks):
         workload.step()
     return found
 
