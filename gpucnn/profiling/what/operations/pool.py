@@ -95,6 +95,14 @@ def max_pooling(n: int, c: int, window: Window) -> Callable[[Ops], None]:
     return run
 
 
+def dilated(ops: Ops) -> None:
+    """Pooling that strips do not do."""
+    window = pool_window((32, 32), 3, 2, 1, dilation=2)
+    max_pooling(64, 64, window)(ops)
+    ops.avg_pool2d(floats(64, 64, *window.input), window)
+    ops.avg_pool2d_grad(floats(64, 64, *window.output), window)
+
+
 def whole_planes(ops: Ops) -> None:
     """Pooling of whole planes and padding; and pooling of windows, of branches that write to one array."""
     x, window = floats(64, 32, 28, 28), pool_window((28, 28), 3, 1, 1)
@@ -124,6 +132,6 @@ OPERATIONS = {
 SAMPLES = (
     *(Sample(pool.name, poolings(pool.n, pool.c, pool.window)) for pool in POOL_SHAPES),
     Sample("odd", poolings(64, 64, pool_window((31, 31), 2))),
-    Sample("dilated", max_pooling(64, 64, pool_window((32, 32), 3, 2, 1, dilation=2))),
+    Sample("dilated", dilated),
     Sample("", whole_planes),
 )
