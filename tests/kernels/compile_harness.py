@@ -60,6 +60,9 @@ MOST_REGISTERS = {
     "*": 40,
 }
 
+HELD_BY_SHARED_MEMORY = ("conv2d_depthwise_weight_grad_slices", "conv2d_relu_max_pool_weight_grad_slices")
+"""Kernels whose shared memory lets so few blocks be at once on some chips that registers beyond the plan cost none of them there."""
+
 
 def missing() -> str | None:
     """Why nothing can be compiled here; None where it can."""
@@ -149,8 +152,11 @@ def check(kernel: Kernel, arch: str) -> Compiled:
     assert found.spill_stores == found.spill_loads == 0, (kernel.name, found)
     assert found.stack == 0, "a local array, or something else indexed at run time, went to memory"
     assert found.float64 == 0, "a float64 instruction: write float32(0), pass np.float32"
-    assert 0 < found.registers <= most_registers(kernel), (kernel.name, found)
-    limit = ARCHITECTURES[arch].shared - ARCHITECTURES[arch].reserved if kernel.launch.shared else 48 << 10
+    most, chip = most_registers(kernel), ARCHITECTURES[arch]
+    if kernel.part.name in HELD_BY_SHARED_MEMORY and found.occupancy == static.occupancy(chip, kernel.launch.threads, most, found.shared):
+        most = 255
+    assert 0 < found.registers <= most, (kernel.name, found)
+    limit = chip.shared - chip.reserved if kernel.launch.shared else 48 << 10
     assert found.shared <= limit, (kernel.name, found)
     assert found.occupancy > 0, (kernel.name, found)
     return found
