@@ -12,9 +12,10 @@ from gpucnn.ops.shapes import Window, conv_window, pool_window
 from gpucnn.profiling.chip import chips, samples
 from gpucnn.profiling.what import work
 from gpucnn.profiling.what.observe import Call
-from gpucnn.profiling.what.operations import join, norm, pool, work_of
+from gpucnn.profiling.what.operations import elementwise, join, norm, pool, work_of
 from gpucnn.profiling.what.operations.row import first_array
 from gpucnn.profiling.what.operations.sample import Sample
+from gpucnn.profiling.what.shapes import POOL_SHAPES
 from gpucnn.profiling.what.work import Work
 
 WINDOWS = {
@@ -142,10 +143,12 @@ GLANCED_AT = {"batch_norm_statistics": "x"}
 
 @pytest.mark.skipif(simulated(), reason="the simulator's kernels are others")
 def test_what_memory_bounds_moves_hardly_more_than_it_must() -> None:
-    """All launches of an operation together, each of whose kernels reads or writes its arrays once: at most 1.2 times the least."""
+    """All launches of an operation together, each of whose kernels reads or writes its arrays once: at most 1.2 times the least. What of
+    three arrays is given one twice, as the gradients of activations are here, counts it once."""
     moved: dict[int, int] = {}
     calls: dict[int, Call] = {}
-    whole = (norm.normalized, join.joined, pool.whole_planes)
+    windows = (pool.poolings(each.n, each.c, each.window) for each in POOL_SHAPES)
+    whole = (norm.normalized, join.joined, pool.whole_planes, elementwise.activations, *windows)
     for kernel in (kernel for run in whole for kernel in samples.launched(Sample("", run), chips.find("H100"))):
         call, launch = kernel.call, kernel.part.launch
         if call is None or work_of(call).least_bytes < 1 << 18:  # as long as a launch takes, however it is done
@@ -160,5 +163,17 @@ def test_what_memory_bounds_moves_hardly_more_than_it_must() -> None:
     for key, call in calls.items():
         again = READ_AGAIN.get(call.op, 0) * first_array(call.arguments).nbytes
         found[call.op] = moved[key] / (work_of(call).least_bytes + again)
-    assert {"batch_norm", "batch_norm_apply", "batch_norm_grad", "add", "zero_pad2d", "global_avg_pool2d"} <= set(found)
-    assert {op: share for op, share in found.items() if not 0.9 < share < 1.2} == {}
+    forward = {
+        "batch_norm",
+        "batch_norm_apply",
+        "max_pool2d",
+        "avg_pool2d",
+        "global_avg_pool2d",
+        "leaky_relu",
+        "elu",
+        "gelu",
+        "silu",
+        "tanh",
+    }
+    assert forward | {f"{op}_grad" for op in forward - {"batch_norm_apply"}} | {"add", "zero_pad2d", "dropout"} <= set(found)
+    assert {op: share for op, share in found.items() if not 0.66 < share < 1.2} == {}

@@ -5,13 +5,21 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import gpucnn as gc
+from gpucnn.device import simulated
 from gpucnn.errors import ArgumentError, DataError, ShapeError
 from gpucnn.networks import NETWORKS
+from gpucnn.ops import cpu
+from gpucnn.ops.cpu import _engine, roads
+from gpucnn.profiling.chip import bounds
+from gpucnn.profiling.what import workload
+from gpucnn.profiling.what.observe import Observer
+from gpucnn_kernels import join
 
 PARAMETERS = {  # on grey images of 28 × 28
     "keras": 1_387_594, "tf2": 1_030_218, "lenet5x5": 3_274_634, "lenet5": 61_706, "alexnet": 380_042, "vgg": 584_170,
@@ -40,6 +48,37 @@ def test_families_learn_and_come_back_from_a_file(name: str, tmp_path: Path) -> 
     assert loss[-1] < 0.7 * loss[0]
     model.save(tmp_path / "m.safetensors")
     np.testing.assert_array_equal(gc.load(tmp_path / "m.safetensors", device="cpu").predict(images), model.predict(images))
+
+
+@pytest.mark.skipif(_engine.modules() is None, reason="NumPy writes to arrays of its own")
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_step_on_a_cpu_copies_no_part(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where branches stand side by side, each writes to its part of the output, and reads its part of the gradient there."""
+    copied = cpu.copied
+    copies: list[Any] = []
+    monkeypatch.setattr(cpu, "copied", lambda x, **more: copies.append(x.shape) or copied(x, **more))
+    model = gc.network(name).build((1, 28, 28), device="cpu").compile()
+    x, labels = np.zeros((2, 1, 28, 28), np.float32), np.zeros(2, np.int64)
+    model.fit(x, labels, batch_size=2, verbose=False)
+    assert copies == []
+    plans = [roads.convolution(layer.input_shape[0], layer.filters, layer.window, 1) for layer in ends(model)]
+    assert all(plan.parts for plan in plans) and bool(plans) == (name == "inception")
+
+
+def ends(model: gc.Sequential) -> list[gc.Conv2D]:
+    """The last layers of branches."""
+    return [branch.layers[-1] for layer in model.layers if isinstance(layer, gc.Concat) for branch in layer.branches]
+
+
+@pytest.mark.skipif(simulated(), reason="nothing is chosen for another chip in the simulator")
+@pytest.mark.parametrize("chip", ["H100", "T4"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_step_on_a_gpu_launches_no_copy(name: str, chip: str) -> None:
+    there = bounds.chip_of(chip)
+    with bounds.as_if_there(there) as launches:
+        workload.of_model(name, 128, bounds.device_of(there), Observer()).step()
+    assert {"adam", "sgd"} & {launch.name for launch in launches}, "to the end of it"
+    assert not any(launch.kernel is join.copy_images_kernel for launch in launches)
 
 
 @pytest.mark.slow

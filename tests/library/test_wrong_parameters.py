@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 import gpucnn as gc
@@ -14,8 +15,8 @@ from gpucnn.layers import LAYERS
 from gpucnn.text import shown
 
 NAN, INFINITY = float("nan"), float("inf")
-COUNT = (0, -1, 2.5, "3", None, True, [2], 1j, INFINITY)
-SIZES = (0, -1, 2.5, "3", True, (1, 2, 3), (), (2, 0), (2, None), b"2", {"a": 1})
+COUNT = (0, -1, 2.5, "3", None, True, [2], 1j, INFINITY, NAN, 1e300, np.array([2, 3]), len)
+SIZES = (0, -1, 2.5, "3", True, (1, 2, 3), (), (2, 0), (2, None), b"2", {"a": 1}, NAN, (2, NAN), 1e300, len)
 MORE = tuple(value for value in SIZES if value not in (0, (2, 0)))
 FLAG = (1, "no", None, 0.0, [], (True,))
 WRONG: dict[str, tuple[Any, ...]] = {
@@ -91,3 +92,40 @@ def test_an_input_that_does_not_fit_is_said_with_the_layer_and_the_size(name: st
         assert re.search(rf"got an input of shape {re.escape(str(shape))}|(padded image|image) only \d", message), message
     else:
         assert all(size > 0 for size in output) and not (len(shape) == 1 and name in ON_IMAGES)
+
+
+BLOCKS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "inception": (gc.inception, {"ones": 2, "threes": (2, 3), "fives": (2, 3), "pooled": 2}),
+    "residual_block": (gc.residual_block, {"filters": 2, "stride": 1}),
+    "depthwise_block": (gc.depthwise_block, {"filters": 2, "stride": 1}),
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_what_a_block_cannot_be_made_of_is_said_with_its_name(name: str) -> None:
+    make, good = BLOCKS[name]
+    assert make(**good)
+    for parameter in good:
+        for value in {"stride": SIZES, "threes": PAIRS, "fives": PAIRS}.get(parameter, COUNT):
+            with pytest.raises((gc.GpucnnError, TypeError)) as caught:
+                make(**good | {parameter: value})
+            message = str(caught.value)
+            assert re.search(rf"\b{parameter}\b", message) and "\n" not in message, (parameter, value, message)
+            assert any(shown(each) in message for each in (value, *_within(value))), message
+
+
+PAIRS = (3, "ab", (1,), (1, 2, 3), (0, 2), (2, -1), (2.5, 2), (2, None), None, {"a": 1}, ("2", 3))
+LARGE = ("filters", "kernel_size", "pool_size", "padding", "stride", "dilation", "multiplier", "units")
+
+
+@pytest.mark.parametrize("value", [2**31, 2**63, 10**30])
+@pytest.mark.parametrize("name", LAYERS)
+def test_what_no_memory_holds_is_refused_before_any_is_taken(name: str, value: int) -> None:
+    kind = LAYERS[name]
+    names = inspect.signature(kind.__init__).parameters
+    for parameter in (each for each in LARGE if each in names):
+        with pytest.raises(gc.GpucnnError) as caught:
+            layer = kind(**{each: NEEDED[each] for each in names if each in NEEDED} | {parameter: value})
+            gc.Sequential(layer).build((7,) if "units" in names else (2, 6, 6), device="cpu")
+        message = str(caught.value)
+        assert "\n" not in message and len(message) <= 500, message
