@@ -278,9 +278,11 @@ def test_the_gradient_of_a_weight_over_any_number_of_pieces(
             for s in range(3):
                 part = x[:, first : first + 4 // groups, r : r + 4, s : s + 3]
                 expected[k, :, r, s] = (part * dy[:, k : k + 1]).sum(axis=(0, 2, 3))
-    dbias = np.empty(6)
+    dbias, unfold, seen = np.empty(6), conv._unfold, []
+    monkeypatch.setattr(conv, "_unfold", lambda x, *more: seen.append(len(x)) or unfold(x, *more))
     np.testing.assert_array_equal(conv.conv2d_weight_grad(dy, x, window, groups, dbias=dbias), expected)
     np.testing.assert_array_equal(dbias, dy.sum(axis=(0, 2, 3)))
+    assert sum(seen) == 40 and min(seen) > 0 and len(seen) == -(-40 // min(-(-40 // pieces), 5)), "no piece without an image"
 
 
 def test_lenet5x5_takes_more_than_eight_pieces() -> None:

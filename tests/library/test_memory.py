@@ -149,6 +149,7 @@ def test_what_the_operations_of_a_cpu_take_is_counted_by_hand(monkeypatch: pytes
         assert conv.scratch(100, 3, 2, large, 1) == (4 * (2 * 400 + 3 * 240), 4 * (2 * 400 + 3 * 324) + 8 * 54)
         assert conv.scratch(16, 6, 4, conv_window((6, 5), 3), 2) == (2 * 30 + 3 * 12, 2 * 30 + 3 * 12 + 2 * 108)
         assert conv.scratch(7, 6, 4, conv_window((6, 5), 3), 1)[1] == 4 * 30 + 6 * 12 + 216
+        assert {type(number) for number in conv.scratch(16, 6, 4, conv_window((6, 5), 3), 2)} == {int}
     model = gc.Sequential(gc.Conv2D(2, 3, activation="relu"), gc.MaxPool2D(2)).build((1, 6, 6), device="cpu")
     ahead, back = conv.scratch(3, 2, 1, conv_window((6, 6), 3), 1)
     # The convolution's output lies between: 2·16 in either direction, besides what is kept (x, y, indices) and dy.

@@ -288,6 +288,17 @@ def test_planes_in_pieces_are_the_same_as_one_at_a_time(rng: np.random.Generator
         np.testing.assert_array_equal(mean[n : n + 1], cpu.avg_pool2d(np.ascontiguousarray(x[n : n + 1]), window))
 
 
+@pytest.mark.parametrize(("planes", "pieces"), [(6, [2, 2, 2]), (7, [2, 2, 2, 1])])
+def test_pieces_fit_the_cache_and_hold_each_plane_once(planes: int, pieces: list[int]) -> None:
+    from gpucnn.ops.cpu import pool
+
+    small, large = np.zeros((1, planes, 2, 2)), np.zeros((1, planes, 2, pool.SLAB // 4))  # two planes of the larger ones are a slab
+    small += np.arange(planes)[:, None, None]
+    seen = []
+    pool._by_planes(lambda one, other: seen.append((list(one[:, 0, 0]), len(other))), small, large)
+    assert sorted(seen) == [(list(range(first, first + count)), count) for first, count in zip((0, 2, 4, 6), pieces, strict=False)]
+
+
 def test_out_and_indices_are_written_where_they_are_said_to_be(rng: np.random.Generator) -> None:
     x, window = rng.normal(size=(2, 2, 5, 5)), pool_window((5, 5), 2)
     y, indices = np.full((2, 2, 2, 2), np.nan), np.full((2, 2, 2, 2), -7, np.int32)
