@@ -1,8 +1,9 @@
-"""Writes docs/reference.md from the docstrings of what is public. `python docs/make_reference.py [--check]`
+"""Writes docs/reference.md from the docstrings of what is public, and a line in gpucnn/layers/kinds.py for each file of layers that has
+none, from which type checkers know them. `python docs/make_reference.py [--check]`
 
     pip install griffe2md
 
-With --check nothing is written: the status is 1 where the file is out of date.
+With --check nothing is written: the status is 1 where the reference is out of date.
 """
 
 from __future__ import annotations
@@ -157,8 +158,22 @@ def reference() -> str:
     return re.sub(r"\n{3,}", "\n\n", "\n".join(parts))
 
 
+def list_layers(folder: Path) -> None:
+    """Adds to kinds.py the files of layers in its folder that it does not name, behind those that it names."""
+    kinds = folder / "kinds.py"
+    text = kinds.read_text(encoding="utf-8")
+    files = [path for path in sorted(folder.glob("[!_]*.py")) if "\n__all__ = " in path.read_text(encoding="utf-8")]
+    lines = [f"from gpucnn.layers.{path.stem} import *\n" for path in files if path.stem != "base"]
+    missing = "".join(line for line in lines if line not in text)
+    last = [found.end() for found in re.finditer(r"^from gpucnn\.layers\.\w+ import \*\n", text, re.MULTILINE)][-1]
+    if missing:
+        kinds.write_text(text[:last] + missing + text[last:], encoding="utf-8")
+
+
 def main() -> int:
     sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
+    if sys.argv[1:] != ["--check"]:
+        list_layers(ROOT / "gpucnn" / "layers")
     text = reference()
     if sys.argv[1:] == ["--check"]:
         if TARGET.is_file() and TARGET.read_text() == text:

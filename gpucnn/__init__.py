@@ -31,7 +31,6 @@ from gpucnn.errors import *
 from gpucnn.layers.base import Layer as Layer
 from gpucnn.layers.base import Parameter as Parameter
 from gpucnn.layers.base import SavedArray as SavedArray
-from gpucnn.layers.blocks import *
 from gpucnn.layers.kinds import *
 from gpucnn.losses import *
 from gpucnn.model import Sequential as Sequential

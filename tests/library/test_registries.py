@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import re
 import shutil
@@ -285,14 +286,13 @@ print(gc.load("m.safetensors", device="cpu"))
 
 
 @pytest.mark.parametrize("family", [None, "activation.py"])
-def test_a_layer_is_its_file_and_at_most_a_line(tmp_path: Path, family: str | None) -> None:
-    """In a copy of the library: a layer of a file of its own, or of one that is there, is public, and can be saved and loaded."""
+def test_a_layer_is_its_file(tmp_path: Path, family: str | None) -> None:
+    """In a copy of the library: a layer in a file of its own, or in one that is there, is public, and can be saved and loaded; type
+    checkers see it once the reference has been written."""
     shutil.copytree(ROOT / "gpucnn", tmp_path / "gpucnn", ignore=shutil.ignore_patterns("__pycache__"))
     layers = tmp_path / "gpucnn" / "layers"
     if family is None:
         (layers / "doubled.py").write_text(NEW_LAYER)
-        with (layers / "kinds.py").open("a") as kinds:
-            kinds.write("from gpucnn.layers.doubled import *\n")
     else:
         with (layers / family).open("a") as file:
             file.write(NEW_LAYER.replace("__all__ =", "__all__ +="))
@@ -301,6 +301,25 @@ def test_a_layer_is_its_file_and_at_most_a_line(tmp_path: Path, family: str | No
     done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Sequential(Flatten(), Doubled(), Dense(")
+
+    before = (layers / "kinds.py").read_text().splitlines()
+    make_reference().list_layers(layers)
+    added = [line for line in (layers / "kinds.py").read_text().splitlines() if line not in before]
+    assert added == ([] if family else ["from gpucnn.layers.doubled import *"])
+
+
+def make_reference() -> Any:
+    spec = importlib.util.spec_from_file_location("make_reference", ROOT / "docs" / "make_reference.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_type_checkers_see_every_file_of_layers(tmp_path: Path) -> None:
+    copy = shutil.copytree(ROOT / "gpucnn" / "layers", tmp_path / "layers")
+    make_reference().list_layers(copy)
+    assert (copy / "kinds.py").read_text() == (ROOT / "gpucnn" / "layers" / "kinds.py").read_text(), "python docs/make_reference.py"
 
 
 NEW_OPERATION = {
@@ -342,37 +361,37 @@ import numpy as np
 from gpucnn.ops.cpu._threads import Array
 
 __all__ = ["twice"]
+PER_NUMBER = {"twice": 1}
 
 
 def twice(x: Array, *, out: Array | None = None) -> Array:
     return np.multiply(x, 2, out=out)
 """,
-    "gpucnn/profiling/what/operations/twice.py": """
-from gpucnn.profiling.what import work
-from gpucnn.profiling.what.operations.row import Operation, Rule
-from gpucnn.profiling.what.operations.sample import Sample, floats
-
-OPERATIONS = {"twice": Operation("activation", lambda a: work.elementwise(int(a["x"].size), 1, 2), Rule(("x",)))}
-SAMPLES = (Sample("", lambda ops: ops.twice(floats(128, 1024))),)
-""",
+    "gpucnn/layers/doubled.py": NEW_LAYER.replace("2 * x", "self.device.ops.twice(x)").replace("2 * dy", "self.device.ops.twice(dy)"),
 }
 USE_OPERATION = """
 import inspect
 import gpucnn as gc, gpucnn_kernels, numpy as np
 assert gc.__file__.startswith({folder!r}) and gpucnn_kernels.__file__.startswith({folder!r})
 from gpucnn.ops import cpu, cuda
-from gpucnn.profiling.chip import bounds, samples, chips
+from gpucnn.profiling.chip import samples, chips
+from gpucnn.profiling.what import correct
 from gpucnn.profiling.what.operations import kind_of
 assert cpu.__all__ == cuda.__all__ and "twice" in cpu.__all__ and inspect.signature(cpu.twice) == inspect.signature(cuda.twice)
 assert gc.device.get_device("cpu").ops.twice(np.ones(3, np.float32)).tolist() == [2, 2, 2]
 (kernel,) = [each for sample in samples.SAMPLES for each in samples.launched(sample, chips.find("H100")) if each.part.name == "twice"]
+expected = correct.expect(kernel.call)
+assert expected.error(2 * kernel.call.arguments["x"]) <= 1
+model = gc.Sequential(gc.Flatten(), gc.Doubled(), gc.Dense(2)).build((1, 2, 2), device="cpu").compile("sgd")
+model.fit(np.ones((4, 1, 2, 2), np.float32), np.arange(4) % 2, verbose=False)
 print(kernel.name, kernel.launch.blocks, kernel.launch.threads, kernel.part.work.flops, kind_of("twice"))
 """
 
 
 @pytest.mark.skipif(simulated(), reason="the simulator knows no types")
-def test_an_operation_with_its_kernel_is_four_files(tmp_path: Path) -> None:
-    """In a copy: the kernel, the operation on each device and the profiler's row are all there is to write; with the test they are five."""
+def test_a_layer_with_an_operation_and_its_kernel_is_four_files(tmp_path: Path) -> None:
+    """In a copy: the layer, the operation on each device and its kernel are all there is to write, and with the test they are five: it is
+    trained, and the profiler counts, checks and compiles it."""
     pytest.importorskip("gpucnn.ops.cuda", reason="Numba's CUDA target is not installed")
     for tree in ("gpucnn", "kernels/gpucnn_kernels", "kernels/gpucnn_loops"):
         shutil.copytree(ROOT / tree, tmp_path / tree, ignore=shutil.ignore_patterns("__pycache__"))

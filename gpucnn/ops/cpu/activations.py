@@ -8,6 +8,15 @@ from gpucnn.ops.cpu._threads import Array, slabs
 
 __all__ = ["relu", "relu_grad", "sigmoid", "sigmoid_grad", "softmax", "softmax_grad"]
 
+PER_NUMBER = {  # floating-point operations for each number: what `gpucnn profile` counts
+    "relu": 1,
+    "relu_grad": 1,
+    "sigmoid": 3,  # e⁻ᶻ, a sum, a quotient: three, however many instructions the exponential takes
+    "sigmoid_grad": 3,
+    "softmax": 5,  # maximum, difference, exponential, sum and quotient
+    "softmax_grad": 4,  # a sum of products, then a difference and a product
+}
+
 
 def relu(x: Array, *, out: Array | None = None) -> Array:
     """max(x, 0); NaN stays NaN."""

@@ -15,6 +15,25 @@ __all__ = [
     "leaky_relu_grad", "relu6", "relu6_grad", "silu", "silu_grad", "tanh", "tanh_grad",
 ]  # fmt: skip
 
+PER_NUMBER = {  # floating-point operations for each number, of which an exponential is one and the normal distribution three
+    "leaky_relu": 2,  # a comparison and a product
+    "leaky_relu_grad": 2,
+    "relu6": 2,  # two comparisons; in the next two a sum and a product before them, and in the last another product after them
+    "relu6_grad": 2,
+    "hard_sigmoid": 4,
+    "hard_sigmoid_grad": 3,
+    "hard_swish": 5,
+    "hard_swish_grad": 5,
+    "elu": 3,
+    "elu_grad": 3,
+    "tanh": 1,
+    "tanh_grad": 4,
+    "silu": 4,
+    "silu_grad": 8,
+    "gelu": 4,
+    "gelu_grad": 8,
+}
+
 
 def leaky_relu(x: Array, negative_slope: float = 0.01, *, out: Array | None = None) -> Array:
     """x, or negative_slope · x where that is not positive."""

@@ -1,7 +1,8 @@
 """The table of operations: one row for each, with its kind, its work, its sizes in words, how its result is checked, and PyTorch's twin.
 
 Each family of operations has a file in this folder: its rows are OPERATIONS, and its SAMPLES launch all of its kernels. A new operation is
-a row there, or a file of its own, which is found. One that has no row is taken for elementwise, without arithmetic and without a check.
+a row there, or a file of its own, which is found; an activation needs neither (elementwise.py). An operation that has no row is taken for
+elementwise, without arithmetic and without a check.
 """
 
 from __future__ import annotations

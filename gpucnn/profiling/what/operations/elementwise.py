@@ -1,60 +1,48 @@
-"""Operations on each number by itself, or on each row of numbers: activations, dropout."""
+"""Operations on each number by itself, or on each row of numbers: activations, dropout.
+
+An activation has its row by what stands beside its CPU operation, in `PER_NUMBER`: how many floating-point operations a number takes.
+The arrays that it must be given, all of one size, are read once, and one is written.
+"""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 import numpy as np
 
+from gpucnn.names import modules_in
 from gpucnn.profiling.what import work
-from gpucnn.profiling.what.operations.row import Arguments, Operation, Rule
+from gpucnn.profiling.what.operations.row import Operation, Rule
 from gpucnn.profiling.what.operations.sample import Ops, Sample, floats
-from gpucnn.profiling.what.work import Work
 
 
-def _on(array: str, operations: int, arrays: int) -> Callable[[Arguments], Work]:
-    """The work of `operations` for each number of an argument, with `arrays` of its size read or written."""
-    return lambda a: work.elementwise(int(a[array].size), operations, arrays)
+def _row(operation: Callable[..., object], each: int) -> Operation:
+    """The row of an activation: a function of arrays that takes `each` operations for a number."""
+    given = tuple(name for name, one in inspect.signature(operation).parameters.items() if one.default is one.empty)
+    return Operation("activation", lambda a: work.elementwise(int(a[given[0]].size), each, len(given) + 1), Rule(given))
 
 
-def activations(ops: Ops) -> None:
-    """Every activation that has a row here, and its gradient; dropout."""
+_ACTIVATIONS = {
+    name: _row(getattr(module, name), each)
+    for module in modules_in("gpucnn.ops.cpu")
+    for name, each in getattr(module, "PER_NUMBER", {}).items()
+}
+
+
+def elementwise(ops: Ops) -> None:
+    """Every activation and its gradient; dropout."""
     x, calls = floats(128, 1024), np.empty(2, np.uint32)
-    for name in (name for name, row in OPERATIONS.items() if row.kind == "activation"):
-        getattr(ops, name)(*(x, x) if name.endswith("_grad") else (x,))
+    for name, row in _ACTIVATIONS.items():
+        getattr(ops, name)(*(x for _ in row.rule.cut))
     ops.dropout(x, calls, 0.5, 0)
     ops.next_call(calls)
 
 
 OPERATIONS = {
-    "relu": Operation("activation", _on("x", 1, 2), Rule(("x",))),
-    "relu_grad": Operation("activation", _on("dy", 1, 3), Rule(("dy", "y"))),
-    # e⁻ᶻ, a sum, a quotient: three operations, however many instructions the exponential takes.
-    "sigmoid": Operation("activation", _on("x", 3, 2), Rule(("x",))),
-    "sigmoid_grad": Operation("activation", _on("dy", 3, 3), Rule(("dy", "y"))),
-    # Maximum, difference, exponential, sum and quotient; backward a sum of products, then a difference and a product.
-    "softmax": Operation("activation", _on("x", 5, 2), Rule(("x",))),
-    "softmax_grad": Operation("activation", _on("dy", 4, 3), Rule(("dy", "y"))),
-    # A comparison and a product; an exponential counts as one operation, and the normal distribution as three.
-    "leaky_relu": Operation("activation", _on("x", 2, 2), Rule(("x",))),
-    "leaky_relu_grad": Operation("activation", _on("dy", 2, 3), Rule(("dy", "y"))),
-    # Two comparisons; before them a sum and a product, and behind them another product.
-    "relu6": Operation("activation", _on("x", 2, 2), Rule(("x",))),
-    "relu6_grad": Operation("activation", _on("dy", 2, 3), Rule(("dy", "y"))),
-    "hard_sigmoid": Operation("activation", _on("x", 4, 2), Rule(("x",))),
-    "hard_sigmoid_grad": Operation("activation", _on("dy", 3, 3), Rule(("dy", "y"))),
-    "hard_swish": Operation("activation", _on("x", 5, 2), Rule(("x",))),
-    "hard_swish_grad": Operation("activation", _on("dy", 5, 3), Rule(("dy", "x"))),
-    "elu": Operation("activation", _on("x", 3, 2), Rule(("x",))),
-    "elu_grad": Operation("activation", _on("dy", 3, 3), Rule(("dy", "y"))),
-    "tanh": Operation("activation", _on("x", 1, 2), Rule(("x",))),
-    "tanh_grad": Operation("activation", _on("dy", 4, 3), Rule(("dy", "y"))),
-    "silu": Operation("activation", _on("x", 4, 2), Rule(("x",))),
-    "silu_grad": Operation("activation", _on("dy", 8, 3), Rule(("dy", "x"))),
-    "gelu": Operation("activation", _on("x", 4, 2), Rule(("x",))),
-    "gelu_grad": Operation("activation", _on("dy", 8, 3), Rule(("dy", "x"))),
+    **_ACTIVATIONS,
     # One multiplication; the random words are work for the integer units.
-    "dropout": Operation("dropout", _on("x", 1, 2), Rule(("x",), first=True)),
-    "next_call": Operation("dropout", _on("calls", 0, 2), Rule(written=("calls",), exact=True)),
+    "dropout": Operation("dropout", lambda a: work.elementwise(int(a["x"].size), 1, 2), Rule(("x",), first=True)),
+    "next_call": Operation("dropout", lambda a: work.elementwise(int(a["calls"].size), 0, 2), Rule(written=("calls",), exact=True)),
 }
-SAMPLES = (Sample("", activations),)
+SAMPLES = (Sample("", elementwise),)
