@@ -17,7 +17,7 @@ from typing import Any
 
 from gpucnn.profiling.chip import bounds, samples
 from gpucnn.profiling.chip.chips import Chip
-from gpucnn.profiling.chip.compiled import Compiler
+from gpucnn.profiling.chip.compiled import for_user
 from gpucnn.profiling.chip.predict import predict
 from gpucnn.profiling.what import workload
 from gpucnn.profiling.what.launches import Part, parts
@@ -42,7 +42,7 @@ def launched(name: str, shape: bool, chip: Chip) -> Iterator[tuple[str, Part]]:
 
 def rows(figures: dict[str, Any], chip: Chip) -> Iterator[tuple[str, str, str, float, float, str]]:
     """(network or shape, operation, kernel, predicted µs, measured µs, what limits it)"""
-    compiler = Compiler(chip.arch, lambda text: print(text, flush=True))
+    compiler = for_user(chip.arch, lambda text: print(text, flush=True))
     for kind in ("networks", "shapes"):
         for name, found in figures[kind].items():
             measured = [(each["op"], kernel) for each in found["operations"] for kernel in each["kernels"]]

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import hashlib
-import json
 import os
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatch
@@ -14,12 +11,11 @@ from typing import Any
 
 import pytest
 
-from gpucnn.data.files import atomic_file
 from gpucnn.device import simulated
 from gpucnn.ops.shapes import Window
-from gpucnn.profiling.chip import compiled as on_disk
 from gpucnn.profiling.chip import samples, static
 from gpucnn.profiling.chip.chips import ARCHITECTURES, CHIPS, Chip, find
+from gpucnn.profiling.chip.compiled import Compiler
 from gpucnn.profiling.chip.samples import Kernel
 from gpucnn.profiling.chip.static import Compiled
 from gpucnn.profiling.what.operations.sample import Sample
@@ -100,50 +96,21 @@ def most_registers(kernel: Kernel) -> int:
     return next(most for pattern, most in MOST_REGISTERS.items() if fnmatch(kernel.part.name, pattern))
 
 
-def _kept(launch: Launch, arch: str, ending: str) -> Path | None:
-    """Where a result of the compilers is kept, in the folder that GPUCNN_COMPILED_CACHE names; None where it names none.
-
-    A kernel takes seconds, and what comes out depends on nothing but the kernels' sources, its options and types, the chip, the compilers
-    and how their answer is read: the name is made of all of them. The test processes of one run share their results as well.
-    """
-    from gpucnn_kernels.core import disk_cache  # not under the simulator, which compiles nothing
-
+def _compiler(arch: str) -> Compiler:
+    """Keeps its results in the folder that GPUCNN_COMPILED_CACHE names, if it names one: a kernel takes seconds. The processes of one run
+    share them as well."""
     folder = os.environ.get("GPUCNN_COMPILED_CACHE")
-    mark = disk_cache.fingerprint((launch.kernel.py_func, sorted(launch.kernel.targetoptions.items()))) if folder else None
-    if folder is None or mark is None:
-        return None
-    beside = sorted(Path(launch.kernel.py_func.__code__.co_filename).parent.glob("*.py"))  # the ladder is no part of the package
-    read = b"".join(file.read_bytes() for file in (*beside, Path(static.__file__)))
-    key = f"{mark} {launch.signature} {launch.threads} {launch.shared} {arch} {on_disk._versions()}".encode() + read
-    return Path(folder) / f"{hashlib.sha256(key).hexdigest()}.{ending}"
+    return Compiler(arch, lambda line: None, Path(folder) if folder else None, loops=False)
 
 
 def compiled(launch: Launch, arch: str) -> Compiled:
     """What the compilers say of a launch's kernel on a chip."""
-    file = _kept(launch, arch, "json")
-    if file is not None and file.exists():
-        return Compiled(**json.loads(file.read_bytes()))
-    found = static.compile_launch(launch, arch)
-    _keep(file, json.dumps(dataclasses.asdict(found)).encode())
-    _keep(_kept(launch, arch, "cubin"), static.machine_code(launch, arch))  # it is at hand by now
-    return found
+    return _compiler(arch).compiled(launch)
 
 
 def machine_code(launch: Launch, arch: str) -> bytes:
     """The kernel of a launch as a cubin."""
-    file = _kept(launch, arch, "cubin")
-    if file is not None and file.exists():
-        return file.read_bytes()
-    found = static.machine_code(launch, arch)
-    _keep(file, found)
-    return found
-
-
-def _keep(file: Path | None, content: bytes) -> None:
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(file) as stream:
-            stream.write(content)
+    return _compiler(arch).machine_code(launch)
 
 
 def check(kernel: Kernel, arch: str) -> Compiled:

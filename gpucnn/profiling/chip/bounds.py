@@ -21,7 +21,7 @@ from gpucnn.layers.beside import lent
 from gpucnn.profiling.chip import listing, predict, samples
 from gpucnn.profiling.chip.beside import side_by_side
 from gpucnn.profiling.chip.chips import Architecture, Chip, find
-from gpucnn.profiling.chip.compiled import Compiler
+from gpucnn.profiling.chip.compiled import Compiler, for_user
 from gpucnn.profiling.chip.static import Compiled
 from gpucnn.profiling.records import Ceilings, Listing, Profile, Row, Step
 from gpucnn.profiling.what import memory, roofline
@@ -69,7 +69,7 @@ def profile(workload: Workload, selection: Selection, chip: Chip, say: Say) -> P
     ceilings = _ceilings(chip)
     with as_if_there(chip):
         bytes_by_buffer = memory.of_step(workload)
-    compiler = Compiler(chip.arch, say)
+    compiler = for_user(chip.arch, say)
     forks = Forks()
     with as_if_there(chip), lent(forks):
         recorded = [(call, parts(call, launches)) for call, launches, _ in record(workload, chip, forks)]
@@ -217,7 +217,7 @@ def catalogue(text: str, chip: Chip, say: Say) -> Profile:
         if not found:
             names = ", ".join(sorted({each.part.name for each in everything}))
             raise UnknownNameError(f"no kernel has {text!r} in its name: say {ALL}, {NAMED_SHAPES}, or a part of {names}")
-    ceilings, compiler = _ceilings(chip), Compiler(chip.arch, say)
+    ceilings, compiler = _ceilings(chip), for_user(chip.arch, say)
     compiler.expect([each.launch for each in found])
     rows = [_row(each.call, each.part, ceilings, compiler.compiled(each.launch), chip, each.sample) for each in found]
     return Profile(

@@ -1,8 +1,9 @@
-"""Kernels compiled for a chip that is not present. Their resource use is cached on disk, because compiling a model takes a minute.
+"""Kernels compiled for a chip that is not present. Their machine code and its resource use are cached on disk, because compiling a model
+takes a minute.
 
 The cache key covers everything that the result depends on: the code of the kernel and of all that it calls
-(gpucnn_kernels.core.disk_cache), the types of its arguments, its blocks, the architecture and the compilers. GPUCNN_KERNEL_CACHE=0 turns
-the cache off.
+(gpucnn_kernels.core.disk_cache), the types of its arguments, its blocks, the architecture, the compilers, and how their answer is read.
+GPUCNN_KERNEL_CACHE=0 turns the user's cache off.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ COMPILERS = ("numba", "numba-cuda", "nvidia-nvjitlink", "nvidia-cuda-nvcc", "nvi
 
 
 class Compiler:
-    """Compiles for one architecture; `say` is called with a line for each kernel that has to be compiled."""
+    """Compiles for one architecture; `say` is called with a line for each kernel that has to be compiled. `kept` is the folder of the
+    results, or None for no cache. Without `loops` nothing is said of main loops."""
 
-    def __init__(self, arch: str, say: Callable[[str], None]) -> None:
-        self.arch, self.say = arch, say
+    def __init__(self, arch: str, say: Callable[[str], None], kept: Path | None, *, loops: bool = True) -> None:
+        self.arch, self.say, self.kept, self.loops = arch, say, kept, loops
         self.notes: list[str] = []
         self._done: dict[Any, Compiled] = {}
         self._programs: dict[Any, Program | None] = {}
@@ -46,31 +48,35 @@ class Compiler:
         """The resource use of the launch's kernel. Raises MissingExtraError if the compilers are not installed."""
         key = self._key(launch)
         if key not in self._done:
-            file = self._file(launch)
+            file = self._file(launch, ".json")
             found = None if file is None else _read(file)
             if found is None:
                 self.say(f"compiling for {self.arch}, {len(self._done) + 1} of {self._wanted}: {launch.name}")
                 found = self._compile(launch)
                 if file is not None and not self.notes:  # incomplete results are not cached
-                    _keep(found, file)
+                    _write(json.dumps(dataclasses.asdict(found)).encode(), file)
+                    self.machine_code(launch)  # it is at hand by now
             self._done[key] = found
         return self._done[key]
+
+    def machine_code(self, launch: Launch) -> bytes:
+        """The launch's kernel as a cubin. ToolchainError if the compilers are not installed."""
+        file, code = self._file(launch, ".cubin"), b""
+        with contextlib.suppress(OSError):
+            code = b"" if file is None else file.read_bytes()
+        if not code.startswith(b"\x7fELF"):
+            code = static.machine_code(launch, self.arch)
+            if file is not None:
+                _write(code, file)
+        return code
 
     def program(self, launch: Launch) -> Program | None:
         """The launch's kernel as instructions, with lines of Python where it was compiled with them; None, with a note, where there is no
         disassembler."""
         key = id(launch.kernel), launch.signature
         if key not in self._programs:
-            file = self._file(launch, ".cubin")
-            code = None
-            with contextlib.suppress(OSError):
-                code = file.read_bytes() if file is not None else None
             try:
-                if code is None:
-                    code = static.machine_code(launch, self.arch)
-                    if file is not None:
-                        _write(code, file)
-                self._programs[key] = machine.parse(sass.disassemble(code, "-hex", "-g"))
+                self._programs[key] = machine.parse(sass.disassemble(self.machine_code(launch), "-hex", "-g"))
             except (static.ToolchainError, ValueError) as error:
                 self._note(f"nothing is predicted: {error}")
                 self._programs[key] = None
@@ -85,26 +91,36 @@ class Compiler:
             found = static.compile_launch(launch, self.arch)
         except static.ToolchainError as error:
             raise MissingExtraError(str(error)) from None
+        if not self.loops:
+            return found
         try:
             return dataclasses.replace(found, loop=static.main_loop(launch, self.arch))
         except static.ToolchainError as error:
             self._note(f"nothing is said of main loops: {error}")
             return found
 
-    def _file(self, launch: Launch, ending: str = ".json") -> Path | None:
-        """The cache file; None if the cache is off, or if the kernel has no key that is the same in every process."""
+    def _file(self, launch: Launch, ending: str) -> Path | None:
+        """The cache file; None if there is no cache, or if the kernel has no key that is the same in every process."""
+        if self.kept is None:
+            return None
         from gpucnn_kernels.core import disk_cache  # not under the simulator, which compiles nothing
 
-        kept = folder()
-        mark = disk_cache.fingerprint((launch.kernel.py_func, sorted(launch.kernel.targetoptions.items()))) if kept else None
-        if kept is None or mark is None:
+        mark = disk_cache.fingerprint((launch.kernel.py_func, sorted(launch.kernel.targetoptions.items())))
+        if mark is None:
             return None
-        rest = f"{launch.signature} {launch.threads} {launch.shared} {self.arch} {_versions()}"
-        return kept / f"{hashlib.sha256(f'{mark} {rest}'.encode()).hexdigest()}{ending}"
+        beside = sorted(Path(launch.kernel.py_func.__code__.co_filename).parent.glob("*.py"))  # a kernel of another package's
+        read = b"".join(file.read_bytes() for file in (*beside, Path(static.__file__), Path(sass.__file__)))
+        key = f"{mark} {launch.signature} {launch.threads} {launch.shared} {self.arch} {self.loops} {_versions()}".encode() + read
+        return self.kept / f"{hashlib.sha256(key).hexdigest()}{ending}"
 
     @staticmethod
     def _key(launch: Launch) -> Any:
         return id(launch.kernel), launch.signature, launch.threads, launch.shared
+
+
+def for_user(arch: str, say: Callable[[str], None]) -> Compiler:
+    """A compiler that keeps its results in the user's cache."""
+    return Compiler(arch, say, folder())
 
 
 def folder() -> Path | None:
@@ -123,10 +139,6 @@ def _read(file: Path) -> Compiled | None:
     except (OSError, ValueError):  # missing or truncated: compile again
         return None
     return found
-
-
-def _keep(compiled: Compiled, file: Path) -> None:
-    _write(json.dumps(dataclasses.asdict(compiled)).encode(), file)
 
 
 def _write(content: bytes, file: Path) -> None:
