@@ -48,12 +48,7 @@ class CSVLog(Callback):
             self._write(run.history)
 
     def on_epoch_end(self, run: Run) -> None:
-        row = run.history.rows[-1]
-        if self._columns is None or not row.keys() <= set(self._columns) or not self.path.is_file():
-            self._write(run.history)
-        else:
-            append(self.path, lines(self._columns, [row]).encode())
-            self._holds([row])
+        self._add(run.history.rows[-1:], run.history)
 
     def holds(self, rows: list[Row]) -> bool:
         """Whether the file on disk holds exactly these rows and can be read back."""
@@ -70,17 +65,18 @@ class CSVLog(Callback):
 
     def catch_up(self, history: History) -> None:
         """Makes the file match `history`: appends new rows, or rewrites all of it if anything else has changed."""
-        columns, known = self._columns, len(self._rows)
-        new = history.rows[known:]
-        if (
-            columns is None
-            or self._rows != history.rows[:known]
-            or any(row.keys() - set(columns) for row in new)
-            or not self.path.is_file()
-        ):
+        known = len(self._rows)
+        if self._rows == history.rows[:known]:
+            self._add(history.rows[known:], history)
+        else:
+            self._write(history)
+
+    def _add(self, new: list[Row], history: History) -> None:
+        """Appends the last rows of `history`, or rewrites all of it if they do not fit the file."""
+        if self._columns is None or any(row.keys() - set(self._columns) for row in new) or not self.path.is_file():
             self._write(history)
         elif new:
-            append(self.path, lines(columns, new).encode())
+            append(self.path, lines(self._columns, new).encode())
             self._holds(new)
 
     def _write(self, history: History) -> None:
