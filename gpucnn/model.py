@@ -31,9 +31,10 @@ from gpucnn.text import shown
 from gpucnn.training import loop
 from gpucnn.training.callbacks import Callback, History
 from gpucnn.training.checkpoint import TensorFile, take
+from gpucnn.training.communicator import Communicator
 from gpucnn.training.given import Given, batches_of, example_shape, pair, stream_of, watchers, weighted
 from gpucnn.training.measuring import measured, predicted
-from gpucnn.training.parallel import Communicator, join
+from gpucnn.training.parallel import join
 from gpucnn.training.step import TrainingStep
 from gpucnn.weighted import example_weights
 

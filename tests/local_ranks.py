@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from gpucnn.training.parallel import Communicator
+from gpucnn.training.communicator import Communicator
 
 T = TypeVar("T")
 

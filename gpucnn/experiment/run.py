@@ -51,7 +51,8 @@ from gpucnn.text import message
 from gpucnn.training.alike import plain, same
 from gpucnn.training.callbacks import Checkpoint, CSVLog, History, Progress
 from gpucnn.training.checkpoint import TensorFile
-from gpucnn.training.parallel import Communicator, join
+from gpucnn.training.communicator import Communicator
+from gpucnn.training.parallel import join
 
 FEW = 100  # labels, under which luck and learning cannot be distinguished
 

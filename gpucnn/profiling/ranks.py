@@ -12,7 +12,7 @@ from gpucnn.profiling.chip.links import Link, sum_seconds
 from gpucnn.profiling.measure.statistics import summarize
 from gpucnn.profiling.records import Profile, Row, Timing
 from gpucnn.text import bytes_text
-from gpucnn.training.parallel import Communicator
+from gpucnn.training.communicator import Communicator
 
 WARM_UP, SAMPLES = 3, 30
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from gpucnn.errors import ArgumentError
 from gpucnn.text import shown
-from gpucnn.training.parallel import Communicator
+from gpucnn.training.communicator import Communicator
 
 
 def same(ranks: Communicator, facts: dict[str, Any]) -> None:

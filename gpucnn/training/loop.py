@@ -19,8 +19,8 @@ from gpucnn.surroundings import user_path
 from gpucnn.training import resuming
 from gpucnn.training.alike import same
 from gpucnn.training.callbacks import Callback, Checkpoint, History, Progress, Run
+from gpucnn.training.communicator import Communicator
 from gpucnn.training.feed import Feed, feed_for
-from gpucnn.training.parallel import Communicator
 from gpucnn.training.progress import shown_unasked
 from gpucnn.training.step import Totals, TrainingStep
 from gpucnn.training.team import SIGNALS, Team, check

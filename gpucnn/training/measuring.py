@@ -12,7 +12,8 @@ from gpucnn.device import to_numpy
 from gpucnn.layers.base import Array
 from gpucnn.losses import Loss
 from gpucnn.metrics import METRICS
-from gpucnn.training.parallel import Communicator, each_batch
+from gpucnn.training.communicator import Communicator
+from gpucnn.training.parallel import each_batch
 
 
 def output(model: Any, x: Any, *, logits: bool = False) -> Array:

@@ -18,7 +18,7 @@ from gpucnn.device import VIRTUAL, Device
 from gpucnn.errors import DeviceError, MissingExtraError
 from gpucnn.surroundings import install
 from gpucnn.text import first_line
-from gpucnn.training.parallel import Communicator, T
+from gpucnn.training.communicator import Communicator, T
 
 EVENTS = 64  # used in turn: more than a step begins sums
 

@@ -24,7 +24,8 @@ from gpucnn.errors import ArgumentError, TrainingError
 from gpucnn.layers.base import Array
 from gpucnn.losses import Loss
 from gpucnn.text import reason_of
-from gpucnn.training.parallel import Communicator, slice_of
+from gpucnn.training.communicator import Communicator
+from gpucnn.training.parallel import slice_of
 from gpucnn.weighted import Weighted
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]

@@ -22,7 +22,7 @@ from gpucnn.data.batches import Batches
 from gpucnn.errors import ArgumentError, CheckpointError, TrainingError
 from gpucnn.training import loop, parallel, resuming
 from gpucnn.training.callbacks import Callback, Checkpoint, CSVLog, EarlyStopping
-from gpucnn.training.parallel import Communicator
+from gpucnn.training.communicator import Communicator
 from gpucnn.training.progress import Progress
 from gpucnn.training.run import Run
 from local_ranks import failures, together

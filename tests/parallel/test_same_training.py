@@ -18,7 +18,8 @@ from gpucnn.errors import ArgumentError, ShapeError
 from gpucnn.ops import cpu
 from gpucnn.ops.cpu.dropout import dropout as plain_dropout
 from gpucnn.ops.cpu.dropout import philox
-from gpucnn.training.parallel import Communicator, slice_of
+from gpucnn.training.communicator import Communicator
+from gpucnn.training.parallel import slice_of
 from local_ranks import failures, together
 
 RANDOM = np.random.default_rng(3)
