@@ -44,9 +44,11 @@ def links(repository: str, version: str) -> dict[str, str]:
         return {}
     tree = f"{repository}/blob/v{version}"
     return {
-        "Repository": repository, "Documentation": f"{tree}/docs/tutorial.md", "Changelog": f"{tree}/CHANGELOG.md",
+        "Repository": repository,
+        "Documentation": f"{tree}/docs/tutorial.md",
+        "Changelog": f"{tree}/CHANGELOG.md",
         "Issues": f"{repository}/issues",
-    }  # fmt: skip
+    }
 
 
 class Hook(MetadataHookInterface):

@@ -25,23 +25,32 @@ MNIST, and [performance.md](performance.md) has what was measured. `python docs/
 # (heading, [(example, its arguments, what else is to be said)])
 QUICK = "--quick --device cpu"
 SECTIONS = [
-    ("A first network", [
-        ("quickstart", "", "Has no options: ten lines to copy."),
-        ("keras_mnist", QUICK, ""),
-        ("tf2_mnist", QUICK, ""),
-        ("lenet5x5_mnist", f"{QUICK} --every 2", ""),
-        ("inception_mnist", QUICK, ""),
-    ]),
-    ("What a convolution does", [
-        ("image_filters", f"{QUICK} --output sheet.png", "`sheet.png` has the photographs, the filters and their spectra."),
-        ("parameter_sharing", QUICK, ""),
-        ("translation", f"{QUICK} --output moved.png --most 2", "`moved.png` has the maps side by side."),
-    ]),
-    ("How fast, and how exact", [
-        ("mnist_speedrun", f"{QUICK} --epochs 3", ""),
-        ("accuracy_against_pytorch", f"{QUICK} --epochs 12", "Needs PyTorch."),
-    ]),
-]  # fmt: skip
+    (
+        "A first network",
+        [
+            ("quickstart", "", "Has no options: ten lines to copy."),
+            ("keras_mnist", QUICK, ""),
+            ("tf2_mnist", QUICK, ""),
+            ("lenet5x5_mnist", f"{QUICK} --every 2", ""),
+            ("inception_mnist", QUICK, ""),
+        ],
+    ),
+    (
+        "What a convolution does",
+        [
+            ("image_filters", f"{QUICK} --output sheet.png", "`sheet.png` has the photographs, the filters and their spectra."),
+            ("parameter_sharing", QUICK, ""),
+            ("translation", f"{QUICK} --output moved.png --most 2", "`moved.png` has the maps side by side."),
+        ],
+    ),
+    (
+        "How fast, and how exact",
+        [
+            ("mnist_speedrun", f"{QUICK} --epochs 3", ""),
+            ("accuracy_against_pytorch", f"{QUICK} --epochs 12", "Needs PyTorch."),
+        ],
+    ),
+]
 # What others print is shown where it is explained.
 ELSEWHERE = {
     "against_pytorch": "Needs PyTorch. Its figures are in [performance.md](performance.md#on-a-cpu).",

@@ -27,8 +27,12 @@ leave the number of images out. `python docs/make_reference.py` generates this f
 """
 # Heading, what is said of it, module, and the methods that are shown of its classes.
 SECTIONS = [
-    ("Models", "", "gpucnn.model", ["build", "compile", "fit", "train_on_batch", "evaluate", "predict", "forward", "backward", "features",
-                                    "summary", "save"]),
+    (
+        "Models",
+        "",
+        "gpucnn.model",
+        ["build", "compile", "fit", "train_on_batch", "evaluate", "predict", "forward", "backward", "features", "summary", "save"],
+    ),
     ("Layers", "Each takes `activation=`, a name, where that makes sense.", "gpucnn.layers", []),
     ("Losses", "", "gpucnn.losses", []),
     ("Metrics", "", "gpucnn.metrics", []),
@@ -39,7 +43,7 @@ SECTIONS = [
     ("Functions on arrays", "`gc.functional`, on NumPy and CuPy arrays alike.", "gpucnn.functional", []),
     ("Errors", "", "gpucnn.errors", []),
     ("Everything else", "", "gpucnn", []),
-]  # fmt: skip
+]
 MADE_BY_GPUCNN = ("Run",)  # classes whose objects are given to a user
 REACHED = ("gpucnn.functional", "gpucnn.metrics", "gpucnn.initializers")  # modules that are public themselves
 
@@ -146,9 +150,16 @@ def reference() -> str:
             whole = heading == "Models"  # the methods that it has from the class before it are shown too
             members = [method for method in methods if method in vars(thing) or whole] if inspect.isclass(thing) else []
             config = {
-                **griffe2md.default_config, "heading_level": 3, "show_root_full_path": False, "show_bases": False, "docstring_style": None,
-                "members": members or False, "summary": False, "show_signature_annotations": False, "inherited_members": whole,
-            }  # fmt: skip
+                **griffe2md.default_config,
+                "heading_level": 3,
+                "show_root_full_path": False,
+                "show_bases": False,
+                "docstring_style": None,
+                "members": members or False,
+                "summary": False,
+                "show_signature_annotations": False,
+                "inherited_members": whole,
+            }
             path = f"{thing.__module__}.{thing.__qualname__}".removeprefix("gpucnn.")
             text = griffe2md.render_object_docs(package[path], config)
             text = re.sub(r"^(#+) `gpucnn\.(?:\w+\.)*?(\w+\.\w+|\w+)`$", r"\1 `\2`", text.strip(), flags=re.MULTILINE)

@@ -146,6 +146,12 @@ def ladder() -> str:
 
 
 SECTIONS: dict[str, Callable[[], str]] = {
-    "cpu-steps": steps, "cpu-others": others, "cpu-memory": memory, "cpu-speedrun": speedrun, "cpu-accuracy": accuracy, "cpu-epoch": epoch,
-    "cpu-view": view, "cpu-ladder": ladder,
-}  # fmt: skip
+    "cpu-steps": steps,
+    "cpu-others": others,
+    "cpu-memory": memory,
+    "cpu-speedrun": speedrun,
+    "cpu-accuracy": accuracy,
+    "cpu-epoch": epoch,
+    "cpu-view": view,
+    "cpu-ladder": ladder,
+}

@@ -254,8 +254,13 @@ def tuned(say: Say, found: Figures, job: Job) -> None:
 
 
 PARTS: dict[str, Callable[[Say, Figures, Job], None]] = {
-    "tune": tuned, "shapes": shapes, "networks": networks, "ladder": rungs, "steps": steps, "speedrun": speedrun,
-}  # fmt: skip
+    "tune": tuned,
+    "shapes": shapes,
+    "networks": networks,
+    "ladder": rungs,
+    "steps": steps,
+    "speedrun": speedrun,
+}
 
 
 def main() -> int:

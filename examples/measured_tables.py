@@ -104,8 +104,10 @@ def steps() -> str:
         if "TF32" in name:
             continue
         tf32 = {each["name"]: each for each in read(CHIP)["steps"].get(f"{name}, PyTorch with TF32", [])}
-        own, *others = (next((each for each in rivals if each["name"] == wanted), None) for wanted in (
-            "gpucnn, one graph", "PyTorch, graph", "PyTorch, eager", "PyTorch, compiled"))  # fmt: skip
+        own, *others = (
+            next((each for each in rivals if each["name"] == wanted), None)
+            for wanted in ("gpucnn, one graph", "PyTorch, graph", "PyTorch, eager", "PyTorch, compiled")
+        )
         assert own is not None
         cells = [f"{number(each['median'])} ({each['ratio']:.1f}×)" if each else "–" for each in others]
         graph = tf32.get("PyTorch, graph")
@@ -191,9 +193,17 @@ def predicted() -> str:
 
 
 SECTIONS: dict[str, Callable[[], str]] = {
-    "about": about, "shapes": shapes, "summary": summary, "steps": steps, "networks": networks, "ladder": ladder, "speedrun": speedrun,
-    "predicted": predicted, "headline": headline, **cpu_tables.SECTIONS,
-}  # fmt: skip
+    "about": about,
+    "shapes": shapes,
+    "summary": summary,
+    "steps": steps,
+    "networks": networks,
+    "ladder": ladder,
+    "speedrun": speedrun,
+    "predicted": predicted,
+    "headline": headline,
+    **cpu_tables.SECTIONS,
+}
 
 
 def filled(text: str) -> str:

@@ -34,10 +34,14 @@ SHIFT = gc.data.augment.Shift(1)
 def network(data: gc.data.Dataset, seed: int, steps: int, device: str | Device, filters: int = 32) -> gc.Sequential:
     """Two convolutions, the second with twice the filters, and two dense layers, trained by Adam with one cycle of the learning rate."""
     model = gc.Sequential(
-        gc.Conv2D(filters, 5, padding="same", activation="relu"), gc.MaxPool2D(2),
-        gc.Conv2D(2 * filters, 3, padding="same", activation="relu"), gc.MaxPool2D(2),
-        gc.Flatten(), gc.Dense(128, activation="relu"), gc.Dense(data.classes),
-    )  # fmt: skip
+        gc.Conv2D(filters, 5, padding="same", activation="relu"),
+        gc.MaxPool2D(2),
+        gc.Conv2D(2 * filters, 3, padding="same", activation="relu"),
+        gc.MaxPool2D(2),
+        gc.Flatten(),
+        gc.Dense(128, activation="relu"),
+        gc.Dense(data.classes),
+    )
     model.build(data.image_shape, seed=seed, device=device)
     return model.compile(gc.Adam(gc.OneCycle(RATE, steps)))
 
@@ -47,9 +51,14 @@ def run(data: gc.data.Dataset, seed: int, epochs: int, batch: int, device: str |
     steps = epochs * -(-len(data.train_images) // batch)
     model = network(data, seed, steps, device, filters)
     history = model.fit(
-        data.train_images, data.train_labels, batch_size=batch, epochs=epochs, augment=SHIFT,
-        validation_data=(data.test_images, data.test_labels), verbose=False,
-    )  # fmt: skip
+        data.train_images,
+        data.train_labels,
+        batch_size=batch,
+        epochs=epochs,
+        augment=SHIFT,
+        validation_data=(data.test_images, data.test_labels),
+        verbose=False,
+    )
     seconds = 0.0
     reached = []
     for row in history.rows:
@@ -66,10 +75,17 @@ def run_pytorch(data: gc.data.Dataset, seed: int, epochs: int, batch: int, filte
     torch.manual_seed(seed)
     channels, height, width = data.image_shape
     model = nn.Sequential(
-        nn.Conv2d(channels, filters, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(filters, 2 * filters, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(2 * filters * (height // 4) * (width // 4), 128), nn.ReLU(), nn.Linear(128, data.classes),
-    )  # fmt: skip
+        nn.Conv2d(channels, filters, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(filters, 2 * filters, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(2 * filters * (height // 4) * (width // 4), 128),
+        nn.ReLU(),
+        nn.Linear(128, data.classes),
+    )
     batches = gc.data.Batches(data.train_images, data.train_labels, batch, seed=seed, augment=SHIFT)
     rate = gc.OneCycle(RATE, epochs * batches.steps_per_epoch)
     optimizer = torch.optim.Adam(model.parameters())
@@ -128,9 +144,13 @@ def main() -> int:
     few, tested = (slice(sizes(len(images), batch)) for images in (data.train_images, data.test_images))
     warm_up = network(data, 0, 3, device, options.filters)
     warm_up.fit(
-        data.train_images[few], data.train_labels[few], batch_size=batch, augment=SHIFT,
-        validation_data=(data.test_images[tested], data.test_labels[tested]), verbose=False,
-    )  # fmt: skip
+        data.train_images[few],
+        data.train_labels[few],
+        batch_size=batch,
+        augment=SHIFT,
+        validation_data=(data.test_images[tested], data.test_labels[tested]),
+        verbose=False,
+    )
     print(f"{device.name}: the first steps, with all that is compiled for them, took {time.perf_counter() - start:.1f} s")
     if note := not_measured(device, options.quick):
         print(note)

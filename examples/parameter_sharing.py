@@ -33,9 +33,12 @@ def main() -> int:
     moved = np.roll(data.test_images, (2, 2), axis=(2, 3))
     for name, kind in LAYERS.items():
         model = gc.Sequential(
-            kind(16, 3, activation="relu"), gc.MaxPool2D(2), kind(16, 3, activation="relu"), gc.GlobalMaxPool2D(),
+            kind(16, 3, activation="relu"),
+            gc.MaxPool2D(2),
+            kind(16, 3, activation="relu"),
+            gc.GlobalMaxPool2D(),
             gc.Dense(len(data.class_names)),
-        )  # fmt: skip
+        )
         model.build(data.image_shape, seed=0, device=options.device).compile(gc.Adam(3e-3))
         batch = min(128, len(data.train_images) // 6)
         model.fit(data.train_images, data.train_labels, batch_size=batch, epochs=options.epochs, verbose=False)

@@ -44,9 +44,13 @@ def main() -> int:
     options = parse(parser, epochs=12)
     data = data_set(options)
     model = gc.Sequential(
-        gc.Conv2D(16, 3, padding="same", activation="relu"), gc.MaxPool2D(2), gc.Conv2D(32, 3, padding="same", activation="relu"),
-        gc.MaxPool2D(2), gc.GlobalMaxPool2D(), gc.Dense(len(data.class_names), activation="softmax"),
-    )  # fmt: skip
+        gc.Conv2D(16, 3, padding="same", activation="relu"),
+        gc.MaxPool2D(2),
+        gc.Conv2D(32, 3, padding="same", activation="relu"),
+        gc.MaxPool2D(2),
+        gc.GlobalMaxPool2D(),
+        gc.Dense(len(data.class_names), activation="softmax"),
+    )
     model.build(data.image_shape, seed=0, device=options.device).compile(gc.Adam(3e-3))
     batch = min(128, len(data.train_images) // 6)
     model.fit(data.train_images, data.train_labels, batch_size=batch, epochs=options.epochs, verbose=False)

@@ -11,10 +11,8 @@ from gpucnn.device import get_device, why_not_auto
 from gpucnn.surroundings import say
 from gpucnn.training.parallel import join
 
-PACKAGES = (
-    "numpy", "numba", "numba-cuda", "cupy", "cupy-cuda12x", "cupy-cuda13x", "safetensors", "scikit-learn", "pillow", "matplotlib",
-    "pyarrow", "mpi4py", "onnx", "h5py",
-)  # fmt: skip
+COMPUTING = ("numpy", "numba", "numba-cuda", "cupy", "cupy-cuda12x", "cupy-cuda13x")
+FILES = ("safetensors", "scikit-learn", "pillow", "matplotlib", "pyarrow", "mpi4py", "onnx", "h5py")
 
 
 @app.command(short_help="Print versions, the device, and what is missing for the GPU.")
@@ -23,7 +21,7 @@ def info() -> None:
     import importlib.metadata
 
     rows = [("gpucnn", gpucnn.__version__), ("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")]
-    for name in PACKAGES:
+    for name in COMPUTING + FILES:
         try:
             rows.append((name, importlib.metadata.version(name)))
         except importlib.metadata.PackageNotFoundError:

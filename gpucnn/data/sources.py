@@ -115,7 +115,16 @@ SOURCES = {
             train_shape=(60000, 28, 28),
             test_shape=(10000, 28, 28),
             class_names=(
-                "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+                "T-shirt/top",
+                "Trouser",
+                "Pullover",
+                "Dress",
+                "Coat",
+                "Sandal",
+                "Shirt",
+                "Sneaker",
+                "Bag",
+                "Ankle boot",
             ),
             folders=("FashionMNIST/raw",),
         ),
@@ -137,17 +146,24 @@ SOURCES = {
             even=True,
         ),
         _emnist(
-            "letters", 124_800, 20_800, tuple(string.ascii_lowercase),
+            "letters",
+            124_800,
+            20_800,
+            tuple(string.ascii_lowercase),
             (
                 "8795078f199c478165fe18db82625747",
                 "c16de4f1848ddcdddd39ab65d2a7be52",
                 "382093a19703f68edac6d01b8dfdfcad",
                 "d4108920cd86601ec7689a97f2de7f59",
             ),
-            first=1, copy=True,
+            first=1,
+            copy=True,
         ),
         _emnist(
-            "digits", 240_000, 40_000, DIGITS,
+            "digits",
+            240_000,
+            40_000,
+            DIGITS,
             (
                 "d2662ecdc47895a6bbfce25de9e9a677",
                 "2223fcfee618ac9c89ef20b6e48bcf9e",
@@ -156,7 +172,10 @@ SOURCES = {
             ),
         ),
         _emnist(
-            "balanced", 112_800, 18_800, BALANCED,
+            "balanced",
+            112_800,
+            18_800,
+            BALANCED,
             (
                 "4041b0d6f15785d3fa35263901b5496b",
                 "7a35cc7b2b7ee7671eddf028570fbd20",
@@ -182,8 +201,10 @@ SOURCES = {
             test_shape=(60000, 28, 28),
             class_names=DIGITS,
             files=(
-                "qmnist-train-images-idx3-ubyte", "qmnist-train-labels-idx2-int",
-                "qmnist-test-images-idx3-ubyte", "qmnist-test-labels-idx2-int",
+                "qmnist-train-images-idx3-ubyte",
+                "qmnist-train-labels-idx2-int",
+                "qmnist-test-images-idx3-ubyte",
+                "qmnist-test-labels-idx2-int",
             ),
             md5=(
                 "ed72d4157d28c017586c42bc6afe6370",
@@ -194,4 +215,4 @@ SOURCES = {
             folders=("QMNIST/raw",),
         ),
     )
-}  # fmt: skip
+}

@@ -38,9 +38,7 @@ def average(running: tuple[Array, Array], part: Any, xp: Any) -> None:
 
 
 @quiet
-def input_gradient(
-    dy: Array, x: Array, weight: Array, kept: tuple[Array, Array], sums: tuple[Array, Array], part: Any, xp: Any
-) -> Array:  # fmt: skip
+def input_gradient(dy: Array, x: Array, weight: Array, kept: tuple[Array, Array], sums: tuple[Array, Array], part: Any, xp: Any) -> Array:
     """dx of this rank's part, where `sums` are its dweight and dbias: weight · rstd · (dy − (Σ dbias + normalized x · Σ dweight) /
     count), with the sums and the count of the whole batch."""
     both = xp.stack(sums)

@@ -156,9 +156,17 @@ class DeviceFeed:
         x, targets = self._x[:count], self._targets[:count]
         before = {} if self.part is None else {"first": self.part.first}
         self.graphs.device.ops.gather_batch(
-            self._images, self._labels, self._order, position, x, targets,
-            batch_size=batches.batch_size, augment=self._augment, seed=batches.seed, **before,
-        )  # fmt: skip
+            self._images,
+            self._labels,
+            self._order,
+            position,
+            x,
+            targets,
+            batch_size=batches.batch_size,
+            augment=self._augment,
+            seed=batches.seed,
+            **before,
+        )
         return x, targets
 
     def labels(self, size: int) -> Array:

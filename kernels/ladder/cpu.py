@@ -113,9 +113,7 @@ class Layer:
         self.window = Sliding((side, side), (KERNEL, KERNEL), (1, 1), none, (1, 1), (out, out))
         self.pool = Sliding((out, out), (2, 2), (2, 2), none, (1, 1), (out // 2, out // 2))
         self.packed = np.ascontiguousarray(self.weight.transpose(1, 2, 3, 0))
-        self.tables = Tables(
-            rows=outputs(self.window, side), cols=taps(c, self.window, side, side), places=np.arange(k) * out * out
-        )  # fmt: skip
+        self.tables = Tables(rows=outputs(self.window, side), cols=taps(c, self.window, side, side), places=np.arange(k) * out * out)
         self.room = np.empty(out * out * k + L, np.float32)
         self.direct, self.pooled, self.winograd = Direct(c, k, self.window), Pooled(c, k, self.window), Winograd(c, k, self.window)
 

@@ -145,12 +145,20 @@ def test_help_says_what_there_is(gpucnn, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     text = " ".join(gpucnn("train", "--help").out.split())
     for piece in (
-        "keras, tf2, lenet5x5", "sgd (momentum 0.9, nesterov True), adam, adamw", "sgd 0.05, adam 0.002",
+        "keras, tf2, lenet5x5",
+        "sgd (momentum 0.9, nesterov True), adam, adamw",
+        "sgd 0.05, adam 0.002",
         "constant, step, cosine, one-cycle",
-        "none, shift, crop-flip", "auto, cpu, cuda",
-        "digits, mnist, fashion-mnist", "[default: 5; 40 for under 10,000 images]", "[default: 128; 32 for under 10,000 images]",
-        "[default: runs/latest]", "[default: keras]", "[default: 200]", "--resume",
-    ):  # fmt: skip
+        "none, shift, crop-flip",
+        "auto, cpu, cuda",
+        "digits, mnist, fashion-mnist",
+        "[default: 5; 40 for under 10,000 images]",
+        "[default: 128; 32 for under 10,000 images]",
+        "[default: runs/latest]",
+        "[default: keras]",
+        "[default: 200]",
+        "--resume",
+    ):
         assert piece in text, piece
     assert all(name in gpucnn("--help").out for name in COMMANDS)
 

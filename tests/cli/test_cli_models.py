@@ -73,8 +73,15 @@ def test_weights_go_into_a_network_by_name_into_a_model_and_by_a_map(gpucnn, tmp
     x = np.random.default_rng(0).random((2, 1, 28, 28), np.float32)
     np.testing.assert_array_equal(gc.load("m.safetensors", device="cpu").predict(x), network.predict(x))
     small(Path("own.safetensors"))
-    save_file({"a.weight": np.ones((2, 1, 3, 3), np.float32), "a.bias": np.zeros(2, np.float32), "b.weight": np.zeros((3, 32), np.float32),
-               "b.bias": np.array([1, 2, 3], np.float32)}, "v.safetensors")  # fmt: skip
+    save_file(
+        {
+            "a.weight": np.ones((2, 1, 3, 3), np.float32),
+            "a.bias": np.zeros(2, np.float32),
+            "b.weight": np.zeros((3, 32), np.float32),
+            "b.bias": np.array([1, 2, 3], np.float32),
+        },
+        "v.safetensors",
+    )
     Path("map.json").write_text(json.dumps({"a": "conv2d_1", "b.bias": "dense_1.bias"}))
     result = gpucnn("import", "v.safetensors", "-o", "m.safetensors", "--network", "own.safetensors", "--map", "map.json")
     assert result.status == 0, result.err
@@ -185,10 +192,14 @@ def test_the_program_in_the_card_runs(digits, monkeypatch):
 def test_names_in_a_card_are_only_words(bars_run, tmp_path):
     model = gc.load(bars_run.model, device="cpu")
     data = gc.data.Dataset(
-        train_images=np.zeros((2, 1, 4, 4), np.uint8), train_labels=np.zeros(2, np.int32), test_images=np.zeros((1, 1, 4, 4), np.uint8),
-        test_labels=np.zeros(1, np.int32), class_names=("<script>alert(1)</script>", "a|b\n---\nx: [link](http://x)"),
-        name='say: "hi"\n---', source="",
-    )  # fmt: skip
+        train_images=np.zeros((2, 1, 4, 4), np.uint8),
+        train_labels=np.zeros(2, np.int32),
+        test_images=np.zeros((1, 1, 4, 4), np.uint8),
+        test_labels=np.zeros(1, np.int32),
+        class_names=("<script>alert(1)</script>", "a|b\n---\nx: [link](http://x)"),
+        name='say: "hi"\n---',
+        source="",
+    )
     card.write(tmp_path, model, data, {"dataset": "/home/somebody/secret/bars; rm -rf ~", "lr": 0.1}, 0)
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "<script>" not in text and "somebody" not in text and "[link]" not in text

@@ -182,9 +182,12 @@ def test_ctrl_c_at_the_very_start_leaves_no_traceback(command, train):
     for delay in (0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 0.8):
         process = subprocess.Popen(
             [sys.executable, "-X", "frozen_modules=on", *command, *train, "100000", "--output", "out"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
             preexec_fn=heeding,
-        )  # fmt: skip
+        )
         time.sleep(delay)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
@@ -207,9 +210,16 @@ def test_resume_names_the_option_that_differs(gpucnn, folder, monkeypatch):
     command = ("train", "--dataset", folder, "--device", "cpu", "--output", "run")
     assert gpucnn(*command, "--epochs", 2, "--batch-size", 4, "--lr", 0.002).status == 0
     for option, value in (
-        ("--epochs", 1), ("--batch-size", 5), ("--lr", 0.001), ("--seed", 1), ("--augment", "none"), ("--optimizer", "sgd"),
-        ("--schedule", "cosine"), ("--model", "tf2"), ("--dataset", "digits"),
-    ):  # fmt: skip
+        ("--epochs", 1),
+        ("--batch-size", 5),
+        ("--lr", 0.001),
+        ("--seed", 1),
+        ("--augment", "none"),
+        ("--optimizer", "sgd"),
+        ("--schedule", "cosine"),
+        ("--model", "tf2"),
+        ("--dataset", "digits"),
+    ):
         sentence = gpucnn("train", "--output", "run", "--resume", option, value).sentence
         assert f"it was begun with {option} " in sentence and "leave --resume out to begin anew" in sentence, sentence
         assert f"this command has {option} {value!r}" in sentence
@@ -301,9 +311,14 @@ def test_nothing_from_a_name_reaches_the_terminal(gpucnn, tmp_path):
 
 def test_long_words_make_no_long_message(gpucnn):
     for arguments in (
-        ("train", "--model", "m" * 5000), ("train", "--epochs", "9" * 5000), ("train", "--dataset", "d" * 5000), ("x" * 5000,),
-        ("predict", "p" * 5000, "q" * 5000), ("train", "--output", "o" * 5000), ("train", "--device", "d" * 5000),
-    ):  # fmt: skip
+        ("train", "--model", "m" * 5000),
+        ("train", "--epochs", "9" * 5000),
+        ("train", "--dataset", "d" * 5000),
+        ("x" * 5000,),
+        ("predict", "p" * 5000, "q" * 5000),
+        ("train", "--output", "o" * 5000),
+        ("train", "--device", "d" * 5000),
+    ):
         result = gpucnn(*arguments)
         assert result.status == 2 and all(len(line) <= 500 for line in result.err.splitlines()), result.err[:2000]
 

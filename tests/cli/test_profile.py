@@ -62,8 +62,10 @@ def test_all_three_files_are_written(gpucnn: Command, tmp_path: Path) -> None:
     result = gpucnn(*SMALL, "--json", "p.json", "--trace", "t.json", "--html", "p.html")
     assert result.status == 0, result.err
     assert [line for line in result.out.splitlines() if line.startswith("wrote")] == [
-        "wrote     p.json", "wrote     t.json", "wrote     p.html",
-    ]  # fmt: skip
+        "wrote     p.json",
+        "wrote     t.json",
+        "wrote     p.html",
+    ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p.html", "p.json", "t.json"]
     assert records.read(Path("p.json")).model == "pool 2,3,8x8,2x2"
     assert json.loads(Path("t.json").read_text(encoding="utf-8"))["traceEvents"]
@@ -209,7 +211,11 @@ def test_under_the_simulator_nothing_is_measured() -> None:
     environment = {"NUMBA_ENABLE_CUDASIM": "1", "PATH": "/usr/bin:/bin", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     for option, reason in (("--device=cuda", "its times say nothing"), ("--arch=H100", "unset NUMBA_ENABLE_CUDASIM")):
         done = subprocess.run(
-            [sys.executable, "-m", "gpucnn", "profile", option], capture_output=True, text=True, env=environment, timeout=120,
+            [sys.executable, "-m", "gpucnn", "profile", option],
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=120,
             cwd=Path(__file__).parents[2],
-        )  # fmt: skip
+        )
         assert done.returncode == 2 and reason in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr

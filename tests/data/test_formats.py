@@ -55,9 +55,13 @@ def test_medmnist_archive(tmp_path: Path) -> None:
     """Labels in a column, colour last, a part to validate on."""
     colour, test = RNG.integers(0, 256, (30, 6, 6, 3), np.uint8), RNG.integers(0, 256, (12, 6, 6, 3), np.uint8)
     arrays = {
-        "train_images": colour, "val_images": test, "test_images": test,
-        "train_labels": TRAIN_LABELS[:, None], "val_labels": TEST_LABELS[:, None], "test_labels": TEST_LABELS[:, None],
-    }  # fmt: skip
+        "train_images": colour,
+        "val_images": test,
+        "test_images": test,
+        "train_labels": TRAIN_LABELS[:, None],
+        "val_labels": TEST_LABELS[:, None],
+        "test_labels": TEST_LABELS[:, None],
+    }
     data = load_dataset(npz(tmp_path, arrays))
     check(data, colour.transpose(0, 3, 1, 2), test.transpose(0, 3, 1, 2))
     np.testing.assert_array_equal(data.validation_images, data.test_images)

@@ -159,8 +159,20 @@ def branches(torch: Any, *each: Any) -> Any:
 
 def lenet(nn: Any) -> list[Any]:
     """As in tutorials: flattening by view and a size that the graph works out, and max pooling of a ReLU."""
-    return [nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 8, 5), nn.Tanh(), nn.AvgPool2d(2), nn.Flatten(),
-            nn.Linear(8 * 25, 20), nn.Dropout(0.3), nn.ReLU(), nn.Linear(20, 10), nn.Softmax(1)]  # fmt: skip
+    return [
+        nn.Conv2d(1, 6, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 8, 5),
+        nn.Tanh(),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(8 * 25, 20),
+        nn.Dropout(0.3),
+        nn.ReLU(),
+        nn.Linear(20, 10),
+        nn.Softmax(1),
+    ]
 
 
 MODULES: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = {
@@ -187,7 +199,9 @@ MODULES: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = {
     ),
     "pooling": (
         lambda t: t.nn.Sequential(
-            t.nn.MaxPool2d(3, 2, 1, ceil_mode=True), t.nn.AvgPool2d(3, 2, 1, count_include_pad=False), t.nn.AdaptiveMaxPool2d(1),
+            t.nn.MaxPool2d(3, 2, 1, ceil_mode=True),
+            t.nn.AvgPool2d(3, 2, 1, count_include_pad=False),
+            t.nn.AdaptiveMaxPool2d(1),
         ),
         (2, 12, 11),
     ),
@@ -197,20 +211,29 @@ MODULES: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = {
     ),
     "activations that end": (
         lambda t: t.nn.Sequential(
-            t.nn.Conv2d(1, 3, 3), t.nn.BatchNorm2d(3), t.nn.ReLU6(), t.nn.Conv2d(3, 3, 1), t.nn.Hardswish(), t.nn.Hardtanh(0, 6),
-            t.nn.BatchNorm2d(3), t.nn.Hardsigmoid(), t.nn.Identity(),
+            t.nn.Conv2d(1, 3, 3),
+            t.nn.BatchNorm2d(3),
+            t.nn.ReLU6(),
+            t.nn.Conv2d(3, 3, 1),
+            t.nn.Hardswish(),
+            t.nn.Hardtanh(0, 6),
+            t.nn.BatchNorm2d(3),
+            t.nn.Hardsigmoid(),
+            t.nn.Identity(),
         ),
         (1, 6, 5),
     ),
     "pooling over the edge": (
         lambda t: t.nn.Sequential(
-            t.nn.AvgPool2d(3, 2, 1, ceil_mode=True), t.nn.MaxPool2d(2, 3, ceil_mode=True), t.nn.AvgPool2d(2, 2, ceil_mode=True),
+            t.nn.AvgPool2d(3, 2, 1, ceil_mode=True),
+            t.nn.MaxPool2d(2, 3, ceil_mode=True),
+            t.nn.AvgPool2d(2, 2, ceil_mode=True),
             t.nn.AvgPool2d(2, 2, 1, ceil_mode=True, count_include_pad=False),
         ),
         (2, 24, 21),
     ),
     "tanh's gelu": (lambda t: t.nn.Sequential(t.nn.Conv2d(1, 2, 1), t.nn.GELU("tanh"), t.nn.Dropout2d(0.2)), (1, 4, 4)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("opset", [13, 18])
@@ -222,9 +245,15 @@ def test_pytorchs_first_exporter(name: str, opset: int, torch: Any, tmp_path: Pa
     folded = opset == 18  # otherwise batch normalization is not put into the convolution before it
     kind = torch.onnx.TrainingMode.EVAL if folded else torch.onnx.TrainingMode.PRESERVE
     exported(
-        torch, module, shape, tmp_path / "m.onnx", opset_version=opset, dynamic_axes={"x": {0: "b"}}, training=kind,
+        torch,
+        module,
+        shape,
+        tmp_path / "m.onnx",
+        opset_version=opset,
+        dynamic_axes={"x": {0: "b"}},
+        training=kind,
         do_constant_folding=folded,
-    )  # fmt: skip
+    )
     model = import_onnx(tmp_path / "m.onnx", device="cpu")
     np.testing.assert_allclose(model.predict(x), expected, rtol=APART, atol=APART)
 
@@ -288,11 +317,25 @@ def test_pytorchs_second_exporter_with_its_weights_in_a_file_beside(torch: Any, 
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     nn = torch.nn
     make = nn.Sequential(
-        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), block(torch, 4, 4, 1), block(torch, 4, 6, 2),
-        nn.GELU(), nn.SiLU(), nn.ReLU6(), nn.Hardswish(), nn.AvgPool2d(2, 2, ceil_mode=True),
-        branches(torch, nn.Conv2d(6, 2, 1)), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 30), nn.Tanh(),
-        nn.Linear(30, 10), nn.Softmax(1),
-    )  # fmt: skip
+        nn.Conv2d(1, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        block(torch, 4, 4, 1),
+        block(torch, 4, 6, 2),
+        nn.GELU(),
+        nn.SiLU(),
+        nn.ReLU6(),
+        nn.Hardswish(),
+        nn.AvgPool2d(2, 2, ceil_mode=True),
+        branches(torch, nn.Conv2d(6, 2, 1)),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 30),
+        nn.Tanh(),
+        nn.Linear(30, 10),
+        nn.Softmax(1),
+    )
     module, x, expected = tensors(torch, make, (1, 14, 14))
     path = tmp_path / "m.onnx"
     with warnings.catch_warnings():
@@ -446,23 +489,33 @@ BY_HAND: dict[str, tuple[list[Any], tuple[int, ...], dict[str, Any]]] = {
         ],
         (2, 5, 5),
         {
-            "pads": np.array([0, 0, 0, 1, 0, 0, 0, 1]), "zero": np.float32(0), "six": np.array([6], np.float32), "axes": np.array([2, 3]),
+            "pads": np.array([0, 0, 0, 1, 0, 0, 0, 1]),
+            "zero": np.float32(0),
+            "six": np.array([6], np.float32),
+            "axes": np.array([2, 3]),
             "places": np.array([-1, -2]),
         },
     ),
     "means and axes of size one, one after another": (
         [
-            node("ReduceMean", "x", "last", y="a", keepdims=0), node("ReduceMean", "a", "last", y="b", keepdims=1),
-            node("Unsqueeze", "b", "end", y="c"), node("Conv", "c", "w", y="d"), node("Squeeze", "d", "end", y="e"),
-            node("Squeeze", "e", "last", y="f"), node("Gemm", "f", "v"),
+            node("ReduceMean", "x", "last", y="a", keepdims=0),
+            node("ReduceMean", "a", "last", y="b", keepdims=1),
+            node("Unsqueeze", "b", "end", y="c"),
+            node("Conv", "c", "w", y="d"),
+            node("Squeeze", "d", "end", y="e"),
+            node("Squeeze", "e", "last", y="f"),
+            node("Gemm", "f", "v"),
         ],
         (3, 4, 5),
         {"last": np.array([2]), "end": np.array([3]), "w": normal(2, 3, 1, 1), "v": normal(2, 4)},
     ),
     "the height's mean, of channels last": (
         [
-            node("Transpose", "x", y="t", perm=[0, 2, 3, 1]), node("ReduceMean", "t", "one", y="m", keepdims=0), node("Relu", "m", y="r"),
-            node("Flatten", "r", y="f"), node("MatMul", "f", "w"),
+            node("Transpose", "x", y="t", perm=[0, 2, 3, 1]),
+            node("ReduceMean", "t", "one", y="m", keepdims=0),
+            node("Relu", "m", y="r"),
+            node("Flatten", "r", y="f"),
+            node("MatMul", "f", "w"),
         ],
         (2, 3, 4),
         {"one": np.array([1]), "w": normal(8, 3)},
@@ -472,7 +525,7 @@ BY_HAND: dict[str, tuple[list[Any], tuple[int, ...], dict[str, Any]]] = {
         (2, 6, 6),
         {"pads": np.array([0, 0, 0, 0, 0, 0, 1, 1]), "low": np.float32(-np.inf)},
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BY_HAND)
@@ -501,11 +554,15 @@ NOT_TAKEN: dict[str, tuple[list[Any], dict[str, Any], str]] = {
     "softmax over the channels of images": ([node("Softmax", "x", axis=1)], {}, "Softmax 'softmax_of_x' goes along axis 1 of 4"),
     "a mean over channels": ([node("ReduceMean", "x", "k")], {"k": np.array([1])}, r"ReduceMean .* goes over axes \[1\], and only height"),
     "channels in another order": (
-        [node("Reshape", "x", "k")], {"k": np.array([0, 1, 2, 4, 4])}, r"Reshape 'reshape_of_x' makes \(1, 2, 4, 4\) of \(2, 4, 4\)"
+        [node("Reshape", "x", "k")],
+        {"k": np.array([0, 1, 2, 4, 4])},
+        r"Reshape 'reshape_of_x' makes \(1, 2, 4, 4\) of \(2, 4, 4\)",
     ),
     "an axis that is not of size one": ([node("Squeeze", "x", "k")], {"k": np.array([1])}, r"Squeeze 'squeeze_of_x' takes away axes \[1\]"),
     "average pooling with gaps": (
-        [node("AveragePool", "x", kernel_shape=[2, 2], dilations=[2, 1])], {}, r"AveragePool .* has dilations \(2, 1\)"
+        [node("AveragePool", "x", kernel_shape=[2, 2], dilations=[2, 1])],
+        {},
+        r"AveragePool .* has dilations \(2, 1\)",
     ),
     "a product with a number for each pixel": (
         [node("AveragePool", "x", kernel_shape=[2, 2], y="a"), node("Mul", "a", "k")],
@@ -525,7 +582,9 @@ NOT_TAKEN: dict[str, tuple[list[Any], dict[str, Any], str]] = {
         "takes what a convolution with weights of its own has made",
     ),
     "filters of each position behind nothing": (
-        [node("Einsum", "x", "v", equation="nfpq, kfpq -> nkpq")], {"v": normal(3, 2, 4, 4)}, "no convolution before it has picked"
+        [node("Einsum", "x", "v", equation="nfpq, kfpq -> nkpq")],
+        {"v": normal(3, 2, 4, 4)},
+        "no convolution before it has picked",
     ),
     "filters for other positions": (
         [node("Conv", "x", "taps", y="a", group=2), node("Einsum", "a", "v", equation="nfpq,kfpq->nkpq")],
@@ -536,7 +595,10 @@ NOT_TAKEN: dict[str, tuple[list[Any], dict[str, Any], str]] = {
     "a convolution of three dimensions": ([node("Conv", "x", "w")], {"w": normal(2, 2, 1, 1, 1)}, "a convolution in 3 dimensions"),
     "a branch that ends in another's middle": (
         [
-            node("Conv", "x", "w", y="a"), node("Conv", "a", "w", y="b"), node("Add", "a", "b", y="c"), node("Conv", "b", "w", y="d"),
+            node("Conv", "x", "w", y="a"),
+            node("Conv", "a", "w", y="b"),
+            node("Add", "a", "b", y="c"),
+            node("Conv", "b", "w", y="d"),
             node("Add", "c", "d"),
         ],
         W,
@@ -544,12 +606,16 @@ NOT_TAKEN: dict[str, tuple[list[Any], dict[str, Any], str]] = {
     ),
     "the batch flattened": ([node("Flatten", "x", axis=0)], {}, "flattens from axis 0 on"),
     "the batch computed with": (
-        [node("Shape", "x", y="s"), node("Mul", "s", "s", y="t"), node("Reshape", "x", "t")], {}, "cannot be worked out ahead"
+        [node("Shape", "x", y="s"), node("Mul", "s", "s", y="t"), node("Reshape", "x", "t")],
+        {},
+        "cannot be worked out ahead",
     ),
     "pixels that differ": ([node("Add", "x", "k")], {"k": normal(2, 4, 4)}, "differs from pixel to pixel"),
     "NaN": ([node("Conv", "x", "w")], {"w": np.full((2, 2, 1, 1), np.nan, np.float32)}, "has NaN or infinity in its weight"),
     "a constant that is too large": (
-        [node("ConstantOfShape", "k", y="s"), node("Add", "x", "s")], {"k": np.array([1 << 31, 1 << 31])}, "too many numbers"
+        [node("ConstantOfShape", "k", y="s"), node("Add", "x", "s")],
+        {"k": np.array([1 << 31, 1 << 31])},
+        "too many numbers",
     ),
     "constants that grow": (
         [node("Mul", "a", "b", y="c"), node("Add", "x", "c")],
@@ -558,12 +624,14 @@ NOT_TAKEN: dict[str, tuple[list[Any], dict[str, Any], str]] = {
     ),
     "a window larger than the image": ([node("MaxPool", "x", kernel_shape=[9, 9])], {}, "does not fit: the pooling window is 9 pixels"),
     "sizes of 2⁶³": (
-        [node("MaxPool", "x", kernel_shape=[(1 << 63) - 1, 1], strides=[(1 << 63) - 1, 1])], {}, "does not fit: .*must be below 2³¹"
+        [node("MaxPool", "x", kernel_shape=[(1 << 63) - 1, 1], strides=[(1 << 63) - 1, 1])],
+        {},
+        "does not fit: .*must be below 2³¹",
     ),
     "what no node makes": ([node("Relu", "z")], {}, "takes 'z', which no node before it makes"),
     "a value added to itself": ([node("Add", "x", "x", y="a"), node("Conv", "a", "w")], W, "adds a value to itself"),
     "no layers": ([node("Identity", "x")], {}, "has no layers"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", NOT_TAKEN)

@@ -31,9 +31,19 @@ def theirs(torch: Any) -> Any:
     nn = torch.nn
     torch.manual_seed(0)
     module = nn.Sequential(
-        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3, groups=2),
-        nn.ReLU(), nn.ConvTranspose2d(4, 3, 2), nn.Flatten(), nn.Linear(3 * 5 * 4, 7, bias=False), nn.Linear(7, 2),
-    )  # fmt: skip
+        nn.Conv2d(1, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Conv2d(4, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Conv2d(4, 4, 3, groups=2),
+        nn.ReLU(),
+        nn.ConvTranspose2d(4, 3, 2),
+        nn.Flatten(),
+        nn.Linear(3 * 5 * 4, 7, bias=False),
+        nn.Linear(7, 2),
+    )
     for name, array in (*module.named_parameters(), *module.named_buffers()):
         if array.is_floating_point() and array.ndim == 1:
             array.data.uniform_(0.5 if "var" in name else -0.3, 1.0)
@@ -42,9 +52,16 @@ def theirs(torch: Any) -> Any:
 
 def ours() -> gc.Sequential:
     return gc.Sequential(
-        gc.Conv2D(4, 3), gc.BatchNorm2D(activation="relu"), gc.Conv2D(4, 3), gc.BatchNorm2D(activation="relu"),
-        gc.Conv2D(4, 3, groups=2, activation="relu"), gc.ConvTranspose2D(3, 2), gc.Flatten(), gc.Dense(7, use_bias=False), gc.Dense(2),
-    ).build((1, 10, 9), device="cpu")  # fmt: skip
+        gc.Conv2D(4, 3),
+        gc.BatchNorm2D(activation="relu"),
+        gc.Conv2D(4, 3),
+        gc.BatchNorm2D(activation="relu"),
+        gc.Conv2D(4, 3, groups=2, activation="relu"),
+        gc.ConvTranspose2D(3, 2),
+        gc.Flatten(),
+        gc.Dense(7, use_bias=False),
+        gc.Dense(2),
+    ).build((1, 10, 9), device="cpu")
 
 
 def check(torch: Any, model: gc.Sequential, module: Any, within: float = APART) -> None:

@@ -178,9 +178,13 @@ def test_the_pointer_of_an_array_is_asked_for_first() -> None:
 
 
 READ_BY_128_BITS = {  # kernels whose tiles load_4 and store_4 read and write
-    ("engine/loop.py", "a_tile"): 1, ("engine/loop.py", "b_tile"): 1, ("ladder/gpu.py", "a_tile"): 1, ("ladder/gpu.py", "b_tile"): 1,
-    ("conv/direct.py", "tile"): 1, ("conv/pooled.py", "tile"): 1,
-}  # fmt: skip
+    ("engine/loop.py", "a_tile"): 1,
+    ("engine/loop.py", "b_tile"): 1,
+    ("ladder/gpu.py", "a_tile"): 1,
+    ("ladder/gpu.py", "b_tile"): 1,
+    ("conv/direct.py", "tile"): 1,
+    ("conv/pooled.py", "tile"): 1,
+}
 
 
 def test_shared_arrays_that_are_read_by_128_bits_say_so() -> None:

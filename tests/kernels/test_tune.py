@@ -101,9 +101,15 @@ def test_a_steps_operations_are_measured_once_each_and_written(monkeypatch: pyte
     results = run(monkeypatch, timer)
     operations = [result.problem.operation for result in results]
     assert operations == [
-        "conv2d_relu_max_pool2d", "dense", "dense", "dense_weight_grad", "dense_input_grad", "dense_weight_grad", "dense_input_grad",
+        "conv2d_relu_max_pool2d",
+        "dense",
+        "dense",
+        "dense_weight_grad",
+        "dense_input_grad",
+        "dense_weight_grad",
+        "dense_input_grad",
         "conv2d_relu_max_pool2d_weight_grad",
-    ]  # fmt: skip
+    ]
     file = tune.store("Chip", results, {"driver": "580"})
     entries = json.loads(file.read_text())["entries"]
     changed = [result for result in results if result.best[0] != result.times[0][0]]

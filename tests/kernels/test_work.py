@@ -112,10 +112,20 @@ def test_dense_and_elementwise() -> None:
 @pytest.mark.parametrize(
     ("name", "found"),
     [
-        ("H200", "H200"), ("rtx4090", "RTX 4090"), ("RTX-5090", "RTX 5090"), ("rtx 3090", "RTX 3090"), ("t4", "T4"), ("sm_75", "T4"),
-        ("sm_80", "A100"), ("sm_86", "RTX 3090"), ("SM89", "RTX 4090"), ("sm_90", "H200"), ("sm_100", "B200"), ("sm_120", "RTX 5090"),
+        ("H200", "H200"),
+        ("rtx4090", "RTX 4090"),
+        ("RTX-5090", "RTX 5090"),
+        ("rtx 3090", "RTX 3090"),
+        ("t4", "T4"),
+        ("sm_75", "T4"),
+        ("sm_80", "A100"),
+        ("sm_86", "RTX 3090"),
+        ("SM89", "RTX 4090"),
+        ("sm_90", "H200"),
+        ("sm_100", "B200"),
+        ("sm_120", "RTX 5090"),
     ],
-)  # fmt: skip
+)
 def test_chips_are_found(name: str, found: str) -> None:
     assert chips.find(name).name == found
 

@@ -31,9 +31,11 @@ NETWORKS: dict[str, Any] = {
     "residual": lambda: [conv(), gc.Residual(conv(), conv(activation=None), activation="relu"), conv(2), gc.Flatten(), gc.Dense(3)],
     "residual, the sum alone": lambda: [gc.Residual(conv(2, activation=None)), gc.Flatten(), gc.Dense(3)],
     "two residuals": lambda: [
-        conv(), gc.Residual(conv(), conv(activation=None), activation="relu"),
+        conv(),
+        gc.Residual(conv(), conv(activation=None), activation="relu"),
         gc.Residual(conv(4, stride=2), conv(4, activation=None), shortcut=conv(4, 1, None, stride=2), activation="relu"),
-        gc.Flatten(), gc.Dense(3),
+        gc.Flatten(),
+        gc.Dense(3),
     ],
     "residual with a list": lambda: [gc.Residual([conv(2), gc.Dropout(0.3)], shortcut=[conv(3), conv(2, 1, None)], activation="sigmoid")],
     "a residual that passes on": lambda: [gc.Residual(gc.Dropout(0.0)), gc.Flatten(), gc.Dense(3)],
@@ -43,13 +45,17 @@ NETWORKS: dict[str, Any] = {
     "concat first and last": lambda: [gc.Concat(conv(2, 1), conv(1, activation="sigmoid"))],
     "concat with an activation": lambda: [gc.Concat(conv(2, 1), conv(1, activation=None), activation="relu"), conv(2)],
     "concat of batch normalization": lambda: [
-        conv(), gc.Concat([conv(2, activation=None), gc.BatchNorm2D(activation="relu")], conv(1), gc.Concat(conv(2, 1), conv(1))), conv(2)
+        conv(),
+        gc.Concat([conv(2, activation=None), gc.BatchNorm2D(activation="relu")], conv(1), gc.Concat(conv(2, 1), conv(1))),
+        conv(2),
     ],
     "concat of rows": lambda: [gc.Flatten(), gc.Concat(gc.Dense(3, activation="relu"), gc.Dense(2), gc.Flatten()), gc.Dense(2)],
     "concat in residual in concat": lambda: [
-        gc.Concat(gc.Residual(gc.Concat(conv(1), conv(1)), activation="relu"), conv(1)), gc.Flatten(), gc.Dense(2)
+        gc.Concat(gc.Residual(gc.Concat(conv(1), conv(1)), activation="relu"), conv(1)),
+        gc.Flatten(),
+        gc.Dense(2),
     ],
-}  # fmt: skip
+}
 
 
 def build(name: str, dtype: str = "float64") -> gc.Sequential:
@@ -202,9 +208,18 @@ def test_summary_is_a_tree() -> None:
     build("two residuals").summary(2, file=text)
     names = [line.split("  ")[0] if line[0] != " " else line[: line.index(line.strip()[0])] + line.split()[0] for line in lines(text)]
     assert names == [
-        "conv2d_1 (relu)", "residual_1 (relu)", "  conv2d_1", "  conv2d_2", "residual_2 (relu)", "  conv2d_1", "  conv2d_2", "  shortcut",
-        "flatten_1", "dense_1", "total",
-    ]  # fmt: skip
+        "conv2d_1 (relu)",
+        "residual_1 (relu)",
+        "  conv2d_1",
+        "  conv2d_2",
+        "residual_2 (relu)",
+        "  conv2d_1",
+        "  conv2d_2",
+        "  shortcut",
+        "flatten_1",
+        "dense_1",
+        "total",
+    ]
     second = next(line for line in lines(text) if line.startswith("residual_2"))
     # 3·3·(3·4 + 4·4) + 3·4 weights and 3·4 biases; multiply-adds for two images of 3 × 3.
     assert second.split()[-3] == f"{2 * 9 * (9 * 28 + 12):,}" and second.split()[-4] == str(9 * 28 + 12 + 12)

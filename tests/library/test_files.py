@@ -252,9 +252,13 @@ def test_standard_input_that_never_answers(opened: Path) -> None:
     )
     reading, writing = os.pipe()
     done = subprocess.run(
-        [sys.executable, "-c", code], stdin=reading, capture_output=True, text=True, timeout=60,
+        [sys.executable, "-c", code],
+        stdin=reading,
+        capture_output=True,
+        text=True,
+        timeout=60,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-    )  # fmt: skip
+    )
     os.close(reading)
     os.close(writing)
     assert done.stdout.split() == ["True"] * 3, done.stderr

@@ -121,9 +121,16 @@ def test_weights_go_with_a_split_and_with_a_checkpoint(tmp_path: Path) -> None:
         made = model()
         path = tmp_path / "c"
         made.fit(
-            X, Y, batch_size=8, epochs=epochs, sample_weight=weights, validation_split=0.25, verbose=False,
-            callbacks=[gc.Checkpoint(path)], resume=path if resume else None,
-        )  # fmt: skip
+            X,
+            Y,
+            batch_size=8,
+            epochs=epochs,
+            sample_weight=weights,
+            validation_split=0.25,
+            verbose=False,
+            callbacks=[gc.Checkpoint(path)],
+            resume=path if resume else None,
+        )
         return bits(made)
 
     weights = RNG.random(len(X))

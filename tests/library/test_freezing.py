@@ -19,9 +19,14 @@ X, Y = np.random.default_rng(0).random((40, 1, 8, 8), np.float32), np.random.def
 
 def network() -> gc.Sequential:
     return gc.Sequential(
-        gc.Conv2D(3, 3, activation="relu"), gc.MaxPool2D(2), gc.BatchNorm2D(),
-        gc.Residual(gc.Conv2D(3, 3, padding="same"), gc.BatchNorm2D(), activation="relu"), gc.Flatten(), gc.Dense(5), gc.Dense(3),
-    )  # fmt: skip
+        gc.Conv2D(3, 3, activation="relu"),
+        gc.MaxPool2D(2),
+        gc.BatchNorm2D(),
+        gc.Residual(gc.Conv2D(3, 3, padding="same"), gc.BatchNorm2D(), activation="relu"),
+        gc.Flatten(),
+        gc.Dense(5),
+        gc.Dense(3),
+    )
 
 
 def built(*frozen: int, optimizer: gc.Optimizer | None = None) -> gc.Sequential:

@@ -47,9 +47,16 @@ def train(folder: Path, epochs: int, *more: gc.Callback, log: str | None = LOG, 
     model = gc.Sequential(gc.Dense(2)).build((4,), seed=1, device="cpu").compile("adam")
     logs = [] if log is None else [gc.CSVLog(folder / log)]
     return model.fit(
-        X, Y, batch_size=4, epochs=epochs, verbose=False, seed=3, validation_data=(X, Y),
-        callbacks=[*logs, *more, gc.Checkpoint(folder / RUN, every)], resume=folder / RUN if resume else None,
-    )  # fmt: skip
+        X,
+        Y,
+        batch_size=4,
+        epochs=epochs,
+        verbose=False,
+        seed=3,
+        validation_data=(X, Y),
+        callbacks=[*logs, *more, gc.Checkpoint(folder / RUN, every)],
+        resume=folder / RUN if resume else None,
+    )
 
 
 def measured(history: gc.History) -> list[dict[str, float]]:
@@ -260,11 +267,18 @@ def test_a_history_that_cannot_be_used_is_said_and_the_run_goes_on(how: str, tmp
 @pytest.mark.parametrize(
     "place",
     [
-        {"name": "../history.csv", "rows": 2, "checksum": 1}, {"name": "/etc/passwd", "rows": 2, "checksum": 1},
-        {"name": "", "rows": 2, "checksum": 1}, {"name": "..", "rows": 2, "checksum": 1}, {"name": 3, "rows": 2, "checksum": 1},
-        {"name": LOG, "rows": -1, "checksum": 1}, {"name": LOG, "rows": 1.5, "checksum": 1}, {"name": LOG}, "history.csv", [],
+        {"name": "../history.csv", "rows": 2, "checksum": 1},
+        {"name": "/etc/passwd", "rows": 2, "checksum": 1},
+        {"name": "", "rows": 2, "checksum": 1},
+        {"name": "..", "rows": 2, "checksum": 1},
+        {"name": 3, "rows": 2, "checksum": 1},
+        {"name": LOG, "rows": -1, "checksum": 1},
+        {"name": LOG, "rows": 1.5, "checksum": 1},
+        {"name": LOG},
+        "history.csv",
+        [],
     ],
-)  # fmt: skip
+)
 def test_a_checkpoint_that_names_no_file_beside_it_is_refused(place: Any, tmp_path: Path) -> None:
     train(tmp_path, 2)
     tensors, description = load_tensors(tmp_path / RUN)

@@ -33,23 +33,22 @@ def test_the_quickstart_for_beginners() -> None:
     """tensorflow.org/tutorials/quickstart/beginner."""
     tf_keras = gc
     x_train, x_test = X / 255.0, XT / 255.0
-    model = tf_keras.Sequential([
-        tf_keras.layers.Flatten(input_shape=(12, 12)),
-        tf_keras.layers.Dense(32, activation='relu'),
-        tf_keras.layers.Dropout(0.2),
-        tf_keras.layers.Dense(4)
-    ])  # fmt: skip
+    model = tf_keras.Sequential(
+        [
+            tf_keras.layers.Flatten(input_shape=(12, 12)),
+            tf_keras.layers.Dense(32, activation="relu"),
+            tf_keras.layers.Dropout(0.2),
+            tf_keras.layers.Dense(4),
+        ]
+    )
     predictions = model(x_train[:1])
     assert predictions.shape == (1, 4)
     loss_fn = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer='adam', loss=loss_fn, metrics=['accuracy'])  # fmt: skip
+    model.compile(optimizer="adam", loss=loss_fn, metrics=["accuracy"])
     model.fit(x_train, Y, epochs=12, verbose=0)
     loss, accuracy = model.evaluate(x_test, YT, verbose=2)
     assert accuracy > 0.9 and loss < 1
-    probability_model = tf_keras.Sequential([
-        model,
-        tf_keras.layers.Softmax()
-    ])  # fmt: skip
+    probability_model = tf_keras.Sequential([model, tf_keras.layers.Softmax()])
     np.testing.assert_allclose(probability_model(x_test[:5]), model.predict(x_test[:5]), rtol=1e-5)
 
 
@@ -119,8 +118,11 @@ def test_keras_datasets_are_arrays_as_keras_gives_them(monkeypatch: pytest.Monke
     np.testing.assert_array_equal(x_train, colour.transpose(0, 2, 3, 1))
     assert y_train.shape == (4, 1)
     assert {name: getattr(gc.datasets, name).name for name in gc.datasets.__all__} == {
-        "mnist": "mnist", "fashion_mnist": "fashion-mnist", "cifar10": "cifar10", "cifar100": "cifar100",
-    }  # fmt: skip
+        "mnist": "mnist",
+        "fashion_mnist": "fashion-mnist",
+        "cifar10": "cifar10",
+        "cifar100": "cifar100",
+    }
 
 
 def test_class_numbers_as_rows() -> None:

@@ -22,9 +22,16 @@ from gpucnn.profiling.what.observe import Observer
 from gpucnn_kernels import join
 
 PARAMETERS = {  # on grey images of 28 × 28
-    "keras": 1_387_594, "tf2": 1_030_218, "lenet5x5": 3_274_634, "lenet5": 61_706, "alexnet": 380_042, "vgg": 584_170,
-    "inception": 93_670, "resnet": 174_970, "mobilenet": 36_874,
-}  # fmt: skip
+    "keras": 1_387_594,
+    "tf2": 1_030_218,
+    "lenet5x5": 3_274_634,
+    "lenet5": 61_706,
+    "alexnet": 380_042,
+    "vgg": 584_170,
+    "inception": 93_670,
+    "resnet": 174_970,
+    "mobilenet": 36_874,
+}
 FAMILIES = ("lenet5", "alexnet", "vgg", "inception", "resnet", "mobilenet")
 
 

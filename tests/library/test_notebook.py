@@ -187,8 +187,11 @@ def test_short_descriptions():
     batches = gc.data.Batches(np.zeros((5, 1, 8, 8), np.uint8), np.zeros(5, int), 2)
     assert repr(batches) == "<Batches of 2: 5 images 1×8×8, 3 steps an epoch>"
     for thing, piece in (
-        (gc.Adam(1e-3), "Adam(learning_rate=0.001"), (gc.Cosine(0.1, 50), "Cosine(learning_rate=0.1, steps=50"),
-        (gc.EarlyStopping(), "EarlyStopping(monitor='val_loss'"), (gc.CSVLog("a.csv"), "CSVLog(path="), (gc.Progress(), "Progress("),
+        (gc.Adam(1e-3), "Adam(learning_rate=0.001"),
+        (gc.Cosine(0.1, 50), "Cosine(learning_rate=0.1, steps=50"),
+        (gc.EarlyStopping(), "EarlyStopping(monitor='val_loss'"),
+        (gc.CSVLog("a.csv"), "CSVLog(path="),
+        (gc.Progress(), "Progress("),
         (History([{"epoch": 1, "loss": 0.5}]), "<History of 1 epoch: loss 0.5>"),
-    ):  # fmt: skip
+    ):
         assert repr(thing).startswith(piece) and len(repr(thing)) < 250 and "object at" not in repr(thing)

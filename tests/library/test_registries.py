@@ -35,9 +35,16 @@ from gpucnn.schedules import SCHEDULES
 
 ROOT = Path(gc.__file__).parents[1]
 KINDS: dict[str, dict[str, Any]] = {
-    "optimizer": OPTIMIZERS, "loss": LOSSES, "metric": METRICS, "schedule": SCHEDULES, "initializer": INITIALIZERS, "layer": LAYERS,
-    "augmentation": augment.AUGMENTATIONS, "dataset": DATASETS, "network": NETWORKS,
-}  # fmt: skip
+    "optimizer": OPTIMIZERS,
+    "loss": LOSSES,
+    "metric": METRICS,
+    "schedule": SCHEDULES,
+    "initializer": INITIALIZERS,
+    "layer": LAYERS,
+    "augmentation": augment.AUGMENTATIONS,
+    "dataset": DATASETS,
+    "network": NETWORKS,
+}
 
 
 @pytest.fixture(autouse=True)

@@ -108,8 +108,13 @@ def test_settings_that_are_left_out() -> None:
     assert gc.StepDecay(0.1, 5).config() == {"schedule": "step", "learning_rate": 0.1, "every": 5, "factor": 0.1}
     assert gc.Cosine(0.1, 5).config() == {"schedule": "cosine", "learning_rate": 0.1, "steps": 5, "final": 0.0}
     assert gc.OneCycle(0.1, 5).config() == {
-        "schedule": "one-cycle", "learning_rate": 0.1, "steps": 5, "warmup": 0.25, "start_factor": 25.0, "end_factor": 1e4,
-    }  # fmt: skip
+        "schedule": "one-cycle",
+        "learning_rate": 0.1,
+        "steps": 5,
+        "warmup": 0.25,
+        "start_factor": 25.0,
+        "end_factor": 1e4,
+    }
 
 
 def test_the_least_settings_that_make_sense() -> None:

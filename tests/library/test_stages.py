@@ -24,8 +24,14 @@ def conv(filters: int = 3, activation: str | None = "relu", **settings: Any) -> 
 NETWORKS: dict[str, Any] = {
     "keras": lambda: (conv(), gc.MaxPool2D(2), gc.Flatten(), gc.Dense(6, activation="relu"), gc.Dense(4)),
     "lenet5x5": lambda: (
-        conv(padding="same"), gc.MaxPool2D(2), conv(4, padding="same"), gc.MaxPool2D(2),
-        gc.Flatten(), gc.Dense(6, activation="relu"), gc.Dropout(0.4), gc.Dense(4),
+        conv(padding="same"),
+        gc.MaxPool2D(2),
+        conv(4, padding="same"),
+        gc.MaxPool2D(2),
+        gc.Flatten(),
+        gc.Dense(6, activation="relu"),
+        gc.Dropout(0.4),
+        gc.Dense(4),
     ),
     "convolutions": lambda: (conv(), conv(4, stride=2), gc.Flatten(), gc.Dense(4)),
     "overlapping windows": lambda: (conv(), gc.MaxPool2D(3, stride=2, padding=1), gc.Flatten(), gc.Dense(4)),
@@ -37,7 +43,7 @@ NETWORKS: dict[str, Any] = {
     "ReLU twice": lambda: (conv(), gc.ReLU(), gc.Flatten(), gc.Dense(5, activation="relu"), gc.ReLU(), gc.Dense(4)),
     "ends in pooling": lambda: (conv(), gc.MaxPool2D(2)),
     "ends in ReLU": lambda: (gc.Flatten(), gc.Dense(4, activation="relu")),
-}  # fmt: skip
+}
 
 
 def build(name: str) -> gc.Sequential:
@@ -179,5 +185,6 @@ def test_the_operation_of_two_layers_has_one_group_where_none_are_named() -> Non
     dconv = cpu.relu_grad(cpu.max_pool2d_grad(dy, places, pool), cpu.conv2d(x, weight, None, window))
     np.testing.assert_allclose(
         cpu.conv2d_relu_max_pool2d_weight_grad(dy, places, x, window, pool, relu=y),
-        cpu.conv2d_weight_grad(dconv, x, window), rtol=1e-12,
-    )  # fmt: skip
+        cpu.conv2d_weight_grad(dconv, x, window),
+        rtol=1e-12,
+    )

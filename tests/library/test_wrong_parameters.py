@@ -20,16 +20,33 @@ SIZES = (0, -1, 2.5, "3", True, (1, 2, 3), (), (2, 0), (2, None), b"2", {"a": 1}
 MORE = tuple(value for value in SIZES if value not in (0, (2, 0)))
 FLAG = (1, "no", None, 0.0, [], (True,))
 WRONG: dict[str, tuple[Any, ...]] = {
-    "filters": COUNT, "units": COUNT, "groups": COUNT, "multiplier": COUNT,
-    "kernel_size": (*SIZES, None), "pool_size": (*SIZES, None), "stride": SIZES, "dilation": (*SIZES, None),
-    "padding": (-1, 2.5, "full", True, (1, 2, 3), ((1, 2), 3), ((1, 2), (3, -4)), None), "output_padding": (*MORE, None),
-    "use_bias": FLAG, "affine": FLAG, "ceil_mode": FLAG, "count_include_pad": FLAG, "approximate": FLAG, "sync": FLAG,
-    "activation": ("relo", 3, len, ["relu"]), "initializer": ("he", 3, ["zeros"]),
-    "rate": (1, 1.5, -0.1, NAN, "0.5", None, True), "momentum": (-0.1, 1.5, NAN, "0.1", None, True),
+    "filters": COUNT,
+    "units": COUNT,
+    "groups": COUNT,
+    "multiplier": COUNT,
+    "kernel_size": (*SIZES, None),
+    "pool_size": (*SIZES, None),
+    "stride": SIZES,
+    "dilation": (*SIZES, None),
+    "padding": (-1, 2.5, "full", True, (1, 2, 3), ((1, 2), 3), ((1, 2), (3, -4)), None),
+    "output_padding": (*MORE, None),
+    "use_bias": FLAG,
+    "affine": FLAG,
+    "ceil_mode": FLAG,
+    "count_include_pad": FLAG,
+    "approximate": FLAG,
+    "sync": FLAG,
+    "activation": ("relo", 3, len, ["relu"]),
+    "initializer": ("he", 3, ["zeros"]),
+    "rate": (1, 1.5, -0.1, NAN, "0.5", None, True),
+    "momentum": (-0.1, 1.5, NAN, "0.1", None, True),
     "eps": (0, -1, NAN, INFINITY, "1e-5", None, True),
-    "negative_slope": (-0.1, NAN, INFINITY, "0.1", None), "alpha": (0, -1, NAN, "1", None),
-    "shortcut": (3, "relu", [3]), "layers": (3, "relu", [3], None), "branches": (3, "relu", [3], None),
-}  # fmt: skip
+    "negative_slope": (-0.1, NAN, INFINITY, "0.1", None),
+    "alpha": (0, -1, NAN, "1", None),
+    "shortcut": (3, "relu", [3]),
+    "layers": (3, "relu", [3], None),
+    "branches": (3, "relu", [3], None),
+}
 NEEDED: dict[str, Any] = {"filters": 2, "kernel_size": 3, "units": 3}
 
 

@@ -105,17 +105,28 @@ def at(x: Pointer, i: Any) -> Pointer:
 
 
 INTRINSICS: dict[str, Callable[..., Any]] = {
-    "at": at, "load": load, "store": store, "splat": splat, "beats": beats, "relu_first": relu_first, "sum16": sum16, "turn16": turn16,
-    "tile": tile, "spread": lambda x, i: splat(x[i]), "load_even": lambda x, i: load(x, i, 32)[::2],
+    "at": at,
+    "load": load,
+    "store": store,
+    "splat": splat,
+    "beats": beats,
+    "relu_first": relu_first,
+    "sum16": sum16,
+    "turn16": turn16,
+    "tile": tile,
+    "spread": lambda x, i: splat(x[i]),
+    "load_even": lambda x, i: load(x, i, 32)[::2],
     "pairs": lambda x, i: (load(x, i, 32)[::2], load(x, i, 32)[1::2]),
-    "fma": lambda a, b, c: (a.astype(np.float64) * b + c).astype(F), "relu16": lambda a: np.where(a <= 0, F(0), a),
-    "where_positive": lambda a, b: np.where(a > 0, b, F(0)), "as_floats": lambda x: Pointer(x.array.view(F), x.place),
+    "fma": lambda a, b, c: (a.astype(np.float64) * b + c).astype(F),
+    "relu16": lambda a: np.where(a <= 0, F(0), a),
+    "where_positive": lambda a, b: np.where(a > 0, b, F(0)),
+    "as_floats": lambda x: Pointer(x.array.view(F), x.place),
     "place16": lambda number: np.full(16, number, INT).view(F),
     "add_place": lambda places, number: (places.view(INT) + INT(number)).view(F),
     "places_from": lambda first, step: (np.arange(16, dtype=INT) * INT(step) + INT(first)).view(F),
     "low_pairs": lambda even, odd: np.stack([even, odd], 1).reshape(-1)[:16],
     "high_pairs": lambda even, odd: np.stack([even, odd], 1).reshape(-1)[16:],
-}  # fmt: skip
+}
 made: dict[int, Any] = {}
 
 
@@ -173,10 +184,16 @@ def main() -> None:
     prepare()
     rng = np.random.default_rng(0)
     cases = [
-        DIRECT[0], DIRECT[13], DIRECT[15], *DEPTHWISE[:4:3], WINOGRAD[5],
-        (2, 17, 5, 6, 18, 3, 2, (2, 1), ((1, 0), (0, 1)), 1, 1), (2, 6, 5, 4, 4, 3, 3, 2, 1, 1, 2), (2, 3, 7, 20, 3, 3, 3, 1, 1, 1, 3),
+        DIRECT[0],
+        DIRECT[13],
+        DIRECT[15],
+        *DEPTHWISE[:4:3],
+        WINOGRAD[5],
+        (2, 17, 5, 6, 18, 3, 2, (2, 1), ((1, 0), (0, 1)), 1, 1),
+        (2, 6, 5, 4, 4, 3, 3, 2, 1, 1, 2),
+        (2, 3, 7, 20, 3, 3, 3, 1, 1, 1, 3),
         (1, 17, 6, 7, 16, 5, 5, 1, 2, 1, 1),
-    ]  # fmt: skip
+    ]
     for case in cases:
         regions.clear()
         roads.convolution.cache_clear()

@@ -128,9 +128,12 @@ def hold(plan: Any, a: dict[str, Any]) -> None:
     )
     check(dweight, reference.conv2d_weight_grad(e["dy"], e["x"], window, groups), magnitude=magnitude, terms=terms, direction="weight_grad")
     check(
-        dbias, reference.bias_grad(e["dy"]), magnitude=reference.bias_grad(np.abs(e["dy"])), terms=n * positions + 8,
+        dbias,
+        reference.bias_grad(e["dy"]),
+        magnitude=reference.bias_grad(np.abs(e["dy"])),
+        terms=n * positions + 8,
         direction="weight_grad",
-    )  # fmt: skip
+    )
     alone = nan_like(dweight)
     plan.weight_grad(a["dy"], a["x"], alone, None)
     np.testing.assert_array_equal(alone, dweight)

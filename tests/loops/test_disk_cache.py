@@ -154,9 +154,12 @@ def test_each_processor_has_files_of_its_own(tmp_path: Path, monkeypatch: pytest
         return tile.product.path
 
     paths = {
-        path("x86_64", "znver4", "+avx512f"), path("x86_64", "znver4", "+avx2"), path("x86_64", "haswell", "+avx2"),
-        path("aarch64", "haswell", "+avx2"), path("x86_64", "znver4", "+avx512f", version="2"),
-    }  # fmt: skip
+        path("x86_64", "znver4", "+avx512f"),
+        path("x86_64", "znver4", "+avx2"),
+        path("x86_64", "haswell", "+avx2"),
+        path("aarch64", "haswell", "+avx2"),
+        path("x86_64", "znver4", "+avx512f", version="2"),
+    }
     assert len(paths) == 5 and None not in paths
     assert path("x86_64", "znver4", "+avx512f") in paths
     assert turn.to_rows.path not in paths

@@ -87,9 +87,7 @@ def hold_gradient(a: dict[str, Any], masked: bool, rng: np.random.Generator) -> 
     y, indices = cpu.conv2d_relu_max_pool2d(a["x"], a["weight"], a["bias"], a["window"], window)
     dy = rng.standard_normal(y.shape, dtype=np.float32)
     dweight, dbias = nan_like(a["weight"]), nan_like(a["bias"])
-    cpu.conv2d_relu_max_pool2d_weight_grad(
-        dy, indices, a["x"], a["window"], window, relu=None if masked else y, out=dweight, dbias=dbias
-    )  # fmt: skip
+    cpu.conv2d_relu_max_pool2d_weight_grad(dy, indices, a["x"], a["window"], window, relu=None if masked else y, out=dweight, dbias=dbias)
     dconv = pool.max_pool2d_grad(dy.astype(np.float64), indices, window, relu=None if masked else y)
     x = a["x"].astype(np.float64)
     terms = len(x) * window.output[0] * window.output[1] + 8

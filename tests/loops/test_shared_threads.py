@@ -109,9 +109,7 @@ def test_threads_that_share_a_core_are_told_to_leave_it(four_threads: None, monk
         ("", {}, 1 << 20),
     ],
 )
-def test_a_containers_share_of_time(
-    own: str, files: dict[str, str], cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:  # fmt: skip
+def test_a_containers_share_of_time(own: str, files: dict[str, str], cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text + "\n")

@@ -30,10 +30,16 @@ def draw(rng: np.random.Generator, *shape: int, odd: bool = True) -> Any:
 @st.composite
 def poolings(draw: st.DrawFn) -> tuple[Any, ...]:
     return (
-        draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(1, 20)), draw(st.integers(1, 20)),
-        (draw(st.integers(1, 4)), draw(st.integers(1, 4))), (draw(st.integers(1, 4)), draw(st.integers(1, 4))),
-        draw(st.integers(0, 2)), (draw(st.integers(1, 2)), draw(st.integers(1, 2))), draw(st.booleans()),
-    )  # fmt: skip
+        draw(st.integers(1, 3)),
+        draw(st.integers(1, 3)),
+        draw(st.integers(1, 20)),
+        draw(st.integers(1, 20)),
+        (draw(st.integers(1, 4)), draw(st.integers(1, 4))),
+        (draw(st.integers(1, 4)), draw(st.integers(1, 4))),
+        draw(st.integers(0, 2)),
+        (draw(st.integers(1, 2)), draw(st.integers(1, 2))),
+        draw(st.booleans()),
+    )
 
 
 @given(poolings(), st.integers(0, 2**32 - 1))

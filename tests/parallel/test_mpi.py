@@ -187,8 +187,9 @@ def test_a_signal_to_one_process_ends_all_with_one_message_and_others_go_on(rank
     os.kill(started.ranks()[rank], signal.SIGTERM)
     status, lines = started.end()
     assert status == 128 + signal.SIGTERM
-    assert lines[0].startswith("starts    ") and lines[0].endswith(f"-n 2 {sys.executable} -m mpi4py {' '.join(map(str, command(bars)))} "
-        "--epochs 5000 --output out")  # fmt: skip
+    assert lines[0].startswith("starts    ") and lines[0].endswith(
+        f"-n 2 {sys.executable} -m mpi4py {' '.join(map(str, command(bars)))} --epochs 5000 --output out"
+    )
     assert [line for line in lines if "stopped" in line] == [
         "gpucnn: stopped: the same command with --resume goes on from out/checkpoint.safetensors"
     ]

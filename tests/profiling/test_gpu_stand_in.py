@@ -95,8 +95,13 @@ def stand_in(machine: Machine) -> Any:
             return SimpleNamespace(launch=lambda stream: machine.work("graph", sum(captured)))
 
     properties = {
-        "major": 9, "minor": 0, "name": b"A stand-in", "multiProcessorCount": 132, "l2CacheSize": 1 << 20, "totalGlobalMem": 1 << 30,
-    }  # fmt: skip
+        "major": 9,
+        "minor": 0,
+        "name": b"A stand-in",
+        "multiProcessorCount": 132,
+        "l2CacheSize": 1 << 20,
+        "totalGlobalMem": 1 << 30,
+    }
     runtime = SimpleNamespace(
         getDeviceProperties=lambda number: properties,
         memGetInfo=lambda: (1 << 28, 1 << 30),

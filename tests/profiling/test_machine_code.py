@@ -120,7 +120,7 @@ def test_arithmetic_is_that_of_whole_numbers(seed: int) -> None:
         "ISETP.GE.U32.AND P0, PT, R0, R1, PT": [a >= b, a < b],
         "VIMNMX.U32 R9, R0, R1, PT": [min(a, b)],
         "VIMNMX R9, R0, R1, !PT": [max(sign(a), sign(b)) % word],
-    }  # fmt: skip
+    }
     alike = {"R0": a, "R1": b, "R2": c, "R3": d}
     apart = {name: np.full(32, number, np.uint64) for name, number in alike.items()}
     for text, result in wanted.items():
@@ -143,9 +143,14 @@ def test_a_division_of_whole_numbers_comes_out() -> None:
 def loop(turns_at: int = 0x210) -> Program:
     """R0 from 0 up to a kernel's argument, by one FFMA a turn."""
     return program(
-        "MOV R0, RZ", ".L_x_0:", ("FFMA R4, R4, R5, R6", 4), "VIADD R0, R0, 0x1",
-        (f"ISETP.NE.AND P0, PT, R0, c[0x0][{turns_at:#x}], PT", 13), ("@P0 BRA `(.L_x_0)", 5), ("EXIT", 5),
-    )  # fmt: skip
+        "MOV R0, RZ",
+        ".L_x_0:",
+        ("FFMA R4, R4, R5, R6", 4),
+        "VIADD R0, R0, 0x1",
+        (f"ISETP.NE.AND P0, PT, R0, c[0x0][{turns_at:#x}], PT", 13),
+        ("@P0 BRA `(.L_x_0)", 5),
+        ("EXIT", 5),
+    )
 
 
 @pytest.mark.parametrize("turns", [1, 2, 17, 1000])
@@ -163,10 +168,16 @@ def test_what_data_decide_is_gone_through_once() -> None:
     """A loop that waits for a number in memory is left, and the work behind a branch is done."""
     found = way(
         program(
-            ".L_x_0:", "LDG.E R0, desc[UR4][R2.64]", "ISETP.NE.AND P0, PT, R0, RZ, PT", "@P0 BRA `(.L_x_0)", "@P0 BRA `(.L_x_1)",
-            "FADD R5, R5, R5", ".L_x_1:", "EXIT",
+            ".L_x_0:",
+            "LDG.E R0, desc[UR4][R2.64]",
+            "ISETP.NE.AND P0, PT, R0, RZ, PT",
+            "@P0 BRA `(.L_x_0)",
+            "@P0 BRA `(.L_x_1)",
+            "FADD R5, R5, R5",
+            ".L_x_1:",
+            "EXIT",
         )
-    )  # fmt: skip
+    )
     assert found.issued == [0, 1, 2, 3, 4, 5] and found.unknown == {2, 3}
 
 
@@ -174,10 +185,18 @@ def test_threads_that_part_meet_again() -> None:
     """Half of a warp goes one way, half the other; both are issued, and what follows once."""
     found = way(
         program(
-            "S2R R0, SR_TID.X", "ISETP.GE.AND P0, PT, R0, 0x10, PT", "@P0 BRA `(.L_x_0)", "MOV R1, 0x1", "BRA `(.L_x_1)", ".L_x_0:",
-            "MOV R1, 0x2", ".L_x_1:", "STS [R1], R0", "EXIT",
+            "S2R R0, SR_TID.X",
+            "ISETP.GE.AND P0, PT, R0, 0x10, PT",
+            "@P0 BRA `(.L_x_0)",
+            "MOV R1, 0x1",
+            "BRA `(.L_x_1)",
+            ".L_x_0:",
+            "MOV R1, 0x2",
+            ".L_x_1:",
+            "STS [R1], R0",
+            "EXIT",
         )
-    )  # fmt: skip
+    )
     assert found.issued == [0, 1, 2, 3, 4, 5, 6, 7]
 
 
@@ -195,9 +214,7 @@ def test_banks_of_shared_memory(by: int, words: int, cycles: int) -> None:
 
 @pytest.mark.parametrize(("by", "sectors"), [(0, 1), (4, 4), (8, 8), (32, 32), (128, 32)])
 def test_pieces_of_global_memory(by: int, sectors: int) -> None:
-    code = program(
-        "S2R R0, SR_TID.X", f"IMAD R2, R0, {by:#x}, RZ", "LDG.E R4, desc[UR4][R2.64]", "LDG.E R5, desc[UR4][R2.64]", "EXIT"
-    )  # fmt: skip
+    code = program("S2R R0, SR_TID.X", f"IMAD R2, R0, {by:#x}, RZ", "LDG.E R4, desc[UR4][R2.64]", "LDG.E R5, desc[UR4][R2.64]", "EXIT")
     found = way(code)
     first, second = found.accesses[2], found.accesses[3]
     assert first is not None and second is not None
@@ -243,9 +260,14 @@ def test_others_who_share_the_memory_units() -> None:
 def test_a_barrier_holds_everyone_up() -> None:
     """One warp of two has forty FMAs before it, one after another; the other has none of them."""
     code = program(
-        "S2R R0, SR_TID.X", ("ISETP.GE.AND P0, PT, R0, 0x80, PT", 1), ("@P0 BRA `(.L_x_0)", 1), *ffma(40, 4), ".L_x_0:",
-        ("BAR.SYNC.DEFER_BLOCKING 0x0", 1), ("EXIT", 1),
-    )  # fmt: skip
+        "S2R R0, SR_TID.X",
+        ("ISETP.GE.AND P0, PT, R0, 0x80, PT", 1),
+        ("@P0 BRA `(.L_x_0)", 1),
+        *ffma(40, 4),
+        ".L_x_0:",
+        ("BAR.SYNC.DEFER_BLOCKING 0x0", 1),
+        ("EXIT", 1),
+    )
     found = run(code, warps=2)
     assert found.cycles >= 160 + HOPPER.barrier and found.busy == 2 * 5 + 40
     assert found.waited["barrier"] >= HOPPER.barrier - 1
@@ -254,9 +276,12 @@ def test_a_barrier_holds_everyone_up() -> None:
 def test_products_on_tensor_cores() -> None:
     """Two products of 64 × 64 × 8 are 64 columns each; waiting for both takes their time and the last one's latency."""
     code = program(
-        ("HGMMA.64x64x8.F32.TF32 R24, R84, gdesc[UR4], R24", 1), ("HGMMA.64x64x8.F32.TF32 R24, R84, gdesc[UR4], R24, gsb0", 1),
-        ("WARPGROUP.DEPBAR.LE gsb0, 0x0", 1), ("FADD R0, R24, R24", 1), ("EXIT", 1),
-    )  # fmt: skip
+        ("HGMMA.64x64x8.F32.TF32 R24, R84, gdesc[UR4], R24", 1),
+        ("HGMMA.64x64x8.F32.TF32 R24, R84, gdesc[UR4], R24, gsb0", 1),
+        ("WARPGROUP.DEPBAR.LE gsb0, 0x0", 1),
+        ("FADD R0, R24, R24", 1),
+        ("EXIT", 1),
+    )
     assert run(code).cycles == 2 * 64 / HOPPER.tensor + HOPPER.tensor_latency + 1
 
 

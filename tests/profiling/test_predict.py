@@ -140,10 +140,12 @@ def test_python_beside_machine_code(tmp_path: Path, bounds: Profile) -> None:
     source.parent.mkdir()
     source.write_text("first\nsecond = '<b>'\n", encoding="utf-8")
     rows = [
-        f'\t//## File "{source}", line 2', ROW.format(address=0, text="FADD R0, R0, R1", control=0xFC8 << 41 | 4 << 41),
-        f'\t//## File "{source}", line 1', ROW.format(address=16, text="FMUL R0, R0, R1", control=0x7E4 << 41),
+        f'\t//## File "{source}", line 2',
+        ROW.format(address=0, text="FADD R0, R0, R1", control=0xFC8 << 41 | 4 << 41),
+        f'\t//## File "{source}", line 1',
+        ROW.format(address=16, text="FMUL R0, R0, R1", control=0x7E4 << 41),
         ROW.format(address=32, text="EXIT", control=0x7E1 << 41),
-    ]  # fmt: skip
+    ]
     code = parse("\n".join(rows))
     made = listing("update", code, predicted(code))
     assert [(line.place, line.text) for line in made.lines] == [("kernels/update.py:2", "second = '<b>'"), ("kernels/update.py:1", "first")]

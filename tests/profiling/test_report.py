@@ -15,10 +15,17 @@ from gpucnn.text import bytes_text
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (1.5, "1.50 s"), (0.0123, "12.3 ms"), (1e-3, "1.00 ms"), (0.9996e-3, "1,000 µs"), (2.5e-6, "2.50 µs"), (3e-9, "3.00 ns"),
-        (1e-12, "<0.1 ns"), (0.0, "0 s"), (4000.0, "4,000 s"),
+        (1.5, "1.50 s"),
+        (0.0123, "12.3 ms"),
+        (1e-3, "1.00 ms"),
+        (0.9996e-3, "1,000 µs"),
+        (2.5e-6, "2.50 µs"),
+        (3e-9, "3.00 ns"),
+        (1e-12, "<0.1 ns"),
+        (0.0, "0 s"),
+        (4000.0, "4,000 s"),
     ],
-)  # fmt: skip
+)
 def test_seconds(seconds: float, text: str) -> None:
     assert seconds_text(seconds) == text
 

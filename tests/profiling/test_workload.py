@@ -198,12 +198,18 @@ def test_calls_of_layers_within_others_are_theirs(tmp_path: Path) -> None:
     found = {(call.layer, call.op) for call in calls_of(work)}
     fused = "residual_1.stack_1.conv2d_1+residual_1.stack_1.maxpool2d_1"
     assert {
-        ("separableconv2d_1.depthwise", "conv2d"), ("separableconv2d_1.pointwise", "conv2d"), (fused, "conv2d_relu_max_pool2d"),
-        ("residual_1.conv2d_1", "conv2d_weight_grad"), ("residual_1", "add"), ("sgd", "sgd_update"),
-    } <= found  # fmt: skip
+        ("separableconv2d_1.depthwise", "conv2d"),
+        ("separableconv2d_1.pointwise", "conv2d"),
+        (fused, "conv2d_relu_max_pool2d"),
+        ("residual_1.conv2d_1", "conv2d_weight_grad"),
+        ("residual_1", "add"),
+        ("sgd", "sgd_update"),
+    } <= found
     assert {call.layer for call in calls_of(work) if Selection(layer="residual_1").takes(call, work.model)} == {
-        "residual_1", "residual_1.conv2d_1", fused,
-    }  # fmt: skip
+        "residual_1",
+        "residual_1.conv2d_1",
+        fused,
+    }
     taken = {call.op for call in calls_of(work) if Selection(layer="separableconv2d_1.pointwise").takes(call, work.model)}
     assert taken == {"conv2d", "conv2d_weight_grad", "conv2d_input_grad"}
     with pytest.raises(UnknownNameError, match=r"there is no layer 'residual_1\.dense_1'"):

@@ -94,9 +94,17 @@ def _load() -> Any:
     disk_cache.announce, disk_cache.complain = _Announcement(), complain
     tile.product.prepare()  # where this can be compiled, everything can
     return SimpleNamespace(
-        dense=dense, depthwise=depthwise, direct=direct, elementwise=elementwise, loss=loss, norm=norm, pool=pool, pooled=pooled,
-        update=update, winograd=winograd,
-    )  # fmt: skip
+        dense=dense,
+        depthwise=depthwise,
+        direct=direct,
+        elementwise=elementwise,
+        loss=loss,
+        norm=norm,
+        pool=pool,
+        pooled=pooled,
+        update=update,
+        winograd=winograd,
+    )
 
 
 def compile_for(step: Callable[[], object], size: int = 0) -> None:

@@ -18,8 +18,10 @@ _FIRST = re.compile(r"\s*/\*([0-9a-f]{4,})\*/\s+(?:@(!?U?P[\dT]+)\s+)?(\S.*?)?\s
 _SECOND = re.compile(r"\s*/\* (0x[0-9a-f]{16}) \*/\s*$")
 _LINE = re.compile(r'\s*//## File "([^"]*)", line (\d+)')
 _PREDICATE = re.compile(r"!?U?P[\dT]$")
-_NO_RESULT = ("ST", "BAR", "BRA", "EXIT", "BSYNC", "WARPSYNC", "NOP", "RET", "CALL", "DEPBAR", "LDGDEPBAR", "LDGSTS", "MEMBAR", "RED",
-              "FENCE", "WARPGROUP", "ARRIVES", "UBLKCP", "ERRBAR", "CCTL", "BSSY", "YIELD", "BRX", "KILL", "NANOSLEEP", "UTMA")  # fmt: skip
+_STORE = ("ST", "RED", "LDGSTS", "UBLKCP", "UTMA", "CCTL")
+_BRANCH = ("NOP", "BRA", "BRX", "CALL", "RET", "EXIT", "KILL", "BSSY", "BSYNC", "YIELD", "NANOSLEEP")
+_WAIT = ("BAR", "WARPSYNC", "WARPGROUP", "DEPBAR", "LDGDEPBAR", "MEMBAR", "ERRBAR", "FENCE", "ARRIVES")
+_NO_RESULT = _STORE + _BRANCH + _WAIT
 _CARRIES = ("IADD3", "LEA", "IMAD", "IADD", "SETMAXREG")  # predicates behind a result are carried on
 
 

@@ -118,9 +118,14 @@ def _hot_loop(sass: str) -> tuple[Loop, int]:
     loads = [index for index, text in enumerate(body) if text.startswith("LDG")]
     wide = _count(body, r"LDG\S*\.128")
     loop = Loop(
-        len(body), _count(body, "FFMA"), _count(body, r"LDS\S*\.128"), wide, len(loads) - wide, _count(body, "STS"),
+        len(body),
+        _count(body, "FFMA"),
+        _count(body, r"LDS\S*\.128"),
+        wide,
+        len(loads) - wide,
+        _count(body, "STS"),
         loads[0] / len(body) if loads else 1.0,
-    )  # fmt: skip
+    )
     return loop, _count(instructions, "FFMA")
 
 

@@ -57,17 +57,23 @@ _SHARED = ("LDS", "STS", "ATOMS", "LDSM", "STSM")
 _GLOBAL = ("LDG", "STG", "LDGSTS", "LD", "ST", "LDL", "STL", "RED", "ATOMG", "ATOM", "UBLKCP")
 _CONSTANT = ("LDC",)
 _EXCHANGE = ("SHFL", "VOTE", "MATCH", "REDUX")
-_NONE = ("NOP", "BRA", "EXIT", "BSSY", "BSYNC", "BAR", "WARPSYNC", "CALL", "RET", "DEPBAR", "LDGDEPBAR", "WARPGROUP", "MEMBAR", "FENCE",
-         "SYNCS", "ARRIVES", "USETMAXREG", "ERRBAR", "YIELD", "CCTL", "BRX", "NANOSLEEP", "ELECT")  # fmt: skip
+_BRANCH = ("NOP", "BRA", "BRX", "CALL", "RET", "EXIT", "BSSY", "BSYNC", "YIELD", "NANOSLEEP", "ELECT")
+_WAIT = ("BAR", "WARPSYNC", "WARPGROUP", "DEPBAR", "LDGDEPBAR", "MEMBAR", "ERRBAR", "FENCE", "ARRIVES", "SYNCS", "CCTL", "USETMAXREG")
 
 
 def kind_of(instruction: Instruction) -> str:
     """The unit that an instruction goes to."""
     base = instruction.base
     for kind, names in (
-        ("fma", _FMA), ("multiply", _MULTIPLY), ("special", _SPECIAL), ("shared", _SHARED), ("global", _GLOBAL), ("constant", _CONSTANT),
-        ("exchange", _EXCHANGE), ("control", _NONE),
-    ):  # fmt: skip
+        ("fma", _FMA),
+        ("multiply", _MULTIPLY),
+        ("special", _SPECIAL),
+        ("shared", _SHARED),
+        ("global", _GLOBAL),
+        ("constant", _CONSTANT),
+        ("exchange", _EXCHANGE),
+        ("control", _BRANCH + _WAIT),
+    ):
         if base in names:
             return kind
     if base in ("HGMMA", "HMMA", "IMMA", "QGMMA"):

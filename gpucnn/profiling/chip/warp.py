@@ -99,9 +99,15 @@ class Walker:
         return steps
 
     def _run(
-        self, first: int, end: int, mask: Any, steps: list[tuple[list[str], Step | None] | None], registers: Registers, way: Way,
+        self,
+        first: int,
+        end: int,
+        mask: Any,
+        steps: list[tuple[list[str], Step | None] | None],
+        registers: Registers,
+        way: Way,
         touched: Touched,
-    ) -> None:  # fmt: skip
+    ) -> None:
         work = self._work.get(first)
         if work is None:
             work = [i for i in range(first, end) if steps[i] is not None or i in self._addresses]

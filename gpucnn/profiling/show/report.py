@@ -43,9 +43,7 @@ def table(profile: Profile) -> list[str]:
     widths = [max(len(line[index]) for line in cells) for index in range(len(shown))]
     result = []
     for line in cells:
-        parts = [
-            f"{text:{'>' if column.number else '<'}{width}}" for text, width, column in zip(line, widths, shown, strict=True)
-        ]  # fmt: skip
+        parts = [f"{text:{'>' if column.number else '<'}{width}}" for text, width, column in zip(line, widths, shown, strict=True)]
         result.append("  ".join(parts).rstrip())
     return result
 

@@ -39,11 +39,17 @@ def events(profile: Profile) -> list[dict[str, Any]]:
         result.append({"ph": "M", "pid": 1, "tid": number + 1, "name": "thread_name", "args": {"name": name}})
     for row, start in placed(profile):
         details = {
-            "layer": plain(row.layer), "operation": plain(row.op), "shape": plain(row.shape), "bound by": row.wall,
-            "FLOPs": row.flops, "bytes": row.bytes, "roofline µs": row.roofline * 1e6,
+            "layer": plain(row.layer),
+            "operation": plain(row.op),
+            "shape": plain(row.shape),
+            "bound by": row.wall,
+            "FLOPs": row.flops,
+            "bytes": row.bytes,
+            "roofline µs": row.roofline * 1e6,
             "grid": None if row.blocks is None else f"{row.blocks} x {row.threads}",
-            "registers": row.registers, "occupancy": row.occupancy,
-        }  # fmt: skip
+            "registers": row.registers,
+            "occupancy": row.occupancy,
+        }
         result.append(
             {
                 "ph": "X",

@@ -117,10 +117,13 @@ def test_kernels_of_one_function_have_files_of_their_own(tmp_path: Path) -> None
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", program.replace("ANOTHER", name)],
-            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for name in OF_ONE_FUNCTION
-    ]  # fmt: skip
+    ]
     for process in processes:
         _, said = process.communicate(timeout=300)
         assert process.returncode == 0, said

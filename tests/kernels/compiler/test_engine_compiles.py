@@ -15,8 +15,12 @@ pytestmark = needs_compilers
 ALL = names("-tile", "pack ", "sum_slices")
 EVERYWHERE = ("conv2d-tile128x128 m2", "conv2d_weight_grad-tile128x128 m2", "pack m2", "sum_slices m2")
 ON_ONE = (
-    *EVERYWHERE, "conv2d_weight_grad-tile128x64 m2", "conv2d_weight_grad-tile128x128 odd", "conv2d-tile64x64 m2", "dense-tile64x64 even",
-)  # fmt: skip
+    *EVERYWHERE,
+    "conv2d_weight_grad-tile128x64 m2",
+    "conv2d_weight_grad-tile128x128 odd",
+    "conv2d-tile64x64 m2",
+    "dense-tile64x64 even",
+)
 QUICK = [(name, arch) for arch in ("sm_75", "sm_90", "sm_120") for name in (ON_ONE if arch == "sm_90" else EVERYWHERE)]
 
 

@@ -15,8 +15,22 @@ from gpucnn_kernels.core.launch import Launch
 pytestmark = needs_compilers
 
 # Those of other files: the engine's, those on tensor cores, and those that are made for a shape.
-PLAIN = names("", without=["-tile", "-tensor", "pack", "sum_slices", "direct", "depthwise", "_max_pool", "_2x2", "add_parts",
-                           "softmax_cross_entropy", "gather_batch"])  # fmt: skip
+PLAIN = names(
+    "",
+    without=[
+        "-tile",
+        "-tensor",
+        "pack",
+        "sum_slices",
+        "direct",
+        "depthwise",
+        "_max_pool",
+        "_2x2",
+        "add_parts",
+        "softmax_cross_entropy",
+        "gather_batch",
+    ],
+)
 
 
 @pytest.mark.parametrize("arch", IN_TURN)

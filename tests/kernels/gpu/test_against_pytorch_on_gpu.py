@@ -22,8 +22,12 @@ pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 
 TESTS, SHAPES = 25, 20  # 500 shapes for each operation
 FIXED = (  # channels, kernel, stride, padding, dilation of layers that have kernels of their own
-    (1, (3, 3), 1, 0, 1), (1, (5, 5), 1, 2, 1), (3, (3, 3), 1, 1, 1), (3, (7, 7), 2, 3, 1), (4, (3, 2), (2, 1), (1, 0), 1),
-)  # fmt: skip
+    (1, (3, 3), 1, 0, 1),
+    (1, (5, 5), 1, 2, 1),
+    (3, (3, 3), 1, 1, 1),
+    (3, (7, 7), 2, 3, 1),
+    (4, (3, 2), (2, 1), (1, 0), 1),
+)
 DEPTHWISE = (((3, 3), 1, 1, 1), ((3, 3), 2, 1, 1), ((5, 5), 1, 2, 1), ((3, 3), 1, 2, 2), ((4, 2), (1, 2), (2, 0), 1))
 
 
@@ -143,15 +147,21 @@ def test_pooling(gpu: Device, seed: int) -> None:
             mean.backward(wide(dy))
             size = torch.nn.functional.avg_pool2d(wide(np.abs(x)), **options, count_include_pad=counted).cpu().numpy()
             check(
-                to_numpy(F.avg_pool2d(gpu.array(x), **options, count_include_pad=counted)), mean.detach().cpu().numpy(),
-                magnitude=size, terms=taps, direction="forward",
-            )  # fmt: skip
+                to_numpy(F.avg_pool2d(gpu.array(x), **options, count_include_pad=counted)),
+                mean.detach().cpu().numpy(),
+                magnitude=size,
+                terms=taps,
+                direction="forward",
+            )
             again = wide(x).requires_grad_()
             torch.nn.functional.avg_pool2d(again, **options, count_include_pad=counted).backward(wide(np.abs(dy)))
             check(
-                to_numpy(F.avg_pool2d_grad(gpu.array(dy), x.shape, **without, count_include_pad=counted)), tensor.grad.cpu().numpy(),
-                magnitude=again.grad.cpu().numpy(), terms=taps, direction="input_grad",
-            )  # fmt: skip
+                to_numpy(F.avg_pool2d_grad(gpu.array(dy), x.shape, **without, count_include_pad=counted)),
+                tensor.grad.cpu().numpy(),
+                magnitude=again.grad.cpu().numpy(),
+                terms=taps,
+                direction="input_grad",
+            )
 
 
 @pytest.mark.parametrize("seed", range(TESTS))

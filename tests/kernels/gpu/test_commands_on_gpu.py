@@ -140,8 +140,25 @@ def test_evaluate_and_predict_agree_with_the_cpu(gpu: Device, trained: Path, fol
 
 
 def test_kill_9_and_resume(trained: Path, folder: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "gpucnn", "train", "--dataset", folder, "--device", "cuda", "--epochs", EPOCHS,
-               "--batch-size", BATCH, "--output", tmp_path, "--checkpoint-every", 1, "--resume"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "gpucnn",
+        "train",
+        "--dataset",
+        folder,
+        "--device",
+        "cuda",
+        "--epochs",
+        EPOCHS,
+        "--batch-size",
+        BATCH,
+        "--output",
+        tmp_path,
+        "--checkpoint-every",
+        1,
+        "--resume",
+    ]
     with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
         said = []
@@ -159,9 +176,14 @@ def test_kill_9_and_resume(trained: Path, folder: Path, tmp_path: Path) -> None:
 def few_repetitions(monkeypatch: pytest.MonkeyPatch) -> None:
     """The virtual GPU has no time to waste, and nothing that it shows is one."""
     for module, name, value in (
-        (timing, "LEAST_SAMPLE", 0), (timing, "MOST_RUNS", 2), (timing, "LEAST_SAMPLES", 2), (timing, "MOST_SAMPLES", 2),
-        (profiled, "WARM_UP", 1), (profiled, "STEPS", 2), (profiled, "TURNS", 2),
-    ):  # fmt: skip
+        (timing, "LEAST_SAMPLE", 0),
+        (timing, "MOST_RUNS", 2),
+        (timing, "LEAST_SAMPLES", 2),
+        (timing, "MOST_SAMPLES", 2),
+        (profiled, "WARM_UP", 1),
+        (profiled, "STEPS", 2),
+        (profiled, "TURNS", 2),
+    ):
         monkeypatch.setattr(module, name, value)
 
 

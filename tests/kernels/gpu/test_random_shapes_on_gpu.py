@@ -92,8 +92,15 @@ def every_variant(gpu: Device, p: Problem) -> set[str]:
         y = Output(gpu, dy.shape)
         with select.override(conv2d=variant):
             gpu.ops.conv2d(x, weight, bias, p.window, p.groups, relu=True, out=y.array)
-        agrees(y, lambda x, w, b: cpu.conv2d(x, w, b, p.window, p.groups, relu=True), p.x, p.weight, p.bias,
-               terms=p.weight[0].size, direction="forward")  # fmt: skip
+        agrees(
+            y,
+            lambda x, w, b: cpu.conv2d(x, w, b, p.window, p.groups, relu=True),
+            p.x,
+            p.weight,
+            p.bias,
+            terms=p.weight[0].size,
+            direction="forward",
+        )
         found.add(variant)
 
     for variant in select.variants(problems.conv2d_input_grad(*sizes)):
@@ -101,8 +108,14 @@ def every_variant(gpu: Device, p: Problem) -> set[str]:
             dx = Output(gpu, p.x.shape)
             with select.override(conv2d_input_grad=variant):
                 gpu.ops.conv2d_input_grad(given, weight, p.window, p.groups, relu=None if relu is None else x, out=dx.array)
-            agrees(dx, lambda dy, w, mask=relu: cpu.conv2d_input_grad(dy, w, p.window, p.groups, relu=mask), dy, p.weight,
-                   terms=p.weight.size // p.c, direction="input_grad")  # fmt: skip
+            agrees(
+                dx,
+                lambda dy, w, mask=relu: cpu.conv2d_input_grad(dy, w, p.window, p.groups, relu=mask),
+                dy,
+                p.weight,
+                terms=p.weight.size // p.c,
+                direction="input_grad",
+            )
 
     terms = dy.size // p.k
     for variant in select.variants(problems.conv2d_weight_grad(*sizes)):
@@ -144,8 +157,15 @@ def test_first_layers(gpu: Device, seed: int) -> None:
         y, places = Output(gpu, dy.shape), Output(gpu, dy.shape, "int32")
         with select.override(conv2d_relu_max_pool2d=variant):
             gpu.ops.conv2d_relu_max_pool2d(x, weight, bias, window, pooling, out=y.array, indices=places.array)
-        agrees(y, lambda *arrays: cpu.conv2d_relu_max_pool2d(*arrays, window, pooling)[0], p.x, p.weight, p.bias,
-               terms=p.weight[0].size, direction="forward")  # fmt: skip
+        agrees(
+            y,
+            lambda *arrays: cpu.conv2d_relu_max_pool2d(*arrays, window, pooling)[0],
+            p.x,
+            p.weight,
+            p.bias,
+            terms=p.weight[0].size,
+            direction="forward",
+        )
 
     dconv = cpu.max_pool2d_grad(cpu.relu_grad(dy, y.result()), places.result(), pooling)
     for variant in select.variants(backward):

@@ -126,8 +126,12 @@ LABELS = np.array([0, 2, 1, 1, 0, 2], np.int32)
 
 def model_on(device: Device, optimizer: gc.optimizers.Optimizer) -> gc.Sequential:
     layers = (
-        gc.Conv2D(1, 2, activation="relu", use_bias=False), gc.MaxPool2D(2), gc.Flatten(), gc.Dropout(0.3), gc.Dense(3, use_bias=False),
-    )  # fmt: skip
+        gc.Conv2D(1, 2, activation="relu", use_bias=False),
+        gc.MaxPool2D(2),
+        gc.Flatten(),
+        gc.Dropout(0.3),
+        gc.Dense(3, use_bias=False),
+    )
     return gc.Sequential(*layers).build((1, 5, 5), seed=4, device=device).compile(optimizer)
 
 

@@ -28,9 +28,17 @@ class Case:
     """Images (n, c, *hw), k filters of rs; the rest as the window takes it."""
 
     def __init__(
-        self, n: int, c: int, hw: tuple[int, int], k: int, rs: tuple[int, int], groups: int = 1, tile: Tile = SMALL, slices: int = 1,
+        self,
+        n: int,
+        c: int,
+        hw: tuple[int, int],
+        k: int,
+        rs: tuple[int, int],
+        groups: int = 1,
+        tile: Tile = SMALL,
+        slices: int = 1,
         **window: Any,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.window: Window = conv_window(hw, rs, **window)
         self.groups, self.tile, self.slices = groups, tile, slices
         self.x = normal(0, n, c, *hw)

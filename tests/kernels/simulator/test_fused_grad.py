@@ -67,9 +67,20 @@ def weight_grad(device: Device, case: Case, plan: GradPlan, with_bias: bool = Tr
     workspace = Output(device, (plan.parts * k * (case.weight[0].size + 1),))
     dy, indices, x = (device.array(array) for array in (case.dy, case.indices, case.x))
     pooled_grad.conv2d_relu_max_pool2d_weight_grad(
-        dy, indices, x, dweight.array, case.window, case.pooling, 1, stream(x), relu=device.array(case.y) if masked else None,
-        dbias=dbias.array if with_bias else None, workspace=workspace.array, plan=plan, adders=(8, 2),
-    )  # fmt: skip
+        dy,
+        indices,
+        x,
+        dweight.array,
+        case.window,
+        case.pooling,
+        1,
+        stream(x),
+        relu=device.array(case.y) if masked else None,
+        dbias=dbias.array if with_bias else None,
+        workspace=workspace.array,
+        plan=plan,
+        adders=(8, 2),
+    )
     workspace.result()  # all of it written, nothing beside it
     wide_dy, wide_x = double(case.dy), double(case.x)
     dconv = cpu.max_pool2d_grad(cpu.relu_grad(wide_dy, case.y) if masked else wide_dy, case.indices, case.pooling)

@@ -99,9 +99,7 @@ def test_convolution_and_pooling_forward_and_back(device: Device, variant: str, 
         )
     close(y, expected)
     np.testing.assert_array_equal(to_numpy(indices), places)
-    reference = cpu.conv2d_relu_max_pool2d_weight_grad(
-        dpool, places, X, WINDOW, POOL, relu=None if masked else expected, dbias=dbias
-    )  # fmt: skip
+    reference = cpu.conv2d_relu_max_pool2d_weight_grad(dpool, places, X, WINDOW, POOL, relu=None if masked else expected, dbias=dbias)
     close(dweight, reference)
     close(own, dbias)
     if variant == "direct":

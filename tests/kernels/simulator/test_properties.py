@@ -46,23 +46,42 @@ class Problem:
         """`launch(x, weight, bias, y)`, with ReLU."""
         y = Output(device, self.dy.shape)
         launch(*map(device.array, (self.x, self.weight, self.bias)), y.array)
-        agrees(y, lambda x, w, b: cpu.conv2d(x, w, b, self.window, self.groups, relu=True), self.x, self.weight, self.bias,
-               terms=self.weight[0].size, direction="forward")  # fmt: skip
+        agrees(
+            y,
+            lambda x, w, b: cpu.conv2d(x, w, b, self.window, self.groups, relu=True),
+            self.x,
+            self.weight,
+            self.bias,
+            terms=self.weight[0].size,
+            direction="forward",
+        )
 
     def check_input_grad(self, device: Device, launch: Callable[..., None], relu: Any = None) -> None:
         """`launch(dy, weight, dx)`."""
         dx = Output(device, self.x.shape)
         launch(device.array(self.dy), device.array(self.weight), dx.array)
-        agrees(dx, lambda dy, w: cpu.conv2d_input_grad(dy, w, self.window, self.groups, relu=relu), self.dy, self.weight,
-               terms=self.weight.size // self.c, direction="input_grad")  # fmt: skip
+        agrees(
+            dx,
+            lambda dy, w: cpu.conv2d_input_grad(dy, w, self.window, self.groups, relu=relu),
+            self.dy,
+            self.weight,
+            terms=self.weight.size // self.c,
+            direction="input_grad",
+        )
 
     def check_weight_grad(self, device: Device, launch: Callable[..., None], with_bias: bool = True) -> None:
         """`launch(dy, x, dweight)`, and dbias `with_bias`."""
         dweight, dbias = Output(device, self.weight.shape), Output(device, (self.k,))
         launch(device.array(self.dy), device.array(self.x), dweight.array, *[dbias.array] * with_bias)
         terms = self.dy.size // self.k
-        agrees(dweight, lambda dy, x: cpu.conv2d_weight_grad(dy, x, self.window, self.groups), self.dy, self.x,
-               terms=terms, direction="weight_grad")  # fmt: skip
+        agrees(
+            dweight,
+            lambda dy, x: cpu.conv2d_weight_grad(dy, x, self.window, self.groups),
+            self.dy,
+            self.x,
+            terms=terms,
+            direction="weight_grad",
+        )
         if with_bias:
             agrees(dbias, cpu.bias_grad, self.dy, terms=terms, direction="weight_grad")
 
@@ -139,8 +158,15 @@ def test_fused(device: Device, problem: Problem) -> None:
     x, weight, bias = map(device.array, (p.x, p.weight, p.bias))
     plan = direct.plan_of(p.c, p.k, p.window, side=2, threads=8)
     pooled.conv2d_relu_max_pool2d(x, weight, bias, y.array, places.array, p.window, pooling, plan=plan)
-    agrees(y, lambda *arrays: cpu.conv2d_relu_max_pool2d(*arrays, p.window, pooling)[0], p.x, p.weight, p.bias,
-           terms=p.weight[0].size, direction="forward")  # fmt: skip
+    agrees(
+        y,
+        lambda *arrays: cpu.conv2d_relu_max_pool2d(*arrays, p.window, pooling)[0],
+        p.x,
+        p.weight,
+        p.bias,
+        terms=p.weight[0].size,
+        direction="forward",
+    )
     values, won = y.result(), places.result()
 
     grad = pooled_grad.grad_plan_of(p.n, p.c, p.k, p.window, pooling, threads=8, blocks=3)
@@ -148,9 +174,18 @@ def test_fused(device: Device, problem: Problem) -> None:
     dy = normal(5, *shape)
     dweight, dbias = Output(device, p.weight.shape), Output(device, (p.k,))
     pooled_grad.conv2d_relu_max_pool2d_weight_grad(
-        device.array(dy), places.array, x, dweight.array, p.window, pooling, relu=y.array, dbias=dbias.array,
-        workspace=space(device, grad.parts * (p.weight.size + p.k)), plan=grad, adders=(8, 2),
-    )  # fmt: skip
+        device.array(dy),
+        places.array,
+        x,
+        dweight.array,
+        p.window,
+        pooling,
+        relu=y.array,
+        dbias=dbias.array,
+        workspace=space(device, grad.parts * (p.weight.size + p.k)),
+        plan=grad,
+        adders=(8, 2),
+    )
     terms = dy.size // p.k
     dconv = cpu.max_pool2d_grad(cpu.relu_grad(dy, values), won, pooling)
     agrees(dweight, lambda d, x: cpu.conv2d_weight_grad(d, x, p.window), dconv, p.x, terms=terms, direction="weight_grad")

@@ -129,10 +129,14 @@ def test_a_table_of_what_was_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "[]", '{"version": 2, "entries": {}}', '{"version": 1, "entries": {"a": {"variant": 1, "slices": 1}}}',
-        '{"version": 1, "entries": {"a": {"variant": "plain", "slices": 0}}}', '{"version": 1, "entries": {"a": []}}',
+        "",
+        "[]",
+        '{"version": 2, "entries": {}}',
+        '{"version": 1, "entries": {"a": {"variant": 1, "slices": 1}}}',
+        '{"version": 1, "entries": {"a": {"variant": "plain", "slices": 0}}}',
+        '{"version": 1, "entries": {"a": []}}',
     ],
-)  # fmt: skip
+)
 def test_a_broken_table_is_passed_over_with_a_warning(text: str, tmp_path: Path) -> None:
     (tmp_path / "chip.json").write_text(text)
     with select.for_chip(132, "chip"), pytest.warns(UserWarning, match=r"chip\.json is passed over .*gpucnn tune"):

@@ -182,21 +182,39 @@ OPERATIONS = {
         "conv", _forward_work, Rule(("x",), terms=filter_terms, planes=True), _forward, _words, lambda a: _problem(a, problems.conv2d)
     ),
     "conv2d_input_grad": Operation(
-        "conv", _input_work, Rule(("dy", "relu"), terms=_input_terms, planes=True), _input_grad, _words,
+        "conv",
+        _input_work,
+        Rule(("dy", "relu"), terms=_input_terms, planes=True),
+        _input_grad,
+        _words,
         lambda a: _problem(a, problems.conv2d_input_grad),
     ),
     "conv2d_weight_grad": Operation(
-        "conv", _weight_work, Rule(("dy",), 1, _positions, planes=True, near=("x",)), _weight_grad, _words,
+        "conv",
+        _weight_work,
+        Rule(("dy",), 1, _positions, planes=True, near=("x",)),
+        _weight_grad,
+        _words,
         lambda a: _problem(a, problems.conv2d_weight_grad),
     ),
     "conv2d_relu_max_pool2d": Operation(
-        "conv", _fused_work, Rule(("x",), terms=filter_terms, room=("out", "indices"), planes=True), _fused, _words,
-        lambda a: _pooled_problem(a, problems.conv2d_relu_max_pool2d), "conv2d",
+        "conv",
+        _fused_work,
+        Rule(("x",), terms=filter_terms, room=("out", "indices"), planes=True),
+        _fused,
+        _words,
+        lambda a: _pooled_problem(a, problems.conv2d_relu_max_pool2d),
+        "conv2d",
     ),
     "conv2d_relu_max_pool2d_weight_grad": Operation(
-        "conv", _fused_weight_work, Rule(("dy", "indices", "relu"), 1, _positions, planes=True), _fused_weight_grad, _words,
-        lambda a: _pooled_problem(a, problems.conv2d_relu_max_pool2d_weight_grad), "conv2d_weight_grad",
+        "conv",
+        _fused_weight_work,
+        Rule(("dy", "indices", "relu"), 1, _positions, planes=True),
+        _fused_weight_grad,
+        _words,
+        lambda a: _pooled_problem(a, problems.conv2d_relu_max_pool2d_weight_grad),
+        "conv2d_weight_grad",
     ),
     "bias_grad": Operation("bias", _bias_work, Rule(("dy",), 1, _rest)),
-}  # fmt: skip
+}
 SAMPLES = tuple(_samples())

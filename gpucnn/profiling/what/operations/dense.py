@@ -65,14 +65,22 @@ def dense(n: int, c: int, k: int) -> Callable[[Ops], None]:
 OPERATIONS = {
     "dense": Operation("dense", _forward_work, Rule(("x",), terms=filter_terms), _forward, _words, lambda a: problems.dense(*_sizes(a))),
     "dense_input_grad": Operation(
-        "dense", _input_work, Rule(("dy", "relu"), terms=lambda a: int(a["weight"].shape[0])), _input_grad, _words,
+        "dense",
+        _input_work,
+        Rule(("dy", "relu"), terms=lambda a: int(a["weight"].shape[0])),
+        _input_grad,
+        _words,
         lambda a: problems.dense_input_grad(*_sizes(a)),
     ),
     "dense_weight_grad": Operation(
-        "dense", _weight_work, Rule(("dy",), 1, lambda a: int(a["x"].shape[0])), _weight_grad, _words,
+        "dense",
+        _weight_work,
+        Rule(("dy",), 1, lambda a: int(a["x"].shape[0])),
+        _weight_grad,
+        _words,
         lambda a: problems.dense_weight_grad(*_sizes(a)),
     ),
-}  # fmt: skip
+}
 SAMPLES = (
     Sample("even", dense(128, 1024, 512)),
     Sample("few", dense(128, 1024, 12)),
