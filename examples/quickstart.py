@@ -3,13 +3,7 @@
 import gpucnn as gc
 
 data = gc.load_dataset("digits")
-model = gc.Sequential(
-    gc.Conv2D(32, 3, activation="relu"),
-    gc.MaxPool2D(2),
-    gc.Flatten(),
-    gc.Dense(256, activation="relu"),
-    gc.Dense(10),
-)
+model = gc.Sequential(gc.Conv2D(32, 3, activation="relu"), gc.MaxPool2D(2), gc.Flatten(), gc.Dense(256, activation="relu"), gc.Dense(10))
 model.build(data.image_shape, seed=0, device="auto")
 model.compile(optimizer=gc.Adam(1e-3), loss="categorical_crossentropy", metrics=["accuracy"])
 model.fit(data.train_images, data.train_labels, batch_size=32, epochs=20)

@@ -80,7 +80,7 @@ def fetch(
         raise ArgumentError("a download needs a check sum, to know that it is what was expected: give sha256 or md5")
     destination = user_path(destination)
     with _folder(destination.parent):
-        return _from_any(urls, destination, sha256, md5, progress, timeout, limit, advice)
+        return _from_any(urls, destination, sha256=sha256, md5=md5, progress=progress, timeout=timeout, limit=limit, advice=advice)
 
 
 @contextmanager
@@ -104,6 +104,7 @@ def _folder(folder: Path) -> Iterator[None]:
 def _from_any(
     urls: Sequence[str],
     destination: Path,
+    *,
     sha256: str | None,
     md5: str | None,
     progress: Progress | None,

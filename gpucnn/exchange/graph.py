@@ -259,10 +259,11 @@ class Graph:
         return replace(value, axes=tuple(value.axes[axis] for axis in axes))
 
     def norm(
-        self, value: Value, weight: Any, bias: Any, mean: NDArray[Any], variance: NDArray[Any], eps: float, momentum: float, where: str
+        self, value: Value, weight: Any, bias: Any, moments: tuple[NDArray[Any], NDArray[Any]], where: str, *, eps: float, momentum: float
     ) -> Value:
-        """Batch normalization; momentum as here, the share of the new batch. Without weight and bias, ones and zeros."""
-        value = self.settled(value, where)
+        """Batch normalization by `moments`, mean and variance; momentum as here, the share of the new batch. Without weight and bias, ones
+        and zeros."""
+        value, (mean, variance) = self.settled(value, where), moments
         arrays = {"weight": weight, "bias": bias, "running_mean": mean, "running_variance": variance}
         if weight is None and bias is None:
             del arrays["weight"], arrays["bias"]

@@ -234,7 +234,8 @@ def _norm(told: Told) -> Value:
     *affine, mean, variance = told.arrays([value.shape[:1]] * (2 + scale + center))
     weight = affine.pop(0) if scale else None
     bias = affine.pop(0) if center else None
-    return told.graph.norm(value, weight, bias, mean, variance, told.number("epsilon", 1e-3), 1 - told.number("momentum", 0.99), told.where)
+    numbers = {"eps": told.number("epsilon", 1e-3), "momentum": 1 - told.number("momentum", 0.99)}
+    return told.graph.norm(value, weight, bias, (mean, variance), told.where, **numbers)
 
 
 def _pool(kind: type[MaxPool2D] | type[AvgPool2D]) -> Callable[[Told], Value]:

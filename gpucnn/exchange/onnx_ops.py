@@ -46,7 +46,8 @@ def _batch_norm(op: Op) -> Value:
         raise Problem("works on images whose channels do not stand first")
     weight, bias, mean, variance = (op.constant(index) for index in (1, 2, 3, 4))
     share = 1 - op.attributes.get("momentum", 0.9)
-    return op.graph.norm(value, weight, bias, mean, variance, op.attributes.get("epsilon", 1e-5), share, op.where)
+    eps = op.attributes.get("epsilon", 1e-5)
+    return op.graph.norm(value, weight, bias, (mean, variance), op.where, eps=eps, momentum=share)
 
 
 def _curve(function: curves.Curve) -> Callable[[Op], Value]:

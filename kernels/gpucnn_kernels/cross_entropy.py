@@ -281,7 +281,7 @@ def softmax_cross_entropy(
     gradient = floats(dlogits, "dlogits", (n, k))
     if k > ONE_BLOCK_CLASSES or n * k > ONE_BLOCK_LOGITS:
         kernel = class_cross_entropy_kernel if of_classes else row_cross_entropy_kernel
-        by_rows(kernel, inputs, gradient, (loss, correct, row_loss, row_correct), (n, k), 1 / n, 1 / n, stream)
+        by_rows(kernel, inputs, gradient, (loss, correct, row_loss, row_correct), (n, k), (1 / n, 1 / n), stream)
         return
     if threads is None:
         threads = min(max(LANES, 1 << (n - 1).bit_length()), ONE_BLOCK_THREADS)

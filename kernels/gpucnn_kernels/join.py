@@ -57,9 +57,17 @@ def add_bias(x: Array, bias: Array, y: Array, relu: bool = False, stream: Stream
     shape = tuple(x.shape)
     c = shape[1]
     run_each(
-        add_bias_kernel, math.prod(shape), stream, floats(x, "x"), floats(bias, "bias", (c,)), floats(y, "y", shape), np.uint32(c),
-        *magic(c), *magic(math.prod(shape[2:])), np.int32(relu),
-    )  # fmt: skip
+        add_bias_kernel,
+        math.prod(shape),
+        stream,
+        floats(x, "x"),
+        floats(bias, "bias", (c,)),
+        floats(y, "y", shape),
+        np.uint32(c),
+        *magic(c),
+        *magic(math.prod(shape[2:])),
+        np.int32(relu),
+    )
 
 
 def add(a: Array, b: Array, y: Array, relu: bool = False, stream: Stream = 0, *, mask: Array | None = None) -> None:

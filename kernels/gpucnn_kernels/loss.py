@@ -147,8 +147,7 @@ def binary_cross_entropy(
         floats(dlogits, "dlogits", (n, k)),
         (loss, correct, row_loss, row_correct),
         (n, k),
-        1 / (n * k),
-        1 / (n * k),
+        (1 / (n * k), 1 / (n * k)),
         stream,
     )
 
@@ -174,8 +173,7 @@ def mean_squared_error(
         floats(dy, "dy", (n, k)),
         (loss, correct, row_loss, row_correct),
         (n, k),
-        2 / (n * k),
-        1 / (n * k),
+        (2 / (n * k), 1 / (n * k)),
         stream,
     )
 
@@ -186,12 +184,11 @@ def by_rows(
     gradient: Array,
     results: tuple[Array, Array, Array, Array],
     sizes: tuple[int, int],
-    gradient_scale: float,
-    loss_scale: float,
+    scales: tuple[float, float],
     stream: Stream,
 ) -> None:
-    """The two launches of a loss; `results` are loss, correct, row_loss, row_correct."""
-    n, k = sizes
+    """The two launches of a loss; `results` are loss, correct, row_loss, row_correct, `scales` those of the gradient and of the loss."""
+    (n, k), (gradient_scale, loss_scale) = sizes, scales
     loss, correct = floats(results[0], "loss", (1,)), ints(results[1], "correct", (1,))
     row_loss, row_correct = floats(results[2], "row_loss", (n,)), ints(results[3], "row_correct", (n,))
     run(kernel, n, LANES, stream, *inputs, gradient, row_loss, row_correct, np.int32(k), np.float32(gradient_scale))

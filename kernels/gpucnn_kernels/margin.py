@@ -70,8 +70,7 @@ def hinge(
         floats(dy, "dy", (n, k)),
         (loss, correct, row_loss, row_correct),
         (n, k),
-        1 / (n * k),
-        1 / (n * k),
+        (1 / (n * k), 1 / (n * k)),
         stream,
     )
 

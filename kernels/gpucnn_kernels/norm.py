@@ -228,50 +228,79 @@ def batch_norm(
     running: tuple[Array, Array],
     kept: tuple[Array, Array],
     y: Array,
-    space: Array,
+    stream: Stream = 0,
+    *,
+    workspace: Array,
     momentum: float,
     eps: float,
     relu: bool = False,
-    stream: Stream = 0,
 ) -> None:
     """Normalizes x by its own statistics, which are written to `kept`, mean and rstd, and move the `running` mean and variance.
 
-    running += momentum · (new − running), the variance as the sample's (n − 1), nothing where that is not finite. `space` has
-    `workspace_size` elements. Images of y may lie apart, as a branch's channels do within those of all.
+    running += momentum · (new − running), the variance as the sample's (n − 1), nothing where that is not finite. `workspace`
+    has `workspace_size` elements. Images of y may lie apart, as a branch's channels do within those of all.
     """
     n, c = x.shape[:2]
     plane, parts = math.prod(x.shape[2:]), slices(n, c)
     mean, rstd = floats(kept[0], "mean", (c,)), floats(kept[1], "rstd", (c,))
-    given, work = floats(x, "x"), floats(space, "space", (workspace_size(n, c),))
+    given, work = floats(x, "x"), floats(workspace, "workspace", (workspace_size(n, c),))
     sizes = np.uint32(n), np.uint32(c), np.uint32(plane), *magic(plane), np.uint32(parts.images), np.uint32(parts.number)
     run(batch_norm_slices_kernel, c * parts.number, BLOCK_LANES, stream, given, work, *sizes)
     run_each(
-        batch_norm_statistics_kernel, c, stream, given, work, mean, rstd, floats(running[0], "running mean", (c,)),
-        floats(running[1], "running variance", (c,)), np.uint32(n), np.uint32(plane), np.uint32(parts.images), np.uint32(parts.number),
-        np.float32(momentum), np.float32(eps),
-    )  # fmt: skip
-    _apply(x, weight, bias, mean, rstd, y, eps, False, relu, stream)
+        batch_norm_statistics_kernel,
+        c,
+        stream,
+        given,
+        work,
+        mean,
+        rstd,
+        floats(running[0], "running mean", (c,)),
+        floats(running[1], "running variance", (c,)),
+        np.uint32(n),
+        np.uint32(plane),
+        np.uint32(parts.images),
+        np.uint32(parts.number),
+        np.float32(momentum),
+        np.float32(eps),
+    )
+    _apply(x, weight, bias, (mean, rstd), y, stream, eps=eps, of_variance=False, relu=relu)
 
 
 def batch_norm_apply(
-    x: Array, weight: Array, bias: Array, running: tuple[Array, Array], y: Array, eps: float, relu: bool = False, stream: Stream = 0
+    x: Array, weight: Array, bias: Array, running: tuple[Array, Array], y: Array, stream: Stream = 0, *, eps: float, relu: bool = False
 ) -> None:
     """Normalizes x by the `running` mean and variance. Images of x and of y may lie apart."""
     c = x.shape[1]
-    _apply(x, weight, bias, floats(running[0], "mean", (c,)), floats(running[1], "variance", (c,)), y, eps, True, relu, stream)
+    by = floats(running[0], "mean", (c,)), floats(running[1], "variance", (c,))
+    _apply(x, weight, bias, by, y, stream, eps=eps, of_variance=True, relu=relu)
 
 
 def _apply(
-    x: Array, weight: Array, bias: Array, mean: Array, spread: Array, y: Array, eps: float, of_variance: bool, relu: bool, stream: Stream
+    x: Array, weight: Array, bias: Array, by: tuple[Array, Array], y: Array, stream: Stream, *, eps: float, of_variance: bool, relu: bool
 ) -> None:
+    """`by`: mean and rstd, or mean and variance."""
     shape = tuple(x.shape)
     c, count = shape[1], math.prod(shape)
     (given, x_step), (target, y_step) = images(x, "x", shape), images(y, "y", shape)
     run_each(
-        batch_norm_apply_kernel, count, stream, given, floats(weight, "weight", (c,)), floats(bias, "bias", (c,)), mean, spread, target,
-        np.uint32(count), np.uint32(c), *magic(c), *magic(math.prod(shape[2:])), _skipped(x_step, shape), _skipped(y_step, shape),
-        np.float32(eps), np.int32(of_variance), np.int32(relu),
-    )  # fmt: skip
+        batch_norm_apply_kernel,
+        count,
+        stream,
+        given,
+        floats(weight, "weight", (c,)),
+        floats(bias, "bias", (c,)),
+        *by,
+        target,
+        np.uint32(count),
+        np.uint32(c),
+        *magic(c),
+        *magic(math.prod(shape[2:])),
+        _skipped(x_step, shape),
+        _skipped(y_step, shape),
+        np.float32(eps),
+        np.int32(of_variance),
+        np.int32(relu),
+    )
 
 
 def _skipped(step: int, shape: tuple[int, ...]) -> np.uint32:
@@ -286,9 +315,10 @@ def batch_norm_grad(
     kept: tuple[Array, Array],
     sums: tuple[Array, Array],
     dx: Array | None,
-    space: Array,
-    relu: bool = False,
     stream: Stream = 0,
+    *,
+    workspace: Array,
+    relu: bool = False,
 ) -> None:
     """Writes dweight and dbias to `sums`, and dx unless that is None; 0 where x is not positive with `relu`. `kept` is of `batch_norm`.
     dx may be dy, whose images may lie apart otherwise."""
@@ -297,14 +327,28 @@ def batch_norm_grad(
     plane, parts = math.prod(shape[2:]), slices(n, c)
     mean, rstd = floats(kept[0], "mean", (c,)), floats(kept[1], "rstd", (c,))
     dweight, dbias = floats(sums[0], "dweight", (c,)), floats(sums[1], "dbias", (c,))
-    (given, step), pixels, work = images(dy, "dy", shape), floats(x, "x"), floats(space, "space", (workspace_size(n, c),))
+    (given, step), pixels, work = images(dy, "dy", shape), floats(x, "x"), floats(workspace, "workspace", (workspace_size(n, c),))
     skipped = _skipped(step, shape)
     sizes = np.uint32(n), np.uint32(c), np.uint32(plane), *magic(plane), np.uint32(parts.images), np.uint32(parts.number)
     run(batch_norm_grad_slices_kernel, c * parts.number, BLOCK_LANES, stream, given, pixels, mean, work, *sizes, skipped)
     run_each(batch_norm_sums_kernel, c, stream, work, rstd, dweight, dbias, np.uint32(parts.number))
     if dx is not None:
         run_each(
-            batch_norm_input_grad_kernel, math.prod(shape), stream, given, pixels, floats(weight, "weight", (c,)), mean, rstd, dweight,
-            dbias, floats(dx, "dx", shape), np.uint32(c), *magic(c), *magic(plane), skipped, np.float32(1 / (n * plane)),
+            batch_norm_input_grad_kernel,
+            math.prod(shape),
+            stream,
+            given,
+            pixels,
+            floats(weight, "weight", (c,)),
+            mean,
+            rstd,
+            dweight,
+            dbias,
+            floats(dx, "dx", shape),
+            np.uint32(c),
+            *magic(c),
+            *magic(plane),
+            skipped,
+            np.float32(1 / (n * plane)),
             np.int32(relu),
-        )  # fmt: skip
+        )

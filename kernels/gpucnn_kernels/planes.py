@@ -98,9 +98,7 @@ def global_avg_pool2d_grad(dy: Array, dx: Array, stream: Stream = 0) -> None:
     """Writes each plane's gradient to dx (N, C, H, W), shared out evenly."""
     n, c, h, w = dx.shape
     plane = h * w
-    run_each(
-        plane_mean_grad_kernel, n * c * plane, stream, floats(dy, "dy", (n, c)), floats(dx, "dx"), np.uint32(plane), *magic(plane)
-    )  # fmt: skip
+    run_each(plane_mean_grad_kernel, n * c * plane, stream, floats(dy, "dy", (n, c)), floats(dx, "dx"), np.uint32(plane), *magic(plane))
 
 
 def global_max_pool2d(x: Array, y: Array, indices: Array, stream: Stream = 0) -> None:
@@ -121,6 +119,14 @@ def shifted_planes(x: Array, y: Array, top: int, left: int, stream: Stream = 0) 
     (n, c, *sizes), (*_, p, q) = x.shape, y.shape
     sides: Pair = (sizes[0], sizes[1])
     run_each(
-        shifted_planes_kernel, n * c * p * q, stream, floats(x, "x"), floats(y, "y", (n, c, p, q)), *map(np.int32, (*sides, p, q)),
-        *magic(q), *magic(p), np.int32(top), np.int32(left),
-    )  # fmt: skip
+        shifted_planes_kernel,
+        n * c * p * q,
+        stream,
+        floats(x, "x"),
+        floats(y, "y", (n, c, p, q)),
+        *map(np.int32, (*sides, p, q)),
+        *magic(q),
+        *magic(p),
+        np.int32(top),
+        np.int32(left),
+    )

@@ -37,8 +37,9 @@ from gpucnn_kernels.core.vector import load_2, store_2
 
 
 @device(forceinline=True)
-def largest(x, plane, p, q, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w):
-    """The largest pixel of window (p, q), and its place in the plane."""
+def largest(x, plane, p, q, window):
+    """The largest pixel of window (p, q), and its place in the plane. `window`: its `geometry`."""
+    H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, _, _ = window
     first_h = int32(p * stride_h - top)
     first_w = int32(q * stride_w - left)
     best = float32(-math.inf)
@@ -58,26 +59,24 @@ def largest(x, plane, p, q, H, W, R, S, stride_h, stride_w, top, left, dilation_
 
 
 @kernel
-def max_pool2d_kernel(x, y, indices, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q):
+def max_pool2d_kernel(x, y, indices, window):
     i = uint32(cuda.grid(1))
     if i >= y.size:
         return
-    rest, q = split(i, Q)
-    plane, p = split(rest, P)
-    y[i], indices[i] = largest(x, plane, p, q, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w)
+    rest, q = split(i, window[11])
+    plane, p = split(rest, window[10])
+    y[i], indices[i] = largest(x, plane, p, q, window)
 
 
 @kernel
-def max_pool2d_part_kernel(
-    x, y, indices, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, image_by, image_shift, skipped
-):
+def max_pool2d_part_kernel(x, y, indices, window, image_by, image_shift, skipped):
     """y's images lie `skipped` elements apart."""
     i = uint32(cuda.grid(1))
     if i >= indices.size:
         return
-    rest, q = split(i, Q)
-    plane, p = split(rest, P)
-    best, place = largest(x, plane, p, q, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w)
+    rest, q = split(i, window[11])
+    plane, p = split(rest, window[10])
+    best, place = largest(x, plane, p, q, window)
     y[uint32(i + divide(i, image_by, image_shift) * skipped)] = best
     indices[i] = place
 
@@ -93,14 +92,23 @@ def windows_over(place, taps, stride, stride_by, stride_shift, dilation, count):
 
 
 @device(forceinline=True)
-def handed_down(
-    dy, apart, indices, y, plane, h, w, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, masked,
-    stride_h_by, stride_h_shift, stride_w_by, stride_w_shift,
-):  # fmt: skip
-    """What pixel (h, w) gets of the windows that it has won. The plane's gradients lie `apart` elements behind their windows."""
+def place_of(i, window, by):
+    """(plane, row, column) of pixel i. `by`: the `divisors` of the window."""
+    rest = divide(i, by[2], by[3])
+    w = int32(i - rest * uint32(window[1]))
+    plane = divide(rest, by[0], by[1])
+    return plane, int32(rest - plane * uint32(window[0])), w
+
+
+@device(forceinline=True)
+def handed_down(dy, apart, indices, y, pixel, window, masked, by):
+    """What a pixel, (plane, row, column), gets of the windows that it has won. The plane's gradients lie `apart` elements behind their
+    windows."""
+    plane, h, w = pixel
+    _, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q = window
     place = int32(h * W + w)
-    first_p, last_p = windows_over(int32(h + top), R, stride_h, stride_h_by, stride_h_shift, dilation_h, P)
-    first_q, last_q = windows_over(int32(w + left), S, stride_w, stride_w_by, stride_w_shift, dilation_w, Q)
+    first_p, last_p = windows_over(int32(h + top), R, stride_h, by[4], by[5], dilation_h, P)
+    first_q, last_q = windows_over(int32(w + left), S, stride_w, by[6], by[7], dilation_w, Q)
     total = float32(0)
     # A window further on reads the pixel by an earlier tap: so the sum is in the order of the taps.
     for p in range(last_p, int32(first_p - 1), int32(-1)):
@@ -110,45 +118,27 @@ def handed_down(
         for q in range(last_q, int32(first_q - 1), int32(-1)):
             if dilation_w > 1 and int32(w + left - q * stride_w) % dilation_w != 0:
                 continue
-            window = uint32(row + uint32(q))
-            if indices[window] == place and (not masked or y[window] > float32(0)):
-                total += dy[uint32(window + apart)]
+            at = uint32(row + uint32(q))
+            if indices[at] == place and (not masked or y[at] > float32(0)):
+                total += dy[uint32(at + apart)]
     return total
 
 
 @kernel
-def max_pool2d_grad_kernel(
-    dy, indices, y, dx, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, masked,
-    h_by, h_shift, w_by, w_shift, stride_h_by, stride_h_shift, stride_w_by, stride_w_shift,
-):  # fmt: skip
+def max_pool2d_grad_kernel(dy, indices, y, dx, window, masked, by):
     i = uint32(cuda.grid(1))
-    if i >= dx.size:
-        return
-    rest = divide(i, w_by, w_shift)
-    w = int32(i - rest * uint32(W))
-    plane = divide(rest, h_by, h_shift)
-    dx[i] = handed_down(
-        dy, uint32(0), indices, y, plane, int32(rest - plane * uint32(H)), w, W, R, S, stride_h, stride_w, top, left, dilation_h,
-        dilation_w, P, Q, masked, stride_h_by, stride_h_shift, stride_w_by, stride_w_shift,
-    )  # fmt: skip
+    if i < dx.size:
+        dx[i] = handed_down(dy, uint32(0), indices, y, place_of(i, window, by), window, masked, by)
 
 
 @kernel
-def max_pool2d_part_grad_kernel(
-    dy, indices, y, dx, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, masked,
-    h_by, h_shift, w_by, w_shift, stride_h_by, stride_h_shift, stride_w_by, stride_w_shift, c_by, c_shift, skipped,
-):  # fmt: skip
+def max_pool2d_part_grad_kernel(dy, indices, y, dx, window, masked, by, c_by, c_shift, skipped):
     """dy's images lie `skipped` elements apart."""
     i = uint32(cuda.grid(1))
-    if i >= dx.size:
-        return
-    rest = divide(i, w_by, w_shift)
-    w = int32(i - rest * uint32(W))
-    plane = divide(rest, h_by, h_shift)
-    dx[i] = handed_down(
-        dy, uint32(divide(plane, c_by, c_shift) * skipped), indices, y, plane, int32(rest - plane * uint32(H)), w, W, R, S, stride_h,
-        stride_w, top, left, dilation_h, dilation_w, P, Q, masked, stride_h_by, stride_h_shift, stride_w_by, stride_w_shift,
-    )  # fmt: skip
+    if i < dx.size:
+        pixel = place_of(i, window, by)
+        apart = uint32(divide(pixel[0], c_by, c_shift) * skipped)
+        dx[i] = handed_down(dy, apart, indices, y, pixel, window, masked, by)
 
 
 @functools.cache
@@ -264,13 +254,13 @@ def max_pool2d(x: Array, y: Array, indices: Array, window: Window, stream: Strea
     count, (target, step) = n * image, images(y, "y", (n, c, *window.output))
     arrays = floats(x, "x", (n, c, *window.input)), target, ints(indices, "indices", (n, c, *window.output))
     if step:
-        run_each(max_pool2d_part_kernel, count, stream, *arrays, *geometry(window), *magic(image), np.uint32(step - image))
+        run_each(max_pool2d_part_kernel, count, stream, *arrays, geometry(window), *magic(image), np.uint32(step - image))
     elif _two_by_two(window):
         run_each(max_pool2x2(_pairs(x, window)), count, stream, *arrays, *_two_by_two_sizes(window))
     elif pool_strips.suits(window, n * c):
         pool_strips.forward(*arrays, window, n * c, stream)
     else:
-        run_each(max_pool2d_kernel, count, stream, *arrays, *geometry(window))
+        run_each(max_pool2d_kernel, count, stream, *arrays, geometry(window))
 
 
 def max_pool2d_grad(dy: Array, indices: Array, dx: Array, window: Window, stream: Stream = 0, *, relu: Array | None = None) -> None:
@@ -292,7 +282,7 @@ def max_pool2d_grad(dy: Array, indices: Array, dx: Array, window: Window, stream
     else:
         arrays = *given, given[0] if mask is None else mask, target  # never read without a mask: keeps one signature
         count = n * c * window.input[0] * window.input[1]
-        sizes = *geometry(window), np.int32(mask is not None), *divisors(window)
+        sizes = geometry(window), np.int32(mask is not None), divisors(window)
         if step:
             skipped = np.uint32(step - c * window.output[0] * window.output[1])
             run_each(max_pool2d_part_grad_kernel, count, stream, *arrays, *sizes, *magic(c), skipped)

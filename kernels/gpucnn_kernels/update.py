@@ -100,9 +100,20 @@ def adam_kernel(parameters, gradients, mean, variance, rates, fours, beta1, beta
     at = uint32(uint32(fours * uint32(4)) + uint32(i - fours))
     if at < parameters.size and go != float32(0):
         p, m, v = adam_one(
-            parameters[at], gradients[at], mean[at], variance[at], rate, root, shrink, beta1, beta2, epsilon, one_less_beta1,
-            one_less_beta2, decay,
-        )  # fmt: skip
+            parameters[at],
+            gradients[at],
+            mean[at],
+            variance[at],
+            rate,
+            root,
+            shrink,
+            beta1,
+            beta2,
+            epsilon,
+            one_less_beta1,
+            one_less_beta2,
+            decay,
+        )
         parameters[at] = p
         mean[at] = m
         variance[at] = v

@@ -27,7 +27,7 @@ def batch_norm(
     y = empty(x, x.shape) if out is None else out
     mean, rstd = empty(x, (x.shape[1],)), empty(x, (x.shape[1],))
     space = workspace(x, kernels.workspace_size(*x.shape[:2]))
-    kernels.batch_norm(x, weight, bias, running, (mean, rstd), y, space, momentum, eps, relu, stream(x))
+    kernels.batch_norm(x, weight, bias, running, (mean, rstd), y, stream(x), workspace=space, momentum=momentum, eps=eps, relu=relu)
     return y, mean, rstd
 
 
@@ -36,7 +36,7 @@ def batch_norm_apply(
 ) -> Array:
     """y by the `running` mean and variance, which stay as they are."""
     y = empty(x, x.shape) if out is None else out
-    kernels.batch_norm_apply(x, weight, bias, running, y, eps, relu, stream(x))
+    kernels.batch_norm_apply(x, weight, bias, running, y, stream(x), eps=eps, relu=relu)
     return y
 
 
@@ -59,5 +59,5 @@ def batch_norm_grad(
     sums = tuple(empty(x, (x.shape[1],)) if array is None else array for array in (dweight, dbias))
     dx = (empty(x, x.shape) if out is None else out) if input_grad else None
     space = workspace(x, kernels.workspace_size(*x.shape[:2]))
-    kernels.batch_norm_grad(dy, x, weight, kept, (sums[0], sums[1]), dx, space, relu, stream(dy))
+    kernels.batch_norm_grad(dy, x, weight, kept, (sums[0], sums[1]), dx, stream(dy), workspace=space, relu=relu)
     return dx

@@ -107,9 +107,17 @@ class Gather:
         row, weights of a group, strides, the first tap and the step to the next, down and across."""
         down, across, (R, S) = self.down, self.across, self.window.kernel
         return (
-            max(down.taps, 1), max(across.taps, 1), S, self.N * self.C * R * S,
-            self.n_stride, self.c_stride, down.from_tap, across.from_tap, down.every, across.every,
-        )  # fmt: skip
+            max(down.taps, 1),
+            max(across.taps, 1),
+            S,
+            self.N * self.C * R * S,
+            self.n_stride,
+            self.c_stride,
+            down.from_tap,
+            across.from_tap,
+            down.every,
+            across.every,
+        )
 
     def arguments(self, padded_c: int, packed: int) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]:
         """The numbers that operands.PIXELS takes of rows and of the walk along the depth, and those that IMAGES takes. ValueError where an

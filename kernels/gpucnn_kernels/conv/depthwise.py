@@ -67,9 +67,31 @@ def forward_kernel(strip: Strip, apart: bool = False) -> Any:
 
     @kernel
     def conv2d_depthwise_forward(
-        x, weight, bias, y, count, K, H, W, top, left, P, Q, k_magic, k_shift, q_magic, q_shift, s_magic, s_shift, m_magic, m_shift, strips,
-        skipped, has_bias, relu,
-    ):  # fmt: skip
+        x,
+        weight,
+        bias,
+        y,
+        count,
+        K,
+        H,
+        W,
+        top,
+        left,
+        P,
+        Q,
+        k_magic,
+        k_shift,
+        q_magic,
+        q_shift,
+        s_magic,
+        s_shift,
+        m_magic,
+        m_shift,
+        strips,
+        skipped,
+        has_bias,
+        relu,
+    ):
         i = uint32(cuda.grid(1))
         if i >= count:
             return
@@ -139,9 +161,29 @@ def input_grad_kernel(strip: Strip, masked: bool) -> Any:
 
     @kernel
     def conv2d_depthwise_input_gradient(
-        dy, weight, relu, dx, count, C, H, W, top, left, P, Q, c_magic, c_shift, g_magic, g_shift, s_magic, s_shift, groups, strips,
-        skipped, m,
-    ):  # fmt: skip
+        dy,
+        weight,
+        relu,
+        dx,
+        count,
+        C,
+        H,
+        W,
+        top,
+        left,
+        P,
+        Q,
+        c_magic,
+        c_shift,
+        g_magic,
+        g_shift,
+        s_magic,
+        s_shift,
+        groups,
+        strips,
+        skipped,
+        m,
+    ):
         i = uint32(cuda.grid(1))
         if i >= count:
             return

@@ -89,9 +89,27 @@ def weight_grad_kernel(strip: Strip, threads: int) -> Any:
     # 7 × 7 taps fit as they are, and spill on Hopper where they are told.
     @kernel(launch_bounds=(threads, 4) if stride_h * stride_w > 1 else threads)
     def conv2d_depthwise_weight_grad_slices(
-        dy, x, workspace, K, H, W, top, left, P, Q, q_magic, q_shift, s_magic, s_shift, m_magic, m_shift, strips, skipped, units,
+        dy,
+        x,
+        workspace,
+        K,
+        H,
+        W,
+        top,
+        left,
+        P,
+        Q,
+        q_magic,
+        q_shift,
+        s_magic,
+        s_shift,
+        m_magic,
+        m_shift,
+        strips,
+        skipped,
+        units,
         slice_units,
-    ):  # fmt: skip
+    ):
         tile = cuda.shared.array(room, float32)
         sums = cuda.local.array(sums_of_thread, float32)
         pixels = cuda.local.array(S, float32)
@@ -157,7 +175,7 @@ def conv2d_weight_grad(
     m = multiplier(c, k, window, groups)
     plan = plan or grad_plan_of(n, k, window)
     assert plan is not None  # it fits
-    flat_dweight, flat_dbias, room = gradients(dweight, dbias, workspace, (k, 1, *window.kernel), plan.parts)
+    flat = gradients(dweight, dbias, workspace, (k, 1, *window.kernel), plan.parts)
     height, width, *_, top, left, _, _, _, _ = geometry(window)
     flat_dy, step = images(dy, "dy", (n, k, *window.output))
     run(
@@ -167,7 +185,7 @@ def conv2d_weight_grad(
         stream,
         flat_dy,
         floats(x, "x", (n, c, *window.input)),
-        room,
+        flat[2],  # the workspace
         np.uint32(k),
         height,
         width,
@@ -182,7 +200,7 @@ def conv2d_weight_grad(
         np.uint32(plan.units),
         np.uint32(plan.slice_units),
     )
-    sum_parts(flat_dweight, flat_dbias, room, k, dbias is not None, plan.parts, adders, stream)
+    sum_parts(flat, k, dbias is not None, plan.parts, adders, stream)
 
 
 def _workspace(problem: Problem, slices: int) -> int:

@@ -231,7 +231,17 @@ def grad_plan_of(
     def pixels(stretch: int, room: int) -> Pixels | None:
         return patch_of(channels, window, stretch, room=room)
 
-    return share_out(images, channels, filters, window.kernel, window.output[0] * window.output[1], pixels, threads, own_filters, blocks)
+    return share_out(
+        images,
+        channels,
+        filters,
+        window.kernel,
+        window.output[0] * window.output[1],
+        pixels,
+        threads=threads,
+        own_filters=own_filters,
+        blocks=blocks,
+    )
 
 
 @functools.cache

@@ -137,7 +137,7 @@ def conv2d_weight_grad(
     (n, k), c = dy.shape[:2], x.shape[1]
     if plan is None:
         plan = checked(grad_plan_of(n, c, k, window), c, window, groups)
-    flat_dweight, flat_dbias, room = gradients(dweight, dbias, workspace, (k, c, *window.kernel), plan.parts)
+    flat = gradients(dweight, dbias, workspace, (k, c, *window.kernel), plan.parts)
     height, width, *_, top, left, _, _, _, _ = geometry(window)
     outputs = window.output[0] * window.output[1]
     given, step = images(dy, "dy", (n, k, *window.output))
@@ -148,7 +148,7 @@ def conv2d_weight_grad(
         stream,
         given,
         floats(x, "x", (n, c, *window.input)),
-        room,
+        flat[2],  # the workspace
         np.uint32(k),
         height,
         width,
@@ -160,7 +160,7 @@ def conv2d_weight_grad(
         np.uint32(plan.units),
         np.uint32(plan.slice_units),
     )
-    sum_parts(flat_dweight, flat_dbias, room, k, dbias is not None, plan.parts, adders, stream)
+    sum_parts(flat, k, dbias is not None, plan.parts, adders, stream)
 
 
 def weight_grad_kernel(plan: GradPlan, apart: bool = False) -> Any:

@@ -89,6 +89,7 @@ def share_out(
     kernel: Pair,
     outputs: int,
     pixels: Callable[[int, int], Pixels | None],
+    *,
     threads: int,
     own_filters: int,
     blocks: int,
@@ -248,8 +249,9 @@ def gradients(
     return flat_dweight, room if dbias is None else floats(dbias, "dbias", shape[:1]), room
 
 
-def sum_parts(dweight: Array, dbias: Array, room: Array, filters: int, with_bias: bool, parts: int, adders: Pair, stream: Stream) -> None:
-    """Writes the sums of the blocks' sums, `parts` rows of the workspace, to dweight and, `with_bias`, to dbias: all of them flat."""
+def sum_parts(arrays: tuple[Array, Array, Array], filters: int, with_bias: bool, parts: int, adders: Pair, stream: Stream) -> None:
+    """Writes the sums of the blocks' sums, `parts` rows of the workspace, to dweight and, `with_bias`, to dbias. arrays: of `gradients`."""
+    dweight, dbias, room = arrays
     weights = dweight.shape[0]
     row = weights + filters
     count = row if with_bias else weights

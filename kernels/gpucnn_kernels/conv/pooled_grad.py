@@ -160,7 +160,7 @@ def grad_plan_of(
 
     outputs = pool_window.output[0] * pool_window.output[1]
     for count in (128, 64, 32) if threads is None else (threads,):
-        plan = share_out(images, channels, filters, window.kernel, outputs, pixels, count, 4, blocks)
+        plan = share_out(images, channels, filters, window.kernel, outputs, pixels, threads=count, own_filters=4, blocks=blocks)
         if plan is not None:
             return plan
     return None
@@ -206,7 +206,7 @@ def conv2d_relu_max_pool2d_weight_grad(
     if plan is None:
         plan = grad_plan_of(n, c, k, window, pool_window)
     plan = _checked(plan, c, window, pool_window, groups)
-    flat_dweight, flat_dbias, room = gradients(dweight, dbias, workspace, (k, c, *window.kernel), plan.parts)
+    flat = gradients(dweight, dbias, workspace, (k, c, *window.kernel), plan.parts)
     height, width, *_, top, left, _, _, _, _ = geometry(window)
     pooled = (n, k, *pool_window.output)
     outputs = pool_window.output[0] * pool_window.output[1]
@@ -220,7 +220,7 @@ def conv2d_relu_max_pool2d_weight_grad(
         ints(indices, "indices", pooled),
         flat_dy if relu is None else floats(relu, "relu", pooled),  # never read without it
         floats(x, "x", (n, c, *window.input)),
-        room,
+        flat[2],  # the workspace
         np.uint32(k),
         height,
         width,
@@ -233,7 +233,7 @@ def conv2d_relu_max_pool2d_weight_grad(
         np.uint32(plan.units),
         np.uint32(plan.slice_units),
     )
-    sum_parts(flat_dweight, flat_dbias, room, k, dbias is not None, plan.parts, adders, stream)
+    sum_parts(flat, k, dbias is not None, plan.parts, adders, stream)
 
 
 def weight_grad_kernel(plan: GradPlan, masked: bool, apart: bool = False) -> Any:

@@ -39,7 +39,9 @@ def gather(tile: TensorTile, one: Gather, epilogue: Epilogue) -> Part:
 def total(tile: TensorGradTile, one: Sum, extra: int, vector: bool, slices: int) -> Product:
     """The gradient of a weight on tensor cores."""
     width = 4 if vector and one.plane % 4 == 0 else 1
-    return weight_grad.product(tile, one.dy, (one.rows, one.walk), (one.M, one.N, one.depth), extra, one.groups, slices, width)
+    return weight_grad.product(
+        tile, one.dy, (one.rows, one.walk), (one.M, one.N, one.depth), extra, groups=one.groups, slices=slices, width=width
+    )
 
 
 def there(chip: Chip) -> bool:

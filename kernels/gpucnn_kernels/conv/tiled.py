@@ -42,7 +42,7 @@ from gpucnn_kernels.core.problem import Problem
 from gpucnn_kernels.core.variant import Variant
 from gpucnn_kernels.engine.merit import weigh
 from gpucnn_kernels.engine.operands import GRADIENT, IMAGES, PIXELS, TAPS, gradients, matrix
-from gpucnn_kernels.engine.product import Product, product, room
+from gpucnn_kernels.engine.product import Last, Product, product, room
 from gpucnn_kernels.engine.tiles import BEST, BIAS, MASK, NOTHING, SUMS, TILES, Tile
 
 
@@ -96,7 +96,7 @@ def gather(tile: Tile, one: Gather, epilogue: Epilogue) -> Part:
     by_fours = epilogue.vector and one.plane % 4 == 0 and one.side_by_side
     weights = matrix("rows", 4), tuple(map(np.uint32, (1, padded_n, depth * padded_n, padded_n, depth)))
     last = by_fours, epilogue.extra, epilogue.relu
-    made = product(tile, (PIXELS, (rows, walk)), weights, (IMAGES, put), (one.M, one.N, depth), last, one.groups)
+    made = product(tile, (PIXELS, (rows, walk)), weights, (IMAGES, put), (one.M, one.N, depth), last, groups=one.groups)
     return Part(made, packed, pack_kernel, packed, tuple(map(np.uint32, (one.N, padded_n, one.C, padded_c, *one.weights))))
 
 
@@ -105,7 +105,7 @@ def total(tile: Tile, one: Sum, extra: int, vector: bool, slices: int) -> Produc
     width = 4 if vector and one.plane % 4 == 0 else 1
     last = vector and one.N % 4 == 0, extra, False
     a, b = (gradients(width), one.dy), (TAPS, (one.rows, one.walk))
-    return product(tile, a, b, (GRADIENT, ()), (one.M, one.N, one.depth), last, one.groups, slices)
+    return product(tile, a, b, (GRADIENT, ()), (one.M, one.N, one.depth), last, groups=one.groups, slices=slices)
 
 
 @functools.lru_cache(maxsize=256)
@@ -192,7 +192,7 @@ def conv2d_weight_grad(
     extra, extra_role = (None, NOTHING) if dbias is None else (floats(dbias, "dbias", (k,)), SUMS)
     vector = aligned(dy) and aligned(dweight) and step % 4 == 0
     plan = _weight_grad((n, c, k, window, groups), tile, make, extra_role, vector, slices, step)
-    plan.run_whole(dy, x, extra, dweight, workspace, extra_role, False, stream)
+    plan.run_whole((dy, x, dweight), Last(extra, extra_role), workspace, stream)
 
 
 def _run(

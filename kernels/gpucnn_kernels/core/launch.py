@@ -256,6 +256,7 @@ def _allow(kernel: Any, shared: int, arguments: tuple[Any, ...]) -> None:
 _allowed: dict[tuple[Any, int], int] = {}  # by kernel and GPU
 
 
+@functools.lru_cache(maxsize=256)
 def geometry(window: Window) -> tuple[np.int32, ...]:
     """H, W, R, S, vertical and horizontal stride, top and left padding, vertical and horizontal dilation, P, Q."""
     for size, taps, dilation, padding in zip(window.input, window.kernel, window.dilation, window.padding, strict=True):

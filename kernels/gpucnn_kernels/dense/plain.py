@@ -20,7 +20,7 @@ import numpy as np
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import kernel
 from gpucnn_kernels.core.integers import split
-from gpucnn_kernels.core.launch import Array, Stream, floats, run
+from gpucnn_kernels.core.launch import Array, Pair, Stream, floats, run
 from gpucnn_kernels.core.variant import Variant
 from gpucnn_kernels.engine.bias import bias_grad
 from gpucnn_kernels.engine.tiles import BIAS, MASK, NOTHING
@@ -92,7 +92,7 @@ def dense(
     (n, c), k = x.shape, weight.shape[0]
     flat = floats(x, "x", (n, c)), floats(weight, "weight", (k, c)), floats(y, "y", (n, k))
     extra = (NOTHING, flat[0]) if bias is None else (BIAS, floats(bias, "bias", (k,)))
-    _gemm(*flat, (n, k, c), (c, 1), (1, c), stream, extra, relu)
+    _gemm(flat, (n, k, c), ((c, 1), (1, c)), stream, extra, relu)
 
 
 def dense_input_grad(
@@ -110,7 +110,7 @@ def dense_input_grad(
     (n, k), c = dy.shape, weight.shape[1]
     flat = floats(dy, "dy", (n, k)), floats(weight, "weight", (k, c)), floats(dx, "dx", (n, c))
     extra = (NOTHING, flat[0]) if relu is None else (MASK, floats(relu, "relu", (n, c)))
-    _gemm(*flat, (n, c, k), (k, 1), (c, 1), stream, extra)
+    _gemm(flat, (n, c, k), ((k, 1), (c, 1)), stream, extra)
 
 
 def dense_weight_grad(
@@ -126,25 +126,23 @@ def dense_weight_grad(
     """Writes dyᵀ·x to dweight (K, C), and the sums of dy's columns to dbias (K) unless it is None."""
     (n, k), c = dy.shape, x.shape[1]
     flat = floats(dy, "dy", (n, k)), floats(x, "x", (n, c)), floats(dweight, "dweight", (k, c))
-    _gemm(*flat, (k, c, n), (1, k), (c, 1), stream, (NOTHING, flat[0]))
+    _gemm(flat, (k, c, n), ((1, k), (c, 1)), stream, (NOTHING, flat[0]))
     if dbias is not None:
         bias_grad(dy, dbias, stream)
 
 
 def _gemm(
-    a: Array,
-    b: Array,
-    c: Array,
+    arrays: tuple[Array, Array, Array],
     sizes: tuple[int, int, int],
-    a_strides: tuple[int, int],
-    b_strides: tuple[int, int],
+    strides: tuple[Pair, Pair],
     stream: Stream,
     extra: tuple[int, Array],
     relu: bool = False,
 ) -> None:
-    """c (M, N) = a (M, K) · b (K, N), all flat; `sizes` are M, N, K, strides count elements from row to row and column to column. `extra`:
-    what a fourth array is for, and the array, which is any at all where it is for nothing: that keeps one signature."""
-    m, n, _ = sizes
+    """c (M, N) = a (M, K) · b (K, N); `arrays` are a, b, c, all flat, `sizes` M, N, K, and `strides` those of a and b: elements from row to
+    row and from column to column. `extra`: what a fourth array is for, and the array, which is any at all where it is for nothing: that
+    keeps one signature."""
+    (a, b, c), (m, n, _) = arrays, sizes
     run(
         gemm_kernel,
         -(-m // TILE) * -(-n // TILE),
@@ -154,7 +152,7 @@ def _gemm(
         b,
         extra[1],
         c,
-        *(np.int32(number) for number in (*sizes, *a_strides, *b_strides)),
+        *(np.int32(number) for number in (*sizes, *strides[0], *strides[1])),
         np.int32(extra[0]),
         np.int32(relu),
     )

@@ -18,7 +18,7 @@ from gpucnn_kernels.core.problem import Problem
 from gpucnn_kernels.core.variant import Variant
 from gpucnn_kernels.engine.merit import weigh
 from gpucnn_kernels.engine.operands import GRADIENT, MATRIX, matrix
-from gpucnn_kernels.engine.product import Product, product
+from gpucnn_kernels.engine.product import Last, Product, product
 from gpucnn_kernels.engine.tiles import BEST, BIAS, MASK, NOTHING, SUMS, TILES, Operand, Store, Tile
 
 
@@ -61,7 +61,7 @@ def _plan(form: _Form, sizes: tuple[int, int, int], tile: Tile, slices: int, epi
 
     # With slices a bias or a mask comes after the sum of the slices; how many there are is known once the product is made.
     last = epilogue.out_vector and N % 4 == 0, epilogue.extra, epilogue.relu
-    whole = product(tile, factor(form.a, M), factor(form.b, N), (form.store, ()), sizes, last, 1, slices)
+    whole = product(tile, factor(form.a, M), factor(form.b, N), (form.store, ()), sizes, last, slices=slices)
     if whole.slices > 1 and (epilogue.extra in (BIAS, MASK) or epilogue.relu):
         return _plan(form, sizes, tile, slices, _Epilogue(NOTHING, False, epilogue.vector, epilogue.out_vector))
     return whole
@@ -91,7 +91,7 @@ def dense(
     flat = floats(x, "x", (n, c)), floats(weight, "weight", (k, c)), floats(y, "y", (n, k))
     extra = None if bias is None else floats(bias, "bias", (k,))
     plan, role = _made(_FORWARD, flat, extra, (n, k, c), relu, tile, slices)
-    plan.run_whole(flat[0], flat[1], extra, flat[2], workspace, role, relu, stream)
+    plan.run_whole(flat, Last(extra, role, relu), workspace, stream)
 
 
 def dense_input_grad(
@@ -110,7 +110,7 @@ def dense_input_grad(
     flat = floats(dy, "dy", (n, k)), floats(weight, "weight", (k, c)), floats(dx, "dx", (n, c))
     extra = None if relu is None else floats(relu, "relu", (n, c))
     plan, role = _made(_INPUT_GRAD, flat, extra, (n, c, k), False, tile, slices)
-    plan.run_whole(flat[0], flat[1], extra, flat[2], workspace, role, False, stream)
+    plan.run_whole(flat, Last(extra, role), workspace, stream)
 
 
 def dense_weight_grad(
@@ -129,7 +129,7 @@ def dense_weight_grad(
     flat = floats(dy, "dy", (n, k)), floats(x, "x", (n, c)), floats(dweight, "dweight", (k, c))
     extra = None if dbias is None else floats(dbias, "dbias", (k,))
     plan, role = _made(_WEIGHT_GRAD, flat, extra, (k, c, n), False, tile, slices)
-    plan.run_whole(flat[0], flat[1], extra, flat[2], workspace, role, False, stream)
+    plan.run_whole(flat, Last(extra, role), workspace, stream)
 
 
 def _made(

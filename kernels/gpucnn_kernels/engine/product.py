@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -75,6 +75,14 @@ def sum_slices(partial: Array, extra: Array | None, total: Array, slices: int, e
     run_each(sum_slices_kernel, threads, stream, partial, total if extra is None else extra, total, *numbers)
 
 
+class Last(NamedTuple):
+    """What is done to a sum of products before it is written: an array, what it is for, and whether there is a ReLU."""
+
+    extra: Array | None
+    role: int
+    relu: bool = False
+
+
 @dataclass(frozen=True)
 class Product:
     """A product ready to be launched: everything about it but the arrays. Made once per shape and kept, because making it takes longer
@@ -92,11 +100,10 @@ class Product:
         """Launches it on flat arrays. `extra` may be any float32 array where it is for nothing."""
         run(self.kernel, self.blocks, self.threads, stream, a, b, extra, c, *self.arguments, shared=self.shared)
 
-    def run_whole(
-        self, a: Array, b: Array, extra: Array | None, c: Array, workspace: Array | None, extra_role: int, relu: bool, stream: Stream
-    ) -> None:
-        """Launches it, and the sum of its slices where there are several: they lie in the workspace, and what comes after a sum, as
-        `extra_role` and `relu` say, comes after that one."""
+    def run_whole(self, arrays: tuple[Array, Array, Array], last: Last, workspace: Array | None, stream: Stream) -> None:
+        """Launches it on a, b, c, and then the sum of its slices where there are several: they lie in the workspace, and what comes `last`
+        comes after that sum."""
+        (a, b, c), (extra, extra_role, relu) = arrays, last
         if self.slices == 1:
             self.run(a, b, a if extra is None else extra, c, stream)
             return
@@ -117,6 +124,7 @@ def product(
     c: tuple[Store, Any],
     sizes: tuple[int, int, int],
     epilogue: tuple[bool, int, bool] = (False, NOTHING, False),
+    *,
     groups: int = 1,
     slices: int = 1,
 ) -> Product:

@@ -204,9 +204,15 @@ def locally_connected2d_weight_grad(
     target = floats(dweight, "dweight", (k, c, *window.kernel, *window.output))
     pixels = floats(x, "x", (n, c, *window.input))
     run_each(
-        locally_connected2d_weight_grad_kernel, int(target.size), stream, gradient, pixels, target, *map(np.int32, (n, c, k)),
+        locally_connected2d_weight_grad_kernel,
+        int(target.size),
+        stream,
+        gradient,
+        pixels,
+        target,
+        *map(np.int32, (n, c, k)),
         *geometry(window),
-    )  # fmt: skip
+    )
     if dbias is not None:
         sums = floats(dbias, "dbias", (k, *window.output))
         run_each(batch_sum_kernel, int(sums.size), stream, gradient, sums, np.int32(n))

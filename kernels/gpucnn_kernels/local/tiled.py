@@ -190,7 +190,9 @@ def _gathered(tile: Tile, one: Gather, extra: int, relu: bool, *, of_pixels: boo
     )
     spread = _unsigned(J, *magic(J), OW, down.spread, across.spread, down.first, across.first)
     put = _unsigned(N * OH * OW, OH * OW), spread, np.uint32(positions)
-    return product(tile, (IMAGES, images), (FILTERS, filters), (PLACES, put), (one.images, N, depths), (False, extra, relu), one.plane)
+    return product(
+        tile, (IMAGES, images), (FILTERS, filters), (PLACES, put), (one.images, N, depths), (False, extra, relu), groups=one.plane
+    )
 
 
 @functools.lru_cache(maxsize=256)

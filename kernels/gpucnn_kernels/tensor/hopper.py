@@ -80,8 +80,11 @@ arrive_with_copies = _instruction("cp.async.mbarrier.arrive.noinc.shared::cta.b6
 """(address): one arrival, as soon as all that this thread has begun to copy by `copy_word` is there."""
 has_ended = _instruction(
     "{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [$1], $2;\nselp.u32 $0, 1, 0, p;\n}",
-    "=r,r,r,~{memory}", _U, _U, gives=_U,
-)  # fmt: skip
+    "=r,r,r,~{memory}",
+    _U,
+    _U,
+    gives=_U,
+)
 """(address, parity) → 1 if the phase of that parity has ended; waits a while for it otherwise, and gives 0 if that was not enough."""
 
 # Copies from global to shared memory.

@@ -190,9 +190,12 @@ def tensor_kernel(tile: TensorTile, store: Store, whole: bool) -> Any:
                 inside = h < H and w < W
                 pixel = uint32(uint32(state[0] + h * W + w) + channel * area) if inside else uint32(0)
                 copy_channels(
-                    0, uint32(to + uint32(b_bytes) + uint32(thread * uint32(4))), uint64(a_at + uint64(pixel) * uint64(4)),
-                    uint32(area * uint32(4)) if inside else uint32(0), int32(channels - channel) if inside else int32(0),
-                )  # fmt: skip
+                    0,
+                    uint32(to + uint32(b_bytes) + uint32(thread * uint32(4))),
+                    uint64(a_at + uint64(pixel) * uint64(4)),
+                    uint32(area * uint32(4)) if inside else uint32(0),
+                    int32(channels - channel) if inside else int32(0),
+                )
                 hopper.arrive_with_copies(filled)
                 stage = uint32(stage + uint32(1))
                 if stage == uint32(stages):

@@ -291,6 +291,7 @@ def product(
     x: tuple[Any, Any],
     sizes: tuple[int, int, int],
     extra_role: int,
+    *,
     groups: int,
     slices: int,
     width: int,

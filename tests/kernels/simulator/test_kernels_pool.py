@@ -176,7 +176,7 @@ def test_two_by_two_is_the_general_kernel_to_the_bit(device: Device, size: tuple
     pool.max_pool2d(given, y, places, window, stream(y))
     ref_y, ref_places, ref_dx = device.xp.empty_like(y), device.xp.empty_like(places), device.xp.empty(x.shape, "float32")
     sizes = launch.geometry(window)
-    launch.run_each(pool.max_pool2d_kernel, y.size, stream(y), given.ravel(), ref_y.ravel(), ref_places.ravel(), *sizes)
+    launch.run_each(pool.max_pool2d_kernel, y.size, stream(y), given.ravel(), ref_y.ravel(), ref_places.ravel(), sizes)
     np.testing.assert_array_equal(to_numpy(y).view(np.uint32), to_numpy(ref_y).view(np.uint32))
     np.testing.assert_array_equal(to_numpy(places), to_numpy(ref_places))
 
@@ -185,12 +185,12 @@ def test_two_by_two_is_the_general_kernel_to_the_bit(device: Device, size: tuple
     dx[...] = np.nan
     pool.max_pool2d_grad(gradient, places, dx, window, stream(y))
     flat = gradient.ravel(), places.ravel(), y.ravel(), ref_dx.ravel()
-    launch.run_each(pool.max_pool2d_grad_kernel, dx.size, stream(y), *flat, *sizes, np.int32(0), *pool.divisors(window))
+    launch.run_each(pool.max_pool2d_grad_kernel, dx.size, stream(y), *flat, sizes, np.int32(0), pool.divisors(window))
     np.testing.assert_array_equal(to_numpy(dx).view(np.uint32), to_numpy(ref_dx).view(np.uint32))
 
     dx[...] = np.nan
     pool.max_pool2d_grad(gradient, places, dx, window, stream(y), relu=y)
-    launch.run_each(pool.max_pool2d_grad_kernel, dx.size, stream(y), *flat, *sizes, np.int32(1), *pool.divisors(window))
+    launch.run_each(pool.max_pool2d_grad_kernel, dx.size, stream(y), *flat, sizes, np.int32(1), pool.divisors(window))
     np.testing.assert_array_equal(to_numpy(dx).view(np.uint32), to_numpy(ref_dx).view(np.uint32))
 
 
@@ -222,7 +222,7 @@ def test_strips_are_the_general_kernels_to_the_bit(device: Device, name: str) ->
     y, places = Output(device, dy.shape), Output(device, dy.shape, "int32")
     pool_strips.forward(given.ravel(), y.array.ravel(), places.array.ravel(), window, 6, stream(given))
     ref_y, ref_places = device.xp.empty(dy.shape, "float32"), device.xp.empty(dy.shape, "int32")
-    launch.run_each(pool.max_pool2d_kernel, dy.size, stream(given), given.ravel(), ref_y.ravel(), ref_places.ravel(), *sizes)
+    launch.run_each(pool.max_pool2d_kernel, dy.size, stream(given), given.ravel(), ref_y.ravel(), ref_places.ravel(), sizes)
     np.testing.assert_array_equal(y.result(nan=True).view(np.uint32), to_numpy(ref_y).view(np.uint32))
     np.testing.assert_array_equal(places.result(), to_numpy(ref_places))
 
@@ -234,7 +234,7 @@ def test_strips_are_the_general_kernels_to_the_bit(device: Device, name: str) ->
             pool_strips.gradient(gradient.ravel(), places.array.ravel(), mask, dx.array.ravel(), window, 6, stream(given))
             flat = gradient.ravel(), places.array.ravel(), ref_y.ravel(), ref_dx.ravel()
             masked = np.int32(relu is not None)
-            launch.run_each(pool.max_pool2d_grad_kernel, x.size, stream(given), *flat, *sizes, masked, *pool.divisors(window))
+            launch.run_each(pool.max_pool2d_grad_kernel, x.size, stream(given), *flat, sizes, masked, pool.divisors(window))
             np.testing.assert_array_equal(dx.result(nan=True).view(np.uint32), to_numpy(ref_dx).view(np.uint32))
 
 
