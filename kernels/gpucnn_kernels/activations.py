@@ -1,7 +1,7 @@
 """Activations and their gradients. ReLU and sigmoid: one thread per element. Softmax: one warp per row.
 
 Softmax is eˣ / Σ eˣ along a row, shifted by the row's maximum, so that nothing overflows. The 32 lanes of a warp share a row: each takes
-every 32nd element; then their maxima, and later their sums, are combined as a tree (reduce.py).
+every 32nd element; then their maxima, and later their sums, are combined in a tree (reduce.py).
 """
 
 # Numba works out the types of kernels.

@@ -1,6 +1,7 @@
-"""Batches of images that are changed at random: moved, mirrored, turned and bent, with squares cut out.
+"""Batches of randomly changed images: moved, mirrored, turned and bent, with squares cut out.
 
-A thread takes a pixel of the result through all channels: what is drawn, and the place that the pixel comes from, are the same in each.
+A thread takes a pixel of the result through all channels: the random numbers, and the place that the pixel comes from, are the same in
+each.
 """
 
 # Numba works out the types of kernels.
@@ -18,7 +19,7 @@ from gpucnn_kernels.core.integers import divide
 from gpucnn_kernels.core.philox import philox
 from gpucnn_kernels.order import CHANGES, byte_pixel, copy_label, float_pixel, place_of
 
-# Which of an image's changes is drawn: the third word of Philox's counter.
+# The kinds of changes to an image: the third word of Philox's counter.
 _WARP, _MOVE, _CUTOUT, _NODES = 0, 1, 2, 4
 
 

@@ -1,9 +1,9 @@
-"""Batches out of a data set that lies on the device: the order of an epoch, and the examples of a step, changed at random.
+"""Batches from a data set in device memory: the order of an epoch, and the examples of a step, changed at random.
 
 A training step that is replayed as a CUDA graph is launched with the same arguments every time, so what changes from step to step, the
 step itself and the epoch, is read from the device's memory here, and all that is drawn is a function of them: Philox (dropout.py) at a
-counter that holds the example's place in the epoch. A thread draws for itself what it needs and shares nothing. That is some hundred
-integer instructions a draw, but the pixels have to come from memory and go there, and no random number does.
+counter that holds the example's place in the epoch. Each thread draws the numbers it needs and shares nothing. A draw is some
+hundred integer instructions, but moving the pixels takes longer.
 
 Without changes a batch is copied four pixels at a time, here; with them it is made by the kernels of augment.py. order.py has the order.
 """

@@ -1,10 +1,10 @@
 """Softmax and cross-entropy in one, with the gradient and the number of right answers: a warp takes a row, as in loss.py.
 
-A small batch, 128 rows of 10 classes, is 10 KB to move and a microsecond of work, less than a launch takes.
-So there one block does everything, in one launch. A thread takes a row by itself, which needs no barrier. But the threads of a warp would
-then read numbers that are a row apart, ten numbers of memory at a time; so the block copies the rows to shared memory first, neighbours by
-neighbours, and the gradient out again. In shared memory rows are an odd number of words apart: 32 threads, 32 banks. The threads' sums
-are added as a tree, as in loss.py.
+A small batch, 128 rows of 10 classes, is 10 KB to move and a microsecond of work, less than a launch takes. So for small batches one block
+does everything, in one launch. A thread takes a row by itself, which needs no barrier. But the threads of a warp would then read numbers
+that are a row apart; so the block first copies the rows to shared memory, neighbouring threads copying neighbouring numbers, and later the
+gradient back. In shared memory rows are an odd number of words apart, so that 32 threads use 32 banks. The threads' sums are added in a
+tree, as in loss.py.
 """
 
 # Numba works out the types of kernels.
@@ -24,11 +24,11 @@ from gpucnn_kernels.core.launch import Array, Stream, floats, ints, run
 from gpucnn_kernels.core.reduce import LANES, beats, tree_argmax, tree_sum
 from gpucnn_kernels.loss import by_rows
 
-ONE_BLOCK_CLASSES = 32  # more of them are work for more than a thread
-ONE_BLOCK_LOGITS = 1 << 14  # more of them are work for more than a block
+ONE_BLOCK_CLASSES = 32  # at most: more are too much work for one thread
+ONE_BLOCK_LOGITS = 1 << 14  # at most: more are too much work for one block
 ONE_BLOCK_THREADS = 512
 _TILE = 8192  # floats of shared memory: 32 KB
-_BATCH = 8  # numbers a thread asks for before it waits for the first
+_BATCH = 8  # loads that a thread issues before it waits for the first
 
 
 @functools.cache
@@ -126,7 +126,7 @@ def one_block(threads: int, of_classes: bool) -> Any:
             here = uint32(min(rows, uint32(N - first)))
             start = uint32(first * K)
             size = uint32(here * K)
-            # A thread writes to the tile where it has read from it for the last rows' gradient: no barrier between.
+            # A thread writes to the places of the tile that it read for the last rows' gradient: no barrier is needed between.
             to_tile(logits, start, size, tile, uint32(0), K, pitch, thread)
             if not of_classes:
                 to_tile(labels, start, size, tile, uint32(_TILE // 2), K, pitch, thread)

@@ -1,6 +1,6 @@
-"""What brings arrays together: sums of two, of one and a bias, and channels put beside one another. One thread per element.
+"""Operations that join arrays: sums of two, of one and a bias, and channels put beside one another. One thread per element.
 
-A sum may apply ReLU, and a sum of gradients may take the gradient of a ReLU along: what these save is a pass over memory of their own.
+A sum may apply ReLU, and a sum of gradients the gradient of a ReLU: that saves a pass over memory.
 Branches whose kernels can do so write into their part of all channels, which lies in one piece for each image only; others are copied.
 """
 

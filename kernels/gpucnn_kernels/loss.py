@@ -1,13 +1,13 @@
-"""Losses, each with its gradient and the number of right answers, without the host's having to wait.
+"""Losses, each with its gradient and the number of right answers; the host does not have to wait.
 
 A warp takes a row (an image's answers): it writes the row's gradient, its share of the loss and how many of its answers are right. A
 second kernel, one block, adds up the rows, always in the same order, and leaves one number each. So a loss is two launches and needs two
 scratch arrays of a number per row.
 
-Rows are added in float32. Each of 128 lanes adds every 128th row, and the lanes are added as a tree: a sum of N numbers is N/128 + 7
-additions deep, whose rounding is of no account beside the noise of a batch.
+Rows are added in float32. Each of 128 lanes adds every 128th row, and the lanes are added in a tree: a sum of N numbers is N/128 + 7
+additions deep, and its rounding is negligible beside the noise of a batch.
 
-Softmax and cross-entropy stand in cross_entropy.py, hinge loss and the root of the mean squared error in margin.py.
+Softmax and cross-entropy are in cross_entropy.py, hinge loss and the root of the mean squared error in margin.py.
 """
 
 # Numba works out the types of kernels.
@@ -57,8 +57,8 @@ def binary_cross_entropy_kernel(logits, targets, dlogits, row_loss, row_correct,
 
 @device(forceinline=True)
 def finish_row(lanes, indices, row, lane, loss, value, index, target, target_index, middle, K, row_loss, row_correct):
-    """Ends the work of a warp on a row of numbers: adds up its threads' loss, and compares where the largest number and the largest target
-    stand. In a row of one number, both have to be on the same side of `middle`."""
+    """Finishes a warp's row: adds up its threads' loss, and compares the positions of the largest number and the largest target. In a row
+    of one number, both have to be on the same side of `middle`."""
     lanes[lane] = loss
     tree_sum(lanes, lane, LANES)
     if lane == 0:

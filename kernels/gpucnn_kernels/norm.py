@@ -6,9 +6,9 @@
     dweight = Σ dy · (x − mean) · rstd
     dx      = weight · rstd · (dy − dbias / n − (x − mean) · rstd · dweight / n),   n numbers in a channel
 
-Sums over a channel are long and there are few of them, so its images are cut into slices, with a block for each; then a block for each
-channel puts the slices together. How many there are depends on sizes alone, and everything is added in a fixed order, so the results are
-the same to the bit every time, on every chip.
+Sums over a channel are long and few, so its images are cut into slices, with a block for each; then a block for each channel combines the
+slices. Their number depends on the sizes alone, and everything is added in a fixed order, so the results are the same to the bit every
+time, on every chip.
 
 Bytes. No number can be normalized before the last one of its channel has been seen, so x is read twice, and y written once: 12 bytes a
 number. Of dy and x both are read twice, and dx is written once: 20 bytes. ReLU costs none, in neither direction, and the slices' sums next
@@ -19,8 +19,8 @@ for an x larger than what a chip can hold; the statistics of a batch take a read
 
 A branch of a network may write to its part of all branches' channels, and read its part of their gradient: images that lie apart.
 
-A variance from Σx and Σx² would lose its digits where the mean is large. So all that is added up are differences, from the channel's first
-number and then from the first that a thread meets, and what threads and slices have found is put together by their means and squared
+A variance computed from Σx and Σx² would lose its digits if the mean is large. So the kernels add up differences only, from the channel's
+first number and then from the first that a thread meets, and combine the results of threads and slices by their means and squared
 deviations (Chan, Golub and LeVeque, "Algorithms for Computing the Sample Variance", The American Statistician 37, 1983).
 """
 
@@ -74,7 +74,7 @@ def merge(count, mean, deviation, other_count, other_mean, other_deviation):
 
 @device
 def merge_lanes(counts, means, deviations, lane):
-    """The first place becomes what all lanes have found together."""
+    """Element 0 becomes the combined result of all lanes."""
     cuda.syncthreads()
     step = int32(BLOCK_LANES >> 1)
     while step > 0:
@@ -138,7 +138,7 @@ def batch_norm_statistics_kernel(x, space, mean, rstd, running_mean, running_var
     mean[c] = average
     rstd[c] = float32(1) / float32(math.sqrt(variance + eps))
     unbiased = deviation / (count - float32(1))
-    # A batch with NaN or infinity in it stops training; what has been learned up to then stays good.
+    # A batch with NaN or infinity in it stops training; the statistics learned so far stay valid.
     if not (math.isinf(average) or math.isnan(average) or math.isinf(unbiased) or math.isnan(unbiased)):
         running_mean[c] += momentum * (average - running_mean[c])
         running_variance[c] += momentum * (unbiased - running_variance[c])

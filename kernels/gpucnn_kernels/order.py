@@ -1,4 +1,4 @@
-"""The order of an epoch, and how a thread reads an example by it: its place, its label, its pixels."""
+"""The order of an epoch, and how a thread finds an example in it: its place, its label, its pixels."""
 
 # Numba works out the types of kernels.
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
@@ -34,7 +34,7 @@ def enciphered(number, half, k0, k1, k2, k3):
 
     24 rounds, each of MurmurHash3's finalizer of one half plus a key; the keys are those four in turn, with 2³²/φ added each time round.
     Such rounds exchange an even number of pairs, so that one more key's bit says whether 0 and 1 are exchanged in the end. The NumPy
-    operation says why it is made so.
+    operation gives the reasons.
     """
     mask = uint32(uint32(uint32(1) << half) - uint32(1))
     left = uint32(number >> half)

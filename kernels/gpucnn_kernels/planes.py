@@ -1,6 +1,6 @@
 """Whole planes of images: their mean, their largest pixel, and zeros around them. x (N, C, H, W).
 
-A warp shares a plane: each lane takes every 32nd pixel, so that neighbours are read together, then their results are put together as a
+A warp shares a plane: each lane takes every 32nd pixel, so that neighbours are read together, then their results are combined in a
 tree (reduce.py). Gradients and padding: one thread per pixel.
 """
 

@@ -7,11 +7,11 @@ that may have read it, whether it is the winner: a pixel h is read by tap r of w
 overlap where the stride is less than the kernel, so several windows may add to a pixel, always in the order of the taps: no atomics, the
 same bits every time.
 
-Nearly every network pools 2 × 2 without overlap or padding, and there none of this need be asked. A thread takes a window, in both
+Nearly every network pools 2 × 2 without overlap or padding, and then none of these questions arise. A thread takes a window, in both
 directions: it reads or writes its four pixels, two at a time where rows are even, so that a warp moves 256 bytes of neighbours by one
-instruction. Forward that is 16 bytes read and 8 written per window, backward 8 and 16, and nothing twice; the rows and columns that odd
-images have over are set to zero by the threads of the last windows. The results are those of the general kernels to the bit. So are those
-of pool_strips.py, where a thread does several windows of up to 5 × 5, for large images.
+instruction. Forward that is 16 bytes read and 8 written per window, backward 8 and 16, and nothing twice; the last row and column of
+odd images are set to zero by the threads of the last windows. The results equal those of the general kernels to the bit. So do those of
+pool_strips.py, where a thread does several windows of up to 5 × 5, for large images.
 
 A branch of a network may write to its part of all branches' channels, and read its part of their gradient: images that lie apart. The
 general kernels have a twin for that, which adds to an address what lies between the images.

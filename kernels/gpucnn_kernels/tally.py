@@ -1,7 +1,7 @@
-"""What a training step counts, in one launch, between the loss and the update.
+"""The counters of a training step, in one launch, between the loss and the update.
 
-A host that wanted to know each loss would wait for each step, longer than a step takes. So losses are added up on the device, and the
-learning rate of the step is looked up there; the host reads the sums when it wants to show them.
+If the host read each loss, it would wait for each step, longer than a step takes. So losses are added up on the device, and the learning
+rate of the step is looked up there; the host reads the sums when it shows them.
 """
 
 # Numba works out the types of kernels.
@@ -46,7 +46,7 @@ def count(value, right, table, rates, counters, sums, weight):
     sums[0] = float32(total + rest)
     sums[1] = float32(rest - float32(sums[0] - total))
     counters[0] += int32(1)
-    # Right answers are counted in two words of 32 bits: an epoch may have more of them than one holds.
+    # Right answers are counted in two words of 32 bits: an epoch may have more than one word can hold.
     before = uint32(counters[2])
     after = uint32(before + uint32(right))
     counters[2] = int32(after)

@@ -1,11 +1,12 @@
 """Optimizer steps, in place over flat buffers: a thread for four parameters, all parameters of a model in one launch.
 
 Every number is read once and written once, so a step is memory-bound. Four numbers are read by one instruction where all buffers begin at a
-multiple of 16 bytes, and nothing that is read waits for another; what is left over, or all where they do not, is done one by one in the
-same launch. A GPU turns a product followed by a sum into one instruction that rounds once; a CPU rounds twice. The last bit may differ.
+multiple of 16 bytes, and no read waits for another; the rest, or all if the buffers are not aligned, is done one by one in the same
+launch. A GPU turns a product followed by a sum into one instruction that rounds once; a CPU rounds twice. The last bit may differ.
 
-What changes from step to step is read from memory, `rates`, so that a captured step can be replayed: the learning rate (for Adam divided
-by 1 − β₁ᵗ), 1 / √(1 − β₂ᵗ), what weight decay leaves of a parameter, and whether to do anything at all: 0 after a loss that was no number.
+Values that change from step to step are read from memory, `rates`, so that a captured step can be replayed: the learning rate (for Adam
+divided by 1 − β₁ᵗ), 1 / √(1 − β₂ᵗ), what weight decay leaves of a parameter, and whether to do anything at all: 0 after a loss that was no
+number.
 """
 
 # Numba works out the types of kernels.
@@ -120,7 +121,7 @@ def adam_kernel(parameters, gradients, mean, variance, rates, fours, beta1, beta
 
 
 def _fours(*arrays: Array) -> int:
-    """How many times four parameters are read at once: as often as goes, where each buffer begins at a multiple of 16 bytes."""
+    """How often four parameters are read at once: as often as possible if each buffer begins at a multiple of 16 bytes, else never."""
     return arrays[0].shape[0] // 4 if all(map(aligned, arrays)) else 0
 
 

@@ -1,4 +1,4 @@
-"""The problems that there are: an operation with its sizes, worked out once for each shape."""
+"""Problems: operations with their sizes, computed once for each shape."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ This is the only place that selects. In order of precedence:
     with override(conv2d="plain"): …                               for the calls inside
     GPUCNN_VARIANT="conv2d=plain,conv2d_weight_grad=tile128x64"    in the environment
     tuned.py                                                       the fastest measured on this chip for this shape (`gpucnn tune`)
-    the variants' own weights                                      otherwise: special kernels for such shapes first, then the tile that
+    the variants' own weights                                      otherwise: special kernels for their shapes first, then the tile that
                                                                    fits best; plain kernels for tiny problems
 """
 
@@ -94,7 +94,7 @@ def choice(variant: Variant, problem: Problem, slices: int = 1) -> Choice:
     return Choice(variant, slices, variant.workspace(problem, slices))
 
 
-# What the selection depends on besides the problem.
+# The rest of the selection's input, besides the problem.
 
 _override: ContextVar[dict[str, str | Choice]] = ContextVar("override", default={})  # noqa: B039  (never written to)
 _chip: ContextVar[Chip | None] = ContextVar("chip", default=None)

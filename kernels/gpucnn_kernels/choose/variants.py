@@ -1,4 +1,4 @@
-"""All variants of each operation, in the order in which they are looked at. A new one is a line here, and an object in its own file."""
+"""All variants of each operation, in the order in which they are considered. A new one is a line here, and an object in its own file."""
 
 from __future__ import annotations
 

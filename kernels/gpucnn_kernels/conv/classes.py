@@ -1,6 +1,6 @@
 """Convolution as products of matrices: which pixels belong to a product, and the numbers by which a kernel finds them.
 
-tiled.py tells the idea: the forward pass is one product, the gradient of the input one for each class of pixels.
+tiled.py explains the idea: the forward pass is one product, the gradient of the input one for each class of pixels.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Gather:
     groups: int
     n_stride: int  # of a weight, from one channel of the target to the next
     c_stride: int
-    source_step: int = 0  # elements from an image to the next, where they do not lie right behind one another
+    source_step: int = 0  # elements from an image to the next, if they are not contiguous
     target_step: int = 0
 
     @property
@@ -103,8 +103,8 @@ class Gather:
 
     @property
     def weights(self) -> tuple[int, ...]:
-        """Where the taps of the class lie among all weights, as the kernels that rewrite these take it: taps down and across, taps of a
-        row, weights of a group, strides, the first tap and the step to the next, down and across."""
+        """The positions of the class's taps among all weights, as arguments of the kernels that rewrite these: taps down and across, taps
+        of a row, weights of a group, strides, the first tap and the step to the next, down and across."""
         down, across, (R, S) = self.down, self.across, self.window.kernel
         return (
             max(down.taps, 1),

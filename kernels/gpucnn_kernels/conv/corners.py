@@ -23,7 +23,7 @@ from gpucnn_kernels.core.compile import device
 from gpucnn_kernels.core.integers import beyond
 from gpucnn_kernels.core.launch import Pair, Window
 
-_BATCH = 4  # pixels a thread asks for before it waits for the first
+_BATCH = 4  # loads that a thread issues before it waits for the first
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def corners_of(channels: int, window: Window, stretch: int, room: int) -> Corner
 def corners_loader(corners: Corners, threads: int) -> Any:
     """The device function with which a block's threads copy the pixels to shared memory.
 
-    A thread keeps to its column: what depends on that is worked out once, and a row costs one division.
+    A thread keeps to its column: values that depend on the column are computed once, and a row costs one division.
     """
     rows, columns, pitch, copy, words = corners.rows, corners.columns, corners.pitch, corners.copy, corners.row
     (step_h, step_w), (stride_h, stride_w) = corners.step, corners.stride
@@ -106,7 +106,7 @@ def corners_loader(corners: Corners, threads: int) -> Any:
         first_h = int32(first_row * uint32(step_h)) - top
         first_line = uint32(thread // uint32(wide))
         column = uint32(thread % uint32(wide))
-        if first_line >= uint32(at_once):  # threads to spare
+        if first_line >= uint32(at_once):  # a surplus thread
             column = uint32(columns)
         while column < uint32(columns):
             w = int32(int32(column) - left)

@@ -1,4 +1,4 @@
-"""Depthwise convolution: each channel is convolved by itself, with m filters of its own (m = 1 nearly always).
+"""Depthwise convolution: each channel is convolved separately, with m filters of its own (nearly always m = 1).
 
 x (N, C, H, W), weight (K = m·C, 1, R, S), bias (K), y and dy (N, K, P, Q); filter k reads channel k // m.
 
@@ -10,10 +10,10 @@ dropped. For 3 × 3 taps that is 30 pixels read for 8 results instead of 72. Nei
 they both read is in the multiprocessor's cache; from memory come the rows of the strip and the two below it, which the next strip wants as
 well: 10 rows for 8, of which the second-level cache has most. With m filters to a channel, the image is read m times, from that cache.
 
-All three operations walk like this. For the gradient of the input a thread owns strips of pixels and goes down the rows of dy that have
-read them. With stride 2 every second row has been read by other taps than the one before; so a thread's first pixel is always one that tap
-0 can fall on, it owns as many columns as the stride, and which tap meets which pixel is known when the kernel is compiled. The gradient of
-the weight is in depthwise_grad.py.
+All three operations work this way. For the gradient of the input a thread owns strips of pixels and goes down the rows of dy that have read
+them. With stride 2 every second row has been read by other taps than the one before; so a thread's first pixel is always one that tap 0 can
+fall on, a thread owns as many columns as the stride, and the pairs of taps and pixels are known when the kernel is compiled. The gradient
+of the weight is in depthwise_grad.py.
 
 A kernel is compiled for its taps, stride, dilation and length of strips; the sizes of the images are arguments. Padding is multiplied like
 any zero, so that a weight that is infinite or NaN makes NaN of it.

@@ -145,7 +145,7 @@ def weight_grad_kernel(strip: Strip, threads: int) -> Any:
 
 
 def workspace_size(images: int, channels: int, filters: int, window: Window) -> int:
-    """How many float32 `conv2d_weight_grad` wants to write sums to."""
+    """The float32 elements that `conv2d_weight_grad` needs for its sums."""
     multiplier(channels, filters, window)
     plan = grad_plan_of(images, filters, window)
     assert plan is not None  # it fits

@@ -5,9 +5,9 @@ would write 25 numbers for each one read. So the sum is computed directly, and t
 
 A block of threads takes a stretch of neighbouring positions of one image and F filters. It copies the pixels that the stretch reads (the
 patch, zeros where there is padding) and the filters to shared memory, memory beside the arithmetic units that all its threads can read.
-Then each thread works out F filters × G positions in registers: per tap it reads F weights, four at a time, and G pixels, and does F·G
+Then each thread computes F filters × G positions in registers: per tap it reads F weights, four at a time, and G pixels, and does F·G
 FMAs with them (an FMA is a multiplication and an addition). For 16 × 2 or 8 × 4 those are 32 FMAs for 6 reads; a multiprocessor does 4
-FMAs in the time of a read, so the reads are not what it waits for. For 128 images of 28 × 28 and 32 filters of 5 × 5 that is 80 million
+FMAs in the time of a read, so the reads are not the bottleneck. For 128 images of 28 × 28 and 32 filters of 5 × 5 that is 80 million
 FMAs, and 12.8 MB of results to write: on an H100 2.4 µs of arithmetic and 4 µs of memory. Neighbouring threads write neighbouring numbers,
 across the ends of rows as well.
 
@@ -78,7 +78,7 @@ class Plan:
 def plan_of(channels: int, filters: int, window: Window, side: int = 1, threads: int | None = None) -> Plan | None:
     """The plan for a convolution, pooled `side` × `side`; None if it does not fit into shared memory. `threads` is for tests."""
     plane = (window.output[0] // side) * (window.output[1] // side)
-    # 32 sums per thread either way; a filter or a position that does not exist costs as much as one that does.
+    # 32 sums per thread either way; a filter or a position past the last costs as much as any other.
     shapes = [(8, 1)] if side == 2 else [(8, 4), (16, 2)]
     shapes.sort(key=lambda shape: -(-filters // shape[0]) * shape[0] * -(-plane // (BANKS * shape[1])) * shape[1])
     if filters <= 4:
@@ -210,7 +210,7 @@ def forward_kernel(plan: Plan) -> Any:
             return
         for g in range(G):
             own_positions[g] = uint32(own + uint32(g * lanes))
-            position = uint32(min(own_positions[g], uint32(outputs - uint32(1))))  # works on a pixel that there is, and is not written
+            position = uint32(min(own_positions[g], uint32(outputs - uint32(1))))  # computed on an existing pixel, and not written
             row = uint32(position // uint32(across))
             bases[g] = uint32(uint32(row - first_row) * uint32(pitch) + uint32(position - row * uint32(across)))
         accumulate(tile, bases, part, sums)
@@ -225,7 +225,7 @@ def grad_plan_of(
     """The plan for a gradient of weight; None where its patch does not fit in shared memory.
 
     About `blocks` blocks: four for each multiprocessor of a large chip, all at work at once, so that the sums, which each block has to
-    add up, are few. It is not asked what chip there is: the order of the sums, and so their last bits, would depend on it.
+    add up, are few. The number does not depend on the chip: otherwise the order of the sums, and so their last bits, would.
     """
 
     def pixels(stretch: int, room: int) -> Pixels | None:

@@ -1,10 +1,11 @@
 """The gradient of direct.py's convolution, of images of few channels, with respect to weight and bias.
 
-dweight is few numbers that are long sums: 800 of 100352 terms each for 128 images of 28 × 28 and 32 filters of 5 × 5. A block takes some
-of the images, F = 4 filters and up to 28 taps. A thread goes over positions, holds all F × taps sums in registers, and per position reads
-F numbers of dy, straight from global memory because no other thread of the block wants them, and a pixel per tap: 4 FMAs a read. dbias is
-the sum of the same dy: F additions more. At the end the block adds its threads' sums up through shared memory and writes them to a
-workspace; a second kernel adds up the blocks' sums. Both in an order that depends on the shape alone: the same bits always.
+dweight consists of few numbers, which are long sums: 800 of 100352 terms each for 128 images of 28 × 28 and 32 filters of 5 × 5. A block
+takes some of the images, F = 4 filters and up to 28 taps. A thread goes over positions, holds all F × taps sums in registers, and per
+position reads F numbers of dy, straight from global memory because no other thread of the block wants them, and a pixel per tap: 4 FMAs a
+read. dbias is the sum of the same dy: F more additions. At the end the block adds up its threads' sums through shared memory and writes
+them to a workspace; a second kernel adds up the blocks' sums. Both use an order that depends on the shape alone: the bits are always the
+same.
 
 patch.py describes the layout of the pixels in shared memory, parts.py how the sums are added up.
 """
@@ -87,7 +88,7 @@ def _grad_kernel(key: GradPlan, apart: bool) -> Any:
             load(tile, x, n, first_row, H, W, top, left, thread)
             cuda.syncthreads()
             while position < end:
-                # dy of the next position is on its way while this one is worked on.
+                # dy of the next position is loaded while this one is processed.
                 following = uint32(position + uint32(threads))
                 safe = uint32(min(following, uint32(end - uint32(1))))
                 for f in range(F):
@@ -109,7 +110,7 @@ def _grad_kernel(key: GradPlan, apart: bool) -> Any:
 
 
 def workspace_size(images: int, channels: int, filters: int, window: Window) -> int:
-    """How many float32 `conv2d_weight_grad` wants to write sums to."""
+    """The float32 elements that `conv2d_weight_grad` needs for its sums."""
     plan: GradPlan = checked(grad_plan_of(images, channels, filters, window), channels, window)
     return plan.parts * filters * (plan.tap_rows * window.kernel[1] + 1)
 

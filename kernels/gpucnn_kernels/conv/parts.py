@@ -1,4 +1,4 @@
-"""Gradients of small weights: few numbers, each a long sum. How the sums are divided among blocks, and added up.
+"""Gradients of small weights, few numbers that are long sums: how the sums are divided among blocks, and added up.
 
 A block takes some of the images, some filters and some taps, and its threads keep their sums in registers. At the end the block adds
 these up through shared memory and writes them to a workspace, as a part of every sum; a second kernel adds up the parts. Both use an
@@ -115,12 +115,12 @@ def share_out(
 
 
 def own_share(plan: GradPlan, row_words: Any, apart: bool = False) -> tuple[Any, Any]:
-    """Two device functions. `begin` works out a block's share, (group of taps, first filter, slice), sets its threads' sums to zero and
+    """Two device functions. `begin` computes a block's share, (group of taps, first filter, slice), sets its threads' sums to zero and
     fills `row_at`, the words to each row of its taps: `row_words(channel, row)`, a device function. `begin_unit` says what a unit is,
     (image, first position, the position after the last), and fills `filter_at`, the words to each filter's plane of dy, whose images begin
     `image` words apart where they lie `apart`.
 
-    Rows and filters past the last are worked on as the last, and not written.
+    Rows and filters past the last are computed like the last, and not written.
     """
     F, stretch, results = plan.filters, plan.stretch, plan.sums
     group_rows, tap_groups, tap_rows = plan.group_rows, plan.tap_groups, plan.tap_rows

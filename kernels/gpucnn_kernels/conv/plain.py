@@ -1,4 +1,4 @@
-"""Convolution the plain way: each thread works out one number of the result by itself.
+"""Convolution the plain way: each thread computes one number of the result independently.
 
 x (N, C, H, W), weight (K, C/groups, R, S), bias (K), y and dy (N, K, P, Q); the kernel is not flipped, as in every deep-learning
 library:
@@ -11,11 +11,11 @@ The gradients are the same sum seen from its other two factors:
     dweight[k, c, r, s] = Σ over n, p, q of dy[n, k, p, q] · x[n, c, h, w]
 
 dx gathers: each pixel asks which outputs have read it. To scatter instead, each output adding to the pixels that it has read, would need
-atomic additions, whose order, and so whose rounding, changes from run to run. dweight is few numbers that are long sums, so a warp shares
-each one: every lane adds up a 32nd of the terms, then the lanes' sums are added as a tree (reduce.py).
+atomic additions, whose order, and so whose rounding, changes from run to run. dweight consists of few numbers, which are long sums, so a
+warp shares each one: every lane adds up a 32nd of the terms, then the lanes' sums are added in a tree (reduce.py).
 
-A GPU runs the kernel's body once per thread. Threads are numbered through the whole grid (`cuda.grid(1)`), a thread takes the element of
-the result with its number apart into n, k, p, q, and threads past the last element return. Neighbouring threads have neighbouring q, so
+A GPU runs the kernel's body once per thread. Threads are numbered through the whole grid (`cuda.grid(1)`), a thread splits the number
+of its element into n, k, p, q, and threads past the last element return. Neighbouring threads have neighbouring q, so
 that they read neighbouring pixels, which the hardware fetches together. y and dy may be a part of larger images: there are then `skipped`
 elements between an image's last and the next one's first, or `image` from the beginning of one to that of the next.
 """

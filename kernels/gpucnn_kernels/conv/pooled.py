@@ -6,8 +6,8 @@ As two kernels, the convolution writes its result, N·K·P·Q numbers, and the p
 
 The convolution is that of direct.py. A thread's position is a pooling window: it computes the 2 × 2 outputs of the convolution for F = 8
 filters, 32 sums in registers, takes the largest of each four and writes it with its index in the convolution's P × Q plane.
-Per tap it reads F weights, four at a time, and 4 pixels, for 32 FMAs. The taps of the four outputs overlap, for 5 × 5 taps they read 36
-different pixels 100 times, and as all taps are written out the compiler may keep a pixel in its register until its last use.
+Per tap it reads F weights, four at a time, and 4 pixels, for 32 FMAs. The taps of the four outputs overlap: 5 × 5 taps read 36 different
+pixels 100 times, and since all taps are unrolled the compiler may keep a pixel in its register until its last use.
 
 The last row or column of an odd plane belongs to no window, and is not computed.
 """

@@ -9,9 +9,9 @@ them. Here no array of that size exists: each pooled position n, p, q and filter
 which is a quarter of the terms. For 128 images of 28 × 28 and 32 filters that saves writing and reading 12.8 MB, and a launch.
 
 The work is divided as in direct_grad.py: a thread goes over pooled positions and keeps the sums of F = 4 filters and up to 28 taps in
-registers; blocks' sums go to a workspace and are added in an order that depends on the shape alone. What differs is that each filter has a
-winner of its own, one of four corners, so that a pixel is read for one FMA and not for four. A multiprocessor does 4 FMAs in the time of a
-read, so that reads are the bottleneck, and they must not collide in the banks of shared memory, whichever corner won.
+registers; blocks' sums go to a workspace and are added in an order that depends on the shape alone. The difference is that each filter has
+a winner of its own, one of four corners, so that a pixel is read for one FMA and not for four. A multiprocessor does 4 FMAs in the time of
+a read, so that reads are the bottleneck, and they must not collide in the banks of shared memory, whichever corner won.
 
 So there are four copies of the pixels, one for each corner: corners.py says how they lie.
 
@@ -63,7 +63,7 @@ def _grad_kernel(key: GradPlan, masked: bool, apart: bool) -> Any:
         for f in range(F):
             at = bases[f]
             down = 0
-            if tap_groups == 1:  # then it is known which row this is, and all of the address but the base is a constant
+            if tap_groups == 1:  # the row is known, and all of the address but the base is a constant
                 row = i % R * dilation_h
                 down = row // step_h * pitch + (i // R * step_h + row % step_h) * step_w * words
             else:
@@ -127,7 +127,7 @@ def _grad_kernel(key: GradPlan, masked: bool, apart: bool) -> Any:
                     if winner >= Q:
                         winner = uint32(winner - uint32(Q - uint32(2)))  # 2 or 3
                     bases[f] = uint32(base + winner * uint32(copy))
-                # What the next position needs is on its way while this one is worked on.
+                # The next position's numbers are loaded while this one is processed.
                 position = uint32(position + uint32(threads))
                 safe = uint32(min(position, uint32(end - uint32(1))))
                 for f in range(F):
@@ -174,7 +174,7 @@ def fits(channels: int, window: Window, pool_window: Window, groups: int = 1) ->
 
 
 def workspace_size(images: int, channels: int, filters: int, window: Window, pool_window: Window) -> int:
-    """How many float32 `conv2d_relu_max_pool2d_weight_grad` wants to write sums to."""
+    """The float32 elements that `conv2d_relu_max_pool2d_weight_grad` needs for its sums."""
     plan = _checked(grad_plan_of(images, channels, filters, window, pool_window), channels, window, pool_window)
     return plan.parts * filters * (plan.tap_rows * window.kernel[1] + 1)
 

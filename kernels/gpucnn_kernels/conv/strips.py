@@ -1,4 +1,4 @@
-"""Strips of a depthwise convolution: the results of a thread, one below the other, and how it reads a row of pixels for them."""
+"""Strips of a depthwise convolution: a thread's results, one below the other, and how it reads a row of pixels for them."""
 
 # Numba works out the types of kernels.
 # mypy: disable-error-code="no-untyped-def"
@@ -15,7 +15,7 @@ from gpucnn_kernels.core._numba import float32, int32, types, uint32, uint64
 from gpucnn_kernels.core.compile import device
 from gpucnn_kernels.core.launch import Pair, Window
 
-MOST_TAPS = 64  # R·S: their weights, or their sums, are all in registers
+MOST_TAPS = 64  # R·S: all their weights, or their sums, are in registers
 _STRIP = 8  # results, at most
 _FMAS = 400  # of a thread, all written out
 _ROWS = 64  # that a strip reads, and columns
@@ -26,7 +26,7 @@ int64: Any = types.int64
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """What kernels are compiled for: strips of `length` results, one below the other."""
+    """The shape that a kernel is compiled for: strips of `length` results, one below the other."""
 
     kernel: Pair
     stride: Pair
@@ -55,7 +55,7 @@ def _strip(window: Window, results: int, most: int) -> Strip | None:
 
 
 def groups_along(window: Window, axis: int) -> int:
-    """Groups of as many rows or columns as the stride, the first of each being one that tap 0 may fall on."""
+    """The number of groups of `stride` rows or columns, each of which begins with one that tap 0 may fall on."""
     before, stride = window.padding[axis][0], window.stride[axis]
     return -(-(window.input[axis] + before % stride) // stride)
 

@@ -1,4 +1,4 @@
-"""Convolution on tensor cores: the products of tiled.py with other kernels, on chips where these are known to be correct."""
+"""Convolution on tensor cores: the products of tiled.py by other kernels, on chips where these are known to be correct."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from gpucnn_kernels.tensor.product import TensorTile
 from gpucnn_kernels.tensor.weight_grad import MOST_TAPS, TensorGradTile
 
 CAPABILITY = (9, 0)
-"""Of the chips on which an H100 has confirmed them (kernels/measured)."""
+"""The compute capability on which the kernels were confirmed, by an H100 (kernels/measured)."""
 _LEAST_TERMS = 32  # a sum of fewer may be less exact than FMAs one after the other (tensor/product.py)
 BEST = {128: 2.9, 64: 2.15, 32: 1.4}
-"""By columns of a tile, what a full one gives as a part of what the engine's largest does: on an H100 124, 93 and 62 TFLOP/s."""
+"""The speed of a full tile by its columns, as a multiple of the engine's largest: on an H100 124, 93 and 62 TFLOP/s."""
 
 
 def gather(tile: TensorTile, one: Gather, epilogue: Epilogue) -> Part:

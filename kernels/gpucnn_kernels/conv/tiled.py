@@ -1,4 +1,4 @@
-"""Convolution as a product of matrices that are nowhere in memory: fast forward and gradients on the engine.
+"""Convolution as a product of matrices that are never stored: fast forward and gradients on the engine.
 
                     rows of a (M)          columns of b (N)       depth (K of the product)
     forward         positions n, p, q      filters                channels of x × taps
@@ -13,8 +13,8 @@ launch. A class without taps sums nothing and writes zeros.
 For both the weights are first rewritten, in a workspace, as [group][tap][channel][filter] (for the gradient [filter][channel]), with zeros
 up to whole tiles: then the engine reads them four at a time and without a comparison. They are small beside the images.
 
-The weight gradient has few results and long sums. So each sum is cut into slices that are worked out side by side in a workspace and then
-added, always in the same order: the same bits every time.
+The weight gradient has few results and long sums. So each sum is cut into slices that are computed side by side in a workspace and then
+added, always in the same order: the bits are always the same.
 
 A weight that is infinite or NaN makes NaN of the padding that it meets, as in every product of matrices: 0 · ∞ is NaN. The plain kernels
 (plain.py) leave padding out of the sum.
@@ -65,7 +65,7 @@ def pack_kernel(weight, packed, N, padded_n, C, padded_c, T, U, S, group_size, n
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A launch, and the weights that are rewritten for it before."""
+    """A launch, and the weights that are rewritten before it."""
 
     product: Product
     packed: int  # elements of the rewritten weights
@@ -207,7 +207,7 @@ def _run(
 
 
 def gathering(name: str, tile: Any, best: float, make: Gatherer = gather, **more: Any) -> dict[str, Variant]:
-    """The variants of that name that gather, by operation: by such tiles, whose full tiles give `best` (engine/merit.py)."""
+    """The gathering variants of that name by operation, on tiles of which a full one gives `best` (engine/merit.py)."""
 
     def room_of(plan: Callable[..., tuple[Part, ...]]) -> Callable[[Problem, int], int]:
         return lambda problem, slices: max(part.packed for part in plan(_sizes(problem), tile, make, Epilogue()))

@@ -1,4 +1,4 @@
-"""Everything that the kernels use of Numba. No other module imports it.
+"""All names that the kernels use from Numba. No other module imports Numba.
 
 CUDA support for Numba lives in the package numba-cuda, which redirects the module `numba.cuda` to itself. Without it, plain Numba
 still brings a simulator of its own, which is enough for NUMBA_ENABLE_CUDASIM=1.
@@ -74,7 +74,7 @@ SIMULATED = not MLIR and bool(_config.ENABLE_CUDASIM)
 """Whether kernels are run by Numba's simulator, in Python on NumPy arrays."""
 
 PLAIN = SIMULATED or MLIR
-"""Whether there are but the words of Python: no instructions of your own, and no cache of compiled kernels."""
+"""Whether kernels can use plain Python only: no custom instructions, and no cache of compiled kernels."""
 
 if not PLAIN:
     from numba.cuda.core.caching import IndexDataCacheFile as _CacheFile
@@ -156,7 +156,7 @@ if not PLAIN:
 
 if SIMULATED:
     # The simulator gives out a shared array to the first thread that asks, and looks it up for the others, without a lock: now and then
-    # two threads are first, each with an array of its own, and the results are wrong. (It also walks the whole stack for each, slowly.)
+    # two threads both count as first, each gets its own array, and the results are wrong. (It also walks the whole stack for each, slowly.)
     from numba.cuda.simulator import kernelapi as _kernelapi
 
     _first_thread = threading.Lock()
@@ -171,6 +171,6 @@ if SIMULATED:
 
     _kernelapi.FakeCUDAShared.array = _shared_array
 
-# Numba warns of every grid under 128 blocks. A loss's last launch has one, and a small batch has few: nothing that a user could mend.
+# Numba warns about every grid under 128 blocks. A loss's last launch has one, and a small batch has few: nothing a user could change.
 # (By its setting: where colorama is installed the message begins with an escape sequence, and no filter of warnings finds it.)
 _config.CUDA_LOW_OCCUPANCY_WARNINGS = 0

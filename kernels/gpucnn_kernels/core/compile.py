@@ -48,8 +48,8 @@ def device(function: Callable[..., Any] | None = None, *, lines: bool = True, **
 
 @contextlib.contextmanager
 def uncollected() -> Iterator[None]:
-    """Without Python's garbage collector: a compilation makes many objects that live to its end, and looking through them again and again
-    takes a sixth of its time."""
+    """Turns Python's garbage collector off inside: a compilation creates many objects that live until its end, and scanning them again and
+    again takes a sixth of its time."""
     enabled = gc.isenabled()
     gc.disable()
     try:

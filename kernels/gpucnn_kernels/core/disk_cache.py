@@ -35,8 +35,8 @@ class KernelCache(CUDACache):  # type: ignore[misc]
 
     def __init__(self, function: Any, mark: str) -> None:
         super().__init__(function)
-        # Files of its own for each kernel. Numba has one index for a function, so for all kernels that a function makes; and two processes
-        # that add to it at the same time may give their files one number: then one kernel is loaded in the other's place.
+        # Separate files for each kernel. Numba keeps one index per function, shared by all kernels that a function makes; and two processes
+        # that add to it at the same time may give their files the same number: then one kernel is loaded in place of the other.
         self._cache_file = CacheFile(
             cache_path=self._cache_path,
             filename_base=f"{self._impl.filename_base}-{mark[:16]}",

@@ -7,7 +7,7 @@ layout of the parameters in memory, and their addresses, which the driver copies
 A kernel's parameters are Numba's: seven 8-byte words for a flat array (two that are 0, elements, bytes of one, address, elements again, and
 bytes from one to the next), a word of its own size for each number, and the numbers of a tuple one after the other.
 
-Used only for flat CuPy arrays; everything else, and every failure, is left to Numba.
+This path takes flat CuPy arrays only; anything else, and every failure, is left to Numba.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ Array: TypeAlias = Any  # whatever Numba accepts and has shape, dtype and reshap
 Stream: TypeAlias = Any  # a Numba stream, or 0 for the default one
 Pair: TypeAlias = tuple[int, int]
 
-THREADS = 128  # per block, where each thread works by itself: four warps, so that a block's tail wastes little
-SIMULATED_THREADS = 32  # the simulator takes its time for each thread, with work or without
+THREADS = 128  # per block, where threads are independent: four warps, so that the last block wastes little
+SIMULATED_THREADS = 32  # the simulator spends time on each thread, whether it has work or not
 LIMIT = 2**31  # elements
 _DTYPES = {name: np.dtype(name) for name in ("float32", "int32", "uint8", "uint32")}
 PLAIN_SHARED = 48 << 10  # bytes of shared memory that a kernel may have without asking
@@ -50,7 +50,7 @@ class Window(Protocol):
     def output(self) -> Pair: ...  # P, Q
     @property
     def same(self) -> bool: ...  # padding that averages never count
-    def __hash__(self) -> int: ...  # what a shape needs is worked out once and kept
+    def __hash__(self) -> int: ...  # plans are cached by shape
 
 
 class LaunchError(RuntimeError):
@@ -88,7 +88,7 @@ class Launch:
         return sum(int(array.size) * int(array.dtype.itemsize) for array in self.arrays)
 
     def run(self, stream: Stream, arguments: tuple[Any, ...] | None = None) -> None:
-        """Launches it again, on other arrays where `arguments` are given. What is recording hears nothing of it."""
+        """Repeats the launch, on other arrays if `arguments` are given. It is not recorded."""
         self.kernel[self.blocks, self.threads, stream, self.shared](*(self.arguments if arguments is None else arguments))
 
 
@@ -105,10 +105,10 @@ _recorder: _Recorder | None = None
 
 @contextmanager
 def recording(*, launching: bool = True) -> Iterator[list[Launch]]:
-    """Writes down every launch while the block runs, in the list that it gives.
+    """Records every launch inside the block, in the list that it yields.
 
-    Without `launching` nothing runs: then NumPy arrays that were never filled do for arguments, and the launchers tell what a chip that
-    is not there would be asked to do. Of recordings within one another the innermost hears.
+    With `launching=False` nothing runs: uninitialized NumPy arrays are enough as arguments, and the launchers show what a chip that is not
+    present would be asked to do. Of nested recordings, the innermost one receives the launches.
     """
     global _recorder
     outer, _recorder = _recorder, _Recorder(launching)
@@ -120,7 +120,7 @@ def recording(*, launching: bool = True) -> Iterator[list[Launch]]:
 
 def unsynchronized(array: Array) -> Array:
     """An array on a GPU as Numba has it. A launch on another library's array asks it for its stream, and waits for that, at every call:
-    that costs the host some microseconds, and cannot be captured in a graph. Whoever asks for this sees to the order of work."""
+    that costs the host some microseconds, and cannot be captured in a graph. The caller is responsible for the order of work."""
     return array if SIMULATED else cuda.as_cuda_array(array, sync=False)
 
 
@@ -130,7 +130,8 @@ def address_of(array: Array) -> tuple[int, int]:
 
 
 def _pointer(array: Array) -> int:
-    """The address of an array. CuPy's is asked for first: its array interface takes microseconds to make, even to be looked for."""
+    """The address of an array. CuPy's attribute is tried first: building its array interface takes microseconds, and so does testing for
+    it."""
     pointer = getattr(getattr(array, "data", None), "ptr", None)
     if pointer is None and hasattr(array, "data_ptr"):  # PyTorch
         pointer = array.data_ptr()
@@ -145,7 +146,7 @@ def flat(array: Array, name: str, dtype: str, shape: tuple[int, ...] | None = No
     Raises TypeError for another dtype; ValueError for another shape, for memory that is not C-contiguous, and for 2³¹ elements and
     more.
     """
-    if array.dtype is not _DTYPES.get(dtype):  # NumPy has one object for each, and saying its name takes longer than a launch
+    if array.dtype is not _DTYPES.get(dtype):  # NumPy has one object per dtype, and formatting its name takes longer than a launch
         given = str(array.dtype).rpartition(".")[2]  # PyTorch says torch.float32
         if given != dtype:
             raise TypeError(f"{name} is {given}, and the kernel takes {dtype}: convert it first")
@@ -234,8 +235,8 @@ def run_each(kernel: Any, count: int, stream: Stream, *arguments: Any) -> None:
 
 
 def _allow(kernel: Any, shared: int, arguments: tuple[Any, ...]) -> None:
-    """Asks the driver, once for each kernel and GPU, to let a kernel have more shared memory than is given to all. Numba has no word for
-    it, so the compiled kernel's own handle is taken."""
+    """Asks the driver, once for each kernel and GPU, to let a kernel have more shared memory than the default. Numba cannot express
+    that, so this uses the handle of the compiled kernel."""
     key = kernel, int(cuda.get_current_device().id)
     if _allowed.get(key, 0) >= shared:
         return

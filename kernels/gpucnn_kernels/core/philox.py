@@ -20,7 +20,7 @@ _ROUNDS = 10
 @device
 def philox(c0, c1, c2, c3, k0, k1):
     """The four random words of a counter (c0, c1, c2, c3) under a key (k0, k1)."""
-    # Products and sums of 32-bit words in 64 bits, so that nothing wraps around but by the shifts and masks that say so.
+    # Products and sums of 32-bit words are computed in 64 bits, so that only the explicit shifts and masks wrap around.
     for _ in range(_ROUNDS):
         product0 = uint64(0xD2511F53) * uint64(c0)
         product1 = uint64(0xCD9E8D57) * uint64(c2)

@@ -55,7 +55,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Chip:
-    """The facts on a GPU that the selection depends on: its name, its number of multiprocessors and its compute capability."""
+    """The facts about a GPU that the selection depends on: its name, number of multiprocessors and compute capability."""
 
     name: str
     multiprocessors: int

@@ -17,8 +17,8 @@ from __future__ import annotations
 from gpucnn_kernels.core._numba import cuda
 from gpucnn_kernels.core.compile import device
 
-LANES = 32  # lanes per row or sum where there are many rows: one warp, the smallest unit that a GPU schedules
-BLOCK_LANES = 128  # and where there are few
+LANES = 32  # per row or sum, if there are many of them: one warp, the smallest unit that a GPU schedules
+BLOCK_LANES = 128  # if there are few
 
 
 @device

@@ -1,4 +1,4 @@
-"""Unrolled loops: the counter is a constant in each round."""
+"""Unrolled loops, in which the counter is a constant in each iteration."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def unrolled(body: Any, count: int) -> Any:
 
 @functools.cache
 def _halves(names: str) -> Any:
-    """Makes functions of such parameters, the first of which is the counter. They are spelled out, since not every compiler of device
-    functions knows `*args`."""
+    """A maker of functions with these parameters, the first of which is the counter. They are spelled out, because not every compiler of
+    device functions supports `*args`."""
     counter, _, rest = names.partition(", ")
     source = f"""
 def make(_first_half, _second_half, _half):

@@ -21,7 +21,7 @@ def _as_a_last_resort(problem: Problem, chip: Chip) -> tuple[float, int]:
 
 
 def made_for_it(problem: Problem, chip: Chip) -> tuple[float, int]:
-    """The weight of a kernel that was written for such shapes: it goes before every other."""
+    """The merit of a kernel that was written for these shapes: it beats every other."""
     return float("inf"), 1
 
 
@@ -29,12 +29,13 @@ def made_for_it(problem: Problem, chip: Chip) -> tuple[float, int]:
 class Variant:
     """One way to do an operation.
 
-    launch     the launcher. All variants of an operation take the same arguments; None where there is no kernel for the whole of it, and
-               the operations that it is made of are done one after the other
+    launch     the launcher. All variants of an operation take the same arguments; None if no kernel does the whole operation, and the
+               operations that it consists of run one after the other
     fits       whether it can do a problem on a chip
-    workspace  how many float32 it needs beside its results, for a problem in so many slices
-    weigh      (merit, slices): how well it suits a problem on a chip, where the greatest merit is chosen, and into how many slices it would
-               cut the sums. Merits are estimates, as a part of what the largest tile of the engine can reach; none is taken below 0
+    workspace  the float32 elements that it needs besides its results, given a problem and a number of slices
+    weigh      (merit, slices): how well it suits a problem on a chip, and into how many slices it would cut the sums. The greatest merit
+               is selected. Merits are estimates, as a fraction of what the engine's largest tile can reach; a negative one is never
+               selected
     slices     whether it can cut the sums of a problem that allows it
     parts      whether the images of y, or of dy, may lie apart, as the channels of one branch do within those of all (launch.images)
     """

@@ -1,7 +1,7 @@
 """Vector loads and stores, which plain Numba cannot express.
 
-A GPU moves up to 16 bytes per thread and instruction, if the address is a multiple of as many. Numba reads `array[i]` and `array[i + 1]` by
-two instructions, because it cannot know how `array` is aligned. These functions assume alignment, and callers must guarantee it: the
+A GPU moves up to 16 bytes per thread and instruction, if the address is a multiple of that size. Numba reads `array[i]` and `array[i + 1]`
+by two instructions, because it cannot know how `array` is aligned. These functions assume alignment, and callers must guarantee it: the
 array starts at a multiple of 16 bytes, and the index is a multiple of the count of numbers moved.
 """
 
@@ -55,7 +55,8 @@ if SIMULATED:
             array[index + i] = value
 
 elif MLIR:
-    # Number by number. numba-cuda-mlir has `cuda.vector.load`, which (in 0.6.0) forgets that a shared array is one, and reads elsewhere.
+    # Element by element. numba-cuda-mlir has `cuda.vector.load`, which (in 0.6.0) loses the address space of shared arrays and reads
+    # elsewhere.
 
     @device
     def load_2(array, index):

@@ -2,19 +2,19 @@
 
     y = x·weightᵀ + bias        dx = dy·weight        dweight = dyᵀ·x
 
-A batch of 128 and 256 inputs to 10 classes is 0.3 million FMAs and 150 KB: nothing, for a GPU. As a product by tiles it is eight blocks of
-which each walks through the sums step by step, and waits for memory and two barriers at each; most of a tile is padding, too. So what
-counts here is that nothing is waited for twice:
+A batch of 128 with 256 inputs and 10 classes is 0.3 million FMAs and 150 KB, next to nothing for a GPU. As a product by tiles it would be
+eight blocks, each of which waits for memory and two barriers in every step of its sums; and most of a tile would be padding. So these
+kernels avoid waiting twice for the same thing:
 
 - **forward**, a block for each row of x: its threads share the row's numbers, four each, keep a sum for each of the K outputs, and read
-  the K rows of weights at once. The block's sums are added by way of shared memory.
+  the K rows of weights at once. The block's sums are added through shared memory.
 - **gradient of the weight**, a block for 32 columns: a warp for each 8th of the rows, with a sum for each output in each thread, whose
-  reads of x are neighbours', and all on their way before dy is copied to shared memory, where all of them want it. Then the warps' sums
+  reads of x are neighbours', and all in flight before dy is copied to shared memory, where every thread needs it. Then the warps' sums
   are added, first to last, and so is dy itself, for the gradient of the bias.
 - **gradient of the input**, a thread for four numbers, each a sum of K products.
 
-The compiler for sm_90 has the weights of three outputs on their way at a time: forward that is four waits for ten outputs. Reading those
-of 16 outputs before the first is used changes nothing: it moves the reads back.
+The compiler for sm_90 keeps the weights of three outputs in flight: forward that is four waits for ten outputs. Reading those of 16
+outputs before the first is used changes nothing, because the compiler moves the reads back.
 
 Kernels are compiled for their K. Every sum is in an order that depends on the sizes alone.
 """
@@ -233,7 +233,7 @@ def weight_grad_kernel(K: int) -> Any:
         thread = uint32(cuda.threadIdx.x)
         lane, warp = uint32(thread % uint32(columns)), uint32(thread // uint32(columns))
         first_column = uint32(uint32(cuda.blockIdx.x) * uint32(columns))
-        column = uint32(min(uint32(first_column + lane), uint32(C - uint32(1))))  # past the last it is worked out and not written
+        column = uint32(min(uint32(first_column + lane), uint32(C - uint32(1))))  # past the last it is computed and not written
         output = uint32(min(lane, uint32(K - 1)))
         clear_all(0, sums)
         bias = float32(0)

@@ -140,8 +140,8 @@ def _gemm(
     relu: bool = False,
 ) -> None:
     """c (M, N) = a (M, K) · b (K, N); `arrays` are a, b, c, all flat, `sizes` M, N, K, and `strides` those of a and b: elements from row to
-    row and from column to column. `extra`: what a fourth array is for, and the array, which is any at all where it is for nothing: that
-    keeps one signature."""
+    row and from column to column. `extra`: the role of a fourth array, and the array; any array will do if it is unused, so that there
+    is one signature."""
     (a, b, c), (m, n, _) = arrays, sizes
     run(
         gemm_kernel,

@@ -24,8 +24,8 @@ from gpucnn_kernels.engine.tiles import BEST, BIAS, MASK, NOTHING, SUMS, TILES, 
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """Which of the three products it is: along which axis each factor lies in memory, where the result goes, and what the fourth array is
-    for. A factor lies along "depths" as (rows, depth) or along "rows" as (depth, rows)."""
+    """One of the three products: the axis along which each factor is contiguous, where the result goes, and the role of the fourth
+    array. A factor lies along "depths" as (rows, depth) or along "rows" as (depth, rows)."""
 
     a: str
     b: str
@@ -40,7 +40,7 @@ _WEIGHT_GRAD = _Form("rows", "rows", GRADIENT, SUMS)
 
 @dataclass(frozen=True, slots=True)
 class _Epilogue:
-    """What comes after the sum, and whether factors and results may be read and written by fours."""
+    """The steps after the sum, and whether factors and results may be read and written in fours."""
 
     extra: int = NOTHING
     relu: bool = False
@@ -68,8 +68,8 @@ def _plan(form: _Form, sizes: tuple[int, int, int], tile: Tile, slices: int, epi
 
 
 def workspace_size(sizes: tuple[int, int, int], tile: Tile, slices: int) -> int:
-    """Elements (float32) that a product of `sizes` (M, N, depth) in so many slices needs beside its result; 0 for one slice. The sums of
-    rows that a gradient of the bias is, a column more, have room in it."""
+    """Elements (float32) that a product of `sizes` (M, N, depth) in so many slices needs beside its result; 0 for one slice. It has
+    room for the gradient of the bias, the sums of rows: one more column."""
     whole = _plan(_FORWARD, sizes, tile, slices, _Epilogue())
     return whole.slices * sizes[0] * (sizes[1] + 1) if whole.slices > 1 else 0
 
@@ -135,7 +135,7 @@ def dense_weight_grad(
 def _made(
     form: _Form, flat: tuple[Array, Array, Array], extra: Array | None, sizes: tuple[int, int, int], relu: bool, tile: Tile, slices: int
 ) -> tuple[Product, int]:
-    """The product for arrays that lie so, and what `extra` is for."""
+    """The product for arrays of this alignment, and the role of `extra`."""
     a, b, c = flat
     role = NOTHING if extra is None else form.extra
     out_vector = aligned(c) and (role != MASK or aligned(extra))
@@ -143,7 +143,7 @@ def _made(
 
 
 def variants(name: str, tile: Tile, best: float) -> dict[str, Variant]:
-    """The variants of that name, by operation: products by such tiles, whose full tiles give `best` (engine/merit.py)."""
+    """The variants of that name by operation, on tiles of which a full one gives `best` (engine/merit.py)."""
 
     def room(problem: Problem, slices: int) -> int:
         return workspace_size((problem.M, problem.N, problem.depth), tile, slices)

@@ -1,4 +1,4 @@
-"""Estimates of how well a tile suits a product, for selecting kernels where nothing was measured."""
+"""Estimates of how well a tile suits a product, for selecting kernels when nothing was measured."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from gpucnn_kernels.core.problem import Chip, Problem
 
-_LEAST_USE = 1 / 8  # of a tile's FMAs: the plain kernels do about so much of what the engine does
+_LEAST_USE = 1 / 8  # of a tile's FMAs: the plain kernels reach about that fraction of the engine's speed
 _LEAST_STEPS = 16  # blocks of BK steps per slice: filling and writing a tile must not take as long as the sum
 _MOST_SLICES = 128
 

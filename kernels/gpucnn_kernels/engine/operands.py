@@ -1,7 +1,7 @@
-"""What the engine is fed with, and where its results go: matrices, images seen through a window, and the ways back to either.
+"""The engine's operands and stores: matrices, images seen through a window, and the ways back to either.
 
 Every function here finds one number, or four neighbours, in memory; the loop over them is the engine's (tiles.py says what each must
-do). What depends on the row alone is worked out once, by `prepare`, and kept in registers.
+do). Values that depend on the row alone are computed once, by `prepare`, and kept in registers.
 """
 
 # Numba works out the types of kernels.
@@ -79,7 +79,7 @@ def _pixels_fetch(args, array, state, at, first, depth, values, out):
     c = uint32(uint32(first - tap * padded) + depth)
     t = divide(tap, U_by, U_shift)
     u = uint32(tap - t * U)
-    h = uint32(int32(int32(state[at + 1]) + int32(t) * step_h))  # above the image: a huge number, so one comparison is enough
+    h = uint32(int32(int32(state[at + 1]) + int32(t) * step_h))  # a negative row becomes a huge number, so one comparison is enough
     w = uint32(int32(int32(state[at + 2]) + int32(u) * step_w))
     value = float32(0)
     if h < H and w < W and c < channels:

@@ -1,4 +1,4 @@
-"""Launching the engine: a product made ready once per shape, and the slices of a long sum added up."""
+"""Launches of the engine: products, prepared once per shape, and the sum of their slices."""
 
 # Numba works out the types of kernels.
 # mypy: disable-error-code="no-untyped-def"
@@ -32,7 +32,7 @@ def sum_slices_kernel(partial, extra, total, slices, extra_role, relu):
     step = size if is_result else more
     value = float32(0)
     done = uint32(0)
-    while uint32(done + uint32(8)) <= slices:  # eight reads on their way at a time; the order of the sum is that of the slices
+    while uint32(done + uint32(8)) <= slices:  # eight reads in flight; the sum is in the order of the slices
         v0, v1, v2, v3 = (
             partial[first],
             partial[uint32(first + step)],
@@ -69,14 +69,14 @@ def sum_slices_kernel(partial, extra, total, slices, extra_role, relu):
 
 
 def sum_slices(partial: Array, extra: Array | None, total: Array, slices: int, extra_role: int, relu: bool, stream: Stream) -> None:
-    """Adds up `slices` results one after the other in `partial`, all flat, and sums of rows behind them where `extra` is for these."""
+    """Adds up `slices` results that follow one another in `partial`, all flat, and the sums of rows behind them if `extra` is for those."""
     threads = total.shape[0] + (extra.shape[0] if extra is not None and extra_role == SUMS else 0)
     numbers = np.uint32(slices), np.uint32(extra_role), np.uint32(relu)
     run_each(sum_slices_kernel, threads, stream, partial, total if extra is None else extra, total, *numbers)
 
 
 class Last(NamedTuple):
-    """What is done to a sum of products before it is written: an array, what it is for, and whether there is a ReLU."""
+    """The last step before a sum of products is written: an array, its role, and whether there is a ReLU."""
 
     extra: Array | None
     role: int
@@ -85,8 +85,8 @@ class Last(NamedTuple):
 
 @dataclass(frozen=True)
 class Product:
-    """A product ready to be launched: everything about it but the arrays. Made once per shape and kept, because making it takes longer
-    than launching it. With several slices, c holds `batches` = slices · groups results, to be added up."""
+    """A product ready to be launched: everything but the arrays. It is prepared once per shape and kept, because preparing takes longer
+    than launching. With several slices, c holds `batches` = slices · groups results, to be added up."""
 
     kernel: Any
     blocks: int
@@ -97,12 +97,12 @@ class Product:
     shared: int = 0
 
     def run(self, a: Array, b: Array, extra: Array, c: Array, stream: Stream) -> None:
-        """Launches it on flat arrays. `extra` may be any float32 array where it is for nothing."""
+        """Launches it on flat arrays. `extra` may be any float32 array if it is unused."""
         run(self.kernel, self.blocks, self.threads, stream, a, b, extra, c, *self.arguments, shared=self.shared)
 
     def run_whole(self, arrays: tuple[Array, Array, Array], last: Last, workspace: Array | None, stream: Stream) -> None:
-        """Launches it on a, b, c, and then the sum of its slices where there are several: they lie in the workspace, and what comes `last`
-        comes after that sum."""
+        """Launches it on a, b, c, then the sum of its slices if there are several: they lie in the workspace, and `last` is applied to
+        that sum."""
         (a, b, c), (extra, extra_role, relu) = arrays, last
         if self.slices == 1:
             self.run(a, b, a if extra is None else extra, c, stream)
@@ -129,8 +129,8 @@ def product(
     slices: int = 1,
 ) -> Product:
     """The product of two operands, each with its arguments; `sizes` are M, N and the depth of one group, `epilogue` whether four results
-    may be written at once, what `extra` is for, and whether there is a ReLU. The sum is cut into `slices`, or fewer where that leaves none
-    empty."""
+    may be written at once, what `extra` is for, and whether there is a ReLU. The sum is cut into `slices`, or into fewer
+    if some would be empty."""
     M, N, depth = sizes
     blocks = -(-depth // tile.BK)
     slice_blocks = max(1, -(-blocks // slices))

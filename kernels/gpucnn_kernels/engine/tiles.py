@@ -1,4 +1,4 @@
-"""What a product on the engine is made of: the size of a tile, the factors, the result; and how a factor's tile gets to shared memory."""
+"""The parts of a product on the engine: the tile's size, the factors, the result; and how a factor's tile gets to shared memory."""
 
 # Numba works out the types of kernels.
 # mypy: disable-error-code="no-untyped-def"
@@ -15,7 +15,7 @@ from gpucnn_kernels.core.integers import beyond
 from gpucnn_kernels.core.unroll import unrolled
 
 NOTHING, BIAS, MASK, SUMS = range(4)
-"""What a product's fourth array, `extra`, is for. BIAS: one number for each column and group, added to the results. MASK: an array like c;
+"""The roles of a product's fourth array, `extra`. BIAS: one number for each column and group, added to the results. MASK: an array like c;
 a result is 0 where it is not positive there. SUMS: it is written, Σ over k of a[m, k] for each row and batch."""
 
 
@@ -42,7 +42,7 @@ TILES = {
     "tile64x64": Tile(64, 64, 8, 8, 8, 6),
 }
 BEST = {"tile128x128": 1.0, "tile128x64": 0.95, "tile64x64": 0.85}
-"""What a full tile gives, as a part of what the first does: on an H100 43, 41 and 37 TFLOP/s. Smaller tiles read more numbers per FMA."""
+"""The speed of a full tile as a fraction of the first one's: on an H100 43, 41 and 37 TFLOP/s. Smaller tiles read more numbers per FMA."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def copy_of(operand: Operand, rows: int, depths: int, threads: int) -> Copy:
     if count * threads * width != rows * depths:
         raise ValueError(f"{threads} threads cannot share a tile of {rows} × {depths} by {width}s")
     across = (rows if along_rows else depths) // width
-    # Threads that are neighbours along depth write a whole row of shared memory apart: four numbers more, and these are different banks.
+    # Threads that are neighbours along depth write a whole row of shared memory apart: four extra numbers put them in different banks.
     pitch = rows if along_rows else rows + 4
     prepare_row, fetch_one = operand.prepare, operand.fetch
 

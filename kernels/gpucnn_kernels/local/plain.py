@@ -4,8 +4,8 @@ x (N, C, H, W), weight (K, C, R, S, P, Q), bias (K, P, Q), y and dy (N, K, P, Q)
 
     y[n, k, p, q] = Σ over c, r, s of weight[k, c, r, s, p, q] · x[n, c, h, w],   h = p·stride_h − top + r·dilation_h, and likewise w
 
-There are P·Q times as many weights as in a convolution, and each is used once for an image. So they are what costs: positions are their
-innermost axes, for neighbouring threads to read neighbouring weights, and a thread takes four images with every weight that it reads. The
+There are P·Q times as many weights as in a convolution, and each is used once per image. So reading them is the cost: positions are their
+innermost axes, so that neighbouring threads read neighbouring weights, and a thread uses every weight that it reads for four images. The
 gradient of a weight is a sum over the images alone, by one thread each; no sum is shared, so results are the same to the bit every time.
 """
 

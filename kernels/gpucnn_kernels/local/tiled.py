@@ -5,8 +5,8 @@
     input gradient  pixels       images                channels of x       filters × taps
     weight gradient positions    channels of x × taps  filters             images
 
-A position's pixels under its window are a row of a, for each image; its own filters are b. Of the gradient of the input the same is true
-from the other side: a pixel gathers from the outputs that have read it, by the weights that each of these had for it. As in a convolution
+A position's pixels under its window are a row of a, for each image; its own filters are b. The gradient of the input is the same seen from
+the other side: a pixel gathers from the outputs that have read it, by the weights that each of these had for it. As in a convolution
 (conv/classes.py) pixels fall into classes by the taps that they meet, and each class is a launch.
 
 A weight is read for one position only, and positions are the innermost axes of the weights. So what a block reads of them lies P·Q numbers

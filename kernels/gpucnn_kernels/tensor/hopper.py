@@ -1,11 +1,11 @@
-"""Instructions of Hopper that Numba has no words for: tensor cores fed from registers, copies that run by themselves, barriers in memory.
+"""Hopper's instructions that Numba cannot express: tensor cores fed from registers, asynchronous copies, barriers in memory.
 
 Each is a function that a kernel calls, and becomes the PTX instruction in its docstring ("PTX ISA", NVIDIA; chapters 9.7.9 on copies,
 9.7.13 on barriers, 9.7.16 on wgmma). They exist for compute capability 9.0a alone, and Numba's simulator has none of them.
 
 Addresses in shared memory are 32-bit numbers of bytes, as `shared_address` gives them; those in global memory are 64-bit ones.
 
-**wgmma**, the instruction that this is about, is given by the four warps of a warpgroup together. It multiplies a (64, 8) by b (8, N) in
+**wgmma**, the central instruction, is issued by the four warps of a warpgroup together. It multiplies a (64, 8) by b (8, N) in
 TF32, which is float32 with 10 instead of 23 bits behind the point, and adds the products to 64 × N sums in float32, N / 2 in each
 thread's registers. Which thread holds what, lane being thread % 32 and warp (thread // 32) % 4:
 
@@ -41,12 +41,12 @@ def swizzled(row: int, depth: int) -> int:
 
 
 DESCRIPTOR = 1 << 62 | 8 * ROW * 4 // 16 << 32 | 1 << 16
-"""Of a tile of b without its address: rows of 128 bytes swizzled, 1024 bytes from eight rows to the next eight. To it is added the tile's
-address, a multiple of 1024, in units of 16 bytes; and 2 for each step of 8 along the depth."""
+"""The descriptor of a tile of b without its address: swizzled rows of 128 bytes, 1024 bytes from eight rows to the next eight. Add the
+tile's address, a multiple of 1024, in units of 16 bytes; and 2 for each step of 8 along the depth."""
 
 
 def _instruction(text: str, constraints: str, *kinds: Any, gives: Any = None) -> Any:
-    """A function of arguments of those kinds that is one instruction, in the order in which the text numbers them."""
+    """A function that is one instruction; its arguments have these kinds, in the order in which the text numbers them."""
     signature = (types.void if gives is None else gives)(*kinds)
     kind = ir.FunctionType(_V if gives is None else _LLVM[gives], [_LLVM[each] for each in kinds])
 
@@ -54,7 +54,7 @@ def _instruction(text: str, constraints: str, *kinds: Any, gives: Any = None) ->
         result = builder.call(ir.InlineAsm(kind, text, constraints, side_effect=True), arguments)
         return context.get_dummy_value() if gives is None else result
 
-    # Numba wants to see as many parameters as there are.
+    # Numba needs to see the real number of parameters.
     made = (
         lambda typing_context: (signature, generate),
         lambda typing_context, a: (signature, generate),
@@ -67,17 +67,17 @@ def _instruction(text: str, constraints: str, *kinds: Any, gives: Any = None) ->
 
 _U, _UL = types.uint32, types.uint64
 
-# Barriers in shared memory, 8 bytes each. A phase ends when all that were announced have arrived, and all bytes that are expected have.
+# Barriers in shared memory, 8 bytes each. A phase ends when all announced threads and all expected bytes have arrived.
 barrier_begin = _instruction("mbarrier.init.shared::cta.b64 [$0], $1;", "r,r,~{memory}", _U, _U)
-"""(address, arrivals): a new barrier, for so many arrivals in each phase."""
+"""(address, arrivals): a new barrier, for this number of arrivals in each phase."""
 barriers_begun = _instruction("fence.mbarrier_init.release.cluster;", "~{memory}")
-"""New barriers are seen by copies too."""
+"""Makes new barriers visible to copies as well."""
 arrive = _instruction("mbarrier.arrive.shared::cta.b64 _, [$0];", "r,~{memory}", _U)
 """(address): one arrival."""
 arrive_expecting = _instruction("mbarrier.arrive.expect_tx.shared::cta.b64 _, [$0], $1;", "r,r,~{memory}", _U, _U)
-"""(address, bytes): one arrival, and the phase does not end before so many bytes have been copied."""
+"""(address, bytes): one arrival, and the phase does not end before that many bytes have been copied."""
 arrive_with_copies = _instruction("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [$0];", "r,~{memory}", _U)
-"""(address): one arrival, as soon as all that this thread has begun to copy by `copy_word` is there."""
+"""(address): one arrival, once everything that this thread has begun to copy by `copy_word` has arrived."""
 has_ended = _instruction(
     "{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [$1], $2;\nselp.u32 $0, 1, 0, p;\n}",
     "=r,r,r,~{memory}",
@@ -93,12 +93,12 @@ copy_word = _instruction("cp.async.ca.shared.global [$0], [$1], 4, $2;", "r,l,r,
 copy_four = _instruction("cp.async.cg.shared.global [$0], [$1], 16, $2;", "r,l,r,~{memory}", _U, _UL, _U)
 """(to, from, bytes): 16 bytes from and to multiples of 16, of which `bytes` (0 or 16) are read and the rest are 0."""
 copies_commit = _instruction("cp.async.commit_group;", "~{memory}")
-"""What this thread has begun to copy since the last time is a group."""
+"""Makes a group of the copies that this thread has begun since the last group."""
 
 
 @functools.cache
 def copies_wait(groups: int) -> Any:
-    """(): until all but the last `groups` groups of this thread's copies are there, for this thread to read."""
+    """(): waits until all but the last `groups` groups of this thread's copies have arrived, for this thread to read."""
     return _instruction(f"cp.async.wait_group {groups};", "~{memory}")
 
 
@@ -109,24 +109,24 @@ copy_bulk = _instruction(
 
 # Tensor cores.
 products_begin = _instruction("wgmma.fence.sync.aligned;", "~{memory}")
-"""What registers hold now is what the next products take."""
+"""Orders the registers: the next products take what they hold now."""
 products_commit = _instruction("wgmma.commit_group.sync.aligned;", "~{memory}")
 products_wait = _instruction("wgmma.wait_group.sync.aligned 0;", "~{memory}")
-"""Until all products that were committed are in the sums, and b has been read."""
+"""Waits until all committed products are in the sums, and b has been read."""
 
 written_for_products = _instruction("fence.proxy.async.shared::cta;", "~{memory}")
-"""What this thread has written to shared memory is seen by wgmma, which reads it another way."""
+"""Makes what this thread has written to shared memory visible to wgmma, which reads it through another path."""
 
 
 @functools.cache
 def take_registers(count: int) -> Any:
-    """(): this warpgroup's threads may have so many registers, a multiple of 8, as soon as others have given theirs."""
+    """(): raises the registers of this warpgroup's threads to this number, a multiple of 8, once others have released theirs."""
     return _instruction(f"setmaxnreg.inc.sync.aligned.u32 {count};", "~{memory}")
 
 
 @functools.cache
 def give_registers(count: int) -> Any:
-    """(): this warpgroup's threads need no more registers than so many, a multiple of 8."""
+    """(): lowers the registers of this warpgroup's threads to this number, a multiple of 8."""
     return _instruction(f"setmaxnreg.dec.sync.aligned.u32 {count};", "~{memory}")
 
 
@@ -169,8 +169,8 @@ def number_of(typing_context, bits):
 def multiply_add(columns: int) -> Any:
     """(sums, a0, a1, a2, a3, descriptor, keep): sums (64, columns) = a · b, added to what they were where `keep` is not 0.
 
-    `sums` is a local array of columns / 2 numbers, which the compiler keeps in registers: what is in them is handed to the instruction
-    and taken back. They may not be looked at before `products_wait`.
+    `sums` is a local array of columns / 2 numbers, which the compiler keeps in registers: their values go into the instruction
+    and come back. They must not be read before `products_wait`.
     """
     count = columns // 2
 

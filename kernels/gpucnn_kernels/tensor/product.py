@@ -23,7 +23,8 @@ as wgmma wants it, big and small parts. The other two multiply, 64 rows each: th
 apart there, and leave b where it is. Between them stand a few stages of shared memory, with two barriers each: "full" (all is there) and
 "empty" (both have read it). Nobody waits for memory as long as a stage is full.
 
-Where a number is infinite its small part is NaN, and so is every sum that it is in, where FMAs might have given an infinity. NaN stays NaN.
+If a number is infinite, its small part is NaN, and so is every sum that contains it, although FMAs might have given an infinity. NaN stays
+NaN.
 """
 
 # Numba works out the types of kernels.

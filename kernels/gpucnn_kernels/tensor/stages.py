@@ -18,7 +18,7 @@ from gpucnn_kernels.tensor import hopper
 from gpucnn_kernels.tensor.hopper import bits_of, number_of
 
 DEPTH = hopper.ROW  # BK
-HEAD = 1024  # bytes of shared memory for the barriers; what follows begins at a multiple of 1024
+HEAD = 1024  # bytes of shared memory for the barriers; the stages begin at a multiple of 1024
 MOST_SHARED = 227 << 10  # bytes that a block may have on Hopper
 
 
