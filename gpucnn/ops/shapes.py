@@ -1,4 +1,4 @@
-"""Sizes and padding of sliding windows, worked out once.
+"""Sizes and padding of sliding windows, computed once.
 
 Everything that slides a window over an image (convolution and pooling, on every device) gets its sizes from here, as a `Window`
 that has been checked and holds plain numbers only. The array code behind it computes no shapes and checks no arguments.

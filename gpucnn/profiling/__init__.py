@@ -6,12 +6,12 @@
                 correct: no time before a right answer; roofline: ceilings and verdicts; memory: what a step takes, by buffer
     measure/    cpu: the operations there; gpu: the kernels, on a bench; timing: warm-up, repetition; statistics: median and spread
                 against_torch: the same operations in PyTorch; nsight: ranges, and the commands of ncu and nsys; fma: the peak
-    chip/       bounds: worked out for a chip that is not there; chips: what they hold; samples: every kernel, by launches of it
+    chip/       bounds: computed for a chip that is not present; chips: their data; samples: every kernel, by launches of it
                 static: a launch compiled; compiled: the same, kept on disk; sass: the chip's own instructions
     show/       columns, report, page, svg, trace: a profile as text, as a page, as a trace for Perfetto; compare: what got slower
     records     what a profile is, and its JSON
     run, tune   what `gpucnn profile` and `gpucnn tune` do
 
-A profile comes from cpu, gpu or bounds, and all that shows it works on the record alone: it needs no GPU, and a file that was written on
-another machine does as well.
+A profile comes from cpu, gpu or bounds, and everything that shows it works on the record alone: it needs no GPU, and a file from another
+machine will do.
 """

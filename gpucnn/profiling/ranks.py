@@ -1,4 +1,4 @@
-"""A profile's row for the sum over ranks: measured by MPI on the CPU, for a GPU worked out from its bytes and a link's rate."""
+"""A profile's row for the sum over ranks: measured by MPI on the CPU, for a GPU computed from its bytes and a link's rate."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WARM_UP, SAMPLES = 3, 30
 
 
 def with_sum(profile: Profile, model: Any, ranks: int, link: Link) -> Profile:
-    """A profile of a GPU, with the least time that the sum over so many ranks takes; it is not part of the step."""
+    """A profile of a GPU, with the least time that the sum over this many ranks takes; it is not part of the step."""
     size = int(model.buffers.summed.nbytes)
     row = _row(model, ranks, f"sum over {ranks} ranks by {link.name}", sum_seconds(size, ranks, link))
     note = (
@@ -29,10 +29,10 @@ def with_sum(profile: Profile, model: Any, ranks: int, link: Link) -> Profile:
 
 
 def measured_with_sum(profile: Profile, model: Any, ranks: Communicator, copy_rate: float) -> Profile:
-    """A profile of the CPU, of a process that is one of `ranks`, with the time that they take to sum a step's gradients."""
+    """A profile of the CPU in a process that is one of `ranks`, with the time that they take to sum a step's gradients."""
     timing = _measured(ranks, np.zeros_like(model.buffers.summed))
     size = int(model.buffers.summed.nbytes)
-    # On one machine each rank reads what is its own and what another has, and writes the sum.
+    # On one machine each rank reads its own gradients and another rank's, and writes the sum.
     row = _row(model, ranks.size, f"sum over {ranks.size} ranks by MPI", 3 * size / copy_rate, timing)
     step = profile.step.time
     share = f", {timing.median / step.median:.1%} of the step's time beside it" if step is not None and step.median else ""

@@ -1,6 +1,6 @@
-"""What a profile is, and its JSON: written whole or not at all, checked field by field when it is read.
+"""The record of a profile, and its JSON: written whole or not at all, checked field by field when it is read.
 
-Times are in seconds, memory in bytes, rates in FLOP and bytes per second. What was not measured, or not counted, is None.
+Times are in seconds, memory in bytes, rates in FLOP and bytes per second. Values that were not measured or counted are None.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from gpucnn.data.files import atomic_file, open_content
 from gpucnn.errors import DataError
 
 SCHEMA = 1
-LARGEST = 256 << 20  # bytes of a profile: one of a large model has some hundred kilobytes
+LARGEST = 256 << 20  # bytes of a profile; that of a large model has some hundred kilobytes
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds: the median of so many samples, and their 10th and 90th percentile."""
+    """Seconds: the median of the samples, and their 10th and 90th percentile."""
 
     median: float
     p10: float
@@ -54,36 +54,36 @@ class Row:
 
     layer: str
     phase: str  # "batch", "forward", "loss", "backward" or "update"
-    op: str  # the operation that it is of
+    op: str  # the operation that launched it
     kernel: str
     shape: str
     flops: int
-    bytes: int  # the least that have to be moved
-    roofline: float  # seconds that the chip needs at least
-    wall: str  # what stands in the way of less: "memory", "compute", "launch", or the "link" to other ranks
+    bytes: int  # the least that must be moved
+    roofline: float  # the least seconds that the chip needs
+    wall: str  # what bounds it: "memory", "compute", "launch", or the "link" to other ranks
     blocks: int | None = None
     threads: int | None = None
     time: Timing | None = None
-    warm: Timing | None = None  # on data that the caches hold already
+    warm: Timing | None = None  # on data that the caches already hold
     start: float | None = None  # after the step's beginning
-    error: float | None = None  # of its result, as a part of what rounding may account for
+    error: float | None = None  # of its result, as a multiple of what rounding explains
     registers: int | None = None
     spills: int | None = None  # bytes stored and loaded
     stack: int | None = None  # bytes of a thread
     float64: int | None = None  # instructions
     shared: int | None = None  # bytes per block
     occupancy: float | None = None
-    waves: float | None = None  # how many times over the grid fills the chip
+    waves: float | None = None  # how many times the grid fills the chip
     loop: HotLoop | None = None
     reference: Timing | None = None  # PyTorch's time for the whole operation
     ratio: float | None = None  # this library's time for the whole operation, over PyTorch's
     road: str | None = None  # on the CPU: what computed it, loops by name or numpy
     predicted: float | None = None  # seconds, from the machine code (profiling/chip/predict.py)
-    limit: str | None = None  # what the prediction says that it is limited by, in words
+    limit: str | None = None  # the limit that the prediction names, in words
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """The words that stay the same from run to run. A faster kernel for the same operation has another name and the same key."""
+        """The names that stay the same from run to run. A faster kernel for the same operation has another name and the same key."""
         return self.layer, self.phase, self.op
 
     @property
@@ -98,16 +98,16 @@ class Row:
 
     @property
     def of_roofline(self) -> float | None:
-        """The part of the roofline that was reached; over 1 where caches held what was counted as read from memory."""
+        """The fraction of the roofline that was reached; over 1 if caches held data that was counted as read from memory."""
         return None if self.time is None or not self.time.median else self.roofline / self.time.median
 
 
 @dataclass(frozen=True)
 class SourceLine:
-    """A line of Python, and what became of it: instructions as a disassembler writes them, each with how often a warp issues it; and the
-    parts of the kernel's issues, and of the cycles in which it waits, that are theirs."""
+    """A line of Python and its machine code: instructions as a disassembler writes them, each with the number of times that a warp issues
+    it; and their share of the kernel's issues, and of the cycles in which it waits."""
 
-    place: str  # file and number; "" for what has none
+    place: str  # file and number; "" if there is none
     text: str
     instructions: list[tuple[str, float]]
     issued: float
@@ -124,11 +124,11 @@ class Listing:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """The most that the chip can do, and where that is known from."""
+    """The most that the chip can do, and the source of these figures."""
 
     bandwidth: float  # bytes per second, reading and writing together
     flops: float  # float32 FLOP per second, an FMA being two
-    launch: float  # seconds that a launch takes with nothing to do
+    launch: float  # seconds that an empty launch takes
     source: str
 
 
@@ -136,10 +136,10 @@ class Ceilings:
 class Step:
     """A training step as a whole."""
 
-    kernels: float  # the sum over all rows, profiled or left out
+    kernels: float  # the sum over all rows, whether profiled or left out
     time: Timing | None = None  # from the first kernel's begin to the last one's end
     graph: Timing | None = None  # the same, captured as one CUDA graph
-    host: Timing | None = None  # what the host takes to launch it
+    host: Timing | None = None  # the host's time to launch it
     memory: dict[str, int] = field(default_factory=dict)  # peak bytes by buffer
     predicted: float | None = None  # seconds of the whole step as one graph, where all of its kernels have a prediction
 
@@ -156,18 +156,18 @@ class Profile:
     kind: str  # "gpu" and "cpu" were measured; "bounds", of a step, "kernels" and "shapes", of each by itself, were not
     model: str
     batch: int
-    device: dict[str, str]  # what a person should know of chip, driver and versions, under its name
+    device: dict[str, str]  # chip, driver and versions by name, for people
     ceilings: Ceilings
     rows: list[Row]
     step: Step
     notes: list[str] = field(default_factory=list)
-    commands: dict[str, str] = field(default_factory=dict)  # to look closer, under the tool's name
+    commands: dict[str, str] = field(default_factory=dict)  # for a closer look, by the tool's name
     only: str = ""  # the part of the model that was asked for, in words
     listings: list[Listing] = field(default_factory=list)  # for the page; JSON has none
 
     @property
     def measured(self) -> bool:
-        """Whether its times are times, and not bounds."""
+        """Whether its times were measured, and are not bounds."""
         return self.kind in ("gpu", "cpu")
 
     @property
@@ -177,7 +177,7 @@ class Profile:
 
     @property
     def whole(self) -> float:
-        """Seconds that shares of the step are shares of."""
+        """The seconds that shares of the step refer to."""
         return self.step.time.median if self.step.time is not None else self.step.kernels
 
 
@@ -205,7 +205,7 @@ def from_json(text: str, name: str) -> Profile:
         raise DataError(f"{name} is a profile of format {schema!r} and this gpucnn reads format {SCHEMA}: write it again with --json")
     for row in data["rows"] if isinstance(data.get("rows"), list) else ():
         if isinstance(row, dict):
-            row.pop("moved", None)  # earlier profiles said what a kernel asks for before any cache
+            row.pop("moved", None)  # earlier profiles had the bytes that a kernel requests before any cache
     try:
         profile: Profile = checked(Profile, data, "the profile")
         _check(profile)
@@ -217,7 +217,7 @@ def from_json(text: str, name: str) -> Profile:
 def write(profile: Profile, path: Path) -> None:
     """Writes the JSON file."""
     with atomic_file(path) as file:
-        # Half of a character, of a file's name that is not UTF-8, has no bytes: it is written as JSON's escape, which looks like Python's.
+        # A lone surrogate, from a file's name that is not UTF-8, has no bytes: it is written as JSON's escape, which looks like Python's.
         file.write(to_json(profile).encode(errors="backslashreplace"))
 
 
@@ -235,7 +235,8 @@ def read(path: Path) -> Profile:
 
 
 def checked(kind: Any, value: Any, where: str) -> Any:
-    """`value`, as JSON gives it, as the type `kind`: a dataclass, a list or dict, text, a number. ValueError says where it is not."""
+    """`value`, as JSON gives it, converted to the type `kind`: a dataclass, a list or dict, text, a number. ValueError says where it does
+    not fit."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
         return None if value is None else checked(arguments[0], value, where)
@@ -264,7 +265,7 @@ def checked(kind: Any, value: Any, where: str) -> Any:
 
 
 def _check(profile: Profile) -> None:
-    """Checks what types do not say."""
+    """Checks what the types cannot express."""
     if profile.kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {profile.kind!r}")
     for index, row in enumerate(profile.rows):

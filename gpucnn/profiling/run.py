@@ -1,4 +1,4 @@
-"""One profile, from what a person asks for: what `gpucnn profile` does behind its options."""
+"""Makes one profile from the options of `gpucnn profile`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Options:
 
     @property
     def words(self) -> list[str]:
-        """The options as one writes them, those left out that are as usual."""
+        """The options as one types them, without those that have their default."""
         found = []
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
@@ -63,7 +63,7 @@ class Outputs:
     html: Path | None = None
 
     def check(self) -> None:
-        """Finds out before minutes of measuring that a file cannot be put where it should. DataError says which."""
+        """Raises DataError before minutes of measuring if a file cannot be written where it should be."""
         paths = [path for path in (self.json, self.trace, self.html) if path is not None]
         if len(set(paths)) < len(paths):
             raise DataError(f"two of the files that are to be written are {max(paths, key=paths.count)}: name another for one of them")
@@ -77,7 +77,7 @@ class Outputs:
                 raise error if isinstance(error, GpucnnError) else DataError(f"{str(path)!r} is not a usable path ({error})") from None
 
     def write(self, profile: Profile) -> list[Path]:
-        """Writes all of them, each whole or not at all, and returns which."""
+        """Writes all of them, each whole or not at all, and returns their paths."""
         for path, writer in ((self.json, records.write), (self.trace, trace.write), (self.html, page.write)):
             if path is not None:
                 writer(profile, path)
@@ -85,7 +85,7 @@ class Outputs:
 
 
 def make(options: Options, say: Say) -> Profile:
-    """Profiles. `say` gets what is going on. Raises a gpucnn error for whatever cannot be had."""
+    """Profiles; `say` receives the progress. Raises a gpucnn error for anything that is not available."""
     _check(options)
     selection = Selection(None if options.shape else options.op, options.layer)
     if options.arch is not None:
@@ -114,7 +114,7 @@ def make(options: Options, say: Say) -> Profile:
 
 
 def _with_sum(options: Options, made: Profile, work: Workload) -> Profile:
-    """The profile with the sum over so many ranks, where they were asked for."""
+    """The profile with the sum over ranks, if that was asked for."""
     if options.ranks in (None, 1):
         return made
     return ranks.with_sum(made, work.model, options.ranks, LINKS.pick("nvlink" if options.link is None else options.link))

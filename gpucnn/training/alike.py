@@ -1,4 +1,4 @@
-"""Whether two descriptions of a run are alike, and where they are not: of a checkpoint and of the run that goes on from it, or of ranks."""
+"""Compares descriptions of a run, and finds the first difference: of a checkpoint and the run that continues from it, or of ranks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def same(ranks: Communicator, facts: dict[str, Any]) -> None:
 
 
 def checksum(*arrays: Any) -> str:
-    """What tells arrays from others, to be printed."""
+    """A short text that identifies the contents of arrays."""
     total = 0
     for array in arrays:
         total = zlib.crc32(np.ascontiguousarray(array).data, total)
@@ -50,7 +50,7 @@ def difference(there: Any, here: Any, path: str = "", places: tuple[str, str] = 
 
 
 def plain(value: Any) -> Any:
-    """As it comes back from JSON: tuples are lists."""
+    """The value as it comes back from JSON: tuples become lists."""
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     return {name: plain(item) for name, item in value.items()} if isinstance(value, dict) else value

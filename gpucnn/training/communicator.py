@@ -1,4 +1,4 @@
-"""What a rank can say to the others, and what a process by itself does in its place. On MPI: parallel.py; on GPUs: nccl.py."""
+"""The ways in which ranks communicate, for a single process, where they do nothing. On MPI: parallel.py; on GPUs: nccl.py."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Communicator:
-    """One rank by itself, which has nobody to talk to; base of those that have."""
+    """A single rank, which has no others to talk to; base class of the communicators that have."""
 
     rank = 0
     size = 1
@@ -21,37 +21,37 @@ class Communicator:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The rank's name, for messages."""
         return f"rank {self.rank} of {self.size} on {self.host}"
 
     def sum(self, array: Any) -> None:
-        """Puts the sum over all ranks in the place of a contiguous array of floats: the same bits on every rank."""
+        """Replaces a contiguous array of floats by its sum over all ranks: the same bits on every rank."""
 
     def begin_sum(self, array: Any) -> None:
-        """`sum`, which on a GPU need not be done before `finish` says so."""
+        """Begins `sum`; on a GPU it need not be complete before `finish`."""
         self.sum(array)
 
     def finish(self) -> None:
-        """What is launched from now on comes after all that `begin_sum` has begun."""
+        """Orders everything launched from now on after all sums that `begin_sum` has begun."""
 
     def broadcast(self, array: Any, root: int = 0) -> None:
-        """Puts the array of the rank `root` in the place of everybody's."""
+        """Replaces the array on every rank by that of the rank `root`."""
 
     def barrier(self) -> None:
-        """Waits until every rank is here."""
+        """Waits until every rank has called this."""
 
     def gather(self, value: T) -> list[T]:
-        """What each rank has given, on every rank, by rank."""
+        """The values of all ranks, by rank, on every rank."""
         return [value]
 
     def once(self, function: Callable[[], T]) -> T:
-        """What rank 0 gets from `function`, which no other rank calls; an exception is raised on all of them."""
+        """The result of `function` on rank 0, which alone calls it; an exception is raised on all ranks."""
         return function()
 
     def in_turn(self, function: Callable[[], T]) -> T:
-        """`function`, on each machine by one rank first: what is downloaded or cached is there for the others."""
+        """The result of `function`, called on each machine by one rank first: what it downloads or caches is there for the others."""
         return function()
 
     def on(self, device: Device) -> Communicator:
-        """The communicator for arrays on a device. DeviceError where these ranks cannot use theirs together."""
+        """The communicator for arrays on a device. Raises DeviceError if these ranks cannot use their devices together."""
         return self

@@ -1,10 +1,11 @@
 """Ranks on GPUs, one each: arrays of the device are summed by NCCL, everything else goes through MPI.
 
-NCCL's calls are launched like kernels, on a stream of their own, so that a sum of some gradients runs beside the backward pass that makes
-the others; a recorded step holds them like all its launches. They must come in the same order on every rank, as everything here does.
+NCCL's calls are launched like kernels, on a stream of their own, so that a sum of some gradients runs beside the backward pass that
+computes the others; a recorded step contains them like all its launches. They must come in the same order on every rank, as everything here
+does.
 
 Bits repeat from run to run with the same ranks on the same machines as long as NCCL chooses the same algorithm: it may use the switches'
-own adders (NVLink SHARP), whose order of additions nobody promises. NCCL_NVLS_ENABLE=0 in the environment does without them.
+own adders (NVLink SHARP), whose order of additions is not specified. NCCL_NVLS_ENABLE=0 in the environment turns them off.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from gpucnn.surroundings import install
 from gpucnn.text import first_line
 from gpucnn.training.communicator import Communicator, T
 
-EVENTS = 64  # used in turn: more than a step begins sums
+EVENTS = 64  # used in turn: more than the sums of a step
 
 
 class NCCL(Communicator):
@@ -81,7 +82,7 @@ class NCCL(Communicator):
         return self._ranks.in_turn(function)
 
     def _after(self, first: Any, then: Any) -> None:
-        """What comes on the stream `then` waits for what is on `first`."""
+        """Makes later work on the stream `then` wait for the work on `first`."""
         event = self._events[self._next]
         self._next = (self._next + 1) % EVENTS
         event.record(first)
@@ -96,7 +97,7 @@ class NCCL(Communicator):
 
 
 def one_each(ranks: Communicator, device: Device) -> None:
-    """DeviceError where two ranks have the same GPU: NCCL wants one for each."""
+    """Raises DeviceError if two ranks have the same GPU: NCCL needs one for each."""
     place = "" if device.name.startswith(VIRTUAL) else device.xp.cuda.Device().pci_bus_id
     owners: dict[tuple[str, str], list[int]] = {}
     for rank, (host, bus) in enumerate(ranks.gather((ranks.host, place))):

@@ -1,12 +1,12 @@
-"""Ranks: the processes that train one model together, and what they say to one another.
+"""Ranks: the processes that train one model together, and their communication.
 
     gpucnn train --ranks 4          mpiexec -n 4 python -m mpi4py -m gpucnn train
 
-MPI (mpi4py) starts them, carries what lies on the host, and carries NCCL's identifier; NCCL (nccl.py) carries what lies on GPUs. Where
-there is one rank nothing of it is imported.
+MPI (mpi4py) starts them and transfers arrays on the host, and NCCL's identifier; NCCL (nccl.py) transfers arrays on GPUs. With one rank
+none of these is imported.
 
-Every rank makes the same calls in the same order: a rank that leaves one out has the others wait for it. Who fails alone therefore ends
-the process, and with it all ranks: see `end`.
+Every rank makes the same calls in the same order: if one leaves out a call, the others wait for it. A rank that fails alone therefore ends
+its process, and with it all ranks: see `end`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from gpucnn.surroundings import install, started_ranks
 from gpucnn.text import first_line, message, reason_of, shown
 from gpucnn.training.communicator import Communicator, T
 
-GRACE = 5.0  # seconds that a rank waits for the others to end as it does, before it ends them
+GRACE = 5.0  # seconds that a rank waits for the others to end as well, before it ends them
 
 
 def advice() -> str:
-    """How to get what ranks need."""
+    """How to install what ranks need."""
     return f"{install('mpi')}, and an MPI: the system's, or pip install mpich"
 
 
@@ -41,7 +41,7 @@ class MPI(Communicator):
 
         self._mpi = mpi
         self._comm = comm
-        self._ends = comm.Dup()  # nothing is said on it but that one ends
+        self._ends = comm.Dup()  # used only by ranks that end
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
         machine = comm.Split_type(mpi.COMM_TYPE_SHARED)
         self._machine = machine
@@ -100,8 +100,8 @@ class MPI(Communicator):
         return self._on[device.kind]
 
     def end(self, status: int, complain: Callable[[str], None]) -> None:
-        """Ends this rank for a reason that is told by `complain` with its name: as one of all, where all others end within GRACE seconds,
-        and then rank 0 alone tells; otherwise with all others."""
+        """Ends this rank for a reason that `complain` prints, with its name. If all others end within GRACE seconds, only rank 0 prints;
+        otherwise this rank ends all others."""
         if self.rank == 0:
             complain("")
         together = self._ends.Ibarrier()
@@ -132,7 +132,7 @@ def _world() -> Communicator:
 
 
 def share_cores(local_size: int) -> None:
-    """Gives each of the ranks on this machine its part of the cores, unless GPUCNN_NUM_THREADS or whoever started them has said more."""
+    """Gives each of the ranks on this machine its share of the cores, unless GPUCNN_NUM_THREADS or the launcher has set it."""
     whole = os.cpu_count() or 1
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else whole
     if allowed == whole:
@@ -141,16 +141,16 @@ def share_cores(local_size: int) -> None:
 
 
 def current() -> Communicator:
-    """The ranks that this process is known to be one of, with nothing imported to find out."""
+    """The ranks that this process already knows to be one of; imports nothing to find out."""
     return _world() if _world.cache_info().currsize else Communicator()
 
 
 def join(parallel: str | Communicator | None) -> Communicator:
     """The ranks that this process is one of.
 
-    None: none but itself. "mpi": those that MPI knows. "auto": the same where something has started several (mpiexec, srun), which the
-    environment says; otherwise itself, with nothing imported. MissingExtraError without mpi4py, ArgumentError for anything else, and where
-    several were started that do not know of one another.
+    None: itself alone. "mpi": those that MPI knows. "auto": the same if the environment says that several were started (mpiexec, srun);
+    otherwise itself, with nothing imported. Raises MissingExtraError without mpi4py, ArgumentError for anything else, and if several were
+    started that do not know of one another.
     """
     if isinstance(parallel, Communicator):
         return parallel
@@ -182,8 +182,8 @@ def slice_of(size: int, ranks: int, rank: int) -> tuple[int, int]:
 
 
 def each_batch(ranks: Communicator, count: int, batch_size: int, work: Callable[[slice], T]) -> list[T]:
-    """What `work` gives for each batch of `count` examples, in their order. Ranks take the batches in turn, and all of them get
-    everything."""
+    """The results of `work` for each batch of `count` examples, in order. Ranks take the batches in turn, and all of them get all
+    results."""
     batches = [slice(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
     done = ranks.gather(((count, batch_size), [work(batch) for batch in batches[ranks.rank :: ranks.size]]))
     for rank, (sizes, _) in enumerate(done):
@@ -196,7 +196,7 @@ def each_batch(ranks: Communicator, count: int, batch_size: int, work: Callable[
 
 
 def _sendable(error: Exception) -> Exception:
-    """An exception as another process can have it."""
+    """An exception in a form that can be sent to another process."""
     with contextlib.suppress(Exception):
         if type(copy := pickle.loads(pickle.dumps(error))) is type(error):
             return copy

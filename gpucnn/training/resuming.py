@@ -1,4 +1,4 @@
-"""A run as a checkpoint holds it: what it consists of, how it is taken up again, and what all ranks of it have to see alike."""
+"""A run in a checkpoint: its parts, how it is resumed, and what must be the same on all ranks."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ PARTS = ("parameters.", "arrays.", "optimizer.")  # of a checkpoint's tensors: c
 
 
 def _notes(callbacks: Sequence[Callback]) -> dict[str, Any]:
-    """What a program wants to find in its checkpoints again."""
+    """The notes that a program stores in its checkpoints."""
     return {name: value for callback in callbacks if isinstance(callback, Checkpoint) for name, value in callback.notes.items()}
 
 
 def seen(model: Any, optimizer: Any, batches: Any, validation: Any, recipe: dict[str, Any], epochs: int, metrics: Any) -> dict[str, Any]:
-    """What all ranks of a run have to see alike, by name."""
+    """The values that must be the same on all ranks of a run, by name."""
     package = sys.modules[__name__.partition(".")[0]]
     facts = {
         "version of gpucnn": package.__version__,
@@ -63,7 +63,7 @@ def recipe_of(model: Any, batches: Any) -> dict[str, Any]:
 
 
 def _name(function: Any) -> str | None:
-    """What stands for a function in a recipe: its repr() would hold an address, which is another one in every process."""
+    """A function's name in a recipe: its repr() would hold an address, which differs in every process."""
     if function is None:
         return None
     kind = function if hasattr(function, "__qualname__") else type(function)
@@ -71,7 +71,7 @@ def _name(function: Any) -> str | None:
 
 
 def _tensors(run: Run) -> dict[str, Any]:
-    """What a checkpoint holds of the model and its optimizer."""
+    """The arrays of the model and its optimizer that a checkpoint holds."""
     parameters, arrays, state = run.model.parameters, run.model.arrays, run.optimizer.state
     tensors = {f"parameters.{name}": parameter.value for name, parameter in parameters.items()}
     tensors |= {f"arrays.{name}": array.value for name, array in arrays.items()}
@@ -79,7 +79,7 @@ def _tensors(run: Run) -> dict[str, Any]:
 
 
 def save(run: Run, path: Path, recipe: dict[str, Any], callbacks: Sequence[Callback]) -> None:
-    run.totals()  # waits for the steps that are under way
+    run.totals()  # waits for the pending steps
     tensors = _tensors(run)
     named = [callback for callback in callbacks if callback.name]
     for callback in named:
@@ -101,7 +101,7 @@ def save(run: Run, path: Path, recipe: dict[str, Any], callbacks: Sequence[Callb
 
 
 def _history(run: Run, path: Path, callbacks: Sequence[Callback]) -> dict[str, Any]:
-    """What a checkpoint says of the history: where a log of the program's has it, it need not have one of its own."""
+    """The history in a checkpoint's description: if the program keeps a log of it, the checkpoint need not repeat it."""
     rows = run.history.rows
     said = left(path, rows, [callback for callback in callbacks if isinstance(callback, CSVLog)])
     if len(said["history"]) == len(rows):
@@ -124,7 +124,7 @@ def _no_run(path: Path, error: Exception) -> CheckpointError:
 
 
 def restore(run: Run, given: tuple[Any, ...], recipe: dict[str, Any], callbacks: Sequence[Callback]) -> None:
-    """Takes up the run that `loaded` gave; where that fails, model and optimizer are as they were before."""
+    """Resumes the run that `loaded` gave. If that fails, model and optimizer are unchanged."""
     before = run.model.state()
     path, tensors, description, rows = given
     try:
@@ -172,7 +172,7 @@ def restore(run: Run, given: tuple[Any, ...], recipe: dict[str, Any], callbacks:
 
 
 def _like(default: Any, value: Any, name: str) -> Any:
-    """`value`, if it is of the type of `default` and no count below zero."""
+    """`value`, if it has the type of `default` and is not a negative count."""
     if type(value) is not type(default) or (type(value) is int and value < 0):
         raise ValueError(f"{name} is {value!r}")
     return value

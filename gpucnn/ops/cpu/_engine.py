@@ -1,4 +1,4 @@
-"""Whether the compiled loops can be had, and loading them: Numba is imported when the first operation needs it, never with gpucnn."""
+"""Loads the compiled loops, if they are available: Numba is imported when the first operation needs it, never with gpucnn."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gpucnn.text import first_line, shown
 VARIABLE = "GPUCNN_CPU"
 ENDED = (128 + 15, 128 + 1)  # what a program is told to end with by SIGTERM and SIGHUP: that comes from outside
 FLOAT32 = np.dtype(np.float32)
-MOST_COPIED = 1 << 26  # bytes of a model that is copied to find out what it needs
+MOST_COPIED = 1 << 26  # bytes of a model that is copied to find out which loops it needs
 _lock = threading.Lock()
 
 
@@ -42,7 +42,7 @@ def images(*arrays: Array | None) -> bool:
 
 
 def modules() -> Any:
-    """The modules of gpucnn_loops, by their names; None where NumPy is to do everything."""
+    """The modules of gpucnn_loops by name; None if NumPy does everything."""
     with _lock:
         if not _found:
             _found.append(_modules())
@@ -61,7 +61,7 @@ def _wanted() -> str:
 
 
 def expected() -> bool:
-    """Whether float32 is likely to go the loops' road: for estimates, which are not worth loading a compiler."""
+    """Whether float32 is likely to take the loops' road: for estimates, which are not worth loading a compiler."""
     return _wanted() != "numpy"
 
 
@@ -81,7 +81,7 @@ def _modules() -> Any:
 
 
 def _without(error: BaseException) -> None:
-    """Says that NumPy computes, and why; DeviceError where the loops were asked for."""
+    """Warns that NumPy computes, and why. Raises DeviceError if the loops were asked for."""
     reason = f"Numba cannot compile the CPU's loops ({type(error).__name__}: {first_line(error)})"
     if _wanted() == "loops":
         raise DeviceError(f"{reason}: install numba again, or unset {VARIABLE}") from error
@@ -159,7 +159,7 @@ def road(run: Callable[[], object]) -> tuple[object, str]:
 
 
 def fastest() -> Callable[[], int] | None:
-    """Something that does as many multiply-adds as all threads can, and returns their number; None without loops."""
+    """A function that does as many multiply-adds as all threads can, and returns their number; None without loops."""
     if modules() is None:
         return None
     from gpucnn_loops.tile import at_most

@@ -1,7 +1,7 @@
 """The complementary error function, which NumPy lacks.
 
 W. J. Cody, "Rational Chebyshev approximations for the error function", Mathematics of Computation 23, 1969: three quotients of polynomials,
-for small, middling and large arguments, right to the last bits of float64.
+for small, medium and large arguments, correct to the last bits of float64.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Work cut into pieces that fit the cache, shared out among the cores.
+"""Work cut into pieces that fit the cache, and distributed over the cores.
 
 NumPy runs copies and elementwise passes on one core, and BLAS runs products on all of them; in turn, each waits for the other. So a
 piece (some images, or some elements) goes through all its passes on one thread, and BLAS is held to one thread meanwhile. Pieces
@@ -26,7 +26,7 @@ from gpucnn_loops import threads as pools
 Array: TypeAlias = npt.NDArray[Any]
 
 SLAB = 1 << 18
-"""Elements of a piece: 1 MB of float32, so that what a few passes over it leave behind is still in the last-level cache, and yet so much
+"""Elements of a piece: 1 MB of float32, small enough that the results of a few passes are still in the last-level cache, and large enough
 that a pass takes a tenth of a millisecond. Between two passes a thread must have Python's global lock: with pieces that fit the
 second-level cache (2¹⁵) two threads spent their time handing it to one another, and pooling took four times as long."""
 WORTH_A_THREAD = 1 << 18  # elements touched or multiplied; below it, waking another thread costs more than it saves

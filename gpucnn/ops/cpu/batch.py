@@ -1,7 +1,7 @@
-"""Batches out of a data set that lies on the device: the order of an epoch, and the examples of a step, changed at random.
+"""Batches from a data set in device memory: the order of an epoch, and the examples of a step, changed at random.
 
-All that is drawn is a function of the seed, the epoch and an example's place in it. Nothing is kept between calls, so a run that is taken
-up again draws what one that was never stopped would have; and nothing depends on the device.
+Every random number is a function of the seed, the epoch and an example's place in it. Nothing is kept between calls, so a resumed run draws
+the same numbers as one that was never stopped; and nothing depends on the device.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ __all__ = ["gather_batch", "permutation"]
 
 WORD = 0xFFFFFFFF
 ROUNDS = 24
-# The last word of Philox's counter says what is drawn. Dropout has 0, so one seed serves all three.
+# The last word of Philox's counter says what the numbers are for. Dropout has 0, so one seed serves all three.
 ORDER, CHANGES = 1, 2
-# And the third word, which of an image's changes: the nodes of the elastic grid follow the others.
+# The third word says which change of an image: the nodes of the elastic grid follow the others.
 WARP, MOVE, CUTOUT, NODES = 0, 1, 2, 4
 
 
@@ -30,7 +30,7 @@ def permutation(order: Array, seed: int, epoch: int) -> None:
     bits that holds M − 1 (so each half has as many bits), and a permutation of the numbers of so many bits whatever its round function
     is. Where it leads to M or beyond, its result is enciphered again until it does not: a permutation of 0 … M − 1 remains (J. Black and
     P. Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002: cycle walking). The numbers of so many bits are fewer than 4·M, so
-    that takes less than four goes on average.
+    that takes fewer than four rounds on average.
 
     R. Mitchell, D. Stokes, E. Frank and G. Holmes ("Bandwidth-Optimal Random Shuffling for GPUs", ACM TOPC 2022) shuffle with such a
     cipher of 24 rounds; as many there are here. Their round function is one multiplication; this one is the finalizer of A. Appleby's
@@ -39,7 +39,7 @@ def permutation(order: Array, seed: int, epoch: int) -> None:
     epoch div 2³², 0, 1) under the key `seed`, used in turn, with 2³²/φ added once more each time round, as Philox does with its own keys.
 
     A round exchanges an even number of pairs (where halves have two bits or more), so rounds alone make none but even permutations of the
-    numbers of so many bits. Of thousands of examples nobody would notice, but all orders of sixteen would be even, and 56 in 100 of six.
+    numbers of so many bits. With thousands of examples nobody would notice, but all orders of sixteen would be even, and 56 in 100 of six.
     So the bit of one more key says whether 0 and 1 are exchanged in the end.
     """
     size, keys = order.shape[0], round_keys(seed, epoch)

@@ -18,7 +18,7 @@ from gpucnn.ops.shapes import Window
 
 __all__ = ["bias_grad", "conv2d", "conv2d_input_grad", "conv2d_weight_grad"]
 
-_UNFOLDED = 1 << 21  # elements of unfolded images a thread holds at a time: 8 MB of float32, about a core's share of the last cache
+_UNFOLDED = 1 << 21  # elements of unfolded images that a thread holds at once: 8 MB of float32, a core's share of the last-level cache
 _LANES = 8  # partial sums of the weight gradient, added in a fixed order whatever the number of threads
 
 
@@ -129,7 +129,7 @@ def bias_grad(dy: Array, *, out: Array | None = None) -> Array:
 
 
 def scratch(n: int, k: int, c: int, window: Window, groups: int) -> tuple[int, int]:
-    """Elements that are taken besides inputs and outputs, forward and in the gradients: for a bound, as many threads as there may be."""
+    """Elements needed besides inputs and outputs, forward and in the gradients: an upper bound, for the largest number of threads."""
     if expected():
         return _scratch_of_loops(n, k, c, window, groups)
     images = _images_at_a_time(n, c, window)

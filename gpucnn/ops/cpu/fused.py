@@ -1,4 +1,4 @@
-"""Operations that a GPU does in one kernel, so that what lies between them never goes to memory; here one after the other.
+"""Operations that a GPU does in one kernel, so that intermediate results never go to memory; here one after the other.
 
 x (N, C, H, W), weight (K, C/groups, R, S), bias (K); y and indices (N, K, …).
 """
@@ -44,7 +44,8 @@ def conv2d_relu_max_pool2d_weight_grad(
     out: Array | None = None,
     dbias: Array | None = None,
 ) -> Array:
-    """dweight (K, C/groups, R, S), and dbias (K) if given, from the gradient dy of the pooled values, for a layer that hands no gradient
-    down: that of the convolution's own output is not made. `relu`: the pooled values, unless dy has seen ReLU's gradient already."""
+    """dweight (K, C/groups, R, S), and dbias (K) if given, from the gradient dy of the pooled values, for a layer that passes no
+    gradient on: that of the convolution's own output is never formed. `relu`: the pooled values, unless dy has seen ReLU's gradient
+    already."""
     dconv = max_pool2d_grad(dy, indices, pool_window, relu=relu)
     return conv2d_weight_grad(dconv, x, window, groups, out=out, dbias=dbias)

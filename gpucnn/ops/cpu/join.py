@@ -1,4 +1,4 @@
-"""What brings branches together: sums of two arrays, and channels put beside one another."""
+"""Operations that join branches: sums of two arrays, and channels put beside one another."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Batch normalization. x, y, dy and dx (N, C, …); everything else has one value for each channel.
 
 S. Ioffe and C. Szegedy, "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift" (ICML 2015).
-Some channels at a time, as many as fit the cache, on one thread: what a channel's sums are does not depend on how many threads there are.
+A thread takes as many channels at a time as fit the cache: a channel's sums do not depend on the number of threads.
 """
 
 from __future__ import annotations

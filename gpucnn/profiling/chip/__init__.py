@@ -1,1 +1,1 @@
-"""What is known of a chip without having it: its peak rates, and the kernels compiled for it."""
+"""Facts about a chip that need not be present: its peak rates, and the kernels compiled for it."""

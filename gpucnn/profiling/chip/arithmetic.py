@@ -1,8 +1,8 @@
-"""Integer arithmetic of a chip's instructions, for the 32 threads of a warp at once: what addresses and turns of loops are made of.
+"""Integer arithmetic of a chip's instructions, for the 32 threads of a warp at once, as addresses and loop counters need it.
 
-A number is a Python int where all threads have the same one and an array of 32 uint64 where not, always within 0 … 2³² − 1; a predicate
-is a bool or an array of 32. None is what is not known: whatever was read from memory, and everything in floating point but for the
-steps of a division of integers. What an instruction does that is not here is not known either, and nothing is guessed.
+A number is a Python int if all threads have the same one, otherwise an array of 32 uint64, always within 0 … 2³² − 1; a predicate is a bool
+or an array of 32. None is an unknown value: anything read from memory, and all of floating point except the steps of an integer division.
+The result of an instruction that is not here is unknown as well; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _WORD = 1 << 32
 
 
 def signed(value: Value) -> Value:
-    """A 32-bit number as two's complement has it."""
+    """A 32-bit number as a signed one, in two's complement."""
     if isinstance(value, np.ndarray):
         return (value ^ np.uint64(1 << 31)).astype(np.int64) - (1 << 31)
     return (value ^ 1 << 31) - (1 << 31)
@@ -47,7 +47,7 @@ def as_lanes(value: Value) -> np.ndarray[Any, Any]:
 
 
 def no(value: Value) -> Value:
-    """The opposite of a predicate."""
+    """The negation of a predicate."""
     return None if value is None else ~value if isinstance(value, np.ndarray) else not value
 
 
@@ -57,7 +57,7 @@ def compare(name: str, a: Value, b: Value) -> Value:
 
 
 def combined(name: str, a: Value, b: Value) -> Value:
-    """Two predicates by AND, OR or XOR. What is known of one may be enough."""
+    """Two predicates by AND, OR or XOR. If one is known, that may be enough."""
     if name in ("AND", "OR"):
         decides = name == "OR"
         for one in (a, b):
@@ -76,7 +76,7 @@ def set_predicate(parts: Sequence[str], sources: Sequence[Value]) -> list[Value]
         kind = parts[1]
         x, y = (a, b) if "U32" in parts else (signed(a), signed(b))
         answer = compare(kind, x, y)
-        if "EX" in parts:  # the high words of a comparison: where they are equal the low ones decide
+        if "EX" in parts:  # the high words of a comparison: if they are equal, the low ones decide
             low = sources[3] if len(sources) > 3 else None
             same = a == b
             if low is None:
@@ -101,9 +101,9 @@ def table_of_three(a: Value, b: Value, c: Value, table: int) -> Value:
 
 
 def logic(sources: Sequence[Value], results: Sequence[str]) -> list[Value]:
-    """LOP3.LUT, and whether anything is left of it."""
+    """LOP3.LUT, and whether its result is not 0."""
     a, b, c, table = sources[:4]
-    # A table that does not ask for a number leaves it unknown without harm, as in (x & 0).
+    # If the table ignores a number, it may be unknown, as in (x & 0).
     needs = [any((table >> i ^ table >> (i ^ place)) & 1 for i in range(8)) for place in (4, 2, 1)]
     a, b, c = (value if need else 0 for value, need in zip((a, b, c), needs, strict=True))
     value = None if a is None or b is None or c is None else table_of_three(a, b, c, table)
@@ -151,7 +151,7 @@ def shifted(parts: Sequence[str], low: Value, by: Value, high: Value) -> Value:
 
 
 def added(values: Sequence[Value], carries: Sequence[Value]) -> tuple[Value, Value]:
-    """A sum of numbers and predicates, and what is carried to the next word."""
+    """A sum of numbers and predicates, and the carry into the next word."""
     if any(value is None for value in (*values, *carries)):
         return None, None
     total: Value = 0

@@ -35,9 +35,9 @@ from gpucnn_kernels.choose import select
 from gpucnn_kernels.core.launch import Launch, recording
 
 LAUNCH = 2e-6
-"""Seconds that a kernel with nothing to do is taken to last, from the start of it to the start of the next. An assumption: no data sheet
-has it, and it decides only which kernels are called launch-bound."""
-ALL, NAMED_SHAPES = "all", "shapes"  # what --kernels takes besides a part of a name
+"""The assumed seconds of an empty kernel, from its start to the start of the next. No data sheet gives it, and it decides only which
+kernels are called launch-bound."""
+ALL, NAMED_SHAPES = "all", "shapes"  # the values of --kernels besides a part of a name
 Say = Callable[[str], None]
 Place: TypeAlias = tuple[tuple[int, bool], ...]
 

@@ -64,8 +64,8 @@ def _chip(name: str, arch: str, sms: int, gigabytes_per_second: int, tera_flops:
 
 
 # From NVIDIA's data sheets: T4, A100 (80 GB, SXM), H100 (SXM), H200 (SXM) and HGX B200; and from the white papers on the Turing, A100,
-# H100, GA102, Ada and RTX Blackwell architectures. The peaks are those at the boost clock. The B200's second-level cache is what CUDA
-# says of it.
+# H100, GA102, Ada and RTX Blackwell architectures. The peaks are those at the boost clock. The size of the B200's second-level cache is
+# as CUDA reports it.
 CHIPS = {
     chip.name: chip
     for chip in (

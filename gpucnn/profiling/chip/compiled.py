@@ -31,7 +31,7 @@ COMPILERS = ("numba", "numba-cuda", "nvidia-nvjitlink", "nvidia-cuda-nvcc", "nvi
 
 class Compiler:
     """Compiles for one architecture; `say` is called with a line for each kernel that has to be compiled. `kept` is the folder of the
-    results, or None for no cache. Without `loops` nothing is said of main loops."""
+    results, or None for no cache. Without `loops` it does not look at main loops."""
 
     def __init__(self, arch: str, say: Callable[[str], None], kept: Path | None, *, loops: bool = True) -> None:
         self.arch, self.say, self.kept, self.loops = arch, say, kept, loops
@@ -55,7 +55,7 @@ class Compiler:
                 found = self._compile(launch)
                 if file is not None and not self.notes:  # incomplete results are not cached
                     _write(json.dumps(dataclasses.asdict(found)).encode(), file)
-                    self.machine_code(launch)  # it is at hand by now
+                    self.machine_code(launch)  # already made: static.py remembers the last ones
             self._done[key] = found
         return self._done[key]
 
@@ -108,7 +108,7 @@ class Compiler:
         mark = disk_cache.fingerprint((launch.kernel.py_func, sorted(launch.kernel.targetoptions.items())))
         if mark is None:
             return None
-        beside = sorted(Path(launch.kernel.py_func.__code__.co_filename).parent.glob("*.py"))  # a kernel of another package's
+        beside = sorted(Path(launch.kernel.py_func.__code__.co_filename).parent.glob("*.py"))  # a kernel may be another package's
         read = b"".join(file.read_bytes() for file in (*beside, Path(static.__file__), Path(sass.__file__)))
         key = f"{mark} {launch.signature} {launch.threads} {launch.shared} {self.arch} {self.loops} {_versions()}".encode() + read
         return self.kept / f"{hashlib.sha256(key).hexdigest()}{ending}"

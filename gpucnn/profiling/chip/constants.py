@@ -1,4 +1,4 @@
-"""The constants that a kernel finds at its launch: its grid and its arguments, where a chip lays them out."""
+"""The constants of a launch, its grid and arguments, in the layout of a chip."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import numpy as np
 from gpucnn_kernels.core.launch import Launch
 
 _FIRST_ARGUMENT = {7: 0x160, 8: 0x160, 9: 0x210, 10: 0x380, 12: 0x380}
-"""Where arguments begin, by the chip's major number: what ptxas writes as EIATTR_PARAM_CBANK, the same for all kernels of a generation."""
+"""The offset of the arguments by the chip's major number: what ptxas writes as EIATTR_PARAM_CBANK, the same for all kernels of a
+generation."""
 _SIZES = {7: 0x0, 8: 0x0, 9: 0x0, 10: 0x360, 12: 0x360}  # threads of a block, then blocks of the grid, in three words each
 _APART = 1 << 36  # bytes from an array's made-up address to the next one's
 
 
 class LaunchConstants:
-    """Called with an offset in bytes it gives the 32-bit word there, or None where nothing is known."""
+    """A function of an offset in bytes that returns the 32-bit word there, or None if it is unknown."""
 
     def __init__(self, launch: Launch, capability: tuple[int, int]) -> None:
         self.words: dict[int, int] = {}
@@ -44,8 +45,8 @@ class LaunchConstants:
 
 
 def _parts(value: Any, arrays: dict[int, int]) -> Iterator[bytes]:
-    """An argument as Numba hands it over: a tuple as its members, an array as two pointers, its size, the size of a number, where it lies,
-    and its shape and strides."""
+    """An argument as Numba passes it: a tuple as its members, an array as two pointers, its size, the size of a number, its address, and
+    its shape and strides."""
     if isinstance(value, tuple):
         for each in value:
             yield from _parts(each, arrays)

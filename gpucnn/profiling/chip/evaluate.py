@@ -1,4 +1,4 @@
-"""What an instruction does to the registers of a warp, as far as control and addresses need it: `step` makes a function of it."""
+"""The effect of an instruction on the registers of a warp, as far as control flow and addresses need it: `step` makes it a function."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ from gpucnn.profiling.chip.arithmetic import (
 )
 from gpucnn.profiling.chip.machine import Instruction
 
-Registers: TypeAlias = dict[str, Value]  # what is not known is not in it
+Registers: TypeAlias = dict[str, Value]  # without the unknown ones
 Read: TypeAlias = Callable[[Registers], Value]
 Step: TypeAlias = Callable[[Registers], list[Value]]
-Constants: TypeAlias = Callable[[int], "int | None"]  # the word at an offset of a kernel's constants, where it is known
+Constants: TypeAlias = Callable[[int], "int | None"]  # the word at an offset of a kernel's constants, if it is known
 
 _REGISTER = re.compile(r"(-|~)?(\|)?(U?)R(\d+|Z)(?:\.\w+)*\|?$")
 _PREDICATE = re.compile(r"(!)?(U?P)([\dT])$")
 _CONSTANT = re.compile(r"(-|~)?c\[0x0\]\[(?:(U?R\d+|RZ)\+?)?(0x[0-9a-f]+)?\]")
 _WORD = 1 << 32
 UNKNOWN = ("FFMA", "FADD", "FMUL", "FSEL", "FSETP", "FMNMX", "LDG", "LDS", "LDL", "LD", "HGMMA", "HMMA", "SHFL", "ATOMG", "ATOMS", "SYNCS")
-"""What gives values that are not known, whatever its operands are."""
+"""Instructions whose results are unknown, whatever their operands are."""
 _UNKNOWN: Read = lambda registers: None  # noqa: E731
 
 
 def operand(text: str, constants: Constants) -> Read:
-    """What reads an operand: a register, a predicate, a constant or a number."""
+    """A function that reads an operand: a register, a predicate, a constant or a number."""
     found = _PREDICATE.match(text)
     if found:
         inverted, kind, number = found.groups()
@@ -88,7 +88,7 @@ def _with_sign(sign: str | None, read: Read) -> Read:
 
 
 def next_register(name: str) -> str:
-    """The register behind it: R5 of R4, UR5 of UR4."""
+    """The next register: R5 after R4, UR5 after UR4."""
     kind, _, number = name.rpartition("R")
     return name if number in ("", "Z") else f"{kind}R{int(number) + 1}"
 
@@ -103,7 +103,7 @@ def _behind(text: str) -> str:
 
 
 def written(instruction: Instruction) -> list[str]:
-    """The names of all that an instruction writes, both words of a pair included; PT and RZ among them."""
+    """The names of everything that an instruction writes, with both words of a pair, and PT and RZ."""
     names = list(instruction.results)
     if not names or "P" in names[0]:
         return names
@@ -119,12 +119,12 @@ def written(instruction: Instruction) -> list[str]:
 
 
 def step(instruction: Instruction, constants: Constants, special: Callable[[str], Value]) -> Step | None:
-    """What gives the values of `written`, from the registers; None where nothing is known of any. `special` has the registers that tell a
-    thread its place."""
+    """A function of the registers that gives the values of `written`; None if none of them is known. `special` has the registers that hold
+    a thread's position."""
     base, parts, results = instruction.base.removeprefix("U"), instruction.name.split("."), instruction.results
     sources = instruction.operands[len(results) :]
     read = [operand(text, constants) for text in sources]
-    if base == "IMAD" and ("WIDE" in parts or "HI" in parts):  # what is added has 64 bits
+    if base == "IMAD" and ("WIDE" in parts or "HI" in parts):  # the summand has 64 bits
         read.append(operand(_behind(sources[2]), constants))
     if base in ("S2R", "S2UR"):
         value = special(sources[0])
@@ -215,7 +215,7 @@ def _smaller(parts: Sequence[str], a: Value, b: Value, least: Value) -> Value:
 
 
 def _conversion(parts: Sequence[str], sources: Sequence[Value], results: Sequence[str]) -> list[Value]:
-    """A whole number as float32; rounded up where it says so, which the division of integers asks for."""
+    """A whole number as float32; rounded up if the instruction says so, as integer division needs it."""
     value = sources[0]
     if value is None or "U64" in parts or "U8" in parts:
         return [None] * len(results)

@@ -1,9 +1,8 @@
-"""A quarter of a multiprocessor issuing instructions, cycle by cycle: how long blocks take on it, and what its warps wait for.
+"""Simulates a quarter of a multiprocessor issuing instructions, cycle by cycle: how long blocks take, and what their warps wait for.
 
 A multiprocessor has four parts with a scheduler each, which issues one instruction of one of its warps in a cycle. The compiler has
-written into each instruction how long its warp must pause behind it and which scoreboards it waits for (machine.py), so that what is
-left to know is how long each access takes and how often each unit can be used. One quarter is looked at, and the other three are taken
-to do the same.
+written into each instruction how long its warp must pause after it and which scoreboards it waits for (machine.py). The only other inputs
+are how long each access takes and how often each unit can be used. One quarter is simulated; the other three are assumed to do the same.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ NEVER = float("inf")
 
 @dataclass
 class Issued:
-    """What came of it: cycles until each block had ended, in the order in which they did; cycles in which an instruction was issued; and
-    those in which none was, by what was waited for."""
+    """The result: cycles until each block had ended, in that order; cycles in which an instruction was issued; and those in which none was,
+    by the reason."""
 
     ends: list[float]
     busy: int
     waited: Counter[str]
-    idle: Counter[int]  # the same by the instruction that was issued at last
+    idle: Counter[int]  # the idle cycles by the instruction that was issued next
 
     @property
     def cycles(self) -> float:
@@ -38,13 +37,13 @@ class Issued:
 class _Warp:
     way: Way
     block: _Block
-    at: int = 0  # the place in its way
+    at: int = 0  # its position in the code
     ready: float = 0.0
-    why: str = ""  # what it is that makes it wait until then
+    why: str = ""  # the reason for waiting until then
     boards: list[tuple[float, str]] = field(default_factory=lambda: [(0.0, "")] * 6)
-    copies: float = 0.0  # when its copies to shared memory are there
+    copies: float = 0.0  # when its copies to shared memory have arrived
     groups: list[float] = field(default_factory=list)  # the same for those of a group
-    products: list[float] = field(default_factory=list)  # when groups of products on tensor cores are done
+    products: list[float] = field(default_factory=list)  # when groups of products on tensor cores are complete
     product: float = 0.0
     last_place: int | None = None
     parked: bool = False
@@ -52,7 +51,7 @@ class _Warp:
 
 @dataclass(eq=False)
 class _Barrier:
-    """A barrier in shared memory: its phases that have ended, when the last one did, and who has arrived in this one."""
+    """A barrier in shared memory: the number of phases that have ended, when the last one did, and the arrivals in the current one."""
 
     phases: int = 0
     ended: float = 0.0
@@ -91,7 +90,7 @@ class Quarter:
                         self.copying.add((number, access.place))
 
     def run(self, slots: int, blocks: int) -> Issued:
-        """So many blocks, at most `slots` of them at a time, a new one as soon as one has ended."""
+        """Runs this many blocks, at most `slots` at a time, each new one as soon as another has ended."""
         self.free: dict[str, float] = dict.fromkeys(("fma", "lite", "alu", "uniform", "special", "memory", "port", "tensor"), 0.0)
         self.waited: Counter[str] = Counter()
         idle: Counter[int] = Counter()
@@ -126,7 +125,7 @@ class Quarter:
                     time, why = free, kind
                 if time < best_time or (warp is last and time <= max(best_time, now + 1)):
                     best, best_time, best_why = warp, time, why
-            if best is None:  # nobody can ever arrive: a way that was cut
+            if best is None:  # nobody can ever arrive: the way was cut short
                 break
             time = max(best_time, now + 1)
             if time > now + 1:
@@ -148,7 +147,7 @@ class Quarter:
         return Issued(ends or [now], busy, self.waited, idle)
 
     def _free(self, kind: str) -> float:
-        """From when on an instruction of that kind can be taken."""
+        """The cycle from which a unit can take an instruction of that kind."""
         free = self.free
         if kind == "fma":
             return min(free["fma"], free["lite"]) if self.units.second_half else free["fma"]
@@ -182,7 +181,7 @@ class Quarter:
             self._prepare(warp, warp.ready)
 
     def _prepare(self, warp: _Warp, ready: float) -> None:
-        """When the next instruction's scoreboards are free."""
+        """Works out when the scoreboards of the next instruction are free."""
         for board in self.static[warp.way.issued[warp.at]][5]:
             done, why = warp.boards[board]
             if done > ready:
@@ -190,7 +189,7 @@ class Quarter:
         warp.ready = ready
 
     def _take(self, kind: str, base: str, instruction: Instruction, warp: _Warp, place: int, now: float) -> tuple[float, str]:
-        """Occupies a unit. Returns in how many cycles the result is there, and what one waits for until then."""
+        """Occupies a unit. Returns the number of cycles until the result, and the reason for waiting until then."""
         units, free = self.units, self.free
         if kind == "fma":
             if units.second_half and free["lite"] <= now:
@@ -218,7 +217,7 @@ class Quarter:
             return units.arithmetic, kind
         access = warp.way.accesses.get(place)
         if kind in ("shared", "global") and access is None:
-            return units.arithmetic, kind  # no thread does it
+            return units.arithmetic, kind  # no thread is involved
         cycles = 1.0 if access is None else access.cycles
         if base == "LDGSTS":  # looks up the cache, and writes to shared memory
             cycles += instruction.words
@@ -237,7 +236,7 @@ class Quarter:
         return wait + {"shared": units.shared, "constant": units.constant, "exchange": units.exchange}[kind], kind
 
     def _special(self, kind: str, base: str, instruction: Instruction, warp: _Warp, place: int, now: float) -> None:
-        """What waits by other means than scoreboards."""
+        """Handles instructions that wait by other means than scoreboards."""
         if base == "BAR" and "ARV" not in instruction.name:
             warp.parked, warp.why = True, "barrier"
             warp.block.at_barrier.append(warp)
@@ -261,7 +260,7 @@ class Quarter:
         access = warp.way.accesses.get(place)
         if access is None:
             return
-        if base == "UBLKCP":  # told to the barrier that this warp has just announced it to
+        if base == "UBLKCP":  # reported to the barrier at which this warp has just announced it
             barrier = warp.block.barriers.setdefault(warp.last_place, _Barrier())
             self.free["port"] = max(now, self.free["port"]) + access.new * 32 / self.units.port
             barrier.latest = max(barrier.latest, self.free["port"] + self.latency)
@@ -292,7 +291,7 @@ class Quarter:
             warp.ready, warp.why = time, why
 
     def _release(self, block: _Block, now: float) -> None:
-        """Lets go of those at the block's barrier, where all are there who are still running."""
+        """Releases the warps at the block's barrier once all that are still running have arrived."""
         if block.at_barrier and len(block.at_barrier) >= block.alive:
             for warp in block.at_barrier:
                 warp.parked = False

@@ -1,4 +1,4 @@
-"""What lies between GPUs, and how long a sum over ranks takes at least on it: an estimate, with nothing measured.
+"""Links between GPUs, and the least time of a sum over ranks on them: an estimate; nothing is measured.
 
 A sum of S bytes over n ranks moves 2·(n − 1)/n·S bytes through each rank's link, in each direction, whatever the algorithm does that sends
 the least (P. Patarasuk and X. Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", JPDC 69, 2009; NVIDIA's
@@ -20,8 +20,8 @@ class Link:
     """A rank's connection to the others."""
 
     name: str
-    rate: float  # bytes a second in each direction, as the data sheet has it
-    message: float  # seconds until a message of no size is there: assumed, no data sheet has it
+    rate: float  # bytes a second in each direction, from the data sheet
+    message: float  # seconds until an empty message arrives: assumed, as no data sheet gives it
     source: str
 
 
@@ -32,7 +32,7 @@ LINKS.add("100gbe")(Link("100 Gb/s Ethernet", 12.5e9, 10e-6, "its name: 100 Gb/s
 
 
 def sum_seconds(size: int, ranks: int, link: Link) -> float:
-    """The least time for a sum of `size` bytes over so many ranks, each on a link of its own; 0 for one."""
+    """The least time for a sum of `size` bytes over this many ranks, each on a link of its own; 0 for one."""
     integer(ranks, "ranks", 1)
     if ranks == 1:
         return 0.0

@@ -1,4 +1,4 @@
-"""A kernel's Python beside its machine code: which line became which instructions, how often those are issued, and where its warps wait."""
+"""A kernel's Python beside its machine code: the instructions of each line, how often they are issued, and where the warps wait."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from gpucnn.profiling.records import Listing, SourceLine
 
 
 def listing(kernel: str, program: Program, prediction: Prediction) -> Listing:
-    """The lines in the order in which the code has them first; instructions that no warp came by are left out, and so is what nobody wrote
-    a line for, but for its part of the time."""
+    """The lines in the order of their first instruction. Instructions that no warp reached are left out, and so is code without a line,
+    except for its share of the time."""
     total = sum(prediction.issued.values()) or 1.0
     waits = sum(prediction.waited.values()) or 1.0
     found: dict[tuple[str, int] | None, list[int]] = {}
@@ -35,5 +35,5 @@ def listing(kernel: str, program: Program, prediction: Prediction) -> Listing:
 
 
 def _place(file: str, number: int) -> str:
-    """A file's last two parts, and the line: where it is installed says nothing."""
+    """The last two parts of a file's path, and the line: where it is installed does not matter."""
     return f"{'/'.join(Path(file).parts[-2:])}:{number}"

@@ -1,6 +1,6 @@
-"""A kernel's machine code as instructions: what each reads and writes, and what the compiler tells the chip about when to issue it.
+"""A kernel's machine code as instructions: what each reads and writes, and the compiler's timing for it.
 
-An instruction of 128 bits has, from bit 105 on, what a chip since Volta is told about its timing (Z. Jia et al., "Dissecting the NVIDIA
+An instruction of 128 bits holds, from bit 105 on, its timing for chips since Volta (Z. Jia et al., "Dissecting the NVIDIA
 Volta GPU architecture via microbenchmarking", 2018, section 2.1): 4 bits of stall, the cycles until the warp's next instruction may
 issue; a bit of yield; 3 bits each for a scoreboard that is released when the result is written, and one when the operands have been
 read, 7 being none; and 6 bits for the scoreboards that the instruction waits for.
@@ -31,7 +31,7 @@ class Instruction:
 
     address: int
     guard: str
-    name: str  # with what is written behind its points: "LDG.E.128"
+    name: str  # with its modifiers: "LDG.E.128"
     operands: tuple[str, ...]
     stall: int
     write: int  # the scoreboard that its result releases
@@ -41,12 +41,12 @@ class Instruction:
 
     @property
     def base(self) -> str:
-        """The name without what is behind its first point."""
+        """The name without modifiers."""
         return self.name.partition(".")[0]
 
     @property
     def text(self) -> str:
-        """As a disassembler writes it."""
+        """The text that a disassembler prints."""
         return f"{'@' + self.guard + ' ' if self.guard else ''}{self.name} {', '.join(self.operands)}".rstrip()
 
     @property
@@ -62,7 +62,7 @@ class Instruction:
 
     @property
     def results(self) -> tuple[str, ...]:
-        """The operands that it writes, PT and RZ among them, which stand in for none."""
+        """The operands that it writes, with PT and RZ, which stand for none."""
         base, first = self.base.removeprefix("U"), self.operands[0] if self.operands else ""
         if not first or first.startswith("[") or self.base.startswith(_NO_RESULT):
             return ()
@@ -76,7 +76,7 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Program:
-    """The instructions of a kernel, and where its labels are."""
+    """The instructions of a kernel, and the positions of its labels."""
 
     instructions: Sequence[Instruction]
     labels: dict[str, int]

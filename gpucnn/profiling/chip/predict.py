@@ -1,9 +1,9 @@
-"""How long a launch takes on a chip that is not here: predicted from its machine code. All that was measured of it are latencies that
+"""Predicts how long a launch takes on a chip that is not present, from its machine code. The only measured inputs are latencies that
 others have published (units.py), and the microsecond between kernels.
 
-A typical block's warps are followed through the code (warp.py), and a quarter of the busiest multiprocessor issues what they issue
-(issue.py), with as many blocks as it gets (waves.py); the kernel takes that, or as long as the memory needs for the least bytes that
-have to be moved, whichever is more, and what lies between two nodes of a graph.
+The warps of a typical block are followed through the code (warp.py), and a quarter of the busiest multiprocessor issues their instructions
+(issue.py), with as many blocks as it gets (waves.py). The prediction is that time, or the time that the memory needs for the least bytes
+to be moved, whichever is longer, plus the gap between two nodes of a graph.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from gpucnn_kernels.core.launch import Launch
 NODE = 1e-6
 """Seconds from one node of a recorded graph to the next, with a kernel that does nothing: 0.9 to 1.2 µs on the H100 of kernels/measured."""
 REACHED = 0.9
-"""The part of a data sheet's bandwidth that can be reached: refreshing and turning round between reads and writes take the rest."""
-MOST_ISSUES = 120_000  # that are gone through one by one; more blocks than that takes are worked out from those
+"""The fraction of a data sheet's bandwidth that can be reached: refresh, and switching between reads and writes, take the rest."""
+MOST_ISSUES = 120_000  # issues that are simulated one by one; further blocks are extrapolated
 ASSUMPTIONS = (
     "predicted, not measured: a typical block's warps, followed through the machine code, on a quarter of the busiest multiprocessor",
     f"assumed: the clock of the data sheet's peak, {100 * REACHED:.0f} % of its bandwidth, {NODE * 1e6:.0f} µs between kernels",
@@ -74,7 +74,7 @@ def predict(launch: Launch, work: Work, program: Program, occupancy: float, chip
     walker = Walker(program, LaunchConstants(launch, architecture.capability))
     ways = [walker.walk(launch.blocks // 2, warp, launch.threads) for warp in range(0, warps, 4)]
     at_once = min(held, spread.most)
-    # A block of fewer than four warps leaves quarters out, and others take these.
+    # A block of fewer than four warps leaves some quarters out; other blocks use those.
     part = min(1.0, warps / 4)
     slots, blocks = max(1, math.ceil(at_once * part)), max(1, math.ceil(spread.most * part))
     clock = chip.fp32 / (2 * architecture.lanes * chip.sms)
@@ -97,8 +97,8 @@ def predict(launch: Launch, work: Work, program: Program, occupancy: float, chip
 
 
 def _cycles(quarter: Quarter, ways: list[Way], slots: int, blocks: int) -> tuple[float, Issued]:
-    """Cycles that so many blocks take. Where that would be too much to go through, each round beyond the first few takes as long as the
-    last of those."""
+    """The cycles of this many blocks. If they are too many to simulate, each round beyond the first few takes as long as the last of
+    those."""
     rounds = max(2, min(4, MOST_ISSUES // max(1, slots * sum(len(way.issued) for way in ways))))
     some = rounds * slots
     if blocks <= some:

@@ -48,10 +48,10 @@ def load(*, cuda: bool = False) -> Any:
 def compare(
     call: Call, torch: Any, clock: Clock, *, own: Run | None = None, prepared: Callable[[Run], Run] = lambda run: run
 ) -> Compared | None:
-    """Both, in turn; None for an operation, or a padding, that PyTorch has no equal of.
+    """Times both, in turn; None for an operation, or a padding, that PyTorch lacks.
 
-    `own` does the call, where that is not to be done by calling it; `prepared` makes PyTorch's ready to be timed. Where the two disagree
-    there is no ratio: which of them is right has been found out before, against float64.
+    `own` replaces the call itself, if given; `prepared` prepares PyTorch's function for timing. If the two disagree there is no ratio: this
+    library's result has already been checked against float64.
     """
     reference = _reference(call, torch)
     if reference is None:

@@ -1,8 +1,8 @@
-"""A GPU that is measured on: the clock of its stream, and launches done again on copies of their arrays.
+"""A bench for measuring on a GPU: the clock of its stream, and launches repeated on copies of their arrays.
 
-CuPy is the array library. All work is on one stream, which is not the default one because that cannot be captured. A launch is replayed on
-copies of its arrays, as many as it takes to fill the second-level cache three times over, and captured as a graph with others like it, so
-that the host, which takes longer over a launch than many kernels last, is not part of the time.
+CuPy is the array library. All work is on one stream, not the default one because that cannot be captured. A launch is replayed on enough
+copies of its arrays to fill the second-level cache three times, and captured as a graph with others like it, so that the time does not
+include the host, for which a launch takes longer than many kernels last.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from gpucnn.profiling.records import Timing
 from gpucnn.training.graph import Branches
 from gpucnn_kernels.core.launch import Launch, address_of, external_stream, unsynchronized
 
-ROOM = 4  # a part in so many of the free memory may go to copies
+ROOM = 4  # a quarter of the free memory may go to copies
 
 
 class EventClock:
-    """CUDA's events on a stream. A batch is a graph; only launches may be in it, on arrays that are there already."""
+    """A clock of CUDA's events on a stream. A batch is a graph; it may hold only launches, on arrays that already exist."""
 
     def __init__(self, xp: Any, stream: Any) -> None:
         self._stream = stream
@@ -36,13 +36,13 @@ class EventClock:
     def batch(self, runs: Sequence[Run]) -> Run:
         """The runs as one graph."""
         collecting = gc.isenabled()
-        gc.disable()  # a graph or an event that is collected meanwhile would break the capture off
+        gc.disable()  # collecting a graph or an event now would abort the capture
         self._stream.begin_capture()
         try:
             for run in runs:
                 run()
         except BaseException:
-            with contextlib.suppress(Exception):  # the stream is of no use to anybody while it is being captured
+            with contextlib.suppress(Exception):  # the stream is unusable while it is being captured
                 self._stream.end_capture()
             raise
         finally:
@@ -68,7 +68,7 @@ class ReplayClock(EventClock):
 
 @dataclass(frozen=True)
 class Gpu:
-    """The facts on the GPU."""
+    """The facts about the GPU."""
 
     name: str
     capability: tuple[int, int]
@@ -94,7 +94,7 @@ def describe(xp: Any) -> Gpu:
 
 @dataclass(frozen=True)
 class Bench:
-    """The means of measuring: the array library, the stream that all work is on, its clock, and what is known of the GPU."""
+    """The tools for measuring: the array library, the stream for all work, its clock, and the facts about the GPU."""
 
     xp: Any
     stream: Any
@@ -107,7 +107,7 @@ class Bench:
         return cls(xp, stream, EventClock(xp, stream), describe(xp))
 
     def copies(self, size: int) -> int:
-        """The number of copies of so many bytes that together keep data out of the cache, and fit."""
+        """The number of copies of `size` bytes that together keep data out of the cache, and fit."""
         return buffers_needed(size, self.gpu.cache, int(self.xp.cuda.runtime.memGetInfo()[0]) // ROOM)
 
     def replays(self, launches: Sequence[Launch], *, copied: bool) -> list[Run]:
@@ -158,7 +158,7 @@ def _close(opened: list[tuple[int, Any, contextlib.ExitStack]], left: int) -> No
 
 
 def one_after_the_other(runs: Sequence[Run]) -> Run:
-    """Several works as one, run one after the other."""
+    """Several pieces of work as one, run one after the other."""
 
     def run() -> None:
         for each in runs:
@@ -168,5 +168,5 @@ def one_after_the_other(runs: Sequence[Run]) -> Run:
 
 
 def _with(arguments: tuple[Any, ...], views: dict[Any, Any]) -> tuple[Any, ...]:
-    """The arguments with others in place of the arrays."""
+    """The arguments with other arrays in place of theirs."""
     return tuple(views[address_of(argument)] if getattr(argument, "shape", ()) else argument for argument in arguments)

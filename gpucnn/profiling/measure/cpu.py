@@ -1,4 +1,4 @@
-"""The CPU device measured: its operations one by one within whole steps, against this machine's own ceilings."""
+"""Measures the CPU device: its operations one by one within whole steps, against this machine's own ceilings."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from gpucnn.text import bytes_text
 
 WARM_UP = 3  # steps
 LEAST_STEPS, MOST_STEPS = 10, 100
-BUDGET = 6.0  # seconds; the least number of steps is taken however long they last
-COPY = 64 << 20  # bytes of what is copied: more than any cache
+BUDGET = 6.0  # seconds; the least number of steps is taken, however long they last
+COPY = 64 << 20  # bytes of the copied array: more than any cache
 SIDE = 1536  # of the matrices whose product is timed
 
 BUSY = 0.7  # threads for each core over the last minute, before this began
@@ -103,8 +103,8 @@ def profile(workload: Workload, selection: Selection, torch: Any, say: Say) -> P
 
 
 def measure_ceilings() -> Ceilings:
-    """This machine's copy bandwidth and float32 product rate, on the threads that the operations use, and what an operation costs that
-    has next to nothing to do."""
+    """This machine's copy bandwidth and float32 product rate, on the threads that the operations use, and the cost of an operation with
+    next to nothing to do."""
     count = COPY // 4
     source, target = np.ones(count, np.float32), np.zeros(count, np.float32)
 
@@ -122,7 +122,7 @@ def measure_ceilings() -> Ceilings:
     fastest = _engine.fastest()
     if fastest is not None and (most := 2 * fastest() / measure(clock, [fastest], budget=0.3).p10) > flops:
         flops, told = most, "multiply-adds in registers"
-    # The quick tenth: a ceiling is what the machine can do, not what it did while others were at it.
+    # The fastest tenth: a ceiling is what the machine can do, not what it did under other load.
     return Ceilings(
         bandwidth=2 * COPY / copying.p10,
         flops=flops,
@@ -133,7 +133,7 @@ def measure_ceilings() -> Ceilings:
 
 
 def _higher(one: Ceilings, other: Ceilings) -> Ceilings:
-    """The higher of each: before the steps and after them something else may have had the machine, and a ceiling is what it can do."""
+    """The higher of each: other load may have slowed the machine down before or after the steps, and a ceiling is what it can do."""
     return Ceilings(max(one.bandwidth, other.bandwidth), max(one.flops, other.flops), min(one.launch, other.launch), one.source)
 
 
@@ -204,7 +204,7 @@ def _device() -> dict[str, str]:
 
 
 def _processor() -> str:
-    """The processor's name, as Linux has it."""
+    """The processor's name according to Linux."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             for line in file:

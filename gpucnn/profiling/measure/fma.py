@@ -1,4 +1,4 @@
-"""A kernel that does nothing but FMAs: how many a chip really does in a second, beside what its data sheet says."""
+"""A kernel that does nothing but FMAs, to measure how many a chip really does in a second, beside its data sheet."""
 
 # Numba works out the types of kernels.
 # mypy: disable-error-code="no-untyped-def"
@@ -12,7 +12,7 @@ from gpucnn_kernels.core.compile import kernel
 from gpucnn_kernels.core.launch import Array, Stream, floats, run
 
 THREADS = 256
-CHAINS = 8  # FMAs of a thread that do not wait for one another: an FMA takes four cycles, and each scheduler issues one in every cycle
+CHAINS = 8  # independent FMAs of a thread: an FMA takes four cycles, and each scheduler issues one in every cycle
 REPEATS = 16  # FMAs of each chain per turn of the loop, so that counting the turns costs next to nothing
 
 

@@ -1,4 +1,4 @@
-"""The kernels measured on a GPU: each by itself, replayed from the launch that a real step made, and the step as a whole."""
+"""Measures kernels on a GPU: each by itself, replayed from the launch in a real step, and the step as a whole."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Recorded:
-    """A call of a step, with its launches and how far off its result was."""
+    """A call of a step, with its launches and the error of its result."""
 
     call: Call
     launches: list[Launch]
@@ -95,7 +95,7 @@ def profile(workload: Workload, selection: Selection, torch: Any, say: Say, argu
 
 
 def planned(workload: Workload) -> list[Part]:
-    """The launches of a step, planned: nothing is launched, and nothing compiled."""
+    """The launches that a step would make: nothing is launched or compiled."""
     found: list[Part] = []
 
     def listener(call: Call) -> Any:
@@ -140,7 +140,7 @@ def measure_ceilings(bench: Bench) -> Ceilings:
     copying = measure(clock, [lambda: target.data.copy_from_device_async(source.data, count, stream)])
     computing = measure(clock, [lambda: fma.fma(out, blocks, TURNS, numba_stream)])
     nothing = measure(clock, [lambda: fma.fma(out, 1, 0, numba_stream)])
-    # The quick tenth: a ceiling is what the chip can do, before it gets warm.
+    # The fastest tenth: a ceiling is what the chip can do before it gets warm.
     return Ceilings(
         bandwidth=2 * count / copying.p10,
         flops=fma.fma_flops(blocks, TURNS) / computing.p10,
@@ -169,7 +169,7 @@ def _steps(workload: Workload, bench: Bench, count: int) -> tuple[Timing, Timing
         hosts.append(time.perf_counter() - start)
         end.synchronize()
         steps.append(float(elapsed(begin, end)) * 1e-3)
-    for _ in range(STEPS):  # by themselves: an event for each call takes the host's time
+    for _ in range(STEPS):  # separately: an event for each call takes host time
         order = itertools.count()
 
         def listener(call: Call, order: Any = order) -> Any:

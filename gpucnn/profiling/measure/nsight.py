@@ -1,6 +1,6 @@
-"""For NVIDIA's own tools: ranges with names on their timeline, names for kernels, and the commands that look at the slowest one.
+"""Support for NVIDIA's own tools: named ranges on their timeline, names for kernels, and the commands that examine the slowest one.
 
-Nsight Systems shows what runs when, Nsight Compute what a kernel waits for. Both are told to watch one step alone.
+Nsight Systems shows what runs when, Nsight Compute what a kernel waits for. Both are told to watch a single step.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gpucnn.profiling.records import Timing
 
 LEAST_CHANGE = 0.02
-"""What clocks and drivers do from one run to the next, though each by itself be steady: a change below it is none."""
+"""The variation from run to run that clocks and drivers cause even if each run is steady: a smaller change is noise."""
 
 
 def percentile(ordered: Sequence[float], part: float) -> float:

@@ -1,4 +1,4 @@
-"""The table of a profile, one column at a time: what it is called, what it means, its number, and its text.
+"""The table of a profile, column by column: title, meaning, number, and text.
 
 The report and the page show the same columns; one that is empty in all rows is left out of both.
 """
@@ -16,18 +16,18 @@ from gpucnn.text import bytes_text
 
 @dataclass(frozen=True)
 class Column:
-    """`number` is what it is sorted by, None for none; `text` what is shown."""
+    """`number` is the key for sorting, or None; `text` is what is shown."""
 
     title: str
     help: str
     text: Callable[[Row, Profile], str]
     number: Callable[[Row, Profile], float | None] | None = None
     detail: bool = False  # on the page alone: it would make a terminal's lines too long
-    work: bool = False  # about what there is to do, which a list of kernels leaves to the page
+    work: bool = False  # describes the work; a list of kernels shows it on the page only
 
 
 def of(profile: Profile, *, details: bool = True) -> list[Column]:
-    """The columns in which this profile has anything."""
+    """The columns in which this profile has values."""
     wanted = [column for column in COLUMNS if details or not (column.detail or (column.work and profile.kind == "kernels"))]
     return [column for column in wanted if any(column.text(row, profile) for row in profile.rows)]
 
@@ -59,7 +59,7 @@ def _share(row: Row, profile: Profile) -> float | None:
 
 
 def _slip(count: int | None, profile: Profile) -> int | None:
-    """A number that should be 0: shown in a step only where it is not, and always in a list of kernels."""
+    """A number that should be 0: in a step it is shown only if it is not, in a list of kernels always."""
     return None if profile.of_step and not count else count
 
 

@@ -100,7 +100,8 @@ def _timing_change(what: str, old: Timing, new: Timing) -> list[Change]:
 
 
 def _sum(rows: list[Row]) -> Timing | None:
-    """The time of kernels that run one after the other. Percentiles add up where all are slow at once, as on a busy machine they are."""
+    """The time of kernels that run one after the other. Percentiles add up if all kernels are slow at the same time, as on a busy
+    machine."""
     times = [row.time for row in rows if row.time is not None]
     if not times or len(times) < len(rows):
         return None

@@ -1,4 +1,4 @@
-"""The part of a profile's page that has each kernel's Python beside its machine code."""
+"""The part of a profile's page that shows each kernel's Python beside its machine code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MOST_INSTRUCTIONS = 400  # of a line: an unrolled one has thousands, all alike
 
 
 def source(listings: Sequence[Listing]) -> str:
-    """All kernels, each to be opened; the lines that take the most are marked by a bar."""
+    """All kernels, each folded; bars mark the lines that take the most time."""
     intro = (
         "Each line of Python with the instructions that it became, its part of what a warp issues, and of the cycles in which nothing is "
         "issued the part that is spent waiting for it. Predicted. A line opens to its instructions, each with how often a warp issues it."

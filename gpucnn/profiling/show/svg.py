@@ -1,4 +1,4 @@
-"""The drawings of a profile's page, as SVG: the roofline and the timeline. Text in them is made harmless here."""
+"""The drawings of a profile's page, as SVG: the roofline and the timeline. Text in them is escaped here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WIDTH = 760
 
 
 def words(text: object) -> str:
-    """Text of others as a page can hold it, in an element or in quotes: a line without markup that moves and reverses nothing."""
+    """Foreign text for a page, in an element or in quotes: one line, without markup, and without characters that move or reverse text."""
     return escape(plain(text))
 
 
@@ -104,7 +104,7 @@ def timeline_svg(profile: Profile) -> str:
 
 
 def legend(profile: Profile) -> str:
-    """The colours of the kinds that there are."""
+    """The colours of the kinds that occur."""
     kinds = [kind for kind in (*KINDS, OTHER) if any(kind_of(row.op) == kind for row in profile.rows)]
     return "".join(f'<span class="key"><i class="{kind}"></i>{words(kind)}</span>' for kind in kinds)
 

@@ -14,7 +14,7 @@ PHASES = ("batch", "forward", "loss", "backward", "update")
 
 
 def placed(profile: Profile) -> list[tuple[Row, float]]:
-    """Each row with its beginning in the step; where that was not measured, one after the other."""
+    """Each row with its start in the step; if that was not measured, one after the other."""
     result, end = [], 0.0
     for row in profile.rows:
         start = end if row.start is None else row.start
@@ -24,12 +24,12 @@ def placed(profile: Profile) -> list[tuple[Row, float]]:
 
 
 def lane(row: Row) -> int:
-    """Which line of the timeline a row is on: one for each phase, and one for any other."""
+    """The line of the timeline that a row is on: one for each phase, and one for the rest."""
     return PHASES.index(row.phase) if row.phase in PHASES else len(PHASES)
 
 
 def events(profile: Profile) -> list[dict[str, Any]]:
-    """The events: a process for the device, a thread for each phase. Names are made harmless for whoever shows them."""
+    """The events: a process for the device, a thread for each phase. Names are escaped for the viewer."""
     what = "" if profile.measured else " (bounds, not measured)"
     result: list[dict[str, Any]] = [
         {"ph": "M", "pid": 1, "tid": 0, "name": "process_name", "args": {"name": plain(profile.device.get("chip", profile.kind)) + what}}

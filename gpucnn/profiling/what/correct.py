@@ -1,7 +1,7 @@
-"""No time before a right answer: every operation's result against the CPU's in float64, on a sample where that would take long.
+"""Checks results before anything is timed: every operation against the CPU's in float64, on a sample if all of it would take long.
 
-What rounding may account for is worked out as in Higham and Mary, A New Approach to Probabilistic Rounding Error Analysis (SIAM J. Sci.
-Comput. 41, 2019): a sum of L products is off by more than 6·√L·2⁻²⁴·Σ|a||b| once in 3·10⁷ elements. Twenty of that is a fault.
+The error that rounding explains is computed as in Higham and Mary, A New Approach to Probabilistic Rounding Error Analysis (SIAM J. Sci.
+Comput. 41, 2019): a sum of L products is off by more than 6·√L·2⁻²⁴·Σ|a||b| once in 3·10⁷ elements. Twenty times that is a fault.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from gpucnn.profiling.what.operations import OPERATIONS, work_of
 from gpucnn.profiling.what.operations.row import Rule
 
 UNIT = 2.0**-24  # the relative error of one rounding in float32
-MOST = 20.0  # times what rounding accounts for
-SAMPLE = 1 << 27  # multiply-adds that a reference may take
+MOST = 20.0  # times the error that rounding explains
+SAMPLE = 1 << 27  # the most multiply-adds of a reference
 
 
 @dataclass(frozen=True)
 class Expected:
-    """The right result of a call, worked out before it runs, because it may overwrite its own arguments."""
+    """The right result of a call, computed before it runs, because it may overwrite its own arguments."""
 
     call: Call
     rule: Rule
-    part: Any  # the images, or the filters, that were looked at
+    part: Any  # the images, or the filters, that were checked
     references: tuple[Any, ...]
     allowed: tuple[Any, ...]
 
     def error(self, result: Any) -> float:
-        """The largest error in the result, as a part of what rounding accounts for. GpucnnError where it is not an error of rounding."""
+        """The largest error in the result, as a multiple of what rounding explains. Raises GpucnnError if rounding does not explain it."""
         results = _results(self.rule, self.call.arguments, result)
         worst = 0.0
         for got, reference, allowed in zip(results, self.references, self.allowed, strict=True):
@@ -57,7 +57,7 @@ class Expected:
 
 
 def expect(call: Call) -> Expected | None:
-    """The right result of a call; None for an operation that there is no rule for."""
+    """The right result of a call; None for an operation without a rule."""
     reference, row = getattr(get_device("cpu").ops, call.op, None), OPERATIONS.get(call.op)
     if reference is None or row is None:
         return None
@@ -76,7 +76,8 @@ def expect(call: Call) -> Expected | None:
         roundings = 64.0  # exponentials are good to some roundings of what goes into them
     else:
         absolute = {name: np.abs(value) if name != "relu" and _floating(value) else value for name, value in arguments.items()}
-        # A road of the CPU's is Winograd's, whose errors are those of whole tiles: of other outputs' sums, and of pixels beside a tap's.
+        # One of the CPU's roads is Winograd's algorithm, whose errors come from whole tiles: other outputs' sums, and pixels beside a
+        # tap's.
         tiles = rule.planes and isinstance(call.arguments[rule.cut[0]], np.ndarray)
         if tiles:
             absolute |= {name: _largest_near(absolute[name]) for name in rule.near}

@@ -1,4 +1,4 @@
-"""The launches of an operation: what they are called, and what each of them does of its work."""
+"""The launches of an operation: their names, and the share of its work that each does."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from gpucnn_kernels.choose import select
 from gpucnn_kernels.core.launch import Launch, address_of
 
 PRODUCTS = ("engine", "tensor", "conv2d", "depthwise", "gemm")
-"""How the names of kernels begin that do an operation's arithmetic. What else is launched for it prepares operands, adds up parts, sums a
-bias's gradient or pools: that moves the bytes of its own arrays."""
-HELPERS = ("add_parts", "add_rows")  # where there is no product: what adds up parts
+"""The beginnings of the names of kernels that do an operation's arithmetic. Its other launches prepare operands, add up parts, sum a bias's
+gradient or pool: they move the bytes of their own arrays."""
+HELPERS = ("add_parts", "add_rows")  # kernels that add up parts, in operations without a product
 SHARED = ("engine", "tensor", "tensor_grad")
-"""Names that all kernels of a tile have, whatever they do: those are distinguished by the operation and its variant."""
+"""Names that all kernels of a tile share, whatever they do: the operation and its variant distinguish them."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A launch, what its kernel is called among others, and its part of the operation's work."""
+    """A launch, its kernel's name among the others, and its share of the operation's work."""
 
     launch: Launch
     name: str
@@ -31,7 +31,7 @@ class Part:
 
 
 def parts(call: Call, launches: Sequence[Launch]) -> list[Part]:
-    """The launches that a call has made on the chip that kernels are chosen for."""
+    """The launches of a call on the chip that kernels are chosen for."""
     apart = dict(filter(None, map(_between, call.arguments.values())))
     return [Part(launch, kernel_name(call, launch), work) for launch, work in shares(launches, work_of(call), apart)]
 

@@ -15,8 +15,8 @@ from gpucnn.profiling.what.workload import Workload
 def of_step(workload: Workload, used: Callable[[], int] | None = None) -> dict[str, int]:
     """Bytes at the peak of a step: what is always there, and what forward, loss and backward add to it.
 
-    `used` says how many bytes are allocated on the workload's device, and is asked around every operation; without it the arrays are
-    NumPy's, and tracemalloc knows of each.
+    `used` returns the bytes allocated on the workload's device, and is called around every operation; without it the arrays are NumPy's,
+    and tracemalloc knows of each.
     """
     model = workload.model
     values = int(model.buffers.values.nbytes)

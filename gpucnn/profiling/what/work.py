@@ -1,4 +1,4 @@
-"""What an operation asks of a chip, whoever does it: floating-point operations, and bytes. Counted, not measured.
+"""The work of an operation, whatever kernel does it: floating-point operations and bytes. Counted, not measured.
 
     Work.flops        an FMA counts as two, as it does for cuDNN and PyTorch. A convolution has 2·N·K·P·Q·(C/groups)·R·S, taps that fall on
                       padding included, though the plain kernels leave those out.

@@ -1,4 +1,4 @@
-"""What is profiled: the training step of a model, or one operation with its gradients."""
+"""The subject of a profile: the training step of a model, or one operation with its gradients."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from gpucnn.profiling.what.shapes import CONV_SHAPES
 from gpucnn.training.feed import feed_for
 from gpucnn.training.step import TrainingStep
 
-IMAGE = (1, 28, 28)  # what the reference networks were made for
-BATCHES, DATA = 64, 64 << 20  # batches of an epoch at the most, and bytes of its images
+IMAGE = (1, 28, 28)  # the images of the reference networks
+BATCHES, DATA = 64, 64 << 20  # at most: batches of an epoch, and bytes of its images
 REPLAYS = 1 << 15  # of a step's launches: each takes a row of the table of learning rates
 
 
 class Workload(ABC):
-    """A model on the observer's device, and what is done with it again and again. `given_bytes`: of the batch and its labels."""
+    """A model on the observer's device, and a step that can be repeated. `given_bytes`: of the batch and its labels."""
 
     def __init__(self, name: str, model: Sequential, observer: Observer, batch: int, given_bytes: int) -> None:
         self.name = name
@@ -43,7 +43,7 @@ class Workload(ABC):
 
     @abstractmethod
     def step(self) -> None:
-        """Once more. Waits for nothing."""
+        """Runs the step once more, without waiting for it."""
 
 
 class OneOperation(Workload):
@@ -61,7 +61,7 @@ class OneOperation(Workload):
 
 
 class Training(Workload):
-    """The steps of `fit`, one after the other: batch, forward, loss, what is counted, backward, update. Launched one by one."""
+    """The steps of `fit`, one after the other: batch, forward, loss, counters, backward, update. Launched kernel by kernel."""
 
     def __init__(self, name: str, model: Sequential, observer: Observer, batches: Batches) -> None:
         assert model.loss is not None and model.optimizer is not None
@@ -73,7 +73,7 @@ class Training(Workload):
         trained: Any = model
         self._trainer = TrainingStep(trained, model.loss, model.optimizer, graphs=False)
         self._feed = feed_for(self._trainer.graphs, batches)
-        self._trainer.begin(REPLAYS)  # a table that is long enough for whoever replays the launches
+        self._trainer.begin(REPLAYS)  # a table that is long enough to replay the launches
         self._epoch = 0
         self._sizes: Iterator[int] = iter(())
 
@@ -91,13 +91,13 @@ class Training(Workload):
 
 @dataclass(frozen=True)
 class Selection:
-    """The part of a workload that is looked at closely."""
+    """The part of a workload that is examined closely."""
 
     op: str | None = None
     layer: str | None = None  # its number, counted from 1, or its name
 
     def check(self, model: Sequential) -> None:
-        """UnknownNameError for an operation or a layer that is not there."""
+        """Raises UnknownNameError for an operation or a layer that does not exist."""
         if self.op is not None:
             pick(self.op, dict.fromkeys(KINDS), "operation")
         if self.layer is not None:
@@ -189,7 +189,7 @@ def _batches(model: Sequential, size: int, device: Device) -> Batches:
 
 
 def _imagined(device: Device) -> bool:
-    """Whether the device is a GPU that is not there: then arrays are memory alone, which nobody reads and which so takes no room."""
+    """Whether the device is a GPU that is not present: then arrays are never filled, and take no memory."""
     return device.kind == "cuda" and device.xp is np
 
 
@@ -240,7 +240,7 @@ def _elementwise(layer: Callable[[], Layer]) -> Callable[[list[Any]], tuple[Laye
     return lambda fields: (layer(), _image(*fields) if len(fields) > 1 else (integer(fields[0], "C", 1),))
 
 
-# What --op takes with --shape: how to write it, an example, and the layer that it makes.
+# The values of --op with --shape: the format, an example, and the layer that it makes.
 _WINDOW = "N,C,HxW,RxS[,STRIDE[,PADDING]]"
 SHAPED: dict[str, tuple[str, str, Callable[[list[Any]], tuple[Layer, tuple[int, ...]]]]] = {
     "conv": ("N,C,HxW,K,RxS[,STRIDE[,PADDING[,GROUPS]]]", "128,32,14x14,64,5x5,1,same", _conv),

@@ -1,7 +1,7 @@
 """The table of operations: one row for each, with its kind, its work, its sizes in words, how its result is checked, and PyTorch's twin.
 
 Each family of operations has a file in this folder: its rows are OPERATIONS, and its SAMPLES launch all of its kernels. A new operation is
-a row there, or a file of its own, which is found; an activation needs neither (elementwise.py). An operation that has no row is taken for
+a row there, or a file of its own, which is found; an activation needs neither (elementwise.py). An operation without a row counts as
 elementwise, without arithmetic and without a check.
 """
 
@@ -20,7 +20,7 @@ _FAMILIES = [module for module in modules_in(__name__) if hasattr(module, "OPERA
 OPERATIONS: dict[str, Operation] = {name: row for family in _FAMILIES for name, row in family.OPERATIONS.items()}
 SAMPLES: tuple[Sample, ...] = tuple(sample for family in _FAMILIES for sample in getattr(family, "SAMPLES", ()))
 KINDS = ("batch", "conv", "pool", "pad", "dense", "bias", "norm", "activation", "join", "dropout", "loss", "update")
-"""What --op takes, in the order of a step."""
+"""The values of --op, in the order of a step."""
 OTHER = "other"
 
 
