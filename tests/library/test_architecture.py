@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 import gpucnn
+from gpucnn.ops import cpu
 
+OPERATIONS = set(cpu.__all__)
 ROOT = Path(gpucnn.__file__).parents[1]
 KERNELS = ROOT / "kernels" / "gpucnn_kernels"
 LOOPS = ROOT / "kernels" / "gpucnn_loops"
@@ -164,6 +166,51 @@ def test_imports_point_one_way(name: str) -> None:
         for package, forbidden in NEVER.items():
             if within(name, package):
                 assert not any(within(other, each) for each in forbidden), f"{name} imports {other}"
+
+
+def reached(name: str, found: set[str]) -> set[str]:
+    """The modules that `name` imports, and those that they import, and so on."""
+    for other in (imports(name) & MODULES.keys()) - found:
+        found.add(other)
+        reached(other, found)
+    return found
+
+
+def test_there_are_no_circles() -> None:
+    """Imports within functions and by name count. The loops have one: they import their compiler by name, when something is compiled."""
+    own = {f"gpucnn_loops.{name}" for name in ("_numba", "loops", "vector")}
+    assert {name for name in MODULES if name in reached(name, set())} <= own
+
+
+COMPILED = {"kernel", "device", "loop", "helper", "intrinsic"}
+MOST_ARGUMENTS = 7  # by position
+LONGER = {"gpucnn.functional.batch_norm", "gpucnn_loops.direct._gather"}  # the first as in PyTorch
+
+
+def decorators(function: ast.FunctionDef) -> set[str]:
+    called = [each.func if isinstance(each, ast.Call) else each for each in function.decorator_list]
+    return {getattr(each, "id", getattr(each, "attr", "")) for each in called}
+
+
+def made_loops(tree: ast.Module) -> set[str]:
+    """Functions that `loop(…)(function)` makes loops of."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Call)]
+    given = [part for call in calls if getattr(call.func.func, "id", "") == "loop" for one in call.args for part in ast.walk(one)]  # type: ignore[attr-defined]
+    return {part.id for part in given if isinstance(part, ast.Name)}
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_argument_lists_are_short(name: str) -> None:
+    """What has more arguments takes them by name, or some of them together. Not so: what Numba compiles, which knows numbers and arrays; an
+    operation with its launchers, which has as many arrays as it has; a command, whose options are its arguments."""
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    loops = made_loops(tree)
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.FunctionDef) or node.name in loops or decorators(node) & {*COMPILED, "command"}:
+            continue
+        count = len([each for each in node.args.posonlyargs + node.args.args if each.arg not in ("self", "cls")])
+        operation = any(within(name, package) for package in ("gpucnn.ops", "gpucnn_kernels", "gpucnn_loops")) and node.name in OPERATIONS
+        assert count <= MOST_ARGUMENTS or operation or f"{name}.{node.name}" in LONGER, f"{name}.{node.name} has {count} arguments"
 
 
 def test_cupy_is_imported_by_device_alone() -> None:
