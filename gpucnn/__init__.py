@@ -37,6 +37,8 @@ from gpucnn.model import Sequential as Sequential
 from gpucnn.model import load as load
 from gpucnn.networks import network as network
 from gpucnn.optimizers import *
+from gpucnn.precision import get_float32_matmul_precision as get_float32_matmul_precision
+from gpucnn.precision import set_float32_matmul_precision as set_float32_matmul_precision
 from gpucnn.registry import register as register
 from gpucnn.schedules import *
 from gpucnn.training import callbacks as callbacks

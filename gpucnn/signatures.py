@@ -23,3 +23,5 @@ ActivationName: TypeAlias = Literal[
 DataFormat: TypeAlias = Literal["channels_first", "channels_last"]
 
 DType: TypeAlias = Literal["float32", "float64"]
+
+Precision: TypeAlias = Literal["highest", "high", "medium"]

@@ -16,6 +16,7 @@ from gpucnn.cli.program import app
 from gpucnn.cli.progress import Status
 from gpucnn.device import NAMES as DEVICES
 from gpucnn.networks import NETWORKS
+from gpucnn.precision import MODES, using
 from gpucnn.surroundings import say, started_ranks, user_path
 
 
@@ -65,6 +66,9 @@ def profile(
             show_default=False,
         ),
     ] = None,
+    precision: Annotated[
+        str, typer.Option(metavar="MODE", help=f"How exact convolutions are on tensor cores: {', '.join(MODES)}.")
+    ] = "highest",
     device: Annotated[
         str, typer.Option(metavar="NAME", help=f"{', '.join(DEVICES)}; auto is the GPU, cpu measures the operations there.")
     ] = "auto",
@@ -114,7 +118,7 @@ def profile(
     outputs.check()
     earlier = None if against is None else records.read(user_path(against))
     options = run.Options(model, batch_size, layer, op, shape, compare, device, arch, lineinfo, kernels, ranks, link)
-    with Status() as status:
+    with using(precision), Status() as status:
         made = run.make(options, status)
     for line in report.lines(made):
         say(line)

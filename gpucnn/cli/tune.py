@@ -13,6 +13,7 @@ from gpucnn.cli.progress import Status
 from gpucnn.device import get_device
 from gpucnn.errors import DeviceError
 from gpucnn.networks import NETWORKS
+from gpucnn.precision import MODES, using
 from gpucnn.surroundings import say
 
 
@@ -27,6 +28,7 @@ def tune(
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(parser=whole, metavar="N", help="Images in a step.")] = 128,
+    precision: Annotated[str, typer.Option(metavar="MODE", help=f"Tune convolutions in this mode: {', '.join(MODES)}.")] = "highest",
     forget: Annotated[bool, typer.Option("--forget", help="Delete what is remembered for this GPU, and measure nothing.")] = False,
 ) -> None:
     """Measure all kernels for each operation of a training step, and remember those clearly faster than the default choice.
@@ -42,7 +44,7 @@ def tune(
         gone = tuning.forget()
         say(f"deleted   {gone}" if gone else "nothing was remembered of this GPU")
         return
-    with Status() as status:
+    with using(precision), Status() as status:
         results, file = tuning.on_gpu(device, list(NETWORKS) if model is None else model, integer(batch_size, "batch size", 1), status)
     for line in tuning.lines(results):
         say(line)

@@ -14,7 +14,8 @@ from gpucnn.layers.beside import beside
 from gpucnn.layers.parameter import Parameter, gradients
 from gpucnn.ops.cpu.conv import scratch
 from gpucnn.ops.shapes import Window, conv_window, normalize_padding
-from gpucnn.signatures import ActivationName, Padding, Size
+from gpucnn.precision import exact, mode
+from gpucnn.signatures import ActivationName, Padding, Precision, Size
 
 __all__ = ["Conv2D", "Convolution2D"]
 
@@ -40,6 +41,7 @@ class Conv2D(Layer):
     kernel_size, stride, dilation: a number or (vertical, horizontal).
     padding: a number, (vertical, horizontal), ((top, bottom), (left, right)), "valid" (none) or "same".
     initializer: that of the weight (filters, C/groups, R, S); the bias starts at zero.
+    precision: that of its products, if not what `set_float32_matmul_precision` has set.
     """
 
     fuses_relu = True
@@ -57,6 +59,7 @@ class Conv2D(Layer):
         activation: ActivationName | None = None,
         use_bias: bool = True,
         initializer: Given | None = None,
+        precision: Precision | None = None,
     ) -> None:
         super().__init__(activation)
         self.filters = integer(filters, "filters", 1)
@@ -67,9 +70,19 @@ class Conv2D(Layer):
         self.dilation = pair(dilation, "dilation", 1)
         self.use_bias = flag(use_bias, "use_bias")
         self.initializer = weight_initializer(initializer, activation)
+        self.precision = precision
         if self.filters % self.groups:
             raise ShapeError(f"filters must be divisible by groups, got {self.filters} filters in {self.groups} groups")
         self._x: Array | None = None
+
+    @property
+    def precision(self) -> Precision | None:
+        """How exact its products are; None for what the library is set to. After a change, compile the model again."""
+        return self._precision
+
+    @precision.setter
+    def precision(self, value: Precision | None) -> None:
+        self._precision = None if value is None else mode(value)
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -82,6 +95,7 @@ class Conv2D(Layer):
             "activation": self.activation,
             "use_bias": self.use_bias,
             "initializer": self.initializer,
+            **({} if self.precision is None else {"precision": self.precision}),
         }
 
     def _build(self, input_shape: Shape) -> Shape:
@@ -103,18 +117,19 @@ class Conv2D(Layer):
     def _forward(self, x: Array, training: bool, out: Array | None = None) -> Array:
         if training:
             self._x = x
-        bias = self.bias.value if self.bias else None
-        return self.device.ops.conv2d(x, self.weight.value, bias, self.window, self.groups, relu=self.activation == "relu", out=out)
+        bias, relu = self.bias.value if self.bias else None, self.activation == "relu"
+        return self.device.ops.conv2d(x, self.weight.value, bias, self.window, self.groups, relu=relu, out=out, exact=exact(self.precision))
 
     def _backward(self, dy: Array, input_grad: bool, relu: bool = False) -> Array | None:
         ops, x = self.device.ops, self._x
         with beside(input_grad) as apart:
             if not self.frozen:
                 with apart, gradients(self.weight, self.bias) as (out, dbias):
-                    ops.conv2d_weight_grad(dy, x, self.window, self.groups, out=out, dbias=dbias)
+                    ops.conv2d_weight_grad(dy, x, self.window, self.groups, out=out, dbias=dbias, exact=exact(self.precision))
             if not input_grad:
                 return None
-            return ops.conv2d_input_grad(dy, self.weight.value, self.window, self.groups, relu=x if relu else None)
+            relu_output = x if relu else None
+            return ops.conv2d_input_grad(dy, self.weight.value, self.window, self.groups, relu=relu_output, exact=exact(self.precision))
 
     def forget(self) -> None:
         super().forget()

@@ -12,6 +12,7 @@ from gpucnn.layers.conv import Conv2D
 from gpucnn.layers.parameter import gradients
 from gpucnn.layers.pool import MaxPool2D
 from gpucnn.layers.stage import ALONE, Stage
+from gpucnn.precision import exact
 
 
 def stages(layers: Sequence[Layer]) -> list[Stage]:
@@ -53,7 +54,9 @@ class ConvReluMaxPool:
     def forward(self, x: Array, training: bool = False, *, logits: bool = False, out: Array | None = None) -> Array:
         conv, ops = self.conv, self.conv.device.ops
         bias = conv.bias.value if conv.bias else None
-        y, indices = ops.conv2d_relu_max_pool2d(x, conv.weight.value, bias, conv.window, self.pool.window, conv.groups, out=out)
+        y, indices = ops.conv2d_relu_max_pool2d(
+            x, conv.weight.value, bias, conv.window, self.pool.window, conv.groups, out=out, exact=exact(conv.precision)
+        )
         if training:
             self._kept = (x, y, indices)
         return y
@@ -68,14 +71,17 @@ class ConvReluMaxPool:
             if conv.frozen:
                 return None
             with gradients(conv.weight, conv.bias) as (out, dbias):
-                ops.conv2d_relu_max_pool2d_weight_grad(dy, indices, x, window, pool_window, groups, relu=relu, out=out, dbias=dbias)
+                ops.conv2d_relu_max_pool2d_weight_grad(
+                    dy, indices, x, window, pool_window, groups, relu=relu, out=out, dbias=dbias, exact=exact(conv.precision)
+                )
             return None
         dconv = ops.max_pool2d_grad(dy, indices, pool_window, relu=relu)
         with beside() as apart:
             if not conv.frozen:
                 with apart, gradients(conv.weight, conv.bias) as (out, dbias):
-                    ops.conv2d_weight_grad(dconv, x, window, groups, out=out, dbias=dbias)
-            return ops.conv2d_input_grad(dconv, conv.weight.value, window, groups, relu=x if plan.takes_relu else None)
+                    ops.conv2d_weight_grad(dconv, x, window, groups, out=out, dbias=dbias, exact=exact(conv.precision))
+            relu_output = x if plan.takes_relu else None
+            return ops.conv2d_input_grad(dconv, conv.weight.value, window, groups, relu=relu_output, exact=exact(conv.precision))
 
     def forget(self) -> None:
         self._kept = None

@@ -14,7 +14,8 @@ from gpucnn.layers.conv import check_image, weight_initializer
 from gpucnn.layers.parameter import Parameter, gradients
 from gpucnn.ops.cpu.conv import scratch
 from gpucnn.ops.shapes import Window, normalize_padding, transposed_window
-from gpucnn.signatures import ActivationName, Padding, Size
+from gpucnn.precision import exact, mode
+from gpucnn.signatures import ActivationName, Padding, Precision, Size
 
 __all__ = ["Conv2DTranspose", "ConvTranspose2D"]
 
@@ -25,6 +26,7 @@ class ConvTranspose2D(Layer):
     P = (H − 1) · stride − top − bottom + dilation · (R − 1) + 1 + output_padding, and likewise Q; padding="same" makes it H · stride.
     output_padding, less than the stride or the dilation, selects one of the sizes that a convolution would reduce to H. It adds rows and
     columns at the bottom and right, which are computed like all others. The weight is (C, filters / groups, R, S), as in PyTorch.
+    precision: as Conv2D's.
     """
 
     fuses_relu = True
@@ -42,6 +44,7 @@ class ConvTranspose2D(Layer):
         activation: ActivationName | None = None,
         use_bias: bool = True,
         initializer: Given | None = None,
+        precision: Precision | None = None,
     ) -> None:
         super().__init__(activation)
         self.filters = integer(filters, "filters", 1)
@@ -53,15 +56,26 @@ class ConvTranspose2D(Layer):
         self.dilation = pair(dilation, "dilation", 1)
         self.use_bias = flag(use_bias, "use_bias")
         self.initializer = weight_initializer(initializer, activation)
+        self.precision = precision
         if self.filters % self.groups:
             raise ShapeError(f"filters must be divisible by groups, got {self.filters} filters in {self.groups} groups")
         # Which refuses what never fits.
         transposed_window(1, 1, self.stride, "same" if self.padding == "same" else 0, self.output_padding, self.dilation)
         self._x: Array | None = None
 
+    @property
+    def precision(self) -> Precision | None:
+        """How exact its products are; None for what the library is set to. After a change, compile the model again."""
+        return self._precision
+
+    @precision.setter
+    def precision(self, value: Precision | None) -> None:
+        self._precision = None if value is None else mode(value)
+
     def settings(self) -> dict[str, Any]:
         names = ("filters", "kernel_size", "stride", "padding", "output_padding", "dilation", "groups", "activation", "use_bias")
-        return {name: getattr(self, name) for name in (*names, "initializer")}
+        precision = {} if self.precision is None else {"precision": self.precision}
+        return {name: getattr(self, name) for name in (*names, "initializer")} | precision
 
     def _build(self, input_shape: Shape) -> Shape:
         c, *sizes = check_image(self, input_shape)
@@ -78,7 +92,7 @@ class ConvTranspose2D(Layer):
         if training:
             self._x = x
         ops, relu = self.device.ops, self.activation == "relu"
-        y = ops.conv2d_input_grad(x, self.weight.value, self.window, self.groups)
+        y = ops.conv2d_input_grad(x, self.weight.value, self.window, self.groups, exact=exact(self.precision))
         if self.bias:
             return ops.add_bias(y, self.bias.value, relu=relu, out=y)
         return ops.relu(y, out=y) if relu else y
@@ -88,10 +102,12 @@ class ConvTranspose2D(Layer):
         with beside(input_grad) as apart:
             if not self.frozen:
                 with apart, gradients(self.weight, self.bias) as (dweight, dbias):
-                    ops.conv2d_weight_grad(self._x, dy, self.window, self.groups, out=dweight)
+                    ops.conv2d_weight_grad(self._x, dy, self.window, self.groups, out=dweight, exact=exact(self.precision))
                     if dbias is not None:
                         ops.bias_grad(dy, out=dbias)
-            return ops.conv2d(dy, self.weight.value, None, self.window, self.groups) if input_grad else None
+            if not input_grad:
+                return None
+            return ops.conv2d(dy, self.weight.value, None, self.window, self.groups, exact=exact(self.precision))
 
     def forget(self) -> None:
         super().forget()

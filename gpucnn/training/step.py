@@ -13,6 +13,7 @@ from gpucnn.layers.base import Array
 from gpucnn.layers.beside import beside
 from gpucnn.losses import Loss
 from gpucnn.optimizers import Optimizer
+from gpucnn.precision import exact
 from gpucnn.surroundings import flag
 from gpucnn.text import bytes_text, first_line
 from gpucnn.training.feed import Feed, HostFeed
@@ -98,7 +99,7 @@ class TrainingStep:
             if self.graphs.cuda is None:
                 self._launch(feed, size)
             else:
-                self.graphs.run((id(feed), size, feed.key(size)), lambda: self._launch(feed, size))
+                self.graphs.run((id(feed), size, feed.key(size), exact()), lambda: self._launch(feed, size))
         except MemoryError as error:
             raise self.too_small(size, error) from None
         except RuntimeError as error:

@@ -199,7 +199,11 @@ def test_kernels_by_themselves(gpucnn: Command) -> None:
     assert head.split() == ["kernel", "grid", "regs", "spills", "stack", "f64", "shared", "occupancy"]
     assert "look at   no kernel spills" in result.out
     profile = records.read(Path("k.json"))
-    assert [row.kernel for row in profile.rows] == ["sigmoid", "sigmoid_grad"] and not profile.measured and not profile.of_step
+    assert (
+        [row.kernel for row in profile.rows] == ["sigmoid", "sigmoid_grad", "hard_sigmoid", "hard_sigmoid_grad"]
+        and not profile.measured
+        and not profile.of_step
+    )
     assert all(row.stack == row.float64 == row.spills == 0 for row in profile.rows)
     page = Path("k.html").read_text(encoding="utf-8")
     assert "Timeline" not in page and "The step" not in page and "sigmoid_grad" in page

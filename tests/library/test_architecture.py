@@ -65,6 +65,7 @@ LEVELS = {
     "gpucnn.notebook": 0,
     "gpucnn.diagram": 50,
     "gpucnn.signatures": 0,
+    "gpucnn.precision": 6,
     "gpucnn.text": -1,
     "gpucnn.starting": -1,
     "gpucnn_kernels": -10,  # one operation per file

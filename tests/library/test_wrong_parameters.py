@@ -38,6 +38,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "sync": FLAG,
     "activation": ("relo", 3, len, ["relu"]),
     "initializer": ("he", 3, ["zeros"]),
+    "precision": ("exact", 3, True, ["high"]),
     "rate": (1, 1.5, -0.1, NAN, "0.5", None, True),
     "momentum": (-0.1, 1.5, NAN, "0.1", None, True),
     "eps": (0, -1, NAN, INFINITY, "1e-5", None, True),

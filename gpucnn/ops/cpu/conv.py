@@ -31,8 +31,12 @@ def conv2d(
     *,
     relu: bool = False,
     out: Array | None = None,
+    exact: bool = True,
 ) -> Array:
-    """y[n, k, p, q] = Σ over c, r, s of weight[k, c, r, s] · x[n, c, p·stride + r·dilation − padding, …], plus bias, then ReLU."""
+    """y[n, k, p, q] = Σ over c, r, s of weight[k, c, r, s] · x[n, c, p·stride + r·dilation − padding, …], plus bias, then ReLU.
+
+    exact: whether factors keep all their bits, which they do here in any case; here and in the gradients.
+    """
     n, c, k = *x.shape[:2], weight.shape[0]
     y = np.empty((n, k, *window.output), x.dtype) if out is None else out
     images = _images_at_a_time(n, c, window)
@@ -61,7 +65,14 @@ def conv2d(
 
 
 def conv2d_input_grad(
-    dy: Array, weight: Array, window: Window, groups: int = 1, *, relu: Array | None = None, out: Array | None = None
+    dy: Array,
+    weight: Array,
+    window: Window,
+    groups: int = 1,
+    *,
+    relu: Array | None = None,
+    out: Array | None = None,
+    exact: bool = True,
 ) -> Array:
     """dx (N, C, H, W): the gradient of `conv2d` with respect to x, given that of y.
 
@@ -89,7 +100,14 @@ def conv2d_input_grad(
 
 
 def conv2d_weight_grad(
-    dy: Array, x: Array, window: Window, groups: int = 1, *, out: Array | None = None, dbias: Array | None = None
+    dy: Array,
+    x: Array,
+    window: Window,
+    groups: int = 1,
+    *,
+    out: Array | None = None,
+    dbias: Array | None = None,
+    exact: bool = True,
 ) -> Array:
     """dweight (K, C/groups, R, S): the gradient of `conv2d` with respect to weight, given that of y; `bias_grad` in `dbias`, if given."""
     n, k = dy.shape[:2]

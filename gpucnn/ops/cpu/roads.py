@@ -103,7 +103,15 @@ def _convolution(window: Window, groups: int, c: int, k: int, *arrays: Array | N
 
 
 def conv2d(
-    x: Array, weight: Array, bias: Array | None, window: Window, groups: int = 1, *, relu: bool = False, out: Array | None = None
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    window: Window,
+    groups: int = 1,
+    *,
+    relu: bool = False,
+    out: Array | None = None,
+    exact: bool = True,
 ) -> Array:
     n, c, k = *x.shape[:2], weight.shape[0]
     plan = _convolution(window, groups, c, k, x, weight, bias)
@@ -118,7 +126,14 @@ def conv2d(
 
 
 def conv2d_input_grad(
-    dy: Array, weight: Array, window: Window, groups: int = 1, *, relu: Array | None = None, out: Array | None = None
+    dy: Array,
+    weight: Array,
+    window: Window,
+    groups: int = 1,
+    *,
+    relu: Array | None = None,
+    out: Array | None = None,
+    exact: bool = True,
 ) -> Array:
     n, k, c = *dy.shape[:2], weight.shape[1] * groups
     plan = _convolution(window, groups, c, k, weight, relu, out)
@@ -130,7 +145,14 @@ def conv2d_input_grad(
 
 
 def conv2d_weight_grad(
-    dy: Array, x: Array, window: Window, groups: int = 1, *, out: Array | None = None, dbias: Array | None = None
+    dy: Array,
+    x: Array,
+    window: Window,
+    groups: int = 1,
+    *,
+    out: Array | None = None,
+    dbias: Array | None = None,
+    exact: bool = True,
 ) -> Array:
     c, k = x.shape[1], dy.shape[1]
     plan = _convolution(window, groups, c, k, x, out, dbias)
@@ -147,7 +169,7 @@ def bias_grad(dy: Array, *, out: Array | None = None) -> Array:
 
 def conv2d_relu_max_pool2d(
     x: Array, weight: Array, bias: Array | None, window: Window, pool_window: Window, groups: int = 1,
-    *, out: Array | None = None, indices: Array | None = None,
+    *, out: Array | None = None, indices: Array | None = None, exact: bool = True,
 ) -> tuple[Array, Array]:  # fmt: skip
     n, c, k = *x.shape[:2], weight.shape[0]
     if not (loops(x, weight, bias) and images(out) and _places(indices)):
@@ -170,7 +192,7 @@ def conv2d_relu_max_pool2d(
 
 def conv2d_relu_max_pool2d_weight_grad(
     dy: Array, indices: Array, x: Array, window: Window, pool_window: Window, groups: int = 1,
-    *, relu: Array | None = None, out: Array | None = None, dbias: Array | None = None,
+    *, relu: Array | None = None, out: Array | None = None, dbias: Array | None = None, exact: bool = True,
 ) -> Array:  # fmt: skip
     c, k = x.shape[1], dy.shape[1]
     if not (loops(x, relu, out, dbias) and images(dy) and _places(indices)):

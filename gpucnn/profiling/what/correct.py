@@ -20,6 +20,7 @@ from gpucnn.profiling.what.operations.row import Rule
 
 UNIT = 2.0**-24  # the relative error of one rounding in float32
 MOST = 20.0  # times the error that rounding explains
+TF32 = 2.0**-10 / MOST  # of a product with both factors rounded to 11 bits: the largest error, with no margin
 SAMPLE = 1 << 27  # the most multiply-adds of a reference
 
 
@@ -85,11 +86,12 @@ def expect(call: Call) -> Expected | None:
         if tiles:
             sizes = tuple(np.broadcast_to(each.max((2, 3), keepdims=True), each.shape) if each.ndim == 4 else each for each in sizes)
         roundings = 6 * math.sqrt(rule.terms(call.arguments)) + 8
+    rounded = 0.0 if call.arguments.get("exact", True) else TF32
     allowed: list[Any] = []
     for each, size in zip(references, sizes, strict=True):
         if _floating(each):
             floor = float(np.max(np.abs(each))) if rule.terms is None and each.size else 0.0
-            allowed.append(UNIT * roundings * np.maximum(size, floor) + 1e-37)
+            allowed.append((UNIT * roundings + rounded) * np.maximum(size, floor) + 1e-37)
         else:
             allowed.append(0.0 if rule.exact else None)
     return Expected(call, rule, part, references, tuple(allowed))

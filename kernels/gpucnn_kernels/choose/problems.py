@@ -9,30 +9,31 @@ from gpucnn_kernels.core.problem import Problem
 
 
 @functools.lru_cache(maxsize=1024)
-def conv2d(n: int, c: int, k: int, window: Window, groups: int = 1) -> Problem:
+def conv2d(n: int, c: int, k: int, window: Window, groups: int = 1, exact: bool = True) -> Problem:
     """The forward convolution of n images of c channels by k filters."""
     group_c, M = c // groups, n * window.output[0] * window.output[1]
     shape, depth = _conv_shape(n, c, k, window, groups), group_c * window.kernel[0] * window.kernel[1]
-    return Problem("conv2d", shape, n, c, k, M, k // groups, depth, window, groups=groups, channels=group_c)
+    return Problem("conv2d", shape, n, c, k, M, k // groups, depth, window, groups=groups, channels=group_c, exact=exact)
 
 
 @functools.lru_cache(maxsize=1024)
-def conv2d_input_grad(n: int, c: int, k: int, window: Window, groups: int = 1) -> Problem:
+def conv2d_input_grad(n: int, c: int, k: int, window: Window, groups: int = 1, exact: bool = True) -> Problem:
     """Its gradient of the input: the largest of the classes of pixels (conv/tiled.py)."""
     M, depth = n, k // groups
     for axis in (0, 1):
         M *= -(-window.input[axis] // window.stride[axis])
         depth *= -(-window.kernel[axis] // window.stride[axis])
     shape = _conv_shape(n, c, k, window, groups)
-    return Problem("conv2d_input_grad", shape, n, c, k, M, c // groups, depth, window, groups=groups, channels=k // groups)
+    sizes = M, c // groups, depth
+    return Problem("conv2d_input_grad", shape, n, c, k, *sizes, window, groups=groups, channels=k // groups, exact=exact)
 
 
 @functools.lru_cache(maxsize=1024)
-def conv2d_weight_grad(n: int, c: int, k: int, window: Window, groups: int = 1) -> Problem:
+def conv2d_weight_grad(n: int, c: int, k: int, window: Window, groups: int = 1, exact: bool = True) -> Problem:
     """Its gradient of the weight."""
     N, depth = c // groups * window.kernel[0] * window.kernel[1], n * window.output[0] * window.output[1]
     shape = _conv_shape(n, c, k, window, groups)
-    return Problem("conv2d_weight_grad", shape, n, c, k, k // groups, N, depth, window, groups=groups, cuts=True)
+    return Problem("conv2d_weight_grad", shape, n, c, k, k // groups, N, depth, window, groups=groups, cuts=True, exact=exact)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpucnn_kernels.choose import tuned
 from gpucnn_kernels.choose.variants import VARIANTS
@@ -65,13 +65,19 @@ def choose(problem: Problem, name: str | None = None) -> Choice:
     if isinstance(said, Choice):
         return said
     chip = current_chip()
-    return _choose(problem, chip, said, None if said else tuned.lookup(chip.name, problem.key))
+    return _choose(problem, chip, said, None if said else _measured(problem, chip))
 
 
 def variants(problem: Problem) -> tuple[str, ...]:
     """The names of all variants that can do the problem on the current GPU."""
     chip = current_chip()
     return tuple(variant.name for variant in VARIANTS[problem.operation] if variant.fits(problem, chip))
+
+
+def _measured(problem: Problem, chip: Chip) -> tuple[str, int] | None:
+    """What was measured to be the fastest; for a problem that need not be exact, that for the exact one if there is nothing else."""
+    found = tuned.lookup(chip.name, problem.key)
+    return found if found or problem.exact else tuned.lookup(chip.name, replace(problem, exact=True).key)
 
 
 @functools.lru_cache(maxsize=1024)

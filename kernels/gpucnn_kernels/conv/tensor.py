@@ -22,18 +22,20 @@ CAPABILITY = (9, 0)
 _LEAST_TERMS = 32  # a sum of fewer may be less exact than FMAs one after the other (tensor/product.py)
 BEST = {128: 2.9, 64: 2.15, 32: 1.4}
 """The speed of a full tile by its columns, as a multiple of the engine's largest: on an H100 124, 93 and 62 TFLOP/s."""
+_UNCONFIRMED = 0.0
+"""The same for tiles that no chip has confirmed: all others go first. `gpucnn tune` compares their results before it selects one."""
 
 
 def gather(tile: TensorTile, one: Gather, epilogue: Epilogue) -> Part:
-    """A class of pixels on tensor cores. Each weight is split into two parts, a big one and the remainder."""
+    """A class of pixels on tensor cores. Each weight is split into two parts, a big one and the remainder, or keeps the big one alone."""
     padded_c, padded_n = one.padded(tile)
     depth = one.taps * padded_c
     numbers = depth * padded_n * one.groups
-    rows, walk, put = one.arguments(padded_c, 2 * numbers)
+    rows, walk, put = one.arguments(padded_c, tile.parts * numbers)
     sizes, last = (one.M, one.N, depth), (epilogue.extra, epilogue.relu)
     made = product.product(tile, (rows, walk), (IMAGES, put), sizes, last, one.groups, whole=one.C % tile.BK == 0)
     pack = tuple(map(np.uint32, (one.N, padded_n // tile.BN, tile.BN, one.C, padded_c, *one.weights)))
-    return Part(made, 2 * numbers, product.pack_split_kernel, numbers, pack)
+    return Part(made, tile.parts * numbers, product.pack_split_kernel(tile.parts), numbers, pack)
 
 
 def total(tile: TensorGradTile, one: Sum, extra: int, vector: bool, slices: int) -> Product:
@@ -61,6 +63,10 @@ def _fits(problem: Problem, chip: Chip, most_taps: int | None = None) -> bool:
     )
 
 
+def _in_tf32(problem: Problem, chip: Chip, most_taps: int | None = None) -> bool:
+    return not problem.exact and _fits(problem, chip, most_taps)
+
+
 def _variants(columns: int) -> dict[str, Variant]:
     name, fits = f"tensor128x{columns}", functools.partial(_fits, most_taps=MOST_TAPS)
     return {
@@ -69,4 +75,12 @@ def _variants(columns: int) -> dict[str, Variant]:
     }
 
 
-ALL = [_variants(columns) for columns in BEST]
+def _variants_in_tf32(columns: int) -> dict[str, Variant]:
+    name, fits = f"tensor128x{columns}-tf32", functools.partial(_in_tf32, most_taps=MOST_TAPS)
+    return {
+        **gathering(name, TensorTile(columns, parts=1), _UNCONFIRMED, gather, fits=_in_tf32),
+        **summing(name, TensorGradTile(columns, parts=1), _UNCONFIRMED, total, True, fits=fits),
+    }
+
+
+ALL = [make(columns) for make in (_variants, _variants_in_tf32) for columns in BEST]

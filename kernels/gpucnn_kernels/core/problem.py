@@ -13,7 +13,8 @@ class Problem:
 
     As a matrix product it has M × N results, each a sum of `depth` terms, in each of `groups`. `channels`: the number of channels where
     depth is channels × taps and each tap is padded to whole blocks of channels. `cuts`: whether the sums may be cut into slices that are
-    added up afterwards. `shape` is its name in the tables of tuned.py.
+    added up afterwards. `exact`: whether factors keep all bits of a float32; if not, those of TF32 will do. `shape` is its name in the
+    tables of tuned.py.
     """
 
     operation: str
@@ -29,11 +30,12 @@ class Problem:
     groups: int = 1
     channels: int = 0
     cuts: bool = False
+    exact: bool = True
 
     @property
     def key(self) -> str:
         """The name of operation and shape in the tables of tuned.py."""
-        return f"{self.operation} {self.shape}"
+        return f"{self.operation} {self.shape}{'' if self.exact else ' in TF32'}"
 
     @property
     def fmas(self) -> int:

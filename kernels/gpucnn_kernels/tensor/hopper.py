@@ -114,6 +114,9 @@ products_commit = _instruction("wgmma.commit_group.sync.aligned;", "~{memory}")
 products_wait = _instruction("wgmma.wait_group.sync.aligned 0;", "~{memory}")
 """Waits until all committed products are in the sums, and b has been read."""
 
+to_tf32 = _instruction("cvt.rna.tf32.f32 $0, $1;", "=r,f", types.float32, gives=_U)
+"""(number) → the bits of it rounded to TF32, to nearest, ties away from zero; NaN stays NaN, and infinities what they are."""
+
 written_for_products = _instruction("fence.proxy.async.shared::cta;", "~{memory}")
 """Makes what this thread has written to shared memory visible to wgmma, which reads it through another path."""
 

@@ -25,6 +25,9 @@ apart there, and leave b where it is. Between them stand a few stages of shared 
 
 If a number is infinite, its small part is NaN, and so is every sum that contains it, although FMAs might have given an infinity. NaN stays
 NaN.
+
+If less accuracy is enough (`precision="high"`), only the big part of a number is used: one product instead of three, each factor off by at
+most 2⁻¹¹ of itself. Infinities then mean what they mean with FMAs.
 """
 
 # Numba works out the types of kernels.
@@ -47,8 +50,7 @@ from gpucnn_kernels.engine.operands import PIXELS
 from gpucnn_kernels.engine.product import Product
 from gpucnn_kernels.engine.tiles import BIAS, MASK, Store
 from gpucnn_kernels.tensor import hopper
-from gpucnn_kernels.tensor.hopper import bits_of, number_of
-from gpucnn_kernels.tensor.stages import DEPTH, HEAD, MOST_SHARED, begin_stages, multiplier, tf32
+from gpucnn_kernels.tensor.stages import DEPTH, HEAD, MOST_SHARED, begin_stages, first_part, multiplier
 
 _ROWS = 128  # BM: a row for each thread that copies
 _PITCH = _ROWS + 8  # from a depth of a to the next: then the 32 lanes of a warp read 32 different banks
@@ -56,9 +58,10 @@ _PITCH = _ROWS + 8  # from a depth of a to the next: then the 32 lanes of a warp
 
 @dataclass(frozen=True)
 class TensorTile:
-    """128 × BN results per block, 32 steps of k at a time, by three warpgroups."""
+    """128 × BN results per block, 32 steps of k at a time, by three warpgroups. parts: of a number, 2, or TF32's 1."""
 
     BN: int
+    parts: int = 2
     BM: int = _ROWS
     BK: int = DEPTH
     threads: int = 384
@@ -66,8 +69,8 @@ class TensorTile:
 
     @property
     def stage(self) -> int:
-        """Bytes of a stage: b's two tiles, then a's; a multiple of 1024."""
-        return 4 * (2 * self.BN * DEPTH + DEPTH * _PITCH)
+        """Bytes of a stage: b's tiles, one for each part, then a's; a multiple of 1024."""
+        return 4 * (self.parts * self.BN * DEPTH + DEPTH * _PITCH)
 
     @property
     def stages(self) -> int:
@@ -80,31 +83,39 @@ class TensorTile:
         return 2 * HEAD + self.stages * self.stage
 
 
-@kernel
-def pack_split_kernel(
-    weight, packed, N, tiles_n, BN, C, padded_c, T, U, S, group_size, n_stride, c_stride, first_r, first_s, step_r, step_s
-):
-    """packed[group][tap t, u][32 of c][BN of n][big, small][n][c, swizzled] = weight at tap (first + t·step, …), or 0 past the last
-    c and n. A thread for each number of weight, or zero in its place."""
-    i = uint32(cuda.grid(1))
-    if uint32(i * uint32(2)) >= packed.size:
-        return
-    rest, offset = split(i, uint32(uint32(DEPTH) * BN))
-    first = uint32(rest * uint32(uint32(2 * DEPTH) * BN))
-    row = uint32(offset // uint32(DEPTH))
-    depth = uint32(offset % uint32(DEPTH) ^ uint32(row % uint32(8)) * uint32(4))  # hopper.swizzled, the other way round
-    rest, tile = split(rest, tiles_n)
-    rest, block = split(rest, uint32(padded_c // uint32(DEPTH)))
-    rest, u = split(rest, U)
-    group, t = split(rest, T)
-    n, c = uint32(tile * BN + row), uint32(block * uint32(DEPTH) + depth)
-    value = float32(0)
-    if n < N and c < C:
-        tap = uint32(uint32(first_r + t * step_r) * S + uint32(first_s + u * step_s))
-        value = weight[uint32(uint32(group * group_size + n * n_stride) + uint32(c * c_stride + tap))]
-    big = number_of(tf32(bits_of(value)))
-    packed[uint32(first + offset)] = big
-    packed[uint32(first + offset + uint32(DEPTH) * BN)] = number_of(tf32(bits_of(float32(value - big))))
+@functools.cache
+def pack_split_kernel(parts: int) -> Any:
+    """The kernel that lays out b for `tensor_kernel`, with both parts of each weight or the big one."""
+    big_of = first_part(parts)
+
+    @kernel
+    def pack_split_kernel(
+        weight, packed, N, tiles_n, BN, C, padded_c, T, U, S, group_size, n_stride, c_stride, first_r, first_s, step_r, step_s
+    ):
+        """packed[group][tap t, u][32 of c][BN of n][big, small][n][c, swizzled] = weight at tap (first + t·step, …), or 0 past the last
+        c and n. A thread for each number of weight, or zero in its place."""
+        i = uint32(cuda.grid(1))
+        if uint32(i * uint32(parts)) >= packed.size:
+            return
+        rest, offset = split(i, uint32(uint32(DEPTH) * BN))
+        first = uint32(rest * uint32(uint32(parts * DEPTH) * BN))
+        row = uint32(offset // uint32(DEPTH))
+        depth = uint32(offset % uint32(DEPTH) ^ uint32(row % uint32(8)) * uint32(4))  # hopper.swizzled, the other way round
+        rest, tile = split(rest, tiles_n)
+        rest, block = split(rest, uint32(padded_c // uint32(DEPTH)))
+        rest, u = split(rest, U)
+        group, t = split(rest, T)
+        n, c = uint32(tile * BN + row), uint32(block * uint32(DEPTH) + depth)
+        value = float32(0)
+        if n < N and c < C:
+            tap = uint32(uint32(first_r + t * step_r) * S + uint32(first_s + u * step_s))
+            value = weight[uint32(uint32(group * group_size + n * n_stride) + uint32(c * c_stride + tap))]
+        big = big_of(value)
+        packed[uint32(first + offset)] = big
+        if parts == 2:
+            packed[uint32(first + offset + uint32(DEPTH) * BN)] = big_of(value - big)
+
+    return pack_split_kernel
 
 
 @functools.cache
@@ -116,11 +127,11 @@ def tensor_kernel(tile: TensorTile, store: Store, whole: bool) -> Any:
     for, and whether there is a ReLU. `whole`: a group's channels are a multiple of 32.
     """
     BN, stages, stage_bytes = tile.BN, tile.stages, tile.stage
-    sums_count, b_numbers = BN // 2, 2 * BN * DEPTH
+    parts, sums_count, b_numbers = tile.parts, BN // 2, tile.parts * BN * DEPTH
     b_bytes = 4 * b_numbers
     prepare, row_offset, column_offset = PIXELS.prepare, store.row_offset, store.column_offset
     give, take = hopper.give_registers(40), hopper.take_registers(232)
-    multiply_all = multiplier(BN, stages, stage_bytes, 1, _PITCH)
+    multiply_all = multiplier(BN, stages, stage_bytes, 1, _PITCH, parts)
 
     @device(forceinline=True)
     def copy_channel(i, to, source, step, channels):

@@ -1,6 +1,7 @@
 """What kernels on tensor cores share: stages of shared memory between threads that copy and threads that multiply, and the multiplying.
 
-tensor/product.py says how it all works. A stage holds 32 steps of k: b's big parts, b's small parts (hopper.py: swizzled), then a.
+tensor/product.py says how it all works. A stage holds 32 steps of k: b's big parts, b's small parts (hopper.py: swizzled), then a. Where
+numbers have one part, the big one, there are no small ones.
 """
 
 # Numba works out the types of kernels.
@@ -24,7 +25,7 @@ MOST_SHARED = 227 << 10  # bytes that a block may have on Hopper
 
 @device(forceinline=True)
 def tf32(bits):
-    """The bits of a float32 rounded to TF32: to nearest, ties away from zero."""
+    """The bits of a float32 rounded to TF32: to nearest, ties away from zero. Some NaN become -0, which their small parts make up for."""
     return uint32(uint32(bits + uint32(0x1000)) & uint32(0xFFFFE000))
 
 
@@ -51,27 +52,46 @@ def apart(x):
 
 
 @functools.cache
-def multiplier(BN: int, stages: int, stage_bytes: int, row_step: int, depth_step: int) -> Any:
+def first_part(parts: int) -> Any:
+    """A function that gives the big one of so many parts of a number, as a number."""
+
+    @device(forceinline=True)
+    def big_of(x):
+        return number_of(tf32(bits_of(float32(x))) if parts == 2 else hopper.to_tf32(float32(x)))
+
+    return big_of
+
+
+@functools.cache
+def multiplier(BN: int, stages: int, stage_bytes: int, row_step: int, depth_step: int, parts: int) -> Any:
     """A function for the 256 threads that multiply: (blocks, shared, a_first, stages_at, full, empty, part, sums), for so many blocks of 32
     steps, takes one stage after the other and leaves the sums of 128 × BN in `sums`. b's tiles are at the beginning of a stage; a's first
-    number for this thread is shared[a_first], and to its next row and depth it is so many numbers."""
+    number for this thread is shared[a_first], and to its next row and depth it is so many numbers. parts: of a number, 2 or the big one."""
     count = BN // 2
     multiply = hopper.multiply_add(BN)
 
     @device(forceinline=True)
     def multiply_step(step, shared, a_at, descriptor, part):
-        """8 steps of k: three products."""
+        """8 steps of k: three products, or the one of the big parts."""
         at = uint32(a_at + uint32(step * 8 * depth_step))
-        big_0, small_0 = apart(shared[at])
-        big_1, small_1 = apart(shared[at + uint32(8 * row_step)])
-        big_2, small_2 = apart(shared[at + uint32(4 * depth_step)])
-        big_3, small_3 = apart(shared[at + uint32(4 * depth_step + 8 * row_step)])
+        x_0, x_1 = shared[at], shared[at + uint32(8 * row_step)]
+        x_2, x_3 = shared[at + uint32(4 * depth_step)], shared[at + uint32(4 * depth_step + 8 * row_step)]
+        keep = uint32(0 if step == 0 else 1)
         b_big = uint64(descriptor + uint64(step * 2))
         b_small = uint64(b_big + uint64(BN * DEPTH * 4 // 16))
-        hopper.products_begin()
-        multiply(part, small_0, small_1, small_2, small_3, b_big, uint32(0 if step == 0 else 1))
-        multiply(part, big_0, big_1, big_2, big_3, b_small, uint32(1))
-        multiply(part, big_0, big_1, big_2, big_3, b_big, uint32(1))
+        if parts == 2:
+            big_0, small_0 = apart(x_0)
+            big_1, small_1 = apart(x_1)
+            big_2, small_2 = apart(x_2)
+            big_3, small_3 = apart(x_3)
+            hopper.products_begin()
+            multiply(part, small_0, small_1, small_2, small_3, b_big, keep)
+            multiply(part, big_0, big_1, big_2, big_3, b_small, uint32(1))
+            multiply(part, big_0, big_1, big_2, big_3, b_big, uint32(1))
+        else:
+            a_0, a_1, a_2, a_3 = hopper.to_tf32(x_0), hopper.to_tf32(x_1), hopper.to_tf32(x_2), hopper.to_tf32(x_3)
+            hopper.products_begin()
+            multiply(part, a_0, a_1, a_2, a_3, b_big, keep)
 
     multiply_steps = unrolled(multiply_step, DEPTH // 8)
 

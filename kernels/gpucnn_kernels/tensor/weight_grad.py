@@ -35,7 +35,7 @@ from gpucnn_kernels.engine.product import Product
 from gpucnn_kernels.engine.tiles import SUMS
 from gpucnn_kernels.tensor import hopper
 from gpucnn_kernels.tensor.hopper import bits_of, number_of
-from gpucnn_kernels.tensor.stages import DEPTH, HEAD, MOST_SHARED, begin_stages, multiplier, tf32
+from gpucnn_kernels.tensor.stages import DEPTH, HEAD, MOST_SHARED, begin_stages, first_part, multiplier
 
 _ROWS = 128
 _PITCH = DEPTH + 4  # from a row of a to the next: then the 32 lanes of a warp read 32 different banks
@@ -45,9 +45,11 @@ MOST_TAPS = 32  # bits of a word
 
 @dataclass(frozen=True)
 class TensorGradTile:
-    """BN filters × 128 channels and taps per block, 32 positions at a time, by four warpgroups."""
+    """BN filters × 128 channels and taps per block, 32 positions at a time, by four warpgroups. parts: of a number, 2, or
+    TF32's 1."""
 
     BN: int
+    parts: int = 2
     BM: int = _ROWS
     BK: int = DEPTH
     threads: int = 512
@@ -55,8 +57,8 @@ class TensorGradTile:
 
     @property
     def stage(self) -> int:
-        """Bytes of a stage: b's two tiles, then a's; a multiple of 1024."""
-        return 4 * (2 * self.BN * DEPTH + _ROWS * _PITCH)
+        """Bytes of a stage: b's tiles, one for each part, then a's; a multiple of 1024."""
+        return 4 * (self.parts * self.BN * DEPTH + _ROWS * _PITCH)
 
     @property
     def raw(self) -> int:
@@ -84,7 +86,7 @@ def tensor_grad_kernel(tile: TensorGradTile, width: int) -> Any:
     operands.gradients and of operands.TAPS. A width of 4 wants dy at a multiple of 16 bytes and P·Q a multiple of 4.
     """
     BN, stages, stage_bytes = tile.BN, tile.stages, tile.stage
-    sums_count, b_bytes = BN // 2, 4 * 2 * BN * DEPTH
+    parts, sums_count, b_bytes = tile.parts, BN // 2, 4 * tile.parts * BN * DEPTH
     table_words = 2 * _ROWS
     across = DEPTH // width  # threads side by side along positions
     rows_step = 128 // across
@@ -93,7 +95,7 @@ def tensor_grad_kernel(tile: TensorGradTile, width: int) -> Any:
     copy, size = (hopper.copy_four, 16) if width == 4 else (hopper.copy_word, 4)
     wait = hopper.copies_wait(_AHEAD)
     give, give_fewer, take = hopper.give_registers(56), hopper.give_registers(96), hopper.take_registers(176)
-    multiply_all = multiplier(BN, stages, stage_bytes, _PITCH, 1)
+    multiply_all, big_of = multiplier(BN, stages, stage_bytes, _PITCH, 1, parts), first_part(parts)
 
     @device(forceinline=True)
     def copy_pixel(to, pixel_at, offset, bit, taps):
@@ -122,12 +124,8 @@ def tensor_grad_kernel(tile: TensorGradTile, width: int) -> Any:
     copy_filters = unrolled(copy_filter, count)
 
     @device(forceinline=True)
-    def big_of(x):
-        return number_of(tf32(bits_of(float32(x))))
-
-    @device(forceinline=True)
     def put(i, shared, raw, at, totals):
-        """Both parts of a copied piece, to b's tiles. `at` is where the first piece lies; those of other rows are exchanged alike, where
+        """The parts of a copied piece, to b's tiles. `at` is where the first piece lies; those of other rows are exchanged alike, where
         rows go on by multiples of 8; where they go on by 4, bit 2 of every other row's number is turned."""
         if width == 4:
             offset = uint64(at + uint32(i * rows_step * DEPTH))
@@ -135,14 +133,16 @@ def tensor_grad_kernel(tile: TensorGradTile, width: int) -> Any:
             totals[i] += float32(float32(x0 + x1) + float32(x2 + x3))
             b0, b1, b2, b3 = big_of(x0), big_of(x1), big_of(x2), big_of(x3)
             store_4(shared, offset, b0, b1, b2, b3)
-            store_4(shared, uint64(offset + uint64(BN * DEPTH)), big_of(x0 - b0), big_of(x1 - b1), big_of(x2 - b2), big_of(x3 - b3))
+            if parts == 2:
+                store_4(shared, uint64(offset + uint64(BN * DEPTH)), big_of(x0 - b0), big_of(x1 - b1), big_of(x2 - b2), big_of(x3 - b3))
         else:
             offset = uint32(uint32(at + uint32(i * rows_step * DEPTH)) ^ uint32(i % 2 * 16))
             x = shared[uint32(raw + uint32(i * 128))]
             totals[i] += x
             big = big_of(x)
             shared[offset] = big
-            shared[uint32(offset + uint32(BN * DEPTH))] = big_of(x - big)
+            if parts == 2:
+                shared[uint32(offset + uint32(BN * DEPTH))] = big_of(x - big)
 
     put_all = unrolled(put, count)
 

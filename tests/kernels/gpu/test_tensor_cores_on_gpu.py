@@ -31,9 +31,15 @@ SHAPES = {  # images, channels, size, filters, kernel, stride, padding, dilation
     "groups": (2, 40, (7, 7), 36, (3, 3), 1, ((0, 1), (2, 0)), 1, 2),
     "one-position": (40, 9, (5, 5), 150, (5, 5), 1, 0, 1, 1),
 }
-GATHER, GRAD = (
-    [variant.name for variant in VARIANTS[operation] if variant.name.startswith("tensor")] for operation in ("conv2d", "conv2d_weight_grad")
-)
+
+
+def named(operation: str, tf32: bool) -> list[str]:
+    names = [variant.name for variant in VARIANTS[operation] if variant.name.startswith("tensor")]
+    return [name for name in names if name.endswith("-tf32") == tf32]
+
+
+GATHER, GRAD = named("conv2d", False), named("conv2d_weight_grad", False)
+GATHER_TF32, GRAD_TF32 = named("conv2d", True), named("conv2d_weight_grad", True)
 
 
 def with_each(variants: list[str], whole: tuple[str, ...]) -> list[Any]:
@@ -146,3 +152,69 @@ def test_the_same_bits_every_time(tensor_cores: Device) -> None:
             results.append((y, gpu.ops.conv2d_weight_grad(gpu.array(dy), gpu.array(x), window, groups).get()))
     for first, second in zip(*results, strict=True):
         np.testing.assert_array_equal(first, second)
+
+
+# One product in TF32 for each: what comes out is, to float32's own tolerance, what factors give that were rounded beforehand; so this finds
+# bits that are cut off in place of being rounded, which a bound on the whole would not.
+
+
+def rounded(array: Any) -> Any:
+    """An array in float64 with its numbers rounded to TF32: to 11 bits, ties away from zero (PTX ISA, cvt.rna)."""
+    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+    return ((bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32).astype(np.float64)
+
+
+@pytest.mark.parametrize(("name", "variant"), with_each(GATHER_TF32, ("stride",)))
+def test_forward_and_gradient_of_the_input_in_tf32(tensor_cores: Device, name: str, variant: str) -> None:
+    gpu = tensor_cores
+    window, groups, x, weight, bias, dy = case(name)
+    y, dx = Output(gpu, dy.shape), Output(gpu, x.shape)
+    with select.override(conv2d=variant, conv2d_input_grad=variant):
+        gpu.ops.conv2d(*map(gpu.array, (x, weight, bias)), window, groups, out=y.array, exact=False)
+        gpu.ops.conv2d_input_grad(*map(gpu.array, (dy, weight)), window, groups, out=dx.array, exact=False)
+    for got, operation, first, rest, terms, direction in (
+        (y, cpu.conv2d, x, (double(bias),), weight[0].size, "forward"),
+        (dx, cpu.conv2d_input_grad, dy, (), weight.size // x.shape[1], "input_grad"),
+    ):
+        factors = rounded(first), rounded(weight)
+        expected, magnitude = (operation(*map(f, factors), *map(f, rest), window, groups) for f in (np.asarray, np.abs))
+        check(got.result(), expected, magnitude=magnitude, terms=terms, direction=direction)
+        exact = operation(double(first), double(weight), *rest, window, groups)
+        assert np.max(np.abs(expected - exact) / magnitude) > 2.0**-16, "these factors would not have shown any rounding"
+
+
+@pytest.mark.parametrize(("name", "variant"), with_each(GRAD_TF32, ("whole",)))
+def test_gradient_of_the_weight_in_tf32(tensor_cores: Device, name: str, variant: str) -> None:
+    gpu = tensor_cores
+    window, groups, x, weight, bias, dy = case(name)
+    dweight, dbias = Output(gpu, weight.shape), Output(gpu, bias.shape)
+    with select.override(conv2d_weight_grad=variant):
+        gpu.ops.conv2d_weight_grad(gpu.array(dy), gpu.array(x), window, groups, out=dweight.array, dbias=dbias.array, exact=False)
+    terms, factors, wide = dy.size // len(weight), (rounded(dy), rounded(x)), double(dy)
+    expected, magnitude = (cpu.conv2d_weight_grad(*map(f, factors), window, groups) for f in (np.asarray, np.abs))
+    check(dweight.result(), expected, magnitude=magnitude, terms=terms, direction="weight_grad")
+    # The sums of dy are sums of float32, whatever its products are.
+    check(dbias.result(), cpu.bias_grad(wide), magnitude=cpu.bias_grad(np.abs(wide)), terms=terms, direction="weight_grad")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, np.uint32(0x7FFFFFFF).view(np.float32)])
+def test_what_is_no_number_stays_what_it_is_in_tf32(tensor_cores: Device, value: float) -> None:
+    """Infinities too, as with FMAs, and the NaN of a GPU, whose bits a rounding by an addition would turn to -0."""
+    gpu = tensor_cores
+    window = conv_window((4, 4), (1, 1))
+    x, weight = normal(5, 2, 64, 4, 4), np.abs(normal(6, 32, 64, 1, 1)) + 1
+    x[0, 3, 1, 2] = value
+    with select.override(conv2d="tensor128x32-tf32"):
+        got = gpu.ops.conv2d(gpu.array(x), gpu.array(weight), None, window, exact=False).get()
+    np.testing.assert_array_equal(got[0, :, 1, 2], np.full(32, value))
+    assert np.isfinite(got).sum() == got.size - 32
+
+
+def test_tf32_is_for_those_who_ask(tensor_cores: Device) -> None:
+    """And then by a table of `gpucnn tune` alone, until a chip has confirmed these kernels; what is there without one is exact."""
+    exact, other = (problems.conv2d(64, 32, 64, conv_window((32, 32), (3, 3), 1, 1), exact=exact) for exact in (True, False))
+    assert not set(GATHER_TF32) & set(select.variants(exact)) and set(GATHER_TF32) <= set(select.variants(other))
+    assert select.choose(other).name == select.choose(exact).name == "tensor128x64"
+    with select.override(conv2d="tensor128x64-tf32"):
+        assert (select.choose(exact).name, select.choose(other).name) == ("tensor128x64", "tensor128x64-tf32")
+    assert other.key == f"{exact.key} in TF32"

@@ -133,21 +133,23 @@ def _weight_like(a: Arguments, torch: Any) -> Any:
 
 
 def _problem(a: Arguments, make: Callable[..., Problem]) -> Problem:
-    return make(*_sizes(a), a["window"], a["groups"])
+    return make(*_sizes(a), a["window"], a["groups"], a.get("exact", True))
 
 
 def _pooled_problem(a: Arguments, make: Callable[..., Problem]) -> Problem:
     return make(*_sizes(a), a["window"], a["pool_window"], a["groups"])
 
 
-def convolutions(n: int, c: int, k: int, window: Window, groups: int = 1, *, relu: bool = True) -> Callable[[Ops], None]:
-    """A convolution and both gradients, with a bias; ReLU's gradient taken along where `relu`."""
+def convolutions(
+    n: int, c: int, k: int, window: Window, groups: int = 1, *, relu: bool = True, exact: bool = True
+) -> Callable[[Ops], None]:
+    """A convolution and both gradients, with a bias; ReLU's gradient taken along where `relu`, and in float32 where `exact`."""
 
     def run(ops: Ops) -> None:
         x, weight, dy = floats(n, c, *window.input), floats(k, c // groups, *window.kernel), floats(n, k, *window.output)
-        ops.conv2d(x, weight, floats(k), window, groups, relu=relu)
-        ops.conv2d_input_grad(dy, weight, window, groups, relu=x if relu else None)
-        ops.conv2d_weight_grad(dy, x, window, groups, dbias=floats(k))
+        ops.conv2d(x, weight, floats(k), window, groups, relu=relu, exact=exact)
+        ops.conv2d_input_grad(dy, weight, window, groups, relu=x if relu else None, exact=exact)
+        ops.conv2d_weight_grad(dy, x, window, groups, dbias=floats(k), exact=exact)
 
     return run
 
@@ -171,7 +173,10 @@ def _samples() -> Iterator[Sample]:
         yield Sample(name, convolutions(*named[name]))
         yield Sample(name, first_layer(*named[name]))
         yield Sample(f"{name}-no-relu", first_layer(*named[name], relu=False))  # where the layer above has taken it along
-    yield Sample("odd", convolutions(8, 20, 40, conv_window((7, 7), (3, 3), padding=1)))
+    odd = 8, 20, 40, conv_window((7, 7), (3, 3), padding=1)
+    yield Sample("odd", convolutions(*odd))
+    for name, sizes in (("m2", named["m2"]), ("odd", odd)):
+        yield Sample(f"{name}-tf32", convolutions(*sizes, exact=False))
     for name, window in DEPTHWISE_WINDOWS.items():
         yield Sample(name, convolutions(64, 32, 32, window, 32))
     yield Sample("", lambda ops: ops.bias_grad(floats(128, 1024)))
