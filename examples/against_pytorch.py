@@ -253,7 +253,7 @@ def main() -> int:
         for name in options.models:
             (own_peak, own_growth), (peak, growth) = (memory_of(library, name, options.batch_size) for library in ("gpucnn", "PyTorch"))
             print(
-                f"{name:<9} gpucnn {own_peak:4} MiB ({own_growth})   PyTorch {peak:4} MiB ({growth})   {own_peak / peak:.2f}× "
+                f"{name:<10} gpucnn {own_peak:4} MiB ({own_growth})   PyTorch {peak:4} MiB ({growth})   {own_peak / peak:.2f}× "
                 f"({own_growth / max(growth, 1):.2f})",
                 flush=True,
             )
@@ -285,14 +285,14 @@ def main() -> int:
         others = rivals.found(torch_model(name), x, labels, threads, name == SGD) if options.others else {}
         for library, runs in others.items():
             if isinstance(runs, str):
-                print(f"{name:<9}{runs}")
+                print(f"{name:<10}{runs}")
                 continue
             forwards[library] = runs[1]
             if runs[0] is not None:
                 steps[library] = runs[0]
         for title, who in {"step": steps, "forward": forwards}.items():
             ours, *theirs = alternate(list(who.values()), options.steps, clock)
-            line = f"{name:<9}{title:<8} gpucnn {milliseconds(ours)}"
+            line = f"{name:<10}{title:<8} gpucnn {milliseconds(ours)}"
             for library, times in zip(list(who)[1:], theirs, strict=True):
                 line += f"   {library} {milliseconds(times)}   {statistics.median(ours) / statistics.median(times):.2f}×"
             print(line, flush=True)
