@@ -30,7 +30,7 @@ _ACTIVATIONS = {
 }
 
 
-def elementwise(ops: Ops) -> None:
+def activations(ops: Ops) -> None:
     """Every activation and its gradient; dropout."""
     x, calls = floats(128, 1024), np.empty(2, np.uint32)
     for name, row in _ACTIVATIONS.items():
@@ -45,4 +45,4 @@ OPERATIONS = {
     "dropout": Operation("dropout", lambda a: work.elementwise(int(a["x"].size), 1, 2), Rule(("x",), first=True)),
     "next_call": Operation("dropout", lambda a: work.elementwise(int(a["calls"].size), 0, 2), Rule(written=("calls",), exact=True)),
 }
-SAMPLES = (Sample("", elementwise),)
+SAMPLES = (Sample("", activations),)
