@@ -29,6 +29,7 @@ from gpucnn.signatures import DataFormat
 from gpucnn.surroundings import say
 from gpucnn.text import shown
 from gpucnn.training import loop
+from gpucnn.training.alike import same_to_measure
 from gpucnn.training.callbacks import Callback, History
 from gpucnn.training.checkpoint import TensorFile, take
 from gpucnn.training.communicator import Communicator
@@ -226,7 +227,9 @@ class Sequential(Layered):
         """
         self._measured()
         inputs, labels = self.checked(*pair(x if y is None else (x, y), "data"), data_format)
-        found = self.measure(inputs, labels, integer(batch_size, "batch_size", 1), join(parallel))
+        size, ranks = integer(batch_size, "batch_size", 1), join(parallel)
+        same_to_measure(ranks, self, size, examples=inputs, labels=labels)
+        found = self.measure(inputs, labels, size, ranks)
         if return_dict:
             return found
         return tuple(found.values()) if self.metrics else found["loss"]
@@ -254,7 +257,9 @@ class Sequential(Layered):
         parallel: as in `fit`; every rank returns all outputs.
         """
         final = self.loss.fused_activation if self.loss and self.layers[-1].activation is None else None
-        return predicted(self, self._examples(x, data_format), integer(batch_size, "batch_size", 1), final, join(parallel))
+        examples, size, ranks = self._examples(x, data_format), integer(batch_size, "batch_size", 1), join(parallel)
+        same_to_measure(ranks, self, size, examples=examples)
+        return predicted(self, examples, size, final, ranks)
 
     # Saving, copying.
 

@@ -12,6 +12,7 @@ from gpucnn.text import plain
 
 OFF = ("", "0", "no", "off", "false")
 RANKS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")  # what starts ranks says how many there are
+OPEN_MPI = RANKS[0]
 LOCAL = (
     "OMPI_COMM_WORLD_LOCAL_RANK",
     "MPI_LOCALRANKID",
@@ -100,11 +101,25 @@ def _count(name: str) -> int | None:
 
 
 def is_terminal(stream: Any) -> bool:
-    """Whether `stream` is a terminal. False for None, a closed stream, and streams that cannot tell."""
+    """Whether `stream` is a terminal that somebody may look at. False for None, a closed stream, and streams that cannot tell."""
     try:
-        return bool(stream.isatty())
+        return bool(stream.isatty()) and (_count(OPEN_MPI) is None or _seen(os.ttyname(stream.fileno()), stream.fileno()))
     except (AttributeError, ValueError, OSError):
         return False
+
+
+def _seen(terminal: str, number: int, processes: Path = Path("/proc")) -> bool:
+    """Whether what a rank of Open MPI prints to a terminal is seen on one. It gives each rank a terminal of the rank's own, and passes on
+    what comes there to wherever mpiexec prints: that is a terminal if the first process above us that has not ours is at another one.
+
+    False where the system does not tell (macOS): lines in a terminal can be read, and a bar in a file cannot.
+    """
+    process = os.getpid()
+    while True:
+        process = int((processes / str(process) / "stat").read_text().rpartition(")")[2].split()[1])
+        theirs = os.readlink(processes / str(process) / "fd" / str(number))
+        if theirs != terminal:
+            return theirs.startswith(("/dev/pts/", "/dev/tty"))
 
 
 def in_notebook() -> bool:

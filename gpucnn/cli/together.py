@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import warnings
@@ -15,9 +16,12 @@ from pathlib import Path
 from gpucnn.checks import integer
 from gpucnn.errors import ArgumentError, MissingExtraError
 from gpucnn.surroundings import say, started_ranks
+from gpucnn.text import shown
 from gpucnn.training.parallel import MPI, advice, current, join
+from gpucnn.training.team import SIGNALS
 
 STARTERS = ("mpiexec", "mpirun")
+MOST = 64  # ranks that are started where there are fewer cores: to try out how that goes
 CROWDED = {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe", "OMPI_MCA_rmaps_base_oversubscribe": "1"}
 """What Open MPI, 5 and before, wants to hear from those who mean to start more ranks than there are cores."""
 
@@ -25,10 +29,17 @@ CROWDED = {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe", "OMPI_MCA_
 def start(count: int, option: str) -> bool:
     """Runs this command on `count` ranks and exits with their status. Returns False if one rank is wanted, which is this process.
 
-    MissingExtraError without mpi4py or mpiexec; ArgumentError for a count that is none, and in a process that is a rank already.
+    MissingExtraError without mpi4py or mpiexec; ArgumentError for a count that is none or that no machine starts, and in a process that is
+    a rank already.
     """
     if integer(count, option, 1) == 1:
         return False
+    cores = os.cpu_count() or 1
+    if count > max(MOST, cores):
+        raise ArgumentError(
+            f"{option} {shown(count)} would start as many processes on this machine, which has {cores} cores: give at most "
+            f"{max(MOST, cores)}, or start gpucnn over several machines with mpiexec or srun"
+        )
     if started_ranks() > 1:
         raise ArgumentError(f"{option} starts ranks, and this process is one of {started_ranks()} that were started already: leave it out")
     if importlib.util.find_spec("mpi4py") is None:
@@ -75,6 +86,8 @@ def end(status: int, tell: Callable[[str], None]) -> None:
     """Called after a command has failed: `tell` prints why, once, even if all ranks fail with the same error."""
     ranks = current()
     if isinstance(ranks, MPI):
+        for number in SIGNALS:  # it ends: who is told so several times must not leave the others waiting
+            signal.signal(number, signal.SIG_IGN)
         ranks.end(status, tell)
     else:
         tell("")

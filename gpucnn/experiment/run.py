@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+import gpucnn
 from gpucnn import plots, report
 from gpucnn.checks import integer
 from gpucnn.data import Dataset
@@ -48,7 +49,7 @@ from gpucnn.optimizers import OPTIMIZERS
 from gpucnn.recipes import Recipe
 from gpucnn.surroundings import user_path
 from gpucnn.text import message
-from gpucnn.training.alike import plain, same
+from gpucnn.training.alike import VERSION, checksum, plain, same
 from gpucnn.training.callbacks import Checkpoint, CSVLog, History, Progress
 from gpucnn.training.checkpoint import TensorFile
 from gpucnn.training.communicator import Communicator
@@ -79,7 +80,9 @@ def train(options: Options, say: Say, downloads: Downloads | None = None) -> Out
     model = network(options.model)
     output = options.output
     check_apart(output, options.dataset)
-    same(ranks, {"options": plain(options.noted(options.dataset, options.recipe)), "output folder": os.path.abspath(output)})
+    noted = plain(options.noted(options.dataset, options.recipe))
+    begins = {"output folder": os.path.abspath(output), "wish to resume": options.resume}  # who alone resumes would ask, and none answer
+    same(ranks, {VERSION: gpucnn.__version__, "options": noted, **begins})
     with contextlib.ExitStack() as held:
         ranks.once(lambda: _take(output, held))
         if options.resume and ranks.once(lambda: exists(output / CHECKPOINT)):
@@ -89,6 +92,8 @@ def train(options: Options, say: Say, downloads: Downloads | None = None) -> Out
         seed = options.seed
         size = None if options.image_size is None else size_of(options.image_size)
         dataset = ranks.in_turn(lambda: load_data(options.dataset, options.data_dir, seed, say, downloads, size))
+        if ranks.size > 1:  # now, and not when the test images are looked at, after the training
+            same(ranks, {"data set": _told_apart(dataset)})
         model = network(options.model, dataset.classes)
         _build(model, dataset, seed, device)
         recipe = options.recipe.for_size(len(dataset.train_images), own=options.dataset not in DATASETS)
@@ -121,6 +126,17 @@ def train(options: Options, say: Say, downloads: Downloads | None = None) -> Out
         length = f"{count(recipe.epochs, 'epoch')} of {count(steps, 'step')}"
         say(f"          {length}, batch {recipe.batch_size}, augmentation {recipe.augment}")
         return _run(model, dataset, validation, recipe, options, say, ranks)
+
+
+def _told_apart(dataset: Dataset) -> dict[str, Any]:
+    """What tells a data set from another one."""
+    parts = {
+        "training images": (dataset.train_images, dataset.train_labels),
+        "test images": (dataset.test_images, dataset.test_labels),
+        "validation images": (dataset.validation_images, dataset.validation_labels),
+    }
+    seen = {name: [len(pair[0]), checksum(*pair)] for name, pair in parts.items() if pair[0] is not None}
+    return {"classes": list(dataset.class_names), **seen}
 
 
 def _take(output: Path, held: contextlib.ExitStack) -> None:

@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from gpucnn.device import to_numpy
 from gpucnn.errors import ArgumentError
 from gpucnn.text import shown
 from gpucnn.training.communicator import Communicator
+
+VERSION = "version of gpucnn"
 
 
 def same(ranks: Communicator, facts: dict[str, Any]) -> None:
@@ -24,8 +27,17 @@ def same(ranks: Communicator, facts: dict[str, Any]) -> None:
             if first.get(name) != found.get(name):
                 raise ArgumentError(
                     f"the ranks do not see the same {name}: {difference(found.get(name), first.get(name), '', places)}; start all of them "
-                    "with the same version, options and data"
+                    "with the same version, options, model and data"
                 )
+
+
+def same_to_measure(ranks: Communicator, model: Any, batch_size: int, **arrays: Any) -> None:
+    """`same` of a model that is about to evaluate or predict, and of the arrays by name: each rank takes what the others have found."""
+    if ranks.size == 1:
+        return
+    seen = {name: {"number": len(array), "checksum": checksum(to_numpy(array))} for name, array in arrays.items()}
+    held = checksum(to_numpy(model.buffers.values), to_numpy(model.buffers.saved))
+    same(ranks, {**seen, "batch size": batch_size, "layers": plain(model.config()["layers"]), "parameters": held})
 
 
 def checksum(*arrays: Any) -> str:

@@ -46,7 +46,7 @@ def fit(
 
     A run resumes at exactly the step of its checkpoint. Batches, augmentation and dropout depend on seed and step alone, so the result
     has the same bits as that of an uninterrupted run. Ctrl-C finishes the current step and writes a checkpoint before KeyboardInterrupt
-    is raised; a second Ctrl-C does not wait. SIGTERM and SIGHUP do the same and raise SystemExit with status 143 and 129.
+    is raised; a second Ctrl-C does not wait. SIGTERM and SIGHUP do as the first and raise SystemExit with status 143 and 129.
 
     With several `ranks` each takes its part of every batch, and all end in the same step, for whatever reason. What prints or writes
     (`Callback.alone`) is called on rank 0 only; a checkpoint is one of a run, whatever the number of ranks.
@@ -87,11 +87,14 @@ def fit(
     try:
         with _interruptible() as interrupted, contextlib.nullcontext() if team is None else team.at_work():
             _each(callbacks, "on_train_begin", run, team, interrupted)
+            first = run.epoch + 1
             while not run.finished:
                 for size in _epoch(run, step, feed, validation, batches.batch_size, callbacks, interrupted):
                     step.run(feed, size)
                 number = _each(callbacks, "on_epoch_end", run, team, interrupted)
                 run.finished = run.stop or run.epoch >= epochs
+                if team is not None and (run.finished or run.epoch == first):  # early, so that little is lost, and what is left behind
+                    team.compare()
                 if number and not run.finished:
                     raise _stop(number)
             if number := _each(callbacks, "on_train_end", run, team, interrupted):
@@ -199,13 +202,14 @@ def _by_itself(function: Callable[[], Any]) -> Any:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[Callable[[], int]]:
-    """Defers the first Ctrl-C, SIGTERM or SIGHUP to the end of a step. Yields a function that returns the signal's number, or 0."""
+    """Defers the first Ctrl-C, and any SIGTERM or SIGHUP, to the end of a step. Yields a function that returns the first one's number,
+    or 0."""
     caught: list[int] = []
     before: dict[int, Any] = {}
 
     def handle(number: int, frame: Any) -> None:
         caught.append(number)
-        if len(caught) > 1:
+        if len(caught) > 1 and number == signal.SIGINT:  # a person; queueing systems and mpiexec may tell one process several times
             raise _stop(number)
 
     try:

@@ -183,16 +183,10 @@ def slice_of(size: int, ranks: int, rank: int) -> tuple[int, int]:
 
 def each_batch(ranks: Communicator, count: int, batch_size: int, work: Callable[[slice], T]) -> list[T]:
     """The results of `work` for each batch of `count` examples, in order. Ranks take the batches in turn, and all of them get all
-    results."""
+    results. They must have come with the same model and data (`same_to_measure`)."""
     batches = [slice(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
-    done = ranks.gather(((count, batch_size), [work(batch) for batch in batches[ranks.rank :: ranks.size]]))
-    for rank, (sizes, _) in enumerate(done):
-        if sizes != done[0][0]:
-            raise ArgumentError(
-                f"rank {rank} has {sizes[0]:,} examples in batches of {sizes[1]:,}, and rank 0 {done[0][0][0]:,} in batches of "
-                f"{done[0][0][1]:,}: give all ranks the same"
-            )
-    return [done[index % ranks.size][1][index // ranks.size] for index in range(len(batches))]
+    done = ranks.gather([work(batch) for batch in batches[ranks.rank :: ranks.size]])
+    return [done[index % ranks.size][index // ranks.size] for index in range(len(batches))]
 
 
 def _sendable(error: Exception) -> Exception:

@@ -11,7 +11,7 @@ import numpy as np
 
 from gpucnn.device import to_numpy
 from gpucnn.errors import CheckpointError, TrainingError
-from gpucnn.training.alike import checksum, difference, plain
+from gpucnn.training.alike import VERSION, checksum, difference, plain
 from gpucnn.training.callbacks import Callback, Checkpoint, CSVLog, Run
 from gpucnn.training.checkpoint import load_tensors, save_tensors, take
 from gpucnn.training.rows import found, left
@@ -30,7 +30,7 @@ def seen(model: Any, optimizer: Any, batches: Any, validation: Any, recipe: dict
     """The values that must be the same on all ranks of a run, by name."""
     package = sys.modules[__name__.partition(".")[0]]
     facts = {
-        "version of gpucnn": package.__version__,
+        VERSION: package.__version__,
         "kind of device": model.device.kind,
         **recipe,
         "first batch": None if hasattr(batches, "images") else checksum(*map(np.asarray, batches.first())),

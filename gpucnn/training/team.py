@@ -20,10 +20,12 @@ from typing import Any
 import numpy as np
 
 from gpucnn.arrays import quiet
+from gpucnn.device import to_numpy
 from gpucnn.errors import ArgumentError, TrainingError
 from gpucnn.layers.base import Array
 from gpucnn.losses import Loss
 from gpucnn.text import reason_of
+from gpucnn.training.alike import checksum
 from gpucnn.training.communicator import Communicator
 from gpucnn.training.parallel import slice_of
 from gpucnn.weighted import Weighted
@@ -202,6 +204,18 @@ class Team:
             raise failure
         name, reason = next(word for word in words if word)
         raise TrainingError(f"{name} failed: {reason}")
+
+    def compare(self) -> None:
+        """TrainingError unless the parameters of all ranks are alike to the bit, as the same sums and the same updates leave them: two
+        kinds of processors, or of libraries, may round an update differently."""
+        everybody = self.ranks.gather((self.ranks.name, checksum(to_numpy(self.model.buffers.values))))
+        first = everybody[0]
+        for name, found in everybody:
+            if found != first[1]:
+                raise TrainingError(
+                    f"the parameters of {name} are no longer those of {first[0]} (their checksums are {found} and {first[1]}): these "
+                    "machines do not compute alike; take machines of one kind, or set GPUCNN_CPU=numpy on all of them where they are CPUs"
+                )
 
 
 def halted(told: Array) -> bool:

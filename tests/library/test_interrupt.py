@@ -224,6 +224,29 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("numbers", [("SIGTERM", "SIGTERM"), ("SIGTERM", "SIGHUP"), ("SIGINT", "SIGTERM")])
+def test_who_is_told_several_times_to_end_still_ends_after_the_step(numbers: tuple[str, str], tmp_path: Path) -> None:
+    """As by a queueing system, which sends its signal to every process and to what started them, which passes it on. The first counts."""
+    sent = [getattr(signal, name, signal.SIGTERM) for name in numbers]
+
+    class End(Press):
+        def on_step_end(self, run: object) -> None:
+            if (run.epoch, run.step) == self.moment:  # type: ignore[attr-defined]
+                for number in sent:
+                    signal.raise_signal(number)
+                self.after = True
+
+    before = {number: signal.signal(number, signal.default_int_handler) for number in sent}
+    try:
+        end, path = End(0, 2), tmp_path / "run.safetensors"
+        with pytest.raises(KeyboardInterrupt if numbers[0] == "SIGINT" else SystemExit):
+            small([end, gc.Checkpoint(path, every=100)])
+        assert end.after and load_tensors(path)[1]["run"]["step"] == 2
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def test_ctrl_c_is_as_before_after_a_run_that_fails() -> None:
     class Fail(gc.Callback):
         def on_step_end(self, run: object) -> None:

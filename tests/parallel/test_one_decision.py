@@ -20,7 +20,7 @@ import gpucnn as gc
 from gpucnn import device, surroundings
 from gpucnn.data.batches import Batches
 from gpucnn.errors import ArgumentError, CheckpointError, TrainingError
-from gpucnn.training import loop, parallel, resuming
+from gpucnn.training import checkpoint, loop, parallel, resuming
 from gpucnn.training.callbacks import Callback, Checkpoint, CSVLog, EarlyStopping
 from gpucnn.training.communicator import Communicator
 from gpucnn.training.progress import Progress
@@ -244,6 +244,23 @@ def test_other_versions_of_the_package_are_refused(monkeypatch: pytest.MonkeyPat
     for error in failures(2, work):
         assert "the same version of gpucnn: which is '0.2.0' on rank 1 (host0) and '0.1.0' on rank 0 (host0)" in str(error)
     assert seen(model(), model().optimizer, Batches(IMAGES, LABELS, 4), None, {}, 1, [])["version of gpucnn"] == gc.__version__
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 4])
+def test_machines_that_round_an_update_differently_are_told_apart(epoch: int, tmp_path: Path) -> None:
+    """After the first epoch and at the end; in between nothing is lost by it, and nothing is looked at."""
+
+    class Rounds(Callback):
+        def on_step_end(self, run: Run) -> None:
+            if run.rank == 2 and run.epoch + 1 == epoch and run.step == 2:
+                run.model.buffers.values[7] += 1e-9
+
+    path = tmp_path / "run.safetensors"
+    for error in failures(3, lambda ranks: fit(ranks, [Rounds(), Checkpoint(path)])):
+        assert isinstance(error, TrainingError)
+        assert str(error).startswith("the parameters of rank 2 of 3 on host1 are no longer those of rank 0 of 3 on host0 (")
+    _, description = checkpoint.load_tensors(path)
+    assert description["run"]["epoch"] == (1 if epoch == 1 else 4)
 
 
 def test_a_batch_smaller_than_the_number_of_ranks_is_refused() -> None:

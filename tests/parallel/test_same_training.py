@@ -221,14 +221,39 @@ def test_evaluation_and_prediction_have_the_bits_of_one_rank(size: int) -> None:
         np.testing.assert_array_equal(predicted, outputs)
 
 
-def test_ranks_that_evaluate_other_numbers_of_examples_are_refused() -> None:
-    model = network("float32").compile("sgd")
+OTHERS: Mapping[str, dict[str, Any]] = {
+    "examples: number is 30 on": {"x": IMAGES[:30], "y": LABELS[:30]},
+    "examples: checksum is ": {"x": np.roll(IMAGES, 1)},
+    "labels: checksum is ": {"y": LABELS[::-1]},
+    "batch size: which is 8 on": {"size": 8},
+    "parameters: which is ": {"seed": 4},
+}
 
-    def work(ranks: Communicator) -> None:
-        model.predict(IMAGES[: 40 - 10 * ranks.rank], 16, parallel=ranks)
 
-    for error in failures(2, work):
-        assert isinstance(error, ArgumentError) and "rank 1 has 30 examples in batches of 16, and rank 0 40 in batches of 16" in str(error)
+@pytest.mark.parametrize("words", OTHERS)
+def test_ranks_that_would_measure_something_else_are_refused_with_both_values(words: str) -> None:
+    """Each would take what the others have found of another model, or of other examples."""
+
+    def measure(ranks: Communicator) -> Any:
+        given = {"x": IMAGES, "y": LABELS, "size": 16, "seed": 3} | (OTHERS[words] if ranks.rank else {})
+        model = gc.Sequential(gc.Flatten(), gc.Dense(4)).build((2, 9, 9), seed=given["seed"], device="cpu").compile("sgd")
+        return model, given
+
+    def evaluates(ranks: Communicator) -> None:
+        model, given = measure(ranks)
+        model.evaluate(given["x"], given["y"], given["size"], parallel=ranks)
+
+    def predicts(ranks: Communicator) -> None:
+        model, given = measure(ranks)
+        model.predict(given["x"], given["size"], parallel=ranks)
+
+    for work in (evaluates, predicts):
+        if work is predicts and words.startswith("labels"):
+            continue
+        for error in failures(2, work):
+            assert isinstance(error, ArgumentError), error
+            assert str(error).startswith(f"the ranks do not see the same {words}")
+            assert "on rank 1 (host0)" in str(error) and "on rank 0 (host0)" in str(error)
 
 
 def test_a_part_is_known_to_the_layers_while_they_train_and_no_longer() -> None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import gpucnn as gc
 from gpucnn import surroundings
-from gpucnn.cli import together
+from gpucnn.cli import main, together
 from gpucnn.cli.together import CROWDED
 from gpucnn.errors import ArgumentError, MissingExtraError
 from gpucnn.training import parallel
+from gpucnn.training.progress import Progress
+from local_ranks import together as run_together
 
 
 @pytest.fixture(autouse=True)
@@ -51,10 +56,73 @@ def test_one_rank_is_this_process(everything: list[list[str]]) -> None:
     assert together.start(1, "--ranks") is False and not everything
 
 
-@pytest.mark.parametrize("count", [0, -2])
-def test_a_count_that_is_none_is_refused(count: int, everything: list[list[str]]) -> None:
-    with pytest.raises(ArgumentError, match="--ranks must be"):
-        together.start(count, "--ranks")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["0"], "--ranks must be at least 1, got 0"),
+        (["-1"], "--ranks must be at least 1, got -1"),
+        (["1000000"], "--ranks 1000000 would start as many processes on this machine, which has 8 cores: give at most 64"),
+        (["x"], "'x' is not a whole number"),
+        (["2.0"], "'2.0' is not a whole number"),
+        ([], "requires an argument"),
+    ],
+)
+def test_a_count_that_is_none_is_refused(
+    words: list[str], said: str, everything: list[list[str]], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["gpucnn", "train", "--ranks", *words])
+    monkeypatch.setattr(together.os, "cpu_count", lambda: 8)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2 and said in capsys.readouterr().err and not everything
+
+
+def test_a_machine_of_many_cores_starts_as_many_ranks(everything: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(together.os, "cpu_count", lambda: 96)
+    monkeypatch.setattr(sys, "exit", lambda status: None)
+    monkeypatch.setattr(together.subprocess, "call", lambda line, env: 0)
+    together.start(96, "--ranks")
+    assert everything[0][:3] == ["/usr/bin/mpiexec", "-n", "96"]
+    with pytest.raises(ArgumentError, match="at most 96"):
+        together.start(97, "--ranks")
+
+
+def test_the_terminal_that_open_mpi_lends_is_one_where_mpiexec_has_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes as /proc has them: this one, a shell that has the same terminal, and mpiexec."""
+    pty = pytest.importorskip("pty")
+    ends = pty.openpty()
+    lent, mine = os.ttyname(ends[1]), os.getpid()
+
+    def process(number: int, above: int, output: str) -> None:
+        (tmp_path / str(number) / "fd").mkdir(parents=True)
+        (tmp_path / str(number) / "stat").write_text(f"{number} (a name) 2)) S {above} 1 1")
+        (tmp_path / str(number) / "fd" / "1").symlink_to(output)
+
+    process(mine, 71, lent)
+    process(71, 72, lent)
+    process(72, 1, "/a/log.txt")
+    assert not surroundings._seen(lent, 1, tmp_path)
+    (tmp_path / "72" / "fd" / "1").unlink()
+    (tmp_path / "72" / "fd" / "1").symlink_to("/dev/pts/99")
+    assert surroundings._seen(lent, 1, tmp_path)
+    with open(ends[1], "w") as stream:
+        assert surroundings.is_terminal(stream)
+        monkeypatch.setenv(surroundings.OPEN_MPI, "2")
+        assert not surroundings.is_terminal(stream)  # no process above this one has that number
+    os.close(ends[0])
+
+
+def test_only_the_first_rank_shows_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpucnn.training.progress.is_terminal", lambda stream: True)
+    monkeypatch.setattr(Progress, "on_train_begin", lambda self, run: shown.append(run.rank))
+    shown: list[int] = []
+
+    def work(ranks: parallel.Communicator) -> None:
+        model = gc.Sequential(gc.Flatten(), gc.Dense(2)).build((1, 2, 2), device="cpu").compile("sgd")
+        model.fit(np.zeros((4, 1, 2, 2), np.float32), np.zeros(4, int), batch_size=4, parallel=ranks)
+
+    run_together(3, work)
+    assert shown == [0]
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,25 @@ def test_shared_statistics_are_summed_in_order_and_recorded_with_the_step(gpu: D
     assert totals == others
 
 
+def test_sums_that_cannot_be_recorded_are_launched(gpu: Device) -> None:
+    """As by a library that refuses while a stream records: the second step of a size tries, and launches like all after it."""
+
+    class Refusing(StandIn):
+        def allReduce(self, source: int, target: int, count: int, kind: int, operation: int, stream: int) -> None:
+            if gpu.xp.cuda.runtime.streamIsCapturing(stream):
+                raise RuntimeError("NCCL_ERROR_INVALID_USAGE")
+            super().allReduce(source, target, count, kind, operation, stream)
+
+    library = Refusing()
+    with pytest.warns(UserWarning, match=r"without a CUDA graph, and slower: .*NCCL_ERROR_INVALID_USAGE") as said:
+        model, totals, step = trained(gpu, NCCL(Alone(), gpu, library), graphs=True)
+    assert len(said) == 1 and step.graphs.recorded == 0
+    launched, others, _ = trained(gpu, NCCL(Alone(), gpu, (plain := StandIn())), graphs=False)
+    assert [count for _, count, _ in library.calls] == [count for _, count, _ in plain.calls]
+    np.testing.assert_array_equal(to_numpy(model.buffers.values), to_numpy(launched.buffers.values))
+    assert totals == others
+
+
 def test_a_sum_is_begun_when_backward_is_done_with_its_stage(gpu: Device) -> None:
     done: list[tuple[str, int]] = []
 
