@@ -2,6 +2,7 @@
 # make test    makes .venv, installs what the tests need, and runs all of them: kernels on the virtual GPU, or in Numba's simulator
 # make slow    what make test leaves out: every kernel compiled for every chip, long runs, Numba's simulator; some half an hour
 # make mutants changes the operations and what is around them a little at a time, and runs the tests that should notice (docs/mutation.md)
+# make conditions   tests under a newcomer's conditions: no home folder, a read-only one, umask 077, LANG=C, one core, signals ignored, …
 # make mlir    the kernels' tests through numba-cuda-mlir, a part of make slow
 # make lint    ruff, mypy, clang-format, and proselint with a word list of our own on the documents and messages
 # make wheel   builds a wheel and an sdist into dist/; GPUCNN_REPOSITORY=https://… puts the repository's address into them
@@ -14,7 +15,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: train test slow mlir vgpu-numba mutants lint wheel clean
+.PHONY: train test slow conditions mlir vgpu-numba mutants lint wheel clean
 .DEFAULT_GOAL := test
 
 train: $(VENV)/.installed
@@ -72,6 +73,10 @@ vgpu-numba: $(VENV)/.installed-dev
 mutants: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "cosmic-ray>=8.4,<9"
 	$(BIN)/python -W ignore tests/mutants.py $(ARGS)
+
+# CONDITIONS="umask locale" for these alone, TESTS="tests/cli" for other tests than those on files and signals.
+conditions: $(VENV)/.installed-dev
+	PYTHON=$(BIN)/python tests/conditions.sh $(CONDITIONS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -14,6 +14,7 @@ import hashlib
 import os
 import secrets
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from typing import Any, BinaryIO
 
 from gpucnn.errors import DataError, GpucnnError
 from gpucnn.surroundings import user_path
-from gpucnn.text import reason_of
+from gpucnn.text import reason_of, shown
 
 try:
     import fcntl
@@ -202,6 +203,10 @@ def _target(path: Path) -> Path:
         status = os.stat(path)
     except FileNotFoundError:  # as it may be, also behind a link
         return Path(os.path.realpath(path)) if path.is_symlink() else path
+    except UnicodeEncodeError as error:
+        name = shown(str(path)[error.start : error.end])
+        why = f"file names here are {sys.getfilesystemencoding()}, which has no {name}: choose another name, or set PYTHONUTF8=1"
+        raise OSError(errno.EILSEQ, why, str(path)) from None
     except OSError as error:
         raise OSError(error.errno, _why(error), str(path)) from None
     kind = kind_of(status.st_mode)

@@ -298,6 +298,16 @@ def test_what_is_no_path(path: Any) -> None:
             call(path)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="file names have no encoding of their own here")
+def test_a_name_that_the_file_system_cannot_hold(tmp_path: Path) -> None:
+    program = "import gpucnn as gc; gc.Sequential(gc.Dense(2)).build((3,), seed=0, device='cpu').save(chr(233) + '.safetensors')"
+    surroundings = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    ended = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=surroundings, capture_output=True, text=True, check=False)
+    last = ended.stderr.strip().splitlines()[-1]
+    assert "file names here are ascii" in last and "set PYTHONUTF8=1" in last and "UnicodeEncodeError" not in last
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("path", ["", "a\0b"])
 def test_what_is_no_usable_path(path: str, opened: Path) -> None:
     for call in (*WRITES.values(), *READS.values(), lambda path: fetch([], path, "")):
