@@ -211,6 +211,17 @@ def milliseconds(times: list[float]) -> str:
     return f"{found['median']:6.1f} ms ({found['p10']:.1f}–{found['p90']:.1f})"
 
 
+INSTRUCTIONS = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "ATEN_CPU_CAPABILITY", "DNNL_MAX_CPU_ISA")
+"""What holds either library to fewer instructions than the processor has."""
+
+
+def command(options: argparse.Namespace, *more: str) -> str:
+    """The command that measures the same again, with what the environment sets of the instructions that are used."""
+    held = [f"{name}={os.environ[name]}" for name in INSTRUCTIONS if os.environ.get(name)]
+    models = [] if options.models == list(MODELS) else ["--models", *options.models]
+    return " ".join([*held, "python examples/against_pytorch.py", *more, *models])
+
+
 def main() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -259,7 +270,7 @@ def main() -> int:
             )
             peaks[name] = {"gpucnn": own_peak, "PyTorch": peak}
         if options.json:
-            said = f"python examples/against_pytorch.py --memory --batch-size {options.batch_size}"
+            said = command(options, "--memory", f"--batch-size {options.batch_size}")
             run = {"about": about(cores), "command": said, "batch": options.batch_size, "MiB": peaks}
             cpu_tables.add(options.json, "memory", run)
         return 0
@@ -309,7 +320,7 @@ def main() -> int:
                 if seconds > 0.01 * total:
                     print(f"            {operation:<22} {1e3 * seconds / options.steps:6.2f} ms  {100 * seconds / total:4.1f} %")
     if options.json:
-        said = f"python examples/against_pytorch.py --batch-size {options.batch_size} --threads {threads}"
+        said = command(options, f"--batch-size {options.batch_size}", f"--threads {threads}")
         run = {"about": about(cores), "command": said, "batch": options.batch_size, "threads": threads, "networks": dict(found)}
         if options.quick:
             run["about"]["note"] = "a run with --quick: the figures mean nothing"

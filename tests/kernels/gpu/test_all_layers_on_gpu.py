@@ -40,6 +40,7 @@ def layers() -> list[gc.Layer]:
         gc.Dense(6),
         gc.BatchNorm2D(momentum=0.3),
         gc.Concat(gc.Tanh(), gc.SiLU(), gc.Sigmoid(), gc.LeakyReLU(), [gc.Dense(4), gc.Softmax()], [gc.Dense(2), gc.ReLU()]),
+        gc.Concat(gc.HardSigmoid(), gc.HardSwish(), gc.ReLU6()),
         gc.Dense(3),
     ]
 

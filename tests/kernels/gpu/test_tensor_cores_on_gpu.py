@@ -49,6 +49,12 @@ def with_each(variants: list[str], whole: tuple[str, ...]) -> list[Any]:
     return [*quick, *(pytest.param(*case, marks=pytest.mark.slow) for case in rest)]
 
 
+def in_tf32(variants: list[str]) -> list[Any]:
+    """(shape, variant), of which one is quick: what differs from float32's accuracy does not depend on the shape."""
+    cases = [(name, variant) for name in SHAPES for variant in variants]
+    return [pytest.param(*case, marks=() if case == ("stride", variants[-1]) else pytest.mark.slow) for case in cases]
+
+
 @pytest.fixture
 def tensor_cores(gpu: Device) -> Device:
     if not tensor.there(select.current_chip()):
@@ -164,7 +170,7 @@ def rounded(array: Any) -> Any:
     return ((bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32).astype(np.float64)
 
 
-@pytest.mark.parametrize(("name", "variant"), with_each(GATHER_TF32, ("stride",)))
+@pytest.mark.parametrize(("name", "variant"), in_tf32(GATHER_TF32))
 def test_forward_and_gradient_of_the_input_in_tf32(tensor_cores: Device, name: str, variant: str) -> None:
     gpu = tensor_cores
     window, groups, x, weight, bias, dy = case(name)
@@ -183,7 +189,7 @@ def test_forward_and_gradient_of_the_input_in_tf32(tensor_cores: Device, name: s
         assert np.max(np.abs(expected - exact) / magnitude) > 2.0**-16, "these factors would not have shown any rounding"
 
 
-@pytest.mark.parametrize(("name", "variant"), with_each(GRAD_TF32, ("whole",)))
+@pytest.mark.parametrize(("name", "variant"), in_tf32(GRAD_TF32))
 def test_gradient_of_the_weight_in_tf32(tensor_cores: Device, name: str, variant: str) -> None:
     gpu = tensor_cores
     window, groups, x, weight, bias, dy = case(name)
