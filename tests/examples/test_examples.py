@@ -216,8 +216,8 @@ def test_other_libraries_are_beside_it_or_the_reason_is_said(example: Example) -
     result = example("against_pytorch", "--quick", "--others", "--models", "lenet5x5")
     assert result.status == 0, result.err
     for library, row in (("ONNX Runtime", "forward"), ("JAX", "step")):
-        compared = re.search(rf"^lenet5x5 {row} .*{library} +[\d.]+ ms .*×$", result.out, re.MULTILINE)
-        missing = re.search(rf"^lenet5x5 {library} is not installed \(", result.out, re.MULTILINE)
+        compared = re.search(rf"^lenet5x5 +{row} .*{library} +[\d.]+ ms .*×$", result.out, re.MULTILINE)
+        missing = re.search(rf"^lenet5x5 +{library} is not installed \(", result.out, re.MULTILINE)
         assert (compared is None) != (missing is None), result.out
 
 

@@ -102,8 +102,7 @@ def test_a_steps_operations_are_measured_once_each_and_written(monkeypatch: pyte
     operations = [result.problem.operation for result in results]
     assert operations == [
         "conv2d_relu_max_pool2d",
-        "dense",
-        "dense",
+        "dense",  # the first of two: the last is one kernel with its loss
         "dense_weight_grad",
         "dense_input_grad",
         "dense_weight_grad",
@@ -156,6 +155,9 @@ def test_problems_are_those_that_the_operations_choose_for(monkeypatch: pytest.M
             problem = tune.problem_of(call)
             before = len(asked)
             result = call.run()
+            if call.op == "dense_cross_entropy":  # asks how its product would be done by itself, and then does it by no variant
+                assert problem is None and asked[before:] == ["dense 64x10x128"]
+                return result
             assert asked[before : before + 1] == ([problem.key] if problem else [])
             seen.extend([problem.key] if problem else [])
             return result
