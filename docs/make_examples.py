@@ -18,9 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "docs" / "examples.md"
 HEAD = """# Examples, and what they print
 
-Every program in [examples/](../examples) has `--help`, and `--quick` for a run that takes seconds: few steps, on small images that the
-program draws itself. The accuracies and times of such a run mean nothing; it shows what there is to see. Without `--quick`, they use
-MNIST, and [performance.md](performance.md) has what was measured. `python docs/make_examples.py` writes this page.
+Every program in [examples/](../examples) has `--help`, and `--quick` for a run of a few seconds: few steps, on small images that the
+program draws itself. The accuracies and times of such a run mean nothing; it only shows the output. Without `--quick`, the programs use
+MNIST, and [performance.md](performance.md) has the results. `python docs/make_examples.py` writes this page.
 """
 # (heading, [(example, its arguments, what else is to be said)])
 QUICK = "--quick --device cpu"
@@ -28,7 +28,7 @@ SECTIONS = [
     (
         "A first network",
         [
-            ("quickstart", "", "Has no options: ten lines to copy."),
+            ("quickstart", "", "It has no options."),
             ("keras_mnist", QUICK, ""),
             ("tf2_mnist", QUICK, ""),
             ("lenet5x5_mnist", f"{QUICK} --every 2", ""),
@@ -47,19 +47,19 @@ SECTIONS = [
         "How fast, and how exact",
         [
             ("mnist_speedrun", f"{QUICK} --epochs 3", ""),
-            ("accuracy_against_pytorch", f"{QUICK} --epochs 12", "Needs PyTorch."),
+            ("accuracy_against_pytorch", f"{QUICK} --epochs 12", "It needs PyTorch."),
         ],
     ),
 ]
 # What others print is shown where it is explained.
 ELSEWHERE = {
-    "against_pytorch": "Needs PyTorch. Its figures are in [performance.md](performance.md#on-a-cpu).",
-    "steps_on_gpu": "Compares with PyTorch where it is installed. Its figures are in [performance.md](performance.md#on-an-h100).",
+    "against_pytorch": "It needs PyTorch. Its figures are in [performance.md](performance.md#on-a-cpu).",
+    "steps_on_gpu": "It compares with PyTorch if that is installed. Its figures are in [performance.md](performance.md#on-an-h100).",
     "profile_kernels": "[kernels/PROFILING.md](../kernels/PROFILING.md) explains every column.",
-    "predicted_beside_measured": "[kernels/PROFILING.md](../kernels/PROFILING.md) has what it shows.",
-    "measure_chip": "Needs a GPU. Its figures are in [kernels/measured](../kernels/measured/README.md).",
-    "measured_tables": "Prints nothing: the tables are in the documents.",
-    "scale": "Prints the tables of [scale.md](scale.md).",
+    "predicted_beside_measured": "[kernels/PROFILING.md](../kernels/PROFILING.md) explains predictions.",
+    "measure_chip": "It needs a GPU. Its figures are in [kernels/measured](../kernels/measured/README.md).",
+    "measured_tables": "It prints nothing: the tables are in the documents.",
+    "scale": "It prints the tables of [scale.md](scale.md).",
 }
 
 

@@ -56,13 +56,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--epochs", type=whole(), default=5, help="passes over the training images [5]")
     parser.add_argument("--seeds", type=whole(), default=3, help="runs of each library [3]")
-    parser.add_argument("--device", default="auto", help="where this library trains: auto, cpu or cuda [auto]")
+    parser.add_argument("--device", default="auto", help="device of gpucnn: auto, cpu or cuda [auto]")
     data_options(parser)
     options = parse(parser, epochs=2, seeds=1)
     device = get_device(options.device)
     torch, missing = pytorch_on(get_device("cpu"))
     if torch is None:
-        raise gc.MissingExtraError(f"{missing}, and there is nothing to compare with")
+        raise gc.MissingExtraError(f"{missing}, so there is nothing to compare with")
     data = data_set(options)
     if data.classes != 10:
         raise gc.ShapeError(f"the keras network has ten outputs, and {data.source} has {data.classes} classes")

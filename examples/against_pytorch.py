@@ -1,4 +1,4 @@
-"""Times of a training step and a forward pass of each reference network, or of any by name, in gpucnn and in PyTorch, on the CPU.
+"""Times of a training step and a forward pass in gpucnn and in PyTorch, on the CPU, for the reference networks or any network by name.
 
     python examples/against_pytorch.py [--models keras tf2 lenet5x5] [--steps 30] [--batch-size 128] [--threads N] [--profile] [--memory]
                                        [--others] [--json FILE] [--quick]
@@ -121,13 +121,13 @@ def torch_forward(name: str, x: np.ndarray) -> Callable[[], Any]:
 
 
 def own_forward(name: str, x: np.ndarray) -> Callable[[], Any]:
-    """The same pass here."""
+    """The forward pass in gpucnn."""
     model = gc.network(name).build((1, 28, 28), device="cpu")
     return lambda: model.forward(x)
 
 
 def own_step(name: str, x: np.ndarray, labels: np.ndarray) -> Callable[[], Any]:
-    """The same step here."""
+    """The training step in gpucnn."""
     model = gc.network(name).build((1, 28, 28), device="cpu")
     model.compile(gc.SGD(0.01, momentum=0.9) if name == SGD else gc.Adam(1e-3))
     assert model.loss is not None and model.optimizer is not None
@@ -136,7 +136,7 @@ def own_step(name: str, x: np.ndarray, labels: np.ndarray) -> Callable[[], Any]:
 
 
 def alternate(steps: list[Callable[[], Any]], count: int, clock: Callable[[], float]) -> list[list[float]]:
-    """Seconds of `count` calls of each, in turns of up to three."""
+    """Seconds for `count` calls of each, alternating in groups of up to three."""
     for step in steps:
         step()
     times: list[list[float]] = [[] for _ in steps]
@@ -176,7 +176,7 @@ def profiled(spent: dict[str, float]) -> Iterator[None]:
 
 
 def peak_memory(library: str, name: str, x: np.ndarray, labels: np.ndarray) -> None:
-    """Prints the peak memory of this process in MiB after ten steps, and what of it was there before the first."""
+    """Prints the peak memory of this process in MiB after ten steps, and how much of it was in use before the first."""
     import resource
 
     def peak() -> float:
@@ -230,10 +230,10 @@ def main() -> int:
     parser.add_argument("--steps", type=whole(2), default=30, help="measured steps of each [30]")
     parser.add_argument("--batch-size", type=whole(), default=128, help="images in a step [128]")
     parser.add_argument("--threads", type=whole(), default=cores, help=f"threads of each [{cores}]")
-    parser.add_argument("--others", action="store_true", help="beside ONNX Runtime and JAX as well")
-    parser.add_argument("--profile", action="store_true", help="print where this library's time goes")
-    parser.add_argument("--memory", action="store_true", help="print the peak memory of training, and no times")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="add the figures to this file as well")
+    parser.add_argument("--others", action="store_true", help="compare with ONNX Runtime and JAX too")
+    parser.add_argument("--profile", action="store_true", help="print where gpucnn's time goes")
+    parser.add_argument("--memory", action="store_true", help="print the peak memory of training instead of times")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also add the figures to this file")
     parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
     options = parse(parser, steps=2, batch_size=4)
     if options.memory_of and (options.memory_of[0] not in ("gpucnn", "PyTorch") or options.memory_of[1] not in known):
@@ -255,9 +255,9 @@ def main() -> int:
     else:
         torch, missing = pytorch_on(get_device("cpu"))
     if torch is None:
-        raise gc.MissingExtraError(f"{missing}, and there is nothing to compare with")
+        raise gc.MissingExtraError(f"{missing}, so there is nothing to compare with")
     if options.quick:
-        print("a run with --quick: too few steps on too few images for the figures to mean anything")
+        print("a run with --quick: the figures mean nothing")
     if options.memory:
         print(f"batch {options.batch_size}: peak memory of a process that trains ten steps (since its library was there), ratios of both")
         peaks = {}
@@ -277,7 +277,7 @@ def main() -> int:
     threads = options.threads
     if threads > 1 and not options.quick and (taken := taken_by_others()) is not None and taken > BUSY:
         raise gc.GpucnnError(
-            f"others take {100 * taken:.0f} % of this machine's cores, and figures of {threads} threads would mean nothing: "
+            f"other programs use {100 * taken:.0f} % of this machine's cores, so figures of {threads} threads would mean nothing: "
             "wait until it is quiet, or use --threads 1"
         )
     os.environ["GPUCNN_NUM_THREADS"] = str(threads)

@@ -1,4 +1,4 @@
-"""What the examples share: checked options, --quick, a data set that needs no download, and what is to be said of a GPU that is none."""
+"""Shared by the examples: checked options, --quick, a data set that needs no download, and notes about virtual GPUs."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ CLASSES, SIDE = 10, 12  # of small_set's images
 
 
 def whole(least: int = 1, most: int | None = None) -> Callable[[str], int]:
-    """What argparse takes an option's text with: a whole number from `least` to `most`."""
-    words = f"a whole number of at least {least}" if most is None else f"a whole number from {least} to {most:,}"
+    """A parser for argparse: an integer from `least` to `most`."""
+    words = f"an integer of at least {least}" if most is None else f"an integer from {least} to {most:,}"
 
     def number(text: str) -> int:
         try:
@@ -36,11 +36,9 @@ def whole(least: int = 1, most: int | None = None) -> Callable[[str], int]:
 
 
 def parse(parser: argparse.ArgumentParser, **quick: Any) -> argparse.Namespace:
-    """The options of the command line, with --quick among them: it puts `quick` in place of the defaults, not of what is given."""
+    """The options of the command line, including --quick, which replaces the defaults by `quick` but not the values that are given."""
     words = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in quick.items())
-    parser.add_argument(
-        "--quick", action="store_true", help=f"see that it runs, in seconds{words and f' ({words})'}: its figures say nothing"
-    )
+    parser.add_argument("--quick", action="store_true", help=f"a short run, in seconds{words and f' ({words})'}: its figures mean nothing")
     options = parser.parse_args()
     if options.quick:
         parser.set_defaults(**quick)
@@ -49,7 +47,7 @@ def parse(parser: argparse.ArgumentParser, **quick: Any) -> argparse.Namespace:
 
 
 def finish(main: Callable[[], int]) -> NoReturn:
-    """Ends the program with main's status; with a sentence, and status 2, where something cannot be had or is not right."""
+    """Exits with main's status, or with a sentence and status 2 if something is missing or wrong."""
     try:
         status = main()
     except gc.GpucnnError as error:
@@ -61,7 +59,7 @@ def finish(main: Callable[[], int]) -> NoReturn:
 
 
 def small_set(train: int = 96, test: int = 32) -> gc.data.Dataset:
-    """Drawn here: noise, with a bright bar across or down at one of five places, which is the class. 1 × 12 × 12 pixels."""
+    """A data set drawn here: noise with a bright bar, across or down, at one of five places, which is the class. 1 × 12 × 12 pixels."""
     rng = np.random.default_rng(5)
     images = rng.integers(0, 60, (train + test, 1, SIDE, SIDE)).astype(np.uint8)
     labels = (np.arange(train + test) % CLASSES).astype(np.int32)
@@ -74,7 +72,7 @@ def small_set(train: int = 96, test: int = 32) -> gc.data.Dataset:
 
 
 def data_set(options: argparse.Namespace) -> gc.data.Dataset:
-    """What --dataset and --data-dir name, or the small set with --quick and none named; prints which it is where that is not plain."""
+    """The data set that --dataset and --data-dir name, or the small one for --quick; prints which one it is if that is not obvious."""
     named = options.dataset is not None or options.data_dir is not None
     data = small_set() if options.quick and not named else gc.load_dataset(options.dataset or "auto", options.data_dir)
     if data.name != "mnist":
@@ -86,22 +84,22 @@ def data_options(parser: argparse.ArgumentParser) -> None:
     """The options that data_set reads."""
     known = ", ".join(gc.data.names())
     parser.add_argument(
-        "--dataset", metavar="NAME|FOLDER", help=f"{known}, or a folder of images [auto: MNIST, or digits where it cannot be had]"
+        "--dataset", metavar="NAME|FOLDER", help=f"{known}, or a folder of images [auto: MNIST if available, digits otherwise]"
     )
-    parser.add_argument("--data-dir", metavar="FOLDER", help="where MNIST is, or is downloaded to")
+    parser.add_argument("--data-dir", metavar="FOLDER", help="folder of MNIST, also for downloads")
 
 
 def not_measured(device: Device, quick: bool) -> str | None:
-    """Why the times of this run say nothing; None where they do."""
+    """Why the times of this run mean nothing; None if they do mean something."""
     if device.name.startswith(VIRTUAL):
         return f"{device.name} is a virtual GPU, which runs on the CPU and has no times: the figures mean nothing"
     if device.kind == "cuda" and simulated():
         return f"{device.name} has no times: the figures mean nothing"
-    return "a run with --quick: too few repetitions and too little work for the figures to mean anything" if quick else None
+    return "a run with --quick: the figures mean nothing" if quick else None
 
 
 def pytorch_on(device: Device) -> tuple[Any, str]:
-    """(torch, "") where PyTorch runs on `device`, otherwise (None, why not)."""
+    """(torch, "") if PyTorch runs on `device`, otherwise (None, the reason)."""
     try:
         torch = importlib.import_module("torch")
     except ImportError as error:
@@ -116,7 +114,7 @@ def pytorch_on(device: Device) -> tuple[Any, str]:
 
 @contextlib.contextmanager
 def few_repetitions(wanted: bool = True) -> Iterator[None]:
-    """Measures with as few repetitions as can be, where `wanted`."""
+    """Measures with as few repetitions as possible if `wanted`."""
     from gpucnn.profiling.measure import gpu, timing  # takes a second: the kernels, and Numba with them
 
     few = {timing: {"LEAST_SAMPLE": 0, "MOST_RUNS": 2, "LEAST_SAMPLES": 2, "MOST_SAMPLES": 2}, gpu: {"WARM_UP": 1, "STEPS": 2, "TURNS": 2}}

@@ -1,4 +1,4 @@
-"""docs/measured/cpu.json: the tables that measured_tables.py makes of it, and how against_pytorch.py adds a run to it.
+"""docs/measured/cpu.json: the tables that measured_tables.py makes from it, and how against_pytorch.py adds a run to it.
 
 Times are milliseconds, memory is MiB, accuracies are per cent. Each figure says which command measured it, on what, and at which commit.
 """
@@ -25,22 +25,22 @@ RUNGS = {
 
 
 def read() -> dict[str, Any]:
-    """The figures; OSError or ValueError where they cannot be read."""
+    """The figures; OSError or ValueError if they cannot be read."""
     found: dict[str, Any] = json.loads(FIGURES.read_text(encoding="utf-8"))
     return found
 
 
 def add(path: Path, part: str, run: dict[str, Any]) -> None:
-    """Writes `run` into the figures of `path`, which are made where there are none. A run takes the place of the one with the same command.
+    """Adds `run` to the figures in `path`, which is created if it does not exist. A run replaces the one with the same command.
 
     Raises DataError for a file that holds something else.
     """
     try:
         figures = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except (OSError, ValueError) as error:
-        raise gc.DataError(f"{path} cannot be added to: {error}; name a file that --json has written, or a new one") from None
+        raise gc.DataError(f"{path} cannot be added to: {error}; name a file that --json has written, or a new file") from None
     if not isinstance(figures, dict) or not isinstance(figures.get("steps", []), list):
-        raise gc.DataError(f"{path} cannot be added to: it does not hold figures of this program; name another file")
+        raise gc.DataError(f"{path} cannot be added to: it does not contain figures of this program; name another file")
     if part == "steps":
         kept = [each for each in figures.get("steps", []) if each.get("command") != run["command"]]
         run = sorted([*kept, run], key=lambda each: (-each["threads"], each["batch"]))  # type: ignore[assignment]
@@ -50,7 +50,7 @@ def add(path: Path, part: str, run: dict[str, Any]) -> None:
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Markdown; the first column to the left, the others to the right."""
+    """A Markdown table with its first column aligned left and the others right."""
     head = list(head)
     lines = [" | ".join(head), " | ".join(["---", *["---:"] * (len(head) - 1)]), *(" | ".join(row) for row in rows)]
     return "".join(f"| {line} |\n" for line in lines)

@@ -23,7 +23,7 @@ from gpucnn.errors import DataError, MissingExtraError
 
 
 def bell(size: int, width: float) -> Any:
-    """A Gaussian of `size` × `size`, with the sum 1."""
+    """A Gaussian of `size` × `size` with sum 1."""
     line = np.exp(-((np.arange(size) - size // 2) ** 2) / (2 * width**2))
     return np.outer(line, line) / line.sum() ** 2
 
@@ -34,7 +34,7 @@ def filters() -> dict[str, Any]:
     high = -low
     high[7, 7] += 1  # what the low-pass leaves out
     return {
-        "as it is": np.ones((1, 1)),
+        "unchanged": np.ones((1, 1)),
         "sharpen": np.array([[0, -1, 0], [-1, 5, -1], [0, -1, 0]]),
         "blur": np.full((5, 5), 1 / 25),
         "Sobel, across": np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]),
@@ -47,8 +47,8 @@ def filters() -> dict[str, Any]:
 
 
 def applied(image: Any, weights: Any, device: Device) -> Any:
-    """The image (C, H, W) after the filter, which sees each channel by itself: as many groups as channels. Where it would look over the
-    edge there is no result: zeros outside would be the strongest edge of all."""
+    """The image (C, H, W) after the filter, which is applied to each channel separately: as many groups as channels. Positions where the
+    filter would extend past the edge have no output, because zeros outside would be the strongest edge of all."""
     channels = len(image)
     kernel = np.broadcast_to(weights.astype(np.float32), (channels, 1, *weights.shape))
     x, weight = device.array(image[None], "float32"), device.array(np.ascontiguousarray(kernel))
@@ -56,14 +56,14 @@ def applied(image: Any, weights: Any, device: Device) -> Any:
 
 
 def spectrum(image: Any) -> Any:
-    """The logarithm of how much there is of each frequency, from 0 to 1, the lowest in the middle."""
+    """The logarithm of the amplitude of each frequency, scaled to 0 … 1, with the lowest frequency in the middle."""
     grey = image.mean(axis=0)
     power = np.log1p(np.abs(np.fft.fftshift(np.fft.fft2(grey - grey.mean()))))
     return power / max(float(power.max()), 1e-9)
 
 
 def shown(image: Any, signed: bool) -> Any:
-    """The image as matplotlib takes it; numbers of both signs with 0 as grey."""
+    """The image for matplotlib; for values of both signs, 0 is grey."""
     largest = max(float(np.percentile(np.abs(image), 99)), 1e-9)
     scaled = np.clip(image / (2 * largest) + 0.5 if signed else image, 0, 1)
     return scaled[0] if len(image) == 1 else scaled.transpose(1, 2, 0)
@@ -84,7 +84,7 @@ def photograph() -> Any:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("filters.png"), help="the sheet of pictures [filters.png]")
+    parser.add_argument("--output", type=Path, default=Path("filters.png"), help="file for the pictures [filters.png]")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda [auto]")
     options = parse(parser)
     device, colour = get_device(options.device), photograph()

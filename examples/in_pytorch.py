@@ -1,5 +1,5 @@
-"""A network of this library in PyTorch, layer by layer, with values of PyTorch's own: what against_pytorch.py compares every network by
-name with. Dropout, batch normalization and the padding of each window are the same."""
+"""Converts a gpucnn network to PyTorch, layer by layer, with PyTorch's own initial values; against_pytorch.py compares every network by
+name in this way. Dropout, batch normalization and the padding of each window are the same."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Sum(nn.Module):
 
 
 class Beside(nn.Module):
-    """The outputs of all branches, one behind the other along the channels."""
+    """The outputs of all branches, concatenated along the channels."""
 
     def __init__(self, branches: list[nn.Module], activation: nn.Module) -> None:
         super().__init__()
@@ -36,12 +36,12 @@ class Beside(nn.Module):
 
 
 def pytorch_of(model: gc.Sequential) -> nn.Sequential:
-    """A built network in PyTorch. Its parameters come in the order of `model`'s own."""
+    """A built network in PyTorch, with its parameters in the order of `model`'s."""
     return nn.Sequential(*(part for layer in model.layers for part in parts(layer)))
 
 
 def parts(layer: gc.Layer) -> list[nn.Module]:
-    """What one layer is made of there."""
+    """The PyTorch modules for one layer."""
     own: dict[str, Any] = layer.settings()
     activation = ACTIVATIONS[own.get("activation")]
     after = [] if own.get("activation") is None else [activation()]
@@ -70,7 +70,7 @@ def parts(layer: gc.Layer) -> list[nn.Module]:
             return [Sum(nn.Sequential(*(part for each in own["layers"] for part in parts(each))), shortcut, activation())]
         case "Concat":
             return [Beside([nn.Sequential(*parts(branch)) for branch in own["branches"]], activation())]
-    raise gc.GpucnnError(f"{type(layer).__name__} is not written down in PyTorch: add it to {__file__}")
+    raise gc.GpucnnError(f"{type(layer).__name__} has no PyTorch version: add it to {__file__}")
 
 
 def convolution(layer: Any, own: dict[str, Any]) -> list[nn.Module]:
@@ -82,7 +82,7 @@ def convolution(layer: Any, own: dict[str, Any]) -> list[nn.Module]:
 
 
 def padded(layer: Any, value: float) -> tuple[tuple[Any, tuple[int, int]], list[nn.Module]]:
-    """(a layer's window, its padding), and a layer that pads where the sides differ, which PyTorch's own do not."""
+    """(a layer's window, its padding), and a separate padding layer if the sides differ, which PyTorch's windows cannot express."""
     window = layer.window
     (top, bottom), (left, right) = window.padding
     if (top, left) == (bottom, right):

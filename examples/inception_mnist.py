@@ -15,7 +15,7 @@ import gpucnn as gc
 
 
 def block(ones: int, threes: tuple[int, int], fives: tuple[int, int], pooled: int) -> gc.Concat:
-    """What gc.inception(ones, threes, fives, pooled) makes, written out."""
+    """What gc.inception(ones, threes, fives, pooled) builds, written out."""
 
     def conv(filters: int, size: int) -> gc.Conv2D:
         return gc.Conv2D(filters, size, padding="same", activation="relu")

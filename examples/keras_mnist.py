@@ -1,4 +1,4 @@
-"""A first network in Keras's words: its layers, the loss and the accuracy of every epoch, and the test accuracy.
+"""A first network, written with Keras's names: its layers, the loss and the accuracy of every epoch, and the test accuracy.
 
     python examples/keras_mnist.py [--epochs 3] [--batch-size 128] [--device auto] [--quick]
 
@@ -20,7 +20,7 @@ from gpucnn.layers import Conv2D, Dense, Flatten, MaxPooling2D
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--epochs", type=whole(), default=3, help="passes over the training images [3]")
-    parser.add_argument("--batch-size", type=whole(), default=128, help="images of a step [128]")
+    parser.add_argument("--batch-size", type=whole(), default=128, help="images in a step [128]")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda [auto]")
     data_options(parser)
     options = parse(parser, epochs=4, batch_size=16)

@@ -19,7 +19,7 @@ BATCH, HELD_BACK = 128, 1000
 
 
 class Lines(gc.Callback):
-    """Every so many steps: what the batch has lost, and how well the model does on images that it is not trained on."""
+    """Every `every` steps, prints the loss of the batch and the accuracy on images that the model is not trained on."""
 
     def __init__(self, every: int, images: Any, labels: Any) -> None:
         self.every, self.images, self.labels = every, images, labels
@@ -34,9 +34,9 @@ class Lines(gc.Callback):
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--epochs", type=whole(), default=1, help="passes over the training images [1]")
-    parser.add_argument("--learning-rate", type=float, default=1e-3, help="Adam's [0.001]")
-    parser.add_argument("--keep", type=float, default=0.5, help="the part of the numbers that dropout keeps [0.5]")
-    parser.add_argument("--every", type=whole(), default=50, help="batches from one line to the next [50]")
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="learning rate of Adam [0.001]")
+    parser.add_argument("--keep", type=float, default=0.5, help="fraction that dropout keeps [0.5]")
+    parser.add_argument("--every", type=whole(), default=50, help="batches per line of output [50]")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda [auto]")
     data_options(parser)
     options = parse(parser, epochs=6, every=1)

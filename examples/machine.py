@@ -1,4 +1,4 @@
-"""What a figure belongs to: the processor, the versions and the commit; and whether anything else is using the machine."""
+"""What a figure was measured on: the processor, the versions and the commit; and whether anything else is using the machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import gpucnn as gc
 
 
 def taken_by_others() -> float | None:
-    """The share of all cores' time that others take while this process sleeps for a second; None where the system does not say."""
+    """The share of all cores' time that other programs use while this process sleeps for a second; None if the system does not tell."""
 
     def used() -> tuple[int, int]:
         numbers = [int(number) for number in Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]]
@@ -33,7 +33,7 @@ def taken_by_others() -> float | None:
 
 
 def processor() -> str:
-    """The processor's name, as the system gives it."""
+    """The processor's name as the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError:
@@ -42,7 +42,7 @@ def processor() -> str:
 
 
 def commit() -> str:
-    """The commit of this file, where it is in a repository and Git is there."""
+    """The commit of this file, if it is in a repository and Git is installed."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
@@ -50,6 +50,6 @@ def commit() -> str:
 
 
 def about(cores: int) -> dict[str, Any]:
-    """What the figures of this run belong to."""
+    """What the figures of this run were measured with."""
     versions = {"gpucnn": gc.__version__, "Python": platform.python_version(), "NumPy": np.__version__, "PyTorch": version("torch")}
     return {"processor": processor(), "cores": cores, **versions, "date": datetime.date.today().isoformat(), "commit": commit()}

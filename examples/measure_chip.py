@@ -1,4 +1,4 @@
-"""Measures everything that kernels/measured says of a chip, in one run on the GPU that is there.
+"""Measures every figure in kernels/measured for one chip, in one run on this machine's GPU.
 
     python examples/measure_chip.py kernels/measured/CHIP.json [--parts tune shapes networks ladder steps speedrun] [--compiled] [--quick]
 
@@ -54,7 +54,7 @@ PACKAGES = ("numpy", "numba", "numba-cuda", "cuda-bindings", "cupy-cuda12x", "cu
 
 @dataclass(frozen=True)
 class Job:
-    """What the parts are to do, and on what."""
+    """What to measure, and on what."""
 
     device: Device
     torch: Any  # the module, or None where there is nothing to compare with
@@ -91,7 +91,7 @@ def _output(*command: str) -> str:
 
 
 def condensed(profile: Profile) -> dict[str, Any]:
-    """A profile by operations, the launches of each together: microseconds, beside PyTorch's, and the part of the roofline reached."""
+    """A profile by operation, with the launches of each added up: microseconds, PyTorch's time, and the share of the roofline."""
     operations: dict[tuple[str, str, str], dict[str, Any]] = {}
     for row in profile.rows:
         key = row.layer, row.phase, row.op
@@ -157,7 +157,7 @@ def networks(say: Say, found: Figures, job: Job) -> None:
 
 
 def rungs(say: Say, found: Figures, job: Job) -> None:
-    """The ladder's product of `side` × `side` matrices, in TFLOP/s; each result is looked at before it is timed."""
+    """The ladder's product of `side` × `side` matrices, in TFLOP/s; results are verified before they are timed."""
     side = 128 if job.quick else 4096
     xp, torch = job.device.xp, job.torch
     left, right = (np.random.default_rng(seed).standard_normal((side, side), np.float32) for seed in (0, 1))
@@ -194,7 +194,7 @@ def rungs(say: Say, found: Figures, job: Job) -> None:
 
 
 def steps(say: Say, found: Figures, job: Job) -> None:
-    """A training step by all rivals; torch.compile, which takes its time, for the smaller batch alone."""
+    """A training step in all libraries; torch.compile, which is slow to compile, only for the smaller batch."""
     from steps_on_gpu import QUICK, compare  # beside this file
 
     if job.quick:
@@ -223,8 +223,8 @@ def speedrun(say: Say, found: Figures, job: Job) -> None:
 
 
 def tuned(say: Say, found: Figures, job: Job) -> None:
-    """Every problem's candidates with their times, of the networks and of the catalogue's convolutions; what beats the rules goes where
-    `gpucnn tune` puts it."""
+    """The variants and their times for every problem of the networks and of the catalogue's convolutions; results that beat the rules
+    are stored where `gpucnn tune` stores them."""
     device, xp = job.device, job.device.xp
     work = [lambda observer, name=name: workload.of_model(name, 128, device, observer) for name in NETWORKS]
     work += [lambda observer, name=shape.name: workload.of_operation("conv", name, device, observer) for shape in CONV_SHAPES]
@@ -265,21 +265,21 @@ PARTS: dict[str, Callable[[Say, Figures, Job], None]] = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("file", type=Path, help="where the figures go, as JSON")
+    parser.add_argument("file", type=Path, help="file for the figures, as JSON")
     parser.add_argument(
-        "--parts", nargs="+", choices=tuple(PARTS), default=list(PARTS), metavar="PART", help="which, and in what order [all]"
+        "--parts", nargs="+", choices=tuple(PARTS), default=list(PARTS), metavar="PART", help="which parts, and in what order [all]"
     )
-    parser.add_argument("--compiled", action="store_true", help="torch.compile in the steps as well")
+    parser.add_argument("--compiled", action="store_true", help="also measure steps with torch.compile")
     parser.add_argument("--seeds", type=whole(), default=10, help="runs of the speedrun [10]")
-    parser.add_argument("--data-dir", metavar="FOLDER", help="where MNIST is, or is downloaded to")
+    parser.add_argument("--data-dir", metavar="FOLDER", help="folder of MNIST, also for downloads")
     options = parse(parser)
     run.Outputs(json=options.file).check()  # before anything is measured
     device = get_device("cuda")
     if simulated():
-        raise gc.DeviceError("Numba's CUDA simulator is on, and there is nothing to measure in it: unset NUMBA_ENABLE_CUDASIM")
+        raise gc.DeviceError("Numba's CUDA simulator is on, and its times mean nothing: unset NUMBA_ENABLE_CUDASIM")
     note = not_measured(device, options.quick)
     if note and not options.quick:
-        raise gc.DeviceError(f"there is no GPU to measure: {note} (--quick tries the smallest of each part anyway)")
+        raise gc.DeviceError(f"there is no GPU to measure: {note} (--quick runs the smallest case of each part anyway)")
     torch, missing = pytorch_on(device)
     job = Job(device, torch, options.quick, options.compiled, options.seeds, options.data_dir)
     figures: Figures = {"about": about(device)}

@@ -34,7 +34,7 @@ MARKED = re.compile(r"(<!-- figures: ([\w-]+) -->\n).*?(<!-- end of figures -->)
 
 
 class Refused(Exception):
-    """What cannot be done, in a sentence."""
+    """What cannot be done, as a sentence."""
 
 
 def read(name: str) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def operations(figures: dict[str, Any], kinds: Iterable[str]) -> list[tuple[str,
 
 
 def kernels_of(each: dict[str, Any]) -> str:
-    """What does the work: the launches that prepare or add up left out."""
+    """The kernel that does the work: launches that prepare or add up are left out."""
     helpers = ("pack", "pack_split", "sum_slices", "add_parts", "bias_grad")
     return ", ".join(dict.fromkeys(kernel["kernel"] for kernel in each["kernels"] if kernel["kernel"] not in helpers))
 
@@ -86,7 +86,7 @@ def shapes() -> str:
 
 
 def summary() -> str:
-    """The geometric means over the shapes with five channels and more, and over first layers."""
+    """The geometric means over the shapes with five or more channels, and over first layers."""
     rows = []
     for op in ("conv2d", "conv2d_input_grad", "conv2d_weight_grad"):
         found = [(shape, each) for shape, each in operations(read(CHIP), (op,)) if each.get("ratio")]
@@ -146,7 +146,7 @@ def speedrun() -> str:
 
 
 def headline() -> str:
-    """The few figures of the README: each beside PyTorch where there is something beside it, with the command that measured it."""
+    """The headline figures of the README, each beside PyTorch's if there is one, with the command that measured it."""
     chip, cpu = read(CHIP), cpu_tables.read()
     rows, measured = [], "`python examples/measure_chip.py`"
     for name in ("keras", "tf2", "lenet5x5"):
@@ -170,7 +170,7 @@ def headline() -> str:
 
 
 def reached(target: float) -> list[float]:
-    """Seconds of training after which each seed that reached `target` had done so."""
+    """Seconds of training after which each seed that reached `target` did so."""
     firsts = [next((s for s, accuracy in run if accuracy >= target), None) for run in read(CHIP)["speedrun"]["seconds and accuracy"]]
     return [seconds for seconds in firsts if seconds is not None]
 
@@ -207,7 +207,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
 
 
 def filled(text: str) -> str:
-    """A document with its tables as the figures say. Refused for a table that there is none of, and for figures that are not there."""
+    """A document with its tables replaced according to the figures. Refused for an unknown table and for missing figures."""
     unknown = [name for _, name, _ in MARKED.findall(text) if name not in SECTIONS]
     if unknown:
         raise Refused(f"there is no table {unknown[0]!r}: the tables are {', '.join(SECTIONS)}")
@@ -219,7 +219,7 @@ def filled(text: str) -> str:
 
 
 def plot(path: Path) -> None:
-    """The roofline as it was measured, with a dot for each convolution and pooling: by FMAs alone, and as it is now."""
+    """The measured roofline, with a dot for each convolution and pooling: with FMAs alone, and with today's kernels."""
     if not path.parent.is_dir() or path.is_dir():
         raise Refused(f"{path} cannot be written: name a file in a folder that exists")
     try:
@@ -254,7 +254,7 @@ def plot(path: Path) -> None:
 
 
 def intensity(shape: str, op: str) -> float:
-    """FLOP per byte that an operation on one of the catalogue's shapes has to move at least."""
+    """FLOPs per byte of an operation on one of the catalogue's shapes, counting the least bytes that it must move."""
     pooling = next((each for each in POOL_SHAPES if each.name == shape), None)
     if pooling is not None:
         return float(getattr(work, op)(pooling.n, pooling.c, pooling.window).intensity)
@@ -264,8 +264,8 @@ def intensity(shape: str, op: str) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; end with 1 where a table is not what the figures say")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the roofline as well")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a table does not match the figures")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw the roofline")
     options = parser.parse_args()
     try:
         return update(options.check, options.plot)
@@ -275,7 +275,7 @@ def main() -> int:
 
 
 def update(check: bool, picture: Path | None) -> int:
-    """Writes, or checks, all documents, and draws the picture; the program's status."""
+    """Writes or checks all documents, and draws the picture; returns the program's status."""
     stale = []
     for path in DOCUMENTS:
         text = path.read_text(encoding="utf-8")
@@ -287,7 +287,7 @@ def update(check: bool, picture: Path | None) -> int:
     if picture:
         plot(picture)
     if check and stale:
-        print(f"not what the figures say: {', '.join(map(str, stale))}; run python examples/measured_tables.py", file=sys.stderr)
+        print(f"the tables do not match the figures: {', '.join(map(str, stale))}; run python examples/measured_tables.py", file=sys.stderr)
         return 1
     return 0
 

@@ -32,7 +32,7 @@ SHIFT = gc.data.augment.Shift(1)
 
 
 def network(data: gc.data.Dataset, seed: int, steps: int, device: str | Device, filters: int = 32) -> gc.Sequential:
-    """Two convolutions, the second with twice the filters, and two dense layers, trained by Adam with one cycle of the learning rate."""
+    """Two convolutions, the second with twice the filters, and two dense layers, trained by Adam with a one-cycle learning rate."""
     model = gc.Sequential(
         gc.Conv2D(filters, 5, padding="same", activation="relu"),
         gc.MaxPool2D(2),
@@ -68,7 +68,7 @@ def run(data: gc.data.Dataset, seed: int, epochs: int, batch: int, device: str |
 
 
 def run_pytorch(data: gc.data.Dataset, seed: int, epochs: int, batch: int, filters: int) -> list[tuple[float, float]]:
-    """The same of PyTorch, on the CPU. Its seconds have what `fit` has in them: drawing the batches, and the losses added up."""
+    """The same in PyTorch, on the CPU. Its seconds include what `fit` includes: drawing the batches, and adding up the losses."""
     import torch
     from torch import nn
 
@@ -110,7 +110,7 @@ def run_pytorch(data: gc.data.Dataset, seed: int, epochs: int, batch: int, filte
 
 
 def sizes(images: int, batch: int) -> int:
-    """How many images give, in two whole batches and a rest, every size of batch that a run over all `images` has."""
+    """A number of images that gives, in two whole batches and a rest, every batch size that a run over all `images` has."""
     return min(images, 2 * batch + images % batch)
 
 
@@ -129,7 +129,12 @@ def main() -> int:
     parser.add_argument("--seeds", type=whole(), default=10, help="runs [10]")
     parser.add_argument("--epochs", type=whole(), default=6, help="passes over the training images in each [6]")
     parser.add_argument("--batch-size", type=whole(), default=256, help="images in a step [256]")
-    parser.add_argument("--filters", type=whole(), default=32, help="of the first convolution; the second has twice as many [32]")
+    parser.add_argument(
+        "--filters",
+        type=whole(),
+        default=32,
+        help="filters filters filters filters of the first convolution; the second has twice as many [32]",
+    )
     parser.add_argument("--pytorch", action="store_true", help="the same recipe in PyTorch as well, on the CPU")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda [auto]")
     data_options(parser)
@@ -138,7 +143,7 @@ def main() -> int:
     if options.pytorch:
         torch, missing = pytorch_on(get_device("cpu"))
         if torch is None:
-            raise gc.MissingExtraError(f"{missing}, and there is nothing to compare with")
+            raise gc.MissingExtraError(f"{missing}, so there is nothing to compare with")
     data = data_set(options)
     start = time.perf_counter()
     few, tested = (slice(sizes(len(images), batch)) for images in (data.train_images, data.test_images))
@@ -151,7 +156,7 @@ def main() -> int:
         validation_data=(data.test_images[tested], data.test_labels[tested]),
         verbose=False,
     )
-    print(f"{device.name}: the first steps, with all that is compiled for them, took {time.perf_counter() - start:.1f} s")
+    print(f"{device.name}: the first steps, compilation included, took {time.perf_counter() - start:.1f} s")
     if note := not_measured(device, options.quick):
         print(note)
     runners: dict[str, Callable[[int], list[tuple[float, float]]]] = {

@@ -1,4 +1,4 @@
-"""Predicted times beside the measured ones of kernels/measured, kernel by kernel, as a table.
+"""A table of the predicted times of kernels beside the measured ones in kernels/measured.
 
     python examples/predicted_beside_measured.py kernels/measured/nvidia-h100-80gb-hbm3.json --arch H100
 
@@ -27,7 +27,7 @@ SHARED = ("tensor", "tensor_grad", "engine")  # what kernels were called that ar
 
 
 def launched(name: str, shape: bool, chip: Chip) -> Iterator[tuple[str, Part]]:
-    """The launches of a network or a named shape on the chip, with the operation that makes them."""
+    """The launches of a network or a named shape on the chip, with their operations."""
     if shape:
         sample = next(each for each in samples.SHAPES if each.name == name)
         yield from ((each.call.op, each.part) for each in samples.launched(sample, chip) if each.call)

@@ -1,4 +1,4 @@
-"""Where a training step's time goes, kernel by kernel; and the same operation on chips that are not here.
+"""Where a training step's time goes, kernel by kernel; and the same operation on chips that you do not have.
 
     python examples/profile_kernels.py [--device auto] [--html profile.html] [--quick]
 

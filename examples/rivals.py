@@ -1,4 +1,4 @@
-"""The reference networks in other libraries than PyTorch, for against_pytorch.py: ONNX Runtime, which only predicts, and JAX.
+"""The reference networks in libraries other than PyTorch, for against_pytorch.py: ONNX Runtime, for predictions only, and JAX.
 
 A library that is not installed, or does not work here, is left out, and the reason is said. Chainer is not among them: its last version, of
 2022, neither builds nor imports beside NumPy 2.
@@ -19,7 +19,7 @@ Run = Callable[[], Any]
 
 
 def found(model: Any, x: Array, labels: Array, threads: int, sgd: bool) -> dict[str, tuple[Run | None, Run] | str]:
-    """(a step, or None; a forward pass) of each library that works here, or why it does not. model: the network in PyTorch."""
+    """(a step, or None; a forward pass) in each library that works here, or the reason why it does not. model: the network in PyTorch."""
     result: dict[str, tuple[Run | None, Run] | str] = {}
     for title, make in (
         ("ONNX Runtime", lambda: (None, onnx_forward(model, x, threads))),
@@ -51,7 +51,7 @@ def onnx_forward(model: Any, x: Array, threads: int) -> Run:
 
 
 def jax_runs(model: Any, x: Array, labels: Array, threads: int, sgd: bool) -> tuple[Run, Run]:
-    """(a training step, a forward pass) in JAX, compiled: the layers of the network in PyTorch, with its weights."""
+    """(a training step, a forward pass) compiled in JAX: the layers of the network in PyTorch, with its weights."""
     if threads == 1:  # read when JAX is imported; of several it takes as many as there are cores
         os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
     import jax

@@ -1,4 +1,4 @@
-"""How far data parallelism would scale, on paper: measured steps of one GPU, and the time of sums over ranks by a link's data rate.
+"""An estimate of how far data parallelism would scale, from measured steps of one GPU and the data rates of links.
 
     python examples/scale.py [--write docs/scale.md] [--check]
 
@@ -31,7 +31,7 @@ MARKED = re.compile(r"(<!-- scale: ([\w-]+) -->\n).*?(<!-- end of scale -->)", r
 
 
 def gradient_bytes(name: str) -> int:
-    """What a step of a network has to sum: its gradients, and what rides behind them."""
+    """What a step of a network has to sum: its gradients and the values sent along with them."""
     return int(network(name).build((1, 28, 28), device="cpu").buffers.summed.nbytes)
 
 
@@ -47,7 +47,8 @@ def summing(size: int, ranks: int, inside: str, between: str = "100gbe") -> floa
 
 
 def efficiencies(step: float, sum_: float) -> tuple[float, float]:
-    """Of one GPU's speed, what each of many keeps on a batch of the same size: nothing of the sum runs beside the step, or all that can."""
+    """The speed of one of many GPUs as a fraction of one GPU's, for a batch of the same size: if none of the sum overlaps the step, and
+    if as much as possible does."""
     return step / (step + sum_), step / (step + max(0.0, sum_ - BACKWARD * step))
 
 
@@ -86,7 +87,7 @@ def by_ranks(inside: str, batch: int = 128) -> str:
 
 
 def where_it_pays() -> str:
-    """The most that 64 and 512 GPUs do, in GPUs; and how long a step would have to be for nine tenths."""
+    """The most that 64 and 512 GPUs achieve, in GPUs, and how many times longer a step would have to be for an efficiency of 90 %."""
     rows = []
     for name in NETWORKS:
         size, step = gradient_bytes(name), step_seconds(name, 128)
@@ -103,7 +104,7 @@ def where_it_pays() -> str:
 
 
 def activations() -> str:
-    """Splitting the largest layer among ranks in place of its gradient's sum: what each rank would send and get."""
+    """Splitting the largest layer among ranks instead of summing its gradient: what each rank would send and receive."""
     rows = []
     for name in NETWORKS:
         model = network(name).build((1, 28, 28), device="cpu")
@@ -130,7 +131,7 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def filled(text: str) -> str:
-    """A document with its tables as the figures say. Refused where it asks for one that there is not."""
+    """A document with its tables replaced according to the figures. Refused for an unknown table."""
 
     def put(match: re.Match[str]) -> str:
         if match[2] not in TABLES:
@@ -142,8 +143,8 @@ def filled(text: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scale.py", description="Tables of docs/scale.md, from measured steps and data sheets.")
-    parser.add_argument("--write", action="store_true", help="write the tables into docs/scale.md")
-    parser.add_argument("--check", action="store_true", help="say whether the tables there are these")
+    parser.add_argument("--write", action="store_true", help="write the tables to docs/scale.md")
+    parser.add_argument("--check", action="store_true", help="check the tables there instead")
     options = parser.parse_args()
     try:
         if not (options.write or options.check):
@@ -158,7 +159,7 @@ def main() -> int:
         if options.write:
             DOCUMENT.write_text(new, encoding="utf-8")
         elif new != text:
-            raise Refused("docs/scale.md has other tables than the figures say: python examples/scale.py --write")
+            raise Refused("the tables in docs/scale.md do not match the figures: run python examples/scale.py --write")
         return 0
     except Refused as error:
         print(f"scale: {error}", file=sys.stderr)

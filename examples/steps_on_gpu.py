@@ -33,7 +33,7 @@ SGD = "lenet5x5"  # the network that is trained with SGD, as in its textbook
 
 @dataclass
 class Rival:
-    """Something that does training steps: so many without waiting, then waiting, and its peak memory in bytes."""
+    """A library that does training steps: a number of steps without waiting, then a wait, and its peak memory in bytes."""
 
     name: str
     steps: Callable[[int], None]
@@ -117,7 +117,7 @@ def pytorch(name: str, images: Any, labels: Any, batch: int, device: str, how: s
 
 @dataclass(frozen=True)
 class Result:
-    """A rival's time for a step, in microseconds: median over the rounds, 10th and 90th percentile; the host's part; peak memory."""
+    """A library's time for a step in microseconds: median over the rounds, 10th and 90th percentile; the host's share; peak memory."""
 
     name: str
     median: float
@@ -131,7 +131,7 @@ class Result:
 def compare(
     name: str, batch: int, steps: int, rounds: int, device: str = "cuda", *, tf32: bool = False, compiled: bool = False
 ) -> list[Result]:
-    """A step of the network `name` by all rivals, in turn; PyTorch's where it runs on the device."""
+    """A step of the network `name` in all libraries, alternating; PyTorch's if it runs on the device."""
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (IMAGES, 1, 28, 28), np.uint8), rng.integers(0, 10, IMAGES).astype(np.int32)
     given = name, images, labels, batch, device
@@ -170,10 +170,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="keras", choices=("keras", "tf2", "lenet5x5"))
     parser.add_argument("--batch-size", type=whole(1, IMAGES), default=128, help="images in a step [128]")
-    parser.add_argument("--steps", type=whole(), default=100, help="steps that a rival does at a time [100]")
-    parser.add_argument("--rounds", type=whole(), default=10, help="turns that each has [10]")
+    parser.add_argument("--steps", type=whole(), default=100, help="steps per measurement [100]")
+    parser.add_argument("--rounds", type=whole(), default=10, help="rounds of measurements [10]")
     parser.add_argument("--tf32", action="store_true", help="let PyTorch use TF32")
-    parser.add_argument("--compiled", action="store_true", help="PyTorch's torch.compile as well")
+    parser.add_argument("--compiled", action="store_true", help="also measure torch.compile")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     options = parse(parser, **QUICK)
     device = get_device(options.device)
@@ -181,7 +181,7 @@ def main() -> int:
         raise gc.DeviceError("Numba's CUDA simulator is on, and launches neither graphs nor PyTorch: unset NUMBA_ENABLE_CUDASIM")
     note = not_measured(device, options.quick)
     if note and not options.quick:
-        raise gc.DeviceError(f"there is no GPU to measure: {note} (--quick tries the script anyway)")
+        raise gc.DeviceError(f"there is no GPU to measure: {note} (--quick runs anyway)")
     results = compare(
         options.model, options.batch_size, options.steps, options.rounds, options.device, tf32=options.tf32, compiled=options.compiled
     )

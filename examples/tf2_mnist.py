@@ -55,7 +55,7 @@ def main() -> int:
     predictions = probability_model.predict(test_images[:5])
     for prediction, label in zip(predictions, test_labels, strict=False):
         best = int(np.argmax(prediction))
-        print(f"{class_names[best]!r} with probability {prediction[best]:.3f}, and it is {class_names[label]!r}")
+        print(f"predicted {class_names[best]!r} with probability {prediction[best]:.3f}; the label is {class_names[label]!r}")
     return 0
 
 

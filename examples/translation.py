@@ -1,4 +1,4 @@
-"""What changes when a digit moves: feature maps, pooled maps, the largest value of each map, and the prediction.
+"""What changes when a digit moves: feature maps, pooled maps, the maximum of each map, and the prediction.
 
     python examples/translation.py [--epochs 2] [--most 4] [--output translation.png] [--dataset NAME] [--device auto] [--quick]
 
@@ -23,22 +23,22 @@ IMAGES = 200  # that are moved
 
 
 def moved(images: Any, pixels: int) -> Any:
-    """The images, so many pixels further right; what comes in from the left is black."""
+    """The images moved to the right by this many pixels; black pixels enter from the left."""
     result = np.zeros_like(images)
     result[..., pixels:] = images[..., : images.shape[-1] - pixels]
     return result
 
 
 def change(before: Any, after: Any) -> float:
-    """The size of the difference, as a part of the size of what was there."""
+    """The size of the difference relative to the size of the original."""
     return float(np.linalg.norm(after - before) / max(float(np.linalg.norm(before)), 1e-9))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--epochs", type=whole(), default=2, help="passes over the training images [2]")
-    parser.add_argument("--most", type=whole(1, 8), default=4, help="pixels that the images are moved at the most [4]")
-    parser.add_argument("--output", type=Path, default=Path("translation.png"), help="the picture [translation.png]")
+    parser.add_argument("--most", type=whole(1, 8), default=4, help="the largest move, in pixels [4]")
+    parser.add_argument("--output", type=Path, default=Path("translation.png"), help="file for the picture [translation.png]")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda [auto]")
     data_options(parser)
     options = parse(parser, epochs=12)
@@ -55,7 +55,7 @@ def main() -> int:
     batch = min(128, len(data.train_images) // 6)
     model.fit(data.train_images, data.train_labels, batch_size=batch, epochs=options.epochs, verbose=False)
     images, labels = data.test_images[:IMAGES], data.test_labels[:IMAGES]
-    names = {"conv2d_1": "feature maps", "maxpool2d_2": "pooled maps", "globalmaxpool2d_1": "largest of each map", "dense_1": "answer"}
+    names = {"conv2d_1": "feature maps", "maxpool2d_2": "pooled maps", "globalmaxpool2d_1": "maximum of each map", "dense_1": "prediction"}
     before = {layer: gc.to_numpy(model.features(images, layer)) for layer in names}
     rows = []
     for pixels in range(options.most + 1):

@@ -19,7 +19,7 @@ from gpucnn.files import write_atomically
 from gpucnn.surroundings import user_path
 from gpucnn.text import cell, plain
 
-INVERT = {"never": "leave images as they are", "auto": "turn those that look inverted", "always": "turn all"}
+INVERT = {"never": "leave images unchanged", "auto": "invert images that look inverted", "always": "invert all"}
 COLOURS = {1: "grey", 3: "colour"}
 
 
@@ -39,7 +39,7 @@ def images_of(given: Sequence[Path]) -> list[Path]:
             below[:] = [name for name in below if not name.startswith(".")]
             inside += [Path(above) / name for name in names if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
         if not inside:
-            raise DataError(f"{path} holds no images: images are {', '.join(SUFFIXES)}")
+            raise DataError(f"{path} contains no images: images are {', '.join(SUFFIXES)}")
         found += sorted(inside)
     return found
 
@@ -92,12 +92,12 @@ class Images:
             colour = "" if channels == self.shape[0] else f" in {COLOURS[channels]}"
             which = f"{path}, {height}×{width}{colour}, was" if count == 1 else f"{count:,} images ({path}, {height}×{width}{colour}) were"
             to = "" if channels == self.shape[0] else f" in {COLOURS[self.shape[0]]}"
-            found.append(f"{which} brought to {self.shape[1]}×{self.shape[2]}{to}, as the model takes it")
+            found.append(f"{which} resized to {self.shape[1]}×{self.shape[2]}{to}, the input size of the model")
         if self.turned and invert != "always":
             other = LIGHT if usual == DARK else DARK
             which = f"{self.turned[0]} looks" if len(self.turned) == 1 else f"{len(self.turned):,} images ({self.turned[0]}) look"
-            mended = "inverted before they were looked at" if invert == "auto" else "--invert auto mends that"
-            found.append(f"{which} inverted, a {other} background where those of the training had a {usual} one: {mended}")
+            mended = "they were inverted" if invert == "auto" else "--invert auto corrects that"
+            found.append(f"{which} inverted, with a {other} background, while the training images had a {usual} one: {mended}")
         return found
 
 
@@ -109,8 +109,8 @@ def turned(images: np.ndarray[Any, Any], usual: str | None, invert: str = "never
         images = 255 - images
     if not looks or invert == "always":
         return images, None
-    mended = "they were inverted" if invert == "auto" else "--invert auto mends that"
-    return images, f"the images look inverted, a {other} background where those of the training had a {usual} one: {mended}"
+    mended = "they were inverted" if invert == "auto" else "--invert auto corrects that"
+    return images, f"the images look inverted, with a {other} background, while the training images had a {usual} one: {mended}"
 
 
 def lines(paths: Sequence[Path], probabilities: np.ndarray[Any, Any], names: Sequence[str], top: int = 1) -> list[str]:

@@ -41,7 +41,7 @@ def numbers(values: Any, name: str, error: type[Exception] = DataError) -> NDArr
     """`values` as a plain NumPy array of numbers, with their dtype. Raises `error`, with `name`, for anything else."""
     parts = values if isinstance(values, list | tuple) else (values,)
     if any(isinstance(part, np.ma.MaskedArray) for part in parts):
-        raise error(f"{name} are a masked array, and masks are not supported: fill it (.filled(...)) or drop what is masked")
+        raise error(f"{name} are a masked array, which is not supported: fill it (.filled(...)) or drop the masked values")
     if isinstance(values, list | tuple) and any(type(part).__module__.partition(".")[0] in ("torch", "cupy") for part in values):
         values = [to_numpy(part) for part in values]
     try:
@@ -49,7 +49,7 @@ def numbers(values: Any, name: str, error: type[Exception] = DataError) -> NDArr
     except Exception as problem:  # whatever the object makes of the question
         raise error(f"{name} must be an array of numbers, got {shown(values)} ({reason_of(problem)})") from None
     if array.dtype.kind not in "biuf":
-        raise error(f"{name} must be numbers, got {array.dtype} of shape {array.shape}: give real numbers, all rows of one length")
+        raise error(f"{name} must be numbers, got {array.dtype} of shape {array.shape}: give real numbers, with rows of equal length")
     return array
 
 
@@ -73,8 +73,7 @@ def pixels(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
         return array
     if array.size and (array.min() < 0 or array.max() > 255):
         raise DataError(
-            f"{name} of whole numbers are pixels, which lie in 0..255, got {array.min()}..{array.max()}: scale them, "
-            "and give them as floats"
+            f"{name} of integers are pixels and must be in 0..255, got {array.min()}..{array.max()}: scale them, and give them as floats"
         )
     return array.astype(np.uint8)
 
@@ -88,7 +87,7 @@ def finite(array: NDArray[Any], name: str) -> None:
         good = np.isfinite(part).reshape(len(part), -1).all(axis=1)
         if not good.all():
             one = name.removesuffix("s")
-            raise DataError(f"{one} {first + int(np.argmin(good))} holds NaN or infinity: remove or fix it")
+            raise DataError(f"{one} {first + int(np.argmin(good))} contains NaN or infinity: remove or fix it")
 
 
 @quiet
@@ -110,9 +109,7 @@ def class_numbers(labels: Any, count: int, classes: int, name: str = "labels") -
     if given.ndim != 1:
         return None
     if given.dtype.kind not in "iu":
-        raise DataError(
-            f"class numbers must be whole numbers, got {given.dtype}: for probabilities pass rows of shape ({count}, {classes})"
-        )
+        raise DataError(f"class numbers must be integers, got {given.dtype}: pass probabilities as rows of shape ({count}, {classes})")
     wrong = np.flatnonzero((given < 0) | (given >= classes))
     if wrong.size:
         raise DataError(f"{name} must lie in 0..{classes - 1} for {classes} outputs, got {given[wrong[0]]} at index {wrong[0]}")

@@ -33,11 +33,11 @@ def pick(name: object, choices: Mapping[str, T], kind: str) -> T:
 def integer(value: Any, name: str, least: int, error: type[ValueError] = ArgumentError) -> int:
     """`value` as an int of at least `least`; anything that is not an integer, bools and floats included, is refused."""
     if isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} must be a whole number, got {shown(value)}")
+        raise TypeError(f"{name} must be an integer, got {shown(value)}")
     try:
         number = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} must be a whole number, got {shown(value)}") from None
+        raise TypeError(f"{name} must be an integer, got {shown(value)}") from None
     if number < least:
         raise error(f"{name} must be at least {least}, got {shown(number)}")
     return number
@@ -63,12 +63,12 @@ def pair(value: Any, name: str, least: int) -> Pair:
     """One integer, or two for the vertical and the horizontal axis."""
     items = several(value)
     if items is not None and isinstance(value, np.ndarray):
-        raise TypeError(f"{name} must be one whole number or a tuple of two, got {shown(value)}")
+        raise TypeError(f"{name} must be one integer or a tuple of two, got {shown(value)}")
     if items is None:
         number = integer(value, name, least, ShapeError)
         return number, number
     if len(items) != 2:
-        raise ShapeError(f"{name} must be one whole number or two (vertical, horizontal), got {shown(value)}")
+        raise ShapeError(f"{name} must be one integer or two (vertical, horizontal), got {shown(value)}")
     return integer(items[0], name, least, ShapeError), integer(items[1], name, least, ShapeError)
 
 
@@ -81,7 +81,7 @@ def positive(value: Any, name: str, *, zero: bool = False, error: type[ValueErro
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number, got {shown(value)}") from None
     except OverflowError:
-        raise error(f"{name} must be a finite number, got one over 1e308") from None
+        raise error(f"{name} must be a finite number, got one above 1e308") from None
     if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
         raise error(f"{name} must be a finite number {'of at least' if zero else 'above'} 0, got {shown(value)}")
     if number and not SMALLEST <= number <= LARGEST:
@@ -96,7 +96,7 @@ def fraction(value: Any, name: str) -> float:
     if number >= 1:
         raise ArgumentError(f"{name} must be at least 0 and below 1, got {shown(value)}")
     if number > BELOW_ONE:
-        raise ArgumentError(f"{name} is {number!r}, which is 1 in float32: give {BELOW_ONE:.8g} at most")
+        raise ArgumentError(f"{name} is {number!r}, which is 1 in float32: give at most {BELOW_ONE:.8g}")
     return number
 
 
@@ -104,7 +104,7 @@ def proportion(value: Any, name: str) -> float:
     """`value` as a float between 0 and 1, both excluded."""
     number = positive(value, name, zero=True)
     if not 0 < number < 1:
-        raise ArgumentError(f"{name} must lie between 0 and 1, both excluded, got {shown(value)}: 0.2 is one in five")
+        raise ArgumentError(f"{name} must lie between 0 and 1, both excluded, got {shown(value)}: for example 0.2")
     return number
 
 

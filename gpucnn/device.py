@@ -99,7 +99,7 @@ def get_device(name: str | Device = "auto") -> Device:
         return _cpu() if why_not_auto() else _cuda()
     missing = why_no_cuda()
     if missing is not None:
-        raise DeviceError(f'device "cuda" cannot be used: {missing}; use device "cpu", or "auto" to take what there is')
+        raise DeviceError(f'device "cuda" cannot be used: {missing}; use device "cpu", or "auto" to use what is available')
     return _cuda()
 
 
@@ -198,7 +198,7 @@ def _why_no_driver(cupy: Any, own: int | None = None) -> str | None:
             f"{needed // 1000}{said}; update the driver{instead}"
         )
     if needed and not driver:
-        return f"there is no working NVIDIA driver{said}; install one, and look whether nvidia-smi lists the GPU"
+        return f"there is no working NVIDIA driver{said}; install one, and check that nvidia-smi lists the GPU"
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if own is not None and (failure is None or driver):
         return f"this machine has no GPU for its rank {own}{said}: start at most as many ranks on it as it has GPUs"
@@ -213,7 +213,7 @@ def why_not_auto() -> str | None:
     """Why "auto" does not select the GPU by itself; None if it does."""
     missing = why_no_cuda()
     if missing is None and _cuda().name.startswith(VIRTUAL):
-        return f'{_cuda().name} runs on the CPU, to check kernels (GPUCNN_DEVICE=cuda, or device "cuda", uses it all the same)'
+        return f'{_cuda().name} runs on the CPU, to check kernels (GPUCNN_DEVICE=cuda, or device "cuda", uses it anyway)'
     return missing
 
 

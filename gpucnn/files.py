@@ -61,7 +61,7 @@ def regular_file(path: str | os.PathLike[str], what: str, error: type[GpucnnErro
     try:
         status = os.stat(found)
     except FileNotFoundError:
-        link = " (it is a link that leads nowhere)" if found.is_symlink() else ""
+        link = " (it is a broken link)" if found.is_symlink() else ""
         raise error(f"{found} does not exist, there is no such file{link}: check the path of {what}") from None
     except OSError as problem:
         raise error(f"{found} cannot be read ({_why(problem)}): check the path of {what}") from None
@@ -69,9 +69,9 @@ def regular_file(path: str | os.PathLike[str], what: str, error: type[GpucnnErro
     if kind == "a folder":
         raise error(f"{found} is a folder: name {what} in it")
     if kind is not None:
-        raise error(f"{found} is {kind} and no regular file, where {what} was expected: copy its content into a file first")
+        raise error(f"{found} is {kind}, not a regular file: {what} was expected; copy its content into a file first")
     if not empty and not status.st_size:
-        raise error(f"{found} is empty, and cannot be read as {what}: get it again")
+        raise error(f"{found} is empty, and cannot be read as {what}: get a new copy")
     return found
 
 
@@ -194,7 +194,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _why(error: OSError) -> str:
-    return "it is a link that leads back to itself" if error.errno == errno.ELOOP else reason_of(error)
+    return "it is a link to itself" if error.errno == errno.ELOOP else reason_of(error)
 
 
 def _target(path: Path) -> Path:
@@ -213,7 +213,7 @@ def _target(path: Path) -> Path:
     if kind == "a folder":
         raise IsADirectoryError(errno.EISDIR, "it is a folder: name a file in it", str(path))
     if kind is not None:
-        raise OSError(errno.EINVAL, f"it is {kind}, and only files are written: name another", str(path))
+        raise OSError(errno.EINVAL, f"it is {kind}, not a file: name another", str(path))
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
@@ -317,4 +317,4 @@ def _lock(path: Path, folder: Path) -> int | None:
                 os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
                 return handle
         os.close(handle)  # its owner has just taken it away
-    raise DataError(f"{folder} cannot be locked: other processes come and go there; name another folder with --output")
+    raise DataError(f"{folder} cannot be locked, because other processes keep changing it: name another folder with --output")

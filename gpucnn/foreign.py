@@ -36,7 +36,7 @@ def in_kind(function: Callable[P, R]) -> Callable[P, R]:
         if not libraries:
             return function(*values, **named)
         if len(libraries) > 1:
-            raise TypeError(f"all arrays must be of one library, got those of {' and '.join(sorted(libraries))}: convert one of them")
+            raise TypeError(f"all arrays must be from one library, got {' and '.join(sorted(libraries))}: convert one of them")
         foreign: list[Any] = [value for value in (*values, *named.values()) if library_of(value) is not None]
         taken: Any = function(*(take(value) for value in values), **{name: take(value) for name, value in named.items()})
         return _given(taken, foreign[0])  # type: ignore[no-any-return]
@@ -65,7 +65,7 @@ def take(value: Any) -> Any:
     try:
         kind = int(value.__dlpack_device__()[0])
     except Exception as error:  # whatever the object makes of the question
-        raise TypeError(f"{shown(value)} does not say where it is ({reason_of(error)}): give a NumPy array") from None
+        raise TypeError(f"{shown(value)} does not tell its device ({reason_of(error)}): give a NumPy array") from None
     if kind not in (*ON_CPU, *ON_GPU):
         raise TypeError(f"an array of {name} lies on a device of DLPack's kind {kind}, and only the CPU and CUDA can be read: move it")
     try:
@@ -73,7 +73,7 @@ def take(value: Any) -> Any:
     except DeviceError:
         raise
     except Exception as error:  # a type that DLPack has not, strides, what the library refuses
-        raise TypeError(f"{shown(value)} cannot be taken ({reason_of(error)}): give a NumPy array") from None
+        raise TypeError(f"{shown(value)} cannot be used ({reason_of(error)}): give a NumPy array") from None
 
 
 def _given(result: Any, like: Any) -> Any:

@@ -193,7 +193,7 @@ def zero_pad2d(x: Array, padding: Padding) -> Array:
     device, (x,) = arrays_of(x=(x, 4))
     sides = normalize_padding(padding)
     if isinstance(sides, str):
-        raise ShapeError(f"padding of zero_pad2d must be whole numbers, got {shown(padding)}")
+        raise ShapeError(f"padding of zero_pad2d must be integers, got {shown(padding)}")
     return device.ops.zero_pad2d(x, sides)
 
 
@@ -227,7 +227,7 @@ def batch_norm(
         raise ShapeError(f"batch normalization needs at least two numbers in each channel to train on, got x of shape {x.shape}")
     for name, array in (("running_mean", running_mean), ("running_var", running_var)):
         if isinstance(array, list | tuple) or (isinstance(array, np.ndarray) and not array.flags.writeable):
-            raise TypeError(f"{name} is moved in place, and {type(array).__name__} cannot be written to: give a NumPy array, or a tensor")
+            raise TypeError(f"{name} is updated in place, and {type(array).__name__} cannot be written to: give a NumPy array, or a tensor")
     y, _, _ = device.ops.batch_norm(x, scale, shift, running, momentum=positive(momentum, "momentum", zero=True), eps=eps)
     for array, moved in ((running_mean, running[0]), (running_var, running[1])):
         if array is not moved:

@@ -88,7 +88,7 @@ def get_initializer(given: Given) -> Initializer:
     def drawn(shape: Shape, rng: np.random.Generator, groups: int = 1) -> Values:
         values = np.asarray(function(*(shape, rng, groups)[:needed]), np.float64)
         if values.shape != tuple(shape) or not np.isfinite(values).all():
-            raise ArgumentError(f"initializer {as_text(function)} must give finite numbers of shape {shape}, got shape {values.shape}")
+            raise ArgumentError(f"initializer {as_text(function)} must return finite numbers of shape {shape}, got shape {values.shape}")
         return values
 
     return drawn
@@ -107,7 +107,9 @@ def _elsewhere(name: str) -> Initializer:
     """Represents a function that is not available here, in a model whose weights are loaded anyway."""
 
     def missing(shape: Shape, rng: np.random.Generator, groups: int = 1) -> Values:
-        raise UnknownNameError(f"the initializer {plain(name)} is not known here: gpucnn.register(initializer=...) it, or name another")
+        raise UnknownNameError(
+            f"the initializer {plain(name)} is unknown here: register it with gpucnn.register(initializer=...), or name another"
+        )
 
     return missing
 

@@ -58,10 +58,10 @@ class Layered:
         Raises TypeError for anything else, GpucnnError if the model is already built, ArgumentError if the layer is already in it.
         """
         if self._buffers is not None:
-            raise GpucnnError("the model is built already, and cannot grow: make a new one of its layers and the new one")
+            raise GpucnnError("the model is already built and cannot be extended: make a new one from its layers and the new layer")
         if isinstance(layer, Input):
             if self.layers or self.declared is not None:
-                raise ArgumentError("an Input stands before all layers, and there is one at the most")
+                raise ArgumentError("a model has at most one Input, before all layers")
             self.declared = layer
             return
         added: Any = Stack(*layer.layers) if isinstance(layer, Layered) else layer
@@ -69,7 +69,7 @@ class Layered:
             raise TypeError(f"Sequential takes layers, got {shown(layer)}")
         everywhere = [part for each in (*self.layers, added) for part in every_layer(each)]
         if len({id(part) for part in everywhere}) < len(everywhere):
-            raise ArgumentError("a layer can stand in a model once only: make a second one for the second place")
+            raise ArgumentError("a layer can be in a model only once: create a second one")
         if not self.layers and self.declared is None:
             self.declared = _declared_by(layer, added)
         self.layers.append(added)
@@ -102,7 +102,7 @@ class Layered:
             raise ValueError("the kernels compute in float32: use device='cpu' for float64")
         if input_shape is None:
             if self.declared is None:
-                raise ShapeError("nothing says what the model is for: build(input_shape), or put an Input(shape) before its layers")
+                raise ShapeError("the input shape is unknown: call build(input_shape), or put an Input(shape) before the layers")
             input_shape, data_format = self.declared.shape, data_format or self.declared.data_format
         data_format = check_format(data_format) or self.data_format
         inherited = Inherited(self.layers, self)
@@ -229,7 +229,9 @@ class Layered:
         """The layer called `name`, such as model["conv2d_1"]; a nested layer by its path, model["residual_1.conv2d_1"]."""
         self._built()
         if not isinstance(name, str):
-            raise TypeError(f"layers are asked for by name, such as model['conv2d_1'], got {shown(name)}: model.layers has them in order")
+            raise TypeError(
+                f"model[...] takes a layer's name, such as model['conv2d_1'], got {shown(name)}: model.layers has them in order"
+            )
         return pick(name, {path: part for layer in self.layers for path, part in layer.walk(layer.name).items()}, "layer")
 
     def _tensors(self) -> dict[str, Array]:
@@ -275,7 +277,7 @@ class Layered:
             expected = ", ".join(map(str, self.output_shape))
             raise ShapeError(f"the output's gradient must have shape (batch, {expected}), got {tuple(dy.shape)}")
         if self._batch and dy.shape[0] != self._batch:
-            raise ShapeError(f"the last forward had a batch of {self._batch}, the output's gradient is of one of {dy.shape[0]}")
+            raise ShapeError(f"the last forward had a batch of {self._batch}, the output's gradient has {dy.shape[0]}")
         return self.chain.backward(dy, input_grad=input_grad)
 
     def features(self, x: Any, name: str) -> Array:
@@ -290,7 +292,7 @@ class Layered:
         if self._buffers is None:
             raise GpucnnError("the model is not built yet: call model.build(input_shape) first")
         if len(self.layers) != len(self._standing) or any(map(operator.is_not, self.layers, self._standing)):
-            raise GpucnnError("model.layers was changed after the model was built: make a new model of the layers that it is to have")
+            raise GpucnnError("model.layers was changed after the model was built: make a new model from the layers")
         return self._buffers
 
     def _check_shape(self, shape: Any) -> None:
@@ -300,7 +302,7 @@ class Layered:
                 f"the model takes examples of shape (batch, {', '.join(map(str, self.input_shape))}), got {tuple(shape)}{more}"
             )
         if not shape[0]:
-            raise ShapeError("an empty batch was given: at least one example is needed")
+            raise ShapeError("the batch is empty: give at least one example")
 
     def _input(self, x: Any) -> Array:
         self._built()
@@ -330,7 +332,7 @@ def _by_name(layers: Sequence[Layer]) -> tuple[dict[str, Parameter], dict[str, S
             other = parameters.get(name) or arrays.get(name) or array
             if other is not array:
                 both = f"two {array.kind}s" if other.kind == array.kind else "a parameter and an array"
-                raise ShapeError(f"layer {layer.name!r} has {both} called {name!r}: give each a name of its own")
+                raise ShapeError(f"layer {layer.name!r} has {both} called {name!r}: give each its own name")
             if id(array) not in known:
                 known.add(id(array))
                 if isinstance(array, Parameter):

@@ -55,7 +55,7 @@ def in_order(x: Any, shape: tuple[int, ...], data_format: str | None) -> Any:
 def hint(found: tuple[int, ...], shape: tuple[int, ...]) -> str:
     """A hint for an error about examples of the wrong shape whose channels seem to be last."""
     last = len(shape) == 3 and tuple(found[1:]) == (*shape[1:], shape[0]) and shape[0] in FEW
-    return ": their channels stand last, for which there is data_format='channels_last'" if last else ""
+    return ": their channels seem to be last; pass data_format='channels_last'" if last else ""
 
 
 def _looks_last(shape: tuple[int, ...]) -> bool:

@@ -41,9 +41,7 @@ class Loss(Worded):
                 f"loss {self.name!r} needs one row of outputs per example, got {output_shape}: end with Flatten() and Dense(...)"
             )
         if self.fused_activation and last_activation in ("softmax", "sigmoid") and last_activation != self.fused_activation:
-            raise ArgumentError(
-                f"loss {self.name!r} goes with a last activation {self.fused_activation!r} or none, got {last_activation!r}"
-            )
+            raise ArgumentError(f"loss {self.name!r} needs a last activation {self.fused_activation!r} or none, got {last_activation!r}")
 
     def check_labels(self, labels: Any, count: int, outputs: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
         """The `labels` of `count` examples as the array that `__call__` takes; DataError if they do not fit `outputs` outputs."""
@@ -94,7 +92,7 @@ class _OfLogits(Loss):
         super().check_model(output_shape, last_activation)
         if self.from_logits and last_activation is not None:
             raise ArgumentError(
-                f"loss {self.name!r} was told from_logits=True, and the model ends in {last_activation!r}: leave one of them out"
+                f"loss {self.name!r} was told from_logits=True, but the model ends in {last_activation!r}: leave out one of them"
             )
 
 
@@ -230,7 +228,7 @@ def check_class_labels(labels: Any, count: int, classes: int, dtype: np.dtype[An
         return numbered
     rows = _rows(labels, count, classes, dtype, "categorical_crossentropy")
     if rows.min() < 0 or not np.allclose(rows.sum(axis=1), 1, atol=1e-3):
-        raise DataError("rows of labels must be probabilities: none below 0, each row with the sum 1")
+        raise DataError("rows of labels must be probabilities: at least 0, with each row's sum 1")
     return rows
 
 
@@ -243,7 +241,7 @@ def _rows(labels: Any, count: int, outputs: int, dtype: np.dtype[Any], loss: str
         raise DataError(f"loss {loss!r} expects labels of shape {(count, outputs)}, got {given.shape}")
     rows = np.ascontiguousarray(given, dtype)
     if not np.isfinite(rows).all():
-        raise DataError("labels hold NaN or infinity: remove those examples")
+        raise DataError("labels contain NaN or infinity: remove those examples")
     return rows
 
 

@@ -57,7 +57,7 @@ def confusion_matrix(labels: Any, predicted: Any, classes: int) -> npt.NDArray[n
         raise DataError(f"confusion_matrix compares two rows of class numbers, got shapes {truth.shape} and {guesses.shape}")
     for values in (truth, guesses):
         if values.dtype.kind not in "iu" and values.size:
-            raise DataError(f"class numbers must be whole numbers, got {values.dtype}: of scores take .argmax(axis=1)")
+            raise DataError(f"class numbers must be integers, got {values.dtype}: for scores, pass .argmax(axis=1)")
         if values.size and (values.min() < 0 or values.max() >= classes):
             raise DataError(f"class numbers must lie in 0..{classes - 1}, got {values.min()}..{values.max()}")
     counts: Any = np.bincount(truth.astype(np.int64) * classes + guesses.astype(np.int64), minlength=classes * classes)

@@ -100,7 +100,7 @@ class Sequential(Layered):
         chosen, measured = get_optimizer(optimizer), get_loss(loss)
         wanted = [metrics] if isinstance(metrics, str) else list(several(metrics) or ())
         if not isinstance(metrics, str) and several(metrics) is None:
-            raise TypeError(f"metrics must be names in a list, such as ['accuracy'], got {shown(metrics)}")
+            raise TypeError(f"metrics must be a list of names, such as ['accuracy'], got {shown(metrics)}")
         wanted = list(dict.fromkeys(METRICS.first(metric) for metric in wanted))
         if self._buffers is not None:
             measured.check_model(self.output_shape, self.layers[-1].activation)
@@ -165,12 +165,12 @@ class Sequential(Layered):
         if y is None:
             x = stream_of(x, given)
         elif steps_per_epoch is not None:
-            raise ArgumentError("steps_per_epoch goes with batches in place of x; of arrays an epoch is one pass over them")
+            raise ArgumentError("steps_per_epoch is for batches instead of x; with arrays, an epoch is one pass over them")
         loss, optimizer = self._ready(x)
         if optimizer.outdated:
             raise GpucnnError("which layers are trained has changed since the model was compiled: compile it again")
         if not optimizer.trains(self.buffers):
-            raise GpucnnError("this model's optimizer trains another model by now: compile each model with an optimizer of its own")
+            raise GpucnnError("this model's optimizer now trains another model: compile each model with its own optimizer")
         loss, batches, validation = batches_of(self, loss, x, y, given)
         found, shows = watchers(callbacks, verbose)
         ranks = join(parallel).on(self.device)

@@ -120,7 +120,7 @@ def _worded(init: Any) -> Any:
                 first = ARGUMENTS.get(second)
                 if first is not None and first in own:
                     if first in named or first in code.co_varnames[1 : len(values) + 1]:
-                        raise ArgumentError(f"{first} and {second} are two names of one argument of {type(self).__name__}: give one")
+                        raise ArgumentError(f"{first} and {second} are two names of one argument of {type(self).__name__}: give only one")
                     named[first] = named.pop(second)
         init(self, *values, **named)
         for name, value in kept.items():
@@ -139,7 +139,7 @@ def modules_in(package: str) -> list[ModuleType]:
 def put(known: MutableMapping[str, Any], name: Any, thing: Any, kind: str) -> None:
     """known[name] = thing. Raises ArgumentError if the name is taken; defining the same thing again replaces it."""
     if not isinstance(name, str) or not name or plain(name) != name:
-        raise ArgumentError(f"the name of a {kind} must be a word that can be printed, got {shown(name)}")
+        raise ArgumentError(f"the name of a {kind} must be a printable word, got {shown(name)}")
     before = known.get(name)
     if before is not None and _origin(before) != _origin(thing):
         raise ArgumentError(f"the name {name!r} is taken by {'.'.join(_origin(before))}: give the {kind} another")

@@ -63,7 +63,7 @@ def register(kind: Any = None, /, **name: str) -> Any:
     """
     if name:
         if kind is not None or len(name) != 1:
-            raise ArgumentError(f"register takes a class, or one name such as network='mine', got {shown(name)}")
+            raise ArgumentError(f"register takes a class or one name, such as network='mine', got {shown(name)}")
         ((what, called),) = name.items()
         known = pick(what, NAMED, "kind of thing to register")
         base = BASES.get(what)
@@ -71,7 +71,7 @@ def register(kind: Any = None, /, **name: str) -> Any:
         def added(thing: Any) -> Any:
             if not callable(thing) or (base is not None and not (isinstance(thing, type) and issubclass(thing, base))):
                 wanted = "function" if base is None else f"class derived from {base.__name__}"
-                raise TypeError(f"register({what}=...) stands above a {wanted}, got {shown(thing)}")
+                raise TypeError(f"register({what}=...) must be above a {wanted}, got {shown(thing)}")
             return known.add(called)(thing)
 
         return added

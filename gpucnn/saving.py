@@ -71,13 +71,13 @@ def read(kind: type[Any], path: str | Path, device: str | Device) -> Any:
         config: Any = file.description.get("model")
         if config is None:
             raise CheckpointError(
-                f"{file.path} is a checkpoint of a run and no model: name the model.safetensors beside it, or resume the run"
+                f"{file.path} is a checkpoint of a run, not a model: name the model.safetensors beside it, or resume the run"
             )
         found = get_device(device)
         try:
             layers = list(config["layers"])
             if len(layers) > MOST_LAYERS:
-                raise CheckpointError(f"{file.path} describes a model of {len(layers):,} layers, and {MOST_LAYERS:,} are the most")
+                raise CheckpointError(f"{file.path} describes a model of {len(layers):,} layers; the limit is {MOST_LAYERS:,}")
             model = kind([layer_from_config(layer) for layer in layers])
             if config["dtype"] == "float64" and found.kind == "cuda":
                 raise ValueError("the kernels compute in float32: use device='cpu' for float64")
@@ -117,8 +117,8 @@ def _compile(model: Any, config: dict[str, Any], path: Path) -> None:
         model._unknown = f" (its file: {unknown})"
         warnings.warn(
             message(
-                f"{path} was loaded without the means to train on: {unknown}; gpucnn.register(...) the class before loading, "
-                "or compile the model anew"
+                f"{path} was loaded without its optimizer: {unknown}; register the class with gpucnn.register before loading, "
+                "or compile the model again"
             ),
             stacklevel=4,  # points at the call of `load`
         )

@@ -19,7 +19,7 @@ def html_of(model: Any) -> str:
     otherwise."""
     if model._buffers is None:
         rows = [(layer.name, repr(layer)) for layer in model.layers]
-        return notebook.table(("layer", "made by"), rows, heading="Sequential, not built: build(input_shape), or fit, gives it its sizes")
+        return notebook.table(("layer", "made by"), rows, heading="Sequential, not built: build(input_shape) or fit sets its sizes")
     stages = model.chain.stages
     kept, width = kept_by_layer(stages), model.dtype.itemsize
     body = [row for layer in model.layers for row in _rows(layer, layer.name, 0, kept, 1, width)]
@@ -61,8 +61,9 @@ def text_of(model: Any, batch_size: int) -> str:
             rule,
             lines[-1],
             *([f"{frozen:,} parameters are frozen"] if frozen else []),
-            f"a training step takes {bytes_text(model.held_bytes + step)}: {bytes_text(model.held_bytes)} for parameters, gradients"
-            f"{' and optimizer' if slots else ''}, {bytes_text(step)} at the most for the batch on its way",
+            f"a training step takes {bytes_text(model.held_bytes + step)}: {bytes_text(model.held_bytes)} for "
+            f"{'parameters, gradients and optimizer' if slots else 'parameters and gradients'}, "
+            f"{bytes_text(step)} at most for the batch in progress",
         ]
     )
 

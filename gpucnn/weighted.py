@@ -25,7 +25,7 @@ class Weighted(Loss):
 
     def __init__(self, loss: Loss) -> None:
         if type(loss).each is Loss.each:
-            raise ArgumentError(f"loss {loss.name!r} does not give the loss of each example (`each`), so that none can be weighted")
+            raise ArgumentError(f"loss {loss.name!r} does not have the loss of each example (`each`), so examples cannot be weighted")
         self.loss = loss
         self.name = loss.name  # type: ignore[misc]
         self.fused_activation = loss.fused_activation  # type: ignore[misc]

@@ -31,7 +31,7 @@ def evaluate(
     invert: Invert = "never",
     classes: Annotated[
         bool,
-        typer.Option("--classes", help="Print a line for each class: how many were recognised, and what the others were predicted as."),
+        typer.Option("--classes", help="Print one line per class: how many images were recognised, and what the others were predicted as."),
     ] = False,
     device: Device = "auto",
     seed: Annotated[
@@ -39,7 +39,7 @@ def evaluate(
         typer.Option(
             parser=whole,
             metavar="N",
-            help="Of the images that are held back for testing, in a folder without train and test. [default: the one it was trained with]",
+            help="Seed of the images held out for testing, for a folder without train and test. [default: the one of the training]",
             show_default=False,
         ),
     ] = None,

@@ -19,7 +19,7 @@ from gpucnn.surroundings import say, user_path
 def export(
     model: ModelFile,
     output: Annotated[Path, typer.Argument(metavar="FILE", help="The .onnx file to write.", show_default=False)],
-    logits: Annotated[bool, typer.Option("--logits", help="Raw outputs in place of probabilities.")] = False,
+    logits: Annotated[bool, typer.Option("--logits", help="Raw outputs instead of probabilities.")] = False,
 ) -> None:
     """Write a model as ONNX, for other programs to run.
 

@@ -20,7 +20,7 @@ KINDS = ".onnx, .keras, .safetensors, .pt, .pth"
 LONGEST = 1 << 24  # bytes of a map of names
 
 
-@app.command("import", short_help="Read a model of PyTorch, Keras or ONNX.")
+@app.command("import", short_help="Convert a model from PyTorch, Keras or ONNX.")
 def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE", help=f"{KINDS}.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="MODEL", help="The model.safetensors to write.", show_default=False)],
@@ -28,7 +28,7 @@ def import_(
         str | None,
         typer.Option(
             metavar="NAME|MODEL",
-            help=f"What weights alone (.safetensors, .pt) are taken into: {NETWORKS}, or a model.safetensors of gpucnn.",
+            help=f"The network for a file of weights (.safetensors, .pt): {NETWORKS}, or a model.safetensors of gpucnn.",
             show_default=False,
         ),
     ] = None,
@@ -38,16 +38,14 @@ def import_(
         typer.Option(
             "--input",
             metavar="SIZES",
-            help="Shape of an example, where the file leaves it open, as the file has its axes, and of a network by name: 3x32x32. "
+            help="Shape of an example, in the file's order of axes, for a network by name or where the file leaves it open: 3x32x32. "
             "[default: 1x28x28]",
             show_default=False,
         ),
     ] = None,
     map_: Annotated[
         Path | None,
-        typer.Option(
-            "--map", metavar="FILE", help="JSON: names of the file's modules or tensors, and the layers they go to.", show_default=False
-        ),
+        typer.Option("--map", metavar="FILE", help="A JSON file that maps the file's modules or tensors to layers.", show_default=False),
     ] = None,
 ) -> None:
     """Read a model of another library, with its weights, and write it as a gpucnn model.
@@ -78,7 +76,7 @@ def _sizes(text: str | None) -> tuple[int, ...] | None:
         return None
     parts = text.lower().replace("×", "x").split("x")
     if not all(part.isdecimal() and len(part) < 10 for part in parts):
-        raise ArgumentError(f"--input {text!r} must be sizes with an x between them, such as 3x32x32")
+        raise ArgumentError(f"--input {text!r} must be sizes separated by x, such as 3x32x32")
     return tuple(int(part) for part in parts)
 
 
@@ -87,11 +85,11 @@ def _names(path: Path | None) -> dict[str, Any] | None:
         return None
     place = regular_file(path, "a map of names", empty=False)
     if place.stat().st_size > LONGEST:
-        raise DataError(f"{place} has {place.stat().st_size:,} bytes, and a map of names {LONGEST:,} at the most")
+        raise DataError(f"{place} has {place.stat().st_size:,} bytes; the limit for a map of names is {LONGEST:,}")
     try:
         found = json.loads(place.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
-        raise DataError(f'{place} is not JSON ({reason_of(error)}): write {{"their.module": "layer here"}}') from None
+        raise DataError(f'{place} is not JSON ({reason_of(error)}): write {{"their.module": "gpucnn.layer"}}') from None
     if not isinstance(found, dict):
-        raise DataError(f'{place} must hold an object, {{"their.module": "layer here"}}')
+        raise DataError(f'{place} must contain an object, {{"their.module": "gpucnn.layer"}}')
     return found

@@ -23,14 +23,14 @@ DataDir = Annotated[
 ]
 Device = Annotated[str, typer.Option(metavar="NAME", help=f"{', '.join(DEVICES)}; auto uses a GPU if there is one.")]
 ModelFile = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="A model.safetensors that train wrote, or the folder that it is in.", show_default=False)
+    Path, typer.Argument(metavar="MODEL", help="A model.safetensors that train wrote, or its folder.", show_default=False)
 ]
 Invert = Annotated[
     str,
     typer.Option(
         metavar="WHEN",
-        help=f"{', '.join(f'{name} ({words})' for name, words in answers.INVERT.items())}: a light background where the training had "
-        "a dark one, or the other way round.",
+        help=f"{', '.join(f'{name} ({words})' for name, words in answers.INVERT.items())}: images on a light background if the training "
+        "images were on a dark one, or the other way round.",
     ),
 ]
 
@@ -40,7 +40,7 @@ def whole(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a whole number") from None
+        raise typer.BadParameter(f"{text!r} is not an integer") from None
 
 
 def number(text: str) -> float:

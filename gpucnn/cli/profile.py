@@ -20,7 +20,7 @@ from gpucnn.precision import MODES, using
 from gpucnn.surroundings import say, started_ranks, user_path
 
 
-@app.command(short_help="Measure where a training step's time goes, kernel by kernel.")
+@app.command(short_help="Show where a training step's time goes, kernel by kernel.")
 def profile(
     model: Annotated[str, typer.Option(metavar="NAME|FILE", help=f"{NETWORKS}, or a model.safetensors that train wrote.")] = "keras",
     batch_size: Annotated[
@@ -41,13 +41,13 @@ def profile(
         str | None,
         typer.Option(
             metavar="SIZES",
-            help="One operation, named by --op, in place of a model: for conv N,C,HxW,K,RxS[,stride[,padding]], such as "
+            help="One operation, named by --op, instead of a model: for conv N,C,HxW,K,RxS[,stride[,padding]], such as "
             "128,32,14x14,64,5x5,1,same.",
             show_default=False,
         ),
     ] = None,
     compare: Annotated[
-        str | None, typer.Option(metavar="torch", help="Compare with PyTorch (cuDNN on a GPU), on the same shapes.", show_default=False)
+        str | None, typer.Option(metavar="torch", help="Compare with PyTorch (cuDNN on a GPU) on the same shapes.", show_default=False)
     ] = None,
     arch: Annotated[
         str | None,
@@ -61,8 +61,8 @@ def profile(
         str | None,
         typer.Option(
             metavar="TEXT",
-            help="With --arch, in place of a step: the kernels with TEXT in their names, each by itself; all; or shapes, what the named "
-            "shapes ask of the chip.",
+            help="With --arch, instead of a step: single kernels with TEXT in their names; all; or shapes, the requirements of the "
+            "named shapes.",
             show_default=False,
         ),
     ] = None,
@@ -70,7 +70,7 @@ def profile(
         str, typer.Option(metavar="MODE", help=f"How exact convolutions are on tensor cores: {', '.join(MODES)}.")
     ] = "highest",
     device: Annotated[
-        str, typer.Option(metavar="NAME", help=f"{', '.join(DEVICES)}; auto is the GPU, cpu measures the operations there.")
+        str, typer.Option(metavar="NAME", help=f"{', '.join(DEVICES)}; auto is the GPU, cpu measures the CPU's operations.")
     ] = "auto",
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the profile, for --against.", show_default=False)] = None,
     trace: Annotated[
@@ -81,14 +81,16 @@ def profile(
     ] = None,
     against: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="An earlier profile (--json): print what got slower, beyond the noise.", show_default=False),
+        typer.Option(
+            metavar="FILE", help="An earlier profile (--json): print what has become slower, beyond the noise.", show_default=False
+        ),
     ] = None,
     ranks: Annotated[
         int | None,
         typer.Option(
             parser=whole,
             metavar="N",
-            help="With the sum of gradients over N ranks as a row: measured with --device cpu (MPI starts them), worked out for a GPU.",
+            help="Add a row for the sum of gradients over N ranks: measured with --device cpu (MPI starts them), calculated for a GPU.",
             show_default=False,
         ),
     ] = None,
@@ -97,7 +99,7 @@ def profile(
         typer.Option(metavar="NAME", help="What connects the GPUs of ranks: nvlink, pcie, 100gbe. [default: nvlink]", show_default=False),
     ] = None,
     lineinfo: Annotated[
-        bool, typer.Option("--lineinfo", help="Compile line numbers in, so that Nsight Compute shows Python source.")
+        bool, typer.Option("--lineinfo", help="Compile with line numbers, so that Nsight Compute shows Python source.")
     ] = False,
 ) -> None:
     """Where a training step's time goes, how far each kernel is from what the chip can do, and what to look at next.

@@ -23,7 +23,7 @@ from gpucnn.surroundings import say, user_path
 DEFAULTS = experiment.Options()
 
 
-@app.command(short_help="Train a network; write the model and pictures of it to a folder.")
+@app.command(short_help="Train a network; write the model and pictures to a folder.")
 def train(
     context: typer.Context,
     dataset: Annotated[str, typer.Option(metavar="NAME|FOLDER", help=f"{SETS}.")] = DEFAULTS.dataset,
@@ -38,7 +38,7 @@ def train(
     optimizer: Annotated[str, typer.Option(metavar="NAME", help=f"{optimizers_text()}.")] = DEFAULTS.recipe.optimizer,
     lr: Annotated[
         float | None,
-        typer.Option("--lr", parser=number, metavar="X", help=f"Learning rate, at the schedule's peak. [default: {rates_text()}]"),
+        typer.Option("--lr", parser=number, metavar="X", help=f"Peak learning rate. [default: {rates_text()}]"),
     ] = None,
     schedule: Annotated[
         str, typer.Option(metavar="NAME", help=f"Learning rate over the whole run: {SCHEDULES}.")
@@ -70,9 +70,7 @@ def train(
     device: Device = "auto",
     seed: Annotated[
         int,
-        typer.Option(
-            parser=whole, metavar="N", help="Seed of everything random: initial values, order, augmentation, dropout, validation images."
-        ),
+        typer.Option(parser=whole, metavar="N", help="Seed of initial values, order, augmentation, dropout and validation images."),
     ] = DEFAULTS.seed,
     output: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Where to write; an earlier run there is moved to previous-1 and so on.")
@@ -81,14 +79,14 @@ def train(
         bool, typer.Option("--resume", help="Continue from the checkpoint in the output folder, with the options of that run.")
     ] = False,
     checkpoint_every: Annotated[
-        int, typer.Option(parser=whole, metavar="N", help="Steps between checkpoints; there is one after every epoch as well.")
+        int, typer.Option(parser=whole, metavar="N", help="Steps between checkpoints. Every epoch also ends with one.")
     ] = DEFAULTS.checkpoint_every,
     ranks: Annotated[
         int | None,
         typer.Option(
             parser=whole,
             metavar="N",
-            help="Train on N processes that share each batch, each on a GPU of its own or a part of the cores. MPI starts them.",
+            help="Train on N processes that share each batch, each on its own GPU or a part of the cores. MPI starts them.",
             show_default=False,
         ),
     ] = None,

@@ -17,19 +17,19 @@ from gpucnn.precision import MODES, using
 from gpucnn.surroundings import say
 
 
-@app.command(short_help="Measure which kernels are fastest on this GPU, and remember it.")
+@app.command(short_help="Measure which kernels are fastest on this GPU, and store the result.")
 def tune(
     model: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME|FILE",
-            help=f"Whose shapes: {NETWORKS}, or a model.safetensors; may be given several times. [default: all of these]",
+            help=f"The networks to measure: {NETWORKS}, or a model.safetensors; can be repeated. [default: all of these]",
             show_default=False,
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(parser=whole, metavar="N", help="Images in a step.")] = 128,
     precision: Annotated[str, typer.Option(metavar="MODE", help=f"Tune convolutions in this mode: {', '.join(MODES)}.")] = "highest",
-    forget: Annotated[bool, typer.Option("--forget", help="Delete what is remembered for this GPU, and measure nothing.")] = False,
+    forget: Annotated[bool, typer.Option("--forget", help="Delete the results for this GPU, and measure nothing.")] = False,
 ) -> None:
     """Measure all kernels for each operation of a training step, and remember those clearly faster than the default choice.
 
@@ -39,7 +39,7 @@ def tune(
 
     device = get_device("cuda")
     if device.xp.__name__ == "numpy":
-        raise DeviceError("Numba's CUDA simulator is on, and its times mean nothing: tune on a GPU")
+        raise DeviceError("Numba's CUDA simulator is on, and its times mean nothing: run tune on a GPU")
     if forget:
         gone = tuning.forget()
         say(f"deleted   {gone}" if gone else "nothing was remembered of this GPU")

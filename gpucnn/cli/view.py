@@ -23,7 +23,7 @@ from gpucnn.text import bytes_text, shown
 from gpucnn.training.checkpoint import TensorFile
 
 
-@app.command(short_help="Write a page that shows what every layer of a model makes of an image.")
+@app.command(short_help="Write a page that shows the output of every layer for an image.")
 def view(
     model: ModelFile,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The page.")] = Path("view.html"),
@@ -31,7 +31,7 @@ def view(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Images to pick from in the page. [default: a test image of each class that the model was trained on]",
+            help="Images to offer on the page. [default: a test image of each class]",
             show_default=False,
         ),
     ] = None,
@@ -53,7 +53,7 @@ def view(
 
     path, target = experiment.model_file(model), user_path(output)
     if exists(path) and exists(target) and os.path.samefile(path, target):
-        raise ArgumentError(f"{target} is the model itself: name another file for the page with -o")
+        raise ArgumentError(f"{target} is the model itself: name another file with -o")
     network = _loaded(path)
     if images is not None:
         chosen = pictures.of_folder(network, user_path(images))

@@ -244,7 +244,7 @@ def device_augment(given: Callable[..., Any] | None) -> Augment | None:
         return None
     if not isinstance(given, RandomChange) or not on_device(given):
         name = getattr(given, "__qualname__", type(given).__qualname__)
-        raise ArgumentError(f"the augmentation {name} cannot be done on a device, only {AUGMENTATIONS} can: take batches from the host")
+        raise ArgumentError(f"the augmentation {name} cannot run on a device, only {AUGMENTATIONS} can: use batches from the host")
     augment = given.on_device()
     return augment if augment is not None and (augment.warps or augment.moves or augment.cutout) else None
 
@@ -290,7 +290,7 @@ def augmentation(given: str | Mapping[str, Any] | Augmentation | None) -> Augmen
     if given is None or (isinstance(given, Augmentation) and not isinstance(given, type)):
         return given
     if not isinstance(given, str | Mapping):
-        raise TypeError(f"an augmentation is given by its name, its config or itself, got {shown(given)}")
+        raise TypeError(f"an augmentation must be a name, a config or an augmentation object, got {shown(given)}")
     config = {"name": given} if isinstance(given, str) else dict(given)
     name = config.pop("name", None)
     kind = pick(name, choices(), "augmentation")

@@ -139,4 +139,4 @@ class Batches:
             finite(labels, "labels")
             self.labels = labels.astype(self.dtype)
         else:
-            raise TypeError(f"labels must be whole class numbers (N,), or floats (N, …), got {labels.dtype} {labels.shape}")
+            raise TypeError(f"labels must be integer class numbers (N,), or floats (N, …), got {labels.dtype} {labels.shape}")

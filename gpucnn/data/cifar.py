@@ -140,9 +140,7 @@ for _name in SOURCES:
 def _of_archive(source: Source, path: Path) -> Dataset:
     """The set read from its archive; nothing is unpacked to the disk."""
     if (found := file_md5(regular_file(path, "an archive", empty=False))) != source.md5:
-        raise DataError(
-            f"{path} has the MD5 {found} where {source.md5} was expected: it is damaged or another file; delete it and get it again"
-        )
+        raise DataError(f"{path} has the MD5 {found}, expected {source.md5}: it is damaged or another file; delete it and get a new copy")
     contents: dict[str, bytes] = {}
     try:
         with tarfile.open(path, "r:gz") as archive:
@@ -152,10 +150,10 @@ def _of_archive(source: Source, path: Path) -> Dataset:
                     unpacked = archive.extractfile(member)
                     contents[file] = b"" if unpacked is None else unpacked.read()
     except Exception as error:  # tarfile raises whatever its parsing stumbles over
-        raise DataError(f"{path} cannot be read as a .tar.gz archive ({reason_of(error)}): delete it and get it again") from None
+        raise DataError(f"{path} cannot be read as a .tar.gz archive ({reason_of(error)}): delete it and get a new copy") from None
     missing = [file for file in source.files if file not in contents]
     if missing:
-        raise DataError(f"{path} lacks {listed(missing)}: it is not the binary form of {source.title}; delete it and get it again")
+        raise DataError(f"{path} lacks {listed(missing)}: it is not the binary form of {source.title}; delete it and get a new copy")
     return _dataset(source, contents, path, path)
 
 
@@ -178,8 +176,8 @@ def _records(
     for part, file in zip(parts, files, strict=True):
         if len(part) != images // len(parts) * size:
             raise DataError(
-                f"{where}: {file} has {len(part):,} bytes where {images // len(parts):,} images of {size:,} bytes each were expected: it "
-                "is damaged or another file; get it again"
+                f"{where}: {file} has {len(part):,} bytes, expected {images // len(parts):,} images of {size:,} bytes each: it "
+                "is damaged or another file; get a new copy"
             )
     records = np.concatenate([np.frombuffer(part, np.uint8).reshape(-1, size) for part in parts])
     labels = records[:, source.labels - 1].astype(np.int32)
@@ -187,6 +185,6 @@ def _records(
     if len(counts) > len(source.class_names) or counts.min() != counts.max():
         raise DataError(
             f"{where}: {listed(files)} do not have {images // len(source.class_names):,} images of each of {len(source.class_names)} "
-            f"classes, as {source.title} has: get them again"
+            f"classes, as {source.title} has: get new copies"
         )
     return np.ascontiguousarray(records[:, source.labels :]).reshape(-1, *SHAPE), labels

@@ -27,7 +27,7 @@ def choices_text() -> str:
     """What load_dataset accepts, for a help text."""
     names = ", ".join(DATASETS)
     kinds = "a folder of images, or a file or folder of idx, npz, npy, csv or parquet"
-    return f"{names}, {kinds}; auto is MNIST where it can be had, otherwise digits"
+    return f"{names}, {kinds}; auto is MNIST if available, digits otherwise"
 
 
 def load_dataset(
@@ -103,8 +103,8 @@ def _auto(request: Request) -> Dataset:
         try:
             dataset = digits.load()
         except MissingExtraError as missing:
-            raise MissingExtraError(f"neither MNIST nor its stand-in can be had: {error}; {missing}") from error
-        note = f"MNIST could not be had, so these are scikit-learn's 8×8 digits instead: {error}"
+            raise MissingExtraError(f"neither MNIST nor the digits are available: {error}; {missing}") from error
+        note = f"MNIST is not available, so these are scikit-learn's 8×8 digits: {error}"
         return replace(dataset, note=note)
     return replace(dataset, note=f"these are the MNIST files in {dataset.source}")
 

@@ -61,7 +61,7 @@ def fetch(
     progress: Progress | None = None,
     timeout: float = TIMEOUT,
     limit: int = LIMIT,
-    advice: str = "check the network, or put the file there by hand",
+    advice: str = "check the network, or put the file there yourself",
 ) -> str:
     """Download a file to `destination` from the first of `urls` that serves it, and return that URL.
 
@@ -77,7 +77,7 @@ def fetch(
     without a check sum. The proxies of the environment (http_proxy, https_proxy, no_proxy) are honoured.
     """
     if sha256 is None and md5 is None:
-        raise ArgumentError("a download needs a check sum, to know that it is what was expected: give sha256 or md5")
+        raise ArgumentError("a download needs a checksum: give sha256 or md5")
     destination = user_path(destination)
     with _folder(destination.parent):
         return _from_any(urls, destination, sha256=sha256, md5=md5, progress=progress, timeout=timeout, limit=limit, advice=advice)
@@ -91,7 +91,7 @@ def _folder(folder: Path) -> Iterator[None]:
         new = [each for each in (folder, *folder.parents) if not each.exists()]
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
-        raise UnavailableError(f"the folder {folder} cannot be made ({reason_of(error)}): choose another one") from error
+        raise UnavailableError(f"the folder {folder} cannot be created ({reason_of(error)}): choose another one") from error
     try:
         yield
     except BaseException:
@@ -169,21 +169,21 @@ def _download(url: str, file: BinaryIO, name: str, progress: Progress | None, ti
             try:
                 chunk = response.read1(CHUNK)
             except TimeoutError:
-                raise _MirrorError(f"nothing came for {timeout:g} s after {done:,} bytes") from None
+                raise _MirrorError(f"no data for {timeout:g} s after {done:,} bytes") from None
             except (OSError, HTTPException, ValueError) as error:  # ValueError: a chunk's length that is not a number
                 raise _MirrorError(f"the connection broke after {done:,} bytes, {reason_of(error)}") from error
             if not chunk:
                 break
             done += len(chunk)
             if done > limit:
-                raise _WrongFileError(f"it sent more than {limit:,} bytes")
+                raise _WrongFileError(f"the server sent more than {limit:,} bytes")
             file.write(chunk)
             if progress is not None:
                 progress(name, done, total)
             now = time.monotonic()
             if now - then > timeout:
                 if done - since < SLOWEST * (now - then):
-                    raise _MirrorError(f"too slow, {done - since:,} bytes in {now - then:.0f} s")
+                    raise _MirrorError(f"too slow: {done - since:,} bytes in {now - then:.0f} s")
                 since, then = done, now
     if total is not None and done != total:
         raise _MirrorError(f"the connection broke after {done:,} of {total:,} bytes")
@@ -265,17 +265,17 @@ def _verify(path: Path, sha256: str | None, md5: str | None, limit: int) -> None
     with open(path, "rb") as file:
         head = file.read(16)
     if head.lstrip()[:1] == b"<":
-        raise _WrongFileError("a web page came instead of the file")
+        raise _WrongFileError("the server sent a web page instead of the file")
     if md5 is not None and (found := file_md5(path)) != md5.lower():
-        raise _WrongFileError(f"another file came, its MD5 is {found[:12]}… and not {md5[:12].lower()}…")
+        raise _WrongFileError(f"the server sent another file, its MD5 is {found[:12]}… and not {md5[:12].lower()}…")
     if sha256 is None:
         return
     try:
         found = content_sha256(path, limit)
     except DataError:
-        raise _WrongFileError("the file came damaged") from None
+        raise _WrongFileError("the file is damaged") from None
     if found != sha256.lower():
-        raise _WrongFileError(f"another file came, its SHA-256 is {found[:12]}… and not {sha256[:12].lower()}…")
+        raise _WrongFileError(f"the server sent another file, its SHA-256 is {found[:12]}… and not {sha256[:12].lower()}…")
 
 
 def _host(url: str) -> str:

@@ -37,7 +37,7 @@ def open_content(path: Path) -> Iterator[tuple[io.BufferedIOBase, int]]:
             else:
                 yield raw, status.st_size
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is a damaged gzip file ({reason_of(error)}): delete it and get it again") from error
+        raise DataError(f"{path} is a damaged gzip file ({reason_of(error)}): delete it and get a new copy") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read ({reason_of(error)}): check the path and its permissions") from error
 

@@ -41,7 +41,7 @@ def load(path: Path, request: Request) -> Dataset:
             read = reader(path, request)
             return read if reader is parquet.load else _of_its_own_size(read, request)
         if os.path.isfile(path):
-            raise DataError(f"{path} is a file where a folder was expected, or one of {', '.join(FILES)}: unpack it, and name the folder")
+            raise DataError(f"{path} is a file, expected a folder, or one of {', '.join(FILES)}: unpack it, and name the folder")
         return image_folder.load(path, request)  # which says what is wrong
     try:
         names = sorted(entry.name for entry in os.scandir(path) if not entry.name.startswith(".") and not entry.is_dir())
@@ -72,7 +72,7 @@ def holds_images(path: Path) -> bool:
 
 def _of_its_own_size(made: Dataset, request: Request) -> Dataset:
     if request.image_size is not None:
-        raise ArgumentError(f"image_size goes with a folder of images, and {made.name} holds arrays of one size: leave it out")
+        raise ArgumentError(f"image_size goes with a folder of images, and {made.name} contains arrays of one size: leave it out")
     return made
 
 
@@ -94,7 +94,7 @@ def _only(folder: Path, names: list[str], words: tuple[str, ...], kind: str) -> 
     if len({name.removesuffix(".gz") for name in found}) != 1:
         what = listed(found, 4) if found else "none"
         raise DataError(
-            f"{folder} holds idx files, and of them as {words[-1] if words is TEST else 'train'} {kind}s {what}: there must be one of each "
+            f"{folder} contains idx files, and the {words[-1] if words is TEST else 'train'} {kind}s are {what}: there must be one of each "
             "of train and test, images and labels; put each set into a folder of its own"
         )
     return folder / plain_first[0]
@@ -140,7 +140,7 @@ def _read_npy(path: Path) -> NDArray[Any]:
     except Exception as error:
         raise DataError(f"{path} cannot be read as a .npy array ({reason_of(error)}): write it again with numpy.save") from None
     if not isinstance(array, np.ndarray):
-        raise DataError(f"{path} is an archive and no array: name it .npz")
+        raise DataError(f"{path} is an archive, not an array: name it .npz")
     return array
 
 
@@ -151,7 +151,7 @@ def _tables(folder: Path, names: list[str], request: Request) -> Dataset | None:
     if not train or _subfolders(folder):  # beside images, a table only says something about them
         return None
     if len(train) > 1:
-        raise DataError(f"{folder} holds several tables to train on ({listed(train, 4)}): name one")
+        raise DataError(f"{folder} contains several tables to train on ({listed(train, 4)}): name one")
     test = [name for name in csv if "test" in name.lower()]
     labelled = [name for name in test if tables.has_labels(folder / name)]
     return tables.load(folder / train[0], request, folder / labelled[0] if labelled else None)

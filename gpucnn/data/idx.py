@@ -59,7 +59,7 @@ def read_idx(path: PathLike, *, sha256: str | None = None, shape: tuple[int, ...
         sizes = stream.read(4 * dimensions)
         if len(sizes) < 4 * dimensions:
             raise DataError(
-                f"{path} is truncated: its header has {4 + len(sizes)} bytes of {4 + 4 * dimensions}: delete it and get it again"
+                f"{path} is truncated: its header has {4 + len(sizes)} bytes of {4 + 4 * dimensions}: delete it and get a new copy"
             )
         found = struct.unpack(f">{dimensions}I", sizes)
         size = math.prod(found) * dtype.itemsize
@@ -73,19 +73,20 @@ def read_idx(path: PathLike, *, sha256: str | None = None, shape: tuple[int, ...
             if not chunk:
                 raise DataError(
                     f"{path} is truncated: {len(data):,} bytes of data where the header announces {size:,} "
-                    f"for {_times(found)}: delete it and get it again"
+                    f"for {_times(found)}: delete it and get a new copy"
                 )
             digest.update(chunk)
             data += chunk
         if stream.read(1):  # in a gzip file this also reaches the check sum
             raise DataError(
-                f"{path} goes on after the {size:,} bytes of data that its header announces for {_times(found)}: delete it and get it again"
+                f"{path} continues after the {size:,} bytes of data that its header announces for {_times(found)}: "
+                "delete it and get a new copy"
             )
 
     if sha256 is not None and digest.hexdigest() != sha256.lower():
         raise DigestError(
-            f"{path} has the SHA-256 {digest.hexdigest()} (uncompressed) where {sha256.lower()} was expected: "
-            "it is damaged or another file of that name; delete it and get it again",
+            f"{path} has the SHA-256 {digest.hexdigest()} (uncompressed), expected {sha256.lower()}: "
+            "it is damaged or another file of that name; delete it and get a new copy",
             digest.hexdigest(),
         )
     if not data:
@@ -104,7 +105,7 @@ def write_idx(path: PathLike, array: NDArray[Any]) -> None:
         known = ", ".join(np.dtype(name).newbyteorder("=").name for name in TYPES.values())
         raise DataError(f"the idx format has no {array.dtype}: convert the array to one of {known}")
     if not 1 <= array.ndim <= MAX_DIMENSIONS or max(array.shape) >= 1 << 32:
-        raise DataError(f"the idx format holds 1 to {MAX_DIMENSIONS} dimensions of under 2³² each, got the shape {array.shape}")
+        raise DataError(f"the idx format supports 1 to {MAX_DIMENSIONS} dimensions of under 2³² each, got the shape {array.shape}")
     content = struct.pack(f">BBBB{array.ndim}I", 0, 0, code, array.ndim, *array.shape) + array.astype(TYPES[code]).tobytes()
     with atomic_file(path) as file:
         file.write(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
@@ -136,21 +137,21 @@ def load_pair(
     images = read_idx(images_path, sha256=images_sha256, shape=images_shape)
     if images.ndim != 3 or images.dtype != np.uint8:
         raise DataError(
-            f"{images_path} holds {images.dtype} of the shape {images.shape} where images, uint8 (N, H, W), were expected: "
+            f"{images_path} contains {images.dtype} of the shape {images.shape}, expected images, uint8 (N, H, W): "
             "are images and labels swapped?"
         )
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise DataError(
-            f"{labels_path} holds {labels.dtype} of the shape {labels.shape} where labels, whole numbers (N,), were expected: "
+            f"{labels_path} contains {labels.dtype} of the shape {labels.shape}, expected labels, integers (N,): "
             "are images and labels swapped?"
         )
     if len(images) != len(labels):
         raise DataError(
-            f"{images_path} holds {len(images):,} images and {labels_path} {len(labels):,} labels: "
-            "they do not belong together, or one of them is cut; get both again"
+            f"{images_path} contains {len(images):,} images and {labels_path} {len(labels):,} labels: "
+            "they do not belong together, or one of them is cut; get new copies of both"
         )
     if images.size == 0:
-        raise DataError(f"{images_path} holds no pixels (its shape is {images.shape}): give a file with at least one image")
+        raise DataError(f"{images_path} contains no pixels (its shape is {images.shape}): give a file with at least one image")
     wrong = (labels < first) | (labels >= first + classes)
     if wrong.any():
         at = int(np.argmax(wrong))
@@ -164,16 +165,16 @@ def load_pair(
 def _magic(path: Path, header: bytes) -> tuple[np.dtype[Any], int]:
     """Element type and number of dimensions from the first four bytes."""
     if not header:
-        raise DataError(f"{path} is empty where an idx file was expected: delete it and get it again")
+        raise DataError(f"{path} is empty, expected an idx file: delete it and get a new copy")
     if header[:1] == b"<":
-        raise DataError(f"{path} is a web page, not an idx file: a download went wrong; delete it and get it again")
+        raise DataError(f"{path} is a web page, not an idx file: a download went wrong; delete it and get a new copy")
     if any(header[:2]) or (len(header) > 2 and header[2] not in TYPES):
         raise DataError(
             f"{path} is not an idx file: it begins with {header.hex(' ')} where 00 00, a type (08, 09, 0b … 0e) and the number of "
             "dimensions were expected; check that it is the right file"
         )
     if len(header) < 4:
-        raise DataError(f"{path} is truncated: it has {len(header)} of the header's first 4 bytes: delete it and get it again")
+        raise DataError(f"{path} is truncated: it has {len(header)} of the header's first 4 bytes: delete it and get a new copy")
     if not 1 <= header[3] <= MAX_DIMENSIONS:
         raise DataError(f"{path} announces {header[3]} dimensions where 1 to {MAX_DIMENSIONS} can be read: check that it is the right file")
     return np.dtype(TYPES[header[2]]), header[3]
@@ -183,13 +184,12 @@ def _check_size(path: Path, found: tuple[int, ...], size: int, most: int, shape:
     """Refuses sizes that are not the expected ones, or that neither the file nor NumPy could hold."""
     if shape is not None and found != shape:
         raise DataError(
-            f"{path} announces {_times(found)} where {_times(shape)} was expected: it is damaged or another file; "
-            "delete it and get the right one"
+            f"{path} announces {_times(found)}, expected {_times(shape)}: it is damaged or another file; delete it and get the right one"
         )
     if size > most or math.prod(max(n, 1) for n in found) * 8 > sys.maxsize:
         raise DataError(
             f"{path} is truncated or corrupt: its header announces {_times(found)}, {size:,} bytes, and the file can hold "
-            f"{max(most, 0):,} at most: delete it and get it again"
+            f"{max(most, 0):,} at most: delete it and get a new copy"
         )
 
 

@@ -36,14 +36,14 @@ def load(folder: Path, request: Request) -> Dataset:
     DataError if there is nothing to learn from, or an image cannot be read or has another size.
     """
     if why := why_no_folder(folder):
-        raise DataError(f"{folder} is not a folder where a folder of images was expected ({why}): lay it out as {LAYOUT}")
+        raise DataError(f"{folder} is not a folder of images ({why}): lay it out as {LAYOUT}")
     passed: list[str] = []
     parts, validation = parts_of(folder), None
     notes: list[str] = []
     if "train" in parts and len(parts) > 1:
         if "test" not in parts:
             parts["test"] = parts.pop("validation")
-            notes.append(f"there is no folder to test on beside {parts['train']}: the images in {parts['test']} are what is tested on")
+            notes.append(f"there is no test folder beside {parts['train']}: the images in {parts['test']} are used for testing")
         classes = {part: _classes(path, passed) for part, path in parts.items()}
         train, test, validation = classes["train"], classes["test"], classes.get("validation")
         for part, path in parts.items():
@@ -104,17 +104,17 @@ def _classes(folder: Path, passed: list[str]) -> dict[str, list[Path]]:
     if any(classes.values()):
         empty = [name for name, images in classes.items() if not images]
         if empty:
-            raise DataError(f"{folder / empty[0]} holds no images ({', '.join(SUFFIXES)}): add some, or remove that class folder")
+            raise DataError(f"{folder / empty[0]} contains no images ({', '.join(SUFFIXES)}): add some, or remove that class folder")
         passed += [f"{path.suffix.lower()} beside the class folders" for path in loose]
         return classes
     for name, other in (("train", "test"), ("test", "train")):
         if name in classes or any(spelt.lower() in SPELLINGS[name] for spelt in classes):
             raise DataError(
-                f"{folder} holds {name} but no {other}, nor images by class: add {other}/CLASS, or name the folder {folder / name}"
+                f"{folder} contains {name} but no {other}, nor images by class: add {other}/CLASS, or name the folder {folder / name}"
             )
     if loose:
-        raise DataError(f"{folder} holds images but no class folders: move each image into a subfolder named after its class")
-    raise DataError(f"{folder} holds no images: lay it out as {LAYOUT}")
+        raise DataError(f"{folder} contains images but no class folders: move each image into a subfolder named after its class")
+    raise DataError(f"{folder} contains no images: lay it out as {LAYOUT}")
 
 
 def _images(folder: Path, passed: list[str]) -> list[Path]:
@@ -145,7 +145,7 @@ def _note(folder: Path, passed: list[str]) -> list[str]:
         return []
     kinds = listed([f"{count} {kind}" for kind, count in Counter(passed).most_common()], 6)
     files = "1 file" if len(passed) == 1 else f"{len(passed):,} files"
-    return [message(f"{files} in {folder} {'was' if len(passed) == 1 else 'were'} passed over ({kinds}): images are {', '.join(SUFFIXES)}")]
+    return [message(f"{files} in {folder} {'was' if len(passed) == 1 else 'were'} skipped ({kinds}): images are {', '.join(SUFFIXES)}")]
 
 
 def _split(classes: dict[str, list[Path]], folder: Path, fraction: float, seed: int) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
@@ -153,7 +153,7 @@ def _split(classes: dict[str, list[Path]], folder: Path, fraction: float, seed: 
     train, test = {}, {}
     for name, images in classes.items():
         if len(images) < 2:
-            raise DataError(f"{folder / name} holds one image, and one must be held back for testing: add images, or use {LAYOUT}")
+            raise DataError(f"{folder / name} contains one image, and one must be held out for testing: add images, or use {LAYOUT}")
         count = min(max(math.floor(len(images) * fraction + 0.5), 1), len(images) - 1)
         held = held_back([f"{name}/{path.name}" for path in images], count, seed)
         train[name] = [path for path in images if f"{name}/{path.name}" not in held]
@@ -172,8 +172,8 @@ def _read(paths: list[Path], request: Request) -> NDArray[np.uint8]:
         if images and image.shape[1:] != images[0].shape[1:]:
             (height, width), (rows, columns) = image.shape[1:], images[0].shape[1:]
             raise DataError(
-                f"{path} is {height} × {width} pixels (height × width) where {rows} × {columns} was expected, "
-                f"as in {paths[0].name}: give --image-size (image_size= in Python), or bring all images to one size"
+                f"{path} is {height} × {width} pixels (height × width), expected {rows} × {columns}, "
+                f"as in {paths[0].name}: give --image-size (image_size= in Python), or resize all images to one size"
             )
         images.append(image)
         if request.reading is not None:

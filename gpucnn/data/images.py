@@ -95,7 +95,7 @@ def _read_npy(path: Path) -> NDArray[np.uint8]:
             f"{path} cannot be read as a .npy array ({reason_of(error)}): write it again with numpy.save, without objects"
         ) from error
     if not isinstance(array, np.ndarray):
-        raise DataError(f"{path} is an .npz archive where one array was expected: write the array itself with numpy.save")
+        raise DataError(f"{path} is an .npz archive, expected one array: write the array itself with numpy.save")
     shape = array.shape
     if array.ndim == 2:
         image = array[None]
@@ -104,26 +104,24 @@ def _read_npy(path: Path) -> NDArray[np.uint8]:
     elif array.ndim == 3 and shape[2] in (1, 3):
         image = array.transpose(2, 0, 1)
     else:
-        raise DataError(f"{path} has the shape {shape} where (H, W), (C, H, W) or (H, W, C) with C = 1 or 3 was expected: reshape it")
+        raise DataError(f"{path} has the shape {shape}, expected (H, W), (C, H, W) or (H, W, C) with C = 1 or 3: reshape it")
     if image.size == 0:
-        raise DataError(f"{path} has the shape {shape}, no pixels at all: give an image with some")
+        raise DataError(f"{path} has the shape {shape}, no pixels at all: give a larger image")
     if image.size > 3 * MAX_PIXELS:
         raise DataError(f"{path} has the shape {shape}, more than {MAX_PIXELS:,} pixels: give a smaller image")
     if array.dtype == np.uint8:
         return np.array(image, np.uint8, order="C")
     if array.dtype.kind in "iu":
         if image.min() < 0 or image.max() > 255:
-            raise DataError(f"{path} holds {image.min()} to {image.max()} where whole numbers are pixels, 0 … 255: scale it first")
+            raise DataError(f"{path} contains {image.min()} to {image.max()} where integers are pixels, 0 … 255: scale it first")
         return np.array(image, np.uint8, order="C")
     if array.dtype.kind != "f":
-        raise DataError(f"{path} holds {array.dtype} where whole numbers in 0 … 255, or floats in 0 … 1, were expected: convert it first")
+        raise DataError(f"{path} contains {array.dtype}, expected integers in 0 … 255, or floats in 0 … 1: convert it first")
     values = np.array(image, np.float64, order="C")
     if not np.isfinite(values).all():
-        raise DataError(f"{path} holds NaN or infinite values where floats within 0 … 1 were expected: replace them first")
+        raise DataError(f"{path} contains NaN or infinite values, expected floats within 0 … 1: replace them first")
     if values.min() < 0 or values.max() > 1:
-        raise DataError(
-            f"{path} holds floats from {values.min():g} to {values.max():g} where 0 … 1 was expected: scale it, or store it as uint8"
-        )
+        raise DataError(f"{path} contains floats from {values.min():g} to {values.max():g}, expected 0 … 1: scale it, or store it as uint8")
     return np.rint(values * 255).astype(np.uint8)
 
 
@@ -156,7 +154,7 @@ def _pixels(picture: Image.Image, path: Path | str) -> NDArray[np.uint8]:
     if mode.startswith("I"):
         wide = np.asarray(picture).astype(np.int64)
         if wide.min() < 0 or wide.max() > 65535:
-            raise DataError(f"{path} has pixels from {wide.min()} to {wide.max()} where 16 bits were expected: save it with 8 or 16 bits")
+            raise DataError(f"{path} has pixels from {wide.min()} to {wide.max()}, expected 16 bits: save it with 8 or 16 bits")
         return ((wide + 128) // 257).astype(np.uint8)[None]
     if mode == "F":
         raise DataError(f"{path} has floating-point pixels, whose range is not known: save it with 8 bits, or as .npy within 0 … 1")

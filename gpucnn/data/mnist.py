@@ -130,17 +130,19 @@ def _unpack(path: Path, source: Source, folder: Path) -> None:
             for file, md5 in zip(source.files, source.md5, strict=True):
                 info = archive.getinfo(f"{source.archive.inside}{file}.gz")
                 if info.file_size > LIMIT:
-                    raise DataError(f"{path}: {info.filename} is over {LIMIT:,} bytes, and not the file that was expected: get it again")
+                    raise DataError(f"{path}: {info.filename} is over {LIMIT:,} bytes, and not the file that was expected: get a new copy")
                 with archive.open(info) as packed, atomic_file(folder / f"{file}.gz") as unpacked:
                     while chunk := packed.read(CHUNK):
                         unpacked.write(chunk)
                     unpacked.flush()
                     if file_md5(Path(unpacked.name)) != md5:
-                        raise DataError(f"{path}: {info.filename} is not the file that was published: delete the archive and get it again")
+                        raise DataError(
+                            f"{path}: {info.filename} is not the file that was published: delete the archive and get a new copy"
+                        )
     except DataError:
         raise
     except Exception as error:  # zipfile raises whatever its parsing stumbles over
-        raise DataError(f"{path} cannot be read as {source.title}'s archive ({reason_of(error)}): delete it and get it again") from None
+        raise DataError(f"{path} cannot be read as {source.title}'s archive ({reason_of(error)}): delete it and get a new copy") from None
 
 
 def _load(source: Source, folder: Path, found: Found) -> Dataset:
@@ -164,7 +166,7 @@ def _load(source: Source, folder: Path, found: Found) -> Dataset:
         if source.even and counts.min() != counts.max():
             raise DataError(
                 f"{path} has {counts.min():,} to {counts.max():,} images of a class where {source.title} has as many of each: it is "
-                "damaged, or another set's; delete it and get it again"
+                "damaged, or another set's; delete it and get a new copy"
             )
     (x, y), (xt, yt) = parts
     note = None
@@ -215,7 +217,7 @@ def _known(source: Source, paths: list[Path]) -> Source | None:
 
 def _other(source: Source, other: Source, folder: Path) -> str:
     return (
-        f"{folder} holds {other.title}, and {source.title} was asked for (the files of both have the same names): ask for {other.name}, "
+        f"{folder} contains {other.title}, and {source.title} was requested (the files of both have the same names): name {other.name}, "
         f"or keep {source.title} in a folder of its own"
     )
 

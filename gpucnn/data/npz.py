@@ -56,9 +56,9 @@ def load(path: Path, request: Request) -> Dataset:
     except DataError:
         raise
     except Exception as error:  # zipfile and NumPy raise whatever their parsing stumbles over
-        raise DataError(f"{path} cannot be read as an .npz archive ({reason_of(error)}): get it or save it again") from None
+        raise DataError(f"{path} cannot be read as an .npz archive ({reason_of(error)}): get a new copy or save it again") from None
     raise DataError(
-        f"{path} holds {listed(sorted(names), 6) or 'nothing'}, where {', '.join(PAIRS[0])} or {', '.join(PAIRS[1])} were expected, "
+        f"{path} contains {listed(sorted(names), 6) or 'nothing'}, expected {', '.join(PAIRS[0])} or {', '.join(PAIRS[1])}, "
         "or images and labels: name the arrays so"
     )
 
@@ -68,15 +68,15 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> Any:
         shape, order, dtype = _header(file)
         size = math.prod(shape) * dtype.itemsize
         if dtype.hasobject:
-            raise DataError(f"{path} holds Python objects in {info.filename!r}, which are never unpickled: save numbers")
+            raise DataError(f"{path} contains Python objects in {info.filename!r}, which are never unpickled: save numbers")
         if size > LARGEST or size != info.file_size - file.tell():
             raise DataError(
-                f"{path}: {info.filename!r} says that it holds {bytes_text(size)}, and has {bytes_text(info.file_size - file.tell())}: "
-                "get it or save it again"
+                f"{path}: {info.filename!r} declares {bytes_text(size)}, and has {bytes_text(info.file_size - file.tell())}: "
+                "get a new copy or save it again"
             )
         content = file.read(size)
         if len(content) != size:
-            raise DataError(f"{path}: {info.filename!r} is cut short: get it or save it again")
+            raise DataError(f"{path}: {info.filename!r} is cut short: get a new copy or save it again")
         return np.frombuffer(content, dtype).reshape(shape, order="F" if order else "C")
 
 

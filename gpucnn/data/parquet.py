@@ -44,7 +44,7 @@ def of_parts(name: str, parts: dict[str, list[Path]], origin: Path, request: Req
     note = None
     if "test" not in parts and "validation" in parts:
         parts = {"train": parts["train"], "test": parts["validation"]}
-        note = f"there is no part to test on beside {parts['train'][0].name}: the images in {parts['test'][0].name} are what is tested on"
+        note = f"there is no test part beside {parts['train'][0].name}: the images in {parts['test'][0].name} are used for testing"
     names: list[str] | None = None
     read: dict[str, Part] = {}
     done, all_rows = 0, sum(_rows(path) for files in parts.values() for path in files)
@@ -57,8 +57,8 @@ def of_parts(name: str, parts: dict[str, list[Path]], origin: Path, request: Req
             for image, label in _read(path, *at, request.image_size):
                 if images and image.shape[1:] != images[0].shape[1:]:
                     raise DataError(
-                        f"{path}, row {len(images)}: the image is {_size(image)} pixels (height × width) where {_size(images[0])} was "
-                        "expected, as in the first: give --image-size (image_size= in Python)"
+                        f"{path}, row {len(images)}: the image is {_size(image)} pixels (height × width), expected {_size(images[0])}, "
+                        "as in the first: give --image-size (image_size= in Python)"
                     )
                 images.append(image)
                 labels.append(label)
@@ -66,7 +66,7 @@ def of_parts(name: str, parts: dict[str, list[Path]], origin: Path, request: Req
                 if request.reading is not None:
                     request.reading("images", done, all_rows)
         if not images:
-            raise DataError(f"{files[0]} has no rows: get it again")
+            raise DataError(f"{files[0]} has no rows: get a new copy")
         read[part] = Part(images, np.array(labels), str(files[0]))
     channels = max(image.shape[0] for part in read.values() for image in part.images)
     stacked = {key: replace(part, images=np.stack([fit_channels(image, channels) for image in part.images])) for key, part in read.items()}
@@ -86,7 +86,7 @@ def _open(path: Path) -> Any:
         file = parquet.ParquetFile(path)
         largest = max((file.metadata.row_group(group).total_byte_size for group in range(file.metadata.num_row_groups)), default=0)
     except Exception as error:  # whatever pyarrow's parsing stumbles over
-        raise DataError(f"{path} cannot be read as a Parquet file ({reason_of(error)}): get it again") from None
+        raise DataError(f"{path} cannot be read as a Parquet file ({reason_of(error)}): get a new copy") from None
     if largest > LARGEST:
         raise DataError(f"{path} has a group of rows of {largest:,} bytes, over {LARGEST:,}: write it again with smaller ones")
     return file
@@ -132,14 +132,14 @@ def _read(path: Path, image: str, label: str, size: tuple[int, int] | None) -> I
                 return
             rows = list(zip(batch.column(image).to_pylist(), batch.column(label).to_pylist(), strict=True))
         except Exception as error:  # whatever pyarrow's decoding stumbles over
-            raise DataError(f"{path} is damaged behind row {row} ({reason_of(error)}): get it again") from None
+            raise DataError(f"{path} is damaged after row {row} ({reason_of(error)}): get a new copy") from None
         for given, answer in rows:
             where = f"{path}, row {row}"
             content = given.get("bytes") if isinstance(given, dict) else given
             if not isinstance(content, bytes):
-                raise DataError(f"{where}: the column {image!r} holds no encoded image, but {type(content).__name__}: embed the images")
+                raise DataError(f"{where}: the column {image!r} contains no encoded image, but {type(content).__name__}: embed the images")
             if answer is None or isinstance(answer, bool | list | dict | float):
-                raise DataError(f"{where}: the column {label!r} holds {answer!r} where a class's number or name was expected")
+                raise DataError(f"{where}: the column {label!r} contains {answer!r}, expected a class's number or name")
             picture = read_bytes(io.BytesIO(content), where)
             yield (picture if size is None else resized(picture, size)), answer
             row += 1

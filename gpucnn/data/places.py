@@ -72,4 +72,4 @@ def advice(what: str, data_dir: Path | None = None) -> str:
 
 def _check_folder(path: Path, what: str, mend: str, otherwise: str = "") -> None:
     if exists(path) and (why := why_no_folder(path)):
-        raise DataError(f"{what} {why.removeprefix('it ')} where a folder was expected: {mend} the folder that holds the data{otherwise}")
+        raise DataError(f"{what} {why.removeprefix('it ')}, expected a folder: {mend} the folder that contains the data{otherwise}")

@@ -34,7 +34,7 @@ class Stream:
         self.source = _in_turn(source)
         self.once = isinstance(self.source, Iterator)
         if steps_per_epoch is None and not hasattr(source, "__len__"):
-            raise ArgumentError(f"{shown(source)} does not say how many batches an epoch has: give steps_per_epoch")
+            raise ArgumentError(f"{shown(source)} has no length: give steps_per_epoch")
         self.steps_per_epoch = integer(len(source) if steps_per_epoch is None else steps_per_epoch, "steps_per_epoch", 1)  # type: ignore[arg-type]
         self.seed, self.batch_size = seed, batch_size
         self.dtype: np.dtype[Any] = np.dtype("float32")

@@ -38,19 +38,19 @@ def table(path: Path) -> Part:
         with open_content(path) as (stream, _):
             text = stream.read(LARGEST + 1)
     except gzip.BadGzipFile as error:
-        raise DataError(f"{path} is a damaged gzip file ({reason_of(error)}): get it again") from None
+        raise DataError(f"{path} is a damaged gzip file ({reason_of(error)}): get a new copy") from None
     if len(text) > LARGEST:
         raise DataError(f"{path} is over {LARGEST >> 30} GiB long: store it as .npz")
     if not text.strip():
-        raise DataError(f"{path} is empty: get it or save it again")
+        raise DataError(f"{path} is empty: get a new copy or save it again")
     first, _, rest = text.partition(b"\n")
     cells, header = _first_row(first)
     if len(cells) < 5:
         columns = f"{len(cells)} column{'' if len(cells) == 1 else 's'}"
-        raise DataError(f"{path} has {columns}, where a label and at least four pixels were expected, parted by commas")
+        raise DataError(f"{path} has {columns}, expected a label and at least four pixels, separated by commas")
     at = _label_column(cells, header)
     if at is None:
-        raise DataError(f"{path} has no column of labels ({', '.join(LABELS[:3])}), and cannot be learnt from: name the table to train on")
+        raise DataError(f"{path} has no label column ({', '.join(LABELS[:3])}): name a table with labels to train on")
     values, labels = _cells(rest if header else text, at, len(cells), path)
     return Part(values, labels, str(path))
 
@@ -80,7 +80,7 @@ def _label_column(cells: list[str], header: bool) -> int | None:
 def _cells(text: bytes, at: int, columns: int, path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     """(pixels, labels) of the rows of a table."""
     if not text.strip():
-        raise DataError(f"{path} has no rows below its header: get it again")
+        raise DataError(f"{path} has no rows below its header: get a new copy")
     words: list[str] = []
     numbers: Any = _quickly(text, columns) if len(text) >= MANY else None
     try:
@@ -103,7 +103,7 @@ def _cells(text: bytes, at: int, columns: int, path: Path) -> tuple[NDArray[Any]
     if words:
         return numbers, np.array(words)
     if numbers.shape[1] != columns:
-        raise DataError(f"{path} has rows of {numbers.shape[1]} cells below a header of {columns}: get it again")
+        raise DataError(f"{path} has rows of {numbers.shape[1]} cells below a header of {columns}: get a new copy")
     return np.delete(numbers, at, axis=1), numbers[:, at]
 
 

@@ -50,11 +50,11 @@ def dataset(
     if len(known) < 2:
         raise DataError(f"{train.where} has only the class {plain(known[0])!r} to train on: at least two are needed")
     if len(known) > MOST_CLASSES:
-        raise DataError(f"{train.where} has {len(known):,} different labels: are they measurements, and no classes?")
+        raise DataError(f"{train.where} has {len(known):,} different labels: are they measurements and not classes?")
     labels = []
     for part, given in zip(parts, columns, strict=True):
         if given.dtype.kind != known.dtype.kind:
-            raise DataError(f"{part.where} has labels of another kind than {train.where}: number or name the classes alike")
+            raise DataError(f"{part.where} has other labels than {train.where}: use numbers or names in both")
         places = np.minimum(np.searchsorted(known, given), len(known) - 1)
         strange = np.unique(given[known[places] != given])
         if strange.size:
@@ -63,7 +63,7 @@ def dataset(
     if test is None:
         alone = [name_ for name_, count in zip(known, np.bincount(labels[0]), strict=True) if count < 2]
         if alone:
-            raise DataError(f"{train.where}: class {listed(alone, 3)} has one image, and one must be held back for testing")
+            raise DataError(f"{train.where}: class {listed(alone, 3)} has one image, and one must be held out for testing")
         chosen = of_each_class(labels[0], request.test_fraction, request.seed, least=1)
         images[:1] = [images[0][~chosen], images[0][chosen]]
         labels[:1] = [labels[0][~chosen], labels[0][chosen]]
@@ -88,7 +88,7 @@ def pixels(given: Any, where: str) -> NDArray[np.uint8]:
     """
     array = np.asarray(given)
     if array.dtype.kind not in "biuf" or array.size == 0:
-        raise DataError(f"{where}: images must be numbers, and not none at all, got {array.dtype} {array.shape}")
+        raise DataError(f"{where}: images must be a non-empty array of numbers, got {array.dtype} {array.shape}")
     shape = array.shape
     if array.ndim == 3:
         array = array[:, None]
@@ -113,18 +113,18 @@ def column(given: Any, count: int, where: str) -> NDArray[Any]:
     if labels.ndim == 2 and labels.dtype.kind in "biuf" and ((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all():
         labels = labels.argmax(axis=1)
     if labels.ndim == 2 and labels.dtype.kind in "biu":
-        raise DataError(f"{where} has several labels for an image, {labels.shape}: only one class for each can be learnt")
+        raise DataError(f"{where} has several labels for an image, {labels.shape}: only one class per image is supported")
     if labels.shape != (count,):
-        raise DataError(f"{where} has {count:,} images, and labels of shape {labels.shape}: one for each is needed")
+        raise DataError(f"{where} has {count:,} images, and labels of shape {labels.shape}: give one per image")
     if labels.dtype.kind == "f":
         whole = labels.astype(np.int64, copy=True) if np.isfinite(labels).all() and abs(labels).max() < 1 << 53 else labels
         if (whole != labels).any() or whole.dtype.kind != "i":
-            raise DataError(f"{where} has labels that are not whole numbers: they must be the classes' numbers or names")
+            raise DataError(f"{where} has labels that are not integers: give class numbers or class names")
         labels = whole
     if labels.dtype.kind == "b":
         labels = labels.astype(np.int64)
     if labels.dtype.kind not in "iuU":
-        raise DataError(f"{where} has labels of the type {labels.dtype}: they must be the classes' numbers or names")
+        raise DataError(f"{where} has labels of the type {labels.dtype}: give class numbers or class names")
     return labels.astype(np.int64) if labels.dtype.kind in "iu" else labels
 
 
@@ -134,13 +134,13 @@ def _bytes(array: NDArray[Any], where: str) -> NDArray[np.uint8]:
     low, high = array.min(), array.max()
     if array.dtype.kind == "f":
         if not (np.isfinite(low) and np.isfinite(high)):
-            raise DataError(f"{where}: images hold NaN or infinity: remove or fix them")
+            raise DataError(f"{where}: images contain NaN or infinity: remove or fix them")
         if low >= 0 and high <= 1:
             return np.rint(array * 255.0).astype(np.uint8)
         if low < 0 or high > 255 or (array != np.rint(array)).any():
-            raise DataError(f"{where}: images hold {low:g} to {high:g}, where 0 … 1 or whole numbers 0 … 255 were expected: scale them")
+            raise DataError(f"{where}: images contain {low:g} to {high:g}, expected 0 … 1 or integers 0 … 255: scale them")
     elif low < 0 or high > 255:
-        raise DataError(f"{where}: images hold {low} to {high}, where 0 … 255 was expected: scale them")
+        raise DataError(f"{where}: images contain {low} to {high}, expected 0 … 255: scale them")
     return array.astype(np.uint8)
 
 

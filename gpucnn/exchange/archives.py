@@ -26,29 +26,27 @@ class Archive:
         self._entries = {entry.filename: entry for entry in file.infolist()}
         self.names = list(self._entries)
         if len(file.infolist()) > MOST_ENTRIES:
-            raise CheckpointError(f"{place} has {len(file.infolist()):,} entries, and {MOST_ENTRIES:,} are the most")
+            raise CheckpointError(f"{place} has {len(file.infolist()):,} entries; the limit is {MOST_ENTRIES:,}")
         if len(self._entries) < len(file.infolist()):
             raise CheckpointError(f"{place} has two entries of one name: save it again")
         for name in self.names:
             parts = name.replace("\\", "/").split("/")
             if ".." in parts or name.startswith(("/", "\\")) or ":" in parts[0]:
-                raise CheckpointError(
-                    f"{place} has an entry {shown(name)}, whose path climbs out of the archive: get it from its maker again"
-                )
+                raise CheckpointError(f"{place} has an entry {shown(name)}, whose path leaves the archive: get a new copy from its author")
 
     def size(self, name: str) -> int:
         """Bytes that the entry has, as the archive says. CheckpointError where it is none that can be read."""
         entry = self._entries.get(name)
         if entry is None:
-            raise CheckpointError(f"{self.place} has no {plain(name)} in it: save or get it again")
+            raise CheckpointError(f"{self.place} has no {plain(name)}: save it again or get a new copy")
         if entry.flag_bits & 1:
             raise CheckpointError(f"{self.place} is encrypted: save it without a password")
         if entry.compress_type not in PLAIN:
-            raise CheckpointError(f"{self.place} is packed in a way that is not read (method {entry.compress_type}): save it again")
+            raise CheckpointError(f"{self.place} is packed in an unsupported way (method {entry.compress_type}): save it again")
         if entry.file_size > max(ALWAYS, GROWTH * entry.compress_size):
             raise CheckpointError(
                 f"{self.place} has an entry {plain(name)} of {bytes_text(entry.compress_size)} that unpacks to "
-                f"{bytes_text(entry.file_size)}: no model shrinks like that, get it again"
+                f"{bytes_text(entry.file_size)}: models do not compress that much; get a new copy"
             )
         return entry.file_size
 
@@ -56,14 +54,16 @@ class Archive:
         """The content of an entry, of `most` bytes."""
         size = self.size(name)
         if most is not None and size > most:
-            raise CheckpointError(f"{self.place} has an entry {plain(name)} of {bytes_text(size)}, and {bytes_text(most)} are the most")
+            raise CheckpointError(f"{self.place} has an entry {plain(name)} of {bytes_text(size)}; the limit is {bytes_text(most)}")
         try:
             with self._file.open(self._entries[name]) as entry:
                 content = entry.read(size + 1)
         except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-            raise CheckpointError(f"{self.place}: its entry {plain(name)} is damaged ({reason_of(error)}): get it again") from None
+            raise CheckpointError(f"{self.place}: its entry {plain(name)} is damaged ({reason_of(error)}): get a new copy") from None
         if len(content) != size:
-            raise CheckpointError(f"{self.place}: its entry {plain(name)} has other than the {size:,} bytes that it says: get it again")
+            raise CheckpointError(
+                f"{self.place}: its entry {plain(name)} does not have the {size:,} bytes that it declares: get a new copy"
+            )
         return content
 
 
@@ -74,6 +74,6 @@ def opened(path: str | Path, what: str) -> Iterator[Archive]:
     try:
         file = zipfile.ZipFile(place)
     except (OSError, zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, OverflowError) as error:
-        raise CheckpointError(f"{place} is not {what}, or was cut short ({reason_of(error)}): save or get it again") from None
+        raise CheckpointError(f"{place} is not {what}, or was cut short ({reason_of(error)}): save it again or get a new copy") from None
     with file:
         yield Archive(place, file)

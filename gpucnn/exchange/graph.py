@@ -31,7 +31,7 @@ from gpucnn.ops.shapes import Sides, pool_window
 from gpucnn.text import reason_of
 
 MOST_LAYERS = 10_000
-LOGARITHM = "its last layer gives the logarithms of probabilities; here it gives the probabilities themselves"
+LOGARITHM = "its last layer returned logarithms of probabilities; now it returns the probabilities themselves"
 MOST_FEATURES = 1 << 24  # that are counted one by one: what a file says of sizes costs it nothing
 EPS = 1e-5  # of a batch normalization that only scales and shifts: its variance is 1 − EPS
 
@@ -65,7 +65,7 @@ class Graph:
     ) -> Value:
         """A layer behind a value that has nothing pending. Problem where it does not fit, or its weights do not."""
         if len(self.nodes) >= MOST_LAYERS:
-            raise Problem(f"is layer {MOST_LAYERS:,}, and no more are taken")
+            raise Problem(f"is layer {MOST_LAYERS:,}, which is over the limit")
         weights = weights or {}
         try:
             layer = kind(**settings)
@@ -77,10 +77,10 @@ class Graph:
             if given is None:
                 raise Problem(f"has no {array.name}")
             if given.shape != array.shape:
-                raise Problem(f"has a {array.name} of shape {given.shape} (as it stands here), and its sizes ask for {array.shape}")
+                raise Problem(f"has a {array.name} of shape {given.shape} (in gpucnn's order), but its sizes need {array.shape}")
             self.most -= given.size
             if self.most < 0:
-                raise Problem("brings more weights than the file has: many places share them, and here each has its own")
+                raise Problem("needs more weights than the file has, because several layers share them and each gets its own here")
             if not np.isfinite(given).all():
                 raise Problem(f"has NaN or infinity in its {array.name}")
         self.nodes.append(Node(kind, settings, weights, [value.node], shape, where, plain, whole))
@@ -97,12 +97,14 @@ class Graph:
         """What is to be known of the model that ends in `output`. Problem where a layer may only be the last one, and is not."""
         for node, where in self.logarithms.items():
             if node != output.node:
-                raise Problem(f"goes on behind {where!r}, a log_softmax, which is taken as the last layer only")
+                raise Problem(f"continues after {where!r}, a log_softmax, which is supported only as the last layer")
             self.notes.append(LOGARITHM)
 
     def shared(self, name: str) -> None:
         """Notes weights that the file has once and uses in several places."""
-        self.notes.append(f"the weights of {name!r} are used in several places; here each has its own, and training moves them apart")
+        self.notes.append(
+            f"the weights of {name!r} are used in several places; here each place has its own, and training can make them differ"
+        )
 
     # What is still to be done to a value.
 
@@ -117,7 +119,7 @@ class Graph:
         if value.pad is not None:
             sides, fill = value.pad
             if fill != "zero":
-                raise Problem("follows padding with other values than zeros, which only max pooling can have before it here")
+                raise Problem("follows padding with values other than zero, which is supported only before max pooling")
             return self.add(ZeroPad2D, bare, where, padding=sides)
         if value.curve is not None:
             found = curves.match(value.curve)
@@ -126,7 +128,7 @@ class Graph:
             if value.pair is not None:
                 return self.sum(value.pair, where)
             if value.inner is None or value.step is None or not value.inner.pending:
-                raise Problem(f"takes what {value.place or where!r} makes, a formula that is none of the activations here")
+                raise Problem(f"takes what {value.place or where!r} outputs, a formula that is not an activation of gpucnn")
             before = self.settled(value.inner, where)  # one layer, and the last step as another
             if isinstance(value.step, tuple):
                 return self._settle(replace(before, scale=value.step[0], shift=value.step[1]), where)
@@ -202,7 +204,7 @@ class Graph:
     def _of_channels(self, value: Value, constant: Any) -> NDArray[Any]:
         """A constant of the file's, which is broadcast against the value, as a number for each of our channels."""
         if value.shape[0] > MOST_FEATURES:
-            raise Problem(f"combines {value.shape[0]:,} channels with a constant, and {MOST_FEATURES:,} are the most")
+            raise Problem(f"combines {value.shape[0]:,} channels with a constant; the limit is {MOST_FEATURES:,}")
         array = np.asarray(constant, np.float64)
         rank = len(value.axes) + 1
         if array.ndim > rank:
@@ -231,7 +233,7 @@ class Graph:
         """Dense, of a weight (units, features) in the file's order."""
         value = self.settled(value, where)
         if not value.is_features:
-            raise Problem(f"is dense on a value of shape {value.logical}: only rows of features are taken, so flatten them first")
+            raise Problem(f"is dense on a value of shape {value.logical}: only rows of features are supported, so flatten them first")
         if weight.ndim != 2 or weight.shape[1] != value.shape[0]:
             raise Problem(f"has a weight of shape {weight.shape} for {value.shape[0]} features")
         weights = {"weight": self.of_features(value, weight)}
@@ -250,7 +252,7 @@ class Graph:
         if axes == sorted(axes):
             return replace(made, order=None)
         if made.shape[0] > MOST_FEATURES:
-            raise Problem(f"flattens {made.shape[0]:,} pixels in another order than here, and {MOST_FEATURES:,} are the most")
+            raise Problem(f"flattens {made.shape[0]:,} pixels in another order; the limit is {MOST_FEATURES:,}")
         missing = tuple(axis for axis in range(len(value.shape)) if axis not in value.axes)  # of size 1
         return replace(made, order=np.arange(made.shape[0]).reshape(value.shape).transpose(value.axes + missing).reshape(-1))
 
@@ -281,7 +283,7 @@ class Graph:
         if value.pad is not None and (value.pad[1] == "least" or (value.pad[1] == "edge" and settings.get("dilation", 1) in (1, (1, 1)))):
             around = value.pad[0]  # the edge, repeated, is in a window that holds the edge itself
             if isinstance(padding, str) or any(any(side) for side in padding):
-                raise Problem("pads an image that is padded already")
+                raise Problem("pads an image that is already padded")
             value, padding = replace(value, pad=None), around
         value = self.settled(value, where)
         if not isinstance(padding, str):
@@ -319,7 +321,7 @@ class Graph:
         order = None
         if any(value.order is not None for value in found):
             if count > MOST_FEATURES:
-                raise Problem(f"joins {count:,} features, and {MOST_FEATURES:,} are the most")
+                raise Problem(f"joins {count:,} features; the limit is {MOST_FEATURES:,}")
             starts = np.cumsum([0, *(value.shape[0] for value in found)])
             parts = [np.arange(value.shape[0]) if value.order is None else value.order for value in found]
             order = np.concatenate([part + start for part, start in zip(parts, starts, strict=False)])

@@ -22,7 +22,7 @@ from gpucnn.text import plain, reason_of, shown
 
 Call: TypeAlias = tuple[str, int]  # a layer by its name, and which of its calls
 MODELS = ("Sequential", "Functional", "Model")
-PIXELS = "its input is what whole pixels are after a division by 255, which is done here: its own Rescaling was adapted to that"
+PIXELS = "gpucnn divides integer pixels by 255 before the model: its own Rescaling was adapted"
 
 
 def import_keras(path: str | Path, *, input_shape: Sequence[int] | None = None, device: str | Device = "auto") -> Sequential:
@@ -54,9 +54,7 @@ def import_keras(path: str | Path, *, input_shape: Sequence[int] | None = None, 
         except GpucnnError:
             raise
         except DAMAGE as error:
-            raise CheckpointError(
-                f"{place} describes its model in a way that is not read ({reason_of(error)}): save it with Keras 3"
-            ) from None
+            raise CheckpointError(f"{place} describes its model in an unsupported way ({reason_of(error)}): save it with Keras 3") from None
     notes = [*([PIXELS] if walk.rescales else []), *walk.graph.notes]
     model.metadata = {"imported_from": place.name} | ({"note": "; ".join(notes)} if notes else {})
     return model
@@ -69,7 +67,7 @@ class _Walk:
         self.graph, self.weights, self.problems = Graph(weights.place.stat().st_size), weights, list[str]()
         self.layers = list(_every_layer(config))
         if len(self.layers) > MOST_LAYERS:
-            raise CheckpointError(f"{weights.place} describes {len(self.layers):,} layers, and {MOST_LAYERS:,} are the most")
+            raise CheckpointError(f"{weights.place} describes {len(self.layers):,} layers; the limit is {MOST_LAYERS:,}")
         self.rescales = False
         formats = {layer["config"].get("data_format") for layer in self.layers if layer.get("class_name") != "Flatten"} - {None}
         self.axes: tuple[int, ...] = FIRST if formats == {"channels_first"} else LAST
@@ -81,16 +79,16 @@ class _Walk:
         if given is not None:
             wanted = sizes_given(given)
             if self.shape is not None and not goes_with(wanted, self.shape):
-                raise ArgumentError(f"input_shape {shown(wanted)} does not go with {place}, which takes {shown(tuple(self.shape))}")
+                raise ArgumentError(f"input_shape {shown(wanted)} does not fit {place}, which takes {shown(tuple(self.shape))}")
             self.shape = list(wanted)
         if self.shape is None or None in self.shape:
             was = "it" if self.shape is None else shown(tuple(self.shape))
             raise CheckpointError(
-                f"{place} leaves the shape of its input open ({was}): say it, as --input 32x32x3 or input_shape=(32, 32, 3)"
+                f"{place} leaves the shape of its input open ({was}): give it, as --input 32x32x3 or input_shape=(32, 32, 3)"
             )
         if len(self.shape) not in (1, 2, 3) or any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in self.shape):
             raise CheckpointError(
-                f"{place} takes an input of shape {shown(tuple(self.shape))}, and images or rows of features are taken here"
+                f"{place} takes an input of shape {shown(tuple(self.shape))}, and only images or rows of features are supported"
             )
         if len(self.shape) != 3:
             self.axes = (0,) if len(self.shape) == 1 else (1, 2)
@@ -103,7 +101,7 @@ class _Walk:
         """What comes out of a model, or None where something was not taken on the way."""
         settings = config["config"]
         if config.get("class_name") not in MODELS:
-            raise Problem(f"is a {shown(config.get('class_name'))}, and only sequential and functional models are taken")
+            raise Problem(f"is a {shown(config.get('class_name'))}, and only sequential and functional models are supported")
         placed = _paths(settings["layers"], f"{path}layers/", inputs=config["class_name"] != "Sequential")
         if config["class_name"] == "Sequential":
             found: Value | None = value
@@ -113,14 +111,14 @@ class _Walk:
             return found
         starts, ends = _ends(settings["input_layers"]), _ends(settings["output_layers"])
         if len(starts) != 1 or len(ends) != 1:
-            raise Problem(f"has {len(starts)} inputs and {len(ends)} outputs, and models here have one of each")
+            raise Problem(f"has {len(starts)} inputs and {len(ends)} outputs, and gpucnn's models have one of each")
         calls, sources = self._calls(placed)
         values: dict[Call, Value | None] = {starts[0]: value}
         for call in TopologicalSorter(sources).static_order():  # a layer that is called twice may stand before what it is called with
             if call in values:
                 continue
             if call not in calls or any(source not in values for source in sources[call]):
-                raise ValueError(f"nothing makes {call[0]}")
+                raise ValueError(f"no layer outputs {call[0]}")
             layer, where = calls[call]
             count = len(self.graph.nodes)
             values[call] = self._layer(layer, where, [values[source] for source in sources[call]])
@@ -137,7 +135,7 @@ class _Walk:
                 call = str(layer["config"]["name"]), number
                 calls[call], sources[call] = (layer, where), list(_sources(node["args"]))
                 if list(_sources(list(node["kwargs"].values()))):
-                    raise Problem(f"calls {shown(call[0])} with values by name, in a way that is not read")
+                    raise Problem(f"calls {shown(call[0])} with values by name, in an unsupported way")
         return calls, sources
 
     def _layer(self, layer: dict[str, Any], path: str, inputs: list[Value | None]) -> Value | None:

@@ -44,14 +44,14 @@ class Told:
         value = self.value
         axes = LAST if self.config.get("data_format", "channels_last") != "channels_first" else FIRST
         if value.axes != axes:
-            raise Problem(f"works on images with axes in another order, or on none: its input has shape {value.logical}")
+            raise Problem(f"needs images in the layer's own order of axes: its input has shape {value.logical}")
         return value
 
     def pair(self, name: str, default: Any = (1, 1)) -> tuple[int, int]:
         given = self.config.get(name, default)
         given = [given, given] if isinstance(given, int) else given
         if not isinstance(given, Sequence) or len(given) != 2 or not all(isinstance(each, int) for each in given):
-            raise Problem(f"has {name} {shown(given)}, and two whole numbers are expected")
+            raise Problem(f"has {name} {shown(given)}, and two integers are expected")
         return given[0], given[1]
 
     def number(self, name: str, default: float | None = None) -> float:
@@ -63,14 +63,14 @@ class Told:
     def count(self, name: str) -> int:
         given = self.config.get(name)
         if isinstance(given, bool) or not isinstance(given, int) or not 0 < given < 1 << 31:
-            raise Problem(f"has {name} {shown(given)}, and a whole number above 0 is expected")
+            raise Problem(f"has {name} {shown(given)}, and an integer above 0 is expected")
         return given
 
     @property
     def padding(self) -> str:
         given = self.config.get("padding", "valid")
         if given not in ("valid", "same"):
-            raise Problem(f"has padding {shown(given)}, and valid and same are taken")
+            raise Problem(f"has padding {shown(given)}, and only valid and same are supported")
         return str(given)
 
     @property
@@ -97,10 +97,10 @@ def activation(told: Told, value: Value, given: Any) -> Value:
         return LAYERS[given](replace_told(told, settings, value))
     if given in ("softmax", "log_softmax"):
         if value.axes[-1] != len(value.shape) - 1:
-            raise Problem("has softmax along the channels of images, and here it goes along the last axis")
+            raise Problem("has softmax along the channels of images, and gpucnn's is along the last axis")
         return told.graph.add(Softmax, value, told.where) if given == "softmax" else told.graph.log_softmax(value, told.where)
     if not isinstance(given, str) or given not in CURVES:
-        raise Problem(f"has the activation {shown(given)}, which no layer here is")
+        raise Problem(f"has the activation {shown(given)}, which gpucnn does not have")
     return told.graph.settled(told.graph.curved(value, CURVES[given], told.where), told.where)
 
 
@@ -215,9 +215,9 @@ def _cut(extent: int, end: int, padding: str) -> tuple[tuple[int, int], int]:
 def _dense(told: Told) -> Value:
     value, units = told.value, told.count("units")
     if not value.is_features:
-        raise Problem(f"is dense on a value of shape {value.logical}: only rows of features are taken, so put Flatten before it")
+        raise Problem(f"is dense on a value of shape {value.logical}: only rows of features are supported, so put Flatten before it")
     if told.config.get("quantization_config") or told.config.get("lora_rank"):
-        raise Problem("is quantized or has LoRA weights, which are not taken")
+        raise Problem("is quantized or has LoRA weights, which are not supported")
     arrays = told.arrays([(value.shape[0], units), *([(units,)] if told.biased else [])])
     return told.active(told.graph.dense(value, arrays[0].T, arrays[1] if told.biased else None, told.where))
 
@@ -227,10 +227,10 @@ def _norm(told: Told) -> Value:
     axis = told.config.get("axis", -1)
     axis = axis[0] if isinstance(axis, list) and len(axis) == 1 else axis
     if not isinstance(axis, int) or value.axes[axis % (len(value.axes) + 1) - 1] != 0 or not axis:
-        raise Problem(f"normalizes along axis {shown(axis)}, and only channels are normalized here")
+        raise Problem(f"normalizes along axis {shown(axis)}, and only normalization of channels is supported")
     scale, center = bool(told.config.get("scale", True)), bool(told.config.get("center", True))
     if told.config.get("renorm"):
-        raise Problem("renormalizes, which is not done here")
+        raise Problem("uses renormalization, which is not supported")
     *affine, mean, variance = told.arrays([value.shape[:1]] * (2 + scale + center))
     weight = affine.pop(0) if scale else None
     bias = affine.pop(0) if center else None
@@ -280,7 +280,7 @@ def _reshape(told: Told) -> Value:
         return replace(value, axes=(*value.axes, 0))
     if tuple(target) == value.logical:
         return value
-    raise Problem(f"makes {target} of {value.logical}, and only flattening is taken")
+    raise Problem(f"makes {target} of {value.logical}, and only flattening is supported")
 
 
 def _relu(told: Told) -> Value:
@@ -301,7 +301,7 @@ def _leaky(told: Told) -> Value:
 
 def _softmax(told: Told) -> Value:
     if told.config.get("axis", -1) not in (-1, len(told.value.axes), [-1]):
-        raise Problem(f"has softmax along axis {shown(told.config.get('axis'))}, and here it goes along the last one")
+        raise Problem(f"has softmax along axis {shown(told.config.get('axis'))}, and gpucnn's is along the last")
     return activation(told, told.value, "softmax")
 
 

@@ -38,9 +38,9 @@ class Weights:
         """The arrays of the layer at `path`, called `name`, which are to have these shapes."""
         group = self._at(f"{path}/vars")
         if group is None:
-            raise CheckpointError(f"{self.place} holds no weights of the layer {name!r}: save it again")
+            raise CheckpointError(f"{self.place} contains no weights of the layer {name!r}: save it again")
         if len(group) != len(shapes):
-            raise CheckpointError(f"{self.place} holds {len(group)} arrays of {name!r}, which has {len(shapes)}: save it again")
+            raise CheckpointError(f"{self.place} contains {len(group)} arrays of {name!r}, which has {len(shapes)}: save it again")
         return [self._array(group, str(index), name, shape) for index, shape in enumerate(shapes)]
 
     def _at(self, path: str) -> Any:
@@ -56,29 +56,27 @@ class Weights:
         if not isinstance(group, package.Group) or name not in list(group.keys()):  # `in` by itself follows links
             return None
         if not isinstance(group.get(name, getlink=True), package.HardLink):
-            raise CheckpointError(
-                f"{self.place}: {shown(name)} in its weights is a link to another place, and none is followed: save it again"
-            )
+            raise CheckpointError(f"{self.place}: {shown(name)} in its weights is a link, and links are not followed: save it again")
         return group[name]
 
     def _array(self, group: Any, key: str, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
         data = self._child(group, key)
         if not isinstance(data, h5py().Dataset):
-            raise CheckpointError(f"{self.place} holds no array {key} of {name!r}: save it again")
+            raise CheckpointError(f"{self.place} contains no array {key} of {name!r}: save it again")
         if data.shape != shape:
             raise CheckpointError(
                 f"{self.place}: array {key} of {name!r} has shape {shown(data.shape)}, and its layer {shape}: save it again"
             )
         if data.dtype.kind != "f":
             raise CheckpointError(
-                f"{self.place}: array {key} of {name!r} is of type {data.dtype}, and floats are taken: save it as float32"
+                f"{self.place}: array {key} of {name!r} is of type {data.dtype}, and only floats are supported: save it as float32"
             )
         stored = data.id.get_storage_size()
         if data.external or data.is_virtual or data.chunks is not None or stored != math.prod(shape) * data.dtype.itemsize:
-            raise CheckpointError(f"{self.place}: array {key} of {name!r} does not lie in the file as it is: save it again with Keras")
+            raise CheckpointError(f"{self.place}: array {key} of {name!r} is not stored directly in the file: save it again with Keras")
         array = np.asarray(data[()])
         if not np.isfinite(array).all():
-            raise CheckpointError(f"{self.place}: array {key} of {name!r} holds NaN or infinity, and no model computes with that")
+            raise CheckpointError(f"{self.place}: array {key} of {name!r} contains NaN or infinity, which no model can use")
         return array.astype(np.float32)
 
 
@@ -95,7 +93,9 @@ def read(path: str | Path) -> Iterator[tuple[dict[str, Any], Weights]]:
         except GpucnnError:
             raise
         except DAMAGE as error:
-            raise CheckpointError(f"{archive.place}: its weights cannot be read ({reason_of(error)}): save or get it again") from error
+            raise CheckpointError(
+                f"{archive.place}: its weights cannot be read ({reason_of(error)}): save it again or get a new copy"
+            ) from error
 
 
 def _config(archive: Archive) -> dict[str, Any]:
@@ -104,7 +104,9 @@ def _config(archive: Archive) -> dict[str, Any]:
     try:
         config = json.loads(archive.read(CONFIG, LONGEST))
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{archive.place}: its description is damaged ({plain(reason_of(error))}): save or get it again") from None
+        raise CheckpointError(
+            f"{archive.place}: its description is damaged ({plain(reason_of(error))}): save it again or get a new copy"
+        ) from None
     if not isinstance(config, dict) or not isinstance(config.get("config"), dict):
-        raise CheckpointError(f"{archive.place} describes no model: save or get it again")
+        raise CheckpointError(f"{archive.place} describes no model: save it again or get a new copy")
     return config

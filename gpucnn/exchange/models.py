@@ -22,7 +22,7 @@ OTHERS = {  # what people try, and what to do instead
     ".h5": "save the model as .keras with Keras 3",
     ".hdf5": "save the model as .keras with Keras 3",
     ".pb": "save the model as .keras with Keras 3, or as .onnx",
-    ".tflite": "export the model it was made of as .onnx",
+    ".tflite": "export the original model as .onnx",
     ".pkl": "a pickle is a program, and none is run: save the weights as .safetensors",
     ".bin": "save the weights as .safetensors",
     ".ckpt": "save model.state_dict() with torch.save as .pt",
@@ -50,14 +50,14 @@ def import_model(
     suffix = user_path(path).suffix.lower()
     if suffix not in ENDINGS:
         advice = f": {OTHERS[suffix]}" if suffix in OTHERS else ""
-        raise ArgumentError(f"{path} is none of the files that are taken in, which end in {', '.join(ENDINGS)}{advice}")
+        raise ArgumentError(f"{path} cannot be imported: the supported files end in {', '.join(ENDINGS)}{advice}")
     if suffix in STATES:
         model = _network(network, classes, input_shape, device, str(path))
         import_state(path, model, names)
         model.metadata = {**model.metadata, "imported_from": user_path(path).name}
         return model
     if network is not None or names is not None:
-        raise ArgumentError(f"{path} describes its model itself: a network and a map of names go with {', '.join(STATES)}")
+        raise ArgumentError(f"{path} describes its own model: a network and a map of names are only for {', '.join(STATES)}")
     if suffix == ".onnx":
         return import_onnx(path, input_shape=input_shape, device=device)
     return import_keras(path, input_shape=input_shape, device=device)
@@ -70,10 +70,10 @@ def _network(
     if isinstance(given, Sequential):
         return given
     if given is None:
-        raise ArgumentError(f"{path} holds weights and no network: say which with --network, {NETWORKS}, or a model of gpucnn's")
+        raise ArgumentError(f"{path} contains weights but no network: name one with --network, {NETWORKS}, or a model of gpucnn's")
     if NETWORKS.meant(given) is None and exists(user_path(given)):
         if input_shape is not None:
-            raise ArgumentError(f"{given} has an input shape of its own: leave yours out")
+            raise ArgumentError(f"{given} has its own input shape: leave out yours")
         return load(given, device=device)
     if NETWORKS.meant(given) is None and Path(given).suffix == ".safetensors":
         raise CheckpointError(f"{given} does not exist, there is no such file: check the path of the network")

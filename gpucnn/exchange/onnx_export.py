@@ -44,10 +44,10 @@ def as_onnx(model: Sequential, *, logits: bool = False, where: str = "the model"
     package = onnx()
     size = model.buffers.values.nbytes + model.buffers.saved.nbytes
     if size > LARGEST:
-        raise CheckpointError(f"{where} was not written: the weights have {bytes_text(size)}, and an ONNX file 2 GiB at the most")
+        raise CheckpointError(f"{where} was not written: the weights have {bytes_text(size)}, and an ONNX file can have 2 GiB")
     for name, array in (model.parameters | model.arrays).items():
         if not bool(model.device.xp.isfinite(array.value).all()):
-            raise CheckpointError(f"{where} was not written: {name!r} holds NaN or infinity; train it again")
+            raise CheckpointError(f"{where} was not written: {name!r} contains NaN or infinity; train it again")
     nodes = Nodes()
     last = model.layers[-1]
     final = model.loss.fused_activation if model.loss is not None and last.activation is None else None
@@ -83,7 +83,7 @@ def _model(package: Any, nodes: Nodes, model: Sequential) -> Any:
         ir_version=helper.find_min_ir_version_for(opset),
         producer_name="gpucnn",
         producer_version=__version__,
-        doc_string="Pixels 0 … 255 are divided by 255 before they go in; channels stand first.",
+        doc_string="Divide pixels 0 … 255 by 255 first; channels come first.",
     )
     if not isinstance(model.metadata, Mapping):
         raise CheckpointError(f"metadata must be a dict, got {shown(model.metadata)}: name what it is under a key")

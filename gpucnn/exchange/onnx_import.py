@@ -51,9 +51,7 @@ def import_onnx(path: str | Path, *, input_shape: Sequence[int] | None = None, d
     except GpucnnError:
         raise
     except DAMAGE as error:
-        raise CheckpointError(
-            f"{file.place} describes its input in a way that is not read ({reason_of(error)}): export it again"
-        ) from error
+        raise CheckpointError(f"{file.place} describes its input in an unsupported way ({reason_of(error)}): export it again") from error
     walk.run()
     if walk.problems:
         raise NotTakenError(file.place, walk.problems)
@@ -92,26 +90,29 @@ class _Walk:
         if len(inputs) != 1 or len(self.file.graph.output) != 1:
             names = listed([each.name for each in (*inputs, *self.file.graph.output)], 6)
             raise CheckpointError(
-                f"{place} has {len(inputs)} inputs and {len(self.file.graph.output)} outputs ({names}), and models here have one of each: "
-                "export a part of it that does"
+                f"{place} has {len(inputs)} inputs and {len(self.file.graph.output)} outputs ({names}), and models have one of each: "
+                "export a part that does"
             )
         kind = int(inputs[0].type.tensor_type.elem_type)
         if kind not in FLOATS:
             raise CheckpointError(
-                f"{place} takes an input of type {onnx().TensorProto.DataType.Name(kind)}, and floats are taken here: export it with floats"
+                f"{place} takes an input of type {onnx().TensorProto.DataType.Name(kind)}, and only floats are supported: "
+                "export it with floats"
             )
         dims = inputs[0].type.tensor_type.shape.dim
         sizes: list[int | None] = [int(dim.dim_value) if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in dims]
         if len(sizes) not in (2, 3, 4):
-            raise CheckpointError(f"{place} takes an input of {len(sizes)} axes, and images (N, C, H, W) or features (N, F) are taken here")
+            raise CheckpointError(
+                f"{place} takes an input of {len(sizes)} axes, and only images (N, C, H, W) or features (N, F) are supported"
+            )
         if given is not None:
             wanted = sizes_given(given)
             if not goes_with(wanted, sizes[1:]):
-                raise ArgumentError(f"input_shape {shown(wanted)} does not go with {place}, which takes {_open(sizes[1:])}")
+                raise ArgumentError(f"input_shape {shown(wanted)} does not fit {place}, which takes {_open(sizes[1:])}")
             sizes[1:] = wanted
         if None in sizes[1:]:
             raise CheckpointError(
-                f"{place} leaves the size of its input open ({_open(sizes[1:])}): say it, as --input 3x32x32 or input_shape=(3, 32, 32)"
+                f"{place} leaves the size of its input open ({_open(sizes[1:])}): give it, as --input 3x32x32 or input_shape=(3, 32, 32)"
             )
         last = len(sizes) == 4 and self._is_last(inputs[0].name, sizes[1:])
         axes = {2: (0,), 3: (1, 2), 4: LAST if last else FIRST}[len(sizes)]
@@ -150,7 +151,7 @@ class _Walk:
             except Problem as problem:
                 self._refuse(node, str(problem))
             except DAMAGE as error:
-                self._refuse(node, f"is written in a way that is not read ({reason_of(error)})")
+                self._refuse(node, f"is written in an unsupported way ({reason_of(error)})")
 
     def _refuse(self, node: Any, why: str) -> None:
         named = plain(node.name or (node.output[0] if node.output else ""))
@@ -173,7 +174,7 @@ class _Walk:
     def _take(self, node: Any) -> None:
         for name in node.input:
             if name and name not in self.values and self.constant(name) is None:
-                raise Problem(f"takes {shown(name)}, which no node before it makes")
+                raise Problem(f"takes {shown(name)}, which no earlier node outputs")
         attributes = {each.name: self._attribute(each) for each in node.attribute}
         op = Op(self, node.op_type, list(node.input), list(node.output), attributes, plain(node.name or node.output[0]))
         if node.op_type == "Constant":
@@ -222,7 +223,7 @@ class _Walk:
     def _attribute(self, attribute: Any) -> Any:
         kinds = onnx().AttributeProto
         if attribute.type in (kinds.GRAPH, kinds.GRAPHS):
-            raise Problem("has a graph within it, and such branches and loops are not taken")
+            raise Problem("has a graph within it, and such branches and loops are not supported")
         if attribute.type == kinds.TENSOR:
             return self.file.array(attribute.t)
         value = onnx().helper.get_attribute_value(attribute)

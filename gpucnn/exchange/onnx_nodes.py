@@ -88,9 +88,7 @@ def put(nodes: Nodes, layer: Layer, x: str, path: str, *, logits: bool = False) 
     nodes.layer = path
     write = NODES.get(type(layer))
     if write is None:
-        raise CheckpointError(
-            f"{path!r} is a {type(layer).__name__}, for which no ONNX node is known: export a model of gpucnn's own layers only"
-        )
+        raise CheckpointError(f"{path!r} is a {type(layer).__name__}, which has no ONNX node: export models with gpucnn's own layers only")
     y = write(nodes, layer, x, path)
     nodes.layer = path
     if layer.activation is None or (logits and layer.activation in ("softmax", "sigmoid")):

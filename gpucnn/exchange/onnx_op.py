@@ -67,7 +67,7 @@ class Op:
         """The first input, an image with its channels first."""
         value = self.value()
         if len(value.axes) != 3:
-            raise Problem(f"works on a value of {len(value.axes) + 1} axes, and only images (N, C, H, W) are taken there")
+            raise Problem(f"works on a value of {len(value.axes) + 1} axes, and only images (N, C, H, W) are supported")
         if value.axes != FIRST:
             raise Problem("works on images whose axes are not channels, height, width")
         return value
@@ -75,7 +75,7 @@ class Op:
     def pair(self, name: str, default: Sequence[int] | None = (1, 1)) -> tuple[int, int]:
         given = self.attributes.get(name, default)
         if given is None or len(given) != 2:
-            raise Problem(f"has {name} {shown(given)}, and works on other than two dimensions: only images are taken")
+            raise Problem(f"has {name} {shown(given)}, and works on other than two dimensions: only images are supported")
         return int(given[0]), int(given[1])
 
     def numbers(self, index: int, name: str) -> list[int] | None:
@@ -86,5 +86,5 @@ class Op:
         if found is None:
             return None
         if found.dtype == object or found.dtype.kind not in "iu":
-            raise Problem(f"has no whole numbers for {name}")
+            raise Problem(f"has no integers for {name}")
         return [int(number) for number in np.atleast_1d(found)]

@@ -20,7 +20,7 @@ from gpucnn.layers import AvgPool2D, Dropout, MaxPool2D, Softmax
 def _gemm(op: Op) -> Value:
     weight, bias = op.constant(1), op.optional(2)
     if op.attributes.get("transA"):
-        raise Problem("transposes its input, which is not taken")
+        raise Problem("transposes its input, which is not supported")
     if weight.ndim != 2:
         raise Problem(f"has a weight of {weight.ndim} axes")
     weight = weight if op.attributes.get("transB") else weight.T
@@ -34,7 +34,7 @@ def _gemm(op: Op) -> Value:
 def _matmul(op: Op) -> Value:
     value, weight = op.value(), op.constant(1)
     if weight.ndim != 2:
-        raise Problem(f"multiplies by a constant of shape {weight.shape}, and only by weights (inputs, outputs) is taken")
+        raise Problem(f"multiplies by a constant of shape {weight.shape}, and only by weights (inputs, outputs) is supported")
     return op.graph.dense(value, weight.T, None, op.where)
 
 
@@ -43,7 +43,7 @@ def _batch_norm(op: Op) -> Value:
     if op.attributes.get("training_mode"):
         raise Problem("is in training mode: export the model for inference, in PyTorch after model.eval()")
     if value.axes[0] != 0:
-        raise Problem("works on images whose channels do not stand first")
+        raise Problem("works on images whose channels are not first")
     weight, bias, mean, variance = (op.constant(index) for index in (1, 2, 3, 4))
     share = 1 - op.attributes.get("momentum", 0.9)
     eps = op.attributes.get("epsilon", 1e-5)
@@ -100,7 +100,7 @@ def _arithmetic(op: Op) -> Value:
         if formula is not None:
             return formula
         if op.kind != "Add":
-            raise Problem("combines two values, and only their sum is taken")
+            raise Problem("combines two values, and only their sum is supported")
         return op.graph.sum([one, two], op.where)
     first = op.inputs[0] in values
     value, constant = (op.value(0), op.constant(1)) if first else (op.value(1), op.constant(0))
@@ -130,7 +130,7 @@ def _along_last(op: Op) -> Value:
     rank = len(value.axes) + 1
     axis = int(op.attributes.get("axis", -1 if op.walk.file.opset >= 13 else 1)) % rank
     if (op.walk.file.opset < 13 and rank != 2) or axis == 0 or value.axes[axis - 1] != len(value.shape) - 1:
-        raise Problem(f"goes along axis {axis} of {rank}, and softmax here along the last one")
+        raise Problem(f"is along axis {axis} of {rank}, and gpucnn's softmax is along the last")
     return value
 
 

@@ -33,7 +33,7 @@ TYPES = {"FLOAT", "DOUBLE", "INT32", "INT64", "UINT8", "INT8", "BOOL", *NARROW}
 
 @dataclass
 class OnnxFile:
-    """A parsed file: its graph, the version of the operators, its metadata, and its arrays, each read when it is asked for."""
+    """A parsed file: its graph, the version of the operators, its metadata, and its arrays, each read when it is requested."""
 
     place: Path
     graph: Any
@@ -57,7 +57,9 @@ class OnnxFile:
         package = onnx()
         kind = package.TensorProto.DataType.Name(tensor.data_type) if tensor.data_type in package.TensorProto.DataType.values() else "?"
         if kind not in TYPES:
-            raise Problem(f"has weights {name!r}, which are of type {kind}, and numbers of 16 to 64 bits are taken: export it as float32")
+            raise Problem(
+                f"has weights {name!r}, which are of type {kind}, and only numbers of 16 to 64 bits are supported: export it as float32"
+            )
         dims = [int(size) for size in tensor.dims]
         if any(size < 0 for size in dims):
             raise Problem(f"has weights {name!r} with a size below 0, {shown(dims)}: export it again")
@@ -69,7 +71,7 @@ class OnnxFile:
         except (ValueError, TypeError, OverflowError, MemoryError) as error:
             raise Problem(f"has weights {name!r}, of shape {shown(dims)}, that are not all there ({reason_of(error)})") from None
         if list(array.shape) != dims:
-            raise Problem(f"has weights {name!r} of other sizes than it says, {shown(dims)}: export it again")
+            raise Problem(f"has weights {name!r} that do not have the declared shape {shown(dims)}: export it again")
         return np.asarray(array, np.float32) if kind in NARROW else np.asarray(array)
 
     def _outside(self, tensor: Any, name: str, dims: list[int]) -> NDArray[Any]:
@@ -77,25 +79,23 @@ class OnnxFile:
         told = {entry.key: entry.value for entry in tensor.external_data}
         location = told.get("location", "")
         if not location or location != os.path.basename(location) or location in (".", "..") or "\\" in location or "\0" in location:
-            raise Problem(
-                f"keeps {name!r} in {shown(location)}, and only files in the same folder are read: export it with all of it in one file"
-            )
+            raise Problem(f"stores {name!r} in {shown(location)}, and only files in the same folder are read: export it as one file")
         beside = self.place.parent / location
         try:
             mode = os.lstat(beside).st_mode
         except (OSError, ValueError) as error:
             raise Problem(
-                f"keeps its weights in {plain(location)}, which cannot be read ({reason_of(error)}): put it beside the model"
+                f"stores its weights in {plain(location)}, which cannot be read ({reason_of(error)}): put it beside the model"
             ) from None
         if not stat.S_ISREG(mode):
-            raise Problem(f"keeps its weights in {plain(location)}, which is not a regular file: copy the file itself there")
+            raise Problem(f"stores its weights in {plain(location)}, which is not a regular file: copy the file itself there")
         dtype = np.dtype(onnx().helper.tensor_dtype_to_np_dtype(tensor.data_type)).newbyteorder("<")
         size = math.prod(dims) * dtype.itemsize
         offset, length = (self._number(told.get(key, default), name) for key, default in (("offset", "0"), ("length", str(size))))
         if length != size or offset + length > os.path.getsize(beside):
             raise Problem(
-                f"says that {name!r} lies at {offset} to {offset + length} of {plain(location)}, which has "
-                f"{os.path.getsize(beside)} bytes, and takes {size}: get both files again"
+                f"places {name!r} at {offset} to {offset + length} of {plain(location)}, which has "
+                f"{os.path.getsize(beside)} bytes, and it needs {size}: get new copies of both"
             )
         with open(beside, "rb") as file:
             file.seek(offset)
@@ -103,7 +103,7 @@ class OnnxFile:
 
     def _number(self, text: str, name: str) -> int:
         if not text.isdecimal() or len(text) > 18:
-            raise Problem(f"has {shown(text)} for the place of {name!r}: export it again")
+            raise Problem(f"has {shown(text)} as the position of {name!r}: export it again")
         return int(text)
 
 
@@ -121,21 +121,23 @@ def read(path: str | Path) -> OnnxFile:
     except OSError as error:
         raise CheckpointError(f"{place} cannot be read ({reason_of(error)}): check its permissions") from None
     except Exception:  # protobuf's own, of several classes
-        raise CheckpointError(f"{place} is not an ONNX file, or was cut short: export or get it again") from None
+        raise CheckpointError(f"{place} is not an ONNX file, or was cut short: export it again or get a new copy") from None
     if not proto.HasField("graph") or not proto.graph.node:
-        raise CheckpointError(f"{place} holds no ONNX graph: export or get it again")
+        raise CheckpointError(f"{place} contains no ONNX graph: export it again or get a new copy")
     if len(proto.graph.node) > MOST_NODES:
-        raise CheckpointError(f"{place} has a graph of {len(proto.graph.node):,} nodes, and {MOST_NODES:,} are the most")
+        raise CheckpointError(f"{place} has a graph of {len(proto.graph.node):,} nodes; the limit is {MOST_NODES:,}")
     if proto.functions or proto.training_info:
         raise CheckpointError(f"{place} has functions or a training graph of its own: export it for inference, with functions inlined")
     versions = {entry.domain: int(entry.version) for entry in proto.opset_import}
     opset = versions.get("", versions.get("ai.onnx", 0))
     if opset not in OPSETS:
-        raise CheckpointError(f"{place} is written in version {opset} of ONNX's operators, and 7 and later are read: export it again")
+        raise CheckpointError(
+            f"{place} is written in version {opset} of ONNX's operators, and only 7 and later are supported: export it again"
+        )
     foreign = sorted({node.domain for node in proto.graph.node if node.domain not in ("", "ai.onnx")})
     if foreign:
-        raise CheckpointError(f"{place} has operators of {listed(foreign)}, and only ONNX's own are read: export it without them")
+        raise CheckpointError(f"{place} has operators of {listed(foreign)}, and only ONNX's own are supported: export it without them")
     if proto.graph.sparse_initializer:
-        raise CheckpointError(f"{place} has sparse weights, which are not read: export it with plain ones")
+        raise CheckpointError(f"{place} has sparse weights, which are not supported: export it with dense ones")
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
     return OnnxFile(place, proto.graph, opset, metadata, {tensor.name: tensor for tensor in proto.graph.initializer})

@@ -14,7 +14,7 @@ from gpucnn.text import shown
 
 def cast(op: Op) -> Value:
     if op.attributes.get("to") not in FLOATS:
-        raise Problem("makes whole numbers of a value")
+        raise Problem("casts a value to integers")
     return op.value()
 
 
@@ -33,7 +33,7 @@ def reshape(op: Op) -> Value:
     if not op.attributes.get("allowzero", 0):
         target = [before[index] if size == 0 and index < len(before) else size for index, size in enumerate(target)]
     if not target or not (target[0] is BATCH or target[0] in (-1, op.walk.batch)):
-        raise Problem(f"makes {shown(target)} of {before}, and the batch has to stay as it is")
+        raise Problem(f"makes {shown(target)} of {before}, and the batch must stay unchanged")
     if any(size is BATCH for size in target[1:]):
         raise Problem(f"makes {shown(target)} of {before}")
     rest, count = [int(size) for size in target[1:]], math.prod(value.logical)
@@ -55,7 +55,7 @@ def _shaped(op: Op, value: Value, shape: tuple[int, ...]) -> Value:
         for axes in sorted(places, key=lambda axes: axes != FIRST):  # where several would do, that of images
             if tuple(value.shape[axis] for axis in axes) == shape:
                 return replace(value, axes=axes)
-    raise Problem(f"makes {shape} of {value.logical}, and only flattening is taken")
+    raise Problem(f"makes {shape} of {value.logical}, and only flattening is supported")
 
 
 def squeeze(op: Op) -> Value:
@@ -63,7 +63,7 @@ def squeeze(op: Op) -> Value:
     rank = len(value.axes) + 1
     gone = {axis % rank for axis in axes} if axes is not None else {at for at, size in enumerate(value.logical, 1) if size == 1}
     if any(not at or value.logical[at - 1] != 1 for at in gone):
-        raise Problem(f"takes away axes {shown(axes)} of (batch, {value.logical})")
+        raise Problem(f"removes axes {shown(axes)} of (batch, {value.logical})")
     left = tuple(axis for at, axis in enumerate(value.axes, 1) if at not in gone)
     if len(left) > 1:
         return replace(value, axes=left)
@@ -76,7 +76,7 @@ def unsqueeze(op: Op) -> Value:
     sizes = list(value.logical)
     for axis in sorted(axis % rank for axis in axes):
         if axis == 0:
-            raise Problem("puts an axis before the batch")
+            raise Problem("inserts an axis before the batch")
         sizes.insert(axis - 1, 1)
     return _shaped(op, value, tuple(sizes))
 
@@ -86,7 +86,7 @@ def transpose(op: Op) -> Value:
     rank = len(value.axes) + 1
     perm = [int(axis) for axis in op.attributes.get("perm", range(rank - 1, -1, -1))]
     if sorted(perm) != list(range(rank)) or perm[0] != 0:
-        raise Problem(f"has perm {shown(perm)}, and the batch has to stay in front")
+        raise Problem(f"has perm {shown(perm)}, and the batch must stay first")
     return op.graph.transposed(value, [axis - 1 for axis in perm[1:]])
 
 

@@ -47,7 +47,7 @@ def _sides(op: Op, value: Value, kernel: tuple[int, int], stride: tuple[int, int
 def _filters(op: Op) -> tuple[dict[str, NDArray[Any]], bool]:
     weight, bias = op.constant(1), op.optional(2)
     if weight.ndim != 4:
-        raise Problem(f"is a convolution in {weight.ndim - 2} dimensions, and only those of images are taken")
+        raise Problem(f"is a convolution in {weight.ndim - 2} dimensions, and only those of images are supported")
     if list(op.attributes.get("kernel_shape", weight.shape[2:])) != list(weight.shape[2:]):
         raise Problem("has a kernel_shape that its weight does not have")
     return {"weight": weight} | ({} if bias is None else {"bias": bias}), bias is not None
@@ -77,10 +77,10 @@ def conv_transpose(op: Op) -> Value:
     _, per_group, *kernel = weights["weight"].shape
     stride, dilation = op.pair("strides"), op.pair("dilations")
     if "output_shape" in op.attributes:
-        raise Problem("says its output_shape, and only padding in numbers is taken")
+        raise Problem("has an output_shape, and only padding in numbers is supported")
     padding = _sides(op, value, (kernel[0], kernel[1]), stride, dilation)
     if op.attributes.get("auto_pad") == "SAME_LOWER":
-        raise Problem("pads with SAME_LOWER, which is not taken for transposed convolutions")
+        raise Problem("pads with SAME_LOWER, which is not supported for transposed convolutions")
     return op.graph.add(
         ConvTranspose2D,
         value,
@@ -102,16 +102,16 @@ def einsum(op: Op) -> Value:
     (N, C·R·S, P, Q), times weights (K, C·R·S, P, Q)."""
     equation = str(op.attributes.get("equation", "")).replace(" ", "")
     if equation != OWN_FILTERS:
-        raise Problem(f"sums by {shown(equation)}, and only filters of each position's own, {OWN_FILTERS}, are taken")
+        raise Problem(f"sums by {shown(equation)}, and only filters of each position's own, {OWN_FILTERS}, are supported")
     value, weight = op.graph.settled(op.image(), op.where), op.constant(1)
     picked = op.graph.nodes[value.node]
     taps = picked.weights.get("weight")
     if picked.kind not in (Conv2D, DepthwiseConv2D) or taps is None or "bias" in picked.weights:
-        raise Problem("takes the pixels of windows that no convolution before it has picked")
+        raise Problem("needs the pixels of windows, which no convolution before it picks")
     source = op.graph.nodes[picked.inputs[0]].shape
     r, s = taps.shape[2:]
     if not np.array_equal(taps, np.tile(np.eye(r * s).reshape(r * s, 1, r, s), (source[0], 1, 1, 1))):
-        raise Problem("takes what a convolution with weights of its own has made, and only pixels that were picked are taken")
+        raise Problem("follows a convolution with its own weights, and only one that picks pixels is supported")
     if weight.ndim != 4 or weight.shape[1:] != value.shape:
         raise Problem(f"has a weight of shape {weight.shape} for windows of shape {value.shape}")
     k, _, p, q = weight.shape
@@ -133,7 +133,7 @@ def avg_pool(op: Op) -> Value:
     value, kernel = op.graph.settled(op.image(), op.where), op.pair("kernel_shape", None)
     stride, dilation = op.pair("strides"), op.pair("dilations")
     if dilation != (1, 1):
-        raise Problem(f"has dilations {dilation}, and average pooling here has none")
+        raise Problem(f"has dilations {dilation}, and average pooling has none in gpucnn")
     return op.graph.add(
         AvgPool2D,
         value,
@@ -192,7 +192,7 @@ def reduce(kind: type[AvgPool2D] | type[MaxPool2D]) -> Callable[[Op], Value]:
         rank = len(value.axes) + 1
         over = {value.axes[axis % rank - 1] for axis in axes or [] if axis % rank}
         if not over or not over <= {1, 2} or len(axes or []) != len(over):
-            raise Problem(f"goes over axes {shown(axes)}, and only height and width are taken")
+            raise Problem(f"goes over axes {shown(axes)}, and only height and width are supported")
         sizes = tuple(value.shape[axis] if axis in over else 1 for axis in (1, 2))
         made = op.graph.add(kind, value, op.where, whole=len(over) == 2, pool_size=sizes)
         left = tuple(axis for axis in made.axes if axis not in over)
@@ -217,7 +217,7 @@ def pad(op: Op) -> Value:
         both = (pads[index], pads[index + len(places)])
         ours = value.axes[place - 1] if place else None
         if both != (0, 0) and (ours not in sides or len(value.shape) != 3 or min(both) < 0):
-            raise Problem(f"has pads {shown(pads)}, and only height and width are padded here, and not cut")
+            raise Problem(f"has pads {shown(pads)}, and only padding of height and width is supported, without cropping")
         if ours in sides and len(value.shape) == 3:
             sides[ours] = both
     kinds = {"constant": "zero" if number == 0 else "least" if number <= LEAST else "other", "edge": "edge"}

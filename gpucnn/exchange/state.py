@@ -67,7 +67,7 @@ def opened_state(path: str | Path) -> AbstractContextManager[Tensors]:
     """The tensors of a file, by its ending."""
     suffix = user_path(path).suffix.lower()
     if suffix not in SUFFIXES:
-        raise ArgumentError(f"{path} must end in {', '.join(SUFFIXES)}, which say what it is")
+        raise ArgumentError(f"{path} must end in {', '.join(SUFFIXES)}, which tell the format")
     return read_safetensors(path) if suffix == ".safetensors" else read_torch(path)
 
 
@@ -97,7 +97,7 @@ def _in_order(kind: str, ours: list[Module], theirs: list[Module], in_order: boo
     """Modules of one kind side by side; or what is in the way."""
     if len(ours) != len(theirs):
         return (
-            f"the network has {len(ours)} of the kind {kind} and the file {len(theirs)}: here {listed(ours, 3) or 'none'}, "
+            f"the network has {len(ours)} {kind} modules and the file {len(theirs)}: here {listed(ours, 3) or 'none'}, "
             f"there {listed(theirs, 3) or 'none'}"
         )
     same = [_shapes(one) == other.shapes for one, other in zip(ours, theirs, strict=True)]
@@ -105,12 +105,12 @@ def _in_order(kind: str, ours: list[Module], theirs: list[Module], in_order: boo
         unclear = None if in_order else _unclear(theirs)
         if unclear is None:
             return list(zip(ours, theirs, strict=True))
-        return f"{unclear[0]} and {unclear[1]} have the same shapes, and nothing says which is first: say it in a map of names (--map)"
+        return f"{unclear[0]} and {unclear[1]} have the same shapes, and their order is unknown: give it in a map of names (--map)"
     by_shape = {_shapes(module): module for module in ours}
     if len(by_shape) == len(ours) and {module.shapes for module in theirs} == set(by_shape):
         return [(by_shape[module.shapes], module) for module in theirs]
     wrong = same.index(False)
-    return f"{ours[wrong]} stands where the file has {theirs[wrong]}: give the same network, or say in a map of names (--map) what is what"
+    return f"{ours[wrong]} is where the file has {theirs[wrong]}: name the same network, or match the names in a map (--map)"
 
 
 def _shapes(module: Module) -> tuple[tuple[str, tuple[int, ...]], ...]:

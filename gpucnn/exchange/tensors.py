@@ -52,20 +52,24 @@ def read_safetensors(path: str | Path) -> Iterator[Tensors]:
     try:
         with safe_open(str(place), framework="numpy") as file:  # which holds sizes and places against the file
             if "gpucnn" in (file.metadata() or {}):
-                raise CheckpointError(f"{place} is a model of gpucnn already: give it to gpucnn as it is")
+                raise CheckpointError(f"{place} is already a gpucnn model: use it as it is")
             found = {}
             for name in list(file.keys()):
                 part = file.get_slice(name)
                 kind = part.get_dtype()
                 if kind not in TYPES:
-                    raise CheckpointError(f"{place}: {shown(name)} is of type {kind}, and floats of 16 to 64 bits are taken: convert it")
+                    raise CheckpointError(
+                        f"{place}: {shown(name)} is of type {kind}, and only floats of 16 to 64 bits are supported: convert it"
+                    )
                 read = _narrow(place, name, kind) if kind in NARROW else _wide(file, name)
                 found[name] = Tensor(tuple(part.get_shape()), read)
             yield Tensors(place, found, in_order=False)
     except SafetensorError as error:
-        raise CheckpointError(f"{place} is not a safetensors file, or was cut short ({reason_of(error)}): get or save it again") from None
+        raise CheckpointError(
+            f"{place} is not a safetensors file, or was cut short ({reason_of(error)}): get a new copy or save it again"
+        ) from None
     except OSError as error:
-        raise CheckpointError(f"{place} cannot be read ({reason_of(error)}): check its permissions, or get it again") from None
+        raise CheckpointError(f"{place} cannot be read ({reason_of(error)}): check its permissions, or get a new copy") from None
 
 
 def _wide(file: Any, name: str) -> Callable[[], NDArray[Any]]:
@@ -88,5 +92,5 @@ def checked(place: Path, name: str, array: NDArray[Any]) -> NDArray[np.float32]:
     """As float32, with no NaN in it."""
     floats = np.asarray(array, np.float32)
     if not np.isfinite(floats).all():
-        raise CheckpointError(f"{place}: {plain(name)} holds NaN or infinity, and no model can compute with that: get an earlier one")
+        raise CheckpointError(f"{place}: {plain(name)} contains NaN or infinity, which no model can use: get an earlier copy")
     return floats

@@ -79,7 +79,7 @@ def read_torch(path: str | Path) -> Iterator[Tensors]:
         place = archive.place
         pickles = [name for name in archive.names if name.rpartition("/")[2] == "data.pkl"]
         if len(pickles) != 1:
-            raise CheckpointError(f"{place} is not a file of torch.save: save model.state_dict() with it")
+            raise CheckpointError(f"{place} is not a torch.save file: save model.state_dict() with torch.save")
         root = pickles[0].removesuffix("data.pkl")
         if any(name.startswith(f"{root}code/") for name in archive.names):
             raise CheckpointError(f"{place} is a TorchScript model, a program: save model.state_dict() with torch.save instead")
@@ -91,7 +91,7 @@ def read_torch(path: str | Path) -> Iterator[Tensors]:
         except CheckpointError:
             raise
         except DAMAGE as error:
-            raise CheckpointError(f"{place} is damaged, or none of torch.save's files ({reason_of(error)}): get it again") from None
+            raise CheckpointError(f"{place} is damaged, or is not a torch.save file ({reason_of(error)}): get a new copy") from None
         order = archive.read(f"{root}byteorder", 16).decode("ascii", "replace") if f"{root}byteorder" in archive.names else "little"
         found = {name: Tensor(each.shape, _reader(archive, root, name, each, order)) for name, each in tensors.items()}
         yield Tensors(place, found, in_order=True)
@@ -111,7 +111,9 @@ def _reader(archive: Archive, root: str, name: str, tensor: _Strided, order: str
             or (size and last >= storage.count)
             or archive.size(entry) != storage.count * dtype.itemsize
         ):
-            raise CheckpointError(f"{archive.place}: {plain(name)} of shape {shown(tensor.shape)} is not all there: get the file again")
+            raise CheckpointError(
+                f"{archive.place}: {plain(name)} of shape {shown(tensor.shape)} is not all there: get a new copy of the file"
+            )
         numbers = np.frombuffer(archive.read(entry), dtype)
         steps = [step * dtype.itemsize for step in tensor.strides]
         view = np.lib.stride_tricks.as_strided(numbers[tensor.offset :], tensor.shape, steps, writeable=False)
@@ -124,16 +126,16 @@ def _reader(archive: Archive, root: str, name: str, tensor: _Strided, order: str
 def _tensors(content: Any) -> dict[str, _Strided]:
     """The tensors of a state_dict, or of the one within a checkpoint."""
     if not isinstance(content, dict):
-        raise _Refused(f"holds {_kind(content)} and no state_dict")
+        raise _Refused(f"contains {_kind(content)}, not a state_dict")
     if not any(isinstance(value, _Strided) for value in content.values()):
         within = [content[name] for name in WITHIN if isinstance(content.get(name), dict)]
         if len(within) != 1:
-            raise _Refused(f"holds no tensors at its top, and {len(within)} state_dicts under the usual names ({', '.join(WITHIN)})")
+            raise _Refused(f"contains no tensors at its top, and {len(within)} state_dicts under the usual names ({', '.join(WITHIN)})")
         content = within[0]
     found = {str(name): value for name, value in content.items() if isinstance(value, _Strided)}
     others = [name for name, value in content.items() if not isinstance(value, _Strided)]
     if others or not found:
-        raise _Refused(f"holds {_kind(content[others[0]])} as {shown(others[0])}, and no tensor" if others else "holds no tensors")
+        raise _Refused(f"contains {_kind(content[others[0]])} as {shown(others[0])}, not a tensor" if others else "contains no tensors")
     return found
 
 
@@ -146,13 +148,13 @@ def _follow(program: bytes) -> Any:
     machine = _Machine()
     for step, (code, argument, _) in enumerate(pickletools.genops(program)):
         if step > MOST_STEPS:
-            raise _Refused(f"has a description of over {MOST_STEPS:,} steps")
+            raise _Refused(f"has a description of more than {MOST_STEPS:,} steps")
         if code.name == "STOP":
             return machine.stack.pop()
         do = CODES.get(code.name)
         if do is None:
             made = next((value.name for value in reversed(machine.stack) if isinstance(value, _Named)), code.name)
-            raise _Refused(f"holds more than tensors: an object of {plain(made)}")
+            raise _Refused(f"contains more than tensors: an object of {plain(made)}")
         do(machine, argument)
     raise _Refused("has a description without an end")
 
@@ -203,7 +205,7 @@ class _Machine:
         """The state of an ordered dictionary: versions of modules, which say nothing about tensors."""
         state = self.stack.pop()
         if not isinstance(self.stack[-1], dict) or not isinstance(state, dict):
-            raise _Refused(f"holds {_kind(self.stack[-1])}")
+            raise _Refused(f"contains {_kind(self.stack[-1])}")
 
     def persistent(self) -> None:
         told = self.stack.pop()
@@ -211,7 +213,7 @@ class _Machine:
             raise _Refused("refers to something outside, which is not a tensor's storage")
         kind = STORAGES.get(told[1].name.removeprefix("torch."))
         if kind is None or not isinstance(told[2], str) or type(told[4]) is not int or told[4] < 0:
-            raise _Refused(f"has a storage of {told[1].name}, which is not taken")
+            raise _Refused(f"has a storage of {told[1].name}, which is not supported")
         self.push(_Storage(kind, told[2], told[4]))
 
 
@@ -227,7 +229,7 @@ def _called(function: Any, arguments: Any) -> Any:
             return _Strided(storage, offset, tuple(shape), tuple(strides))
     if function.name == "torch._utils._rebuild_parameter" and arguments and isinstance(arguments[0], _Strided):
         return arguments[0]
-    raise _Refused(f"holds more than tensors: it asks for {plain(function.name)}")
+    raise _Refused(f"contains more than tensors: it refers to {plain(function.name)}")
 
 
 def _named(machine: _Machine, argument: Any) -> None:

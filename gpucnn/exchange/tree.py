@@ -62,12 +62,12 @@ def model_of(graph: Graph, output: Value, device: str | Device = "auto", *, last
     Problem where the graph cannot be taken apart, or has no layers.
     """
     if output.order is not None:
-        raise Problem("ends in features in an order that is not the one of the layers here")
+        raise Problem("ends in features whose order gpucnn's layers cannot produce")
     graph.ended(output)
     try:
         parts = _Apart(graph).chain(output.node, 0)
     except RecursionError:
-        raise Problem("has branches within branches, deeper than is taken") from None
+        raise Problem("has branches within branches, deeper than is supported") from None
     if not parts:
         raise Problem("has no layers")
     weights: list[tuple[Layer, dict[str, NDArray[Any]]]] = []
@@ -79,7 +79,7 @@ def model_of(graph: Graph, output: Value, device: str | Device = "auto", *, last
         else:
             model = Sequential(layers).build(shape, device=device, data_format="channels_first" if len(shape) == 3 else None)
     except (ValueError, MemoryError) as error:
-        raise CheckpointError(f"its layers do not make a model here ({reason_of(error)})") from None
+        raise CheckpointError(f"its layers do not form a gpucnn model ({reason_of(error)})") from None
     for layer, arrays in weights:
         for array in (*layer.parameters, *layer.arrays):
             array.value = arrays[array.name]
@@ -98,7 +98,7 @@ class _Apart:
         while current != start:
             node = self.nodes[current]
             if current in self.seen:
-                raise Problem(f"uses the output of {node.where!r} in two places that Residual and Concat do not bring together")
+                raise Problem(f"uses the output of {node.where!r} in two places that neither Residual nor Concat joins")
             self.seen.add(current)
             if len(node.inputs) > 1:
                 found.append(self._join(node, self.before[current]))

@@ -75,7 +75,7 @@ def sizes_given(given: Any) -> tuple[int, ...]:
     """The shape of an example, as somebody gives it."""
     sizes = several(given)
     if sizes is None:
-        raise ArgumentError(f"input_shape must be whole numbers, such as (28, 28, 1), got {shown(given)}")
+        raise ArgumentError(f"input_shape must be integers, such as (28, 28, 1), got {shown(given)}")
     return tuple(integer(size, "input_shape", 1) for size in sizes)
 
 

@@ -22,7 +22,7 @@ from gpucnn.model import Sequential
 from gpucnn.text import plain, shortened
 
 CARD = "README.md"
-MARK = "<!-- Written by gpucnn train, and anew in the next run. Take this line out, and it is left as it is. -->"
+MARK = "<!-- Written by gpucnn train, and rewritten by the next run. Remove this line to keep the file as it is. -->"
 MOST_CLASSES = 200  # that are listed
 PACKAGES = ("numpy", "numba", "numba-cuda", "cupy-cuda12x", "cupy-cuda13x", "safetensors")
 _SPECIAL = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_{}[]<>#|&~$"})  # which Markdown and HTML would take for their own
@@ -87,7 +87,7 @@ def _body(model: Sequential, dataset: Dataset, options: Mapping[str, Any], valid
     accuracy = model.metadata["test_accuracy"]
     classes = [_marked(shortened(plain(name), 80)) for name in dataset.class_names]
     more = [f"- … and {len(classes) - MOST_CLASSES:,} more"] if len(classes) > MOST_CLASSES else []
-    held = f" {validated:,} more were held back to validate on." if validated else ""
+    held = f" {validated:,} more were held out for validation." if validated else ""
     return [
         f"# {network}, trained on {_marked(dataset.name)}",
         "",
@@ -96,8 +96,8 @@ def _body(model: Sequential, dataset: Dataset, options: Mapping[str, Any], valid
         "",
         "## Accuracy",
         "",
-        f"**{100 * accuracy:.2f} %** of {len(dataset.test_images):,} test images, which were looked at once, after training. It says what "
-        "to expect of images like them, and nothing about others.",
+        f"**{100 * accuracy:.2f} %** of {len(dataset.test_images):,} test images, which were used once, after training. It is what to "
+        "expect for images like these, and says nothing about others.",
         "",
         "## Data",
         "",
@@ -123,7 +123,7 @@ def _body(model: Sequential, dataset: Dataset, options: Mapping[str, Any], valid
         "import gpucnn as gc",
         "",
         'model = gc.load("model.safetensors")',
-        f"# images: (N, {', '.join(map(str, model.input_shape))}), whole pixels 0 … 255, or floats from 0 to 1",
+        f"# images: (N, {', '.join(map(str, model.input_shape))}), integer pixels 0 … 255, or floats from 0 to 1",
         "probabilities = model.predict(images)",
         'names = model.metadata["class_names"]',
         "```",

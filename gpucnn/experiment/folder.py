@@ -59,7 +59,7 @@ def check_writable(folder: Path, size: int) -> None:
                 file.write(bytes(min(1 << 20, size - start)))
             file.flush()
     except OSError as error:
-        room = f" and has to hold {bytes_text(size)}" if size > 1 else ""
+        room = f" and needs room for {bytes_text(size)}" if size > 1 else ""
         raise DataError(
             f"the output folder {folder} cannot be written to ({error.strerror or error}){room}: fix that, or name another with --output"
         ) from None
@@ -76,7 +76,7 @@ def check_apart(output: Path, dataset: str) -> None:
     for images in split.values() if "train" in split and len(split) > 1 else [folder]:
         if output.resolve().is_relative_to(images.resolve()):
             raise DataError(
-                f"the output folder {output} lies among the images in {images}, as if it were a class: name another with --output"
+                f"the output folder {output} is among the images in {images}, where it would count as a class: name another with --output"
             )
 
 

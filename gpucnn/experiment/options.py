@@ -18,7 +18,7 @@ from gpucnn.training.checkpoint import TensorFile
 
 OPTIONS = ("dataset", "model", "epochs", "batch_size", "optimizer", "lr", "schedule", "augment", "validation", "image_size", "seed")
 """What makes a run what it is."""
-AGAIN = "; or leave --resume out to begin anew, which sets this run aside"
+AGAIN = "; or leave out --resume to start a new run, which moves this one aside"
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ def as_begun(options: Options, checkpoint: Path) -> Options:
         here = ", ".join(f"{_option(name)} {shown(asked[name])}" for name in differ)
         out = "it" if len(differ) == 1 else "them"
         raise CheckpointError(
-            f"{checkpoint} is a checkpoint of another run: it was begun with {there}, and this command has {here}: leave {out} out to go "
-            f"on with it{AGAIN}"
+            f"{checkpoint} is a checkpoint of another run: it was started with {there}, and this command has {here}: leave {out} out to "
+            f"continue it{AGAIN}"
         )
     chosen: dict[str, Any] = {name: asked[name] if name in options.given and name == "epochs" else begun[name] for name in OPTIONS}
     made = OpenRecipe(

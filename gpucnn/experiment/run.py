@@ -104,8 +104,8 @@ def train(options: Options, say: Say, downloads: Downloads | None = None) -> Out
         optimizer = recipe.make_optimizer(recipe.epochs * steps)
         if options.begun_epochs is not None:
             optimizer.continues = recipe.make_optimizer(options.begun_epochs * steps).config()
-            laid = f"the {recipe.schedule} schedule is laid out anew over all of them"
-            say(f"note: the run was begun with {count(options.begun_epochs, 'epoch')} and is to have {recipe.epochs:,} now: {laid}")
+            laid = f"the {recipe.schedule} schedule now covers all of them"
+            say(f"note: the run was started with {count(options.begun_epochs, 'epoch')} and now has {recipe.epochs:,}: {laid}")
         model.compile(optimizer, "categorical_crossentropy", ["accuracy"])
         model.metadata = {
             "network": options.model,
@@ -117,8 +117,8 @@ def train(options: Options, say: Say, downloads: Downloads | None = None) -> Out
         }
         say(f"data      {dataset.name}: {dataset.source}")
         if validation is not None:
-            which = "besides" if recipe.validation is None else "of them held back"
-            say(f"          {len(validation[0]):,} {which} to validate on; the test images are looked at once, at the end")
+            which = "additional images" if recipe.validation is None else "of them held out"
+            say(f"          {len(validation[0]):,} {which} for validation; the test images are used once, at the end")
         say(f"model     {options.model}: {model.parameter_count:,} parameters, input {'×'.join(map(str, dataset.image_shape))}")
         for line in devices(ranks, device):
             say(line)
@@ -205,7 +205,7 @@ def _run(
         # One from before this run would be of no use to it.
         if (watch.trained or resume) and checkpoint.exists():
             status = stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 130
-            raise StoppedError(f"stopped: the same command with --resume goes on from {checkpoint}", status) from None
+            raise StoppedError(f"stopped: the same command with --resume continues from {checkpoint}", status) from None
         raise
     except CheckpointError as error:
         if resume and not watch.trained:
@@ -214,8 +214,8 @@ def _run(
     except BrokenPipeError:
         raise  # of the output that one reads, not of the folder
     except OSError as error:
-        last = f"; the same command with --resume then goes on from {checkpoint}" if checkpoint.exists() else ""
-        raise DataError(f"{output} cannot be written to any more ({error.strerror or error}): fix that, or free some room{last}") from None
+        last = f"; the same command with --resume then continues from {checkpoint}" if checkpoint.exists() else ""
+        raise DataError(f"{output} can no longer be written ({error.strerror or error}): fix that, or free some space{last}") from None
 
 
 def _with_card(
@@ -224,7 +224,7 @@ def _with_card(
     """The outcome, with a model card beside the model, unless the user has a README.md there."""
     written = card.write(output, model, dataset, noted, held)
     if written is None:
-        say(f"note: {output / card.CARD} is not of gpucnn's making, and was left as it is: there is no model card")
+        say(f"note: {output / card.CARD} was not written by gpucnn and is unchanged: there is no model card")
         return outcome
     return replace(outcome, files=[*outcome.files, written])
 

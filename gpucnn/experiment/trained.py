@@ -36,7 +36,9 @@ def trained_on(model: Sequential, path: Path) -> tuple[str, Path | None]:
     named = model.metadata.get("dataset", "auto")
     if named in DATASETS:
         return str(named), None
-    raise CheckpointError(f"{path} was trained on {shown(named)}, and no run is beside it to say where that is: name it with --dataset")
+    raise CheckpointError(
+        f"{path} was trained on {shown(named)}, and there is no run beside it that says where that is: name it with --dataset"
+    )
 
 
 def model_file(path: Path) -> Path:
@@ -46,7 +48,7 @@ def model_file(path: Path) -> Path:
         return path
     if not (path / MODEL).exists():
         begun = (path / CHECKPOINT).exists()
-        why = "its run has not come to its end: go on with gpucnn train --resume" if begun else "no run has been written there"
+        why = "its run is not complete: continue it with gpucnn train --resume" if begun else "there is no run"
         raise CheckpointError(f"{path} is a folder without {MODEL} ({why}): name a model, or the folder of a run")
     return path / MODEL
 
@@ -63,7 +65,7 @@ def class_names(network: Sequential, path: Path) -> list[str] | None:
     if names is None:
         return None
     if not isinstance(names, list) or [str(name) for name in names] != names or len(names) != network.output_shape[0]:
-        raise CheckpointError(f"{path} has {network.output_shape[0]} outputs and does not name as many classes: train it again")
+        raise CheckpointError(f"{path} has {network.output_shape[0]} outputs and names another number of classes: train it again")
     return names
 
 
@@ -87,6 +89,5 @@ def check_fits(model: Sequential, shape: tuple[int, ...], what: str) -> None:
     """CheckpointError unless the model takes images of `shape` (C, H, W)."""
     if tuple(shape) != model.input_shape:
         raise CheckpointError(
-            f"{what} has shape {tuple(shape)} (channels, height, width) and the model takes {model.input_shape}: "
-            "give images of that size and depth"
+            f"{what} has shape {tuple(shape)} (channels, height, width) and the model takes {model.input_shape}: give images of that shape"
         )

@@ -222,7 +222,7 @@ class Layer(Worded):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ALIKE:
-            raise AttributeError(f"a layer has no {name!r}, and setting it would do nothing: say layer.trainable = False to freeze it")
+            raise AttributeError(f"a layer has no {name!r}, and setting it would do nothing: set layer.trainable = False to freeze it")
         held = vars(self).get(name)
         if isinstance(held, SavedArray) and value is not held and any(array is held for array in (*self.parameters, *self.arrays)):
             raise AttributeError(f"{name!r} is the layer's {held.kind}, which the model holds: assign numbers to layer.{name}.value")

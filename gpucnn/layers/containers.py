@@ -32,7 +32,7 @@ def some_layers(values: Sequence[Any], where: str) -> list[Layer]:
     if not layers:
         raise ArgumentError(f"{where} needs at least one layer")
     if len({id(layer) for layer in layers}) < len(layers):
-        raise ArgumentError(f"a layer can stand in {where} once only: make a second one for the second place")
+        raise ArgumentError(f"a layer can be in {where} only once: create a second one")
     return layers
 
 
@@ -115,7 +115,7 @@ class Residual(_Container):
         self._layers = some_layers(layers, "Residual")
         self.shortcut = None if shortcut is None else one_layer(shortcut, "Residual's shortcut")
         if any(self.shortcut is layer for layer in self._layers):
-            raise ArgumentError("a layer can stand in Residual once only: make a second one for the shortcut")
+            raise ArgumentError("a layer can be in Residual only once: create a second one for the shortcut")
         self._x: Array | None = None
 
     def settings(self) -> dict[str, Any]:
@@ -140,9 +140,9 @@ class Residual(_Container):
             except ShapeError as error:
                 raise ShapeError(f"the shortcut, {shown(self.shortcut)}: {error}") from None
         if shape != side:
-            what = "the shortcut gives" if self.shortcut else "the input, which is the shortcut, has"
+            what = "the shortcut returns" if self.shortcut else "the input, which is the shortcut, has"
             raise ShapeError(
-                f"its layers give the shape {shape} and {what} {side}: give a shortcut that makes the same of it, such as "
+                f"its layers return the shape {shape} and {what} {side}: give a shortcut with the same output shape, such as "
                 "Conv2D(filters, 1, stride=...)"
             )
         return shape
@@ -187,7 +187,7 @@ class Concat(_Container):
         super().__init__(activation)
         self.branches = some_layers(branches, "Concat")
         if len(self.branches) < 2:
-            raise ArgumentError("Concat needs at least two branches: one by itself is a layer, or a Stack of layers")
+            raise ArgumentError("Concat needs at least two branches; for one, use the layer itself or a Stack")
         self._counts: list[int] = []
         self._x: Array | None = None
         self._y: Array | None = None  # where its ReLU is the branches'
@@ -231,7 +231,7 @@ class Concat(_Container):
                 raise ShapeError(f"branch {index}, {shown(branch)}: {error}") from None
             if shapes[-1][1:] != shapes[0][1:] or len(shapes[-1]) != len(shapes[0]):
                 raise ShapeError(
-                    f"branch 1 gives the shape {shapes[0]} and branch {index} {shapes[-1]}: only channels may differ, so give them the "
+                    f"branch 1 returns the shape {shapes[0]} and branch {index} {shapes[-1]}: only channels may differ, so give them the "
                     'same strides and padding="same"'
                 )
         self._counts = [shape[0] for shape in shapes]

@@ -36,7 +36,7 @@ class Inherited:
             if array is None or array.shape != values.shape:
                 now = "is not there" if array is None else f"has shape {array.shape}"
                 raise ShapeError(
-                    f"{part.name!r} brings the weights of another model along, and its {name} of shape {values.shape} {now} here: make a "
+                    f"{part.name!r} keeps the weights of another model, and its {name} of shape {values.shape} {now} here: make a "
                     "new layer, or build the model for the same input"
                 )
 

@@ -26,7 +26,7 @@ class ZeroPad2D(Layer):
         super().__init__()
         sides = normalize_padding(padding)
         if isinstance(sides, str):
-            raise ArgumentError(f"padding of ZeroPad2D must be whole numbers, got {shown(padding)}")
+            raise ArgumentError(f"padding of ZeroPad2D must be integers, got {shown(padding)}")
         self.padding = sides
 
     def settings(self) -> dict[str, Any]:

@@ -148,7 +148,7 @@ class ByName(dict[str, Held]):
 
     def __setitem__(self, name: str, array: Any) -> None:
         if name not in self:
-            raise KeyError(f"there is no {name!r}, only {listed(list(self))}")
+            raise KeyError(f"there is no {name!r}: the names are {listed(list(self))}")
         if array is not self[name]:
             self[name].value = array
 

@@ -50,7 +50,7 @@ def normalize_padding(padding: Any) -> tuple[Pair, Pair] | Literal["valid", "sam
             return "valid"
         if padding.lower() == "same":
             return "same"
-        raise ShapeError(f'padding must be "valid", "same" or whole numbers, got {shown(padding)}')
+        raise ShapeError(f'padding must be "valid", "same" or integers, got {shown(padding)}')
     sides = several(padding)
     if sides is not None and any(several(side) is not None or isinstance(side, str) for side in sides):
         if len(sides) != 2 or any(several(side) is None for side in sides):

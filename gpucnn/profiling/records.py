@@ -260,7 +260,7 @@ def checked(kind: Any, value: Any, where: str) -> Any:
         return value
     if kind is float and number and math.isfinite(value) and value >= 0:
         return float(value)
-    expected = {str: "text", int: "a whole number of at least 0", float: "a number of at least 0"}.get(kind, f"a {origin or kind}")
+    expected = {str: "text", int: "an integer of at least 0", float: "a number of at least 0"}.get(kind, f"a {origin or kind}")
     raise ValueError(f"{where} must be {expected}, got {value!r:.60}")
 
 

@@ -161,14 +161,14 @@ class EarlyStopping(Callback):
     def on_train_begin(self, run: Run) -> None:
         if self.monitor not in run.measures:
             raise ArgumentError(
-                f"early stopping watches {self.monitor!r}, which this run does not measure: it measures {', '.join(run.measures)}"
+                f"early stopping monitors {self.monitor!r}, which this run does not have: it has {', '.join(run.measures)}"
                 f"{'' if run.validated else '; give fit validation_data, or watch one of these'}"
             )
         if not run.resumed:
             self.best, self.waited, self._parameters, self._last = None, 0, None, None
         for kept in (self._parameters, self._last):
             if kept is not None and kept.shape != (run.model.buffers.size,):
-                raise CheckpointError(f"the parameters that early stopping kept have shape {kept.shape}: they are of another model")
+                raise CheckpointError(f"the parameters that early stopping kept have shape {kept.shape}: they belong to another model")
         if self._last is not None:
             run.model.buffers.put(self._last)
             self._last = None

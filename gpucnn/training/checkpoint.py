@@ -28,13 +28,13 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Any], description: Mapp
     arrays = {name: np.ascontiguousarray(to_numpy(tensor)) for name, tensor in tensors.items()}
     for name, array in arrays.items():
         if not np.isfinite(array).all():
-            raise CheckpointError(f"{path} was not written: {name!r} holds NaN or infinity; lower the learning rate")
+            raise CheckpointError(f"{path} was not written: {name!r} contains NaN or infinity; lower the learning rate")
     try:
         text = json.dumps({"version": VERSION, "description": _plain(dict(description), "")})
     except (TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} was not written: {reason_of(error)}") from None
     if len(text) > LONGEST:
-        raise CheckpointError(f"{path} was not written: its description has {len(text):,} characters, and {LONGEST:,} are the most")
+        raise CheckpointError(f"{path} was not written: its description has {len(text):,} characters; the limit is {LONGEST:,}")
     content = save(arrays, {KEY: text})
     write_atomically(path, lambda file: file.write(content))
 
@@ -87,12 +87,12 @@ class TensorFile(Mapping[str, np.ndarray[Any, Any]]):
         """Raises CheckpointError unless the file holds exactly these names and shapes. Reads no array."""
         for name, shape in shapes.items():
             if name not in self.shapes:
-                raise CheckpointError(f"{self.path} holds no {name!r}: it is of another model")
+                raise CheckpointError(f"{self.path} contains no {name!r}: it belongs to another model")
             if self.shapes[name] != tuple(shape):
                 raise CheckpointError(f"{self.path}: {name!r} has shape {self.shapes[name]}, the model needs {tuple(shape)}")
         surplus = sorted(set(self.shapes) - set(shapes))
         if surplus:
-            raise CheckpointError(f"{self.path} holds {listed(surplus, 4)}, which the model does not have: it is of another model")
+            raise CheckpointError(f"{self.path} contains {listed(surplus, 4)}, which the model does not have: it belongs to another model")
 
     def _narrow(self, name: str) -> np.ndarray[Any, Any]:
         """16-bit floats as float32, which represents each of them exactly."""
@@ -112,12 +112,14 @@ class TensorFile(Mapping[str, np.ndarray[Any, Any]]):
             return read()
         except SafetensorError as error:
             raise CheckpointError(
-                f"{self.path} is not a safetensors file, or was cut short ({reason_of(error)}): get or save it again"
+                f"{self.path} is not a safetensors file, or was cut short ({reason_of(error)}): get a new copy or save it again"
             ) from None
         except OSError as error:
-            raise CheckpointError(f"{self.path} cannot be read ({reason_of(error)}): check its permissions, or get it again") from None
+            raise CheckpointError(f"{self.path} cannot be read ({reason_of(error)}): check its permissions, or get a new copy") from None
         except (ValueError, TypeError, KeyError, AttributeError, MemoryError) as error:
-            raise CheckpointError(f"{self.path} holds what gpucnn cannot read ({reason_of(error)}): save its arrays as float32") from None
+            raise CheckpointError(
+                f"{self.path} contains what gpucnn cannot read ({reason_of(error)}): save its arrays as float32"
+            ) from None
 
 
 def _description(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -125,16 +127,18 @@ def _description(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     if text is None:
         raise CheckpointError(f"{path} is a safetensors file, but not one that gpucnn wrote: name a model.safetensors of gpucnn")
     if len(text) > LONGEST:
-        raise CheckpointError(f"{path} has a description of {len(text):,} characters, and {LONGEST:,} are the most: get or save it again")
+        raise CheckpointError(
+            f"{path} has a description of {len(text):,} characters; the limit is {LONGEST:,}: get a new copy or save it again"
+        )
     try:
         content = json.loads(text)
         version, description = content["version"], content["description"]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} has a broken description ({reason_of(error)}): get or save it again") from None
+        raise CheckpointError(f"{path} has a broken description ({reason_of(error)}): get a new copy or save it again") from None
     if version != VERSION:
         raise CheckpointError(f"{path} has format version {shown(version)}; this gpucnn reads version {VERSION}: update gpucnn")
     if not isinstance(description, dict):
-        raise CheckpointError(f"{path} has a broken description: get or save it again")
+        raise CheckpointError(f"{path} has a broken description: get a new copy or save it again")
     return description
 
 
@@ -151,7 +155,7 @@ def _plain(value: Any, path: str) -> Any:
         return _plain(value.tolist(), path)
     if value is None or isinstance(value, str | bool | int | float):
         return value
-    raise TypeError(f"{path} is {shown(value)}, which JSON does not hold: give numbers, strings, lists and dicts of them")
+    raise TypeError(f"{path} is {shown(value)}, which JSON cannot represent: give numbers, strings, lists and dicts of them")
 
 
 def take(tensors: Mapping[str, np.ndarray[Any, Any]], arrays: Mapping[str, Any], source: str | Path = "") -> None:
@@ -163,7 +167,7 @@ def take(tensors: Mapping[str, np.ndarray[Any, Any]], arrays: Mapping[str, Any],
     for name, into in arrays.items():
         tensor = tensors.get(name)
         if tensor is None:
-            raise CheckpointError(f"{source} holds no {name!r}: it is of another model")
+            raise CheckpointError(f"{source} contains no {name!r}: it belongs to another model")
         if isinstance(tensors, TensorFile) and tensors.narrow(name):
             tensor = tensor.astype(into.dtype)
         if tensor.shape != into.shape or tensor.dtype != into.dtype:
@@ -172,11 +176,11 @@ def take(tensors: Mapping[str, np.ndarray[Any, Any]], arrays: Mapping[str, Any],
                 f"the model needs {tuple(into.shape)} and {into.dtype}"
             )
         if not np.isfinite(tensor).all():
-            raise CheckpointError(f"{source}: {name!r} holds NaN or infinity, and no model can compute with that: get an earlier one")
+            raise CheckpointError(f"{source}: {name!r} contains NaN or infinity, which no model can use: get an earlier copy")
         found[name] = tensor
     surplus = sorted(set(tensors) - set(arrays))
     if surplus:
-        raise CheckpointError(f"{source} holds {listed(surplus, 4)}, which the model does not have: it is of another model")
+        raise CheckpointError(f"{source} contains {listed(surplus, 4)}, which the model does not have: it belongs to another model")
     for name, into in arrays.items():
         if type(into).__module__.startswith("numpy"):
             into[...] = found[name]

@@ -62,7 +62,7 @@ def batches_of(model: Any, loss: Loss, x: Any, y: Any, given: Given) -> tuple[Lo
     weights = example_weights(labels, given.sample_weight, given.class_weight, model.dtype, model.output_shape[-1])
     if given.validation_split:
         if validation is not None:
-            raise ArgumentError("validation_data and validation_split are two ways to say one thing: give one")
+            raise ArgumentError("validation_data and validation_split mean the same: give only one")
         cut = len(images) - round(len(images) * proportion(given.validation_split, "validation_split"))
         if not 0 < cut < len(images):
             raise ArgumentError(f"validation_split {given.validation_split} of {len(images)} examples leaves none on one side")

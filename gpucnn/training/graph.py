@@ -195,7 +195,7 @@ class Graphs:
             raise
         except Exception as error:  # anything that CUDA refuses during capture
             warnings.warn(
-                f"training goes on without a CUDA graph, and slower: it could not be recorded ({first_line(error)})", stacklevel=2
+                f"training continues without a CUDA graph, more slowly: the step could not be recorded ({first_line(error)})", stacklevel=2
             )
             self._records = False
         finally:

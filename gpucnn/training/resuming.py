@@ -142,7 +142,7 @@ def restore(run: Run, given: tuple[Any, ...], recipe: dict[str, Any], callbacks:
         steps = _like(0, description["optimizer steps"], "optimizer steps")
         first = _like(0, description.get("first epoch", 0), "first epoch")
         if description["model state"].keys() != run.model.state().keys():
-            raise CheckpointError(f"{path} holds the random state of other layers than the model's")
+            raise CheckpointError(f"{path} contains the random state of other layers than the model's")
         own = {}
         for callback in callbacks:
             if callback.name in description["callbacks"]:

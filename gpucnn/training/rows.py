@@ -79,11 +79,12 @@ def found(path: Path, description: dict[str, Any]) -> list[Row]:
         rows = _read(path.parent / name, count)
         if checksum(rows) == expected:
             return rows
-        why = "it was changed, or is of another run"
+        why = "it was changed, or belongs to another run"
     except (OSError, ValueError, TypeError, AttributeError, GpucnnError, csv.Error) as error:
         why = reason_of(error)
     warnings.warn(
-        message(f"the history goes on without its first epochs: {path.parent / name}, which held them, cannot be used: {why}"), stacklevel=5
+        message(f"the history continues without its first epochs: {path.parent / name}, which contains them, cannot be used: {why}"),
+        stacklevel=5,
     )
     return kept
 

@@ -240,7 +240,9 @@ def opaque_outputs(model: Sequential, graph: Graph, images: np.ndarray[Any, Any]
         except Exception as error:
             raise GpucnnError(f"layer {name!r}, which is not a layer of gpucnn's, fails: {type(error).__name__}: {error}") from error
         if outputs.shape != (len(images), *node["shape"]):
-            raise ShapeError(f"layer {name!r} says that its output is {tuple(node['shape'])}, and it is {outputs.shape[1:]}: fix it")
+            raise ShapeError(
+                f"layer {name!r} declares the output shape {tuple(node['shape'])}, and it is {outputs.shape[1:]}: fix the layer"
+            )
         found[name] = outputs.astype(np.float32)
     return found
 

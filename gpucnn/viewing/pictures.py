@@ -40,7 +40,7 @@ class Pictures:
         if self.images.dtype != np.uint8 or len(self.titles) != len(self.images):
             raise ShapeError(f"images must be uint8 with a title each, got {shown(self.images)} and {len(self.titles)} titles")
         if len(self.images) > MOST:
-            raise ShapeError(f"a page takes {MOST} images at the most, got {len(self.images)}: choose some")
+            raise ShapeError(f"a page takes at most {MOST} images, got {len(self.images)}: choose some")
 
 
 def none(model: Sequential, note: str = "") -> Pictures:
@@ -79,14 +79,14 @@ def of_training(model: Sequential, path: Path, data_dir: Path | None = None) -> 
     try:
         name, noted = experiment.trained_on(model, path)
     except GpucnnError:
-        return none(model, "no image of its training is in this page, as nothing says where they are: give some with --images")
+        return none(model, "this page has no image of its training set, whose location is unknown: give images with --images")
     try:
         size = experiment.taken_size(model) if name not in DATASETS and files_of.holds_images(user_path(name)) else None
         return of_dataset(model, load_dataset(name, data_dir or noted, download=False, seed=model.seed, image_size=size))
     except (GpucnnError, OSError) as error:
         if data_dir is not None:  # which was asked for
             raise
-        return none(model, f"no image of its training is in this page: {error}")
+        return none(model, f"this page has no image of its training set: {error}")
 
 
 def given(model: Sequential, images: Any, titles: Sequence[str] | None = None) -> Pictures:

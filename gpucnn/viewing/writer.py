@@ -128,7 +128,7 @@ def _check_size(graph: Graph, dtype: str) -> None:
     share = int(np.prod(largest["weight"]["shape"])) / graph.size
     half = "--dtype float16 halves it, and so would " if dtype == "float32" else ""
     raise DataError(
-        f"the model's weights are {bytes_text(size)} as {dtype}, and a page takes {bytes_text(LIMIT)} at the most: {half}fewer units or "
+        f"the model's weights are {bytes_text(size)} as {dtype}, and a page takes at most {bytes_text(LIMIT)}: {half}fewer units or "
         f"filters, or pooling before its largest layer, {largest['name']}, which has {share:.0%} of them"
     )
 

@@ -23,11 +23,11 @@ ARGUMENTS = [
     (("train", "--epoch5", "1"), ["No such option", "--epoch5", "gpucnn train --help"]),
     (("train", "extra"), ["extra", "gpucnn train --help"]),
     (("train", "--epochs"), ["--epochs", "requires an argument"]),
-    (("train", "--epochs", "many"), ["--epochs", "'many' is not a whole number"]),
-    (("train", "--epochs", "2.5"), ["--epochs", "'2.5' is not a whole number"]),
-    (("train", "--batch-size", ""), ["--batch-size", "'' is not a whole number"]),
-    (("train", "--seed", "x"), ["--seed", "'x' is not a whole number"]),
-    (("train", "--checkpoint-every", "x"), ["--checkpoint-every", "'x' is not a whole number"]),
+    (("train", "--epochs", "many"), ["--epochs", "'many' is not an integer"]),
+    (("train", "--epochs", "2.5"), ["--epochs", "'2.5' is not an integer"]),
+    (("train", "--batch-size", ""), ["--batch-size", "'' is not an integer"]),
+    (("train", "--seed", "x"), ["--seed", "'x' is not an integer"]),
+    (("train", "--checkpoint-every", "x"), ["--checkpoint-every", "'x' is not an integer"]),
     (("train", "--lr", "1,5"), ["--lr", "'1,5' is not a number"]),
     (("evaluate",), ["Missing argument", "MODEL", "gpucnn evaluate --help"]),
     (("predict",), ["Missing argument", "MODEL", "gpucnn predict --help"]),
@@ -51,7 +51,7 @@ ARGUMENTS = [
     ((*TRAIN, "--device", "gpu"), ["unknown device 'gpu'", "auto, cpu, cuda"]),
     ((*TRAIN, "--dataset", "mnits"), ["no data set 'mnits'", "digits, mnist, fashion-mnist", "did you mean 'mnist'"]),
     ((*TRAIN, "--dataset", "./nowhere"), ["nowhere is not a folder", "FOLDER/CLASS/image.png"]),
-    ((*TRAIN, "--dataset", "mnist", "--data-dir", "a-file"), ["a-file is a file where a folder was expected"]),
+    ((*TRAIN, "--dataset", "mnist", "--data-dir", "a-file"), ["a-file is a file, expected a folder"]),
     (("train", "--dataset", "digits", "--output", "a-file"), ["a-file cannot be written to (it is a file)", "--output"]),
     (("train", "--dataset", "digits", "--output", "a-file/run"), ["a-file/run cannot be written to", "--output"]),
     (("evaluate", "none.safetensors"), ["none.safetensors does not exist"]),
@@ -100,12 +100,12 @@ IMAGES, LABELS = idx((60000, 28, 28)), idx((60000,))
 MNIST = [
     ({"train-labels-idx1-ubyte": b""}, ["train-labels-idx1-ubyte is empty"]),
     ({"train-labels-idx1-ubyte": LABELS[:-5]}, ["train-labels-idx1-ubyte", "truncated", "60000"]),
-    ({"train-labels-idx1-ubyte": LABELS + b"x"}, ["train-labels-idx1-ubyte goes on after"]),
+    ({"train-labels-idx1-ubyte": LABELS + b"x"}, ["train-labels-idx1-ubyte continues after"]),
     ({"train-labels-idx1-ubyte": b"\x12\x34" + LABELS[2:]}, ["train-labels-idx1-ubyte is not an idx file", "12 34 08 01"]),
     ({"train-labels-idx1-ubyte": b"<html>not found</html>"}, ["is a web page"]),
-    ({"train-labels-idx1-ubyte": idx((59999,))}, ["announces 59999 where 60000 was expected"]),
+    ({"train-labels-idx1-ubyte": idx((59999,))}, ["announces 59999, expected 60000"]),
     ({"train-labels-idx1-ubyte": b"\0\0\x08\x01" + struct.pack(">I", 60000) + bytes([10]) * 60000}, ["has the SHA-256", "65a50cbb"]),
-    ({"train-labels-idx1-ubyte": LABELS}, ["has the SHA-256", "was expected", "delete it and get it again"]),
+    ({"train-labels-idx1-ubyte": LABELS}, ["has the SHA-256", "(uncompressed), expected ", "delete it and get a new copy"]),
     ({"train-labels-idx1-ubyte": gzip.compress(LABELS)[:-12]}, ["train-labels-idx1-ubyte is a damaged gzip file"]),
     ({"train-labels-idx1-ubyte": b"\x1f\x8b" + bytes(40)}, ["train-labels-idx1-ubyte is a damaged gzip file"]),
 ]
@@ -197,18 +197,18 @@ def idx_files() -> None:
 
 
 FOLDERS = [
-    (nothing, ["set holds no images", "FOLDER/CLASS/image.png"]),
-    (empty_class, ["set/c holds no images"]),
+    (nothing, ["set contains no images", "FOLDER/CLASS/image.png"]),
+    (empty_class, ["set/c contains no images"]),
     (one_class, ["only the class 'a'", "at least two"]),
     (loose, ["no class folders"]),
-    (only_train, ["holds train but no test"]),
-    (other_size, ["set/b/3.png is 12 × 13 pixels", "12 × 12 was expected"]),
+    (only_train, ["contains train but no test"]),
+    (other_size, ["set/b/3.png is 12 × 13 pixels", "expected 12 × 12"]),
     (not_an_image, ["set/a/3.png"]),
     (cut_image, ["set/a/3.png"]),
-    (nan_image, ["set/a/3.npy holds NaN"]),
+    (nan_image, ["set/a/3.npy contains NaN"]),
     (stranger_in_test, ["the class 'c'"]),
     (too_small, ["the images of set, 1×3×3, do not fit this network", "give larger ones, or another --model"]),
-    (idx_files, ["holds idx files", "as train labels none", "there must be one of each"]),
+    (idx_files, ["contains idx files", "train labels are none", "there must be one of each"]),
 ]
 
 
@@ -226,7 +226,7 @@ def test_an_output_folder_among_the_images(gpucnn, output):
     """It would be taken for a class at once, and the pictures in it for images of that class in the next run."""
     two_classes()
     sentence = gpucnn("train", "--dataset", "set", "--output", output, "--device", "cpu").sentence
-    assert f"the output folder {output} lies among the images in set" in sentence and "--output" in sentence
+    assert f"the output folder {output} is among the images in set" in sentence and "--output" in sentence
     assert sorted(path.name for path in Path("set").iterdir()) == ["a", "b"]
 
 
@@ -277,7 +277,7 @@ def test_class_names_that_do_not_fit_the_model(gpucnn, folder, command, names):
     model = made("odd.safetensors", gc.Flatten(), gc.Dense(2), names=names)
     png("x.png")
     more = ["x.png"] if command == "predict" else ["--dataset", folder]
-    assert "has 2 outputs and does not name as many classes" in gpucnn(command, model, *more, "--device", "cpu").sentence
+    assert "has 2 outputs and names another number of classes" in gpucnn(command, model, *more, "--device", "cpu").sentence
 
 
 @pytest.mark.parametrize("layers", [(gc.Flatten(), gc.Dense(1)), (gc.Conv2D(2, 3),)], ids=["one output", "maps"])
@@ -304,17 +304,17 @@ def test_arrays_of_another_size(gpucnn, bars_run):
 def test_a_folder_that_is_no_run(gpucnn):
     Path("empty").mkdir()
     for command in (("evaluate", "empty"), ("predict", "empty", "x.png")):
-        assert "empty is a folder without model.safetensors (no run has been written there)" in gpucnn(*command).sentence
+        assert "empty is a folder without model.safetensors (there is no run)" in gpucnn(*command).sentence
     Path("empty/checkpoint.safetensors").write_bytes(b"")
-    assert "its run has not come to its end: go on with gpucnn train --resume" in gpucnn("evaluate", "empty").sentence
+    assert "its run is not complete: continue it with gpucnn train --resume" in gpucnn("evaluate", "empty").sentence
 
 
 @pytest.mark.parametrize(
     ("name", "array", "piece"),
     [
-        ("nan.npy", np.full((12, 12), np.nan), "holds NaN"),
+        ("nan.npy", np.full((12, 12), np.nan), "contains NaN"),
         ("inf.npy", np.full((12, 12), np.inf), "infinite"),
-        ("range.npy", np.full((12, 12), 7.5), "0 … 1 was expected"),
+        ("range.npy", np.full((12, 12), 7.5), "expected 0 … 1"),
         ("object.npy", np.array([{}]), "numpy.save"),
         ("flat.npy", np.zeros(144, np.uint8), "(144,)"),
         ("empty.npy", np.zeros((0, 12), np.uint8), "no pixels"),
@@ -348,7 +348,7 @@ def test_evaluate_of_a_folder_that_has_gone(gpucnn, tmp_path, no_pictures):
     ("missing", "command", "pieces"),
     [
         ("sklearn.datasets", (*TRAIN, "--dataset", "digits"), ["scikit-learn", install("digits")]),
-        ("sklearn.datasets", TRAIN, ["neither MNIST nor its stand-in", install("digits")]),
+        ("sklearn.datasets", TRAIN, ["neither MNIST nor the digits", install("digits")]),
         ("PIL", (*TRAIN, "--dataset", "./set"), ["Pillow", install("images")]),
         ("PIL", ("predict", "MODEL", "set/a/1.png"), ["Pillow", install("images")]),
     ],

@@ -273,5 +273,5 @@ def test_predict_takes_folders_and_writes_a_table(gpucnn, tmp_path):
     assert rows[3][:2] == ["'-x.npy", "'=1+1"] and float(rows[1][2]) == pytest.approx(np.exp(2) / np.exp([2, 1, 0]).sum(), abs=1e-6)
     assert "top must be at least 1" in gpucnn("predict", "m.safetensors", "set", "--top", 0).sentence
     Path("empty").mkdir()
-    assert "empty holds no images" in gpucnn("predict", "m.safetensors", "empty", "--device", "cpu").sentence
+    assert "empty contains no images" in gpucnn("predict", "m.safetensors", "empty", "--device", "cpu").sentence
     assert gpucnn("predict", "m.safetensors", "set/2.npy", "--top", 9, "--device", "cpu").last.count("%") == 3

@@ -35,12 +35,12 @@ def test_sizes_and_colours(gpucnn, model):
     picture("same.png")
     wide = picture("wide.png", (40, 20))
     result = gpucnn("predict", model, wide, "--device", "cpu")
-    assert result.status == 0 and result.out.splitlines()[0] == "note: wide.png, 20×40, was brought to 6×6, as the model takes it"
+    assert result.status == 0 and result.out.splitlines()[0] == "note: wide.png, 20×40, was resized to 6×6, the input size of the model"
     picture("set/colour.png", (12, 12), mode="RGB")
     picture("set/small.png", (3, 3))
     picture("set/as it is.png")
     notes = gpucnn("predict", model, "set", "--device", "cpu").out.splitlines()
-    assert notes[0] == "note: 2 images (set/colour.png, 12×12 in colour) were brought to 6×6 in grey, as the model takes it"
+    assert notes[0] == "note: 2 images (set/colour.png, 12×12 in colour) were resized to 6×6 in grey, the input size of the model"
     assert [line.partition(".png")[0] for line in notes[1:]] == ["set/as it is", "set/colour", "set/small"]
     assert "note" not in gpucnn("predict", model, "same.png", "--device", "cpu").out
 
@@ -48,10 +48,10 @@ def test_sizes_and_colours(gpucnn, model):
 def test_images_that_look_inverted(gpucnn, model):
     light, dark = picture("light.png", border=255, inside=0), picture("dark.png")
     plain = gpucnn("predict", model, light, dark, "--device", "cpu").out.splitlines()
-    said = "note: light.png looks inverted, a light background where those of the training had a dark one: "
-    assert plain[0] == said + "--invert auto mends that" and len(plain) == 3
+    said = "note: light.png looks inverted, with a light background, while the training images had a dark one: "
+    assert plain[0] == said + "--invert auto corrects that" and len(plain) == 3
     mended = gpucnn("predict", model, light, dark, "--device", "cpu", "--invert", "auto").out.splitlines()
-    assert mended[0] == said + "inverted before they were looked at"
+    assert mended[0] == said + "they were inverted"
     answers = [line.split("png")[1].split() for line in mended[1:]]
     assert answers[0] == answers[1] == plain[2].split("png")[1].split() != plain[1].split("png")[1].split()
     both = gpucnn("predict", model, light, dark, "--device", "cpu", "--invert", "always").out.splitlines()
@@ -78,7 +78,7 @@ def test_evaluate_of_a_folder_of_other_images(gpucnn, model):
     model_.save("m.safetensors")
     command = ("evaluate", "m.safetensors", "--dataset", "./set", "--device", "cpu")
     plain, mended = gpucnn(*command), gpucnn(*command, "--invert", "auto")
-    assert "note: the images look inverted, a light background" in plain.out and "--invert auto mends that" in plain.out
+    assert "note: the images look inverted, with a light background" in plain.out and "--invert auto corrects that" in plain.out
     assert "they were inverted" in mended.out and plain.status == mended.status == 0
     loss = [float(result.out.split("test loss ")[1].split()[0]) for result in (plain, mended)]
     assert loss[0] != loss[1]

@@ -93,21 +93,24 @@ def test_weights_go_into_a_network_by_name_into_a_model_and_by_a_map(gpucnn, tmp
     [
         ("export m.safetensors m.pb", "m.pb must end in .onnx, the only format that is written"),
         ("export none.safetensors m.onnx", "none.safetensors does not exist"),
-        ("import m.h5 -o m.safetensors", "which end in .onnx, .keras, .safetensors, .pt, .pth: save the model as .keras with Keras 3"),
-        ("import m.zip -o m.safetensors", "m.zip is none of the files that are taken in"),
+        (
+            "import m.h5 -o m.safetensors",
+            "supported files end in .onnx, .keras, .safetensors, .pt, .pth: save the model as .keras with Keras 3",
+        ),
+        ("import m.zip -o m.safetensors", "m.zip cannot be imported"),
         ("import none.onnx -o m.safetensors", "none.onnx does not exist"),
         ("import none.keras -o m.safetensors", "none.keras does not exist"),
-        ("import none.pt -o m.safetensors", "none.pt holds weights and no network: say which with --network, keras, tf2"),
+        ("import none.pt -o m.safetensors", "none.pt contains weights but no network: name one with --network, keras, tf2"),
         ("import none.pt -o m.safetensors --network keras", "none.pt does not exist"),
         ("import none.pt -o m.safetensors --network elephant", "unknown model 'elephant'"),
         ("import none.pt -o m.safetensors --network none.safetensors", "none.safetensors does not exist"),
         ("import none.pt -o m.safetensors --network keras --classes 0", "classes must be at least 1"),
-        ("import none.pt -o m.safetensors --network keras --classes many", "'many' is not a whole number"),
-        ("import none.pt -o m.safetensors --network keras --input 1x28xa", "--input '1x28xa' must be sizes with an x between them"),
+        ("import none.pt -o m.safetensors --network keras --classes many", "'many' is not an integer"),
+        ("import none.pt -o m.safetensors --network keras --input 1x28xa", "--input '1x28xa' must be sizes separated by x"),
         ("import none.pt -o m.safetensors --network keras --map none.json", "none.json does not exist"),
         ("import none.pt -o m.safetensors --network keras --map bad.json", "bad.json is not JSON"),
-        ("import none.pt -o m.safetensors --network keras --map list.json", "list.json must hold an object"),
-        ("import none.onnx -o m.safetensors --network keras", "describes its model itself"),
+        ("import none.pt -o m.safetensors --network keras --map list.json", "list.json must contain an object"),
+        ("import none.onnx -o m.safetensors --network keras", "describes its own model"),
         ("import none.onnx", "Missing option '--output'"),
     ],
 )
@@ -161,7 +164,7 @@ def test_the_card_says_what_a_reader_needs(digits):
         f"- gpucnn {gc.__version__}",
         "gpucnn train --dataset digits --model keras --epochs 1 --batch-size 32",
         'gc.load("model.safetensors")',
-        "images: (N, 1, 8, 8), whole pixels",
+        "images: (N, 1, 8, 8), integer pixels",
     ):
         assert words in text, words
     assert str(digits.path.parent) not in text
@@ -215,7 +218,7 @@ def test_a_readme_of_somebodys_own_stays(gpucnn, folder, no_pictures, tmp_path):
     (out / "README.md").write_text("# my project\n")
     command = ("train", "--dataset", folder, "--epochs", 1, "--device", "cpu", "--output", out)
     first = gpucnn(*command)
-    assert first.status == 0 and f"note: {out / 'README.md'} is not of gpucnn's making" in first.out
+    assert first.status == 0 and f"note: {out / 'README.md'} was not written by gpucnn" in first.out
     gpucnn(*command)  # sets the first run aside
     assert (out / "README.md").read_text() == "# my project\n" and not (out / "previous-1" / "README.md").exists()
     (out / "README.md").unlink()

@@ -148,7 +148,7 @@ def test_a_signal_ends_a_run_with_a_checkpoint_and_its_own_status(number, expect
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == expected, err
-    assert err.splitlines()[-1] == f"gpucnn: stopped: the same command with --resume goes on from {Path('out/checkpoint.safetensors')}"
+    assert err.splitlines()[-1] == f"gpucnn: stopped: the same command with --resume continues from {Path('out/checkpoint.safetensors')}"
     assert "Traceback" not in err and not (Path("out") / ".lock").exists()
     with checkpoint.TensorFile("out/checkpoint.safetensors") as file:
         assert file.description["run"]["epoch"] >= 1
@@ -227,7 +227,7 @@ def test_resume_names_the_option_that_differs(gpucnn, folder, monkeypatch):
         ("--dataset", "digits"),
     ):
         sentence = gpucnn("train", "--output", "run", "--resume", option, value).sentence
-        assert f"it was begun with {option} " in sentence and "leave --resume out to begin anew" in sentence, sentence
+        assert f"it was started with {option} " in sentence and "leave out --resume to start a new run" in sentence, sentence
         assert f"this command has {option} {value!r}" in sentence
     for same in ((), ("--epochs", 2), ("--lr", "2e-3"), ("--dataset", os.path.relpath(folder)), ("--seed", 0)):
         again = gpucnn("train", "--output", "run", "--resume", *same)
@@ -268,7 +268,7 @@ def test_a_model_chooses_no_folder_to_read(gpucnn, tmp_path):
     Path("alone").mkdir()
     Path("out/model.safetensors").rename("alone/model.safetensors")
     sentence = gpucnn("evaluate", "alone/model.safetensors").sentence
-    assert "was trained on 'photos', and no run is beside it" in sentence and "--dataset" in sentence
+    assert "was trained on 'photos', and there is no run beside it" in sentence and "--dataset" in sentence
     assert gpucnn("evaluate", "alone/model.safetensors", "--dataset", "photos").status == 0
     model = gc.load("alone/model.safetensors", device="cpu")
     for folder in ("/etc", "../secret", 3, None, "\x1b[2J"):

@@ -71,7 +71,7 @@ def test_ctrl_c_and_going_on():
     text = end(child)
     assert child.exitstatus == 130
     last = [line for line in re.split(r"[\r\n]+", CONTROL.sub("", text)) if line.strip()][-1]
-    assert last == f"gpucnn: stopped: the same command with --resume goes on from {Path('run/checkpoint.safetensors')}"
+    assert last == f"gpucnn: stopped: the same command with --resume continues from {Path('run/checkpoint.safetensors')}"
     assert text.rindex("\x1b[?25h") > text.rfind("\x1b[?25l") and "Traceback" not in text
     assert text.rindex("\x1b[2K") > text.rindex("━")
 

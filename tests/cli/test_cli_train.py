@@ -137,9 +137,7 @@ def test_auto_without_mnist_takes_the_digits_and_says_why(gpucnn, no_pictures, m
     run = gpucnn("train", "--dataset", "auto", "--epochs", 1, "--device", "cpu")
     assert run.status == 0, run.err
     notes = [line for line in run.out.splitlines() if line.startswith("note: ")]
-    assert (
-        len(notes) == 1 and "MNIST could not be had" in notes[0] and "digits instead" in notes[0] and "could not be downloaded" in notes[0]
-    )
+    assert len(notes) == 1 and "MNIST is not available" in notes[0] and "8×8 digits" in notes[0] and "could not be downloaded" in notes[0]
     assert Path("runs/latest/model.safetensors").exists()
     # What was taken is what evaluate takes: the day that MNIST can be had, this is still a model of the digits.
     assert gc.load("runs/latest/model.safetensors", device="cpu").metadata["dataset"] == "digits"
@@ -241,7 +239,7 @@ def test_ctrl_c_says_how_to_go_on(gpucnn, options, whole, monkeypatch, number):
         at_call(patch, callbacks.Progress, "on_step_end", number, lambda *_: signal.raise_signal(signal.SIGINT))
         stopped = gpucnn(*options, "--output", "run")
     assert stopped.status == 130
-    assert stopped.err == f"gpucnn: stopped: the same command with --resume goes on from {Path('run/checkpoint.safetensors')}\n"
+    assert stopped.err == f"gpucnn: stopped: the same command with --resume continues from {Path('run/checkpoint.safetensors')}\n"
     assert "starting from the beginning" not in resumed(gpucnn, options, whole)
 
 
@@ -360,7 +358,7 @@ def test_more_epochs_lay_the_schedule_out_anew(gpucnn, folder, monkeypatch, comp
     monkeypatch.setattr(gc.SGD, "rates", lambda self, count: rates.append((self.steps, self.schedule)) or original(self, count))
     result = gpucnn(*command, "--epochs", 6, "--resume")
     assert result.status == 0, result.err
-    assert "note: the run was begun with 3 epochs and is to have 6 now: the cosine schedule is laid out anew over all of them" in result.out
+    assert "note: the run was started with 3 epochs and now has 6: the cosine schedule now covers all of them" in result.out
     assert rates[0][0] == (15 if complete else 7) and rates[-1][1].steps == 30 and len(history(Path("run"))) == 6
     assert gpucnn(*command, "--epochs", 6, "--resume").out.count("nothing to do") == 1  # it is a run of 6 epochs now
     assert "--epochs 6, and this command has --epochs 4" in gpucnn(*command, "--epochs", 4, "--resume").sentence
@@ -398,7 +396,7 @@ def test_what_chance_is():
 def test_resume_of_another_run_is_refused(gpucnn, options, whole, change, piece):
     before = {path.name: path.read_bytes() for path in whole.iterdir()}
     sentence = gpucnn(*options, "--output", whole, "--resume", *change).sentence
-    assert "is a checkpoint of another run" in sentence and piece in sentence and "leave --resume out" in sentence
+    assert "is a checkpoint of another run" in sentence and piece in sentence and "leave out --resume" in sentence
     assert {path.name: path.read_bytes() for path in whole.iterdir()} == before
 
 
@@ -419,7 +417,7 @@ def test_resume_from_a_broken_checkpoint_is_refused(gpucnn, options, whole, dama
     }
     target.write_bytes(replaced.get(damage, content))
     sentence = gpucnn(*options, "--output", "run", "--resume").sentence
-    assert str(target) in sentence and "leave --resume out to begin anew" in sentence
+    assert str(target) in sentence and "leave out --resume to start a new run" in sentence
     assert files(Path("run")) == {"checkpoint.safetensors"}
 
 
@@ -460,8 +458,8 @@ def test_a_disk_that_fills_up(gpucnn, options, whole, monkeypatch, number, last)
     with monkeypatch.context() as patch:
         at_call(patch, os, "fsync", number, no_space)
         sentence = gpucnn(*options, "--output", "run").sentence
-    assert sentence.startswith("gpucnn: run cannot be written to any more (No space left on device)")
-    assert ("--resume then goes on from" in sentence) == last
+    assert sentence.startswith("gpucnn: run can no longer be written (No space left on device)")
+    assert ("--resume then continues from" in sentence) == last
     assert Path("run").exists() == last
     assert not Path("run/model.safetensors").exists()
     resumed(gpucnn, options, whole)
@@ -487,7 +485,7 @@ def test_a_disk_that_is_full_at_the_start(gpucnn, options, monkeypatch):
     monkeypatch.setattr(Full, "flush", lambda self: None)
     monkeypatch.setattr(tempfile, "TemporaryFile", Full)
     sentence = gpucnn(*options, "--output", "a/b").sentence
-    assert "the output folder a/b cannot be written to (No space left on device) and has to hold " in sentence and "MiB" in sentence
+    assert "the output folder a/b cannot be written to (No space left on device) and needs room for " in sentence and "MiB" in sentence
     assert not Path("a").exists()
 
 
@@ -518,7 +516,7 @@ def test_a_real_disk_that_fills_up(gpucnn, folder, tiny_disk, monkeypatch):
     with monkeypatch.context() as patch:
         at_call(patch, callbacks.Progress, "on_step_end", 12, lambda *_: ballast.write_bytes(bytes(50_000)))
         sentence = gpucnn(*command).sentence
-    assert "No space left on device" in sentence and "--resume then goes on from" in sentence
+    assert "No space left on device" in sentence and "--resume then continues from" in sentence
     assert files(tiny_disk / "run") == {"checkpoint.safetensors"}
 
 
@@ -583,7 +581,7 @@ def test_validation_images_are_held_back_from_those_to_train_on(gpucnn, options,
     train, validation, test = asked
     assert validation == held and train + validation == 22 and test < 0
     assert all(("val_accuracy" in row) is (held > 0) for row in history(Path("run")))
-    assert (f"{held} of them held back to validate on" in result.out) is (held > 0)
+    assert (f"{held} of them held out for validation" in result.out) is (held > 0)
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -592,7 +590,7 @@ def test_a_run_is_resumed_with_the_validation_images_that_it_has(gpucnn, options
     assert begun.status == 0 and begun.out.count("note: there is no checkpoint in run yet: starting from the beginning\n") == 1
     assert gpucnn(*options, "--output", "run", "--resume").status == 0
     sentence = gpucnn(*options, "--validation", 0.5, "--output", "run", "--resume").sentence
-    assert "begun with --validation 0.25, and this command has --validation 0.5" in sentence
+    assert "started with --validation 0.25, and this command has --validation 0.5" in sentence
 
 
 @pytest.mark.parametrize("value", ["1", "-0.1", "nan", "half"])
@@ -612,11 +610,11 @@ def test_a_set_with_a_part_to_validate_on_has_it_validated_on(gpucnn, folder, tm
     command = ("train", "--dataset", tmp_path / "set", "--device", "cpu", "--model", "keras", "--schedule", "constant", "--output", "run")
     result = gpucnn(*command, "--epochs", 2)
     assert result.status == 0, result.err
-    assert "16 + 6 images" in result.out and "6 besides to validate on" in result.out
+    assert "16 + 6 images" in result.out and "6 additional images for validation" in result.out
     assert all("val_accuracy" in row for row in history(Path("run")))
     result = gpucnn(*command, "--epochs", 3, "--resume")
     assert result.status == 0 and len(history(Path("run"))) == 3, result.err
-    assert "4 of them held back" in gpucnn(*command[:-1], "other", "--epochs", 1, "--validation", 0.25).out
+    assert "4 of them held out" in gpucnn(*command[:-1], "other", "--epochs", 1, "--validation", 0.25).out
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -630,10 +628,10 @@ def test_a_size_is_remembered_by_evaluate_predict_and_resume(gpucnn, folder, tmp
     assert "give --image-size" in gpucnn(*command, "--epochs", 1).sentence
     assert gpucnn(*command, "--epochs", 1, "--image-size", "12x10").status == 0
     assert gpucnn(*command, "--epochs", 2, "--resume").status == 0
-    assert "begun with --image-size '12x10'" in gpucnn(*command, "--image-size", 12, "--resume").sentence
+    assert "started with --image-size '12x10'" in gpucnn(*command, "--image-size", 12, "--resume").sentence
     assert gc.load("run/model.safetensors", device="cpu").input_shape == (1, 12, 10)
     result = gpucnn("evaluate", "run/model.safetensors", "--device", "cpu")
     assert result.status == 0 and "test accuracy" in result.last
     result = gpucnn("predict", "run/model.safetensors", tmp_path / "set" / "down" / "01.png", "--device", "cpu")
-    assert result.status == 0 and "16×20, was brought to 12×10" in result.out and result.last.endswith("%")
+    assert result.status == 0 and "16×20, was resized to 12×10" in result.out and result.last.endswith("%")
     assert "image_size must be" in gpucnn(*command, "--image-size", "big").sentence

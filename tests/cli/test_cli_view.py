@@ -56,7 +56,7 @@ def test_of_a_file_and_of_a_run(model: Path, tmp_path: Path, monkeypatch: pytest
     assert run("view", model, "--images", other, "-o", "other.html", "--no-open")[0] == 0, "brought to the model's size, as predict does"
     assert page["titles"] == ["00.npy", "01.npy", "02.npy"] and page["classes"] == ["dark", "bright"] and page["title"] == "tiny"
     status, out = run("view", model.parent, "-o", "deep/er/page.html", "--no-open", "--dtype", "float16")
-    assert status == 0 and "note: no image of its training is in this page" in out and "--dataset" not in out
+    assert status == 0 and "note: this page has no image of its training set" in out and "--dataset" not in out
     assert described(tmp_path / "deep/er/page.html")["dtype"] == "float16"
 
 
@@ -91,11 +91,11 @@ def test_what_is_refused(model: Path, tmp_path: Path) -> None:
         ([words], "is not a safetensors file"),
         ([tmp_path / "nothing"], "does not exist"),
         ([tmp_path / "images"], "does not exist"),
-        ([unfinished], "without model.safetensors (its run has not come to its end: go on with gpucnn train --resume)"),
-        ([wrong], "is a folder without model.safetensors (no run has been written there)"),
-        ([model, "--images", unfinished], "holds no images"),
+        ([unfinished], "without model.safetensors (its run is not complete: continue it with gpucnn train --resume)"),
+        ([wrong], "is a folder without model.safetensors (there is no run)"),
+        ([model, "--images", unfinished], "contains no images"),
         ([model, "--dtype", "int8"], "dtype must be float32 or float16, got 'int8'"),
-        ([model, "-o", model], "is the model itself: name another file for the page with -o"),
+        ([model, "-o", model], "is the model itself: name another file with -o"),
         ([model, "-o", words / "page.html"], "cannot be written"),
         ([model, "-o", tmp_path], "it is a folder: name a file in it"),
     ):

@@ -94,7 +94,7 @@ def test_an_earlier_profile_is_compared_with(gpucnn: Command) -> None:
         (("--device", "cpu", "--model", "kears"), "did you mean 'keras'"),
         (("--device", "cpu", "--model", "gone.safetensors"), "gone.safetensors"),
         (("--device", "cpu", "--batch-size", "0"), "batch size must be at least 1, got 0"),
-        (("--device", "cpu", "--batch-size", "many"), "'many' is not a whole number"),
+        (("--device", "cpu", "--batch-size", "many"), "'many' is not an integer"),
         (("--device", "cpu", "--layer", "9"), "there is no layer '9': the layers are 1 to 5"),
         (("--device", "cpu", "--op", "sums"), "unknown operation 'sums'"),
         (("--device", "cpu", "--op", "conv", "--shape", "1,2"), "has 2 parts and does not fit 'conv'"),

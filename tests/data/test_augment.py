@@ -139,7 +139,7 @@ class Own(Shift):
 @pytest.mark.parametrize(("given", "name"), [(Own(1), "Own"), (lambda x, rng: x, "<lambda>"), (np.flip, "flip"), (Shift, "Shift")])
 def test_what_a_device_cannot_do(given, name):
     assert not on_device(given)
-    with pytest.raises(ArgumentError, match=f"augmentation .*{name} cannot be done on a device"):
+    with pytest.raises(ArgumentError, match=f"augmentation .*{name} cannot run on a device"):
         device_augment(given)
 
 
@@ -220,7 +220,7 @@ def test_a_kind_that_does_not_say_what_a_device_does_is_done_by_numpy():
     assert not on_device(Negative())
     assert Negative.for_side(3).config() == {"name": Negative.__qualname__}
     assert Negative().on_device() is None
-    with pytest.raises(ArgumentError, match="Negative cannot be done on a device"):
+    with pytest.raises(ArgumentError, match="Negative cannot run on a device"):
         device_augment(Negative())
     with pytest.raises(NotImplementedError):
         RandomChange()(X, draw())

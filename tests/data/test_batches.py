@@ -91,7 +91,7 @@ BAD[2700] = np.inf
         (IMAGES[:0], LABELS[:0], {}, DataError, "no images"),
         (IMAGES[:, :, :0], LABELS, {}, DataError, "no images"),
         (LABELS.astype(np.uint8), LABELS, {}, DataError, "shape"),
-        (BAD, np.zeros(3000, int), {}, DataError, "image 2500 holds NaN"),
+        (BAD, np.zeros(3000, int), {}, DataError, "image 2500 contains NaN"),
         (IMAGES, np.full((10, 2), np.inf), {}, DataError, "label 0"),
         (IMAGES, LABELS - 1, {}, DataError, "from -1 to 8"),
         (IMAGES, LABELS + 2**40, {}, DataError, "class numbers"),
@@ -183,9 +183,9 @@ def test_the_factory():
         augmentation("flip")
     with pytest.raises(TypeError, match="cannot be built"):
         augmentation({"name": "shift", "degrees": 3})
-    with pytest.raises(TypeError, match="by its name"):
+    with pytest.raises(TypeError, match="must be a name"):
         augmentation(3)
-    with pytest.raises(TypeError, match="by its name"):
+    with pytest.raises(TypeError, match="must be a name"):
         augmentation(Shift)  # the class, where one of its objects was meant
 
 
@@ -340,5 +340,5 @@ def test_a_part_of_a_batch_is_that_of_the_whole_batch(make, shuffle, batch_size)
     assert sizes == {3: [3, 3, 3, 1], 4: [4, 4, 2]}[batch_size]
     for (x, y), (expected, labels) in zip(parts, whole_batches, strict=True):
         assert x.tobytes() == expected[len(expected) // 2 :].tobytes() and y.tolist() == labels[len(labels) // 2 :].tolist()
-    if isinstance(augment, Noise):  # which is asked for the part alone
+    if isinstance(augment, Noise):  # which is requested the part alone
         assert augment.changed == {3: [2, 2, 2, 1], 4: [2, 2, 1]}[batch_size]

@@ -115,7 +115,7 @@ def test_the_order_of_places(home, monkeypatch):
             "train-images-idx3-ubyte" in text and "leave --data-dir (data_dir=) out to search GPUCNN_DATA_DIR and the user's cache" in text
         )
     assert Quiet.asked == []
-    assert load_dataset("mnist", home / "given").source.startswith(str(home / "given" / "mnist"))  # downloaded, as it is asked for there
+    assert load_dataset("mnist", home / "given").source.startswith(str(home / "given" / "mnist"))  # downloaded, as it is requested there
     assert Quiet.asked != []
     write_set(home / "other", 0)
     assert load_dataset("mnist", home / "other").source.startswith(str(home / "other"))
@@ -186,7 +186,7 @@ def test_a_damaged_file_is_neither_skipped_nor_replaced(home, name, file):
 def test_the_other_data_set_in_the_folder(home, monkeypatch):
     write_set(home / "data", 1)
     for name in ("mnist", "auto"):
-        refused("holds Fashion-MNIST, and MNIST was asked for", name, home / "data")
+        refused("contains Fashion-MNIST, and MNIST was requested", name, home / "data")
     # named by the environment, it may well be meant for the other set
     monkeypatch.setenv("GPUCNN_DATA_DIR", str(home / "data"))
     assert load_dataset("mnist").source.startswith(str(home / "data" / "mnist"))
@@ -195,7 +195,7 @@ def test_the_other_data_set_in_the_folder(home, monkeypatch):
 
 def test_places_that_are_files(home, monkeypatch):
     (home / "file").write_bytes(b"")
-    refused("a file where a folder was expected.*--dataset FILE", "mnist", home / "file")
+    refused("a file, expected a folder.*--dataset FILE", "mnist", home / "file")
     monkeypatch.setenv("GPUCNN_DATA_DIR", str(home / "file"))
     refused("GPUCNN_DATA_DIR is .* a file", "mnist")
 
@@ -211,7 +211,7 @@ def test_auto_falls_back_to_digits_and_says_why(offline):
     for download, why in ((True, "HTTP 404"), (False, "was not found")):
         data = load_dataset("auto", download=download)
         assert data.name == "digits" and data.note is not None
-        assert why in data.note and "digits instead" in data.note and "--data-dir" in data.note
+        assert why in data.note and "8×8 digits" in data.note and "--data-dir" in data.note
 
 
 def test_digits(offline):
@@ -251,7 +251,7 @@ def test_a_name_goes_before_a_folder_of_that_name(offline, monkeypatch):
     (offline / "mnist").mkdir()
     monkeypatch.chdir(offline)
     refused("could not be downloaded", "mnist")
-    refused("holds no images", f".{os.sep}mnist")
+    refused("contains no images", f".{os.sep}mnist")
 
 
 def test_a_data_set_is_checked():

@@ -56,7 +56,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.server.asked.append(self.path)
         self.server.ranges.append(self.headers.get("Range"))
-        kind = urlsplit(self.path).path.strip("/")  # a proxy is asked for whole addresses
+        kind = urlsplit(self.path).path.strip("/")  # a proxy is requested whole addresses
         try:
             if kind == "good":
                 self.answer(PACKED)
@@ -158,13 +158,13 @@ def test_a_file_comes_whole(server, tmp_path, kind, expected):
     ("kind", "reason"),
     [
         ("cut", "the connection broke after"),
-        ("cut-unsized", "came damaged"),
-        ("short-length", "came damaged"),
-        ("other", "another file came"),
+        ("cut-unsized", "file is damaged"),
+        ("short-length", "file is damaged"),
+        ("other", "the server sent another file"),
         ("page", "web page"),
         ("missing", "HTTP 404"),
         ("silent", r"no answer within 0\.3 s"),
-        ("stalls", "nothing came for 0.3 s after 100 bytes"),
+        ("stalls", "no data for 0.3 s after 100 bytes"),
         ("trickles", "too slow"),
         ("garbled", "127.0.0.1"),
         ("chunked-cut", "the connection broke after"),
@@ -229,7 +229,7 @@ def test_a_full_disk(server, tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be(server, tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(UnavailableError, match="cannot be made"):
+    with pytest.raises(UnavailableError, match="cannot be created"):
         fetch([server.url + "good"], tmp_path / "file" / "f", SHA256)
     assert server.asked == []
 
@@ -345,7 +345,7 @@ def test_a_part_of_another_file_is_dropped_and_the_mirror_asked_once_more(server
     (tmp_path / ".f.unfinished").write_bytes(bytes(2 << 20))
     assert fetch([server.url + "large"], tmp_path / "f", md5=LARGE_MD5) == server.url + "large"
     assert (tmp_path / "f").read_bytes() == LARGE and server.ranges == [f"bytes={2 << 20}-", None]
-    with pytest.raises(UnavailableError, match="another file came, its MD5 is"):
+    with pytest.raises(UnavailableError, match="the server sent another file, its MD5 is"):
         fetch([server.url + "large-other"], tmp_path / "g", md5=LARGE_MD5)
     assert os.listdir(tmp_path) == ["f"]  # nothing of a wrong file is kept
 

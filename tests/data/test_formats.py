@@ -118,24 +118,24 @@ def test_an_archive_without_a_test_set_is_split(tmp_path: Path) -> None:
 def test_archives_that_cannot_be(tmp_path: Path) -> None:
     for change, match in (
         ({"x_train": TRAIN[:29]}, "29 images, and labels of shape"),
-        ({"x_train": TRAIN.astype(np.int32) + 1000}, "hold 1000 to 12"),
-        ({"x_train": TRAIN.astype(np.float32) - 1}, r"where 0 … 1 or whole numbers"),
+        ({"x_train": TRAIN.astype(np.int32) + 1000}, "contain 1000 to 12"),
+        ({"x_train": TRAIN.astype(np.float32) - 1}, r"expected 0 … 1 or integers"),
         ({"x_train": np.full((30, 6, 6), np.nan)}, "NaN or infinity"),
         ({"x_train": RNG.random((30, 7))}, "rows of 7 pixels are not square images"),
         ({"x_train": RNG.random((30, 6, 6, 6))}, "1 or 3 channels"),
-        ({"x_train": TRAIN[:0], "y_train": TRAIN_LABELS[:0]}, "not none at all"),
+        ({"x_train": TRAIN[:0], "y_train": TRAIN_LABELS[:0]}, "a non-empty array of numbers"),
         ({"x_test": RNG.integers(0, 9, (12, 5, 6), np.uint8)}, "of one shape"),
         ({"y_test": TEST_LABELS + 1}, "has the class '3', which .* does not have"),
-        ({"y_test": np.array(["a"] * 12)}, "labels of another kind"),
-        ({"y_train": TRAIN_LABELS + 0.5}, "not whole numbers"),
+        ({"y_test": np.array(["a"] * 12)}, "has other labels than"),
+        ({"y_train": TRAIN_LABELS + 0.5}, "not integers"),
         ({"y_train": np.ones((30, 3), np.uint8)}, "several labels for an image"),
         ({"y_train": np.zeros(30, int)}, "only the class '0'"),
         ({"y_train": np.arange(30).astype("M8[s]")}, "labels of the type"),
-        ({"x_train": np.array(["a"] * 30)}, "images must be numbers"),
+        ({"x_train": np.array(["a"] * 30)}, "images must be a non-empty array of numbers"),
     ):
         refused(npz(tmp_path, {**KERAS, **change}), match)
-    refused(npz(tmp_path, {"images": TRAIN, "labels": np.arange(30)}), "has one image, and one must be held back")
-    refused(npz(tmp_path, {"a": TRAIN}), "holds a, where x_train")
+    refused(npz(tmp_path, {"images": TRAIN, "labels": np.arange(30)}), "has one image, and one must be held out")
+    refused(npz(tmp_path, {"a": TRAIN}), "contains a, expected x_train")
 
 
 def header(shape: str, kind: str = "|u1") -> bytes:
@@ -149,8 +149,8 @@ def test_hostile_archives(tmp_path: Path) -> None:
     path = tmp_path / "set.npz"
     for content, match in (
         (header("(1 << 40,)") + b"a", "cannot be read as an .npz archive"),
-        (header("(1099511627776, 6, 6)") + b"a", "says that it holds .* GiB, and has 1 B"),
-        (header("(2, 6, 6)") + bytes(71), "says that it holds 72 B, and has 71 B"),
+        (header("(1099511627776, 6, 6)") + b"a", "declares .* GiB, and has 1 B"),
+        (header("(2, 6, 6)") + bytes(71), "declares 72 B, and has 71 B"),
         (header("(1,)", "|O") + b"cos\nsystem\n", "Python objects .* never unpickled"),
         (b"\x93NUMPY\x09\x00" + bytes(100), "its format is of version 9.0"),
         (b"nothing", "cannot be read as an .npz archive"),
@@ -211,7 +211,7 @@ def test_a_test_table_without_labels_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "test.csv").write_text(",".join(f"pixel{i}" for i in range(36)) + "\n" + "\n".join(",".join(map(str, row)) for row in rows))
     assert not tables.has_labels(tmp_path / "test.csv") and tables.has_labels(tmp_path / "train.csv")
     assert len(load_dataset(tmp_path).test_images) == 6
-    refused(tmp_path / "test.csv", "no column of labels")
+    refused(tmp_path / "test.csv", "no label column")
 
 
 def test_labels_may_be_words_and_stand_anywhere(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_tables_that_cannot_be(tmp_path: Path) -> None:
         ("label,p1,p2,p3,p4\n1,2,3,4\n", "rows of 4 cells below a header of 5|cannot be read"),
         ("label,p1,p2,p3,p4\n1,2,3,4,5\n1,2,3\n", "cannot be read as a table of numbers"),
         ("label,p1,p2,p3,p4\n1,2,3,4,x\n", "cannot be read as a table of numbers"),
-        ("label,p1,p2,p3,p4\n1,2,3,4,999\n0,1,1,1,1\n", "hold 1 to 999"),
+        ("label,p1,p2,p3,p4\n1,2,3,4,999\n0,1,1,1,1\n", "contain 1 to 999"),
         ("label,p1,p2,p3,p4\n1,2,3,4,nan\n0,1,1,1,1\n", "NaN"),
         ("label,p1,p2,p3,p4,p5\n1,1,2,3,4,5\n0,1,1,1,1,1\n", "rows of 5 pixels are not square"),
         ("\x00\x01\x02", "has 1 column,"),
@@ -274,9 +274,9 @@ def test_emnist_is_turned_upright(tmp_path: Path) -> None:
 
 def test_idx_files_that_are_too_few_or_too_many(tmp_path: Path) -> None:
     write_idx(tmp_path / "train-images-idx3-ubyte", TRAIN)
-    refused(tmp_path, "as train labels none")
+    refused(tmp_path, "train labels are none")
     write_idx(tmp_path / "train-labels-idx1-ubyte", TRAIN_LABELS)
-    refused(tmp_path, "as test images none")
+    refused(tmp_path, "test images are none")
     write_idx(tmp_path / "letters-train-labels-idx1-ubyte", TRAIN_LABELS)
     refused(tmp_path, "each set into a folder of its own")
 
@@ -304,14 +304,14 @@ def test_a_folder_with_one_file_of_a_set_is_that_set(tmp_path: Path) -> None:
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(b"PK")
-    refused(tmp_path / "a.zip", r"is a file where a folder was expected, or one of \.npz, \.csv")
+    refused(tmp_path / "a.zip", r"is a file, expected a folder, or one of \.npz, \.csv")
     refused(tmp_path / "none.npz", "does not exist")
     refused(tmp_path / "none.csv", "does not exist")
     (tmp_path / "folder.npz").mkdir()
-    refused(tmp_path / "folder.npz", "holds no images")
+    refused(tmp_path / "folder.npz", "contains no images")
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "pipe.npz")
-        refused(tmp_path / "pipe.npz", "is a pipe and no regular file")
+        refused(tmp_path / "pipe.npz", "is a pipe, not a regular file")
 
 
 def test_names_are_spelt_as_one_likes_and_a_path_goes_before_such_a_spelling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

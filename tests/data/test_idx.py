@@ -105,7 +105,7 @@ def test_what_is_no_idx_file(tmp_path, path):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_a_pipe_is_refused_without_waiting(path):
     os.mkfifo(path)
-    refused(path, "no regular file")
+    refused(path, "not a regular file")
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, lambda raw: gzip.compress(raw, 0)])
@@ -119,9 +119,9 @@ def test_truncation_at_every_byte(path, pack):
 @pytest.mark.parametrize("surplus", [b"\0", b"x", b"x" * 5000])
 def test_surplus_bytes(path, surplus):
     path.write_bytes(content() + surplus)
-    refused(path, "goes on after the 18 bytes")
+    refused(path, "continues after the 18 bytes")
     path.write_bytes(gzip.compress(content() + surplus))
-    refused(path, "goes on after")
+    refused(path, "continues after")
 
 
 def test_surplus_after_the_gzip_stream(path):
@@ -170,7 +170,7 @@ def test_arbitrary_bytes_give_an_array_or_a_data_error(tmp_path, raw, header):
 def test_the_hash_is_of_the_uncompressed_bytes(path):
     path.write_bytes(gzip.compress(content()))
     read_idx(path, sha256=hashlib.sha256(content()).hexdigest())
-    text = refused(path, "where 0000", sha256="0" * 64)
+    text = refused(path, ", expected 0000", sha256="0" * 64)
     assert hashlib.sha256(content()).hexdigest() in text and "delete it" in text
 
 
@@ -189,7 +189,7 @@ def test_a_gzip_bomb_is_read_no_further_than_announced(path):
     bomb = zlib.compressobj(9, zlib.DEFLATED, 31)
     path.write_bytes(bomb.compress(content()) + b"".join(bomb.compress(bytes(1 << 20)) for _ in range(64)) + bomb.flush())
     tracemalloc.start()
-    refused(path, "goes on after")
+    refused(path, "continues after")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2 << 20
@@ -198,7 +198,7 @@ def test_a_gzip_bomb_is_read_no_further_than_announced(path):
 def test_the_expected_shape_is_held_against_the_header(path):
     path.write_bytes(content())
     assert read_idx(path, shape=(2, 3, 3)).shape == (2, 3, 3)
-    refused(path, "announces 2 × 3 × 3 where 2 × 3 × 4", shape=(2, 3, 4))
+    refused(path, "announces 2 × 3 × 3, expected 2 × 3 × 4", shape=(2, 3, 4))
 
 
 def test_writing(tmp_path, monkeypatch):

@@ -186,7 +186,7 @@ def test_npy(tmp_path, array, expected):
         (np.zeros((2, 5, 7), np.uint8), "shape"),
         (np.zeros(5, np.uint8), "shape"),
         (np.zeros((1, 1, 5, 7), np.uint8), "shape"),
-        (np.array([[0, 256]]), "0 to 256 where whole numbers are pixels"),
+        (np.array([[0, 256]]), "0 to 256 where integers are pixels"),
         (np.array([[-1, 3]], np.int8), "-1 to 3 where"),
         (np.zeros((5, 7), complex), "complex128"),
         (np.zeros((5, 7), bool), "bool"),

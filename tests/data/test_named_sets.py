@@ -205,7 +205,7 @@ def test_damaged_files(home):
     good = read_idx(labels)
     for change, match in (
         (np.where(good == 3, 4, good), "has as many of each"),
-        (good[:-1], "announces 29 where 30 was expected"),
+        (good[:-1], "announces 29, expected 30"),
         (np.where(good == 3, 77, good), "label 3 is 77"),
     ):
         write_idx(labels, change.astype(np.uint8))
@@ -227,12 +227,12 @@ def test_mnist_in_the_folder_is_not_taken_for_kmnist(home, monkeypatch, ending):
         hashes.append(hashlib.sha256((home / "raw").read_bytes()).hexdigest())
     real = replace(mnist.SOURCES["mnist"], sha256=tuple(hashes), train_shape=(30, 5, 5), test_shape=(10, 5, 5))
     monkeypatch.setitem(mnist.SOURCES, "mnist", real)
-    refused("holds MNIST, and Kuzushiji-MNIST was asked for", "kmnist", home / "data")
+    refused("contains MNIST, and Kuzushiji-MNIST was requested", "kmnist", home / "data")
     monkeypatch.setenv("GPUCNN_DATA_DIR", str(home / "data"))  # which may well be meant for the other set
     assert load_dataset("kmnist").source.startswith(str(home / "data" / "kmnist"))
     if ending:
         write_set(home / "other", "kmnist")
-        refused("holds Kuzushiji-MNIST, and MNIST was asked for", "mnist", home / "other")
+        refused("contains Kuzushiji-MNIST, and MNIST was requested", "mnist", home / "other")
 
 
 def test_names_and_classes_are_those_that_the_sets_are_published_with():
@@ -283,7 +283,7 @@ def test_cifar_that_is_damaged_or_pickled(home, monkeypatch):
     path = home / "data" / source.archive
     path.parent.mkdir(exist_ok=True)
     path.write_bytes((home.mirror / source.archive).read_bytes()[:-1])
-    refused("has the MD5 .* where .* was expected", "cifar10", home / "data")
+    refused("has the MD5 .*, expected .*", "cifar10", home / "data")
     for content, match in ((b"no archive", "cannot be read as a .tar.gz"), (None, "lacks data_batch_1.bin, data_batch_2.bin")):
         if content is None:
             with tarfile.open(path, "w:gz"):
@@ -298,7 +298,7 @@ def test_cifar_that_is_damaged_or_pickled(home, monkeypatch):
     test = path.parent / source.folder / source.test
     good = test.read_bytes()
     test.write_bytes(good[:-1])
-    refused(r"test_batch.bin has 30,729 bytes where 10 images of 3,073 bytes", "cifar10", home / "data")
+    refused(r"test_batch.bin has 30,729 bytes, expected 10 images of 3,073 bytes", "cifar10", home / "data")
     test.write_bytes(bytes([99]) + good[1:])
     refused("test_batch.bin do not have 1 images of each of 10 classes", "cifar10", home / "data")
     monkeypatch.setitem(cifar.SOURCES, "cifar10", replace(source, mirrors=source.mirrors[:1]))
@@ -315,7 +315,7 @@ def test_cifar_that_is_damaged_or_pickled(home, monkeypatch):
 
 
 def test_a_folder_that_was_named_is_the_only_one(home, monkeypatch):
-    """The environment's has the archive, which was not asked for."""
+    """The environment's has the archive, which was not requested."""
     monkeypatch.setenv("GPUCNN_DATA_DIR", str(home / "env"))
     (home / "env").mkdir()
     (home / "env" / "cifar-10-binary.tar.gz").write_bytes((home.mirror / "cifar-10-binary.tar.gz").read_bytes())

@@ -81,7 +81,7 @@ def test_validation_alone_is_tested_on_and_that_is_said(tmp_path):
     write(tmp_path / "train.parquet", range(6), [0, 1] * 3)
     write(tmp_path / "valid.parquet", [9, 9], [0, 1])
     data = load_dataset(tmp_path)
-    assert len(data.test_images) == 2 and data.validation_images is None and "no part to test on" in data.note
+    assert len(data.test_images) == 2 and data.validation_images is None and "no test part" in data.note
 
 
 def test_other_writers(tmp_path):
@@ -99,7 +99,7 @@ def test_other_writers(tmp_path):
 def test_sizes_and_colours(tmp_path):
     images = [png(5), png((1, 2, 3), (6, 6), "RGB"), png(7), png(8, (9, 4))]
     path = write(tmp_path / "x.parquet", [], [0, 1, 0, 1], images=images)
-    refused(path, r"row 1: the image is 6 × 6 pixels .* where 3 × 4 was expected.*--image-size")
+    refused(path, r"row 1: the image is 6 × 6 pixels .*, expected 3 × 4.*--image-size")
     data = load_dataset(path, image_size="2x3")
     assert data.image_shape == (3, 2, 3)
     everything = np.concatenate([data.train_images, data.test_images])[:, :, 0, 0].tolist()
@@ -117,15 +117,15 @@ def test_what_is_no_such_set(tmp_path):
     refused(path, "no column of labels")
     refused(write(path, [], [], images=[]), "has no rows")
     refused(write(path, [], [0, 1], images=[png(1), b"no image"]), "row 1 cannot be read as an image")
-    refused(write(path, [], [0, 1], images=[None, png(1)]), "row 0: the column 'image' holds no encoded image, but NoneType: embed")
-    refused(write(path, [1, 2], [0.5, 1.5]), "row 0: the column 'label' holds 0.5 where a class's number or name")
-    refused(write(path, [1, 2], [[0], [1]]), r"holds \[0\] where")
+    refused(write(path, [], [0, 1], images=[None, png(1)]), "row 0: the column 'image' contains no encoded image, but NoneType: embed")
+    refused(write(path, [1, 2], [0.5, 1.5]), "row 0: the column 'label' contains 0.5, expected a class's number or name")
+    refused(write(path, [1, 2], [[0], [1]]), r"contains \[0\], expected")
     whole = write(path, range(40), [0, 1] * 20).read_bytes()
     path.write_bytes(whole[:60] + bytes(200) + whole[260:])
-    refused(path, "damaged behind row|cannot be read")
+    refused(path, "damaged after row|cannot be read")
     os.unlink(path)
     os.mkfifo(path)
-    refused(path, "a pipe and no regular file")
+    refused(path, "a pipe, not a regular file")
 
 
 def test_without_pyarrow(tmp_path, monkeypatch):

@@ -38,7 +38,7 @@ ALL = (
     "translation",
 )
 HELPERS = {"common", "cpu_tables", "in_pytorch", "machine", "rivals"}  # what the others import
-NOTHING = "a run with --quick: too few"
+NOTHING = "a run with --quick: the figures mean nothing"
 Example = Callable[..., Any]
 
 
@@ -99,7 +99,7 @@ def test_tf2_mnist(example: Example) -> None:
     assert result.status == 0, result.err
     assert len(re.findall(r"^epoch \d: accuracy [\d.]+, val_accuracy [\d.]+$", result.out, re.MULTILINE)) == 4
     assert float(re.findall(r"test accuracy ([\d.]+) %", result.out)[0]) > 90
-    found = re.findall(r"^'(.+)' with probability ([\d.]+), and it is '(.+)'$", result.out, re.MULTILINE)
+    found = re.findall(r"^predicted '(.+)' with probability ([\d.]+); the label is '(.+)'$", result.out, re.MULTILINE)
     assert len(found) == 5 and sum(best == label for best, _, label in found) >= 4 and all(0.1 < float(part) <= 1 for _, part, _ in found)
 
 
@@ -136,7 +136,7 @@ def test_image_filters(example: Example, tmp_path: Path) -> None:
     deviation = {
         name.strip(): float(value) for name, value in re.findall(r"^(.{14}) \d+ × .*deviation ([\d.]+)$", result.out, re.MULTILINE)
     }
-    assert len(deviation) == 9 and deviation["low-pass"] < deviation["blur"] < deviation["as it is"] < deviation["sharpen"]
+    assert len(deviation) == 9 and deviation["low-pass"] < deviation["blur"] < deviation["unchanged"] < deviation["sharpen"]
     assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
     assert "cannot be written" in example("image_filters", "--quick", "--device", "cpu", "--output", tmp_path / "no" / "a.png").sentence
 
@@ -145,7 +145,7 @@ def test_translation(example: Example, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     result = example("translation", "--quick", "--device", "cpu", "--output", "moved.png", "--most", 2)
     assert result.status == 0, result.err
-    rows = re.findall(r"^moved by (\d): changed feature maps ([\d.]+), pooled maps ([\d.]+), largest", result.out, re.MULTILINE)
+    rows = re.findall(r"^moved by (\d): changed feature maps ([\d.]+), pooled maps ([\d.]+), maximum", result.out, re.MULTILINE)
     assert [row[0] for row in rows] == ["0", "1", "2"] and float(rows[0][1]) == 0 and float(rows[1][1]) > float(rows[1][2]) > 0
     assert (tmp_path / "moved.png").read_bytes().startswith(b"\x89PNG")
 
@@ -171,7 +171,7 @@ def test_mnist_speedrun_takes_the_digits_where_there_is_no_mnist(example: Exampl
     pytest.importorskip("sklearn")
     result = example("mnist_speedrun", "--device", "cpu", "--epochs", 1, "--seeds", 1)
     assert result.status == 0, result.err
-    assert result.out.startswith("data: MNIST could not be had, so these are scikit-learn's 8×8 digits instead")
+    assert result.out.startswith("data: MNIST is not available, so these are scikit-learn's 8×8 digits")
     assert NOTHING not in result.out
 
 
@@ -240,9 +240,7 @@ def test_accuracy_against_pytorch(example: Example) -> None:
 @pytest.mark.parametrize("name", ["against_pytorch", "accuracy_against_pytorch"])
 def test_without_pytorch_there_is_nothing_to_compare_with(example: Example, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    assert (
-        example(name, "--quick").sentence == f"{name}: PyTorch is not installed (pip install torch), and there is nothing to compare with"
-    )
+    assert example(name, "--quick").sentence == f"{name}: PyTorch is not installed (pip install torch), so there is nothing to compare with"
 
 
 def test_the_tables_of_scale_are_those_of_its_figures(example: Example) -> None:
@@ -262,7 +260,8 @@ def test_a_table_of_scale_that_was_changed_by_hand_is_found(example: Example, tm
     text = document.read_text(encoding="utf-8")
     document.write_text(text.replace("450 GB/s", "900 GB/s"), encoding="utf-8")
     assert (
-        example(run, "--check").sentence == "scale: docs/scale.md has other tables than the figures say: python examples/scale.py --write"
+        example(run, "--check").sentence
+        == "scale: the tables in docs/scale.md do not match the figures: run python examples/scale.py --write"
     )
     assert example(run, "--write").status == 0 and document.read_text(encoding="utf-8") == text
     document.write_text("<!-- scale: speed -->\n<!-- end of scale -->\n", encoding="utf-8")
@@ -290,7 +289,7 @@ def test_a_figure_that_was_changed_by_hand_is_found(example: Example, tmp_path: 
     right = document.read_text(encoding="utf-8")
     document.write_text(re.sub(r"(\| 98 % \| )[\d.]+", r"\g<1>0.001", right), encoding="utf-8")
     result = example(run, "--check")
-    assert result.status == 1 and result.err.startswith("not what the figures say: docs/performance.md; run")
+    assert result.status == 1 and result.err.startswith("the tables do not match the figures: docs/performance.md; run")
     assert example(run).status == 0 and document.read_text(encoding="utf-8") == right
     document.write_text(right.replace("figures: speedrun", "figures: speed"), encoding="utf-8")
     assert example(run).sentence.startswith("measured_tables: there is no table 'speed': the tables are about, shapes,")
@@ -306,17 +305,17 @@ def test_the_roofline_is_drawn(example: Example, tmp_path: Path) -> None:
 
 
 REFUSED = (
-    ("mnist_speedrun --seeds 0", "argument --seeds: takes a whole number of at least 1, got '0'"),
-    ("mnist_speedrun --epochs two", "argument --epochs: takes a whole number of at least 1, got 'two'"),
+    ("mnist_speedrun --seeds 0", "argument --seeds: takes an integer of at least 1, got '0'"),
+    ("mnist_speedrun --epochs two", "argument --epochs: takes an integer of at least 1, got 'two'"),
     ("mnist_speedrun --device tpu", "mnist_speedrun: unknown device 'tpu': the devices are auto, cpu, cuda"),
     ("mnist_speedrun --device cpu --dataset mnsit", "there is no data set 'mnsit', did you mean 'mnist'?"),
     ("mnist_speedrun --device cpu --dataset mnist --data-dir nowhere", "data_dir nowhere does not exist"),
-    ("against_pytorch --steps 1", "argument --steps: takes a whole number of at least 2, got '1'"),
+    ("against_pytorch --steps 1", "argument --steps: takes an integer of at least 2, got '1'"),
     ("against_pytorch --models vvg", "argument --models: invalid choice: 'vvg'"),
     ("against_pytorch --memory-of jax keras", "--memory-of takes gpucnn or PyTorch, and a network"),
-    ("accuracy_against_pytorch --seeds -1", "argument --seeds: takes a whole number of at least 1, got '-1'"),
-    ("steps_on_gpu --device cpu --batch-size 20000", "argument --batch-size: takes a whole number from 1 to 10,000, got '20000'"),
-    ("steps_on_gpu --rounds 0", "argument --rounds: takes a whole number of at least 1, got '0'"),
+    ("accuracy_against_pytorch --seeds -1", "argument --seeds: takes an integer of at least 1, got '-1'"),
+    ("steps_on_gpu --device cpu --batch-size 20000", "argument --batch-size: takes an integer from 1 to 10,000, got '20000'"),
+    ("steps_on_gpu --rounds 0", "argument --rounds: takes an integer of at least 1, got '0'"),
     ("profile_kernels --html nowhere/profile.html", "profile_kernels: nowhere/profile.html cannot be written: there is no folder nowhere"),
     ("profile_kernels --device tpu", "unknown device 'tpu'"),
     ("measure_chip", "the following arguments are required: file"),

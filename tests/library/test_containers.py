@@ -260,7 +260,7 @@ def test_memory_is_what_numpy_holds(name: str) -> None:
         (lambda: gc.Stack(3), TypeError, "Stack takes layers, or lists of them, got 3"),
         (lambda: gc.Concat(gc.Flatten()), ArgumentError, "Concat needs at least two branches"),
         (lambda: gc.Concat(gc.Flatten(), "x"), TypeError, "Concat takes layers, or lists of them, got 'x'"),
-        (lambda: gc.Concat(*[gc.Flatten()] * 2), ArgumentError, "a layer can stand in Concat once only"),
+        (lambda: gc.Concat(*[gc.Flatten()] * 2), ArgumentError, "a layer can be in Concat only once"),
         (lambda: gc.Residual(conv(), activation="rely"), ValueError, "unknown activation 'rely'.*did you mean 'relu'"),
     ],
 )
@@ -272,10 +272,10 @@ def test_what_makes_no_sense_is_refused_at_once(make: Any, error: type[Exception
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        (lambda: gc.Residual(conv(3)), r"its layers give the shape \(3, 6, 6\) and the input, which is the shortcut, has \(2, 6, 6\)"),
-        (lambda: gc.Residual(conv(3), shortcut=conv(4, 1)), r"the shape \(3, 6, 6\) and the shortcut gives \(4, 6, 6\)"),
-        (lambda: gc.Concat(conv(), conv(stride=2)), r"branch 1 gives the shape \(3, 6, 6\) and branch 2 \(3, 3, 3\): only channels may"),
-        (lambda: gc.Concat(conv(), gc.Flatten()), r"branch 1 gives the shape \(3, 6, 6\) and branch 2 \(72,\)"),
+        (lambda: gc.Residual(conv(3)), r"its layers return the shape \(3, 6, 6\) and the input, which is the shortcut, has \(2, 6, 6\)"),
+        (lambda: gc.Residual(conv(3), shortcut=conv(4, 1)), r"the shape \(3, 6, 6\) and the shortcut returns \(4, 6, 6\)"),
+        (lambda: gc.Concat(conv(), conv(stride=2)), r"branch 1 returns the shape \(3, 6, 6\) and branch 2 \(3, 3, 3\): only channels may"),
+        (lambda: gc.Concat(conv(), gc.Flatten()), r"branch 1 returns the shape \(3, 6, 6\) and branch 2 \(72,\)"),
         (lambda: gc.Concat(conv(), gc.Dense(3)), "branch 2, Dense.*Dense works on rows of features"),
         (lambda: gc.Stack(conv(), gc.Dense(3)), "layer 2 of 2, Dense.*Dense works on rows of features"),
         (lambda: gc.Residual(conv(), shortcut=gc.Dense(3)), "the shortcut, Dense.*Dense works on rows of features"),
@@ -288,5 +288,5 @@ def test_shapes_that_do_not_fit_are_named(layer: Any, message: str) -> None:
 
 def test_a_layer_in_two_places_is_refused() -> None:
     twice = conv(2)
-    with pytest.raises(ArgumentError, match="a layer can stand in a model once only"):
+    with pytest.raises(ArgumentError, match="a layer can be in a model only once"):
         gc.Sequential(twice, gc.Residual(gc.Stack(twice)))

@@ -216,7 +216,7 @@ def test_integer_takes_whole_numbers_of_any_kind() -> None:
         assert number == 3
         assert type(number) is int
     for wrong in (3.0, "3", None, True, np.bool_(True), [3]):
-        with pytest.raises(TypeError, match="n must be a whole number, got"):
+        with pytest.raises(TypeError, match="n must be an integer, got"):
             checks.integer(wrong, "n", 0)
     with pytest.raises(ArgumentError, match="n must be at least 4, got 3"):
         checks.integer(3, "n", 4)
@@ -225,7 +225,7 @@ def test_integer_takes_whole_numbers_of_any_kind() -> None:
 def test_pair_takes_one_or_two_whole_numbers() -> None:
     assert checks.pair(2, "n", 1) == checks.pair((2, 2), "n", 1) == checks.pair([2, np.int32(2)], "n", 1) == (2, 2)
     for wrong in ((1,), (1, 2, 3), ()):
-        with pytest.raises(ShapeError, match="n must be one whole number or two"):
+        with pytest.raises(ShapeError, match="n must be one integer or two"):
             checks.pair(wrong, "n", 1)
 
 

@@ -89,7 +89,7 @@ def test_whole_numbers_of_every_width_are_pixels(way: str, dtype: type) -> None:
 def test_whole_numbers_that_are_no_pixels_are_refused(way: str, wrong: int) -> None:
     x = PIXELS.astype(np.int64)
     x[3, 0, 1, 1] = wrong
-    with pytest.raises(DataError, match=rf"are pixels, which lie in 0\.\.255, got .*{wrong}.*floats"):
+    with pytest.raises(DataError, match=rf"are pixels and must be in 0\.\.255, got .*{wrong}.*floats"):
         TAKES[way](x, LABELS)
 
 
@@ -185,7 +185,7 @@ def test_confusion_matrix_takes_columns_and_refuses_scores() -> None:
     expected = [[1, 1], [0, 2]]
     for wrap in (list, np.asarray, lambda values: np.asarray(values)[:, None], lambda values: torch().as_tensor(values)):
         np.testing.assert_array_equal(gc.metrics.confusion_matrix(wrap([0, 0, 1, 1]), wrap([0, 1, 1, 1]), np.int64(2)), expected)
-    with pytest.raises(DataError, match="whole numbers, got float64"):
+    with pytest.raises(DataError, match="integers, got float64"):
         gc.metrics.confusion_matrix([0, 1], [0.0, np.nan], 2)
 
 

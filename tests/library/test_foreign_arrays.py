@@ -108,7 +108,7 @@ def test_running_statistics_of_a_tensor_are_moved_in_place():
     fixed = np.zeros(3, np.float32)
     fixed.flags.writeable = False
     for statistics in (fixed, [0.0, 0.0, 0.0]):
-        with pytest.raises(TypeError, match=r"running_mean is moved in place, and .* cannot be written to"):
+        with pytest.raises(TypeError, match=r"running_mean is updated in place, and .* cannot be written to"):
             F.batch_norm(X, statistics, VARIANCE.copy(), training=True)
 
 
@@ -130,9 +130,9 @@ class Elsewhere:
 @pytest.mark.parametrize(
     ("kind", "error", "match"),
     [
-        (1, TypeError, "cannot be taken .not today."),
+        (1, TypeError, "cannot be used .not today."),
         (10, TypeError, "DLPack's kind 10, and only the CPU and CUDA can be read"),
-        (None, TypeError, "does not say where it is .who knows."),
+        (None, TypeError, "does not tell its device .who knows."),
     ],
 )
 def test_what_cannot_be_had_is_a_sentence(kind, error, match):
@@ -152,7 +152,7 @@ def test_an_array_on_a_gpu_where_there_is_none(monkeypatch):
 
 def test_two_libraries_in_one_call():
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    with pytest.raises(TypeError, match=r"must be of one library, got those of .* and torch"):
+    with pytest.raises(TypeError, match=r"must be from one library, got .* and torch"):
         F.dense(torch.from_numpy(FLAT), Elsewhere(1))
 
 

@@ -127,7 +127,7 @@ def test_attributes_of_other_names_are_refused(name: str) -> None:
         with pytest.raises(TypeError, match="trainable must be True or False, got 'no'"):
             layer.trainable = "no"  # type: ignore[assignment]
         return
-    with pytest.raises(AttributeError, match=rf"a layer has no '{name}'.*say layer\.trainable = False"):
+    with pytest.raises(AttributeError, match=rf"a layer has no '{name}'.*set layer\.trainable = False"):
         setattr(layer, name, False)
 
 
@@ -169,7 +169,7 @@ def test_layers_by_name() -> None:
     assert model["residual_1.batchnorm2d_1"] is model.layers[3].inner()["batchnorm2d_1"]
     with pytest.raises(UnknownNameError, match=r"unknown layer 'conv2d_2'.*did you mean 'conv2d_1'"):
         model["conv2d_2"]
-    with pytest.raises(TypeError, match=r"layers are asked for by name, such as model\['conv2d_1'\], got 0"):
+    with pytest.raises(TypeError, match=r"takes a layer's name, such as model\['conv2d_1'\], got 0"):
         model[0]  # type: ignore[index]
     with pytest.raises(GpucnnError, match="not built"):
         network()["conv2d_1"]

@@ -75,7 +75,7 @@ def test_whole_planes_and_zeros_around_them(rng: np.random.Generator) -> None:
         (lambda: F.conv_transpose2d(np.ones((1, 3, 2, 2)), np.ones((2, 3, 1, 1))), "with the 3 channels of x"),
         (lambda: F.conv_transpose2d(np.ones((1, 2, 2, 2)), np.ones((2, 3, 1, 1)), np.ones(2)), "each of the 3 filters, got shape"),
         (lambda: F.conv_transpose2d(np.ones((1, 2, 2, 2)), np.ones((2, 3, 1, 1)), output_padding=1), "below the stride or the dilation"),
-        (lambda: F.zero_pad2d(np.ones((1, 2, 2, 2)), "same"), "padding of zero_pad2d must be whole numbers, got 'same'"),
+        (lambda: F.zero_pad2d(np.ones((1, 2, 2, 2)), "same"), "padding of zero_pad2d must be integers, got 'same'"),
         (lambda: F.global_avg_pool2d(np.ones((2, 3))), "x must have 4 axes"),
     ],
 )

@@ -258,7 +258,7 @@ def test_a_history_that_cannot_be_used_is_said_and_the_run_goes_on(how: str, tmp
     expected = measured(train(tmp_path, 4))
     train(tmp_path, 3)
     spoil(tmp_path / LOG, how)
-    with pytest.warns(UserWarning, match=r"without its first epochs: .*history\.csv, which held them, cannot be used: "):
+    with pytest.warns(UserWarning, match=r"without its first epochs: .*history\.csv, which contains them, cannot be used: "):
         history = train(tmp_path, 4, resume=True, log="other.csv")
     assert measured(history) == expected[2:]
     assert len(history["seconds"]) == 2

@@ -188,7 +188,7 @@ def test_backward_refuses_gradients_that_do_not_fit(rng: np.random.Generator) ->
         model.backward(np.zeros((4, 3, 3, 5)))
     with pytest.raises(ShapeError, match=r"gradient must have shape \(batch, 3, 3, 4\), got \(4, 3\)"):
         model.backward(np.zeros((4, 3)))
-    with pytest.raises(ShapeError, match=r"the last forward had a batch of 4, the output's gradient is of one of 2"):
+    with pytest.raises(ShapeError, match=r"the last forward had a batch of 4, the output's gradient has 2"):
         model.backward(np.zeros((2, 3, 3, 4)))
     model.backward(np.zeros((4, 3, 3, 4)))  # a refused gradient does not use the forward up
 
@@ -322,9 +322,9 @@ def test_every_layer_is_among_those_that_files_may_name() -> None:
     ("make", "error", "message"),
     [
         (lambda: gc.Conv2D(0, 3), ArgumentError, "filters must be at least 1, got 0"),
-        (lambda: gc.Conv2D(2.0, 3), TypeError, "filters must be a whole number, got 2.0"),
+        (lambda: gc.Conv2D(2.0, 3), TypeError, "filters must be an integer, got 2.0"),
         (lambda: gc.Conv2D(2, 0), ShapeError, "kernel_size must be at least 1, got 0"),
-        (lambda: gc.Conv2D(2, (3, 3, 3)), ShapeError, r"kernel_size must be one whole number or two .*got \(3, 3, 3\)"),
+        (lambda: gc.Conv2D(2, (3, 3, 3)), ShapeError, r"kernel_size must be one integer or two .*got \(3, 3, 3\)"),
         (lambda: gc.Conv2D(2, 3, stride=0), ShapeError, "stride must be at least 1, got 0"),
         (lambda: gc.Conv2D(2, 3, dilation=-1), ShapeError, "dilation must be at least 1, got -1"),
         (lambda: gc.Conv2D(2, 3, padding="full"), ShapeError, "padding must be .*got 'full'"),
@@ -332,11 +332,11 @@ def test_every_layer_is_among_those_that_files_may_name() -> None:
         (lambda: gc.Conv2D(3, 3, groups=2), ShapeError, "divisible by groups, got 3 filters in 2 groups"),
         (lambda: gc.Conv2D(2, 3, activation="relo"), UnknownNameError, "unknown activation 'relo'.*did you mean 'relu'"),
         (lambda: gc.Dense(-1), ArgumentError, "units must be at least 1, got -1"),
-        (lambda: gc.Dense(True), TypeError, "units must be a whole number, got True"),
+        (lambda: gc.Dense(True), TypeError, "units must be an integer, got True"),
         (lambda: gc.Dense(2, activation=len), UnknownNameError, "unknown activation"),
         (lambda: gc.MaxPool2D(0), ShapeError, "pool_size must be at least 1, got 0"),
         (lambda: gc.MaxPool2D(2, stride=0), ShapeError, "stride must be at least 1, got 0"),
-        (lambda: gc.AvgPool2D(2.5), TypeError, "pool_size must be a whole number, got 2.5"),
+        (lambda: gc.AvgPool2D(2.5), TypeError, "pool_size must be an integer, got 2.5"),
         (lambda: gc.DepthwiseConv2D(3, multiplier=0), ArgumentError, "multiplier must be at least 1, got 0"),
         (lambda: gc.SeparableConv2D(0, 3), ArgumentError, "filters must be at least 1, got 0"),
         (lambda: gc.ConvTranspose2D(3, 3, groups=2), ShapeError, "divisible by groups, got 3 filters in 2 groups"),
@@ -345,7 +345,7 @@ def test_every_layer_is_among_those_that_files_may_name() -> None:
         (lambda: stack(gc.ConvTranspose2D(3, 1, padding=5)), ShapeError, r"leaves nothing of the output, \(-5, -4\) pixels"),
         (lambda: stack(gc.ConvTranspose2D(4, 1, groups=4)), ShapeError, "got 2 channels in 4 groups"),
         (lambda: stack(gc.LocallyConnected2D(3, 9)), ShapeError, "the kernel is 9 pixels high"),
-        (lambda: gc.ZeroPad2D("same"), ArgumentError, "padding of ZeroPad2D must be whole numbers, got 'same'"),
+        (lambda: gc.ZeroPad2D("same"), ArgumentError, "padding of ZeroPad2D must be integers, got 'same'"),
         (lambda: gc.ZeroPad2D(-1), ArgumentError, "padding must be at least 0, got -1"),
         (lambda: gc.LeakyReLU(-0.1), ArgumentError, "negative_slope must be a finite number of at least 0"),
         (lambda: gc.ELU(0), ArgumentError, "alpha must be a finite number above 0, got 0"),

@@ -126,13 +126,13 @@ def test_the_mean_of_many_float32_losses_is_summed_in_float64() -> None:
         (1, r"a label for each of the 3 examples, got labels of shape \(\)"),
         ([0, 1, 4], r"labels must lie in 0..3 for 4 outputs, got 4 at index 2"),
         ([0, -1, 4], r"labels must lie in 0..3 for 4 outputs, got -1 at index 1"),
-        ([0.0, 1.0, 2.0], r"class numbers must be whole numbers, got float64"),
-        ([True, False, True], r"class numbers must be whole numbers, got bool"),
+        ([0.0, 1.0, 2.0], r"class numbers must be integers, got float64"),
+        ([True, False, True], r"class numbers must be integers, got bool"),
         (["a", "b", "c"], r"labels must be numbers, got <U1"),
         (np.eye(3), r"expects labels of shape \(3, 4\), got \(3, 3\)"),
-        (np.zeros((3, 4)), r"each row with the sum 1"),
-        (np.full((3, 4), 0.3), r"each row with the sum 1"),
-        (np.array([[1.5, -0.5, 0, 0]] * 3), r"none below 0"),
+        (np.zeros((3, 4)), r"each row's sum 1"),
+        (np.full((3, 4), 0.3), r"each row's sum 1"),
+        (np.array([[1.5, -0.5, 0, 0]] * 3), r"at least 0"),
         (np.full((3, 4), np.nan), r"NaN or infinity"),
         (np.zeros((3, 4, 1)), r"expects labels of shape \(3, 4\), got \(3, 4, 1\)"),
         (np.array([["a"] * 4] * 3), r"labels must be numbers, got <U1"),
@@ -194,7 +194,7 @@ def test_a_loss_refuses_a_model_that_it_does_not_go_with() -> None:
         image.compile()
     for last, loss in (("sigmoid", "categorical_crossentropy"), ("softmax", "binary_crossentropy")):
         model = gc.Sequential(gc.Dense(2, activation=last)).build((3,), device="cpu")
-        with pytest.raises(ValueError, match=rf"loss '{loss}' goes with a last activation .* or none, got '{last}'"):
+        with pytest.raises(ValueError, match=rf"loss '{loss}' needs a last activation .* or none, got '{last}'"):
             model.compile(loss=loss)
         model.compile(loss="mean_squared_error")
 
@@ -223,9 +223,9 @@ def test_rows_of_probabilities_may_be_off_by_a_thousandth() -> None:
     for off in (0.0, 0.0009, -0.0009):
         check_class_labels(exact + np.array([[off, 0], [0, 0]]), 2, 2, F64)
     for off in (0.0021, -0.0021):
-        with pytest.raises(DataError, match="the sum 1"):
+        with pytest.raises(DataError, match="each row's sum 1"):
             check_class_labels(exact + np.array([[off, 0], [0, 0]]), 2, 2, F64)
-    with pytest.raises(DataError, match="the sum 1"):
+    with pytest.raises(DataError, match="each row's sum 1"):
         check_class_labels(exact / 2, 2, 2, F64)
 
 

@@ -130,7 +130,7 @@ def test_a_residual_block_projects_where_it_must() -> None:
     assert gc.residual_block(8).shortcut is None and gc.residual_block(8, stride=2).shortcut is not None
     model = gc.Sequential(gc.residual_block(8, project=True), gc.residual_block(8, stride=2)).build((3, 7, 7), device="cpu")
     assert model.output_shape == (8, 4, 4)
-    with pytest.raises(ShapeError, match="give a shortcut that makes the same of it"):
+    with pytest.raises(ShapeError, match="give a shortcut with the same output shape"):
         gc.Sequential(gc.residual_block(8)).build((3, 7, 7), device="cpu")
 
 

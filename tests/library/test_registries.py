@@ -435,12 +435,12 @@ def test_names_that_cannot_be() -> None:
     for name in ("sgd", "", 3, "a\nb", "\x1b[2J"):
         with pytest.raises(ArgumentError, match="the name"):
             gc.register(optimizer=name)(OPTIMIZERS["adam"])  # type: ignore[arg-type]
-    with pytest.raises(ArgumentError, match="register takes a class, or one name"):
+    with pytest.raises(ArgumentError, match="register takes a class or one name"):
         gc.register(optimizer="a", loss="b")
     with pytest.raises(UnknownNameError, match="unknown kind of thing to register 'wheel': there are optimizer"):
         gc.register(wheel="a")
     for kind, thing in (("optimizer", gc.Dense), ("schedule", 3), ("metric", "f"), ("augmentation", lambda x, rng: x)):
-        with pytest.raises(TypeError, match=rf"register\({kind}=...\) stands above a"):
+        with pytest.raises(TypeError, match=rf"register\({kind}=...\) must be above a"):
             gc.register(**{kind: "mine"})(thing)
 
 

@@ -247,7 +247,7 @@ def test_early_stopping_may_watch_any_measure_but_only_one_that_is_there() -> No
     assert scores[-1] <= max(scores[:-1])
     with pytest.raises(ValueError, match=r"unknown quantity to monitor 'val_acc'.*did you mean 'val_accuracy'"):
         gc.EarlyStopping("val_acc")
-    with pytest.raises(ValueError, match="early stopping watches 'val_loss', which this run does not measure"):
+    with pytest.raises(ValueError, match="early stopping monitors 'val_loss', which this run does not have"):
         train(build(), [stopping()], validation_data=None)
     with pytest.raises(ValueError, match="patience must be at least 1, got 0"):
         gc.EarlyStopping(patience=0)
@@ -365,7 +365,7 @@ def test_random_bytes_and_model_files_are_no_checkpoints(tmp_path: Path) -> None
 def test_a_checkpoint_is_no_model_file(checkpoint: bytes, tmp_path: Path) -> None:
     path = tmp_path / "run.safetensors"
     path.write_bytes(checkpoint)
-    with pytest.raises(CheckpointError, match="is a checkpoint of a run and no model"):
+    with pytest.raises(CheckpointError, match="is a checkpoint of a run, not a model"):
         gc.load(path, device="cpu")
 
 
@@ -484,7 +484,9 @@ def test_parameters_of_nan_are_never_checkpointed(tmp_path: Path) -> None:
             if run.step == 4:
                 run.model.parameters["dense_1.bias"].value[...] = np.inf
 
-    with pytest.raises(TrainingError, match=r"was not written: 'parameters.dense_1.bias' holds NaN or infinity.*last good checkpoint is"):
+    with pytest.raises(
+        TrainingError, match=r"was not written: 'parameters.dense_1.bias' contains NaN or infinity.*last good checkpoint is"
+    ):
         train(build(), [Poison(), gc.Checkpoint(path, every=1)])
     assert load_tensors(path)[1]["run"]["step"] == 3
     assert os.listdir(tmp_path) == ["run.safetensors"]

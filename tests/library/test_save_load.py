@@ -98,7 +98,7 @@ def test_a_refused_file_leaves_all_parameters_as_they_were(saved: tuple[gc.Seque
     rewrite(saved[1], lambda tensors, _: tensors.pop("dense_2.bias"))
     other = build(seed=9)
     before = other.buffers.values.copy()
-    with pytest.raises(CheckpointError, match=r"holds no 'dense_2.bias': it is of another model"):
+    with pytest.raises(CheckpointError, match=r"contains no 'dense_2.bias': it belongs to another model"):
         other.load_parameters(saved[1])
     np.testing.assert_array_equal(other.buffers.values, before)
 
@@ -191,7 +191,7 @@ def test_another_version_and_a_broken_description_are_refused(saved: tuple[gc.Se
         ("7", "has a broken description"),
         ("[" * 100_000, "has a broken description"),
         ('{"version": 1, "description": []}', "has a broken description"),
-        ('{"version": 1, "description": {}}', "is a checkpoint of a run and no model"),
+        ('{"version": 1, "description": {}}', "is a checkpoint of a run, not a model"),
     ):
         save_file(tensors, path, {"gpucnn": content})
         refused(path, message)
@@ -242,7 +242,7 @@ def test_parameters_with_nan_are_not_written(saved: tuple[gc.Sequential, Path]) 
     model, path = saved
     before = path.read_bytes()
     model.parameters["dense_1.weight"].value[0, 0] = np.nan
-    with pytest.raises(CheckpointError, match=r"was not written: 'dense_1.weight' holds NaN or infinity"):
+    with pytest.raises(CheckpointError, match=r"was not written: 'dense_1.weight' contains NaN or infinity"):
         model.save(path)
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == [path.name]

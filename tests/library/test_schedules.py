@@ -85,7 +85,7 @@ def test_a_schedule_of_ones_own_can_be_trained_with_but_not_loaded() -> None:
     [
         (lambda: gc.Constant(-1), ValueError, "learning_rate must be .*got -1"),
         (lambda: gc.StepDecay(0.1, 0), ValueError, "every must be at least 1, got 0"),
-        (lambda: gc.StepDecay(0.1, 2.5), TypeError, "every must be a whole number, got 2.5"),
+        (lambda: gc.StepDecay(0.1, 2.5), TypeError, "every must be an integer, got 2.5"),
         (lambda: gc.StepDecay(0.1, 2, 0), ValueError, "factor must be a finite number above 0, got 0"),
         (lambda: gc.Cosine(0.0, 10), ValueError, "learning_rate must be a finite number above 0, got 0.0"),
         (lambda: gc.Cosine(0.1, -3), ValueError, "steps must be at least 1, got -3"),

@@ -81,7 +81,7 @@ def test_second_names_of_arguments(name: str) -> None:
 
 def test_both_names_of_one_argument_are_refused() -> None:
     for call in (lambda: gc.SGD(0.1, lr=0.2), lambda: gc.SGD(learning_rate=0.1, lr=0.2), lambda: gc.Cosine(1, decay_steps=3, steps=2)):
-        with pytest.raises(ArgumentError, match=r"are two names of one argument of (SGD|Cosine): give one"):
+        with pytest.raises(ArgumentError, match=r"are two names of one argument of (SGD|Cosine): give only one"):
             call()  # type: ignore[no-untyped-call]
     with pytest.raises(TypeError, match="unexpected keyword argument 'rate'"):
         gc.SGD(rate=0.1)  # type: ignore[call-arg]
@@ -104,7 +104,7 @@ def test_a_function_of_the_step_is_a_schedule(tmp_path: Path) -> None:
     rates = made.fit(X, Y, batch_size=10, epochs=3, verbose=False)["learning_rate"]
     assert rates == pytest.approx([0.1 / 4, 0.1 / 8, 0.1 / 12])
     made.save(tmp_path / "m")
-    with pytest.warns(UserWarning, match="loaded without the means to train on: unknown schedule 'Computed'"):
+    with pytest.warns(UserWarning, match="loaded without its optimizer: unknown schedule 'Computed'"):
         loaded = gc.load(tmp_path / "m", device="cpu")
     np.testing.assert_array_equal(loaded.predict(X), made.predict(X))
     for wrong in (-1.0, float("nan"), "x"):

@@ -178,7 +178,7 @@ def test_what_is_no_positive_whole_number_is_refused_and_named(make: Any, argume
     assert {"kernel": "kernel size" if make is conv_window else "pooling window"}.get(argument, argument) in message
     shown = value[1] if isinstance(value, tuple) and len(value) == 2 else value
     assert str(shown) in message or repr(shown) in message
-    assert "at least 1" in message or "whole number" in message
+    assert "at least 1" in message or "integer" in message
 
 
 @pytest.mark.parametrize("make", [conv_window, pool_window])

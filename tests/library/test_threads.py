@@ -63,7 +63,7 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
 @pytest.mark.parametrize("given", ["0", "-1", "two", "1.5", ""])
 def test_a_number_of_threads_that_is_none_is_refused_and_named(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPUCNN_NUM_THREADS", given)
-    with pytest.raises(ValueError, match="GPUCNN_NUM_THREADS must be a whole number of at least 1, got ") as caught:
+    with pytest.raises(ValueError, match="GPUCNN_NUM_THREADS must be an integer of at least 1, got ") as caught:
         _threads.threads.__wrapped__()
     assert repr(given) in str(caught.value)
 

@@ -72,7 +72,7 @@ def test_a_signal_to_one_process_ends_all_with_one_message_and_others_go_on(rank
         f"-n 2 {sys.executable} -m mpi4py {' '.join(map(str, command(bars)))} --epochs 5000 --output out"
     )
     assert [line for line in lines if "stopped" in line] == [
-        "gpucnn: stopped: the same command with --resume goes on from out/checkpoint.safetensors"
+        "gpucnn: stopped: the same command with --resume continues from out/checkpoint.safetensors"
     ]
     _, description = load_tensors(tmp_path / "out" / "checkpoint.safetensors")
     epochs = description["run"]["epoch"]

@@ -62,8 +62,8 @@ def test_one_rank_is_this_process(everything: list[list[str]]) -> None:
         (["0"], "--ranks must be at least 1, got 0"),
         (["-1"], "--ranks must be at least 1, got -1"),
         (["1000000"], "--ranks 1000000 would start as many processes on this machine, which has 8 cores: give at most 64"),
-        (["x"], "'x' is not a whole number"),
-        (["2.0"], "'2.0' is not a whole number"),
+        (["x"], "'x' is not an integer"),
+        (["2.0"], "'2.0' is not an integer"),
         ([], "requires an argument"),
     ],
 )

@@ -42,9 +42,9 @@ def changed(profile: Profile, path: list[Any], value: Any) -> str:
 @pytest.mark.parametrize(
     ("path", "value", "reason"),
     [
-        (["rows", 0, "flops"], "many", "rows[0].flops must be a whole number of at least 0, got 'many'"),
-        (["rows", 0, "flops"], 1.5, "rows[0].flops must be a whole number"),
-        (["rows", 0, "flops"], True, "rows[0].flops must be a whole number"),
+        (["rows", 0, "flops"], "many", "rows[0].flops must be an integer of at least 0, got 'many'"),
+        (["rows", 0, "flops"], 1.5, "rows[0].flops must be an integer"),
+        (["rows", 0, "flops"], True, "rows[0].flops must be an integer"),
         (["rows", 0, "flops"], -1, "at least 0"),
         (["rows", 0, "time", "median"], float("nan"), "rows[0].time.median must be a number"),
         (["rows", 0, "time", "median"], 1e9, "median outside"),
@@ -52,7 +52,7 @@ def changed(profile: Profile, path: list[Any], value: Any) -> str:
         (["rows", 1], 5, "rows[1] must be"),
         (["rows"], None, "rows must be"),
         (["kind"], "guess", "kind must be one of gpu, cpu, bounds, kernels, shapes"),
-        (["batch"], None, "batch must be a whole number"),
+        (["batch"], None, "batch must be an integer"),
         (["device", "chip"], 5, "device['chip'] must be text"),
         (["step", "memory", "parameters"], "x", "step.memory['parameters']"),
         (["ceilings", "flops"], 0, "a ceiling is 0"),

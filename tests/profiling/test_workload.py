@@ -126,11 +126,11 @@ def test_an_operation_of_a_shape_is_forward_and_backward(op: str, shape: str, op
         ("conv", "2,3,8x8,4,3x3,1,some", "'some' is neither a number nor HxW"),
         ("conv", "2,3,8x8,4,3x3,1,1,2", "divisible by groups"),
         ("conv", "0,3,8x8,4,3x3", "N must be at least 1"),
-        ("conv", "2x2,3,8x8,4,3x3", "N must be a whole number"),
+        ("conv", "2x2,3,8x8,4,3x3", "N must be an integer"),
         ("conv", "-2,3,8x8,4,3x3", "'-2' is neither"),
         ("conv", "", "has 1 parts"),
         ("pool", "2,3,8x8,2x2,1,2", "over half of a pooling window"),
-        ("dense", "2,5,3x3", "whole number"),
+        ("dense", "2,5,3x3", "integer"),
         ("softmax", "2,0", "at least 1"),
     ],
 )

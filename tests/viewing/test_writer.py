@@ -116,16 +116,14 @@ def test_class_names_that_do_not_fit_are_numbers(names: Any) -> None:
 
 def test_too_large_a_model_is_told_how_to_become_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "LIMIT", 400)
-    wanted = (
-        r"weights are 688 B as float32, and a page takes 400 B at the most: --dtype float16 halves it, .* dense_1, which has 84% of them"
-    )
+    wanted = r"weights are 688 B as float32, and a page takes at most 400 B: --dtype float16 halves it, .* dense_1, which has 84% of them"
     large = model(units=8)  # 18 + 2, 18 · 8 + 8 = 152 numbers
     assert Graph(large).size == 172
     with pytest.raises(DataError, match=wanted):
         viewing.html(large)
     assert viewing.html(large, dtype="float16")
     monkeypatch.setattr(writer, "LIMIT", 300)
-    with pytest.raises(DataError, match=r"344 B as float16, and a page takes 300 B at the most: fewer units"):
+    with pytest.raises(DataError, match=r"344 B as float16, and a page takes at most 300 B: fewer units"):
         viewing.html(large, dtype="float16")
 
 
@@ -142,7 +140,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
         viewing.write(made, tmp_path / "a.html", images=np.full((2, 1, 5, 5), 3.0))
     with pytest.raises(DataError, match="must be uint8, or floats"):
         viewing.write(made, tmp_path / "a.html", images=np.zeros((2, 1, 5, 5), np.int64))
-    with pytest.raises(ShapeError, match="a page takes 40 images at the most"):
+    with pytest.raises(ShapeError, match="a page takes at most 40 images"):
         viewing.write(made, tmp_path / "a.html", images=np.zeros((41, 1, 5, 5), np.uint8))
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"cannot be written .* name another file with -o"):
@@ -173,7 +171,7 @@ def test_a_layer_of_ones_own_that_fails_is_named() -> None:
     images = np.zeros((1, 1, 5, 5), np.uint8)
     for kind, words in (
         (Broken, r"layer 'broken_1', which is not a layer of gpucnn's, fails: KeyError"),
-        (Short, r"layer 'short_1' says that"),
+        (Short, r"layer 'short_1' declares the output shape"),
     ):
         made = gc.Sequential(kind(), gc.Flatten(), gc.Dense(2)).build((1, 5, 5), device="cpu")
         with pytest.raises(GpucnnError, match=words):
@@ -231,7 +229,7 @@ def test_images_of_a_data_set_one_of_each_class() -> None:
     labels = np.array([2, 0, 2, 0, 1, 1], np.int32)
     data = gc.data.Dataset("set", images, labels, images, labels, ("a", "b\x1b", "c"), "made")
     found = pictures.of_dataset(made, data)
-    assert found.titles == ["a", "b\\x1b", "c"] and found.images.shape == (3, 3, 4, 4), "grey as colour, as the model takes it"
+    assert found.titles == ["a", "b\\x1b", "c"] and found.images.shape == (3, 3, 4, 4), "grey as colour, the input size of the model"
     assert np.array_equal(found.images[:, 0], images[[1, 4, 0], 0])
     assert pictures.dark_paper(found) and not pictures.dark_paper(pictures.given(made, np.full((1, 3, 4, 4), 200, np.uint8)))
 

@@ -85,7 +85,7 @@ def _without(error: BaseException) -> None:
     reason = f"Numba cannot compile the CPU's loops ({type(error).__name__}: {first_line(error)})"
     if _wanted() == "loops":
         raise DeviceError(f"{reason}: install numba again, or unset {VARIABLE}") from error
-    complain(f"{reason}: NumPy computes instead, some three times as slow ({VARIABLE}=numpy says that this is meant)")
+    complain(f"{reason}: NumPy computes instead, about three times as slow ({VARIABLE}=numpy confirms that this is intended)")
 
 
 def _load() -> Any:

@@ -90,7 +90,7 @@ def threads() -> int:
     given = os.environ.get("GPUCNN_NUM_THREADS")
     if given is not None:
         if not given.isdecimal() or int(given) < 1:
-            raise ShapeError(f"GPUCNN_NUM_THREADS must be a whole number of at least 1, got {shown(given)}")
+            raise ShapeError(f"GPUCNN_NUM_THREADS must be an integer of at least 1, got {shown(given)}")
         return int(given)
     found: int = max((library["num_threads"] for library in _blas().info()), default=os.cpu_count() or 1)
     return min(found, pools.share_of_time())

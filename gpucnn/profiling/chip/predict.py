@@ -43,7 +43,7 @@ _WAITS = {
     "barrier": "waits at barriers",
     "pause": "waits for its own results: too few warps",
     "fma": "the FMA units are busy",
-    "multiply": "the FMA units are busy with whole numbers",
+    "multiply": "the FMA units are busy with integer arithmetic",
     "alu": "the integer units are busy",
     "uniform": "waits for what all threads share",
     "special": "the units for conversions and special functions are busy",
