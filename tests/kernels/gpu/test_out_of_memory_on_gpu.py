@@ -237,7 +237,7 @@ def test_a_recording_frees_nothing_and_the_launches_that_follow_it_do(ends: Any)
     fresh, full = (each["recorded"] for each in ends)
     assert SENTENCE in full["said"]
     assert len(full["warned"]) == 1
-    assert "training goes on without a CUDA graph, and slower: it could not be recorded (there is no memory" in full["warned"][0]
+    assert "training continues without a CUDA graph, more slowly: the step could not be recorded (there is no memory" in full["warned"][0]
     assert full["log"][0] == ["full", True, 1, "RuntimeError"]  # the other graph is still there
     assert full["log"][1][:2] == ["clear", 1] and full["log"][2] == ["full", False, 0, "CUDARuntimeError"]
     assert (full["bits"], full["steps"], full["recorded"]) == (fresh["bits"], 7, 0)
@@ -254,7 +254,7 @@ def test_memory_that_runs_out_on_a_branch_ends_the_fork_and_the_recording(gpu: D
     """The launches that follow take what the other stream's arena has left over, and find too little."""
     found = alone("apart", 32)
     assert found["seen"] == [3.0, "OutOfMemoryError", 3.0, 6.0]
-    assert len(found["warned"]) == 1 and "it could not be recorded (there is no memory left to record in" in found["warned"][0]
+    assert len(found["warned"]) == 1 and "the step could not be recorded (there is no memory left to record in" in found["warned"][0]
     assert found["log"][0] == ["full", True, 0, "RuntimeError"]
     assert [event[:2] for event in found["log"][1:3]] == [["clear", 0], ["full", False]]  # nothing is given back before
     assert found["recorded"] == 0

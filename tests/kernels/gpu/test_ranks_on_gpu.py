@@ -163,7 +163,7 @@ def test_sums_that_cannot_be_recorded_are_launched(gpu: Device) -> None:
             super().allReduce(source, target, count, kind, operation, stream)
 
     library = Refusing()
-    with pytest.warns(UserWarning, match=r"without a CUDA graph, and slower: .*NCCL_ERROR_INVALID_USAGE") as said:
+    with pytest.warns(UserWarning, match=r"without a CUDA graph, more slowly: .*NCCL_ERROR_INVALID_USAGE") as said:
         model, totals, step = trained(gpu, NCCL(Alone(), gpu, library), graphs=True)
     assert len(said) == 1 and step.graphs.recorded == 0
     launched, others, _ = trained(gpu, NCCL(Alone(), gpu, (plain := StandIn())), graphs=False)
