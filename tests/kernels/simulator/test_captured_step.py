@@ -228,7 +228,7 @@ def test_where_nothing_can_be_recorded_steps_are_launched_and_it_is_said_once(de
         warnings.simplefilter("always")
         model, step, totals = train.__wrapped__(device, "adam", True, DeviceFeed)
     assert [str(item.message) for item in said if "CUDA graph" in str(item.message)] == [
-        "training goes on without a CUDA graph, and slower: it could not be recorded (cudaErrorStreamCaptureUnsupported: not here)"
+        "training continues without a CUDA graph, more slowly: the step could not be recorded (cudaErrorStreamCaptureUnsupported: not here)"
     ]
     other, _, expected = train(device, "adam", False, DeviceFeed)
     np.testing.assert_array_equal(model.buffers.values, other.buffers.values)
