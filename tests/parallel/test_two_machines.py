@@ -199,7 +199,7 @@ def test_what_ends_on_one_machine_ends_on_the_other(number: int, two: Two, bars:
     told = [line for line in lines if "stopped" in line]
     if number == signal.SIGTERM:
         assert status == 128 + number and told == [
-            "gpucnn: stopped: the same command with --resume goes on from out/checkpoint.safetensors"
+            "gpucnn: stopped: the same command with --resume continues from out/checkpoint.safetensors"
         ]
     else:
         assert status != 0 and not told and sum(str(started.ranks()[3]) in line for line in lines) >= 2, lines
