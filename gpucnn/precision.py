@@ -59,3 +59,18 @@ def mode(precision: object) -> Precision:
 def exact(own: Precision | None = None) -> bool:
     """Whether factors are to keep all bits, for a layer whose own mode is `own`."""
     return (own or _setting) == "highest"
+
+
+class InPrecision:
+    """A layer whose products may have a precision of their own."""
+
+    _precision: Precision | None
+
+    @property
+    def precision(self) -> Precision | None:
+        """How exact its products are; None for what the library is set to. After a change, compile the model again."""
+        return self._precision
+
+    @precision.setter
+    def precision(self, value: Precision | None) -> None:
+        self._precision = None if value is None else mode(value)

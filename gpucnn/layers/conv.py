@@ -14,7 +14,7 @@ from gpucnn.layers.beside import beside
 from gpucnn.layers.parameter import Parameter, gradients
 from gpucnn.ops.cpu.conv import scratch
 from gpucnn.ops.shapes import Window, conv_window, normalize_padding
-from gpucnn.precision import exact, mode
+from gpucnn.precision import InPrecision, exact
 from gpucnn.signatures import ActivationName, Padding, Precision, Size
 
 __all__ = ["Conv2D", "Convolution2D"]
@@ -35,7 +35,7 @@ def weight_initializer(name: Given | None, activation: str | None) -> Given:
     return "he_uniform" if activation is not None and ACTIVATIONS.pick(activation).like_relu else "glorot_uniform"
 
 
-class Conv2D(Layer):
+class Conv2D(InPrecision, Layer):
     """Convolution of images: (C, H, W) → (filters, P, Q).
 
     kernel_size, stride, dilation: a number or (vertical, horizontal).
@@ -74,15 +74,6 @@ class Conv2D(Layer):
         if self.filters % self.groups:
             raise ShapeError(f"filters must be divisible by groups, got {self.filters} filters in {self.groups} groups")
         self._x: Array | None = None
-
-    @property
-    def precision(self) -> Precision | None:
-        """How exact its products are; None for what the library is set to. After a change, compile the model again."""
-        return self._precision
-
-    @precision.setter
-    def precision(self, value: Precision | None) -> None:
-        self._precision = None if value is None else mode(value)
 
     def settings(self) -> dict[str, Any]:
         return {

@@ -14,13 +14,13 @@ from gpucnn.layers.conv import check_image, weight_initializer
 from gpucnn.layers.parameter import Parameter, gradients
 from gpucnn.ops.cpu.conv import scratch
 from gpucnn.ops.shapes import Window, normalize_padding, transposed_window
-from gpucnn.precision import exact, mode
+from gpucnn.precision import InPrecision, exact
 from gpucnn.signatures import ActivationName, Padding, Precision, Size
 
 __all__ = ["Conv2DTranspose", "ConvTranspose2D"]
 
 
-class ConvTranspose2D(Layer):
+class ConvTranspose2D(InPrecision, Layer):
     """The gradient of a convolution as a layer, which enlarges images: (C, H, W) → (filters, P, Q). Keras calls it Conv2DTranspose.
 
     P = (H − 1) · stride − top − bottom + dilation · (R − 1) + 1 + output_padding, and likewise Q; padding="same" makes it H · stride.
@@ -62,15 +62,6 @@ class ConvTranspose2D(Layer):
         # Which refuses what never fits.
         transposed_window(1, 1, self.stride, "same" if self.padding == "same" else 0, self.output_padding, self.dilation)
         self._x: Array | None = None
-
-    @property
-    def precision(self) -> Precision | None:
-        """How exact its products are; None for what the library is set to. After a change, compile the model again."""
-        return self._precision
-
-    @precision.setter
-    def precision(self, value: Precision | None) -> None:
-        self._precision = None if value is None else mode(value)
 
     def settings(self) -> dict[str, Any]:
         names = ("filters", "kernel_size", "stride", "padding", "output_padding", "dilation", "groups", "activation", "use_bias")
