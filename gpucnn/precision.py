@@ -61,6 +61,19 @@ def exact(own: Precision | None = None) -> bool:
     return (own or _setting) == "highest"
 
 
+def note_of(precision: str, kind: str) -> str | None:
+    """What the user should know who asks for this mode on a device of this kind ("cpu", "cuda"): where it changes nothing. None for
+    "highest"."""
+    name = mode(precision)
+    if name == "highest":
+        return None
+    if kind == "cpu":
+        return f"precision {name} changes nothing on a CPU, where all products are float32's"
+    return (
+        f"precision {name} changes those convolutions alone for which gpucnn tune --precision {name} has found a faster kernel on this GPU"
+    )
+
+
 class InPrecision:
     """A layer whose products may have a precision of their own."""
 

@@ -9,12 +9,13 @@ import typer
 import gpucnn
 from gpucnn import answers, experiment, report
 from gpucnn.checks import integer, pick
-from gpucnn.cli.options import SETS, DataDir, Device, Invert, ModelFile, whole
+from gpucnn.cli.options import SETS, DataDir, Device, Invert, ModelFile, Precision, whole
 from gpucnn.cli.program import app
 from gpucnn.cli.progress import Downloads
 from gpucnn.data import files_of
 from gpucnn.errors import ShapeError
 from gpucnn.metrics import confusion_matrix
+from gpucnn.precision import mode, note_of, using
 from gpucnn.surroundings import say, user_path
 from gpucnn.text import listed
 from gpucnn.training.parallel import join
@@ -33,6 +34,7 @@ def evaluate(
         bool,
         typer.Option("--classes", help="Print one line per class: how many images were recognised, and what the others were predicted as."),
     ] = False,
+    precision: Precision = "highest",
     device: Device = "auto",
     seed: Annotated[
         int | None,
@@ -46,6 +48,7 @@ def evaluate(
 ) -> None:
     """Print the loss and the accuracy of a model on the test images of a data set."""
     pick(invert, answers.INVERT, "way to invert")
+    mode(precision)
     model = experiment.model_file(model)
     network = gpucnn.load(model, device=device)
     network.data_format = "channels_first"  # as images are read here, whatever arrays the model was made for
@@ -64,13 +67,15 @@ def evaluate(
             "give the data set that it was trained on, or one with the same classes"
         )
     images, note = answers.turned(images, experiment.noted_background(network), invert)
-    loss, accuracy = network.evaluate(images, data.test_labels, parallel="auto")
+    with using(precision):
+        loss, accuracy = network.evaluate(images, data.test_labels, parallel="auto")
+        probabilities = network.predict(images, parallel="auto") if classes else None
     say(f"data      {data.name}: {data.source}")
-    if note:
-        say(f"note: {note}")
+    for line in filter(None, (note, note_of(precision, network.device.kind))):
+        say(f"note: {line}")
     say(f"test loss {loss:.4f}")
-    if classes:
-        counts = confusion_matrix(data.test_labels, network.predict(images, parallel="auto").argmax(axis=1), data.classes)
+    if probabilities is not None:
+        counts = confusion_matrix(data.test_labels, probabilities.argmax(axis=1), data.classes)
         for line in report.lines(report.of_classes(counts, data.class_names)):
             say(line)
     say(f"test accuracy {100 * accuracy:.2f} %")

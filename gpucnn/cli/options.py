@@ -10,6 +10,7 @@ import typer
 from gpucnn import answers
 from gpucnn.data import datasets
 from gpucnn.device import NAMES as DEVICES
+from gpucnn.precision import MODES
 
 SETS = datasets.choices_text()
 
@@ -22,6 +23,14 @@ DataDir = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(metavar="NAME", help=f"{', '.join(DEVICES)}; auto uses a GPU if there is one.")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        metavar="MODE",
+        help=f"How exact convolutions are on a GPU's tensor cores: {', '.join(MODES)}. high and medium allow factors rounded to 11 bits "
+        "(TF32); on a CPU nothing changes.",
+    ),
+]
 ModelFile = Annotated[
     Path, typer.Argument(metavar="MODEL", help="A model.safetensors that train wrote, or its folder.", show_default=False)
 ]

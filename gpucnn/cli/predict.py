@@ -10,9 +10,10 @@ import typer
 import gpucnn
 from gpucnn import answers, experiment
 from gpucnn.checks import integer, pick
-from gpucnn.cli.options import Device, Invert, ModelFile, whole
+from gpucnn.cli.options import Device, Invert, ModelFile, Precision, whole
 from gpucnn.cli.program import app
 from gpucnn.errors import CheckpointError
+from gpucnn.precision import mode, note_of, using
 from gpucnn.surroundings import say, user_path
 from gpucnn.training.parallel import join
 
@@ -27,6 +28,7 @@ def predict(
     top: Annotated[int, typer.Option(parser=whole, metavar="N", help="How many classes to name, the most probable first.")] = 3,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the predictions as a CSV table.", show_default=False)] = None,
     invert: Invert = "never",
+    precision: Precision = "highest",
     device: Device = "auto",
 ) -> None:
     """Print the most probable classes of each image, and their probabilities according to the model.
@@ -37,19 +39,21 @@ def predict(
 
     top = integer(top, "top", 1)
     pick(invert, answers.INVERT, "way to invert")
+    mode(precision)
     model = experiment.model_file(model)
     network = gpucnn.load(model, device=device)
     # All are read before the first is answered: a bad one at the end is told at once.
     asked = answers.Images(network.input_shape).read(answers.images_of(images))
     background = experiment.noted_background(network)
     loaded = asked.turn(background, invert)
-    for note in asked.notes(background, invert):
+    for note in filter(None, (*asked.notes(background, invert), note_of(precision, network.device.kind))):
         say(f"note: {note}")
     network.data_format = "channels_first"  # as images are read here, whatever arrays the model was made for
     if network.loss is None:
         network.compile()  # the loss knows how raw outputs become probabilities
     ranks = join("auto")
-    probabilities = network.predict(loaded, parallel=ranks)
+    with using(precision):
+        probabilities = network.predict(loaded, parallel=ranks)
     if probabilities.ndim != 2 or probabilities.shape[1] < 2 or not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
         raise CheckpointError(f"{model} is not a classifier: its outputs, {network.output_shape} of an image, are not class probabilities")
     names = experiment.class_names(network, model) or [str(number) for number in range(probabilities.shape[1])]

@@ -10,7 +10,7 @@ import typer
 
 from gpucnn import experiment
 from gpucnn.cli import together
-from gpucnn.cli.options import SETS, DataDir, Device, number, whole
+from gpucnn.cli.options import SETS, DataDir, Device, Precision, number, whole
 from gpucnn.cli.program import app
 from gpucnn.cli.progress import Downloads
 from gpucnn.cli.stopping import say_unless_ended
@@ -67,6 +67,7 @@ def train(
             show_default=False,
         ),
     ] = None,
+    precision: Precision = DEFAULTS.precision,
     device: Device = "auto",
     seed: Annotated[
         int,
@@ -113,6 +114,7 @@ def train(
         device=device,
         seed=seed,
         image_size=image_size,
+        precision=precision,
         output=user_path(output),
         resume=resume,
         checkpoint_every=checkpoint_every,

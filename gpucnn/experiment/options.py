@@ -11,13 +11,29 @@ from gpucnn.checks import integer
 from gpucnn.data.dataset import DATASETS
 from gpucnn.data.images import size_of
 from gpucnn.errors import CheckpointError
+from gpucnn.precision import mode
 from gpucnn.recipes import OpenRecipe, Recipe
 from gpucnn.surroundings import user_path
 from gpucnn.text import shown
 from gpucnn.training.checkpoint import TensorFile
 
-OPTIONS = ("dataset", "model", "epochs", "batch_size", "optimizer", "lr", "schedule", "augment", "validation", "image_size", "seed")
+OPTIONS = (
+    "dataset",
+    "model",
+    "epochs",
+    "batch_size",
+    "optimizer",
+    "lr",
+    "schedule",
+    "augment",
+    "validation",
+    "image_size",
+    "precision",
+    "seed",
+)
 """What makes a run what it is."""
+BEFORE = {"precision": "highest"}
+"""What runs had that were begun by a version without the option."""
 AGAIN = "; or leave out --resume to start a new run, which moves this one aside"
 
 
@@ -32,6 +48,7 @@ class Options:
     device: str = "auto"
     seed: int = 0
     image_size: str | None = None
+    precision: str = "highest"
     output: Path = Path("runs/latest")
     resume: bool = False
     checkpoint_every: int = 200
@@ -51,6 +68,7 @@ class Options:
             "augment": recipe.augment,
             "validation": recipe.validation,
             "image_size": None if self.image_size is None else "x".join(map(str, size_of(self.image_size))),
+            "precision": mode(self.precision),
             "seed": self.seed,
         }
 
@@ -65,6 +83,8 @@ def as_begun(options: Options, checkpoint: Path) -> Options:
     begun = notes.get("options")
     if options.data_dir is None:
         options = replace(options, data_dir=noted_folder(notes))
+    if isinstance(begun, dict):
+        begun = BEFORE | begun
     if not isinstance(begun, dict) or set(begun) != set(OPTIONS):
         return options  # of a program that keeps none
     recipe = options.recipe
@@ -99,6 +119,7 @@ def as_begun(options: Options, checkpoint: Path) -> Options:
         model=chosen["model"],
         seed=integer(chosen["seed"], "seed", 0),
         image_size=chosen["image_size"],
+        precision=mode(chosen["precision"]),
         recipe=made,
     )
 

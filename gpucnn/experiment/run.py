@@ -46,6 +46,7 @@ from gpucnn.metrics import confusion_matrix
 from gpucnn.model import Sequential
 from gpucnn.networks import NETWORKS, network
 from gpucnn.optimizers import OPTIMIZERS
+from gpucnn.precision import mode, note_of, using
 from gpucnn.recipes import Recipe
 from gpucnn.surroundings import user_path
 from gpucnn.text import message
@@ -72,6 +73,7 @@ def train(options: Options, say: Say, downloads: Downloads | None = None) -> Out
     integer(options.seed, "seed", 0)
     if options.image_size is not None:
         size_of(options.image_size)
+    mode(options.precision)
     ranks = join("auto")
     device = get_device(options.device)
     ranks.on(device)
@@ -125,7 +127,11 @@ def train(options: Options, say: Say, downloads: Downloads | None = None) -> Out
         say(f"recipe    {recipe.optimizer}, learning rate {recipe.learning_rate:g} ({recipe.schedule}), seed {seed}")
         length = f"{count(recipe.epochs, 'epoch')} of {count(steps, 'step')}"
         say(f"          {length}, batch {recipe.batch_size}, augmentation {recipe.augment}")
-        return _run(model, dataset, validation, recipe, options, say, ranks)
+        unseen = note_of(options.precision, device.kind)
+        if unseen:
+            say(f"note: {unseen}")
+        with using(options.precision):
+            return _run(model, dataset, validation, recipe, options, say, ranks)
 
 
 def _told_apart(dataset: Dataset) -> dict[str, Any]:

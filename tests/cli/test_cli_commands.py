@@ -151,6 +151,7 @@ def test_help_says_what_there_is(gpucnn, monkeypatch):
         "constant, step, cosine, one-cycle",
         "none, shift, crop-flip",
         "auto, cpu, cuda",
+        "highest, high, medium",
         "digits, mnist, fashion-mnist",
         "[default: 5; 40 for under 10,000 images]",
         "[default: 128; 32 for under 10,000 images]",

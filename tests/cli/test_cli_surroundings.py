@@ -224,6 +224,7 @@ def test_resume_names_the_option_that_differs(gpucnn, folder, monkeypatch):
         ("--optimizer", "sgd"),
         ("--schedule", "cosine"),
         ("--model", "tf2"),
+        ("--precision", "high"),
         ("--dataset", "digits"),
     ):
         sentence = gpucnn("train", "--output", "run", "--resume", option, value).sentence

@@ -248,8 +248,8 @@ def test_a_command_is_a_file_and_a_line() -> None:
 
 def test_defaults_of_the_command_line_are_those_of_the_options() -> None:
     given = {parameter.name: parameter.default for parameter in train_options()}
-    assert {name: given[name] for name in ("dataset", "model", "seed", "checkpoint_every", "device")} == {
-        name: getattr(experiment.Options(), name) for name in ("dataset", "model", "seed", "checkpoint_every", "device")
+    assert {name: given[name] for name in ("dataset", "model", "seed", "checkpoint_every", "device", "precision")} == {
+        name: getattr(experiment.Options(), name) for name in ("dataset", "model", "seed", "checkpoint_every", "device", "precision")
     }
     assert Path(given["output"]) == experiment.Options().output
     assert (given["optimizer"], given["schedule"]) == (recipes.OpenRecipe().optimizer, recipes.OpenRecipe().schedule)
