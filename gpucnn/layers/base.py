@@ -144,13 +144,13 @@ class Layer(Worded):
     def inner(self) -> dict[str, Layer]:
         """The layers inside this one by attribute name, with a number or key where an attribute holds several."""
         found: dict[str, Layer] = {}
-        for name, value in vars(self).items():
-            parts: dict[str, Any] = {name: value}
-            if isinstance(value, list | tuple):
-                parts = {f"{name}.{index}": part for index, part in enumerate(value)}
+        for name, value in vars(self).items():  # asked in each step, for each layer
+            if isinstance(value, Layer):
+                found[name] = value
+            elif isinstance(value, list | tuple):
+                found |= {f"{name}.{index}": part for index, part in enumerate(value) if isinstance(part, Layer)}
             elif isinstance(value, dict):
-                parts = {f"{name}.{key}": part for key, part in value.items()}
-            found |= {path: part for path, part in parts.items() if isinstance(part, Layer)}
+                found |= {f"{name}.{key}": part for key, part in value.items() if isinstance(part, Layer)}
         return found
 
     def chains(self) -> Sequence[Any]:

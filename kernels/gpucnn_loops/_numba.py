@@ -1,6 +1,6 @@
 """The compiler: everything that the loops take from Numba, imported in this one place, when something is to be compiled.
 
-Also the vector type as Numba knows it: `<16 x float>`, with +, - and *.
+Also the vector type as Numba knows it: `<16 x float>`, with +, -, * and /.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -132,5 +132,5 @@ def _define(symbol: Any, name: str) -> None:
         return None
 
 
-for _symbol, _name in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul")):
+for _symbol, _name in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul"), (operator.truediv, "fdiv")):
     _define(_symbol, _name)

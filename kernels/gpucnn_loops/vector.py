@@ -1,7 +1,7 @@
 """Vectors of 16 float32 numbers, and how they come from memory and go there.
 
 Numba turns plain loops into vector code only where LLVM can prove enough, and never keeps the elements of an array in registers across a
-loop. So the vector is a type of its own here, `<16 x float>`: one register of AVX-512, two of AVX2, four of NEON. It has +, -, * and the
+loop. So the vector is a type of its own here, `<16 x float>`: one register of AVX-512, two of AVX2, four of NEON. It has +, -, *, / and the
 few functions below; what is written with it is plain Python. Addresses are those of `_numba`: no index counts from the end, and nothing
 is checked.
 """

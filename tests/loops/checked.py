@@ -125,6 +125,11 @@ INTRINSICS: dict[str, Callable[..., Any]] = {
     "add_place": lambda places, number: (places.view(INT) + INT(number)).view(F),
     "places_from": lambda first, step: (np.arange(16, dtype=INT) * INT(step) + INT(first)).view(F),
     "low_pairs": lambda even, odd: np.stack([even, odd], 1).reshape(-1)[:16],
+    "magnitude": np.abs,
+    "signed": np.copysign,
+    "least": lambda v, limit: np.where(v > limit, limit, v),
+    "where_less": lambda v, limit, a, b: np.where(v < limit, a, b),
+    "times_power": lambda v, whole: (v.view(INT) + (whole.view(INT) << 23)).view(F),
     "high_pairs": lambda even, odd: np.stack([even, odd], 1).reshape(-1)[16:],
 }
 made: dict[int, Any] = {}
@@ -225,6 +230,8 @@ def main() -> None:
         cpu.sgd_update(parameters, gradients, mean, rates=np.ones(4, F), momentum=0.9)
         cpu.sgd_update(parameters, gradients, None, rates=np.ones(4, F))
         cpu.relu_grad(cpu.relu(x), x)
+        np.testing.assert_allclose(cpu.tanh(x), np.tanh(x), rtol=1e-6)
+        cpu.tanh_grad(x, x)
         cpu.add(x, x, mask=x)
         rows, ones = x.reshape(n, c, 1), np.ones(c, F)
         if n > 1:

@@ -113,6 +113,7 @@ def main(where: str) -> None:
         cpu.sgd_update(parameters, gradients, mean, rates=np.ones(4, np.float32), momentum=0.9)
         cpu.sgd_update(parameters, gradients, None, rates=np.ones(4, np.float32))
         cpu.relu_grad(cpu.relu(x), x)
+        cpu.tanh_grad(x, cpu.tanh(x))
         cpu.add(x, x, mask=x)
         rows, ones = x.reshape(n, c, 1), guarded_zeros(c, np.float32) + np.float32(1)
         kept = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import platform
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -146,3 +147,23 @@ def test_float64_models_go_numpys_road(program: Program) -> None:
     done = program(TRAIN.replace('device="cpu"', 'device="cpu", dtype="float64"'))
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[0] == "False"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_memory_that_a_step_frees_is_there_for_the_next_one(program: Program) -> None:
+    text = """
+import resource
+import numpy as np
+from gpucnn.ops.cpu._engine import keep_memory
+keep_memory()
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+step = lambda: [np.ones(150_000, np.float32) for _ in range(5)]
+step()
+before = faults()
+for _ in range(10):
+    step()
+print(faults() - before)
+"""
+    done = program(text)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 500  # of 7,330 pages

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gpucnn.errors import ShapeError
 from gpucnn.ops import cpu
-from gpucnn.ops.cpu import activations, join, loss, norm, pool, update
+from gpucnn.ops.cpu import activations, join, loss, norm, pool, units, update
 from gpucnn.ops.cpu.dropout import dropout as numpys_dropout
 from gpucnn.ops.shapes import pool_window
 from tolerances import check
@@ -81,6 +81,24 @@ def test_relu_and_its_gradient_have_numpys_bits(size: int, rng: np.random.Genera
     own = dy.copy()
     assert cpu.relu_grad(own, x, out=own) is own
     np.testing.assert_array_equal(own, activations.relu_grad(dy, x))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_tanh_and_its_gradient(size: int, rng: np.random.Generator) -> None:
+    x, dy = draw(rng, size), draw(rng, size)
+    x[: size // 2] *= np.float32(0.1)  # the polynomial's half
+    exact = np.tanh(x.astype(np.float64))
+    y = cpu.tanh(x)
+    # From 0.625 on 2e / (1 + e) is at most 0.8 of the result, and e = e⁻²ᵗ, the sum and the quotient are off by three, one and one
+    # roundings; the difference by one. Below, the polynomial's part is at most 0.13 of it.
+    check(y, exact, magnitude=exact, terms=6, direction="elementwise")
+    np.testing.assert_array_equal(np.signbit(y), np.signbit(x))
+    with np.errstate(all="ignore"):
+        expected = units.tanh_grad(dy, y)
+    np.testing.assert_array_equal(cpu.tanh_grad(dy, y), expected)
+    assert cpu.tanh(x, out=x) is x and cpu.tanh_grad(dy, y, out=dy) is dy
+    np.testing.assert_array_equal(x, y)
+    np.testing.assert_array_equal(dy, expected)
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -22,6 +22,7 @@ from gpucnn.ops.cpu import join as _join
 from gpucnn.ops.cpu import loss as _loss
 from gpucnn.ops.cpu import norm as _norm
 from gpucnn.ops.cpu import pool as _pool
+from gpucnn.ops.cpu import units as _units
 from gpucnn.ops.cpu import update as _update
 from gpucnn.ops.cpu._engine import images, loops
 from gpucnn.ops.cpu._threads import Array
@@ -51,6 +52,8 @@ __all__ = [
     "relu_grad",
     "sgd_update",
     "softmax_cross_entropy",
+    "tanh",
+    "tanh_grad",
 ]
 
 PLANS = 512  # kept
@@ -283,6 +286,22 @@ def relu_grad(dy: Array, y: Array, *, out: Array | None = None) -> Array:
     return dx
 
 
+def tanh(x: Array, *, out: Array | None = None) -> Array:
+    if not loops(x, out):
+        return _units.tanh(x, out=out)
+    y = np.empty_like(x) if out is None else out
+    _engine.modules().tanh.tanh(x, y)
+    return y
+
+
+def tanh_grad(dy: Array, y: Array, *, out: Array | None = None) -> Array:
+    if not loops(dy, y, out):
+        return _units.tanh_grad(dy, y, out=out)
+    dx = np.empty_like(dy) if out is None else out
+    _engine.modules().tanh.tanh_grad(dy, y, dx)
+    return dx
+
+
 def add(a: Array, b: Array, *, relu: bool = False, mask: Array | None = None, out: Array | None = None) -> Array:
     if (relu and mask is not None) or a.shape != b.shape or not loops(a, b, mask, out):
         return _join.add(a, b, relu=relu, mask=mask, out=out)
@@ -382,7 +401,7 @@ for _name, _module in {
     "conv2d": _conv, "conv2d_input_grad": _conv, "conv2d_weight_grad": _conv, "bias_grad": _conv, "conv2d_relu_max_pool2d": _fused,
     "conv2d_relu_max_pool2d_weight_grad": _fused, "dense": _dense, "dense_input_grad": _dense, "dense_weight_grad": _dense,
     "max_pool2d": _pool, "max_pool2d_grad": _pool, "avg_pool2d": _pool, "avg_pool2d_grad": _pool, "relu": _activations,
-    "relu_grad": _activations, "add": _join,
+    "relu_grad": _activations, "add": _join, "tanh": _units, "tanh_grad": _units,
     "batch_norm": _norm, "batch_norm_apply": _norm, "batch_norm_grad": _norm, "dropout": _dropout,
     "softmax_cross_entropy": _loss, "sgd_update": _update, "adam_update": _update,
 }.items():  # fmt: skip
