@@ -1,6 +1,6 @@
 """The CPU's loops: Python that Numba compiles for the processor it runs on. Importable without gpucnn; README.md explains them.
 
-    loops, _numba                   what a loop is; its compiler
+    language, loops, _numba         what loops are written in; what a loop is; its compiler
     disk_cache, machine             where its machine code is kept, and made ready to run
     vector, tile, turn              sixteen numbers at a time; the inner loop of all products; transposition
     tables                          where each output and each tap of a window lies

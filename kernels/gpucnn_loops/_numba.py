@@ -18,9 +18,10 @@ from numba.core import config, registry
 from numba.core import dispatcher as _dispatcher
 from numba.core.compiler import Compiler
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.typing import templates
 
 from gpucnn_loops import machine
-from gpucnn_loops.loops import Helper, Intrinsic, Late, Loop, intrinsics, ir
+from gpucnn_loops.language import Declared, Helper, Intrinsic, Late, intrinsics, ir, kinds_of
 from gpucnn_loops.vector import V
 
 # Numba has no type annotations worth the name.
@@ -30,9 +31,15 @@ dispatcher: Any = _dispatcher
 floats: Any = types.CPointer(types.float32)
 words: Any = types.CPointer(types.int64)
 _KINDS = {
-    "f*": floats, "i*": types.CPointer(types.int32), "w*": words, "d*": types.CPointer(types.float64), "i": types.int64,
-    "f": types.float32, "d": types.float64, "u": types.uint64,
-}  # fmt: skip
+    "i": types.int64,
+    "u": types.uint64,
+    "f": types.float32,
+    "d": types.float64,
+    "i*": types.CPointer(types.int32),
+    "w*": words,
+    "f*": floats,
+    "d*": types.CPointer(types.float64),
+}
 _OPTIONS = {"error_model": "numpy", "boundscheck": False}  # no fastmath: sums keep their order, NaN and infinity stay
 
 if config.DISABLE_JIT:
@@ -47,7 +54,7 @@ class _Compiler(dispatcher._FunctionCompiler):  # type: ignore[misc]
 
 
 @global_compiler_lock  # type: ignore[untyped-decorator]
-def compile(loop: Loop) -> tuple[bytes, list[str], Any]:
+def compile(loop: Declared) -> tuple[bytes, list[str], Any]:
     """(an object file that has the loop under its symbol, functions that it calls, Numba's library)."""
     target: Any = registry.cpu_target
     context = target.target_context
@@ -57,23 +64,36 @@ def compile(loop: Loop) -> tuple[bytes, list[str], Any]:
             "named in NUMBA_CPU_NAME and NUMBA_CPU_FEATURES, not in a configuration file"
         )
     _make_known(target)
-    arguments = tuple(_KINDS[kind] for kind in loop.arguments)
-    made = _Compiler(loop.function, target, dict(_OPTIONS), {}, pipeline_class=Compiler).compile(arguments, types.void)
+    made = _Compiler(loop.function, target, dict(_OPTIONS), {}, pipeline_class=Compiler).compile(_types_of(loop), types.void)
     library = made.library
-    library.add_ir_module(_way_in(context, made.fndesc, loop.symbol))
+    library.add_ir_module(_way_in(context, made.fndesc, loop))
     library.enable_object_caching()
     code = library.serialize_using_object_code()[2][0]
     needs = [one.name for one in library._final_module.functions if one.is_declaration and not one.name.startswith("llvm.")]
     return bytes(code), needs, library
 
 
-def _way_in(context: Any, made: Any, symbol: str) -> Any:
-    """A C function of that name that calls what Numba has made. A loop raises nothing, so what it says of that is not asked for."""
-    module = context.create_module(symbol)
+def _types_of(loop: Declared) -> tuple[Any, ...]:
+    """Numba's types of its arguments."""
+    own = ((kind, kinds_of(kind)) for kind in loop.given)
+    return tuple(
+        _KINDS[kind] if fields is None else types.BaseTuple.from_types([_KINDS[field] for field in fields], kind) for kind, fields in own
+    )
+
+
+def _way_in(context: Any, made: Any, loop: Declared) -> Any:
+    """A C function of the loop's symbol that calls what Numba has made. A loop raises nothing, so what it says of that is not asked for."""
+    module = context.create_module(loop.symbol)
     inner = ir.Function(module, context.call_conv.get_function_type(made.restype, made.argtypes), made.llvm_func_name)
-    outer = ir.Function(module, ir.FunctionType(ir.VoidType(), [context.get_value_type(kind) for kind in made.argtypes]), symbol)
+    kinds = [context.get_value_type(_KINDS[kind]) for kind in loop.arguments]
+    outer = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), loop.symbol)
     builder = ir.IRBuilder(outer.append_basic_block())
-    context.call_conv.call_function(builder, inner, made.restype, made.argtypes, outer.args, attrs=("noinline",))
+    fields = iter(outer.args)
+    arguments = [
+        next(fields) if own is None else context.make_tuple(builder, kind, [next(fields) for _ in own])
+        for kind, own in zip(made.argtypes, map(kinds_of, loop.given), strict=True)
+    ]
+    context.call_conv.call_function(builder, inner, made.restype, made.argtypes, arguments, attrs=("noinline",))
     builder.ret_void()
     return module
 
@@ -90,11 +110,25 @@ def _make_known(target: Any) -> None:
 
 _types: dict[Intrinsic, Any] = {}
 _dispatchers: dict[Helper, Any] = {}
+_calls: dict[Declared, Any] = {}
 
 
-@extending.typeof_impl.register(Loop)  # type: ignore[untyped-decorator]
-def _type_of_loop(value: Loop, context: Any) -> Any:
-    return types.ExternalFunction(value.symbol, types.void(*(_KINDS[kind] for kind in value.arguments)))
+@extending.typeof_impl.register(Declared)  # type: ignore[untyped-decorator]
+def _type_of_loop(value: Declared, context: Any) -> Any:
+    if value not in _calls:
+        kinds = _types_of(value)
+
+        def call(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            flat: list[Any] = []
+            for argument, own in zip(arguments, map(kinds_of, value.given), strict=True):
+                flat += [argument] if own is None else cgutils.unpack_tuple(builder, argument)
+            function = ir.FunctionType(ir.VoidType(), [each.type for each in flat])
+            builder.call(cgutils.get_or_insert_function(builder.module, function, value.symbol), flat)
+            return context.get_dummy_value()
+
+        _calls[value] = types.Function(templates.make_concrete_template(value.symbol, value, [types.void(*kinds)]))
+        registry.cpu_target.target_context.insert_func_defn([(call, value, kinds)])
+    return _calls[value]
 
 
 @extending.typeof_impl.register(Intrinsic)  # type: ignore[untyped-decorator]

@@ -88,15 +88,14 @@ def dense(x: Array, weight: Array, bias: Array | None, relu: bool, y: Array) -> 
     (n, c), k = x.shape, weight.shape[0]
     t, places = _tables(k, c), _tables(STRIP, k)
     given = address(weight if bias is None else bias)
+    arrays = address(x), n, c, address(weight), k, given, bias is not None, relu, address(y)
+    tables = t.at.cols, t.at.rows, t.at.turns, places.at.rows
 
     def body(first: int, last: int) -> None:
         first, last = first * ROWS, min(last * ROWS, k)
         scratch = Scratch(DEPTH * STRIP, (last - first) * STRIP)
         scratch.parts[0][...] = 0
-        forward(
-            first, last, address(x), n, c, address(weight), k, given, bias is not None, relu, address(y), t.at.cols, t.at.rows, t.at.turns,
-            places.at.rows, *scratch.addresses(),
-        )  # fmt: skip
+        forward(first, last, *arrays, *tables, *scratch.addresses())
 
     share(-(-k // ROWS), body, n * c * k)
 
@@ -117,13 +116,11 @@ def dense_weight_grad(dy: Array, x: Array, dweight: Array) -> None:
 def _across(a: Array, b: Array, y: Array, mask: Array | None) -> None:
     (m, depth), across = a.shape, b.shape[1]
     t, by = _tables(m, depth), address(y if mask is None else mask)
+    arrays = address(a), m, depth, address(b), across, address(y), by, mask is not None
 
     def body(first: int, last: int) -> None:
         scratch = Scratch(DEPTH * STRIP, m * STRIP)
         scratch.parts[0][...] = 0
-        lanes_of(
-            first * STRIP, min(last * STRIP, across), address(a), m, depth, address(b), across, address(y), by, mask is not None,
-            t.at.rows, t.at.cols, *scratch.addresses(),
-        )  # fmt: skip
+        lanes_of(first * STRIP, min(last * STRIP, across), *arrays, t.at.rows, t.at.cols, *scratch.addresses())
 
     share(-(-across // STRIP), body, m * depth * across)

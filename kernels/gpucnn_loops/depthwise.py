@@ -11,11 +11,13 @@ gradients there are zeros.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn_loops.direct import Direct
+from gpucnn_loops.language import record
 from gpucnn_loops.loops import loop
 from gpucnn_loops.tables import Tables, Window, edges, framed
 from gpucnn_loops.threads import Scratch, address, share
@@ -27,12 +29,38 @@ PARTS = 64  # planes that strides may split an image into; with more, most of ea
 RAMP = np.repeat(np.array([1, 0], np.float32), L)  # from place 16 − n on: n times 1, then 0
 
 
-@loop("f* i i i i i i i i i f* f*")
-def split(image, beyond, h, w, top, left, sh, sw, wide, room, ramp, planes):
+@record("i i i i i i i i")
+class Grid(NamedTuple):
+    """h × w pixels from (top, left) on, every sh-th row and every sw-th column of them in a plane of their own: rows of `wide`, and `room`
+    numbers in a plane."""
+
+    h: int
+    w: int
+    top: int
+    left: int
+    sh: int
+    sw: int
+    wide: int
+    room: int
+
+
+@record("i i i i")
+class Sizes(NamedTuple):
+    """Taps of a filter, outputs, and filters."""
+
+    taps: int
+    p: int
+    q: int
+    k: int
+
+
+@loop("f* i", Grid, "f* f*")
+def split(image, beyond, grid, ramp, planes):
     """Pixel (i, j) goes to plane ((i + top) % sh, (j + left) % sw), place ((i + top) // sh, (j + left) // sw), rows of `wide`.
 
     Behind the last pixel of a row come up to 15 zeros, before the next row comes. `beyond` numbers may be read from image[0] on.
     """
+    h, w, top, left, sh, sw, wide, room = grid
     begin_part, begin_row = top % sh, top // sh
     if sw == 2:  # even and odd pixels of a row come from the same two vectors
         even, odd = left % 2 * room + left // 2, (left + 1) % 2 * room + (left + 1) // 2
@@ -87,13 +115,13 @@ def rows_out(rows, wide, p, q, y, room):
                     y[i * q + lane] = rows[i * wide + lane]
 
 
-@loop("i i i f* f* f* i i f* i i i i i i i i i i i i w* f* f* f*")
-def forward(
-    first, last, total, x, weight, bias, biased, relu, y, h, w, top, left, sh, sw, wide, room, taps, p, q, k, where, ramp, planes, sums
-):
+@loop("i i i f* f* f* i i f*", Grid, Sizes, "w* f* f* f*")
+def forward(first, last, total, x, weight, bias, biased, relu, y, grid, sizes, where, ramp, planes, sums):
     """y of the planes first … last − 1 of x (total, h, w), after ReLU if `relu`; plane n·k + j has the filter j."""
+    pixels, wide = grid.h * grid.w, grid.wide
+    taps, p, q, k = sizes
     for plane in range(first, last):
-        split(at(x, plane * h * w), (total - plane) * h * w, h, w, top, left, sh, sw, wide, room, ramp, planes)
+        split(at(x, plane * pixels), (total - plane) * pixels, grid, ramp, planes)
         filter = plane % k
         start = spread(bias, filter) if biased else splat(ZERO)
         for t in range(0, p * wide, 4 * L):
@@ -115,18 +143,19 @@ def forward(
         rows_out(sums, wide, p, q, at(y, plane * p * q), (last - plane) * p * q)
 
 
-@loop("i i i f* f* f* i f* i i i i i i i i i i i i i i w* w* w* f* f* f*")
+@loop("i i i f* f* f* i f*", Grid, Grid, Sizes, "i i w* w* w* f* f* f*")
 def input_sums(
-    first, last, total, dy, weight, mask, masked, dx, h, w, top, left, sh, sw, wide, room, high, lead, taps, p, q, k, ends, order, behind,
-    ramp, planes, given,
-):  # fmt: skip
+    first, last, total, dy, weight, mask, masked, dx, grid, out_grid, sizes, high, lead, ends, order, behind, ramp, planes, given
+):
     """dx of the planes first … last − 1: a pixel gets what the outputs that have read it give. given: zeros, `lead` of them in front.
 
     ends: where the taps of each plane of `split` end in `order`; behind (taps): how far an output lies behind a tap's pixel.
     """
+    h, w, top, left, sh, sw, wide, room = grid
+    taps, p, q, k = sizes
     for plane in range(first, last):
         filter = plane % k
-        split(at(dy, plane * p * q), (total - plane) * p * q, p, q, 0, 0, 1, 1, wide, room, ramp, at(given, lead))
+        split(at(dy, plane * p * q), (total - plane) * p * q, out_grid, ramp, at(given, lead))
         begin = 0
         for part in range(sh * sw):
             out, end = at(planes, part * room), ends[part]
@@ -160,14 +189,14 @@ def input_sums(
                         to[lane] = ZERO if masked and not by[lane] > 0 else number
 
 
-@loop("i i w* i f* f* f* i i i i i i i i i i i i i w* f* f* f* f*")
-def weight_sums(
-    first, last, ends, k, x, dy, dweight, total, h, w, top, left, sh, sw, wide, room, taps, p, q, biased, where, ramp, planes, given, sums
-):  # fmt: skip
+@loop("i i w* f* f* f* i", Grid, Grid, Sizes, "i w* f* f* f* f*")
+def weight_sums(first, last, ends, x, dy, dweight, total, grid, out_grid, sizes, biased, where, ramp, planes, given, sums):
     """Pieces first … last − 1: dweight (taps) of filter piece % k from the images of group piece // k, and behind it the bias's.
 
     ends: where each group's images begin, and where the last one's end. Sums have 16 lanes each, which are added up at the end.
     """
+    pixels, wide = grid.h * grid.w, grid.wide
+    taps, p, q, k = sizes
     fours = taps // 4 * 4
     for piece in range(first, last):
         filter, group = piece % k, piece // k
@@ -175,8 +204,8 @@ def weight_sums(
             store(sums, tap * L, splat(ZERO))
         for image in range(ends[group], ends[group + 1]):
             plane = image * k + filter
-            split(at(x, plane * h * w), (total - plane) * h * w, h, w, top, left, sh, sw, wide, room, ramp, planes)
-            split(at(dy, plane * p * q), (total - plane) * p * q, p, q, 0, 0, 1, 1, wide, room, ramp, given)
+            split(at(x, plane * pixels), (total - plane) * pixels, grid, ramp, planes)
+            split(at(dy, plane * p * q), (total - plane) * p * q, out_grid, ramp, given)
             for tap in range(0, fours, 4):
                 a, b, c, d = where[tap], where[tap + 1], where[tap + 2], where[tap + 3]
                 to = at(sums, tap * L)
@@ -224,10 +253,14 @@ class Depthwise:
         behind = ((down // sh)[:, None] * self.wide + along // sw).reshape(-1)
         self.lead = int(behind.max())
         self.tables = Tables(
-            where=part * self.room + behind, behind=behind, order=np.argsort(part, kind="stable"),
+            where=part * self.room + behind,
+            behind=behind,
+            order=np.argsort(part, kind="stable"),
             ends=np.cumsum(np.bincount(part, minlength=self.splits)),
-        )  # fmt: skip
-        self.numbers = *window.input, frame.top, frame.left, sh, sw, self.wide, self.room
+        )
+        self.grid = Grid(*window.input, frame.top, frame.left, sh, sw, self.wide, self.room)
+        self.out_grid = Grid(*window.output, 0, 0, 1, 1, self.wide, self.room)
+        self.sizes = Sizes(self.taps, *window.output, k)
         self._direct: Direct | None = None
 
     @property
@@ -242,16 +275,13 @@ class Depthwise:
 
     def forward(self, x: Array, weight: Array, bias: Array | None, relu: bool, y: Array) -> None:
         """y = convolution of x, plus bias, then ReLU."""
-        total, p = len(x) * self.k, self.window.output[0]
+        total = len(x) * self.k
+        arrays = address(x), address(weight), address(weight if bias is None else bias), bias is not None, relu, address(y)
 
         def body(first: int, last: int) -> None:
-            scratch = Scratch(self.splits * self.room, p * self.wide + 5 * L)
+            scratch = Scratch(self.splits * self.room, self.sizes.p * self.wide + 5 * L)
             scratch.parts[0][...] = 0
-            forward(
-                first, last, total, address(x), address(weight), address(weight if bias is None else bias), bias is not None, relu,
-                address(y), *self.numbers, self.taps, *self.window.output, self.k, self.tables.at.where, address(RAMP),
-                *scratch.addresses(),
-            )  # fmt: skip
+            forward(first, last, total, *arrays, *self.grid, *self.sizes, self.tables.at.where, address(RAMP), *scratch.addresses())
 
         share(total, body, self._work(len(x)))
 
@@ -260,15 +290,14 @@ class Depthwise:
         if not np.isfinite(weight).all():
             self.direct.input_grad(dy, weight, relu, dx)
             return
-        total, by, t = len(dy) * self.k, address(dx if relu is None else relu), self.tables.at
+        total, t = len(dy) * self.k, self.tables.at
+        arrays = address(dy), address(weight), address(dx if relu is None else relu), relu is not None, address(dx)
+        numbers = *self.grid, *self.out_grid, *self.sizes, self.high, self.lead
 
         def body(first: int, last: int) -> None:
             scratch = Scratch(self.splits * self.room, self.lead + self.room)
             scratch.parts[1][...] = 0
-            input_sums(
-                first, last, total, address(dy), address(weight), by, relu is not None, address(dx), *self.numbers, self.high, self.lead,
-                self.taps, *self.window.output, self.k, t.ends, t.order, t.behind, address(RAMP), *scratch.addresses(),
-            )  # fmt: skip
+            input_sums(first, last, total, *arrays, *numbers, t.ends, t.order, t.behind, address(RAMP), *scratch.addresses())
 
         share(total, body, self._work(len(dy)))
 
@@ -277,15 +306,14 @@ class Depthwise:
         n, ends = len(x), edges(len(x), self.k * self.taps)
         groups, each = len(ends) - 1, self.taps + 1
         sums, where = np.empty((groups, self.k, each), np.float32), np.array(ends, np.int64)
+        arrays = address(where), address(x), address(dy), address(sums), n * self.k
+        numbers = *self.grid, *self.out_grid, *self.sizes, dbias is not None
 
         def body(first: int, last: int) -> None:
             scratch = Scratch(self.splits * self.room, self.room, each * L)
             for part in scratch.parts:
                 part[...] = 0
-            weight_sums(
-                first, last, address(where), self.k, address(x), address(dy), address(sums), n * self.k, *self.numbers, self.taps,
-                *self.window.output, dbias is not None, self.tables.at.where, address(RAMP), *scratch.addresses(),
-            )  # fmt: skip
+            weight_sums(first, last, *arrays, *numbers, self.tables.at.where, address(RAMP), *scratch.addresses())
 
         share(groups * self.k, body, self._work(n))
         total = np.add.reduce(sums, axis=0)

@@ -11,16 +11,18 @@ the same taps.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn_loops import tables
+from gpucnn_loops.language import record
 from gpucnn_loops.loops import loop
-from gpucnn_loops.tables import Frame, Tables, Window, edges, framed, grid, lanes
-from gpucnn_loops.threads import Scratch, address, share, step_of
+from gpucnn_loops.tables import Frame, Images, Tables, Window, edges, framed, grid, images, lanes
+from gpucnn_loops.threads import Scratch, address, share
 from gpucnn_loops.tile import product
-from gpucnn_loops.turn import frame, kernels_by_tap, to_planes, to_rows
+from gpucnn_loops.turn import in_frame, kernels_by_tap, to_planes, to_rows
 from gpucnn_loops.vector import L, at, load, relu16, store
 
 Array = NDArray[np.float32]
@@ -29,26 +31,52 @@ BAND = 240  # outputs between two turns to planes: their sums of 64 channels are
 ZERO = np.float32(0)
 
 
-@loop("i i i i f* i f* f* i i f* f* i i i i i i i i i i i i w* w* w* w* w* f* f* f*")
-def gather(
-    first, last, parts, framing, x, x_step, weight, bias, biased, relu, mask, y, y_step, c, h, w, top, left, high, wide, k, width, total,
-    classes, ends, rows, order, cols, places, framed, sums, ordered,
-):  # fmt: skip
+@record("f* i i f*")
+class After(NamedTuple):
+    """What is done with a sum: a bias is added, if biased. relu: 0, 1 for ReLU, 2 for zeros where mask ≤ 0."""
+
+    bias: int
+    biased: bool
+    relu: int
+    mask: int
+
+
+@record("i w* w* w* w* w*")
+class Classes(NamedTuple):
+    """Outputs that meet the same taps are a class. ends (classes, 2): where each one's outputs and taps end in `rows`, `order` and `cols`;
+    with several, `order` says where each output belongs. places: where each channel's plane of y begins."""
+
+    number: int
+    ends: int
+    rows: int
+    order: int
+    cols: int
+    places: int
+
+
+@record("f* f* f*")
+class Room(NamedTuple):
+    """Scratch: an image in its frame, sums of a band of outputs, and all outputs in their order, where there are several classes."""
+
+    framed: int
+    sums: int
+    ordered: int
+
+
+@loop("i i i", Images, "f*", After, Images, Frame, "i i i", Classes, Room)
+def gather(first, last, parts, x, weight, after, y, frame, k, width, total, classes, room):
     """y (images, k, total) from x: forward, or the gradient of the input.
 
-    Pieces first … last − 1 are parts of images. ends (classes, 2): where each class's outputs and taps end in `rows`, `order` and `cols`;
-    with several classes there is one part, and `order` says where each output belongs. relu: 0, 1 for ReLU, 2 for zeros where mask ≤ 0.
+    Pieces first … last − 1 are parts of images; with several classes there is one part.
     """
+    sums, rows, cols = room.sums, classes.rows, classes.cols
     for piece in range(first, last):
         image, part = piece // parts, piece % parts
-        source = at(x, image * x_step)
-        if framing:
-            frame(source, c, h, w, top, left, high, wide, framed)
-            source = framed
-        out = at(y, image * y_step)
+        source = in_frame(at(x.first, image * x.step), frame, room.framed)
+        out, mask = at(y.first, image * y.step), at(after.mask, image * y.step)
         row, tap0 = 0, 0
-        for group in range(classes):
-            row_end, taps = ends[2 * group], ends[2 * group + 1]
+        for group in range(classes.number):
+            row_end, taps = classes.ends[2 * group], classes.ends[2 * group + 1]
             bands = (row_end - row + BAND - 1) // BAND
             for band in range(bands * part // parts, bands * (part + 1) // parts):
                 begin = row + band * BAND
@@ -60,26 +88,26 @@ def gather(
                 if taps == tap0:  # pixels that no tap meets
                     for i in range(count * width):
                         sums[i] = 0
-                if biased or relu == 1:
+                if after.biased or after.relu == 1:
                     for lane in range(0, width, L):
-                        b = load(bias, lane)
+                        b = load(after.bias, lane)
                         for i in range(lane, count * width, width):
                             v = load(sums, i) + b
-                            store(sums, i, relu16(v) if relu == 1 else v)
-                if classes == 1:
-                    to_planes(sums, count, k, width, at(out, begin), places)
-                    if relu == 2:
-                        masked(at(out, begin), at(mask, image * y_step + begin), k, total, count)
+                            store(sums, i, relu16(v) if after.relu == 1 else v)
+                if classes.number == 1:
+                    to_planes(sums, count, k, width, at(out, begin), classes.places)
+                    if after.relu == 2:
+                        masked(at(out, begin), at(mask, begin), k, total, count)
                 else:
                     for i in range(count):
-                        to = order[begin + i] * width
+                        to = classes.order[begin + i] * width
                         for lane in range(0, width, L):
-                            store(ordered, to + lane, load(sums, i * width + lane))
+                            store(room.ordered, to + lane, load(sums, i * width + lane))
             row, tap0 = row_end, taps
-        if classes > 1:
-            to_planes(ordered, total, k, width, out, places)
-            if relu == 2:
-                masked(out, at(mask, image * y_step), k, total, total)
+        if classes.number > 1:
+            to_planes(room.ordered, total, k, width, out, classes.places)
+            if after.relu == 2:
+                masked(out, mask, k, total, total)
 
 
 @loop("f* f* i i i")
@@ -91,18 +119,12 @@ def masked(y, mask, k, plane, count):
             line[i] = line[i] if by[i] > 0 else ZERO
 
 
-@loop("i i i f* i f* i f* f* i i i i i i i i i i i w* i w* w* f* f*")
-def weight_sums(
-    first, last, framing, x, x_step, dy, dy_step, dweight, dbias, biased, c, h, w, top, left, high, wide, k, width, count, rows, row_count,
-    cols, places, framed, turned,
-):  # fmt: skip
+@loop("i i", Images, Images, "f* f* i", Frame, "i i i w* i w* w* f* f*")
+def weight_sums(first, last, x, dy, dweight, dbias, biased, frame, k, width, count, rows, row_count, cols, places, framed, turned):
     """dweight (row_count, width) from images first … last − 1: rows are taps, steps of a sum are outputs. dbias (width) likewise."""
     for image in range(first, last):
-        source = at(x, image * x_step)
-        if framing:
-            frame(source, c, h, w, top, left, high, wide, framed)
-            source = framed
-        to_rows(at(dy, image * dy_step), count, count, k, turned, places)
+        source = in_frame(at(x.first, image * x.step), frame, framed)
+        to_rows(at(dy.first, image * dy.step), count, count, k, turned, places)
         if biased:
             add_rows(turned, count, width, dbias)
         for i in range(0, count, CHUNK):
@@ -120,6 +142,15 @@ def add_rows(rows, count, width, sums):
         store(sums, lane, total)
 
 
+class Way(NamedTuple):
+    """From x to y of a pass: x's frame, the tables, channels of y, and lanes."""
+
+    frame: Frame
+    tables: Tables
+    k: int
+    width: int
+
+
 class Direct:
     """The plan of one convolution: its tables and sizes. x (N, C, H, W), weight (K, C/groups, R, S), y and dy (N, K, P, Q), whose images
     may lie apart."""
@@ -133,10 +164,16 @@ class Direct:
         rows = tables.outputs(window, self.frame.wide)
         cols = tables.taps(self.c, window, self.frame.high, self.frame.wide)
         self.ahead = Tables(
-            ends=[self.count, len(cols)], rows=rows, order=[0], cols=cols, places=np.arange(self.k) * self.count,
-            turns=np.arange(self.count) * self.width, lines=np.arange(len(cols)) * self.width, planes=np.arange(self.k) * len(cols),
-        )  # fmt: skip
-        self._behind: tuple[Frame, Tables] | None = None
+            ends=[self.count, len(cols)],
+            rows=rows,
+            order=[0],
+            cols=cols,
+            places=np.arange(self.k) * self.count,
+            turns=np.arange(self.count) * self.width,
+            lines=np.arange(len(cols)) * self.width,
+            planes=np.arange(self.k) * len(cols),
+        )
+        self._behind: Way | None = None
 
     def forward(self, x: Array, weight: Array, bias: Array | None, relu: bool, y: Array) -> None:
         """y = convolution of x, plus bias, then ReLU."""
@@ -146,16 +183,17 @@ class Direct:
             packed[...] = 0
         for g in range(self.groups):
             to_rows(address(weight) + 4 * g * self.k * taps, taps, taps, self.k, address(packed[g]), t.lines)
-        biases = np.zeros((self.groups, self.width), np.float32)
+        biases = None
         if bias is not None:
+            biases = np.zeros((self.groups, self.width), np.float32)
             biases[:, : self.k] = bias.reshape(self.groups, self.k)
-        self._gather(x, packed, biases, bias is not None, 1 if relu else 0, None, y, self.frame, self.ahead, self.k, self.width)
+        self._gather(x, packed, biases, 1 if relu else 0, None, y, Way(self.frame, self.ahead, self.k, self.width))
 
     def input_grad(self, dy: Array, weight: Array, relu: Array | None, dx: Array) -> None:
         """dx from dy; 0 where `relu`, if given, is not positive."""
         if self._behind is None:
             self._behind = self._classes()
-        frame, behind = self._behind
+        behind = self._behind.tables
         rows, taps = len(behind.cols) + 1, math.prod(self.window.kernel)  # the last row is for what `kernels_by_tap` has too much
         packed = Scratch(self.groups * rows * self.c_width, shared=True).parts[0].reshape(self.groups, rows, self.c_width)
         if self.c_width > self.c:
@@ -163,17 +201,15 @@ class Direct:
         for g in range(self.groups):
             by = address(weight) + 4 * g * self.k * self.c * taps
             kernels_by_tap(by, self.k, self.c, taps, address(packed[g]), behind.at.turns)
-        nothing = np.zeros((self.groups, self.c_width), np.float32)
-        self._gather(dy, packed, nothing, False, 0 if relu is None else 2, relu, dx, frame, behind, self.c, self.c_width)
+        self._gather(dy, packed, None, 0 if relu is None else 2, relu, dx, self._behind)
 
-    def _gather(
-        self, x: Array, weight: Array, bias: Array, biased: bool, relu: int, mask: Array | None, y: Array, frame: Frame, t: Tables, k: int,
-        width: int,
-    ) -> None:  # fmt: skip
-        n, total = len(x), y.shape[2] * y.shape[3]
-        x_step, y_step, classes = step_of(x), step_of(y), len(t.ends) // 2
+    def _gather(self, x: Array, weight: Array, bias: Array | None, relu: int, mask: Array | None, y: Array, way: Way) -> None:
+        frame, t, k, width = way
+        n, total, classes = len(x), y.shape[2] * y.shape[3], len(t.ends) // 2
         parts = tables.parts(n, -(-total // BAND)) if classes == 1 else 1
-        plane, out = frame.c * frame.h * frame.w * 4, k * total * 4
+        plane, out = frame.c * frame.h * frame.w, k * total
+        biases = np.zeros((self.groups, width), np.float32) if bias is None else bias
+        own = Classes(classes, t.at.ends, t.at.rows, t.at.order, t.at.cols, t.at.places)
         sizes = frame.size, BAND * width, total * width if classes > 1 else 0
 
         def body(first: int, last: int) -> None:
@@ -181,11 +217,9 @@ class Direct:
             scratch.parts[0][...] = 0
             room = scratch.addresses()
             for g in range(self.groups):
-                gather(
-                    first, last, parts, frame.size > 0, address(x) + g * plane, x_step, address(weight[g]), address(bias[g]), biased, relu,
-                    0 if mask is None else address(mask) + g * out, address(y) + g * out, y_step, *frame.numbers, k, width, total, classes,
-                    t.at.ends, t.at.rows, t.at.order, t.at.cols, t.at.places, *room,
-                )  # fmt: skip
+                after = After(address(biases[g]), bias is not None, relu, 0 if mask is None else address(mask) + 4 * g * out)
+                source, to = images(x, g * plane), images(y, g * out)
+                gather(first, last, parts, *source, address(weight[g]), *after, *to, *frame, k, width, total, *own, *room)
 
         share(n * parts, body, n * total * width * self.groups * (len(t.cols) // classes + 1))
 
@@ -200,7 +234,7 @@ class Direct:
         sums = scratch.parts[0].reshape(count, self.groups, taps, self.width)
         biases = scratch.parts[1].reshape(count, self.groups, self.width)
         biases[...] = 0
-        plane, out = frame.c * frame.h * frame.w * 4, self.k * self.count * 4
+        plane, out = frame.c * frame.h * frame.w, self.k * self.count
 
         def body(first: int, last: int) -> None:
             own = Scratch(frame.size, self.count * self.width)
@@ -209,14 +243,13 @@ class Direct:
             room = own.addresses()
             for piece in range(first, last):
                 group, part = divmod(piece, parts)
-                tap, tap_count = tap_ends[part], tap_ends[part + 1] - tap_ends[part]
+                tap, biased = tap_ends[part], part == 0 and dbias is not None
+                sizes = self.k, self.width, self.count
+                where = t.at.cols + 8 * tap, tap_ends[part + 1] - tap, t.at.rows, t.at.turns
                 for g in range(self.groups):
-                    weight_sums(
-                        ends[group], ends[group + 1], frame.size > 0, address(x) + g * plane, step_of(x), address(dy) + g * out,
-                        step_of(dy), address(sums[group, g]) + 4 * tap * self.width, address(biases[group, g]),
-                        part == 0 and dbias is not None, *frame.numbers, self.k, self.width, self.count, t.at.cols + 8 * tap, tap_count,
-                        t.at.rows, t.at.turns, *room,
-                    )  # fmt: skip
+                    source, given = images(x, g * plane), images(dy, g * out)
+                    to = address(sums[group, g]) + 4 * tap * self.width, address(biases[group, g])
+                    weight_sums(ends[group], ends[group + 1], *source, *given, *to, biased, *frame, *sizes, *where, *room)
 
         share(count * parts, body, n * self.count * self.width * self.groups * (taps + 1))
         total = np.add.reduce(sums, axis=0) if count > 1 else sums[0]
@@ -225,7 +258,7 @@ class Direct:
         if dbias is not None:
             dbias[...] = np.add.reduce(biases, axis=0)[:, : self.k].reshape(-1)
 
-    def _classes(self) -> tuple[Frame, Tables]:
+    def _classes(self) -> Way:
         """The gradient of the input: pixel i gets dy[(i + padding − dilation·tap) / stride], for the taps where that is whole."""
         window = self.window
         margins, axes = [], []
@@ -258,7 +291,11 @@ class Direct:
                 row_count, col_count = row_count + len(rows[-1]), col_count + len(cols[-1])
                 ends += [row_count, col_count]
         made = Tables(
-            ends=ends, rows=np.concatenate(rows), order=np.concatenate(order), cols=np.concatenate(cols),
-            places=np.arange(self.c) * math.prod(window.input), turns=np.where(turns < 0, col_count, turns).reshape(-1) * self.c_width,
-        )  # fmt: skip
-        return Frame(self.k, p, q, top, left, high, wide), made
+            ends=ends,
+            rows=np.concatenate(rows),
+            order=np.concatenate(order),
+            cols=np.concatenate(cols),
+            places=np.arange(self.c) * math.prod(window.input),
+            turns=np.where(turns < 0, col_count, turns).reshape(-1) * self.c_width,
+        )
+        return Way(Frame(self.k, p, q, top, left, high, wide), made, self.c, self.c_width)

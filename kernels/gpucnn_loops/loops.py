@@ -3,7 +3,7 @@
 Its arguments are addresses and numbers, it knows no Python object, and Python's global lock is released while it runs. Other loops call it
 by its symbol, so that it is compiled once; a `helper` becomes a part of each loop that calls it, and an `intrinsic` writes instructions.
 
-Numba compiles (`_numba.py`), and is imported when something is to be compiled: what it offers is written down here as `Late`.
+Numba compiles (`_numba.py`), and is imported when something is to be compiled.
 """
 
 from __future__ import annotations
@@ -21,95 +21,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import llvmlite.ir
-
 from gpucnn_loops import disk_cache, machine, threads
-from gpucnn_loops.machine import FEATURES
+from gpucnn_loops.language import C_KINDS, Declared, Helper
 
-__all__ = [
-    "FEATURES",
-    "Helper",
-    "Intrinsic",
-    "Late",
-    "Loop",
-    "cgutils",
-    "compiled",
-    "every",
-    "floats",
-    "helper",
-    "intrinsic",
-    "intrinsics",
-    "ir",
-    "loop",
-    "rehearsal",
-    "rehearsing",
-    "types",
-    "vector",
-    "watching",
-    "words",
-]
-
-C_KINDS: dict[str, Any] = {"i": ctypes.c_int64, "f": ctypes.c_float, "d": ctypes.c_double, "u": ctypes.c_uint64}
+__all__ = ["Loop", "compiled", "every", "loop", "rehearsal", "rehearsing", "watching"]
 
 if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):  # helpers would stay Python functions, which no loop can contain
     raise ImportError("NUMBA_DISABLE_JIT is set, and nothing is compiled")
-
-
-class Late:
-    """Stands for a name of `_numba` in a module that writes instructions, until that is imported and puts in what is meant."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
 
 
 def _compiler() -> Any:
     return importlib.import_module("gpucnn_loops._numba")
 
 
-ir: Any = llvmlite.ir
-types: Any = Late("types")
-cgutils: Any = Late("cgutils")
-floats: Any = Late("floats")  # addresses of numbers
-words: Any = Late("words")
-vector: Any = Late("vector")
+class Loop(Declared):
+    """A function that becomes machine code when it is first called, or `prepare`d."""
 
-
-class Helper:
-    """A function that loops can call, and contain."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.py_func = function
-
-
-class Intrinsic:
-    """A function that writes instructions: it is given types, and returns a signature and who writes them."""
-
-    def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
-        self.function, self.options = function, options
-        intrinsics.append(self)
-
-
-intrinsics: list[Intrinsic] = []
-
-
-def helper(function: Callable[..., Any]) -> Any:
-    """Makes a function a `Helper`."""
-    return Helper(function)
-
-
-def intrinsic(function: Callable[..., Any] | None = None, **options: Any) -> Any:
-    """Makes a function an `Intrinsic`. options: those of Numba's."""
-    return Intrinsic(function, options) if function is not None else lambda given: Intrinsic(given, options)
-
-
-class Loop:
-    """A function that becomes machine code when it is first called, or `prepare`d. arguments: their kinds, as `loop` takes them."""
-
-    def __init__(self, function: Callable[..., Any], arguments: str) -> None:
-        self.function, self.arguments = function, arguments.split()
-        self.name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
-        self.symbol = f"gpucnn_loops.{self.name}"
-        self.source = function.__code__.co_filename
+    def __init__(self, function: Callable[..., Any], *arguments: str | type) -> None:
+        super().__init__(function, arguments)
         self.ready = False
         self.library: Any = None  # Numba's, where it was compiled in this process
         self._call: Callable[..., None] = self._first
@@ -143,7 +72,7 @@ class Loop:
     @property
     def path(self) -> Path | None:
         """Its file for this processor."""
-        return disk_cache.path(self.name, (" ".join(self.arguments), *_versions(), *machine.processor()), self.source)
+        return disk_cache.path(self.name, (self.signature(), *_versions(), *machine.processor()), self.source)
 
     @property
     def waits(self) -> bool:
@@ -199,13 +128,13 @@ def every() -> list[Loop]:
 @functools.cache
 def _versions() -> tuple[str, ...]:
     """What machine code depends on, besides its source and the processor. PackageNotFoundError where there is no Numba."""
-    return platform.python_version(), importlib.metadata.version("numba"), str(llvmlite.__version__)
+    return platform.python_version(), importlib.metadata.version("numba"), importlib.metadata.version("llvmlite")
 
 
-def loop(arguments: str) -> Callable[[Callable[..., Any]], Loop]:
+def loop(*arguments: str | type) -> Callable[[Callable[..., Any]], Loop]:
     """Makes a function a `Loop`. arguments: their kinds in order, i a whole number, f and d floating numbers, u an unsigned one of 64 bits,
-    f*, i*, w*, d* the address of float32, int32, int64 and float64 numbers."""
-    return lambda function: Loop(function, arguments)
+    f*, i*, w*, d* the address of float32, int32, int64 and float64 numbers; or a `record` of several."""
+    return lambda function: Loop(function, *arguments)
 
 
 class _Own(threading.local):

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn_loops.loops import loop
-from gpucnn_loops.threads import address, share, step_of
+from gpucnn_loops.tables import Images, images
+from gpucnn_loops.threads import address, share
 from gpucnn_loops.vector import L, at, fma, load, splat, sum16
 
 Array = NDArray[np.float32]
@@ -35,13 +36,13 @@ def channel_sums(first, last, x, n, c, pixels, mean, squares, sums):
         sums[channel] = total
 
 
-@loop("i i f* i f* i i i f* f* d* d*")
-def gradient_sums(first, last, dy, step, x, n, c, pixels, mean, rstd, sums, products):
-    """sums of dy, and of dy · (x − mean) · rstd, over the channels first … last − 1. Images of dy begin `step` numbers apart."""
+@loop("i i", Images, "f* i i i f* f* d* d*")
+def gradient_sums(first, last, dy, x, n, c, pixels, mean, rstd, sums, products):
+    """sums of dy, and of dy · (x − mean) · rstd, over the channels first … last − 1."""
     for channel in range(first, last):
         total, product, centre, scale = 0.0, 0.0, mean[channel], rstd[channel]
         for image in range(n):
-            given, row = at(dy, image * step + channel * pixels), at(x, (image * c + channel) * pixels)
+            given, row = at(dy.first, image * dy.step + channel * pixels), at(x, (image * c + channel) * pixels)
             lanes, more, rest, rest_more = splat(ZERO), splat(ZERO), ZERO, ZERO
             for j in range(0, pixels - L + 1, L):
                 g = load(given, j)
@@ -56,26 +57,24 @@ def gradient_sums(first, last, dy, step, x, n, c, pixels, mean, rstd, sums, prod
         products[channel] = product
 
 
-@loop("i i f* i f* i i i f* f* f* i")
-def normalized(first, last, x, x_step, y, y_step, c, pixels, mean, scale, bias, relu):
-    """y = (x − mean) · scale + bias of the rows first … last − 1, after ReLU if relu. Row n·c + j has the channel j; images begin x_step
-    and y_step numbers apart."""
+@loop("i i", Images, Images, "i i f* f* f* i")
+def normalized(first, last, x, y, c, pixels, mean, scale, bias, relu):
+    """y = (x − mean) · scale + bias of the rows first … last − 1, after ReLU if relu. Row n·c + j has the channel j."""
     for row in range(first, last):
         image, channel = row // c, row % c
-        source, target = at(x, image * x_step + channel * pixels), at(y, image * y_step + channel * pixels)
+        source, target = at(x.first, image * x.step + channel * pixels), at(y.first, image * y.step + channel * pixels)
         centre, factor, more = mean[channel], scale[channel], bias[channel]
         for j in range(pixels):
             value = (source[j] - centre) * factor + more
             target[j] = ZERO if relu and value <= 0 else value
 
 
-@loop("i i f* i f* f* i i f* f* f* f* f* i")
-def gradients(first, last, dy, step, x, dx, c, pixels, mean, rstd, slope, shift, scale, relu):
-    """dx = (dy − ((x − mean) · rstd · slope + shift)) · scale of the rows first … last − 1, 0 where x is not positive if relu.
-    Images of dy begin `step` numbers apart."""
+@loop("i i", Images, "f* f* i i f* f* f* f* f* i")
+def gradients(first, last, dy, x, dx, c, pixels, mean, rstd, slope, shift, scale, relu):
+    """dx = (dy − ((x − mean) · rstd · slope + shift)) · scale of the rows first … last − 1, 0 where x is not positive if relu."""
     for row in range(first, last):
         channel = row % c
-        given, source, target = at(dy, row // c * step + channel * pixels), at(x, row * pixels), at(dx, row * pixels)
+        given, source, target = at(dy.first, row // c * dy.step + channel * pixels), at(x, row * pixels), at(dx, row * pixels)
         centre, over, part, more, factor = mean[channel], rstd[channel], slope[channel], shift[channel], scale[channel]
         for j in range(pixels):
             value = (given[j] - ((source[j] - centre) * over * part + more)) * factor
@@ -85,11 +84,6 @@ def gradients(first, last, dy, step, x, dx, c, pixels, mean, rstd, slope, shift,
 def _sizes(x: Array) -> tuple[int, int, int]:
     n, c = x.shape[:2]
     return n, c, x.size // (n * c)
-
-
-def at_steps(images: Array) -> tuple[int, int]:
-    """Where images are, and the numbers from each to the next."""
-    return address(images), step_of(images)
 
 
 def moments(x: Array) -> tuple[Array, Array]:
@@ -106,23 +100,22 @@ def normalize(x: Array, mean: Array, scale: Array, bias: Array, relu: bool, y: A
     """y = (x − mean) · scale + bias, then ReLU where `relu`; mean, scale and bias (C)."""
     n, c, pixels = _sizes(x)
     numbers = c, pixels, address(mean), address(scale), address(bias), relu
-    share(n * c, lambda a, z: normalized(a, z, *at_steps(x), *at_steps(y), *numbers), 8 * x.size)
+    share(n * c, lambda a, z: normalized(a, z, *images(x), *images(y), *numbers), 8 * x.size)
 
 
 def batch_norm_grad(
     dy: Array, x: Array, weight: Array, mean: Array, rstd: Array, relu: bool, dx: Array | None, dweight: Array, dbias: Array
-) -> None:  # fmt: skip
+) -> None:
     """dweight and dbias (C); dx, unless it is None, which may be dy. 0 where x is not positive if `relu`."""
     n, c, pixels = _sizes(x)
     sums, products = np.empty(c), np.empty(c)
     kept = address(mean), address(rstd)
-    share(
-        c, lambda a, z: gradient_sums(a, z, *at_steps(dy), address(x), n, c, pixels, *kept, address(sums), address(products)), 8 * x.size
-    )  # fmt: skip
+    found = address(sums), address(products)
+    share(c, lambda a, z: gradient_sums(a, z, *images(dy), address(x), n, c, pixels, *kept, *found), 8 * x.size)
     dbias[...], dweight[...] = sums, products
     if dx is None:
         return
     count = np.float32(n * pixels)
     slope, shift, scale = dweight / count, dbias / count, weight * rstd
     numbers = c, pixels, *kept, address(slope), address(shift), address(scale), relu
-    share(n * c, lambda a, z: gradients(a, z, *at_steps(dy), address(x), address(dx), *numbers), 12 * x.size)
+    share(n * c, lambda a, z: gradients(a, z, *images(dy), address(x), address(dx), *numbers), 12 * x.size)

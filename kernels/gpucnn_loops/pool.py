@@ -6,19 +6,38 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn_loops.loops import helper, loop
-from gpucnn_loops.tables import Window, framed, lanes
+from gpucnn_loops.language import helper, record
+from gpucnn_loops.loops import loop
+from gpucnn_loops.tables import Frame, Window, framed, lanes
 from gpucnn_loops.threads import Scratch, address, share
-from gpucnn_loops.turn import frame
+from gpucnn_loops.turn import put_in_frame
 from gpucnn_loops.vector import L, add_place, as_floats, at, beats, load, load_even, places_from, splat, store
 
 Array = NDArray[np.float32]
 LOWEST, ZERO = np.float32(-np.inf), np.float32(0)
+
+
+@record("i i i i i i i i i i i i")
+class Sizes(NamedTuple):
+    """Of a window: pixels, taps, strides, dilations, padding before the first pixel, outputs."""
+
+    h: int
+    w: int
+    r: int
+    s: int
+    sh: int
+    sw: int
+    dh: int
+    dw: int
+    top: int
+    left: int
+    p: int
+    q: int
 
 
 @helper
@@ -33,9 +52,10 @@ def stops(shift, stride, size, count):
     return min(count, (size - 1 - shift) // stride + 1) if size > shift else 0
 
 
-@loop("i i f* f* i* i i i i i i i i i i i i")
-def max_pool(first, last, x, y, indices, h, w, r, s, sh, sw, dh, dw, top, left, p, q):
+@loop("i i f* f* i*", Sizes)
+def max_pool(first, last, x, y, indices, sizes):
     """y, indices (planes, p, q) of x (planes, h, w): the first maximum of each window and its place; NaN wins over numbers."""
+    h, w, r, s, sh, sw, dh, dw, top, left, p, q = sizes
     for plane in range(first, last):
         image = at(x, plane * h * w)
         for i in range(p):
@@ -59,16 +79,15 @@ def max_pool(first, last, x, y, indices, h, w, r, s, sh, sw, dh, dw, top, left, 
                             won[j] = row * w + shift + j * sw if wins else won[j]
 
 
-@loop("i i f* f* i* f* i i i i i i i i i i i i f* f* f* i i")
-def max_pool_rows(
-    first, last, x, y, indices, columns, h, w, r, s, sh, sw, dh, dw, top, left, p, q, framed, best_row, won_row, high, wide
-):  # fmt: skip
+@loop("i i f* f* i* f*", Sizes, Frame, "f* f* f*")
+def max_pool_rows(first, last, x, y, indices, columns, sizes, frame, framed, best_row, won_row):
     """As `max_pool`, 16 columns of outputs at a time, for steps of 1 and 2 along a row. `framed` has −∞ around the image, which never wins.
 
     columns: the first column of each window that is in the image, as int32 bits.
     """
+    h, w, r, s, sh, sw, dh, dw, top, left, p, q = sizes
     for plane in range(first, last):
-        frame(at(x, plane * h * w), 1, h, w, top, left, high, wide, framed)
+        put_in_frame(at(x, plane * h * w), frame, framed)
         for i in range(p):
             row0 = i * sh - top
             inside = row0 + begins(row0, dh) * dh
@@ -76,7 +95,7 @@ def max_pool_rows(
                 best, won = splat(LOWEST), add_place(load(columns, j), inside * w)
                 for a in range(r):
                     for b in range(s):
-                        pixel = (i * sh + a * dh) * wide + b * dw + j * sw
+                        pixel = (i * sh + a * dh) * frame.wide + b * dw + j * sw
                         place = places_from((row0 + a * dh) * w + b * dw - left + j * sw, sw)
                         if sw == 1:
                             best, won = beats(load(framed, pixel), best, place, won)
@@ -106,9 +125,10 @@ def max_pool_grad(first, last, dy, indices, y, masked, dx, pixels, count):
                 out[won[i]] += given[i]
 
 
-@loop("i i f* f* f* i i i i i i i i i i i i")
-def avg_pool(first, last, x, y, counts, h, w, r, s, sh, sw, dh, dw, top, left, p, q):
+@loop("i i f* f* f*", Sizes)
+def avg_pool(first, last, x, y, counts, sizes):
     """y (planes, p, q): the sum of each window of x (planes, h, w), divided by counts (p, q)."""
+    h, w, r, s, sh, sw, dh, dw, top, left, p, q = sizes
     for plane in range(first, last):
         image = at(x, plane * h * w)
         for i in range(p):
@@ -127,9 +147,10 @@ def avg_pool(first, last, x, y, counts, h, w, r, s, sh, sw, dh, dw, top, left, p
                 total[j] /= by[j]
 
 
-@loop("i i f* f* f* i i i i i i i i i i i i")
-def avg_pool_grad(first, last, dy, dx, counts, h, w, r, s, sh, sw, dh, dw, top, left, p, q):
+@loop("i i f* f* f*", Sizes)
+def avg_pool_grad(first, last, dy, dx, counts, sizes):
     """dx (planes, h, w): each window's gradient, divided by counts (p, q), at every pixel of the window."""
+    h, w, r, s, sh, sw, dh, dw, top, left, p, q = sizes
     for plane in range(first, last):
         image = at(dx, plane * h * w)
         for i in range(h * w):
@@ -146,9 +167,9 @@ def avg_pool_grad(first, last, dy, dx, counts, h, w, r, s, sh, sw, dh, dw, top, 
                             line[j * sw] += given[j] / by[j]
 
 
-def _numbers(window: Window) -> tuple[int, ...]:
+def _sizes(window: Window) -> Sizes:
     (top, _), (left, _) = window.padding
-    return *window.input, *window.kernel, *window.stride, *window.dilation, top, left, *window.output
+    return Sizes(*window.input, *window.kernel, *window.stride, *window.dilation, top, left, *window.output)
 
 
 def _planes(array: Any) -> int:
@@ -176,22 +197,22 @@ def _pieces(first: int, last: int, *arrays: NDArray[Any]) -> Iterator[tuple[Any,
 
 def max_pool2d(x: Array, window: Window, y: Array, indices: NDArray[np.int32]) -> None:
     """y and indices (N, C, P, Q) of x (N, C, H, W)."""
-    numbers, planes = _numbers(window), _planes(x)
+    sizes, planes = _sizes(window), _planes(x)
     if window.stride[1] > 2:
 
         def windows(first: int, last: int) -> None:
             for piece in _pieces(first, last, x, y, indices):
-                max_pool(*piece, *numbers)
+                max_pool(*piece, *sizes)
 
         share(planes, windows, _work(window, planes))
         return
-    image, columns, q = framed(1, window), _first_columns(window), window.output[1]
+    frame, columns, q = framed(1, window), _first_columns(window), window.output[1]
 
     def body(first: int, last: int) -> None:
-        scratch = Scratch(image.high * image.wide + 4 * L, lanes(q), lanes(q))
+        scratch = Scratch(frame.high * frame.wide + 4 * L, lanes(q), lanes(q))
         scratch.parts[0][...] = LOWEST
         for piece in _pieces(first, last, x, y, indices):
-            max_pool_rows(*piece, address(columns), *numbers, *scratch.addresses(), image.high, image.wide)
+            max_pool_rows(*piece, address(columns), *sizes, *frame, *scratch.addresses())
 
     share(planes, body, _work(window, planes))
 
@@ -218,21 +239,21 @@ def max_pool2d_grad(dy: Array, indices: NDArray[np.int32], window: Window, relu:
 
 def avg_pool2d(x: Array, window: Window, counts: Array, y: Array) -> None:
     """y (N, C, P, Q) of x (N, C, H, W); counts (P, Q): what each sum is divided by."""
-    numbers, planes = _numbers(window), _planes(x)
+    sizes, planes = _sizes(window), _planes(x)
 
     def body(first: int, last: int) -> None:
         for piece in _pieces(first, last, x, y):
-            avg_pool(*piece, address(counts), *numbers)
+            avg_pool(*piece, address(counts), *sizes)
 
     share(planes, body, _work(window, planes))
 
 
 def avg_pool2d_grad(dy: Array, window: Window, counts: Array, dx: Array) -> None:
     """dx (N, C, H, W) of dy (N, C, P, Q)."""
-    numbers, planes = _numbers(window), _planes(dy)
+    sizes, planes = _sizes(window), _planes(dy)
 
     def body(first: int, last: int) -> None:
         for piece in _pieces(first, last, dy, dx):
-            avg_pool_grad(*piece, address(counts), *numbers)
+            avg_pool_grad(*piece, address(counts), *sizes)
 
     share(planes, body, _work(window, planes))

@@ -10,17 +10,19 @@ of the products is left. There the taps, and a 1 behind them for the bias, are t
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn_loops import tables
 from gpucnn_loops.direct import CHUNK
+from gpucnn_loops.language import record
 from gpucnn_loops.loops import loop
-from gpucnn_loops.tables import Tables, Window, edges, framed, lanes
+from gpucnn_loops.tables import Frame, Images, Tables, Window, edges, framed, images, lanes
 from gpucnn_loops.threads import Scratch, address, share
 from gpucnn_loops.tile import product
-from gpucnn_loops.turn import frame, to_planes, to_rows
+from gpucnn_loops.turn import in_frame, put_in_frame, to_planes, to_rows
 from gpucnn_loops.vector import L, as_floats, at, beats, fma, load, place16, relu_first, spread, store
 
 Array = NDArray[np.float32]
@@ -32,31 +34,56 @@ ZERO, ONE = np.float32(0), np.float32(1)
 def halves(window: Window, pool: Window) -> bool:
     """Whether a pooling halves the outputs of a convolution: 2×2 windows side by side, no padding."""
     p, q = window.output
-    return (
-        pool.input == window.output and pool.kernel == pool.stride == (2, 2) and pool.dilation == (1, 1)
-        and pool.padding[0][0] == pool.padding[1][0] == 0 and pool.output == (p // 2, q // 2)
-    )  # fmt: skip
+    side_by_side = pool.kernel == pool.stride == (2, 2) and pool.dilation == (1, 1) and pool.padding[0][0] == pool.padding[1][0] == 0
+    return side_by_side and pool.input == window.output and pool.output == (p // 2, q // 2)
 
 
-@loop("i i i f* i f* f* f* i* i i i i i i i i i i i i w* w* w* i w* f* f* f* f*")
-def forward(
-    first, last, framing, x, x_step, weight, bias, y, indices, y_step, c, h, w, top, left, high, wide, k, width, count, step, rows, corners,
-    cols, taps, places, framed, sums, best, won,
-):  # fmt: skip
+@record("w* w* w* w*")
+class Where(NamedTuple):
+    """Tables: the four outputs of each pooling window, its corner in the convolution's plane, taps, and where planes of y begin."""
+
+    rows: int
+    corners: int
+    cols: int
+    places: int
+
+
+@record("f* f* f* f*")
+class Room(NamedTuple):
+    """Scratch: an image in its frame, the convolution of some pooling windows, all maxima, and their places."""
+
+    framed: int
+    sums: int
+    best: int
+    won: int
+
+
+@record("w* i i i i w*")
+class Taps(NamedTuple):
+    """Where `number` outputs lie, and the taps of each: `lines` runs of s, `step` apart, at cols."""
+
+    outputs: int
+    number: int
+    lines: int
+    s: int
+    step: int
+    cols: int
+
+
+@loop("i i", Images, "f* f*", Images, "i*", Frame, "i i i i i", Where, Room)
+def forward(first, last, x, weight, bias, y, indices, frame, k, width, count, step, taps, where, room):
     """y, indices (images, k, count): maxima of relu(conv(x) + bias), and their places in planes of `step` columns."""
+    sums, best, won = room.sums, room.best, room.won
     for image in range(first, last):
-        source = at(x, image * x_step)
-        if framing:
-            frame(source, c, h, w, top, left, high, wide, framed)
-            source = framed
+        source = in_frame(at(x.first, image * x.step), frame, room.framed)
         for window in range(0, count, WINDOWS):
             windows = min(WINDOWS, count - window)
             for tap in range(0, taps, CHUNK):
                 n = min(CHUNK, taps - tap)
-                from_rows, by = at(rows, 4 * window), at(weight, tap * width)
-                product(4 * windows, n, source, from_rows, at(cols, tap), by, width, width, sums, width, tap)
+                from_rows, by = at(where.rows, 4 * window), at(weight, tap * width)
+                product(4 * windows, n, source, from_rows, at(where.cols, tap), by, width, width, sums, width, tap)
             for i in range(windows):
-                place = corners[window + i]
+                place = where.corners[window + i]
                 p0, p1, p2, p3 = place16(place), place16(place + 1), place16(place + step), place16(place + step + 1)
                 for lane in range(0, width, L):
                     four, b = 4 * i * width + lane, load(bias, lane)
@@ -66,44 +93,41 @@ def forward(
                     v, p = relu_first(v, p, p0)
                     store(best, (window + i) * width + lane, v)
                     store(won, (window + i) * width + lane, p)
-        to_planes(best, count, k, width, at(y, image * y_step), places)
-        to_planes(won, count, k, width, as_floats(at(indices, image * y_step)), places)
+        to_planes(best, count, k, width, at(y.first, image * y.step), where.places)
+        to_planes(won, count, k, width, as_floats(at(indices, image * y.step)), where.places)
 
 
-@loop("f* i w* i i i i w* f*")
-def rows_of_taps(framed, count, outputs, lines, s, step, taps, cols, rows):
-    """rows[output]: the pixels under its taps, then 1. Of `lines` runs of s taps each; step is 1 where a run lies side by side."""
-    width = (taps + L) // L * L
-    for output in range(count):
-        source, to = at(framed, outputs[output]), output * width
-        if step == 1:
+@loop("f*", Taps, "f*")
+def rows_of_taps(framed, taps, rows):
+    """rows[output]: the pixels under its taps, then 1."""
+    lines, s, count = taps.lines, taps.s, taps.lines * taps.s
+    width = (count + L) // L * L
+    for output in range(taps.number):
+        source, to = at(framed, taps.outputs[output]), output * width
+        if taps.step == 1:
             for line in range(lines):
                 for j in range(0, s, L):  # the next one overwrites what is too much
-                    store(rows, to + line * s + j, load(source, cols[line * s] + j))
+                    store(rows, to + line * s + j, load(source, taps.cols[line * s] + j))
         else:
-            for tap in range(taps):
-                rows[to + tap] = source[cols[tap]]
-        rows[to + taps] = ONE
+            for tap in range(count):
+                rows[to + tap] = source[taps.cols[tap]]
+        rows[to + count] = ONE
 
 
-@loop("i i f* i f* f* i i* i f* f* i i i i i i i i i w* i i i i w* f* f* f*")
-def weight_sums(
-    first, last, x, x_step, dy, y, masked, indices, y_step, dweight, broken, c, h, w, top, left, high, wide, k, count, outputs,
-    output_count, lines, s, step, cols, framed, rows, g,
-):  # fmt: skip
+@loop("i i", Images, Images, "f* i i* f* f*", Frame, "i i", Taps, "f* f* f*")
+def weight_sums(first, last, x, dy, y, masked, indices, dweight, broken, frame, k, count, taps, framed, rows, g):
     """dweight (k, width) += dy, where y > 0 if masked, times the winners' rows of taps. broken[0] += 0, or NaN where x is not finite."""
-    taps = lines * s
-    width = (taps + L) // L * L
+    width = (taps.lines * taps.s + L) // L * L
     for image in range(first, last):
-        source = at(x, image * x_step)
+        source = at(x.first, image * x.step)
         bad = ZERO
-        for i in range(c * h * w):
+        for i in range(frame.c * frame.h * frame.w):
             bad += source[i] * ZERO
         broken[0] += bad
-        frame(source, c, h, w, top, left, high, wide, framed)
-        rows_of_taps(framed, output_count, outputs, lines, s, step, taps, cols, rows)
-        start = image * y_step
-        given, by, won = at(dy, start), at(y, start), at(indices, start)
+        put_in_frame(source, frame, framed)
+        rows_of_taps(framed, taps, rows)
+        start = image * dy.step
+        given, by, won = at(dy.first, start), at(y, start), at(indices, start)
         if masked:
             for i in range(k * count):
                 g[i] = given[i] if by[i] > 0 else ZERO
@@ -146,10 +170,13 @@ class Pooled:
         outputs = tables.outputs(window, self.frame.wide)
         corners = tables.grid(np.arange(p // 2) * 2, np.arange(q // 2) * 2, q)
         self.tables = Tables(
-            outputs=outputs, rows=outputs[(corners[:, None] + np.array([0, 1, q, q + 1])).reshape(-1)], corners=corners,
-            cols=tables.taps(c, window, self.frame.high, self.frame.wide), places=np.arange(k) * self.count,
+            outputs=outputs,
+            rows=outputs[(corners[:, None] + np.array([0, 1, q, q + 1])).reshape(-1)],
+            corners=corners,
+            cols=tables.taps(c, window, self.frame.high, self.frame.wide),
+            places=np.arange(k) * self.count,
             lines=np.arange(self.taps) * self.width,
-        )  # fmt: skip
+        )
 
     def forward(self, x: Array, weight: Array, bias: Array | None, y: Array, indices: NDArray[np.int32]) -> None:
         """y: the maxima; indices: their places in the convolution's planes."""
@@ -159,15 +186,14 @@ class Pooled:
         if bias is not None:
             b[: self.k] = bias
         t, frame = self.tables.at, self.frame
+        arrays = *images(x), address(packed), address(b), *images(y), address(indices)
+        sizes = self.k, self.width, self.count, self.window.output[1], self.taps
+        where = Where(t.rows, t.corners, t.cols, t.places)
 
         def body(first: int, last: int) -> None:
             scratch = Scratch(frame.size, 4 * WINDOWS * self.width, self.count * self.width, self.count * self.width)
             scratch.parts[0][...] = 0
-            forward(
-                first, last, frame.size > 0, address(x), x[0].size, address(packed), address(b), address(y), address(indices), y[0].size,
-                *frame.numbers, self.k, self.width, self.count, self.window.output[1], t.rows, t.corners, t.cols,
-                self.taps, t.places, *scratch.addresses(),
-            )  # fmt: skip
+            forward(first, last, *arrays, *frame, *sizes, *where, *scratch.addresses())
 
         share(len(x), body, len(x) * 4 * self.count * self.width * (self.taps + 8))
 
@@ -178,7 +204,7 @@ class Pooled:
 
     def weight_grad(self, dy: Array, y: Array | None, indices: NDArray[np.int32], x: Array, dweight: Array, dbias: Array | None) -> bool:
         """dweight and dbias from the pooled gradient dy, where y > 0 if y is given. False, with nothing done, where x is not finite."""
-        n, frame, t = len(x), self.frame, self.tables
+        n, frame, t, s = len(x), self.frame, self.tables, self.window.kernel[1]
         width, outputs = lanes(self.taps + 1), len(t.outputs)
         ends = edges(n, self.k * width)
         groups = len(ends) - 1
@@ -186,7 +212,8 @@ class Pooled:
         sums[...] = 0
         broken[...] = 0
         size = self.c * frame.high * frame.wide
-        lines, s = self.taps // self.window.kernel[1], self.window.kernel[1]
+        arrays = *images(x), *images(dy), address(dy if y is None else y), y is not None, address(indices)
+        taps = Taps(t.at.outputs, outputs, self.taps // s, s, self.window.dilation[1], t.at.cols)
 
         def body(first: int, last: int) -> None:
             scratch = Scratch(size + L, outputs * width + 2 * L, self.k * self.count)
@@ -194,11 +221,8 @@ class Pooled:
             scratch.parts[1][...] = 0
             room = scratch.addresses()
             for group in range(first, last):
-                weight_sums(
-                    ends[group], ends[group + 1], address(x), x[0].size, address(dy), address(dy if y is None else y), y is not None,
-                    address(indices), dy[0].size, address(sums) + 4 * group * self.k * width, address(broken) + 4 * group, *frame.numbers,
-                    self.k, self.count, t.at.outputs, outputs, lines, s, self.window.dilation[1], t.at.cols, *room,
-                )  # fmt: skip
+                to = address(sums) + 4 * group * self.k * width, address(broken) + 4 * group
+                weight_sums(ends[group], ends[group + 1], *arrays, *to, *frame, self.k, self.count, *taps, *room)
 
         share(groups, body, n * self.k * self.count * width)
         if np.isnan(broken).any():

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn_loops.threads import address, number
+from gpucnn_loops.language import record
+from gpucnn_loops.threads import address, number, step_of
 
 Table = NDArray[np.int64]
 GROUPS = 8  # of images at the most: sums over images belong to one each, and are added up in order
@@ -39,8 +40,21 @@ class Window(Protocol):
     def output(self) -> tuple[int, int]: ...
 
 
-@dataclass(frozen=True)
-class Frame:
+@record("f* i")
+class Images(NamedTuple):
+    """Where images are: the address of the first, and the numbers from each to the next."""
+
+    first: int
+    step: int
+
+
+def images(array: NDArray[Any], skipped: int = 0) -> Images:
+    """Where images are, or the part of each behind so many numbers of float32 or int32."""
+    return Images(address(array) + 4 * skipped, step_of(array))
+
+
+@record("i i i i i i i")
+class Frame(NamedTuple):
     """An image of c planes, h × w pixels, that lies from (top, left) on in planes of high × wide."""
 
     c: int
@@ -55,11 +69,6 @@ class Frame:
     def size(self) -> int:
         """Numbers of the framed image; 0 where it is the image itself."""
         return self.c * self.high * self.wide if (self.high, self.wide) != (self.h, self.w) else 0
-
-    @property
-    def numbers(self) -> tuple[int, ...]:
-        """For a loop."""
-        return self.c, self.h, self.w, self.top, self.left, self.high, self.wide
 
 
 def framed(c: int, window: Window) -> Frame:

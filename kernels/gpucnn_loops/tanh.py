@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn_loops.elementwise import elements
-from gpucnn_loops.loops import helper, intrinsic, ir, loop, types, vector
+from gpucnn_loops.language import helper, intrinsic, ir, types, vector
+from gpucnn_loops.loops import loop
 from gpucnn_loops.threads import Scratch, address
 from gpucnn_loops.vector import IV, L, V, fma, load, splat, splat_of, store
 

@@ -15,7 +15,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn_loops.loops import helper, loop
+from gpucnn_loops.language import helper
+from gpucnn_loops.loops import loop
 from gpucnn_loops.vector import L, at, fma, load, splat, spread, store
 
 TILES = 32  # tiles of a chunk, of one image or of several: V and M of 64 channels are 295 KB each, and stay in the second-level cache
@@ -77,19 +78,21 @@ def store6(x, i, step, v):
 
 
 @helper
+def load6(x, i, step):
+    """Six vectors, `step` numbers apart."""
+    return load(x, i), load(x, i + step), load(x, i + 2 * step), load(x, i + 3 * step), load(x, i + 4 * step), load(x, i + 5 * step)
+
+
+@helper
 def bt_of(x, i, step):
     """Bᵀ times the six vectors at x[i], x[i + step] …"""
-    return bt_times(
-        load(x, i), load(x, i + step), load(x, i + 2 * step), load(x, i + 3 * step), load(x, i + 4 * step), load(x, i + 5 * step)
-    )  # fmt: skip
+    return bt_times(*load6(x, i, step))
 
 
 @helper
 def at_of(x, i, step, m):
     """Aᵀ times the six vectors at x[i], x[i + step] …"""
-    return at_times(
-        load(x, i), load(x, i + step), load(x, i + 2 * step), load(x, i + 3 * step), load(x, i + 4 * step), load(x, i + 5 * step), m
-    )  # fmt: skip
+    return at_times(*load6(x, i, step), m)
 
 
 @helper

@@ -7,7 +7,10 @@
 
 from __future__ import annotations
 
-from gpucnn_loops.loops import FEATURES, floats, intrinsic, ir, loop, types, words
+from gpucnn_loops.language import floats, helper, intrinsic, ir, types, words
+from gpucnn_loops.loops import loop
+from gpucnn_loops.machine import FEATURES
+from gpucnn_loops.tables import Frame
 from gpucnn_loops.vector import I32, I64, F, L, at, load_at, store_at
 
 BLOCK = 16 if "avx512f" in FEATURES else 8 if "avx2" in FEATURES else 4  # numbers in a register: 16×16 are turned in blocks that fit
@@ -100,12 +103,21 @@ def turned_kernels(weight, k, c, taps, width, rows):
                 to[(taps - 1 - tap) * width] = source[tap]
 
 
-@loop("f* i i i i i i i f*")
-def frame(planes, c, h, w, top, left, high, wide, framed):
+@loop("f*", Frame, "f*")
+def put_in_frame(planes, frame, framed):
     """Planes (c, h, w) from (top, left) on in planes of high × wide; `framed` has zeros there already."""
-    for channel in range(c):
-        for i in range(h):
-            line = at(planes, (channel * h + i) * w)
-            target = at(framed, (channel * high + i + top) * wide + left)
-            for j in range(w):
+    for channel in range(frame.c):
+        for i in range(frame.h):
+            line = at(planes, (channel * frame.h + i) * frame.w)
+            target = at(framed, (channel * frame.high + i + frame.top) * frame.wide + frame.left)
+            for j in range(frame.w):
                 target[j] = line[j]
+
+
+@helper
+def in_frame(planes, frame, framed):
+    """The planes in `framed`; or where they are, if the frame adds nothing."""
+    if frame.high == frame.h and frame.wide == frame.w:
+        return planes
+    put_in_frame(planes, frame, framed)
+    return framed

@@ -60,9 +60,18 @@ def sgd_update(p: Array, g: Array, v: Array | None, rate: float, momentum: float
 
 
 def adam_update(
-    p: Array, g: Array, m: Array, v: Array, rate: float, root: float, shrink: float, decay: float, beta1: float, beta2: float,
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    rate: float,
+    root: float,
+    shrink: float,
+    decay: float,
+    beta1: float,
+    beta2: float,
     epsilon: float,
-) -> None:  # fmt: skip
+) -> None:
     """One step; all arrays flat and of one size."""
     numbers = rate, root, shrink, decay, beta1, 1 - beta1, beta2, 1 - beta2, epsilon
     elements(p.size, lambda first, last: adam(first, last, address(p), address(g), address(m), address(v), *numbers))

@@ -14,7 +14,8 @@ from __future__ import annotations
 import platform
 from typing import Any
 
-from gpucnn_loops.loops import FEATURES, cgutils, floats, intrinsic, ir, types, vector
+from gpucnn_loops.language import cgutils, floats, intrinsic, ir, types, vector
+from gpucnn_loops.machine import FEATURES
 
 L = 16  # lanes of a vector
 ARM = platform.machine().lower() in ("arm64", "aarch64")

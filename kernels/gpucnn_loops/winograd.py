@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn_loops.direct import Direct, add_rows, masked
+from gpucnn_loops.language import record
 from gpucnn_loops.loops import loop
-from gpucnn_loops.tables import Sliding, Tables, Window, edges, grid, lanes, parts
-from gpucnn_loops.threads import Scratch, address, share, step_of
+from gpucnn_loops.tables import Images, Sliding, Tables, Window, edges, grid, images, lanes, parts
+from gpucnn_loops.threads import Scratch, address, share
 from gpucnn_loops.tile import product
 from gpucnn_loops.transforms import SKEW, TILES, gradients_in, kernels_in, kernels_out, matrices, patches_in, tiles_out
 from gpucnn_loops.turn import to_planes, to_rows, turned_kernels
@@ -43,72 +45,98 @@ def fits(c: int, k: int, window: Window, groups: int = 1) -> bool:
     return all(36 * GAIN * count <= r * s * pixels for count, pixels in tiles)
 
 
-@loop("i i f* i i i i f* i i i i i i i w* w* w* w* w* f* f* f* f* f*")
-def outputs_of(
-    image, images, x, x_step, c, c_width, plane, u, ws, width, m, each, in_size, wide, out_wide, ins, outs, at_in, t_rows, c_cols, rows, v,
-    mm, sums, scratch,
-):  # fmt: skip
-    """sums (images, rows of whole tiles, width): the outputs of some images. at_in: places of an image's pixels in its frame."""
+@record("i i i i i i i i i i i i w* w* w* w* w*")
+class Tiling(NamedTuple):
+    """How images are cut into tiles. `group` images go through together, `each` tiles of an image, m × m outputs of a tile. c input
+    channels in c_width lanes, the outputs' in `width` of ws. An image has `plane` pixels; in its frame in_size, in rows of `wide`; and
+    out_size outputs of whole tiles, in rows of out_wide.
+
+    ins and outs: the tiles' corners; at_in: places of an image's pixels in its frame; t_rows and c_cols: tiles and channels for `product`.
+    """
+
+    group: int
+    each: int
+    m: int
+    c: int
+    c_width: int
+    width: int
+    ws: int
+    plane: int
+    in_size: int
+    wide: int
+    out_size: int
+    out_wide: int
+    ins: int
+    outs: int
+    at_in: int
+    t_rows: int
+    c_cols: int
+
+
+@record("f* f* f* f* f*")
+class Room(NamedTuple):
+    """Scratch: pixels of a group of images, V, M, outputs of whole tiles or their gradients, and a few vectors."""
+
+    rows: int
+    v: int
+    mm: int
+    sums: int
+    few: int
+
+
+@loop("i i", Images, "f*", Tiling, Room)
+def outputs_of(image, images, x, u, t, room):
+    """room.sums (images, rows of whole tiles, width): the outputs of some images."""
     for i in range(images):
-        to_rows(at(x, (image + i) * x_step), plane, plane, c, at(rows, i * in_size * c_width), at_in)
-    total = images * each
+        to_rows(at(x.first, (image + i) * x.step), t.plane, t.plane, t.c, at(room.rows, i * t.in_size * t.c_width), t.at_in)
+    total = images * t.each
     for t0 in range(0, total, TILES):
         tiles = min(TILES, total - t0)
-        patches_in(rows, wide, c_width, at(ins, t0), tiles, v, scratch)
+        patches_in(room.rows, t.wide, t.c_width, at(t.ins, t0), tiles, room.v, room.few)
         for f in range(36):
-            patches, out = at(v, f * (TILES * c_width + SKEW)), at(mm, f * (TILES * width + SKEW))
-            product(tiles, c, patches, t_rows, c_cols, at(u, f * c * ws), ws, width, out, width, 0)
-        tiles_out(mm, width, at(outs, t0), tiles, out_wide, m, sums, scratch)
+            patches, out = at(room.v, f * (TILES * t.c_width + SKEW)), at(room.mm, f * (TILES * t.width + SKEW))
+            product(tiles, t.c, patches, t.t_rows, t.c_cols, at(u, f * t.c * t.ws), t.ws, t.width, out, t.width, 0)
+        tiles_out(room.mm, t.width, at(t.outs, t0), tiles, t.out_wide, t.m, room.sums, room.few)
 
 
-@loop("i i i f* i i i i f* i i i i i i i w* w* w* w* w* f* f* f* f* f* f* i f* f* i i i i w* w* f* f*")
-def forward(
-    first, last, group, x, x_step, c, c_width, plane, u, ws, width, m, each, in_size, wide, out_wide, ins, outs, at_in, t_rows, c_cols,
-    rows, v, mm, sums, scratch, bias, relu, mask, y, y_step, k, total, out_size, at_out, places, flat, broken,
-):  # fmt: skip
+@loop("i i", Images, "f*", Tiling, Room, "f* i f*", Images, "i i w* w* f* f*")
+def forward(first, last, x, u, t, room, bias, relu, mask, y, k, total, at_out, places, flat, broken):
     """y (images, k, total) of the images first … last − 1. broken[image] is 0, or NaN where a result is not finite."""
-    for begin in range(first, last, group):
-        images = min(group, last - begin)
-        outputs_of(
-            begin, images, x, x_step, c, c_width, plane, u, ws, width, m, each, in_size, wide, out_wide, ins, outs, at_in, t_rows,
-            c_cols, rows, v, mm, sums, scratch,
-        )  # fmt: skip
+    sums, width = room.sums, t.width
+    for begin in range(first, last, t.group):
+        images = min(t.group, last - begin)
+        outputs_of(begin, images, x, u, t, room)
         for image in range(images):
             bad = splat(ZERO)
             for lane in range(0, width, L):
                 b = load(bias, lane)
                 for i in range(total):
-                    value = load(sums, (image * out_size + at_out[i]) * width + lane) + b
+                    value = load(sums, (image * t.out_size + at_out[i]) * width + lane) + b
                     bad = fma(value, splat(ZERO), bad)
                     store(flat, i * width + lane, relu16(value) if relu == 1 else value)
             broken[begin + image] = sum16(bad)
-            out = (begin + image) * y_step
-            to_planes(flat, total, k, width, at(y, out), places)
+            out = (begin + image) * y.step
+            to_planes(flat, total, k, width, at(y.first, out), places)
             if relu == 2:
-                masked(at(y, out), at(mask, out), k, total, total)
+                masked(at(y.first, out), at(mask, out), k, total, total)
 
 
-@loop("i i i f* i i i i f* i i i i i i i w* w* w* w* w* f* f* f* f* f* f* f* i* i i i i i i w* f* f* f*")
-def forward_pool(
-    first, last, group, x, x_step, c, c_width, plane, u, ws, width, m, each, in_size, wide, out_wide, ins, outs, at_in, t_rows, c_cols,
-    rows, v, mm, sums, scratch, bias, y, indices, y_step, k, high, across, conv_wide, out_size, places, best, won, broken,
-):  # fmt: skip
+@loop("i i", Images, "f*", Tiling, Room, "f*", Images, "i* i i i i w* f* f* f*")
+def forward_pool(first, last, x, u, t, room, bias, y, indices, k, high, across, conv_wide, places, best, won, broken):
     """As `forward`, then ReLU and 2×2 pooling while the outputs are in the cache: y and indices (images, k, high, across)."""
-    for begin in range(first, last, group):
-        images = min(group, last - begin)
-        outputs_of(
-            begin, images, x, x_step, c, c_width, plane, u, ws, width, m, each, in_size, wide, out_wide, ins, outs, at_in, t_rows,
-            c_cols, rows, v, mm, sums, scratch,
-        )  # fmt: skip
+    sums, width = room.sums, t.width
+    for begin in range(first, last, t.group):
+        images = min(t.group, last - begin)
+        outputs_of(begin, images, x, u, t, room)
         for image in range(images):
             bad = splat(ZERO)
             for i in range(high):
                 for j in range(across):
-                    corner, to = (image * out_size + 2 * i * out_wide + 2 * j) * width, (i * across + j) * width
+                    corner, to = (image * t.out_size + 2 * i * t.out_wide + 2 * j) * width, (i * across + j) * width
                     place = 2 * i * conv_wide + 2 * j
                     p0, p1, p2, p3 = place16(place), place16(place + 1), place16(place + conv_wide), place16(place + conv_wide + 1)
                     for lane in range(0, width, L):
-                        b, here, below = load(bias, lane), corner + lane, corner + out_wide * width + lane
+                        b, here, below = load(bias, lane), corner + lane, corner + t.out_wide * width + lane
                         v0, v1 = load(sums, here) + b, load(sums, here + width) + b
                         v2, v3 = load(sums, below) + b, load(sums, below + width) + b
                         bad = fma(v0, splat(ZERO), fma(v1, splat(ZERO), fma(v2, splat(ZERO), fma(v3, splat(ZERO), bad))))
@@ -119,33 +147,29 @@ def forward_pool(
                         store(best, to + lane, a)
                         store(won, to + lane, place_a)
             broken[begin + image] = sum16(bad)
-            out = (begin + image) * y_step
-            to_planes(best, high * across, k, width, at(y, out), places)
+            out = (begin + image) * y.step
+            to_planes(best, high * across, k, width, at(y.first, out), places)
             to_planes(won, high * across, k, width, as_floats(at(indices, out)), places)
 
 
-@loop("i i i f* f* i f* f* i i i i i i i i i i i i w* w* w* w* w* w* f* f* f* f* f*")
-def weight_sums(
-    first, last, group, x, dy, dy_step, du, dbias, c, c_width, plane, k, width, ws, count, m, each, in_size, wide, out_wide, ins, outs,
-    at_in, at_out, c_rows, t_cols, rows, grads, v, mm, scratch,
-):  # fmt: skip
-    """du[f][c][k] from images first … last − 1, and dbias (k)."""
-    out_size = at_out[count]
-    for begin in range(first, last, group):
-        images = min(group, last - begin)
+@loop("i i", Images, Images, "f* f*", Tiling, Room, "i i w*")
+def weight_sums(first, last, x, dy, du, dbias, t, room, k, count, at_out):
+    """du[f][c][k] from images first … last − 1, and dbias (k). at_out: where an image's gradients lie among those of whole tiles."""
+    c, width, grads = t.c, t.width, room.sums
+    for begin in range(first, last, t.group):
+        images = min(t.group, last - begin)
         for i in range(images):
-            to_rows(at(x, (begin + i) * c * plane), plane, plane, c, at(rows, i * in_size * c_width), at_in)
-            to_rows(at(dy, (begin + i) * dy_step), count, count, k, at(grads, i * out_size * width), at_out)
-        add_rows(grads, images * out_size, width, dbias)  # rows of zeros beyond the edge do no harm
-        for t0 in range(0, images * each, TILES):
-            tiles = min(TILES, images * each - t0)
-            patches_in(rows, wide, c_width, at(ins, t0), tiles, v, scratch)
-            gradients_in(grads, out_wide, width, at(outs, t0), tiles, m, mm, scratch)
+            to_rows(at(x.first, (begin + i) * x.step), t.plane, t.plane, c, at(room.rows, i * t.in_size * t.c_width), t.at_in)
+            to_rows(at(dy.first, (begin + i) * dy.step), count, count, k, at(grads, i * t.out_size * width), at_out)
+        add_rows(grads, images * t.out_size, width, dbias)  # rows of zeros beyond the edge do no harm
+        for t0 in range(0, images * t.each, TILES):
+            tiles = min(TILES, images * t.each - t0)
+            patches_in(room.rows, t.wide, t.c_width, at(t.ins, t0), tiles, room.v, room.few)
+            gradients_in(grads, t.out_wide, width, at(t.outs, t0), tiles, t.m, room.mm, room.few)
             for f in range(36):
-                product(
-                    c, tiles, at(v, f * (TILES * c_width + SKEW)), c_rows, t_cols, at(mm, f * (TILES * width + SKEW)), width, width,
-                    at(du, f * c * ws), ws, begin - first + t0,
-                )  # fmt: skip
+                patches, by = at(room.v, f * (TILES * t.c_width + SKEW)), at(room.mm, f * (TILES * width + SKEW))
+                to = at(du, f * c * t.ws)
+                product(c, tiles, patches, t.c_cols, t.t_rows, by, width, width, to, t.ws, begin - first + t0)
 
 
 class Winograd:
@@ -161,16 +185,20 @@ class Winograd:
         self.each, self.group = down * along, max(1, TILES // (down * along))
         self.wide, self.out_wide = along * self.m + self.r - 1, along * self.m
         self.in_size, self.out_size = (down * self.m + self.r - 1) * self.wide, down * self.m * self.out_wide
-        images = np.arange(self.group)
+        numbers = np.arange(self.group)
         (top, _), (left, _) = window.padding
         at_out = grid(np.arange(p), np.arange(q), self.out_wide)
         self.tables = Tables(
-            ins=grid(images, grid(np.arange(down) * self.m, np.arange(along) * self.m, self.wide), self.in_size),
-            outs=grid(images, grid(np.arange(down) * self.m, np.arange(along) * self.m, self.out_wide), self.out_size),
+            ins=grid(numbers, grid(np.arange(down) * self.m, np.arange(along) * self.m, self.wide), self.in_size),
+            outs=grid(numbers, grid(np.arange(down) * self.m, np.arange(along) * self.m, self.out_wide), self.out_size),
             at_in=grid(np.arange(h) + top, np.arange(w) + left, self.wide) * self.c_width,
-            rows=np.arange(c * self.r**2) * self.width, planes=np.arange(k) * c * self.r**2,
-            at_out=at_out, t_rows=np.arange(TILES) * self.c_width, c_cols=np.arange(c), places=np.arange(k) * self.count,
-        )  # fmt: skip
+            rows=np.arange(c * self.r**2) * self.width,
+            planes=np.arange(k) * c * self.r**2,
+            at_out=at_out,
+            t_rows=np.arange(TILES) * self.c_width,
+            c_cols=np.arange(c),
+            places=np.arange(k) * self.count,
+        )
         self.g = np.ascontiguousarray(matrices(self.r)[1], np.float32)
         self.direct = Direct(c, k, window)
         self._back: Winograd | None = None
@@ -223,16 +251,14 @@ class Winograd:
         ends = [L * (self.width // L * part // count) for part in range(count + 1)]
         return [(first, min(end, self.k) - first, end - first) for first, end in itertools.pairwise(ends)]
 
-    def _chunk(self, x: Array, u: Array, first: int, width: int, room: list[int]) -> tuple[int, ...]:
-        """What `outputs_of` takes."""
-        t = self.tables.at
-        return (
-            address(x), step_of(x), self.c, self.c_width, self.plane, address(u) + 4 * first, self.width, width, self.m, self.each,
-            self.in_size, self.wide, self.out_wide, t.ins, t.outs, t.at_in, t.t_rows, t.c_cols, *room,
-        )  # fmt: skip
+    def _tiling(self, width: int) -> Tiling:
+        """For so many lanes of the outputs' channels."""
+        t, sizes = self.tables.at, (self.plane, self.in_size, self.wide, self.out_size, self.out_wide)
+        channels = self.c, self.c_width, width, self.width
+        return Tiling(self.group, self.each, self.m, *channels, *sizes, t.ins, t.outs, t.at_in, t.t_rows, t.c_cols)
 
     def _room(self, width: int) -> tuple[int, ...]:
-        """Sizes of a thread's scratch: rows, V, M, sums, and a few vectors."""
+        """Sizes of a thread's `Room`."""
         planes = 36 * (TILES * self.c_width + SKEW), 36 * (TILES * width + SKEW)
         return self.group * self.in_size * self.c_width, *planes, self.group * self.out_size * width, 42 * L
 
@@ -243,7 +269,7 @@ class Winograd:
         if bias is not None:
             b[: self.k] = bias
         broken = np.empty((len(own), n), np.float32)
-        t, step = self.tables.at, step_of(y)
+        t = self.tables.at
 
         def body(begin: int, end: int) -> None:
             for part, a, z in pieces(begin, end, n):
@@ -251,12 +277,10 @@ class Winograd:
                 scratch = Scratch(*self._room(width), self.count * width)
                 scratch.parts[0][...] = 0
                 *room, flat = scratch.addresses()
-                out = 4 * first * self.count
-                forward(
-                    a, z, self.group, *self._chunk(x, u, first, width, room), address(b) + 4 * first, relu,
-                    0 if mask is None else address(mask) + out, address(y) + out, step, k, self.count, self.out_size, t.at_out, t.places,
-                    flat, address(broken[part]),
-                )  # fmt: skip
+                out = first * self.count
+                ahead = *images(x), address(u) + 4 * first, *self._tiling(width), *room
+                after = address(b) + 4 * first, relu, 0 if mask is None else address(mask) + 4 * out, *images(y, out)
+                forward(a, z, *ahead, *after, k, self.count, t.at_out, t.places, flat, address(broken[part]))
 
         share(n * len(own), body, n * self.work)
         return np.flatnonzero(np.isnan(broken).any(axis=0)).tolist()
@@ -282,12 +306,11 @@ class Winograd:
                 scratch = Scratch(*self._room(width), high * across * width, high * across * width)
                 scratch.parts[0][...] = 0
                 *room, best, won = scratch.addresses()
-                out = 4 * first * high * across
-                forward_pool(
-                    a, z, self.group, *self._chunk(x, u, first, width, room), address(b) + 4 * first, address(y) + out,
-                    address(indices) + out, y[0].size, k, high, across, self.window.output[1], self.out_size, places.at.places, best, won,
-                    address(broken[part]),
-                )  # fmt: skip
+                out = first * high * across
+                ahead = *images(x), address(u) + 4 * first, *self._tiling(width), *room
+                after = address(b) + 4 * first, *images(y, out), address(indices) + 4 * out
+                sizes = k, high, across, self.window.output[1]
+                forward_pool(a, z, *ahead, *after, *sizes, places.at.places, best, won, address(broken[part]))
 
         share(n * len(own), body, n * self.work)
         return np.flatnonzero(np.isnan(broken).any(axis=0)).tolist()
@@ -305,23 +328,18 @@ class Winograd:
         shared = Scratch(groups * 36 * c * self.width, groups * self.width, self.r**2 * c * self.width, shared=True)
         du, biases, packed = shared.parts
         biases[...] = 0
-        t = self.tables.at
 
         def body(begin: int, end: int) -> None:
             for part, a, z in pieces(begin, end, groups):
                 first, k, width = own[part]
-                turns, (in_rows, v, mm, grads, few) = self._turns(width), self._room(width)
-                scratch = Scratch(in_rows, grads, v, mm, few)
+                scratch = Scratch(*self._room(width))
                 scratch.parts[0][...] = 0
-                scratch.parts[1][...] = 0
-                room = scratch.addresses()
+                scratch.parts[3][...] = 0
+                given = *images(x), *images(dy, first * self.count)
+                tiling = *self._tiling(width), *scratch.addresses()
                 for group in range(a, z):
-                    weight_sums(
-                        ends[group], ends[group + 1], self.group, address(x), address(dy) + 4 * first * self.count, step_of(dy),
-                        address(du) + 4 * (group * 36 * c * self.width + first), address(biases) + 4 * (group * self.width + first), c,
-                        self.c_width, self.plane, k, width, self.width, self.count, self.m, self.each, self.in_size, self.wide,
-                        self.out_wide, t.ins, t.outs, t.at_in, turns.at.places, t.c_cols, t.t_rows, *room,
-                    )  # fmt: skip
+                    to = address(du) + 4 * (group * 36 * c * self.width + first), address(biases) + 4 * (group * self.width + first)
+                    weight_sums(ends[group], ends[group + 1], *given, *to, *tiling, k, self.count, self._turns(width).at.places)
 
         share(groups * len(own), body, n * self.work)
 
@@ -337,9 +355,9 @@ class Winograd:
             dbias[...] = np.add.reduce(biases.reshape(groups, self.width), axis=0)[: self.k]
 
     def _turns(self, width: int) -> Tables:
-        """Where an image's gradients lie among the rows of whole tiles, so many lanes each; and how many rows there are, behind them."""
+        """Where an image's gradients lie among the rows of whole tiles, so many lanes each."""
         if width not in self._per_width:
-            self._per_width[width] = Tables(places=np.append(self.tables.at_out * width, self.out_size))
+            self._per_width[width] = Tables(places=self.tables.at_out * width)
         return self._per_width[width]
 
 

@@ -19,7 +19,8 @@ from gpucnn.ops.cpu import _engine, roads
 from gpucnn.ops.shapes import pool_window
 from gpucnn_loops import tables, threads
 from gpucnn_loops.direct import Direct
-from gpucnn_loops.loops import Helper, Intrinsic, Loop, every
+from gpucnn_loops.language import Helper, Intrinsic
+from gpucnn_loops.loops import Loop, every
 
 KINDS = {"f*": np.float32, "i*": np.int32, "w*": np.int64, "d*": np.float64}
 F, INT = np.float32, np.int32
@@ -164,7 +165,7 @@ def given(kind: str, value: Any) -> Any:
 
 def in_python(loop: Loop) -> None:
     function = plain(loop.function, loop.name)
-    loop._call = lambda *values: function(*map(given, loop.arguments, values))
+    loop._call = lambda *values: function(*loop.whole(map(given, loop.arguments, values)))
     loop.ready = True
 
 

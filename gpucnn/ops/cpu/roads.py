@@ -171,9 +171,17 @@ def bias_grad(dy: Array, *, out: Array | None = None) -> Array:
 
 
 def conv2d_relu_max_pool2d(
-    x: Array, weight: Array, bias: Array | None, window: Window, pool_window: Window, groups: int = 1,
-    *, out: Array | None = None, indices: Array | None = None, exact: bool = True,
-) -> tuple[Array, Array]:  # fmt: skip
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    window: Window,
+    pool_window: Window,
+    groups: int = 1,
+    *,
+    out: Array | None = None,
+    indices: Array | None = None,
+    exact: bool = True,
+) -> tuple[Array, Array]:
     n, c, k = *x.shape[:2], weight.shape[0]
     if not (loops(x, weight, bias) and images(out) and _places(indices)):
         return _fused.conv2d_relu_max_pool2d(x, weight, bias, window, pool_window, groups, out=out, indices=indices)
@@ -194,14 +202,21 @@ def conv2d_relu_max_pool2d(
 
 
 def conv2d_relu_max_pool2d_weight_grad(
-    dy: Array, indices: Array, x: Array, window: Window, pool_window: Window, groups: int = 1,
-    *, relu: Array | None = None, out: Array | None = None, dbias: Array | None = None, exact: bool = True,
-) -> Array:  # fmt: skip
+    dy: Array,
+    indices: Array,
+    x: Array,
+    window: Window,
+    pool_window: Window,
+    groups: int = 1,
+    *,
+    relu: Array | None = None,
+    out: Array | None = None,
+    dbias: Array | None = None,
+    exact: bool = True,
+) -> Array:
     c, k = x.shape[1], dy.shape[1]
     if not (loops(x, relu, out, dbias) and images(dy) and _places(indices)):
-        return _fused.conv2d_relu_max_pool2d_weight_grad(
-            dy, indices, x, window, pool_window, groups, relu=relu, out=out, dbias=dbias
-        )  # fmt: skip
+        return _fused.conv2d_relu_max_pool2d_weight_grad(dy, indices, x, window, pool_window, groups, relu=relu, out=out, dbias=dbias)
     plan = pooled(c, k, window, pool_window, groups)
     if plan is not None and plan.sums_winners and _whole(dy):
         dweight = np.empty((k, c, *window.kernel), np.float32) if out is None else out
@@ -311,9 +326,16 @@ def add(a: Array, b: Array, *, relu: bool = False, mask: Array | None = None, ou
 
 
 def batch_norm(
-    x: Array, weight: Array, bias: Array, running: tuple[Array, Array],
-    *, momentum: float, eps: float, relu: bool = False, out: Array | None = None,
-) -> tuple[Array, Array, Array]:  # fmt: skip
+    x: Array,
+    weight: Array,
+    bias: Array,
+    running: tuple[Array, Array],
+    *,
+    momentum: float,
+    eps: float,
+    relu: bool = False,
+    out: Array | None = None,
+) -> tuple[Array, Array, Array]:
     if not (loops(x, weight, bias, *running) and images(out)):
         return _norm.batch_norm(x, weight, bias, running, momentum=momentum, eps=eps, relu=relu, out=out)
     y = np.empty_like(x) if out is None else out
@@ -337,13 +359,19 @@ def batch_norm_apply(
 
 
 def batch_norm_grad(
-    dy: Array, x: Array, weight: Array, kept: tuple[Array, Array],
-    *, input_grad: bool = True, relu: bool = False, out: Array | None = None, dweight: Array | None = None, dbias: Array | None = None,
-) -> Array | None:  # fmt: skip
+    dy: Array,
+    x: Array,
+    weight: Array,
+    kept: tuple[Array, Array],
+    *,
+    input_grad: bool = True,
+    relu: bool = False,
+    out: Array | None = None,
+    dweight: Array | None = None,
+    dbias: Array | None = None,
+) -> Array | None:
     if not (loops(x, weight, *kept, out, dweight, dbias) and images(dy)):
-        return _norm.batch_norm_grad(
-            dy, x, weight, kept, input_grad=input_grad, relu=relu, out=out, dweight=dweight, dbias=dbias
-        )  # fmt: skip
+        return _norm.batch_norm_grad(dy, x, weight, kept, input_grad=input_grad, relu=relu, out=out, dweight=dweight, dbias=dbias)
     dx = (np.empty_like(x) if out is None else out) if input_grad else None
     dw, db = (np.empty_like(weight) if array is None else array for array in (dweight, dbias))
     _engine.modules().norm.batch_norm_grad(dy, x, weight, *kept, relu, dx, dw, db)
@@ -369,27 +397,48 @@ def softmax_cross_entropy(logits: Array, labels: Array, *, out: Array | None = N
 
 
 def sgd_update(
-    parameters: Array, gradients: Array, velocity: Array | None,
-    *, rates: Array, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0,
-) -> None:  # fmt: skip
+    parameters: Array,
+    gradients: Array,
+    velocity: Array | None,
+    *,
+    rates: Array,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+) -> None:
     if not loops(parameters, gradients, velocity):
-        _update.sgd_update(
-            parameters, gradients, velocity, rates=rates, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay
-        )  # fmt: skip
+        _update.sgd_update(parameters, gradients, velocity, rates=rates, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)
     elif rates[3]:
         rate = float(rates[0])
         _engine.modules().update.sgd_update(parameters, gradients, velocity, rate, momentum, nesterov, weight_decay)
 
 
 def adam_update(
-    parameters: Array, gradients: Array, mean: Array, variance: Array,
-    *, rates: Array, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8, weight_decay: float = 0.0, decoupled: bool = False,
-) -> None:  # fmt: skip
+    parameters: Array,
+    gradients: Array,
+    mean: Array,
+    variance: Array,
+    *,
+    rates: Array,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    epsilon: float = 1e-8,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+) -> None:
     if not loops(parameters, gradients, mean, variance):
         _update.adam_update(
-            parameters, gradients, mean, variance, rates=rates, beta1=beta1, beta2=beta2, epsilon=epsilon, weight_decay=weight_decay,
+            parameters,
+            gradients,
+            mean,
+            variance,
+            rates=rates,
+            beta1=beta1,
+            beta2=beta2,
+            epsilon=epsilon,
+            weight_decay=weight_decay,
             decoupled=decoupled,
-        )  # fmt: skip
+        )
         return
     rate, root, shrink, go = (float(number) for number in rates)
     if go:
@@ -397,12 +446,6 @@ def adam_update(
         _engine.modules().update.adam_update(parameters, gradients, mean, variance, rate, root, *own, beta1, beta2, epsilon)
 
 
-for _name, _module in {
-    "conv2d": _conv, "conv2d_input_grad": _conv, "conv2d_weight_grad": _conv, "bias_grad": _conv, "conv2d_relu_max_pool2d": _fused,
-    "conv2d_relu_max_pool2d_weight_grad": _fused, "dense": _dense, "dense_input_grad": _dense, "dense_weight_grad": _dense,
-    "max_pool2d": _pool, "max_pool2d_grad": _pool, "avg_pool2d": _pool, "avg_pool2d_grad": _pool, "relu": _activations,
-    "relu_grad": _activations, "add": _join, "tanh": _units, "tanh_grad": _units,
-    "batch_norm": _norm, "batch_norm_apply": _norm, "batch_norm_grad": _norm, "dropout": _dropout,
-    "softmax_cross_entropy": _loss, "sgd_update": _update, "adam_update": _update,
-}.items():  # fmt: skip
-    globals()[_name].__doc__ = getattr(_module, _name).__doc__
+for _module in (_activations, _conv, _dense, _dropout, _fused, _join, _loss, _norm, _pool, _units, _update):
+    for _name in {*_module.__all__} & {*__all__}:
+        globals()[_name].__doc__ = getattr(_module, _name).__doc__

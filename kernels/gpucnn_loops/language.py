@@ -1,0 +1,117 @@
+"""What loops are written in: kinds of arguments, records of several, helpers and intrinsics. Nothing here compiles.
+
+Numba does (`_numba.py`), and is imported when something is to be compiled: what it offers is written down here as `Late`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import llvmlite.ir
+
+__all__ = [
+    "C_KINDS",
+    "Declared",
+    "Helper",
+    "Intrinsic",
+    "Late",
+    "cgutils",
+    "floats",
+    "helper",
+    "intrinsic",
+    "intrinsics",
+    "ir",
+    "kinds_of",
+    "record",
+    "types",
+    "vector",
+    "words",
+]
+
+Record = TypeVar("Record", bound=type)
+C_KINDS: dict[str, Any] = {"i": ctypes.c_int64, "f": ctypes.c_float, "d": ctypes.c_double, "u": ctypes.c_uint64}
+
+
+class Late:
+    """Stands for a name of `_numba` in a module that writes instructions, until that is imported and puts in what is meant."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+ir: Any = llvmlite.ir
+types: Any = Late("types")
+cgutils: Any = Late("cgutils")
+floats: Any = Late("floats")  # addresses of numbers
+words: Any = Late("words")
+vector: Any = Late("vector")
+
+_RECORDS: dict[type, list[str]] = {}
+
+
+def record(kinds: str) -> Callable[[Record], Record]:
+    """Makes a NamedTuple an argument of loops, which read its fields by name. kinds: those of its fields in order, as `loop` takes them.
+
+    Python gives a loop the fields one by one, as `*record`; a loop gives another one the whole. It costs nothing: the fields are arguments.
+    """
+
+    def register(kind: Record) -> Record:
+        _RECORDS[kind] = kinds.split()
+        return kind
+
+    return register
+
+
+def kinds_of(kind: Any) -> list[str] | None:
+    """The kinds of a record's fields; None of any other kind."""
+    return _RECORDS.get(kind)
+
+
+class Declared:
+    """A function, the symbol that its machine code has, and the kinds of its arguments."""
+
+    def __init__(self, function: Callable[..., Any], given: Sequence[str | type]) -> None:
+        self.function = function
+        self.name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
+        self.symbol = f"gpucnn_loops.{self.name}"
+        self.source = function.__code__.co_filename
+        self.given: list[Any] = [kind for part in given for kind in (part.split() if isinstance(part, str) else [part])]
+        self.arguments = [field for kind in self.given for field in (kinds_of(kind) or [kind])]
+
+    def whole(self, fields: Iterator[Any]) -> list[Any]:
+        """The arguments as the function takes them, of one value for each kind in `arguments`."""
+        return [next(fields) if own is None else kind(*(next(fields) for _ in own)) for kind in self.given for own in [kinds_of(kind)]]
+
+    def signature(self) -> str:
+        """All that its callers must know, for whoever keeps its machine code."""
+        return " ".join(kind if isinstance(kind, str) else f"{kind._fields}:{kinds_of(kind)}" for kind in self.given)
+
+
+class Helper:
+    """A function that loops can call, and contain."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.py_func = function
+
+
+class Intrinsic:
+    """A function that writes instructions: it is given types, and returns a signature and who writes them."""
+
+    def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
+        self.function, self.options = function, options
+        intrinsics.append(self)
+
+
+intrinsics: list[Intrinsic] = []
+
+
+def helper(function: Callable[..., Any]) -> Any:
+    """Makes a function a `Helper`."""
+    return Helper(function)
+
+
+def intrinsic(function: Callable[..., Any] | None = None, **options: Any) -> Any:
+    """Makes a function an `Intrinsic`. options: those of Numba's."""
+    return Intrinsic(function, options) if function is not None else lambda given: Intrinsic(given, options)
