@@ -2,8 +2,9 @@
 
     python examples/predicted_beside_measured.py kernels/measured/nvidia-h100-80gb-hbm3.json --arch H100
 
-No GPU is needed: the kernels are compiled for the chip, which takes some minutes, and their times predicted as `gpucnn profile --arch`
-does. A kernel is compared where the measured one was launched for the same operation of the same shape, with the same blocks and threads.
+No GPU is needed: the kernels are compiled for the chip, which takes some minutes, and their times are predicted as in
+`gpucnn profile --arch`. A kernel is compared if the measured one was launched for the same operation and shape, with the same blocks and
+threads.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ def rows(figures: dict[str, Any], chip: Chip) -> Iterator[tuple[str, str, str, f
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Predicted times beside measured ones.")
-    parser.add_argument("figures", type=Path)
-    parser.add_argument("--arch", default="H100")
+    parser.add_argument("figures", type=Path, metavar="FILE", help="measured figures, as examples/measure_chip.py writes them")
+    parser.add_argument("--arch", default="H100", metavar="CHIP", help="the chip to predict for [H100]")
     options = parser.parse_args()
     chip = bounds.chip_of(options.arch)
     found = list(rows(json.loads(options.figures.read_text(encoding="utf-8")), chip))

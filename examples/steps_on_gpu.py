@@ -168,13 +168,13 @@ def compare(
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", default="keras", choices=("keras", "tf2", "lenet5x5"))
+    parser.add_argument("--model", default="keras", choices=("keras", "tf2", "lenet5x5"), help="the network [keras]")
     parser.add_argument("--batch-size", type=whole(1, IMAGES), default=128, help="images in a step [128]")
     parser.add_argument("--steps", type=whole(), default=100, help="steps per measurement [100]")
     parser.add_argument("--rounds", type=whole(), default=10, help="rounds of measurements [10]")
     parser.add_argument("--tf32", action="store_true", help="let PyTorch use TF32")
     parser.add_argument("--compiled", action="store_true", help="also measure torch.compile")
-    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help="cpu only checks that the program runs [cuda]")
     options = parse(parser, **QUICK)
     device = get_device(options.device)
     if device.kind == "cuda" and simulated():

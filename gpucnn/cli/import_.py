@@ -38,7 +38,7 @@ def import_(
         typer.Option(
             "--input",
             metavar="SIZES",
-            help="Shape of an example, in the file's order of axes, for a network by name or where the file leaves it open: 3x32x32. "
+            help="Shape of an example, in the file's order of axes, for a network by name or if the file leaves it open: 3x32x32. "
             "[default: 1x28x28]",
             show_default=False,
         ),
@@ -50,8 +50,8 @@ def import_(
 ) -> None:
     """Read a model of another library, with its weights, and write it as a gpucnn model.
 
-    ONNX and .keras files describe a model; .safetensors and .pt hold weights, which need a network to go into. Nothing in a file is run.
-    What cannot be taken is named, layer by layer, and then nothing is written.
+    ONNX and .keras files describe a model. .safetensors and .pt files hold weights only, so name their network. Nothing in a file is
+    executed. If some layers cannot be imported, they are named and nothing is written.
     """
     from gpucnn.exchange import NotTakenError, import_model
 

@@ -17,7 +17,7 @@ FILES = ("safetensors", "scikit-learn", "pillow", "matplotlib", "pyarrow", "mpi4
 
 @app.command(short_help="Print versions, the device, and what is missing for the GPU.")
 def info() -> None:
-    """Print versions, the device that "auto" takes, and what is missing for the GPU if that is the CPU."""
+    """Print versions, the device that "auto" selects, and what is missing for the GPU if that is the CPU."""
     import importlib.metadata
 
     rows = [("gpucnn", gpucnn.__version__), ("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")]

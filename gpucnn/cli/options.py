@@ -18,7 +18,7 @@ DataDir = Annotated[
     Path | None,
     typer.Option(
         metavar="FOLDER",
-        help="Folder that a named data set's files are in, or are downloaded to. It must exist, and nothing else is looked into.",
+        help="Folder with the files of a named data set, also for downloads. It must exist, and no other folder is searched.",
         show_default=False,
     ),
 ]

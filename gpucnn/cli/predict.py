@@ -33,7 +33,7 @@ def predict(
 ) -> None:
     """Print the most probable classes of each image, and their probabilities according to the model.
 
-    Images are brought to the size and the colours that the model takes. It is said where that changes them, and where they look inverted.
+    Images are converted to the size and the colours of the training images. Notes say which images were changed, and which look inverted.
     """
     import numpy as np
 
@@ -42,7 +42,7 @@ def predict(
     mode(precision)
     model = experiment.model_file(model)
     network = gpucnn.load(model, device=device)
-    # All are read before the first is answered: a bad one at the end is told at once.
+    # All images are read before the first prediction, so that a bad one at the end is reported at once.
     asked = answers.Images(network.input_shape).read(answers.images_of(images))
     background = experiment.noted_background(network)
     loaded = asked.turn(background, invert)

@@ -102,10 +102,10 @@ def profile(
         bool, typer.Option("--lineinfo", help="Compile with line numbers, so that Nsight Compute shows Python source.")
     ] = False,
 ) -> None:
-    """Where a training step's time goes, how far each kernel is from what the chip can do, and what to look at next.
+    """Show where a training step's time goes, how far each kernel is from what the chip can do, and what to look at next.
 
-    On a GPU kernels are measured; with --device cpu, the operations there. With --arch nothing runs: the kernels are compiled for a chip
-    that need not be here, and what is printed are bounds, and times predicted from the machine code.
+    On a GPU, kernels are measured; with --device cpu, the CPU's operations. With --arch, nothing runs: the kernels are compiled for a chip
+    that need not be present, and the output consists of bounds and of times predicted from the machine code.
     """
     if ranks is not None and device == "cpu" and arch is None and started_ranks() == 1 and together.start(ranks, "--ranks"):
         return

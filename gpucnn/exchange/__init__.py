@@ -1,4 +1,4 @@
-"""Models in and out: other makers' files read and written."""
+"""Imports models from files of other libraries, and exports models for them."""
 
 from gpucnn.exchange.keras_import import import_keras
 from gpucnn.exchange.models import import_model

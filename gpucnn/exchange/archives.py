@@ -1,4 +1,4 @@
-"""Zip archives from anywhere, of which a few entries are read and none is ever unpacked to a disk."""
+"""Zip archives from untrusted sources: a few entries are read, and nothing is ever unpacked to disk."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from gpucnn.files import regular_file
 from gpucnn.text import bytes_text, plain, reason_of, shown
 
 MOST_ENTRIES = 100_000
-GROWTH = 100  # that an entry may be larger than what it is packed in: weights shrink by a tenth, a bomb by a thousand
-ALWAYS = 1 << 20  # bytes that it may have in any case
+GROWTH = 100  # how many times larger than its compressed size an entry may be: weights shrink by a tenth, a zip bomb a thousandfold
+ALWAYS = 1 << 20  # bytes that an entry may always have
 PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 class Archive:
-    """An open archive: `names`, and the content of each."""
+    """An open archive: the `names` of its entries, and the content of each."""
 
     def __init__(self, place: Path, file: zipfile.ZipFile) -> None:
         self.place, self._file = place, file
@@ -35,7 +35,7 @@ class Archive:
                 raise CheckpointError(f"{place} has an entry {shown(name)}, whose path leaves the archive: get a new copy from its author")
 
     def size(self, name: str) -> int:
-        """Bytes that the entry has, as the archive says. CheckpointError where it is none that can be read."""
+        """The size of the entry in bytes, as the archive declares it. CheckpointError if there is no such entry or it cannot be read."""
         entry = self._entries.get(name)
         if entry is None:
             raise CheckpointError(f"{self.place} has no {plain(name)}: save it again or get a new copy")
@@ -69,7 +69,7 @@ class Archive:
 
 @contextmanager
 def opened(path: str | Path, what: str) -> Iterator[Archive]:
-    """The archive at `path`. CheckpointError for what is none, or was cut short."""
+    """Opens the archive at `path`. CheckpointError if it is not one, or was cut short."""
     place = regular_file(path, what, CheckpointError, empty=False)
     try:
         file = zipfile.ZipFile(place)

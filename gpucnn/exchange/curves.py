@@ -1,4 +1,4 @@
-"""Formulas of one number, as exporters spell activations out, and which activation has the same values."""
+"""Recognizes activations that an exporter has written as arithmetic, by comparing their values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gpucnn.layers import ELU, GELU, HardSigmoid, HardSwish, Layer, LeakyReLU, R
 Curve: TypeAlias = Callable[[NDArray[Any]], NDArray[Any]]
 
 SAMPLES = np.concatenate([np.linspace(-6, 6, 49), [-1e4, -100.0, -31.0, -13.0, 13.0, 31.0, 100.0, 1e4]])
-NEAR = 2e-6  # relative to the larger of 1 and x: the files' constants are float32
+NEAR = 2e-6  # relative to the larger of 1 and x, because the constants in files are float32
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
@@ -65,7 +65,7 @@ def elu(alpha: float) -> Curve:
 
 @quiet
 def match(curve: Curve) -> tuple[type[Layer], dict[str, Any]] | None:
-    """The layer whose values are those of the formula at all SAMPLES, with its settings; None where none has them."""
+    """The layer, with its settings, that has the formula's values at all SAMPLES; None if there is none."""
     try:
         found = np.asarray(curve(SAMPLES), np.float64)
     except (ValueError, TypeError, ArithmeticError):

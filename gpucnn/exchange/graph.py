@@ -1,13 +1,13 @@
-"""A model on its way in, whatever file it comes from: layers with their weights, and values between them that remember how the file's axes
-lie.
+"""A model during import, from any format: layers with their weights, and the values between them, which record the order of the file's
+axes.
 
-Layers here have channels first, and what Flatten makes of an image goes channel by channel. Other makers' graphs may have channels last,
-transpose back and forth between the two, and flatten in their own order. No array moves for that: a `Value` knows which axis is which, and
-weights are put in order when a layer takes them up.
+Layers here have channels first, and Flatten orders an image channel by channel. Graphs of other libraries may have channels last,
+transpose back and forth between the two, and flatten in their own order. No array is moved for that: a `Value` records which axis is which,
+and weights are reordered when they are given to a layer.
 
-Arithmetic with constants, as exporters write biases, batch normalization and activations, is collected while it goes on and becomes a
-layer when something else needs the outcome: numbers for each channel become a bias or a BatchNorm2D, a formula of one number the
-activation that has the same values.
+Exporters write biases, batch normalization and activations as arithmetic with constants. Such arithmetic is collected and becomes a
+layer when something else needs its result: numbers for each channel become a bias or a BatchNorm2D, and a formula of one number becomes
+the activation that has the same values.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from gpucnn.text import reason_of
 
 MOST_LAYERS = 10_000
 LOGARITHM = "its last layer returned logarithms of probabilities; now it returns the probabilities themselves"
-MOST_FEATURES = 1 << 24  # that are counted one by one: what a file says of sizes costs it nothing
-EPS = 1e-5  # of a batch normalization that only scales and shifts: its variance is 1 − EPS
+MOST_FEATURES = 1 << 24  # numbers that are enumerated, because a file can declare any size at no cost
+EPS = 1e-5  # epsilon of a batch normalization that only scales and shifts: its variance is 1 − EPS
 
 
 @dataclass
 class Graph:
-    """All nodes, each behind those that it needs. most: numbers that all weights may have together, given how large the file is: one array
-    of it could be used in any number of places. logarithms: softmax layers that were log_softmax in the file, and where. notes: what
-    somebody who takes the model in should know of it."""
+    """All nodes, each after those that it needs. most: the number of elements that all weights together may have, given the size of the
+    file, because one array could be used in any number of places. logarithms: softmax layers that were log_softmax in the file, and where.
+    notes: messages about the model for the person who imports it."""
 
     most: int
     nodes: list[Node] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Graph:
     notes: list[str] = field(default_factory=list)
 
     def input(self, shape: Shape, axes: tuple[int, ...]) -> Value:
-        """The model's input, of our `shape`."""
+        """The model's input; `shape` is in gpucnn's order of axes."""
         self.nodes.append(Node(None, {}, {}, [], shape, "the input"))
         return Value(0, shape, axes)
 
@@ -63,7 +63,7 @@ class Graph:
         whole: bool = False,
         **settings: Any,
     ) -> Value:
-        """A layer behind a value that has nothing pending. Problem where it does not fit, or its weights do not."""
+        """Appends a layer to a value that has nothing pending. Problem if the layer or its weights do not fit."""
         if len(self.nodes) >= MOST_LAYERS:
             raise Problem(f"is layer {MOST_LAYERS:,}, which is over the limit")
         weights = weights or {}
@@ -88,28 +88,28 @@ class Graph:
         return Value(len(self.nodes) - 1, shape, axes, value.order if len(shape) == 1 and shape == value.shape else None)
 
     def log_softmax(self, value: Value, where: str) -> Value:
-        """The logarithm of softmax, which as the last layer is taken as softmax: `ended` sees to it that it is the last one."""
+        """The logarithm of softmax, which is imported as softmax if it is the last layer; `ended` checks that it is."""
         made = self.add(Softmax, value, where)
         self.logarithms[made.node] = where
         return made
 
     def ended(self, output: Value) -> None:
-        """What is to be known of the model that ends in `output`. Problem where a layer may only be the last one, and is not."""
+        """Notes about the model that ends in `output`. Problem if a layer that must be the last one is not."""
         for node, where in self.logarithms.items():
             if node != output.node:
                 raise Problem(f"continues after {where!r}, a log_softmax, which is supported only as the last layer")
             self.notes.append(LOGARITHM)
 
     def shared(self, name: str) -> None:
-        """Notes weights that the file has once and uses in several places."""
+        """Notes weights that the file stores once and uses in several places."""
         self.notes.append(
             f"the weights of {name!r} are used in several places; here each place has its own, and training can make them differ"
         )
 
-    # What is still to be done to a value.
+    # What is still pending on a value.
 
     def settled(self, value: Value, where: str) -> Value:
-        """The value with everything that was pending made a layer."""
+        """The value after everything pending has become a layer."""
         if not value.pending:
             return value
         return replace(self._settle(value, where), axes=value.axes, order=value.order)
@@ -128,7 +128,7 @@ class Graph:
             if value.pair is not None:
                 return self.sum(value.pair, where)
             if value.inner is None or value.step is None or not value.inner.pending:
-                raise Problem(f"takes what {value.place or where!r} outputs, a formula that is not an activation of gpucnn")
+                raise Problem(f"uses what {value.place or where!r} outputs, a formula that no activation of gpucnn computes")
             before = self.settled(value.inner, where)  # one layer, and the last step as another
             if isinstance(value.step, tuple):
                 return self._settle(replace(before, scale=value.step[0], shift=value.step[1]), where)
@@ -146,7 +146,7 @@ class Graph:
         return self.add(BatchNorm2D, bare, where, weights, plain=True, eps=EPS)
 
     def scaled(self, value: Value, scale: Any, shift: Any, where: str) -> Value:
-        """value · scale + shift, of constants as the file has them, broadcast."""
+        """value · scale + shift, for constants in the file's shapes, broadcast."""
         if value.pad is not None:
             value = self.settled(value, where)
         a, b = self._of_channels(value, scale), self._of_channels(value, shift)
@@ -159,7 +159,7 @@ class Graph:
         return replace(value, scale=before[0] * a, shift=before[1] * a + b)
 
     def of_positions(self, value: Value, constant: NDArray[Any]) -> Value | None:
-        """value + constant, a number for each pixel: the bias of a layer whose positions have weights of their own; None behind others."""
+        """value + constant, a number for each pixel: the bias of a layer without weight sharing; None after any other layer."""
         node = self.nodes[value.node]
         if value.pending or node.kind is not LocallyConnected2D or node.settings["use_bias"] or constant.ndim > 4:
             return None
@@ -181,7 +181,7 @@ class Graph:
         return replace(value, curve=made, scale=None, shift=None, inner=value, step=function, pair=None, place=where)
 
     def together(self, one: Value, two: Value, function: Callable[[Any, Any], Any]) -> Value | None:
-        """function(one, two), where both are formulas of the same value; None where they are not. A sum can be a layer of its own."""
+        """function(one, two) if both are formulas of the same value, otherwise None. A sum can also be a layer of its own."""
         first, second = self._as_curve(one), self._as_curve(two)
         if one.node != two.node or one.axes != two.axes or first is None or second is None:
             return None
@@ -189,7 +189,7 @@ class Graph:
         return replace(one, curve=lambda x: function(a(x), b(x)), scale=None, shift=None, inner=None, pair=pair)
 
     def _as_curve(self, value: Value) -> Curve | None:
-        """What is pending as a formula of one number; None where channels differ."""
+        """The pending arithmetic as a formula of one number; None if channels differ."""
         if value.pad is not None:
             return None
         if value.curve is not None:
@@ -202,7 +202,7 @@ class Graph:
         return lambda x: x * a + b
 
     def _of_channels(self, value: Value, constant: Any) -> NDArray[Any]:
-        """A constant of the file's, which is broadcast against the value, as a number for each of our channels."""
+        """A constant of the file that is broadcast against the value, as one number for each channel here."""
         if value.shape[0] > MOST_FEATURES:
             raise Problem(f"combines {value.shape[0]:,} channels with a constant; the limit is {MOST_FEATURES:,}")
         array = np.asarray(constant, np.float64)
@@ -219,10 +219,10 @@ class Graph:
             raise Problem(f"combines {value.shape[0]} channels with {array.size} numbers")
         return self.of_features(value, array.reshape(-1))
 
-    # Layers for which the order of things matters.
+    # Layers that depend on the order of axes or features.
 
     def of_features(self, value: Value, vector: NDArray[Any]) -> NDArray[Any]:
-        """Numbers in the file's order of features (along the last axis) in ours."""
+        """Numbers whose features (the last axis) are in the file's order, reordered to gpucnn's."""
         if value.order is None:
             return vector
         ours = np.empty_like(vector)
@@ -230,7 +230,7 @@ class Graph:
         return ours
 
     def dense(self, value: Value, weight: NDArray[Any], bias: NDArray[Any] | None, where: str) -> Value:
-        """Dense, of a weight (units, features) in the file's order."""
+        """Dense, with a weight (units, features) in the file's order."""
         value = self.settled(value, where)
         if not value.is_features:
             raise Problem(f"is dense on a value of shape {value.logical}: only rows of features are supported, so flatten them first")
@@ -243,7 +243,7 @@ class Graph:
         return replace(made, order=None)
 
     def flatten(self, value: Value, where: str) -> Value:
-        """The image as features, in the file's order of its axes."""
+        """The image flattened to features, in the file's order of axes."""
         value = self.settled(value, where)
         if value.is_features:
             return value
@@ -257,14 +257,14 @@ class Graph:
         return replace(made, order=np.arange(made.shape[0]).reshape(value.shape).transpose(value.axes + missing).reshape(-1))
 
     def transposed(self, value: Value, axes: Sequence[int]) -> Value:
-        """The value with the file's axes (the batch not counted) in another order."""
+        """The value with the file's axes (not counting the batch) in another order."""
         return replace(value, axes=tuple(value.axes[axis] for axis in axes))
 
     def norm(
         self, value: Value, weight: Any, bias: Any, moments: tuple[NDArray[Any], NDArray[Any]], where: str, *, eps: float, momentum: float
     ) -> Value:
-        """Batch normalization by `moments`, mean and variance; momentum as here, the share of the new batch. Without weight and bias, ones
-        and zeros."""
+        """Batch normalization with `moments`, mean and variance. momentum is the share of the new batch, as in gpucnn. Without weight
+        and bias, ones and zeros are used."""
         value, (mean, variance) = self.settled(value, where), moments
         arrays = {"weight": weight, "bias": bias, "running_mean": mean, "running_variance": variance}
         if weight is None and bias is None:
@@ -279,9 +279,9 @@ class Graph:
         return self.add(BatchNorm2D, value, where, weights, eps=float(eps), momentum=round(float(momentum), 9), affine=affine)
 
     def max_pool(self, value: Value, where: str, padding: Any = NO_PADDING, **settings: Any) -> Value:
-        """Max pooling; padding before it that cannot win goes into it."""
+        """Max pooling. Padding before it becomes its own if no padded value can be the maximum."""
         if value.pad is not None and (value.pad[1] == "least" or (value.pad[1] == "edge" and settings.get("dilation", 1) in (1, (1, 1)))):
-            around = value.pad[0]  # the edge, repeated, is in a window that holds the edge itself
+            around = value.pad[0]  # a repeated edge pixel shares its window with the edge itself
             if isinstance(padding, str) or any(any(side) for side in padding):
                 raise Problem("pads an image that is already padded")
             value, padding = replace(value, pad=None), around
@@ -291,7 +291,7 @@ class Graph:
         return self.add(MaxPool2D, value, where, padding=padding, **settings)
 
     def padding_of(self, value: Value, padding: Sides, where: str) -> tuple[Value, Sides]:
-        """A value and the padding of the convolution behind it: padding with zeros before it goes into it."""
+        """A value and the padding of the convolution after it, which includes zero padding that came before."""
         if value.pad is not None and value.pad[1] == "zero":
             (a, b), (c, d) = value.pad[0]
             (top, bottom), (left, right) = padding
@@ -299,7 +299,7 @@ class Graph:
         return self.settled(value, where), padding
 
     def sum(self, values: Sequence[Value], where: str) -> Value:
-        """One added to the other."""
+        """The sum of two values."""
         found = [self.settled(value, where) for value in values]
         total = found[0]
         for other in found[1:]:
@@ -310,7 +310,7 @@ class Graph:
         return total
 
     def concat(self, values: Sequence[Value], axis: int, where: str) -> Value:
-        """One behind the other along the channels; `axis` is the file's, without the batch."""
+        """Values concatenated along the channels; `axis` is the file's, not counting the batch."""
         found = [self.settled(value, where) for value in values]
         first = found[0]
         if any(value.axes != first.axes or value.shape[1:] != first.shape[1:] for value in found) or first.axes[axis] != 0:
@@ -330,8 +330,8 @@ class Graph:
 
 
 def _taken(size: Shape, padding: Sides, settings: dict[str, Any]) -> tuple[Sides | str, dict[str, Any]]:
-    """Max pooling with less padding than over half of its window, which none has here, where the same windows can be had by `ceil_mode` or
-    "same"; otherwise as it is given."""
+    """Max pooling whose padding is over half of its window, which gpucnn does not support, written with `ceil_mode` or "same" if that gives
+    the same windows; otherwise unchanged."""
     kernel, stride, dilation = settings["pool_size"], settings["stride"], settings["dilation"]
     if settings["ceil_mode"] or all(2 * max(side) <= k for side, k in zip(padding, kernel, strict=True)):
         return padding, settings

@@ -1,4 +1,4 @@
-"""A .keras file as a model of the layers here."""
+"""Imports a .keras file as a model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gpucnn.layout import image_shape
 from gpucnn.model import Sequential
 from gpucnn.text import plain, reason_of, shown
 
-Call: TypeAlias = tuple[str, int]  # a layer by its name, and which of its calls
+Call: TypeAlias = tuple[str, int]  # the name of a layer, and the number of the call
 MODELS = ("Sequential", "Functional", "Model")
 PIXELS = "gpucnn divides integer pixels by 255 before the model: its own Rescaling was adapted"
 
@@ -28,17 +28,17 @@ PIXELS = "gpucnn divides integer pixels by 255 before the model: its own Rescali
 def import_keras(path: str | Path, *, input_shape: Sequence[int] | None = None, device: str | Device = "auto") -> Sequential:
     """The model in a .keras file of Keras 3, built, with its weights, and not compiled.
 
-    Sequential and functional models are taken, also within one another, with the layers in `gpucnn.exchange.keras_layers.LAYERS`. A model
-    whose images have channels last still takes such images (`model.data_format`); kernels, and a dense layer behind a Flatten, are brought
-    in the order that they have here. Nothing in the file is run: layers of the user's own are refused by their names.
+    Sequential and functional models, also nested, can be imported if they consist of the layers in
+    `gpucnn.exchange.keras_layers.LAYERS`. A model whose images have channels last still accepts such images (`model.data_format`); kernels,
+    and the weights of a dense layer after a Flatten, are reordered. Nothing in the file is executed: custom layers are refused by name.
 
-    A Rescaling of the input refers to pixels 0 … 255. Whole pixels are divided by 255 here before a model sees them, so that it is adapted:
-    Rescaling(1/255) vanishes.
+    A Rescaling of the input refers to pixels 0 … 255. gpucnn divides integer pixels by 255 before a model sees them, so the layer is
+    adapted: Rescaling(1/255) is dropped.
 
-    input_shape: of an example, as the file has its axes, where the file leaves it open: (H, W, C) mostly.
+    input_shape: the shape of an example in the file's order of axes, mostly (H, W, C), if the file leaves it open.
 
-    NotTakenError, a CheckpointError, names every layer that cannot be had here. CheckpointError for files that are no .keras, are damaged,
-    or point elsewhere. MissingExtraError without the package h5py.
+    Raises NotTakenError, a CheckpointError, which names every layer that gpucnn lacks; CheckpointError for files that are not .keras files,
+    are damaged, or refer to other files; MissingExtraError without the package h5py.
     """
     with keras_read.read(path) as (config, weights):
         place = weights.place
@@ -61,7 +61,7 @@ def import_keras(path: str | Path, *, input_shape: Sequence[int] | None = None, 
 
 
 class _Walk:
-    """Goes through the layers of a model, and of those within it."""
+    """Visits the layers of a model, and of the models inside it."""
 
     def __init__(self, config: dict[str, Any], weights: keras_read.Weights) -> None:
         self.graph, self.weights, self.problems = Graph(weights.place.stat().st_size), weights, list[str]()
@@ -74,7 +74,7 @@ class _Walk:
         self.shape = _declared(config, self.layers)
 
     def input(self, given: Sequence[int] | None) -> Value:
-        """The model's input: as the file says, or as it was given where the file leaves that open."""
+        """The model's input: as the file says, or as given if the file leaves it open."""
         place = self.weights.place
         if given is not None:
             wanted = sizes_given(given)
@@ -98,7 +98,7 @@ class _Walk:
         return self.graph.input(image_shape(ours, "channels_first") if len(ours) == 3 else tuple(ours), self.axes)
 
     def model(self, config: dict[str, Any], path: str, value: Value) -> Value | None:
-        """What comes out of a model, or None where something was not taken on the way."""
+        """The output of a model; None if something on the way to it could not be imported."""
         settings = config["config"]
         if config.get("class_name") not in MODELS:
             raise Problem(f"is a {shown(config.get('class_name'))}, and only sequential and functional models are supported")
@@ -114,7 +114,7 @@ class _Walk:
             raise Problem(f"has {len(starts)} inputs and {len(ends)} outputs, and gpucnn's models have one of each")
         calls, sources = self._calls(placed)
         values: dict[Call, Value | None] = {starts[0]: value}
-        for call in TopologicalSorter(sources).static_order():  # a layer that is called twice may stand before what it is called with
+        for call in TopologicalSorter(sources).static_order():  # a layer that is called twice may come before its second input
             if call in values:
                 continue
             if call not in calls or any(source not in values for source in sources[call]):
@@ -127,7 +127,7 @@ class _Walk:
         return values[ends[0]]
 
     def _calls(self, placed: list[tuple[dict[str, Any], str]]) -> tuple[dict[Call, tuple[dict[str, Any], str]], dict[Call, list[Call]]]:
-        """The calls of the layers in a functional model, and what each of them takes."""
+        """The calls of the layers in a functional model, and the inputs of each."""
         calls: dict[Call, tuple[dict[str, Any], str]] = {}
         sources: dict[Call, list[Call]] = {}
         for layer, where in placed:
@@ -140,7 +140,7 @@ class _Walk:
 
     def _layer(self, layer: dict[str, Any], path: str, inputs: list[Value | None]) -> Value | None:
         given = [value for value in inputs if value is not None]
-        if len(given) < len(inputs):  # said before
+        if len(given) < len(inputs):  # already reported
             return None
         kind, settings = layer["class_name"], layer["config"]
         name = str(settings["name"])
@@ -159,12 +159,12 @@ class _Walk:
 
     def _refuse(self, layer: dict[str, Any], why: str) -> None:
         words = f"{plain(layer['class_name'])} {plain(layer['config']['name'])!r} {why}"
-        if words not in self.problems:  # of a layer that is called in several places
+        if words not in self.problems:  # for a layer that is called in several places
             self.problems.append(words)
 
 
 def _every_layer(config: dict[str, Any], depth: int = 0) -> Iterator[dict[str, Any]]:
-    """All layers that are described, those within models included."""
+    """All layers in the description, including those inside nested models."""
     layers = config.get("config", {}).get("layers") if depth < 50 else None
     for layer in layers if isinstance(layers, list) else []:
         if not isinstance(layer, dict) or not isinstance(layer.get("config"), dict):
@@ -174,7 +174,7 @@ def _every_layer(config: dict[str, Any], depth: int = 0) -> Iterator[dict[str, A
 
 
 def _declared(config: dict[str, Any], layers: list[dict[str, Any]]) -> list[int | None] | None:
-    """The shape of an example, as far as the file says it."""
+    """The shape of an example, as far as the file specifies it."""
     shapes = [layer["config"].get("batch_shape") for layer in layers if layer.get("class_name") == "InputLayer"]
     if not shapes:
         shapes = [config["config"].get("build_input_shape"), (config.get("build_config") or {}).get("input_shape")]
@@ -183,8 +183,8 @@ def _declared(config: dict[str, Any], layers: list[dict[str, Any]]) -> list[int 
 
 
 def _paths(layers: list[dict[str, Any]], before: str, *, inputs: bool) -> list[tuple[dict[str, Any], str]]:
-    """Layers with the paths of their weights: the kind in small letters, numbered from the second of a kind on. The input is not a layer
-    of a sequential model."""
+    """Layers with the paths of their weights: the kind in lower case, numbered from the second of a kind on. In a sequential model the
+    input does not count as a layer."""
     counts: dict[str, int] = {}
     placed = []
     for layer in layers:
@@ -200,7 +200,7 @@ def _paths(layers: list[dict[str, Any]], before: str, *, inputs: bool) -> list[t
 
 
 def _ends(given: Any) -> list[Call]:
-    """The calls in ["name", 0, 0], or in a list of such."""
+    """The calls in ["name", 0, 0], or in a list of such lists."""
     if isinstance(given, list) and given and isinstance(given[0], str):
         given = [given]
     return [(str(name), int(number)) for name, number, *_ in given]

@@ -1,7 +1,7 @@
-"""Keras → layer: what each of Keras's layers becomes, one function a kind, and the table of them.
+"""Converts Keras's layers: one function for each kind, and the table of them.
 
-Keras's weights are (R, S, C, K), of depthwise convolutions (R, S, C, multiplier), of transposed ones (R, S, K, C), and of dense layers
-(inputs, outputs). Its momentum of batch normalization is what stays of the running values; here it is what comes in.
+Keras's weights are (R, S, C, K); (R, S, C, multiplier) for depthwise convolutions, (R, S, K, C) for transposed ones, and (inputs, outputs)
+for dense layers. Keras's momentum of batch normalization is the share of the running values that is kept; here it is that of the new batch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Shapes = list[tuple[int, ...]]
 
 @dataclass
 class Told:
-    """A layer as the file describes it, what goes into it, and how its arrays are had, given their shapes."""
+    """A layer as the file describes it, its inputs, and a function that reads its arrays, given their shapes."""
 
     graph: Graph
     config: dict[str, Any]
@@ -40,7 +40,7 @@ class Told:
         return self.graph.settled(self.values[0], self.where)
 
     def image(self) -> Value:
-        """The input, an image whose axes lie as the layer says."""
+        """The input, an image whose axes are in the layer's order."""
         value = self.value
         axes = LAST if self.config.get("data_format", "channels_last") != "channels_first" else FIRST
         if value.axes != axes:
@@ -81,12 +81,12 @@ class Told:
         return {"stride": self.pair("strides"), "padding": self.padding, "dilation": self.pair("dilation_rate")}
 
     def active(self, value: Value) -> Value:
-        """The value with the layer's activation behind it."""
+        """The value after the layer's activation."""
         return activation(self, value, self.config.get("activation"))
 
 
 def activation(told: Told, value: Value, given: Any) -> Value:
-    """An activation by its name, or described."""
+    """An activation, given by its name or its description."""
     settings: dict[str, Any] = {}
     if isinstance(given, dict):
         settings = given.get("config") if isinstance(given.get("config"), dict) else {}  # type: ignore[assignment]
@@ -181,7 +181,7 @@ def _transposed(told: Told) -> Value:
     if told.config.get("output_padding") is not None:
         cuts = [_cut(extent, end, padding) for extent, end in zip(extents, told.pair("output_padding"), strict=True)]
         padding, more = tuple(sides for sides, _ in cuts), (cuts[0][1], cuts[1][1])
-    elif padding == "valid":  # Keras's output has no fewer pixels than the strides make
+    elif padding == "valid":  # Keras's output has at least as many pixels as the strides give
         more = (max(stride[0] - extents[0], 0), max(stride[1] - extents[1], 0))
     return told.active(
         told.graph.add(
@@ -201,12 +201,12 @@ def _transposed(told: Told) -> Value:
 
 
 def _cut(extent: int, end: int, padding: str) -> tuple[tuple[int, int], int]:
-    """What is cut at the beginning and the end of a transposed convolution along an axis, and what is added at the end, where the file
-    says its output_padding `end`. Of "same" as Keras has it for JAX and TensorFlow, where extent % 2 + end more pixels than the strides
-    make are shared by both sides, the beginning first."""
+    """The pixels cut at the beginning and the end of a transposed convolution along an axis, and those added at the end, if the file's
+    output_padding is `end`. "same" follows Keras on JAX and TensorFlow: extent % 2 + end pixels more than the strides give are divided
+    between both sides, the beginning first."""
     if padding == "valid":
         return (0, 0), end
-    kept = extent + extent % 2 - 2 + end  # of the 2 · (extent − 1) pixels by which the filter stands out
+    kept = extent + extent % 2 - 2 + end  # of the 2 · (extent − 1) pixels by which the filter extends past the image
     first = min(kept // 2 + kept % 2, extent - 1)
     last = kept - first
     return (extent - 1 - first, max(extent - 1 - last, 0)), max(last - extent + 1, 0)
@@ -261,7 +261,7 @@ def _zero_pad(told: Told) -> Value:
 
 
 def _flatten(told: Told) -> Value:
-    """Of channels first Keras brings the channels to the end, and then flattens."""
+    """With channels first, Keras moves the channels to the end before it flattens."""
     value = told.value
     if told.config.get("data_format") == "channels_first" and len(value.axes) > 1:
         value = told.graph.transposed(value, [*range(1, len(value.axes)), 0])
@@ -269,7 +269,7 @@ def _flatten(told: Told) -> Value:
 
 
 def _reshape(told: Told) -> Value:
-    """Flattening by another name, and the channel of grey images."""
+    """A reshape that flattens, or that adds the channel of grey images."""
     value, target = told.value, told.config.get("target_shape")
     if not isinstance(target, list) or not all(isinstance(size, int) for size in target):
         raise Problem(f"has target_shape {shown(target)}")
@@ -280,7 +280,7 @@ def _reshape(told: Told) -> Value:
         return replace(value, axes=(*value.axes, 0))
     if tuple(target) == value.logical:
         return value
-    raise Problem(f"makes {target} of {value.logical}, and only flattening is supported")
+    raise Problem(f"reshapes {value.logical} to {target}, and only flattening is supported")
 
 
 def _relu(told: Told) -> Value:
@@ -315,7 +315,7 @@ def _concat(told: Told) -> Value:
 
 
 def _rescale(told: Told) -> Value:
-    """At the input it refers to pixels 0 … 255, which are divided by 255 here before a model sees them."""
+    """At the input it refers to pixels 0 … 255, which gpucnn divides by 255 before a model sees them."""
     value = told.value
     scale, offset = told.number("scale"), told.number("offset", 0.0)
     return told.graph.settled(told.graph.scaled(value, scale * (255 if value.node == 0 else 1), offset, told.where), told.where)

@@ -1,8 +1,8 @@
-"""Keras 3's .keras files: a zip archive of a description in JSON and of weights in HDF5. Nothing in them is run.
+"""Reads .keras files of Keras 3: a zip archive with a description in JSON and weights in HDF5. Nothing in them is executed.
 
-HDF5 can point elsewhere: links to other places and other files, arrays that lie in other files, arrays put together from several, arrays
-that are packed. Keras writes none of these, and none is followed: groups are looked through by their direct links alone, and an array has
-to lie in this file, as it is, with as many bytes as its shape takes.
+HDF5 can refer to other places: by links, also to other files, and by arrays that are stored in other files, assembled from several, or
+compressed. Keras writes none of these, and none is followed: only direct links in groups are used, and an array must be stored in this
+file, uncompressed, with as many bytes as its shape needs.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ LONGEST = 1 << 26  # bytes of a description
 
 
 class Weights:
-    """The arrays of a model, by Keras's paths of layers."""
+    """The arrays of a model, by the paths that Keras gives its layers."""
 
     def __init__(self, place: Path, file: Any) -> None:
         self.place, self._file = place, file
 
     def of(self, path: str, name: str, shapes: list[tuple[int, ...]]) -> list[NDArray[Any]]:
-        """The arrays of the layer at `path`, called `name`, which are to have these shapes."""
+        """The arrays of the layer `name` at `path`, which must have these shapes."""
         group = self._at(f"{path}/vars")
         if group is None:
             raise CheckpointError(f"{self.place} contains no weights of the layer {name!r}: save it again")
@@ -82,7 +82,7 @@ class Weights:
 
 @contextmanager
 def read(path: str | Path) -> Iterator[tuple[dict[str, Any], Weights]]:
-    """The description and the weights of the file at `path`. CheckpointError for a file that is not Keras 3's, or is damaged."""
+    """The description and the weights of the file at `path`. CheckpointError if Keras 3 did not write it, or it is damaged."""
     package = h5py()
     with opened(path, "a .keras file") as archive:
         config = _config(archive)

@@ -1,4 +1,4 @@
-"""Any file that holds a model or its weights, by its ending."""
+"""Imports any supported file; its extension decides the format."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gpucnn.networks import NETWORKS, network
 from gpucnn.surroundings import user_path
 
 ENDINGS = (".onnx", ".keras", *STATES)
-OTHERS = {  # what people try, and what to do instead
+OTHERS = {  # other files that people try, and what to do instead
     ".h5": "save the model as .keras with Keras 3",
     ".hdf5": "save the model as .keras with Keras 3",
     ".pb": "save the model as .keras with Keras 3, or as .onnx",
@@ -39,13 +39,13 @@ def import_model(
     names: Mapping[str, str] | None = None,
     device: str | Device = "auto",
 ) -> Sequential:
-    """The model in a file of another maker's: .onnx and .keras, which describe a model (`import_onnx`, `import_keras`), or .safetensors,
-    .pt and .pth, which hold the weights of one (`import_state`).
+    """The model in a file of another library: .onnx and .keras files describe a model (`import_onnx`, `import_keras`); .safetensors, .pt
+    and .pth files hold the weights of one (`import_state`).
 
-    For weights alone: network, what to take them into: a name in NETWORKS, with `classes` and input_shape (C, H, W), (1, 28, 28) unless
-    given; the path of a model of gpucnn's; or a built model, which is changed. names: as in `import_state`.
+    For weights alone, `network` is the model that receives them: a name in NETWORKS, with `classes` and input_shape (C, H, W), by default
+    (1, 28, 28); the path of a gpucnn model; or a built model, which is changed. names: as in `import_state`.
 
-    ArgumentError for arguments that do not go with the kind of file; everything else as in these functions.
+    Raises ArgumentError for arguments that do not apply to the kind of file, and the errors of these functions.
     """
     suffix = user_path(path).suffix.lower()
     if suffix not in ENDINGS:
@@ -66,7 +66,7 @@ def import_model(
 def _network(
     given: str | Sequential | None, classes: int, input_shape: Sequence[int] | None, device: str | Device, path: str
 ) -> Sequential:
-    """The built model that weights are taken into."""
+    """The built model that receives the weights."""
     if isinstance(given, Sequential):
         return given
     if given is None:

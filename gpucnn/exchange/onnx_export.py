@@ -1,4 +1,4 @@
-"""A model as an ONNX file, which runtimes of other makers run."""
+"""Exports a model as an ONNX file, which other runtimes can run."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from gpucnn.layers.chain import numbered
 from gpucnn.model import Sequential
 from gpucnn.text import bytes_text, first_line, shown
 
-OPSET = 21  # with it came what is used here, GELU last, in 20; runtimes since the middle of 2024 know it
-LARGEST = (1 << 31) - (1 << 20)  # bytes of weights: the format's own limit is 2 GiB, and names need some room
+OPSET = 21  # it has all operators used here (GELU came in 20), and runtimes support it since the middle of 2024
+LARGEST = (1 << 31) - (1 << 20)  # bytes of weights: the format's limit is 2 GiB, and names need some room
 INPUT, OUTPUT = "input", "output"
 
 
 def export_onnx(model: Sequential, path: str | Path, *, logits: bool = False) -> None:
-    """Writes a built model as ONNX: whole or not at all.
+    """Writes a built model as ONNX. The file is written completely or not at all.
 
     The graph has one input, `input` (batch, C, H, W) or (batch, features) of float32, and one output, `output` (batch, …), for batches of
-    any size; of a channels-last model as well, images have their channels first. It computes what `model.predict` does of floats:
-    probabilities, also where the last softmax or sigmoid is left to the loss, unless `logits`. Whole pixels have to be divided by 255
-    first. Dropout, which does nothing in predicting, is left out. Class names, and what else is in the model's metadata, are in the
-    file's, as JSON.
+    any size. Images have their channels first, also for a channels-last model. The graph computes what `model.predict` computes for floats:
+    probabilities, even if the last softmax or sigmoid is part of the loss, unless `logits` is set. Integer pixels must be divided by 255
+    first. Dropout has no effect on predictions and is left out. Class names and the model's other metadata become metadata of the
+    file, as JSON.
 
-    CheckpointError for a kind of layer that ONNX has no nodes for, for NaN, and for over 2 GiB of weights. MissingExtraError without the
-    package onnx. OSError from the disk.
+    Raises CheckpointError for a layer that ONNX has no nodes for, for NaN, and for over 2 GiB of weights; MissingExtraError without the
+    package onnx; OSError from the disk.
     """
     proto = as_onnx(model, logits=logits, where=str(path))
     content = proto.SerializeToString()
@@ -40,7 +40,7 @@ def export_onnx(model: Sequential, path: str | Path, *, logits: bool = False) ->
 
 
 def as_onnx(model: Sequential, *, logits: bool = False, where: str = "the model") -> Any:
-    """The same as an `onnx.ModelProto`, checked."""
+    """The same model as an `onnx.ModelProto`, checked."""
     package = onnx()
     size = model.buffers.values.nbytes + model.buffers.saved.nbytes
     if size > LARGEST:
@@ -59,7 +59,7 @@ def as_onnx(model: Sequential, *, logits: bool = False, where: str = "the model"
     proto = _model(package, nodes, model)
     try:
         package.checker.check_model(proto, full_check=True)
-    except Exception as error:  # its own, of several classes: an array of no elements, a layer that shapes do not fit
+    except Exception as error:  # onnx raises several classes: for an array without elements, or shapes that do not fit a layer
         raise CheckpointError(f"{where} was not written: ONNX's own check refuses it ({first_line(error)}); please report it") from None
     return proto
 
@@ -92,7 +92,7 @@ def _model(package: Any, nodes: Nodes, model: Sequential) -> Any:
 
 
 def _properties(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """Metadata as ONNX has it, strings for strings: text as it is, everything else as JSON."""
+    """Metadata for ONNX, which maps strings to strings: text unchanged, everything else as JSON."""
     return {str(key): value if isinstance(value, str) else json.dumps(value, default=_number) for key, value in metadata.items()}
 
 

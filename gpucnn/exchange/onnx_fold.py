@@ -1,6 +1,6 @@
-"""Constants of an ONNX graph worked out ahead: the sizes that exporters compute in the graph, and weights that they turn about.
+"""Computes the constants of an ONNX graph in advance: sizes that exporters compute in the graph, and weights that they transpose.
 
-The size of a batch is not known; it is `BATCH`, which can be passed on and joined to others, and not computed with.
+The size of a batch is unknown. It is represented by `BATCH`, which can be passed on and joined to other sizes, but not used in arithmetic.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gpucnn.exchange.problems import Problem
 from gpucnn.text import reason_of
 
-MOST = 1 << 16  # elements of what is computed; weights that are only moved may be larger
+MOST = 1 << 16  # elements of a computed constant; weights that are only moved may be larger
 
 
 class _Batch:
@@ -56,7 +56,7 @@ def _unsqueeze(x: NDArray[Any], axes: Any) -> NDArray[Any]:
     return np.expand_dims(x, tuple(int(axis) for axis in np.atleast_1d(axes)))
 
 
-MOVES: dict[str, Callable[..., Any]] = {  # as many elements come out as go in
+MOVES: dict[str, Callable[..., Any]] = {  # the output has as many elements as the input
     "Identity": lambda x: x,
     "Reshape": _reshape,
     "Squeeze": _squeeze,
@@ -80,12 +80,12 @@ SUMS: dict[str, Callable[..., Any]] = {
 
 
 def fold(kind: str, inputs: Sequence[NDArray[Any] | None], attributes: dict[str, Any], cast: Callable[[int], Any]) -> NDArray[Any] | None:
-    """What a node makes of constants; None for kinds that are not worked out. Problem for what cannot be."""
+    """The output of a node for constant inputs; None for kinds that are not computed in advance. Problem if that fails."""
     given = [array for array in inputs if array is not None]
     try:
         return _fold(kind, inputs, given, attributes, cast)
     except (ValueError, TypeError, IndexError, KeyError, ArithmeticError, MemoryError) as error:
-        raise Problem(f"cannot be worked out ahead ({reason_of(error)})") from None
+        raise Problem(f"cannot be computed in advance ({reason_of(error)})") from None
 
 
 def _fold(
@@ -111,7 +111,7 @@ def _fold(
         return np.concatenate([np.asarray(array) for array in given], axis=attributes["axis"])
     if kind == "Gather":
         if given[1].size * given[0].size > MOST:
-            raise ValueError("it takes too many numbers")
+            raise ValueError("it would use too many numbers")
         return np.asarray(np.take(given[0], given[1].astype(np.int64), axis=attributes.get("axis", 0)))
     if kind == "Slice":
         if "starts" in attributes:

@@ -1,4 +1,4 @@
-"""An ONNX graph as a model of the layers here."""
+"""Imports an ONNX graph as a model."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from gpucnn.layout import FEW, SIDE
 from gpucnn.model import Sequential
 from gpucnn.text import listed, plain, reason_of, shown
 
-ROOM = 1 << 20  # numbers that weights may have besides what the file's size allows: some are made of a few numbers
-LONGEST = 1 << 20  # characters of metadata that are taken along
-PASSED_ON = ("Identity", "Cast", "Add", "Sub", "Mul", "Div")  # between an input and the transposition that tells how its axes lie
+ROOM = 1 << 20  # elements that weights may have beyond the file's size, because some are expanded from a few numbers
+LONGEST = 1 << 20  # characters of metadata that are imported
+PASSED_ON = ("Identity", "Cast", "Add", "Sub", "Mul", "Div")  # nodes from an input to the transposition that shows the order of its axes
 
 
 def import_onnx(path: str | Path, *, input_shape: Sequence[int] | None = None, device: str | Device = "auto") -> Sequential:
     """The model in an ONNX file, built, with its weights, and not compiled.
 
-    Taken are graphs of one input and one output that are made of what the layers here do, whatever nodes an exporter spells them with:
-    convolutions (depthwise, grouped, transposed), pooling, dense layers, batch normalization, activations, sums and concatenations of
-    branches, dropout, padding, flattening. Where the graph's images have channels last, as Keras's have, the model takes such images
-    (`model.data_format`), and has its own weights in the order that it needs.
+    A graph can be imported if it has one input and one output and computes only what gpucnn's layers compute, whatever nodes the exporter
+    used: convolutions (depthwise, grouped, transposed), pooling, dense layers, batch normalization, activations, sums and concatenations of
+    branches, dropout, padding, flattening. If the graph's images have channels last, as in Keras, the model accepts such images
+    (`model.data_format`), and its weights are reordered.
 
-    input_shape: of an example, as the file has its axes, where the file leaves it open: (C, H, W) mostly.
+    input_shape: the shape of an example in the file's order of axes, mostly (C, H, W), if the file leaves it open.
 
-    NotTakenError, a CheckpointError, names every node that cannot be had here. CheckpointError for files that are not ONNX, are cut short,
-    or speak of files elsewhere. MissingExtraError without the package onnx.
+    Raises NotTakenError, a CheckpointError, which names every node that gpucnn lacks; CheckpointError for files that are not ONNX files,
+    are cut short, or refer to files in other folders; MissingExtraError without the package onnx.
     """
     file = read(path)
     try:
@@ -68,15 +68,15 @@ def import_onnx(path: str | Path, *, input_shape: Sequence[int] | None = None, d
 
 
 class _Walk:
-    """Goes through the nodes, which stand in an order in which they can be computed."""
+    """Visits the nodes, which are listed in an order in which they can be computed."""
 
     def __init__(self, file: OnnxFile, input_shape: Sequence[int] | None) -> None:
         self.file, self.graph = file, Graph(ROOM + file.size())
         self.constants: dict[str, NDArray[Any]] = {}
         self.values: dict[str, Value] = {}
         self.problems: list[str] = []
-        self._told: set[str] = set()  # weights of which it was said that several places share them
-        self._lost: set[str] = set()  # what comes of nodes that are not taken
+        self._told: set[str] = set()  # shared weights that have been reported
+        self._lost: set[str] = set()  # outputs of nodes that could not be imported
         self.uses = Counter(name for node in file.graph.node for name in node.input)
         self.uses.update(output.name for output in file.graph.output)
         name, shape, axes, self.batch = self._input(input_shape)
@@ -84,7 +84,7 @@ class _Walk:
         self.values[name] = self.graph.input(shape, axes)
 
     def _input(self, given: Sequence[int] | None) -> tuple[str, tuple[int, ...], tuple[int, ...], int | None]:
-        """The name of the input, our shape of an example, how its axes lie, and the size of a batch where that is fixed."""
+        """The input's name, the shape of an example in gpucnn's order, the order of the file's axes, and the batch size if fixed."""
         inputs = [each for each in self.file.graph.input if each.name not in self.file.initializers]
         place = self.file.place
         if len(inputs) != 1 or len(self.file.graph.output) != 1:
@@ -122,8 +122,8 @@ class _Walk:
         return inputs[0].name, tuple(shape), axes, sizes[0]
 
     def _is_last(self, name: str, sizes: Sequence[int | None]) -> bool:
-        """Whether images come with their channels last: the first thing that is done is to bring them to the front; where nothing tells,
-        by their shape."""
+        """Whether images have their channels last: then the graph first moves the channels to the front. Without such a node, the shape
+        decides."""
         names, told = {name}, set()
         for node in self.file.graph.node:
             if names.isdisjoint(node.input) or node.op_type == "Shape":
@@ -141,7 +141,7 @@ class _Walk:
 
     @quiet
     def run(self) -> None:
-        """Makes layers of all nodes. What cannot be taken is in `problems`, and what hangs on it is passed over."""
+        """Turns all nodes into layers. Nodes that cannot be imported are added to `problems`; nodes that depend on them are skipped."""
         for node in self.file.graph.node:
             if not self._lost.isdisjoint(node.input):
                 self._lost.update(node.output)
@@ -159,14 +159,14 @@ class _Walk:
         self._lost.update(node.output)
 
     def output(self) -> Value:
-        """What the graph puts out."""
+        """The output of the graph."""
         name = self.file.graph.output[0].name
         if name not in self.values:
-            raise Problem(f"puts out {shown(name)}, which does not depend on its input")
+            raise Problem(f"outputs {shown(name)}, which does not depend on its input")
         return self.graph.settled(self.values[name], "the output")
 
     def constant(self, name: str) -> NDArray[Any] | None:
-        """What is known of `name` ahead; None for what depends on the input."""
+        """The constant called `name`; None if it depends on the input."""
         if name not in self.constants and name in self.file.initializers:
             self.constants[name] = self.file.array(self.file.initializers[name])
         return self.constants.get(name)
@@ -188,7 +188,7 @@ class _Walk:
         elif not any(name in self.values for name in node.input):
             known = fold(node.op_type, [self.constant(name) if name else None for name in node.input], attributes, _numpy_type)
             if known is None:
-                raise Problem("computes with constants only, in a way that is not supported")
+                raise Problem("computes with constants in a way that is not supported")
             self.constants[node.output[0]] = known
         elif node.op_type not in OPS:
             raise Problem("has no equivalent layer in gpucnn")
@@ -202,7 +202,7 @@ class _Walk:
                 self._note_shared(node)
 
     def _shared(self, value: Value, name: str, where: str) -> Value:
-        """What several nodes take becomes a layer at once, so that they all take that one. A formula that is not a layer yet stays one."""
+        """Makes a value that several nodes use a layer at once, so that they share it. A formula that is not a layer yet remains one."""
         if self.uses[name] < 2 or value.pad is not None:
             return value
         try:
@@ -213,7 +213,7 @@ class _Walk:
             return value
 
     def _note_shared(self, node: Any) -> None:
-        """Says of weights that other nodes use as well that each has its own here. Exporters share vectors that happen to be equal."""
+        """Notes that weights used by several nodes are copied for each. Not for vectors: exporters share those that happen to be equal."""
         for name in node.input:
             if name in self.file.initializers and self.uses[name] > 1 and len(self.file.initializers[name].dims) > 1:
                 if name not in self._told:
@@ -223,7 +223,7 @@ class _Walk:
     def _attribute(self, attribute: Any) -> Any:
         kinds = onnx().AttributeProto
         if attribute.type in (kinds.GRAPH, kinds.GRAPHS):
-            raise Problem("has a graph within it, and such branches and loops are not supported")
+            raise Problem("contains a graph, and branches and loops are not supported")
         if attribute.type == kinds.TENSOR:
             return self.file.array(attribute.t)
         value = onnx().helper.get_attribute_value(attribute)
@@ -241,7 +241,7 @@ def _numpy_type(number: int) -> Any:
 
 
 def _metadata(file: OnnxFile, outputs: int) -> dict[str, Any]:
-    """Where the model is from, and what its file says of it: all of what gpucnn has written, of others the names of classes."""
+    """The model's origin, and the file's metadata: all of it if gpucnn wrote the file, otherwise the class names."""
     found: dict[str, Any] = {"imported_from": file.place.name}
     if sum(len(key) + len(text) for key, text in file.metadata.items()) > LONGEST:
         return found

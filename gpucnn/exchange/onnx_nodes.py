@@ -1,6 +1,6 @@
-"""Layer → ONNX: the nodes that each kind of layer is written as, one function a kind, and the table of them.
+"""Writes layers as ONNX nodes: one function for each kind of layer, and the table of them.
 
-Sizes and padding are the numbers that the built layer has worked out: no node is left to work them out by rules of its own, which differ
+Sizes and padding are the numbers that the built layer has computed. No node computes them by rules of its own, because these differ
 from one version of a runtime to the next.
 """
 
@@ -53,16 +53,16 @@ from gpucnn.ops.shapes import Sides, Window
 
 
 class Nodes:
-    """The nodes and constants of a graph, as they come to be."""
+    """The nodes and constants of a graph while it is written."""
 
     def __init__(self) -> None:
         self.nodes: list[Any] = []
         self.constants: dict[str, NDArray[Any]] = {}
-        self.layer = ""  # the one that is being written, for the names of its nodes
+        self.layer = ""  # the layer that is being written, for the names of its nodes
         self._names: set[str] = set()
 
     def add(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        """A node of one output, whose name it returns."""
+        """Adds a node with one output, and returns the output's name."""
         name, number = f"{self.layer}.{kind.lower()}", 1
         while name in self._names:
             number += 1
@@ -72,19 +72,19 @@ class Nodes:
         return name
 
     def constant(self, name: str, value: Any, dtype: Any = np.float32) -> str:
-        """An array under the layer's name and its own."""
+        """Adds an array, named after the layer and itself."""
         full = f"{self.layer}.{name}"
-        self.constants[full] = np.asarray(to_numpy(value), dtype, order="C")  # a number stays one, without axes
+        self.constants[full] = np.asarray(to_numpy(value), dtype, order="C")  # a number stays a scalar
         return full
 
     def saved(self, array: SavedArray | None) -> list[str]:
-        """A parameter, or nothing where the layer has none."""
+        """Adds a parameter, if the layer has it."""
         return [] if array is None else [self.constant(array.name, array.value)]
 
 
 def put(nodes: Nodes, layer: Layer, x: str, path: str, *, logits: bool = False) -> str:
-    """Writes a layer behind the value `x`, with its activation, and returns the name of its output. `logits` leaves a softmax or sigmoid
-    off. CheckpointError for a kind that is not in the table."""
+    """Writes a layer whose input is the value `x`, with its activation, and returns the name of its output. `logits` leaves out a softmax
+    or sigmoid. CheckpointError for a kind that is not in the table."""
     nodes.layer = path
     write = NODES.get(type(layer))
     if write is None:
@@ -97,14 +97,14 @@ def put(nodes: Nodes, layer: Layer, x: str, path: str, *, logits: bool = False) 
 
 
 def in_turn(nodes: Nodes, layers: Mapping[str, Layer], x: str, path: str = "", *, logits: bool = False) -> str:
-    """Layers one after another, by their names. `logits` is of the last one."""
+    """Writes layers in sequence, given by name. `logits` applies to the last one."""
     for left, (name, layer) in zip(range(len(layers) - 1, -1, -1), layers.items(), strict=True):
         x = put(nodes, layer, x, f"{path}.{name}" if path else name, logits=logits and not left)
     return x
 
 
 def _ends(sides: Sides) -> list[int]:
-    """((top, bottom), (left, right)) as ONNX has it: all beginnings, then all ends."""
+    """((top, bottom), (left, right)) in ONNX's order: all beginnings, then all ends."""
     (top, bottom), (left, right) = sides
     return [top, left, bottom, right]
 
@@ -133,7 +133,7 @@ def _conv(nodes: Nodes, layer: Any, x: str, path: str) -> str:
 
 
 def _conv_transpose(nodes: Nodes, layer: Any, x: str, path: str) -> str:
-    window: Window = layer.window  # of the convolution that goes the other way: its input is this one's output
+    window: Window = layer.window  # the window of the forward convolution, whose input is this one's output
     more = [
         size - ((count - 1) * step - sum(cut) + extent)
         for size, count, step, cut, extent in zip(window.input, window.output, window.stride, window.padding, window.extent, strict=True)
@@ -185,7 +185,7 @@ def _batch_norm(nodes: Nodes, layer: Any, x: str, path: str) -> str:
 
 
 def _over(window: Window) -> Sides:
-    """Padding with which the last window just ends: what `ceil_mode` lets it run over is padding as well."""
+    """The padding with which the last window just fits, including the pixels past the edge that `ceil_mode` allows."""
     sides = []
     for axis in (0, 1):
         begin, end = window.padding[axis]
@@ -196,7 +196,7 @@ def _over(window: Window) -> Sides:
 
 def _max_pool(nodes: Nodes, layer: Any, x: str, path: str) -> str:
     window, sides = layer.window, _over(layer.window)
-    if any(max(pads) >= size for pads, size in zip(sides, window.kernel, strict=True)):  # more than a node may have
+    if any(max(pads) >= size for pads, size in zip(sides, window.kernel, strict=True)):  # more than a node can have
         x, sides = _pad(nodes, x, sides, -math.inf), ((0, 0), (0, 0))
     return nodes.add(
         "MaxPool", x, kernel_shape=window.kernel, strides=window.stride, dilations=window.dilation, pads=_ends(sides), ceil_mode=0
@@ -204,7 +204,7 @@ def _max_pool(nodes: Nodes, layer: Any, x: str, path: str) -> str:
 
 
 def _avg_pool(nodes: Nodes, layer: Any, x: str, path: str) -> str:
-    """Where the last window runs over the padded image, all of it is summed over zeros and divided by the pixels that count."""
+    """If the last window extends past the padded image, its sum includes zeros and is divided by the pixels that count."""
     window, sides = layer.window, _over(layer.window)
     counted = layer.count_include_pad and not window.same
     if sides == window.padding:
@@ -244,7 +244,7 @@ def _concat(nodes: Nodes, layer: Any, x: str, path: str) -> str:
 
 
 def _same(nodes: Nodes, layer: Layer, x: str, path: str) -> str:
-    """What passes its input on: dropout, and the activations, which `put` writes."""
+    """Writes nothing: for dropout, and for activations, which `put` writes."""
     return x
 
 

@@ -1,4 +1,4 @@
-"""A node of an ONNX graph: its inputs and attributes, asked for as what they have to be."""
+"""A node of an ONNX graph, whose inputs and attributes are checked when they are read."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from gpucnn.exchange.problems import Problem
 from gpucnn.exchange.value import FIRST, Value
 from gpucnn.text import shown
 
-FLOATS = (1, 10, 11, 16)  # FLOAT, FLOAT16, DOUBLE and BFLOAT16, as ONNX numbers its types
+FLOATS = (1, 10, 11, 16)  # FLOAT, FLOAT16, DOUBLE and BFLOAT16 by ONNX's numbers
 
 
 class Walk(Protocol):
-    """What an operator needs to know of the graph around it."""
+    """The graph, as far as its operators need to know it."""
 
     graph: Graph
     values: dict[str, Value]
@@ -44,20 +44,20 @@ class Op:
         return self.walk.graph
 
     def has(self, index: int) -> bool:
-        """Whether there is such an input."""
+        """Whether the node has this input."""
         return index < len(self.inputs) and bool(self.inputs[index])
 
     def value(self, index: int = 0) -> Value:
-        """An input that depends on the graph's."""
+        """An input that depends on the input of the graph."""
         if not self.has(index) or self.inputs[index] not in self.walk.values:
             raise Problem(f"has a constant, or nothing, for its input {index + 1}")
         return self.walk.values[self.inputs[index]]
 
     def constant(self, index: int) -> NDArray[Any]:
-        """An input that does not."""
+        """An input that is constant."""
         found = self.walk.constant(self.inputs[index]) if self.has(index) else None
         if found is None:
-            raise Problem(f"computes its input {index + 1} where it has to be a constant")
+            raise Problem(f"computes its input {index + 1}, which must be a constant")
         return found
 
     def optional(self, index: int) -> NDArray[Any] | None:
@@ -79,7 +79,7 @@ class Op:
         return int(given[0]), int(given[1])
 
     def numbers(self, index: int, name: str) -> list[int] | None:
-        """Whole numbers from an attribute or, in later versions, from an input."""
+        """Integers from an attribute or, in later versions, from an input."""
         if name in self.attributes:
             return [int(number) for number in self.attributes[name]]
         found = self.optional(index)

@@ -1,4 +1,4 @@
-"""ONNX → layer: what each kind of node becomes. Here are dense layers, normalization and arithmetic, and the table of all of them."""
+"""Converts ONNX nodes to layers. Here are dense layers, normalization and arithmetic, and the table of all kinds."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {"Add": np.add, "Sub": np.sub
 
 
 def _arithmetic(op: Op) -> Value:
-    """A sum, difference, product or quotient: of a value and a constant, or of two values."""
+    """A sum, difference, product or quotient of a value and a constant, or of two values."""
     values = op.walk.values
     if all(name in values for name in op.inputs[:2]):
         one, two = op.value(0), op.value(1)
@@ -125,7 +125,7 @@ def _log_softmax(op: Op) -> Value:
 
 
 def _along_last(op: Op) -> Value:
-    """The input of a softmax, which here goes along the last axis."""
+    """The input of a softmax, which gpucnn computes along the last axis."""
     value = op.graph.settled(op.value(), op.where)
     rank = len(value.axes) + 1
     axis = int(op.attributes.get("axis", -1 if op.walk.file.opset >= 13 else 1)) % rank

@@ -1,7 +1,7 @@
-"""ONNX files as they lie on a disk: read with care, because they come from anywhere.
+"""Reads ONNX files without trusting them.
 
-Nothing is run, and no file is opened but the one that is named and the files of weights beside it that it refers to: those have a plain
-name, lie in the same folder, are regular files and no links, and are read only where they have what is asked of them.
+Nothing is executed. The only files opened are the one that is named and the weight files beside it that it refers to. These must have a
+plain name, be in the same folder, be regular files and not links, and be large enough for what is read from them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gpucnn.exchange.problems import Problem
 from gpucnn.files import regular_file
 from gpucnn.text import listed, plain, reason_of, shown
 
-LARGEST = 1 << 31  # bytes, the format's own limit
+LARGEST = 1 << 31  # bytes, the format's limit
 MOST_NODES = 100_000
 MOST_FILES = 10_000
 OPSETS = range(7, 64)
@@ -33,7 +33,7 @@ TYPES = {"FLOAT", "DOUBLE", "INT32", "INT64", "UINT8", "INT8", "BOOL", *NARROW}
 
 @dataclass
 class OnnxFile:
-    """A parsed file: its graph, the version of the operators, its metadata, and its arrays, each read when it is requested."""
+    """A parsed file: its graph, the version of the operators, its metadata, and its arrays, each read on access."""
 
     place: Path
     graph: Any
@@ -42,7 +42,7 @@ class OnnxFile:
     initializers: dict[str, Any]
 
     def size(self) -> int:
-        """Bytes of the file, and of those beside it that hold its weights."""
+        """The size in bytes of the file and of the weight files beside it."""
         names = {entry.value for tensor in self.initializers.values() for entry in tensor.external_data if entry.key == "location"}
         total = self.place.stat().st_size
         for name in list(names)[:MOST_FILES]:
@@ -52,7 +52,7 @@ class OnnxFile:
         return total
 
     def array(self, tensor: Any) -> NDArray[Any]:
-        """The values of a tensor, floats of 16 bits as float32. Problem where they are not there, or of another kind."""
+        """The values of a tensor, 16-bit floats as float32. Problem if they are missing or of an unsupported type."""
         name = plain(tensor.name) or "a constant"
         package = onnx()
         kind = package.TensorProto.DataType.Name(tensor.data_type) if tensor.data_type in package.TensorProto.DataType.values() else "?"
@@ -69,13 +69,13 @@ class OnnxFile:
             else:
                 array = package.numpy_helper.to_array(tensor)
         except (ValueError, TypeError, OverflowError, MemoryError) as error:
-            raise Problem(f"has weights {name!r}, of shape {shown(dims)}, that are not all there ({reason_of(error)})") from None
+            raise Problem(f"has weights {name!r}, of shape {shown(dims)}, that are incomplete ({reason_of(error)})") from None
         if list(array.shape) != dims:
             raise Problem(f"has weights {name!r} that do not have the declared shape {shown(dims)}: export it again")
         return np.asarray(array, np.float32) if kind in NARROW else np.asarray(array)
 
     def _outside(self, tensor: Any, name: str, dims: list[int]) -> NDArray[Any]:
-        """What lies in a file beside this one."""
+        """The part of a file beside this one that holds a tensor."""
         told = {entry.key: entry.value for entry in tensor.external_data}
         location = told.get("location", "")
         if not location or location != os.path.basename(location) or location in (".", "..") or "\\" in location or "\0" in location:
@@ -108,7 +108,7 @@ class OnnxFile:
 
 
 def read(path: str | Path) -> OnnxFile:
-    """The file at `path`. CheckpointError for what is not an ONNX model, and for what goes beyond one graph of ONNX's own operators."""
+    """Opens the file at `path`. CheckpointError if it is not an ONNX model, or not a single graph of ONNX's own operators."""
     place = regular_file(path, "an ONNX file", CheckpointError, empty=False)
     package = onnx()
     size = place.stat().st_size
@@ -120,7 +120,7 @@ def read(path: str | Path) -> OnnxFile:
             proto.ParseFromString(file.read(size))
     except OSError as error:
         raise CheckpointError(f"{place} cannot be read ({reason_of(error)}): check its permissions") from None
-    except Exception:  # protobuf's own, of several classes
+    except Exception:  # protobuf raises several classes
         raise CheckpointError(f"{place} is not an ONNX file, or was cut short: export it again or get a new copy") from None
     if not proto.HasField("graph") or not proto.graph.node:
         raise CheckpointError(f"{place} contains no ONNX graph: export it again or get a new copy")

@@ -1,4 +1,4 @@
-"""ONNX → layer: axes, shapes, and values that come together."""
+"""Converts ONNX nodes that change axes and shapes, or join values."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def reshape(op: Op) -> Value:
     if not op.attributes.get("allowzero", 0):
         target = [before[index] if size == 0 and index < len(before) else size for index, size in enumerate(target)]
     if not target or not (target[0] is BATCH or target[0] in (-1, op.walk.batch)):
-        raise Problem(f"makes {shown(target)} of {before}, and the batch must stay unchanged")
+        raise Problem(f"reshapes {before} to {shown(target)}, and the batch must stay unchanged")
     if any(size is BATCH for size in target[1:]):
-        raise Problem(f"makes {shown(target)} of {before}")
+        raise Problem(f"reshapes {before} to {shown(target)}")
     rest, count = [int(size) for size in target[1:]], math.prod(value.logical)
     if rest.count(-1) == 1 and target[0] != -1:
         others = -math.prod(rest)
@@ -44,18 +44,18 @@ def reshape(op: Op) -> Value:
 
 
 def _shaped(op: Op, value: Value, shape: tuple[int, ...]) -> Value:
-    """A value whose pixels stay in their order, in another shape."""
+    """A value in another shape, with its pixels in the same order."""
     if shape == value.logical:
         return value
     if len(shape) == 1 and shape[0] == math.prod(value.logical):
         return op.graph.flatten(value, op.where)
-    if len(value.axes) == 2 and len(shape) == 3:  # an axis of size one that was not there, such as the channel of grey images
+    if len(value.axes) == 2 and len(shape) == 3:  # a new axis of size one, such as the channel of grey images
         (away,) = {0, 1, 2}.difference(value.axes)
         places = [(*value.axes[:place], away, *value.axes[place:]) for place in (0, 2, 1)]
-        for axes in sorted(places, key=lambda axes: axes != FIRST):  # where several would do, that of images
+        for axes in sorted(places, key=lambda axes: axes != FIRST):  # if several are possible, that of images
             if tuple(value.shape[axis] for axis in axes) == shape:
                 return replace(value, axes=axes)
-    raise Problem(f"makes {shape} of {value.logical}, and only flattening is supported")
+    raise Problem(f"reshapes {value.logical} to {shape}, and only flattening is supported")
 
 
 def squeeze(op: Op) -> Value:

@@ -1,4 +1,4 @@
-"""ONNX → layer: windows that slide over images, convolutions and pooling, and what is put around images before them."""
+"""Converts ONNX nodes that slide windows over images (convolution and pooling), and the padding before them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gpucnn.ops.cpu.pool import window_counts
 from gpucnn.ops.shapes import Sides, pool_window
 from gpucnn.text import shown
 
-LEAST = -1e30  # padding with less than this never wins in max pooling
+LEAST = -1e30  # padding below this is never the maximum in max pooling
 
 
 def _sides(op: Op, value: Value, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]) -> Any:
@@ -98,7 +98,7 @@ def conv_transpose(op: Op) -> Value:
 
 
 def einsum(op: Op) -> Value:
-    """Filters of each position's own, as `onnx_nodes` writes them: a convolution that only picks the pixels of each window,
+    """Convolution without weight sharing, as `onnx_nodes` writes it: a convolution that only picks the pixels of each window,
     (N, C·R·S, P, Q), times weights (K, C·R·S, P, Q)."""
     equation = str(op.attributes.get("equation", "")).replace(" ", "")
     if equation != OWN_FILTERS:
@@ -147,7 +147,7 @@ def avg_pool(op: Op) -> Value:
 
 
 def over_the_edge(op: Op, value: Value, constant: NDArray[Any]) -> Value | None:
-    """Average pooling whose last window runs over the padded image, as `onnx_nodes` writes it: padded until that window just ends, averaged
+    """Average pooling whose last window extends past the padded image, as `onnx_nodes` writes it: padded until that window fits, averaged
     with all of the padding, times the pixels of a window divided by those that count. None for any other product."""
     pooled = op.graph.nodes[value.node]
     if value.pending or value.axes != FIRST or pooled.kind is not AvgPool2D or constant.shape != (1, 1, *pooled.shape[1:]):
@@ -171,7 +171,7 @@ def over_the_edge(op: Op, value: Value, constant: NDArray[Any]) -> Value | None:
 
 
 def _half(pad: int, kernel: int) -> int:
-    """Behind the last padding that pooling may have of its own, of `pad` pixels at the most."""
+    """The end of the range of paddings that the pooling itself may have, which is at most `pad` pixels."""
     return min(pad, kernel // 2) + 1
 
 
@@ -184,7 +184,7 @@ def whole(kind: type[AvgPool2D] | type[MaxPool2D]) -> Callable[[Op], Value]:
 
 
 def reduce(kind: type[AvgPool2D] | type[MaxPool2D]) -> Callable[[Op], Value]:
-    """A mean or maximum over height, width or both."""
+    """A mean or maximum over height, width, or both."""
 
     def reduce(op: Op) -> Value:
         value = op.graph.settled(op.value(), op.where)
@@ -192,7 +192,7 @@ def reduce(kind: type[AvgPool2D] | type[MaxPool2D]) -> Callable[[Op], Value]:
         rank = len(value.axes) + 1
         over = {value.axes[axis % rank - 1] for axis in axes or [] if axis % rank}
         if not over or not over <= {1, 2} or len(axes or []) != len(over):
-            raise Problem(f"goes over axes {shown(axes)}, and only height and width are supported")
+            raise Problem(f"reduces axes {shown(axes)}, and only height and width are supported")
         sizes = tuple(value.shape[axis] if axis in over else 1 for axis in (1, 2))
         made = op.graph.add(kind, value, op.where, whole=len(over) == 2, pool_size=sizes)
         left = tuple(axis for axis in made.axes if axis not in over)

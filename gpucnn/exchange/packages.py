@@ -1,4 +1,4 @@
-"""Packages that only some formats need, imported when such a file is read or written."""
+"""Imports packages that only some formats need, when such a file is read or written."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from gpucnn.surroundings import install
 
 
 def onnx() -> Any:
-    """The module onnx. MissingExtraError where it is not installed."""
+    """The module onnx. MissingExtraError if it is not installed."""
     return _needed("onnx", "ONNX files", "onnx")
 
 
 def h5py() -> Any:
-    """The module h5py, which reads the weights in .keras files. MissingExtraError where it is not installed."""
+    """The module h5py, which reads the weights in .keras files. MissingExtraError if it is not installed."""
     return _needed("h5py", ".keras files", "keras")
 
 

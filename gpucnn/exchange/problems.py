@@ -1,4 +1,4 @@
-"""What is said of a model that cannot be taken: every layer that is in the way, by its name."""
+"""Errors about a model that cannot be imported, which name every unsupported layer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError, Arithmeti
 
 
 class NotTakenError(CheckpointError):
-    """A model of which some layers cannot be had here; `problems` names each, and says why."""
+    """The model has layers that gpucnn does not support; `problems` names each and gives the reason."""
 
     def __init__(self, path: str | Path, problems: Sequence[str]) -> None:
         self.problems = [message(problem) for problem in problems]
@@ -24,4 +24,4 @@ class NotTakenError(CheckpointError):
 
 
 class Problem(Exception):
-    """What is in the way of one layer; its text goes behind the layer's name."""
+    """The reason why one layer cannot be imported; the text follows the layer's name."""

@@ -1,4 +1,4 @@
-"""A state_dict, names and tensors with no word on what computes with them, into a network that is there."""
+"""Imports a state_dict, which has names and tensors but no layers, into an existing network."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from gpucnn.text import listed, plain, shown
 from gpucnn.training.checkpoint import take
 
 FIELDS = {"weight": "weight", "bias": "bias", "running_mean": "running_mean", "running_var": "running_variance"}
-UNUSED = "num_batches_tracked"  # which batch normalization in PyTorch counts for momentum=None
+UNUSED = "num_batches_tracked"  # a counter that PyTorch's batch normalization keeps for momentum=None
 SUFFIXES = (".safetensors", ".pt", ".pth")
 
 
 @dataclass(frozen=True)
 class Module:
-    """Tensors that belong together, by what they are: shapes of weight, bias and running statistics."""
+    """Tensors that belong together, by kind: shapes of weight, bias and running statistics."""
 
     name: str
     shapes: tuple[tuple[str, tuple[int, ...]], ...]
 
     @property
     def kind(self) -> str:
-        """What decides which modules are counted together."""
+        """The key by which modules are grouped."""
         shapes = dict(self.shapes)
         if "running_mean" in shapes:
             return "batch normalization"
@@ -43,17 +43,18 @@ class Module:
 
 
 def import_state(path: str | Path, model: Sequential, names: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Takes a state_dict of PyTorch's, from a .safetensors or .pt file, into a built model of the same layers: all of it, or nothing.
-    Returns the file's name of each tensor by its name here.
+    """Loads a PyTorch state_dict, from a .safetensors or .pt file, into a built model with the same layers: all of it or nothing.
+    Returns the file's name of each tensor, by its name in gpucnn.
 
-    Tensors are matched by kind, order and shape. A .pt file has the order in which the modules were made, which has to be the one of the
-    layers here. A .safetensors file has its names sorted: numbers in them count, and where two modules of one shape differ by anything
-    else, nothing says which is first, so that they are refused unless `names` tells.
+    Tensors are matched by kind, order and shape. A .pt file has the order in which the modules were created, which must be the order of
+    the layers here. A .safetensors file has its names sorted: numbers in them give the order, and if two modules of one shape differ in
+    anything else, their order is unknown, and they are refused unless `names` gives it.
 
-    names: {"layer1.conv1": "conv2d_1", …}, the file's modules (or tensors) and the layers (or parameters) here; what is not in it is
-    matched as without it.
+    names: {"layer1.conv1": "conv2d_1", …} maps the file's modules (or tensors) to layers (or parameters) here; everything else is
+    matched as usual.
 
-    NotTakenError, a CheckpointError, names what has no counterpart. CheckpointError for files that are damaged or hold more than tensors.
+    Raises NotTakenError, a CheckpointError, which names everything without a counterpart; CheckpointError for files that are damaged or
+    contain more than tensors.
     """
     with opened_state(path) as tensors:
         arrays = {name: array.value for name, array in (model.parameters | model.arrays).items()}
@@ -64,7 +65,7 @@ def import_state(path: str | Path, model: Sequential, names: Mapping[str, str] |
 
 
 def opened_state(path: str | Path) -> AbstractContextManager[Tensors]:
-    """The tensors of a file, by its ending."""
+    """The tensors of a file, in the format of its extension."""
     suffix = user_path(path).suffix.lower()
     if suffix not in SUFFIXES:
         raise ArgumentError(f"{path} must end in {', '.join(SUFFIXES)}, which tell the format")
@@ -94,7 +95,7 @@ def _pairs(tensors: Tensors, here: Mapping[str, tuple[int, ...]], names: Mapping
 
 
 def _in_order(kind: str, ours: list[Module], theirs: list[Module], in_order: bool) -> list[tuple[Module, Module]] | str:
-    """Modules of one kind side by side; or what is in the way."""
+    """Pairs the modules of one kind, or returns the problem."""
     if len(ours) != len(theirs):
         return (
             f"the network has {len(ours)} {kind} modules and the file {len(theirs)}: here {listed(ours, 3) or 'none'}, "
@@ -114,13 +115,13 @@ def _in_order(kind: str, ours: list[Module], theirs: list[Module], in_order: boo
 
 
 def _shapes(module: Module) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """The shapes of one of our modules by PyTorch's names."""
+    """The shapes of a gpucnn module, by PyTorch's names."""
     back = {ours: theirs for theirs, ours in FIELDS.items()}
     return tuple(sorted((back.get(field, field), shape) for field, shape in module.shapes))
 
 
 def _unclear(modules: Sequence[Module]) -> tuple[str, str] | None:
-    """Two modules of one shape whose order, of all of their kind, is that of the alphabet: where their names part, there is no number."""
+    """Two modules of one shape whose order is only alphabetical: where their names first differ, there is no number."""
     last: dict[tuple[tuple[str, tuple[int, ...]], ...], Module] = {}
     for module in modules:
         other = last.get(module.shapes)
@@ -146,14 +147,14 @@ def _joined(above: str, field: str) -> str:
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
-    """layer2 before layer10."""
+    """A sort key that puts layer2 before layer10."""
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name[:1000])]
 
 
 def _told(
     place: Path, there: Mapping[str, tuple[int, ...]], here: Mapping[str, tuple[int, ...]], names: Mapping[str, str]
 ) -> dict[str, str]:
-    """What a map of names says. Modules stand for all of their tensors."""
+    """The pairs in a map of names. A module stands for all of its tensors."""
     pairs: dict[str, str] = {}
     for other, own in names.items():
         if not isinstance(other, str) or not isinstance(own, str):

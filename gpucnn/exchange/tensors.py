@@ -1,4 +1,4 @@
-"""Files of named tensors, as PyTorch's users have them: safetensors, and what torch.save writes of a state_dict."""
+"""Files of named tensors from PyTorch: safetensors, and state_dicts written by torch.save."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TYPES = {"F32", "F64", "I64", "I32", "I16", "I8", "U8", "BOOL", *NARROW}
 
 @dataclass(frozen=True)
 class Tensor:
-    """An array in a file: its shape is known, and `read` gives its values, floats of 16 bits as float32."""
+    """An array in a file: its shape is known, and `read` returns its values, 16-bit floats as float32."""
 
     shape: tuple[int, ...]
     read: Callable[[], NDArray[Any]]
@@ -30,7 +30,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Tensors:
-    """All arrays of a file by their names. `in_order`: they stand as they came to be in the model, and not by their names."""
+    """All arrays of a file by name. `in_order`: they have the order in which the model created them, rather than that of their names."""
 
     place: Path
     found: dict[str, Tensor]
@@ -38,19 +38,19 @@ class Tensors:
 
 
 def widened(words: NDArray[Any], half: bool) -> NDArray[np.float32]:
-    """Floats of 16 bits, given as uint16, as float32, which has each of them: IEEE's where `half`, bfloat16 otherwise."""
+    """16-bit floats, given as uint16, converted to float32 without loss: IEEE half precision if `half`, otherwise bfloat16."""
     return words.view(np.float16).astype(np.float32) if half else (words.astype(np.uint32) << 16).view(np.float32)
 
 
 @contextmanager
 def read_safetensors(path: str | Path) -> Iterator[Tensors]:
-    """The tensors in a .safetensors file, in the order of their names. CheckpointError for what is none, was cut short, or is a model of
-    gpucnn's own."""
+    """The tensors in a .safetensors file, in the order of their names. CheckpointError if it is not one, was cut short, or is a gpucnn
+    model."""
     from safetensors import SafetensorError, safe_open
 
     place = regular_file(path, "a .safetensors file", CheckpointError, empty=False)
     try:
-        with safe_open(str(place), framework="numpy") as file:  # which holds sizes and places against the file
+        with safe_open(str(place), framework="numpy") as file:  # which checks sizes and positions against the file
             if "gpucnn" in (file.metadata() or {}):
                 raise CheckpointError(f"{place} is already a gpucnn model: use it as it is")
             found = {}
@@ -89,7 +89,7 @@ def _narrow(place: Path, name: str, kind: str) -> Callable[[], NDArray[Any]]:
 
 
 def checked(place: Path, name: str, array: NDArray[Any]) -> NDArray[np.float32]:
-    """As float32, with no NaN in it."""
+    """The array as float32. CheckpointError for NaN and infinity."""
     floats = np.asarray(array, np.float32)
     if not np.isfinite(floats).all():
         raise CheckpointError(f"{place}: {plain(name)} contains NaN or infinity, which no model can use: get an earlier copy")

@@ -1,8 +1,8 @@
-"""What torch.save writes: a zip archive with a pickle in it, and the numbers of each storage in an entry of their own.
+"""Reads files that torch.save wrote: a zip archive with a pickle, and one entry with the numbers of each storage.
 
-A pickle is a program. Here it is not given to pickle, which would run it: the few instructions that dictionaries of tensors take are
-followed one by one, and of all functions that it could ask for there are two, an empty dictionary and a tensor over a storage. Whatever
-else stands in the file is refused, by its name. PyTorch is not needed for it.
+A pickle is a program. It is not passed to Python's pickle, which would run it. Instead, the few instructions that build dictionaries of
+tensors are interpreted one by one, and only two functions can be called: one makes an empty dictionary, the other a tensor over a storage.
+Everything else in the file is refused by name. PyTorch is not needed.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from gpucnn.exchange.problems import DAMAGE
 from gpucnn.exchange.tensors import Tensor, Tensors, widened
 from gpucnn.text import plain, reason_of, shown
 
-LONGEST = 1 << 24  # bytes of the pickle, which has no weights in it
+LONGEST = 1 << 24  # bytes of the pickle, which contains no weights
 MOST_STEPS = 1_000_000
-WITHIN = ("state_dict", "model_state_dict", "model", "net", "network", "weights")  # where checkpoints have the model's among other things
+WITHIN = ("state_dict", "model_state_dict", "model", "net", "network", "weights")  # keys of the model's state_dict in checkpoints
 STORAGES = {
     "FloatStorage": "f4",
     "DoubleStorage": "f8",
@@ -43,7 +43,7 @@ STORAGES = {
 
 @dataclass(frozen=True)
 class _Named:
-    """A class or function that the pickle asks for."""
+    """A class or function that the pickle refers to."""
 
     name: str
 
@@ -66,14 +66,14 @@ class _Strided:
 
 
 class _Refused(Exception):
-    """Why a pickle is not followed."""
+    """The reason why a pickle is refused."""
 
 
 @contextmanager
 def read_torch(path: str | Path) -> Iterator[Tensors]:
-    """The tensors of a state_dict that torch.save wrote (PyTorch 1.6 and later), also of one within a checkpoint, in the model's order.
+    """The tensors of a state_dict that torch.save wrote (PyTorch 1.6 and later), also of one inside a checkpoint, in the model's order.
 
-    CheckpointError for anything else: whole models, which are programs; what was cut short; what holds other things than tensors.
+    CheckpointError for anything else: whole models, which are programs; files that were cut short; contents other than tensors.
     """
     with opened(path, "a PyTorch file of version 1.6 or later") as archive:
         place = archive.place
@@ -112,7 +112,7 @@ def _reader(archive: Archive, root: str, name: str, tensor: _Strided, order: str
             or archive.size(entry) != storage.count * dtype.itemsize
         ):
             raise CheckpointError(
-                f"{archive.place}: {plain(name)} of shape {shown(tensor.shape)} is not all there: get a new copy of the file"
+                f"{archive.place}: {plain(name)} of shape {shown(tensor.shape)} is incomplete: get a new copy of the file"
             )
         numbers = np.frombuffer(archive.read(entry), dtype)
         steps = [step * dtype.itemsize for step in tensor.strides]
@@ -124,13 +124,15 @@ def _reader(archive: Archive, root: str, name: str, tensor: _Strided, order: str
 
 
 def _tensors(content: Any) -> dict[str, _Strided]:
-    """The tensors of a state_dict, or of the one within a checkpoint."""
+    """The tensors of a state_dict, or of the one inside a checkpoint."""
     if not isinstance(content, dict):
         raise _Refused(f"contains {_kind(content)}, not a state_dict")
     if not any(isinstance(value, _Strided) for value in content.values()):
         within = [content[name] for name in WITHIN if isinstance(content.get(name), dict)]
         if len(within) != 1:
-            raise _Refused(f"contains no tensors at its top, and {len(within)} state_dicts under the usual names ({', '.join(WITHIN)})")
+            raise _Refused(
+                f"contains no tensors at the top level, and {len(within)} state_dicts under the usual names ({', '.join(WITHIN)})"
+            )
         content = within[0]
     found = {str(name): value for name, value in content.items() if isinstance(value, _Strided)}
     others = [name for name, value in content.items() if not isinstance(value, _Strided)]
@@ -144,7 +146,7 @@ def _kind(value: Any) -> str:
 
 
 def _follow(program: bytes) -> Any:
-    """What the pickle makes."""
+    """The object that the pickle builds."""
     machine = _Machine()
     for step, (code, argument, _) in enumerate(pickletools.genops(program)):
         if step > MOST_STEPS:
@@ -156,13 +158,13 @@ def _follow(program: bytes) -> Any:
             made = next((value.name for value in reversed(machine.stack) if isinstance(value, _Named)), code.name)
             raise _Refused(f"contains more than tensors: an object of {plain(made)}")
         do(machine, argument)
-    raise _Refused("has a description without an end")
+    raise _Refused("has a description that does not end")
 
 
 class _Machine:
     def __init__(self) -> None:
         self.stack: list[Any] = []
-        self.below: list[list[Any]] = []  # stacks that a mark was put on
+        self.below: list[list[Any]] = []  # the stacks below each mark
         self.memo: dict[int, Any] = {}
 
     def push(self, value: Any) -> None:
@@ -179,14 +181,14 @@ class _Machine:
     def last(self, count: int) -> tuple[Any, ...]:
         found = tuple(self.stack[len(self.stack) - count :])
         if len(found) < count:
-            raise ValueError("its pickle takes more than there is")
+            raise ValueError("its pickle takes more objects than it has")
         del self.stack[len(self.stack) - count :]
         return found
 
     def put(self, items: list[Any]) -> None:
         into = self.stack[-1]
         if not isinstance(into, dict) or len(items) % 2:
-            raise ValueError("its pickle puts something into what is not a dictionary")
+            raise ValueError("its pickle sets items of something that is not a dictionary")
         for key, value in zip(items[::2], items[1::2], strict=True):
             if not isinstance(key, str | int):
                 raise _Refused(f"has {_kind(key)} as a key")
@@ -194,7 +196,7 @@ class _Machine:
 
     def extend(self, items: list[Any]) -> None:
         if not isinstance(self.stack[-1], list):
-            raise ValueError("its pickle adds to what is not a list")
+            raise ValueError("its pickle appends to something that is not a list")
         self.stack[-1].extend(items)
 
     def call(self) -> None:
@@ -202,7 +204,7 @@ class _Machine:
         self.push(_called(function, arguments))
 
     def build(self) -> None:
-        """The state of an ordered dictionary: versions of modules, which say nothing about tensors."""
+        """Ignores the state of an ordered dictionary, which has the versions of modules and no tensors."""
         state = self.stack.pop()
         if not isinstance(self.stack[-1], dict) or not isinstance(state, dict):
             raise _Refused(f"contains {_kind(self.stack[-1])}")
@@ -219,7 +221,7 @@ class _Machine:
 
 def _called(function: Any, arguments: Any) -> Any:
     if not isinstance(function, _Named) or not isinstance(arguments, tuple):
-        raise ValueError("its pickle calls what is not a function")
+        raise ValueError("its pickle calls something that is not a function")
     if function.name == "collections.OrderedDict" and not arguments:
         return {}
     if function.name == "torch._utils._rebuild_tensor_v2" and len(arguments) >= 4:

@@ -1,8 +1,7 @@
-"""From a graph to layers within layers: what goes apart and comes together again becomes a Residual or a Concat.
+"""Turns a graph into nested layers: branches that split and join again become a Residual or a Concat.
 
-A join's branches begin where all ways to it last pass through one node, its immediate dominator. Going back from a join that node is the
-next one, and each branch is a chain of its own from there. Graphs that cannot be taken apart like that, where a branch ends in another's
-middle, visit a node twice, and are refused.
+The branches of a join begin at its immediate dominator, the last node that all paths to the join pass through. From there, each branch is a
+chain of its own. Graphs without this structure, in which a branch ends inside another one, would visit a node twice, and are refused.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ WHOLE: dict[type[Layer], type[Layer]] = {AvgPool2D: GlobalAvgPool2D, MaxPool2D: 
 
 @dataclass
 class Part:
-    """A layer to be made, with its weights and the branches within it."""
+    """A layer to be created, with its weights and the branches inside it."""
 
     kind: type[Layer]
     settings: dict[str, Any]
@@ -57,9 +56,9 @@ class Part:
 
 
 def model_of(graph: Graph, output: Value, device: str | Device = "auto", *, last: bool = False) -> Sequential:
-    """The built model that ends in `output`, with its weights; `last`: it takes images with their channels last.
+    """The built model that ends in `output`, with its weights; `last`: it accepts images with their channels last.
 
-    Problem where the graph cannot be taken apart, or has no layers.
+    Problem if the graph cannot be divided into branches, or has no layers.
     """
     if output.order is not None:
         raise Problem("ends in features whose order gpucnn's layers cannot produce")
@@ -67,7 +66,7 @@ def model_of(graph: Graph, output: Value, device: str | Device = "auto", *, last
     try:
         parts = _Apart(graph).chain(output.node, 0)
     except RecursionError:
-        raise Problem("has branches within branches, deeper than is supported") from None
+        raise Problem("has branches nested more deeply than is supported") from None
     if not parts:
         raise Problem("has no layers")
     weights: list[tuple[Layer, dict[str, NDArray[Any]]]] = []
@@ -93,7 +92,7 @@ class _Apart:
         self.seen: set[int] = set()
 
     def chain(self, end: int, start: int) -> list[Part]:
-        """The layers from behind the node `start` to the node `end`."""
+        """The layers after the node `start`, up to the node `end`."""
         found, current = [], end
         while current != start:
             node = self.nodes[current]
@@ -112,7 +111,7 @@ class _Apart:
     def _join(self, node: Node, top: int) -> Part:
         assert node.kind is not None
         branches = [self.chain(each, top) for each in node.inputs]
-        if node.kind is Concat:  # no branch is without a layer: dropout at a rate of 0 passes its input on, in training as well
+        if node.kind is Concat:  # a branch needs a layer: dropout at a rate of 0 changes nothing, in training either
             branches = [branch or [Part(Dropout, {"rate": 0.0}, {})] for branch in branches]
         else:
             branches.sort(key=lambda branch: not branch)  # x itself is the shortcut
@@ -122,7 +121,7 @@ class _Apart:
 
 
 def _dominators(nodes: list[Node]) -> list[int]:
-    """For each node the last one before it that all ways to it pass through; nodes come behind their inputs."""
+    """For each node, the last node before it that all paths to it pass through; nodes come after their inputs."""
     found, depth = [0], [0]
     for node in nodes[1:]:
         one = node.inputs[0]
@@ -138,7 +137,7 @@ def _dominators(nodes: list[Node]) -> list[int]:
 
 
 def _tidy(parts: list[Part]) -> list[Part]:
-    """Biases and activations within the layers that they belong to, and pooling of whole images by its name."""
+    """Merges biases and activations into the layers that they belong to, and replaces pooling of whole images by global pooling."""
     tidied: list[Part] = []
     for part in parts:
         last = tidied[-1] if tidied else None
@@ -159,7 +158,7 @@ def _tidy(parts: list[Part]) -> list[Part]:
 
 
 def _is_default(part: Part) -> bool:
-    """Whether an activation is what its name alone stands for."""
+    """Whether an activation has only default settings, so that its name describes it."""
     return part.kind(**part.settings).settings() == part.kind().settings()
 
 

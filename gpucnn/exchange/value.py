@@ -1,4 +1,4 @@
-"""What goes from layer to layer while a model is on its way in."""
+"""The values between layers while a model is imported."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from gpucnn.layers.base import Shape
 from gpucnn.ops.shapes import Sides
 from gpucnn.text import shown
 
-FIRST, LAST = (0, 1, 2), (1, 2, 0)  # which of our axes each axis of the file is, without the batch
+FIRST, LAST = (0, 1, 2), (1, 2, 0)  # for each axis of the file, without the batch, the axis here
 NO_PADDING: Sides = ((0, 0), (0, 0))
-OWN_FILTERS = "nfpq,kfpq->nkpq"  # how ONNX spells filters of each position's own: pixels of windows, and weights for each
+OWN_FILTERS = "nfpq,kfpq->nkpq"  # how ONNX writes convolution without weight sharing: the pixels of windows, and weights for each
 
 
 @dataclass
 class Node:
-    """A layer to be. `plain`: it scales and shifts, with no statistics of its own; `whole`: it pools all of an image."""
+    """A layer that will be created. `plain`: it only scales and shifts, without statistics; `whole`: it pools a whole image."""
 
     kind: type[Layer] | None  # None: the model's input
     settings: dict[str, Any]
@@ -37,11 +37,11 @@ class Node:
 
 @dataclass(frozen=True)
 class Value:
-    """What a node gives, as the file sees it.
+    """The output of a node, as the file describes it.
 
-    axes: for each axis of the file's, without the batch, which of ours it is. order: of features, for each of the file's the number that
-    it has here; None where they are the same. scale, shift: numbers for each channel that are still to be applied; curve: a formula that
-    is; pad: padding that is still to be put around, and what with.
+    axes: for each axis of the file, without the batch, the axis here. order: for each of the file's features, its number here; None if
+    they are equal. scale, shift: numbers for each channel that are still to be applied; curve: a formula that is still to be applied;
+    pad: padding that is still to be added, and its value.
     """
 
     node: int
@@ -52,10 +52,10 @@ class Value:
     shift: NDArray[Any] | None = None
     curve: Curve | None = None
     pad: tuple[Sides, str] | None = None
-    inner: Value | None = None  # what the curve's last step was done to,
+    inner: Value | None = None  # the value to which the curve's last step was applied,
     step: Curve | tuple[NDArray[Any], NDArray[Any]] | None = None  # and that step, a formula or (scale, shift)
-    pair: tuple[Value, Value] | None = None  # or what was added up in it
-    place: str = ""  # of the node that the curve's last formula is
+    pair: tuple[Value, Value] | None = None  # or the values that were added
+    place: str = ""  # of the node that gave the curve's last formula
 
     @property
     def logical(self) -> Shape:
@@ -72,7 +72,7 @@ class Value:
 
 
 def sizes_given(given: Any) -> tuple[int, ...]:
-    """The shape of an example, as somebody gives it."""
+    """The shape of an example, as the user gave it."""
     sizes = several(given)
     if sizes is None:
         raise ArgumentError(f"input_shape must be integers, such as (28, 28, 1), got {shown(given)}")
@@ -80,7 +80,7 @@ def sizes_given(given: Any) -> tuple[int, ...]:
 
 
 def goes_with(given: Sequence[int], declared: Sequence[int | None]) -> bool:
-    """Whether a shape is one that the file, which may leave sizes open, declares."""
+    """Whether a shape matches the one that the file declares, which may leave sizes open."""
     return len(given) == len(declared) and all(size in (None, want) for size, want in zip(declared, given, strict=True))
 
 

@@ -27,7 +27,7 @@ from gpucnn.text import shown
 __all__ = ["Array", "Cost", "Layer", "Parameter", "Plan", "SavedArray", "Shape"]
 
 
-ALIKE = {  # what else people call it, or write by mistake
+ALIKE = {  # other names for it, and common mistakes
     *("requires_grad", "freeze", "is_frozen", "trained", "is_trainable"),
     *("trainble", "traniable", "trainabel", "trainabe", "traineable", "Trainable"),
 }
@@ -65,7 +65,7 @@ class Layer(Worded):
     """
 
     beside: ClassVar[dict[str, str]] = {"input_shape": "declared_shape"}
-    declared_shape: Any = None  # of an example, in the first layer of a model: as good as an Input before it
+    declared_shape: Any = None  # of an example, in the first layer of a model: equivalent to an Input before it
 
     fuses_relu: ClassVar[bool] = False  # `_forward` applies ReLU itself
     passes_on: ClassVar[bool] = False  # `_backward` may return dy itself, or a view of it
@@ -73,7 +73,7 @@ class Layer(Worded):
     part: Any = None  # of a batch that several ranks share, which is this one's (training/team.py); None for a whole batch
 
     is_view: ClassVar[bool] = False  # the output is the input's memory
-    keeps_relu: ClassVar[bool] = False  # the output is positive where the input is, or nothing is handed down: ReLU's output stays as good
+    keeps_relu: ClassVar[bool] = False  # the output is positive where the input is, or passes no gradient on: ReLU can use it for its own
 
     def __init__(self, activation: str | None = None) -> None:
         if activation is not None:
@@ -91,7 +91,7 @@ class Layer(Worded):
         self._ready = False
         self._chains: list[Any] = []
         self._trainable = True
-        self.frozen = False  # by itself, or by a layer that it is within: settled when a model is built
+        self.frozen = False  # set by the layer itself or by one around it, when a model is built
         self._owner: weakref.ref[Any] | None = None  # the model that was built with this layer
 
     # What a layer implements.
@@ -189,7 +189,7 @@ class Layer(Worded):
 
     def _named(self, kind: str, path: str) -> list[tuple[str, Any]]:
         found: dict[int, tuple[str, Any]] = {}
-        for name, layer in reversed(self.walk(path).items()):  # a layer may list what belongs to one within it: it has the longer path
+        for name, layer in reversed(self.walk(path).items()):  # a layer may list arrays of a layer inside it, which have the longer path
             for array in getattr(layer, kind):
                 found.setdefault(id(array), (f"{name}.{array.name}" if name else array.name, array))
         order = {id(array): None for layer in self.walk().values() for array in getattr(layer, kind)}
@@ -243,14 +243,14 @@ class Layer(Worded):
             applied = None
         if applied and not (self.fuses_relu and self.activation == "relu"):
             z = getattr(self.device.ops, applied.apply)(y, **self.options)
-        if training:  # a forward for an answer keeps nothing, and leaves what is kept for a backward alone
+        if training:  # a forward pass for predictions keeps nothing, and does not touch what is kept for backward
             self._around = None if applied is None else y if applied.of_input else z
             self._applied, self._ready = applied, True
         return z
 
     def forward_with_loss(self, x: Array, loss: Any, labels: Array) -> tuple[Array, Array, Array] | None:
-        """Forward in training, and the loss of the output, for a layer that works out both in one: (losses, correct, doutputs) as
-        `Loss.of_dense`. None elsewhere, and nothing is done."""
+        """Forward in training together with the loss of the output, for a layer that computes both at once: (losses, correct, doutputs) as
+        in `Loss.of_dense`. Other layers do nothing and return None."""
         return None
 
     @property
@@ -312,9 +312,7 @@ class Layer(Worded):
     def __getstate__(self) -> dict[str, Any]:
         """The layer for copy and pickle, without its device and without what a forward pass kept."""
         alone = object.__new__(type(self))
-        vars(alone).update(
-            vars(self), _owner=None, part=None, inner=dict, _chains=[]
-        )  # with nothing within: what is there forgets for itself
+        vars(alone).update(vars(self), _owner=None, part=None, inner=dict, _chains=[])  # with no layers inside: those drop their own state
         alone.forget()
         del vars(alone)["inner"]
         if "device" in vars(alone):

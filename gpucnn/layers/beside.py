@@ -1,7 +1,7 @@
-"""Work that may run side by side: a layer's gradient of its weight, and that of its input; what a step counts, and its backward pass.
+"""Work that may run side by side: a layer's gradients of weight and of input; a step's counters and its backward pass.
 
-Neither needs the other, and a small one leaves most of a GPU idle. Whoever runs the steps lends branches (training/graph.py), streams on
-which one of the two runs; where none are lent, as on a CPU, one runs after the other.
+Neither depends on the other, and a small kernel leaves most of a GPU idle. The code that runs the steps lends branches (training/graph.py),
+which are streams for one of the two. Without branches, as on a CPU, one runs after the other.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Protocol
 
 
 class Branch(Protocol):
-    """What runs `apart` may overlap with what is launched after it began, until the `join`."""
+    """Work that runs `apart` may overlap with later launches until the `join`."""
 
     def apart(self) -> AbstractContextManager[None]: ...
     def join(self) -> None: ...
 
 
 class Branches(Protocol):
-    """Gives a branch for each block within another."""
+    """Provides a branch for each nested block."""
 
     def another(self) -> AbstractContextManager[Branch]: ...
 
@@ -40,11 +40,11 @@ def lent(branches: Branches) -> Iterator[None]:
 
 @contextmanager
 def beside(wanted: bool = True) -> Iterator[AbstractContextManager[None]]:
-    """Gives a context: what runs in that may overlap with the rest of this block. Both come after whatever was launched before the block,
-    and before whatever is launched behind it. Neither may read what the other writes, and arrays that they share must be held by the
-    block until its end, so that their memory is given to nobody else. Such a block may stand within the rest of another.
+    """Yields a context; work inside that context may overlap with the rest of this block. Both come after everything launched before the
+    block, and before everything launched after it. Neither may read what the other writes, and the block must hold arrays that they share
+    until its end, so that their memory is not reused. Such a block may be nested in the rest of another one.
 
-    wanted: False where there is no rest, so that nothing can overlap.
+    wanted: False if there is no rest, so that nothing can overlap.
     """
     branches = _lent.get() if wanted else None
     if branches is None:

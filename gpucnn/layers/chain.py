@@ -60,9 +60,9 @@ class Chain:
         self.plans = planned(self.stages, own)
         self.trained = any(stage.trained for stage in self.stages)
         self.passes_on = all(stage.passes_on for stage in self.stages)
-        self.done: Callable[[int], None] | None = None  # told of each stage that backward has been through
+        self.done: Callable[[int], None] | None = None  # called with each stage that backward has completed
         self._first = next((index for index, stage in enumerate(self.stages) if stage.trained), len(self.stages) - 1)
-        # For whatever stands around it: its last ReLU, and the stage that can take the gradient of a ReLU before it along.
+        # For the layer around it: its last ReLU, and the stage that can include the gradient of a ReLU before it.
         self._last_relu = relu_before(self.stages, len(self.stages))
         entry = next((index for index, stage in enumerate(self.stages) if not stage.keeps_relu), None)
         self._entry = entry if entry is not None and self.stages[entry].takes_relu_grad else None

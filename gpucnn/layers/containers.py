@@ -190,7 +190,7 @@ class Concat(_Container):
             raise ArgumentError("Concat needs at least two branches; for one, use the layer itself or a Stack")
         self._counts: list[int] = []
         self._x: Array | None = None
-        self._y: Array | None = None  # where its ReLU is the branches'
+        self._y: Array | None = None  # whether its ReLU is computed by the branches
         self._plan = ALONE
 
     def settings(self) -> dict[str, Any]:
@@ -260,7 +260,7 @@ class Concat(_Container):
         ops, total, first, own = self.device.ops, None, 0, False
         taken = self._plan.relu_taken and self.activation is None
         if self._branches_end_in_relu and not taken:
-            overwrites = self._plan.overwrites or self.activation is not None  # whose gradient is nobody else's
+            overwrites = self._plan.overwrites or self.activation is not None  # whose gradient nothing else uses
             dy, taken = ops.relu_grad(dy, self._y, out=dy if overwrites else None), True
         for index, (chain, count) in enumerate(zip(self._chains, self._counts, strict=True)):
             part = dy[:, first : first + count]
@@ -270,7 +270,7 @@ class Concat(_Container):
                 continue
             last = index == len(self._chains) - 1
             total = part if total is None else ops.add(total, part, mask=self._x if relu and last else None, out=total if own else None)
-            own = True  # what a branch hands down came from its own part of dy
+            own = True  # the gradient that a branch returns came from its own part of dy
         return total
 
     def forget(self) -> None:

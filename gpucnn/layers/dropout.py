@@ -56,11 +56,11 @@ class Dropout(Layer):
         return {} if self.part is None else {"first": self.part.first * math.prod(self.output_shape)}
 
     def scratch(self, batch_size: int) -> tuple[int, int]:
-        words = 8 * math.prod(self.output_shape) * batch_size  # of the generator, which works with 64 bits
+        words = 8 * math.prod(self.output_shape) * batch_size  # of the generator, which uses 64 bits
         return words, words
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_calls": None}  # where the layer runs; `state` says how many there were
+        return {**super().__getstate__(), "_calls": None}  # on the layer's device; `state` says how many there were
 
     def state(self) -> dict[str, int]:
         low, high = to_numpy(self._calls).tolist()

@@ -66,7 +66,7 @@ class SavedArray:
     def _write(self, into: Array, array: Any) -> None:
         if into is None:
             raise GpucnnError(f"{self.kind} {self.name!r} has no array yet: call model.build(input_shape) first, then assign")
-        if array is into:  # of `value += 1`, which has been done
+        if array is into:  # the assignment in `value += 1`, which has already happened in place
             return
         given = array if on_a_gpu(array) else numbers(array, f"values of {self.name!r}")
         if tuple(given.shape) not in ((), self.shape):
@@ -97,7 +97,7 @@ class Parameter(SavedArray):
         frozen parameter and before the model is built."""
         if not self.has_grad and self._grad is not None:
             self._grad[...] = 0
-            self.has_grad = True  # from now on what is there counts: it may be written by hand, and backward adds to it
+            self.has_grad = True  # from now on the contents count: they may be written by hand, and backward adds to them
         return self._grad
 
     @grad.setter
@@ -162,7 +162,7 @@ class Buffers:
         self.parameters = [each for each in parameters if not each.frozen]
         self.arrays = [*arrays, *(each for each in parameters if each.frozen)]
         self.device = device
-        self.replaced = False  # by others, for the same arrays: an optimizer of these would change nothing that counts
+        self.replaced = False  # by newer buffers for the same arrays: an optimizer of these would have no effect
         size = sum(map(_room, self.parameters))
         self.values = device.xp.zeros(size, dtype)
         self.summed = device.xp.zeros(size + TAIL, dtype)  # gaps between parameters stay zero forever

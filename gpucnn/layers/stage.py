@@ -24,8 +24,8 @@ class Plan:
     """The plan of one stage's backward pass, made when the stages are formed (chain.py)."""
 
     overwrites: bool = False  # nothing else needs dy afterwards: it may be overwritten
-    takes_relu: bool = False  # ReLU has made the stage's input, and its gradient is taken along: dx is 0 where x is not positive
-    relu_taken: bool = False  # the stage behind has taken the gradient of this one's ReLU along
+    takes_relu: bool = False  # a ReLU produced the stage's input, and this stage includes its gradient: dx is 0 where x is not positive
+    relu_taken: bool = False  # the next stage has included the gradient of this one's ReLU
 
 
 ALONE = Plan()

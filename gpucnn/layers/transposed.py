@@ -59,7 +59,7 @@ class ConvTranspose2D(InPrecision, Layer):
         self.precision = precision
         if self.filters % self.groups:
             raise ShapeError(f"filters must be divisible by groups, got {self.filters} filters in {self.groups} groups")
-        # Which refuses what never fits.
+        # This refuses settings that never fit.
         transposed_window(1, 1, self.stride, "same" if self.padding == "same" else 0, self.output_padding, self.dilation)
         self._x: Array | None = None
 
@@ -72,7 +72,7 @@ class ConvTranspose2D(InPrecision, Layer):
         c, *sizes = check_image(self, input_shape)
         if c % self.groups:
             raise ShapeError(f"channels must be divisible by groups, got {c} channels in {self.groups} groups")
-        # Of the convolution that goes the other way.
+        # The window of the forward convolution.
         self.window: Window = transposed_window(sizes, self.kernel_size, self.stride, self.padding, self.output_padding, self.dilation)
         self.weight = Parameter("weight", (c, self.filters // self.groups, *self.kernel_size), self.initializer, groups=self.groups)
         self.bias = Parameter("bias", (self.filters,), "zeros") if self.use_bias else None

@@ -16,7 +16,7 @@ VERSION = "version of gpucnn"
 
 
 def same(ranks: Communicator, facts: dict[str, Any]) -> None:
-    """ArgumentError, the same on all ranks, unless they all see the same: for each name what JSON could hold."""
+    """Raises ArgumentError, the same on all ranks, unless all ranks have the same `facts`, values for JSON by name."""
     if ranks.size == 1:
         return
     everybody = ranks.gather((ranks.host, facts))
@@ -32,7 +32,7 @@ def same(ranks: Communicator, facts: dict[str, Any]) -> None:
 
 
 def same_to_measure(ranks: Communicator, model: Any, batch_size: int, **arrays: Any) -> None:
-    """`same` of a model that is about to evaluate or predict, and of the arrays by name: each rank takes what the others have found."""
+    """`same` for a model that is about to evaluate or predict, and for arrays by name: each rank uses the results of the others."""
     if ranks.size == 1:
         return
     seen = {name: {"number": len(array), "checksum": checksum(to_numpy(array))} for name, array in arrays.items()}

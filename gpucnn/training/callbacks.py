@@ -113,7 +113,7 @@ class Checkpoint(Callback):
     def log_of(self, history: History) -> CSVLog | None:
         """A file with the history, for a checkpoint that must not contain all of it; None if it may, or cannot have a file beside it."""
         if len(history.rows) <= INSIDE or not self.path.is_file():
-            return None  # before there is a checkpoint nobody knows that its place is one for files: it may be a device
+            return None  # before there is a checkpoint, its path may turn out to be a device
         try:
             self._log.catch_up(history)
         except (OSError, GpucnnError):  # a name too long, or taken by a folder

@@ -66,7 +66,7 @@ class TensorFile(Mapping[str, np.ndarray[Any, Any]]):
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._file = None  # which closes it
+        self._file = None  # closes the file
 
     def __getitem__(self, name: str) -> np.ndarray[Any, Any]:
         if self.narrow(name):

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Communicator:
-    """A single rank, which has no others to talk to; base class of the communicators that have."""
+    """A single rank, which communicates with no others; base class of the communicators that do."""
 
     rank = 0
     size = 1
@@ -25,7 +25,7 @@ class Communicator:
         return f"rank {self.rank} of {self.size} on {self.host}"
 
     def sum(self, array: Any) -> None:
-        """Replaces a contiguous array of floats by its sum over all ranks: the same bits on every rank."""
+        """Replaces a contiguous array of floats by its sum over all ranks, bit-identical on every rank."""
 
     def begin_sum(self, array: Any) -> None:
         """Begins `sum`; on a GPU it need not be complete before `finish`."""

@@ -1,6 +1,6 @@
-"""Where a step's batches come from: the host, a batch at a time, or a data set that lies on the device.
+"""Provides a step's batches: from the host, one at a time, or from a data set on the device.
 
-Where several ranks share a batch, `part` says which slice of it is this one's (team.py): only that is copied, or made.
+If several ranks share a batch, `part` says which slice belongs to this rank (team.py): only that slice is copied or computed.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Feed(Protocol):
     """The interface of a source of batches."""
 
     def epoch(self, epoch: int, start: int) -> Iterator[int]:
-        """Makes the batches of an epoch ready one by one, from the step `start` on, and yields their sizes: of whole batches, whatever part
-        of them is this rank's."""
+        """Prepares the batches of an epoch one by one, from the step `start` on, and yields their sizes: those of whole batches, whatever
+        this rank's part is."""
         ...
 
     def key(self, size: int) -> Hashable:
@@ -66,7 +66,7 @@ class HostFeed:
             device = self.graphs.device
             self._x, self._labels = device.array(x), device.array(labels)
             return
-        # Made outside of `entered`: the pool there hands out again what a recorded graph uses at every replay.
+        # Allocated outside of `entered`: the pool there would reuse memory that a recorded graph writes in every replay.
         copies = [self._copies_of(name, array) for name, array in (("x", x), ("labels", labels))]
         with self.graphs.entered():
             self._x, self._labels = (each.put(array) for each, array in zip(copies, (x, labels), strict=True))
@@ -173,7 +173,7 @@ class DeviceFeed:
         return self._targets[: self._count(size)]
 
     def _count(self, size: int) -> int:
-        """The examples of a batch of `size` that are this rank's."""
+        """This rank's examples in a batch of `size`."""
         if self.part is None:
             return size
         self.part.of(size)
@@ -181,8 +181,9 @@ class DeviceFeed:
 
 
 def feed_for(graphs: Graphs, batches: Any, part: Part | None = None) -> Feed:
-    """On a GPU a data set that takes no more than half of the free memory, has no more elements than the kernels count, and is changed at
-    random by nothing but kernels, is taken there; all others come from the host. Ranks do alike, the two orders of examples differ."""
+    """The feed for a data set. On a GPU, the data set is kept on the device if it needs at most half of the free memory, has few enough
+    elements for the kernels, and only kernels augment it; otherwise batches come from the host. All ranks decide alike, because the two
+    feeds order examples differently."""
     if not hasattr(batches, "images"):  # batches from outside
         return HostFeed(graphs, batches, part)
     device, images = graphs.device, batches.images

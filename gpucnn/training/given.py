@@ -96,7 +96,7 @@ def pair(given: Any, name: str) -> tuple[Any, Any]:
 
 
 def watchers(callbacks: Any, verbose: Any) -> tuple[list[Callback], bool | None]:
-    """(callbacks, whether to show progress unless one of them does). verbose: 0, 1 (a bar), 2 (a line an epoch), a bool, "auto".
+    """(callbacks, whether to show progress unless one of them does). verbose: 0, 1 (a bar), 2 (one line per epoch), a bool, "auto".
 
     Raises TypeError for anything but a list of callbacks.
     """

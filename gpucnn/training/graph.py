@@ -23,34 +23,34 @@ from gpucnn.text import first_line
 class Branch:
     """A stream beside the graphs' own, `main`; in a graph, another branch of nodes (layers/beside.py).
 
-    The pool gives each stream memory of its own, which serves nobody else until all of it is given back: what is made on the one is never
-    where something of the other's lies.
+    The memory pool is separate for each stream until all of its memory is returned, so arrays of one stream never overlap arrays of the
+    other.
     """
 
     def __init__(self, cuda: Any, main: Any) -> None:
         self.stream = cuda.Stream(non_blocking=True)
         self._main = main
-        # One of each serves all forks: to wait for an event is to wait for what was recorded last when that was said.
+        # One of each is enough for all forks: waiting for an event means waiting for its most recent record at that moment.
         self._forked, self._joined = (cuda.Event(disable_timing=True) for _ in range(2))
-        self._open = False  # whether something runs apart that nothing has waited for
+        self._open = False  # whether work that runs apart has not been waited for
 
     @contextmanager
     def apart(self) -> Iterator[None]:
-        """What is launched in the block comes after everything that was launched before."""
+        """Runs the block on the branch, after everything launched before."""
         self.stream.wait_event(self._main.record(self._forked))
         self._open = True
         with self.stream:
             yield
 
     def join(self) -> None:
-        """What is launched from now on comes after all that ran apart."""
+        """Orders everything launched from now on after all work that ran apart."""
         if self._open:
             self._main.wait_event(self.stream.record(self._joined))
             self._open = False
 
 
 class Branches:
-    """A branch for each block within another, the same ones in every step."""
+    """A branch for each level of nested blocks, the same in every step."""
 
     def __init__(self, cuda: Any, main: Any) -> None:
         self._cuda, self._main = cuda, main
@@ -59,12 +59,12 @@ class Branches:
 
     @property
     def streams(self) -> list[Any]:
-        """Of all branches that there have been."""
+        """Joins all branches that were used."""
         return [branch.stream for branch in self._made]
 
     @contextmanager
     def another(self) -> Iterator[Branch]:
-        """The branch of a block."""
+        """A branch for one block."""
         if self._depth == len(self._made):
             self._made.append(Branch(self._cuda, self._main))
         self._depth += 1
@@ -155,7 +155,7 @@ class Graphs:
         """Waits until all launched work is done."""
         if self.cuda is not None:
             begun = time.perf_counter()
-            for stream in self._branches.streams:  # ahead of a join, where memory ran out between fork and join
+            for stream in self._branches.streams:  # before a join, if memory ran out between fork and join
                 stream.synchronize()
             self._stream.synchronize()
             self.waited += time.perf_counter() - begun

@@ -45,11 +45,11 @@ def fit(
     """Trains `model` on `batches` for `epochs` epochs; see `Sequential.fit`.
 
     A run resumes at exactly the step of its checkpoint. Batches, augmentation and dropout depend on seed and step alone, so the result
-    has the same bits as that of an uninterrupted run. Ctrl-C finishes the current step and writes a checkpoint before KeyboardInterrupt
-    is raised; a second Ctrl-C does not wait. SIGTERM and SIGHUP do as the first and raise SystemExit with status 143 and 129.
+    is bit-identical to that of an uninterrupted run. Ctrl-C finishes the current step and writes a checkpoint before KeyboardInterrupt
+    is raised; a second Ctrl-C does not wait. SIGTERM and SIGHUP have the effect of the first and raise SystemExit with status 143 and 129.
 
-    With several `ranks` each takes its part of every batch, and all end in the same step, for whatever reason. What prints or writes
-    (`Callback.alone`) is called on rank 0 only; a checkpoint is one of a run, whatever the number of ranks.
+    With several `ranks`, each processes its part of every batch, and all end in the same step, for whatever reason. Callbacks that print or
+    write (`Callback.alone`) are called on rank 0 only; a checkpoint belongs to the run, whatever the number of ranks.
     """
     team = Team(ranks, model) if ranks is not None and ranks.size > 1 else None
     # Checkpoints come last: they must include what the other callbacks remember of this step, and the final state of the run.
@@ -73,7 +73,7 @@ def fit(
     if resume is not None and once(lambda: exists(user_path(resume))):
         resuming.restore(run, once(lambda: resuming.loaded(user_path(resume))), recipe, callbacks)
         done = run.epoch >= epochs or run.stop
-        complete = run.finished and done  # a run killed between its last epoch and its end still has to be finished
+        complete = run.finished and done  # a run that was killed between its last epoch and its end still has to finish
         run.finished = done  # continue if more epochs are asked for than last time
     run.steps_before = optimizer.steps - run.step
     for callback in callbacks:
@@ -93,7 +93,7 @@ def fit(
                     step.run(feed, size)
                 number = _each(callbacks, "on_epoch_end", run, team, interrupted)
                 run.finished = run.stop or run.epoch >= epochs
-                if team is not None and (run.finished or run.epoch == first):  # early, so that little is lost, and what is left behind
+                if team is not None and (run.finished or run.epoch == first):  # early, so that little is lost; and the files that are left
                     team.compare()
                 if number and not run.finished:
                     raise _stop(number)
@@ -187,7 +187,7 @@ def _epoch(
 
 
 def _each(callbacks: Sequence[Callback], event: str, run: Run, team: Team | None, interrupted: Callable[[], int]) -> int:
-    """Tells all callbacks, and gives the signal that ends the run, or 0: for ranks, one that any of them has got."""
+    """Calls all callbacks, and returns the signal that ends the run, or 0. With ranks, any of them may have received it."""
     for callback in callbacks:
         with contextlib.nullcontext() if team is None else team.held():
             getattr(callback, event)(run)
@@ -209,7 +209,7 @@ def _interruptible() -> Iterator[Callable[[], int]]:
 
     def handle(number: int, frame: Any) -> None:
         caught.append(number)
-        if len(caught) > 1 and number == signal.SIGINT:  # a person; queueing systems and mpiexec may tell one process several times
+        if len(caught) > 1 and number == signal.SIGINT:  # from a person; queueing systems and mpiexec may send a signal several times
             raise _stop(number)
 
     try:

@@ -4,8 +4,8 @@ NCCL's calls are launched like kernels, on a stream of their own, so that a sum 
 computes the others; a recorded step contains them like all its launches. They must come in the same order on every rank, as everything here
 does.
 
-Bits repeat from run to run with the same ranks on the same machines as long as NCCL chooses the same algorithm: it may use the switches'
-own adders (NVLink SHARP), whose order of additions is not specified. NCCL_NVLS_ENABLE=0 in the environment turns them off.
+Runs with the same ranks on the same machines are bit-identical as long as NCCL chooses the same algorithm. It may use the adders in the
+switches (NVLink SHARP), whose order of additions is not specified. NCCL_NVLS_ENABLE=0 in the environment turns them off.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gpucnn.surroundings import install
 from gpucnn.text import first_line
 from gpucnn.training.communicator import Communicator, T
 
-EVENTS = 64  # used in turn: more than the sums of a step
+EVENTS = 64  # used in turn: more than a step has sums
 
 
 class NCCL(Communicator):
@@ -37,14 +37,14 @@ class NCCL(Communicator):
         made = self.once(self._nccl.get_unique_id)
         try:
             self._device = self._nccl.NcclCommunicator(self.size, made, self.rank)
-        except Exception as error:  # NCCL's own: a port that is closed, a driver that is too old
+        except Exception as error:  # NCCL's own errors: a closed port, a driver that is too old
             raise DeviceError(
                 f"NCCL does not start on {self.name} ({first_line(error)}): NCCL_DEBUG=INFO in the environment says more, and "
                 "--device cpu goes without it"
             ) from None
         self._cuda = cuda
         self._stream = cuda.Stream(non_blocking=True)
-        self._events = [cuda.Event(disable_timing=True) for _ in range(EVENTS)]  # made now: none may come or go while a step is recorded
+        self._events = [cuda.Event(disable_timing=True) for _ in range(EVENTS)]  # none may be created while a step is recorded
         self._next = 0
         self._types = {"float32": self._nccl.NCCL_FLOAT32, "float64": self._nccl.NCCL_FLOAT64}
 

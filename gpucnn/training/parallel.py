@@ -41,7 +41,7 @@ class MPI(Communicator):
 
         self._mpi = mpi
         self._comm = comm
-        self._ends = comm.Dup()  # used only by ranks that end
+        self._ends = comm.Dup()  # used only when ranks end
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
         machine = comm.Split_type(mpi.COMM_TYPE_SHARED)
         self._machine = machine
@@ -148,9 +148,9 @@ def current() -> Communicator:
 def join(parallel: str | Communicator | None) -> Communicator:
     """The ranks that this process is one of.
 
-    None: itself alone. "mpi": those that MPI knows. "auto": the same if the environment says that several were started (mpiexec, srun);
-    otherwise itself, with nothing imported. Raises MissingExtraError without mpi4py, ArgumentError for anything else, and if several were
-    started that do not know of one another.
+    None: this process alone. "mpi": all that MPI knows. "auto": the same if the environment says that several were started (mpiexec, srun);
+    otherwise this process alone, with nothing imported. Raises MissingExtraError without mpi4py, and ArgumentError for any other value, or
+    if several processes were started that do not know of one another.
     """
     if isinstance(parallel, Communicator):
         return parallel
@@ -176,7 +176,7 @@ def join(parallel: str | Communicator | None) -> Communicator:
 
 
 def slice_of(size: int, ranks: int, rank: int) -> tuple[int, int]:
-    """(first, count) of a rank's part of `size` examples: as even as can be, and 0 for some ranks where there are fewer than ranks."""
+    """(first, count) of a rank's part of `size` examples, as even as possible; some ranks get 0 if there are fewer examples than ranks."""
     first = size * rank // ranks
     return first, size * (rank + 1) // ranks - first
 

@@ -45,7 +45,7 @@ def seen(model: Any, optimizer: Any, batches: Any, validation: Any, recipe: dict
 
 
 def recipe_of(model: Any, batches: Any) -> dict[str, Any]:
-    """Everything that decides what a run computes, apart from its length: a checkpoint is good for the same recipe only."""
+    """Everything that decides what a run computes, apart from its length: a checkpoint is valid for the same recipe only."""
     config = model.config()
     augment = batches.augment
     return {

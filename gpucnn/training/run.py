@@ -24,22 +24,22 @@ class Run:
     optimizer: Any
     steps_per_epoch: int
     epochs: int
-    epoch: int = 0  # whole epochs done
+    epoch: int = 0  # completed epochs
     step: int = 0  # steps done in the current epoch
     answers: int = 0
     examples: int = 0
     seconds: float = 0.0  # in the current epoch, since the last resume
     fresh_examples: int = 0  # in the current epoch, since the last resume
     history: History = field(default_factory=History)
-    metrics: list[str] = field(default_factory=lambda: ["accuracy"])  # to report: accuracy in training, all of them in validation
+    metrics: list[str] = field(default_factory=lambda: ["accuracy"])  # metrics to report: accuracy in training, all of them in validation
     validated: bool = False  # whether there is validation data
     steps_before: int = 0  # the optimizer's step count when the current epoch began
     first_epoch: int = 0  # epochs that the model had begun before this run
     stop: bool = False
     finished: bool = False
     resumed: bool = False
-    ranks: int = 1  # that train together
-    rank: int = 0  # this one
+    ranks: int = 1  # the number of ranks that train together
+    rank: int = 0  # the number of this rank
     totals: Callable[[], Totals] = Totals  # over the current epoch; calling it waits for the pending steps
     _asked: tuple[float, int] = (0.0, 0)  # loss and examples when `batch_loss` was last read
 
@@ -96,7 +96,7 @@ class Callback(Worded):
     """Base class of callbacks. Does nothing by itself."""
 
     name = ""  # key of its state in checkpoints; empty: no state is kept
-    alone = False  # it prints or writes: where several ranks train together it is called on rank 0 only
+    alone = False  # it prints or writes: if several ranks train together, it is called on rank 0 only
 
     def on_train_begin(self, run: Run) -> None:
         """Called before the first step, and also when a run is resumed."""

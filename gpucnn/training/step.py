@@ -55,7 +55,7 @@ class TrainingStep:
     of losses and right answers. So every step makes the same launches, and on a GPU they are recorded as a CUDA graph, one per batch
     size. `begin` prepares an epoch; `read` waits and returns the sums.
 
-    With a `team` a batch is shared among ranks: this one's feed gives it a part, and all of them update alike (team.py).
+    With a `team`, ranks share a batch: the feed provides this rank's part, and all ranks make the same update (team.py).
     """
 
     def __init__(self, model: Trainable, loss: Loss, optimizer: Optimizer, *, graphs: bool = True, team: Team | None = None) -> None:
@@ -122,14 +122,14 @@ class TrainingStep:
         return Totals(float(sums.sum()), counters[CORRECT] & 0xFFFFFFFF | counters[CARRIED] << 32)
 
     def ask(self, number: int) -> None:
-        """Of a team, before a step: that this rank has got the signal `number`, or 0."""
+        """For a team, before a step: announces the signal `number` that this rank has received, or 0."""
         assert self.team is not None
         with self.graphs.entered():
             self.team.ask(number)
 
     def told(self, last: bool) -> int:
-        """Of a team, after a step: the signal that ends all ranks now, or 0; see `Team.told`. Raises TrainingError where a loss was NaN or
-        infinite, and what has failed on any rank."""
+        """For a team, after a step: the signal that ends all ranks now, or 0; see `Team.told`. Raises TrainingError if a loss was NaN or
+        infinite, and the error of any rank that has failed."""
         assert self.team is not None
         with self.graphs.entered():
             told = self.team.told(last)

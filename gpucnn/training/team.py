@@ -1,11 +1,11 @@
-"""What a training step does with the other ranks: which part of a batch is its own, and one sum over all of them.
+"""Shares a training step among ranks: each rank's part of a batch, and one sum over all of them.
 
-A step's batch has the same examples whatever the number of ranks; each takes a slice, and the loss is the mean over the whole batch. So a
-rank's gradient of its own mean is weighted by its share before it is summed. Gradients lie in one flat buffer, and behind them, in its
-tail, what else all must know: the loss, right answers, and whether anybody wants to stop. As all ranks get the same sums to the bit, they
-take the same decisions in the same step, with no other message.
+A step's batch has the same examples whatever the number of ranks. Each rank takes a slice, and the loss is the mean over the whole batch,
+so a rank weights its gradient by its share before the sum. Gradients are in one flat buffer. Its tail, after the gradients, has the other
+values that all ranks need: the loss, right answers, and requests to stop. The sums are bit-identical on all ranks, so all make the same
+decisions in the same step without further messages.
 
-A rank whose slice is empty, at the end of an epoch, goes through the step with an example that counts for nothing: it makes the same calls
+At the end of an epoch a rank's slice may be empty. It then runs the step with an example of weight 0, because it must make the same calls
 as the others.
 """
 
@@ -31,14 +31,14 @@ from gpucnn.training.parallel import slice_of
 from gpucnn.weighted import Weighted
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-LOSS, LOW, HIGH, FAILED, WISHES = range(5)  # places in the tail; the last is the first of SIGNALS'
+LOSS, LOW, HIGH, FAILED, WISHES = range(5)  # positions in the tail; the last is the first of those for SIGNALS
 RADIX = 4096  # right answers are summed in two parts, so that float32 holds each sum exactly
-BUCKET = 8 << 20  # bytes: from there on a sum over ranks is as fast as a larger one
-LAG = 2  # steps after which the host asks how a step of a GPU's went, so that the queue does not run dry
+BUCKET = 8 << 20  # bytes: from this size on, a sum over ranks is as fast as a larger one
+LAG = 2  # steps after which the host reads a GPU step's results, so that the queue does not run empty
 
 
 class Part:
-    """The slice of a batch that is this rank's: what layers know of it that draw random numbers or look at the whole batch."""
+    """This rank's slice of a batch, for layers that draw random numbers or use the whole batch."""
 
     def __init__(self, ranks: Communicator) -> None:
         self.ranks = ranks
@@ -47,19 +47,19 @@ class Part:
         self.size = 0  # examples in the whole batch
 
     def of(self, size: int) -> slice:
-        """Makes a batch of `size` examples the next one: the slice of it that is this rank's, which is never empty."""
+        """Selects this rank's slice of the next batch, which has `size` examples. The slice is never empty."""
         self.size = size
         self.first, self.count = slice_of(size, self.ranks.size, self.ranks.rank)
         return slice(self.first, self.first + max(self.count, 1))
 
     @property
     def share(self) -> float:
-        """How much this rank's mean counts in that of the batch."""
+        """The weight of this rank's mean in that of the batch."""
         return self.count / self.size
 
     @property
     def least(self) -> int:
-        """The examples of the rank that has fewest."""
+        """The number of examples on the rank that has the fewest."""
         return max(self.size // self.ranks.size, 1)
 
     def sum(self, array: Array) -> None:
@@ -68,16 +68,16 @@ class Part:
 
 
 class Team:
-    """The ranks as a training step, and the loop around it, see them."""
+    """The ranks, as the training step and the loop around it use them."""
 
     def __init__(self, ranks: Communicator, model: Any) -> None:
         self.ranks = ranks
         self.model = model
         self.part = Part(ranks)
-        self.failure: Exception | None = None  # of a callback on this rank, until the others know
+        self.failure: Exception | None = None  # an exception from a callback on this rank, until the others know of it
         self._buckets: list[tuple[int, slice]] = []
         self._asked = np.zeros(WISHES + len(SIGNALS) - FAILED, model.dtype)
-        self._copies: list[tuple[Any, Array]] = []  # of a GPU's tail, on the host, one step after another
+        self._copies: list[tuple[Any, Array]] = []  # copies of a GPU's tail on the host, one for each step
         self._steps = 0
         if model.device.xp.__name__ == "cupy":
             event, pinned = model.device.xp.cuda.Event, model.device.pinned
@@ -86,14 +86,14 @@ class Team:
 
     @property
     def tail(self) -> Array:
-        """What is summed behind the gradients."""
+        """The numbers that are summed after the gradients."""
         return self.model.buffers.tail
 
     # The step.
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
-        """Layers know of their part in the block."""
+        """Tells the layers their part while the block runs."""
         layers = [part for layer in self.model.layers for part in layer.walk().values()]
         try:
             for layer in layers:
@@ -107,7 +107,7 @@ class Team:
 
     @quiet
     def weigh(self, loss: Array, correct: Array, doutputs: Array) -> None:
-        """Between the loss and backward: puts what is summed besides into the tail, and weighs the gradient by this rank's share."""
+        """Between the loss and backward: fills the tail, and weights the gradient by this rank's share."""
         tail = self.tail
         if self.part.count:
             tail[LOSS : LOSS + 1] = loss * self.part.share
@@ -126,7 +126,7 @@ class Team:
         buffers, tail = self.model.buffers, self.tail
         buffers.all_gradients()  # zeros where backward did not come to
         if self._copies:
-            self._stage_done(0)  # whatever is left
+            self._stage_done(0)  # the rest
             self.ranks.finish()
         else:
             self.ranks.sum(buffers.summed)
@@ -134,7 +134,7 @@ class Team:
         return tail[LOSS : LOSS + 1].reshape(()), correct.reshape(())
 
     def _stage_done(self, index: int) -> None:
-        """While backward goes on, what it is done with is summed: on a GPU beside it."""
+        """Sums gradients that backward has completed while it continues; on a GPU, side by side."""
         buffers = self.model.buffers
         while self._buckets and self._buckets[0][0] >= index:
             _, part = self._buckets.pop(0)
@@ -146,7 +146,7 @@ class Team:
     # The loop.
 
     def ask(self, number: int) -> None:
-        """Before a step: that this rank has got the signal `number`, or 0."""
+        """Before a step: announces the signal `number` that this rank has received, or 0."""
         before = self._asked.copy()
         self._asked[0] = self.failure is not None
         if number in SIGNALS:
@@ -155,8 +155,8 @@ class Team:
             self._wishes[...] = self.model.device.array(self._asked)
 
     def told(self, last: bool) -> Array:
-        """After a step: what all ranks have put into the tail, the same on each. Of a GPU it is what the step LAG before has said, None
-        where there was none; after the `last` step of an epoch the host waits for that step's own."""
+        """After a step: the summed tail, the same on each rank. On a GPU it is that of LAG steps before, None if there was no such step;
+        after the `last` step of an epoch, the host waits for that step's own."""
         if not self._copies:
             return self.tail
         stream = self.model.device.xp.cuda.get_current_stream()
@@ -172,7 +172,7 @@ class Team:
         return place
 
     def decided(self, told: Array) -> int:
-        """The signal that ends all ranks now, or 0. Raises what has failed on any of them."""
+        """The signal that ends all ranks now, or 0. Raises the error of any rank that has failed."""
         if told is None:
             return 0
         if told[FAILED] > 0:
@@ -181,15 +181,15 @@ class Team:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Keeps an exception back until all ranks can know of it."""
+        """Holds an exception back until all ranks can learn of it."""
         try:
             yield
         except Exception as error:
             self.failure = self.failure or error
 
     def agree(self, run: Any, number: int) -> int:
-        """At the end of an epoch: the signal that anybody has got, or 0; a run that anybody wants to stop stops. Raises what has failed on
-        any of them."""
+        """At the end of an epoch: the signal that any rank has received, or 0. The run stops if any rank asks for it. Raises the error of
+        any rank that has failed."""
         said = self.ranks.gather((number, bool(run.stop), self.failure is not None))
         if any(failed for _, _, failed in said):
             self.fail_together()
@@ -197,7 +197,7 @@ class Team:
         return next((number for number, _, _ in said if number), 0)
 
     def fail_together(self) -> None:
-        """Raises this rank's failure, or one that tells of another's."""
+        """Raises this rank's own error, or one that describes another rank's."""
         words = self.ranks.gather(None if self.failure is None else (self.ranks.name, reason_of(self.failure)))
         failure, self.failure = self.failure, None
         if failure is not None and next(rank for rank, word in enumerate(words) if word) == self.ranks.rank:
@@ -206,8 +206,8 @@ class Team:
         raise TrainingError(f"{name} failed: {reason}")
 
     def compare(self) -> None:
-        """TrainingError unless the parameters of all ranks are alike to the bit, as the same sums and the same updates leave them: two
-        kinds of processors, or of libraries, may round an update differently."""
+        """Raises TrainingError unless the parameters of all ranks are bit-identical, as they are after the same sums and updates. Different
+        processors or libraries may round an update differently."""
         everybody = self.ranks.gather((self.ranks.name, checksum(to_numpy(self.model.buffers.values))))
         first = everybody[0]
         for name, found in everybody:
@@ -219,13 +219,13 @@ class Team:
 
 
 def halted(told: Array) -> bool:
-    """Whether the loss of the whole batch was no number."""
+    """Whether the loss of the whole batch was NaN or infinite."""
     return told is not None and not math.isfinite(told[LOSS])
 
 
 def buckets(model: Any) -> list[tuple[int, slice]]:
-    """(stage, part of the flat buffer) of what is summed by itself as soon as backward is done with the stage: from the back, where
-    backward begins, and the tail with the first. At least two, where two stages are trained."""
+    """(stage, part of the flat buffer) for each part that is summed separately, as soon as backward has completed the stage: from the last
+    stage, where backward begins, with the tail in the first part. At least two if two stages are trained."""
     buffers, found = model.buffers, []
     least = min(BUCKET // buffers.values.dtype.itemsize, max(1, buffers.values.size // 2))
     starts = {}
@@ -244,7 +244,7 @@ def buckets(model: Any) -> list[tuple[int, slice]]:
 
 
 def check(loss: Loss, batches: Any, ranks: Communicator) -> None:
-    """ArgumentError for what cannot be shared among ranks."""
+    """Raises ArgumentError for batches and losses that ranks cannot share."""
     if batches.batch_size < ranks.size and hasattr(batches, "images"):
         raise ArgumentError(
             f"a batch of {batches.batch_size} is smaller than the number of ranks, {ranks.size}, and each needs an example of its own: "

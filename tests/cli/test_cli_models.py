@@ -139,7 +139,7 @@ def test_a_model_of_channels_last_answers_images_as_well(gpucnn, folder, tmp_pat
 def test_the_help_names_the_files_that_are_taken(gpucnn):
     assert ", ".join(ENDINGS) == import_.KINDS
     text = " ".join(gpucnn("import", "--help").out.split())
-    assert import_.KINDS in text and "layer by layer" in text
+    assert import_.KINDS in text and "they are named and nothing is written" in text
 
 
 def test_a_place_that_cannot_be_written_to(onnx, gpucnn, tmp_path):

@@ -86,5 +86,5 @@ def test_bounds_begin_with_what_they_are(bounds: Profile) -> None:
 
 def test_a_part_without_kernels_says_so(recorded: Profile) -> None:
     nothing = dataclasses.replace(recorded, rows=[], only="only bias")
-    assert "no kernel of this model is in the part that was asked for" in report.lines(nothing)
+    assert "the selected part of the model has no kernel" in report.lines(nothing)
     assert report.lines(nothing)[0] == "model     keras, batch 128, only bias"

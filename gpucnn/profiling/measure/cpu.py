@@ -78,11 +78,11 @@ def profile(workload: Workload, selection: Selection, torch: Any, say: Say) -> P
         )
     notes = []
     if load > BUSY * (os.cpu_count() or 1):
-        notes.append(f"the machine had other work to do: {load:.1f} threads were waiting for its {os.cpu_count()} cores in the last minute")
+        notes.append(f"the machine was busy: {load:.1f} threads were waiting for its {os.cpu_count()} cores in the last minute")
     if any((row.of_roofline or 0) > 1 for row in rows):
         notes.append(
-            "over 100 % of the roofline: the caches still held what is counted as read from memory, or the machine was busier when its "
-            "ceilings were measured"
+            "over 100 % of the roofline: a convolution by Winograd's algorithm does fewer multiplications than are counted, caches held "
+            "data that are counted as read from memory, or the machine was busier when its ceilings were measured"
         )
     if torch is not None:
         notes.append(

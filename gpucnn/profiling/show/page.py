@@ -95,26 +95,28 @@ def _versions(profile: Profile) -> str:
 
 
 def _explain(profile: Profile) -> str:
-    dots = "An operation or kernel is a dot" + (", its area like its share of the step. " if profile.of_step else ". ")
+    dots = "Each dot is an operation or a kernel" + ("; its area is proportional to its share of the step. " if profile.of_step else ". ")
     if profile.measured:
-        text = dots + "Under the sloping line memory is the limit, under the level one arithmetic; what lies below the line can be gained."
+        text = (
+            dots + "Under the sloping line, memory is the limit; under the level one, arithmetic. The distance to the line can be gained."
+        )
     else:
-        text = "Nothing was measured, so every dot lies on the roof: where it lies says which limit is met first. " + dots
+        text = "Nothing was measured, so every dot is on the roof; its position shows which limit it meets first. " + dots
     left_out = sum(not row.flops for row in profile.rows)
     return text + (f" Left out: {left_out} without floating-point work." if left_out else "")
 
 
 def _timeline_words(profile: Profile) -> str:
     if not profile.measured:
-        return "Every kernel takes the least time that it can, one after the other: a bound and no measurement."
+        return "Every kernel takes its least possible time, one after the other: this is a bound, not a measurement."
     gaps = profile.step.gaps
-    return "" if gaps is None else f"{seconds_text(gaps)} of the step lie between what is drawn."
+    return "" if gaps is None else f"{seconds_text(gaps)} of the step are between the bars."
 
 
 def _table(profile: Profile) -> str:
     shown = columns.of(profile)
     if not shown:
-        return "<p>No kernel of this model is in the part that was asked for.</p>"
+        return "<p>The selected part of the model has no kernel.</p>"
     heads = "".join(
         f'<th scope="col" class="{_side(column)}"><button type="button" title="{words(column.help)}">{words(column.title)}</button></th>'
         for column in shown
@@ -132,7 +134,7 @@ def _table(profile: Profile) -> str:
         rows.append(f'<tr id="row-{index}" data-row="{index}">{"".join(cells)}</tr>')
     return (
         f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-        "<p>A click on a head sorts by it; a second one turns the order round.</p>"
+        "<p>Click a column's heading to sort by it, and again to reverse the order.</p>"
     )
 
 

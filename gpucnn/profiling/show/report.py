@@ -38,7 +38,7 @@ def table(profile: Profile) -> list[str]:
     """A line per kernel and pass."""
     shown = columns.of(profile, details=False)
     if not shown:
-        return ["no kernel of this model is in the part that was asked for"]
+        return ["the selected part of the model has no kernel"]
     cells = [[column.title for column in shown]] + [[column.text(row, profile) for column in shown] for row in profile.rows]
     widths = [max(len(line[index]) for line in cells) for index in range(len(shown))]
     result = []

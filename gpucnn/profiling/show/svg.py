@@ -57,7 +57,9 @@ def roofline_svg(profile: Profile) -> str:
     points = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in roof)
     parts.append(f'<polyline class="roof" points="{points}"/>')
     y = up(ceilings.flops) - 7
-    parts.append(f'<text class="note" x="{right - 4}" y="{y:.1f}" text-anchor="end">{words(scaled(ceilings.flops, "FLOP/s"))}</text>')
+    # At the left end of the level part, away from dots above the roof, such as products by Winograd's algorithm.
+    x = across(knee) + 4
+    parts.append(f'<text class="note" x="{x:.1f}" y="{y:.1f}" text-anchor="start">{words(scaled(ceilings.flops, "FLOP/s"))}</text>')
     middle = math.sqrt(begin * knee)
     angle = -math.degrees(math.atan2(up(begin * ceilings.bandwidth) - up(ceilings.flops), across(knee) - across(begin)))
     x, y = across(middle), up(middle * ceilings.bandwidth) - 8
