@@ -4,6 +4,6 @@
     cpu         NumPy and BLAS
     cuda        CuPy arrays and the kernels of gpucnn_kernels
 
-The operations check nothing: callers (layers at build, gpucnn.functional at every call) hand them arrays of one dtype, C-contiguous,
-on one device, of sizes that fit the `Window`. Where `out` is given the result is written there; otherwise it is allocated.
+The operations check nothing: callers (layers at build, gpucnn.functional at every call) pass C-contiguous arrays of one dtype on one
+device, with sizes that fit the `Window`. The result is written to `out` if that is given; otherwise it is allocated.
 """

@@ -1,4 +1,4 @@
-"""Random changes to images on their way into a batch, as plain numbers that the operations of every device take."""
+"""Random changes to the images of a batch, described by plain numbers for the operations of every device."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from gpucnn.errors import ArgumentError
 
 @dataclass(frozen=True, slots=True)
 class Augment:
-    """Random changes to images (N, C, H, W), different for each image, in this order; a zero or False leaves a change out.
+    """Random changes to images (N, C, H, W), different for each image, applied in this order; zero or False leaves a change out.
 
-    warp: each image turned, scaled and moved about its centre, by up to ± `rotate_degrees`, a factor of 1 ± `scale` and ± `translate`
-        pixels on each axis, and bent by `elastic`: a grid of `elastic_grid`² displacements of up to ± `elastic` pixels on each axis, with
-        the corners of the grid in the corners of the image, and displacements in between interpolated. Bilinear, zeros outside.
-    shift: moved by up to ± `shift` whole pixels on each axis, zeros outside.
-    flip: left and right exchanged, for half of the images.
-    cutout: a square with sides of that many pixels set to zero, its centre anywhere in the image (T. DeVries and G. Taylor, "Improved
-        Regularization of Convolutional Neural Networks with Cutout", 2017). Rows centre − cutout // 2 and on, where they are in the image.
+    warp: rotates, scales and moves each image about its centre, by up to ± `rotate_degrees`, a factor of 1 ± `scale` and ± `translate`
+        pixels on each axis, and distorts it by `elastic`: a grid of `elastic_grid`² displacements of up to ± `elastic` pixels on each axis,
+        whose corners are the corners of the image; displacements in between are interpolated. Bilinear, zeros outside.
+    shift: moves by up to ± `shift` whole pixels on each axis, zeros outside.
+    flip: exchanges left and right in half of the images.
+    cutout: sets a square with sides of that many pixels to zero, its centre anywhere in the image (T. DeVries and G. Taylor, "Improved
+        Regularization of Convolutional Neural Networks with Cutout", 2017). It begins at row centre − cutout // 2.
 
     All draws are uniform. P. Simard, D. Steinkraus and J. Platt ("Best Practices for Convolutional Neural Networks Applied to Visual
     Document Analysis", ICDAR 2003) draw a displacement for each pixel and smooth the field with a Gaussian. A coarse grid gives a field
-    that is as smooth, but for kinks at the grid's lines, and each pixel needs four draws of it instead of all those under the Gaussian,
-    so that no field is ever stored. Its spacing takes the place of their σ, and `elastic` is a bound where their α is a scale.
+    that is as smooth except for kinks at the grid's lines, and each pixel needs only four draws instead of all those under the Gaussian,
+    so no field is ever stored. The grid's spacing replaces their σ; `elastic` is a bound, their α a scale.
     """
 
     shift: int = 0

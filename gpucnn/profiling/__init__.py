@@ -3,7 +3,7 @@
     what/       workload: a training step as `fit` runs it, or one operation; shapes: those with names
                 observe: who calls which operation, on what; operations: a row for each, with its kind, work, check and PyTorch's twin
                 work: FLOPs and bytes; launches: the kernels of a call, and their part of its work
-                correct: no time before a right answer; roofline: ceilings and verdicts; memory: what a step takes, by buffer
+                correct: checks results before they are timed; roofline: ceilings and verdicts; memory: what a step needs, by buffer
     measure/    cpu: the operations there; gpu: the kernels, on a bench; timing: warm-up, repetition; statistics: median and spread
                 against_torch: the same operations in PyTorch; nsight: ranges, and the commands of ncu and nsys; fma: the peak
     chip/       bounds: computed for a chip that is not present; chips: their data; samples: every kernel, by launches of it

@@ -1,4 +1,4 @@
-"""Loads the compiled loops, if they are available: Numba is imported when the first operation needs it, never with gpucnn."""
+"""Loads the compiled loops if they are available. Numba is imported when the first operation needs it, never with gpucnn."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from gpucnn.surroundings import complain, is_terminal
 from gpucnn.text import first_line, shown
 
 VARIABLE = "GPUCNN_CPU"
-ENDED = (128 + 15, 128 + 1)  # what a program is told to end with by SIGTERM and SIGHUP: that comes from outside
+ENDED = (128 + 15, 128 + 1)  # how SIGTERM and SIGHUP end a program: these come from outside
 FLOAT32 = np.dtype(np.float32)
-MOST_COPIED = 1 << 26  # bytes of a model that is copied to find out which loops it needs
+MOST_COPIED = 1 << 26  # bytes of a model that may be copied to find out which loops it needs
 _lock = threading.Lock()
 
 
 def loops(*arrays: Array | None) -> bool:
-    """Whether the loops take these arrays."""
+    """Whether the loops support these arrays."""
     for array in arrays:
         if array is not None and (array.dtype != FLOAT32 or not array.flags.c_contiguous or not array.flags.aligned or not array.size):
             return False
@@ -34,7 +34,7 @@ def loops(*arrays: Array | None) -> bool:
 
 
 def images(*arrays: Array | None) -> bool:
-    """Whether the loops that take images which lie apart take these: a branch's part of all channels is such an array."""
+    """Whether these arrays suit the loops that support gaps between images, as in a branch's part of all channels."""
     for array in arrays:
         if array is not None and not array.flags.c_contiguous and not array[:1].flags.c_contiguous:
             return False
@@ -53,7 +53,7 @@ _found: list[Any] = []
 
 
 def _wanted() -> str:
-    """The choice that the environment makes: loops, numpy, or none."""
+    """The choice in the environment: loops, numpy, or none."""
     wanted = os.environ.get(VARIABLE, "").strip().lower()
     if wanted not in ("", "auto", "loops", "numpy"):
         raise DeviceError(f"{VARIABLE} must be loops or numpy, got {shown(wanted)}")
@@ -61,7 +61,7 @@ def _wanted() -> str:
 
 
 def expected() -> bool:
-    """Whether float32 is likely to take the loops' road: for estimates, which are not worth loading a compiler."""
+    """Whether loops are likely to compute float32, for estimates that are not worth loading a compiler."""
     return _wanted() != "numpy"
 
 
@@ -93,7 +93,7 @@ def _load() -> Any:
 
     disk_cache.announce, disk_cache.complain = _Announcement(), complain
     keep_memory()
-    tile.product.prepare()  # where this can be compiled, everything can
+    tile.product.prepare()  # if this compiles, everything does
     return SimpleNamespace(
         dense=dense,
         depthwise=depthwise,
@@ -119,11 +119,11 @@ def keep_memory() -> None:
 
 
 def compile_for(step: Callable[[], object], size: int = 0) -> None:
-    """Compiles what `step` calls and is not on the disk, with a line on the terminal that says how long it took.
+    """Compiles the loops that `step` calls and the disk does not have, and says on the terminal how long it took.
 
-    `step` is rehearsed: NumPy's part of it is done, what loops would write is left as it is. What it raises then is no matter; what cannot
-    be rehearsed, or is needed later, is compiled when it is called. size: bytes that a rehearsal copies; where they are many there is one
-    only if this process has had something to compile. From here on NumPy computes where Numba turns out to be broken.
+    `step` is rehearsed: NumPy's part of it runs, and loops write nothing. Exceptions during a rehearsal are ignored. Loops that cannot
+    be rehearsed, or are needed only later, are compiled when they are called. size: the bytes that a rehearsal copies; if there are many,
+    it happens only if this process has already compiled something. If Numba turns out to be broken, NumPy computes from here on.
     """
     _Announcement.quiet = True
     try:
@@ -158,7 +158,7 @@ def compile_for(step: Callable[[], object], size: int = 0) -> None:
 
 
 def road(run: Callable[[], object]) -> tuple[object, str]:
-    """(what `run` returns, which road it took): the modules of gpucnn_loops whose loops it called, or numpy."""
+    """(the result of `run`, what computed it): the modules of gpucnn_loops whose loops it called, or numpy."""
     if modules() is None:
         return run(), "numpy"
     from gpucnn_loops.loops import watching
@@ -170,7 +170,7 @@ def road(run: Callable[[], object]) -> tuple[object, str]:
 
 
 def fastest() -> Callable[[], int] | None:
-    """A function that does as many multiply-adds as all threads can, and returns their number; None without loops."""
+    """A function that does multiply-adds on all threads at full speed, and returns their number; None without loops."""
     if modules() is None:
         return None
     from gpucnn_loops.tile import at_most
@@ -179,10 +179,10 @@ def fastest() -> Callable[[], int] | None:
 
 
 class _Announcement:
-    """Says on a terminal that loops are being compiled, so that nobody takes the first seconds for a standstill."""
+    """Says on a terminal that loops are being compiled, so that the first seconds do not look like a hang."""
 
     quiet = False
-    told = 0  # loops that a line was for
+    told = 0  # loops that were announced
 
     def __init__(self) -> None:
         self._said = False

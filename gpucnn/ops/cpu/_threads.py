@@ -2,7 +2,7 @@
 
 NumPy runs copies and elementwise passes on one core, and BLAS runs products on all of them; in turn, each waits for the other. So a
 piece (some images, or some elements) goes through all its passes on one thread, and BLAS is held to one thread meanwhile. Pieces
-depend on sizes alone, never on the number of threads: results are the same to the bit on one core and on many.
+depend on sizes alone, never on the number of threads: results are bit-identical on one core and on many.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ def _blas() -> Any:
 
 
 class _OneThread:
-    """Holds BLAS to one thread from the first that comes in until the last goes out, and then puts back what the first one found.
+    """Holds BLAS to one thread from the moment the first thread enters until the last one leaves, then restores the number of threads.
 
-    BLAS has one such number for the whole process: two of the program's threads, each of which puts back what it has found, may leave the
-    one behind that the other has set. threadpoolctl from 3.7 on keeps them apart by letting one thread alone change it, and says nothing to
-    the others; here the thread that comes first and the one that goes last are any two, so its setter behind that is asked.
+    BLAS has one such number for the whole process. If two threads of the program each restored the number that they found, one might
+    leave behind the number that the other had set. threadpoolctl from 3.7 on prevents this by letting only one thread change it, silently
+    ignoring the others. Here the first thread to enter and the last to leave may differ, so the underlying setter is called.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
-        self._before: list[tuple[Any, int]] = []  # each library, and its threads
+        self._before: list[tuple[Any, int]] = []  # each library, and its number of threads
 
     def __enter__(self) -> None:
         with self._lock:
@@ -85,8 +85,8 @@ if hasattr(os, "register_at_fork"):
 
 @functools.cache
 def threads() -> int:
-    """Threads in use: GPUCNN_NUM_THREADS, else as many as BLAS takes (which heeds OPENBLAS_NUM_THREADS and the like), and no more than
-    the cores that a container's share of time fills: with more, all of them stand still for the rest of each period."""
+    """The number of threads: GPUCNN_NUM_THREADS, otherwise as many as BLAS uses (which respects OPENBLAS_NUM_THREADS and the like), but no
+    more than a container's share of the cores: with more, all of them would be paused for the rest of each period."""
     given = os.environ.get("GPUCNN_NUM_THREADS")
     if given is not None:
         if not given.isdecimal() or int(given) < 1:
@@ -100,24 +100,24 @@ pools.count = threads
 
 
 def _pool(process: int) -> ThreadPoolExecutor:
-    """The pool of NumPy's passes; threads do not survive a fork, so each process has its own."""
+    """The pool for NumPy's passes. Threads do not survive a fork, so each process has its own."""
     return pools.pool()
 
 
 def workers_for(pieces: int, work: int) -> int:
-    """The number of threads for so many pieces of so much work."""
+    """The number of threads for this many pieces and this much work."""
     return min(threads(), pieces) if work >= WORTH_A_THREAD else 1
 
 
 def share(pieces: int, body: Callable[[Iterable[int]], None], *, work: int, blas: bool = False) -> None:
     """Calls `body` once per thread, with that thread's share of range(pieces).
 
-    work: about how many elements are touched or multiplied; little work stays on the calling thread, as waking another one takes tens
-    of microseconds. blas: whether body calls BLAS, which is then held to one thread per caller.
+    work: about how many elements are touched or multiplied; little work stays on the calling thread, because waking another one takes
+    tens of microseconds. blas: whether body calls BLAS, which is then limited to one thread per caller.
     """
     workers = workers_for(pieces, work)
 
-    @quiet  # what NumPy raises or prints is said for each thread, and for each anew
+    @quiet  # NumPy's settings for errors and printing are per thread, and are copied to each
     def own(worker: int) -> None:
         body(range(worker, pieces, workers))
 
@@ -129,7 +129,7 @@ def share(pieces: int, body: Callable[[Iterable[int]], None], *, work: int, blas
 
 
 def slabs(work: Callable[[slice], object], size: int) -> None:
-    """Calls `work` with slices that cover range(size), on all threads: for elementwise passes over flat buffers."""
+    """Calls `work` on all threads with slices that cover range(size), for elementwise passes over flat buffers."""
     pieces = -(-size // SLAB)
 
     def body(share_of_pieces: Iterable[int]) -> None:
@@ -140,7 +140,7 @@ def slabs(work: Callable[[slice], object], size: int) -> None:
 
 
 def matmul(a: Array, b: Array, out: Array) -> Array:
-    """out (M, N) = a (M, K) · b (K, N), columns shared out among the threads."""
+    """out (M, N) = a (M, K) · b (K, N), with the columns divided among the threads."""
     (m, k), n = a.shape, b.shape[1]
     pieces = max(1, min(8, n // 16, m * n * k // WORTH_A_THREAD))
     edges = [n * piece // pieces for piece in range(pieces + 1)]

@@ -1,4 +1,4 @@
-"""Activations, elementwise but for softmax, which works along the last axis."""
+"""Activations: elementwise, except softmax, which works along the last axis."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def relu_grad(dy: Array, y: Array, *, out: Array | None = None) -> Array:
     flat_dy, flat_y, flat_dx, zero = dy.reshape(-1), y.reshape(-1), dx.reshape(-1), dy.dtype.type(0)
 
     def work(part: slice) -> None:
-        flat_dx[part] = np.where(flat_y[part] > 0, flat_dy[part], zero)  # no product: infinity times zero is NaN
+        flat_dx[part] = np.where(flat_y[part] > 0, flat_dy[part], zero)  # not a product, because infinity times zero is NaN
 
     slabs(work, dy.size)
     return dx

@@ -1,7 +1,7 @@
 """Batches from a data set in device memory: the order of an epoch, and the examples of a step, changed at random.
 
-Every random number is a function of the seed, the epoch and an example's place in it. Nothing is kept between calls, so a resumed run draws
-the same numbers as one that was never stopped; and nothing depends on the device.
+Every random number is a function of the seed, the epoch and an example's position in it. No state is kept between calls, so a resumed run
+draws the same numbers as one that was never stopped; and nothing depends on the device.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ __all__ = ["gather_batch", "permutation"]
 
 WORD = 0xFFFFFFFF
 ROUNDS = 24
-# The last word of Philox's counter says what the numbers are for. Dropout has 0, so one seed serves all three.
+# The last word of Philox's counter says what the numbers are for. Dropout uses 0, so one seed serves all three.
 ORDER, CHANGES = 1, 2
-# The third word says which change of an image: the nodes of the elastic grid follow the others.
+# The third word says which change to an image; the nodes of the elastic grid follow the others.
 WARP, MOVE, CUTOUT, NODES = 0, 1, 2, 4
 
 
 def permutation(order: Array, seed: int, epoch: int) -> None:
     """Fills `order`, int32 (M,), with a random permutation of 0 … M − 1: a function of (seed, epoch, M). Both are taken mod 2⁶⁴.
 
-    Without a sort: place i gets the number that a block cipher makes of i. The cipher is a Feistel network on the least even number of
-    bits that holds M − 1 (so each half has as many bits), and a permutation of the numbers of so many bits whatever its round function
-    is. Where it leads to M or beyond, its result is enciphered again until it does not: a permutation of 0 … M − 1 remains (J. Black and
-    P. Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002: cycle walking). The numbers of so many bits are fewer than 4·M, so
-    that takes fewer than four rounds on average.
+    No sort is needed: place i gets the number to which a block cipher maps i. The cipher is a Feistel network on the least even number of
+    bits that holds M − 1 (so both halves have equally many bits). It permutes the numbers of that many bits, whatever its round function
+    is. A result of M or more is enciphered again until it is below M, which leaves a permutation of 0 … M − 1 (J. Black and
+    P. Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002: cycle walking). There are fewer than 4·M numbers of that many bits, so
+    this takes fewer than four rounds on average.
 
     R. Mitchell, D. Stokes, E. Frank and G. Holmes ("Bandwidth-Optimal Random Shuffling for GPUs", ACM TOPC 2022) shuffle with such a
     cipher of 24 rounds; as many there are here. Their round function is one multiplication; this one is the finalizer of A. Appleby's
@@ -38,9 +38,9 @@ def permutation(order: Array, seed: int, epoch: int) -> None:
     argument, at two multiplications; Philox itself would take twenty. The keys are Philox's four words at the counter (epoch mod 2³²,
     epoch div 2³², 0, 1) under the key `seed`, used in turn, with 2³²/φ added once more each time round, as Philox does with its own keys.
 
-    A round exchanges an even number of pairs (where halves have two bits or more), so rounds alone make none but even permutations of the
-    numbers of so many bits. With thousands of examples nobody would notice, but all orders of sixteen would be even, and 56 in 100 of six.
-    So the bit of one more key says whether 0 and 1 are exchanged in the end.
+    A round exchanges an even number of pairs (if each half has two bits or more), so rounds alone give only even permutations of the
+    numbers of that many bits. With thousands of examples nobody would notice, but all orders of sixteen would be even, and 56 in 100 of
+    six. So a bit of one more key says whether 0 and 1 are exchanged at the end.
     """
     size, keys = order.shape[0], round_keys(seed, epoch)
     half = half_bits(size)
@@ -69,7 +69,7 @@ def round_keys(seed: int, epoch: int) -> list[int]:
 
 
 def encipher(numbers: Array, half: int, keys: list[int]) -> Array:
-    """uint32 numbers of 2·half bits, each turned into another of them."""
+    """Permutes uint32 numbers of 2·half bits."""
     mask = np.uint32((1 << half) - 1)
     left, right = numbers >> np.uint32(half), numbers & mask
     for key in keys[:-1]:
@@ -125,7 +125,7 @@ def gather_batch(
 
 
 def augmented(x: Array, augment: Augment, seed: int, epoch: int, places: Array) -> Array:
-    """Images (N, C, H, W) changed as `augment` says, with the draws of `places` (N,) in an epoch."""
+    """Images (N, C, H, W) changed as `augment` says, with the random numbers of `places` (N,) in an epoch."""
     height, width = x.shape[2:]
     if augment.warps:
         angle, factor, down, right = ((2 * word * 2.0**-24 - 1)[:, None, None] for word in _draws(seed, epoch, places, WARP, 24))
@@ -155,7 +155,7 @@ def augmented(x: Array, augment: Augment, seed: int, epoch: int, places: Array) 
 
 
 def below(words: Array, count: int) -> Array:
-    """Words in 64 bits as whole numbers from 0 to count − 1: word·count / 2³², so that none is likelier by more than count / 2³²."""
+    """Words in 64 bits as integers from 0 to count − 1: word·count / 2³², so that none is more likely by more than count / 2³²."""
     return (words * np.uint64(count) >> np.uint64(32)).astype(np.int64)
 
 
@@ -168,7 +168,7 @@ def _draws(seed: int, epoch: int, places: Array, what: int | Array, bits: int = 
 
 @quiet
 def shift(x: Array, top: Array, left: Array, pixels: int) -> Array:
-    """Image i is moved by pixels − top[i] rows and pixels − left[i] columns, zeros outside; top and left are from 0 to 2·pixels."""
+    """Moves image i by pixels − top[i] rows and pixels − left[i] columns, zeros outside; top and left are from 0 to 2·pixels."""
     n, _, height, width = x.shape
     padded = np.pad(x, ((0, 0), (0, 0), (pixels, pixels), (pixels, pixels)))
     # Every position of an H × W window in the padded image is one view; taking one per image copies whole rows.
@@ -178,14 +178,14 @@ def shift(x: Array, top: Array, left: Array, pixels: int) -> Array:
 
 @quiet
 def flip(x: Array, mirrored: Array) -> Array:
-    """Left and right exchanged in the images where `mirrored` (N,) is true."""
+    """Exchanges left and right in the images where `mirrored` (N,) is true."""
     result: Array = np.where(mirrored[:, None, None, None], x[..., ::-1], x)
     return result
 
 
 @quiet
 def cutout(x: Array, row: Array, column: Array, side: int) -> Array:
-    """Zeros in a square of `side` pixels about pixel (row[i], column[i]) of image i. It begins at row[i] − side // 2."""
+    """Sets a square of `side` pixels about pixel (row[i], column[i]) of image i to zero. It begins at row[i] − side // 2."""
 
     def covered(centre: Array, size: int) -> Array:
         distance = np.arange(size) - (centre[:, None] - side // 2)
@@ -200,9 +200,9 @@ def cutout(x: Array, row: Array, column: Array, side: int) -> Array:
 
 @quiet
 def warp(x: Array, angle: Array, factor: Array, down: Array, right: Array, bend: Array | None = None) -> Array:
-    """Image i turned by angle[i] radians, scaled by factor[i] and moved by (down[i], right[i]) pixels, bilinear, zeros outside.
+    """Rotates image i by angle[i] radians, scales it by factor[i] and moves it by (down[i], right[i]) pixels, bilinear, zeros outside.
 
-    Draws are (N, 1, 1). bend: (2, N, G, G), what is added to the row and the column that a pixel comes from, on a grid over the image.
+    These arrays are (N, 1, 1). bend (2, N, G, G), a grid over the image, is added to the row and the column that a pixel comes from.
     """
     n, channels, height, width = x.shape
     dtype = x.dtype
@@ -235,7 +235,7 @@ def warp(x: Array, angle: Array, factor: Array, down: Array, right: Array, bend:
 
 
 def _between(size: int, grid: int) -> Array:
-    """(size, grid): how much of each node of a grid, from the first pixel to the last, goes into a pixel."""
+    """(size, grid): the weight of each node of a grid, which reaches from the first pixel to the last, in each pixel."""
     at = np.arange(size) * ((grid - 1) / max(size - 1, 1))
     parts: Array = np.maximum(0, 1 - np.abs(at[:, None] - np.arange(grid)))
     return parts

@@ -1,7 +1,7 @@
 """Convolution as matrix products over unfolded images (im2col), a few images at a time so that they stay in the cache.
 
-x (N, C, H, W), weight (K, C/groups, R, S), bias (K), y and dy (N, K, P, Q). As in every deep-learning library the kernel is not
-flipped: cross-correlation.
+x (N, C, H, W), weight (K, C/groups, R, S), bias (K), y and dy (N, K, P, Q). As in every deep-learning library, the kernel is not
+flipped (this is cross-correlation).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gpucnn.ops.shapes import Window
 
 __all__ = ["bias_grad", "conv2d", "conv2d_input_grad", "conv2d_weight_grad"]
 
-_UNFOLDED = 1 << 21  # elements of unfolded images that a thread holds at once: 8 MB of float32, a core's share of the last-level cache
+_UNFOLDED = 1 << 21  # elements of unfolded images that a thread has at once: 8 MB of float32, a core's share of the last-level cache
 _LANES = 8  # partial sums of the weight gradient, added in a fixed order whatever the number of threads
 
 
@@ -35,7 +35,7 @@ def conv2d(
 ) -> Array:
     """y[n, k, p, q] = Σ over c, r, s of weight[k, c, r, s] · x[n, c, p·stride + r·dilation − padding, …], plus bias, then ReLU.
 
-    exact: whether factors keep all their bits, which they do here in any case; here and in the gradients.
+    exact: whether factors keep all their bits, in the gradients too; on the CPU they always do.
     """
     n, c, k = *x.shape[:2], weight.shape[0]
     y = np.empty((n, k, *window.output), x.dtype) if out is None else out
@@ -76,7 +76,7 @@ def conv2d_input_grad(
 ) -> Array:
     """dx (N, C, H, W): the gradient of `conv2d` with respect to x, given that of y.
 
-    `relu` is x where ReLU made it: ReLU's gradient is taken along, dx is 0 where x is not positive.
+    relu: x, if a ReLU produced it. Then dx includes ReLU's gradient: it is 0 where x is not positive.
     """
     n, k = dy.shape[:2]
     c = weight.shape[1] * groups
@@ -109,7 +109,8 @@ def conv2d_weight_grad(
     dbias: Array | None = None,
     exact: bool = True,
 ) -> Array:
-    """dweight (K, C/groups, R, S): the gradient of `conv2d` with respect to weight, given that of y; `bias_grad` in `dbias`, if given."""
+    """dweight (K, C/groups, R, S): the gradient of `conv2d` with respect to weight, given that of y; writes `bias_grad` to `dbias` if
+    given."""
     n, k = dy.shape[:2]
     c = x.shape[1]
     shape = (k, c // groups, *window.kernel)
@@ -160,7 +161,7 @@ def scratch(n: int, k: int, c: int, window: Window, groups: int) -> tuple[int, i
 
 
 def _scratch_of_loops(n: int, k: int, c: int, window: Window, groups: int) -> tuple[int, int]:
-    """Framed images, a band of outputs and turned gradients of each thread; sums of the weight's gradient for each group of images."""
+    """Padded images, a band of outputs and transposed gradients for each thread; sums of the weight's gradient for each group of images."""
     image, outputs = window.input[0] * window.input[1], window.output[0] * window.output[1]
     workers = workers_for(n, _work(n, k, c, window))
     ahead = workers * (c // groups * image + k // groups * min(outputs, 240))
@@ -169,7 +170,7 @@ def _scratch_of_loops(n: int, k: int, c: int, window: Window, groups: int) -> tu
 
 
 def _work(n: int, k: int, c: int, window: Window) -> int:
-    """Elements touched: those that are unfolded or folded, and an eighth of the multiply-adds."""
+    """The number of elements touched: those that are unfolded or folded, and an eighth of the multiply-adds."""
     unfolded = n * c * window.kernel[0] * window.kernel[1] * window.output[0] * window.output[1]
     return unfolded * (1 + k // 8)
 
@@ -180,7 +181,7 @@ def _images_at_a_time(n: int, c: int, window: Window) -> int:
 
 
 def _columns(images: int, c: int, window: Window, dtype: np.dtype[np.generic]) -> Array:
-    """Room for unfolded images, zero where taps fall into the padding: they do so at the same places in every image."""
+    """Space for unfolded images, zero where taps fall into the padding, which are the same positions in every image."""
     allocate = np.empty if covers_all(window) else np.zeros
     return allocate((c, *window.kernel, images, *window.output), dtype)
 

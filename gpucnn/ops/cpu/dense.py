@@ -12,7 +12,7 @@ __all__ = ["dense", "dense_input_grad", "dense_weight_grad"]
 
 
 def dense(x: Array, weight: Array, bias: Array | None = None, *, relu: bool = False, out: Array | None = None) -> Array:
-    """y = x·weightᵀ + bias, then max(y, 0) where `relu`."""
+    """y = x·weightᵀ + bias, then max(y, 0) if `relu`."""
     y = matmul(x, weight.T, np.empty((x.shape[0], weight.shape[0]), x.dtype) if out is None else out)
     if bias is not None:
         y += bias
@@ -22,13 +22,13 @@ def dense(x: Array, weight: Array, bias: Array | None = None, *, relu: bool = Fa
 
 
 def dense_input_grad(dy: Array, weight: Array, *, relu: Array | None = None, out: Array | None = None) -> Array:
-    """dx (N, C) = dy·weight. `relu` is x where ReLU made it: dx is 0 where x is not positive."""
+    """dx (N, C) = dy·weight. relu: x, if a ReLU produced it; then dx is 0 where x is not positive."""
     dx = matmul(dy, weight, np.empty((dy.shape[0], weight.shape[1]), dy.dtype) if out is None else out)
     return dx if relu is None else relu_grad(dx, relu, out=dx)
 
 
 def dense_weight_grad(dy: Array, x: Array, *, out: Array | None = None, dbias: Array | None = None) -> Array:
-    """dweight (K, C) = dyᵀ·x; `bias_grad` in `dbias`, if given."""
+    """dweight (K, C) = dyᵀ·x. Writes `bias_grad` to `dbias`, if given."""
     if dbias is not None:
         bias_grad(dy, out=dbias)
     return matmul(dy.T, x, np.empty((dy.shape[1], x.shape[1]), dy.dtype) if out is None else out)

@@ -56,7 +56,7 @@ def dropout(x: Array, calls: Array, rate: float, seed: int, *, first: int = 0, o
     """
     words = philox(x.size, seed, int(calls[0]) | int(calls[1]) << 32, first)
     keep = words.reshape(x.shape) >= np.uint32(drop_threshold(rate))
-    y: Array = np.where(keep, x, x.dtype.type(0))  # no product: infinity times zero is NaN
+    y: Array = np.where(keep, x, x.dtype.type(0))  # not a product, because infinity times zero is NaN
     y *= x.dtype.type(1 / (1 - rate))
     if out is None:
         return y

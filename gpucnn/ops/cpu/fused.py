@@ -1,4 +1,4 @@
-"""Operations that a GPU does in one kernel, so that intermediate results never go to memory; here one after the other.
+"""Operations that are one kernel on a GPU, so that intermediate results are not written to memory. Here they run one after the other.
 
 x (N, C, H, W), weight (K, C/groups, R, S), bias (K); y and indices (N, K, …).
 """
@@ -25,10 +25,10 @@ def conv2d_relu_max_pool2d(
     indices: Array | None = None,
     exact: bool = True,
 ) -> tuple[Array, Array]:
-    """(y, indices): the maxima of relu(conv2d(x)), and their int32 places in the convolution's P·Q plane, as `max_pool2d` gives them.
+    """(y, indices): the maxima of relu(conv2d(x)), and their int32 indices in the convolution's P·Q plane, as in `max_pool2d`.
 
-    The convolution's own output is not kept, and the gradient does not need it: a window's maximum is positive just where the output
-    that won it is. So ReLU's gradient may be taken on the pooled values, `max_pool2d_grad(…, relu=y)`.
+    The convolution's own output is not kept, and the gradient does not need it: a window's maximum is positive exactly if the output
+    that won it is. So ReLU's gradient can be computed from the pooled values, `max_pool2d_grad(…, relu=y)`.
     """
     return max_pool2d(conv2d(x, weight, bias, window, groups, relu=True), pool_window, out=out, indices=indices)
 
@@ -47,7 +47,7 @@ def conv2d_relu_max_pool2d_weight_grad(
     exact: bool = True,
 ) -> Array:
     """dweight (K, C/groups, R, S), and dbias (K) if given, from the gradient dy of the pooled values, for a layer that passes no
-    gradient on: that of the convolution's own output is never formed. `relu`: the pooled values, unless dy has seen ReLU's gradient
-    already."""
+    gradient on: that of the convolution's own output is never formed. relu: the pooled values, unless dy already includes ReLU's
+    gradient."""
     dconv = max_pool2d_grad(dy, indices, pool_window, relu=relu)
     return conv2d_weight_grad(dconv, x, window, groups, out=out, dbias=dbias)

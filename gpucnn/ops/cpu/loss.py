@@ -36,7 +36,7 @@ def softmax_cross_entropy(logits: Array, labels: Array, *, out: Array | None = N
         dlogits *= labels.sum(axis=1, keepdims=True, dtype=logits.dtype)
         dlogits -= labels
         right = guess == labels.argmax(axis=1)
-    correct = np.count_nonzero(right & ~np.isnan(logits[rows, guess]))  # NaN, which is taken for the largest, is not a right answer
+    correct = np.count_nonzero(right & ~np.isnan(logits[rows, guess]))  # NaN counts as the largest, and is not a right answer
     dlogits *= logits.dtype.type(1 / n)
     return np.asarray(loss), np.asarray(correct), dlogits
 

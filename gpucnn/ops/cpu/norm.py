@@ -1,7 +1,7 @@
 """Batch normalization. x, y, dy and dx (N, C, …); everything else has one value for each channel.
 
 S. Ioffe and C. Szegedy, "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift" (ICML 2015).
-A thread takes as many channels at a time as fit the cache: a channel's sums do not depend on the number of threads.
+A thread processes as many channels at a time as fit the cache, so a channel's sums do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ def batch_norm(
     relu: bool = False,
     out: Array | None = None,
 ) -> tuple[Array, Array, Array]:
-    """(y, mean, rstd): y = (x − mean) · rstd · weight + bias, then ReLU where `relu`, with the mean and 1 / √(variance + eps) of x itself.
+    """(y, mean, rstd): y = (x − mean) · rstd · weight + bias, then ReLU if `relu`, with the mean and 1 / √(variance + eps) of x itself.
 
-    Moves the `running` mean and variance: running += momentum · (new − running), the new variance being that of a sample, with n − 1.
-    Nothing is moved where that is not finite.
+    Updates the `running` mean and variance: running += momentum · (new − running), where the new variance is that of a sample, with n − 1.
+    They stay unchanged if the new values are not finite.
     """
     y = np.empty_like(x) if out is None else out
     mean, variance = np.empty_like(weight), np.empty_like(weight)
@@ -47,7 +47,7 @@ def batch_norm(
 
 
 def move(running: tuple[Array, Array], mean: Array, variance: Array, count: int, momentum: float) -> None:
-    """Moves the `running` mean and variance towards those of `count` numbers, the variance being that of a sample; not where they are not
+    """Moves the `running` mean and variance towards those of `count` numbers, using the sample variance, unless these are not
     finite."""
     new = np.stack([mean, variance * (count / (count - 1))]).astype(mean.dtype, copy=False)
     finite = np.isfinite(new).all(axis=0)
@@ -58,7 +58,7 @@ def move(running: tuple[Array, Array], mean: Array, variance: Array, count: int,
 def batch_norm_apply(
     x: Array, weight: Array, bias: Array, running: tuple[Array, Array], *, eps: float, relu: bool = False, out: Array | None = None
 ) -> Array:
-    """y by the `running` mean and variance, which stay as they are."""
+    """y, normalized by the `running` mean and variance, which do not change."""
     y = np.empty(x.shape, x.dtype) if out is None else out
     rows, targets, (mean, variance) = _rows(x), _rows(y), running
     scale = weight / np.sqrt(variance + x.dtype.type(eps))
@@ -78,9 +78,9 @@ def batch_norm_grad(
     dweight: Array | None = None,
     dbias: Array | None = None,
 ) -> Array | None:
-    """dx where `input_grad`; `dweight` and `dbias`, if given, are written to. `kept`: mean and rstd as `batch_norm` gave them.
+    """dx if `input_grad`. Writes to `dweight` and `dbias`, if given. kept: mean and rstd from `batch_norm`.
 
-    relu: ReLU has made x, and its gradient is taken along, dx is 0 where x is not positive. `out` may be dy.
+    relu: whether a ReLU produced x; then dx includes its gradient and is 0 where x is not positive. `out` may be dy.
     """
     dx = (np.empty_like(x) if out is None else out) if input_grad else None
     dw, db = (np.empty_like(weight) if array is None else array for array in (dweight, dbias))

@@ -18,7 +18,7 @@ def global_avg_pool2d(x: Array, *, out: Array | None = None) -> Array:
 
 
 def global_avg_pool2d_grad(dy: Array, size: tuple[int, ...], *, out: Array | None = None) -> Array:
-    """dx (N, C, H, W): each plane's gradient, shared out evenly among its pixels; `size` is (H, W)."""
+    """dx (N, C, H, W): each plane's gradient, divided evenly among its pixels; `size` is (H, W)."""
     dx = np.empty((*dy.shape, *size), dy.dtype) if out is None else out
     dx[...] = (dy / dy.dtype.type(size[0] * size[1]))[:, :, None, None]
     return dx
@@ -52,7 +52,7 @@ def zero_pad2d(x: Array, padding: Sides, *, out: Array | None = None) -> Array:
 
 
 def zero_pad2d_grad(dy: Array, padding: Sides, *, out: Array | None = None) -> Array:
-    """dx: what is left of dy without its padding."""
+    """dx: dy without its padding."""
     (top, bottom), (left, right) = padding
     inner = dy[:, :, top : dy.shape[2] - bottom, left : dy.shape[3] - right]
     if out is None:

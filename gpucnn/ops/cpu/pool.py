@@ -26,11 +26,11 @@ def max_pool2d(x: Array, window: Window, *, out: Array | None = None, indices: A
     y = out if out is not None and out.flags.c_contiguous else np.empty(shape, x.dtype)
     places = np.empty(shape, np.int32) if indices is None else indices
     s, width = window.kernel[1], window.input[1]
-    number = np.min_scalar_type(window.kernel[0] * s - 1)  # taps are counted in as few bytes as will do: they are compared for every pixel
+    number = np.min_scalar_type(window.kernel[0] * s - 1)  # as few bytes as possible, because taps are compared for every pixel
     offsets = np.array([_offset(r, c, window) for r in range(window.kernel[0]) for c in range(s)], np.int32)
     rows, columns = _corners(window)
     corners = (rows[:, None] * width + columns).astype(np.int32)
-    # Until a tap has won it is the first one inside the image, so that a window of nothing but −inf has an index in the image as well.
+    # Until another tap wins, it is the first one inside the image, so that a window of only −inf also has an index in the image.
     first = np.add.outer(_first_tap(rows, window.dilation[0]) * s, _first_tap(columns, window.dilation[1])).astype(number)
 
     def best_taps(x: Array, y: Array, winner: Array, nan: bool) -> None:
@@ -58,7 +58,7 @@ def max_pool2d(x: Array, window: Window, *, out: Array | None = None, indices: A
 def max_pool2d_grad(dy: Array, indices: Array, window: Window, *, relu: Array | None = None, out: Array | None = None) -> Array:
     """dx: each window's gradient, at the pixel that won it; a pixel that won several windows gets their sum.
 
-    `relu` is y, where ReLU made x: a window whose maximum is not positive hands nothing down.
+    relu: y, if a ReLU produced x; then a window whose maximum is not positive passes no gradient on.
     """
     dx = np.empty((*dy.shape[:2], *window.input), dy.dtype) if out is None else out
     rows, columns = _corners(window)
@@ -99,7 +99,7 @@ def avg_pool2d(x: Array, window: Window, count_include_pad: bool = True, *, out:
 
 
 def avg_pool2d_grad(dy: Array, window: Window, count_include_pad: bool = True, *, out: Array | None = None) -> Array:
-    """dx: each window's gradient shared out evenly among the pixels that its mean was taken over."""
+    """dx: each window's gradient, divided evenly among the pixels of its mean."""
     dx = np.empty((*dy.shape[:2], *window.input), dy.dtype) if out is None else out
     counts = window_counts(window, count_include_pad).astype(dy.dtype)
 
@@ -116,7 +116,7 @@ def avg_pool2d_grad(dy: Array, window: Window, count_include_pad: bool = True, *
 def window_counts(window: Window, count_include_pad: bool) -> Array:
     """The divisor of each window's sum, (P, Q) int64: its pixels, with declared padding where `count_include_pad`.
 
-    As PyTorch: what hangs over the padded image (ceil_mode) never counts; padding from "same" never counts, as in Keras.
+    As in PyTorch, pixels past the padded image (ceil_mode) never count; as in Keras, padding from "same" never counts.
     """
     sides = []
     for size, (begin, end), k, stride, dilation, count in zip(
@@ -131,7 +131,7 @@ def window_counts(window: Window, count_include_pad: bool) -> Array:
 
 
 def scratch(elements: int) -> int:
-    """Elements that are taken besides inputs and outputs of so many pixels: a few passes over a slab for each thread."""
+    """The elements needed besides inputs and outputs of this many pixels: a few passes over a slab for each thread."""
     return 0 if expected() else 2 * workers_for(-(-elements // SLAB), elements) * min(SLAB, elements)
 
 
@@ -161,7 +161,7 @@ def _tiles_exactly(window: Window) -> bool:
 
 
 def _put(y: Array, out: Array | None) -> Array:
-    """y, copied where `out` is a part of larger images, which has no planes side by side."""
+    """y, copied if `out` is a part of larger images, whose planes are not contiguous."""
     if out is None or out is y:
         return y
     out[...] = y

@@ -1,8 +1,8 @@
-"""Which road an operation takes: compiled loops (gpucnn_loops) or NumPy. The names and signatures are those of the modules beside this one.
+"""Decides what computes an operation: compiled loops (gpucnn_loops) or NumPy. Names and signatures are those of the modules beside it.
 
-Loops take contiguous float32 arrays; they are what runs. NumPy takes float64, shapes that no loop takes, and everything where GPUCNN_CPU is
-numpy or Numba cannot compile. What is chosen depends on a shape without its batch, so it is never another one in the middle of a run, and
-a plan (tables of offsets, and which algorithm) is made once for each.
+Loops compute contiguous float32 arrays, the usual case. NumPy computes float64, shapes that no loop supports, and everything if GPUCNN_CPU
+is numpy or Numba cannot compile. The choice depends on a shape without its batch, so it never changes in the middle of a run, and
+a plan (tables of offsets, and the algorithm) is made once for each shape.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ MOST = 1 << 26  # numbers of a framed image, which each thread holds one of
 
 @functools.lru_cache(maxsize=PLANS)
 def convolution(c: int, k: int, window: Window, groups: int) -> Any:
-    """The plan of a convolution; None for one that NumPy takes."""
+    """The plan of a convolution; None if NumPy computes it."""
     (top, bottom), (left, right) = window.padding
     high, wide = window.input[0] + top + bottom, window.input[1] + left + right
     if max(c, k) // groups * max(high * wide, window.output[0] * window.output[1]) * 4 > MOST:
@@ -79,7 +79,7 @@ def convolution(c: int, k: int, window: Window, groups: int) -> Any:
 
 @functools.lru_cache(maxsize=PLANS)
 def pooled(c: int, k: int, window: Window, pool_window: Window, groups: int) -> Any:
-    """The plan of a convolution with ReLU and max pooling in one pass; None where they go one after the other."""
+    """The plan of a convolution with ReLU and max pooling in one pass; None if they run one after the other."""
     made = _engine.modules()
     if groups != 1 or convolution(c, k, window, groups) is None or not made.pooled.halves(window, pool_window):
         return None
@@ -92,12 +92,12 @@ def _counts(window: Window, count_include_pad: bool) -> Array:
 
 
 def _places(indices: Array | None) -> bool:
-    """Whether loops can read or write places of maxima there."""
+    """Whether loops can read or write the indices of maxima there."""
     return indices is None or (indices.dtype == np.int32 and indices.flags.c_contiguous and indices.flags.aligned)
 
 
 def _whole(array: Array) -> bool:
-    """Whether an array lies in one piece: a branch's part of all channels does not."""
+    """Whether an array is contiguous: a branch's part of all channels is not."""
     return bool(array.flags.c_contiguous)
 
 
@@ -388,7 +388,7 @@ def dropout(x: Array, calls: Array, rate: float, seed: int, *, first: int = 0, o
 
 
 def softmax_cross_entropy(logits: Array, labels: Array, *, out: Array | None = None) -> tuple[Array, Array, Array]:
-    classes = logits.shape[1]  # a label that is none reads what is not there: NumPy finds it
+    classes = logits.shape[1]  # an invalid label would read out of bounds: NumPy reports it
     if labels.ndim != 1 or not (_places(labels) and loops(logits, out)) or labels.min() < 0 or labels.max() >= classes:
         return _loss.softmax_cross_entropy(logits, labels, out=out)
     dlogits = np.empty_like(logits) if out is None else out

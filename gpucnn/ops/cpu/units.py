@@ -36,7 +36,7 @@ PER_NUMBER = {  # floating-point operations for each number, of which an exponen
 
 
 def leaky_relu(x: Array, negative_slope: float = 0.01, *, out: Array | None = None) -> Array:
-    """x, or negative_slope · x where that is not positive."""
+    """x, or negative_slope · x where x is not positive."""
     return _pieces(lambda x: np.where(x <= 0, x * x.dtype.type(negative_slope), x), out, x)
 
 
@@ -46,7 +46,7 @@ def leaky_relu_grad(dy: Array, y: Array, negative_slope: float = 0.01, *, out: A
 
 
 def elu(x: Array, alpha: float = 1.0, *, out: Array | None = None) -> Array:
-    """x, or alpha · (eˣ − 1) where that is not positive."""
+    """x, or alpha · (eˣ − 1) where x is not positive."""
     return _pieces(lambda x: np.where(x <= 0, np.expm1(np.minimum(x, 0)) * x.dtype.type(alpha), x), out, x)
 
 
@@ -117,7 +117,7 @@ def silu_grad(dy: Array, x: Array, *, out: Array | None = None) -> Array:
 
 
 def gelu(x: Array, approximate: bool = False, *, out: Array | None = None) -> Array:
-    """x · Φ(x), Φ the normal distribution; by the hyperbolic tangent where `approximate`."""
+    """x · Φ(x), with Φ the normal distribution; with the hyperbolic tangent if `approximate`."""
     return _pieces(lambda x: x * _normal(x, approximate), out, x)
 
 
@@ -154,7 +154,7 @@ def _inner(x: Array) -> Array:
 
 
 def _normal(x: Array, approximate: bool) -> Array:
-    """Φ(x), or what stands for it."""
+    """Φ(x), or its approximation."""
     result: Array = 0.5 * (1 + np.tanh(_inner(x))) if approximate else 0.5 * erfc(-x * math.sqrt(0.5))
     return result
 

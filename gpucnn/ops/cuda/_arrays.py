@@ -1,4 +1,4 @@
-"""What every operation needs before it launches: new arrays beside the ones given, and the stream to launch on."""
+"""Allocates the arrays that an operation needs, and finds the stream to launch on."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ Array: TypeAlias = Any  # CuPy's, or NumPy's under the simulator
 
 
 def library(array: Array) -> ModuleType:
-    """The array library that `array` is of."""
+    """The array library of `array`."""
     return sys.modules[type(array).__module__.partition(".")[0]]
 
 
 def empty(like: Array, shape: tuple[int, ...], dtype: str = "float32") -> Array:
-    """A new array, not set to anything, where `like` lives."""
+    """A new uninitialized array on the device of `like`."""
     return library(like).empty(shape, dtype)
 
 
 def stream(array: Array) -> Any:
-    """The stream that the array's library is working on. On another one the kernels would not wait for its work, nor it for theirs."""
+    """The current stream of the array's library. On another one, the kernels and the library would not wait for each other."""
     xp = library(array)
     return 0 if xp.__name__ == "numpy" else external_stream(xp.cuda.get_current_stream().ptr)
 
 
 def whole(array: Array) -> bool:
-    """Whether an array lies in one piece: a branch's part of all channels does not."""
+    """Whether an array is contiguous: a branch's part of all channels is not."""
     return bool(array.flags.c_contiguous)
 
 
 def workspace(like: Array, elements: int) -> Array | None:
-    """Room for intermediate results of one operation, `elements` float32 where `like` lives, not set to anything; None for none.
+    """Memory for intermediate results of one operation: `elements` uninitialized float32 on the device of `like`; None for none.
 
-    It comes from whatever gives out arrays at the time. Where a step is recorded as a graph that is the graph's own pool, so that the
-    workspaces belong to the graph, serve one operation of it after the other, and go when it goes.
+    The current allocator provides it. While a step is recorded as a graph, that is the graph's own pool: the workspaces then belong to the
+    graph, are reused from operation to operation, and are freed with it.
     """
     return library(like).empty((elements,), "float32") if elements else None
 
 
 class _Announcement:
-    """Says that kernels are being compiled, so that nobody takes the first minute for a standstill: each by name on a terminal, elsewhere
-    a line for all of them."""
+    """Says that kernels are being compiled, so that the first minute does not look like a hang: each by name on a terminal, otherwise
+    one line for all of them."""
 
     def __init__(self) -> None:
         self._said = False

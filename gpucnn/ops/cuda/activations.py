@@ -1,4 +1,4 @@
-"""Activations, elementwise but for softmax, which works along the last axis."""
+"""Activations: elementwise, except softmax, which works along the last axis."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Batches out of a data set that lies on the device: the order of an epoch, and the examples of a step, changed at random.
+"""Batches from a data set in device memory: the order of an epoch, and the examples of a step, changed at random.
 
-All that is drawn is a function of the seed, the epoch and an example's place in it. Nothing is kept between calls, so a run that is taken
-up again draws what one that was never stopped would have; and nothing depends on the device.
+Every random number is a function of the seed, the epoch and an example's position in it. No state is kept between calls, so a resumed run
+draws the same numbers as one that was never stopped; and nothing depends on the device.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["gather_batch", "permutation"]
 def permutation(order: Array, seed: int, epoch: int) -> None:
     """Fills `order`, int32 (M,), with a random permutation of 0 … M − 1: a function of (seed, epoch, M). Both are taken mod 2⁶⁴.
 
-    The same numbers as on the CPU, whose operation says how they come about.
+    The numbers are those of the CPU's operation, which explains how they are computed.
     """
     orders.permutation(order, seed, epoch, stream(order))
 

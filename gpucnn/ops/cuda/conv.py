@@ -24,8 +24,8 @@ def conv2d(
 ) -> Array:
     """y[n, k, p, q] = Σ over c, r, s of weight[k, c, r, s] · x[n, c, p·stride + r·dilation − padding, …], plus bias, then ReLU.
 
-    exact: whether factors keep all bits of a float32. Where not, they may be rounded to TF32 (11 bits) for a chip's tensor cores; so in the
-    gradients.
+    exact: whether factors keep all bits of a float32. If not, they may be rounded to TF32 (11 bits) for a chip's tensor cores. The same
+    holds for the gradients.
     """
     y = empty(x, (x.shape[0], weight.shape[0], *window.output)) if out is None else out
     choice = select.choose(problems.conv2d(x.shape[0], x.shape[1], weight.shape[0], window, groups, exact))
@@ -47,7 +47,7 @@ def conv2d_input_grad(
 ) -> Array:
     """dx (N, C, H, W): the gradient of `conv2d` with respect to x, given that of y.
 
-    `relu` is x where ReLU made it: ReLU's gradient is taken along, dx is 0 where x is not positive.
+    relu: x, if a ReLU produced it. Then dx includes ReLU's gradient: it is 0 where x is not positive.
     """
     dx = empty(dy, (dy.shape[0], weight.shape[1] * groups, *window.input)) if out is None else out
     choice = select.choose(problems.conv2d_input_grad(dy.shape[0], dx.shape[1], dy.shape[1], window, groups, exact))
@@ -67,7 +67,8 @@ def conv2d_weight_grad(
     dbias: Array | None = None,
     exact: bool = True,
 ) -> Array:
-    """dweight (K, C/groups, R, S): the gradient of `conv2d` with respect to weight, given that of y; `bias_grad` in `dbias`, if given."""
+    """dweight (K, C/groups, R, S): the gradient of `conv2d` with respect to weight, given that of y; writes `bias_grad` to `dbias` if
+    given."""
     dweight = empty(dy, (dy.shape[1], x.shape[1] // groups, *window.kernel)) if out is None else out
     choice = select.choose(problems.conv2d_weight_grad(dy.shape[0], x.shape[1], dy.shape[1], window, groups, exact))
     room = workspace(dy, choice.workspace)

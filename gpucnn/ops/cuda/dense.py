@@ -9,7 +9,7 @@ __all__ = ["dense", "dense_input_grad", "dense_weight_grad"]
 
 
 def dense(x: Array, weight: Array, bias: Array | None = None, *, relu: bool = False, out: Array | None = None) -> Array:
-    """y = x·weightᵀ + bias, then max(y, 0) where `relu`."""
+    """y = x·weightᵀ + bias, then max(y, 0) if `relu`."""
     y = empty(x, (x.shape[0], weight.shape[0])) if out is None else out
     choice = select.choose(problems.dense(x.shape[0], x.shape[1], weight.shape[0]))
     room = workspace(x, choice.workspace)
@@ -18,7 +18,7 @@ def dense(x: Array, weight: Array, bias: Array | None = None, *, relu: bool = Fa
 
 
 def dense_input_grad(dy: Array, weight: Array, *, relu: Array | None = None, out: Array | None = None) -> Array:
-    """dx (N, C) = dy·weight. `relu` is x where ReLU made it: dx is 0 where x is not positive."""
+    """dx (N, C) = dy·weight. relu: x, if a ReLU produced it; then dx is 0 where x is not positive."""
     dx = empty(dy, (dy.shape[0], weight.shape[1])) if out is None else out
     choice = select.choose(problems.dense_input_grad(dy.shape[0], weight.shape[1], dy.shape[1]))
     room = workspace(dy, choice.workspace)
@@ -27,7 +27,7 @@ def dense_input_grad(dy: Array, weight: Array, *, relu: Array | None = None, out
 
 
 def dense_weight_grad(dy: Array, x: Array, *, out: Array | None = None, dbias: Array | None = None) -> Array:
-    """dweight (K, C) = dyᵀ·x; `bias_grad` in `dbias`, if given."""
+    """dweight (K, C) = dyᵀ·x. Writes `bias_grad` to `dbias`, if given."""
     dweight = empty(dy, (dy.shape[1], x.shape[1])) if out is None else out
     choice = select.choose(problems.dense_weight_grad(dy.shape[0], x.shape[1], dy.shape[1]))
     room = workspace(dy, choice.workspace)

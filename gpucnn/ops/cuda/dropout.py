@@ -15,8 +15,8 @@ def dropout(x: Array, calls: Array, rate: float, seed: int, *, first: int = 0, o
     """x / (1 − rate), with elements set to zero with probability `rate` < 1 (inverted dropout).
 
     The same seed and number of calls (2, uint32, on the device: the low word first) drop the same elements, so the gradient is
-    `dropout(dy, calls, rate, seed)`. first: how many elements stand before these, where x is a part of a batch: a part drops what the whole
-    would drop there.
+    `dropout(dy, calls, rate, seed)`. first: the number of elements before these, if x is a part of a batch: a part drops the elements that
+    the whole batch would drop there.
     """
     y = empty(x, x.shape) if out is None else out
     kernels.dropout(x, y, calls, rate, seed, stream(x), first)

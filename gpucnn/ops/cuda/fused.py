@@ -1,4 +1,4 @@
-"""Operations in one kernel, so that what lies between them never goes to memory.
+"""Several operations in one kernel, so that intermediate results are never written to memory.
 
 x (N, C, H, W), weight (K, C/groups, R, S), bias (K); y and indices (N, K, …).
 """
@@ -27,10 +27,10 @@ def conv2d_relu_max_pool2d(
     indices: Array | None = None,
     exact: bool = True,
 ) -> tuple[Array, Array]:
-    """(y, indices): the maxima of relu(conv2d(x)), and their int32 places in the convolution's P·Q plane, as `max_pool2d` gives them.
+    """(y, indices): the maxima of relu(conv2d(x)), and their int32 indices in the convolution's P·Q plane, as in `max_pool2d`.
 
-    The convolution's own output is not kept, and the gradient does not need it: a window's maximum is positive just where the output
-    that won it is. So ReLU's gradient may be taken on the pooled values, `max_pool2d_grad(…, relu=y)`.
+    The convolution's own output is not kept, and the gradient does not need it: a window's maximum is positive exactly if the output
+    that won it is. So ReLU's gradient can be computed from the pooled values, `max_pool2d_grad(…, relu=y)`.
 
     One kernel for up to four channels and 2 × 2 pooling; otherwise a convolution and a pooling.
     """
@@ -59,8 +59,8 @@ def conv2d_relu_max_pool2d_weight_grad(
     dbias: Array | None = None,
     exact: bool = True,
 ) -> Array:
-    """dweight (K, C/groups, R, S), and dbias (K) if given, from the gradient dy of the pooled values, for a layer that hands no gradient
-    down: that of the convolution's own output is not made. `relu`: the pooled values, unless dy has seen ReLU's gradient already.
+    """dweight (K, C/groups, R, S), and dbias (K) if given, from the gradient dy of the pooled values, for a layer that passes no gradient
+    on: that of the convolution's own output is never formed. relu: the pooled values, unless dy already includes ReLU's gradient.
 
     One product for up to four channels and 2 × 2 pooling; otherwise the gradient of a pooling and that of a convolution.
     """

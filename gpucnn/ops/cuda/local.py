@@ -1,4 +1,4 @@
-"""Convolution without sharing: x (N, C, H, W), weight (K, C, R, S, P, Q), bias (K, P, Q), y and dy (N, K, P, Q)."""
+"""Convolution without weight sharing: x (N, C, H, W), weight (K, C, R, S, P, Q), bias (K, P, Q), y and dy (N, K, P, Q)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def locally_connected2d(
 def locally_connected2d_input_grad(
     dy: Array, weight: Array, window: Window, *, relu: Array | None = None, out: Array | None = None
 ) -> Array:
-    """dx (N, C, H, W), given dy. `relu` is x where ReLU has made it: dx is 0 where x is not positive."""
+    """dx (N, C, H, W), given dy. relu: x, if a ReLU produced it; then dx is 0 where x is not positive."""
     dx = empty(dy, (dy.shape[0], weight.shape[1], *window.input)) if out is None else out
     choice = select.choose(problems.locally_connected2d_input_grad(dy.shape[0], weight.shape[1], dy.shape[1], window))
     choice.launch(dy, weight, dx, window, stream(dy), relu=relu)
@@ -30,7 +30,7 @@ def locally_connected2d_input_grad(
 
 
 def locally_connected2d_weight_grad(dy: Array, x: Array, window: Window, *, out: Array | None = None, dbias: Array | None = None) -> Array:
-    """dweight (K, C, R, S, P, Q), given dy; the sums of dy over the batch in `dbias`, if given."""
+    """dweight (K, C, R, S, P, Q), given dy. Writes the sums of dy over the batch to `dbias`, if given."""
     dweight = empty(dy, (dy.shape[1], x.shape[1], *window.kernel, *window.output)) if out is None else out
     choice = select.choose(problems.locally_connected2d_weight_grad(*x.shape[:2], dy.shape[1], window))
     choice.launch(dy, x, dweight, window, stream(dy), dbias=dbias)

@@ -19,10 +19,10 @@ def batch_norm(
     relu: bool = False,
     out: Array | None = None,
 ) -> tuple[Array, Array, Array]:
-    """(y, mean, rstd): y = (x − mean) · rstd · weight + bias, then ReLU where `relu`, with the mean and 1 / √(variance + eps) of x itself.
+    """(y, mean, rstd): y = (x − mean) · rstd · weight + bias, then ReLU if `relu`, with the mean and 1 / √(variance + eps) of x itself.
 
-    Moves the `running` mean and variance: running += momentum · (new − running), the new variance being that of a sample, with n − 1.
-    Nothing is moved where that is not finite.
+    Updates the `running` mean and variance: running += momentum · (new − running), where the new variance is that of a sample, with n − 1.
+    They stay unchanged if the new values are not finite.
     """
     y = empty(x, x.shape) if out is None else out
     mean, rstd = empty(x, (x.shape[1],)), empty(x, (x.shape[1],))
@@ -34,7 +34,7 @@ def batch_norm(
 def batch_norm_apply(
     x: Array, weight: Array, bias: Array, running: tuple[Array, Array], *, eps: float, relu: bool = False, out: Array | None = None
 ) -> Array:
-    """y by the `running` mean and variance, which stay as they are."""
+    """y, normalized by the `running` mean and variance, which do not change."""
     y = empty(x, x.shape) if out is None else out
     kernels.batch_norm_apply(x, weight, bias, running, y, stream(x), eps=eps, relu=relu)
     return y
@@ -52,9 +52,9 @@ def batch_norm_grad(
     dweight: Array | None = None,
     dbias: Array | None = None,
 ) -> Array | None:
-    """dx where `input_grad`; `dweight` and `dbias`, if given, are written to. `kept`: mean and rstd as `batch_norm` gave them.
+    """dx if `input_grad`. Writes to `dweight` and `dbias`, if given. kept: mean and rstd from `batch_norm`.
 
-    relu: ReLU has made x, and its gradient is taken along, dx is 0 where x is not positive. `out` may be dy.
+    relu: whether a ReLU produced x; then dx includes its gradient and is 0 where x is not positive. `out` may be dy.
     """
     sums = tuple(empty(x, (x.shape[1],)) if array is None else array for array in (dweight, dbias))
     dx = (empty(x, x.shape) if out is None else out) if input_grad else None

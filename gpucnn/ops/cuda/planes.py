@@ -17,7 +17,7 @@ def global_avg_pool2d(x: Array, *, out: Array | None = None) -> Array:
 
 
 def global_avg_pool2d_grad(dy: Array, size: tuple[int, ...], *, out: Array | None = None) -> Array:
-    """dx (N, C, H, W): each plane's gradient, shared out evenly among its pixels; `size` is (H, W)."""
+    """dx (N, C, H, W): each plane's gradient, divided evenly among its pixels; `size` is (H, W)."""
     dx = empty(dy, (*dy.shape, *size)) if out is None else out
     kernels.global_avg_pool2d_grad(dy, dx, stream(dy))
     return dx
@@ -47,7 +47,7 @@ def zero_pad2d(x: Array, padding: Sides, *, out: Array | None = None) -> Array:
 
 
 def zero_pad2d_grad(dy: Array, padding: Sides, *, out: Array | None = None) -> Array:
-    """dx: what is left of dy without its padding."""
+    """dx: dy without its padding."""
     (top, bottom), (left, right) = padding
     dx = empty(dy, (*dy.shape[:2], dy.shape[2] - top - bottom, dy.shape[3] - left - right)) if out is None else out
     kernels.shifted_planes(dy, dx, -top, -left, stream(dy))

@@ -25,7 +25,7 @@ def max_pool2d(x: Array, window: Window, *, out: Array | None = None, indices: A
 def max_pool2d_grad(dy: Array, indices: Array, window: Window, *, relu: Array | None = None, out: Array | None = None) -> Array:
     """dx: each window's gradient, at the pixel that won it; a pixel that won several windows gets their sum.
 
-    `relu` is y, where ReLU made x: a window whose maximum is not positive hands nothing down.
+    relu: y, if a ReLU produced x; then a window whose maximum is not positive passes no gradient on.
     """
     dx = empty(dy, (*dy.shape[:2], *window.input)) if out is None else out
     kernels.max_pool2d_grad(dy, indices, dx, window, stream(dy), relu=relu)
@@ -40,7 +40,7 @@ def avg_pool2d(x: Array, window: Window, count_include_pad: bool = True, *, out:
 
 
 def avg_pool2d_grad(dy: Array, window: Window, count_include_pad: bool = True, *, out: Array | None = None) -> Array:
-    """dx: each window's gradient shared out evenly among the pixels that its mean was taken over."""
+    """dx: each window's gradient, divided evenly among the pixels of its mean."""
     dx = empty(dy, (*dy.shape[:2], *window.input)) if out is None else out
     average.avg_pool2d_grad(dy, dx, window, count_include_pad, stream(dy))
     return dx

@@ -12,7 +12,7 @@ __all__ = [
 
 
 def leaky_relu(x: Array, negative_slope: float = 0.01, *, out: Array | None = None) -> Array:
-    """x, or negative_slope · x where that is not positive."""
+    """x, or negative_slope · x where x is not positive."""
     y = empty(x, x.shape) if out is None else out
     kernels.leaky_relu(x, y, negative_slope, stream(x))
     return y
@@ -26,7 +26,7 @@ def leaky_relu_grad(dy: Array, y: Array, negative_slope: float = 0.01, *, out: A
 
 
 def elu(x: Array, alpha: float = 1.0, *, out: Array | None = None) -> Array:
-    """x, or alpha · (eˣ − 1) where that is not positive."""
+    """x, or alpha · (eˣ − 1) where x is not positive."""
     y = empty(x, x.shape) if out is None else out
     kernels.elu(x, y, alpha, stream(x))
     return y
@@ -110,7 +110,7 @@ def silu_grad(dy: Array, x: Array, *, out: Array | None = None) -> Array:
 
 
 def gelu(x: Array, approximate: bool = False, *, out: Array | None = None) -> Array:
-    """x · Φ(x), Φ the normal distribution; by the hyperbolic tangent where `approximate`."""
+    """x · Φ(x), with Φ the normal distribution; with the hyperbolic tangent if `approximate`."""
     y = empty(x, x.shape) if out is None else out
     kernels.gelu(x, y, approximate, stream(x))
     return y

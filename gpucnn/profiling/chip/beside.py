@@ -1,7 +1,7 @@
-"""Kernels on two branches of a graph: how long they take side by side, from what each takes by itself.
+"""Predicts how long kernels on two branches of a graph take side by side, from the time that each takes alone.
 
-Blocks are given out as a chip does it: to the multiprocessor with the most room, from each branch's kernel that has begun. Blocks of two
-kernels on one multiprocessor take nothing from one another as long as there are cycles to issue in, and share them where there are not.
+Blocks are assigned as on a chip: to the multiprocessor with the most room, from the running kernel of each branch. Blocks of two kernels on
+one multiprocessor do not slow each other down as long as there are free issue cycles; otherwise they share the cycles.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_WAVES = 12  # beyond that, several blocks one after the other count as one
+_WAVES = 12  # beyond that, several consecutive blocks count as one
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a kernel asks of a chip: blocks, and how many of them fit on a multiprocessor; the seconds that each takes among as many as
-    there are when the kernel is alone; the part of a multiprocessor's cycles in which one of them issues; and the seconds that memory
-    needs for its bytes."""
+    """A kernel's demands on a chip: its blocks, and how many of them fit on a multiprocessor; the seconds that each takes beside the others
+    when the kernel runs alone; the share of a multiprocessor's cycles in which one block issues; and the seconds that memory needs for
+    its bytes."""
 
     blocks: int
     held: int
@@ -37,7 +37,7 @@ def side_by_side(branches: Sequence[Sequence[Load]], multiprocessors: int, node:
     """Seconds from the fork to the join, for kernels that each come `node` seconds after the one before on their branch."""
     chip: list[list[_Resident]] = [[] for _ in range(multiprocessors)]
     now = 0.0
-    number = [0] * len(branches)  # of the kernel that a branch is at
+    number = [0] * len(branches)  # of a branch's current kernel
     begins = [node] * len(branches)
     waiting = [_folded(loads[0], multiprocessors)[0] if loads else 0 for loads in branches]  # blocks
     running = [0] * len(branches)
@@ -68,13 +68,13 @@ def side_by_side(branches: Sequence[Sequence[Load]], multiprocessors: int, node:
 
 
 def _folded(load: Load, multiprocessors: int) -> tuple[int, float]:
-    """(blocks, seconds of one), where so many count as one that there are no more than some waves."""
+    """(blocks, seconds of one), with several blocks counted as one so that there are only a few waves."""
     times = -(-load.blocks // (_WAVES * load.held * multiprocessors))
     return -(-load.blocks // times), load.seconds * times
 
 
 def _give(chip: list[list[_Resident]], count: int, block: _Resident) -> int:
-    """Puts up to so many blocks like this one where there is room, evenly. Returns how many."""
+    """Places up to this many equal blocks evenly where there is room. Returns how many were placed."""
     given = 0
     taken = [sum(each.room for each in blocks) for blocks in chip]
     while given < count:

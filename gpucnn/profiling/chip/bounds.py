@@ -37,7 +37,7 @@ from gpucnn_kernels.core.launch import Launch, recording
 LAUNCH = 2e-6
 """The assumed seconds of an empty kernel, from its start to the start of the next. No data sheet gives it, and it decides only which
 kernels are called launch-bound."""
-ALL, NAMED_SHAPES = "all", "shapes"  # the values of --kernels besides a part of a name
+ALL, NAMED_SHAPES = "all", "shapes"  # values of --kernels that are not parts of a name
 Say = Callable[[str], None]
 Place: TypeAlias = tuple[tuple[int, bool], ...]
 
@@ -106,8 +106,8 @@ def profile(workload: Workload, selection: Selection, chip: Chip, say: Say) -> P
 
 
 class Forks:
-    """Where a step's calls stand, as what runs side by side says (layers/beside.py): for each call the forks that it stands behind, from
-    the outermost on, each by its number and whether the call runs apart."""
+    """Records the forks around a step's calls (layers/beside.py): for each call the forks that it is inside, from the outermost on, each
+    with its number and whether the call runs apart."""
 
     def __init__(self) -> None:
         self.places: list[Place] = []
@@ -116,7 +116,7 @@ class Forks:
 
     @contextmanager
     def another(self) -> Iterator[_Fork]:
-        """A fork within those that are open."""
+        """A fork inside the open ones."""
         self._count += 1
         self._open.append(_Fork(self._count))
         try:
@@ -125,7 +125,7 @@ class Forks:
             self._open.pop()
 
     def called(self) -> None:
-        """Notes where this call stands."""
+        """Notes the open forks of this call."""
         self.places.append(tuple((fork.number, fork.running) for fork in self._open if fork.forked))
 
 
@@ -145,12 +145,12 @@ class _Fork:
             self.running = False
 
     def join(self) -> None:
-        """Nothing follows in the block."""
+        """Marks that nothing follows in the block."""
 
 
 def _forked(made: list[tuple[Place, predict.Prediction]], chip: Chip, level: int = 0) -> float:
-    """Seconds of launches that stand behind `level` forks together, those of two branches side by side. Where a branch forks again, as
-    long as the longer one."""
+    """Seconds of the launches that share `level` forks, with two branches side by side. A branch that forks again takes as long as the
+    longer of the two."""
     total = sum(each.seconds for place, each in made if len(place) == level)
     for number in sorted({place[level][0] for place, _ in made if len(place) > level}):
         branches = [[(place, each) for place, each in made if place[level : level + 1] == ((number, apart),)] for apart in (True, False)]
@@ -162,7 +162,7 @@ def _forked(made: list[tuple[Place, predict.Prediction]], chip: Chip, level: int
 
 
 def _of_forks(predicted: float, made: list[predict.Prediction]) -> list[str]:
-    """What is said of the branches, where they make a difference."""
+    """The note about branches, if they make a difference."""
     saved = sum(each.seconds for each in made) - predicted
     if saved < predict.NODE / 2:
         return []
@@ -170,7 +170,7 @@ def _of_forks(predicted: float, made: list[predict.Prediction]) -> list[str]:
 
 
 def _predicted(row: Row, part: Part, compiler: Compiler, chip: Chip, listings: dict[Any, Listing]) -> predict.Prediction | None:
-    """The prediction of a row; its kernel's listing goes to the others, once for each kernel. None where nothing can be taken apart."""
+    """The prediction for a row. Adds its kernel's listing to `listings`, once for each kernel. None without a disassembler."""
     program = compiler.program(part.launch)
     if program is None:
         return None
@@ -183,7 +183,7 @@ def _predicted(row: Row, part: Part, compiler: Compiler, chip: Chip, listings: d
 
 
 def record(workload: Workload, chip: Chip, forks: Forks | None = None) -> list[tuple[Call, list[Launch], Work]]:
-    """Every call of a step, with its launches and its work. forks: is told of each, while it is lent to the layers."""
+    """Every call of a step, with its launches and its work. forks: lent to the layers, and notified of each call."""
     found: list[tuple[Call, list[Launch], Work]] = []
     with as_if_there(chip) as launches:
 

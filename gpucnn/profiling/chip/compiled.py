@@ -71,7 +71,7 @@ class Compiler:
         return code
 
     def program(self, launch: Launch) -> Program | None:
-        """The launch's kernel as instructions, with lines of Python where it was compiled with them; None, with a note, where there is no
+        """The launch's kernel as instructions, with lines of Python if it was compiled with them; None, with a note, if there is no
         disassembler."""
         key = id(launch.kernel), launch.signature
         if key not in self._programs:

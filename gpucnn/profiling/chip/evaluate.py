@@ -138,7 +138,7 @@ def step(instruction: Instruction, constants: Constants, special: Callable[[str]
     if base == "HFMA2":
         constant = half_pair(sources[2], sources[3]) if sources[:2] == ("-RZ", "RZ") and len(sources) == 4 else None
         return lambda registers: [constant]
-    if base == "FCHK":  # whether a division is one of the rare ones that take the long way
+    if base == "FCHK":  # whether a division is one of the rare ones that need the slow path
         return lambda registers: [False]
     if base == "VOTE":
         whole = "ALL" in parts
@@ -215,7 +215,7 @@ def _smaller(parts: Sequence[str], a: Value, b: Value, least: Value) -> Value:
 
 
 def _conversion(parts: Sequence[str], sources: Sequence[Value], results: Sequence[str]) -> list[Value]:
-    """A whole number as float32; rounded up if the instruction says so, as integer division needs it."""
+    """An integer as float32; rounded up if the instruction says so, as integer division needs it."""
     value = sources[0]
     if value is None or "U64" in parts or "U8" in parts:
         return [None] * len(results)

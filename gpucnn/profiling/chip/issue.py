@@ -125,7 +125,7 @@ class Quarter:
                     time, why = free, kind
                 if time < best_time or (warp is last and time <= max(best_time, now + 1)):
                     best, best_time, best_why = warp, time, why
-            if best is None:  # nobody can ever arrive: the way was cut short
+            if best is None:  # nothing can ever arrive, because the path was cut short
                 break
             time = max(best_time, now + 1)
             if time > now + 1:
@@ -181,7 +181,7 @@ class Quarter:
             self._prepare(warp, warp.ready)
 
     def _prepare(self, warp: _Warp, ready: float) -> None:
-        """Works out when the scoreboards of the next instruction are free."""
+        """Computes when the scoreboards of the next instruction are free."""
         for board in self.static[warp.way.issued[warp.at]][5]:
             done, why = warp.boards[board]
             if done > ready:

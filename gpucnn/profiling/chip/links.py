@@ -1,9 +1,9 @@
 """Links between GPUs, and the least time of a sum over ranks on them: an estimate; nothing is measured.
 
-A sum of S bytes over n ranks moves 2·(n − 1)/n·S bytes through each rank's link, in each direction, whatever the algorithm does that sends
-the least (P. Patarasuk and X. Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", JPDC 69, 2009; NVIDIA's
-nccl-tests call it the bus bandwidth, doc/PERFORMANCE.md). To that are added 2·⌈log₂ n⌉ messages one after another, as a tree sends them. No
-real algorithm has the bytes of the one and the messages of the other, so this is a lower bound.
+A sum of S bytes over n ranks moves at least 2·(n − 1)/n·S bytes through each rank's link, in each direction, with any algorithm
+(P. Patarasuk and X. Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", JPDC 69, 2009; NVIDIA's nccl-tests call
+it the bus bandwidth, doc/PERFORMANCE.md). A tree needs 2·⌈log₂ n⌉ messages in sequence, which are added. No real algorithm achieves both,
+so this is a lower bound.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Link:
 
     name: str
     rate: float  # bytes a second in each direction, from the data sheet
-    message: float  # seconds until an empty message arrives: assumed, as no data sheet gives it
+    message: float  # seconds until an empty message arrives: assumed, because no data sheet gives it
     source: str
 
 
@@ -40,7 +40,7 @@ def sum_seconds(size: int, ranks: int, link: Link) -> float:
 
 
 def sum_over_machines(size: int, machines: int, gpus: int, inside: Link, between: Link) -> float:
-    """The same where each of `machines` has `gpus` ranks with links `inside`, and one link to the others, which all of them share.
+    """The same if each of `machines` has `gpus` ranks with links `inside`, and one link to the other machines, which its ranks share.
 
     The ranks of a machine sum among themselves, in two halves with the sum over machines between them, of S bytes through each
     machine's link.

@@ -22,7 +22,7 @@ _STORE = ("ST", "RED", "LDGSTS", "UBLKCP", "UTMA", "CCTL")
 _BRANCH = ("NOP", "BRA", "BRX", "CALL", "RET", "EXIT", "KILL", "BSSY", "BSYNC", "YIELD", "NANOSLEEP")
 _WAIT = ("BAR", "WARPSYNC", "WARPGROUP", "DEPBAR", "LDGDEPBAR", "MEMBAR", "ERRBAR", "FENCE", "ARRIVES")
 _NO_RESULT = _STORE + _BRANCH + _WAIT
-_CARRIES = ("IADD3", "LEA", "IMAD", "IADD", "SETMAXREG")  # predicates behind a result are carried on
+_CARRIES = ("IADD3", "LEA", "IMAD", "IADD", "SETMAXREG")  # predicates after a result are further results
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Instruction:
     write: int  # the scoreboard that its result releases
     read: int  # the scoreboard that its operands release
     wait: int  # a bit for each scoreboard that it waits for
-    line: tuple[str, int] | None = None  # the source that it comes from
+    line: tuple[str, int] | None = None  # the source line that it comes from
 
     @property
     def base(self) -> str:

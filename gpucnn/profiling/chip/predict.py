@@ -54,19 +54,19 @@ _WAITS = {
 
 @dataclass(frozen=True)
 class Prediction:
-    """seconds: of the kernel, with what lies before the next one. limit: what limits it, in words. issued and waited: by instruction, how
-    often a warp issues it, and the share of the quarter's cycles in which nothing was issued until it was."""
+    """seconds: the kernel's time, with the gap before the next one. limit: what limits it, in words. issued and waited: for each
+    instruction, how often a warp issues it, and the share of the quarter's cycles that were spent waiting for it."""
 
     seconds: float
     limit: str
     issued: dict[int, float]
     waited: dict[int, float]
-    load: Load  # for kernels beside it
+    load: Load  # for kernels that run beside it
     notes: tuple[str, ...] = ()
 
 
 def predict(launch: Launch, work: Work, program: Program, occupancy: float, chip: Chip) -> Prediction:
-    """Predicts a launch whose kernel is `program`, of which `occupancy` of a multiprocessor's threads find room."""
+    """Predicts a launch of the kernel `program`, which fills the share `occupancy` of a multiprocessor's thread slots."""
     architecture = chip.architecture
     warps = -(-launch.threads // 32)
     held = max(1, round(occupancy * architecture.threads / (32 * warps)))
@@ -81,7 +81,7 @@ def predict(launch: Launch, work: Work, program: Program, occupancy: float, chip
     latency = _latency(ways, program, launch, work, min(1.0, 1 / spread.count), clock)
     quarter = Quarter(program.instructions, ways, units_of(architecture), latency, min(4, warps * at_once))
     cycles, run = _cycles(quarter, ways, slots, blocks)
-    # The first byte comes after one access to memory, and the last one is written by another.
+    # The first byte arrives after one access to memory, and another access writes the last one.
     on_chip, moving = cycles / clock, work.least_bytes / (REACHED * chip.bandwidth) + 2 * MEMORY
     total = sum(run.waited.values()) + run.busy
     issued: dict[int, float] = {}
@@ -97,8 +97,7 @@ def predict(launch: Launch, work: Work, program: Program, occupancy: float, chip
 
 
 def _cycles(quarter: Quarter, ways: list[Way], slots: int, blocks: int) -> tuple[float, Issued]:
-    """The cycles of this many blocks. If they are too many to simulate, each round beyond the first few takes as long as the last of
-    those."""
+    """The cycles of this many blocks. If there are too many to simulate, each further round takes as long as the last simulated one."""
     rounds = max(2, min(4, MOST_ISSUES // max(1, slots * sum(len(way.issued) for way in ways))))
     some = rounds * slots
     if blocks <= some:
@@ -110,8 +109,8 @@ def _cycles(quarter: Quarter, ways: list[Way], slots: int, blocks: int) -> tuple
 
 
 def _latency(ways: list[Way], program: Program, launch: Launch, work: Work, first: float, clock: float) -> float:
-    """Cycles until a first read is there. From memory for the `first` part of the blocks, which run side by side, so that what several
-    of them read is on its way for all; for the others what must come from there does, and the rest from the second-level cache."""
+    """Cycles until the first read arrives. The `first` part of the blocks runs side by side and reads from memory, also data that several
+    of them share. The other blocks read shared data from the second-level cache, and the rest from memory."""
     code = program.instructions
     read = sum(
         access.new
@@ -125,7 +124,7 @@ def _latency(ways: list[Way], program: Program, launch: Launch, work: Work, firs
 
 
 def _words(run: Issued, spread: Waves, on_chip: float, moving: float) -> str:
-    """What limits a kernel."""
+    """What limits a kernel, in words."""
     if max(on_chip, moving) < NODE:
         return "over before the next one begins: launching it is all"
     if moving > on_chip:

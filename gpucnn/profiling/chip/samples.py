@@ -1,5 +1,5 @@
-"""Every kernel, by launches of it: the samples of all operations are run, with launches written down in place of being done. So what is
-compiled and shown is what the launchers launch, on the chip that kernels are chosen for.
+"""Finds every kernel by its launches: the samples of all operations run, with launches recorded instead of executed. So the kernels that
+are compiled and shown are those that the launchers launch, on the chip that kernels are selected for.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gpucnn_kernels.core.launch import Launch, recording
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel, by a launch of it in a sample, and the call that launched it: None for what no operation runs."""
+    """A kernel, represented by a launch in a sample, and the call that launched it (None if no operation runs it)."""
 
     sample: str
     part: Part = field(repr=False)
@@ -37,20 +37,20 @@ class Kernel:
 
     @property
     def name(self) -> str:
-        """Its name and that of the sample that launched it: no other kernel has both."""
+        """Its name and that of the sample that launched it, which together identify it."""
         return f"{self.part.name} {self.sample}".strip()
 
 
-SAMPLES = (*OF_OPERATIONS, Sample("", lambda ops: fma.fma(floats(1), 1, 1)))  # and what measures a chip
+SAMPLES = (*OF_OPERATIONS, Sample("", lambda ops: fma.fma(floats(1), 1, 1)))  # and the kernel that measures a chip
 
-SHAPES = (  # the named shapes, done as the chip would do them
+SHAPES = (  # the named shapes, with the kernels that the chip would use
     *(Sample(shape.name, conv.convolutions(shape.n, shape.c, shape.k, shape.window, relu=False), False) for shape in CONV_SHAPES),
     *(Sample(each.name, pool.max_pooling(each.n, each.c, each.window), False) for each in POOL_SHAPES),
 )
 
 
 def launched(sample: Sample, chip: Chip) -> list[Kernel]:
-    """The kernels that a sample launches on a chip, one after the other."""
+    """The kernels that a sample launches on a chip, in order."""
     from gpucnn.ops import cuda
 
     found: list[Kernel] = []
@@ -75,14 +75,14 @@ def launched(sample: Sample, chip: Chip) -> list[Kernel]:
     there = select.for_chip(chip.sms, capability=chip.architecture.capability)
     with there, recording(launching=False) as beside, observer.listening(listener):
         sample.run(device.ops)
-    for each in beside:  # what no operation launches
+    for each in beside:  # kernels that no operation launches
         found.append(Kernel(sample.name, Part(each, each.name, Work(0, each.array_bytes)), None))
     return found
 
 
 def kernels(chip: Chip) -> list[Kernel]:
-    """Every kernel that there is for a chip, once each: of those that do the same the one that was launched first, and by an operation that
-    it does alone, if there is one."""
+    """Every kernel for a chip, once each. Of several launches of a kernel, the first one counts, preferably by an operation that consists
+    of this kernel alone."""
     everything = [each for sample in SAMPLES for each in launched(sample, chip)]
     everything.sort(key=_in_parts)
     found: dict[Any, Kernel] = {}
@@ -93,5 +93,5 @@ def kernels(chip: Chip) -> list[Kernel]:
 
 
 def _in_parts(kernel: Kernel) -> bool:
-    """Whether it was launched by an operation that may be done by the kernels of others, one after the other."""
+    """Whether it was launched by an operation that may consist of other operations' kernels, one after the other."""
     return kernel.call is not None and OPERATIONS[kernel.call.op].product is not None

@@ -26,8 +26,8 @@ class ToolchainError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """A loop: its instructions, and how many of them are float32 FMAs, vector reads of shared and global memory, writes to shared memory
-    by one and by four, and reads of global memory by one; `first_load` is where in the loop, from 0 to 1, global memory is first asked."""
+    """A loop: its instructions, and how many of them are float32 FMAs, vector reads of shared and global memory, single and vector writes
+    to shared memory, and single reads of global memory; `first_load` is the position in the loop, from 0 to 1, of the first such read."""
 
     instructions: int
     ffma: int
@@ -54,12 +54,12 @@ def nvdisasm() -> str | None:
 
 
 def advice() -> str:
-    """How to get the compilers and the disassembler."""
+    """How to install the compilers and the disassembler."""
     return f"{install('compilers')}, which brings numba-cuda[cu13] and nvidia-cuda-nvdisasm"
 
 
 def disassemble(cubin: bytes, *options: str) -> str:
-    """The SASS of a cubin, with further options of nvdisasm. Raises ToolchainError if nvdisasm is missing."""
+    """The SASS of a cubin; `options` are passed to nvdisasm. Raises ToolchainError if nvdisasm is missing."""
     tool = nvdisasm()
     if tool is None:
         raise ToolchainError(f"there is no nvdisasm: {advice()}")
@@ -83,8 +83,8 @@ def hot_loop(sass: str) -> Loop:
 
 
 def main_loop(sass: str) -> Loop | None:
-    """`hot_loop`, or None where there is none, where more FFMAs stand outside of it than it has instructions, because the work is written
-    out, and where tensor cores do the work."""
+    """`hot_loop`, or None if there is none, if more FFMAs are outside of it than it has instructions, because the work is unrolled,
+    or if tensor cores do the work."""
     if "HGMMA" in sass:
         return None
     try:
@@ -95,7 +95,7 @@ def main_loop(sass: str) -> Loop | None:
 
 
 def _hot_loop(sass: str) -> tuple[Loop, int]:
-    """Also the FFMAs of the whole kernel."""
+    """The hot loop, and the FFMAs of the whole kernel."""
     instructions: list[str] = []
     labels: dict[str, int] = {}
     loops: list[tuple[int, int]] = []
@@ -108,7 +108,7 @@ def _hot_loop(sass: str) -> tuple[Loop, int]:
             instructions.append(found.group(1))
             target = re.match(r"BRA.*?(\.L_x_\d+)", found.group(1))
             first = labels.get(target.group(1)) if target else None
-            if first is not None and first < len(instructions) - 1:  # a jump to itself stands behind the end, for whoever strays there
+            if first is not None and first < len(instructions) - 1:  # after its end a kernel has a jump to itself, which is not a loop
                 loops.append((first, len(instructions)))
     inner = [loop for loop in loops if not any(other != loop and loop[0] <= other[0] and other[1] <= loop[1] for other in loops)]
     if not inner:

@@ -37,9 +37,9 @@ class Compiled:
     spill_stores, spill_loads: bytes of registers that did not fit and go to memory and back: slow.
     stack: per thread, of local arrays that had to be put in memory: slow.
     shared: per block.
-    float64: instructions, of which a chip does a 32nd or a 64th of what it does in float32, and always a slip here.
+    float64: instructions in float64, 32 or 64 times slower than in float32, and always a mistake here.
     occupancy: the share of the chip's thread slots that can be filled.
-    loop: the loop that matters most, where that was looked for and there is one.
+    loop: the loop that matters most, if it was looked for and there is one.
     """
 
     registers: int
@@ -89,18 +89,18 @@ def machine_code(launch: Launch, arch: str) -> bytes:
 
 
 def main_loop(launch: Launch, arch: str) -> HotLoop | None:
-    """The instructions of the loop that matters most; None where there is none, because the work is done once or is written out.
-    ToolchainError where there is no disassembler."""
+    """The instructions of the loop that matters most; None if there is none, because the work is done once or is unrolled.
+    ToolchainError if there is no disassembler."""
     loop = sass.main_loop(sass.disassemble(machine_code(launch, arch)))
     return None if loop is None else HotLoop(loop.instructions, loop.ffma, loop.lds_128 + loop.sts, loop.ldg + loop.ldg_128)
 
 
 def occupancy(chip: Architecture, threads: int, registers: int, shared: int) -> float:
-    """The share of a multiprocessor's thread slots that blocks of `threads`, at so many registers and bytes of shared memory, can fill: an
-    upper bound. More threads hide more latency, but it is time that counts."""
+    """The share of a multiprocessor's thread slots that blocks of `threads` can fill, given their registers and bytes of shared memory: an
+    upper bound. More threads hide more latency, but only time counts."""
     warps = -(-threads // 32)
     per_warp = _round_up(registers * 32, _REGISTER_UNIT)
-    # The registers lie in four parts, one for each scheduler, and a warp's are all in one part.
+    # The registers are divided into four parts, one for each scheduler, and a warp's are all in one part.
     warps_by_registers = chip.registers // 4 // per_warp * 4
     memory = _round_up(shared, _SHARED_UNIT) + chip.reserved
     blocks = min(
@@ -119,7 +119,7 @@ def check_compilers() -> None:
 
 @contextmanager
 def as_if_present(chip: Architecture) -> Iterator[None]:
-    """Makes Numba take `chip` for the current GPU: for device functions it asks for that even if `cuda.compile` was told the target."""
+    """Makes Numba use `chip` as the current GPU, which it looks up for device functions even if `cuda.compile` was given the target."""
     dispatcher: Any = importlib.import_module("numba.cuda.dispatcher")
     real = dispatcher.get_current_device
     dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=chip.capability)
@@ -166,8 +166,8 @@ def _suffix(chip: Architecture) -> str:
 
 
 def _float64(kernel: Any, signature: tuple[Any, ...], arch: str) -> int:
-    """Instructions in float64. Chips differ in how such instructions are done and not in where they stand, so that the first chip that a
-    kernel is compiled for speaks for all: linking takes long."""
+    """The number of float64 instructions. It is the same for all chips, so it is counted only for the first one that a kernel is compiled
+    for, because linking takes long."""
     key = kernel, signature
     if key not in _counted:
         _counted[key] = len(re.findall(r"\.f64\b", _link(kernel, signature, arch, "-ptx")))

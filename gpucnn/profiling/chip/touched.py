@@ -1,4 +1,4 @@
-"""What one access of a warp to memory touches: cycles of shared memory, and pieces of global memory."""
+"""The cost of one memory access of a warp: cycles of shared memory, and sectors of global memory."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 from gpucnn.profiling.chip.arithmetic import Value, as_lanes
 from gpucnn.profiling.chip.machine import Instruction
 
-SECTOR = 32  # bytes that global memory is read in
-LINE = 128  # bytes that a first-level cache looks up at a time, and that shared memory gives in a cycle
-REMEMBERED = 4096  # sectors that the first-level cache is taken to keep for a warp: 128 KiB
+SECTOR = 32  # bytes: global memory is read in such sectors
+LINE = 128  # bytes that a first-level cache looks up at a time, and that shared memory delivers per cycle
+REMEMBERED = 4096  # sectors that the first-level cache is assumed to hold for a warp: 128 KiB
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """cycles: of the multiprocessor's path to its shared memory or first-level cache. sectors: of 32 bytes of global memory; new: those
-    of them that this warp has not read before. place: a barrier's address; parity: the one that is waited for."""
+    """cycles: on the multiprocessor's path to its shared memory or first-level cache. sectors: 32-byte sectors of global memory; new: those
+    that this warp has not read before. place: a barrier's address; parity: the one that is waited for."""
 
     cycles: float
     sectors: int = 0
@@ -28,14 +28,14 @@ class Access:
 
 
 class Touched:
-    """What a warp has read, from access to access."""
+    """The sectors that a warp has read so far."""
 
     def __init__(self) -> None:
         self._seen: dict[int, None] = {}
         self._patterns: dict[Any, tuple[float, tuple[int, ...]]] = {}
 
     def access(self, instruction: Instruction, address: Value, last: Value, active: Any) -> Access:
-        """The access of an instruction at an address of each thread (None: not known, taken as one that lies well)."""
+        """The access of an instruction, given an address for each thread (None: unknown, assumed to be well aligned)."""
         base, words = instruction.base, instruction.words
         if base in ("SYNCS", "ARRIVES", "UBLKCP"):
             place = int(as_lanes(address)[0]) if address is not None else None
@@ -70,10 +70,10 @@ class Touched:
 
 
 def _cycles(addresses: np.ndarray[Any, Any], width: int) -> float:
-    """Cycles of shared memory: 32 banks of 4 bytes, each giving one word in a cycle, to all who ask for it.
+    """Cycles of shared memory: 32 banks of 4 bytes, each of which delivers one word per cycle, to all threads that read it.
 
-    Accesses of 8 and 16 bytes are done for half and quarter warps (CUDA C++ Best Practices Guide, on shared memory); that a half warp's 16
-    bytes of few different words take one cycle and not two was seen in the loops of matrix products.
+    Accesses of 8 and 16 bytes are done for half and quarter warps (CUDA C++ Best Practices Guide, on shared memory). Loops of matrix
+    products showed that 16-byte reads of few different words take one cycle per half warp, not two.
     """
     words = np.unique((addresses[:, None] + np.arange(0, max(width, 4), 4)) // 4)
     banks = np.bincount(words % 32, minlength=32)
@@ -81,7 +81,7 @@ def _cycles(addresses: np.ndarray[Any, Any], width: int) -> float:
 
 
 def _pieces(addresses: np.ndarray[Any, Any], width: int) -> tuple[float, tuple[int, ...]]:
-    """Cycles of the first-level cache, one for each of its lines; and the sectors."""
+    """Cycles of the first-level cache, one for each line; and the sectors."""
     steps = np.arange(0, width, min(width, 4))
     sectors = np.unique((addresses[:, None] + steps) // SECTOR) * SECTOR
     return float(len(np.unique(sectors // LINE))), tuple(int(each) for each in sectors)

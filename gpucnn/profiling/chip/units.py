@@ -1,11 +1,11 @@
-"""The units of a multiprocessor's quarter: which instruction goes to which, how often one can be used, and after how long its result is
-there.
+"""The units of a multiprocessor's quarter: which instruction uses which, how often a unit can be used, and when its result is
+available.
 
 Cycles are of the multiprocessor's clock. Rates are from the table of arithmetic throughput in NVIDIA's CUDA C++ Programming Guide.
 Latencies were measured by others: on Hopper by W. Luo et al., "Benchmarking and dissecting the Nvidia Hopper GPU architecture via
 microbenchmarking", 2024 (table IV: 29 cycles of shared memory, 41 of the first-level cache, 263 of the second-level cache, 479 of
-memory); they are taken for all chips, since from Volta to Hopper they differ by less than a third. That of memory was taken at 1.755
-GHz, and is a time.
+memory). They are used for all chips, because from Volta to Hopper they differ by less than a third. The latency of memory was measured at
+1.755 GHz, and is kept as a time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from gpucnn.profiling.chip.chips import Architecture
 from gpucnn.profiling.chip.machine import Instruction
 
-SECOND_LEVEL = 263.0  # cycles until a first read is there, from the second-level cache
+SECOND_LEVEL = 263.0  # cycles until the first read arrives from the second-level cache
 MEMORY = 479 / 1.755e9  # seconds, from memory
 
 
@@ -62,7 +62,7 @@ _WAIT = ("BAR", "WARPSYNC", "WARPGROUP", "DEPBAR", "LDGDEPBAR", "MEMBAR", "ERRBA
 
 
 def kind_of(instruction: Instruction) -> str:
-    """The unit that an instruction goes to."""
+    """The unit that executes an instruction."""
     base = instruction.base
     for kind, names in (
         ("fma", _FMA),

@@ -1,10 +1,10 @@
-"""The way of one warp through a kernel: which instructions it issues, in which order, and what each access to memory touches.
+"""The path of one warp through a kernel: which instructions it issues, in which order, and what each access to memory touches.
 
-The machine code is followed with the sizes that the kernel is launched with; what is in arrays is not known. So loops have their
-turns and addresses their pattern wherever they follow from sizes and places, as they do in all kernels here but for what chooses by
-data. A branch that depends on data is taken as not taken: the work behind it is done, and a loop that waits is left.
+The machine code is executed with the sizes of the launch; the contents of arrays are unknown. So the number of loop iterations and the
+pattern of addresses are right if they follow from sizes and positions, as they do in all kernels here except where data decide. A branch
+that depends on data is assumed not to be taken: the work after it is done, and a loop that waits ends.
 
-Where the threads of a warp part, those that are furthest behind in the code go first, until they meet the others.
+If the threads of a warp diverge, those that are furthest behind in the code run first, until they meet the others.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gpucnn.profiling.chip.evaluate import Constants, Read, Registers, Step
 from gpucnn.profiling.chip.machine import Instruction, Program
 from gpucnn.profiling.chip.touched import Access, Touched
 
-MOST_BLOCKS = 400_000  # of code that a warp goes through before the rest is given up
+MOST_BLOCKS = 400_000  # stretches of code after which a warp is cut off
 _MEMORY = ("LDG", "STG", "LDS", "STS", "LDGSTS", "ATOMS", "ATOMG", "RED", "LD", "ST", "SYNCS", "ARRIVES", "UBLKCP")
 _JUMPS = ("BRA", "EXIT", "RET", "CALL", "BRX")
 _ADDRESS = re.compile(r"\[(U?R\d+|RZ)?(?:\.64|\.U32|\.X\d+)*(?:\+(U?R\d+|URZ))?(?:\+)?(-?0x[0-9a-f]+)?\]")
@@ -32,7 +32,7 @@ _ADDRESS = re.compile(r"\[(U?R\d+|RZ)?(?:\.64|\.U32|\.X\d+)*(?:\+(U?R\d+|URZ))?(
 class Way:
     """What a warp issues: indices of instructions, one for each issue; and for those that touch memory what they touch, None for nothing.
 
-    unknown: the instructions whose branch depends on data. cut: whether it was given up before its end.
+    unknown: the instructions whose branch depends on data. cut: whether it was cut off before its end.
     """
 
     issued: list[int] = field(default_factory=list)
@@ -68,7 +68,7 @@ class Walker:
         return self._place.get(name, 0 if "CTAID" in name.upper() or "TID" in name else None)
 
     def walk(self, block: int, warp: int, threads: int) -> Way:
-        """The way of a warp of a block with so many threads."""
+        """The path of a warp in a block with this many threads."""
         lanes = np.arange(32, dtype=np.uint64)
         self._place = {"SR_CTAID.X": block, "SR_TID.X": lanes + np.uint64(32 * warp), "SR_LANEID": lanes}
         steps = self._with_places()
@@ -91,7 +91,7 @@ class Walker:
         return way
 
     def _with_places(self) -> list[tuple[list[str], Step | None] | None]:
-        """The steps, with those that read a thread's place made for this warp."""
+        """The steps, with those that read a thread's position made for this warp."""
         steps = list(self._steps)
         for index, instruction in enumerate(self.program.instructions):
             if steps[index] is not None and instruction.base in ("S2R", "S2UR"):
@@ -133,14 +133,14 @@ class Walker:
                 _store(registers, names, [None] * len(names) if step is None else step(registers), active)
 
     def _read(self, index: int, registers: Registers) -> tuple[Value, Value]:
-        """The address of an access, and for a barrier the parity that is waited for."""
+        """The address of an access and, for a barrier, the parity that is waited for."""
         _, reads = self._addresses[index]
         values = [read(registers) for read in reads]
         address = None if any(value is None for value in values[:-1]) else sum(values[:-1])
         return address, values[-1]
 
     def _after(self, index: int, instruction: Instruction, mask: Any, registers: Registers, way: Way) -> list[tuple[int, Any]]:
-        """Where the threads go from the end of a stretch: (index, which of them)."""
+        """Where the threads continue after a stretch: (index, which of them)."""
         behind = [(index + 1, mask)] if index + 1 < len(self.program.instructions) else []
         if instruction.base not in _JUMPS:
             return behind
@@ -163,7 +163,7 @@ class Walker:
         return result if stays is False or not behind else [*result, (index + 1, stays)]
 
     def _target(self, instruction: Instruction, registers: Registers) -> int | None:
-        """Where a jump leads; None out of the kernel."""
+        """The target of a jump; None if it leaves the kernel."""
         if instruction.base in ("EXIT", "BRX"):
             return None
         if instruction.base == "RET":
@@ -178,7 +178,7 @@ class Walker:
         return index if 0 <= index < len(code) else None
 
     def _block_ends(self) -> dict[int, int]:
-        """For the first instruction of every stretch without a jump or a label within, its end."""
+        """For the first instruction of every stretch without a jump or a label inside, the end of the stretch."""
         code, starts = self.program.instructions, {0, *self.program.labels.values()}
         for index, instruction in enumerate(code):
             if instruction.base in _JUMPS:
@@ -212,7 +212,7 @@ def _is_predicate(text: str) -> bool:
 
 
 def _address(instruction: Instruction, constants: Constants) -> tuple[str, list[Read]]:
-    """What reads the parts of an instruction's address, their sum being its low 32 bits; and the parity that it waits for."""
+    """Functions that read the parts of an instruction's address, whose sum is its low 32 bits, and the parity that it waits for."""
     text = next((part for part in instruction.operands if "[" in part and not part.startswith(("c[", "gdesc"))), "")
     found = _ADDRESS.search(text[text.rindex("[") :]) if text else None
     last: Callable[[Registers], Value] = evaluate.operand(instruction.operands[-1], constants) if instruction.operands else lambda _: None
@@ -225,7 +225,7 @@ def _address(instruction: Instruction, constants: Constants) -> tuple[str, list[
 
 
 def _needed(program: Program) -> set[str]:
-    """The registers and predicates that branches and addresses come from."""
+    """The registers and predicates that determine branches and addresses."""
     code = program.instructions
     found: set[str] = set()
     for instruction in code:
@@ -252,6 +252,6 @@ def _needed(program: Program) -> set[str]:
 
 
 def _names(text: str, *, pairs: bool = False) -> set[str]:
-    """The registers and predicates in a text; with `pairs` the one behind each as well."""
+    """The registers and predicates in a text; with `pairs`, also the one after each."""
     names = set(re.findall(r"\bU?[RP]\d+\b", text))
     return names | {evaluate.next_register(name) for name in names if "R" in name} if pairs else names

@@ -1,6 +1,4 @@
-"""Blocks of a grid over the multiprocessors of a chip: how many one of them gets, how many it holds at a time, and what that means in
-words.
-"""
+"""Distributes the blocks of a grid over the multiprocessors of a chip, and describes the result in words."""
 
 from __future__ import annotations
 
@@ -18,22 +16,22 @@ class Waves:
 
     @property
     def most(self) -> int:
-        """What the busiest multiprocessor gets, where they are given out evenly."""
+        """The blocks of the busiest multiprocessor, if they are distributed evenly."""
         return -(-self.blocks // self.multiprocessors)
 
     @property
     def count(self) -> float:
-        """How many times over the grid fills the chip."""
+        """How many times the grid fills the chip."""
         return self.blocks / (self.held * self.multiprocessors)
 
     @property
     def idle(self) -> float:
-        """The part of the busiest multiprocessor's time in which the others have nothing, in the mean."""
+        """The average share of the busiest multiprocessor's time in which the others are idle."""
         return 1 - self.blocks / (self.most * self.multiprocessors)
 
     @property
     def words(self) -> str:
-        """What is wrong with how the grid fills the chip, or "" where less than a tenth is lost."""
+        """The problem with how the grid fills the chip, or "" if less than a tenth is lost."""
         if self.idle < 0.1:
             return ""
         if self.blocks < self.multiprocessors:

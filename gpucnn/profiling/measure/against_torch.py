@@ -64,7 +64,7 @@ def compare(
 
 
 def _reference(call: Call, torch: Any) -> Callable[[], Any] | None:
-    """A function that does the same work in PyTorch on the same memory, by as many PyTorch calls as that takes."""
+    """A function that does the same work in PyTorch on the same memory, with as many PyTorch calls as needed."""
     row = OPERATIONS.get(call.op)
     windows = [call.arguments[name] for name in ("window", "pool_window") if name in call.arguments]
     if row is None or row.twin is None or not all(map(_has_equal, windows)):

@@ -111,8 +111,8 @@ class Bench:
         return buffers_needed(size, self.gpu.cache, int(self.xp.cuda.runtime.memGetInfo()[0]) // ROOM)
 
     def replays(self, launches: Sequence[Launch], *, copied: bool) -> list[Run]:
-        """The launches, ready to be done again on the stream that is then the current one: with their own arrays, or with copies, where
-        what was one array stays one."""
+        """The launches, ready to be repeated on the stream that is then current, with their own arrays or with copies; arrays that were
+        shared stay shared."""
         views: dict[Any, Any] = {}
         for launch in launches:
             for array in launch.arrays:
@@ -124,7 +124,7 @@ class Bench:
         launch.run(external_stream(self.xp.cuda.get_current_stream().ptr), arguments)
 
     def side_by_side(self, runs: Sequence[Run], places: Sequence[Place]) -> Run:
-        """The launches of a step as one, on branches as in the step's graph; `places` says where each of them stands (bounds.Forks)."""
+        """The launches of a step as one, on branches as in the step's graph; `places` are their forks (bounds.Forks)."""
         branches = Branches(self.xp.cuda, self.stream)
 
         def run() -> None:
@@ -152,7 +152,7 @@ class Bench:
 
 
 def _close(opened: list[tuple[int, Any, contextlib.ExitStack]], left: int) -> None:
-    """Joins the forks within the first `left` of those that are open."""
+    """Joins all open forks except the first `left`."""
     while len(opened) > left:
         opened.pop()[2].close()
 
@@ -168,5 +168,5 @@ def one_after_the_other(runs: Sequence[Run]) -> Run:
 
 
 def _with(arguments: tuple[Any, ...], views: dict[Any, Any]) -> tuple[Any, ...]:
-    """The arguments with other arrays in place of theirs."""
+    """The arguments with their arrays replaced."""
     return tuple(views[address_of(argument)] if getattr(argument, "shape", ()) else argument for argument in arguments)

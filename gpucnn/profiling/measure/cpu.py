@@ -103,8 +103,8 @@ def profile(workload: Workload, selection: Selection, torch: Any, say: Say) -> P
 
 
 def measure_ceilings() -> Ceilings:
-    """This machine's copy bandwidth and float32 product rate, on the threads that the operations use, and the cost of an operation with
-    next to nothing to do."""
+    """This machine's copy bandwidth and float32 product rate, on the threads that the operations use, and the cost of a minimal
+    operation."""
     count = COPY // 4
     source, target = np.ones(count, np.float32), np.zeros(count, np.float32)
 
@@ -138,7 +138,7 @@ def _higher(one: Ceilings, other: Ceilings) -> Ceilings:
 
 
 def _checked(workload: Workload) -> tuple[list[Call], list[float | None], list[str]]:
-    """The calls of a step, the error of each, and the road that it took."""
+    """The calls of a step, the error of each, and what computed it."""
     calls: list[Call] = []
     errors: list[float | None] = []
     roads: list[str] = []
@@ -157,7 +157,7 @@ def _checked(workload: Workload) -> tuple[list[Call], list[float | None], list[s
 
 
 def _timed(workload: Workload, count: int) -> tuple[list[float], list[list[float]], list[list[float]]]:
-    """Seconds of whole steps, and of each call in them with when it began."""
+    """Seconds of whole steps and of each call in them, with the time when it began."""
     times: list[list[float]] = [[] for _ in range(count)]
     starts: list[list[float]] = [[] for _ in range(count)]
     steps: list[float] = []

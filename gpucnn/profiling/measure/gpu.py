@@ -57,11 +57,11 @@ def profile(workload: Workload, selection: Selection, torch: Any, say: Say, argu
         say("measuring steps")
         eager, host, starts = _steps(workload, bench, len(recorded))
         launches = [launch for item in recorded for launch in item.launches]
-        # No memory serves two launches, because all that they were given is still held: so those of two branches may overlap.
+        # No two launches share memory, because all their arguments are still held: so those of two branches may overlap.
         places = [place for place, item in zip(forks.places, recorded, strict=True) for _ in item.launches]
         graph = measure(bench.clock, [bench.side_by_side(bench.replays(launches, copied=False), places)])
         rows: list[Row] = []
-        indices: list[int] = []  # of the rows among the launches
+        indices: list[int] = []  # positions of the rows among the launches
         first = 0
         for index, item in enumerate(recorded):
             own = range(first, first := first + len(item.launches))
@@ -110,8 +110,8 @@ def planned(workload: Workload) -> list[Part]:
 
 
 def record(workload: Workload, forks: bounds.Forks) -> list[Recorded]:
-    """A step, every operation of which is compared with the CPU's in float64. Runs two before, so that everything is compiled. forks: is
-    told where each call stands."""
+    """A step in which every operation is compared with the CPU's in float64. Two steps run before it, so that everything is compiled.
+    forks: records the forks of each call."""
     for _ in range(2):
         workload.step()
     found: list[Recorded] = []
@@ -130,7 +130,7 @@ def record(workload: Workload, forks: bounds.Forks) -> list[Recorded]:
 
 
 def measure_ceilings(bench: Bench) -> Ceilings:
-    """Copying from memory to memory, reading and writing counted; FMAs; and a kernel that has nothing to do."""
+    """The rates of copying, counting reads and writes, and of FMAs, and the time of an empty kernel."""
     xp, stream, clock, gpu = bench.xp, bench.stream, bench.clock, bench.gpu
     count = max(256 << 20, 4 * gpu.cache)
     source, target = xp.zeros(count, "uint8"), xp.zeros(count, "uint8")

@@ -46,12 +46,12 @@ def name_kernels(parts: Iterable[Part]) -> None:
 
 
 def function_name(launch: Launch) -> str:
-    """The tools' name of its kernel: that of the Python function."""
+    """The name of its kernel in the tools: that of the Python function."""
     return str(launch.kernel.py_func.__qualname__).rpartition(".")[2]
 
 
 def commands(launches: Sequence[Launch], slowest: int, arguments: Sequence[str]) -> dict[str, str]:
-    """The commands to look closer at one of the launches of a step: `arguments` are those of the gpucnn profile that found it."""
+    """The commands that examine one launch of a step closely; `arguments` are those of the gpucnn profile command that found it."""
     again = shlex.join(["gpucnn", "profile", *arguments, *([] if "--lineinfo" in arguments else ["--lineinfo"])])
     name = function_name(launches[slowest])
     before = sum(name in function_name(launch) for launch in launches[:slowest])  # the tool looks for the name anywhere in a kernel's

@@ -104,6 +104,6 @@ def buffers_needed(bytes_of_one: int, cache: int, room: int) -> int:
 
 
 def _runs(single: float, multiple: int) -> int:
-    """The number of runs that make a sample long enough; a multiple, so that every buffer has its turn as often as the others."""
+    """The number of runs that make a sample long enough; a multiple, so that every buffer is used equally often."""
     wanted = min(MOST_RUNS, max(1, round(LEAST_SAMPLE / single) if single > 0 else MOST_RUNS))
     return max(1, wanted // multiple) * multiple

@@ -74,10 +74,10 @@ def expect(call: Call) -> Expected | None:
     references = _arrays(_results(rule, arguments, reference(**arguments)))
     if rule.terms is None:
         sizes = tuple(np.abs(each) for each in references)
-        roundings = 64.0  # exponentials are good to some roundings of what goes into them
+        roundings = 64.0  # exponentials are accurate to a few roundings of their arguments
     else:
         absolute = {name: np.abs(value) if name != "relu" and _floating(value) else value for name, value in arguments.items()}
-        # One of the CPU's roads is Winograd's algorithm, whose errors come from whole tiles: other outputs' sums, and pixels beside a
+        # The CPU may use Winograd's algorithm, whose errors come from whole tiles: other outputs' sums, and pixels beside a
         # tap's.
         tiles = rule.planes and isinstance(call.arguments[rule.cut[0]], np.ndarray)
         if tiles:
@@ -98,7 +98,7 @@ def expect(call: Call) -> Expected | None:
 
 
 def _largest_near(x: Any) -> Any:
-    """Each pixel of x (N, C, H, W) becomes the largest in a tile's reach, which is five pixels to each side."""
+    """Replaces each pixel of x (N, C, H, W) by the largest one within a tile's reach, five pixels on each side."""
     for axis in (2, 3):
         padded = np.pad(x, [(0, 0) if other != axis else (5, 5) for other in range(4)])
         x = np.lib.stride_tricks.sliding_window_view(padded, 11, axis).max(-1)
@@ -130,7 +130,7 @@ def _arrays(results: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _double(value: Any) -> Any:
-    """An array as NumPy has it, float64 where it is float32, and never the same memory."""
+    """A copy of an array for NumPy, with float64 in place of float32."""
     if isinstance(value, tuple):  # arrays that go together, such as a mean and a variance
         return tuple(map(_double, value))
     if not hasattr(value, "dtype"):

@@ -37,7 +37,7 @@ def parts(call: Call, launches: Sequence[Launch]) -> list[Part]:
 
 
 def _between(argument: Any) -> tuple[int, int] | None:
-    """The address of an array whose images lie apart, and the bytes between them all."""
+    """The address of an array with gaps between its images, and the size of all gaps in bytes."""
     flags = getattr(argument, "flags", None)
     if flags is None or not getattr(argument, "ndim", 0) or flags["C_CONTIGUOUS"]:
         return None
@@ -46,9 +46,9 @@ def _between(argument: Any) -> tuple[int, int] | None:
 
 
 def shares(launches: Sequence[Launch], work: Work, apart: Mapping[int, int] | None = None) -> list[tuple[Launch, Work]]:
-    """The share of an operation's work that each of its launches does. One that does it alone does all; the arithmetic of several products
-    is shared by threads; the rest, and a product that has others beside it, moves each of its arrays once. apart: of arrays at an address,
-    the bytes between their images, which are not theirs."""
+    """The share of an operation's work that each of its launches does. A single launch does all of it. Several products share the
+    arithmetic by threads; other launches, and products beside others, move each of their arrays once. apart: by address of an array,
+    the bytes in gaps between its images, which do not count."""
     products = [launch for launch in launches if launch.name.startswith(PRODUCTS)]
     mains = products or [launch for launch in launches if launch.name not in HELPERS] or list(launches)
     threads = sum(launch.blocks * launch.threads for launch in mains)
@@ -70,7 +70,7 @@ def kernel_name(call: Call, launch: Launch) -> str:
 
 
 def variant_name(call: Call) -> str:
-    """The operation of a call with the variant that is chosen for it: "conv2d-tile128x64". Of one that is done in parts, that of the
+    """The operation of a call with its selected variant: "conv2d-tile128x64". For an operation that is done in parts, the variant of the
     product among them."""
     op, row = call.op, OPERATIONS.get(call.op)
     if row is None or row.problem is None:

@@ -13,7 +13,7 @@ from gpucnn.profiling.what.workload import Workload
 
 
 def of_step(workload: Workload, used: Callable[[], int] | None = None) -> dict[str, int]:
-    """Bytes at the peak of a step: what is always there, and what forward, loss and backward add to it.
+    """Bytes at the peak of a step: the buffers that always exist, and what forward, loss and backward add.
 
     `used` returns the bytes allocated on the workload's device, and is called around every operation; without it the arrays are NumPy's,
     and tracemalloc knows of each.

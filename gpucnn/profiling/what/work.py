@@ -1,8 +1,8 @@
 """The work of an operation, whatever kernel does it: floating-point operations and bytes. Counted, not measured.
 
     Work.flops        an FMA counts as two, as it does for cuDNN and PyTorch. A convolution has 2·N·K·P·Q·(C/groups)·R·S, taps that fall on
-                      padding included, though the plain kernels leave those out.
-    Work.least_bytes  each number of the inputs that is needed read once, each number of the outputs written once: no kernel moves less
+                      padding included, although the plain kernels skip those.
+    Work.least_bytes  each needed number of the inputs read once, each number of the outputs written once: no kernel moves less
 
 The least time of a chip is that of the slower of its two ceilings (S. Williams et al., "Roofline", CACM 2009): its arithmetic takes
 flops / fp32, its memory least_bytes / bandwidth.
@@ -58,7 +58,7 @@ def conv2d_weight_grad(n: int, c: int, k: int, window: Window, groups: int = 1, 
 
 
 def conv2d_relu_max_pool2d(n: int, c: int, k: int, window: Window, pool_window: Window, groups: int = 1, *, bias: bool = False) -> Work:
-    """Convolution, ReLU and max pooling as one: the work of all three, the bytes of none between."""
+    """Convolution, ReLU and max pooling as one: the work of all three, without the bytes of intermediate results."""
     kept = n * k * _area(pool_window.output)
     down, across = _reaches(window, pool_window)
     read = n * c * down.pixels * across.pixels + k * (c // groups) * down.taps * across.taps + bias * k
@@ -79,14 +79,14 @@ def conv2d_relu_max_pool2d_weight_grad(
 
 
 def max_pool2d(n: int, c: int, window: Window) -> Work:
-    """Max pooling and the winners' places. A comparison counts as an operation, one per tap."""
+    """Max pooling and the indices of the maxima. A comparison counts as an operation, one per tap."""
     down, across = _reaches(window)
     results = n * c * _area(window.output)
     return _work(results * _area(window.kernel), n * c * down.pixels * across.pixels + 2 * results)
 
 
 def max_pool2d_grad(n: int, c: int, window: Window) -> Work:
-    """Its gradient: an addition per window, whose winner is one pixel."""
+    """Its gradient: an addition per window, at the pixel of its maximum."""
     windows = n * c * _area(window.output)
     return _work(windows, 2 * windows + n * c * _area(window.input))
 
@@ -105,7 +105,7 @@ def avg_pool2d_grad(n: int, c: int, window: Window) -> Work:
 
 
 def dense(n: int, c: int, k: int, *, bias: bool = False) -> Work:
-    """A dense layer: x (n, c), weight (k, c). Of bias and ReLU only the reading counts."""
+    """A dense layer: x (n, c), weight (k, c). For bias and ReLU, only the reads count."""
     return _product(n, k, c) + _work(0, bias * k)
 
 
@@ -132,7 +132,8 @@ def elementwise(size: int, operations: int, arrays: int) -> Work:
 def softmax_cross_entropy(n: int, k: int, *, of_classes: bool = True) -> Work:
     """Loss, gradient and right answers of n rows of k logits; labels are class numbers, or rows of probabilities.
 
-    Per logit softmax's five operations and the gradient's difference and product; with probabilities the loss's product and sum as well.
+    Per logit there are softmax's five operations and the gradient's difference and product; with probabilities, also the loss's product
+    and sum.
     """
     size = n * k
     return _work((7 if of_classes else 9) * size, 2 * size + (n if of_classes else size) + 2)
@@ -140,7 +141,7 @@ def softmax_cross_entropy(n: int, k: int, *, of_classes: bool = True) -> Work:
 
 @dataclass(frozen=True, slots=True)
 class _Reach:
-    """Along one axis: how many pixels are read, and how many positions and taps read any."""
+    """Along one axis: the number of pixels that are read, and of positions and taps that read any."""
 
     pixels: int
     positions: int
@@ -148,7 +149,7 @@ class _Reach:
 
 
 def _reaches(window: Window, pool_window: Window | None = None) -> tuple[_Reach, _Reach]:
-    """The reach of a window, along rows and along columns; with `pool_window`, only from the positions that a pooling takes up."""
+    """The reach of a window, along rows and along columns; with `pool_window`, only for the positions that the pooling uses."""
     if pool_window is None:
         positions: Iterable[Iterable[int]] = map(range, window.output)
     else:
@@ -166,7 +167,7 @@ def _reach(window: Window, axis: int, positions: Iterable[int]) -> _Reach:
 
 
 def _pixels(window: Window, axis: int) -> list[list[int | None]]:
-    """The pixel that each tap of each position reads; None where that is padding."""
+    """The pixel that each tap of each position reads; None for padding."""
     size, stride, dilation, before = window.input[axis], window.stride[axis], window.dilation[axis], window.padding[axis][0]
     rows = [[p * stride - before + r * dilation for r in range(window.kernel[axis])] for p in range(window.output[axis])]
     return [[pixel if 0 <= pixel < size else None for pixel in row] for row in rows]

@@ -27,7 +27,7 @@ from gpucnn.training.feed import feed_for
 from gpucnn.training.step import TrainingStep
 
 IMAGE = (1, 28, 28)  # the images of the reference networks
-BATCHES, DATA = 64, 64 << 20  # at most: batches of an epoch, and bytes of its images
+BATCHES, DATA = 64, 64 << 20  # limits: batches of an epoch, and bytes of its images
 REPLAYS = 1 << 15  # of a step's launches: each takes a row of the table of learning rates
 
 
@@ -73,7 +73,7 @@ class Training(Workload):
         trained: Any = model
         self._trainer = TrainingStep(trained, model.loss, model.optimizer, graphs=False)
         self._feed = feed_for(self._trainer.graphs, batches)
-        self._trainer.begin(REPLAYS)  # a table that is long enough to replay the launches
+        self._trainer.begin(REPLAYS)  # a table of learning rates that is long enough to replay the launches
         self._epoch = 0
         self._sizes: Iterator[int] = iter(())
 
@@ -115,7 +115,7 @@ class Selection:
     def takes(self, call: Call, model: Sequential) -> bool:
         """Whether a call belongs to it."""
         name = self.layer_name(model)
-        layers = call.layer.split("+")  # those within another have its name before their own
+        layers = call.layer.split("+")  # layers inside another one have its name before their own
         return (self.op is None or kind_of(call.op) == self.op) and (
             name is None or any(layer == name or layer.startswith(f"{name}.") for layer in layers)
         )

@@ -31,7 +31,7 @@ def kind_of(op: str) -> str:
 
 
 def work_of(call: Call) -> Work:
-    """FLOPs and least bytes of a call, ReLU's gradient included where it is taken along."""
+    """FLOPs and least bytes of a call, including ReLU's gradient if the call computes it too."""
     a = call.arguments
     row = OPERATIONS.get(call.op)
     if row is None:  # each array is moved once

@@ -168,11 +168,11 @@ def first_layer(n: int, c: int, k: int, window: Window, *, relu: bool = True) ->
 
 def _samples() -> Iterator[Sample]:
     named = {shape.name: (shape.n, shape.c, shape.k, shape.window) for shape in CONV_SHAPES}
-    yield Sample("m2", convolutions(*named["m2"]))  # whole tiles; the other shapes with many channels are done by the same kernels
+    yield Sample("m2", convolutions(*named["m2"]))  # whole tiles; the other shapes with many channels use the same kernels
     for name in ("m1", "k1"):
         yield Sample(name, convolutions(*named[name]))
         yield Sample(name, first_layer(*named[name]))
-        yield Sample(f"{name}-no-relu", first_layer(*named[name], relu=False))  # where the layer above has taken it along
+        yield Sample(f"{name}-no-relu", first_layer(*named[name], relu=False))  # if the next layer has included it
     odd = 8, 20, 40, conv_window((7, 7), (3, 3), padding=1)
     yield Sample("odd", convolutions(*odd))
     for name, sizes in (("m2", named["m2"]), ("odd", odd)):

@@ -1,7 +1,7 @@
-"""Operations on each number by itself, or on each row of numbers: activations, dropout.
+"""Operations on single numbers or on rows of numbers: activations, dropout.
 
-An activation has its row by what stands beside its CPU operation, in `PER_NUMBER`: how many floating-point operations a number takes.
-The arrays that it must be given, all of one size, are read once, and one is written.
+An activation's row follows from `PER_NUMBER` beside its CPU operation, the number of floating-point operations per number.
+Its required arrays, all of one size, are read once, and one is written.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gpucnn.profiling.what.operations.sample import Ops, Sample, floats
 
 
 def _row(operation: Callable[..., object], each: int) -> Operation:
-    """The row of an activation: a function of arrays that takes `each` operations for a number."""
+    """The row of an activation, a function of arrays with `each` operations per number."""
     given = tuple(name for name, one in inspect.signature(operation).parameters.items() if one.default is one.empty)
     return Operation("activation", lambda a: work.elementwise(int(a[given[0]].size), each, len(given) + 1), Rule(given))
 

@@ -1,4 +1,4 @@
-"""Where branches of a network meet: sums, and channels beside one another."""
+"""Operations that join the branches of a network: sums, and concatenation of channels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gpucnn.profiling.what.operations.sample import Ops, Sample, floats
 
 
 def joined(ops: Ops) -> None:
-    """A sum of two branches, and a branch that is copied to where both are."""
+    """A sum of two branches, and a branch that is copied to the array of both."""
     x, other = floats(64, 32, 28, 28), floats(64, 32, 28, 28)
     ops.add(x, other, relu=True)
     ops.add_bias(x, floats(32))

@@ -1,4 +1,4 @@
-"""Convolution without sharing: at each position a product of its own."""
+"""Convolution without weight sharing: a separate product for each position."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _sizes(a: Arguments) -> tuple[int, int, int]:
 
 
 def _work(a: Arguments) -> Work:
-    """A weight is used once for each image, and is most of what is moved."""
+    """The weight is used once for each image, and accounts for most of the bytes."""
     n, c, k = _sizes(a)
     window = a["window"]
     weights = k * c * math.prod(window.kernel) * math.prod(window.output)
@@ -50,7 +50,7 @@ def _problem(of: Callable[..., Problem]) -> Callable[[Arguments], Problem]:
 
 
 def unshared(ops: Ops) -> None:
-    """A convolution without sharing, and both gradients."""
+    """A convolution without weight sharing, and both gradients."""
     window = conv_window((32, 32), (8, 8), 2, 1)
     x, weight, dy = floats(64, 3, 32, 32), floats(20, 3, 8, 8, *window.output), floats(64, 20, *window.output)
     ops.locally_connected2d(x, weight, floats(20, *window.output), window, relu=True)

@@ -1,4 +1,4 @@
-"""Batch normalization. A channel's statistics are over the whole batch, so that nothing can be cut off for a check."""
+"""Batch normalization. A channel's statistics need the whole batch, so a check cannot use a part of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _on(array: str, operations: int, arrays: int) -> Callable[[Arguments], Work]
 
 
 def normalized(ops: Ops) -> None:
-    """Batch normalization of images, as in training and as in use, and its gradient."""
+    """Batch normalization of images, in training and for predictions, and its gradient."""
     x, each = floats(64, 32, 28, 28), floats(32)
     y, mean, rstd = ops.batch_norm(x, each, each, (each, floats(32)), momentum=0.1, eps=1e-5, relu=True)
     ops.batch_norm_apply(x, each, each, (mean, rstd), eps=1e-5)
@@ -23,10 +23,10 @@ def normalized(ops: Ops) -> None:
 
 
 OPERATIONS = {
-    # The mean takes a sum, the variance a difference and a product that is added, the result a difference and another such product.
+    # The mean needs a sum, the variance a difference and a product that is added, the result a difference and another such product.
     "batch_norm": Operation("norm", _on("x", 7, 2), Rule()),
     "batch_norm_apply": Operation("norm", _on("x", 3, 2), Rule(("x",))),
-    # Sums of dy and of dy times the normalized x, and what dx is made of.
+    # The sums of dy and of dy times the normalized x, and the terms of dx.
     "batch_norm_grad": Operation("norm", _on("dy", 9, 3), Rule(room=("out", "dweight", "dbias"))),
 }
 SAMPLES = (Sample("", normalized),)

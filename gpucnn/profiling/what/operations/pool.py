@@ -96,7 +96,7 @@ def max_pooling(n: int, c: int, window: Window) -> Callable[[Ops], None]:
 
 
 def dilated(ops: Ops) -> None:
-    """Pooling that strips do not do."""
+    """Pooling that the strip kernels do not support."""
     window = pool_window((32, 32), 3, 2, 1, dilation=2)
     max_pooling(64, 64, window)(ops)
     ops.avg_pool2d(floats(64, 64, *window.input), window)

@@ -1,4 +1,4 @@
-"""What the profiler knows of an operation: a row of the table in gpucnn.profiling.what.operations."""
+"""The profiler's description of an operation: a row of the table in gpucnn.profiling.what.operations."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ ROOM = ("out", "dbias")
 class Rule:
     """The comparison of a result with the same operation on the CPU in float64 (gpucnn.profiling.what.correct).
 
-    cut: the arguments that are cut along `axis`, where looking at all of them would take long; at `most` so many elements of it.
-    first: the first elements are taken and no others, because a result depends on its place.
-    terms: how many products a result is the sum of; None for what is not a sum.
-    room: arguments that results are written to, and that the reference makes for itself.
+    cut: the arguments that are cut along `axis`, to at `most` this many elements, if checking all of them would take long.
+    first: only the first elements are used, because a result depends on its position.
+    terms: the number of products in a result; None if it is not a sum.
+    room: arguments for results, which the reference allocates itself.
     written: arguments that hold the results, for an operation that changes them in place.
-    planes: on the CPU an error may be as large as the largest sum in a plane, or in a filter, has: Winograd's convolution adds up tiles.
-    near: with `planes`, arguments of which the largest number that a tile reaches counts for each.
-    exact: whole numbers must be the same; without it near-equals may have changed places, and they are passed over.
+    planes: on the CPU an error may be as large as that of the largest sum in a plane or filter, because Winograd's algorithm adds up tiles.
+    near: with `planes`, arguments in which the largest number within a tile's reach counts for each.
+    exact: integers must be equal; without it they are not compared, because nearly equal values may have changed places.
     """
 
     cut: tuple[str, ...] = ()
@@ -46,12 +46,12 @@ class Rule:
 class Operation:
     """The profiler's knowledge of one operation, from the arguments of a call.
 
-    kind: what --op takes.
-    work: FLOPs and least bytes, without ReLU's gradient that may be taken along.
+    kind: the value of --op.
+    work: FLOPs and least bytes, not counting a ReLU gradient that it may include.
     rule: how its result is checked.
-    twin: PyTorch's function that does as much, ready to be called on the same memory, given torch as well; None where it has none.
-    sizes: in words; where that is None, the first array's.
-    problem: what kernels are chosen for; None where there is one way to do it.
+    twin: makes PyTorch's equivalent function, on the same memory, given torch; None if there is none.
+    sizes: the sizes in words; if None, those of the first array.
+    problem: the problem for which kernels are selected; None if there is only one way to do it.
     product: for an operation that may be done in parts, the operation among them that is a product.
     """
 
@@ -75,7 +75,7 @@ def first_array(a: Arguments) -> Any:
 
 
 def window_words(window: Any, usual_stride: tuple[int, int]) -> str:
-    """Stride, padding and dilation, where they are not the usual ones."""
+    """Stride, padding and dilation, unless they have their defaults."""
 
     def pair(sides: tuple[int, int]) -> str:
         return str(sides[0]) if sides[0] == sides[1] else times(sides)
@@ -93,7 +93,7 @@ def taps(a: Arguments) -> int:
 
 
 def filter_terms(a: Arguments) -> int:
-    """The products in a result of a filter, or of a row of weights."""
+    """The number of products in a result of a filter, or of a row of weights."""
     return int(math.prod(a["weight"].shape[1:]))
 
 
@@ -101,7 +101,7 @@ def filter_terms(a: Arguments) -> int:
 
 
 def torch_window(window: Any) -> tuple[list[int], list[int], list[int], list[int]]:
-    """Stride, padding, dilation and kernel, as PyTorch wants them."""
+    """Stride, padding, dilation and kernel in PyTorch's form."""
     return list(window.stride), [begin for begin, _ in window.padding], list(window.dilation), list(window.kernel)
 
 
@@ -111,6 +111,6 @@ def with_relu(run: Run, relu: bool) -> Run:
 
 
 def with_relu_grad(run: Run, relu: Any, torch: Any) -> Run:
-    """`run`, and ReLU's gradient after it, where `relu` is what ReLU made."""
+    """`run`, and ReLU's gradient after it, given ReLU's output `relu`."""
     backward = torch.ops.aten.threshold_backward
     return run if relu is None else lambda: backward(run(), relu, 0)

@@ -14,8 +14,8 @@ Ops: TypeAlias = ModuleType  # the operations of a device
 
 @dataclass(frozen=True)
 class Sample:
-    """A case: its name, and the operations that it runs. `variants`: each in all the ways that there are, and not only in the one that
-    would be chosen."""
+    """A case: its name, and the operations that it runs. `variants`: run each operation with all its variants, not only with the
+    selected one."""
 
     name: str
     run: Callable[[Ops], object]
@@ -23,7 +23,7 @@ class Sample:
 
 
 def floats(*shape: int) -> Any:
-    """float32 that nobody fills: memory that is never touched takes no room."""
+    """An uninitialized float32 array: memory that is never touched is not allocated."""
     return np.empty(shape, np.float32)
 
 

@@ -1,4 +1,4 @@
-"""What a training step does around the model: batches, losses, what is counted, and updates."""
+"""The operations of a training step around the model: batches, losses, counters and updates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gpucnn.profiling.what.operations.row import Arguments, Operation, Rule, tim
 from gpucnn.profiling.what.operations.sample import Ops, Sample, floats, ints
 from gpucnn.profiling.what.work import Work
 
-PART = 1 << 16  # parameters of which an update is looked at
+PART = 1 << 16  # parameters in the update that is checked
 
 
 def _of_bytes(a: Arguments, *names: str) -> int:
@@ -21,7 +21,7 @@ def _of_bytes(a: Arguments, *names: str) -> int:
 
 
 def _gather(a: Arguments) -> Work:
-    """An example is read as it lies in the data set and written as the step wants it; bytes are divided by 255."""
+    """An example is read in the data set's type and written in the step's; bytes are divided by 255."""
     images, x = a["images"], a["x"]
     labels = 2 * _of_bytes(a, "targets")
     order = int(x.shape[0]) * int(a["order"].itemsize)
@@ -29,7 +29,7 @@ def _gather(a: Arguments) -> Work:
 
 
 def _tally(a: Arguments) -> Work:
-    """A row of the table is read and the rates are written; counters and sums are read and written. Some additions."""
+    """Reads a row of the table and writes the rates; reads and writes counters and sums. Some additions."""
     return Work(10, 2 * _of_bytes(a, "counters", "sums") + _of_bytes(a, "rates") * 2 + 8)
 
 
@@ -39,7 +39,7 @@ def _cross_entropy(a: Arguments) -> Work:
 
 
 def _dense_cross_entropy(a: Arguments) -> Work:
-    """Both, without the logits' way to memory and back."""
+    """Both, without writing the logits to memory and reading them back."""
     (n, c), k = map(int, a["x"].shape), int(a["weight"].shape[0])
     layer, loss = work.dense(n, c, k, bias=a["bias"] is not None), work.softmax_cross_entropy(n, k)
     return Work(layer.flops + loss.flops, layer.least_bytes + loss.least_bytes - 2 * 4 * n * k + 8 * n - 8)
