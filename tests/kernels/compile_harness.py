@@ -34,6 +34,7 @@ MOST_REGISTERS = {
     "*-tile64x64": 170,  # six of 64
     "*-tile64x32": 128,  # eight of 64
     "*_weight_grad-tensor*": 128,
+    "*-mma*": 255,  # two blocks of 128
     "*-tensor*": 168,  # before they are shared out among the warpgroups
     "conv2d_direct_forward": 80,
     "conv2d_direct_weight_grad_slices": 168,  # 112 sums and what they are made of: three blocks

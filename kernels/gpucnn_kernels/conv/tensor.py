@@ -1,8 +1,14 @@
-"""Convolution on tensor cores: the products of tiled.py by other kernels, on chips where these are known to be correct."""
+"""Convolution on tensor cores: the products of tiled.py by other kernels.
+
+Hopper's own (`tensor128x64` and the like) are chosen by the rules, since an H100 has confirmed them; those in TF32, and those by warps
+(`mma128x64`), which every chip from Ampere on can run, come by `gpucnn tune`, by select.override or by the environment alone.
+"""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,8 +19,9 @@ from gpucnn_kernels.core.problem import Chip, Problem
 from gpucnn_kernels.core.variant import Variant
 from gpucnn_kernels.engine.operands import IMAGES
 from gpucnn_kernels.engine.product import Product
-from gpucnn_kernels.tensor import product, weight_grad
+from gpucnn_kernels.tensor import pack, product, warps, weight_grad
 from gpucnn_kernels.tensor.product import TensorTile
+from gpucnn_kernels.tensor.warps import WarpTile
 from gpucnn_kernels.tensor.weight_grad import MOST_TAPS, TensorGradTile
 
 CAPABILITY = (9, 0)
@@ -22,6 +29,8 @@ CAPABILITY = (9, 0)
 _LEAST_TERMS = 32  # a sum of fewer may be less exact than FMAs one after the other (tensor/product.py)
 BEST = {128: 2.9, 64: 2.15, 32: 1.4}
 """The speed of a full tile by its columns, as a multiple of the engine's largest: on an H100 124, 93 and 62 TFLOP/s."""
+WARPS = {"mma128x64": WarpTile(64)}
+_WARPS_FROM = (8, 0)  # the compute capability that has mma.sync in TF32, and cp.async
 _UNCONFIRMED = 0.0
 """The same for tiles that no chip has confirmed: all others go first. `gpucnn tune` compares their results before it selects one."""
 
@@ -34,8 +43,20 @@ def gather(tile: TensorTile, one: Gather, epilogue: Epilogue) -> Part:
     rows, walk, put = one.arguments(padded_c, tile.parts * numbers)
     sizes, last = (one.M, one.N, depth), (epilogue.extra, epilogue.relu)
     made = product.product(tile, (rows, walk), (IMAGES, put), sizes, last, one.groups, whole=one.C % tile.BK == 0)
-    pack = tuple(map(np.uint32, (one.N, padded_n // tile.BN, tile.BN, one.C, padded_c, *one.weights)))
-    return Part(made, tile.parts * numbers, product.pack_split_kernel(tile.parts), numbers, pack)
+    how = tuple(map(np.uint32, (one.N, padded_n // tile.BN, tile.BN, one.C, padded_c, *one.weights)))
+    return Part(made, tile.parts * numbers, pack.pack_split_kernel(tile.parts), numbers, how)
+
+
+def gather_by_warps(tile: WarpTile, one: Gather, epilogue: Epilogue) -> Part:
+    """A class of pixels on tensor cores that warps feed, with the weights in the order of their registers."""
+    padded_c, padded_n = one.padded(tile)
+    depth = one.taps * padded_c
+    numbers = depth * padded_n * one.groups
+    rows, walk, put = one.arguments(padded_c, tile.parts * numbers)
+    sizes, last = (one.M, one.N, depth), (epilogue.extra, epilogue.relu)
+    made = warps.product(tile, (rows, walk), (IMAGES, put), sizes, last, one.groups)
+    how = tuple(map(np.uint32, (one.N, padded_n // tile.BN, one.C, padded_c, *one.weights)))
+    return Part(made, tile.parts * numbers, pack.pack_fragments_kernel(tile.parts, tile.BK, tile.BN), numbers, how)
 
 
 def total(tile: TensorGradTile, one: Sum, extra: int, vector: bool, slices: int) -> Product:
@@ -47,24 +68,29 @@ def total(tile: TensorGradTile, one: Sum, extra: int, vector: bool, slices: int)
 
 
 def there(chip: Chip) -> bool:
-    """Whether there are kernels for the tensor cores of a chip."""
+    """Whether there are kernels of its own for the tensor cores of a chip."""
     return chip.capability == CAPABILITY and not PLAIN
 
 
-def _fits(problem: Problem, chip: Chip, most_taps: int | None = None) -> bool:
+def warps_there(chip: Chip) -> bool:
+    """Whether a chip's warps can feed its tensor cores."""
+    return chip.capability >= _WARPS_FROM and not PLAIN
+
+
+def _fits(problem: Problem, chip: Chip, most_taps: int | None = None, has: Callable[[Chip], bool] = there) -> bool:
     """Whether byte offsets within a block fit into 32 bits: over 128 planes, and over a whole image."""
     window = problem.windowed
     planes = [(problem.c, window.input[0] * window.input[1]), (problem.k, window.output[0] * window.output[1])]
     return (
-        there(chip)
+        has(chip)
         and problem.depth >= _LEAST_TERMS
         and (most_taps is None or window.kernel[0] * window.kernel[1] <= most_taps)
         and all(plane < 1 << 23 and channels * plane < 1 << 30 for channels, plane in planes)
     )
 
 
-def _in_tf32(problem: Problem, chip: Chip, most_taps: int | None = None) -> bool:
-    return not problem.exact and _fits(problem, chip, most_taps)
+def _in_tf32(problem: Problem, chip: Chip, most_taps: int | None = None, has: Callable[[Chip], bool] = there) -> bool:
+    return not problem.exact and _fits(problem, chip, most_taps, has)
 
 
 def _variants(columns: int) -> dict[str, Variant]:
@@ -83,4 +109,12 @@ def _variants_in_tf32(columns: int) -> dict[str, Variant]:
     }
 
 
-ALL = [make(columns) for make in (_variants, _variants_in_tf32) for columns in BEST]
+def _variants_by_warps(name: str, tile: WarpTile) -> dict[str, Variant]:
+    fits = functools.partial(_fits if tile.parts == 2 else _in_tf32, has=warps_there)
+    return gathering(name if tile.parts == 2 else f"{name}-tf32", tile, _UNCONFIRMED, gather_by_warps, fits=fits)
+
+
+ALL = [
+    *(make(columns) for make in (_variants, _variants_in_tf32) for columns in BEST),
+    *(_variants_by_warps(name, replace(tile, parts=parts)) for parts in (2, 1) for name, tile in WARPS.items()),
+]

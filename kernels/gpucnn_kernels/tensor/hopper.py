@@ -1,9 +1,7 @@
-"""Hopper's instructions that Numba cannot express: tensor cores fed from registers, asynchronous copies, barriers in memory.
+"""Hopper's own instructions: tensor cores that read shared memory, bulk copies, barriers in memory.
 
-Each is a function that a kernel calls, and becomes the PTX instruction in its docstring ("PTX ISA", NVIDIA; chapters 9.7.9 on copies,
-9.7.13 on barriers, 9.7.16 on wgmma). They exist for compute capability 9.0a alone, and Numba's simulator has none of them.
-
-Addresses in shared memory are 32-bit numbers of bytes, as `shared_address` gives them; those in global memory are 64-bit ones.
+As those of instructions.py, which has what older chips have as well ("PTX ISA", NVIDIA; chapters 9.7.9 on copies, 9.7.13 on barriers,
+9.7.16 on wgmma). They exist for compute capability 9.0a alone.
 
 **wgmma**, the central instruction, is issued by the four warps of a warpgroup together. It multiplies a (64, 8) by b (8, N) in
 TF32, which is float32 with 10 instead of 23 bits behind the point, and adds the products to 64 × N sums in float32, N / 2 in each
@@ -27,9 +25,7 @@ from typing import Any
 from llvmlite import ir
 
 from gpucnn_kernels.core._numba import intrinsic, types
-
-_F, _I, _L, _V = ir.FloatType(), ir.IntType(32), ir.IntType(64), ir.VoidType()
-_LLVM = {types.float32: _F, types.int32: _I, types.uint32: _I, types.uint64: _L}
+from gpucnn_kernels.tensor.instructions import instruction
 
 ROW = 32
 """Numbers in a row of b: the depth that is multiplied at a time."""
@@ -45,40 +41,21 @@ DESCRIPTOR = 1 << 62 | 8 * ROW * 4 // 16 << 32 | 1 << 16
 tile's address, a multiple of 1024, in units of 16 bytes; and 2 for each step of 8 along the depth."""
 
 
-def _instruction(text: str, constraints: str, *kinds: Any, gives: Any = None) -> Any:
-    """A function that is one instruction; its arguments have these kinds, in the order in which the text numbers them."""
-    signature = (types.void if gives is None else gives)(*kinds)
-    kind = ir.FunctionType(_V if gives is None else _LLVM[gives], [_LLVM[each] for each in kinds])
-
-    def generate(context, builder, signature, arguments):
-        result = builder.call(ir.InlineAsm(kind, text, constraints, side_effect=True), arguments)
-        return context.get_dummy_value() if gives is None else result
-
-    # Numba needs to see the real number of parameters.
-    made = (
-        lambda typing_context: (signature, generate),
-        lambda typing_context, a: (signature, generate),
-        lambda typing_context, a, b: (signature, generate),
-        lambda typing_context, a, b, c: (signature, generate),
-        lambda typing_context, a, b, c, d: (signature, generate),
-    )
-    return intrinsic(made[len(kinds)])
-
-
+_F, _I, _L = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _U, _UL = types.uint32, types.uint64
 
 # Barriers in shared memory, 8 bytes each. A phase ends when all announced threads and all expected bytes have arrived.
-barrier_begin = _instruction("mbarrier.init.shared::cta.b64 [$0], $1;", "r,r,~{memory}", _U, _U)
+barrier_begin = instruction("mbarrier.init.shared::cta.b64 [$0], $1;", "r,r,~{memory}", _U, _U)
 """(address, arrivals): a new barrier, for this number of arrivals in each phase."""
-barriers_begun = _instruction("fence.mbarrier_init.release.cluster;", "~{memory}")
+barriers_begun = instruction("fence.mbarrier_init.release.cluster;", "~{memory}")
 """Makes new barriers visible to copies as well."""
-arrive = _instruction("mbarrier.arrive.shared::cta.b64 _, [$0];", "r,~{memory}", _U)
+arrive = instruction("mbarrier.arrive.shared::cta.b64 _, [$0];", "r,~{memory}", _U)
 """(address): one arrival."""
-arrive_expecting = _instruction("mbarrier.arrive.expect_tx.shared::cta.b64 _, [$0], $1;", "r,r,~{memory}", _U, _U)
+arrive_expecting = instruction("mbarrier.arrive.expect_tx.shared::cta.b64 _, [$0], $1;", "r,r,~{memory}", _U, _U)
 """(address, bytes): one arrival, and the phase does not end before that many bytes have been copied."""
-arrive_with_copies = _instruction("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [$0];", "r,~{memory}", _U)
+arrive_with_copies = instruction("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [$0];", "r,~{memory}", _U)
 """(address): one arrival, once everything that this thread has begun to copy by `copy_word` has arrived."""
-has_ended = _instruction(
+has_ended = instruction(
     "{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [$1], $2;\nselp.u32 $0, 1, 0, p;\n}",
     "=r,r,r,~{memory}",
     _U,
@@ -87,85 +64,33 @@ has_ended = _instruction(
 )
 """(address, parity) → 1 if the phase of that parity has ended; waits a while for it otherwise, and gives 0 if that was not enough."""
 
-# Copies from global to shared memory.
-copy_word = _instruction("cp.async.ca.shared.global [$0], [$1], 4, $2;", "r,l,r,~{memory}", _U, _UL, _U)
-"""(to, from, bytes): 4 bytes, of which `bytes` (0 or 4) are read and the rest are 0."""
-copy_four = _instruction("cp.async.cg.shared.global [$0], [$1], 16, $2;", "r,l,r,~{memory}", _U, _UL, _U)
-"""(to, from, bytes): 16 bytes from and to multiples of 16, of which `bytes` (0 or 16) are read and the rest are 0."""
-copies_commit = _instruction("cp.async.commit_group;", "~{memory}")
-"""Makes a group of the copies that this thread has begun since the last group."""
-
-
-@functools.cache
-def copies_wait(groups: int) -> Any:
-    """(): waits until all but the last `groups` groups of this thread's copies have arrived, for this thread to read."""
-    return _instruction(f"cp.async.wait_group {groups};", "~{memory}")
-
-
-copy_bulk = _instruction(
+# Copies from global to shared memory; instructions.py has those of single words.
+copy_bulk = instruction(
     "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [$0], [$1], $2, [$3];", "r,l,r,r,~{memory}", _U, _UL, _U, _U
 )
 """(to, from, bytes, barrier): a multiple of 16 bytes from and to multiples of 16, by the copying engine, which tells the barrier."""
 
 # Tensor cores.
-products_begin = _instruction("wgmma.fence.sync.aligned;", "~{memory}")
+products_begin = instruction("wgmma.fence.sync.aligned;", "~{memory}")
 """Orders the registers: the next products take what they hold now."""
-products_commit = _instruction("wgmma.commit_group.sync.aligned;", "~{memory}")
-products_wait = _instruction("wgmma.wait_group.sync.aligned 0;", "~{memory}")
+products_commit = instruction("wgmma.commit_group.sync.aligned;", "~{memory}")
+products_wait = instruction("wgmma.wait_group.sync.aligned 0;", "~{memory}")
 """Waits until all committed products are in the sums, and b has been read."""
 
-to_tf32 = _instruction("cvt.rna.tf32.f32 $0, $1;", "=r,f", types.float32, gives=_U)
-"""(number) → the bits of it rounded to TF32, to nearest, ties away from zero; NaN stays NaN, and infinities what they are."""
-
-written_for_products = _instruction("fence.proxy.async.shared::cta;", "~{memory}")
+written_for_products = instruction("fence.proxy.async.shared::cta;", "~{memory}")
 """Makes what this thread has written to shared memory visible to wgmma, which reads it through another path."""
 
 
 @functools.cache
 def take_registers(count: int) -> Any:
     """(): raises the registers of this warpgroup's threads to this number, a multiple of 8, once others have released theirs."""
-    return _instruction(f"setmaxnreg.inc.sync.aligned.u32 {count};", "~{memory}")
+    return instruction(f"setmaxnreg.inc.sync.aligned.u32 {count};", "~{memory}")
 
 
 @functools.cache
 def give_registers(count: int) -> Any:
     """(): lowers the registers of this warpgroup's threads to this number, a multiple of 8."""
-    return _instruction(f"setmaxnreg.dec.sync.aligned.u32 {count};", "~{memory}")
-
-
-@intrinsic
-def shared_address(typing_context, array):
-    """The address of a shared array."""
-
-    def generate(context, builder, signature, arguments):
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        if data.type.addrspace == 0:
-            data = builder.addrspacecast(data, ir.PointerType(data.type.pointee, 3))
-        return builder.ptrtoint(data, _I)
-
-    return types.uint32(array), generate
-
-
-@intrinsic
-def global_address(typing_context, array):
-    """The address of an array in global memory."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.ptrtoint(context.make_array(signature.args[0])(context, builder, arguments[0]).data, _L)
-
-    return types.uint64(array), generate
-
-
-@intrinsic
-def bits_of(typing_context, number):
-    """The 32 bits of a float32."""
-    return types.uint32(types.float32), lambda context, builder, signature, arguments: builder.bitcast(arguments[0], _I)
-
-
-@intrinsic
-def number_of(typing_context, bits):
-    """The float32 of 32 bits."""
-    return types.float32(types.uint32), lambda context, builder, signature, arguments: builder.bitcast(arguments[0], _F)
+    return instruction(f"setmaxnreg.dec.sync.aligned.u32 {count};", "~{memory}")
 
 
 @functools.cache

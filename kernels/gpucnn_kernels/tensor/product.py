@@ -18,7 +18,7 @@ the result's root mean square, and 8.1 · 10⁻⁷ for cuDNN in float32).
 
 Three warpgroups of 128 threads. The first only copies: each of its threads owns a row of a, that is a position in the images, and fetches
 32 channels of it for the tap whose turn it is (`copy_word`: neighbours in the image are neighbours in memory, but they begin anywhere, so
-no more than one word can be fetched at a time); and b's part comes as one bulk copy, because `pack_split` has laid it out beforehand just
+no more than one word can be fetched at a time); and b's part comes as one bulk copy, because pack.py has laid it out beforehand just
 as wgmma wants it, big and small parts. The other two multiply, 64 rows each: they read a from shared memory into registers, take it
 apart there, and leave b where it is. Between them stand a few stages of shared memory, with two barriers each: "full" (all is there) and
 "empty" (both have read it). Nobody waits for memory as long as a stage is full.
@@ -43,14 +43,14 @@ import numpy as np
 
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32, uint64
 from gpucnn_kernels.core.compile import device, kernel
-from gpucnn_kernels.core.integers import divide, split
+from gpucnn_kernels.core.integers import divide
 from gpucnn_kernels.core.unroll import unrolled
-from gpucnn_kernels.engine.loop import finish, kept
 from gpucnn_kernels.engine.operands import PIXELS
 from gpucnn_kernels.engine.product import Product
-from gpucnn_kernels.engine.tiles import BIAS, MASK, Store
-from gpucnn_kernels.tensor import hopper
-from gpucnn_kernels.tensor.stages import DEPTH, HEAD, MOST_SHARED, begin_stages, first_part, multiplier
+from gpucnn_kernels.engine.tiles import Store
+from gpucnn_kernels.tensor import hopper, instructions
+from gpucnn_kernels.tensor.results import writer
+from gpucnn_kernels.tensor.stages import DEPTH, HEAD, MOST_SHARED, begin_stages, multiplier
 
 _ROWS = 128  # BM: a row for each thread that copies
 _PITCH = _ROWS + 8  # from a depth of a to the next: then the 32 lanes of a warp read 32 different banks
@@ -84,41 +84,6 @@ class TensorTile:
 
 
 @functools.cache
-def pack_split_kernel(parts: int) -> Any:
-    """The kernel that lays out b for `tensor_kernel`, with both parts of each weight or the big one."""
-    big_of = first_part(parts)
-
-    @kernel
-    def pack_split_kernel(
-        weight, packed, N, tiles_n, BN, C, padded_c, T, U, S, group_size, n_stride, c_stride, first_r, first_s, step_r, step_s
-    ):
-        """packed[group][tap t, u][32 of c][BN of n][big, small][n][c, swizzled] = weight at tap (first + t·step, …), or 0 past the last
-        c and n. A thread for each number of weight, or zero in its place."""
-        i = uint32(cuda.grid(1))
-        if uint32(i * uint32(parts)) >= packed.size:
-            return
-        rest, offset = split(i, uint32(uint32(DEPTH) * BN))
-        first = uint32(rest * uint32(uint32(parts * DEPTH) * BN))
-        row = uint32(offset // uint32(DEPTH))
-        depth = uint32(offset % uint32(DEPTH) ^ uint32(row % uint32(8)) * uint32(4))  # hopper.swizzled, the other way round
-        rest, tile = split(rest, tiles_n)
-        rest, block = split(rest, uint32(padded_c // uint32(DEPTH)))
-        rest, u = split(rest, U)
-        group, t = split(rest, T)
-        n, c = uint32(tile * BN + row), uint32(block * uint32(DEPTH) + depth)
-        value = float32(0)
-        if n < N and c < C:
-            tap = uint32(uint32(first_r + t * step_r) * S + uint32(first_s + u * step_s))
-            value = weight[uint32(uint32(group * group_size + n * n_stride) + uint32(c * c_stride + tap))]
-        big = big_of(value)
-        packed[uint32(first + offset)] = big
-        if parts == 2:
-            packed[uint32(first + offset + uint32(DEPTH) * BN)] = big_of(value - big)
-
-    return pack_split_kernel
-
-
-@functools.cache
 def tensor_kernel(tile: TensorTile, store: Store, whole: bool) -> Any:
     """The kernel: (a, b, extra, c, sizes, epilogue, a_args, c_args), on a grid of blocks of `tile.threads` with `tile.shared` bytes.
 
@@ -129,7 +94,7 @@ def tensor_kernel(tile: TensorTile, store: Store, whole: bool) -> Any:
     BN, stages, stage_bytes = tile.BN, tile.stages, tile.stage
     parts, sums_count, b_numbers = tile.parts, BN // 2, tile.parts * BN * DEPTH
     b_bytes = 4 * b_numbers
-    prepare, row_offset, column_offset = PIXELS.prepare, store.row_offset, store.column_offset
+    prepare, row_offset = PIXELS.prepare, store.row_offset
     give, take = hopper.give_registers(40), hopper.take_registers(232)
     multiply_all = multiplier(BN, stages, stage_bytes, 1, _PITCH, parts)
 
@@ -138,27 +103,11 @@ def tensor_kernel(tile: TensorTile, store: Store, whole: bool) -> Any:
         """Channel i of a thread's pixel, or 0 where there are no more: `channels` is how many there are, none outside the image."""
         there = channels > int32(0) if whole else int32(i) < channels
         beyond = uint32(uint32(i) * step) if whole or there else uint32(0)
-        hopper.copy_word(uint32(to + uint32(i * 4 * _PITCH)), uint64(source + uint64(beyond)), uint32(4) if there else uint32(0))
+        instructions.copy_word(uint32(to + uint32(i * 4 * _PITCH)), uint64(source + uint64(beyond)), uint32(4) if there else uint32(0))
 
     copy_channels = unrolled(copy_channel, DEPTH)
 
-    @device(forceinline=True)
-    def write(number, c, c_args, sizes, epilogue, group, row, row_at, below, below_at, first_column, extra, sums):
-        """The sum of that number: columns by twos, in the thread's first row and in the eighth below."""
-        M, N, _, _, _, _ = sizes
-        extra_role, relu = epilogue
-        column = uint32(first_column + uint32(number // 4 * 8 + number % 2))
-        own, at = (below, below_at) if number % 4 >= 2 else (row, row_at)
-        if own < M and column < N:
-            offset = uint32(at + column_offset(c_args, M, N, group, column))
-            value, shift = sums[number], float32(0)
-            if extra_role == BIAS:
-                shift = extra[uint32(group * N + column)]
-            if extra_role == MASK:
-                value = kept(value, extra[offset])
-            c[offset] = finish(value, shift, relu)
-
-    write_all = unrolled(write, sums_count)
+    write_all = writer(store, sums_count)
 
     @kernel(launch_bounds=(tile.threads, 1))
     def tensor_kernel(a, b, extra, c, sizes, epilogue, a_args, c_args):
@@ -174,7 +123,7 @@ def tensor_kernel(tile: TensorTile, store: Store, whole: bool) -> Any:
         first_row = uint32(uint32(number % tiles_m) * uint32(_ROWS))
         group = uint32(number // tiles_m)
 
-        begin = hopper.shared_address(shared)
+        begin = instructions.shared_address(shared)
         full, empty, stages_at = begin_stages(begin, thread, uint32(stages), uint32(_ROWS + 1))
 
         stage, parity = uint32(0), uint32(0)
@@ -182,8 +131,8 @@ def tensor_kernel(tile: TensorTile, store: Store, whole: bool) -> Any:
             give()
             prepare(a_args, group, uint32(first_row + thread), state, 0)
             _, (padded, padded_by, padded_shift, U, U_by, U_shift, step_h, step_w, channels, H, W, area) = a_args
-            a_at = hopper.global_address(a)
-            b_at = uint64(hopper.global_address(b) + uint64(uint32(group * blocks) * tiles_n + tile_n) * uint64(b_bytes))
+            a_at = instructions.global_address(a)
+            b_at = uint64(instructions.global_address(b) + uint64(uint32(group * blocks) * tiles_n + tile_n) * uint64(b_bytes))
             for block in range(int32(blocks)):
                 while hopper.has_ended(uint32(empty + uint32(stage * uint32(8))), uint32(parity ^ uint32(1))) == 0:
                     pass
@@ -225,7 +174,7 @@ def tensor_kernel(tile: TensorTile, store: Store, whole: bool) -> Any:
             first_column = uint32(uint32(tile_n * uint32(BN)) + uint32(lane % uint32(4)) * uint32(2))
             row_at = row_offset(c_args, M, N, group, row)
             below_at = row_offset(c_args, M, N, group, below)
-            write_all(0, c, c_args, sizes, epilogue, group, row, row_at, below, below_at, first_column, extra, sums)
+            write_all(0, 0, c, c_args, sizes, epilogue, group, row, row_at, below, below_at, first_column, extra, sums)
 
     return tensor_kernel
 

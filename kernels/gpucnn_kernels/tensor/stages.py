@@ -15,18 +15,12 @@ from typing import Any
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32, uint64
 from gpucnn_kernels.core.compile import device
 from gpucnn_kernels.core.unroll import unrolled
-from gpucnn_kernels.tensor import hopper
-from gpucnn_kernels.tensor.hopper import bits_of, number_of
+from gpucnn_kernels.tensor import hopper, instructions
+from gpucnn_kernels.tensor.parts import apart
 
 DEPTH = hopper.ROW  # BK
 HEAD = 1024  # bytes of shared memory for the barriers; the stages begin at a multiple of 1024
 MOST_SHARED = 227 << 10  # bytes that a block may have on Hopper
-
-
-@device(forceinline=True)
-def tf32(bits):
-    """The bits of a float32 rounded to TF32: to nearest, ties away from zero. Some NaN become -0, which their small parts make up for."""
-    return uint32(uint32(bits + uint32(0x1000)) & uint32(0xFFFFE000))
 
 
 @device(forceinline=True)
@@ -42,24 +36,6 @@ def begin_stages(begin, thread, stages, arrivals):
         hopper.barriers_begun()
     cuda.syncthreads()
     return full, empty, uint32(full + uint32(HEAD))
-
-
-@device(forceinline=True)
-def apart(x):
-    """The two parts of a number, as bits."""
-    big = tf32(bits_of(x))
-    return big, bits_of(float32(x - number_of(big)))
-
-
-@functools.cache
-def first_part(parts: int) -> Any:
-    """A function that gives the big one of so many parts of a number, as a number."""
-
-    @device(forceinline=True)
-    def big_of(x):
-        return number_of(tf32(bits_of(float32(x))) if parts == 2 else hopper.to_tf32(float32(x)))
-
-    return big_of
 
 
 @functools.cache
@@ -89,7 +65,7 @@ def multiplier(BN: int, stages: int, stage_bytes: int, row_step: int, depth_step
             multiply(part, big_0, big_1, big_2, big_3, b_small, uint32(1))
             multiply(part, big_0, big_1, big_2, big_3, b_big, uint32(1))
         else:
-            a_0, a_1, a_2, a_3 = hopper.to_tf32(x_0), hopper.to_tf32(x_1), hopper.to_tf32(x_2), hopper.to_tf32(x_3)
+            a_0, a_1, a_2, a_3 = instructions.to_tf32(x_0), instructions.to_tf32(x_1), instructions.to_tf32(x_2), instructions.to_tf32(x_3)
             hopper.products_begin()
             multiply(part, a_0, a_1, a_2, a_3, b_big, keep)
 

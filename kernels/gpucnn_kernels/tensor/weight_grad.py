@@ -33,9 +33,10 @@ from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.core.vector import load_4, store_4
 from gpucnn_kernels.engine.product import Product
 from gpucnn_kernels.engine.tiles import SUMS
-from gpucnn_kernels.tensor import hopper
-from gpucnn_kernels.tensor.hopper import bits_of, number_of
-from gpucnn_kernels.tensor.stages import DEPTH, HEAD, MOST_SHARED, begin_stages, first_part, multiplier
+from gpucnn_kernels.tensor import hopper, instructions
+from gpucnn_kernels.tensor.instructions import bits_of, number_of
+from gpucnn_kernels.tensor.parts import first_part
+from gpucnn_kernels.tensor.stages import DEPTH, HEAD, MOST_SHARED, begin_stages, multiplier
 
 _ROWS = 128
 _PITCH = DEPTH + 4  # from a row of a to the next: then the 32 lanes of a warp read 32 different banks
@@ -92,14 +93,14 @@ def tensor_grad_kernel(tile: TensorGradTile, width: int) -> Any:
     rows_step = 128 // across
     count = BN // rows_step  # copies per thread and block
     raw_bytes, raw_at = 4 * BN * DEPTH, stages * stage_bytes
-    copy, size = (hopper.copy_four, 16) if width == 4 else (hopper.copy_word, 4)
-    wait = hopper.copies_wait(_AHEAD)
+    copy, size = (instructions.copy_four, 16) if width == 4 else (instructions.copy_word, 4)
+    wait = instructions.copies_wait(_AHEAD)
     give, give_fewer, take = hopper.give_registers(56), hopper.give_registers(96), hopper.take_registers(176)
     multiply_all, big_of = multiplier(BN, stages, stage_bytes, _PITCH, 1, parts), first_part(parts)
 
     @device(forceinline=True)
     def copy_pixel(to, pixel_at, offset, bit, taps):
-        hopper.copy_word(to, uint64(pixel_at + uint64(bits_of(offset))), uint32(4) if bits_of(bit) & taps else uint32(0))
+        instructions.copy_word(to, uint64(pixel_at + uint64(bits_of(offset))), uint32(4) if bits_of(bit) & taps else uint32(0))
 
     @device(forceinline=True)
     def copy_rows_of_four(i, table, row, to, pixel_at, taps):
@@ -185,7 +186,7 @@ def tensor_grad_kernel(tile: TensorGradTile, width: int) -> Any:
             offset = uint32(uint32(channel * uint32(H * W)) + uint32(down * W) + right)
             table[uint32(thread * uint32(2))] = number_of(uint32(offset * uint32(4)))
             table[uint32(thread * uint32(2) + uint32(1))] = number_of(uint32(uint32(1) << tap))
-        begin = hopper.shared_address(shared)
+        begin = instructions.shared_address(shared)
         full, empty, stages_at = begin_stages(begin, thread, uint32(stages), uint32(256))  # and a barrier for the table
 
         stage, parity = uint32(0), uint32(0)
@@ -193,7 +194,7 @@ def tensor_grad_kernel(tile: TensorGradTile, width: int) -> Any:
             give()
             (_, taps_of, _, _, S, _, _, group_size, dilation_h, dilation_w, top, left, H, W), walk = x_args
             positions, plane, plane_by, plane_shift, Q, Q_by, Q_shift, image, stride_h, stride_w, _, _ = walk
-            x_at = hopper.global_address(x)
+            x_at = instructions.global_address(x)
             own_rows = uint32(warp * uint32(32))
             for block in range(int32(blocks)):
                 while hopper.has_ended(uint32(empty + uint32(stage * uint32(8))), uint32(parity ^ uint32(1))) == 0:
@@ -233,7 +234,7 @@ def tensor_grad_kernel(tile: TensorGradTile, width: int) -> Any:
             own_column = uint32(first_filter + column)
             filters_left = int32(int32(filters) - int32(own_column))
             step = uint32(uint32(plane) * uint32(4 * rows_step))
-            dy_at = uint64(hopper.global_address(dy) + uint64(uint32(uint32(group * filters) + own_column) * plane) * uint64(4))
+            dy_at = uint64(instructions.global_address(dy) + uint64(uint32(uint32(group * filters) + own_column) * plane) * uint64(4))
             raw_to = uint32(uint32(stages_at + uint32(raw_at)) + uint32(own * uint32(size)))
             raw = uint32(uint32(raw_to - begin) // uint32(4))
             at = uint32(uint32(uint32(stages_at - begin)) // uint32(4)) + uint32(column * uint32(DEPTH))
@@ -248,7 +249,7 @@ def tensor_grad_kernel(tile: TensorGradTile, width: int) -> Any:
                 offset = uint32(position + divide(position, plane_by, plane_shift) * skipped)
                 to = uint32(raw_to + uint32(slot * uint32(raw_bytes)))
                 copy_filters(0, to, uint64(dy_at + uint64(offset) * uint64(4)), step, filters_left, there)
-                hopper.copies_commit()
+                instructions.copies_commit()
                 position = uint32(position + uint32(DEPTH))
                 if block >= 0:
                     wait()

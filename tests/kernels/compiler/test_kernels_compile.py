@@ -20,6 +20,7 @@ PLAIN = names(
     without=[
         "-tile",
         "-tensor",
+        "-mma",
         "pack",
         "sum_slices",
         "direct",

@@ -77,7 +77,11 @@ def agrees(got: Output, operation: Callable[..., Any], *arrays: Any, terms: int,
 
 def products(p: Problem) -> set[str]:
     """The tiles that there are for a convolution on this GPU: short sums are left to FMAs."""
-    return {*TILES, *(f"tensor128x{columns}" for columns in tensor.BEST if tensor.there(select.current_chip()) and p.weight[0].size >= 32)}
+    chip, tiles = select.current_chip(), set(TILES)
+    if p.weight[0].size >= 32:
+        tiles |= {f"tensor128x{columns}" for columns in tensor.BEST if tensor.there(chip)}
+        tiles |= {name for name in tensor.WARPS if tensor.warps_there(chip)}
+    return tiles
 
 
 def every_variant(gpu: Device, p: Problem) -> set[str]:

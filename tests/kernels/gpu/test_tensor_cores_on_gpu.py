@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from kernel_harness import Output, double, normal
+from tensor_cases import SHAPES, case, rounded
 
 from gpucnn.device import Device
 from gpucnn.ops import cpu
@@ -21,16 +22,6 @@ from gpucnn_kernels.conv import tensor
 from tolerances import check
 
 pytestmark = pytest.mark.gpu
-
-SHAPES = {  # images, channels, size, filters, kernel, stride, padding, dilation, groups
-    "whole": (2, 32, (8, 9), 40, (3, 3), 1, 1, 1, 1),
-    "many-filters": (1, 64, (9, 12), 130, (1, 1), 1, 0, 1, 1),
-    "stride": (3, 32, (11, 9), 64, (3, 2), 2, 1, 1, 1),
-    "dilation": (1, 33, (12, 12), 33, (3, 3), 1, 2, 2, 1),
-    "few-channels": (2, 5, (10, 10), 24, (3, 3), (1, 2), 1, 1, 1),
-    "groups": (2, 40, (7, 7), 36, (3, 3), 1, ((0, 1), (2, 0)), 1, 2),
-    "one-position": (40, 9, (5, 5), 150, (5, 5), 1, 0, 1, 1),
-}
 
 
 def named(operation: str, tf32: bool) -> list[str]:
@@ -73,13 +64,6 @@ def test_images_too_large_for_32_bits_are_left_to_fmas(tensor_cores: Device) -> 
         sizes = 1, 32, 64, conv_window((side, side), (3, 3), 1, 1)
         for operation in (problems.conv2d, problems.conv2d_input_grad, problems.conv2d_weight_grad):
             assert bool({*GATHER, *GRAD} & set(select.variants(operation(*sizes)))) == there
-
-
-def case(name: str) -> tuple[Any, ...]:
-    n, c, hw, k, kernel, stride, padding, dilation, groups = SHAPES[name]
-    window = conv_window(hw, kernel, stride, padding, dilation)
-    x = np.maximum(normal(1, n, c, *hw), 0)  # as ReLU leaves it, because its gradient is taken too
-    return window, groups, x, normal(2, k, c // groups, *kernel), normal(3, k), normal(4, n, k, *window.output)
 
 
 @pytest.mark.parametrize(("name", "variant"), with_each(GATHER, ("whole", "stride")))
@@ -162,12 +146,6 @@ def test_the_same_bits_every_time(tensor_cores: Device) -> None:
 
 # One product in TF32 for each: what comes out is, to float32's own tolerance, what factors give that were rounded beforehand; so this finds
 # bits that are cut off in place of being rounded, which a bound on the whole would not.
-
-
-def rounded(array: Any) -> Any:
-    """An array in float64 with its numbers rounded to TF32: to 11 bits, ties away from zero (PTX ISA, cvt.rna)."""
-    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
-    return ((bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32).astype(np.float64)
 
 
 @pytest.mark.parametrize(("name", "variant"), in_tf32(GATHER_TF32))

@@ -1,0 +1,65 @@
+"""Where the numbers of a product of warps lie: in the lanes of a warp, and in shared memory. Plain functions of whole numbers, which the
+kernels call and the tests count with.
+
+Both factors are in shared memory in the order of the registers, so that a lane reads four of them by one instruction: of a the four of a
+product, of b those of two products, either big and small parts or two neighbours. b is packed like that beforehand (pack.py), and copied
+as it is. a comes word by word, as neighbouring threads copy neighbouring pixels; so the 16-byte pieces of a product are exchanged by the
+depth, and their halves by the number of the product, until neither the copies nor the reads touch a bank twice (`a_word`).
+"""
+
+from __future__ import annotations
+
+ROWS, DEPTHS, COLUMNS = 16, 8, 8
+"""A product's size: a has 16 × 8 numbers, b 8 × 8, and there are 16 × 8 sums."""
+WORDS = 128
+"""Words of shared memory that a warp reads at a time: four for each lane."""
+
+
+def a_place(lane: int, register: int) -> tuple[int, int]:
+    """Row and depth of the number of a that a lane has in a register, 0 … 3 (PTX ISA, mma.m16n8k8 in TF32)."""
+    return lane // 4 + register % 2 * 8, lane % 4 + register // 2 * 4
+
+
+def b_place(lane: int, register: int) -> tuple[int, int]:
+    """Depth and column of the number of b that a lane has in a register, 0 or 1."""
+    return lane % 4 + register * 4, lane // 4
+
+
+def c_place(lane: int, register: int) -> tuple[int, int]:
+    """Row and column of a sum that a lane has in a register, 0 … 3."""
+    return lane // 4 + register // 2 * 8, lane % 4 * 2 + register % 2
+
+
+def a_word(BM: int, row: int, depth: int) -> int:
+    """The word of a stage that holds a number of a; BM rows, in products of 16 rows, one after the other for each 8 of depth."""
+    piece = depth % 4 * 8 + (row % 8 ^ depth % 4 * 2)
+    return depth // 8 * (BM * 8) + row // 16 * WORDS + piece * 4 + row // 8 % 2 + (depth // 4 % 2 ^ row // 16 % 2) * 2
+
+
+def a_twist(depth: int) -> int:
+    """What turns the byte of a row's number at depth 0 into that at `depth`, by exclusive or; `a_step` is then to be added.
+
+    4 · a_word(BM, row, depth) = (4 · a_word(BM, row, 0) ^ a_twist(depth)) + a_step(BM, depth)
+    """
+    return depth % 4 * 32 + depth // 4 % 2 * 8
+
+
+def a_step(BM: int, depth: int) -> int:
+    return depth // 8 * (BM * 32) + depth % 4 * 128
+
+
+def a_read(lane: int) -> int:
+    """The first of the four words of a product of a that a lane reads; the registers 0 … 3, or 2, 3, 0, 1 where the product's number among
+    those of its depth is odd."""
+    return (lane % 4 * 8 + (lane // 4 ^ lane % 4 * 2)) * 4
+
+
+def b_word(BN: int, parts: int, column: int, depth: int, part: int) -> int:
+    """The word that holds a part (0 big, 1 small) of a number of b among BN columns, and with the same of other depths of a stage."""
+    pair = column // 8 * parts + part
+    return (depth // 8 * (BN // 16 * parts) + pair // 2) * WORDS + (column % 8 * 4 + depth % 4) * 4 + pair % 2 * 2 + depth // 4 % 2
+
+
+def b_read(lane: int) -> int:
+    """The first of the four words of b that a lane reads: two registers of a pair, then two of the next."""
+    return lane * 4

@@ -1,0 +1,127 @@
+"""Instructions that Numba cannot express, of chips of compute capability 8.0 and newer: asynchronous copies, TF32, products of warps.
+
+Each is a function that a kernel calls, and becomes the PTX instruction in its text ("PTX ISA", NVIDIA; chapters 9.7.9 on copies and
+conversions, 9.7.14 on mma). hopper.py has those of Hopper alone. Numba's simulator has none of them; the virtual GPU has all.
+
+Addresses in shared memory are 32-bit numbers of bytes, as `shared_address` gives them; those in global memory are 64-bit ones.
+
+**mma.sync**, the central one, is issued by a warp. It multiplies a (16, 8) by b (8, 8) in TF32, which is float32 with 10 instead of 23
+bits behind the point, and adds the products to 16 × 8 sums in float32. Each lane of the warp holds four numbers of a, two of b and four
+sums, in registers:
+
+    a   depth 0     1     2     3     4     5     6     7         b   column 0     1    …    7          c   column 0  1     2  3    …   6  7
+    row  0   0.a0  1.a0  2.a0  3.a0  0.a2  1.a2  2.a2  3.a2     depth 0   0.b0  4.b0  …  28.b0      row  0   0.c0 .c1  1.c0 .c1  … 3.c0 .c1
+    row  1   4.a0  5.a0  6.a0  7.a0  4.a2  5.a2  6.a2  7.a2     depth 1   1.b0  5.b0  …  29.b0      row  1   4.c0 .c1  5.c0 .c1  … 7.c0 .c1
+      …                                                         depth 2   2.b0  6.b0  …  30.b0        …
+    row  7  28.a0 29.a0 30.a0 31.a0 28.a2 29.a2 30.a2 31.a2     depth 3   3.b0  7.b0  …  31.b0      row  7  28.c0 .c1 29.c0 .c1  … 31.c0 .c1
+    row  8   0.a1  1.a1  2.a1  3.a1  0.a3  1.a3  2.a3  3.a3     depth 4   0.b1  4.b1  …  28.b1      row  8   0.c2 .c3  1.c2 .c3  … 3.c2 .c3
+      …                                                           …                                   …
+    row 15  28.a1 29.a1 30.a1 31.a1 28.a3 29.a3 30.a3 31.a3     depth 7   3.b1  7.b1  …  31.b1      row 15  28.c2 .c3 29.c2 .c3  … 31.c2 .c3
+
+4.a2 being the register a2 of lane 4. fragments.py has the same as functions, and where the numbers lie in shared memory.
+"""
+
+# Numba works out the types of kernels.
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from llvmlite import ir
+
+from gpucnn_kernels.core._numba import intrinsic, types
+
+_F, _I, _L, _V = ir.FloatType(), ir.IntType(32), ir.IntType(64), ir.VoidType()
+_LLVM = {types.float32: _F, types.int32: _I, types.uint32: _I, types.uint64: _L}
+
+
+def instruction(text: str, constraints: str, *kinds: Any, gives: Any = None) -> Any:
+    """A function that is one instruction; its arguments have these kinds, in the order in which the text numbers them."""
+    signature = (types.void if gives is None else gives)(*kinds)
+    kind = ir.FunctionType(_V if gives is None else _LLVM[gives], [_LLVM[each] for each in kinds])
+
+    def generate(context, builder, signature, arguments):
+        result = builder.call(ir.InlineAsm(kind, text, constraints, side_effect=True), arguments)
+        return context.get_dummy_value() if gives is None else result
+
+    # Numba needs to see the real number of parameters.
+    made = (
+        lambda typing_context: (signature, generate),
+        lambda typing_context, a: (signature, generate),
+        lambda typing_context, a, b: (signature, generate),
+        lambda typing_context, a, b, c: (signature, generate),
+        lambda typing_context, a, b, c, d: (signature, generate),
+    )
+    return intrinsic(made[len(kinds)])
+
+
+_U, _UL = types.uint32, types.uint64
+
+# Copies from global to shared memory.
+copy_word = instruction("cp.async.ca.shared.global [$0], [$1], 4, $2;", "r,l,r,~{memory}", _U, _UL, _U)
+"""(to, from, bytes): 4 bytes, of which `bytes` (0 or 4) are read and the rest are 0."""
+copy_four = instruction("cp.async.cg.shared.global [$0], [$1], 16, $2;", "r,l,r,~{memory}", _U, _UL, _U)
+"""(to, from, bytes): 16 bytes from and to multiples of 16, of which `bytes` (0 or 16) are read and the rest are 0."""
+copies_commit = instruction("cp.async.commit_group;", "~{memory}")
+"""Makes a group of the copies that this thread has begun since the last group."""
+
+
+@functools.cache
+def copies_wait(groups: int) -> Any:
+    """(): waits until all but the last `groups` groups of this thread's copies have arrived, for this thread to read."""
+    return instruction(f"cp.async.wait_group {groups};", "~{memory}")
+
+
+to_tf32 = instruction("cvt.rna.tf32.f32 $0, $1;", "=r,f", types.float32, gives=_U)
+"""(number) → the bits of it rounded to TF32, to nearest, ties away from zero; NaN stays NaN, and infinities what they are."""
+
+
+@intrinsic
+def shared_address(typing_context, array):
+    """The address of a shared array."""
+
+    def generate(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        if data.type.addrspace == 0:
+            data = builder.addrspacecast(data, ir.PointerType(data.type.pointee, 3))
+        return builder.ptrtoint(data, _I)
+
+    return types.uint32(array), generate
+
+
+@intrinsic
+def global_address(typing_context, array):
+    """The address of an array in global memory."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.ptrtoint(context.make_array(signature.args[0])(context, builder, arguments[0]).data, _L)
+
+    return types.uint64(array), generate
+
+
+@intrinsic
+def bits_of(typing_context, number):
+    """The 32 bits of a float32."""
+    return types.uint32(types.float32), lambda context, builder, signature, arguments: builder.bitcast(arguments[0], _I)
+
+
+@intrinsic
+def number_of(typing_context, bits):
+    """The float32 of 32 bits."""
+    return types.float32(types.uint32), lambda context, builder, signature, arguments: builder.bitcast(arguments[0], _F)
+
+
+@intrinsic
+def multiply_warp(typing_context, a0, a1, a2, a3, b0, b1, c0, c1, c2, c3):
+    """(a0, a1, a2, a3, b0, b1, c0, c1, c2, c3) → this lane's four sums c = a · b + c; a and b as bits. All lanes of a warp together."""
+    u, f = types.uint32, types.float32
+
+    def generate(context, builder, signature, arguments):
+        kind = ir.FunctionType(ir.LiteralStructType([_F] * 4), [_I] * 6 + [_F] * 4)
+        text = "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {$0,$1,$2,$3}, {$4,$5,$6,$7}, {$8,$9}, {$10,$11,$12,$13};"
+        result = builder.call(ir.InlineAsm(kind, text, ",".join(["=f"] * 4 + ["r"] * 6 + ["f"] * 4), side_effect=False), arguments)
+        return context.make_tuple(builder, signature.return_type, [builder.extract_value(result, i) for i in range(4)])
+
+    return types.UniTuple(f, 4)(u, u, u, u, u, u, f, f, f, f), generate

@@ -1,0 +1,90 @@
+"""Weights as the kernels on tensor cores read them: rewritten by a launch beforehand, both parts of each or the big one alone."""
+
+# Numba works out the types of kernels.
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from gpucnn_kernels.core._numba import cuda, float32, uint32
+from gpucnn_kernels.core.compile import device, kernel
+from gpucnn_kernels.core.integers import split
+from gpucnn_kernels.tensor import fragments
+from gpucnn_kernels.tensor.hopper import ROW
+from gpucnn_kernels.tensor.parts import first_part
+
+_b_word = device(fragments.b_word, forceinline=True)
+
+
+@device(forceinline=True)
+def _weight_of(weight, rest, row, depth, BK, N, tiles_n, BN, C, padded_c, T, U, S, group_size, places):
+    """The weight in row (filter) and depth (channel) of a tile, or 0 past the last; `rest` counts the tiles as `packed` has them:
+    [group][tap t, u][BK of c][BN of n]. `places`: the steps from one weight to the next, the first tap, and the steps between taps."""
+    n_stride, c_stride, first_r, first_s, step_r, step_s = places
+    rest, tile = split(rest, tiles_n)
+    rest, block = split(rest, uint32(padded_c // BK))
+    rest, u = split(rest, U)
+    group, t = split(rest, T)
+    n, c = uint32(tile * BN + row), uint32(block * BK + depth)
+    value = float32(0)
+    if n < N and c < C:
+        tap = uint32(uint32(first_r + t * step_r) * S + uint32(first_s + u * step_s))
+        value = weight[uint32(uint32(group * group_size + n * n_stride) + uint32(c * c_stride + tap))]
+    return value
+
+
+@functools.cache
+def pack_split_kernel(parts: int) -> Any:
+    """The kernel that lays out b for product.tensor_kernel."""
+    big_of = first_part(parts)
+
+    @kernel
+    def pack_split_kernel(
+        weight, packed, N, tiles_n, BN, C, padded_c, T, U, S, group_size, n_stride, c_stride, first_r, first_s, step_r, step_s
+    ):
+        """packed[group][tap t, u][32 of c][BN of n][big, small][n][c, swizzled] = weight at tap (first + t·step, …), or 0 past the last
+        c and n. A thread for each number of weight, or zero in its place."""
+        i = uint32(cuda.grid(1))
+        if uint32(i * uint32(parts)) >= packed.size:
+            return
+        rest, offset = split(i, uint32(uint32(ROW) * BN))
+        first = uint32(rest * uint32(uint32(parts * ROW) * BN))
+        row = uint32(offset // uint32(ROW))
+        depth = uint32(offset % uint32(ROW) ^ uint32(row % uint32(8)) * uint32(4))  # hopper.swizzled, the other way round
+        places = n_stride, c_stride, first_r, first_s, step_r, step_s
+        value = _weight_of(weight, rest, row, depth, uint32(ROW), N, tiles_n, BN, C, padded_c, T, U, S, group_size, places)
+        big = big_of(value)
+        packed[uint32(first + offset)] = big
+        if parts == 2:
+            packed[uint32(first + offset + uint32(ROW) * BN)] = big_of(value - big)
+
+    return pack_split_kernel
+
+
+@functools.cache
+def pack_fragments_kernel(parts: int, BK: int, BN: int) -> Any:
+    """The kernel that lays out b for warps.warps_kernel."""
+    big_of, size = first_part(parts), BK * BN
+
+    @kernel
+    def pack_fragments_kernel(
+        weight, packed, N, tiles_n, C, padded_c, T, U, S, group_size, n_stride, c_stride, first_r, first_s, step_r, step_s
+    ):
+        """packed[group][tap t, u][BK of c][BN of n][fragments.b_word] = weight at tap (first + t·step, …), or 0 past the last c and n. A
+        thread for each number of weight, or zero in its place."""
+        i = uint32(cuda.grid(1))
+        if uint32(i * uint32(parts)) >= packed.size:
+            return
+        rest, offset = split(i, uint32(size))
+        first = uint32(rest * uint32(parts * size))
+        row, depth = uint32(offset // uint32(BK)), uint32(offset % uint32(BK))
+        places = n_stride, c_stride, first_r, first_s, step_r, step_s
+        value = _weight_of(weight, rest, row, depth, uint32(BK), N, tiles_n, uint32(BN), C, padded_c, T, U, S, group_size, places)
+        big = big_of(value)
+        packed[uint32(first + uint32(_b_word(BN, parts, row, depth, 0)))] = big
+        if parts == 2:
+            packed[uint32(first + uint32(_b_word(BN, parts, row, depth, 1)))] = big_of(value - big)
+
+    return pack_fragments_kernel

@@ -1,0 +1,102 @@
+"""The kernels of warps on tensor cores (mma.sync), on small odd shapes, beside float64.
+
+One shape is quick: it takes the kernel that all others take. On a GPU before Ampere they skip; the virtual GPU has the instructions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from kernel_harness import Output, double, normal
+from tensor_cases import SHAPES, case, rounded
+
+from gpucnn.device import Device
+from gpucnn.ops import cpu
+from gpucnn.ops.shapes import conv_window
+from gpucnn_kernels.choose import select
+from gpucnn_kernels.conv import tensor
+from tolerances import check
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture
+def warps(gpu: Device) -> Device:
+    if not tensor.warps_there(select.current_chip()):
+        pytest.skip("these kernels are for compute capability 8.0 and newer")
+    return gpu
+
+
+def cases() -> list[Any]:
+    """(shape, variant)."""
+    return [
+        pytest.param(name, variant, marks=() if (name, variant) == ("few-channels", "mma128x64") else pytest.mark.slow)
+        for name in SHAPES
+        for first in tensor.WARPS
+        for variant in (first, f"{first}-tf32")
+    ]
+
+
+@pytest.mark.parametrize(("name", "variant"), cases())
+def test_forward_and_gradient_of_the_input(warps: Device, name: str, variant: str) -> None:
+    """With bias, ReLU and its mask; in TF32 what comes out is what factors give that were rounded beforehand."""
+    gpu, exact = warps, not variant.endswith("-tf32")
+    window, groups, x, weight, bias, dy = case(name)
+    y, dx = Output(gpu, dy.shape), Output(gpu, x.shape)
+    with select.override(conv2d=variant, conv2d_input_grad=variant):
+        gpu.ops.conv2d(*map(gpu.array, (x, weight, bias)), window, groups, relu=True, out=y.array, exact=exact)
+        gpu.ops.conv2d_input_grad(*map(gpu.array, (dy, weight)), window, groups, relu=gpu.array(x), out=dx.array, exact=exact)
+
+    def forward(x: Any, weight: Any, bias: Any) -> Any:
+        return cpu.conv2d(x, weight, bias, window, groups, relu=True)
+
+    def backward(dy: Any, weight: Any) -> Any:
+        return cpu.conv2d_input_grad(dy, weight, window, groups, relu=double(x))
+
+    factor = double if exact else rounded
+    for got, operation, arrays, terms, direction in (
+        (y, forward, (factor(x), factor(weight), double(bias)), weight[0].size, "forward"),
+        (dx, backward, (factor(dy), factor(weight)), weight.size // x.shape[1], "input_grad"),
+    ):
+        check(got.result(), operation(*arrays), magnitude=operation(*map(np.abs, arrays)), terms=terms, direction=direction)
+
+
+def test_numbers_of_all_sizes_and_none(warps: Device) -> None:
+    """From 1e-12 to 1e12, that cancel: the small parts count as they do in float32. NaN stays NaN, an infinity becomes one."""
+    gpu, window, random = warps, conv_window((4, 4), (1, 1)), np.random.default_rng(0)
+    x, weight = normal(5, 2, 64, 4, 4), normal(6, 32, 64, 1, 1)
+    x *= np.float32(10.0) ** random.integers(-12, 13, x.shape).astype(np.float32)
+    x[:, 32:] = -x[:, :32]
+    weight[:, 32:] = weight[:, :32] * np.float32(1 + 2**-20)
+    y = Output(gpu, (2, 32, 4, 4))
+    with select.override(conv2d="mma128x64"):
+        gpu.ops.conv2d(gpu.array(x), gpu.array(weight), None, window, out=y.array)
+        wide = double(x), double(weight)
+        expected, magnitude = (cpu.conv2d(*arrays, None, window) for arrays in (wide, map(np.abs, wide)))
+        check(y.result(), expected, magnitude=magnitude, terms=64, direction="forward")
+        for value in (np.nan, np.inf):
+            x[0, 3, 1, 2] = value
+            got = gpu.ops.conv2d(gpu.array(x), gpu.array(weight), None, window).get()
+            assert np.isnan(got[0, :, 1, 2]).all() and np.isfinite(got).sum() == got.size - 32
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, np.uint32(0x7FFFFFFF).view(np.float32)])
+def test_what_is_no_number_stays_what_it_is_in_tf32(warps: Device, value: float) -> None:
+    gpu, window = warps, conv_window((4, 4), (1, 1))
+    x, weight = normal(5, 2, 64, 4, 4), np.abs(normal(6, 32, 64, 1, 1)) + 1
+    x[0, 3, 1, 2] = value
+    with select.override(conv2d="mma128x64-tf32"):
+        got = gpu.ops.conv2d(gpu.array(x), gpu.array(weight), None, window, exact=False).get()
+    np.testing.assert_array_equal(got[0, :, 1, 2], np.full(32, value))
+    assert np.isfinite(got).sum() == got.size - 32
+
+
+def test_the_same_bits_every_time(warps: Device) -> None:
+    gpu = warps
+    window, groups, x, weight, bias, _ = case("few-channels")
+    with select.override(conv2d="mma128x64"):
+        first, second = (gpu.ops.conv2d(*map(gpu.array, (x, weight, bias)), window, groups).get() for _ in range(2))
+    np.testing.assert_array_equal(first, second)

@@ -1,0 +1,36 @@
+"""Convolutions on which kernels on tensor cores are tried, and numbers as TF32 has them.
+
+Whole blocks of channels and ragged ones, strides, dilation, groups, padding on one side, tiles that are half empty.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from kernel_harness import normal
+
+from gpucnn.ops.shapes import conv_window
+
+SHAPES = {  # images, channels, size, filters, kernel, stride, padding, dilation, groups
+    "whole": (2, 32, (8, 9), 40, (3, 3), 1, 1, 1, 1),
+    "many-filters": (1, 64, (9, 12), 130, (1, 1), 1, 0, 1, 1),
+    "stride": (3, 32, (11, 9), 64, (3, 2), 2, 1, 1, 1),
+    "dilation": (1, 33, (12, 12), 33, (3, 3), 1, 2, 2, 1),
+    "few-channels": (2, 5, (10, 10), 24, (3, 3), (1, 2), 1, 1, 1),
+    "groups": (2, 40, (7, 7), 36, (3, 3), 1, ((0, 1), (2, 0)), 1, 2),
+    "one-position": (40, 9, (5, 5), 150, (5, 5), 1, 0, 1, 1),
+}
+
+
+def case(name: str) -> tuple[Any, ...]:
+    n, c, hw, k, kernel, stride, padding, dilation, groups = SHAPES[name]
+    window = conv_window(hw, kernel, stride, padding, dilation)
+    x = np.maximum(normal(1, n, c, *hw), 0)  # as ReLU leaves it, because its gradient is taken too
+    return window, groups, x, normal(2, k, c // groups, *kernel), normal(3, k), normal(4, n, k, *window.output)
+
+
+def rounded(array: Any) -> Any:
+    """An array in float64 with its numbers rounded to TF32: to 11 bits, ties away from zero (PTX ISA, cvt.rna)."""
+    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+    return ((bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32).astype(np.float64)

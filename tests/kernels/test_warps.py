@@ -1,0 +1,231 @@
+"""Products of warps (kernels/gpucnn_kernels/tensor/fragments.py, warps.py) without a GPU: where each number lies, that no bank of shared
+memory is touched twice at a time, how accurate three products in TF32 are, and that the rules never choose what no chip has confirmed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from gpucnn.ops.shapes import conv_window
+from gpucnn_kernels.choose import problems, select
+from gpucnn_kernels.choose.variants import VARIANTS
+from gpucnn_kernels.conv import tensor
+from gpucnn_kernels.tensor import fragments as lie
+from gpucnn_kernels.tensor.warps import WarpTile
+
+Array = npt.NDArray[np.float32]
+TILES = [WarpTile(64), WarpTile(64, parts=1), WarpTile(128)]
+each_tile = pytest.mark.parametrize("tile", TILES, ids=lambda tile: f"{tile.BM}x{tile.BN}-{tile.parts}")
+LANES = range(32)
+
+
+def banks(words: list[int]) -> int:
+    """The passes over the 32 banks that a request for these words takes: the most different words in one bank."""
+    held: dict[int, set[int]] = {}
+    for word in words:
+        held.setdefault(word % 32, set()).add(word)
+    return max(map(len, held.values()))
+
+
+def test_lanes_hold_every_number_once() -> None:
+    for place, registers, size in ((lie.a_place, 4, (16, 8)), (lie.b_place, 2, (8, 8)), (lie.c_place, 4, (16, 8))):
+        places = [place(lane, register) for lane in LANES for register in range(registers)]
+        assert sorted(places) == list(itertools.product(*map(range, size)))
+
+
+@each_tile
+def test_a_lies_as_lanes_read_it(tile: WarpTile) -> None:
+    words = {(row, depth): lie.a_word(tile.BM, row, depth) for row in range(tile.BM) for depth in range(tile.BK)}
+    assert sorted(words.values()) == list(range(tile.BM * tile.BK))
+    for (row, depth), word in words.items():  # as the copying threads work it out, in bytes
+        assert (4 * words[row, 0] ^ lie.a_twist(depth)) + lie.a_step(tile.BM, depth) == 4 * word
+    for k, number, lane in itertools.product(range(tile.BK // 8), range(tile.BM // 16), LANES):
+        first = k * tile.BM * 8 + number * lie.WORDS + lie.a_read(lane)
+        for register in range(4):
+            row, depth = lie.a_place(lane, register)
+            assert words[16 * number + row, 8 * k + depth] == first + (register ^ 2 * (number % 2))
+
+
+@each_tile
+def test_b_lies_as_lanes_read_it(tile: WarpTile) -> None:
+    BN, parts = tile.BN, tile.parts
+    words = {
+        (column, depth, part): lie.b_word(BN, parts, column, depth, part)
+        for column in range(BN)
+        for depth in range(tile.BK)
+        for part in range(parts)
+    }
+    assert sorted(words.values()) == list(range(parts * BN * tile.BK))
+    for k, pair, lane in itertools.product(range(tile.BK // 8), range(BN // 16 * parts), LANES):
+        first = k * BN * 8 * parts + pair * lie.WORDS + lie.b_read(lane)
+        for half, register in itertools.product(range(2), range(2)):
+            depth, column = lie.b_place(lane, register)
+            number, part = (pair, half) if parts == 2 else (2 * pair + half, 0)
+            assert words[8 * number + column, 8 * k + depth, part] == first + 2 * half + register
+
+
+@each_tile
+def test_no_bank_is_touched_twice(tile: WarpTile) -> None:
+    """By a read of 16 bytes eight lanes at a time, by a copy of a word all 32."""
+    for read in (lie.a_read, lie.b_read):
+        for eight in range(4):
+            assert banks([read(lane) + i for lane in range(8 * eight, 8 * eight + 8) for i in range(4)]) == 1
+    for depth, warp in itertools.product(range(tile.BK), range(tile.BM // 32)):
+        assert banks([lie.a_word(tile.BM, 32 * warp + lane, depth) for lane in LANES]) == 1
+    for eight in range(4):  # a copy of 16 bytes by each thread, side by side
+        assert banks([4 * lane + i for lane in range(8 * eight, 8 * eight + 8) for i in range(4)]) == 1
+    assert banks([32 * lane for lane in LANES]) == 32  # what would be found
+
+
+def test_stages_fit_twice_on_every_chip() -> None:
+    for tile in tensor.WARPS.values():
+        for parts in (1, 2):
+            one = WarpTile(tile.BN, parts)
+            assert one.stages >= 3 and one.blocks_per_sm * (one.shared + 1024) <= 100 << 10
+
+
+# Accuracy: what the tensor cores make of registers, by the maps above. They cut sums off where float32 rounds (M. Fasi et al., "Numerical
+# behavior of NVIDIA tensor cores", PeerJ Computer Science, 2021, sections 4.2 and 4.3).
+
+
+def cut(x: Any) -> Array:
+    """Float64 to float32, toward zero."""
+    near = np.float32(x)
+    return np.where(np.abs(np.float64(near)) > np.abs(x), np.nextafter(near, np.float32(0)), near)
+
+
+def in_tf32(x: Array) -> Array:
+    """The upper 19 bits, all that a tensor core looks at."""
+    return (x.view(np.uint32) & np.uint32(0xFFFFE000)).view(np.float32)
+
+
+def rounded(x: Array) -> Array:
+    return ((x.view(np.uint32) + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
+
+
+def mma(a: Array, b: Array, c: Array) -> Array:
+    """One instruction on registers: a (32, 4), b (32, 2), c (32, 4)."""
+    A, B, C = np.zeros((16, 8)), np.zeros((8, 8)), np.zeros((16, 8))
+    for array, held, place in ((A, in_tf32(a), lie.a_place), (B, in_tf32(b), lie.b_place), (C, c, lie.c_place)):
+        for lane, register in np.ndindex(held.shape):
+            array[place(lane, register)] = held[lane, register]
+    result = cut(C + A @ B)
+    return np.array([[result[lie.c_place(lane, register)] for register in range(4)] for lane in LANES], np.float32)
+
+
+def by_warps(a: Array, b: Array, parts: int) -> Array:
+    """a (16, K) · b (K, 8) as warps_kernel works it out, sums taken out every 16 terms."""
+    sums = np.zeros((32, 4), np.float32)
+    for first in range(0, a.shape[1], 16):
+        part = np.zeros((32, 4), np.float32)
+        for k in (first, first + 8):
+            x = np.array([[a[row, k + depth] for row, depth in (lie.a_place(lane, i) for i in range(4))] for lane in LANES])
+            y = np.array([[b[k + depth, column] for depth, column in (lie.b_place(lane, i) for i in range(2))] for lane in LANES])
+            big_x, big_y = rounded(x), rounded(y)
+            if parts == 2:
+                part = mma(x - big_x, big_y, part)
+                part = mma(big_x, rounded(y - big_y), part)
+            part = mma(big_x, big_y, part)
+        sums = sums + part
+    result = np.zeros((16, 8), np.float32)
+    for lane, register in np.ndindex(sums.shape):
+        result[lie.c_place(lane, register)] = sums[lane, register]
+    return result
+
+
+def normal(random: Any, *shape: int) -> Array:
+    return random.standard_normal(shape).astype(np.float32)
+
+
+def wide(random: Any, *shape: int) -> Array:
+    return normal(random, *shape) * np.float32(10.0) ** random.integers(-6, 7, shape).astype(np.float32)
+
+
+def positive(random: Any, *shape: int) -> Array:
+    return np.abs(normal(random, *shape))
+
+
+def cancelling(random: Any, *shape: int) -> Array:
+    """The second half of the depth nearly cancels the first."""
+    x = normal(random, *shape)
+    half = max(shape) // 2
+    if shape[0] == 16:
+        x[:, half:] = -x[:, :half] * np.float32(1 + 2**-18)
+    else:
+        x[half:] = x[:half]
+    return x
+
+
+def at_once(random: Any, *shape: int) -> Array:
+    """The same with each number beside the one that cancels it."""
+    x = cancelling(random, *shape)
+    order = np.arange(max(shape)).reshape(2, -1).T.ravel()
+    return np.ascontiguousarray(x[:, order] if shape[0] == 16 else x[order])
+
+
+@pytest.mark.parametrize("kind", [normal, positive, wide, cancelling, at_once])
+def test_three_products_are_at_least_as_accurate_as_fmas(kind: Callable[..., Array]) -> None:
+    random = np.random.default_rng(1)
+    a, b = kind(random, 16, 576), kind(random, 576, 8)
+    exact, magnitude = np.float64(a) @ np.float64(b), np.abs(np.float64(a)) @ np.abs(np.float64(b))
+    fmas = np.zeros((16, 8), np.float32)
+    for k in range(a.shape[1]):
+        fmas = np.float32(np.float64(fmas) + np.outer(np.float64(a[:, k]), np.float64(b[k])))
+
+    def error(result: Array) -> float:
+        return float(np.sqrt(np.mean(((result - exact) / magnitude) ** 2)))
+
+    three, one = error(by_warps(a, b, 2)), error(by_warps(a, b, 1))
+    if kind is at_once:  # FMAs add nothing but small numbers then, by luck of their order: both are below one rounding of the terms
+        assert three < 2.0**-24
+        return
+    assert three <= error(fmas) and three < 2.0**-22, (three, error(fmas))
+    assert one > 16 * three, "what one product leaves out would be seen"
+
+
+# Selection.
+
+BIG = (256, 64, 128, conv_window((32, 32), (3, 3), 1, 1))
+CHIPS = {"T4": (7, 5), "A100": (8, 0), "RTX 3090": (8, 6), "RTX 4090": (8, 9), "H100": (9, 0), "B200": (10, 0), "RTX 5090": (12, 0)}
+OPERATIONS = [problems.conv2d, problems.conv2d_input_grad]
+needs_instructions = pytest.mark.skipif(tensor.PLAIN, reason="the simulator has no tensor cores")
+
+
+@needs_instructions
+@pytest.mark.parametrize("chip", CHIPS)
+def test_they_are_there_from_ampere_on_and_never_chosen_by_the_rules(chip: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPUCNN_TUNED", "none")
+    with select.for_chip(108, capability=CHIPS[chip]):
+        for operation, exact in itertools.product(OPERATIONS, (True, False)):
+            problem = operation(*BIG, exact=exact)
+            there = {name for name in select.variants(problem) if name.startswith("mma")}
+            twins = {f"{name}-tf32" for name in tensor.WARPS} if not exact else set()
+            assert there == (set() if chip == "T4" else {*tensor.WARPS, *twins})
+            assert select.choose(problem).name.startswith("tensor" if chip == "H100" else "tile")
+            for name in there:
+                with select.override({problem.operation: name}):
+                    assert select.choose(problem).name == name
+                monkeypatch.setenv(select.VARIABLE, f"{problem.operation}={name}")
+                assert select.choose(problem).name == name
+                monkeypatch.delenv(select.VARIABLE)
+
+
+@needs_instructions
+def test_short_sums_and_images_too_large_for_32_bits_are_left_to_fmas() -> None:
+    with select.for_chip(108, capability=(8, 0)):
+        for depth, side, there in ((31, 8, False), (32, 8, True), (32, 2895, True), (32, 2897, False)):
+            found = select.variants(problems.conv2d(1, depth, 64, conv_window((side, side), (1, 1))))
+            assert ("mma128x64" in found) == there
+
+
+def test_a_weight_of_nothing_is_what_keeps_them_back() -> None:
+    """So a chip's confirmation is a number in conv/tensor.py, and nothing else."""
+    for operation in ("conv2d", "conv2d_input_grad"):
+        for variant in VARIANTS[operation]:
+            if variant.name.startswith("mma"):
+                assert variant.weigh(problems.conv2d(*BIG), select.Chip("", 108, (8, 0)))[0] == 0
