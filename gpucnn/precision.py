@@ -4,8 +4,8 @@
     high      factors may be rounded to TF32, 11 bits, with sums in float32: a third of the products
     medium    as high. PyTorch's may round to bfloat16, 8 bits, and there are no such kernels here
 
-Only convolutions of 32 terms or more on a GPU of compute capability 9.0 can tell the difference. No GPU has confirmed the kernels in TF32,
-so they run where `gpucnn tune --precision high` has found them right and fast on this one. On a CPU all products are float32's.
+Only convolutions of 32 terms or more on a GPU of compute capability 8.0 or newer can tell the difference. No GPU has confirmed the kernels
+in TF32, so they run where `gpucnn tune --precision high` has found them right and fast on this one. On a CPU all products are float32's.
 """
 
 from __future__ import annotations

@@ -285,6 +285,13 @@ def test_products_on_tensor_cores() -> None:
     assert run(code).cycles == 2 * 64 / HOPPER.tensor + HOPPER.tensor_latency + 1
 
 
+@pytest.mark.parametrize(("arch", "cycles"), [("sm_80", 8), ("sm_89", 32), ("sm_90", 8 / (2 * 0.62))])
+def test_products_of_warps(arch: str, cycles: float) -> None:
+    """By peaks in TF32: 128 FMAs a cycle in a quarter of an A100, as many as in float32 on consumer chips, and not all of Hopper's."""
+    code = program(*[("HMMA.1688.F32.TF32 R4, R8, R12, R4", 1)] * 10, ("EXIT", 1))
+    assert run(code, units=units_of(ARCHITECTURES[arch])).cycles == pytest.approx(10 * cycles + HOPPER.tensor_latency, abs=1)
+
+
 @pytest.mark.parametrize("code", ["loop", "reads"])
 def test_more_never_takes_less(code: str) -> None:
     """Blocks, warps, latency, and quarters that share the memory; one slot more for blocks is no slower, but for who is at which place."""

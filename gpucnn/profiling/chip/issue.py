@@ -208,7 +208,7 @@ class Quarter:
             return units.special_latency, kind
         if kind == "tensor":
             rows = product_size(instruction)
-            free["tensor"] = max(now, free["tensor"]) + rows / units.tensor
+            free["tensor"] = max(now, free["tensor"]) + rows / (units.tensor * (1 if base == "HGMMA" else units.of_warps))
             if base == "HGMMA":  # four warps' product reads its second factor from shared memory: 8 rows of 4 bytes for each column
                 free["memory"] = max(now, free["memory"]) + rows * 32 / units.bank_bytes
             warp.product = free["tensor"] + units.tensor_latency

@@ -22,12 +22,13 @@ MEMORY = 479 / 1.755e9  # seconds, from memory
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """second_half: whether FMAs have two pipes of 16 lanes and not one. tensor: columns of a product of 16 × n × 8 in TF32 in a cycle.
-    port: bytes from the second-level cache in a cycle. bank_bytes: the
-    same of shared memory. queue: cycles of work that may wait at the memory units before warps do."""
+    """second_half: whether FMAs have two pipes of 16 lanes and not one. tensor: columns of a product of 16 × n × 8 in TF32 in a cycle; of
+    those of single warps (mma.sync) the fraction of_warps. port: bytes from the second-level cache in a cycle. bank_bytes: the same of
+    shared memory. queue: cycles of work that may wait at the memory units before warps do."""
 
     second_half: bool
     tensor: float
+    of_warps: float = 1
     arithmetic: float = 4
     uniform: float = 12
     special: float = 8
@@ -47,7 +48,15 @@ class Units:
 
 def units_of(architecture: Architecture) -> Units:
     """Those of an architecture."""
-    return Units(second_half=architecture.lanes == 128, tensor=2.0)
+    return Units(
+        second_half=architecture.lanes == 128, tensor=_TENSOR.get(architecture.name, 2.0), of_warps=_OF_WARPS.get(architecture.name, 1)
+    )
+
+
+# From the peaks in TF32 of the data sheets of CHIPS, without sparsity: 156 TFLOP/s for an A100, 495 for an H100, and as much as in float32
+# for the RTX 3090, 4090 and 5090. By a B200's older instructions none is published; it is taken to be an H100's a multiprocessor.
+_TENSOR = {"sm_80": 1.0, "sm_86": 0.25, "sm_89": 0.25, "sm_120": 0.25}
+_OF_WARPS = {"sm_90": 0.62}  # W. Luo et al., as above, section IV
 
 
 _FMA = ("FFMA", "FADD", "FMUL")
