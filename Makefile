@@ -30,6 +30,8 @@ KERNELS := tests/kernels/simulator tests/kernels/gpu tests/vgpu tests/examples/t
 export VGPU_CACHE ?= $(CURDIR)/.cache/vgpu
 # Of the tests as well: a home folder that cannot be written would have each command say that nothing is kept.
 test slow: export GPUCNN_LOOP_CACHE ?= $(CURDIR)/.cache/loops
+# The tests start hundreds of processes. Where Python keeps no bytecode, as in many containers, each would compile the package again.
+test slow: export PYTHONDONTWRITEBYTECODE =
 # What the compilers say of a kernel for a chip; make slow asks them again.
 test: export GPUCNN_COMPILED_CACHE ?= $(CURDIR)/.cache/compiled
 # Kernels run there as PTX: to make machine code as well takes a third of the time, and tests/kernels/compiler does it for chips.
@@ -37,7 +39,7 @@ test: export VGPU_MACHINE_CODE ?= 0
 
 test: $(VENV)/.installed-dev
 	@if gpu=$$($(VGPU) --check $(BIN)/python); then \
-		echo "── kernels launched through CuPy on the virtual GPU of tests/vgpu ($$gpu): on two cores some 5 minutes the first time, then 2"; \
+		echo "── kernels launched through CuPy on the virtual GPU of tests/vgpu ($$gpu): on two cores some 3 minutes the first time, then 1"; \
 		$(VGPU) $(PYTEST) -m "not slow" $(KERNELS); \
 	else \
 		echo "── kernels under Numba's CUDA simulator: $$gpu"; \

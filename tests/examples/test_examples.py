@@ -221,6 +221,7 @@ def test_other_libraries_are_beside_it_or_the_reason_is_said(example: Example) -
         assert (compared is None) != (missing is None), result.out
 
 
+@pytest.mark.slow
 def test_memory_against_pytorch(example: Example) -> None:
     pytest.importorskip("torch", reason="compares with PyTorch")
     pytest.importorskip("resource")

@@ -10,8 +10,8 @@ from gpucnn.profiling.what.shapes import DEPTHWISE_WINDOWS
 
 pytestmark = needs_compilers
 
-# The layer of MobileNet, and on the newest chip the same with a stride; the rest, which take long, are marked slow.
-QUICK = [("3x3", "sm_90"), ("3x3-stride-2", "sm_120")]
+# The layer of MobileNet; the rest, which take long, are marked slow.
+QUICK = [("3x3", "sm_90")]
 
 
 @pytest.mark.parametrize(("sample", "arch"), params(QUICK, [(sample, arch) for arch in ARCHS for sample in DEPTHWISE_WINDOWS]))

@@ -24,7 +24,8 @@ def test_kernels_of_shapes_fit_the_chip(name: str, arch: str) -> None:
     check(kernels()[name], arch)
 
 
-@pytest.mark.parametrize("name", ["colour", pytest.param("stem", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(LARGE))
 def test_three_channels_and_large_images_fit_one_chip(name: str) -> None:
     """They take long to compile."""
     found = [each for each in of(convolutions(*LARGE[name]), first_layer(*LARGE[name])) if "_direct_" in each.part.name]

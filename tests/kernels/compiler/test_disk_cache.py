@@ -110,6 +110,7 @@ def test_functions_that_differ_have_other_marks() -> None:
     assert disk_cache.fingerprint(made(object())) is None
 
 
+@pytest.mark.slow
 @needs_compilers
 def test_kernels_of_one_function_have_files_of_their_own(tmp_path: Path) -> None:
     """Two processes that compile two kernels of one Python function must not give their files one number."""
