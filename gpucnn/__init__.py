@@ -47,9 +47,20 @@ from gpucnn.training.callbacks import *
 __version__ = "0.2.0"
 
 _MODULES = (
-    "callbacks", "data", "datasets", "functional", "initializers", "layers", "losses", "metrics", "models", "optimizers", "schedules",
-    "utils", "words",
-)  # fmt: skip
+    "callbacks",
+    "data",
+    "datasets",
+    "functional",
+    "initializers",
+    "layers",
+    "losses",
+    "metrics",
+    "models",
+    "optimizers",
+    "schedules",
+    "utils",
+    "words",
+)
 if not _typing.TYPE_CHECKING:  # type checkers and editors go by the imports above
     __all__ = [name for name, thing in vars().items() if name[0] != "_" and (name in _MODULES or not isinstance(thing, _types.ModuleType))]
     __all__ += ["__version__"]

@@ -73,9 +73,28 @@ def avg_pool2d_kernel(x, y, H, W, R, S, stride_h, stride_w, top, left, dilation_
 
 @kernel
 def avg_pool2d_part_kernel(
-    x, y, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, bottom, right, padded, count, image_by, image_shift,
+    x,
+    y,
+    H,
+    W,
+    R,
+    S,
+    stride_h,
+    stride_w,
+    top,
+    left,
+    dilation_h,
+    dilation_w,
+    P,
+    Q,
+    bottom,
+    right,
+    padded,
+    count,
+    image_by,
+    image_shift,
     skipped,
-):  # fmt: skip
+):
     """`count` windows; y's images lie `skipped` elements apart."""
     i = uint32(cuda.grid(1))
     if i >= count:
@@ -87,9 +106,7 @@ def avg_pool2d_part_kernel(
 
 
 @device(forceinline=True)
-def shares_of(
-    dy, apart, plane, h, w, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, bottom, right, padded,
-):  # fmt: skip
+def shares_of(dy, apart, plane, h, w, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, bottom, right, padded):
     """What pixel (h, w) gets of all windows over it. The plane's gradients lie `apart` elements behind their windows."""
     total = float32(0)
     for r in range(R):
@@ -119,8 +136,8 @@ def avg_pool2d_grad_kernel(dy, dx, H, W, R, S, stride_h, stride_w, top, left, di
 
 @kernel
 def avg_pool2d_part_grad_kernel(
-    dy, dx, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, bottom, right, padded, c_by, c_shift, skipped,
-):  # fmt: skip
+    dy, dx, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, bottom, right, padded, c_by, c_shift, skipped
+):
     """dy's images lie `skipped` elements apart."""
     i = uint32(cuda.grid(1))
     if i >= dx.size:

@@ -77,9 +77,7 @@ def forward_kernel(taps: Pair, stride: Pair, length: int) -> Any:
     rows, clear_all, write_all = unrolled(row, (T - 1) * stride_h + R), unrolled(clear, T), unrolled(write, T)
 
     @kernel
-    def avg_pool2d_strips(
-        x, y, count, H, W, top, left, P, Q, low_h, high_h, low_w, high_w, q_by, q_shift, strips_by, strips_shift, strips
-    ):  # fmt: skip
+    def avg_pool2d_strips(x, y, count, H, W, top, left, P, Q, low_h, high_h, low_w, high_w, q_by, q_shift, strips_by, strips_shift, strips):
         i = uint32(cuda.grid(1))
         if i >= count:
             return
@@ -163,7 +161,7 @@ def gradient_kernel(taps: Pair, stride: Pair, before: Pair, length: int, pairs: 
     @kernel
     def avg_pool2d_strips_grad(
         dy, dx, count, H, W, P, Q, low_h, high_h, low_w, high_w, columns_by, columns_shift, strips_by, strips_shift, columns, strips
-    ):  # fmt: skip
+    ):
         i = uint32(cuda.grid(1))
         if i >= count:
             return

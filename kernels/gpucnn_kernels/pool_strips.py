@@ -207,15 +207,13 @@ def gradient_kernel(taps: Pair, stride: Pair, before: Pair, length: int, masked:
         write_all(0, dx, uint32(plane * uint32(H * W) + uint32(place)), h, w, H, W, sums)
 
     @kernel
-    def max_pool2d_strips_grad(
-        dy, indices, dx, count, H, W, P, Q, columns_by, columns_shift, strips_by, strips_shift, columns, strips
-    ):  # fmt: skip
+    def max_pool2d_strips_grad(dy, indices, dx, count, H, W, P, Q, columns_by, columns_shift, strips_by, strips_shift, columns, strips):
         strip(dy, indices, dy, dx, count, H, W, P, Q, columns_by, columns_shift, strips_by, strips_shift, columns, strips)
 
     @kernel
     def max_pool2d_strips_relu_grad(
         dy, indices, y, dx, count, H, W, P, Q, columns_by, columns_shift, strips_by, strips_shift, columns, strips
-    ):  # fmt: skip
+    ):
         strip(dy, indices, y, dx, count, H, W, P, Q, columns_by, columns_shift, strips_by, strips_shift, columns, strips)
 
     return max_pool2d_strips_relu_grad if masked else max_pool2d_strips_grad

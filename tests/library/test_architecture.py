@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import graphlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -208,6 +209,13 @@ def test_argument_lists_are_short(name: str) -> None:
         count = len([each for each in node.args.posonlyargs + node.args.args if each.arg not in ("self", "cls")])
         operation = any(within(name, package) for package in ("gpucnn.ops", "gpucnn_kernels", "gpucnn_loops")) and node.name in OPERATIONS
         assert count <= MOST_ARGUMENTS or operation or f"{name}.{node.name}" in LONGER, f"{name}.{node.name} has {count} arguments"
+
+
+def test_nothing_is_kept_from_the_formatter() -> None:
+    """Where an argument list fights it, some of the arguments travel together."""
+    found = [path for folder in ("gpucnn", "kernels", "tests", "examples", "docs") for path in sorted((ROOT / folder).rglob("*.py"))]
+    kept = re.compile("# fmt: " + "(skip|off)")
+    assert len(found) > 300 and not [str(path) for path in found if kept.search(path.read_text(encoding="utf-8"))]
 
 
 def test_cupy_is_imported_by_device_alone() -> None:

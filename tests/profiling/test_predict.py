@@ -205,9 +205,11 @@ def test_a_profile_knows_what_a_step_runs_side_by_side() -> None:
         called = [call.op for call, _, _ in bounds.record(work, H100, forks)]
     assert list(zip(called, forks.places, strict=True))[-7:] == [
         ("tally", ((1, True),)),
-        ("dense_weight_grad", ((1, False), (2, True))), ("dense_input_grad", ((1, False), (2, False))),
-        ("dense_weight_grad", ((1, False), (3, True))), ("dense_input_grad", ((1, False), (3, False))),
+        ("dense_weight_grad", ((1, False), (2, True))),
+        ("dense_input_grad", ((1, False), (2, False))),
+        ("dense_weight_grad", ((1, False), (3, True))),
+        ("dense_input_grad", ((1, False), (3, False))),
         ("conv2d_relu_max_pool2d_weight_grad", ((1, False),)),
         ("adam_update", ()),
-    ]  # fmt: skip
+    ]
     assert not any(forks.places[:-7])

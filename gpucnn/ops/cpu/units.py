@@ -11,9 +11,23 @@ from gpucnn.ops.cpu._erf import erfc
 from gpucnn.ops.cpu._threads import Array, slabs
 
 __all__ = [
-    "elu", "elu_grad", "gelu", "gelu_grad", "hard_sigmoid", "hard_sigmoid_grad", "hard_swish", "hard_swish_grad", "leaky_relu",
-    "leaky_relu_grad", "relu6", "relu6_grad", "silu", "silu_grad", "tanh", "tanh_grad",
-]  # fmt: skip
+    "elu",
+    "elu_grad",
+    "gelu",
+    "gelu_grad",
+    "hard_sigmoid",
+    "hard_sigmoid_grad",
+    "hard_swish",
+    "hard_swish_grad",
+    "leaky_relu",
+    "leaky_relu_grad",
+    "relu6",
+    "relu6_grad",
+    "silu",
+    "silu_grad",
+    "tanh",
+    "tanh_grad",
+]
 
 PER_NUMBER = {  # floating-point operations for each number, of which an exponential is one and the normal distribution three
     "leaky_relu": 2,  # a comparison and a product

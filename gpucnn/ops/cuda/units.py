@@ -6,9 +6,23 @@ from gpucnn.ops.cuda._arrays import Array, empty, stream
 from gpucnn_kernels import units as kernels
 
 __all__ = [
-    "elu", "elu_grad", "gelu", "gelu_grad", "hard_sigmoid", "hard_sigmoid_grad", "hard_swish", "hard_swish_grad", "leaky_relu",
-    "leaky_relu_grad", "relu6", "relu6_grad", "silu", "silu_grad", "tanh", "tanh_grad",
-]  # fmt: skip
+    "elu",
+    "elu_grad",
+    "gelu",
+    "gelu_grad",
+    "hard_sigmoid",
+    "hard_sigmoid_grad",
+    "hard_swish",
+    "hard_swish_grad",
+    "leaky_relu",
+    "leaky_relu_grad",
+    "relu6",
+    "relu6_grad",
+    "silu",
+    "silu_grad",
+    "tanh",
+    "tanh_grad",
+]
 
 
 def leaky_relu(x: Array, negative_slope: float = 0.01, *, out: Array | None = None) -> Array:

@@ -31,10 +31,17 @@ LABELS = RANDOM.integers(0, 10, BATCH).astype(np.int32)
 def step_on(device: Device, graphs: bool = True, observer: Observer | None = None) -> tuple[TrainingStep, HostFeed]:
     """Layers of all kinds that have both gradients, with a batch put before them."""
     layers = (
-        gc.Conv2D(6, 3, padding="same", activation="relu"), gc.Residual(gc.Conv2D(6, 3, padding="same", use_bias=False)),
-        gc.DepthwiseConv2D(3), gc.ConvTranspose2D(6, 2, activation="relu"), gc.Conv2D(5, 3, activation="relu"), gc.MaxPool2D(2),
-        gc.LocallyConnected2D(4, 2, activation="relu"), gc.Flatten(), gc.Dense(40, activation="relu"), gc.Dense(10),
-    )  # fmt: skip
+        gc.Conv2D(6, 3, padding="same", activation="relu"),
+        gc.Residual(gc.Conv2D(6, 3, padding="same", use_bias=False)),
+        gc.DepthwiseConv2D(3),
+        gc.ConvTranspose2D(6, 2, activation="relu"),
+        gc.Conv2D(5, 3, activation="relu"),
+        gc.MaxPool2D(2),
+        gc.LocallyConnected2D(4, 2, activation="relu"),
+        gc.Flatten(),
+        gc.Dense(40, activation="relu"),
+        gc.Dense(10),
+    )
     model = gc.Sequential(*layers).build((2, 9, 9), seed=4, device=device if observer is None else observer.device(device))
     model.compile(gc.SGD(0.05), loss="categorical_crossentropy")
     if observer is not None:
@@ -105,9 +112,11 @@ def test_the_two_share_no_memory_but_what_both_read(pairs: Callable[[int], list[
         found = pairs(recorded)
         operations = [(calls[-2][0].op, calls[-1][0].op) for calls in found]
         kinds = {
-            ("dense_weight_grad", "dense_input_grad"), ("conv2d_weight_grad", "conv2d_input_grad"),
-            ("bias_grad", "conv2d"), ("locally_connected2d_weight_grad", "locally_connected2d_input_grad"),
-        }  # fmt: skip
+            ("dense_weight_grad", "dense_input_grad"),
+            ("conv2d_weight_grad", "conv2d_input_grad"),
+            ("bias_grad", "conv2d"),
+            ("locally_connected2d_weight_grad", "locally_connected2d_input_grad"),
+        }
         assert set(operations) == kinds and len(operations) == 7 and found[0][0][0].op == "tally"
         for *apart, (beside, result, launches) in found:
             given = [memory(value) for value in beside.arguments.values() if hasattr(value, "nbytes")]

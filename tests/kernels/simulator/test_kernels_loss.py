@@ -49,10 +49,14 @@ def test_softmax_cross_entropy(device: Device, n: int, k: int) -> None:
 @pytest.mark.parametrize(
     ("n", "k", "threads"),
     [
-        (1, 1, 4), (5, 7, 4), (9, 10, 4), (3, 32, 4), (13, 2, 4),
+        (1, 1, 4),
+        (5, 7, 4),
+        (9, 10, 4),
+        (3, 32, 4),
+        (13, 2, 4),
         *(pytest.param(*sizes, marks=COMPILED) for sizes in ((1, 1, 1), (9, 10, 8), (13, 2, 2))),
     ],
-)  # fmt: skip
+)
 def test_one_launch(device: Device, n: int, k: int, threads: int, of_classes: bool) -> None:
     """Small batches are one block's work: rows over several rounds, and more threads than rows."""
     logits = 3 * normal(20, n, k)
