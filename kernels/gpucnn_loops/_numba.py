@@ -21,7 +21,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.typing import templates
 
 from gpucnn_loops import machine
-from gpucnn_loops.language import Declared, Helper, Intrinsic, Late, intrinsics, ir, kinds_of
+from gpucnn_loops.language import PACKED, Declared, Helper, Intrinsic, Late, intrinsics, ir, kinds_of
 from gpucnn_loops.vector import V
 
 # Numba has no type annotations worth the name.
@@ -82,7 +82,10 @@ def _types_of(loop: Declared) -> tuple[Any, ...]:
 
 
 def _way_in(context: Any, made: Any, loop: Declared) -> Any:
-    """A C function of the loop's symbol that calls what Numba has made. A loop raises nothing, so what it says of that is not asked for."""
+    """A C function of the loop's symbol that calls what Numba has made, and the one that Python calls.
+
+    A loop raises nothing, so what it says of that is not asked for.
+    """
     module = context.create_module(loop.symbol)
     inner = ir.Function(module, context.call_conv.get_function_type(made.restype, made.argtypes), made.llvm_func_name)
     kinds = [context.get_value_type(_KINDS[kind]) for kind in loop.arguments]
@@ -95,7 +98,25 @@ def _way_in(context: Any, made: Any, loop: Declared) -> Any:
     ]
     context.call_conv.call_function(builder, inner, made.restype, made.argtypes, arguments, attrs=("noinline",))
     builder.ret_void()
+    _packed(module, outer, loop.arguments)
     return module
+
+
+def _packed(module: Any, function: Any, arguments: list[str]) -> None:
+    """A function that takes the address of the arguments, eight bytes each; float32 numbers come as float64."""
+    word = ir.IntType(64)
+    outer = ir.Function(module, ir.FunctionType(ir.VoidType(), [word.as_pointer()]), function.name + PACKED)
+    builder, given = ir.IRBuilder(outer.append_basic_block()), []
+    for index, (kind, argument) in enumerate(zip(arguments, function.args, strict=True)):
+        place = builder.gep(outer.args[0], [ir.Constant(word, index)])
+        if kind in ("f", "d"):
+            number = builder.load(builder.bitcast(place, ir.DoubleType().as_pointer()))
+            given.append(builder.fptrunc(number, ir.FloatType()) if kind == "f" else number)
+        else:
+            number = builder.load(place)
+            given.append(builder.inttoptr(number, argument.type) if kind.endswith("*") else number)
+    builder.call(function, given)
+    builder.ret_void()
 
 
 def _make_known(target: Any) -> None:

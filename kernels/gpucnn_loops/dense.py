@@ -13,11 +13,12 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn_loops.crew import share
 from gpucnn_loops.loops import loop
 from gpucnn_loops.tables import Tables
-from gpucnn_loops.threads import Scratch, address, share
+from gpucnn_loops.threads import Scratch, address
 from gpucnn_loops.tile import product
-from gpucnn_loops.turn import to_planes, to_rows
+from gpucnn_loops.turn import fill, to_planes, to_rows
 from gpucnn_loops.vector import L, at, load, relu16, splat, spread, store, where_positive
 
 Array = NDArray[np.float32]
@@ -94,7 +95,7 @@ def dense(x: Array, weight: Array, bias: Array | None, relu: bool, y: Array) -> 
     def body(first: int, last: int) -> None:
         first, last = first * ROWS, min(last * ROWS, k)
         scratch = Scratch(DEPTH * STRIP, (last - first) * STRIP)
-        scratch.parts[0][...] = 0
+        fill(*scratch.piece(0), 0)
         forward(first, last, *arrays, *tables, *scratch.addresses())
 
     share(-(-k // ROWS), body, n * c * k)
@@ -120,7 +121,7 @@ def _across(a: Array, b: Array, y: Array, mask: Array | None) -> None:
 
     def body(first: int, last: int) -> None:
         scratch = Scratch(DEPTH * STRIP, m * STRIP)
-        scratch.parts[0][...] = 0
+        fill(*scratch.piece(0), 0)
         lanes_of(first * STRIP, min(last * STRIP, across), *arrays, t.at.rows, t.at.cols, *scratch.addresses())
 
     share(-(-across // STRIP), body, m * depth * across)

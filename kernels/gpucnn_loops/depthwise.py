@@ -16,11 +16,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn_loops.crew import share
 from gpucnn_loops.direct import Direct
 from gpucnn_loops.language import record
 from gpucnn_loops.loops import loop
 from gpucnn_loops.tables import Tables, Window, edges, framed
-from gpucnn_loops.threads import Scratch, address, share
+from gpucnn_loops.threads import Scratch, address
+from gpucnn_loops.turn import fill
 from gpucnn_loops.vector import L, at, fma, high_pairs, load, low_pairs, pairs, relu16, splat, spread, store, sum16, where_positive
 
 Array = NDArray[np.float32]
@@ -280,7 +282,7 @@ class Depthwise:
 
         def body(first: int, last: int) -> None:
             scratch = Scratch(self.splits * self.room, self.sizes.p * self.wide + 5 * L)
-            scratch.parts[0][...] = 0
+            fill(*scratch.piece(0), 0)
             forward(first, last, total, *arrays, *self.grid, *self.sizes, self.tables.at.where, address(RAMP), *scratch.addresses())
 
         share(total, body, self._work(len(x)))
@@ -296,7 +298,7 @@ class Depthwise:
 
         def body(first: int, last: int) -> None:
             scratch = Scratch(self.splits * self.room, self.lead + self.room)
-            scratch.parts[1][...] = 0
+            fill(*scratch.piece(1), 0)
             input_sums(first, last, total, *arrays, *numbers, t.ends, t.order, t.behind, address(RAMP), *scratch.addresses())
 
         share(total, body, self._work(len(dy)))
@@ -311,8 +313,8 @@ class Depthwise:
 
         def body(first: int, last: int) -> None:
             scratch = Scratch(self.splits * self.room, self.room, each * L)
-            for part in scratch.parts:
-                part[...] = 0
+            for index in range(3):
+                fill(*scratch.piece(index), 0)
             weight_sums(first, last, *arrays, *numbers, self.tables.at.where, address(RAMP), *scratch.addresses())
 
         share(groups * self.k, body, self._work(n))

@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn_loops import tables
+from gpucnn_loops.crew import share
 from gpucnn_loops.language import record
 from gpucnn_loops.loops import loop
 from gpucnn_loops.tables import Frame, Images, Tables, Window, edges, framed, grid, images, lanes
-from gpucnn_loops.threads import Scratch, address, share
+from gpucnn_loops.threads import Scratch, address
 from gpucnn_loops.tile import product
-from gpucnn_loops.turn import in_frame, kernels_by_tap, to_planes, to_rows
+from gpucnn_loops.turn import fill, in_frame, kernels_by_tap, to_planes, to_rows
 from gpucnn_loops.vector import L, at, load, relu16, store
 
 Array = NDArray[np.float32]
@@ -214,7 +215,7 @@ class Direct:
 
         def body(first: int, last: int) -> None:
             scratch = Scratch(*sizes)
-            scratch.parts[0][...] = 0
+            fill(*scratch.piece(0), 0)
             room = scratch.addresses()
             for g in range(self.groups):
                 after = After(address(biases[g]), bias is not None, relu, 0 if mask is None else address(mask) + 4 * g * out)
@@ -238,8 +239,8 @@ class Direct:
 
         def body(first: int, last: int) -> None:
             own = Scratch(frame.size, self.count * self.width)
-            for part in own.parts:
-                part[...] = 0
+            for index in range(2):
+                fill(*own.piece(index), 0)
             room = own.addresses()
             for piece in range(first, last):
                 group, part = divmod(piece, parts)

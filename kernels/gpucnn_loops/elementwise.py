@@ -13,8 +13,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn_loops.crew import share
 from gpucnn_loops.loops import loop
-from gpucnn_loops.threads import address, share
+from gpucnn_loops.threads import address
 from gpucnn_loops.vector import L, load, relu16, store, where_positive
 
 Array = NDArray[np.float32]

@@ -5,14 +5,14 @@ Numba does (`_numba.py`), and is imported when something is to be compiled: what
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import llvmlite.ir
 
 __all__ = [
-    "C_KINDS",
+    "PACKED",
+    "WORDS",
     "Declared",
     "Helper",
     "Intrinsic",
@@ -31,7 +31,8 @@ __all__ = [
 ]
 
 Record = TypeVar("Record", bound=type)
-C_KINDS: dict[str, Any] = {"i": ctypes.c_int64, "f": ctypes.c_float, "d": ctypes.c_double, "u": ctypes.c_uint64}
+PACKED = ".packed"  # behind a loop's symbol: its way in from Python, which takes the address of the arguments, eight bytes each
+WORDS = {"i": "q", "f": "d", "d": "d", "u": "Q"}  # how a number becomes eight bytes, as `struct` has it; addresses are whole numbers
 
 
 class Late:

@@ -14,6 +14,7 @@ import importlib
 import importlib.metadata
 import os
 import platform
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,10 +22,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gpucnn_loops import disk_cache, machine, threads
-from gpucnn_loops.language import C_KINDS, Declared, Helper
+from gpucnn_loops import disk_cache, machine
+from gpucnn_loops.language import PACKED, WORDS, Declared, Helper
 
-__all__ = ["Loop", "compiled", "every", "loop", "rehearsal", "rehearsing", "watching"]
+__all__ = ["Loop", "alone", "compiled", "every", "loop", "noting", "rehearsal", "rehearsing", "watching"]
 
 if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):  # helpers would stay Python functions, which no loop can contain
     raise ImportError("NUMBA_DISABLE_JIT is set, and nothing is compiled")
@@ -40,6 +41,9 @@ class Loop(Declared):
     def __init__(self, function: Callable[..., Any], *arguments: str | type) -> None:
         super().__init__(function, arguments)
         self.ready = False
+        self.address = 0  # of the way in that takes one address: where the arguments lie
+        kinds = "".join(WORDS.get(kind, "q") for kind in self.arguments)
+        self.packed, self.noted = struct.Struct(f"={kinds}"), struct.Struct(f"=qq{kinds}")
         self.library: Any = None  # Numba's, where it was compiled in this process
         self._call: Callable[..., None] = self._first
         _LOOPS[self.symbol] = self
@@ -99,8 +103,17 @@ class Loop(Declared):
                 if address is None:
                     raise ImportError(f"machine code of {self.name} calls what is not there: {' '.join(needs)}")
                 disk_cache.keep(path, self.name, kept)
-            self._call = ctypes.CFUNCTYPE(None, *(C_KINDS.get(kind, ctypes.c_void_p) for kind in self.arguments))(address)
-            self.ready = True
+            # Python packs thirty numbers in half the time that ctypes takes to look at each of them.
+            way_in, pack = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(address), self.packed.pack
+            self._call = lambda *arguments: way_in(pack(*arguments))
+            self.address, self.ready = address, True
+
+    def note(self, room: Any, place: int, arguments: tuple[Any, ...]) -> int:
+        """Writes a call into `room`, words of eight bytes, from `place` on: the way in, how many words there are, the arguments. Returns
+        the place behind it."""
+        words = 2 + len(self.arguments)
+        self.noted.pack_into(room, 8 * place, self.address, words, *arguments)
+        return place + words
 
     def _address(self, kept: bytes | None) -> int | None:
         """Where the loop is, of what its file says: the functions that it calls in a line, and its machine code."""
@@ -112,7 +125,7 @@ class Loop(Declared):
                 _LOOPS[need].prepare()
             elif not machine.known(need):
                 return None
-        return machine.load(code, self.symbol)
+        return machine.load(code, self.symbol, self.symbol + PACKED)
 
 
 _LOOPS: dict[str, Loop] = {}  # by symbol
@@ -138,13 +151,29 @@ def loop(*arguments: str | type) -> Callable[[Callable[..., Any]], Loop]:
 
 
 class _Own(threading.local):
-    """Of each thread: what a loop that is called does instead, and whether it is rehearsed."""
+    """Of each thread: what a loop that is called does instead, and whether all work is the caller's: it is rehearsed, or noted."""
 
     meets: Callable[[Loop, tuple[Any, ...]], object] | None = None
     rehearsing = False
+    alone = False
 
 
 _own = _Own()
+
+
+def noting(keep: Callable[[Loop, tuple[Any, ...]], object], run: Callable[[int, int], object], first: int, last: int) -> None:
+    """run(first, last), whose loops do nothing but be told to `keep`, with their arguments."""
+    before = _own.meets, _own.alone
+    _own.meets, _own.alone = keep, True
+    try:
+        run(first, last)
+    finally:
+        _own.meets, _own.alone = before
+
+
+def alone() -> bool:
+    """Whether this thread's loops do nothing now, so that there is nothing to share."""
+    return _own.alone
 
 
 @contextmanager
@@ -177,17 +206,14 @@ def watching() -> Iterator[list[Loop]]:
 
 @contextmanager
 def _meeting(meet: Callable[[Loop, tuple[Any, ...]], object], rehearsing: bool) -> Iterator[None]:
-    before = _own.meets, _own.rehearsing
-    _own.meets, _own.rehearsing = meet, rehearsing
+    before = _own.meets, _own.rehearsing, _own.alone
+    _own.meets, _own.rehearsing, _own.alone = meet, rehearsing, rehearsing
     try:
         yield
     finally:
-        _own.meets, _own.rehearsing = before
+        _own.meets, _own.rehearsing, _own.alone = before
 
 
 def rehearsing() -> bool:
     """Whether this thread is within a `rehearsal`."""
     return _own.rehearsing
-
-
-threads.rehearsing = rehearsing

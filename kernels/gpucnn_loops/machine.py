@@ -50,8 +50,8 @@ _engines: list[Any] = []  # the one, when there is one
 _kept: list[Any] = []  # what it reads from
 
 
-def load(code: bytes, symbol: str) -> int:
-    """The address of a function in an object file. It is known by its symbol from then on, to what is loaded later."""
+def load(code: bytes, symbol: str, way_in: str) -> int:
+    """The address of `way_in`, a function in an object file. Another one is known by its symbol from then on, to what is loaded later."""
     with _lock:
         if not _engines:
             _engines.append(_engine())
@@ -59,11 +59,11 @@ def load(code: bytes, symbol: str) -> int:
         _kept.extend((file, code))
         _engines[0].add_object_file(file)
         _engines[0].finalize_object()
-        address = int(_engines[0].get_function_address(symbol))
-    if not address:
+        address, entry = (int(_engines[0].get_function_address(name)) for name in (symbol, way_in))
+    if not (address and entry):
         raise ImportError(f"there is no {symbol} in its machine code")
     llvm.add_symbol(symbol, address)
-    return address
+    return entry
 
 
 def known(symbol: str) -> bool:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn_loops.crew import share
 from gpucnn_loops.loops import loop
 from gpucnn_loops.tables import Images, images
-from gpucnn_loops.threads import address, share
+from gpucnn_loops.threads import address
 from gpucnn_loops.vector import L, at, fma, load, splat, sum16
 
 Array = NDArray[np.float32]

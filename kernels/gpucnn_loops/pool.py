@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn_loops.crew import share
 from gpucnn_loops.language import helper, record
 from gpucnn_loops.loops import loop
 from gpucnn_loops.tables import Frame, Window, framed, lanes
-from gpucnn_loops.threads import Scratch, address, share
-from gpucnn_loops.turn import put_in_frame
+from gpucnn_loops.threads import Scratch, address
+from gpucnn_loops.turn import fill, put_in_frame
 from gpucnn_loops.vector import L, add_place, as_floats, at, beats, load, load_even, places_from, splat, store
 
 Array = NDArray[np.float32]
@@ -210,7 +211,7 @@ def max_pool2d(x: Array, window: Window, y: Array, indices: NDArray[np.int32]) -
 
     def body(first: int, last: int) -> None:
         scratch = Scratch(frame.high * frame.wide + 4 * L, lanes(q), lanes(q))
-        scratch.parts[0][...] = LOWEST
+        fill(*scratch.piece(0), LOWEST)
         for piece in _pieces(first, last, x, y, indices):
             max_pool_rows(*piece, address(columns), *sizes, *frame, *scratch.addresses())
 

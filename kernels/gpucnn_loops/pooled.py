@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn_loops import tables
+from gpucnn_loops.crew import share
 from gpucnn_loops.direct import CHUNK
 from gpucnn_loops.language import record
 from gpucnn_loops.loops import loop
 from gpucnn_loops.tables import Frame, Images, Tables, Window, edges, framed, images, lanes
-from gpucnn_loops.threads import Scratch, address, share
+from gpucnn_loops.threads import Scratch, address
 from gpucnn_loops.tile import product
-from gpucnn_loops.turn import in_frame, put_in_frame, to_planes, to_rows
+from gpucnn_loops.turn import fill, in_frame, put_in_frame, to_planes, to_rows
 from gpucnn_loops.vector import L, as_floats, at, beats, fma, load, place16, relu_first, spread, store
 
 Array = NDArray[np.float32]
@@ -192,7 +193,7 @@ class Pooled:
 
         def body(first: int, last: int) -> None:
             scratch = Scratch(frame.size, 4 * WINDOWS * self.width, self.count * self.width, self.count * self.width)
-            scratch.parts[0][...] = 0
+            fill(*scratch.piece(0), 0)
             forward(first, last, *arrays, *frame, *sizes, *where, *scratch.addresses())
 
         share(len(x), body, len(x) * 4 * self.count * self.width * (self.taps + 8))
@@ -217,8 +218,8 @@ class Pooled:
 
         def body(first: int, last: int) -> None:
             scratch = Scratch(size + L, outputs * width + 2 * L, self.k * self.count)
-            scratch.parts[0][...] = 0
-            scratch.parts[1][...] = 0
+            fill(*scratch.piece(0), 0)
+            fill(*scratch.piece(1), 0)
             room = scratch.addresses()
             for group in range(first, last):
                 to = address(sums) + 4 * group * self.k * width, address(broken) + 4 * group

@@ -15,6 +15,7 @@ from gpucnn_loops.elementwise import elements
 from gpucnn_loops.language import helper, intrinsic, ir, types, vector
 from gpucnn_loops.loops import loop
 from gpucnn_loops.threads import Scratch, address
+from gpucnn_loops.turn import fill
 from gpucnn_loops.vector import IV, L, V, fma, load, splat, splat_of, store
 
 Array = NDArray[np.float32]
@@ -129,7 +130,7 @@ def tanh(x: Array, y: Array) -> None:
 
     def body(first: int, last: int) -> None:
         rest = Scratch(L)
-        rest.parts[0][...] = 0
+        fill(*rest.piece(0), 0)
         tanh_part(first, last, address(x), address(y), *rest.addresses())
 
     elements(x.size, body)

@@ -14,11 +14,12 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn_loops.crew import share
 from gpucnn_loops.language import cgutils, floats, intrinsic, ir, types, words
 from gpucnn_loops.loops import loop
 from gpucnn_loops.machine import FEATURES
 from gpucnn_loops.tables import Tables
-from gpucnn_loops.threads import Scratch, address, number, share
+from gpucnn_loops.threads import Scratch, address, number
 from gpucnn_loops.vector import ARM, I64, ZERO, L, V, at, fma_of, load_at, splat_of, store_at
 
 WIDE = "avx512f" in FEATURES

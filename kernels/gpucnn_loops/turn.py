@@ -121,3 +121,10 @@ def in_frame(planes, frame, framed):
         return planes
     put_in_frame(planes, frame, framed)
     return framed
+
+
+@loop("f* i f")
+def fill(x, count, number):
+    """x[i] = number, for i < count."""
+    for i in range(count):
+        x[i] = number

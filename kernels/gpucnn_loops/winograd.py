@@ -18,14 +18,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn_loops.crew import share
 from gpucnn_loops.direct import Direct, add_rows, masked
 from gpucnn_loops.language import record
 from gpucnn_loops.loops import loop
 from gpucnn_loops.tables import Images, Sliding, Tables, Window, edges, grid, images, lanes, parts
-from gpucnn_loops.threads import Scratch, address, share
+from gpucnn_loops.threads import Scratch, address
 from gpucnn_loops.tile import product
 from gpucnn_loops.transforms import SKEW, TILES, gradients_in, kernels_in, kernels_out, matrices, patches_in, tiles_out
-from gpucnn_loops.turn import to_planes, to_rows, turned_kernels
+from gpucnn_loops.turn import fill, to_planes, to_rows, turned_kernels
 from gpucnn_loops.vector import L, as_floats, at, beats, fma, load, place16, relu16, relu_first, splat, store, sum16
 
 Array = NDArray[np.float32]
@@ -275,7 +276,7 @@ class Winograd:
             for part, a, z in pieces(begin, end, n):
                 first, k, width = own[part]
                 scratch = Scratch(*self._room(width), self.count * width)
-                scratch.parts[0][...] = 0
+                fill(*scratch.piece(0), 0)
                 *room, flat = scratch.addresses()
                 out = first * self.count
                 ahead = *images(x), address(u) + 4 * first, *self._tiling(width), *room
@@ -304,7 +305,7 @@ class Winograd:
             for part, a, z in pieces(begin, end, n):
                 first, k, width = own[part]
                 scratch = Scratch(*self._room(width), high * across * width, high * across * width)
-                scratch.parts[0][...] = 0
+                fill(*scratch.piece(0), 0)
                 *room, best, won = scratch.addresses()
                 out = first * high * across
                 ahead = *images(x), address(u) + 4 * first, *self._tiling(width), *room
@@ -333,8 +334,8 @@ class Winograd:
             for part, a, z in pieces(begin, end, groups):
                 first, k, width = own[part]
                 scratch = Scratch(*self._room(width))
-                scratch.parts[0][...] = 0
-                scratch.parts[3][...] = 0
+                fill(*scratch.piece(0), 0)
+                fill(*scratch.piece(3), 0)
                 given = *images(x), *images(dy, first * self.count)
                 tiling = *self._tiling(width), *scratch.addresses()
                 for group in range(a, z):

@@ -39,7 +39,7 @@ for case in [*DIRECT, *DEPTHWISE, *WINOGRAD]:
 @pytest.mark.parametrize("text", [TRAIN, OPERATIONS], ids=["training", "operations"])
 def test_one_to_four_threads(text: str, program: Program) -> None:
     # However little there is to do, it is shared out.
-    text = "from gpucnn_loops import threads; threads.WORTH_A_THREAD = 0\n" + text
+    text = "from gpucnn_loops import crew; crew.WORTH_A_THREAD = 0\n" + text
     results = [program(text, GPUCNN_NUM_THREADS=str(count)) for count in (1, 2, 3, 4)]
     assert [done.returncode for done in results] == [0] * 4, results[0].stderr
     assert len({done.stdout for done in results}) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -9,11 +10,39 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from gpucnn_loops import threads
+from gpucnn_loops import crew, threads
+from gpucnn_loops.crew import breath
+from gpucnn_loops.loops import loop
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
+MUCH = 1 << 30  # work that is shared out
+
+
+@loop("i i w* i")
+def mark(first, last, done, number):  # type: ignore[no-untyped-def]
+    """done[first] … done[last − 1] += number."""
+    for i in range(first, last):
+        done[i] += number
+
+
+@loop("i i w* i")
+def slow(first, last, done, breaths):  # type: ignore[no-untyped-def]
+    """As `mark` with 1, some time later."""
+    for _ in range(breaths):
+        breath()
+    for i in range(first, last):
+        done[i] += 1
+
+
+@loop("i i f* d* f d u i")
+def write(first, last, x, y, a, b, c, d):  # type: ignore[no-untyped-def]
+    """Numbers of every kind."""
+    for i in range(first, last):
+        x[i] = a + i
+        y[i] = b + c + d
 
 
 @pytest.fixture
@@ -22,77 +51,128 @@ def four_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "_number", 0)
 
 
+@pytest.fixture
+def done() -> np.ndarray:
+    return np.zeros(64, np.int64)
+
+
+def rooms_of(pieces: int) -> list[int]:
+    """Where the scratch of each piece's thread is: another place for each thread."""
+    found = np.zeros(pieces, np.int64)
+    crew.share(pieces, lambda first, last: mark(first, last, threads.address(found), threads.Scratch(8).addresses()[0]), MUCH)
+    return [int(room) for room in found]
+
+
 def test_every_piece_is_done_once(four_threads: None) -> None:
     for pieces in (1, 2, 3, 4, 5, 17):
-        done: list[int] = []
-        threads.share(pieces, lambda first, last, done=done: done.extend(range(first, last)), 1 << 30)  # type: ignore[misc]
-        assert sorted(done) == list(range(pieces))
+        done = np.zeros(pieces, np.int64)
+        crew.share(pieces, lambda first, last, done=done: mark(first, last, threads.address(done), 1), MUCH)  # type: ignore[misc]
+        assert done.tolist() == [1] * pieces
+
+
+def test_each_thread_takes_part_with_scratch_of_its_own(four_threads: None) -> None:
+    rooms = rooms_of(8)
+    assert len(set(rooms)) == 4 and rooms[::2] == rooms[1::2]
+    assert rooms[0] == threads.Scratch(8).addresses()[0]
+    assert set(rooms_of(8)) == set(rooms)
 
 
 def test_little_work_stays_on_the_callers_thread(four_threads: None) -> None:
-    seen: list[int] = []
-    threads.share(8, lambda first, last: seen.append(threading.get_ident()), 10)
-    assert seen == [threading.get_ident()]
+    seen: list[tuple[int, int]] = []
+    crew.share(8, lambda first, last: seen.append((first, last)), 10)
+    assert seen == [(0, 8)]
 
 
-@pytest.mark.parametrize("bad", [0, 3])
-def test_an_error_in_any_thread_comes_out_when_all_are_done(bad: int, four_threads: None) -> None:
-    finished: list[int] = []
+@pytest.mark.parametrize("bad", [0, 1, 2, 3])
+def test_an_error_comes_out_when_nobody_is_at_work(bad: int, four_threads: None, done: np.ndarray) -> None:
+    begun: list[int] = []
 
     def body(first: int, last: int) -> None:
         if first == bad:
             raise ValueError("broken")
-        time.sleep(0.05)
-        finished.append(first)
+        begun.append(first)
+        slow(first, last, threads.address(done), 1_000_000)
 
     with pytest.raises(ValueError, match="broken"):
-        threads.share(4, body, 1 << 30)
-    assert len(finished) == 3
+        crew.share(4, body, MUCH)
+    assert sorted(begun) == np.flatnonzero(done).tolist()
+    assert (bad == 0) == (len(begun) == 3)
 
 
 def test_work_within_work_and_of_several_at_once_is_all_done(four_threads: None) -> None:
-    done: list[tuple[int, int]] = []
+    done = np.zeros((6, 5, 3), np.int64)
 
-    def outer(first: int, last: int) -> None:
-        for piece in range(first, last):
-            threads.share(3, lambda a, z, piece=piece: done.extend((piece, each) for each in range(a, z)), 1 << 30)  # type: ignore[misc]
+    def work(caller: int) -> None:
+        def outer(first: int, last: int) -> None:
+            for piece in range(first, last):
+                at = threads.address(done[caller, piece])
+                crew.share(3, lambda a, z, at=at: mark(a, z, at, 1), MUCH)  # type: ignore[misc]
 
-    callers = [threading.Thread(target=threads.share, args=(5, outer, 1 << 30)) for _ in range(6)]
+        for _ in range(20):
+            crew.share(5, outer, MUCH)
+
+    callers = [threading.Thread(target=work, args=(caller,)) for caller in range(6)]
     for caller in callers:
         caller.start()
     for caller in callers:
         caller.join()
-    assert sorted(done) == sorted(6 * [(piece, each) for piece in range(5) for each in range(3)])
+    assert (done == 20).all()
     assert len([thread for thread in threading.enumerate() if thread.name == "gpucnn"]) <= 3
 
 
 def test_after_an_error_all_threads_work_again(four_threads: None) -> None:
     for _ in range(20):
         with pytest.raises(ZeroDivisionError):
-            threads.share(4, lambda first, last: 1 // 0, 1 << 30)
-    seen: list[int] = []
+            crew.share(4, lambda first, last: 1 // 0, MUCH)
+    assert len(set(rooms_of(8))) == 4
+
+
+def test_threads_that_sleep_and_threads_that_look_for_work_are_handed_all_of_it(four_threads: None, done: np.ndarray) -> None:
+    for turn in range(600):
+        crew.share(64, lambda first, last: mark(first, last, threads.address(done), 1), MUCH)
+        time.sleep((0, 5e-5, 1e-4, 3e-4)[turn % 4])  # some look for work by then, some sleep, some are falling asleep
+    assert done.tolist() == [600] * 64
+
+
+def test_threads_without_work_sleep(four_threads: None) -> None:
+    rooms_of(8)
+    deadline = time.monotonic() + 20
+    while any(each.awake for each in crew.workers()) and time.monotonic() < deadline:
+        time.sleep(1e-3)
+    assert len(crew.workers()) >= 3 and not any(each.awake for each in crew.workers())
+
+
+def test_any_number_of_calls_with_arguments_of_every_kind_reach_another_thread(four_threads: None) -> None:
+    x, y = np.zeros(400, np.float32), np.zeros(400)
 
     def body(first: int, last: int) -> None:
-        seen.append(threading.get_ident())
-        time.sleep(0.02)
+        for i in range(first, last):
+            write(i, i + 1, threads.address(x), threads.address(y), 0.1, -1e300 if i % 2 else 0.1, 2**63, True)
 
-    threads.share(4, body, 1 << 30)
-    assert len(set(seen)) == 4
+    crew.share(400, body, MUCH)
+    np.testing.assert_array_equal(x, np.float32(0.1) + np.arange(400, dtype=np.float32))
+    np.testing.assert_array_equal(y, np.where(np.arange(400) % 2, -1e300, 0.1) + 2.0**63 + 1)
 
 
-@pytest.mark.skipif(not hasattr(threads.os, "sched_setaffinity"), reason="this system pins no threads")
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system pins no threads")
 def test_threads_that_share_a_core_are_told_to_leave_it(four_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[int, set[int]]] = []
-    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda thread: {0, 1, 2, 3})
-    monkeypatch.setattr(threads.os, "sched_setaffinity", lambda thread, cores: told.append((thread, cores)))
-    found = iter([7, 7, 5, 7])  # three threads and the caller, in whatever order
-    monkeypatch.setattr(threads, "core", lambda: next(found))
-    threads.share(4, lambda first, last: None, 1 << 30)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda thread: {0, 1, 2, 3})
+    monkeypatch.setattr(os, "sched_setaffinity", lambda thread, cores: told.append((thread, cores)))
+    found, cores = iter([7, 5, 7]), dict[int, int]()  # of three threads
+    monkeypatch.setattr(crew, "core", lambda: 7)  # the caller
+    monkeypatch.setattr(
+        crew.Worker,
+        "core",
+        property(lambda worker: cores[id(worker)] if id(worker) in cores else cores.setdefault(id(worker), next(found))),
+    )
+    crew.share(4, lambda first, last: None, MUCH)
     assert len(told) == 2
     assert threading.get_native_id() not in [thread for thread, _ in told]  # the program's own threads stay as they are
-    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda thread: {2})
-    monkeypatch.setattr(threads, "core", lambda: 2)
-    threads.share(4, lambda first, last: None, 1 << 30)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda thread: {2})
+    monkeypatch.setattr(crew, "core", lambda: 2)
+    monkeypatch.setattr(crew.Worker, "core", 2)
+    crew.share(4, lambda first, last: None, MUCH)
     assert len(told) == 2  # nowhere to go
 
 
@@ -143,8 +223,8 @@ WORK = """
 import numpy as np
 from gpucnn.ops import cpu
 from gpucnn.ops.shapes import conv_window
-from gpucnn_loops import threads
-threads.WORTH_A_THREAD = 0
+from gpucnn_loops import crew
+crew.WORTH_A_THREAD = 0
 rng = np.random.default_rng(0)
 x, w = rng.standard_normal((16, 16, 12, 12), dtype="float32"), rng.standard_normal((32, 16, 3, 3), dtype="float32")
 window = conv_window((12, 12), 3, 1, 1)
@@ -152,7 +232,7 @@ run = lambda: cpu.conv2d(x, w, None, window)
 """
 
 
-@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="there is no fork here")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_forked_process_has_a_pool_of_its_own(program: Program) -> None:
     text = (
         WORK

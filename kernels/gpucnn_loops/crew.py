@@ -1,0 +1,377 @@
+"""Work shared out among threads, the caller among them, in microseconds: the others need neither Python's lock nor, while there is much to
+do, the system to be woken.
+
+The caller notes which loops another thread is to run, with which arguments (`Loop.note`), hands the note over by writing one word, and does
+its own part meanwhile. The other thread is within a loop, `serve`, that looks at this word, for a tenth of a millisecond after it has last
+had work; then it sleeps, and has to be woken. A pass takes some hundred microseconds, waking a thread takes fifty, and so does waiting
+for Python's lock.
+
+Work is cut by its size alone, never by the number of threads; what a thread gets are whole pieces. So the bits of a result do not depend
+on how many there are.
+"""
+
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gpucnn_loops import threads
+from gpucnn_loops.language import cgutils, intrinsic, ir, types, words
+from gpucnn_loops.loops import Loop, alone, loop, noting, rehearsing
+
+WORTH_A_THREAD = 1 << 20  # multiply-adds; below it, handing them over costs more than it saves
+PATIENCE = 1e-4  # seconds for which a thread looks for work before it sleeps
+LEAST_LOOKS = 16
+READY, GIVEN, ASLEEP = 0, 1, 2
+# Words of a thread's slot. Those that both sides write have a line of the cache for each side.
+STATE, BEFORE, NOTE, CALLS, LOOKS, CORE, SLOT = 0, 16, 17, 18, 19, 32, 48
+I64 = ir.IntType(64)
+
+
+@intrinsic
+def seen(typing, x, i):
+    """x[i], as the other threads have left it."""
+
+    def code(c, b, s, args):
+        return b.load_atomic(b.gep(args[0], [args[1]]), "acquire", 8)
+
+    return types.int64(x, types.int64), code
+
+
+@intrinsic
+def shown(typing, x, i, value):
+    """x[i] = value, after all that this thread has written before."""
+
+    def code(c, b, s, args):
+        b.store_atomic(args[2], b.gep(args[0], [args[1]]), "release", 8)
+        return c.get_dummy_value()
+
+    return types.void(x, types.int64, types.int64), code
+
+
+@intrinsic
+def swapped(typing, x, i, value):
+    """What x[i] was; it is `value` now."""
+
+    def code(c, b, s, args):
+        return b.atomic_rmw("xchg", b.gep(args[0], [args[1]]), args[2], "seq_cst")
+
+    return types.int64(x, types.int64, types.int64), code
+
+
+@intrinsic
+def became(typing, x, i, old, new):
+    """Whether x[i] was `old`; it is `new` then."""
+
+    def code(c, b, s, args):
+        place = b.gep(args[0], [args[1]])
+        return b.extract_value(b.cmpxchg(place, args[2], args[3], "seq_cst", "seq_cst"), 1)
+
+    return types.boolean(x, types.int64, types.int64, types.int64), code
+
+
+@intrinsic
+def breath(typing):
+    """Tells the processor that this loop only waits."""
+
+    def code(c, b, s, args):
+        if "x86" in b.module.triple or "i686" in b.module.triple:
+            b.call(cgutils.get_or_insert_function(b.module, ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.pause"), [])
+        elif "aarch64" in b.module.triple or "arm64" in b.module.triple:
+            kind = ir.IntType(32)
+            hint = cgutils.get_or_insert_function(b.module, ir.FunctionType(ir.VoidType(), [kind]), "llvm.aarch64.hint")
+            b.call(hint, [ir.Constant(kind, 1)])
+        return c.get_dummy_value()
+
+    return types.void(), code
+
+
+@intrinsic
+def here(typing):
+    """On which core this thread is; −1 where nobody says."""
+
+    def code(c, b, s, args):
+        if sys.platform != "linux":
+            return ir.Constant(I64, -1)
+        return b.sext(b.call(cgutils.get_or_insert_function(b.module, ir.FunctionType(ir.IntType(32), []), "sched_getcpu"), []), I64)
+
+    return types.int64(), code
+
+
+@intrinsic
+def run_noted(typing, note, i):
+    """Calls the loop that note[i …] says: the way in, the number of words, the arguments."""
+
+    def code(c, b, s, args):
+        way_in = b.load(b.gep(args[0], [args[1]]))
+        kind = ir.FunctionType(ir.VoidType(), [I64.as_pointer()])
+        b.call(b.inttoptr(way_in, kind.as_pointer()), [b.gep(args[0], [b.add(args[1], ir.Constant(I64, 2))])])
+        return c.get_dummy_value()
+
+    return types.void(note, types.int64), code
+
+
+@intrinsic
+def noted_at(typing, place):
+    """The words at an address that is given as a number."""
+    return words(types.int64), lambda c, b, s, args: b.inttoptr(args[0], I64.as_pointer())
+
+
+@loop("w*")
+def serve(slot):
+    """What a thread does while it is awake: what it is given, until there is nothing for slot[LOOKS] looks."""
+    became(slot, STATE, ASLEEP, READY)
+    while True:
+        left = slot[LOOKS]
+        while left > 0 and seen(slot, STATE) != GIVEN:
+            breath()
+            left -= 1
+        if left <= 0 and became(slot, STATE, READY, ASLEEP):
+            return
+        slot[CORE] = here()
+        note, place = noted_at(slot[NOTE]), 0
+        for _ in range(slot[CALLS]):
+            run_noted(note, place)
+            place += note[place + 1]
+        shown(slot, STATE, READY)
+
+
+@loop("w*")
+def hand_over(slot):
+    """Lets a thread see what it is given. slot[BEFORE]: what it did until now."""
+    slot[BEFORE] = swapped(slot, STATE, GIVEN)
+
+
+@loop("w* i")
+def await_end(slot, looks):
+    """Waits until a thread is done with what it was given, for so many looks."""
+    while looks > 0 and seen(slot, STATE) == GIVEN:
+        breath()
+        looks -= 1
+
+
+HANDING = serve, hand_over, await_end
+
+core: Callable[[], int] = lambda: -1  # noqa: E731
+"""On which core the calling thread is; −1 where nobody says."""
+if sys.platform == "linux":
+    with contextlib.suppress(OSError, AttributeError):
+        core = ctypes.PyDLL(None).sched_getcpu
+
+_idle: list[Worker] = []  # threads that wait for work
+_all: list[Worker] = []
+_made = 0  # threads that there are, or are about to be
+_lock = threading.Lock()
+
+
+class Worker:
+    """A thread that runs what is noted for it, time after time, as long as the process lives."""
+
+    def __init__(self) -> None:
+        for each in HANDING:
+            each.prepare()
+        self._slot = np.zeros(SLOT, np.int64)
+        self._address = threads.address(self._slot)
+        self._note = np.empty(1024, np.int64)
+        self._end = self._calls = 0
+        self.scratch = threads.Blocks()
+        self.looks = most_looks()
+        self._slot[[STATE, LOOKS, CORE]] = ASLEEP, self.looks, -1
+        self._bell = threading.Lock()  # free when it rings
+        self._bell.acquire()
+        self._thread = threading.Thread(target=self._run, name="gpucnn", daemon=True)
+        self._thread.start()
+
+    def begin(self, body: Callable[[int, int], object], first: int, last: int) -> None:
+        """Has body(first, last) run there, while the caller does something else: now its Python, there its loops."""
+        self._end = self._calls = 0
+        before = threads.acting(self.scratch)
+        self.scratch.held = []
+        try:
+            noting(self._keep, body, first, last)
+        finally:
+            threads.acting(before)
+        if not self._calls:
+            return
+        slot = self._slot
+        slot[NOTE], slot[CALLS], slot[LOOKS] = threads.address(self._note), self._calls, self.looks
+        hand_over(self._address)
+        if slot[BEFORE] == ASLEEP:
+            self._wake()
+
+    def _keep(self, loop: Loop, arguments: tuple[Any, ...]) -> None:
+        if not loop.ready:
+            loop.prepare()
+        if self._end + len(arguments) + 2 > len(self._note):
+            self._note = np.append(self._note, np.empty_like(self._note))
+        self._end = loop.note(self._note, self._end, arguments)
+        self._calls += 1
+
+    def _wake(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it rings already
+            self._bell.release()
+
+    def end(self) -> None:
+        """Waits until the work, if there is any, is done. Once interrupted, it can be called again."""
+        slot = self._slot
+        if slot[STATE] != GIVEN:
+            return
+        await_end(self._address, most_looks())
+        if slot[STATE] != GIVEN:
+            self.looks = min(2 * self.looks, most_looks())
+            return
+        # It has more to do, or no core to itself. In the second case it should not keep others from theirs by looking for work.
+        self.looks = max(self.looks // 4, LEAST_LOOKS)
+        pause = 2e-5
+        while slot[STATE] == GIVEN:
+            if slot[BEFORE] == ASLEEP:  # Ctrl-C may have come before it was woken; once more does no harm
+                self._wake()
+            time.sleep(pause)
+            pause = min(2 * pause, 1e-3)
+
+    @property
+    def awake(self) -> bool:
+        """Whether it works, or looks for work."""
+        return int(self._slot[STATE]) != ASLEEP
+
+    @property
+    def core(self) -> int:
+        """Where it was when it last had work."""
+        return int(self._slot[CORE])
+
+    def keep_off(self, cores: set[int]) -> None:
+        """Has it run on other cores than these from now on, where the caller may run on any others."""
+        others = os.sched_getaffinity(0) - cores
+        if others and self._thread.native_id is not None:
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(self._thread.native_id, others)
+
+    def rest(self) -> bool:
+        """Whether it sleeps; it will soon."""
+        self.looks = self._slot[LOOKS] = 0
+        return not self.awake
+
+    def _run(self) -> None:
+        while True:
+            self._bell.acquire()
+            serve(self._address)
+
+
+_looks: list[int] = []
+
+
+def most_looks() -> int:
+    """How often a thread looks for work in the time for which it has patience. Measured once: a look takes 10 to 100 ns."""
+    if not _looks:
+        slot, count = np.full(SLOT, GIVEN, np.int64), 1000
+        times = []
+        for _ in range(3):
+            began = time.perf_counter()
+            await_end(threads.address(slot), count)
+            times.append(time.perf_counter() - began)
+        _looks.append(max(LEAST_LOOKS, int(PATIENCE / max(min(times), 1e-6) * count)))
+    return _looks[0]
+
+
+def workers() -> list[Worker]:
+    """The threads that there are, beside the program's own."""
+    return list(_all)
+
+
+def _worker() -> Worker | None:
+    """A thread that has nothing to do; None where all have, because others share work as well."""
+    global _made
+    with _lock:
+        if _idle:
+            return _idle.pop()
+        if _made >= threads.number() - 1:
+            return None
+        _made += 1
+    made = Worker()
+    _all.append(made)
+    return made
+
+
+def _after_fork() -> None:
+    """Threads do not survive a fork, and another one may have held the lock."""
+    global _lock, _made
+    _lock, _made = threading.Lock(), 0
+    _idle.clear()
+    _all.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+@atexit.register
+def _rest() -> None:
+    """No thread is within a loop when the memory with its machine code is given back."""
+    deadline = time.monotonic() + 1
+    while not all([each.rest() for each in _all]) and time.monotonic() < deadline:
+        time.sleep(1e-4)
+
+
+def share(pieces: int, body: Callable[[int, int], object], work: int) -> None:
+    """Calls body(first, last) with each thread's part of range(pieces). work: multiply-adds of all of them.
+
+    body does its work in loops, and asks for nothing that a loop has written: for another thread, they run when it has returned. Its
+    scratch is that thread's. Returns, or raises, when all threads are done: nobody writes to an array any more.
+    """
+    count = min(threads.number(), pieces) if work >= WORTH_A_THREAD else 1
+    if count > 1 and rehearsing():
+        for each in HANDING:
+            each(0)
+    if count <= 1 or alone():
+        body(0, pieces)
+        return
+    edges = [pieces * thread // count for thread in range(count + 1)]
+    others: list[Worker] = []
+    problem: BaseException | None = None
+    taken: set[int] = set()
+    try:
+        for thread in range(1, count):
+            other = _worker()
+            if other is None:
+                break
+            others.append(other)
+            other.begin(body, edges[thread], edges[thread + 1])
+        taken.add(core())
+        body(edges[0], edges[1])
+        for thread in range(len(others) + 1, count):
+            body(edges[thread], edges[thread + 1])
+    except BaseException as error:
+        problem = error
+    while others:
+        try:
+            others[-1].end()
+            other = others.pop()
+            _idle.append(other)
+            _apart(other, taken)
+        except BaseException as error:  # Ctrl-C: heard when the pass is over
+            problem = error
+    if problem is not None:
+        raise problem
+
+
+def _apart(other: Worker, taken: set[int]) -> None:
+    """Sees to it that a thread does its next work on a core of its own. taken: cores of those that have been asked before.
+
+    Linux wakes a thread on the waker's core, where it has to wait, if it takes all others for busy; in a virtual machine it takes cores
+    that sleep for busy. And two threads that share a core stay together for milliseconds, which is many passes.
+    """
+    its = other.core
+    if its in taken and its >= 0:
+        other.keep_off(taken)
+    taken.add(its)
