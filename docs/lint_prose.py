@@ -1,15 +1,18 @@
 """Reads the prose of this repository as a strict editor would. `python docs/lint_prose.py [FILE...]`
 
-Prose is the documents without their code, tables' separators and figures; of every module in gpucnn and kernels, and of every example, the
-first line of each docstring, the messages of errors, and the help texts of options. proselint looks for clichés, needless words and the
-like; docs/words.txt, for what a translation leaves behind, with what to write instead. Ends with 1 where there is something to mend.
+Prose is the text of the documents, without code and figures, and the following parts of every module in gpucnn and kernels and of every
+example: docstrings, comments, error messages, and the help texts of options. docs/words.txt lists expressions that a translation leaves
+behind, with what to write instead. proselint looks for clichés, needless words and the like; it reads only the first paragraph of a
+docstring, and no comments. The exit status is 1 if anything was found.
 """
 
 from __future__ import annotations
 
 import ast
+import io
 import re
 import sys
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = ROOT / "docs" / "words.txt"
 MADE = ("docs/reference.md", "docs/examples.md")  # by programs, from what is read here anyway
-# What proselint takes amiss in texts about numbers and programs.
+# Checks of proselint that do not suit texts about numbers and programs.
 SPARED = (
     "misc.phrasal_adjectives",
     "typography",
@@ -55,7 +58,7 @@ def texts(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def of_module(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """First lines of docstrings, what errors say, and the help of options and commands."""
+    """First paragraphs of docstrings, error messages, and the help of options and commands."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (said := ast.get_docstring(node)):
             yield getattr(node, "lineno", 1), said.split("\n\n")[0]
@@ -68,7 +71,7 @@ def of_module(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def written(node: ast.expr) -> str:
-    """The words of a string, or of strings that are put together; X for what is filled in."""
+    """The words of a string, or of concatenated strings; X for each value that is filled in."""
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, str) else ""
     if isinstance(node, ast.JoinedStr):
@@ -79,7 +82,7 @@ def written(node: ast.expr) -> str:
 
 
 def word_list() -> list[tuple[re.Pattern[str], str]]:
-    """docs/words.txt: `expression -> what to write instead`, a line each; # begins a remark."""
+    """docs/words.txt: `expression -> what to write instead`, one per line; # begins a comment."""
     lines = [line for line in WORDS.read_text(encoding="utf-8").splitlines() if line.strip() and not line.startswith("#")]
     pairs = [line.partition(" -> ") for line in lines]
     return [
@@ -88,16 +91,34 @@ def word_list() -> list[tuple[re.Pattern[str], str]]:
 
 
 def spaced(pattern: str) -> str:
-    """`pattern` with its spaces as what may be between two words, the end of a line among it; not within a look behind."""
+    """`pattern` with its spaces, except in a lookbehind, matching anything that separates two words, also the end of a line."""
     return re.sub(r"(?<!there) ", r"\\s+", pattern)
 
 
+def remarks(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, prose) of a module's comments, and of its docstrings after their first paragraphs; nothing of a document."""
+    if path.suffix != ".py":
+        return
+    text = path.read_text(encoding="utf-8")
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (said := ast.get_docstring(node)):
+            first, _, rest = said.partition("\n\n")
+            yield getattr(node, "lineno", 1) + first.count("\n") + 2, rest
+
+
 def found(text: str, words: list[tuple[re.Pattern[str], str]]) -> Iterator[tuple[int, str]]:
-    """(lines after the first, what is to be mended) in `text`."""
+    """(lines after the first, what to change) in `text`."""
+    yield from by_words(text, words)
+    yield from by_proselint(text)
+
+
+def by_words(text: str, words: list[tuple[re.Pattern[str], str]]) -> Iterator[tuple[int, str]]:
     for pattern, instead in words:
         for match in pattern.finditer(text):
             yield text.count("\n", 0, match.start()), f"{' '.join(match[0].split())!r}: {instead}"
-    yield from by_proselint(text)
 
 
 def by_proselint(text: str) -> Iterator[tuple[int, str]]:
@@ -107,7 +128,7 @@ def by_proselint(text: str) -> Iterator[tuple[int, str]]:
 
 
 def proselint() -> tuple[Any, Any]:
-    """What checks a text, and the checks that are on."""
+    """proselint's checker of a text, and its configuration."""
     if not hasattr(proselint, "made"):
         from proselint.checks import __register__
         from proselint.config import DEFAULT
@@ -115,7 +136,7 @@ def proselint() -> tuple[Any, Any]:
         from proselint.tools import LintFile
 
         CheckRegistry().register_many(__register__)
-        others = {name: on for name, on in DEFAULT["checks"].items() if name not in SPARED}  # behind the narrower names: the first decides
+        others = {name: on for name, on in DEFAULT["checks"].items() if name not in SPARED}  # after the narrower names: the first match decides
         proselint.made = LintFile, {**DEFAULT, "checks": {**dict.fromkeys(SPARED, False), **others}}  # type: ignore[attr-defined]
     return proselint.made  # type: ignore[attr-defined,no-any-return]
 
@@ -123,11 +144,12 @@ def proselint() -> tuple[Any, Any]:
 def main(paths: list[str]) -> int:
     words, count = word_list(), 0
     for path in [Path(each).resolve() for each in paths] or [*documents(), *modules()]:
-        for line, text in texts(path):
-            for below, message in found(text, words):
-                name = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
-                print(f"{name}:{line + below}: {message}")
-                count += 1
+        name = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+        hits = [(line + below, message) for line, text in texts(path) for below, message in found(text, words)]
+        hits += [(line + below, message) for line, text in remarks(path) for below, message in by_words(text, words)]
+        for line, message in hits:
+            print(f"{name}:{line}: {message}")
+        count += len(hits)
     return 1 if count else 0
 
 

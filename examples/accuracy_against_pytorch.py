@@ -2,8 +2,8 @@
 
     python examples/accuracy_against_pytorch.py [--epochs 5] [--seeds 3] [--dataset NAME] [--data-dir FOLDER] [--device auto] [--quick]
 
-Prints the test accuracy of each seed and library, and the two means. Initial values are each library's own. Where MNIST cannot be had, the
-digits of scikit-learn take its place. PyTorch runs on the CPU: no time is shown.
+Prints the test accuracy of each seed and library, and the two means. Each library draws its own initial values. If MNIST is not available,
+scikit-learn's digits are used. PyTorch runs on the CPU: no time is shown.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python examples/keras_mnist.py [--epochs 3] [--batch-size 128] [--device auto] [--quick]
 
-Two things differ besides the import: images have their channel first, (N, 1, 28, 28), and `build` says where the model runs. Whole numbers
-would be divided by 255 by the model itself; here it is done by hand, as there.
+Two things differ besides the import: images have their channel first, (N, 1, 28, 28), and `build` says where the model runs. The model
+would divide integers by 255 itself; here it is done by hand, as in Keras.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from gpucnn.profiling.what import workload
 from gpucnn.profiling.what.launches import Part, parts
 from gpucnn.profiling.what.observe import Observer
 
-SHARED = ("tensor", "tensor_grad", "engine")  # what kernels were called that are told apart by their operation today
+SHARED = ("tensor", "tensor_grad", "engine")  # earlier names of kernels that are now named after their operation
 
 
 def launched(name: str, shape: bool, chip: Chip) -> Iterator[tuple[str, Part]]:

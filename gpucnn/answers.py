@@ -47,8 +47,8 @@ def images_of(given: Sequence[Path]) -> list[Path]:
 class Images:
     """Images in the model's format, with notes about how they were converted.
 
-    shape: (C, H, W) of the model's input. Each image is brought to it: scaled until it covers the size, cut about the centre, grey and
-    colour turned into each other.
+    shape: (C, H, W) of the model's input. Each image is converted to it: scaled until it covers the size, cropped about the centre, and
+    converted between grey and colour.
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:

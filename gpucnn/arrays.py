@@ -1,8 +1,8 @@
 """Conversion and checks of all arrays from outside: examples, labels, scores, in whatever type.
 
 Lists and tuples, NumPy arrays and their subclasses, CuPy arrays, PyTorch tensors on any device, and whatever else NumPy can read are
-taken. Masked arrays are refused, because nothing here could heed the mask. Whole numbers of any width are pixels, 0 … 255; floats and
-booleans are taken as they are.
+accepted. Masked arrays are refused, because nothing here could respect the mask. Integers of any width are pixels, 0 … 255; floats and
+booleans are used unchanged.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def numbers(values: Any, name: str, error: type[Exception] = DataError) -> NDArr
 def examples(values: Any, dtype: np.dtype[Any], name: str = "examples") -> NDArray[Any]:
     """A whole set of examples: pixels as uint8, everything else as `dtype`, without NaN or infinity.
 
-    DataError where whole numbers lie outside of 0 … 255, and for NaN and infinity, with the place.
+    DataError for integers outside of 0 … 255, and for NaN and infinity, with the position.
     """
     array = numbers(values, name)
     if array.dtype.kind in "iu":

@@ -32,7 +32,7 @@ from gpucnn.text import first_line, shown
 __all__ = ["MINIMUM_COMPUTE_CAPABILITY", "NAMES", "Device", "get_device", "of", "simulated", "to_numpy", "why_no_cuda"]
 
 NAMES = ("auto", "cpu", "cuda")
-VIRTUAL = "virtual "  # how the name of a GPU begins that is none
+VIRTUAL = "virtual "  # the prefix of a virtual GPU's name
 MINIMUM_COMPUTE_CAPABILITY = (7, 5)  # Turing: the oldest chip that CUDA 13 compiles for
 
 

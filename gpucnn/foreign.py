@@ -27,7 +27,7 @@ ON_CPU, ON_GPU = (1, 3), (2, 13)  # DLPack's numbers for memory that the host, o
 def in_kind(function: Callable[P, R]) -> Callable[P, R]:
     """Lets a function of NumPy and CuPy arrays accept arrays of one other library as well, and return that library's arrays.
 
-    TypeError where there are arrays of two of them, and for one that cannot be had; DeviceError for one on a GPU that cannot be used here.
+    TypeError for arrays of two other libraries, and for one that cannot be converted; DeviceError for one on a GPU that cannot be used.
     """
 
     @functools.wraps(function)

@@ -23,7 +23,7 @@ def check_format(data_format: Any) -> DataFormat | None:
 def image_shape(given: Any, data_format: str | None) -> tuple[int, ...]:
     """The shape of one example as (C, H, W) or (features,). The channel of grey images may be omitted.
 
-    ShapeError for what is none, and for what looks like channels last where nobody has said so.
+    ShapeError for anything else, and for a shape that looks like channels last if `data_format` does not say so.
     """
     sizes = several(given)
     if sizes is None or len(sizes) not in (1, 2, 3):

@@ -31,7 +31,7 @@ def of_step(stages: Sequence[Stage], *, apart: bool = False) -> StepMemory:
     each: list[tuple[int, int]] = []
     peak = total = 0
     counted = False  # whether the array between two layers is kept already
-    trained = False  # whether a gradient is handed further down
+    trained = False  # whether a gradient is passed to earlier layers
     keeps_input, at_input = False, True
     for stage in stages:
         before = counted

@@ -29,8 +29,8 @@ CROWDED = {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe", "OMPI_MCA_
 def start(count: int, option: str) -> bool:
     """Runs this command on `count` ranks and exits with their status. Returns False if one rank is wanted, which is this process.
 
-    MissingExtraError without mpi4py or mpiexec; ArgumentError for a count that is none or that no machine starts, and in a process that is
-    a rank already.
+    MissingExtraError without mpi4py or mpiexec; ArgumentError for an invalid count, for one that no machine can start, and in a process
+    that is already a rank.
     """
     if integer(count, option, 1) == 1:
         return False

@@ -230,7 +230,7 @@ def draws_for_parts(given: Callable[..., Any]) -> bool:
 def on_device(given: Callable[..., Any] | None) -> bool:
     """Whether a device can apply this augmentation by itself: True for those that define how, and for none.
 
-    A class derived from one of them draws in its own way, unless it says anew how a device does.
+    A class derived from one of them draws in its own way, unless it also defines how a device does.
     """
     return given is None or "on_device" in vars(type(given))
 

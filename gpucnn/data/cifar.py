@@ -103,8 +103,8 @@ SOURCES = {
 def load(name: str, request: Request) -> Dataset:
     """The set `name` from the first folder that has its binary files or its archive; the archive is downloaded if there is none.
 
-    The folders are those of gpucnn.data.mnist. DataError for files that are damaged, or not the set's; UnavailableError where it is not to
-    be had.
+    The folders are those of gpucnn.data.mnist. DataError for files that are damaged or belong to another set; UnavailableError if the set
+    cannot be downloaded.
     """
     source = SOURCES[name]
     roots = places.roots(request.data_dir)

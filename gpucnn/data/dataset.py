@@ -81,7 +81,7 @@ class Request:
     download: bool = True
     seed: int = 0
     test_fraction: float = 0.2
-    image_size: tuple[int, int] | None = None  # (height, width) that images of a folder are brought to
+    image_size: tuple[int, int] | None = None  # (height, width) that images of a folder are resized to
     reading: Progress | None = None  # called as (what, files read, files in all)
 
 

@@ -48,7 +48,7 @@ class DigestError(DataError):
 def read_idx(path: PathLike, *, sha256: str | None = None, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
     """The array in an idx file, gzip-compressed or not, in the machine's byte order; writable.
 
-    `sha256` is that of the uncompressed bytes, header included. `shape`, where it is known, is held against the header before
+    `sha256` is that of the uncompressed bytes, header included. `shape`, if it is known, is compared with the header before
     any data is read. DataError if the file is missing, truncated, too long, corrupt, or not the expected one.
     """
     path = user_path(path)

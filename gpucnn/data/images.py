@@ -28,11 +28,11 @@ MAX_PIXELS = 1 << 26  # a larger one is not a training image, and may be a decom
 def read_image(path: PathLike) -> NDArray[np.uint8]:
     """The image in a file: uint8 (C, H, W), C = 1 for grey and 3 for colour.
 
-    PNG, JPEG, BMP, GIF, WebP, TIFF, PPM and PGM, whatever the name's ending: 16-bit grey is scaled to 8 bits, transparency is laid over
-    white, a palette counts as grey if all of its used colours are, the first frame of an animation is taken, and the EXIF orientation is
-    applied.
+    PNG, JPEG, BMP, GIF, WebP, TIFF, PPM and PGM, whatever the file's extension: 16-bit grey is scaled to 8 bits, transparency is blended
+    with white, a palette counts as grey if all of its used colours are, the first frame of an animation is used, and the EXIF orientation
+    is applied.
 
-    .npy: (H, W), (C, H, W) or (H, W, C) with C = 1 or 3, and (C, H, W) where both would fit; whole numbers in 0 … 255 as they are,
+    .npy: (H, W), (C, H, W) or (H, W, C) with C = 1 or 3, and (C, H, W) if both would fit; integers in 0 … 255 unchanged,
     floats in 0 … 1 times 255. Nothing is unpickled.
 
     DataError if the file cannot be read as an image, MissingExtraError without Pillow.

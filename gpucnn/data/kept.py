@@ -1,7 +1,7 @@
 """The resized images of a folder, kept in the user's cache: the next run reads one file instead of all of them.
 
-What is kept is known by the names, sizes and times of the files and by the size that they were brought to: where one of them has changed,
-all are read again. What has not been used for longest goes when there is too much of it.
+A stored set is identified by the names, sizes and times of the files and by the size that they were resized to: if any of them has changed,
+all files are read again. If there is too much, the sets that were unused for longest are deleted.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def dataset(
 def pixels(given: Any, where: str) -> NDArray[np.uint8]:
     """Images as uint8 (N, C, H, W), from (N, H, W), channels first or last, or rows of pixels of a square, grey or in planes.
 
-    Whole numbers and floats in 0 … 255, or floats in 0 … 1, which are multiplied by 255.
+    The values are integers or floats in 0 … 255, or floats in 0 … 1, which are multiplied by 255.
     """
     array = np.asarray(given)
     if array.dtype.kind not in "biuf" or array.size == 0:

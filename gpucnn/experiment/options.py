@@ -77,7 +77,7 @@ def as_begun(options: Options, checkpoint: Path) -> Options:
     """The options that the run in `checkpoint` was started with, where the command does not set them. CheckpointError if the command sets
     others.
 
-    Epochs may be more than it was begun with: a schedule that depends on their number is then laid out anew.
+    There may be more epochs than at its start: a schedule that depends on their number is then extended over all of them.
     """
     notes = run_notes(checkpoint, AGAIN)
     begun = notes.get("options")

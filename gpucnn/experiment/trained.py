@@ -23,7 +23,7 @@ def trained_on(model: Sequential, path: Path) -> tuple[str, Path | None]:
     """The data set that the model in the file `path` was trained on, by name or as the folder that its run recorded; and the folder of the
     data set's files, if the run was given one.
 
-    What a model's file alone says is no reason to read a folder: CheckpointError asks for it.
+    A model's file alone does not make gpucnn read a folder: CheckpointError asks the user to name it.
     """
     notes: dict[str, Any] = {}
     checkpoint = path.parent / CHECKPOINT

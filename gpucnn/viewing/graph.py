@@ -238,7 +238,7 @@ def opaque_outputs(model: Sequential, graph: Graph, images: np.ndarray[Any, Any]
         except GpucnnError:
             raise
         except Exception as error:
-            raise GpucnnError(f"layer {name!r}, which is not a layer of gpucnn's, fails: {type(error).__name__}: {error}") from error
+            raise GpucnnError(f"layer {name!r}, which is not one of gpucnn's layers, fails: {type(error).__name__}: {error}") from error
         if outputs.shape != (len(images), *node["shape"]):
             raise ShapeError(
                 f"layer {name!r} declares the output shape {tuple(node['shape'])}, and it is {outputs.shape[1:]}: fix the layer"

@@ -52,7 +52,7 @@ def uniform(word):
 
 @device
 def below(word, count):
-    """A random word as a whole number from 0 to count − 1."""
+    """A random word as an integer from 0 to count − 1."""
     return int32(uint64(word) * uint64(count) >> uint64(32))
 
 

@@ -167,7 +167,7 @@ def avg_pool2d(x: Array, y: Array, window: Window, count_include_pad: bool = Tru
 
 
 def avg_pool2d_grad(dy: Array, dx: Array, window: Window, count_include_pad: bool = True, stream: Stream = 0) -> None:
-    """Writes to dx each window's gradient, shared out evenly among the pixels that its mean was taken over."""
+    """Writes to dx each window's gradient, divided evenly among the pixels of its mean."""
     n, c = dy.shape[:2]
     count, (given, step) = n * c * window.input[0] * window.input[1], images(dy, "dy", (n, c, *window.output))
     arrays = given, floats(dx, "dx", (n, c, *window.input))

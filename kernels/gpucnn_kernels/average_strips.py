@@ -108,7 +108,7 @@ def gradient_kernel(taps: Pair, stride: Pair, before: Pair, length: int, pairs: 
 
     @device(forceinline=True)
     def width(j, q, low, high, widths):
-        """Columns that count in window q + j; of one that is not there, anything but none."""
+        """The number of columns that count in window q + j; for a window that does not exist, any number but 0."""
         begin = int32(int32(q + j) * stride_w - left)
         widths[j] = max(int32(min(int32(begin + S), high) - max(begin, low)), int32(1))
 

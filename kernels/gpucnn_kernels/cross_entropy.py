@@ -70,7 +70,7 @@ def one_block(threads: int, of_classes: bool) -> Any:
             if beats(value, int32(k), largest, index):
                 largest = value
                 index = int32(k)
-        if largest != largest:  # NaN is no right answer
+        if largest != largest:  # NaN is not a right answer
             index = int32(-1)
         return largest, index
 
@@ -204,7 +204,7 @@ def class_cross_entropy_kernel(logits, labels, dlogits, row_loss, row_correct, K
         if label >= 0 and label < K:
             loss = float32(math.log(total)) - (logits[uint32(first + label)] - largest)
         row_loss[row] = loss
-        row_correct[row] = int32(indices[0] == label and largest == largest)  # NaN is no right answer
+        row_correct[row] = int32(indices[0] == label and largest == largest)  # NaN is not a right answer
 
 
 @kernel

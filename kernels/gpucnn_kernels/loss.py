@@ -77,7 +77,7 @@ def finish_row(lanes, indices, row, lane, loss, value, index, target, target_ind
         right = answer == indices[0]
         if K == 1:
             right = (largest > middle) == (lanes[0] > middle)
-        row_correct[row] = int32(right and largest == largest)  # NaN is no right answer
+        row_correct[row] = int32(right and largest == largest)  # NaN is not a right answer
 
 
 @kernel

@@ -7,7 +7,7 @@
     dx      = weight · rstd · (dy − dbias / n − (x − mean) · rstd · dweight / n),   n numbers in a channel
 
 Sums over a channel are long and few, so its images are cut into slices, with a block for each; then a block for each channel combines the
-slices. Their number depends on the sizes alone, and everything is added in a fixed order, so the results are the same to the bit every
+slices. Their number depends on the sizes alone, and everything is added in a fixed order, so the results are bit-identical every
 time, on every chip.
 
 Bytes. No number can be normalized before the last one of its channel has been seen, so x is read twice, and y written once: 12 bytes a
@@ -44,7 +44,7 @@ BLOCKS = 512  # as many as keep the largest chip busy
 
 
 class Slices(NamedTuple):
-    """How the images of a channel are shared out: a `number` of slices of `images` each, the last with what is left."""
+    """The division of a channel's images into slices: a `number` of slices of `images` each, the last with the remainder."""
 
     number: int
     images: int

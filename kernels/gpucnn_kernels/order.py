@@ -81,7 +81,7 @@ def copy_label(t, labels, order, position, targets, batch_size, ahead, row, row_
 
 @device
 def byte_pixel(images, index):
-    """A pixel from 0 to 255 as one from 0 to 1: divided, for the same bits as on the CPU."""
+    """A pixel from 0 to 255 as one from 0 to 1: divided, so that it is bit-identical to the CPU's."""
     return float32(float32(images[index]) / float32(255))
 
 

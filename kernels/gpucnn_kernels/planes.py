@@ -95,7 +95,7 @@ def global_avg_pool2d(x: Array, y: Array, stream: Stream = 0) -> None:
 
 
 def global_avg_pool2d_grad(dy: Array, dx: Array, stream: Stream = 0) -> None:
-    """Writes each plane's gradient to dx (N, C, H, W), shared out evenly."""
+    """Writes each plane's gradient to dx (N, C, H, W), divided evenly among its pixels."""
     n, c, h, w = dx.shape
     plane = h * w
     run_each(plane_mean_grad_kernel, n * c * plane, stream, floats(dy, "dy", (n, c)), floats(dx, "dx"), np.uint32(plane), *magic(plane))

@@ -4,8 +4,8 @@ x, dx (N, C, H, W); y, dy and indices (N, C, P, Q), indices int32, flat in the H
 
 Forward, a thread looks at the R × S pixels of its window in row-major order. Backward, a thread belongs to a pixel and asks every window
 that may have read it, whether it is the winner: a pixel h is read by tap r of window p where p·stride − top + r·dilation = h. Windows
-overlap where the stride is less than the kernel, so several windows may add to a pixel, always in the order of the taps: no atomics, the
-same bits every time.
+overlap where the stride is less than the kernel, so several windows may add to a pixel, always in the order of the taps: without atomics,
+and bit-identical every time.
 
 Nearly every network pools 2 × 2 without overlap or padding, and then none of these questions arise. A thread takes a window, in both
 directions: it reads or writes its four pixels, two at a time where rows are even, so that a warp moves 256 bytes of neighbours by one
@@ -266,8 +266,8 @@ def max_pool2d(x: Array, y: Array, indices: Array, window: Window, stream: Strea
 def max_pool2d_grad(dy: Array, indices: Array, dx: Array, window: Window, stream: Stream = 0, *, relu: Array | None = None) -> None:
     """Writes each window's gradient to the pixel of dx that won it, summed where a pixel won several windows.
 
-    `relu`: y, where x is ReLU's output; then dx is the gradient of ReLU's input. A window whose maximum is not positive hands nothing
-    down: its winner is that pixel, so that ReLU's gradient is known from y, a quarter as many numbers as x for windows of 2 × 2.
+    relu: y, if x is ReLU's output; then dx is the gradient of ReLU's input. A window whose maximum is not positive passes no gradient on:
+    the maximum is the pixel itself, so y determines ReLU's gradient, with a quarter as many numbers as x for windows of 2 × 2.
     """
     n, c = dy.shape[:2]
     gradients, step = images(dy, "dy", (n, c, *window.output))

@@ -239,8 +239,8 @@ def forward(x: Array, y: Array, indices: Array, window: Window, planes: int, str
 
 
 def gradient(dy: Array, indices: Array, y: Array | None, dx: Array, window: Window, planes: int, stream: Stream) -> None:
-    """`pool.max_pool2d_grad` on flat arrays of so many planes, y being the pooled values where ReLU's gradient is taken along; the window
-    must fit."""
+    """`pool.max_pool2d_grad` on flat arrays of so many planes; y has the pooled values if ReLU's gradient is included. The window must
+    fit."""
     (H, W), (P, Q), (stride_h, stride_w) = window.input, window.output, window.stride
     rows, columns = -(-H // stride_h), -(-W // stride_w)
     length = even_length(rows, max(1, min(_LENGTH, _PIXELS // (stride_h * stride_w))))

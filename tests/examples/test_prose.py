@@ -25,7 +25,7 @@ bits. It is held against NumPy, [told apart](told apart.md).
 """
 MODULE = '''"""What is taken anew.
 
-Only the first paragraph is read: told apart.
+Further paragraphs and comments are read for words alone: told apart.
 """
 
 
@@ -61,10 +61,11 @@ def test_words_are_found_in_a_document_and_not_in_its_code(lint: Any, tmp_path: 
     assert lines(lint, path, capsys) == (0, [])
 
 
-def test_words_are_found_in_docstrings_messages_and_help(lint: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_words_are_found_in_docstrings_comments_messages_and_help(lint: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "a.py"
     path.write_text(MODULE)
-    expected = [(1, "anew"), (7, "is no integer"), (10, "is no integer"), (10, "mend it"), (11, "Told apart"), (11, "one's own")]
+    expected = [(1, "anew"), (3, "told apart"), (7, "is no integer"), (10, "is no integer"), (10, "mend it")]
+    expected += [(11, "Told apart"), (11, "one's own"), (11, "told apart")]
     status, found = lines(lint, path, capsys)
     assert status == 1 and [words for _, words in found] == [words for _, words in expected]
     assert [line for line, _ in found] == [line for line, _ in expected]

@@ -22,7 +22,7 @@ def scaled(number: float, unit: str) -> str:
 
 
 def digits(number: float) -> str:
-    """Three significant digits: 1.23, 12.3, 123; whole numbers from 100 on."""
+    """Three significant digits: 1.23, 12.3, 123; integers from 100 on."""
     if number >= 99.95:
         return f"{number:,.0f}"
     return f"{number:.1f}" if number >= 9.995 else f"{number:.2f}"

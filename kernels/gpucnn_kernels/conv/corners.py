@@ -1,10 +1,10 @@
 """The pixels of a block of threads in shared memory, four times: for the gradient of convolution and 2 × 2 max pooling in one.
 
-A thread reads one pixel of four, that of the corner that won the pooling, and each filter has a winner of its own.
-So there are four copies of the patch, one for each corner, shifted by so much that the corner's pixels are where the others' are in
-theirs, and a whole number of times 32 words apart. Within a copy the pixels are sorted by phase, as in patch.py, and rows of pooled
+A thread reads one pixel of four, that of the corner that won the pooling, and each filter has its own winner.
+So there are four copies of the patch, one for each corner, shifted so that each corner's pixels are at the same positions in their copy.
+The copies are a multiple of 32 words apart. Within a copy the pixels are sorted by phase, as in patch.py, and rows of pooled
 positions are `across` mod 32 words apart. Then position i reads bank i + constant mod 32, for any winner, and a tap is a constant added by
-the reading instruction. Were there one copy, neighbours would be two words apart, less or more by chance, and two reads would collide.
+the reading instruction. With a single copy, neighbours would be two words apart, more or less by chance, and two reads would collide.
 A pixel is fetched once and written to all copies; the phases of all copies lie in the gap between two rows, which needs little more room.
 """
 

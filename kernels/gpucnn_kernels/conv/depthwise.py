@@ -293,7 +293,7 @@ def conv2d_input_grad(
 ) -> None:
     """Writes the gradient of `conv2d` with respect to x to dx (N, C, H, W).
 
-    `relu` is x where ReLU made it: ReLU's gradient is taken along, dx is 0 where x is not positive.
+    relu: x, if a ReLU produced it. Then dx includes ReLU's gradient: it is 0 where x is not positive.
     """
     (n, k), c = dy.shape[:2], dx.shape[1]
     m, strip = multiplier(c, k, window, groups), input_strip_of(window)
@@ -334,7 +334,7 @@ def multiplier(channels: int, filters: int, window: Window, groups: int | None =
         raise ValueError(f"the depthwise convolution has as many groups as channels, given {groups} groups and {channels} channels")
     if not fits(channels, filters, window):
         raise ValueError(
-            f"the depthwise convolution is for whole numbers of filters to a channel, and up to {MOST_TAPS} taps; given {channels} "
+            f"the depthwise convolution needs equally many filters for each channel, and at most {MOST_TAPS} taps; given {channels} "
             f"channels, {filters} filters, a kernel of {window.kernel}, stride {window.stride} and dilation {window.dilation}"
         )
     return filters // channels

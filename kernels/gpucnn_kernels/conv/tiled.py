@@ -6,7 +6,7 @@
     weight gradient filters                channels of x × taps   positions n, p, q
 
 The first two are one product. Position p reads by tap r the row p·stride − top + r·dilation of x. And row h = i·stride + a of dx gathers
-by tap r from row p = i + (a + top − r·dilation) / stride of dy, if that is a whole number. So pixels fall into stride × stride classes
+by tap r from row p = i + (a + top − r·dilation) / stride of dy, if that is an integer. So pixels fall into stride × stride classes
 by their remainders a, b; the taps that a class needs lie at regular distances, and along them p moves by constant steps. Each class is a
 launch. A class without taps sums nothing and writes zeros.
 

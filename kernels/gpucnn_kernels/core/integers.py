@@ -40,7 +40,7 @@ def magic(divisor: int) -> tuple[np.uint32, np.uint32]:
     """The multiplier m and the shift s with which n // divisor = n·m >> (31 + s), for every n < 2³¹ and 1 ≤ divisor < 2³¹.
 
     m = ⌈2^(31 + s) / d⌉ is too large by e/d with e < d ≤ 2ˢ, so n·m / 2^(31 + s) is too large by less than 1/d, and never reaches
-    the next whole number.
+    the next integer.
     """
     if not 1 <= divisor < 2**31:
         raise ValueError(f"cannot divide by {divisor}: a divisor is from 1 to 2³¹ − 1")

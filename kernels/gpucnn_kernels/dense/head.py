@@ -63,7 +63,7 @@ def kernel_of(K: int, wide: bool) -> Any:
                 if label >= int32(0) and label < int32(K):
                     chosen = logits[label]
                 row_loss[row] = float32(math.log(total)) - (chosen - largest)
-                row_correct[row] = int32(index == label and largest == largest)  # NaN is no right answer
+                row_correct[row] = int32(index == label and largest == largest)  # NaN is not a right answer
 
     return dense_narrow_cross_entropy
 

@@ -27,7 +27,7 @@ def weigh(problem: Problem, chip: Chip, *, tile: Any, best: float, turned: bool 
     steps = -(-problem.depth // tile.BK)
     slices = max(1, min(_MOST_SLICES, room // tiles, steps // _LEAST_STEPS)) if problem.cuts and tiles < room else 1
     blocks = tiles * slices
-    # The last round of blocks is seldom full. Where there is but one, blocks share a multiprocessor no more than they must.
+    # The last round of blocks is seldom full. If there is only one round, blocks share a multiprocessor no more than they must.
     rounds = -(-blocks // room)
     filled = blocks / (rounds * room) if rounds > 1 else min(1.0, blocks / chip.multiprocessors)
     return (use * filled * best if use > _LEAST_USE else -1.0), slices

@@ -6,7 +6,7 @@ x (N, C, H, W), weight (K, C, R, S, P, Q), bias (K, P, Q), y and dy (N, K, P, Q)
 
 There are P·Q times as many weights as in a convolution, and each is used once per image. So reading them is the cost: positions are their
 innermost axes, so that neighbouring threads read neighbouring weights, and a thread uses every weight that it reads for four images. The
-gradient of a weight is a sum over the images alone, by one thread each; no sum is shared, so results are the same to the bit every time.
+gradient of a weight is a sum over the images alone, by one thread each; no sum is shared, so results are bit-identical every time.
 """
 
 # Numba works out the types of kernels.

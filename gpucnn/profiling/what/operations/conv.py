@@ -143,7 +143,7 @@ def _pooled_problem(a: Arguments, make: Callable[..., Problem]) -> Problem:
 def convolutions(
     n: int, c: int, k: int, window: Window, groups: int = 1, *, relu: bool = True, exact: bool = True
 ) -> Callable[[Ops], None]:
-    """A convolution and both gradients, with a bias; ReLU's gradient taken along where `relu`, and in float32 where `exact`."""
+    """A convolution and both gradients, with a bias; including ReLU's gradient if `relu`, and in float32 if `exact`."""
 
     def run(ops: Ops) -> None:
         x, weight, dy = floats(n, c, *window.input), floats(k, c // groups, *window.kernel), floats(n, k, *window.output)
@@ -155,7 +155,7 @@ def convolutions(
 
 
 def first_layer(n: int, c: int, k: int, window: Window, *, relu: bool = True) -> Callable[[Ops], None]:
-    """A convolution with ReLU and 2 × 2 pooling, and its gradient of the weight; with ReLU's gradient taken along where `relu`."""
+    """A convolution with ReLU and 2 × 2 pooling, and its gradient of the weight, which includes ReLU's gradient if `relu`."""
 
     def run(ops: Ops) -> None:
         pooling = pool_window(window.output, 2)
