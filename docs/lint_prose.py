@@ -136,7 +136,9 @@ def proselint() -> tuple[Any, Any]:
         from proselint.tools import LintFile
 
         CheckRegistry().register_many(__register__)
-        others = {name: on for name, on in DEFAULT["checks"].items() if name not in SPARED}  # after the narrower names: the first match decides
+        others = {
+            name: on for name, on in DEFAULT["checks"].items() if name not in SPARED
+        }  # the first match decides: narrow names come first
         proselint.made = LintFile, {**DEFAULT, "checks": {**dict.fromkeys(SPARED, False), **others}}  # type: ignore[attr-defined]
     return proselint.made  # type: ignore[attr-defined,no-any-return]
 

@@ -1,4 +1,4 @@
-"""Work shared out among threads, the caller among them, in microseconds: the others need neither Python's lock nor, while there is much to
+"""Divides work among threads, including the caller, in microseconds: the others need neither Python's lock nor, while there is much to
 do, the system to be woken.
 
 The caller notes which loops another thread is to run, with which arguments (`Loop.note`), hands the note over by writing one word, and does
@@ -366,7 +366,7 @@ def share(pieces: int, body: Callable[[int, int], object], work: int) -> None:
 
 
 def _apart(other: Worker, taken: set[int]) -> None:
-    """Sees to it that a thread does its next work on a core of its own. taken: cores of those that have been asked before.
+    """Makes a thread do its next work on a core of its own. taken: the cores of the threads before it.
 
     Linux wakes a thread on the waker's core, where it has to wait, if it takes all others for busy; in a virtual machine it takes cores
     that sleep for busy. And two threads that share a core stay together for milliseconds, which is many passes.

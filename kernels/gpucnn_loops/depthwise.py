@@ -27,7 +27,7 @@ from gpucnn_loops.vector import L, at, fma, high_pairs, load, low_pairs, pairs, 
 
 Array = NDArray[np.float32]
 ZERO = np.float32(0)
-PARTS = 64  # planes that strides may split an image into; with more, most of each is what vectors need behind it
+PARTS = 64  # the most planes that strides may split an image into; with more, the planes would be mostly padding for vectors
 RAMP = np.repeat(np.array([1, 0], np.float32), L)  # from place 16 − n on: n times 1, then 0
 
 
@@ -235,7 +235,7 @@ def weight_sums(first, last, ends, x, dy, dweight, total, grid, out_grid, sizes,
 
 
 def fits(window: Window) -> bool:
-    """Whether this road takes a convolution with one filter for each channel."""
+    """Whether these loops support a convolution with one filter for each channel."""
     return math.prod(window.stride) <= PARTS
 
 
@@ -267,7 +267,7 @@ class Depthwise:
 
     @property
     def direct(self) -> Direct:
-        """The road for what is not finite: times the zeros between two rows it would be NaN."""
+        """The fallback for numbers that are not finite: times the zeros between two rows they would give NaN."""
         if self._direct is None:
             self._direct = Direct(self.k, self.k, self.window, self.k)
         return self._direct

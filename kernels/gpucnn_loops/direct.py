@@ -27,8 +27,8 @@ from gpucnn_loops.turn import fill, in_frame, kernels_by_tap, to_planes, to_rows
 from gpucnn_loops.vector import L, at, load, relu16, store
 
 Array = NDArray[np.float32]
-CHUNK = 100  # steps of a sum between two visits of it: weights of 64 lanes are 25 KB then, and stay in the first-level cache
-BAND = 240  # outputs between two turns to planes: their sums of 64 channels are 60 KB
+CHUNK = 100  # steps of a sum at a time: the weights of 64 lanes are then 25 KB, and stay in the first-level cache
+BAND = 240  # outputs that are transposed at a time: their sums of 64 channels are 60 KB
 ZERO = np.float32(0)
 
 
@@ -195,7 +195,7 @@ class Direct:
         if self._behind is None:
             self._behind = self._classes()
         behind = self._behind.tables
-        rows, taps = len(behind.cols) + 1, math.prod(self.window.kernel)  # the last row is for what `kernels_by_tap` has too much
+        rows, taps = len(behind.cols) + 1, math.prod(self.window.kernel)  # the last row is for what `kernels_by_tap` writes in excess
         packed = Scratch(self.groups * rows * self.c_width, shared=True).parts[0].reshape(self.groups, rows, self.c_width)
         if self.c_width > self.c:
             packed[...] = 0

@@ -29,7 +29,7 @@ complain: Callable[[str], object] | None = None
 
 
 def folder() -> Path | None:
-    """Where the files are; None where none are to be kept, or nobody knows where."""
+    """The folder of the files; None if no files are kept, or no folder is available."""
     given = os.environ.get("GPUCNN_LOOP_CACHE")
     if given is not None:
         return None if given in ("", "0") else Path(given)
@@ -50,7 +50,7 @@ def path(name: str, made_for: tuple[str, ...], source: str) -> Path | None:
 
 
 def read(path: Path | None) -> bytes | None:
-    """What is kept there; None where that is not there, cannot be read, or is not whole."""
+    """The contents of a file; None if it does not exist, cannot be read, or is incomplete."""
     if path is not None:
         with contextlib.suppress(OSError):
             mark, _, data = path.read_bytes().partition(b"\n")
@@ -60,7 +60,7 @@ def read(path: Path | None) -> bytes | None:
 
 
 def keep(path: Path | None, name: str, data: bytes) -> None:
-    """Keeps a compiled loop, if that can be."""
+    """Stores a compiled loop, if possible."""
     if path is None:
         return
     beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
@@ -69,7 +69,7 @@ def keep(path: Path | None, name: str, data: bytes) -> None:
         _forget_old(path.parent, name)
         beside.write_bytes(hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
         os.replace(beside, path)
-    except OSError as error:  # a full disk, a folder of another user's: it costs a compilation at every start
+    except OSError as error:  # a full disk, or another user's folder: the loop is then compiled at every start
         with contextlib.suppress(OSError):
             beside.unlink()
         _say_once(f"compiled loops cannot be kept in {path.parent}, and are compiled at every start ({error})")
@@ -82,7 +82,7 @@ def tell(name: str) -> None:
 
 
 def _forget_old(folder: Path, name: str) -> None:
-    """Deletes what has lain there for a month: every change to the sources leaves a file behind that nobody asks for again."""
+    """Deletes files older than a month: every change to the sources leaves files behind that are never used again."""
     for file in folder.glob(f"{name}-*"):
         with contextlib.suppress(OSError):  # another process was first
             if time.time() - file.stat().st_mtime > MONTH:

@@ -32,7 +32,7 @@ __all__ = [
 
 Record = TypeVar("Record", bound=type)
 PACKED = ".packed"  # behind a loop's symbol: its way in from Python, which takes the address of the arguments, eight bytes each
-WORDS = {"i": "q", "f": "d", "d": "d", "u": "Q"}  # how a number becomes eight bytes, as `struct` has it; addresses are whole numbers
+WORDS = {"i": "q", "f": "d", "d": "d", "u": "Q"}  # how a number becomes eight bytes, in `struct`'s letters; addresses are integers
 
 
 class Late:

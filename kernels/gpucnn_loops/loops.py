@@ -145,7 +145,7 @@ def _versions() -> tuple[str, ...]:
 
 
 def loop(*arguments: str | type) -> Callable[[Callable[..., Any]], Loop]:
-    """Makes a function a `Loop`. arguments: their kinds in order, i a whole number, f and d floating numbers, u an unsigned one of 64 bits,
+    """Makes a function a `Loop`. arguments: their kinds in order: i an integer, f and d floats, u an unsigned integer of 64 bits,
     f*, i*, w*, d* the address of float32, int32, int64 and float64 numbers; or a `record` of several."""
     return lambda function: Loop(function, *arguments)
 

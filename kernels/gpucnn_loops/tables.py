@@ -17,9 +17,9 @@ from gpucnn_loops.language import record
 from gpucnn_loops.threads import address, number, step_of
 
 Table = NDArray[np.int64]
-GROUPS = 8  # of images at the most: sums over images belong to one each, and are added up in order
-IMAGES = 8  # of a group at the least, or its sums would cost more to add up than to make
-MOST_SUMS = 1 << 22  # numbers of all groups' sums
+GROUPS = 8  # the most groups of images: each has its own sums over images, which are added up in order
+IMAGES = 8  # the fewest images in a group: with fewer, its sums would cost more to add up than to compute
+MOST_SUMS = 1 << 22  # the most numbers in all groups' sums
 
 
 class Window(Protocol):
@@ -55,7 +55,7 @@ def images(array: NDArray[Any], skipped: int = 0) -> Images:
 
 @record("i i i i i i i")
 class Frame(NamedTuple):
-    """An image of c planes, h × w pixels, that lies from (top, left) on in planes of high × wide."""
+    """An image of c planes, h × w pixels, whose first pixel is at (top, left) in planes of high × wide."""
 
     c: int
     h: int
@@ -67,12 +67,12 @@ class Frame(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Numbers of the framed image; 0 where it is the image itself."""
+        """The size of the framed image; 0 if it is the image itself."""
         return self.c * self.high * self.wide if (self.high, self.wide) != (self.h, self.w) else 0
 
 
 def framed(c: int, window: Window) -> Frame:
-    """The frame of a window's padding. Rows and columns behind the last tap are left out of it."""
+    """The frame for a window's padding, without rows and columns past the last tap."""
     high, wide = (
         max(begin + size, (count - 1) * stride + (k - 1) * dilation + 1)
         for (begin, _), size, count, stride, k, dilation in zip(
@@ -88,24 +88,24 @@ def grid(rows: Sequence[int] | Table, columns: Sequence[int] | Table, line: int)
 
 
 def outputs(window: Window, wide: int) -> Table:
-    """Where each output's first tap lies, in planes of that width."""
+    """The position of each output's first tap, in planes of that width."""
     rows, columns = (np.arange(count) * stride for count, stride in zip(window.output, window.stride, strict=True))
     return grid(rows, columns, wide)
 
 
 def taps(c: int, window: Window, high: int, wide: int) -> Table:
-    """How far each tap, of all channels, lies behind the first."""
+    """The distance of each tap, of all channels, from the first."""
     rows, columns = (np.arange(k) * dilation for k, dilation in zip(window.kernel, window.dilation, strict=True))
     return grid(np.arange(c) * high, grid(rows, columns, wide), wide)
 
 
 def lanes(count: int) -> int:
-    """The least multiple of 16 that holds so many channels."""
+    """The smallest multiple of 16 that holds this many channels."""
     return -(-count // 16) * 16
 
 
 class Tables:
-    """Some tables, and their addresses under the same names: `t.rows` is one, `t.at.rows` where it is."""
+    """Some tables, and their addresses under the same names: `t.rows` is a table, `t.at.rows` its address."""
 
     def __init__(self, **tables: Any) -> None:
         self.__dict__.update({name: np.ascontiguousarray(table, np.int64) for name, table in tables.items()})
@@ -122,13 +122,13 @@ class _Addresses:
 
 
 def edges(n: int, sums: int) -> list[int]:
-    """Where each group of n images begins, and where the last one ends; sums: numbers that each group sums up."""
+    """The beginnings of the groups of n images, and the end of the last one; sums: the numbers that each group sums up."""
     count = max(1, min(n // IMAGES, GROUPS, MOST_SUMS // sums))
     return [n * group // count for group in range(count + 1)]
 
 
 def parts(count: int, divisible: int) -> int:
-    """In how many parts, of `divisible` at the most, to do each of `count` pieces of work: one, unless they cannot be shared out evenly.
+    """The number of parts, at most `divisible`, for each of `count` pieces of work: one, unless the pieces cannot be divided evenly.
 
     A part is whole outputs, so this changes no bits; only what all parts need, such as a turned image, is made in each of them.
     """

@@ -26,7 +26,7 @@ ONE, TWO, DOUBLE = F(1), F(2), F(-2)
 P0, P1, P2, P3, P4 = F(-5.70498872745e-3), F(2.06390887954e-2), F(-5.37397155531e-2), F(1.33314422036e-1), F(-3.33332819422e-1)
 Q0, Q1, Q2, Q3, Q4, Q5 = F(1.9875691500e-4), F(1.3981999507e-3), F(8.3334519073e-3), F(4.1665795894e-2), F(1.6666665459e-1), F(0.5)
 TURNS = F(-2 / np.log(2))
-LN2_HIGH, LN2_LOW = F(-0.693359375), F(2.12194440e-4)  # ln 2 = −their sum; a whole number of up to 8 bits times the first is exact
+LN2_HIGH, LN2_LOW = F(-0.693359375), F(2.12194440e-4)  # ln 2 = −their sum; an integer of up to 8 bits times the first is exact
 MAGIC = F(1.5 * 2**23)  # added to a number, rounds it to a whole one, which then stands in the last bits
 
 
@@ -75,7 +75,7 @@ def where_less(typing, v, limit, a, b):
 
 @intrinsic
 def times_power(typing, v, whole):
-    """v · 2ⁿ, n the whole number in the last bits of what `MAGIC` was added to."""
+    """v · 2ⁿ, n the integer in the last bits of the number to which `MAGIC` was added."""
 
     def code(c, b, s, args):
         return b.bitcast(b.add(b.bitcast(args[0], IV), b.shl(b.bitcast(args[1], IV), ir.Constant(IV, [23] * L))), V)

@@ -1,4 +1,4 @@
-"""Optimizers: one pass over flat arrays, every number touched once; the same roundings, in the same order, as NumPy's passes make."""
+"""Optimizers: one pass over flat arrays, every number touched once, with the same roundings in the same order as NumPy's passes."""
 
 # mypy: disable-error-code="no-untyped-def"
 

@@ -174,7 +174,7 @@ def relu_first(typing, best, place, first):
 
 @intrinsic
 def place16(typing, number):
-    """16 times a whole number, as int32 bits in a float vector."""
+    """An integer 16 times, as int32 bits in a float vector."""
     return vector(types.int64), lambda c, b, s, args: b.bitcast(splat_of(b, b.trunc(args[0], I32), IV), V)
 
 
@@ -191,7 +191,7 @@ def places_from(typing, first, step):
 
 @intrinsic
 def add_place(typing, places, number):
-    """int32 bits in a float vector, plus a whole number."""
+    """int32 bits in a float vector, plus an integer."""
 
     def code(c, b, s, args):
         return b.bitcast(b.add(b.bitcast(args[0], IV), splat_of(b, b.trunc(args[1], I32), IV)), V)

@@ -30,13 +30,13 @@ from gpucnn_loops.turn import fill, to_planes, to_rows, turned_kernels
 from gpucnn_loops.vector import L, as_floats, at, beats, fma, load, place16, relu16, relu_first, splat, store, sum16
 
 Array = NDArray[np.float32]
-LEAST = 16  # channels: with fewer, most lanes of the transforms would be empty
+LEAST = 16  # the fewest channels: with fewer, most lanes of the transforms would be empty
 GAIN = 1.4  # the transforms' share, and what their rounding must be worth
 ZERO = np.float32(0)
 
 
 def fits(c: int, k: int, window: Window, groups: int = 1) -> bool:
-    """Whether this road takes a convolution, in all its passes, and is the faster one."""
+    """Whether Winograd's algorithm supports a convolution in all its passes, and is faster."""
     (r, s), m = window.kernel, 7 - window.kernel[0]
     if groups != 1 or (r, s) not in ((3, 3), (5, 5)) or window.stride != (1, 1) or window.dilation != (1, 1) or min(c, k) < LEAST:
         return False
@@ -162,7 +162,7 @@ def weight_sums(first, last, x, dy, du, dbias, t, room, k, count, at_out):
         for i in range(images):
             to_rows(at(x.first, (begin + i) * x.step), t.plane, t.plane, c, at(room.rows, i * t.in_size * t.c_width), t.at_in)
             to_rows(at(dy.first, (begin + i) * dy.step), count, count, k, at(grads, i * t.out_size * width), at_out)
-        add_rows(grads, images * t.out_size, width, dbias)  # rows of zeros beyond the edge do no harm
+        add_rows(grads, images * t.out_size, width, dbias)  # rows of zeros past the edge do no harm
         for t0 in range(0, images * t.each, TILES):
             tiles = min(TILES, images * t.each - t0)
             patches_in(room.rows, t.wide, t.c_width, at(t.ins, t0), tiles, room.v, room.few)

@@ -170,7 +170,7 @@ class Short(Broken):
 def test_a_layer_of_ones_own_that_fails_is_named() -> None:
     images = np.zeros((1, 1, 5, 5), np.uint8)
     for kind, words in (
-        (Broken, r"layer 'broken_1', which is not a layer of gpucnn's, fails: KeyError"),
+        (Broken, r"layer 'broken_1', which is not one of gpucnn's layers, fails: KeyError"),
         (Short, r"layer 'short_1' declares the output shape"),
     ):
         made = gc.Sequential(kind(), gc.Flatten(), gc.Dense(2)).build((1, 5, 5), device="cpu")

@@ -1,5 +1,5 @@
-"""Where the numbers of a product of warps lie: in the lanes of a warp, and in shared memory. Plain functions of whole numbers, which the
-kernels call and the tests count with.
+"""Where the numbers of a product of warps lie: in the lanes of a warp, and in shared memory. Plain functions of integers, which the
+kernels call and the tests use.
 
 Both factors are in shared memory in the order of the registers, so that a lane reads four of them by one instruction: of a the four of a
 product, of b those of two products, either big and small parts or two neighbours. b is packed like that beforehand (pack.py), and copied
