@@ -28,13 +28,13 @@ SIMULATED := NUMBA_ENABLE_CUDASIM=1 $(PYTEST)
 VGPU := tests/vgpu/vgpu-run
 KERNELS := tests/kernels/simulator tests/kernels/gpu tests/vgpu tests/examples/test_examples_on_gpu.py
 export VGPU_CACHE ?= $(CURDIR)/.cache/vgpu
-# Of the tests as well: a home folder that cannot be written would have each command say that nothing is kept.
+# The tests use this folder too: without a writable home folder, each command would otherwise say that nothing is cached.
 test slow: export GPUCNN_LOOP_CACHE ?= $(CURDIR)/.cache/loops
 # The tests start hundreds of processes. Where Python keeps no bytecode, as in many containers, each would compile the package again.
 test slow: export PYTHONDONTWRITEBYTECODE =
-# What the compilers say of a kernel for a chip; make slow asks them again.
+# The compilers' reports on kernels for each chip; make slow compiles them again.
 test: export GPUCNN_COMPILED_CACHE ?= $(CURDIR)/.cache/compiled
-# Kernels run there as PTX: to make machine code as well takes a third of the time, and tests/kernels/compiler does it for chips.
+# Kernels run there as PTX: machine code would take a third of the time, and tests/kernels/compiler compiles it for each chip.
 test: export VGPU_MACHINE_CODE ?= 0
 
 test: $(VENV)/.installed-dev
@@ -61,12 +61,12 @@ slow: $(VENV)/.installed-dev
 	@echo "── Numba's successor, numba-cuda-mlir, on the virtual GPU"
 	$(MAKE) mlir
 
-# Numba's successor for CUDA, in a folder of its own: which tests of the kernels pass when it compiles them, a list and no verdict.
+# Numba's successor for CUDA, in a folder of its own: a list of the kernel tests that pass when it compiles the kernels, not a verdict.
 mlir: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .cache/mlir numba-cuda-mlir==0.6.0
 	-GPUCNN_TOOLCHAIN=mlir PYTHONPATH=.cache/mlir $(VGPU) $(PYTEST) -m "not slow" tests/kernels/simulator
 
-# numba-cuda's own tests, which no one here wrote: where one fails that tests/vgpu/numba_known.txt does not list, our instrument is wrong.
+# numba-cuda's own tests: if one fails that tests/vgpu/numba_known.txt does not list, the virtual GPU is wrong.
 vgpu-numba: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check filecheck ml_dtypes cffi
 	$(VGPU) $(BIN)/python tests/vgpu/numba_suite.py $(ARGS)

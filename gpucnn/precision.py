@@ -1,11 +1,11 @@
-"""How exact products in float32 are where a GPU has tensor cores, by the names that PyTorch gives.
+"""The precision of float32 products on a GPU's tensor cores, by PyTorch's names.
 
-    highest   factors keep float32's 24 bits; tensor cores take each product as three (gpucnn_kernels/tensor). The default
+    highest   factors keep float32's 24 bits; tensor cores compute each product as three (gpucnn_kernels/tensor). The default
     high      factors may be rounded to TF32, 11 bits, with sums in float32: a third of the products
-    medium    as high. PyTorch's may round to bfloat16, 8 bits, and there are no such kernels here
+    medium    the same as high. PyTorch may round to bfloat16, 8 bits, but there are no such kernels here
 
-Only convolutions of 32 terms or more on a GPU of compute capability 8.0 or newer can tell the difference. No GPU has confirmed the kernels
-in TF32, so they run where `gpucnn tune --precision high` has found them right and fast on this one. On a CPU all products are float32's.
+This affects only convolutions of 32 terms or more on a GPU of compute capability 8.0 or newer. No GPU has confirmed the kernels in TF32, so
+they run only where `gpucnn tune --precision high` has found them correct and fast. On a CPU all products are in float32.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ _setting: Precision = "highest"
 
 
 def set_float32_matmul_precision(precision: Precision) -> None:
-    """Sets how exact convolutions are on tensor cores, in all threads: "highest", "high" or "medium", as PyTorch's function of that name.
+    """Sets the precision of convolutions on tensor cores, in all threads: "highest", "high" or "medium", like PyTorch's function.
 
-    Layers with a `precision` of their own keep it. ArgumentError for another word.
+    Layers with a `precision` of their own keep it. Raises ArgumentError for any other value.
     """
     global _setting
     _setting = mode(precision)
 
 
 def get_float32_matmul_precision() -> Precision:
-    """What `set_float32_matmul_precision` was told last; "highest" at first."""
+    """The precision that `set_float32_matmul_precision` has set; "highest" by default."""
     return _setting
 
 
 @contextmanager
 def using(precision: Precision | str) -> Iterator[None]:
-    """Sets the mode inside, and what it was before afterwards."""
+    """Sets the mode inside the block, and restores the previous one afterwards."""
     global _setting
     before, _setting = _setting, mode(precision)
     try:
@@ -50,28 +50,25 @@ def using(precision: Precision | str) -> Iterator[None]:
 
 
 def mode(precision: object) -> Precision:
-    """A mode's name, checked. ArgumentError for another."""
+    """The name of a mode, checked. ArgumentError for any other value."""
     if not isinstance(precision, str) or precision.lower() not in MODES:
         raise ArgumentError(f"precision must be one of {', '.join(MODES)}, got {shown(precision)}")
     return cast(Precision, precision.lower())
 
 
 def exact(own: Precision | None = None) -> bool:
-    """Whether factors are to keep all bits, for a layer whose own mode is `own`."""
+    """Whether factors keep all bits in a layer whose own mode is `own`."""
     return (own or _setting) == "highest"
 
 
 def note_of(precision: str, kind: str) -> str | None:
-    """What the user should know who asks for this mode on a device of this kind ("cpu", "cuda"): where it changes nothing. None for
-    "highest"."""
+    """A note for the user about the effect of this mode on a device of this kind ("cpu", "cuda"); None for "highest"."""
     name = mode(precision)
     if name == "highest":
         return None
     if kind == "cpu":
-        return f"precision {name} changes nothing on a CPU, where all products are float32's"
-    return (
-        f"precision {name} changes those convolutions alone for which gpucnn tune --precision {name} has found a faster kernel on this GPU"
-    )
+        return f"precision {name} changes nothing on a CPU, where all products are in float32"
+    return f"precision {name} changes only the convolutions for which gpucnn tune --precision {name} has found a faster kernel on this GPU"
 
 
 class InPrecision:
@@ -81,7 +78,7 @@ class InPrecision:
 
     @property
     def precision(self) -> Precision | None:
-        """How exact its products are; None for what the library is set to. After a change, compile the model again."""
+        """The precision of its products; None for the library's setting. After a change, compile the model again."""
         return self._precision
 
     @precision.setter
