@@ -7,8 +7,8 @@
     direct, winograd, transforms    convolution: any; of 3×3 and 5×5 kernels at stride 1
     pooled                          convolution with ReLU and 2×2 pooling
     depthwise, dense, pool, norm    what they say
-    elementwise, update, loss       everything that is not a product
-    threads                         the pool that shares the work out
+    elementwise, tanh, update, loss everything that is not a product
+    threads, crew                   how many threads there are, and their memory; how they are handed work
 
 A file has its loops first and behind them plain functions on arrays: float32, C-contiguous, outputs allocated by the caller.
 """
