@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gpucnn.profiling.chip import bounds, samples
+from gpucnn.profiling.chip import bounds, chips, samples
 from gpucnn.profiling.chip.chips import Chip
 from gpucnn.profiling.chip.compiled import for_user
 from gpucnn.profiling.chip.predict import predict
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("figures", type=Path, metavar="FILE", help="measured figures, as examples/measure_chip.py writes them")
     parser.add_argument("--arch", default="H100", metavar="CHIP", help="the chip to predict for [H100]")
     options = parser.parse_args()
-    chip = bounds.chip_of(options.arch)
+    chip = chips.find(options.arch)
     found = list(rows(json.loads(options.figures.read_text(encoding="utf-8")), chip))
     print("| | operation | kernel | predicted µs | measured µs | predicted / measured | limited by |")
     print("| --- | --- | --- | ---: | ---: | ---: | --- |")

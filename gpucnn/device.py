@@ -25,7 +25,7 @@ from typing import Any
 import numpy
 
 from gpucnn.arrays import on_a_gpu, to_numpy
-from gpucnn.errors import DeviceError
+from gpucnn.errors import ArgumentError, DeviceError
 from gpucnn.surroundings import flag, install, local_rank
 from gpucnn.text import first_line, shown
 
@@ -79,6 +79,14 @@ class Device:
         """Waits until everything that was launched has finished."""
         if self.xp.__name__ == "cupy":
             self.xp.cuda.get_current_stream().synchronize()
+
+
+def check_dtype(dtype: object, device: Device) -> None:
+    """Raises ArgumentError for a type of numbers that models on `device` cannot have."""
+    if dtype not in ("float32", "float64"):
+        raise ArgumentError(f"dtype must be float32 or float64, got {shown(dtype)}")
+    if dtype == "float64" and device.kind == "cuda":
+        raise ArgumentError("the kernels compute in float32: use device='cpu' for float64")
 
 
 def get_device(name: str | Device = "auto") -> Device:

@@ -13,7 +13,7 @@ import numpy as np
 
 from gpucnn.arrays import examples, numbers, on_a_gpu, pixels
 from gpucnn.checks import integer, pick
-from gpucnn.device import Device, get_device, to_numpy
+from gpucnn.device import Device, check_dtype, get_device, to_numpy
 from gpucnn.errors import ArgumentError, GpucnnError, ShapeError
 from gpucnn.layers import Layer
 from gpucnn.layers.base import Array, Shape, derived_seed, too_many
@@ -98,8 +98,7 @@ class Layered:
         Returns the model. Raises ShapeError if a layer does not fit the one before it, DeviceError if the device is not available.
         """
         chosen = get_device(device)
-        if dtype == "float64" and chosen.kind == "cuda":
-            raise ValueError("the kernels compute in float32: use device='cpu' for float64")
+        check_dtype(dtype, chosen)
         if input_shape is None:
             if self.declared is None:
                 raise ShapeError("the input shape is unknown: call build(input_shape), or put an Input(shape) before the layers")
@@ -135,8 +134,6 @@ class Layered:
 
     def _lay_out(self, input_shape: Any, seed: int, dtype: str) -> None:
         """Computes all sizes and names. Allocates nothing."""
-        if dtype not in ("float32", "float64"):
-            raise ValueError(f"dtype must be float32 or float64, got {shown(dtype)}")
         if not self.layers:
             raise ShapeError("the model has no layers: add at least one")
         shape = image_shape(input_shape, FIRST)

@@ -12,7 +12,7 @@ from typing import Any
 
 from gpucnn import optimizers, schedules
 from gpucnn.checks import integer
-from gpucnn.device import Device, get_device, simulated, to_numpy, why_no_cuda
+from gpucnn.device import Device, check_dtype, get_device, simulated, to_numpy, why_no_cuda
 from gpucnn.errors import CheckpointError, UnknownNameError
 from gpucnn.layers import LAYERS, layer_from_config
 from gpucnn.layers.chain import Chain
@@ -79,8 +79,7 @@ def read(kind: type[Any], path: str | Path, device: str | Device) -> Any:
             if len(layers) > MOST_LAYERS:
                 raise CheckpointError(f"{file.path} describes a model of {len(layers):,} layers; the limit is {MOST_LAYERS:,}")
             model = kind([layer_from_config(layer) for layer in layers])
-            if config["dtype"] == "float64" and found.kind == "cuda":
-                raise ValueError("the kernels compute in float32: use device='cpu' for float64")
+            check_dtype(config["dtype"], found)
             model._lay_out(config["input_shape"], integer(config["seed"], "seed", 0), config["dtype"])
             held = [array for layer in model.layers for array in (*layer.named_parameters(layer.name), *layer.named_arrays(layer.name))]
             file.check({name: array.shape for name, array in held})

@@ -11,7 +11,7 @@ from gpucnn.checks import integer
 from gpucnn.device import Device, get_device, why_no_cuda, why_not_auto
 from gpucnn.errors import DataError, DeviceError, GpucnnError
 from gpucnn.profiling import ranks, records
-from gpucnn.profiling.chip import bounds
+from gpucnn.profiling.chip import bounds, chips
 from gpucnn.profiling.chip.links import LINKS
 from gpucnn.profiling.measure import against_torch, cpu
 from gpucnn.profiling.records import Profile
@@ -89,7 +89,7 @@ def make(options: Options, say: Say) -> Profile:
     _check(options)
     selection = Selection(None if options.shape else options.op, options.layer)
     if options.arch is not None:
-        chip = bounds.chip_of(options.arch)
+        chip = chips.find(options.arch)
         if options.kernels is not None:
             bounds.device_of(chip)  # which says where nothing can be compiled
             return bounds.catalogue(options.kernels, chip, say)

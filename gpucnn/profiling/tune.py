@@ -6,7 +6,7 @@ winner goes into the chip's table (gpucnn_kernels.choose.tuned), where select.py
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import gpucnn
 from gpucnn.device import Device
 from gpucnn.errors import DataError, GpucnnError
+from gpucnn.files import write_atomically
 from gpucnn.profiling.records import Timing
 from gpucnn.profiling.what import correct
 from gpucnn.profiling.what.observe import Call, Observer
@@ -114,7 +115,15 @@ def store(chip: str, results: Sequence[Result], about: dict[str, str]) -> Path:
         for result in results
         for choice, time in [result.best]
     }
-    return tuned.write(chip, entries, {"gpucnn": gpucnn.__version__, **about})
+    return write(chip, entries, about)
+
+
+def write(chip: str, entries: Mapping[str, dict[str, Any] | None], about: Mapping[str, str]) -> Path:
+    """Adds entries to the chip's table, and removes those that are None. Raises OSError if it cannot be written."""
+    path, text = tuned.changed(chip, entries, {"gpucnn": gpucnn.__version__, **about})
+    write_atomically(path, lambda file: file.write(text.encode()))
+    tuned.forget()
+    return path
 
 
 def on_gpu(device: Device, models: Sequence[str], batch: int, say: Say) -> tuple[list[Result], Path]:

@@ -13,7 +13,7 @@ import pytest
 from gpucnn.device import simulated
 from gpucnn.ops.shapes import conv_window, pool_window
 from gpucnn.profiling import tune
-from gpucnn.profiling.chip import bounds
+from gpucnn.profiling.chip import bounds, chips
 from gpucnn.profiling.measure.statistics import summarize
 from gpucnn.profiling.records import Timing
 from gpucnn.profiling.what import correct, workload
@@ -54,7 +54,7 @@ def test_candidates_are_what_can_do_it_the_rules_choice_first() -> None:
 
 def test_a_table_from_before_is_no_candidate_of_the_rules() -> None:
     problem = problems.conv2d(128, 1, 32, WINDOW)
-    tuned.write("Chip", {problem.key: {"variant": "plain", "slices": 1}}, {})
+    tune.write("Chip", {problem.key: {"variant": "plain", "slices": 1}}, {})
     assert select.choose(problem).name == "plain" and tune.candidates(problem)[0].name == "direct"
 
 
@@ -86,7 +86,7 @@ def run(monkeypatch: pytest.MonkeyPatch, timer: Callable[[Sequence[Launch]], Tim
             return errors() if errors else 0.0
 
     monkeypatch.setattr(correct, "expect", lambda call: Expected())
-    chip = bounds.chip_of("H100")
+    chip = chips.find("H100")
     observer = Observer()
     with bounds.as_if_there(chip) as _:
         work = workload.of_model("keras", 128, bounds.device_of(chip), observer)
@@ -147,7 +147,7 @@ def test_problems_are_those_that_the_operations_choose_for(monkeypatch: pytest.M
     real = select.choose
     monkeypatch.setattr(select, "choose", lambda problem, variant=None: (asked.append(problem.key), real(problem, variant))[1])
     seen: list[str] = []
-    chip, observer = bounds.chip_of("H100"), Observer()
+    chip, observer = chips.find("H100"), Observer()
     with bounds.as_if_there(chip):
         work = workload.of_model("tf2", 64, bounds.device_of(chip), observer)
 
@@ -170,5 +170,5 @@ def test_problems_are_those_that_the_operations_choose_for(monkeypatch: pytest.M
 
 def test_a_gpus_table_can_be_forgotten(tables: Path) -> None:
     assert tune.forget() is None
-    file = tuned.write("Chip", {"a": {"variant": "plain", "slices": 1}}, {})
+    file = tune.write("Chip", {"a": {"variant": "plain", "slices": 1}}, {})
     assert tune.forget() == file and not file.exists() and tuned.lookup("Chip", "a") is None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gpucnn.profiling import tune
 from gpucnn_kernels.choose import problems, tuned
 from gpucnn_kernels.choose.variants import VARIANTS
 
@@ -38,7 +39,7 @@ def test_tables_that_come_with_the_package(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setenv(tuned.VARIABLE, str(tmp_path))
     tuned.forget()
     assert tuned.lookup(chip, key) == ("tile64x64", 84)
-    tuned.write(chip, {key: {"variant": "plain", "slices": 1}}, {})
+    tune.write(chip, {key: {"variant": "plain", "slices": 1}}, {})
     assert tuned.lookup(chip, key) == ("plain", 1)
     monkeypatch.setenv(tuned.VARIABLE, "")
     assert tuned.lookup(chip, key) is None

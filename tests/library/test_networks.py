@@ -16,7 +16,7 @@ from gpucnn.errors import ArgumentError, DataError, ShapeError
 from gpucnn.networks import NETWORKS
 from gpucnn.ops import cpu
 from gpucnn.ops.cpu import _engine, roads
-from gpucnn.profiling.chip import bounds
+from gpucnn.profiling.chip import bounds, chips
 from gpucnn.profiling.what import workload
 from gpucnn.profiling.what.observe import Observer
 from gpucnn_kernels import join
@@ -81,7 +81,7 @@ def ends(model: gc.Sequential) -> list[gc.Conv2D]:
 @pytest.mark.parametrize("chip", ["H100", "T4"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_step_on_a_gpu_launches_no_copy(name: str, chip: str) -> None:
-    there = bounds.chip_of(chip)
+    there = chips.find(chip)
     with bounds.as_if_there(there) as launches:
         workload.of_model(name, 128, bounds.device_of(there), Observer()).step()
     assert {"adam", "sgd"} & {launch.name for launch in launches}, "to the end of it"

@@ -461,10 +461,10 @@ def test_the_kernels_and_the_library_have_one_cache(tmp_path: Path, monkeypatch:
     from gpucnn.surroundings import cache_folder
 
     monkeypatch.delenv("GPUCNN_TUNED", raising=False)
-    for name, value in (("XDG_CACHE_HOME", str(tmp_path)), ("HOME", str(tmp_path / "home"))):
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for given in (str(tmp_path), "a/relative/one", "", None):
+        monkeypatch.setenv("XDG_CACHE_HOME", given) if given is not None else monkeypatch.delenv("XDG_CACHE_HOME")
         assert tuned.folder() == (cache_folder() or Path()) / "tuned"
-        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
 
 
 def test_a_run_notes_names_as_they_are_called_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

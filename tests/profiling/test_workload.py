@@ -11,7 +11,7 @@ import gpucnn as gc
 from gpucnn.device import get_device
 from gpucnn.errors import ArgumentError, DeviceError, GpucnnError, ShapeError, UnknownNameError
 from gpucnn.profiling import run
-from gpucnn.profiling.chip import bounds
+from gpucnn.profiling.chip import bounds, chips
 from gpucnn.profiling.what import memory, workload
 from gpucnn.profiling.what.observe import Call, Observer
 from gpucnn.profiling.what.operations import kind_of
@@ -62,7 +62,7 @@ def test_a_step_is_all_that_fit_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same operations in the same order, on the CPU and on a GPU that is not there."""
     calls = calls_of(model())
     assert [(call.layer, call.phase) for call in calls if call.op == "tally"] == [("categorical_crossentropy", "loss")]
-    chip = bounds.chip_of("A100")
+    chip = chips.find("A100")
     with bounds.as_if_there(chip):
         there = workload.of_model("keras", 4, bounds.device_of(chip), Observer())
         found = [call for call, _, _ in bounds.record(there, chip)]
@@ -77,7 +77,7 @@ def test_a_step_is_all_that_fit_does(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_epoch_that_is_over_is_begun_anew_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workload, "BATCHES", 2)
-    chip = bounds.chip_of("A100")
+    chip = chips.find("A100")
     with bounds.as_if_there(chip) as launches:
         work = workload.of_model("keras", 4, bounds.device_of(chip), Observer())
         seen = [len(calls_of(work)) for _ in range(5)]

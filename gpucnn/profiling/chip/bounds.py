@@ -20,7 +20,7 @@ from gpucnn.errors import DeviceError, UnknownNameError
 from gpucnn.layers.beside import lent
 from gpucnn.profiling.chip import listing, predict, samples
 from gpucnn.profiling.chip.beside import side_by_side
-from gpucnn.profiling.chip.chips import Architecture, Chip, find
+from gpucnn.profiling.chip.chips import Architecture, Chip
 from gpucnn.profiling.chip.compiled import Compiler, for_user
 from gpucnn.profiling.chip.static import Compiled
 from gpucnn.profiling.records import Ceilings, Listing, Profile, Row, Step
@@ -40,14 +40,6 @@ kernels are called launch-bound."""
 ALL, NAMED_SHAPES = "all", "shapes"  # values of --kernels that are not parts of a name
 Say = Callable[[str], None]
 Place: TypeAlias = tuple[tuple[int, bool], ...]
-
-
-def chip_of(name: str) -> Chip:
-    """The chip of that name, or the one that represents an architecture ("sm_90"). Raises UnknownNameError if there is none."""
-    try:
-        return find(name)
-    except ValueError as error:
-        raise UnknownNameError(str(error)) from None
 
 
 def device_of(chip: Chip) -> Device:

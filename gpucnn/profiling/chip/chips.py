@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from gpucnn.errors import UnknownNameError
+
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
@@ -86,13 +88,13 @@ def find(name: str) -> Chip:
     """The chip of that name, in any case and with or without spaces and dashes ("rtx4090"), or the one that stands for an architecture
     ("sm_90": the H200).
 
-    Raises ValueError for an unknown chip.
+    Raises UnknownNameError for any other name.
     """
     wanted = _key(name)
     for known, chip in (*CHIPS.items(), *_STANDS_FOR.items()):
         if _key(known) == wanted:
             return chip
-    raise ValueError(f"unknown chip {name!r}: the chips are {', '.join(CHIPS)}, or {', '.join(ARCHITECTURES)}")
+    raise UnknownNameError(f"unknown chip {name!r}: the chips are {', '.join(CHIPS)}, or {', '.join(ARCHITECTURES)}")
 
 
 def _key(name: str) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
+from gpucnn.errors import UnknownNameError
 from gpucnn.profiling.chip import sass
 from gpucnn.profiling.chip.chips import ARCHITECTURES, Architecture
 from gpucnn.profiling.chip.sass import ToolchainError as ToolchainError
@@ -60,10 +61,10 @@ class Compiled:
 def compile_launch(launch: Launch, arch: str) -> Compiled:
     """Compiles the kernel of a launch for an architecture, for the types of its arguments and with the kernel's own options.
 
-    Raises ValueError for an architecture not in ARCHITECTURES, and ToolchainError if the compilers are missing.
+    Raises UnknownNameError for an architecture not in ARCHITECTURES, and ToolchainError if the compilers are missing.
     """
     if arch not in ARCHITECTURES:
-        raise ValueError(f"unknown chip {arch!r}: the chips are {', '.join(ARCHITECTURES)}")
+        raise UnknownNameError(f"unknown chip {arch!r}: the chips are {', '.join(ARCHITECTURES)}")
     log, _ = _machine_code(launch.kernel, launch.signature, arch)
     registers = _number(r"Used (\d+) registers", log)
     shared = _number(r"(\d+) bytes smem", log, default=0) + launch.shared

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gpucnn.errors import ArgumentError
 from gpucnn.profiling.records import Timing
 
 LEAST_CHANGE = 0.02
@@ -21,7 +22,7 @@ def percentile(ordered: Sequence[float], part: float) -> float:
 def summarize(samples: Sequence[float]) -> Timing:
     """Median, 10th and 90th percentile. Times have a long upper tail, caused by other work on the machine, that would dominate a mean."""
     if not samples:
-        raise ValueError("there must be at least one sample")
+        raise ArgumentError("there must be at least one sample")
     ordered = sorted(samples)
     return Timing(percentile(ordered, 0.5), percentile(ordered, 0.1), percentile(ordered, 0.9), len(ordered))
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
+from gpucnn.errors import ArgumentError
 from gpucnn.profiling.measure.statistics import summarize
 from gpucnn.profiling.records import Timing
 
@@ -55,7 +56,7 @@ def measure(clock: Clock, buffers: Sequence[Run], *, budget: float = BUDGET) -> 
     With one, its memory is as warm as it can be; with several that together exceed the cache, each run finds it cold.
     """
     if not buffers:
-        raise ValueError("there must be at least one buffer")
+        raise ArgumentError("there must be at least one buffer")
     for run in buffers:
         run()  # compiles, allocates, sets up; its time says nothing
     once = clock.batch(buffers)

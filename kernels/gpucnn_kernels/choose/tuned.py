@@ -7,6 +7,7 @@ read is ignored with a warning: select.py works without it.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -29,11 +30,10 @@ def folder() -> Path | None:
     given = os.environ.get(VARIABLE)
     if given is not None:
         return Path(given) if given else None
-    base = os.environ.get("LOCALAPPDATA") if sys.platform == "win32" else os.environ.get("XDG_CACHE_HOME")
-    try:
-        return (Path(base) if base else Path.home() / ".cache") / "gpucnn" / "tuned"
-    except RuntimeError:  # no home
-        return None
+    base = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", "")
+    with contextlib.suppress(RuntimeError, KeyError, OSError):  # no home
+        return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "gpucnn" / "tuned"
+    return None
 
 
 def path(chip: str) -> Path | None:
@@ -81,11 +81,11 @@ def read(file: Path) -> dict[str, tuple[str, int]]:
     return table
 
 
-def write(chip: str, entries: Mapping[str, dict[str, Any] | None], about: Mapping[str, Any]) -> Path:
-    """Adds entries (and `about`, which describes them) to the table of a chip, and removes those that are None. Atomic. Returns the path of
-    the file.
+def changed(chip: str, entries: Mapping[str, dict[str, Any] | None], about: Mapping[str, Any]) -> tuple[Path, str]:
+    """The table of a chip with more entries (and `about`, which describes them), and without those that are None: its path, and the text to
+    write there; after that `forget`.
 
-    Raises OSError if it cannot be written.
+    Raises OSError if there is no folder for it.
     """
     file = path(chip)
     if file is None:
@@ -94,17 +94,8 @@ def write(chip: str, entries: Mapping[str, dict[str, Any] | None], about: Mappin
         old = json.loads(file.read_text(encoding="utf-8"))["entries"] if read(file) else {}
     except (OSError, ValueError):
         old = {}
-    file.parent.mkdir(parents=True, exist_ok=True)
     kept = {key: entry for key, entry in {**old, **entries}.items() if entry is not None}
-    text = json.dumps({"version": VERSION, "chip": chip, **about, "entries": kept}, indent=1)
-    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text + "\n", encoding="utf-8")
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
-    forget()
-    return file
+    return file, json.dumps({"version": VERSION, "chip": chip, **about, "entries": kept}, indent=1) + "\n"
 
 
 def forget() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gpucnn.ops.shapes import conv_window, pool_window
+from gpucnn.profiling import tune
 from gpucnn_kernels.choose import problems, select, tuned
 
 BIG = (256, 64, 128, conv_window((32, 32), (3, 3), 1, 1))
@@ -111,7 +112,7 @@ def test_variants_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch
 def test_a_table_of_what_was_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
     dense, conv = problems.dense(128, 5408, 256), problems.conv2d(*BIG)
     entries = {dense.key: {"variant": "tile64x64", "slices": 3}, conv.key: {"variant": "direct", "slices": 1}}
-    file = tuned.write("NVIDIA H200", entries, {"driver": "580"})
+    file = tune.write("NVIDIA H200", entries, {"driver": "580"})
     assert file.name == "nvidia-h200.json" and json.loads(file.read_text())["driver"] == "580"
     with select.for_chip(132, "NVIDIA H200"):
         found = select.choose(problems.dense(128, 5408, 256))
@@ -121,7 +122,7 @@ def test_a_table_of_what_was_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
             assert select.choose(problems.dense(128, 5408, 256)).name == "plain"
     with select.for_chip(132, "another"):
         assert select.choose(problems.dense(128, 5408, 256)).slices != 3
-    tuned.write("NVIDIA H200", {dense.key: {"variant": "plain", "slices": 1}}, {})  # what was there stays
+    tune.write("NVIDIA H200", {dense.key: {"variant": "plain", "slices": 1}}, {})  # what was there stays
     assert tuned.read(file) == {dense.key: ("plain", 1), conv.key: ("direct", 1)}
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
@@ -147,7 +148,7 @@ def test_where_tables_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     monkeypatch.setenv(tuned.VARIABLE, "")
     assert tuned.path("chip") is None and tuned.lookup("chip", "key") is None
     with pytest.raises(OSError, match="set GPUCNN_TUNED"):
-        tuned.write("chip", {}, {})
+        tune.write("chip", {}, {})
     monkeypatch.delenv(tuned.VARIABLE)
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
