@@ -62,6 +62,7 @@ slow: $(VENV)/.installed-dev
 	$(MAKE) mlir
 
 # Numba's successor for CUDA, in a folder of its own: a list of the kernel tests that pass when it compiles the kernels, not a verdict.
+# What is known to fail, and why: tests/vgpu/mlir_known.txt.
 mlir: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .cache/mlir numba-cuda-mlir==0.6.0
 	-GPUCNN_TOOLCHAIN=mlir PYTHONPATH=.cache/mlir $(VGPU) $(PYTEST) -m "not slow" tests/kernels/simulator

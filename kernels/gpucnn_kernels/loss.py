@@ -2,7 +2,7 @@
 
 A warp takes a row (an image's answers): it writes the row's gradient, its share of the loss and how many of its answers are right. A
 second kernel, one block, adds up the rows, always in the same order, and leaves one number each. So a loss is two launches and needs two
-scratch arrays of a number per row.
+scratch arrays of a number per row. A warp is a block by itself: an SM has taken its 24 or 32 blocks long before its registers are used up.
 
 Rows are added in float32. Each of 128 lanes adds every 128th row, and the lanes are added in a tree: a sum of N numbers is N/128 + 7
 additions deep, and its rounding is negligible beside the noise of a batch.
