@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,9 @@ import pytest
 # What is imported, collected and compiled stays to the end: millions of objects, through which Python's garbage collector would look again
 # and again, and pytest five times more when all is done, which took ten seconds. Once it has looked, they are put out of its sight.
 gc.disable()
+
+# Tests run on all cores already: those of compiling in several processes say so themselves.
+os.environ.setdefault("GPUCNN_COMPILERS", "1")
 
 
 @pytest.hookimpl(trylast=True)

@@ -248,9 +248,9 @@ class Layer(Worded):
             self._applied, self._ready = applied, True
         return z
 
-    def forward_with_loss(self, x: Array, loss: Any, labels: Array) -> tuple[Array, Array, Array] | None:
-        """Forward in training together with the loss of the output, for a layer that computes both at once: (losses, correct, doutputs) as
-        in `Loss.of_dense`. Other layers do nothing and return None."""
+    def forward_with_loss(self, x: Array, loss: Any, labels: Array, training: bool = True) -> tuple[Array, Array, Array] | None:
+        """Forward together with the loss of the output, for a layer that computes both at once: (losses, correct, doutputs) as in
+        `Loss.of_dense`. Other layers do nothing and return None."""
         return None
 
     @property

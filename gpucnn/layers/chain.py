@@ -89,16 +89,16 @@ class Chain:
             x = stage.forward(x, training)
         return last.forward(x, training, logits=logits) if out is None else last.forward(x, training, logits=logits, out=out)
 
-    def forward_with_loss(self, x: Array, loss: Any, labels: Array) -> tuple[Array, Array, Array]:
-        """Forward in training, and the loss of the output: (loss, correct, doutputs) as `Loss.__call__` has them, or the first two of each
-        example (N) where the last stage and the loss are one."""
+    def forward_with_loss(self, x: Array, loss: Any, labels: Array, training: bool = True) -> tuple[Array, Array, Array]:
+        """Forward, and the loss of the output: (loss, correct, doutputs) as `Loss.__call__` has them, or the first two of each example (N)
+        where the last stage and the loss are one."""
         *before, last = self.stages
         for stage in before:
-            x = stage.forward(x, True)
-        found = last.forward_with_loss(x, loss, labels) if isinstance(last, Layer) else None
+            x = stage.forward(x, training)
+        found = last.forward_with_loss(x, loss, labels, training) if isinstance(last, Layer) else None
         if found is not None:
             return found
-        outputs = last.forward(x, True, logits=loss.fused_activation is not None)
+        outputs = last.forward(x, training, logits=loss.fused_activation is not None)
         of_all: tuple[Array, Array, Array] = loss(last.layers[-1].device, outputs, labels)
         return of_all
 

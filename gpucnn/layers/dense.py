@@ -66,14 +66,14 @@ class Dense(Layer):
                     ops.dense_weight_grad(dy, x, out=out, dbias=dbias)
             return ops.dense_input_grad(dy, self.weight.value, relu=x if relu else None) if input_grad else None
 
-    def forward_with_loss(self, x: Array, loss: Any, labels: Array) -> tuple[Array, Array, Array] | None:
+    def forward_with_loss(self, x: Array, loss: Any, labels: Array, training: bool = True) -> tuple[Array, Array, Array] | None:
         # A class derived from this one may do something else.
         if type(self) is not Dense or self.activation not in (None, loss.fused_activation):
             return None
         found: tuple[Array, Array, Array] | None = loss.of_dense(
             self.device, x, self.weight.value, self.bias.value if self.bias else None, labels
         )
-        if found is not None:
+        if found is not None and training:
             self._x, self._around, self._applied, self._ready = x, None, None, True
         return found
 

@@ -9,6 +9,8 @@ import contextlib
 from collections.abc import Hashable, Iterator
 from typing import Any, Protocol
 
+import numpy as np
+
 from gpucnn.data.augment import device_augment, on_device
 from gpucnn.device import Device, to_numpy
 from gpucnn.layers.base import Array
@@ -24,6 +26,15 @@ class Feed(Protocol):
     def epoch(self, epoch: int, start: int) -> Iterator[int]:
         """Prepares the batches of an epoch one by one, from the step `start` on, and yields their sizes: those of whole batches, whatever
         this rank's part is."""
+        ...
+
+    def order(self, epoch: int) -> None:
+        """Launches the work that comes before the batches of an epoch."""
+        ...
+
+    def blank(self, size: int) -> bool:
+        """Makes a batch of `size` examples ready that is there to be rehearsed with, if there is none yet. False where it is not known what
+        batches will be like."""
         ...
 
     def key(self, size: int) -> Hashable:
@@ -70,6 +81,16 @@ class HostFeed:
         copies = [self._copies_of(name, array) for name, array in (("x", x), ("labels", labels))]
         with self.graphs.entered():
             self._x, self._labels = (each.put(array) for each, array in zip(copies, (x, labels), strict=True))
+
+    def order(self, epoch: int) -> None:
+        pass
+
+    def blank(self, size: int) -> bool:
+        if self._x is None:
+            if not hasattr(self.batches, "images"):
+                return False
+            self.put(np.zeros((size, *self.batches.images.shape[1:]), self.batches.dtype), self.batches.labels[:size])
+        return True
 
     def key(self, size: int) -> Hashable:
         return self._x.shape, str(self._x.dtype), self._labels.shape, str(self._labels.dtype)
@@ -134,19 +155,26 @@ class DeviceFeed:
         self._order = device.xp.arange(len(batches.images), dtype="int32")
         size = min(batches.batch_size, len(batches.images))
         size = size if part is None else -(-size // part.ranks.size)
-        self._x = device.xp.empty((size, *self._images.shape[1:]), "float32")
-        self._targets = device.xp.empty((size, *self._labels.shape[1:]), self._labels.dtype)
+        # Zeros, because a rehearsal (ops/cuda/_ahead.py) may read them before a batch is there.
+        self._x = device.xp.zeros((size, *self._images.shape[1:]), "float32")
+        self._targets = device.xp.zeros((size, *self._labels.shape[1:]), self._labels.dtype)
 
     def epoch(self, epoch: int, start: int) -> Iterator[int]:
         batches, count = self.batches, len(self._images)
-        if batches.shuffle:
-            with self.graphs.entered():
-                self.graphs.device.ops.permutation(self._order, batches.seed, epoch)
+        with self.graphs.entered():
+            self.order(epoch)
         for step in range(start, batches.steps_per_epoch):
             size = min(batches.batch_size, count - step * batches.batch_size)
             if self.part is not None:
                 self.part.of(size)
             yield size
+
+    def order(self, epoch: int) -> None:
+        if self.batches.shuffle:
+            self.graphs.device.ops.permutation(self._order, self.batches.seed, epoch)
+
+    def blank(self, size: int) -> bool:
+        return True
 
     def key(self, size: int) -> Hashable:
         return size

@@ -85,6 +85,9 @@ def fit(
     step = TrainingStep(model, loss, optimizer, team=team)
     feed = feed_for(step.graphs, batches, None if team is None else team.part)
     try:
+        whole = min(batches.batch_size, len(getattr(batches, "images", range(batches.batch_size))))
+        step.whole = whole if team is None else -(-whole // team.ranks.size)
+        step.prepare(feed, whole)
         with _interruptible() as interrupted, contextlib.nullcontext() if team is None else team.at_work():
             _each(callbacks, "on_train_begin", run, team, interrupted)
             first = run.epoch + 1

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -12,8 +12,11 @@ from gpucnn.device import to_numpy
 from gpucnn.layers.base import Array
 from gpucnn.losses import Loss
 from gpucnn.metrics import METRICS
+from gpucnn.training.ahead import as_in_batches_of, compile_ahead
 from gpucnn.training.communicator import Communicator
 from gpucnn.training.parallel import each_batch
+
+T = TypeVar("T")
 
 
 def output(model: Any, x: Any, *, logits: bool = False) -> Array:
@@ -35,11 +38,20 @@ def measured(
     final = loss.fused_activation
 
     def work(batch: slice) -> tuple[float, int, int, Any]:
-        outputs, part = output(model, x[batch], logits=final is not None), model.device.array(labels[batch])
-        value, right, _ = loss(model.device, outputs, part)
-        return float(value) * len(part), int(right), loss.answers(part), finished(model, outputs, final) if others else None
+        part = model.device.array(labels[batch])
+        if others:
+            outputs = output(model, x[batch], logits=final is not None)
+            value, right, _ = loss(model.device, outputs, part)
+            return float(value) * len(part), int(right), loss.answers(part), finished(model, outputs, final)
+        values = model.device.array(scaled(x[batch], model.dtype), model.dtype)
+        found, right, _ = model.chain.forward_with_loss(values, loss, part, training=False)
+        if not found.ndim:
+            return float(found) * len(part), int(right), loss.answers(part), None
+        # Of each example, where the last layer and the loss are one: the kernels of a training step.
+        return float(to_numpy(found).sum(dtype=np.float64)), int(to_numpy(right).sum()), loss.answers(part), None
 
-    losses, correct, answers, scores = zip(*each_batch(ranks or Communicator(), len(x), batch_size, work), strict=True)
+    key = "measure", x.shape[1:], labels.shape[1:], batch_size, loss.name, bool(others)
+    losses, correct, answers, scores = zip(*_by_batches(model, key, len(x), batch_size, work, ranks), strict=True)
     found = {"loss": sum(losses) / len(x)}
     for name in metrics:
         found[name] = float(METRICS[name](np.concatenate(scores), labels)) if name in others else sum(correct) / sum(answers)
@@ -48,5 +60,16 @@ def measured(
 
 def predicted(model: Any, x: Any, batch_size: int, final: str | None, ranks: Communicator | None = None) -> np.ndarray[Any, Any]:
     """The outputs for all of x; see `Sequential.predict`."""
-    work = lambda batch: finished(model, output(model, x[batch]), final)  # noqa: E731
-    return np.concatenate(each_batch(ranks or Communicator(), len(x), batch_size, work))
+
+    def work(batch: slice) -> np.ndarray[Any, Any]:
+        return finished(model, output(model, x[batch]), final)
+
+    return np.concatenate(_by_batches(model, ("predict", x.shape[1:], batch_size, final), len(x), batch_size, work, ranks))
+
+
+def _by_batches(model: Any, key: Hashable, count: int, batch_size: int, work: Callable[[slice], T], ranks: Communicator | None) -> list[T]:
+    """The results of `work` for each batch. On a GPU all kernels are compiled before the first, and the last batch needs no others."""
+    whole = min(batch_size, count)
+    compile_ahead(model, key, lambda: work(slice(0, whole)))
+    with as_in_batches_of(whole, model):
+        return each_batch(ranks or Communicator(), count, batch_size, work)

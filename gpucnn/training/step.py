@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,12 +18,16 @@ from gpucnn.optimizers import Optimizer
 from gpucnn.precision import exact
 from gpucnn.surroundings import flag
 from gpucnn.text import bytes_text, first_line
+from gpucnn.training.ahead import as_in_batches_of, compile_ahead
 from gpucnn.training.feed import Feed, HostFeed
 from gpucnn.training.graph import Graphs
 from gpucnn.training.team import Team, halted
 
 VARIABLE = "GPUCNN_GRAPHS"  # environment variable; 0: kernels are launched one by one
 STEP, EPOCH, CORRECT, DONE, HALTED, CARRIED = range(6)  # indices of the counters on the device
+
+
+_as_it_is = nullcontext()
 
 
 class Trainable(Protocol):
@@ -63,9 +69,11 @@ class TrainingStep:
         self.loss = loss
         self.optimizer = optimizer
         self.team = team
+        self.whole = 0  # examples of every batch but a last one, where that is known
         device = model.device
         self.graphs = Graphs(device, graphs and flag(VARIABLE, True))
         self._buffers = model.buffers
+        self._prepared: set[Hashable] = set()  # steps that nothing is left to be compiled for
         xp, real = device.xp, model.dtype
         self._table = xp.zeros((1, 3), real)
         self._rates = xp.zeros(4, real)
@@ -93,13 +101,31 @@ class TrainingStep:
         high = self._sums.dtype.type(totals.loss)
         self._sums[...] = device.array([high, totals.loss - float(high)], self._sums.dtype)
 
+    def prepare(self, feed: Feed, size: int) -> None:
+        """Compiles what a step on `size` examples of the feed will launch, where that is known: on a GPU, for one process alone."""
+        if self.model.device.xp.__name__ != "cupy" or self.team is not None or not feed.blank(size):
+            return
+
+        def launch() -> None:
+            feed.order(0)
+            self._launch(feed, size)
+
+        with self.graphs.entered(), as_in_batches_of(self.whole, self.model):
+            key = type(feed).__name__, feed.key(size), size, self.loss.name, type(self.optimizer).__name__
+            compile_ahead(self.model, key, launch)
+
     def run(self, feed: Feed, size: int) -> None:
         """One step on the next batch of the feed, which has `size` examples. After a NaN or infinite loss nothing is updated any more."""
         try:
-            if self.graphs.cuda is None:
-                self._launch(feed, size)
-            else:
-                self.graphs.run((id(feed), size, feed.key(size), exact()), lambda: self._launch(feed, size))
+            key = id(feed), size, feed.key(size), exact()
+            if key not in self._prepared:
+                self._prepared.add(key)
+                self.prepare(feed, size)
+            with as_in_batches_of(self.whole, self.model) if size < self.whole else _as_it_is:
+                if self.graphs.cuda is None:
+                    self._launch(feed, size)
+                else:
+                    self.graphs.run(key, lambda: self._launch(feed, size))
         except MemoryError as error:
             raise self.too_small(size, error) from None
         except RuntimeError as error:

@@ -32,25 +32,26 @@ _BATCH = 8  # loads that a thread issues before it waits for the first
 
 
 @functools.cache
-def one_block(threads: int, of_classes: bool) -> Any:
+def one_block(of_classes: bool) -> Any:
     """The kernel of softmax and cross-entropy by one block: (logits, labels, dlogits, loss, correct, N, K, rows, scale), `rows` at a time.
 
-    `of_classes`: labels are class numbers, otherwise rows of probabilities.
+    `of_classes`: labels are class numbers, otherwise rows of probabilities. One kernel does for blocks of up to ONE_BLOCK_THREADS.
     """
 
     @device(forceinline=True)
     def to_tile(array, first, count, tile, offset, K, pitch, thread):
+        threads = uint32(cuda.blockDim.x)
         values = cuda.local.array(_BATCH, float32)
         e = thread
         while e < count:
             for i in range(_BATCH):
-                values[i] = array[uint32(first + min(uint32(e + uint32(i * threads)), uint32(count - uint32(1))))]
+                values[i] = array[uint32(first + min(uint32(e + uint32(uint32(i) * threads)), uint32(count - uint32(1))))]
             for i in range(_BATCH):
-                own = uint32(e + uint32(i * threads))
+                own = uint32(e + uint32(uint32(i) * threads))
                 row = uint32(own // K)
                 if own < count:
                     tile[uint32(offset + row * pitch + (own - row * K))] = values[i]
-            e = uint32(e + uint32(_BATCH * threads))
+            e = uint32(e + uint32(uint32(_BATCH) * threads))
 
     @device(forceinline=True)
     def from_tile(tile, array, first, count, K, pitch, thread):
@@ -58,7 +59,7 @@ def one_block(threads: int, of_classes: bool) -> Any:
         while e < count:
             row = uint32(e // K)
             array[uint32(first + e)] = tile[uint32(row * pitch + (e - row * K))]
-            e = uint32(e + uint32(threads))
+            e = uint32(e + uint32(cuda.blockDim.x))
 
     @device(forceinline=True)
     def largest_of(tile, at, K):
@@ -111,11 +112,11 @@ def one_block(threads: int, of_classes: bool) -> Any:
             tile[uint32(at + uint32(k))] = (float32(math.exp(shifted)) / total * weight - label) * scale
         return loss, index
 
-    @kernel(launch_bounds=threads)
+    @kernel(launch_bounds=ONE_BLOCK_THREADS)
     def softmax_cross_entropy_in_one_block(logits, labels, dlogits, loss, correct, N, K, rows, scale):
         tile = cuda.shared.array(_TILE, float32)
-        losses = cuda.shared.array(threads, float32)
-        counts = cuda.shared.array(threads, int32)
+        losses = cuda.shared.array(ONE_BLOCK_THREADS, float32)
+        counts = cuda.shared.array(ONE_BLOCK_THREADS, int32)
         thread = uint32(cuda.threadIdx.x)
         pitch = uint32(K | uint32(1))
         at = uint32(thread * pitch)
@@ -146,6 +147,7 @@ def one_block(threads: int, of_classes: bool) -> Any:
             first = uint32(first + rows)
         losses[thread] = total
         counts[thread] = count
+        threads = int32(cuda.blockDim.x)
         tree_sum(losses, thread, threads)
         tree_sum(counts, thread, threads)
         if thread == uint32(0):
@@ -289,4 +291,4 @@ def softmax_cross_entropy(
     floats(row_loss, "row_loss", (n,)), ints(row_correct, "row_correct", (n,))  # the same is refused whatever the sizes
     rows = min(threads, (_TILE if of_classes else _TILE // 2) // (k | 1))
     sizes = np.uint32(n), np.uint32(k), np.uint32(rows), np.float32(1 / n)
-    run(one_block(threads, of_classes), 1, threads, stream, *inputs, gradient, *results, *sizes)
+    run(one_block(of_classes), 1, threads, stream, *inputs, gradient, *results, *sizes)

@@ -79,6 +79,24 @@ def test_a_step_counts_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(results[1], results[0], rtol=1e-5)
 
 
+@pytest.mark.parametrize("metrics", [["accuracy"], [], ["accuracy", "top_5_accuracy"]])
+def test_evaluation_takes_them_as_one_where_nobody_wants_scores(monkeypatch: pytest.MonkeyPatch, metrics: list[str]) -> None:
+    """And keeps nothing: a backward would belong to the forward before it."""
+    calls = []
+    real = cpu.dense_cross_entropy
+    monkeypatch.setattr(cpu, "dense_cross_entropy", lambda *given: calls.append(given) or real(*given))
+    results = []
+    for device in (get_device("cpu"), stand_in()):
+        model = built(gc.Dense(5, activation="relu"), gc.Dense(6), device=device)
+        model.metrics = metrics
+        model.forward(X, training=True)
+        results.append(model.evaluate(X, LABELS, batch_size=4, return_dict=True))
+        model.backward(np.ones((6, 6), np.float32))
+    assert len(calls) == (0 if len(metrics) > 1 else 2)
+    assert results[0].keys() == results[1].keys() == {"loss", *metrics}
+    np.testing.assert_allclose(list(results[1].values()), list(results[0].values()), rtol=1e-6)
+
+
 def test_layer_and_loss_in_one_give_the_rows_of_both() -> None:
     x, weight, bias = (RANDOM.standard_normal(size) for size in ((6, 4), (3, 4), (3,)))
     losses, correct, dlogits = cpu.dense_cross_entropy(x, weight, bias, LABELS)

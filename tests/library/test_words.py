@@ -223,7 +223,7 @@ def test_the_library_says_that_kernels_are_compiled(monkeypatch: pytest.MonkeyPa
         stream = io.StringIO()
         stream.isatty = lambda terminal=terminal: terminal  # type: ignore[method-assign]
         monkeypatch.setattr(sys, "stderr", stream)
-        announce = arrays._Announcement()
+        announce = arrays.Announcement()
         announce("a")
         announce("b")
         told = stream.getvalue().splitlines()

@@ -54,7 +54,7 @@ def test_recordings_within_one_another() -> None:
             raise ZeroDivisionError
         relu()
     assert (len(outer), len(inner)) == (3, 1)
-    assert launch._recorder is None, "nobody listens any more"
+    assert launch._own.recorder is None, "nobody listens any more"
 
 
 def test_an_array_that_stands_for_another_counts_once() -> None:

@@ -43,23 +43,32 @@ def workspace(like: Array, elements: int) -> Array | None:
     return library(like).empty((elements,), "float32") if elements else None
 
 
-class _Announcement:
+class Announcement:
     """Says that kernels are being compiled, so that the first minute does not look like a hang: each by name on a terminal, otherwise
     one line for all of them."""
 
-    def __init__(self) -> None:
-        self._said = False
+    quiet = False  # whether somebody else says it
+    said = False
 
     def __call__(self, name: str) -> None:
+        if self.quiet:
+            return
         if is_terminal(sys.stderr):
             complain(f"compiling {name}, this first time")
-        elif not self._said:
-            complain("gpucnn is compiling kernels for this GPU, which takes seconds for each, the first time")
-        self._said = True
+            self.said = True
+        else:
+            self.once("gpucnn is compiling kernels for this GPU, which takes seconds for each, the first time")
+
+    def once(self, text: str) -> None:
+        """Says this, unless something was said before."""
+        if not self.said:
+            complain(text)
+        self.said = True
 
 
+announcement = Announcement()
 if not SIMULATED:  # which compiles nothing
     from gpucnn_kernels.core import disk_cache
 
     if disk_cache.announce is None:
-        disk_cache.announce = _Announcement()
+        disk_cache.announce = announcement

@@ -74,6 +74,8 @@ class Training(Workload):
         self._trainer = TrainingStep(trained, model.loss, model.optimizer, graphs=False)
         self._feed = feed_for(self._trainer.graphs, batches)
         self._trainer.begin(REPLAYS)  # a table of learning rates that is long enough to replay the launches
+        with observer.listening(None):
+            self._trainer.prepare(self._feed, batches.batch_size)
         self._epoch = 0
         self._sizes: Iterator[int] = iter(())
 

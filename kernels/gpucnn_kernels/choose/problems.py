@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 from gpucnn_kernels.core.launch import Window
 from gpucnn_kernels.core.problem import Problem
@@ -70,6 +71,18 @@ def locally_connected2d_weight_grad(n: int, c: int, k: int, window: Window) -> P
     return _unshared("locally_connected2d_weight_grad", n, c, k, window, (k, N, n), window.output)
 
 
+def of_batch(problem: Problem, n: int) -> Problem:
+    """The same operation on n images or rows."""
+    name, window = problem.operation, problem.window
+    if window is None:
+        return _PRODUCTS[name](n, problem.c, problem.k)
+    if name.startswith("locally"):
+        return _UNSHARED[name](n, problem.c, problem.k, window)
+    if problem.pool_window is not None:
+        return _POOLED[name](n, problem.c, problem.k, window, problem.pool_window, problem.groups)
+    return _CONVOLUTIONS[name](n, problem.c, problem.k, window, problem.groups, problem.exact)
+
+
 def _unshared(operation: str, n: int, c: int, k: int, window: Window, sizes: tuple[int, int, int], places: tuple[int, int]) -> Problem:
     M, N, depth = sizes
     return Problem(operation, _conv_shape(n, c, k, window, 1), n, c, k, M, N, depth, window, groups=places[0] * places[1])
@@ -113,3 +126,13 @@ def _window_shape(window: Window) -> str:
     pairs = (window.input, window.kernel, window.stride, window.dilation)
     image, kernel, stride, dilation = ("x".join(map(str, pair)) for pair in pairs)
     return f"{image} kernel {kernel} stride {stride} padding {top},{bottom},{left},{right} dilation {dilation}"
+
+
+def _by_name(*functions: Callable[..., Problem]) -> dict[str, Callable[..., Problem]]:
+    return {function.__name__: function for function in functions}
+
+
+_PRODUCTS = _by_name(dense, dense_input_grad, dense_weight_grad)
+_UNSHARED = _by_name(locally_connected2d, locally_connected2d_input_grad, locally_connected2d_weight_grad)
+_POOLED = _by_name(conv2d_relu_max_pool2d, conv2d_relu_max_pool2d_weight_grad)
+_CONVOLUTIONS = _by_name(conv2d, conv2d_input_grad, conv2d_weight_grad)

@@ -7,6 +7,9 @@ This is the only place that selects. In order of precedence:
     tuned.py                                                       the fastest measured on this chip for this shape (`gpucnn tune`)
     the variants' own weights                                      otherwise: special kernels for their shapes first, then the tile that
                                                                    fits best; plain kernels for tiny problems
+
+The last batch of an epoch is often smaller than the others. Kernels of its own would be compiled for seconds, to run for microseconds; so
+within `batches_of` it takes those of a whole batch, if they can do it.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
-from gpucnn_kernels.choose import tuned
+from gpucnn_kernels.choose import problems, tuned
 from gpucnn_kernels.choose.variants import VARIANTS
 from gpucnn_kernels.core._numba import SIMULATED, cuda
 from gpucnn_kernels.core.problem import Chip, Problem
@@ -64,7 +67,10 @@ def choose(problem: Problem, name: str | None = None) -> Choice:
     said = name or _override.get().get(operation) or _overrides(os.environ.get(VARIABLE, "")).get(operation)
     if isinstance(said, Choice):
         return said
-    chip = current_chip()
+    chip, whole = current_chip(), _whole.get()
+    if problem.n < whole:
+        like = problems.of_batch(problem, whole)
+        return _as_in(_choose(like, chip, said, None if said else _measured(like, chip)), problem, chip, said)
     return _choose(problem, chip, said, None if said else _measured(problem, chip))
 
 
@@ -95,6 +101,13 @@ def _choose(problem: Problem, chip: Chip, said: str | None, measured: tuple[str,
     return choice(found[best], problem, weights[best][1])
 
 
+def _as_in(whole: Choice, problem: Problem, chip: Chip, said: str | None) -> Choice:
+    """The choice for a part of a batch, given that for the whole."""
+    if whole.variant.fits(problem, chip):
+        return choice(whole.variant, problem, whole.slices)
+    return _choose(problem, chip, said, None if said else _measured(problem, chip))
+
+
 def choice(variant: Variant, problem: Problem, slices: int = 1) -> Choice:
     """A Choice of this variant for a problem, with the workspace that it needs."""
     return Choice(variant, slices, variant.workspace(problem, slices))
@@ -104,6 +117,7 @@ def choice(variant: Variant, problem: Problem, slices: int = 1) -> Choice:
 
 _override: ContextVar[dict[str, str | Choice]] = ContextVar("override", default={})  # noqa: B039  (never written to)
 _chip: ContextVar[Chip | None] = ContextVar("chip", default=None)
+_whole: ContextVar[int] = ContextVar("whole", default=0)
 
 
 @contextmanager
@@ -117,6 +131,16 @@ def override(chosen: Mapping[str, str | Choice] | None = None, **more: str | Cho
         yield
     finally:
         _override.reset(token)
+
+
+@contextmanager
+def batches_of(n: int) -> Iterator[None]:
+    """Selects for smaller batches as for those of n images or rows."""
+    token = _whole.set(n)
+    try:
+        yield
+    finally:
+        _whole.reset(token)
 
 
 @contextmanager

@@ -15,7 +15,8 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, TypeAlias
 
 import numpy
 
@@ -51,13 +52,17 @@ __all__ = [
     "CUDACache",
     "CacheFile",
     "cuda",
+    "dumps",
     "float32",
     "int32",
     "int64",
     "intrinsic",
+    "loads",
+    "target",
     "types",
     "uint32",
     "uint64",
+    "without_driver",
     "without_ptx",
 ]
 
@@ -80,10 +85,14 @@ if not PLAIN:
     from numba.cuda.core.caching import IndexDataCacheFile as _CacheFile
     from numba.cuda.dispatcher import CUDACache as _CUDACache
     from numba.cuda.extending import intrinsic as _intrinsic
+    from numba.cuda.serialize import dumps as _dumps
+    from numba.cuda.serialize import loads as _loads
 
     CacheFile: Any = _CacheFile
     CUDACache: Any = _CUDACache
     intrinsic: Any = _intrinsic
+    dumps: Any = _dumps
+    loads: Any = _loads
 else:
     CacheFile = CUDACache = object
 
@@ -92,6 +101,7 @@ else:
         return function
 
     intrinsic = _no_intrinsic
+    dumps = loads = None
 
 _compiling = threading.local()
 
@@ -153,6 +163,36 @@ if not PLAIN:
     _Library.get_asm_str = _asm
     _postproc.PostProcessor.run = _post_processed
     _TargetConfig.__eq__, _TargetConfig.__hash__ = _equal_options, _hash_of_options
+
+    from numba.cuda import codegen as _codegen
+    from numba.cuda import dispatcher as _dispatcher
+
+Target: TypeAlias = tuple[tuple[int, int], tuple[Any, ...], Any]
+"""What kernels are compiled for: the compute capability, the same as the compilers are told it, and what Numba makes a part of a kernel's
+name on the disk."""
+
+
+def target() -> Target:
+    """That of the current GPU."""
+    architecture: Any = _Library._ensure_cc
+    return tuple(cuda.get_current_device().compute_capability), architecture(None, None), _codegen.JITCUDACodegen.magic_tuple(None)
+
+
+@contextlib.contextmanager
+def without_driver(wanted: Target) -> Iterator[None]:
+    """While it lasts kernels are compiled for that target and loaded nowhere; no GPU need be present, and none is asked."""
+    capability, architecture, stamp = wanted
+    present = SimpleNamespace(compute_capability=capability)
+    before = _dispatcher.get_current_device, _Library._ensure_cc, _codegen.JITCUDACodegen.magic_tuple, _dispatcher._Kernel.bind
+    _dispatcher.get_current_device = lambda: present
+    _Library._ensure_cc = lambda self, cc: architecture if cc is None else cc
+    _codegen.JITCUDACodegen.magic_tuple = lambda self: stamp
+    _dispatcher._Kernel.bind = lambda self: self._codelibrary.get_cubin()
+    try:
+        yield
+    finally:
+        _dispatcher.get_current_device, _Library._ensure_cc, _codegen.JITCUDACodegen.magic_tuple, _dispatcher._Kernel.bind = before
+
 
 if SIMULATED:
     # The simulator gives out a shared array to the first thread that asks, and looks it up for the others, without a lock: now and then

@@ -6,6 +6,9 @@ these functions: code, constants and, recursively, what they close over; and the
 kernel calls by name are in no closure.
 
 Numba puts the files into __pycache__ beside the sources, or into NUMBA_CACHE_DIR. GPUCNN_KERNEL_CACHE=0 turns this off.
+
+Each kernel has files of its own for each chip and each list of types: processes that compile side by side never write to the same ones,
+unless they have compiled the very same.
 """
 
 from __future__ import annotations
@@ -35,19 +38,34 @@ class KernelCache(CUDACache):  # type: ignore[misc]
 
     def __init__(self, function: Any, mark: str) -> None:
         super().__init__(function)
-        # Separate files for each kernel. Numba keeps one index per function, shared by all kernels that a function makes; and two processes
-        # that add to it at the same time may give their files the same number: then one kernel is loaded in place of the other.
-        self._cache_file = CacheFile(
-            cache_path=self._cache_path,
-            filename_base=f"{self._impl.filename_base}-{mark[:16]}",
-            source_stamp=self._impl.locator.get_source_stamp(),
-        )
-        self._mark = mark
+        self.mark = mark
         self._name = function.__name__.removesuffix("_kernel")
 
     def _index_key(self, sig: Any, codegen: Any) -> Any:
-        key = (sig, codegen.magic_tuple(), self._mark)
-        return key if self._launch_config_key is None else (*key, ("launch_config", self._launch_config_key))
+        key: tuple[Any, ...] = (sig, codegen.magic_tuple(), self.mark)
+        key = key if self._launch_config_key is None else (*key, ("launch_config", self._launch_config_key))
+        # Numba asks for the key before it reads or writes, and keeps one index per function, shared by all kernels that a function makes.
+        # Two processes that add to an index at the same time may give their files the same number: then one kernel is loaded in place of
+        # the other.
+        self._cache_file = CacheFile(
+            cache_path=self._cache_path,
+            filename_base=f"{self._impl.filename_base}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}",
+            source_stamp=self._impl.locator.get_source_stamp(),
+        )
+        return key
+
+    def holds(self, sig: Any, codegen: Any) -> bool:
+        """Whether the kernel is on the disk for these types and the chip of `codegen`. Its files are not read to the end."""
+        try:
+            key = self._index_key(sig, codegen)
+            name = self._cache_file._load_index().get(key)
+            return name is not None and Path(self._cache_path, name).is_file()
+        except Exception:  # what is wrong with them is said where the kernel is loaded
+            return False
+
+    def check_folder(self) -> None:
+        """OSError if nothing can be written to the disk."""
+        self._impl.locator.ensure_cache_path()
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compiled kernel, or None."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -93,29 +94,34 @@ class Launch:
 
 
 class _Recorder:
-    """The listener to launches: one list at a time, for the whole process."""
+    """The listener to launches."""
 
     def __init__(self, launching: bool) -> None:
         self.launches: list[Launch] = []
         self.launching = launching
 
 
-_recorder: _Recorder | None = None
+class _Own(threading.local):
+    """Each thread's listener: what one only records must not be missing in another."""
+
+    recorder: _Recorder | None = None
+
+
+_own = _Own()
 
 
 @contextmanager
 def recording(*, launching: bool = True) -> Iterator[list[Launch]]:
-    """Records every launch inside the block, in the list that it yields.
+    """Records every launch of this thread inside the block, in the list that it yields.
 
     With `launching=False` nothing runs: uninitialized NumPy arrays are enough as arguments, and the launchers show what a chip that is not
     present would be asked to do. Of nested recordings, the innermost one receives the launches.
     """
-    global _recorder
-    outer, _recorder = _recorder, _Recorder(launching)
+    outer, _own.recorder = _own.recorder, _Recorder(launching)
     try:
-        yield _recorder.launches
+        yield _own.recorder.launches
     finally:
-        _recorder = outer
+        _own.recorder = outer
 
 
 def unsynchronized(array: Array) -> Array:
@@ -209,9 +215,10 @@ def run(kernel: Any, blocks: int, threads: int, stream: Stream, *arguments: Any,
         return
     if blocks >= LIMIT:
         raise ValueError(f"{blocks} thread blocks, and a grid holds 2³¹ − 1: use a smaller batch")
-    if _recorder is not None:
-        _recorder.launches.append(Launch(kernel, blocks, threads, arguments, shared))
-        if not _recorder.launching:
+    recorder = _own.recorder
+    if recorder is not None:
+        recorder.launches.append(Launch(kernel, blocks, threads, arguments, shared))
+        if not recorder.launching:
             return
     if stream and not MLIR and driver.launch(kernel, blocks, threads, shared, int(stream.handle), arguments):
         return

@@ -67,6 +67,7 @@ def pairs(gpu: Device) -> Iterator[Callable[[int], list[list[tuple[Call, Any, li
     """What makes a step, the third of which is a replay, and gives of its calls on a branch those, and the one behind each."""
     observer = Observer()
     step, feed = step_on(gpu, observer=observer)
+    step.prepare(feed, BATCH)  # so that it is not rehearsed under the eyes of the listener
 
     def made(number: int) -> list[list[tuple[Call, Any, list[Launch]]]]:
         calls: list[tuple[int, Call, Any, list[Launch]]] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from gpucnn.ops.shapes import conv_window, pool_window
 from gpucnn.profiling import tune
 from gpucnn_kernels.choose import problems, select, tuned
+from gpucnn_kernels.choose.variants import VARIANTS
+from gpucnn_kernels.core.problem import Chip, Problem
 
 BIG = (256, 64, 128, conv_window((32, 32), (3, 3), 1, 1))
 GREY = (128, 1, 32, conv_window((28, 28), (5, 5), 1, "same"))
@@ -46,6 +49,52 @@ def test_the_rules_for_tensor_cores() -> None:
     for capability in ((8, 0), (10, 0), (12, 0)):
         with select.for_chip(132, capability=capability):
             assert select.choose(problems.conv2d(*BIG)).name == "tile128x128"
+
+
+def test_a_part_of_a_batch_takes_the_kernels_of_the_whole() -> None:
+    """With a workspace of its own size; where they cannot do it, it has its own."""
+    n, *rest = BIG
+    alone, part = problems.conv2d_weight_grad(n, *rest), problems.conv2d_weight_grad(3, *rest)
+    tiny = problems.dense(1, 512, 256)
+    assert select.choose(tiny).name == "plain" != select.choose(problems.dense(128, 512, 256)).name
+    with select.batches_of(n):
+        assert select.choose(alone).slices == select.choose(part).slices > 1
+        assert select.choose(part).variant is select.choose(alone).variant
+        assert select.choose(part).workspace == select.choose(part).variant.workspace(part, select.choose(part).slices)
+    with select.batches_of(128):
+        assert select.choose(tiny).variant is select.choose(problems.dense(128, 512, 256)).variant
+        with select.override(dense="plain"):
+            assert select.choose(tiny).name == "plain"
+    narrow = select.choose(problems.dense(128, 256, 10))
+    with select.batches_of(128):
+        assert select.choose(problems.dense(16, 256, 10)).variant is narrow.variant
+    assert select.choose(tiny).name == "plain"
+
+    def even(problem: Problem, chip: Chip) -> bool:
+        return problem.n % 2 == 0
+
+    picky = replace(select.choose(problems.dense(128, 512, 256)).variant, name="even", fits=even)
+    assert select._as_in(select.choice(picky, alone), tiny, select.current_chip(), None).name == "plain"
+
+
+def test_the_same_problem_with_another_batch() -> None:
+    window, sizes = conv_window((9, 8), (3, 2), 2, 1), (6, 4)
+    made = [
+        lambda n: problems.conv2d(n, *sizes, window, 2, False),
+        lambda n: problems.conv2d_input_grad(n, *sizes, window, 2),
+        lambda n: problems.conv2d_weight_grad(n, *sizes, window),
+        lambda n: problems.conv2d_relu_max_pool2d(n, *sizes, window, POOL, 2),
+        lambda n: problems.conv2d_relu_max_pool2d_weight_grad(n, *sizes, window, POOL),
+        lambda n: problems.locally_connected2d(n, *sizes, window),
+        lambda n: problems.locally_connected2d_input_grad(n, *sizes, window),
+        lambda n: problems.locally_connected2d_weight_grad(n, *sizes, window),
+        lambda n: problems.dense(n, *sizes),
+        lambda n: problems.dense_input_grad(n, *sizes),
+        lambda n: problems.dense_weight_grad(n, *sizes),
+    ]
+    for make in made:
+        assert problems.of_batch(make(5), 128) == make(128) != make(5)
+    assert {make(1).operation for make in made} == set(VARIANTS)
 
 
 def test_the_rules() -> None:

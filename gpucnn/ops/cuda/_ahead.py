@@ -1,0 +1,116 @@
+"""Compiles what a step is about to launch before it does, with a line on the terminal: kernels that are not on the disk yet, several at a
+time where there are cores (gpucnn_kernels/core/crew.py)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+import weakref
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any
+
+from gpucnn.errors import DeviceError
+from gpucnn.ops.cpu._threads import threads
+from gpucnn.ops.cuda._arrays import announcement
+from gpucnn.surroundings import complain, is_terminal, started_ranks
+from gpucnn.text import shown
+from gpucnn_kernels.choose.select import batches_of as batches_of
+from gpucnn_kernels.core._numba import PLAIN
+from gpucnn_kernels.core.launch import recording
+
+VARIABLE = "GPUCNN_COMPILERS"  # environment variable: processes that compile at a time, instead of as many as there are cores
+MEMORY = 400 << 20  # bytes, of a process that compiles: some 300 MB at the most, and room
+_known: weakref.WeakKeyDictionary[Any, set[Hashable]] = weakref.WeakKeyDictionary()
+
+
+def compile_for(model: Any, key: Hashable, step: Callable[[], object]) -> None:
+    """Compiles what `step` launches, which does nothing else but launch kernels, on arrays of CuPy.
+
+    `step` is rehearsed: it runs with launches written down in place of being done. What it raises then is no matter, it will again. A
+    model's steps with the same key make the same launches, and are rehearsed once.
+    """
+    known = _known.setdefault(model, set())
+    if PLAIN or key in known:
+        return
+    known.add(key)
+    from gpucnn_kernels.core import crew  # not at the top: there is none where kernels are simulated
+
+    jobs = []
+    with contextlib.suppress(Exception), recording(launching=False) as launches:
+        _on_zeros(step)
+        jobs = crew.waiting(launches)
+    if not jobs:
+        return
+    processes = compilers(len(jobs))
+    line = _Line(len(jobs), processes)
+    announcement.quiet = True
+    try:
+        crew.compile_all(jobs, processes, line.done)
+    finally:
+        announcement.quiet = False
+        line.end()
+
+
+def compilers(kernels: int) -> int:
+    """How many processes are to compile so many kernels, this one included. DeviceError for a number in the environment that is none."""
+    given = os.environ.get(VARIABLE, "").strip()
+    if given:
+        if not given.isascii() or not given.isdecimal():
+            raise DeviceError(f"{VARIABLE} must be a number of processes, got {shown(given)}")
+        return max(1, min(int(given), kernels))
+    if started_ranks() > 1:  # each of them compiles
+        return 1
+    # A process takes a second to start, as long as a small kernel takes.
+    return max(1, min(threads(), -(-kernels // 2), 1 + free_memory() // MEMORY))
+
+
+def free_memory(told: Path = Path("/proc/meminfo")) -> int:
+    """Bytes of host memory that are available; far more than there are where the system does not tell."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in told.read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) << 10
+    return 1 << 60
+
+
+def _on_zeros(step: Callable[[], object]) -> None:
+    """Runs `step` with new arrays filled with zeros: what CuPy itself computes is computed, on what no kernel has written."""
+    cupy = sys.modules["cupy"]
+    real = cupy.cuda.get_allocator()
+
+    def zeros(size: int) -> Any:
+        memory = real(size)
+        if size:
+            memory.memset_async(0, size)
+        return memory
+
+    with cupy.cuda.using_allocator(zeros):
+        step()
+
+
+class _Line:
+    """The line that says what is going on: it counts on a terminal, and is there once elsewhere."""
+
+    def __init__(self, kernels: int, processes: int) -> None:
+        several = f" in {processes} processes" if processes > 1 else ""
+        text = f"compiling {kernels} kernel{'s' if kernels > 1 else ''} for this GPU{several}"
+        self._text, self._kernels = f"{text}, once:", kernels
+        self._began = time.perf_counter()
+        self._counts = is_terminal(sys.stderr)
+        if not self._counts:
+            announcement.once(f"gpucnn is {text}, which takes seconds for each, the first time")
+        self.done(0)
+
+    def done(self, number: int) -> None:
+        """Shows how many kernels are done."""
+        if self._counts:
+            complain(f"{self._text} {number} of {self._kernels}", end="\r")
+
+    def end(self) -> None:
+        """Shows how long it took."""
+        if self._counts:
+            longest = len(f"{self._kernels} of {self._kernels}")  # what is to be written over
+            complain(f"{self._text} {f'{time.perf_counter() - self._began:.0f} s':<{longest}}")

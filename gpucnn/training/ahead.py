@@ -1,0 +1,27 @@
+"""Kernels for a GPU are compiled before the step that launches them, all at once (ops/cuda/_ahead.py), and the last batch of an epoch needs
+none of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from gpucnn.precision import exact
+
+
+def compile_ahead(model: Any, key: Hashable, step: Callable[[], object]) -> None:
+    """Compiles what `step` launches on a GPU; does nothing elsewhere. key: the same for steps of the model with the same launches."""
+    if model.device.xp.__name__ == "cupy":
+        from gpucnn.ops.cuda._ahead import compile_for  # not at the top: it needs Numba
+
+        compile_for(model, (key, exact(), id(model.buffers)), step)
+
+
+def as_in_batches_of(size: int, model: Any) -> AbstractContextManager[None]:
+    """On a GPU smaller batches are done by the kernels of a batch of `size` examples."""
+    if model.device.xp.__name__ == "cupy":
+        from gpucnn.ops.cuda._ahead import batches_of
+
+        return batches_of(size)
+    return nullcontext()
