@@ -55,6 +55,7 @@ SECTIONS = [
 ELSEWHERE = {
     "against_pytorch": "It needs PyTorch. Its figures are in [performance.md](performance.md#on-a-cpu).",
     "steps_on_gpu": "It compares with PyTorch if that is installed. Its figures are in [performance.md](performance.md#on-an-h100).",
+    "first_step": "Its figures are in [kernels/README.md](../kernels/README.md#around-a-step).",
     "profile_kernels": "[kernels/PROFILING.md](../kernels/PROFILING.md) explains every column.",
     "predicted_beside_measured": "[kernels/PROFILING.md](../kernels/PROFILING.md) explains predictions.",
     "measure_chip": "It needs a GPU. Its figures are in [kernels/measured](../kernels/measured/README.md).",

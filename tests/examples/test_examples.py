@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 ALL = (
     "accuracy_against_pytorch",
     "against_pytorch",
+    "first_step",
     "image_filters",
     "inception_mnist",
     "keras_mnist",

@@ -173,9 +173,9 @@ name on the disk."""
 
 
 def target() -> Target:
-    """That of the current GPU."""
-    architecture: Any = _Library._ensure_cc
-    return tuple(cuda.get_current_device().compute_capability), architecture(None, None), _codegen.JITCUDACodegen.magic_tuple(None)
+    """That of the current GPU, or of `without_driver`."""
+    architecture = _Library._ensure_cc(None, None)
+    return architecture[:2], architecture, _codegen.JITCUDACodegen.magic_tuple(None)
 
 
 @contextlib.contextmanager

@@ -143,8 +143,8 @@ print(json.dumps([hits, misses, history["loss"]]))
 
 @pytest.mark.slow  # compiles all that there is
 def test_a_second_process_takes_every_kernel_from_disk(gpu: Device, tmp_path: Path) -> None:
-    """And computes the same with it."""
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "GPUCNN_KERNEL_CACHE": "1"}
+    """And computes the same with it. In the first one, two processes compile."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "GPUCNN_KERNEL_CACHE": "1", "GPUCNN_COMPILERS": "2"}
     found = []
     for _ in range(2):
         result = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False, env=environment, timeout=600)
@@ -152,6 +152,6 @@ def test_a_second_process_takes_every_kernel_from_disk(gpu: Device, tmp_path: Pa
         assert "a kernel" not in result.stderr  # cannot be used, cannot be kept
         found.append(json.loads(result.stdout.splitlines()[-1]))
     (hits, misses, loss), (again, compiled, same) = found
-    assert hits == 0 and misses > 5
-    assert (again, compiled) == (misses, 0)
+    assert hits > 0 and misses > 0 and hits + misses > 5
+    assert (again, compiled) == (hits + misses, 0)
     assert same == loss
