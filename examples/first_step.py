@@ -2,9 +2,10 @@
 
     python examples/first_step.py --model keras --arch H100 --processes 2
 
-No GPU is needed: the kernels are compiled for the chip and kept nowhere. Each figure is of a process with an empty cache, from the first
-kernel to the last. For other numbers of processes the time is predicted: kernels are handed out as `fit` does it, each takes as long as it
-took in one process, and a process takes a moment to start.
+No GPU is needed: the kernels are compiled for the chip and kept nowhere. Measured is a process with an empty cache, from the first kernel
+to the last: seconds by the clock, and of the processor in this process and in all. Where other programs run, the latter say more. Predicted
+are the seconds where each process has a core: kernels are handed out as `fit` does it, each takes as much of a processor as it took in one
+process, and so does the start of a process.
 """
 
 from __future__ import annotations
@@ -46,21 +47,21 @@ def launches(model: str, arch: str) -> tuple[list[Any], Any]:
 
 @contextmanager
 def timed(jobs: list[Any]) -> Iterator[list[tuple[str, float]]]:
-    """Times what is compiled in this process."""
+    """Seconds of the processor for what is compiled in this process."""
     taken: list[tuple[str, float]] = []
     for job in jobs:
 
         def compile_timed(signature: Any, job: Any = job, real: Any = job.kernel.compile) -> None:
-            began = time.perf_counter()
+            began = time.process_time()
             real(signature)
-            taken.append((job.kernel.py_func.__name__.removesuffix("_kernel"), time.perf_counter() - began))
+            taken.append((job.kernel.py_func.__name__.removesuffix("_kernel"), time.process_time() - began))
 
         job.kernel.compile = compile_timed
     yield taken
 
 
 def compiled(model: str, arch: str, processes: int, most: int) -> dict[str, Any]:
-    """Compiles all, or `most`, kernels here and in other processes: kernels with seconds, and seconds of the clock and of all cores."""
+    """Compiles all, or `most`, kernels here and in other processes: kernels with seconds, and seconds of the clock, here, and in all."""
     from gpucnn_kernels.core import crew
     from gpucnn_kernels.core._numba import without_driver
 
@@ -68,36 +69,31 @@ def compiled(model: str, arch: str, processes: int, most: int) -> dict[str, Any]
     with without_driver(target):
         jobs = crew.waiting(found)
         jobs = sorted(jobs, key=lambda job: len(crew._packed(job) or b""))[:most]
-        before = used()
-        began = time.perf_counter()
+        before, own, began = used(), time.process_time(), time.perf_counter()
         with timed(jobs) as taken:
             crew.compile_all(jobs, processes)
-        return {"kernels": taken, "count": len(jobs), "seconds": time.perf_counter() - began, "cores": used() - before}
+        seconds = time.perf_counter() - began, time.process_time() - own, used() - before
+        return {"kernels": taken, "count": len(jobs), "seconds": seconds}
 
 
 def used() -> float:
-    """Seconds of all cores so far, in this process and in those that have ended."""
+    """Seconds of the processor so far, in this process and in those that have ended."""
     spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(each.ru_utime + each.ru_stime for each in spent)
 
 
 def start_of_a_process() -> float:
-    """Seconds until a process that compiles is ready for its first kernel."""
+    """Seconds of the processor until a process is ready for its first kernel."""
     command = [sys.executable, "-P", "-W", "ignore", "-m", "gpucnn_kernels.core.worker"]
-    began = time.perf_counter()
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment) as process:
-        assert process.stdin is not None and process.stdout is not None
-        process.stdin.write(pickle.dumps(((9, 0), (9, 0, "a"), ())))
-        process.stdin.flush()
-        process.stdout.read(1)
-        seconds = time.perf_counter() - began
-        process.stdin.close()
-    return seconds
+    before = used()
+    target = pickle.dumps(((9, 0), (9, 0, "a"), ()))
+    subprocess.run(command, input=target, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment, check=True)
+    return used() - before
 
 
 def predicted(kernels: list[tuple[str, float]], processes: int, start: float) -> float:
-    """Seconds of the clock: the largest kernels first, each to whoever is free first."""
+    """Seconds where each process has a core: the largest kernels first, each to whoever is free first."""
     free = [0.0] + [start] * (processes - 1)
     end = 0.0
     for _, seconds in sorted(kernels, key=lambda each: -each[1]):
@@ -139,13 +135,14 @@ def main() -> int:
     for name, seconds in sorted(alone["kernels"], key=lambda each: -each[1]):
         print(f"{name:<40} {seconds:5.1f} s")
     print(f"{options.model} on {options.arch}: {alone['count']} kernels")
-    for processes, each in found.items():
-        several = "process, " if processes == 1 else "processes,"
-        print(f"{processes:4} {several} measured   {each['seconds']:5.1f} s, {each['cores']:5.1f} s of all cores")
     start = start_of_a_process()
-    for processes in PREDICTED:
-        if processes > options.processes:
-            print(f"{processes:4} processes, predicted  {predicted(alone['kernels'], processes, start):5.1f} s")
+    for processes in sorted({1, options.processes, *PREDICTED}):
+        words = "process,  " if processes == 1 else "processes,"
+        line = f"{processes:4} {words} predicted {predicted(alone['kernels'], processes, start):5.1f} s"
+        if processes in found:
+            clock, own, everywhere = found[processes]["seconds"]
+            line += f", measured {clock:5.1f} s: of the processor {own:5.1f} s here, {everywhere:5.1f} s in all"
+        print(line)
     return 0
 
 
