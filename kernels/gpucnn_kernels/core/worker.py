@@ -21,7 +21,7 @@ def main() -> None:
     """Compiles until there is nothing more to do."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     given, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)  # what somebody prints is no answer
+    os.dup2(2, 1)  # what somebody prints must not be taken for an answer
     wanted = pickle.load(given)
     answers.write(READY)
     with without_driver(wanted), uncollected(), without_ptx():
