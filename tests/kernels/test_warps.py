@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from gpucnn_kernels.choose.variants import VARIANTS
 from gpucnn_kernels.conv import tensor
 from gpucnn_kernels.tensor import fragments as lie
 from gpucnn_kernels.tensor.warps import WarpTile
+from gpucnn_kernels.tensor.warps_grad import WarpGradTile
 
 Array = npt.NDArray[np.float32]
 TILES = [WarpTile(64), WarpTile(64, parts=1), WarpTile(128)]
@@ -82,11 +84,35 @@ def test_no_bank_is_touched_twice(tile: WarpTile) -> None:
     assert banks([32 * lane for lane in LANES]) == 32  # what would be found
 
 
+def test_what_threads_copy_for_the_gradient_of_the_weight() -> None:
+    """Everything once, where it belongs, and no bank twice at a time."""
+    tile = WarpGradTile()
+    BM, BN, warps = tile.BM, tile.BN, tile.threads // 32
+    rows, columns = BM // warps, BN // warps
+    places = []
+    for thread, half, i in itertools.product(range(tile.threads), range(2), range(rows // 4)):
+        own, depth = lie.grad_own(thread, rows), thread % 8
+        byte = (4 * lie.a_word(BM, own, depth) ^ lie.grad_twist(i)) + lie.grad_step(i) + half * BM * 8 * 4
+        assert byte == 4 * lie.a_word(BM, own + lie.grad_row(i), depth + 8 * half)
+        places.append(byte)
+    assert sorted(places) == list(range(0, 4 * BM * tile.BK, 4))
+    places = []
+    for thread, half, i in itertools.product(range(tile.threads), range(2), range(columns // 4)):
+        own, depth = lie.grad_own(thread, columns), thread % 8
+        byte = 4 * lie.b_word(BN, 1, own, depth, 0) + i * lie.GRAD_COLUMN + half * BN * 8 * 4
+        assert byte == 4 * lie.b_word(BN, 1, own + 2 * i, depth + 8 * half, 0)
+        places.append(byte)
+    assert sorted(places) == list(range(0, 4 * BN * tile.BK, 4))
+    for first in range(0, tile.threads, 32):
+        assert banks([lie.a_word(BM, lie.grad_own(thread, rows), thread % 8) for thread in range(first, first + 32)]) == 1
+        assert banks([lie.b_word(BN, 1, lie.grad_own(thread, columns), thread % 8, 0) for thread in range(first, first + 32)]) == 1
+
+
 def test_stages_fit_twice_on_every_chip() -> None:
-    for tile in tensor.WARPS.values():
-        for parts in (1, 2):
-            one = WarpTile(tile.BN, parts)
-            assert one.stages >= 3 and one.blocks_per_sm * (one.shared + 1024) <= 100 << 10
+    for both in tensor.WARPS.values():
+        for tile, parts in itertools.product(both, (1, 2)):
+            one, table = replace(tile, parts=parts), 1024  # the gradient of the weight has one
+            assert one.stages >= 3 and one.blocks_per_sm * (one.shared + 1024 + (table if tile is both[1] else 0)) <= 100 << 10
 
 
 # Accuracy: what the tensor cores make of registers, by the maps above. They cut sums off where float32 rounds (M. Fasi et al., "Numerical
@@ -192,7 +218,7 @@ def test_three_products_are_at_least_as_accurate_as_fmas(kind: Callable[..., Arr
 
 BIG = (256, 64, 128, conv_window((32, 32), (3, 3), 1, 1))
 CHIPS = {"T4": (7, 5), "A100": (8, 0), "RTX 3090": (8, 6), "RTX 4090": (8, 9), "H100": (9, 0), "B200": (10, 0), "RTX 5090": (12, 0)}
-OPERATIONS = [problems.conv2d, problems.conv2d_input_grad]
+OPERATIONS = [problems.conv2d, problems.conv2d_input_grad, problems.conv2d_weight_grad]
 needs_instructions = pytest.mark.skipif(tensor.PLAIN, reason="the simulator has no tensor cores")
 
 
@@ -225,7 +251,8 @@ def test_short_sums_and_images_too_large_for_32_bits_are_left_to_fmas() -> None:
 
 def test_a_weight_of_nothing_is_what_keeps_them_back() -> None:
     """So a chip's confirmation is a number in conv/tensor.py, and nothing else."""
-    for operation in ("conv2d", "conv2d_input_grad"):
-        for variant in VARIANTS[operation]:
-            if variant.name.startswith("mma"):
-                assert variant.weigh(problems.conv2d(*BIG), select.Chip("", 108, (8, 0)))[0] == 0
+    for make in OPERATIONS:
+        problem = make(*BIG)
+        found = [variant for variant in VARIANTS[problem.operation] if variant.name.startswith("mma")]
+        assert len(found) == 2 * len(tensor.WARPS)
+        assert all(variant.weigh(problem, select.Chip("", 108, (8, 0)))[0] == 0 for variant in found)

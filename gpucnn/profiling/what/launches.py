@@ -17,7 +17,7 @@ PRODUCTS = ("engine", "tensor", "warps", "conv2d", "depthwise", "gemm")
 """The beginnings of the names of kernels that do an operation's arithmetic. Its other launches prepare operands, add up parts, sum a bias's
 gradient or pool: they move the bytes of their own arrays."""
 HELPERS = ("add_parts", "add_rows")  # kernels that add up parts, in operations without a product
-SHARED = ("engine", "tensor", "tensor_grad", "warps")
+SHARED = ("engine", "tensor", "tensor_grad", "warps", "warps_grad")
 """Names that all kernels of a tile share, whatever they do: the operation and its variant distinguish them."""
 
 

@@ -14,7 +14,7 @@ from gpucnn_kernels.local import tiled as tiled_local
 
 
 def _of(operation: str, found: list[dict[str, Variant]]) -> list[Variant]:
-    return [variants[operation] for variants in found if operation in variants]
+    return [variants[operation] for variants in found]
 
 
 _CONV = [*tiled_conv.ALL, *tensor.ALL]

@@ -19,9 +19,10 @@ from gpucnn_kernels.core.problem import Chip, Problem
 from gpucnn_kernels.core.variant import Variant
 from gpucnn_kernels.engine.operands import IMAGES
 from gpucnn_kernels.engine.product import Product
-from gpucnn_kernels.tensor import pack, product, warps, weight_grad
+from gpucnn_kernels.tensor import pack, product, warps, warps_grad, weight_grad
 from gpucnn_kernels.tensor.product import TensorTile
 from gpucnn_kernels.tensor.warps import WarpTile
+from gpucnn_kernels.tensor.warps_grad import WarpGradTile
 from gpucnn_kernels.tensor.weight_grad import MOST_TAPS, TensorGradTile
 
 CAPABILITY = (9, 0)
@@ -29,7 +30,7 @@ CAPABILITY = (9, 0)
 _LEAST_TERMS = 32  # a sum of fewer may be less exact than FMAs one after the other (tensor/product.py)
 BEST = {128: 2.9, 64: 2.15, 32: 1.4}
 """The speed of a full tile by its columns, as a multiple of the engine's largest: on an H100 124, 93 and 62 TFLOP/s."""
-WARPS = {"mma128x64": WarpTile(64)}
+WARPS = {"mma128x64": (WarpTile(), WarpGradTile())}
 _WARPS_FROM = (8, 0)  # the compute capability that has mma.sync in TF32, and cp.async
 _UNCONFIRMED = 0.0
 """The same for tiles that no chip has confirmed: all others go first. `gpucnn tune` compares their results before it selects one."""
@@ -65,6 +66,11 @@ def total(tile: TensorGradTile, one: Sum, extra: int, vector: bool, slices: int)
     return weight_grad.product(
         tile, one.dy, (one.rows, one.walk), (one.M, one.N, one.depth), extra, groups=one.groups, slices=slices, width=width
     )
+
+
+def total_by_warps(tile: WarpGradTile, one: Sum, extra: int, vector: bool, slices: int) -> Product:
+    """The gradient of a weight on tensor cores that warps feed."""
+    return warps_grad.product(tile, one.dy, (one.rows, one.walk), (one.M, one.N, one.depth), extra, groups=one.groups, slices=slices)
 
 
 def there(chip: Chip) -> bool:
@@ -109,12 +115,17 @@ def _variants_in_tf32(columns: int) -> dict[str, Variant]:
     }
 
 
-def _variants_by_warps(name: str, tile: WarpTile) -> dict[str, Variant]:
-    fits = functools.partial(_fits if tile.parts == 2 else _in_tf32, has=warps_there)
-    return gathering(name if tile.parts == 2 else f"{name}-tf32", tile, _UNCONFIRMED, gather_by_warps, fits=fits)
+def _variants_by_warps(name: str, parts: int) -> dict[str, Variant]:
+    tile, grad_tile = (replace(each, parts=parts) for each in WARPS[name])
+    full, fits = (name, _fits) if parts == 2 else (f"{name}-tf32", _in_tf32)
+    gather_fits, sum_fits = (functools.partial(fits, has=warps_there, most_taps=most) for most in (None, warps_grad.MOST_TAPS))
+    return {
+        **gathering(full, tile, _UNCONFIRMED, gather_by_warps, fits=gather_fits),
+        **summing(full, grad_tile, _UNCONFIRMED, total_by_warps, True, fits=sum_fits),
+    }
 
 
 ALL = [
     *(make(columns) for make in (_variants, _variants_in_tf32) for columns in BEST),
-    *(_variants_by_warps(name, replace(tile, parts=parts)) for parts in (2, 1) for name, tile in WARPS.items()),
+    *(_variants_by_warps(name, parts) for parts in (2, 1) for name in WARPS),
 ]

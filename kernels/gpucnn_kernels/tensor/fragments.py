@@ -63,3 +63,32 @@ def b_word(BN: int, parts: int, column: int, depth: int, part: int) -> int:
 def b_read(lane: int) -> int:
     """The first of the four words of b that a lane reads: two registers of a pair, then two of the next."""
     return lane * 4
+
+
+# The gradient of a weight copies both factors word by word, eight of a depth side by side, which are neighbours in memory, by four rows.
+
+
+def grad_row(i: int) -> int:
+    """From the first row of a that a thread copies to its i-th."""
+    return i // 4 * 16 + i % 4 * 2
+
+
+def grad_own(thread: int, rows: int) -> int:
+    """The first row that a thread copies, or column, where its warp has `rows` of them."""
+    return thread // 32 * rows + thread // 8 % 2 + thread // 16 % 2 * 8
+
+
+def grad_twist(i: int) -> int:
+    """What turns the byte of a thread's first row into that of its i-th, by exclusive or; `grad_step` is then to be added.
+
+    4 · a_word(BM, row + grad_row(i), depth) = (4 · a_word(BM, row, depth) ^ grad_twist(i)) + grad_step(i)
+    """
+    return i % 4 * 32 + i // 4 % 2 * 8
+
+
+def grad_step(i: int) -> int:
+    return i // 4 * (WORDS * 4)
+
+
+GRAD_COLUMN = 128
+"""Bytes from a thread's column of b to its next, two further on."""

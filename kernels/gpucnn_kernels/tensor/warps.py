@@ -43,7 +43,7 @@ from gpucnn_kernels.tensor.instructions import bits_of
 from gpucnn_kernels.tensor.parts import apart
 from gpucnn_kernels.tensor.results import writer
 
-_ALIGNED = 128  # bytes: the stages begin at a multiple
+ALIGNED = 128  # bytes: the stages begin at a multiple
 _a_word = device(fragments.a_word, forceinline=True)
 _a_twist = device(fragments.a_twist, forceinline=True)
 _a_step = device(fragments.a_step, forceinline=True)
@@ -81,21 +81,17 @@ class WarpTile:
     @property
     def shared(self) -> int:
         """Bytes of shared memory, with what is lost to begin at a multiple of 128."""
-        return _ALIGNED + self.stages * self.stage
+        return ALIGNED + self.stages * self.stage
 
 
 @functools.cache
-def _multiplier(tile: WarpTile) -> Any:
-    """A function that multiplies a stage: (0, shared, a_at, b_at, big, small, part) adds it to `part`, from a lane's first words of a and
-    b; `big` and `small` are room for a's parts."""
-    BM, BN, parts = tile.BM, tile.BN, tile.parts
-    down, across = tile.WM // ROWS, tile.WN // COLUMNS
-    a_words, b_words = BM * DEPTHS, parts * BN * DEPTHS  # of 8 steps of k
+def taker(down: int, parts: int) -> Any:
+    """A function that reads a lane's numbers of a: (0, shared, at, k, big, small) leaves both parts of `down` products' in two arrays, or
+    the big ones, from the word at + k on."""
 
     @device(forceinline=True)
-    def take(i, k, shared, at, big, small):
-        """The warp's i-th product of a, taken apart."""
-        first, second, third, fourth = load_4(shared, beyond(at, k * a_words + i * WORDS))
+    def take(i, shared, at, k, big, small):
+        first, second, third, fourth = load_4(shared, beyond(at, k + i * WORDS))
         x_0, x_1, x_2, x_3 = (third, fourth, first, second) if i % 2 == 1 else (first, second, third, fourth)
         if parts == 2:
             big[4 * i], small[4 * i] = apart(x_0)
@@ -106,17 +102,31 @@ def _multiplier(tile: WarpTile) -> Any:
             big[4 * i], big[4 * i + 1] = instructions.to_tf32(x_0), instructions.to_tf32(x_1)
             big[4 * i + 2], big[4 * i + 3] = instructions.to_tf32(x_2), instructions.to_tf32(x_3)
 
-    take_all = unrolled(take, down)
+    return unrolled(take, down)
+
+
+@functools.cache
+def column_multiplier(down: int, across: int) -> Any:
+    """A function (0, column, a, b_0, b_1, part) that adds to `part` the products of `down` of a with that column of b's."""
 
     @device(forceinline=True)
     def multiply(i, column, a, b_0, b_1, part):
-        """a's i-th product with a column of products."""
         at = 4 * (i * across + column)
         part[at], part[at + 1], part[at + 2], part[at + 3] = instructions.multiply_warp(
             a[4 * i], a[4 * i + 1], a[4 * i + 2], a[4 * i + 3], b_0, b_1, part[at], part[at + 1], part[at + 2], part[at + 3]
         )
 
-    multiply_all = unrolled(multiply, down)
+    return unrolled(multiply, down)
+
+
+@functools.cache
+def _multiplier(tile: WarpTile) -> Any:
+    """A function that multiplies a stage: (0, shared, a_at, b_at, big, small, part) adds it to `part`, from a lane's first words of a and
+    b; `big` and `small` are room for a's parts."""
+    BM, BN, parts = tile.BM, tile.BN, tile.parts
+    down, across = tile.WM // ROWS, tile.WN // COLUMNS
+    a_words, b_words = BM * DEPTHS, parts * BN * DEPTHS  # of 8 steps of k
+    take_all, multiply_all = taker(down, parts), column_multiplier(down, across)
 
     @device(forceinline=True)
     def columns(pair, k, shared, at, big, small, part):
@@ -135,7 +145,7 @@ def _multiplier(tile: WarpTile) -> Any:
 
     @device(forceinline=True)
     def step(k, shared, a_at, b_at, big, small, part):
-        take_all(0, k, shared, a_at, big, small)
+        take_all(0, shared, a_at, k * a_words, big, small)
         all_columns(0, k, shared, b_at, big, small, part)
 
     return unrolled(step, tile.BK // DEPTHS)
@@ -222,7 +232,7 @@ def warps_kernel(tile: WarpTile, store: Store) -> Any:
         group = uint32(number // tiles_m)
 
         begin = instructions.shared_address(shared)
-        stages_at = uint32(uint32(begin + uint32(_ALIGNED - 1)) & uint32(0xFFFFFFFF - (_ALIGNED - 1)))
+        stages_at = uint32(uint32(begin + uint32(ALIGNED - 1)) & uint32(0xFFFFFFFF - (ALIGNED - 1)))
         own, own_depth = uint32(thread % uint32(BM)), uint32(uint32(thread // uint32(BM)) * uint32(depths))
         prepare(a_args, group, uint32(first_row + own), state, 0)
         _, walk = a_args

@@ -15,7 +15,7 @@ from tensor_cases import SHAPES, case, rounded
 from gpucnn.device import Device
 from gpucnn.ops import cpu
 from gpucnn.ops.shapes import conv_window
-from gpucnn_kernels.choose import select
+from gpucnn_kernels.choose import problems, select
 from gpucnn_kernels.conv import tensor
 from tolerances import check
 
@@ -61,6 +61,24 @@ def test_forward_and_gradient_of_the_input(warps: Device, name: str, variant: st
         (dx, backward, (factor(dy), factor(weight)), weight.size // x.shape[1], "input_grad"),
     ):
         check(got.result(), operation(*arrays), magnitude=operation(*map(np.abs, arrays)), terms=terms, direction=direction)
+
+
+@pytest.mark.parametrize("slices", [1, 3])
+@pytest.mark.parametrize(("name", "variant"), cases())
+def test_gradient_of_the_weight(warps: Device, name: str, variant: str, slices: int) -> None:
+    """With the gradient of the bias, whose sums are those of float32 in TF32 as well."""
+    gpu, exact = warps, not variant.endswith("-tf32")
+    window, groups, x, weight, bias, dy = case(name)
+    problem = problems.conv2d_weight_grad(x.shape[0], x.shape[1], len(weight), window, groups, exact)
+    choice = select.choice(select.choose(problem, variant).variant, problem, slices)
+    assert choice.name == variant
+    dweight, dbias = Output(gpu, weight.shape), Output(gpu, bias.shape)
+    with select.override(conv2d_weight_grad=choice):
+        gpu.ops.conv2d_weight_grad(gpu.array(dy), gpu.array(x), window, groups, out=dweight.array, dbias=dbias.array, exact=exact)
+    terms, wide, factor = dy.size // len(weight), double(dy), double if exact else rounded
+    expected, magnitude = (cpu.conv2d_weight_grad(*map(f, map(factor, (dy, x))), window, groups) for f in (np.asarray, np.abs))
+    check(dweight.result(), expected, magnitude=magnitude, terms=terms, direction="weight_grad")
+    check(dbias.result(), cpu.bias_grad(wide), magnitude=cpu.bias_grad(np.abs(wide)), terms=terms, direction="weight_grad")
 
 
 def test_numbers_of_all_sizes_and_none(warps: Device) -> None:
