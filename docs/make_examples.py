@@ -48,6 +48,7 @@ SECTIONS = [
         [
             ("mnist_speedrun", f"{QUICK} --epochs 3", ""),
             ("accuracy_against_pytorch", f"{QUICK} --epochs 12", "It needs PyTorch."),
+            ("rounded_training", "--quick", ""),
         ],
     ),
 ]

@@ -17,6 +17,8 @@ import pytest
 
 import gpucnn as gc
 from gpucnn.networks import NETWORKS
+from gpucnn.ops import cpu
+from gpucnn.ops.shapes import conv_window
 
 ROOT = Path(__file__).parents[2]
 ALL = (
@@ -33,6 +35,7 @@ ALL = (
     "parameter_sharing",
     "predicted_beside_measured",
     "profile_kernels",
+    "rounded_training",
     "scale",
     "steps_on_gpu",
     "tf2_mnist",
@@ -237,6 +240,25 @@ def test_accuracy_against_pytorch(example: Example) -> None:
     assert result.status == 0, result.err
     means = dict(re.findall(r"^mean +(\w+) +(\d+\.\d\d) %", result.out, re.MULTILINE))
     assert means.keys() == {"gpucnn", "PyTorch"} and all(float(mean) > 90 for mean in means.values())
+
+
+def test_rounded_training(example: Example, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = example("rounded_training", "--quick")
+    assert result.status == 0, result.err
+    assert re.findall(r"^mean +(\w+) +\d+\.\d\d %", result.out, re.MULTILINE) == ["float32", "TF32", "bfloat16"]
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    script: Any = runpy.run_path(str(ROOT / "examples" / "rounded_training.py"))
+    inf = np.inf
+    given = np.array([1 + 2**-11, -1 - 2**-11, 1 + 2**-12, 1 + 2**-8, 1 + 3 * 2**-8, 0, inf, -inf], np.float32)
+    np.testing.assert_array_equal(script["to_tf32"](given), [1 + 2**-10, -1 - 2**-10, 1, 1 + 2**-8, 1 + 3 * 2**-8, 0, inf, -inf])
+    np.testing.assert_array_equal(script["to_bfloat16"](given), [1, -1, 1, 1, 1 + 2**-6, 0, inf, -inf])
+    assert np.isnan(script["to_tf32"](np.full(2, np.nan, np.float32))).all()
+    random = np.random.default_rng(0)
+    x, weight, bias = (random.normal(size=size).astype(np.float32) for size in ((2, 3, 6, 6), (4, 3, 3, 3), 4))
+    ops, window = script["device_of"](script["to_bfloat16"]).ops, conv_window((6, 6), (3, 3))
+    found, exact = ops.conv2d(x, weight, bias, window), cpu.conv2d(x, weight, bias, window)
+    np.testing.assert_array_equal(found, cpu.conv2d(*map(script["to_bfloat16"], (x, weight)), bias, window))
+    assert 2**-12 < np.abs(found - exact).max() < 2**-4
 
 
 @pytest.mark.parametrize("name", ["against_pytorch", "accuracy_against_pytorch"])
