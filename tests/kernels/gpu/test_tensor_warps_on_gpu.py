@@ -1,6 +1,6 @@
 """The kernels of warps on tensor cores (mma.sync), on small odd shapes, beside float64.
 
-One shape is quick: it takes the kernel that all others take. On a GPU before Ampere they skip; the virtual GPU has the instructions.
+One shape is quick: it takes the kernel that all others take. The gradient of the weight, whose kernel is another, is in make slow. On a GPU before Ampere they skip; the virtual GPU has the instructions.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ def test_forward_and_gradient_of_the_input(warps: Device, name: str, variant: st
         check(got.result(), operation(*arrays), magnitude=operation(*map(np.abs, arrays)), terms=terms, direction=direction)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slices", [1, 3])
 @pytest.mark.parametrize(("name", "variant"), cases())
 def test_gradient_of_the_weight(warps: Device, name: str, variant: str, slices: int) -> None:
