@@ -1,6 +1,7 @@
 """The kernels of warps on tensor cores (mma.sync), on small odd shapes, beside float64.
 
-One shape is quick: it takes the kernel that all others take. The gradient of the weight, whose kernel is another, is in make slow. On a GPU before Ampere they skip; the virtual GPU has the instructions.
+One shape is quick: it takes the kernel that all others take. The gradient of the weight, whose kernel is another, is in make slow. On a GPU
+before Ampere they skip; the virtual GPU has the instructions.
 """
 
 from __future__ import annotations
