@@ -102,13 +102,22 @@ class TrainingStep:
         self._sums[...] = device.array([high, totals.loss - float(high)], self._sums.dtype)
 
     def prepare(self, feed: Feed, size: int) -> None:
-        """Compiles what a step on `size` examples of the feed will launch, where that is known: on a GPU, for one process alone."""
+        """Compiles what a step on `size` examples of the feed will launch, where that is known: on a GPU, for one process alone.
+
+        No kernel runs, but what CuPy computes in a layer or an optimizer of a user's own does: whatever that changes is put back.
+        """
         if self.model.device.xp.__name__ != "cupy" or self.team is not None or not feed.blank(size):
             return
 
         def launch() -> None:
-            feed.order(0)
-            self._launch(feed, size)
+            held = self._sums, self._counters, self._buffers.values, self._buffers.saved, *self.optimizer.state.values()
+            before = [array.copy() for array in held]
+            try:
+                feed.order(0)
+                self._launch(feed, size)
+            finally:
+                for array, values in zip(held, before, strict=True):
+                    array[...] = values
 
         with self.graphs.entered(), as_in_batches_of(self.whole, self.model):
             key = type(feed).__name__, feed.key(size), size, self.loss.name, type(self.optimizer).__name__

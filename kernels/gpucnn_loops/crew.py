@@ -224,21 +224,22 @@ class Worker:
 
     def end(self) -> None:
         """Waits until the work, if there is any, is done. Once interrupted, it can be called again."""
-        slot = self._slot
-        if slot[STATE] != GIVEN:
+        if not self._calls:
             return
+        slot = self._slot
         await_end(self._address, most_looks())
         if slot[STATE] != GIVEN:
             self.looks = min(2 * self.looks, most_looks())
-            return
-        # It has more to do, or no core to itself. In the second case it should not keep others from theirs by looking for work.
-        self.looks = max(self.looks // 4, LEAST_LOOKS)
-        pause = 2e-5
-        while slot[STATE] == GIVEN:
-            if slot[BEFORE] == ASLEEP:  # Ctrl-C may have come before it was woken; once more does no harm
-                self._wake()
-            time.sleep(pause)
-            pause = min(2 * pause, 1e-3)
+        else:
+            # It has more to do, or no core to itself. In the second case it should not keep others from theirs by looking for work.
+            self.looks = max(self.looks // 4, LEAST_LOOKS)
+            pause = 2e-5
+            while slot[STATE] == GIVEN:
+                if slot[BEFORE] == ASLEEP:  # Ctrl-C may have come before it was woken; once more does no harm
+                    self._wake()
+                time.sleep(pause)
+                pause = min(2 * pause, 1e-3)
+        await_end(self._address, 1)  # Python's look at the word does not order memory: what the thread wrote is seen after this one
 
     @property
     def awake(self) -> bool:

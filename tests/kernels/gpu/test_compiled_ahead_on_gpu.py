@@ -14,7 +14,7 @@ import pytest
 import gpucnn as gc
 from gpucnn.device import Device
 from gpucnn.ops.cuda import _ahead, _arrays
-from gpucnn.training import ahead
+from gpucnn.training import step as step_module
 from gpucnn.training.feed import DeviceFeed, HostFeed, feed_for
 from gpucnn.training.step import TrainingStep
 from gpucnn_kernels.core import crew
@@ -61,6 +61,7 @@ def test_a_rehearsal_finds_what_the_step_launches_and_changes_nothing(gpu: Devic
     assert isinstance(feed, DeviceFeed) == on_device
     before = bits(made)
     step.prepare(feed, BATCH)
+    step.graphs.wait()
     assert bits(made) == before
     step.begin(3)
     with recording() as launches:
@@ -100,7 +101,46 @@ def test_trained_with_and_without_a_rehearsal_is_the_same_to_the_bit(gpu: Device
         return bits(made)
 
     with_it = trained()
-    monkeypatch.setattr(ahead, "compile_ahead", lambda *arguments: None)
+    monkeypatch.setattr(step_module, "compile_ahead", lambda *arguments: None)
+    assert trained() == with_it
+
+
+class Follows(gc.Layer):
+    """Keeps a running sum, which CuPy computes."""
+
+    def _build(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        self.total = gc.SavedArray("total", (1,))
+        self.arrays = [self.total]
+        return input_shape
+
+    def _forward(self, x: Any, training: bool) -> Any:
+        if training:
+            self.total.value[...] += x.mean() + 1
+        return x
+
+    def _backward(self, dy: Any, input_grad: bool) -> Any:
+        return dy
+
+
+class Shrinks(gc.SGD):
+    """Weights decay by an operation of CuPy's."""
+
+    def _update(self, buffers: Any, gradients: Any, rates: Any) -> None:
+        buffers.values *= 0.5
+        super()._update(buffers, gradients, rates)
+
+
+def test_what_cupy_computes_in_layers_and_optimizers_of_ones_own_is_put_back(gpu: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = data()
+
+    def trained() -> list[Any]:
+        made = gc.Sequential(gc.Flatten(), gc.Dense(5), Follows(), gc.Dense(3)).build((1, 8, 8), seed=1, device=gpu).compile(Shrinks(0.1))
+        made.fit(images, labels, batch_size=BATCH, epochs=1, verbose=False)
+        assert made.buffers.saved.get().any()
+        return bits(made)
+
+    with_it = trained()
+    monkeypatch.setattr(step_module, "compile_ahead", lambda *arguments: None)
     assert trained() == with_it
 
 
