@@ -9,7 +9,7 @@ import pytest
 
 from gpucnn.device import simulated
 from gpucnn.networks import network
-from gpucnn.profiling.chip import bounds
+from gpucnn.profiling.chip import bounds, chips
 from gpucnn.training.feed import HostFeed
 from gpucnn.training.step import TrainingStep
 
@@ -24,7 +24,7 @@ BATCH, IMAGE = 128, (1, 28, 28)
 
 @pytest.mark.parametrize("name", ["keras", "tf2"])
 def test_a_last_batch_and_evaluation_need_no_kernels_of_their_own(name: str) -> None:
-    chip = bounds.chip_of("H100")
+    chip = chips.find("H100")
     with bounds.as_if_there(chip):
         model: Any = network(name).build(IMAGE, seed=0, device=bounds.device_of(chip)).compile("adam")
         step = TrainingStep(model, model.loss, model.optimizer, graphs=False)
