@@ -34,11 +34,11 @@ PREDICTED = (4, 8, 16)  # processes
 
 def launches(model: str, arch: str) -> tuple[list[Any], Any]:
     """The launches of a training step with those that order an epoch, and what is compiled for."""
-    from gpucnn.profiling.chip import bounds
+    from gpucnn.profiling.chip import bounds, chips
     from gpucnn.profiling.what import workload
     from gpucnn.profiling.what.observe import Observer
 
-    chip = bounds.chip_of(arch)
+    chip = chips.find(arch)
     with bounds.as_if_there(chip) as found:
         workload.of_model(model, 128, bounds.device_of(chip), Observer()).step()
     capability = chip.architecture.capability

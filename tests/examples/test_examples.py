@@ -294,6 +294,19 @@ def test_a_table_of_scale_that_was_changed_by_hand_is_found(example: Example, tm
     assert example(run, "--check").sentence == "scale: scale.md cannot be read: No such file or directory"
 
 
+def test_first_step_says_what_it_does_not_know(example: Example) -> None:
+    assert "'H1000'" in example("first_step", "--arch", "H1000").sentence
+    assert "'kers'" in example("first_step", "--model", "kers").sentence
+
+
+@pytest.mark.slow
+def test_first_step(example: Example) -> None:
+    pytest.importorskip("resource")
+    result = example("first_step", "--quick", "--processes", 2)
+    assert result.status == 0, result.err
+    assert re.search(r"^ +2 processes, predicted +\d+\.\d s, measured ", result.out, re.MULTILINE)
+
+
 def test_without_pytorch_steps_are_measured_alone(example: Example, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     result = example("steps_on_gpu", "--quick", "--device", "cpu")
