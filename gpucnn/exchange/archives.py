@@ -21,31 +21,31 @@ PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 class Archive:
     """An open archive: the `names` of its entries, and the content of each."""
 
-    def __init__(self, place: Path, file: zipfile.ZipFile) -> None:
-        self.place, self._file = place, file
+    def __init__(self, path: Path, file: zipfile.ZipFile) -> None:
+        self.path, self._file = path, file
         self._entries = {entry.filename: entry for entry in file.infolist()}
         self.names = list(self._entries)
         if len(file.infolist()) > MOST_ENTRIES:
-            raise CheckpointError(f"{place} has {len(file.infolist()):,} entries; the limit is {MOST_ENTRIES:,}")
+            raise CheckpointError(f"{path} has {len(file.infolist()):,} entries; the limit is {MOST_ENTRIES:,}")
         if len(self._entries) < len(file.infolist()):
-            raise CheckpointError(f"{place} has two entries of one name: save it again")
+            raise CheckpointError(f"{path} has two entries of one name: save it again")
         for name in self.names:
             parts = name.replace("\\", "/").split("/")
             if ".." in parts or name.startswith(("/", "\\")) or ":" in parts[0]:
-                raise CheckpointError(f"{place} has an entry {shown(name)}, whose path leaves the archive: get a new copy from its author")
+                raise CheckpointError(f"{path} has an entry {shown(name)}, whose path leaves the archive: get a new copy from its author")
 
     def size(self, name: str) -> int:
         """The size of the entry in bytes, as the archive declares it. CheckpointError if there is no such entry or it cannot be read."""
         entry = self._entries.get(name)
         if entry is None:
-            raise CheckpointError(f"{self.place} has no {plain(name)}: save it again or get a new copy")
+            raise CheckpointError(f"{self.path} has no {plain(name)}: save it again or get a new copy")
         if entry.flag_bits & 1:
-            raise CheckpointError(f"{self.place} is encrypted: save it without a password")
+            raise CheckpointError(f"{self.path} is encrypted: save it without a password")
         if entry.compress_type not in PLAIN:
-            raise CheckpointError(f"{self.place} is packed in an unsupported way (method {entry.compress_type}): save it again")
+            raise CheckpointError(f"{self.path} is packed in an unsupported way (method {entry.compress_type}): save it again")
         if entry.file_size > max(ALWAYS, GROWTH * entry.compress_size):
             raise CheckpointError(
-                f"{self.place} has an entry {plain(name)} of {bytes_text(entry.compress_size)} that unpacks to "
+                f"{self.path} has an entry {plain(name)} of {bytes_text(entry.compress_size)} that unpacks to "
                 f"{bytes_text(entry.file_size)}: models do not compress that much; get a new copy"
             )
         return entry.file_size
@@ -54,26 +54,24 @@ class Archive:
         """The content of an entry, of `most` bytes."""
         size = self.size(name)
         if most is not None and size > most:
-            raise CheckpointError(f"{self.place} has an entry {plain(name)} of {bytes_text(size)}; the limit is {bytes_text(most)}")
+            raise CheckpointError(f"{self.path} has an entry {plain(name)} of {bytes_text(size)}; the limit is {bytes_text(most)}")
         try:
             with self._file.open(self._entries[name]) as entry:
                 content = entry.read(size + 1)
         except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-            raise CheckpointError(f"{self.place}: its entry {plain(name)} is damaged ({reason_of(error)}): get a new copy") from None
+            raise CheckpointError(f"{self.path}: its entry {plain(name)} is damaged ({reason_of(error)}): get a new copy") from None
         if len(content) != size:
-            raise CheckpointError(
-                f"{self.place}: its entry {plain(name)} does not have the {size:,} bytes that it declares: get a new copy"
-            )
+            raise CheckpointError(f"{self.path}: its entry {plain(name)} does not have the {size:,} bytes that it declares: get a new copy")
         return content
 
 
 @contextmanager
 def opened(path: str | Path, what: str) -> Iterator[Archive]:
     """Opens the archive at `path`. CheckpointError if it is not one, or was cut short."""
-    place = regular_file(path, what, CheckpointError, empty=False)
+    path = regular_file(path, what, CheckpointError, empty=False)
     try:
-        file = zipfile.ZipFile(place)
+        file = zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, OverflowError) as error:
-        raise CheckpointError(f"{place} is not {what}, or was cut short ({reason_of(error)}): save it again or get a new copy") from None
+        raise CheckpointError(f"{path} is not {what}, or was cut short ({reason_of(error)}): save it again or get a new copy") from None
     with file:
-        yield Archive(place, file)
+        yield Archive(path, file)

@@ -41,22 +41,22 @@ def import_keras(path: str | Path, *, input_shape: Sequence[int] | None = None, 
     are damaged, or refer to other files; MissingExtraError without the package h5py.
     """
     with keras_read.read(path) as (config, weights):
-        place = weights.place
+        path = weights.path
         walk = _Walk(config, weights)
         try:
             output = walk.model(config, "", walk.input(input_shape))
             if walk.problems or output is None:
-                raise NotTakenError(place, walk.problems)
+                raise NotTakenError(path, walk.problems)
             output = walk.graph.settled(output, "the output")
             model = model_of(walk.graph, output, device, last=walk.axes == LAST)
         except Problem as problem:
-            raise NotTakenError(place, [*walk.problems, f"the model {problem}"]) from None
+            raise NotTakenError(path, [*walk.problems, f"the model {problem}"]) from None
         except GpucnnError:
             raise
         except DAMAGE as error:
-            raise CheckpointError(f"{place} describes its model in an unsupported way ({reason_of(error)}): save it with Keras 3") from None
+            raise CheckpointError(f"{path} describes its model in an unsupported way ({reason_of(error)}): save it with Keras 3") from None
     notes = [*([PIXELS] if walk.rescales else []), *walk.graph.notes]
-    model.metadata = {"imported_from": place.name} | ({"note": "; ".join(notes)} if notes else {})
+    model.metadata = {"imported_from": path.name} | ({"note": "; ".join(notes)} if notes else {})
     return model
 
 
@@ -64,10 +64,10 @@ class _Walk:
     """Visits the layers of a model, and of the models inside it."""
 
     def __init__(self, config: dict[str, Any], weights: keras_read.Weights) -> None:
-        self.graph, self.weights, self.problems = Graph(weights.place.stat().st_size), weights, list[str]()
+        self.graph, self.weights, self.problems = Graph(weights.path.stat().st_size), weights, list[str]()
         self.layers = list(_every_layer(config))
         if len(self.layers) > MOST_LAYERS:
-            raise CheckpointError(f"{weights.place} describes {len(self.layers):,} layers; the limit is {MOST_LAYERS:,}")
+            raise CheckpointError(f"{weights.path} describes {len(self.layers):,} layers; the limit is {MOST_LAYERS:,}")
         self.rescales = False
         formats = {layer["config"].get("data_format") for layer in self.layers if layer.get("class_name") != "Flatten"} - {None}
         self.axes: tuple[int, ...] = FIRST if formats == {"channels_first"} else LAST
@@ -75,20 +75,20 @@ class _Walk:
 
     def input(self, given: Sequence[int] | None) -> Value:
         """The model's input: as the file says, or as given if the file leaves it open."""
-        place = self.weights.place
+        path = self.weights.path
         if given is not None:
             wanted = sizes_given(given)
             if self.shape is not None and not goes_with(wanted, self.shape):
-                raise ArgumentError(f"input_shape {shown(wanted)} does not fit {place}, which takes {shown(tuple(self.shape))}")
+                raise ArgumentError(f"input_shape {shown(wanted)} does not fit {path}, which takes {shown(tuple(self.shape))}")
             self.shape = list(wanted)
         if self.shape is None or None in self.shape:
             was = "it" if self.shape is None else shown(tuple(self.shape))
             raise CheckpointError(
-                f"{place} leaves the shape of its input open ({was}): give it, as --input 32x32x3 or input_shape=(32, 32, 3)"
+                f"{path} leaves the shape of its input open ({was}): give it, as --input 32x32x3 or input_shape=(32, 32, 3)"
             )
         if len(self.shape) not in (1, 2, 3) or any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in self.shape):
             raise CheckpointError(
-                f"{place} takes an input of shape {shown(tuple(self.shape))}, and only images or rows of features are supported"
+                f"{path} takes an input of shape {shown(tuple(self.shape))}, and only images or rows of features are supported"
             )
         if len(self.shape) != 3:
             self.axes = (0,) if len(self.shape) == 1 else (1, 2)

@@ -51,16 +51,16 @@ def import_onnx(path: str | Path, *, input_shape: Sequence[int] | None = None, d
     except GpucnnError:
         raise
     except DAMAGE as error:
-        raise CheckpointError(f"{file.place} describes its input in an unsupported way ({reason_of(error)}): export it again") from error
+        raise CheckpointError(f"{file.path} describes its input in an unsupported way ({reason_of(error)}): export it again") from error
     walk.run()
     if walk.problems:
-        raise NotTakenError(file.place, walk.problems)
+        raise NotTakenError(file.path, walk.problems)
     try:
         model = model_of(walk.graph, walk.output(), device, last=walk.last)
     except Problem as problem:
-        raise NotTakenError(file.place, [f"the graph {problem}"]) from None
+        raise NotTakenError(file.path, [f"the graph {problem}"]) from None
     except CheckpointError as error:
-        raise CheckpointError(f"{file.place} was not imported: {error}") from None
+        raise CheckpointError(f"{file.path} was not imported: {error}") from None
     model.metadata = _metadata(file, model.output_shape[0])
     if walk.graph.notes:
         model.metadata["note"] = "; ".join(walk.graph.notes)
@@ -86,33 +86,33 @@ class _Walk:
     def _input(self, given: Sequence[int] | None) -> tuple[str, tuple[int, ...], tuple[int, ...], int | None]:
         """The input's name, the shape of an example in gpucnn's order, the order of the file's axes, and the batch size if fixed."""
         inputs = [each for each in self.file.graph.input if each.name not in self.file.initializers]
-        place = self.file.place
+        path = self.file.path
         if len(inputs) != 1 or len(self.file.graph.output) != 1:
             names = listed([each.name for each in (*inputs, *self.file.graph.output)], 6)
             raise CheckpointError(
-                f"{place} has {len(inputs)} inputs and {len(self.file.graph.output)} outputs ({names}), and models have one of each: "
+                f"{path} has {len(inputs)} inputs and {len(self.file.graph.output)} outputs ({names}), and models have one of each: "
                 "export a part that does"
             )
         kind = int(inputs[0].type.tensor_type.elem_type)
         if kind not in FLOATS:
             raise CheckpointError(
-                f"{place} takes an input of type {onnx().TensorProto.DataType.Name(kind)}, and only floats are supported: "
+                f"{path} takes an input of type {onnx().TensorProto.DataType.Name(kind)}, and only floats are supported: "
                 "export it with floats"
             )
         dims = inputs[0].type.tensor_type.shape.dim
         sizes: list[int | None] = [int(dim.dim_value) if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in dims]
         if len(sizes) not in (2, 3, 4):
             raise CheckpointError(
-                f"{place} takes an input of {len(sizes)} axes, and only images (N, C, H, W) or features (N, F) are supported"
+                f"{path} takes an input of {len(sizes)} axes, and only images (N, C, H, W) or features (N, F) are supported"
             )
         if given is not None:
             wanted = sizes_given(given)
             if not goes_with(wanted, sizes[1:]):
-                raise ArgumentError(f"input_shape {shown(wanted)} does not fit {place}, which takes {_open(sizes[1:])}")
+                raise ArgumentError(f"input_shape {shown(wanted)} does not fit {path}, which takes {_open(sizes[1:])}")
             sizes[1:] = wanted
         if None in sizes[1:]:
             raise CheckpointError(
-                f"{place} leaves the size of its input open ({_open(sizes[1:])}): give it, as --input 3x32x32 or input_shape=(3, 32, 32)"
+                f"{path} leaves the size of its input open ({_open(sizes[1:])}): give it, as --input 3x32x32 or input_shape=(3, 32, 32)"
             )
         last = len(sizes) == 4 and self._is_last(inputs[0].name, sizes[1:])
         axes = {2: (0,), 3: (1, 2), 4: LAST if last else FIRST}[len(sizes)]
@@ -242,7 +242,7 @@ def _numpy_type(number: int) -> Any:
 
 def _metadata(file: OnnxFile, outputs: int) -> dict[str, Any]:
     """The model's origin, and the file's metadata: all of it if gpucnn wrote the file, otherwise the class names."""
-    found: dict[str, Any] = {"imported_from": file.place.name}
+    found: dict[str, Any] = {"imported_from": file.path.name}
     if sum(len(key) + len(text) for key, text in file.metadata.items()) > LONGEST:
         return found
     for key, text in file.metadata.items():

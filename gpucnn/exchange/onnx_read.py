@@ -35,7 +35,7 @@ TYPES = {"FLOAT", "DOUBLE", "INT32", "INT64", "UINT8", "INT8", "BOOL", *NARROW}
 class OnnxFile:
     """A parsed file: its graph, the version of the operators, its metadata, and its arrays, each read on access."""
 
-    place: Path
+    path: Path
     graph: Any
     opset: int
     metadata: dict[str, str]
@@ -44,11 +44,11 @@ class OnnxFile:
     def size(self) -> int:
         """The size in bytes of the file and of the weight files beside it."""
         names = {entry.value for tensor in self.initializers.values() for entry in tensor.external_data if entry.key == "location"}
-        total = self.place.stat().st_size
+        total = self.path.stat().st_size
         for name in list(names)[:MOST_FILES]:
             if name and name == os.path.basename(name):
                 with contextlib.suppress(OSError, ValueError):
-                    total += os.lstat(self.place.parent / name).st_size
+                    total += os.lstat(self.path.parent / name).st_size
         return total
 
     def array(self, tensor: Any) -> NDArray[Any]:
@@ -80,7 +80,7 @@ class OnnxFile:
         location = told.get("location", "")
         if not location or location != os.path.basename(location) or location in (".", "..") or "\\" in location or "\0" in location:
             raise Problem(f"stores {name!r} in {shown(location)}, and only files in the same folder are read: export it as one file")
-        beside = self.place.parent / location
+        beside = self.path.parent / location
         try:
             mode = os.lstat(beside).st_mode
         except (OSError, ValueError) as error:
@@ -109,35 +109,35 @@ class OnnxFile:
 
 def read(path: str | Path) -> OnnxFile:
     """Opens the file at `path`. CheckpointError if it is not an ONNX model, or not a single graph of ONNX's own operators."""
-    place = regular_file(path, "an ONNX file", CheckpointError, empty=False)
+    path = regular_file(path, "an ONNX file", CheckpointError, empty=False)
     package = onnx()
-    size = place.stat().st_size
+    size = path.stat().st_size
     if size >= LARGEST:
-        raise CheckpointError(f"{place} has over 2 GiB, which no ONNX file has: name another")
+        raise CheckpointError(f"{path} has over 2 GiB, which no ONNX file has: name another")
     proto = package.ModelProto()
     try:
-        with open(place, "rb") as file:
+        with open(path, "rb") as file:
             proto.ParseFromString(file.read(size))
     except OSError as error:
-        raise CheckpointError(f"{place} cannot be read ({reason_of(error)}): check its permissions") from None
+        raise CheckpointError(f"{path} cannot be read ({reason_of(error)}): check its permissions") from None
     except Exception:  # protobuf raises several classes
-        raise CheckpointError(f"{place} is not an ONNX file, or was cut short: export it again or get a new copy") from None
+        raise CheckpointError(f"{path} is not an ONNX file, or was cut short: export it again or get a new copy") from None
     if not proto.HasField("graph") or not proto.graph.node:
-        raise CheckpointError(f"{place} contains no ONNX graph: export it again or get a new copy")
+        raise CheckpointError(f"{path} contains no ONNX graph: export it again or get a new copy")
     if len(proto.graph.node) > MOST_NODES:
-        raise CheckpointError(f"{place} has a graph of {len(proto.graph.node):,} nodes; the limit is {MOST_NODES:,}")
+        raise CheckpointError(f"{path} has a graph of {len(proto.graph.node):,} nodes; the limit is {MOST_NODES:,}")
     if proto.functions or proto.training_info:
-        raise CheckpointError(f"{place} has functions or a training graph of its own: export it for inference, with functions inlined")
+        raise CheckpointError(f"{path} has functions or a training graph of its own: export it for inference, with functions inlined")
     versions = {entry.domain: int(entry.version) for entry in proto.opset_import}
     opset = versions.get("", versions.get("ai.onnx", 0))
     if opset not in OPSETS:
         raise CheckpointError(
-            f"{place} is written in version {opset} of ONNX's operators, and only 7 and later are supported: export it again"
+            f"{path} is written in version {opset} of ONNX's operators, and only 7 and later are supported: export it again"
         )
     foreign = sorted({node.domain for node in proto.graph.node if node.domain not in ("", "ai.onnx")})
     if foreign:
-        raise CheckpointError(f"{place} has operators of {listed(foreign)}, and only ONNX's own are supported: export it without them")
+        raise CheckpointError(f"{path} has operators of {listed(foreign)}, and only ONNX's own are supported: export it without them")
     if proto.graph.sparse_initializer:
-        raise CheckpointError(f"{place} has sparse weights, which are not supported: export it with dense ones")
+        raise CheckpointError(f"{path} has sparse weights, which are not supported: export it with dense ones")
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
-    return OnnxFile(place, proto.graph, opset, metadata, {tensor.name: tensor for tensor in proto.graph.initializer})
+    return OnnxFile(path, proto.graph, opset, metadata, {tensor.name: tensor for tensor in proto.graph.initializer})

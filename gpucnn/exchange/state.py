@@ -59,8 +59,8 @@ def import_state(path: str | Path, model: Sequential, names: Mapping[str, str] |
     with opened_state(path) as tensors:
         arrays = {name: array.value for name, array in (model.parameters | model.arrays).items()}
         pairs = _pairs(tensors, {name: tuple(array.shape) for name, array in arrays.items()}, names or {})
-        values = {here: checked(tensors.place, there, tensors.found[there].read()) for here, there in pairs.items()}
-        take({name: value.astype(model.dtype) for name, value in values.items()}, arrays, tensors.place)
+        values = {here: checked(tensors.path, there, tensors.found[there].read()) for here, there in pairs.items()}
+        take({name: value.astype(model.dtype) for name, value in values.items()}, arrays, tensors.path)
     return pairs
 
 
@@ -74,7 +74,7 @@ def opened_state(path: str | Path) -> AbstractContextManager[Tensors]:
 
 def _pairs(tensors: Tensors, here: Mapping[str, tuple[int, ...]], names: Mapping[str, str]) -> dict[str, str]:
     there = {name: tensor.shape for name, tensor in tensors.found.items() if name.rpartition(".")[2] != UNUSED}
-    pairs = _told(tensors.place, there, here, names)
+    pairs = _told(tensors.path, there, here, names)
     left_here = _modules({name: shape for name, shape in here.items() if name not in pairs})
     left_there = _modules({name: shape for name, shape in there.items() if name not in pairs.values()})
     if not tensors.in_order:
@@ -90,7 +90,7 @@ def _pairs(tensors: Tensors, here: Mapping[str, tuple[int, ...]], names: Mapping
         for one, other in matched:
             pairs |= {_joined(one.name, FIELDS[field]): _joined(other.name, field) for field, _ in other.shapes}
     if problems:
-        raise NotTakenError(tensors.place, problems)
+        raise NotTakenError(tensors.path, problems)
     return pairs
 
 
@@ -152,7 +152,7 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
 
 
 def _told(
-    place: Path, there: Mapping[str, tuple[int, ...]], here: Mapping[str, tuple[int, ...]], names: Mapping[str, str]
+    path: Path, there: Mapping[str, tuple[int, ...]], here: Mapping[str, tuple[int, ...]], names: Mapping[str, str]
 ) -> dict[str, str]:
     """The pairs in a map of names. A module stands for all of its tensors."""
     pairs: dict[str, str] = {}
@@ -162,13 +162,13 @@ def _told(
         whole = [name for name in there if name == other]
         parts = [name for name in there if name.rpartition(".")[0] == other]
         if not whole and not parts:
-            raise ArgumentError(f"the map of names refers to {shown(other)}, and {place} has {listed(list(there), 6)}")
+            raise ArgumentError(f"the map of names refers to {shown(other)}, and {path} has {listed(list(there), 6)}")
         for name in whole or parts:
             mine = own if whole else _joined(own, FIELDS.get(name.rpartition(".")[2], name.rpartition(".")[2]))
             if mine not in here:
                 raise ArgumentError(f"the map of names refers to {shown(mine)}, and the network has {listed(list(here), 6)}")
             if here[mine] != there[name]:
-                raise CheckpointError(f"{place}: {plain(name)} has shape {there[name]}, and {mine} here {here[mine]}")
+                raise CheckpointError(f"{path}: {plain(name)} has shape {there[name]}, and {mine} here {here[mine]}")
             if mine in pairs:
                 raise ArgumentError(f"the map of names gives {shown(mine)} two tensors: {plain(pairs[mine])} and {plain(name)}")
             pairs[mine] = name

@@ -32,7 +32,7 @@ class Tensor:
 class Tensors:
     """All arrays of a file by name. `in_order`: they have the order in which the model created them, rather than that of their names."""
 
-    place: Path
+    path: Path
     found: dict[str, Tensor]
     in_order: bool
 
@@ -48,37 +48,37 @@ def read_safetensors(path: str | Path) -> Iterator[Tensors]:
     model."""
     from safetensors import SafetensorError, safe_open
 
-    place = regular_file(path, "a .safetensors file", CheckpointError, empty=False)
+    path = regular_file(path, "a .safetensors file", CheckpointError, empty=False)
     try:
-        with safe_open(str(place), framework="numpy") as file:  # which checks sizes and positions against the file
+        with safe_open(str(path), framework="numpy") as file:  # which checks sizes and positions against the file
             if "gpucnn" in (file.metadata() or {}):
-                raise CheckpointError(f"{place} is already a gpucnn model: use it as it is")
+                raise CheckpointError(f"{path} is already a gpucnn model: use it as it is")
             found = {}
             for name in list(file.keys()):
                 part = file.get_slice(name)
                 kind = part.get_dtype()
                 if kind not in TYPES:
                     raise CheckpointError(
-                        f"{place}: {shown(name)} is of type {kind}, and only floats of 16 to 64 bits are supported: convert it"
+                        f"{path}: {shown(name)} is of type {kind}, and only floats of 16 to 64 bits are supported: convert it"
                     )
-                read = _narrow(place, name, kind) if kind in NARROW else _wide(file, name)
+                read = _narrow(path, name, kind) if kind in NARROW else _wide(file, name)
                 found[name] = Tensor(tuple(part.get_shape()), read)
-            yield Tensors(place, found, in_order=False)
+            yield Tensors(path, found, in_order=False)
     except SafetensorError as error:
         raise CheckpointError(
-            f"{place} is not a safetensors file, or was cut short ({reason_of(error)}): get a new copy or save it again"
+            f"{path} is not a safetensors file, or was cut short ({reason_of(error)}): get a new copy or save it again"
         ) from None
     except OSError as error:
-        raise CheckpointError(f"{place} cannot be read ({reason_of(error)}): check its permissions, or get a new copy") from None
+        raise CheckpointError(f"{path} cannot be read ({reason_of(error)}): check its permissions, or get a new copy") from None
 
 
 def _wide(file: Any, name: str) -> Callable[[], NDArray[Any]]:
     return lambda: np.asarray(file.get_tensor(name))
 
 
-def _narrow(place: Path, name: str, kind: str) -> Callable[[], NDArray[Any]]:
+def _narrow(path: Path, name: str, kind: str) -> Callable[[], NDArray[Any]]:
     def read() -> NDArray[Any]:
-        with open(place, "rb") as file:
+        with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")
             told = json.loads(file.read(length))[name]
             begin, end = told["data_offsets"]
@@ -88,9 +88,9 @@ def _narrow(place: Path, name: str, kind: str) -> Callable[[], NDArray[Any]]:
     return read
 
 
-def checked(place: Path, name: str, array: NDArray[Any]) -> NDArray[np.float32]:
+def checked(path: Path, name: str, array: NDArray[Any]) -> NDArray[np.float32]:
     """The array as float32. CheckpointError for NaN and infinity."""
     floats = np.asarray(array, np.float32)
     if not np.isfinite(floats).all():
-        raise CheckpointError(f"{place}: {plain(name)} contains NaN or infinity, which no model can use: get an earlier copy")
+        raise CheckpointError(f"{path}: {plain(name)} contains NaN or infinity, which no model can use: get an earlier copy")
     return floats

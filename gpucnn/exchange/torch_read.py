@@ -76,25 +76,25 @@ def read_torch(path: str | Path) -> Iterator[Tensors]:
     CheckpointError for anything else: whole models, which are programs; files that were cut short; contents other than tensors.
     """
     with opened(path, "a PyTorch file of version 1.6 or later") as archive:
-        place = archive.place
+        path = archive.path
         pickles = [name for name in archive.names if name.rpartition("/")[2] == "data.pkl"]
         if len(pickles) != 1:
-            raise CheckpointError(f"{place} is not a torch.save file: save model.state_dict() with torch.save")
+            raise CheckpointError(f"{path} is not a torch.save file: save model.state_dict() with torch.save")
         root = pickles[0].removesuffix("data.pkl")
         if any(name.startswith(f"{root}code/") for name in archive.names):
-            raise CheckpointError(f"{place} is a TorchScript model, a program: save model.state_dict() with torch.save instead")
+            raise CheckpointError(f"{path} is a TorchScript model, a program: save model.state_dict() with torch.save instead")
         try:
             content = _follow(archive.read(pickles[0], LONGEST))
             tensors = _tensors(content)
         except _Refused as error:
-            raise CheckpointError(f"{place} {error}: save model.state_dict() with torch.save") from None
+            raise CheckpointError(f"{path} {error}: save model.state_dict() with torch.save") from None
         except CheckpointError:
             raise
         except DAMAGE as error:
-            raise CheckpointError(f"{place} is damaged, or is not a torch.save file ({reason_of(error)}): get a new copy") from None
+            raise CheckpointError(f"{path} is damaged, or is not a torch.save file ({reason_of(error)}): get a new copy") from None
         order = archive.read(f"{root}byteorder", 16).decode("ascii", "replace") if f"{root}byteorder" in archive.names else "little"
         found = {name: Tensor(each.shape, _reader(archive, root, name, each, order)) for name, each in tensors.items()}
-        yield Tensors(place, found, in_order=True)
+        yield Tensors(path, found, in_order=True)
 
 
 def _reader(archive: Archive, root: str, name: str, tensor: _Strided, order: str) -> Callable[[], NDArray[Any]]:
@@ -111,9 +111,7 @@ def _reader(archive: Archive, root: str, name: str, tensor: _Strided, order: str
             or (size and last >= storage.count)
             or archive.size(entry) != storage.count * dtype.itemsize
         ):
-            raise CheckpointError(
-                f"{archive.place}: {plain(name)} of shape {shown(tensor.shape)} is incomplete: get a new copy of the file"
-            )
+            raise CheckpointError(f"{archive.path}: {plain(name)} of shape {shown(tensor.shape)} is incomplete: get a new copy of the file")
         numbers = np.frombuffer(archive.read(entry), dtype)
         steps = [step * dtype.itemsize for step in tensor.strides]
         view = np.lib.stride_tricks.as_strided(numbers[tensor.offset :], tensor.shape, steps, writeable=False)

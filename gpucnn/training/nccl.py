@@ -63,8 +63,8 @@ class NCCL(Communicator):
 
     def begin_sum(self, array: Any) -> None:
         self._after(self._cuda.get_current_stream(), self._stream)
-        place = array.data.ptr
-        self._device.allReduce(place, place, array.size, self._types[str(array.dtype)], self._nccl.NCCL_SUM, self._stream.ptr)
+        pointer = array.data.ptr
+        self._device.allReduce(pointer, pointer, array.size, self._types[str(array.dtype)], self._nccl.NCCL_SUM, self._stream.ptr)
 
     def finish(self) -> None:
         self._after(self._stream, self._cuda.get_current_stream())
@@ -98,9 +98,9 @@ class NCCL(Communicator):
 
 def one_each(ranks: Communicator, device: Device) -> None:
     """Raises DeviceError if two ranks have the same GPU: NCCL needs one for each."""
-    place = "" if device.name.startswith(VIRTUAL) else device.xp.cuda.Device().pci_bus_id
+    own = "" if device.name.startswith(VIRTUAL) else device.xp.cuda.Device().pci_bus_id
     owners: dict[tuple[str, str], list[int]] = {}
-    for rank, (host, bus) in enumerate(ranks.gather((ranks.host, place))):
+    for rank, (host, bus) in enumerate(ranks.gather((ranks.host, own))):
         owners.setdefault((host, bus), []).append(rank)
     for (host, bus), found in owners.items():
         if bus and len(found) > 1:

@@ -160,16 +160,16 @@ class Team:
         if not self._copies:
             return self.tail
         stream = self.model.device.xp.cuda.get_current_stream()
-        event, place = self._copies[self._steps % len(self._copies)]
-        self.tail[: len(place)].get(stream=stream, out=place, blocking=False)
+        event, copy = self._copies[self._steps % len(self._copies)]
+        self.tail[: len(copy)].get(stream=stream, out=copy, blocking=False)
         event.record(stream)
         behind = 0 if last else LAG
         self._steps += 1
         if self._steps <= behind:
             return None
-        event, place = self._copies[(self._steps - 1 - behind) % len(self._copies)]
+        event, copy = self._copies[(self._steps - 1 - behind) % len(self._copies)]
         event.synchronize()
-        return place
+        return copy
 
     def decided(self, told: Array) -> int:
         """The signal that ends all ranks now, or 0. Raises the error of any rank that has failed."""
@@ -177,7 +177,7 @@ class Team:
             return 0
         if told[FAILED] > 0:
             self.fail_together()
-        return next((number for place, number in enumerate(SIGNALS, WISHES) if told[place] > 0), 0)
+        return next((number for index, number in enumerate(SIGNALS, WISHES) if told[index] > 0), 0)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:

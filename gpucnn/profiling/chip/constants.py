@@ -23,9 +23,9 @@ class LaunchConstants:
     def __init__(self, launch: Launch, capability: tuple[int, int]) -> None:
         self.words: dict[int, int] = {}
         sizes = _SIZES[capability[0]]
-        for place, number in enumerate((launch.threads, 1, 1, launch.blocks, 1, 1)):
-            self.words[sizes + 4 * place] = number
-        self.words.update({0x18 + 4 * place: 0 for place in range(3)})  # where the grid begins
+        for index, number in enumerate((launch.threads, 1, 1, launch.blocks, 1, 1)):
+            self.words[sizes + 4 * index] = number
+        self.words.update({0x18 + 4 * index: 0 for index in range(3)})  # where the grid begins
         at = _FIRST_ARGUMENT[capability[0]]
         arrays: dict[int, int] = {}
         for value in launch.arguments:
@@ -35,9 +35,9 @@ class LaunchConstants:
                 at += len(raw)
 
     def _put(self, at: int, raw: bytes) -> None:
-        for place in range(0, len(raw), 4):
-            piece = raw[place : place + 4]
-            word, shift = (at + place) // 4 * 4, (at + place) % 4 * 8
+        for index in range(0, len(raw), 4):
+            piece = raw[index : index + 4]
+            word, shift = (at + index) // 4 * 4, (at + index) % 4 * 8
             self.words[word] = self.words.get(word, 0) | int.from_bytes(piece, "little") << shift
 
     def __call__(self, offset: int) -> int | None:
