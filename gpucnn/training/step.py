@@ -111,13 +111,13 @@ class TrainingStep:
 
         def launch() -> None:
             held = self._sums, self._counters, self._buffers.values, self._buffers.saved, *self.optimizer.state.values()
-            before = [array.copy() for array in held]
+            before = [to_numpy(array) for array in held]  # on the host: a pool would keep the memory of copies
             try:
                 feed.order(0)
                 self._launch(feed, size)
             finally:
                 for array, values in zip(held, before, strict=True):
-                    array[...] = values
+                    array.set(values)
 
         with self.graphs.entered(), as_in_batches_of(self.whole, self.model):
             key = type(feed).__name__, feed.key(size), size, self.loss.name, type(self.optimizer).__name__
