@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import shlex
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -69,8 +69,8 @@ def test_a_signal_to_one_process_ends_all_with_one_message_and_others_go_on(rank
     os.kill(started.ranks()[rank], signal.SIGTERM)
     status, lines = started.end()
     assert status == 128 + signal.SIGTERM
-    run = shlex.join(map(str, ["-n", 2, sys.executable, "-m", "mpi4py", *command(bars, "--epochs", 5000, "--output", "out")]))
-    assert lines[0].startswith("starts    ") and lines[0].endswith(run)
+    line = shlex.join(map(str, ["-n", 2, sys.executable, "-m", "mpi4py", *command(bars, "--epochs", 5000, "--output", "out")]))
+    assert lines[0].startswith("starts    ") and lines[0].endswith(line)
     assert [line for line in lines if "stopped" in line] == [
         "gpucnn: stopped: the same command with --resume continues from out/checkpoint.safetensors"
     ]
