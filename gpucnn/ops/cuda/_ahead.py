@@ -21,16 +21,16 @@ from gpucnn_kernels.choose.select import batches_of as batches_of
 from gpucnn_kernels.core._numba import PLAIN
 from gpucnn_kernels.core.launch import recording
 
-VARIABLE = "GPUCNN_COMPILERS"  # environment variable: processes that compile at a time, instead of as many as there are cores
-MEMORY = 400 << 20  # bytes, of a process that compiles: some 300 MB at the most, and room
+VARIABLE = "GPUCNN_COMPILERS"  # environment variable: how many processes compile; without it, up to one per core
+MEMORY = 400 << 20  # bytes for each process that compiles: it takes up to some 300 MB
 _known: weakref.WeakKeyDictionary[Any, set[Hashable]] = weakref.WeakKeyDictionary()
 
 
 def compile_for(model: Any, key: Hashable, step: Callable[[], object]) -> None:
     """Compiles what `step` launches, which does nothing else but launch kernels, on arrays of CuPy.
 
-    `step` is rehearsed: it runs with launches written down in place of being done. What it raises then is no matter, it will again. A
-    model's steps with the same key make the same launches, and are rehearsed once.
+    `step` is rehearsed: it runs, and its launches are recorded but not made. Exceptions are ignored, because the step itself will raise
+    them again. Steps of a model with the same key make the same launches, and are rehearsed once.
     """
     known = _known.setdefault(model, set())
     if PLAIN or key in known:
@@ -55,7 +55,7 @@ def compile_for(model: Any, key: Hashable, step: Callable[[], object]) -> None:
 
 
 def compilers(kernels: int) -> int:
-    """How many processes are to compile so many kernels, this one included. DeviceError for a number in the environment that is none."""
+    """The number of processes that compile this many kernels, this one included. DeviceError if GPUCNN_COMPILERS is not a number."""
     given = os.environ.get(VARIABLE, "").strip()
     if given:
         if not given.isascii() or not given.isdecimal():
@@ -68,7 +68,7 @@ def compilers(kernels: int) -> int:
 
 
 def free_memory(told: Path = Path("/proc/meminfo")) -> int:
-    """Bytes of host memory that are available; far more than there are where the system does not tell."""
+    """Available host memory in bytes; more than any machine has where the system does not report it."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         for line in told.read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
@@ -77,7 +77,7 @@ def free_memory(told: Path = Path("/proc/meminfo")) -> int:
 
 
 def _on_zeros(step: Callable[[], object]) -> None:
-    """Runs `step` with new arrays filled with zeros: what CuPy itself computes is computed, on what no kernel has written."""
+    """Runs `step` with every new array filled with zeros: CuPy's own operations do run, and read arrays that no kernel has written."""
     cupy = sys.modules["cupy"]
     real = cupy.cuda.get_allocator()
 
@@ -92,7 +92,7 @@ def _on_zeros(step: Callable[[], object]) -> None:
 
 
 class _Line:
-    """The line that says what is going on: it counts on a terminal, and is there once elsewhere."""
+    """The progress line: counts kernels on a terminal, and is printed once elsewhere."""
 
     def __init__(self, kernels: int, processes: int) -> None:
         several = f" in {processes} processes" if processes > 1 else ""

@@ -5,7 +5,7 @@ Numba compiles one kernel at a time in a process, and a network's step has a doz
 too. All take kernels from one list, the largest first, so that no one waits for a large one at the end.
 
 A process gets a kernel as it is here, its function with all that it calls, and imports nothing but this package: whatever program is
-running is not run again. It has no CUDA context and asks no driver. Whatever goes wrong there, the kernel is compiled here.
+running is not run again. It has no CUDA context and asks no driver. If anything goes wrong there, the kernel is compiled here.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Job:
 
     @property
     def ours(self) -> bool:
-        """Whether it is of this package: of others it is not known what importing them would do."""
+        """Whether it belongs to this package: to import another one may have effects of its own."""
         return str(self.kernel.py_func.__module__).partition(".")[0] == PACKAGE
 
 
@@ -95,7 +95,7 @@ class _Crew:
                 self._here.append(job)
             else:
                 packed.append((job, text))
-        # How long a kernel takes goes with what it is made of.
+        # The more a kernel is made of, the longer it takes.
         self._away.extend(sorted(packed, key=lambda each: len(each[1]), reverse=True))
 
     def start(self, most: int) -> None:
@@ -214,7 +214,7 @@ class _Crew:
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(os.path.abspath(folder) for folder in sys.path),  # where this process finds its packages
-            "CUDA_VISIBLE_DEVICES": "-1",  # no context, by no accident
+            "CUDA_VISIBLE_DEVICES": "-1",  # so that no context is made by accident
         }
         with self._change:
             if self._ended:
@@ -225,7 +225,7 @@ class _Crew:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 env=environment,
-                start_new_session=True,  # Ctrl-C is told to this process, which ends the others
+                start_new_session=True,  # Ctrl-C reaches this process alone, which ends the others
                 creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
             )
             self._processes.append(process)
@@ -243,7 +243,7 @@ def _packed(job: Job) -> bytes | None:
 
 
 def _python() -> list[str] | None:
-    """How Python is started; None where this is a program with a Python inside, which would start itself."""
+    """The command that starts Python; None in a program with an embedded Python, which would start itself again."""
     program = sys.executable
     if not program or getattr(sys, "frozen", False) or not Path(program).name.lower().startswith(("python", "pypy")):
         return None

@@ -8,7 +8,7 @@ kernel calls by name are in no closure.
 Numba puts the files into __pycache__ beside the sources, or into NUMBA_CACHE_DIR. GPUCNN_KERNEL_CACHE=0 turns this off.
 
 Each kernel has files of its own for each chip and each list of types: processes that compile side by side never write to the same ones,
-unless they have compiled the very same.
+unless they have compiled the same kernel.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ class _Recorder:
 
 
 class _Own(threading.local):
-    """Each thread's listener: what one only records must not be missing in another."""
+    """Each thread's listener: a recording that launches nothing must not swallow another thread's launches."""
 
     recorder: _Recorder | None = None
 

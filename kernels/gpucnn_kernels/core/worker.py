@@ -21,7 +21,7 @@ def main() -> None:
     """Compiles until there is nothing more to do."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     given, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)  # what somebody prints must not be taken for an answer
+    os.dup2(2, 1)  # anything that is printed must not be mistaken for an answer
     wanted = pickle.load(given)
     answers.write(READY)
     with without_driver(wanted), uncollected(), without_ptx():
@@ -40,7 +40,7 @@ def _compiled(mark: str, packed: bytes) -> bool:
         kernel._cache = cache = KernelCache(kernel.py_func, mark)
         kernel.compile(signature)
         return cache.holds(signature, kernel.targetctx.codegen())
-    except Exception:  # the other process tries it, and says why it cannot be done
+    except Exception:  # the other process tries again, and reports the error
         return False
 
 

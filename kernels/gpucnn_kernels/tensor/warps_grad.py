@@ -51,8 +51,7 @@ _b_read = device(fragments.b_read, forceinline=True)
 
 @dataclass(frozen=True)
 class WarpGradTile:
-    """64 filters × 128 channels and taps per block, 16 positions at a time, 64 × 32 per warp. parts: of a
-    number, 2, or TF32's 1."""
+    """64 filters × 128 channels and taps per block, 16 positions at a time, 64 × 32 per warp. parts: of a number, 2, or TF32's 1."""
 
     parts: int = 2
     BN: int = 64
