@@ -21,9 +21,10 @@ from gpucnn_kernels.engine.operands import IMAGES
 from gpucnn_kernels.engine.product import Product
 from gpucnn_kernels.tensor import pack, product, warps, warps_grad, weight_grad
 from gpucnn_kernels.tensor.product import TensorTile
+from gpucnn_kernels.tensor.taps import MOST_TAPS
 from gpucnn_kernels.tensor.warps import WarpTile
 from gpucnn_kernels.tensor.warps_grad import WarpGradTile
-from gpucnn_kernels.tensor.weight_grad import MOST_TAPS, TensorGradTile
+from gpucnn_kernels.tensor.weight_grad import TensorGradTile
 
 CAPABILITY = (9, 0)
 """The compute capability on which the kernels were confirmed, by an H100 (kernels/measured)."""
@@ -118,7 +119,7 @@ def _variants_in_tf32(columns: int) -> dict[str, Variant]:
 def _variants_by_warps(name: str, parts: int) -> dict[str, Variant]:
     tile, grad_tile = (replace(each, parts=parts) for each in WARPS[name])
     full, fits = (name, _fits) if parts == 2 else (f"{name}-tf32", _in_tf32)
-    gather_fits, sum_fits = (functools.partial(fits, has=warps_there, most_taps=most) for most in (None, warps_grad.MOST_TAPS))
+    gather_fits, sum_fits = (functools.partial(fits, has=warps_there, most_taps=most) for most in (None, MOST_TAPS))
     return {
         **gathering(full, tile, _UNCONFIRMED, gather_by_warps, fits=gather_fits),
         **summing(full, grad_tile, _UNCONFIRMED, total_by_warps, True, fits=sum_fits),

@@ -24,19 +24,19 @@ import numpy as np
 
 from gpucnn_kernels.core._numba import cuda, float32, int32, int64, uint32, uint64
 from gpucnn_kernels.core.compile import device, kernel
-from gpucnn_kernels.core.integers import beyond, divide
+from gpucnn_kernels.core.integers import beyond
 from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.core.vector import load_2, load_4
 from gpucnn_kernels.engine.product import Product
 from gpucnn_kernels.engine.tiles import SUMS, Store
 from gpucnn_kernels.tensor import fragments, instructions
 from gpucnn_kernels.tensor.fragments import COLUMNS, DEPTHS, GRAD_COLUMN, ROWS, WORDS
-from gpucnn_kernels.tensor.instructions import bits_of, number_of
+from gpucnn_kernels.tensor.instructions import bits_of
 from gpucnn_kernels.tensor.parts import apart
 from gpucnn_kernels.tensor.results import writer
+from gpucnn_kernels.tensor.taps import first_pixel, put_row, taps_inside
 from gpucnn_kernels.tensor.warps import ALIGNED, column_multiplier, taker
 
-MOST_TAPS = 32  # bits of a word
 _THREADS = 128
 _HALVES = 2  # positions that a thread copies, eight apart
 _a_word = device(fragments.a_word, forceinline=True)
@@ -166,33 +166,14 @@ def warps_grad_kernel(tile: WarpGradTile) -> Any:
     copy_columns = unrolled(copy_column, columns // 4)
 
     @device(forceinline=True)
-    def taps_inside(h0, w0, x_args):
-        """A bit for each tap whose pixel is inside the image, of the position whose first tap is at h0, w0."""
-        (_, taps_of, _, _, S, _, _, _, dilation_h, dilation_w, _, _, H, W), _ = x_args
-        across_bits = uint32(0)
-        for s in range(int32(S)):
-            if uint32(w0 + int32(s) * dilation_w) < W:
-                across_bits |= uint32(uint32(1) << uint32(s))
-        inside, h = uint32(0), h0
-        for first in range(0, int32(taps_of), int32(S)):
-            if uint32(h) < H:
-                inside |= uint32(across_bits << uint32(first))
-            h = int32(h + dilation_h)
-        return inside
-
-    @device(forceinline=True)
     def copy_half(half, first, offsets, taps, place, x_at, dy_at, dy_step, left, dy_args, x_args):
         """One of the thread's positions: of the rows, and of the filters, to the two addresses of `place`."""
         to, b_to = place
-        (_, _, _, _, _, _, _, _, _, _, top, left_pad, _, W), walk = x_args
-        positions, plane, plane_by, plane_shift, Q, Q_by, Q_shift, image, stride_h, stride_w, _, _ = walk
+        (_, _, _, _, _, _, _, _, _, _, _, _, _, W), walk = x_args
+        positions, _, _, _, _, _, _, image, _, _, _, _ = walk
         _, _, _, _, skipped, _ = dy_args
         position = uint32(first + uint32(half * DEPTHS))
-        n = divide(position, plane_by, plane_shift)
-        rest = uint32(position - n * plane)
-        p = divide(rest, Q_by, Q_shift)
-        h0 = int32(int32(p) * stride_h - top)
-        w0 = int32(int32(uint32(rest - p * Q)) * stride_w - left_pad)
+        n, h0, w0 = first_pixel(position, x_args)
         there = position < positions
         inside = taps_inside(h0, w0, x_args) if there else uint32(0)
         pixel = int64(int64(uint32(n * image)) + int64(h0) * int64(uint32(W)) + int64(w0))
@@ -238,16 +219,7 @@ def warps_grad_kernel(tile: WarpGradTile) -> Any:
         blocks = uint32(min(slice_blocks, uint32(all_blocks - begin_block)))
         lane, warp = uint32(thread % uint32(32)), uint32(thread // uint32(32))
 
-        # Where the pixel of a row lies, seen from that of the first tap and channel. There are as many threads as rows.
-        (rows_of, taps_of, taps_by, taps_shift, S, S_by, S_shift, group_size, dilation_h, dilation_w, _, _, H, W), _ = x_args
-        row = uint32(min(uint32(first_tap + thread), uint32(rows_of - uint32(1))))
-        channel = divide(row, taps_by, taps_shift)
-        tap = uint32(row - channel * taps_of)
-        r = divide(tap, S_by, S_shift)
-        down_by, right_by = uint32(r * uint32(dilation_h)), uint32(uint32(tap - r * S) * uint32(dilation_w))
-        offset = uint32(uint32(channel * uint32(H * W)) + uint32(down_by * W) + right_by)
-        table[uint32(thread * uint32(2))] = number_of(uint32(offset * uint32(4)))
-        table[uint32(thread * uint32(2) + uint32(1))] = number_of(uint32(uint32(1) << tap))
+        put_row(table, thread, first_tap, x_args)  # there are as many threads as rows
         cuda.syncthreads()
 
         begin = instructions.shared_address(shared)
@@ -256,6 +228,7 @@ def warps_grad_kernel(tile: WarpGradTile) -> Any:
         depth = uint32(lane % uint32(8))
         to = uint32(stages_at + uint32(4) * uint32(_a_word(BM, own_row, depth)))
         b_to = uint32(uint32(stages_at + uint32(a_bytes)) + uint32(4) * uint32(_b_word(BN, 1, own_column, depth, 0)))
+        (_, _, _, _, _, _, _, group_size, _, _, _, _, _, _), _ = x_args
         x_at = uint64(instructions.global_address(x) + uint64(uint32(group * group_size)) * uint64(4))
         _, plane, _, _, _, _ = dy_args
         own_filter = uint32(first_filter + own_column)

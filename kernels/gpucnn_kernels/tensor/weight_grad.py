@@ -34,14 +34,14 @@ from gpucnn_kernels.core.vector import load_4, store_4
 from gpucnn_kernels.engine.product import Product
 from gpucnn_kernels.engine.tiles import SUMS
 from gpucnn_kernels.tensor import hopper, instructions
-from gpucnn_kernels.tensor.instructions import bits_of, number_of
+from gpucnn_kernels.tensor.instructions import bits_of
 from gpucnn_kernels.tensor.parts import first_part
 from gpucnn_kernels.tensor.stages import DEPTH, HEAD, MOST_SHARED, begin_stages, multiplier
+from gpucnn_kernels.tensor.taps import first_pixel, put_row, taps_inside
 
 _ROWS = 128
 _PITCH = DEPTH + 4  # from a row of a to the next: then the 32 lanes of a warp read 32 different banks
 _AHEAD = 3  # blocks of dy that are on their way
-MOST_TAPS = 32  # bits of a word
 
 
 @dataclass(frozen=True)
@@ -176,45 +176,24 @@ def tensor_grad_kernel(tile: TensorGradTile, width: int) -> Any:
         blocks = uint32(min(slice_blocks, uint32(all_blocks - begin_block)))
         lane, warp = uint32(thread % uint32(32)), uint32(thread // uint32(32))
 
-        if thread < uint32(_ROWS):  # where the pixel of a row lies, seen from that of the first tap and channel
-            (rows, taps_of, taps_by, taps_shift, S, S_by, S_shift, group_size, dilation_h, dilation_w, _, _, H, W), _ = x_args
-            row = uint32(min(uint32(first_tap + thread), uint32(rows - uint32(1))))
-            channel = divide(row, taps_by, taps_shift)
-            tap = uint32(row - channel * taps_of)
-            r = divide(tap, S_by, S_shift)
-            down, right = uint32(r * uint32(dilation_h)), uint32(uint32(tap - r * S) * uint32(dilation_w))
-            offset = uint32(uint32(channel * uint32(H * W)) + uint32(down * W) + right)
-            table[uint32(thread * uint32(2))] = number_of(uint32(offset * uint32(4)))
-            table[uint32(thread * uint32(2) + uint32(1))] = number_of(uint32(uint32(1) << tap))
+        if thread < uint32(_ROWS):
+            put_row(table, thread, first_tap, x_args)
         begin = instructions.shared_address(shared)
         full, empty, stages_at = begin_stages(begin, thread, uint32(stages), uint32(256))  # and a barrier for the table
 
         stage, parity = uint32(0), uint32(0)
         if warp < uint32(4):
             give()
-            (_, taps_of, _, _, S, _, _, group_size, dilation_h, dilation_w, top, left, H, W), walk = x_args
-            positions, plane, plane_by, plane_shift, Q, Q_by, Q_shift, image, stride_h, stride_w, _, _ = walk
+            (_, _, _, _, _, _, _, group_size, _, _, _, _, _, W), walk = x_args
+            positions, _, _, _, _, _, _, image, _, _, _, _ = walk
             x_at = instructions.global_address(x)
             own_rows = uint32(warp * uint32(32))
             for block in range(int32(blocks)):
                 while hopper.has_ended(uint32(empty + uint32(stage * uint32(8))), uint32(parity ^ uint32(1))) == 0:
                     pass
                 position = uint32(uint32(uint32(begin_block + uint32(block)) * uint32(DEPTH)) + lane)
-                n = divide(position, plane_by, plane_shift)
-                rest = uint32(position - n * plane)
-                p = divide(rest, Q_by, Q_shift)
-                h0 = int32(int32(p) * stride_h - top)
-                w0 = int32(int32(uint32(rest - p * Q)) * stride_w - left)
-                columns = uint32(0)  # a bit for each tap of a row that is inside the image
-                for s in range(int32(S)):
-                    if uint32(w0 + int32(s) * dilation_w) < W:
-                        columns |= uint32(uint32(1) << uint32(s))
-                inside = uint32(0)  # and of all rows
-                h = h0
-                for first in range(0, int32(taps_of), int32(S)):
-                    if uint32(h) < H:
-                        inside |= uint32(columns << uint32(first))
-                    h = int32(h + dilation_h)
+                n, h0, w0 = first_pixel(position, x_args)
+                inside = taps_inside(h0, w0, x_args)
                 if position >= positions:
                     inside = uint32(0)
                 # Where nothing is read the address may be anywhere.
