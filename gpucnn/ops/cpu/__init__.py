@@ -1,6 +1,6 @@
-"""The operations on NumPy arrays, float32 or float64: roads.py decides what computes them. NumPy is the reference for every kernel.
+"""The operations on NumPy arrays, float32 or float64: roads/ decides what computes them. NumPy is the reference for every kernel.
 
-The package exports the names in the `__all__` of its files. An operation in roads.py replaces the NumPy one of the same name.
+The package exports the names in the `__all__` of its files. An operation in roads/ replaces the NumPy one of the same name.
 """
 
 from gpucnn.arrays import quiet

@@ -1,0 +1,64 @@
+"""Which loops compute a convolution: a plan (tables of offsets, and the algorithm), made once for each shape."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from gpucnn.ops.cpu import _engine
+from gpucnn.ops.cpu import pool as _pool
+from gpucnn.ops.cpu._engine import loops
+from gpucnn.ops.cpu._threads import Array
+from gpucnn.ops.shapes import Window
+
+PLANS = 512  # kept
+MOST = 1 << 26  # numbers of a framed image, which each thread holds one of
+
+
+@functools.lru_cache(maxsize=PLANS)
+def convolution(c: int, k: int, window: Window, groups: int) -> Any:
+    """The plan of a convolution; None if NumPy computes it."""
+    (top, bottom), (left, right) = window.padding
+    high, wide = window.input[0] + top + bottom, window.input[1] + left + right
+    if max(c, k) // groups * max(high * wide, window.output[0] * window.output[1]) * 4 > MOST:
+        return None
+    made = _engine.modules()
+    if made is None:
+        return None
+    if groups == c == k and groups > 1 and made.depthwise.fits(window):
+        return made.depthwise.Depthwise(k, window)
+    if made.winograd.fits(c, k, window, groups):
+        return made.winograd.Winograd(c, k, window)
+    return made.direct.Direct(c, k, window, groups)
+
+
+def plan_of(window: Window, groups: int, c: int, k: int, *arrays: Array | None) -> Any:
+    """The plan of a convolution of these arrays; None if NumPy computes it."""
+    return convolution(c, k, window, groups) if loops(*arrays) else None
+
+
+@functools.lru_cache(maxsize=PLANS)
+def pooled(c: int, k: int, window: Window, pool_window: Window, groups: int) -> Any:
+    """The plan of a convolution with ReLU and max pooling in one pass; None if they run one after the other."""
+    made = _engine.modules()
+    if groups != 1 or convolution(c, k, window, groups) is None or not made.pooled.halves(window, pool_window):
+        return None
+    return made.pooled.Pooled(c, k, window)
+
+
+@functools.lru_cache(maxsize=PLANS)
+def counts(window: Window, count_include_pad: bool) -> Array:
+    """How many values each average is taken over."""
+    return _pool.window_counts(window, count_include_pad).astype(np.float32)
+
+
+def integers(indices: Array | None) -> bool:
+    """Whether the loops support this array of indices or labels."""
+    return indices is None or (indices.dtype == np.int32 and indices.flags.c_contiguous and indices.flags.aligned)
+
+
+def contiguous(array: Array) -> bool:
+    """Whether an array has no gaps; a branch's part of all channels has one after each image."""
+    return bool(array.flags.c_contiguous)

@@ -1,0 +1,78 @@
+"""Convolution and its gradients by compiled loops: the plan of a shape says by which."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpucnn.ops.cpu import conv as reference
+from gpucnn.ops.cpu._engine import images
+from gpucnn.ops.cpu._threads import Array
+from gpucnn.ops.cpu.roads._plans import contiguous, plan_of
+from gpucnn.ops.shapes import Window
+
+__all__ = ["bias_grad", "conv2d", "conv2d_input_grad", "conv2d_weight_grad"]
+
+
+def conv2d(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    window: Window,
+    groups: int = 1,
+    *,
+    relu: bool = False,
+    out: Array | None = None,
+    exact: bool = True,
+) -> Array:
+    n, c, k = *x.shape[:2], weight.shape[0]
+    plan = plan_of(window, groups, c, k, x, weight, bias)
+    if plan is None or not images(out):
+        return reference.conv2d(x, weight, bias, window, groups, relu=relu, out=out)
+    y = np.empty((n, k, *window.output), np.float32) if out is None else out
+    target = y if plan.parts or contiguous(y) else np.empty(y.shape, np.float32)
+    plan.forward(x, weight, bias, relu, target)
+    if target is not y:
+        y[...] = target
+    return y
+
+
+def conv2d_input_grad(
+    dy: Array,
+    weight: Array,
+    window: Window,
+    groups: int = 1,
+    *,
+    relu: Array | None = None,
+    out: Array | None = None,
+    exact: bool = True,
+) -> Array:
+    n, k, c = *dy.shape[:2], weight.shape[1] * groups
+    plan = plan_of(window, groups, c, k, weight, relu, out)
+    if plan is None or not images(dy):
+        return reference.conv2d_input_grad(dy, weight, window, groups, relu=relu, out=out)
+    dx = np.empty((n, c, *window.input), np.float32) if out is None else out
+    plan.input_grad(dy if plan.parts else np.ascontiguousarray(dy), weight, relu, dx)
+    return dx
+
+
+def conv2d_weight_grad(
+    dy: Array,
+    x: Array,
+    window: Window,
+    groups: int = 1,
+    *,
+    out: Array | None = None,
+    dbias: Array | None = None,
+    exact: bool = True,
+) -> Array:
+    c, k = x.shape[1], dy.shape[1]
+    plan = plan_of(window, groups, c, k, x, out, dbias)
+    if plan is None or not images(dy):
+        return reference.conv2d_weight_grad(dy, x, window, groups, out=out, dbias=dbias)
+    dweight = np.empty((k, c // groups, *window.kernel), np.float32) if out is None else out
+    plan.weight_grad(dy if plan.parts else np.ascontiguousarray(dy), x, dweight, dbias)
+    return dweight
+
+
+def bias_grad(dy: Array, *, out: Array | None = None) -> Array:
+    return reference.bias_grad(dy, out=out)

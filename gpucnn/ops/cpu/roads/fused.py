@@ -1,0 +1,70 @@
+"""Convolution, ReLU and max pooling: in one pass if the shape has a plan for that, else one after the other."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpucnn.ops.cpu import fused as reference
+from gpucnn.ops.cpu._engine import images, loops
+from gpucnn.ops.cpu._threads import Array
+from gpucnn.ops.cpu.roads._plans import contiguous, convolution, integers, pooled
+from gpucnn.ops.cpu.roads.conv import conv2d, conv2d_weight_grad
+from gpucnn.ops.cpu.roads.pool import max_pool2d, max_pool2d_grad
+from gpucnn.ops.shapes import Window
+
+__all__ = ["conv2d_relu_max_pool2d", "conv2d_relu_max_pool2d_weight_grad"]
+
+
+def conv2d_relu_max_pool2d(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    window: Window,
+    pool_window: Window,
+    groups: int = 1,
+    *,
+    out: Array | None = None,
+    indices: Array | None = None,
+    exact: bool = True,
+) -> tuple[Array, Array]:
+    n, c, k = *x.shape[:2], weight.shape[0]
+    if not (loops(x, weight, bias) and images(out) and integers(indices)):
+        return reference.conv2d_relu_max_pool2d(x, weight, bias, window, pool_window, groups, out=out, indices=indices)
+    plan = pooled(c, k, window, pool_window, groups)
+    if plan is None or not (out is None or contiguous(out)):
+        return max_pool2d(conv2d(x, weight, bias, window, groups, relu=True), pool_window, out=out, indices=indices)
+    shape = (n, k, *pool_window.output)
+    y = np.empty(shape, np.float32) if out is None else out
+    places = np.empty(shape, np.int32) if indices is None else indices
+    whole = convolution(c, k, window, groups)
+    if hasattr(whole, "forward_pool"):
+        for image in whole.forward_pool(x, weight, bias, y, places):
+            one = slice(image, image + 1)
+            plan.forward(x[one], weight, bias, y[one], places[one])
+    else:
+        plan.forward(x, weight, bias, y, places)
+    return y, places
+
+
+def conv2d_relu_max_pool2d_weight_grad(
+    dy: Array,
+    indices: Array,
+    x: Array,
+    window: Window,
+    pool_window: Window,
+    groups: int = 1,
+    *,
+    relu: Array | None = None,
+    out: Array | None = None,
+    dbias: Array | None = None,
+    exact: bool = True,
+) -> Array:
+    c, k = x.shape[1], dy.shape[1]
+    if not (loops(x, relu, out, dbias) and images(dy) and integers(indices)):
+        return reference.conv2d_relu_max_pool2d_weight_grad(dy, indices, x, window, pool_window, groups, relu=relu, out=out, dbias=dbias)
+    plan = pooled(c, k, window, pool_window, groups)
+    if plan is not None and plan.sums_winners and contiguous(dy):
+        dweight = np.empty((k, c, *window.kernel), np.float32) if out is None else out
+        if plan.weight_grad(dy, relu, indices, x, dweight, dbias):
+            return dweight
+    return conv2d_weight_grad(max_pool2d_grad(dy, indices, pool_window, relu=relu), x, window, groups, out=out, dbias=dbias)
