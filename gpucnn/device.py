@@ -134,7 +134,7 @@ def why_no_cuda() -> str | None:
         raise
     except BaseException as error:  # a broken installation may raise anything, SystemExit too
         if isinstance(error, ImportError) and "cupy" in str(error) and getattr(error, "name", None) in ("cupy", None):
-            return f"CuPy is not installed ({install('cuda13')}; cuda12 for an older driver)"
+            return f"CuPy is not installed ({install('cuda13')}; for a driver of CUDA 12, {install('cuda12')})"
         return f"CuPy is installed but does not import ({type(error).__name__}: {first_line(error)}); install it again"
     try:
         missing = _why_no_driver(cupy, own)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,9 @@ def user_path(path: str | os.PathLike[str]) -> Path:
 
 
 def install(extra: str) -> str:
-    """The command that installs the packages of `extra`, into this checkout or from the wheel that was installed.
+    """The command that installs the packages of `extra`: from this checkout, or by the names that the installed package gives for it.
 
-    gpucnn is on no package index, so its name alone would install nothing, or something else.
+    gpucnn is on no package index, so `gpucnn[extra]` would install nothing, or something else.
     """
     checkout = Path(__file__).resolve().parents[1]
     if (checkout / "pyproject.toml").is_file():
@@ -57,10 +58,12 @@ def install(extra: str) -> str:
     from importlib import metadata  # takes a while, and only here
 
     try:
-        version = metadata.version("gpucnn")
+        listed = metadata.requires("gpucnn") or []
     except metadata.PackageNotFoundError:  # copied here by hand
-        version = "VERSION"
-    return f'pip install "dist/gpucnn-{version}-py3-none-any.whl[{extra}]", the wheel that make wheel builds'
+        listed = []
+    split = (requirement.partition(";") for requirement in listed)
+    wanted = [f'"{name.strip()}"' for name, _, marker in split if re.search(rf"\bextra == ['\"]{extra}['\"]", marker)]
+    return f"pip install {' '.join(wanted)}" if wanted else f"install what pyproject.toml lists under {extra}"
 
 
 def home() -> Path | None:

@@ -14,7 +14,7 @@ from gpucnn.data.download import Progress, UnavailableError
 from gpucnn.data.idx import PathLike
 from gpucnn.data.images import size_of
 from gpucnn.errors import ArgumentError, MissingExtraError, UnknownNameError
-from gpucnn.surroundings import user_path
+from gpucnn.surroundings import install, user_path
 from gpucnn.text import shown
 
 
@@ -102,8 +102,9 @@ def _auto(request: Request) -> Dataset:
             raise UnavailableError(f"{error}; --dataset digits needs no files") from None
         try:
             dataset = digits.load()
-        except MissingExtraError as missing:
-            raise MissingExtraError(f"neither MNIST nor the digits are available: {error}; {missing}") from error
+        except MissingExtraError:
+            needed = f"the former need scikit-learn ({install('digits')})"
+            raise MissingExtraError(f"neither the digits nor MNIST are available: {needed}; {error}") from error
         note = f"MNIST is not available, so these are scikit-learn's 8×8 digits: {error}"
         return replace(dataset, note=note)
     return replace(dataset, note=f"these are the MNIST files in {dataset.source}")

@@ -113,7 +113,7 @@ def _from_any(
     advice: str,
 ) -> str:
     """`fetch` into an existing folder."""
-    failures = []
+    failures: dict[str, list[str]] = {}  # the servers by what went wrong, which is often the same for all
     for url in urls:
         for again in (False, True):
             try:
@@ -126,13 +126,13 @@ def _from_any(
                 # Not of this mirror's making, perhaps: what was continued may have been another one's.
                 if had and not again:
                     continue
-                failures.append(f"{_host(url)}: {error}")
+                failures.setdefault(str(error), []).append(_host(url))
             except _MirrorError as error:
-                failures.append(f"{_host(url)}: {error}")
+                failures.setdefault(str(error), []).append(_host(url))
             else:
                 return url
             break
-    reasons = "; ".join(failures) or "no mirror is known"
+    reasons = "; ".join(f"{', '.join(dict.fromkeys(hosts))}: {why}" for why, hosts in failures.items()) or "no mirror is known"
     raise UnavailableError(f"{destination.name} could not be downloaded ({reasons}): {advice}")
 
 

@@ -10,6 +10,8 @@ the order of the taps. As in pool.py the kernels have twins for images of y and 
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from gpucnn_kernels import average_strips, pool_strips
@@ -32,8 +34,10 @@ def counted(first, taps, dilation, low, high):
 
 
 @device
-def window_count(p, q, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, bottom, right, padded):
-    """What the sum of window (p, q) is divided by: its pixels, with declared padding where `padded`, overhang never."""
+def window_count(p, q, window, counting):
+    """The number that the sum of window (p, q) is divided by: its pixels, with declared padding where `padded`, overhang never."""
+    H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, _, _ = window
+    bottom, right, padded = counting
     first_h = int32(p * stride_h - top)
     first_w = int32(q * stride_w - left)
     if padded:
@@ -46,8 +50,9 @@ def window_count(p, q, H, W, R, S, stride_h, stride_w, top, left, dilation_h, di
 
 
 @device(forceinline=True)
-def mean_of(x, plane, p, q, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, bottom, right, padded):
+def mean_of(x, plane, p, q, window, counting):
     """The mean of window (p, q)."""
+    H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, _, _ = window
     first_h = int32(p * stride_h - top)
     first_w = int32(q * stride_w - left)
     total = float32(0)
@@ -58,56 +63,35 @@ def mean_of(x, plane, p, q, H, W, R, S, stride_h, stride_w, top, left, dilation_
                 w = int32(first_w + s * dilation_w)
                 if w >= 0 and w < W:
                     total += x[uint32((plane * H + h) * W + w)]
-    return total / window_count(p, q, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, bottom, right, padded)
+    return total / window_count(p, q, window, counting)
 
 
 @kernel
-def avg_pool2d_kernel(x, y, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, bottom, right, padded):
+def avg_pool2d_kernel(x, y, window, counting):
     i = uint32(cuda.grid(1))
     if i >= y.size:
         return
-    rest, q = split(i, Q)
-    plane, p = split(rest, P)
-    y[i] = mean_of(x, plane, p, q, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, bottom, right, padded)
+    rest, q = split(i, window[11])
+    plane, p = split(rest, window[10])
+    y[i] = mean_of(x, plane, p, q, window, counting)
 
 
 @kernel
-def avg_pool2d_part_kernel(
-    x,
-    y,
-    H,
-    W,
-    R,
-    S,
-    stride_h,
-    stride_w,
-    top,
-    left,
-    dilation_h,
-    dilation_w,
-    P,
-    Q,
-    bottom,
-    right,
-    padded,
-    count,
-    image_by,
-    image_shift,
-    skipped,
-):
+def avg_pool2d_part_kernel(x, y, window, counting, count, image_by, image_shift, skipped):
     """`count` windows; y's images lie `skipped` elements apart."""
     i = uint32(cuda.grid(1))
     if i >= count:
         return
-    rest, q = split(i, Q)
-    plane, p = split(rest, P)
-    mean = mean_of(x, plane, p, q, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, bottom, right, padded)
+    rest, q = split(i, window[11])
+    plane, p = split(rest, window[10])
+    mean = mean_of(x, plane, p, q, window, counting)
     y[uint32(i + divide(i, image_by, image_shift) * skipped)] = mean
 
 
 @device(forceinline=True)
-def shares_of(dy, apart, plane, h, w, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, bottom, right, padded):
-    """What pixel (h, w) gets of all windows over it. The plane's gradients lie `apart` elements behind their windows."""
+def shares_of(dy, apart, plane, h, w, window, counting):
+    """The sum of what pixel (h, w) gets from each window over it. The plane's gradients lie `apart` elements behind their windows."""
+    _, _, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q = window
     total = float32(0)
     for r in range(R):
         row = int32(h + top - r * dilation_h)
@@ -117,37 +101,31 @@ def shares_of(dy, apart, plane, h, w, H, W, R, S, stride_h, stride_w, top, left,
                 column = int32(w + left - s * dilation_w)
                 q = int32(column // stride_w)
                 if column >= 0 and q * stride_w == column and q < Q:
-                    count = window_count(p, q, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, bottom, right, padded)
+                    count = window_count(p, q, window, counting)
                     total += dy[uint32(uint32((plane * P + p) * Q + q) + apart)] / count
     return total
 
 
 @kernel
-def avg_pool2d_grad_kernel(dy, dx, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, bottom, right, padded):
+def avg_pool2d_grad_kernel(dy, dx, window, counting):
     i = uint32(cuda.grid(1))
     if i >= dx.size:
         return
-    rest, w = split(i, W)
-    plane, h = split(rest, H)
-    dx[i] = shares_of(
-        dy, uint32(0), plane, h, w, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, bottom, right, padded
-    )
+    rest, w = split(i, window[1])
+    plane, h = split(rest, window[0])
+    dx[i] = shares_of(dy, uint32(0), plane, h, w, window, counting)
 
 
 @kernel
-def avg_pool2d_part_grad_kernel(
-    dy, dx, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, bottom, right, padded, c_by, c_shift, skipped
-):
+def avg_pool2d_part_grad_kernel(dy, dx, window, counting, c_by, c_shift, skipped):
     """dy's images lie `skipped` elements apart."""
     i = uint32(cuda.grid(1))
     if i >= dx.size:
         return
-    rest, w = split(i, W)
-    plane, h = split(rest, H)
+    rest, w = split(i, window[1])
+    plane, h = split(rest, window[0])
     apart = uint32(divide(plane, c_by, c_shift) * skipped)
-    dx[i] = shares_of(
-        dy, apart, plane, h, w, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, bottom, right, padded
-    )
+    dx[i] = shares_of(dy, apart, plane, h, w, window, counting)
 
 
 def avg_pool2d(x: Array, y: Array, window: Window, count_include_pad: bool = True, stream: Stream = 0) -> None:
@@ -156,7 +134,7 @@ def avg_pool2d(x: Array, y: Array, window: Window, count_include_pad: bool = Tru
     image = c * window.output[0] * window.output[1]
     count, (target, step) = n * image, images(y, "y", (n, c, *window.output))
     arrays = floats(x, "x", (n, c, *window.input)), target
-    arguments = *arrays, *geometry(window), *_counting(window, count_include_pad)
+    arguments = *arrays, geometry(window), _counting(window, count_include_pad)
     if not step and pool_strips.suits(window, n * c):
         average_strips.forward(*arrays, window, _padded(window, count_include_pad), n * c, stream)
     elif step:
@@ -171,7 +149,7 @@ def avg_pool2d_grad(dy: Array, dx: Array, window: Window, count_include_pad: boo
     n, c = dy.shape[:2]
     count, (given, step) = n * c * window.input[0] * window.input[1], images(dy, "dy", (n, c, *window.output))
     arrays = given, floats(dx, "dx", (n, c, *window.input))
-    arguments = *arrays, *geometry(window), *_counting(window, count_include_pad)
+    arguments = *arrays, geometry(window), _counting(window, count_include_pad)
     if not step and pool_strips.suits(window, n * c):
         average_strips.gradient(*arrays, window, _padded(window, count_include_pad), n * c, stream)
     elif step:
@@ -181,6 +159,7 @@ def avg_pool2d_grad(dy: Array, dx: Array, window: Window, count_include_pad: boo
         run_each(avg_pool2d_grad_kernel, count, stream, *arguments)
 
 
+@functools.lru_cache(maxsize=256)
 def _counting(window: Window, count_include_pad: bool) -> tuple[np.int32, np.int32, np.int32]:
     """Bottom and right padding, and whether declared padding counts."""
     (_, bottom), (_, right) = window.padding

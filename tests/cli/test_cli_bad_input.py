@@ -348,7 +348,7 @@ def test_evaluate_of_a_folder_that_has_gone(gpucnn, tmp_path, no_pictures):
     ("missing", "command", "pieces"),
     [
         ("sklearn.datasets", (*TRAIN, "--dataset", "digits"), ["scikit-learn", install("digits")]),
-        ("sklearn.datasets", TRAIN, ["neither MNIST nor the digits", install("digits")]),
+        ("sklearn.datasets", TRAIN, ["neither the digits nor MNIST", install("digits")]),
         ("PIL", (*TRAIN, "--dataset", "./set"), ["Pillow", install("images")]),
         ("PIL", ("predict", "MODEL", "set/a/1.png"), ["Pillow", install("images")]),
     ],

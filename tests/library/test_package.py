@@ -11,6 +11,7 @@ import sys
 import sysconfig
 import tarfile
 import venv
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +94,15 @@ def read(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace")
 
 
-def test_hints_name_the_checkout_or_the_wheel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_hints_name_the_checkout_or_the_packages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert surroundings.install("plot") == f'pip install -e "{ROOT}[plot]"'
     monkeypatch.setattr(surroundings, "__file__", str(tmp_path / "gpucnn" / "surroundings.py"))
-    assert re.match(r'pip install "dist/gpucnn-(\d+\.\d+\.\d+|VERSION)-py3-none-any\.whl\[plot\]"', surroundings.install("plot"))
+    listed = ["numpy>=2", "pillow>=10.4; extra == 'parquet'", "pyarrow>=17; (os_name == 'nt') and extra == 'parquet'", "a; extra == 'mpi'"]
+    monkeypatch.setattr(metadata, "requires", lambda name: listed if name == "gpucnn" else None)
+    assert surroundings.install("parquet") == 'pip install "pillow>=10.4" "pyarrow>=17"'
+    assert surroundings.install("plot") == "install what pyproject.toml lists under plot"  # an older package is installed beside
+    monkeypatch.setattr(metadata, "requires", lambda name: metadata.distribution("no package of this name"))
+    assert surroundings.install("mpi") == "install what pyproject.toml lists under mpi"
 
 
 @pytest.mark.slow  # half a minute with the training
@@ -129,7 +135,7 @@ def test_what_is_built_can_be_installed_and_trains(kind: str, tmp_path: Path) ->
     assert re.search(r"^test accuracy \d+\.\d\d %$", printed, re.MULTILINE) and (tmp_path / "run" / "model.safetensors").is_file()
     missing = 'import sys; sys.modules["h5py"] = None\nfrom gpucnn.exchange import packages\npackages.h5py()'
     said = subprocess.run([str(python), "-c", missing], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
-    assert f'pip install "dist/gpucnn-{gpucnn.__version__}-py3-none-any.whl[keras]"' in said.stderr
+    assert 'pip install "h5py>=3.11"' in said.stderr
 
 
 def environment() -> dict[str, str]:

@@ -40,9 +40,8 @@ from gpucnn_kernels.engine.bias import bias_grad
 
 
 @kernel
-def conv2d_kernel(
-    x, weight, bias, y, N, C, K, groups, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, skipped, has_bias, relu
-):
+def conv2d_kernel(x, weight, bias, y, N, C, K, groups, window, skipped, has_bias, relu):
+    H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q = window
     i = uint32(cuda.grid(1))
     rest, q = split(i, Q)
     rest, p = split(rest, P)
@@ -72,9 +71,8 @@ def conv2d_kernel(
 
 
 @kernel
-def conv2d_input_grad_kernel(
-    dy, weight, mask, dx, C, K, groups, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, image, masked
-):
+def conv2d_input_grad_kernel(dy, weight, mask, dx, C, K, groups, window, image, masked):
+    H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q = window
     i = uint32(cuda.grid(1))
     if i >= dx.size:
         return
@@ -105,9 +103,8 @@ def conv2d_input_grad_kernel(
 
 
 @kernel
-def conv2d_weight_grad_kernel(
-    dy, x, dweight, N, C, K, groups, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, image
-):
+def conv2d_weight_grad_kernel(dy, x, dweight, N, C, K, groups, window, image):
+    H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q = window
     sums = cuda.shared.array(LANES, float32)
     i = uint32(cuda.blockIdx.x)
     lane = int32(cuda.threadIdx.x)
@@ -164,7 +161,7 @@ def conv2d(
         np.int32(c),
         np.int32(k),
         np.int32(groups),
-        *geometry(window),
+        geometry(window),
         np.uint32(step - own if step else 0),
         np.int32(bias is not None),
         np.int32(relu),
@@ -197,7 +194,7 @@ def conv2d_input_grad(
         np.int32(c),
         np.int32(k),
         np.int32(groups),
-        *geometry(window),
+        geometry(window),
         np.int32(step or k * window.output[0] * window.output[1]),
         np.int32(relu is not None),
     )
@@ -232,7 +229,7 @@ def conv2d_weight_grad(
         np.int32(c),
         np.int32(k),
         np.int32(groups),
-        *geometry(window),
+        geometry(window),
         np.int32(step or k * window.output[0] * window.output[1]),
     )
     if dbias is not None:

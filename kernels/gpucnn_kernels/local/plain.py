@@ -36,9 +36,8 @@ def finished(total, bias, at, has_bias, relu):
 
 
 @kernel
-def locally_connected2d_kernel(
-    x, weight, bias, y, N, C, K, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, has_bias, relu
-):
+def locally_connected2d_kernel(x, weight, bias, y, N, C, K, window, has_bias, relu):
+    H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q = window
     i = uint32(cuda.grid(1))
     rest, q = split(i, Q)
     rest, p = split(rest, P)
@@ -79,9 +78,8 @@ def locally_connected2d_kernel(
 
 
 @kernel
-def locally_connected2d_input_grad_kernel(
-    dy, weight, mask, dx, N, C, K, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q, masked
-):
+def locally_connected2d_input_grad_kernel(dy, weight, mask, dx, N, C, K, window, masked):
+    H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q = window
     i = uint32(cuda.grid(1))
     rest, w = split(i, W)
     rest, h = split(rest, H)
@@ -122,9 +120,8 @@ def locally_connected2d_input_grad_kernel(
 
 
 @kernel
-def locally_connected2d_weight_grad_kernel(
-    dy, x, dweight, N, C, K, H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q
-):
+def locally_connected2d_weight_grad_kernel(dy, x, dweight, N, C, K, window):
+    H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q = window
     i = uint32(cuda.grid(1))
     if i >= dweight.size:
         return
