@@ -13,7 +13,6 @@ from gpucnn.ops.cuda.dense import dense
 from gpucnn_kernels import cross_entropy, margin
 from gpucnn_kernels import loss as kernels
 from gpucnn_kernels.choose import problems, select
-from gpucnn_kernels.dense import head, narrow
 
 __all__ = ["binary_cross_entropy", "dense_cross_entropy", "hinge", "mean_squared_error", "root_mean_squared_error", "softmax_cross_entropy"]
 
@@ -34,11 +33,11 @@ def dense_cross_entropy(x: Array, weight: Array, bias: Array | None, labels: Arr
     """
     n, k = x.shape[0], weight.shape[0]
     dlogits, losses, correct = empty(x, (n, k)), empty(x, (n,)), empty(x, (n,), "int32")
-    if select.choose(problems.dense(n, x.shape[1], k)).variant is narrow.FORWARD:
-        head.dense_cross_entropy(x, weight, bias, labels, dlogits, losses, correct, stream(x))
+    together = select.choose(problems.dense(n, x.shape[1], k)).variant.cross_entropy
+    if together is None:
+        cross_entropy.rows_cross_entropy(dense(x, weight, bias), labels, dlogits, losses, correct, stream(x))
     else:
-        logits = dense(x, weight, bias)
-        cross_entropy.rows_cross_entropy(logits, labels, dlogits, losses, correct, stream(x))
+        together(x, weight, bias, labels, dlogits, losses, correct, stream(x))
     return losses, correct, dlogits
 
 

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
+from dataclasses import fields
+from typing import TypeAlias
 
 from gpucnn_kernels.core.launch import Window
 from gpucnn_kernels.core.problem import Problem
 
+Maker: TypeAlias = Callable[..., Problem]
+_MAKERS: dict[str, tuple[Maker, tuple[str, ...]]] = {}
+"""By operation: what makes its problems, and the names of its arguments after n, which are those of the problem's fields."""
 
-@functools.lru_cache(maxsize=1024)
+
+def _problem(make: Maker) -> Maker:
+    """Makes each problem of the operation `make` once, and registers the operation for `of_batch`."""
+    kept = functools.lru_cache(maxsize=1024)(make)
+    first, *names = inspect.signature(make).parameters
+    assert first == "n" and set(names) <= {field.name for field in fields(Problem)}
+    _MAKERS[make.__name__] = kept, tuple(names)
+    return kept
+
+
+@_problem
 def conv2d(n: int, c: int, k: int, window: Window, groups: int = 1, exact: bool = True) -> Problem:
     """The forward convolution of n images of c channels by k filters."""
     group_c, M = c // groups, n * window.output[0] * window.output[1]
@@ -17,7 +33,7 @@ def conv2d(n: int, c: int, k: int, window: Window, groups: int = 1, exact: bool 
     return Problem("conv2d", shape, n, c, k, M, k // groups, depth, window, groups=groups, channels=group_c, exact=exact)
 
 
-@functools.lru_cache(maxsize=1024)
+@_problem
 def conv2d_input_grad(n: int, c: int, k: int, window: Window, groups: int = 1, exact: bool = True) -> Problem:
     """Its gradient of the input: the largest of the classes of pixels (conv/tiled.py)."""
     M, depth = n, k // groups
@@ -29,7 +45,7 @@ def conv2d_input_grad(n: int, c: int, k: int, window: Window, groups: int = 1, e
     return Problem("conv2d_input_grad", shape, n, c, k, *sizes, window, groups=groups, channels=k // groups, exact=exact)
 
 
-@functools.lru_cache(maxsize=1024)
+@_problem
 def conv2d_weight_grad(n: int, c: int, k: int, window: Window, groups: int = 1, exact: bool = True) -> Problem:
     """Its gradient of the weight."""
     N, depth = c // groups * window.kernel[0] * window.kernel[1], n * window.output[0] * window.output[1]
@@ -37,26 +53,26 @@ def conv2d_weight_grad(n: int, c: int, k: int, window: Window, groups: int = 1, 
     return Problem("conv2d_weight_grad", shape, n, c, k, k // groups, N, depth, window, groups=groups, cuts=True, exact=exact)
 
 
-@functools.lru_cache(maxsize=1024)
+@_problem
 def conv2d_relu_max_pool2d(n: int, c: int, k: int, window: Window, pool_window: Window, groups: int = 1) -> Problem:
     """A convolution with ReLU and the max pooling after it."""
     return _pooled(conv2d(n, c, k, window, groups), pool_window)
 
 
-@functools.lru_cache(maxsize=1024)
+@_problem
 def conv2d_relu_max_pool2d_weight_grad(n: int, c: int, k: int, window: Window, pool_window: Window, groups: int = 1) -> Problem:
     """Its gradient of the weight from that of the pooled values, where no gradient of the input is wanted."""
     return _pooled(conv2d_weight_grad(n, c, k, window, groups), pool_window)
 
 
-@functools.lru_cache(maxsize=1024)
+@_problem
 def locally_connected2d(n: int, c: int, k: int, window: Window) -> Problem:
     """A convolution without sharing: a product for each position."""
     depth = c * window.kernel[0] * window.kernel[1]
     return _unshared("locally_connected2d", n, c, k, window, (n, k, depth), window.output)
 
 
-@functools.lru_cache(maxsize=1024)
+@_problem
 def locally_connected2d_input_grad(n: int, c: int, k: int, window: Window) -> Problem:
     """Its gradient of the input: a product for each pixel of the largest class."""
     (H, W), (R, S), (down, across) = window.input, window.kernel, window.stride
@@ -64,7 +80,7 @@ def locally_connected2d_input_grad(n: int, c: int, k: int, window: Window) -> Pr
     return _unshared("locally_connected2d_input_grad", n, c, k, window, (n, c, depth), (-(-H // down), -(-W // across)))
 
 
-@functools.lru_cache(maxsize=1024)
+@_problem
 def locally_connected2d_weight_grad(n: int, c: int, k: int, window: Window) -> Problem:
     """Its gradient of the weight."""
     N = c * window.kernel[0] * window.kernel[1]
@@ -73,14 +89,8 @@ def locally_connected2d_weight_grad(n: int, c: int, k: int, window: Window) -> P
 
 def of_batch(problem: Problem, n: int) -> Problem:
     """The same operation on n images or rows."""
-    name, window = problem.operation, problem.window
-    if window is None:
-        return _PRODUCTS[name](n, problem.c, problem.k)
-    if name.startswith("locally"):
-        return _UNSHARED[name](n, problem.c, problem.k, window)
-    if problem.pool_window is not None:
-        return _POOLED[name](n, problem.c, problem.k, window, problem.pool_window, problem.groups)
-    return _CONVOLUTIONS[name](n, problem.c, problem.k, window, problem.groups, problem.exact)
+    make, names = _MAKERS[problem.operation]
+    return make(n, *(getattr(problem, name) for name in names))
 
 
 def _unshared(operation: str, n: int, c: int, k: int, window: Window, sizes: tuple[int, int, int], places: tuple[int, int]) -> Problem:
@@ -88,19 +98,19 @@ def _unshared(operation: str, n: int, c: int, k: int, window: Window, sizes: tup
     return Problem(operation, _conv_shape(n, c, k, window, 1), n, c, k, M, N, depth, window, groups=places[0] * places[1])
 
 
-@functools.lru_cache(maxsize=1024)
+@_problem
 def dense(n: int, c: int, k: int) -> Problem:
     """A dense layer, forward: n rows of c numbers made into k."""
     return _product("dense", n, c, k, n, k, c)
 
 
-@functools.lru_cache(maxsize=1024)
+@_problem
 def dense_input_grad(n: int, c: int, k: int) -> Problem:
     """Its gradient of the input."""
     return _product("dense_input_grad", n, c, k, n, c, k)
 
 
-@functools.lru_cache(maxsize=1024)
+@_problem
 def dense_weight_grad(n: int, c: int, k: int) -> Problem:
     """Its gradient of the weight."""
     return _product("dense_weight_grad", n, c, k, k, c, n)
@@ -126,13 +136,3 @@ def _window_shape(window: Window) -> str:
     pairs = (window.input, window.kernel, window.stride, window.dilation)
     image, kernel, stride, dilation = ("x".join(map(str, pair)) for pair in pairs)
     return f"{image} kernel {kernel} stride {stride} padding {top},{bottom},{left},{right} dilation {dilation}"
-
-
-def _by_name(*functions: Callable[..., Problem]) -> dict[str, Callable[..., Problem]]:
-    return {function.__name__: function for function in functions}
-
-
-_PRODUCTS = _by_name(dense, dense_input_grad, dense_weight_grad)
-_UNSHARED = _by_name(locally_connected2d, locally_connected2d_input_grad, locally_connected2d_weight_grad)
-_POOLED = _by_name(conv2d_relu_max_pool2d, conv2d_relu_max_pool2d_weight_grad)
-_CONVOLUTIONS = _by_name(conv2d, conv2d_input_grad, conv2d_weight_grad)

@@ -38,6 +38,8 @@ class Variant:
                selected
     slices     whether it can cut the sums of a problem that allows it
     parts      whether the images of y, or of dy, may lie apart, as the channels of one branch do within those of all (launch.images)
+    cross_entropy
+               the launcher of a dense layer and the softmax cross-entropy of its outputs as one; None if they run one after the other
     """
 
     name: str
@@ -47,3 +49,4 @@ class Variant:
     weigh: Callable[[Problem, Chip], tuple[float, int]] = _as_a_last_resort
     slices: bool = False
     parts: bool = False
+    cross_entropy: Callable[..., None] | None = None

@@ -1,7 +1,7 @@
 """A network's last dense layer with softmax and cross-entropy, in one launch: x (N, C), weight (K, C), K ≤ 32, labels are class numbers.
 
 By themselves these are two kernels of which the second, of a single block, takes twice as long as the first, all of it waiting: for its
-launch, for the logits, for one exponential after the other. Here the block that has worked out a row's logits (narrow.py) goes on with
+launch, for the logits, for one exponential after the other. Here the block that has computed a row's logits (rows.py) goes on with
 them: a thread for each class, and what all of them need of the row they work out side by side. It leaves the row's gradient, its loss and
 whether the answer was right; who wants the sums over the batch adds them up (tally.py), which nothing in the backward pass waits for.
 
@@ -23,7 +23,7 @@ from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import kernel
 from gpucnn_kernels.core.launch import THREADS, Array, Stream, aligned, floats, ints, run
 from gpucnn_kernels.core.reduce import beats
-from gpucnn_kernels.dense.narrow import row_outputs
+from gpucnn_kernels.dense.rows import row_outputs
 
 
 @functools.cache

@@ -37,6 +37,8 @@ from gpucnn_kernels.core.problem import Chip, Problem
 from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.core.variant import Variant, made_for_it
 from gpucnn_kernels.core.vector import load_4, store_4
+from gpucnn_kernels.dense import head
+from gpucnn_kernels.dense.rows import reader, row_outputs
 
 MOST_OUTPUTS = 32
 MOST_ROWS = 512  # each of them reads all weights, from the second-level cache: for more a tile is better
@@ -47,79 +49,8 @@ _STAGE = 128  # rows of dy that are in shared memory at a time; half as many whe
 
 
 @functools.cache
-def _reader(width: int) -> Any:
-    """The device function that reads `width` neighbours."""
-
-    @device(forceinline=True)
-    def read(array, at, values):
-        if width == 4:
-            values[0], values[1], values[2], values[3] = load_4(array, at)
-        else:
-            values[0] = array[at]
-
-    return read
-
-
-@functools.cache
-def row_outputs(K: int, wide: bool) -> Any:
-    """The device function in which a block works out the K outputs of its row: (x, weight, bias, C, has_bias) → the thread's own, if it is
-    one of the first K. `wide`: rows of x and weight begin at multiples of 16 bytes."""
-    width, threads = 4 if wide else 1, THREADS
-    lanes = 8 if K <= 16 else 4  # threads that add up an output's sums
-    pitch, room = threads + lanes, K * (threads + lanes)  # neighbouring outputs in different banks
-    step, read = threads * width, _reader(width)
-
-    @device(forceinline=True)
-    def multiply(k, weight, at, C, numbers, values, sums):
-        read(weight, uint32(at + uint32(k * C)), values)
-        for j in range(width):
-            sums[k] += numbers[j] * values[j]
-
-    @device(forceinline=True)
-    def clear(k, sums):
-        sums[k] = float32(0)
-
-    @device(forceinline=True)
-    def leave(k, tile, thread, sums):
-        tile[uint32(uint32(k * pitch) + thread)] = sums[k]
-
-    products, clear_all, leave_all = unrolled(multiply, K), unrolled(clear, K), unrolled(leave, K)
-
-    @device(forceinline=True)
-    def outputs(x, weight, bias, C, has_bias):
-        tile = cuda.shared.array(room, float32)
-        sums, values, numbers = cuda.local.array(K, float32), cuda.local.array(width, float32), cuda.local.array(width, float32)
-        thread, row = uint32(cuda.threadIdx.x), uint32(cuda.blockIdx.x)
-        clear_all(0, sums)
-        begin, at = uint32(row * C), uint32(thread * uint32(width))
-        while at < C:
-            read(x, uint32(begin + at), numbers)
-            products(0, weight, at, C, numbers, values, sums)
-            at = uint32(at + uint32(step))
-        leave_all(0, tile, thread, sums)
-        cuda.syncthreads()
-        k, lane = uint32(thread // uint32(lanes)), uint32(thread % uint32(lanes))
-        total = float32(0)
-        if k < uint32(K):
-            for j in range(threads // lanes):
-                total += tile[uint32(k * uint32(pitch) + lane + uint32(j * lanes))]
-        cuda.syncthreads()
-        tile[thread] = total
-        cuda.syncthreads()
-        total = float32(0)
-        if thread < uint32(K):
-            for j in range(lanes):
-                total += tile[uint32(thread * uint32(lanes) + uint32(j))]
-            if has_bias:
-                total += bias[thread]
-        return total
-
-    return outputs
-
-
-@functools.cache
 def forward_kernel(K: int, wide: bool) -> Any:
-    """The kernel of `dense`: (x, weight, bias, y, C, has_bias, relu); `wide` as above."""
+    """The kernel of `dense`: (x, weight, bias, y, C, has_bias, relu); `wide`: rows of x and weight begin at multiples of 16 bytes."""
     outputs = row_outputs(K, wide)
 
     @kernel(launch_bounds=THREADS)
@@ -138,7 +69,7 @@ def forward_kernel(K: int, wide: bool) -> Any:
 def input_grad_kernel(K: int, wide: bool) -> Any:
     """The kernel of `dense_input_grad`: (dy, weight, mask, dx, C, *magic(threads of a row), threads of a row, masked)."""
     width = 4 if wide else 1
-    read = _reader(width)
+    read = reader(width)
 
     @device(forceinline=True)
     def factor(k, dy, from_dy, factors):
@@ -331,6 +262,6 @@ def _fits(problem: Problem, chip: Chip) -> bool:
     return problem.k <= MOST_OUTPUTS and problem.n <= MOST_ROWS and problem.c >= LEAST_INPUTS
 
 
-FORWARD, INPUT_GRAD, WEIGHT_GRAD = (
-    Variant("narrow", launch, fits=_fits, weigh=made_for_it) for launch in (dense, dense_input_grad, dense_weight_grad)
-)
+FORWARD = Variant("narrow", dense, fits=_fits, weigh=made_for_it, cross_entropy=head.dense_cross_entropy)
+INPUT_GRAD = Variant("narrow", dense_input_grad, fits=_fits, weigh=made_for_it)
+WEIGHT_GRAD = Variant("narrow", dense_weight_grad, fits=_fits, weigh=made_for_it)

@@ -167,7 +167,7 @@ def locally_connected2d(
         floats(weight, "weight") if bias is None else floats(bias, "bias", (k, *window.output)),  # never read without a bias
         floats(y, "y", (n, k, *window.output)),
         *map(np.int32, (n, c, k)),
-        *geometry(window),
+        geometry(window),
         np.int32(bias is not None),
         np.int32(relu),
     )
@@ -187,7 +187,7 @@ def locally_connected2d_input_grad(
         floats(dy, "dy") if relu is None else floats(relu, "relu", (n, c, *window.input)),  # never read without
         floats(dx, "dx", (n, c, *window.input)),
         *map(np.int32, (n, c, k)),
-        *geometry(window),
+        geometry(window),
         np.int32(relu is not None),
     )
 
@@ -208,7 +208,7 @@ def locally_connected2d_weight_grad(
         pixels,
         target,
         *map(np.int32, (n, c, k)),
-        *geometry(window),
+        geometry(window),
     )
     if dbias is not None:
         sums = floats(dbias, "dbias", (k, *window.output))

@@ -271,7 +271,7 @@ def test_strips_of_averages_are_the_general_kernels_to_the_bit(device: Device, n
     x, dy = (np.random.default_rng(size[0]).choice(numbers, (2, 3, *size), p=share) for size in (window.input, window.output))
     given, gradient = device.array(x), device.array(dy)
     for padded in (True, False):
-        counting = *launch.geometry(window), *(np.int32(number) for number in (window.padding[0][1], window.padding[1][1], padded))
+        counting = launch.geometry(window), tuple(np.int32(number) for number in (window.padding[0][1], window.padding[1][1], padded))
         y, ref_y = Output(device, dy.shape), device.xp.empty(dy.shape, "float32")
         average_strips.forward(given.ravel(), y.array.ravel(), window, padded, 6, stream(given))
         launch.run_each(average.avg_pool2d_kernel, dy.size, stream(given), given.ravel(), ref_y.ravel(), *counting)

@@ -1,0 +1,90 @@
+"""The outputs of one row of a dense layer of few outputs, computed by one block: narrow.py writes them, head.py goes on with them.
+
+The block's threads share the row's numbers, four each, keep a sum for each of the K outputs, and read the K rows of weights at once. The
+block's sums are then added through shared memory. Every sum is in an order that depends on the sizes alone.
+"""
+
+# Numba works out the types of kernels.
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from gpucnn_kernels.core._numba import cuda, float32, uint32
+from gpucnn_kernels.core.compile import device
+from gpucnn_kernels.core.launch import THREADS
+from gpucnn_kernels.core.unroll import unrolled
+from gpucnn_kernels.core.vector import load_4
+
+
+@functools.cache
+def reader(width: int) -> Any:
+    """The device function that reads `width` neighbours."""
+
+    @device(forceinline=True)
+    def read(array, at, values):
+        if width == 4:
+            values[0], values[1], values[2], values[3] = load_4(array, at)
+        else:
+            values[0] = array[at]
+
+    return read
+
+
+@functools.cache
+def row_outputs(K: int, wide: bool) -> Any:
+    """The device function in which a block works out the K outputs of its row: (x, weight, bias, C, has_bias) → the thread's own, if it is
+    one of the first K. `wide`: rows of x and weight begin at multiples of 16 bytes."""
+    width, threads = 4 if wide else 1, THREADS
+    lanes = 8 if K <= 16 else 4  # threads that add up an output's sums
+    pitch, room = threads + lanes, K * (threads + lanes)  # neighbouring outputs in different banks
+    step, read = threads * width, reader(width)
+
+    @device(forceinline=True)
+    def multiply(k, weight, at, C, numbers, values, sums):
+        read(weight, uint32(at + uint32(k * C)), values)
+        for j in range(width):
+            sums[k] += numbers[j] * values[j]
+
+    @device(forceinline=True)
+    def clear(k, sums):
+        sums[k] = float32(0)
+
+    @device(forceinline=True)
+    def leave(k, tile, thread, sums):
+        tile[uint32(uint32(k * pitch) + thread)] = sums[k]
+
+    products, clear_all, leave_all = unrolled(multiply, K), unrolled(clear, K), unrolled(leave, K)
+
+    @device(forceinline=True)
+    def outputs(x, weight, bias, C, has_bias):
+        tile = cuda.shared.array(room, float32)
+        sums, values, numbers = cuda.local.array(K, float32), cuda.local.array(width, float32), cuda.local.array(width, float32)
+        thread, row = uint32(cuda.threadIdx.x), uint32(cuda.blockIdx.x)
+        clear_all(0, sums)
+        begin, at = uint32(row * C), uint32(thread * uint32(width))
+        while at < C:
+            read(x, uint32(begin + at), numbers)
+            products(0, weight, at, C, numbers, values, sums)
+            at = uint32(at + uint32(step))
+        leave_all(0, tile, thread, sums)
+        cuda.syncthreads()
+        k, lane = uint32(thread // uint32(lanes)), uint32(thread % uint32(lanes))
+        total = float32(0)
+        if k < uint32(K):
+            for j in range(threads // lanes):
+                total += tile[uint32(k * uint32(pitch) + lane + uint32(j * lanes))]
+        cuda.syncthreads()
+        tile[thread] = total
+        cuda.syncthreads()
+        total = float32(0)
+        if thread < uint32(K):
+            for j in range(lanes):
+                total += tile[uint32(thread * uint32(lanes) + uint32(j))]
+            if has_bias:
+                total += bias[thread]
+        return total
+
+    return outputs
