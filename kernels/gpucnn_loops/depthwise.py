@@ -1,9 +1,9 @@
-"""Depthwise convolution, one filter for each plane: lanes are neighbouring pixels, and a tap is one number times a row.
+"""Depthwise convolution, one filter for each plane: lanes are 16 planes, and a tap is 16 numbers times 16 numbers.
 
-At stride s an image is split into s·s planes, one for each remainder of rows and columns: there every tap's pixels lie side by side, as at
-stride 1. And where outputs lie in rows as wide as these planes, all rows are one: output t reads pixel t + (the tap's place), and a vector
-goes across the ends of rows, so that images of 7 columns fill 16 lanes. What comes out between two rows is left out in the end; in the
-gradients there are zeros.
+Sixteen planes that lie one after another, of one image or of two, are turned into a frame of zeros: a pixel is a vector there. A tile keeps
+some sums in registers while it goes through the taps, or, in the gradient of the weight, some taps while it goes through the outputs. The
+tables are those of `direct.py` for one channel, so every stride, dilation and padding is theirs. An image that is large is framed a band of
+rows at a time, which stays in the second-level cache.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -17,226 +17,148 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn_loops.crew import share
-from gpucnn_loops.direct import Direct
-from gpucnn_loops.language import record
+from gpucnn_loops.direct import Direct, add_rows, masked
+from gpucnn_loops.language import helper, record
 from gpucnn_loops.loops import loop
-from gpucnn_loops.tables import Tables, Window, edges, framed
+from gpucnn_loops.tables import Frame, Table, Tables, Window, edges, grid, lanes
 from gpucnn_loops.threads import Scratch, address
-from gpucnn_loops.turn import fill
-from gpucnn_loops.vector import L, at, fma, high_pairs, load, low_pairs, pairs, relu16, splat, spread, store, sum16, where_positive
+from gpucnn_loops.tile import product_by_lane
+from gpucnn_loops.turn import fill, to_planes, to_rows
+from gpucnn_loops.vector import L, at, load, relu16, splat, store
 
 Array = NDArray[np.float32]
+BAND = 1 << 16  # numbers of a band of rows in its frame, 256 KB
+MOST = 1 << 26  # numbers of a frame that cannot be cut into bands
 ZERO = np.float32(0)
-PARTS = 64  # the most planes that strides may split an image into; with more, the planes would be mostly padding for vectors
-RAMP = np.repeat(np.array([1, 0], np.float32), L)  # from place 16 − n on: n times 1, then 0
 
 
-@record("i i i i i i i i")
-class Grid(NamedTuple):
-    """h × w pixels from (top, left) on, every sh-th row and every sw-th column of them in a plane of their own: rows of `wide`, and `room`
-    numbers in a plane."""
+@record("i i i i i w*")
+class Bands(NamedTuple):
+    """y has `high` rows of `wide` outputs; `rows` of them at a time read `reach` rows of the frame, `step` rows after those before. places:
+    where each pixel of an image lies in the whole frame."""
 
-    h: int
-    w: int
-    top: int
-    left: int
-    sh: int
-    sw: int
+    high: int
     wide: int
-    room: int
+    rows: int
+    reach: int
+    step: int
+    places: int
 
 
-@record("i i i i")
-class Sizes(NamedTuple):
-    """Taps of a filter, outputs, and filters."""
+@record("i w* w* w* w* w*")
+class Classes(NamedTuple):
+    """As in `direct.py`: outputs that meet the same taps. ends (classes, 2): where each one's outputs and taps end in `rows`, `order` and
+    `cols`; `order` says where each output belongs. planes: where each of 16 planes of y begins."""
 
-    taps: int
-    p: int
-    q: int
-    k: int
+    number: int
+    ends: int
+    rows: int
+    order: int
+    cols: int
+    planes: int
 
 
-@loop("f* i", Grid, "f* f*")
-def split(image, beyond, grid, ramp, planes):
-    """Pixel (i, j) goes to plane ((i + top) % sh, (j + left) % sw), place ((i + top) // sh, (j + left) // sw), rows of `wide`.
+@helper
+def band_in_frame(image, count, row, frame, bands, framed):
+    """Puts those rows of `count` planes into the frame that a band of outputs from `row` on reads. Returns where the whole frame would
+    begin."""
+    pixels, line = frame.h * frame.w, frame.wide * L
+    first = row * bands.step  # of the frame
+    last = min(first + bands.reach, frame.high)
+    begin, end = max(0, min(frame.h, first - frame.top)), max(0, min(frame.h, last - frame.top))
+    fill(framed, max(0, min(last, frame.top) - first) * line, ZERO)
+    below = max(first, frame.top + frame.h)
+    if last > below:
+        fill(at(framed, (below - first) * line), (last - below) * line, ZERO)
+    whole = at(framed, -first * line)
+    if end > begin:
+        to_rows(at(image, begin * frame.w), pixels, (end - begin) * frame.w, count, whole, at(bands.places, begin * frame.w))
+    return whole
 
-    Behind the last pixel of a row come up to 15 zeros, before the next row comes. `beyond` numbers may be read from image[0] on.
+
+@loop("i i i f* f* i i f* i i f* f*", Frame, Bands, Classes, "f* f*")
+def gather(first, last, total, x, weight, k, wide, bias, biased, relu, mask, y, frame, bands, classes, framed, sums):
+    """y from x, forward or the gradient of the input, of the pieces first … last − 1, each 16 of `total` planes. Plane n·k + j has the
+    filter j; weight (taps, wide) and bias (wide) have at least 16 columns more than k, where the filters begin again.
+
+    relu: 0, 1 for ReLU, 2 for zeros where mask ≤ 0. With several classes there is one band.
     """
-    h, w, top, left, sh, sw, wide, room = grid
-    begin_part, begin_row = top % sh, top // sh
-    if sw == 2:  # even and odd pixels of a row come from the same two vectors
-        even, odd = left % 2 * room + left // 2, (left + 1) % 2 * room + (left + 1) // 2
-        evens, odds = (w + 1) // 2, w // 2
-        part, row = begin_part, begin_row
-        for i in range(h):
-            to, source = at(planes, part * 2 * room + row * wide), at(image, i * w)
-            part += 1
-            if part == sh:  # a division would cost more than all the rest of a short row
-                part, row = 0, row + 1
-            for j in range(0, evens, L):
-                if i * w + 2 * (j + L) <= beyond:
-                    a, b = pairs(source, 2 * j)
-                    store(to, even + j, a if evens - j >= L else where_positive(load(ramp, L - (evens - j)), a))
-                    if odds > j:
-                        store(to, odd + j, b if odds - j >= L else where_positive(load(ramp, L - (odds - j)), b))
-                else:
-                    for lane in range(j, min(j + L, evens)):
-                        to[even + lane] = source[2 * lane]
-                    for lane in range(j, min(j + L, odds)):
-                        to[odd + lane] = source[2 * lane + 1]
-        return
-    for b in range(sw):
-        first = (b - left) % sw
-        count = (w - first + sw - 1) // sw
-        column = b * room + (first + left) // sw
-        part, row = begin_part, begin_row
-        for i in range(h):
-            to, source = at(planes, part * sw * room + row * wide + column), at(image, i * w + first)
-            part += 1
-            if part == sh:
-                part, row = 0, row + 1
-            for j in range(0, count, L):
-                if sw == 1 and i * w + first + j + L <= beyond:
-                    v = load(source, j)
-                    store(to, j, v if count - j >= L else where_positive(load(ramp, L - (count - j)), v))
-                else:
-                    for lane in range(j, min(j + L, count)):
-                        to[lane] = source[lane * sw]
-
-
-@loop("f* i i i f* i")
-def rows_out(rows, wide, p, q, y, room):
-    """y (p, q) from rows of `wide`. A row is written up to 15 numbers too far, and then the next one comes, or the next plane: there are
-    `room` numbers."""
-    for i in range(p):
-        for j in range(0, q, L):
-            if i * q + j + L <= room:
-                store(y, i * q + j, load(rows, i * wide + j))
-            else:
-                for lane in range(j, min(j + L, q)):
-                    y[i * q + lane] = rows[i * wide + lane]
-
-
-@loop("i i i f* f* f* i i f*", Grid, Sizes, "w* f* f* f*")
-def forward(first, last, total, x, weight, bias, biased, relu, y, grid, sizes, where, ramp, planes, sums):
-    """y of the planes first … last − 1 of x (total, h, w), after ReLU if `relu`; plane n·k + j has the filter j."""
-    pixels, wide = grid.h * grid.w, grid.wide
-    taps, p, q, k = sizes
-    for plane in range(first, last):
-        split(at(x, plane * pixels), (total - plane) * pixels, grid, ramp, planes)
-        filter = plane % k
-        start = spread(bias, filter) if biased else splat(ZERO)
-        for t in range(0, p * wide, 4 * L):
-            if p * wide - t > 2 * L:
-                s0, s1, s2, s3 = start, start, start, start
-                for tap in range(taps):
-                    number, line = spread(weight, filter * taps + tap), at(planes, where[tap] + t)
-                    s0, s1 = fma(number, load(line, 0), s0), fma(number, load(line, L), s1)
-                    s2, s3 = fma(number, load(line, 2 * L), s2), fma(number, load(line, 3 * L), s3)
-                store(sums, t + 2 * L, relu16(s2) if relu else s2)
-                store(sums, t + 3 * L, relu16(s3) if relu else s3)
-            else:
-                s0, s1 = start, start
-                for tap in range(taps):
-                    number, line = spread(weight, filter * taps + tap), at(planes, where[tap] + t)
-                    s0, s1 = fma(number, load(line, 0), s0), fma(number, load(line, L), s1)
-            store(sums, t, relu16(s0) if relu else s0)
-            store(sums, t + L, relu16(s1) if relu else s1)
-        rows_out(sums, wide, p, q, at(y, plane * p * q), (last - plane) * p * q)
-
-
-@loop("i i i f* f* f* i f*", Grid, Grid, Sizes, "i i w* w* w* f* f* f*")
-def input_sums(
-    first, last, total, dy, weight, mask, masked, dx, grid, out_grid, sizes, high, lead, ends, order, behind, ramp, planes, given
-):
-    """dx of the planes first … last − 1: a pixel gets what the outputs that have read it give. given: zeros, `lead` of them in front.
-
-    ends: where the taps of each plane of `split` end in `order`; behind (taps): how far an output lies behind a tap's pixel.
-    """
-    h, w, top, left, sh, sw, wide, room = grid
-    taps, p, q, k = sizes
-    for plane in range(first, last):
-        filter = plane % k
-        split(at(dy, plane * p * q), (total - plane) * p * q, out_grid, ramp, at(given, lead))
-        begin = 0
-        for part in range(sh * sw):
-            out, end = at(planes, part * room), ends[part]
-            for t in range(0, high * wide, 2 * L):
-                s0, s1 = splat(ZERO), splat(ZERO)
-                for i in range(begin, end):
-                    number, line = spread(weight, filter * taps + order[i]), at(given, lead + t - behind[order[i]])
-                    s0, s1 = fma(number, load(line, 0), s0), fma(number, load(line, L), s1)
-                store(out, t, s0)
-                store(out, t + L, s1)
-            begin = end
-        part, line = top % sh, top // sh
-        even_start, odd_start = left % sw * room + left // sw, (left + 1) % sw * room + (left + 1) // sw
-        for i in range(h):
-            row = at(planes, part * sw * room + line * wide)
-            part += 1
-            if part == sh:
-                part, line = 0, line + 1
-            even, odd = at(row, even_start), at(row, odd_start)
-            to, by, rest = at(dx, (plane * h + i) * w), at(mask, (plane * h + i) * w), ((last - plane) * h - i) * w
-            for j in range(0, w, 2 * L):
-                if sw <= 2 and j + 2 * L <= rest:
-                    half = j // 2
-                    a = load(even, j) if sw == 1 else low_pairs(load(even, half), load(odd, half))
-                    b = load(even, j + L) if sw == 1 else high_pairs(load(even, half), load(odd, half))
-                    store(to, j, where_positive(load(by, j), a) if masked else a)
-                    store(to, j + L, where_positive(load(by, j + L), b) if masked else b)
-                else:
-                    for lane in range(j, min(j + 2 * L, w)):
-                        number = row[(lane + left) % sw * room + (lane + left) // sw]
-                        to[lane] = ZERO if masked and not by[lane] > 0 else number
-
-
-@loop("i i w* f* f* f* i", Grid, Grid, Sizes, "i w* f* f* f* f*")
-def weight_sums(first, last, ends, x, dy, dweight, total, grid, out_grid, sizes, biased, where, ramp, planes, given, sums):
-    """Pieces first … last − 1: dweight (taps) of filter piece % k from the images of group piece // k, and behind it the bias's.
-
-    ends: where each group's images begin, and where the last one's end. Sums have 16 lanes each, which are added up at the end.
-    """
-    pixels, wide = grid.h * grid.w, grid.wide
-    taps, p, q, k = sizes
-    fours = taps // 4 * 4
+    outputs = bands.high * bands.wide
     for piece in range(first, last):
-        filter, group = piece % k, piece // k
-        for tap in range(taps + 1):
-            store(sums, tap * L, splat(ZERO))
+        plane = piece * L
+        count, filter = min(L, total - plane), plane % k
+        for row in range(0, bands.high, bands.rows):
+            source = band_in_frame(at(x, plane * frame.h * frame.w), count, row, frame, bands, framed)
+            skipped, number = row * bands.wide, min(bands.rows, bands.high - row) * bands.wide
+            begin, tap = 0, 0
+            for group in range(classes.number):
+                end, taps = classes.ends[2 * group], classes.ends[2 * group + 1]
+                rows, by = at(classes.rows, begin + skipped), at(weight, tap * wide + filter)
+                m = number if classes.number == 1 else end - begin
+                product_by_lane(m, taps - tap, source, rows, at(classes.cols, tap), by, wide, sums, at(classes.order, begin), 0)
+                begin, tap = end, taps
+            if biased or relu == 1:
+                b = load(bias, filter) if biased else splat(ZERO)
+                for i in range(0, number * L, L):
+                    v = load(sums, i) + b
+                    store(sums, i, relu16(v) if relu == 1 else v)
+            out = plane * outputs + skipped
+            to_planes(sums, number, count, L, at(y, out), classes.planes)
+            if relu == 2:
+                masked(at(y, out), at(mask, out), count, outputs, number)
+
+
+@loop("i i w* f* f* f* f* i i i", Frame, Bands, "w* w* w* w* f* f*")
+def weight_sums(first, last, ends, x, dy, dweight, dbias, biased, k, taps, frame, bands, rows, cols, places, turns, framed, given):
+    """Pieces first … last − 1 are groups of images times 16 filters each: dweight (taps, 16) of a piece, and dbias (16).
+
+    ends: where each group's images begin, and where the last one's end. rows: the taps; cols: the outputs; places: those of dweight's rows.
+    """
+    outputs, blocks = bands.high * bands.wide, (k + L - 1) // L
+    for piece in range(first, last):
+        filter, group = piece % blocks * L, piece // blocks
+        count, mode = min(L, k - filter), 0
         for image in range(ends[group], ends[group + 1]):
             plane = image * k + filter
-            split(at(x, plane * pixels), (total - plane) * pixels, grid, ramp, planes)
-            split(at(dy, plane * p * q), (total - plane) * p * q, out_grid, ramp, given)
-            for tap in range(0, fours, 4):
-                a, b, c, d = where[tap], where[tap + 1], where[tap + 2], where[tap + 3]
-                to = at(sums, tap * L)
-                s0, s1, s2, s3 = load(to, 0), load(to, L), load(to, 2 * L), load(to, 3 * L)
-                for t in range(0, p * wide, L):
-                    g, line = load(given, t), at(planes, t)
-                    s0, s1 = fma(g, load(line, a), s0), fma(g, load(line, b), s1)
-                    s2, s3 = fma(g, load(line, c), s2), fma(g, load(line, d), s3)
-                store(to, 0, s0)
-                store(to, L, s1)
-                store(to, 2 * L, s2)
-                store(to, 3 * L, s3)
-            for tap in range(fours, taps):
-                s0 = load(sums, tap * L)
-                for t in range(0, p * wide, L):
-                    s0 = fma(load(given, t), load(planes, where[tap] + t), s0)
-                store(sums, tap * L, s0)
-            if biased:
-                s0 = load(sums, taps * L)
-                for t in range(0, p * wide, L):
-                    s0 = s0 + load(given, t)
-                store(sums, taps * L, s0)
-        for tap in range(taps + 1):
-            dweight[piece * (taps + 1) + tap] = sum16(load(sums, tap * L))
+            for row in range(0, bands.high, bands.rows):
+                source = band_in_frame(at(x, plane * frame.h * frame.w), count, row, frame, bands, framed)
+                skipped, number = row * bands.wide, min(bands.rows, bands.high - row) * bands.wide
+                to_rows(at(dy, plane * outputs + skipped), outputs, number, count, given, turns)
+                product_by_lane(taps, number, source, rows, at(cols, skipped), given, L, at(dweight, piece * taps * L), places, mode)
+                if biased:
+                    add_rows(given, number, L, at(dbias, piece * L))
+                mode = 1
+
+
+class Road(NamedTuple):
+    """From x to y of a pass: x's frame, the bands of y, and the tables."""
+
+    frame: Frame
+    bands: Bands
+    tables: Tables
+    tap_rows: Table  # the row in the packed weight of each tap; behind the last of them, if no output meets it
+
+
+def _road(frame: Frame, output: tuple[int, int], step: int, one: Tables, tap_rows: Table, **more: Table) -> Road:
+    """one: tables of a convolution of one channel. step: rows of the frame from one row of outputs to the next; 0 if there are classes."""
+    high, wide = output
+    beyond = frame.high - (high - 1) * step  # rows that a row of outputs reads
+    rows = max(1, min(high, (BAND // (frame.wide * L) - beyond) // step + 1)) if step else high
+    made = Tables(
+        ends=one.ends,
+        rows=one.rows * L,
+        cols=one.cols * L,
+        order=(one.order if len(one.ends) > 2 else np.arange(rows * wide)) * L,
+        planes=np.arange(L) * (high * wide),
+        places=(grid(np.arange(frame.h) + frame.top, np.arange(frame.w) + frame.left, frame.wide)) * L,
+        **more,
+    )
+    return Road(frame, Bands(high, wide, rows, beyond + (rows - 1) * step, step, made.at.places), made, tap_rows)
 
 
 def fits(window: Window) -> bool:
     """Whether these loops support a convolution with one filter for each channel."""
-    return math.prod(window.stride) <= PARTS
+    return window.stride == (1, 1) or max(math.prod(window.input), 1) * L <= MOST
 
 
 class Depthwise:
@@ -245,83 +167,67 @@ class Depthwise:
     parts = False  # images lie right behind one another
 
     def __init__(self, k: int, window: Window) -> None:
-        self.k, self.window, frame = k, window, framed(1, window)
-        (r, s), (sh, sw), (dh, dw) = window.kernel, window.stride, window.dilation
-        self.taps, self.splits = r * s, sh * sw
-        self.high, self.wide = -(-frame.high // sh), -(-frame.wide // sw)
-        self.room = (self.high + 1) * self.wide + 5 * L  # vectors go beyond the last row
-        down, along = (np.arange(count) * step for count, step in ((r, dh), (s, dw)))
-        part = ((down % sh)[:, None] * sw + along % sw).reshape(-1)
-        behind = ((down // sh)[:, None] * self.wide + along // sw).reshape(-1)
-        self.lead = int(behind.max())
-        self.tables = Tables(
-            where=part * self.room + behind,
-            behind=behind,
-            order=np.argsort(part, kind="stable"),
-            ends=np.cumsum(np.bincount(part, minlength=self.splits)),
-        )
-        self.grid = Grid(*window.input, frame.top, frame.left, sh, sw, self.wide, self.room)
-        self.out_grid = Grid(*window.output, 0, 0, 1, 1, self.wide, self.room)
-        self.sizes = Sizes(self.taps, *window.output, k)
-        self._direct: Direct | None = None
+        self.k, self.window, self.taps = k, window, math.prod(window.kernel)
+        self.wide, self.filters = lanes(k) + L, np.arange(lanes(k) + L) % k
+        self.one = Direct(1, 1, window)
+        count = math.prod(window.output)
+        more = {"turns": np.arange(count) * L, "taps": np.arange(self.taps) * L}
+        self.ahead = _road(self.one.frame, window.output, window.stride[0], self.one.ahead, np.arange(self.taps), **more)
+        self._behind: Road | None = None
 
-    @property
-    def direct(self) -> Direct:
-        """The fallback for numbers that are not finite: times the zeros between two rows they would give NaN."""
-        if self._direct is None:
-            self._direct = Direct(self.k, self.k, self.window, self.k)
-        return self._direct
-
-    def _work(self, n: int) -> int:
-        return n * self.k * math.prod(self.window.output) * (self.taps + 8)
+    def _packed(self, weight: Array, road: Road, bias: Array | None) -> list[Array]:
+        """Weights by tap, and the bias, each with the first filters once more behind the last."""
+        rows = len(road.tables.cols)
+        made = Scratch((rows + 1) * self.wide, self.wide, shared=True).parts
+        made[0].reshape(rows + 1, self.wide)[road.tap_rows] = weight.reshape(self.k, self.taps)[self.filters].T
+        if bias is not None:
+            made[1][...] = bias[self.filters]
+        return made
 
     def forward(self, x: Array, weight: Array, bias: Array | None, relu: bool, y: Array) -> None:
         """y = convolution of x, plus bias, then ReLU."""
-        total = len(x) * self.k
-        arrays = address(x), address(weight), address(weight if bias is None else bias), bias is not None, relu, address(y)
-
-        def body(first: int, last: int) -> None:
-            scratch = Scratch(self.splits * self.room, self.sizes.p * self.wide + 5 * L)
-            fill(*scratch.piece(0), 0)
-            forward(first, last, total, *arrays, *self.grid, *self.sizes, self.tables.at.where, address(RAMP), *scratch.addresses())
-
-        share(total, body, self._work(len(x)))
+        self._gather(x, self._packed(weight, self.ahead, bias), bias is not None, 1 if relu else 0, None, y, self.ahead)
 
     def input_grad(self, dy: Array, weight: Array, relu: Array | None, dx: Array) -> None:
         """dx from dy; 0 where `relu`, if given, is not positive."""
-        if not np.isfinite(weight).all():
-            self.direct.input_grad(dy, weight, relu, dx)
-            return
-        total, t = len(dy) * self.k, self.tables.at
-        arrays = address(dy), address(weight), address(dx if relu is None else relu), relu is not None, address(dx)
-        numbers = *self.grid, *self.out_grid, *self.sizes, self.high, self.lead
+        if self._behind is None:
+            frame, made, *_ = self.one.behind()
+            several = len(made.ends) > 2
+            self._behind = _road(frame, self.window.input, 0 if several else 1, made, made.turns[: self.taps] // L)
+        self._gather(dy, self._packed(weight, self._behind, None), False, 0 if relu is None else 2, relu, dx, self._behind)
+
+    def _gather(self, x: Array, packed: list[Array], biased: bool, relu: int, mask: Array | None, y: Array, road: Road) -> None:
+        total, t, frame, bands = len(x) * self.k, road.tables, road.frame, road.bands
+        arrays = address(x), address(packed[0]), self.k, self.wide, address(packed[1]), biased, relu, address(y if mask is None else mask)
+        tables = len(t.ends) // 2, t.at.ends, t.at.rows, t.at.order, t.at.cols, t.at.planes
+        sizes = bands.reach * frame.wide * L, bands.rows * bands.wide * L
 
         def body(first: int, last: int) -> None:
-            scratch = Scratch(self.splits * self.room, self.lead + self.room)
-            fill(*scratch.piece(1), 0)
-            input_sums(first, last, total, *arrays, *numbers, t.ends, t.order, t.behind, address(RAMP), *scratch.addresses())
+            scratch = Scratch(*sizes)
+            fill(*scratch.piece(0), 0)
+            gather(first, last, total, *arrays, address(y), *frame, *bands, *tables, *scratch.addresses())
 
-        share(total, body, self._work(len(dy)))
+        share(-(-total // L), body, total * bands.high * bands.wide * (self.taps + 8))
 
     def weight_grad(self, dy: Array, x: Array, dweight: Array, dbias: Array | None) -> None:
         """dweight (K, 1, R, S), and dbias (K)."""
-        n, ends = len(x), edges(len(x), self.k * self.taps)
-        groups, each = len(ends) - 1, self.taps + 1
-        sums, where = np.empty((groups, self.k, each), np.float32), np.array(ends, np.int64)
-        arrays = address(where), address(x), address(dy), address(sums), n * self.k
-        numbers = *self.grid, *self.out_grid, *self.sizes, dbias is not None
+        road, frame, bands = self.ahead, self.ahead.frame, self.ahead.bands
+        n, ends, blocks = len(x), edges(len(x), lanes(self.k) * self.taps), -(-self.k // L)
+        groups, where, t = len(ends) - 1, np.array(ends, np.int64), road.tables.at
+        scratch = Scratch(groups * blocks * self.taps * L, groups * blocks * L, shared=True)
+        sums, biases = scratch.parts
+        biases[...] = 0
+        arrays = address(where), address(x), address(dy), *scratch.addresses(), dbias is not None, self.k, self.taps
+        sizes = bands.reach * frame.wide * L, bands.rows * bands.wide * L
 
         def body(first: int, last: int) -> None:
-            scratch = Scratch(self.splits * self.room, self.room, each * L)
-            for index in range(3):
-                fill(*scratch.piece(index), 0)
-            weight_sums(first, last, *arrays, *numbers, self.tables.at.where, address(RAMP), *scratch.addresses())
+            own = Scratch(*sizes)
+            for index in range(2):
+                fill(*own.piece(index), 0)
+            weight_sums(first, last, *arrays, *frame, *bands, t.cols, t.rows, t.taps, t.turns, *own.addresses())
 
-        share(groups * self.k, body, self._work(n))
-        total = np.add.reduce(sums, axis=0)
-        if not np.isfinite(total[:, : self.taps]).all():
-            self.direct.weight_grad(dy, x, dweight, dbias)
-            return
-        dweight.reshape(self.k, self.taps)[...] = total[:, : self.taps]
+        share(groups * blocks, body, n * self.k * bands.high * bands.wide * (self.taps + 8))
+        total = np.add.reduce(sums.reshape(groups, blocks, self.taps, L), axis=0)
+        dweight.reshape(self.k, self.taps)[...] = total.swapaxes(1, 2).reshape(-1, self.taps)[: self.k]
         if dbias is not None:
-            dbias[...] = total[:, self.taps]
+            dbias[...] = np.add.reduce(biases.reshape(groups, -1), axis=0)[: self.k]

@@ -192,9 +192,7 @@ class Direct:
 
     def input_grad(self, dy: Array, weight: Array, relu: Array | None, dx: Array) -> None:
         """dx from dy; 0 where `relu`, if given, is not positive."""
-        if self._behind is None:
-            self._behind = self._classes()
-        behind = self._behind.tables
+        behind = self.behind().tables
         rows, taps = len(behind.cols) + 1, math.prod(self.window.kernel)  # the last row is for what `kernels_by_tap` writes in excess
         packed = Scratch(self.groups * rows * self.c_width, shared=True).parts[0].reshape(self.groups, rows, self.c_width)
         if self.c_width > self.c:
@@ -202,7 +200,7 @@ class Direct:
         for g in range(self.groups):
             by = address(weight) + 4 * g * self.k * self.c * taps
             kernels_by_tap(by, self.k, self.c, taps, address(packed[g]), behind.at.turns)
-        self._gather(dy, packed, None, 0 if relu is None else 2, relu, dx, self._behind)
+        self._gather(dy, packed, None, 0 if relu is None else 2, relu, dx, self.behind())
 
     def _gather(self, x: Array, weight: Array, bias: Array | None, relu: int, mask: Array | None, y: Array, way: Way) -> None:
         frame, t, k, width = way
@@ -258,6 +256,12 @@ class Direct:
             to_planes(address(total[g]), taps, self.k, self.width, address(dweight) + 4 * g * self.k * taps, t.at.planes)
         if dbias is not None:
             dbias[...] = np.add.reduce(biases, axis=0)[:, : self.k].reshape(-1)
+
+    def behind(self) -> Way:
+        """The way of the gradient of the input, which a network that only predicts does not need."""
+        if self._behind is None:
+            self._behind = self._classes()
+        return self._behind
 
     def _classes(self) -> Way:
         """The gradient of the input: pixel i gets dy[(i + padding − dilation·tap) / stride], for the taps where that is whole."""

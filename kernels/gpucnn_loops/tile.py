@@ -24,6 +24,18 @@ from gpucnn_loops.vector import ARM, I64, ZERO, L, V, at, fma_of, load_at, splat
 
 WIDE = "avx512f" in FEATURES
 ROWS = 6 if "avx2" in FEATURES or ARM else 2  # of a narrow tile
+HIGH = 9 if WIDE else ROWS  # of a tile by lane
+
+
+def _begun(b, mode, place):
+    """A sum in a register, once LLVM has seen it: 0 where mode is 0, else what is at its place."""
+    slot = cgutils.alloca_once(b, V)
+    with b.if_else(b.icmp_signed("==", mode, ir.Constant(I64, 0))) as (fresh, going):
+        with fresh:
+            b.store(ZERO, slot)
+        with going:
+            b.store(load_at(b, place), slot)
+    return slot
 
 
 @intrinsic(prefer_literal=True)
@@ -42,16 +54,7 @@ def tile(typing, Q, W, n, x, rows, cols, w, ws, y, ys, mode):
 
         row = [b.gep(x, [b.load(b.gep(rows, [constant(q)]))]) for q in range(q_count)]
         out = [[b.gep(y, [b.add(b.mul(constant(q), ys), constant(L * v))]) for v in range(w_count)] for q in range(q_count)]
-        sums = [[cgutils.alloca_once(b, V) for _ in range(w_count)] for _ in range(q_count)]  # registers, once LLVM has seen them
-        with b.if_else(b.icmp_signed("==", mode, constant(0))) as (fresh, going):
-            with fresh:
-                for line in sums:
-                    for slot in line:
-                        b.store(ZERO, slot)
-            with going:
-                for line, places in zip(sums, out, strict=True):
-                    for slot, place in zip(line, places, strict=True):
-                        b.store(load_at(b, place), slot)
+        sums = [[_begun(b, mode, place) for place in line] for line in out]
         with cgutils.for_range(b, n, intp=I64) as inner:
             col = b.load(b.gep(cols, [inner.index]))
             lane = b.gep(w, [b.mul(inner.index, ws)])
@@ -67,6 +70,29 @@ def tile(typing, Q, W, n, x, rows, cols, w, ws, y, ys, mode):
 
     i = types.int64
     return types.void(Q, W, i, floats, words, words, floats, i, floats, i, i), code
+
+
+@intrinsic(prefer_literal=True)
+def lane_tile(typing, Q, n, x, rows, cols, w, ws, y, places, mode):
+    """y[places[q] …] (+)= Σ over i < n of x[rows[q] + cols[i] …] · w[i·ws …], lane by lane, for q < Q, which is a literal."""
+
+    def code(c, b, s, args):
+        _, n, x, rows, cols, w, ws, y, places, mode = args
+        rows, out = (
+            [b.gep(base, [b.load(b.gep(table, [ir.Constant(I64, q)]))]) for q in range(Q.literal_value)]
+            for base, table in ((x, rows), (y, places))
+        )
+        sums = [_begun(b, mode, place) for place in out]
+        with cgutils.for_range(b, n, intp=I64) as inner:
+            col, lanes = b.load(b.gep(cols, [inner.index])), load_at(b, b.gep(w, [b.mul(inner.index, ws)]))
+            for row, slot in zip(rows, sums, strict=True):
+                b.store(fma_of(b, load_at(b, b.gep(row, [col])), lanes, b.load(slot)), slot)
+        for slot, place in zip(sums, out, strict=True):
+            store_at(b, b.load(slot), place)
+        return c.get_dummy_value()
+
+    i = types.int64
+    return types.void(Q, i, floats, words, words, floats, i, floats, words, i), code
 
 
 def _wide(m, n, x, rows, cols, w, ws, lanes, y, ys, mode):
@@ -129,6 +155,21 @@ def _narrow(m, n, x, rows, cols, w, ws, lanes, y, ys, mode):
 # A convolution: rows are outputs' places in the image, cols are the taps' offsets. The gradient of its weight: rows are taps, cols are
 # outputs. Winograd's: rows are tiles, cols are channels. A dense layer: rows are outputs, cols are inputs.
 product = loop("i i f* w* w* f* i i f* i i")(_wide if WIDE else _narrow)
+
+
+# As `product`, with a vector of 16 where it reads a number of x, lane by lane: channels that do not meet. y's rows are at `places`.
+@loop("i i f* w* w* f* i f* w* i")
+def product_by_lane(m, n, x, rows, cols, w, ws, y, places, mode):
+    row = 0
+    while row <= m - HIGH:
+        lane_tile(HIGH, n, x, at(rows, row), cols, w, ws, y, at(places, row), mode)
+        row += HIGH
+    while row <= m - 3:
+        lane_tile(3, n, x, at(rows, row), cols, w, ws, y, at(places, row), mode)
+        row += 3
+    while row < m:
+        lane_tile(1, n, x, at(rows, row), cols, w, ws, y, at(places, row), mode)
+        row += 1
 
 
 @functools.cache

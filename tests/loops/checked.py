@@ -101,6 +101,17 @@ def tile(Q: int, W: int, n: int, x: Pointer, rows: Pointer, cols: Pointer, w: Po
         y.array[part] = (0 if mode == 0 else y.array[part]) + numbers @ lanes
 
 
+def lane_tile(
+    Q: int, n: int, x: Pointer, rows: Pointer, cols: Pointer, w: Pointer, ws: int, y: Pointer, places: Pointer, mode: int
+) -> None:
+    for q in range(Q):
+        part = y.part(places[q], 16)
+        total = np.zeros(16) if mode == 0 else y.array[part].astype(np.float64)
+        for i in range(n):
+            total += load(x, rows[q] + cols[i]).astype(np.float64) * load(w, i * ws)
+        y.array[part] = total
+
+
 def at(x: Pointer, i: Any) -> Pointer:
     return Pointer(x.array, x.place + int(i))
 
@@ -115,6 +126,7 @@ INTRINSICS: dict[str, Callable[..., Any]] = {
     "sum16": sum16,
     "turn16": turn16,
     "tile": tile,
+    "lane_tile": lane_tile,
     "spread": lambda x, i: splat(x[i]),
     "load_even": lambda x, i: load(x, i, 32)[::2],
     "pairs": lambda x, i: (load(x, i, 32)[::2], load(x, i, 32)[1::2]),

@@ -34,7 +34,6 @@ DIRECT: list[tuple[Any, ...]] = [
     (1, 1, 3, 3, 2, 2, 2, 1, 2, 3, 1),  # dilation over the image: taps that never touch it
     (2, 2, 40, 40, 3, 3, 3, 1, 1, 1, 1),  # several bands of outputs
     (19, 2, 4, 4, 3, 3, 3, 1, 1, 1, 1),
-    (2, 3, 19, 12, 3, 2, 3, (9, 8), 1, 1, 3),  # depthwise at a stride that would split an image into 72 planes
 ]
 DEPTHWISE: list[tuple[Any, ...]] = [
     (1, 2, 1, 1, 2, 1, 1, 1, 0, 1, 2),
@@ -42,6 +41,9 @@ DEPTHWISE: list[tuple[Any, ...]] = [
     (3, 5, 11, 20, 5, 3, 5, (2, 1), ((1, 0), (2, 3)), 1, 5),
     (17, 3, 9, 8, 3, 2, 3, (1, 3), 2, (3, 2), 3),
     (2, 7, 23, 41, 7, 5, 5, 2, "same", 1, 7),
+    (2, 3, 19, 12, 3, 2, 3, (9, 8), 1, 1, 3),
+    (1, 17, 70, 61, 17, 3, 3, 1, ((3, 0), (1, 2)), 2, 17),  # bands of rows
+    (1, 2, 140, 70, 2, 3, 1, (2, 1), ((0, 3), (0, 0)), 1, 2),
 ]
 WINOGRAD: list[tuple[Any, ...]] = [
     (1, 16, 12, 12, 16, 3, 3, 1, 1, 1, 1),
