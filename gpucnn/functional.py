@@ -19,7 +19,7 @@ from gpucnn.foreign import in_kind
 from gpucnn.layers.base import Array, Shape
 from gpucnn.losses import check_class_labels
 from gpucnn.ops.shapes import normalize_padding, pool_window, transposed_window
-from gpucnn.precision import exact
+from gpucnn.precision import bits
 from gpucnn.signatures import Padding, Size
 from gpucnn.text import shown
 
@@ -65,7 +65,7 @@ def conv2d(
     window = conv_of(x.shape, weight.shape, stride, padding, dilation, groups)
     if rest and rest[0].shape != weight.shape[:1]:
         raise ShapeError(f"bias must have one value for each of the {weight.shape[0]} filters, got shape {rest[0].shape}")
-    return device.ops.conv2d(x, weight, rest[0] if rest else None, window, groups, exact=exact())
+    return device.ops.conv2d(x, weight, rest[0] if rest else None, window, groups, bits=bits())
 
 
 @in_kind
@@ -77,7 +77,7 @@ def conv2d_input_grad(
     shape = four_sizes(input_shape)
     window = conv_of(shape, weight.shape, stride, padding, dilation, groups)
     same_shape("dy", dy, (shape[0], weight.shape[0], *window.output))
-    return device.ops.conv2d_input_grad(dy, weight, window, groups, exact=exact())
+    return device.ops.conv2d_input_grad(dy, weight, window, groups, bits=bits())
 
 
 @in_kind
@@ -89,7 +89,7 @@ def conv2d_weight_grad(
     shape = four_sizes(weight_shape, "weight_shape", "(K, C/groups, R, S)")
     window = conv_of(x.shape, shape, stride, padding, dilation, groups)
     same_shape("dy", dy, (x.shape[0], shape[0], *window.output))
-    return device.ops.conv2d_weight_grad(dy, x, window, groups, exact=exact())
+    return device.ops.conv2d_weight_grad(dy, x, window, groups, bits=bits())
 
 
 @in_kind
@@ -115,7 +115,7 @@ def conv_transpose2d(
     window = transposed_window(x.shape[2:], weight.shape[2:], stride, padding, output_padding, dilation)
     if rest and rest[0].shape != (weight.shape[1] * groups,):
         raise ShapeError(f"bias must have one value for each of the {weight.shape[1] * groups} filters, got shape {rest[0].shape}")
-    y = device.ops.conv2d_input_grad(x, weight, window, groups, exact=exact())
+    y = device.ops.conv2d_input_grad(x, weight, window, groups, bits=bits())
     return device.ops.add_bias(y, rest[0], out=y) if rest else y
 
 
@@ -243,7 +243,7 @@ def dense(x: Array, weight: Array, bias: Array | None = None) -> Array:
         raise ShapeError(f"x has {x.shape[1]} features and weight {weight.shape[1]}: they must be the same")
     if rest and rest[0].shape != weight.shape[:1]:
         raise ShapeError(f"bias must have one value for each of the {weight.shape[0]} outputs, got shape {rest[0].shape}")
-    return device.ops.dense(x, weight, rest[0] if rest else None)
+    return device.ops.dense(x, weight, rest[0] if rest else None, bits=bits())
 
 
 @in_kind

@@ -2,10 +2,12 @@
 
     highest   factors keep float32's 24 bits; tensor cores compute each product as three (gpucnn_kernels/tensor). The default
     high      factors may be rounded to TF32, 11 bits, with sums in float32: a third of the products
-    medium    the same as high. PyTorch may round to bfloat16, 8 bits, but there are no such kernels here
+    medium    factors may be rounded to bfloat16 as well, 8 bits, to nearest, ties to even; sums are still in float32. Tensor cores take
+              half as long for them as for TF32
 
-This affects only convolutions of 32 terms or more on a GPU of compute capability 8.0 or newer. No GPU has confirmed the kernels in TF32, so
-they run only where `gpucnn tune --precision high` has found them correct and fast. On a CPU all products are in float32.
+This affects convolutions and dense layers whose sums have 32 terms or more, on a GPU of compute capability 8.0 or newer. No GPU has
+confirmed the kernels in TF32 and bfloat16, so they run only where `gpucnn tune --precision high` (or medium) has found them correct and
+fast. On a CPU all products are in float32.
 """
 
 from __future__ import annotations
@@ -21,11 +23,13 @@ from gpucnn.text import shown
 __all__ = ["get_float32_matmul_precision", "set_float32_matmul_precision"]
 
 MODES: tuple[Precision, ...] = get_args(Precision)
+_BITS: dict[Precision, int] = {"highest": 24, "high": 11, "medium": 8}
 _setting: Precision = "highest"
 
 
 def set_float32_matmul_precision(precision: Precision) -> None:
-    """Sets the precision of convolutions on tensor cores, in all threads: "highest", "high" or "medium", like PyTorch's function.
+    """Sets the precision of convolutions and dense layers on tensor cores, in all threads: "highest", "high" or "medium",
+    like PyTorch's function.
 
     Layers with a `precision` of their own keep it. Raises ArgumentError for any other value.
     """
@@ -56,9 +60,9 @@ def mode(precision: object) -> Precision:
     return cast(Precision, precision.lower())
 
 
-def exact(own: Precision | None = None) -> bool:
-    """Whether factors keep all bits in a layer whose own mode is `own`."""
-    return (own or _setting) == "highest"
+def bits(own: Precision | None = None) -> int:
+    """What factors keep of a float32's 24 bits, at least, in a layer whose own mode is `own`."""
+    return _BITS[own or _setting]
 
 
 def note_of(precision: str, kind: str) -> str | None:
@@ -68,7 +72,10 @@ def note_of(precision: str, kind: str) -> str | None:
         return None
     if kind == "cpu":
         return f"precision {name} changes nothing on a CPU, where all products are in float32"
-    return f"precision {name} changes only the convolutions for which gpucnn tune --precision {name} has found a faster kernel on this GPU"
+    return (
+        f"precision {name} changes only the convolutions and dense layers for which gpucnn tune --precision {name} has found a faster "
+        "kernel on this GPU"
+    )
 
 
 class InPrecision:

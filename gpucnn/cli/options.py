@@ -27,8 +27,8 @@ Precision = Annotated[
     str,
     typer.Option(
         metavar="MODE",
-        help=f"How exact convolutions are on a GPU's tensor cores: {', '.join(MODES)}. high and medium allow factors rounded to 11 bits "
-        "(TF32); on a CPU nothing changes.",
+        help=f"How exact convolutions and dense layers are on a GPU's tensor cores: {', '.join(MODES)}. high allows factors rounded to "
+        "11 bits (TF32), medium to 8 (bfloat16); on a CPU nothing changes.",
     ),
 ]
 ModelFile = Annotated[

@@ -67,7 +67,7 @@ def profile(
         ),
     ] = None,
     precision: Annotated[
-        str, typer.Option(metavar="MODE", help=f"How exact convolutions are on tensor cores: {', '.join(MODES)}.")
+        str, typer.Option(metavar="MODE", help=f"How exact convolutions and dense layers are on tensor cores: {', '.join(MODES)}.")
     ] = "highest",
     device: Annotated[
         str, typer.Option(metavar="NAME", help=f"{', '.join(DEVICES)}; auto is the GPU, cpu measures the CPU's operations.")

@@ -28,7 +28,9 @@ def tune(
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(parser=whole, metavar="N", help="Images in a step.")] = 128,
-    precision: Annotated[str, typer.Option(metavar="MODE", help=f"Tune convolutions in this mode: {', '.join(MODES)}.")] = "highest",
+    precision: Annotated[
+        str, typer.Option(metavar="MODE", help=f"Tune convolutions and dense layers in this mode: {', '.join(MODES)}.")
+    ] = "highest",
     forget: Annotated[bool, typer.Option("--forget", help="Delete the results for this GPU, and measure nothing.")] = False,
 ) -> None:
     """Measure all kernels for each operation of a training step, and remember those clearly faster than the default choice.

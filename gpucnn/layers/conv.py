@@ -14,7 +14,7 @@ from gpucnn.layers.beside import beside
 from gpucnn.layers.parameter import Parameter, gradients
 from gpucnn.ops.cpu.conv import scratch
 from gpucnn.ops.shapes import Window, conv_window, normalize_padding
-from gpucnn.precision import InPrecision, exact
+from gpucnn.precision import InPrecision, bits
 from gpucnn.signatures import ActivationName, Padding, Precision, Size
 
 __all__ = ["Conv2D", "Convolution2D"]
@@ -109,18 +109,18 @@ class Conv2D(InPrecision, Layer):
         if training:
             self._x = x
         bias, relu = self.bias.value if self.bias else None, self.activation == "relu"
-        return self.device.ops.conv2d(x, self.weight.value, bias, self.window, self.groups, relu=relu, out=out, exact=exact(self.precision))
+        return self.device.ops.conv2d(x, self.weight.value, bias, self.window, self.groups, relu=relu, out=out, bits=bits(self.precision))
 
     def _backward(self, dy: Array, input_grad: bool, relu: bool = False) -> Array | None:
         ops, x = self.device.ops, self._x
         with beside(input_grad) as apart:
             if not self.frozen:
                 with apart, gradients(self.weight, self.bias) as (out, dbias):
-                    ops.conv2d_weight_grad(dy, x, self.window, self.groups, out=out, dbias=dbias, exact=exact(self.precision))
+                    ops.conv2d_weight_grad(dy, x, self.window, self.groups, out=out, dbias=dbias, bits=bits(self.precision))
             if not input_grad:
                 return None
             relu_output = x if relu else None
-            return ops.conv2d_input_grad(dy, self.weight.value, self.window, self.groups, relu=relu_output, exact=exact(self.precision))
+            return ops.conv2d_input_grad(dy, self.weight.value, self.window, self.groups, relu=relu_output, bits=bits(self.precision))
 
     def forget(self) -> None:
         super().forget()

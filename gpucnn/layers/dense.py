@@ -11,13 +11,17 @@ from gpucnn.layers.base import Array, Cost, Layer, Shape
 from gpucnn.layers.beside import beside
 from gpucnn.layers.conv import weight_initializer
 from gpucnn.layers.parameter import Parameter, gradients
-from gpucnn.signatures import ActivationName
+from gpucnn.precision import InPrecision, bits
+from gpucnn.signatures import ActivationName, Precision
 
 __all__ = ["Dense"]
 
 
-class Dense(Layer):
-    """y = x·weightᵀ + bias: (features,) → (units,). The weight is (units, features)."""
+class Dense(InPrecision, Layer):
+    """y = x·weightᵀ + bias: (features,) → (units,). The weight is (units, features).
+
+    precision: that of its products, if not what `set_float32_matmul_precision` has set.
+    """
 
     fuses_relu = True
     takes_relu_grad = True
@@ -29,11 +33,13 @@ class Dense(Layer):
         activation: ActivationName | None = None,
         use_bias: bool = True,
         initializer: Given | None = None,
+        precision: Precision | None = None,
     ) -> None:
         super().__init__(activation)
         self.units = integer(units, "units", 1)
         self.use_bias = flag(use_bias, "use_bias")
         self.initializer = weight_initializer(initializer, activation)
+        self.precision = precision
         self._x: Array | None = None
 
     def settings(self) -> dict[str, Any]:
@@ -42,6 +48,7 @@ class Dense(Layer):
             "activation": self.activation,
             "use_bias": self.use_bias,
             "initializer": self.initializer,
+            **({} if self.precision is None else {"precision": self.precision}),
         }
 
     def _build(self, input_shape: Shape) -> Shape:
@@ -56,15 +63,17 @@ class Dense(Layer):
         if training:
             self._x = x
         bias = self.bias.value if self.bias else None
-        return self.device.ops.dense(x, self.weight.value, bias, relu=self.activation == "relu")
+        return self.device.ops.dense(x, self.weight.value, bias, relu=self.activation == "relu", bits=bits(self.precision))
 
     def _backward(self, dy: Array, input_grad: bool, relu: bool = False) -> Array | None:
         ops, x = self.device.ops, self._x
         with beside(input_grad) as apart:
             if not self.frozen:
                 with apart, gradients(self.weight, self.bias) as (out, dbias):
-                    ops.dense_weight_grad(dy, x, out=out, dbias=dbias)
-            return ops.dense_input_grad(dy, self.weight.value, relu=x if relu else None) if input_grad else None
+                    ops.dense_weight_grad(dy, x, out=out, dbias=dbias, bits=bits(self.precision))
+            if not input_grad:
+                return None
+            return ops.dense_input_grad(dy, self.weight.value, relu=x if relu else None, bits=bits(self.precision))
 
     def forward_with_loss(self, x: Array, loss: Any, labels: Array, training: bool = True) -> tuple[Array, Array, Array] | None:
         # A class derived from this one may do something else.

@@ -12,7 +12,7 @@ from gpucnn.layers.conv import Conv2D
 from gpucnn.layers.parameter import gradients
 from gpucnn.layers.pool import MaxPool2D
 from gpucnn.layers.stage import ALONE, Stage
-from gpucnn.precision import exact
+from gpucnn.precision import bits
 
 
 def stages(layers: Sequence[Layer]) -> list[Stage]:
@@ -55,7 +55,7 @@ class ConvReluMaxPool:
         conv, ops = self.conv, self.conv.device.ops
         bias = conv.bias.value if conv.bias else None
         y, indices = ops.conv2d_relu_max_pool2d(
-            x, conv.weight.value, bias, conv.window, self.pool.window, conv.groups, out=out, exact=exact(conv.precision)
+            x, conv.weight.value, bias, conv.window, self.pool.window, conv.groups, out=out, bits=bits(conv.precision)
         )
         if training:
             self._kept = (x, y, indices)
@@ -72,16 +72,16 @@ class ConvReluMaxPool:
                 return None
             with gradients(conv.weight, conv.bias) as (out, dbias):
                 ops.conv2d_relu_max_pool2d_weight_grad(
-                    dy, indices, x, window, pool_window, groups, relu=relu, out=out, dbias=dbias, exact=exact(conv.precision)
+                    dy, indices, x, window, pool_window, groups, relu=relu, out=out, dbias=dbias, bits=bits(conv.precision)
                 )
             return None
         dconv = ops.max_pool2d_grad(dy, indices, pool_window, relu=relu)
         with beside() as apart:
             if not conv.frozen:
                 with apart, gradients(conv.weight, conv.bias) as (out, dbias):
-                    ops.conv2d_weight_grad(dconv, x, window, groups, out=out, dbias=dbias, exact=exact(conv.precision))
+                    ops.conv2d_weight_grad(dconv, x, window, groups, out=out, dbias=dbias, bits=bits(conv.precision))
             relu_output = x if plan.takes_relu else None
-            return ops.conv2d_input_grad(dconv, conv.weight.value, window, groups, relu=relu_output, exact=exact(conv.precision))
+            return ops.conv2d_input_grad(dconv, conv.weight.value, window, groups, relu=relu_output, bits=bits(conv.precision))
 
     def forget(self) -> None:
         self._kept = None

@@ -14,7 +14,7 @@ from gpucnn.layers.conv import check_image, weight_initializer
 from gpucnn.layers.parameter import Parameter, gradients
 from gpucnn.ops.cpu.conv import scratch
 from gpucnn.ops.shapes import Window, normalize_padding, transposed_window
-from gpucnn.precision import InPrecision, exact
+from gpucnn.precision import InPrecision, bits
 from gpucnn.signatures import ActivationName, Padding, Precision, Size
 
 __all__ = ["Conv2DTranspose", "ConvTranspose2D"]
@@ -83,7 +83,7 @@ class ConvTranspose2D(InPrecision, Layer):
         if training:
             self._x = x
         ops, relu = self.device.ops, self.activation == "relu"
-        y = ops.conv2d_input_grad(x, self.weight.value, self.window, self.groups, exact=exact(self.precision))
+        y = ops.conv2d_input_grad(x, self.weight.value, self.window, self.groups, bits=bits(self.precision))
         if self.bias:
             return ops.add_bias(y, self.bias.value, relu=relu, out=y)
         return ops.relu(y, out=y) if relu else y
@@ -93,12 +93,12 @@ class ConvTranspose2D(InPrecision, Layer):
         with beside(input_grad) as apart:
             if not self.frozen:
                 with apart, gradients(self.weight, self.bias) as (dweight, dbias):
-                    ops.conv2d_weight_grad(self._x, dy, self.window, self.groups, out=dweight, exact=exact(self.precision))
+                    ops.conv2d_weight_grad(self._x, dy, self.window, self.groups, out=dweight, bits=bits(self.precision))
                     if dbias is not None:
                         ops.bias_grad(dy, out=dbias)
             if not input_grad:
                 return None
-            return ops.conv2d(dy, self.weight.value, None, self.window, self.groups, exact=exact(self.precision))
+            return ops.conv2d(dy, self.weight.value, None, self.window, self.groups, bits=bits(self.precision))
 
     def forget(self) -> None:
         super().forget()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from gpucnn.precision import exact
+from gpucnn.precision import bits
 
 
 def compile_ahead(model: Any, key: Hashable, step: Callable[[], object]) -> None:
@@ -15,7 +15,7 @@ def compile_ahead(model: Any, key: Hashable, step: Callable[[], object]) -> None
     if model.device.xp.__name__ == "cupy":
         from gpucnn.ops.cuda._ahead import compile_for  # not at the top: it needs Numba
 
-        compile_for(model, (key, exact(), id(model.buffers)), step)
+        compile_for(model, (key, bits(), id(model.buffers)), step)
 
 
 def as_in_batches_of(size: int, model: Any) -> AbstractContextManager[None]:

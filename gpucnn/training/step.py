@@ -15,7 +15,7 @@ from gpucnn.layers.base import Array
 from gpucnn.layers.beside import beside
 from gpucnn.losses import Loss
 from gpucnn.optimizers import Optimizer
-from gpucnn.precision import exact
+from gpucnn.precision import bits
 from gpucnn.surroundings import flag
 from gpucnn.text import bytes_text, first_line
 from gpucnn.training.ahead import as_in_batches_of, compile_ahead
@@ -126,7 +126,7 @@ class TrainingStep:
     def run(self, feed: Feed, size: int) -> None:
         """One step on the next batch of the feed, which has `size` examples. After a NaN or infinite loss nothing is updated any more."""
         try:
-            key = id(feed), size, feed.key(size), exact()
+            key = id(feed), size, feed.key(size), bits()
             if key not in self._prepared:
                 self._prepared.add(key)
                 self.prepare(feed, size)

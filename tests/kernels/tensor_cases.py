@@ -1,4 +1,4 @@
-"""Convolutions on which kernels on tensor cores are tried, and numbers as TF32 has them.
+"""Convolutions on which kernels on tensor cores are tried, and numbers as TF32 and bfloat16 have them.
 
 Whole blocks of channels and ragged ones, strides, dilation, groups, padding on one side, tiles that are half empty.
 """
@@ -11,6 +11,8 @@ import numpy as np
 from kernel_harness import normal
 
 from gpucnn.ops.shapes import conv_window
+from gpucnn_kernels.core.problem import BFLOAT16, FLOAT32, TF32
+from gpucnn_kernels.tensor.parts import ENDING
 
 SHAPES = {  # images, channels, size, filters, kernel, stride, padding, dilation, groups
     "whole": (2, 32, (8, 9), 40, (3, 3), 1, 1, 1, 1),
@@ -30,7 +32,17 @@ def case(name: str) -> tuple[Any, ...]:
     return window, groups, x, normal(2, k, c // groups, *kernel), normal(3, k), normal(4, n, k, *window.output)
 
 
-def rounded(array: Any) -> Any:
-    """An array in float64 with its numbers rounded to TF32: to 11 bits, ties away from zero (PTX ISA, cvt.rna)."""
-    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
-    return ((bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32).astype(np.float64)
+def kept(variant: str) -> int:
+    """The bits that a variant's factors keep, by its name."""
+    return next((bits for bits, ending in ENDING.items() if ending and variant.endswith(ending)), FLOAT32)
+
+
+def rounded(array: Any, bits: int = TF32) -> Any:
+    """An array in float64 with its numbers rounded to TF32, 11 bits, ties away from zero (PTX ISA, cvt.rna), or to bfloat16, 8 bits, ties
+    to even; 24 bits are all."""
+    numbers = np.ascontiguousarray(array, np.float32).view(np.uint32)
+    if bits == TF32:
+        numbers = (numbers + np.uint32(0x1000)) & np.uint32(0xFFFFE000)
+    elif bits == BFLOAT16:
+        numbers = (numbers + np.uint32(0x7FFF) + (numbers >> np.uint32(16) & np.uint32(1))) & np.uint32(0xFFFF0000)
+    return numbers.view(np.float32).astype(np.float64)

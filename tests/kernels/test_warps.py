@@ -11,18 +11,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from tensor_cases import rounded as rounded_to
 
 from gpucnn.ops.shapes import conv_window
 from gpucnn_kernels.choose import problems, select
 from gpucnn_kernels.choose.variants import VARIANTS
 from gpucnn_kernels.conv import tensor
+from gpucnn_kernels.core.problem import BFLOAT16, KINDS, TF32
 from gpucnn_kernels.tensor import fragments as lie
+from gpucnn_kernels.tensor.parts import ENDING, parts_of
 from gpucnn_kernels.tensor.warps import WarpTile
 from gpucnn_kernels.tensor.warps_grad import WarpGradTile
+from tolerances import check
 
 Array = npt.NDArray[np.float32]
-TILES = [WarpTile(64), WarpTile(64, parts=1), WarpTile(128)]
-each_tile = pytest.mark.parametrize("tile", TILES, ids=lambda tile: f"{tile.BM}x{tile.BN}-{tile.parts}")
+TILES = [WarpTile(64), WarpTile(64, TF32), WarpTile(128)]
+PAIRS = [WarpTile(64, BFLOAT16), WarpTile(128, BFLOAT16)]
+each_tile = pytest.mark.parametrize("tile", TILES, ids=lambda tile: f"{tile.BM}x{tile.BN}-{tile.bits}")
 LANES = range(32)
 
 
@@ -55,7 +60,7 @@ def test_a_lies_as_lanes_read_it(tile: WarpTile) -> None:
 
 @each_tile
 def test_b_lies_as_lanes_read_it(tile: WarpTile) -> None:
-    BN, parts = tile.BN, tile.parts
+    BN, parts = tile.BN, parts_of(tile.bits)
     words = {
         (column, depth, part): lie.b_word(BN, parts, column, depth, part)
         for column in range(BN)
@@ -69,6 +74,37 @@ def test_b_lies_as_lanes_read_it(tile: WarpTile) -> None:
             depth, column = lie.b_place(lane, register)
             number, part = (pair, half) if parts == 2 else (2 * pair + half, 0)
             assert words[8 * number + column, 8 * k + depth, part] == first + 2 * half + register
+
+
+def test_lanes_hold_every_number_once_in_bfloat16() -> None:
+    """And of a those that they hold of two products in TF32."""
+    for place, registers, size in ((lie.a_pair, 4, (16, 16)), (lie.b_pair, 2, (16, 8))):
+        places = [place(lane, register, half) for lane in LANES for register in range(registers) for half in range(2)]
+        assert sorted(places) == list(itertools.product(*map(range, size)))
+    for lane in LANES:
+        own = {lie.a_pair(lane, register, half) for register in range(4) for half in range(2)}
+        assert own == {(row, depth + k) for row, depth in (lie.a_place(lane, register) for register in range(4)) for k in (0, 8)}
+        # The kernel packs registers 0 and 2, then 1 and 3, of the first product, and then of the second.
+        for register, half in itertools.product(range(4), range(2)):
+            row, depth = lie.a_place(lane, register % 2 + 2 * half)
+            assert lie.a_pair(lane, register, half) == (row, depth + register // 2 * 8)
+        for register, half in itertools.product(range(2), range(2)):
+            depth, column = lie.b_place(lane, half)
+            assert lie.b_pair(lane, register, half) == (depth + register * 8, column)
+
+
+@pytest.mark.parametrize("tile", PAIRS, ids=lambda tile: f"{tile.BM}x{tile.BN}")
+def test_b_lies_as_lanes_read_it_in_bfloat16(tile: WarpTile) -> None:
+    firsts = [lie.first_of_pair(number) for number in range(tile.BK // 2)]
+    assert sorted([*firsts, *(depth + 4 for depth in firsts)]) == list(range(tile.BK))
+    words = {(column, depth): lie.b_pair_word(tile.BN, column, depth) for column in range(tile.BN) for depth in firsts}
+    assert sorted(words.values()) == list(range(tile.BN * tile.BK // 2))
+    for k, pair, lane in itertools.product(range(tile.BK // 16), range(tile.BN // 16), LANES):
+        first = k * tile.BN * 8 + pair * lie.WORDS + lie.b_read(lane)
+        for number, register in itertools.product(range(2), range(2)):
+            (depth, column), (upper, same) = (lie.b_pair(lane, register, half) for half in range(2))
+            assert (upper, same) == (depth + 4, column)
+            assert words[16 * pair + 8 * number + column, 16 * k + depth] == first + 2 * number + register
 
 
 @each_tile
@@ -110,8 +146,8 @@ def test_what_threads_copy_for_the_gradient_of_the_weight() -> None:
 
 def test_stages_fit_twice_on_every_chip() -> None:
     for both in tensor.WARPS.values():
-        for tile, parts in itertools.product(both, (1, 2)):
-            one, table = replace(tile, parts=parts), 1024  # the gradient of the weight has one
+        for tile, bits in itertools.product(both, KINDS):
+            one, table = replace(tile, bits=bits), 1024  # the gradient of the weight has one
             assert one.stages >= 3 and one.blocks_per_sm * (one.shared + 1024 + (table if tile is both[1] else 0)) <= 100 << 10
 
 
@@ -162,6 +198,48 @@ def by_warps(a: Array, b: Array, parts: int) -> Array:
     for lane, register in np.ndindex(sums.shape):
         result[lie.c_place(lane, register)] = sums[lane, register]
     return result
+
+
+def mma_in_bfloat16(a: Array, b: Array, c: Array) -> Array:
+    """One instruction on registers: a (32, 4, 2), b (32, 2, 2), c (32, 4), of which a and b are exact in bfloat16."""
+    A, B, C = np.zeros((16, 16)), np.zeros((16, 8)), np.zeros((16, 8))
+    for array, held, place in ((A, a, lie.a_pair), (B, b, lie.b_pair)):
+        for lane, register, half in np.ndindex(held.shape):
+            array[place(lane, register, half)] = held[lane, register, half]
+    for lane, register in np.ndindex(c.shape):
+        C[lie.c_place(lane, register)] = c[lane, register]
+    result = cut(C + A @ B)
+    return np.array([[result[lie.c_place(lane, register)] for register in range(4)] for lane in LANES], np.float32)
+
+
+def by_warps_in_bfloat16(a: Array, b: Array) -> Array:
+    """a (16, K) · b (K, 8), sums taken out every 16 terms."""
+    a, b = (np.float32(rounded_to(each, BFLOAT16)) for each in (a, b))
+    sums = np.zeros((32, 4), np.float32)
+    for k in range(0, a.shape[1], 16):
+        x, y = np.zeros((32, 4, 2), np.float32), np.zeros((32, 2, 2), np.float32)
+        for lane, register, half in np.ndindex(x.shape):
+            row, depth = lie.a_pair(lane, register, half)
+            x[lane, register, half] = a[row, k + depth]
+        for lane, register, half in np.ndindex(y.shape):
+            depth, column = lie.b_pair(lane, register, half)
+            y[lane, register, half] = b[k + depth, column]
+        sums = sums + mma_in_bfloat16(x, y, np.zeros((32, 4), np.float32))
+    result = np.zeros((16, 8), np.float32)
+    for lane, register in np.ndindex(sums.shape):
+        result[lie.c_place(lane, register)] = sums[lane, register]
+    return result
+
+
+@pytest.mark.parametrize("depth", [32, 576])
+def test_sums_of_bfloat16_are_those_of_float32(depth: int) -> None:
+    """Once factors are rounded nothing more is lost than in a float32's sum."""
+    random = np.random.default_rng(2)
+    a, b = normal(random, 16, depth), normal(random, depth, 8)
+    wide = [rounded_to(each, BFLOAT16) for each in (a, b)]
+    exact, magnitude = wide[0] @ wide[1], np.abs(wide[0]) @ np.abs(wide[1])
+    check(by_warps_in_bfloat16(a, b), exact, magnitude=magnitude, terms=depth, direction="forward")
+    assert np.abs(exact - np.float64(a) @ np.float64(b)).max() > 2.0**-10, "what rounding costs would be seen"
 
 
 def normal(random: Any, *shape: int) -> Array:
@@ -227,11 +305,11 @@ needs_instructions = pytest.mark.skipif(tensor.PLAIN, reason="the simulator has 
 def test_they_are_there_from_ampere_on_and_never_chosen_by_the_rules(chip: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPUCNN_TUNED", "none")
     with select.for_chip(108, capability=CHIPS[chip]):
-        for operation, exact in itertools.product(OPERATIONS, (True, False)):
-            problem = operation(*BIG, exact=exact)
+        for operation, bits in itertools.product(OPERATIONS, KINDS):
+            problem = operation(*BIG, bits=bits)
             there = {name for name in select.variants(problem) if name.startswith("mma")}
-            twins = {f"{name}-tf32" for name in tensor.WARPS} if not exact else set()
-            assert there == (set() if chip == "T4" else {*tensor.WARPS, *twins})
+            all_kinds = {name + ENDING[kept] for name in tensor.WARPS for kept in KINDS if kept >= bits}
+            assert there == (set() if chip == "T4" else all_kinds)
             assert select.choose(problem).name.startswith("tensor" if chip == "H100" else "tile")
             for name in there:
                 with select.override({problem.operation: name}):
@@ -254,5 +332,5 @@ def test_a_weight_of_nothing_is_what_keeps_them_back() -> None:
     for make in OPERATIONS:
         problem = make(*BIG)
         found = [variant for variant in VARIANTS[problem.operation] if variant.name.startswith("mma")]
-        assert len(found) == 2 * len(tensor.WARPS)
+        assert len(found) == len(KINDS) * len(tensor.WARPS)
         assert all(variant.weigh(problem, select.Chip("", 108, (8, 0)))[0] == 0 for variant in found)

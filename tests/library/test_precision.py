@@ -14,7 +14,7 @@ from gpucnn import functional as F
 from gpucnn.device import Device
 from gpucnn.errors import ArgumentError
 from gpucnn.ops import cpu
-from gpucnn.precision import MODES, exact, using
+from gpucnn.precision import MODES, bits, using
 
 
 @pytest.fixture(autouse=True)
@@ -24,10 +24,10 @@ def _as_it_was() -> Iterator[None]:
 
 
 def test_the_setting_has_pytorchs_names() -> None:
-    assert gc.get_float32_matmul_precision() == "highest" and exact()
-    for name in MODES:
+    assert gc.get_float32_matmul_precision() == "highest" and bits() == 24
+    for name, kept in zip(MODES, (24, 11, 8), strict=True):
         gc.set_float32_matmul_precision(name)
-        assert gc.get_float32_matmul_precision() == name and exact() == (name == "highest")
+        assert gc.get_float32_matmul_precision() == name and bits() == kept == bits(name) and bits("high") == 11
     gc.set_float32_matmul_precision("HIGH")  # type: ignore[arg-type]
     assert gc.get_float32_matmul_precision() == "high"
 
@@ -46,25 +46,25 @@ def test_the_setting_is_what_it_was_after_an_error() -> None:
 
 
 class Listening:
-    """The CPU's operations, which note what they were told of exactness."""
+    """The CPU's operations, which note how many bits they were told to keep."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[str, bool]] = []
+        self.told: list[tuple[str, int]] = []
 
     def __getattr__(self, name: str) -> Any:
         operation = getattr(cpu, name)
 
         def run(*arguments: Any, **more: Any) -> Any:
-            if name.startswith("conv2d"):
-                self.told.append((name, more["exact"]))
+            if name.startswith(("conv2d", "dense")):
+                self.told.append((name, more["bits"]))
             return operation(*arguments, **more)
 
         return run
 
 
-def told(layers: list[gc.Layer]) -> list[tuple[str, bool]]:
+def told(layers: list[gc.Layer], own: Any = None) -> list[tuple[str, int]]:
     """What the operations of a step of these layers are told."""
-    model = gc.Sequential(*layers, gc.Flatten(), gc.Dense(3)).build((2, 8, 8), seed=0, device="cpu")
+    model = gc.Sequential(*layers, gc.Flatten(), gc.Dense(3, precision=own)).build((2, 8, 8), seed=0, device="cpu")
     ops = Listening()
     device = Device("cpu", "CPU", np, ops)  # type: ignore[arg-type]
     for layer in model.layers:
@@ -74,9 +74,9 @@ def told(layers: list[gc.Layer]) -> list[tuple[str, bool]]:
     return ops.told
 
 
-@pytest.mark.parametrize("own", [None, "highest", "high"])
+@pytest.mark.parametrize("own", [None, "highest", "high", "medium"])
 @pytest.mark.parametrize("setting", ["highest", "medium"])
-def test_every_convolution_of_a_step_is_told(setting: Any, own: Any) -> None:
+def test_every_product_of_a_step_is_told(setting: Any, own: Any) -> None:
     gc.set_float32_matmul_precision(setting)
     layers = [
         gc.Conv2D(4, 3, precision=own),
@@ -84,14 +84,20 @@ def test_every_convolution_of_a_step_is_told(setting: Any, own: Any) -> None:
         gc.Conv2D(4, 3, padding=1, activation="relu", precision=own),
         gc.MaxPool2D(2),
     ]
-    found = told(layers)
-    assert {name for name, _ in found} >= {"conv2d", "conv2d_input_grad", "conv2d_weight_grad", "conv2d_relu_max_pool2d"}
-    assert {exact for _, exact in found} == {(own or setting) == "highest"}
+    found = told(layers, own)
+    dense = {"dense", "dense_input_grad", "dense_weight_grad"}
+    assert {name for name, _ in found} >= dense | {
+        "conv2d",
+        "conv2d_input_grad",
+        "conv2d_weight_grad",
+        "conv2d_relu_max_pool2d",
+    }
+    assert {kept for _, kept in found} == {bits(own or setting)}
 
 
 def test_the_gradient_of_a_first_layer_is_told_too() -> None:
     found = dict(told([gc.Conv2D(4, 3, activation="relu", precision="high"), gc.MaxPool2D(2)]))
-    assert found == {"conv2d_relu_max_pool2d": False, "conv2d_relu_max_pool2d_weight_grad": False}
+    assert found["conv2d_relu_max_pool2d"] == found["conv2d_relu_max_pool2d_weight_grad"] == 11
 
 
 def test_functions_take_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,17 +110,19 @@ def test_functions_take_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
         F.conv2d_input_grad(dy, weight, x.shape)
         F.conv2d_weight_grad(dy, x, weight.shape)
         F.conv_transpose2d(x, weight)
+        F.dense(x[0, 0], weight[0, 0, :, :].repeat(2, 1)[:, :5])
     F.conv2d(x, weight)
-    assert [exact for _, exact in ops.told] == [False] * 4 + [True]
+    assert [kept for _, kept in ops.told] == [11] * 5 + [24]
 
 
 def test_a_layer_keeps_its_own_through_config_and_file(tmp_path: Any) -> None:
     layer = gc.Conv2D(4, 3, precision="high")
     assert "precision='high'" in repr(layer) and layer.config()["precision"] == "high"
-    assert "precision" not in gc.Conv2D(4, 3).config()
-    model = gc.Sequential(layer, gc.Flatten(), gc.Dense(3)).build((2, 8, 8), seed=0, device="cpu")
+    assert "precision" not in gc.Conv2D(4, 3).config() and "precision" not in gc.Dense(4).config()
+    model = gc.Sequential(layer, gc.Flatten(), gc.Dense(3, precision="medium")).build((2, 8, 8), seed=0, device="cpu")
     model.save(tmp_path / "m.safetensors")
-    assert gc.load(tmp_path / "m.safetensors").layers[0].precision == "high"
+    read = gc.load(tmp_path / "m.safetensors").layers
+    assert (read[0].precision, read[2].precision) == ("high", "medium")
     layer.precision = "medium"
     assert layer.precision == "medium"
     with pytest.raises(ArgumentError, match="precision must be one of"):

@@ -273,11 +273,12 @@ def test_a_barrier_holds_everyone_up() -> None:
     assert found.waited["barrier"] >= HOPPER.barrier - 1
 
 
-def test_products_on_tensor_cores() -> None:
+@pytest.mark.parametrize("name", ["64x64x8.F32.TF32", "64x64x16.F32.BF16"])
+def test_products_on_tensor_cores(name: str) -> None:
     """Two products of 64 × 64 × 8 are 64 columns each; waiting for both takes their time and the last one's latency."""
     code = program(
-        ("HGMMA.64x64x8.F32.TF32 R24, R84, gdesc[UR4], R24", 1),
-        ("HGMMA.64x64x8.F32.TF32 R24, R84, gdesc[UR4], R24, gsb0", 1),
+        (f"HGMMA.{name} R24, R84, gdesc[UR4], R24", 1),
+        (f"HGMMA.{name} R24, R84, gdesc[UR4], R24, gsb0", 1),
         ("WARPGROUP.DEPBAR.LE gsb0, 0x0", 1),
         ("FADD R0, R24, R24", 1),
         ("EXIT", 1),
@@ -285,10 +286,12 @@ def test_products_on_tensor_cores() -> None:
     assert run(code).cycles == 2 * 64 / HOPPER.tensor + HOPPER.tensor_latency + 1
 
 
+@pytest.mark.parametrize("name", ["1688.F32.TF32", "16816.F32.BF16"])
 @pytest.mark.parametrize(("arch", "cycles"), [("sm_80", 8), ("sm_89", 32), ("sm_90", 8 / (2 * 0.62))])
-def test_products_of_warps(arch: str, cycles: float) -> None:
-    """By peaks in TF32: 128 FMAs a cycle in a quarter of an A100, as many as in float32 on consumer chips, and not all of Hopper's."""
-    code = program(*[("HMMA.1688.F32.TF32 R4, R8, R12, R4", 1)] * 10, ("EXIT", 1))
+def test_products_of_warps(arch: str, cycles: float, name: str) -> None:
+    """By peaks in TF32: 128 FMAs a cycle in a quarter of an A100, as many as in float32 on consumer chips, and not all of Hopper's. Twice
+    the depth in bfloat16 takes as long."""
+    code = program(*[(f"HMMA.{name} R4, R8, R12, R4", 1)] * 10, ("EXIT", 1))
     assert run(code, units=units_of(ARCHITECTURES[arch])).cycles == pytest.approx(10 * cycles + HOPPER.tensor_latency, abs=1)
 
 

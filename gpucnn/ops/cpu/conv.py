@@ -31,11 +31,11 @@ def conv2d(
     *,
     relu: bool = False,
     out: Array | None = None,
-    exact: bool = True,
+    bits: int = 24,
 ) -> Array:
     """y[n, k, p, q] = Σ over c, r, s of weight[k, c, r, s] · x[n, c, p·stride + r·dilation − padding, …], plus bias, then ReLU.
 
-    exact: whether factors keep all their bits, in the gradients too; on the CPU they always do.
+    bits: what factors keep at least of a float32's bits, in the gradients too; on the CPU they always keep all.
     """
     n, c, k = *x.shape[:2], weight.shape[0]
     y = np.empty((n, k, *window.output), x.dtype) if out is None else out
@@ -72,7 +72,7 @@ def conv2d_input_grad(
     *,
     relu: Array | None = None,
     out: Array | None = None,
-    exact: bool = True,
+    bits: int = 24,
 ) -> Array:
     """dx (N, C, H, W): the gradient of `conv2d` with respect to x, given that of y.
 
@@ -107,7 +107,7 @@ def conv2d_weight_grad(
     *,
     out: Array | None = None,
     dbias: Array | None = None,
-    exact: bool = True,
+    bits: int = 24,
 ) -> Array:
     """dweight (K, C/groups, R, S): the gradient of `conv2d` with respect to weight, given that of y; writes `bias_grad` to `dbias` if
     given."""

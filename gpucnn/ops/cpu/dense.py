@@ -11,8 +11,11 @@ from gpucnn.ops.cpu.conv import bias_grad
 __all__ = ["dense", "dense_input_grad", "dense_weight_grad"]
 
 
-def dense(x: Array, weight: Array, bias: Array | None = None, *, relu: bool = False, out: Array | None = None) -> Array:
-    """y = x·weightᵀ + bias, then max(y, 0) if `relu`."""
+def dense(x: Array, weight: Array, bias: Array | None = None, *, relu: bool = False, out: Array | None = None, bits: int = 24) -> Array:
+    """y = x·weightᵀ + bias, then max(y, 0) if `relu`.
+
+    bits: what factors keep at least of a float32's bits, in the gradients too; on the CPU they always keep all.
+    """
     y = matmul(x, weight.T, np.empty((x.shape[0], weight.shape[0]), x.dtype) if out is None else out)
     if bias is not None:
         y += bias
@@ -21,13 +24,13 @@ def dense(x: Array, weight: Array, bias: Array | None = None, *, relu: bool = Fa
     return y
 
 
-def dense_input_grad(dy: Array, weight: Array, *, relu: Array | None = None, out: Array | None = None) -> Array:
+def dense_input_grad(dy: Array, weight: Array, *, relu: Array | None = None, out: Array | None = None, bits: int = 24) -> Array:
     """dx (N, C) = dy·weight. relu: x, if a ReLU produced it; then dx is 0 where x is not positive."""
     dx = matmul(dy, weight, np.empty((dy.shape[0], weight.shape[1]), dy.dtype) if out is None else out)
     return dx if relu is None else relu_grad(dx, relu, out=dx)
 
 
-def dense_weight_grad(dy: Array, x: Array, *, out: Array | None = None, dbias: Array | None = None) -> Array:
+def dense_weight_grad(dy: Array, x: Array, *, out: Array | None = None, dbias: Array | None = None, bits: int = 24) -> Array:
     """dweight (K, C) = dyᵀ·x. Writes `bias_grad` to `dbias`, if given."""
     if dbias is not None:
         bias_grad(dy, out=dbias)

@@ -23,7 +23,7 @@ def conv2d_relu_max_pool2d(
     *,
     out: Array | None = None,
     indices: Array | None = None,
-    exact: bool = True,
+    bits: int = 24,
 ) -> tuple[Array, Array]:
     """(y, indices): the maxima of relu(conv2d(x)), and their int32 indices in the convolution's P·Q plane, as in `max_pool2d`.
 
@@ -44,7 +44,7 @@ def conv2d_relu_max_pool2d_weight_grad(
     relu: Array | None = None,
     out: Array | None = None,
     dbias: Array | None = None,
-    exact: bool = True,
+    bits: int = 24,
 ) -> Array:
     """dweight (K, C/groups, R, S), and dbias (K) if given, from the gradient dy of the pooled values, for a layer that passes no
     gradient on: that of the convolution's own output is never formed. relu: the pooled values, unless dy already includes ReLU's

@@ -20,15 +20,15 @@ def conv2d(
     *,
     relu: bool = False,
     out: Array | None = None,
-    exact: bool = True,
+    bits: int = 24,
 ) -> Array:
     """y[n, k, p, q] = Σ over c, r, s of weight[k, c, r, s] · x[n, c, p·stride + r·dilation − padding, …], plus bias, then ReLU.
 
-    exact: whether factors keep all bits of a float32. If not, they may be rounded to TF32 (11 bits) for a chip's tensor cores. The same
-    holds for the gradients.
+    bits: what factors keep at least of a float32's 24 bits: 11 allow TF32 on a chip's tensor cores, and 8 bfloat16. The same holds for
+    the gradients.
     """
     y = empty(x, (x.shape[0], weight.shape[0], *window.output)) if out is None else out
-    choice = select.choose(problems.conv2d(x.shape[0], x.shape[1], weight.shape[0], window, groups, exact))
+    choice = select.choose(problems.conv2d(x.shape[0], x.shape[1], weight.shape[0], window, groups, bits))
     room = workspace(x, choice.workspace)
     target = y if choice.variant.parts or whole(y) else empty(x, y.shape)
     choice.launch(x, weight, bias, target, window, groups, relu, stream(x), workspace=room)
@@ -43,14 +43,14 @@ def conv2d_input_grad(
     *,
     relu: Array | None = None,
     out: Array | None = None,
-    exact: bool = True,
+    bits: int = 24,
 ) -> Array:
     """dx (N, C, H, W): the gradient of `conv2d` with respect to x, given that of y.
 
     relu: x, if a ReLU produced it. Then dx includes ReLU's gradient: it is 0 where x is not positive.
     """
     dx = empty(dy, (dy.shape[0], weight.shape[1] * groups, *window.input)) if out is None else out
-    choice = select.choose(problems.conv2d_input_grad(dy.shape[0], dx.shape[1], dy.shape[1], window, groups, exact))
+    choice = select.choose(problems.conv2d_input_grad(dy.shape[0], dx.shape[1], dy.shape[1], window, groups, bits))
     room = workspace(dy, choice.workspace)
     given = dy if choice.variant.parts or whole(dy) else copied(dy)
     choice.launch(given, weight, dx, window, groups, stream(dy), relu=relu, workspace=room)
@@ -65,12 +65,12 @@ def conv2d_weight_grad(
     *,
     out: Array | None = None,
     dbias: Array | None = None,
-    exact: bool = True,
+    bits: int = 24,
 ) -> Array:
     """dweight (K, C/groups, R, S): the gradient of `conv2d` with respect to weight, given that of y; writes `bias_grad` to `dbias` if
     given."""
     dweight = empty(dy, (dy.shape[1], x.shape[1] // groups, *window.kernel)) if out is None else out
-    choice = select.choose(problems.conv2d_weight_grad(dy.shape[0], x.shape[1], dy.shape[1], window, groups, exact))
+    choice = select.choose(problems.conv2d_weight_grad(dy.shape[0], x.shape[1], dy.shape[1], window, groups, bits))
     room = workspace(dy, choice.workspace)
     given = dy if choice.variant.parts or whole(dy) else copied(dy)
     choice.launch(given, x, dweight, window, groups, stream(dy), dbias=dbias, workspace=room, slices=choice.slices)

@@ -25,7 +25,7 @@ def conv2d_relu_max_pool2d(
     *,
     out: Array | None = None,
     indices: Array | None = None,
-    exact: bool = True,
+    bits: int = 24,
 ) -> tuple[Array, Array]:
     """(y, indices): the maxima of relu(conv2d(x)), and their int32 indices in the convolution's P·Q plane, as in `max_pool2d`.
 
@@ -37,7 +37,7 @@ def conv2d_relu_max_pool2d(
     problem = problems.conv2d_relu_max_pool2d(x.shape[0], x.shape[1], weight.shape[0], window, pool_window, groups)
     choice = select.choose(problem)
     if choice.apart:
-        return max_pool2d(conv2d(x, weight, bias, window, groups, relu=True, exact=exact), pool_window, out=out, indices=indices)
+        return max_pool2d(conv2d(x, weight, bias, window, groups, relu=True, bits=bits), pool_window, out=out, indices=indices)
     shape = (x.shape[0], weight.shape[0], *pool_window.output)
     y = empty(x, shape) if out is None else out
     places = empty(x, shape, "int32") if indices is None else indices
@@ -57,7 +57,7 @@ def conv2d_relu_max_pool2d_weight_grad(
     relu: Array | None = None,
     out: Array | None = None,
     dbias: Array | None = None,
-    exact: bool = True,
+    bits: int = 24,
 ) -> Array:
     """dweight (K, C/groups, R, S), and dbias (K) if given, from the gradient dy of the pooled values, for a layer that passes no gradient
     on: that of the convolution's own output is never formed. relu: the pooled values, unless dy already includes ReLU's gradient.
@@ -68,7 +68,7 @@ def conv2d_relu_max_pool2d_weight_grad(
     choice = select.choose(problems.conv2d_relu_max_pool2d_weight_grad(n, c, k, window, pool_window, groups))
     if choice.apart:
         dconv = max_pool2d_grad(dy, indices, pool_window, relu=relu)
-        return conv2d_weight_grad(dconv, x, window, groups, out=out, dbias=dbias, exact=exact)
+        return conv2d_weight_grad(dconv, x, window, groups, out=out, dbias=dbias, bits=bits)
     dweight = empty(dy, (k, c // groups, *window.kernel)) if out is None else out
     room = workspace(dy, choice.workspace)
     given = dy if choice.variant.parts or whole(dy) else copied(dy)

@@ -91,6 +91,7 @@ def kind_of(instruction: Instruction) -> str:
 
 
 def product_size(instruction: Instruction) -> float:
-    """Columns of the result of a product on tensor cores, for a depth of 8: n of HGMMA's 64 × n × 8; a mma.sync's 16 × 8 × 8 has 8."""
+    """Columns of the result of a product on tensor cores, for a depth of 32 bytes, 8 numbers in TF32 or 16 in bfloat16: n of HGMMA's
+    64 × n × 8 or 64 × n × 16; mma.sync's 16 × 8 × 8 and 16 × 8 × 16 have 8."""
     found = re.search(r"64x(\d+)x(\d+)", instruction.name)
-    return int(found.group(1)) * int(found.group(2)) / 8 if found else 8.0
+    return int(found.group(1)) * int(found.group(2)) / (8 if "TF32" in instruction.name else 16) if found else 8.0

@@ -17,10 +17,10 @@ from gpucnn.errors import GpucnnError
 from gpucnn.profiling.what.observe import Call
 from gpucnn.profiling.what.operations import OPERATIONS, work_of
 from gpucnn.profiling.what.operations.row import Rule
+from gpucnn_kernels.core.problem import FLOAT32
 
 UNIT = 2.0**-24  # the relative error of one rounding in float32
 MOST = 20.0  # times the error that rounding explains
-TF32 = 2.0**-10 / MOST  # of a product with both factors rounded to 11 bits: the largest error, with no margin
 SAMPLE = 1 << 27  # the most multiply-adds of a reference
 
 
@@ -86,7 +86,7 @@ def expect(call: Call) -> Expected | None:
         if tiles:
             sizes = tuple(np.broadcast_to(each.max((2, 3), keepdims=True), each.shape) if each.ndim == 4 else each for each in sizes)
         roundings = 6 * math.sqrt(rule.terms(call.arguments)) + 8
-    rounded = 0.0 if call.arguments.get("exact", True) else TF32
+    rounded = _of_factors(call.arguments.get("bits", FLOAT32))
     allowed: list[Any] = []
     for each, size in zip(references, sizes, strict=True):
         if _floating(each):
@@ -95,6 +95,11 @@ def expect(call: Call) -> Expected | None:
         else:
             allowed.append(0.0 if rule.exact else None)
     return Expected(call, rule, part, references, tuple(allowed))
+
+
+def _of_factors(bits: int) -> float:
+    """The largest relative error of a product whose factors are rounded to so many bits, each by half of the last; with no margin."""
+    return 0.0 if bits == FLOAT32 else ((1 + 2.0**-bits) ** 2 - 1) / MOST
 
 
 def _largest_near(x: Any) -> Any:

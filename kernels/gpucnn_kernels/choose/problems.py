@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import TypeAlias
 
 from gpucnn_kernels.core.launch import Window
-from gpucnn_kernels.core.problem import Problem
+from gpucnn_kernels.core.problem import FLOAT32, Problem
 
 Maker: TypeAlias = Callable[..., Problem]
 _MAKERS: dict[str, tuple[Maker, tuple[str, ...]]] = {}
@@ -26,15 +26,15 @@ def _problem(make: Maker) -> Maker:
 
 
 @_problem
-def conv2d(n: int, c: int, k: int, window: Window, groups: int = 1, exact: bool = True) -> Problem:
+def conv2d(n: int, c: int, k: int, window: Window, groups: int = 1, bits: int = FLOAT32) -> Problem:
     """The forward convolution of n images of c channels by k filters."""
     group_c, M = c // groups, n * window.output[0] * window.output[1]
     shape, depth = _conv_shape(n, c, k, window, groups), group_c * window.kernel[0] * window.kernel[1]
-    return Problem("conv2d", shape, n, c, k, M, k // groups, depth, window, groups=groups, channels=group_c, exact=exact)
+    return Problem("conv2d", shape, n, c, k, M, k // groups, depth, window, groups=groups, channels=group_c, bits=bits)
 
 
 @_problem
-def conv2d_input_grad(n: int, c: int, k: int, window: Window, groups: int = 1, exact: bool = True) -> Problem:
+def conv2d_input_grad(n: int, c: int, k: int, window: Window, groups: int = 1, bits: int = FLOAT32) -> Problem:
     """Its gradient of the input: the largest of the classes of pixels (conv/tiled.py)."""
     M, depth = n, k // groups
     for axis in (0, 1):
@@ -42,15 +42,15 @@ def conv2d_input_grad(n: int, c: int, k: int, window: Window, groups: int = 1, e
         depth *= -(-window.kernel[axis] // window.stride[axis])
     shape = _conv_shape(n, c, k, window, groups)
     sizes = M, c // groups, depth
-    return Problem("conv2d_input_grad", shape, n, c, k, *sizes, window, groups=groups, channels=k // groups, exact=exact)
+    return Problem("conv2d_input_grad", shape, n, c, k, *sizes, window, groups=groups, channels=k // groups, bits=bits)
 
 
 @_problem
-def conv2d_weight_grad(n: int, c: int, k: int, window: Window, groups: int = 1, exact: bool = True) -> Problem:
+def conv2d_weight_grad(n: int, c: int, k: int, window: Window, groups: int = 1, bits: int = FLOAT32) -> Problem:
     """Its gradient of the weight."""
     N, depth = c // groups * window.kernel[0] * window.kernel[1], n * window.output[0] * window.output[1]
     shape = _conv_shape(n, c, k, window, groups)
-    return Problem("conv2d_weight_grad", shape, n, c, k, k // groups, N, depth, window, groups=groups, cuts=True, exact=exact)
+    return Problem("conv2d_weight_grad", shape, n, c, k, k // groups, N, depth, window, groups=groups, cuts=True, bits=bits)
 
 
 @_problem
@@ -99,25 +99,26 @@ def _unshared(operation: str, n: int, c: int, k: int, window: Window, sizes: tup
 
 
 @_problem
-def dense(n: int, c: int, k: int) -> Problem:
+def dense(n: int, c: int, k: int, bits: int = FLOAT32) -> Problem:
     """A dense layer, forward: n rows of c numbers made into k."""
-    return _product("dense", n, c, k, n, k, c)
+    return _product("dense", n, c, k, (n, k, c), bits)
 
 
 @_problem
-def dense_input_grad(n: int, c: int, k: int) -> Problem:
+def dense_input_grad(n: int, c: int, k: int, bits: int = FLOAT32) -> Problem:
     """Its gradient of the input."""
-    return _product("dense_input_grad", n, c, k, n, c, k)
+    return _product("dense_input_grad", n, c, k, (n, c, k), bits)
 
 
 @_problem
-def dense_weight_grad(n: int, c: int, k: int) -> Problem:
+def dense_weight_grad(n: int, c: int, k: int, bits: int = FLOAT32) -> Problem:
     """Its gradient of the weight."""
-    return _product("dense_weight_grad", n, c, k, k, c, n)
+    return _product("dense_weight_grad", n, c, k, (k, c, n), bits)
 
 
-def _product(operation: str, n: int, c: int, k: int, M: int, N: int, depth: int) -> Problem:
-    return Problem(operation, f"{M}x{N}x{depth}", n, c, k, M, N, depth, cuts=True)
+def _product(operation: str, n: int, c: int, k: int, sizes: tuple[int, int, int], bits: int) -> Problem:
+    M, N, depth = sizes
+    return Problem(operation, f"{M}x{N}x{depth}", n, c, k, M, N, depth, cuts=True, bits=bits)
 
 
 def _pooled(alone: Problem, pool_window: Window) -> Problem:

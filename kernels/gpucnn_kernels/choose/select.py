@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from gpucnn_kernels.choose import problems, tuned
 from gpucnn_kernels.choose.variants import VARIANTS
 from gpucnn_kernels.core._numba import SIMULATED, cuda
-from gpucnn_kernels.core.problem import Chip, Problem
+from gpucnn_kernels.core.problem import KINDS, Chip, Problem
 from gpucnn_kernels.core.variant import Variant
 
 VARIABLE = "GPUCNN_VARIANT"
@@ -81,9 +81,12 @@ def variants(problem: Problem) -> tuple[str, ...]:
 
 
 def _measured(problem: Problem, chip: Chip) -> tuple[str, int] | None:
-    """What was measured to be the fastest; for a problem that need not be exact, that for the exact one if there is nothing else."""
-    found = tuned.lookup(chip.name, problem.key)
-    return found if found or problem.exact else tuned.lookup(chip.name, replace(problem, exact=True).key)
+    """What was measured to be the fastest; for a problem whose factors may lose bits, that for one whose factors lose fewer, if there is
+    nothing else."""
+    for bits in reversed(KINDS):
+        if bits >= problem.bits and (found := tuned.lookup(chip.name, replace(problem, bits=bits).key)):
+            return found
+    return None
 
 
 @functools.lru_cache(maxsize=1024)

@@ -1,7 +1,7 @@
 """Convolution on tensor cores: the products of tiled.py by other kernels.
 
-Hopper's own (`tensor128x64` and the like) are chosen by the rules, since an H100 has confirmed them; those in TF32, and those by warps
-(`mma128x64`), which every chip from Ampere on can run, come by `gpucnn tune`, by select.override or by the environment alone.
+Hopper's own (`tensor128x64` and the like) are chosen by the rules, since an H100 has confirmed them. Those in TF32 and bfloat16, and those
+by warps (`mma128x64`), which every chip from Ampere on can run, come by `gpucnn tune`, by select.override or by the environment alone.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import numpy as np
 from gpucnn_kernels.conv.classes import Gather, Sum
 from gpucnn_kernels.conv.tiled import Epilogue, Part, gathering, summing
 from gpucnn_kernels.core._numba import PLAIN
-from gpucnn_kernels.core.problem import Chip, Problem
+from gpucnn_kernels.core.problem import FLOAT32, KINDS, TF32, Chip, Problem
 from gpucnn_kernels.core.variant import Variant
 from gpucnn_kernels.engine.operands import IMAGES
 from gpucnn_kernels.engine.product import Product
 from gpucnn_kernels.tensor import pack, product, warps, warps_grad, weight_grad
+from gpucnn_kernels.tensor.parts import ENDING, words_of
 from gpucnn_kernels.tensor.product import TensorTile
 from gpucnn_kernels.tensor.taps import MOST_TAPS
 from gpucnn_kernels.tensor.warps import WarpTile
@@ -38,15 +39,16 @@ _UNCONFIRMED = 0.0
 
 
 def gather(tile: TensorTile, one: Gather, epilogue: Epilogue) -> Part:
-    """A class of pixels on tensor cores. Each weight is split into two parts, a big one and the remainder, or keeps the big one alone."""
+    """A class of pixels on tensor cores. Each weight is split into two parts, a big one and the remainder, or is rounded."""
     padded_c, padded_n = one.padded(tile)
     depth = one.taps * padded_c
     numbers = depth * padded_n * one.groups
-    rows, walk, put = one.arguments(padded_c, tile.parts * numbers)
+    words = words_of(tile.bits, numbers)
+    rows, walk, put = one.arguments(padded_c, words)
     sizes, last = (one.M, one.N, depth), (epilogue.extra, epilogue.relu)
     made = product.product(tile, (rows, walk), (IMAGES, put), sizes, last, one.groups, whole=one.C % tile.BK == 0)
     how = tuple(map(np.uint32, (one.N, padded_n // tile.BN, tile.BN, one.C, padded_c, *one.weights)))
-    return Part(made, tile.parts * numbers, pack.pack_split_kernel(tile.parts), numbers, how)
+    return Part(made, words, pack.pack_split_kernel(tile.bits), min(numbers, words), how)
 
 
 def gather_by_warps(tile: WarpTile, one: Gather, epilogue: Epilogue) -> Part:
@@ -54,11 +56,12 @@ def gather_by_warps(tile: WarpTile, one: Gather, epilogue: Epilogue) -> Part:
     padded_c, padded_n = one.padded(tile)
     depth = one.taps * padded_c
     numbers = depth * padded_n * one.groups
-    rows, walk, put = one.arguments(padded_c, tile.parts * numbers)
+    words = words_of(tile.bits, numbers)
+    rows, walk, put = one.arguments(padded_c, words)
     sizes, last = (one.M, one.N, depth), (epilogue.extra, epilogue.relu)
     made = warps.product(tile, (rows, walk), (IMAGES, put), sizes, last, one.groups)
     how = tuple(map(np.uint32, (one.N, padded_n // tile.BN, one.C, padded_c, *one.weights)))
-    return Part(made, tile.parts * numbers, pack.pack_fragments_kernel(tile.parts, tile.BK, tile.BN), numbers, how)
+    return Part(made, words, pack.pack_fragments_kernel(tile.bits, tile.BK, tile.BN), min(numbers, words), how)
 
 
 def total(tile: TensorGradTile, one: Sum, extra: int, vector: bool, slices: int) -> Product:
@@ -84,49 +87,39 @@ def warps_there(chip: Chip) -> bool:
     return chip.capability >= _WARPS_FROM and not PLAIN
 
 
-def _fits(problem: Problem, chip: Chip, most_taps: int | None = None, has: Callable[[Chip], bool] = there) -> bool:
-    """Whether byte offsets within a block fit into 32 bits: over 128 planes, and over a whole image."""
+def _fits(problem: Problem, chip: Chip, bits: int, most_taps: int | None = None, has: Callable[[Chip], bool] = there) -> bool:
+    """Whether factors may be rounded to so many bits, and byte offsets within a block fit into 32 bits: over 128 planes, and over a whole
+    image."""
     window = problem.windowed
     planes = [(problem.c, window.input[0] * window.input[1]), (problem.k, window.output[0] * window.output[1])]
     return (
         has(chip)
+        and bits >= problem.bits
         and problem.depth >= _LEAST_TERMS
         and (most_taps is None or window.kernel[0] * window.kernel[1] <= most_taps)
         and all(plane < 1 << 23 and channels * plane < 1 << 30 for channels, plane in planes)
     )
 
 
-def _in_tf32(problem: Problem, chip: Chip, most_taps: int | None = None, has: Callable[[Chip], bool] = there) -> bool:
-    return not problem.exact and _fits(problem, chip, most_taps, has)
-
-
-def _variants(columns: int) -> dict[str, Variant]:
-    name, fits = f"tensor128x{columns}", functools.partial(_fits, most_taps=MOST_TAPS)
+def _variants(columns: int, bits: int) -> dict[str, Variant]:
+    name, best = f"tensor128x{columns}{ENDING[bits]}", BEST[columns] if bits == FLOAT32 else _UNCONFIRMED
+    gather_fits, sum_fits = (functools.partial(_fits, bits=bits, most_taps=most) for most in (None, MOST_TAPS))
     return {
-        **gathering(name, TensorTile(columns), BEST[columns], gather, fits=_fits),
-        **summing(name, TensorGradTile(columns), BEST[columns], total, True, fits=fits),
+        **gathering(name, TensorTile(columns, bits), best, gather, fits=gather_fits),
+        **summing(name, TensorGradTile(columns, bits), best, total, True, fits=sum_fits),
     }
 
 
-def _variants_in_tf32(columns: int) -> dict[str, Variant]:
-    name, fits = f"tensor128x{columns}-tf32", functools.partial(_in_tf32, most_taps=MOST_TAPS)
+def _variants_by_warps(name: str, bits: int) -> dict[str, Variant]:
+    tile, grad_tile = (replace(each, bits=bits) for each in WARPS[name])
+    gather_fits, sum_fits = (functools.partial(_fits, bits=bits, most_taps=most, has=warps_there) for most in (None, MOST_TAPS))
     return {
-        **gathering(name, TensorTile(columns, parts=1), _UNCONFIRMED, gather, fits=_in_tf32),
-        **summing(name, TensorGradTile(columns, parts=1), _UNCONFIRMED, total, True, fits=fits),
-    }
-
-
-def _variants_by_warps(name: str, parts: int) -> dict[str, Variant]:
-    tile, grad_tile = (replace(each, parts=parts) for each in WARPS[name])
-    full, fits = (name, _fits) if parts == 2 else (f"{name}-tf32", _in_tf32)
-    gather_fits, sum_fits = (functools.partial(fits, has=warps_there, most_taps=most) for most in (None, MOST_TAPS))
-    return {
-        **gathering(full, tile, _UNCONFIRMED, gather_by_warps, fits=gather_fits),
-        **summing(full, grad_tile, _UNCONFIRMED, total_by_warps, True, fits=sum_fits),
+        **gathering(name + ENDING[bits], tile, _UNCONFIRMED, gather_by_warps, fits=gather_fits),
+        **summing(name + ENDING[bits], grad_tile, _UNCONFIRMED, total_by_warps, True, fits=sum_fits),
     }
 
 
 ALL = [
-    *(make(columns) for make in (_variants, _variants_in_tf32) for columns in BEST),
-    *(_variants_by_warps(name, parts) for parts in (2, 1) for name in WARPS),
+    *(_variants(columns, bits) for bits in (FLOAT32, TF32) for columns in BEST),
+    *(_variants_by_warps(name, bits) for bits in KINDS for name in WARPS),
 ]

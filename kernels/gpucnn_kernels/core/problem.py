@@ -6,6 +6,11 @@ from dataclasses import dataclass
 
 from gpucnn_kernels.core.launch import Pair, Window
 
+FLOAT32, TF32, BFLOAT16 = 24, 11, 8
+"""Bits of a factor, with the leading one that is not stored."""
+KINDS = (FLOAT32, TF32, BFLOAT16)
+_IN = {FLOAT32: "", TF32: " in TF32", BFLOAT16: " in bfloat16"}
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -13,8 +18,8 @@ class Problem:
 
     As a matrix product it has M × N results, each a sum of `depth` terms, in each of `groups`. `channels`: the number of channels where
     depth is channels × taps and each tap is padded to whole blocks of channels. `cuts`: whether the sums may be cut into slices that are
-    added up afterwards. `exact`: whether factors keep all bits of a float32; if not, those of TF32 will do. `shape` is its name in the
-    tables of tuned.py.
+    added up afterwards. `bits`: what factors keep at least of a float32's: all 24, TF32's 11, or bfloat16's 8. `shape` is its name
+    in the tables of tuned.py.
     """
 
     operation: str
@@ -30,12 +35,12 @@ class Problem:
     groups: int = 1
     channels: int = 0
     cuts: bool = False
-    exact: bool = True
+    bits: int = FLOAT32
 
     @property
     def key(self) -> str:
         """The name of operation and shape in the tables of tuned.py."""
-        return f"{self.operation} {self.shape}{'' if self.exact else ' in TF32'}"
+        return f"{self.operation} {self.shape}{_IN[self.bits]}"
 
     @property
     def fmas(self) -> int:

@@ -30,6 +30,26 @@ def c_place(lane: int, register: int) -> tuple[int, int]:
     return lane // 4 + register // 2 * 8, lane % 4 * 2 + register % 2
 
 
+def depth_of(place: int) -> int:
+    """The depth whose number stands at a place, 0 … 15, along a product in bfloat16: 0, 4, 1, 5, 2, 6, 3, 7, and so on from 8.
+
+    So a lane's numbers of a product are those that it has of two products in TF32, one after the other, and both find them alike in shared
+    memory.
+    """
+    return place // 8 * 8 + place % 8 // 2 + place % 2 * 4
+
+
+def a_pair(lane: int, register: int, half: int) -> tuple[int, int]:
+    """Row and depth of the number of a that a lane has in the lower (0) or upper (1) half of a register, 0 … 3 (PTX ISA, mma.m16n8k16 in
+    bfloat16), the depth being that which `depth_of` puts there."""
+    return lane // 4 + register % 2 * 8, depth_of(lane % 4 * 2 + half + register // 2 * 8)
+
+
+def b_pair(lane: int, register: int, half: int) -> tuple[int, int]:
+    """Depth and column of the number of b that a lane has in a half of a register, 0 or 1."""
+    return depth_of(lane % 4 * 2 + half + register * 8), lane // 4
+
+
 def a_word(BM: int, row: int, depth: int) -> int:
     """The word of a stage that holds a number of a; BM rows, in products of 16 rows, one after the other for each 8 of depth."""
     piece = depth % 4 * 8 + (row % 8 ^ depth % 4 * 2)
@@ -58,6 +78,18 @@ def b_word(BN: int, parts: int, column: int, depth: int, part: int) -> int:
     """The word that holds a part (0 big, 1 small) of a number of b among BN columns, and with the same of other depths of a stage."""
     pair = column // 8 * parts + part
     return (depth // 8 * (BN // 16 * parts) + pair // 2) * WORDS + (column % 8 * 4 + depth % 4) * 4 + pair % 2 * 2 + depth // 4 % 2
+
+
+def b_pair_word(BN: int, column: int, depth: int) -> int:
+    """The word that holds two numbers of b in bfloat16 among BN columns: that of `depth`, which `first_of_pair` gives, in the lower
+    half, and that of depth + 4 in the upper one."""
+    pair = depth // 16 * (BN // 16) + column // 16
+    return pair * WORDS + (column % 8 * 4 + depth % 4) * 4 + column // 8 % 2 * 2 + depth // 8 % 2
+
+
+def first_of_pair(number: int) -> int:
+    """The lesser depth of a pair: 0, 1, 2, 3, 8, 9, …"""
+    return number // 4 * 8 + number % 4
 
 
 def b_read(lane: int) -> int:

@@ -19,6 +19,21 @@ sums, in registers:
     row 15  28.a1 29.a1 30.a1 31.a1 28.a3 29.a3 30.a3 31.a3     depth 7   3.b1  7.b1  …  31.b1      row 15  28.c2 .c3 29.c2 .c3  … 31.c2 .c3
 
 4.a2 being the register a2 of lane 4. fragments.py has the same as functions, and where the numbers lie in shared memory.
+
+In bfloat16, a float32 without its lower 16 bits, the instruction multiplies a (16, 16) by b (16, 8). A register holds two numbers that are
+neighbours along the depth, the first in its lower half:
+
+    a   depth 0, 1  2, 3   4, 5   6, 7   8, 9   …  14, 15     b   column 0     1    …    7
+    row  0    0.a0   1.a0   2.a0   3.a0   0.a2  …   3.a2      depth  0,  1   0.b0  4.b0  …  28.b0
+    row  1    4.a0   5.a0   6.a0   7.a0   4.a2  …   7.a2      depth  2,  3   1.b0  5.b0  …  29.b0
+      …                                                         …
+    row  7   28.a0  29.a0  30.a0  31.a0  28.a2  …  31.a2      depth  6,  7   3.b0  7.b0  …  31.b0
+    row  8    0.a1   1.a1   2.a1   3.a1   0.a3  …   3.a3      depth  8,  9   0.b1  4.b1  …  28.b1
+      …                                                         …
+    row 15   28.a1  29.a1  30.a1  31.a1  28.a3  …  31.a3      depth 14, 15   3.b1  7.b1  …  31.b1
+
+The sums are those of TF32. Which 16 terms of a sum these depths stand for does not matter, if they are the same in a and in b:
+fragments.py says which they are here.
 """
 
 # Numba works out the types of kernels.
@@ -74,6 +89,9 @@ def copies_wait(groups: int) -> Any:
     return instruction(f"cp.async.wait_group {groups};", "~{memory}")
 
 
+to_bfloat16 = instruction("cvt.rn.bf16x2.f32 $0, $2, $1;", "=r,f,f", types.float32, types.float32, gives=_U)
+"""(low, high) → two numbers as bfloat16, the upper half of a float32, in one word: to nearest, ties to even. NaN stays NaN, infinities stay
+infinite, numbers below the normal ones are rounded as they are; what is nearer to 2¹²⁸ than to the largest bfloat16 becomes infinite."""
 to_tf32 = instruction("cvt.rna.tf32.f32 $0, $1;", "=r,f", types.float32, gives=_U)
 """(number) → the bits of it rounded to TF32, to nearest, ties away from zero; NaN stays NaN, and infinities what they are."""
 
@@ -113,15 +131,25 @@ def number_of(typing_context, bits):
     return types.float32(types.uint32), lambda context, builder, signature, arguments: builder.bitcast(arguments[0], _F)
 
 
-@intrinsic
-def multiply_warp(typing_context, a0, a1, a2, a3, b0, b1, c0, c1, c2, c3):
-    """(a0, a1, a2, a3, b0, b1, c0, c1, c2, c3) → this lane's four sums c = a · b + c; a and b as bits. All lanes of a warp together."""
-    u, f = types.uint32, types.float32
+def _product_of_warps(name: str) -> Any:
+    """A function that is mma.sync of this name, for a of four registers, b of two and four sums."""
+    text = f"mma.sync.aligned.{name} {{$0,$1,$2,$3}}, {{$4,$5,$6,$7}}, {{$8,$9}}, {{$10,$11,$12,$13}};"
 
-    def generate(context, builder, signature, arguments):
-        kind = ir.FunctionType(ir.LiteralStructType([_F] * 4), [_I] * 6 + [_F] * 4)
-        text = "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {$0,$1,$2,$3}, {$4,$5,$6,$7}, {$8,$9}, {$10,$11,$12,$13};"
-        result = builder.call(ir.InlineAsm(kind, text, ",".join(["=f"] * 4 + ["r"] * 6 + ["f"] * 4), side_effect=False), arguments)
-        return context.make_tuple(builder, signature.return_type, [builder.extract_value(result, i) for i in range(4)])
+    @intrinsic
+    def multiply(typing_context, a0, a1, a2, a3, b0, b1, c0, c1, c2, c3):
+        u, f = types.uint32, types.float32
 
-    return types.UniTuple(f, 4)(u, u, u, u, u, u, f, f, f, f), generate
+        def generate(context, builder, signature, arguments):
+            kind = ir.FunctionType(ir.LiteralStructType([_F] * 4), [_I] * 6 + [_F] * 4)
+            result = builder.call(ir.InlineAsm(kind, text, ",".join(["=f"] * 4 + ["r"] * 6 + ["f"] * 4), side_effect=False), arguments)
+            return context.make_tuple(builder, signature.return_type, [builder.extract_value(result, i) for i in range(4)])
+
+        return types.UniTuple(f, 4)(u, u, u, u, u, u, f, f, f, f), generate
+
+    return multiply
+
+
+multiply_warp = _product_of_warps("m16n8k8.row.col.f32.tf32.tf32.f32")
+"""(a0, a1, a2, a3, b0, b1, c0, c1, c2, c3) → this lane's four sums c = a · b + c; a and b as bits. All lanes of a warp together."""
+multiply_warp_bfloat16 = _product_of_warps("m16n8k16.row.col.f32.bf16.bf16.f32")
+"""The same of a (16, 16) and b (16, 8) in bfloat16, two of a number in each register."""

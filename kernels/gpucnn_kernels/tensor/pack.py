@@ -1,4 +1,4 @@
-"""Weights as the kernels on tensor cores read them: rewritten by a launch beforehand, both parts of each or the big one alone."""
+"""Weights as the kernels on tensor cores read them: rewritten by a launch beforehand, both parts of each, the big one or as bfloat16."""
 
 # Numba works out the types of kernels.
 # mypy: disable-error-code="no-untyped-def"
@@ -11,11 +11,15 @@ from typing import Any
 from gpucnn_kernels.core._numba import cuda, float32, uint32
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.integers import split
+from gpucnn_kernels.core.problem import BFLOAT16
 from gpucnn_kernels.tensor import fragments
 from gpucnn_kernels.tensor.hopper import ROW
-from gpucnn_kernels.tensor.parts import first_part
+from gpucnn_kernels.tensor.instructions import number_of, to_bfloat16
+from gpucnn_kernels.tensor.parts import first_part, parts_of
 
 _b_word = device(fragments.b_word, forceinline=True)
+_b_pair_word = device(fragments.b_pair_word, forceinline=True)
+_first_of_pair = device(fragments.first_of_pair, forceinline=True)
 
 
 @device(forceinline=True)
@@ -36,9 +40,9 @@ def _weight_of(weight, rest, row, depth, BK, N, tiles_n, BN, C, padded_c, T, U, 
 
 
 @functools.cache
-def pack_split_kernel(parts: int) -> Any:
+def pack_split_kernel(bits: int) -> Any:
     """The kernel that lays out b for product.tensor_kernel."""
-    big_of = first_part(parts)
+    big_of, parts = first_part(bits), parts_of(bits)
 
     @kernel
     def pack_split_kernel(
@@ -64,9 +68,14 @@ def pack_split_kernel(parts: int) -> Any:
 
 
 @functools.cache
-def pack_fragments_kernel(parts: int, BK: int, BN: int) -> Any:
+def pack_fragments_kernel(bits: int, BK: int, BN: int) -> Any:
     """The kernel that lays out b for warps.warps_kernel."""
-    big_of, size = first_part(parts), BK * BN
+    return _pack_pairs_kernel(BK, BN) if bits == BFLOAT16 else _pack_parts_kernel(bits, BK, BN)
+
+
+def _pack_parts_kernel(bits: int, BK: int, BN: int) -> Any:
+    """In TF32."""
+    big_of, parts, size = first_part(bits), parts_of(bits), BK * BN
 
     @kernel
     def pack_fragments_kernel(
@@ -88,3 +97,28 @@ def pack_fragments_kernel(parts: int, BK: int, BN: int) -> Any:
             packed[uint32(first + uint32(_b_word(BN, parts, row, depth, 1)))] = big_of(value - big)
 
     return pack_fragments_kernel
+
+
+def _pack_pairs_kernel(BK: int, BN: int) -> Any:
+    """In bfloat16."""
+    pairs, size = BK // 2, BK * BN // 2
+
+    @kernel
+    def pack_pairs_kernel(
+        weight, packed, N, tiles_n, C, padded_c, T, U, S, group_size, n_stride, c_stride, first_r, first_s, step_r, step_s
+    ):
+        """packed[group][tap t, u][BK of c][BN of n][fragments.b_pair_word] = two weights at tap (first + t·step, …), or 0 past the last c
+        and n. A thread for each word."""
+        i = uint32(cuda.grid(1))
+        if i >= packed.size:
+            return
+        rest, offset = split(i, uint32(size))
+        row, depth = uint32(offset // uint32(pairs)), uint32(_first_of_pair(uint32(offset % uint32(pairs))))
+        places = n_stride, c_stride, first_r, first_s, step_r, step_s
+        low = _weight_of(weight, rest, row, depth, uint32(BK), N, tiles_n, uint32(BN), C, padded_c, T, U, S, group_size, places)
+        depth = uint32(depth + uint32(4))
+        high = _weight_of(weight, rest, row, depth, uint32(BK), N, tiles_n, uint32(BN), C, padded_c, T, U, S, group_size, places)
+        at = uint32(uint32(rest * uint32(size)) + uint32(_b_pair_word(BN, row, uint32(depth - uint32(4)))))
+        packed[at] = number_of(to_bfloat16(low, high))
+
+    return pack_pairs_kernel

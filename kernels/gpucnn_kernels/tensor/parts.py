@@ -1,4 +1,9 @@
-"""A number for tensor cores: a big part, rounded to TF32, and a small one, which is what that leaves (product.py says why)."""
+"""A number for tensor cores, by the bits of a float32 that it keeps.
+
+24   two parts in TF32: a big one, rounded, and a small one, which is what that leaves (product.py says why)
+11   the big part alone
+ 8   bfloat16, two numbers to a word, each the upper half of a float32
+"""
 
 # Numba works out the types of kernels.
 # mypy: disable-error-code="no-untyped-def"
@@ -10,6 +15,7 @@ from typing import Any
 
 from gpucnn_kernels.core._numba import float32, uint32
 from gpucnn_kernels.core.compile import device
+from gpucnn_kernels.core.problem import BFLOAT16, FLOAT32, TF32
 from gpucnn_kernels.tensor.instructions import bits_of, number_of, to_tf32
 
 
@@ -26,12 +32,26 @@ def apart(x):
     return big, bits_of(float32(x - number_of(big)))
 
 
+ENDING = {FLOAT32: "", TF32: "-tf32", BFLOAT16: "-bf16"}
+"""Of the names of variants."""
+
+
+def parts_of(bits: int) -> int:
+    """The parts of a number that keeps so many bits."""
+    return 2 if bits == FLOAT32 else 1
+
+
+def words_of(bits: int, numbers: int) -> int:
+    """The words of 4 bytes that so many numbers take."""
+    return parts_of(bits) * numbers // (2 if bits == BFLOAT16 else 1)
+
+
 @functools.cache
-def first_part(parts: int) -> Any:
-    """A function that gives the big one of so many parts of a number, as a number."""
+def first_part(bits: int) -> Any:
+    """A function that gives the big part of a number in TF32, as a number; of two parts where it keeps all its bits."""
 
     @device(forceinline=True)
     def big_of(x):
-        return number_of(tf32(bits_of(float32(x))) if parts == 2 else to_tf32(float32(x)))
+        return number_of(tf32(bits_of(float32(x))) if bits == FLOAT32 else to_tf32(float32(x)))
 
     return big_of

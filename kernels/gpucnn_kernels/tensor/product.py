@@ -24,7 +24,7 @@ apart there, and leave b where it is. Between them stand a few stages of shared 
 "empty" (both have read it). Nobody waits for memory as long as a stage is full.
 
 If a number is infinite, its small part is NaN, and so is every sum that contains it, although FMAs might have given an infinity. NaN stays
-NaN.
+NaN. TF32's least number is 2⁻¹³⁶, and what is less is lost of a number: so those below 2⁻¹¹⁴ lose the last of their 24 bits.
 
 If less accuracy is enough (`precision="high"`), only the big part of a number is used: one product instead of three, each factor off by at
 most 2⁻¹¹ of itself. Infinities then mean what they mean with FMAs.
@@ -44,11 +44,13 @@ import numpy as np
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32, uint64
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.integers import divide
+from gpucnn_kernels.core.problem import FLOAT32
 from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.engine.operands import PIXELS
 from gpucnn_kernels.engine.product import Product
 from gpucnn_kernels.engine.tiles import Store
 from gpucnn_kernels.tensor import hopper, instructions
+from gpucnn_kernels.tensor.parts import words_of
 from gpucnn_kernels.tensor.results import writer
 from gpucnn_kernels.tensor.stages import DEPTH, HEAD, MOST_SHARED, begin_stages, multiplier
 
@@ -58,10 +60,10 @@ _PITCH = _ROWS + 8  # from a depth of a to the next: then the 32 lanes of a warp
 
 @dataclass(frozen=True)
 class TensorTile:
-    """128 × BN results per block, 32 steps of k at a time, by three warpgroups. parts: of a number, 2, or TF32's 1."""
+    """128 × BN results per block, 32 steps of k at a time, by three warpgroups. bits: what factors keep (parts.py)."""
 
     BN: int
-    parts: int = 2
+    bits: int = FLOAT32
     BM: int = _ROWS
     BK: int = DEPTH
     threads: int = 384
@@ -70,7 +72,7 @@ class TensorTile:
     @property
     def stage(self) -> int:
         """Bytes of a stage: b's tiles, one for each part, then a's; a multiple of 1024."""
-        return 4 * (self.parts * self.BN * DEPTH + DEPTH * _PITCH)
+        return 4 * (words_of(self.bits, self.BN * DEPTH) + DEPTH * _PITCH)
 
     @property
     def stages(self) -> int:
@@ -92,11 +94,10 @@ def tensor_kernel(tile: TensorTile, store: Store, whole: bool) -> Any:
     for, and whether there is a ReLU. `whole`: a group's channels are a multiple of 32.
     """
     BN, stages, stage_bytes = tile.BN, tile.stages, tile.stage
-    parts, sums_count, b_numbers = tile.parts, BN // 2, tile.parts * BN * DEPTH
-    b_bytes = 4 * b_numbers
+    sums_count, b_bytes = BN // 2, 4 * words_of(tile.bits, BN * DEPTH)
     prepare, row_offset = PIXELS.prepare, store.row_offset
     give, take = hopper.give_registers(40), hopper.take_registers(232)
-    multiply_all = multiplier(BN, stages, stage_bytes, 1, _PITCH, parts)
+    multiply_all = multiplier(BN, stages, stage_bytes, 1, _PITCH, tile.bits)
 
     @device(forceinline=True)
     def copy_channel(i, to, source, step, channels):

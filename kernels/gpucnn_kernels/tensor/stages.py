@@ -14,6 +14,7 @@ from typing import Any
 
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32, uint64
 from gpucnn_kernels.core.compile import device
+from gpucnn_kernels.core.problem import FLOAT32
 from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.tensor import hopper, instructions
 from gpucnn_kernels.tensor.parts import apart
@@ -39,10 +40,11 @@ def begin_stages(begin, thread, stages, arrivals):
 
 
 @functools.cache
-def multiplier(BN: int, stages: int, stage_bytes: int, row_step: int, depth_step: int, parts: int) -> Any:
+def multiplier(BN: int, stages: int, stage_bytes: int, row_step: int, depth_step: int, bits: int) -> Any:
     """A function for the 256 threads that multiply: (blocks, shared, a_first, stages_at, full, empty, part, sums), for so many blocks of 32
     steps, takes one stage after the other and leaves the sums of 128 × BN in `sums`. b's tiles are at the beginning of a stage; a's first
-    number for this thread is shared[a_first], and to its next row and depth it is so many numbers. parts: of a number, 2 or the big one."""
+    number for this thread is shared[a_first], and to its next row and depth it is so many numbers. bits: what factors keep
+    (parts.py)."""
     count = BN // 2
     multiply = hopper.multiply_add(BN)
 
@@ -55,7 +57,7 @@ def multiplier(BN: int, stages: int, stage_bytes: int, row_step: int, depth_step
         keep = uint32(0 if step == 0 else 1)
         b_big = uint64(descriptor + uint64(step * 2))
         b_small = uint64(b_big + uint64(BN * DEPTH * 4 // 16))
-        if parts == 2:
+        if bits == FLOAT32:
             big_0, small_0 = apart(x_0)
             big_1, small_1 = apart(x_1)
             big_2, small_2 = apart(x_2)

@@ -14,8 +14,12 @@ In shared memory everything lies in the order of registers (fragments.py): a lan
 and those of b, both parts, by another. So for the 48 products of 8 steps of k a warp issues 8 reads, and 48 instructions that take a's
 numbers apart.
 
-An infinity among the numbers becomes NaN, as in product.py, and NaN stays NaN. With one part (`precision="high"`) infinities are what they
-are with FMAs.
+In bfloat16 (`precision="medium"`) there is one product of 16 steps of k where TF32 has two of 8. A lane's numbers of a are those of the
+two, two to a register, and b is packed to match.
+
+An infinity among the numbers becomes NaN, as in product.py, and NaN stays NaN. With one part (`precision="high"`) or in bfloat16
+infinities are what they are with FMAs; bfloat16 makes infinities of the largest numbers too (`instructions.to_bfloat16`). Numbers below
+the normal ones, 2⁻¹²⁶, count; what is less than TF32's least, 2⁻¹³⁶, is lost of both parts, or less than bfloat16's, 2⁻¹³³.
 """
 
 # Numba works out the types of kernels.
@@ -32,6 +36,7 @@ import numpy as np
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32, uint64
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.integers import beyond, divide
+from gpucnn_kernels.core.problem import BFLOAT16, FLOAT32
 from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.core.vector import load_4
 from gpucnn_kernels.engine.operands import PIXELS
@@ -40,7 +45,7 @@ from gpucnn_kernels.engine.tiles import Store
 from gpucnn_kernels.tensor import fragments, instructions
 from gpucnn_kernels.tensor.fragments import COLUMNS, DEPTHS, ROWS, WORDS
 from gpucnn_kernels.tensor.instructions import bits_of
-from gpucnn_kernels.tensor.parts import apart
+from gpucnn_kernels.tensor.parts import apart, parts_of, words_of
 from gpucnn_kernels.tensor.results import writer
 
 ALIGNED = 128  # bytes: the stages begin at a multiple
@@ -53,11 +58,11 @@ _b_read = device(fragments.b_read, forceinline=True)
 
 @dataclass(frozen=True)
 class WarpTile:
-    """BM × BN results per block, BK steps of k at a time, WM × WN per warp. parts: of a number, 2, or TF32's 1. WM is a multiple of 32, so
+    """BM × BN results per block, BK steps of k at a time, WM × WN per warp. bits: what factors keep (parts.py). WM is a multiple of 32, so
     that a warp's products of 16 rows begin with an even one."""
 
     BN: int = 64
-    parts: int = 2
+    bits: int = FLOAT32
     BM: int = 128
     BK: int = 16
     WM: int = 64
@@ -70,8 +75,8 @@ class WarpTile:
 
     @property
     def stage(self) -> int:
-        """Bytes of a stage: a's numbers, then the parts of b's; a multiple of 128."""
-        return 4 * self.BK * (self.BM + self.parts * self.BN)
+        """Bytes of a stage: a's numbers, then b's as they are packed; a multiple of 128."""
+        return 4 * (self.BK * self.BM + words_of(self.bits, self.BK * self.BN))
 
     @property
     def stages(self) -> int:
@@ -84,16 +89,30 @@ class WarpTile:
         return ALIGNED + self.stages * self.stage
 
 
+def depths_of(bits: int) -> int:
+    """Steps of k of a product."""
+    return 2 * DEPTHS if bits == BFLOAT16 else DEPTHS
+
+
 @functools.cache
-def taker(down: int, parts: int) -> Any:
+def taker(down: int, bits: int, a_words: int) -> Any:
     """A function that reads a lane's numbers of a: (0, shared, at, k, big, small) leaves both parts of `down` products' in two arrays, or
-    the big ones, from the word at + k on."""
+    what there is of them in the first, from the word at + k on. a_words: from 8 steps of k to the next."""
+
+    @device(forceinline=True)
+    def read(i, shared, at, k):
+        """In the order of the registers in TF32."""
+        first, second, third, fourth = load_4(shared, beyond(at, k + i * WORDS))
+        return (third, fourth, first, second) if i % 2 == 1 else (first, second, third, fourth)
 
     @device(forceinline=True)
     def take(i, shared, at, k, big, small):
-        first, second, third, fourth = load_4(shared, beyond(at, k + i * WORDS))
-        x_0, x_1, x_2, x_3 = (third, fourth, first, second) if i % 2 == 1 else (first, second, third, fourth)
-        if parts == 2:
+        x_0, x_1, x_2, x_3 = read(i, shared, at, k)
+        if bits == BFLOAT16:
+            y_0, y_1, y_2, y_3 = read(i, shared, at, k + a_words)
+            big[4 * i], big[4 * i + 1] = instructions.to_bfloat16(x_0, x_2), instructions.to_bfloat16(x_1, x_3)
+            big[4 * i + 2], big[4 * i + 3] = instructions.to_bfloat16(y_0, y_2), instructions.to_bfloat16(y_1, y_3)
+        elif bits == FLOAT32:
             big[4 * i], small[4 * i] = apart(x_0)
             big[4 * i + 1], small[4 * i + 1] = apart(x_1)
             big[4 * i + 2], small[4 * i + 2] = apart(x_2)
@@ -106,13 +125,14 @@ def taker(down: int, parts: int) -> Any:
 
 
 @functools.cache
-def column_multiplier(down: int, across: int) -> Any:
+def column_multiplier(down: int, across: int, bits: int) -> Any:
     """A function (0, column, a, b_0, b_1, part) that adds to `part` the products of `down` of a with that column of b's."""
+    multiply_one = instructions.multiply_warp_bfloat16 if bits == BFLOAT16 else instructions.multiply_warp
 
     @device(forceinline=True)
     def multiply(i, column, a, b_0, b_1, part):
         at = 4 * (i * across + column)
-        part[at], part[at + 1], part[at + 2], part[at + 3] = instructions.multiply_warp(
+        part[at], part[at + 1], part[at + 2], part[at + 3] = multiply_one(
             a[4 * i], a[4 * i + 1], a[4 * i + 2], a[4 * i + 3], b_0, b_1, part[at], part[at + 1], part[at + 2], part[at + 3]
         )
 
@@ -123,10 +143,10 @@ def column_multiplier(down: int, across: int) -> Any:
 def _multiplier(tile: WarpTile) -> Any:
     """A function that multiplies a stage: (0, shared, a_at, b_at, big, small, part) adds it to `part`, from a lane's first words of a and
     b; `big` and `small` are room for a's parts."""
-    BM, BN, parts = tile.BM, tile.BN, tile.parts
+    bits, parts, depths = tile.bits, parts_of(tile.bits), depths_of(tile.bits)
     down, across = tile.WM // ROWS, tile.WN // COLUMNS
-    a_words, b_words = BM * DEPTHS, parts * BN * DEPTHS  # of 8 steps of k
-    take_all, multiply_all = taker(down, parts), column_multiplier(down, across)
+    a_words, b_words = tile.BM * depths, words_of(bits, tile.BN * depths)  # of a product's steps of k
+    take_all, multiply_all = taker(down, bits, tile.BM * DEPTHS), column_multiplier(down, across, bits)
 
     @device(forceinline=True)
     def columns(pair, k, shared, at, big, small, part):
@@ -148,7 +168,7 @@ def _multiplier(tile: WarpTile) -> Any:
         take_all(0, shared, a_at, k * a_words, big, small)
         all_columns(0, k, shared, b_at, big, small, part)
 
-    return unrolled(step, tile.BK // DEPTHS)
+    return unrolled(step, tile.BK // depths)
 
 
 @functools.cache
@@ -157,14 +177,14 @@ def warps_kernel(tile: WarpTile, store: Store) -> Any:
     BM, BN, BK, stages, stage_bytes, threads = tile.BM, tile.BN, tile.BK, tile.stages, tile.stage, tile.threads
     down, across = tile.WM // ROWS, tile.WN // COLUMNS
     results, numbers, registers = 4 * down * across, 4 * across, 4 * down
-    a_bytes, b_bytes = 4 * BM * BK, 4 * tile.parts * BN * BK
+    a_bytes, b_bytes = 4 * BM * BK, 4 * words_of(tile.bits, BN * BK)
     depths, fours = BM * BK // threads, b_bytes // 16 // threads  # that a thread copies
     if depths % DEPTHS or fours * 16 * threads != b_bytes or tile.WM % (2 * ROWS) or tile.WN % (2 * COLUMNS) or stages < 2:
         raise ValueError(f"not a tile that warps can do: {tile}")
     WM, WN, warps_n = tile.WM, tile.WN, BN // tile.WN
     prepare, row_offset = PIXELS.prepare, store.row_offset
     wait, multiply, write_all = instructions.copies_wait(stages - 2), _multiplier(tile), writer(store, numbers)
-    a_warp, b_warp = tile.WM // ROWS * WORDS, tile.WN // COLUMNS * tile.parts // 2 * WORDS
+    a_warp, b_warp = tile.WM // ROWS * WORDS, tile.WN // COLUMNS * parts_of(tile.bits) // 2 * WORDS
 
     @device(forceinline=True)
     def copy_channel(i, to, source, step, channels):

@@ -7,8 +7,8 @@ slices. Where the pixel of a row lies, seen from that of the first tap and chann
 the taps inside the image, seen from the position, tells whether there is a pixel.
 
 Each thread copies two positions, by cp.async, of eight rows of a and four columns of b; the eight lanes side by side have neighbouring
-positions, and the four rows of a warp lie in different banks (fragments.py). Both factors are taken apart in registers. The warps whose
-rows are the tile's first add up the numbers of dy that they read, for the gradient of the bias.
+positions, and the four rows of a warp lie in different banks (fragments.py). Both factors are taken apart, or rounded, in
+registers. The warps whose rows are the tile's first add up the numbers of dy that they read, for the gradient of the bias.
 """
 
 # Numba works out the types of kernels.
@@ -25,6 +25,7 @@ import numpy as np
 from gpucnn_kernels.core._numba import cuda, float32, int32, int64, uint32, uint64
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.integers import beyond
+from gpucnn_kernels.core.problem import BFLOAT16, FLOAT32
 from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.core.vector import load_2, load_4
 from gpucnn_kernels.engine.product import Product
@@ -35,7 +36,7 @@ from gpucnn_kernels.tensor.instructions import bits_of
 from gpucnn_kernels.tensor.parts import apart
 from gpucnn_kernels.tensor.results import writer
 from gpucnn_kernels.tensor.taps import first_pixel, put_row, taps_inside
-from gpucnn_kernels.tensor.warps import ALIGNED, column_multiplier, taker
+from gpucnn_kernels.tensor.warps import ALIGNED, column_multiplier, depths_of, taker
 
 _THREADS = 128
 _HALVES = 2  # positions that a thread copies, eight apart
@@ -51,9 +52,9 @@ _b_read = device(fragments.b_read, forceinline=True)
 
 @dataclass(frozen=True)
 class WarpGradTile:
-    """64 filters × 128 channels and taps per block, 16 positions at a time, 64 × 32 per warp. parts: of a number, 2, or TF32's 1."""
+    """64 filters × 128 channels and taps per block, 16 positions at a time, 64 × 32 per warp. bits: what factors keep (parts.py)."""
 
-    parts: int = 2
+    bits: int = FLOAT32
     BN: int = 64
     BM: int = 128
     BK: int = DEPTHS * _HALVES
@@ -92,14 +93,15 @@ _TURNED = Store("turned gradient", "rows", True, _row_offset, _column_offset)
 def _multiplier(tile: WarpGradTile) -> Any:
     """A function that multiplies a stage: (0, shared, a_at, b_at, big, small, part, totals) adds it to `part`, and a lane's numbers of b to
     `totals`, one for each of its columns."""
-    down, across, parts = tile.WM // ROWS, tile.WN // COLUMNS, tile.parts
-    a_words, b_words = tile.BM * DEPTHS, tile.BN * DEPTHS  # of 8 steps of k
-    take_all, multiply_all = taker(down, parts), column_multiplier(down, across)
+    down, across, bits, depths = tile.WM // ROWS, tile.WN // COLUMNS, tile.bits, depths_of(tile.bits)
+    a_words, b_words = tile.BM * depths, tile.BN * depths  # of a product's steps of k
+    half = tile.BN * DEPTHS  # of b, of its 8 steps
+    take_all, multiply_all = taker(down, bits, tile.BM * DEPTHS), column_multiplier(down, across, bits)
 
     @device(forceinline=True)
     def column(number, y_0, y_1, big, small, part, totals):
         totals[number] += float32(y_0 + y_1)
-        if parts == 2:
+        if bits == FLOAT32:
             big_0, small_0 = apart(y_0)
             big_1, small_1 = apart(y_1)
             multiply_all(0, number, small, big_0, big_1, part)
@@ -109,10 +111,21 @@ def _multiplier(tile: WarpGradTile) -> Any:
             multiply_all(0, number, big, instructions.to_tf32(y_0), instructions.to_tf32(y_1), part)
 
     @device(forceinline=True)
+    def wide_column(number, y_0, y_1, y_2, y_3, big, part, totals):
+        """In bfloat16, by 16 steps of k."""
+        totals[number] += float32(float32(y_0 + y_1) + float32(y_2 + y_3))
+        multiply_all(0, number, big, instructions.to_bfloat16(y_0, y_1), instructions.to_bfloat16(y_2, y_3), part)
+
+    @device(forceinline=True)
     def columns(pair, k, shared, at, big, small, part, totals):
         first, second, third, fourth = load_4(shared, beyond(at, k * b_words + pair * WORDS))
-        column(2 * pair, first, second, big, small, part, totals)
-        column(2 * pair + 1, third, fourth, big, small, part, totals)
+        if bits == BFLOAT16:
+            fifth, sixth, seventh, eighth = load_4(shared, beyond(at, k * b_words + half + pair * WORDS))
+            wide_column(2 * pair, first, second, fifth, sixth, big, part, totals)
+            wide_column(2 * pair + 1, third, fourth, seventh, eighth, big, part, totals)
+        else:
+            column(2 * pair, first, second, big, small, part, totals)
+            column(2 * pair + 1, third, fourth, big, small, part, totals)
 
     all_columns = unrolled(columns, across // 2)
 
@@ -121,7 +134,7 @@ def _multiplier(tile: WarpGradTile) -> Any:
         take_all(0, shared, a_at, k * a_words, big, small)
         all_columns(0, k, shared, b_at, big, small, part, totals)
 
-    return unrolled(step, tile.BK // DEPTHS)
+    return unrolled(step, tile.BK // depths)
 
 
 @functools.cache

@@ -29,13 +29,14 @@ import numpy as np
 from gpucnn_kernels.core._numba import cuda, float32, int32, int64, uint32, uint64
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.integers import divide
+from gpucnn_kernels.core.problem import FLOAT32
 from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.core.vector import load_4, store_4
 from gpucnn_kernels.engine.product import Product
 from gpucnn_kernels.engine.tiles import SUMS
 from gpucnn_kernels.tensor import hopper, instructions
 from gpucnn_kernels.tensor.instructions import bits_of
-from gpucnn_kernels.tensor.parts import first_part
+from gpucnn_kernels.tensor.parts import first_part, words_of
 from gpucnn_kernels.tensor.stages import DEPTH, HEAD, MOST_SHARED, begin_stages, multiplier
 from gpucnn_kernels.tensor.taps import first_pixel, put_row, taps_inside
 
@@ -46,11 +47,11 @@ _AHEAD = 3  # blocks of dy that are on their way
 
 @dataclass(frozen=True)
 class TensorGradTile:
-    """BN filters × 128 channels and taps per block, 32 positions at a time, by four warpgroups. parts: of a number, 2, or
-    TF32's 1."""
+    """BN filters × 128 channels and taps per block, 32 positions at a time, by four warpgroups. bits: what factors
+    keep (parts.py)."""
 
     BN: int
-    parts: int = 2
+    bits: int = FLOAT32
     BM: int = _ROWS
     BK: int = DEPTH
     threads: int = 512
@@ -59,7 +60,7 @@ class TensorGradTile:
     @property
     def stage(self) -> int:
         """Bytes of a stage: b's tiles, one for each part, then a's; a multiple of 1024."""
-        return 4 * (self.parts * self.BN * DEPTH + _ROWS * _PITCH)
+        return 4 * (words_of(self.bits, self.BN * DEPTH) + _ROWS * _PITCH)
 
     @property
     def raw(self) -> int:
@@ -87,7 +88,7 @@ def tensor_grad_kernel(tile: TensorGradTile, width: int) -> Any:
     operands.gradients and of operands.TAPS. A width of 4 wants dy at a multiple of 16 bytes and P·Q a multiple of 4.
     """
     BN, stages, stage_bytes = tile.BN, tile.stages, tile.stage
-    parts, sums_count, b_bytes = tile.parts, BN // 2, 4 * tile.parts * BN * DEPTH
+    sums_count, b_bytes = BN // 2, 4 * words_of(tile.bits, BN * DEPTH)
     table_words = 2 * _ROWS
     across = DEPTH // width  # threads side by side along positions
     rows_step = 128 // across
@@ -96,7 +97,7 @@ def tensor_grad_kernel(tile: TensorGradTile, width: int) -> Any:
     copy, size = (instructions.copy_four, 16) if width == 4 else (instructions.copy_word, 4)
     wait = instructions.copies_wait(_AHEAD)
     give, give_fewer, take = hopper.give_registers(56), hopper.give_registers(96), hopper.take_registers(176)
-    multiply_all, big_of = multiplier(BN, stages, stage_bytes, _PITCH, 1, parts), first_part(parts)
+    multiply_all, big_of = multiplier(BN, stages, stage_bytes, _PITCH, 1, tile.bits), first_part(tile.bits)
 
     @device(forceinline=True)
     def copy_pixel(to, pixel_at, offset, bit, taps):
@@ -134,7 +135,7 @@ def tensor_grad_kernel(tile: TensorGradTile, width: int) -> Any:
             totals[i] += float32(float32(x0 + x1) + float32(x2 + x3))
             b0, b1, b2, b3 = big_of(x0), big_of(x1), big_of(x2), big_of(x3)
             store_4(shared, offset, b0, b1, b2, b3)
-            if parts == 2:
+            if tile.bits == FLOAT32:
                 store_4(shared, uint64(offset + uint64(BN * DEPTH)), big_of(x0 - b0), big_of(x1 - b1), big_of(x2 - b2), big_of(x3 - b3))
         else:
             offset = uint32(uint32(at + uint32(i * rows_step * DEPTH)) ^ uint32(i % 2 * 16))
@@ -142,7 +143,7 @@ def tensor_grad_kernel(tile: TensorGradTile, width: int) -> Any:
             totals[i] += x
             big = big_of(x)
             shared[offset] = big
-            if parts == 2:
+            if tile.bits == FLOAT32:
                 shared[uint32(offset + uint32(BN * DEPTH))] = big_of(x - big)
 
     put_all = unrolled(put, count)

@@ -6,14 +6,24 @@ import re
 
 import pytest
 from compile_harness import check, kernels, machine_code, names, needs_compilers
+from tensor_cases import kept
 
 from gpucnn.profiling.chip import sass
+from gpucnn_kernels.core.problem import BFLOAT16, FLOAT32, TF32
+from gpucnn_kernels.tensor.parts import words_of
 
 pytestmark = needs_compilers
 
 ARCHS = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_120")
 ALL = names("-mma")
-SHARE = {"conv2d-mma": 20, "conv2d-mma-tf32": 7, "conv2d_weight_grad-mma": 7.5, "conv2d_weight_grad-mma-tf32": 2.5}
+SHARE = {
+    "conv2d-mma": 20,
+    "conv2d-mma-tf32": 7,
+    "conv2d-mma-bf16": 3.5,
+    "conv2d_weight_grad-mma": 7.5,
+    "conv2d_weight_grad-mma-tf32": 2.5,
+    "conv2d_weight_grad-mma-bf16": 1.25,
+}
 """Products per hundred instructions of the loop, at least."""
 
 
@@ -35,7 +45,7 @@ def loop_of(text: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", ARCHS)
-@pytest.mark.parametrize("name", [*ALL, *names("pack_fragments")])
+@pytest.mark.parametrize("name", [*ALL, *names("pack_fragments", "pack_pairs", "pack_parts")])
 def test_compiles_without_spills(name: str, arch: str) -> None:
     kernel = kernels()[name]
     check(kernel, arch)
@@ -43,12 +53,14 @@ def test_compiles_without_spills(name: str, arch: str) -> None:
         return
     text = sass.disassemble(machine_code(kernel.launch, arch))
     assert not re.findall(r"\b(LDL|STL)\b", text)
-    loop, kind = loop_of(text), name.split("128x64")[0] + ("-tf32" if "tf32" in name else "")
-    products = sum(each.startswith("HMMA.1688.F32.TF32") for each in loop)
+    loop, kind = loop_of(text), name.split()[0].replace("128x64", "")
+    bits = kept(name.split()[0])
+    products = sum(each.startswith("HMMA.16816.F32.BF16" if bits == BFLOAT16 else "HMMA.1688.F32.TF32") for each in loop)
     reads = [each for each in loop if re.match(r"LDS", each) and "[RZ]" not in each]  # those of nothing keep order on Ampere
     wide = sum(each.startswith("LDS.128") for each in reads)
-    assert products == (1 if "tf32" in name else 3) * 2 * 4 * 4  # 16 steps of k, written out
-    assert wide == 2 * (4 + (4 if kind == "conv2d-mma" else 2))  # both parts of b, or b as it is
+    assert products == {FLOAT32: 6, TF32: 2, BFLOAT16: 1}[bits] * 4 * 4  # 16 steps of k, written out
+    of_b = words_of(bits, 16) // 4 if "grad" not in name else 4  # as it is packed, or as it is
+    assert wide == 2 * 4 + of_b
     assert len(reads) - wide <= (8 if "grad" in name else 0)  # the table
     assert sum(each.startswith("BAR") for each in loop) == 1
     assert products >= SHARE[kind] / 100 * len(loop), (products, len(loop))
@@ -56,6 +68,6 @@ def test_compiles_without_spills(name: str, arch: str) -> None:
 
 def test_they_are_there_for_every_chip_from_ampere_on() -> None:
     found = {name.split()[0] for name in ALL}
-    assert found == {f"{op}-mma128x64{kind}" for op in ("conv2d", "conv2d_weight_grad") for kind in ("", "-tf32")}
+    assert found == {f"{op}-mma128x64{kind}" for op in ("conv2d", "conv2d_weight_grad") for kind in ("", "-tf32", "-bf16")}
     assert found <= {name.split()[0] for name in kernels("A100")} and found <= {name.split()[0] for name in kernels("RTX 5090")}
     assert not any("-mma" in name for name in kernels("T4"))

@@ -154,8 +154,8 @@ def test_forward_and_gradient_of_the_input_in_tf32(tensor_cores: Device, name: s
     window, groups, x, weight, bias, dy = case(name)
     y, dx = Output(gpu, dy.shape), Output(gpu, x.shape)
     with select.override(conv2d=variant, conv2d_input_grad=variant):
-        gpu.ops.conv2d(*map(gpu.array, (x, weight, bias)), window, groups, out=y.array, exact=False)
-        gpu.ops.conv2d_input_grad(*map(gpu.array, (dy, weight)), window, groups, out=dx.array, exact=False)
+        gpu.ops.conv2d(*map(gpu.array, (x, weight, bias)), window, groups, out=y.array, bits=11)
+        gpu.ops.conv2d_input_grad(*map(gpu.array, (dy, weight)), window, groups, out=dx.array, bits=11)
     for got, operation, first, rest, terms, direction in (
         (y, cpu.conv2d, x, (double(bias),), weight[0].size, "forward"),
         (dx, cpu.conv2d_input_grad, dy, (), weight.size // x.shape[1], "input_grad"),
@@ -173,7 +173,7 @@ def test_gradient_of_the_weight_in_tf32(tensor_cores: Device, name: str, variant
     window, groups, x, weight, bias, dy = case(name)
     dweight, dbias = Output(gpu, weight.shape), Output(gpu, bias.shape)
     with select.override(conv2d_weight_grad=variant):
-        gpu.ops.conv2d_weight_grad(gpu.array(dy), gpu.array(x), window, groups, out=dweight.array, dbias=dbias.array, exact=False)
+        gpu.ops.conv2d_weight_grad(gpu.array(dy), gpu.array(x), window, groups, out=dweight.array, dbias=dbias.array, bits=11)
     terms, factors, wide = dy.size // len(weight), (rounded(dy), rounded(x)), double(dy)
     expected, magnitude = (cpu.conv2d_weight_grad(*map(f, factors), window, groups) for f in (np.asarray, np.abs))
     check(dweight.result(), expected, magnitude=magnitude, terms=terms, direction="weight_grad")
@@ -189,14 +189,14 @@ def test_what_is_no_number_stays_what_it_is_in_tf32(tensor_cores: Device, value:
     x, weight = normal(5, 2, 64, 4, 4), np.abs(normal(6, 32, 64, 1, 1)) + 1
     x[0, 3, 1, 2] = value
     with select.override(conv2d="tensor128x32-tf32"):
-        got = gpu.ops.conv2d(gpu.array(x), gpu.array(weight), None, window, exact=False).get()
+        got = gpu.ops.conv2d(gpu.array(x), gpu.array(weight), None, window, bits=11).get()
     np.testing.assert_array_equal(got[0, :, 1, 2], np.full(32, value))
     assert np.isfinite(got).sum() == got.size - 32
 
 
 def test_tf32_is_for_those_who_ask(tensor_cores: Device) -> None:
     """And then by a table of `gpucnn tune` alone, until a chip has confirmed these kernels; what is there without one is exact."""
-    exact, other = (problems.conv2d(64, 32, 64, conv_window((32, 32), (3, 3), 1, 1), exact=exact) for exact in (True, False))
+    exact, other = (problems.conv2d(64, 32, 64, conv_window((32, 32), (3, 3), 1, 1), bits=bits) for bits in (24, 11))
     assert not set(GATHER_TF32) & set(select.variants(exact)) and set(GATHER_TF32) <= set(select.variants(other))
     assert select.choose(other).name == select.choose(exact).name == "tensor128x64"
     with select.override(conv2d="tensor128x64-tf32"):

@@ -6,19 +6,20 @@ before Ampere they skip; the virtual GPU has the instructions.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 import pytest
 from kernel_harness import Output, double, normal
-from tensor_cases import SHAPES, case, rounded
+from tensor_cases import SHAPES, case, kept, rounded
 
 from gpucnn.device import Device
 from gpucnn.ops import cpu
 from gpucnn.ops.shapes import conv_window
 from gpucnn_kernels.choose import problems, select
 from gpucnn_kernels.conv import tensor
-from tolerances import check
+from tolerances import bound, check
 
 pytestmark = pytest.mark.gpu
 
@@ -30,25 +31,29 @@ def warps(gpu: Device) -> Device:
     return gpu
 
 
+QUICK = (("few-channels", "mma128x64"), ("groups", "mma128x64-bf16"))
+
+
 def cases() -> list[Any]:
     """(shape, variant)."""
     return [
-        pytest.param(name, variant, marks=() if (name, variant) == ("few-channels", "mma128x64") else pytest.mark.slow)
+        pytest.param(name, variant, marks=() if (name, variant) in QUICK else pytest.mark.slow)
         for name in SHAPES
         for first in tensor.WARPS
-        for variant in (first, f"{first}-tf32")
+        for variant in (first, f"{first}-tf32", f"{first}-bf16")
     ]
 
 
 @pytest.mark.parametrize(("name", "variant"), cases())
 def test_forward_and_gradient_of_the_input(warps: Device, name: str, variant: str) -> None:
-    """With bias, ReLU and its mask; in TF32 what comes out is what factors give that were rounded beforehand."""
-    gpu, exact = warps, not variant.endswith("-tf32")
+    """With bias, ReLU and its mask; in TF32 and bfloat16 what comes out is what factors give that were rounded
+    beforehand."""
+    gpu, bits = warps, kept(variant)
     window, groups, x, weight, bias, dy = case(name)
     y, dx = Output(gpu, dy.shape), Output(gpu, x.shape)
     with select.override(conv2d=variant, conv2d_input_grad=variant):
-        gpu.ops.conv2d(*map(gpu.array, (x, weight, bias)), window, groups, relu=True, out=y.array, exact=exact)
-        gpu.ops.conv2d_input_grad(*map(gpu.array, (dy, weight)), window, groups, relu=gpu.array(x), out=dx.array, exact=exact)
+        gpu.ops.conv2d(*map(gpu.array, (x, weight, bias)), window, groups, relu=True, out=y.array, bits=bits)
+        gpu.ops.conv2d_input_grad(*map(gpu.array, (dy, weight)), window, groups, relu=gpu.array(x), out=dx.array, bits=bits)
 
     def forward(x: Any, weight: Any, bias: Any) -> Any:
         return cpu.conv2d(x, weight, bias, window, groups, relu=True)
@@ -56,7 +61,7 @@ def test_forward_and_gradient_of_the_input(warps: Device, name: str, variant: st
     def backward(dy: Any, weight: Any) -> Any:
         return cpu.conv2d_input_grad(dy, weight, window, groups, relu=double(x))
 
-    factor = double if exact else rounded
+    factor = functools.partial(rounded, bits=bits)
     for got, operation, arrays, terms, direction in (
         (y, forward, (factor(x), factor(weight), double(bias)), weight[0].size, "forward"),
         (dx, backward, (factor(dy), factor(weight)), weight.size // x.shape[1], "input_grad"),
@@ -68,16 +73,16 @@ def test_forward_and_gradient_of_the_input(warps: Device, name: str, variant: st
 @pytest.mark.parametrize("slices", [1, 3])
 @pytest.mark.parametrize(("name", "variant"), cases())
 def test_gradient_of_the_weight(warps: Device, name: str, variant: str, slices: int) -> None:
-    """With the gradient of the bias, whose sums are those of float32 in TF32 as well."""
-    gpu, exact = warps, not variant.endswith("-tf32")
+    """With the gradient of the bias, whose sums are those of float32 in the other modes as well."""
+    gpu, bits = warps, kept(variant)
     window, groups, x, weight, bias, dy = case(name)
-    problem = problems.conv2d_weight_grad(x.shape[0], x.shape[1], len(weight), window, groups, exact)
+    problem = problems.conv2d_weight_grad(x.shape[0], x.shape[1], len(weight), window, groups, bits)
     choice = select.choice(select.choose(problem, variant).variant, problem, slices)
     assert choice.name == variant
     dweight, dbias = Output(gpu, weight.shape), Output(gpu, bias.shape)
     with select.override(conv2d_weight_grad=choice):
-        gpu.ops.conv2d_weight_grad(gpu.array(dy), gpu.array(x), window, groups, out=dweight.array, dbias=dbias.array, exact=exact)
-    terms, wide, factor = dy.size // len(weight), double(dy), double if exact else rounded
+        gpu.ops.conv2d_weight_grad(gpu.array(dy), gpu.array(x), window, groups, out=dweight.array, dbias=dbias.array, bits=bits)
+    terms, wide, factor = dy.size // len(weight), double(dy), functools.partial(rounded, bits=bits)
     expected, magnitude = (cpu.conv2d_weight_grad(*map(f, map(factor, (dy, x))), window, groups) for f in (np.asarray, np.abs))
     check(dweight.result(), expected, magnitude=magnitude, terms=terms, direction="weight_grad")
     check(dbias.result(), cpu.bias_grad(wide), magnitude=cpu.bias_grad(np.abs(wide)), terms=terms, direction="weight_grad")
@@ -103,15 +108,46 @@ def test_numbers_of_all_sizes_and_none(warps: Device) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["tf32", "bf16"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, np.uint32(0x7FFFFFFF).view(np.float32)])
-def test_what_is_no_number_stays_what_it_is_in_tf32(warps: Device, value: float) -> None:
+def test_what_is_no_number_stays_what_it_is(warps: Device, value: float, kind: str) -> None:
+    """Infinities too, as with FMAs, and the NaN of a GPU, whose bits a rounding by an addition would turn to -0."""
     gpu, window = warps, conv_window((4, 4), (1, 1))
     x, weight = normal(5, 2, 64, 4, 4), np.abs(normal(6, 32, 64, 1, 1)) + 1
     x[0, 3, 1, 2] = value
-    with select.override(conv2d="mma128x64-tf32"):
-        got = gpu.ops.conv2d(gpu.array(x), gpu.array(weight), None, window, exact=False).get()
+    with select.override(conv2d=f"mma128x64-{kind}"):
+        got = gpu.ops.conv2d(gpu.array(x), gpu.array(weight), None, window, bits=kept(f"-{kind}")).get()
     np.testing.assert_array_equal(got[0, :, 1, 2], np.full(32, value))
     assert np.isfinite(got).sum() == got.size - 32
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["", "-tf32", "-bf16"])
+def test_numbers_below_the_normal_ones_count(warps: Device, kind: str) -> None:
+    """On either side of 2⁻¹²⁶, in one factor or the other. Of split numbers what is less than TF32's least, 2⁻¹³⁶, is lost."""
+    gpu, window = warps, conv_window((4, 4), (1, 1))
+    for x_exponent, weight_exponent in ((-127, 100), (100, -127)):
+        x, weight = np.ldexp(normal(5, 2, 64, 4, 4), x_exponent), np.ldexp(normal(6, 32, 64, 1, 1), weight_exponent)
+        y = Output(gpu, (2, 32, 4, 4))
+        with select.override(conv2d=f"mma128x64{kind}"):
+            gpu.ops.conv2d(gpu.array(x), gpu.array(weight), None, window, out=y.array, bits=kept(kind))
+        wide = [rounded(each, kept(kind)) for each in (x, weight)]
+        expected, magnitude = (cpu.conv2d(*map(f, wide), None, window) for f in (np.asarray, np.abs))
+        lost = 0.0 if kind else 64 * 2.0**-136 * float(max(np.abs(each).max() for each in wide))
+        error = np.abs(y.result() - expected)
+        assert np.all(error <= bound(magnitude, 64, "forward") + lost) and np.abs(expected).max() > 32 * lost
+
+
+@pytest.mark.slow
+def test_bfloat16_makes_infinities_of_the_largest_numbers(warps: Device) -> None:
+    """Half of a bfloat16's last bit beyond the largest is 3.3961776e38; what is less stays finite."""
+    gpu, window = warps, conv_window((1, 2), (1, 1))
+    x, weight = np.zeros((1, 64, 1, 2), np.float32), np.zeros((32, 64, 1, 1), np.float32)
+    x[0, 7, 0], weight[:, 7] = np.array([0x7F7F8000, 0x7F7F7FFF], np.uint32).view(np.float32), np.float32(0.5)
+    with select.override(conv2d="mma128x64-bf16"):
+        got = gpu.ops.conv2d(gpu.array(x), gpu.array(weight), None, window, bits=8).get()
+    largest = np.uint32(0x7F7F0000).view(np.float32) / np.float32(2)
+    np.testing.assert_array_equal(got[0, :, 0], np.tile(np.array([np.inf, largest], np.float32), (32, 1)))
 
 
 def test_the_same_bits_every_time(warps: Device) -> None:

@@ -22,7 +22,7 @@ def conv2d(
     *,
     relu: bool = False,
     out: Array | None = None,
-    exact: bool = True,
+    bits: int = 24,
 ) -> Array:
     n, c, k = *x.shape[:2], weight.shape[0]
     plan = plan_of(window, groups, c, k, x, weight, bias)
@@ -44,7 +44,7 @@ def conv2d_input_grad(
     *,
     relu: Array | None = None,
     out: Array | None = None,
-    exact: bool = True,
+    bits: int = 24,
 ) -> Array:
     n, k, c = *dy.shape[:2], weight.shape[1] * groups
     plan = plan_of(window, groups, c, k, weight, relu, out)
@@ -63,7 +63,7 @@ def conv2d_weight_grad(
     *,
     out: Array | None = None,
     dbias: Array | None = None,
-    exact: bool = True,
+    bits: int = 24,
 ) -> Array:
     c, k = x.shape[1], dy.shape[1]
     plan = plan_of(window, groups, c, k, x, out, dbias)

@@ -13,7 +13,7 @@ from gpucnn.ops.cpu._threads import Array
 __all__ = ["dense", "dense_input_grad", "dense_weight_grad"]
 
 
-def dense(x: Array, weight: Array, bias: Array | None = None, *, relu: bool = False, out: Array | None = None) -> Array:
+def dense(x: Array, weight: Array, bias: Array | None = None, *, relu: bool = False, out: Array | None = None, bits: int = 24) -> Array:
     if not loops(x, weight, bias, out):
         return reference.dense(x, weight, bias, relu=relu, out=out)
     y = np.empty((x.shape[0], weight.shape[0]), np.float32) if out is None else out
@@ -21,7 +21,7 @@ def dense(x: Array, weight: Array, bias: Array | None = None, *, relu: bool = Fa
     return y
 
 
-def dense_input_grad(dy: Array, weight: Array, *, relu: Array | None = None, out: Array | None = None) -> Array:
+def dense_input_grad(dy: Array, weight: Array, *, relu: Array | None = None, out: Array | None = None, bits: int = 24) -> Array:
     if not loops(dy, weight, relu, out):
         return reference.dense_input_grad(dy, weight, relu=relu, out=out)
     dx = np.empty((dy.shape[0], weight.shape[1]), np.float32) if out is None else out
@@ -29,7 +29,7 @@ def dense_input_grad(dy: Array, weight: Array, *, relu: Array | None = None, out
     return dx
 
 
-def dense_weight_grad(dy: Array, x: Array, *, out: Array | None = None, dbias: Array | None = None) -> Array:
+def dense_weight_grad(dy: Array, x: Array, *, out: Array | None = None, dbias: Array | None = None, bits: int = 24) -> Array:
     if not loops(dy, x, out, dbias):
         return reference.dense_weight_grad(dy, x, out=out, dbias=dbias)
     if dbias is not None:

@@ -25,7 +25,7 @@ def conv2d_relu_max_pool2d(
     *,
     out: Array | None = None,
     indices: Array | None = None,
-    exact: bool = True,
+    bits: int = 24,
 ) -> tuple[Array, Array]:
     n, c, k = *x.shape[:2], weight.shape[0]
     if not (loops(x, weight, bias) and images(out) and integers(indices)):
@@ -57,7 +57,7 @@ def conv2d_relu_max_pool2d_weight_grad(
     relu: Array | None = None,
     out: Array | None = None,
     dbias: Array | None = None,
-    exact: bool = True,
+    bits: int = 24,
 ) -> Array:
     c, k = x.shape[1], dy.shape[1]
     if not (loops(x, relu, out, dbias) and images(dy) and integers(indices)):

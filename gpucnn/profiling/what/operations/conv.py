@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,7 +22,7 @@ from gpucnn.profiling.what.operations.row import (
     with_relu,
     with_relu_grad,
 )
-from gpucnn.profiling.what.operations.sample import Ops, Sample, floats, ints
+from gpucnn.profiling.what.operations.sample import ROUNDED, Ops, Sample, floats, ints
 from gpucnn.profiling.what.shapes import CONV_SHAPES, DEPTHWISE_WINDOWS
 from gpucnn.profiling.what.work import Work
 from gpucnn_kernels.choose import problems
@@ -133,23 +134,21 @@ def _weight_like(a: Arguments, torch: Any) -> Any:
 
 
 def _problem(a: Arguments, make: Callable[..., Problem]) -> Problem:
-    return make(*_sizes(a), a["window"], a["groups"], a.get("exact", True))
+    return make(*_sizes(a), a["window"], a["groups"], a.get("bits", 24))
 
 
 def _pooled_problem(a: Arguments, make: Callable[..., Problem]) -> Problem:
     return make(*_sizes(a), a["window"], a["pool_window"], a["groups"])
 
 
-def convolutions(
-    n: int, c: int, k: int, window: Window, groups: int = 1, *, relu: bool = True, exact: bool = True
-) -> Callable[[Ops], None]:
-    """A convolution and both gradients, with a bias; including ReLU's gradient if `relu`, and in float32 if `exact`."""
+def convolutions(n: int, c: int, k: int, window: Window, groups: int = 1, *, relu: bool = True, bits: int = 24) -> Callable[[Ops], None]:
+    """A convolution and both gradients, with a bias; including ReLU's gradient if `relu`, with factors of so many `bits`."""
 
     def run(ops: Ops) -> None:
         x, weight, dy = floats(n, c, *window.input), floats(k, c // groups, *window.kernel), floats(n, k, *window.output)
-        ops.conv2d(x, weight, floats(k), window, groups, relu=relu, exact=exact)
-        ops.conv2d_input_grad(dy, weight, window, groups, relu=x if relu else None, exact=exact)
-        ops.conv2d_weight_grad(dy, x, window, groups, dbias=floats(k), exact=exact)
+        ops.conv2d(x, weight, floats(k), window, groups, relu=relu, bits=bits)
+        ops.conv2d_input_grad(dy, weight, window, groups, relu=x if relu else None, bits=bits)
+        ops.conv2d_weight_grad(dy, x, window, groups, dbias=floats(k), bits=bits)
 
     return run
 
@@ -175,8 +174,8 @@ def _samples() -> Iterator[Sample]:
         yield Sample(f"{name}-no-relu", first_layer(*named[name], relu=False))  # if the next layer has included it
     odd = 8, 20, 40, conv_window((7, 7), (3, 3), padding=1)
     yield Sample("odd", convolutions(*odd))
-    for name, sizes in (("m2", named["m2"]), ("odd", odd)):
-        yield Sample(f"{name}-tf32", convolutions(*sizes, exact=False))
+    for (name, sizes), (kind, bits) in itertools.product((("m2", named["m2"]), ("odd", odd)), ROUNDED.items()):
+        yield Sample(f"{name}-{kind}", convolutions(*sizes, bits=bits))
     for name, window in DEPTHWISE_WINDOWS.items():
         yield Sample(name, convolutions(64, 32, 32, window, 32))
     yield Sample("", lambda ops: ops.bias_grad(floats(128, 1024)))

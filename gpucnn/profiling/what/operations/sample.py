@@ -12,6 +12,10 @@ import numpy as np
 Ops: TypeAlias = ModuleType  # the operations of a device
 
 
+ROUNDED = {"tf32": 11, "bf16": 8}
+"""The kinds of factors that kernels on tensor cores may round to, and the bits that these keep."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """A case: its name, and the operations that it runs. `variants`: run each operation with all its variants, not only with the
