@@ -19,10 +19,10 @@ ALL = names("-mma")
 SHARE = {
     "conv2d-mma": 20,
     "conv2d-mma-tf32": 7,
-    "conv2d-mma-bf16": 3.5,
+    "conv2d-mma-bf16": 6,
     "conv2d_weight_grad-mma": 7.5,
     "conv2d_weight_grad-mma-tf32": 2.5,
-    "conv2d_weight_grad-mma-bf16": 1.25,
+    "conv2d_weight_grad-mma-bf16": 1.6,
 }
 """Products per hundred instructions of the loop, at least."""
 
