@@ -118,7 +118,7 @@ def lines(paths: Sequence[Path], probabilities: np.ndarray[Any, Any], names: Seq
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
     shown = [(plain(path), [plain(names[index]) for index in row]) for path, row in zip(paths, best, strict=True)]
     width = max(len(words) for words, _ in shown)
-    widths = [max(len(labels[place]) for _, labels in shown) for place in range(best.shape[1])]
+    widths = [max(len(labels[rank]) for _, labels in shown) for rank in range(best.shape[1])]
     return [
         f"{words:<{width}}  "
         + "  ".join(f"{label:<{wide}}  {100 * row[index]:5.1f} %" for label, wide, index in zip(labels, widths, order, strict=True))
@@ -131,8 +131,8 @@ def write_csv(target: Path, paths: Sequence[Path], probabilities: np.ndarray[Any
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    places = [""] + [f"_{place}" for place in range(2, best.shape[1] + 1)]
-    writer.writerow(["image", *(f"{word}{place}" for place in places for word in ("class", "probability"))])
+    ranks = [""] + [f"_{rank}" for rank in range(2, best.shape[1] + 1)]
+    writer.writerow(["image", *(f"{word}{rank}" for rank in ranks for word in ("class", "probability"))])
     for path, row, order in zip(paths, probabilities, best, strict=True):
         answers = [word for index in order for word in (cell(names[index]), f"{row[index]:.6f}")]
         writer.writerow([cell(path), *answers])

@@ -16,7 +16,7 @@ from gpucnn.text import shortened
 
 ACROSS = 7  # layers in a row
 MOST = 42  # of a deeper network the first and the last are drawn
-WIDTH, HEIGHT = 112, 136  # of a layer's place
+WIDTH, HEIGHT = 112, 136  # of the room for a layer
 MIDDLE = 58  # where the boxes' middles lie, from the top of a row
 LARGEST, SMALLEST = 52.0, 5.0  # sides of a box
 SHEETS, APART = 5, 4  # the most maps that are drawn behind one another, and how far
@@ -51,9 +51,9 @@ def network_picture(input_shape: Shape, layers: Sequence[Layer]) -> str:
         f'aria-label="{words(label)}" style="max-width: 100%; height: auto" font-family="sans-serif" font-size="10" '
         'text-anchor="middle" fill="currentColor" stroke="none">'
     ]
-    for place, step in enumerate(steps):
-        x, y = (place % ACROSS + 0.5) * WIDTH, place // ACROSS * HEIGHT
-        parts += _drawn(step, x, y, largest[len(step.shape) == 3], before=place > 0, after=place < len(steps) - 1)
+    for number, step in enumerate(steps):
+        x, y = (number % ACROSS + 0.5) * WIDTH, number // ACROSS * HEIGHT
+        parts += _drawn(step, x, y, largest[len(step.shape) == 3], before=number > 0, after=number < len(steps) - 1)
     return "".join([*parts, "</svg>"])
 
 

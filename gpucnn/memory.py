@@ -17,7 +17,7 @@ class StepMemory:
 
     kept: list[int]
     peak: int
-    stages: list[tuple[int, int]]  # the most while a stage is at work, forward and backward
+    most: list[tuple[int, int]]  # of each stage: the largest number while it runs, forward and backward
     keeps_input: bool = False  # the input is among what is kept
 
 
@@ -72,8 +72,8 @@ def _within(layer: Layer, apart: bool) -> tuple[int, int, int]:
         own = sum(found.kept)
         outputs, shared = math.prod(chain.stages[-1].layers[-1].output_shape), layer.shares_output(chain)
         kept += own - (inputs if found.keeps_input else 0) - (outputs if shared and chain.stages[-1].costs()[-1].keeps_output else 0)
-        ahead = max(ahead, max(forward for forward, _ in found.stages) - own)
-        back = max(back, max(backward for _, backward in found.stages) - own)
+        ahead = max(ahead, max(forward for forward, _ in found.most) - own)
+        back = max(back, max(backward for _, backward in found.most) - own)
         between += inputs if shared else max(outputs, inputs)
     return kept, ahead + between, back + between
 
@@ -90,7 +90,7 @@ def kept_by_layer(stages: Sequence[Stage]) -> dict[int, int]:
 
 def on_cpu(stages: Sequence[Stage], batch_size: int) -> int:
     """The largest number of elements alive at one time in a step on a CPU, including those that the operations allocate."""
-    found = of_step(stages, apart=not expected()).stages
+    found = of_step(stages, apart=not expected()).most
     room = [stage.scratch(batch_size) for stage in stages]
     return max(
         max(forward * batch_size + ahead, backward * batch_size + back)

@@ -10,9 +10,12 @@ from gpucnn.layers import AvgPool2D, BatchNorm2D, Conv2D, Dense, Dropout, Flatte
 from gpucnn.layers.blocks import depthwise_block, inception, residual_block
 from gpucnn.model import Sequential
 from gpucnn.names import Registry
+from gpucnn.optimizers import SGD, Adam, Optimizer
 
 NETWORKS: Registry[Callable[[int], list[Layer]]] = Registry("model")
 """Functions that make the layers of a network for so many classes, raw outputs last."""
+_OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {"lenet5x5": lambda: SGD(0.01, momentum=0.9)}
+"""The optimizers of the textbooks that do not use Adam."""
 
 
 @NETWORKS.add("keras")
@@ -145,6 +148,11 @@ def _mobilenet(classes: int) -> list[Layer]:
         GlobalAvgPool2D(),
         Dense(classes),
     ]
+
+
+def textbook_optimizer(name: str) -> Optimizer:
+    """The optimizer that is profiled with a network: the one of its textbook. Measured times in the documents depend on it."""
+    return _OPTIMIZERS.get(name, lambda: Adam(1e-3))()
 
 
 def network(name: str, classes: int = 10) -> Sequential:

@@ -16,10 +16,10 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]], *, heading: str 
     """A table with its first column aligned left and the others right; `last` is a separate row under a line."""
     line = "border-top: 1px solid currentColor"
     parts = [f"<p><b>{words(heading)}</b></p>" if heading else "", "<table><thead><tr>"]
-    parts += [f'<th style="text-align: {_side(place)}">{words(title)}</th>' for place, title in enumerate(titles)]
+    parts += [f'<th style="text-align: {_side(column)}">{words(title)}</th>' for column, title in enumerate(titles)]
     parts.append("</tr></thead><tbody>")
     for row, style in [*((row, "") for row in rows), *([(last, line)] if last else [])]:
-        cells = [f'<td style="text-align: {_side(place)}; white-space: pre">{words(cell)}</td>' for place, cell in enumerate(row)]
+        cells = [f'<td style="text-align: {_side(column)}; white-space: pre">{words(cell)}</td>' for column, cell in enumerate(row)]
         parts.append(f'<tr style="{style}">{"".join(cells)}</tr>')
     parts.append(f"</tbody></table>{f'<p>{words(below)}</p>' if below else ''}")
     return "".join(parts)
@@ -48,13 +48,13 @@ def curves(title: str, lines: Mapping[str, Sequence[tuple[float, float]]]) -> st
         _text(MARGIN, HEIGHT - MARGIN + 14, f"{left:g}", "middle", "currentColor"),
         _text(WIDTH - MARGIN, HEIGHT - MARGIN + 14, f"{right:g}", "middle", "currentColor"),
     ]
-    for place, (name, line) in enumerate((name, line) for name, line in lines.items() if line):
-        colour = COLOURS[place % len(COLOURS)]
+    for number, (name, line) in enumerate((name, line) for name, line in lines.items() if line):
+        colour = COLOURS[number % len(COLOURS)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(*point) for point in line))
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
         if len(line) <= 60:
             parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2" fill="{colour}"/>' for x, y in (at(*point) for point in line)]
-        parts.append(_text(MARGIN + 4 + 80 * place, HEIGHT - 4, name, "start", colour))
+        parts.append(_text(MARGIN + 4 + 80 * number, HEIGHT - 4, name, "start", colour))
     return "".join([*parts, "</svg>"])
 
 
@@ -62,8 +62,8 @@ def _text(x: float, y: float, label: str, anchor: str, colour: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}" stroke="none">{words(label)}</text>'
 
 
-def _side(place: int) -> str:
-    return "right" if place else "left"
+def _side(column: int) -> str:
+    return "right" if column else "left"
 
 
 def words(text: str) -> str:

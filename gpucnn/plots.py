@@ -97,9 +97,9 @@ def save_confusion(counts: np.ndarray[Any, Any], class_names: Sequence[str], pat
     shown = range(0, classes, -(-classes // 60))  # of very many classes, as many names as fit
     names = [labels[number] for number in shown]
     size = 10 if classes <= 20 else 7
-    places = [number / block for number in shown]
-    axes.set_xticks(places, labels=names, rotation=90 if longest > 3 or classes > 20 else 0, fontsize=size)
-    axes.set_yticks(places, labels=names, fontsize=size)
+    positions = [number / block for number in shown]
+    axes.set_xticks(positions, labels=names, rotation=90 if longest > 3 or classes > 20 else 0, fontsize=size)
+    axes.set_yticks(positions, labels=names, fontsize=size)
     axes.set_xlabel("predicted class" if block == 1 else f"predicted class, {block} to a column")
     axes.set_ylabel("true class" if block == 1 else f"true class, {block} to a row")
     right = int(np.trace(counts))
@@ -136,7 +136,7 @@ def save_features(model: Sequential, image: np.ndarray[Any, Any], path: str | Pa
 
     False, and no file, where no layer gives maps.
     """
-    stages: list[tuple[str, np.ndarray[Any, Any]]] = []
+    pictures: list[tuple[str, np.ndarray[Any, Any]]] = []
     y = model.device.array(image[None].astype(model.dtype) / 255)
     for layer in model.layers:
         if len(layer.output_shape) != 3:
@@ -147,15 +147,15 @@ def save_features(model: Sequential, image: np.ndarray[Any, Any], path: str | Pa
         least, greatest = shown.min(axis=(1, 2), keepdims=True), shown.max(axis=(1, 2), keepdims=True)
         count = f"{len(shown)} of {len(maps)}" if len(shown) < len(maps) else f"{len(maps)}"
         name = f"{_short(layer.name)}: {count} maps of {maps.shape[1]}×{maps.shape[2]}"
-        stages.append((name, _mosaic((shown - least) / np.maximum(greatest - least, 1e-12))))
-    if not stages:
+        pictures.append((name, _mosaic((shown - least) / np.maximum(greatest - least, 1e-12))))
+    if not pictures:
         return False
-    heights = [1.5] + [WIDTH * picture.shape[0] / picture.shape[1] for _, picture in stages]
+    heights = [1.5] + [WIDTH * picture.shape[0] / picture.shape[1] for _, picture in pictures]
     figure = _figure(WIDTH, sum(heights) + 0.35 * len(heights))
     parts = figure.subplots(len(heights), 1, height_ratios=heights)
     parts[0].imshow(image.transpose(1, 2, 0) if image.shape[0] == 3 else image[0], cmap="gray")
     parts[0].set_title(_short(title, 100) or "the image", fontsize=9)
-    for axes, (name, picture) in zip(parts[1:], stages, strict=True):
+    for axes, (name, picture) in zip(parts[1:], pictures, strict=True):
         axes.imshow(picture, cmap="viridis", vmin=0, vmax=1)
         axes.set_title(name, fontsize=9)
     for axes in parts:

@@ -65,9 +65,10 @@ def lines(classes: Sequence[OfClass]) -> list[str]:
         confused = f"{shortened(plain(one.taken_for), 24)} ({one.times:,})" if one.times else ""
         shares = [f"{100 * share:.1f} %" for share in (one.recall, one.precision, one.f1)]
         rows.append((shortened(plain(one.name), 24), f"{one.images:,}", *shares, confused))
-    widths = [max(len(row[place]) for row in rows) for place in range(5)]
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
     return [
-        "  ".join([f"{row[0]:<{widths[0]}}", *(f"{row[place]:>{widths[place]}}" for place in range(1, 5)), row[5]]).rstrip() for row in rows
+        "  ".join([f"{row[0]:<{widths[0]}}", *(f"{row[column]:>{widths[column]}}" for column in range(1, 5)), row[5]]).rstrip()
+        for row in rows
     ]
 
 

@@ -83,13 +83,13 @@ def _sizes(text: str | None) -> tuple[int, ...] | None:
 def _names(path: Path | None) -> dict[str, Any] | None:
     if path is None:
         return None
-    place = regular_file(path, "a map of names", empty=False)
-    if place.stat().st_size > LONGEST:
-        raise DataError(f"{place} has {place.stat().st_size:,} bytes; the limit for a map of names is {LONGEST:,}")
+    file = regular_file(path, "a map of names", empty=False)
+    if file.stat().st_size > LONGEST:
+        raise DataError(f"{file} has {file.stat().st_size:,} bytes; the limit for a map of names is {LONGEST:,}")
     try:
-        found = json.loads(place.read_text(encoding="utf-8"))
+        found = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
-        raise DataError(f'{place} is not JSON ({reason_of(error)}): write {{"their.module": "gpucnn.layer"}}') from None
+        raise DataError(f'{file} is not JSON ({reason_of(error)}): write {{"their.module": "gpucnn.layer"}}') from None
     if not isinstance(found, dict):
-        raise DataError(f'{place} must contain an object, {{"their.module": "gpucnn.layer"}}')
+        raise DataError(f'{file} must contain an object, {{"their.module": "gpucnn.layer"}}')
     return found

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn.data import places
+from gpucnn.data import search
 from gpucnn.data.dataset import DATASETS, Dataset, Request, counted
 from gpucnn.data.download import UnavailableError, fetch
 from gpucnn.data.files import file_md5, open_content
@@ -107,17 +107,17 @@ def load(name: str, request: Request) -> Dataset:
     cannot be downloaded.
     """
     source = SOURCES[name]
-    roots = places.roots(request.data_dir)
+    roots = search.roots(request.data_dir)
     pickles = False
     for root in roots:
-        for folder in places.folders(root, (source.folder, name, f"{name}/{source.folder}")):
+        for folder in search.folders(root, (source.folder, name, f"{name}/{source.folder}")):
             if all(os.path.exists(folder / file) for file in source.files):
                 return _dataset(source, {file: _content(folder / file) for file in source.files}, folder, folder)
             if os.path.isfile(folder / source.archive):
                 return _of_archive(source, folder / source.archive)
             if os.path.exists(folder / source.pickled):
                 pickles = True
-    advice = places.advice(f"{source.archive}, or the files in it,", request.data_dir)
+    advice = search.advice(f"{source.archive}, or the files in it,", request.data_dir)
     beside = f" ({source.pickled} lies there, and nothing is ever unpickled)" if pickles else ""
     if not roots:
         raise UnavailableError(f"there is no folder to look for {source.title} in, nor to download it to: {advice}")
@@ -129,7 +129,7 @@ def load(name: str, request: Request) -> Dataset:
     try:
         fetch(urls, target, md5=source.md5, progress=request.progress, limit=LIMIT, advice=f"{advice}{beside}")
     except UnavailableError as error:
-        raise places.not_in(request.data_dir, source.title, error) from None
+        raise search.not_in(request.data_dir, source.title, error) from None
     return _of_archive(source, target)
 
 

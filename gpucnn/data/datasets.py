@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gpucnn.checks import integer, proportion
-from gpucnn.data import cifar, digits, files_of, mnist, places  # noqa: F401  cifar is known by its names alone
+from gpucnn.data import cifar, digits, files_of, mnist, search  # noqa: F401  cifar is known by its names alone
 from gpucnn.data.dataset import DATASETS, Dataset, Request
 from gpucnn.data.download import Progress, UnavailableError
 from gpucnn.data.idx import PathLike
@@ -70,7 +70,7 @@ def load_dataset(
     size = None if image_size is None else size_of(image_size)
     request = Request(None if data_dir is None else user_path(data_dir), progress, download, seed, test_fraction, size, reading)
     if request.data_dir is not None:
-        places.check_given(request.data_dir)
+        search.check_given(request.data_dir)
     text = as_named(os.fspath(name))
     if text in DATASETS:
         if size is not None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gpucnn.data.dataset import Dataset, Request, counted
 from gpucnn.data.images import SUFFIXES, fit_channels, read_image, resized
-from gpucnn.data.kept import keep, kept, place_of
+from gpucnn.data.kept import keep, kept, path_of
 from gpucnn.data.split import held_back
 from gpucnn.errors import DataError
 from gpucnn.files import kind_of, why_no_folder
@@ -164,8 +164,8 @@ def _split(classes: dict[str, list[Path]], folder: Path, fraction: float, seed: 
 def _read(paths: list[Path], request: Request) -> NDArray[np.uint8]:
     """All images as one array (N, C, H, W), where C is the largest number of channels of any image."""
     size = request.image_size
-    place = None if size is None else place_of(paths, size)
-    if place is not None and size is not None and (found := kept(place, len(paths), size)) is not None:
+    kept_in = None if size is None else path_of(paths, size)
+    if kept_in is not None and size is not None and (found := kept(kept_in, len(paths), size)) is not None:
         return found
     images: list[NDArray[np.uint8]] = []
     for path, image in zip(paths, _one_by_one(paths, size), strict=True):
@@ -182,8 +182,8 @@ def _read(paths: list[Path], request: Request) -> NDArray[np.uint8]:
     result = np.empty((len(images), channels, *images[0].shape[1:]), np.uint8)
     for row, image in zip(result, images, strict=True):
         row[:] = fit_channels(image, channels)
-    if place is not None:
-        keep(place, result)
+    if kept_in is not None:
+        keep(kept_in, result)
     return result
 
 

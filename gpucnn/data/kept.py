@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn.data import places
+from gpucnn.data import search
 from gpucnn.files import write_atomically
 
 FOLDER = "images"
@@ -24,9 +24,9 @@ MOST = 4 << 30  # bytes that are kept in all
 FORM = "1"  # of what is kept; another one where reading or resizing has changed
 
 
-def place_of(paths: Sequence[Path], size: tuple[int, int]) -> Path | None:
+def path_of(paths: Sequence[Path], size: tuple[int, int]) -> Path | None:
     """Where the images are kept; None if they are not: too few images, no cache, or an unreadable file."""
-    cache = places.cache()
+    cache = search.cache()
     if cache is None or len(paths) < ENOUGH:
         return None
     digest = hashlib.sha256(f"{FORM} {size}".encode())
@@ -39,10 +39,10 @@ def place_of(paths: Sequence[Path], size: tuple[int, int]) -> Path | None:
     return cache / FOLDER / f"{digest.hexdigest()[:40]}.npy"
 
 
-def kept(place: Path, count: int, size: tuple[int, int]) -> NDArray[np.uint8] | None:
+def kept(path: Path, count: int, size: tuple[int, int]) -> NDArray[np.uint8] | None:
     """The `count` images (N, C, H, W) kept there; None if there are none, or the file holds something else."""
     try:
-        found = np.load(place, mmap_mode="r", allow_pickle=False)  # mapped, so that a header that lies costs no memory
+        found = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped, so that a header that lies costs no memory
         if (
             found.dtype != np.uint8
             or found.ndim != 4
@@ -50,19 +50,19 @@ def kept(place: Path, count: int, size: tuple[int, int]) -> NDArray[np.uint8] | 
             or found.shape[::2] + found.shape[3:] != (count, *size)
         ):
             return None
-        os.utime(place)  # it was used now
+        os.utime(path)  # it was used now
         return np.array(found)
     except Exception:  # whatever NumPy makes of a damaged file
         return None
 
 
-def keep(place: Path, images: NDArray[np.uint8]) -> None:
+def keep(path: Path, images: NDArray[np.uint8]) -> None:
     """Keeps the images if there is room for them; does nothing if the cache cannot be written."""
     if images.nbytes > MOST // 2:
         return
     with contextlib.suppress(OSError):
-        write_atomically(place, lambda file: np.save(file, images, allow_pickle=False))
-        _clear(place.parent)
+        write_atomically(path, lambda file: np.save(file, images, allow_pickle=False))
+        _clear(path.parent)
 
 
 def _clear(folder: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn.data import places
+from gpucnn.data import search
 from gpucnn.data.dataset import DATASETS, Dataset, Request, counted
 from gpucnn.data.download import UnavailableError, fetch
 from gpucnn.data.files import CHUNK, atomic_file, content_sha256, file_md5
@@ -38,9 +38,9 @@ def load(name: str, request: Request) -> Dataset:
     set under the same file names.
     """
     source = SOURCES[name]
-    roots = places.roots(request.data_dir)
+    roots = search.roots(request.data_dir)
     for root in roots:
-        for folder in places.folders(root, (name, *source.folders)):
+        for folder in search.folders(root, (name, *source.folders)):
             found = find(folder, source)
             if None in found and (archive := _archive(folder, source)):
                 _unpack(archive, source, folder)
@@ -53,7 +53,7 @@ def load(name: str, request: Request) -> Dataset:
                 # A folder that was named for this very call is meant; one of the environment may well be for the other set.
                 if root == request.data_dir:
                     raise
-    advice = places.advice(f"the four files ({', '.join(source.files)}; .gz or not)", request.data_dir)
+    advice = search.advice(f"the four files ({', '.join(source.files)}; .gz or not)", request.data_dir)
     if not roots:
         raise UnavailableError(f"there is no folder to look for {source.title} in, nor to download it to: {advice}")
     target = _target(roots[0], source)
@@ -65,7 +65,7 @@ def load(name: str, request: Request) -> Dataset:
     try:
         folder = _fetch(source, missing, target, roots[0], request, advice)
     except UnavailableError as error:
-        raise places.not_in(request.data_dir, source.title, error) from None
+        raise search.not_in(request.data_dir, source.title, error) from None
     return _load(source, folder, find(folder, source))
 
 

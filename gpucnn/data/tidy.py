@@ -55,11 +55,11 @@ def dataset(
     for part, given in zip(parts, columns, strict=True):
         if given.dtype.kind != known.dtype.kind:
             raise DataError(f"{part.where} has other labels than {train.where}: use numbers or names in both")
-        places = np.minimum(np.searchsorted(known, given), len(known) - 1)
-        strange = np.unique(given[known[places] != given])
+        numbered = np.minimum(np.searchsorted(known, given), len(known) - 1)
+        strange = np.unique(given[known[numbered] != given])
         if strange.size:
             raise DataError(f"{part.where} has the class {plain(strange[0])!r}, which {train.where} does not have: add images of it there")
-        labels.append(places.astype(np.int32))
+        labels.append(numbered.astype(np.int32))
     if test is None:
         alone = [name_ for name_, count in zip(known, np.bincount(labels[0]), strict=True) if count < 2]
         if alone:

@@ -128,11 +128,11 @@ class Graph:
             if value.pair is not None:
                 return self.sum(value.pair, where)
             if value.inner is None or value.step is None or not value.inner.pending:
-                raise Problem(f"uses what {value.place or where!r} outputs, a formula that no activation of gpucnn computes")
+                raise Problem(f"uses what {value.where or where!r} outputs, a formula that no activation of gpucnn computes")
             before = self.settled(value.inner, where)  # one layer, and the last step as another
             if isinstance(value.step, tuple):
                 return self._settle(replace(before, scale=value.step[0], shift=value.step[1]), where)
-            return self._settle(replace(before, curve=value.step, place=value.place), where)
+            return self._settle(replace(before, curve=value.step, where=value.where), where)
         assert value.scale is not None and value.shift is not None
         if (value.scale == 1).all() and not value.shift.any():
             return bare
@@ -175,10 +175,10 @@ class Graph:
         before = self._as_curve(value)
         if before is None:
             value = self.settled(value, where)
-            return replace(value, curve=function, place=where)
+            return replace(value, curve=function, where=where)
         inner: Curve = before
         made: Curve = lambda x: function(inner(x))  # noqa: E731
-        return replace(value, curve=made, scale=None, shift=None, inner=value, step=function, pair=None, place=where)
+        return replace(value, curve=made, scale=None, shift=None, inner=value, step=function, pair=None, where=where)
 
     def together(self, one: Value, two: Value, function: Callable[[Any, Any], Any]) -> Value | None:
         """function(one, two) if both are formulas of the same value, otherwise None. A sum can also be a layer of its own."""

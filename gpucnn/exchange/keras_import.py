@@ -8,6 +8,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from gpucnn.checks import integer
 from gpucnn.device import Device
 from gpucnn.errors import ArgumentError, CheckpointError, GpucnnError
 from gpucnn.exchange import keras_read
@@ -86,15 +87,19 @@ class _Walk:
             raise CheckpointError(
                 f"{path} leaves the shape of its input open ({was}): give it, as --input 32x32x3 or input_shape=(32, 32, 3)"
             )
-        if len(self.shape) not in (1, 2, 3) or any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in self.shape):
+        try:
+            sizes = [integer(size, "a size", 1) for size in self.shape]
+        except (TypeError, ValueError):
+            sizes = []
+        if len(sizes) not in (1, 2, 3):
             raise CheckpointError(
                 f"{path} takes an input of shape {shown(tuple(self.shape))}, and only images or rows of features are supported"
             )
         if len(self.shape) != 3:
             self.axes = (0,) if len(self.shape) == 1 else (1, 2)
         ours = [1] * (3 if len(self.shape) > 1 else 1)
-        for size, axis in zip(self.shape, self.axes, strict=True):
-            ours[axis] = int(size or 0)
+        for size, axis in zip(sizes, self.axes, strict=True):
+            ours[axis] = size
         return self.graph.input(image_shape(ours, "channels_first") if len(ours) == 3 else tuple(ours), self.axes)
 
     def model(self, config: dict[str, Any], path: str, value: Value) -> Value | None:

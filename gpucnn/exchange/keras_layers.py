@@ -6,18 +6,20 @@ for dense layers. Keras's momentum of batch normalization is the share of the ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn.checks import integer, pair
 from gpucnn.exchange import curves
 from gpucnn.exchange.graph import Graph
 from gpucnn.exchange.problems import Problem
 from gpucnn.exchange.value import FIRST, LAST, Value
 from gpucnn.layers import AvgPool2D, Conv2D, ConvTranspose2D, DepthwiseConv2D, Dropout, MaxPool2D, Softmax, ZeroPad2D
+from gpucnn.ops.shapes import LIMIT
 from gpucnn.text import shown
 
 Shapes = list[tuple[int, ...]]
@@ -47,12 +49,12 @@ class Told:
             raise Problem(f"needs images in the layer's own order of axes: its input has shape {value.logical}")
         return value
 
-    def pair(self, name: str, default: Any = (1, 1)) -> tuple[int, int]:
+    def pair(self, name: str, default: Any = (1, 1), least: int = 1) -> tuple[int, int]:
         given = self.config.get(name, default)
-        given = [given, given] if isinstance(given, int) else given
-        if not isinstance(given, Sequence) or len(given) != 2 or not all(isinstance(each, int) for each in given):
-            raise Problem(f"has {name} {shown(given)}, and two integers are expected")
-        return given[0], given[1]
+        try:
+            return pair(given, name, least)
+        except (TypeError, ValueError):
+            raise Problem(f"has {name} {shown(given)}, and two integers of at least {least} are expected") from None
 
     def number(self, name: str, default: float | None = None) -> float:
         given = self.config.get(name, default)
@@ -62,9 +64,12 @@ class Told:
 
     def count(self, name: str) -> int:
         given = self.config.get(name)
-        if isinstance(given, bool) or not isinstance(given, int) or not 0 < given < 1 << 31:
-            raise Problem(f"has {name} {shown(given)}, and an integer above 0 is expected")
-        return given
+        try:
+            if (number := integer(given, name, 1)) < LIMIT:
+                return number
+        except (TypeError, ValueError):
+            pass
+        raise Problem(f"has {name} {shown(given)}, and an integer above 0 is expected")
 
     @property
     def padding(self) -> str:
@@ -179,7 +184,7 @@ def _transposed(told: Told) -> Value:
     padding: Any = told.padding
     extents = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
     if told.config.get("output_padding") is not None:
-        cuts = [_cut(extent, end, padding) for extent, end in zip(extents, told.pair("output_padding"), strict=True)]
+        cuts = [_cut(extent, end, padding) for extent, end in zip(extents, told.pair("output_padding", least=0), strict=True)]
         padding, more = tuple(sides for sides, _ in cuts), (cuts[0][1], cuts[1][1])
     elif padding == "valid":  # Keras's output has at least as many pixels as the strides give
         more = (max(stride[0] - extents[0], 0), max(stride[1] - extents[1], 0))

@@ -51,8 +51,8 @@ def _shaped(op: Op, value: Value, shape: tuple[int, ...]) -> Value:
         return op.graph.flatten(value, op.where)
     if len(value.axes) == 2 and len(shape) == 3:  # a new axis of size one, such as the channel of grey images
         (away,) = {0, 1, 2}.difference(value.axes)
-        places = [(*value.axes[:place], away, *value.axes[place:]) for place in (0, 2, 1)]
-        for axes in sorted(places, key=lambda axes: axes != FIRST):  # if several are possible, that of images
+        orders = [(*value.axes[:index], away, *value.axes[index:]) for index in (0, 2, 1)]
+        for axes in sorted(orders, key=lambda axes: axes != FIRST):  # if several are possible, that of images
             if tuple(value.shape[axis] for axis in axes) == shape:
                 return replace(value, axes=axes)
     raise Problem(f"reshapes {value.logical} to {shape}, and only flattening is supported")

@@ -209,13 +209,13 @@ def pad(op: Op) -> Value:
     rank, mode = len(value.axes) + 1, op.attributes.get("mode", "constant")
     fill = op.attributes.get("value", op.optional(2))
     number = 0.0 if fill is None else float(np.asarray(fill).reshape(-1)[0])
-    places = list(range(rank)) if axes is None else [axis % rank for axis in axes]
-    if pads is None or len(pads) != 2 * len(places):
-        raise Problem(f"has pads {shown(pads)} for {len(places)} axes")
+    along = list(range(rank)) if axes is None else [axis % rank for axis in axes]
+    if pads is None or len(pads) != 2 * len(along):
+        raise Problem(f"has pads {shown(pads)} for {len(along)} axes")
     sides: dict[int, tuple[int, int]] = {1: (0, 0), 2: (0, 0)}
-    for index, place in enumerate(places):
-        both = (pads[index], pads[index + len(places)])
-        ours = value.axes[place - 1] if place else None
+    for index, axis in enumerate(along):
+        both = (pads[index], pads[index + len(along)])
+        ours = value.axes[axis - 1] if axis else None
         if both != (0, 0) and (ours not in sides or len(value.shape) != 3 or min(both) < 0):
             raise Problem(f"has pads {shown(pads)}, and only padding of height and width is supported, without cropping")
         if ours in sides and len(value.shape) == 3:

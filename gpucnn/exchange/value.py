@@ -55,7 +55,7 @@ class Value:
     inner: Value | None = None  # the value to which the curve's last step was applied,
     step: Curve | tuple[NDArray[Any], NDArray[Any]] | None = None  # and that step, a formula or (scale, shift)
     pair: tuple[Value, Value] | None = None  # or the values that were added
-    place: str = ""  # of the node that gave the curve's last formula
+    where: str = ""  # of the node that gave the curve's last formula
 
     @property
     def logical(self) -> Shape:

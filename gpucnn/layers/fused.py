@@ -41,7 +41,7 @@ class ConvReluMaxPool:
     def __init__(self, conv: Conv2D, pool: MaxPool2D) -> None:
         self.conv = conv
         self.pool = pool
-        self._kept: tuple[Array, Array, Array] | None = None  # input, output and the places of the maxima
+        self._kept: tuple[Array, Array, Array] | None = None  # input, output and the indices of the maxima
 
     @property
     def layers(self) -> Sequence[Layer]:

@@ -118,8 +118,8 @@ class BatchNorm2D(Layer):
     def _shared_backward(self, dy: Array, x: Array, weight: Array, input_grad: bool, relu: bool) -> Array | None:
         assert self._kept is not None
         xp = self.device.xp
-        with gradients(self.weight, self.bias) as places:
-            dweight, dbias = (xp.empty_like(weight) if place is None else place for place in places)
+        with gradients(self.weight, self.bias) as sums:
+            dweight, dbias = (xp.empty_like(weight) if own is None else own for own in sums)
             self.device.ops.batch_norm_grad(dy, x, weight, self._kept, input_grad=False, dweight=dweight, dbias=dbias)
         if not input_grad:
             return None

@@ -107,7 +107,7 @@ class SourceLine:
     """A line of Python and its machine code: instructions as a disassembler writes them, each with the number of times that a warp issues
     it; and their share of the kernel's issues, and of the cycles in which it waits."""
 
-    place: str  # file and number; "" if there is none
+    location: str  # file and number; "" if there is none
     text: str
     instructions: list[tuple[str, float]]
     issued: float

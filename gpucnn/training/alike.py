@@ -22,11 +22,11 @@ def same(ranks: Communicator, facts: dict[str, Any]) -> None:
     everybody = ranks.gather((ranks.host, facts))
     host, first = everybody[0]
     for rank, (other, found) in enumerate(everybody):
-        places = f"on rank {rank} ({other})", f"on rank 0 ({host})"
+        hosts = f"on rank {rank} ({other})", f"on rank 0 ({host})"
         for name in dict.fromkeys([*first, *found]):
             if first.get(name) != found.get(name):
                 raise ArgumentError(
-                    f"the ranks do not see the same {name}: {difference(found.get(name), first.get(name), '', places)}; start all of them "
+                    f"the ranks do not see the same {name}: {difference(found.get(name), first.get(name), '', hosts)}; start all of them "
                     "with the same version, options, model and data"
                 )
 
@@ -48,17 +48,17 @@ def checksum(*arrays: Any) -> str:
     return f"{total:08x}"
 
 
-def difference(there: Any, here: Any, path: str = "", places: tuple[str, str] = ("there", "here")) -> str:
+def difference(there: Any, here: Any, path: str = "", hosts: tuple[str, str] = ("there", "here")) -> str:
     """The first place at which two descriptions differ, in words."""
     if isinstance(there, dict) and isinstance(here, dict):
         for key in dict.fromkeys([*there, *here]):
             if there.get(key) != here.get(key):
-                return difference(there.get(key), here.get(key), f"{path}.{key}" if path else str(key), places)
+                return difference(there.get(key), here.get(key), f"{path}.{key}" if path else str(key), hosts)
     if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
         for index, (one, other) in enumerate(zip(there, here, strict=True)):
             if one != other:
-                return difference(one, other, f"{path}[{index}]", places)
-    return f"{path or 'which'} is {shown(there)} {places[0]} and {shown(here)} {places[1]}"
+                return difference(one, other, f"{path}[{index}]", hosts)
+    return f"{path or 'which'} is {shown(there)} {hosts[0]} and {shown(here)} {hosts[1]}"
 
 
 def plain(value: Any) -> Any:

@@ -116,10 +116,10 @@ class Graph:
     def _array(self, array: SavedArray | None) -> dict[str, Any] | None:
         if array is None:
             return None
-        place = {"at": self.size, "shape": list(array.shape)}
+        stored = {"at": self.size, "shape": list(array.shape)}
         self.arrays.append(array)
         self.size += array.size
-        return place
+        return stored
 
     def _layer(self, layer: Layer, name: str, source: int, tree: Tree) -> int:
         """Adds the operations of a layer after node `source`; returns the node that has its output."""

@@ -52,8 +52,8 @@ def of_dataset(model: Sequential, dataset: Dataset) -> Pictures:
     """The first test image of each class; with many classes, only the first classes."""
     classes = range(min(dataset.classes, CLASSES))
     found = [(name, np.flatnonzero(dataset.test_labels == name)) for name in classes]
-    chosen = [(name, int(places[0])) for name, places in found if len(places)]
-    images = experiment.fit_to(model, dataset.test_images[[place for _, place in chosen]], f"an image of {dataset.name}")
+    chosen = [(name, int(indices[0])) for name, indices in found if len(indices)]
+    images = experiment.fit_to(model, dataset.test_images[[index for _, index in chosen]], f"an image of {dataset.name}")
     more = f"the first {CLASSES} of {dataset.classes} classes" if dataset.classes > CLASSES else ""
     return Pictures(images, [plain(dataset.class_names[name]) for name, _ in chosen], plain(f"test images of {dataset.name}"), more)
 

@@ -3,7 +3,8 @@
 One file for each loop, in the user's cache folder, under a name that says for what it is good: the sources of this package, the versions
 of Python and Numba, the processor and its features. A folder that two machines share holds files of both. A file is written beside its
 place and then moved there, so nobody sees half of one; its first line is the hash of the rest, so what a full disk or a crash has cut
-short is compiled again.
+short is compiled again. This package does not import gpucnn, and so has a writer and a way to the cache folder of its own: gpucnn/files.py
+and gpucnn/surroundings.py have those of the library.
 
 GPUCNN_LOOP_CACHE is the folder, or 0 for none.
 """

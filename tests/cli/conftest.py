@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from gpucnn import cli
-from gpucnn.data import places
+from gpucnn.data import search
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def secluded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GPUCNN_DATA_DIR", raising=False)
     monkeypatch.delenv("GPUCNN_DEBUG", raising=False)
-    monkeypatch.setattr(places, "cache_folder", lambda: None)
+    monkeypatch.setattr(search, "cache_folder", lambda: None)
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)

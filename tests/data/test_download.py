@@ -201,7 +201,8 @@ def test_every_mirror_is_named(server, tmp_path):
         closed = f"http://127.0.0.1:{unused.getsockname()[1]}/x"
     with pytest.raises(DataError, match=r"refused.*not an http address.*HTTP 404"):
         fetch([closed, "file:///etc/passwd", server.url + "missing"], tmp_path / "f", SHA256)
-    with pytest.raises(DataError, match=r"\(127\.0\.0\.1:\d+, 127\.0\.0\.2:\d+: Connection refused\)"):  # a reason that all share is given once
+    # A reason that all share is given once.
+    with pytest.raises(DataError, match=r"\(127\.0\.0\.1:\d+, 127\.0\.0\.2:\d+: Connection refused\)"):
         fetch([closed, closed, closed.replace("127.0.0.1", "127.0.0.2")], tmp_path / "f", SHA256)
     with pytest.raises(DataError, match="no mirror"):
         fetch([], tmp_path / "f", SHA256)

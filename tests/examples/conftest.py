@@ -15,7 +15,7 @@ from unittest import mock
 
 import pytest
 
-from gpucnn.data import places
+from gpucnn.data import search
 from gpucnn.device import Device, get_device, why_no_cuda
 
 ROOT = Path(__file__).parents[2]
@@ -81,7 +81,7 @@ def secluded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     for name in ("GPUCNN_DATA_DIR", "GPUCNN_DEVICE", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(places, "cache_folder", lambda: None)
+    monkeypatch.setattr(search, "cache_folder", lambda: None)
     monkeypatch.setenv("GPUCNN_TUNED", str(tmp_path / "tuned"))
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")

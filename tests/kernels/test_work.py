@@ -12,7 +12,7 @@ from gpucnn.ops.shapes import Window, conv_window, pool_window
 from gpucnn.profiling.chip import chips, samples
 from gpucnn.profiling.what import work
 from gpucnn.profiling.what.observe import Call
-from gpucnn.profiling.what.operations import elementwise, join, norm, pool, work_of
+from gpucnn.profiling.what.operations import derived, join, norm, pool, work_of
 from gpucnn.profiling.what.operations.row import first_array
 from gpucnn.profiling.what.operations.sample import Sample
 from gpucnn.profiling.what.shapes import POOL_SHAPES
@@ -158,7 +158,7 @@ def test_what_memory_bounds_moves_hardly_more_than_it_must() -> None:
     moved: dict[int, int] = {}
     calls: dict[int, Call] = {}
     windows = (pool.poolings(each.n, each.c, each.window) for each in POOL_SHAPES)
-    whole = (norm.normalized, join.joined, pool.whole_planes, elementwise.activations, *windows)
+    whole = (norm.normalized, join.joined, pool.whole_planes, derived.activations, *windows)
     for kernel in (kernel for run in whole for kernel in samples.launched(Sample("", run), chips.find("H100"))):
         call, launch = kernel.call, kernel.part.launch
         if call is None or work_of(call).least_bytes < 1 << 18:  # as long as a launch takes, however it is done

@@ -20,7 +20,7 @@ import pytest
 
 import gpucnn as gc
 from gpucnn import files, plots
-from gpucnn.data import places
+from gpucnn.data import search
 from gpucnn.data.download import fetch
 from gpucnn.errors import DataError, GpucnnError
 from gpucnn.training import history as histories
@@ -78,7 +78,7 @@ READS: dict[str, Callable[[Any], Any]] = {
 def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder that is the current one, and no data anywhere."""
     monkeypatch.delenv("GPUCNN_DATA_DIR", raising=False)
-    monkeypatch.setattr(places, "cache_folder", lambda: None)
+    monkeypatch.setattr(search, "cache_folder", lambda: None)
     before = Path.cwd()
     os.chdir(tmp_path)
     yield tmp_path

@@ -376,6 +376,77 @@ def twice(x: Array, *, out: Array | None = None) -> Array:
 """,
     "gpucnn/layers/doubled.py": NEW_LAYER.replace("2 * x", "self.device.ops.twice(x)").replace("2 * dy", "self.device.ops.twice(dy)"),
 }
+SUMS = {  # one whose result has another shape: the CPU's file says how much it computes, and gives an example
+    "kernels/gpucnn_kernels/row_sums.py": """
+from gpucnn_kernels.core._numba import cuda, float32, uint32
+from gpucnn_kernels.core.compile import kernel
+from gpucnn_kernels.core.launch import floats, run_each
+
+
+@kernel
+def row_sums_kernel(x, y, C):
+    i = uint32(cuda.grid(1))
+    if i < y.size:
+        total = float32(0)
+        for c in range(C):
+            total += x[uint32(i * uint32(C) + uint32(c))]
+        y[i] = total
+
+
+def row_sums(x, y, stream=0):
+    import numpy as np
+    run_each(row_sums_kernel, x.shape[0], stream, floats(x, "x"), floats(y, "y", (x.shape[0], 1)), np.uint32(x.shape[1]))
+""",
+    "gpucnn/ops/cuda/row_sums.py": """
+from __future__ import annotations
+
+from gpucnn.ops.cuda._arrays import Array, empty, stream
+from gpucnn_kernels import row_sums as kernels
+
+__all__ = ["row_sums"]
+
+
+def row_sums(x: Array, *, out: Array | None = None) -> Array:
+    y = empty(x, (x.shape[0], 1)) if out is None else out
+    kernels.row_sums(x, y, stream(x))
+    return y
+""",
+    "gpucnn/ops/cpu/row_sums.py": """
+from __future__ import annotations
+
+import numpy as np
+
+from gpucnn.ops.cpu._threads import Array
+
+__all__ = ["row_sums"]
+WORK = {"row_sums": lambda a: (a["x"].size, a["x"].size + len(a["x"]), a["x"].shape[1])}
+EXAMPLES = {"row_sums": lambda floats: {"x": floats(128, 1000)}}
+
+
+def row_sums(x: Array, *, out: Array | None = None) -> Array:
+    return np.sum(x, axis=1, keepdims=True, out=out)
+""",
+    "gpucnn/layers/summed.py": """
+from __future__ import annotations
+
+from gpucnn.layers.base import Array, Layer, Shape
+
+__all__ = ["Summed"]
+
+
+class Summed(Layer):
+    \"\"\"The sum of each row.\"\"\"
+
+    def _build(self, input_shape: Shape) -> Shape:
+        return (1,)
+
+    def _forward(self, x: Array, training: bool) -> Array:
+        return self.device.ops.row_sums(x)
+
+    def _backward(self, dy: Array, input_grad: bool) -> Array | None:
+        return dy.repeat(self.input_shape[0], axis=1) if input_grad else None
+""",
+}
 USE_OPERATION = """
 import inspect
 import gpucnn as gc, gpucnn_kernels, numpy as np
@@ -384,32 +455,40 @@ from gpucnn.ops import cpu, cuda
 from gpucnn.profiling.chip import samples, chips
 from gpucnn.profiling.what import correct
 from gpucnn.profiling.what.operations import kind_of
-assert cpu.__all__ == cuda.__all__ and "twice" in cpu.__all__ and inspect.signature(cpu.twice) == inspect.signature(cuda.twice)
-assert gc.device.get_device("cpu").ops.twice(np.ones(3, np.float32)).tolist() == [2, 2, 2]
-(kernel,) = [each for sample in samples.SAMPLES for each in samples.launched(sample, chips.find("H100")) if each.part.name == "twice"]
-kernel.call.arguments["x"][...] = 3
+assert cpu.__all__ == cuda.__all__ and {op!r} in cpu.__all__
+assert inspect.signature(cpu.{op}) == inspect.signature(cuda.{op})
+(kernel,) = [each for sample in samples.SAMPLES for each in samples.launched(sample, chips.find("H100")) if each.part.name == {op!r}]
+x = kernel.call.arguments["x"]
+x[...] = 3
 expected = correct.expect(kernel.call)
-assert expected.error(2 * kernel.call.arguments["x"]) <= 1
-model = gc.Sequential(gc.Flatten(), gc.Doubled(), gc.Dense(2)).build((1, 2, 2), device="cpu").compile("sgd")
+assert expected.error(gc.device.get_device("cpu").ops.{op}(x)) <= 1
+model = gc.Sequential(gc.Flatten(), gc.{layer}(), gc.Dense(2)).build((1, 2, 2), device="cpu").compile("sgd")
 model.fit(np.ones((4, 1, 2, 2), np.float32), np.arange(4) % 2, verbose=False)
-print(kernel.name, kernel.launch.blocks, kernel.launch.threads, kernel.part.work.flops, kind_of("twice"))
+work = kernel.part.work
+print(kernel.name, kernel.launch.blocks, kernel.launch.threads, work.flops, work.least_bytes, kind_of({op!r}))
 """
+ADDED = {
+    "elementwise": (NEW_OPERATION, {"op": "twice", "layer": "Doubled"}, "twice 1024 128 131072 1048576 activation\n"),
+    "of another structure": (SUMS, {"op": "row_sums", "layer": "Summed"}, "row_sums 1 128 128000 512512 other\n"),
+}
 
 
 @pytest.mark.skipif(simulated(), reason="the simulator knows no types")
-def test_a_layer_with_an_operation_and_its_kernel_is_four_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ADDED)
+def test_a_layer_with_an_operation_and_its_kernel_is_four_files(kind: str, tmp_path: Path) -> None:
     """In a copy: the layer, the operation on each device and its kernel are all there is to write, and with the test they are five: it is
     trained, and the profiler counts, checks and compiles it."""
     pytest.importorskip("gpucnn.ops.cuda", reason="Numba's CUDA target is not installed")
     for tree in ("gpucnn", "kernels/gpucnn_kernels", "kernels/gpucnn_loops"):
         shutil.copytree(ROOT / tree, tmp_path / tree, ignore=shutil.ignore_patterns("__pycache__"))
-    for name, text in NEW_OPERATION.items():
+    files, names, printed = ADDED[kind]
+    for name, text in files.items():
         (tmp_path / name).write_text(text)
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{tmp_path / 'kernels'}"}
-    program = [sys.executable, "-c", USE_OPERATION.format(folder=str(tmp_path))]
+    program = [sys.executable, "-c", USE_OPERATION.format(folder=str(tmp_path), **names)]
     done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "twice 1024 128 131072 activation\n"
+    assert len(files) == 4 and done.stdout == printed
 
 
 def test_every_layer_that_has_a_public_name_is_gpucnn_s() -> None:

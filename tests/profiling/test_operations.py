@@ -14,7 +14,8 @@ from gpucnn.device import get_device
 from gpucnn.errors import GpucnnError
 from gpucnn.profiling.what import correct
 from gpucnn.profiling.what.observe import Call, Observer
-from gpucnn.profiling.what.operations import KINDS, OPERATIONS, OTHER, kind_of, sizes_of, work_of
+from gpucnn.profiling.what.operations import KINDS, OPERATIONS, kind_of, sizes_of, work_of
+from gpucnn.profiling.what.operations.row import OTHER
 from gpucnn.profiling.what.work import Work
 
 

@@ -148,7 +148,10 @@ def test_python_beside_machine_code(tmp_path: Path, bounds: Profile) -> None:
     ]
     code = parse("\n".join(rows))
     made = listing("update", code, predicted(code))
-    assert [(line.place, line.text) for line in made.lines] == [("kernels/update.py:2", "second = '<b>'"), ("kernels/update.py:1", "first")]
+    assert [(line.location, line.text) for line in made.lines] == [
+        ("kernels/update.py:2", "second = '<b>'"),
+        ("kernels/update.py:1", "first"),
+    ]
     assert made.lines[1].instructions == [("FMUL R0, R0, R1", 1), ("EXIT", 1)] and made.lines[0].issued == pytest.approx(1 / 3)
     shown = page.html(dataclasses.replace(bounds, listings=[made]))
     assert "Python and machine code" in shown and "FMUL R0, R0, R1" in shown and "&lt;b&gt;" in shown and "<b>" not in shown
@@ -203,7 +206,7 @@ def test_a_profile_knows_what_a_step_runs_side_by_side() -> None:
     forks = bounds.Forks()
     with lent(forks):
         called = [call.op for call, _, _ in bounds.record(work, H100, forks)]
-    assert list(zip(called, forks.places, strict=True))[-7:] == [
+    assert list(zip(called, forks.branches, strict=True))[-7:] == [
         ("tally", ((1, True),)),
         ("dense_weight_grad", ((1, False), (2, True))),
         ("dense_input_grad", ((1, False), (2, False))),
@@ -212,4 +215,4 @@ def test_a_profile_knows_what_a_step_runs_side_by_side() -> None:
         ("conv2d_relu_max_pool2d_weight_grad", ((1, False),)),
         ("adam_update", ()),
     ]
-    assert not any(forks.places[:-7])
+    assert not any(forks.branches[:-7])

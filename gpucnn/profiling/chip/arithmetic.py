@@ -89,13 +89,13 @@ def set_predicate(parts: Sequence[str], sources: Sequence[Value]) -> list[Value]
 
 
 def table_of_three(a: Value, b: Value, c: Value, table: int) -> Value:
-    """LOP3: for each bit the entry of a table of eight, a being its highest place."""
+    """LOP3: for each bit the entry of a table of eight, a being its highest bit."""
     result: Value = 0
     for index in range(8):
         if table >> index & 1:
             term: Value = MASK
-            for value, place in ((a, 4), (b, 2), (c, 1)):
-                term = term & (value if index & place else value ^ MASK)
+            for value, bit in ((a, 4), (b, 2), (c, 1)):
+                term = term & (value if index & bit else value ^ MASK)
             result = result | term
     return result
 
@@ -104,7 +104,7 @@ def logic(sources: Sequence[Value], results: Sequence[str]) -> list[Value]:
     """LOP3.LUT, and whether its result is not 0."""
     a, b, c, table = sources[:4]
     # If the table ignores a number, it may be unknown, as in (x & 0).
-    needs = [any((table >> i ^ table >> (i ^ place)) & 1 for i in range(8)) for place in (4, 2, 1)]
+    needs = [any((table >> i ^ table >> (i ^ bit)) & 1 for i in range(8)) for bit in (4, 2, 1)]
     a, b, c = (value if need else 0 for value, need in zip((a, b, c), needs, strict=True))
     value = None if a is None or b is None or c is None else table_of_three(a, b, c, table)
     return [(None if value is None else value != 0) if name.lstrip("U").startswith("P") else value for name in results]
@@ -115,14 +115,14 @@ def predicate_logic(sources: Sequence[Value]) -> list[Value]:
     values = [as_lanes(value) if value is not None else None for value in sources[:3]]
     answers: list[Value] = []
     for table in sources[3:5]:
-        needs = [any((table >> i ^ table >> (i ^ place)) & 1 for i in range(8)) for place in (4, 2, 1)]
+        needs = [any((table >> i ^ table >> (i ^ bit)) & 1 for i in range(8)) for bit in (4, 2, 1)]
         known = [value if need else np.zeros(32, bool) for value, need in zip(values, needs, strict=True)]
         if any(value is None for value in known):
             answers.append(None)
             continue
         index = np.zeros(32, int)
-        for value, place in zip(known, (4, 2, 1), strict=True):
-            index = index + as_lanes(value).astype(int) * place
+        for value, bit in zip(known, (4, 2, 1), strict=True):
+            index = index + as_lanes(value).astype(int) * bit
         found = (table >> index & 1).astype(bool)
         answers.append(bool(found[0]) if found.all() or not found.any() else found)
     return answers
@@ -168,15 +168,15 @@ def rearranged(a: Value, selector: Value, b: Value) -> Value:
     if selector is None or isinstance(selector, np.ndarray):
         return None
     result: Value = 0
-    for place in range(4):
-        choice = selector >> 4 * place & 15
+    for number in range(4):
+        choice = selector >> 4 * number & 15
         source = a if choice & 7 < 4 else b
         if source is None:
             return None
         byte = source >> 8 * (choice & 3) & 255
         if choice & 8:
             byte = (byte >> 7) * 255
-        result = result | byte << 8 * place
+        result = result | byte << 8 * number
     return result
 
 

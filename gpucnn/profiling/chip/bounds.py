@@ -39,7 +39,9 @@ LAUNCH = 2e-6
 kernels are called launch-bound."""
 ALL, NAMED_SHAPES = "all", "shapes"  # values of --kernels that are not parts of a name
 Say = Callable[[str], None]
-Place: TypeAlias = tuple[tuple[int, bool], ...]
+Branch: TypeAlias = tuple[tuple[int, bool], ...]
+"""The position of a call in a step's graph: the forks that it is inside, from the outermost on, each with its number and whether the call
+runs apart."""
 
 
 def device_of(chip: Chip) -> Device:
@@ -66,7 +68,7 @@ def profile(workload: Workload, selection: Selection, chip: Chip, say: Say) -> P
     with as_if_there(chip), lent(forks):
         recorded = [(call, parts(call, launches)) for call, launches, _ in record(workload, chip, forks)]
     taken = [(call, part) for call, own in recorded if selection.takes(call, workload.model) for part in own]
-    places = [place for place, (_, own) in zip(forks.places, recorded, strict=True) for _ in own]
+    branches = [branch for branch, (_, own) in zip(forks.branches, recorded, strict=True) for _ in own]
     compiler.expect([part.launch for _, part in taken])
     everything = [part for _, own in recorded for part in own]
     total = sum(roofline.seconds(part.work, ceilings) for part in everything)
@@ -81,7 +83,7 @@ def profile(workload: Workload, selection: Selection, chip: Chip, say: Say) -> P
             row = dataclasses.replace(row, predicted=found.seconds, limit=found.limit)
         rows.append(row)
     whole = len(made) == len(everything)
-    predicted = _forked(list(zip(places, made, strict=True)), chip) if whole else None
+    predicted = _forked(list(zip(branches, made, strict=True)), chip) if whole else None
     words = [] if predicted is None else _of_forks(predicted, made)
     return Profile(
         kind="bounds",
@@ -98,11 +100,10 @@ def profile(workload: Workload, selection: Selection, chip: Chip, say: Say) -> P
 
 
 class Forks:
-    """Records the forks around a step's calls (layers/beside.py): for each call the forks that it is inside, from the outermost on, each
-    with its number and whether the call runs apart."""
+    """Records the forks around a step's calls (layers/beside.py): for each call the branch that it is on."""
 
     def __init__(self) -> None:
-        self.places: list[Place] = []
+        self.branches: list[Branch] = []
         self._count = 0
         self._open: list[_Fork] = []
 
@@ -118,7 +119,7 @@ class Forks:
 
     def called(self) -> None:
         """Notes the open forks of this call."""
-        self.places.append(tuple((fork.number, fork.running) for fork in self._open if fork.forked))
+        self.branches.append(tuple((fork.number, fork.running) for fork in self._open if fork.forked))
 
 
 class _Fork:
@@ -140,16 +141,16 @@ class _Fork:
         """Marks that nothing follows in the block."""
 
 
-def _forked(made: list[tuple[Place, predict.Prediction]], chip: Chip, level: int = 0) -> float:
+def _forked(made: list[tuple[Branch, predict.Prediction]], chip: Chip, level: int = 0) -> float:
     """Seconds of the launches that share `level` forks, with two branches side by side. A branch that forks again takes as long as the
     longer of the two."""
-    total = sum(each.seconds for place, each in made if len(place) == level)
-    for number in sorted({place[level][0] for place, _ in made if len(place) > level}):
-        branches = [[(place, each) for place, each in made if place[level : level + 1] == ((number, apart),)] for apart in (True, False)]
-        if any(len(place) > level + 1 for branch in branches for place, _ in branch):
-            total += max(_forked(branch, chip, level + 1) for branch in branches)
+    total = sum(each.seconds for branch, each in made if len(branch) == level)
+    for number in sorted({branch[level][0] for branch, _ in made if len(branch) > level}):
+        sides = [[(branch, each) for branch, each in made if branch[level : level + 1] == ((number, apart),)] for apart in (True, False)]
+        if any(len(branch) > level + 1 for side in sides for branch, _ in side):
+            total += max(_forked(side, chip, level + 1) for side in sides)
         else:
-            total += side_by_side([[each.load for _, each in branch] for branch in branches], chip.sms, predict.NODE)
+            total += side_by_side([[each.load for _, each in side] for side in sides], chip.sms, predict.NODE)
     return total
 
 

@@ -45,7 +45,7 @@ class _Warp:
     groups: list[float] = field(default_factory=list)  # the same for those of a group
     products: list[float] = field(default_factory=list)  # when groups of products on tensor cores are complete
     product: float = 0.0
-    last_place: int | None = None
+    last_barrier: int | None = None
     parked: bool = False
 
 
@@ -82,12 +82,12 @@ class Quarter:
         self.arrivals: dict[int | None, set[int]] = {}
         self.copying: set[tuple[int, int | None]] = set()
         for number, way in enumerate(ways):
-            for place, access in way.accesses.items():
-                name = code[way.issued[place]].name
+            for at, access in way.accesses.items():
+                name = code[way.issued[at]].name
                 if access is not None and name.startswith(("ARRIVES", "SYNCS.ARRIVE")):
-                    self.arrivals.setdefault(access.place, set()).add(number)
+                    self.arrivals.setdefault(access.barrier, set()).add(number)
                     if name.startswith("ARRIVES"):
-                        self.copying.add((number, access.place))
+                        self.copying.add((number, access.barrier))
 
     def run(self, slots: int, blocks: int) -> Issued:
         """Runs this many blocks, at most `slots` at a time, each new one as soon as another has ended."""
@@ -158,10 +158,10 @@ class Quarter:
         return free.get(kind, 0.0)
 
     def _issue(self, warp: _Warp, now: float) -> None:
-        place = warp.at
-        index = warp.way.issued[place]
+        at = warp.at
+        index = warp.way.issued[at]
         kind, base, stall, write, read, _, instruction = self.static[index]
-        latency, why = self._take(kind, base, instruction, warp, place, now)
+        latency, why = self._take(kind, base, instruction, warp, at, now)
         if write != NO_SCOREBOARD and write < 6:
             done = now + latency
             if done > warp.boards[write][0]:
@@ -176,7 +176,7 @@ class Quarter:
                 warp.boards[read] = done, kind
         warp.at += 1
         warp.ready, warp.why = now + stall, "pause"
-        self._special(kind, base, instruction, warp, place, now)
+        self._special(kind, base, instruction, warp, at, now)
         if not warp.parked and warp.at < len(warp.way.issued):
             self._prepare(warp, warp.ready)
 
@@ -188,7 +188,7 @@ class Quarter:
                 ready, warp.why = done, why
         warp.ready = ready
 
-    def _take(self, kind: str, base: str, instruction: Instruction, warp: _Warp, place: int, now: float) -> tuple[float, str]:
+    def _take(self, kind: str, base: str, instruction: Instruction, warp: _Warp, at: int, now: float) -> tuple[float, str]:
         """Occupies a unit. Returns the number of cycles until the result, and the reason for waiting until then."""
         units, free = self.units, self.free
         if kind == "fma":
@@ -215,7 +215,7 @@ class Quarter:
             return warp.product - now, kind
         if kind not in ("shared", "global", "constant", "exchange"):
             return units.arithmetic, kind
-        access = warp.way.accesses.get(place)
+        access = warp.way.accesses.get(at)
         if kind in ("shared", "global") and access is None:
             return units.arithmetic, kind  # no thread is involved
         cycles = 1.0 if access is None else access.cycles
@@ -235,7 +235,7 @@ class Quarter:
             return latency, "memory"
         return wait + {"shared": units.shared, "constant": units.constant, "exchange": units.exchange}[kind], kind
 
-    def _special(self, kind: str, base: str, instruction: Instruction, warp: _Warp, place: int, now: float) -> None:
+    def _special(self, kind: str, base: str, instruction: Instruction, warp: _Warp, at: int, now: float) -> None:
         """Handles instructions that wait by other means than scoreboards."""
         if base == "BAR" and "ARV" not in instruction.name:
             warp.parked, warp.why = True, "barrier"
@@ -254,33 +254,38 @@ class Quarter:
             if left < len(warp.products):
                 self._until(warp, warp.products[-1 - left], "tensor")
         elif base in ("SYNCS", "ARRIVES", "UBLKCP"):
-            self._barrier(base, instruction, warp, place, now)
+            self._barrier(base, instruction, warp, at, now)
 
-    def _barrier(self, base: str, instruction: Instruction, warp: _Warp, place: int, now: float) -> None:
-        access = warp.way.accesses.get(place)
+    def _barrier(self, base: str, instruction: Instruction, warp: _Warp, at: int, now: float) -> None:
+        access = warp.way.accesses.get(at)
         if access is None:
             return
         if base == "UBLKCP":  # reported to the barrier at which this warp has just announced it
-            barrier = warp.block.barriers.setdefault(warp.last_place, _Barrier())
+            barrier = warp.block.barriers.setdefault(warp.last_barrier, _Barrier())
             self.free["port"] = max(now, self.free["port"]) + access.new * 32 / self.units.port
             barrier.latest = max(barrier.latest, self.free["port"] + self.latency)
             return
-        barrier = warp.block.barriers.setdefault(access.place, _Barrier())
+        barrier = warp.block.barriers.setdefault(access.barrier, _Barrier())
         if "PHASECHK" in instruction.name:
             if barrier.phases & 1 == access.parity:
-                warp.parked, warp.why, warp.last_place = True, "barrier", access.place
+                warp.parked, warp.why, warp.last_barrier = True, "barrier", access.barrier
             else:
                 self._until(warp, barrier.ended if barrier.phases else 0.0, "barrier")
         elif base == "ARRIVES" or "ARRIVE" in instruction.name:
-            warp.last_place = access.place
+            warp.last_barrier = access.barrier
             number = warp.block.warps.index(warp)
             barrier.latest = max(barrier.latest, warp.copies if base == "ARRIVES" else now)
-            if base == "ARRIVES" or (number, access.place) not in self.copying:
+            if base == "ARRIVES" or (number, access.barrier) not in self.copying:
                 barrier.arrived.add(number)
-            if barrier.arrived >= self.arrivals.get(access.place, set()):
+            if barrier.arrived >= self.arrivals.get(access.barrier, set()):
                 barrier.phases, barrier.ended, barrier.arrived = barrier.phases + 1, barrier.latest, set()
                 for other in warp.block.warps:
-                    if other.parked and other.last_place == access.place and other.why == "barrier" and other not in warp.block.at_barrier:
+                    if (
+                        other.parked
+                        and other.last_barrier == access.barrier
+                        and other.why == "barrier"
+                        and other not in warp.block.at_barrier
+                    ):
                         other.parked = False
                         self._until(other, barrier.ended + self.units.barrier, "barrier")
                         if other.at < len(other.way.issued):

@@ -21,10 +21,10 @@ def listing(kernel: str, program: Program, prediction: Prediction) -> Listing:
             found.setdefault(instruction.line, []).append(index)
     lines = []
     for line, indices in found.items():
-        place, text = ("", "what the compiler added") if line is None else (_place(*line), linecache.getline(*line).strip())
+        location, text = ("", "what the compiler added") if line is None else (_location(*line), linecache.getline(*line).strip())
         lines.append(
             SourceLine(
-                place,
+                location,
                 text,
                 [(program.instructions[index].text, prediction.issued[index]) for index in indices],
                 sum(prediction.issued[index] for index in indices) / total,
@@ -34,6 +34,6 @@ def listing(kernel: str, program: Program, prediction: Prediction) -> Listing:
     return Listing(kernel, lines)
 
 
-def _place(file: str, number: int) -> str:
+def _location(file: str, number: int) -> str:
     """The last two parts of a file's path, and the line: where it is installed does not matter."""
     return f"{'/'.join(Path(file).parts[-2:])}:{number}"

@@ -18,12 +18,12 @@ REMEMBERED = 4096  # sectors that the first-level cache is assumed to hold for a
 @dataclass(frozen=True, slots=True)
 class Access:
     """cycles: on the multiprocessor's path to its shared memory or first-level cache. sectors: 32-byte sectors of global memory; new: those
-    that this warp has not read before. place: a barrier's address; parity: the one that is waited for."""
+    that this warp has not read before. barrier: a barrier's address; parity: the one that is waited for."""
 
     cycles: float
     sectors: int = 0
     new: int = 0
-    place: int | None = None
+    barrier: int | None = None
     parity: int = 0
 
 
@@ -38,9 +38,9 @@ class Touched:
         """The access of an instruction, given an address for each thread (None: unknown, assumed to be well aligned)."""
         base, words = instruction.base, instruction.words
         if base in ("SYNCS", "ARRIVES", "UBLKCP"):
-            place = int(as_lanes(address)[0]) if address is not None else None
+            barrier = int(as_lanes(address)[0]) if address is not None else None
             parity = 0 if last is None else int(as_lanes(last)[0]) >> 31 & 1
-            return Access(1, place=place, parity=parity)
+            return Access(1, barrier=barrier, parity=parity)
         width = 4 * words if ".U8" not in instruction.name and ".U16" not in instruction.name else 1 if ".U8" in instruction.name else 2
         count = 32 if active is None else int(active.sum())
         if address is None:

@@ -36,7 +36,7 @@ class Way:
     """
 
     issued: list[int] = field(default_factory=list)
-    accesses: dict[int, Access | None] = field(default_factory=dict)  # by place in `issued`
+    accesses: dict[int, Access | None] = field(default_factory=dict)  # by index in `issued`
     unknown: set[int] = field(default_factory=set)
     cut: bool = False
 
@@ -71,7 +71,7 @@ class Walker:
         """The path of a warp in a block with this many threads."""
         lanes = np.arange(32, dtype=np.uint64)
         self._place = {"SR_CTAID.X": block, "SR_TID.X": lanes + np.uint64(32 * warp), "SR_LANEID": lanes}
-        steps = self._with_places()
+        steps = self._with_addresses()
         way, touched = Way(), Touched()
         registers: Registers = {}
         waiting: dict[int, np.ndarray[Any, Any] | None] = {0: None if threads >= 32 * (warp + 1) else lanes + 32 * warp < threads}
@@ -90,7 +90,7 @@ class Walker:
         way.cut = True
         return way
 
-    def _with_places(self) -> list[tuple[list[str], Step | None] | None]:
+    def _with_addresses(self) -> list[tuple[list[str], Step | None] | None]:
         """The steps, with those that read a thread's position made for this warp."""
         steps = list(self._steps)
         for index, instruction in enumerate(self.program.instructions):

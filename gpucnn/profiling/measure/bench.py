@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gpucnn.profiling.chip.bounds import Place
+from gpucnn.profiling.chip.bounds import Branch
 from gpucnn.profiling.chip.chips import ARCHITECTURES, Architecture
 from gpucnn.profiling.measure.timing import BUDGET, HostClock, Run, buffers_needed, measure
 from gpucnn.profiling.records import Timing
@@ -123,23 +123,23 @@ class Bench:
     def _again(self, launch: Launch, arguments: tuple[Any, ...]) -> None:
         launch.run(external_stream(self.xp.cuda.get_current_stream().ptr), arguments)
 
-    def side_by_side(self, runs: Sequence[Run], places: Sequence[Place]) -> Run:
-        """The launches of a step as one, on branches as in the step's graph; `places` are their forks (bounds.Forks)."""
+    def side_by_side(self, runs: Sequence[Run], of_launches: Sequence[Branch]) -> Run:
+        """The launches of a step as one, on branches as in the step's graph; `of_launches` are theirs (bounds.Forks)."""
         branches = Branches(self.xp.cuda, self.stream)
 
         def run() -> None:
             with contextlib.ExitStack() as last:
                 opened: list[tuple[int, Any, contextlib.ExitStack]] = []
                 last.callback(lambda: _close(opened, 0))
-                for place, each in zip(places, runs, strict=True):
-                    same = (number == fork[0] for fork, (number, _, _) in zip(place, opened, strict=False))
+                for own, each in zip(of_launches, runs, strict=True):
+                    same = (number == fork[0] for fork, (number, _, _) in zip(own, opened, strict=False))
                     _close(opened, sum(itertools.takewhile(bool, same)))
-                    for number, _ in place[len(opened) :]:
+                    for number, _ in own[len(opened) :]:
                         stack = contextlib.ExitStack()
                         branch = stack.enter_context(branches.another())
                         stack.callback(branch.join)
                         opened.append((number, branch, stack))
-                    with opened[-1][1].apart() if place and place[-1][1] else contextlib.nullcontext():
+                    with opened[-1][1].apart() if own and own[-1][1] else contextlib.nullcontext():
                         each()
 
         return run

@@ -58,8 +58,8 @@ def profile(workload: Workload, selection: Selection, torch: Any, say: Say, argu
         eager, host, starts = _steps(workload, bench, len(recorded))
         launches = [launch for item in recorded for launch in item.launches]
         # No two launches share memory, because all their arguments are still held: so those of two branches may overlap.
-        places = [place for place, item in zip(forks.places, recorded, strict=True) for _ in item.launches]
-        graph = measure(bench.clock, [bench.side_by_side(bench.replays(launches, copied=False), places)])
+        branches = [branch for branch, item in zip(forks.branches, recorded, strict=True) for _ in item.launches]
+        graph = measure(bench.clock, [bench.side_by_side(bench.replays(launches, copied=False), branches)])
         rows: list[Row] = []
         indices: list[int] = []  # positions of the rows among the launches
         first = 0

@@ -35,7 +35,7 @@ def _line(line: SourceLine) -> str:
     if len(line.instructions) > len(shown):
         code += f"\n         and {len(line.instructions) - len(shown):,} more"
     return (
-        f'<tr><td class="text">{words(line.place)}</td>{_part(line.issued)}{_part(line.waited)}'
+        f'<tr><td class="text">{words(line.location)}</td>{_part(line.issued)}{_part(line.waited)}'
         f'<td class="text"><details><summary><code>{words(line.text)}</code> ({len(line.instructions):,})</summary>'
         f"<pre>{code}</pre></details></td></tr>"
     )

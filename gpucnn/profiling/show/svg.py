@@ -9,7 +9,8 @@ from gpucnn.profiling.records import Profile, Row
 from gpucnn.profiling.show.trace import PHASES, lane, placed
 from gpucnn.profiling.show.units import scaled, seconds_text
 from gpucnn.profiling.what import roofline
-from gpucnn.profiling.what.operations import KINDS, OTHER, kind_of
+from gpucnn.profiling.what.operations import KINDS, kind_of
+from gpucnn.profiling.what.operations.row import OTHER
 from gpucnn.text import plain
 
 WIDTH = 760

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from gpucnn_kernels.core.launch import Pair, Window
 
-_WORD = 4  # bytes of a number, whether float32 or int32
+WORD = 4  # bytes of a number, whether float32 or int32
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,4 +186,4 @@ def _area(sides: Pair) -> int:
 
 
 def _work(flops: int, numbers: int) -> Work:
-    return Work(flops, _WORD * numbers)
+    return Work(flops, WORD * numbers)

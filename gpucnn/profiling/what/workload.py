@@ -15,11 +15,10 @@ import numpy as np
 from gpucnn.checks import integer, pick
 from gpucnn.data.batches import Batches
 from gpucnn.device import Device
-from gpucnn.errors import ShapeError, UnknownNameError
+from gpucnn.errors import DataError, ShapeError, UnknownNameError
 from gpucnn.layers import AvgPool2D, Conv2D, Dense, Dropout, Layer, MaxPool2D, ReLU, Sigmoid, Softmax
 from gpucnn.model import Sequential, load
-from gpucnn.networks import NETWORKS, network
-from gpucnn.optimizers import SGD, Adam
+from gpucnn.networks import NETWORKS, network, textbook_optimizer
 from gpucnn.profiling.what.observe import Call, Observer
 from gpucnn.profiling.what.operations import KINDS, kind_of
 from gpucnn.profiling.what.shapes import CONV_SHAPES
@@ -134,7 +133,7 @@ def of_model(name: str, batch: int, device: Device, observer: Observer) -> Workl
     observed = observer.device(device)
     if name in NETWORKS:
         model = network(name).build(IMAGE, seed=0, device=observed)
-        model.compile(SGD(0.01, momentum=0.9) if name == "lenet5x5" else Adam(1e-3))
+        model.compile(textbook_optimizer(name))
     elif name.endswith(".safetensors") or Path(name).exists():
         model = load(name, device=observed)
         if model.loss is None or model.optimizer is None:
@@ -184,9 +183,10 @@ def _batches(model: Sequential, size: int, device: Device) -> Batches:
     random, outputs = np.random.default_rng(0), math.prod(model.output_shape)
     shape = (count, *model.input_shape)
     images = np.empty(shape, np.uint8) if _imagined(device) else random.integers(0, 256, shape, np.uint8)
-    classes = model.loss.name == "categorical_crossentropy"
-    labels = random.integers(0, outputs, count) if classes else random.random((count, outputs), np.float32).round()
-    checked = model.loss.check_labels(labels, count, outputs, model.dtype)
+    try:
+        checked = model.loss.check_labels(random.integers(0, outputs, count), count, outputs, model.dtype)
+    except DataError:  # a loss that takes no class numbers
+        checked = model.loss.check_labels(random.random((count, outputs), np.float32).round(), count, outputs, model.dtype)
     return Batches(images, checked, size, seed=model.seed, dtype=model.dtype)
 
 

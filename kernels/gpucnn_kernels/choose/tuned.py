@@ -26,7 +26,10 @@ BUILT_IN = Path(__file__).parent / "fastest"
 
 
 def folder() -> Path | None:
-    """The folder of the tables; None if there is none."""
+    """The folder of the tables; None if there is none.
+
+    It is in gpucnn's cache folder, as gpucnn.surroundings.cache_folder has it: kernels do not import gpucnn. A test compares the two.
+    """
     given = os.environ.get(VARIABLE)
     if given is not None:
         return Path(given) if given else None

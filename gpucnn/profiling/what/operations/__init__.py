@@ -1,8 +1,8 @@
 """The table of operations: one row for each, with its kind, its work, its sizes in words, how its result is checked, and PyTorch's twin.
 
 Each family of operations has a file in this folder: its rows are OPERATIONS, and its SAMPLES launch all of its kernels. A new operation is
-a row there, or a file of its own, which is found; an activation needs neither (elementwise.py). An operation without a row counts as
-elementwise, without arithmetic and without a check.
+a row there, or a file of its own, which is found; one that says beside its CPU operation what it computes needs neither (derived.py).
+An operation without a row counts as elementwise, without arithmetic and without a check.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from gpucnn.names import modules_in
 from gpucnn.profiling.what import work
 from gpucnn.profiling.what.observe import Call
-from gpucnn.profiling.what.operations.row import Operation, first_array, times
+from gpucnn.profiling.what.operations.row import OTHER, Operation, first_array, times
 from gpucnn.profiling.what.operations.sample import Sample
 from gpucnn.profiling.what.work import Work
 
@@ -21,7 +21,6 @@ OPERATIONS: dict[str, Operation] = {name: row for family in _FAMILIES for name, 
 SAMPLES: tuple[Sample, ...] = tuple(sample for family in _FAMILIES for sample in getattr(family, "SAMPLES", ()))
 KINDS = ("batch", "conv", "pool", "pad", "dense", "bias", "norm", "activation", "join", "dropout", "loss", "update")
 """The values of --op, in the order of a step."""
-OTHER = "other"
 
 
 def kind_of(op: str) -> str:

@@ -8,11 +8,9 @@ from collections.abc import Callable
 from gpucnn.ops.shapes import conv_window
 from gpucnn.profiling.what.operations.row import Arguments, Operation, Rule, times, window_words
 from gpucnn.profiling.what.operations.sample import Ops, Sample, floats
-from gpucnn.profiling.what.work import Work
+from gpucnn.profiling.what.work import WORD, Work
 from gpucnn_kernels.choose import problems
 from gpucnn_kernels.core.problem import Problem
-
-_WORD = 4
 
 
 def _sizes(a: Arguments) -> tuple[int, int, int]:
@@ -28,7 +26,7 @@ def _work(a: Arguments) -> Work:
     n, c, k = _sizes(a)
     window = a["window"]
     weights = k * c * math.prod(window.kernel) * math.prod(window.output)
-    return Work(2 * n * weights, _WORD * (weights + n * c * math.prod(window.input) + n * k * math.prod(window.output)))
+    return Work(2 * n * weights, WORD * (weights + n * c * math.prod(window.input) + n * k * math.prod(window.output)))
 
 
 def _words(a: Arguments) -> str:

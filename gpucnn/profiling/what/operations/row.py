@@ -14,6 +14,7 @@ Arguments: TypeAlias = dict[str, Any]  # of a call, by name
 Run: TypeAlias = Callable[[], Any]
 
 ROOM = ("out", "dbias")
+OTHER = "other"  # the kind of an operation that belongs to no family
 
 
 @dataclass(frozen=True)
