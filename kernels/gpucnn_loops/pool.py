@@ -1,4 +1,4 @@
-"""Pooling with any window: a plane at a time, a row of outputs at a time, tap by tap. Images of y and dy may lie apart."""
+"""Maximum pooling with any window: a plane at a time, a row of outputs at a time, tap by tap. Images of y and dy may lie apart."""
 
 # mypy: disable-error-code="no-untyped-def"
 
@@ -126,63 +126,24 @@ def max_pool_grad(first, last, dy, indices, y, masked, dx, pixels, count):
                 out[won[i]] += given[i]
 
 
-@loop("i i f* f* f*", Sizes)
-def avg_pool(first, last, x, y, counts, sizes):
-    """y (planes, p, q): the sum of each window of x (planes, h, w), divided by counts (p, q)."""
-    h, w, r, s, sh, sw, dh, dw, top, left, p, q = sizes
-    for plane in range(first, last):
-        image = at(x, plane * h * w)
-        for i in range(p):
-            total, by = at(y, (plane * p + i) * q), at(counts, i * q)
-            for j in range(q):
-                total[j] = ZERO
-            for a in range(r):
-                row = i * sh - top + a * dh
-                if row >= 0 and row < h:
-                    for b in range(s):
-                        shift = b * dw - left
-                        line = at(image, row * w + shift)
-                        for j in range(begins(shift, sw), stops(shift, sw, w, q)):
-                            total[j] += line[j * sw]
-            for j in range(q):
-                total[j] /= by[j]
-
-
-@loop("i i f* f* f*", Sizes)
-def avg_pool_grad(first, last, dy, dx, counts, sizes):
-    """dx (planes, h, w): each window's gradient, divided by counts (p, q), at every pixel of the window."""
-    h, w, r, s, sh, sw, dh, dw, top, left, p, q = sizes
-    for plane in range(first, last):
-        image = at(dx, plane * h * w)
-        for i in range(h * w):
-            image[i] = ZERO
-        for i in range(p):
-            given, by = at(dy, (plane * p + i) * q), at(counts, i * q)
-            for a in range(r):
-                row = i * sh - top + a * dh
-                if row >= 0 and row < h:
-                    for b in range(s):
-                        shift = b * dw - left
-                        line = at(image, row * w + shift)
-                        for j in range(begins(shift, sw), stops(shift, sw, w, q)):
-                            line[j * sw] += given[j] / by[j]
-
-
-def _sizes(window: Window) -> Sizes:
+def sizes_of(window: Window) -> Sizes:
+    """What loops know of a window."""
     (top, _), (left, _) = window.padding
     return Sizes(*window.input, *window.kernel, *window.stride, *window.dilation, top, left, *window.output)
 
 
-def _planes(array: Any) -> int:
+def planes_of(array: Any) -> int:
+    """Planes of an array (N, C, …)."""
     return int(array.shape[0] * array.shape[1])
 
 
-def _work(window: Window, planes: int) -> int:
+def work_of(window: Window, planes: int) -> int:
+    """What `share` is told."""
     (r, s), (p, q), (h, w) = window.kernel, window.output, window.input
     return planes * (r * s * p * q + h * w) * 4
 
 
-def _pieces(first: int, last: int, *arrays: NDArray[Any]) -> Iterator[tuple[Any, ...]]:
+def pieces(first: int, last: int, *arrays: NDArray[Any]) -> Iterator[tuple[Any, ...]]:
     """The planes first … last − 1, as (the first, behind the last, where each array's plane 0 is): all of them at once, or image by image
     where the images of an array lie apart."""
     if all(array.flags.c_contiguous for array in arrays):
@@ -198,24 +159,24 @@ def _pieces(first: int, last: int, *arrays: NDArray[Any]) -> Iterator[tuple[Any,
 
 def max_pool2d(x: Array, window: Window, y: Array, indices: NDArray[np.int32]) -> None:
     """y and indices (N, C, P, Q) of x (N, C, H, W)."""
-    sizes, planes = _sizes(window), _planes(x)
+    sizes, planes = sizes_of(window), planes_of(x)
     if window.stride[1] > 2:
 
         def windows(first: int, last: int) -> None:
-            for piece in _pieces(first, last, x, y, indices):
+            for piece in pieces(first, last, x, y, indices):
                 max_pool(*piece, *sizes)
 
-        share(planes, windows, _work(window, planes))
+        share(planes, windows, work_of(window, planes))
         return
     frame, columns, q = framed(1, window), _first_columns(window), window.output[1]
 
     def body(first: int, last: int) -> None:
         scratch = Scratch(frame.high * frame.wide + 4 * L, lanes(q), lanes(q))
         fill(*scratch.piece(0), LOWEST)
-        for piece in _pieces(first, last, x, y, indices):
+        for piece in pieces(first, last, x, y, indices):
             max_pool_rows(*piece, address(columns), *sizes, *frame, *scratch.addresses())
 
-    share(planes, body, _work(window, planes))
+    share(planes, body, work_of(window, planes))
 
 
 @functools.lru_cache(maxsize=256)
@@ -229,32 +190,10 @@ def _first_columns(window: Window) -> NDArray[np.int32]:
 
 def max_pool2d_grad(dy: Array, indices: NDArray[np.int32], window: Window, relu: Array | None, dx: Array) -> None:
     """dx (N, C, H, W) of dy, indices and `relu`, if given (N, C, P, Q)."""
-    (h, w), (p, q), planes = window.input, window.output, _planes(dy)
+    (h, w), (p, q), planes = window.input, window.output, planes_of(dy)
 
     def body(first: int, last: int) -> None:
-        for a, z, given, places, by, out in _pieces(first, last, dy, indices, dy if relu is None else relu, dx):
+        for a, z, given, places, by, out in pieces(first, last, dy, indices, dy if relu is None else relu, dx):
             max_pool_grad(a, z, given, places, by, relu is not None, out, h * w, p * q)
 
-    share(planes, body, _work(window, planes))
-
-
-def avg_pool2d(x: Array, window: Window, counts: Array, y: Array) -> None:
-    """y (N, C, P, Q) of x (N, C, H, W); counts (P, Q): what each sum is divided by."""
-    sizes, planes = _sizes(window), _planes(x)
-
-    def body(first: int, last: int) -> None:
-        for piece in _pieces(first, last, x, y):
-            avg_pool(*piece, address(counts), *sizes)
-
-    share(planes, body, _work(window, planes))
-
-
-def avg_pool2d_grad(dy: Array, window: Window, counts: Array, dx: Array) -> None:
-    """dx (N, C, H, W) of dy (N, C, P, Q)."""
-    sizes, planes = _sizes(window), _planes(dy)
-
-    def body(first: int, last: int) -> None:
-        for piece in _pieces(first, last, dy, dx):
-            avg_pool_grad(*piece, address(counts), *sizes)
-
-    share(planes, body, _work(window, planes))
+    share(planes, body, work_of(window, planes))

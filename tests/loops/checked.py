@@ -231,7 +231,8 @@ def main() -> None:
             y, indices = cpu.conv2d_relu_max_pool2d(a["x"], a["weight"], a["bias"], a["window"], window)
             cpu.conv2d_relu_max_pool2d_weight_grad(y, indices, a["x"], a["window"], window, relu=y, dbias=nan_like(a["bias"]))
     x = rng.standard_normal((2, 3, 7, 9), dtype=F)
-    for pooling in ((2, 2, 0), (3, 2, 1), (3, 3, 0)):
+    cpu.global_avg_pool2d(x)
+    for pooling in ((2, 2, 0), (3, 2, 1), (3, 1, 1), (3, 3, 0)):
         window = pool_window((7, 9), *pooling)
         y, indices = cpu.max_pool2d(x, window)
         cpu.max_pool2d_grad(y, indices, window, relu=y)

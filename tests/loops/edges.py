@@ -96,6 +96,7 @@ def main(where: str) -> None:
             y, indices = cpu.conv2d_relu_max_pool2d(a["x"], a["weight"], a["bias"], a["window"], window)
             assert np.isfinite(y).all()
             cpu.conv2d_relu_max_pool2d_weight_grad(copied(y), indices, a["x"], a["window"], window, relu=y, dbias=guarded(k, np.float32))
+        cpu.global_avg_pool2d(a["dy"])
         for pooling in ((2, 2, 0), (3, 2, 1), (3, 1, 1), (1, 3, 0)):
             if min(p, q) >= pooling[0]:
                 window = pool_window((p, q), *pooling)

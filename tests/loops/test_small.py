@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gpucnn.errors import ShapeError
 from gpucnn.ops import cpu
-from gpucnn.ops.cpu import activations, join, loss, norm, pool, units, update
+from gpucnn.ops.cpu import activations, join, loss, norm, planes, pool, units, update
 from gpucnn.ops.cpu.dropout import dropout as numpys_dropout
 from gpucnn.ops.shapes import pool_window
 from tolerances import check
@@ -71,6 +71,29 @@ def test_any_pooling(case: tuple[Any, ...], seed: int) -> None:
         exact = pool.avg_pool2d_grad(dy.astype(np.float64), window, counted)
         magnitude = pool.avg_pool2d_grad(np.abs(dy).astype(np.float64), window, counted)
         check(cpu.avg_pool2d_grad(dy, window, counted), exact, magnitude=magnitude, terms=taps + 1, direction="input_grad")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("pooling", [(2, 2, 0), (3, 2, 1), (3, 1, 1), (2, 3, 0)])
+def test_an_average_of_what_is_not_finite(pooling: tuple[int, int, int], value: float, rng: np.random.Generator) -> None:
+    """Whatever lies behind the end of a row, in the image or in the gradient, is in no window."""
+    window = pool_window((9, 45), *pooling)
+    x, dy = draw(rng, 2, 3, 9, 45, odd=False), draw(rng, 2, 3, *window.output, odd=False)
+    given = [(cpu.avg_pool2d, pool.avg_pool2d, x), (cpu.avg_pool2d_grad, pool.avg_pool2d_grad, dy)]
+    for fast, exact, array in given:
+        double = array.astype(np.float64)
+        check(fast(array, window), exact(double, window), magnitude=exact(np.abs(double), window), terms=10, direction="forward")
+    x[0, 1, 4, 44] = x[1, 2, 8, 0] = dy[0, 1, 1, -1] = dy[1, 2, -1, 0] = value
+    with np.errstate(all="ignore"):
+        for fast, exact, array in given:
+            np.testing.assert_array_equal(np.isfinite(fast(array, window)), np.isfinite(exact(array, window)))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 5, 3), (3, 5, 7, 7), (1, 17, 4, 4), (2, 2, 33, 31)])
+def test_means_of_planes(shape: tuple[int, ...], rng: np.random.Generator) -> None:
+    x = draw(rng, *shape, odd=False)
+    exact = planes.global_avg_pool2d(x.astype(np.float64))
+    check(cpu.global_avg_pool2d(x), exact, magnitude=np.abs(x).mean((2, 3)), terms=shape[2] * shape[3] + 1, direction="forward")
 
 
 @pytest.mark.parametrize("size", SIZES)

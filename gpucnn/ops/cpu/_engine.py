@@ -89,12 +89,28 @@ def _without(error: BaseException) -> None:
 
 
 def _load() -> Any:
-    from gpucnn_loops import dense, depthwise, direct, disk_cache, elementwise, loss, norm, pool, pooled, tanh, tile, update, winograd
+    from gpucnn_loops import (
+        average,
+        dense,
+        depthwise,
+        direct,
+        disk_cache,
+        elementwise,
+        loss,
+        norm,
+        pool,
+        pooled,
+        tanh,
+        tile,
+        update,
+        winograd,
+    )
 
     disk_cache.announce, disk_cache.complain = _Announcement(), complain
     keep_memory()
     tile.product.prepare()  # if this compiles, everything does
     return SimpleNamespace(
+        average=average,
         dense=dense,
         depthwise=depthwise,
         direct=direct,

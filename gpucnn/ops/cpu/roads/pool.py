@@ -36,7 +36,7 @@ def avg_pool2d(x: Array, window: Window, count_include_pad: bool = True, *, out:
     if not (loops(x) and images(out)):
         return reference.avg_pool2d(x, window, count_include_pad, out=out)
     y = np.empty((*x.shape[:2], *window.output), np.float32) if out is None else out
-    _engine.modules().pool.avg_pool2d(x, window, counts(window, count_include_pad), y)
+    _engine.modules().average.avg_pool2d(x, window, counts(window, count_include_pad), y)
     return y
 
 
@@ -44,5 +44,5 @@ def avg_pool2d_grad(dy: Array, window: Window, count_include_pad: bool = True, *
     if not (loops(out) and images(dy)):
         return reference.avg_pool2d_grad(dy, window, count_include_pad, out=out)
     dx = np.empty((*dy.shape[:2], *window.input), np.float32) if out is None else out
-    _engine.modules().pool.avg_pool2d_grad(dy, window, counts(window, count_include_pad), dx)
+    _engine.modules().average.avg_pool2d_grad(dy, window, counts(window, count_include_pad), dx)
     return dx

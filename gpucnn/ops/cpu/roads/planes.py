@@ -1,0 +1,20 @@
+"""Means of whole planes by compiled loops."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpucnn.ops.cpu import _engine
+from gpucnn.ops.cpu import planes as reference
+from gpucnn.ops.cpu._engine import loops
+from gpucnn.ops.cpu._threads import Array
+
+__all__ = ["global_avg_pool2d"]
+
+
+def global_avg_pool2d(x: Array, *, out: Array | None = None) -> Array:
+    if not loops(x, out):
+        return reference.global_avg_pool2d(x, out=out)
+    y = np.empty(x.shape[:2], np.float32) if out is None else out
+    _engine.modules().average.global_avg_pool2d(x, y)
+    return y

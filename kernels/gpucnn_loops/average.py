@@ -1,0 +1,253 @@
+"""Average pooling: 16 outputs of a row at a time, tap by tap. Images of y and dy may lie apart.
+
+At a step of 2 the even and the odd pixels of a row are taken apart as they are read, and put together as they are written. Larger steps,
+which are rare, go number by number.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucnn_loops.crew import share
+from gpucnn_loops.language import helper
+from gpucnn_loops.loops import loop
+from gpucnn_loops.pool import Sizes, begins, pieces, planes_of, sizes_of, stops, work_of
+from gpucnn_loops.tables import Frame, Tables, Window, framed, lanes
+from gpucnn_loops.threads import Scratch, address
+from gpucnn_loops.turn import fill, put_in_frame
+from gpucnn_loops.vector import L, at, high_pairs, load, load_even, low_pairs, splat, store, sum16, where_positive
+
+Array = NDArray[np.float32]
+ZERO = np.float32(0)
+
+
+@helper
+def put(v, x, i, room, few):
+    """Writes v to x[i] …, which has `room` numbers from there on. few: room for a vector."""
+    if room >= L:
+        store(x, i, v)
+    else:
+        store(few, 0, v)
+        for lane in range(room):
+            x[i + lane] = few[lane]
+
+
+@helper
+def got(x, i, room, few):
+    """x[i] …, of which there are `room` numbers; behind them, what `few` holds."""
+    if room >= L:
+        return load(x, i)
+    for lane in range(room):
+        few[lane] = x[i + lane]
+    return load(few, 0)
+
+
+@loop("i i f* f* f* i", Sizes, Frame, "f* f*")
+def means(first, last, x, y, counts, line, sizes, frame, framed, few):
+    """y (planes, p, q): the sum of each window of x (planes, h, w), divided by counts (p, line), for steps of 1 and 2 along a row.
+
+    A row is written up to 15 numbers too far, and then the next one comes.
+    """
+    h, w, r, s, sh, sw, dh, dw, _, _, p, q = sizes
+    for plane in range(first, last):
+        source = at(x, plane * h * w)
+        if frame.high != h or frame.wide != w or (last - plane - 1) * h * w < 4 * L:  # the last ones have nothing behind them
+            put_in_frame(source, frame, framed)
+            source = framed
+        for i in range(p):
+            for j in range(0, q, L):
+                total = splat(ZERO)
+                for a in range(r):
+                    row = at(source, (i * sh + a * dh) * frame.wide + j * sw)
+                    if sw == 1:
+                        for b in range(s):
+                            total = total + load(row, b * dw)
+                    else:
+                        for b in range(s):
+                            total = total + load_even(row, b * dw)
+                to = (plane * p + i) * q + j
+                put(total / load(counts, i * line + j), y, to, last * p * q - to, few)
+
+
+@loop("i i f* f* f* i", Sizes, "w* w* i i f* f*")
+def means_grad(first, last, dy, dx, counts, line, sizes, begin, end, lead, across, shares, few):
+    """dx (planes, h, w): each window's gradient, divided by counts (p, line), at every pixel of the window, for steps of 1 and 2.
+
+    counts are 0 behind a row. begin and end (h): the outputs whose windows may have a pixel in a row. shares (p, across): dy / counts from
+    column `lead` on, with zeros around them.
+    """
+    h, w, _, s, sh, sw, dh, dw, top, left, p, q = sizes
+    half, odd_first = left // 2, left % 2 == 1
+    for plane in range(first, last):
+        for i in range(p):
+            for j in range(0, q, L):
+                given, by = (plane * p + i) * q + j, load(counts, i * line + j)
+                store(shares, i * across + lead + j, where_positive(by, got(dy, given, last * p * q - given, few) / by))
+        for row in range(h):
+            to, room = (plane * h + row) * w, (last * h - plane * h - row) * w
+            for j in range(0, w, L * sw):
+                even, odd = splat(ZERO), splat(ZERO)
+                for i in range(begin[row], end[row]):
+                    if dh == 1 or (row + top - i * sh) % dh == 0:
+                        own = at(shares, i * across + lead)
+                        if sw == 1:
+                            for b in range(s):
+                                even = even + load(own, left + j - b * dw)
+                        else:
+                            for b in range(s):
+                                if b * dw % 2 == 1:
+                                    odd = odd + load(own, half + j // 2 - b * dw // 2)
+                                else:
+                                    even = even + load(own, half + j // 2 - b * dw // 2 + (1 if odd_first else 0))
+                if sw == 1:
+                    put(even, dx, to + j, room - j, few)
+                else:
+                    one, other = (odd, even) if odd_first else (even, odd)
+                    put(low_pairs(one, other), dx, to + j, room - j, few)
+                    if j + L < w:
+                        put(high_pairs(one, other), dx, to + j + L, room - j - L, few)
+
+
+@loop("i i f* f* f* i", Sizes, "f*")
+def halves_grad(first, last, dy, dx, counts, line, sizes, few):
+    """As `means_grad`, for windows of two columns, side by side, without padding: each gradient goes to its pixels, and is done with."""
+    h, w, sh, p, q = sizes.h, sizes.w, sizes.sh, sizes.p, sizes.q
+    for plane in range(first, last):
+        for row in range(p * sh):
+            i, to, room = row // sh, (plane * h + row) * w, (last * h - plane * h - row) * w
+            for j in range(0, q, L):
+                given, by = (plane * p + i) * q + j, load(counts, i * line + j)
+                g = where_positive(by, got(dy, given, last * p * q - given, few) / by)
+                put(low_pairs(g, g), dx, to + 2 * j, room - 2 * j, few)
+                if 2 * j + L < w:
+                    put(high_pairs(g, g), dx, to + 2 * j + L, room - 2 * j - L, few)
+        for i in range((plane * h + p * sh) * w, (plane * h + h) * w):
+            dx[i] = ZERO
+
+
+@loop("i i f* f* f*", Sizes)
+def means_by_number(first, last, x, y, counts, sizes):
+    """As `means`, with any step; counts (p, q)."""
+    h, w, r, s, sh, sw, dh, dw, top, left, p, q = sizes
+    for plane in range(first, last):
+        image = at(x, plane * h * w)
+        for i in range(p):
+            total, by = at(y, (plane * p + i) * q), at(counts, i * q)
+            for j in range(q):
+                total[j] = ZERO
+            for a in range(r):
+                row = i * sh - top + a * dh
+                if row >= 0 and row < h:
+                    for b in range(s):
+                        shift = b * dw - left
+                        line = at(image, row * w + shift)
+                        for j in range(begins(shift, sw), stops(shift, sw, w, q)):
+                            total[j] += line[j * sw]
+            for j in range(q):
+                total[j] /= by[j]
+
+
+@loop("i i f* f* f*", Sizes)
+def means_grad_by_number(first, last, dy, dx, counts, sizes):
+    """As `means_grad`, with any step; counts (p, q)."""
+    h, w, r, s, sh, sw, dh, dw, top, left, p, q = sizes
+    for plane in range(first, last):
+        image = at(dx, plane * h * w)
+        for i in range(h * w):
+            image[i] = ZERO
+        for i in range(p):
+            given, by = at(dy, (plane * p + i) * q), at(counts, i * q)
+            for a in range(r):
+                row = i * sh - top + a * dh
+                if row >= 0 and row < h:
+                    for b in range(s):
+                        shift = b * dw - left
+                        line = at(image, row * w + shift)
+                        for j in range(begins(shift, sw), stops(shift, sw, w, q)):
+                            line[j * sw] += given[j] / by[j]
+
+
+@loop("i i f* f* i")
+def plane_means(first, last, x, y, pixels):
+    """y (planes): the mean of each plane of x (planes, pixels)."""
+    whole, count = pixels // L * L, np.float32(pixels)
+    for plane in range(first, last):
+        row = at(x, plane * pixels)
+        total, rest = splat(ZERO), ZERO
+        for i in range(0, whole, L):
+            total = total + load(row, i)
+        for i in range(whole, pixels):
+            rest += row[i]
+        y[plane] = (sum16(total) + rest) / count
+
+
+def avg_pool2d(x: Array, window: Window, counts: Array, y: Array) -> None:
+    """y (N, C, P, Q) of x (N, C, H, W); counts (P, Q): what each sum is divided by."""
+    sizes, planes, frame = sizes_of(window), planes_of(x), framed(1, window)
+    by_number = window.stride[1] > 2
+    by = counts if by_number else _padded(counts)
+
+    def body(first: int, last: int) -> None:
+        if by_number:
+            for piece in pieces(first, last, x, y):
+                means_by_number(*piece, address(by), *sizes)
+            return
+        scratch = Scratch(frame.high * frame.wide + 4 * L, L)
+        fill(*scratch.piece(0), 0)
+        for piece in pieces(first, last, x, y):
+            means(*piece, address(by), by.shape[1], *sizes, *frame, *scratch.addresses())
+
+    share(planes, body, work_of(window, planes))
+
+
+def avg_pool2d_grad(dy: Array, window: Window, counts: Array, dx: Array) -> None:
+    """dx (N, C, H, W) of dy (N, C, P, Q)."""
+    sizes, planes = sizes_of(window), planes_of(dy)
+    by_number = window.stride[1] > 2
+    by, rows = counts if by_number else _padded(counts), _outputs_of_rows(window).at
+    left, w, step = window.padding[1][0], window.input[1], window.stride[1]
+    in_halves = window.kernel == window.stride and step == 2 and window.dilation == (1, 1) and window.padding[0][0] == left == 0
+    lead = (window.kernel[1] - 1) * window.dilation[1] // step
+    across = lead + max(by.shape[1], left // step + 1 + lanes(-(-w // step)))
+
+    def body(first: int, last: int) -> None:
+        if by_number:
+            for piece in pieces(first, last, dy, dx):
+                means_grad_by_number(*piece, address(by), *sizes)
+            return
+        scratch = Scratch(len(counts) * across, L)
+        for index in range(2):
+            fill(*scratch.piece(index), 0)
+        for piece in pieces(first, last, dy, dx):
+            if in_halves:
+                halves_grad(*piece, address(by), by.shape[1], *sizes, scratch.addresses()[1])
+                continue
+            means_grad(*piece, address(by), by.shape[1], *sizes, rows.begin, rows.end, lead, across, *scratch.addresses())
+
+    share(planes, body, work_of(window, planes))
+
+
+def global_avg_pool2d(x: Array, y: Array) -> None:
+    """y (N, C): the mean of each plane of x (N, C, H, W)."""
+    pixels = x.shape[2] * x.shape[3]
+    share(y.size, lambda a, z: plane_means(a, z, address(x), address(y), pixels), 4 * x.size)
+
+
+def _padded(counts: Array) -> Array:
+    """counts (P, Q) in rows of whole vectors, 0 behind each."""
+    made = np.zeros((len(counts), lanes(counts.shape[1])), np.float32)
+    made[:, : counts.shape[1]] = counts
+    return made
+
+
+@functools.lru_cache(maxsize=256)
+def _outputs_of_rows(window: Window) -> Tables:
+    """The outputs whose windows reach from above a row of pixels, or begin in it, to below it, or end in it."""
+    reach, stride = (window.kernel[0] - 1) * window.dilation[0], window.stride[0]
+    rows = np.arange(window.input[0]) + window.padding[0][0]
+    return Tables(begin=np.maximum(0, -((reach - rows) // stride)), end=np.minimum(window.output[0], rows // stride + 1))
