@@ -1,5 +1,4 @@
-"""All access to files: they are written completely or not at all, only regular files are read, and one process at a time writes to a run's
-folder.
+"""All access to files: they are written completely or not at all, and only regular files are read.
 
 A file is written beside its place under another name, flushed to the disk and then renamed: whoever is killed meanwhile leaves the old
 file as it was. The half of it that is left over is known by its name, and that nobody is writing it by its lock: the next one who
@@ -32,7 +31,6 @@ except ImportError:  # Windows
 
 SUFFIX = ".partial"
 UNFINISHED = ".unfinished"  # of a file that comes in parts
-LOCK = ".lock"  # in a folder that a process writes to
 OLD = 3600  # seconds, after which a leftover is one where locks tell nothing
 KINDS = (
     (stat.S_ISFIFO, "a pipe"),
@@ -41,7 +39,6 @@ KINDS = (
     (stat.S_ISBLK, "a device"),
     (stat.S_ISDIR, "a folder"),
 )
-_UNKNOWN_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 def kind_of(mode: int) -> str | None:
@@ -176,23 +173,6 @@ def clear_leftovers(target: Path) -> None:
                     _clear(Path(entry.path))
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Reserves `folder` for this process, to write a run there. DataError, with the number of the process, if another one has it.
-
-    The system lets go of the lock when a process ends, however it ends: a lock file that was left over is not an obstacle.
-    """
-    path = folder / LOCK
-    handle = _lock(path, folder)
-    try:
-        yield
-    finally:
-        if handle is not None:
-            with contextlib.suppress(OSError):
-                path.unlink()
-            os.close(handle)
-
-
 def _why(error: OSError) -> str:
     return "it is a link to itself" if error.errno == errno.ELOOP else reason_of(error)
 
@@ -286,35 +266,3 @@ def _clear(leftover: Path) -> None:
         leftover.unlink()
     finally:
         os.close(handle)
-
-
-def _lock(path: Path, folder: Path) -> int | None:
-    """The locked file, or None if the system has no locks."""
-    if fcntl is None:
-        return None
-    for attempt in range(50):
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.pread(handle, 32, 0).decode("ascii", "replace").strip()
-            os.close(handle)
-            if not owner.isdecimal() and attempt < 10:  # it has only just been locked
-                time.sleep(0.02)
-                continue
-            process = f"process {owner}" if owner.isdecimal() else "another process"
-            raise DataError(
-                f"{process} is writing a run to {folder}: wait until it is done, or name another folder with --output"
-            ) from None
-        except OSError as error:
-            os.close(handle)
-            if error.errno in _UNKNOWN_LOCKS:
-                return None
-            raise
-        with contextlib.suppress(OSError):
-            if os.stat(path).st_ino == os.fstat(handle).st_ino:
-                os.ftruncate(handle, 0)
-                os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
-                return handle
-        os.close(handle)  # its owner has just taken it away
-    raise DataError(f"{folder} cannot be locked, because other processes keep changing it: name another folder with --output")

@@ -13,7 +13,8 @@ from gpucnn.device import Device
 from gpucnn.errors import ArgumentError, CheckpointError, GpucnnError
 from gpucnn.exchange import keras_read
 from gpucnn.exchange.graph import MOST_LAYERS, Graph
-from gpucnn.exchange.keras_layers import LAYERS, Told
+from gpucnn.exchange.keras_layers import LAYERS
+from gpucnn.exchange.keras_told import Told
 from gpucnn.exchange.problems import DAMAGE, NotTakenError, Problem
 from gpucnn.exchange.tree import model_of
 from gpucnn.exchange.value import FIRST, LAST, Value, goes_with, sizes_given

@@ -7,87 +7,23 @@ for dense layers. Keras's momentum of batch normalization is the share of the ru
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn.checks import integer, pair
 from gpucnn.exchange import curves
-from gpucnn.exchange.graph import Graph
+from gpucnn.exchange.keras_told import Told
 from gpucnn.exchange.problems import Problem
-from gpucnn.exchange.value import FIRST, LAST, Value
+from gpucnn.exchange.value import Value
 from gpucnn.layers import AvgPool2D, Conv2D, ConvTranspose2D, DepthwiseConv2D, Dropout, MaxPool2D, Softmax, ZeroPad2D
-from gpucnn.ops.shapes import LIMIT
 from gpucnn.text import shown
 
-Shapes = list[tuple[int, ...]]
 
-
-@dataclass
-class Told:
-    """A layer as the file describes it, its inputs, and a function that reads its arrays, given their shapes."""
-
-    graph: Graph
-    config: dict[str, Any]
-    values: list[Value]
-    where: str
-    arrays: Callable[[Shapes], list[NDArray[Any]]]
-
-    @property
-    def value(self) -> Value:
-        if len(self.values) != 1:
-            raise Problem(f"takes {len(self.values)} values, and one is expected")
-        return self.graph.settled(self.values[0], self.where)
-
-    def image(self) -> Value:
-        """The input, an image whose axes are in the layer's order."""
-        value = self.value
-        axes = LAST if self.config.get("data_format", "channels_last") != "channels_first" else FIRST
-        if value.axes != axes:
-            raise Problem(f"needs images in the layer's own order of axes: its input has shape {value.logical}")
-        return value
-
-    def pair(self, name: str, default: Any = (1, 1), least: int = 1) -> tuple[int, int]:
-        given = self.config.get(name, default)
-        try:
-            return pair(given, name, least)
-        except (TypeError, ValueError):
-            raise Problem(f"has {name} {shown(given)}, and two integers of at least {least} are expected") from None
-
-    def number(self, name: str, default: float | None = None) -> float:
-        given = self.config.get(name, default)
-        if isinstance(given, bool) or not isinstance(given, int | float):
-            raise Problem(f"has {name} {shown(given)}, and a number is expected")
-        return given
-
-    def count(self, name: str) -> int:
-        given = self.config.get(name)
-        try:
-            if (number := integer(given, name, 1)) < LIMIT:
-                return number
-        except (TypeError, ValueError):
-            pass
-        raise Problem(f"has {name} {shown(given)}, and an integer above 0 is expected")
-
-    @property
-    def padding(self) -> str:
-        given = self.config.get("padding", "valid")
-        if given not in ("valid", "same"):
-            raise Problem(f"has padding {shown(given)}, and only valid and same are supported")
-        return str(given)
-
-    @property
-    def biased(self) -> bool:
-        return bool(self.config.get("use_bias", True))
-
-    def window(self) -> dict[str, Any]:
-        return {"stride": self.pair("strides"), "padding": self.padding, "dilation": self.pair("dilation_rate")}
-
-    def active(self, value: Value) -> Value:
-        """The value after the layer's activation."""
-        return activation(self, value, self.config.get("activation"))
+def active(told: Told, value: Value) -> Value:
+    """The value after the layer's activation."""
+    return activation(told, value, told.config.get("activation"))
 
 
 def activation(told: Told, value: Value, given: Any) -> Value:
@@ -99,7 +35,7 @@ def activation(told: Told, value: Value, given: Any) -> Value:
     if given is None or given == "linear":
         return value
     if given in LAYERS and given in ("ReLU", "LeakyReLU", "ELU", "Softmax"):
-        return LAYERS[given](replace_told(told, settings, value))
+        return LAYERS[given](told.at(settings, value))
     if given in ("softmax", "log_softmax"):
         if value.axes[-1] != len(value.shape) - 1:
             raise Problem("has softmax along the channels of images, and gpucnn's is along the last axis")
@@ -107,10 +43,6 @@ def activation(told: Told, value: Value, given: Any) -> Value:
     if not isinstance(given, str) or given not in CURVES:
         raise Problem(f"has the activation {shown(given)}, which gpucnn does not have")
     return told.graph.settled(told.graph.curved(value, CURVES[given], told.where), told.where)
-
-
-def replace_told(told: Told, config: dict[str, Any], value: Value) -> Told:
-    return replace(told, config=config, values=[value])
 
 
 CURVES: dict[str, curves.Curve] = {
@@ -139,7 +71,7 @@ def _conv(told: Told) -> Value:
     arrays = told.arrays([(*kernel, value.shape[0] // groups, filters), *([(filters,)] if told.biased else [])])
     weights = _with_bias(arrays, arrays[0].transpose(3, 2, 0, 1), told.biased)
     settings = told.window() | {"filters": filters, "kernel_size": kernel, "groups": groups, "use_bias": told.biased}
-    return told.active(told.graph.add(Conv2D, value, told.where, weights, **settings))
+    return active(told, told.graph.add(Conv2D, value, told.where, weights, **settings))
 
 
 def _depthwise(told: Told) -> Value:
@@ -148,7 +80,7 @@ def _depthwise(told: Told) -> Value:
     arrays = told.arrays([(*kernel, c, multiplier), *([(c * multiplier,)] if told.biased else [])])
     weights = _with_bias(arrays, _by_channel(arrays[0]), told.biased)
     settings = told.window() | {"kernel_size": kernel, "multiplier": multiplier, "use_bias": told.biased}
-    return told.active(told.graph.add(DepthwiseConv2D, value, told.where, weights, **settings))
+    return active(told, told.graph.add(DepthwiseConv2D, value, told.where, weights, **settings))
 
 
 def _by_channel(weight: NDArray[Any]) -> NDArray[Any]:
@@ -173,7 +105,7 @@ def _separable(told: Told) -> Value:
         **told.window(),
     )
     weights = _with_bias(arrays, second.transpose(3, 2, 0, 1), told.biased)
-    return told.active(told.graph.add(Conv2D, middle, told.where, weights, filters=filters, kernel_size=1, use_bias=told.biased))
+    return active(told, told.graph.add(Conv2D, middle, told.where, weights, filters=filters, kernel_size=1, use_bias=told.biased))
 
 
 def _transposed(told: Told) -> Value:
@@ -188,7 +120,8 @@ def _transposed(told: Told) -> Value:
         padding, more = tuple(sides for sides, _ in cuts), (cuts[0][1], cuts[1][1])
     elif padding == "valid":  # Keras's output has at least as many pixels as the strides give
         more = (max(stride[0] - extents[0], 0), max(stride[1] - extents[1], 0))
-    return told.active(
+    return active(
+        told,
         told.graph.add(
             ConvTranspose2D,
             value,
@@ -201,7 +134,7 @@ def _transposed(told: Told) -> Value:
             output_padding=more,
             dilation=dilation,
             use_bias=told.biased,
-        )
+        ),
     )
 
 
@@ -224,7 +157,7 @@ def _dense(told: Told) -> Value:
     if told.config.get("quantization_config") or told.config.get("lora_rank"):
         raise Problem("is quantized or has LoRA weights, which are not supported")
     arrays = told.arrays([(value.shape[0], units), *([(units,)] if told.biased else [])])
-    return told.active(told.graph.dense(value, arrays[0].T, arrays[1] if told.biased else None, told.where))
+    return active(told, told.graph.dense(value, arrays[0].T, arrays[1] if told.biased else None, told.where))
 
 
 def _norm(told: Told) -> Value:
@@ -340,7 +273,7 @@ LAYERS: dict[str, Callable[[Told], Value]] = {
     "ZeroPadding2D": _zero_pad,
     "Flatten": _flatten,
     "Reshape": _reshape,
-    "Activation": lambda told: told.active(told.value),
+    "Activation": lambda told: active(told, told.value),
     "ReLU": _relu,
     "LeakyReLU": _leaky,
     "ELU": lambda told: told.graph.settled(told.graph.curved(told.value, curves.elu(told.number("alpha", 1.0)), told.where), told.where),

@@ -41,13 +41,14 @@ from gpucnn.experiment.folder import (
     made_folder,
 )
 from gpucnn.experiment.options import AGAIN, Options, as_begun
-from gpucnn.files import exists, locked
+from gpucnn.files import exists
 from gpucnn.metrics import confusion_matrix
 from gpucnn.model import Sequential
 from gpucnn.networks import NETWORKS, network
 from gpucnn.optimizers import OPTIMIZERS
 from gpucnn.precision import mode, note_of, using
 from gpucnn.recipes import Recipe
+from gpucnn.reservation import locked
 from gpucnn.surroundings import user_path
 from gpucnn.text import message
 from gpucnn.training.alike import VERSION, checksum, plain, same

@@ -7,14 +7,11 @@ that may have read it, whether it is the winner: a pixel h is read by tap r of w
 overlap where the stride is less than the kernel, so several windows may add to a pixel, always in the order of the taps: without atomics,
 and bit-identical every time.
 
-Nearly every network pools 2 × 2 without overlap or padding, and then none of these questions arise. A thread takes a window, in both
-directions: it reads or writes its four pixels, two at a time where rows are even, so that a warp moves 256 bytes of neighbours by one
-instruction. Forward that is 16 bytes read and 8 written per window, backward 8 and 16, and nothing twice; the last row and column of
-odd images are set to zero by the threads of the last windows. The results equal those of the general kernels to the bit. So do those of
-pool_strips.py, where a thread does several windows of up to 5 × 5, for large images.
+Nearly every network pools 2 × 2 without overlap or padding, and pool_2x2.py does that. For large images and windows of up to 5 × 5,
+pool_strips.py has threads that do several windows each. Both give the same results, bit by bit.
 
 A branch of a network may write to its part of all branches' channels, and read its part of their gradient: images that lie apart. The
-general kernels have a twin for that, which adds to an address what lies between the images.
+general kernels have a twin for that, which adds the gap between images to an address.
 """
 
 # Numba works out the types of kernels.
@@ -24,16 +21,14 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
 
 import numpy as np
 
-from gpucnn_kernels import pool_strips
+from gpucnn_kernels import pool_2x2, pool_strips
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.integers import divide, magic, split
-from gpucnn_kernels.core.launch import Array, Stream, Window, aligned, floats, geometry, images, ints, run_each
-from gpucnn_kernels.core.vector import load_2, store_2
+from gpucnn_kernels.core.launch import Array, Stream, Window, floats, geometry, images, ints, run_each
 
 
 @device(forceinline=True)
@@ -141,108 +136,6 @@ def max_pool2d_part_grad_kernel(dy, indices, y, dx, window, masked, by, c_by, c_
         dx[i] = handed_down(dy, apart, indices, y, pixel, window, masked, by)
 
 
-@functools.cache
-def max_pool2x2(pairs: bool) -> Any:
-    """The kernel of 2 × 2 pooling: (x, y, indices, H, W, P, Q, *magic(P), *magic(Q)). `pairs`: all rows of x begin at 8 bytes."""
-
-    @kernel
-    def max_pool2d_2x2(x, y, indices, H, W, P, Q, p_magic, p_shift, q_magic, q_shift):
-        i = uint32(cuda.grid(1))
-        if i >= y.size:
-            return
-        rest = divide(i, q_magic, q_shift)
-        q = uint32(i - rest * Q)
-        plane = divide(rest, p_magic, p_shift)
-        h = uint32(uint32(rest - plane * P) * uint32(2))
-        place = uint32(h * W + q * uint32(2))
-        at = uint32(plane * uint32(H * W) + place)
-        below = uint32(at + W)
-        if pairs:
-            v0, v1 = load_2(x, at)
-            v2, v3 = load_2(x, below)
-        else:
-            v0, v1 = x[at], x[uint32(at + uint32(1))]
-            v2, v3 = x[below], x[uint32(below + uint32(1))]
-        best = v0
-        winner = place
-        if not (v1 <= best) and best == best:  # larger, or NaN over anything but NaN
-            best = v1
-            winner = uint32(place + uint32(1))
-        if not (v2 <= best) and best == best:
-            best = v2
-            winner = uint32(place + W)
-        if not (v3 <= best) and best == best:
-            best = v3
-            winner = uint32(place + W + uint32(1))
-        y[i] = best
-        indices[i] = int32(winner)
-
-    return max_pool2d_2x2
-
-
-@functools.cache
-def max_pool2x2_grad(pairs: bool, masked: bool = False) -> Any:
-    """The kernel of its gradient: (dy, indices, dx, H, W, P, Q, *magic(P), *magic(Q)), with y after indices where it is `masked`.
-    `pairs`: all rows of dx begin at 8 bytes."""
-
-    @device(forceinline=True)
-    def share(gradient, won, place):
-        """What a pixel gets, added to zero as in the general kernel: −0 becomes 0."""
-        return float32(0) + gradient if won == int32(place) else float32(0)
-
-    @device(forceinline=True)
-    def hand_down(i, gradient, won, dx, H, W, P, Q, p_magic, p_shift, q_magic, q_shift):
-        """Writes the four pixels of window i, and those left over beside it."""
-        rest = divide(i, q_magic, q_shift)
-        q = uint32(i - rest * Q)
-        plane = divide(rest, p_magic, p_shift)
-        h = uint32(uint32(rest - plane * P) * uint32(2))
-        w = uint32(q * uint32(2))
-        place = uint32(h * W + w)
-        at = uint32(plane * uint32(H * W) + place)
-        below = uint32(at + W)
-        v0 = share(gradient, won, place)
-        v1 = share(gradient, won, uint32(place + uint32(1)))
-        v2 = share(gradient, won, uint32(place + W))
-        v3 = share(gradient, won, uint32(place + W + uint32(1)))
-        last_row = uint32(h + uint32(3)) == H  # a row is left over, and this is the window above it
-        if pairs:
-            store_2(dx, at, v0, v1)
-            store_2(dx, below, v2, v3)
-            if last_row:
-                store_2(dx, uint32(below + W), float32(0), float32(0))
-        else:
-            dx[at] = v0
-            dx[uint32(at + uint32(1))] = v1
-            dx[below] = v2
-            dx[uint32(below + uint32(1))] = v3
-            if last_row:
-                dx[uint32(below + W)] = float32(0)
-                dx[uint32(below + W + uint32(1))] = float32(0)
-            if uint32(w + uint32(3)) == W:
-                dx[uint32(at + uint32(2))] = float32(0)
-                dx[uint32(below + uint32(2))] = float32(0)
-                if last_row:
-                    dx[uint32(below + W + uint32(2))] = float32(0)
-
-    @kernel
-    def max_pool2d_2x2_grad(dy, indices, dx, H, W, P, Q, p_magic, p_shift, q_magic, q_shift):
-        i = uint32(cuda.grid(1))
-        if i < dy.size:
-            hand_down(i, dy[i], indices[i], dx, H, W, P, Q, p_magic, p_shift, q_magic, q_shift)
-
-    @kernel
-    def max_pool2d_2x2_relu_grad(dy, indices, y, dx, H, W, P, Q, p_magic, p_shift, q_magic, q_shift):
-        i = uint32(cuda.grid(1))
-        if i < dy.size:
-            gradient, maximum = dy[i], y[i]  # both at once: neither read waits for the other
-            if not (maximum > float32(0)):
-                gradient = float32(0)
-            hand_down(i, gradient, indices[i], dx, H, W, P, Q, p_magic, p_shift, q_magic, q_shift)
-
-    return max_pool2d_2x2_relu_grad if masked else max_pool2d_2x2_grad
-
-
 def max_pool2d(x: Array, y: Array, indices: Array, window: Window, stream: Stream = 0) -> None:
     """Writes the largest pixel of each window to y and its place in the H·W plane to indices. Images of y may lie apart, and those of dy
     below.
@@ -255,8 +148,8 @@ def max_pool2d(x: Array, y: Array, indices: Array, window: Window, stream: Strea
     arrays = floats(x, "x", (n, c, *window.input)), target, ints(indices, "indices", (n, c, *window.output))
     if step:
         run_each(max_pool2d_part_kernel, count, stream, *arrays, geometry(window), *magic(image), np.uint32(step - image))
-    elif _two_by_two(window):
-        run_each(max_pool2x2(_pairs(x, window)), count, stream, *arrays, *_two_by_two_sizes(window))
+    elif pool_2x2.fits(window):
+        run_each(pool_2x2.forward(pool_2x2.pairs_of(x, window)), count, stream, *arrays, *pool_2x2.sizes(window))
     elif pool_strips.suits(window, n * c):
         pool_strips.forward(*arrays, window, n * c, stream)
     else:
@@ -273,10 +166,10 @@ def max_pool2d_grad(dy: Array, indices: Array, dx: Array, window: Window, stream
     gradients, step = images(dy, "dy", (n, c, *window.output))
     given = gradients, ints(indices, "indices", (n, c, *window.output))
     target, mask = floats(dx, "dx", (n, c, *window.input)), None if relu is None else floats(relu, "relu", (n, c, *window.output))
-    if _two_by_two(window) and not step:
+    if pool_2x2.fits(window) and not step:
         arrays = (*given, target) if mask is None else (*given, mask, target)
         count = n * c * window.output[0] * window.output[1]
-        run_each(max_pool2x2_grad(_pairs(dx, window), mask is not None), count, stream, *arrays, *_two_by_two_sizes(window))
+        run_each(pool_2x2.gradient(pool_2x2.pairs_of(dx, window), mask is not None), count, stream, *arrays, *pool_2x2.sizes(window))
     elif not step and pool_strips.suits(window, n * c):
         pool_strips.gradient(*given, mask, target, window, n * c, stream)
     else:
@@ -294,22 +187,3 @@ def max_pool2d_grad(dy: Array, indices: Array, dx: Array, window: Window, stream
 def divisors(window: Window) -> tuple[np.uint32, ...]:
     """What `max_pool2d_grad_kernel` divides by: the magic of H, W and the strides."""
     return tuple(number for size in (*window.input, *window.stride) for number in magic(size))
-
-
-def _two_by_two(window: Window) -> bool:
-    """Whether windows are 2 × 2, side by side and inside the image."""
-    return (
-        window.kernel == window.stride == (2, 2)
-        and window.dilation == (1, 1)
-        and window.padding == ((0, 0), (0, 0))
-        and window.output == (window.input[0] // 2, window.input[1] // 2)  # more with ceil_mode
-    )
-
-
-def _pairs(image: Array, window: Window) -> bool:
-    """Whether all rows of `image` begin at a multiple of 8 bytes."""
-    return window.input[1] % 2 == 0 and aligned(image)
-
-
-def _two_by_two_sizes(window: Window) -> tuple[np.uint32, ...]:
-    return (*(np.uint32(size) for size in (*window.input, *window.output)), *magic(window.output[0]), *magic(window.output[1]))

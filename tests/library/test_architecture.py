@@ -61,6 +61,7 @@ LEVELS = {
     "gpucnn.layout": 7,
     "gpucnn.checks": 5,
     "gpucnn.files": 4,
+    "gpucnn.reservation": 4,
     "gpucnn.arrays": 3,
     "gpucnn.surroundings": 2,
     "gpucnn.errors": 0,

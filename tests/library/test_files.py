@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import gpucnn as gc
-from gpucnn import files, plots
+from gpucnn import files, plots, reservation
 from gpucnn.data import search
 from gpucnn.data.download import fetch
 from gpucnn.errors import DataError, GpucnnError
@@ -319,7 +319,7 @@ def test_what_is_no_usable_path(path: str, opened: Path) -> None:
 
 
 def hold(folder: Path, ready: Any, done: Any) -> None:
-    with files.locked(folder):
+    with reservation.locked(folder):
         ready.set()
         done.wait(60)
 
@@ -330,12 +330,12 @@ def test_a_folder_is_one_process_s_and_the_second_is_told_whose(tmp_path: Path) 
     process = context.Process(target=hold, args=(tmp_path, ready, done))
     process.start()
     assert ready.wait(60)
-    with pytest.raises(DataError, match=f"process {process.pid} is writing a run to {tmp_path}"), files.locked(tmp_path):
+    with pytest.raises(DataError, match=f"process {process.pid} is writing a run to {tmp_path}"), reservation.locked(tmp_path):
         pass
-    assert os.listdir(tmp_path) == [files.LOCK]
+    assert os.listdir(tmp_path) == [reservation.LOCK]
     done.set()
     process.join()
-    with files.locked(tmp_path):
+    with reservation.locked(tmp_path):
         pass
     assert os.listdir(tmp_path) == []
 
@@ -348,10 +348,10 @@ def test_a_lock_that_a_killed_process_left_is_no_obstacle(tmp_path: Path) -> Non
     assert ready.wait(60)
     process.kill()
     process.join()
-    assert os.listdir(tmp_path) == [files.LOCK]
-    with files.locked(tmp_path):
-        assert (tmp_path / files.LOCK).read_text() == f"{os.getpid()}\n"
-        with pytest.raises(DataError, match=f"process {os.getpid()} "), files.locked(tmp_path):
+    assert os.listdir(tmp_path) == [reservation.LOCK]
+    with reservation.locked(tmp_path):
+        assert (tmp_path / reservation.LOCK).read_text() == f"{os.getpid()}\n"
+        with pytest.raises(DataError, match=f"process {os.getpid()} "), reservation.locked(tmp_path):
             pass
     assert os.listdir(tmp_path) == []
 

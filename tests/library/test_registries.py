@@ -491,6 +491,92 @@ def test_a_layer_with_an_operation_and_its_kernel_is_four_files(kind: str, tmp_p
     assert len(files) == 4 and done.stdout == printed
 
 
+def copied(trees: tuple[str, ...], folder: Path, program: str) -> Callable[[], str]:
+    """A copy of the library, and what a program that uses it prints."""
+    for tree in trees:
+        shutil.copytree(ROOT / tree, folder / tree, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def run() -> str:
+        environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{folder / 'kernels'}"}
+        done = subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+def changed(file: Path, *pairs: tuple[str, str]) -> None:
+    text = file.read_text()
+    for before, after in pairs:
+        assert text.count(before) == 1, before
+        text = text.replace(before, after)
+    file.write_text(text)
+
+
+USE_VARIANT = """
+from gpucnn.profiling.chip import bounds, chips
+from gpucnn.profiling.what.launches import parts
+from gpucnn.profiling.what import workload
+from gpucnn.profiling.what.observe import Observer
+from gpucnn_kernels.choose import select
+chip = chips.find("H100")
+with bounds.as_if_there(chip), select.override(dense="mine"):
+    work = workload.of_operation("dense", "64,512,100", bounds.device_of(chip), Observer())
+    print(*[part.name for call, launches, _ in bounds.record(work, chip) if call.op == "dense" for part in parts(call, launches)])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(simulated(), reason="the simulator knows no types")
+def test_a_variant_is_its_file_and_one_line(tmp_path: Path) -> None:
+    """In a copy: it is selected by its name, launched, and shown under its name."""
+    pytest.importorskip("gpucnn.ops.cuda", reason="Numba's CUDA target is not installed")
+    run = copied(("gpucnn", "kernels/gpucnn_kernels", "kernels/gpucnn_loops"), tmp_path, USE_VARIANT)
+    kernels = tmp_path / "kernels" / "gpucnn_kernels"
+    (kernels / "dense" / "mine.py").write_text(
+        "from gpucnn_kernels.core.variant import Variant\n"
+        "from gpucnn_kernels.dense import plain\n\n\n"
+        "def dense(*arguments, **more):\n    plain.dense(*arguments, **more)\n\n\n"
+        'FORWARD = Variant("mine", dense)\n'
+    )
+    listed = "[narrow_dense.FORWARD, plain_dense.FORWARD, "
+    changed(kernels / "choose" / "variants.py", (listed, f"{listed}__import__('gpucnn_kernels.dense.mine').dense.mine.FORWARD, "))
+    assert run() == "dense-mine\n"
+
+
+USE_OPTION = """
+from pathlib import Path
+from typer.testing import CliRunner
+import gpucnn as gc
+from gpucnn import experiment, recipes
+from gpucnn.cli import app
+text = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "200"}).output
+begun = experiment.Options(author="Ada").noted("digits", recipes.OpenRecipe())
+print("--author" in text, begun["author"], set(begun) == set(experiment.OPTIONS))
+"""
+
+
+@pytest.mark.slow
+def test_an_option_of_train_is_two_files(tmp_path: Path) -> None:
+    """In a copy: it is in the help text, and a part of what a run notes."""
+    run = copied(("gpucnn", "kernels/gpucnn_loops"), tmp_path, USE_OPTION)
+    changed(
+        tmp_path / "gpucnn" / "experiment" / "options.py",
+        ('    "seed",\n', '    "seed",\n    "author",\n'),
+        ("    seed: int = 0\n", '    seed: int = 0\n    author: str = ""\n'),
+        ('            "seed": self.seed,\n', '            "seed": self.seed,\n            "author": self.author,\n'),
+    )
+    changed(
+        tmp_path / "gpucnn" / "cli" / "train.py",
+        (
+            "    resume: Annotated[\n",
+            '    author: Annotated[str, typer.Option(help="Whose run it is.")] = DEFAULTS.author,\n    resume: Annotated[\n',
+        ),
+        ("        seed=seed,\n", "        seed=seed,\n        author=author,\n"),
+    )
+    assert run() == "True Ada True\n"
+
+
 def test_every_layer_that_has_a_public_name_is_gpucnn_s() -> None:
     found = {}
     for path in (ROOT / "gpucnn" / "layers").glob("*.py"):

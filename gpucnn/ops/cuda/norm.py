@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gpucnn.ops.cuda._arrays import Array, empty, stream, workspace
 from gpucnn_kernels import norm as kernels
+from gpucnn_kernels import norm_grad
 
 __all__ = ["batch_norm", "batch_norm_apply", "batch_norm_grad"]
 
@@ -59,5 +60,5 @@ def batch_norm_grad(
     sums = tuple(empty(x, (x.shape[1],)) if array is None else array for array in (dweight, dbias))
     dx = (empty(x, x.shape) if out is None else out) if input_grad else None
     space = workspace(x, kernels.workspace_size(*x.shape[:2]))
-    kernels.batch_norm_grad(dy, x, weight, kept, (sums[0], sums[1]), dx, stream(dy), workspace=space, relu=relu)
+    norm_grad.batch_norm_grad(dy, x, weight, kept, (sums[0], sums[1]), dx, stream(dy), workspace=space, relu=relu)
     return dx

@@ -10,10 +10,7 @@ dropped. For 3 × 3 taps that is 30 pixels read for 8 results instead of 72. Nei
 they both read is in the multiprocessor's cache; from memory come the rows of the strip and the two below it, which the next strip wants as
 well: 10 rows for 8, of which the second-level cache has most. With m filters to a channel, the image is read m times, from that cache.
 
-All three operations work this way. For the gradient of the input a thread owns strips of pixels and goes down the rows of dy that have read
-them. With stride 2 every second row has been read by other taps than the one before; so a thread's first pixel is always one that tap 0 can
-fall on, a thread owns as many columns as the stride, and the pairs of taps and pixels are known when the kernel is compiled. The gradient
-of the weight is in depthwise_grad.py.
+All three operations work this way: the gradients are in depthwise_input_grad.py and depthwise_grad.py.
 
 A kernel is compiled for its taps, stride, dilation and length of strips; the sizes of the images are arguments. Padding is multiplied like
 any zero, so that a weight that is infinite or NaN makes NaN of it.
@@ -29,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn_kernels.conv.strips import MOST_TAPS, Strip, groups_along, input_strip_of, row_reader, skipped, strip_of
+from gpucnn_kernels.conv.strips import MOST_TAPS, Strip, input_strip_of, row_reader, skipped, strip_of
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.integers import beyond, divide, magic
@@ -126,108 +123,6 @@ def forward_kernel(strip: Strip, apart: bool = False) -> Any:
     return conv2d_depthwise_forward
 
 
-@functools.cache
-def input_grad_kernel(strip: Strip, masked: bool) -> Any:
-    """The kernel of `conv2d_depthwise_input_grad`: (dy, weight, relu, dx, count, C, H, W, top, left, P, Q, *magic(C), *magic(groups),
-    *magic(strips), groups, strips, skipped, m). `masked`: dx is 0 where relu is not positive. `groups` of columns; `count` strips in all;
-    `skipped` elements between the images of dy."""
-    (R, S), (stride_h, stride_w), (dilation_h, dilation_w), T = strip.kernel, strip.stride, strip.dilation, strip.length
-    taps, own = R * S, T * stride_h * stride_w
-    # Pixel row t of a strip is read by tap r of row (t − r·dilation) / stride of dy, counted from the one whose tap 0 it starts at.
-    above, beyond_left = (R - 1) * dilation_h // stride_h, (S - 1) * dilation_w // stride_w
-    rows, columns = above + T, beyond_left + 1
-    read = row_reader(columns, 1)
-
-    @device(forceinline=True)
-    def pixel(t, i, gradients, weights, sums):
-        """What row i of dy adds to row t of the strip."""
-        tap = t - (i - above) * stride_h
-        if tap >= 0 and tap % dilation_h == 0 and tap // dilation_h < R:
-            for column in range(stride_w):
-                for s in range(S):
-                    offset = column - s * dilation_w
-                    if offset % stride_w == 0:
-                        gradient = gradients[offset // stride_w + beyond_left]
-                        sums[t * stride_w + column] += weights[tap // dilation_h * S + s] * gradient
-
-    pixels = unrolled(pixel, T * stride_h)
-
-    @device(forceinline=True)
-    def row(i, dy, base, first_p, first_q, P, Q, gradients, weights, sums):
-        read(dy, base, int32(first_p + i), first_q, P, Q, gradients)
-        pixels(0, i, gradients, weights, sums)
-
-    all_rows = unrolled(row, rows)
-
-    @kernel
-    def conv2d_depthwise_input_gradient(
-        dy,
-        weight,
-        relu,
-        dx,
-        count,
-        C,
-        H,
-        W,
-        top,
-        left,
-        P,
-        Q,
-        c_magic,
-        c_shift,
-        g_magic,
-        g_shift,
-        s_magic,
-        s_shift,
-        groups,
-        strips,
-        skipped,
-        m,
-    ):
-        i = uint32(cuda.grid(1))
-        if i >= count:
-            return
-        weights = cuda.local.array(taps, float32)
-        gradients = cuda.local.array(columns, float32)
-        sums = cuda.local.array(own, float32)
-        rest = divide(i, g_magic, g_shift)
-        group = int32(i - rest * groups)
-        plane = divide(rest, s_magic, s_shift)  # n·C + c
-        strip_number = int32(rest - plane * strips)
-        n = divide(plane, c_magic, c_shift)
-        c = uint32(plane - n * C)
-        for j in range(own):
-            sums[j] = float32(0)
-        # Row p0 of dy is the first whose tap 0 falls on the strip; the padding before the image may hold some.
-        first_p = int32(strip_number * int32(T) + top // int32(stride_h))
-        first_q = int32(group + left // int32(stride_w))
-        j = uint32(0)
-        while True:
-            k = uint32(c * m + j)
-            for tap in range(taps):
-                weights[tap] = weight[beyond(uint32(k * uint32(taps)), tap)]
-            base = int32(uint32(plane * m + j) * uint32(P * Q) + n * skipped)
-            all_rows(0, dy, base, int32(first_p - above), int32(first_q - beyond_left), P, Q, gradients, weights, sums)
-            j = uint32(j + uint32(1))
-            if j >= m:
-                break
-        first_h = int32(first_p * int32(stride_h) - top)
-        first_w = int32(first_q * int32(stride_w) - left)
-        at = int32(int32(plane * uint32(H * W)) + first_h * W + first_w)
-        for t in range(T * stride_h):
-            for column in range(stride_w):
-                h = int32(first_h + t)
-                w = int32(first_w + column)
-                if uint32(h) < uint32(H) and uint32(w) < uint32(W):
-                    pixel_at = uint32(at + t * W + column)
-                    value = sums[t * stride_w + column]
-                    if masked and not relu[pixel_at] > float32(0):
-                        value = float32(0)
-                    dx[pixel_at] = value
-
-    return conv2d_depthwise_input_gradient
-
-
 def fits(channels: int, filters: int, window: Window) -> bool:
     """Whether there are strips for a convolution of as many groups as channels, for all three operations."""
     return filters % channels == 0 and strip_of(window) is not None and input_strip_of(window) is not None
@@ -280,54 +175,6 @@ def conv2d(
     )
 
 
-def conv2d_input_grad(
-    dy: Array,
-    weight: Array,
-    dx: Array,
-    window: Window,
-    groups: int | None = None,
-    stream: Stream = 0,
-    *,
-    relu: Array | None = None,
-    workspace: Array | None = None,
-) -> None:
-    """Writes the gradient of `conv2d` with respect to x to dx (N, C, H, W).
-
-    relu: x, if a ReLU produced it. Then dx includes ReLU's gradient: it is 0 where x is not positive.
-    """
-    (n, k), c = dy.shape[:2], dx.shape[1]
-    m, strip = multiplier(c, k, window, groups), input_strip_of(window)
-    assert strip is not None  # it fits
-    height, width, *_, top, left, _, _, p, q = geometry(window)
-    strips, groups = -(-groups_along(window, 0) // strip.length), groups_along(window, 1)
-    count = n * c * strips * groups
-    flat_dy, step = images(dy, "dy", (n, k, *window.output))
-    run_each(
-        input_grad_kernel(strip, relu is not None),
-        count,
-        stream,
-        flat_dy,
-        floats(weight, "weight", (k, 1, *window.kernel)),
-        flat_dy if relu is None else floats(relu, "relu", (n, c, *window.input)),  # never read without it
-        floats(dx, "dx", (n, c, *window.input)),
-        np.uint32(count),
-        np.uint32(c),
-        height,
-        width,
-        top,
-        left,
-        p,
-        q,
-        *magic(c),
-        *magic(groups),
-        *magic(strips),
-        np.uint32(groups),
-        np.uint32(strips),
-        skipped(step, k, window),
-        np.uint32(m),
-    )
-
-
 def multiplier(channels: int, filters: int, window: Window, groups: int | None = None) -> int:
     """Filters of a channel. ValueError for what does not fit, and for other groups than channels, where any are given."""
     if groups not in (None, channels):
@@ -345,4 +192,3 @@ def fits_problem(problem: Problem, chip: Chip) -> bool:
 
 
 FORWARD = Variant("depthwise", conv2d, fits_problem, weigh=made_for_it, parts=True)
-INPUT_GRAD = Variant("depthwise", conv2d_input_grad, fits_problem, weigh=made_for_it, parts=True)

@@ -38,6 +38,7 @@ USED_BY = {  # the tests of a module that are not those of its name
     "margin": ["test_kernels_margin.py"],
     "narrow": ["test_narrow_dense.py"],
     "norm": ["test_kernels_norm.py"],
+    "norm_grad": ["test_kernels_norm.py"],
     "parts": ["test_direct.py", "test_depthwise.py"],
     "stages": ["../gpu/test_tensor_cores_on_gpu.py"],
     "reduce": ["test_kernels_activations.py", "test_kernels_loss.py", "test_kernels_update.py"],

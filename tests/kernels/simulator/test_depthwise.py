@@ -13,7 +13,7 @@ from gpucnn.device import Device
 from gpucnn.ops import cpu
 from gpucnn.ops.cuda._arrays import stream
 from gpucnn.ops.shapes import Window, conv_window
-from gpucnn_kernels.conv import depthwise, depthwise_grad
+from gpucnn_kernels.conv import depthwise, depthwise_grad, depthwise_input_grad
 from gpucnn_kernels.conv.strips import strip_of
 from tolerances import check
 
@@ -78,7 +78,7 @@ def input_grad(device: Device, case: Case, relu: Any = None) -> None:
     out = Output(device, case.x.shape)
     dy, weight = device.array(case.dy), device.array(case.weight)
     mask = None if relu is None else device.array(relu)
-    depthwise.conv2d_input_grad(dy, weight, out.array, case.window, case.groups, stream(dy), relu=mask)
+    depthwise_input_grad.conv2d_input_grad(dy, weight, out.array, case.window, case.groups, stream(dy), relu=mask)
     wide_dy, wide_weight = double(case.dy), double(case.weight)
     ref = cpu.conv2d_input_grad(wide_dy, wide_weight, case.window, case.groups, relu=relu)
     magnitude = cpu.conv2d_input_grad(np.abs(wide_dy), np.abs(wide_weight), case.window, case.groups)
@@ -191,7 +191,7 @@ def test_what_is_refused() -> None:
     with pytest.raises(ValueError, match="given 2 channels, 3 filters"):
         depthwise.conv2d(x, weight.repeat(3, axis=0)[:3], None, y, window)
     with pytest.raises(ValueError, match="relu has shape"):
-        depthwise.conv2d_input_grad(y, weight, x, window, relu=x[:, :1])
+        depthwise_input_grad.conv2d_input_grad(y, weight, x, window, relu=x[:, :1])
     with pytest.raises(ValueError, match="workspace holds 3 numbers, and"):
         depthwise_grad.conv2d_weight_grad(y, x, weight, window, workspace=np.zeros(3, np.float32))
     with pytest.raises(ValueError, match="as many groups as channels, given 1 groups and 2 channels"):

@@ -15,7 +15,7 @@ from gpucnn.errors import ShapeError
 from gpucnn.ops import cpu
 from gpucnn.ops.cuda._arrays import stream
 from gpucnn.ops.shapes import Window, pool_window
-from gpucnn_kernels import average, average_strips, pool, pool_strips
+from gpucnn_kernels import average, average_strips, pool, pool_2x2, pool_strips
 from gpucnn_kernels.core import launch
 from tolerances import check
 
@@ -171,7 +171,7 @@ def test_two_by_two_is_the_general_kernel_to_the_bit(device: Device, size: tuple
     given = device.xp.empty(x.size + 1, "float32")[0 if pairs else 1 :][: x.size].reshape(x.shape)
     given[...] = device.array(x)
     dx = device.xp.empty(x.size + 1, "float32")[0 if pairs else 1 :][: x.size].reshape(x.shape)
-    assert pool._pairs(given, window) == pool._pairs(dx, window) == (pairs and size[1] % 2 == 0)
+    assert pool_2x2.pairs_of(given, window) == pool_2x2.pairs_of(dx, window) == (pairs and size[1] % 2 == 0)
     y, places = device.xp.empty(dy.shape, "float32"), device.xp.empty(dy.shape, "int32")
     pool.max_pool2d(given, y, places, window, stream(y))
     ref_y, ref_places, ref_dx = device.xp.empty_like(y), device.xp.empty_like(places), device.xp.empty(x.shape, "float32")

@@ -19,7 +19,7 @@ from gpucnn.device import Device, simulated
 from gpucnn.ops import cpu
 from gpucnn.ops.shapes import Window, conv_window, pool_window
 from gpucnn_kernels.choose import problems as problems_of
-from gpucnn_kernels.conv import depthwise, depthwise_grad, direct, direct_grad, pooled, pooled_grad, tiled
+from gpucnn_kernels.conv import depthwise, depthwise_grad, depthwise_input_grad, direct, direct_grad, pooled, pooled_grad, tiled
 from gpucnn_kernels.engine.tiles import Tile
 from tolerances import check
 
@@ -198,9 +198,9 @@ def test_depthwise(device: Device, problem: Problem) -> None:
     p = problem
     assert depthwise.fits(p.c, p.k, p.window)
     p.check_forward(device, lambda *arrays: depthwise.conv2d(*arrays, p.window, relu=True))
-    p.check_input_grad(device, lambda *arrays: depthwise.conv2d_input_grad(*arrays, p.window))
+    p.check_input_grad(device, lambda *arrays: depthwise_input_grad.conv2d_input_grad(*arrays, p.window))
     relu = device.array(p.x)
-    p.check_input_grad(device, lambda *arrays: depthwise.conv2d_input_grad(*arrays, p.window, relu=relu), p.x)
+    p.check_input_grad(device, lambda *arrays: depthwise_input_grad.conv2d_input_grad(*arrays, p.window, relu=relu), p.x)
     plan = depthwise_grad.grad_plan_of(p.n, p.k, p.window, threads=8, blocks=3)
     assert plan is not None
     workspace = space(device, plan.parts * (p.weight.size + p.k))
