@@ -86,6 +86,7 @@ class Layer(Worded):
         self.input_shape: Shape | None = None
         self.output_shape: Shape = ()
         self.device: Device
+        self._inside: tuple[Layer, ...] | None = None  # what `inner` found, which each step would search for
         self._around: Array | None = None  # the activation's output, or its input, kept for backward
         self._applied: Activation | None = None
         self._ready = False
@@ -128,6 +129,7 @@ class Layer(Worded):
         self.parameters, self.arrays = [], []
         self.input_shape = input_shape
         self.output_shape = self._build(input_shape)
+        self._inside = None  # there may be other layers inside now
         for array in (*self.parameters, *self.arrays):
             if array.size >= LIMIT:
                 raise ShapeError(f"its {array.name} would be {too_many(array.shape)}")
@@ -144,11 +146,12 @@ class Layer(Worded):
     def inner(self) -> dict[str, Layer]:
         """The layers inside this one by attribute name, with a number or key where an attribute holds several."""
         found: dict[str, Layer] = {}
-        for name, value in vars(self).items():  # asked in each step, for each layer
+        for name, value in vars(self).items():
             if isinstance(value, Layer):
                 found[name] = value
             elif isinstance(value, list | tuple):
-                found |= {f"{name}.{index}": part for index, part in enumerate(value) if isinstance(part, Layer)}
+                if name != "_inside":
+                    found |= {f"{name}.{index}": part for index, part in enumerate(value) if isinstance(part, Layer)}
             elif isinstance(value, dict):
                 found |= {f"{name}.{key}": part for key, part in value.items() if isinstance(part, Layer)}
         return found
@@ -280,7 +283,9 @@ class Layer(Worded):
         """Releases what the forward pass kept."""
         self._around = None
         self._ready = False
-        for layer in self.inner().values():
+        if self._inside is None:
+            self._inside = tuple(self.inner().values())
+        for layer in self._inside:
             layer.forget()
 
     def scratch(self, batch_size: int) -> tuple[int, int]:

@@ -239,6 +239,24 @@ def test_a_new_build_forgets_what_the_last_forward_kept(rng: np.random.Generator
         model.backward(np.zeros((2, 2, 3, 4)))
 
 
+def test_a_new_build_finds_the_layers_inside_anew(rng: np.random.Generator) -> None:
+    class Outer(gc.Layer):
+        def _build(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+            self.first = gc.Dense(3)
+            return tuple(self.first.build(input_shape))
+
+        def _forward(self, x: Any, training: bool) -> Any:
+            return self.first.forward(x, training)
+
+    outer = Outer()
+    for _ in range(2):
+        model = stack(outer, shape=(4,))
+        model.forward(rng.normal(size=(2, 4)), training=True)
+        assert outer.first._ready and set(outer.inner()) == {"first"}
+        outer.forget()
+        assert not outer.first._ready and set(outer.inner()) == {"first"}  # what is kept is no layer more
+
+
 def test_dropout_drops_in_training_only_and_differs_by_call_layer_and_seed(rng: np.random.Generator) -> None:
     x = np.ones((4, 100))
     model = stack(gc.Dropout(0.5), shape=(100,))
