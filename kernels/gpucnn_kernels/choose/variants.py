@@ -8,6 +8,7 @@ from gpucnn_kernels.conv import tiled as tiled_conv
 from gpucnn_kernels.core.variant import Variant
 from gpucnn_kernels.dense import narrow as narrow_dense
 from gpucnn_kernels.dense import plain as plain_dense
+from gpucnn_kernels.dense import tensor as tensor_dense
 from gpucnn_kernels.dense import tiled as tiled_dense
 from gpucnn_kernels.local import plain as plain_local
 from gpucnn_kernels.local import tiled as tiled_local
@@ -18,7 +19,7 @@ def _of(operation: str, found: list[dict[str, Variant]]) -> list[Variant]:
 
 
 _CONV = [*tiled_conv.ALL, *tensor.ALL]
-_DENSE = tiled_dense.ALL
+_DENSE = [*tiled_dense.ALL, *tensor_dense.ALL]
 _LOCAL = tiled_local.ALL
 
 VARIANTS: dict[str, list[Variant]] = {

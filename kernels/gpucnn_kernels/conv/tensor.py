@@ -20,6 +20,7 @@ from gpucnn_kernels.core.variant import Variant
 from gpucnn_kernels.engine.operands import IMAGES
 from gpucnn_kernels.engine.product import Product
 from gpucnn_kernels.tensor import pack, product, warps, warps_grad, weight_grad
+from gpucnn_kernels.tensor.chips import LEAST_TERMS, UNCONFIRMED, warps_there
 from gpucnn_kernels.tensor.parts import ENDING, words_of
 from gpucnn_kernels.tensor.product import TensorTile
 from gpucnn_kernels.tensor.taps import MOST_TAPS
@@ -29,13 +30,9 @@ from gpucnn_kernels.tensor.weight_grad import TensorGradTile
 
 CAPABILITY = (9, 0)
 """The compute capability on which the kernels were confirmed, by an H100 (kernels/measured)."""
-_LEAST_TERMS = 32  # a sum of fewer may be less exact than FMAs one after the other (tensor/product.py)
 BEST = {128: 2.9, 64: 2.15, 32: 1.4}
 """The speed of a full tile by its columns, as a multiple of the engine's largest: on an H100 124, 93 and 62 TFLOP/s."""
 WARPS = {"mma128x64": (WarpTile(), WarpGradTile())}
-_WARPS_FROM = (8, 0)  # the compute capability that has mma.sync in TF32, and cp.async
-_UNCONFIRMED = 0.0
-"""The same for tiles that no chip has confirmed: all others go first. `gpucnn tune` compares their results before it selects one."""
 
 
 def gather(tile: TensorTile, one: Gather, epilogue: Epilogue) -> Part:
@@ -82,11 +79,6 @@ def there(chip: Chip) -> bool:
     return chip.capability == CAPABILITY and not PLAIN
 
 
-def warps_there(chip: Chip) -> bool:
-    """Whether a chip's warps can feed its tensor cores."""
-    return chip.capability >= _WARPS_FROM and not PLAIN
-
-
 def _fits(problem: Problem, chip: Chip, bits: int, most_taps: int | None = None, has: Callable[[Chip], bool] = there) -> bool:
     """Whether factors may be rounded to so many bits, and byte offsets within a block fit into 32 bits: over 128 planes, and over a whole
     image."""
@@ -95,14 +87,14 @@ def _fits(problem: Problem, chip: Chip, bits: int, most_taps: int | None = None,
     return (
         has(chip)
         and bits >= problem.bits
-        and problem.depth >= _LEAST_TERMS
+        and problem.depth >= LEAST_TERMS
         and (most_taps is None or window.kernel[0] * window.kernel[1] <= most_taps)
         and all(plane < 1 << 23 and channels * plane < 1 << 30 for channels, plane in planes)
     )
 
 
 def _variants(columns: int, bits: int) -> dict[str, Variant]:
-    name, best = f"tensor128x{columns}{ENDING[bits]}", BEST[columns] if bits == FLOAT32 else _UNCONFIRMED
+    name, best = f"tensor128x{columns}{ENDING[bits]}", BEST[columns] if bits == FLOAT32 else UNCONFIRMED
     gather_fits, sum_fits = (functools.partial(_fits, bits=bits, most_taps=most) for most in (None, MOST_TAPS))
     return {
         **gathering(name, TensorTile(columns, bits), best, gather, fits=gather_fits),
@@ -114,8 +106,8 @@ def _variants_by_warps(name: str, bits: int) -> dict[str, Variant]:
     tile, grad_tile = (replace(each, bits=bits) for each in WARPS[name])
     gather_fits, sum_fits = (functools.partial(_fits, bits=bits, most_taps=most, has=warps_there) for most in (None, MOST_TAPS))
     return {
-        **gathering(name + ENDING[bits], tile, _UNCONFIRMED, gather_by_warps, fits=gather_fits),
-        **summing(name + ENDING[bits], grad_tile, _UNCONFIRMED, total_by_warps, True, fits=sum_fits),
+        **gathering(name + ENDING[bits], tile, UNCONFIRMED, gather_by_warps, fits=gather_fits),
+        **summing(name + ENDING[bits], grad_tile, UNCONFIRMED, total_by_warps, True, fits=sum_fits),
     }
 
 

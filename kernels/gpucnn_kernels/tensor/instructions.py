@@ -131,6 +131,27 @@ def number_of(typing_context, bits):
     return types.float32(types.uint32), lambda context, builder, signature, arguments: builder.bitcast(arguments[0], _F)
 
 
+@intrinsic
+def load_pieces(typing_context, address):
+    """(address) → four words. All lanes of a warp together: each gives the address of 16 bytes in shared memory, and the 32 of them are
+    four pieces of eight rows of four words, piece by piece. A lane gets the word lane % 4 of row lane // 4 of each (PTX ISA, ldmatrix):
+
+        piece   word 0  1   2   3         address from lane   piece 0   1   2   3
+        row 0      0    1   2   3         row 0                   0     8  16  24
+        row 1      4    5   6   7         row 1                   1     9  17  25
+          …                                 …
+        row 7     28   29  30  31         row 7                   7    15  23  31
+    """
+
+    def generate(context, builder, signature, arguments):
+        kind = ir.FunctionType(ir.LiteralStructType([_I] * 4), [_I])
+        text = "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {$0,$1,$2,$3}, [$4];"
+        result = builder.call(ir.InlineAsm(kind, text, "=r,=r,=r,=r,r,~{memory}", side_effect=True), arguments)
+        return context.make_tuple(builder, signature.return_type, [builder.extract_value(result, i) for i in range(4)])
+
+    return types.UniTuple(types.uint32, 4)(types.uint32), generate
+
+
 def _product_of_warps(name: str) -> Any:
     """A function that is mma.sync of this name, for a of four registers, b of two and four sums."""
     text = f"mma.sync.aligned.{name} {{$0,$1,$2,$3}}, {{$4,$5,$6,$7}}, {{$8,$9}}, {{$10,$11,$12,$13}};"

@@ -16,8 +16,9 @@ from gpucnn_kernels.engine.tiles import BIAS, MASK, Store
 
 
 @functools.cache
-def writer(store: Store, count: int) -> Any:
-    """A function that writes `count` sums of a thread, from sums[first] on, with what comes after the sum (engine/tiles.py)."""
+def writer(store: Store, count: int, product_step: int = 8, column_step: int = 1) -> Any:
+    """A function that writes `count` sums of a thread, from sums[first] on, with what comes after the sum (engine/tiles.py). The steps are
+    those between columns, from one product to the next and from the first of a thread's two to the second."""
     column_offset = store.column_offset
 
     @device(forceinline=True)
@@ -25,7 +26,7 @@ def writer(store: Store, count: int) -> Any:
         """The sum of that number: columns by twos, in the thread's first row and in the eighth below."""
         M, N, _, _, _, _ = sizes
         extra_role, relu = epilogue
-        column = uint32(first_column + uint32(number // 4 * 8 + number % 2))
+        column = uint32(first_column + uint32(number // 4 * product_step + number % 2 * column_step))
         own, at = (below, below_at) if number % 4 >= 2 else (row, row_at)
         if own < M and column < N:
             offset = uint32(at + column_offset(c_args, M, N, group, column))

@@ -21,6 +21,7 @@ from gpucnn_kernels.choose import problems, select
 from gpucnn_kernels.choose.variants import VARIANTS
 from gpucnn_kernels.conv import tensor
 from gpucnn_kernels.engine.tiles import TILES
+from gpucnn_kernels.tensor.chips import warps_there
 from tolerances import check
 
 pytestmark = pytest.mark.gpu
@@ -80,7 +81,7 @@ def products(p: Problem) -> set[str]:
     chip, tiles = select.current_chip(), set(TILES)
     if p.weight[0].size >= 32:
         tiles |= {f"tensor128x{columns}" for columns in tensor.BEST if tensor.there(chip)}
-        tiles |= {name for name in tensor.WARPS if tensor.warps_there(chip)}
+        tiles |= {name for name in tensor.WARPS if warps_there(chip)}
     return tiles
 
 

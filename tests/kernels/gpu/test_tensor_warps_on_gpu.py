@@ -19,6 +19,7 @@ from gpucnn.ops import cpu
 from gpucnn.ops.shapes import conv_window
 from gpucnn_kernels.choose import problems, select
 from gpucnn_kernels.conv import tensor
+from gpucnn_kernels.tensor.chips import warps_there
 from tolerances import bound, check
 
 pytestmark = pytest.mark.gpu
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.gpu
 
 @pytest.fixture
 def warps(gpu: Device) -> Device:
-    if not tensor.warps_there(select.current_chip()):
+    if not warps_there(select.current_chip()):
         pytest.skip("these kernels are for compute capability 8.0 and newer")
     return gpu
 

@@ -1,0 +1,16 @@
+"""Which chips have the kernels that warps feed, and for which sums."""
+
+from __future__ import annotations
+
+from gpucnn_kernels.core._numba import PLAIN
+from gpucnn_kernels.core.problem import Chip
+
+LEAST_TERMS = 32  # a sum of fewer may be less exact than FMAs one after the other (product.py)
+UNCONFIRMED = 0.0
+"""The merit of tiles that no chip has confirmed: all others go first. `gpucnn tune` compares their results before it selects one."""
+_WARPS_FROM = (8, 0)  # the compute capability that has mma.sync in TF32 and bfloat16, and cp.async
+
+
+def warps_there(chip: Chip) -> bool:
+    """Whether a chip's warps can feed its tensor cores."""
+    return chip.capability >= _WARPS_FROM and not PLAIN

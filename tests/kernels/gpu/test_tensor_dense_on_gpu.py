@@ -1,0 +1,125 @@
+"""Dense layers on tensor cores that warps feed, on small odd shapes, beside float64. On a GPU before Ampere they skip."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from kernel_harness import Output, double, normal
+from tensor_cases import kept, rounded
+
+from gpucnn.device import Device
+from gpucnn.ops import cpu
+from gpucnn_kernels.choose import problems, select
+from gpucnn_kernels.core.problem import KINDS
+from gpucnn_kernels.dense.tensor import NAME
+from gpucnn_kernels.tensor.chips import warps_there
+from gpucnn_kernels.tensor.parts import ENDING
+from tolerances import check
+
+pytestmark = pytest.mark.gpu
+
+SHAPES = {  # rows, inputs, outputs
+    "fours": (132, 68, 72),  # all lines by fours, and none of a whole tile
+    "odd": (37, 51, 67),  # none of them
+    "mixed": (130, 36, 33),  # x and the weight's inputs by fours, dy by ones
+    "whole": (128, 64, 64),
+}
+ENDINGS = [ENDING[bits] for bits in KINDS]
+OPERATIONS = (problems.dense, problems.dense_input_grad, problems.dense_weight_grad)
+
+
+@pytest.fixture
+def warps(gpu: Device) -> Device:
+    if not warps_there(select.current_chip()):
+        pytest.skip("these kernels are for compute capability 8.0 and newer")
+    return gpu
+
+
+def cases() -> list[Any]:
+    """(shape, ending, slices, operation)."""
+    names = [operation.__name__ for operation in OPERATIONS]
+    every = [(shape, ending, slices, name) for shape in SHAPES for ending in ENDINGS for slices in (1, 2) for name in names]
+    return [pytest.param(*each, marks=() if each == ("mixed", "-bf16", 2, "dense_weight_grad") else pytest.mark.slow) for each in every]
+
+
+def chosen(sizes: tuple[int, int, int], ending: str, slices: int) -> dict[str, Any]:
+    """The variants of a layer's three products, with the sums of those that are long enough in slices."""
+    found = {}
+    for operation in OPERATIONS:
+        problem = operation(*sizes, kept(ending))
+        variant = select.choose(problem, NAME + ending).variant
+        assert variant.name == NAME + ending
+        found[problem.operation] = select.choice(variant, problem, slices)
+    return found
+
+
+@pytest.mark.parametrize(("shape", "ending", "slices", "operation"), cases())
+def test_each_product(warps: Device, shape: str, ending: str, slices: int, operation: str) -> None:
+    """With bias, ReLU, its mask, and the gradient of the bias, whose sums are those of float32 in all modes; in TF32 and bfloat16 what
+    comes out is what factors give that were rounded beforehand."""
+    gpu, bits = warps, kept(ending)
+    n, c, k = SHAPES[shape]
+    x, weight, bias, dy = np.maximum(normal(1, n, c), 0), normal(2, k, c), normal(3, k), normal(4, n, k)
+    factor = functools.partial(rounded, bits=bits)
+
+    def holds(got: Output, run: Callable[..., Any], *arrays: Any, terms: int, direction: str) -> None:
+        check(got.result(), run(*arrays), magnitude=run(*map(np.abs, arrays)), terms=terms, direction=direction)
+
+    with select.override(chosen((n, c, k), ending, slices)):
+        if operation == "dense":
+            y = Output(gpu, (n, k))
+            gpu.ops.dense(*map(gpu.array, (x, weight, bias)), relu=True, out=y.array, bits=bits)
+            factors = factor(x), factor(weight), double(bias)
+            holds(y, lambda *a: cpu.dense(*a, relu=True), *factors, terms=c, direction="forward")
+        elif operation == "dense_input_grad":
+            dx = Output(gpu, (n, c))
+            gpu.ops.dense_input_grad(*map(gpu.array, (dy, weight)), relu=gpu.array(x), out=dx.array, bits=bits)
+            factors = factor(dy), factor(weight)
+            holds(dx, lambda *a: cpu.dense_input_grad(*a, relu=double(x)), *factors, terms=k, direction="input_grad")
+        else:
+            dweight, dbias = Output(gpu, (k, c)), Output(gpu, (k,))
+            gpu.ops.dense_weight_grad(*map(gpu.array, (dy, x)), out=dweight.array, dbias=dbias.array, bits=bits)
+            holds(dweight, cpu.dense_weight_grad, factor(dy), factor(x), terms=n, direction="weight_grad")
+            holds(dbias, cpu.bias_grad, double(dy), terms=n, direction="weight_grad")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number(warps: Device, ending: str, value: float) -> None:
+    """NaN stays NaN; infinities too, but where a number has two parts: there they become NaN. Nothing beside is touched."""
+    gpu = warps
+    x, weight = normal(5, 40, 40), np.abs(normal(6, 36, 40)) + 1
+    x[11, 3] = value
+    with select.override(dense=NAME + ending):
+        got = gpu.ops.dense(gpu.array(x), gpu.array(weight), bits=kept(ending)).get()
+    np.testing.assert_array_equal(got[11], np.full(36, value if ending else np.nan))
+    assert np.isfinite(got).sum() == got.size - 36
+
+
+@pytest.mark.slow
+def test_arrays_that_begin_anywhere(warps: Device) -> None:
+    """At multiples of 4 bytes and not of 16: read one number at a time."""
+    gpu, sizes = warps, (40, 36, 44)
+    n, c, k = sizes
+    x, weight = normal(7, n, c), normal(8, k, c)
+    room = gpu.xp.zeros(1 + n * c, "float32")
+    room[1:] = gpu.array(x).ravel()
+    y = Output(gpu, (n, k))
+    with select.override(dense=NAME):
+        gpu.ops.dense(room[1:].reshape(n, c), gpu.array(weight), out=y.array)
+    wide = double(x), double(weight)
+    check(y.result(), cpu.dense(*wide), magnitude=cpu.dense(*map(np.abs, wide)), terms=c, direction="forward")
+
+
+@pytest.mark.slow
+def test_the_same_bits_every_time(warps: Device) -> None:
+    gpu, sizes = warps, (130, 70, 66)
+    x, dy = gpu.array(normal(9, 130, 70)), gpu.array(normal(10, 130, 66))
+    with select.override(chosen(sizes, "", 2)):
+        first, second = (gpu.ops.dense_weight_grad(dy, x).get() for _ in range(2))
+    np.testing.assert_array_equal(first, second)
