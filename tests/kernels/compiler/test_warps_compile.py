@@ -24,7 +24,7 @@ SHARE = {
     "conv2d_weight_grad-mma": 7.5,
     "conv2d_weight_grad-mma-tf32": 2.5,
     "conv2d_weight_grad-mma-bf16": 1.6,
-    "dense-mma": 18,
+    "dense-mma": 17.5,
     "dense-mma-tf32": 6,
     "dense-mma-bf16": 7,
 }
