@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from loop_cases import DEPTHWISE, DIRECT, WINOGRAD, arrays, hold, nan_like
+from loop_cases import DEPTHWISE, DIRECT, PIXELS, WINOGRAD, arrays, hold, nan_like
 
 from gpucnn.ops import cpu
 from gpucnn.ops.cpu import _engine, roads
@@ -112,6 +112,15 @@ def lane_tile(
         y.array[part] = total
 
 
+def pixel_tile(
+    Q: int, W: int, n: int, x: Pointer, xs: int, w: Pointer, cols: Pointer, y: Pointer, ys: int, bias: Pointer, relu: int
+) -> None:
+    pixels = np.stack([load(w, cols[i], 16 * W) for i in range(n)]).astype(np.float64)
+    for q in range(Q):
+        total = bias[q] + np.array([x[q * xs + i] for i in range(n)], np.float64) @ pixels
+        y.array[y.part(q * ys, 16 * W)] = np.where(total <= 0, 0, total) if relu else total
+
+
 def at(x: Pointer, i: Any) -> Pointer:
     return Pointer(x.array, x.place + int(i))
 
@@ -127,6 +136,7 @@ INTRINSICS: dict[str, Callable[..., Any]] = {
     "turn16": turn16,
     "tile": tile,
     "lane_tile": lane_tile,
+    "pixel_tile": pixel_tile,
     "spread": lambda x, i: splat(x[i]),
     "load_even": lambda x, i: load(x, i, 32)[::2],
     "pairs": lambda x, i: (load(x, i, 32)[::2], load(x, i, 32)[1::2]),
@@ -211,6 +221,7 @@ def main() -> None:
         DIRECT[13],
         DIRECT[15],
         *DEPTHWISE[:4:3],
+        *PIXELS[3:],
         WINOGRAD[5],
         (2, 17, 5, 6, 18, 3, 2, (2, 1), ((1, 0), (0, 1)), 1, 1),
         (2, 6, 5, 4, 4, 3, 3, 2, 1, 1, 2),

@@ -23,9 +23,9 @@ for name in ("keras", "tf2", "lenet5x5"):
 OPERATIONS = """
 import hashlib
 import numpy as np
-from loop_cases import DEPTHWISE, DIRECT, WINOGRAD, arrays, nan_like, plan_of
+from loop_cases import DEPTHWISE, DIRECT, PIXELS, WINOGRAD, arrays, nan_like, plan_of
 rng = np.random.default_rng(0)
-for case in [*DIRECT, *DEPTHWISE, *WINOGRAD]:
+for case in [*DIRECT, *DEPTHWISE, *PIXELS, *WINOGRAD]:
     a = arrays(case, rng)
     y, dx, dweight, dbias = (nan_like(a[name]) for name in ("dy", "x", "weight", "bias"))
     plan = plan_of(a)

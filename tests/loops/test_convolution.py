@@ -8,27 +8,29 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loop_cases import DEPTHWISE, DIRECT, WINOGRAD, arrays, hold, nan_like, plan_of
+from loop_cases import DEPTHWISE, DIRECT, PIXELS, WINOGRAD, arrays, hold, nan_like, plan_of
 
 from gpucnn.ops.cpu import conv as reference
 from gpucnn.ops.cpu import roads
 from gpucnn.ops.shapes import conv_window
 from gpucnn_loops.depthwise import Depthwise
 from gpucnn_loops.direct import Direct
+from gpucnn_loops.pixels import Pixels, back, gains
 from gpucnn_loops.winograd import Winograd, fits
 
 
 @pytest.mark.parametrize(
-    ("case", "road"), [(case, road) for cases, road in ((DIRECT, Direct), (DEPTHWISE, Depthwise), (WINOGRAD, Winograd)) for case in cases]
+    ("case", "road"),
+    [(case, road) for cases, road in ((DIRECT, Direct), (DEPTHWISE, Depthwise), (PIXELS, Pixels), (WINOGRAD, Winograd)) for case in cases],
 )
 def test_each_pass_is_the_references(case: tuple[Any, ...], road: type, rng: np.random.Generator) -> None:
     given = arrays(case, rng)
     plan = plan_of(given)
-    assert type(plan) is road
+    assert type(plan) is road or (road is Direct and type(plan) is Pixels)
     hold(plan, given)
 
 
-@pytest.mark.parametrize("case", [*DEPTHWISE, *WINOGRAD])
+@pytest.mark.parametrize("case", [*DIRECT, *DEPTHWISE, *PIXELS, *WINOGRAD])
 def test_the_direct_road_takes_every_shape(case: tuple[Any, ...], rng: np.random.Generator) -> None:
     given = arrays(case, rng)
     hold(Direct(given["x"].shape[1], len(given["bias"]), given["window"], given["groups"]), given)
@@ -69,7 +71,7 @@ def test_any_winograd(case: tuple[Any, ...], seed: int) -> None:
     hold(Winograd(given["x"].shape[1], len(given["bias"]), given["window"]), given)
 
 
-@pytest.mark.parametrize("case", [WINOGRAD[1], WINOGRAD[2], DIRECT[3], DEPTHWISE[1]])
+@pytest.mark.parametrize("case", [WINOGRAD[1], WINOGRAD[2], DIRECT[3], DEPTHWISE[1], PIXELS[2], PIXELS[3]])
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 3e37])
 def test_what_is_not_finite_means_what_it_means_in_the_reference(case: tuple[Any, ...], value: float, rng: np.random.Generator) -> None:
     a = arrays(case, rng)
@@ -105,7 +107,7 @@ def test_an_image_that_is_not_finite_changes_no_other(rng: np.random.Generator) 
     np.testing.assert_array_equal(after[others], before[others])
 
 
-@pytest.mark.parametrize("case", [DIRECT[1], DEPTHWISE[1], WINOGRAD[1]])
+@pytest.mark.parametrize("case", [DIRECT[1], DEPTHWISE[1], PIXELS[1], WINOGRAD[1]])
 def test_an_image_has_the_same_bits_in_every_batch(case: tuple[Any, ...], rng: np.random.Generator) -> None:
     a = arrays((17, *case[1:]), rng)
     plan = plan_of(a)
@@ -129,6 +131,16 @@ def test_winograd_is_for_what_gains_by_it() -> None:
     assert not fits(64, 64, window(13, 3, stride=2)) and not fits(64, 64, window(13, 3, dilation=2)) and not fits(64, 64, window(13, 4))
     assert not fits(64, 64, window(13, 3), groups=2)
     assert not fits(64, 64, window(4, 3))  # a tile for two outputs
+
+
+def test_pixels_are_lanes_where_that_gains() -> None:
+    def window(side: int, kernel: int, padding: int = 0, stride: int = 1) -> Any:
+        return conv_window((side, side), kernel, stride, padding)
+
+    assert gains(1, 6, window(28, 5, 2)) and gains(16, 6, back(window(14, 5))) and gains(64, 64, window(14, 1))
+    assert not gains(6, 16, window(14, 5))  # all lanes are filters
+    assert not gains(64, 128, window(7, 1))  # 49 pixels in 64 lanes
+    assert not gains(1, 6, window(28, 5, 2, stride=2)) and not gains(16, 6, back(window(14, 2, 3)))
 
 
 def test_a_plan_is_made_once_and_knows_no_batch() -> None:

@@ -15,14 +15,14 @@ pytestmark = pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "am
 PROGRAM = """
 import re
 import numpy as np
-from loop_cases import DEPTHWISE, DIRECT, WINOGRAD, arrays, hold, plan_of
+from loop_cases import DEPTHWISE, DIRECT, PIXELS, WINOGRAD, arrays, hold, plan_of
 from test_dense import hold as hold_dense
 from test_pooled import CASES, hold_forward, hold_gradient
 from gpucnn.ops.cpu import _engine
 from gpucnn_loops import tile
 from gpucnn_loops.loops import Loop
 rng = np.random.default_rng(0)
-for case in [*DIRECT[:6], *DEPTHWISE[:2], *WINOGRAD[:3]]:
+for case in [*DIRECT[:6], *DEPTHWISE[:2], *PIXELS[1:4], *WINOGRAD[:3]]:
     given = arrays(case, rng)
     hold(plan_of(given), given)
 for case in CASES[1:4]:

@@ -31,6 +31,8 @@ def convolution(c: int, k: int, window: Window, groups: int) -> Any:
         return made.depthwise.Depthwise(k, window)
     if made.winograd.fits(c, k, window, groups):
         return made.winograd.Winograd(c, k, window)
+    if made.pixels.fits(c, k, window, groups):
+        return made.pixels.Pixels(c, k, window, groups)
     return made.direct.Direct(c, k, window, groups)
 
 

@@ -1,0 +1,263 @@
+"""Convolution at a step of 1 whose lanes are neighbouring pixels: for few output channels, which would leave most lanes empty, and for few
+taps, where turning the result would take as long as computing it.
+
+A tap is one number of the weight times the pixels that lie its distance away, so outputs go through the rows of the frame as if these were
+one long row. What comes out between two rows of outputs is left out in the end; a kernel of one column has nothing there. The last vector
+is moved back to where the outputs end, and computes some of them twice.
+"""
+
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucnn_loops import tables
+from gpucnn_loops.crew import share
+from gpucnn_loops.direct import Direct, masked
+from gpucnn_loops.language import cgutils, floats, intrinsic, ir, types, words
+from gpucnn_loops.loops import loop
+from gpucnn_loops.tables import Frame, Images, Sliding, Tables, Window, framed, images, lanes
+from gpucnn_loops.threads import Scratch, address
+from gpucnn_loops.tile import ROWS, WIDE
+from gpucnn_loops.turn import fill, put_in_frame
+from gpucnn_loops.vector import I64, ZERO, L, V, at, fma_of, load, load_at, splat_of, store, store_at
+
+Array = NDArray[np.float32]
+TOGETHER = 8  # filters whose rows with gaps are kept before the gaps are left out
+TURNING, GAPS, NO_GAPS = 12, 13, 4  # what a vector of outputs takes besides its products: with channels as lanes, and with pixels
+
+
+@intrinsic(prefer_literal=True)
+def pixel_tile(typing, Q, W, n, x, xs, w, cols, y, ys, bias, relu):
+    """y[q·ys + 16·v …] = bias[q] + Σ over i < n of x[q·xs + i] · w[cols[i] + 16·v …], for q < Q and v < W, which are literals; 0 for
+    what is not positive, if relu."""
+    q_count, w_count = Q.literal_value, W.literal_value
+
+    def code(c, b, s, args):
+        _, _, n, x, xs, w, cols, y, ys, bias, relu = args
+
+        def constant(value):
+            return ir.Constant(I64, value)
+
+        row = [b.gep(x, [b.mul(constant(q), xs)]) for q in range(q_count)]
+        sums = [[cgutils.alloca_once(b, V) for _ in range(w_count)] for _ in range(q_count)]
+        for q, line in enumerate(sums):
+            start = splat_of(b, b.load(b.gep(bias, [constant(q)])))
+            for slot in line:
+                b.store(start, slot)
+        with cgutils.for_range(b, n, intp=I64) as inner:
+            place = b.gep(w, [b.load(b.gep(cols, [inner.index]))])
+            pixels = [load_at(b, b.gep(place, [constant(L * v)])) for v in range(w_count)]
+            for q, line in enumerate(sums):
+                number = splat_of(b, b.load(b.gep(row[q], [inner.index])))
+                for lanes, slot in zip(pixels, line, strict=True):
+                    b.store(fma_of(b, number, lanes, b.load(slot)), slot)
+        asked = b.icmp_signed("!=", relu, constant(0))
+        for q, line in enumerate(sums):
+            for v, slot in enumerate(line):
+                value = b.load(slot)
+                rectified = b.select(b.fcmp_ordered("<=", value, ZERO), ZERO, value)
+                store_at(b, b.select(asked, rectified, value), b.gep(y, [b.add(b.mul(constant(q), ys), constant(L * v))]))
+        return c.get_dummy_value()
+
+    i = types.int64
+    return types.void(Q, W, i, floats, i, floats, words, floats, i, floats, i), code
+
+
+def _wide(m, n, x, w, cols, total, y, ys, bias, relu):
+    # Of two or fewer vectors at the end each is a tile of its own; three or four are computed with some of those before.
+    lane = 0
+    while lane < total:
+        four = total - lane >= 4 * L or (total - lane > 2 * L and total >= 4 * L)
+        width = 4 * L if four else L
+        first, row = min(lane, total - width), 0
+        for left in range((m + 4) // 5, 0, -1):
+            q = (m - row + left - 1) // left
+            by, pixels, to, own = at(x, row * n), at(w, first), at(y, row * ys + first), at(bias, row)
+            if four:
+                if q == 5:
+                    pixel_tile(5, 4, n, by, n, pixels, cols, to, ys, own, relu)
+                elif q == 4:
+                    pixel_tile(4, 4, n, by, n, pixels, cols, to, ys, own, relu)
+                elif q == 3:
+                    pixel_tile(3, 4, n, by, n, pixels, cols, to, ys, own, relu)
+                elif q == 2:
+                    pixel_tile(2, 4, n, by, n, pixels, cols, to, ys, own, relu)
+                else:
+                    pixel_tile(1, 4, n, by, n, pixels, cols, to, ys, own, relu)
+            else:
+                if q == 5:
+                    pixel_tile(5, 1, n, by, n, pixels, cols, to, ys, own, relu)
+                elif q == 4:
+                    pixel_tile(4, 1, n, by, n, pixels, cols, to, ys, own, relu)
+                elif q == 3:
+                    pixel_tile(3, 1, n, by, n, pixels, cols, to, ys, own, relu)
+                elif q == 2:
+                    pixel_tile(2, 1, n, by, n, pixels, cols, to, ys, own, relu)
+                else:
+                    pixel_tile(1, 1, n, by, n, pixels, cols, to, ys, own, relu)
+            row += q
+        lane += width
+
+
+def _narrow(m, n, x, w, cols, total, y, ys, bias, relu):
+    for lane in range(0, total, L):
+        first, row = min(lane, total - L), 0
+        for left in range((m + ROWS - 1) // ROWS, 0, -1):
+            q = (m - row + left - 1) // left
+            by, pixels, to, own = at(x, row * n), at(w, first), at(y, row * ys + first), at(bias, row)
+            if q == 6:
+                pixel_tile(6, 1, n, by, n, pixels, cols, to, ys, own, relu)
+            elif q == 5:
+                pixel_tile(5, 1, n, by, n, pixels, cols, to, ys, own, relu)
+            elif q == 4:
+                pixel_tile(4, 1, n, by, n, pixels, cols, to, ys, own, relu)
+            elif q == 3:
+                pixel_tile(3, 1, n, by, n, pixels, cols, to, ys, own, relu)
+            elif q == 2:
+                pixel_tile(2, 1, n, by, n, pixels, cols, to, ys, own, relu)
+            else:
+                pixel_tile(1, 1, n, by, n, pixels, cols, to, ys, own, relu)
+            row += q
+
+
+# y (m, total; ys apart) = x (m, n) · w [cols (n) + …] + bias (m), then ReLU if relu. There are at least 16 of `total`.
+product_of_pixels = loop("i i f* f* w* i f* i f* i")(_wide if WIDE else _narrow)
+
+
+@loop("f* i i i f* i")
+def without_gaps(rows, wide, p, q, y, room):
+    """y (p, q) of rows of `wide`. A row is written up to 15 numbers too far, and then the next one comes; there are `room` numbers."""
+    for i in range(p):
+        for j in range(0, q, L):
+            if i * q + j + L <= room:
+                store(y, i * q + j, load(rows, i * wide + j))
+            else:
+                for lane in range(j, min(j + L, q)):
+                    y[i * q + lane] = rows[i * wide + lane]
+
+
+@loop("i i i", Images, "f* f* i f*", Images, Frame, "i i i i i w* f* f*")
+def gather(first, last, parts, x, weight, bias, relu, mask, y, frame, copied, k, taps, p, q, cols, framed, sums):
+    """y (images, k, p, q) from x, of the pieces first … last − 1, which are parts of the filters of an image. relu: 0, 1 for ReLU, 2 for
+    zeros where mask ≤ 0. The image is copied into its frame if `copied`."""
+    total = (p - 1) * frame.wide + q
+    for piece in range(first, last):
+        image, part = piece // parts, piece % parts
+        begin, end = k * part // parts, k * (part + 1) // parts
+        source = at(x.first, image * x.step)
+        if copied:
+            put_in_frame(source, frame, framed)
+            source = framed
+        out, by = at(y.first, image * y.step + begin * p * q), at(mask, image * y.step + begin * p * q)
+        if frame.wide == q and total >= L:
+            weights = at(weight, begin * taps)
+            product_of_pixels(end - begin, taps, weights, source, cols, total, out, total, at(bias, begin), 1 if relu == 1 else 0)
+        else:
+            ys = max(total, L)
+            for filter in range(begin, end, TOGETHER):
+                m, weights = min(TOGETHER, end - filter), at(weight, filter * taps)
+                product_of_pixels(m, taps, weights, source, cols, ys, sums, ys, at(bias, filter), 1 if relu == 1 else 0)
+                for i in range(m):
+                    done = (filter - begin + i) * p * q
+                    without_gaps(at(sums, i * ys), frame.wide, p, q, at(out, done), (end - begin) * p * q - done)
+        if relu == 2:
+            masked(out, by, end - begin, p * q, p * q)
+
+
+class Road(NamedTuple):
+    """From x to y of a pass: x's frame and the distances of the taps, outputs and their channels."""
+
+    frame: Frame
+    tables: Tables
+    output: tuple[int, int]
+    k: int
+
+
+def gains(c: int, k: int, window: Window) -> bool:
+    """Whether a pass from c to k channels takes less time with pixels as lanes: products, and what is to be done besides."""
+    if window.stride != (1, 1) or min(before for before, _ in window.padding) < 0:
+        return False
+    taps, (p, q), wide = c * math.prod(window.kernel), window.output, framed(c, window).wide
+    more = GAPS if wide > q else NO_GAPS
+    return k * (lanes((p - 1) * wide + q) * taps + lanes(p * q) * more) < lanes(k) * p * q * (taps + TURNING)
+
+
+def back(window: Window) -> Sliding:
+    """The window of the gradient of the input: the turned kernel slides over dy."""
+    sides = []
+    for kernel, dilation, (before, _), size, count in zip(
+        window.kernel, window.dilation, window.padding, window.input, window.output, strict=True
+    ):
+        reach = (kernel - 1) * dilation
+        sides.append((reach - before, size + before - count))
+    return Sliding(window.output, window.kernel, (1, 1), (sides[0], sides[1]), window.dilation, window.input)
+
+
+class Pixels:
+    """The plan of a convolution, one of whose passes `gains`; the others go the direct road. x (N, C, H, W), weight (K, C/groups, R, S), y
+    and dy (N, K, P, Q), whose images may lie apart."""
+
+    parts = True
+
+    def __init__(self, c: int, k: int, window: Window, groups: int = 1) -> None:
+        self.c, self.k, self.groups, self.taps = c // groups, k // groups, groups, math.prod(window.kernel)
+        self.direct = Direct(c, k, window, groups)
+        self.weight_grad = self.direct.weight_grad
+        self.ahead = _road(self.c, self.k, window)
+        self.behind = _road(self.k, self.c, back(window)) if window.stride == (1, 1) else None
+
+    def forward(self, x: Array, weight: Array, bias: Array | None, relu: bool, y: Array) -> None:
+        """y = convolution of x, plus bias, then ReLU."""
+        if self.ahead is None:
+            self.direct.forward(x, weight, bias, relu, y)
+        else:
+            self._gather(x, weight, bias, 1 if relu else 0, None, y, self.ahead)
+
+    def input_grad(self, dy: Array, weight: Array, relu: Array | None, dx: Array) -> None:
+        """dx from dy; 0 where `relu`, if given, is not positive."""
+        if self.behind is None:
+            self.direct.input_grad(dy, weight, relu, dx)
+            return
+        packed = Scratch(weight.size, shared=True).parts[0].reshape(self.groups, self.c, self.k, self.taps)
+        packed[...] = weight.reshape(self.groups, self.k, self.c, self.taps)[..., ::-1].swapaxes(1, 2)
+        self._gather(dy, packed, None, 0 if relu is None else 2, relu, dx, self.behind)
+
+    def _gather(self, x: Array, weight: Array, bias: Array | None, relu: int, mask: Array | None, y: Array, road: Road) -> None:
+        frame, (p, q), k, cols = road.frame, road.output, road.k, road.tables.cols
+        n, taps, total = len(x), len(cols), (p - 1) * frame.wide + q
+        biases = np.zeros(self.groups * k, np.float32) if bias is None else bias
+        parts = tables.parts(n, k)
+        copied = frame.size > 0 or total < L
+        plane, out = frame.c * frame.h * frame.w, k * p * q
+        sizes = frame.c * frame.high * frame.wide if copied else 0, min(k, TOGETHER) * max(total, L)
+        by = 0 if mask is None else address(mask)
+
+        def body(first: int, last: int) -> None:
+            scratch = Scratch(*sizes)
+            fill(*scratch.piece(0), 0)
+            room = scratch.addresses()
+            for g in range(self.groups):
+                arrays = *images(x, g * plane), address(weight) + 4 * g * k * taps, address(biases) + 4 * g * k, relu, by + 4 * g * out
+                numbers = copied, k, taps, p, q, road.tables.at.cols
+                gather(first, last, parts, *arrays, *images(y, g * out), *frame, *numbers, *room)
+
+        share(n * parts, body, n * self.groups * k * total * (taps + 8))
+
+
+def _road(c: int, k: int, window: Window) -> Road | None:
+    """The road of a pass from c to k channels that `gains`."""
+    if not gains(c, k, window):
+        return None
+    frame = framed(c, window)
+    return Road(frame, Tables(cols=tables.taps(c, window, frame.high, frame.wide)), window.output, k)
+
+
+def fits(c: int, k: int, window: Window, groups: int = 1) -> bool:
+    """Whether one of the passes gains."""
+    return gains(c // groups, k // groups, window) or (window.stride == (1, 1) and gains(k // groups, c // groups, back(window)))
