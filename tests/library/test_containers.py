@@ -248,7 +248,7 @@ def test_memory_is_what_numpy_holds(name: str) -> None:
         tracemalloc.stop()
     kept = 4 * 16 * sum(of_step(model.chain.stages).kept) - x.nbytes
     assert abs(held - kept - y.nbytes) < 40_000, (held, kept)
-    assert peak < 1.05 * 4 * 16 * max(map(max, of_step(model.chain.stages, apart=True).stages)) + 4 * sum(
+    assert peak < 1.05 * 4 * 16 * max(map(max, of_step(model.chain.stages, apart=True).most)) + 4 * sum(
         max(stage.scratch(16)) for stage in model.chain.stages
     )
 
