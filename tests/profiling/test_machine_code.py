@@ -119,6 +119,7 @@ def test_arithmetic_is_that_of_whole_numbers(seed: int) -> None:
         "ISETP.LT.AND P0, PT, R0, R1, PT": [sign(a) < sign(b), not sign(a) < sign(b)],
         "ISETP.GE.U32.AND P0, PT, R0, R1, PT": [a >= b, a < b],
         "VIMNMX.U32 R9, R0, R1, PT": [min(a, b)],
+        "VIMNMX.U32 R9, PT, PT, R0, R1, PT": [min(a, b)],
         "VIMNMX R9, R0, R1, !PT": [max(sign(a), sign(b)) % word],
     }
     alike = {"R0": a, "R1": b, "R2": c, "R3": d}
@@ -179,6 +180,37 @@ def test_what_data_decide_is_gone_through_once() -> None:
         )
     )
     assert found.issued == [0, 1, 2, 3, 4, 5] and found.unknown == {2, 3}
+
+
+def test_a_loop_on_data_is_left_as_ptxas_leaves_it() -> None:
+    found = way(
+        program(
+            ".L_x_0:",
+            "LDG.E R0, desc[UR4][R2.64]",
+            "ISETP.NE.AND P0, PT, R0, RZ, PT",
+            "@!P0 CALL.REL.NOINC `(.L_x_1)",
+            "BRA `(.L_x_0)",
+            ".L_x_1:",
+            "EXIT",
+        )
+    )
+    assert found.issued == [0, 1, 2, 4] and found.unknown == {2}
+
+
+@pytest.mark.parametrize(("store", "goes_on"), [("STG.E [R4.64], R0", False), ("@P0 STG.E [R4.64], R0", True), ("FADD R5, R5, R5", True)])
+def test_what_follows_the_results_is_for_exceptions(store: str, goes_on: bool) -> None:
+    """Where data decide, a warp ends that has certainly written; before, it goes on to its work."""
+    found = way(
+        program(
+            "LDG.E R0, desc[UR4][R2.64]",
+            "ISETP.NE.AND P0, PT, R0, RZ, PT",
+            store,
+            "@!P0 EXIT",
+            "FADD R5, R5, R5",
+            "EXIT",
+        )
+    )
+    assert found.issued == ([0, 1, 2, 3, 4, 5] if goes_on else [0, 1, 2, 3]) and found.wrote == (not goes_on)
 
 
 def test_threads_that_part_meet_again() -> None:
@@ -319,3 +351,15 @@ def test_more_never_takes_less(code: str) -> None:
 def test_blocks_follow_one_another() -> None:
     found = run(program(*ffma(10, 4), ("EXIT", 1)), blocks=3)
     assert found.ends == [40, 81, 122]
+
+
+def test_a_block_preferred_to_another_tells_nothing_about_the_rest() -> None:
+    """Each quarter issues one instruction in a cycle. The scheduler goes on with a warp that can, so that of two equal blocks one ends
+    before the other, and the times between ends are less than what a block takes."""
+    kernel = program(*[("FFMA R4, R4, R5, R6", 1), ("FFMA R7, R7, R5, R6", 1)] * 200, ("EXIT", 1))
+    four = run(kernel, warps=2, blocks=4, slots=2)
+    issues = four.busy / 4
+    assert (four.ends[3] - four.ends[1]) / 2 < 0.9 * issues
+    assert four.each == pytest.approx(issues, rel=0.02)
+    many = run(kernel, warps=2, blocks=20, slots=2)
+    assert many.cycles == pytest.approx(four.cycles + 16 * four.each, rel=0.01)

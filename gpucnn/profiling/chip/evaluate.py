@@ -268,7 +268,7 @@ _WORK: dict[str, _Work] = {
     "ISETP": lambda parts, sources, results: set_predicate(parts, sources)[: len(results)],
     "SEL": _choice,
     "IMNMX": lambda parts, sources, results: [_smaller(parts, *sources[:3])],
-    "VIMNMX": lambda parts, sources, results: [_smaller(parts, *sources[:3])],
+    "VIMNMX": lambda parts, sources, results: [_smaller(parts, *sources[-3:])],  # on Blackwell two predicates come before
     "VIADDMNMX": _sum_smaller,
     "PRMT": lambda parts, sources, results: [rearranged(*sources[:3])],
     "MOV": lambda parts, sources, results: [None if sources[0] is None else sources[0] & MASK],

@@ -21,16 +21,24 @@ NEVER = float("inf")
 @dataclass
 class Issued:
     """The result: cycles until each block had ended, in that order; cycles in which an instruction was issued; and those in which none was,
-    by the reason."""
+    by the reason. full: the cycles while there was a block in every place and another one to follow, and how many of them were issues."""
 
     ends: list[float]
     busy: int
     waited: Counter[str]
     idle: Counter[int]  # the idle cycles by the instruction that was issued next
+    full: tuple[float, int]
 
     @property
     def cycles(self) -> float:
         return self.ends[-1]
+
+    @property
+    def each(self) -> float:
+        """Cycles for each of many more blocks: at the rate of issues while all places were full. The times between ends say less, because
+        a scheduler may prefer one block to another."""
+        cycles, issues = self.full
+        return cycles / issues * self.busy / len(self.ends) if issues else self.cycles / len(self.ends)
 
 
 @dataclass(eq=False)
@@ -97,6 +105,7 @@ class Quarter:
         live: list[_Warp] = []
         started = 0
         ends: list[float] = []
+        full = 0.0, 0
         now, busy = -1.0, 0
         last: _Warp | None = None
 
@@ -144,7 +153,8 @@ class Quarter:
                     if started < blocks:
                         begin(now)
                         started += 1
-        return Issued(ends or [now], busy, self.waited, idle)
+                        full = now, busy
+        return Issued(ends or [now], busy, self.waited, idle, full)
 
     def _free(self, kind: str) -> float:
         """The cycle from which a unit can take an instruction of that kind."""

@@ -97,15 +97,14 @@ def predict(launch: Launch, work: Work, program: Program, occupancy: float, chip
 
 
 def _cycles(quarter: Quarter, ways: list[Way], slots: int, blocks: int) -> tuple[float, Issued]:
-    """The cycles of this many blocks. If there are too many to simulate, each further round takes as long as the last simulated one."""
+    """The cycles of this many blocks. If there are too many to simulate, the others are issued at the rate of those that are."""
     rounds = max(2, min(4, MOST_ISSUES // max(1, slots * sum(len(way.issued) for way in ways))))
     some = rounds * slots
     if blocks <= some:
         run = quarter.run(slots, blocks)
         return run.cycles, run
     run = quarter.run(slots, some)
-    each = (run.cycles - run.ends[-1 - slots]) / slots
-    return run.cycles + (blocks - some) * each, run
+    return run.cycles + (blocks - some) * run.each, run
 
 
 def _latency(ways: list[Way], program: Program, launch: Launch, work: Work, first: float, clock: float) -> float:

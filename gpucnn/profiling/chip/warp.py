@@ -2,7 +2,8 @@
 
 The machine code is executed with the sizes of the launch; the contents of arrays are unknown. So the number of loop iterations and the
 pattern of addresses are right if they follow from sizes and positions, as they do in all kernels here except where data decide. A branch
-that depends on data is assumed not to be taken: the work after it is done, and a loop that waits ends.
+that depends on data is assumed not to be taken: the work after it is done, and a loop that waits ends. But where data decide whether a warp
+leaves a loop, or the kernel after it has written results, it does: what is left then is for exceptions.
 
 If the threads of a warp diverge, those that are furthest behind in the code run first, until they meet the others.
 """
@@ -32,13 +33,15 @@ _ADDRESS = re.compile(r"\[(U?R\d+|RZ)?(?:\.64|\.U32|\.X\d+)*(?:\+(U?R\d+|URZ))?(
 class Way:
     """What a warp issues: indices of instructions, one for each issue; and for those that touch memory what they touch, None for nothing.
 
-    unknown: the instructions whose branch depends on data. cut: whether it was cut off before its end.
+    unknown: the instructions whose branch depends on data. cut: whether it was cut off before its end. wrote: whether it has certainly
+    written to global memory.
     """
 
     issued: list[int] = field(default_factory=list)
     accesses: dict[int, Access | None] = field(default_factory=dict)  # by index in `issued`
     unknown: set[int] = field(default_factory=set)
     cut: bool = False
+    wrote: bool = False
 
 
 class Walker:
@@ -116,7 +119,7 @@ class Walker:
         way.issued.extend(range(first, end))
         for index in work:
             active = mask
-            guard = self._guards[index]
+            guard, condition = self._guards[index], True
             if guard is not None:
                 condition = guard(registers)
                 if condition is not None:
@@ -127,6 +130,7 @@ class Walker:
                         continue
             if index in self._addresses:
                 way.accesses[base + index] = touched.access(self.program.instructions[index], *self._read(index, registers), active)
+                way.wrote |= condition is not None and self.program.instructions[index].base == "STG"
             action = steps[index]
             if action is not None:
                 names, step = action
@@ -151,7 +155,10 @@ class Walker:
             condition = None if condition is None or second is None else condition & second
         if condition is None:
             way.unknown.add(index)
-            return behind
+            if instruction.base == "CALL":  # ptxas leaves loops so
+                target = self._target(instruction, registers)
+                return behind if target is None else [(target, mask)]
+            return [] if instruction.base == "EXIT" and way.wrote else behind
         if isinstance(condition, np.ndarray) and mask is None and condition.all():
             condition = True
         goes = _both(mask, condition)
