@@ -41,17 +41,22 @@ AFTER = {
 # and those of two multiply-adds and two sums. Of kernels of r, G has r products a dimension; and Gᵀ six.
 TRANSFORM = 2 * 6
 
+# The points 0, ±1, ∞ need no products but by ½, which are exact: of F(2×2, 3×3), Bᵀ is one sum a dimension, G two and Aᵀ two.
+SUMS_ONLY = 2 * (1 + 2 + 2)
+
 
 def winograd(x: Any, weight: Any, padding: Any, matrices: Any) -> tuple[Any, int]:
-    """(magnitude, terms) of a convolution at stride 1 by Winograd: x (N, C, H, W), weight (K, C, R, R), matrices Bᵀ, G and Aᵀ."""
+    """(magnitude, terms) of a convolution at stride 1 by Winograd: x (N, C, H, W), weight (K, C, R, R), matrices Bᵀ, G and Aᵀ, for tiles of
+    6×6 pixels or of 4×4."""
     bt, g, at = (np.abs(matrix) for matrix in matrices)
     c, r = weight.shape[1:3]
-    v = np.einsum("ai,ncpqij,bj->ncpqab", bt, _patches(np.abs(x), padding, r), bt)
+    v = np.einsum("ai,ncpqij,bj->ncpqab", bt, _patches(np.abs(x), padding, r, len(bt)), bt)
     u = np.einsum("ai,kcij,bj->kcab", g, np.abs(weight), g)
     m = np.einsum("ncpqab,kcab->nkpqab", v, u, optimize=True)
     y = np.einsum("ia,nkpqab,jb->nkpiqj", at, m, at)
     high, wide = (size + sum(sides) - r + 1 for size, sides in zip(x.shape[2:], padding, strict=True))
-    return y.reshape(*y.shape[:2], y.shape[2] * y.shape[3], -1)[:, :, :high, :wide], c + 2 * TRANSFORM + 2 * (r + 1)
+    roundings = SUMS_ONLY if len(bt) == 4 else 2 * TRANSFORM + 2 * (r + 1)
+    return y.reshape(*y.shape[:2], y.shape[2] * y.shape[3], -1)[:, :, :high, :wide], c + roundings
 
 
 def winograd_weight_grad(dy: Any, x: Any, padding: Any, matrices: Any) -> tuple[Any, int]:
@@ -68,12 +73,12 @@ def winograd_weight_grad(dy: Any, x: Any, padding: Any, matrices: Any) -> tuple[
     return np.einsum("ai,kcab,bj->kcij", g, du, g), n * down * along + 8 + 2 * TRANSFORM + 2 * 7
 
 
-def _patches(x: Any, padding: Any, r: int) -> Any:
-    """The 6×6 patches that whole tiles of outputs read: (N, C, tiles down, tiles along, 6, 6)."""
-    m = 7 - r
+def _patches(x: Any, padding: Any, r: int, size: int = 6) -> Any:
+    """The patches of `size`×`size` pixels that whole tiles of outputs read: (N, C, tiles down, tiles along, size, size)."""
+    m = size + 1 - r
     ends = [-(-(size + sum(sides) - r + 1) // m) * m + r - 1 - size - sides[0] for size, sides in zip(x.shape[2:], padding, strict=True)]
     framed = np.pad(x, ((0, 0), (0, 0), *((sides[0], end) for sides, end in zip(padding, ends, strict=True))))
-    return np.lib.stride_tricks.sliding_window_view(framed, (6, 6), axis=(2, 3))[:, :, ::m, ::m]
+    return np.lib.stride_tricks.sliding_window_view(framed, (size, size), axis=(2, 3))[:, :, ::m, ::m]
 
 
 def bound(magnitude: Any, terms: int, direction: str, dtype: str = "float32") -> Any:

@@ -35,6 +35,8 @@ MOST_REGISTERS = {
     "*-tile64x32": 128,  # eight of 64
     "*_weight_grad-tensor*": 128,
     "*-mma*": 255,  # two blocks of 128
+    "pack_winograd": 64,  # nine weights, made into 16
+    "*-winograd": 255,  # a block of 256, of which 128 are sums
     "*-tensor*": 168,  # before they are shared out among the warpgroups
     "conv2d_direct_forward": 80,
     "conv2d_direct_weight_grad_slices": 168,  # 112 sums and what they are made of: three blocks

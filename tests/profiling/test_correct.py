@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from gpucnn.ops.shapes import conv_window
 from gpucnn.profiling.what import correct, workload
 from gpucnn.profiling.what.observe import Call, Observer
 from gpucnn.profiling.what.operations import OPERATIONS
+from gpucnn_kernels.choose import select
 
 SHAPES = [
     ("conv", "3,2,9x9,4,3x3"),
@@ -86,6 +88,16 @@ def test_what_winograd_has_from_pixels_beside_a_tap_is_rounding() -> None:
 
     with pytest.raises(GpucnnError, match="gives a wrong result"):
         check(call, spoil)
+
+
+@pytest.mark.parametrize("variant", ["winograd", "tile128x128"])
+def test_a_gpu_has_tiles_where_their_variant_is_selected(variant: str) -> None:
+    x, weight = SimpleNamespace(shape=(4, 16, 13, 13)), SimpleNamespace(shape=(32, 16, 3, 3))  # not NumPy's
+    forward = get_device("cpu").ops.conv2d
+    bound = inspect.signature(forward).bind(x, weight, None, conv_window((13, 13), 3))
+    bound.apply_defaults()
+    with select.for_chip(108, capability=(8, 0)), select.override(conv2d=variant):
+        assert correct.by_tiles(Call("conv", "forward", "conv2d", bound, forward)) == (variant == "winograd")
 
 
 def first(result: Any) -> np.ndarray[Any, Any]:

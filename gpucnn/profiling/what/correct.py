@@ -14,6 +14,7 @@ import numpy as np
 
 from gpucnn.device import get_device, to_numpy
 from gpucnn.errors import GpucnnError
+from gpucnn.profiling.what.launches import variant_name
 from gpucnn.profiling.what.observe import Call
 from gpucnn.profiling.what.operations import OPERATIONS, work_of
 from gpucnn.profiling.what.operations.row import Rule
@@ -77,9 +78,7 @@ def expect(call: Call) -> Expected | None:
         roundings = 64.0  # exponentials are accurate to a few roundings of their arguments
     else:
         absolute = {name: np.abs(value) if name != "relu" and _floating(value) else value for name, value in arguments.items()}
-        # The CPU may use Winograd's algorithm, whose errors come from whole tiles: other outputs' sums, and pixels beside a
-        # tap's.
-        tiles = rule.planes and isinstance(call.arguments[rule.cut[0]], np.ndarray)
+        tiles = by_tiles(call)
         if tiles:
             absolute |= {name: _largest_near(absolute[name]) for name in rule.near}
         sizes = _arrays(_results(rule, absolute, reference(**absolute)))
@@ -100,6 +99,15 @@ def expect(call: Call) -> Expected | None:
 def _of_factors(bits: int) -> float:
     """The largest relative error of a product whose factors are rounded to so many bits, each by half of the last; with no margin."""
     return 0.0 if bits == FLOAT32 else ((1 + 2.0**-bits) ** 2 - 1) / MOST
+
+
+def by_tiles(call: Call) -> bool:
+    """Whether it may be done by Winograd's algorithm, whose errors come from whole tiles: other outputs' sums, and pixels beside a tap's.
+    On the CPU any convolution may; on a GPU those may for which that variant is selected."""
+    rule = OPERATIONS[call.op].rule
+    if not rule.planes:
+        return False
+    return isinstance(call.arguments[rule.cut[0]], np.ndarray) or variant_name(call).endswith("-winograd")
 
 
 def _largest_near(x: Any) -> Any:

@@ -13,11 +13,11 @@ from gpucnn.profiling.what.work import Work
 from gpucnn_kernels.choose import select
 from gpucnn_kernels.core.launch import Launch, address_of
 
-PRODUCTS = ("engine", "tensor", "warps", "matrices", "conv2d", "depthwise", "gemm")
+PRODUCTS = ("engine", "tensor", "warps", "matrices", "winograd", "conv2d", "depthwise", "gemm")
 """The beginnings of the names of kernels that do an operation's arithmetic. Its other launches prepare operands, add up parts, sum a bias's
 gradient or pool: they move the bytes of their own arrays."""
 HELPERS = ("add_parts", "add_rows")  # kernels that add up parts, in operations without a product
-SHARED = ("engine", "tensor", "tensor_grad", "warps", "warps_grad", "matrices")
+SHARED = ("engine", "tensor", "tensor_grad", "warps", "warps_grad", "matrices", "winograd")
 """Names that all kernels of a tile share, whatever they do: the operation and its variant distinguish them."""
 
 

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 from kernel_harness import REAL, Output, distinct, double, normal
+from winograd_cases import bound
 
 from gpucnn.device import Device
 from gpucnn.ops import cpu
 from gpucnn.ops.shapes import Window, conv_window, pool_window
 from gpucnn_kernels.choose import problems, select
 from gpucnn_kernels.choose.variants import VARIANTS
-from gpucnn_kernels.conv import tensor
+from gpucnn_kernels.conv import tensor, winograd
 from gpucnn_kernels.engine.tiles import TILES
 from gpucnn_kernels.tensor.chips import warps_there
 from tolerances import check
@@ -76,9 +77,18 @@ def agrees(got: Output, operation: Callable[..., Any], *arrays: Any, terms: int,
     check(got.result(), operation(*wide), magnitude=operation(*map(np.abs, wide)), terms=terms, direction=direction)
 
 
+def tiles_agree(got: Output, reference: Any, p: Problem, source: Any, direction: str) -> None:
+    """The same of Winograd's tiles, whose errors come from all pixels of a tile."""
+    magnitude, terms = bound(source, p.weight, p.window, direction == "input_grad")
+    bias = np.abs(p.bias)[:, None, None] if direction == "forward" else 0
+    check(got.result(), reference, magnitude=magnitude + bias, terms=terms, direction=direction)
+
+
 def products(p: Problem) -> set[str]:
     """The tiles that there are for a convolution on this GPU: short sums are left to FMAs."""
     chip, tiles = select.current_chip(), set(TILES)
+    if winograd.suits(p.window, p.groups) and min(p.weight.shape[:2]) >= 8:
+        tiles.add("winograd")
     if p.weight[0].size >= 32:
         tiles |= {f"tensor128x{columns}" for columns in tensor.BEST if tensor.there(chip)}
         tiles |= {name for name in tensor.WARPS if warps_there(chip)}
@@ -97,6 +107,10 @@ def every_variant(gpu: Device, p: Problem) -> set[str]:
         y = Output(gpu, dy.shape)
         with select.override(conv2d=variant):
             gpu.ops.conv2d(x, weight, bias, p.window, p.groups, relu=True, out=y.array)
+        found.add(variant)
+        if variant == "winograd":
+            tiles_agree(y, cpu.conv2d(*map(double, (p.x, p.weight, p.bias)), p.window, relu=True), p, p.x, "forward")
+            continue
         agrees(
             y,
             lambda x, w, b: cpu.conv2d(x, w, b, p.window, p.groups, relu=True),
@@ -106,13 +120,15 @@ def every_variant(gpu: Device, p: Problem) -> set[str]:
             terms=p.weight[0].size,
             direction="forward",
         )
-        found.add(variant)
 
     for variant in select.variants(problems.conv2d_input_grad(*sizes)):
         for relu in (None, p.x):
             dx = Output(gpu, p.x.shape)
             with select.override(conv2d_input_grad=variant):
                 gpu.ops.conv2d_input_grad(given, weight, p.window, p.groups, relu=None if relu is None else x, out=dx.array)
+            if variant == "winograd":
+                tiles_agree(dx, cpu.conv2d_input_grad(double(dy), double(p.weight), p.window, relu=relu), p, dy, "input_grad")
+                continue
             agrees(
                 dx,
                 lambda dy, w, mask=relu: cpu.conv2d_input_grad(dy, w, p.window, p.groups, relu=mask),
