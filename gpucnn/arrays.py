@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from gpucnn.errors import DataError
 from gpucnn.text import reason_of, shown
 
-CHUNK = 1024  # examples that are looked at together: a mask for all of them at once would take a quarter of their memory again
+CHUNK = 1024  # examples checked at a time: a mask for all of them would take a quarter of their memory again
 quiet = np.errstate(all="ignore")
-"""Decorates what computes with NumPy: overflows and the like end in infinity and NaN, which are found where they come out, whatever
+"""A decorator for functions that compute with NumPy: overflows and the like give infinity and NaN, which are found in the results, whatever
 the caller has told NumPy to raise or to print."""
 
 
@@ -46,7 +46,7 @@ def numbers(values: Any, name: str, error: type[Exception] = DataError) -> NDArr
         values = [to_numpy(part) for part in values]
     try:
         array = np.asarray(to_numpy(values))
-    except Exception as problem:  # whatever the object makes of the question
+    except Exception as problem:  # the object may raise anything
         raise error(f"{name} must be an array of numbers, got {shown(values)} ({reason_of(problem)})") from None
     if array.dtype.kind not in "biuf":
         raise error(f"{name} must be numbers, got {array.dtype} of shape {array.shape}: give real numbers, with rows of equal length")

@@ -23,7 +23,7 @@ def pick(name: object, choices: Mapping[str, T], kind: str) -> T:
     """choices[name]; UnknownNameError, which lists the names, for any other."""
     if isinstance(name, str) and name in choices:
         return choices[name]
-    import difflib  # for mistakes alone
+    import difflib  # needed for errors only
 
     near = difflib.get_close_matches(name, choices, n=1) if isinstance(name, str) and len(name) < 100 else []
     hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -108,5 +108,5 @@ def proportion(value: Any, name: str) -> float:
     return number
 
 
-SMALLEST, LARGEST = 2.0**-149, (2 - 2.0**-23) * 2.0**127  # of float32, what is not normalized included
+SMALLEST, LARGEST = 2.0**-149, (2 - 2.0**-23) * 2.0**127  # of float32, subnormal numbers included
 BELOW_ONE = 1 - 2.0**-24  # the largest float32 under 1

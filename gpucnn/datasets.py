@@ -1,4 +1,5 @@
-"""Keras's way to data: `datasets.mnist.load_data()`. `gpucnn.load_dataset` knows more sets, and what their classes are called."""
+"""Data sets as Keras's programs load them: `datasets.mnist.load_data()`. `gpucnn.load_dataset` has more sets, and the names of their
+classes."""
 
 from __future__ import annotations
 
@@ -24,8 +25,8 @@ class _Set:
         return f"<datasets.{self.name.replace('-', '_')}: load_data() gives ((x_train, y_train), (x_test, y_test))>"
 
     def load_data(self) -> tuple[Pair, Pair]:
-        """((x_train, y_train), (x_test, y_test)) as Keras gives them: uint8 images (N, H, W), or (N, H, W, 3) of colour; class numbers (N),
-        of CIFAR (N, 1). Found, downloaded and checked as by `load_dataset`, whose errors it raises."""
+        """((x_train, y_train), (x_test, y_test)) in Keras's form: uint8 images (N, H, W), colour images (N, H, W, 3); class numbers (N),
+        for CIFAR (N, 1). Sets are found, downloaded and checked as by `load_dataset`, which raises the same errors."""
         data = load_dataset(self.name)
         return _as_keras(data.train_images, data.train_labels), _as_keras(data.test_images, data.test_labels)
 

@@ -2,11 +2,11 @@
 
     cpu     NumPy arrays, `gpucnn.ops.cpu`
     cuda    CuPy arrays, `gpucnn.ops.cuda` (Numba kernels)
-    auto    what GPUCNN_DEVICE says, or else cuda where it works, otherwise cpu
+    auto    the value of GPUCNN_DEVICE; without it, cuda if it works, otherwise cpu
 
 With NUMBA_ENABLE_CUDASIM=1 in the environment, before Numba is imported, "cuda" is Numba's simulator: the same kernels, run by
-Python on NumPy arrays. It is slow by a factor of a million and there to prove kernels right, so "auto" never picks it. Nor does it pick
-the virtual GPU of tests/vgpu, which is slow likewise, and which CuPy takes for a real one.
+Python on NumPy arrays. It is a million times as slow and serves to test kernels, so "auto" never selects it. Nor does it select the virtual
+GPU of tests/vgpu, which is slow as well, and which CuPy takes for a real one.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MINIMUM_COMPUTE_CAPABILITY = (7, 5)  # Turing: the oldest chip that CUDA 13 comp
 
 @dataclass(frozen=True)
 class Device:
-    """Where a model's arrays live and what computes with them."""
+    """The library of a model's arrays, and the operations on them."""
 
     kind: str  # "cpu" or "cuda"
     name: str  # for people: the chip's name, or "CPU"
@@ -48,7 +48,7 @@ class Device:
     def array(self, values: Any, dtype: Any = None) -> Any:
         """`values` on this device, C-contiguous; not copied if that is already so."""
         if self.xp.__name__ == "numpy":
-            with numpy.errstate(all="ignore"):  # what does not fit becomes infinite
+            with numpy.errstate(all="ignore"):  # values out of range become infinite
                 return self.xp.ascontiguousarray(to_numpy(values), dtype=dtype)
         return self.xp.ascontiguousarray(self.xp.asarray(values, dtype=dtype))
 
@@ -71,7 +71,7 @@ class Device:
         if self.xp.__name__ != "cupy":
             return None
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a library that is not there: whoever asks says so in their own words
+            warnings.simplefilter("ignore")  # about a missing library, which the caller reports
             found = importlib.import_module("cupy.cuda.nccl")
         return found if getattr(found, "available", False) else None
 
@@ -152,7 +152,7 @@ def why_no_cuda() -> str | None:
         return f"numba-cuda is not installed or does not import ({install('cuda13')}; {first_line(error)})"
     try:
         usable = cuda.is_available()
-    except Exception as error:  # whatever a half-installed toolkit raises: say so, never guess
+    except Exception as error:  # a half-installed toolkit may raise anything; the message quotes it
         return f"numba-cuda does not work ({first_line(error)})"
     if not usable:
         return f"numba-cuda finds no usable CUDA toolkit ({install('cuda13')})"
@@ -163,7 +163,7 @@ def _own_gpu() -> int | None:
     """If several ranks were started on this machine, hides all GPUs from this process except the one of its number among them. Hides
     nothing if each rank was already given its own. Returns the number if it was used.
 
-    In the environment, and before anything else asks the driver: so all libraries in this process have that one GPU.
+    This is done in the environment before anything asks the driver, so that all libraries in this process use that one GPU.
     """
     rank = local_rank()
     visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]

@@ -15,7 +15,7 @@ from gpucnn.notebook import COLOURS, words
 from gpucnn.text import shortened
 
 ACROSS = 7  # layers in a row
-MOST = 42  # of a deeper network the first and the last are drawn
+MOST = 42  # layers; of a deeper network, the first and the last are drawn
 WIDTH, HEIGHT = 112, 136  # of the room for a layer
 MIDDLE = 58  # where the boxes' middles lie, from the top of a row
 LARGEST, SMALLEST = 52.0, 5.0  # sides of a box

@@ -1,8 +1,8 @@
 """All access to files: they are written completely or not at all, and only regular files are read.
 
-A file is written beside its place under another name, flushed to the disk and then renamed: whoever is killed meanwhile leaves the old
-file as it was. The half of it that is left over is known by its name, and that nobody is writing it by its lock: the next one who
-writes that file clears it away.
+A file is written under a temporary name in the same folder, flushed to the disk and then renamed, so a process that is killed meanwhile
+leaves the old file unchanged. The temporary file that it leaves behind is recognized by its name, and a lock shows whether it is still
+being written. If not, the next process that writes the same file removes it.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 SUFFIX = ".partial"
-UNFINISHED = ".unfinished"  # of a file that comes in parts
-OLD = 3600  # seconds, after which a leftover is one where locks tell nothing
+UNFINISHED = ".unfinished"  # of a file that arrives in parts
+OLD = 3600  # seconds after which a file counts as a leftover if there are no locks
 KINDS = (
     (stat.S_ISFIFO, "a pipe"),
     (stat.S_ISSOCK, "a socket"),
@@ -42,7 +42,7 @@ KINDS = (
 
 
 def kind_of(mode: int) -> str | None:
-    """What a path refers to if it is not a regular file: "a pipe", "a folder" and so on; None for a regular file."""
+    """The kind of a path that is not a regular file: "a pipe", "a folder" and so on; None for a regular file."""
     if stat.S_ISREG(mode):
         return None
     return next((words for test, words in KINDS if test(mode)), "no regular file")
@@ -51,8 +51,8 @@ def kind_of(mode: int) -> str | None:
 def regular_file(path: str | os.PathLike[str], what: str, error: type[GpucnnError] = DataError, *, empty: bool = True) -> Path:
     """`path`, with ~ expanded, if it is a regular file that can be opened immediately; otherwise raises `error` with the reason.
 
-    Whatever is read comes through here: a pipe, a socket or a terminal might never answer. `what` is "a model", "an image" and the like.
-    Without `empty` a file of no bytes is refused as well (some of those that the system makes up never end).
+    Every file that is read passes through here, because a pipe, a socket or a terminal might never answer. `what` is "a model", "an image"
+    and the like. Without `empty`, a file of no bytes is rejected as well (some of those that the system generates never end).
     """
     found = user_path(path)
     try:
@@ -84,7 +84,7 @@ def exists(path: Path) -> bool:
 
 
 def why_no_folder(path: Path) -> str | None:
-    """What is at `path` instead of a folder, for messages; None if it is a folder."""
+    """A description of what is at `path` instead of a folder, for messages; None if it is a folder."""
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -98,9 +98,9 @@ def why_no_folder(path: Path) -> str | None:
 def writing(path: str | os.PathLike[str], *, folders: bool = True) -> Iterator[BinaryIO]:
     """A new binary file, which takes the place of `path` if the block succeeds and is removed if it fails.
 
-    Goes through links: what they lead to is written, and they stay. With `folders` those that lack are made. Permissions are those that
-    open() would give, or those of the file that was there. Raises OSError as the system gives it, and for a pipe, a device or a folder,
-    which are never replaced; DataError for what is not a usable path.
+    Follows links: the file that a link leads to is written, and the link stays. With `folders`, missing folders are created. Permissions
+    are those of the file that existed, otherwise those that open() would give. Raises OSError from the system, and for a pipe, a device or
+    a folder, which are never replaced; DataError for an unusable path.
     """
     target = _target(user_path(path))
     if folders:
@@ -108,13 +108,13 @@ def writing(path: str | os.PathLike[str], *, folders: bool = True) -> Iterator[B
     clear_leftovers(target)
     handle, temporary = _beside(target)
     try:
-        with open(temporary, "wb", opener=lambda *given: handle) as file:  # whose name is the path
+        with open(temporary, "wb", opener=lambda *given: handle) as file:  # so that its name is the path
             yield file
             file.flush()
             os.fsync(file.fileno())
             with contextlib.suppress(OSError, AttributeError):  # none was there, or a file system without permissions
                 os.fchmod(file.fileno(), stat.S_IMODE(os.stat(target).st_mode))
-            if fcntl is not None:  # closing lets go of the lock, and the name must be gone by then
+            if fcntl is not None:  # closing releases the lock, and the file must have its new name by then
                 os.replace(temporary, target)
         if fcntl is None:  # where an open file cannot be renamed
             os.replace(temporary, target)
@@ -129,7 +129,7 @@ def continuing(path: str | os.PathLike[str], keep: Callable[[BaseException, int]
     """Like `writing`, starting from what an earlier block left behind. If the block fails, `keep(error, size)` decides whether the file
     stays.
 
-    Where another process is at it, or the system has no locks to tell, it is a new file that nobody continues. The folder must be there.
+    If another process is writing it, or the system has no locks, it is a new file that is never continued. The folder must exist.
     """
     target = _target(user_path(path))
     unfinished = target.parent / f"{_start(target.parent, target.name)[:-1]}{UNFINISHED}"
@@ -158,7 +158,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Any], Any]) 
 
 
 def append(path: str | os.PathLike[str], content: bytes) -> None:
-    """Appends to a file that `writing` made, through links as well. Raises OSError unchanged."""
+    """Appends to a file that `writing` made, also through links. Raises OSError unchanged."""
     with open(_target(user_path(path)), "ab") as file:
         file.write(content)
 
@@ -181,7 +181,7 @@ def _target(path: Path) -> Path:
     """The file to write for `path`, with links resolved. OSError if something exists there that is not a regular file."""
     try:
         status = os.stat(path)
-    except FileNotFoundError:  # as it may be, also behind a link
+    except FileNotFoundError:  # a new file, possibly behind a link
         return Path(os.path.realpath(path)) if path.is_symlink() else path
     except UnicodeEncodeError as error:
         name = shown(str(path)[error.start : error.end])
@@ -228,7 +228,7 @@ def _beside(target: Path) -> tuple[int, Path]:
                 return handle, temporary
         except OSError:
             pass
-        os.close(handle)  # somebody took it for a leftover before it was locked
+        os.close(handle)  # another process removed it as a leftover before it was locked
 
 
 def _continued(path: Path) -> BinaryIO | None:
@@ -238,11 +238,11 @@ def _continued(path: Path) -> BinaryIO | None:
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except OSError:
-        return None  # whoever writes the file itself will say why
+        return None  # writing the file itself reports why
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if stat.S_ISREG(os.fstat(handle).st_mode) and os.stat(path).st_ino == os.fstat(handle).st_ino:
-            return open(path, "r+b", opener=lambda *given: handle)  # whose name is the path
+            return open(path, "r+b", opener=lambda *given: handle)  # so that its name is the path
     except OSError:
         pass
     os.close(handle)

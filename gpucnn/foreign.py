@@ -1,8 +1,8 @@
 """Arrays of other libraries, used without a copy where possible, with results in the same library.
 
-PyTorch's tensors on the CPU and on a GPU, and whatever has DLPack and says by `__array_namespace__` which library it is of, as the Python
-array API has it (JAX, array-api-strict and others). On the CPU they become NumPy's arrays, on a GPU CuPy's. No gradient flows through: a
-tensor that asks for one is taken as it is, and what comes back asks for none.
+These are PyTorch's tensors, on the CPU and on a GPU, and arrays with DLPack whose `__array_namespace__` names their library, as in the
+Python array API (JAX, array-api-strict and others). On the CPU they become NumPy arrays, on a GPU CuPy arrays. Gradients do not flow
+through: a tensor that requires one is used as it is, and results require none.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def take(value: Any) -> Any:
             return (value.float() if str(value.dtype) == "torch.bfloat16" else value.resolve_neg()).numpy()
     try:
         kind = int(value.__dlpack_device__()[0])
-    except Exception as error:  # whatever the object makes of the question
+    except Exception as error:  # the object may raise anything
         raise TypeError(f"{shown(value)} does not tell its device ({reason_of(error)}): give a NumPy array") from None
     if kind not in (*ON_CPU, *ON_GPU):
         raise TypeError(f"an array of {name} lies on a device of DLPack's kind {kind}, and only the CPU and CUDA can be read: move it")
@@ -72,7 +72,7 @@ def take(value: Any) -> Any:
         return (get_device("cuda").xp if kind in ON_GPU else np).from_dlpack(value)
     except DeviceError:
         raise
-    except Exception as error:  # a type that DLPack has not, strides, what the library refuses
+    except Exception as error:  # a type that DLPack lacks, strides, or another refusal
         raise TypeError(f"{shown(value)} cannot be used ({reason_of(error)}): give a NumPy array") from None
 
 
@@ -83,7 +83,7 @@ def _given(result: Any, like: Any) -> Any:
     if not hasattr(result, "__dlpack__") and not isinstance(result, np.generic):
         return result
     if isinstance(result, np.generic) or (isinstance(result, np.ndarray) and not result.flags.writeable):
-        result = np.array(result)  # which PyTorch would share the memory of
+        result = np.array(result)  # otherwise PyTorch would share its memory
     if library_of(like) == "torch":
         torch = sys.modules["torch"]
         return torch.from_numpy(result) if isinstance(result, np.ndarray) else torch.from_dlpack(result)

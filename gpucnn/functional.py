@@ -1,6 +1,6 @@
 """Stateless functions on NumPy or CuPy arrays and on any other arrays of floats (gpucnn.arrays). Arguments are checked at every call.
 
-PyTorch's tensors and what else has DLPack are answered in kind (gpucnn.foreign); gradients do not flow through.
+For PyTorch's tensors and other arrays with DLPack, results are of the same library (gpucnn.foreign); gradients do not flow through.
 
 Images are (N, C, H, W), weights (K, C/groups, R, S). All arrays of a call are of one dtype (float32; float64 on the CPU too) and on
 one device. Sizes that do not fit raise ShapeError (a ValueError), arrays of a wrong kind TypeError, and both say what was expected.

@@ -189,7 +189,7 @@ class Layered:
         for layer in self.layers:
             layer.trainable = value
 
-    # What there is.
+    # Contents.
 
     @property
     def device(self) -> Device:
@@ -236,7 +236,7 @@ class Layered:
         return {name: array.value for name, array in (self._named | self._arrays).items()}
 
     def state(self) -> dict[str, Any]:
-        """What training changes besides parameters and optimizer state: the random state of layers."""
+        """The state that training changes besides parameters and the optimizer's: the random state of layers."""
         return {name: state for layer in self.layers for name, part in layer.walk(layer.name).items() if (state := part.state())}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -249,7 +249,7 @@ class Layered:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(map(repr, self.layers))})"
 
-    # The loop by hand.
+    # Forward and backward by hand.
 
     def forward(self, x: Any, training: bool = False, *, logits: bool = False) -> Array:
         """The model's output for a batch (N, …), an array on the model's device. uint8 pixels are divided by 255, as `fit` does.
@@ -340,7 +340,7 @@ def _by_name(layers: Sequence[Layer]) -> tuple[dict[str, Parameter], dict[str, S
 
 
 def _declared_by(given: Any, layer: Layer) -> Input | None:
-    """What the first layer says that a model is for: by its own argument, or as a model that is built or has said so."""
+    """The input shape that the first layer declares, by its own argument or as a model that is built or has an Input."""
     if layer.declared_shape is not None:
         return Input(layer.declared_shape)
     if not isinstance(given, Layered) or given.declared is not None or given._buffers is None:

@@ -48,11 +48,11 @@ class Loss(Worded):
         raise NotImplementedError
 
     def config(self) -> Any:
-        """What `get_loss` makes the same loss from: its name, or its name and settings."""
+        """A description from which `get_loss` makes the same loss: its name, or its name and settings."""
         return self.name
 
     def answers(self, labels: Array) -> int:
-        """How many answers a batch has, of which `correct` are right."""
+        """The number of answers in a batch, of which `correct` are right."""
         return int(labels.shape[0])
 
     def each(self, device: Device, outputs: Array, labels: Array) -> Array:
@@ -60,8 +60,8 @@ class Loss(Worded):
         raise NotImplementedError
 
     def of_dense(self, device: Device, x: Array, weight: Array, bias: Array | None, labels: Array) -> tuple[Array, Array, Array] | None:
-        """(losses, correct, doutputs) of the outputs x·weightᵀ + bias, the first two of each example (N): where the last layer and the loss
-        are faster as one. None elsewhere."""
+        """(losses, correct, doutputs) of the outputs x·weightᵀ + bias, the first two for each example (N), if the last layer and the loss
+        are faster together; otherwise None."""
         return None
 
     def __call__(self, device: Device, outputs: Array, labels: Array) -> tuple[Array, Array, Array]:
@@ -69,7 +69,7 @@ class Loss(Worded):
         raise NotImplementedError
 
 
-_FEW = 32  # classes, that a GPU's warp has a thread for each of
+_FEW = 32  # classes: a GPU's warp has a thread for each
 
 LOSSES: Registry[type[Loss]] = Registry("loss")
 

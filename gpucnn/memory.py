@@ -24,8 +24,8 @@ class StepMemory:
 def of_step(stages: Sequence[Stage], *, apart: bool = False) -> StepMemory:
     """The memory of built layers. An array that one layer keeps as its output and the next as its input is counted for the first.
 
-    apart: what lies between the layers of a stage is written in any case, as on a CPU. Of layers made of layers the most at one time is
-    an upper bound: what runs within, and the outputs of all branches.
+    apart: arrays between the layers of a stage are written in any case, as on a CPU. For layers made of layers, the largest number at one
+    time is an upper bound: the largest inside, plus the outputs of all branches.
     """
     kept: list[int] = []
     each: list[tuple[int, int]] = []
@@ -64,7 +64,7 @@ def of_step(stages: Sequence[Stage], *, apart: bool = False) -> StepMemory:
 
 
 def _within(layer: Layer, apart: bool) -> tuple[int, int, int]:
-    """What the chains within a layer keep besides its input, and the most that they need in addition, forward and backward."""
+    """Elements that the chains inside a layer keep besides its input, and the most that they need in addition, forward and backward."""
     kept = ahead = back = between = 0
     inputs = math.prod(layer.input_shape or ())
     for chain in layer.chains():

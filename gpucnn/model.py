@@ -54,10 +54,10 @@ class Sequential(Layered):
         self.loss: Loss | None = None
         self.optimizer: Optimizer | None = None
         self.metrics: list[str] = []
-        self._unknown = ""  # what its file names and this process does not know; part of error messages
+        self._unknown = ""  # names in its file that this process does not know, for error messages
         super().__init__(*layers)
 
-    # Looking at it.
+    # Inspecting it.
 
     @property
     def held_bytes(self) -> int:

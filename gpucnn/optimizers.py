@@ -23,7 +23,7 @@ class Optimizer(Worded):
     slots: tuple[str, ...] = ()  # names of the buffers of state, each as long as the parameters
     peak: ClassVar[float] = 1e-3  # the highest learning rate of `gpucnn train`, where none is given
     _running: ClassVar[tuple[str, ...]] = ("schedule", "steps", "state", "continues", "_buffers")  # attributes that are not settings
-    recipe: ClassVar[dict[str, Any]] = {}  # what `gpucnn train` sets besides
+    recipe: ClassVar[dict[str, Any]] = {}  # further settings of `gpucnn train`
 
     def __init__(self, learning_rate: float | Schedule) -> None:
         self.schedule = get_schedule(learning_rate)

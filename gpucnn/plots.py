@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 TRAIN, TEST = "#1f6f8b", "#d1495b"
 WIDTH, COLUMNS = 9.6, 16  # of a picture in inches, and of the tiles in a row of it
-FILTERS = 512  # that are shown, at the most
-MISTAKES, ABREAST = 40, 8  # that are shown at the most, and in a row
+FILTERS = 512  # shown at most
+MISTAKES, ABREAST = 40, 8  # shown at most, and in a row
 CELLS = 250  # on a side of a confusion matrix, at the most
 
 
@@ -86,7 +86,7 @@ def save_confusion(counts: np.ndarray[Any, Any], class_names: Sequence[str], pat
     edges = np.arange(0, classes, block)
     cells = counts if block == 1 else np.add.reduceat(np.add.reduceat(counts, edges, axis=0), edges, axis=1)
     share = cells / np.maximum(cells.sum(axis=1, keepdims=True), 1)
-    # Errors are what one looks for, and they are few: the square root lifts them out of the white.
+    # Errors are few, and the most interesting: the square root makes them visible.
     axes.imshow(np.sqrt(share), cmap="Blues", vmin=0, vmax=1)
     if classes <= 20:
         for row in range(classes):
@@ -215,7 +215,7 @@ def _mosaic(tiles: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     height, width = tiles.shape[1:3]
     gap = max(2, width // 10)
     rows = -(-count // COLUMNS)
-    # What is not a tile is white: NaN has no colour in a colour map, and ones are white in RGB.
+    # The gaps are white: NaN has no colour in a colour map, and ones are white in RGB.
     background = np.nan if tiles.ndim == 3 else 1.0
     picture = np.full((rows * (height + gap) - gap, COLUMNS * (width + gap) - gap, *tiles.shape[3:]), background)
     for number, tile in enumerate(tiles):

@@ -61,7 +61,7 @@ def mode(precision: object) -> Precision:
 
 
 def bits(own: Precision | None = None) -> int:
-    """What factors keep of a float32's 24 bits, at least, in a layer whose own mode is `own`."""
+    """The least number of a float32's 24 bits that factors keep, in a layer whose own mode is `own`."""
     return _BITS[own or _setting]
 
 

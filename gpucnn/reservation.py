@@ -25,7 +25,7 @@ _UNKNOWN_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, e
 def locked(folder: Path) -> Iterator[None]:
     """Reserves `folder` for this process, to write a run there. DataError, with the number of the process, if another one has it.
 
-    The system lets go of the lock when a process ends, however it ends: a lock file that was left over is not an obstacle.
+    The system releases the lock when a process ends, however it ends, so a leftover lock file is not an obstacle.
     """
     path = folder / LOCK
     handle = _lock(path, folder)
@@ -66,5 +66,5 @@ def _lock(path: Path, folder: Path) -> int | None:
                 os.ftruncate(handle, 0)
                 os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
                 return handle
-        os.close(handle)  # its owner has just taken it away
+        os.close(handle)  # its owner has just removed it
     raise DataError(f"{folder} cannot be locked, because other processes keep changing it: name another folder with --output")

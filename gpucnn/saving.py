@@ -96,7 +96,7 @@ def read(kind: type[Any], path: str | Path, device: str | Device) -> Any:
 
 
 def _compile(model: Any, config: dict[str, Any], path: Path) -> None:
-    """Compiles a model as its file says. Whatever is not known in this process is left out, with a warning."""
+    """Compiles a model as its file says. Names that this process does not know are left out, with a warning."""
     loss = None if config["loss"] is None else get_loss(config["loss"])
     unknown = ""
     try:

@@ -1,7 +1,7 @@
 """The types of arguments of the public classes, for type checkers; the values themselves are checked where they come in.
 
-A number of another library, such as NumPy's, is taken as well, and so are names in other capitals: a checker that is asked to be strict
-wants `int(...)` around the one and the name as it stands here.
+Numbers of other libraries, such as NumPy's, are accepted as well, and so are names in other capitals. A strict type checker wants
+`int(...)` around such a number, and the name as it is written here.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def done() -> None:
 
 if _is_command():
     try:
-        if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:  # who has it ignored wants that
+        if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:  # an ignored signal stays ignored
             _signal.signal(_signal.SIGINT, _stopped)
     except ValueError:  # not in the main thread
         pass

@@ -12,7 +12,7 @@ from gpucnn.errors import DataError
 from gpucnn.text import plain
 
 OFF = ("", "0", "no", "off", "false")
-RANKS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")  # what starts ranks says how many there are
+RANKS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")  # launchers of ranks say how many there are
 OPEN_MPI = RANKS[0]
 LOCAL = (
     "OMPI_COMM_WORLD_LOCAL_RANK",
@@ -20,11 +20,11 @@ LOCAL = (
     "MV2_COMM_WORLD_LOCAL_RANK",
     "SLURM_LOCALID",
 )  # and a rank's number on its machine
-_ASCII = str.maketrans({"─": "-", "×": "x", "…": "...", "’": "'", "−": "-", "━": "-"})  # what we write ourselves and a small encoding lacks
+_ASCII = str.maketrans({"─": "-", "×": "x", "…": "...", "’": "'", "−": "-", "━": "-"})  # characters of our own that small encodings lack
 
 
 def flag(name: str, default: bool = False) -> bool:
-    """Whether the environment variable `name` is on: set to anything but nothing, 0, no, off or false."""
+    """Whether the environment variable `name` is on, that is, set to anything but an empty value, 0, no, off or false."""
     given = os.environ.get(name)
     return default if given is None else given.strip().lower() not in OFF
 
@@ -75,7 +75,7 @@ def home() -> Path | None:
 
 
 def cache_folder() -> Path | None:
-    """Where gpucnn caches what can be obtained again: gpucnn in $XDG_CACHE_HOME or ~/.cache, on Windows in %LOCALAPPDATA%.
+    """The folder for files that can be obtained again: gpucnn in $XDG_CACHE_HOME or ~/.cache, on Windows in %LOCALAPPDATA%.
 
     None without a home folder.
     """
@@ -87,7 +87,7 @@ def cache_folder() -> Path | None:
 
 
 def started_ranks() -> int:
-    """How many processes were started together with this one, itself included, according to mpiexec or srun; 1 if neither says so."""
+    """The number of processes started together with this one, itself included, according to mpiexec or srun; 1 if neither says so."""
     return max((number for name in RANKS if (number := _count(name)) is not None), default=1) or 1
 
 
@@ -112,8 +112,8 @@ def is_terminal(stream: Any) -> bool:
 
 
 def _seen(terminal: str, number: int, processes: Path = Path("/proc")) -> bool:
-    """Whether what a rank of Open MPI prints to a terminal is seen on one. It gives each rank a terminal of the rank's own, and passes on
-    what comes there to wherever mpiexec prints: that is a terminal if the first process above us that has not ours is at another one.
+    """Whether somebody sees what a rank of Open MPI prints to its terminal. Open MPI gives each rank a terminal of its own, and passes the
+    output on to wherever mpiexec prints. That is a terminal if the closest ancestor of this process on another terminal has one.
 
     False where the system does not tell (macOS): lines in a terminal can be read, and a bar in a file cannot.
     """

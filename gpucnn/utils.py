@@ -1,4 +1,4 @@
-"""What Keras's programs take from its `utils`."""
+"""The function that Keras's programs use from its `utils`."""
 
 from __future__ import annotations
 

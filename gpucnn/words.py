@@ -65,7 +65,7 @@ METRICS.also(
 )
 SCHEDULES.also({"step_decay": "step", "step_lr": "step", "one_cycle_lr": "one-cycle", "cosine_annealing_lr": "cosine"})
 
-INSTEAD = {  # what users of Keras and PyTorch type that has no class of its own here, and what there is
+INSTEAD = {  # names from Keras and PyTorch that have no class here, and the alternative
     "Activation": "ReLU(), Tanh() and others are layers; other layers take activation=",
     "Add": "Residual(*layers) adds its input to the output of its layers",
     "BatchNorm2d": "BatchNorm2D() has no number of channels, which build finds",

@@ -3,8 +3,8 @@
 An augmentation is a callable `(x, rng) -> x` on floating (N, C, H, W) arrays, which leaves its argument as it is, and has a
 `config()` from which `augmentation` builds it again.
 
-The kinds here draw with NumPy's generator and leave the work to the operations of gpucnn.ops. Those draw for themselves where a whole data
-set lies on a device and batches are made there (`device_augment`): as much of everything, but other numbers.
+The augmentations here draw with NumPy's generator and leave the work to the operations of gpucnn.ops. If a whole data set is on a device,
+these operations draw by themselves (`device_augment`), from the same distributions but with other numbers.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Shift(RandomChange):
 class CropFlip(RandomChange):
     """Shifts each image by up to `pixels` whole pixels, and flips half of them left to right.
 
-    What networks are trained with on CIFAR: a random crop of the image with a margin of zeros, and a random mirror image.
+    The usual changes for CIFAR: a random crop of the image with a margin of zeros, and a random mirror image.
     """
 
     pixels: int = 4
@@ -158,7 +158,7 @@ class Cutout(RandomChange):
 class Affine(RandomChange):
     """Rotates, scales and shifts each image about its centre, with bilinear interpolation and zeros outside.
 
-    Each is drawn evenly: the turn from ± `rotate_degrees`, the factor from 1 ± `scale`, the move from ± `shift` pixels on each axis.
+    All are drawn uniformly: the angle from ± `rotate_degrees`, the factor from 1 ± `scale`, the shift from ± `shift` pixels on each axis.
     """
 
     shift: float = 2.0
@@ -188,8 +188,8 @@ class Affine(RandomChange):
 class Elastic(RandomChange):
     """Distorts each image elastically, and rotates, scales and shifts it as Affine does.
 
-    `grid` × `grid` points, from corner to corner, are displaced by up to ± `pixels` on each axis; in between it is interpolated. See
-    gpucnn.ops.augment for how this differs from the elastic distortions of Simard, Steinkraus and Platt (2003).
+    `grid` × `grid` points, from corner to corner, are displaced by up to ± `pixels` on each axis, and displacements in between are
+    interpolated. See gpucnn.ops.augment for how this differs from the elastic distortions of Simard, Steinkraus and Platt (2003).
     """
 
     pixels: float = 2.0
@@ -238,7 +238,8 @@ def on_device(given: Callable[..., Any] | None) -> bool:
 def device_augment(given: Callable[..., Any] | None) -> Augment | None:
     """An augmentation as the numbers that a device's operations take; None if images stay unchanged.
 
-    Raises ArgumentError for what only NumPy can do: functions of your own, and classes derived from those above. `on_device` asks.
+    Raises ArgumentError for augmentations that only NumPy can apply: your own functions, and classes derived from those above. `on_device`
+    tells which.
     """
     if given is None:
         return None

@@ -1,6 +1,6 @@
 """Whether images are light on dark or dark on light, judged by their borders.
 
-A model that was trained on white digits on black has never seen black ones on white, and is sure of its wrong answers to them.
+A model trained on white digits on black gives wrong answers with high confidence for black digits on white.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 DARK, LIGHT = "dark", "light"
 DARKEST, LIGHTEST = 64, 191  # of 255: a border whose median is below is dark, one above is light
-SHARE = 0.95  # of the images of a set that must agree, for it to have a background
-SAMPLE = 4096  # images that are looked at, evenly spread
+SHARE = 0.95  # the fraction of a set's images that must agree
+SAMPLE = 4096  # images that are examined, evenly spread
 
 
 def borders(images: NDArray[np.uint8]) -> NDArray[Any]:
@@ -33,7 +33,7 @@ def background(images: NDArray[np.uint8]) -> str | None:
 
 
 def inverted(images: NDArray[np.uint8], usual: str | None) -> NDArray[np.bool_]:
-    """Which of the images (N, C, H, W) have a light background although `usual` is dark, or the other way round."""
+    """Whether each of the images (N, C, H, W) has a light background although `usual` is dark, or the other way round."""
     level = borders(images)
     if usual == DARK:
         return np.asarray(level > LIGHTEST)

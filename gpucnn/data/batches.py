@@ -19,7 +19,7 @@ from gpucnn.text import shown
 class Batches:
     """Mini-batches of successive epochs, the same for the same seed, from any position.
 
-    images: (N, C, H, W), or any (N, …). uint8 is divided by 255 batch by batch; floats pass as they are.
+    images: (N, C, H, W), or any (N, …). uint8 is divided by 255 batch by batch; floats are used unchanged.
     labels: (N,) class numbers, yielded as int32; or (N, …) floats, one row of probabilities each, yielded as `dtype`.
     batch_size: images in a batch; the last of an epoch may be smaller.
     shuffle: draw a new order for every epoch.
@@ -27,7 +27,7 @@ class Batches:
     dtype: float32 or float64, of the images that are yielded.
 
     No state is kept: epoch e takes its order from the generator of (seed, e), and step s its augmentation from that of
-    (seed, e, s + 1), so a run that is taken up again sees the same bytes as one that was never stopped.
+    (seed, e, s + 1), so a resumed run sees the same bytes as one that was never stopped.
 
     DataError if counts differ, if there are no images, or if floats are NaN or infinite; ArgumentError for numbers out of range; TypeError
     for arrays of any other type.
@@ -52,7 +52,7 @@ class Batches:
         self.augment = augment
         try:
             self.dtype = np.dtype(dtype)
-        except Exception:  # whatever NumPy makes of it
+        except Exception:  # NumPy may raise anything
             raise TypeError(f"dtype must be float32 or float64, got {shown(dtype)}") from None
         if self.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
             raise TypeError(f"dtype must be float32 or float64, got {shown(self.dtype)}")
@@ -69,7 +69,7 @@ class Batches:
 
     @property
     def fingerprint(self) -> list[int]:
-        """What distinguishes these data from others: their number and checksums."""
+        """A description that distinguishes these data from others: their number and checksums."""
         return [len(self.images), *(zlib.crc32(np.ascontiguousarray(array).data) for array in (self.images, self.labels))]
 
     @property
@@ -79,7 +79,7 @@ class Batches:
     def epoch(self, epoch: int, start: int = 0, part: Callable[[int], slice] | None = None) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         """The batches (x, labels) of an epoch from step `start` on. Both are counted from 0.
 
-        part: tells of a batch's size which slice of it is wanted; the examples of that are the very ones of the whole batch, changed alike.
+        part: returns the wanted slice for a batch's size; its examples are those of the whole batch, changed in the same way.
         """
         epoch, start = integer(epoch, "epoch", 0), integer(start, "start", 0)
         if start > self.steps_per_epoch:
@@ -92,7 +92,7 @@ class Batches:
             first = step * self.batch_size
             size = min(self.batch_size, len(self.images) - first)
             own = slice(0, size) if part is None else part(size)
-            # What nobody can draw for a part alone is drawn, and changed, for the whole batch.
+            # Changes that cannot be drawn for a part alone are drawn and made for the whole batch.
             apart = part is None or self.augment is None or draws_for_parts(self.augment)
             drawn = own if apart else slice(0, size)
             chosen: Any = slice(first + drawn.start, first + drawn.stop)

@@ -38,16 +38,16 @@ class Source:
     name: str
     title: str
     archive: str
-    mirrors: tuple[str, ...]  # what the archive's name is put behind
+    mirrors: tuple[str, ...]  # prefixes of the archive's name
     md5: str  # of the archive
-    folder: str  # in the archive, and what it leaves when it is unpacked
+    folder: str  # in the archive, and after unpacking it
     train: tuple[str, ...]
     test: str
     labels: int  # bytes of labels before the pixels, of which the last is the class
     train_images: int
     test_images: int
     class_names: tuple[str, ...]
-    pickled: str  # the folder of the form that is not read
+    pickled: str  # the folder of the pickled form, which is not read
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -149,7 +149,7 @@ def _of_archive(source: Source, path: Path) -> Dataset:
                 if file in source.files and member.isfile() and member.size <= LIMIT:
                     unpacked = archive.extractfile(member)
                     contents[file] = b"" if unpacked is None else unpacked.read()
-    except Exception as error:  # tarfile raises whatever its parsing stumbles over
+    except Exception as error:  # tarfile may raise anything
         raise DataError(f"{path} cannot be read as a .tar.gz archive ({reason_of(error)}): delete it and get a new copy") from None
     missing = [file for file in source.files if file not in contents]
     if missing:

@@ -28,9 +28,9 @@ class Dataset:
     test_images: NDArray[np.uint8]  # (M, C, H, W)
     test_labels: NDArray[np.int32]  # (M,)
     class_names: tuple[str, ...]
-    source: str  # where it came from, for people
-    note: str | None = None  # what the user must be told: which data was taken, and why
-    validation_images: NDArray[np.uint8] | None = None  # (V, C, H, W), where the set has a part to validate on
+    source: str  # its origin, in words
+    note: str | None = None  # a message for the user: which data were used, and why
+    validation_images: NDArray[np.uint8] | None = None  # (V, C, H, W), if the set has a part for validation
     validation_labels: NDArray[np.int32] | None = None
 
     def __post_init__(self) -> None:

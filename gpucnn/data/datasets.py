@@ -24,7 +24,7 @@ def names() -> tuple[str, ...]:
 
 
 def choices_text() -> str:
-    """What load_dataset accepts, for a help text."""
+    """The names and files that load_dataset accepts, for a help text."""
     names = ", ".join(DATASETS)
     kinds = "a folder of images, or a file or folder of idx, npz, npy, csv or parquet"
     return f"{names}, {kinds}; auto is MNIST if available, digits otherwise"
@@ -86,7 +86,7 @@ def load_dataset(
 def as_named(name: str) -> str:
     """The registered name of a data set, however it is spelt; a path or an unknown name is returned unchanged.
 
-    What is there under that very name goes before another spelling of a data set's.
+    An existing file or folder of that name takes precedence over another spelling of a data set's name.
     """
     meant = DATASETS.meant(name)
     return name if meant is None or (meant != name and os.path.exists(name)) else meant
@@ -98,7 +98,7 @@ def _auto(request: Request) -> Dataset:
     try:
         dataset = mnist.load("mnist", request)
     except UnavailableError as error:
-        if request.data_dir is not None:  # whoever names a folder means what is in it
+        if request.data_dir is not None:  # a folder that was named must contain the set
             raise UnavailableError(f"{error}; --dataset digits needs no files") from None
         try:
             dataset = digits.load()

@@ -1,7 +1,7 @@
 """Downloads a file from the first mirror that has it, verifies it, and puts it in place completely or not at all.
 
-What has come of a large file when a connection breaks, or somebody stops, is kept beside its place under a name of its own: the next
-try asks only for the rest. Whether the whole is what was expected is checked at the end in either case.
+If a connection breaks or the download is interrupted, the part of a large file that has arrived is kept under another name in the same
+folder, and the next attempt requests only the rest. In either case the whole file is verified at the end.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ WEB = ("http://", "https://")
 TIMEOUT = 10.0  # seconds
 SLOWEST = 1_000  # bytes per second; under it a mirror counts as hanging
 LIMIT = 1 << 30  # bytes
-WORTH_KEEPING = 1 << 20  # bytes of a file that came in part; what is less is soon fetched again
+WORTH_KEEPING = 1 << 20  # bytes of a partial file; a smaller part is soon fetched again
 
 
 class UnavailableError(DataError):
@@ -41,7 +41,7 @@ class UnavailableError(DataError):
 
 
 class _MirrorError(Exception):
-    """Why a mirror failed; the text is a short reason."""
+    """The failure of a mirror; the text is a short reason."""
 
 
 class _WrongFileError(_MirrorError):
@@ -66,15 +66,15 @@ def fetch(
     """Download a file to `destination` from the first of `urls` that serves it, and return that URL.
 
     sha256: of the uncompressed content, as hex digits, whether or not the file is gzip-compressed.
-    md5: of the file as it comes. One of the two must be given, and both are checked where they are.
+    md5: of the file as it is served. At least one of the two must be given; both are checked if given.
     progress: see `Progress`; it starts again with every mirror that is tried.
-    timeout: seconds that a mirror has to answer, and the longest that it may deliver nothing or next to nothing.
+    timeout: seconds within which a mirror must answer, and for which it may deliver next to nothing.
     limit: bytes; a file that is longer, compressed or not, is refused.
-    advice: what to do if nothing helps, the end of the error's sentence.
+    advice: what else to do, the end of the error's sentence.
 
-    The folder is made if need be, and goes again if nothing came. A large file that came in part, now or earlier, is continued.
-    UnavailableError, with each mirror's reason, if none of them serves the file; also if the folder cannot be written. ArgumentError
-    without a check sum. The proxies of the environment (http_proxy, https_proxy, no_proxy) are honoured.
+    The folder is created if necessary, and removed again if nothing arrived. A large file that has arrived in part, now or earlier, is
+    continued. UnavailableError, with each mirror's reason, if none of them serves the file; also if the folder cannot be written.
+    ArgumentError without a check sum. The proxies of the environment (http_proxy, https_proxy, no_proxy) are honoured.
     """
     if sha256 is None and md5 is None:
         raise ArgumentError("a download needs a checksum: give sha256 or md5")
@@ -123,7 +123,7 @@ def _from_any(
                     file.flush()
                     _verify(Path(file.name), sha256, md5, limit)
             except _WrongFileError as error:
-                # Not of this mirror's making, perhaps: what was continued may have been another one's.
+                # Perhaps not this mirror's fault: the part that was continued may have come from another one.
                 if had and not again:
                     continue
                 failures.setdefault(str(error), []).append(_host(url))
@@ -140,7 +140,7 @@ def _from_any(
 def _begun(destination: Path) -> Iterator[BinaryIO]:
     """A file with what has arrived of `destination` so far. It takes the place of `destination` if the block succeeds.
 
-    When it does not, it stays, if there is enough in it, nothing wrong with it, and room for it.
+    If the block fails, the file stays, provided that it is large enough, undamaged, and there is room for it.
     """
 
     def keep(error: BaseException, size: int) -> bool:
@@ -194,12 +194,12 @@ def _answer(url: str, had: int, timeout: float) -> tuple[HTTPResponse, int]:
     if had:
         try:
             response = _open(url, timeout, had)
-        except _RangeError:  # the part is as long as the file, or longer: it cannot be of it
+        except _RangeError:  # the part is at least as long as the file: it belongs to another one
             return _open(url, timeout), 0
         given = response.headers.get("Content-Range", "")
         if response.status == 206 and given.replace(" ", "").lower().startswith(f"bytes{had}-"):
             return response, had
-        if response.status == 206:  # of a place that nobody asked for
+        if response.status == 206:  # of a position that was not requested
             response.close()
             return _open(url, timeout), 0
         return response, 0
@@ -236,8 +236,8 @@ def _open(url: str, timeout: float, start: int = 0) -> HTTPResponse:
             with contextlib.suppress(OSError):
                 answer.close()
 
-    # A socket's timeout holds for each address and each packet, and not at all for the look-up of the name. A thread that is
-    # left behind bounds all of them together.
+    # A socket's timeout applies to each address and each packet, and not at all to name resolution. A thread that may be abandoned limits
+    # all of them together.
     threading.Thread(target=ask, name=f"gpucnn-download-{_host(url)}", daemon=True).start()
     try:
         answer = answers.get(timeout=timeout)

@@ -24,8 +24,8 @@ DEFLATE_RATIO = 1032  # no deflate stream grows by more than this when it is unp
 def open_content(path: Path) -> Iterator[tuple[io.BufferedIOBase, int]]:
     """The uncompressed content of a file as a stream, and the most bytes that it can hold.
 
-    gzip is recognized by the file's first two bytes, whatever its name. Whatever goes wrong while the stream is open and read
-    becomes a DataError that names the file.
+    gzip is recognized by the file's first two bytes, whatever its name. Any error while the stream is open and read becomes
+    a DataError that names the file.
     """
     try:
         path = regular_file(path, "a file of data")
@@ -64,7 +64,7 @@ def file_md5(path: Path) -> str:
 def atomic_file(path: Path, error: type[DataError] = DataError) -> Iterator[BinaryIO]:
     """A file to write, which takes the place of `path` if the block succeeds and is removed if it fails.
 
-    An OSError in the block is taken for one of the disk's, and becomes an `error` that names the path.
+    An OSError in the block counts as the disk's, and becomes an `error` that names the path.
     """
     try:
         with writing(path, folders=False) as file:

@@ -24,7 +24,7 @@ FILES: dict[str, Callable[[Path, Request], Dataset]] = {
     ".csv.gz": tables.load,
     ".parquet": parquet.load,
 }
-"""What reads a file of a whole set, by the end of its name."""
+"""The function that reads a file with a whole set, by the file's extension."""
 IDX = ("ubyte", ".idx", ".idx1", ".idx3", "-idx")
 TRAIN, TEST = ("train",), ("t10k", "test")
 
@@ -42,7 +42,7 @@ def load(path: Path, request: Request) -> Dataset:
             return read if reader is parquet.load else _of_its_own_size(read, request)
         if os.path.isfile(path):
             raise DataError(f"{path} is a file, expected a folder, or one of {', '.join(FILES)}: unpack it, and name the folder")
-        return image_folder.load(path, request)  # which says what is wrong
+        return image_folder.load(path, request)  # which reports what is wrong
     try:
         names = sorted(entry.name for entry in os.scandir(path) if not entry.name.startswith(".") and not entry.is_dir())
     except OSError as error:
@@ -118,7 +118,7 @@ def _parquet(folder: Path, names: list[str]) -> dict[str, list[Path]] | None:
 def _parquet_in(folder: Path) -> list[Path]:
     try:
         names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file() and not entry.name.startswith("."))
-    except OSError:  # there is no such folder, or somebody else will say what is wrong with it
+    except OSError:  # no such folder, or another check reports what is wrong with it
         return []
     return [folder / name for name in names if name.lower().endswith(".parquet")]
 
@@ -136,7 +136,7 @@ def _npy(folder: Path, names: list[str], request: Request) -> Dataset | None:
 def _read_npy(path: Path) -> NDArray[Any]:
     path = regular_file(path, "a .npy array", empty=False)
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped, so that a header that lies costs no memory
+        array = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped, so that a false header costs no memory
     except Exception as error:
         raise DataError(f"{path} cannot be read as a .npy array ({reason_of(error)}): write it again with numpy.save") from None
     if not isinstance(array, np.ndarray):

@@ -66,7 +66,7 @@ def read_idx(path: PathLike, *, sha256: str | None = None, shape: tuple[int, ...
         _check_size(path, found, size, most - 4 - 4 * dimensions, shape)
         digest.update(header + sizes)
 
-        # Read by the chunk, so that a header that announces more than there is costs no memory.
+        # Read in chunks, so that a header that announces too much costs no memory.
         data = bytearray()
         while len(data) < size:
             chunk = stream.read(min(CHUNK, size - len(data)))
@@ -181,7 +181,7 @@ def _magic(path: Path, header: bytes) -> tuple[np.dtype[Any], int]:
 
 
 def _check_size(path: Path, found: tuple[int, ...], size: int, most: int, shape: tuple[int, ...] | None) -> None:
-    """Refuses sizes that are not the expected ones, or that neither the file nor NumPy could hold."""
+    """Rejects sizes that differ from the expected ones, or that the file or NumPy could not hold."""
     if shape is not None and found != shape:
         raise DataError(
             f"{path} announces {_times(found)}, expected {_times(shape)}: it is damaged or another file; delete it and get the right one"

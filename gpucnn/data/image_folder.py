@@ -19,7 +19,7 @@ from gpucnn.errors import DataError
 from gpucnn.files import kind_of, why_no_folder
 from gpucnn.text import listed, message
 
-MANY = 256  # images, from which on threads are worth it
+MANY = 256  # images from which on threads are worthwhile
 JUNK = ("thumbs.db", "ehthumbs.db", "desktop.ini")  # which Windows leaves in folders of images
 SPELLINGS = {"train": ("train", "training"), "test": ("test", "testing"), "validation": ("val", "valid", "validation")}
 LAYOUT = "FOLDER/CLASS/image.png, or FOLDER/train/CLASS/image.png and FOLDER/test/CLASS/image.png"
@@ -30,8 +30,8 @@ def load(folder: Path, request: Request) -> Dataset:
     usual spelling. A val without a test is used for testing.
 
     In the first layout `test_fraction` of each class is held back for testing, at least one image and never all; which ones
-    depends on the seed and the file names alone. Classes are the subfolders' names, sorted. Hidden files are passed over, and
-    so are files that are not images, of which the note tells. All images get three channels as soon as one of them has.
+    depends on the seed and the file names alone. Classes are the subfolders' names, sorted. Hidden files are skipped, and
+    so are files that are not images, which the note reports. If one image has three channels, all get three.
 
     DataError if there is nothing to learn from, or an image cannot be read or has another size.
     """
@@ -201,7 +201,7 @@ def _one_by_one(paths: list[Path], size: tuple[int, int] | None) -> Iterator[NDA
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1), "gpucnn-images") as pool:
         try:
-            for first in range(0, len(paths), MANY):  # so that an error is told at once, and no pile of images waits
+            for first in range(0, len(paths), MANY):  # so that errors are reported early, and few images wait in memory
                 yield from pool.map(read, paths[first : first + MANY])
         finally:
             pool.shutdown(cancel_futures=True)

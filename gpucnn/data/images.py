@@ -88,7 +88,7 @@ def resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8
 
 def _read_npy(path: Path) -> NDArray[np.uint8]:
     try:
-        # Mapped, so that a header that announces more than the file holds is refused before any memory is taken.
+        # Mapped, so that a header that announces more than the file holds is rejected before memory is allocated.
         array: Any = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:
         raise DataError(
@@ -144,7 +144,7 @@ def _read_picture(source: Path | BinaryIO, path: Path | str) -> NDArray[np.uint8
                 return _pixels(ImageOps.exif_transpose(picture), path)
     except DataError:
         raise
-    except Exception as error:  # Pillow's decoders raise whatever their parsing stumbles over
+    except Exception as error:  # Pillow's decoders may raise anything
         raise DataError(f"{path} cannot be read as an image ({reason_of(error)}): replace or remove it") from error
 
 

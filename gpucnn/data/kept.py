@@ -19,13 +19,13 @@ from gpucnn.data import search
 from gpucnn.files import write_atomically
 
 FOLDER = "images"
-ENOUGH = 200  # images that are worth it
+ENOUGH = 200  # images from which on keeping them is worthwhile
 MOST = 4 << 30  # bytes that are kept in all
-FORM = "1"  # of what is kept; another one where reading or resizing has changed
+FORM = "1"  # the version of the files: another one whenever reading or resizing changes
 
 
 def path_of(paths: Sequence[Path], size: tuple[int, int]) -> Path | None:
-    """Where the images are kept; None if they are not: too few images, no cache, or an unreadable file."""
+    """The path of the images that are kept; None if they are not: too few images, no cache, or an unreadable file."""
     cache = search.cache()
     if cache is None or len(paths) < ENOUGH:
         return None
@@ -42,7 +42,7 @@ def path_of(paths: Sequence[Path], size: tuple[int, int]) -> Path | None:
 def kept(path: Path, count: int, size: tuple[int, int]) -> NDArray[np.uint8] | None:
     """The `count` images (N, C, H, W) kept there; None if there are none, or the file holds something else."""
     try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped, so that a header that lies costs no memory
+        found = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped, so that a false header costs no memory
         if (
             found.dtype != np.uint8
             or found.ndim != 4
@@ -52,7 +52,7 @@ def kept(path: Path, count: int, size: tuple[int, int]) -> NDArray[np.uint8] | N
             return None
         os.utime(path)  # it was used now
         return np.array(found)
-    except Exception:  # whatever NumPy makes of a damaged file
+    except Exception:  # NumPy may raise anything for a damaged file
         return None
 
 

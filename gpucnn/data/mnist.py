@@ -50,7 +50,7 @@ def load(name: str, request: Request) -> Dataset:
             try:
                 return _load(source, folder, found)
             except _OtherDatasetError:
-                # A folder that was named for this very call is meant; one of the environment may well be for the other set.
+                # A folder given in this call is meant for this set; the one in the environment may be for another.
                 if root == request.data_dir:
                     raise
     advice = search.advice(f"the four files ({', '.join(source.files)}; .gz or not)", request.data_dir)
@@ -90,14 +90,14 @@ def _spelt(folder: Path, file: str, packed_first: bool) -> Path | None:
 
 
 def _target(root: Path, source: Source) -> Path:
-    """Where to download to: a subfolder of `root`, because several sets have the same file names, or the folder of existing files."""
+    """The folder to download to: a subfolder of `root`, because several sets have the same file names, or the folder of existing files."""
     here = find(root, source)
     begun = any(here) and not all(here)
     return root if root.name == source.name or (begun and not any(find(root / source.name, source))) else root / source.name
 
 
 def _fetch(source: Source, missing: list[str], target: Path, root: Path, request: Request, advice: str) -> Path:
-    """Downloads the missing files to `target`, or the archive to where the other sets in it look for it too; returns the folder."""
+    """Downloads the missing files to `target`, or the archive to where the other sets in it look for it as well. Returns the folder."""
     mirrors = list(source.mirrors)
     try:
         for file, sha256, md5 in zip(source.files, source.sha256, source.md5, strict=True):
@@ -141,7 +141,7 @@ def _unpack(path: Path, source: Source, folder: Path) -> None:
                         )
     except DataError:
         raise
-    except Exception as error:  # zipfile raises whatever its parsing stumbles over
+    except Exception as error:  # zipfile may raise anything
         raise DataError(f"{path} cannot be read as {source.title}'s archive ({reason_of(error)}): delete it and get a new copy") from None
 
 
@@ -192,7 +192,7 @@ def _pair(source: Source, paths: list[Path], at: int) -> tuple[NDArray[np.uint8]
 
 
 def _unlike(source: Source, paths: list[Path]) -> list[str]:
-    """Which of the compressed files differ from the published ones, for those of which only that hash is known."""
+    """The compressed files that differ from the published ones, among those of which only that hash is known."""
     return [
         path.name
         for path, sha256, md5 in zip(paths, source.sha256, source.md5, strict=True)

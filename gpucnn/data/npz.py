@@ -21,7 +21,7 @@ PAIRS = (  # (images, labels) to train on, and to test on
     ("train_images", "train_labels", "test_images", "test_labels"),
     ("X_train", "y_train", "X_test", "y_test"),
 )
-VALIDATION = (("x_val", "y_val"), ("val_images", "val_labels"), ("X_val", "y_val"))  # which some sets have besides
+VALIDATION = (("x_val", "y_val"), ("val_images", "val_labels"), ("X_val", "y_val"))  # which some sets also have
 WHOLE = (("images", "labels"), ("x", "y"), ("X", "y"), ("data", "target"), ("data", "labels"), ("arr_0", "arr_1"))
 LARGEST = 1 << 35  # bytes of an array
 
@@ -55,7 +55,7 @@ def load(path: Path, request: Request) -> Dataset:
                     return dataset(path.stem, part, None, path, request)
     except DataError:
         raise
-    except Exception as error:  # zipfile and NumPy raise whatever their parsing stumbles over
+    except Exception as error:  # zipfile and NumPy may raise anything
         raise DataError(f"{path} cannot be read as an .npz archive ({reason_of(error)}): get a new copy or save it again") from None
     raise DataError(
         f"{path} contains {listed(sorted(names), 6) or 'nothing'}, expected {', '.join(PAIRS[0])} or {', '.join(PAIRS[1])}, "

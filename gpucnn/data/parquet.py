@@ -1,7 +1,7 @@
 """Parquet files of images in the form of Hugging Face's data sets: a column of encoded images, and one of class numbers or names.
 
-Needs pyarrow, and Pillow for the images (extra `parquet`). The names of the classes are those that the file's metadata give
-for the numbers, where it has been written by the library `datasets`.
+Needs pyarrow, and Pillow for the images (extra `parquet`). If the library `datasets` wrote the file, its metadata contain the names of the
+classes.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def load(path: Path, request: Request) -> Dataset:
 def of_parts(name: str, parts: dict[str, list[Path]], origin: Path, request: Request) -> Dataset:
     """A set with files for its parts, "train" and optionally "test" and "validation"; each part may have several.
 
-    Where there is a validation and no test, it is what is tested on. DataError for anything else than a column of images and one of
-    labels, and for images of several sizes where `image_size` was not asked for; MissingExtraError without pyarrow or Pillow.
+    If there is a validation part and no test part, it is used for testing. DataError unless there is a column of images and one of labels,
+    and for images of several sizes without `image_size`; MissingExtraError without pyarrow or Pillow.
     """
     note = None
     if "test" not in parts and "validation" in parts:
@@ -85,7 +85,7 @@ def _open(path: Path) -> Any:
     try:
         file = parquet.ParquetFile(path)
         largest = max((file.metadata.row_group(group).total_byte_size for group in range(file.metadata.num_row_groups)), default=0)
-    except Exception as error:  # whatever pyarrow's parsing stumbles over
+    except Exception as error:  # pyarrow may raise anything
         raise DataError(f"{path} cannot be read as a Parquet file ({reason_of(error)}): get a new copy") from None
     if largest > LARGEST:
         raise DataError(f"{path} has a group of rows of {largest:,} bytes, over {LARGEST:,}: write it again with smaller ones")
@@ -131,7 +131,7 @@ def _read(path: Path, image: str, label: str, size: tuple[int, int] | None) -> I
             if batch is None:
                 return
             rows = list(zip(batch.column(image).to_pylist(), batch.column(label).to_pylist(), strict=True))
-        except Exception as error:  # whatever pyarrow's decoding stumbles over
+        except Exception as error:  # pyarrow may raise anything
             raise DataError(f"{path} is damaged after row {row} ({reason_of(error)}): get a new copy") from None
         for given, answer in rows:
             where = f"{path}, row {row}"

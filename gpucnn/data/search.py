@@ -1,4 +1,4 @@
-"""Where the files of a data set by name are looked for, and where they are downloaded to."""
+"""The folders in which the files of a named data set are searched, and the one to which they are downloaded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def roots(data_dir: Path | None) -> list[Path]:
     """The folders to search: `data_dir` alone if it is given, otherwise the one in the environment and the user's cache. Downloads go to
     the first of them.
 
-    DataError where something else than a folder is.
+    DataError if one of them is not a folder.
     """
     if data_dir is not None:
         check_given(data_dir)
@@ -42,13 +42,13 @@ def cache() -> Path | None:
 def folders(root: Path, names: Sequence[str]) -> list[Path]:
     """The folders of a set in `root`: those with one of its names, torchvision's NAME/raw among them, and the root itself.
 
-    What `root` is itself called makes no difference, so that torchvision's root, its NAME and its NAME/raw can all be given.
+    The name of `root` itself does not matter, so torchvision's root, its NAME and its NAME/raw can all be given.
     """
     return [*(root / name for name in names), root / "raw", root]
 
 
 def check_given(data_dir: Path) -> None:
-    """DataError unless the folder exists: a mistyped one is neither passed over nor created."""
+    """DataError unless the folder exists: a mistyped one is neither skipped nor created."""
     if not exists(data_dir):
         raise DataError(
             f"data_dir {data_dir} does not exist: check the path, or leave it out, or make the folder first if a data set is to be "
@@ -63,7 +63,7 @@ def not_in(data_dir: Path | None, title: str, error: UnavailableError) -> Unavai
 
 
 def advice(what: str, data_dir: Path | None = None) -> str:
-    """How to get a set that cannot be downloaded, the end of an error message."""
+    """Advice on how to get a set that cannot be downloaded, for the end of an error message."""
     if data_dir is None:
         return f"put {what} into a folder and pass it with --data-dir (data_dir= in Python), or set {VARIABLE} to it"
     others = f"{VARIABLE} and the user's cache" if os.environ.get(VARIABLE) else "the user's cache"

@@ -29,7 +29,7 @@ class Archive:
     folder: str  # that it is put into
     mirrors: tuple[str, ...]
     md5: str
-    inside: str  # what stands before the files' names in it
+    inside: str  # the prefix of the files' names in it
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,17 @@ class Source:
 
     name: str
     title: str
-    mirrors: tuple[str, ...]  # what a file's name with .gz is put behind
-    sha256: tuple[str | None, ...]  # of the uncompressed files, in the order of `files`; None for those that it is not known of
+    mirrors: tuple[str, ...]  # prefixes of a file's name with .gz
+    sha256: tuple[str | None, ...]  # of the uncompressed files, in the order of `files`; None if unknown
     train_shape: tuple[int, int, int]
     test_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
     files: tuple[str, ...] = FILES
     md5: tuple[str | None, ...] = (None,) * 4  # of the .gz files as they are published
-    folders: tuple[str, ...] = ()  # what folders of it are called besides its name
+    folders: tuple[str, ...] = ()  # other names of its folder
     archive: Archive | None = None
     first: int = 0  # the least label
-    even: bool = False  # every class has as many images
+    even: bool = False  # every class has the same number of images
     upright: bool = True  # or rows and columns are exchanged in the files
 
 
@@ -65,7 +65,7 @@ def _emnist(split: str, train: int, test: int, names: tuple[str, ...], md5: tupl
     return Source(
         name=f"emnist-{split}",
         title=f"EMNIST {split.capitalize()}",
-        # A copy of the single files spares the archive's half a gigabyte.
+        # A copy of the single files, which saves downloading the archive of half a gigabyte.
         mirrors=(f"https://huggingface.co/datasets/Royc30ne/emnist-{split}/resolve/main/",) if copy else (),
         sha256=(None,) * 4,
         train_shape=(train, 28, 28),

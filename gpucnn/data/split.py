@@ -1,4 +1,4 @@
-"""Which images are held out, for testing or for validation."""
+"""The choice of images that are held out for testing or validation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def shares(sizes: Sequence[int], total: int) -> list[int]:
 
 
 def of_each_class(labels: NDArray[np.int32], fraction: float, seed: int, *, least: int = 0) -> NDArray[np.bool_]:
-    """Which examples are held out: the fraction of each class, at least `least`, and never all of a class."""
+    """The examples to hold out: the fraction of each class, at least `least`, and never all of a class."""
     groups = [np.flatnonzero(labels == number) for number in range(int(labels.max()) + 1)]
     counts = shares([len(group) for group in groups], round(len(labels) * fraction))
     chosen = np.zeros(len(labels), np.bool_)

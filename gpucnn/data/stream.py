@@ -20,11 +20,11 @@ Pair = tuple[NDArray[Any], NDArray[Any]]
 class Stream:
     """The batches of `source` in sequence, with the interface of `Batches`.
 
-    source: what can be gone through once for every epoch (a list, a PyTorch DataLoader, a Keras Sequence), or a generator, which is taken
-    up where it was left. steps_per_epoch: batches in an epoch; len(source) unless given.
+    source: an object that can be iterated once for every epoch (a list, a PyTorch DataLoader, a Keras Sequence), or a generator, which
+    continues where it was left. steps_per_epoch: batches in an epoch; by default len(source).
 
-    `prepared` makes a checked pair of what the source gives; it has to be set before the first epoch. ArgumentError where nothing says
-    how long an epoch is, DataError where the source ends before one is over.
+    `prepared` turns a batch of the source into a checked pair; it must be set before the first epoch. Raises ArgumentError if the length of
+    an epoch is unknown, DataError if the source ends before an epoch does.
     """
 
     shuffle = False
@@ -51,7 +51,7 @@ class Stream:
 
     @property
     def fingerprint(self) -> list[Any]:
-        """What a checkpoint can record about the data, which come from outside and can be read only once."""
+        """The description of the data in a checkpoint; they come from outside and can be read only once."""
         return ["batches from outside", self.steps_per_epoch]
 
     def epoch(self, epoch: int, start: int = 0, part: Callable[[int], slice] | None = None) -> Iterator[Pair]:

@@ -18,7 +18,7 @@ from gpucnn.text import reason_of, shortened
 
 LABELS = ("label", "labels", "class", "target", "y", "digit")
 LARGEST = 1 << 33  # bytes of text
-MANY = 1 << 23  # bytes of text, from which on another reader is worth loading
+MANY = 1 << 23  # bytes of text above which a faster reader is worth loading
 
 
 def load(path: Path, request: Request, test: Path | None = None) -> Dataset:
@@ -93,7 +93,7 @@ def _cells(text: bytes, at: int, columns: int, path: Path) -> tuple[NDArray[Any]
         first = text.partition(b"\n")[0].decode("utf-8", "replace").split(",")
         if len(first) != columns or at >= len(first) or _number(first[at].strip().strip('"')):
             raise DataError(f"{path} cannot be read as a table of numbers ({shortened(reason_of(error), 150)}): fix that row") from None
-        # The classes have names: these are read apart.
+        # The classes have names, which are read separately.
         others = [index for index in range(columns) if index != at]
         try:
             numbers = np.loadtxt(io.BytesIO(text), delimiter=",", dtype=np.float32, ndmin=2, comments=None, quotechar='"', usecols=others)
@@ -124,7 +124,7 @@ def _quickly(text: bytes, columns: int) -> NDArray[np.float32] | None:
         for column in range(columns):
             numbers[:, column] = table.column(column).to_numpy()
         return numbers
-    except Exception:  # NumPy then says what is wrong
+    except Exception:  # NumPy then reports what is wrong
         return None
 
 

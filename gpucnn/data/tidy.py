@@ -39,7 +39,7 @@ def dataset(
 ) -> Dataset:
     """A data set of two parts, or of one, of which `test_fraction` of each class is held out for testing.
 
-    Classes are numbered in the order of their names, which are numbers or words. DataError for what are not images, or not labels.
+    Classes are numbered in the order of their names, which are numbers or words. DataError for arrays that are not images or labels.
     """
     parts = [part for part in (train, test, validation) if part is not None]
     images = [pixels(part.images, part.where) for part in parts]

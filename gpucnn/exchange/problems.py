@@ -9,7 +9,7 @@ from gpucnn.errors import CheckpointError
 from gpucnn.text import message, shortened
 
 DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, MemoryError, RecursionError, RuntimeError)
-"""What comes of going through a damaged file: something of another type, a number out of its range, a name that is not there."""
+"""Errors from reading a damaged file: a value of another type, a number out of range, a missing name."""
 
 
 class NotTakenError(CheckpointError):

@@ -37,7 +37,7 @@ class _Activation(Layer):
         return dy
 
     def cost(self) -> Cost:
-        of_input = ACTIVATIONS[self.kind].of_input  # which is what it was given
+        of_input = ACTIVATIONS[self.kind].of_input  # which was its input
         return replace(super().cost(), kept=0, keeps_input=of_input)
 
 

@@ -95,7 +95,7 @@ class Layer(Worded):
         self.frozen = False  # set by the layer itself or by one around it, when a model is built
         self._owner: weakref.ref[Any] | None = None  # the model that was built with this layer
 
-    # What a layer implements.
+    # Implemented by each kind of layer.
 
     def _build(self, input_shape: Shape) -> Shape:
         """Checks that the layer fits, declares its parameters and returns the shape of its output."""
@@ -121,7 +121,7 @@ class Layer(Worded):
         before = math.prod(self.output_shape) if of_input else 0
         return Cost(multiply_adds, before, keeps_input=keeps_input, keeps_output=self.activation is not None and not of_input)
 
-    # What a model calls.
+    # Called by models.
 
     def build(self, input_shape: Shape) -> Shape:
         """Fixes the layer's sizes for inputs of `input_shape` (without the batch). Raises ShapeError if they do not fit."""

@@ -1,6 +1,6 @@
 """Batch normalization of a batch that several ranks share: sums over the parts of all ranks, on NumPy or CuPy arrays.
 
-`part` says which (training/team.py). A rank whose part is empty gets an example anyway, with weight 0.
+`part` is this rank's part (training/team.py). A rank whose part is empty gets an example anyway, with weight 0.
 """
 
 from __future__ import annotations

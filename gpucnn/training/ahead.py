@@ -1,5 +1,5 @@
-"""Kernels for a GPU are compiled before the step that launches them, all at once (ops/cuda/_ahead.py), and the last batch of an epoch needs
-none of its own."""
+"""Compiles a GPU's kernels before the step that launches them, all at once (ops/cuda/_ahead.py), and lets the last batch of an epoch use
+those of the others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def compile_ahead(model: Any, key: Hashable, step: Callable[[], object]) -> None
 
 
 def as_in_batches_of(size: int, model: Any) -> AbstractContextManager[None]:
-    """On a GPU smaller batches are done by the kernels of a batch of `size` examples."""
+    """Inside, smaller batches on a GPU use the kernels of a batch of `size` examples."""
     if model.device.xp.__name__ == "cupy":
         from gpucnn.ops.cuda._ahead import batches_of
 

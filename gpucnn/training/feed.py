@@ -33,8 +33,7 @@ class Feed(Protocol):
         ...
 
     def blank(self, size: int) -> bool:
-        """Makes a batch of `size` examples ready that is there to be rehearsed with, if there is none yet. False where it is not known what
-        batches will be like."""
+        """Prepares a batch of `size` examples for a rehearsal, if there is none yet. False if the form of the batches is not known."""
         ...
 
     def key(self, size: int) -> Hashable:

@@ -47,7 +47,7 @@ def measured(
         found, right, _ = model.chain.forward_with_loss(values, loss, part, training=False)
         if not found.ndim:
             return float(found) * len(part), int(right), loss.answers(part), None
-        # Of each example, where the last layer and the loss are one: the kernels of a training step.
+        # For each example, if the last layer and the loss are computed together, as in a training step.
         return float(to_numpy(found).sum(dtype=np.float64)), int(to_numpy(right).sum()), loss.answers(part), None
 
     key = "measure", x.shape[1:], labels.shape[1:], batch_size, loss.name, bool(others)

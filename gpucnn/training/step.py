@@ -69,11 +69,11 @@ class TrainingStep:
         self.loss = loss
         self.optimizer = optimizer
         self.team = team
-        self.whole = 0  # examples of every batch but a last one, where that is known
+        self.whole = 0  # examples in every batch except perhaps the last, if known
         device = model.device
         self.graphs = Graphs(device, graphs and flag(VARIABLE, True))
         self._buffers = model.buffers
-        self._prepared: set[Hashable] = set()  # steps that nothing is left to be compiled for
+        self._prepared: set[Hashable] = set()  # steps whose kernels are all compiled
         xp, real = device.xp, model.dtype
         self._table = xp.zeros((1, 3), real)
         self._rates = xp.zeros(4, real)
@@ -104,7 +104,7 @@ class TrainingStep:
     def prepare(self, feed: Feed, size: int) -> None:
         """Compiles what a step on `size` examples of the feed will launch, where that is known: on a GPU, for one process alone.
 
-        No kernel runs, but what CuPy computes in a layer or an optimizer of a user's own does: whatever that changes is put back.
+        No kernel runs, but CuPy's own operations in a user's layer or optimizer do. Values that they change are restored.
         """
         if self.model.device.xp.__name__ != "cupy" or self.team is not None or not feed.blank(size):
             return

@@ -124,7 +124,7 @@ class Team:
     def summed(self) -> tuple[Array, Array]:
         """After backward: sums gradients and tail; (loss, right answers) of the whole batch."""
         buffers, tail = self.model.buffers, self.tail
-        buffers.all_gradients()  # zeros where backward did not come to
+        buffers.all_gradients()  # zeros where backward was not called
         if self._copies:
             self._stage_done(0)  # the rest
             self.ranks.finish()

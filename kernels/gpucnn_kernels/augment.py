@@ -1,6 +1,6 @@
 """Batches of randomly changed images: moved, mirrored, turned and bent, with squares cut out.
 
-A thread takes a pixel of the result through all channels: the random numbers, and the place that the pixel comes from, are the same in
+A thread computes a pixel of the result in all channels: the random numbers, and the position that the pixel comes from, are the same in
 each.
 """
 
@@ -24,7 +24,7 @@ _WARP, _MOVE, _CUTOUT, _NODES = 0, 1, 2, 4
 
 
 class Augment(Protocol):
-    """Random changes to images; gpucnn.ops.augment says what each number means. Zero is none of it."""
+    """Random changes to images; gpucnn.ops.augment says what each number means. Zero leaves a change out."""
 
     @property
     def shift(self) -> int: ...  # whole pixels
@@ -91,7 +91,7 @@ def between(a, b, part):
 
 @device
 def displacement(place, epoch, row, column, grid, ratio_h, ratio_w, seed_low, seed_high):
-    """What the elastic grid adds to a pixel's row and column, in [−1, 1): its cell's four nodes, interpolated."""
+    """The displacement of a pixel by the elastic grid, down and to the right, in [−1, 1): its cell's four nodes, interpolated."""
     y = float32(float32(row) * ratio_h)
     x = float32(float32(column) * ratio_w)
     top = min(uint32(y), uint32(grid - uint32(2)))  # the last row of pixels is in the last row of cells

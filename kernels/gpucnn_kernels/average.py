@@ -23,7 +23,7 @@ from gpucnn_kernels.core.launch import Array, Stream, Window, floats, geometry, 
 
 @device
 def counted(first, taps, dilation, low, high):
-    """How many of the pixels first, first + dilation, … (`taps` of them) are in [low, high). At least one of them is."""
+    """The number of pixels among first, first + dilation, … (`taps` of them) that are in [low, high). At least one is."""
     begin = int32(0)
     if first < low:
         begin = int32((low - first + dilation - 1) // dilation)

@@ -1,9 +1,9 @@
 """Batches from a data set in device memory: the order of an epoch, and the examples of a step, changed at random.
 
-A training step that is replayed as a CUDA graph is launched with the same arguments every time, so what changes from step to step, the
-step itself and the epoch, is read from the device's memory here, and all that is drawn is a function of them: Philox (dropout.py) at a
-counter that holds the example's place in the epoch. Each thread draws the numbers it needs and shares nothing. A draw is some
-hundred integer instructions, but moving the pixels takes longer.
+A training step that is replayed as a CUDA graph is launched with the same arguments every time. So the values that change, the step and
+the epoch, are read from device memory, and all random numbers are functions of them: Philox (dropout.py) with a counter that holds the
+example's position in the epoch. Each thread draws the numbers that it needs and shares nothing. A draw is some hundred integer
+instructions, but moving the pixels takes longer.
 
 Without changes a batch is copied four pixels at a time, here; with them it is made by the kernels of augment.py. order.py has the order.
 """
@@ -85,8 +85,8 @@ def gather_batch(
     labels.
 
     images (M, …), uint8, divided by 255, or float32; labels (M,) int32 or (M, …) float32; order int32; position int32 (2,): step and
-    epoch. Changes as `augment` says need images (M, C, H, W). Past the end of the order its last example is repeated; what stands in it
-    is trusted.
+    epoch. Changes as `augment` says need images (M, C, H, W). Past the end of the order its last example is repeated; the order's
+    numbers are not checked.
 
     Raises TypeError and ValueError as `launch.flat` does, and ValueError for examples past the end of a batch.
     """

@@ -79,7 +79,7 @@ def one_block(of_classes: bool) -> Any:
     def class_row(tile, at, label, K, scale):
         """Loss of a row and its largest logit's index. The row's gradient is written over its logits."""
         largest, index = largest_of(tile, at, K)
-        chosen = float32(math.nan)  # a label out of range is the caller's to refuse; read nothing that is not there
+        chosen = float32(math.nan)  # callers reject labels out of range; here nothing out of bounds may be read
         if label >= int32(0) and label < int32(K):
             chosen = tile[uint32(at + uint32(label))]
         total = float32(0)
@@ -202,7 +202,7 @@ def class_cross_entropy_kernel(logits, labels, dlogits, row_loss, row_correct, K
             gradient -= float32(1)
         dlogits[uint32(first + k)] = gradient * scale
     if lane == 0:
-        loss = float32(math.nan)  # a label out of range is the caller's to refuse; read nothing that is not there
+        loss = float32(math.nan)  # callers reject labels out of range; here nothing out of bounds may be read
         if label >= 0 and label < K:
             loss = float32(math.log(total)) - (logits[uint32(first + label)] - largest)
         row_loss[row] = loss

@@ -1,8 +1,8 @@
-"""Dropout with a counter-based generator: the mask is worked out again wherever it is needed, never stored.
+"""Dropout with a counter-based generator: the mask is computed again wherever it is needed, and never stored.
 
 Philox4x32-10 (J. Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011) turns a counter of four 32-bit words and a key of
 two into four random words, by ten rounds of multiplying and mixing. Nothing carries over from one counter to the next, so each thread
-takes a counter of its own, and the four elements that its words decide on.
+takes a counter of its own, and decides on four elements with its words.
 """
 
 # Numba works out the types of kernels.

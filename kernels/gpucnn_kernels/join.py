@@ -1,4 +1,4 @@
-"""Operations that join arrays: sums of two, of one and a bias, and channels put beside one another. One thread per element.
+"""Operations that join arrays: sums of two, of one and a bias, and concatenation of channels. One thread per element.
 
 A sum may apply ReLU, and a sum of gradients the gradient of a ReLU: that saves a pass over memory.
 Branches whose kernels can do so write into their part of all channels, which lies in one piece for each image only; others are copied.

@@ -53,7 +53,7 @@ def root_kernel(mean, root, dy):
     if size > float32(0):
         dy[i] /= float32(2) * size
     elif size == float32(0):
-        dy[i] = float32(0)  # at its tip the root has every slope; here none
+        dy[i] = float32(0)  # the root has no derivative at 0: 0 is used
 
 
 def hinge(

@@ -11,11 +11,11 @@ slices. Their number depends on the sizes alone, and everything is added in a fi
 time, on every chip.
 
 Bytes. No number can be normalized before the last one of its channel has been seen, so x is read twice, and y written once: 12 bytes a
-number. Of dy and x both are read twice, and dx is written once: 20 bytes. ReLU costs none, in neither direction, and the slices' sums next
-to none: for 128 images of 28 × 28 with 32 channels, 12.8 MB, forward moves 38.5 MB and 8 KB of sums, 1.0002 times the least that there is
-for an x larger than what a chip can hold; the statistics of a batch take a reading of their own. Where x fits into the second-level cache
-(50 MB on an H100, where those 12.8 MB do), the second reading comes from there, and memory moves 8 and 12 bytes a number, the least of all.
-`gpucnn profile` counts with these, against which two readings are 1.5 and 1.67 times as much.
+number. Backward, dy and x are read twice and dx is written once: 20 bytes. ReLU costs nothing in either direction, and the slices' sums
+next to nothing: for 128 images of 28 × 28 with 32 channels, 12.8 MB, forward moves 38.5 MB and 8 KB of sums. That is 1.0002 times the
+minimum for an x that does not fit on the chip, because the statistics need a pass over the batch of their own. If x fits into the
+second-level cache (50 MB on an H100), the second pass reads it from there, and memory moves 8 and 12 bytes a number. `gpucnn profile`
+counts these as the minimum, compared with which two passes over memory are 1.5 and 1.67 times as much.
 
 A branch of a network may write to its part of all branches' channels, and read its part of their gradient: images that lie apart.
 
@@ -179,8 +179,8 @@ def batch_norm(
 ) -> None:
     """Normalizes x by its own statistics, which are written to `kept`, mean and rstd, and move the `running` mean and variance.
 
-    running += momentum · (new − running), the variance as the sample's (n − 1), nothing where that is not finite. `workspace`
-    has `workspace_size` elements. Images of y may lie apart, as a branch's channels do within those of all.
+    running += momentum · (new − running), where the new variance is the sample's (n − 1); values that are not finite change nothing.
+    `workspace` has `workspace_size` elements. Images of y may lie apart, as a branch's channels do within those of all.
     """
     n, c = x.shape[:2]
     plane, parts = math.prod(x.shape[2:]), slices(n, c)
@@ -246,5 +246,5 @@ def _apply(
 
 
 def skipped_after(step: int, shape: tuple[int, ...]) -> np.uint32:
-    """The elements between an image of `shape` and the next, of those that are `step` elements from one another (0: right behind)."""
+    """The gap, in elements, between images of `shape` that begin `step` elements apart; 0 if they are adjacent."""
     return np.uint32(step - math.prod(shape[1:]) if step else 0)

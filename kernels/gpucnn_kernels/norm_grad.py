@@ -87,8 +87,8 @@ def batch_norm_grad(
     workspace: Array,
     relu: bool = False,
 ) -> None:
-    """Writes dweight and dbias to `sums`, and dx unless that is None; 0 where x is not positive with `relu`. `kept` is of `batch_norm`.
-    dx may be dy, whose images may lie apart otherwise."""
+    """Writes dweight and dbias to `sums`, and dx unless it is None. kept: the mean and rstd from `batch_norm`. relu: dx is 0 where x is not
+    positive. dx may be dy; otherwise the images of dy may lie apart."""
     shape = tuple(x.shape)
     n, c = shape[:2]
     plane, parts = math.prod(shape[2:]), slices(n, c)

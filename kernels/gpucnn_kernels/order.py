@@ -1,4 +1,4 @@
-"""The order of an epoch, and how a thread finds an example in it: its place, its label, its pixels."""
+"""The order of an epoch, and how a thread finds an example in it: its position, its label, its pixels."""
 
 # Numba works out the types of kernels.
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
@@ -65,15 +65,15 @@ def permutation_kernel(order, half, seed_low, seed_high, epoch_low, epoch_high):
 
 @device
 def place_of(i, order, position, batch_size, ahead):
-    """Where example i of a part of the batch stands in the order of the epoch, `ahead` of the batch being before it; the last place where
-    that is past the end."""
+    """The position of example i in the order of the epoch, for a part of a batch with `ahead` examples before it. A position past the end
+    becomes the last one."""
     place = uint64(uint64(position[0]) * uint64(batch_size) + uint64(ahead) + uint64(i))
     return uint32(min(place, uint64(order.size - 1)))  # two unsigned numbers: of other pairs Numba makes float64
 
 
 @device
 def copy_label(t, labels, order, position, targets, batch_size, ahead, row, row_magic, row_shift):
-    """Number t of the targets, in rows of `row`."""
+    """Writes number t of the targets, whose rows have `row` numbers."""
     i = divide(t, row_magic, row_shift)
     example = uint32(order[place_of(i, order, position, batch_size, ahead)])
     targets[t] = labels[uint32(example * row + t - i * row)]

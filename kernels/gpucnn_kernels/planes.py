@@ -102,7 +102,7 @@ def global_avg_pool2d_grad(dy: Array, dx: Array, stream: Stream = 0) -> None:
 
 
 def global_max_pool2d(x: Array, y: Array, indices: Array, stream: Stream = 0) -> None:
-    """Writes the largest pixel of each plane to y (N, C) and its place in the plane to indices: the first of equals, NaN over numbers."""
+    """Writes the largest pixel of each plane to y (N, C) and its index in the plane to indices: the first of equals, NaN over numbers."""
     n, c, h, w = x.shape
     run(plane_max_kernel, n * c, LANES, stream, floats(x, "x"), floats(y, "y", (n, c)), ints(indices, "indices", (n, c)), np.uint32(h * w))
 

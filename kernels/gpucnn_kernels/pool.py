@@ -33,7 +33,7 @@ from gpucnn_kernels.core.launch import Array, Stream, Window, floats, geometry, 
 
 @device(forceinline=True)
 def largest(x, plane, p, q, window):
-    """The largest pixel of window (p, q), and its place in the plane. `window`: its `geometry`."""
+    """The largest pixel of window (p, q), and its index in the plane. `window`: its `geometry`."""
     H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, _, _ = window
     first_h = int32(p * stride_h - top)
     first_w = int32(q * stride_w - left)
@@ -46,7 +46,7 @@ def largest(x, plane, p, q, window):
                 w = int32(first_w + s * dilation_w)
                 if w >= 0 and w < W:
                     value = x[uint32((plane * H + h) * W + w)]
-                    # The first pixel always; then a larger one or, over anything but NaN, NaN: `not <=` is true of both.
+                    # The first pixel always wins. Later a larger one does, or NaN over a number: `not <=` is true for both.
                     if place < 0 or (not (value <= best) and best == best):
                         best = value
                         place = int32(h * W + w)
@@ -79,7 +79,7 @@ def max_pool2d_part_kernel(x, y, indices, window, image_by, image_shift, skipped
 @device(forceinline=True)
 def windows_over(place, taps, stride, stride_by, stride_shift, dilation, count):
     """The first and the last window along an axis that may reach the pixel at `place`, counted from the beginning of the padding. With a
-    dilation some of those between do not."""
+    dilation, some of the windows between them do not."""
     last = int32(min(int32(divide(uint32(place), stride_by, stride_shift)), int32(count - int32(1))))
     before = int32(place - int32(taps - int32(1)) * dilation)  # where the first of these windows begins, or later
     first = int32(divide(uint32(before + stride - int32(1)), stride_by, stride_shift)) if before > int32(0) else int32(0)
@@ -97,8 +97,8 @@ def place_of(i, window, by):
 
 @device(forceinline=True)
 def handed_down(dy, apart, indices, y, pixel, window, masked, by):
-    """What a pixel, (plane, row, column), gets of the windows that it has won. The plane's gradients lie `apart` elements behind their
-    windows."""
+    """The sum of the gradients of the windows that a pixel, (plane, row, column), has won. The plane's gradients lie `apart` elements
+    behind their windows."""
     plane, h, w = pixel
     _, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q = window
     place = int32(h * W + w)
@@ -137,7 +137,7 @@ def max_pool2d_part_grad_kernel(dy, indices, y, dx, window, masked, by, c_by, c_
 
 
 def max_pool2d(x: Array, y: Array, indices: Array, window: Window, stream: Stream = 0) -> None:
-    """Writes the largest pixel of each window to y and its place in the H·W plane to indices. Images of y may lie apart, and those of dy
+    """Writes the largest pixel of each window to y and its index in the H·W plane to indices. Images of y may lie apart, and those of dy
     below.
 
     The first of equals wins; NaN wins over numbers, and the first NaN over later ones. Padding never wins.
@@ -185,5 +185,5 @@ def max_pool2d_grad(dy: Array, indices: Array, dx: Array, window: Window, stream
 
 @functools.lru_cache(maxsize=256)
 def divisors(window: Window) -> tuple[np.uint32, ...]:
-    """What `max_pool2d_grad_kernel` divides by: the magic of H, W and the strides."""
+    """The divisors in `max_pool2d_grad_kernel`: the magic of H, W and the strides."""
     return tuple(number for size in (*window.input, *window.stride) for number in magic(size))

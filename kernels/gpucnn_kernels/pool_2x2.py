@@ -87,7 +87,7 @@ def gradient(pairs: bool, masked: bool = False) -> Any:
 
     @device(forceinline=True)
     def share(gradient, won, place):
-        """What a pixel gets, added to zero as in the general kernel: −0 becomes 0."""
+        """A pixel's share, added to zero as in the general kernel, so that −0 becomes 0."""
         return float32(0) + gradient if won == int32(place) else float32(0)
 
     @device(forceinline=True)

@@ -1,4 +1,4 @@
-"""The relatives of ReLU, smooth and with an upper end, and the hyperbolic tangent: one thread per element.
+"""Smooth and bounded variants of ReLU, and the hyperbolic tangent: one thread per element.
 
     leaky ReLU  x, or slope · x below 0          ELU   x, or alpha · (eˣ − 1) below 0
     SiLU        x · σ(x), σ(x) = 1 / (1 + e⁻ˣ)   GELU  x · Φ(x), Φ(x) = erfc(−x / √2) / 2 the normal distribution

@@ -5,8 +5,8 @@ multiple of 16 bytes, and no read waits for another; the rest, or all if the buf
 launch. A GPU turns a product followed by a sum into one instruction that rounds once; a CPU rounds twice. The last bit may differ.
 
 Values that change from step to step are read from memory, `rates`, so that a captured step can be replayed: the learning rate (for Adam
-divided by 1 − β₁ᵗ), 1 / √(1 − β₂ᵗ), what weight decay leaves of a parameter, and whether to do anything at all: 0 after a loss that was no
-number.
+divided by 1 − β₁ᵗ), 1 / √(1 − β₂ᵗ), the factor by which weight decay multiplies a parameter, and whether to update at all, 0 after a loss
+that was NaN or infinite.
 """
 
 # Numba works out the types of kernels.
@@ -121,7 +121,7 @@ def adam_kernel(parameters, gradients, mean, variance, rates, fours, beta1, beta
 
 
 def _fours(*arrays: Array) -> int:
-    """How often four parameters are read at once: as often as possible if each buffer begins at a multiple of 16 bytes, else never."""
+    """The number of reads of four parameters: as many as possible if each buffer begins at a multiple of 16 bytes, otherwise 0."""
     return arrays[0].shape[0] // 4 if all(map(aligned, arrays)) else 0
 
 
@@ -190,7 +190,7 @@ def adam_update(
         np.float32(beta1),
         np.float32(beta2),
         np.float32(epsilon),
-        np.float32(1 - beta1),  # worked out in double precision: 1 − β₂ is a thousandth
+        np.float32(1 - beta1),  # computed in double precision, because 1 − β₂ is a thousandth
         np.float32(1 - beta2),
         np.float32(0 if decoupled else weight_decay),
     )

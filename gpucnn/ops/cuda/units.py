@@ -1,4 +1,4 @@
-"""The relatives of ReLU, smooth and with an upper end, and the hyperbolic tangent. Elementwise."""
+"""Smooth and bounded variants of ReLU, and the hyperbolic tangent. Elementwise."""
 
 from __future__ import annotations
 

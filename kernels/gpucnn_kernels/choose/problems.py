@@ -13,7 +13,7 @@ from gpucnn_kernels.core.problem import FLOAT32, Problem
 
 Maker: TypeAlias = Callable[..., Problem]
 _MAKERS: dict[str, tuple[Maker, tuple[str, ...]]] = {}
-"""By operation: what makes its problems, and the names of its arguments after n, which are those of the problem's fields."""
+"""By operation: the function that makes its problems, and the names of that function's arguments after n, which are fields of Problem."""
 
 
 def _problem(make: Maker) -> Maker:
@@ -35,7 +35,7 @@ def conv2d(n: int, c: int, k: int, window: Window, groups: int = 1, bits: int = 
 
 @_problem
 def conv2d_input_grad(n: int, c: int, k: int, window: Window, groups: int = 1, bits: int = FLOAT32) -> Problem:
-    """Its gradient of the input: the largest of the classes of pixels (conv/tiled.py)."""
+    """The gradient with respect to its input: the largest of the classes of pixels (conv/tiled.py)."""
     M, depth = n, k // groups
     for axis in (0, 1):
         M *= -(-window.input[axis] // window.stride[axis])
@@ -47,7 +47,7 @@ def conv2d_input_grad(n: int, c: int, k: int, window: Window, groups: int = 1, b
 
 @_problem
 def conv2d_weight_grad(n: int, c: int, k: int, window: Window, groups: int = 1, bits: int = FLOAT32) -> Problem:
-    """Its gradient of the weight."""
+    """The gradient with respect to its weight."""
     N, depth = c // groups * window.kernel[0] * window.kernel[1], n * window.output[0] * window.output[1]
     shape = _conv_shape(n, c, k, window, groups)
     return Problem("conv2d_weight_grad", shape, n, c, k, k // groups, N, depth, window, groups=groups, cuts=True, bits=bits)
@@ -61,7 +61,7 @@ def conv2d_relu_max_pool2d(n: int, c: int, k: int, window: Window, pool_window: 
 
 @_problem
 def conv2d_relu_max_pool2d_weight_grad(n: int, c: int, k: int, window: Window, pool_window: Window, groups: int = 1) -> Problem:
-    """Its gradient of the weight from that of the pooled values, where no gradient of the input is wanted."""
+    """The gradient with respect to its weight from that of the pooled values, where no gradient of the input is wanted."""
     return _pooled(conv2d_weight_grad(n, c, k, window, groups), pool_window)
 
 
@@ -74,7 +74,7 @@ def locally_connected2d(n: int, c: int, k: int, window: Window) -> Problem:
 
 @_problem
 def locally_connected2d_input_grad(n: int, c: int, k: int, window: Window) -> Problem:
-    """Its gradient of the input: a product for each pixel of the largest class."""
+    """The gradient with respect to its input: a product for each pixel of the largest class."""
     (H, W), (R, S), (down, across) = window.input, window.kernel, window.stride
     depth = k * -(-R // down) * -(-S // across)
     return _unshared("locally_connected2d_input_grad", n, c, k, window, (n, c, depth), (-(-H // down), -(-W // across)))
@@ -82,7 +82,7 @@ def locally_connected2d_input_grad(n: int, c: int, k: int, window: Window) -> Pr
 
 @_problem
 def locally_connected2d_weight_grad(n: int, c: int, k: int, window: Window) -> Problem:
-    """Its gradient of the weight."""
+    """The gradient with respect to its weight."""
     N = c * window.kernel[0] * window.kernel[1]
     return _unshared("locally_connected2d_weight_grad", n, c, k, window, (k, N, n), window.output)
 
@@ -106,13 +106,13 @@ def dense(n: int, c: int, k: int, bits: int = FLOAT32) -> Problem:
 
 @_problem
 def dense_input_grad(n: int, c: int, k: int, bits: int = FLOAT32) -> Problem:
-    """Its gradient of the input."""
+    """The gradient with respect to its input."""
     return _product("dense_input_grad", n, c, k, (n, c, k), bits)
 
 
 @_problem
 def dense_weight_grad(n: int, c: int, k: int, bits: int = FLOAT32) -> Problem:
-    """Its gradient of the weight."""
+    """The gradient with respect to its weight."""
     return _product("dense_weight_grad", n, c, k, (k, c, n), bits)
 
 

@@ -81,8 +81,8 @@ def variants(problem: Problem) -> tuple[str, ...]:
 
 
 def _measured(problem: Problem, chip: Chip) -> tuple[str, int] | None:
-    """What was measured to be the fastest; for a problem whose factors may lose bits, that for one whose factors lose fewer, if there is
-    nothing else."""
+    """The variant that was measured to be the fastest. For a problem whose factors may lose bits, that of the problem whose factors lose
+    fewer, if nothing else was measured."""
     for bits in reversed(KINDS):
         if bits >= problem.bits and (found := tuned.lookup(chip.name, replace(problem, bits=bits).key)):
             return found

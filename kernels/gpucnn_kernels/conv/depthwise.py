@@ -47,7 +47,7 @@ def forward_kernel(strip: Strip, apart: bool = False) -> Any:
 
     @device(forceinline=True)
     def result(t, i, pixels, weights, sums):
-        """What row i adds to result t."""
+        """Adds the products of row i to result t."""
         tap = i - t * stride_h
         if tap >= 0 and tap % dilation_h == 0 and tap // dilation_h < R:
             for s in range(S):

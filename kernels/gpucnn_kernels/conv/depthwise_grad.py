@@ -70,7 +70,7 @@ def weight_grad_kernel(strip: Strip, threads: int) -> Any:
 
     @device(forceinline=True)
     def result(t, i, pixels, gradients, sums):
-        """What row i and result t's gradient add to the taps."""
+        """Adds the products of row i and result t's gradient to the sums of the taps."""
         tap = i - t * stride_h
         if tap >= 0 and tap % dilation_h == 0 and tap // dilation_h < R:
             for s in range(S):
@@ -85,8 +85,8 @@ def weight_grad_kernel(strip: Strip, threads: int) -> Any:
 
     all_rows = unrolled(row, rows)
 
-    # Four blocks of 128 threads to a multiprocessor have 128 registers each thread: with a stride Turing takes one more, unless it is told.
-    # 7 × 7 taps fit as they are, and spill on Hopper where they are told.
+    # With four blocks of 128 threads on a multiprocessor, a thread has 128 registers. With a stride, code for Turing takes one more unless
+    # launch bounds forbid it; 7 × 7 taps fit without them, and with them spill on Hopper.
     @kernel(launch_bounds=(threads, 4) if stride_h * stride_w > 1 else threads)
     def conv2d_depthwise_weight_grad_slices(
         dy,

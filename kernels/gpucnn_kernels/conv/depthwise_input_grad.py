@@ -39,7 +39,7 @@ def input_grad_kernel(strip: Strip, masked: bool) -> Any:
 
     @device(forceinline=True)
     def pixel(t, i, gradients, weights, sums):
-        """What row i of dy adds to row t of the strip."""
+        """Adds the products of row i of dy to row t of the strip."""
         tap = t - (i - above) * stride_h
         if tap >= 0 and tap % dilation_h == 0 and tap // dilation_h < R:
             for column in range(stride_w):

@@ -4,8 +4,8 @@ dweight consists of few numbers, which are long sums: 800 of 100352 terms each f
 takes some of the images, F = 4 filters and up to 28 taps. A thread goes over positions, holds all F × taps sums in registers, and per
 position reads F numbers of dy, straight from global memory because no other thread of the block wants them, and a pixel per tap: 4 FMAs a
 read. dbias is the sum of the same dy: F more additions. At the end the block adds up its threads' sums through shared memory and writes
-them to a workspace; a second kernel adds up the blocks' sums. Both use an order that depends on the shape alone: the bits are always the
-same.
+them to a workspace; a second kernel adds up the blocks' sums. Both use an order that depends on the shape alone, so the results are
+bit-identical every time.
 
 patch.py describes the layout of the pixels in shared memory, parts.py how the sums are added up.
 """

@@ -196,9 +196,9 @@ def conv2d_relu_max_pool2d_weight_grad(
     adders: Pair = (32, 8),
 ) -> None:
     """Writes the gradient of `pooled.conv2d_relu_max_pool2d` with respect to weight to dweight (K, C, R, S) and, unless None, to bias to
-    dbias (K), from that of its result, dy (N, K, P // 2, Q // 2), and the places that it gave, indices (int32).
+    dbias (K), from that of its result, dy (N, K, P // 2, Q // 2), and the indices (int32) that it gave.
 
-    `relu` is the result itself: dy counts as 0 where it is not positive. None where dy has seen ReLU's gradient already.
+    `relu` is the result itself: dy counts as 0 where it is not positive. None if dy already includes ReLU's gradient.
     `workspace` holds `workspace_size` float32 or more, and is written over. ValueError for what does not fit (see `fits`). `plan` and
     `adders`, as `direct_grad.conv2d_weight_grad` has them, are for tests.
     """

@@ -84,5 +84,5 @@ def row_reader(taps: int, step: int) -> Any:
 
 
 def skipped(step: int, filters: int, window: Window) -> np.uint32:
-    """The elements between an image of y or dy and the next, of those that begin `step` elements apart (0: right behind one another)."""
+    """The gap, in elements, between images of y or dy that begin `step` elements apart; 0 if they are adjacent."""
     return np.uint32(step - filters * window.output[0] * window.output[1] if step else 0)

@@ -108,7 +108,7 @@ _compiling = threading.local()
 
 @contextlib.contextmanager
 def without_ptx() -> Iterator[None]:
-    """While it lasts, a kernel that is compiled in this thread is not made into PTX beside the link-time code that a launch is made of."""
+    """Inside, kernels that this thread compiles get no PTX: a launch needs the link-time code only."""
     _compiling.without_ptx = True
     try:
         yield
@@ -117,8 +117,8 @@ def without_ptx() -> Iterator[None]:
 
 
 if not PLAIN:
-    # What Numba does again and again while it compiles, and a kernel of ours is some 40 functions. Nothing of it changes what comes out;
-    # all together it is a fifth of the time.
+    # Shortcuts for work that Numba repeats while it compiles: a kernel here consists of some 40 functions. They do not change the machine
+    # code, and save a fifth of the time.
     from numba.cuda.codegen import CUDACodeLibrary as _Library
     from numba.cuda.core import postproc as _postproc
     from numba.cuda.core.targetconfig import TargetConfig as _TargetConfig
@@ -127,17 +127,17 @@ if not PLAIN:
     _post_process, _same_options = _postproc.PostProcessor.run, _TargetConfig.__eq__
 
     def _modules(self: Any) -> list[Any]:
-        """Each module once: a function that two others call comes with both, and what it calls with each of them again."""
+        """Each module once. Numba lists a function twice if two others call it, and everything that it calls as well."""
         return list({id(module): module for module in _all_modules(self)}.values())
 
     def _asm(self: Any, cc: Any = None) -> Any:
-        """Numba has PTX made only to look for the names of two helpers that need linking; they stand in the text before it as well."""
+        """Numba generates PTX only to search it for two helpers that need linking. The LLVM text, which exists already, names them too."""
         if cc is None and self._lto and getattr(_compiling, "without_ptx", False):
             return self.get_llvm_str()
         return _ptx_of(self, cc)
 
     def _post_processed(self: Any, emit_dels: bool = False, extend_lifetimes: bool = False) -> None:
-        """The lives of variables are worked out for whoever asks: most passes, after which Numba does, ask for the blocks alone."""
+        """Computes the lifetimes of variables when a pass asks for them. Most passes, after which Numba computes them, do not."""
         function = self.func_ir
         if emit_dels or function.is_generator:
             _post_process(self, emit_dels, extend_lifetimes)
@@ -147,11 +147,11 @@ if not PLAIN:
         function.generator_info = None
 
     def _equal_options(self: Any, other: Any) -> Any:
-        """Options that were set alike are alike: all the others need not be looked at."""
+        """Compares the options that were set first: if these are equal, so are the others."""
         return (type(self) is type(other) and self._values == other._values) or _same_options(self, other)
 
     def _hash_of_options(self: Any) -> int:
-        """Of their names, as Numba has it."""
+        """The hash of the options' names, as in Numba."""
         kind: Any = type(self)
         return _hash_of_names(kind)
 
@@ -168,19 +168,19 @@ if not PLAIN:
     from numba.cuda import dispatcher as _dispatcher
 
 Target: TypeAlias = tuple[tuple[int, int], tuple[Any, ...], Any]
-"""What kernels are compiled for: the compute capability, the same as the compilers are told it, and what Numba makes a part of a kernel's
-name on the disk."""
+"""The target of a compilation: the compute capability, the same in the form that the compilers take, and what Numba derives from it for the
+names of files."""
 
 
 def target() -> Target:
-    """That of the current GPU, or of `without_driver`."""
+    """The target of the current GPU, or the one given to `without_driver`."""
     architecture = _Library._ensure_cc(None, None)
     return architecture[:2], architecture, _codegen.JITCUDACodegen.magic_tuple(None)
 
 
 @contextlib.contextmanager
 def without_driver(wanted: Target) -> Iterator[None]:
-    """While it lasts kernels are compiled for that target and loaded nowhere; no GPU need be present, and none is asked."""
+    """Inside, kernels are compiled for this target and not loaded. This needs no GPU, and asks no driver."""
     capability, architecture, stamp = wanted
     present = SimpleNamespace(compute_capability=capability)
     before = _dispatcher.get_current_device, _Library._ensure_cc, _codegen.JITCUDACodegen.magic_tuple, _dispatcher._Kernel.bind
@@ -195,8 +195,8 @@ def without_driver(wanted: Target) -> Iterator[None]:
 
 
 if SIMULATED:
-    # The simulator gives out a shared array to the first thread that asks, and looks it up for the others, without a lock: now and then
-    # two threads both count as first, each gets its own array, and the results are wrong. (It also walks the whole stack for each, slowly.)
+    # The simulator creates a shared array for the first thread that asks, and looks it up for the others, without a lock. Now and then two
+    # threads both count as first, each gets its own array, and the results are wrong. (It also walks the whole stack every time, slowly.)
     from numba.cuda.simulator import kernelapi as _kernelapi
 
     _first_thread = threading.Lock()

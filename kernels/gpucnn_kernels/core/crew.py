@@ -4,8 +4,8 @@ Numba compiles one kernel at a time in a process, and a network's step has a doz
 (worker.py) compile as well and leave the kernels on the disk (disk_cache.py), from where the first launch takes them. This process compiles
 too. All take kernels from one list, the largest first, so that no one waits for a large one at the end.
 
-A process gets a kernel as it is here, its function with all that it calls, and imports nothing but this package: whatever program is
-running is not run again. It has no CUDA context and asks no driver. If anything goes wrong there, the kernel is compiled here.
+A process receives a kernel's function with everything that it calls, and imports nothing but this package: the program that is running
+here is not run again. It has no CUDA context and asks no driver. If anything goes wrong there, the kernel is compiled here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gpucnn_kernels.core._numba import dumps, target
 from gpucnn_kernels.core.disk_cache import KernelCache
 from gpucnn_kernels.core.launch import Launch
 
-READY, DONE, FAILED = b"r", b"d", b"f"  # what a process answers
+READY, DONE, FAILED = b"r", b"d", b"f"  # a process's answers
 LONGEST = 120.0  # seconds: a process that takes longer for a kernel is given up
 PACKAGE = "gpucnn_kernels"
 
@@ -40,7 +40,7 @@ class Job:
 
     @property
     def cache(self) -> KernelCache | None:
-        """Its place on the disk; None if it has none."""
+        """Its cache on disk; None if it has none."""
         found = self.kernel._cache
         return found if isinstance(found, KernelCache) else None
 
@@ -58,7 +58,7 @@ class Job:
 
 
 def waiting(launches: Iterable[Launch]) -> list[Job]:
-    """What has to be compiled before these launches, each kernel once."""
+    """The kernels that must be compiled before these launches, each once."""
     jobs = dict.fromkeys(Job(launch.kernel, launch.signature) for launch in launches)
     return [job for job in jobs if not job.compiled]
 
@@ -66,7 +66,7 @@ def waiting(launches: Iterable[Launch]) -> list[Job]:
 def compile_all(jobs: Iterable[Job], processes: int = 1, told: Callable[[int], object] | None = None) -> None:
     """Compiles, with up to `processes` processes, this one included. `told` is called with the number of kernels that are done.
 
-    What cannot be compiled is left out: its launch will say why. KeyboardInterrupt ends all processes.
+    A kernel that cannot be compiled is skipped: its launch reports the error. KeyboardInterrupt ends all processes.
     """
     crew = _Crew(jobs, told)
     try:
@@ -79,7 +79,7 @@ def compile_all(jobs: Iterable[Job], processes: int = 1, told: Callable[[int], o
 class _Crew:
     def __init__(self, jobs: Iterable[Job], told: Callable[[int], object] | None) -> None:
         self._told = told
-        self._change = threading.Condition()  # guards all that follows
+        self._change = threading.Condition()  # guards the attributes below
         self._away: deque[tuple[Job, bytes]] = deque()  # to be taken by any process, the largest first
         self._here: deque[Job] = deque()  # to be compiled by this one
         self._under_way = 0
@@ -95,7 +95,7 @@ class _Crew:
                 self._here.append(job)
             else:
                 packed.append((job, text))
-        # The more a kernel is made of, the longer it takes.
+        # A longer description means a longer compilation.
         self._away.extend(sorted(packed, key=lambda each: len(each[1]), reverse=True))
 
     def start(self, most: int) -> None:
@@ -109,7 +109,7 @@ class _Crew:
             assert cache is not None
             cache.check_folder()
             self._target = target()
-        except OSError:  # what is compiled elsewhere would not get here
+        except OSError:  # a kernel compiled elsewhere could not be read here
             return
         for _ in range(most):
             thread = threading.Thread(target=self._serve, args=(program,), daemon=True)
@@ -129,7 +129,7 @@ class _Crew:
                     continue
                 else:
                     return
-            with contextlib.suppress(Exception):  # its launch will say more
+            with contextlib.suppress(Exception):  # its launch reports the error
                 job.kernel.compile(job.signature)
             self._count()
 
@@ -177,7 +177,7 @@ class _Crew:
             process.kill()
             process.wait()
             for stream in filter(None, (process.stdin, process.stdout)):
-                with contextlib.suppress(OSError):  # what was not sent
+                with contextlib.suppress(OSError):  # unsent data
                     stream.close()
 
     def _hand(self, process: subprocess.Popen[bytes], job: Job, text: bytes) -> None:

@@ -27,7 +27,7 @@ from typing import Any
 from gpucnn_kernels.core._numba import CacheFile, CUDACache
 
 announce: Callable[[str], object] | None = None
-"""Told the name of each kernel that is about to be compiled, which takes seconds: for a program to show."""
+"""Called with the name of each kernel that is about to be compiled, which takes seconds, so that a program can show it."""
 
 MONTH = 30 * 24 * 3600
 ENABLED = os.environ.get("GPUCNN_KERNEL_CACHE", "1") not in ("", "0")
@@ -60,7 +60,7 @@ class KernelCache(CUDACache):  # type: ignore[misc]
             key = self._index_key(sig, codegen)
             name = self._cache_file._load_index().get(key)
             return name is not None and Path(self._cache_path, name).is_file()
-        except Exception:  # what is wrong with them is said where the kernel is loaded
+        except Exception:  # loading the kernel reports what is wrong
             return False
 
     def check_folder(self) -> None:

@@ -1,4 +1,4 @@
-"""What every launcher does before it launches: check the arrays, count the blocks, choose the stream.
+"""The work of every launcher before it launches: it checks the arrays, counts the blocks and chooses the stream.
 
 Kernels see flat arrays and 32-bit sizes. A flat array costs 7 kernel parameters where a 4-D one costs 13, and 32-bit arithmetic is
 several times as fast as 64-bit on a GPU; so arrays of 2³¹ elements and more are refused here.
@@ -80,12 +80,12 @@ class Launch:
 
     @property
     def arrays(self) -> tuple[Array, ...]:
-        """The arrays among the arguments, each memory once: a launcher hands over any array in place of one that is not read."""
+        """The arrays among the arguments, each piece of memory once: a launcher passes any array in place of one that is not read."""
         return tuple({address_of(argument): argument for argument in self.arguments if getattr(argument, "shape", ())}.values())
 
     @property
     def array_bytes(self) -> int:
-        """Bytes of all of its arrays: what a kernel moves that reads or writes every element once."""
+        """The bytes of all of its arrays, which a kernel moves that reads or writes every element once."""
         return sum(int(array.size) * int(array.dtype.itemsize) for array in self.arrays)
 
     def run(self, stream: Stream, arguments: tuple[Any, ...] | None = None) -> None:
@@ -125,13 +125,13 @@ def recording(*, launching: bool = True) -> Iterator[list[Launch]]:
 
 
 def unsynchronized(array: Array) -> Array:
-    """An array on a GPU as Numba has it. A launch on another library's array asks it for its stream, and waits for that, at every call:
-    that costs the host some microseconds, and cannot be captured in a graph. The caller is responsible for the order of work."""
+    """A GPU array in Numba's form. Given another library's array, a launch asks for its stream and waits for it, every time: that costs the
+    host some microseconds and cannot be captured in a graph. The caller is responsible for the order of work."""
     return array if SIMULATED else cuda.as_cuda_array(array, sync=False)
 
 
 def address_of(array: Array) -> tuple[int, int]:
-    """The address and the length of an array: where both are the same, the arrays are."""
+    """The address and the length of an array. Two arrays for which both are equal are the same memory."""
     return _pointer(array), int(array.size)
 
 
@@ -176,7 +176,7 @@ def floats(array: Array, name: str, shape: tuple[int, ...] | None = None) -> Arr
 
 def images(array: Array, name: str, shape: tuple[int, ...]) -> tuple[Array, int]:
     """`floats` for images that may lie apart, as the channels of one branch do within those of all: (the array from its first number to its
-    last as one dimension, the elements from an image to the next). The second is 0 where they lie right behind one another.
+    last as one dimension, the elements from an image to the next). The second is 0 if they are adjacent.
 
     ValueError where an image itself is not C-contiguous, and for arrays of other libraries than NumPy and CuPy that are not.
     """

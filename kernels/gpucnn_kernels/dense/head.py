@@ -1,11 +1,11 @@
 """A network's last dense layer with softmax and cross-entropy, in one launch: x (N, C), weight (K, C), K ≤ 32, labels are class numbers.
 
-By themselves these are two kernels of which the second, of a single block, takes twice as long as the first, all of it waiting: for its
-launch, for the logits, for one exponential after the other. Here the block that has computed a row's logits (rows.py) goes on with
-them: a thread for each class, and what all of them need of the row they work out side by side. It leaves the row's gradient, its loss and
-whether the answer was right; who wants the sums over the batch adds them up (tally.py), which nothing in the backward pass waits for.
+As two kernels, the second, a single block, takes twice as long as the first and spends that time waiting: for its launch, for the logits,
+for one exponential after the other. Here the block that has computed a row's logits (rows.py) goes on with them, with a thread for each
+class; values of the row that all threads need are computed by each of them at the same time. It writes the row's gradient, its loss and
+whether the answer was right. tally.py adds these up over the batch, and nothing in the backward pass waits for that.
 
-Every sum is in the order in which the kernels by themselves have it, so that the results are theirs to the bit.
+Every sum is in the same order as in the two kernels, so the results are bit-identical.
 """
 
 # Numba works out the types of kernels.
@@ -59,7 +59,7 @@ def kernel_of(K: int, wide: bool) -> Any:
                 gradient -= float32(1)
             dy[uint32(row * uint32(K) + thread)] = gradient * scale
             if thread == uint32(0):
-                chosen = float32(math.nan)  # a label out of range is the caller's to refuse; read nothing that is not there
+                chosen = float32(math.nan)  # callers reject labels out of range; here nothing out of bounds may be read
                 if label >= int32(0) and label < int32(K):
                     chosen = logits[label]
                 row_loss[row] = float32(math.log(total)) - (chosen - largest)

@@ -19,7 +19,7 @@ from gpucnn_kernels.engine.tiles import BIAS, MASK, NOTHING, SUMS, Operand, Stor
 
 @kernel
 def sum_slices_kernel(partial, extra, total, slices, extra_role, relu):
-    """total[i] = Σ over slices of partial[slice, i], first to last, then what `extra` is for, then ReLU. Sums of rows lie behind all
+    """total[i] = Σ over slices of partial[slice, i], first to last, then `extra` in its role, then ReLU. Sums of rows lie behind all
     slices of the results, and are added up to extra[i] by the threads past the last result."""
     i = uint32(cuda.grid(1))
     size, more = uint32(total.size), uint32(0)

@@ -176,7 +176,7 @@ def locally_connected2d(
 def locally_connected2d_input_grad(
     dy: Array, weight: Array, dx: Array, window: Window, stream: Stream = 0, *, relu: Array | None = None
 ) -> None:
-    """Writes the gradient with respect to x to dx (N, C, H, W). `relu`: x, where ReLU has made it; then dx is 0 where x is not positive."""
+    """Writes the gradient with respect to x to dx (N, C, H, W). `relu`: x, if a ReLU produced it; then dx is 0 where x is not positive."""
     (n, k), c = dy.shape[:2], weight.shape[1]
     run_each(
         locally_connected2d_input_grad_kernel,
