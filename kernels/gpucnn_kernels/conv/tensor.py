@@ -15,7 +15,7 @@ import numpy as np
 from gpucnn_kernels.conv.classes import Gather, Sum
 from gpucnn_kernels.conv.tiled import Epilogue, Part, gathering, summing
 from gpucnn_kernels.core._numba import PLAIN
-from gpucnn_kernels.core.problem import FLOAT32, KINDS, TF32, Chip, Problem
+from gpucnn_kernels.core.problem import FLOAT32, KINDS, Chip, Problem
 from gpucnn_kernels.core.variant import Variant
 from gpucnn_kernels.engine.operands import IMAGES
 from gpucnn_kernels.engine.product import Product
@@ -112,6 +112,6 @@ def _variants_by_warps(name: str, bits: int) -> dict[str, Variant]:
 
 
 ALL = [
-    *(_variants(columns, bits) for bits in (FLOAT32, TF32) for columns in BEST),
+    *(_variants(columns, bits) for bits in KINDS for columns in BEST),
     *(_variants_by_warps(name, bits) for bits in KINDS for name in WARPS),
 ]

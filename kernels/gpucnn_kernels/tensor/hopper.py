@@ -10,6 +10,10 @@ thread's registers. Which thread holds what, lane being thread % 32 and warp (th
     a[16·warp + lane // 4 + 8·i, lane % 4 + 4·j]           in the register i + 2·j       (i, j = 0, 1)
     c[16·warp + lane // 4 + 8·i, 8·j + 2·(lane % 4) + v]   in the sum 4·j + 2·i + v      (i, v = 0, 1; j = 0 … N/8 − 1)
 
+In bfloat16, two numbers to a word, it multiplies a (64, 16) by b (16, N). The register i + 2·j of a then has
+
+    a[16·warp + lane // 4 + 8·i, 2·(lane % 4) + 8·j + h]   in its lower (h = 0) and upper (h = 1) half
+
 b lies in shared memory as N rows of 32 numbers along the depth, 128 bytes each: 4 steps of 8. So that eight rows can be read at a time
 without touching a bank twice, the 16-byte pieces of a row are exchanged by the row's number: `swizzled`. A descriptor says where.
 """
@@ -25,6 +29,7 @@ from typing import Any
 from llvmlite import ir
 
 from gpucnn_kernels.core._numba import intrinsic, types
+from gpucnn_kernels.core.problem import BFLOAT16
 from gpucnn_kernels.tensor.instructions import instruction
 
 ROW = 32
@@ -39,6 +44,19 @@ def swizzled(row: int, depth: int) -> int:
 DESCRIPTOR = 1 << 62 | 8 * ROW * 4 // 16 << 32 | 1 << 16
 """The descriptor of a tile of b without its address: swizzled rows of 128 bytes, 1024 bytes from eight rows to the next eight. Add the
 tile's address, a multiple of 1024, in units of 16 bytes; and 2 for each step of 8 along the depth."""
+
+
+# In bfloat16 a row of 32 numbers has 64 bytes, 16 words of two: those of `fragments.depth_of`, 16 after 16.
+
+
+def swizzled_pair(row: int, number: int) -> int:
+    """The position in its tile of word `number` (0 … 15) of row `row` of b in bfloat16."""
+    return row * (ROW // 2) + (number ^ (row // 2 % 4 * 4))
+
+
+PAIR_DESCRIPTOR = 2 << 62 | 8 * ROW * 2 // 16 << 32 | 1 << 16
+"""The descriptor of a tile of b in bfloat16: swizzled rows of 64 bytes, 512 bytes from eight rows to the next eight. Add the tile's
+address, a multiple of 512, in units of 16 bytes; and 2 for each step of 16 along the depth."""
 
 
 _F, _I, _L = ir.FloatType(), ir.IntType(32), ir.IntType(64)
@@ -94,13 +112,15 @@ def give_registers(count: int) -> Any:
 
 
 @functools.cache
-def multiply_add(columns: int) -> Any:
-    """(sums, a0, a1, a2, a3, descriptor, keep): sums (64, columns) = a · b, added to what they were where `keep` is not 0.
+def multiply_add(columns: int, bits: int) -> Any:
+    """(sums, a0, a1, a2, a3, descriptor, keep): sums (64, columns) = a · b, added to what they were where `keep` is not 0; of 8 steps in
+    TF32, or 16 in bfloat16.
 
     `sums` is a local array of columns / 2 numbers, which the compiler keeps in registers: their values go into the instruction
     and come back. They must not be read before `products_wait`.
     """
     count = columns // 2
+    kinds, turned = ("k16.f32.bf16.bf16", ", 0") if bits == BFLOAT16 else ("k8.f32.tf32.tf32", "")  # b is not turned
 
     @intrinsic
     def multiply(typing_context, sums, a0, a1, a2, a3, descriptor, keep):
@@ -112,7 +132,7 @@ def multiply_add(columns: int) -> Any:
             a = ",".join(f"${count + i}" for i in range(4))
             text = (
                 f"{{\n.reg .pred p;\nsetp.ne.b32 p, ${count + 5}, 0;\n"
-                f"wgmma.mma_async.sync.aligned.m64n{columns}k8.f32.tf32.tf32 {{{held}}}, {{{a}}}, ${count + 4}, p, 1, 1;\n}}"
+                f"wgmma.mma_async.sync.aligned.m64n{columns}{kinds} {{{held}}}, {{{a}}}, ${count + 4}, p, 1, 1{turned};\n}}"
             )
             constraints = ",".join(["=f"] * count + ["r"] * 4 + ["l", "r"] + [str(i) for i in range(count)])
             given = [*arguments[1:], *(builder.load(place) for place in places)]

@@ -42,6 +42,11 @@ def _weight_of(weight, rest, row, depth, BK, N, tiles_n, BN, C, padded_c, T, U, 
 @functools.cache
 def pack_split_kernel(bits: int) -> Any:
     """The kernel that lays out b for product.tensor_kernel."""
+    return _pack_swizzled_pairs_kernel() if bits == BFLOAT16 else _pack_swizzled_kernel(bits)
+
+
+def _pack_swizzled_kernel(bits: int) -> Any:
+    """In TF32."""
     big_of, parts = first_part(bits), parts_of(bits)
 
     @kernel
@@ -65,6 +70,31 @@ def pack_split_kernel(bits: int) -> Any:
             packed[uint32(first + offset + uint32(ROW) * BN)] = big_of(value - big)
 
     return pack_split_kernel
+
+
+def _pack_swizzled_pairs_kernel() -> Any:
+    """In bfloat16."""
+    pairs = ROW // 2
+
+    @kernel
+    def pack_split_pairs_kernel(
+        weight, packed, N, tiles_n, BN, C, padded_c, T, U, S, group_size, n_stride, c_stride, first_r, first_s, step_r, step_s
+    ):
+        """packed[group][tap t, u][32 of c][BN of n][n][pair of c, swizzled] = two weights at tap (first + t·step, …), or 0 past the last c
+        and n. A thread for each word."""
+        i = uint32(cuda.grid(1))
+        if i >= packed.size:
+            return
+        rest, offset = split(i, uint32(uint32(pairs) * BN))
+        row = uint32(offset // uint32(pairs))
+        pair = uint32(offset % uint32(pairs) ^ uint32(row // uint32(2) % uint32(4)) * uint32(4))  # hopper.swizzled_pair, the other way
+        places, depth = (n_stride, c_stride, first_r, first_s, step_r, step_s), uint32(_first_of_pair(pair))
+        low = _weight_of(weight, rest, row, depth, uint32(ROW), N, tiles_n, BN, C, padded_c, T, U, S, group_size, places)
+        depth = uint32(depth + uint32(4))
+        high = _weight_of(weight, rest, row, depth, uint32(ROW), N, tiles_n, BN, C, padded_c, T, U, S, group_size, places)
+        packed[i] = number_of(to_bfloat16(low, high))
+
+    return pack_split_pairs_kernel
 
 
 @functools.cache

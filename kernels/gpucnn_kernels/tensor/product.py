@@ -27,7 +27,8 @@ If a number is infinite, its small part is NaN, and so is every sum that contain
 NaN. TF32's least number is 2⁻¹³⁶, and what is less is lost of a number: so those below 2⁻¹¹⁴ lose the last of their 24 bits.
 
 If less accuracy is enough (`precision="high"`), only the big part of a number is used: one product instead of three, each factor off by at
-most 2⁻¹¹ of itself. Infinities then mean what they mean with FMAs.
+most 2⁻¹¹ of itself. Infinities then mean what they mean with FMAs. In bfloat16 (`precision="medium"`) a number has 8 bits, and one
+product has twice the depth: instructions.py says what becomes of infinities and the largest numbers.
 """
 
 # Numba works out the types of kernels.

@@ -1,7 +1,7 @@
 """What kernels on tensor cores share: stages of shared memory between threads that copy and threads that multiply, and the multiplying.
 
 tensor/product.py says how it all works. A stage holds 32 steps of k: b's big parts, b's small parts (hopper.py: swizzled), then a. Where
-numbers have one part, the big one, there are no small ones.
+numbers have one part, the big one, there are no small ones; in bfloat16 b's numbers are two to a word.
 """
 
 # Numba works out the types of kernels.
@@ -14,7 +14,7 @@ from typing import Any
 
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32, uint64
 from gpucnn_kernels.core.compile import device
-from gpucnn_kernels.core.problem import FLOAT32
+from gpucnn_kernels.core.problem import BFLOAT16, FLOAT32
 from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.tensor import hopper, instructions
 from gpucnn_kernels.tensor.parts import apart
@@ -46,14 +46,29 @@ def multiplier(BN: int, stages: int, stage_bytes: int, row_step: int, depth_step
     number for this thread is shared[a_first], and to its next row and depth it is so many numbers. bits: what factors keep
     (parts.py)."""
     count = BN // 2
-    multiply = hopper.multiply_add(BN)
+    multiply = hopper.multiply_add(BN, bits)
+    first_descriptor, depths = (hopper.PAIR_DESCRIPTOR, 16) if bits == BFLOAT16 else (hopper.DESCRIPTOR, 8)  # of a product
+
+    @device(forceinline=True)
+    def read(shared, at):
+        """A thread's four numbers of a in 8 steps of k, in the order of the registers in TF32."""
+        far = uint32(at + uint32(4 * depth_step))
+        return shared[at], shared[at + uint32(8 * row_step)], shared[far], shared[far + uint32(8 * row_step)]
+
+    @device(forceinline=True)
+    def multiply_wide_step(step, shared, a_at, descriptor, part):
+        """16 steps of k in bfloat16; places along the product are those of fragments.depth_of."""
+        x_0, x_1, x_2, x_3 = read(shared, uint32(a_at + uint32(step * 16 * depth_step)))
+        y_0, y_1, y_2, y_3 = read(shared, uint32(a_at + uint32((step * 16 + 8) * depth_step)))
+        a_0, a_1 = instructions.to_bfloat16(x_0, x_2), instructions.to_bfloat16(x_1, x_3)
+        a_2, a_3 = instructions.to_bfloat16(y_0, y_2), instructions.to_bfloat16(y_1, y_3)
+        hopper.products_begin()
+        multiply(part, a_0, a_1, a_2, a_3, uint64(descriptor + uint64(step * 2)), uint32(0 if step == 0 else 1))
 
     @device(forceinline=True)
     def multiply_step(step, shared, a_at, descriptor, part):
         """8 steps of k: three products, or the one of the big parts."""
-        at = uint32(a_at + uint32(step * 8 * depth_step))
-        x_0, x_1 = shared[at], shared[at + uint32(8 * row_step)]
-        x_2, x_3 = shared[at + uint32(4 * depth_step)], shared[at + uint32(4 * depth_step + 8 * row_step)]
+        x_0, x_1, x_2, x_3 = read(shared, uint32(a_at + uint32(step * 8 * depth_step)))
         keep = uint32(0 if step == 0 else 1)
         b_big = uint64(descriptor + uint64(step * 2))
         b_small = uint64(b_big + uint64(BN * DEPTH * 4 // 16))
@@ -71,12 +86,12 @@ def multiplier(BN: int, stages: int, stage_bytes: int, row_step: int, depth_step
             hopper.products_begin()
             multiply(part, a_0, a_1, a_2, a_3, b_big, keep)
 
-    multiply_steps = unrolled(multiply_step, DEPTH // 8)
+    multiply_steps = unrolled(multiply_wide_step if bits == BFLOAT16 else multiply_step, DEPTH // depths)
 
     @device(forceinline=True)
     def multiply_all(blocks, shared, a_first, stages_at, full, empty, part, sums):
         stage, parity = uint32(0), uint32(0)
-        descriptor = uint64(uint64(hopper.DESCRIPTOR) | uint64(uint32(stages_at & uint32(0x3FFFF)) >> uint32(4)))
+        descriptor = uint64(uint64(first_descriptor) | uint64(uint32(stages_at & uint32(0x3FFFF)) >> uint32(4)))
         for i in range(count):
             sums[i] = float32(0)
             part[i] = float32(0)

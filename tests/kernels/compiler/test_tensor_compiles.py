@@ -27,12 +27,14 @@ def test_compiles_without_spills(name: str) -> None:
     if sass.nvdisasm() is None or "tensor" not in name:
         return
     text = sass.disassemble(machine_code(kernel.launch, "sm_90"))
-    assert len(re.findall(r"\bHGMMA\b", text)) == (4 if "tf32" in name else 12)  # for each 8 of 32 steps one product, or three
+    kind = "BF16" if "bf16" in name else "TF32"
+    products = {"BF16": 2, "TF32": 4 if "tf32" in name else 12}[kind]  # for each 16 or 8 of 32 steps one product, or three
+    assert len(re.findall(r"\bHGMMA\b", text)) == len(re.findall(rf"\bHGMMA\.\w+\.F32\.{kind}\b", text)) == products
     assert not re.findall(r"\b(LDL|STL)\b", text)
 
 
 def test_tiles_with_whole_blocks_and_without_are_there_for_this_chip_alone() -> None:
-    assert set(QUICK) <= set(ALL) and len(ALL) == 2 * (2 * 3 * 2 + 1)
+    assert set(QUICK) <= set(ALL) and len(ALL) == 3 * (2 * 3 * 2 + 1)
     assert not any("-tensor" in name for name in kernels("A100"))
 
 
@@ -43,3 +45,19 @@ def test_swizzled_rows_touch_every_bank_once() -> None:
         assert len(banks) == 32
     places = {hopper.swizzled(row, depth) for row in range(64) for depth in range(hopper.ROW)}
     assert places == set(range(64 * hopper.ROW))
+    for piece in range(4):
+        banks = {hopper.swizzled_pair(row, 4 * piece + i) % 32 for row in range(8) for i in range(4)}
+        assert len(banks) == 32
+    places = {hopper.swizzled_pair(row, number) for row in range(64) for number in range(hopper.ROW // 2)}
+    assert places == set(range(64 * hopper.ROW // 2))
+
+
+def test_pairs_are_written_without_conflicts() -> None:
+    """dy in bfloat16, as weight_grad.put_pairs writes it: a store of 8 bytes by 16 lanes at a time, of a word by those that have one."""
+    for first in (0, 16):
+        words = []
+        for lane in range(first, first + 16):
+            column, along = lane // 8, lane % 8
+            words.append(hopper.swizzled_pair(column, along // 2 * 4 + along % 2 * 2))
+        assert len({(word + i) % 32 for word in words for i in range(2)}) == 32
+    assert len({hopper.swizzled_pair(5, lane // 8 * 4 + lane % 4) % 32 for lane in range(32) if lane // 4 % 2 == 0}) == 16

@@ -6,12 +6,13 @@ ReLU and its mask, gradients of the bias. On a GPU that has no such tensor cores
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
 from kernel_harness import Output, double, normal
-from tensor_cases import SHAPES, case, rounded
+from tensor_cases import SHAPES, case, kept, rounded
 
 from gpucnn.device import Device
 from gpucnn.ops import cpu
@@ -19,18 +20,20 @@ from gpucnn.ops.shapes import conv_window
 from gpucnn_kernels.choose import problems, select
 from gpucnn_kernels.choose.variants import VARIANTS
 from gpucnn_kernels.conv import tensor
+from gpucnn_kernels.core.problem import BFLOAT16, FLOAT32, TF32
 from tolerances import check
 
 pytestmark = pytest.mark.gpu
 
 
-def named(operation: str, tf32: bool) -> list[str]:
+def named(operation: str, bits: int) -> list[str]:
     names = [variant.name for variant in VARIANTS[operation] if variant.name.startswith("tensor")]
-    return [name for name in names if name.endswith("-tf32") == tf32]
+    return [name for name in names if kept(name) == bits]
 
 
-GATHER, GRAD = named("conv2d", False), named("conv2d_weight_grad", False)
-GATHER_TF32, GRAD_TF32 = named("conv2d", True), named("conv2d_weight_grad", True)
+GATHER, GRAD = named("conv2d", FLOAT32), named("conv2d_weight_grad", FLOAT32)
+GATHER_TF32, GRAD_TF32 = named("conv2d", TF32), named("conv2d_weight_grad", TF32)
+GATHER_BF16, GRAD_BF16 = named("conv2d", BFLOAT16), named("conv2d_weight_grad", BFLOAT16)
 
 
 def with_each(variants: list[str], whole: tuple[str, ...]) -> list[Any]:
@@ -40,10 +43,11 @@ def with_each(variants: list[str], whole: tuple[str, ...]) -> list[Any]:
     return [*quick, *(pytest.param(*case, marks=pytest.mark.slow) for case in rest)]
 
 
-def in_tf32(variants: list[str]) -> list[Any]:
+def with_rounded_factors(variants: list[str]) -> list[Any]:
     """(shape, variant), of which one is quick: what differs from float32's accuracy does not depend on the shape."""
     cases = [(name, variant) for name in SHAPES for variant in variants]
-    return [pytest.param(*case, marks=() if case == ("stride", variants[-1]) else pytest.mark.slow) for case in cases]
+    quick = "stride", next(variant for variant in reversed(variants) if kept(variant) == TF32)
+    return [pytest.param(*case, marks=() if case == quick else pytest.mark.slow) for case in cases]
 
 
 @pytest.fixture
@@ -144,52 +148,53 @@ def test_the_same_bits_every_time(tensor_cores: Device) -> None:
         np.testing.assert_array_equal(first, second)
 
 
-# One product in TF32 for each: what comes out is, to float32's own tolerance, what factors give that were rounded beforehand; so this finds
-# bits that are cut off in place of being rounded, which a bound on the whole would not.
+# One product in TF32 or bfloat16 for each: what comes out is, to float32's own tolerance, what factors give that were rounded beforehand;
+# so this finds bits that are cut off in place of being rounded, which a bound on the whole would not.
 
 
-@pytest.mark.parametrize(("name", "variant"), in_tf32(GATHER_TF32))
-def test_forward_and_gradient_of_the_input_in_tf32(tensor_cores: Device, name: str, variant: str) -> None:
+@pytest.mark.parametrize(("name", "variant"), with_rounded_factors([*GATHER_TF32, *GATHER_BF16]))
+def test_forward_and_gradient_of_the_input_of_rounded_factors(tensor_cores: Device, name: str, variant: str) -> None:
     gpu = tensor_cores
     window, groups, x, weight, bias, dy = case(name)
     y, dx = Output(gpu, dy.shape), Output(gpu, x.shape)
     with select.override(conv2d=variant, conv2d_input_grad=variant):
-        gpu.ops.conv2d(*map(gpu.array, (x, weight, bias)), window, groups, out=y.array, bits=11)
-        gpu.ops.conv2d_input_grad(*map(gpu.array, (dy, weight)), window, groups, out=dx.array, bits=11)
+        gpu.ops.conv2d(*map(gpu.array, (x, weight, bias)), window, groups, out=y.array, bits=kept(variant))
+        gpu.ops.conv2d_input_grad(*map(gpu.array, (dy, weight)), window, groups, out=dx.array, bits=kept(variant))
     for got, operation, first, rest, terms, direction in (
         (y, cpu.conv2d, x, (double(bias),), weight[0].size, "forward"),
         (dx, cpu.conv2d_input_grad, dy, (), weight.size // x.shape[1], "input_grad"),
     ):
-        factors = rounded(first), rounded(weight)
+        factors = rounded(first, kept(variant)), rounded(weight, kept(variant))
         expected, magnitude = (operation(*map(f, factors), *map(f, rest), window, groups) for f in (np.asarray, np.abs))
         check(got.result(), expected, magnitude=magnitude, terms=terms, direction=direction)
         exact = operation(double(first), double(weight), *rest, window, groups)
         assert np.max(np.abs(expected - exact) / magnitude) > 2.0**-16, "these factors would not have shown any rounding"
 
 
-@pytest.mark.parametrize(("name", "variant"), in_tf32(GRAD_TF32))
-def test_gradient_of_the_weight_in_tf32(tensor_cores: Device, name: str, variant: str) -> None:
-    gpu = tensor_cores
+@pytest.mark.parametrize(("name", "variant"), with_rounded_factors([*GRAD_TF32, *GRAD_BF16]))
+def test_gradient_of_the_weight_of_rounded_factors(tensor_cores: Device, name: str, variant: str) -> None:
+    gpu, bits = tensor_cores, kept(variant)
     window, groups, x, weight, bias, dy = case(name)
     dweight, dbias = Output(gpu, weight.shape), Output(gpu, bias.shape)
     with select.override(conv2d_weight_grad=variant):
-        gpu.ops.conv2d_weight_grad(gpu.array(dy), gpu.array(x), window, groups, out=dweight.array, dbias=dbias.array, bits=11)
-    terms, factors, wide = dy.size // len(weight), (rounded(dy), rounded(x)), double(dy)
+        gpu.ops.conv2d_weight_grad(gpu.array(dy), gpu.array(x), window, groups, out=dweight.array, dbias=dbias.array, bits=bits)
+    terms, factors, wide = dy.size // len(weight), (rounded(dy, bits), rounded(x, bits)), double(dy)
     expected, magnitude = (cpu.conv2d_weight_grad(*map(f, factors), window, groups) for f in (np.asarray, np.abs))
     check(dweight.result(), expected, magnitude=magnitude, terms=terms, direction="weight_grad")
     # The sums of dy are sums of float32, whatever its products are.
     check(dbias.result(), cpu.bias_grad(wide), magnitude=cpu.bias_grad(np.abs(wide)), terms=terms, direction="weight_grad")
 
 
+@pytest.mark.parametrize("kind", ["tf32", pytest.param("bf16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, np.uint32(0x7FFFFFFF).view(np.float32)])
-def test_what_is_no_number_stays_what_it_is_in_tf32(tensor_cores: Device, value: float) -> None:
+def test_what_is_no_number_stays_what_it_is(tensor_cores: Device, value: float, kind: str) -> None:
     """Infinities too, as with FMAs, and the NaN of a GPU, whose bits a rounding by an addition would turn to -0."""
     gpu = tensor_cores
     window = conv_window((4, 4), (1, 1))
     x, weight = normal(5, 2, 64, 4, 4), np.abs(normal(6, 32, 64, 1, 1)) + 1
     x[0, 3, 1, 2] = value
-    with select.override(conv2d="tensor128x32-tf32"):
-        got = gpu.ops.conv2d(gpu.array(x), gpu.array(weight), None, window, bits=11).get()
+    with select.override(conv2d=f"tensor128x32-{kind}"):
+        got = gpu.ops.conv2d(gpu.array(x), gpu.array(weight), None, window, bits=kept(f"-{kind}")).get()
     np.testing.assert_array_equal(got[0, :, 1, 2], np.full(32, value))
     assert np.isfinite(got).sum() == got.size - 32
 
@@ -202,3 +207,6 @@ def test_tf32_is_for_those_who_ask(tensor_cores: Device) -> None:
     with select.override(conv2d="tensor128x64-tf32"):
         assert (select.choose(exact).name, select.choose(other).name) == ("tensor128x64", "tensor128x64-tf32")
     assert other.key == f"{exact.key} in TF32"
+    least = dataclasses.replace(other, bits=BFLOAT16)
+    assert {*GATHER_TF32, *GATHER_BF16} <= set(select.variants(least))
+    assert not set(GATHER_BF16) & set(select.variants(other))
