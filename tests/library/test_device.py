@@ -57,7 +57,7 @@ def fake_cupy(
 @pytest.mark.parametrize(
     ("cupy", "reason"),
     [
-        (None, r"CuPy is not installed \(pip install -e \".*\[cuda13\]\"; cuda12 for an older driver\)"),
+        (None, r"CuPy is not installed \(pip install -e \".*\[cuda13\]\"; for a driver of CUDA 12, pip install -e \".*\[cuda12\]\"\)"),
         (fake_cupy(error=RuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient\nmore")), "insufficient"),
         (fake_cupy(count=0), "the NVIDIA driver sees no GPU"),
         (fake_cupy(capability="61"), r"too old \(compute capability 6.1; 7.5 or newer is needed\)"),
