@@ -22,11 +22,10 @@ import numpy as np
 
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import device, kernel
-from gpucnn_kernels.core.integers import divide, magic
 from gpucnn_kernels.core.launch import Array, Pair, Stream, Window, aligned, run_each
 from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.core.vector import store_2
-from gpucnn_kernels.pool_strips import even_length, reach
+from gpucnn_kernels.strip_grid import grid_of, place, reach
 
 _SHORT, _LONG = 4, 8  # rows of windows of a strip
 _PIXELS = 16  # of a strip, backward, where it has more than one of them
@@ -34,8 +33,8 @@ _PIXELS = 16  # of a strip, backward, where it has more than one of them
 
 @functools.cache
 def forward_kernel(taps: Pair, stride: Pair, length: int) -> Any:
-    """The kernel of pooling: (x, y, count, H, W, top, left, P, Q, *bounds, *magic(Q), *magic(strips), strips), `count` strips in all.
-    bounds: the first and the end of the rows, then of the columns, that are counted in a mean."""
+    """The kernel of pooling: (x, y, grid, H, W, top, left, P, Q, *bounds), the grid as strip_grid.py has it. bounds: the first and the end
+    of the rows, then of the columns, that are counted in a mean."""
     (R, S), (stride_h, stride_w), T = taps, stride, length
 
     @device(forceinline=True)
@@ -77,15 +76,12 @@ def forward_kernel(taps: Pair, stride: Pair, length: int) -> Any:
     rows, clear_all, write_all = unrolled(row, (T - 1) * stride_h + R), unrolled(clear, T), unrolled(write, T)
 
     @kernel
-    def avg_pool2d_strips(x, y, count, H, W, top, left, P, Q, low_h, high_h, low_w, high_w, q_by, q_shift, strips_by, strips_shift, strips):
+    def avg_pool2d_strips(x, y, grid, H, W, top, left, P, Q, low_h, high_h, low_w, high_w):
         i = uint32(cuda.grid(1))
-        if i >= count:
+        if i >= grid[0]:
             return
         columns, values, totals = cuda.local.array(S, int32), cuda.local.array(S, float32), cuda.local.array(T, float32)
-        rest = divide(i, q_by, q_shift)
-        q = int32(i - rest * uint32(Q))
-        plane = divide(rest, strips_by, strips_shift)
-        p = int32(int32(rest - plane * strips) * int32(T))
+        plane, p, q = place(i, grid, T)
         first_h, first_w = int32(p * stride_h - top), int32(q * stride_w - left)
         across = int32(min(int32(first_w + S), high_w) - max(first_w, low_w))
         clear_all(0, totals)
@@ -99,9 +95,8 @@ def forward_kernel(taps: Pair, stride: Pair, length: int) -> Any:
 
 @functools.cache
 def gradient_kernel(taps: Pair, stride: Pair, before: Pair, length: int, pairs: bool) -> Any:
-    """The kernel of its gradient: (dy, dx, count, H, W, P, Q, *bounds, *magic(columns), *magic(strips), columns, strips), the bounds as
-    above. A strip is of `length` times stride_h rows and of stride_w columns; `columns` is how many lie side by side. `pairs`: all rows
-    of dx begin at 8 bytes and are of even length, and stride_w is 2."""
+    """The kernel of its gradient: (dy, dx, grid, H, W, P, Q, *bounds), the bounds as above. A strip is of `length` times stride_h rows and
+    of stride_w columns. `pairs`: all rows of dx begin at 8 bytes and are of even length, and stride_w is 2."""
     (R, S), (stride_h, stride_w), (top, left), T = taps, stride, before, length
     (first_p, rows_over), (first_q, columns_over) = (reach(*each) for each in zip(taps, stride, before, strict=True))
     window_rows, pixels = T + rows_over - 1, T * stride_h * stride_w
@@ -159,18 +154,13 @@ def gradient_kernel(taps: Pair, stride: Pair, before: Pair, length: int, pairs: 
     every_row, clear_all, write_all = unrolled(window_row, window_rows), unrolled(clear, pixels), unrolled(write, T * stride_h)
 
     @kernel
-    def avg_pool2d_strips_grad(
-        dy, dx, count, H, W, P, Q, low_h, high_h, low_w, high_w, columns_by, columns_shift, strips_by, strips_shift, columns, strips
-    ):
+    def avg_pool2d_strips_grad(dy, dx, grid, H, W, P, Q, low_h, high_h, low_w, high_w):
         i = uint32(cuda.grid(1))
-        if i >= count:
+        if i >= grid[0]:
             return
         sums, shares = cuda.local.array(pixels, float32), cuda.local.array(columns_over, float32)
         widths = cuda.local.array(columns_over, int32)
-        rest = divide(i, columns_by, columns_shift)
-        q = int32(i - rest * columns)
-        plane = divide(rest, strips_by, strips_shift)
-        p = int32(int32(rest - plane * strips) * int32(T))
+        plane, p, q = place(i, grid, T)
         h, w = int32(p * stride_h), int32(q * stride_w)
         clear_all(0, sums)
         widths_of(0, int32(q + first_q), low_w, high_w, widths)
@@ -196,43 +186,19 @@ def _bounds(window: Window, padded: bool) -> tuple[np.int32, ...]:
 
 def forward(x: Array, y: Array, window: Window, padded: bool, planes: int, stream: Stream) -> None:
     """`average.avg_pool2d` on flat arrays of so many planes; the window must fit."""
-    length = even_length(window.output[0], _longest(window))
-    strips, (H, W), (P, Q) = -(-window.output[0] // length), window.input, window.output
-    run_each(
-        forward_kernel(window.kernel, window.stride, length),
-        planes * strips * Q,
-        stream,
-        x,
-        y,
-        np.uint32(planes * strips * Q),
-        *(np.int32(number) for number in (H, W, window.padding[0][0], window.padding[1][0], P, Q)),
-        *_bounds(window, padded),
-        *magic(Q),
-        *magic(strips),
-        np.uint32(strips),
-    )
+    (H, W), (P, Q) = window.input, window.output
+    length, count, grid = grid_of(P, Q, planes, _longest(window))
+    sizes = H, W, window.padding[0][0], window.padding[1][0], P, Q
+    kernel = forward_kernel(window.kernel, window.stride, length)
+    run_each(kernel, count, stream, x, y, grid, *map(np.int32, sizes), *_bounds(window, padded))
 
 
 def gradient(dy: Array, dx: Array, window: Window, padded: bool, planes: int, stream: Stream) -> None:
     """`average.avg_pool2d_grad` on flat arrays of so many planes; the window must fit."""
     (H, W), (P, Q), (stride_h, stride_w) = window.input, window.output, window.stride
-    rows, columns = -(-H // stride_h), -(-W // stride_w)
-    length = even_length(rows, max(1, min(_longest(window), _PIXELS // (stride_h * stride_w))))
-    strips = -(-rows // length)
+    most = max(1, min(_longest(window), _PIXELS // (stride_h * stride_w)))
+    length, count, grid = grid_of(-(-H // stride_h), -(-W // stride_w), planes, most)
     before = window.padding[0][0], window.padding[1][0]
     pairs = stride_w == 2 and W % 2 == 0 and aligned(dx)
-    count = planes * strips * columns
-    run_each(
-        gradient_kernel(window.kernel, window.stride, before, length, pairs),
-        count,
-        stream,
-        dy,
-        dx,
-        np.uint32(count),
-        *(np.int32(number) for number in (H, W, P, Q)),
-        *_bounds(window, padded),
-        *magic(columns),
-        *magic(strips),
-        np.uint32(columns),
-        np.uint32(strips),
-    )
+    kernel = gradient_kernel(window.kernel, window.stride, before, length, pairs)
+    run_each(kernel, count, stream, dy, dx, grid, *map(np.int32, (H, W, P, Q)), *_bounds(window, padded))

@@ -30,10 +30,10 @@ import numpy as np
 
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import device, kernel
-from gpucnn_kernels.core.integers import divide, magic
 from gpucnn_kernels.core.launch import Array, Pair, Stream, Window, aligned, run_each
 from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.core.vector import store_2
+from gpucnn_kernels.strip_grid import grid_of, place, reach
 
 LEAST_PIXELS = 1 << 16
 """Of all images together: fewer take the general kernels about as long as a launch, and no kernel of their own is compiled for them."""
@@ -56,14 +56,9 @@ def fits(window: Window) -> bool:
     )
 
 
-def even_length(results: int, most: int) -> int:
-    """How long strips of `most` or fewer are so that all are about as long."""
-    return -(-results // -(-results // most))
-
-
 @functools.cache
 def forward_kernel(taps: Pair, stride: Pair, length: int) -> Any:
-    """The kernel of pooling: (x, y, indices, count, H, W, top, left, P, Q, *magic(Q), *magic(strips), strips), `count` strips in all."""
+    """The kernel of pooling: (x, y, indices, grid, H, W, top, left, P, Q), the grid as strip_grid.py has it."""
     (R, S), (stride_h, stride_w), T = taps, stride, length
 
     @device(forceinline=True)
@@ -72,7 +67,7 @@ def forward_kernel(taps: Pair, stride: Pair, length: int) -> Any:
         return not (value <= best) and best == best
 
     @device(forceinline=True)
-    def place(s, first, W, columns):
+    def nearest(s, first, W, columns):
         columns[s] = min(max(int32(first + s), int32(0)), int32(W - 1))
 
     @device(forceinline=True)
@@ -83,7 +78,7 @@ def forward_kernel(taps: Pair, stride: Pair, length: int) -> Any:
             bests[t] = best
             places[t] = at
 
-    places_of, take_all = unrolled(place, S), unrolled(take, T)
+    places_of, take_all = unrolled(nearest, S), unrolled(take, T)
 
     @device(forceinline=True)
     def row(i, x, plane, first, H, W, columns, bests, places):
@@ -107,15 +102,12 @@ def forward_kernel(taps: Pair, stride: Pair, length: int) -> Any:
     rows, write_all = unrolled(row, (T - 1) * stride_h + R), unrolled(write, T)
 
     @kernel
-    def max_pool2d_strips(x, y, indices, count, H, W, top, left, P, Q, q_by, q_shift, strips_by, strips_shift, strips):
+    def max_pool2d_strips(x, y, indices, grid, H, W, top, left, P, Q):
         i = uint32(cuda.grid(1))
-        if i >= count:
+        if i >= grid[0]:
             return
         columns, bests, places = cuda.local.array(S, int32), cuda.local.array(T, float32), cuda.local.array(T, int32)
-        rest = divide(i, q_by, q_shift)
-        q = int32(i - rest * uint32(Q))
-        plane = divide(rest, strips_by, strips_shift)
-        p = int32(int32(rest - plane * strips) * int32(T))
+        plane, p, q = place(i, grid, T)
         places_of(0, int32(q * stride_w - left), W, columns)
         rows(0, x, uint32(plane * uint32(H * W)), int32(p * stride_h - top), H, W, columns, bests, places)
         write_all(0, y, indices, uint32(uint32(plane * uint32(P) + uint32(p)) * uint32(Q) + uint32(q)), p, P, Q, bests, places)
@@ -123,17 +115,10 @@ def forward_kernel(taps: Pair, stride: Pair, length: int) -> Any:
     return max_pool2d_strips
 
 
-def reach(taps: int, stride: int, before: int) -> tuple[int, int]:
-    """The first window that reads one of `stride` pixels, and how many do, counted from the window that has the same number as they."""
-    first = -((taps - 1 - before) // stride)
-    return first, (stride - 1 + before) // stride - first + 1
-
-
 @functools.cache
 def gradient_kernel(taps: Pair, stride: Pair, before: Pair, length: int, masked: bool, pairs: bool) -> Any:
-    """The kernel of its gradient: (dy, indices, dx, count, H, W, P, Q, *magic(columns), *magic(strips), columns, strips), with y after
-    indices where it is `masked`. A strip is of `length` times stride_h rows and of stride_w columns; `columns` is how many lie side by
-    side. `pairs`: all rows of dx begin at 8 bytes and are of even length, and stride_w is 2."""
+    """The kernel of its gradient: (dy, indices, dx, grid, H, W, P, Q), with y after indices where it is `masked`. A strip is of `length`
+    times stride_h rows and of stride_w columns. `pairs`: all rows of dx begin at 8 bytes and are of even length, and stride_w is 2."""
     (R, S), (stride_h, stride_w), (top, left), T = taps, stride, before, length
     (first_p, rows_over), (first_q, columns_over) = (reach(*each) for each in zip(taps, stride, before, strict=True))
     window_rows, pixels = T + rows_over - 1, T * stride_h * stride_w
@@ -150,12 +135,12 @@ def gradient_kernel(taps: Pair, stride: Pair, before: Pair, length: int, masked:
         winners[j] = winner if inside and uint32(column) < uint32(Q) else int32(-1)
 
     @device(forceinline=True)
-    def add(number, i, place, W, gradients, winners, sums):
+    def add(number, i, first, W, gradients, winners, sums):
         """What pixel `number` of the strip gets of row i of the windows, the last first: it reads the pixel by the earliest tap."""
         a, b = number // stride_w, number % stride_w
         r = a + top - (first_p + i) * stride_h
         if 0 <= r < R:
-            own = int32(place + a * W + b)
+            own = int32(first + a * W + b)
             for k in range(columns_over):
                 j = columns_over - 1 - k
                 s = b + left - (first_q + j) * stride_w
@@ -165,12 +150,12 @@ def gradient_kernel(taps: Pair, stride: Pair, before: Pair, length: int, masked:
     read_all, add_all = unrolled(read, columns_over), unrolled(add, pixels)
 
     @device(forceinline=True)
-    def window_row(k, dy, indices, y, plane, p, q, P, Q, place, W, gradients, winners, sums):
+    def window_row(k, dy, indices, y, plane, p, q, P, Q, first, W, gradients, winners, sums):
         i = window_rows - 1 - k
         number = int32(p + i)
         row = uint32(uint32(plane * uint32(P) + uint32(min(max(number, int32(0)), int32(P - 1)))) * uint32(Q))
         read_all(0, q, Q, row, uint32(number) < uint32(P), dy, indices, y, gradients, winners)
-        add_all(0, i, place, W, gradients, winners, sums)
+        add_all(0, i, first, W, gradients, winners, sums)
 
     @device(forceinline=True)
     def clear(number, sums):
@@ -190,74 +175,46 @@ def gradient_kernel(taps: Pair, stride: Pair, before: Pair, length: int, masked:
     every_row, clear_all, write_all = unrolled(window_row, window_rows), unrolled(clear, pixels), unrolled(write, T * stride_h)
 
     @device(forceinline=True)
-    def strip(dy, indices, y, dx, count, H, W, P, Q, columns_by, columns_shift, strips_by, strips_shift, columns, strips):
+    def strip(dy, indices, y, dx, grid, H, W, P, Q):
         i = uint32(cuda.grid(1))
-        if i >= count:
+        if i >= grid[0]:
             return
         sums, gradients = cuda.local.array(pixels, float32), cuda.local.array(columns_over, float32)
         winners = cuda.local.array(columns_over, int32)
-        rest = divide(i, columns_by, columns_shift)
-        q = int32(i - rest * columns)
-        plane = divide(rest, strips_by, strips_shift)
-        p = int32(int32(rest - plane * strips) * int32(T))
+        plane, p, q = place(i, grid, T)
         h, w = int32(p * stride_h), int32(q * stride_w)
-        place = int32(h * W + w)
+        first = int32(h * W + w)
         clear_all(0, sums)
-        every_row(0, dy, indices, y, plane, int32(p + first_p), int32(q + first_q), P, Q, place, W, gradients, winners, sums)
-        write_all(0, dx, uint32(plane * uint32(H * W) + uint32(place)), h, w, H, W, sums)
+        every_row(0, dy, indices, y, plane, int32(p + first_p), int32(q + first_q), P, Q, first, W, gradients, winners, sums)
+        write_all(0, dx, uint32(plane * uint32(H * W) + uint32(first)), h, w, H, W, sums)
 
     @kernel
-    def max_pool2d_strips_grad(dy, indices, dx, count, H, W, P, Q, columns_by, columns_shift, strips_by, strips_shift, columns, strips):
-        strip(dy, indices, dy, dx, count, H, W, P, Q, columns_by, columns_shift, strips_by, strips_shift, columns, strips)
+    def max_pool2d_strips_grad(dy, indices, dx, grid, H, W, P, Q):
+        strip(dy, indices, dy, dx, grid, H, W, P, Q)
 
     @kernel
-    def max_pool2d_strips_relu_grad(
-        dy, indices, y, dx, count, H, W, P, Q, columns_by, columns_shift, strips_by, strips_shift, columns, strips
-    ):
-        strip(dy, indices, y, dx, count, H, W, P, Q, columns_by, columns_shift, strips_by, strips_shift, columns, strips)
+    def max_pool2d_strips_relu_grad(dy, indices, y, dx, grid, H, W, P, Q):
+        strip(dy, indices, y, dx, grid, H, W, P, Q)
 
     return max_pool2d_strips_relu_grad if masked else max_pool2d_strips_grad
 
 
 def forward(x: Array, y: Array, indices: Array, window: Window, planes: int, stream: Stream) -> None:
     """`pool.max_pool2d` on flat arrays of so many planes; the window must fit."""
-    length = even_length(window.output[0], _LENGTH)
-    strips, (H, W), (P, Q) = -(-window.output[0] // length), window.input, window.output
-    run_each(
-        forward_kernel(window.kernel, window.stride, length),
-        planes * strips * Q,
-        stream,
-        x,
-        y,
-        indices,
-        np.uint32(planes * strips * Q),
-        *(np.int32(number) for number in (H, W, window.padding[0][0], window.padding[1][0], P, Q)),
-        *magic(Q),
-        *magic(strips),
-        np.uint32(strips),
-    )
+    (H, W), (P, Q) = window.input, window.output
+    length, count, grid = grid_of(P, Q, planes, _LENGTH)
+    sizes = H, W, window.padding[0][0], window.padding[1][0], P, Q
+    run_each(forward_kernel(window.kernel, window.stride, length), count, stream, x, y, indices, grid, *map(np.int32, sizes))
 
 
 def gradient(dy: Array, indices: Array, y: Array | None, dx: Array, window: Window, planes: int, stream: Stream) -> None:
     """`pool.max_pool2d_grad` on flat arrays of so many planes; y has the pooled values if ReLU's gradient is included. The window must
     fit."""
     (H, W), (P, Q), (stride_h, stride_w) = window.input, window.output, window.stride
-    rows, columns = -(-H // stride_h), -(-W // stride_w)
-    length = even_length(rows, max(1, min(_LENGTH, _PIXELS // (stride_h * stride_w))))
-    strips = -(-rows // length)
+    most = max(1, min(_LENGTH, _PIXELS // (stride_h * stride_w)))
+    length, count, grid = grid_of(-(-H // stride_h), -(-W // stride_w), planes, most)
     before = window.padding[0][0], window.padding[1][0]
     pairs = stride_w == 2 and W % 2 == 0 and aligned(dx)
-    count = planes * strips * columns
-    run_each(
-        gradient_kernel(window.kernel, window.stride, before, length, y is not None, pairs),
-        count,
-        stream,
-        *((dy, indices) if y is None else (dy, indices, y)),
-        dx,
-        np.uint32(count),
-        *(np.int32(number) for number in (H, W, P, Q)),
-        *magic(columns),
-        *magic(strips),
-        np.uint32(columns),
-        np.uint32(strips),
-    )
+    kernel = gradient_kernel(window.kernel, window.stride, before, length, y is not None, pairs)
+    arrays = (dy, indices) if y is None else (dy, indices, y)
+    run_each(kernel, count, stream, *arrays, dx, grid, *map(np.int32, (H, W, P, Q)))
