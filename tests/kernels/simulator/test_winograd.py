@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from kernel_harness import double, normal
 from winograd_cases import CASES, Case
 
 from gpucnn.device import Device, simulated, to_numpy
 from gpucnn.ops import cpu
 from gpucnn.ops.shapes import conv_window
+from gpucnn_kernels.choose import select
 from gpucnn_kernels.conv import winograd
 
 
@@ -104,3 +106,26 @@ def test_all_that_a_block_has(device: Device) -> None:
     case = Case(*sizes)
     case.forward(device)
     case.input_grad(device, masks(*case.x.shape))
+
+
+@pytest.mark.skipif(simulated(), reason="sums of this length take too long in the simulator")
+@pytest.mark.slow
+@pytest.mark.parametrize("channels", [64, 256])
+@pytest.mark.parametrize("rectified", [False, True], ids=["normal", "relu"])
+def test_its_error_beside_that_of_a_direct_sum(device: Device, channels: int, rectified: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """Root mean squares against float64, relative to that of the results: less than the engine's, whose sums are nine times as long, or
+    not much more. Printed for kernels/README.md."""
+    window = conv_window((16, 16), 3, 1, 1)
+    x, weight = normal(1, 1, channels, 16, 16), normal(2, 64, channels, 3, 3)
+    x = np.maximum(x, 0) if rectified else x
+    exact, errors = cpu.conv2d(double(x), double(weight), None, window), {}
+    for variant in ("tile128x64", "winograd"):
+        with select.override(conv2d=variant):
+            y = to_numpy(device.ops.conv2d(device.array(x), device.array(weight), None, window))
+        errors[variant] = float(np.sqrt(np.mean((y - exact) ** 2) / np.mean(exact**2)))
+    with capsys.disabled():
+        print(
+            f"\n{channels} channels, {'ReLU of ' * rectified}normal numbers:",
+            ", ".join(f"{name} {error:.3g}" for name, error in errors.items()),
+        )
+    assert 0 < errors["winograd"] < 4 * errors["tile128x64"]
