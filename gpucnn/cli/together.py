@@ -21,9 +21,9 @@ from gpucnn.training.parallel import MPI, advice, current, join
 from gpucnn.training.team import SIGNALS
 
 STARTERS = ("mpiexec", "mpirun")
-MOST = 64  # ranks that are started where there are fewer cores: to try out how that goes
+MOST = 64  # ranks that are started even on fewer cores, to try them out
 CROWDED = {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe", "OMPI_MCA_rmaps_base_oversubscribe": "1"}
-"""What Open MPI, 5 and before, wants to hear from those who mean to start more ranks than there are cores."""
+"""The settings with which Open MPI, up to version 5, starts more ranks than there are cores."""
 
 
 def start(count: int, option: str) -> bool:
@@ -86,7 +86,7 @@ def end(status: int, tell: Callable[[str], None]) -> None:
     """Called after a command has failed: `tell` prints why, once, even if all ranks fail with the same error."""
     ranks = current()
     if isinstance(ranks, MPI):
-        for number in SIGNALS:  # it ends: who is told so several times must not leave the others waiting
+        for number in SIGNALS:  # this rank ends: another signal must not leave the others waiting
             signal.signal(number, signal.SIG_IGN)
         ranks.end(status, tell)
     else:

@@ -6,7 +6,7 @@
     features.png            an image and its feature maps    mistakes.png   the worst mistakes among the test images
     report.csv              a line per class                README.md      the model card
 
-model.safetensors is written when training has ended, before the pictures: where it is, the run is complete. One process at a time
+model.safetensors is written when training has ended, before the pictures: if it exists, the run is complete. One process at a time
 writes to the folder.
 """
 

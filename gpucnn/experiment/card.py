@@ -1,7 +1,7 @@
 """The model card: a README.md beside a trained model, so that its folder can be published or shared as it is.
 
-It says what the model was trained on and how, how good it is, with which versions, and how it is loaded. The head is YAML, as the hubs read
-it. Paths of the machine it was trained on do not stand in it. A README.md that somebody has written is never replaced.
+It states what the model was trained on and how, its accuracy, the versions, and how to load it. The head is YAML in the form that model
+hubs read. It contains no paths of the machine. A README.md that the user has written is never replaced.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CARD = "README.md"
 MARK = "<!-- Written by gpucnn train, and rewritten by the next run. Remove this line to keep the file as it is. -->"
 MOST_CLASSES = 200  # that are listed
 PACKAGES = ("numpy", "numba", "numba-cuda", "cupy-cuda12x", "cupy-cuda13x", "safetensors")
-_SPECIAL = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_{}[]<>#|&~$"})  # which Markdown and HTML would take for their own
+_SPECIAL = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_{}[]<>#|&~$"})  # characters with a meaning in Markdown or HTML
 
 
 def is_ours(path: Path) -> bool:

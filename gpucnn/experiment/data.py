@@ -43,7 +43,7 @@ def load_data(
 
 
 def held_back(dataset: Dataset, share: float | None, seed: int) -> tuple[Dataset, Pair | None]:
-    """The data set with fewer training images, and (images, labels) for validation: None if the fraction is, or amounts to, none.
+    """The data set with fewer training images, and (images, labels) for validation: None if that would be no image.
 
     A data set that has a part of its own for that keeps all of its images, unless a share was asked for.
     """

@@ -31,15 +31,15 @@ OPTIONS = (
     "precision",
     "seed",
 )
-"""What makes a run what it is."""
+"""The options that determine what a run computes."""
 BEFORE = {"precision": "highest"}
-"""What runs had that were begun by a version without the option."""
+"""The values for runs that were begun by a version without the option."""
 AGAIN = "; or leave out --resume to start a new run, which moves this one aside"
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to train, how, and where to write: the options of `gpucnn train`, with their defaults."""
+    """The options of `gpucnn train`, with their defaults: what to train, how, and where to write."""
 
     dataset: str = "auto"
     data_dir: Path | None = None
@@ -133,7 +133,7 @@ def _number(epochs: Any) -> int:
 
 
 def run_notes(checkpoint: Path, advice: str = "") -> dict[str, Any]:
-    """What a run has recorded about itself in its checkpoint. CheckpointError, ending with `advice`, for a file that is not a
+    """The notes that a run recorded in its checkpoint. CheckpointError, ending with `advice`, for a file that is not a
     checkpoint."""
     try:
         with TensorFile(checkpoint) as file:

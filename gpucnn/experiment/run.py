@@ -84,7 +84,7 @@ def train(options: Options, say: Say, downloads: Downloads | None = None) -> Out
     output = options.output
     check_apart(output, options.dataset)
     noted = plain(options.noted(options.dataset, options.recipe))
-    begins = {"output folder": os.path.abspath(output), "wish to resume": options.resume}  # who alone resumes would ask, and none answer
+    begins = {"output folder": os.path.abspath(output), "wish to resume": options.resume}  # a rank that resumed alone would wait for ever
     same(ranks, {VERSION: gpucnn.__version__, "options": noted, **begins})
     with contextlib.ExitStack() as held:
         ranks.once(lambda: _take(output, held))
@@ -95,7 +95,7 @@ def train(options: Options, say: Say, downloads: Downloads | None = None) -> Out
         seed = options.seed
         size = None if options.image_size is None else size_of(options.image_size)
         dataset = ranks.in_turn(lambda: load_data(options.dataset, options.data_dir, seed, say, downloads, size))
-        if ranks.size > 1:  # now, and not when the test images are looked at, after the training
+        if ranks.size > 1:  # now, and not when the test images are used, after the training
             same(ranks, {"data set": _told_apart(dataset)})
         model = network(options.model, dataset.classes)
         _build(model, dataset, seed, device)
@@ -112,7 +112,7 @@ def train(options: Options, say: Say, downloads: Downloads | None = None) -> Out
         model.compile(optimizer, "categorical_crossentropy", ["accuracy"])
         model.metadata = {
             "network": options.model,
-            "dataset": dataset.name if options.dataset == "auto" else options.dataset,  # what was taken, and not what might be next time
+            "dataset": dataset.name if options.dataset == "auto" else options.dataset,  # the set that was used
             "dataset_name": dataset.name,
             "class_names": list(dataset.class_names),
             "background": background(dataset.train_images),
@@ -136,7 +136,7 @@ def train(options: Options, say: Say, downloads: Downloads | None = None) -> Out
 
 
 def _told_apart(dataset: Dataset) -> dict[str, Any]:
-    """What tells a data set from another one."""
+    """A description that distinguishes the data set from others."""
     parts = {
         "training images": (dataset.train_images, dataset.train_labels),
         "test images": (dataset.test_images, dataset.test_labels),
@@ -219,7 +219,7 @@ def _run(
             raise CheckpointError(f"{error}{AGAIN}") from None
         raise
     except BrokenPipeError:
-        raise  # of the output that one reads, not of the folder
+        raise  # an error of the terminal's output, not of the folder
     except OSError as error:
         last = f"; the same command with --resume then continues from {checkpoint}" if checkpoint.exists() else ""
         raise DataError(f"{output} can no longer be written ({error.strerror or error}): fix that, or free some space{last}") from None
@@ -277,7 +277,7 @@ def _write(model: Sequential, dataset: Dataset, history: History, probabilities:
             break
         except OSError:
             raise
-        except Exception as error:  # whatever a drawing library stumbles over must not cost the model
+        except Exception as error:  # an error in a drawing library must not cost the model
             say(message(f"note: {name} was not made: {type(error).__name__}: {error}"))
         else:
             if made is not False:

@@ -1,4 +1,4 @@
-"""What the file of a trained model, and the run beside it, say about its training images."""
+"""Facts about the training images of a trained model, from its file and from the run beside it."""
 
 from __future__ import annotations
 

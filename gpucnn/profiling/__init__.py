@@ -1,4 +1,4 @@
-"""Where a step's time goes, how far each kernel is from what the chip can do, and what to look at next: `gpucnn profile`.
+"""`gpucnn profile`: where a step's time goes, how far each kernel is from what the chip can do, and what to look at next.
 
     what/       workload: a training step as `fit` runs it, or one operation; shapes: those with names
                 observe: who calls which operation, on what; operations: a row for each, with its kind, work, check and PyTorch's twin

@@ -51,7 +51,7 @@ from gpucnn.text import plain
 
 Tree: TypeAlias = list[Any]  # numbers of nodes, and blocks {"kind", "name", "rows": [Tree, ...], "end": the node that joins them}
 
-OPERATIONS: dict[type[Layer], str] = {  # by the very class: one derived from it may do something else
+OPERATIONS: dict[type[Layer], str] = {  # for exactly that class: one derived from it may do something else
     Conv2D: "conv",
     DepthwiseConv2D: "conv",
     ConvTranspose2D: "transposed",
@@ -70,7 +70,7 @@ OPERATIONS: dict[type[Layer], str] = {  # by the very class: one derived from it
 COMPUTED = frozenset(
     {"relu", "sigmoid", "softmax", "tanh", "leaky_relu", "elu", "gelu", "silu", "relu6", "hard_sigmoid", "hard_swish"}
 )  # activations that page/activations.js has
-OPAQUE = "opaque"  # a layer that the page does not compute, such as your own: its outputs come along for the images that do
+OPAQUE = "opaque"  # a layer that the page does not compute, such as your own: its outputs are stored for the images on the page
 
 
 class Graph:
@@ -125,7 +125,7 @@ class Graph:
         """Adds the operations of a layer after node `source`; returns the node that has its output."""
         kind: type[Layer] = type(layer)
         if layer.activation is not None and layer.activation not in COMPUTED:
-            kind = Layer  # the page knows none of that
+            kind = Layer  # the page does not compute it
         if kind in (Stack, SeparableConv2D):
             return self._block(layer, name, source, tree)
         if kind is Residual and isinstance(layer, Residual):
@@ -202,7 +202,7 @@ class Graph:
             return None
         loss = model.loss
         if loss is None and shape[0] > 1:
-            loss = get_loss("categorical_crossentropy")  # as `gpucnn predict` takes it
+            loss = get_loss("categorical_crossentropy")  # as in `gpucnn predict`
         final = None if loss is None else loss.fused_activation
         if activation is None and final is not None:
             added = self._add("probabilities", final.capitalize(), "pass", [last], shape, activation=final, options={})

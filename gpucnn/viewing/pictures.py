@@ -22,7 +22,7 @@ from gpucnn.model import Sequential
 from gpucnn.surroundings import user_path
 from gpucnn.text import plain, shown
 
-MOST = 40  # images in a page: a strip that one can still look over
+MOST = 40  # images on a page: a strip that can still be looked over
 CLASSES = 20  # of a data set, one image each
 
 
@@ -84,7 +84,7 @@ def of_training(model: Sequential, path: Path, data_dir: Path | None = None) -> 
         size = experiment.taken_size(model) if name not in DATASETS and files_of.holds_images(user_path(name)) else None
         return of_dataset(model, load_dataset(name, data_dir or noted, download=False, seed=model.seed, image_size=size))
     except (GpucnnError, OSError) as error:
-        if data_dir is not None:  # which was asked for
+        if data_dir is not None:  # which the caller gave
             raise
         return none(model, f"this page has no image of its training set: {error}")
 

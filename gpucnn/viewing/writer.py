@@ -22,10 +22,10 @@ from gpucnn.viewing import pictures as pictures_of
 from gpucnn.viewing.graph import Graph, opaque_outputs, parameter_count
 from gpucnn.viewing.pictures import Pictures
 
-LIMIT = 64 << 20  # bytes of weights: a larger page is none that a phone or a mail takes
+LIMIT = 64 << 20  # bytes of weights: phones and mail do not take larger pages
 DTYPES = ("float32", "float16")
 STYLES = ("colours.css", "style.css", "layer.css", "play.css")
-SCRIPTS = (  # in the order in which one needs another
+SCRIPTS = (  # each after those that it needs
     *("numbers.js", "windows.js", "activations.js", "convolution.js", "layers.js", "network.js", "worker.js"),
     *("prepare.js", "filters.js", "explain.js", "field.js", "words.js", "colours.js", "elements.js", "state.js", "address.js"),
     *("pictures.js", "pad.js", "seen.js", "input.js", "scores.js", "ribbon.js", "tile.js", "bars.js", "maps.js", "details.js"),
@@ -38,7 +38,7 @@ EXPORT = re.compile(r"^export ((?:async )?(?:function|const|class)\s+([\w$]+))",
 def html(model: Sequential, pictures: Pictures | None = None, *, title: str = "", dtype: str = "float32") -> str:
     """The whole page.
 
-    pictures: what one can pick from. title: the model's name; by default the network's that its file notes. dtype: of the weights,
+    pictures: the images to choose from. title: the model's name; by default the network's that its file notes. dtype: of the weights,
     "float32", or "float16" for a page of half the size, whose results are those of the rounded weights.
 
     ArgumentError for another dtype; DataError where the weights are over 64 MiB, or do not fit float16.

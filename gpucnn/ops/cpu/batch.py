@@ -26,7 +26,7 @@ WARP, MOVE, CUTOUT, NODES = 0, 1, 2, 4
 def permutation(order: Array, seed: int, epoch: int) -> None:
     """Fills `order`, int32 (M,), with a random permutation of 0 … M − 1: a function of (seed, epoch, M). Both are taken mod 2⁶⁴.
 
-    No sort is needed: place i gets the number to which a block cipher maps i. The cipher is a Feistel network on the least even number of
+    No sort is needed: item i is the number to which a block cipher maps i. The cipher is a Feistel network on the least even number of
     bits that holds M − 1 (so both halves have equally many bits). It permutes the numbers of that many bits, whatever its round function
     is. A result of M or more is enciphered again until it is below M, which leaves a permutation of 0 … M − 1 (J. Black and
     P. Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002: cycle walking). There are fewer than 4·M numbers of that many bits, so
@@ -105,12 +105,12 @@ def gather_batch(
     """Writes the examples of a step to x and targets, changed at random as `augment` says.
 
     images (M, …), uint8 or floating; labels (M,) int32 or floating rows (M, …); order int32. position int32 (2,): the step s in the epoch
-    and the epoch, read where they are, on the device, so that a captured graph does another batch each time. Example i is number
+    and the epoch, read on the device, so that a captured graph makes another batch each time. Example i is number
     order[s·batch_size + first + i]: where x is a part of a batch, `first` examples stand before it. x (n, …) and targets (n, …) with
     first + n ≤ batch_size are written; examples past the end of the order repeat its last one.
 
-    uint8 becomes x / 255, divided in the type of `x`. Images are changed only as (M, C, H, W), and by nothing but the seed, the epoch and
-    the place in the order.
+    uint8 becomes x / 255, divided in the type of `x`. Only images (M, C, H, W) are changed, as a function of the seed, the epoch and the
+    position in the order.
     """
     step, epoch = int(position[0]), int(position[1])
     places = np.minimum(step * batch_size + first + np.arange(x.shape[0]), order.shape[0] - 1)

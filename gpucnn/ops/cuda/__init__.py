@@ -1,6 +1,6 @@
 """The operations on CuPy arrays, float32: Numba kernels. Under Numba's simulator, on NumPy arrays.
 
-They are what the files in this folder name in their `__all__`: the same as those of gpucnn.ops.cpu, with the same signatures.
+The files in this folder name them in their `__all__`. Names and signatures are those of gpucnn.ops.cpu.
 """
 
 from gpucnn.names import modules_in

@@ -1,5 +1,5 @@
-"""Compiles what a step is about to launch before it does, with a line on the terminal: kernels that are not on the disk yet, several at a
-time where there are cores (gpucnn_kernels/core/crew.py)."""
+"""Compiles the kernels of a step before it launches them, those that are not on disk yet, several at a time if there are cores
+(gpucnn_kernels/core/crew.py). A line on the terminal shows the progress."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _known: weakref.WeakKeyDictionary[Any, set[Hashable]] = weakref.WeakKeyDictionar
 
 
 def compile_for(model: Any, key: Hashable, step: Callable[[], object]) -> None:
-    """Compiles what `step` launches, which does nothing else but launch kernels, on arrays of CuPy.
+    """Compiles the kernels that `step` launches. It must do nothing else, and its arrays are CuPy's.
 
     `step` is rehearsed: it runs, and its launches are recorded but not made. Exceptions are ignored, because the step itself will raise
     them again. Steps of a model with the same key make the same launches, and are rehearsed once.
@@ -112,5 +112,5 @@ class _Line:
     def end(self) -> None:
         """Shows how long it took."""
         if self._counts:
-            longest = len(f"{self._kernels} of {self._kernels}")  # what is to be written over
+            longest = len(f"{self._kernels} of {self._kernels}")  # the text to overwrite
             complain(f"{self._text} {f'{time.perf_counter() - self._began:.0f} s':<{longest}}")

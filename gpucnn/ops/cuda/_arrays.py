@@ -47,7 +47,7 @@ class Announcement:
     """Says that kernels are being compiled, so that the first minute does not look like a hang: each by name on a terminal, otherwise
     one line for all of them."""
 
-    quiet = False  # whether somebody else says it
+    quiet = False  # whether another message covers it
     said = False
 
     def __call__(self, name: str) -> None:

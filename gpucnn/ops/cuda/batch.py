@@ -38,12 +38,12 @@ def gather_batch(
     """Writes the examples of a step to x and targets, changed at random as `augment` says.
 
     images (M, …), uint8 or floating; labels (M,) int32 or floating rows (M, …); order int32. position int32 (2,): the step s in the epoch
-    and the epoch, read where they are, on the device, so that a captured graph does another batch each time. Example i is number
+    and the epoch, read on the device, so that a captured graph makes another batch each time. Example i is number
     order[s·batch_size + first + i]: where x is a part of a batch, `first` examples stand before it. x (n, …) and targets (n, …) with
     first + n ≤ batch_size are written; examples past the end of the order repeat its last one.
 
-    uint8 becomes x / 255, divided in the type of `x`. Images are changed only as (M, C, H, W), and by nothing but the seed, the epoch and
-    the place in the order.
+    uint8 becomes x / 255, divided in the type of `x`. Only images (M, C, H, W) are changed, as a function of the seed, the epoch and the
+    position in the order.
     """
     kernels.gather_batch(
         images, labels, order, position, x, targets, batch_size=batch_size, augment=augment, seed=seed, first=first, stream=stream(x)

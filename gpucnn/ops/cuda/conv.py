@@ -24,7 +24,7 @@ def conv2d(
 ) -> Array:
     """y[n, k, p, q] = Σ over c, r, s of weight[k, c, r, s] · x[n, c, p·stride + r·dilation − padding, …], plus bias, then ReLU.
 
-    bits: what factors keep at least of a float32's 24 bits: 11 allow TF32 on a chip's tensor cores, and 8 bfloat16. The same holds for
+    bits: the least number of a float32's 24 bits that factors keep: 11 allow TF32 on tensor cores, and 8 bfloat16. The same holds for
     the gradients.
     """
     y = empty(x, (x.shape[0], weight.shape[0], *window.output)) if out is None else out

@@ -11,7 +11,7 @@ __all__ = ["dense", "dense_input_grad", "dense_weight_grad"]
 def dense(x: Array, weight: Array, bias: Array | None = None, *, relu: bool = False, out: Array | None = None, bits: int = 24) -> Array:
     """y = x·weightᵀ + bias, then max(y, 0) if `relu`.
 
-    bits: what factors keep at least of a float32's 24 bits: 11 allow TF32 on a chip's tensor cores, and 8 bfloat16. The same holds for
+    bits: the least number of a float32's 24 bits that factors keep: 11 allow TF32 on tensor cores, and 8 bfloat16. The same holds for
     the gradients.
     """
     y = empty(x, (x.shape[0], weight.shape[0])) if out is None else out

@@ -136,7 +136,7 @@ def shifted(parts: Sequence[str], low: Value, by: Value, high: Value) -> Value:
     by = by & (63 if wide else 31) if wraps else by
     if not wide and not wraps and np.any(by > 31):
         by = np.minimum(by, 32) if isinstance(by, np.ndarray) else min(by, 32)
-    if upper and right:  # the low word is not asked for
+    if upper and right:  # the low word is not needed
         if high is None:
             return None
         source = signed(high) if "S32" in parts else high
@@ -192,7 +192,7 @@ def as_bits(value: np.ndarray[Any, Any]) -> Value:
 
 
 def lanes_alike(value: Value) -> Value:
-    """An array in which all are the same as that number."""
+    """An array with this number for every thread."""
     if isinstance(value, np.ndarray) and (value == value[0]).all():
         return value[0].item()
     return value

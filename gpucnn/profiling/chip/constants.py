@@ -11,7 +11,7 @@ import numpy as np
 from gpucnn_kernels.core.launch import Launch
 
 _FIRST_ARGUMENT = {7: 0x160, 8: 0x160, 9: 0x210, 10: 0x380, 12: 0x380}
-"""The offset of the arguments by the chip's major number: what ptxas writes as EIATTR_PARAM_CBANK, the same for all kernels of a
+"""The offset of the arguments by the chip's major number: as ptxas writes it in EIATTR_PARAM_CBANK, the same for all kernels of a
 generation."""
 _SIZES = {7: 0x0, 8: 0x0, 9: 0x0, 10: 0x360, 12: 0x360}  # threads of a block, then blocks of the grid, in three words each
 _APART = 1 << 36  # bytes from an array's made-up address to the next one's

@@ -85,8 +85,8 @@ class Quarter:
             (kind_of(each), each.base, max(1, each.stall), each.write, each.read, [s for s in range(6) if each.wait >> s & 1], each)
             for each in code
         ]
-        # Which warps arrive at a barrier in shared memory; and those that do so with their copies, for whom what
-        # else they announce there is no arrival of its own.
+        # The warps that arrive at a barrier in shared memory; and those that arrive with their copies, whose other announcements there
+        # are not arrivals.
         self.arrivals: dict[int | None, set[int]] = {}
         self.copying: set[tuple[int, int | None]] = set()
         for number, way in enumerate(ways):

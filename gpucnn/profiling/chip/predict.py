@@ -123,7 +123,7 @@ def _latency(ways: list[Way], program: Program, launch: Launch, work: Work, firs
 
 
 def _words(run: Issued, spread: Waves, on_chip: float, moving: float) -> str:
-    """What limits a kernel, in words."""
+    """The limit of a kernel, in words."""
     if max(on_chip, moving) < NODE:
         return "over before the next one begins: launching it is all"
     if moving > on_chip:

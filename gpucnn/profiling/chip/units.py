@@ -47,7 +47,7 @@ class Units:
 
 
 def units_of(architecture: Architecture) -> Units:
-    """Those of an architecture."""
+    """The units of an architecture."""
     return Units(
         second_half=architecture.lanes == 128, tensor=_TENSOR.get(architecture.name, 2.0), of_warps=_OF_WARPS.get(architecture.name, 1)
     )

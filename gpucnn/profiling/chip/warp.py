@@ -2,8 +2,8 @@
 
 The machine code is executed with the sizes of the launch; the contents of arrays are unknown. So the number of loop iterations and the
 pattern of addresses are right if they follow from sizes and positions, as they do in all kernels here except where data decide. A branch
-that depends on data is assumed not to be taken: the work after it is done, and a loop that waits ends. But where data decide whether a warp
-leaves a loop, or the kernel after it has written results, it does: what is left then is for exceptions.
+that depends on data is assumed not to be taken: the work after it is done, and a loop that waits ends. But if data decide whether a warp
+leaves a loop, or leaves the kernel after it has written results, it leaves: the rest of the code handles exceptions.
 
 If the threads of a warp diverge, those that are furthest behind in the code run first, until they meet the others.
 """
@@ -31,7 +31,7 @@ _ADDRESS = re.compile(r"\[(U?R\d+|RZ)?(?:\.64|\.U32|\.X\d+)*(?:\+(U?R\d+|URZ))?(
 
 @dataclass
 class Way:
-    """What a warp issues: indices of instructions, one for each issue; and for those that touch memory what they touch, None for nothing.
+    """The issues of a warp: indices of instructions, in order; and for those that access memory the access, None if no thread takes part.
 
     unknown: the instructions whose branch depends on data. cut: whether it was cut off before its end. wrote: whether it has certainly
     written to global memory.
@@ -64,7 +64,7 @@ class Walker:
             self._guards.append(evaluate.operand(instruction.guard, constants) if instruction.guard else None)
             if instruction.base in _MEMORY:
                 self._addresses[index] = _address(instruction, constants)
-        # Of each stretch of code only what is not nothing.
+        # The steps of each stretch of code that have an effect.
         self._work: dict[int, list[int]] = {}
 
     def _special(self, name: str) -> Value:
@@ -155,7 +155,7 @@ class Walker:
             condition = None if condition is None or second is None else condition & second
         if condition is None:
             way.unknown.add(index)
-            if instruction.base == "CALL":  # ptxas leaves loops so
+            if instruction.base == "CALL":  # ptxas leaves some loops by a call
                 target = self._target(instruction, registers)
                 return behind if target is None else [(target, mask)]
             return [] if instruction.base == "EXIT" and way.wrote else behind

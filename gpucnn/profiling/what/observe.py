@@ -54,7 +54,7 @@ class Observer:
 
     def watch(self, model: Sequential) -> None:
         """Makes the layers of a model, which is on the observer's device, report when they run."""
-        # What a model runs are stages: layers, or several as one, which then say so themselves. So do those within layers made of layers.
+        # A model runs stages: layers, or several fused ones, which report themselves. So do the stages inside layers made of layers.
         within = [stage for layer in model.layers for part in layer.walk().values() for chain in part.chains() for stage in chain.stages]
         stages: list[Any] = [*model.chain.stages, *within, *model.layers]
         for stage in {id(stage): stage for stage in stages}.values():
