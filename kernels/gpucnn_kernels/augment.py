@@ -42,6 +42,7 @@ class Augment(Protocol):
     def elastic(self) -> float: ...  # pixels
     @property
     def elastic_grid(self) -> int: ...  # nodes a side, at least 2
+    def __hash__(self) -> int: ...  # the numbers of launches are cached by it
 
 
 @device
@@ -118,42 +119,13 @@ def changing(of_bytes: bool, moves: bool, warps: bool, bends: bool, cuts: bool) 
     pixel: Any = byte_pixel if of_bytes else float_pixel
 
     @kernel
-    def gather_batch(
-        images,
-        labels,
-        order,
-        position,
-        x,
-        targets,
-        batch_size,
-        ahead,
-        row_size,
-        row_magic,
-        row_shift,
-        channels,
-        H,
-        W,
-        plane_magic,
-        plane_shift,
-        width_magic,
-        width_shift,
-        count,
-        seed_low,
-        seed_high,
-        shift,
-        flip,
-        quarters,
-        scale,
-        translate,
-        elastic,
-        grid,
-        ratio_h,
-        ratio_w,
-        side,
-    ):
+    def gather_batch(images, labels, order, position, x, targets, rows, sizes, changes):
+        batch_size, ahead, _, _, _ = rows
+        channels, H, W, plane_magic, plane_shift, width_magic, width_shift, count = sizes
+        seed_low, seed_high, shift, flip, quarters, scale, translate, elastic, grid, ratio_h, ratio_w, side = changes
         t = uint32(cuda.grid(1))
         if t < targets.size:
-            copy_label(t, labels, order, position, targets, batch_size, ahead, row_size, row_magic, row_shift)
+            copy_label(t, labels, order, position, targets, rows)
         if t >= count:
             return
         plane = uint32(H * W)

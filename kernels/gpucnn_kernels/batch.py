@@ -47,12 +47,12 @@ def copying(of_bytes: bool, fours: bool) -> Any:
     four: Any = byte_four if of_bytes else load_4
 
     @kernel
-    def gather_batch(
-        images, labels, order, position, x, targets, batch_size, ahead, row, row_magic, row_shift, size, size_magic, size_shift, count
-    ):
+    def gather_batch(images, labels, order, position, x, targets, rows, sizes):
+        batch_size, ahead, _, _, _ = rows
+        size, size_magic, size_shift, count = sizes
         t = uint32(cuda.grid(1))
         if t < targets.size:
-            copy_label(t, labels, order, position, targets, batch_size, ahead, row, row_magic, row_shift)
+            copy_label(t, labels, order, position, targets, rows)
         if t >= count:
             return
         i = divide(t, size_magic, size_shift)
@@ -104,13 +104,13 @@ def gather_batch(
         floats(x, "x", (n, *images.shape[1:])),
         flat_labels(targets, "targets", (n, *labels.shape[1:])),
     )
-    numbers: tuple[Any, ...] = (np.uint32(batch_size), np.uint32(first), np.uint32(row), *magic(row))
+    numbers: tuple[Any, ...] = (_rows(batch_size, first, row),)
     if augment is None:
         fours = size % 4 == 0 and aligned(arrays[0]) and aligned(arrays[4])
         size = size // 4 if fours else size
         count = n * size
         chosen = copying(of_bytes, fours)
-        numbers += (np.uint32(size), *magic(size), np.uint32(count))
+        numbers += (_sizes(size, count),)
     else:
         if len(images.shape) != 4:
             raise ValueError(f"only images (M, C, H, W) can be changed, got the shape {tuple(images.shape)}")
@@ -119,22 +119,42 @@ def gather_batch(
         bends = bool(augment.elastic)
         warps = bends or bool(augment.rotate_degrees or augment.scale or augment.translate)
         chosen = changing(of_bytes, augment.shift > 0 or augment.flip, warps, bends, augment.cutout > 0)
-        numbers += (
-            np.uint32(channels),
-            np.int32(height),
-            np.int32(width),
-            *magic(height * width),
-            *magic(width),
-            np.uint32(count),
-            *(np.uint32(seed >> bits & WORD) for bits in (0, 32)),
-            np.int32(augment.shift),
-            np.int32(augment.flip),
-            np.float32(augment.rotate_degrees / 90),
-            np.float32(augment.scale),
-            np.float32(augment.translate),
-            np.float32(augment.elastic),
-            np.uint32(augment.elastic_grid),
-            *(np.float32((augment.elastic_grid - 1) / max(side - 1, 1)) for side in (height, width)),
-            np.int32(augment.cutout),
-        )
+        numbers += _image_sizes(channels, height, width, count), _changes(augment, seed, height, width)
     run_each(chosen, max(count, n * row), stream, *arrays, *numbers)
+
+
+# The numbers that a launch takes, kept from step to step.
+
+
+@functools.lru_cache(maxsize=64)
+def _rows(batch_size: int, first: int, row: int) -> tuple[np.uint32, ...]:
+    """As `copy_label` takes them."""
+    return np.uint32(batch_size), np.uint32(first), np.uint32(row), *magic(row)
+
+
+@functools.lru_cache(maxsize=64)
+def _sizes(size: int, count: int) -> tuple[np.uint32, ...]:
+    """The numbers of an image and their magic, and the threads with work."""
+    return np.uint32(size), *magic(size), np.uint32(count)
+
+
+@functools.lru_cache(maxsize=64)
+def _image_sizes(channels: int, height: int, width: int, count: int) -> tuple[Any, ...]:
+    return np.uint32(channels), np.int32(height), np.int32(width), *magic(height * width), *magic(width), np.uint32(count)
+
+
+@functools.lru_cache(maxsize=64)
+def _changes(augment: Augment, seed: int, height: int, width: int) -> tuple[Any, ...]:
+    """The seed, and the changes of augment.py."""
+    return (
+        *(np.uint32(seed >> bits & WORD) for bits in (0, 32)),
+        np.int32(augment.shift),
+        np.int32(augment.flip),
+        np.float32(augment.rotate_degrees / 90),
+        np.float32(augment.scale),
+        np.float32(augment.translate),
+        np.float32(augment.elastic),
+        np.uint32(augment.elastic_grid),
+        *(np.float32((augment.elastic_grid - 1) / max(side - 1, 1)) for side in (height, width)),
+        np.int32(augment.cutout),
+    )

@@ -72,8 +72,10 @@ def place_of(i, order, position, batch_size, ahead):
 
 
 @device
-def copy_label(t, labels, order, position, targets, batch_size, ahead, row, row_magic, row_shift):
-    """Writes number t of the targets, whose rows have `row` numbers."""
+def copy_label(t, labels, order, position, targets, rows):
+    """Writes number t of the targets. rows: the batch's size, the examples before this part of it, the numbers in a target and their
+    magic."""
+    batch_size, ahead, row, row_magic, row_shift = rows
     i = divide(t, row_magic, row_shift)
     example = uint32(order[place_of(i, order, position, batch_size, ahead)])
     targets[t] = labels[uint32(example * row + t - i * row)]

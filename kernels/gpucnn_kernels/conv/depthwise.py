@@ -38,9 +38,8 @@ from gpucnn_kernels.core.variant import Variant, made_for_it
 
 @functools.cache
 def forward_kernel(strip: Strip, apart: bool = False) -> Any:
-    """The kernel of `conv2d`: (x, weight, bias, y, count, K, H, W, top, left, P, Q, *magic(K), *magic(Q), *magic(strips),
-    *magic(m), strips, skipped, has_bias, relu), `count` strips in all; `skipped` elements between the images of y where
-    they lie `apart`, which takes registers."""
+    """The kernel of `conv2d`: (x, weight, bias, y, sizes, skipped, has_bias, relu), with `sizes` from `_sizes`. There are `skipped`
+    elements between the images of y if they lie `apart`, which takes registers."""
     (R, S), (stride_h, stride_w), (dilation_h, dilation_w), T = strip.kernel, strip.stride, strip.dilation, strip.length
     read = row_reader(S, dilation_w)
     taps, rows = R * S, (T - 1) * stride_h + (R - 1) * dilation_h + 1
@@ -63,32 +62,8 @@ def forward_kernel(strip: Strip, apart: bool = False) -> Any:
     all_rows = unrolled(row, rows)
 
     @kernel
-    def conv2d_depthwise_forward(
-        x,
-        weight,
-        bias,
-        y,
-        count,
-        K,
-        H,
-        W,
-        top,
-        left,
-        P,
-        Q,
-        k_magic,
-        k_shift,
-        q_magic,
-        q_shift,
-        s_magic,
-        s_shift,
-        m_magic,
-        m_shift,
-        strips,
-        skipped,
-        has_bias,
-        relu,
-    ):
+    def conv2d_depthwise_forward(x, weight, bias, y, sizes, skipped, has_bias, relu):
+        count, K, H, W, top, left, P, Q, k_magic, k_shift, q_magic, q_shift, s_magic, s_shift, m_magic, m_shift, strips = sizes
         i = uint32(cuda.grid(1))
         if i >= count:
             return
@@ -145,34 +120,30 @@ def conv2d(
     (n, c), k = x.shape[:2], weight.shape[0]
     m, strip = multiplier(c, k, window, groups), strip_of(window)
     assert strip is not None  # it fits
-    height, width, *_, top, left, _, _, _, _ = geometry(window)
-    strips = -(-window.output[0] // strip.length)
-    count = n * k * strips * window.output[1]
+    sizes = _sizes(n, k, m, window, strip.length)
     target, step = images(y, "y", (n, k, *window.output))
     run_each(
         forward_kernel(strip, step > 0),
-        count,
+        int(sizes[0]),
         stream,
         floats(x, "x", (n, c, *window.input)),
         floats(weight, "weight", (k, 1, *window.kernel)),
         floats(weight, "weight") if bias is None else floats(bias, "bias", (k,)),  # never read without a bias
         target,
-        np.uint32(count),
-        np.uint32(k),
-        height,
-        width,
-        top,
-        left,
-        *(np.uint32(size) for size in window.output),
-        *magic(k),
-        *magic(window.output[1]),
-        *magic(strips),
-        *magic(m),
-        np.uint32(strips),
+        sizes,
         skipped(step, k, window),
         np.int32(bias is not None),
         np.int32(relu),
     )
+
+
+@functools.lru_cache(maxsize=256)
+def _sizes(n: int, k: int, m: int, window: Window, length: int) -> tuple[Any, ...]:
+    """The sizes of a launch over n images and k filters, m for each channel, in strips of `length` results."""
+    height, width, *_, top, left, _, _, _, _ = geometry(window)
+    strips, (P, Q) = -(-window.output[0] // length), window.output
+    sizes = np.uint32(n * k * strips * Q), np.uint32(k), height, width, top, left, np.uint32(P), np.uint32(Q)
+    return *sizes, *magic(k), *magic(Q), *magic(strips), *magic(m), np.uint32(strips)
 
 
 def multiplier(channels: int, filters: int, window: Window, groups: int | None = None) -> int:

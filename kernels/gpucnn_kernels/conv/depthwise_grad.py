@@ -60,8 +60,8 @@ def grad_plan_of(images: int, filters: int, window: Window, threads: int = THREA
 
 @functools.cache
 def weight_grad_kernel(strip: Strip, threads: int) -> Any:
-    """The kernel of the blocks' sums: (dy, x, workspace, K, H, W, top, left, P, Q, *magic(Q), *magic(strips), *magic(m), strips, skipped,
-    units, slice_units), `skipped` elements between the images of dy."""
+    """The kernel of the blocks' sums: (dy, x, workspace, sizes, skipped, units, slice_units), with `sizes` from `_sizes` and `skipped`
+    elements between the images of dy."""
     (R, S), (stride_h, stride_w), (dilation_h, dilation_w), T = strip.kernel, strip.stride, strip.dilation, strip.length
     read = row_reader(S, dilation_w)
     taps, rows = R * S, (T - 1) * stride_h + (R - 1) * dilation_h + 1
@@ -88,28 +88,8 @@ def weight_grad_kernel(strip: Strip, threads: int) -> Any:
     # With four blocks of 128 threads on a multiprocessor, a thread has 128 registers. With a stride, code for Turing takes one more unless
     # launch bounds forbid it; 7 × 7 taps fit without them, and with them spill on Hopper.
     @kernel(launch_bounds=(threads, 4) if stride_h * stride_w > 1 else threads)
-    def conv2d_depthwise_weight_grad_slices(
-        dy,
-        x,
-        workspace,
-        K,
-        H,
-        W,
-        top,
-        left,
-        P,
-        Q,
-        q_magic,
-        q_shift,
-        s_magic,
-        s_shift,
-        m_magic,
-        m_shift,
-        strips,
-        skipped,
-        units,
-        slice_units,
-    ):
+    def conv2d_depthwise_weight_grad_slices(dy, x, workspace, sizes, skipped, units, slice_units):
+        K, H, W, top, left, P, Q, q_magic, q_shift, s_magic, s_shift, m_magic, m_shift, strips = sizes
         tile = cuda.shared.array(room, float32)
         sums = cuda.local.array(sums_of_thread, float32)
         pixels = cuda.local.array(S, float32)
@@ -176,7 +156,6 @@ def conv2d_weight_grad(
     plan = plan or grad_plan_of(n, k, window)
     assert plan is not None  # it fits
     flat = gradients(dweight, dbias, workspace, (k, 1, *window.kernel), plan.parts)
-    height, width, *_, top, left, _, _, _, _ = geometry(window)
     flat_dy, step = images(dy, "dy", (n, k, *window.output))
     run(
         weight_grad_kernel(plan.strip, plan.threads),
@@ -186,21 +165,21 @@ def conv2d_weight_grad(
         flat_dy,
         floats(x, "x", (n, c, *window.input)),
         flat[2],  # the workspace
-        np.uint32(k),
-        height,
-        width,
-        top,
-        left,
-        *(np.uint32(size) for size in window.output),
-        *magic(window.output[1]),
-        *magic(plan.strips),
-        *magic(m),
-        np.uint32(plan.strips),
+        _sizes(k, m, window, plan.strips),
         skipped(step, k, window),
         np.uint32(plan.units),
         np.uint32(plan.slice_units),
     )
     sum_parts(flat, k, dbias is not None, plan.parts, adders, stream)
+
+
+@functools.lru_cache(maxsize=256)
+def _sizes(k: int, m: int, window: Window, strips: int) -> tuple[Any, ...]:
+    """The sizes of a launch over k filters, m for each channel, with `strips` in a column."""
+    height, width, *_, top, left, _, _, _, _ = geometry(window)
+    P, Q = window.output
+    sizes = np.uint32(k), height, width, top, left, np.uint32(P), np.uint32(Q)
+    return *sizes, *magic(Q), *magic(strips), *magic(m), np.uint32(strips)
 
 
 def _workspace(problem: Problem, slices: int) -> int:

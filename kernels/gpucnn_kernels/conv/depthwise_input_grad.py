@@ -27,9 +27,8 @@ from gpucnn_kernels.core.variant import Variant, made_for_it
 
 @functools.cache
 def input_grad_kernel(strip: Strip, masked: bool) -> Any:
-    """The kernel of `conv2d_depthwise_input_grad`: (dy, weight, relu, dx, count, C, H, W, top, left, P, Q, *magic(C), *magic(groups),
-    *magic(strips), groups, strips, skipped, m). `masked`: dx is 0 where relu is not positive. `groups` of columns; `count` strips in all;
-    `skipped` elements between the images of dy."""
+    """The kernel of `conv2d_input_grad`: (dy, weight, relu, dx, sizes, skipped, m), with `sizes` from `_sizes` and `skipped` elements
+    between the images of dy. `masked`: dx is 0 where relu is not positive."""
     (R, S), (stride_h, stride_w), (dilation_h, dilation_w), T = strip.kernel, strip.stride, strip.dilation, strip.length
     taps, own = R * S, T * stride_h * stride_w
     # Pixel row t of a strip is read by tap r of row (t − r·dilation) / stride of dy, counted from the one whose tap 0 it starts at.
@@ -59,30 +58,8 @@ def input_grad_kernel(strip: Strip, masked: bool) -> Any:
     all_rows = unrolled(row, rows)
 
     @kernel
-    def conv2d_depthwise_input_gradient(
-        dy,
-        weight,
-        relu,
-        dx,
-        count,
-        C,
-        H,
-        W,
-        top,
-        left,
-        P,
-        Q,
-        c_magic,
-        c_shift,
-        g_magic,
-        g_shift,
-        s_magic,
-        s_shift,
-        groups,
-        strips,
-        skipped,
-        m,
-    ):
+    def conv2d_depthwise_input_gradient(dy, weight, relu, dx, sizes, skipped, m):
+        count, C, H, W, top, left, P, Q, c_magic, c_shift, g_magic, g_shift, s_magic, s_shift, groups, strips = sizes
         i = uint32(cuda.grid(1))
         if i >= count:
             return
@@ -145,34 +122,29 @@ def conv2d_input_grad(
     (n, k), c = dy.shape[:2], dx.shape[1]
     m, strip = multiplier(c, k, window, groups), input_strip_of(window)
     assert strip is not None  # it fits
-    height, width, *_, top, left, _, _, p, q = geometry(window)
-    strips, groups = -(-groups_along(window, 0) // strip.length), groups_along(window, 1)
-    count = n * c * strips * groups
+    sizes = _sizes(n, c, window, strip.length)
     flat_dy, step = images(dy, "dy", (n, k, *window.output))
     run_each(
         input_grad_kernel(strip, relu is not None),
-        count,
+        int(sizes[0]),
         stream,
         flat_dy,
         floats(weight, "weight", (k, 1, *window.kernel)),
         flat_dy if relu is None else floats(relu, "relu", (n, c, *window.input)),  # never read without it
         floats(dx, "dx", (n, c, *window.input)),
-        np.uint32(count),
-        np.uint32(c),
-        height,
-        width,
-        top,
-        left,
-        p,
-        q,
-        *magic(c),
-        *magic(groups),
-        *magic(strips),
-        np.uint32(groups),
-        np.uint32(strips),
+        sizes,
         skipped(step, k, window),
         np.uint32(m),
     )
+
+
+@functools.lru_cache(maxsize=256)
+def _sizes(n: int, c: int, window: Window, length: int) -> tuple[Any, ...]:
+    """The sizes of a launch over n images of c channels, in strips of `length` times stride_h rows."""
+    height, width, *_, top, left, _, _, P, Q = geometry(window)
+    strips, groups = -(-groups_along(window, 0) // length), groups_along(window, 1)
+    sizes = np.uint32(n * c * strips * groups), np.uint32(c), height, width, top, left, P, Q
+    return *sizes, *magic(c), *magic(groups), *magic(strips), np.uint32(groups), np.uint32(strips)
 
 
 INPUT_GRAD = Variant("depthwise", conv2d_input_grad, fits_problem, weigh=made_for_it, parts=True)
