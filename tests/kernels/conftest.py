@@ -18,10 +18,6 @@ import pytest
 
 from gpucnn.device import Device, get_device, simulated, why_no_cuda
 
-if simulated():
-    # The simulator's threads wait for one another by looking again and again, and Python hands its lock on every 5 ms: a barrier would
-    # take that long for each warp. Ten times as often halves the time of the tests.
-    sys.setswitchinterval(5e-4)
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]  # kernel_harness, tolerances
 
 

@@ -14,7 +14,7 @@ from gpucnn.ops.shapes import conv_window
 from gpucnn_kernels.core.problem import BFLOAT16, FLOAT32, TF32
 from gpucnn_kernels.tensor.parts import ENDING
 
-SHAPES = {  # images, channels, size, filters, kernel, stride, padding, dilation, groups
+SHAPES: dict[str, tuple[Any, ...]] = {  # images, channels, size, filters, kernel, stride, padding, dilation, groups
     "whole": (2, 32, (8, 9), 40, (3, 3), 1, 1, 1, 1),
     "many-filters": (1, 64, (9, 12), 130, (1, 1), 1, 0, 1, 1),
     "stride": (3, 32, (11, 9), 64, (3, 2), 2, 1, 1, 1),
@@ -25,8 +25,8 @@ SHAPES = {  # images, channels, size, filters, kernel, stride, padding, dilation
 }
 
 
-def case(name: str) -> tuple[Any, ...]:
-    n, c, hw, k, kernel, stride, padding, dilation, groups = SHAPES[name]
+def case(name: str, shapes: dict[str, tuple[Any, ...]] = SHAPES) -> tuple[Any, ...]:
+    n, c, hw, k, kernel, stride, padding, dilation, groups = shapes[name]
     window = conv_window(hw, kernel, stride, padding, dilation)
     x = np.maximum(normal(1, n, c, *hw), 0)  # as ReLU leaves it, because its gradient is taken too
     return window, groups, x, normal(2, k, c // groups, *kernel), normal(3, k), normal(4, n, k, *window.output)

@@ -297,7 +297,7 @@ def test_three_products_are_at_least_as_accurate_as_fmas(kind: Callable[..., Arr
 BIG = (256, 64, 128, conv_window((32, 32), (3, 3), 1, 1))
 CHIPS = {"T4": (7, 5), "A100": (8, 0), "RTX 3090": (8, 6), "RTX 4090": (8, 9), "H100": (9, 0), "B200": (10, 0), "RTX 5090": (12, 0)}
 OPERATIONS = [problems.conv2d, problems.conv2d_input_grad, problems.conv2d_weight_grad]
-needs_instructions = pytest.mark.skipif(tensor.PLAIN, reason="the simulator has no tensor cores")
+needs_instructions = pytest.mark.skipif(tensor.MLIR, reason="numba-cuda-mlir has no instructions of ours")
 
 
 @needs_instructions

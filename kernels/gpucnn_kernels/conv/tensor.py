@@ -14,7 +14,7 @@ import numpy as np
 
 from gpucnn_kernels.conv.classes import Gather, Sum
 from gpucnn_kernels.conv.tiled import Epilogue, Part, gathering, summing
-from gpucnn_kernels.core._numba import PLAIN
+from gpucnn_kernels.core._numba import MLIR
 from gpucnn_kernels.core.problem import FLOAT32, KINDS, Chip, Problem
 from gpucnn_kernels.core.variant import Variant
 from gpucnn_kernels.engine.operands import IMAGES
@@ -76,7 +76,7 @@ def total_by_warps(tile: WarpGradTile, one: Sum, extra: int, vector: bool, slice
 
 def there(chip: Chip) -> bool:
     """Whether there are kernels of its own for the tensor cores of a chip."""
-    return chip.capability == CAPABILITY and not PLAIN
+    return chip.capability == CAPABILITY and not MLIR
 
 
 def _fits(problem: Problem, chip: Chip, bits: int, most_taps: int | None = None, has: Callable[[Chip], bool] = there) -> bool:

@@ -195,21 +195,54 @@ def without_driver(wanted: Target) -> Iterator[None]:
 
 
 if SIMULATED:
-    # The simulator creates a shared array for the first thread that asks, and looks it up for the others, without a lock. Now and then two
-    # threads both count as first, each gets its own array, and the results are wrong. (It also walks the whole stack every time, slowly.)
+    from numba.cuda.simulator import kernel as _kernel
     from numba.cuda.simulator import kernelapi as _kernelapi
 
+    from gpucnn_kernels.core import simulated as _simulated
+
+    # The simulator creates a shared array for the first thread that asks, and looks it up for the others, without a lock. Now and then two
+    # threads both count as first, each gets its own array, and the results are wrong. (It also walks the whole stack every time, slowly.)
     _first_thread = threading.Lock()
 
-    def _shared_array(self: Any, shape: Any, dtype: Any, alignment: None = None) -> Any:
+    def _shared_array(self: Any, shape: Any, dtype: Any, alignment: int | None = None) -> Any:
+        kind = numpy.dtype(dtype)
+        if shape == 0:  # what the launch asks for beside the kernel's own
+            return numpy.frombuffer(self._dynshared, kind, len(self._dynshared) // kind.itemsize)
         frame = sys._getframe(1)
         line = frame.f_code.co_filename, frame.f_lineno
         with _first_thread:
             if line not in self._allocations:
-                self._allocations[line] = numpy.empty(shape, _kernelapi.numpy_support.as_dtype(dtype))
+                self._allocations[line] = numpy.empty(shape, kind)
             return self._allocations[line]
 
+    def _run_block(self: Any, grid_point: Any, *args: Any) -> None:
+        _simulated.run_block(_kernel.BlockThread, self, grid_point, args)
+
+    # It also puts its own `cuda` into a function's module for each call of the function, and its types look up by name what NumPy calls the
+    # same: together that is half of the time. Here a module gets it once for all of a launch, and numbers are made by NumPy at once.
+    _call, _modules_given, _giving = _kernel.FakeCUDAKernel.__call__, set[int](), contextlib.ExitStack()
+
+    def _call_quickly(self: Any, *args: Any) -> Any:
+        launched = _kernel._kernel_context
+        if launched is None:
+            try:
+                return _call(self, *args)
+            finally:
+                _modules_given.clear()
+                _giving.close()
+        if id(self.fn.__globals__) not in _modules_given:
+            with _first_thread:
+                if id(self.fn.__globals__) not in _modules_given:
+                    _giving.enter_context(_kernel.swapped_cuda_module(self.fn, launched))
+                    _modules_given.add(id(self.fn.__globals__))
+        return self.fn(*args)
+
+    _kernel.FakeCUDAKernel.__call__ = _call_quickly
+    float32, int32, int64, uint32, uint64 = numpy.float32, numpy.int32, numpy.int64, numpy.uint32, numpy.uint64
     _kernelapi.FakeCUDAShared.array = _shared_array
+    _kernelapi.FakeCUDAModule.shfl_xor_sync = staticmethod(_simulated.lane_exchange)
+    _kernel.BlockThread.syncthreads = lambda self: self.block.barrier()
+    _kernel.BlockManager.run = _run_block
 
 # Numba warns about every grid under 128 blocks. A loss's last launch has one, and a small batch has few: nothing a user could change.
 # (By its setting: where colorama is installed the message begins with an escape sequence, and no filter of warnings finds it.)

@@ -223,7 +223,7 @@ def run(kernel: Any, blocks: int, threads: int, stream: Stream, *arguments: Any,
     if stream and not MLIR and driver.launch(kernel, blocks, threads, shared, int(stream.handle), arguments):
         return
     try:
-        if shared > PLAIN_SHARED:
+        if shared > PLAIN_SHARED and not SIMULATED:
             _allow(kernel, shared, arguments)
         kernel[blocks, threads, stream, shared](*arguments)
     except Exception as error:

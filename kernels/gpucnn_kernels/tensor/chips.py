@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpucnn_kernels.core._numba import PLAIN
+from gpucnn_kernels.core._numba import MLIR
 from gpucnn_kernels.core.problem import Chip
 
 LEAST_TERMS = 32  # a sum of fewer may be less exact than FMAs one after the other (product.py)
@@ -13,4 +13,4 @@ _WARPS_FROM = (8, 0)  # the compute capability that has mma.sync in TF32 and bfl
 
 def warps_there(chip: Chip) -> bool:
     """Whether a chip's warps can feed its tensor cores."""
-    return chip.capability >= _WARPS_FROM and not PLAIN
+    return chip.capability >= _WARPS_FROM and not MLIR

@@ -50,6 +50,19 @@ def b_pair(lane: int, register: int, half: int) -> tuple[int, int]:
     return depth_of(lane % 4 * 2 + half + register * 8), lane // 4
 
 
+def group_a_place(thread: int, register: int) -> tuple[int, int]:
+    """Row and depth of the number of a that a thread of a warpgroup has in a register, 0 … 3 (PTX ISA, wgmma with a in registers). Each
+    of its warps has 16 of the 64 rows, and its lanes hold them as they do for a product of the warp alone."""
+    row, depth = a_place(thread % 32, register)
+    return thread // 32 % 4 * ROWS + row, depth
+
+
+def group_c_place(thread: int, register: int) -> tuple[int, int]:
+    """Row and column of a sum that a thread of a warpgroup has in a register: four for each eight columns."""
+    row, column = c_place(thread % 32, register % 4)
+    return thread // 32 % 4 * ROWS + row, register // 4 * COLUMNS + column
+
+
 def a_word(BM: int, row: int, depth: int) -> int:
     """The word of a stage that holds a number of a; BM rows, in products of 16 rows, one after the other for each 8 of depth."""
     piece = depth % 4 * 8 + (row % 8 ^ depth % 4 * 2)

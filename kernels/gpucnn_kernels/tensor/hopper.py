@@ -28,9 +28,12 @@ from typing import Any
 
 from llvmlite import ir
 
-from gpucnn_kernels.core._numba import intrinsic, types
+from gpucnn_kernels.core._numba import SIMULATED, types
 from gpucnn_kernels.core.problem import BFLOAT16
-from gpucnn_kernels.tensor.instructions import instruction
+from gpucnn_kernels.tensor.instructions import instruction, intrinsic
+
+if SIMULATED:
+    from gpucnn_kernels.tensor import simulated
 
 ROW = 32
 """Numbers in a row of b: the depth that is multiplied at a time."""
@@ -63,17 +66,18 @@ _F, _I, _L = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _U, _UL = types.uint32, types.uint64
 
 # Barriers in shared memory, 8 bytes each. A phase ends when all announced threads and all expected bytes have arrived.
-barrier_begin = instruction("mbarrier.init.shared::cta.b64 [$0], $1;", "r,r,~{memory}", _U, _U)
+barrier_begin = instruction("barrier_begin", "mbarrier.init.shared::cta.b64 [$0], $1;", "r,r,~{memory}", _U, _U)
 """(address, arrivals): a new barrier, for this number of arrivals in each phase."""
-barriers_begun = instruction("fence.mbarrier_init.release.cluster;", "~{memory}")
+barriers_begun = instruction("barriers_begun", "fence.mbarrier_init.release.cluster;", "~{memory}")
 """Makes new barriers visible to copies as well."""
-arrive = instruction("mbarrier.arrive.shared::cta.b64 _, [$0];", "r,~{memory}", _U)
+arrive = instruction("arrive", "mbarrier.arrive.shared::cta.b64 _, [$0];", "r,~{memory}", _U)
 """(address): one arrival."""
-arrive_expecting = instruction("mbarrier.arrive.expect_tx.shared::cta.b64 _, [$0], $1;", "r,r,~{memory}", _U, _U)
+arrive_expecting = instruction("arrive_expecting", "mbarrier.arrive.expect_tx.shared::cta.b64 _, [$0], $1;", "r,r,~{memory}", _U, _U)
 """(address, bytes): one arrival, and the phase does not end before that many bytes have been copied."""
-arrive_with_copies = instruction("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [$0];", "r,~{memory}", _U)
+arrive_with_copies = instruction("arrive_with_copies", "cp.async.mbarrier.arrive.noinc.shared::cta.b64 [$0];", "r,~{memory}", _U)
 """(address): one arrival, once everything that this thread has begun to copy by `copy_word` has arrived."""
 has_ended = instruction(
+    "has_ended",
     "{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [$1], $2;\nselp.u32 $0, 1, 0, p;\n}",
     "=r,r,r,~{memory}",
     _U,
@@ -84,31 +88,37 @@ has_ended = instruction(
 
 # Copies from global to shared memory; instructions.py has those of single words.
 copy_bulk = instruction(
-    "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [$0], [$1], $2, [$3];", "r,l,r,r,~{memory}", _U, _UL, _U, _U
+    "copy_bulk",
+    "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [$0], [$1], $2, [$3];",
+    "r,l,r,r,~{memory}",
+    _U,
+    _UL,
+    _U,
+    _U,
 )
 """(to, from, bytes, barrier): a multiple of 16 bytes from and to multiples of 16, by the copying engine, which tells the barrier."""
 
 # Tensor cores.
-products_begin = instruction("wgmma.fence.sync.aligned;", "~{memory}")
+products_begin = instruction("products_begin", "wgmma.fence.sync.aligned;", "~{memory}")
 """Orders the registers: the next products take what they hold now."""
-products_commit = instruction("wgmma.commit_group.sync.aligned;", "~{memory}")
-products_wait = instruction("wgmma.wait_group.sync.aligned 0;", "~{memory}")
+products_commit = instruction("products_commit", "wgmma.commit_group.sync.aligned;", "~{memory}")
+products_wait = instruction("products_wait", "wgmma.wait_group.sync.aligned 0;", "~{memory}")
 """Waits until all committed products are in the sums, and b has been read."""
 
-written_for_products = instruction("fence.proxy.async.shared::cta;", "~{memory}")
+written_for_products = instruction("written_for_products", "fence.proxy.async.shared::cta;", "~{memory}")
 """Makes what this thread has written to shared memory visible to wgmma, which reads it through another path."""
 
 
 @functools.cache
 def take_registers(count: int) -> Any:
     """(): raises the registers of this warpgroup's threads to this number, a multiple of 8, once others have released theirs."""
-    return instruction(f"setmaxnreg.inc.sync.aligned.u32 {count};", "~{memory}")
+    return instruction("take_registers", f"setmaxnreg.inc.sync.aligned.u32 {count};", "~{memory}", constants=(count,))
 
 
 @functools.cache
 def give_registers(count: int) -> Any:
     """(): lowers the registers of this warpgroup's threads to this number, a multiple of 8."""
-    return instruction(f"setmaxnreg.dec.sync.aligned.u32 {count};", "~{memory}")
+    return instruction("give_registers", f"setmaxnreg.dec.sync.aligned.u32 {count};", "~{memory}", constants=(count,))
 
 
 @functools.cache
@@ -119,6 +129,8 @@ def multiply_add(columns: int, bits: int) -> Any:
     `sums` is a local array of columns / 2 numbers, which the compiler keeps in registers: their values go into the instruction
     and come back. They must not be read before `products_wait`.
     """
+    if SIMULATED:
+        return simulated.multiply_add(columns, bits)
     count = columns // 2
     kinds, turned = ("k16.f32.bf16.bf16", ", 0") if bits == BFLOAT16 else ("k8.f32.tf32.tf32", "")  # b is not turned
 

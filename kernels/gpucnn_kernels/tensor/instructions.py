@@ -1,7 +1,8 @@
 """Instructions that Numba cannot express, of chips of compute capability 8.0 and newer: asynchronous copies, TF32, products of warps.
 
 Each is a function that a kernel calls, and becomes the PTX instruction in its text ("PTX ISA", NVIDIA; chapters 9.7.9 on copies and
-conversions, 9.7.14 on mma). hopper.py has those of Hopper alone. Numba's simulator has none of them; the virtual GPU has all.
+conversions, 9.7.14 on mma). hopper.py has those of Hopper alone. The virtual GPU has all of them; in Numba's simulator each is the function
+of its name in simulated.py.
 
 Addresses in shared memory are 32-bit numbers of bytes, as `shared_address` gives them; those in global memory are 64-bit ones.
 
@@ -46,14 +47,26 @@ from typing import Any
 
 from llvmlite import ir
 
-from gpucnn_kernels.core._numba import intrinsic, types
+from gpucnn_kernels.core._numba import SIMULATED, types
+from gpucnn_kernels.core._numba import intrinsic as _intrinsic
+
+if SIMULATED:
+    from gpucnn_kernels.tensor import simulated
 
 _F, _I, _L, _V = ir.FloatType(), ir.IntType(32), ir.IntType(64), ir.VoidType()
 _LLVM = {types.float32: _F, types.int32: _I, types.uint32: _I, types.uint64: _L}
 
 
-def instruction(text: str, constraints: str, *kinds: Any, gives: Any = None) -> Any:
-    """A function that is one instruction; its arguments have these kinds, in the order in which the text numbers them."""
+def intrinsic(function: Any) -> Any:
+    """A function that Numba makes instructions of; in its simulator, what they mean in Python."""
+    return getattr(simulated, function.__name__) if SIMULATED else _intrinsic(function)
+
+
+def instruction(name: str, text: str, constraints: str, *kinds: Any, gives: Any = None, constants: tuple[int, ...] = ()) -> Any:
+    """A function that is one instruction; its arguments have these kinds, in the order in which the text numbers them. In the simulator it
+    is the function of that name in simulated.py, which takes the text's constants before them."""
+    if SIMULATED:
+        return functools.partial(getattr(simulated, name), *constants) if constants else getattr(simulated, name)
     signature = (types.void if gives is None else gives)(*kinds)
     kind = ir.FunctionType(_V if gives is None else _LLVM[gives], [_LLVM[each] for each in kinds])
 
@@ -69,30 +82,30 @@ def instruction(text: str, constraints: str, *kinds: Any, gives: Any = None) -> 
         lambda typing_context, a, b, c: (signature, generate),
         lambda typing_context, a, b, c, d: (signature, generate),
     )
-    return intrinsic(made[len(kinds)])
+    return _intrinsic(made[len(kinds)])
 
 
 _U, _UL = types.uint32, types.uint64
 
 # Copies from global to shared memory.
-copy_word = instruction("cp.async.ca.shared.global [$0], [$1], 4, $2;", "r,l,r,~{memory}", _U, _UL, _U)
+copy_word = instruction("copy_word", "cp.async.ca.shared.global [$0], [$1], 4, $2;", "r,l,r,~{memory}", _U, _UL, _U)
 """(to, from, bytes): 4 bytes, of which `bytes` (0 or 4) are read and the rest are 0."""
-copy_four = instruction("cp.async.cg.shared.global [$0], [$1], 16, $2;", "r,l,r,~{memory}", _U, _UL, _U)
+copy_four = instruction("copy_four", "cp.async.cg.shared.global [$0], [$1], 16, $2;", "r,l,r,~{memory}", _U, _UL, _U)
 """(to, from, bytes): 16 bytes from and to multiples of 16, of which `bytes` (0 or 16) are read and the rest are 0."""
-copies_commit = instruction("cp.async.commit_group;", "~{memory}")
+copies_commit = instruction("copies_commit", "cp.async.commit_group;", "~{memory}")
 """Makes a group of the copies that this thread has begun since the last group."""
 
 
 @functools.cache
 def copies_wait(groups: int) -> Any:
     """(): waits until all but the last `groups` groups of this thread's copies have arrived, for this thread to read."""
-    return instruction(f"cp.async.wait_group {groups};", "~{memory}")
+    return instruction("copies_wait", f"cp.async.wait_group {groups};", "~{memory}", constants=(groups,))
 
 
-to_bfloat16 = instruction("cvt.rn.bf16x2.f32 $0, $2, $1;", "=r,f,f", types.float32, types.float32, gives=_U)
+to_bfloat16 = instruction("to_bfloat16", "cvt.rn.bf16x2.f32 $0, $2, $1;", "=r,f,f", types.float32, types.float32, gives=_U)
 """(low, high) → two numbers as bfloat16, the upper half of a float32, in one word: to nearest, ties to even. NaN stays NaN, infinities stay
 infinite, numbers below the normal ones are rounded as they are; what is nearer to 2¹²⁸ than to the largest bfloat16 becomes infinite."""
-to_tf32 = instruction("cvt.rna.tf32.f32 $0, $1;", "=r,f", types.float32, gives=_U)
+to_tf32 = instruction("to_tf32", "cvt.rna.tf32.f32 $0, $1;", "=r,f", types.float32, gives=_U)
 """(number) → the bits of it rounded to TF32, to nearest, ties away from zero; NaN stays NaN, and infinities what they are."""
 
 
@@ -152,9 +165,11 @@ def load_pieces(typing_context, address):
     return types.UniTuple(types.uint32, 4)(types.uint32), generate
 
 
-def _product_of_warps(name: str) -> Any:
-    """A function that is mma.sync of this name, for a of four registers, b of two and four sums."""
-    text = f"mma.sync.aligned.{name} {{$0,$1,$2,$3}}, {{$4,$5,$6,$7}}, {{$8,$9}}, {{$10,$11,$12,$13}};"
+def _product_of_warps(name: str, kind_of: str) -> Any:
+    """A function that is mma.sync of this kind, for a of four registers, b of two and four sums; in the simulator that of this name."""
+    if SIMULATED:
+        return getattr(simulated, name)
+    text = f"mma.sync.aligned.{kind_of} {{$0,$1,$2,$3}}, {{$4,$5,$6,$7}}, {{$8,$9}}, {{$10,$11,$12,$13}};"
 
     @intrinsic
     def multiply(typing_context, a0, a1, a2, a3, b0, b1, c0, c1, c2, c3):
@@ -170,7 +185,7 @@ def _product_of_warps(name: str) -> Any:
     return multiply
 
 
-multiply_warp = _product_of_warps("m16n8k8.row.col.f32.tf32.tf32.f32")
+multiply_warp = _product_of_warps("multiply_warp", "m16n8k8.row.col.f32.tf32.tf32.f32")
 """(a0, a1, a2, a3, b0, b1, c0, c1, c2, c3) → this lane's four sums c = a · b + c; a and b as bits. All lanes of a warp together."""
-multiply_warp_bfloat16 = _product_of_warps("m16n8k16.row.col.f32.bf16.bf16.f32")
+multiply_warp_bfloat16 = _product_of_warps("multiply_warp_bfloat16", "m16n8k16.row.col.f32.bf16.bf16.f32")
 """The same of a (16, 16) and b (16, 8) in bfloat16, two of a number in each register."""

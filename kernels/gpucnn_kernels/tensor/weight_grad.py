@@ -131,7 +131,8 @@ def tensor_grad_kernel(tile: TensorGradTile, width: int) -> Any:
     @device(forceinline=True)
     def put(i, shared, raw, at, totals):
         """The parts of a copied piece, to b's tiles. `at` is where the first piece lies; those of other rows are exchanged alike, where
-        rows go on by multiples of 8; where they go on by 4, bit 2 of every other row's number is turned."""
+        rows go on by multiples of 8; where they go on by 4, bit 2 of every other row's number is turned. (In numbers from where `shared`
+        begins, which is therefore a multiple of 128 bytes: the table is all that lies before it.)"""
         if width == 4:
             offset = uint64(at + uint32(i * rows_step * DEPTH))
             x0, x1, x2, x3 = load_4(shared, uint64(raw + uint32(i * 512)))
