@@ -10,12 +10,32 @@ thread's registers. Which thread holds what, lane being thread % 32 and warp (th
     a[16·warp + lane // 4 + 8·i, lane % 4 + 4·j]           in the register i + 2·j       (i, j = 0, 1)
     c[16·warp + lane // 4 + 8·i, 8·j + 2·(lane % 4) + v]   in the sum 4·j + 2·i + v      (i, v = 0, 1; j = 0 … N/8 − 1)
 
+Drawn, with the registers of thread 0 as 0.a0 … 0.a3 and its sums 4·j … 4·j + 3 as 0.s0 … 0.s3 (each warp has 16 rows, and in them lies as
+mma.sync does; fragments.py has both as functions):
+
+    a   depth 0     1     2     3     4     5     6     7      c   column 8·j  +1    +2    +3    …    +6    +7
+    row  0   0.a0  1.a0  2.a0  3.a0  0.a2  1.a2  2.a2  3.a2    row  0    0.s0  0.s1  1.s0  1.s1  …  3.s0  3.s1
+    row  1   4.a0  5.a0  6.a0  7.a0  4.a2  5.a2  6.a2  7.a2    row  1    4.s0  4.s1  5.s0  5.s1  …  7.s0  7.s1
+      …                                                          …
+    row  8   0.a1  1.a1  2.a1  3.a1  0.a3  1.a3  2.a3  3.a3    row  8    0.s2  0.s3  1.s2  1.s3  …  3.s2  3.s3
+      …                                                          …
+    row 16  32.a0 33.a0 34.a0 35.a0 32.a2 33.a2 34.a2 35.a2    row 16   32.s0 32.s1 33.s0 33.s1  … 35.s0 35.s1
+      …                                                          …
+    row 63 124.a1 …                                127.a3      row 63  124.s2 124.s3  …            … 127.s2 127.s3
+
 In bfloat16, two numbers to a word, it multiplies a (64, 16) by b (16, N). The register i + 2·j of a then has
 
     a[16·warp + lane // 4 + 8·i, 2·(lane % 4) + 8·j + h]   in its lower (h = 0) and upper (h = 1) half
 
 b lies in shared memory as N rows of 32 numbers along the depth, 128 bytes each: 4 steps of 8. So that eight rows can be read at a time
 without touching a bank twice, the 16-byte pieces of a row are exchanged by the row's number: `swizzled`. A descriptor says where.
+
+    bytes   0 … 15        16 … 31       32 … 47    …  112 … 127
+    row 0   depth  0…3    depth  4…7    depth 8…11  …  28…31
+    row 1   depth  4…7    depth  0…3    depth 12…15 …  24…27
+    row 2   depth  8…11   depth 12…15   depth 0…3   …  20…23
+      …
+    row 7   depth 28…31   depth 24…27   depth 20…23 …   0…3      and so on from row 8, which lies as row 0 does
 """
 
 # Numba works out the types of kernels.

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernel_harness import Output, double
+from kernel_harness import Output, double, normal
 from tensor_cases import case, rounded
 
 from gpucnn.device import Device, simulated
@@ -20,6 +20,9 @@ from gpucnn_kernels.choose import problems, select
 from gpucnn_kernels.conv import tensor
 from gpucnn_kernels.conv.tiled import gathering, summing
 from gpucnn_kernels.core.problem import BFLOAT16, FLOAT32, TF32
+from gpucnn_kernels.dense import tensor as dense_tensor
+from gpucnn_kernels.dense import tiled
+from gpucnn_kernels.tensor.matrices import MatrixTile
 from gpucnn_kernels.tensor.product import TensorTile
 from gpucnn_kernels.tensor.warps import WarpTile
 from gpucnn_kernels.tensor.warps_grad import WarpGradTile
@@ -35,6 +38,7 @@ SHAPES = {  # images, channels, size, filters, kernel, stride, padding, dilation
     "fours": (2, 5, (4, 6), 7, (3, 3), 1, 1, 1, 1),  # positions by fours
     "whole": (1, 32, (3, 7), 8, (1, 1), 1, 0, 1, 1),
 }
+DENSE = {"fours": (18, 20, 24), "odd": (19, 21, 9), "two-tiles": (131, 17, 5)}  # rows, inputs, outputs
 NAME = "mma128x64"  # that of a variant, which what is chosen must have
 
 
@@ -146,3 +150,33 @@ def test_forward_and_input_grad_on_hopper(device: Device, name: str, BN: int, bi
 )
 def test_weight_grad_on_hopper(device: Device, name: str, BN: int, slices: int, bits: int) -> None:
     weight_grad(device, name, TensorGradTile(BN, bits), tensor.total, slices)
+
+
+@pytest.mark.parametrize(
+    ("name", "slices", "bits"),
+    cases(
+        ("odd", 1, FLOAT32),
+        [("fours", 1, FLOAT32), ("two-tiles", 2, FLOAT32), ("fours", 2, TF32), ("fours", 1, BFLOAT16), ("odd", 2, BFLOAT16)],
+    ),
+)
+def test_dense_layers_by_warps(device: Device, name: str, slices: int, bits: int) -> None:
+    """All three products, with bias, ReLU, its mask, and the gradient of the bias."""
+    n, c, k = DENSE[name]
+    x, weight, bias, dy = np.maximum(normal(1, n, c), 0), normal(2, k, c), normal(3, k), normal(4, n, k)
+    y, dx, dweight, dbias = (Output(device, shape) for shape in ((n, k), (n, c), (k, c), (k,)))
+    how = {"tile": MatrixTile(bits), "make": dense_tensor.multiply, "slices": slices}
+
+    def space(*sizes: int) -> Any:
+        return device.xp.full(tiled.workspace_size(sizes, MatrixTile(bits), slices, dense_tensor.multiply), np.nan, "float32")
+
+    tiled.dense(x, weight, bias, y.array, True, workspace=space(n, k, c), **how)
+    tiled.dense_input_grad(dy, weight, dx.array, relu=x, workspace=space(n, c, k), **how)
+    tiled.dense_weight_grad(dy, x, dweight.array, dbias=dbias.array, workspace=space(k, c, n), **how)
+    factor = functools.partial(rounded, bits=bits)
+    for got, run, arrays, terms, direction in (
+        (y, lambda *of: cpu.dense(*of, relu=True), (factor(x), factor(weight), double(bias)), c, "forward"),
+        (dx, lambda *of: cpu.dense_input_grad(*of, relu=double(x)), (factor(dy), factor(weight)), k, "input_grad"),
+        (dweight, cpu.dense_weight_grad, (factor(dy), factor(x)), n, "weight_grad"),
+        (dbias, cpu.bias_grad, (double(dy),), n, "weight_grad"),
+    ):
+        check(got.result(), run(*arrays), magnitude=run(*map(np.abs, arrays)), terms=terms, direction=direction)
