@@ -38,13 +38,14 @@ SHAPES = {  # images, channels, size, filters, kernel, stride, padding, dilation
     "fours": (2, 5, (4, 6), 7, (3, 3), 1, 1, 1, 1),  # positions by fours
     "whole": (1, 32, (3, 7), 8, (1, 1), 1, 0, 1, 1),
 }
+LONG = {"long": (5, 70, (4, 5), 8, (1, 1), 1, 0, 1, 1)}  # sums of more blocks than there are stages
 DENSE = {"fours": (18, 20, 24), "odd": (19, 21, 9), "two-tiles": (131, 17, 5)}  # rows, inputs, outputs
 NAME = "mma128x64"  # that of a variant, which what is chosen must have
 
 
 def forward_and_input_grad(device: Device, name: str, tile: Any, part: Any) -> None:
     """With bias, ReLU and its mask; in TF32 and bfloat16 what comes out is what factors give that were rounded beforehand."""
-    window, groups, x, weight, bias, dy = case(name, SHAPES)
+    window, groups, x, weight, bias, dy = case(name, SHAPES | LONG)
     y, dx = Output(device, dy.shape), Output(device, x.shape)
     variants, sizes = gathering(NAME, tile, 1.0, part), (x.shape[0], x.shape[1], len(weight), window, groups, tile.bits)
     chosen = {each: select.choice(variants[each], getattr(problems, each)(*sizes)) for each in ("conv2d", "conv2d_input_grad")}
@@ -68,7 +69,7 @@ def forward_and_input_grad(device: Device, name: str, tile: Any, part: Any) -> N
 
 def weight_grad(device: Device, name: str, tile: Any, part: Any, slices: int) -> None:
     """With the gradient of the bias, whose sums are those of float32 in the other modes as well."""
-    window, groups, x, weight, bias, dy = case(name, SHAPES)
+    window, groups, x, weight, bias, dy = case(name, SHAPES | LONG)
     problem = problems.conv2d_weight_grad(x.shape[0], x.shape[1], len(weight), window, groups, tile.bits)
     choice = select.choice(summing(NAME, tile, 1.0, part, True)["conv2d_weight_grad"], problem, slices)
     dweight, dbias = Output(device, weight.shape), Output(device, bias.shape)
@@ -80,6 +81,36 @@ def weight_grad(device: Device, name: str, tile: Any, part: Any, slices: int) ->
     expected, magnitude = (cpu.conv2d_weight_grad(*map(f, map(factor, (dy, x))), window, groups) for f in (np.asarray, np.abs))
     check(dweight.result(), expected, magnitude=magnitude, terms=terms, direction="weight_grad")
     check(dbias.result(), cpu.bias_grad(wide), magnitude=cpu.bias_grad(np.abs(wide)), terms=terms, direction="weight_grad")
+
+
+class ShortWarpTile(WarpTile):
+    stages = 3
+
+
+class ShortTensorTile(TensorTile):
+    stages = 2
+
+
+class ShortTensorGradTile(TensorGradTile):
+    stages = 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("tile", "part"),
+    [(ShortWarpTile(16, BM=32, WM=32, WN=16), tensor.gather_by_warps), (ShortTensorTile(32), tensor.gather)],
+    ids=["warps", "hopper"],
+)
+def test_stages_are_used_again_in_turn(device: Device, tile: Any, part: Any) -> None:
+    forward_and_input_grad(device, "long", tile, part)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("tile", "part"), [(WarpGradTile(), tensor.total_by_warps), (ShortTensorGradTile(32), tensor.total)], ids=["warps", "hopper"]
+)
+def test_stages_are_used_again_in_turn_for_the_gradient_of_the_weight(device: Device, tile: Any, part: Any) -> None:
+    weight_grad(device, "long", tile, part, 1)
 
 
 def cases(quick: tuple[Any, ...], others: list[tuple[Any, ...]]) -> list[Any]:
