@@ -107,7 +107,7 @@ def mean_squared_error_kernel(y, targets, dy, row_loss, row_correct, K, scale):
     finish_row(lanes, indices, row, lane, loss, largest, index, largest_target, target_index, float32(0.5), K, row_loss, row_correct)
 
 
-@kernel
+@kernel(role="adder")
 def add_rows_kernel(row_loss, row_correct, loss, correct, scale):
     losses = cuda.shared.array(BLOCK_LANES, float32)
     counts = cuda.shared.array(BLOCK_LANES, int32)

@@ -22,6 +22,7 @@ from gpucnn.profiling.what.workload import Selection, Workload
 from gpucnn_kernels import activations
 from gpucnn_kernels.choose import select
 from gpucnn_kernels.core import launch
+from gpucnn_kernels.core.compile import Role
 from gpucnn_kernels.core.launch import Launch, recording
 
 pytestmark = pytest.mark.skipif(simulated(), reason="the simulator has no signatures")
@@ -96,21 +97,21 @@ def test_all_work_is_shared_out(name: str) -> None:
         assert all(part.least_bytes > 0 for part in shared)
 
 
-def stand_in(name: str, blocks: int = 1, size: int = 10) -> Launch:
+def stand_in(role: Role = "", blocks: int = 1, size: int = 10) -> Launch:
     def function() -> None: ...
 
-    function.__name__ = f"{name}_kernel"
+    function.gpucnn_role = role  # type: ignore[attr-defined]
     return Launch(function, blocks, 128, (np.zeros(size, np.float32),))
 
 
 def test_arithmetic_goes_to_the_products() -> None:
     work = Work(1000, 400)
-    pack, engine, relu_grad = stand_in("pack"), stand_in("engine", 3, 50), stand_in("relu_grad", 9, 20)
+    pack, engine, relu_grad = stand_in(), stand_in("engine", 3, 50), stand_in("", 9, 20)
     assert [part for _, part in shares([pack, engine, relu_grad], work)] == [Work(0, 40), Work(1000, 200), Work(0, 80)]
     classes = [stand_in("engine", 3), stand_in("engine", 1)]
     assert [part.flops for _, part in shares(classes, work)] == [750, 250]
     assert shares([relu_grad], work) == [(relu_grad, work)], "alone it does all"
-    assert shares([stand_in("sum"), stand_in("add_rows")], work)[0][1].flops == 1000
+    assert shares([stand_in(), stand_in("adder")], work)[0][1].flops == 1000
 
 
 def test_unknown_chips_are_refused_with_those_that_there_are() -> None:

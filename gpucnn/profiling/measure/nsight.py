@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from gpucnn.profiling.what.launches import SHARED, Part
+from gpucnn.profiling.what.launches import Part
 from gpucnn_kernels.core.launch import Launch
 
 
@@ -40,7 +40,7 @@ def name_kernels(parts: Iterable[Part]) -> None:
     compiled: the name that a tool shows is that of the Python function, with its module and the types of its arguments."""
     named: set[int] = set()
     for part in parts:
-        if part.launch.name in SHARED and id(part.launch.kernel) not in named:
+        if part.launch.role == "engine" and id(part.launch.kernel) not in named:
             named.add(id(part.launch.kernel))
             part.launch.kernel.py_func.__qualname__ = re.sub(r"\W", "_", part.name)
 

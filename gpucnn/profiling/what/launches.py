@@ -13,13 +13,6 @@ from gpucnn.profiling.what.work import Work
 from gpucnn_kernels.choose import select
 from gpucnn_kernels.core.launch import Launch, address_of
 
-PRODUCTS = ("engine", "tensor", "warps", "matrices", "winograd", "conv2d", "depthwise", "gemm")
-"""The beginnings of the names of kernels that do an operation's arithmetic. Its other launches prepare operands, add up parts, sum a bias's
-gradient or pool: they move the bytes of their own arrays."""
-HELPERS = ("add_parts", "add_rows")  # kernels that add up parts, in operations without a product
-SHARED = ("engine", "tensor", "tensor_grad", "warps", "warps_grad", "matrices", "winograd")
-"""Names that all kernels of a tile share, whatever they do: the operation and its variant distinguish them."""
-
 
 @dataclass(frozen=True)
 class Part:
@@ -47,10 +40,10 @@ def _between(argument: Any) -> tuple[int, int] | None:
 
 def shares(launches: Sequence[Launch], work: Work, apart: Mapping[int, int] | None = None) -> list[tuple[Launch, Work]]:
     """The share of an operation's work that each of its launches does. A single launch does all of it. Several products share the
-    arithmetic by threads; other launches, and products beside others, move each of their arrays once. apart: by address of an array,
-    the bytes in gaps between its images, which do not count."""
-    products = [launch for launch in launches if launch.name.startswith(PRODUCTS)]
-    mains = products or [launch for launch in launches if launch.name not in HELPERS] or list(launches)
+    arithmetic by threads; other launches, and products beside others, move each of their arrays once. A kernel's role tells what it is.
+    apart: by address of an array, the bytes in gaps between its images, which do not count."""
+    products = [launch for launch in launches if launch.role in ("product", "engine")]
+    mains = products or [launch for launch in launches if launch.role != "adder"] or list(launches)
     threads = sum(launch.blocks * launch.threads for launch in mains)
     result = []
     for launch in launches:
@@ -66,7 +59,7 @@ def shares(launches: Sequence[Launch], work: Work, apart: Mapping[int, int] | No
 
 def kernel_name(call: Call, launch: Launch) -> str:
     """The name of a launch's kernel, for readers who know that `call` made it, on the chip that kernels are chosen for."""
-    return variant_name(call) if launch.name in SHARED else launch.name
+    return variant_name(call) if launch.role == "engine" else launch.name
 
 
 def variant_name(call: Call) -> str:

@@ -61,7 +61,7 @@ def forward_kernel(strip: Strip, apart: bool = False) -> Any:
 
     all_rows = unrolled(row, rows)
 
-    @kernel
+    @kernel(role="product")
     def conv2d_depthwise_forward(x, weight, bias, y, sizes, skipped, has_bias, relu):
         count, K, H, W, top, left, P, Q, k_magic, k_shift, q_magic, q_shift, s_magic, s_shift, m_magic, m_shift, strips = sizes
         i = uint32(cuda.grid(1))

@@ -87,7 +87,7 @@ def weight_grad_kernel(strip: Strip, threads: int) -> Any:
 
     # With four blocks of 128 threads on a multiprocessor, a thread has 128 registers. With a stride, code for Turing takes one more unless
     # launch bounds forbid it; 7 × 7 taps fit without them, and with them spill on Hopper.
-    @kernel(launch_bounds=(threads, 4) if stride_h * stride_w > 1 else threads)
+    @kernel(role="product", launch_bounds=(threads, 4) if stride_h * stride_w > 1 else threads)
     def conv2d_depthwise_weight_grad_slices(dy, x, workspace, sizes, skipped, units, slice_units):
         K, H, W, top, left, P, Q, q_magic, q_shift, s_magic, s_shift, m_magic, m_shift, strips = sizes
         tile = cuda.shared.array(room, float32)

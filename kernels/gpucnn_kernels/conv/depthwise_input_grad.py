@@ -57,7 +57,7 @@ def input_grad_kernel(strip: Strip, masked: bool) -> Any:
 
     all_rows = unrolled(row, rows)
 
-    @kernel
+    @kernel(role="product")
     def conv2d_depthwise_input_gradient(dy, weight, relu, dx, sizes, skipped, m):
         count, C, H, W, top, left, P, Q, c_magic, c_shift, g_magic, g_shift, s_magic, s_shift, groups, strips = sizes
         i = uint32(cuda.grid(1))

@@ -186,7 +186,7 @@ def forward_kernel(plan: Plan) -> Any:
 
     write_all = unrolled(write, F)
 
-    @kernel(launch_bounds=threads)
+    @kernel(role="product", launch_bounds=threads)
     def conv2d_direct_forward(x, weight, bias, y, K, H, W, top, left, outputs, stretches, image, has_bias, relu):
         tile = cuda.shared.array(room, float32, alignment=16)  # load_4 reads the weights there
         sums = cuda.local.array(results, float32)

@@ -66,7 +66,7 @@ def _grad_kernel(key: GradPlan, apart: bool) -> Any:
 
     begin, begin_unit = own_share(key, row_words, apart)
 
-    @kernel(launch_bounds=threads)
+    @kernel(role="product", launch_bounds=threads)
     def conv2d_direct_weight_grad_slices(dy, x, workspace, K, H, W, top, left, outputs, stretches, image, units, slice_units):
         tile = cuda.shared.array(room, float32)
         sums = cuda.local.array(results, float32)

@@ -206,7 +206,7 @@ def add_parts_kernel(columns: int, lanes: int) -> Any:
     """
     threads = columns * lanes
 
-    @kernel(launch_bounds=threads)
+    @kernel(role="adder", launch_bounds=threads)
     def add_parts(workspace, dweight, dbias, weights, row, count, parts):
         sums = cuda.shared.array(threads, float32)
         thread = uint32(cuda.threadIdx.x)

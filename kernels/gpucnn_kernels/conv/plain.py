@@ -39,7 +39,7 @@ from gpucnn_kernels.engine.bias import bias_grad
 # the int32() and uint32() around index arithmetic let the compiler keep to 32. An unsigned index also spares the test for x[-1].
 
 
-@kernel
+@kernel(role="product")
 def conv2d_kernel(x, weight, bias, y, N, C, K, groups, window, skipped, has_bias, relu):
     H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q = window
     i = uint32(cuda.grid(1))
@@ -70,7 +70,7 @@ def conv2d_kernel(x, weight, bias, y, N, C, K, groups, window, skipped, has_bias
     y[at] = total
 
 
-@kernel
+@kernel(role="product")
 def conv2d_input_grad_kernel(dy, weight, mask, dx, C, K, groups, window, image, masked):
     H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q = window
     i = uint32(cuda.grid(1))
@@ -102,7 +102,7 @@ def conv2d_input_grad_kernel(dy, weight, mask, dx, C, K, groups, window, image, 
     dx[i] = total
 
 
-@kernel
+@kernel(role="product")
 def conv2d_weight_grad_kernel(dy, x, dweight, N, C, K, groups, window, image):
     H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q = window
     sums = cuda.shared.array(LANES, float32)

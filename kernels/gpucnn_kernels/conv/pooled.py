@@ -67,7 +67,7 @@ def fused_kernel(plan: direct.Plan, apart: bool = False) -> Any:
     # The address of y where images lie apart would cost a kernel of many taps one of its blocks: 64 registers are enough for it too.
     many = plan.patch.channels * math.prod(plan.patch.kernel) > 16
 
-    @kernel(launch_bounds=(threads, 8) if apart and many else threads)
+    @kernel(role="product", launch_bounds=(threads, 8) if apart and many else threads)
     def conv2d_relu_max_pool(x, weight, bias, y, indices, K, H, W, Q, top, left, outputs, stretches, skipped, has_bias):
         tile = cuda.shared.array(room, float32, alignment=16)  # load_4 reads the weights there
         sums = cuda.local.array(results, float32)

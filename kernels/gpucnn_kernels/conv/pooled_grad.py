@@ -81,7 +81,7 @@ def _grad_kernel(key: GradPlan, masked: bool, apart: bool) -> Any:
 
     begin, begin_unit = own_share(key, row_words)
 
-    @kernel(launch_bounds=threads)
+    @kernel(role="product", launch_bounds=threads)
     def conv2d_relu_max_pool_weight_grad_slices(
         dy, indices, relu, x, workspace, K, H, W, Q, top, left, outputs, stretches, skipped, units, slice_units
     ):

@@ -119,7 +119,7 @@ def winograd_kernel(tile: WinogradTile) -> Any:
     steps = unrolled(multiply, 2 * BC)
     finish_all, once_more = ending(tile)
 
-    @kernel(launch_bounds=(threads, 1))
+    @kernel(role="engine", launch_bounds=(threads, 1))
     def winograd_kernel(x, packed, weight, extra, y, sizes, source, target, taps, epilogue):
         shared = cuda.shared.array(words, float32, alignment=16)
         sums = cuda.local.array(results, float32)

@@ -7,13 +7,19 @@ import functools
 import gc
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from gpucnn_kernels.core import disk_cache
 from gpucnn_kernels.core._numba import MLIR, PLAIN, SIMULATED, cuda, without_ptx
 
 # Line numbers in the machine code, for Nsight Compute to show the Python beside it. They change no instruction.
 LINEINFO = os.environ.get("GPUCNN_LINEINFO", "0") not in ("", "0")
+
+Role: TypeAlias = Literal["", "product", "engine", "adder"]
+"""The part of a kernel in an operation of several launches, by which profiles divide the work among them. A "product" does the arithmetic,
+while the others prepare operands, add up parts, sum a bias's gradient or pool. An "engine" is a product that several operations use, so its
+name does not tell which. An "adder" adds up parts in an operation that has no product."""
+_ROLE = "gpucnn_role"
 
 _REFUSED_BY_SIMULATOR = {"forceinline", "launch_bounds", "lineinfo", "lto", "max_registers"}
 _REFUSED_BY_MLIR: set[str] = set()
@@ -22,15 +28,21 @@ _REFUSED_BY_MLIR: set[str] = set()
 # compile while this package is being imported, and fail where there is no driver.
 
 
-def kernel(function: Callable[..., None] | None = None, **options: Any) -> Any:
+def kernel(function: Callable[..., None] | None = None, *, role: Role = "", **options: Any) -> Any:
     """Makes `function` a kernel, which every thread of a grid runs. `options` are those of `numba.cuda.jit`."""
     if function is None:
-        return functools.partial(kernel, **options)
+        return functools.partial(kernel, role=role, **options)
+    setattr(function, _ROLE, role)
     made = _jit(function, options)
     if PLAIN:
         return made
     made.compile = _compiling(made.compile)
     return disk_cache.keep(made, {**options, "lineinfo": LINEINFO})
+
+
+def role_of(made: Any) -> Role:
+    """The role of a kernel."""
+    return getattr(function_of(made), _ROLE, "")
 
 
 def _compiling(compile_for: Callable[..., Any]) -> Callable[..., Any]:

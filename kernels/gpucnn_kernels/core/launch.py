@@ -20,7 +20,7 @@ import numpy as np
 
 from gpucnn_kernels.core import driver
 from gpucnn_kernels.core._numba import MLIR, SIMULATED, cuda
-from gpucnn_kernels.core.compile import function_of
+from gpucnn_kernels.core.compile import Role, function_of, role_of
 
 Array: TypeAlias = Any  # whatever Numba accepts and has shape, dtype and reshape
 Stream: TypeAlias = Any  # a Numba stream, or 0 for the default one
@@ -72,6 +72,11 @@ class Launch:
     def name(self) -> str:
         """The kernel's Python name; under the simulator as well."""
         return function_of(self.kernel).__name__.removesuffix("_kernel")
+
+    @property
+    def role(self) -> Role:
+        """The kernel's part in an operation of several launches."""
+        return role_of(self.kernel)
 
     @property
     def signature(self) -> tuple[Any, ...]:

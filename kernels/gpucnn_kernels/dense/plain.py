@@ -30,7 +30,7 @@ _WIDTH = TILE + 1  # a column more, so that the 16 numbers of a tile's column li
 THREADS = TILE * TILE
 
 
-@kernel
+@kernel(role="product")
 def gemm_kernel(a, b, extra, c, M, N, K, a_row, a_column, b_row, b_column, extra_role, relu):
     a_tile = cuda.shared.array((TILE, _WIDTH), float32)
     b_tile = cuda.shared.array((TILE, _WIDTH), float32)

@@ -159,7 +159,7 @@ def tile_kernel(tile: Tile, a_operand: Operand, b_operand: Operand, store: Store
 
     write_lines = unrolled(write_line, lines)
 
-    @kernel(launch_bounds=(threads, tile.blocks_per_sm))
+    @kernel(role="engine", launch_bounds=(threads, tile.blocks_per_sm))
     def engine_kernel(a, b, extra, c, sizes, epilogue, a_args, b_args, c_args):
         a_tile = cuda.shared.array(a_room, float32, alignment=16)  # load_4 reads both
         b_tile = cuda.shared.array(b_room, float32, alignment=16)

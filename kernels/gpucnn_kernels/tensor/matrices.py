@@ -241,7 +241,7 @@ def matrices_kernel(tile: MatrixTile, a_side: Side, b_side: Side, store: Store) 
 
     write_all_rows = unrolled(write_rows, down)
 
-    @kernel(launch_bounds=(tile.threads, tile.blocks_per_sm))
+    @kernel(role="engine", launch_bounds=(tile.threads, tile.blocks_per_sm))
     def matrices_kernel(a, b, extra, c, sizes, epilogue):
         shared = cuda.shared.array(0, float32)
         sums = cuda.local.array(results, float32)

@@ -111,7 +111,7 @@ def tensor_kernel(tile: TensorTile, store: Store, whole: bool) -> Any:
 
     write_all = writer(store, sums_count)
 
-    @kernel(launch_bounds=(tile.threads, 1))
+    @kernel(role="engine", launch_bounds=(tile.threads, 1))
     def tensor_kernel(a, b, extra, c, sizes, epilogue, a_args, c_args):
         shared = cuda.shared.array(0, float32)
         state = cuda.local.array(3, uint32)

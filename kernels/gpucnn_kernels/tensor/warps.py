@@ -235,7 +235,7 @@ def warps_kernel(tile: WarpTile, store: Store) -> Any:
 
     write_rows = unrolled(write_row, down)
 
-    @kernel(launch_bounds=(threads, tile.blocks_per_sm))
+    @kernel(role="engine", launch_bounds=(threads, tile.blocks_per_sm))
     def warps_kernel(a, b, extra, c, sizes, epilogue, a_args, c_args):
         shared = cuda.shared.array(0, float32)
         state = cuda.local.array(3, uint32)

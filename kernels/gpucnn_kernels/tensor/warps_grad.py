@@ -209,7 +209,7 @@ def warps_grad_kernel(tile: WarpGradTile) -> Any:
 
     write_rows = unrolled(write_row, down)
 
-    @kernel(launch_bounds=(_THREADS, tile.blocks_per_sm))
+    @kernel(role="engine", launch_bounds=(_THREADS, tile.blocks_per_sm))
     def warps_grad_kernel(dy, x, extra, c, sizes, extra_role, dy_args, x_args):
         table = cuda.shared.array(table_words, float32, alignment=16)  # of words
         shared = cuda.shared.array(0, float32)

@@ -185,7 +185,7 @@ def tensor_grad_kernel(tile: TensorGradTile, width: int) -> Any:
 
     write_all = unrolled(write, sums_count)
 
-    @kernel(launch_bounds=(tile.threads, 1))
+    @kernel(role="engine", launch_bounds=(tile.threads, 1))
     def tensor_grad_kernel(dy, x, extra, c, sizes, extra_role, dy_args, x_args):
         table = cuda.shared.array(table_words, float32, alignment=16)  # of words; load_4 reads them
         shared = cuda.shared.array(0, float32, alignment=16)
