@@ -1,10 +1,11 @@
-"""Test accuracy where the factors of convolutions are rounded, as tensor cores round them: float32, TF32 and bfloat16 beside one another.
+"""Test accuracy where the factors of products are rounded, as tensor cores round them: float32, TF32 and bfloat16 beside one another.
 
     python examples/rounded_training.py [--model lenet5] [--epochs 2] [--seeds 5] [--first 0] [--dataset NAME] [--data-dir FOLDER] [--quick]
 
-Trains on the CPU, which computes in float32, with the factors of every convolution and of its gradients rounded beforehand: to 11 bits
-(TF32, ties away from zero, as the library's kernels do it) and to 8 (bfloat16, ties to even). Products of such factors are exact in
-float32, as on tensor cores; only the order of the sums is another. All modes of a seed have the same initial values and batches.
+Trains on the CPU, which computes in float32, with the factors of every convolution, every dense layer and their gradients rounded
+beforehand: to 11 bits (TF32, ties away from zero, as the library's kernels do it) and to 8 (bfloat16, ties to even). Products of such
+factors are exact in float32, as on tensor cores; only the order of the sums is another. All modes of a seed have the same initial values
+and batches.
 """
 
 from __future__ import annotations
@@ -39,17 +40,20 @@ def to_bfloat16(x: Any) -> Any:
 
 
 MODES: dict[str, Callable[[Any], Any] | None] = {"float32": None, "TF32": to_tf32, "bfloat16": to_bfloat16}
-FACTORS = {  # which arguments of a convolution are factors of its products
+FACTORS = {  # which arguments of an operation are factors of its products
     "conv2d": (0, 1),
     "conv2d_input_grad": (0, 1),
     "conv2d_weight_grad": (0, 1),
     "conv2d_relu_max_pool2d": (0, 1),
     "conv2d_relu_max_pool2d_weight_grad": (0, 2),  # dy, indices, x
+    "dense": (0, 1),
+    "dense_input_grad": (0, 1),
+    "dense_weight_grad": (0, 1),
 }
 
 
 class Rounding:
-    """The CPU's operations, with the factors of convolutions rounded."""
+    """The CPU's operations, with the factors of products rounded."""
 
     def __init__(self, rounded: Callable[[Any], Any]) -> None:
         self._rounded = rounded

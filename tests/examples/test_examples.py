@@ -259,6 +259,8 @@ def test_rounded_training(example: Example, monkeypatch: pytest.MonkeyPatch) -> 
     found, exact = ops.conv2d(x, weight, bias, window), cpu.conv2d(x, weight, bias, window)
     np.testing.assert_array_equal(found, cpu.conv2d(*map(script["to_bfloat16"], (x, weight)), bias, window))
     assert 2**-12 < np.abs(found - exact).max() < 2**-4
+    x, weight = x.reshape(2, -1), random.normal(size=(4, 108)).astype(np.float32)
+    np.testing.assert_array_equal(ops.dense(x, weight, bias), cpu.dense(*map(script["to_bfloat16"], (x, weight)), bias))
 
 
 @pytest.mark.parametrize("name", ["against_pytorch", "accuracy_against_pytorch"])

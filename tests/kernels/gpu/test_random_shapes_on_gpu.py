@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from kernel_harness import REAL, Output, distinct, double, normal
+from tensor_cases import kept, rounded
 from winograd_cases import bound
 
 from gpucnn.device import Device
@@ -21,8 +22,11 @@ from gpucnn.ops.shapes import Window, conv_window, pool_window
 from gpucnn_kernels.choose import problems, select
 from gpucnn_kernels.choose.variants import VARIANTS
 from gpucnn_kernels.conv import tensor, winograd
+from gpucnn_kernels.core.problem import KINDS
+from gpucnn_kernels.dense.tensor import NAME
 from gpucnn_kernels.engine.tiles import TILES
-from gpucnn_kernels.tensor.chips import warps_there
+from gpucnn_kernels.tensor.chips import LEAST_TERMS, warps_there
+from gpucnn_kernels.tensor.parts import ENDING
 from tolerances import check
 
 pytestmark = pytest.mark.gpu
@@ -73,7 +77,7 @@ def random_problem(seed: int, depthwise: bool) -> Problem:
 
 def agrees(got: Output, operation: Callable[..., Any], *arrays: Any, terms: int, direction: str) -> None:
     """`got` is what `operation` makes of the arrays in float64, but for rounding; what it makes of their absolute values bounds that."""
-    wide = [double(array) for array in arrays]
+    wide = [array if array.dtype == np.float64 else double(array) for array in arrays]
     check(got.result(), operation(*wide), magnitude=operation(*map(np.abs, wide)), terms=terms, direction=direction)
 
 
@@ -208,19 +212,25 @@ def test_dense_layers(gpu: Device, seed: int) -> None:
     n, c, k = (int(size) for size in random.integers(1, 200, 3))
     x, weight, bias = np.maximum(normal(seed, n, c), 0), normal(seed + 1, k, c), normal(seed + 2, k)
     dy = normal(seed + 3, n, k)
-    on_gpu = [gpu.array(array) for array in (x, weight, bias, dy)]
-    asked = [problem(n, c, k) for problem in (problems.dense, problems.dense_input_grad, problems.dense_weight_grad)]
-    assert all({"plain", *TILES} <= {*select.variants(problem)} for problem in asked)
+    on_gpu, bits = [gpu.array(array) for array in (x, weight, bias, dy)], KINDS[seed % len(KINDS)]
+    asked = [problem(n, c, k, bits) for problem in (problems.dense, problems.dense_input_grad, problems.dense_weight_grad)]
+    for problem in asked:
+        there = problem.depth >= LEAST_TERMS and warps_there(select.current_chip())
+        assert {*select.variants(problem)} >= {"plain", *TILES, *({NAME + ENDING[bits]} if there else ())}
     for variant in dict.fromkeys(name for problem in asked for name in select.variants(problem)):
         there = {problem.operation: variant for problem in asked if variant in select.variants(problem)}
         y, dx, dweight, dbias = (Output(gpu, shape) for shape in ((n, k), (n, c), (k, c), (k,)))
         with select.override(there):
-            gpu.ops.dense(*on_gpu[:3], relu=True, out=y.array)
-            gpu.ops.dense_input_grad(on_gpu[3], on_gpu[1], relu=on_gpu[0], out=dx.array)
-            gpu.ops.dense_weight_grad(on_gpu[3], on_gpu[0], out=dweight.array, dbias=dbias.array)
-        agrees(y, lambda *arrays: cpu.dense(*arrays, relu=True), x, weight, bias, terms=c, direction="forward")
-        agrees(dx, lambda dy, w: cpu.dense_input_grad(dy, w, relu=x), dy, weight, terms=k, direction="input_grad")
-        agrees(dweight, cpu.dense_weight_grad, dy, x, terms=n, direction="weight_grad")
+            gpu.ops.dense(*on_gpu[:3], relu=True, out=y.array, bits=bits)
+            gpu.ops.dense_input_grad(on_gpu[3], on_gpu[1], relu=on_gpu[0], out=dx.array, bits=bits)
+            gpu.ops.dense_weight_grad(on_gpu[3], on_gpu[0], out=dweight.array, dbias=dbias.array, bits=bits)
+        for problem, got, operation, factors, more, terms, direction in (
+            (asked[0], y, lambda *arrays: cpu.dense(*arrays, relu=True), (x, weight), (bias,), c, "forward"),
+            (asked[1], dx, lambda dy, w: cpu.dense_input_grad(dy, w, relu=x), (dy, weight), (), k, "input_grad"),
+            (asked[2], dweight, cpu.dense_weight_grad, (dy, x), (), n, "weight_grad"),
+        ):
+            own = kept(variant) if problem.operation in there else kept("")  # where the variant is not, another one is as exact as float32
+            agrees(got, operation, *(rounded(each, own) for each in factors), *more, terms=terms, direction=direction)
         agrees(dbias, cpu.bias_grad, dy, terms=n, direction="weight_grad")
 
 
