@@ -59,9 +59,15 @@ def tree_argmax(values, indices, lane, lanes):
 
 
 @device
+def is_nan(value):
+    """Whether it is NaN. (numba-cuda-mlir makes `value != value` a comparison that is false for NaN.)"""
+    return not value == value  # noqa: SIM201
+
+
+@device
 def larger(a, b):
     """The larger of two numbers; NaN if one of them is (the hardware's own maximum would drop it)."""
-    if a > b or a != a:
+    if a > b or is_nan(a):
         return a
     return b
 
@@ -69,6 +75,6 @@ def larger(a, b):
 @device
 def beats(value, index, best, best_index):
     """Whether `value` at `index` comes before `best` in np.argmax's order: NaN over numbers, the larger, the first of equals."""
-    if value == best or (value != value and best != best):
+    if value == best or (is_nan(value) and is_nan(best)):
         return index < best_index
-    return value > best or value != value
+    return value > best or is_nan(value)
