@@ -30,7 +30,7 @@ from gpucnn_loops import threads
 from gpucnn_loops.language import cgutils, intrinsic, ir, types, words
 from gpucnn_loops.loops import Loop, alone, loop, noting, rehearsing
 
-WORTH_A_THREAD = 1 << 20  # multiply-adds; below it, handing them over costs more than it saves
+WORTH_A_THREAD = 1 << 21  # multiply-adds; below it, handing them over costs more than it saves
 PATIENCE = 1e-4  # seconds for which a thread looks for work before it sleeps
 LEAST_LOOKS = 16
 READY, GIVEN, ASLEEP = 0, 1, 2
