@@ -10,8 +10,6 @@ Work is cut by its size alone, never by the number of threads; what a thread get
 on how many there are.
 """
 
-# mypy: disable-error-code="no-untyped-def,no-untyped-call"
-
 from __future__ import annotations
 
 import atexit
@@ -27,141 +25,12 @@ from typing import Any
 import numpy as np
 
 from gpucnn_loops import threads
-from gpucnn_loops.language import cgutils, intrinsic, ir, types, words
-from gpucnn_loops.loops import Loop, alone, loop, noting, rehearsing
+from gpucnn_loops.handing import ASLEEP, BEFORE, CALLS, CORE, GIVEN, HANDING, LOOKS, NOTE, SLOT, STATE, await_end, hand_over, serve
+from gpucnn_loops.loops import Loop, alone, noting, rehearsing
 
 WORTH_A_THREAD = 1 << 21  # multiply-adds; below it, handing them over costs more than it saves
 PATIENCE = 1e-4  # seconds for which a thread looks for work before it sleeps
 LEAST_LOOKS = 16
-READY, GIVEN, ASLEEP = 0, 1, 2
-# Words of a thread's slot. Those that both sides write have a line of the cache for each side.
-STATE, BEFORE, NOTE, CALLS, LOOKS, CORE, SLOT = 0, 16, 17, 18, 19, 32, 48
-I64 = ir.IntType(64)
-
-
-@intrinsic
-def seen(typing, x, i):
-    """x[i], as the other threads have left it."""
-
-    def code(c, b, s, args):
-        return b.load_atomic(b.gep(args[0], [args[1]]), "acquire", 8)
-
-    return types.int64(x, types.int64), code
-
-
-@intrinsic
-def shown(typing, x, i, value):
-    """x[i] = value, after all that this thread has written before."""
-
-    def code(c, b, s, args):
-        b.store_atomic(args[2], b.gep(args[0], [args[1]]), "release", 8)
-        return c.get_dummy_value()
-
-    return types.void(x, types.int64, types.int64), code
-
-
-@intrinsic
-def swapped(typing, x, i, value):
-    """What x[i] was; it is `value` now."""
-
-    def code(c, b, s, args):
-        return b.atomic_rmw("xchg", b.gep(args[0], [args[1]]), args[2], "seq_cst")
-
-    return types.int64(x, types.int64, types.int64), code
-
-
-@intrinsic
-def became(typing, x, i, old, new):
-    """Whether x[i] was `old`; it is `new` then."""
-
-    def code(c, b, s, args):
-        place = b.gep(args[0], [args[1]])
-        return b.extract_value(b.cmpxchg(place, args[2], args[3], "seq_cst", "seq_cst"), 1)
-
-    return types.boolean(x, types.int64, types.int64, types.int64), code
-
-
-@intrinsic
-def breath(typing):
-    """Tells the processor that this loop only waits."""
-
-    def code(c, b, s, args):
-        if "x86" in b.module.triple or "i686" in b.module.triple:
-            b.call(cgutils.get_or_insert_function(b.module, ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.pause"), [])
-        elif "aarch64" in b.module.triple or "arm64" in b.module.triple:
-            kind = ir.IntType(32)
-            hint = cgutils.get_or_insert_function(b.module, ir.FunctionType(ir.VoidType(), [kind]), "llvm.aarch64.hint")
-            b.call(hint, [ir.Constant(kind, 1)])
-        return c.get_dummy_value()
-
-    return types.void(), code
-
-
-@intrinsic
-def here(typing):
-    """On which core this thread is; −1 where nobody says."""
-
-    def code(c, b, s, args):
-        if sys.platform != "linux":
-            return ir.Constant(I64, -1)
-        return b.sext(b.call(cgutils.get_or_insert_function(b.module, ir.FunctionType(ir.IntType(32), []), "sched_getcpu"), []), I64)
-
-    return types.int64(), code
-
-
-@intrinsic
-def run_noted(typing, note, i):
-    """Calls the loop that note[i …] says: the way in, the number of words, the arguments."""
-
-    def code(c, b, s, args):
-        way_in = b.load(b.gep(args[0], [args[1]]))
-        kind = ir.FunctionType(ir.VoidType(), [I64.as_pointer()])
-        b.call(b.inttoptr(way_in, kind.as_pointer()), [b.gep(args[0], [b.add(args[1], ir.Constant(I64, 2))])])
-        return c.get_dummy_value()
-
-    return types.void(note, types.int64), code
-
-
-@intrinsic
-def noted_at(typing, place):
-    """The words at an address that is given as a number."""
-    return words(types.int64), lambda c, b, s, args: b.inttoptr(args[0], I64.as_pointer())
-
-
-@loop("w*")
-def serve(slot):
-    """What a thread does while it is awake: what it is given, until there is nothing for slot[LOOKS] looks."""
-    became(slot, STATE, ASLEEP, READY)
-    while True:
-        left = slot[LOOKS]
-        while left > 0 and seen(slot, STATE) != GIVEN:
-            breath()
-            left -= 1
-        if left <= 0 and became(slot, STATE, READY, ASLEEP):
-            return
-        slot[CORE] = here()
-        note, place = noted_at(slot[NOTE]), 0
-        for _ in range(slot[CALLS]):
-            run_noted(note, place)
-            place += note[place + 1]
-        shown(slot, STATE, READY)
-
-
-@loop("w*")
-def hand_over(slot):
-    """Lets a thread see what it is given. slot[BEFORE]: what it did until now."""
-    slot[BEFORE] = swapped(slot, STATE, GIVEN)
-
-
-@loop("w* i")
-def await_end(slot, looks):
-    """Waits until a thread is done with what it was given, for so many looks."""
-    while looks > 0 and seen(slot, STATE) == GIVEN:
-        breath()
-        looks -= 1
-
-
-HANDING = serve, hand_over, await_end
 
 core: Callable[[], int] = lambda: -1  # noqa: E731
 """On which core the calling thread is; −1 where nobody says."""

@@ -43,7 +43,7 @@ from gpucnn_loops.threads import address
 from gpucnn_loops.tile import at_most, product
 from gpucnn_loops.turn import to_planes
 from gpucnn_loops.vector import L, at, fma, load, relu16, spread, store
-from gpucnn_loops.winograd import Winograd
+from gpucnn_loops.winograd_plan import Winograd
 
 Array = NDArray[np.float32]
 KERNEL = 3

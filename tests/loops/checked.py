@@ -199,7 +199,7 @@ def scratch(self: Any, *sizes: int, shared: bool = False) -> None:
 
 def checked() -> list[Loop]:
     """All loops but those that hand others to a thread."""
-    return [loop for loop in every() if not loop.name.startswith("crew.")]
+    return [loop for loop in every() if not loop.name.startswith("handing.")]
 
 
 def prepare() -> None:

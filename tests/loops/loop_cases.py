@@ -10,7 +10,7 @@ from gpucnn.ops.cpu import conv as reference
 from gpucnn.ops.cpu import roads
 from gpucnn.ops.shapes import conv_window
 from gpucnn_loops.transforms import matrices
-from gpucnn_loops.winograd import Winograd
+from gpucnn_loops.winograd_plan import Winograd
 from tolerances import check, winograd, winograd_weight_grad
 
 # n, c, h, w, k, r, s, stride, padding, dilation, groups

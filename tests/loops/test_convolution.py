@@ -16,7 +16,7 @@ from gpucnn.ops.shapes import conv_window
 from gpucnn_loops.depthwise import Depthwise
 from gpucnn_loops.direct import Direct
 from gpucnn_loops.pixels import Pixels, back, gains
-from gpucnn_loops.winograd import Winograd, fits
+from gpucnn_loops.winograd_plan import Winograd, fits
 
 
 @pytest.mark.parametrize(

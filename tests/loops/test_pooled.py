@@ -14,7 +14,7 @@ from gpucnn.ops import cpu
 from gpucnn.ops.cpu import conv, pool, roads
 from gpucnn.ops.shapes import pool_window
 from gpucnn_loops.pooled import Pooled, halves
-from gpucnn_loops.winograd import Winograd
+from gpucnn_loops.winograd_plan import Winograd
 from tolerances import bound, check
 
 CASES: list[tuple[Any, ...]] = [

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from gpucnn_loops import crew, threads
-from gpucnn_loops.crew import breath
+from gpucnn_loops.handing import breath
 from gpucnn_loops.loops import loop
 
 Program = Callable[..., subprocess.CompletedProcess[str]]

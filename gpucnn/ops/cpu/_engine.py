@@ -104,7 +104,7 @@ def _load() -> Any:
         tanh,
         tile,
         update,
-        winograd,
+        winograd_plan,
     )
 
     disk_cache.announce, disk_cache.complain = _Announcement(), complain
@@ -123,7 +123,7 @@ def _load() -> Any:
         pooled=pooled,
         tanh=tanh,
         update=update,
-        winograd=winograd,
+        winograd=winograd_plan,
     )
 
 
