@@ -100,7 +100,7 @@ def pack_kernel(tile: WinogradTile) -> Any:
 @functools.cache
 def ending(tile: WinogradTile) -> tuple[Any, Any]:
     """The device functions at the end of a block: one that writes the outputs and notes tiles that are not finite, one that computes these
-    once more."""
+    once more. Those that branch most have no line numbers, with which nvJitLink 13 cannot compile the kernel (patch.py)."""
     BM, TM, TN, threads = tile.tiles, tile.TM, tile.TN, tile.threads
     (lanes_m, lanes_n), at_once, pitch = tile.lanes, tile.at_once, tile.pitch
     a_patch, b_patch = lanes_m * 4, lanes_n * 4
@@ -113,7 +113,7 @@ def ending(tile: WinogradTile) -> tuple[Any, Any]:
         lane_n, odd = uint32(number % uint32(lanes_n)), uint32(number // uint32(lanes_n))
         return uint32(lane_n * uint32(4) + odd + uint32(part % uint32(2)) * uint32(2) + uint32(part // uint32(2)) * uint32(b_patch))
 
-    @device(forceinline=True)
+    @device(lines=False, forceinline=True)
     def write_pair(y, extra, at, second, v0, v1, shift, epilogue):
         """Two results side by side, or the first of them."""
         vector, extra_role, relu = epilogue
@@ -184,7 +184,7 @@ def ending(tile: WinogradTile) -> tuple[Any, Any]:
 
     finish_all = unrolled(finish_part, TN // 2)
 
-    @device(forceinline=True)
+    @device(lines=False, forceinline=True)
     def directly(x, weight, channels, source, taps, n, k, h, w):
         """One output, by the sum that it is, in the order of plain.py. Padding is left out."""
         H, W, area, image, _, _ = source
@@ -198,7 +198,7 @@ def ending(tile: WinogradTile) -> tuple[Any, Any]:
                     total += weight[uint32(uint32(k * k_stride + uint32(c) * c_stride) + uint32(int32(first + tap * tap_step)))] * pixel
         return total
 
-    @device(forceinline=True)
+    @device(lines=False, forceinline=True)
     def once_more(x, weight, extra, y, bad, sizes, source, target, taps, epilogue, n, place, first_filter, thread):
         """The tiles of a thread that are not finite."""
         channels, _, _, _, _, _, _ = sizes

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 from compile_harness import IN_TURN, check, kernels, machine_code, names, needs_compilers
 
@@ -47,3 +51,13 @@ def test_it_fits_the_chip(name: str, arch: str) -> None:
             if access is not None and code.base in ("LDS", "STS"):
                 found.setdefault((code.base, code.words), set()).add(access.cycles)
     assert found == {each: {cycles} for each, cycles in LEAST.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ["sm_75", "sm_90"])
+def test_it_compiles_with_line_numbers(arch: str) -> None:
+    """As `gpucnn profile` compiles kernels, in a process of its own: whether there are lines is settled when kernels are imported."""
+    environment = {**os.environ, "GPUCNN_KERNEL_CACHE": "0"}
+    command = [sys.executable, "-m", "gpucnn", "profile", "--arch", arch, "--kernels", "winograd"]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert found.returncode == 0 and "conv2d-winograd" in found.stdout, found.stdout + found.stderr
