@@ -1,14 +1,16 @@
 """The CPU's loops: Python that Numba compiles for the processor it runs on. Importable without gpucnn; README.md explains them.
 
-    language, loops, _numba         what loops are written in; what a loop is; its compiler
-    disk_cache, machine             where its machine code is kept, and made ready to run
+    language, loops, _numba         the language of loops; a loop and its calls; the compiler
+    disk_cache, machine             machine code on the disk, and made ready to run
     vector, tile, turn              sixteen numbers at a time; the inner loop of all products; transposition
-    tables                          where each output and each tap of a window lies
+    tables                          the offsets of the outputs and the taps of a window
     direct, winograd, transforms    convolution: any; of 3×3 and 5×5 kernels at stride 1
+    pixels                          convolution at stride 1 with few output channels or taps
     pooled                          convolution with ReLU and 2×2 pooling
-    depthwise, dense, pool, norm    what they say
-    elementwise, tanh, update, loss everything that is not a product
-    threads, crew                   how many threads there are, and their memory; how they are handed work
+    depthwise, dense                depthwise convolution, dense layers
+    pool, average, norm             max and average pooling, batch normalization
+    elementwise, tanh, update, loss ReLU, sums and dropout; tanh; optimizers; cross-entropy
+    threads, crew                   the number of threads and their memory; sharing work out among them
 
 A file has its loops first and behind them plain functions on arrays: float32, C-contiguous, outputs allocated by the caller.
 """

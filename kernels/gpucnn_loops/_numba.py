@@ -55,7 +55,7 @@ class _Compiler(dispatcher._FunctionCompiler):  # type: ignore[misc]
 
 @global_compiler_lock  # type: ignore[untyped-decorator]
 def compile(loop: Declared) -> tuple[bytes, list[str], Any]:
-    """(an object file that has the loop under its symbol, functions that it calls, Numba's library)."""
+    """(an object file with the loop under its symbol, the functions that it calls, Numba's library)."""
     target: Any = registry.cpu_target
     context = target.target_context
     if context.codegen().magic_tuple() != machine.processor():
@@ -74,7 +74,7 @@ def compile(loop: Declared) -> tuple[bytes, list[str], Any]:
 
 
 def _types_of(loop: Declared) -> tuple[Any, ...]:
-    """Numba's types of its arguments."""
+    """Numba's types of a loop's arguments."""
     own = ((kind, kinds_of(kind)) for kind in loop.given)
     return tuple(
         _KINDS[kind] if fields is None else types.BaseTuple.from_types([_KINDS[field] for field in fields], kind) for kind, fields in own
@@ -82,9 +82,9 @@ def _types_of(loop: Declared) -> tuple[Any, ...]:
 
 
 def _way_in(context: Any, made: Any, loop: Declared) -> Any:
-    """A C function of the loop's symbol that calls what Numba has made, and the one that Python calls.
+    """Adds a C function under the loop's symbol, which calls Numba's function, and the one that Python calls.
 
-    A loop raises nothing, so what it says of that is not asked for.
+    A loop raises no exception, so the status that Numba's function returns is not read.
     """
     module = context.create_module(loop.symbol)
     inner = ir.Function(module, context.call_conv.get_function_type(made.restype, made.argtypes), made.llvm_func_name)
@@ -103,7 +103,7 @@ def _way_in(context: Any, made: Any, loop: Declared) -> Any:
 
 
 def _packed(module: Any, function: Any, arguments: list[str]) -> None:
-    """A function that takes the address of the arguments, eight bytes each; float32 numbers come as float64."""
+    """A function that takes the address of the arguments, of eight bytes each; float32 numbers are passed as float64."""
     word = ir.IntType(64)
     outer = ir.Function(module, ir.FunctionType(ir.VoidType(), [word.as_pointer()]), function.name + PACKED)
     builder, given = ir.IRBuilder(outer.append_basic_block()), []
@@ -120,7 +120,7 @@ def _packed(module: Any, function: Any, arguments: list[str]) -> None:
 
 
 def _make_known(target: Any) -> None:
-    """Numba learns of the intrinsics that have come since."""
+    """Makes known to Numba the intrinsics that have been added since the last time."""
     new = [each for each in intrinsics if each not in _types]
     for module in {id(names): names for names in (each.function.__globals__ for each in new)}.values():
         module.update({name: globals()[value.name] for name, value in module.items() if isinstance(value, Late)})

@@ -1,7 +1,7 @@
 """Average pooling: 16 outputs of a row at a time, tap by tap. Images of y and dy may lie apart.
 
-At a step of 2 the even and the odd pixels of a row are taken apart as they are read, and put together as they are written. Larger steps,
-which are rare, go number by number.
+At a step of 2 the even and the odd pixels of a row are separated as they are read, and interleaved as they are written. Larger steps,
+which are rare, are computed number by number.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -28,7 +28,7 @@ ZERO = np.float32(0)
 
 @helper
 def put(v, x, i, room, few):
-    """Writes v to x[i] …, which has `room` numbers from there on. few: room for a vector."""
+    """Writes v to x[i] …, at most `room` numbers. few: scratch for a vector."""
     if room >= L:
         store(x, i, v)
     else:
@@ -39,7 +39,7 @@ def put(v, x, i, room, few):
 
 @helper
 def got(x, i, room, few):
-    """x[i] …, of which there are `room` numbers; behind them, what `few` holds."""
+    """Reads a vector from x[i], of which `room` numbers are there; the rest of it is what `few` holds."""
     if room >= L:
         return load(x, i)
     for lane in range(room):
@@ -51,7 +51,7 @@ def got(x, i, room, few):
 def means(first, last, x, y, counts, line, sizes, frame, framed, few):
     """y (planes, p, q): the sum of each window of x (planes, h, w), divided by counts (p, line), for steps of 1 and 2 along a row.
 
-    A row is written up to 15 numbers too far, and then the next one comes.
+    Up to 15 numbers are written past the end of a row; the next row overwrites them.
     """
     h, w, r, s, sh, sw, dh, dw, _, _, p, q = sizes
     for plane in range(first, last):
@@ -78,8 +78,8 @@ def means(first, last, x, y, counts, line, sizes, frame, framed, few):
 def means_grad(first, last, dy, dx, counts, line, sizes, begin, end, lead, across, shares, few):
     """dx (planes, h, w): each window's gradient, divided by counts (p, line), at every pixel of the window, for steps of 1 and 2.
 
-    counts are 0 behind a row. begin and end (h): the outputs whose windows may have a pixel in a row. shares (p, across): dy / counts from
-    column `lead` on, with zeros around them.
+    counts are 0 past the end of a row. begin and end (h): the outputs whose windows may have a pixel in a row. shares (p, across): dy /
+    counts from column `lead` on, with zeros around them.
     """
     h, w, _, s, sh, sw, dh, dw, top, left, p, q = sizes
     half, odd_first = left // 2, left % 2 == 1
@@ -115,7 +115,7 @@ def means_grad(first, last, dy, dx, counts, line, sizes, begin, end, lead, acros
 
 @loop("i i f* f* f* i", Sizes, "f*")
 def halves_grad(first, last, dy, dx, counts, line, sizes, few):
-    """As `means_grad`, for windows of two columns, side by side, without padding: each gradient goes to its pixels, and is done with."""
+    """As `means_grad`, for windows of two columns, side by side, without padding: each gradient is read once and written to its pixels."""
     h, w, sh, p, q = sizes.h, sizes.w, sizes.sh, sizes.p, sizes.q
     for plane in range(first, last):
         for row in range(p * sh):

@@ -1,7 +1,7 @@
 """Dense layers with the same inner loop, any number of examples, inputs and outputs.
 
-y = x·weightᵀ: lanes are examples, so x is turned, chunk by chunk. dx = dy·weight and dweight = dyᵀ·x: lanes are inputs, as they lie. What
-the lanes read is a strip of 64 that stays in the first-level cache while all rows go past it.
+y = x·weightᵀ: lanes are examples, so x is turned, chunk by chunk. dx = dy·weight and dweight = dyᵀ·x: lanes are inputs, in the order
+in which they lie in memory. The lanes read a strip of 64 columns, which stays in the first-level cache for all rows.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -80,7 +80,7 @@ def lanes_of(first, last, a, m, depth, b, across, y, mask, masked, rows, cols, b
 
 @functools.lru_cache(maxsize=256)
 def _tables(count: int, step: int) -> Tables:
-    """Rows `step` apart, and what all passes share."""
+    """The tables of a product whose rows lie `step` apart."""
     return Tables(rows=np.arange(count) * step, cols=np.arange(DEPTH), turns=np.arange(DEPTH) * STRIP, places=np.arange(STRIP))
 
 

@@ -1,8 +1,8 @@
 """Depthwise convolution, one filter for each plane: lanes are 16 planes, and a tap is 16 numbers times 16 numbers.
 
-Sixteen planes that lie one after another, of one image or of two, are turned into a frame of zeros: a pixel is a vector there. A tile keeps
-some sums in registers while it goes through the taps, or, in the gradient of the weight, some taps while it goes through the outputs. The
-tables are those of `direct.py` for one channel, so every stride, dilation and padding is theirs. An image that is large is framed a band of
+Sixteen planes that lie one after another, of one image or of two, are transposed into a frame of zeros, where a pixel is a vector. A tile
+keeps some sums in registers while it goes through the taps, or, in the gradient of the weight, some taps while it goes through the outputs.
+The tables are those of `direct.py` for one channel, so they support every stride, dilation and padding. A large image is framed a band of
 rows at a time, which stays in the second-level cache.
 """
 
@@ -60,7 +60,7 @@ class Classes(NamedTuple):
 
 @helper
 def band_in_frame(image, count, row, frame, bands, framed):
-    """Puts those rows of `count` planes into the frame that a band of outputs from `row` on reads. Returns where the whole frame would
+    """Copies the rows of `count` planes that a band of outputs from `row` on reads into the frame. Returns where the whole frame would
     begin."""
     pixels, line = frame.h * frame.w, frame.wide * L
     first = row * bands.step  # of the frame

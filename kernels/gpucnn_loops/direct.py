@@ -34,7 +34,7 @@ ZERO = np.float32(0)
 
 @record("f* i i f*")
 class After(NamedTuple):
-    """What is done with a sum: a bias is added, if biased. relu: 0, 1 for ReLU, 2 for zeros where mask ≤ 0."""
+    """The steps after a sum: a bias is added, if biased. relu: 0, 1 for ReLU, 2 for zeros where mask ≤ 0."""
 
     bias: int
     biased: bool
@@ -113,7 +113,7 @@ def gather(first, last, parts, x, weight, after, y, frame, k, width, total, clas
 
 @loop("f* f* i i i")
 def masked(y, mask, k, plane, count):
-    """The first `count` numbers of k planes of y become 0 where mask is not positive."""
+    """Sets the first `count` numbers of k planes of y to 0 where mask is not positive."""
     for channel in range(k):
         line, by = at(y, channel * plane), at(mask, channel * plane)
         for i in range(count):
@@ -258,13 +258,13 @@ class Direct:
             dbias[...] = np.add.reduce(biases, axis=0)[:, : self.k].reshape(-1)
 
     def behind(self) -> Way:
-        """The way of the gradient of the input, which a network that only predicts does not need."""
+        """The way of the gradient of the input, made when it is first needed: a network that only predicts does without."""
         if self._behind is None:
             self._behind = self._classes()
         return self._behind
 
     def _classes(self) -> Way:
-        """The gradient of the input: pixel i gets dy[(i + padding − dilation·tap) / stride], for the taps where that is whole."""
+        """The classes of the gradient of the input: pixel i gets dy[(i + padding − dilation·tap) / stride], where that is whole."""
         window = self.window
         margins, axes = [], []
         for size, kernel, stride, dilation, out, (before, _) in zip(

@@ -1,12 +1,12 @@
 """Machine code kept on disk, so that only the first run on a machine compiles.
 
-One file for each loop, in the user's cache folder, under a name that says for what it is good: the sources of this package, the versions
-of Python and Numba, the processor and its features. A folder that two machines share holds files of both. A file is written beside its
-place and then moved there, so nobody sees half of one; its first line is the hash of the rest, so what a full disk or a crash has cut
-short is compiled again. This package does not import gpucnn, and so has a writer and a way to the cache folder of its own: gpucnn/files.py
-and gpucnn/surroundings.py have those of the library.
+One file for each loop, in the user's cache folder. Its name depends on the same things as the machine code: the sources of this package,
+the versions of Python and Numba, the processor and its features. A folder that two machines share holds files of both. A file is written
+beside its place and then moved there, so nobody reads half of one. Its first line is the hash of the rest: a file that a full disk or a
+crash has cut short is compiled again. This package does not import gpucnn, and so has a writer and a way to the cache folder of its own:
+gpucnn/files.py and gpucnn/surroundings.py have those of the library.
 
-GPUCNN_LOOP_CACHE is the folder, or 0 for none.
+GPUCNN_LOOP_CACHE names another folder; 0 keeps nothing.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from pathlib import Path
 MONTH = 30 * 24 * 3600
 
 announce: Callable[[str], object] | None = None
-"""Told the name of each loop that is about to be compiled, for a program to show."""
+"""Called with the name of each loop that is about to be compiled, for a program to show."""
 complain: Callable[[str], object] | None = None
-"""Told once, in words, when nothing can be kept."""
+"""Called once, with the reason in words, when no machine code can be kept."""
 
 
 def folder() -> Path | None:
@@ -77,7 +77,7 @@ def keep(path: Path | None, name: str, data: bytes) -> None:
 
 
 def tell(name: str) -> None:
-    """A loop is about to be compiled."""
+    """Tells the program that a loop is about to be compiled."""
     if announce is not None:
         announce(name)
 
@@ -98,7 +98,7 @@ def _say_once(text: str) -> None:
 
 @functools.cache
 def _sources(source: str) -> bytes:
-    """A hash of every source file of the package, and of one more that is not of it."""
+    """A hash of every source file of the package, and of one more from outside it."""
     digest, own = hashlib.sha256(), Path(__file__).parent
     for path in sorted({*own.glob("*.py"), Path(source)}):
         digest.update(path.name.encode() + path.read_bytes())

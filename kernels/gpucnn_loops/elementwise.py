@@ -1,7 +1,7 @@
 """ReLU, sums of two arrays, and dropout.
 
-What is written may be what is read, in place: a plain loop would then go number by number, because LLVM asks whether arrays overlap. So
-these are written with vectors.
+Results may overwrite operands. LLVM would compile a plain loop number by number then, because it checks whether arrays overlap. So these
+loops are written with vectors.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -66,7 +66,7 @@ def add_part(first, last, a, b, mask, relu, y):
 
 @loop("i i i f* f* u u u f i")
 def dropout_part(first, last, size, x, y, call, seed, threshold, scale, before):
-    """Blocks of four elements, first … last − 1, of which `before` more stand before x: one Philox counter each (J. Salmon et al., SC
+    """Blocks of four elements, first … last − 1, with `before` more of them before x: one Philox counter each (J. Salmon et al., SC
     2011), ten rounds."""
     low, word = np.uint64(0xFFFFFFFF), np.uint64(32)
     for block in range(first, last):

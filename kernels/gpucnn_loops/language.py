@@ -1,6 +1,6 @@
-"""What loops are written in: kinds of arguments, records of several, helpers and intrinsics. Nothing here compiles.
+"""The language of loops: kinds of arguments, records of several, helpers and intrinsics.
 
-Numba does (`_numba.py`), and is imported when something is to be compiled: what it offers is written down here as `Late`.
+Numba compiles (`_numba.py`), but is imported only when there is something to compile. Until then a `Late` stands for each name from it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ WORDS = {"i": "q", "f": "d", "d": "d", "u": "Q"}  # how a number becomes eight b
 
 
 class Late:
-    """Stands for a name of `_numba` in a module that writes instructions, until that is imported and puts in what is meant."""
+    """Stands for a name of `_numba` in a module that writes instructions; `_numba` replaces it when it is imported."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -53,9 +53,9 @@ _RECORDS: dict[type, list[str]] = {}
 
 
 def record(kinds: str) -> Callable[[Record], Record]:
-    """Makes a NamedTuple an argument of loops, which read its fields by name. kinds: those of its fields in order, as `loop` takes them.
+    """Makes a NamedTuple an argument of loops, which read its fields by name. kinds: those of its fields in order, as for `loop`.
 
-    Python gives a loop the fields one by one, as `*record`; a loop gives another one the whole. It costs nothing: the fields are arguments.
+    Python passes a loop the fields one by one, as `*record`; a loop passes another one the whole, which costs nothing.
     """
 
     def register(kind: Record) -> Record:
@@ -66,7 +66,7 @@ def record(kinds: str) -> Callable[[Record], Record]:
 
 
 def kinds_of(kind: Any) -> list[str] | None:
-    """The kinds of a record's fields; None of any other kind."""
+    """The kinds of a record's fields; None if `kind` is not a record."""
     return _RECORDS.get(kind)
 
 
@@ -82,23 +82,23 @@ class Declared:
         self.arguments = [field for kind in self.given for field in (kinds_of(kind) or [kind])]
 
     def whole(self, fields: Iterator[Any]) -> list[Any]:
-        """The arguments as the function takes them, of one value for each kind in `arguments`."""
+        """The arguments as the function takes them, made of one value for each kind in `arguments`."""
         return [next(fields) if own is None else kind(*(next(fields) for _ in own)) for kind in self.given for own in [kinds_of(kind)]]
 
     def signature(self) -> str:
-        """All that its callers must know, for whoever keeps its machine code."""
+        """The kinds of its arguments in words. The machine code of its callers depends on them."""
         return " ".join(kind if isinstance(kind, str) else f"{kind._fields}:{kinds_of(kind)}" for kind in self.given)
 
 
 class Helper:
-    """A function that loops can call, and contain."""
+    """A function that becomes a part of each loop that calls it."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.py_func = function
 
 
 class Intrinsic:
-    """A function that writes instructions: it is given types, and returns a signature and who writes them."""
+    """A function that writes instructions: it takes types, and returns a signature and the function that writes them."""
 
     def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
         self.function, self.options = function, options

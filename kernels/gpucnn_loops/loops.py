@@ -1,6 +1,6 @@
-"""What a loop is: a Python function that is compiled to a C function, when it is first needed, or read from the disk.
+"""A loop: a Python function that is compiled to a C function when it is first needed, or read from the disk.
 
-Its arguments are addresses and numbers, it knows no Python object, and Python's global lock is released while it runs. Other loops call it
+Its arguments are addresses and numbers, it uses no Python objects, and Python's global lock is released while it runs. Other loops call it
 by its symbol, so that it is compiled once; a `helper` becomes a part of each loop that calls it, and an `intrinsic` writes instructions.
 
 Numba compiles (`_numba.py`), and is imported when something is to be compiled.
@@ -75,12 +75,12 @@ class Loop(Declared):
 
     @property
     def path(self) -> Path | None:
-        """Its file for this processor."""
+        """The file of its machine code for this processor."""
         return disk_cache.path(self.name, (self.signature(), *_versions(), *machine.processor()), self.source)
 
     @property
     def waits(self) -> bool:
-        """Whether it is still to be compiled: not ready, and not on the disk."""
+        """Whether it must be compiled before it can run: it is neither ready nor on the disk."""
         path = None if self.ready else self.path
         return not self.ready and (path is None or not path.exists())
 
@@ -109,14 +109,15 @@ class Loop(Declared):
             self.address, self.ready = address, True
 
     def note(self, room: Any, place: int, arguments: tuple[Any, ...]) -> int:
-        """Writes a call into `room`, words of eight bytes, from `place` on: the way in, how many words there are, the arguments. Returns
-        the place behind it."""
+        """Writes a call into `room`, words of eight bytes, from `place` on: the function's address, the number of words, the arguments.
+        Returns the place behind it."""
         words = 2 + len(self.arguments)
         self.noted.pack_into(room, 8 * place, self.address, words, *arguments)
         return place + words
 
     def _address(self, kept: bytes | None) -> int | None:
-        """Where the loop is, of what its file says: the functions that it calls in a line, and its machine code."""
+        """Loads the contents of its file (a line of the functions that it calls, and the machine code) and returns the loop's address, or
+        None if that fails."""
         needs, _, code = (kept or b"").partition(b"\n")
         if not code:
             return None
@@ -134,13 +135,13 @@ compiled: dict[str, float] = {}  # loops that were compiled in this process, and
 
 
 def every() -> list[Loop]:
-    """All loops of the modules that are imported."""
+    """All loops of the imported modules."""
     return list(_LOOPS.values())
 
 
 @functools.cache
 def _versions() -> tuple[str, ...]:
-    """What machine code depends on, besides its source and the processor. PackageNotFoundError where there is no Numba."""
+    """The versions that machine code depends on, besides its source and the processor. PackageNotFoundError without Numba."""
     return platform.python_version(), importlib.metadata.version("numba"), importlib.metadata.version("llvmlite")
 
 
@@ -151,7 +152,8 @@ def loop(*arguments: str | type) -> Callable[[Callable[..., Any]], Loop]:
 
 
 class _Own(threading.local):
-    """Of each thread: what a loop that is called does instead, and whether all work is the caller's: it is rehearsed, or noted."""
+    """State of each thread: what calling a loop does in place of running it, and whether work is not shared (within `rehearsal` and
+    `noting`)."""
 
     meets: Callable[[Loop, tuple[Any, ...]], object] | None = None
     rehearsing = False
@@ -162,7 +164,7 @@ _own = _Own()
 
 
 def noting(keep: Callable[[Loop, tuple[Any, ...]], object], run: Callable[[int, int], object], first: int, last: int) -> None:
-    """run(first, last), whose loops do nothing but be told to `keep`, with their arguments."""
+    """Calls run(first, last), whose loops do not run: `keep` is called with each and its arguments."""
     before = _own.meets, _own.alone
     _own.meets, _own.alone = keep, True
     try:
@@ -172,13 +174,13 @@ def noting(keep: Callable[[Loop, tuple[Any, ...]], object], run: Callable[[int, 
 
 
 def alone() -> bool:
-    """Whether this thread's loops do nothing now, so that there is nothing to share."""
+    """Whether this thread's loops do not run now, so that there is no work to share."""
     return _own.alone
 
 
 @contextmanager
 def rehearsal() -> Iterator[list[Loop]]:
-    """Within it loops that this thread calls do nothing but get into the list, behind those that they call themselves."""
+    """Within it, loops that this thread calls do not run; each is added to the list, behind those that it calls itself."""
     found: list[Loop] = []
 
     def meet(loop: Loop, arguments: tuple[Any, ...]) -> None:
@@ -193,7 +195,7 @@ def rehearsal() -> Iterator[list[Loop]]:
 
 @contextmanager
 def watching() -> Iterator[list[Loop]]:
-    """Within it loops that this thread calls do what they do, and get into the list."""
+    """Within it, loops that this thread calls run, and are added to the list."""
     found: list[Loop] = []
 
     def meet(loop: Loop, arguments: tuple[Any, ...]) -> None:

@@ -1,6 +1,6 @@
 """The processor that loops are compiled for, and machine code made ready to run: LLVM alone does both, without Numba.
 
-Importing Numba takes half a second and 80 MB, and it is there to compile. A process that finds its loops on the disk does without.
+Importing Numba takes half a second and 80 MB, and only compiling needs it. A process that finds its loops on the disk does without it.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any
 import llvmlite.binding
 
 llvm: Any = llvmlite.binding  # which has no type annotations worth the name
-# Numba takes AVX for slow, or for a virtual machine's mistake, on these.
+# Numba considers AVX slow, or a mistake of a virtual machine, on these.
 _WITHOUT_AVX = ("corei7-avx", "core-avx-i", "sandybridge", "ivybridge", "nocona")
 
 
 @functools.cache
 def processor() -> tuple[str, str, str]:
-    """What is compiled for: (kind of machine, processor, its features as +this,-that).
+    """The target of compilation: (kind of machine, processor, its features as +this,-that).
 
-    This machine, or what NUMBA_CPU_NAME and NUMBA_CPU_FEATURES name (both: with the name alone the features stay this machine's).
+    It is this machine, or what NUMBA_CPU_NAME and NUMBA_CPU_FEATURES name (set both: with the name alone the features are this machine's).
     """
     given = os.environ.get("NUMBA_CPU_NAME")
     name = given or str(llvm.get_host_cpu_name())
@@ -51,7 +51,7 @@ _kept: list[Any] = []  # what it reads from
 
 
 def load(code: bytes, symbol: str, way_in: str) -> int:
-    """The address of `way_in`, a function in an object file. Another one is known by its symbol from then on, to what is loaded later."""
+    """Loads an object file, and returns the address of its function `way_in`. Files that are loaded later can call `symbol`."""
     with _lock:
         if not _engines:
             _engines.append(_engine())
@@ -67,7 +67,7 @@ def load(code: bytes, symbol: str, way_in: str) -> int:
 
 
 def known(symbol: str) -> bool:
-    """Whether machine code may call a function by this name. What it calls and nobody knows would end the process."""
+    """Whether machine code may call a function by this name. Calling an unknown one would end the process."""
     return bool(llvm.address_of_symbol(symbol))
 
 

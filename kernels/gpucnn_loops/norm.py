@@ -1,5 +1,5 @@
-"""Batch normalization: sums over each channel, and what is done with them to each number. x, y, dy and dx (N, C, pixels); the
-images of y and dy, and those that are normalized, may lie apart."""
+"""Batch normalization: sums over each channel, and passes over all numbers that use them. x, y, dy and dx (N, C, pixels); the
+images of y, of dy and of the normalized array may lie apart."""
 
 # mypy: disable-error-code="no-untyped-def"
 

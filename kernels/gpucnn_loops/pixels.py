@@ -1,9 +1,9 @@
 """Convolution at a step of 1 whose lanes are neighbouring pixels: for few output channels, which would leave most lanes empty, and for few
 taps, where turning the result would take as long as computing it.
 
-A tap is one number of the weight times the pixels that lie its distance away, so outputs go through the rows of the frame as if these were
-one long row. What comes out between two rows of outputs is left out in the end; a kernel of one column has nothing there. The last vector
-is moved back to where the outputs end, and computes some of them twice.
+A tap is one number of the weight times the pixels that lie its distance away, so the rows of the frame are treated
+as one long row. The results between two rows of outputs mean nothing and are dropped in the end; a kernel of one column has none. The last
+vector is moved back so that it ends with the outputs, and computes some of them twice.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
@@ -132,7 +132,7 @@ product_of_pixels = loop("i i f* f* w* i f* i f* i")(_wide if WIDE else _narrow)
 
 @loop("f* i i i f* i")
 def without_gaps(rows, wide, p, q, y, room):
-    """y (p, q) of rows of `wide`. A row is written up to 15 numbers too far, and then the next one comes; there are `room` numbers."""
+    """y (p, q) of rows of `wide`. Up to 15 numbers are written past a row, which the next one overwrites; y has `room` numbers."""
     for i in range(p):
         for j in range(0, q, L):
             if i * q + j + L <= room:
@@ -180,7 +180,7 @@ class Road(NamedTuple):
 
 
 def gains(c: int, k: int, window: Window) -> bool:
-    """Whether a pass from c to k channels takes less time with pixels as lanes: products, and what is to be done besides."""
+    """Whether a pass from c to k channels takes less time with pixels as lanes, products and copies taken together."""
     if window.stride != (1, 1) or min(before for before, _ in window.padding) < 0:
         return False
     taps, (p, q), wide = c * math.prod(window.kernel), window.output, framed(c, window).wide

@@ -25,7 +25,7 @@ LOWEST, ZERO = np.float32(-np.inf), np.float32(0)
 
 @record("i i i i i i i i i i i i")
 class Sizes(NamedTuple):
-    """Of a window: pixels, taps, strides, dilations, padding before the first pixel, outputs."""
+    """Sizes of a window: pixels, taps, strides, dilations, padding before the first pixel, outputs."""
 
     h: int
     w: int
@@ -49,7 +49,7 @@ def begins(shift, stride):
 
 @helper
 def stops(shift, stride, size, count):
-    """Behind the last output whose pixel is not behind the image."""
+    """One past the last output whose pixel is not behind the image."""
     return min(count, (size - 1 - shift) // stride + 1) if size > shift else 0
 
 
@@ -127,7 +127,7 @@ def max_pool_grad(first, last, dy, indices, y, masked, dx, pixels, count):
 
 
 def sizes_of(window: Window) -> Sizes:
-    """What loops know of a window."""
+    """The sizes of a window, as loops take them."""
     (top, _), (left, _) = window.padding
     return Sizes(*window.input, *window.kernel, *window.stride, *window.dilation, top, left, *window.output)
 
@@ -138,7 +138,7 @@ def planes_of(array: Any) -> int:
 
 
 def work_of(window: Window, planes: int) -> int:
-    """What `share` is told."""
+    """The amount of work, as `share` takes it."""
     (r, s), (p, q), (h, w) = window.kernel, window.output, window.input
     return planes * (r * s * p * q + h * w) * 4
 
@@ -181,7 +181,7 @@ def max_pool2d(x: Array, window: Window, y: Array, indices: NDArray[np.int32]) -
 
 @functools.lru_cache(maxsize=256)
 def _first_columns(window: Window) -> NDArray[np.int32]:
-    """The first column of each window that is in the image, and as many numbers more as fill a vector."""
+    """The first column of each window that is in the image, padded to whole vectors."""
     first = np.arange(window.output[1]) * window.stride[1] - window.padding[1][0]
     columns = np.zeros(lanes(window.output[1]), np.int32)
     columns[: len(first)] = first + np.maximum(0, -(first // window.dilation[1])) * window.dilation[1]

@@ -161,7 +161,7 @@ def weight_sums(first, last, x, dy, y, masked, indices, dweight, broken, frame, 
 
 
 class Pooled:
-    """The plan of a convolution with ReLU and a pooling that `halves`. x (N, C, H, W), y, dy and indices (N, K, P // 2, Q // 2)."""
+    """The plan of a convolution with ReLU and a pooling that `halves` it. x (N, C, H, W), y, dy and indices (N, K, P // 2, Q // 2)."""
 
     def __init__(self, c: int, k: int, window: Window) -> None:
         (p, q), self.c, self.k = window.output, c, k
@@ -200,7 +200,7 @@ class Pooled:
 
     @property
     def sums_winners(self) -> bool:
-        """Whether `weight_grad` is for this convolution."""
+        """Whether `weight_grad` supports this convolution."""
         return self.taps < WIDEST
 
     def weight_grad(self, dy: Array, y: Array | None, indices: NDArray[np.int32], x: Array, dweight: Array, dbias: Array | None) -> bool:

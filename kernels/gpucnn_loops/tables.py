@@ -1,4 +1,4 @@
-"""Where things lie: tables of offsets that tell the inner loop which number of an image to read.
+"""Tables of offsets: they tell the inner loop which number of an image to read.
 
 A window that slides over an image is two tables: where each output's first tap lies in the image, framed by its padding, and how far each
 tap lies behind the first. Stride, dilation and padding are in the tables, so the loops know nothing of them.
@@ -23,7 +23,7 @@ MOST_SUMS = 1 << 22  # the most numbers in all groups' sums
 
 
 class Window(Protocol):
-    """R × S taps sliding over H × W pixels, P × Q positions: gpucnn.ops.shapes has one."""
+    """R × S taps sliding over H × W pixels, P × Q positions: gpucnn.ops.shapes has such a class."""
 
     def __hash__(self) -> int: ...
     @property
@@ -42,14 +42,14 @@ class Window(Protocol):
 
 @record("f* i")
 class Images(NamedTuple):
-    """Where images are: the address of the first, and the numbers from each to the next."""
+    """The position of images in memory: the address of the first, and the distance from each to the next in numbers."""
 
     first: int
     step: int
 
 
 def images(array: NDArray[Any], skipped: int = 0) -> Images:
-    """Where images are, or the part of each behind so many numbers of float32 or int32."""
+    """The position of images of float32 or int32, or of a part of each that begins so many numbers later."""
     return Images(address(array) + 4 * skipped, step_of(array))
 
 
@@ -105,7 +105,7 @@ def lanes(count: int) -> int:
 
 
 class Tables:
-    """Some tables, and their addresses under the same names: `t.rows` is a table, `t.at.rows` its address."""
+    """Named tables with their addresses: `t.rows` is a table, `t.at.rows` its address."""
 
     def __init__(self, **tables: Any) -> None:
         self.__dict__.update({name: np.ascontiguousarray(table, np.int64) for name, table in tables.items()})
@@ -122,7 +122,7 @@ class _Addresses:
 
 
 def edges(n: int, sums: int) -> list[int]:
-    """The beginnings of the groups of n images, and the end of the last one; sums: the numbers that each group sums up."""
+    """Where the groups of n images begin, and where the last one ends. sums: the numbers that each group sums up."""
     count = max(1, min(n // IMAGES, GROUPS, MOST_SUMS // sums))
     return [n * group // count for group in range(count + 1)]
 
@@ -130,7 +130,7 @@ def edges(n: int, sums: int) -> list[int]:
 def parts(count: int, divisible: int) -> int:
     """The number of parts, at most `divisible`, for each of `count` pieces of work: one, unless the pieces cannot be divided evenly.
 
-    A part is whole outputs, so this changes no bits; only what all parts need, such as a turned image, is made in each of them.
+    A part has whole outputs, so this changes no bits. Data that all parts need, such as a transposed image, are made in each of them.
     """
     threads = number()
     return 1 if count % threads == 0 or count > 4 * threads else min(threads, divisible)

@@ -1,4 +1,4 @@
-"""How many threads there are to be, and each thread's own scratch memory. `crew.py` shares work out among them."""
+"""The number of threads, and each thread's own scratch memory. `crew.py` shares work out among them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ OWN_CGROUP = Path("/proc/self/cgroup")
 
 
 def cores() -> int:
-    """Cores that this process may use: those that it may run on, or, in a container, as many as its share of time fills, rounded up."""
+    """The number of cores for this process: those that it may run on, or, in a container, what its share of time fills, rounded up."""
     found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(found, share_of_time())
 
 
 def share_of_time() -> int:
-    """The cores that a container's share of time fills, rounded up; many where there is no limit, or nobody says."""
+    """The number of cores that a container's share of time fills, rounded up; a large number where there is no limit, or none is known."""
     share = float(1 << 20)
     try:
         lines = OWN_CGROUP.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -62,7 +62,7 @@ _lock = threading.Lock()
 
 
 def number() -> int:
-    """Threads that share the work, the caller's included."""
+    """The number of threads that share the work, the caller's included."""
     global _number
     if not _number:
         _number = count()
@@ -70,7 +70,7 @@ def number() -> int:
 
 
 def pool() -> ThreadPoolExecutor:
-    """A pool for work of any kind. The loops have threads of their own, which are handed work in a tenth of the time."""
+    """A pool for work of any kind. The loops have threads of their own, which take up work in a tenth of the time."""
     global _pool
     with _lock:
         if _pool is None:
@@ -105,7 +105,7 @@ _own = _Own()
 
 
 def acting(blocks: Blocks) -> Blocks:
-    """The calling thread's scratch memory is this from now on. Returns what it was."""
+    """Sets the calling thread's scratch memory, and returns the previous one."""
     before, _own.blocks = _own.blocks, blocks
     return before
 
@@ -113,8 +113,8 @@ def acting(blocks: Blocks) -> Blocks:
 class Scratch:
     """Memory of the calling thread: pieces of one block that is kept from call to call, each at a multiple of 64 bytes.
 
-    A first touch of new memory costs as much as a thousand multiply-adds for every 4 KB. What a `body` uses is free when its loops have
-    run, so it is filled by loops, too; `shared` is another block, for what the caller of `share` hands to all threads.
+    A first touch of new memory costs as much as a thousand multiply-adds for every 4 KB. The memory of a `body` is free when its loops have
+    run, so it must be filled by loops, too. `shared` is another block, for what the caller of `share` hands to all threads.
     """
 
     def __init__(self, *sizes: int, shared: bool = False) -> None:
@@ -138,11 +138,11 @@ class Scratch:
         self._addresses: list[int] = found[1]
 
     def piece(self, index: int) -> tuple[int, int]:
-        """Where a piece is, and how many numbers it has: what `turn.fill` takes."""
+        """The address and the size of a piece, as `turn.fill` takes them."""
         return self._addresses[index], self.parts[index].size
 
     def addresses(self) -> list[int]:
-        """Where each piece is."""
+        """The addresses of all pieces."""
         return list(self._addresses)
 
 
@@ -152,7 +152,7 @@ _byte_of: Any = ctypes.c_char.from_buffer
 
 
 def address(array: NDArray[Any]) -> int:
-    """Where an array's numbers are."""
+    """The address of an array's numbers."""
     try:
         return int(_address_of(_byte_of(array)))  # four times as quick as the other way, which is good for everything
     except (TypeError, ValueError):  # it may only be read, or is empty
@@ -160,5 +160,5 @@ def address(array: NDArray[Any]) -> int:
 
 
 def step_of(images: NDArray[Any]) -> int:
-    """Numbers from an image to the next."""
+    """The distance from one image to the next, in numbers."""
     return int(images.strides[0]) // images.itemsize

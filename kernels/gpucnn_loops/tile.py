@@ -2,7 +2,7 @@
 
 A tile keeps Q·W sums in registers, each a vector of 16 lanes: it reads Q numbers of x and W vectors of w for each step of the sum, and does
 Q·W multiply-adds with them. AVX-512 has 32 registers: 5 × 4 sums, 4 of w and one of x fit. AVX2 has 16 of half the size, so a vector is
-two of them: 6 × 1, anything larger falls to memory. NEON has 32 of a quarter: 6 × 1 fills 24. The rest has 2 × 1.
+two of them: with more than 6 × 1, sums would go to memory. NEON has 32 of a quarter: 6 × 1 fills 24. Other processors have 2 × 1.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
@@ -28,7 +28,7 @@ HIGH = 9 if WIDE else ROWS  # of a tile by lane
 
 
 def _begun(b, mode, place):
-    """A sum in a register, once LLVM has seen it: 0 where mode is 0, else what is at its place."""
+    """The first value of a sum, which LLVM then keeps in a register: 0 where mode is 0, else what y holds."""
     slot = cgutils.alloca_once(b, V)
     with b.if_else(b.icmp_signed("==", mode, ir.Constant(I64, 0))) as (fresh, going):
         with fresh:
@@ -42,7 +42,7 @@ def _begun(b, mode, place):
 def tile(typing, Q, W, n, x, rows, cols, w, ws, y, ys, mode):
     """y[q·ys + 16·v …] (+)= Σ over i < n of x[rows[q] + cols[i]] · w[i·ws + 16·v …], for q < Q and v < W, which are literals.
 
-    Sums start at 0 where mode is 0, else at what y holds.
+    Sums start at 0 where mode is 0, else at the value in y.
     """
     q_count, w_count = Q.literal_value, W.literal_value
 
@@ -157,7 +157,7 @@ def _narrow(m, n, x, rows, cols, w, ws, lanes, y, ys, mode):
 product = loop("i i f* w* w* f* i i f* i i")(_wide if WIDE else _narrow)
 
 
-# As `product`, with a vector of 16 where it reads a number of x, lane by lane: channels that do not meet. y's rows are at `places`.
+# As `product`, but lane by lane: it reads a vector of 16 in place of a number of x, for channels that do not mix. y's rows are at `places`.
 @loop("i i f* w* w* f* i f* w* i")
 def product_by_lane(m, n, x, rows, cols, w, ws, y, places, mode):
     row = 0
@@ -174,12 +174,12 @@ def product_by_lane(m, n, x, rows, cols, w, ws, y, places, mode):
 
 @functools.cache
 def _all_the_same() -> tuple[Tables, NDArray[np.float32]]:
-    """Tables of a tile all of whose steps read the same numbers, and these."""
+    """Tables of a tile whose steps all read the same numbers, and these numbers."""
     return Tables(rows=np.zeros(ROWS), cols=np.zeros(1 << 16)), np.full(4 * L, 0.5, np.float32)
 
 
 def at_most() -> int:
-    """Fills all threads with one tile, of numbers that never leave the first-level cache: nothing is faster. Returns its multiply-adds."""
+    """Runs one tile on all threads, on numbers that never leave the first-level cache: the fastest possible. Returns its multiply-adds."""
     (same, x), rows, lanes, times = _all_the_same(), 5 if WIDE else ROWS, 4 * L if WIDE else L, 4
     steps = len(same.cols)
 

@@ -3,7 +3,7 @@
     V = Bᵀ·d·B of a 6×6 patch of the image           y = Aᵀ·M·A, the m×m outputs of a tile
     U = G·g·Gᵀ of a kernel                           A·dy·Aᵀ of their gradients
 
-The points are 0, ±2/3, ±3/2 and ∞. With the usual 0, ±1, ±2, ∞ the errors are four times as large, and no operation that counts is saved.
+The points are 0, ±2/3, ±3/2 and ∞. With the usual 0, ±1, ±2, ∞ the errors are four times as large, and hardly an operation is saved.
 They serve 3×3 kernels (m = 4) and 5×5 ones (m = 2) with the same Bᵀ. Method: A. Lavin and S. Gray, "Fast Algorithms for Convolutional
 Neural Networks", CVPR 2016.
 """
@@ -27,7 +27,7 @@ a1, b1, a2, b2, a3, b3, ab, sum2 = (np.float32(value) for value in (A, B, A**2, 
 
 
 def matrices(r: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Bᵀ (6, 6), G (6, r) and Aᵀ (7 − r, 6) of kernels of r: what the loops below are made of, as numbers."""
+    """Bᵀ (6, 6), G (6, r) and Aᵀ (7 − r, 6) of kernels of r: the matrices that the loops below apply, as numbers."""
     m = 7 - r
     scale = np.array([np.prod([point - other for other in np.delete(POINTS, i)]) for i, point in enumerate(POINTS)])
     g = np.vstack([POINTS[:, None] ** np.arange(r) / scale[:, None], np.eye(r)[-1]])

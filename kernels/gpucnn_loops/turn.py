@@ -1,6 +1,6 @@
-"""Transposition: channels last for the inner loop, whose lanes they are, and planes again for the result.
+"""Transposition: to channels last for the inner loop, whose lanes are channels, and back to planes for the result.
 
-16×16 numbers are turned in registers: rows i and i + 8 are shuffled into each other, four times.
+16×16 numbers are transposed in registers: rows i and i + 8 are shuffled into each other, four times.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
@@ -45,7 +45,7 @@ def turn16(typing, a, a_step, b, places):
 
 @loop("f* i i i f* w*")
 def to_planes(rows, count, k, lanes, planes, places):
-    """planes[places[channel] + i] = rows[i·lanes + channel], for i < count and channel < k; the lanes behind k stay away."""
+    """planes[places[channel] + i] = rows[i·lanes + channel], for i < count and channel < k; the lanes behind k are left out."""
     if k < L or count < L:
         for channel in range(k):
             for i in range(count):
@@ -77,7 +77,7 @@ def to_rows(planes, plane, count, k, rows, places):
 def kernels_by_tap(weight, k, c, taps, rows, places):
     """rows[places[filter, tap] + channel] = weight[filter, channel, tap]; lanes behind c stay as they are.
 
-    places (k, whole sixteens of taps): behind a filter's last tap they point to where nothing matters.
+    places (k, whole sixteens of taps): behind a filter's last tap they point to memory whose contents do not matter.
     """
     each = (taps + L - 1) // L * L
     for filter in range(k):
@@ -95,7 +95,7 @@ def kernels_by_tap(weight, k, c, taps, rows, places):
 
 @loop("f* i i i i f*")
 def turned_kernels(weight, k, c, taps, width, rows):
-    """rows (k, taps, width) of weight (k, c, taps): kernels turned by half a turn, input channels last; lanes behind c stay as they are."""
+    """rows (k, taps, width) of weight (k, c, taps): kernels rotated by 180°, input channels last; lanes behind c stay as they are."""
     for filter in range(k):
         for channel in range(c):
             source, to = at(weight, (filter * c + channel) * taps), at(rows, filter * taps * width + channel)
@@ -105,7 +105,7 @@ def turned_kernels(weight, k, c, taps, width, rows):
 
 @loop("f*", Frame, "f*")
 def put_in_frame(planes, frame, framed):
-    """Planes (c, h, w) from (top, left) on in planes of high × wide; `framed` has zeros there already."""
+    """Planes (c, h, w) from (top, left) on in planes of high × wide; the rest of `framed` holds zeros already."""
     for channel in range(frame.c):
         for i in range(frame.h):
             line = at(planes, (channel * frame.h + i) * frame.w)
@@ -116,7 +116,7 @@ def put_in_frame(planes, frame, framed):
 
 @helper
 def in_frame(planes, frame, framed):
-    """The planes in `framed`; or where they are, if the frame adds nothing."""
+    """The address of the planes copied into `framed`; or their own, if the frame adds nothing."""
     if frame.high == frame.h and frame.wide == frame.w:
         return planes
     put_in_frame(planes, frame, framed)

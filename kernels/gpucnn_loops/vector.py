@@ -1,8 +1,8 @@
-"""Vectors of 16 float32 numbers, and how they come from memory and go there.
+"""Vectors of 16 float32 numbers, with loads and stores.
 
 Numba turns plain loops into vector code only where LLVM can prove enough, and never keeps the elements of an array in registers across a
 loop. So the vector is a type of its own here, `<16 x float>`: one register of AVX-512, two of AVX2, four of NEON. It has +, -, *, / and the
-few functions below; what is written with it is plain Python. Addresses are those of `_numba`: no index counts from the end, and nothing
+few functions below; code that uses it is plain Python. Addresses are those of `_numba`: no index counts from the end, and nothing
 is checked.
 """
 
@@ -30,14 +30,14 @@ ZERO = ir.Constant(V, [0.0] * L)
 
 
 def load_at(builder: Any, pointer: Any, kind: Any = V) -> Any:
-    """A vector from where `pointer` points; no alignment is asked for."""
+    """A vector from the address `pointer`, which need not be aligned."""
     value = builder.load(builder.bitcast(pointer, kind.as_pointer()))
     value.align = 4
     return value
 
 
 def store_at(builder: Any, value: Any, pointer: Any) -> None:
-    """A vector to where `pointer` points."""
+    """Writes a vector to the address `pointer`."""
     builder.store(value, builder.bitcast(pointer, value.type.as_pointer())).align = 4
 
 
@@ -120,13 +120,13 @@ def store(typing, x, i, v):
 
 @intrinsic
 def splat(typing, number):
-    """16 times the same number."""
+    """A vector of 16 times the same number."""
     return vector(types.float32), lambda c, b, s, args: splat_of(b, args[0])
 
 
 @intrinsic
 def spread(typing, x, i):
-    """16 times x[i]."""
+    """A vector of 16 times x[i]."""
     return vector(x, types.int64), lambda c, b, s, args: splat_of(b, b.load(b.gep(args[0], [args[1]])))
 
 
@@ -162,7 +162,7 @@ def beats(typing, value, best, place, best_place):
 
 @intrinsic
 def relu_first(typing, best, place, first):
-    """(max(best, 0), its place): where nothing is positive all are 0 after ReLU, and the first place wins. NaN stays, with its place."""
+    """(max(best, 0), its place): where no number is positive all are 0 after ReLU, and the first place wins. NaN stays, with its place."""
 
     def code(c, b, s, args):
         best, place, first = args
@@ -201,7 +201,7 @@ def add_place(typing, places, number):
 
 @intrinsic
 def sum16(typing, v):
-    """The sum of the lanes, halves onto halves."""
+    """The sum of the lanes: upper half plus lower half, until one number is left."""
 
     def code(c, b, s, args):
         value, size = args[0], L
@@ -216,5 +216,5 @@ def sum16(typing, v):
 
 @intrinsic
 def as_floats(typing, x):
-    """The same address, of numbers that are moved about as float32."""
+    """The same address as one of float32, for numbers that are only copied."""
     return floats(x), lambda c, b, s, args: b.bitcast(args[0], F.as_pointer())
