@@ -118,7 +118,7 @@ def simulated() -> bool:
 
 @functools.cache
 def why_no_cuda() -> str | None:
-    """What is missing for the GPU, and how to fix it; None if a GPU can be used."""
+    """A message that says what is missing for the GPU, and how to fix it; None if a GPU can be used."""
     if simulated():
         return "Numba's CUDA simulator is on (unset NUMBA_ENABLE_CUDASIM)"
     several = cupy_packages()
@@ -186,7 +186,7 @@ def cupy_packages() -> list[str]:
 
 
 def _why_no_driver(cupy: Any, own: int | None = None) -> str | None:
-    """What is wrong with the NVIDIA driver, as CuPy reports it; None if a GPU is available. own: this rank's number on its machine."""
+    """The error of the NVIDIA driver, as CuPy reports it; None if a GPU is available. own: this rank's number on its machine."""
     runtime = cupy.cuda.runtime
     failure: Exception | None = None
     count = driver = needed = 0

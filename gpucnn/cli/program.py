@@ -91,7 +91,7 @@ def _forget_output() -> None:
 
 
 def complaint(error: Exception) -> str:
-    """What to print for an error: one line, or the help if the command was incomplete."""
+    """The text to print for an error: one line, or the help if the command was incomplete."""
     if hasattr(error, "format_message"):  # from the parser: an unknown option, an invalid value, no command at all
         words = " ".join(error.format_message().split()) if error.args else error.format_message()
         if "Usage:" in words:

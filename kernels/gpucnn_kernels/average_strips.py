@@ -116,7 +116,7 @@ def gradient_kernel(taps: Pair, stride: Pair, before: Pair, length: int, pairs: 
 
     @device(forceinline=True)
     def add(number, i, shares, sums):
-        """What pixel `number` of the strip gets of row i of the windows, the last first: it reads the pixel by the earliest tap."""
+        """Adds to pixel `number` of the strip the gradients from row i of the windows, last window first: it covers the pixel with its first tap."""
         a, b = number // stride_w, number % stride_w
         if 0 <= a + top - (first_p + i) * stride_h < R:
             for k in range(columns_over):

@@ -128,7 +128,7 @@ def gather_batch(
 
 @functools.lru_cache(maxsize=64)
 def _rows(batch_size: int, first: int, row: int) -> tuple[np.uint32, ...]:
-    """As `copy_label` takes them."""
+    """The sizes for choosing a row, as `copy_label` takes them."""
     return np.uint32(batch_size), np.uint32(first), np.uint32(row), *magic(row)
 
 

@@ -51,7 +51,7 @@ class Slices(NamedTuple):
 
 
 def slices(n: int, c: int) -> Slices:
-    """For n images of c channels."""
+    """The slices for n images of c channels: their number, and the images of each."""
     images = -(-n // min(n, max(1, BLOCKS // c)))
     return Slices(-(-n // images), images)
 

@@ -25,7 +25,7 @@ def grid_of(rows: int, columns: int, planes: int, most: int) -> tuple[int, int, 
 
 @device(forceinline=True)
 def place(i, grid, length):
-    """Of strip i: its plane, first row, and column. Neighbouring strips lie side by side."""
+    """The plane, first row and column of strip i. Neighbouring strips lie side by side."""
     _, columns, columns_by, columns_shift, strips, strips_by, strips_shift = grid
     rest = divide(i, columns_by, columns_shift)
     plane = divide(rest, strips_by, strips_shift)

@@ -144,7 +144,7 @@ class Walker:
         return address, values[-1]
 
     def _after(self, index: int, instruction: Instruction, mask: Any, registers: Registers, way: Way) -> list[tuple[int, Any]]:
-        """Where the threads continue after a stretch: (index, which of them)."""
+        """The places where threads continue after a stretch: (index, which of the threads)."""
         behind = [(index + 1, mask)] if index + 1 < len(self.program.instructions) else []
         if instruction.base not in _JUMPS:
             return behind

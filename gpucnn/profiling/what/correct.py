@@ -119,7 +119,7 @@ def _largest_near(x: Any) -> Any:
 
 
 def _part(call: Call, rule: Rule) -> Any:
-    """As many images or filters as SAMPLE allows, from the first to the last."""
+    """A selection of as many images or filters as SAMPLE allows, spread from the first to the last."""
     a = call.arguments
     if not rule.cut or (rule.axis == 1 and a.get("groups", 1) > 1):
         return slice(None)

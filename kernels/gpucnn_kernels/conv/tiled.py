@@ -76,7 +76,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Epilogue:
-    """What comes after the sum, and whether the result may be written by fours."""
+    """The steps after the sum, and whether the result may be written four numbers at a time."""
 
     extra: int = NOTHING
     relu: bool = False

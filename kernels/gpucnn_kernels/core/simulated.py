@@ -132,7 +132,7 @@ class Block:
 
 
 def current_block() -> Block:
-    """That of the thread that asks."""
+    """The block of the calling thread."""
     thread: Any = threading.current_thread()
     block: Block = thread.block
     return block

@@ -38,7 +38,7 @@ from gpucnn_kernels.local.plain import batch_sum_kernel
 
 @device(forceinline=True)
 def _origin(args, group, state, at):
-    """Where the window of a place begins: rows and columns, which may lie before the image."""
+    """The row and the column where a place's window begins, which may lie before the image."""
     J, J_by, J_shift, stride_h, stride_w, origin_h, origin_w = args
     i = divide(group, J_by, J_shift)
     state[at] = uint32(int32(int32(i) * stride_h + origin_h))

@@ -1,4 +1,4 @@
-"""Which loops compute a convolution: a plan (tables of offsets, and the algorithm), made once for each shape."""
+"""The plan of a convolution (its algorithm and tables of offsets), made once for each shape."""
 
 from __future__ import annotations
 
