@@ -116,7 +116,7 @@ def gradient_kernel(taps: Pair, stride: Pair, before: Pair, length: int, pairs: 
 
     @device(forceinline=True)
     def add(number, i, shares, sums):
-        """Adds to pixel `number` of the strip the gradients from row i of the windows, last window first: it covers the pixel with its first tap."""
+        """Adds the gradients of row i of the windows to pixel `number` of the strip, last window first: its first tap is on the pixel."""
         a, b = number // stride_w, number % stride_w
         if 0 <= a + top - (first_p + i) * stride_h < R:
             for k in range(columns_over):
