@@ -4,13 +4,15 @@
     disk_cache, machine             machine code on the disk, and made ready to run
     vector, tile, turn              sixteen numbers at a time; the inner loop of all products; transposition
     tables                          the offsets of the outputs and the taps of a window
-    direct, winograd, transforms    convolution: any; of 3×3 and 5×5 kernels at stride 1
+    direct                          convolution of any kind
+    winograd, winograd_plan, transforms
+                                    convolution of 3×3 and 5×5 kernels at stride 1
     pixels                          convolution at stride 1 with few output channels or taps
     pooled                          convolution with ReLU and 2×2 pooling
     depthwise, dense                depthwise convolution, dense layers
     pool, average, norm             max and average pooling, batch normalization
     elementwise, tanh, update, loss ReLU, sums and dropout; tanh; optimizers; cross-entropy
-    threads, crew                   the number of threads and their memory; sharing work out among them
+    threads, crew, handing          the number of threads and their memory; sharing work out among them; handing it over
 
 A file has its loops first and behind them plain functions on arrays: float32, C-contiguous, outputs allocated by the caller.
 """

@@ -33,7 +33,7 @@ PATIENCE = 1e-4  # seconds for which a thread looks for work before it sleeps
 LEAST_LOOKS = 16
 
 core: Callable[[], int] = lambda: -1  # noqa: E731
-"""On which core the calling thread is; −1 where nobody says."""
+"""The core that the calling thread runs on; −1 where the system does not tell."""
 if sys.platform == "linux":
     with contextlib.suppress(OSError, AttributeError):
         core = ctypes.PyDLL(None).sched_getcpu
@@ -63,7 +63,7 @@ class Worker:
         self._thread.start()
 
     def begin(self, body: Callable[[int, int], object], first: int, last: int) -> None:
-        """Has body(first, last) run there, while the caller does something else: now its Python, there its loops."""
+        """Starts body(first, last) for this thread: its Python runs now, its loops run there while the caller does something else."""
         self._end = self._calls = 0
         before = threads.acting(self.scratch)
         self.scratch.held = []
@@ -112,23 +112,23 @@ class Worker:
 
     @property
     def awake(self) -> bool:
-        """Whether it works, or looks for work."""
+        """Whether the thread works, or looks for work."""
         return int(self._slot[STATE]) != ASLEEP
 
     @property
     def core(self) -> int:
-        """Where it was when it last had work."""
+        """The core that the thread was on when it last had work."""
         return int(self._slot[CORE])
 
     def keep_off(self, cores: set[int]) -> None:
-        """Has it run on other cores than these from now on, where the caller may run on any others."""
+        """Keeps the thread off these cores from now on, if the caller may run on any others."""
         others = os.sched_getaffinity(0) - cores
         if others and self._thread.native_id is not None:
             with contextlib.suppress(OSError):
                 os.sched_setaffinity(self._thread.native_id, others)
 
     def rest(self) -> bool:
-        """Whether it sleeps; it will soon."""
+        """Tells the thread to look for no more work; returns whether it sleeps already."""
         self.looks = self._slot[LOOKS] = 0
         return not self.awake
 
@@ -142,7 +142,7 @@ _looks: list[int] = []
 
 
 def most_looks() -> int:
-    """How often a thread looks for work in the time for which it has patience. Measured once: a look takes 10 to 100 ns."""
+    """The number of times that a thread looks for work before it sleeps. A look takes 10 to 100 ns, which is measured once."""
     if not _looks:
         slot, count = np.full(SLOT, GIVEN, np.int64), 1000
         times = []
@@ -155,12 +155,12 @@ def most_looks() -> int:
 
 
 def workers() -> list[Worker]:
-    """The threads that there are, beside the program's own."""
+    """The threads that have been started; the program's own is not among them."""
     return list(_all)
 
 
 def _worker() -> Worker | None:
-    """A thread that has nothing to do; None where all have, because others share work as well."""
+    """A thread that has nothing to do; None if all are busy, since several callers may share work at a time."""
     global _made
     with _lock:
         if _idle:
@@ -187,7 +187,7 @@ if hasattr(os, "register_at_fork"):
 
 @atexit.register
 def _rest() -> None:
-    """No thread is within a loop when the memory with its machine code is given back."""
+    """Stops the threads: none may be within a loop when the memory of its machine code is freed."""
     deadline = time.monotonic() + 1
     while not all([each.rest() for each in _all]) and time.monotonic() < deadline:
         time.sleep(1e-4)
@@ -196,7 +196,7 @@ def _rest() -> None:
 def share(pieces: int, body: Callable[[int, int], object], work: int) -> None:
     """Calls body(first, last) with each thread's part of range(pieces). work: multiply-adds of all of them.
 
-    body does its work in loops, and asks for nothing that a loop has written: for another thread, they run when it has returned. Its
+    body works in loops only, and reads nothing that a loop has written: for another thread, its loops run after it has returned. Its
     scratch is that thread's. Returns, or raises, when all threads are done: nobody writes to an array any more.
     """
     count = min(threads.number(), pieces) if work >= WORTH_A_THREAD else 1
@@ -236,10 +236,10 @@ def share(pieces: int, body: Callable[[int, int], object], work: int) -> None:
 
 
 def _apart(other: Worker, taken: set[int]) -> None:
-    """Makes a thread do its next work on a core of its own. taken: the cores of the threads before it.
+    """Gives a thread a core of its own for its next work. taken: the cores of the threads before it.
 
-    Linux wakes a thread on the waker's core, where it has to wait, if it takes all others for busy; in a virtual machine it takes cores
-    that sleep for busy. And two threads that share a core stay together for milliseconds, which is many passes.
+    Linux wakes a thread on the waker's core, where it has to wait, if it believes that all others are busy; in a virtual machine it
+    takes sleeping cores for busy ones. And two threads that share a core stay together for milliseconds, which is many passes.
     """
     its = other.core
     if its in taken and its >= 0:

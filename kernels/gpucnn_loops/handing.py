@@ -1,4 +1,4 @@
-"""How a thread is handed its work: one word in memory says whether it has any, and it looks at this word within a loop."""
+"""Handing work to a thread: one word in memory says whether it has any, and it looks at this word within a loop."""
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
 
@@ -17,7 +17,7 @@ I64 = ir.IntType(64)
 
 @intrinsic
 def seen(typing, x, i):
-    """x[i], as the other threads have left it."""
+    """Reads x[i] with what the other threads have written."""
 
     def code(c, b, s, args):
         return b.load_atomic(b.gep(args[0], [args[1]]), "acquire", 8)
@@ -27,7 +27,7 @@ def seen(typing, x, i):
 
 @intrinsic
 def shown(typing, x, i, value):
-    """x[i] = value, after all that this thread has written before."""
+    """Sets x[i] = value, which others see only after all that this thread has written before."""
 
     def code(c, b, s, args):
         b.store_atomic(args[2], b.gep(args[0], [args[1]]), "release", 8)
@@ -38,7 +38,7 @@ def shown(typing, x, i, value):
 
 @intrinsic
 def swapped(typing, x, i, value):
-    """What x[i] was; it is `value` now."""
+    """Sets x[i] to `value`, and returns what it was."""
 
     def code(c, b, s, args):
         return b.atomic_rmw("xchg", b.gep(args[0], [args[1]]), args[2], "seq_cst")
@@ -48,7 +48,7 @@ def swapped(typing, x, i, value):
 
 @intrinsic
 def became(typing, x, i, old, new):
-    """Whether x[i] was `old`; it is `new` then."""
+    """Sets x[i] to `new` if it was `old`, and returns whether it was."""
 
     def code(c, b, s, args):
         place = b.gep(args[0], [args[1]])
@@ -75,7 +75,7 @@ def breath(typing):
 
 @intrinsic
 def here(typing):
-    """On which core this thread is; −1 where nobody says."""
+    """The core that this thread runs on; −1 where the system does not tell."""
 
     def code(c, b, s, args):
         if sys.platform != "linux":
@@ -87,7 +87,7 @@ def here(typing):
 
 @intrinsic
 def run_noted(typing, note, i):
-    """Calls the loop that note[i …] says: the way in, the number of words, the arguments."""
+    """Calls the loop noted at note[i]: the address of its function, the number of words, the arguments."""
 
     def code(c, b, s, args):
         way_in = b.load(b.gep(args[0], [args[1]]))
@@ -100,13 +100,13 @@ def run_noted(typing, note, i):
 
 @intrinsic
 def noted_at(typing, place):
-    """The words at an address that is given as a number."""
+    """The array of words at an address that is given as a number."""
     return words(types.int64), lambda c, b, s, args: b.inttoptr(args[0], I64.as_pointer())
 
 
 @loop("w*")
 def serve(slot):
-    """What a thread does while it is awake: what it is given, until there is nothing for slot[LOOKS] looks."""
+    """Runs what a thread is given while it is awake, until it has looked slot[LOOKS] times and found nothing."""
     became(slot, STATE, ASLEEP, READY)
     while True:
         left = slot[LOOKS]
@@ -125,13 +125,13 @@ def serve(slot):
 
 @loop("w*")
 def hand_over(slot):
-    """Lets a thread see what it is given. slot[BEFORE]: what it did until now."""
+    """Hands a thread its work. slot[BEFORE] is set to the state that it was in."""
     slot[BEFORE] = swapped(slot, STATE, GIVEN)
 
 
 @loop("w* i")
 def await_end(slot, looks):
-    """Waits until a thread is done with what it was given, for so many looks."""
+    """Waits until a thread has done its work, but looks at most so many times."""
     while looks > 0 and seen(slot, STATE) == GIVEN:
         breath()
         looks -= 1

@@ -1,6 +1,6 @@
 """Winograd's convolution of 3×3 and 5×5 kernels at stride 1: which shapes gain, and how images are cut into tiles.
 
-The gradient of the input is the forward pass with the turned kernel. An image with a result that is not finite goes the direct road.
+The gradient of the input is the forward pass with the rotated kernel. An image with a result that is not finite is computed by direct convolution.
 """
 
 from __future__ import annotations
@@ -110,24 +110,24 @@ class Winograd:
         return u
 
     def _parts(self, n: int) -> list[tuple[int, int, int]]:
-        """The output channels in parts: first, channels, lanes. One, unless n pieces of work are too few for the threads."""
+        """The parts of the output channels: first, channels, lanes. There is one, unless n pieces of work are too few for the threads."""
         count = parts(n, self.width // L)
         ends = [L * (self.width // L * part // count) for part in range(count + 1)]
         return [(first, min(end, self.k) - first, end - first) for first, end in itertools.pairwise(ends)]
 
     def _tiling(self, width: int) -> Tiling:
-        """For so many lanes of the outputs' channels."""
+        """The `Tiling` for so many lanes of the outputs' channels."""
         t, sizes = self.tables.at, (self.plane, self.in_size, self.wide, self.out_size, self.out_wide)
         channels = self.c, self.c_width, width, self.width
         return Tiling(self.group, self.each, self.m, *channels, *sizes, t.ins, t.outs, t.at_in, t.t_rows, t.c_cols)
 
     def _room(self, width: int) -> tuple[int, ...]:
-        """Sizes of a thread's `Room`."""
+        """The sizes of a thread's `Room`."""
         planes = 36 * (TILES * self.c_width + SKEW), 36 * (TILES * width + SKEW)
         return self.group * self.in_size * self.c_width, *planes, self.group * self.out_size * width, 42 * L
 
     def _forward(self, x: Array, u: Array, bias: Array | None, relu: int, mask: Array | None, y: Array) -> list[int]:
-        """Computes y, and says which images are not finite."""
+        """Computes y, and returns which images are not finite."""
         n, own = len(x), self._parts(len(x))
         b = np.zeros(self.width, np.float32)
         if bias is not None:
