@@ -3,8 +3,8 @@
 A chunk of tiles goes through all its passes while it is in the second-level cache: transform the patches, 36 products, transform back.
 The gradient of the weight is dU[f] = V[f]ᵀ·(A·dy·Aᵀ)[f], dg = Gᵀ·dU·G. winograd_plan.py says which shapes gain.
 
-Infinity or NaN in one pixel would spread over its tile, and a number too large for a transform would become one. So each image says
-whether a result is not finite.
+Infinity or NaN in one pixel would spread over its tile, and a number too large for a transform would overflow. So the loops
+report each image that has a result that is not finite.
 """
 
 # mypy: disable-error-code="no-untyped-def"

@@ -1,6 +1,7 @@
 """Winograd's convolution of 3×3 and 5×5 kernels at stride 1: which shapes gain, and how images are cut into tiles.
 
-The gradient of the input is the forward pass with the rotated kernel. An image with a result that is not finite is computed by direct convolution.
+The gradient of the input is the forward pass with the rotated kernel. An image with a result that is not finite is computed by direct
+convolution.
 """
 
 from __future__ import annotations
