@@ -209,11 +209,11 @@ if SIMULATED:
         if shape == 0:  # what the launch asks for beside the kernel's own
             return numpy.frombuffer(self._dynshared, kind, len(self._dynshared) // kind.itemsize)
         frame = sys._getframe(1)
-        line = frame.f_code.co_filename, frame.f_lineno
+        place = frame.f_code, frame.f_lasti  # of the call: a line may have two
         with _first_thread:
-            if line not in self._allocations:
-                self._allocations[line] = numpy.empty(shape, kind)
-            return self._allocations[line]
+            if place not in self._allocations:
+                self._allocations[place] = numpy.empty(shape, kind)
+            return self._allocations[place]
 
     def _run_block(self: Any, grid_point: Any, *args: Any) -> None:
         _simulated.run_block(_kernel.BlockThread, self, grid_point, args)

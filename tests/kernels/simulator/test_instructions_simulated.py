@@ -365,3 +365,18 @@ def test_the_error_is_that_of_the_first_thread_that_failed() -> None:
     with pytest.raises(KeyError, match="its own"):
         run(fail, 8, np.zeros(1, np.float32))
     assert issubclass(Stopped, RuntimeError)
+
+
+@in_the_simulator
+def test_two_shared_arrays_of_one_line() -> None:
+    got = np.zeros((2, 4), np.float32)
+
+    def write(got):
+        first, second = cuda.shared.array(4, float32), cuda.shared.array(4, float32)
+        thread = cuda.threadIdx.x
+        first[thread], second[thread] = thread, -thread
+        cuda.syncthreads()
+        got[0, thread], got[1, thread] = first[3 - thread], second[3 - thread]
+
+    run(write, 4, got)
+    np.testing.assert_array_equal(got, [[3, 2, 1, 0], [-3, -2, -1, 0]])
