@@ -253,7 +253,7 @@ def dense_weight_grad(
     """plain.dense_weight_grad for few outputs."""
     (n, k), c = dy.shape, x.shape[1]
     flat, target = (floats(dy, "dy", (n, k)), floats(x, "x", (n, c))), floats(dweight, "dweight", (k, c))
-    shift = target if dbias is None else floats(dbias, "dbias", (k,))
+    shift = flat[0] if dbias is None else floats(dbias, "dbias", (k,))
     blocks, numbers = -(-c // _COLUMNS), (np.uint32(n), np.uint32(c), np.int32(dbias is not None))
     run(weight_grad_kernel(k), blocks, _COLUMNS * _WARPS, stream, *flat, target, shift, *numbers)
 
