@@ -15,6 +15,7 @@ import numpy as np
 
 from gpucnn.errors import DeviceError
 from gpucnn.ops.cpu._threads import Array
+from gpucnn.ops.processes import compilers
 from gpucnn.surroundings import complain, is_terminal
 from gpucnn.text import first_line, shown
 
@@ -106,9 +107,12 @@ def _load() -> Any:
         update,
         winograd_plan,
     )
+    from gpucnn_loops.compilers import expect
 
     disk_cache.announce, disk_cache.complain = _Announcement(), complain
     keep_memory()
+    if tile.product.waits:  # and so will ten other loops, or more
+        expect(compilers(10))
     tile.product.prepare()  # if this compiles, everything does
     return SimpleNamespace(
         average=average,
@@ -147,6 +151,7 @@ def compile_for(step: Callable[[], object], size: int = 0) -> None:
     try:
         if modules() is None:
             return
+        from gpucnn_loops.compilers import prepare
         from gpucnn_loops.loops import compiled, every, rehearsal
 
         if not compiled and (size > MOST_COPIED or not any(loop.waits for loop in every())):
@@ -154,14 +159,14 @@ def compile_for(step: Callable[[], object], size: int = 0) -> None:
         with rehearsal() as needed, contextlib.suppress(Exception):
             step()
         waiting = [loop for loop in needed if loop.waits]
+        processes = compilers(len(waiting))
         count = len(compiled) - _Announcement.told + len(waiting)
         shown = count > 0 and is_terminal(sys.stderr)
         if shown:
             complain(f"compiling {count} loop{'s' if count > 1 else ''} for this machine, once: ", end="")
         began = time.perf_counter()
         try:
-            for loop in waiting:
-                loop.prepare()
+            prepare(waiting, processes)
         except Exception as error:
             if shown:
                 complain("not done")

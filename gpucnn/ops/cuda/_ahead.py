@@ -4,25 +4,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import time
 import weakref
 from collections.abc import Callable, Hashable
-from pathlib import Path
 from typing import Any
 
-from gpucnn.errors import DeviceError
-from gpucnn.ops.cpu._threads import threads
 from gpucnn.ops.cuda._arrays import announcement
-from gpucnn.surroundings import complain, is_terminal, started_ranks
-from gpucnn.text import shown
+from gpucnn.ops.processes import compilers
+from gpucnn.surroundings import complain, is_terminal
 from gpucnn_kernels.choose.select import batches_of as batches_of
 from gpucnn_kernels.core._numba import PLAIN
 from gpucnn_kernels.core.launch import recording
 
-VARIABLE = "GPUCNN_COMPILERS"  # environment variable: how many processes compile; without it, up to one per core
-MEMORY = 400 << 20  # bytes for each process that compiles: it takes up to some 300 MB
 _known: weakref.WeakKeyDictionary[Any, set[Hashable]] = weakref.WeakKeyDictionary()
 
 
@@ -52,28 +46,6 @@ def compile_for(model: Any, key: Hashable, step: Callable[[], object]) -> None:
     finally:
         announcement.quiet = False
         line.end()
-
-
-def compilers(kernels: int) -> int:
-    """The number of processes that compile this many kernels, this one included. DeviceError if GPUCNN_COMPILERS is not a number."""
-    given = os.environ.get(VARIABLE, "").strip()
-    if given:
-        if not given.isascii() or not given.isdecimal():
-            raise DeviceError(f"{VARIABLE} must be a number of processes, got {shown(given)}")
-        return max(1, min(int(given), kernels))
-    if started_ranks() > 1:  # each of them compiles
-        return 1
-    # A process takes a second to start, as long as a small kernel takes.
-    return max(1, min(threads(), -(-kernels // 2), 1 + free_memory() // MEMORY))
-
-
-def free_memory(told: Path = Path("/proc/meminfo")) -> int:
-    """Available host memory in bytes; more than any machine has where the system does not report it."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        for line in told.read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) << 10
-    return 1 << 60
 
 
 def _on_zeros(step: Callable[[], object]) -> None:

@@ -21,7 +21,7 @@ from gpucnn.errors import DeviceError
 if simulated():
     pytest.skip("the simulator compiles nothing", allow_module_level=True)
 
-from gpucnn.ops.cuda import _ahead
+from gpucnn.ops import processes as compiling
 from gpucnn_kernels.core import crew
 
 TARGET = ((9, 0), (9, 0, "a"), ((13, 0), (9, 0)))  # an H100, whether or not one is there
@@ -189,22 +189,22 @@ def test_a_kernel_of_another_package_is_compiled_here(monkeypatch: pytest.Monkey
 
 def test_how_many_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As many as there are cores, memory and work for; what the environment says goes first."""
-    monkeypatch.delenv(_ahead.VARIABLE, raising=False)
-    monkeypatch.setattr(_ahead, "threads", lambda: 16)
-    monkeypatch.setattr(_ahead, "started_ranks", lambda: 1)
-    monkeypatch.setattr(_ahead, "free_memory", lambda: 1 << 40)
-    assert [_ahead.compilers(kernels) for kernels in (1, 2, 3, 14, 100)] == [1, 1, 2, 7, 16]
-    monkeypatch.setattr(_ahead, "free_memory", lambda: 3 * _ahead.MEMORY - 1)
-    assert _ahead.compilers(14) == 3
-    monkeypatch.setattr(_ahead, "started_ranks", lambda: 2)
-    assert _ahead.compilers(14) == 1
-    monkeypatch.setenv(_ahead.VARIABLE, "5")
-    assert (_ahead.compilers(14), _ahead.compilers(3)) == (5, 3)
-    monkeypatch.setenv(_ahead.VARIABLE, "many")
+    monkeypatch.delenv(compiling.VARIABLE, raising=False)
+    monkeypatch.setattr(compiling, "threads", lambda: 16)
+    monkeypatch.setattr(compiling, "started_ranks", lambda: 1)
+    monkeypatch.setattr(compiling, "free_memory", lambda: 1 << 40)
+    assert [compiling.compilers(kernels) for kernels in (1, 2, 3, 14, 100)] == [1, 1, 2, 7, 16]
+    monkeypatch.setattr(compiling, "free_memory", lambda: 3 * compiling.MEMORY - 1)
+    assert compiling.compilers(14) == 3
+    monkeypatch.setattr(compiling, "started_ranks", lambda: 2)
+    assert compiling.compilers(14) == 1
+    monkeypatch.setenv(compiling.VARIABLE, "5")
+    assert (compiling.compilers(14), compiling.compilers(3)) == (5, 3)
+    monkeypatch.setenv(compiling.VARIABLE, "many")
     with pytest.raises(DeviceError, match="GPUCNN_COMPILERS must be a number of processes, got 'many'"):
-        _ahead.compilers(14)
+        compiling.compilers(14)
     told = tmp_path / "meminfo"
     told.write_text("MemTotal:  100 kB\nMemAvailable:   50 kB\n")
     monkeypatch.undo()
-    assert _ahead.free_memory(told) == 50 << 10
-    assert _ahead.free_memory(tmp_path / "none") > 1 << 50
+    assert compiling.free_memory(told) == 50 << 10
+    assert compiling.free_memory(tmp_path / "none") > 1 << 50

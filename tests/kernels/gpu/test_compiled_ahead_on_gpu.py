@@ -13,7 +13,8 @@ import pytest
 
 import gpucnn as gc
 from gpucnn.device import Device
-from gpucnn.ops.cuda import _ahead, _arrays
+from gpucnn.ops import processes
+from gpucnn.ops.cuda import _arrays
 from gpucnn.training import step as step_module
 from gpucnn.training.feed import DeviceFeed, HostFeed, feed_for
 from gpucnn.training.step import TrainingStep
@@ -154,7 +155,7 @@ def test_what_is_missing_is_compiled_with_a_line(gpu: Device, monkeypatch: pytes
 
     monkeypatch.setattr(crew, "waiting", lambda launches: ["a", "b", "c"])
     monkeypatch.setattr(crew, "compile_all", compile_all)
-    monkeypatch.setenv(_ahead.VARIABLE, "2")
+    monkeypatch.setenv(processes.VARIABLE, "2")
     images, labels = data()
     for terminal in (True, False):
         monkeypatch.setattr(_arrays.announcement, "said", False)
