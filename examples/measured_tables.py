@@ -148,13 +148,14 @@ def speedrun() -> str:
 def headline() -> str:
     """The headline figures of the README, each beside PyTorch's if there is one, with the command that measured it."""
     chip, cpu = read(CHIP), cpu_tables.read()
-    rows, measured = [], "`python examples/measure_chip.py`"
-    for name in ("keras", "tf2", "lenet5x5"):
+    rows, measured, names = [], "`python examples/measure_chip.py`", ("keras", "tf2", "lenet5x5")
+    for name in names:
         times = {each["name"]: each["median"] for each in chip["steps"][f"{name}, batch 128"]}
         ours, theirs = number(times["gpucnn, one graph"]), number(times["PyTorch, graph"])
         rows.append((f"training step, {name}, batch 128", "H100", f"{ours} µs", f"{theirs} µs", measured))
     for run in cpu["steps"]:
-        for name, found in run["networks"].items() if run["batch"] == 128 and run["threads"] == 2 else ():
+        for name in names if run["batch"] == 128 and run["threads"] == 2 and names[0] in run["networks"] else ():
+            found = run["networks"][name]
             ours, theirs = (f"{found['step'][library]['median']:.1f} ms" for library in ("gpucnn", "PyTorch"))
             rows.append((f"training step, {name}, batch 128", "CPU", ours, theirs, "`python examples/against_pytorch.py`"))
     seconds = reached(0.99)
