@@ -3,6 +3,7 @@
 Numba compiles one loop at a time in a process, and a network needs up to thirty, of which some take half a second. A process that helps
 (`main`) imports this package and nothing else, is told one symbol at a time, and answers when the loop's file is there, from where it is
 read here. Machine code does not depend on who compiles it. If anything goes wrong in another process, the loop is compiled in this one.
+(gpucnn_kernels/core/crew.py does the same for kernels, whose functions it sends along; this package does not import that one.)
 """
 
 from __future__ import annotations

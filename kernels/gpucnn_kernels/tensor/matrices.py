@@ -32,7 +32,7 @@ from gpucnn_kernels.engine.tiles import SUMS, Store
 from gpucnn_kernels.tensor import instructions, places
 from gpucnn_kernels.tensor.fragments import COLUMNS, ROWS
 from gpucnn_kernels.tensor.instructions import number_of
-from gpucnn_kernels.tensor.parts import apart
+from gpucnn_kernels.tensor.parts import apart, putter
 from gpucnn_kernels.tensor.results import writer
 from gpucnn_kernels.tensor.warps import ALIGNED, column_multiplier, depths_of
 
@@ -152,7 +152,7 @@ def _multiplier(tile: MatrixTile, a_side: Side, b_side: Side, sums_of_rows: bool
     bits, depths = tile.bits, depths_of(tile.bits)
     down, across = tile.WM // ROWS, tile.WN // COLUMNS
     read_a, read_b = _reader(a_side, True), _reader(b_side, False)
-    multiply_all = column_multiplier(down, across, bits)
+    put, multiply_all = putter(bits), column_multiplier(down, across, bits)
 
     @device(forceinline=True)
     def take(i, a, a_more, big, small, totals):
@@ -161,21 +161,13 @@ def _multiplier(tile: MatrixTile, a_side: Side, b_side: Side, sums_of_rows: bool
         if sums_of_rows:
             totals[2 * i] += float32(x_0 + x_2)
             totals[2 * i + 1] += float32(x_1 + x_3)
+        y_0, y_1, y_2, y_3 = x_0, x_1, x_2, x_3
         if bits == BFLOAT16:
             y_0, y_1, y_2, y_3 = a_more[4 * i], a_more[4 * i + 1], a_more[4 * i + 2], a_more[4 * i + 3]
             if sums_of_rows:
                 totals[2 * i] += float32(y_0 + y_2)
                 totals[2 * i + 1] += float32(y_1 + y_3)
-            big[4 * i], big[4 * i + 1] = instructions.to_bfloat16(x_0, x_2), instructions.to_bfloat16(x_1, x_3)
-            big[4 * i + 2], big[4 * i + 3] = instructions.to_bfloat16(y_0, y_2), instructions.to_bfloat16(y_1, y_3)
-        elif bits == FLOAT32:
-            big[4 * i], small[4 * i] = apart(x_0)
-            big[4 * i + 1], small[4 * i + 1] = apart(x_1)
-            big[4 * i + 2], small[4 * i + 2] = apart(x_2)
-            big[4 * i + 3], small[4 * i + 3] = apart(x_3)
-        else:
-            big[4 * i], big[4 * i + 1] = instructions.to_tf32(x_0), instructions.to_tf32(x_1)
-            big[4 * i + 2], big[4 * i + 3] = instructions.to_tf32(x_2), instructions.to_tf32(x_3)
+        put(i, x_0, x_1, x_2, x_3, y_0, y_1, y_2, y_3, big, small)
 
     take_all = unrolled(take, down)
 

@@ -16,7 +16,7 @@ from typing import Any
 from gpucnn_kernels.core._numba import float32, uint32
 from gpucnn_kernels.core.compile import device
 from gpucnn_kernels.core.problem import BFLOAT16, FLOAT32, TF32
-from gpucnn_kernels.tensor.instructions import bits_of, number_of, to_tf32
+from gpucnn_kernels.tensor.instructions import bits_of, number_of, to_bfloat16, to_tf32
 
 
 @device(forceinline=True)
@@ -30,6 +30,28 @@ def apart(x):
     """The two parts of a number, as bits."""
     big = tf32(bits_of(x))
     return big, bits_of(float32(x - number_of(big)))
+
+
+@functools.cache
+def putter(bits: int) -> Any:
+    """A function that leaves what tensor cores are given of a product's four numbers of a, x, and in bfloat16 of the four after them, y:
+    (i, x_0 … x_3, y_0 … y_3, big, small), as number i in `big`, and in `small` their small parts, if there are two."""
+
+    @device(forceinline=True)
+    def put(i, x_0, x_1, x_2, x_3, y_0, y_1, y_2, y_3, big, small):
+        if bits == BFLOAT16:
+            big[4 * i], big[4 * i + 1] = to_bfloat16(x_0, x_2), to_bfloat16(x_1, x_3)
+            big[4 * i + 2], big[4 * i + 3] = to_bfloat16(y_0, y_2), to_bfloat16(y_1, y_3)
+        elif bits == FLOAT32:
+            big[4 * i], small[4 * i] = apart(x_0)
+            big[4 * i + 1], small[4 * i + 1] = apart(x_1)
+            big[4 * i + 2], small[4 * i + 2] = apart(x_2)
+            big[4 * i + 3], small[4 * i + 3] = apart(x_3)
+        else:
+            big[4 * i], big[4 * i + 1] = to_tf32(x_0), to_tf32(x_1)
+            big[4 * i + 2], big[4 * i + 3] = to_tf32(x_2), to_tf32(x_3)
+
+    return put
 
 
 ENDING = {FLOAT32: "", TF32: "-tf32", BFLOAT16: "-bf16"}

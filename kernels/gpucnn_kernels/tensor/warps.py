@@ -45,7 +45,7 @@ from gpucnn_kernels.engine.tiles import Store
 from gpucnn_kernels.tensor import fragments, instructions
 from gpucnn_kernels.tensor.fragments import COLUMNS, DEPTHS, ROWS, WORDS
 from gpucnn_kernels.tensor.instructions import bits_of
-from gpucnn_kernels.tensor.parts import apart, parts_of, words_of
+from gpucnn_kernels.tensor.parts import parts_of, putter, words_of
 from gpucnn_kernels.tensor.results import writer
 
 ALIGNED = 128  # bytes: the stages begin at a multiple
@@ -99,6 +99,8 @@ def taker(down: int, bits: int, a_words: int) -> Any:
     """A function that reads a lane's numbers of a: (0, shared, at, k, big, small) leaves both parts of `down` products' in two arrays, or
     what there is of them in the first, from the word at + k on. a_words: from 8 steps of k to the next."""
 
+    put = putter(bits)
+
     @device(forceinline=True)
     def read(i, shared, at, k):
         """In the order of the registers in TF32."""
@@ -108,18 +110,10 @@ def taker(down: int, bits: int, a_words: int) -> Any:
     @device(forceinline=True)
     def take(i, shared, at, k, big, small):
         x_0, x_1, x_2, x_3 = read(i, shared, at, k)
+        y_0, y_1, y_2, y_3 = x_0, x_1, x_2, x_3
         if bits == BFLOAT16:
             y_0, y_1, y_2, y_3 = read(i, shared, at, k + a_words)
-            big[4 * i], big[4 * i + 1] = instructions.to_bfloat16(x_0, x_2), instructions.to_bfloat16(x_1, x_3)
-            big[4 * i + 2], big[4 * i + 3] = instructions.to_bfloat16(y_0, y_2), instructions.to_bfloat16(y_1, y_3)
-        elif bits == FLOAT32:
-            big[4 * i], small[4 * i] = apart(x_0)
-            big[4 * i + 1], small[4 * i + 1] = apart(x_1)
-            big[4 * i + 2], small[4 * i + 2] = apart(x_2)
-            big[4 * i + 3], small[4 * i + 3] = apart(x_3)
-        else:
-            big[4 * i], big[4 * i + 1] = instructions.to_tf32(x_0), instructions.to_tf32(x_1)
-            big[4 * i + 2], big[4 * i + 3] = instructions.to_tf32(x_2), instructions.to_tf32(x_3)
+        put(i, x_0, x_1, x_2, x_3, y_0, y_1, y_2, y_3, big, small)
 
     return unrolled(take, down)
 
