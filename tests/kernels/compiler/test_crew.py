@@ -107,8 +107,16 @@ def test_what_a_process_beside_compiles_is_taken_from_the_disk(tmp_path: Path) -
 
 def test_every_kernel_is_compiled_once_and_each_is_counted(jobs: list[crew.Job], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Some here, the others in processes that say that they have."""
-    processes(monkeypatch, tmp_path, "os.write(1, b'r')\nwhile os.read(0, 100): os.write(1, b'd')")
-    monkeypatch.setattr(Kernel, "compile", lambda self, signature: time.sleep(0.3) or setattr(self, "compiled", self.compiled + 1))
+    begun = tmp_path / "begun"  # else they might have done everything before this process takes the first
+    waiting = f"while not os.path.exists({str(begun)!r}): time.sleep(0.005)\n"
+    processes(monkeypatch, tmp_path, waiting + "os.write(1, b'r')\nwhile os.read(0, 100): os.write(1, b'd')")
+
+    def compile_here(self: Kernel, signature: Any) -> None:
+        begun.touch()
+        time.sleep(0.3)
+        self.compiled += 1
+
+    monkeypatch.setattr(Kernel, "compile", compile_here)
     told: list[int] = []
     crew.compile_all(jobs, 3, told.append)
     assert sorted(told) == [1, 2, 3, 4, 5]
