@@ -89,6 +89,12 @@ def machine_code(launch: Launch, arch: str) -> bytes:
     return _machine_code(launch.kernel, launch.signature, arch)[1]
 
 
+def wgmma_remarks(launch: Launch, arch: str) -> list[str]:
+    """The compiler's remarks on products of a warpgroup, each with its number (C7510 to C7519): that it runs them one after the other, or
+    waits for them where the kernel does not."""
+    return re.findall(r"\(C75\d\d\).*", _machine_code(launch.kernel, launch.signature, arch)[0])
+
+
 def main_loop(launch: Launch, arch: str) -> HotLoop | None:
     """The instructions of the loop that matters most; None if there is none, because the work is done once or is unrolled.
     ToolchainError if there is no disassembler."""

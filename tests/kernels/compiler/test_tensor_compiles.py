@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from compile_harness import check, kernels, machine_code, names, needs_compilers
 
-from gpucnn.profiling.chip import sass
+from gpucnn.profiling.chip import sass, static
+from gpucnn_kernels.core._numba import cuda, float32, int32, types, uint32, uint64
+from gpucnn_kernels.core.compile import kernel
+from gpucnn_kernels.core.launch import Launch
+from gpucnn_kernels.core.problem import TF32
 from gpucnn_kernels.tensor import hopper
 
 pytestmark = needs_compilers
@@ -22,15 +27,43 @@ def slow_but_for_some() -> list[object]:
 
 @pytest.mark.parametrize("name", slow_but_for_some())
 def test_compiles_without_spills(name: str) -> None:
-    kernel = kernels()[name]
-    check(kernel, "sm_90")
+    made = kernels()[name]
+    check(made, "sm_90")
+    assert static.wgmma_remarks(made.launch, "sm_90") == []
     if sass.nvdisasm() is None or "tensor" not in name:
         return
-    text = sass.disassemble(machine_code(kernel.launch, "sm_90"))
+    text = sass.disassemble(machine_code(made.launch, "sm_90"))
     kind = "BF16" if "bf16" in name else "TF32"
     products = {"BF16": 2, "TF32": 4 if "tf32" in name else 12}[kind]  # for each 16 or 8 of 32 steps one product, or three
     assert len(re.findall(r"\bHGMMA\b", text)) == len(re.findall(rf"\bHGMMA\.\w+\.F32\.{kind}\b", text)) == products
     assert not re.findall(r"\b(LDL|STL)\b", text)
+
+
+def test_products_that_run_one_after_the_other_are_remarked_on() -> None:
+    """A sum is changed while products may still be under way: what `test_compiles_without_spills` says there is none of."""
+    multiply = hopper.multiply_add(64, TF32)
+
+    @kernel
+    def changes_a_sum(y: Any, n: Any) -> None:
+        sums = cuda.local.array(32, float32)
+        for i in range(32):
+            sums[i] = y[i]
+        for k in range(n):
+            hopper.products_begin()
+            multiply(sums, uint32(k), uint32(k), uint32(k), uint32(k), uint64(k), uint32(1))
+            sums[3] += float32(1)
+            hopper.products_commit()
+            hopper.products_wait()
+        for i in range(32):
+            y[uint32(cuda.threadIdx.x * 32 + i)] = sums[i]
+
+    class Changing(Launch):
+        @property
+        def signature(self) -> tuple[Any, ...]:
+            return types.Array(float32, 1, "C"), int32
+
+    remarks = static.wgmma_remarks(Changing(changes_a_sum, 1, 128, ()), "sm_90")
+    assert any(remark.startswith("(C7511)") and "serialized" in remark for remark in remarks)
 
 
 def test_tiles_with_whole_blocks_and_without_are_there_for_this_chip_alone() -> None:
