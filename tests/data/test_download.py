@@ -163,8 +163,8 @@ def test_a_file_comes_whole(server, tmp_path, kind, expected):
         ("other", "the server sent another file"),
         ("page", "web page"),
         ("missing", "HTTP 404"),
-        ("silent", r"no answer within 0\.3 s"),
-        ("stalls", "no data for 0.3 s after 100 bytes"),
+        ("silent", r"no answer within 0\.8 s"),
+        ("stalls", "no data for 0.8 s after 100 bytes"),
         ("trickles", "too slow"),
         ("garbled", "127.0.0.1"),
         ("chunked-cut", "the connection broke after"),
@@ -179,12 +179,12 @@ def test_a_bad_mirror_gives_a_reason_and_the_next_is_asked(server, tmp_path, kin
     target = tmp_path / "file.gz"
     start = time.monotonic()
     with pytest.raises(UnavailableError, match=reason) as caught:
-        fetch([server.url + kind], target, SHA256, timeout=0.3, advice="do that instead")
-    assert time.monotonic() - start < 2.5
+        fetch([server.url + kind], target, SHA256, timeout=0.8, advice="do that instead")
+    assert time.monotonic() - start < 10  # it gives up; a busy machine may take long
     text = str(caught.value)
     assert "file.gz" in text and "127.0.0.1" in text and text.endswith("do that instead") and "\n" not in text
     assert os.listdir(tmp_path) == []
-    assert fetch([server.url + kind, server.url + "good"], target, SHA256, timeout=0.3) == server.url + "good"
+    assert fetch([server.url + kind, server.url + "good"], target, SHA256, timeout=0.8) == server.url + "good"
     assert target.read_bytes() == PACKED and os.listdir(tmp_path) == ["file.gz"]
 
 
