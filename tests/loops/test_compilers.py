@@ -75,6 +75,14 @@ def test_without_a_folder_for_the_files_no_process_is_started(program: Program, 
         assert done.stdout.split() == ["0", "4"], done.stderr
 
 
+def test_a_number_of_processes_that_is_none_is_refused(program: Program, tmp_path: Path) -> None:
+    """It is no fault of Numba's, for which NumPy would compute."""
+    text = "import numpy as np, gpucnn.functional as F; F.relu(np.ones(3, 'float32'))"
+    done = program(text, GPUCNN_LOOP_CACHE=str(tmp_path), GPUCNN_COMPILERS="many")
+    assert done.returncode == 1 and "NumPy computes instead" not in done.stderr
+    assert done.stderr.endswith("DeviceError: GPUCNN_COMPILERS must be a number of processes, got 'many'\n")
+
+
 def test_an_interrupt_ends_the_other_processes(program: Program, tmp_path: Path) -> None:
     text = """
 compilers.expect(3)

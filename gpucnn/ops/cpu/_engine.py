@@ -72,7 +72,7 @@ def _modules() -> Any:
         return None
     try:
         return _load()
-    except (KeyboardInterrupt, GeneratorExit, MemoryError):
+    except (KeyboardInterrupt, GeneratorExit, MemoryError, DeviceError):  # the last for a setting that cannot be read
         raise
     except BaseException as error:  # a broken installation may raise anything
         if isinstance(error, SystemExit) and error.code in ENDED:
@@ -159,7 +159,7 @@ def compile_for(step: Callable[[], object], size: int = 0) -> None:
         with rehearsal() as needed, contextlib.suppress(Exception):
             step()
         waiting = [loop for loop in needed if loop.waits]
-        processes = compilers(len(waiting))
+        processes = compilers(len(waiting)) if waiting else 1
         count = len(compiled) - _Announcement.told + len(waiting)
         shown = count > 0 and is_terminal(sys.stderr)
         if shown:
