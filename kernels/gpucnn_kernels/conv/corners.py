@@ -100,8 +100,9 @@ def corners_loader(corners: Corners, threads: int) -> Any:
         return uint32(uint32(column % uint32(step_w)) * uint32(words) + column // uint32(step_w))
 
     @device(forceinline=True)
-    def load(tile, x, n, first_row, H, W, top, left, thread):
-        """Image n, from the row that row `first_row` of pooled positions begins at."""
+    def load(tile, x, n, first_row, bounds, thread):
+        """Image n, from the row that row `first_row` of pooled positions begins at. bounds: of `bounds_of`."""
+        H, W, top, left = bounds
         values = cuda.local.array(_BATCH, float32)
         first_h = int32(first_row * uint32(step_h)) - top
         first_line = uint32(thread // uint32(wide))

@@ -119,7 +119,7 @@ def weight_grad_kernel(strip: Strip, threads: int) -> Any:
             first_w = int32(int32(q) * int32(stride_w) - left)
             all_rows(0, x, base, first_h, first_w, H, W, pixels, gradients, sums)
             unit = uint32(unit + uint32(threads))
-        add_all_up(0, tile, thread, sums, workspace, uint32(own_slice * uint32(SHARES)), K, k, uint32(0))
+        add_all_up(0, tile, thread, sums, workspace, (uint32(own_slice * uint32(SHARES)), K, k, uint32(0)))
 
     return conv2d_depthwise_weight_grad_slices
 

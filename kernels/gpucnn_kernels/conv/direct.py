@@ -29,11 +29,11 @@ from typing import Any
 import numpy as np
 
 from gpucnn_kernels.conv.parts import GradPlan, Pixels, share_out
-from gpucnn_kernels.conv.patch import BANKS, ROOM, Patch, patch_loader, patch_of
+from gpucnn_kernels.conv.patch import BANKS, ROOM, Patch, bounds_of, patch_loader, patch_of
 from gpucnn_kernels.core._numba import cuda, float32, uint32
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.integers import beyond
-from gpucnn_kernels.core.launch import Array, Stream, Window, floats, geometry, images, run
+from gpucnn_kernels.core.launch import Array, Stream, Window, floats, images, run
 from gpucnn_kernels.core.problem import Chip, Problem
 from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.core.variant import Variant, made_for_it
@@ -108,7 +108,9 @@ def fill_and_accumulate(plan: Plan) -> tuple[Any, Any]:
     load = patch_loader(patch, threads, start)
 
     @device(lines=False, forceinline=True)
-    def fill(tile, x, weight, bias, n, first_filter, first_row, K, H, W, top, left, has_bias, thread):
+    def fill(tile, x, weight, bias, place, K, bounds, has_bias, thread):
+        """place: the image, the block's first filter, the row of positions that its stretch begins in."""
+        n, first_filter, first_row = place
         e = thread
         while e < uint32(F * taps):  # neighbouring threads read neighbouring weights
             tap = uint32(e % uint32(taps))
@@ -125,7 +127,7 @@ def fill_and_accumulate(plan: Plan) -> tuple[Any, Any]:
                 value = bias[uint32(first_filter + e)]
             tile[uint32(uint32(taps * weight_pitch) + e)] = value
             e = uint32(e + uint32(threads))
-        load(tile, x, n, first_row, H, W, top, left, thread)
+        load(tile, x, n, first_row, bounds, thread)
 
     @device(forceinline=True)
     def output(o, i, tile, bases, pixels_at, part, sums):
@@ -167,15 +169,15 @@ def fill_and_accumulate(plan: Plan) -> tuple[Any, Any]:
 
 @functools.cache
 def forward_kernel(plan: Plan) -> Any:
-    """The kernel of `conv2d`: (x, weight, bias, y, K, H, W, top, left, outputs, stretches, image, has_bias, relu), `image` the elements
-    from an image of y to the next."""
+    """The kernel of `conv2d`: (x, weight, bias, y, sizes, has_bias, relu), with `sizes` from `sizes_of`."""
     fill, accumulate = fill_and_accumulate(plan)
     F, G, threads, stretch = plan.filters, plan.positions, plan.threads, plan.stretch
     across, pitch, room, results = plan.patch.across, plan.patch.pitch, plan.shared, plan.filters * plan.positions
     lanes = min(BANKS, threads)
 
     @device(forceinline=True)
-    def write(f, y, at, outputs, own_positions, sums, first_filter, K, relu):
+    def write(f, y, at, own_positions, sums, limits, relu):
+        first_filter, K, outputs = limits
         if uint32(first_filter + uint32(f)) < K:
             for g in range(G):
                 if own_positions[g] < outputs:
@@ -187,7 +189,8 @@ def forward_kernel(plan: Plan) -> Any:
     write_all = unrolled(write, F)
 
     @kernel(role="product", launch_bounds=threads)
-    def conv2d_direct_forward(x, weight, bias, y, K, H, W, top, left, outputs, stretches, image, has_bias, relu):
+    def conv2d_direct_forward(x, weight, bias, y, sizes, has_bias, relu):
+        K, bounds, outputs, stretches, image = sizes
         tile = cuda.shared.array(room, float32, alignment=16)  # load_4 reads the weights there
         sums = cuda.local.array(results, float32)
         part = cuda.local.array(F, float32)
@@ -201,7 +204,7 @@ def forward_kernel(plan: Plan) -> Any:
         n = uint32(number // filter_blocks)
         first_row = uint32(first // uint32(across))
         thread = uint32(cuda.threadIdx.x)
-        fill(tile, x, weight, bias, n, first_filter, first_row, K, H, W, top, left, has_bias, thread)
+        fill(tile, x, weight, bias, (n, first_filter, first_row), K, bounds, has_bias, thread)
         cuda.syncthreads()
 
         # A warp's positions are neighbours, so that a warp that has none can leave.
@@ -214,7 +217,7 @@ def forward_kernel(plan: Plan) -> Any:
             row = uint32(position // uint32(across))
             bases[g] = uint32(uint32(row - first_row) * uint32(pitch) + uint32(position - row * uint32(across)))
         accumulate(tile, bases, part, sums)
-        write_all(0, y, uint32(n * image + first_filter * outputs), outputs, own_positions, sums, first_filter, K, relu)
+        write_all(0, y, uint32(n * image + first_filter * outputs), own_positions, sums, (first_filter, K, outputs), relu)
 
     return conv2d_direct_forward
 
@@ -277,30 +280,28 @@ def conv2d(
     (n, c), k = x.shape[:2], weight.shape[0]
     if plan is None:
         plan = checked(plan_of(c, k, window), c, window, groups)
-    height, width, *_, top, left, _, _, _, _ = geometry(window)
-    outputs = window.output[0] * window.output[1]
-    stretches = -(-outputs // plan.stretch)
     target, step = images(y, "y", (n, k, *window.output))
     run(
         forward_kernel(plan),
-        n * -(-k // plan.filters) * stretches,
+        n * -(-k // plan.filters) * -(-window.output[0] * window.output[1] // plan.stretch),
         plan.threads,
         stream,
         floats(x, "x", (n, c, *window.input)),
         floats(weight, "weight", (k, c, *window.kernel)),
         floats(weight, "weight") if bias is None else floats(bias, "bias", (k,)),  # never read without a bias
         target,
-        np.uint32(k),
-        height,
-        width,
-        top,
-        left,
-        np.uint32(outputs),
-        np.uint32(stretches),
-        np.uint32(step or k * outputs),
+        sizes_of(k, window, plan.stretch, step),
         np.int32(bias is not None),
         np.int32(relu),
     )
+
+
+@functools.lru_cache(maxsize=256)
+def sizes_of(k: int, window: Window, stretch: int, step: int) -> tuple[Any, ...]:
+    """The filters, the bounds of an image, the positions of a plane, its stretches, and the elements from an image of y to the next, `step`
+    unless that is 0."""
+    outputs = window.output[0] * window.output[1]
+    return np.uint32(k), bounds_of(window), np.uint32(outputs), np.uint32(-(-outputs // stretch)), np.uint32(step or k * outputs)
 
 
 def checked(plan: Any, channels: int, window: Window, groups: int = 1) -> Any:

@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn_kernels.conv.direct import checked, fits_problem, grad_plan_of
+from gpucnn_kernels.conv.direct import checked, fits_problem, grad_plan_of, sizes_of
 from gpucnn_kernels.conv.parts import SHARES, GradPlan, block_sums, gradients, own_share, sum_parts
 from gpucnn_kernels.conv.patch import patch_loader
 from gpucnn_kernels.core._numba import cuda, float32, uint32
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.integers import beyond
-from gpucnn_kernels.core.launch import Array, Pair, Stream, Window, floats, geometry, images, run
+from gpucnn_kernels.core.launch import Array, Pair, Stream, Window, floats, images, run
 from gpucnn_kernels.core.problem import Problem
 from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.core.variant import Variant, made_for_it
@@ -35,8 +35,8 @@ from gpucnn_kernels.core.variant import Variant, made_for_it
 
 @functools.cache
 def _grad_kernel(key: GradPlan, apart: bool) -> Any:
-    """The kernel of the blocks' sums: (dy, x, workspace, K, H, W, top, left, outputs, stretches, image, units,
-    slice_units), `image` the elements from an image of dy to the next where they lie `apart`: that takes registers.
+    """The kernel of the blocks' sums: (dy, x, workspace, sizes, units, slice_units), with `sizes` from `direct.sizes_of`. The
+    images of dy may lie `apart`: that takes registers.
 
     `key` is a plan without what depends on the number of images.
     """
@@ -67,7 +67,8 @@ def _grad_kernel(key: GradPlan, apart: bool) -> Any:
     begin, begin_unit = own_share(key, row_words, apart)
 
     @kernel(role="product", launch_bounds=threads)
-    def conv2d_direct_weight_grad_slices(dy, x, workspace, K, H, W, top, left, outputs, stretches, image, units, slice_units):
+    def conv2d_direct_weight_grad_slices(dy, x, workspace, sizes, units, slice_units):
+        K, bounds, outputs, stretches, image = sizes
         tile = cuda.shared.array(room, float32)
         sums = cuda.local.array(results, float32)
         now = cuda.local.array(F, float32)
@@ -85,7 +86,7 @@ def _grad_kernel(key: GradPlan, apart: bool) -> Any:
             safe = uint32(min(position, uint32(end - uint32(1))))
             for f in range(F):
                 after[f] = dy[uint32(filter_at[f] + safe)]
-            load(tile, x, n, first_row, H, W, top, left, thread)
+            load(tile, x, n, first_row, bounds, thread)
             cuda.syncthreads()
             while position < end:
                 # dy of the next position is loaded while this one is processed.
@@ -102,9 +103,8 @@ def _grad_kernel(key: GradPlan, apart: bool) -> Any:
                 position = following
             cuda.syncthreads()  # before the next patch is written
             unit = uint32(unit + uint32(1))
-        add_all_up(
-            0, tile, thread, sums, workspace, uint32(own_slice * uint32(SHARES)), K, first_filter, uint32(group * uint32(group_taps))
-        )
+        first_part, first_tap = uint32(own_slice * uint32(SHARES)), uint32(group * uint32(group_taps))
+        add_all_up(0, tile, thread, sums, workspace, (first_part, K, first_filter, first_tap))
 
     return conv2d_direct_weight_grad_slices
 
@@ -139,8 +139,6 @@ def conv2d_weight_grad(
     if plan is None:
         plan = checked(grad_plan_of(n, c, k, window), c, window, groups)
     flat = gradients(dweight, dbias, workspace, (k, c, *window.kernel), plan.parts)
-    height, width, *_, top, left, _, _, _, _ = geometry(window)
-    outputs = window.output[0] * window.output[1]
     given, step = images(dy, "dy", (n, k, *window.output))
     run(
         weight_grad_kernel(plan, step > 0),
@@ -150,14 +148,7 @@ def conv2d_weight_grad(
         given,
         floats(x, "x", (n, c, *window.input)),
         flat[2],  # the workspace
-        np.uint32(k),
-        height,
-        width,
-        top,
-        left,
-        np.uint32(outputs),
-        np.uint32(-(-outputs // plan.stretch)),
-        np.uint32(step or k * outputs),
+        sizes_of(k, window, plan.stretch, step),
         np.uint32(plan.units),
         np.uint32(plan.slice_units),
     )

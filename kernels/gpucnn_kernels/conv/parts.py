@@ -172,8 +172,10 @@ def block_sums(threads: int, F: int, group_taps: int, all_taps: int) -> Any:
     put_all = unrolled(put, at_once)
 
     @device(forceinline=True)
-    def add_up(i, tile, thread, sums, workspace, part, K, first_filter, first_tap):
-        """Sums i·at_once and following: every thread leaves its own, then four threads add up each."""
+    def add_up(i, tile, thread, sums, workspace, place):
+        """Sums i·at_once and following: every thread leaves its own, then four threads add up each. place: the block's first part of
+        every sum, the number of filters, the block's first filter and its first tap."""
+        part, K, first_filter, first_tap = place
         cuda.syncthreads()
         put_all(0, tile, i * at_once, thread, sums)
         cuda.syncthreads()

@@ -17,7 +17,7 @@ from typing import Any
 
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import device
-from gpucnn_kernels.core.launch import Pair, Window
+from gpucnn_kernels.core.launch import Pair, Window, geometry
 
 ROOM = 12288  # floats: the 48 KB that a block has on every chip
 BANKS = 32
@@ -77,6 +77,13 @@ def patch_of(channels: int, window: Window, stretch: int, side: int = 1, room: i
     return None
 
 
+@functools.lru_cache(maxsize=256)
+def bounds_of(window: Window) -> tuple[Any, ...]:
+    """H, W, and the padding on top and on the left: with them a loader finds out what lies outside of an image."""
+    height, width, *_, top, left, _, _, _, _ = geometry(window)
+    return height, width, top, left
+
+
 @functools.cache
 def patch_loader(patch: Patch, threads: int, start: int) -> Any:
     """The device function with which a block's threads copy a patch to shared memory, from word `start`.
@@ -89,8 +96,9 @@ def patch_loader(patch: Patch, threads: int, start: int) -> Any:
     channels = patch.channels
 
     @device(lines=False, forceinline=True)
-    def load(tile, x, n, first_row, H, W, top, left, thread):
-        """Image n, from the row that position row `first_row` begins at."""
+    def load(tile, x, n, first_row, bounds, thread):
+        """Image n, from the row that position row `first_row` begins at. bounds: of `bounds_of`."""
+        H, W, top, left = bounds
         values = cuda.local.array(_BATCH, float32)
         first_h = int32(first_row * uint32(step_h)) - top
         first = thread

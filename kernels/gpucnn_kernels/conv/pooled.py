@@ -24,9 +24,10 @@ from typing import Any
 import numpy as np
 
 from gpucnn_kernels.conv import direct
+from gpucnn_kernels.conv.patch import bounds_of
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import device, kernel
-from gpucnn_kernels.core.launch import Array, Stream, Window, floats, geometry, images, ints, run
+from gpucnn_kernels.core.launch import Array, Stream, Window, floats, images, ints, run
 from gpucnn_kernels.core.problem import Chip, Problem
 from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.core.variant import Variant, made_for_it
@@ -34,14 +35,15 @@ from gpucnn_kernels.core.variant import Variant, made_for_it
 
 @functools.cache
 def fused_kernel(plan: direct.Plan, apart: bool = False) -> Any:
-    """The kernel: (x, weight, bias, y, indices, K, H, W, Q, top, left, outputs, stretches, skipped, has_bias), `outputs` those of the
-    pooling, and `skipped` elements between the images of y where they lie `apart`."""
+    """The kernel: (x, weight, bias, y, indices, sizes, has_bias), with `sizes` from `sizes_of`. The images of y may lie `apart`."""
     fill, accumulate = direct.fill_and_accumulate(plan)
     F, threads, stretch = plan.filters, plan.threads, plan.stretch
     across, pitch, room, results = plan.patch.across, plan.patch.pitch, plan.shared, plan.filters * 4
 
     @device(forceinline=True)
-    def write(f, y, indices, at, before, outputs, corner, Q, sums, first_filter, K):
+    def write(f, y, indices, sums, place, limits, Q):
+        at, before, corner = place
+        first_filter, K, outputs = limits
         best = sums[f]
         if best <= float32(0):  # ReLU; NaN stays NaN
             best = float32(0)
@@ -68,7 +70,8 @@ def fused_kernel(plan: direct.Plan, apart: bool = False) -> Any:
     many = plan.patch.channels * math.prod(plan.patch.kernel) > 16
 
     @kernel(role="product", launch_bounds=(threads, 8) if apart and many else threads)
-    def conv2d_relu_max_pool(x, weight, bias, y, indices, K, H, W, Q, top, left, outputs, stretches, skipped, has_bias):
+    def conv2d_relu_max_pool(x, weight, bias, y, indices, sizes, has_bias):
+        K, bounds, Q, outputs, stretches, skipped = sizes
         tile = cuda.shared.array(room, float32, alignment=16)  # load_4 reads the weights there
         sums = cuda.local.array(results, float32)
         part = cuda.local.array(F, float32)
@@ -81,7 +84,7 @@ def fused_kernel(plan: direct.Plan, apart: bool = False) -> Any:
         n = uint32(number // filter_blocks)
         first_row = uint32(first // uint32(across))
         thread = uint32(cuda.threadIdx.x)
-        fill(tile, x, weight, bias, n, first_filter, first_row, K, H, W, top, left, has_bias, thread)
+        fill(tile, x, weight, bias, (n, first_filter, first_row), K, bounds, has_bias, thread)
         cuda.syncthreads()
 
         position = uint32(first + thread)
@@ -93,7 +96,7 @@ def fused_kernel(plan: direct.Plan, apart: bool = False) -> Any:
         accumulate(tile, bases, part, sums)
         corner = uint32(uint32(row * uint32(2)) * Q + column * uint32(2))  # in the convolution's plane
         at = uint32((n * K + first_filter) * outputs + position)
-        write_all(0, y, indices, at, uint32(n * skipped), outputs, corner, Q, sums, first_filter, K)
+        write_all(0, y, indices, sums, (at, uint32(n * skipped), corner), (first_filter, K, outputs), Q)
 
     return conv2d_relu_max_pool
 
@@ -143,13 +146,10 @@ def conv2d_relu_max_pool2d(
     if plan is None:
         plan = direct.plan_of(c, k, window, side=2)
         assert plan is not None  # it fits
-    height, width, *_, top, left, _, _, _, _ = geometry(window)
-    outputs = pool_window.output[0] * pool_window.output[1]
-    stretches = -(-outputs // plan.stretch)
     target, step = images(y, "y", (n, k, *pool_window.output))
     run(
         fused_kernel(plan, step > 0),
-        n * -(-k // plan.filters) * stretches,
+        n * -(-k // plan.filters) * -(-pool_window.output[0] * pool_window.output[1] // plan.stretch),
         plan.threads,
         stream,
         floats(x, "x", (n, c, *window.input)),
@@ -157,17 +157,18 @@ def conv2d_relu_max_pool2d(
         floats(weight, "weight") if bias is None else floats(bias, "bias", (k,)),  # never read without a bias
         target,
         ints(indices, "indices", (n, k, *pool_window.output)),
-        np.uint32(k),
-        height,
-        width,
-        np.uint32(window.output[1]),
-        top,
-        left,
-        np.uint32(outputs),
-        np.uint32(stretches),
-        np.uint32(step - k * outputs if step else 0),
+        sizes_of(k, window, pool_window, plan.stretch, step),
         np.int32(bias is not None),
     )
+
+
+@functools.lru_cache(maxsize=256)
+def sizes_of(k: int, window: Window, pool_window: Window, stretch: int, step: int) -> tuple[Any, ...]:
+    """The filters, the bounds of an image, the width of the convolution's plane, the positions of the pooling, its stretches, and the
+    elements that are skipped between two images of the result where they begin `step` apart, 0 where that is 0."""
+    outputs = pool_window.output[0] * pool_window.output[1]
+    of_plane = np.uint32(window.output[1]), np.uint32(outputs), np.uint32(-(-outputs // stretch))
+    return np.uint32(k), bounds_of(window), *of_plane, np.uint32(step - k * outputs if step else 0)
 
 
 def _fits(problem: Problem, chip: Chip) -> bool:

@@ -35,7 +35,7 @@ from gpucnn_kernels.conv.parts import SHARES, GradPlan, block_sums, gradients, o
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.integers import beyond
-from gpucnn_kernels.core.launch import Array, Pair, Stream, Window, floats, geometry, images, ints, run
+from gpucnn_kernels.core.launch import Array, Pair, Stream, Window, floats, images, ints, run
 from gpucnn_kernels.core.problem import Chip, Problem
 from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.core.variant import Variant, made_for_it
@@ -43,11 +43,10 @@ from gpucnn_kernels.core.variant import Variant, made_for_it
 
 @functools.cache
 def _grad_kernel(key: GradPlan, masked: bool, apart: bool) -> Any:
-    """The kernel of the blocks' sums: (dy, indices, relu, x, workspace, K, H, W, Q, top, left, outputs, stretches, skipped, units,
-    slice_units).
+    """The kernel of the blocks' sums: (dy, indices, relu, x, workspace, sizes, units, slice_units), with `sizes` from `pooled.sizes_of`.
 
-    `key` is a plan without what depends on the number of images; `masked`: dy counts where relu is positive. `outputs` are the pooling's,
-    and there are `skipped` elements between the images of dy where they lie `apart`.
+    `key` is a plan without what depends on the number of images; `masked`: dy counts where relu is positive. The images of dy may lie
+    `apart`.
     """
     corners: Any = key.patch
     threads, F = key.threads, key.filters
@@ -82,15 +81,14 @@ def _grad_kernel(key: GradPlan, masked: bool, apart: bool) -> Any:
     begin, begin_unit = own_share(key, row_words)
 
     @kernel(role="product", launch_bounds=threads)
-    def conv2d_relu_max_pool_weight_grad_slices(
-        dy, indices, relu, x, workspace, K, H, W, Q, top, left, outputs, stretches, skipped, units, slice_units
-    ):
+    def conv2d_relu_max_pool_weight_grad_slices(dy, indices, relu, x, workspace, sizes, units, slice_units):
+        K, bounds, Q, outputs, stretches, skipped = sizes
         tile = cuda.shared.array(room, float32)
         sums = cuda.local.array(results, float32)
         now = cuda.local.array(F, float32)
         bases = cuda.local.array(F, uint32)
         after = cuda.local.array(F, float32)
-        pooled = cuda.local.array(F, float32)
+        positive = cuda.local.array(F, float32)
         winners = cuda.local.array(F, int32)
         row_at = cuda.local.array(group_rows, uint32)
         filter_at = cuda.local.array(F, uint32)
@@ -111,8 +109,8 @@ def _grad_kernel(key: GradPlan, masked: bool, apart: bool) -> Any:
                     after[f] = dy[uint32(filter_at[f] + safe)]
                 winners[f] = indices[uint32(filter_at[f] + safe)]
                 if masked:
-                    pooled[f] = relu[uint32(filter_at[f] + safe)]
-            load(tile, x, n, first_row, H, W, top, left, thread)
+                    positive[f] = relu[uint32(filter_at[f] + safe)]
+            load(tile, x, n, first_row, bounds, thread)
             cuda.syncthreads()
             while position < end:
                 row = uint32(position // uint32(across))
@@ -121,7 +119,7 @@ def _grad_kernel(key: GradPlan, masked: bool, apart: bool) -> Any:
                 corner = uint32(uint32(row * uint32(2)) * Q + column * uint32(2))  # in the convolution's plane
                 for f in range(F):
                     now[f] = after[f]
-                    if masked and not pooled[f] > float32(0):
+                    if masked and not positive[f] > float32(0):
                         now[f] = float32(0)
                     winner = uint32(uint32(winners[f]) - corner)  # 0, 1, Q or Q + 1
                     if winner >= Q:
@@ -137,15 +135,14 @@ def _grad_kernel(key: GradPlan, masked: bool, apart: bool) -> Any:
                         after[f] = dy[uint32(filter_at[f] + safe)]
                     winners[f] = indices[uint32(filter_at[f] + safe)]
                     if masked:
-                        pooled[f] = relu[uint32(filter_at[f] + safe)]
+                        positive[f] = relu[uint32(filter_at[f] + safe)]
                 tap_rows_of_group(0, tile, bases, row_at, now, sums)
                 for f in range(F):
                     sums[group_taps * F + f] += now[f]
             cuda.syncthreads()  # before the next patch is written
             unit = uint32(unit + uint32(1))
-        add_all_up(
-            0, tile, thread, sums, workspace, uint32(own_slice * uint32(SHARES)), K, first_filter, uint32(group * uint32(group_taps))
-        )
+        first_part, first_tap = uint32(own_slice * uint32(SHARES)), uint32(group * uint32(group_taps))
+        add_all_up(0, tile, thread, sums, workspace, (first_part, K, first_filter, first_tap))
 
     return conv2d_relu_max_pool_weight_grad_slices
 
@@ -207,29 +204,19 @@ def conv2d_relu_max_pool2d_weight_grad(
         plan = grad_plan_of(n, c, k, window, pool_window)
     plan = _checked(plan, c, window, pool_window, groups)
     flat = gradients(dweight, dbias, workspace, (k, c, *window.kernel), plan.parts)
-    height, width, *_, top, left, _, _, _, _ = geometry(window)
-    pooled = (n, k, *pool_window.output)
-    outputs = pool_window.output[0] * pool_window.output[1]
-    flat_dy, step = images(dy, "dy", pooled)
+    results = (n, k, *pool_window.output)
+    flat_dy, step = images(dy, "dy", results)
     run(
         weight_grad_kernel(plan, relu is not None, step > 0),
         plan.slices * -(-k // plan.filters) * plan.tap_groups,
         plan.threads,
         stream,
         flat_dy,
-        ints(indices, "indices", pooled),
-        flat_dy if relu is None else floats(relu, "relu", pooled),  # never read without it
+        ints(indices, "indices", results),
+        flat_dy if relu is None else floats(relu, "relu", results),  # never read without it
         floats(x, "x", (n, c, *window.input)),
         flat[2],  # the workspace
-        np.uint32(k),
-        height,
-        width,
-        np.uint32(window.output[1]),
-        top,
-        left,
-        np.uint32(outputs),
-        np.uint32(-(-outputs // plan.stretch)),
-        np.uint32(step - k * outputs if step else 0),
+        pooled.sizes_of(k, window, pool_window, plan.stretch, step),
         np.uint32(plan.units),
         np.uint32(plan.slice_units),
     )
