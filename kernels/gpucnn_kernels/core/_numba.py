@@ -51,6 +51,7 @@ __all__ = [
     "SIMULATED",
     "CUDACache",
     "CacheFile",
+    "beginning",
     "cuda",
     "dumps",
     "float32",
@@ -166,6 +167,35 @@ if not PLAIN:
 
     from numba.cuda import codegen as _codegen
     from numba.cuda import dispatcher as _dispatcher
+
+
+def beginning(mark: str, capability: tuple[int, int], begin: Callable[[Any], None]) -> None:
+    """From now on, calls `begin` with llvmlite's function of each kernel that is compiled for this compute capability or a newer one, if
+    the Python function has an attribute named `mark`."""
+    from numba.cuda import compiler as _compiler
+
+    for place in (_compiler, _dispatcher):  # each has both functions under a name of its own
+        place.compile_cuda = _compile_noting(place.compile_cuda, mark, capability)
+        place.kernel_fixup = _fix_up_with(place.kernel_fixup, begin)
+
+
+def _compile_noting(compile_cuda: Callable[..., Any], mark: str, capability: tuple[int, int]) -> Callable[..., Any]:
+    def compile_and_note(function: Any, *arguments: Any, cc: Any = None, **options: Any) -> Any:
+        made = compile_cuda(function, *arguments, cc=cc, **options)
+        _compiling.begins = hasattr(function, mark) and tuple(cc[:2]) >= capability
+        return made
+
+    return compile_and_note
+
+
+def _fix_up_with(kernel_fixup: Callable[..., None], begin: Callable[[Any], None]) -> Callable[..., None]:
+    def fix_up(function: Any, debug: bool) -> None:
+        kernel_fixup(function, debug)
+        if _compiling.begins:
+            begin(function)
+
+    return fix_up
+
 
 Target: TypeAlias = tuple[tuple[int, int], tuple[Any, ...], Any]
 """The target of a compilation: the compute capability, the same in the form that the compilers take, and what Numba derives from it for the

@@ -9,8 +9,8 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, TypeAlias
 
-from gpucnn_kernels.core import disk_cache
-from gpucnn_kernels.core._numba import MLIR, PLAIN, SIMULATED, cuda, without_ptx
+from gpucnn_kernels.core import disk_cache, early
+from gpucnn_kernels.core._numba import MLIR, PLAIN, SIMULATED, beginning, cuda, without_ptx
 
 # Line numbers in the machine code, for Nsight Compute to show the Python beside it. They change no instruction.
 LINEINFO = os.environ.get("GPUCNN_LINEINFO", "0") not in ("", "0")
@@ -20,6 +20,9 @@ Role: TypeAlias = Literal["", "product", "engine", "adder"]
 while the others prepare operands, add up parts, sum a bias's gradient or pool. An "engine" is a product that several operations use, so its
 name does not tell which. An "adder" adds up parts in an operation that has no product."""
 _ROLE = "gpucnn_role"
+
+if early.ENABLED and not PLAIN:
+    beginning(_ROLE, early.CAPABILITY, early.begin)
 
 _REFUSED_BY_SIMULATOR = {"forceinline", "launch_bounds", "lineinfo", "lto", "max_registers"}
 _REFUSED_BY_MLIR: set[str] = set()

@@ -24,6 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gpucnn_kernels.core import early
 from gpucnn_kernels.core._numba import CacheFile, CUDACache
 
 announce: Callable[[str], object] | None = None
@@ -140,8 +141,8 @@ def _take(value: Any, digest: Any) -> None:
 
 @functools.cache
 def _sources() -> bytes:
-    """A hash of every source file of the package."""
-    digest = hashlib.sha256()
+    """A hash of every source file of the package, and of what is put into every kernel."""
+    digest = hashlib.sha256(b"early" if early.ENABLED else b"")
     package = Path(__file__).parents[1]
     for path in sorted(package.rglob("*.py")):
         digest.update(str(path.relative_to(package)).encode() + path.read_bytes())

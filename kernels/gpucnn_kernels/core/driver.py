@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from gpucnn_kernels.core import early
+
 _ARRAY = "qqqqqqq"
 _FORMATS: dict[type, str] = {np.int32: "i", np.uint32: "I", np.float32: "f"}  # and CuPy's arrays, once one has been seen
 
@@ -26,11 +28,12 @@ _FORMATS: dict[type, str] = {np.int32: "i", np.uint32: "I", np.float32: "f"}  # 
 class Prepared:
     """A compiled kernel, with memory for its parameters."""
 
-    def __init__(self, handle: int, formats: tuple[str, ...]) -> None:
+    def __init__(self, handle: int, formats: tuple[str, ...], waits: bool = False) -> None:
         from cuda.bindings import driver  # not at the top: it is missing where kernels are simulated
 
         self._driver = driver
         self.function = driver.CUfunction(handle)
+        self.waits = waits  # by itself, for the kernels before it
         self.struct = struct.Struct("@" + "".join(formats))  # aligned as in C, like kernel parameters
         self.buffer = ctypes.create_string_buffer(self.struct.size)
         places, before = [], ""
@@ -48,7 +51,10 @@ class Prepared:
             where = _streams[stream] = self._driver.CUstream(stream)
         with _lock:
             self.struct.pack_into(self.buffer, 0, *values)
-            (error,) = self._driver.cuLaunchKernel(self.function, blocks, 1, 1, threads, 1, 1, shared, where, self.parameters, 0)
+            if self.waits and early.possible(self._driver, where):
+                error = early.launch(self._driver, self.function, blocks, threads, shared, where, self.parameters)
+            else:
+                (error,) = self._driver.cuLaunchKernel(self.function, blocks, 1, 1, threads, 1, 1, shared, where, self.parameters, 0)
         return int(error) == 0
 
 
@@ -110,5 +116,5 @@ def launch(kernel: Any, blocks: int, threads: int, shared: int, stream: int, arg
         compiled = kernel.overloads.get(tuple(kernel.typeof_pyval(argument) for argument in arguments))
         if compiled is None:
             return False
-        prepared = _prepared[key] = Prepared(int(compiled._codelibrary.get_cufunc().handle), tuple(formats))
+        prepared = _prepared[key] = Prepared(int(compiled._codelibrary.get_cufunc().handle), tuple(formats), early.waits(compiled))
     return prepared.launch(blocks, threads, shared, stream, values)

@@ -56,6 +56,7 @@ u32 vg_redux(int op, u32 value, u32 mask, u32 line);                          /*
 u32 vg_elect(u32 mask, u8 *pred, u32 line);
 void vg_fence(u32 line);
 void vg_yield(void);
+void vg_grid_wait(void);
 
 /* The end of a thread, one way or another. */
 void vg_exit(void) __attribute__((noreturn));

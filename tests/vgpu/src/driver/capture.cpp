@@ -133,8 +133,12 @@ CUresult cuStreamGetCaptureInfo_v2(CUstream s, CUstreamCaptureStatus *status, cu
 CUresult cuStreamGetCaptureInfo_v3(CUstream s, CUstreamCaptureStatus *status, cuuint64_t *id, CUgraph *g, const CUgraphNode **deps,
                                    const CUgraphEdgeData **edges, size_t *n) {
   ENTER;
-  if (edges) *edges = nullptr;
-  return capture_info(s, status, id, g, deps, n);
+  static std::vector<CUgraphEdgeData> plain;  // what edges are unless they are asked to be something else
+  size_t own = 0;
+  CUresult r = capture_info(s, status, id, g, deps, &own);
+  if (n) *n = own;
+  if (edges) plain.resize(std::max(plain.size(), own)), *edges = plain.data();
+  return r;
 }
 CUresult cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode *mode) {
   ENTER;

@@ -141,6 +141,8 @@ CUresult cuGraphLaunch(CUgraphExec e, CUstream s) {
   order::join(own, e->last);
   const order::Clock base = own;
   std::map<size_t, order::Clock> done;
+  std::map<size_t, uint32_t> chains;
+  s->chain = 0;
   std::vector<std::pair<int, size_t>> lines;  // a timeline, and the node that it has come to
   size_t branches = 0;
   for (auto &n : e->nodes) {
@@ -159,7 +161,9 @@ CUresult cuGraphLaunch(CUgraphExec e, CUstream s) {
     }
     order::join(order::known(line), k);
     running = line;
+    chain = n.after.size() == 1 ? chains[*n.after.begin()] : 0;
     if (int r = do_node(n)) return R(r);
+    chains[n.index] = chain;
     done[n.index] = order::known(line);
   }
   for (auto &d : done) order::join(order::known(timeline(s)), d.second);
@@ -173,7 +177,7 @@ CUresult cuGraphDebugDotPrint(CUgraph g, const char *path, unsigned) {
   fputs("digraph dot {\n", f);
   for (auto &n : g->nodes) {
     fprintf(f, "node%zu [label=\"%s\"]\n", n->index, n->kernel ? n->kernel->function->name.c_str() : std::to_string(n->type).c_str());
-    for (size_t a : n->after) fprintf(f, "node%zu -> node%zu\n", a, n->index);
+    for (size_t a : n->after) fprintf(f, "node%zu -> node%zu%s\n", a, n->index, n->early ? " [label=\"programmatic\"]" : "");
   }
   fputs("}\n", f);
   fclose(f);

@@ -5,7 +5,7 @@
 
 #include "work.hpp"
 
-static CUresult launch(Kernel *k, const vg::Launch &w, CUstream stream, void **parameters, void **extra) {
+static CUresult launch(Kernel *k, const vg::Launch &w, CUstream stream, void **parameters, void **extra, bool early = false) {
   if (!kernels.count(k)) return CUDA_ERROR_INVALID_HANDLE;
   uint64_t threads = (uint64_t)w.block[0] * w.block[1] * w.block[2];
   auto refuse = [&](CUresult r, const char *why) {
@@ -25,6 +25,7 @@ static CUresult launch(Kernel *k, const vg::Launch &w, CUstream stream, void **p
   n.type = CU_GRAPH_NODE_TYPE_KERNEL;
   n.kernel = k;
   n.where = w;
+  n.early = early;
   n.parameters.resize(k->function->param_bytes + 16);
   if (parameters) {
     size_t i = 0;
@@ -64,14 +65,16 @@ CUresult cuLaunchKernel(CUfunction k, unsigned gx, unsigned gy, unsigned gz, uns
 CUresult cuLaunchKernelEx(const CUlaunchConfig *c, CUfunction k, void **p, void **extra) {
   ENTER;
   if (!context()) return CUDA_ERROR_INVALID_CONTEXT;
+  bool early = false;
   for (unsigned i = 0; i < c->numAttrs; i++) {
     auto &a = c->attrs[i];
+    if (a.id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION) early = a.value.programmaticStreamSerializationAllowed;
     if (a.id == CU_LAUNCH_ATTRIBUTE_COOPERATIVE && a.value.cooperative) return CUDA_ERROR_NOT_SUPPORTED;
     if (a.id == CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION && (a.value.clusterDim.x > 1 || a.value.clusterDim.y > 1 || a.value.clusterDim.z > 1))
       return CUDA_ERROR_NOT_SUPPORTED;
   }
   return launch((Kernel *)k, {{c->gridDimX, c->gridDimY, c->gridDimZ}, {c->blockDimX, c->blockDimY, c->blockDimZ}, c->sharedMemBytes},
-                c->hStream, p, extra);
+                c->hStream, p, extra, early);
 }
 
 CUresult cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *n, CUfunction k, int threads, size_t dynamic, unsigned) {

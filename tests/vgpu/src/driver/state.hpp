@@ -35,6 +35,7 @@ struct Node {
   uint32_t value = 0, width = 1;
   uint64_t pitch = 0, rows = 1, to_pitch = 0, from_pitch = 0;
   bool later = false;  // the host does not wait for it
+  bool early = false;  // it may begin before the kernel before it has ended
   CUhostFn host = nullptr;
   void *data = nullptr;
   CUevent event = nullptr;
@@ -70,6 +71,7 @@ struct CUstream_st {
   uint64_t id = 0;
   int timeline = -1;
   std::vector<CUgraphNode> listed;
+  uint32_t chain = 0;  // of its last operation, as in work.hpp
 };
 struct CUevent_st {
   unsigned flags;

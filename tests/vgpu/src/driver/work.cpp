@@ -12,6 +12,7 @@
 namespace driver {
 
 int running = -1;
+uint32_t chain = 0;
 
 // ---- who waits for whom
 
@@ -70,10 +71,17 @@ CUresult enqueue(CUstream stream, Node &&n, const char *name) {
   if (!s->capture) {
     before(s);
     running = timeline(s);
-    return R(do_node(n));
+    chain = s->chain;
+    int result = do_node(n);
+    s->chain = chain;
+    return R(result);
   }
   if (s->capture->invalid) return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
   n.after = s->after;
+  if (n.early && n.after.size() > 1) {
+    vg::log("a launch that begins early, after several operations: what a device does then is not known");
+    return CUDA_ERROR_NOT_SUPPORTED;
+  }
   add_node(s->capture->graph, std::move(n));
   s->after = {s->capture->graph->nodes.size() - 1};
   return CUDA_SUCCESS;
@@ -135,6 +143,8 @@ Operation::Operation(const string &what) {
 Operation::~Operation() { order::end(); }
 
 int do_node(Node &n) {
+  uint32_t before = chain;
+  chain = 0;
   switch (n.type) {
     case CU_GRAPH_NODE_TYPE_KERNEL:
       if (!kernels.count(n.kernel)) {
@@ -143,6 +153,9 @@ int do_node(Node &n) {
       }
       {
         Operation o(n.kernel->name);
+        uint32_t own = vg::next_serial();
+        n.where.unfinished = n.early && before < own ? before : 0;
+        chain = n.where.unfinished ? before : own;
         return failed(vg::launch(*n.kernel, n.where, n.parameters.data()));
       }
     case CU_GRAPH_NODE_TYPE_MEMCPY: {

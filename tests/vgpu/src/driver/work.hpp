@@ -12,6 +12,9 @@ order::Clock &before(CUstream s);  // what work on a stream comes after
 CUresult host_waits(const order::Clock &k);
 CUresult host_waits_for_all();
 
+// The first serial number that may be unfinished when a launch begins early. After an operation: what this is for a launch after it; 0 if
+// it is no kernel, and a launch then never begins early.
+extern uint32_t chain;
 extern int running;  // the timeline of what is done now
 struct Operation {   // on that timeline, as long as this lives
   explicit Operation(const string &what);

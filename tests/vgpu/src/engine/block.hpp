@@ -22,8 +22,8 @@ struct Fiber : VgThread {
   u32 line, barrier, expected, mask, value, sb, sc, result;
   int op;
   u64 wide;
-  u8 pred;
-  void *data;  // of an operation of the whole warp
+  u8 pred, waited;  // the latter: for the launches before this one, by griddepcontrol
+  void *data;       // of an operation of the whole warp
 };
 
 struct Word {                        // of shared memory
@@ -45,14 +45,16 @@ extern void *scheduler;
 extern bool broken;               // the launch is over: nothing of it runs any more
 extern int outcome;               // a CUresult
 extern u32 serial, first_serial;  // of the block that runs, of the first of the launch
+extern u32 unfinished;            // as in Launch
 extern u32 epoch;                 // of the block: how many barriers it has passed
 extern u32 warp_epoch[32];
 extern u8 *shared_memory;
 extern Word *shared_words;
 extern const u8 *parameters_now;
 extern bool fenced;
-extern bool clocked;   // this launch keeps clocks of its threads (clocks.hpp)
-extern u8 *in_flight;  // asynchronous copies that have still to write a word of shared memory
+extern bool any_waited;  // of the launch's threads, for the launches before
+extern bool clocked;     // this launch keeps clocks of its threads (clocks.hpp)
+extern u8 *in_flight;    // asynchronous copies that have still to write a word of shared memory
 extern bool any_in_flight;
 extern u64 progress;  // grows when something happens that somebody may wait for
 const u64 SHARED_BASE = 0x0000600000000000ull;

@@ -18,6 +18,8 @@ void vg_yield(void) {
   leave();
 }
 
+void vg_grid_wait(void) { current->waited = any_waited = true; }
+
 void vg_exit(void) {
   current->state = GONE;
   gone++;

@@ -14,11 +14,11 @@ u32 threads, gone;
 void *scheduler;
 bool broken;
 int outcome;
-u32 serial = 1, first_serial = 1, epoch = 1, warp_epoch[32];
+u32 serial = 1, first_serial = 1, unfinished = 0, epoch = 1, warp_epoch[32];
 u8 *shared_memory, *in_flight;
 Word *shared_words;
 const u8 *parameters_now;
-bool fenced, clocked, any_in_flight;
+bool fenced, any_waited, clocked, any_in_flight;
 u64 progress;
 
 // Keeps what a function may not change on this stack, and goes on with the other one.

@@ -33,8 +33,19 @@ void keep_reader(u64 word, u32 r) {
   any_others = true;
 }
 
+// An access, in a launch that may begin early, by a thread that has not waited for what comes before.
+static void early_access(u64 word, bool writes, u64 address, u32 n, u32 line) {
+  u32 w = tags[word].w & ~ATOMICALLY, r = tags[word].r & ~ATOMICALLY;
+  bool written = w >= unfinished && w < first_serial, read = writes && r >= unfinished && r < first_serial;
+  if (written || read)
+    find("no griddepcontrol.wait", line,
+         access_text(writes ? "a write" : "a read", address, n) + near(address) + ", that the launch before " +
+             (written ? "writes" : "reads") + ", by a thread that has not waited for it");
+}
+
 // A race in global memory; the word's tag is brought up to date.
 static inline void race_read(u64 word, u64 address, u32 n, u32 line, bool strong) {
+  if (UNLIKELY_(unfinished) && !current->waited) early_access(word, false, address, n, line);
   Tag &g = tags[word];
   u32 w = g.w & ~ATOMICALLY;
   if (UNLIKELY_(order::maybe(w))) unordered_access(w, "writes", "a read", address, n, line);
@@ -59,6 +70,7 @@ static inline void race_read(u64 word, u64 address, u32 n, u32 line, bool strong
 
 // Of less than a word: between operations alone.
 static inline void order_read(u64 word, u64 address, u32 n, u32 line) {
+  if (UNLIKELY_(unfinished) && !current->waited) early_access(word, false, address, n, line);
   Tag &g = tags[word];
   u32 w = g.w & ~ATOMICALLY, r = g.r & ~ATOMICALLY;
   if (UNLIKELY_(order::maybe(w))) unordered_access(w, "writes", "a read", address, n, line);
@@ -66,6 +78,7 @@ static inline void order_read(u64 word, u64 address, u32 n, u32 line) {
   if (r < first_serial) g.r = serial, g.rt = current->index, g.re = (u16)epoch;
 }
 static inline void order_write(u64 word, u64 address, u32 n, u32 line) {
+  if (UNLIKELY_(unfinished) && !current->waited) early_access(word, true, address, n, line);
   Tag &g = tags[word];
   u32 w = g.w & ~ATOMICALLY, r = g.r & ~ATOMICALLY;
   if (UNLIKELY_(order::maybe(w))) unordered_access(w, "writes", "a write", address, n, line);
@@ -75,6 +88,7 @@ static inline void order_write(u64 word, u64 address, u32 n, u32 line) {
 }
 
 static inline void race_write(u64 word, u64 address, u32 n, u32 line, bool atomic) {
+  if (UNLIKELY_(unfinished) && !current->waited) early_access(word, true, address, n, line);
   Tag &g = tags[word];
   u32 w = g.w & ~ATOMICALLY, r = g.r & ~ATOMICALLY;
   if (UNLIKELY_(order::maybe(w)) && !(atomic && (g.w & ATOMICALLY))) unordered_access(w, "writes", "a write", address, n, line);

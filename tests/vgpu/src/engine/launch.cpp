@@ -31,7 +31,7 @@ static void run_block(u32 x, u32 y, u32 z) {
   u32 idle = 0;
   for (u32 i = 0; i < threads; i++) {
     Fiber &f = fibers[i];
-    f.state = READY;
+    f.state = READY, f.waited = false;
     prepare_fiber(f, begin);
   }
   u32 warps = (threads + 31) / 32;
@@ -127,6 +127,7 @@ int launch(Kernel &k, const Launch &s, const u8 *parameters) {
   clocked = k.code->module.clocks;
   restart_serials();
   first_serial = serial + 1;
+  unfinished = s.unfinished, any_waited = false;
   u64 blocks = (u64)s.grid[0] * s.grid[1] * s.grid[2];
   u64 step = 1, start = 0;
   if (options().order == 1) start = blocks - 1, step = blocks - 1;  // backward, modulo the number of blocks
@@ -152,6 +153,8 @@ int launch(Kernel &k, const Launch &s, const u8 *parameters) {
     serial++;
     run_block(j % s.grid[0], j / s.grid[0] % s.grid[1], j / s.grid[0] / s.grid[1]);
   }
+  if (unfinished && !any_waited && !broken)
+    find("no griddepcontrol.wait", 0, "the launch may begin before the one before it has ended, and never waits for it");
   if (opt.stats) end_launch_stats();
   launches_done++, blocks_done += blocks;
   static int registered = atexit(at_end);

@@ -6,6 +6,7 @@ namespace vg {
 
 struct Launch {
   uint32_t grid[3], block[3], dynamic_shared;
+  uint32_t unfinished = 0;  // what has this serial number or a later one may still run when the launch begins; 0: nothing does
 };
 int launch(Kernel &kernel, const Launch &where, const u8 *parameters);  // a CUresult
 

@@ -161,8 +161,11 @@ void Translator::emit(vector<Operand> &o) {
     need(1);
     return wr(o[0], "1u << t->lane", u32t);
   }
-  if (op == "prefetch" || op == "prefetchu" || op == "discard" || op == "applypriority" || op == "griddepcontrol" || op == "pmevent")
+  if (op == "prefetch" || op == "prefetchu" || op == "discard" || op == "applypriority" || op == "pmevent") return;
+  if (op == "griddepcontrol") {
+    if (has("wait")) out += "vg_grid_wait(); ";
     return;
+  }
   if (op == "createpolicy") {
     need(1);
     return wr(o[0], "0", {'u', 64});
