@@ -25,7 +25,7 @@ from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.launch import Array, Pair, Stream, Window, aligned, run_each
 from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.core.vector import store_2
-from gpucnn_kernels.strip_grid import grid_of, place, reach
+from gpucnn_kernels.strip_grid import grid_of, place, reach, sides, with_padding
 
 _SHORT, _LONG = 4, 8  # rows of windows of a strip
 _PIXELS = 16  # of a strip, backward, where it has more than one of them
@@ -33,8 +33,8 @@ _PIXELS = 16  # of a strip, backward, where it has more than one of them
 
 @functools.cache
 def forward_kernel(taps: Pair, stride: Pair, length: int) -> Any:
-    """The kernel of pooling: (x, y, grid, H, W, top, left, P, Q, *bounds), the grid as strip_grid.py has it. bounds: the first and the end
-    of the rows, then of the columns, that are counted in a mean."""
+    """The kernel of pooling: (x, y, grid, sizes, bounds), as strip_grid.py has the grid and, `with_padding`, the sizes. bounds: the first
+    and the end of the rows, then of the columns, that are counted in a mean."""
     (R, S), (stride_h, stride_w), T = taps, stride, length
 
     @device(forceinline=True)
@@ -76,7 +76,9 @@ def forward_kernel(taps: Pair, stride: Pair, length: int) -> Any:
     rows, clear_all, write_all = unrolled(row, (T - 1) * stride_h + R), unrolled(clear, T), unrolled(write, T)
 
     @kernel
-    def avg_pool2d_strips(x, y, grid, H, W, top, left, P, Q, low_h, high_h, low_w, high_w):
+    def avg_pool2d_strips(x, y, grid, sizes, bounds):
+        H, W, top, left, P, Q = sizes
+        low_h, high_h, low_w, high_w = bounds
         i = uint32(cuda.grid(1))
         if i >= grid[0]:
             return
@@ -95,8 +97,8 @@ def forward_kernel(taps: Pair, stride: Pair, length: int) -> Any:
 
 @functools.cache
 def gradient_kernel(taps: Pair, stride: Pair, before: Pair, length: int, pairs: bool) -> Any:
-    """The kernel of its gradient: (dy, dx, grid, H, W, P, Q, *bounds), the bounds as above. A strip is of `length` times stride_h rows and
-    of stride_w columns. `pairs`: all rows of dx begin at 8 bytes and are of even length, and stride_w is 2."""
+    """The kernel of its gradient: (dy, dx, grid, sizes, bounds), with `sides` as sizes, and the bounds as above. A strip is of `length`
+    times stride_h rows and of stride_w columns. `pairs`: all rows of dx begin at 8 bytes and are of even length, and stride_w is 2."""
     (R, S), (stride_h, stride_w), (top, left), T = taps, stride, before, length
     (first_p, rows_over), (first_q, columns_over) = (reach(*each) for each in zip(taps, stride, before, strict=True))
     window_rows, pixels = T + rows_over - 1, T * stride_h * stride_w
@@ -154,7 +156,9 @@ def gradient_kernel(taps: Pair, stride: Pair, before: Pair, length: int, pairs: 
     every_row, clear_all, write_all = unrolled(window_row, window_rows), unrolled(clear, pixels), unrolled(write, T * stride_h)
 
     @kernel
-    def avg_pool2d_strips_grad(dy, dx, grid, H, W, P, Q, low_h, high_h, low_w, high_w):
+    def avg_pool2d_strips_grad(dy, dx, grid, sizes, bounds):
+        H, W, P, Q = sizes
+        low_h, high_h, low_w, high_w = bounds
         i = uint32(cuda.grid(1))
         if i >= grid[0]:
             return
@@ -175,6 +179,7 @@ def _longest(window: Window) -> int:
     return _LONG if window.kernel[0] > 2 * window.stride[0] else _SHORT
 
 
+@functools.lru_cache(maxsize=256)
 def _bounds(window: Window, padded: bool) -> tuple[np.int32, ...]:
     """The first and the end of the rows and of the columns that are counted in a mean, with declared padding where `padded`."""
     return tuple(
@@ -186,19 +191,17 @@ def _bounds(window: Window, padded: bool) -> tuple[np.int32, ...]:
 
 def forward(x: Array, y: Array, window: Window, padded: bool, planes: int, stream: Stream) -> None:
     """`average.avg_pool2d` on flat arrays of so many planes; the window must fit."""
-    (H, W), (P, Q) = window.input, window.output
-    length, count, grid = grid_of(P, Q, planes, _longest(window))
-    sizes = H, W, window.padding[0][0], window.padding[1][0], P, Q
+    length, count, grid = grid_of(*window.output, planes, _longest(window))
     kernel = forward_kernel(window.kernel, window.stride, length)
-    run_each(kernel, count, stream, x, y, grid, *map(np.int32, sizes), *_bounds(window, padded))
+    run_each(kernel, count, stream, x, y, grid, with_padding(window), _bounds(window, padded))
 
 
 def gradient(dy: Array, dx: Array, window: Window, padded: bool, planes: int, stream: Stream) -> None:
     """`average.avg_pool2d_grad` on flat arrays of so many planes; the window must fit."""
-    (H, W), (P, Q), (stride_h, stride_w) = window.input, window.output, window.stride
+    (H, W), (stride_h, stride_w) = window.input, window.stride
     most = max(1, min(_longest(window), _PIXELS // (stride_h * stride_w)))
     length, count, grid = grid_of(-(-H // stride_h), -(-W // stride_w), planes, most)
     before = window.padding[0][0], window.padding[1][0]
     pairs = stride_w == 2 and W % 2 == 0 and aligned(dx)
     kernel = gradient_kernel(window.kernel, window.stride, before, length, pairs)
-    run_each(kernel, count, stream, dy, dx, grid, *map(np.int32, (H, W, P, Q)), *_bounds(window, padded))
+    run_each(kernel, count, stream, dy, dx, grid, sides(window), _bounds(window, padded))

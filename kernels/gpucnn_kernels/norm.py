@@ -29,8 +29,9 @@ deviations (Chan, Golub and LeVeque, "Algorithms for Computing the Sample Varian
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -89,7 +90,8 @@ def merge_lanes(counts, means, deviations, lane):
 
 
 @kernel
-def batch_norm_slices_kernel(x, space, N, C, plane, plane_by, plane_shift, images, slice_count):
+def batch_norm_slices_kernel(x, space, sizes):
+    N, C, plane, plane_by, plane_shift, images, slice_count = sizes
     counts = cuda.shared.array(BLOCK_LANES, float32)
     means = cuda.shared.array(BLOCK_LANES, float32)
     deviations = cuda.shared.array(BLOCK_LANES, float32)
@@ -122,8 +124,10 @@ def batch_norm_slices_kernel(x, space, N, C, plane, plane_by, plane_shift, image
 
 
 @kernel
-def batch_norm_statistics_kernel(x, space, mean, rstd, running_mean, running_variance, N, plane, images, slice_count, momentum, eps):
+def batch_norm_statistics_kernel(x, space, mean, rstd, running_mean, running_variance, sizes, rates):
     """One thread for each channel: there are few slices."""
+    N, plane, images, slice_count = sizes
+    momentum, eps = rates
     c = uint32(cuda.grid(1))
     if c >= mean.size:
         return
@@ -145,9 +149,9 @@ def batch_norm_statistics_kernel(x, space, mean, rstd, running_mean, running_var
 
 
 @kernel
-def batch_norm_apply_kernel(
-    x, weight, bias, mean, spread, y, count, C, c_by, c_shift, plane_by, plane_shift, x_skipped, y_skipped, eps, of_variance, relu
-):
+def batch_norm_apply_kernel(x, weight, bias, mean, spread, y, sizes, choices):
+    count, (C, c_by, c_shift, plane_by, plane_shift, x_skipped, y_skipped) = sizes
+    eps, of_variance, relu = choices
     i = uint32(cuda.grid(1))
     if i >= count:
         return
@@ -186,8 +190,8 @@ def batch_norm(
     plane, parts = math.prod(x.shape[2:]), slices(n, c)
     mean, rstd = floats(kept[0], "mean", (c,)), floats(kept[1], "rstd", (c,))
     given, work = floats(x, "x"), floats(workspace, "workspace", (workspace_size(n, c),))
-    sizes = np.uint32(n), np.uint32(c), np.uint32(plane), *magic(plane), np.uint32(parts.images), np.uint32(parts.number)
-    run(batch_norm_slices_kernel, c * parts.number, BLOCK_LANES, stream, given, work, *sizes)
+    of_slices, of_channels = sizes_of(n, c, plane)
+    run(batch_norm_slices_kernel, c * parts.number, BLOCK_LANES, stream, given, work, of_slices)
     run_each(
         batch_norm_statistics_kernel,
         c,
@@ -198,12 +202,8 @@ def batch_norm(
         rstd,
         floats(running[0], "running mean", (c,)),
         floats(running[1], "running variance", (c,)),
-        np.uint32(n),
-        np.uint32(plane),
-        np.uint32(parts.images),
-        np.uint32(parts.number),
-        np.float32(momentum),
-        np.float32(eps),
+        of_channels,
+        _rates(momentum, eps),
     )
     _apply(x, weight, bias, (mean, rstd), y, stream, eps=eps, of_variance=False, relu=relu)
 
@@ -222,29 +222,51 @@ def _apply(
 ) -> None:
     """`by`: mean and rstd, or mean and variance."""
     shape = tuple(x.shape)
-    c, count = shape[1], math.prod(shape)
+    c = shape[1]
     (given, x_step), (target, y_step) = images(x, "x", shape), images(y, "y", shape)
     run_each(
         batch_norm_apply_kernel,
-        count,
+        math.prod(shape),
         stream,
         given,
         floats(weight, "weight", (c,)),
         floats(bias, "bias", (c,)),
         *by,
         target,
-        np.uint32(count),
-        np.uint32(c),
-        *magic(c),
-        *magic(math.prod(shape[2:])),
-        skipped_after(x_step, shape),
-        skipped_after(y_step, shape),
-        np.float32(eps),
-        np.int32(of_variance),
-        np.int32(relu),
+        _apply_sizes(shape, x_step, y_step),
+        _choices(eps, of_variance, relu),
     )
 
 
-def skipped_after(step: int, shape: tuple[int, ...]) -> np.uint32:
-    """The gap, in elements, between images of `shape` that begin `step` elements apart; 0 if they are adjacent."""
-    return np.uint32(step - math.prod(shape[1:]) if step else 0)
+# What a launch takes beside arrays, kept from step to step.
+
+
+@functools.lru_cache(maxsize=256)
+def sizes_of(n: int, c: int, plane: int) -> tuple[tuple[np.uint32, ...], tuple[np.uint32, ...]]:
+    """What the kernels that add up slices take: images, channels, the pixels of a plane and their magic, the images of a slice and the
+    slices of a channel. And what those take that combine slices: the same without the channels and the magic."""
+    N, C, pixels, *of_slice = map(np.uint32, (n, c, plane, *reversed(slices(n, c))))
+    return (N, C, pixels, *magic(plane), *of_slice), (N, pixels, *of_slice)
+
+
+@functools.lru_cache(maxsize=256)
+def places_of(shape: tuple[int, ...], *steps: int) -> tuple[np.uint32, ...]:
+    """Channels, the magic of these and of a plane, and for each of `steps` the gap, in elements, between images of `shape` that begin so
+    many elements apart: 0 for 0, images that are adjacent."""
+    gaps = (np.uint32(step - math.prod(shape[1:]) if step else 0) for step in steps)
+    return np.uint32(shape[1]), *magic(shape[1]), *magic(math.prod(shape[2:])), *gaps
+
+
+@functools.lru_cache(maxsize=256)
+def _apply_sizes(shape: tuple[int, ...], x_step: int, y_step: int) -> tuple[Any, ...]:
+    return np.uint32(math.prod(shape)), places_of(shape, x_step, y_step)
+
+
+@functools.lru_cache(maxsize=64)
+def _rates(momentum: float, eps: float) -> tuple[np.float32, ...]:
+    return np.float32(momentum), np.float32(eps)
+
+
+@functools.lru_cache(maxsize=64)
+def _choices(eps: float, of_variance: bool, relu: bool) -> tuple[Any, ...]:
+    return np.float32(eps), np.int32(of_variance), np.int32(relu)

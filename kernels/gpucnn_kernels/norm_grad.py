@@ -11,14 +11,15 @@ import numpy as np
 
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import kernel
-from gpucnn_kernels.core.integers import divide, magic
+from gpucnn_kernels.core.integers import divide
 from gpucnn_kernels.core.launch import Array, Stream, floats, images, run, run_each
 from gpucnn_kernels.core.reduce import BLOCK_LANES, tree_sum
-from gpucnn_kernels.norm import skipped_after, slices, workspace_size
+from gpucnn_kernels.norm import places_of, sizes_of, slices, workspace_size
 
 
 @kernel
-def batch_norm_grad_slices_kernel(dy, x, mean, space, N, C, plane, plane_by, plane_shift, images, slice_count, skipped):
+def batch_norm_grad_slices_kernel(dy, x, mean, space, sizes, skipped):
+    N, C, plane, plane_by, plane_shift, images, slice_count = sizes
     sums = cuda.shared.array(BLOCK_LANES, float32)
     products = cuda.shared.array(BLOCK_LANES, float32)
     block = uint32(cuda.blockIdx.x)
@@ -58,9 +59,8 @@ def batch_norm_sums_kernel(space, rstd, dweight, dbias, slice_count):
 
 
 @kernel
-def batch_norm_input_grad_kernel(
-    dy, x, weight, mean, rstd, dweight, dbias, dx, C, c_by, c_shift, plane_by, plane_shift, skipped, share, relu
-):
+def batch_norm_input_grad_kernel(dy, x, weight, mean, rstd, dweight, dbias, dx, places, share, relu):
+    C, c_by, c_shift, plane_by, plane_shift, skipped = places
     i = uint32(cuda.grid(1))
     if i >= dx.size:
         return
@@ -95,9 +95,8 @@ def batch_norm_grad(
     mean, rstd = floats(kept[0], "mean", (c,)), floats(kept[1], "rstd", (c,))
     dweight, dbias = floats(sums[0], "dweight", (c,)), floats(sums[1], "dbias", (c,))
     (given, step), pixels, work = images(dy, "dy", shape), floats(x, "x"), floats(workspace, "workspace", (workspace_size(n, c),))
-    skipped = skipped_after(step, shape)
-    sizes = np.uint32(n), np.uint32(c), np.uint32(plane), *magic(plane), np.uint32(parts.images), np.uint32(parts.number)
-    run(batch_norm_grad_slices_kernel, c * parts.number, BLOCK_LANES, stream, given, pixels, mean, work, *sizes, skipped)
+    (sizes, _), places = sizes_of(n, c, plane), places_of(shape, step)
+    run(batch_norm_grad_slices_kernel, c * parts.number, BLOCK_LANES, stream, given, pixels, mean, work, sizes, places[-1])
     run_each(batch_norm_sums_kernel, c, stream, work, rstd, dweight, dbias, np.uint32(parts.number))
     if dx is not None:
         run_each(
@@ -112,10 +111,7 @@ def batch_norm_grad(
             dweight,
             dbias,
             floats(dx, "dx", shape),
-            np.uint32(c),
-            *magic(c),
-            *magic(plane),
-            skipped,
+            places,
             np.float32(1 / (n * plane)),
             np.int32(relu),
         )

@@ -9,14 +9,16 @@ tree (reduce.py). Gradients and padding: one thread per pixel.
 
 from __future__ import annotations
 
+import functools
 import math
+from typing import Any
 
 import numpy as np
 
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import kernel
 from gpucnn_kernels.core.integers import divide, magic
-from gpucnn_kernels.core.launch import Array, Pair, Stream, floats, ints, run, run_each
+from gpucnn_kernels.core.launch import Array, Stream, floats, ints, run, run_each
 from gpucnn_kernels.core.reduce import LANES, beats, tree_argmax, tree_sum
 
 
@@ -73,8 +75,9 @@ def plane_max_grad_kernel(dy, indices, dx, plane, plane_by, plane_shift):
 
 
 @kernel
-def shifted_planes_kernel(x, y, H, W, P, Q, q_by, q_shift, p_by, p_shift, top, left):
+def shifted_planes_kernel(x, y, sizes, top, left):
     """Pixel (p, q) of y is pixel (p − top, q − left) of x, or 0 where that is outside."""
+    H, W, P, Q, q_by, q_shift, p_by, p_shift = sizes
     i = uint32(cuda.grid(1))
     if i >= y.size:
         return
@@ -116,17 +119,20 @@ def global_max_pool2d_grad(dy: Array, indices: Array, dx: Array, stream: Stream 
 
 def shifted_planes(x: Array, y: Array, top: int, left: int, stream: Stream = 0) -> None:
     """Writes x to y, both (N, C, rows, columns), moved down by `top` and right by `left`, either of which may be negative; 0 elsewhere."""
-    (n, c, *sizes), (*_, p, q) = x.shape, y.shape
-    sides: Pair = (sizes[0], sizes[1])
+    n, c, p, q = y.shape
     run_each(
         shifted_planes_kernel,
         n * c * p * q,
         stream,
         floats(x, "x"),
         floats(y, "y", (n, c, p, q)),
-        *map(np.int32, (*sides, p, q)),
-        *magic(q),
-        *magic(p),
+        _sizes(*x.shape[2:], p, q),
         np.int32(top),
         np.int32(left),
     )
+
+
+@functools.lru_cache(maxsize=256)
+def _sizes(h: int, w: int, p: int, q: int) -> tuple[Any, ...]:
+    """The rows and columns of x and of y, and the magic of those of y, columns first."""
+    return *map(np.int32, (h, w, p, q)), *magic(q), *magic(p)

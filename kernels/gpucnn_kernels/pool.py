@@ -149,7 +149,7 @@ def max_pool2d(x: Array, y: Array, indices: Array, window: Window, stream: Strea
     if step:
         run_each(max_pool2d_part_kernel, count, stream, *arrays, geometry(window), *magic(image), np.uint32(step - image))
     elif pool_2x2.fits(window):
-        run_each(pool_2x2.forward(pool_2x2.pairs_of(x, window)), count, stream, *arrays, *pool_2x2.sizes(window))
+        run_each(pool_2x2.forward(pool_2x2.pairs_of(x, window)), count, stream, *arrays, pool_2x2.sizes(window))
     elif pool_strips.suits(window, n * c):
         pool_strips.forward(*arrays, window, n * c, stream)
     else:
@@ -169,7 +169,7 @@ def max_pool2d_grad(dy: Array, indices: Array, dx: Array, window: Window, stream
     if pool_2x2.fits(window) and not step:
         arrays = (*given, target) if mask is None else (*given, mask, target)
         count = n * c * window.output[0] * window.output[1]
-        run_each(pool_2x2.gradient(pool_2x2.pairs_of(dx, window), mask is not None), count, stream, *arrays, *pool_2x2.sizes(window))
+        run_each(pool_2x2.gradient(pool_2x2.pairs_of(dx, window), mask is not None), count, stream, *arrays, pool_2x2.sizes(window))
     elif not step and pool_strips.suits(window, n * c):
         pool_strips.gradient(*given, mask, target, window, n * c, stream)
     else:

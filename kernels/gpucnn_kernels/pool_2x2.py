@@ -37,16 +37,19 @@ def pairs_of(image: Array, window: Window) -> bool:
     return window.input[1] % 2 == 0 and aligned(image)
 
 
+@functools.lru_cache(maxsize=256)
 def sizes(window: Window) -> tuple[np.uint32, ...]:
+    """H, W, P, Q, and the magic of P and of Q."""
     return (*(np.uint32(size) for size in (*window.input, *window.output)), *magic(window.output[0]), *magic(window.output[1]))
 
 
 @functools.cache
 def forward(pairs: bool) -> Any:
-    """The kernel of 2 × 2 pooling: (x, y, indices, H, W, P, Q, *magic(P), *magic(Q)). `pairs`: all rows of x begin at 8 bytes."""
+    """The kernel of 2 × 2 pooling: (x, y, indices, sizes), with the `sizes` of the window. `pairs`: all rows of x begin at 8 bytes."""
 
     @kernel
-    def max_pool2d_2x2(x, y, indices, H, W, P, Q, p_magic, p_shift, q_magic, q_shift):
+    def max_pool2d_2x2(x, y, indices, sizes):
+        H, W, P, Q, p_magic, p_shift, q_magic, q_shift = sizes
         i = uint32(cuda.grid(1))
         if i >= y.size:
             return
@@ -82,7 +85,7 @@ def forward(pairs: bool) -> Any:
 
 @functools.cache
 def gradient(pairs: bool, masked: bool = False) -> Any:
-    """The kernel of its gradient: (dy, indices, dx, H, W, P, Q, *magic(P), *magic(Q)), with y after indices where it is `masked`.
+    """The kernel of its gradient: (dy, indices, dx, sizes), with y after indices where it is `masked`, and the `sizes` of the window.
     `pairs`: all rows of dx begin at 8 bytes."""
 
     @device(forceinline=True)
@@ -91,8 +94,9 @@ def gradient(pairs: bool, masked: bool = False) -> Any:
         return float32(0) + gradient if won == int32(place) else float32(0)
 
     @device(forceinline=True)
-    def hand_down(i, gradient, won, dx, H, W, P, Q, p_magic, p_shift, q_magic, q_shift):
+    def hand_down(i, gradient, won, dx, sizes):
         """Writes the four pixels of window i, and those left over beside it."""
+        H, W, P, Q, p_magic, p_shift, q_magic, q_shift = sizes
         rest = divide(i, q_magic, q_shift)
         q = uint32(i - rest * Q)
         plane = divide(rest, p_magic, p_shift)
@@ -126,18 +130,18 @@ def gradient(pairs: bool, masked: bool = False) -> Any:
                     dx[uint32(below + W + uint32(2))] = float32(0)
 
     @kernel
-    def max_pool2d_2x2_grad(dy, indices, dx, H, W, P, Q, p_magic, p_shift, q_magic, q_shift):
+    def max_pool2d_2x2_grad(dy, indices, dx, sizes):
         i = uint32(cuda.grid(1))
         if i < dy.size:
-            hand_down(i, dy[i], indices[i], dx, H, W, P, Q, p_magic, p_shift, q_magic, q_shift)
+            hand_down(i, dy[i], indices[i], dx, sizes)
 
     @kernel
-    def max_pool2d_2x2_relu_grad(dy, indices, y, dx, H, W, P, Q, p_magic, p_shift, q_magic, q_shift):
+    def max_pool2d_2x2_relu_grad(dy, indices, y, dx, sizes):
         i = uint32(cuda.grid(1))
         if i < dy.size:
             gradient, maximum = dy[i], y[i]  # both at once: neither read waits for the other
             if not (maximum > float32(0)):
                 gradient = float32(0)
-            hand_down(i, gradient, indices[i], dx, H, W, P, Q, p_magic, p_shift, q_magic, q_shift)
+            hand_down(i, gradient, indices[i], dx, sizes)
 
     return max_pool2d_2x2_relu_grad if masked else max_pool2d_2x2_grad

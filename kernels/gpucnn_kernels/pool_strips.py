@@ -26,14 +26,12 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import numpy as np
-
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.launch import Array, Pair, Stream, Window, aligned, run_each
 from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.core.vector import store_2
-from gpucnn_kernels.strip_grid import grid_of, place, reach
+from gpucnn_kernels.strip_grid import grid_of, place, reach, sides, with_padding
 
 LEAST_PIXELS = 1 << 16
 """Of all images together: fewer take the general kernels about as long as a launch, and no kernel of their own is compiled for them."""
@@ -49,16 +47,16 @@ def suits(window: Window, planes: int) -> bool:
 
 def fits(window: Window) -> bool:
     """Whether it can be done here: windows that leave no pixel out, without dilation, each of which has a pixel in the image."""
-    sides = zip(window.input, window.kernel, window.stride, window.padding, window.output, strict=True)
+    axes = zip(window.input, window.kernel, window.stride, window.padding, window.output, strict=True)
     return window.dilation == (1, 1) and all(
         stride <= taps <= _MOST_TAPS and before < taps and (positions - 1) * stride - before < size
-        for size, taps, stride, (before, _), positions in sides
+        for size, taps, stride, (before, _), positions in axes
     )
 
 
 @functools.cache
 def forward_kernel(taps: Pair, stride: Pair, length: int) -> Any:
-    """The kernel of pooling: (x, y, indices, grid, H, W, top, left, P, Q), the grid as strip_grid.py has it."""
+    """The kernel of pooling: (x, y, indices, grid, sizes), as strip_grid.py has the grid and, `with_padding`, the sizes."""
     (R, S), (stride_h, stride_w), T = taps, stride, length
 
     @device(forceinline=True)
@@ -102,7 +100,8 @@ def forward_kernel(taps: Pair, stride: Pair, length: int) -> Any:
     rows, write_all = unrolled(row, (T - 1) * stride_h + R), unrolled(write, T)
 
     @kernel
-    def max_pool2d_strips(x, y, indices, grid, H, W, top, left, P, Q):
+    def max_pool2d_strips(x, y, indices, grid, sizes):
+        H, W, top, left, P, Q = sizes
         i = uint32(cuda.grid(1))
         if i >= grid[0]:
             return
@@ -117,8 +116,9 @@ def forward_kernel(taps: Pair, stride: Pair, length: int) -> Any:
 
 @functools.cache
 def gradient_kernel(taps: Pair, stride: Pair, before: Pair, length: int, masked: bool, pairs: bool) -> Any:
-    """The kernel of its gradient: (dy, indices, dx, grid, H, W, P, Q), with y after indices where it is `masked`. A strip is of `length`
-    times stride_h rows and of stride_w columns. `pairs`: all rows of dx begin at 8 bytes and are of even length, and stride_w is 2."""
+    """The kernel of its gradient: (dy, indices, dx, grid, sizes), with y after indices where it is `masked`, and `sides` as sizes. A
+    strip is of `length` times stride_h rows and of stride_w columns. `pairs`: all rows of dx begin at 8 bytes and are of even length, and
+    stride_w is 2."""
     (R, S), (stride_h, stride_w), (top, left), T = taps, stride, before, length
     (first_p, rows_over), (first_q, columns_over) = (reach(*each) for each in zip(taps, stride, before, strict=True))
     window_rows, pixels = T + rows_over - 1, T * stride_h * stride_w
@@ -175,7 +175,8 @@ def gradient_kernel(taps: Pair, stride: Pair, before: Pair, length: int, masked:
     every_row, clear_all, write_all = unrolled(window_row, window_rows), unrolled(clear, pixels), unrolled(write, T * stride_h)
 
     @device(forceinline=True)
-    def strip(dy, indices, y, dx, grid, H, W, P, Q):
+    def strip(dy, indices, y, dx, grid, sizes):
+        H, W, P, Q = sizes
         i = uint32(cuda.grid(1))
         if i >= grid[0]:
             return
@@ -189,32 +190,30 @@ def gradient_kernel(taps: Pair, stride: Pair, before: Pair, length: int, masked:
         write_all(0, dx, uint32(plane * uint32(H * W) + uint32(first)), h, w, H, W, sums)
 
     @kernel
-    def max_pool2d_strips_grad(dy, indices, dx, grid, H, W, P, Q):
-        strip(dy, indices, dy, dx, grid, H, W, P, Q)
+    def max_pool2d_strips_grad(dy, indices, dx, grid, sizes):
+        strip(dy, indices, dy, dx, grid, sizes)
 
     @kernel
-    def max_pool2d_strips_relu_grad(dy, indices, y, dx, grid, H, W, P, Q):
-        strip(dy, indices, y, dx, grid, H, W, P, Q)
+    def max_pool2d_strips_relu_grad(dy, indices, y, dx, grid, sizes):
+        strip(dy, indices, y, dx, grid, sizes)
 
     return max_pool2d_strips_relu_grad if masked else max_pool2d_strips_grad
 
 
 def forward(x: Array, y: Array, indices: Array, window: Window, planes: int, stream: Stream) -> None:
     """`pool.max_pool2d` on flat arrays of so many planes; the window must fit."""
-    (H, W), (P, Q) = window.input, window.output
-    length, count, grid = grid_of(P, Q, planes, _LENGTH)
-    sizes = H, W, window.padding[0][0], window.padding[1][0], P, Q
-    run_each(forward_kernel(window.kernel, window.stride, length), count, stream, x, y, indices, grid, *map(np.int32, sizes))
+    length, count, grid = grid_of(*window.output, planes, _LENGTH)
+    run_each(forward_kernel(window.kernel, window.stride, length), count, stream, x, y, indices, grid, with_padding(window))
 
 
 def gradient(dy: Array, indices: Array, y: Array | None, dx: Array, window: Window, planes: int, stream: Stream) -> None:
     """`pool.max_pool2d_grad` on flat arrays of so many planes; y has the pooled values if ReLU's gradient is included. The window must
     fit."""
-    (H, W), (P, Q), (stride_h, stride_w) = window.input, window.output, window.stride
+    (H, W), (stride_h, stride_w) = window.input, window.stride
     most = max(1, min(_LENGTH, _PIXELS // (stride_h * stride_w)))
     length, count, grid = grid_of(-(-H // stride_h), -(-W // stride_w), planes, most)
     before = window.padding[0][0], window.padding[1][0]
     pairs = stride_w == 2 and W % 2 == 0 and aligned(dx)
     kernel = gradient_kernel(window.kernel, window.stride, before, length, y is not None, pairs)
     arrays = (dy, indices) if y is None else (dy, indices, y)
-    run_each(kernel, count, stream, *arrays, dx, grid, *map(np.int32, (H, W, P, Q)))
+    run_each(kernel, count, stream, *arrays, dx, grid, sides(window))

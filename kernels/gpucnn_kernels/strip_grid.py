@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ import numpy as np
 from gpucnn_kernels.core._numba import int32
 from gpucnn_kernels.core.compile import device
 from gpucnn_kernels.core.integers import divide, magic
+from gpucnn_kernels.core.launch import Window
 
 
+@functools.lru_cache(maxsize=256)
 def grid_of(rows: int, columns: int, planes: int, most: int) -> tuple[int, int, tuple[Any, ...]]:
     """(length, count, grid): strips of at most `most` rows over so many rows and columns of each plane, all of them about as long; how many
     there are, and what `place` takes."""
@@ -21,6 +24,18 @@ def grid_of(rows: int, columns: int, planes: int, most: int) -> tuple[int, int, 
     strips = -(-rows // length)
     count = planes * strips * columns
     return length, count, (np.uint32(count), np.uint32(columns), *magic(columns), np.uint32(strips), *magic(strips))
+
+
+@functools.lru_cache(maxsize=256)
+def sides(window: Window) -> tuple[np.int32, ...]:
+    """H, W, P, Q."""
+    return tuple(map(np.int32, (*window.input, *window.output)))
+
+
+@functools.lru_cache(maxsize=256)
+def with_padding(window: Window) -> tuple[np.int32, ...]:
+    """H, W, the padding on top and on the left, P, Q."""
+    return tuple(map(np.int32, (*window.input, window.padding[0][0], window.padding[1][0], *window.output)))
 
 
 @device(forceinline=True)

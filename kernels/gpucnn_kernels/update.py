@@ -14,7 +14,9 @@ that was NaN or infinite.
 
 from __future__ import annotations
 
+import functools
 import math
+from typing import Any
 
 import numpy as np
 
@@ -27,8 +29,9 @@ RATES = 4  # numbers in `rates`
 
 
 @device(forceinline=True)
-def sgd_one(p, g, v, rate, momentum, nesterov, weight_decay, has_velocity):
+def sgd_one(p, g, v, rate, settings, has_velocity):
     """A parameter and its velocity after a step."""
+    momentum, nesterov, weight_decay = settings
     if weight_decay != float32(0):
         g += weight_decay * p
     if has_velocity:
@@ -38,7 +41,7 @@ def sgd_one(p, g, v, rate, momentum, nesterov, weight_decay, has_velocity):
 
 
 @kernel
-def sgd_kernel(parameters, gradients, velocity, rates, fours, momentum, nesterov, weight_decay, has_velocity):
+def sgd_kernel(parameters, gradients, velocity, rates, fours, settings, has_velocity):
     """Threads up to `fours` take four parameters each, and those after them one."""
     i = uint32(cuda.grid(1))
     rate, go = rates[0], rates[3]
@@ -49,10 +52,10 @@ def sgd_kernel(parameters, gradients, velocity, rates, fours, momentum, nesterov
         v0, v1, v2, v3 = float32(0), float32(0), float32(0), float32(0)
         if has_velocity:
             v0, v1, v2, v3 = load_4(velocity, at)
-        p0, v0 = sgd_one(p0, g0, v0, rate, momentum, nesterov, weight_decay, has_velocity)
-        p1, v1 = sgd_one(p1, g1, v1, rate, momentum, nesterov, weight_decay, has_velocity)
-        p2, v2 = sgd_one(p2, g2, v2, rate, momentum, nesterov, weight_decay, has_velocity)
-        p3, v3 = sgd_one(p3, g3, v3, rate, momentum, nesterov, weight_decay, has_velocity)
+        p0, v0 = sgd_one(p0, g0, v0, rate, settings, has_velocity)
+        p1, v1 = sgd_one(p1, g1, v1, rate, settings, has_velocity)
+        p2, v2 = sgd_one(p2, g2, v2, rate, settings, has_velocity)
+        p3, v3 = sgd_one(p3, g3, v3, rate, settings, has_velocity)
         if go != float32(0):
             store_4(parameters, at, p0, p1, p2, p3)
             if has_velocity:
@@ -61,15 +64,17 @@ def sgd_kernel(parameters, gradients, velocity, rates, fours, momentum, nesterov
     at = uint32(uint32(fours * uint32(4)) + uint32(i - fours))
     if at < parameters.size and go != float32(0):
         before = velocity[at] if has_velocity else float32(0)
-        p, v = sgd_one(parameters[at], gradients[at], before, rate, momentum, nesterov, weight_decay, has_velocity)
+        p, v = sgd_one(parameters[at], gradients[at], before, rate, settings, has_velocity)
         parameters[at] = p
         if has_velocity:
             velocity[at] = v
 
 
 @device(forceinline=True)
-def adam_one(p, g, m, v, rate, root, shrink, beta1, beta2, epsilon, one_less_beta1, one_less_beta2, decay):
+def adam_one(p, g, m, v, of_step, settings):
     """A parameter, and the means of its gradients and of their squares, after a step."""
+    rate, root, shrink = of_step
+    beta1, beta2, epsilon, one_less_beta1, one_less_beta2, decay = settings
     p = p * shrink
     if decay != float32(0):
         g += decay * p
@@ -79,20 +84,20 @@ def adam_one(p, g, m, v, rate, root, shrink, beta1, beta2, epsilon, one_less_bet
 
 
 @kernel
-def adam_kernel(parameters, gradients, mean, variance, rates, fours, beta1, beta2, epsilon, one_less_beta1, one_less_beta2, decay):
+def adam_kernel(parameters, gradients, mean, variance, rates, fours, settings):
     """Threads up to `fours` take four parameters each, and those after them one."""
     i = uint32(cuda.grid(1))
-    rate, root, shrink, go = rates[0], rates[1], rates[2], rates[3]
+    of_step, go = (rates[0], rates[1], rates[2]), rates[3]
     if i < fours:
         at = uint32(i * uint32(4))
         p0, p1, p2, p3 = load_4(parameters, at)
         g0, g1, g2, g3 = load_4(gradients, at)
         m0, m1, m2, m3 = load_4(mean, at)
         v0, v1, v2, v3 = load_4(variance, at)
-        p0, m0, v0 = adam_one(p0, g0, m0, v0, rate, root, shrink, beta1, beta2, epsilon, one_less_beta1, one_less_beta2, decay)
-        p1, m1, v1 = adam_one(p1, g1, m1, v1, rate, root, shrink, beta1, beta2, epsilon, one_less_beta1, one_less_beta2, decay)
-        p2, m2, v2 = adam_one(p2, g2, m2, v2, rate, root, shrink, beta1, beta2, epsilon, one_less_beta1, one_less_beta2, decay)
-        p3, m3, v3 = adam_one(p3, g3, m3, v3, rate, root, shrink, beta1, beta2, epsilon, one_less_beta1, one_less_beta2, decay)
+        p0, m0, v0 = adam_one(p0, g0, m0, v0, of_step, settings)
+        p1, m1, v1 = adam_one(p1, g1, m1, v1, of_step, settings)
+        p2, m2, v2 = adam_one(p2, g2, m2, v2, of_step, settings)
+        p3, m3, v3 = adam_one(p3, g3, m3, v3, of_step, settings)
         if go != float32(0):
             store_4(parameters, at, p0, p1, p2, p3)
             store_4(mean, at, m0, m1, m2, m3)
@@ -100,21 +105,7 @@ def adam_kernel(parameters, gradients, mean, variance, rates, fours, beta1, beta
         return
     at = uint32(uint32(fours * uint32(4)) + uint32(i - fours))
     if at < parameters.size and go != float32(0):
-        p, m, v = adam_one(
-            parameters[at],
-            gradients[at],
-            mean[at],
-            variance[at],
-            rate,
-            root,
-            shrink,
-            beta1,
-            beta2,
-            epsilon,
-            one_less_beta1,
-            one_less_beta2,
-            decay,
-        )
+        p, m, v = adam_one(parameters[at], gradients[at], mean[at], variance[at], of_step, settings)
         parameters[at] = p
         mean[at] = m
         variance[at] = v
@@ -151,9 +142,7 @@ def sgd_update(
         moving,
         floats(rates, "rates", (RATES,)),
         np.uint32(fours),
-        np.float32(momentum),
-        np.int32(nesterov),
-        np.float32(weight_decay),
+        _sgd_settings(momentum, nesterov, weight_decay),
         np.int32(velocity is not None),
     )
 
@@ -187,10 +176,19 @@ def adam_update(
         *arrays,
         floats(rates, "rates", (RATES,)),
         np.uint32(fours),
-        np.float32(beta1),
-        np.float32(beta2),
-        np.float32(epsilon),
-        np.float32(1 - beta1),  # computed in double precision, because 1 − β₂ is a thousandth
-        np.float32(1 - beta2),
-        np.float32(0 if decoupled else weight_decay),
+        _adam_settings(beta1, beta2, epsilon, 0 if decoupled else weight_decay),
     )
+
+
+# Settings stay as they are from step to step, and so do the tuples.
+
+
+@functools.lru_cache(maxsize=64)
+def _sgd_settings(momentum: float, nesterov: bool, weight_decay: float) -> tuple[Any, ...]:
+    return np.float32(momentum), np.int32(nesterov), np.float32(weight_decay)
+
+
+@functools.lru_cache(maxsize=64)
+def _adam_settings(beta1: float, beta2: float, epsilon: float, weight_decay: float) -> tuple[np.float32, ...]:
+    # 1 − β is computed in double precision, because 1 − β₂ is a thousandth
+    return tuple(map(np.float32, (beta1, beta2, epsilon, 1 - beta1, 1 - beta2, weight_decay)))

@@ -102,22 +102,13 @@ class Gather:
         return -(-self.C // tile.BK) * tile.BK, -(-self.N // tile.BN) * tile.BN
 
     @property
-    def weights(self) -> tuple[int, ...]:
-        """The positions of the class's taps among all weights, as arguments of the kernels that rewrite these: taps down and across, taps
+    def weights(self) -> tuple[Any, ...]:
+        """The positions of the class's taps among all weights, as the kernels that rewrite these take them: taps down and across, taps
         of a row, weights of a group, strides, the first tap and the step to the next, down and across."""
         down, across, (R, S) = self.down, self.across, self.window.kernel
-        return (
-            max(down.taps, 1),
-            max(across.taps, 1),
-            S,
-            self.N * self.C * R * S,
-            self.n_stride,
-            self.c_stride,
-            down.from_tap,
-            across.from_tap,
-            down.every,
-            across.every,
-        )
+        strides = self.n_stride, self.c_stride
+        walk = down.from_tap, across.from_tap, down.every, across.every
+        return _unsigned(max(down.taps, 1), max(across.taps, 1), S, self.N * self.C * R * S, *strides, *walk)
 
     def arguments(self, padded_c: int, packed: int) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]:
         """The numbers that operands.PIXELS takes of rows and of the walk along the depth, and those that IMAGES takes. ValueError where an

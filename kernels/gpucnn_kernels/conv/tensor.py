@@ -44,7 +44,7 @@ def gather(tile: TensorTile, one: Gather, epilogue: Epilogue) -> Part:
     rows, walk, put = one.arguments(padded_c, words)
     sizes, last = (one.M, one.N, depth), (epilogue.extra, epilogue.relu)
     made = product.product(tile, (rows, walk), (IMAGES, put), sizes, last, one.groups, whole=one.C % tile.BK == 0)
-    how = tuple(map(np.uint32, (one.N, padded_n // tile.BN, tile.BN, one.C, padded_c, *one.weights)))
+    how = tuple(map(np.uint32, (one.N, padded_n // tile.BN, one.C, padded_c))), np.uint32(tile.BN), one.weights
     return Part(made, words, pack.pack_split_kernel(tile.bits), min(numbers, words), how)
 
 
@@ -57,7 +57,7 @@ def gather_by_warps(tile: WarpTile, one: Gather, epilogue: Epilogue) -> Part:
     rows, walk, put = one.arguments(padded_c, words)
     sizes, last = (one.M, one.N, depth), (epilogue.extra, epilogue.relu)
     made = warps.product(tile, (rows, walk), (IMAGES, put), sizes, last, one.groups)
-    how = tuple(map(np.uint32, (one.N, padded_n // tile.BN, one.C, padded_c, *one.weights)))
+    how = tuple(map(np.uint32, (one.N, padded_n // tile.BN, one.C, padded_c))), one.weights
     return Part(made, words, pack.pack_fragments_kernel(tile.bits, tile.BK, tile.BN), min(numbers, words), how)
 
 

@@ -47,8 +47,10 @@ from gpucnn_kernels.engine.tiles import BEST, BIAS, MASK, NOTHING, SUMS, TILES, 
 
 
 @kernel
-def pack_kernel(weight, packed, N, padded_n, C, padded_c, T, U, S, group_size, n_stride, c_stride, first_r, first_s, step_r, step_s):
-    """packed[group][tap t, u][c][n] = weight at tap (first + t·step, …), or 0 past the last c and n."""
+def pack_kernel(weight, packed, sizes, taps):
+    """packed[group][tap t, u][c][n] = weight at tap (first + t·step, …), or 0 past the last c and n. taps: `Gather.weights`."""
+    N, padded_n, C, padded_c = sizes
+    T, U, S, group_size, n_stride, c_stride, first_r, first_s, step_r, step_s = taps
     i = uint32(cuda.grid(1))
     if i >= packed.size:
         return
@@ -71,7 +73,7 @@ class Part:
     packed: int  # elements of the rewritten weights
     pack_kernel: Any
     pack_threads: int
-    pack: tuple[np.uint32, ...]
+    pack: tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,8 @@ def gather(tile: Tile, one: Gather, epilogue: Epilogue) -> Part:
     weights = matrix("rows", 4), tuple(map(np.uint32, (1, padded_n, depth * padded_n, padded_n, depth)))
     last = by_fours, epilogue.extra, epilogue.relu
     made = product(tile, (PIXELS, (rows, walk)), weights, (IMAGES, put), (one.M, one.N, depth), last, groups=one.groups)
-    return Part(made, packed, pack_kernel, packed, tuple(map(np.uint32, (one.N, padded_n, one.C, padded_c, *one.weights))))
+    sizes = tuple(map(np.uint32, (one.N, padded_n, one.C, padded_c)))
+    return Part(made, packed, pack_kernel, packed, (sizes, one.weights))
 
 
 def total(tile: Tile, one: Sum, extra: int, vector: bool, slices: int) -> Product:

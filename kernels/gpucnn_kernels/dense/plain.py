@@ -15,6 +15,8 @@ with a stride for each axis of each factor; a matrix transposed is the same memo
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
@@ -31,7 +33,8 @@ THREADS = TILE * TILE
 
 
 @kernel(role="product")
-def gemm_kernel(a, b, extra, c, M, N, K, a_row, a_column, b_row, b_column, extra_role, relu):
+def gemm_kernel(a, b, extra, c, sizes, extra_role, relu):
+    M, N, K, a_row, a_column, b_row, b_column = sizes
     a_tile = cuda.shared.array((TILE, _WIDTH), float32)
     b_tile = cuda.shared.array((TILE, _WIDTH), float32)
     y, x = split(uint32(cuda.threadIdx.x), TILE)
@@ -152,10 +155,15 @@ def _gemm(
         b,
         extra[1],
         c,
-        *(np.int32(number) for number in (*sizes, *strides[0], *strides[1])),
+        _numbers(sizes, strides),
         np.int32(extra[0]),
         np.int32(relu),
     )
+
+
+@functools.lru_cache(maxsize=256)
+def _numbers(sizes: tuple[int, int, int], strides: tuple[Pair, Pair]) -> tuple[np.int32, ...]:
+    return tuple(map(np.int32, (*sizes, *strides[0], *strides[1])))
 
 
 FORWARD = Variant("plain", dense)

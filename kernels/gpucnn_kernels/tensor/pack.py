@@ -23,10 +23,14 @@ _first_of_pair = device(fragments.first_of_pair, forceinline=True)
 
 
 @device(forceinline=True)
-def _weight_of(weight, rest, row, depth, BK, N, tiles_n, BN, C, padded_c, T, U, S, group_size, places):
-    """The weight in row (filter) and depth (channel) of a tile, or 0 past the last; `rest` counts the tiles as `packed` has them:
-    [group][tap t, u][BK of c][BN of n]. `places`: the steps from one weight to the next, the first tap, and the steps between taps."""
-    n_stride, c_stride, first_r, first_s, step_r, step_s = places
+def _weight_of(weight, rest, place, tile_size, sizes, taps):
+    """The weight at `place`, row (filter) and depth (channel), of a tile of BK × BN, or 0 past the last; `rest` counts the tiles as
+    `packed` has them: [group][tap t, u][BK of c][BN of n]. sizes: the filters, the tiles that they take, the channels, and these up to
+    whole tiles. taps: `Gather.weights`."""
+    row, depth = place
+    BK, BN = tile_size
+    N, tiles_n, C, padded_c = sizes
+    T, U, S, group_size, n_stride, c_stride, first_r, first_s, step_r, step_s = taps
     rest, tile = split(rest, tiles_n)
     rest, block = split(rest, uint32(padded_c // BK))
     rest, u = split(rest, U)
@@ -50,9 +54,7 @@ def _pack_swizzled_kernel(bits: int) -> Any:
     big_of, parts = first_part(bits), parts_of(bits)
 
     @kernel
-    def pack_split_kernel(
-        weight, packed, N, tiles_n, BN, C, padded_c, T, U, S, group_size, n_stride, c_stride, first_r, first_s, step_r, step_s
-    ):
+    def pack_split_kernel(weight, packed, sizes, BN, taps):
         """packed[group][tap t, u][32 of c][BN of n][big, small][n][c, swizzled] = weight at tap (first + t·step, …), or 0 past the last
         c and n. A thread for each number of weight, or zero in its place."""
         i = uint32(cuda.grid(1))
@@ -62,8 +64,7 @@ def _pack_swizzled_kernel(bits: int) -> Any:
         first = uint32(rest * uint32(uint32(parts * ROW) * BN))
         row = uint32(offset // uint32(ROW))
         depth = uint32(offset % uint32(ROW) ^ uint32(row % uint32(8)) * uint32(4))  # hopper.swizzled, the other way round
-        places = n_stride, c_stride, first_r, first_s, step_r, step_s
-        value = _weight_of(weight, rest, row, depth, uint32(ROW), N, tiles_n, BN, C, padded_c, T, U, S, group_size, places)
+        value = _weight_of(weight, rest, (row, depth), (uint32(ROW), BN), sizes, taps)
         big = big_of(value)
         packed[uint32(first + offset)] = big
         if parts == 2:
@@ -77,9 +78,7 @@ def _pack_swizzled_pairs_kernel() -> Any:
     pairs = ROW // 2
 
     @kernel
-    def pack_split_pairs_kernel(
-        weight, packed, N, tiles_n, BN, C, padded_c, T, U, S, group_size, n_stride, c_stride, first_r, first_s, step_r, step_s
-    ):
+    def pack_split_pairs_kernel(weight, packed, sizes, BN, taps):
         """packed[group][tap t, u][32 of c][BN of n][n][pair of c, swizzled] = two weights at tap (first + t·step, …), or 0 past the last c
         and n. A thread for each word."""
         i = uint32(cuda.grid(1))
@@ -88,10 +87,9 @@ def _pack_swizzled_pairs_kernel() -> Any:
         rest, offset = split(i, uint32(uint32(pairs) * BN))
         row = uint32(offset // uint32(pairs))
         pair = uint32(offset % uint32(pairs) ^ uint32(row // uint32(2) % uint32(4)) * uint32(4))  # hopper.swizzled_pair, the other way
-        places, depth = (n_stride, c_stride, first_r, first_s, step_r, step_s), uint32(_first_of_pair(pair))
-        low = _weight_of(weight, rest, row, depth, uint32(ROW), N, tiles_n, BN, C, padded_c, T, U, S, group_size, places)
-        depth = uint32(depth + uint32(4))
-        high = _weight_of(weight, rest, row, depth, uint32(ROW), N, tiles_n, BN, C, padded_c, T, U, S, group_size, places)
+        depth, tile_size = uint32(_first_of_pair(pair)), (uint32(ROW), BN)
+        low = _weight_of(weight, rest, (row, depth), tile_size, sizes, taps)
+        high = _weight_of(weight, rest, (row, uint32(depth + uint32(4))), tile_size, sizes, taps)
         packed[i] = number_of(to_bfloat16(low, high))
 
     return pack_split_pairs_kernel
@@ -108,9 +106,7 @@ def _pack_parts_kernel(bits: int, BK: int, BN: int) -> Any:
     big_of, parts, size = first_part(bits), parts_of(bits), BK * BN
 
     @kernel
-    def pack_fragments_kernel(
-        weight, packed, N, tiles_n, C, padded_c, T, U, S, group_size, n_stride, c_stride, first_r, first_s, step_r, step_s
-    ):
+    def pack_fragments_kernel(weight, packed, sizes, taps):
         """packed[group][tap t, u][BK of c][BN of n][fragments.b_word] = weight at tap (first + t·step, …), or 0 past the last c and n. A
         thread for each number of weight, or zero in its place."""
         i = uint32(cuda.grid(1))
@@ -119,8 +115,7 @@ def _pack_parts_kernel(bits: int, BK: int, BN: int) -> Any:
         rest, offset = split(i, uint32(size))
         first = uint32(rest * uint32(parts * size))
         row, depth = uint32(offset // uint32(BK)), uint32(offset % uint32(BK))
-        places = n_stride, c_stride, first_r, first_s, step_r, step_s
-        value = _weight_of(weight, rest, row, depth, uint32(BK), N, tiles_n, uint32(BN), C, padded_c, T, U, S, group_size, places)
+        value = _weight_of(weight, rest, (row, depth), (uint32(BK), uint32(BN)), sizes, taps)
         big = big_of(value)
         packed[uint32(first + uint32(_b_word(BN, parts, row, depth, 0)))] = big
         if parts == 2:
@@ -134,9 +129,7 @@ def _pack_pairs_kernel(BK: int, BN: int) -> Any:
     pairs, size = BK // 2, BK * BN // 2
 
     @kernel
-    def pack_pairs_kernel(
-        weight, packed, N, tiles_n, C, padded_c, T, U, S, group_size, n_stride, c_stride, first_r, first_s, step_r, step_s
-    ):
+    def pack_pairs_kernel(weight, packed, sizes, taps):
         """packed[group][tap t, u][BK of c][BN of n][fragments.b_pair_word] = two weights at tap (first + t·step, …), or 0 past the last c
         and n. A thread for each word."""
         i = uint32(cuda.grid(1))
@@ -144,11 +137,10 @@ def _pack_pairs_kernel(BK: int, BN: int) -> Any:
             return
         rest, offset = split(i, uint32(size))
         row, depth = uint32(offset // uint32(pairs)), uint32(_first_of_pair(uint32(offset % uint32(pairs))))
-        places = n_stride, c_stride, first_r, first_s, step_r, step_s
-        low = _weight_of(weight, rest, row, depth, uint32(BK), N, tiles_n, uint32(BN), C, padded_c, T, U, S, group_size, places)
-        depth = uint32(depth + uint32(4))
-        high = _weight_of(weight, rest, row, depth, uint32(BK), N, tiles_n, uint32(BN), C, padded_c, T, U, S, group_size, places)
-        at = uint32(uint32(rest * uint32(size)) + uint32(_b_pair_word(BN, row, uint32(depth - uint32(4)))))
+        tile_size = uint32(BK), uint32(BN)
+        low = _weight_of(weight, rest, (row, depth), tile_size, sizes, taps)
+        high = _weight_of(weight, rest, (row, uint32(depth + uint32(4))), tile_size, sizes, taps)
+        at = uint32(uint32(rest * uint32(size)) + uint32(_b_pair_word(BN, row, depth)))
         packed[at] = number_of(to_bfloat16(low, high))
 
     return pack_pairs_kernel
