@@ -40,7 +40,7 @@ def on_a_gpu(array: Any) -> bool:
 def numbers(values: Any, name: str, error: type[Exception] = DataError) -> NDArray[Any]:
     """`values` as a plain NumPy array of numbers, with their dtype. Raises `error`, with `name`, for anything else."""
     parts = values if isinstance(values, list | tuple) else (values,)
-    if any(isinstance(part, np.ma.MaskedArray) for part in parts):
+    if "numpy.ma" in sys.modules and any(isinstance(part, np.ma.MaskedArray) for part in parts):  # which takes a while to import
         raise error(f"{name} are a masked array, which is not supported: fill it (.filled(...)) or drop the masked values")
     if isinstance(values, list | tuple) and any(type(part).__module__.partition(".")[0] in ("torch", "cupy") for part in values):
         values = [to_numpy(part) for part in values]

@@ -175,7 +175,8 @@ class Sequential(Layered):
         found, shows = watchers(callbacks, verbose)
         ranks = join(parallel).on(self.device)
         if self.device.kind == "cpu" and self.dtype == np.float32 and isinstance(batches, Batches):
-            ranks.in_turn(lambda: compile_for(lambda: self._rehearse(loss, batches.labels[:1]), self.buffers.values.nbytes))
+            key = self, (id(self.chain), id(optimizer), type(loss))  # other layers trained, or another optimizer: other loops
+            ranks.in_turn(lambda: compile_for(lambda: self._rehearse(loss, batches.labels[:1]), self.buffers.values.nbytes, key))
         return loop.fit(
             self,
             loss,

@@ -1,5 +1,9 @@
 """The compiler: everything that the loops take from Numba, imported in this one place, when something is to be compiled.
 
+Numba is made for any function on any machine. Most of the time that it would take for a loop goes into what a loop has no use for: arrays,
+objects, wrappers for calls from Python, proofs between its passes, machine code of each helper. So there is a target of its own here, with
+what numbers, addresses and records need. What goes beyond that is compiled by Numba's own target, in about twice the time.
+
 Also the vector type as Numba knows it: `<16 x float>`, with +, -, * and /.
 """
 
@@ -7,18 +11,21 @@ Also the vector type as Numba knows it: `<16 x float>`, with +, -, * and /.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import operator
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import numba
+import numpy as np
 from numba import extending
 from numba.core import cgutils as _cgutils
-from numba.core import config, registry
-from numba.core import dispatcher as _dispatcher
-from numba.core.compiler import Compiler
+from numba.core import codegen, compiler, config, cpu, errors, imputils, registry, typed_passes, typing, untyped_passes
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.typing import templates
+from numba.core.compiler_machinery import PassManager
+from numba.core.intrinsics import fix_divmod
+from numba.core.typing import builtins, collections, mathdecl, npydecl, templates
 
 from gpucnn_loops import machine
 from gpucnn_loops.language import PACKED, Declared, Helper, Intrinsic, Late, intrinsics, ir, kinds_of
@@ -27,7 +34,6 @@ from gpucnn_loops.vector import V
 # Numba has no type annotations worth the name.
 types: Any = numba.types
 cgutils: Any = _cgutils
-dispatcher: Any = _dispatcher
 floats: Any = types.CPointer(types.float32)
 words: Any = types.CPointer(types.int64)
 _KINDS = {
@@ -40,37 +46,166 @@ _KINDS = {
     "f*": floats,
     "d*": types.CPointer(types.float64),
 }
-_OPTIONS = {"error_model": "numpy", "boundscheck": False}  # no fastmath: sums keep their order, NaN and infinity stay
 
 if config.DISABLE_JIT:
     raise ImportError("Numba is told to compile nothing")
 
 
-class _Compiler(dispatcher._FunctionCompiler):  # type: ignore[misc]
-    def _customize_flags(self, flags: Any) -> Any:
-        flags.no_cpython_wrapper = flags.no_cfunc_wrapper = flags.no_compile = True  # the way in is made below
-        flags.enable_pyobject = False
-        return flags
+# The target: what Numba knows of types, of instructions, and the passes from Python to machine code.
+
+_own_types, _own_code = templates.Registry(), imputils.Registry("gpucnn_loops")  # filled at the end of this file
+_number_types, _builtin_types = templates.Registry(), templates.Registry()
+npydecl.register_number_classes(_number_types.register_global)  # calls of np.float32 and the like
+_NEEDED = builtins, collections  # they add the types of operators, and of records, to Numba's registry when they are imported
+
+
+class _Types(typing.Context):  # type: ignore[misc]
+    def load_additional_registries(self) -> None:
+        for each in (_own_types, _number_types, mathdecl.registry):
+            self.install_registry(each)
+
+    def _load_builtins(self) -> None:
+        """Installs Numba's registry without what Numba would compile for its own target only: implementations in Python."""
+        if not _builtin_types.functions:
+            found = templates.builtin_registry
+            _builtin_types.functions += found.functions
+            _builtin_types.attributes += [each for each in found.attributes if not issubclass(each, templates._OverloadAttributeTemplate)]
+            _builtin_types.globals += [(name, kind) for name, kind in found.globals if not _in_python(kind)]
+        self.install_registry(_builtin_types)
+
+
+def _in_python(kind: Any) -> bool:
+    return isinstance(kind, types.Function) and any(issubclass(each, templates._OverloadFunctionTemplate) for each in kind.templates)
+
+
+class _Code(cpu.CPUContext):  # type: ignore[misc]
+    def load_additional_registries(self) -> None:  # the first time, these modules fill Numba's registry
+        from numba.cpython import builtins, mathimpl, numbers, rangeobj, tupleobj  # noqa: F401
+
+        for each in (_own_code, mathimpl.registry):
+            self.install_registry(each)
+
+    def post_lowering(self, module: Any, library: Any) -> None:
+        """Adds nothing to a function: Numba adds its runtime, which counts references."""
+        if self.is32bit:
+            fix_divmod(module)
+
+
+class _Passes(PassManager):  # type: ignore[misc]
+    _ENFORCING = False  # Numba's own checks of its passes, after each of them
+
+
+class _Pipeline(compiler.CompilerBase):  # type: ignore[misc]
+    def define_pipelines(self) -> list[Any]:
+        passes = _Passes("loop")
+        for each in (
+            untyped_passes.TranslateByteCode,
+            untyped_passes.FixupArgs,
+            untyped_passes.IRProcessing,
+            untyped_passes.GenericRewrites,
+            untyped_passes.ReconstructSSA,
+            typed_passes.NopythonTypeInference,
+            typed_passes.PreLowerStripPhis,
+            typed_passes.NativeLowering,
+            typed_passes.NoPythonBackend,
+        ):
+            passes.add_pass(each, each.__name__)
+        passes.finalize()
+        return [passes]
+
+
+class _Library(codegen.AOTCodeLibrary):  # type: ignore[misc]
+    """A loop with its helpers, optimized once, as a whole. It is not loaded: `machine.py` does that."""
+
+    def _optimize_functions(self, module: Any) -> None:
+        module.data_layout = self._codegen._data_layout
+
+    def _finalize_final_module(self) -> None:
+        self._finalized = True
+
+
+class _Part(_Library):
+    """A helper."""
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+
+_targets: list[tuple[Any, Any, Any]] = []  # the last is in use: types, code, passes
+
+
+def _target() -> tuple[Any, Any, Any]:
+    if not _targets:
+        known = _Types()
+        _targets.append((known, _Code(known), _Pipeline))
+    return _targets[-1]
+
+
+def _take_everything() -> None:
+    """From now on, Numba's own target compiles."""
+    own = registry.cpu_target
+    for context, added in ((own.typing_context, _own_types), (own.target_context, _own_code)):
+        context.refresh()
+        context.install_registry(added)
+    _targets.append((own.typing_context, own.target_context, compiler.Compiler))
+    _called.clear()
 
 
 @global_compiler_lock  # type: ignore[untyped-decorator]
 def compile(loop: Declared) -> tuple[bytes, list[str], Any]:
     """(an object file with the loop under its symbol, the functions that it calls, Numba's library)."""
-    target: Any = registry.cpu_target
-    context = target.target_context
-    if context.codegen().magic_tuple() != machine.processor():
+    named = _target()[1].codegen().magic_tuple()
+    if named != machine.processor():
         raise ImportError(
-            f"Numba compiles for {context.codegen().magic_tuple()[1]}, this machine is taken for {machine.processor()[1]}: processors are "
+            f"Numba compiles for {named[1]}, this machine is taken for {machine.processor()[1]}: processors are "
             "named in NUMBA_CPU_NAME and NUMBA_CPU_FEATURES, not in a configuration file"
         )
-    _make_known(target)
-    made = _Compiler(loop.function, target, dict(_OPTIONS), {}, pipeline_class=Compiler).compile(_types_of(loop), types.void)
-    library = made.library
-    library.add_ir_module(_way_in(context, made.fndesc, loop))
-    library.enable_object_caching()
-    code = library.serialize_using_object_code()[2][0]
+    for each in intrinsics:  # of modules that have been imported since the last time
+        names = each.function.__globals__
+        names.update({name: globals()[value.name] for name, value in names.items() if isinstance(value, Late)})
+    with _no_collection():
+        try:
+            library = _whole(loop)
+        except (errors.NumbaError, NotImplementedError):
+            if len(_targets) > 1:
+                raise
+            _take_everything()
+            library = _whole(loop)
+        code = library.emit_native_object()
     needs = [one.name for one in library._final_module.functions if one.is_declaration and not one.name.startswith("llvm.")]
     return bytes(code), needs, library
+
+
+def _whole(loop: Declared) -> Any:
+    """The library of a loop, with the ways in."""
+    made = _made(loop.function, _types_of(loop), types.void, _Library)
+    made.library.add_ir_module(_way_in(_target()[1], made.fndesc, loop))
+    made.library.finalize()
+    return made.library
+
+
+def _made(function: Any, arguments: tuple[Any, ...], returned: Any, kind: type[_Library]) -> Any:
+    """What Numba makes of a function: its signature, its descriptor and its library."""
+    known, code, pipeline = _target()
+    flags = compiler.Flags()
+    flags.error_model, flags.boundscheck, flags.enable_pyobject = "numpy", False, False  # no fastmath: sums keep their order, NaN stays
+    flags.no_cpython_wrapper = flags.no_cfunc_wrapper = flags.no_compile = True  # the ways in are made below
+    flags.forceinline = kind is _Part
+    library = kind(code.codegen(), function.__qualname__)
+    return compiler.compile_extra(known, code, function, arguments, returned, flags, {}, library, pipeline)
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keeps Python from looking for garbage: among the million objects that Numba makes for a loop it finds none, and takes a sixth of the
+    time."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
 
 
 def _types_of(loop: Declared) -> tuple[Any, ...]:
@@ -119,24 +254,20 @@ def _packed(module: Any, function: Any, arguments: list[str]) -> None:
     builder.ret_void()
 
 
-def _make_known(target: Any) -> None:
-    """Makes known to Numba the intrinsics that have been added since the last time."""
-    new = [each for each in intrinsics if each not in _types]
-    for module in {id(names): names for names in (each.function.__globals__ for each in new)}.values():
-        module.update({name: globals()[value.name] for name, value in module.items() if isinstance(value, Late)})
-    real = [(each, (extending.intrinsic(**each.options) if each.options else extending.intrinsic)(each.function)) for each in new]
-    target.typing_context.refresh()
-    _types.update({each: target.typing_context.resolve_value_type(its) for each, its in real})
+# What a loop calls: other loops, intrinsics, helpers, and +, −, *, / of vectors.
+
+_called: dict[Any, Any] = {}  # what they are to Numba
 
 
-_types: dict[Intrinsic, Any] = {}
-_dispatchers: dict[Helper, Any] = {}
-_calls: dict[Declared, Any] = {}
+def _function(value: Any, name: str, base: Any, **more: Any) -> Any:
+    if value not in _called:
+        _called[value] = types.Function(type(name, (base,), {"key": value, **more}))
+    return _called[value]
 
 
 @extending.typeof_impl.register(Declared)  # type: ignore[untyped-decorator]
 def _type_of_loop(value: Declared, context: Any) -> Any:
-    if value not in _calls:
+    if value not in _called:
         kinds = _types_of(value)
 
         def call(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -147,21 +278,41 @@ def _type_of_loop(value: Declared, context: Any) -> Any:
             builder.call(cgutils.get_or_insert_function(builder.module, function, value.symbol), flat)
             return context.get_dummy_value()
 
-        _calls[value] = types.Function(templates.make_concrete_template(value.symbol, value, [types.void(*kinds)]))
-        registry.cpu_target.target_context.insert_func_defn([(call, value, kinds)])
-    return _calls[value]
+        _target()[1].insert_func_defn([(call, value, kinds)])
+        _function(value, value.symbol, templates.ConcreteTemplate, cases=[types.void(*kinds)])
+    return _called[value]
+
+
+class _IntrinsicTemplate(templates.AbstractTemplate):  # type: ignore[misc]
+    """An intrinsic is asked which types it takes, and which instructions it is."""
+
+    def generic(self, arguments, named):
+        if arguments not in self.known:
+            signature, code = self.key.function(self.context, *arguments)
+            _target()[1].insert_func_defn([(code, self.key, signature.args)])
+            self.known[arguments] = signature
+        return self.known[arguments]
 
 
 @extending.typeof_impl.register(Intrinsic)  # type: ignore[untyped-decorator]
 def _type_of_intrinsic(value: Intrinsic, context: Any) -> Any:
-    return _types[value]
+    return _function(value, value.function.__name__, _IntrinsicTemplate, known={}, **value.options)
+
+
+class _HelperTemplate(templates.AbstractTemplate):  # type: ignore[misc]
+    """A helper is made for the types that it is called with."""
+
+    def generic(self, arguments, named):
+        if arguments not in self.known:
+            made = _made(self.key.py_func, arguments, None, _Part)
+            _target()[1].insert_user_function(self.key, made.fndesc, [made.library])
+            self.known[arguments] = made.signature
+        return self.known[arguments]
 
 
 @extending.typeof_impl.register(Helper)  # type: ignore[untyped-decorator]
 def _type_of_helper(value: Helper, context: Any) -> Any:
-    if value not in _dispatchers:
-        _dispatchers[value] = numba.njit(**_OPTIONS)(value.py_func)
-    return types.Dispatcher(_dispatchers[value])
+    return _function(value, value.py_func.__name__, _HelperTemplate, known={})
 
 
 class Vector(types.Type):  # type: ignore[misc]
@@ -175,17 +326,20 @@ vector = Vector()
 extending.register_model(Vector)(lambda manager, kind: extending.models.PrimitiveModel(manager, kind, V))
 
 
-def _define(symbol: Any, name: str) -> None:
-    @extending.intrinsic
-    def both(typing, a, b):
-        return vector(vector, vector), lambda c, bl, s, args: getattr(bl, name)(*args)
-
-    @extending.overload(symbol)  # type: ignore[untyped-decorator]
-    def implementation(a, b) -> Callable[..., Any] | None:
-        if isinstance(a, Vector) and isinstance(b, Vector):
-            return lambda a, b: both(a, b)
-        return None
+def _define(symbol: Any, kind: Any, count: int, code: Any) -> None:
+    """Makes `symbol` of `count` values of a kind, which gives one more, the instructions that code(builder, *values) writes."""
+    case = {"key": symbol, "cases": [kind(*[kind] * count)], "unsafe_casting": False}  # min of two floats is not an integer
+    _own_types.register(type("own", (templates.ConcreteTemplate,), case))
+    _own_types.register_global(symbol, types.Function(_own_types.functions[-1]))
+    _own_code.lower(symbol, *[kind] * count)(lambda context, builder, signature, values: code(builder, *values))
 
 
-for _symbol, _name in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul"), (operator.truediv, "fdiv")):
-    _define(_symbol, _name)
+_define(operator.add, vector, 2, lambda b, x, y: b.fadd(x, y))
+_define(operator.sub, vector, 2, lambda b, x, y: b.fsub(x, y))
+_define(operator.mul, vector, 2, lambda b, x, y: b.fmul(x, y))
+_define(operator.truediv, vector, 2, lambda b, x, y: b.fdiv(x, y))
+# Numba has these in Python, or among the arrays.
+_define(min, types.int64, 2, lambda b, x, y: b.select(b.icmp_signed("<", y, x), y, x))
+_define(max, types.int64, 2, lambda b, x, y: b.select(b.icmp_signed(">", y, x), y, x))
+for _kind in (types.float32, types.float64):
+    _define(np.sqrt, _kind, 1, lambda b, x: b.call(b.module.declare_intrinsic("llvm.sqrt", [x.type]), [x]))

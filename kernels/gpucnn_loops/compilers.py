@@ -36,7 +36,7 @@ def prepare(loops: Sequence[Loop], processes: int) -> None:
     try:
         helpers.start(min(processes, len(elsewhere) // 2) - 1)
         while (loop := helpers.take()) is not None:
-            loop.prepare()
+            loop.compile()
     finally:
         helpers.end()
     for loop in loops:
@@ -211,7 +211,8 @@ def _compiled(module: str, symbol: str) -> bool:
     try:
         importlib.import_module(module)
         loop = next(each for each in every() if each.symbol == symbol)
-        loop.prepare()
+        if loop.waits:
+            loop.compile()
         return not loop.waits
     except Exception:  # the first process tries again, and reports the error
         return False

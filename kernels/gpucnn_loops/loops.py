@@ -44,6 +44,7 @@ class Loop(Declared):
         self.address = 0  # of the way in that takes one address: where the arguments lie
         kinds = "".join(WORDS.get(kind, "q") for kind in self.arguments)
         self.packed, self.noted = struct.Struct(f"={kinds}"), struct.Struct(f"=qq{kinds}")
+        self._made: bytes | None = None  # compiled, and not yet loaded: the contents of its file
         self.library: Any = None  # Numba's, where it was compiled in this process
         self._call: Callable[..., None] = self._first
         _LOOPS[self.symbol] = self
@@ -91,22 +92,30 @@ class Loop(Declared):
                 return
             for other in self.calls():
                 other.prepare()
-            path = self.path
-            address = self._address(disk_cache.read(path))
+            address = self._address(self._made or disk_cache.read(self.path))
             if address is None:
-                disk_cache.tell(self.name)
-                began = time.thread_time()
-                code, needs, self.library = _compiler().compile(self)
-                compiled[self.name] = time.thread_time() - began
-                kept = " ".join(needs).encode() + b"\n" + code
-                address = self._address(kept)
+                self.compile()
+                address = self._address(self._made)
                 if address is None:
-                    raise ImportError(f"machine code of {self.name} calls what is not there: {' '.join(needs)}")
-                disk_cache.keep(path, self.name, kept)
+                    needs = (self._made or b"").partition(b"\n")[0].decode()
+                    raise ImportError(f"machine code of {self.name} calls what is not there: {needs}")
+            self._made = None
             # Python packs thirty numbers in half the time that ctypes takes to look at each of them.
             way_in, pack = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(address), self.packed.pack
             self._call = lambda *arguments: way_in(pack(*arguments))
             self.address, self.ready = address, True
+
+    def compile(self) -> None:
+        """Compiles this loop alone, without those that it calls, and keeps it on the disk. Nothing is loaded."""
+        with _LOCK:
+            if self.ready or self._made is not None:
+                return
+            disk_cache.tell(self.name)
+            began = time.thread_time()
+            code, needs, self.library = _compiler().compile(self)
+            compiled[self.name] = time.thread_time() - began
+            self._made = " ".join(needs).encode() + b"\n" + code
+            disk_cache.keep(self.path, self.name, self._made)
 
     def note(self, room: Any, place: int, arguments: tuple[Any, ...]) -> int:
         """Writes a call into `room`, words of eight bytes, from `place` on: the function's address, the number of words, the arguments.

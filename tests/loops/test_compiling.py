@@ -95,6 +95,43 @@ def test_a_processor_that_numba_takes_for_another_one_is_named(monkeypatch: pyte
         _numba.compile(tile.product)
 
 
+def test_a_loop_that_needs_more_of_numba_gets_it(program: Program, tmp_path: Path) -> None:
+    """The smallest of floats, which Numba has in Python; and a loop of this package after it."""
+    (tmp_path / "more.py").write_text("""
+import numpy as np
+from gpucnn_loops import _numba, turn
+from gpucnn_loops.loops import loop
+from gpucnn_loops.threads import address
+from gpucnn_loops.vector import load, store
+@loop("f* f*")
+def smallest(x, y):
+    store(y, 0, load(x, 0) + load(x, 0))
+    y[16] = min(x[3], x[1])
+x, y = np.arange(16, dtype=np.float32) + np.float32(0.5), np.zeros(17, np.float32)
+smallest(address(x), address(y))
+assert y.tolist() == [*(2 * x), 1.5] and len(_numba._targets) == 2
+turn.fill(address(y), 17, 5)
+assert (y == 5).all()
+""")
+    done = program(f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import more", GPUCNN_LOOP_CACHE="0")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_model_is_rehearsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rehearsals = []
+    monkeypatch.setattr(gc.Sequential, "_rehearse", lambda model, *_: rehearsals.append(model))
+    monkeypatch.setitem(loops.compiled, "one", 0.0)  # there has been something to compile
+    x, y = np.zeros((4, 1, 6, 6), np.float32), np.zeros(4, int)
+    first, second = (gc.Sequential(gc.Flatten(), gc.Dense(4), gc.Dense(3)).build((1, 6, 6), device="cpu").compile("adam") for _ in range(2))
+    for model in (first, second, first, second, first):
+        model.fit(x, y, batch_size=4, verbose=False)
+    assert rehearsals == [first, second]
+    first.compile("sgd").fit(x, y, verbose=False)
+    second.layers[1].trainable = False
+    second.compile("adam").fit(x, y, verbose=False)
+    assert rehearsals == [first, second, first, second]
+
+
 def test_nothing_is_said_where_nobody_looks(program: Program, tmp_path: Path) -> None:
     layers = re.sub(r"Sequential\(.*\)", "Sequential(gc.Flatten(), gc.Dense(10))", TRAIN.format(terminal=False))
     done = program(layers, GPUCNN_LOOP_CACHE=str(tmp_path))

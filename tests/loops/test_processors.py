@@ -19,7 +19,7 @@ from loop_cases import DEPTHWISE, DIRECT, PIXELS, WINOGRAD, arrays, hold, plan_o
 from test_dense import hold as hold_dense
 from test_pooled import CASES, hold_forward, hold_gradient
 from gpucnn.ops.cpu import _engine
-from gpucnn_loops import tile
+from gpucnn_loops import _numba, tile
 from gpucnn_loops.loops import Loop
 rng = np.random.default_rng(0)
 for case in [*DIRECT[:6], *DEPTHWISE[:2], *PIXELS[1:4], *WINOGRAD[:3]]:
@@ -37,6 +37,7 @@ for module in (*vars(_engine.modules()).values(), tile):
         if isinstance(loop, Loop):
             loop.prepare()
             code += loop.library.get_asm_str()
+assert len(_numba._targets) == 1, "a loop needs what Numba compiles in Python"
 count = lambda pattern: len(re.findall(pattern, code))
 print(tile.WIDE, tile.ROWS, count("%zmm"), count("%ymm"), count("vfmadd"), count(r"call\\w*\\s+\\*?fmaf?\\b|fmaf@"), count(r"mulps"))
 """

@@ -7,7 +7,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Hashable
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,6 +25,7 @@ ENDED = (128 + 15, 128 + 1)  # how SIGTERM and SIGHUP end a program: these come 
 FLOAT32 = np.dtype(np.float32)
 MOST_COPIED = 1 << 26  # bytes of a model that may be copied to find out which loops it needs
 _lock = threading.Lock()
+_rehearsed: weakref.WeakKeyDictionary[Any, tuple[Hashable]] = weakref.WeakKeyDictionary()  # the last key of each object
 
 
 def loops(*arrays: Array | None) -> bool:
@@ -113,7 +115,8 @@ def _load() -> Any:
     keep_memory()
     if tile.product.waits:  # and so will ten other loops, or more
         expect(compilers(10))
-    tile.product.prepare()  # if this compiles, everything does
+    if not _Announcement.quiet:  # else `compile_for` compiles it beside the others
+        tile.product.prepare()  # if this compiles, everything does
     return SimpleNamespace(
         average=average,
         dense=dense,
@@ -140,25 +143,29 @@ def keep_memory() -> None:
     np.empty((1 << 25) - (1 << 16), np.uint8)
 
 
-def compile_for(step: Callable[[], object], size: int = 0) -> None:
+def compile_for(step: Callable[[], object], size: int = 0, key: tuple[Any, Hashable] | None = None) -> None:
     """Compiles the loops that `step` calls and the disk does not have, and says on the terminal how long it took.
 
     `step` is rehearsed: NumPy's part of it runs, and loops write nothing. Exceptions during a rehearsal are ignored. Loops that cannot
     be rehearsed, or are needed only later, are compiled when they are called. size: the bytes that a rehearsal copies; if there are many,
-    it happens only if this process has already compiled something. If Numba turns out to be broken, NumPy computes from here on.
+    it happens only if this process has already compiled something. key: an object that `step` belongs to, and what else it depends on; for
+    the same as in that object's last call, nothing happens. If Numba turns out to be broken, NumPy computes from here on.
     """
+    if key is not None and _rehearsed.get(key[0]) == key[1:]:
+        return
     _Announcement.quiet = True
     try:
         if modules() is None:
             return
         from gpucnn_loops.compilers import prepare
         from gpucnn_loops.loops import compiled, every, rehearsal
+        from gpucnn_loops.tile import product
 
-        if not compiled and (size > MOST_COPIED or not any(loop.waits for loop in every())):
+        if not compiled and not product.waits and (size > MOST_COPIED or not any(loop.waits for loop in every())):
             return
         with rehearsal() as needed, contextlib.suppress(Exception):
             step()
-        waiting = [loop for loop in needed if loop.waits]
+        waiting = [loop for loop in dict.fromkeys([product, *needed]) if loop.waits]
         processes = compilers(len(waiting)) if waiting else 1
         count = len(compiled) - _Announcement.told + len(waiting)
         shown = count > 0 and is_terminal(sys.stderr)
@@ -176,6 +183,8 @@ def compile_for(step: Callable[[], object], size: int = 0) -> None:
         if shown:
             complain(f"{time.perf_counter() - began:.0f} s")
         _Announcement.told = len(compiled)
+        if key is not None:
+            _rehearsed[key[0]] = key[1:]
     finally:
         _Announcement.quiet = False
 
