@@ -12,9 +12,10 @@ from gpucnn.checks import integer
 from gpucnn.device import Device
 from gpucnn.errors import ArgumentError, CheckpointError, GpucnnError
 from gpucnn.exchange import keras_read
-from gpucnn.exchange.graph import MOST_LAYERS, Graph
+from gpucnn.exchange.graph import Graph
 from gpucnn.exchange.keras_layers import LAYERS
 from gpucnn.exchange.keras_told import Told
+from gpucnn.exchange.nodes import MOST_LAYERS
 from gpucnn.exchange.problems import DAMAGE, NotTakenError, Problem
 from gpucnn.exchange.tree import model_of
 from gpucnn.exchange.value import FIRST, LAST, Value, goes_with, sizes_given
