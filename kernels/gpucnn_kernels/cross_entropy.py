@@ -21,7 +21,7 @@ import numpy as np
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.launch import Array, Stream, floats, ints, run
-from gpucnn_kernels.core.reduce import LANES, beats, tree_argmax, tree_sum
+from gpucnn_kernels.core.reduce import LANES, beats, is_nan, tree_argmax, tree_sum
 from gpucnn_kernels.loss import by_rows
 
 ONE_BLOCK_CLASSES = 32  # at most: more are too much work for one thread
@@ -71,7 +71,7 @@ def one_block(of_classes: bool) -> Any:
             if beats(value, int32(k), largest, index):
                 largest = value
                 index = int32(k)
-        if largest != largest:  # NaN is not a right answer
+        if is_nan(largest):  # not a right answer
             index = int32(-1)
         return largest, index
 

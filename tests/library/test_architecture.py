@@ -213,6 +213,14 @@ def test_argument_lists_are_short(name: str) -> None:
         assert count <= MOST_ARGUMENTS or operation or f"{name}.{node.name}" in LONGER, f"{name}.{node.name} has {count} arguments"
 
 
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("gpucnn_kernels")])
+def test_shared_arrays_are_declared_by_kernels(name: str) -> None:
+    """numba-cuda-mlir loses one that a device function declares."""
+    for node in ast.walk(tree(MODULES[name])):
+        if isinstance(node, ast.FunctionDef) and "device" in decorators(node):
+            assert "cuda.shared.array(" not in ast.unparse(node), f"{name}.{node.name} declares a shared array: its kernel must pass one"
+
+
 def test_nothing_is_kept_from_the_formatter() -> None:
     """Where an argument list fights it, some of the arguments travel together."""
     found = [path for folder in ("gpucnn", "kernels", "tests", "examples", "docs") for path in sorted((ROOT / folder).rglob("*.py"))]

@@ -30,12 +30,13 @@ from gpucnn_kernels.dense.rows import row_outputs
 def kernel_of(K: int, wide: bool) -> Any:
     """The kernel: (x, weight, bias, labels, dy, row_loss, row_correct, C, has_bias, scale). `wide`: rows of x and weight begin at
     multiples of 16 bytes."""
-    outputs = row_outputs(K, wide)
+    outputs, room = row_outputs(K, wide)
 
     @kernel(launch_bounds=THREADS)
     def dense_narrow_cross_entropy(x, weight, bias, labels, dy, row_loss, row_correct, C, has_bias, scale):
         logits, exponentials = cuda.shared.array(K, float32), cuda.shared.array(K, float32)
-        own = outputs(x, weight, bias, C, has_bias)
+        tile = cuda.shared.array(room, float32)
+        own = outputs(x, weight, bias, C, has_bias, tile)
         thread, row = uint32(cuda.threadIdx.x), uint32(cuda.blockIdx.x)
         if thread < uint32(K):
             logits[thread] = own

@@ -51,11 +51,12 @@ _STAGE = 128  # rows of dy that are in shared memory at a time; half as many whe
 @functools.cache
 def forward_kernel(K: int, wide: bool) -> Any:
     """The kernel of `dense`: (x, weight, bias, y, C, has_bias, relu); `wide`: rows of x and weight begin at multiples of 16 bytes."""
-    outputs = row_outputs(K, wide)
+    outputs, room = row_outputs(K, wide)
 
     @kernel(launch_bounds=THREADS)
     def dense_narrow(x, weight, bias, y, C, has_bias, relu):
-        total = outputs(x, weight, bias, C, has_bias)
+        tile = cuda.shared.array(room, float32)
+        total = outputs(x, weight, bias, C, has_bias, tile)
         thread = uint32(cuda.threadIdx.x)
         if thread < uint32(K):
             if relu and total <= float32(0):  # NaN stays NaN

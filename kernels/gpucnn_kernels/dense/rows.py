@@ -34,9 +34,10 @@ def reader(width: int) -> Any:
 
 
 @functools.cache
-def row_outputs(K: int, wide: bool) -> Any:
-    """The device function in which a block works out the K outputs of its row: (x, weight, bias, C, has_bias) → the thread's own, if it is
-    one of the first K. `wide`: rows of x and weight begin at multiples of 16 bytes."""
+def row_outputs(K: int, wide: bool) -> tuple[Any, int]:
+    """The device function in which a block works out the K outputs of its row: (x, weight, bias, C, has_bias, tile) → the thread's own,
+    if it is one of the first K; and the numbers in `tile`, a shared array. The kernel declares it: numba-cuda-mlir loses a device
+    function's. `wide`: rows of x and weight begin at multiples of 16 bytes."""
     width, threads = 4 if wide else 1, THREADS
     lanes = 8 if K <= 16 else 4  # threads that add up an output's sums
     pitch, room = threads + lanes, K * (threads + lanes)  # neighbouring outputs in different banks
@@ -59,8 +60,7 @@ def row_outputs(K: int, wide: bool) -> Any:
     products, clear_all, leave_all = unrolled(multiply, K), unrolled(clear, K), unrolled(leave, K)
 
     @device(forceinline=True)
-    def outputs(x, weight, bias, C, has_bias):
-        tile = cuda.shared.array(room, float32)
+    def outputs(x, weight, bias, C, has_bias, tile):
         sums, values, numbers = cuda.local.array(K, float32), cuda.local.array(width, float32), cuda.local.array(width, float32)
         thread, row = uint32(cuda.threadIdx.x), uint32(cuda.blockIdx.x)
         clear_all(0, sums)
@@ -87,4 +87,4 @@ def row_outputs(K: int, wide: bool) -> Any:
                 total += bias[thread]
         return total
 
-    return outputs
+    return outputs, room
