@@ -94,9 +94,9 @@ BROKEN = {
     "no Numba": "import sys; sys.modules['numba'] = None\n",
     "a Numba that raises": "import sys, types; sys.modules['numba'] = types.ModuleType('numba')\n",
     "a compiler that fails": """
-import numba.core.dispatcher as d
-def compile(self, *arguments): raise RuntimeError("LLVM is out of order")
-d._FunctionCompiler.compile = compile
+import numba.core.compiler as c
+def compile(*arguments): raise RuntimeError("LLVM is out of order")
+c.compile_extra = compile
 """,
 }
 
