@@ -107,8 +107,12 @@ void vg_cp_wait(u32 left, int all, u32) {
   size_t kept = 0;
   for (auto &c : mine) {
     if (c->landed) continue;
-    if (all || (c->group && c->group <= until)) land(*c), landed(*c, clocked ? clock_of(t)[t] : 0, clocked ? clock_of(t) : nullptr);
-    else mine[kept++] = c;
+    // An mbarrier that counts a copy orders its writes, whoever comes first to wait for it.
+    if (all || (c->group && c->group <= until)) {
+      land(*c);
+      if (c->counted) landed(*c, c->time, c->counted->data());
+      else landed(*c, clocked ? clock_of(t)[t] : 0, clocked ? clock_of(t) : nullptr);
+    } else mine[kept++] = c;
   }
   mine.resize(kept);
 }
@@ -124,6 +128,9 @@ void vg_cp_arrive(u64 at, int noinc, u32 line) {
           {},
           std::vector<u32>(clock_of(t), clock_of(t) + AGENTS),
           std::vector<u32>(proxied_of(t), proxied_of(t) + AGENTS)};
+  auto counted = std::make_shared<const std::vector<u32>>(e.vc);
+  for (auto &c : e.copies)
+    if (!c->landed && !c->counted) c->counted = counted, c->time = e.time;
   released(t);
   if (!noinc) m.pending++;
   m.events.push_back(std::move(e));

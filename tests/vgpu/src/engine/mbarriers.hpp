@@ -14,6 +14,8 @@ struct Copy {
   u32 group;
   bool landed;
   u8 data[16];
+  std::shared_ptr<const std::vector<u32>> counted;  // the clock of its thread when an mbarrier began to count it, if one does
+  u32 time;                                         // and its own time then
 };
 struct Event {  // what an mbarrier waits for: copies of a thread, or a bulk copy
   std::vector<std::shared_ptr<Copy>> copies;
