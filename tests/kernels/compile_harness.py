@@ -33,7 +33,7 @@ MOST_REGISTERS = {
     "*-tile128x64": 170,  # three of 128
     "*-tile64x64": 170,  # six of 64
     "*-tile64x32": 128,  # eight of 64
-    "*_weight_grad-tensor*": 128,
+    "conv2d_weight_grad-tensor*": 128,
     "*-mma*": 255,  # two blocks of 128
     "pack_winograd": 64,  # nine weights, made into 16
     "*-winograd": 255,  # a block of 256, of which 128 are sums

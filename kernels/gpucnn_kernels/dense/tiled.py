@@ -18,7 +18,7 @@ import numpy as np
 from gpucnn_kernels.core.launch import Array, Stream, aligned, floats
 from gpucnn_kernels.core.problem import Problem
 from gpucnn_kernels.core.variant import Variant
-from gpucnn_kernels.engine.merit import weigh
+from gpucnn_kernels.engine.merit import LEAST_STEPS, weigh
 from gpucnn_kernels.engine.operands import GRADIENT, MATRIX, matrix
 from gpucnn_kernels.engine.product import Last, Product, product
 from gpucnn_kernels.engine.tiles import BEST, BIAS, MASK, NOTHING, SUMS, TILES, Operand, Store, Tile
@@ -166,13 +166,16 @@ def _made(
     return _plan(form, sizes, *how, slices, Epilogue(role, relu, aligned(a), aligned(b), out_vector)), role
 
 
-def variants(name: str, tile: Any, best: float, make: Multiplier = multiply, **more: Any) -> dict[str, Variant]:
-    """The variants of that name by operation, on tiles of which a full one gives `best` (engine/merit.py)."""
+def variants(
+    name: str, tile: Any, best: float, make: Multiplier = multiply, least_steps: int = LEAST_STEPS, **more: Any
+) -> dict[str, Variant]:
+    """The variants of that name by operation, on tiles of which a full one gives `best`, with so many blocks of steps at least in a slice
+    (engine/merit.py)."""
 
     def room(problem: Problem, slices: int) -> int:
         return workspace_size((problem.M, problem.N, problem.depth), tile, slices, make)
 
-    measure = functools.partial(weigh, tile=tile, best=best)
+    measure = functools.partial(weigh, tile=tile, best=best, least_steps=least_steps)
     launchers = (dense, dense_input_grad, dense_weight_grad)
     return {
         launcher.__name__: Variant(

@@ -7,15 +7,19 @@ from typing import Any
 from gpucnn_kernels.core.problem import Chip, Problem
 
 _LEAST_USE = 1 / 8  # of a tile's FMAs: the plain kernels reach about that fraction of the engine's speed
-_LEAST_STEPS = 16  # blocks of BK steps per slice: filling and writing a tile must not take as long as the sum
+LEAST_STEPS = 16
+"""Blocks of BK steps per slice: filling and writing a tile must not take as long as the sum."""
 _MOST_SLICES = 128
 
 
-def weigh(problem: Problem, chip: Chip, *, tile: Any, best: float, turned: bool = False) -> tuple[float, int]:
+def weigh(
+    problem: Problem, chip: Chip, *, tile: Any, best: float, turned: bool = False, least_steps: int = LEAST_STEPS
+) -> tuple[float, int]:
     """(merit, slices) of a product by tiles of BM × BN results, whose full tiles give `best`. `turned`: its rows are the problem's columns.
 
     The merit is the fraction of the work that is not padding to whole tiles, times the fraction of multiprocessors busy in the last round
-    of blocks. If the sums may be cut, they are cut so that all multiprocessors have work.
+    of blocks. If the sums may be cut, they are cut so that all multiprocessors have work, and
+    no slice has fewer than `least_steps` blocks of steps.
     """
     rows, columns = (problem.N, problem.M) if turned else (problem.M, problem.N)
     tiles = -(-rows // tile.BM) * -(-columns // tile.BN)
@@ -25,7 +29,7 @@ def weigh(problem: Problem, chip: Chip, *, tile: Any, best: float, turned: bool 
     tiles *= problem.groups
     room = chip.multiprocessors * tile.blocks_per_sm
     steps = -(-problem.depth // tile.BK)
-    slices = max(1, min(_MOST_SLICES, room // tiles, steps // _LEAST_STEPS)) if problem.cuts and tiles < room else 1
+    slices = max(1, min(_MOST_SLICES, room // tiles, steps // least_steps)) if problem.cuts and tiles < room else 1
     blocks = tiles * slices
     # The last round of blocks is seldom full. If there is only one round, blocks share a multiprocessor no more than they must.
     rounds = -(-blocks // room)

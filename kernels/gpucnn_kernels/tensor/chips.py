@@ -14,3 +14,11 @@ _WARPS_FROM = (8, 0)  # the compute capability that has mma.sync in TF32 and bfl
 def warps_there(chip: Chip) -> bool:
     """Whether a chip's warps can feed its tensor cores."""
     return chip.capability >= _WARPS_FROM and not MLIR
+
+
+_GROUPS_ON = (9, 0)  # the one that has wgmma
+
+
+def groups_there(chip: Chip) -> bool:
+    """Whether a chip has products of warpgroups."""
+    return chip.capability == _GROUPS_ON and not MLIR

@@ -15,7 +15,7 @@ from gpucnn_kernels.core.problem import BFLOAT16
 from gpucnn_kernels.tensor import fragments
 from gpucnn_kernels.tensor.hopper import ROW
 from gpucnn_kernels.tensor.instructions import number_of, to_bfloat16
-from gpucnn_kernels.tensor.parts import first_part, parts_of
+from gpucnn_kernels.tensor.parts import first_part, parts_of, small_part
 
 _b_word = device(fragments.b_word, forceinline=True)
 _b_pair_word = device(fragments.b_pair_word, forceinline=True)
@@ -68,7 +68,7 @@ def _pack_swizzled_kernel(bits: int) -> Any:
         big = big_of(value)
         packed[uint32(first + offset)] = big
         if parts == 2:
-            packed[uint32(first + offset + uint32(ROW) * BN)] = big_of(value - big)
+            packed[uint32(first + offset + uint32(ROW) * BN)] = small_part(value, big)
 
     return pack_split_kernel
 
@@ -119,7 +119,7 @@ def _pack_parts_kernel(bits: int, BK: int, BN: int) -> Any:
         big = big_of(value)
         packed[uint32(first + uint32(_b_word(BN, parts, row, depth, 0)))] = big
         if parts == 2:
-            packed[uint32(first + uint32(_b_word(BN, parts, row, depth, 1)))] = big_of(value - big)
+            packed[uint32(first + uint32(_b_word(BN, parts, row, depth, 1)))] = small_part(value, big)
 
     return pack_fragments_kernel
 

@@ -3,6 +3,9 @@
 24   two parts in TF32: a big one, rounded, and a small one, which is what that leaves (product.py says why)
 11   the big part alone
  8   bfloat16, two numbers to a word, each the upper half of a float32
+
+What an infinity leaves is NaN, and so is every sum with it, whichever factor it is in. Numbers that round to infinity, in TF32 those from
+2¹²⁸ − 2¹¹⁶ on, are as infinities.
 """
 
 # Numba works out the types of kernels.
@@ -77,3 +80,10 @@ def first_part(bits: int) -> Any:
         return number_of(tf32(bits_of(float32(x))) if bits == FLOAT32 else to_tf32(float32(x)))
 
     return big_of
+
+
+@device(forceinline=True)
+def small_part(x, big):
+    """What the big part of a number leaves, rounded to TF32, as a number. The NaN that an infinity leaves stays one, and so does the NaN
+    that a GPU makes, of which `tf32` makes -0."""
+    return number_of(to_tf32(float32(x - big)))

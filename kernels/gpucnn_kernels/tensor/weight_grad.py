@@ -29,22 +29,21 @@ import numpy as np
 from gpucnn_kernels.core._numba import cuda, float32, int32, int64, uint32, uint64
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.integers import divide
-from gpucnn_kernels.core.problem import BFLOAT16, FLOAT32
+from gpucnn_kernels.core.problem import FLOAT32
 from gpucnn_kernels.core.unroll import unrolled
-from gpucnn_kernels.core.vector import load_4, store_2, store_4
+from gpucnn_kernels.core.vector import load_4
 from gpucnn_kernels.engine.product import Product
 from gpucnn_kernels.engine.tiles import SUMS
-from gpucnn_kernels.tensor import hopper, instructions
-from gpucnn_kernels.tensor.instructions import bits_of, number_of
-from gpucnn_kernels.tensor.parts import first_part, words_of
+from gpucnn_kernels.tensor import hopper, instructions, making
+from gpucnn_kernels.tensor.instructions import bits_of
+from gpucnn_kernels.tensor.parts import words_of
 from gpucnn_kernels.tensor.stages import DEPTH, HEAD, MOST_SHARED, begin_stages, multiplier
 from gpucnn_kernels.tensor.taps import first_pixel, put_row, taps_inside
 
 _ROWS = 128
 _PITCH = DEPTH + 4  # from a row of a to the next: then the 32 lanes of a warp read 32 different banks
 _AHEAD = 3  # blocks of dy that are on their way
-_swizzled = device(hopper.swizzled, forceinline=True)
-_swizzled_pair = device(hopper.swizzled_pair, forceinline=True)
+_first_place = device(making.first_place, forceinline=True)
 
 
 @dataclass(frozen=True)
@@ -92,15 +91,13 @@ def tensor_grad_kernel(tile: TensorGradTile, width: int) -> Any:
     BN, stages, stage_bytes = tile.BN, tile.stages, tile.stage
     sums_count, b_bytes = BN // 2, 4 * words_of(tile.bits, BN * DEPTH)
     table_words = 2 * _ROWS
-    across = DEPTH // width  # threads side by side along positions
-    rows_step = 128 // across
-    count = BN // rows_step  # copies per thread and block
+    across, rows_step, bits = making.across(width), making.rows_step(width), tile.bits
+    count, size = BN // rows_step, 4 * width  # copies per thread and block, and bytes of each
     raw_bytes, raw_at = 4 * BN * DEPTH, stages * stage_bytes
-    copy, size = (instructions.copy_four, 16) if width == 4 else (instructions.copy_word, 4)
     wait = instructions.copies_wait(_AHEAD)
     give, give_fewer, take = hopper.give_registers(56), hopper.give_registers(96), hopper.take_registers(176)
-    pairs, split = tile.bits == BFLOAT16, tile.bits == FLOAT32
-    multiply_all, big_of = multiplier(BN, stages, stage_bytes, _PITCH, 1, tile.bits), first_part(tile.bits)
+    multiply_all = multiplier(BN, stages, stage_bytes, _PITCH, 1, bits)
+    (copy_filters, put_all), swizzled = making.along_depths(BN, width, bits), making.swizzled(bits)
 
     @device(forceinline=True)
     def copy_pixel(to, pixel_at, offset, bit, taps):
@@ -121,61 +118,6 @@ def tensor_grad_kernel(tile: TensorGradTile, width: int) -> Any:
     copy_rows = unrolled(copy_rows_of_four, 8)
 
     @device(forceinline=True)
-    def copy_filter(i, to, source, step, filters_left, there):
-        """A thread's numbers of filter number i · rows_step from its first on, or 0 past the last."""
-        real = there and int32(i * rows_step) < filters_left
-        copy(uint32(to + uint32(i * 128 * size)), uint64(source + uint64(uint32(i) * step)), uint32(size) if real else uint32(0))
-
-    copy_filters = unrolled(copy_filter, count)
-
-    @device(forceinline=True)
-    def put(i, shared, raw, at, totals):
-        """The parts of a copied piece, to b's tiles. `at` is where the first piece lies; those of other rows are exchanged alike, where
-        rows go on by multiples of 8; where they go on by 4, bit 2 of every other row's number is turned. (In numbers from where `shared`
-        begins, which is therefore a multiple of 128 bytes: the table is all that lies before it.)"""
-        if width == 4:
-            offset = uint64(at + uint32(i * rows_step * DEPTH))
-            x0, x1, x2, x3 = load_4(shared, uint64(raw + uint32(i * 512)))
-            totals[i] += float32(float32(x0 + x1) + float32(x2 + x3))
-            b0, b1, b2, b3 = big_of(x0), big_of(x1), big_of(x2), big_of(x3)
-            store_4(shared, offset, b0, b1, b2, b3)
-            if split:
-                store_4(shared, uint64(offset + uint64(BN * DEPTH)), big_of(x0 - b0), big_of(x1 - b1), big_of(x2 - b2), big_of(x3 - b3))
-        else:
-            offset = uint32(uint32(at + uint32(i * rows_step * DEPTH)) ^ uint32(i % 2 * 16))
-            x = shared[uint32(raw + uint32(i * 128))]
-            totals[i] += x
-            big = big_of(x)
-            shared[offset] = big
-            if split:
-                shared[uint32(offset + uint32(BN * DEPTH))] = big_of(x - big)
-
-    @device(forceinline=True)
-    def put_pairs(i, shared, raw, at, totals):
-        """The same in bfloat16, where words hold depths 4 apart: threads that hold these exchange them. By fours, of two threads side by
-        side the first writes the lesser two of their four words."""
-        own = uint32(uint32(cuda.threadIdx.x) % uint32(across))
-        offset = uint32(uint32(at + uint32(i * rows_step * (DEPTH // 2))) ^ uint32(0 if width == 4 else i % 2 * 8))
-        if width == 4:
-            x0, x1, x2, x3 = load_4(shared, uint64(raw + uint32(i * 512)))
-            totals[i] += float32(float32(x0 + x1) + float32(x2 + x3))
-            second = own % uint32(2) == uint32(1)
-            y0 = cuda.shfl_xor_sync(0xFFFFFFFF, x0 if second else x2, 1)
-            y1 = cuda.shfl_xor_sync(0xFFFFFFFF, x1 if second else x3, 1)
-            low_0, low_1 = y0 if second else x0, y1 if second else x1
-            high_0, high_1 = x2 if second else y0, x3 if second else y1
-            word_0, word_1 = instructions.to_bfloat16(low_0, high_0), instructions.to_bfloat16(low_1, high_1)
-            store_2(shared, uint64(offset), number_of(word_0), number_of(word_1))
-        else:
-            x = shared[uint32(raw + uint32(i * 128))]
-            totals[i] += x
-            y = cuda.shfl_xor_sync(0xFFFFFFFF, x, 4)
-            if uint32(own // uint32(4)) % uint32(2) == uint32(0):
-                shared[offset] = number_of(instructions.to_bfloat16(x, y))
-
-    put_all = unrolled(put_pairs if pairs else put, count)
-
-    @device(forceinline=True)
     def write(number, c, tap, below, first_filter, taps, filters, at, sums):
         """The sum of that number: filters by twos, the thread's first row (channel and tap) and the eighth below."""
         filter_ = uint32(first_filter + uint32(number // 4 * 8 + number % 2))
@@ -188,7 +130,7 @@ def tensor_grad_kernel(tile: TensorGradTile, width: int) -> Any:
     @kernel(role="engine", launch_bounds=(tile.threads, 1))
     def tensor_grad_kernel(dy, x, extra, c, sizes, extra_role, dy_args, x_args):
         table = cuda.shared.array(table_words, float32, alignment=16)  # of words; load_4 reads them
-        shared = cuda.shared.array(0, float32, alignment=16)
+        shared = cuda.shared.array(0, float32, alignment=16)  # behind the table, and so at a multiple of 128 bytes
         sums = cuda.local.array(sums_count, float32)
         part = cuda.local.array(sums_count, float32)
         totals = cuda.local.array(count, float32)
@@ -245,12 +187,7 @@ def tensor_grad_kernel(tile: TensorGradTile, width: int) -> Any:
             raw_to = uint32(uint32(stages_at + uint32(raw_at)) + uint32(own * uint32(size)))
             raw = uint32(uint32(raw_to - begin) // uint32(4))
             at = uint32(uint32(uint32(stages_at - begin)) // uint32(4))
-            if pairs:
-                first_word = uint32(uint32(along * uint32(width)) // uint32(8) * uint32(4))
-                first_word = uint32(first_word + (along % uint32(2) * uint32(2) if width == 4 else along % uint32(4)))
-                at = uint32(at + uint32(_swizzled_pair(column, first_word)))
-            else:
-                at = uint32(at + uint32(_swizzled(column, uint32(along * uint32(width)))))
+            at = uint32(at + uint32(swizzled(column, uint32(_first_place(width, bits, along)))))
             for i in range(count):
                 totals[i] = float32(0)
             position = uint32(uint32(begin_block * uint32(DEPTH)) + along * uint32(width))

@@ -18,7 +18,13 @@ from gpucnn_kernels.tensor import hopper
 pytestmark = needs_compilers
 
 ALL = names("-tensor", "pack_split")
-QUICK = ("conv2d-tensor128x64 m2", "conv2d_weight_grad-tensor128x128 odd", "pack_split m2", "conv2d-tensor128x128-tf32 m2-tf32")
+QUICK = (
+    "conv2d-tensor128x64 m2",
+    "conv2d_weight_grad-tensor128x128 odd",
+    "dense_input_grad-tensor128x128 even",
+    "pack_split m2",
+    "conv2d-tensor128x128-tf32 m2-tf32",
+)
 
 
 def slow_but_for_some() -> list[object]:
@@ -67,7 +73,7 @@ def test_products_that_run_one_after_the_other_are_remarked_on() -> None:
 
 
 def test_tiles_with_whole_blocks_and_without_are_there_for_this_chip_alone() -> None:
-    assert set(QUICK) <= set(ALL) and len(ALL) == 3 * (2 * 3 * 2 + 1)
+    assert set(QUICK) <= set(ALL) and len(ALL) == 3 * (2 * 3 * 2 + 1) + 2 * 3 * (3 + 1)
     assert not any("-tensor" in name for name in kernels("A100"))
 
 

@@ -136,6 +136,24 @@ def test_numbers_of_all_sizes(tensor_cores: Device, variant: str) -> None:
     assert np.isnan(got[0, :, 1, 2]).all() and np.isnan(got).sum() == 32
 
 
+GPU_NAN = np.uint32(0x7FFFFFFF).view(np.float32)  # that of a GPU, whose bits a rounding by an addition would turn to -0
+LARGEST = np.finfo(np.float32).max
+
+
+@pytest.mark.parametrize("value", [GPU_NAN, *(pytest.param(value, marks=pytest.mark.slow) for value in (np.nan, np.inf, -np.inf, LARGEST))])
+def test_weights_and_gradients_that_are_no_numbers(tensor_cores: Device, value: float) -> None:
+    """Every sum with them is NaN, and no other. So it is with numbers that round to infinity, and with infinities in either factor."""
+    gpu = tensor_cores
+    window = conv_window((4, 4), (1, 1))
+    x, weight, dy = normal(5, 2, 64, 4, 4), normal(6, 32, 64, 1, 1), normal(7, 2, 32, 4, 4)
+    weight[5, 3], dy[1, 7, 2, 1] = value, value
+    with select.override(conv2d="tensor128x32", conv2d_weight_grad="tensor128x32"):
+        y = gpu.ops.conv2d(gpu.array(x), gpu.array(weight), None, window).get()
+        dweight = gpu.ops.conv2d_weight_grad(gpu.array(dy), gpu.array(x), window).get()
+    assert np.isnan(y[:, 5]).all() and np.isfinite(y).sum() == y.size - y[:, 5].size
+    assert np.isnan(dweight[7]).all() and np.isfinite(dweight).sum() == dweight.size - 64
+
+
 def test_the_same_bits_every_time(tensor_cores: Device) -> None:
     gpu = tensor_cores
     window, groups, x, weight, bias, dy = case("stride")
@@ -186,9 +204,9 @@ def test_gradient_of_the_weight_of_rounded_factors(tensor_cores: Device, name: s
 
 
 @pytest.mark.parametrize("kind", ["tf32", pytest.param("bf16", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, np.uint32(0x7FFFFFFF).view(np.float32)])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, GPU_NAN])
 def test_what_is_no_number_stays_what_it_is(tensor_cores: Device, value: float, kind: str) -> None:
-    """Infinities too, as with FMAs, and the NaN of a GPU, whose bits a rounding by an addition would turn to -0."""
+    """Infinities too, as with FMAs, and the NaN of a GPU."""
     gpu = tensor_cores
     window = conv_window((4, 4), (1, 1))
     x, weight = normal(5, 2, 64, 4, 4), np.abs(normal(6, 32, 64, 1, 1)) + 1

@@ -123,6 +123,18 @@ def test_what_is_no_number_stays_what_it_is(warps: Device, value: float, kind: s
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, np.uint32(0x7FFFFFFF).view(np.float32), np.finfo(np.float32).max])
+def test_weights_that_are_no_numbers(warps: Device, value: float) -> None:
+    """Every sum with them is NaN, and no other; so it is with numbers that round to infinity."""
+    gpu, window = warps, conv_window((4, 4), (1, 1))
+    x, weight = normal(5, 2, 64, 4, 4), normal(6, 32, 64, 1, 1)
+    weight[5, 3] = value
+    with select.override(conv2d="mma128x64"):
+        got = gpu.ops.conv2d(gpu.array(x), gpu.array(weight), None, window).get()
+    assert np.isnan(got[:, 5]).all() and np.isfinite(got).sum() == got.size - got[:, 5].size
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["", "-tf32", "-bf16"])
 def test_numbers_below_the_normal_ones_count(warps: Device, kind: str) -> None:
     """On either side of 2⁻¹²⁶, in one factor or the other. Of split numbers what is less than TF32's least, 2⁻¹³⁶, is lost."""

@@ -22,6 +22,7 @@ from gpucnn_kernels.conv.tiled import gathering, summing
 from gpucnn_kernels.core.problem import BFLOAT16, FLOAT32, TF32
 from gpucnn_kernels.dense import tensor as dense_tensor
 from gpucnn_kernels.dense import tiled
+from gpucnn_kernels.tensor.groups import GroupTile
 from gpucnn_kernels.tensor.matrices import MatrixTile
 from gpucnn_kernels.tensor.product import TensorTile
 from gpucnn_kernels.tensor.warps import WarpTile
@@ -39,7 +40,7 @@ SHAPES = {  # images, channels, size, filters, kernel, stride, padding, dilation
     "whole": (1, 32, (3, 7), 8, (1, 1), 1, 0, 1, 1),
 }
 LONG = {"long": (5, 70, (4, 5), 8, (1, 1), 1, 0, 1, 1)}  # sums of more blocks than there are stages
-DENSE = {"fours": (18, 20, 24), "odd": (19, 21, 9), "two-tiles": (131, 17, 5)}  # rows, inputs, outputs
+DENSE = {"fours": (18, 20, 24), "odd": (19, 21, 9), "two-tiles": (131, 17, 5), "long": (12, 260, 8)}  # rows, inputs, outputs
 NAME = "mma128x64"  # that of a variant, which what is chosen must have
 
 
@@ -191,14 +192,37 @@ def test_weight_grad_on_hopper(device: Device, name: str, BN: int, slices: int, 
     ),
 )
 def test_dense_layers_by_warps(device: Device, name: str, slices: int, bits: int) -> None:
+    dense_layer(device, name, MatrixTile(bits), dense_tensor.multiply, slices)
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "slices", "bits"),
+    cases(
+        ("fours", 64, 1, FLOAT32),
+        [
+            ("odd", 64, 1, FLOAT32),
+            ("fours", 64, 1, BFLOAT16),
+            ("odd", 64, 2, BFLOAT16),
+            ("two-tiles", 64, 2, TF32),
+            ("two-tiles", 128, 1, FLOAT32),
+            ("long", 64, 2, FLOAT32),
+            ("long", 128, 1, BFLOAT16),
+        ],
+    ),
+)
+def test_dense_layers_on_hopper(device: Device, name: str, rows: int, slices: int, bits: int) -> None:
+    dense_layer(device, name, GroupTile(rows, bits), dense_tensor.multiply_by_groups, slices)
+
+
+def dense_layer(device: Device, name: str, tile: Any, make: Any, slices: int) -> None:
     """All three products, with bias, ReLU, its mask, and the gradient of the bias."""
-    n, c, k = DENSE[name]
+    bits, (n, c, k) = tile.bits, DENSE[name]
     x, weight, bias, dy = np.maximum(normal(1, n, c), 0), normal(2, k, c), normal(3, k), normal(4, n, k)
     y, dx, dweight, dbias = (Output(device, shape) for shape in ((n, k), (n, c), (k, c), (k,)))
-    how = {"tile": MatrixTile(bits), "make": dense_tensor.multiply, "slices": slices}
+    how = {"tile": tile, "make": make, "slices": slices}
 
     def space(*sizes: int) -> Any:
-        return device.xp.full(tiled.workspace_size(sizes, MatrixTile(bits), slices, dense_tensor.multiply), np.nan, "float32")
+        return device.xp.full(tiled.workspace_size(sizes, tile, slices, make), np.nan, "float32")
 
     tiled.dense(x, weight, bias, y.array, True, workspace=space(n, k, c), **how)
     tiled.dense_input_grad(dy, weight, dx.array, relu=x, workspace=space(n, c, k), **how)
