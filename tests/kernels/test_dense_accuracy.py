@@ -272,3 +272,18 @@ def test_one_product_loses_what_rounding_its_factors_does_and_no_more(
     check(multiply(a, b, by_rows, bits), exact, magnitude=magnitude, terms=288, direction="forward")
     lost = np.abs(exact - np.float64(a) @ np.float64(b)) / magnitude
     assert lost.max() > 2.0 ** -(bits + 6), "what rounding costs would be seen"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [normal, positive, wide])
+@pytest.mark.parametrize("depth", [32, 64, 128, 256, 576, 3136])
+def test_errors_beside_fmas(kind: Callable[..., Array], depth: int) -> None:
+    """Prints (`pytest -s`) what kernels/README.md says of it: root mean squares, and the worst, in roundings of Σ |a||b|. None is off by more
+    than tensor/product.py says, 16, which is less than a long sum of FMAs may be; short sums of FMAs are off by less in the mean."""
+    a, b = factors(kind, 64, depth)
+    exact, unit = np.float64(a) @ np.float64(b), 2.0**-24 * (np.abs(np.float64(a)) @ np.abs(np.float64(b)))
+    exact, unit, narrow = exact[:, :N], unit[:, :N], np.ascontiguousarray(b[:, :N])
+    results = fmas(a, narrow), by_warps(a, narrow, (False, False), FLOAT32), by_groups(a, b, (False, False), FLOAT32)[:, :N]
+    errors = [(result - exact) / unit for result in results]
+    print(f"\n| {depth} | {kind.__name__} |", *(f"{np.sqrt(np.mean(each**2)):.2f}, {np.abs(each).max():.1f} |" for each in errors))
+    assert all(np.abs(each).max() < 16 for each in errors[1:])
