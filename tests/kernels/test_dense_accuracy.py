@@ -278,7 +278,7 @@ def test_one_product_loses_what_rounding_its_factors_does_and_no_more(
 @pytest.mark.parametrize("kind", [normal, positive, wide])
 @pytest.mark.parametrize("depth", [32, 64, 128, 256, 576, 3136])
 def test_errors_beside_fmas(kind: Callable[..., Array], depth: int) -> None:
-    """Prints (`pytest -s`) what kernels/README.md says of it: root mean squares, and the worst, in roundings of Σ |a||b|. None is off by more
+    """Prints (`pytest -s`) what kernels/README.md says: root mean squares, and the worst, in roundings of Σ |a||b|. None is off by more
     than tensor/product.py says, 16, which is less than a long sum of FMAs may be; short sums of FMAs are off by less in the mean."""
     a, b = factors(kind, 64, depth)
     exact, unit = np.float64(a) @ np.float64(b), 2.0**-24 * (np.abs(np.float64(a)) @ np.abs(np.float64(b)))
