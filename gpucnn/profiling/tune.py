@@ -17,6 +17,7 @@ from gpucnn.errors import DataError, GpucnnError
 from gpucnn.files import write_atomically
 from gpucnn.profiling.records import Timing
 from gpucnn.profiling.what import correct
+from gpucnn.profiling.what.launches import CUT
 from gpucnn.profiling.what.observe import Call, Observer
 from gpucnn.profiling.what.operations import OPERATIONS
 from gpucnn.profiling.what.workload import Workload, of_model
@@ -60,13 +61,15 @@ def problem_of(call: Call) -> Problem | None:
 
 def candidates(problem: Problem) -> list[Choice]:
     """The default choice, then all other variants that can do the problem: each tile with about the default number of slices, half and
-    twice as many."""
+    twice as many; or, where only some sums can be cut, with and without."""
     with tuned.passed_over():
         rules = select.choose(problem)
         found = [rules]
         for name in select.variants(problem):
             choice = select.choose(problem, name)
-            counts = {choice.slices, 1, max(1, choice.slices // 2), 2 * choice.slices} if problem.cuts and choice.variant.slices else {1}
+            counts = {choice.slices, 1} if choice.variant.slices else {1}
+            if problem.cuts and choice.variant.slices:
+                counts |= {max(1, choice.slices // 2), 2 * choice.slices}
             found += [select.choice(choice.variant, problem, count) for count in sorted(counts)]
     return list(dict.fromkeys(found))
 
@@ -169,7 +172,8 @@ def lines(results: Sequence[Result]) -> list[str]:
     for result in results:
         (rules, first), (best, time) = result.times[0], result.best
         gain = f"{result.gain:.2f}×" if best != rules else "–"
-        numbers = _words(rules), f"{1e6 * first.median:.1f}", _words(best), f"{1e6 * time.median:.1f}", gain
+        cuts = result.problem.cuts
+        numbers = _words(rules, cuts), f"{1e6 * first.median:.1f}", _words(best, cuts), f"{1e6 * time.median:.1f}", gain
         rows.append((result.problem.operation, *numbers, result.problem.shape))
     widths = [max(len(row[column]) for row in rows) for column in range(6)]
     right = (2, 4, 5)
@@ -179,5 +183,8 @@ def lines(results: Sequence[Result]) -> list[str]:
     ]
 
 
-def _words(choice: Choice) -> str:
-    return f"{choice.name} in {choice.slices} slices" if choice.slices > 1 else choice.name
+def _words(choice: Choice, cuts: bool) -> str:
+    """`cuts`: whether all sums are cut, and not those of some tiles."""
+    if choice.slices == 1:
+        return choice.name
+    return f"{choice.name} in {choice.slices} slices" if cuts else f"{choice.name}{CUT}"

@@ -16,13 +16,14 @@ _WAVES = 12  # beyond that, several consecutive blocks count as one
 class Load:
     """A kernel's demands on a chip: its blocks, and how many of them fit on a multiprocessor; the seconds that each takes beside the others
     when the kernel runs alone; the share of a multiprocessor's cycles in which one block issues; and the seconds that memory needs for
-    its bytes."""
+    its bytes. last: how many of the blocks come last and take other seconds, and these."""
 
     blocks: int
     held: int
     seconds: float
     share: float
     moving: float
+    last: tuple[int, float] = (0, 0.0)
 
 
 @dataclass(eq=False)
@@ -39,15 +40,18 @@ def side_by_side(branches: Sequence[Sequence[Load]], multiprocessors: int, node:
     now = 0.0
     number = [0] * len(branches)  # of a branch's current kernel
     begins = [node] * len(branches)
-    waiting = [_folded(loads[0], multiprocessors)[0] if loads else 0 for loads in branches]  # blocks
+    waiting = [_folded(loads[0], multiprocessors) if loads else [] for loads in branches]
     running = [0] * len(branches)
     while any(at < len(loads) for at, loads in zip(number, branches, strict=True)):
         for branch, loads in enumerate(branches):
-            if number[branch] < len(loads) and begins[branch] <= now and waiting[branch]:
-                load = loads[number[branch]]
-                seconds = _folded(load, multiprocessors)[1]
-                given = _give(chip, waiting[branch], _Resident(branch, 1 / load.held, load.share, seconds))
-                waiting[branch], running[branch] = waiting[branch] - given, running[branch] + given
+            while number[branch] < len(loads) and begins[branch] <= now and waiting[branch]:
+                load, (blocks, seconds) = loads[number[branch]], waiting[branch][0]
+                given = _give(chip, blocks, _Resident(branch, 1 / load.held, load.share, seconds))
+                running[branch] += given
+                if given < blocks:
+                    waiting[branch][0] = blocks - given, seconds
+                    break
+                del waiting[branch][0]
         slow = [max(1.0, sum(block.share for block in blocks)) for blocks in chip]
         steps = [block.left * slow[at] for at, blocks in enumerate(chip) for block in blocks]
         steps += [begin - now for begin, at, loads in zip(begins, number, branches, strict=True) if begin > now and at < len(loads)]
@@ -63,14 +67,18 @@ def side_by_side(branches: Sequence[Sequence[Load]], multiprocessors: int, node:
                 number[branch] += 1
                 begins[branch] = now + node
                 if number[branch] < len(loads):
-                    waiting[branch] = _folded(loads[number[branch]], multiprocessors)[0]
+                    waiting[branch] = _folded(loads[number[branch]], multiprocessors)
     return max(now, sum(load.moving for loads in branches for load in loads) + node)
 
 
-def _folded(load: Load, multiprocessors: int) -> tuple[int, float]:
-    """(blocks, seconds of one), with several blocks counted as one so that there are only a few waves."""
-    times = -(-load.blocks // (_WAVES * load.held * multiprocessors))
-    return -(-load.blocks // times), load.seconds * times
+def _folded(load: Load, multiprocessors: int) -> list[tuple[int, float]]:
+    """(blocks, seconds of one) of the first blocks, and of the last, with several counted as one so that there are only a few waves."""
+    found = []
+    for blocks, seconds in ((load.blocks - load.last[0], load.seconds), load.last):
+        if blocks:
+            times = -(-blocks // (_WAVES * load.held * multiprocessors))
+            found.append((-(-blocks // times), seconds * times))
+    return found
 
 
 def _give(chip: list[list[_Resident]], count: int, block: _Resident) -> int:

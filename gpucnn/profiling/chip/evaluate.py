@@ -129,6 +129,9 @@ def step(instruction: Instruction, constants: Constants, special: Callable[[str]
     if base in ("S2R", "S2UR"):
         value = special(sources[0])
         return lambda registers: [value]
+    if base == "ATOMG":  # an addition that counts who has come: `special` has what it finds
+        found = special(base)
+        return lambda registers: [found] if len(results) == 1 else [None, found]
     if base == "CS2R":
         value = 0 if sources[0] == "SRZ" else None
         return lambda registers: [value, value]

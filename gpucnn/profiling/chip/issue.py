@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gpucnn.profiling.chip.machine import NO_SCOREBOARD, Instruction
-from gpucnn.profiling.chip.units import Units, kind_of, product_size
+from gpucnn.profiling.chip.units import SECOND_LEVEL, Units, kind_of, product_size
 from gpucnn.profiling.chip.warp import Way
 
 NEVER = float("inf")
@@ -97,8 +97,10 @@ class Quarter:
                     if name.startswith("ARRIVES"):
                         self.copying.add((number, access.barrier))
 
-    def run(self, slots: int, blocks: int) -> Issued:
-        """Runs this many blocks, at most `slots` at a time, each new one as soon as another has ended."""
+    def run(self, slots: int, blocks: int, more: Sequence[Sequence[Way]] = ()) -> Issued:
+        """Runs this many blocks, at most `slots` at a time, each new one as soon as another has ended; and then one with each of the ways
+        `more`."""
+        first, blocks = blocks, blocks + len(more)
         self.free: dict[str, float] = dict.fromkeys(("fma", "lite", "alu", "uniform", "special", "memory", "port", "tensor"), 0.0)
         self.waited: Counter[str] = Counter()
         idle: Counter[int] = Counter()
@@ -111,7 +113,7 @@ class Quarter:
 
         def begin(time: float) -> None:
             block = _Block()
-            for way in self.ways:
+            for way in self.ways if started < first else more[started - first]:
                 warp = _Warp(way, block, ready=time + self.units.start, why="start")
                 block.warps.append(warp)
                 if way.issued:
@@ -251,6 +253,8 @@ class Quarter:
             warp.parked, warp.why = True, "barrier"
             warp.block.at_barrier.append(warp)
             self._release(warp.block, now)
+        elif base == "MEMBAR" and "GPU" in instruction.name:  # until what the warp has written is seen in the second-level cache
+            self._until(warp, max(now, self.free["port"]) + SECOND_LEVEL, "memory")
         elif base == "LDGDEPBAR":
             warp.groups.append(warp.copies)
         elif base == "DEPBAR" and warp.groups:

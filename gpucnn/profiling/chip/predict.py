@@ -2,8 +2,9 @@
 others have published (units.py), and the microsecond between kernels.
 
 The warps of a typical block are followed through the code (warp.py), and a quarter of the busiest multiprocessor issues their instructions
-(issue.py), with as many blocks as it gets (waves.py). The prediction is that time, or the time that the memory needs for the least bytes
-to be moved, whichever is longer, plus the gap between two nodes of a graph.
+(issue.py), with as many blocks as it gets (waves.py). Where the last blocks compute slices of sums (gpucnn_kernels/engine/cut.py), a
+typical one of those is followed as well, as one that adds up and as one that does not. The prediction is that time, or the time that the
+memory needs for the least bytes to be moved, whichever is longer, plus the gap between two nodes of a graph.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from gpucnn.profiling.chip.warp import Walker, Way
 from gpucnn.profiling.chip.waves import Waves
 from gpucnn.profiling.what.work import Work
 from gpucnn_kernels.core.launch import Launch
+from gpucnn_kernels.engine.cut import cut_in
 
 NODE = 1e-6
 """Seconds from one node of a recorded graph to the next, with a kernel that does nothing: 0.9 to 1.2 µs on the H100 of kernels/measured."""
@@ -72,15 +74,29 @@ def predict(launch: Launch, work: Work, program: Program, occupancy: float, chip
     held = max(1, round(occupancy * architecture.threads / (32 * warps)))
     spread = Waves(launch.blocks, held, chip.sms)
     walker = Walker(program, LaunchConstants(launch, architecture.capability))
-    ways = [walker.walk(launch.blocks // 2, warp, launch.threads) for warp in range(0, warps, 4)]
-    at_once = min(held, spread.most)
+    cut = cut_in(launch.arguments, launch.blocks)
+
+    def follow(block: int, counted: int | None = None) -> list[Way]:
+        return [walker.walk(block, warp, launch.threads, counted) for warp in range(0, warps, 4)]
+
+    # The blocks of the busiest multiprocessor: those of whole tiles, and then the slices' ways.
+    first, last, share = spread.most, list[list[Way]](), ""
+    if cut is None or not cut.rest:
+        ways = follow(launch.blocks // 2)
+    else:
+        first, slices, typical = -(-cut.whole // chip.sms), cut.rest * cut.slices, cut.whole + cut.rest * cut.slices // 2
+        count, adding = -(-slices // chip.sms), follow(typical, cut.slices)
+        adders = -(-count // cut.slices)
+        last = [follow(typical, 0)] * (count - adders) + [adding] * adders
+        ways, share = follow(cut.whole // 2) if cut.whole else adding, f"{cut.rest} of {cut.tiles} tiles are cut into {cut.slices} slices"
+    at_once = min(held, first + len(last))
     # A block of fewer than four warps leaves some quarters out; other blocks use those.
     part = min(1.0, warps / 4)
-    slots, blocks = max(1, math.ceil(at_once * part)), max(1, math.ceil(spread.most * part))
+    slots, blocks, last = max(1, math.ceil(at_once * part)), math.ceil(first * part), last[len(last) - math.ceil(len(last) * part) :]
     clock = chip.fp32 / (2 * architecture.lanes * chip.sms)
     latency = _latency(ways, program, launch, work, min(1.0, 1 / spread.count), clock)
     quarter = Quarter(program.instructions, ways, units_of(architecture), latency, min(4, warps * at_once))
-    cycles, run = _cycles(quarter, ways, slots, blocks)
+    cycles, run = _cycles(quarter, ways, slots, blocks, last)
     # The first byte arrives after one access to memory, and another access writes the last one.
     on_chip, moving = cycles / clock, work.least_bytes / (REACHED * chip.bandwidth) + 2 * MEMORY
     total = sum(run.waited.values()) + run.busy
@@ -88,23 +104,29 @@ def predict(launch: Launch, work: Work, program: Program, occupancy: float, chip
     for way in ways:
         for index in way.issued:
             issued[index] = issued.get(index, 0) + 1 / len(ways)
-    cut = ("a warp's way was too long to be followed to its end",) if any(way.cut for way in ways) else ()
-    rounds = math.ceil(spread.most / at_once)
-    load = Load(launch.blocks, held, max(on_chip, moving) / rounds, run.busy / (total or 1) / at_once, moving)
-    return Prediction(
-        max(on_chip, moving) + NODE, _words(run, spread, on_chip, moving), issued, {i: c / total for i, c in run.idle.items()}, load, cut
-    )
+    notes = ("a warp's way was too long to be followed to its end",) if any(way.cut for way in ways) else ()
+    # A slice takes as much less than a whole tile as it issues fewer instructions.
+    fraction = sum(len(way.issued) for way in last[-1]) / sum(len(way.issued) for way in ways) if last else 0.0
+    seconds = max(on_chip, moving) / (math.ceil(first / at_once) + fraction * math.ceil(len(last) / at_once))
+    slices = cut.rest * cut.slices if cut is not None else 0
+    load = Load(launch.blocks, held, seconds, run.busy / (total or 1) / at_once, moving, (slices, seconds * fraction))
+    words = _words(run, share or spread.words, on_chip, moving)
+    return Prediction(max(on_chip, moving) + NODE, words, issued, {i: c / total for i, c in run.idle.items()}, load, notes)
 
 
-def _cycles(quarter: Quarter, ways: list[Way], slots: int, blocks: int) -> tuple[float, Issued]:
-    """The cycles of this many blocks. If there are too many to simulate, the others are issued at the rate of those that are."""
+def _cycles(quarter: Quarter, ways: list[Way], slots: int, blocks: int, last: list[list[Way]]) -> tuple[float, Issued]:
+    """The cycles of this many blocks, and of the `last` ways. If there are too many to simulate, the others are issued at the rate of those
+    that are."""
     rounds = max(2, min(4, MOST_ISSUES // max(1, slots * sum(len(way.issued) for way in ways))))
     some = rounds * slots
     if blocks <= some:
-        run = quarter.run(slots, blocks)
+        run = quarter.run(slots, blocks, last)
         return run.cycles, run
     run = quarter.run(slots, some)
-    return run.cycles + (blocks - some) * run.each, run
+    each = run.each
+    if last:
+        run = quarter.run(slots, some, last)
+    return run.cycles + (blocks - some) * each, run
 
 
 def _latency(ways: list[Way], program: Program, launch: Launch, work: Work, first: float, clock: float) -> float:
@@ -122,7 +144,7 @@ def _latency(ways: list[Way], program: Program, launch: Launch, work: Work, firs
     return SECOND_LEVEL + (MEMORY * clock - SECOND_LEVEL) * part
 
 
-def _words(run: Issued, spread: Waves, on_chip: float, moving: float) -> str:
+def _words(run: Issued, spread: str, on_chip: float, moving: float) -> str:
     """The limit of a kernel, in words."""
     if max(on_chip, moving) < NODE:
         return "over before the next one begins: launching it is all"
@@ -134,4 +156,4 @@ def _words(run: Issued, spread: Waves, on_chip: float, moving: float) -> str:
         text = f"issues an instruction in {100 * run.busy / total:.0f} % of all cycles"
     else:
         text = f"{_WAITS.get(why, why)} in {100 * cycles / total:.0f} % of all cycles"
-    return f"{text}; {spread.words}" if spread.words else text
+    return f"{text}; {spread}" if spread else text

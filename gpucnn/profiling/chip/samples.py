@@ -66,9 +66,15 @@ def launched(sample: Sample, chip: Chip) -> list[Kernel]:
         row, result = OPERATIONS[call.op], None
         if row.problem is None or not sample.variants:
             return add(call)
-        for variant in select.variants(row.problem(call.arguments)):
-            with select.override({call.op: variant}):
-                result = add(call)
+        problem = row.problem(call.arguments)
+        for variant in select.variants(problem):
+            choice = select.choose(problem, variant)
+            ways = [choice]
+            if choice.variant.slices and not problem.cuts:  # kernels that can cut sums, and those that cannot
+                ways = [select.choice(choice.variant, problem, slices) for slices in (1, chip.sms)]
+            for way in ways:
+                with select.override({call.op: way}):
+                    result = add(call)
         return result
 
     device = observer.device(Device("cuda", chip.name, np, cuda))

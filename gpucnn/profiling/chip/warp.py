@@ -68,12 +68,16 @@ class Walker:
         self._work: dict[int, list[int]] = {}
 
     def _special(self, name: str) -> Value:
+        if name == "ATOMG":
+            return self._place.get(name)
         return self._place.get(name, 0 if "CTAID" in name.upper() or "TID" in name else None)
 
-    def walk(self, block: int, warp: int, threads: int) -> Way:
-        """The path of a warp in a block with this many threads."""
+    def walk(self, block: int, warp: int, threads: int, counted: int | None = None) -> Way:
+        """The path of a warp in a block with this many threads. `counted`: what it finds in a counter, None if that is unknown."""
         lanes = np.arange(32, dtype=np.uint64)
         self._place = {"SR_CTAID.X": block, "SR_TID.X": lanes + np.uint64(32 * warp), "SR_LANEID": lanes}
+        if counted is not None:
+            self._place["ATOMG"] = int(np.float32(counted).view(np.uint32))
         steps = self._with_addresses()
         way, touched = Way(), Touched()
         registers: Registers = {}
@@ -94,10 +98,10 @@ class Walker:
         return way
 
     def _with_addresses(self) -> list[tuple[list[str], Step | None] | None]:
-        """The steps, with those that read a thread's position made for this warp."""
+        """The steps, with those that read a thread's position, or a counter, made for this warp."""
         steps = list(self._steps)
         for index, instruction in enumerate(self.program.instructions):
-            if steps[index] is not None and instruction.base in ("S2R", "S2UR"):
+            if steps[index] is not None and instruction.base in ("S2R", "S2UR", "ATOMG"):
                 steps[index] = evaluate.written(instruction), evaluate.step(instruction, self.constants, self._special)
         return steps
 

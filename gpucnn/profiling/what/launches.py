@@ -13,6 +13,9 @@ from gpucnn.profiling.what.work import Work
 from gpucnn_kernels.choose import select
 from gpucnn_kernels.core.launch import Launch, address_of
 
+CUT = "-cut"
+"""The end of the name of a kernel some of whose tiles have several blocks (gpucnn_kernels/engine/cut.py)."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -63,15 +66,17 @@ def kernel_name(call: Call, launch: Launch) -> str:
 
 
 def variant_name(call: Call) -> str:
-    """The operation of a call with its selected variant: "conv2d-tile128x64". For an operation that is done in parts, the variant of the
-    product among them."""
+    """The operation of a call with its selected variant: "conv2d-tile128x64", or "conv2d-tile128x64-cut". For an operation that is done in
+    parts, the variant of the product among them."""
     op, row = call.op, OPERATIONS.get(call.op)
     if row is None or row.problem is None:
         return op
-    choice = select.choose(row.problem(call.arguments))
+    problem = row.problem(call.arguments)
+    choice = select.choose(problem)
     if choice.apart and row.product is not None:
         op = row.product
         inner = OPERATIONS[op].problem
         assert inner is not None
-        choice = select.choose(inner(call.arguments))
-    return f"{op}-{choice.name}"
+        problem = inner(call.arguments)
+        choice = select.choose(problem)
+    return f"{op}-{choice.name}{'' if problem.cuts or choice.slices == 1 else CUT}"

@@ -51,9 +51,10 @@ class Choice:
 
     @property
     def launch(self) -> Callable[..., None]:
-        """The launcher of the variant."""
-        assert self.variant.launch is not None, f"{self.name} has no launcher: ask for `apart` first"
-        return self.variant.launch
+        """The launcher of the variant. Where only some do, it takes `slices` from here."""
+        launch = self.variant.launch
+        assert launch is not None, f"{self.name} has no launcher: ask for `apart` first"
+        return launch if self.slices == 1 else functools.partial(launch, slices=self.slices)
 
 
 def choose(problem: Problem, name: str | None = None) -> Choice:

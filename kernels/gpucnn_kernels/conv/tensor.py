@@ -17,6 +17,7 @@ from gpucnn_kernels.conv.tiled import Epilogue, Part, gathering, summing
 from gpucnn_kernels.core._numba import MLIR
 from gpucnn_kernels.core.problem import FLOAT32, KINDS, Chip, Problem
 from gpucnn_kernels.core.variant import Variant
+from gpucnn_kernels.engine.cut import Cutter, cut_of
 from gpucnn_kernels.engine.operands import IMAGES
 from gpucnn_kernels.engine.product import Product
 from gpucnn_kernels.tensor import pack, product, warps, warps_grad, weight_grad
@@ -35,7 +36,7 @@ BEST = {128: 2.9, 64: 2.15, 32: 1.4}
 WARPS = {"mma128x64": (WarpTile(), WarpGradTile())}
 
 
-def gather(tile: TensorTile, one: Gather, epilogue: Epilogue) -> Part:
+def gather(tile: TensorTile, one: Gather, epilogue: Epilogue, cut_of: Cutter = cut_of) -> Part:
     """A class of pixels on tensor cores. Each weight is split into two parts, a big one and the remainder, or is rounded."""
     padded_c, padded_n = one.padded(tile)
     depth = one.taps * padded_c
@@ -43,9 +44,13 @@ def gather(tile: TensorTile, one: Gather, epilogue: Epilogue) -> Part:
     words = words_of(tile.bits, numbers)
     rows, walk, put = one.arguments(padded_c, words)
     sizes, last = (one.M, one.N, depth), (epilogue.extra, epilogue.relu)
-    made = product.product(tile, (rows, walk), (IMAGES, put), sizes, last, one.groups, whole=one.C % tile.BK == 0)
+    cut = cut_of(tile, sizes, one.groups, epilogue.fill)
+    zeroed, slices = (cut.zeroed(tile, words_of(tile.bits, tile.BK * tile.BN)), cut.sums(tile)) if cut else (0, 0)
+    scratch, whole = (words, words + zeroed), one.C % tile.BK == 0
+    made = product.product(tile, (rows, walk), (IMAGES, put), sizes, last, one.groups, whole=whole, cut=cut, scratch=scratch)
     how = tuple(map(np.uint32, (one.N, padded_n // tile.BN, one.C, padded_c))), np.uint32(tile.BN), one.weights
-    return Part(made, words, pack.pack_split_kernel(tile.bits), min(numbers, words), how)
+    each = max(1, words // max(1, numbers))  # words of a thread
+    return Part(made, words + zeroed, pack.pack_split_kernel(tile.bits), (words + zeroed) // each, how, slices)
 
 
 def gather_by_warps(tile: WarpTile, one: Gather, epilogue: Epilogue) -> Part:
@@ -97,7 +102,7 @@ def _variants(columns: int, bits: int) -> dict[str, Variant]:
     name, best = f"tensor128x{columns}{ENDING[bits]}", BEST[columns] if bits == FLOAT32 else UNCONFIRMED
     gather_fits, sum_fits = (functools.partial(_fits, bits=bits, most_taps=most) for most in (None, MOST_TAPS))
     return {
-        **gathering(name, TensorTile(columns, bits), best, gather, fits=gather_fits),
+        **gathering(name, TensorTile(columns, bits), best, gather, fills=True, fits=gather_fits),
         **summing(name, TensorGradTile(columns, bits), best, total, True, fits=sum_fits),
     }
 

@@ -14,7 +14,8 @@ For both the weights are first rewritten, in a workspace, as [group][tap][channe
 up to whole tiles: then the engine reads them four at a time and without a comparison. They are small beside the images.
 
 The weight gradient has few results and long sums. So each sum is cut into slices that are computed side by side in a workspace and then
-added, always in the same order: the bits are always the same.
+added, always in the same order: the bits are always the same. Forward, and for the gradient of the input, only sums of the tiles that
+would leave a part of the chip idle are cut (engine/cut.py).
 
 A weight that is infinite or NaN makes NaN of the padding that it meets, as in every product of matrices: 0 · ∞ is NaN. The plain kernels
 (plain.py) leave padding out of the sum.
@@ -40,6 +41,7 @@ from gpucnn_kernels.core.integers import split
 from gpucnn_kernels.core.launch import Array, Stream, Window, aligned, floats, images, run_each
 from gpucnn_kernels.core.problem import Problem
 from gpucnn_kernels.core.variant import Variant
+from gpucnn_kernels.engine.cut import Cutter, cut_of
 from gpucnn_kernels.engine.merit import weigh
 from gpucnn_kernels.engine.operands import GRADIENT, IMAGES, PIXELS, TAPS, gradients, matrix
 from gpucnn_kernels.engine.product import Last, Product, product, room
@@ -48,7 +50,8 @@ from gpucnn_kernels.engine.tiles import BEST, BIAS, MASK, NOTHING, SUMS, TILES, 
 
 @kernel
 def pack_kernel(weight, packed, sizes, taps):
-    """packed[group][tap t, u][c][n] = weight at tap (first + t·step, …), or 0 past the last c and n. taps: `Gather.weights`."""
+    """packed[group][tap t, u][c][n] = weight at tap (first + t·step, …), or 0 past the last c and n, and past the last group. taps:
+    `Gather.weights`."""
     N, padded_n, C, padded_c = sizes
     T, U, S, group_size, n_stride, c_stride, first_r, first_s, step_r, step_s = taps
     i = uint32(cuda.grid(1))
@@ -59,7 +62,7 @@ def pack_kernel(weight, packed, sizes, taps):
     rest, u = split(rest, U)
     group, t = split(rest, T)
     value = float32(0)
-    if n < N and c < C:
+    if n < N and c < C and uint32(group * group_size) < uint32(weight.size):
         tap = uint32(uint32(first_r + t * step_r) * S + uint32(first_s + u * step_s))
         value = weight[uint32(uint32(group * group_size + n * n_stride) + uint32(c * c_stride + tap))]
     packed[i] = value
@@ -70,26 +73,29 @@ class Part:
     """A launch, and the weights that are rewritten before it."""
 
     product: Product
-    packed: int  # elements of the rewritten weights
+    packed: int  # elements of the rewritten weights, and of the zeros behind them
     pack_kernel: Any
     pack_threads: int
     pack: tuple[Any, ...]
+    slices: int = 0  # elements behind those, for sums that are cut
 
 
 @dataclass(frozen=True, slots=True)
 class Epilogue:
-    """The steps after the sum, and whether the result may be written four numbers at a time."""
+    """The steps after the sum, whether the result may be written four numbers at a time, and the number of multiprocessors that blocks are
+    to fill by cutting sums; of 1, none is cut."""
 
     extra: int = NOTHING
     relu: bool = False
     vector: bool = True
+    fill: int = 1
 
 
 Gatherer: TypeAlias = Callable[[Any, Gather, Epilogue], Part]  # a tile, what is gathered, what comes after
 Summer: TypeAlias = Callable[[Any, Sum, int, bool, int], Product]  # a tile, what is summed, what `extra` is for, by fours, slices
 
 
-def gather(tile: Tile, one: Gather, epilogue: Epilogue) -> Part:
+def gather(tile: Tile, one: Gather, epilogue: Epilogue, cut_of: Cutter = cut_of) -> Part:
     """A class of pixels on the engine."""
     padded_c, padded_n = one.padded(tile)
     depth = one.taps * padded_c
@@ -97,10 +103,13 @@ def gather(tile: Tile, one: Gather, epilogue: Epilogue) -> Part:
     rows, walk, put = one.arguments(padded_c, packed)
     by_fours = epilogue.vector and one.plane % 4 == 0 and one.side_by_side
     weights = matrix("rows", 4), tuple(map(np.uint32, (1, padded_n, depth * padded_n, padded_n, depth)))
-    last = by_fours, epilogue.extra, epilogue.relu
-    made = product(tile, (PIXELS, (rows, walk)), weights, (IMAGES, put), (one.M, one.N, depth), last, groups=one.groups)
-    sizes = tuple(map(np.uint32, (one.N, padded_n, one.C, padded_c)))
-    return Part(made, packed, pack_kernel, packed, (sizes, one.weights))
+    last, sizes = (by_fours, epilogue.extra, epilogue.relu), (one.M, one.N, depth)
+    cut = cut_of(tile, sizes, one.groups, epilogue.fill)
+    zeroed, slices = (cut.zeroed(tile, 4), cut.sums(tile)) if cut else (0, 0)
+    scratch = packed, packed + zeroed
+    made = product(tile, (PIXELS, (rows, walk)), weights, (IMAGES, put), sizes, last, groups=one.groups, cut=cut, scratch=scratch)
+    how = tuple(map(np.uint32, (one.N, padded_n, one.C, padded_c))), one.weights
+    return Part(made, packed + zeroed, pack_kernel, packed + zeroed, how, slices)
 
 
 def total(tile: Tile, one: Sum, extra: int, vector: bool, slices: int) -> Product:
@@ -137,15 +146,17 @@ def conv2d(
     stream: Stream = 0,
     *,
     workspace: Array | None = None,
+    slices: int = 1,
     tile: Any,
     make: Gatherer = gather,
 ) -> None:
-    """plain.conv2d by tiles. `workspace`: as many elements as the variant's says, or more, flat."""
+    """plain.conv2d by tiles. `workspace`: as many elements as the variant's says, or more, flat. `slices`: the number of multiprocessors
+    that blocks are to fill, by cutting sums where that helps; of 1, none is cut."""
     (n, c), k = x.shape[:2], weight.shape[0]
     x, weight = floats(x, "x", (n, c, *window.input)), floats(weight, "weight", weight_shape(k, c, window, groups))
     bias_or_any = x if bias is None else floats(bias, "bias", (k,))
     y, step = images(y, "y", (n, k, *window.output))
-    epilogue = Epilogue(NOTHING if bias is None else BIAS, relu, aligned(y) and step % 4 == 0)
+    epilogue = Epilogue(NOTHING if bias is None else BIAS, relu, aligned(y) and step % 4 == 0, slices)
     _run(_forward((n, c, k, window, groups), tile, make, epilogue, step), x, weight, bias_or_any, y, workspace, stream)
 
 
@@ -159,18 +170,19 @@ def conv2d_input_grad(
     *,
     relu: Array | None = None,
     workspace: Array | None = None,
+    slices: int = 1,
     tile: Any,
     make: Gatherer = gather,
 ) -> None:
-    """plain.conv2d_input_grad by tiles. `workspace`: as many elements as the variant's says, or more, flat."""
+    """plain.conv2d_input_grad by tiles. `workspace` and `slices`: as of `conv2d`."""
     (n, k), c = dy.shape[:2], weight.shape[1] * groups
     dy, step = images(dy, "dy", (n, k, *window.output))
     weight, dx = floats(weight, "weight", weight_shape(k, c, window, groups)), floats(dx, "dx", (n, c, *window.input))
     if relu is None:
-        extra, epilogue = dy, Epilogue(NOTHING, False, aligned(dx))
+        extra, epilogue = dy, Epilogue(NOTHING, False, aligned(dx), slices)
     else:
         extra = floats(relu, "relu", (n, c, *window.input))
-        epilogue = Epilogue(MASK, False, aligned(dx) and aligned(extra))
+        epilogue = Epilogue(MASK, False, aligned(dx) and aligned(extra), slices)
     _run(_input_grad((n, c, k, window, groups), tile, make, epilogue, step), dy, weight, extra, dx, workspace, stream)
 
 
@@ -204,23 +216,31 @@ def _run(
     for part in parts:
         packed = weight
         if part.packed:
-            packed = room(workspace, part.packed)
-            run_each(part.pack_kernel, part.pack_threads, stream, weight, packed, *part.pack)
+            packed = room(workspace, part.packed + part.slices)
+            first = packed[: part.packed] if part.slices else packed
+            run_each(part.pack_kernel, part.pack_threads, stream, weight, first, *part.pack)
         part.product.run(source, packed, extra, target, stream)
 
 
-def gathering(name: str, tile: Any, best: float, make: Gatherer = gather, **more: Any) -> dict[str, Variant]:
-    """The gathering variants of that name by operation, on tiles of which a full one gives `best` (engine/merit.py)."""
+def gathering(name: str, tile: Any, best: float, make: Gatherer = gather, fills: bool = False, **more: Any) -> dict[str, Variant]:
+    """The gathering variants of that name by operation, on tiles of which a full one gives `best` (engine/merit.py). `fills`: whether
+    `make` cuts sums so that blocks fill the chip."""
 
     def room_of(plan: Callable[..., tuple[Part, ...]]) -> Callable[[Problem, int], int]:
-        return lambda problem, slices: max(part.packed for part in plan(_sizes(problem), tile, make, Epilogue()))
+        return lambda problem, slices: max(part.packed + part.slices for part in plan(_sizes(problem), tile, make, Epilogue(fill=slices)))
 
-    measure = functools.partial(weigh, tile=tile, best=best)
+    measure, launchers = functools.partial(weigh, tile=tile, best=best, fills=fills), ((conv2d, _forward), (conv2d_input_grad, _input_grad))
     return {
         launcher.__name__: Variant(
-            name, functools.partial(launcher, tile=tile, make=make), workspace=room_of(plan), weigh=measure, parts=True, **more
+            name,
+            functools.partial(launcher, tile=tile, make=make),
+            workspace=room_of(plan),
+            weigh=measure,
+            slices=fills,
+            parts=True,
+            **more,
         )
-        for launcher, plan in ((conv2d, _forward), (conv2d_input_grad, _input_grad))
+        for launcher, plan in launchers
     }
 
 
@@ -243,7 +263,7 @@ def _sizes(problem: Problem) -> Sizes:
 
 def variants(name: str, tile: Tile, best: float) -> dict[str, Variant]:
     """The engine's variants of that name, by operation."""
-    return {**gathering(name, tile, best), **summing(name, tile, best)}
+    return {**gathering(name, tile, best, fills=True), **summing(name, tile, best)}
 
 
 ALL = [variants(name, tile, BEST[name]) for name, tile in TILES.items()]

@@ -35,8 +35,9 @@ class Variant:
     workspace  the float32 elements that it needs besides its results, given a problem and a number of slices
     weigh      (merit, slices): how well it suits a problem on a chip, and into how many slices it would cut the sums. The greatest merit
                is selected. Merits are estimates, as a fraction of what the engine's largest tile can reach; a negative one is never
-               selected
-    slices     whether it can cut the sums of a problem that allows it
+               selected. For a problem that does not allow all sums to be cut alike, those that would leave a part of the chip idle may
+               be (engine/cut.py): then `slices` is the number of multiprocessors to fill
+    slices     whether it can cut sums
     parts      whether the images of y, or of dy, may lie apart, as the channels of one branch do within those of all (launch.images)
     cross_entropy
                the launcher of a dense layer and the softmax cross-entropy of its outputs as one; None if they run one after the other

@@ -43,6 +43,7 @@ from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.integers import beyond
 from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.core.vector import load_4, store_4
+from gpucnn_kernels.engine.cut import WHOLE, Way
 from gpucnn_kernels.engine.tiles import BIAS, MASK, SUMS, Operand, Store, Tile, copy_of
 
 
@@ -62,13 +63,13 @@ def kept(value, mask):
 
 
 @functools.cache
-def tile_kernel(tile: Tile, a_operand: Operand, b_operand: Operand, store: Store) -> Any:
+def tile_kernel(tile: Tile, a_operand: Operand, b_operand: Operand, store: Store, way: Way = WHOLE) -> Any:
     """The kernel of a product: (a, b, extra, c, sizes, epilogue, a_args, b_args, c_args) on a grid of blocks of `tile.threads`.
 
     `sizes` are M, N, the blocks of BK steps that each slice of the sum has and that there are in all, the groups, and the tiles along M
     and N; a batch is a group of a slice: batch = slice · groups + group. `epilogue`: whether four results may be written at once (and
     four numbers of a mask read), what `extra` is for, and whether there is a ReLU. The rest of the arguments are the operands' and the
-    store's own.
+    store's own. `way`: whether there are tiles with several blocks (cut.py), where there are no slices of the whole product.
     """
     BM, BN, BK, TM, TN, threads = tile.BM, tile.BN, tile.BK, tile.TM, tile.TN, tile.threads
     a_copy, b_copy = copy_of(a_operand, BM, BK, threads), copy_of(b_operand, BN, BK, threads)
@@ -89,6 +90,7 @@ def tile_kernel(tile: Tile, a_operand: Operand, b_operand: Operand, store: Store
     if lanes_m % 2 or lanes_m * lanes_n != lanes or BM % (lanes_m * TM) or BK % 8 or TM % 4 or TN % 4:
         raise ValueError(f"not a tile that the engine can do: {tile}")
     a_patch, b_patch = lanes_m * 4, lanes_n * 4  # from a thread's four rows, or columns, to its next four
+    sizes_of, place_of, join = way.sizes, way.place, way.joiner(results, threads)
 
     @device(forceinline=True)
     def multiply(k, a_tile, b_tile, a_at, b_at, a_part, b_part, sums):
@@ -173,16 +175,18 @@ def tile_kernel(tile: Tile, a_operand: Operand, b_operand: Operand, store: Store
         b_state = cuda.local.array(b_words, uint32)
         item_offsets = cuda.local.array(items, uint32)
         shifts = cuda.local.array(TN, float32)
-        M, N, slice_blocks, all_blocks, groups, tiles_m, tiles_n = sizes
+        own_sizes = sizes_of(sizes)
+        M, N, slice_blocks, all_blocks, groups, tiles_m, tiles_n = own_sizes
 
-        number = uint32(cuda.blockIdx.x)
+        tile_number, part_number, begin_block, own_blocks = place_of(sizes, uint32(cuda.blockIdx.x), slice_blocks)
+        number = tile_number
         first_column = uint32(uint32(number % tiles_n) * uint32(BN))
         number = uint32(number // tiles_n)
         first_row = uint32(uint32(number % tiles_m) * uint32(BM))
         batch = uint32(number // tiles_m)
         group = uint32(batch % groups)
-        block = uint32(uint32(batch // groups) * slice_blocks)
-        end = uint32(min(uint32(block + slice_blocks), all_blocks))
+        block = uint32(uint32(uint32(batch // groups) * slice_blocks) + begin_block)
+        end = uint32(min(uint32(block + own_blocks), all_blocks))
         last = block
 
         thread = uint32(cuda.threadIdx.x)
@@ -238,17 +242,18 @@ def tile_kernel(tile: Tile, a_operand: Operand, b_operand: Operand, store: Store
                     total += a_tile[uint32(row + uint32(k * a_pitch))]
                 if uint32(first_row + row) < M:
                     extra[uint32(batch * M + first_row + row)] = total
-        if along_rows:
-            for i in range(TM):
-                item_offsets[i] = row_offset(c_args, M, N, batch, uint32(own_row + uint32(i // 4 * a_patch + i % 4)))
-            write_lines(0, c, c_args, sizes, batch, own_column, own_row, item_offsets, extra, group, shifts, epilogue, sums)
-        else:
-            for j in range(TN):
-                column = uint32(own_column + uint32(j // 4 * b_patch + j % 4))
-                item_offsets[j] = column_offset(c_args, M, N, batch, column)
-                shifts[j] = float32(0)
-                if extra_role == BIAS and column < N:
-                    shifts[j] = extra[bias_index(c_args, N, group, column)]
-            write_lines(0, c, c_args, sizes, batch, own_row, own_column, item_offsets, extra, group, shifts, epilogue, sums)
+        if join(b, sizes, tile_number, part_number, thread, sums):
+            if along_rows:
+                for i in range(TM):
+                    item_offsets[i] = row_offset(c_args, M, N, batch, uint32(own_row + uint32(i // 4 * a_patch + i % 4)))
+                write_lines(0, c, c_args, own_sizes, batch, own_column, own_row, item_offsets, extra, group, shifts, epilogue, sums)
+            else:
+                for j in range(TN):
+                    column = uint32(own_column + uint32(j // 4 * b_patch + j % 4))
+                    item_offsets[j] = column_offset(c_args, M, N, batch, column)
+                    shifts[j] = float32(0)
+                    if extra_role == BIAS and column < N:
+                        shifts[j] = extra[bias_index(c_args, N, group, column)]
+                write_lines(0, c, c_args, own_sizes, batch, own_row, own_column, item_offsets, extra, group, shifts, epilogue, sums)
 
     return engine_kernel

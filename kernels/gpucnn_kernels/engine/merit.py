@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpucnn_kernels.core.problem import Chip, Problem
+from gpucnn_kernels.engine.cut import best_cut
 
 _LEAST_USE = 1 / 8  # of a tile's FMAs: the plain kernels reach about that fraction of the engine's speed
 LEAST_STEPS = 16
@@ -13,9 +14,17 @@ _MOST_SLICES = 128
 
 
 def weigh(
-    problem: Problem, chip: Chip, *, tile: Any, best: float, turned: bool = False, least_steps: int = LEAST_STEPS
+    problem: Problem,
+    chip: Chip,
+    *,
+    tile: Any,
+    best: float,
+    turned: bool = False,
+    fills: bool = False,
+    least_steps: int = LEAST_STEPS,
 ) -> tuple[float, int]:
     """(merit, slices) of a product by tiles of BM × BN results, whose full tiles give `best`. `turned`: its rows are the problem's columns.
+    `fills`: sums can be cut so that the blocks fill a chip (cut.py); where that helps, `slices` is the number of its multiprocessors.
 
     The merit is the fraction of the work that is not padding to whole tiles, times the fraction of multiprocessors busy in the last round
     of blocks. If the sums may be cut, they are cut so that all multiprocessors have work, and
@@ -34,4 +43,9 @@ def weigh(
     # The last round of blocks is seldom full. If there is only one round, blocks share a multiprocessor no more than they must.
     rounds = -(-blocks // room)
     filled = blocks / (rounds * room) if rounds > 1 else min(1.0, blocks / chip.multiprocessors)
+    if fills and use > _LEAST_USE:
+        depth = problem.depth // problem.channels * -(-problem.channels // tile.BK) * tile.BK
+        time, cut = best_cut(tile, (rows, columns, depth), problem.groups, chip.multiprocessors)
+        if cut.rest:
+            filled, slices = min(1.0, filled / time), chip.multiprocessors
     return (use * filled * best if use > _LEAST_USE else -1.0), slices

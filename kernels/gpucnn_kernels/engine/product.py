@@ -13,6 +13,7 @@ import numpy as np
 from gpucnn_kernels.core._numba import cuda, float32, uint32
 from gpucnn_kernels.core.compile import kernel
 from gpucnn_kernels.core.launch import Array, Stream, aligned, floats, run, run_each
+from gpucnn_kernels.engine.cut import Cut, given
 from gpucnn_kernels.engine.loop import tile_kernel
 from gpucnn_kernels.engine.tiles import BIAS, MASK, NOTHING, SUMS, Operand, Store, Tile
 
@@ -127,23 +128,26 @@ def product(
     *,
     groups: int = 1,
     slices: int = 1,
+    cut: Cut | None = None,
+    scratch: tuple[int, int] = (0, 0),
 ) -> Product:
     """The product of two operands, each with its arguments; `sizes` are M, N and the depth of one group, `epilogue` whether four results
     may be written at once, what `extra` is for, and whether there is a ReLU. The sum is cut into `slices`, or into fewer
-    if some would be empty."""
+    if some would be empty. Or only that of some tiles, as `cut` says: their counters and sums are in b, from the elements `scratch` on."""
     M, N, depth = sizes
     blocks = -(-depth // tile.BK)
     slice_blocks = max(1, -(-blocks // slices))
     slices = max(1, -(-blocks // slice_blocks))
     tiles_m, tiles_n = -(-M // tile.BM), -(-N // tile.BN)
     numbers = tuple(np.uint32(number) for number in (M, N, slice_blocks, blocks, groups, tiles_m, tiles_n))
+    more, grid, way = given(cut, numbers, tiles_m * tiles_n * groups * slices, scratch)
     return Product(
-        tile_kernel(tile, a[0], b[0], c[0]),
-        tiles_m * tiles_n * groups * slices,
+        tile_kernel(tile, a[0], b[0], c[0], way),
+        grid,
         tile.threads,
         groups * slices,
         slices,
-        (numbers, tuple(np.uint32(flag) for flag in epilogue), a[1], b[1], c[1]),
+        (more, tuple(np.uint32(flag) for flag in epilogue), a[1], b[1], c[1]),
     )
 
 

@@ -24,8 +24,8 @@ _first_of_pair = device(fragments.first_of_pair, forceinline=True)
 
 @device(forceinline=True)
 def _weight_of(weight, rest, place, tile_size, sizes, taps):
-    """The weight at `place`, row (filter) and depth (channel), of a tile of BK × BN, or 0 past the last; `rest` counts the tiles as
-    `packed` has them: [group][tap t, u][BK of c][BN of n]. sizes: the filters, the tiles that they take, the channels, and these up to
+    """The weight at `place`, row (filter) and depth (channel), of a tile of BK × BN, or 0 past the last, and past the last group;
+    `rest` counts the tiles as `packed` has them: [group][tap t, u][BK of c][BN of n]. sizes: the filters, the tiles that they take, the channels, and these up to
     whole tiles. taps: `Gather.weights`."""
     row, depth = place
     BK, BN = tile_size
@@ -37,7 +37,7 @@ def _weight_of(weight, rest, place, tile_size, sizes, taps):
     group, t = split(rest, T)
     n, c = uint32(tile * BN + row), uint32(block * BK + depth)
     value = float32(0)
-    if n < N and c < C:
+    if n < N and c < C and uint32(group * group_size) < uint32(weight.size):
         tap = uint32(uint32(first_r + t * step_r) * S + uint32(first_s + u * step_s))
         value = weight[uint32(uint32(group * group_size + n * n_stride) + uint32(c * c_stride + tap))]
     return value

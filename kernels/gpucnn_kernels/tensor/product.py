@@ -47,6 +47,7 @@ from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.integers import divide
 from gpucnn_kernels.core.problem import FLOAT32
 from gpucnn_kernels.core.unroll import unrolled
+from gpucnn_kernels.engine.cut import WHOLE, Cut, Way, given
 from gpucnn_kernels.engine.operands import PIXELS
 from gpucnn_kernels.engine.product import Product
 from gpucnn_kernels.engine.tiles import Store
@@ -87,12 +88,13 @@ class TensorTile:
 
 
 @functools.cache
-def tensor_kernel(tile: TensorTile, store: Store, whole: bool) -> Any:
+def tensor_kernel(tile: TensorTile, store: Store, whole: bool, way: Way = WHOLE) -> Any:
     """The kernel: (a, b, extra, c, sizes, epilogue, a_args, c_args), on a grid of blocks of `tile.threads` with `tile.shared` bytes.
 
     a are images under the taps of a window, with the arguments of operands.PIXELS; b is packed; c goes where `store` says, and `extra` is
     what engine.tile_kernel's is. `sizes` are M, N, the blocks of 32 steps, groups, and the tiles along M and N; `epilogue` what `extra` is
-    for, and whether there is a ReLU. `whole`: a group's channels are a multiple of 32.
+    for, and whether there is a ReLU. `whole`: a group's channels are a multiple of 32. `way`: whether there are tiles with several blocks
+    (engine/cut.py).
     """
     BN, stages, stage_bytes = tile.BN, tile.stages, tile.stage
     sums_count, b_bytes = BN // 2, 4 * words_of(tile.bits, BN * DEPTH)
@@ -110,6 +112,7 @@ def tensor_kernel(tile: TensorTile, store: Store, whole: bool) -> Any:
     copy_channels = unrolled(copy_channel, DEPTH)
 
     write_all = writer(store, sums_count)
+    sizes_of, place_of, join = way.sizes, way.place, way.joiner(sums_count, 2 * _ROWS)
 
     @kernel(role="engine", launch_bounds=(tile.threads, 1))
     def tensor_kernel(a, b, extra, c, sizes, epilogue, a_args, c_args):
@@ -117,9 +120,11 @@ def tensor_kernel(tile: TensorTile, store: Store, whole: bool) -> Any:
         state = cuda.local.array(3, uint32)
         sums = cuda.local.array(sums_count, float32)
         part = cuda.local.array(sums_count, float32)
-        M, N, blocks, _, tiles_m, tiles_n = sizes
+        own_sizes = sizes_of(sizes)
+        M, N, blocks, _, tiles_m, tiles_n = own_sizes
         thread = uint32(cuda.threadIdx.x)
-        number = uint32(cuda.blockIdx.x)
+        tile_number, part_number, begin_block, own_blocks = place_of(sizes, uint32(cuda.blockIdx.x), blocks)
+        number = tile_number
         tile_n = uint32(number % tiles_n)
         number = uint32(number // tiles_n)
         first_row = uint32(uint32(number % tiles_m) * uint32(_ROWS))
@@ -134,8 +139,9 @@ def tensor_kernel(tile: TensorTile, store: Store, whole: bool) -> Any:
             prepare(a_args, group, uint32(first_row + thread), state, 0)
             _, (padded, padded_by, padded_shift, U, U_by, U_shift, step_h, step_w, channels, H, W, area) = a_args
             a_at = instructions.global_address(a)
-            b_at = uint64(instructions.global_address(b) + uint64(uint32(group * blocks) * tiles_n + tile_n) * uint64(b_bytes))
-            for block in range(int32(blocks)):
+            first_block = uint32(uint32(group * blocks) + begin_block)
+            b_at = uint64(instructions.global_address(b) + uint64(first_block * tiles_n + tile_n) * uint64(b_bytes))
+            for block in range(int32(own_blocks)):
                 while hopper.has_ended(uint32(empty + uint32(stage * uint32(8))), uint32(parity ^ uint32(1))) == 0:
                     pass
                 filled = uint32(full + uint32(stage * uint32(8)))
@@ -144,7 +150,7 @@ def tensor_kernel(tile: TensorTile, store: Store, whole: bool) -> Any:
                     hopper.arrive_expecting(filled, uint32(b_bytes))
                     hopper.copy_bulk(to, b_at, uint32(b_bytes), filled)
                 b_at = uint64(b_at + uint64(tiles_n) * uint64(b_bytes))
-                first = uint32(uint32(block) * uint32(DEPTH))
+                first = uint32(uint32(begin_block + uint32(block)) * uint32(DEPTH))
                 tap = divide(first, padded_by, padded_shift)
                 channel = uint32(first - tap * padded)
                 t = divide(tap, U_by, U_shift)
@@ -170,13 +176,14 @@ def tensor_kernel(tile: TensorTile, store: Store, whole: bool) -> Any:
             own_row = uint32(uint32(own // uint32(32)) * uint32(16) + uint32(lane // uint32(4)))
             a_first = uint32(uint32(uint32(stages_at - begin) + uint32(b_bytes)) // uint32(4))
             a_first = uint32(a_first + uint32(lane % uint32(4)) * uint32(_PITCH) + own_row)
-            multiply_all(int32(blocks), shared, a_first, stages_at, full, empty, part, sums)
-            row = uint32(first_row + own_row)
-            below = uint32(row + uint32(8))
-            first_column = uint32(uint32(tile_n * uint32(BN)) + uint32(lane % uint32(4)) * uint32(2))
-            row_at = row_offset(c_args, M, N, group, row)
-            below_at = row_offset(c_args, M, N, group, below)
-            write_all(0, 0, c, c_args, sizes, epilogue, group, row, row_at, below, below_at, first_column, extra, sums)
+            multiply_all(int32(own_blocks), shared, a_first, stages_at, full, empty, part, sums)
+            if join(b, sizes, tile_number, part_number, own, sums):
+                row = uint32(first_row + own_row)
+                below = uint32(row + uint32(8))
+                first_column = uint32(uint32(tile_n * uint32(BN)) + uint32(lane % uint32(4)) * uint32(2))
+                row_at = row_offset(c_args, M, N, group, row)
+                below_at = row_offset(c_args, M, N, group, below)
+                write_all(0, 0, c, c_args, own_sizes, epilogue, group, row, row_at, below, below_at, first_column, extra, sums)
 
     return tensor_kernel
 
@@ -190,11 +197,15 @@ def product(
     groups: int,
     *,
     whole: bool,
+    cut: Cut | None = None,
+    scratch: tuple[int, int] = (0, 0),
 ) -> Product:
     """A product ready to be launched, as product.product makes them: `pixels` are the arguments of a, `sizes` M, N and the depth of a
-    group, `epilogue` what `extra` is for and whether there is a ReLU."""
+    group, `epilogue` what `extra` is for and whether there is a ReLU. `cut`: which tiles have several blocks, whose counters and sums are
+    in b, from the elements `scratch` on."""
     M, N, depth = sizes
     tiles_m, tiles_n = -(-M // tile.BM), -(-N // tile.BN)
     numbers = tuple(np.uint32(number) for number in (M, N, depth // tile.BK, groups, tiles_m, tiles_n))
-    arguments = numbers, tuple(np.uint32(number) for number in epilogue), pixels, c[1]
-    return Product(tensor_kernel(tile, c[0], whole), tiles_m * tiles_n * groups, tile.threads, groups, 1, arguments, tile.shared)
+    more, blocks, way = given(cut, numbers, tiles_m * tiles_n * groups, scratch)
+    arguments = more, tuple(np.uint32(number) for number in epilogue), pixels, c[1]
+    return Product(tensor_kernel(tile, c[0], whole, way), blocks, tile.threads, groups, 1, arguments, tile.shared)

@@ -7,7 +7,7 @@ few; all else is drawn.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -99,6 +99,15 @@ def products(p: Problem) -> set[str]:
     return tiles
 
 
+def ways(problem: Any) -> Iterator[select.Choice]:
+    """Every variant that can do a convolution; and where the rules would cut sums of some tiles, without as well."""
+    for name in select.variants(problem):
+        choice = select.choose(problem, name)
+        yield choice
+        if choice.slices > 1:
+            yield select.choice(choice.variant, problem, 1)
+
+
 def every_variant(gpu: Device, p: Problem) -> set[str]:
     """Holds the three operations in all their variants against the CPU's, and returns the variants."""
     sizes = p.n, p.c, p.k, p.window, p.groups
@@ -107,12 +116,12 @@ def every_variant(gpu: Device, p: Problem) -> set[str]:
     given = gpu.array(dy)
     found: set[str] = set()
 
-    for variant in select.variants(problems.conv2d(*sizes)):
+    for choice in ways(problems.conv2d(*sizes)):
         y = Output(gpu, dy.shape)
-        with select.override(conv2d=variant):
+        with select.override(conv2d=choice):
             gpu.ops.conv2d(x, weight, bias, p.window, p.groups, relu=True, out=y.array)
-        found.add(variant)
-        if variant == "winograd":
+        found.add(choice.name)
+        if choice.name == "winograd":
             tiles_agree(y, cpu.conv2d(*map(double, (p.x, p.weight, p.bias)), p.window, relu=True), p, p.x, "forward")
             continue
         agrees(
@@ -125,12 +134,12 @@ def every_variant(gpu: Device, p: Problem) -> set[str]:
             direction="forward",
         )
 
-    for variant in select.variants(problems.conv2d_input_grad(*sizes)):
+    for choice in ways(problems.conv2d_input_grad(*sizes)):
         for relu in (None, p.x):
             dx = Output(gpu, p.x.shape)
-            with select.override(conv2d_input_grad=variant):
+            with select.override(conv2d_input_grad=choice):
                 gpu.ops.conv2d_input_grad(given, weight, p.window, p.groups, relu=None if relu is None else x, out=dx.array)
-            if variant == "winograd":
+            if choice.name == "winograd":
                 tiles_agree(dx, cpu.conv2d_input_grad(double(dy), double(p.weight), p.window, relu=relu), p, dy, "input_grad")
                 continue
             agrees(

@@ -70,12 +70,16 @@ def test_images_too_large_for_32_bits_are_left_to_fmas(tensor_cores: Device) -> 
             assert bool({*GATHER, *GRAD} & set(select.variants(operation(*sizes)))) == there
 
 
+@pytest.mark.parametrize("fill", [1, pytest.param(132, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("name", "variant"), with_each(GATHER, ("whole", "stride")))
-def test_forward_and_gradient_of_the_input(tensor_cores: Device, name: str, variant: str) -> None:
+def test_forward_and_gradient_of_the_input(tensor_cores: Device, name: str, variant: str, fill: int) -> None:
+    """With whole sums, and with those that are cut to fill so many multiprocessors."""
     gpu = tensor_cores
     window, groups, x, weight, bias, dy = case(name)
     y, dx = Output(gpu, dy.shape), Output(gpu, x.shape)
-    with select.override(conv2d=variant, conv2d_input_grad=variant):
+    posed = [make(len(x), x.shape[1], len(weight), window, groups) for make in (problems.conv2d, problems.conv2d_input_grad)]
+    chosen = {problem.operation: select.choice(select.choose(problem, variant).variant, problem, fill) for problem in posed}
+    with select.override(chosen):
         gpu.ops.conv2d(*map(gpu.array, (x, weight, bias)), window, groups, relu=True, out=y.array)
         gpu.ops.conv2d_input_grad(*map(gpu.array, (dy, weight)), window, groups, relu=gpu.array(x), out=dx.array)
 

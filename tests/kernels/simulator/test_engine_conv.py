@@ -3,13 +3,15 @@ are ragged over several: a block is four threads."""
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 import pytest
+from cuts import thirds
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kernel_harness import Output, double, normal
+from kernel_harness import Output, cases, double, normal
 
 from gpucnn.device import Device, to_numpy
 from gpucnn.errors import ShapeError
@@ -89,6 +91,41 @@ def test_weight_grad(device: Device, case: Case) -> None:
     np.testing.assert_array_equal(bits(weight_grad(device, case)[0]), bits(alone))
 
 
+SUMS_CUT = cases(CASES, ("groups", "stride-over-kernel", "many-channels"))
+
+
+@pytest.mark.parametrize("name", SUMS_CUT)
+def test_sums_that_are_cut(device: Device, name: str) -> None:
+    """With what comes after the sum, which only the block does that adds up; and the same bits every time."""
+    case = CASES[name]()
+    x = relu_output(*case.x.shape)
+    first, second = (
+        (forward(device, case, True, True, IN_THIRDS), input_grad(device, case, x, IN_THIRDS), input_grad(device, case, make=IN_THIRDS))
+        for _ in range(2)
+    )
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(bits(one), bits(other))
+    np.testing.assert_array_equal(bits(first[1]), bits(cpu.relu_grad(first[2], x)))
+
+
+def test_sums_that_are_cut_can_be_added_up_again(device: Device) -> None:
+    """In the same workspace, on images that lie apart: what counted the blocks begins at zero, and nothing is written beside."""
+    case = CASES["many-channels"]()
+    n, k, (P, Q) = len(case.x), len(case.weight), case.window.output
+    wide = device.xp.full((n, k + 3, P, Q), np.nan, "float32")
+    workspace = space(device, room("conv2d", case, make=IN_THIRDS))
+    expected = forward(device, case, True, False, IN_THIRDS)
+    arrays = device.array(case.x), device.array(case.weight), device.array(case.bias), wide[:, 2 : k + 2]
+    for _ in range(3):
+        wide[:, 2 : k + 2] = np.nan
+        tiled.conv2d(*arrays, case.window, case.groups, workspace=workspace, tile=case.tile, make=IN_THIRDS)
+        got = to_numpy(wide)
+        np.testing.assert_array_equal(bits(got[:, 2 : k + 2]), bits(expected))
+        assert np.isnan(got[:, :2]).all() and np.isnan(got[:, k + 2 :]).all()
+    with pytest.raises(ValueError, match=f"has {workspace.size - 1} elements, and {workspace.size} are needed"):
+        tiled.conv2d(*arrays, case.window, case.groups, workspace=workspace[1:], tile=case.tile, make=IN_THIRDS)
+
+
 def relu_output(*shape: int) -> Any:
     """Where ReLU's output is expected: positive numbers, the smallest too, zeros of both signs, NaN, and what ReLU never gives."""
     return np.random.default_rng(9).choice(np.array([0, -0.0, np.nan, 1e-45, 2, np.inf, -1], np.float32), shape)
@@ -98,33 +135,38 @@ def bits(array: Any) -> Any:
     return array.view(np.uint32)
 
 
-def room(operation: str, case: Case, slices: int = 1) -> int:
+IN_THIRDS = functools.partial(tiled.gather, cut_of=thirds)
+
+
+def room(operation: str, case: Case, slices: int = 1, make: Any = tiled.gather) -> int:
     """Elements of the workspace, as the variant with the case's tile says."""
-    return tiled.variants("tile", case.tile, 1.0)[operation].workspace(getattr(problems, operation)(*case.sizes[:5]), slices)
+    variants = {**tiled.variants("tile", case.tile, 1.0), **tiled.gathering("tile", case.tile, 1.0, make)}
+    return variants[operation].workspace(getattr(problems, operation)(*case.sizes[:5]), slices)
 
 
 def space(device: Device, elements: int) -> Any:
     return device.xp.full(elements, np.nan, "float32")
 
 
-def forward(device: Device, case: Case, with_bias: bool, relu: bool) -> None:
+def forward(device: Device, case: Case, with_bias: bool, relu: bool, make: Any = tiled.gather) -> Any:
     out = Output(device, (case.x.shape[0], case.weight.shape[0], *case.window.output))
-    workspace = space(device, room("conv2d", case))
+    workspace = space(device, room("conv2d", case, make=make))
     x, weight, bias = device.array(case.x), device.array(case.weight), device.array(case.bias) if with_bias else None
-    tiled.conv2d(x, weight, bias, out.array, case.window, case.groups, relu, workspace=workspace, tile=case.tile)
+    tiled.conv2d(x, weight, bias, out.array, case.window, case.groups, relu, workspace=workspace, tile=case.tile, make=make)
     wide = double(case.bias) if with_bias else None
     ref = cpu.conv2d(double(case.x), double(case.weight), wide, case.window, case.groups, relu=relu)
     wide = None if wide is None else np.abs(wide)
     magnitude = cpu.conv2d(np.abs(double(case.x)), np.abs(double(case.weight)), wide, case.window, case.groups)
     check(out.result(), ref, magnitude=magnitude, terms=case.weight[0].size, direction="forward")
+    return out.result()
 
 
-def input_grad(device: Device, case: Case, relu: Any = None) -> Any:
+def input_grad(device: Device, case: Case, relu: Any = None, make: Any = tiled.gather) -> Any:
     out = Output(device, case.x.shape)
-    workspace = space(device, room("conv2d_input_grad", case))
+    workspace = space(device, room("conv2d_input_grad", case, make=make))
     arrays = device.array(case.dy), device.array(case.weight)
     given = None if relu is None else device.array(relu)
-    options = {"relu": given, "workspace": workspace, "tile": case.tile}
+    options = {"relu": given, "workspace": workspace, "tile": case.tile, "make": make}
     tiled.conv2d_input_grad(*arrays, out.array, case.window, case.groups, **options)
     dy, weight = double(case.dy), double(case.weight)
     ref = cpu.conv2d_input_grad(dy, weight, case.window, case.groups)
@@ -154,7 +196,7 @@ def weight_grad(device: Device, case: Case, with_bias: bool = True) -> tuple[Any
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> Case:
+def any_case(draw: st.DrawFn) -> Case:
     groups = draw(st.integers(1, 2))
     c, k = groups * draw(st.integers(1, 2)), groups * draw(st.integers(1, 3))
     pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
@@ -169,10 +211,11 @@ def cases(draw: st.DrawFn) -> Case:
 
 
 @settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(cases())
+@given(any_case())
 def test_any_legal_shape(device: Device, case: Case) -> None:
-    forward(device, case, with_bias=True, relu=False)
-    input_grad(device, case, relu_output(*case.x.shape))
+    for make in (tiled.gather, IN_THIRDS):
+        forward(device, case, with_bias=True, relu=False, make=make)
+        input_grad(device, case, relu_output(*case.x.shape), make)
     weight_grad(device, case)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cuts import thirds
 from kernel_harness import Output, double, normal
 from tensor_cases import case, rounded
 
@@ -94,6 +95,15 @@ class ShortTensorTile(TensorTile):
 
 class ShortTensorGradTile(TensorGradTile):
     stages = 2
+
+
+IN_THIRDS = functools.partial(tensor.gather, cut_of=thirds)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["stride", "many-filters", "groups", "long"])
+def test_sums_that_are_cut(device: Device, name: str) -> None:
+    forward_and_input_grad(device, name, TensorTile(32), IN_THIRDS)
 
 
 @pytest.mark.slow
