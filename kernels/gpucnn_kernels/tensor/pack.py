@@ -24,9 +24,9 @@ _first_of_pair = device(fragments.first_of_pair, forceinline=True)
 
 @device(forceinline=True)
 def _weight_of(weight, rest, place, tile_size, sizes, taps):
-    """The weight at `place`, row (filter) and depth (channel), of a tile of BK × BN, or 0 past the last, and past the last group;
-    `rest` counts the tiles as `packed` has them: [group][tap t, u][BK of c][BN of n]. sizes: the filters, the tiles that they take, the channels, and these up to
-    whole tiles. taps: `Gather.weights`."""
+    """The weight at `place`, row (filter) and depth (channel), of a tile of BK × BN, or 0 past the last, and past the last group; `rest`
+    counts the tiles as `packed` has them: [group][tap t, u][BK of c][BN of n]. sizes: the filters, the tiles that they take, the channels,
+    and these up to whole tiles. taps: `Gather.weights`."""
     row, depth = place
     BK, BN = tile_size
     N, tiles_n, C, padded_c = sizes
