@@ -50,6 +50,10 @@ def test_candidates_are_what_can_do_it_the_rules_choice_first() -> None:
     slices = {choice.slices for choice in dense if choice.name == dense[0].name}
     assert slices == {1, dense[0].slices // 2, dense[0].slices, 2 * dense[0].slices}
     assert {choice.slices for choice in tune.candidates(problems.conv2d(256, 64, 128, WINDOW))} == {1}
+    chip = select.current_chip().multiprocessors
+    cut = tune.candidates(problems.conv2d(8, 64, 64, WINDOW))  # few tiles: with their sums cut so that they fill the chip, and without
+    assert {choice.slices for choice in cut if choice.name == "tile128x64"} == {1, chip}
+    assert [tune._words(choice, False) for choice in cut if choice.slices == chip and choice.name == "tile128x64"] == ["tile128x64-cut"]
 
 
 def test_a_table_from_before_is_no_candidate_of_the_rules() -> None:

@@ -20,6 +20,8 @@ from gpucnn.profiling.chip.constants import LaunchConstants
 from gpucnn.profiling.chip.listing import listing
 from gpucnn.profiling.chip.machine import Program, parse
 from gpucnn.profiling.chip.predict import NODE, REACHED, Prediction
+from gpucnn.profiling.chip.units import SECOND_LEVEL
+from gpucnn.profiling.chip.warp import Walker
 from gpucnn.profiling.chip.waves import Waves
 from gpucnn.profiling.records import Profile
 from gpucnn.profiling.show import page, report
@@ -98,6 +100,37 @@ def test_a_second_wave_takes_as_long_as_the_first() -> None:
     one, two = (predicted(code, blocks, occupancy=128 / 2048) for blocks in (132, 198))
     assert (two.seconds - NODE) / (one.seconds - NODE) == pytest.approx(2, rel=1e-2)
     assert two.limit.endswith("1.5 waves: the second is half empty") and "wave" not in one.limit
+
+
+CUT_FOR_132 = (*[np.empty(1, np.float32)] * 4, ((np.uint32(1),) * 6, tuple(map(np.uint32, (132, 2, 13, 0, 0)))))
+"""The arguments of a launch whose first 132 tiles are whole, and the others cut into two slices of 13 turns."""
+
+
+def test_slices_take_their_own_time() -> None:
+    """Of 196 tiles 64 are cut in two: the busiest multiprocessor has a whole tile and a slice, which here is half as long."""
+    half = ["FFMA R4, R4, R5, R6"] * 500
+    code = program("S2R R0, SR_CTAID.X", "ISETP.GE.U32.AND P0, PT, R0, 0x84, PT", *half, "@P0 EXIT", *half, "EXIT")
+    launch = a_launch(132 + 2 * 64, 128, *CUT_FOR_132)
+    found = predict.predict(launch, Work(0, 0), code, 128 / 2048, H100)
+    clock = H100.fp32 / (2 * 128 * 132)
+    assert found.seconds == pytest.approx(NODE + 6000 / clock, rel=0.02)
+    assert found.limit.endswith("64 of 196 tiles are cut into 2 slices")
+    assert found.load.blocks == 260 and found.load.last == pytest.approx((128, found.load.seconds / 2), rel=0.02)
+
+
+def test_one_of_the_blocks_of_a_tile_adds_up() -> None:
+    """The one that finds all others counted."""
+    count = ["ATOMG.E.ADD.F32.FTZ.RN.STRONG.GPU PT, R6, desc[UR4][R2.64], R7", "F2I.U32.TRUNC.NTZ R6, R6"]
+    more = ["MOV R8, 0x1", "ISETP.GT.U32.AND P0, PT, R8, R6, PT", "@P0 EXIT", *["FADD R4, R4, R5"] * 100, "EXIT"]
+    walker = Walker(program(*count, *more), LaunchConstants(a_launch(), (9, 0)))
+    first, last, any_one = (len(walker.walk(5, 0, 128, counted).issued) for counted in (0, 1, None))
+    assert (first, last) == (5, 106) and any_one == last  # what is unknown is assumed not to be so
+
+
+def test_a_fence_waits_for_the_second_level_cache() -> None:
+    fenced, not_fenced = (predicted(program(*texts, "EXIT")) for texts in (["MEMBAR.SC.GPU"] * 20, ["MEMBAR.SC.CTA"] * 20))
+    least = 20 * SECOND_LEVEL * 2 * 128 * 132 / H100.fp32
+    assert not_fenced.seconds - NODE < least <= fenced.seconds - NODE
 
 
 def test_many_waves_are_worked_out_from_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
