@@ -30,7 +30,6 @@ H100 = CHIPS["H100"]
 # threads, and 40 as many as most chips can schedule (1536): what is bound by memory wants the latter.
 MOST_REGISTERS = {
     "*-tile128x128": 128,  # two blocks of 256 threads
-    "*-tile128x128-cut": 128,
     "*-tile128x64": 170,  # three of 128
     "*-tile128x64-cut": 170,
     "*-tile64x64": 170,  # six of 64

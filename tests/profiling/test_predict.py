@@ -127,6 +127,16 @@ def test_one_of_the_blocks_of_a_tile_adds_up() -> None:
     assert (first, last) == (5, 106) and any_one == last  # what is unknown is assumed not to be so
 
 
+def test_an_address_may_be_given_from_behind() -> None:
+    """By a negative offset, as ptxas writes it: the same sectors."""
+    lanes = "S2R R2, SR_TID.X", "IMAD R2, R2, 0x4, 0x100"
+    behind, there = (
+        Walker(program(*lanes, f"LDG.E R4, [R2.64{offset}]", "EXIT"), LaunchConstants(a_launch(), (8, 0))).walk(0, 0, 128)
+        for offset in ("+-0x80", "")
+    )
+    assert behind.accesses == there.accesses and behind.accesses[2] is not None
+
+
 def test_a_fence_waits_for_the_second_level_cache() -> None:
     fenced, not_fenced = (predicted(program(*texts, "EXIT")) for texts in (["MEMBAR.SC.GPU"] * 20, ["MEMBAR.SC.CTA"] * 20))
     least = 20 * SECOND_LEVEL * 2 * 128 * 132 / H100.fp32

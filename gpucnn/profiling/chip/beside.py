@@ -52,16 +52,16 @@ def side_by_side(branches: Sequence[Sequence[Load]], multiprocessors: int, node:
                     waiting[branch][0] = blocks - given, seconds
                     break
                 del waiting[branch][0]
-        slow = [max(1.0, sum(block.share for block in blocks)) for blocks in chip]
-        steps = [block.left * slow[at] for at, blocks in enumerate(chip) for block in blocks]
+        slow = [max(1.0, sum(block.share for block in held)) for held in chip]
+        steps = [block.left * slow[at] for at, held in enumerate(chip) for block in held]
         steps += [begin - now for begin, at, loads in zip(begins, number, branches, strict=True) if begin > now and at < len(loads)]
         step = min(steps)
         now += step
-        for at, blocks in enumerate(chip):
-            for block in blocks:
+        for at, held in enumerate(chip):
+            for block in held:
                 block.left -= step / slow[at]
                 running[block.branch] -= block.left <= 1e-15
-            chip[at] = [block for block in blocks if block.left > 1e-15]
+            chip[at] = [block for block in held if block.left > 1e-15]
         for branch, loads in enumerate(branches):
             if number[branch] < len(loads) and begins[branch] <= now and not waiting[branch] and not running[branch]:
                 number[branch] += 1

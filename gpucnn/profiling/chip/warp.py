@@ -144,8 +144,10 @@ class Walker:
         """The address of an access and, for a barrier, the parity that is waited for."""
         _, reads = self._addresses[index]
         values = [read(registers) for read in reads]
-        address = None if any(value is None for value in values[:-1]) else sum(values[:-1])
-        return address, values[-1]
+        if any(value is None for value in values[:-1]):
+            return None, values[-1]
+        # Offsets may be negative, which unsigned lanes cannot hold.
+        return sum(value.astype(np.int64) if isinstance(value, np.ndarray) else value for value in values[:-1]), values[-1]
 
     def _after(self, index: int, instruction: Instruction, mask: Any, registers: Registers, way: Way) -> list[tuple[int, Any]]:
         """The places where threads continue after a stretch: (index, which of the threads)."""

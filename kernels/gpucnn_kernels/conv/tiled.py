@@ -257,13 +257,17 @@ def summing(name: str, tile: Any, best: float, make: Summer = total, turned: boo
     return {"conv2d_weight_grad": Variant(name, launch, workspace=room_of, weigh=measure, slices=True, parts=True, **more)}
 
 
+UNCUT = ("tile128x128",)
+"""Tiles whose threads have no register left for what cutting sums takes: they would spill."""
+
+
 def _sizes(problem: Problem) -> Sizes:
     return problem.n, problem.c, problem.k, problem.windowed, problem.groups
 
 
 def variants(name: str, tile: Tile, best: float) -> dict[str, Variant]:
     """The engine's variants of that name, by operation."""
-    return {**gathering(name, tile, best, fills=True), **summing(name, tile, best)}
+    return {**gathering(name, tile, best, fills=name not in UNCUT), **summing(name, tile, best)}
 
 
 ALL = [variants(name, tile, BEST[name]) for name, tile in TILES.items()]

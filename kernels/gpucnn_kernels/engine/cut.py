@@ -65,11 +65,11 @@ class Cut:
 
     def zeroed(self, tile: Any, unit: int) -> int:
         """Elements of the workspace for the counters, which are zeroed `unit` by `unit`."""
-        return -(-self.rest * tile.threads // unit) * unit
+        return -(-self.rest * int(tile.threads) // unit) * unit
 
     def sums(self, tile: Any) -> int:
         """Elements for the sums of all slices."""
-        return self.rest * self.slices * tile.BM * tile.BN
+        return self.rest * self.slices * int(tile.BM) * int(tile.BN)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -96,7 +96,8 @@ def best_cut(tile: Any, sizes: tuple[int, int, int], groups: int, multiprocessor
 
 def _time(cut: Cut, tile: Any, turns: int, multiprocessors: int) -> float:
     """The time of the busiest multiprocessor, in those of a tile's sum on one that has a warp for each of its schedulers."""
-    alone, warps, depth = tile.blocks_per_sm == 1, -(-tile.threads // 32), turns * tile.BK
+    held, warps, depth = int(tile.blocks_per_sm), -(-int(tile.threads) // 32), turns * int(tile.BK)
+    alone = held == 1
     tiles, slices = cut.whole // multiprocessors, -(-cut.rest * cut.slices // multiprocessors)
     whole = 1 + _ENDS[alone] / depth
     part = cut.turns / turns + (_ENDS[alone] + (cut.slices * _ADDING[alone] if cut.slices > 1 else 0)) / depth
@@ -106,11 +107,11 @@ def _time(cut: Cut, tile: Any, turns: int, multiprocessors: int) -> float:
     def speed(blocks: int) -> float:
         return min(_FASTER, blocks * warps / 4)
 
-    together = min(tile.blocks_per_sm, tiles + slices)
-    if tiles != 1 or tile.blocks_per_sm < 2 or not slices:
+    together = min(held, tiles + slices)
+    if tiles != 1 or not slices:
         return (tiles * whole + slices * part) / speed(together)
     # The tile goes on by itself when the slices beside it are done, which share the places that it leaves.
-    done = min(whole, part * max(1.0, slices / (tile.blocks_per_sm - 1)))
+    done = min(whole, part * max(1.0, slices / (held - 1)))
     return (done + slices * part) / speed(together) + (whole - done) / speed(1)
 
 

@@ -73,4 +73,4 @@ def test_every_tile_is_there() -> None:
     for operation in ("conv2d", "conv2d_weight_grad", "dense", "dense_input_grad", "dense_weight_grad"):
         tiles = {name.split()[0].partition("-")[2] for name in ALL if name.startswith(f"{operation}-")}
         expected = {"tile128x128", "tile128x64", "tile64x64"}
-        assert tiles == expected | ({f"{tile}-cut" for tile in expected} if operation == "conv2d" else set())
+        assert tiles == expected | ({"tile128x64-cut", "tile64x64-cut"} if operation == "conv2d" else set())
