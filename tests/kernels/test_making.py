@@ -1,5 +1,6 @@
 """Where the numbers of a product of warpgroups lie (kernels/gpucnn_kernels/tensor/making.py, groups.py): all of them once, as wgmma reads
-them, and no bank of shared memory touched twice at a time, all of it counted from the expressions that the kernels index by."""
+them, and no bank of shared memory touched twice at a time, all of it counted from the expressions that the kernels index by; and when such
+products are chosen."""
 
 from __future__ import annotations
 
@@ -7,12 +8,14 @@ import itertools
 from collections.abc import Iterator
 
 import pytest
-from test_warps import LANES, banks
+from test_warps import CHIPS, LANES, banks, needs_instructions
 
+from gpucnn_kernels.choose import problems, select
 from gpucnn_kernels.core.problem import BFLOAT16, FLOAT32, KINDS
+from gpucnn_kernels.dense.tensor import GROUPS
 from gpucnn_kernels.tensor import fragments, groups, hopper, making
 from gpucnn_kernels.tensor.groups import COLUMNS, GroupTile
-from gpucnn_kernels.tensor.parts import words_of
+from gpucnn_kernels.tensor.parts import ENDING, words_of
 from gpucnn_kernels.tensor.stages import DEPTH, MOST_SHARED
 
 THREADS = range(making.THREADS)
@@ -181,3 +184,28 @@ def test_stages_fit() -> None:
     for rows, bits in itertools.product((64, 128), KINDS):
         tile = GroupTile(rows, bits)
         assert tile.stages >= 3 and tile.shared <= MOST_SHARED and tile.stage % 1024 == 0 and tile.raw % 16 == 0
+
+
+@needs_instructions
+@pytest.mark.parametrize("chip", CHIPS)
+def test_they_are_there_for_hopper_and_never_chosen_by_the_rules(chip: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPUCNN_TUNED", "none")
+    with select.for_chip(132, capability=CHIPS[chip]):
+        for make, bits in itertools.product((problems.dense, problems.dense_input_grad, problems.dense_weight_grad), KINDS):
+            problem = make(512, 1024, 256, bits)
+            there = {name for name in select.variants(problem) if name.startswith("tensor")}
+            assert there == ({name + ENDING[kept] for name in GROUPS for kept in KINDS if kept >= bits} if chip == "H100" else set())
+            assert select.choose(problem).name.startswith("tile")
+            for name in there:
+                with select.override({problem.operation: name}):
+                    assert select.choose(problem).name == name
+
+
+@needs_instructions
+def test_sums_are_cut_to_fill_a_chip_and_lines_too_long_for_32_bits_are_left_to_others() -> None:
+    with select.for_chip(132, capability=(9, 0)):
+        for name, slices in (("tensor128x128", 16), ("tensor64x128", 8)):
+            with select.override(dense=name):
+                assert select.choose(problems.dense(128, 3136, 1024)).slices == slices
+        for length, there in ((1 << 23, False), ((1 << 23) - 1, True)):
+            assert bool(set(GROUPS) & set(select.variants(problems.dense(1, length, 64)))) == there
