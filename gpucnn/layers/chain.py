@@ -8,7 +8,7 @@ from typing import Any
 
 from gpucnn.errors import GpucnnError, ShapeError
 from gpucnn.layers.base import Array, Layer, Plan, Shape
-from gpucnn.layers.fused import stages
+from gpucnn.layers.fused import ConvBatchNorm, for_predictions, stages
 from gpucnn.layers.stage import Stage
 from gpucnn.text import shown
 
@@ -57,6 +57,7 @@ class Chain:
 
     def __init__(self, layers: Sequence[Layer] = (), own: bool = False) -> None:
         self.stages = stages(layers)
+        self.ahead = for_predictions(self.stages)
         self.plans = planned(self.stages, own)
         self.trained = any(stage.trained for stage in self.stages)
         self.passes_on = all(stage.passes_on for stage in self.stages)
@@ -82,9 +83,23 @@ class Chain:
         """Whether backward can include the gradient of the ReLU that produced the input."""
         return self._entry is not None
 
+    @property
+    def takes_sum(self) -> bool:
+        """Whether `forward_with_sum` can be called, for predictions."""
+        last = self.ahead[-1]
+        return isinstance(last, ConvBatchNorm) and last.norm.activation is None
+
+    def forward_with_sum(self, x: Array, added: Array, relu: bool) -> Array:
+        """The last stage's output plus `added`, then ReLU if `relu`."""
+        *before, last = self.ahead
+        for stage in before:
+            x = stage.forward(x)
+        assert isinstance(last, ConvBatchNorm)
+        return last.forward(x, added=added, relu=relu)
+
     def forward(self, x: Array, training: bool = False, *, logits: bool = False, out: Array | None = None) -> Array:
         """The last stage's output, written to `out` if given; `logits` leaves off a final softmax or sigmoid."""
-        *before, last = self.stages
+        *before, last = self.stages if training else self.ahead
         for stage in before:
             x = stage.forward(x, training)
         return last.forward(x, training, logits=logits) if out is None else last.forward(x, training, logits=logits, out=out)
@@ -92,7 +107,7 @@ class Chain:
     def forward_with_loss(self, x: Array, loss: Any, labels: Array, training: bool = True) -> tuple[Array, Array, Array]:
         """Forward, and the loss of the output: (loss, correct, doutputs) as `Loss.__call__` has them, or the first two of each example (N)
         where the last stage and the loss are one."""
-        *before, last = self.stages
+        *before, last = self.stages if training else self.ahead
         for stage in before:
             x = stage.forward(x, training)
         found = last.forward_with_loss(x, loss, labels, training) if isinstance(last, Layer) else None
@@ -137,7 +152,7 @@ def outputs_of(target: Layer, layers: Sequence[Layer], x: Array) -> Array:
     found: list[Array] = []
     last, forward = target.layers[-1], target.layers[-1].forward
     chains = [chain for layer in layers for part in layer.walk().values() for chain in part.chains()]
-    before = [chain.stages for chain in chains]
+    before = [(chain.stages, chain.ahead) for chain in chains]
 
     def kept(*args: Any, **options: Any) -> Array:
         found.append(forward(*args, **options))
@@ -146,13 +161,13 @@ def outputs_of(target: Layer, layers: Sequence[Layer], x: Array) -> Array:
     last.forward = kept  # type: ignore[method-assign]
     try:
         for chain in chains:
-            chain.stages = [layer for stage in chain.stages for layer in stage.layers]
+            chain.stages = chain.ahead = [layer for stage in chain.stages for layer in stage.layers]
         for layer in [part for each in layers for part in each.layers]:
             x = layer.forward(x)
             if found:
                 return found[0]
     finally:
         del last.forward
-        for chain, stages_before in zip(chains, before, strict=True):
-            chain.stages = stages_before
+        for chain, (stages_before, ahead_before) in zip(chains, before, strict=True):
+            chain.stages, chain.ahead = stages_before, ahead_before
     raise GpucnnError(f"layer {target.name!r} is not run: {', '.join(layer.name for layer in layers)} do not call it")

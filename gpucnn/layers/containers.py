@@ -150,8 +150,12 @@ class Residual(_Container):
     def _forward(self, x: Array, training: bool) -> Array:
         if training:
             self._x = x
-        main, *side = (chain.forward(x, training) for chain in self._chains)
-        return self.device.ops.add(main, side[0] if side else x, relu=self.activation == "relu")
+        main, *shortcut = self._chains
+        relu = self.activation == "relu"
+        if not training and main.takes_sum:
+            return main.forward_with_sum(x, shortcut[0].forward(x) if shortcut else x, relu)
+        y, *side = (chain.forward(x, training) for chain in self._chains)
+        return self.device.ops.add(y, side[0] if side else x, relu=relu)
 
     def _backward(self, dy: Array, input_grad: bool, relu: bool = False) -> Array | None:
         main, *side = (chain.backward(dy, input_grad=input_grad) for chain in self._chains)

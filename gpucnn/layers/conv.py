@@ -101,9 +101,16 @@ class Conv2D(InPrecision, Layer):
 
     @property
     def takes_part(self) -> bool:
-        # Classes derived from it may do something else.
-        own = type(self)._forward is Conv2D._forward and type(self)._backward is Conv2D._backward and type(self).forward is Layer.forward
-        return own and self.activation in (None, "relu")
+        return self._own_forward and type(self)._backward is Conv2D._backward and self.activation in (None, "relu")
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the output is that of the convolution, without an activation."""
+        return self._own_forward and self.activation is None
+
+    @property
+    def _own_forward(self) -> bool:  # classes derived from it may do something else
+        return type(self)._forward is Conv2D._forward and type(self).forward is Layer.forward
 
     def _forward(self, x: Array, training: bool, out: Array | None = None) -> Array:
         if training:

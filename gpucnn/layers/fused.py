@@ -9,9 +9,10 @@ from gpucnn.errors import GpucnnError
 from gpucnn.layers.base import Array, Cost, Layer, Plan
 from gpucnn.layers.beside import beside
 from gpucnn.layers.conv import Conv2D
+from gpucnn.layers.norm import BatchNorm2D
 from gpucnn.layers.parameter import gradients
 from gpucnn.layers.pool import MaxPool2D
-from gpucnn.layers.stage import ALONE, Stage
+from gpucnn.layers.stage import ALONE, Forward, Stage
 from gpucnn.precision import bits
 
 
@@ -26,6 +27,51 @@ def stages(layers: Sequence[Layer]) -> list[Stage]:
         else:
             found.append(layer)
     return found
+
+
+def for_predictions(found: Sequence[Stage]) -> list[Forward]:
+    """The same stages as a forward pass for predictions runs them: a convolution and the batch normalization after it are one."""
+    made: list[Forward] = []
+    for stage in found:
+        before = made[-1] if made else None
+        if type(stage) is BatchNorm2D and stage.activation in (None, "relu") and isinstance(before, Conv2D) and before.is_linear:
+            made[-1] = ConvBatchNorm(before, stage)
+        else:
+            made.append(stage)
+    return made
+
+
+class ConvBatchNorm:
+    """Conv2D without an activation, then BatchNorm2D with its running statistics, which are constants. The result is bit-identical to
+    that of one after the other; on a CPU, normalizing takes no pass over memory of its own. In training the statistics are known only when
+    the convolution is done."""
+
+    def __init__(self, conv: Conv2D, norm: BatchNorm2D) -> None:
+        self.conv = conv
+        self.norm = norm
+
+    @property
+    def layers(self) -> Sequence[Layer]:
+        return (self.conv, self.norm)
+
+    def forward(
+        self,
+        x: Array,
+        training: bool = False,
+        *,
+        logits: bool = False,
+        out: Array | None = None,
+        added: Array | None = None,
+        relu: bool = False,
+    ) -> Array:
+        """added: what is added to the output; relu: whether ReLU comes then. These are for a `Residual` that ends in this stage."""
+        conv, norm = self.conv, self.norm
+        bias = conv.bias.value if conv.bias else None
+        affine, running = norm.weight_and_bias(x), (norm.mean.value, norm.variance.value)
+        relu = relu or norm.activation == "relu"
+        options = {"eps": norm.eps, "relu": relu, "added": added, "out": out, "bits": bits(conv.precision)}
+        y: Array = conv.device.ops.conv2d_batch_norm_apply(x, conv.weight.value, bias, conv.window, conv.groups, affine, running, **options)
+        return y
 
 
 class ConvReluMaxPool:

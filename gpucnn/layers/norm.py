@@ -75,7 +75,7 @@ class BatchNorm2D(Layer):
         return type(self) is BatchNorm2D and self.activation in (None, "relu")  # classes derived from it may do something else
 
     def _forward(self, x: Array, training: bool, out: Array | None = None) -> Array:
-        ops, (weight, bias), running = self.device.ops, self._affine(x), (self.mean.value, self.variance.value)
+        ops, (weight, bias), running = self.device.ops, self.weight_and_bias(x), (self.mean.value, self.variance.value)
         relu, kept = self.activation == "relu", None
         if training and self.frozen:
             y = ops.batch_norm_apply(x, weight, bias, running, eps=self.eps, relu=relu, out=out)
@@ -95,7 +95,7 @@ class BatchNorm2D(Layer):
         return y
 
     def _backward(self, dy: Array, input_grad: bool, relu: bool = False) -> Array | None:
-        ops, x, (weight, _) = self.device.ops, self._x, self._affine(dy)
+        ops, x, (weight, _) = self.device.ops, self._x, self.weight_and_bias(dy)
         if self._kept is None:  # the running statistics are constants
             if not input_grad:
                 return None
@@ -126,7 +126,7 @@ class BatchNorm2D(Layer):
         dx = shared.input_gradient(dy, x, weight, self._kept, (dweight, dbias), self.part, xp)
         return self.device.ops.relu_grad(dx, x, out=dx) if relu else dx
 
-    def _affine(self, like: Array) -> tuple[Array, Array]:
+    def weight_and_bias(self, like: Array) -> tuple[Array, Array]:
         """Weight and bias; ones and zeros if the layer has none."""
         if self._zeros is None or self._zeros.dtype != like.dtype:
             channels = (self.input_shape or ())[:1]

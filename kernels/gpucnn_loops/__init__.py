@@ -8,7 +8,8 @@
     winograd, winograd_plan, transforms
                                     convolution of 3×3 and 5×5 kernels at stride 1
     pixels                          convolution at stride 1 with few output channels or taps
-    pooled                          convolution with ReLU and 2×2 pooling
+    pooled, windows                 convolution with ReLU and 2×2 pooling, and with any other max pooling
+    after                           what follows a convolution's sums in the same pass
     depthwise, dense                depthwise convolution, dense layers
     pool, average, norm             max and average pooling, batch normalization
     elementwise, tanh, update, loss ReLU, sums and dropout; tanh; optimizers; cross-entropy

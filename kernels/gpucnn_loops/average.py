@@ -186,11 +186,25 @@ def plane_means(first, last, x, y, pixels):
         y[plane] = (sum16(total) + rest) / count
 
 
-def avg_pool2d(x: Array, window: Window, counts: Array, y: Array) -> None:
-    """y (N, C, P, Q) of x (N, C, H, W); counts (P, Q): what each sum is divided by."""
-    sizes, planes, frame = sizes_of(window), planes_of(x), framed(1, window)
+class Counts:
+    """What the sums of a pooling are divided by (P, Q); and in rows of whole vectors, 0 behind each."""
+
+    def __init__(self, counts: Array) -> None:
+        self.plain = counts
+        self.padded = np.zeros((len(counts), lanes(counts.shape[1])), np.float32)
+        self.padded[:, : counts.shape[1]] = counts
+
+
+@functools.lru_cache(maxsize=256)
+def _frame(window: Window) -> Frame:
+    return framed(1, window)
+
+
+def avg_pool2d(x: Array, window: Window, counts: Counts, y: Array) -> None:
+    """y (N, C, P, Q) of x (N, C, H, W)."""
+    sizes, planes, frame = sizes_of(window), planes_of(x), _frame(window)
     by_number = window.stride[1] > 2
-    by = counts if by_number else _padded(counts)
+    by = counts.plain if by_number else counts.padded
 
     def body(first: int, last: int) -> None:
         if by_number:
@@ -205,11 +219,11 @@ def avg_pool2d(x: Array, window: Window, counts: Array, y: Array) -> None:
     share(planes, body, work_of(window, planes))
 
 
-def avg_pool2d_grad(dy: Array, window: Window, counts: Array, dx: Array) -> None:
+def avg_pool2d_grad(dy: Array, window: Window, counts: Counts, dx: Array) -> None:
     """dx (N, C, H, W) of dy (N, C, P, Q)."""
     sizes, planes = sizes_of(window), planes_of(dy)
     by_number = window.stride[1] > 2
-    by, rows = counts if by_number else _padded(counts), _outputs_of_rows(window).at
+    by, rows = counts.plain if by_number else counts.padded, _outputs_of_rows(window).at
     left, w, step = window.padding[1][0], window.input[1], window.stride[1]
     in_halves = window.kernel == window.stride and step == 2 and window.dilation == (1, 1) and window.padding[0][0] == left == 0
     lead = (window.kernel[1] - 1) * window.dilation[1] // step
@@ -220,7 +234,7 @@ def avg_pool2d_grad(dy: Array, window: Window, counts: Array, dx: Array) -> None
             for piece in pieces(first, last, dy, dx):
                 means_grad_by_number(*piece, address(by), *sizes)
             return
-        scratch = Scratch(len(counts) * across, L)
+        scratch = Scratch(len(by) * across, L)
         for index in range(2):
             fill(*scratch.piece(index), 0)
         for piece in pieces(first, last, dy, dx):
@@ -236,13 +250,6 @@ def global_avg_pool2d(x: Array, y: Array) -> None:
     """y (N, C): the mean of each plane of x (N, C, H, W)."""
     pixels = x.shape[2] * x.shape[3]
     share(y.size, lambda a, z: plane_means(a, z, address(x), address(y), pixels), 4 * x.size)
-
-
-def _padded(counts: Array) -> Array:
-    """counts (P, Q) in rows of whole vectors, 0 behind each."""
-    made = np.zeros((len(counts), lanes(counts.shape[1])), np.float32)
-    made[:, : counts.shape[1]] = counts
-    return made
 
 
 @functools.lru_cache(maxsize=256)

@@ -16,15 +16,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn_loops.after import After, Norm, after_sums, finished, with_other
 from gpucnn_loops.crew import share
-from gpucnn_loops.direct import Direct, add_rows, masked
+from gpucnn_loops.direct import Direct, add_rows
 from gpucnn_loops.language import helper, record
 from gpucnn_loops.loops import loop
 from gpucnn_loops.tables import Frame, Table, Tables, Window, edges, grid, lanes
 from gpucnn_loops.threads import Scratch, address
 from gpucnn_loops.tile import product_by_lane
 from gpucnn_loops.turn import fill, to_planes, to_rows
-from gpucnn_loops.vector import L, at, load, relu16, splat, store
+from gpucnn_loops.vector import L, at, load, store
 
 Array = NDArray[np.float32]
 BAND = 1 << 16  # numbers of a band of rows in its frame, 256 KB
@@ -76,12 +77,12 @@ def band_in_frame(image, count, row, frame, bands, framed):
     return whole
 
 
-@loop("i i i f* f* i i f* i i f* f*", Frame, Bands, Classes, "f* f*")
-def gather(first, last, total, x, weight, k, wide, bias, biased, relu, mask, y, frame, bands, classes, framed, sums):
+@loop("i i i f* f* i i", After, "f*", Frame, Bands, Classes, "f* f*")
+def gather(first, last, total, x, weight, k, wide, after, y, frame, bands, classes, framed, sums):
     """y from x, forward or the gradient of the input, of the pieces first … last − 1, each 16 of `total` planes. Plane n·k + j has the
-    filter j; weight (taps, wide) and bias (wide) have at least 16 columns more than k, where the filters begin again.
+    filter j; weight (taps, wide) and after.vectors (4, wide) have at least 16 columns more than k, where the filters begin again.
 
-    relu: 0, 1 for ReLU, 2 for zeros where mask ≤ 0. With several classes there is one band.
+    With several classes there is one band.
     """
     outputs = bands.high * bands.wide
     for piece in range(first, last):
@@ -97,15 +98,13 @@ def gather(first, last, total, x, weight, k, wide, bias, biased, relu, mask, y, 
                 m = number if classes.number == 1 else end - begin
                 product_by_lane(m, taps - tap, source, rows, at(classes.cols, tap), by, wide, sums, at(classes.order, begin), 0)
                 begin, tap = end, taps
-            if biased or relu == 1:
-                b = load(bias, filter) if biased else splat(ZERO)
+            if after.some:
                 for i in range(0, number * L, L):
-                    v = load(sums, i) + b
-                    store(sums, i, relu16(v) if relu == 1 else v)
+                    store(sums, i, finished(load(sums, i), filter, after))
             out = plane * outputs + skipped
             to_planes(sums, number, count, L, at(y, out), classes.planes)
-            if relu == 2:
-                masked(at(y, out), at(mask, out), count, outputs, number)
+            if after.last:
+                with_other(at(y, out), at(after.other, out), count, outputs, number, after.last)
 
 
 @loop("i i w* f* f* f* f* i i i", Frame, Bands, "w* w* w* w* f* f*")
@@ -175,18 +174,21 @@ class Depthwise:
         self.ahead = _road(self.one.frame, window.output, window.stride[0], self.one.ahead, np.arange(self.taps), **more)
         self._behind: Road | None = None
 
-    def _packed(self, weight: Array, road: Road, bias: Array | None) -> list[Array]:
-        """Weights by tap, and the bias, each with the first filters once more behind the last."""
+    def _packed(self, weight: Array, road: Road) -> Array:
+        """Weights by tap, with the first filters once more behind the last."""
         rows = len(road.tables.cols)
-        made = Scratch((rows + 1) * self.wide, self.wide, shared=True).parts
-        made[0].reshape(rows + 1, self.wide)[road.tap_rows] = weight.reshape(self.k, self.taps)[self.filters].T
-        if bias is not None:
-            made[1][...] = bias[self.filters]
-        return made
+        packed: Array = Scratch((rows + 1) * self.wide, shared=True).parts[0]
+        packed.reshape(rows + 1, self.wide)[road.tap_rows] = weight.reshape(self.k, self.taps)[self.filters].T
+        return packed
 
-    def forward(self, x: Array, weight: Array, bias: Array | None, relu: bool, y: Array) -> None:
-        """y = convolution of x, plus bias, then ReLU."""
-        self._gather(x, self._packed(weight, self.ahead, bias), bias is not None, 1 if relu else 0, None, y, self.ahead)
+    def forward(
+        self, x: Array, weight: Array, bias: Array | None, relu: bool, y: Array, norm: Norm | None = None, added: Array | None = None
+    ) -> None:
+        """y = convolution of x, plus bias, then batch normalization, plus `added`, then ReLU."""
+        bias = None if bias is None else bias[self.filters]
+        norm = None if norm is None else Norm(*(values[self.filters] for values in norm))
+        _vectors, after = after_sums(self.wide, self.wide, 1, bias, relu, norm, added)
+        self._gather(x, self._packed(weight, self.ahead), after[0], y, self.ahead)
 
     def input_grad(self, dy: Array, weight: Array, relu: Array | None, dx: Array) -> None:
         """dx from dy; 0 where `relu`, if given, is not positive."""
@@ -194,11 +196,12 @@ class Depthwise:
             frame, made, *_ = self.one.behind()
             several = len(made.ends) > 2
             self._behind = _road(frame, self.window.input, 0 if several else 1, made, made.turns[: self.taps] // L)
-        self._gather(dy, self._packed(weight, self._behind, None), False, 0 if relu is None else 2, relu, dx, self._behind)
+        _vectors, after = after_sums(self.wide, self.wide, 1, mask=relu)
+        self._gather(dy, self._packed(weight, self._behind), after[0], dx, self._behind)
 
-    def _gather(self, x: Array, packed: list[Array], biased: bool, relu: int, mask: Array | None, y: Array, road: Road) -> None:
+    def _gather(self, x: Array, packed: Array, after: After, y: Array, road: Road) -> None:
         total, t, frame, bands = len(x) * self.k, road.tables, road.frame, road.bands
-        arrays = address(x), address(packed[0]), self.k, self.wide, address(packed[1]), biased, relu, address(y if mask is None else mask)
+        arrays = address(x), address(packed), self.k, self.wide, *after
         tables = len(t.ends) // 2, t.at.ends, t.at.rows, t.at.order, t.at.cols, t.at.planes
         sizes = bands.reach * frame.wide * L, bands.rows * bands.wide * L
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn_loops import tables
+from gpucnn_loops.after import After, Norm, after_sums, finished, with_other
 from gpucnn_loops.crew import share
 from gpucnn_loops.language import record
 from gpucnn_loops.loops import loop
@@ -24,22 +25,11 @@ from gpucnn_loops.tables import Frame, Images, Tables, Window, edges, framed, gr
 from gpucnn_loops.threads import Scratch, address
 from gpucnn_loops.tile import product
 from gpucnn_loops.turn import fill, in_frame, kernels_by_tap, to_planes, to_rows
-from gpucnn_loops.vector import L, at, load, relu16, store
+from gpucnn_loops.vector import L, at, load, store
 
 Array = NDArray[np.float32]
 CHUNK = 100  # steps of a sum at a time: the weights of 64 lanes are then 25 KB, and stay in the first-level cache
 BAND = 240  # outputs that are transposed at a time: their sums of 64 channels are 60 KB
-ZERO = np.float32(0)
-
-
-@record("f* i i f*")
-class After(NamedTuple):
-    """The steps after a sum: a bias is added, if biased. relu: 0, 1 for ReLU, 2 for zeros where mask ≤ 0."""
-
-    bias: int
-    biased: bool
-    relu: int
-    mask: int
 
 
 @record("i w* w* w* w* w*")
@@ -74,7 +64,7 @@ def gather(first, last, parts, x, weight, after, y, frame, k, width, total, clas
     for piece in range(first, last):
         image, part = piece // parts, piece % parts
         source = in_frame(at(x.first, image * x.step), frame, room.framed)
-        out, mask = at(y.first, image * y.step), at(after.mask, image * y.step)
+        out, other = at(y.first, image * y.step), at(after.other, image * after.step)
         row, tap0 = 0, 0
         for group in range(classes.number):
             row_end, taps = classes.ends[2 * group], classes.ends[2 * group + 1]
@@ -89,16 +79,14 @@ def gather(first, last, parts, x, weight, after, y, frame, k, width, total, clas
                 if taps == tap0:  # pixels that no tap meets
                     for i in range(count * width):
                         sums[i] = 0
-                if after.biased or after.relu == 1:
+                if after.some:
                     for lane in range(0, width, L):
-                        b = load(after.bias, lane)
                         for i in range(lane, count * width, width):
-                            v = load(sums, i) + b
-                            store(sums, i, relu16(v) if after.relu == 1 else v)
+                            store(sums, i, finished(load(sums, i), lane, after))
                 if classes.number == 1:
                     to_planes(sums, count, k, width, at(out, begin), classes.places)
-                    if after.relu == 2:
-                        masked(at(out, begin), at(mask, begin), k, total, count)
+                    if after.last:
+                        with_other(at(out, begin), at(other, begin), k, total, count, after.last)
                 else:
                     for i in range(count):
                         to = classes.order[begin + i] * width
@@ -107,17 +95,8 @@ def gather(first, last, parts, x, weight, after, y, frame, k, width, total, clas
             row, tap0 = row_end, taps
         if classes.number > 1:
             to_planes(room.ordered, total, k, width, out, classes.places)
-            if after.relu == 2:
-                masked(out, mask, k, total, total)
-
-
-@loop("f* f* i i i")
-def masked(y, mask, k, plane, count):
-    """Sets the first `count` numbers of k planes of y to 0 where mask is not positive."""
-    for channel in range(k):
-        line, by = at(y, channel * plane), at(mask, channel * plane)
-        for i in range(count):
-            line[i] = line[i] if by[i] > 0 else ZERO
+            if after.last:
+                with_other(out, other, k, total, total, after.last)
 
 
 @loop("i i", Images, Images, "f* f* i", Frame, "i i i w* i w* w* f* f*")
@@ -176,19 +155,18 @@ class Direct:
         )
         self._behind: Way | None = None
 
-    def forward(self, x: Array, weight: Array, bias: Array | None, relu: bool, y: Array) -> None:
-        """y = convolution of x, plus bias, then ReLU."""
+    def forward(
+        self, x: Array, weight: Array, bias: Array | None, relu: bool, y: Array, norm: Norm | None = None, added: Array | None = None
+    ) -> None:
+        """y = convolution of x, plus bias, then batch normalization, plus `added`, then ReLU."""
         taps, t = len(self.ahead.cols), self.ahead.at
         packed = Scratch(self.groups * taps * self.width, shared=True).parts[0].reshape(self.groups, taps, self.width)
         if self.width > self.k:
             packed[...] = 0
         for g in range(self.groups):
             to_rows(address(weight) + 4 * g * self.k * taps, taps, taps, self.k, address(packed[g]), t.lines)
-        biases = None
-        if bias is not None:
-            biases = np.zeros((self.groups, self.width), np.float32)
-            biases[:, : self.k] = bias.reshape(self.groups, self.k)
-        self._gather(x, packed, biases, 1 if relu else 0, None, y, Way(self.frame, self.ahead, self.k, self.width))
+        _vectors, after = after_sums(self.k, self.width, self.groups, bias, relu, norm, added)
+        self._gather(x, packed, after, y, Way(self.frame, self.ahead, self.k, self.width))
 
     def input_grad(self, dy: Array, weight: Array, relu: Array | None, dx: Array) -> None:
         """dx from dy; 0 where `relu`, if given, is not positive."""
@@ -200,14 +178,14 @@ class Direct:
         for g in range(self.groups):
             by = address(weight) + 4 * g * self.k * self.c * taps
             kernels_by_tap(by, self.k, self.c, taps, address(packed[g]), behind.at.turns)
-        self._gather(dy, packed, None, 0 if relu is None else 2, relu, dx, self.behind())
+        _vectors, after = after_sums(self.c, self.c_width, self.groups, mask=relu)
+        self._gather(dy, packed, after, dx, self.behind())
 
-    def _gather(self, x: Array, weight: Array, bias: Array | None, relu: int, mask: Array | None, y: Array, way: Way) -> None:
+    def _gather(self, x: Array, weight: Array, after: list[After], y: Array, way: Way) -> None:
         frame, t, k, width = way
         n, total, classes = len(x), y.shape[2] * y.shape[3], len(t.ends) // 2
         parts = tables.parts(n, -(-total // BAND)) if classes == 1 else 1
         plane, out = frame.c * frame.h * frame.w, k * total
-        biases = np.zeros((self.groups, width), np.float32) if bias is None else bias
         own = Classes(classes, t.at.ends, t.at.rows, t.at.order, t.at.cols, t.at.places)
         sizes = frame.size, BAND * width, total * width if classes > 1 else 0
 
@@ -216,9 +194,8 @@ class Direct:
             fill(*scratch.piece(0), 0)
             room = scratch.addresses()
             for g in range(self.groups):
-                after = After(address(biases[g]), bias is not None, relu, 0 if mask is None else address(mask) + 4 * g * out)
                 source, to = images(x, g * plane), images(y, g * out)
-                gather(first, last, parts, *source, address(weight[g]), *after, *to, *frame, k, width, total, *own, *room)
+                gather(first, last, parts, *source, address(weight[g]), *after[g], *to, *frame, k, width, total, *own, *room)
 
         share(n * parts, body, n * total * width * self.groups * (len(t.cols) // classes + 1))
 

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn_loops import tables
+from gpucnn_loops.after import After, Norm, after_sums, with_other
 from gpucnn_loops.crew import share
-from gpucnn_loops.direct import Direct, masked
+from gpucnn_loops.direct import Direct
 from gpucnn_loops.language import cgutils, floats, intrinsic, ir, types, words
 from gpucnn_loops.loops import loop
 from gpucnn_loops.tables import Frame, Images, Sliding, Tables, Window, framed, images, lanes
@@ -33,21 +34,24 @@ TURNING, GAPS, NO_GAPS = 12, 13, 4  # what a vector of outputs takes besides its
 
 
 @intrinsic(prefer_literal=True)
-def pixel_tile(typing, Q, W, n, x, xs, w, cols, y, ys, bias, relu):
-    """y[q·ys + 16·v …] = bias[q] + Σ over i < n of x[q·xs + i] · w[cols[i] + 16·v …], for q < Q and v < W, which are literals; 0 for
-    what is not positive, if relu."""
+def pixel_tile(typing, Q, W, n, x, xs, w, cols, y, ys, vectors, width, normed, relu):
+    """y[q·ys + 16·v …] = bias[q] + Σ over i < n of x[q·xs + i] · w[cols[i] + 16·v …], for q < Q and v < W, which are literals; then
+    (y − mean[q])·scale[q] + shift[q], if normed; then 0 for what is not positive, if relu. vectors (4, width): bias, mean, scale, shift."""
     q_count, w_count = Q.literal_value, W.literal_value
 
     def code(c, b, s, args):
-        _, _, n, x, xs, w, cols, y, ys, bias, relu = args
+        _, _, n, x, xs, w, cols, y, ys, vectors, width, normed, relu = args
 
         def constant(value):
             return ir.Constant(I64, value)
 
+        def number_of(row, q):
+            return splat_of(b, b.load(b.gep(vectors, [b.add(b.mul(constant(row), width), constant(q))])))
+
         row = [b.gep(x, [b.mul(constant(q), xs)]) for q in range(q_count)]
         sums = [[cgutils.alloca_once(b, V) for _ in range(w_count)] for _ in range(q_count)]
         for q, line in enumerate(sums):
-            start = splat_of(b, b.load(b.gep(bias, [constant(q)])))
+            start = number_of(0, q)
             for slot in line:
                 b.store(start, slot)
         with cgutils.for_range(b, n, intp=I64) as inner:
@@ -57,6 +61,11 @@ def pixel_tile(typing, Q, W, n, x, xs, w, cols, y, ys, bias, relu):
                 number = splat_of(b, b.load(b.gep(row[q], [inner.index])))
                 for lanes, slot in zip(pixels, line, strict=True):
                     b.store(fma_of(b, number, lanes, b.load(slot)), slot)
+        with b.if_then(b.icmp_signed("!=", normed, constant(0))):
+            for q, line in enumerate(sums):
+                mean, scale, shift = (number_of(row, q) for row in (1, 2, 3))
+                for slot in line:
+                    b.store(b.fadd(b.fmul(b.fsub(b.load(slot), mean), scale), shift), slot)
         asked = b.icmp_signed("!=", relu, constant(0))
         for q, line in enumerate(sums):
             for v, slot in enumerate(line):
@@ -66,68 +75,68 @@ def pixel_tile(typing, Q, W, n, x, xs, w, cols, y, ys, bias, relu):
         return c.get_dummy_value()
 
     i = types.int64
-    return types.void(Q, W, i, floats, i, floats, words, floats, i, floats, i), code
+    return types.void(Q, W, i, floats, i, floats, words, floats, i, floats, i, i, i), code
 
 
-def _wide(m, n, x, w, cols, total, y, ys, bias, relu):
+def _wide(m, n, x, w, cols, total, y, ys, vectors, width, normed, relu):
     # Of two or fewer vectors at the end each is a tile of its own; three or four are computed with some of those before.
     lane = 0
     while lane < total:
         four = total - lane >= 4 * L or (total - lane > 2 * L and total >= 4 * L)
-        width = 4 * L if four else L
-        first, row = min(lane, total - width), 0
+        at_once = 4 * L if four else L
+        first, row = min(lane, total - at_once), 0
         for left in range((m + 4) // 5, 0, -1):
             q = (m - row + left - 1) // left
-            by, pixels, to, own = at(x, row * n), at(w, first), at(y, row * ys + first), at(bias, row)
+            by, pixels, to, own = at(x, row * n), at(w, first), at(y, row * ys + first), at(vectors, row)
             if four:
                 if q == 5:
-                    pixel_tile(5, 4, n, by, n, pixels, cols, to, ys, own, relu)
+                    pixel_tile(5, 4, n, by, n, pixels, cols, to, ys, own, width, normed, relu)
                 elif q == 4:
-                    pixel_tile(4, 4, n, by, n, pixels, cols, to, ys, own, relu)
+                    pixel_tile(4, 4, n, by, n, pixels, cols, to, ys, own, width, normed, relu)
                 elif q == 3:
-                    pixel_tile(3, 4, n, by, n, pixels, cols, to, ys, own, relu)
+                    pixel_tile(3, 4, n, by, n, pixels, cols, to, ys, own, width, normed, relu)
                 elif q == 2:
-                    pixel_tile(2, 4, n, by, n, pixels, cols, to, ys, own, relu)
+                    pixel_tile(2, 4, n, by, n, pixels, cols, to, ys, own, width, normed, relu)
                 else:
-                    pixel_tile(1, 4, n, by, n, pixels, cols, to, ys, own, relu)
+                    pixel_tile(1, 4, n, by, n, pixels, cols, to, ys, own, width, normed, relu)
             else:
                 if q == 5:
-                    pixel_tile(5, 1, n, by, n, pixels, cols, to, ys, own, relu)
+                    pixel_tile(5, 1, n, by, n, pixels, cols, to, ys, own, width, normed, relu)
                 elif q == 4:
-                    pixel_tile(4, 1, n, by, n, pixels, cols, to, ys, own, relu)
+                    pixel_tile(4, 1, n, by, n, pixels, cols, to, ys, own, width, normed, relu)
                 elif q == 3:
-                    pixel_tile(3, 1, n, by, n, pixels, cols, to, ys, own, relu)
+                    pixel_tile(3, 1, n, by, n, pixels, cols, to, ys, own, width, normed, relu)
                 elif q == 2:
-                    pixel_tile(2, 1, n, by, n, pixels, cols, to, ys, own, relu)
+                    pixel_tile(2, 1, n, by, n, pixels, cols, to, ys, own, width, normed, relu)
                 else:
-                    pixel_tile(1, 1, n, by, n, pixels, cols, to, ys, own, relu)
+                    pixel_tile(1, 1, n, by, n, pixels, cols, to, ys, own, width, normed, relu)
             row += q
-        lane += width
+        lane += at_once
 
 
-def _narrow(m, n, x, w, cols, total, y, ys, bias, relu):
+def _narrow(m, n, x, w, cols, total, y, ys, vectors, width, normed, relu):
     for lane in range(0, total, L):
         first, row = min(lane, total - L), 0
         for left in range((m + ROWS - 1) // ROWS, 0, -1):
             q = (m - row + left - 1) // left
-            by, pixels, to, own = at(x, row * n), at(w, first), at(y, row * ys + first), at(bias, row)
+            by, pixels, to, own = at(x, row * n), at(w, first), at(y, row * ys + first), at(vectors, row)
             if q == 6:
-                pixel_tile(6, 1, n, by, n, pixels, cols, to, ys, own, relu)
+                pixel_tile(6, 1, n, by, n, pixels, cols, to, ys, own, width, normed, relu)
             elif q == 5:
-                pixel_tile(5, 1, n, by, n, pixels, cols, to, ys, own, relu)
+                pixel_tile(5, 1, n, by, n, pixels, cols, to, ys, own, width, normed, relu)
             elif q == 4:
-                pixel_tile(4, 1, n, by, n, pixels, cols, to, ys, own, relu)
+                pixel_tile(4, 1, n, by, n, pixels, cols, to, ys, own, width, normed, relu)
             elif q == 3:
-                pixel_tile(3, 1, n, by, n, pixels, cols, to, ys, own, relu)
+                pixel_tile(3, 1, n, by, n, pixels, cols, to, ys, own, width, normed, relu)
             elif q == 2:
-                pixel_tile(2, 1, n, by, n, pixels, cols, to, ys, own, relu)
+                pixel_tile(2, 1, n, by, n, pixels, cols, to, ys, own, width, normed, relu)
             else:
-                pixel_tile(1, 1, n, by, n, pixels, cols, to, ys, own, relu)
+                pixel_tile(1, 1, n, by, n, pixels, cols, to, ys, own, width, normed, relu)
             row += q
 
 
-# y (m, total; ys apart) = x (m, n) · w [cols (n) + …] + bias (m), then ReLU if relu. There are at least 16 of `total`.
-product_of_pixels = loop("i i f* f* w* i f* i f* i")(_wide if WIDE else _narrow)
+# y (m, total; ys apart) = x (m, n) · w [cols (n) + …], and what follows, as in `pixel_tile`. There are at least 16 of `total`.
+product_of_pixels = loop("i i f* f* w* i f* i f* i i i")(_wide if WIDE else _narrow)
 
 
 @loop("f* i i i f* i")
@@ -142,11 +151,12 @@ def without_gaps(rows, wide, p, q, y, room):
                     y[i * q + lane] = rows[i * wide + lane]
 
 
-@loop("i i i", Images, "f* f* i f*", Images, Frame, "i i i i i w* f* f*")
-def gather(first, last, parts, x, weight, bias, relu, mask, y, frame, copied, k, taps, p, q, cols, framed, sums):
-    """y (images, k, p, q) from x, of the pieces first … last − 1, which are parts of the filters of an image. relu: 0, 1 for ReLU, 2 for
-    zeros where mask ≤ 0. The image is copied into its frame if `copied`."""
-    total = (p - 1) * frame.wide + q
+@loop("i i i", Images, "f*", After, Images, Frame, "i i i i i w* f* f*")
+def gather(first, last, parts, x, weight, after, y, frame, copied, k, taps, p, q, cols, framed, sums):
+    """y (images, k, p, q) from x, of the pieces first … last − 1, which are parts of the filters of an image. The image is copied into its
+    frame if `copied`."""
+    total, numbers = (p - 1) * frame.wide + q, after.vectors
+    wide, normed, relu = after.width, after.normed, after.relu
     for piece in range(first, last):
         image, part = piece // parts, piece % parts
         begin, end = k * part // parts, k * (part + 1) // parts
@@ -154,20 +164,21 @@ def gather(first, last, parts, x, weight, bias, relu, mask, y, frame, copied, k,
         if copied:
             put_in_frame(source, frame, framed)
             source = framed
-        out, by = at(y.first, image * y.step + begin * p * q), at(mask, image * y.step + begin * p * q)
+        out = at(y.first, image * y.step + begin * p * q)
         if frame.wide == q and total >= L:
             weights = at(weight, begin * taps)
-            product_of_pixels(end - begin, taps, weights, source, cols, total, out, total, at(bias, begin), 1 if relu == 1 else 0)
+            product_of_pixels(end - begin, taps, weights, source, cols, total, out, total, at(numbers, begin), wide, normed, relu)
         else:
             ys = max(total, L)
             for filter in range(begin, end, TOGETHER):
                 m, weights = min(TOGETHER, end - filter), at(weight, filter * taps)
-                product_of_pixels(m, taps, weights, source, cols, ys, sums, ys, at(bias, filter), 1 if relu == 1 else 0)
+                product_of_pixels(m, taps, weights, source, cols, ys, sums, ys, at(numbers, filter), wide, normed, relu)
                 for i in range(m):
                     done = (filter - begin + i) * p * q
                     without_gaps(at(sums, i * ys), frame.wide, p, q, at(out, done), (end - begin) * p * q - done)
-        if relu == 2:
-            masked(out, by, end - begin, p * q, p * q)
+        if after.last:
+            other = at(after.other, image * after.step + begin * p * q)
+            with_other(out, other, end - begin, p * q, p * q, after.last)
 
 
 class Road(NamedTuple):
@@ -212,12 +223,15 @@ class Pixels:
         self.ahead = _road(self.c, self.k, window)
         self.behind = _road(self.k, self.c, back(window)) if window.stride == (1, 1) else None
 
-    def forward(self, x: Array, weight: Array, bias: Array | None, relu: bool, y: Array) -> None:
-        """y = convolution of x, plus bias, then ReLU."""
+    def forward(
+        self, x: Array, weight: Array, bias: Array | None, relu: bool, y: Array, norm: Norm | None = None, added: Array | None = None
+    ) -> None:
+        """y = convolution of x, plus bias, then batch normalization, plus `added`, then ReLU."""
         if self.ahead is None:
-            self.direct.forward(x, weight, bias, relu, y)
+            self.direct.forward(x, weight, bias, relu, y, norm, added)
         else:
-            self._gather(x, weight, bias, 1 if relu else 0, None, y, self.ahead)
+            _vectors, after = after_sums(self.k, self.k, self.groups, bias, relu, norm, added)
+            self._gather(x, weight, after, y, self.ahead)
 
     def input_grad(self, dy: Array, weight: Array, relu: Array | None, dx: Array) -> None:
         """dx from dy; 0 where `relu`, if given, is not positive."""
@@ -226,24 +240,23 @@ class Pixels:
             return
         packed = Scratch(weight.size, shared=True).parts[0].reshape(self.groups, self.c, self.k, self.taps)
         packed[...] = weight.reshape(self.groups, self.k, self.c, self.taps)[..., ::-1].swapaxes(1, 2)
-        self._gather(dy, packed, None, 0 if relu is None else 2, relu, dx, self.behind)
+        _vectors, after = after_sums(self.c, self.c, self.groups, mask=relu)
+        self._gather(dy, packed, after, dx, self.behind)
 
-    def _gather(self, x: Array, weight: Array, bias: Array | None, relu: int, mask: Array | None, y: Array, road: Road) -> None:
+    def _gather(self, x: Array, weight: Array, after: list[After], y: Array, road: Road) -> None:
         frame, (p, q), k, cols = road.frame, road.output, road.k, road.tables.cols
         n, taps, total = len(x), len(cols), (p - 1) * frame.wide + q
-        biases = np.zeros(self.groups * k, np.float32) if bias is None else bias
         parts = tables.parts(n, k)
         copied = frame.size > 0 or total < L
         plane, out = frame.c * frame.h * frame.w, k * p * q
         sizes = frame.c * frame.high * frame.wide if copied else 0, min(k, TOGETHER) * max(total, L)
-        by = 0 if mask is None else address(mask)
 
         def body(first: int, last: int) -> None:
             scratch = Scratch(*sizes)
             fill(*scratch.piece(0), 0)
             room = scratch.addresses()
             for g in range(self.groups):
-                arrays = *images(x, g * plane), address(weight) + 4 * g * k * taps, address(biases) + 4 * g * k, relu, by + 4 * g * out
+                arrays = *images(x, g * plane), address(weight) + 4 * g * k * taps, *after[g]
                 numbers = copied, k, taps, p, q, road.tables.at.cols
                 gather(first, last, parts, *arrays, *images(y, g * out), *frame, *numbers, *room)
 

@@ -96,36 +96,40 @@ def lane_tile(typing, Q, n, x, rows, cols, w, ws, y, places, mode):
 
 
 def _wide(m, n, x, rows, cols, w, ws, lanes, y, ys, mode):
-    # m is a sum of fives and fours, or, where it is 1, 2, 3, 6, 7 or 11, of fives and ones.
-    fives, ones = m % 4, 0
-    if m < 5 * fives:
-        fives, ones = m // 5, m % 5
-    for lane in range(0, lanes, 64):
-        end = min(lanes, lane + 64)
-        row = 0
+    # Rows of 16 lanes are eights first. What is left of m is a sum of fives and fours, or, where it is 1, 2, 3, 6, 7 or 11, of fives and
+    # ones.
+    lane = 0
+    while lane < lanes:
+        block = 64 if lanes - lane >= 64 else 32 if lanes - lane >= 32 else 16
+        from_w, row = at(w, lane), 0
         while row < m:
-            q = 5 if row < 5 * fives else 4 if row < m - ones else 1
-            line, place = at(rows, row), at(y, row * ys)
-            if end - lane == 64:
+            left = m - row
+            q = 8 if block == 16 and left >= 8 else 4 if left % 4 == 0 else 5 if left >= 5 else 1
+            line, place = at(rows, row), at(y, row * ys + lane)
+            if block == 64:
                 if q == 5:
-                    tile(5, 4, n, x, line, cols, at(w, lane), ws, at(place, lane), ys, mode)
+                    tile(5, 4, n, x, line, cols, from_w, ws, place, ys, mode)
                 elif q == 4:
-                    tile(4, 4, n, x, line, cols, at(w, lane), ws, at(place, lane), ys, mode)
+                    tile(4, 4, n, x, line, cols, from_w, ws, place, ys, mode)
                 else:
-                    tile(1, 4, n, x, line, cols, at(w, lane), ws, at(place, lane), ys, mode)
-            elif end - lane == 32 and q == 5:
-                tile(5, 2, n, x, line, cols, at(w, lane), ws, at(place, lane), ys, mode)
-            elif end - lane == 32 and q == 4:
-                tile(4, 2, n, x, line, cols, at(w, lane), ws, at(place, lane), ys, mode)
+                    tile(1, 4, n, x, line, cols, from_w, ws, place, ys, mode)
+            elif block == 32:
+                if q == 5:
+                    tile(5, 2, n, x, line, cols, from_w, ws, place, ys, mode)
+                elif q == 4:
+                    tile(4, 2, n, x, line, cols, from_w, ws, place, ys, mode)
+                else:
+                    tile(1, 2, n, x, line, cols, from_w, ws, place, ys, mode)
+            elif q == 8:
+                tile(8, 1, n, x, line, cols, from_w, ws, place, ys, mode)
+            elif q == 5:
+                tile(5, 1, n, x, line, cols, from_w, ws, place, ys, mode)
+            elif q == 4:
+                tile(4, 1, n, x, line, cols, from_w, ws, place, ys, mode)
             else:
-                for part in range(lane, end, 16):
-                    if q == 5:
-                        tile(5, 1, n, x, line, cols, at(w, part), ws, at(place, part), ys, mode)
-                    elif q == 4:
-                        tile(4, 1, n, x, line, cols, at(w, part), ws, at(place, part), ys, mode)
-                    else:
-                        tile(1, 1, n, x, line, cols, at(w, part), ws, at(place, part), ys, mode)
+                tile(1, 1, n, x, line, cols, from_w, ws, place, ys, mode)
             row += q
+        lane += block
 
 
 def _narrow(m, n, x, rows, cols, w, ws, lanes, y, ys, mode):

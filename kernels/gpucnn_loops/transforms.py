@@ -15,12 +15,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn_loops.after import After, finished
 from gpucnn_loops.language import helper
 from gpucnn_loops.loops import loop
 from gpucnn_loops.vector import L, at, fma, load, splat, spread, store
 
 TILES = 32  # tiles of a chunk, of one image or of several: V and M of 64 channels are 295 KB each, and stay in the second-level cache
 SKEW = 16  # numbers between planes of V and M: planes a power of two apart would all fall into the same few sets of the caches
+ZERO = np.float32(0)
 A, B = 2 / 3, 3 / 2
 POINTS = np.array([0, A, -A, B, -B])  # and ∞
 a1, b1, a2, b2, a3, b3, ab, sum2 = (np.float32(value) for value in (A, B, A**2, B**2, A**3, B**3, (A * B) ** 2, A**2 + B**2))
@@ -115,10 +117,16 @@ def patches_in(rows, wide, c, corners, tiles, v, scratch):
                 store6(v, f * 6 * (TILES * c + SKEW) + t * c + lane, TILES * c + SKEW, bt_of(scratch, f * 6 * L, L))
 
 
-@loop("f* i w* i i i f* f*")
-def tiles_out(mm, k, corners, tiles, wide, m, y, scratch):
-    """The m×m outputs of each tile, to the rows of y (high·wide, k) at the corners."""
+@loop("f* i w* i i i f* f*", After, "i i f*")
+def tiles_out(mm, k, corners, tiles, wide, m, y, scratch, after, first, each, bad):
+    """The m×m outputs of each tile and what follows them, to the rows of y (high·wide, k) at the corners.
+
+    An image has `each` tiles, and the first tile here is number `first` of some images. bad (images, 16) becomes NaN where a sum of the
+    image is not finite.
+    """
     for t in range(tiles):
+        image = (first + t) // each * L
+        wrong = load(bad, image)
         for lane in range(0, k, L):
             plane = TILES * k + SKEW
             for j in range(6):
@@ -131,11 +139,14 @@ def tiles_out(mm, k, corners, tiles, wide, m, y, scratch):
             for f in range(m):
                 out = (corners[t] + f * wide) * k + lane
                 u = at_of(scratch, f * 6 * L, L, m)
-                store(y, out, u[0])
-                store(y, out + k, u[1])
+                wrong = fma(u[0], splat(ZERO), fma(u[1], splat(ZERO), wrong))
+                store(y, out, finished(u[0], lane, after))
+                store(y, out + k, finished(u[1], lane, after))
                 if m == 4:
-                    store(y, out + 2 * k, u[2])
-                    store(y, out + 3 * k, u[3])
+                    wrong = fma(u[2], splat(ZERO), fma(u[3], splat(ZERO), wrong))
+                    store(y, out + 2 * k, finished(u[2], lane, after))
+                    store(y, out + 3 * k, finished(u[3], lane, after))
+        store(bad, image, wrong)
 
 
 @loop("f* i i w* i i f* f*")

@@ -93,11 +93,12 @@ def kernels_by_tap(weight, k, c, taps, rows, places):
                             rows[own[i] + lane + channel] = weight[first + channel * taps + i]
 
 
-@loop("f* i i i i f*")
-def turned_kernels(weight, k, c, taps, width, rows):
-    """rows (k, taps, width) of weight (k, c, taps): kernels rotated by 180°, input channels last; lanes behind c stay as they are."""
+@loop("f* i i i i i f*")
+def turned_kernels(weight, k, c, count, taps, width, rows):
+    """rows (k, taps, width) of the first `count` of c channels of weight (k, c, taps): kernels rotated by 180°, channels last; lanes
+    behind them stay as they are."""
     for filter in range(k):
-        for channel in range(c):
+        for channel in range(count):
             source, to = at(weight, (filter * c + channel) * taps), at(rows, filter * taps * width + channel)
             for tap in range(taps):
                 to[(taps - 1 - tap) * width] = source[tap]

@@ -15,23 +15,27 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpucnn_loops.direct import add_rows, masked
+from gpucnn_loops.after import After, with_other
+from gpucnn_loops.direct import add_rows
 from gpucnn_loops.language import record
 from gpucnn_loops.loops import loop
+from gpucnn_loops.pool import Sizes
 from gpucnn_loops.tables import Images
 from gpucnn_loops.tile import product
 from gpucnn_loops.transforms import SKEW, TILES, gradients_in, patches_in, tiles_out
 from gpucnn_loops.turn import to_planes, to_rows
-from gpucnn_loops.vector import L, as_floats, at, beats, fma, load, place16, relu16, relu_first, splat, store, sum16
+from gpucnn_loops.vector import L, as_floats, at, beats, load, place16, relu_first, splat, store, sum16
+from gpucnn_loops.windows import maxima
 
 ZERO = np.float32(0)
+FEW = 42 * L  # numbers that the transforms keep in `Room.few`; behind them are 16 for each image
 
 
 @record("i i i i i i i i i i i i w* w* w* w* w*")
 class Tiling(NamedTuple):
     """How images are cut into tiles. `group` images go through together, `each` tiles of an image, m × m outputs of a tile. c input
     channels in c_width lanes, the outputs' in `width` of ws. An image has `plane` pixels; in its frame in_size, in rows of `wide`; and
-    out_size outputs of whole tiles, in rows of out_wide.
+    out_size outputs, in rows of out_wide: its own, or, where their gradients are read, those of whole tiles.
 
     ins and outs: the tiles' corners; at_in: places of an image's pixels in its frame; t_rows and c_cols: tiles and channels for `product`.
     """
@@ -57,7 +61,7 @@ class Tiling(NamedTuple):
 
 @record("f* f* f* f* f*")
 class Room(NamedTuple):
-    """Scratch: pixels of a group of images, V, M, outputs of whole tiles or their gradients, and a few vectors."""
+    """Scratch: pixels of a group of images, V, M, outputs or the gradients of whole tiles, and a few vectors."""
 
     rows: int
     v: int
@@ -66,11 +70,18 @@ class Room(NamedTuple):
     few: int
 
 
-@loop("i i", Images, "f*", Tiling, Room)
-def outputs_of(image, images, x, u, t, room):
-    """room.sums (images, rows of whole tiles, width): the outputs of some images."""
+@loop("i i", Images, "f*", Tiling, Room, After, "f*")
+def outputs_of(begin, images, x, u, t, room, after, broken):
+    """room.sums (images, pixels, width): the outputs of some images, and what follows them. broken[image] becomes 0, or NaN where a sum of
+    the image is not finite.
+
+    Whole tiles reach past the edges of an image. What they write there comes first: the next row, or the next image, overwrites it, since
+    tiles go from right to left and images from first to last.
+    """
+    bad = at(room.few, FEW)
     for i in range(images):
-        to_rows(at(x.first, (image + i) * x.step), t.plane, t.plane, t.c, at(room.rows, i * t.in_size * t.c_width), t.at_in)
+        store(bad, i * L, splat(ZERO))
+        to_rows(at(x.first, (begin + i) * x.step), t.plane, t.plane, t.c, at(room.rows, i * t.in_size * t.c_width), t.at_in)
     total = images * t.each
     for t0 in range(0, total, TILES):
         tiles = min(TILES, total - t0)
@@ -78,57 +89,48 @@ def outputs_of(image, images, x, u, t, room):
         for f in range(36):
             patches, out = at(room.v, f * (TILES * t.c_width + SKEW)), at(room.mm, f * (TILES * t.width + SKEW))
             product(tiles, t.c, patches, t.t_rows, t.c_cols, at(u, f * t.c * t.ws), t.ws, t.width, out, t.width, 0)
-        tiles_out(room.mm, t.width, at(t.outs, t0), tiles, t.out_wide, t.m, room.sums, room.few)
+        tiles_out(room.mm, t.width, at(t.outs, t0), tiles, t.out_wide, t.m, room.sums, room.few, after, t0, t.each, bad)
+    for i in range(images):
+        broken[begin + i] = sum16(load(bad, i * L))
 
 
-@loop("i i", Images, "f*", Tiling, Room, "f* i f*", Images, "i i w* w* f* f*")
-def forward(first, last, x, u, t, room, bias, relu, mask, y, k, total, at_out, places, flat, broken):
-    """y (images, k, total) of the images first … last − 1. broken[image] is 0, or NaN where a result is not finite."""
+@loop("i i", Images, "f*", Tiling, Room, After, Images, "i i w* f*")
+def forward(first, last, x, u, t, room, after, y, k, total, places, broken):
+    """y (images, k, total) of the images first … last − 1. broken[image] is 0, or NaN where a sum is not finite."""
+    for begin in range(first, last, t.group):
+        images = min(t.group, last - begin)
+        outputs_of(begin, images, x, u, t, room, after, broken)
+        for i in range(images):
+            out = at(y.first, (begin + i) * y.step)
+            to_planes(at(room.sums, i * total * t.width), total, k, t.width, out, places)
+            if after.last:
+                with_other(out, at(after.other, (begin + i) * after.step), k, total, total, after.last)
+
+
+@loop("i i", Images, "f*", Tiling, Room, After, Images, "i* i i i i i", Sizes, "w* f* f* f*")
+def forward_pool(first, last, x, u, t, room, after, y, indices, k, high, across, conv_wide, halves, sizes, places, best, won, broken):
+    """As `forward`, then ReLU and pooling while the outputs are in the cache: y and indices (images, k, high, across). halves: the windows
+    are 2×2, side by side; otherwise they have `sizes`."""
     sums, width = room.sums, t.width
     for begin in range(first, last, t.group):
         images = min(t.group, last - begin)
-        outputs_of(begin, images, x, u, t, room)
+        outputs_of(begin, images, x, u, t, room, after, broken)
         for image in range(images):
-            bad = splat(ZERO)
-            for lane in range(0, width, L):
-                b = load(bias, lane)
-                for i in range(total):
-                    value = load(sums, (image * t.out_size + at_out[i]) * width + lane) + b
-                    bad = fma(value, splat(ZERO), bad)
-                    store(flat, i * width + lane, relu16(value) if relu == 1 else value)
-            broken[begin + image] = sum16(bad)
-            out = (begin + image) * y.step
-            to_planes(flat, total, k, width, at(y.first, out), places)
-            if relu == 2:
-                masked(at(y.first, out), at(mask, out), k, total, total)
-
-
-@loop("i i", Images, "f*", Tiling, Room, "f*", Images, "i* i i i i w* f* f* f*")
-def forward_pool(first, last, x, u, t, room, bias, y, indices, k, high, across, conv_wide, places, best, won, broken):
-    """As `forward`, then ReLU and 2×2 pooling while the outputs are in the cache: y and indices (images, k, high, across)."""
-    sums, width = room.sums, t.width
-    for begin in range(first, last, t.group):
-        images = min(t.group, last - begin)
-        outputs_of(begin, images, x, u, t, room)
-        for image in range(images):
-            bad = splat(ZERO)
-            for i in range(high):
+            if not halves:
+                maxima(at(sums, image * t.out_size * width), best, won, width, sizes)
+            for i in range(high if halves else 0):
                 for j in range(across):
-                    corner, to = (image * t.out_size + 2 * i * t.out_wide + 2 * j) * width, (i * across + j) * width
-                    place = 2 * i * conv_wide + 2 * j
+                    place, to = 2 * i * conv_wide + 2 * j, (i * across + j) * width
+                    corner = (image * t.out_size + place) * width
                     p0, p1, p2, p3 = place16(place), place16(place + 1), place16(place + conv_wide), place16(place + conv_wide + 1)
                     for lane in range(0, width, L):
-                        b, here, below = load(bias, lane), corner + lane, corner + t.out_wide * width + lane
-                        v0, v1 = load(sums, here) + b, load(sums, here + width) + b
-                        v2, v3 = load(sums, below) + b, load(sums, below + width) + b
-                        bad = fma(v0, splat(ZERO), fma(v1, splat(ZERO), fma(v2, splat(ZERO), fma(v3, splat(ZERO), bad))))
-                        a, place_a = beats(v1, v0, p1, p0)
-                        a, place_a = beats(v2, a, p2, place_a)
-                        a, place_a = beats(v3, a, p3, place_a)
+                        here, below = corner + lane, corner + conv_wide * width + lane
+                        a, place_a = beats(load(sums, here + width), load(sums, here), p1, p0)
+                        a, place_a = beats(load(sums, below), a, p2, place_a)
+                        a, place_a = beats(load(sums, below + width), a, p3, place_a)
                         a, place_a = relu_first(a, place_a, p0)
                         store(best, to + lane, a)
                         store(won, to + lane, place_a)
-            broken[begin + image] = sum16(bad)
             out = (begin + image) * y.step
             to_planes(best, high * across, k, width, at(y.first, out), places)
             to_planes(won, high * across, k, width, as_floats(at(indices, out)), places)

@@ -12,14 +12,16 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn_loops.after import After, Norm, after_sums
 from gpucnn_loops.crew import share
 from gpucnn_loops.direct import Direct
+from gpucnn_loops.pool import sizes_of
 from gpucnn_loops.tables import Sliding, Tables, Window, edges, grid, images, lanes, parts
-from gpucnn_loops.threads import Scratch, address
+from gpucnn_loops.threads import Scratch, address, number
 from gpucnn_loops.transforms import SKEW, TILES, kernels_in, kernels_out, matrices
 from gpucnn_loops.turn import fill, to_planes, to_rows, turned_kernels
 from gpucnn_loops.vector import L
-from gpucnn_loops.winograd import Tiling, forward, forward_pool, weight_sums
+from gpucnn_loops.winograd import FEW, Tiling, forward, forward_pool, weight_sums
 
 Array = NDArray[np.float32]
 LEAST = 16  # the fewest channels: with fewer, most lanes of the transforms would be empty
@@ -50,14 +52,15 @@ class Winograd:
         self.each, self.group = down * along, max(1, TILES // (down * along))
         self.wide, self.out_wide = along * self.m + self.r - 1, along * self.m
         self.in_size, self.out_size = (down * self.m + self.r - 1) * self.wide, down * self.m * self.out_wide
-        numbers = np.arange(self.group)
+        numbers, from_right = np.arange(self.group), np.arange(along)[::-1]
         (top, _), (left, _) = window.padding
         at_out = grid(np.arange(p), np.arange(q), self.out_wide)
         self.tables = Tables(
             ins=grid(numbers, grid(np.arange(down) * self.m, np.arange(along) * self.m, self.wide), self.in_size),
             outs=grid(numbers, grid(np.arange(down) * self.m, np.arange(along) * self.m, self.out_wide), self.out_size),
+            ins_ahead=grid(numbers, grid(np.arange(down) * self.m, from_right * self.m, self.wide), self.in_size),
+            outs_ahead=grid(numbers, grid(np.arange(down) * self.m, from_right * self.m, q), self.count),
             at_in=grid(np.arange(h) + top, np.arange(w) + left, self.wide) * self.c_width,
-            rows=np.arange(c * self.r**2) * self.width,
             planes=np.arange(k) * c * self.r**2,
             at_out=at_out,
             t_rows=np.arange(TILES) * self.c_width,
@@ -68,16 +71,20 @@ class Winograd:
         self.direct = Direct(c, k, window)
         self._back: Winograd | None = None
         self._per_width: dict[int, Tables] = {}
-        self._pooled: Tables | None = None
 
-    def forward(self, x: Array, weight: Array, bias: Array | None, relu: bool, y: Array) -> None:
-        """y = convolution of x, plus bias, then ReLU."""
-        for image in self._forward(x, self._u(weight), bias, 1 if relu else 0, None, y):
-            self.direct.forward(x[image : image + 1], weight, bias, relu, y[image : image + 1])
+    def forward(
+        self, x: Array, weight: Array, bias: Array | None, relu: bool, y: Array, norm: Norm | None = None, added: Array | None = None
+    ) -> None:
+        """y = convolution of x, plus bias, then batch normalization, plus `added`, then ReLU."""
+        _vectors, after = after_sums(self.k, self.width, 1, bias, relu, norm, added)
+        for image in self._forward(x, weight, False, after[0], y):
+            one = slice(image, image + 1)
+            self.direct.forward(x[one], weight, bias, relu, y[one], norm, None if added is None else added[one])
 
     def input_grad(self, dy: Array, weight: Array, relu: Array | None, dx: Array) -> None:
         """dx from dy; 0 where `relu`, if given, is not positive."""
-        for image in self.back._forward(dy, self.back._u(weight, turned=True), None, 0 if relu is None else 2, relu, dx):
+        _vectors, after = after_sums(self.c, self.c_width, 1, mask=relu)
+        for image in self.back._forward(dy, weight, True, after[0], dx):
             one = slice(image, image + 1)
             self.direct.input_grad(dy[one], weight, None if relu is None else relu[one], dx[one])
 
@@ -91,94 +98,113 @@ class Winograd:
             self._back = Winograd(self.k, self.c, Sliding(window.output, window.kernel, (1, 1), padding, (1, 1), window.input))
         return self._back
 
-    def _u(self, weight: Array, turned: bool = False) -> Array:
-        """U[f][c][k] of weight (k, c, r, r), or of the turned kernels of weight (c, k, r, r)."""
-        u: Array
-        packed, u = Scratch(self.r**2 * self.c * self.width, 36 * self.c * self.width, shared=True).parts
-        taps = self.r**2
-        if self.width > self.k:
-            packed[...] = 0
-        if turned:
-            turned_kernels(address(weight), self.c, self.k, taps, self.width, address(packed))
-        else:
-            to_rows(address(weight), self.c * taps, self.c * taps, self.k, address(packed), self.tables.at.rows)
-
-        def body(first: int, last: int) -> None:
-            room = Scratch(36 * L).addresses()
-            kernels_in(first, last, address(packed), address(self.g), self.r, self.c, self.width, address(u), *room)
-
-        share(self.c, body, 36 * self.c * self.width * self.r)
-        return u
-
     def _parts(self, n: int) -> list[tuple[int, int, int]]:
         """The parts of the output channels: first, channels, lanes. There is one, unless n pieces of work are too few for the threads."""
-        count = parts(n, self.width // L)
+        return self._cut(parts(n, self.width // L))
+
+    def _cut(self, count: int) -> list[tuple[int, int, int]]:
         ends = [L * (self.width // L * part // count) for part in range(count + 1)]
         return [(first, min(end, self.k) - first, end - first) for first, end in itertools.pairwise(ends)]
 
-    def _tiling(self, width: int) -> Tiling:
-        """The `Tiling` for so many lanes of the outputs' channels."""
-        t, sizes = self.tables.at, (self.plane, self.in_size, self.wide, self.out_size, self.out_wide)
-        channels = self.c, self.c_width, width, self.width
-        return Tiling(self.group, self.each, self.m, *channels, *sizes, t.ins, t.outs, t.at_in, t.t_rows, t.c_cols)
+    def _shares(self, n: int) -> list[tuple[int, int, int]]:
+        """The parts of the output channels. Each piece of work is some images and a part, whose kernels it transforms: where n images have
+        few tiles, transforming all kernels takes longer than transforming the patches once for each part."""
+        threads, own = number(), self._parts(n)
+        if len(own) > 1:
+            return own
+        least = 3 * self.width + n * self.each / threads
+        for count in range(2, min(threads, self.width // (2 * L)) + 1):
+            takes = 3 * self.width / count + n * self.each * count / threads
+            if threads % count == 0 and self.width % (L * count) == 0 and takes < least:
+                least, own = takes, self._cut(count)
+        return own
+
+    def _kernels(self, weight: Array, turned: bool, part: tuple[int, int, int], packed: int, u: int, few: int) -> None:
+        """u[f][c][lanes] of a part of weight (k, c, r, r), or of the turned kernels of weight (c, k, r, r)."""
+        (first, k, width), c, taps = part, self.c, self.r**2
+        if width > k:
+            fill(packed, c * taps * width, 0)
+        if turned:
+            turned_kernels(address(weight) + 4 * first * taps, c, self.k, k, taps, width, packed)
+        else:
+            to_rows(address(weight) + 4 * first * c * taps, c * taps, c * taps, k, packed, self._of_width(width).at.kernels)
+        kernels_in(0, c, packed, address(self.g), self.r, c, width, u, few)
+
+    def _tiling(self, width: int, ahead: bool) -> Tiling:
+        """The `Tiling` for so many lanes of the outputs' channels, where outputs are computed (`ahead`) or their gradients read."""
+        t, image = self.tables.at, (self.plane, self.in_size, self.wide)
+        outputs = (self.count, self.window.output[1], t.ins_ahead, t.outs_ahead) if ahead else (self.out_size, self.out_wide, t.ins, t.outs)
+        return Tiling(
+            self.group,
+            self.each,
+            self.m,
+            self.c,
+            self.c_width,
+            width,
+            width if ahead else self.width,
+            *image,
+            *outputs,
+            t.at_in,
+            t.t_rows,
+            t.c_cols,
+        )
 
     def _room(self, width: int) -> tuple[int, ...]:
         """The sizes of a thread's `Room`."""
         planes = 36 * (TILES * self.c_width + SKEW), 36 * (TILES * width + SKEW)
-        return self.group * self.in_size * self.c_width, *planes, self.group * self.out_size * width, 42 * L
+        return self.group * self.in_size * self.c_width, *planes, self.group * self.out_size * width, FEW + self.group * L
 
-    def _forward(self, x: Array, u: Array, bias: Array | None, relu: int, mask: Array | None, y: Array) -> list[int]:
+    def _few_kernels(self, width: int) -> tuple[int, int]:
+        """The sizes of what `_kernels` writes."""
+        return self.r**2 * self.c * width, 36 * self.c * width
+
+    def _forward(self, x: Array, weight: Array, turned: bool, after: After, y: Array) -> list[int]:
         """Computes y, and returns which images are not finite."""
-        n, own = len(x), self._parts(len(x))
-        b = np.zeros(self.width, np.float32)
-        if bias is not None:
-            b[: self.k] = bias
+        n, own = len(x), self._shares(len(x))
         broken = np.empty((len(own), n), np.float32)
-        t = self.tables.at
+        places = self.tables.at.places
 
         def body(begin: int, end: int) -> None:
             for part, a, z in pieces(begin, end, n):
                 first, k, width = own[part]
-                scratch = Scratch(*self._room(width), self.count * width)
+                scratch = Scratch(*self._room(width), *self._few_kernels(width))
                 fill(*scratch.piece(0), 0)
-                *room, flat = scratch.addresses()
-                out = first * self.count
-                ahead = *images(x), address(u) + 4 * first, *self._tiling(width), *room
-                after = address(b) + 4 * first, relu, 0 if mask is None else address(mask) + 4 * out, *images(y, out)
-                forward(a, z, *ahead, *after, k, self.count, t.at_out, t.places, flat, address(broken[part]))
+                *room, packed, u = scratch.addresses()
+                self._kernels(weight, turned, own[part], packed, u, room[-1])
+                ahead, out = (*images(x), u, *self._tiling(width, True), *room), first * self.count
+                forward(a, z, *ahead, *after.moved(first, out), *images(y, out), k, self.count, places, address(broken[part]))
 
         share(n * len(own), body, n * self.work)
-        return np.flatnonzero(np.isnan(broken).any(axis=0)).tolist()
+        return _not_finite(broken)
 
-    def forward_pool(self, x: Array, weight: Array, bias: Array | None, y: Array, indices: NDArray[np.int32]) -> list[int]:
+    def forward_pool(
+        self, x: Array, weight: Array, bias: Array | None, y: Array, indices: NDArray[np.int32], pool: Window | None = None
+    ) -> list[int]:
         """y, indices (N, K, P // 2, Q // 2): the maxima of 2×2 windows of relu(convolution), and their places in its planes.
 
-        Returns the images for which that could not be done, because a number is not finite.
+        Returns the images for which that could not be done, because a number is not finite. pool: another window of the maxima.
         """
-        n, own, u = len(x), self._parts(len(x)), self._u(weight)
+        n, own = len(x), self._shares(len(x))
         high, across = y.shape[2:]
-        b = np.zeros(self.width, np.float32)
-        if bias is not None:
-            b[: self.k] = bias
+        _vectors, after = after_sums(self.k, self.width, 1, bias)
         broken = np.empty((len(own), n), np.float32)
-        if self._pooled is None:
-            self._pooled = Tables(places=np.arange(self.k) * high * across)
-        places = self._pooled
+        places = Tables(places=np.arange(self.k) * high * across)
+        sizes = high, across, self.window.output[1], pool is None, *sizes_of(self.window if pool is None else pool)
 
         def body(begin: int, end: int) -> None:
             for part, a, z in pieces(begin, end, n):
                 first, k, width = own[part]
-                scratch = Scratch(*self._room(width), high * across * width, high * across * width)
+                scratch = Scratch(*self._room(width), *self._few_kernels(width), high * across * width, high * across * width)
                 fill(*scratch.piece(0), 0)
-                *room, best, won = scratch.addresses()
+                *room, packed, u, best, won = scratch.addresses()
+                self._kernels(weight, False, own[part], packed, u, room[-1])
                 out = first * high * across
-                ahead = *images(x), address(u) + 4 * first, *self._tiling(width), *room
-                after = address(b) + 4 * first, *images(y, out), address(indices) + 4 * out
-                sizes = k, high, across, self.window.output[1]
-                forward_pool(a, z, *ahead, *after, *sizes, places.at.places, best, won, address(broken[part]))
+                ahead = *images(x), u, *self._tiling(width, True), *room
+                to = *after[0].moved(first, 0), *images(y, out), address(indices) + 4 * out
+                forward_pool(a, z, *ahead, *to, k, *sizes, places.at.places, best, won, address(broken[part]))
 
         share(n * len(own), body, n * self.work)
-        return np.flatnonzero(np.isnan(broken).any(axis=0)).tolist()
+        return _not_finite(broken)
 
     @property
     def work(self) -> int:
@@ -201,10 +227,10 @@ class Winograd:
                 fill(*scratch.piece(0), 0)
                 fill(*scratch.piece(3), 0)
                 given = *images(x), *images(dy, first * self.count)
-                tiling = *self._tiling(width), *scratch.addresses()
+                tiling = *self._tiling(width, False), *scratch.addresses()
                 for group in range(a, z):
                     to = address(du) + 4 * (group * 36 * c * self.width + first), address(biases) + 4 * (group * self.width + first)
-                    weight_sums(ends[group], ends[group + 1], *given, *to, *tiling, k, self.count, self._turns(width).at.places)
+                    weight_sums(ends[group], ends[group + 1], *given, *to, *tiling, k, self.count, self._of_width(width).at.turns)
 
         share(groups * len(own), body, n * self.work)
 
@@ -219,11 +245,17 @@ class Winograd:
         elif dbias is not None:
             dbias[...] = np.add.reduce(biases.reshape(groups, self.width), axis=0)[: self.k]
 
-    def _turns(self, width: int) -> Tables:
-        """Where an image's gradients lie among the rows of whole tiles, so many lanes each."""
+    def _of_width(self, width: int) -> Tables:
+        """Tables for so many lanes: turns: where an image's gradients lie among the rows of whole tiles; kernels: where each number of a
+        kernel lies among those of all channels."""
         if width not in self._per_width:
-            self._per_width[width] = Tables(places=self.tables.at_out * width)
+            self._per_width[width] = Tables(turns=self.tables.at_out * width, kernels=np.arange(self.c * self.r**2) * width)
         return self._per_width[width]
+
+
+def _not_finite(broken: Array) -> list[int]:
+    """The images for which a part (parts, images) is NaN, where the others are 0."""
+    return np.flatnonzero(np.isnan(broken).any(axis=0)).tolist() if math.isnan(broken.sum()) else []
 
 
 def pieces(begin: int, end: int, n: int) -> list[tuple[int, int, int]]:

@@ -113,11 +113,25 @@ def lane_tile(
 
 
 def pixel_tile(
-    Q: int, W: int, n: int, x: Pointer, xs: int, w: Pointer, cols: Pointer, y: Pointer, ys: int, bias: Pointer, relu: int
+    Q: int,
+    W: int,
+    n: int,
+    x: Pointer,
+    xs: int,
+    w: Pointer,
+    cols: Pointer,
+    y: Pointer,
+    ys: int,
+    vectors: Pointer,
+    width: int,
+    normed: int,
+    relu: int,
 ) -> None:
     pixels = np.stack([load(w, cols[i], 16 * W) for i in range(n)]).astype(np.float64)
     for q in range(Q):
-        total = bias[q] + np.array([x[q * xs + i] for i in range(n)], np.float64) @ pixels
+        total = vectors[q] + np.array([x[q * xs + i] for i in range(n)], np.float64) @ pixels
+        if normed:
+            total = (total - vectors[width + q]) * vectors[2 * width + q] + vectors[3 * width + q]
         y.array[y.part(q * ys, 16 * W)] = np.where(total <= 0, 0, total) if relu else total
 
 
@@ -236,9 +250,17 @@ def main() -> None:
         c, k = a["x"].shape[1], len(a["bias"])
         hold(roads.convolution(c, k, a["window"], a["groups"]), a)
         hold(Direct(c, k, a["window"], a["groups"]), a)
+        affine, running = (np.ones(k, F), np.ones(k, F)), (np.ones(k, F), np.ones(k, F))
+        y = cpu.conv2d(a["x"], a["weight"], None, a["window"], a["groups"])
+        y = cpu.add(cpu.batch_norm_apply(y, *affine, running, eps=0.1), a["dy"], relu=True)
+        got = cpu.conv2d_batch_norm_apply(
+            a["x"], a["weight"], None, a["window"], a["groups"], affine, running, eps=0.1, relu=True, added=a["dy"]
+        )
+        np.testing.assert_allclose(got, y, atol=1e-5)
         p, q = a["window"].output
         if min(p, q) > 1 and a["groups"] == 1:
             window = pool_window((p, q), 2)
+            cpu.conv2d_relu_max_pool2d(a["x"], a["weight"], a["bias"], a["window"], pool_window((p, q), 2, 1, 1))
             y, indices = cpu.conv2d_relu_max_pool2d(a["x"], a["weight"], a["bias"], a["window"], window)
             cpu.conv2d_relu_max_pool2d_weight_grad(y, indices, a["x"], a["window"], window, relu=y, dbias=nan_like(a["bias"]))
     x = rng.standard_normal((2, 3, 7, 9), dtype=F)

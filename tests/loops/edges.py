@@ -22,6 +22,7 @@ from gpucnn.ops import cpu
 from gpucnn.ops.cpu import _engine, roads
 from gpucnn.ops.shapes import pool_window
 from gpucnn_loops import threads
+from gpucnn_loops.after import Norm
 from gpucnn_loops.direct import Direct
 from gpucnn_loops.loops import Loop
 
@@ -72,6 +73,9 @@ def all_passes(plan: Any, a: dict[str, Any]) -> None:
     plan.input_grad(a["dy"], a["weight"], a["x"], dx)
     plan.weight_grad(a["dy"], a["x"], dweight, dbias)
     assert all(np.isfinite(array).all() for array in (y, dx, dweight, dbias))
+    numbers = copied(np.ones(len(a["bias"]), np.float32))
+    plan.forward(a["x"], a["weight"], None, True, y, Norm(numbers, numbers, numbers), a["dy"])
+    assert np.isfinite(y).all()
 
 
 def main(where: str) -> None:
@@ -93,6 +97,8 @@ def main(where: str) -> None:
         p, q = a["window"].output
         if min(p, q) > 1 and a["groups"] == 1:
             window = pool_window((p, q), 2)
+            overlapping = pool_window((p, q), 2, 1, 1)
+            cpu.conv2d_relu_max_pool2d(a["x"], a["weight"], a["bias"], a["window"], overlapping)
             y, indices = cpu.conv2d_relu_max_pool2d(a["x"], a["weight"], a["bias"], a["window"], window)
             assert np.isfinite(y).all()
             cpu.conv2d_relu_max_pool2d_weight_grad(copied(y), indices, a["x"], a["window"], window, relu=y, dbias=guarded(k, np.float32))

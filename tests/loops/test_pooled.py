@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loop_cases import arrays, exact, nan_like
 
+from gpucnn.errors import ShapeError
 from gpucnn.ops import cpu
 from gpucnn.ops.cpu import conv, pool, roads
-from gpucnn.ops.shapes import pool_window
+from gpucnn.ops.shapes import conv_window, pool_window
 from gpucnn_loops.pooled import Pooled, halves
+from gpucnn_loops.windows import Windows
 from gpucnn_loops.winograd_plan import Winograd
 from tolerances import bound, check
 
@@ -150,20 +152,45 @@ def test_ties_go_to_the_first_place() -> None:
     np.testing.assert_array_equal(indices, np.broadcast_to(corners(window, a), indices.shape))
 
 
-def test_only_a_pooling_that_halves_is_done_in_the_same_pass() -> None:
+def test_which_poolings_are_done_in_the_same_pass() -> None:
     window = arrays(CASES[1], np.random.default_rng(0))["window"]
     assert halves(window, pool_window(window.output, 2))
     for other in (pool_window(window.output, 3), pool_window(window.output, 2, 1), pool_window(window.output, 2, 2, 1)):
         assert not halves(window, other)
-        assert roads.pooled(1, 32, window, other, 1) is None
+        assert isinstance(roads.pooled(1, 32, window, other, 1), Windows)
     assert isinstance(roads.pooled(1, 32, window, pool_window(window.output, 2), 1), Pooled)
+    large = conv_window((200, 200), 3)
+    assert roads.pooled(1, 32, large, pool_window(large.output, 3, 2), 1) is None  # its outputs leave the cache
+    few = conv_window((28, 28), 5, 1, 2)
+    assert roads.pooled(1, 6, few, pool_window(few.output, 3, 2), 1) is None  # its lanes are pixels
 
 
-@pytest.mark.parametrize("pooling", [(3, 2, 1), (2, 1, 0), (2, 2, 1)])
-def test_other_poolings_go_one_after_the_other(pooling: tuple[int, int, int], rng: np.random.Generator) -> None:
-    a = arrays(CASES[3], rng)
-    window = pool_window(a["window"].output, *pooling)
+def hold_one_after_the_other(a: dict[str, Any], window: Any) -> None:
     y, indices = cpu.conv2d_relu_max_pool2d(a["x"], a["weight"], a["bias"], a["window"], window)
-    expected, places = pool.max_pool2d(cpu.conv2d(a["x"], a["weight"], a["bias"], a["window"], relu=True), window)
+    with np.errstate(all="ignore"):
+        expected, places = pool.max_pool2d(cpu.conv2d(a["x"], a["weight"], a["bias"], a["window"], relu=True), window)
     np.testing.assert_array_equal(y, expected)
     np.testing.assert_array_equal(indices, places)
+
+
+@pytest.mark.parametrize("value", [1.0, np.nan, np.inf])
+@pytest.mark.parametrize("pooling", [(3, 2, 1), (2, 1, 0), (2, 2, 1), ((1, 3), (2, 1), (0, 1)), (2, 3, 0, 2)])
+@pytest.mark.parametrize("case", [CASES[1], CASES[3], CASES[7], CASES[8]])
+def test_other_poolings_give_what_one_after_the_other_does(
+    case: tuple[Any, ...], pooling: tuple[Any, ...], value: float, rng: np.random.Generator
+) -> None:
+    a = arrays((2, *case[1:]), rng)
+    a["x"][1, 0, 5, 5] = value
+    a["bias"][0] = -1e9  # nothing is positive in its plane: the first place of each window
+    hold_one_after_the_other(a, pool_window(a["window"].output, *pooling))
+
+
+@given(layers(), st.integers(1, 3), st.integers(1, 3), st.integers(1, 2), st.booleans(), st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_any_pooling(case: tuple[Any, ...], r: int, stride: int, dilation: int, ceil: bool, seed: int) -> None:
+    a = arrays(case, np.random.default_rng(seed))
+    try:
+        window = pool_window(a["window"].output, r, stride, r // 2, dilation, ceil)
+    except ShapeError:
+        return
+    hold_one_after_the_other(a, window)

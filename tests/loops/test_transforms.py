@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gpucnn_loops import transforms
+from gpucnn_loops.after import Norm, after_sums
 from gpucnn_loops.transforms import SKEW, TILES, matrices
 
 
@@ -46,10 +47,18 @@ def test_the_loops_multiply_by_them(r: int, rng: np.random.Generator) -> None:
 
     y = np.zeros((m, wide, c), np.float32)
     v[:] = rng.standard_normal(v.shape, dtype=np.float32)
-    transforms.tiles_out(address(v), c, address(corners), tiles, wide, m, address(y), address(scratch))
+    bias, mean, scale, shift = (rng.standard_normal(c, dtype=np.float32) for _ in range(4))
+    _vectors, after = after_sums(c, c, 1, bias, True, Norm(mean, scale, shift))
+    bad = np.zeros((2, 16), np.float32)
+    out = address(v), c, address(corners), tiles, wide, m, address(y), address(scratch), *after[0]
+    transforms.tiles_out(*out, 3, 4, address(bad))
     expected = np.einsum("ia,abtc,jb->tijc", at, planes(v, tiles, c).astype(np.float64), at)
     for tile, corner in enumerate(corners):
-        np.testing.assert_allclose(y[:, corner : corner + m], expected[tile], atol=1e-3)
+        np.testing.assert_allclose(y[:, corner : corner + m], np.maximum((expected[tile] + bias - mean) * scale + shift, 0), atol=4e-3)
+    assert not bad.any()
+    planes(v, tiles, c)[2, 3, 1, 5] = np.inf
+    transforms.tiles_out(*out, 3, 4, address(bad))  # the second tile is the first of the second image
+    np.testing.assert_array_equal(np.isnan(bad), [[False] * 16, [lane == 5 for lane in range(16)]])
 
     k = 32
     weight, u, small = rng.standard_normal((c, r, r, k), dtype=np.float32), np.empty((6, 6, c, k), np.float32), g.astype(np.float32)

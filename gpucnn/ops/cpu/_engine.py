@@ -93,6 +93,7 @@ def _without(error: BaseException) -> None:
 
 def _load() -> Any:
     from gpucnn_loops import (
+        after,
         average,
         dense,
         depthwise,
@@ -107,6 +108,7 @@ def _load() -> Any:
         tanh,
         tile,
         update,
+        windows,
         winograd_plan,
     )
     from gpucnn_loops.compilers import expect
@@ -118,6 +120,7 @@ def _load() -> Any:
     if not _Announcement.quiet:  # else `compile_for` compiles it beside the others
         tile.product.prepare()  # if this compiles, everything does
     return SimpleNamespace(
+        after=after,
         average=average,
         dense=dense,
         depthwise=depthwise,
@@ -130,6 +133,7 @@ def _load() -> Any:
         pooled=pooled,
         tanh=tanh,
         update=update,
+        windows=windows,
         winograd=winograd_plan,
     )
 

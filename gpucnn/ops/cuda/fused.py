@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from gpucnn.ops.cuda._arrays import Array, empty, stream, whole, workspace
 from gpucnn.ops.cuda.conv import conv2d, conv2d_weight_grad
-from gpucnn.ops.cuda.join import copied
+from gpucnn.ops.cuda.join import add, copied
+from gpucnn.ops.cuda.norm import batch_norm_apply
 from gpucnn.ops.cuda.pool import max_pool2d, max_pool2d_grad
 from gpucnn.ops.shapes import Window
 from gpucnn_kernels.choose import problems, select
 
-__all__ = ["conv2d_relu_max_pool2d", "conv2d_relu_max_pool2d_weight_grad"]
+__all__ = ["conv2d_batch_norm_apply", "conv2d_relu_max_pool2d", "conv2d_relu_max_pool2d_weight_grad"]
 
 
 def conv2d_relu_max_pool2d(
@@ -74,3 +75,26 @@ def conv2d_relu_max_pool2d_weight_grad(
     given = dy if choice.variant.parts or whole(dy) else copied(dy)
     choice.launch(given, indices, x, dweight, window, pool_window, groups, stream(dy), relu=relu, dbias=dbias, workspace=room)
     return dweight
+
+
+def conv2d_batch_norm_apply(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    window: Window,
+    groups: int,
+    affine: tuple[Array, Array],
+    running: tuple[Array, Array],
+    *,
+    eps: float,
+    relu: bool = False,
+    added: Array | None = None,
+    out: Array | None = None,
+    bits: int = 24,
+) -> Array:
+    """add(batch_norm_apply(conv2d(x, weight, bias, window, groups), *affine, running, eps=eps), added), then ReLU if `relu`, for
+    predictions. Without `added` nothing is added."""
+    y = conv2d(x, weight, bias, window, groups, bits=bits)
+    if added is None:
+        return batch_norm_apply(y, *affine, running, eps=eps, relu=relu, out=out)
+    return add(batch_norm_apply(y, *affine, running, eps=eps), added, relu=relu, out=out)

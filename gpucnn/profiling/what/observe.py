@@ -55,11 +55,13 @@ class Observer:
     def watch(self, model: Sequential) -> None:
         """Makes the layers of a model, which is on the observer's device, report when they run."""
         # A model runs stages: layers, or several fused ones, which report themselves. So do the stages inside layers made of layers.
-        within = [stage for layer in model.layers for part in layer.walk().values() for chain in part.chains() for stage in chain.stages]
-        stages: list[Any] = [*model.chain.stages, *within, *model.layers]
+        chains = [model.chain, *(chain for layer in model.layers for part in layer.walk().values() for chain in part.chains())]
+        stages: list[Any] = [*(stage for chain in chains for stage in (*chain.stages, *chain.ahead)), *model.layers]
         for stage in {id(stage): stage for stage in stages}.values():
             name = "+".join(layer.name for layer in getattr(stage, "layers", (stage,)))
             for phase in ("forward", "backward"):
+                if not hasattr(stage, phase):  # it is for predictions only
+                    continue
                 setattr(stage, phase, self._watched(getattr(stage, phase), name, phase))
 
     @contextmanager

@@ -148,6 +148,21 @@ def test_given_outputs_are_written(device: Device) -> None:
             break
 
 
+@pytest.mark.parametrize("summed", [False, True])
+def test_a_convolution_is_normalized_for_predictions(summed: bool, device: Device) -> None:
+    window, ops = conv_window((5, 6), (3, 3), padding=1), device.ops
+    numbers = [normal(20 + index, 3) for index in range(3)] + [np.abs(normal(23, 3)) + 1]
+    arrays = normal(16, 2, 2, 5, 6), normal(17, 3, 2, 3, 3), normal(18, 3), normal(19, 2, 3, 5, 6)
+    x, weight, bias, added, *affine_and_running = map(device.array, (*arrays, *numbers))
+    affine, running = tuple(affine_and_running[:2]), tuple(affine_and_running[2:])
+    out = Output(device, (2, 3, 5, 6))
+    given = {"eps": 1e-3, "relu": True, "added": added if summed else None, "out": out.array}
+    assert ops.conv2d_batch_norm_apply(x, weight, bias, window, 1, affine, running, **given) is out.array
+    expected = ops.batch_norm_apply(ops.conv2d(x, weight, bias, window), *affine, running, eps=1e-3, relu=not summed)
+    expected = ops.add(expected, added, relu=True) if summed else expected
+    np.testing.assert_array_equal(out.result(), to_numpy(expected))
+
+
 def test_what_is_refused() -> None:
     window = conv_window((4, 4), (3, 3), padding=1)
     x, weight, y = np.zeros((1, 1, 4, 4), np.float32), np.zeros((2, 1, 3, 3), np.float32), np.zeros((1, 2, 2, 2), np.float32)

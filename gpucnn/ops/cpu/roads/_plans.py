@@ -44,16 +44,20 @@ def plan_of(window: Window, groups: int, c: int, k: int, *arrays: Array | None) 
 @functools.lru_cache(maxsize=PLANS)
 def pooled(c: int, k: int, window: Window, pool_window: Window, groups: int) -> Any:
     """The plan of a convolution with ReLU and max pooling in one pass; None if they run one after the other."""
-    made = _engine.modules()
-    if groups != 1 or convolution(c, k, window, groups) is None or not made.pooled.halves(window, pool_window):
+    made, whole = _engine.modules(), convolution(c, k, window, groups)
+    if groups != 1 or whole is None:
         return None
-    return made.pooled.Pooled(c, k, window)
+    if made.pooled.halves(window, pool_window):
+        return made.pooled.Pooled(c, k, window)
+    pixels_last = isinstance(whole, made.pixels.Pixels) and whole.ahead is not None  # the lanes of their tiles
+    channels_last = not pixels_last and not isinstance(whole, made.depthwise.Depthwise)
+    return made.windows.Windows(c, k, window, pool_window) if channels_last and made.windows.fits(k, window) else None
 
 
 @functools.lru_cache(maxsize=PLANS)
-def counts(window: Window, count_include_pad: bool) -> Array:
+def counts(window: Window, count_include_pad: bool) -> Any:
     """How many values each average is taken over."""
-    return _pool.window_counts(window, count_include_pad).astype(np.float32)
+    return _engine.modules().average.Counts(_pool.window_counts(window, count_include_pad).astype(np.float32))
 
 
 def integers(indices: Array | None) -> bool:

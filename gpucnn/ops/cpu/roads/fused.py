@@ -1,18 +1,19 @@
-"""Convolution, ReLU and max pooling: in one pass if the shape has a plan for that, else one after the other."""
+"""Convolution with what follows it: in one pass if the shape has a plan for that, else one after the other."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from gpucnn.ops.cpu import _engine
 from gpucnn.ops.cpu import fused as reference
 from gpucnn.ops.cpu._engine import images, loops
 from gpucnn.ops.cpu._threads import Array
-from gpucnn.ops.cpu.roads._plans import contiguous, convolution, integers, pooled
+from gpucnn.ops.cpu.roads._plans import contiguous, convolution, integers, plan_of, pooled
 from gpucnn.ops.cpu.roads.conv import conv2d, conv2d_weight_grad
 from gpucnn.ops.cpu.roads.pool import max_pool2d, max_pool2d_grad
 from gpucnn.ops.shapes import Window
 
-__all__ = ["conv2d_relu_max_pool2d", "conv2d_relu_max_pool2d_weight_grad"]
+__all__ = ["conv2d_batch_norm_apply", "conv2d_relu_max_pool2d", "conv2d_relu_max_pool2d_weight_grad"]
 
 
 def conv2d_relu_max_pool2d(
@@ -38,7 +39,8 @@ def conv2d_relu_max_pool2d(
     places = np.empty(shape, np.int32) if indices is None else indices
     whole = convolution(c, k, window, groups)
     if hasattr(whole, "forward_pool"):
-        for image in whole.forward_pool(x, weight, bias, y, places):
+        other = None if isinstance(plan, _engine.modules().pooled.Pooled) else pool_window
+        for image in whole.forward_pool(x, weight, bias, y, places, other):
             one = slice(image, image + 1)
             plan.forward(x[one], weight, bias, y[one], places[one])
     else:
@@ -68,3 +70,32 @@ def conv2d_relu_max_pool2d_weight_grad(
         if plan.weight_grad(dy, relu, indices, x, dweight, dbias):
             return dweight
     return conv2d_weight_grad(max_pool2d_grad(dy, indices, pool_window, relu=relu), x, window, groups, out=out, dbias=dbias)
+
+
+def conv2d_batch_norm_apply(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    window: Window,
+    groups: int,
+    affine: tuple[Array, Array],
+    running: tuple[Array, Array],
+    *,
+    eps: float,
+    relu: bool = False,
+    added: Array | None = None,
+    out: Array | None = None,
+    bits: int = 24,
+) -> Array:
+    n, c, k = *x.shape[:2], weight.shape[0]
+    plan = plan_of(window, groups, c, k, x, weight, bias, *affine, *running, added)
+    if plan is None or not images(out):
+        return reference.conv2d_batch_norm_apply(x, weight, bias, window, groups, affine, running, eps=eps, relu=relu, added=added, out=out)
+    y = np.empty((n, k, *window.output), np.float32) if out is None else out
+    target = y if plan.parts or contiguous(y) else np.empty(y.shape, np.float32)
+    (gamma, beta), (mean, variance) = affine, running
+    norm = _engine.modules().after.Norm(mean, gamma / np.sqrt(variance + np.float32(eps)), beta)
+    plan.forward(x, weight, bias, relu, target, norm, added)
+    if target is not y:
+        y[...] = target
+    return y
