@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from typing import Any
 
 import numpy as np
 
@@ -59,8 +61,9 @@ def batch_norm_sums_kernel(space, rstd, dweight, dbias, slice_count):
 
 
 @kernel
-def batch_norm_input_grad_kernel(dy, x, weight, mean, rstd, dweight, dbias, dx, places, share, relu):
+def batch_norm_input_grad_kernel(dy, x, weight, mean, rstd, dweight, dbias, dx, places, settings):
     C, c_by, c_shift, plane_by, plane_shift, skipped = places
+    share, relu = settings
     i = uint32(cuda.grid(1))
     if i >= dx.size:
         return
@@ -112,6 +115,11 @@ def batch_norm_grad(
             dbias,
             floats(dx, "dx", shape),
             places,
-            np.float32(1 / (n * plane)),
-            np.int32(relu),
+            _settings(n * plane, relu),
         )
+
+
+@functools.lru_cache(maxsize=256)
+def _settings(numbers: int, relu: bool) -> tuple[Any, ...]:
+    """The share of a mean that each of so many numbers has, and whether ReLU's gradient is included."""
+    return np.float32(1 / numbers), np.int32(relu)

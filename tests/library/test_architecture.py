@@ -184,6 +184,7 @@ def test_there_are_no_circles() -> None:
 
 COMPILED = {"kernel", "device", "loop", "helper", "intrinsic"}
 MOST_ARGUMENTS = 7  # by position
+MOST_OF_A_KERNEL = 10  # each array is one, up to eight of them; sizes and settings travel as tuples
 LONGER = {"gpucnn.functional.batch_norm"}  # as in PyTorch
 
 
@@ -211,6 +212,14 @@ def test_argument_lists_are_short(name: str) -> None:
         count = len([each for each in node.args.posonlyargs + node.args.args if each.arg not in ("self", "cls")])
         operation = any(within(name, package) for package in ("gpucnn.ops", "gpucnn_kernels", "gpucnn_loops")) and node.name in OPERATIONS
         assert count <= MOST_ARGUMENTS or operation or f"{name}.{node.name}" in LONGER, f"{name}.{node.name} has {count} arguments"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("gpucnn_kernels")])
+def test_argument_lists_of_kernels_are_short(name: str) -> None:
+    for node in ast.walk(tree(MODULES[name])):
+        if isinstance(node, ast.FunctionDef) and "kernel" in decorators(node):
+            count = len(node.args.args)
+            assert count <= MOST_OF_A_KERNEL, f"{name}.{node.name} has {count} arguments: give it its sizes as a tuple"
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("gpucnn_kernels")])

@@ -25,6 +25,9 @@ elements between an image's last and the next one's first, or `image` from the b
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import numpy as np
 
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
@@ -40,7 +43,8 @@ from gpucnn_kernels.engine.bias import bias_grad
 
 
 @kernel(role="product")
-def conv2d_kernel(x, weight, bias, y, N, C, K, groups, window, skipped, has_bias, relu):
+def conv2d_kernel(x, weight, bias, y, sizes, window, skipped, has_bias, relu):
+    N, C, K, groups = sizes
     H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q = window
     i = uint32(cuda.grid(1))
     rest, q = split(i, Q)
@@ -71,7 +75,8 @@ def conv2d_kernel(x, weight, bias, y, N, C, K, groups, window, skipped, has_bias
 
 
 @kernel(role="product")
-def conv2d_input_grad_kernel(dy, weight, mask, dx, C, K, groups, window, image, masked):
+def conv2d_input_grad_kernel(dy, weight, mask, dx, sizes, window, image, masked):
+    C, K, groups = sizes
     H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q = window
     i = uint32(cuda.grid(1))
     if i >= dx.size:
@@ -103,7 +108,8 @@ def conv2d_input_grad_kernel(dy, weight, mask, dx, C, K, groups, window, image, 
 
 
 @kernel(role="product")
-def conv2d_weight_grad_kernel(dy, x, dweight, N, C, K, groups, window, image):
+def conv2d_weight_grad_kernel(dy, x, dweight, sizes, window, image):
+    N, C, K, groups = sizes
     H, W, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, P, Q = window
     sums = cuda.shared.array(LANES, float32)
     i = uint32(cuda.blockIdx.x)
@@ -157,10 +163,7 @@ def conv2d(
         floats(weight, "weight", weight_shape(k, c, window, groups)),
         floats(weight, "weight") if bias is None else floats(bias, "bias", (k,)),  # never read without a bias: keeps one signature
         target,
-        np.uint32(n),
-        np.int32(c),
-        np.int32(k),
-        np.int32(groups),
+        _forward_sizes(n, c, k, groups),
         geometry(window),
         np.uint32(step - own if step else 0),
         np.int32(bias is not None),
@@ -191,9 +194,7 @@ def conv2d_input_grad(
         floats(weight, "weight", weight_shape(k, c, window, groups)),
         gradients if relu is None else floats(relu, "relu", (n, c, *window.input)),  # never read without: keeps one signature
         floats(dx, "dx", (n, c, *window.input)),
-        np.int32(c),
-        np.int32(k),
-        np.int32(groups),
+        _sizes(c, k, groups),
         geometry(window),
         np.int32(step or k * window.output[0] * window.output[1]),
         np.int32(relu is not None),
@@ -225,15 +226,22 @@ def conv2d_weight_grad(
         gradients,
         floats(x, "x", (n, c, *window.input)),
         floats(dweight, "dweight", shape),
-        np.int32(n),
-        np.int32(c),
-        np.int32(k),
-        np.int32(groups),
+        _sizes(n, c, k, groups),
         geometry(window),
         np.int32(step or k * window.output[0] * window.output[1]),
     )
     if dbias is not None:
         bias_grad(dy, dbias, stream)
+
+
+@functools.lru_cache(maxsize=256)
+def _sizes(*numbers: int) -> tuple[np.int32, ...]:
+    return tuple(map(np.int32, numbers))
+
+
+@functools.lru_cache(maxsize=256)
+def _forward_sizes(n: int, c: int, k: int, groups: int) -> tuple[Any, ...]:
+    return np.uint32(n), *_sizes(c, k, groups)
 
 
 def weight_shape(k: int, c: int, window: Window, groups: int) -> tuple[int, int, int, int]:

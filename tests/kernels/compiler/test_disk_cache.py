@@ -110,6 +110,23 @@ def test_functions_that_differ_have_other_marks() -> None:
     assert disk_cache.fingerprint(made(object())) is None
 
 
+def test_an_edit_of_any_file_makes_other_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever in the package it is: no stale kernel survives it."""
+    files = [tmp_path / name for name in ("core/disk_cache.py", "pool.py", "conv/direct.py", "conv/deeper/still.py")]
+    for path in files:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("one = 1\n")
+    monkeypatch.setattr(disk_cache, "__file__", str(files[0]))
+    sources = disk_cache._sources.__wrapped__
+    seen = {sources()}
+    for path in files:
+        path.write_text("one = 2\n")
+        seen.add(sources())
+    files[-1].rename(tmp_path / "moved.py")
+    seen.add(sources())
+    assert len(seen) == len(files) + 2
+
+
 @pytest.mark.slow
 @needs_compilers
 def test_kernels_of_one_function_have_files_of_their_own(tmp_path: Path) -> None:
