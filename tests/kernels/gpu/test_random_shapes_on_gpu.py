@@ -23,9 +23,9 @@ from gpucnn_kernels.choose import problems, select
 from gpucnn_kernels.choose.variants import VARIANTS
 from gpucnn_kernels.conv import tensor, winograd
 from gpucnn_kernels.core.problem import KINDS
-from gpucnn_kernels.dense.tensor import NAME
+from gpucnn_kernels.dense.tensor import GROUPS, NAME
 from gpucnn_kernels.engine.tiles import TILES
-from gpucnn_kernels.tensor.chips import LEAST_TERMS, warps_there
+from gpucnn_kernels.tensor.chips import LEAST_TERMS, groups_there, warps_there
 from gpucnn_kernels.tensor.parts import ENDING
 from tolerances import check
 
@@ -224,8 +224,10 @@ def test_dense_layers(gpu: Device, seed: int) -> None:
     on_gpu, bits = [gpu.array(array) for array in (x, weight, bias, dy)], KINDS[seed % len(KINDS)]
     asked = [problem(n, c, k, bits) for problem in (problems.dense, problems.dense_input_grad, problems.dense_weight_grad)]
     for problem in asked:
-        there = problem.depth >= LEAST_TERMS and warps_there(select.current_chip())
-        assert {*select.variants(problem)} >= {"plain", *TILES, *({NAME + ENDING[bits]} if there else ())}
+        chip, long_enough = select.current_chip(), problem.depth >= LEAST_TERMS
+        on_tensor_cores = {NAME} if long_enough and warps_there(chip) else set()
+        on_tensor_cores |= {*GROUPS} if long_enough and groups_there(chip) else set()
+        assert {*select.variants(problem)} >= {"plain", *TILES, *(name + ENDING[bits] for name in on_tensor_cores)}
     for variant in dict.fromkeys(name for problem in asked for name in select.variants(problem)):
         there = {problem.operation: variant for problem in asked if variant in select.variants(problem)}
         y, dx, dweight, dbias = (Output(gpu, shape) for shape in ((n, k), (n, c), (k, c), (k,)))
