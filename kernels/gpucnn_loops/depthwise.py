@@ -29,6 +29,7 @@ from gpucnn_loops.vector import L, at, load, store
 
 Array = NDArray[np.float32]
 BAND = 1 << 16  # numbers of a band of rows in its frame, 256 KB
+COPIES = 20  # the two transpositions of a number take as long as this many multiply-adds
 MOST = 1 << 26  # numbers of a frame that cannot be cut into bands
 ZERO = np.float32(0)
 
@@ -210,12 +211,12 @@ class Depthwise:
             fill(*scratch.piece(0), 0)
             gather(first, last, total, *arrays, address(y), *frame, *bands, *tables, *scratch.addresses())
 
-        share(-(-total // L), body, total * bands.high * bands.wide * (self.taps + 8))
+        share(-(-total // L), body, total * bands.high * bands.wide * (self.taps + COPIES))
 
     def weight_grad(self, dy: Array, x: Array, dweight: Array, dbias: Array | None) -> None:
         """dweight (K, 1, R, S), and dbias (K)."""
         road, frame, bands = self.ahead, self.ahead.frame, self.ahead.bands
-        n, ends, blocks = len(x), edges(len(x), lanes(self.k) * self.taps), -(-self.k // L)
+        n, ends, blocks = len(x), edges(len(x), lanes(self.k) * self.taps, bands.high * bands.wide), -(-self.k // L)
         groups, where, t = len(ends) - 1, np.array(ends, np.int64), road.tables.at
         scratch = Scratch(groups * blocks * self.taps * L, groups * blocks * L, shared=True)
         sums, biases = scratch.parts
@@ -229,7 +230,7 @@ class Depthwise:
                 fill(*own.piece(index), 0)
             weight_sums(first, last, *arrays, *frame, *bands, t.cols, t.rows, t.taps, t.turns, *own.addresses())
 
-        share(groups * blocks, body, n * self.k * bands.high * bands.wide * (self.taps + 8))
+        share(groups * blocks, body, n * self.k * bands.high * bands.wide * (self.taps + COPIES))
         total = np.add.reduce(sums.reshape(groups, blocks, self.taps, L), axis=0)
         dweight.reshape(self.k, self.taps)[...] = total.swapaxes(1, 2).reshape(-1, self.taps)[: self.k]
         if dbias is not None:

@@ -202,7 +202,7 @@ class Direct:
     def weight_grad(self, dy: Array, x: Array, dweight: Array, dbias: Array | None) -> None:
         """dweight (K, C/groups, R, S), and dbias (K)."""
         n, taps, t, frame = len(x), len(self.ahead.cols), self.ahead, self.frame
-        ends = edges(n, self.groups * taps * self.width)
+        ends = edges(n, self.groups * taps * self.width, self.count)
         count = len(ends) - 1
         parts = tables.parts(count, taps)
         tap_ends = [taps * part // parts for part in range(parts + 1)]

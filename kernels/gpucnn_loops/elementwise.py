@@ -21,7 +21,7 @@ from gpucnn_loops.vector import L, load, relu16, store, where_positive
 Array = NDArray[np.float32]
 BLOCK = 4096  # elements that are handed to a thread together
 ZERO = np.float32(0)
-COST = 8  # an element that is read from memory takes as long as this many multiply-adds
+COST = 12  # an element that is read from memory and written takes as long as this many multiply-adds
 
 
 @loop("i i f* f*")

@@ -9,53 +9,77 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn_loops.crew import share
+from gpucnn_loops.language import helper
 from gpucnn_loops.loops import loop
 from gpucnn_loops.tables import Images, images
 from gpucnn_loops.threads import address
-from gpucnn_loops.vector import L, at, fma, load, splat, sum16
+from gpucnn_loops.vector import L, at, fma, load, splat, store, sum16, where_positive
 
 Array = NDArray[np.float32]
 ZERO = np.float32(0)
+COST = 6  # a number that is read from memory, or written, takes as long as this many multiply-adds
 
 
-@loop("i i f* i i i f* i d*")
-def channel_sums(first, last, x, n, c, pixels, mean, squares, sums):
-    """sums of x over the channels first … last − 1, or of (x − mean)² if squares: rows in float32, their sum in float64."""
+@helper
+def row_sum(row, pixels, centre, squares):
+    """The sum of a row of x, or of (x − centre)² if squares: two vectors at a time, for a sum waits four cycles for itself."""
+    lanes, others, rest = splat(ZERO), splat(ZERO), ZERO
+    for j in range(0, pixels - 2 * L + 1, 2 * L):
+        v, w = load(row, j) - splat(centre), load(row, j + L) - splat(centre)
+        lanes = fma(v, v, lanes) if squares else lanes + v
+        others = fma(w, w, others) if squares else others + w
+    if pixels % (2 * L) >= L:
+        v = load(row, pixels // (2 * L) * 2 * L) - splat(centre)
+        lanes = fma(v, v, lanes) if squares else lanes + v
+    for j in range(pixels // L * L, pixels):
+        number = row[j] - centre
+        rest += number * number if squares else number
+    return sum16(lanes + others) + rest
+
+
+@loop("i i f* i i i f* f* d*")
+def channel_moments(first, last, x, n, c, pixels, mean, variance, sums):
+    """mean and variance of x over the channels first … last − 1: rows are summed in float32, their sums in float64. Images are the outer
+    loop, so that memory is read in its order."""
     for channel in range(first, last):
-        total = 0.0
-        centre = mean[channel] if squares else ZERO
-        for image in range(n):
-            row = at(x, (image * c + channel) * pixels)
-            lanes, rest = splat(ZERO), ZERO
-            for j in range(0, pixels - L + 1, L):
-                v = load(row, j) - splat(centre)
-                lanes = fma(v, v, lanes) if squares else lanes + v
-            for j in range(pixels // L * L, pixels):
-                number = row[j] - centre
-                rest += number * number if squares else number
-            total += float(sum16(lanes) + rest)
-        sums[channel] = total
+        sums[channel] = 0.0
+    for image in range(n):
+        for channel in range(first, last):
+            sums[channel] += float(row_sum(at(x, (image * c + channel) * pixels), pixels, ZERO, False))
+    for channel in range(first, last):
+        mean[channel], sums[channel] = np.float32(sums[channel] / (n * pixels)), 0.0
+    for image in range(n):
+        for channel in range(first, last):
+            sums[channel] += float(row_sum(at(x, (image * c + channel) * pixels), pixels, mean[channel], True))
+    for channel in range(first, last):
+        variance[channel] = np.float32(sums[channel] / (n * pixels))
 
 
 @loop("i i", Images, "f* i i i f* f* d* d*")
 def gradient_sums(first, last, dy, x, n, c, pixels, mean, rstd, sums, products):
     """sums of dy, and of dy · (x − mean) · rstd, over the channels first … last − 1."""
     for channel in range(first, last):
-        total, product, centre, scale = 0.0, 0.0, mean[channel], rstd[channel]
-        for image in range(n):
+        sums[channel] = products[channel] = 0.0
+    for image in range(n):
+        for channel in range(first, last):
             given, row = at(dy.first, image * dy.step + channel * pixels), at(x, (image * c + channel) * pixels)
-            lanes, more, rest, rest_more = splat(ZERO), splat(ZERO), ZERO, ZERO
-            for j in range(0, pixels - L + 1, L):
+            centre, scale = mean[channel], rstd[channel]
+            lanes, others, more, others_more, rest, rest_more = splat(ZERO), splat(ZERO), splat(ZERO), splat(ZERO), ZERO, ZERO
+            for j in range(0, pixels - 2 * L + 1, 2 * L):
+                g, h = load(given, j), load(given, j + L)
+                lanes, others = lanes + g, others + h
+                more = fma(g, (load(row, j) - splat(centre)) * splat(scale), more)
+                others_more = fma(h, (load(row, j + L) - splat(centre)) * splat(scale), others_more)
+            if pixels % (2 * L) >= L:
+                j = pixels // (2 * L) * 2 * L
                 g = load(given, j)
                 lanes = lanes + g
                 more = fma(g, (load(row, j) - splat(centre)) * splat(scale), more)
             for j in range(pixels // L * L, pixels):
                 rest += given[j]
                 rest_more += given[j] * ((row[j] - centre) * scale)
-            total += float(sum16(lanes) + rest)
-            product += float(sum16(more) + rest_more)
-        sums[channel] = total
-        products[channel] = product
+            sums[channel] += float(sum16(lanes + others) + rest)
+            products[channel] += float(sum16(more + others_more) + rest_more)
 
 
 @loop("i i", Images, Images, "i i f* f* f* i")
@@ -77,7 +101,11 @@ def gradients(first, last, dy, x, dx, c, pixels, mean, rstd, slope, shift, scale
         channel = row % c
         given, source, target = at(dy.first, row // c * dy.step + channel * pixels), at(x, row * pixels), at(dx, row * pixels)
         centre, over, part, more, factor = mean[channel], rstd[channel], slope[channel], shift[channel], scale[channel]
-        for j in range(pixels):
+        for j in range(0, pixels - L + 1, L):  # rows of 49 pixels are too short for what LLVM would make of a plain loop
+            v = load(source, j)
+            value = (load(given, j) - ((v - splat(centre)) * splat(over) * splat(part) + splat(more))) * splat(factor)
+            store(target, j, where_positive(v, value) if relu else value)
+        for j in range(pixels // L * L, pixels):
             value = (given[j] - ((source[j] - centre) * over * part + more)) * factor
             target[j] = ZERO if relu and not source[j] > 0 else value
 
@@ -90,18 +118,17 @@ def _sizes(x: Array) -> tuple[int, int, int]:
 def moments(x: Array) -> tuple[Array, Array]:
     """Mean and variance of each channel of x (N, C, …)."""
     n, c, pixels = _sizes(x)
-    sums, nothing = np.empty(c), np.zeros(c, np.float32)
-    share(c, lambda a, z: channel_sums(a, z, address(x), n, c, pixels, address(nothing), 0, address(sums)), 4 * x.size)
-    mean = (sums / (n * pixels)).astype(np.float32)
-    share(c, lambda a, z: channel_sums(a, z, address(x), n, c, pixels, address(mean), 1, address(sums)), 4 * x.size)
-    return mean, (sums / (n * pixels)).astype(np.float32)
+    mean, variance, sums = np.empty(c, np.float32), np.empty(c, np.float32), np.empty(c)
+    made = address(mean), address(variance), address(sums)
+    share(c, lambda a, z: channel_moments(a, z, address(x), n, c, pixels, *made), 2 * COST * x.size)
+    return mean, variance
 
 
 def normalize(x: Array, mean: Array, scale: Array, bias: Array, relu: bool, y: Array) -> None:
     """y = (x − mean) · scale + bias, then ReLU where `relu`; mean, scale and bias (C)."""
     n, c, pixels = _sizes(x)
     numbers = c, pixels, address(mean), address(scale), address(bias), relu
-    share(n * c, lambda a, z: normalized(a, z, *images(x), *images(y), *numbers), 8 * x.size)
+    share(n * c, lambda a, z: normalized(a, z, *images(x), *images(y), *numbers), 2 * COST * x.size)
 
 
 def batch_norm_grad(
@@ -112,11 +139,12 @@ def batch_norm_grad(
     sums, products = np.empty(c), np.empty(c)
     kept = address(mean), address(rstd)
     found = address(sums), address(products)
-    share(c, lambda a, z: gradient_sums(a, z, *images(dy), address(x), n, c, pixels, *kept, *found), 8 * x.size)
+    given = *images(dy), address(x)
+    share(c, lambda a, z: gradient_sums(a, z, *given, n, c, pixels, *kept, *found), 2 * COST * x.size)
     dbias[...], dweight[...] = sums, products
     if dx is None:
         return
     count = np.float32(n * pixels)
     slope, shift, scale = dweight / count, dbias / count, weight * rstd
     numbers = c, pixels, *kept, address(slope), address(shift), address(scale), relu
-    share(n * c, lambda a, z: gradients(a, z, *images(dy), address(x), address(dx), *numbers), 12 * x.size)
+    share(n * c, lambda a, z: gradients(a, z, *given, address(dx), *numbers), 3 * COST * x.size)

@@ -207,7 +207,7 @@ class Pooled:
         """dweight and dbias from the pooled gradient dy, where y > 0 if y is given. False, with nothing done, where x is not finite."""
         n, frame, t, s = len(x), self.frame, self.tables, self.window.kernel[1]
         width, outputs = lanes(self.taps + 1), len(t.outputs)
-        ends = edges(n, self.k * width)
+        ends = edges(n, self.k * width, self.count)
         groups = len(ends) - 1
         sums, broken = Scratch(groups * self.k * width, groups, shared=True).parts
         sums[...] = 0

@@ -18,7 +18,8 @@ from gpucnn_loops.threads import address, number, step_of
 
 Table = NDArray[np.int64]
 GROUPS = 8  # the most groups of images: each has its own sums over images, which are added up in order
-IMAGES = 8  # the fewest images in a group: with fewer, its sums would cost more to add up than to compute
+TERMS = 256  # the fewest terms of a group's sums: with fewer, these would take too long to add up
+IMAGES = 8  # enough images for a group, however few terms they have
 MOST_SUMS = 1 << 22  # the most numbers in all groups' sums
 
 
@@ -121,9 +122,11 @@ class _Addresses:
         raise AttributeError(name)
 
 
-def edges(n: int, sums: int) -> list[int]:
-    """Where the groups of n images begin, and where the last one ends. sums: the numbers that each group sums up."""
-    count = max(1, min(n // IMAGES, GROUPS, MOST_SUMS // sums))
+def edges(n: int, sums: int, terms: int) -> list[int]:
+    """Where the groups of n images begin, and where the last one ends; there are 1, 2, 4 or 8. sums: the numbers that each group sums up.
+    terms: those of each sum from one image."""
+    count = max(1, min(n // min(IMAGES, -(-TERMS // terms)), GROUPS, MOST_SUMS // sums))
+    count = 1 << count.bit_length() - 1  # which 2, 4 or 8 threads share evenly
     return [n * group // count for group in range(count + 1)]
 
 

@@ -25,6 +25,7 @@ from gpucnn_loops.winograd import FEW, Tiling, forward, forward_pool, weight_sum
 
 Array = NDArray[np.float32]
 LEAST = 16  # the fewest channels: with fewer, most lanes of the transforms would be empty
+ADDED = 6  # a number of dU takes as long to add up as this many multiply-adds
 GAIN = 1.4  # the transforms' share, and what their rounding must be worth
 
 
@@ -213,7 +214,7 @@ class Winograd:
 
     def weight_grad(self, dy: Array, x: Array, dweight: Array, dbias: Array | None) -> None:
         """dweight (K, C, R, R), and dbias (K)."""
-        n, c, ends = len(x), self.c, edges(len(x), 36 * self.c * self.width)
+        n, c, ends = len(x), self.c, edges(len(x), 36 * self.c * self.width, 2 * self.each)
         groups = len(ends) - 1
         own = self._parts(groups)
         shared = Scratch(groups * 36 * c * self.width, groups * self.width, self.r**2 * c * self.width, shared=True)
@@ -238,7 +239,7 @@ class Winograd:
             room = Scratch(42 * L).addresses()
             kernels_out(first, last, address(du), groups, address(self.g), self.r, c, self.width, address(packed), *room)
 
-        share(c, back, 36 * groups * c * self.width)
+        share(c, back, 36 * (groups + 1) * c * self.width * ADDED)
         to_planes(address(packed), c * self.r**2, self.k, self.width, address(dweight), self.tables.at.planes)
         if not np.isfinite(dweight).all():
             self.direct.weight_grad(dy, x, dweight, dbias)

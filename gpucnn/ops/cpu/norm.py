@@ -7,6 +7,7 @@ A thread processes as many channels at a time as fit the cache, so a channel's s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
@@ -49,10 +50,11 @@ def batch_norm(
 def move(running: tuple[Array, Array], mean: Array, variance: Array, count: int, momentum: float) -> None:
     """Moves the `running` mean and variance towards those of `count` numbers, using the sample variance, unless these are not
     finite."""
-    new = np.stack([mean, variance * (count / (count - 1))]).astype(mean.dtype, copy=False)
-    finite = np.isfinite(new).all(axis=0)
+    new = mean, (variance * (count / (count - 1))).astype(mean.dtype, copy=False)
+    step, finite = mean.dtype.type(momentum), np.isfinite(new[0]) & np.isfinite(new[1])
+    own: Any = slice(None) if finite.all() else finite
     for array, now in zip(running, new, strict=True):
-        array[finite] += mean.dtype.type(momentum) * (now[finite] - array[finite])
+        array[own] += step * (now[own] - array[own])
 
 
 def batch_norm_apply(

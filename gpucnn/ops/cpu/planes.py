@@ -20,7 +20,10 @@ def global_avg_pool2d(x: Array, *, out: Array | None = None) -> Array:
 def global_avg_pool2d_grad(dy: Array, size: tuple[int, ...], *, out: Array | None = None) -> Array:
     """dx (N, C, H, W): each plane's gradient, divided evenly among its pixels; `size` is (H, W)."""
     dx = np.empty((*dy.shape, *size), dy.dtype) if out is None else out
-    dx[...] = (dy / dy.dtype.type(size[0] * size[1]))[:, :, None, None]
+    count = size[0] * size[1]
+    np.divide(
+        dy[:, :, None], np.full(count, count, dy.dtype), out=dx.reshape(*dy.shape, -1)
+    )  # a division for each pixel, but whole vectors
     return dx
 
 
