@@ -38,6 +38,7 @@ MOST_REGISTERS = {
     "conv2d_weight_grad-tensor*": 128,
     "*-mma*": 255,  # two blocks of 128
     "pack_winograd": 64,  # nine weights, made into 16
+    "*-wide*": 255,  # two blocks of 128; 128 sums and 48 factors
     "*-winograd": 255,  # a block of 256, of which 128 are sums
     "*-tensor*": 168,  # before they are shared out among the warpgroups
     "conv2d_direct_forward": 80,

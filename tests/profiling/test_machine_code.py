@@ -253,6 +253,15 @@ def test_pieces_of_global_memory(by: int, sectors: int) -> None:
     assert (first.sectors, first.new, second.sectors, second.new) == (sectors, sectors, sectors, 0)
 
 
+@pytest.mark.parametrize("offset", ["-0x40", "+-0x40", "+R5+-0x100"])
+def test_an_offset_may_be_negative(offset: str) -> None:
+    """From an address for each thread, and from one for all."""
+    code = program("S2R R0, SR_TID.X", "IMAD R2, R0, 0x4, RZ", "IADD3 R2, R2, 0x100, RZ", "MOV R5, 0xc0", f"LDS R3, [R2{offset}]", "EXIT")
+    assert [access.cycles for access in way(code).accesses.values() if access] == [1]
+    for_all = program("MOV R2, 0x100", "MOV R5, 0xc0", f"LDS R3, [R2{offset}]", "EXIT")
+    assert [access.cycles for access in way(for_all).accesses.values() if access] == [1]
+
+
 def ffma(count: int, stall: int) -> list[tuple[str, int]]:
     return [("FFMA R4, R5, R6, R7", stall)] * count
 

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from gpucnn_kernels.conv import depthwise, depthwise_grad, depthwise_input_grad, direct, direct_grad, pooled, pooled_grad, tensor, winograd
+from gpucnn_kernels.conv import (
+    depthwise,
+    depthwise_grad,
+    depthwise_input_grad,
+    direct,
+    direct_grad,
+    pooled,
+    pooled_grad,
+    tensor,
+    wide,
+    winograd,
+)
 from gpucnn_kernels.conv import plain as plain_conv
 from gpucnn_kernels.conv import tiled as tiled_conv
 from gpucnn_kernels.core.variant import Variant
@@ -19,12 +30,18 @@ def _of(operation: str, found: list[dict[str, Variant]]) -> list[Variant]:
 
 
 _CONV = [*tiled_conv.ALL, *tensor.ALL]
+_GATHERING = [*_CONV, *wide.ALL]
 _DENSE = [*tiled_dense.ALL, *tensor_dense.ALL]
 _LOCAL = tiled_local.ALL
 
 VARIANTS: dict[str, list[Variant]] = {
-    "conv2d": [plain_conv.FORWARD, direct.FORWARD, depthwise.FORWARD, *_of("conv2d", _CONV), winograd.FORWARD],
-    "conv2d_input_grad": [plain_conv.INPUT_GRAD, depthwise_input_grad.INPUT_GRAD, *_of("conv2d_input_grad", _CONV), winograd.INPUT_GRAD],
+    "conv2d": [plain_conv.FORWARD, direct.FORWARD, depthwise.FORWARD, *_of("conv2d", _GATHERING), winograd.FORWARD],
+    "conv2d_input_grad": [
+        plain_conv.INPUT_GRAD,
+        depthwise_input_grad.INPUT_GRAD,
+        *_of("conv2d_input_grad", _GATHERING),
+        winograd.INPUT_GRAD,
+    ],
     "conv2d_weight_grad": [plain_conv.WEIGHT_GRAD, direct_grad.WEIGHT_GRAD, depthwise_grad.WEIGHT_GRAD, *_of("conv2d_weight_grad", _CONV)],
     "conv2d_relu_max_pool2d": [pooled.APART, pooled.FORWARD],
     "conv2d_relu_max_pool2d_weight_grad": [pooled_grad.APART, pooled_grad.WEIGHT_GRAD],

@@ -11,6 +11,11 @@ UNCONFIRMED = 0.0
 _WARPS_FROM = (8, 0)  # the compute capability that has mma.sync in TF32 and bfloat16, and cp.async
 
 
+def asynchronous_copies_there(chip: Chip) -> bool:
+    """Whether a chip copies from global to shared memory by cp.async."""
+    return chip.capability >= _WARPS_FROM and not MLIR
+
+
 def warps_there(chip: Chip) -> bool:
     """Whether a chip's warps can feed its tensor cores."""
     return chip.capability >= _WARPS_FROM and not MLIR

@@ -102,6 +102,8 @@ def copies_wait(groups: int) -> Any:
     return instruction("copies_wait", f"cp.async.wait_group {groups};", "~{memory}", constants=(groups,))
 
 
+fixed = instruction("fixed", "mov.b32 $0, $1;", "=r,r", _U, gives=_U)
+"""(word) → the word, which the compiler then takes for any: it keeps it in a register and does not work it out again in a loop."""
 to_bfloat16 = instruction("to_bfloat16", "cvt.rn.bf16x2.f32 $0, $2, $1;", "=r,f,f", types.float32, types.float32, gives=_U)
 """(low, high) → two numbers as bfloat16, the upper half of a float32, in one word: to nearest, ties to even. NaN stays NaN, infinities stay
 infinite, numbers below the normal ones are rounded as they are; what is nearer to 2¹²⁸ than to the largest bfloat16 becomes infinite."""
@@ -142,6 +144,18 @@ def bits_of(typing_context, number):
 def number_of(typing_context, bits):
     """The float32 of 32 bits."""
     return types.float32(types.uint32), lambda context, builder, signature, arguments: builder.bitcast(arguments[0], _F)
+
+
+@intrinsic
+def read_four(typing_context, address):
+    """(address) → the four float32 in shared memory there, at a multiple of 16 bytes. vector.load_4 goes by an array's index."""
+
+    def generate(context, builder, signature, arguments):
+        vector = ir.VectorType(_F, 4)
+        values = builder.load(builder.inttoptr(arguments[0], ir.PointerType(vector, 3)), align=16)
+        return context.make_tuple(builder, signature.return_type, [builder.extract_element(values, ir.Constant(_I, i)) for i in range(4)])
+
+    return types.UniTuple(types.float32, 4)(types.uint32), generate
 
 
 @intrinsic

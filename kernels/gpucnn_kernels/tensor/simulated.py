@@ -110,6 +110,16 @@ def copies_wait(groups: int):
             copy()
 
 
+def read_four(address):
+    if int(address) % 16:
+        raise ValueError(f"a read of 16 bytes at {int(address):#x}: it must be a multiple of 16")
+    return tuple(memory().shared(address, 16).view(np.float32))
+
+
+def fixed(word):
+    return word
+
+
 def copy_bulk(to, source, count, barrier):
     if int(count) % 16 or int(to) % 16 or int(source) % 16:
         raise ValueError(f"a bulk copy of {count} bytes from {int(source):#x} to {int(to):#x}: all must be multiples of 16")

@@ -21,6 +21,7 @@ PLAIN = names(
         "-tile",
         "-tensor",
         "-mma",
+        "-wide",
         "pack",
         "sum_slices",
         "direct",

@@ -21,11 +21,11 @@ from gpucnn.ops import cpu
 from gpucnn.ops.shapes import Window, conv_window, pool_window
 from gpucnn_kernels.choose import problems, select
 from gpucnn_kernels.choose.variants import VARIANTS
-from gpucnn_kernels.conv import tensor, winograd
+from gpucnn_kernels.conv import tensor, wide, winograd
 from gpucnn_kernels.core.problem import KINDS
 from gpucnn_kernels.dense.tensor import GROUPS, NAME
 from gpucnn_kernels.engine.tiles import TILES
-from gpucnn_kernels.tensor.chips import LEAST_TERMS, groups_there, warps_there
+from gpucnn_kernels.tensor.chips import LEAST_TERMS, asynchronous_copies_there, groups_there, warps_there
 from gpucnn_kernels.tensor.parts import ENDING
 from tolerances import check
 
@@ -93,6 +93,8 @@ def products(p: Problem) -> set[str]:
     chip, tiles = select.current_chip(), set(TILES)
     if winograd.suits(p.window, p.groups) and min(p.weight.shape[:2]) >= 8:
         tiles.add("winograd")
+    if asynchronous_copies_there(chip):
+        tiles |= set(wide.TILES)
     if p.weight[0].size >= 32:
         tiles |= {f"tensor128x{columns}" for columns in tensor.BEST if tensor.there(chip)}
         tiles |= {name for name in tensor.WARPS if warps_there(chip)}

@@ -41,6 +41,7 @@ USED_BY = {  # the tests of a module that are not those of its name
     "norm_grad": ["test_kernels_norm.py"],
     "parts": ["test_direct.py", "test_depthwise.py"],
     "stages": ["../gpu/test_tensor_cores_on_gpu.py"],
+    "wide_loop": ["../gpu/test_wide_on_gpu.py"],
     "reduce": ["test_kernels_activations.py", "test_kernels_loss.py", "test_kernels_update.py"],
 }
 
