@@ -42,6 +42,7 @@ MOST_REGISTERS = {
     "*-winograd": 255,  # a block of 256, of which 128 are sums
     "*-tensor*": 168,  # before they are shared out among the warpgroups
     "conv2d_direct_forward": 80,
+    "conv2d_direct_input_grad": 255,  # up to 32 sums and 121 weights; for MNIST 80
     "conv2d_direct_weight_grad_slices": 168,  # 112 sums and what they are made of: three blocks
     "conv2d_relu_max_pool": 80,
     "conv2d_relu_max_pool_weight_grad_slices": 168,  # 112 sums, four reads' addresses and what the next position needs: three blocks

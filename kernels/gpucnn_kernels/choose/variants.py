@@ -8,6 +8,7 @@ from gpucnn_kernels.conv import (
     depthwise_input_grad,
     direct,
     direct_grad,
+    direct_input_grad,
     pooled,
     pooled_grad,
     tensor,
@@ -38,6 +39,7 @@ VARIANTS: dict[str, list[Variant]] = {
     "conv2d": [plain_conv.FORWARD, direct.FORWARD, depthwise.FORWARD, *_of("conv2d", _GATHERING), winograd.FORWARD],
     "conv2d_input_grad": [
         plain_conv.INPUT_GRAD,
+        direct_input_grad.INPUT_GRAD,
         depthwise_input_grad.INPUT_GRAD,
         *_of("conv2d_input_grad", _GATHERING),
         winograd.INPUT_GRAD,

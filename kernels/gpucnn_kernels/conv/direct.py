@@ -83,7 +83,13 @@ def plan_of(channels: int, filters: int, window: Window, side: int = 1, threads:
     shapes.sort(key=lambda shape: -(-filters // shape[0]) * shape[0] * -(-plane // (BANKS * shape[1])) * shape[1])
     if filters <= 4:
         shapes = [(4, 1 if side == 2 else 4)]
-    for count in (128, 64, 32) if threads is None else (threads,):
+    per_thread = shapes[0][1]
+
+    def lanes(count: int) -> float:
+        """The threads of all blocks of a plane; others than 128 have to be worth it."""
+        return -(-plane // (count * per_thread)) * count * (1 if count == 128 else 1.05)
+
+    for count in (*sorted((128, 96, 224), key=lanes), 64, 32) if threads is None else (threads,):
         for own_filters, positions in shapes:
             patch = patch_of(channels, window, count * positions, side)
             if patch is not None:

@@ -69,7 +69,7 @@ def fused_kernel(plan: direct.Plan, apart: bool = False) -> Any:
     # The address of y where images lie apart would cost a kernel of many taps one of its blocks: 64 registers are enough for it too.
     many = plan.patch.channels * math.prod(plan.patch.kernel) > 16
 
-    @kernel(role="product", launch_bounds=(threads, 8) if apart and many else threads)
+    @kernel(role="product", launch_bounds=(threads, min(8, 1024 // threads)) if apart and many else threads)
     def conv2d_relu_max_pool(x, weight, bias, y, indices, sizes, has_bias):
         K, bounds, Q, outputs, stretches, skipped = sizes
         tile = cuda.shared.array(room, float32, alignment=16)  # load_4 reads the weights there

@@ -99,6 +99,7 @@ def test_the_rules() -> None:
     assert select.choose(problems.conv2d(*BIG)).name == "tile128x128"
     assert select.choose(problems.conv2d_weight_grad(*BIG)).slices > 1
     assert select.choose(problems.conv2d(*GREY)).name == select.choose(problems.conv2d_weight_grad(*GREY)).name == "direct"
+    assert select.choose(problems.conv2d_input_grad(*GREY)).name == "direct"
     assert select.choose(problems.conv2d_relu_max_pool2d(*GREY, POOL)).name == "direct"
     assert select.choose(problems.conv2d_relu_max_pool2d(*BIG, pool_window((32, 32), (2, 2), (2, 2), 0, 1, False))).name == "plain"
     pooled = *GREY, POOL
