@@ -21,7 +21,7 @@ def writer(store: Store, count: int, product_step: int = 8, column_step: int = 1
     those between columns, from one product to the next and from the first of a thread's two to the second."""
     column_offset = store.column_offset
 
-    @device(forceinline=True)
+    @device(lines=False, forceinline=True)
     def write(number, first, c, c_args, sizes, epilogue, group, row, row_at, below, below_at, first_column, extra, sums):
         """The sum of that number: columns by twos, in the thread's first row and in the eighth below."""
         M, N, _, _, _, _ = sizes
