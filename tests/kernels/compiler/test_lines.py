@@ -1,7 +1,7 @@
 """Kernels compiled with line numbers, as `gpucnn profile --arch` compiles them to show Python beside the machine code.
 
-nvJitLink 13 cannot compile some kernels with them ("Symbol name with unsupported characters"): the function that is in its way then has none
-(`device(lines=False)`).
+nvJitLink 13 cannot compile some kernels with them ("Symbol name with unsupported characters"): the function that is in its way then has
+none (`device(lines=False)`).
 """
 
 from __future__ import annotations
