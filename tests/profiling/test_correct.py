@@ -90,6 +90,22 @@ def test_what_winograd_has_from_pixels_beside_a_tap_is_rounding() -> None:
         check(call, spoil)
 
 
+def test_what_winograd_has_from_pixels_that_a_mask_makes_zero_is_rounding() -> None:
+    """A gradient of the input that is 0 where the mask lets it through, in a tile whose other pixels have one."""
+    window = conv_window((13, 13), 3)
+    rng = np.random.default_rng(0)
+    dy, relu = np.zeros((4, 16, 11, 11), np.float32), np.zeros((4, 16, 13, 13), np.float32)
+    dy[:, :, 1, 1] = rng.standard_normal((4, 16))
+    relu[:, :, 0, 0] = 1
+    weight = rng.standard_normal((16, 16, 3, 3)).astype(np.float32)
+    gradient = get_device("cpu").ops.conv2d_input_grad
+    bound = inspect.signature(gradient).bind(dy, weight, window, relu=relu)
+    bound.apply_defaults()
+    call = Call("conv", "backward", "conv2d_input_grad", bound, gradient)
+    result, error = check(call)
+    assert result.any() and error is not None and error <= 1
+
+
 @pytest.mark.parametrize("variant", ["winograd", "tile128x128"])
 def test_a_gpu_has_tiles_where_their_variant_is_selected(variant: str) -> None:
     x, weight = SimpleNamespace(shape=(4, 16, 13, 13)), SimpleNamespace(shape=(32, 16, 3, 3))  # not NumPy's
