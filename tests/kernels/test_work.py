@@ -163,8 +163,6 @@ def test_what_memory_bounds_moves_hardly_more_than_it_must() -> None:
         call, launch = kernel.call, kernel.part.launch
         if call is None or work_of(call).least_bytes < 1 << 18:  # as long as a launch takes, however it is done
             continue
-        if call.op == "conv2d_batch_norm_apply":  # on a GPU a convolution's kernel, and then what "batch_norm_apply" is
-            continue
         arrays = [value for value in call.arguments.values() if getattr(value, "ndim", 0)]
         if not all(array.flags.c_contiguous for array in arrays):  # a part of larger images, whose rest is not its own
             continue

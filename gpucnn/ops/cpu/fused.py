@@ -5,16 +5,12 @@ x (N, C, H, W), weight (K, C/groups, R, S), bias (K); y and indices (N, K, …).
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import Any
-
 from gpucnn.ops.cpu._threads import Array
 from gpucnn.ops.cpu.conv import conv2d, conv2d_weight_grad
 from gpucnn.ops.cpu.join import add
 from gpucnn.ops.cpu.norm import batch_norm_apply
 from gpucnn.ops.cpu.pool import max_pool2d, max_pool2d_grad
-from gpucnn.ops.shapes import Window, conv_window
+from gpucnn.ops.shapes import Window
 
 __all__ = ["conv2d_batch_norm_apply", "conv2d_relu_max_pool2d", "conv2d_relu_max_pool2d_weight_grad"]
 
@@ -80,19 +76,3 @@ def conv2d_batch_norm_apply(
     if added is None:
         return batch_norm_apply(y, *affine, running, eps=eps, relu=relu, out=out)
     return add(batch_norm_apply(y, *affine, running, eps=eps), added, relu=relu, out=out)
-
-
-def _work(a: dict[str, Any]) -> tuple[int, int, int]:
-    """As profiling/what/operations/derived.py has it. Normalizing takes a difference, a product and a sum."""
-    terms, added = math.prod(a["weight"].shape[1:]), a["added"] is not None
-    results = a["x"].shape[0] * a["weight"].shape[0] * math.prod(a["window"].output)
-    return (2 * terms + 3 + added) * results, a["x"].size + a["weight"].size + (1 + added) * results, terms
-
-
-def _example(array: Callable[..., Array]) -> dict[str, Any]:
-    sizes = {"x": array(64, 32, 28, 28), "weight": array(32, 32, 3, 3), "bias": None, "window": conv_window((28, 28), 3, padding=1)}
-    return sizes | {"groups": 1, "affine": (array(32), array(32)), "running": (array(32), array(32)), "eps": 1e-5}
-
-
-WORK = {"conv2d_batch_norm_apply": _work}
-EXAMPLES = {"conv2d_batch_norm_apply": _example}

@@ -61,6 +61,12 @@ def _fused_work(a: Arguments) -> Work:
     return work.conv2d_relu_max_pool2d(*_sizes(a), a["window"], a["pool_window"], a["groups"], bias=a["bias"] is not None)
 
 
+def _normalized_work(a: Arguments) -> Work:
+    """Normalizing takes a difference, a product and a sum for each result; a residual block's shortcut is one more array and sum."""
+    results, added = a["x"].shape[0] * a["weight"].shape[0] * math.prod(a["window"].output), a["added"] is not None
+    return _forward_work(a) + Work((3 + added) * int(results), added * work.WORD * int(results))
+
+
 def _fused_weight_work(a: Arguments) -> Work:
     bias = a["dbias"] is not None
     return work.conv2d_relu_max_pool2d_weight_grad(*_sizes(a), a["window"], a["pool_window"], a["groups"], bias=bias)
@@ -165,6 +171,12 @@ def first_layer(n: int, c: int, k: int, window: Window, *, relu: bool = True) ->
     return run
 
 
+def normalized(ops: Ops) -> None:
+    """A convolution with batch normalization for predictions."""
+    each, window = floats(32), conv_window((28, 28), 3, padding=1)
+    ops.conv2d_batch_norm_apply(floats(64, 32, 28, 28), floats(32, 32, 3, 3), None, window, 1, (each, each), (each, each), eps=1e-5)
+
+
 def _samples() -> Iterator[Sample]:
     named = {shape.name: (shape.n, shape.c, shape.k, shape.window) for shape in CONV_SHAPES}
     yield Sample("m2", convolutions(*named["m2"]))  # whole tiles; the other shapes with many channels use the same kernels
@@ -178,6 +190,7 @@ def _samples() -> Iterator[Sample]:
         yield Sample(f"{name}-{kind}", convolutions(*sizes, bits=bits))
     for name, window in DEPTHWISE_WINDOWS.items():
         yield Sample(name, convolutions(64, 32, 32, window, 32))
+    yield Sample("", normalized)
     yield Sample("", lambda ops: ops.bias_grad(floats(128, 1024)))
 
 
@@ -201,6 +214,7 @@ OPERATIONS = {
         _words,
         lambda a: _problem(a, problems.conv2d_weight_grad),
     ),
+    "conv2d_batch_norm_apply": Operation("conv", _normalized_work, Rule(("x", "added")), sizes=_words),
     "conv2d_relu_max_pool2d": Operation(
         "conv",
         _fused_work,
