@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatch
 from pathlib import Path
@@ -147,3 +148,19 @@ def window_of(name: str) -> Window:
     from gpucnn.profiling.what.shapes import CONV_SHAPES
 
     return next(shape.window for shape in CONV_SHAPES if shape.name == name)
+
+
+def loop_of(text: str, opcode: str) -> list[str]:
+    """The instructions between a label and the jump back to it: the smallest loop that has some with this opcode."""
+    found: list[str] = []
+    labels: dict[str, int] = {}
+    loops = []
+    for line in text.splitlines():
+        if label := re.match(r"\s*(\.L_x_\d+):", line):
+            labels[label.group(1)] = len(found)
+        if one := re.match(r"\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+ )?(.*?)\s*;", line):
+            found.append(one.group(1))
+            target = re.match(r"BRA.*?(\.L_x_\d+)", one.group(1))
+            if target and target.group(1) in labels:
+                loops.append(found[labels[target.group(1)] :])
+    return min((loop for loop in loops if any(each.startswith(opcode) for each in loop)), key=len)

@@ -12,7 +12,6 @@ being recorded: others spend more time on the host than they would save.
 
 from __future__ import annotations
 
-import functools
 import os
 from typing import Any
 
@@ -45,7 +44,7 @@ def possible(driver: Any, stream: Any) -> bool:
     if int(error) or status != driver.CUstreamCaptureStatus.CU_STREAM_CAPTURE_STATUS_ACTIVE or count != 1:
         return False
     error, kind = driver.cuGraphNodeGetType(before[0])
-    return int(error) == 0 and kind == driver.CUgraphNodeType.CU_GRAPH_NODE_TYPE_KERNEL and _capable(driver)
+    return int(error) == 0 and kind == driver.CUgraphNodeType.CU_GRAPH_NODE_TYPE_KERNEL
 
 
 def launch(driver: Any, function: Any, blocks: int, threads: int, shared: int, stream: Any, parameters: int) -> Any:
@@ -60,20 +59,3 @@ def launch(driver: Any, function: Any, blocks: int, threads: int, shared: int, s
     config.attrs, config.numAttrs = [attribute], 1
     (error,) = driver.cuLaunchKernelEx(config, function, parameters, 0)
     return error
-
-
-def _capable(driver: Any) -> bool:
-    error, device = driver.cuCtxGetDevice()
-    return int(error) == 0 and _capability(int(device)) >= CAPABILITY
-
-
-@functools.cache
-def _capability(device: int) -> tuple[int, int]:
-    from cuda.bindings import driver
-
-    names = driver.CUdevice_attribute
-    major, minor = (
-        driver.cuDeviceGetAttribute(name, device)[1]
-        for name in (names.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, names.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)
-    )
-    return int(major), int(minor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from compile_harness import check, kernels, machine_code, names, needs_compilers
+from compile_harness import check, kernels, loop_of, machine_code, names, needs_compilers
 from tensor_cases import kept
 
 from gpucnn.profiling.chip import sass
@@ -31,22 +31,6 @@ SHARE = {
 """Products per hundred instructions of the loop, at least."""
 
 
-def loop_of(text: str) -> list[str]:
-    """The instructions between the barrier's label and the jump back to it: the smallest loop that has products."""
-    found: list[str] = []
-    labels: dict[str, int] = {}
-    loops = []
-    for line in text.splitlines():
-        if label := re.match(r"\s*(\.L_x_\d+):", line):
-            labels[label.group(1)] = len(found)
-        if one := re.match(r"\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+ )?(.*?)\s*;", line):
-            found.append(one.group(1))
-            target = re.match(r"BRA.*?(\.L_x_\d+)", one.group(1))
-            if target and target.group(1) in labels:
-                loops.append(found[labels[target.group(1)] :])
-    return min((loop for loop in loops if any(each.startswith("HMMA") for each in loop)), key=len)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", ARCHS)
 @pytest.mark.parametrize("name", [*ALL, *names("pack_fragments", "pack_pairs", "pack_parts")])
@@ -57,7 +41,7 @@ def test_compiles_without_spills(name: str, arch: str) -> None:
         return
     text = sass.disassemble(machine_code(kernel.launch, arch))
     assert not re.findall(r"\b(LDL|STL)\b", text)
-    loop, kind = loop_of(text), re.sub("^dense_[a-z_]*", "dense", name.split()[0]).replace("128x64", "")
+    loop, kind = loop_of(text, "HMMA"), re.sub("^dense_[a-z_]*", "dense", name.split()[0]).replace("128x64", "")
     bits = kept(name.split()[0])
     products = sum(each.startswith("HMMA.16816.F32.BF16" if bits == BFLOAT16 else "HMMA.1688.F32.TF32") for each in loop)
     reads = [each for each in loop if re.match(r"LDSM?\b", each) and "[RZ]" not in each]  # those of nothing keep order on Ampere

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 
 import pytest
-from compile_harness import ARCHS, check, kernels, machine_code, names, needs_compilers
+from compile_harness import ARCHS, check, kernels, loop_of, machine_code, names, needs_compilers
 
 from gpucnn.profiling.chip import machine, sass
 from gpucnn.profiling.chip.chips import ARCHITECTURES
@@ -21,22 +21,6 @@ ALL = names("-wide")
 FEWEST = {("wide128x128", "m2"): 87, ("wide256x64", "m2"): 84, ("wide128x128", "m1"): 86, ("wide256x64", "m1"): 82}
 """FMAs per hundred instructions of the loop, at least. m1 has one channel, so its kernels ask for each channel whether it is there."""
 QUICK = [("conv2d-wide128x128 m2", "sm_90")]
-
-
-def loop_of(text: str) -> list[str]:
-    """The main loop's instructions: the shortest piece from a label to a jump back to it that has FMAs."""
-    found: list[str] = []
-    labels: dict[str, int] = {}
-    loops = []
-    for line in text.splitlines():
-        if label := re.match(r"\s*(\.L_x_\d+):", line):
-            labels[label.group(1)] = len(found)
-        if one := re.match(r"\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+ )?(.*?)\s*;", line):
-            found.append(one.group(1))
-            target = re.match(r"BRA.*?(\.L_x_\d+)", one.group(1))
-            if target and target.group(1) in labels:
-                loops.append(found[labels[target.group(1)] :])
-    return min((loop for loop in loops if any(each.startswith("FFMA") for each in loop)), key=len)
 
 
 def test_each_is_there_with_whole_turns_and_without() -> None:
@@ -56,7 +40,7 @@ def test_it_fits_the_chip(name: str, arch: str) -> None:
         return
     text = sass.disassemble(machine_code(kernel.launch, arch), "-hex", "-g")
     variant, sample = name.removeprefix("conv2d-").split()
-    loop, tile = loop_of(text), wide.TILES[variant]
+    loop, tile = loop_of(text, "FFMA"), wide.TILES[variant]
     counts = Counter(each.split()[0] for each in loop if "[RZ]" not in each)  # reads of nothing keep order on Ampere and Ada
     assert counts["FFMA"] + 2 * counts["FFMA2"] == tile.BK * tile.TM * tile.TN, counts
     assert counts["LDS.128"] == tile.BK * (tile.TM + tile.TN) // 4, counts
