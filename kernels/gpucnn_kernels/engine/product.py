@@ -118,6 +118,15 @@ class Product:
         sum_slices(space, extra, c, self.slices, extra_role, relu, stream)
 
 
+def in_slices(tile: Any, sizes: tuple[int, int, int], slices: int) -> tuple[int, int, int, int, int]:
+    """A sum cut into `slices`, or into fewer if some would be empty: the blocks of BK terms of all of it and of a slice, the slices, and
+    the tiles along M and N. `sizes` are M, N and the depth."""
+    M, N, depth = sizes
+    blocks = -(-depth // tile.BK)
+    slice_blocks = max(1, -(-blocks // slices))
+    return blocks, slice_blocks, max(1, -(-blocks // slice_blocks)), -(-M // tile.BM), -(-N // tile.BN)
+
+
 def product(
     tile: Tile,
     a: tuple[Operand, Any],
@@ -134,11 +143,8 @@ def product(
     """The product of two operands, each with its arguments; `sizes` are M, N and the depth of one group, `epilogue` whether four results
     may be written at once, what `extra` is for, and whether there is a ReLU. The sum is cut into `slices`, or into fewer
     if some would be empty. Or only that of some tiles, as `cut` says: their counters and sums are in b, from the elements `scratch` on."""
-    M, N, depth = sizes
-    blocks = -(-depth // tile.BK)
-    slice_blocks = max(1, -(-blocks // slices))
-    slices = max(1, -(-blocks // slice_blocks))
-    tiles_m, tiles_n = -(-M // tile.BM), -(-N // tile.BN)
+    M, N, _ = sizes
+    blocks, slice_blocks, slices, tiles_m, tiles_n = in_slices(tile, sizes, slices)
     numbers = tuple(np.uint32(number) for number in (M, N, slice_blocks, blocks, groups, tiles_m, tiles_n))
     more, grid, way = given(cut, numbers, tiles_m * tiles_n * groups * slices, scratch)
     return Product(

@@ -33,7 +33,7 @@ from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.problem import FLOAT32
 from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.engine.loop import finish, kept
-from gpucnn_kernels.engine.product import Product
+from gpucnn_kernels.engine.product import Product, in_slices
 from gpucnn_kernels.engine.tiles import BIAS, MASK, SUMS
 from gpucnn_kernels.tensor import hopper, instructions, making
 from gpucnn_kernels.tensor.parts import words_of
@@ -297,10 +297,7 @@ def product(
     `widths`: how many numbers of a and of b may be copied at once, 4 or 1. The sum is cut into `slices`, or into fewer if some would be
     empty."""
     M, N, depth = sizes
-    blocks = -(-depth // tile.BK)
-    slice_blocks = max(1, -(-blocks // slices))
-    slices = max(1, -(-blocks // slice_blocks))
-    tiles_m, tiles_n = -(-M // tile.BM), -(-N // tile.BN)
+    blocks, slice_blocks, slices, tiles_m, tiles_n = in_slices(tile, sizes, slices)
     numbers = tuple(np.uint32(number) for number in (M, N, depth, slice_blocks, blocks, tiles_m, tiles_n))
     arguments = numbers, tuple(np.uint32(number) for number in epilogue)
     made = groups_kernel(tile, Lying(by_rows[0], widths[0]), Lying(by_rows[1], widths[1]), row_sums)

@@ -27,7 +27,7 @@ from gpucnn_kernels.core.integers import beyond
 from gpucnn_kernels.core.problem import BFLOAT16, FLOAT32
 from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.core.vector import load_4
-from gpucnn_kernels.engine.product import Product
+from gpucnn_kernels.engine.product import Product, in_slices
 from gpucnn_kernels.engine.tiles import SUMS, Store
 from gpucnn_kernels.tensor import instructions, places
 from gpucnn_kernels.tensor.fragments import COLUMNS, ROWS
@@ -337,10 +337,7 @@ def product(
     `epilogue` what `extra` is for and whether there is a ReLU. `widths`: how many numbers of a and of b may be read at once, 4 or 1. The
     sum is cut into `slices`, or into fewer if some would be empty."""
     M, N, depth = sizes
-    blocks = -(-depth // tile.BK)
-    slice_blocks = max(1, -(-blocks // slices))
-    slices = max(1, -(-blocks // slice_blocks))
-    tiles_m, tiles_n = -(-M // tile.BM), -(-N // tile.BN)
+    blocks, slice_blocks, slices, tiles_m, tiles_n = in_slices(tile, sizes, slices)
     numbers = tuple(np.uint32(number) for number in (M, N, depth, slice_blocks, blocks, tiles_m, tiles_n))
     arguments = numbers, tuple(np.uint32(number) for number in epilogue)
     a, b = Side(tile.BM, tile.WM, by_rows[0], widths[0]), Side(tile.BN, tile.WN, by_rows[1], widths[1])
