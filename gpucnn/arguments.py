@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from numpy.typing import NDArray
+
 from gpucnn.arrays import numbers, on_a_gpu
 from gpucnn.checks import integer, several
 from gpucnn.device import Device, of
@@ -18,12 +20,12 @@ def arrays_of(**named: tuple[Any, int | None]) -> tuple[Device, list[Array]]:
     device: Device | None = None
     dtype: Any = None
     checked = []
-    own = [array.dtype for array, _ in named.values() if str(getattr(array, "dtype", "")) in ("float32", "float64")]
+    own = [array.dtype.name for array, _ in named.values() if getattr(getattr(array, "dtype", None), "name", "") in ("float32", "float64")]
     for name, (array, axes) in named.items():
         if not on_a_gpu(array):
             typed = hasattr(array, "dtype")
-            array = numbers(array, name, TypeError)
-            if not typed and array.dtype.kind == "f":  # Python's numbers have no width of their own
+            array = native(numbers(array, name, TypeError))
+            if not typed and array.dtype.kind in "fi":  # Python's numbers have no width of their own
                 array = array.astype(own[0] if own else "float32")
         here = of(array)
         if device is not None and here != device:
@@ -32,7 +34,9 @@ def arrays_of(**named: tuple[Any, int | None]) -> tuple[Device, list[Array]]:
             allowed = "float32 or float64" if here.kind == "cpu" else "float32 on a GPU"
             raise TypeError(f"{name} must be {allowed}, got {array.dtype}: convert it with .astype('float32')")
         if dtype is not None and array.dtype != dtype:
-            raise TypeError(f"all arrays must have one dtype, got {name} as {array.dtype} and the others as {dtype}")
+            raise TypeError(
+                f"all arrays must have one dtype, got {name} as {array.dtype} and the others as {dtype}: convert with .astype('{dtype}')"
+            )
         if axes is not None and array.ndim != axes:
             raise ShapeError(f"{name} must have {axes} axes, got shape {array.shape}")
         if array.ndim == 0 or 0 in array.shape:
@@ -41,6 +45,11 @@ def arrays_of(**named: tuple[Any, int | None]) -> tuple[Device, list[Array]]:
         checked.append(device.array(array, dtype.name))
     assert device is not None
     return device, checked
+
+
+def native(array: NDArray[Any]) -> NDArray[Any]:
+    """`array` in this machine's order of bytes."""
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def conv_of(x_shape: Shape, weight_shape: Shape, stride: Any, padding: Any, dilation: Any, groups: int) -> Window:

@@ -61,7 +61,10 @@ def take(value: Any) -> Any:
     if name == "torch":
         value = value.detach()
         if value.device.type == "cpu":
-            return (value.float() if str(value.dtype) == "torch.bfloat16" else value.resolve_neg()).numpy()
+            try:
+                return (value.float() if str(value.dtype) == "torch.bfloat16" else value.resolve_neg()).numpy()
+            except (TypeError, RuntimeError) as error:  # sparse, quantized
+                raise TypeError(f"a tensor cannot be used ({reason_of(error)}): give a dense one of float32") from None
     try:
         kind = int(value.__dlpack_device__()[0])
     except Exception as error:  # the object may raise anything

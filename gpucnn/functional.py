@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpucnn.arguments import arrays_of, conv_of, four_sizes, pool_of, same_shape
+from gpucnn.arguments import arrays_of, conv_of, four_sizes, native, pool_of, same_shape
 from gpucnn.arrays import numbers, on_a_gpu
 from gpucnn.checks import integer, positive
 from gpucnn.device import of
@@ -18,7 +18,7 @@ from gpucnn.errors import DataError, ShapeError
 from gpucnn.foreign import in_kind
 from gpucnn.layers.base import Array, Shape
 from gpucnn.losses import check_class_labels
-from gpucnn.ops.shapes import normalize_padding, pool_window, transposed_window
+from gpucnn.ops.shapes import LIMIT, normalize_padding, pool_window, transposed_window
 from gpucnn.precision import bits
 from gpucnn.signatures import Padding, Size
 from gpucnn.text import shown
@@ -141,9 +141,12 @@ def max_pool2d_grad(
     shape = four_sizes(input_shape)
     window = pool_of(dy, shape, kernel_size, stride, padding, dilation)
     if not on_a_gpu(indices):
-        indices = numbers(indices, "indices", TypeError)
+        listed, indices = isinstance(indices, list | tuple), native(numbers(indices, "indices", TypeError))
+        indices = indices.astype(np.int32) if listed and indices.dtype.kind == "i" and abs(indices).max(initial=0) < LIMIT else indices
     if of(indices) != device or indices.dtype != device.xp.int32:
-        raise TypeError(f"indices must be an int32 array on the device of dy, got {indices.dtype} on {of(indices).kind}")
+        raise TypeError(
+            f"indices must be an int32 array on the device of dy, as max_pool2d returns them, got {indices.dtype} on {of(indices).kind}"
+        )
     same_shape("indices", indices, dy.shape)
     pixels = shape[2] * shape[3]
     low, high = int(indices.min()), int(indices.max())
@@ -200,8 +203,8 @@ def zero_pad2d(x: Array, padding: Padding) -> Array:
 @in_kind
 def batch_norm(
     x: Array,
-    running_mean: Array,
-    running_var: Array,
+    running_mean: Array | None = None,
+    running_var: Array | None = None,
     weight: Array | None = None,
     bias: Array | None = None,
     training: bool = False,
@@ -209,29 +212,34 @@ def batch_norm(
     eps: float = 1e-5,
 ) -> Array:
     """y of x (N, C, …): (x − mean) / √(variance + eps) · weight + bias, channel by channel; all of these are (C,), with weight 1 and
-    bias 0 by default. As in PyTorch, with `training` mean and variance are those of x, and the running ones are updated in place."""
-    given = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
-    device, (x, *rest) = arrays_of(x=(x, None), **{name: (array, 1) for name, array in given.items() if array is not None})
+    bias 0 by default. As in PyTorch, with `training` mean and variance are those of x, and the running ones are updated in place, or
+    may be left out."""
+    running = {"running_mean": running_mean, "running_var": running_var}
+    given = {name: array for name, array in (running | {"weight": weight, "bias": bias}).items() if array is not None}
+    device, (x, *rest) = arrays_of(x=(x, None), **{name: (array, 1) for name, array in given.items()})
     if x.ndim < 2:
         raise ShapeError(f"x must be (N, C, …), got shape {x.shape}")
-    for name, array in zip((name for name, value in given.items() if value is not None), rest, strict=True):
+    arrays = dict(zip(given, rest, strict=True))
+    for name, array in arrays.items():
         same_shape(name, array, (x.shape[1],))
-    more = iter(rest[2:])
-    scale = device.xp.ones(x.shape[1], x.dtype) if weight is None else next(more)
-    shift = device.xp.zeros(x.shape[1], x.dtype) if bias is None else next(more)
-    running = (rest[0], rest[1])
+    if len(arrays.keys() & running.keys()) != (0 if training and running_mean is None else 2):
+        raise TypeError("running_mean and running_var belong together: give both, or neither and training=True")
+    ones, zeros = device.xp.ones(x.shape[1], x.dtype), device.xp.zeros(x.shape[1], x.dtype)
+    scale, shift = arrays.get("weight", ones), arrays.get("bias", zeros)
+    moved = (arrays.get("running_mean", zeros.copy()), arrays.get("running_var", ones.copy()))
     eps = positive(eps, "eps")
     if not training:
-        return device.ops.batch_norm_apply(x, scale, shift, running, eps=eps)
+        return device.ops.batch_norm_apply(x, scale, shift, moved, eps=eps)
     if x.size // x.shape[1] < 2:
         raise ShapeError(f"batch normalization needs at least two numbers in each channel to train on, got x of shape {x.shape}")
-    for name, array in (("running_mean", running_mean), ("running_var", running_var)):
-        if isinstance(array, list | tuple) or (isinstance(array, np.ndarray) and not array.flags.writeable):
-            raise TypeError(f"{name} is updated in place, and {type(array).__name__} cannot be written to: give a NumPy array, or a tensor")
-    y, _, _ = device.ops.batch_norm(x, scale, shift, running, momentum=positive(momentum, "momentum", zero=True), eps=eps)
-    for array, moved in ((running_mean, running[0]), (running_var, running[1])):
-        if array is not moved:
-            array[...] = moved
+    for name, array in running.items():
+        if isinstance(array, list | tuple | memoryview) or (isinstance(array, np.ndarray) and not array.flags.writeable):
+            what = "a read-only array" if isinstance(array, np.ndarray) else f"a {type(array).__name__}"
+            raise TypeError(f"{name} is updated in place, and {what} cannot be written to: give a writable NumPy array, or a tensor")
+    y, _, _ = device.ops.batch_norm(x, scale, shift, moved, momentum=positive(momentum, "momentum", zero=True), eps=eps)
+    for array, new in zip(running.values(), moved, strict=True):
+        if array is not None and array is not new:
+            array[...] = new
     return y
 
 

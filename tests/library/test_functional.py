@@ -49,6 +49,17 @@ def test_batch_norm_is_pytorchs_and_moves_the_running_ones_in_place(shape: tuple
     assert strided[:, 0].all() and not strided[:, 1].any()
 
 
+def test_batch_norm_without_running_statistics_is_pytorchs(rng: np.random.Generator) -> None:
+    x, weight, bias = rng.normal(2, 3, size=(4, 3, 2, 5)), rng.normal(size=3), rng.normal(size=3)
+    expected = T.batch_norm(torch.tensor(x), None, None, torch.tensor(weight), torch.tensor(bias), training=True)
+    np.testing.assert_allclose(F.batch_norm(x, None, None, weight, bias, training=True), expected, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(F.batch_norm(x, training=True).mean(axis=(0, 2, 3)), 0, atol=1e-12)
+    one = np.ones(3)
+    for mean, variance, training in ((None, None, False), (None, one, False), (one, None, True), (None, one, True), (one, None, False)):
+        with pytest.raises(TypeError, match="give both, or neither and training=True"):
+            F.batch_norm(x, mean, variance, weight, bias, training)
+
+
 def test_transposed_convolution_is_pytorchs(rng: np.random.Generator) -> None:
     x, weight, bias = rng.normal(size=(2, 4, 5, 6)), rng.normal(size=(4, 3, 3, 2)), rng.normal(size=6)
     options = {"stride": 2, "padding": 1, "output_padding": 1, "groups": 2}
@@ -81,4 +92,44 @@ def test_whole_planes_and_zeros_around_them(rng: np.random.Generator) -> None:
 )
 def test_what_does_not_fit_is_refused(call: Any, message: str) -> None:
     with pytest.raises(ShapeError, match=message):
+        call()
+
+
+def test_any_order_of_bytes(rng: np.random.Generator) -> None:
+    x, weight = rng.normal(size=(1, 2, 5, 5)).astype("f"), rng.normal(size=(3, 2, 3, 3)).astype("f")
+    y, (p, indices) = F.conv2d(x, weight), F.max_pool2d(x, 2)
+    for swapped in ((x.astype(">f4"), weight), (x, weight.astype(">f4"))):
+        got = F.conv2d(*swapped)
+        assert got.dtype == np.float32 and got.dtype.isnative
+        np.testing.assert_array_equal(got, y)
+    expected = F.max_pool2d_grad(p, indices, x.shape, 2)
+    for given in (indices.astype(">i4"), indices.tolist()):
+        np.testing.assert_array_equal(F.max_pool2d_grad(p, given, x.shape, 2), expected)
+
+
+def test_whole_numbers_in_lists_are_numbers() -> None:
+    np.testing.assert_array_equal(F.relu([[-1, 2]]), [[0, 2]])
+    assert F.relu([[-1, 2]]).dtype == np.float32
+    assert F.dense([[1, 2]], np.ones((3, 2))).dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: F.relu(torch.eye(3).to_sparse()), "a tensor cannot be used .*: give a dense one of float32"),
+        (
+            lambda: F.dense(np.ones((1, 2)), np.ones((3, 2), "f")),
+            r"weight as float32 and the others as float64: convert with .astype\('float64'\)",
+        ),
+        (lambda: F.relu(np.ones(3, np.int64)), r"x must be float32 or float64, got int64: convert it with .astype\('float32'\)"),
+        (
+            lambda: F.max_pool2d_grad(np.ones((1, 1, 1, 1)), np.ones((1, 1, 1, 1)), (1, 1, 2, 2), 2),
+            "an int32 array .* as max_pool2d returns",
+        ),
+        (lambda: F.max_pool2d_grad(np.ones((1, 1, 1, 1)), [[[[2**40]]]], (1, 1, 2, 2), 2), "indices must be an int32 array"),
+        (lambda: F.batch_norm(np.ones((2, 3)), np.zeros(3), memoryview(np.ones(3)), training=True), "running_var is updated in place"),
+    ],
+)
+def test_what_is_of_another_kind_is_refused(call: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
         call()
