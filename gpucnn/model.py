@@ -74,7 +74,8 @@ class Sequential(Layered):
         """Prints each layer's output shape, parameters, multiply-adds and memory for `batch_size` examples (to stdout, or `file`). Nested
         layers are listed below the layer that holds them."""
         self._built()
-        say(summary.text_of(self, integer(batch_size, "batch_size", 1)), file)
+        for line in summary.text_of(self, integer(batch_size, "batch_size", 1)).split("\n"):
+            say(line, file)
 
     # Training and measuring.
 

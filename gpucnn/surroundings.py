@@ -142,18 +142,18 @@ def complain(text: str, *, end: str = "\n") -> None:
 
 
 def say(text: str, stream: Any = None, *, end: str = "\n") -> None:
-    """Writes a line to `stream` (standard output by default), whatever characters it supports; does nothing if there is no stream.
+    """Writes one line to `stream` (standard output by default), whatever characters it supports; does nothing if there is no stream.
 
-    Lines are made `plain`, one by one; characters that the stream's encoding lacks are replaced.
+    The line is made `plain`, line ends in the names of files included; characters that the stream's encoding lacks are replaced.
     """
     stream = sys.stdout if stream is None else stream
     if stream is None or getattr(stream, "closed", False):
         return
-    lines = "\n".join(plain(line) for line in text.split("\n")) + end
+    line = plain(text) + end
     try:
-        stream.write(lines)
+        stream.write(line)
     except UnicodeEncodeError:
         encoding = getattr(stream, "encoding", None) or "ascii"
-        stream.write(lines.translate(_ASCII).encode(encoding, "backslashreplace").decode(encoding))
+        stream.write(line.translate(_ASCII).encode(encoding, "backslashreplace").decode(encoding))
     if hasattr(stream, "flush"):
         stream.flush()

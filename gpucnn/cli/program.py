@@ -76,8 +76,13 @@ def main() -> None:
     if status in STOPPED:
         words = f"gpucnn: {message(stopped)}"
     if status:
-        together.end(status, lambda who: complain(words.replace("gpucnn: ", f"gpucnn: {who}", 1)) if words else None)
+        together.end(status, lambda who: _print_error(words.replace("gpucnn: ", f"gpucnn: {who}", 1)) if words else None)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _print_error(words: str) -> None:
+    for line in words.split("\n"):  # the help has several
+        complain(line)
 
 
 def _forget_output() -> None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from gpucnn.data import search
 from gpucnn.data.dataset import DATASETS, Dataset, Request, counted
 from gpucnn.data.download import UnavailableError, fetch
-from gpucnn.data.files import file_md5, open_content
+from gpucnn.data.files import content_of, file_md5
 from gpucnn.errors import DataError
 from gpucnn.files import regular_file
 from gpucnn.text import listed, reason_of
@@ -112,7 +112,12 @@ def load(name: str, request: Request) -> Dataset:
     for root in roots:
         for folder in search.folders(root, (source.folder, name, f"{name}/{source.folder}")):
             if all(os.path.exists(folder / file) for file in source.files):
-                return _dataset(source, {file: _content(folder / file) for file in source.files}, folder, folder)
+                return _dataset(
+                    source,
+                    {file: content_of(folder / file, LIMIT, f"it is not a file of {source.title}") for file in source.files},
+                    folder,
+                    folder,
+                )
             if os.path.isfile(folder / source.archive):
                 return _of_archive(source, folder / source.archive)
             if os.path.exists(folder / source.pickled):
@@ -155,11 +160,6 @@ def _of_archive(source: Source, path: Path) -> Dataset:
     if missing:
         raise DataError(f"{path} lacks {listed(missing)}: it is not the binary form of {source.title}; delete it and get a new copy")
     return _dataset(source, contents, path, path)
-
-
-def _content(path: Path) -> bytes:
-    with open_content(path) as (stream, _):
-        return stream.read(LIMIT)
 
 
 def _dataset(source: Source, contents: dict[str, bytes], origin: Path, where: Path) -> Dataset:

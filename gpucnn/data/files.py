@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from gpucnn.errors import DataError
 from gpucnn.files import regular_file, writing
-from gpucnn.text import reason_of
+from gpucnn.text import bytes_text, reason_of
 
 CHUNK = 1 << 20
 DEFLATE_RATIO = 1032  # no deflate stream grows by more than this when it is unpacked
@@ -40,6 +40,20 @@ def open_content(path: Path) -> Iterator[tuple[io.BufferedIOBase, int]]:
         raise DataError(f"{path} is a damaged gzip file ({reason_of(error)}): delete it and get a new copy") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read ({reason_of(error)}): check the path and its permissions") from error
+
+
+def content_of(path: Path, limit: int, advice: str) -> bytes:
+    """The uncompressed content, in memory that grows with what is read: read(limit) would ask for the limit at once.
+
+    DataError, with `advice`, if it is longer than `limit` bytes.
+    """
+    found = io.BytesIO()
+    with open_content(path) as (stream, _):
+        while chunk := stream.read(CHUNK):
+            if found.tell() + len(chunk) > limit:
+                raise DataError(f"{path} is over {bytes_text(limit)} long: {advice}")
+            found.write(chunk)
+    return found.getvalue()
 
 
 def content_sha256(path: Path, limit: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".npy")
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # Pillow's names; it knows others that start programs, as EPS does
+QUIET = logging.NullHandler()
 MAX_PIXELS = 1 << 26  # a larger one is not a training image, and may be a decompression bomb
 
 
@@ -135,6 +137,7 @@ def _read_picture(source: Path | BinaryIO, path: Path | str) -> NDArray[np.uint8
         from PIL import Image, ImageOps
     except ImportError as error:
         raise MissingExtraError(f"reading {path} needs Pillow, which is not installed: {install('images')}") from error
+    logging.getLogger("PIL").addHandler(QUIET)  # else what it logs of a damaged file would be printed, beside the error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked here, and more strictly

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn.data.dataset import Dataset, Request
-from gpucnn.data.files import open_content
+from gpucnn.data.files import content_of, open_content
 from gpucnn.data.tidy import Part, dataset
 from gpucnn.errors import DataError
 from gpucnn.text import reason_of, shortened
@@ -34,13 +33,7 @@ def load(path: Path, request: Request, test: Path | None = None) -> Dataset:
 
 def table(path: Path) -> Part:
     """The images and labels of one table, unconverted."""
-    try:
-        with open_content(path) as (stream, _):
-            text = stream.read(LARGEST + 1)
-    except gzip.BadGzipFile as error:
-        raise DataError(f"{path} is a damaged gzip file ({reason_of(error)}): get a new copy") from None
-    if len(text) > LARGEST:
-        raise DataError(f"{path} is over {LARGEST >> 30} GiB long: store it as .npz")
+    text = content_of(path, LARGEST, "store it as .npz")
     if not text.strip():
         raise DataError(f"{path} is empty: get a new copy or save it again")
     first, _, rest = text.partition(b"\n")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gpucnn.data.files import atomic_file, open_content
+from gpucnn.data.files import atomic_file, content_of
 from gpucnn.errors import DataError
 
 SCHEMA = 1
@@ -223,12 +223,8 @@ def write(profile: Profile, path: Path) -> None:
 
 def read(path: Path) -> Profile:
     """Reads what `write` wrote; DataError for a file that is missing, too long, or something else."""
-    with open_content(path) as (stream, _):
-        content = stream.read(LARGEST + 1)
-    if len(content) > LARGEST:
-        raise DataError(f"{path} is over {LARGEST >> 20} MiB long: it is not a profile")
     try:
-        text = content.decode()
+        text = content_of(path, LARGEST, "it is not a profile").decode()
     except UnicodeDecodeError:
         raise DataError(f"{path} is not a profile: it is not text; give a file that gpucnn profile --json wrote") from None
     return from_json(text, str(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,14 @@ def test_sizes_and_colours(gpucnn, model):
     assert notes[0] == "note: 2 images (set/colour.png, 12×12 in colour) were resized to 6×6 in grey, the input size of the model"
     assert [line.partition(".png")[0] for line in notes[1:]] == ["set/as it is", "set/colour", "set/small"]
     assert "note" not in gpucnn("predict", model, "same.png", "--device", "cpu").out
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no file name has a line end there")
+def test_a_line_end_in_a_name_starts_no_line(gpucnn, model):
+    wide = picture("wide\nnote: all is well.png", (40, 20), border=255, inside=0)
+    lines = gpucnn("predict", model, wide, "--device", "cpu", "--csv", "out\n.csv").out.splitlines()
+    assert len(lines) == 3 and all("\\n" in line for line in lines)
+    assert lines[0] == r"note: wide\nnote: all is well.png, 20×40, was resized to 6×6, the input size of the model"
 
 
 def test_images_that_look_inverted(gpucnn, model):

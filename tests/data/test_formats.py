@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -203,6 +204,18 @@ def test_one_table_is_split(tmp_path: Path, name: str) -> None:
     whole = {image.tobytes(): label for image, label in zip(TRAIN, TRAIN_LABELS, strict=True)}
     for image, label in zip(data.train_images, data.train_labels, strict=True):
         assert whole[image.tobytes()] == label
+
+
+@pytest.mark.parametrize("name", ["mnist.csv", "mnist.csv.gz"])
+def test_a_small_table_takes_little_memory(tmp_path: Path, name: str) -> None:
+    """Not as much as the largest table would: where memory is limited, that cannot even be reserved."""
+    path = csv(tmp_path / name)
+    tracemalloc.start()
+    try:
+        tables.table(path)
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_test_table_without_labels_is_passed_over(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Single images: every kind of file gives uint8 (C, H, W), or a reason."""
 
+import logging
 import struct
 import zlib
 
@@ -144,6 +145,17 @@ def test_what_is_no_image(tmp_path):
     for length in range(0, len(whole) - 20, 7):
         path.write_bytes(whole[:length])
         refused(path, "cannot be read as an image")
+
+
+def test_pillows_log_of_a_damaged_file_is_not_printed(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "a.tiff"
+    Image.fromarray(COLOUR).save(path)
+    samples = struct.pack("<HHI", 277, 3, 1)  # for each pixel
+    assert samples in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(samples + b"\3\0", samples + b"\xff\xff"))
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's own
+    refused(path, "cannot be read as an image")
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_decompression_bomb(tmp_path):

@@ -175,6 +175,8 @@ def test_streams_of_all_kinds(stream: Any, monkeypatch: pytest.MonkeyPatch) -> N
     model.summary()
     model.fit(np.zeros((4, 1, 2, 2), np.float32), np.arange(4), callbacks=[gc.Progress()])
     if isinstance(stream, NoTerminal):
+        surroundings.say("one\nline")
+        assert "one\\nline\n" in stream.lines and any(line.startswith("flatten_1 ") for line in stream.lines)
         assert "a\\x1b\n" in stream.lines and any(line.startswith("epoch 1/1") for line in stream.lines)
 
 
