@@ -68,4 +68,4 @@ if not _typing.TYPE_CHECKING:  # type checkers and editors go by the imports abo
     def __getattr__(name: str) -> _typing.Any:
         raise AttributeError(words.not_here(name))
 
-    words.tell(callbacks, layers, losses, metrics, models, optimizers)
+    words.tell(callbacks, functional, initializers, layers, losses, metrics, models, optimizers, schedules, utils)

@@ -7,7 +7,7 @@ import math
 import operator
 import weakref
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from gpucnn.layers.inherited import Inherited
 from gpucnn.layers.input import Input
 from gpucnn.layers.parameter import Buffers, ByName, Parameter, SavedArray
 from gpucnn.layout import FIRST, check_format, image_shape
+from gpucnn.names import no_attribute
 from gpucnn.ops.shapes import LIMIT
 from gpucnn.signatures import DataFormat
 from gpucnn.text import shown
@@ -247,6 +248,11 @@ class Built:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(map(repr, self.layers))})"
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(no_attribute(self, name))
 
     # Checks.
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from types import ModuleType
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from gpucnn.checks import pick
 from gpucnn.errors import ArgumentError
@@ -79,9 +79,15 @@ class Registry(dict[str, T]):
 ARGUMENTS: dict[str, str] = {}
 """Second name of an argument -> its name."""
 
+NO_ARGUMENT: dict[str, str] = {}
+"""An argument that other libraries have -> what to do instead."""
+
+NO_ATTRIBUTE: dict[str, str] = {}
+"""An attribute that other libraries' models, layers and optimizers have -> what to do instead."""
+
 
 class Worded:
-    """Base of classes whose constructors also accept second names of arguments.
+    """Base of classes whose constructors also accept second names of arguments, and that know what others call their attributes.
 
     beside: arguments that every constructor accepts in addition to its own, and the attributes that store them.
     """
@@ -92,6 +98,11 @@ class Worded:
         super().__init_subclass__(**more)
         if "__init__" in vars(cls):
             cls.__init__ = _worded(cls.__init__)  # type: ignore[method-assign]
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(no_attribute(self, name))
 
     def __repr__(self) -> str:
         """The constructor call, with the arguments that still exist."""
@@ -122,11 +133,29 @@ def _worded(init: Any) -> Any:
                     if first in named or first in code.co_varnames[1 : len(values) + 1]:
                         raise ArgumentError(f"{first} and {second} are two names of one argument of {type(self).__name__}: give only one")
                     named[first] = named.pop(second)
+            if unknown := sorted(named.keys() - own):
+                raise TypeError(no_argument(type(self), unknown[0], _arguments(init)))
         init(self, *values, **named)
         for name, value in kept.items():
             setattr(self, type(self).beside[name], value)
 
     return worded
+
+
+def no_argument(kind: type, name: str, known: Sequence[str]) -> str:
+    """The message about an argument that a constructor does not have."""
+    import difflib  # needed for errors only
+
+    near = difflib.get_close_matches(name[:100], known, n=1)
+    hint = NO_ARGUMENT.get(name) or (f"did you mean {near[0]}?" if near else "")
+    takes = f"it takes {', '.join(known) or 'none'}{f'; {hint}' if hint else ''}"
+    return f"{kind.__name__}() got an unexpected keyword argument {plain(name)!r}: {takes}"
+
+
+def no_attribute(owner: object, name: str) -> str:
+    """The message about an attribute that does not exist."""
+    hint = f": {NO_ATTRIBUTE[name]}" if name in NO_ATTRIBUTE else ""
+    return f"{type(owner).__name__!r} object has no attribute {name!r}{hint}"
 
 
 def modules_in(package: str) -> list[ModuleType]:

@@ -34,8 +34,15 @@ class Optimizer(Worded):
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate of the next step."""
+        """The learning rate of the next step. A number, a schedule or a function that is assigned to it replaces the schedule: from the
+        next `step` on, and in `fit` from the next epoch on."""
         return self.schedule(self.steps)
+
+    @learning_rate.setter
+    def learning_rate(self, value: float | Schedule) -> None:
+        self.schedule = get_schedule(value)
+
+    lr = learning_rate  # PyTorch's name
 
     def attach(self, buffers: Buffers) -> None:
         """Connects to these parameters, with a step count of 0 and all state zero."""

@@ -31,3 +31,8 @@ ACTIVATIONS |= {
     "hard_sigmoid": Activation("hard_sigmoid", "hard_sigmoid_grad"),
     "hard_swish": Activation("hard_swish", "hard_swish_grad", of_input=True, like_relu=True),
 }
+
+
+def named(activation: str | None) -> str | None:
+    """The registered name of an activation; None for none, which Keras calls "linear"."""
+    return None if activation is None or activation == "linear" else ACTIVATIONS.first(activation)

@@ -17,7 +17,7 @@ from gpucnn.checks import flag
 from gpucnn.device import Device
 from gpucnn.errors import GpucnnError, ShapeError
 from gpucnn.initializers import as_text
-from gpucnn.layers.activations import ACTIVATIONS, Activation
+from gpucnn.layers.activations import ACTIVATIONS, Activation, named
 from gpucnn.layers.parameter import Array, Parameter, SavedArray, Shape
 from gpucnn.layers.stage import ALONE, Cost, Plan
 from gpucnn.names import Worded
@@ -76,9 +76,7 @@ class Layer(Worded):
     keeps_relu: ClassVar[bool] = False  # the output is positive where the input is, or passes no gradient on: ReLU can use it for its own
 
     def __init__(self, activation: str | None = None) -> None:
-        if activation is not None:
-            activation = ACTIVATIONS.first(activation)
-        self.activation = activation
+        self.activation = named(activation)
         self.options: dict[str, Any] = {}  # of the activation
         self.name = type(self).__name__.lower()
         self.parameters: list[Parameter] = []

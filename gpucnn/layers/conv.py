@@ -8,7 +8,7 @@ from typing import Any
 from gpucnn.checks import flag, integer, pair
 from gpucnn.errors import ShapeError
 from gpucnn.initializers import Given, as_text, get_initializer
-from gpucnn.layers.activations import ACTIVATIONS
+from gpucnn.layers.activations import ACTIVATIONS, named
 from gpucnn.layers.base import Array, Cost, Layer, Shape
 from gpucnn.layers.beside import beside
 from gpucnn.layers.parameter import Parameter, gradients
@@ -32,7 +32,7 @@ def weight_initializer(name: Given | None, activation: str | None) -> Given:
     if name is not None:
         get_initializer(name)
         return name if callable(name) else as_text(name)
-    return "he_uniform" if activation is not None and ACTIVATIONS.pick(activation).like_relu else "glorot_uniform"
+    return "he_uniform" if (name := named(activation)) is not None and ACTIVATIONS[name].like_relu else "glorot_uniform"
 
 
 class Conv2D(InPrecision, Layer):

@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -151,6 +151,13 @@ class ByName(dict[str, Held]):
             raise KeyError(f"there is no {name!r}: the names are {listed(list(self))}")
         if array is not self[name]:
             self[name].value = array
+
+    def __call__(self) -> NoReturn:
+        """For users of PyTorch, where `parameters` is a method."""
+        raise TypeError(
+            "parameters are a dict by name, not a method: compile(optimizer) trains all of them, and so does an optimizer after "
+            "optimizer.attach(model.buffers)"
+        )
 
 
 class Buffers:

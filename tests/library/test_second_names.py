@@ -88,6 +88,72 @@ def test_both_names_of_one_argument_are_refused() -> None:
     assert gc.EarlyStopping(restore_best_weights=False).restore_best is False  # type: ignore[call-arg]
 
 
+@pytest.mark.parametrize(
+    ("make", "given", "hint"),
+    [
+        (gc.SGD, {"momentom": 0.9}, "it takes learning_rate, momentum, nesterov, weight_decay; did you mean momentum?"),
+        (gc.Adam, {"betas": (0.9, 0.99)}, "give beta1=0.9, beta2=0.999"),
+        (gc.Dense, {"units": 3, "kernel_regularizer": "l2"}, "weight decay is the optimizer's"),
+        (gc.Conv2D, {"filters": 3, "kernel_size": 3, "name": "stem"}, r"model\['conv2d_1'\]"),
+        (gc.EarlyStopping, {"mode": "max"}, "what is monitored tells whether more is better"),
+        (gc.Cosine, {"learning_rate": 1, "steps": 2, "minimum": 0}, "it takes learning_rate, steps, final$"),
+    ],
+)
+def test_an_argument_that_there_is_not(make: Any, given: dict[str, Any], hint: str) -> None:
+    with pytest.raises(TypeError, match=rf"^{make.__name__}\(\) got an unexpected keyword argument '{list(given)[-1]}': .*{hint}"):
+        make(**given)
+
+
+def test_arguments_of_layers_that_pytorch_and_keras_name_otherwise() -> None:
+    assert gc.Dropout(p=0.25).rate == 0.25  # type: ignore[call-arg]
+    assert gc.LeakyReLU(alpha=0.25).config() == gc.LeakyReLU(0.25).config()  # type: ignore[call-arg]
+    assert gc.Conv2D(3, 3, bias=False).use_bias is False  # type: ignore[call-arg]
+    assert gc.Dense(3, activation="linear").config() == gc.Dense(3).config()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", words.NO_ATTRIBUTE)
+def test_an_attribute_that_others_have(name: str) -> None:
+    made = model()
+    owners = [owner for owner in (made, made.layers[-1], made.optimizer) if not hasattr(type(owner), name)]
+    assert owners, "it exists: the hint is of no use"
+    for owner in owners:
+        with pytest.raises(AttributeError, match=f"'{type(owner).__name__}' object has no attribute '{name}': ."):
+            getattr(owner, name)
+
+
+def test_an_attribute_that_nobody_has() -> None:
+    made = model()
+    for owner in (made, made.layers[-1], made.optimizer):
+        with pytest.raises(AttributeError, match=f"^'{type(owner).__name__}' object has no attribute 'nonsense'$"):
+            owner.nonsense  # type: ignore[union-attr]  # noqa: B018
+        assert not hasattr(owner, "__array_interface__")
+    with pytest.raises(TypeError, match=r"parameters are a dict by name, not a method: .*optimizer.attach\(model.buffers\)"):
+        gc.Adam(made.parameters(), lr=1e-3)  # type: ignore[operator]
+
+
+def test_a_learning_rate_is_assigned() -> None:
+    made = model(optimizer=gc.SGD(0.5))
+    optimizer: Any = made.optimizer
+    optimizer.lr = 0.25
+    assert (optimizer.learning_rate, optimizer.config()["learning_rate"]) == (0.25, gc.Constant(0.25).config())
+    optimizer.learning_rate = lambda step: 1 / (1 + step)
+    assert optimizer.lr == 1
+    before = made.buffers.values.copy()
+    made.train_on_batch(X, Y)
+    assert optimizer.lr == 0.5
+    optimizer.learning_rate = 0
+
+    class Halved(gc.Callback):
+        def on_epoch_end(self, run: gc.Run) -> None:
+            run.optimizer.learning_rate = 0.125 if run.epoch == 1 else 0
+
+    after = made.buffers.values.copy()
+    assert (before != after).any()
+    assert made.fit(X, Y, epochs=3, verbose=0, callbacks=[Halved()])["learning_rate"] == [0, 0.125, 0]
+    with pytest.raises((TypeError, ArgumentError), match="learning_rate must be"):
+        optimizer.learning_rate = -1
+
+
 def test_a_class_of_ones_own_may_mean_something_else_by_such_a_word() -> None:
     class Own(gc.SGD):
         def __init__(self, lr: float, gamma: float = 2.0, **more: Any) -> None:
