@@ -18,9 +18,10 @@ ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "docs" / "examples.md"
 HEAD = """# Examples, and what they print
 
-Every program in [examples/](../examples) has `--help`, and `--quick` for a run of a few seconds: few steps, on small images that the
-program draws itself. The accuracies and times of such a run mean nothing; it only shows the output. Without `--quick`, the programs use
-MNIST, and [performance.md](performance.md) has the results. `python docs/make_examples.py` writes this page.
+Every program in [examples/](../examples) but the first has `--help`, and each that can take over a minute has `--quick` for a run of a few
+seconds: few steps, on small images that the program draws itself. The accuracies and times of such a run mean nothing; it only shows the
+output. Without `--quick`, the programs use MNIST, and [performance.md](performance.md) has the results.
+`python docs/make_examples.py` writes this page.
 """
 # (heading, [(example, its arguments, what else is to be said)])
 QUICK = "--quick --device cpu"

@@ -37,8 +37,9 @@ def on_a_gpu(array: Any) -> bool:
     return type(array).__module__.partition(".")[0] == "cupy"
 
 
-def numbers(values: Any, name: str, error: type[Exception] = DataError) -> NDArray[Any]:
-    """`values` as a plain NumPy array of numbers, with their dtype. Raises `error`, with `name`, for anything else."""
+def numbers(values: Any, name: str, error: type[Exception] = DataError, text: str = "give numbers") -> NDArray[Any]:
+    """`values` as a plain NumPy array of numbers, with their dtype. Raises `error`, with `name`, for anything else; `text` is what to do
+    instead of giving text."""
     parts = values if isinstance(values, list | tuple) else (values,)
     if "numpy.ma" in sys.modules and any(isinstance(part, np.ma.MaskedArray) for part in parts):  # which takes a while to import
         raise error(f"{name} are a masked array, which is not supported: fill it (.filled(...)) or drop the masked values")
@@ -49,7 +50,9 @@ def numbers(values: Any, name: str, error: type[Exception] = DataError) -> NDArr
     except Exception as problem:  # the object may raise anything
         raise error(f"{name} must be an array of numbers, got {shown(values)} ({reason_of(problem)})") from None
     if array.dtype.kind not in "biuf":
-        raise error(f"{name} must be numbers, got {array.dtype} of shape {array.shape}: give real numbers, with rows of equal length")
+        mend = {"c": "give .real or abs() of them", "U": text, "S": text, "T": text}.get(array.dtype.kind)
+        mend = mend or "give real numbers, with rows of equal length"
+        raise error(f"{name} must be numbers, got {array.dtype} of shape {array.shape}: {mend}")
     return array
 
 
@@ -101,7 +104,7 @@ def class_numbers(labels: Any, count: int, classes: int, name: str = "labels") -
 
     DataError where there are not `count` of them, and for numbers that are not whole or not in 0 … classes − 1.
     """
-    given = numbers(labels, name)
+    given = numbers(labels, name, text="number the classes first, names, labels = np.unique(labels, return_inverse=True)")
     if given.ndim == 2 and given.shape[1] == 1 and given.dtype.kind in "iu" and classes > 1:
         given = given[:, 0]  # a column of class numbers, as some loaders give
     if len(given) != count if given.ndim else True:
@@ -109,7 +112,10 @@ def class_numbers(labels: Any, count: int, classes: int, name: str = "labels") -
     if given.ndim != 1:
         return None
     if given.dtype.kind not in "iu":
-        raise DataError(f"class numbers must be integers, got {given.dtype}: pass probabilities as rows of shape ({count}, {classes})")
+        raise DataError(
+            f"class numbers must be integers, got {given.dtype}: convert them with .astype('int64'), or pass probabilities as rows of "
+            f"shape ({count}, {classes})"
+        )
     wrong = np.flatnonzero((given < 0) | (given >= classes))
     if wrong.size:
         raise DataError(f"{name} must lie in 0..{classes - 1} for {classes} outputs, got {given[wrong[0]]} at index {wrong[0]}")

@@ -50,9 +50,9 @@ class Layered(Built):
 
     # Checks.
 
-    def _check_shape(self, shape: Any) -> None:
+    def _check_shape(self, shape: Any, *mend: str) -> None:
         if len(shape) < 1 or tuple(shape[1:]) != self.input_shape:
-            more = hint(tuple(shape), self.input_shape)
+            more = hint(tuple(shape), self.input_shape, *mend)
             raise ShapeError(
                 f"the model takes examples of shape (batch, {', '.join(map(str, self.input_shape))}), got {tuple(shape)}{more}"
             )
@@ -64,7 +64,7 @@ class Layered(Built):
         if not on_a_gpu(x):  # an array on the GPU stays there
             x = numbers(x, "examples")
         x = in_order(x, self.input_shape, FIRST)
-        self._check_shape(x.shape)
+        self._check_shape(x.shape, "forward takes channels first, x.transpose(0, 3, 1, 2)")
         if x.dtype.kind in "iu":
             return self.device.array(pixels(x, "examples"), self.dtype) / self.dtype.type(255)
         return self.device.array(x, self.dtype)

@@ -107,6 +107,14 @@ class CategoricalCrossentropy(_OfLogits):
     name = "categorical_crossentropy"
     fused_activation = "softmax"
 
+    def check_model(self, output_shape: Shape, last_activation: str | None) -> None:
+        super().check_model(output_shape, last_activation)
+        if output_shape == (1,):
+            raise ShapeError(
+                f"loss {self.name!r} needs an output for each class, and the model has one, whose softmax is always 1: end with Dense(2), "
+                "or use loss 'binary_crossentropy'"
+            )
+
     def check_labels(self, labels: Any, count: int, outputs: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
         checked = check_class_labels(labels, count, outputs, dtype)
         if not self.label_smoothing:

@@ -382,3 +382,27 @@ def test_without_a_gpu_there_is_nothing_to_measure(example: Example, monkeypatch
 def test_the_simulator_is_nothing_to_measure(example: Example, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     monkeypatch.setenv("NUMBA_ENABLE_CUDASIM", "1")
     assert "Numba's CUDA simulator is on" in example(*command.split()).sentence
+
+
+MEASURED = ROOT / "kernels" / "measured" / "nvidia-h100-80gb-hbm3.json"
+
+
+def test_predictions_beside_nothing(example: Example, tmp_path: Path) -> None:
+    (tmp_path / "half.json").write_text('{"networks": {"keras": {}}, "shapes": {}}')
+    (tmp_path / "none.json").write_text('{"networks": {}, "shapes": {}}')
+    for file in (tmp_path / "no.json", ROOT / "pyproject.toml", tmp_path / "half.json"):
+        assert f"{file} has no measured figures" in example("predicted_beside_measured", file).sentence
+    assert "the same blocks and threads: name its own --arch" in example("predicted_beside_measured", tmp_path / "none.json").sentence
+    assert "unknown chip 'H1000'" in example("predicted_beside_measured", MEASURED, "--arch", "H1000").sentence
+    assert "takes an integer of at least 1, got '0'" in example("predicted_beside_measured", MEASURED, "--kernels", 0).err
+
+
+@pytest.mark.slow
+def test_predictions_beside_what_was_measured(example: Example) -> None:
+    result = example("predicted_beside_measured", MEASURED, "--quick")
+    if "disassembler" in result.err or "nvJitLink" in result.err:
+        pytest.skip(result.err)
+    lines = result.out.splitlines()
+    rows = [line for line in lines if line.startswith("| keras |")]
+    assert result.status == 0 and len(rows) == 2 and " of 2 within 1.5×; geometric mean" in lines[-1]
+    assert all(0.3 < float(row.split("|")[6]) < 3 for row in rows)

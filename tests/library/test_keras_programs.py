@@ -251,6 +251,22 @@ def test_what_looks_like_channels_last_is_asked_about() -> None:
         assert gc.Sequential(gc.Flatten()).build(shape, device="cpu").input_shape == shape
 
 
+def test_forward_takes_channels_first() -> None:
+    made = gc.Sequential(gc.Conv2D(2, 3), gc.Flatten(), gc.Dense(2)).build((8, 9, 3), device="cpu", data_format="channels_last")
+    x = np.random.default_rng(0).random((2, 8, 9, 3), np.float32)
+    for call in (made, lambda images: made.features(images, "conv2d_1")):
+        with pytest.raises(ShapeError, match=r"their channels seem to be last; forward takes channels first, x.transpose\(0, 3, 1, 2\)"):
+            call(x)
+    np.testing.assert_allclose(made(x.transpose(0, 3, 1, 2)), made.predict(x), rtol=1e-5, atol=1e-6)
+
+
+def test_one_output_has_no_categories() -> None:
+    for activation in (None, "softmax"):
+        made = gc.Sequential(gc.Flatten(), gc.Dense(1, activation=activation)).build((1, 2, 2), device="cpu")
+        with pytest.raises(ShapeError, match=r"needs an output for each class, and the model has one.*or use loss 'binary_crossentropy'"):
+            made.compile("sgd", "sparse_categorical_crossentropy")
+
+
 def test_grey_images_need_no_channel() -> None:
     made = gc.Sequential(gc.Flatten(), gc.Dense(4)).compile()
     made.fit(X, Y, verbose=0)
