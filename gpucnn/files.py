@@ -118,9 +118,11 @@ def writing(path: str | os.PathLike[str], *, folders: bool = True) -> Iterator[B
                 os.replace(temporary, target)
         if fcntl is None:  # where an open file cannot be renamed
             os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # write() and fsync() do not tell which file it was
+            error.filename = os.fspath(target)
         raise
 
 

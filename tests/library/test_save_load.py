@@ -279,8 +279,9 @@ def test_a_full_or_read_only_disk_leaves_the_old_file_and_no_other(
             patch.setattr("gpucnn.files.open", lambda *args, **more: Full(open(*args, **more)), raising=False)  # noqa: SIM115
         else:
             patch.setattr(f"gpucnn.files.os.{where}", fail)
-        with pytest.raises(OSError, match=os.strerror(number)):
+        with pytest.raises(OSError, match=os.strerror(number)) as caught:
             model.save(path)
+    assert where == "open" or caught.value.filename == str(path)  # which tells the disk that is full
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == [path.name]
 
