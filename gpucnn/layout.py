@@ -53,7 +53,7 @@ def in_order(x: Any, shape: tuple[int, ...], data_format: str | None) -> Any:
 
 
 def hint(found: tuple[int, ...], shape: tuple[int, ...], mend: str = "pass data_format='channels_last'") -> str:
-    """A hint for an error about examples of the wrong shape whose channels seem to be last, and how to mend it."""
+    """A hint for an error about examples of the wrong shape whose channels seem to be last, and how to fix it."""
     last = len(shape) == 3 and tuple(found[1:]) == (*shape[1:], shape[0]) and shape[0] in FEW
     return f": their channels seem to be last; {mend}" if last else ""
 
