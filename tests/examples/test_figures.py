@@ -28,6 +28,15 @@ def test_no_figure_stands_outside_the_tables(document: Path) -> None:
     assert FIGURE.findall(CODE.sub("", TABLES.sub("", document.read_text(encoding="utf-8")))) == []
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_no_two_rows_of_a_table_have_the_same_words(document: Path) -> None:
+    """Otherwise a reader cannot know what sets their figures apart."""
+    for found in TABLES.finditer(document.read_text(encoding="utf-8")):
+        rows = [line for line in found[0].splitlines() if line.startswith("|")]
+        words = [tuple(cell for cell in row.split("|") if not re.match(r"[ *<–]*\d", cell)) for row in rows]
+        assert len(set(words)) == len(words), found[0].partition("\n")[0]
+
+
 def test_what_the_readme_shows_of_a_run_is_what_was_measured() -> None:
     printed = re.findall(r"^test accuracy ([\d.]+) %$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert [float(each) for each in printed] == json.loads(FIGURES.read_text(encoding="utf-8"))["accuracy"][0]["of"]["keras"]
