@@ -12,7 +12,7 @@ import numpy as np
 
 from gpucnn.arguments import arrays_of, conv_of, four_sizes, native, pool_of, same_shape
 from gpucnn.arrays import numbers, on_a_gpu
-from gpucnn.checks import integer, positive
+from gpucnn.checks import flag, integer, pick, positive
 from gpucnn.device import of
 from gpucnn.errors import DataError, ShapeError
 from gpucnn.foreign import in_kind
@@ -162,7 +162,7 @@ def avg_pool2d(
     """y (N, C, P, Q): the mean of each window. Explicit padding counts unless `count_include_pad` is False; "same" never counts."""
     device, (x,) = arrays_of(x=(x, 4))
     window = pool_window(x.shape[2:], kernel_size, stride, padding, 1, ceil_mode)
-    return device.ops.avg_pool2d(x, window, bool(count_include_pad))
+    return device.ops.avg_pool2d(x, window, flag(count_include_pad, "count_include_pad"))
 
 
 @in_kind
@@ -173,7 +173,7 @@ def avg_pool2d_grad(
     device, (dy,) = arrays_of(dy=(dy, 4))
     shape = four_sizes(input_shape)
     window = pool_of(dy, shape, kernel_size, stride, padding, 1)
-    return device.ops.avg_pool2d_grad(dy, window, bool(count_include_pad))
+    return device.ops.avg_pool2d_grad(dy, window, flag(count_include_pad, "count_include_pad"))
 
 
 @in_kind
@@ -228,7 +228,7 @@ def batch_norm(
     scale, shift = arrays.get("weight", ones), arrays.get("bias", zeros)
     moved = (arrays.get("running_mean", zeros.copy()), arrays.get("running_var", ones.copy()))
     eps = positive(eps, "eps")
-    if not training:
+    if not flag(training, "training"):
         return device.ops.batch_norm_apply(x, scale, shift, moved, eps=eps)
     if x.size // x.shape[1] < 2:
         raise ShapeError(f"batch normalization needs at least two numbers in each channel to train on, got x of shape {x.shape}")
@@ -297,10 +297,13 @@ def elu(x: Array, alpha: float = 1.0) -> Array:
 
 
 @in_kind
-def gelu(x: Array, approximate: bool = False) -> Array:
-    """x · Φ(x), with Φ the normal distribution, or its approximation by the hyperbolic tangent if `approximate`, of any shape."""
+def gelu(x: Array, approximate: bool | str = False) -> Array:
+    """x · Φ(x), with Φ the normal distribution, or its approximation by the hyperbolic tangent if `approximate`, of any shape. PyTorch's
+    "none" and "tanh" stand for False and True."""
     device, (x,) = arrays_of(x=(x, None))
-    return device.ops.gelu(x, bool(approximate))
+    if isinstance(approximate, str):
+        approximate = pick(approximate, {"none": False, "tanh": True}, "approximation of GELU")
+    return device.ops.gelu(x, flag(approximate, "approximate"))
 
 
 @in_kind

@@ -16,6 +16,7 @@ from gpucnn.device import Device
 from gpucnn.errors import ArgumentError, DataError, ShapeError
 from gpucnn.layers.base import Array, Shape
 from gpucnn.names import Registry, Worded
+from gpucnn.text import shown
 
 __all__ = [
     "BinaryCrossentropy",
@@ -260,4 +261,6 @@ def get_loss(value: Any) -> Loss:
     if isinstance(value, dict) and "loss" in value:
         settings = dict(value)
         return LOSSES.pick(settings.pop("loss"))(**settings)
+    if callable(value) and not isinstance(value, type):
+        raise TypeError(f"a loss is a name or an object of a class derived from gpucnn.losses.Loss, got {shown(value)}")
     return (value if isinstance(value, type) and issubclass(value, Loss) else LOSSES.pick(value))()

@@ -102,6 +102,9 @@ class Sequential(Layered):
         wanted = [metrics] if isinstance(metrics, str) else list(several(metrics) or ())
         if not isinstance(metrics, str) and several(metrics) is None:
             raise TypeError(f"metrics must be a list of names, such as ['accuracy'], got {shown(metrics)}")
+        for metric in wanted:
+            if callable(metric):
+                raise TypeError(f"metrics are names, got {shown(metric)}: register a function as one, @gpucnn.register(metric='mine')")
         wanted = list(dict.fromkeys(METRICS.first(metric) for metric in wanted))
         if self._buffers is not None:
             measured.check_model(self.output_shape, self.layers[-1].activation)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gpucnn.arrays import quiet, to_numpy
-from gpucnn.checks import fraction, positive
+from gpucnn.checks import flag, fraction, positive
 from gpucnn.errors import ArgumentError, GpucnnError
 from gpucnn.layers.parameter import Array, Buffers
 from gpucnn.names import Registry, Worded
@@ -134,7 +134,7 @@ class SGD(Optimizer):
     ) -> None:
         super().__init__(learning_rate)
         self.momentum = fraction(momentum, "momentum")
-        self.nesterov = bool(nesterov)
+        self.nesterov = flag(nesterov, "nesterov")
         self.weight_decay = positive(weight_decay, "weight_decay", zero=True)
         if self.nesterov and not self.momentum:
             raise ArgumentError("nesterov needs a momentum above 0, got momentum 0")

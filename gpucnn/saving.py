@@ -13,13 +13,14 @@ from typing import Any
 from gpucnn import optimizers, schedules
 from gpucnn.checks import integer
 from gpucnn.device import Device, check_dtype, get_device, simulated, to_numpy, why_no_cuda
-from gpucnn.errors import CheckpointError, UnknownNameError
+from gpucnn.errors import ArgumentError, CheckpointError, UnknownNameError
 from gpucnn.layers import LAYERS, layer_from_config
 from gpucnn.layers.chain import Chain
 from gpucnn.layout import LAST, check_format
 from gpucnn.losses import LOSSES, get_loss
 from gpucnn.optimizers import OPTIMIZERS, get_optimizer
 from gpucnn.schedules import SCHEDULES
+from gpucnn.surroundings import user_path
 from gpucnn.text import message, reason_of, shown
 from gpucnn.training.checkpoint import TensorFile, save_tensors, take
 
@@ -43,8 +44,17 @@ def config_of(model: Any) -> dict[str, Any]:
     }
 
 
+OTHERS = {  # endings that would promise another format, and what writes or replaces it
+    ".onnx": "; gpucnn.exchange.export_onnx(model, path) writes ONNX",
+    ".pt": ", which is PyTorch's: end the name in .safetensors",
+    ".pth": ", which is PyTorch's: end the name in .safetensors",
+}
+
+
 def write(model: Any, path: str | Path) -> None:
     """Writes a built model; see `Sequential.save`."""
+    if (suffix := user_path(path).suffix.lower()) in OTHERS:
+        raise ArgumentError(f"{path} was not written: save writes safetensors files, not {suffix}{OTHERS[suffix]}")
     for layer in model.layers:
         for name, part in layer.walk(layer.name).items():
             if LAYERS.get(type(part).__name__) is not type(part):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from gpucnn.arrays import finite, numbers, scaled
-from gpucnn.checks import integer
+from gpucnn.checks import flag, integer
 from gpucnn.data.augment import Augmentation, RandomChange, draws_for_parts
 from gpucnn.errors import ArgumentError, DataError
 from gpucnn.text import shown
@@ -47,7 +47,7 @@ class Batches:
         self.images: NDArray[Any] = numbers(images, "images", TypeError)
         self.labels: NDArray[Any] = numbers(labels, "labels", TypeError)
         self.batch_size = integer(batch_size, "batch_size", 1)
-        self.shuffle = bool(shuffle)
+        self.shuffle = flag(shuffle, "shuffle")
         self.seed = integer(seed, "seed", 0)
         self.augment = augment
         try:
@@ -107,6 +107,8 @@ class Batches:
                     augmented = self.augment.of_part(x, rng, size, own)
                 else:
                     augmented = self.augment(x, rng)
+                if not isinstance(augmented, np.ndarray):
+                    raise TypeError(f"augment(x, rng) must return an array like x, got {shown(augmented)}")
                 if augmented.shape != x.shape or augmented.dtype != x.dtype:
                     raise DataError(
                         f"augment turned {x.dtype} {x.shape} into {augmented.dtype} {augmented.shape}: it must keep type and shape"

@@ -17,7 +17,7 @@ from gpucnn.arrays import numbers, on_a_gpu
 from gpucnn.device import Device, of
 from gpucnn.errors import GpucnnError, ShapeError
 from gpucnn.initializers import Given, get_initializer
-from gpucnn.text import listed, plain
+from gpucnn.text import listed, plain, shown
 
 Array: TypeAlias = Any  # numpy.ndarray or cupy.ndarray
 Shape: TypeAlias = tuple[int, ...]  # of one example: (C, H, W) or (features,), without the batch
@@ -151,6 +151,9 @@ class ByName(dict[str, Held]):
             raise KeyError(f"there is no {name!r}: the names are {listed(list(self))}")
         if array is not self[name]:
             self[name].value = array
+
+    def __missing__(self, name: Any) -> NoReturn:
+        raise KeyError(f"there is no {shown(name)}: the names are {listed(list(self))}")
 
     def __call__(self) -> NoReturn:
         """For users of PyTorch, where `parameters` is a method."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
-from gpucnn.checks import Pair, pair, several
+from gpucnn.checks import Pair, flag, pair, several
 from gpucnn.errors import ShapeError
 from gpucnn.text import shown
 
@@ -171,7 +171,7 @@ def pool_window(input: Any, kernel: Any, stride: Any = None, padding: Any = 0, d
     end padding. Raises ShapeError for explicit padding over half of the window, for a window that would hold nothing but padding,
     and where the window does not fit the padded image.
     """
-    stride = kernel if stride is None else stride
+    stride, ceil_mode = kernel if stride is None else stride, flag(ceil_mode, "ceil_mode")
     hw, rs, stride, dilation = _sides(input, kernel, stride, dilation, "pooling window")
     pads = resolve_padding(padding, hw, rs, stride, dilation)
     output = []

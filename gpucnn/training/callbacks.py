@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gpucnn.checks import integer, pick, positive
+from gpucnn.checks import flag, integer, pick, positive
 from gpucnn.device import to_numpy
 from gpucnn.errors import ArgumentError, CheckpointError, GpucnnError
 from gpucnn.files import append
@@ -152,7 +152,7 @@ class EarlyStopping(Callback):
         self.monitor = monitor
         self.patience = integer(patience, "patience", 1)
         self.min_delta = positive(min_delta, "min_delta", zero=True)
-        self.restore_best = bool(restore_best)
+        self.restore_best = flag(restore_best, "restore_best")
         self.best: float | None = None
         self.waited = 0
         self._parameters: Any = None  # of the best epoch

@@ -111,9 +111,9 @@ class TensorFile(Mapping[str, np.ndarray[Any, Any]]):
         try:
             return read()
         except SafetensorError as error:
-            raise CheckpointError(
-                f"{self.path} is not a safetensors file, or was cut short ({reason_of(error)}): get a new copy or save it again"
-            ) from None
+            other = Path(self.path).suffix.lower() in (".onnx", ".keras", ".pt", ".pth")
+            mend = "gpucnn import, or gpucnn.exchange.import_model, converts it" if other else "get a new copy or save it again"
+            raise CheckpointError(f"{self.path} is not a safetensors file, or was cut short ({reason_of(error)}): {mend}") from None
         except OSError as error:
             raise CheckpointError(f"{self.path} cannot be read ({reason_of(error)}): check its permissions, or get a new copy") from None
         except (ValueError, TypeError, KeyError, AttributeError, MemoryError) as error:

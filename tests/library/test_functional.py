@@ -28,6 +28,7 @@ def test_activations_are_pytorchs(rng: np.random.Generator) -> None:
         (F.hard_swish(x), T.hardswish(tensor)),
         (F.gelu(x), T.gelu(tensor)),
         (F.gelu(x, approximate=True), T.gelu(tensor, approximate="tanh")),
+        *((F.gelu(x, approximate=kind), T.gelu(tensor, approximate=kind)) for kind in ("none", "tanh")),
     ):
         np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-14)
 

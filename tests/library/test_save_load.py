@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import gpucnn as gc
-from gpucnn.errors import CheckpointError
+from gpucnn.errors import ArgumentError, CheckpointError
 from gpucnn.files import write_atomically
 from gpucnn.training.checkpoint import load_tensors, save_tensors
 
@@ -284,6 +284,25 @@ def test_a_full_or_read_only_disk_leaves_the_old_file_and_no_other(
     assert where == "open" or caught.value.filename == str(path)  # which tells the disk that is full
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == [path.name]
+
+
+@pytest.mark.parametrize(("name", "hint"), [("m.onnx", "export_onnx"), ("m.pt", "end the name in .safetensors"), ("m.PTH", "end the name")])
+def test_a_name_that_promises_another_format_is_refused(name: str, hint: str, saved: tuple[gc.Sequential, Path], tmp_path: Path) -> None:
+    before = sorted(os.listdir(tmp_path))
+    with pytest.raises(
+        ArgumentError, match=rf"{name} was not written: save writes safetensors files, not {Path(name).suffix.lower()}.*{hint}"
+    ):
+        saved[0].save(tmp_path / name)
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+@pytest.mark.parametrize("name", ["m.onnx", "m.keras", "m.pt"])
+def test_a_file_of_another_format_is_told_how_it_is_read(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"PK\3\4" * 100)
+    with pytest.raises(
+        CheckpointError, match=rf"{name} is not a safetensors file, .*: gpucnn import, or gpucnn.exchange.import_model, conv"
+    ):
+        gc.load(tmp_path / name)
 
 
 def test_folders_are_made_and_permissions_are_those_of_open(tmp_path: Path) -> None:

@@ -131,6 +131,35 @@ def test_an_attribute_that_nobody_has() -> None:
         gc.Adam(made.parameters(), lr=1e-3)  # type: ignore[operator]
 
 
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: gc.SGD(0.1, 0.9, nesterov="no"), TypeError, "nesterov must be True or False, got 'no'"),
+        (lambda: gc.EarlyStopping(restore_best="no"), TypeError, "restore_best must be True or False"),
+        (lambda: model().fit(X, Y, shuffle="no"), TypeError, "shuffle must be True or False"),
+        (
+            lambda: model().fit(X, Y, augment=lambda x, rng: None, verbose=0),
+            TypeError,
+            r"augment\(x, rng\) must return an array like x, got No",
+        ),
+        (lambda: model(loss=lambda y, t: 0), TypeError, "a loss is a name or an object of a class derived from gpucnn.losses.Loss"),
+        (
+            lambda: model(metrics=[lambda y, t: 0]),
+            TypeError,
+            r"metrics are names, .*: register a function as one, @gpucnn.register\(metric='mine'\)",
+        ),
+        (lambda: model().parameters["w"], KeyError, "there is no 'w': the names are dense_1.weight, dense_1.bias"),
+        (lambda: gc.functional.gelu(X, "no"), UnknownNameError, "unknown approximation of GELU 'no': there are none, tanh"),
+        (lambda: gc.functional.gelu(X, 2), TypeError, "approximate must be True or False, got 2"),
+        (lambda: gc.functional.avg_pool2d(X, 2, count_include_pad="no"), TypeError, "count_include_pad must be True or False"),
+        (lambda: gc.functional.max_pool2d(X, 2, ceil_mode="same"), TypeError, "ceil_mode must be True or False, got 'same'"),
+    ],
+)
+def test_what_would_be_taken_for_something_else_is_refused(call: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()
+
+
 def test_a_learning_rate_is_assigned() -> None:
     made = model(optimizer=gc.SGD(0.5))
     optimizer: Any = made.optimizer
