@@ -21,6 +21,7 @@ from gpucnn.layers.containers import Stack, every_layer
 from gpucnn.layers.inherited import Inherited
 from gpucnn.layers.input import Input
 from gpucnn.layers.parameter import Buffers, ByName, Parameter, SavedArray
+from gpucnn.layers.replayed import Replayed
 from gpucnn.layout import FIRST, check_format, image_shape
 from gpucnn.names import no_attribute
 from gpucnn.ops.shapes import LIMIT
@@ -154,9 +155,9 @@ class Built:
         for layer in self.layers:
             layer.settle_frozen()
             layer.plan()
-        self.chain = Chain(self.layers)
-        self._standing = tuple(self.layers)
         self._device = device
+        self._form_chain()
+        self._standing = tuple(self.layers)
         self._buffers = Buffers(list(parameters.values()), device, self.dtype, list(arrays.values()))
         self._batch = self.epochs_begun = 0
         return self._buffers
@@ -170,7 +171,7 @@ class Built:
         for layer in self.layers:
             layer.settle_frozen()
             layer.plan()
-        self.chain = Chain(self.layers)
+        self._form_chain()
         if before == [parameter.frozen for parameter in self._named.values()]:
             return
         values = {name: to_numpy(array) for name, array in self._tensors().items()}
@@ -178,6 +179,16 @@ class Built:
         self._buffers = Buffers(list(self._named.values()), self.device, self.dtype, list(self._arrays.values()))
         for name, array in self._tensors().items():
             array[...] = self.device.array(values[name])
+
+    def _form_chain(self) -> None:
+        self.chain = Chain(self.layers)
+        if self._device is not None and self._device.kind == "cpu" and self.dtype == np.float32:
+            self.chain.replayed = Replayed()
+
+    def layer_changed(self) -> None:
+        """Called when an attribute of a layer has been set."""
+        if self.chain.replayed is not None:
+            self.chain.replayed.forget()
 
     @property
     def trainable(self) -> bool:

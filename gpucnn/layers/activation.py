@@ -44,6 +44,8 @@ class _Activation(Layer):
 class ReLU(_Activation):
     """max(x, 0)."""
 
+    replays = True
+
     kind = "relu"
 
     def __init__(self) -> None:
@@ -70,6 +72,8 @@ class Softmax(_Activation):
 
 class Tanh(_Activation):
     """The hyperbolic tangent."""
+
+    replays = True
 
     kind = "tanh"
 

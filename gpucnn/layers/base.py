@@ -72,6 +72,7 @@ class Layer(Worded):
     takes_relu_grad: ClassVar[bool] = False  # `_backward` has the argument `relu`
     part: Any = None  # of a batch that several ranks share, which is this one's (training/team.py); None for a whole batch
 
+    replays: ClassVar[bool] = False  # a pass for predictions calls only operations; a class derived from one that does says so anew
     is_view: ClassVar[bool] = False  # the output is the input's memory
     keeps_relu: ClassVar[bool] = False  # the output is positive where the input is, or passes no gradient on: ReLU can use it for its own
 
@@ -228,6 +229,8 @@ class Layer(Worded):
         if isinstance(held, SavedArray) and value is not held and any(array is held for array in (*self.parameters, *self.arrays)):
             raise AttributeError(f"{name!r} is the layer's {held.kind}, which the model holds: assign numbers to layer.{name}.value")
         object.__setattr__(self, name, value)
+        if (name[:1] != "_" or name == "_forward") and (owner := vars(self).get("_owner")) is not None and (model := owner()) is not None:
+            model.layer_changed()
 
     @property
     def takes_part(self) -> bool:

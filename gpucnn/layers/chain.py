@@ -9,7 +9,8 @@ from typing import Any
 from gpucnn.errors import GpucnnError, ShapeError
 from gpucnn.layers.base import Array, Layer, Plan, Shape
 from gpucnn.layers.fused import ConvBatchNorm, for_predictions, stages
-from gpucnn.layers.stage import Stage
+from gpucnn.layers.replayed import Replayed
+from gpucnn.layers.stage import Forward, Stage
 from gpucnn.text import shown
 
 
@@ -61,6 +62,7 @@ class Chain:
         self.plans = planned(self.stages, own)
         self.trained = any(stage.trained for stage in self.stages)
         self.passes_on = all(stage.passes_on for stage in self.stages)
+        self.replayed: Replayed | None = None  # what a model's passes for predictions on a CPU go through
         self.done: Callable[[int], None] | None = None  # called with each stage that backward has completed
         self._first = next((index for index, stage in enumerate(self.stages) if stage.trained), len(self.stages) - 1)
         # For the layer around it: its last ReLU, and the stage that can include the gradient of a ReLU before it.
@@ -99,7 +101,12 @@ class Chain:
 
     def forward(self, x: Array, training: bool = False, *, logits: bool = False, out: Array | None = None) -> Array:
         """The last stage's output, written to `out` if given; `logits` leaves off a final softmax or sigmoid."""
-        *before, last = self.stages if training else self.ahead
+        left: Sequence[Forward] = self.stages if training else self.ahead
+        if self.replayed is not None and not training:
+            x, left = self.replayed(x, left, logits)
+            if not left:
+                return x
+        *before, last = left
         for stage in before:
             x = stage.forward(x, training)
         return last.forward(x, training, logits=logits) if out is None else last.forward(x, training, logits=logits, out=out)

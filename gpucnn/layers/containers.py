@@ -67,6 +67,8 @@ class Stack(_Container):
     """Layers in sequence, as one layer: (input of the first) → (output of the last). They are run, fused and named as if they were not
     in a stack, with the stack's name before their own."""
 
+    replays = True
+
     def __init__(self, *layers: Layer | Sequence[Layer]) -> None:
         super().__init__()
         self._layers = some_layers(layers, "Stack")
@@ -105,6 +107,7 @@ class Residual(_Container):
     sum and the ReLU are one kernel, and so are the sum of the gradients and the gradient of the preceding ReLU.
     """
 
+    replays = True
     fuses_relu = True
     takes_relu_grad = True
 

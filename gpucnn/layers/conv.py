@@ -44,6 +44,7 @@ class Conv2D(InPrecision, Layer):
     precision: that of its products, if not what `set_float32_matmul_precision` has set.
     """
 
+    replays = True
     fuses_relu = True
     takes_relu_grad = True
 

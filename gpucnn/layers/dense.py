@@ -23,6 +23,7 @@ class Dense(InPrecision, Layer):
     precision: that of its products, if not what `set_float32_matmul_precision` has set.
     """
 
+    replays = True
     fuses_relu = True
     takes_relu_grad = True
 

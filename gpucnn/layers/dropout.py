@@ -21,6 +21,7 @@ class Dropout(Layer):
     an uninterrupted one. The number is in the device's memory, so that a recorded step can count.
     """
 
+    replays = True
     passes_on = True
     keeps_relu = True
 

@@ -12,6 +12,7 @@ __all__ = ["Flatten"]
 class Flatten(Layer):
     """(C, H, W) → (C·H·W,): a new view; no data are copied."""
 
+    replays = True
     passes_on = True
     keeps_relu = True
     is_view = True

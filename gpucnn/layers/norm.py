@@ -33,6 +33,8 @@ class BatchNorm2D(Layer):
     This takes only one sum, but the training depends on the number of ranks.
     """
 
+    replays = True
+
     fuses_relu = True
     takes_relu_grad = True
 

@@ -56,6 +56,8 @@ class MaxPool2D(_Pool2D):
     Of equal values the first wins; NaN wins over numbers; padding never wins. The arguments are PyTorch's, plus padding "valid" and "same".
     """
 
+    replays = True
+
     def __init__(
         self, pool_size: Size = 2, stride: Size | None = None, *, padding: Padding = 0, dilation: Size = 1, ceil_mode: bool = False
     ) -> None:
@@ -86,6 +88,8 @@ class MaxPool2D(_Pool2D):
 class AvgPool2D(_Pool2D):
     """The mean of each window: (C, H, W) → (C, P, Q). Explicit padding counts unless `count_include_pad` is False; "same" never counts."""
 
+    replays = True
+
     def __init__(
         self,
         pool_size: Size = 2,
@@ -110,6 +114,8 @@ class AvgPool2D(_Pool2D):
 
 class GlobalAvgPool2D(Layer):
     """The mean of each channel: (C, H, W) → (C,)."""
+
+    replays = True
 
     def __init__(self) -> None:
         super().__init__()

@@ -19,6 +19,8 @@ class DepthwiseConv2D(Conv2D):
     weight is (C · multiplier, 1, R, S); outputs c · multiplier to (c + 1) · multiplier − 1 belong to channel c. The arguments are
     Conv2D's."""
 
+    replays = True
+
     def __init__(
         self,
         kernel_size: Size,
@@ -61,6 +63,8 @@ class SeparableConv2D(Stack):
     Bias and activation belong to the second convolution, as in Keras. multiplier: outputs of the first convolution per channel. The other
     arguments are Conv2D's and apply to the first. In a model, the layer runs as its two parts, `depthwise` and `pointwise`.
     """
+
+    replays = True
 
     def __init__(
         self,

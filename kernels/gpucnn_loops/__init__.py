@@ -14,6 +14,7 @@
     pool, average, norm             max and average pooling, batch normalization
     elementwise, tanh, update, loss ReLU, sums and dropout; tanh; optimizers; cross-entropy
     threads, crew, handing          the number of threads and their memory; sharing work out among them; handing it over
+    replay                          a pass recorded once, and run again without Python between its loops
 
 A file has its loops first and behind them plain functions on arrays: float32, C-contiguous, outputs allocated by the caller.
 """

@@ -27,7 +27,7 @@ from numba.core.compiler_machinery import PassManager
 from numba.core.intrinsics import fix_divmod
 from numba.core.typing import builtins, collections, mathdecl, npydecl, templates
 
-from gpucnn_loops import machine
+from gpucnn_loops import disk_cache, machine
 from gpucnn_loops.language import PACKED, Declared, Helper, Intrinsic, Late, intrinsics, ir, kinds_of
 from gpucnn_loops.vector import V
 
@@ -166,11 +166,14 @@ def compile(loop: Declared) -> tuple[bytes, list[str], Any]:
     with _no_collection():
         try:
             library = _whole(loop)
-        except (errors.NumbaError, NotImplementedError):
+        except Exception as error:  # the loop needs more of Numba, or this Numba is not what the target was made for
             if len(_targets) > 1:
                 raise
             _take_everything()
             library = _whole(loop)
+            if not isinstance(error, (errors.NumbaError, NotImplementedError)):
+                reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+                disk_cache.say_once(f"loops are compiled by all of Numba {numba.__version__}, in twice the time ({reason})")
         code = library.emit_native_object()
     needs = [one.name for one in library._final_module.functions if one.is_declaration and not one.name.startswith("llvm.")]
     return bytes(code), needs, library

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from gpucnn_loops.language import helper, record
 from gpucnn_loops.loops import loop
 from gpucnn_loops.tables import images
-from gpucnn_loops.threads import address
+from gpucnn_loops.threads import address, empty
 from gpucnn_loops.vector import at, load, relu16
 
 Array = NDArray[np.float32]
@@ -27,11 +27,13 @@ MASK, ADD, ADD_RELU = 1, 2, 3
 
 
 class Norm(NamedTuple):
-    """Batch normalization with known statistics: (v − mean)·scale + shift, one number for each channel."""
+    """Batch normalization with known statistics: (v − mean) · weight / √(variance + eps) + bias, one number for each channel."""
 
     mean: Array
-    scale: Array
-    shift: Array
+    variance: Array
+    weight: Array
+    bias: Array
+    eps: float
 
 
 @record("f* i i i i i f* i")
@@ -55,7 +57,7 @@ class After(NamedTuple):
     def moved(self, lane: int, plane: int) -> After:
         """The same for the channels from `lane` on, whose planes are `plane` numbers further on."""
         does = self.width, self.some, self.normed, self.relu, self.last
-        return After(self.vectors + 4 * lane, *does, self.other + 4 * plane, self.step)
+        return After(self.vectors + 4 * lane, *does, self.other + 4 * plane if self.last else 0, self.step)
 
 
 @helper
@@ -66,6 +68,24 @@ def finished(v, lane, after):
         v = (v - load(after.vectors, after.width + lane)) * load(after.vectors, 2 * after.width + lane)
         v = v + load(after.vectors, 3 * after.width + lane)
     return relu16(v) if after.relu else v
+
+
+@loop("i i i f* i f* f* f* f* f i f*")
+def by_lane(k, width, groups, bias, biased, mean, variance, weight, shift, eps, normed, vectors):
+    """vectors (groups, 4, width): bias, mean, weight / √(variance + eps) and shift of each group's k channels; lanes behind the last have
+    those of the first once more."""
+    for group in range(groups):
+        to, channel = at(vectors, 4 * group * width), 0
+        for lane in range(width):
+            i = group * k + channel
+            to[lane] = bias[i] if biased else NOTHING
+            if normed:
+                to[width + lane] = mean[i]
+                to[2 * width + lane] = weight[i] / np.sqrt(variance[i] + eps)
+                to[3 * width + lane] = shift[i]
+            channel += 1
+            if channel == k:
+                channel = 0
 
 
 @loop("f* f* i i i i")
@@ -98,16 +118,15 @@ def after_sums(
 ) -> tuple[Array, list[After]]:
     """What comes after the sums of each group's k channels, in `width` lanes; and the vectors, which must live as long. With `added`, which
     is added to the result, ReLU comes last. mask: the result is 0 where it is not positive."""
-    vectors = (np.empty if k == width else np.zeros)((groups, 4, width), np.float32)
-    vectors[:, 0, :k] = NOTHING if bias is None else bias.reshape(groups, k)
-    if norm is not None:
-        for row, values in enumerate(norm, 1):
-            vectors[:, row, :k] = values.reshape(groups, k)
+    vectors = empty((groups, 4, width))
+    place = address(vectors)
+    given = (place,) * 4 + (0.0,) if norm is None else (*map(address, norm[:4]), norm.eps)
+    by_lane(k, width, groups, place if bias is None else address(bias), bias is not None, *given, norm is not None, place)
     other = mask if added is None else added
     last = 0 if other is None else MASK if added is None else ADD_RELU if relu else ADD
-    place, step = (0, 0) if other is None else images(other)
+    at_first, step = (0, 0) if other is None else images(other)
     now = relu and added is None
     some = bias is not None or norm is not None or now
-    first = After(address(vectors), width, some, norm is not None, now, last, place, step)
+    first = After(place, width, some, norm is not None, now, last, at_first, step)
     plane = 0 if other is None else other[0].size // groups
     return vectors, [first, *(first.moved(4 * width * group, plane * group) for group in range(1, groups))]

@@ -18,7 +18,7 @@ from gpucnn_loops.language import helper
 from gpucnn_loops.loops import loop
 from gpucnn_loops.pool import Sizes, begins, pieces, planes_of, sizes_of, stops, work_of
 from gpucnn_loops.tables import Frame, Tables, Window, framed, lanes
-from gpucnn_loops.threads import Scratch, address
+from gpucnn_loops.threads import Scratch, address, lasting
 from gpucnn_loops.turn import fill, put_in_frame
 from gpucnn_loops.vector import L, at, high_pairs, load, load_even, low_pairs, splat, store, sum16, where_positive
 
@@ -193,6 +193,8 @@ class Counts:
         self.plain = counts
         self.padded = np.zeros((len(counts), lanes(counts.shape[1])), np.float32)
         self.padded[:, : counts.shape[1]] = counts
+        lasting(self.plain)
+        lasting(self.padded)
 
 
 @functools.lru_cache(maxsize=256)

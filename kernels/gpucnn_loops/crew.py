@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 
 from gpucnn_loops import threads
-from gpucnn_loops.handing import ASLEEP, BEFORE, CALLS, CORE, GIVEN, HANDING, LOOKS, NOTE, SLOT, STATE, await_end, hand_over, serve
-from gpucnn_loops.loops import Loop, alone, noting, rehearsing
+from gpucnn_loops.handing import ASLEEP, BEFORE, CALLS, CORE, GIVEN, HANDING, LOOKS, NOTE, SLOT, STATE, await_end, hand_over, run, serve
+from gpucnn_loops.loops import Loop, alone, noting, recorder, rehearsing
 
 WORTH_A_THREAD = 1 << 21  # multiply-adds; below it, handing them over costs more than it saves
 PATIENCE = 1e-4  # seconds for which a thread looks for work before it sleeps
@@ -71,10 +71,13 @@ class Worker:
             noting(self._keep, body, first, last)
         finally:
             threads.acting(before)
-        if not self._calls:
-            return
-        slot = self._slot
-        slot[NOTE], slot[CALLS], slot[LOOKS] = threads.address(self._note), self._calls, self.looks
+        if self._calls:
+            self.run(threads.address(self._note), self._calls)
+
+    def run(self, note: int, calls: int) -> None:
+        """Starts the first `calls` loops of the note at an address."""
+        slot, self._calls = self._slot, calls
+        slot[NOTE], slot[CALLS], slot[LOOKS] = note, calls, self.looks
         hand_over(self._address)
         if slot[BEFORE] == ASLEEP:
             self._wake()
@@ -199,6 +202,10 @@ def share(pieces: int, body: Callable[[int, int], object], work: int) -> None:
     body works in loops only, and reads nothing that a loop has written: for another thread, its loops run after it has returned. Its
     scratch is that thread's. Returns, or raises, when all threads are done: nobody writes to an array any more.
     """
+    record = recorder()
+    if record is not None and not alone():
+        record(pieces, body, work)
+        return
     count = min(threads.number(), pieces) if work >= WORTH_A_THREAD else 1
     if count > 1 and rehearsing():
         for each in HANDING:
@@ -223,6 +230,42 @@ def share(pieces: int, body: Callable[[int, int], object], work: int) -> None:
             body(edges[thread], edges[thread + 1])
     except BaseException as error:
         problem = error
+    _end(others, taken, problem)
+
+
+def together(notes: list[tuple[int, int]]) -> bool:
+    """Runs notes of loops that wait for one another (`handing.reach`), each as (address, calls) on a thread of its own, the first on the
+    caller's. False, with nothing done, if not as many threads are free."""
+    others: list[Worker] = []
+    try:
+        while len(others) < len(notes) - 1:
+            other = _worker()
+            if other is None:
+                break
+            others.append(other)
+    except BaseException:
+        _idle.extend(others)
+        raise
+    if len(others) < len(notes) - 1:
+        _idle.extend(others)
+        return False
+    problem: BaseException | None = None
+    taken: set[int] = set()
+    while True:
+        try:
+            for other, note in zip(others, notes[1:], strict=True):
+                other.run(*note)
+            taken.add(core())
+            run(*notes[0])
+            break
+        except BaseException as error:  # Ctrl-C: all notes run nevertheless, for one that is never run would be waited for
+            problem = error
+    _end(others, taken, problem)
+    return True
+
+
+def _end(others: list[Worker], taken: set[int], problem: BaseException | None) -> None:
+    """Waits for threads, which are free then, and raises the problem, if there was one. taken: the core of the caller."""
     while others:
         try:
             others[-1].end()

@@ -130,13 +130,24 @@ def weight_sums(first, last, ends, x, dy, dweight, dbias, biased, k, taps, frame
                 mode = 1
 
 
+@loop("f* i i w* i f*")
+def by_tap(weight, k, taps, rows, wide, packed):
+    """packed[rows[tap]] (wide) = the tap of each of k filters; behind the last, those of the first once more."""
+    for tap in range(taps):
+        to, filter = at(packed, rows[tap] * wide), 0
+        for lane in range(wide):
+            to[lane] = weight[filter * taps + tap]
+            filter += 1
+            if filter == k:
+                filter = 0
+
+
 class Road(NamedTuple):
     """From x to y of a pass: x's frame, the bands of y, and the tables."""
 
     frame: Frame
     bands: Bands
-    tables: Tables
-    tap_rows: Table  # the row in the packed weight of each tap; behind the last of them, if no output meets it
+    tables: Tables  # tap_rows: the row in the packed weight of each tap; behind the last of them, if no output meets it
 
 
 def _road(frame: Frame, output: tuple[int, int], step: int, one: Tables, tap_rows: Table, **more: Table) -> Road:
@@ -151,9 +162,10 @@ def _road(frame: Frame, output: tuple[int, int], step: int, one: Tables, tap_row
         order=(one.order if len(one.ends) > 2 else np.arange(rows * wide)) * L,
         planes=np.arange(L) * (high * wide),
         places=(grid(np.arange(frame.h) + frame.top, np.arange(frame.w) + frame.left, frame.wide)) * L,
+        tap_rows=tap_rows,
         **more,
     )
-    return Road(frame, Bands(high, wide, rows, beyond + (rows - 1) * step, step, made.at.places), made, tap_rows)
+    return Road(frame, Bands(high, wide, rows, beyond + (rows - 1) * step, step, made.at.places), made)
 
 
 def fits(window: Window) -> bool:
@@ -168,27 +180,24 @@ class Depthwise:
 
     def __init__(self, k: int, window: Window) -> None:
         self.k, self.window, self.taps = k, window, math.prod(window.kernel)
-        self.wide, self.filters = lanes(k) + L, np.arange(lanes(k) + L) % k
+        self.wide = lanes(k) + L
         self.one = Direct(1, 1, window)
         count = math.prod(window.output)
         more = {"turns": np.arange(count) * L, "taps": np.arange(self.taps) * L}
         self.ahead = _road(self.one.frame, window.output, window.stride[0], self.one.ahead, np.arange(self.taps), **more)
         self._behind: Road | None = None
 
-    def _packed(self, weight: Array, road: Road) -> Array:
-        """Weights by tap, with the first filters once more behind the last."""
-        rows = len(road.tables.cols)
-        packed: Array = Scratch((rows + 1) * self.wide, shared=True).parts[0]
-        packed.reshape(rows + 1, self.wide)[road.tap_rows] = weight.reshape(self.k, self.taps)[self.filters].T
+    def _packed(self, weight: Array, road: Road) -> int:
+        """The address of weights by tap, with the first filters once more behind the last."""
+        packed = Scratch((len(road.tables.cols) + 1) * self.wide, shared=True).addresses()[0]
+        by_tap(address(weight), self.k, self.taps, road.tables.at.tap_rows, self.wide, packed)
         return packed
 
     def forward(
         self, x: Array, weight: Array, bias: Array | None, relu: bool, y: Array, norm: Norm | None = None, added: Array | None = None
     ) -> None:
         """y = convolution of x, plus bias, then batch normalization, plus `added`, then ReLU."""
-        bias = None if bias is None else bias[self.filters]
-        norm = None if norm is None else Norm(*(values[self.filters] for values in norm))
-        _vectors, after = after_sums(self.wide, self.wide, 1, bias, relu, norm, added)
+        _vectors, after = after_sums(self.k, self.wide, 1, bias, relu, norm, added)
         self._gather(x, self._packed(weight, self.ahead), after[0], y, self.ahead)
 
     def input_grad(self, dy: Array, weight: Array, relu: Array | None, dx: Array) -> None:
@@ -197,12 +206,12 @@ class Depthwise:
             frame, made, *_ = self.one.behind()
             several = len(made.ends) > 2
             self._behind = _road(frame, self.window.input, 0 if several else 1, made, made.turns[: self.taps] // L)
-        _vectors, after = after_sums(self.wide, self.wide, 1, mask=relu)
+        _vectors, after = after_sums(self.k, self.wide, 1, mask=relu)
         self._gather(dy, self._packed(weight, self._behind), after[0], dx, self._behind)
 
-    def _gather(self, x: Array, packed: Array, after: After, y: Array, road: Road) -> None:
+    def _gather(self, x: Array, packed: int, after: After, y: Array, road: Road) -> None:
         total, t, frame, bands = len(x) * self.k, road.tables, road.frame, road.bands
-        arrays = address(x), address(packed), self.k, self.wide, *after
+        arrays = address(x), packed, self.k, self.wide, *after
         tables = len(t.ends) // 2, t.at.ends, t.at.rows, t.at.order, t.at.cols, t.at.planes
         sizes = bands.reach * frame.wide * L, bands.rows * bands.wide * L
 

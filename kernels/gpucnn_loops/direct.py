@@ -160,9 +160,10 @@ class Direct:
     ) -> None:
         """y = convolution of x, plus bias, then batch normalization, plus `added`, then ReLU."""
         taps, t = len(self.ahead.cols), self.ahead.at
-        packed = Scratch(self.groups * taps * self.width, shared=True).parts[0].reshape(self.groups, taps, self.width)
+        room = Scratch(self.groups * taps * self.width, shared=True)
+        packed = room.parts[0].reshape(self.groups, taps, self.width)
         if self.width > self.k:
-            packed[...] = 0
+            fill(*room.piece(0), 0)
         for g in range(self.groups):
             to_rows(address(weight) + 4 * g * self.k * taps, taps, taps, self.k, address(packed[g]), t.lines)
         _vectors, after = after_sums(self.k, self.width, self.groups, bias, relu, norm, added)
@@ -172,9 +173,10 @@ class Direct:
         """dx from dy; 0 where `relu`, if given, is not positive."""
         behind = self.behind().tables
         rows, taps = len(behind.cols) + 1, math.prod(self.window.kernel)  # the last row is for what `kernels_by_tap` writes in excess
-        packed = Scratch(self.groups * rows * self.c_width, shared=True).parts[0].reshape(self.groups, rows, self.c_width)
+        room = Scratch(self.groups * rows * self.c_width, shared=True)
+        packed = room.parts[0].reshape(self.groups, rows, self.c_width)
         if self.c_width > self.c:
-            packed[...] = 0
+            fill(*room.piece(0), 0)
         for g in range(self.groups):
             by = address(weight) + 4 * g * self.k * self.c * taps
             kernels_by_tap(by, self.k, self.c, taps, address(packed[g]), behind.at.turns)

@@ -26,7 +26,7 @@ MONTH = 30 * 24 * 3600
 announce: Callable[[str], object] | None = None
 """Called with the name of each loop that is about to be compiled, for a program to show."""
 complain: Callable[[str], object] | None = None
-"""Called once, with the reason in words, when no machine code can be kept."""
+"""Called once, with the reason in words, when no machine code can be kept, or it takes longer to make."""
 
 
 def folder() -> Path | None:
@@ -73,7 +73,7 @@ def keep(path: Path | None, name: str, data: bytes) -> None:
     except OSError as error:  # a full disk, or another user's folder: the loop is then compiled at every start
         with contextlib.suppress(OSError):
             beside.unlink()
-        _say_once(f"compiled loops cannot be kept in {path.parent}, and are compiled at every start ({error})")
+        say_once(f"compiled loops cannot be kept in {path.parent}, and are compiled at every start ({error})")
 
 
 def tell(name: str) -> None:
@@ -91,7 +91,8 @@ def _forget_old(folder: Path, name: str) -> None:
 
 
 @functools.cache
-def _say_once(text: str) -> None:
+def say_once(text: str) -> None:
+    """Tells the program what does not work as it should, and what happens instead."""
     if complain is not None:
         complain(text)
 

@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import sys
 
-from gpucnn_loops.language import cgutils, intrinsic, ir, types, words
+from gpucnn_loops.language import cgutils, helper, intrinsic, ir, types, words
 from gpucnn_loops.loops import loop
 
 READY, GIVEN, ASLEEP = 0, 1, 2
 # Words of a thread's slot. Those that both sides write have a line of the cache for each side.
 STATE, BEFORE, NOTE, CALLS, LOOKS, CORE, SLOT = 0, 16, 17, 18, 19, 32, 48
 I64 = ir.IntType(64)
+LINE = 16  # words from one that a thread writes to one that another writes: two lines of the cache
+NAP = 20  # microseconds
 
 
 @intrinsic
@@ -74,6 +76,19 @@ def breath(typing):
 
 
 @intrinsic
+def nap(typing):
+    """Lets other threads have the core for a while, where the system has a way."""
+
+    def code(c, b, s, args):
+        if sys.platform in ("linux", "darwin"):
+            kind = ir.IntType(32)
+            b.call(cgutils.get_or_insert_function(b.module, ir.FunctionType(kind, [kind]), "usleep"), [ir.Constant(kind, NAP)])
+        return c.get_dummy_value()
+
+    return types.void(), code
+
+
+@intrinsic
 def here(typing):
     """The core that this thread runs on; −1 where the system does not tell."""
 
@@ -104,6 +119,38 @@ def noted_at(typing, place):
     return words(types.int64), lambda c, b, s, args: b.inttoptr(args[0], I64.as_pointer())
 
 
+@helper
+def run_all(note, calls):
+    """Calls the loops that are noted one behind the other."""
+    place = 0
+    for _ in range(calls):
+        run_noted(note, place)
+        place += note[place + 1]
+
+
+@loop("w* i")
+def run(note, calls):
+    """Runs the first `calls` loops of a note."""
+    run_all(note, calls)
+
+
+@loop("w* i")
+def tell(word, number):
+    """Sets a word that other threads wait for."""
+    shown(word, 0, number)
+
+
+@loop("w* i i")
+def reach(word, number, looks):
+    """Waits until a word is no less than `number`; after so many looks with naps between them."""
+    while seen(word, 0) < number:
+        if looks > 0:
+            breath()
+            looks -= 1
+        else:
+            nap()
+
+
 @loop("w*")
 def serve(slot):
     """Runs what a thread is given while it is awake, until it has looked slot[LOOKS] times and found nothing."""
@@ -116,10 +163,7 @@ def serve(slot):
         if left <= 0 and became(slot, STATE, READY, ASLEEP):
             return
         slot[CORE] = here()
-        note, place = noted_at(slot[NOTE]), 0
-        for _ in range(slot[CALLS]):
-            run_noted(note, place)
-            place += note[place + 1]
+        run_all(noted_at(slot[NOTE]), slot[CALLS])
         shown(slot, STATE, READY)
 
 
@@ -137,4 +181,4 @@ def await_end(slot, looks):
         looks -= 1
 
 
-HANDING = serve, hand_over, await_end
+HANDING = serve, hand_over, await_end, run, tell, reach

@@ -25,7 +25,20 @@ from typing import Any
 from gpucnn_loops import disk_cache, machine
 from gpucnn_loops.language import PACKED, WORDS, Declared, Helper
 
-__all__ = ["Loop", "alone", "compiled", "every", "loop", "noting", "rehearsal", "rehearsing", "watching"]
+__all__ = [
+    "Loop",
+    "alone",
+    "compiled",
+    "every",
+    "loop",
+    "noting",
+    "observed",
+    "recorder",
+    "recording",
+    "rehearsal",
+    "rehearsing",
+    "watching",
+]
 
 if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):  # helpers would stay Python functions, which no loop can contain
     raise ImportError("NUMBA_DISABLE_JIT is set, and nothing is compiled")
@@ -160,11 +173,16 @@ def loop(*arguments: str | type) -> Callable[[Callable[..., Any]], Loop]:
     return lambda function: Loop(function, *arguments)
 
 
-class _Own(threading.local):
-    """State of each thread: what calling a loop does in place of running it, and whether work is not shared (within `rehearsal` and
-    `noting`)."""
+Meet = Callable[["Loop", tuple[Any, ...]], object]
+Share = Callable[[int, Callable[[int, int], object], int], None]
 
-    meets: Callable[[Loop, tuple[Any, ...]], object] | None = None
+
+class _Own(threading.local):
+    """State of each thread: what calling a loop does in place of running it, what `share` does, and whether work is not shared (within
+    `rehearsal` and `noting`)."""
+
+    meets: Meet | None = None
+    record: Share | None = None
     rehearsing = False
     alone = False
 
@@ -172,7 +190,7 @@ class _Own(threading.local):
 _own = _Own()
 
 
-def noting(keep: Callable[[Loop, tuple[Any, ...]], object], run: Callable[[int, int], object], first: int, last: int) -> None:
+def noting(keep: Meet, run: Callable[[int, int], object], first: int, last: int) -> None:
     """Calls run(first, last), whose loops do not run: `keep` is called with each and its arguments."""
     before = _own.meets, _own.alone
     _own.meets, _own.alone = keep, True
@@ -185,6 +203,27 @@ def noting(keep: Callable[[Loop, tuple[Any, ...]], object], run: Callable[[int, 
 def alone() -> bool:
     """Whether this thread's loops do not run now, so that there is no work to share."""
     return _own.alone
+
+
+def observed() -> bool:
+    """Whether calling a loop in this thread does something else than running it."""
+    return _own.meets is not None
+
+
+def recorder() -> Share | None:
+    """What takes `share`'s place in this thread, within `recording`."""
+    return _own.record
+
+
+@contextmanager
+def recording(meet: Meet, record: Share) -> Iterator[None]:
+    """Within it, `meet` is called with each loop and its arguments, and `record` in place of `share`."""
+    _own.record = record
+    try:
+        with _meeting(meet, False):
+            yield
+    finally:
+        _own.record = None
 
 
 @contextmanager
@@ -216,7 +255,7 @@ def watching() -> Iterator[list[Loop]]:
 
 
 @contextmanager
-def _meeting(meet: Callable[[Loop, tuple[Any, ...]], object], rehearsing: bool) -> Iterator[None]:
+def _meeting(meet: Meet, rehearsing: bool) -> Iterator[None]:
     before = _own.meets, _own.rehearsing, _own.alone
     _own.meets, _own.rehearsing, _own.alone = meet, rehearsing, rehearsing
     try:

@@ -15,7 +15,7 @@ from gpucnn_loops.crew import share
 from gpucnn_loops.language import helper, record
 from gpucnn_loops.loops import loop
 from gpucnn_loops.tables import Frame, Window, framed, lanes
-from gpucnn_loops.threads import Scratch, address
+from gpucnn_loops.threads import Scratch, address, lasting
 from gpucnn_loops.turn import fill, put_in_frame
 from gpucnn_loops.vector import L, add_place, as_floats, at, beats, load, load_even, places_from, splat, store
 
@@ -185,6 +185,7 @@ def _first_columns(window: Window) -> NDArray[np.int32]:
     first = np.arange(window.output[1]) * window.stride[1] - window.padding[1][0]
     columns = np.zeros(lanes(window.output[1]), np.int32)
     columns[: len(first)] = first + np.maximum(0, -(first // window.dilation[1])) * window.dilation[1]
+    lasting(columns)
     return columns
 
 

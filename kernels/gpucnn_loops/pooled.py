@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn_loops import tables
+from gpucnn_loops.after import after_sums
 from gpucnn_loops.crew import share
 from gpucnn_loops.direct import CHUNK
 from gpucnn_loops.language import record
@@ -181,13 +182,14 @@ class Pooled:
 
     def forward(self, x: Array, weight: Array, bias: Array | None, y: Array, indices: NDArray[np.int32]) -> None:
         """y: the maxima; indices: their places in the convolution's planes."""
-        packed, b = Scratch(self.taps * self.width, self.width, shared=True).parts
-        packed[...] = b[...] = 0
-        to_rows(address(weight), self.taps, self.taps, self.k, address(packed), self.tables.at.lines)
-        if bias is not None:
-            b[: self.k] = bias
+        room = Scratch(self.taps * self.width, shared=True)
+        if self.width > self.k:
+            fill(*room.piece(0), 0)
+        (packed,) = room.addresses()
+        to_rows(address(weight), self.taps, self.taps, self.k, packed, self.tables.at.lines)
+        _vectors, after = after_sums(self.k, self.width, 1, bias)
         t, frame = self.tables.at, self.frame
-        arrays = *images(x), address(packed), address(b), *images(y), address(indices)
+        arrays = *images(x), packed, after[0].vectors, *images(y), address(indices)
         sizes = self.k, self.width, self.count, self.window.output[1], self.taps
         where = Where(t.rows, t.corners, t.cols, t.places)
 

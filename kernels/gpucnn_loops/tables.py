@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn_loops.language import record
-from gpucnn_loops.threads import address, number, step_of
+from gpucnn_loops.threads import address, lasting, number, step_of
 
 Table = NDArray[np.int64]
 GROUPS = 8  # the most groups of images: each has its own sums over images, which are added up in order
@@ -111,7 +111,7 @@ class Tables:
     def __init__(self, **tables: Any) -> None:
         self.__dict__.update({name: np.ascontiguousarray(table, np.int64) for name, table in tables.items()})
         self.at = _Addresses()
-        self.at.__dict__.update({name: address(table) for name, table in self.__dict__.items() if name != "at"})
+        self.at.__dict__.update({name: lasting(table, self) for name, table in self.__dict__.items() if name != "at"})
 
     def __getattr__(self, name: str) -> Table:
         raise AttributeError(name)

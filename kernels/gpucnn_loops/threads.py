@@ -6,6 +6,7 @@ import ctypes
 import math
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -97,6 +98,8 @@ class Blocks:
 
 
 class _Own(threading.local):
+    lender: Any = None  # whose memory `empty` and `flags` take, where a pass is recorded (replay.py)
+
     def __init__(self) -> None:
         self.blocks = Blocks()
 
@@ -108,6 +111,22 @@ def acting(blocks: Blocks) -> Blocks:
     """Sets the calling thread's scratch memory, and returns the previous one."""
     before, _own.blocks = _own.blocks, blocks
     return before
+
+
+def lending(lender: Any) -> Any:
+    """Sets what `empty` and `flags` ask for memory in the calling thread, None for nothing, and returns what it was."""
+    before, _own.lender = _own.lender, lender
+    return before
+
+
+def empty(shape: tuple[int, ...], dtype: Any = np.float32) -> NDArray[Any]:
+    """New memory for what loops write, and nothing else does: a recorded pass uses it again."""
+    return np.empty(shape, dtype) if _own.lender is None else _own.lender.empty(shape, dtype)
+
+
+def flags(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """New memory for numbers that are NaN where loops could not do what they were to do."""
+    return np.empty(shape, np.float32) if _own.lender is None else _own.lender.flags(shape)
 
 
 class Scratch:
@@ -157,6 +176,21 @@ def address(array: NDArray[Any]) -> int:
         return int(_address_of(_byte_of(array)))  # four times as quick as the other way, which is good for everything
     except (TypeError, ValueError):  # it may only be read, or is empty
         return int(array.ctypes.data)
+
+
+_lasting: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+
+
+def lasting(array: NDArray[Any], owner: Any = None) -> int:
+    """The address of numbers that never change, which live as long as `owner`, or as the array itself: a recorded pass may keep it."""
+    place = address(array)
+    _lasting[place] = array if owner is None else owner
+    return place
+
+
+def owner_of(place: int) -> Any:
+    """What must live for the numbers at an address to last; None if they are not `lasting`."""
+    return _lasting.get(place)
 
 
 def step_of(images: NDArray[Any]) -> int:

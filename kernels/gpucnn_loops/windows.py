@@ -117,12 +117,13 @@ class Windows:
     def forward(self, x: Array, weight: Array, bias: Array | None, y: Array, indices: NDArray[np.int32]) -> None:
         """y: the maxima; indices: their places in the convolution's planes."""
         taps, width, frame, t = self.taps, self.width, self.frame, self.tables.at
-        packed = Scratch(taps * width, shared=True).parts[0]
+        room = Scratch(taps * width, shared=True)
         if width > self.k:
-            packed[...] = 0
-        to_rows(address(weight), taps, taps, self.k, address(packed), t.lines)
+            fill(*room.piece(0), 0)
+        (packed,) = room.addresses()
+        to_rows(address(weight), taps, taps, self.k, packed, t.lines)
         _vectors, after = after_sums(self.k, width, 1, bias)
-        arrays = *images(x), address(packed), *after[0], *images(y), address(indices)
+        arrays = *images(x), packed, *after[0], *images(y), address(indices)
         numbers = self.k, width, self.outputs, self.count, taps, *self.sizes, t.rows, t.cols, t.places
 
         def body(first: int, last: int) -> None:

@@ -17,7 +17,7 @@ from gpucnn_loops.crew import share
 from gpucnn_loops.direct import Direct
 from gpucnn_loops.pool import sizes_of
 from gpucnn_loops.tables import Sliding, Tables, Window, edges, grid, images, lanes, parts
-from gpucnn_loops.threads import Scratch, address, number
+from gpucnn_loops.threads import Scratch, address, flags, lasting, number
 from gpucnn_loops.transforms import SKEW, TILES, kernels_in, kernels_out, matrices
 from gpucnn_loops.turn import fill, to_planes, to_rows, turned_kernels
 from gpucnn_loops.vector import L
@@ -69,9 +69,11 @@ class Winograd:
             places=np.arange(k) * self.count,
         )
         self.g = np.ascontiguousarray(matrices(self.r)[1], np.float32)
+        lasting(self.g)
         self.direct = Direct(c, k, window)
         self._back: Winograd | None = None
         self._per_width: dict[int, Tables] = {}
+        self._per_plane: dict[int, Tables] = {}
 
     def forward(
         self, x: Array, weight: Array, bias: Array | None, relu: bool, y: Array, norm: Norm | None = None, added: Array | None = None
@@ -162,7 +164,7 @@ class Winograd:
     def _forward(self, x: Array, weight: Array, turned: bool, after: After, y: Array) -> list[int]:
         """Computes y, and returns which images are not finite."""
         n, own = len(x), self._shares(len(x))
-        broken = np.empty((len(own), n), np.float32)
+        broken = flags((len(own), n))
         places = self.tables.at.places
 
         def body(begin: int, end: int) -> None:
@@ -188,8 +190,8 @@ class Winograd:
         n, own = len(x), self._shares(len(x))
         high, across = y.shape[2:]
         _vectors, after = after_sums(self.k, self.width, 1, bias)
-        broken = np.empty((len(own), n), np.float32)
-        places = Tables(places=np.arange(self.k) * high * across)
+        broken = flags((len(own), n))
+        places = self._of_plane(high * across).at.places
         sizes = high, across, self.window.output[1], pool is None, *sizes_of(self.window if pool is None else pool)
 
         def body(begin: int, end: int) -> None:
@@ -202,7 +204,7 @@ class Winograd:
                 out = first * high * across
                 ahead = *images(x), u, *self._tiling(width, True), *room
                 to = *after[0].moved(first, 0), *images(y, out), address(indices) + 4 * out
-                forward_pool(a, z, *ahead, *to, k, *sizes, places.at.places, best, won, address(broken[part]))
+                forward_pool(a, z, *ahead, *to, k, *sizes, places, best, won, address(broken[part]))
 
         share(n * len(own), body, n * self.work)
         return _not_finite(broken)
@@ -252,6 +254,12 @@ class Winograd:
         if width not in self._per_width:
             self._per_width[width] = Tables(turns=self.tables.at_out * width, kernels=np.arange(self.c * self.r**2) * width)
         return self._per_width[width]
+
+    def _of_plane(self, pixels: int) -> Tables:
+        """A table for planes of so many pixels: places: where each channel's lies."""
+        if pixels not in self._per_plane:
+            self._per_plane[pixels] = Tables(places=np.arange(self.k) * pixels)
+        return self._per_plane[pixels]
 
 
 def _not_finite(broken: Array) -> list[int]:

@@ -225,6 +225,8 @@ def prepare() -> None:
     for module in (*modules, tables):
         if hasattr(module, "address"):
             module.address = register
+        if hasattr(module, "lasting"):
+            module.lasting = lambda array, owner=None: register(array)
 
 
 def main() -> None:

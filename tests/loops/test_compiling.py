@@ -117,6 +117,29 @@ assert (y == 5).all()
     assert done.returncode == 0, done.stderr
 
 
+def test_a_numba_that_is_made_otherwise_compiles_as_a_whole(program: Program) -> None:
+    """Whatever the target of this package's own finds missing, Numba's takes its place, which is said once."""
+    text = """
+import numpy as np
+from gpucnn_loops import _numba, disk_cache, norm, turn
+from gpucnn_loops.threads import address
+said, x = [], np.zeros(3, np.float32)
+disk_cache.complain = said.append
+def missing(self):
+    raise AttributeError("there is no such pass\\nany more")
+_numba._Pipeline.define_pipelines = missing
+turn.fill(address(x), 3, 5)
+norm.channel_moments.prepare()
+assert (x == 5).all() and len(_numba._targets) == 2
+print(*said, sep="\\n")
+"""
+    done = program(text, GPUCNN_LOOP_CACHE="0")
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(
+        r"loops are compiled by all of Numba [\d.]+, in twice the time \(AttributeError: there is no such pass\)\n", done.stdout
+    )
+
+
 def test_a_model_is_rehearsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     rehearsals = []
     monkeypatch.setattr(gc.Sequential, "_rehearse", lambda model, *_: rehearsals.append(model))

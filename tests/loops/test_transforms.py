@@ -47,8 +47,10 @@ def test_the_loops_multiply_by_them(r: int, rng: np.random.Generator) -> None:
 
     y = np.zeros((m, wide, c), np.float32)
     v[:] = rng.standard_normal(v.shape, dtype=np.float32)
-    bias, mean, scale, shift = (rng.standard_normal(c, dtype=np.float32) for _ in range(4))
-    _vectors, after = after_sums(c, c, 1, bias, True, Norm(mean, scale, shift))
+    bias, mean, weight, shift = (rng.standard_normal(c, dtype=np.float32) for _ in range(4))
+    variance = rng.random(c, dtype=np.float32) + np.float32(0.1)
+    scale = weight / np.sqrt(variance + np.float32(1e-3))
+    _vectors, after = after_sums(c, c, 1, bias, True, Norm(mean, variance, weight, shift, 1e-3))
     bad = np.zeros((2, 16), np.float32)
     out = address(v), c, address(corners), tiles, wide, m, address(y), address(scratch), *after[0]
     transforms.tiles_out(*out, 3, 4, address(bad))

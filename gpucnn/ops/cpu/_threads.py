@@ -24,6 +24,7 @@ from gpucnn.text import shown
 from gpucnn_loops import threads as pools
 
 Array: TypeAlias = npt.NDArray[Any]
+empty = pools.empty
 
 SLAB = 1 << 18
 """Elements of a piece: 1 MB of float32, small enough that the results of a few passes are still in the last-level cache, and large enough

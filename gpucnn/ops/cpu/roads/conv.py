@@ -6,7 +6,7 @@ import numpy as np
 
 from gpucnn.ops.cpu import conv as reference
 from gpucnn.ops.cpu._engine import images
-from gpucnn.ops.cpu._threads import Array
+from gpucnn.ops.cpu._threads import Array, empty
 from gpucnn.ops.cpu.roads._plans import contiguous, plan_of
 from gpucnn.ops.shapes import Window
 
@@ -28,8 +28,8 @@ def conv2d(
     plan = plan_of(window, groups, c, k, x, weight, bias)
     if plan is None or not images(out):
         return reference.conv2d(x, weight, bias, window, groups, relu=relu, out=out)
-    y = np.empty((n, k, *window.output), np.float32) if out is None else out
-    target = y if plan.parts or contiguous(y) else np.empty(y.shape, np.float32)
+    y = empty((n, k, *window.output)) if out is None else out
+    target = y if plan.parts or contiguous(y) else empty(y.shape)
     plan.forward(x, weight, bias, relu, target)
     if target is not y:
         y[...] = target
@@ -50,7 +50,7 @@ def conv2d_input_grad(
     plan = plan_of(window, groups, c, k, weight, relu, out)
     if plan is None or not images(dy):
         return reference.conv2d_input_grad(dy, weight, window, groups, relu=relu, out=out)
-    dx = np.empty((n, c, *window.input), np.float32) if out is None else out
+    dx = empty((n, c, *window.input)) if out is None else out
     plan.input_grad(dy if plan.parts else np.ascontiguousarray(dy), weight, relu, dx)
     return dx
 
@@ -69,7 +69,7 @@ def conv2d_weight_grad(
     plan = plan_of(window, groups, c, k, x, out, dbias)
     if plan is None or not images(dy):
         return reference.conv2d_weight_grad(dy, x, window, groups, out=out, dbias=dbias)
-    dweight = np.empty((k, c // groups, *window.kernel), np.float32) if out is None else out
+    dweight = empty((k, c // groups, *window.kernel)) if out is None else out
     plan.weight_grad(dy if plan.parts else np.ascontiguousarray(dy), x, dweight, dbias)
     return dweight
 

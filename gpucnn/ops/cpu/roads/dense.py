@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from gpucnn.ops.cpu import _engine
 from gpucnn.ops.cpu import conv as _conv
 from gpucnn.ops.cpu import dense as reference
 from gpucnn.ops.cpu._engine import loops
-from gpucnn.ops.cpu._threads import Array
+from gpucnn.ops.cpu._threads import Array, empty
 
 __all__ = ["dense", "dense_input_grad", "dense_weight_grad"]
 
@@ -16,7 +14,7 @@ __all__ = ["dense", "dense_input_grad", "dense_weight_grad"]
 def dense(x: Array, weight: Array, bias: Array | None = None, *, relu: bool = False, out: Array | None = None, bits: int = 24) -> Array:
     if not loops(x, weight, bias, out):
         return reference.dense(x, weight, bias, relu=relu, out=out)
-    y = np.empty((x.shape[0], weight.shape[0]), np.float32) if out is None else out
+    y = empty((x.shape[0], weight.shape[0])) if out is None else out
     _engine.modules().dense.dense(x, weight, bias, relu, y)
     return y
 
@@ -24,7 +22,7 @@ def dense(x: Array, weight: Array, bias: Array | None = None, *, relu: bool = Fa
 def dense_input_grad(dy: Array, weight: Array, *, relu: Array | None = None, out: Array | None = None, bits: int = 24) -> Array:
     if not loops(dy, weight, relu, out):
         return reference.dense_input_grad(dy, weight, relu=relu, out=out)
-    dx = np.empty((dy.shape[0], weight.shape[1]), np.float32) if out is None else out
+    dx = empty((dy.shape[0], weight.shape[1])) if out is None else out
     _engine.modules().dense.dense_input_grad(dy, weight, relu, dx)
     return dx
 
@@ -34,6 +32,6 @@ def dense_weight_grad(dy: Array, x: Array, *, out: Array | None = None, dbias: A
         return reference.dense_weight_grad(dy, x, out=out, dbias=dbias)
     if dbias is not None:
         _conv.bias_grad(dy, out=dbias)
-    dweight = np.empty((dy.shape[1], x.shape[1]), np.float32) if out is None else out
+    dweight = empty((dy.shape[1], x.shape[1])) if out is None else out
     _engine.modules().dense.dense_weight_grad(dy, x, dweight)
     return dweight

@@ -7,7 +7,7 @@ import numpy as np
 from gpucnn.ops.cpu import _engine
 from gpucnn.ops.cpu import dropout as reference
 from gpucnn.ops.cpu._engine import loops
-from gpucnn.ops.cpu._threads import Array
+from gpucnn.ops.cpu._threads import Array, empty
 
 __all__ = ["dropout"]
 
@@ -15,7 +15,7 @@ __all__ = ["dropout"]
 def dropout(x: Array, calls: Array, rate: float, seed: int, *, first: int = 0, out: Array | None = None) -> Array:
     if first % 4 or not loops(x, out):  # loops draw four words at a time
         return reference.dropout(x, calls, rate, seed, first=first, out=out)
-    y = np.empty_like(x) if out is None else out
+    y = empty(x.shape) if out is None else out
     call, scale = int(calls[0]) | int(calls[1]) << 32, float(np.float32(1 / (1 - rate)))
     _engine.modules().elementwise.dropout(x, call, reference.drop_threshold(rate), scale, seed, first // 4, y)
     return y

@@ -7,7 +7,7 @@ import numpy as np
 from gpucnn.ops.cpu import _engine
 from gpucnn.ops.cpu import fused as reference
 from gpucnn.ops.cpu._engine import images, loops
-from gpucnn.ops.cpu._threads import Array
+from gpucnn.ops.cpu._threads import Array, empty
 from gpucnn.ops.cpu.roads._plans import contiguous, convolution, integers, plan_of, pooled
 from gpucnn.ops.cpu.roads.conv import conv2d, conv2d_weight_grad
 from gpucnn.ops.cpu.roads.pool import max_pool2d, max_pool2d_grad
@@ -35,8 +35,8 @@ def conv2d_relu_max_pool2d(
     if plan is None or not (out is None or contiguous(out)):
         return max_pool2d(conv2d(x, weight, bias, window, groups, relu=True), pool_window, out=out, indices=indices)
     shape = (n, k, *pool_window.output)
-    y = np.empty(shape, np.float32) if out is None else out
-    places = np.empty(shape, np.int32) if indices is None else indices
+    y = empty(shape) if out is None else out
+    places = empty(shape, np.int32) if indices is None else indices
     whole = convolution(c, k, window, groups)
     if hasattr(whole, "forward_pool"):
         other = None if isinstance(plan, _engine.modules().pooled.Pooled) else pool_window
@@ -66,7 +66,7 @@ def conv2d_relu_max_pool2d_weight_grad(
         return reference.conv2d_relu_max_pool2d_weight_grad(dy, indices, x, window, pool_window, groups, relu=relu, out=out, dbias=dbias)
     plan = pooled(c, k, window, pool_window, groups)
     if plan is not None and plan.sums_winners and contiguous(dy):
-        dweight = np.empty((k, c, *window.kernel), np.float32) if out is None else out
+        dweight = empty((k, c, *window.kernel)) if out is None else out
         if plan.weight_grad(dy, relu, indices, x, dweight, dbias):
             return dweight
     return conv2d_weight_grad(max_pool2d_grad(dy, indices, pool_window, relu=relu), x, window, groups, out=out, dbias=dbias)
@@ -91,10 +91,9 @@ def conv2d_batch_norm_apply(
     plan = plan_of(window, groups, c, k, x, weight, bias, *affine, *running, added)
     if plan is None or not images(out):
         return reference.conv2d_batch_norm_apply(x, weight, bias, window, groups, affine, running, eps=eps, relu=relu, added=added, out=out)
-    y = np.empty((n, k, *window.output), np.float32) if out is None else out
-    target = y if plan.parts or contiguous(y) else np.empty(y.shape, np.float32)
-    (gamma, beta), (mean, variance) = affine, running
-    norm = _engine.modules().after.Norm(mean, gamma / np.sqrt(variance + np.float32(eps)), beta)
+    y = empty((n, k, *window.output)) if out is None else out
+    target = y if plan.parts or contiguous(y) else empty(y.shape)
+    norm = _engine.modules().after.Norm(*running, *affine, eps)
     plan.forward(x, weight, bias, relu, target, norm, added)
     if target is not y:
         y[...] = target

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from gpucnn.ops.cpu import _engine
 from gpucnn.ops.cpu import join as reference
 from gpucnn.ops.cpu._engine import loops
-from gpucnn.ops.cpu._threads import Array
+from gpucnn.ops.cpu._threads import Array, empty
 
 __all__ = ["add"]
 
@@ -15,6 +13,6 @@ __all__ = ["add"]
 def add(a: Array, b: Array, *, relu: bool = False, mask: Array | None = None, out: Array | None = None) -> Array:
     if (relu and mask is not None) or a.shape != b.shape or not loops(a, b, mask, out):
         return reference.add(a, b, relu=relu, mask=mask, out=out)
-    y = np.empty_like(a) if out is None else out
+    y = empty(a.shape) if out is None else out
     _engine.modules().elementwise.add(a, b, relu, mask, y)
     return y

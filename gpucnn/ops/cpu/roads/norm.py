@@ -7,7 +7,7 @@ import numpy as np
 from gpucnn.ops.cpu import _engine
 from gpucnn.ops.cpu import norm as reference
 from gpucnn.ops.cpu._engine import images, loops
-from gpucnn.ops.cpu._threads import Array
+from gpucnn.ops.cpu._threads import Array, empty
 
 __all__ = ["batch_norm", "batch_norm_apply", "batch_norm_grad"]
 
@@ -25,7 +25,7 @@ def batch_norm(
 ) -> tuple[Array, Array, Array]:
     if not (loops(x, weight, bias, *running) and images(out)):
         return reference.batch_norm(x, weight, bias, running, momentum=momentum, eps=eps, relu=relu, out=out)
-    y = np.empty_like(x) if out is None else out
+    y = empty(x.shape) if out is None else out
     norm = _engine.modules().norm
     mean, variance = norm.moments(x)
     root = np.sqrt(variance + np.float32(eps))
@@ -39,9 +39,10 @@ def batch_norm_apply(
 ) -> Array:
     if not (loops(weight, bias, *running) and images(x, out)):
         return reference.batch_norm_apply(x, weight, bias, running, eps=eps, relu=relu, out=out)
-    y = np.empty(x.shape, np.float32) if out is None else out
-    mean, variance = running
-    _engine.modules().norm.normalize(x, mean, weight / np.sqrt(variance + np.float32(eps)), bias, relu, y)
+    y = empty(x.shape) if out is None else out
+    made = _engine.modules()
+    (vectors,), _after = made.after.after_sums(len(bias), len(bias), 1, norm=made.after.Norm(*running, weight, bias, eps))
+    made.norm.normalize(x, *vectors[1:], relu, y)
     return y
 
 
@@ -59,7 +60,7 @@ def batch_norm_grad(
 ) -> Array | None:
     if not (loops(x, weight, *kept, out, dweight, dbias) and images(dy)):
         return reference.batch_norm_grad(dy, x, weight, kept, input_grad=input_grad, relu=relu, out=out, dweight=dweight, dbias=dbias)
-    dx = (np.empty_like(x) if out is None else out) if input_grad else None
-    dw, db = (np.empty_like(weight) if array is None else array for array in (dweight, dbias))
+    dx = (empty(x.shape) if out is None else out) if input_grad else None
+    dw, db = (empty(weight.shape) if array is None else array for array in (dweight, dbias))
     _engine.modules().norm.batch_norm_grad(dy, x, weight, *kept, relu, dx, dw, db)
     return dx

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from gpucnn.ops.cpu import _engine
 from gpucnn.ops.cpu import planes as reference
 from gpucnn.ops.cpu._engine import loops
-from gpucnn.ops.cpu._threads import Array
+from gpucnn.ops.cpu._threads import Array, empty
 
 __all__ = ["global_avg_pool2d"]
 
@@ -15,6 +13,6 @@ __all__ = ["global_avg_pool2d"]
 def global_avg_pool2d(x: Array, *, out: Array | None = None) -> Array:
     if not loops(x, out):
         return reference.global_avg_pool2d(x, out=out)
-    y = np.empty(x.shape[:2], np.float32) if out is None else out
+    y = empty(x.shape[:2]) if out is None else out
     _engine.modules().average.global_avg_pool2d(x, y)
     return y

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from gpucnn.ops.cpu import _engine
 from gpucnn.ops.cpu import units as reference
 from gpucnn.ops.cpu._engine import loops
-from gpucnn.ops.cpu._threads import Array
+from gpucnn.ops.cpu._threads import Array, empty
 
 __all__ = ["tanh", "tanh_grad"]
 
@@ -15,7 +13,7 @@ __all__ = ["tanh", "tanh_grad"]
 def tanh(x: Array, *, out: Array | None = None) -> Array:
     if not loops(x, out):
         return reference.tanh(x, out=out)
-    y = np.empty_like(x) if out is None else out
+    y = empty(x.shape) if out is None else out
     _engine.modules().tanh.tanh(x, y)
     return y
 
@@ -23,6 +21,6 @@ def tanh(x: Array, *, out: Array | None = None) -> Array:
 def tanh_grad(dy: Array, y: Array, *, out: Array | None = None) -> Array:
     if not loops(dy, y, out):
         return reference.tanh_grad(dy, y, out=out)
-    dx = np.empty_like(dy) if out is None else out
+    dx = empty(dy.shape) if out is None else out
     _engine.modules().tanh.tanh_grad(dy, y, dx)
     return dx

@@ -1,0 +1,242 @@
+"""A pass recorded once, and run again without Python between its loops.
+
+Python chooses loops and their arguments in some fifty microseconds for each operation, and hands each over to the other threads. For one
+shape of the input all of that is the same every time, except where the input lies. So `record` notes what a pass calls, for each thread,
+and that threads wait for one another where the pass handed work over. A `Pass` hands over all notes at once.
+
+What a pass reads and writes must outlive it: memory that the recording lends, arrays that the caller names, and what is `lasting`. A pass
+that touches anything else is not kept. Nor is one that does not give the same bits once more from memory full of NaN: something besides
+loops has then written what it reads.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import math
+import os
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucnn_loops import crew, threads
+from gpucnn_loops.handing import LINE, reach, run, tell
+from gpucnn_loops.loops import Loop, noting, observed, recording
+from gpucnn_loops.threads import address
+
+__all__ = ["Pass", "observed", "record"]
+
+Array = NDArray[Any]
+WORTH_WAITING = 1 << 17  # multiply-adds of a thread's part: threads that wait for one another do so within a microsecond
+MOST_WORK = 1 << 33  # multiply-adds of a pass: Ctrl-C is heard when it is over, some tenths of a second later
+MOST_BYTES = 1 << 26  # of a pass
+FLAGS = 1 << 14  # the most flags of a pass
+NOT_FINITE = "a number is not finite"
+PAGE = 64  # bytes that memory begins at a multiple of
+
+
+class _Lent:
+    """The owner of an array's memory, which takes it back."""
+
+    def __init__(self, block: Array, shape: tuple[int, ...], dtype: Any, free: list[Array]) -> None:
+        self.block, self.free = block, free
+        self.__array_interface__ = {"shape": shape, "typestr": np.dtype(dtype).str, "data": (address(block), False), "version": 3}
+
+    def __del__(self) -> None:
+        self.free.append(self.block)
+
+
+class _Memory:
+    """Memory for one pass. What the pass lets go of is lent again."""
+
+    def __init__(self) -> None:
+        self.blocks: list[Array] = []
+        self.flagged = np.zeros(FLAGS, np.float32)
+        self.flags_lent = 0
+        self._free: list[Array] = []
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        block = min((each for each in self._free if each.size >= size), key=lambda each: each.size, default=None)
+        if block is None:
+            whole = np.empty(-(-size // PAGE) * PAGE + 2 * PAGE, np.uint8)
+            first = -address(whole) % PAGE
+            block = whole[first : len(whole) - PAGE + first]
+            self.blocks.append(block)
+        else:
+            self._free[:] = [each for each in self._free if each is not block]
+        return np.asarray(_Lent(block, shape, dtype, self._free))
+
+    def flags(self, shape: tuple[int, ...]) -> Array:
+        first, self.flags_lent = self.flags_lent, self.flags_lent + math.prod(shape)
+        if self.flags_lent > FLAGS:
+            return np.empty(shape, np.float32)  # which nobody knows of, so the pass is not kept
+        return self.flagged[first : self.flags_lent].reshape(shape)
+
+
+class _Note:
+    """The loops that one thread calls, and where addresses are among their arguments."""
+
+    def __init__(self) -> None:
+        self.words = np.empty(1024, np.int64)
+        self.end = self.calls = 0
+        self.addresses: list[tuple[int, int]] = []  # the place, and what stands there
+
+    def add(self, loop: Loop, arguments: tuple[Any, ...]) -> None:
+        if self.end + len(arguments) + 2 > len(self.words):
+            self.words = np.append(self.words, np.empty_like(self.words))
+        begin = self.end + 2
+        self.end, self.calls = loop.note(self.words, self.end, arguments), self.calls + 1
+        self.addresses += [(begin + i, arguments[i]) for i, kind in enumerate(loop.arguments) if kind.endswith("*")]
+
+
+class _Recording:
+    """Runs a pass on the calling thread, and notes for each thread what it would call."""
+
+    def __init__(self) -> None:
+        self.memory, self.work, self.turn = _Memory(), 0, 0
+        self.notes = [_Note() for _ in range(threads.number())]
+        self.scratch = [threads.Blocks() for _ in self.notes]
+        for each in self.scratch:
+            each.held = []
+        self.turns = np.zeros((1 + len(self.notes)) * LINE, np.int64)  # how far the first thread is, and each of the others
+        for loop in (run, tell, reach):
+            loop.prepare()
+
+    def meet(self, loop: Loop, arguments: tuple[Any, ...]) -> None:
+        self._note(0, loop, arguments)
+
+    def share(self, pieces: int, body: Callable[[int, int], object], work: int) -> None:
+        """`crew.share`, as long as the pass is recorded."""
+        self.work += work
+        count = max(1, min(len(self.notes), pieces, work // WORTH_WAITING))
+        edges = [pieces * thread // count for thread in range(count + 1)]
+        if count > 1:
+            self.turn += 1
+            self._wait(0, tell, 0)
+        for thread, (first, last) in reversed(list(enumerate(itertools.pairwise(edges)))):
+            if thread:
+                self._wait(thread, reach, 0)
+            before = threads.acting(self.scratch[thread])
+            try:
+                noting(lambda loop, arguments, own=thread: self._note(own, loop, arguments), body, first, last)  # type: ignore[misc]
+            finally:
+                threads.acting(before)
+            if thread:
+                self._wait(thread, tell, thread)
+        for thread in range(1, count):
+            self._wait(0, reach, thread)
+
+    def _note(self, thread: int, loop: Loop, arguments: tuple[Any, ...]) -> None:
+        loop._call(*arguments)
+        self.notes[thread].add(loop, arguments)
+
+    def _wait(self, thread: int, loop: Loop, of: int) -> None:
+        """Notes that a thread tells the others how far it is, or waits until thread `of` is as far."""
+        word = address(self.turns) + 8 * LINE * of
+        self.notes[thread].add(loop, (word, self.turn) if loop is tell else (word, self.turn, crew.most_looks()))
+
+    def blocks(self) -> list[Array]:
+        """All memory that was lent."""
+        scratch = [block for own in self.scratch for block in (*(now for now, _ in own.of.values()), *(own.held or ()))]
+        return [*self.memory.blocks, *(block.view(np.uint8) for block in scratch if block is not None)]
+
+
+class Pass:
+    """A recorded pass: called with an input, it returns the output, or None if it cannot be had in this way now."""
+
+    def __init__(self, recording: _Recording, x: Array, y: Array, given: Sequence[Array]) -> None:
+        """Raises LookupError if the pass touches what may not last."""
+        self.blocks, self.turns, self._given, self._y = recording.blocks(), recording.turns, list(given), y
+        self._flags = recording.memory.flagged[: recording.memory.flags_lent]
+        self.bytes = sum(block.size for block in self.blocks)
+        notes = [note for note in recording.notes if note.calls]
+        starts = list(itertools.accumulate((note.end for note in notes), initial=0))
+        self._words = np.concatenate([note.words[: note.end] for note in notes])
+        self._notes = [(address(self._words) + 8 * start, note.calls) for start, note in zip(starts, notes, strict=False)]
+        self._held: dict[int, Any] = {}
+        known = (*self.blocks, *given, self.turns, recording.memory.flagged)
+        own = sorted({(address(each), address(each) + each.nbytes) for each in known})
+        first, last = address(x), address(x) + x.nbytes
+        if any(begin < last and first < end for begin, end in own):
+            raise LookupError("the input is a part of the model")
+        places, distances = [], []
+        for start, note in zip(starts, notes, strict=False):
+            for place, there in note.addresses:
+                if first <= there < last:
+                    places.append(start + place)
+                    distances.append(there - first)
+                elif there and not _within(there, own):
+                    self._held[there] = threads.owner_of(there)
+                    if self._held[there] is None:
+                        raise LookupError("it reads or writes what may not last")
+        self._places, self._distances = np.array(places, np.int64), np.array(distances, np.int64)
+        self.lock = threading.Lock()
+        _passes.add(self)
+
+    def __call__(self, x: Array) -> Array | None:
+        """x: of the shape and type that the pass was recorded with, without gaps."""
+        if not self.lock.acquire(blocking=False):  # another thread of the program runs it
+            return None
+        try:
+            self._words[self._places] = self._distances + address(x)
+            self.turns[...] = 0
+            if not crew.together(self._notes) or math.isnan(self._flags.sum()):
+                return None
+            return self._y.copy()
+        finally:
+            self.lock.release()
+
+
+def _within(place: int, ranges: list[tuple[int, int]]) -> bool:
+    """Whether an address is in one of these ranges, which are in order."""
+    before = bisect.bisect_right(ranges, (place, math.inf))
+    return before > 0 and place < ranges[before - 1][1]
+
+
+_passes: weakref.WeakSet[Pass] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """Another thread may have held a lock; it does not run here."""
+    for each in _passes:
+        each.lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def record(function: Callable[[Array], Array], x: Array, given: Sequence[Array]) -> tuple[Array, Pass | None, str]:
+    """(function(x), the pass, or None and why it is not kept: NOT_FINITE, or what will not change). given: arrays that outlive it, whose
+    numbers may change."""
+    made = _Recording()
+    before, scratch = threads.lending(made.memory), threads.acting(made.scratch[0])
+    try:
+        with recording(made.meet, made.share):
+            y = function(x)
+    finally:
+        threads.acting(scratch)
+        threads.lending(before)
+    result = y.copy()
+    if math.isnan(made.memory.flagged.sum()):
+        return result, None, NOT_FINITE
+    if not made.notes[0].calls or not y.flags.c_contiguous:
+        return result, None, "no loops"
+    if made.work > MOST_WORK or sum(block.size for block in made.blocks()) > MOST_BYTES:
+        return result, None, "too large"
+    try:
+        found = Pass(made, x, y, given)
+    except LookupError as error:
+        return result, None, str(error)
+    for block in found.blocks:
+        block[: block.size // 4 * 4].view(np.float32).fill(np.nan)
+    again = found(x)
+    if again is None:
+        return result, None, NOT_FINITE
+    same = np.array_equal(again.view(np.uint8), result.view(np.uint8))
+    return result, found if same else None, "" if same else "something besides loops writes what they read"
