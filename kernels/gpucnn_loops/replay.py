@@ -104,6 +104,7 @@ class _Recording:
         for each in self.scratch:
             each.held = []
         self.turns = np.zeros((1 + len(self.notes)) * LINE, np.int64)  # how far the first thread is, and each of the others
+        self.looks = crew.most_looks()  # which calls loops when it is asked for the first time
         for loop in (run, tell, reach):
             loop.prepare()
 
@@ -138,7 +139,7 @@ class _Recording:
     def _wait(self, thread: int, loop: Loop, of: int) -> None:
         """Notes that a thread tells the others how far it is, or waits until thread `of` is as far."""
         word = address(self.turns) + 8 * LINE * of
-        self.notes[thread].add(loop, (word, self.turn) if loop is tell else (word, self.turn, crew.most_looks()))
+        self.notes[thread].add(loop, (word, self.turn) if loop is tell else (word, self.turn, self.looks))
 
     def blocks(self) -> list[Array]:
         """All memory that was lent."""
