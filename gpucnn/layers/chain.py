@@ -114,14 +114,18 @@ class Chain:
     def forward_with_loss(self, x: Array, loss: Any, labels: Array, training: bool = True) -> tuple[Array, Array, Array]:
         """Forward, and the loss of the output: (loss, correct, doutputs) as `Loss.__call__` has them, or the first two of each example (N)
         where the last stage and the loss are one."""
-        *before, last = self.stages if training else self.ahead
-        for stage in before:
-            x = stage.forward(x, training)
-        found = last.forward_with_loss(x, loss, labels, training) if isinstance(last, Layer) else None
-        if found is not None:
-            return found
-        outputs = last.forward(x, training, logits=loss.fused_activation is not None)
-        of_all: tuple[Array, Array, Array] = loss(last.layers[-1].device, outputs, labels)
+        logits = loss.fused_activation is not None
+        if self.replayed is not None and not training:
+            outputs = self.forward(x, logits=logits)
+        else:
+            *before, last = self.stages if training else self.ahead
+            for stage in before:
+                x = stage.forward(x, training)
+            found = last.forward_with_loss(x, loss, labels, training) if isinstance(last, Layer) else None
+            if found is not None:
+                return found
+            outputs = last.forward(x, training, logits=logits)
+        of_all: tuple[Array, Array, Array] = loss(self.stages[-1].layers[-1].device, outputs, labels)
         return of_all
 
     def backward(self, dy: Array, *, input_grad: bool = False, takes_relu: bool = False, relu_taken: bool = False) -> Array | None:

@@ -134,6 +134,14 @@ def test_each_shape_has_a_pass_and_the_output_is_the_callers(rng: np.random.Gene
     assert known(model)[:2] == passes
 
 
+def test_evaluating_is_a_pass_for_predictions(rng: np.random.Generator) -> None:
+    model, x, labels = small(), images(6, rng), np.arange(6) % 7
+    model.compile("sgd")
+    found = [model.evaluate(x, labels) for _ in range(4)]
+    assert len(set(found)) == 1
+    assert [type(each) for each in known(model)] == [replay.Pass]
+
+
 def test_an_image_that_is_not_finite_goes_the_direct_road(rng: np.random.Generator) -> None:
     model = built(gc.Conv2D(16, 3), gc.Conv2D(16, 3, activation="relu"), gc.Conv2D(16, 3))
     x = images(4, rng)
