@@ -72,7 +72,7 @@ class Layer(Worded):
     takes_relu_grad: ClassVar[bool] = False  # `_backward` has the argument `relu`
     part: Any = None  # of a batch that several ranks share, which is this one's (training/team.py); None for a whole batch
 
-    replays: ClassVar[bool] = False  # a pass for predictions calls only operations; a class derived from one that does says so anew
+    replays: ClassVar[bool] = False  # a pass for predictions calls only operations; a class derived from one that does must say so again
     is_view: ClassVar[bool] = False  # the output is the input's memory
     keeps_relu: ClassVar[bool] = False  # the output is positive where the input is, or passes no gradient on: ReLU can use it for its own
 

@@ -5,7 +5,7 @@ shape of the input all of that is the same every time, except where the input li
 and that threads wait for one another where the pass handed work over. A `Pass` hands over all notes at once.
 
 What a pass reads and writes must outlive it: memory that the recording lends, arrays that the caller names, and what is `lasting`. A pass
-that touches anything else is not kept. Nor is one that does not give the same bits once more from memory full of NaN: something besides
+that touches anything else is not kept. Nor is one whose result is another when it is run again from memory full of NaN: something besides
 loops has then written what it reads.
 """
 
@@ -148,7 +148,7 @@ class _Recording:
 
 
 class Pass:
-    """A recorded pass: called with an input, it returns the output, or None if it cannot be had in this way now."""
+    """A recorded pass: called with an input, it returns the output, or None if that takes the pass as always."""
 
     def __init__(self, recording: _Recording, x: Array, y: Array, given: Sequence[Array]) -> None:
         """Raises LookupError if the pass touches what may not last."""
