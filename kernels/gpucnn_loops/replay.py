@@ -171,7 +171,7 @@ class Pass:
                 if first <= there < last:
                     places.append(start + place)
                     distances.append(there - first)
-                elif there and not _within(there, own):
+                elif there and there not in self._held and not _within(there, own):
                     self._held[there] = threads.owner_of(there)
                     if self._held[there] is None:
                         raise LookupError("it reads or writes what may not last")

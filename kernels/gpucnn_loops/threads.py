@@ -178,19 +178,19 @@ def address(array: NDArray[Any]) -> int:
         return int(array.ctypes.data)
 
 
-_lasting: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+_lasting: weakref.WeakValueDictionary[tuple[int, int], Any] = weakref.WeakValueDictionary()  # by the addresses of begin and end
 
 
 def lasting(array: NDArray[Any], owner: Any = None) -> int:
     """The address of numbers that never change, which live as long as `owner`, or as the array itself: a recorded pass may keep it."""
     place = address(array)
-    _lasting[place] = array if owner is None else owner
+    _lasting[place, place + array.nbytes] = array if owner is None else owner
     return place
 
 
 def owner_of(place: int) -> Any:
     """What must live for the numbers at an address to last; None if they are not `lasting`."""
-    return _lasting.get(place)
+    return next((owner for (begin, end), owner in list(_lasting.items()) if begin <= place < end), None)
 
 
 def step_of(images: NDArray[Any]) -> int:

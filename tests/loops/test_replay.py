@@ -217,6 +217,24 @@ def test_a_pass_that_touches_what_may_not_last_is_not_kept() -> None:
     np.testing.assert_array_equal(y, 2 * x)
 
 
+def test_a_pass_may_read_from_the_middle_of_what_lasts() -> None:
+    x, kept = np.zeros(8, np.float32), np.arange(16, dtype=np.float32)
+    place = threads.lasting(kept)
+
+    def run(x: Array) -> Array:
+        y = threads.empty((8,))
+        scaled(0, 8, place + 4 * 8, address(y), 2.0)
+        return y
+
+    y, found, _ = replay.record(run, x, [])
+    assert found is not None
+    np.testing.assert_array_equal(found(x), 2 * kept[8:])
+    np.testing.assert_array_equal(y, 2 * kept[8:])
+    del kept
+    garbage.collect()
+    assert threads.owner_of(place + 4 * 8) is not None  # the pass keeps it
+
+
 def test_a_pass_with_numpy_in_it_is_not_kept() -> None:
     x = np.arange(8, dtype=np.float32)
 
