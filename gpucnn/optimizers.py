@@ -34,8 +34,8 @@ class Optimizer(Worded):
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate of the next step. A number, a schedule or a function that is assigned to it replaces the schedule: from the
-        next `step` on, and in `fit` from the next epoch on."""
+        """The learning rate of the next step. A number, a schedule or a function that is assigned to it replaces the schedule. Callbacks of
+        `fit` assign it between two epochs; a checkpoint holds a number or a registered schedule, and no function."""
         return self.schedule(self.steps)
 
     @learning_rate.setter

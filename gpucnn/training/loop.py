@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpucnn.errors import TrainingError
+from gpucnn.errors import ArgumentError, TrainingError
 from gpucnn.files import exists
 from gpucnn.losses import Loss
 from gpucnn.optimizers import Optimizer
@@ -135,6 +135,7 @@ def _epoch(
     held = contextlib.nullcontext if team is None else team.held
     at_once = run.model.device.kind == "cpu"  # if waiting costs nothing, find a NaN loss at the step that produced it
     run.steps_before = run.optimizer.steps - run.step
+    schedule = run.optimizer.schedule  # whose rates for this epoch are in device memory
     run.epoch_begins()
     clock = time.perf_counter()
     for size in feed.epoch(number, run.step):
@@ -160,6 +161,8 @@ def _epoch(
                 continue
             with held(), contextlib.nullcontext() if type(callback).on_step_end in AWAY else step.graphs.ordered():
                 callback.on_step_end(run)
+        if run.optimizer.schedule is not schedule and not last:
+            raise ArgumentError("the learning rate was changed within an epoch: change it in on_epoch_end, or give a function of the step")
         run.seconds += step.graphs.waited - waited  # waiting for the steps counts as training time
         number = interrupted() if team is None else step.told(last)
         if number and not last:

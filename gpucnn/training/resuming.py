@@ -11,6 +11,7 @@ import numpy as np
 
 from gpucnn.device import to_numpy
 from gpucnn.errors import CheckpointError, TrainingError
+from gpucnn.schedules import SCHEDULES, get_schedule
 from gpucnn.training.alike import VERSION, checksum, difference, plain
 from gpucnn.training.callbacks import Callback, Checkpoint, CSVLog, Run
 from gpucnn.training.checkpoint import load_tensors, save_tensors, take
@@ -94,6 +95,9 @@ def save(run: Run, path: Path, recipe: dict[str, Any], callbacks: Sequence[Callb
         "model state": run.model.state(),
         "callbacks": {callback.name: callback.state() for callback in named},
     }
+    schedule = plain(run.optimizer.schedule.config())
+    if schedule != plain(recipe["optimizer"].get("learning_rate", schedule)):  # a callback has assigned another
+        description["learning rate"] = schedule
     try:
         save_tensors(path, tensors, description)
     except CheckpointError as error:
@@ -150,6 +154,13 @@ def restore(run: Run, given: tuple[Any, ...], recipe: dict[str, Any], callbacks:
                 own[callback.name] = {
                     name.removeprefix(prefix): run.model.device.array(value) for name, value in tensors.items() if name.startswith(prefix)
                 }
+        if (schedule := description.get("learning rate")) is not None:
+            if SCHEDULES.meant(schedule["schedule"]) is None:
+                raise CheckpointError(
+                    f"{path} cannot be resumed: its learning rate became {schedule['schedule']}, which no file can name: assign a number "
+                    "or a registered schedule"
+                )
+            schedule = get_schedule(schedule)
         run.model.restore(description["model state"])
         for callback in callbacks:
             if callback.name in own:
@@ -166,6 +177,8 @@ def restore(run: Run, given: tuple[Any, ...], recipe: dict[str, Any], callbacks:
         setattr(run, name, value)
     run.totals = lambda: totals
     run.optimizer.steps = steps
+    if schedule is not None:
+        run.optimizer.schedule = schedule
     run.first_epoch = first
     run.history.rows[:] = rows
     run.resumed = True

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import gpucnn as gc
-from gpucnn.errors import CheckpointError, TrainingError
+from gpucnn.errors import ArgumentError, CheckpointError, TrainingError
 from gpucnn.training.checkpoint import load_tensors, save_tensors
 
 RNG = np.random.default_rng(0)
@@ -549,3 +549,48 @@ def test_the_csv_log_is_the_history_also_after_resuming(unbroken: dict[str, Any]
 def test_a_checkpoint_every_zero_steps_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="every must be at least 1, got 0"):
         gc.Checkpoint(tmp_path / "run.safetensors", every=0)
+
+
+class Halved(gc.Callback):
+    """Halves the learning rate after each epoch, as a number, a schedule or a function."""
+
+    def __init__(self, kind: Callable[[float], Any] = float) -> None:
+        self.kind = kind
+
+    def on_epoch_end(self, run: Any) -> None:
+        run.optimizer.learning_rate = self.kind(run.optimizer.learning_rate / 2)
+
+
+@pytest.mark.parametrize("kind", [float, lambda rate: gc.Cosine(rate, 100)], ids=["a number", "a schedule"])
+@pytest.mark.parametrize("steps", [STEPS, STEPS + 2, 2 * STEPS])
+def test_an_assigned_learning_rate_is_resumed(steps: int, kind: Any, tmp_path: Path) -> None:
+    whole = build()
+    expected = train(whole, [Halved(kind)])["learning_rate"]
+    assert len(set(expected)) == EPOCHS
+    path = tmp_path / "run"
+    with pytest.raises(Stop):
+        train(build(), [gc.Checkpoint(path, every=1), Halved(kind), Killer(steps)])
+    resumed = build()
+    assert train(resumed, [gc.Checkpoint(path, every=1), Halved(kind)], resume=path)["learning_rate"] == expected
+    np.testing.assert_array_equal(resumed.buffers.values, whole.buffers.values)
+
+
+def test_a_learning_rate_that_no_file_can_hold(tmp_path: Path) -> None:
+    with pytest.raises(Stop):
+        train(build(), [gc.Checkpoint(tmp_path / "run", every=1), Halved(lambda rate: lambda step: rate), Killer(STEPS + 2)])
+    with pytest.raises(CheckpointError, match="its learning rate became Computed, which no file can name: assign a number or a registered"):
+        train(build(), [], resume=tmp_path / "run")
+
+
+def test_a_learning_rate_stays_within_an_epoch() -> None:
+    class Within(gc.Callback):
+        def on_step_end(self, run: Any) -> None:
+            if run.step == self.step:
+                run.optimizer.learning_rate = 0.5
+
+        step = 2
+
+    with pytest.raises(ArgumentError, match="the learning rate was changed within an epoch: change it in on_epoch_end, or give a function"):
+        train(build(), [Within()])
+    Within.step = STEPS  # the last: the epoch has ended
+    assert train(build(), [Within()])["learning_rate"][1:] == [0.5, 0.5]
