@@ -35,6 +35,9 @@ MOST_REGISTERS = {
     "*-tile128x64-cut": 170,
     "*-tile64x64": 170,  # six of 64
     "*-tile64x64-cut": 170,
+    "*-tile128x32": 170,
+    "*-tile128x32-cut": 170,
+    "*-tile32x64": 128,  # eight of 64
     "*-tile64x32": 128,  # eight of 64
     "conv2d_weight_grad-tensor*": 128,
     "*-mma*": 255,  # two blocks of 128

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpucnn_kernels.engine.cut import Cut, best_cut, cut_of
-from gpucnn_kernels.engine.tiles import TILES
+from gpucnn_kernels.engine.tiles import NARROW, TILES
 from gpucnn_kernels.tensor.product import TensorTile
 
 HOPPERS, ENGINES = TensorTile(64), TILES["tile128x64"]
@@ -34,7 +34,12 @@ def test_the_last_wave_is_cut(tile: TensorTile, sizes: tuple[int, int, int], mul
 
 
 @settings(derandomize=True, deadline=None, max_examples=200)
-@given(st.sampled_from([HOPPERS, TensorTile(128), *TILES.values()]), st.integers(1, 1 << 17), st.integers(1, 600), st.integers(2, 170))
+@given(
+    st.sampled_from([HOPPERS, TensorTile(128), *{**TILES, **NARROW}.values()]),
+    st.integers(1, 1 << 17),
+    st.integers(1, 600),
+    st.integers(2, 170),
+)
 def test_slices_are_all_of_a_sum(tile: TensorTile, M: int, turns: int, multiprocessors: int) -> None:
     time, cut = best_cut(tile, (M, tile.BN, turns * tile.BK), 3, multiprocessors)
     assert cut.whole + cut.rest == -(-M // tile.BM) * 3

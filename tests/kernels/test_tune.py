@@ -21,7 +21,7 @@ from gpucnn.profiling.what.observe import Observer
 from gpucnn_kernels.choose import problems, select, tuned
 from gpucnn_kernels.choose.variants import VARIANTS
 from gpucnn_kernels.core.launch import Launch
-from gpucnn_kernels.engine.tiles import TILES
+from gpucnn_kernels.engine.tiles import NARROW, TILES
 
 pytestmark = pytest.mark.skipif(simulated(), reason="the kernels are not run here")
 
@@ -45,7 +45,7 @@ def timing(microseconds: float, spread: float = 0.01) -> Timing:
 def test_candidates_are_what_can_do_it_the_rules_choice_first() -> None:
     found = tune.candidates(problems.conv2d(128, 1, 32, WINDOW))
     assert found[0].name == "direct"
-    assert {choice.name for choice in found} == {"direct", "plain", *TILES} and len(set(found)) == len(found)
+    assert {choice.name for choice in found} == {"direct", "plain", *TILES, *NARROW} and len(set(found)) == len(found)
     dense = tune.candidates(problems.dense(128, 5408, 256))
     slices = {choice.slices for choice in dense if choice.name == dense[0].name}
     assert slices == {1, dense[0].slices // 2, dense[0].slices, 2 * dense[0].slices}

@@ -30,8 +30,8 @@ def _of(operation: str, found: list[dict[str, Variant]]) -> list[Variant]:
     return [variants[operation] for variants in found]
 
 
-_CONV = [*tiled_conv.ALL, *tensor.ALL]
-_GATHERING = [*_CONV, *wide.ALL]
+_SUMMING = [*tiled_conv.ALL, *tiled_conv.SUMMING, *tensor.ALL]
+_GATHERING = [*tiled_conv.ALL, *tiled_conv.GATHERING, *tensor.ALL, *wide.ALL]
 _DENSE = [*tiled_dense.ALL, *tensor_dense.ALL]
 _LOCAL = tiled_local.ALL
 
@@ -44,7 +44,12 @@ VARIANTS: dict[str, list[Variant]] = {
         *_of("conv2d_input_grad", _GATHERING),
         winograd.INPUT_GRAD,
     ],
-    "conv2d_weight_grad": [plain_conv.WEIGHT_GRAD, direct_grad.WEIGHT_GRAD, depthwise_grad.WEIGHT_GRAD, *_of("conv2d_weight_grad", _CONV)],
+    "conv2d_weight_grad": [
+        plain_conv.WEIGHT_GRAD,
+        direct_grad.WEIGHT_GRAD,
+        depthwise_grad.WEIGHT_GRAD,
+        *_of("conv2d_weight_grad", _SUMMING),
+    ],
     "conv2d_relu_max_pool2d": [pooled.APART, pooled.FORWARD],
     "conv2d_relu_max_pool2d_weight_grad": [pooled_grad.APART, pooled_grad.WEIGHT_GRAD],
     "locally_connected2d": [plain_local.FORWARD, *_of("locally_connected2d", _LOCAL)],

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -39,13 +39,14 @@ from gpucnn_kernels.core._numba import cuda, float32, uint32
 from gpucnn_kernels.core.compile import kernel
 from gpucnn_kernels.core.integers import split
 from gpucnn_kernels.core.launch import Array, Stream, Window, aligned, floats, images, run_each
-from gpucnn_kernels.core.problem import Problem
+from gpucnn_kernels.core.problem import Chip, Problem
 from gpucnn_kernels.core.variant import Variant
 from gpucnn_kernels.engine.cut import Cutter, cut_of
-from gpucnn_kernels.engine.merit import weigh
+from gpucnn_kernels.engine.merit import half_is_padding, weigh
 from gpucnn_kernels.engine.operands import GRADIENT, IMAGES, PIXELS, TAPS, gradients, matrix
 from gpucnn_kernels.engine.product import Last, Product, product, room
-from gpucnn_kernels.engine.tiles import BEST, BIAS, MASK, NOTHING, SUMS, TILES, Tile
+from gpucnn_kernels.engine.tiles import BEST, BIAS, MASK, NARROW, NOTHING, SHORT, SUMS, TILES, Tile
+from gpucnn_kernels.tensor.chips import LEAST_TERMS, UNCONFIRMED, groups_there
 
 
 @kernel
@@ -92,6 +93,7 @@ class Epilogue:
 
 
 Gatherer: TypeAlias = Callable[[Any, Gather, Epilogue], Part]  # a tile, what is gathered, what comes after
+Weigh: TypeAlias = Callable[[Problem, Chip], tuple[float, int]]
 Summer: TypeAlias = Callable[[Any, Sum, int, bool, int], Product]  # a tile, what is summed, what `extra` is for, by fours, slices
 
 
@@ -271,3 +273,20 @@ def variants(name: str, tile: Tile, best: float) -> dict[str, Variant]:
 
 
 ALL = [variants(name, tile, BEST[name]) for name, tile in TILES.items()]
+
+
+def _beside_tensor_cores(problem: Problem, chip: Chip, weigh: Weigh) -> tuple[float, int]:
+    """On Hopper, which has tiles of 32 columns on tensor cores, `gpucnn tune` finds out where FMAs are faster: for 16 channels, say."""
+    merit, slices = weigh(problem, chip)
+    return (UNCONFIRMED if groups_there(chip) and problem.depth >= LEAST_TERMS else merit), slices
+
+
+def narrow(name: str, tile: Tile, best: float) -> dict[str, Variant]:
+    """The engine's variants of that name for up to 32 filters, or channels where the gradient of the input is wanted; or 96, and so on."""
+    made = gathering(name, tile, best, fills=True, fits=lambda problem, chip: half_is_padding(problem.N))
+    return {key: replace(each, weigh=functools.partial(_beside_tensor_cores, weigh=each.weigh)) for key, each in made.items()}
+
+
+GATHERING = [narrow(name, tile, BEST[name]) for name, tile in NARROW.items()]
+SUMMING = [summing(name, tile, BEST[name], fits=lambda problem, chip: half_is_padding(problem.M)) for name, tile in SHORT.items()]
+"""For the gradient of a weight with so many filters."""

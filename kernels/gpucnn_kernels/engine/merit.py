@@ -13,6 +13,11 @@ LEAST_STEPS = 16
 _MOST_SLICES = 128
 
 
+def half_is_padding(size: int) -> bool:
+    """Whether the last tile of 64 over so many rows or columns is padding by half or more: one of 32 is made for it."""
+    return (size - 1) % 64 < 32
+
+
 def weigh(
     problem: Problem,
     chip: Chip,

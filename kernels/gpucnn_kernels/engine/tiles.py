@@ -41,8 +41,12 @@ TILES = {
     "tile128x64": Tile(128, 64, 8, 8, 8, 3),
     "tile64x64": Tile(64, 64, 8, 8, 8, 6),
 }
-BEST = {"tile128x128": 1.0, "tile128x64": 0.95, "tile64x64": 0.85}
-"""The speed of a full tile as a fraction of the first one's: on an H100 43, 41 and 37 TFLOP/s. Smaller tiles read more numbers per FMA."""
+NARROW = {"tile128x32": Tile(128, 32, 8, 8, 8, 6)}
+SHORT = {"tile32x64": Tile(32, 64, 8, 4, 8, 8)}
+"""Where the others would multiply padding: NARROW has few columns, SHORT few rows."""
+BEST = {"tile128x128": 1.0, "tile128x64": 0.95, "tile64x64": 0.85, "tile128x32": 0.8, "tile32x64": 0.65}
+"""The speed of a full tile as a fraction of the first one's: on an H100 43, 41 and 37 TFLOP/s; for the last two as predicted. Smaller tiles
+read more numbers per FMA."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from gpucnn_kernels.choose.variants import VARIANTS
 from gpucnn_kernels.conv import tensor, wide, winograd
 from gpucnn_kernels.core.problem import KINDS
 from gpucnn_kernels.dense.tensor import GROUPS, NAME
-from gpucnn_kernels.engine.tiles import TILES
+from gpucnn_kernels.engine.merit import half_is_padding
+from gpucnn_kernels.engine.tiles import NARROW, TILES
 from gpucnn_kernels.tensor.chips import LEAST_TERMS, asynchronous_copies_there, groups_there, warps_there
 from gpucnn_kernels.tensor.parts import ENDING
 from tolerances import check
@@ -91,6 +92,8 @@ def tiles_agree(got: Output, reference: Any, p: Problem, source: Any, direction:
 def products(p: Problem) -> set[str]:
     """The tiles that there are for a convolution on this GPU: short sums are left to FMAs."""
     chip, tiles = select.current_chip(), set(TILES)
+    if half_is_padding(len(p.bias) // p.groups):
+        tiles |= set(NARROW)
     if winograd.suits(p.window, p.groups) and min(p.weight.shape[:2]) >= 8:
         tiles.add("winograd")
     if asynchronous_copies_there(chip):

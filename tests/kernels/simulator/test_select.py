@@ -111,6 +111,29 @@ def test_the_rules() -> None:
         assert select.choose(problem(*depthwise)).name == "depthwise"
 
 
+@pytest.mark.parametrize(("filters", "narrow"), [(1, True), (32, True), (33, False), (64, False), (65, True), (96, True), (97, False)])
+def test_a_tile_of_32_where_one_of_64_would_be_half_padding(filters: int, narrow: bool) -> None:
+    """Of columns forward and for the gradient of the input, of rows for that of the weight."""
+    window = conv_window((28, 28), (3, 3), 1, 1)
+    given = problems.conv2d(128, 64, filters, window), problems.conv2d_input_grad(128, filters, 64, window)
+    for problem, name in (
+        (given[0], "tile128x32"),
+        (given[1], "tile128x32"),
+        (problems.conv2d_weight_grad(128, 64, filters, window), "tile32x64"),
+    ):
+        assert (name in select.variants(problem)) == narrow
+    grouped = problems.conv2d(128, 64, 2 * filters, window, 2)
+    assert ("tile128x32" in select.variants(grouped)) == narrow
+    if filters in (32, 96):
+        with select.for_chip(108, capability=(8, 0)):
+            assert {select.choose(problem).name for problem in given} == {"tile128x32"}
+    if filters == 32:
+        assert select.choose(problems.conv2d_weight_grad(128, 64, filters, window)).name == "tile32x64"
+        with select.for_chip(132, capability=(9, 0)):
+            short = problems.conv2d(128, 16, filters, conv_window((28, 28), 1))
+            assert [select.choose(problem).name for problem in (*given, short)] == ["tensor128x32", "tensor128x32", "tile128x32"]
+
+
 def test_fewer_multiprocessors_want_fewer_slices() -> None:
     with select.for_chip(40):
         few = select.choose(problems.dense(128, 5408, 256))

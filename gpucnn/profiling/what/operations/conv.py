@@ -186,6 +186,7 @@ def _samples() -> Iterator[Sample]:
         yield Sample(f"{name}-no-relu", first_layer(*named[name], relu=False))  # if the next layer has included it
     odd = 8, 20, 40, conv_window((7, 7), (3, 3), padding=1)
     yield Sample("odd", convolutions(*odd))
+    yield Sample("few", convolutions(8, 20, 24, odd[3]))  # filters, for which there are tiles of their own
     for (name, sizes), (kind, bits) in itertools.product((("m2", named["m2"]), ("odd", odd)), ROUNDED.items()):
         yield Sample(f"{name}-{kind}", convolutions(*sizes, bits=bits))
     for name, window in DEPTHWISE_WINDOWS.items():
