@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
 
 from numpy.typing import NDArray
 
@@ -11,12 +15,51 @@ from gpucnn.checks import integer, several
 from gpucnn.device import Device, of
 from gpucnn.errors import ShapeError
 from gpucnn.layers.base import Array, Shape
-from gpucnn.ops.shapes import Window, conv_window, pool_window
+from gpucnn.ops.shapes import Window, conv_window, pool_window, transposed_window
 from gpucnn.text import shown
+
+T = TypeVar("T")
+OWN = np.dtype("float32"), np.dtype("float64")  # what the CPU computes in
+PLAIN = {int, str, bool, type(None)}
+REMEMBERED = 512  # windows
+
+
+def remembered(make: Callable[..., T]) -> Callable[..., T]:
+    """`make`, whose results for plain integers, texts and tuples of integers are kept: checking sizes takes longer than a small operation.
+
+    1, True and 1.0 are equal, and two of them are no sizes: arguments of another type are another case.
+    """
+    kept = functools.lru_cache(REMEMBERED, typed=True)(make)
+
+    @functools.wraps(make)
+    def answer(*values: Any) -> T:
+        return kept(*values) if all(type(value) in PLAIN or _integers(value) for value in values) else make(*values)
+
+    return answer
+
+
+def _integers(value: Any) -> bool:
+    return type(value) is tuple and all(type(part) is int or _integers(part) for part in value)
+
+
+def _ready(arrays: list[tuple[Any, int | None]]) -> bool:
+    """Whether these are NumPy's own arrays, of one dtype and as they must be: `arrays_of` has nothing left to check or to convert."""
+    dtype = getattr(arrays[0][0], "dtype", None)
+    if dtype not in OWN:
+        return False
+    for array, axes in arrays:
+        if type(array) is not np.ndarray or array.dtype != dtype or not array.flags.c_contiguous or not array.size:
+            return False
+        if array.ndim != axes and (axes is not None or not array.ndim):
+            return False
+    return True
 
 
 def arrays_of(**named: tuple[Any, int | None]) -> tuple[Device, list[Array]]:
     """(device, arrays), contiguous. Each argument is an array and the number of axes that it must have (None: any number)."""
+    given = list(named.values())
+    if _ready(given):
+        return of(given[0][0]), [array for array, _ in given]
     device: Device | None = None
     dtype: Any = None
     checked = []
@@ -52,6 +95,7 @@ def native(array: NDArray[Any]) -> NDArray[Any]:
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
+@remembered
 def conv_of(x_shape: Shape, weight_shape: Shape, stride: Any, padding: Any, dilation: Any, groups: int) -> Window:
     groups = integer(groups, "groups", 1)
     channels, filters = x_shape[1], weight_shape[0]
@@ -64,7 +108,12 @@ def conv_of(x_shape: Shape, weight_shape: Shape, stride: Any, padding: Any, dila
     return conv_window(tuple(x_shape[2:]), tuple(weight_shape[2:]), stride, padding, dilation)
 
 
-def pool_of(dy: Array, shape: Shape, kernel_size: Any, stride: Any, padding: Any, dilation: Any) -> Window:
+pool_window_of = remembered(pool_window)
+transposed_window_of = remembered(transposed_window)
+
+
+@remembered
+def pool_of(dy_shape: Shape, shape: Shape, kernel_size: Any, stride: Any, padding: Any, dilation: Any) -> Window:
     """The window that matches the sizes of dy: the arguments do not include ceil_mode, so both are tried."""
     windows = []
     for ceil_mode in (True, False):  # without ceil_mode, fewer windows fit: the last error is the plain one
@@ -74,12 +123,13 @@ def pool_of(dy: Array, shape: Shape, kernel_size: Any, stride: Any, padding: Any
             if not ceil_mode and not windows:
                 raise
     for window in windows:
-        if tuple(dy.shape) == (*shape[:2], *window.output):
+        if tuple(dy_shape) == (*shape[:2], *window.output):
             return window
     expected = " or ".join(str((*shape[:2], *output)) for output in dict.fromkeys(window.output for window in windows))
-    raise ShapeError(f"dy must have shape {expected} for this pooling, got {tuple(dy.shape)}")
+    raise ShapeError(f"dy must have shape {expected} for this pooling, got {tuple(dy_shape)}")
 
 
+@remembered
 def four_sizes(shape: Any, name: str = "input_shape", form: str = "(N, C, H, W)") -> Shape:
     sizes = several(shape)
     if sizes is None or len(sizes) != 4:

@@ -21,6 +21,7 @@ from gpucnn.text import reason_of, shown
 P = ParamSpec("P")
 R = TypeVar("R")
 OURS = ("numpy", "cupy", "builtins", "gpucnn")
+USUAL = {np.ndarray, int, float, bool, str, tuple, list, type(None)}  # what most arguments are: no name needs to be looked at
 ON_CPU, ON_GPU = (1, 3), (2, 13)  # DLPack's numbers for memory that the host, or a CUDA device, reads
 
 
@@ -47,6 +48,8 @@ def in_kind(function: Callable[P, R]) -> Callable[P, R]:
 def library_of(value: Any) -> str | None:
     """The library that the array `value` belongs to; None for NumPy, CuPy, and anything that is not an array."""
     kind = type(value)
+    if kind in USUAL:
+        return None
     name = kind.__module__.partition(".")[0]
     if name in OURS or isinstance(value, np.ndarray):
         return None

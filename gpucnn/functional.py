@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpucnn.arguments import arrays_of, conv_of, four_sizes, native, pool_of, same_shape
+from gpucnn.arguments import arrays_of, conv_of, four_sizes, native, pool_of, pool_window_of, same_shape, transposed_window_of
 from gpucnn.arrays import numbers, on_a_gpu
 from gpucnn.checks import flag, integer, pick, positive
 from gpucnn.device import of
@@ -18,7 +18,7 @@ from gpucnn.errors import DataError, ShapeError
 from gpucnn.foreign import in_kind
 from gpucnn.layers.base import Array, Shape
 from gpucnn.losses import check_class_labels
-from gpucnn.ops.shapes import LIMIT, normalize_padding, pool_window, transposed_window
+from gpucnn.ops.shapes import LIMIT, normalize_padding
 from gpucnn.precision import bits
 from gpucnn.signatures import Padding, Size
 from gpucnn.text import shown
@@ -112,7 +112,7 @@ def conv_transpose2d(
     groups = integer(groups, "groups", 1)
     if x.shape[1] != weight.shape[0] or x.shape[1] % groups:
         raise ShapeError(f"weight must be (C, K/groups, R, S) with the {x.shape[1]} channels of x, divisible by groups, got {weight.shape}")
-    window = transposed_window(x.shape[2:], weight.shape[2:], stride, padding, output_padding, dilation)
+    window = transposed_window_of(x.shape[2:], weight.shape[2:], stride, padding, output_padding, dilation)
     if rest and rest[0].shape != (weight.shape[1] * groups,):
         raise ShapeError(f"bias must have one value for each of the {weight.shape[1] * groups} filters, got shape {rest[0].shape}")
     y = device.ops.conv2d_input_grad(x, weight, window, groups, bits=bits())
@@ -128,7 +128,7 @@ def max_pool2d(
     `stride` defaults to the size of the window. Of equal values the first wins; NaN wins over numbers; padding never wins.
     """
     device, (x,) = arrays_of(x=(x, 4))
-    window = pool_window(x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
+    window = pool_window_of(x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
     return device.ops.max_pool2d(x, window)  # type: ignore[no-any-return]
 
 
@@ -139,7 +139,7 @@ def max_pool2d_grad(
     """dx of shape `input_shape` (N, C, H, W): dy (N, C, P, Q) summed at the pixels that `indices` from `max_pool2d` name."""
     device, (dy,) = arrays_of(dy=(dy, 4))
     shape = four_sizes(input_shape)
-    window = pool_of(dy, shape, kernel_size, stride, padding, dilation)
+    window = pool_of(dy.shape, shape, kernel_size, stride, padding, dilation)
     if not on_a_gpu(indices):
         listed, indices = isinstance(indices, list | tuple), native(numbers(indices, "indices", TypeError))
         indices = indices.astype(np.int32) if listed and indices.dtype.kind == "i" and abs(indices).max(initial=0) < LIMIT else indices
@@ -161,7 +161,7 @@ def avg_pool2d(
 ) -> Array:
     """y (N, C, P, Q): the mean of each window. Explicit padding counts unless `count_include_pad` is False; "same" never counts."""
     device, (x,) = arrays_of(x=(x, 4))
-    window = pool_window(x.shape[2:], kernel_size, stride, padding, 1, ceil_mode)
+    window = pool_window_of(x.shape[2:], kernel_size, stride, padding, 1, ceil_mode)
     return device.ops.avg_pool2d(x, window, flag(count_include_pad, "count_include_pad"))
 
 
@@ -172,7 +172,7 @@ def avg_pool2d_grad(
     """dx of shape `input_shape` (N, C, H, W): dy (N, C, P, Q) distributed over the pixels of each window."""
     device, (dy,) = arrays_of(dy=(dy, 4))
     shape = four_sizes(input_shape)
-    window = pool_of(dy, shape, kernel_size, stride, padding, 1)
+    window = pool_of(dy.shape, shape, kernel_size, stride, padding, 1)
     return device.ops.avg_pool2d_grad(dy, window, flag(count_include_pad, "count_include_pad"))
 
 

@@ -331,3 +331,17 @@ def test_memory_that_was_used_before_leaves_nothing_behind(
     np.testing.assert_allclose(conv.conv2d(x, weight, bias, window, groups), expected, **CLOSE)
     np.testing.assert_array_equal(conv.conv2d_input_grad(dy, weight, window, groups), dx)
     np.testing.assert_array_equal(conv.conv2d_weight_grad(dy, x, window, groups), dweight)
+
+
+@pytest.mark.parametrize("wrong", [True, 1.0, (1, True), (1.0, 1), np.float64(1), "1"])
+@pytest.mark.parametrize(
+    "call", [lambda x, w, s: F.conv2d(x, w, stride=s), lambda x, w, s: F.max_pool2d(x, 2, s), lambda x, w, s: F.avg_pool2d(x, 2, s)]
+)
+def test_what_equals_a_remembered_size_is_refused_all_the_same(call: Any, wrong: Any) -> None:
+    """Checked sizes are kept, and 1 == True == 1.0."""
+    x, w = np.ones((1, 1, 4, 4), np.float32), np.ones((1, 1, 2, 2), np.float32)
+    expected = call(x, w, 1)
+    for same in (1, (1, 1), [1, 1], np.int64(1)):
+        np.testing.assert_array_equal(call(x, w, same), expected)
+    with pytest.raises((TypeError, ShapeError)):
+        call(x, w, wrong)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from loop_cases import DEPTHWISE, DIRECT, PIXELS, WINOGRAD, arrays, hold, nan_like
+from loop_cases import DEPTHWISE, DIRECT, PIXELS, WHOLE, WINOGRAD, arrays, hold, nan_like
 
 from gpucnn.ops import cpu
 from gpucnn.ops.cpu import _engine, roads
@@ -238,6 +238,7 @@ def main() -> None:
         DIRECT[15],
         *DEPTHWISE[:4:3],
         *PIXELS[3:],
+        WHOLE[2],
         WINOGRAD[5],
         (2, 17, 5, 6, 18, 3, 2, (2, 1), ((1, 0), (0, 1)), 1, 1),
         (2, 6, 5, 4, 4, 3, 3, 2, 1, 1, 2),

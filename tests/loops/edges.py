@@ -16,7 +16,7 @@ from collections import deque
 from typing import Any
 
 import numpy as np
-from loop_cases import DEPTHWISE, DIRECT, PIXELS, WINOGRAD, arrays
+from loop_cases import DEPTHWISE, DIRECT, PIXELS, WHOLE, WINOGRAD, arrays
 
 from gpucnn.ops import cpu
 from gpucnn.ops.cpu import _engine, roads
@@ -89,7 +89,7 @@ def main(where: str) -> None:
     np.ascontiguousarray = lambda array, dtype=None: copied(np.asarray(array, dtype))  # type: ignore[assignment]
     threads.Scratch.__init__ = guarded_scratch  # type: ignore[method-assign]
     rng = np.random.default_rng(0)
-    for case in [*DIRECT, *DEPTHWISE, *PIXELS, *WINOGRAD]:
+    for case in [*DIRECT, *DEPTHWISE, *PIXELS, *WHOLE, *WINOGRAD]:
         a = {name: copied(value) if isinstance(value, np.ndarray) else value for name, value in arrays(case, rng).items()}
         c, k = a["x"].shape[1], len(a["bias"])
         all_passes(roads.convolution(c, k, a["window"], a["groups"]), a)
@@ -109,7 +109,7 @@ def main(where: str) -> None:
                 y, indices = cpu.max_pool2d(a["dy"], window)
                 cpu.max_pool2d_grad(y, indices, window, relu=y)
                 cpu.avg_pool2d_grad(cpu.avg_pool2d(a["dy"], window), window)
-    for n, c, k in ((1, 1, 1), (2, 17, 3), (7, 31, 37), (61, 130, 11), (64, 128, 64), (130, 257, 20)):
+    for n, c, k in ((1, 1, 1), (2, 17, 3), (1, 700, 37), (3, 9, 521), (7, 31, 37), (61, 130, 11), (64, 128, 64), (130, 257, 20)):
         x, weight, bias = (copied(rng.standard_normal(shape, dtype=np.float32)) for shape in ((n, c), (k, c), (k,)))
         y = cpu.dense(x, weight, bias)
         assert np.isfinite(y).all() and np.isfinite(cpu.dense_input_grad(y, weight, relu=x)).all()

@@ -27,9 +27,9 @@ OPERATIONS = """
 import hashlib
 import numpy as np
 from gpucnn.ops import cpu
-from loop_cases import DEPTHWISE, DIRECT, PIXELS, WINOGRAD, arrays, nan_like, plan_of
+from loop_cases import DEPTHWISE, DIRECT, PIXELS, WHOLE, WINOGRAD, arrays, nan_like, plan_of
 rng = np.random.default_rng(0)
-for case in [*DIRECT, *DEPTHWISE, *PIXELS, *WINOGRAD]:
+for case in [*DIRECT, *DEPTHWISE, *PIXELS, *WHOLE, *WINOGRAD]:
     a = arrays(case, rng)
     y, dx, dweight, dbias = (nan_like(a[name]) for name in ("dy", "x", "weight", "bias"))
     plan = plan_of(a)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loop_cases import DEPTHWISE, DIRECT, PIXELS, WINOGRAD, arrays, hold, nan_like, plan_of
+from loop_cases import DEPTHWISE, DIRECT, PIXELS, WHOLE, WINOGRAD, arrays, hold, nan_like, plan_of
 
 from gpucnn.ops.cpu import conv as reference
 from gpucnn.ops.cpu import roads
@@ -16,21 +16,26 @@ from gpucnn.ops.shapes import conv_window
 from gpucnn_loops.depthwise import Depthwise
 from gpucnn_loops.direct import Direct
 from gpucnn_loops.pixels import Pixels, back, gains
+from gpucnn_loops.whole import Whole
 from gpucnn_loops.winograd_plan import Winograd, fits
 
 
 @pytest.mark.parametrize(
     ("case", "road"),
-    [(case, road) for cases, road in ((DIRECT, Direct), (DEPTHWISE, Depthwise), (PIXELS, Pixels), (WINOGRAD, Winograd)) for case in cases],
+    [
+        (case, road)
+        for cases, road in ((DIRECT, Direct), (DEPTHWISE, Depthwise), (PIXELS, Pixels), (WHOLE, Whole), (WINOGRAD, Winograd))
+        for case in cases
+    ],
 )
 def test_each_pass_is_the_references(case: tuple[Any, ...], road: type, rng: np.random.Generator) -> None:
     given = arrays(case, rng)
     plan = plan_of(given)
-    assert type(plan) is road or (road is Direct and type(plan) is Pixels)
+    assert type(plan) is road or (road is Direct and type(plan) in (Pixels, Whole))
     hold(plan, given)
 
 
-@pytest.mark.parametrize("case", [*DIRECT, *DEPTHWISE, *PIXELS, *WINOGRAD])
+@pytest.mark.parametrize("case", [*DIRECT, *DEPTHWISE, *PIXELS, *WHOLE, *WINOGRAD])
 def test_the_direct_road_takes_every_shape(case: tuple[Any, ...], rng: np.random.Generator) -> None:
     given = arrays(case, rng)
     hold(Direct(given["x"].shape[1], len(given["bias"]), given["window"], given["groups"]), given)

@@ -13,7 +13,19 @@ from loop_cases import nan_like
 from gpucnn.ops import cpu
 from tolerances import check
 
-SIZES = [(1, 1, 1), (1, 500, 10), (2, 17, 3), (3, 129, 16), (7, 31, 37), (16, 64, 64), (61, 130, 11), (64, 128, 65), (131, 257, 97)]
+SIZES = [
+    (1, 1, 1),
+    (1, 500, 10),
+    (1, 601, 530),
+    (8, 300, 45),
+    (2, 17, 3),
+    (3, 129, 16),
+    (7, 31, 37),
+    (16, 64, 64),
+    (61, 130, 11),
+    (64, 128, 65),
+    (131, 257, 97),
+]
 
 
 def hold(n: int, c: int, k: int, rng: np.random.Generator) -> None:
@@ -51,7 +63,7 @@ def test_an_example_has_the_same_bits_in_every_batch(rng: np.random.Generator) -
     x, weight = rng.standard_normal((130, 77), dtype=np.float32), rng.standard_normal((35, 77), dtype=np.float32)
     y = cpu.dense(x, weight)
     dx = cpu.dense_input_grad(y, weight)
-    for size in (1, 3, 16, 65):
+    for size in (1, 3, 8, 9, 16, 65):
         np.testing.assert_array_equal(cpu.dense(x[:size], weight), y[:size])
         np.testing.assert_array_equal(cpu.dense_input_grad(np.ascontiguousarray(y[:size]), weight), dx[:size])
 

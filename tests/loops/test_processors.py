@@ -15,21 +15,21 @@ pytestmark = pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "am
 PROGRAM = """
 import re
 import numpy as np
-from loop_cases import DEPTHWISE, DIRECT, PIXELS, WINOGRAD, arrays, hold, plan_of
+from loop_cases import DEPTHWISE, DIRECT, PIXELS, WHOLE, WINOGRAD, arrays, hold, plan_of
 from test_dense import hold as hold_dense
 from test_pooled import CASES, hold_forward, hold_gradient
 from gpucnn.ops.cpu import _engine
 from gpucnn_loops import _numba, tile
 from gpucnn_loops.loops import Loop
 rng = np.random.default_rng(0)
-for case in [*DIRECT[:6], *DEPTHWISE[:2], *PIXELS[1:4], *WINOGRAD[:3]]:
+for case in [*DIRECT[:6], *DEPTHWISE[:2], *PIXELS[1:4], *WHOLE[:2], *WINOGRAD[:3]]:
     given = arrays(case, rng)
     hold(plan_of(given), given)
 for case in CASES[1:4]:
     given = arrays(case, rng)
     hold_forward(given)
     hold_gradient(given, False, rng)
-for size in ((1, 7, 3), (61, 130, 11)):
+for size in ((1, 7, 3), (2, 300, 37), (61, 130, 11)):
     hold_dense(*size, rng)
 code = ""
 for module in (*vars(_engine.modules()).values(), tile):

@@ -109,6 +109,7 @@ def _load() -> Any:
         tanh,
         tile,
         update,
+        whole,
         windows,
         winograd_plan,
     )
@@ -135,6 +136,7 @@ def _load() -> Any:
         replay=replay,
         tanh=tanh,
         update=update,
+        whole=whole,
         windows=windows,
         winograd=winograd_plan,
     )

@@ -27,6 +27,8 @@ def convolution(c: int, k: int, window: Window, groups: int) -> Any:
     made = _engine.modules()
     if made is None:
         return None
+    if made.whole.fits(window, groups):
+        return made.whole.Whole()
     if groups == c == k and groups > 1 and made.depthwise.fits(window):
         return made.depthwise.Depthwise(k, window)
     if made.winograd.fits(c, k, window, groups):
