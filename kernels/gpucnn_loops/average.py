@@ -1,7 +1,7 @@
 """Average pooling: 16 outputs of a row at a time, tap by tap. Images of y and dy may lie apart.
 
-At a step of 2 the even and the odd pixels of a row are separated as they are read, and interleaved as they are written. Larger steps,
-which are rare, are computed number by number.
+At a step of 2 the even and the odd pixels of a row are separated as they are read, and interleaved as they are written. With larger steps
+pixels are read and gradients added number by number. A window of the whole plane is a sum along it.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -17,10 +17,10 @@ from gpucnn_loops.crew import share
 from gpucnn_loops.language import helper
 from gpucnn_loops.loops import loop
 from gpucnn_loops.pool import Sizes, begins, pieces, planes_of, sizes_of, stops, work_of
-from gpucnn_loops.tables import Frame, Tables, Window, framed, lanes
+from gpucnn_loops.tables import Frame, Tables, Window, framed, lanes, one_window
 from gpucnn_loops.threads import Scratch, address, lasting
 from gpucnn_loops.turn import fill, put_in_frame
-from gpucnn_loops.vector import L, at, high_pairs, load, load_even, low_pairs, splat, store, sum16, where_positive
+from gpucnn_loops.vector import L, at, high_pairs, load, load_apart, load_even, low_pairs, splat, store, sum16, where_positive
 
 Array = NDArray[np.float32]
 ZERO = np.float32(0)
@@ -49,14 +49,14 @@ def got(x, i, room, few):
 
 @loop("i i f* f* f* i", Sizes, Frame, "f* f*")
 def means(first, last, x, y, counts, line, sizes, frame, framed, few):
-    """y (planes, p, q): the sum of each window of x (planes, h, w), divided by counts (p, line), for steps of 1 and 2 along a row.
+    """y (planes, p, q): the sum of each window of x (planes, h, w), divided by counts (p, line).
 
     Up to 15 numbers are written past the end of a row; the next row overwrites them.
     """
     h, w, r, s, sh, sw, dh, dw, _, _, p, q = sizes
     for plane in range(first, last):
         source = at(x, plane * h * w)
-        if frame.high != h or frame.wide != w or (last - plane - 1) * h * w < 4 * L:  # the last ones have nothing behind them
+        if frame.high != h or frame.wide != w or (last - plane - 1) * h * w < (sw + 2) * L:  # the last ones have nothing behind them
             put_in_frame(source, frame, framed)
             source = framed
         for i in range(p):
@@ -67,9 +67,12 @@ def means(first, last, x, y, counts, line, sizes, frame, framed, few):
                     if sw == 1:
                         for b in range(s):
                             total = total + load(row, b * dw)
-                    else:
+                    elif sw == 2:
                         for b in range(s):
                             total = total + load_even(row, b * dw)
+                    else:
+                        for b in range(s):
+                            total = total + load_apart(row, b * dw, sw)
                 to = (plane * p + i) * q + j
                 put(total / load(counts, i * line + j), y, to, last * p * q - to, few)
 
@@ -130,31 +133,9 @@ def halves_grad(first, last, dy, dx, counts, line, sizes, few):
             dx[i] = ZERO
 
 
-@loop("i i f* f* f*", Sizes)
-def means_by_number(first, last, x, y, counts, sizes):
-    """As `means`, with any step; counts (p, q)."""
-    h, w, r, s, sh, sw, dh, dw, top, left, p, q = sizes
-    for plane in range(first, last):
-        image = at(x, plane * h * w)
-        for i in range(p):
-            total, by = at(y, (plane * p + i) * q), at(counts, i * q)
-            for j in range(q):
-                total[j] = ZERO
-            for a in range(r):
-                row = i * sh - top + a * dh
-                if row >= 0 and row < h:
-                    for b in range(s):
-                        shift = b * dw - left
-                        line = at(image, row * w + shift)
-                        for j in range(begins(shift, sw), stops(shift, sw, w, q)):
-                            total[j] += line[j * sw]
-            for j in range(q):
-                total[j] /= by[j]
-
-
-@loop("i i f* f* f*", Sizes)
-def means_grad_by_number(first, last, dy, dx, counts, sizes):
-    """As `means_grad`, with any step; counts (p, q)."""
+@loop("i i f* f* f*", Sizes, "f*")
+def means_grad_by_number(first, last, dy, dx, counts, sizes, shares):
+    """As `means_grad`, with any step; counts (p, q). shares (q): a row of dy / counts."""
     h, w, r, s, sh, sw, dh, dw, top, left, p, q = sizes
     for plane in range(first, last):
         image = at(dx, plane * h * w)
@@ -162,6 +143,8 @@ def means_grad_by_number(first, last, dy, dx, counts, sizes):
             image[i] = ZERO
         for i in range(p):
             given, by = at(dy, (plane * p + i) * q), at(counts, i * q)
+            for j in range(q):
+                shares[j] = given[j] / by[j]
             for a in range(r):
                 row = i * sh - top + a * dh
                 if row >= 0 and row < h:
@@ -169,7 +152,7 @@ def means_grad_by_number(first, last, dy, dx, counts, sizes):
                         shift = b * dw - left
                         line = at(image, row * w + shift)
                         for j in range(begins(shift, sw), stops(shift, sw, w, q)):
-                            line[j * sw] += given[j] / by[j]
+                            line[j * sw] += shares[j]
 
 
 @loop("i i f* f* i")
@@ -184,6 +167,13 @@ def plane_means(first, last, x, y, pixels):
         for i in range(whole, pixels):
             rest += row[i]
         y[plane] = (sum16(total) + rest) / count
+
+
+@loop("i i f* f* i")
+def plane_means_grad(first, last, dy, dx, pixels):
+    """dx (planes, pixels): dy (planes), divided evenly among the pixels of its plane."""
+    for plane in range(first, last):
+        fill(at(dx, plane * pixels), pixels, dy[plane] / np.float32(pixels))
 
 
 class Counts:
@@ -205,17 +195,15 @@ def _frame(window: Window) -> Frame:
 def avg_pool2d(x: Array, window: Window, counts: Counts, y: Array) -> None:
     """y (N, C, P, Q) of x (N, C, H, W)."""
     sizes, planes, frame = sizes_of(window), planes_of(x), _frame(window)
-    by_number = window.stride[1] > 2
-    by = counts.plain if by_number else counts.padded
+    by, whole = counts.padded, one_window(window)
 
     def body(first: int, last: int) -> None:
-        if by_number:
-            for piece in pieces(first, last, x, y):
-                means_by_number(*piece, address(by), *sizes)
-            return
-        scratch = Scratch(frame.high * frame.wide + 4 * L, L)
+        scratch = Scratch(0 if whole else frame.high * frame.wide + (sizes.sw + 2) * L, L)
         fill(*scratch.piece(0), 0)
         for piece in pieces(first, last, x, y):
+            if whole:
+                plane_means(*piece, sizes.h * sizes.w)
+                continue
             means(*piece, address(by), by.shape[1], *sizes, *frame, *scratch.addresses())
 
     share(planes, body, work_of(window, planes))
@@ -232,9 +220,13 @@ def avg_pool2d_grad(dy: Array, window: Window, counts: Counts, dx: Array) -> Non
     across = lead + max(by.shape[1], left // step + 1 + lanes(-(-w // step)))
 
     def body(first: int, last: int) -> None:
-        if by_number:
+        if by_number or one_window(window):
+            shares = Scratch(sizes.q).addresses()
             for piece in pieces(first, last, dy, dx):
-                means_grad_by_number(*piece, address(by), *sizes)
+                if one_window(window):
+                    plane_means_grad(*piece, sizes.h * sizes.w)
+                else:
+                    means_grad_by_number(*piece, address(by), *sizes, *shares)
             return
         scratch = Scratch(len(by) * across, L)
         for index in range(2):

@@ -1,4 +1,4 @@
-"""Maximum pooling with any window: a plane at a time, a row of outputs at a time, tap by tap. Images of y and dy may lie apart."""
+"""Maximum pooling with any window: a plane at a time, 16 outputs of a row at a time, tap by tap. Images of y and dy may lie apart."""
 
 # mypy: disable-error-code="no-untyped-def"
 
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from gpucnn_loops.crew import share
 from gpucnn_loops.language import helper, record
 from gpucnn_loops.loops import loop
-from gpucnn_loops.tables import Frame, Window, framed, lanes
+from gpucnn_loops.tables import Frame, Window, framed, lanes, one_window
 from gpucnn_loops.threads import Scratch, address, lasting
 from gpucnn_loops.turn import fill, put_in_frame
-from gpucnn_loops.vector import L, add_place, as_floats, at, beats, load, load_even, places_from, splat, store
+from gpucnn_loops.vector import L, add_place, as_floats, at, beats, load, load_apart, load_even, places_from, splat, store
 
 Array = NDArray[np.float32]
 LOWEST, ZERO = np.float32(-np.inf), np.float32(0)
@@ -53,36 +53,34 @@ def stops(shift, stride, size, count):
     return min(count, (size - 1 - shift) // stride + 1) if size > shift else 0
 
 
-@loop("i i f* f* i*", Sizes)
-def max_pool(first, last, x, y, indices, sizes):
-    """y, indices (planes, p, q) of x (planes, h, w): the first maximum of each window and its place; NaN wins over numbers."""
-    h, w, r, s, sh, sw, dh, dw, top, left, p, q = sizes
+@loop("i i f* f* i* i f* i*")
+def plane_maxima(first, last, x, y, indices, pixels, few, few_places):
+    """y, indices (planes) of x (planes, pixels): the first maximum of each plane and its place; NaN wins over numbers."""
+    whole = pixels // L * L
     for plane in range(first, last):
-        image = at(x, plane * h * w)
-        for i in range(p):
-            best, won = at(y, (plane * p + i) * q), at(indices, (plane * p + i) * q)
-            row0 = i * sh - top
-            inside = row0 + begins(row0, dh) * dh
-            for j in range(q):
-                column = j * sw - left
-                best[j] = LOWEST
-                won[j] = inside * w + column + begins(column, dw) * dw
-            for a in range(r):
-                row = row0 + a * dh
-                if row >= 0 and row < h:
-                    for b in range(s):
-                        shift = b * dw - left
-                        line = at(image, row * w + shift)
-                        for j in range(begins(shift, sw), stops(shift, sw, w, q)):
-                            value, top_value = line[j * sw], best[j]
-                            wins = (not value <= top_value) and top_value == top_value
-                            best[j] = value if wins else top_value
-                            won[j] = row * w + shift + j * sw if wins else won[j]
+        row = at(x, plane * pixels)
+        top, won = row[0], 0
+        if whole:
+            best, places = load(row, 0), places_from(0, 1)
+            for i in range(L, whole, L):
+                best, places = beats(load(row, i), best, places_from(i, 1), places)
+            store(few, 0, best)
+            store(as_floats(few_places), 0, places)
+            for lane in range(L):
+                value, place = few[lane], few_places[lane]
+                earlier = place < won and (value == top or value != value)
+                if earlier or ((not value <= top) and top == top):
+                    top, won = value, place
+        for i in range(whole, pixels):
+            if (not row[i] <= top) and top == top:
+                top, won = row[i], i
+        y[plane], indices[plane] = top, won
 
 
 @loop("i i f* f* i* f*", Sizes, Frame, "f* f* f*")
-def max_pool_rows(first, last, x, y, indices, columns, sizes, frame, framed, best_row, won_row):
-    """As `max_pool`, 16 columns of outputs at a time, for steps of 1 and 2 along a row. `framed` has −∞ around the image, which never wins.
+def max_pool(first, last, x, y, indices, columns, sizes, frame, framed, best_row, won_row):
+    """y, indices (planes, p, q) of x (planes, h, w): the first maximum of each window and its place; NaN wins over numbers. `framed` has −∞
+    around the image, which never wins.
 
     columns: the first column of each window that is in the image, as int32 bits.
     """
@@ -100,8 +98,10 @@ def max_pool_rows(first, last, x, y, indices, columns, sizes, frame, framed, bes
                         place = places_from((row0 + a * dh) * w + b * dw - left + j * sw, sw)
                         if sw == 1:
                             best, won = beats(load(framed, pixel), best, place, won)
-                        else:
+                        elif sw == 2:
                             best, won = beats(load_even(framed, pixel), best, place, won)
+                        else:
+                            best, won = beats(load_apart(framed, pixel, sw), best, place, won)
                 store(best_row, j, best)
                 store(won_row, j, won)
             out, places = at(y, (plane * p + i) * q), at(as_floats(indices), (plane * p + i) * q)
@@ -160,21 +160,22 @@ def pieces(first: int, last: int, *arrays: NDArray[Any]) -> Iterator[tuple[Any, 
 def max_pool2d(x: Array, window: Window, y: Array, indices: NDArray[np.int32]) -> None:
     """y and indices (N, C, P, Q) of x (N, C, H, W)."""
     sizes, planes = sizes_of(window), planes_of(x)
-    if window.stride[1] > 2:
+    if one_window(window):
 
-        def windows(first: int, last: int) -> None:
+        def whole(first: int, last: int) -> None:
+            few = Scratch(L, L).addresses()
             for piece in pieces(first, last, x, y, indices):
-                max_pool(*piece, *sizes)
+                plane_maxima(*piece, sizes.h * sizes.w, *few)
 
-        share(planes, windows, work_of(window, planes))
+        share(planes, whole, work_of(window, planes))
         return
     frame, columns, q = framed(1, window), _first_columns(window), window.output[1]
 
     def body(first: int, last: int) -> None:
-        scratch = Scratch(frame.high * frame.wide + 4 * L, lanes(q), lanes(q))
+        scratch = Scratch(frame.high * frame.wide + (sizes.sw + 2) * L, lanes(q), lanes(q))
         fill(*scratch.piece(0), LOWEST)
         for piece in pieces(first, last, x, y, indices):
-            max_pool_rows(*piece, address(columns), *sizes, *frame, *scratch.addresses())
+            max_pool(*piece, address(columns), *sizes, *frame, *scratch.addresses())
 
     share(planes, body, work_of(window, planes))
 

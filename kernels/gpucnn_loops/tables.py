@@ -88,6 +88,11 @@ def grid(rows: Sequence[int] | Table, columns: Sequence[int] | Table, line: int)
     return (np.asarray(rows, np.int64)[:, None] * line + np.asarray(columns, np.int64)).reshape(-1)
 
 
+def one_window(window: Window) -> bool:
+    """Whether there is one window, of all pixels and nothing else."""
+    return window.kernel == window.input and window.padding == ((0, 0), (0, 0)) and window.output == (1, 1)
+
+
 def outputs(window: Window, wide: int) -> Table:
     """The position of each output's first tap, in planes of that width."""
     rows, columns = (np.arange(count) * stride for count, stride in zip(window.output, window.stride, strict=True))

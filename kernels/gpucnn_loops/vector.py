@@ -77,6 +77,20 @@ def load_even(typing, x, i):
 
 
 @intrinsic
+def load_apart(typing, x, i, step):
+    """x[i], x[i + step], x[i + 2·step] …"""
+
+    def code(c, b, s, args):
+        x, i, step = args
+        place, v = b.gep(x, [i]), ir.Constant(V, ir.Undefined)
+        for lane in range(L):
+            v = b.insert_element(v, b.load(b.gep(place, [b.mul(step, ir.Constant(I64, lane))])), ir.Constant(I32, lane))
+        return v
+
+    return vector(x, types.int64, types.int64), code
+
+
+@intrinsic
 def pairs(typing, x, i):
     """x[i], x[i + 2] … x[i + 30] and x[i + 1], x[i + 3] … x[i + 31]."""
 

@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 
 from gpucnn_loops.after import Norm
 from gpucnn_loops.dense import dense, dense_input_grad, dense_weight_grad
-from gpucnn_loops.tables import Window
+from gpucnn_loops.tables import Window, one_window
 
 Array = NDArray[np.float32]
 
 
 def fits(window: Window, groups: int) -> bool:
     """Whether a convolution has one window, of all pixels."""
-    return groups == 1 and window.kernel == window.input and window.padding == ((0, 0), (0, 0)) and window.output == (1, 1)
+    return groups == 1 and one_window(window)
 
 
 class Whole:

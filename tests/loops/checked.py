@@ -153,6 +153,7 @@ INTRINSICS: dict[str, Callable[..., Any]] = {
     "pixel_tile": pixel_tile,
     "spread": lambda x, i: splat(x[i]),
     "load_even": lambda x, i: load(x, i, 32)[::2],
+    "load_apart": lambda x, i, step: load(x, i, 15 * step + 1)[::step],
     "pairs": lambda x, i: (load(x, i, 32)[::2], load(x, i, 32)[1::2]),
     "fma": lambda a, b, c: (a.astype(np.float64) * b + c).astype(F),
     "relu16": lambda a: np.where(a <= 0, F(0), a),
@@ -268,7 +269,7 @@ def main() -> None:
             cpu.conv2d_relu_max_pool2d_weight_grad(y, indices, a["x"], a["window"], window, relu=y, dbias=nan_like(a["bias"]))
     x = rng.standard_normal((2, 3, 7, 9), dtype=F)
     cpu.global_avg_pool2d(x)
-    for pooling in ((2, 2, 0), (3, 2, 1), (3, 1, 1), (3, 3, 0)):
+    for pooling in ((2, 2, 0), (3, 2, 1), (3, 1, 1), (3, 3, 0), ((7, 9), 1, 0)):
         window = pool_window((7, 9), *pooling)
         y, indices = cpu.max_pool2d(x, window)
         cpu.max_pool2d_grad(y, indices, window, relu=y)

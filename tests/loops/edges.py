@@ -103,7 +103,7 @@ def main(where: str) -> None:
             assert np.isfinite(y).all()
             cpu.conv2d_relu_max_pool2d_weight_grad(copied(y), indices, a["x"], a["window"], window, relu=y, dbias=guarded(k, np.float32))
         cpu.global_avg_pool2d(a["dy"])
-        for pooling in ((2, 2, 0), (3, 2, 1), (3, 1, 1), (1, 3, 0)):
+        for pooling in ((2, 2, 0), (3, 2, 1), (3, 1, 1), (1, 3, 0), (4, 3, 2), (min(p, q), 3, 0)):
             if min(p, q) >= pooling[0]:
                 window = pool_window((p, q), *pooling)
                 y, indices = cpu.max_pool2d(a["dy"], window)

@@ -73,8 +73,31 @@ def test_any_pooling(case: tuple[Any, ...], seed: int) -> None:
         check(cpu.avg_pool2d_grad(dy, window, counted), exact, magnitude=magnitude, terms=taps + 1, direction="input_grad")
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 16), (3, 5), (4, 4), (7, 7), (5, 13), (1, 1000)])
+def test_a_window_of_the_whole_plane(size: tuple[int, int], rng: np.random.Generator) -> None:
+    window = pool_window(size, size)
+    x = np.round(draw(rng, 3, 41, *size, odd=False))  # ties
+    x[0, 0], x[0, 1], x[0, 2, -1, -1] = -np.inf, 0, np.inf
+    x[0, 3].flat[-1], x[0, 4].flat[0], x[0, 5] = np.nan, np.nan, np.nan
+    x[1] = np.where(rng.random(x[1].shape) < 0.1, np.nan, x[1])
+    x[0, 6], x[0, 7] = 0, -0.0
+    x[0, 6].flat[-1], x[0, 7].flat[-1] = -0.0, 0
+    indices = np.full((3, 41, 1, 1), -1, np.int32)
+    y, _ = cpu.max_pool2d(x, window, out=np.full((3, 41, 1, 1), np.nan, np.float32), indices=indices)
+    expected, places = pool.max_pool2d(x, window)
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(indices, places)
+    x, dy = draw(rng, 3, 41, *size, odd=False), draw(rng, 3, 41, 1, 1, odd=False)
+    pixels = size[0] * size[1]
+    exact = x.astype(np.float64).mean((2, 3), keepdims=True)
+    got = cpu.avg_pool2d(x, window, out=np.full_like(dy, np.nan))
+    check(got, exact, magnitude=np.abs(x).mean((2, 3), keepdims=True), terms=pixels + 1, direction="forward")
+    dx = cpu.avg_pool2d_grad(dy, window, out=np.full_like(x, np.nan))
+    np.testing.assert_array_equal(dx, np.broadcast_to(dy / np.float32(pixels), x.shape))
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("pooling", [(2, 2, 0), (3, 2, 1), (3, 1, 1), (2, 3, 0)])
+@pytest.mark.parametrize("pooling", [(2, 2, 0), (3, 2, 1), (3, 1, 1), (2, 3, 0), (4, 4, 1), (9, 4, 0)])
 def test_an_average_of_what_is_not_finite(pooling: tuple[int, int, int], value: float, rng: np.random.Generator) -> None:
     """Whatever lies behind the end of a row, in the image or in the gradient, is in no window."""
     window = pool_window((9, 45), *pooling)
