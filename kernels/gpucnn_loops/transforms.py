@@ -26,6 +26,9 @@ ZERO = np.float32(0)
 A, B = 2 / 3, 3 / 2
 POINTS = np.array([0, A, -A, B, -B])  # and ∞
 a1, b1, a2, b2, a3, b3, ab, sum2 = (np.float32(value) for value in (A, B, A**2, B**2, A**3, B**3, (A * B) ** 2, A**2 + B**2))
+g00 = np.float32(1 / (A * B) ** 2)  # G's first row, and below the powers of its others
+ga0, ga1, ga2, ga3, ga4 = (np.float32(A**i / (2 * A**2 * (A**2 - B**2))) for i in range(5))
+gb0, gb1, gb2, gb3, gb4 = (np.float32(B**i / (2 * B**2 * (B**2 - A**2))) for i in range(5))
 
 
 def matrices(r: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
@@ -69,6 +72,17 @@ def a_times(a, b, c, d, m):
 
 
 @helper
+def g_times(a, b, c, d, e, r):
+    """G times r = 3 or 5 vectors: six results."""
+    if r == 3:
+        p, q, s, t = fma(splat(ga2), c, splat(ga0) * a), splat(ga1) * b, fma(splat(gb2), c, splat(gb0) * a), splat(gb1) * b
+        return splat(g00) * a, p + q, p - q, s + t, s - t, c
+    p, q = fma(splat(ga4), e, fma(splat(ga2), c, splat(ga0) * a)), fma(splat(ga3), d, splat(ga1) * b)
+    s, t = fma(splat(gb4), e, fma(splat(gb2), c, splat(gb0) * a)), fma(splat(gb3), d, splat(gb1) * b)
+    return splat(g00) * a, p + q, p - q, s + t, s - t, e
+
+
+@helper
 def store6(x, i, step, v):
     """Six vectors, `step` numbers apart."""
     store(x, i, v[0])
@@ -103,6 +117,14 @@ def a_of(x, i, step, m):
     if m == 2:
         return a_times(load(x, i), load(x, i + step), load(x, i), load(x, i), m)
     return a_times(load(x, i), load(x, i + step), load(x, i + 2 * step), load(x, i + 3 * step), m)
+
+
+@helper
+def g_of(x, i, step, r):
+    """G times the r vectors at x[i], x[i + step] …"""
+    if r == 3:
+        return g_times(load(x, i), load(x, i + step), load(x, i + 2 * step), load(x, i), load(x, i), r)
+    return g_times(load(x, i), load(x, i + step), load(x, i + 2 * step), load(x, i + 3 * step), load(x, i + 4 * step), r)
 
 
 @loop("f* i i w* i f* f*")
@@ -161,24 +183,17 @@ def gradients_in(rows, wide, k, corners, tiles, m, v, scratch):
                 store6(v, f * 6 * (TILES * k + SKEW) + t * k + lane, TILES * k + SKEW, a_of(scratch, f * 6 * L, L, m))
 
 
-@loop("i i f* f* i i i f* f*")
-def kernels_in(first, last, weight, g, r, c, k, u, scratch):
-    """U[f][c][k] of weight (c, r·r, k), for the channels first … last − 1 of c; g is the matrix G (6, r)."""
+@loop("i i i f* i i f* i i f*")
+def kernels_in(first, last, lanes, weight, k, r, u, ws, plane, scratch):
+    """U[f][c][lane] of weight (c, r·r, k), for the channels first … last − 1 and its first `lanes`. In U channels are ws numbers apart, and
+    the 36 planes `plane`."""
     for channel in range(first, last):
-        for lane in range(0, k, L):
-            at0 = channel * k + lane
+        for lane in range(0, lanes, L):
+            kernel, to = channel * r * r * k + lane, at(u, (channel - first) * ws + lane)
+            for j in range(r):
+                store6(scratch, j * L, 5 * L, g_of(weight, kernel + j * k, r * k, r))
             for f in range(6):
-                for j in range(r):
-                    total = spread(g, f * r) * load(weight, (channel * r * r + j) * k + lane)
-                    for i in range(1, r):
-                        total = fma(spread(g, f * r + i), load(weight, (channel * r * r + i * r + j) * k + lane), total)
-                    store(scratch, (f * r + j) * L, total)
-            for f in range(6):
-                for e in range(6):
-                    total = spread(g, e * r) * load(scratch, f * r * L)
-                    for j in range(1, r):
-                        total = fma(spread(g, e * r + j), load(scratch, (f * r + j) * L), total)
-                    store(u, (f * 6 + e) * c * k + at0, total)
+                store6(to, f * 6 * plane, plane, g_of(scratch, f * 5 * L, L, r))
 
 
 @loop("i i f* i f* i i i f* f*")

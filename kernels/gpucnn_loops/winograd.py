@@ -22,12 +22,14 @@ from gpucnn_loops.loops import loop
 from gpucnn_loops.pool import Sizes
 from gpucnn_loops.tables import Images
 from gpucnn_loops.tile import product
-from gpucnn_loops.transforms import SKEW, TILES, gradients_in, patches_in, tiles_out
+from gpucnn_loops.transforms import SKEW, TILES, gradients_in, kernels_in, patches_in, tiles_out
 from gpucnn_loops.turn import to_planes, to_rows
 from gpucnn_loops.vector import L, as_floats, at, beats, load, place16, relu_first, splat, store, sum16
 from gpucnn_loops.windows import maxima
 
 ZERO = np.float32(0)
+BLOCK, CHANNELS = L, 16  # lanes and channels of kernels that are transformed at a time: 37 KB of U
+U_PLANE = BLOCK * CHANNELS + SKEW
 FEW = 42 * L  # numbers that the transforms keep in `Room.few`; behind them are 16 for each image
 
 
@@ -59,6 +61,17 @@ class Tiling(NamedTuple):
     c_cols: int
 
 
+@record("i f* f* i")
+class Kernels(NamedTuple):
+    """The transformed kernels u[f][c][k]; or, if `late`, room for a part of them, and what they come from: the kernels `packed`
+    (k / 16, c, r·r, 16)."""
+
+    late: int
+    u: int
+    packed: int
+    r: int
+
+
 @record("f* f* f* f* f*")
 class Room(NamedTuple):
     """Scratch: pixels of a group of images, V, M, outputs or the gradients of whole tiles, and a few vectors."""
@@ -70,8 +83,28 @@ class Room(NamedTuple):
     few: int
 
 
-@loop("i i", Images, "f*", Tiling, Room, After, "f*")
-def outputs_of(begin, images, x, u, t, room, after, broken):
+@loop("i", Kernels, Tiling, Room)
+def products(tiles, kernels, t, room):
+    """M[f] (tiles, width) = V[f] (tiles, c) · U[f] (c, width). Kernels that are transformed late are used while they are in the cache: U is
+    four times as large as they, and for a few tiles its way to memory and back took longer than everything else."""
+    u, v_plane, plane = kernels.u, TILES * t.c_width + SKEW, TILES * t.width + SKEW
+    if not kernels.late:
+        for f in range(36):
+            patches, out = at(room.v, f * v_plane), at(room.mm, f * plane)
+            product(tiles, t.c, patches, t.t_rows, t.c_cols, at(u, f * t.c * t.ws), t.ws, t.width, out, t.width, 0)
+        return
+    for lane in range(0, t.width, BLOCK):
+        packed = at(kernels.packed, lane * t.c * kernels.r * kernels.r)
+        for c in range(0, t.c, CHANNELS):
+            last = min(c + CHANNELS, t.c)
+            kernels_in(c, last, BLOCK, packed, BLOCK, kernels.r, u, BLOCK, U_PLANE, room.few)
+            for f in range(36):
+                patches, out = at(room.v, f * v_plane + c), at(room.mm, f * plane + lane)
+                product(tiles, last - c, patches, t.t_rows, t.c_cols, at(u, f * U_PLANE), BLOCK, BLOCK, out, t.width, c)
+
+
+@loop("i i", Images, Kernels, Tiling, Room, After, "f*")
+def outputs_of(begin, images, x, kernels, t, room, after, broken):
     """room.sums (images, pixels, width): the outputs of some images, and what follows them. broken[image] becomes 0, or NaN where a sum of
     the image is not finite.
 
@@ -86,20 +119,18 @@ def outputs_of(begin, images, x, u, t, room, after, broken):
     for t0 in range(0, total, TILES):
         tiles = min(TILES, total - t0)
         patches_in(room.rows, t.wide, t.c_width, at(t.ins, t0), tiles, room.v, room.few)
-        for f in range(36):
-            patches, out = at(room.v, f * (TILES * t.c_width + SKEW)), at(room.mm, f * (TILES * t.width + SKEW))
-            product(tiles, t.c, patches, t.t_rows, t.c_cols, at(u, f * t.c * t.ws), t.ws, t.width, out, t.width, 0)
+        products(tiles, kernels, t, room)
         tiles_out(room.mm, t.width, at(t.outs, t0), tiles, t.out_wide, t.m, room.sums, room.few, after, t0, t.each, bad)
     for i in range(images):
         broken[begin + i] = sum16(load(bad, i * L))
 
 
-@loop("i i", Images, "f*", Tiling, Room, After, Images, "i i w* f*")
-def forward(first, last, x, u, t, room, after, y, k, total, places, broken):
+@loop("i i", Images, Kernels, Tiling, Room, After, Images, "i i w* f*")
+def forward(first, last, x, kernels, t, room, after, y, k, total, places, broken):
     """y (images, k, total) of the images first … last − 1. broken[image] is 0, or NaN where a sum is not finite."""
     for begin in range(first, last, t.group):
         images = min(t.group, last - begin)
-        outputs_of(begin, images, x, u, t, room, after, broken)
+        outputs_of(begin, images, x, kernels, t, room, after, broken)
         for i in range(images):
             out = at(y.first, (begin + i) * y.step)
             to_planes(at(room.sums, i * total * t.width), total, k, t.width, out, places)
@@ -107,14 +138,14 @@ def forward(first, last, x, u, t, room, after, y, k, total, places, broken):
                 with_other(out, at(after.other, (begin + i) * after.step), k, total, total, after.last)
 
 
-@loop("i i", Images, "f*", Tiling, Room, After, Images, "i* i i i i i", Sizes, "w* f* f* f*")
-def forward_pool(first, last, x, u, t, room, after, y, indices, k, high, across, conv_wide, halves, sizes, places, best, won, broken):
+@loop("i i", Images, Kernels, Tiling, Room, After, Images, "i* i i i i i", Sizes, "w* f* f* f*")
+def forward_pool(first, last, x, kernels, t, room, after, y, indices, k, high, across, conv_wide, halves, sizes, places, best, won, broken):
     """As `forward`, then ReLU and pooling while the outputs are in the cache: y and indices (images, k, high, across). halves: the windows
     are 2×2, side by side; otherwise they have `sizes`."""
     sums, width = room.sums, t.width
     for begin in range(first, last, t.group):
         images = min(t.group, last - begin)
-        outputs_of(begin, images, x, u, t, room, after, broken)
+        outputs_of(begin, images, x, kernels, t, room, after, broken)
         for image in range(images):
             if not halves:
                 maxima(at(sums, image * t.out_size * width), best, won, width, sizes)

@@ -21,11 +21,12 @@ from gpucnn_loops.threads import Scratch, address, flags, lasting, number
 from gpucnn_loops.transforms import SKEW, TILES, kernels_in, kernels_out, matrices
 from gpucnn_loops.turn import fill, to_planes, to_rows, turned_kernels
 from gpucnn_loops.vector import L
-from gpucnn_loops.winograd import FEW, Tiling, forward, forward_pool, weight_sums
+from gpucnn_loops.winograd import BLOCK, FEW, U_PLANE, Kernels, Tiling, forward, forward_pool, weight_sums
 
 Array = NDArray[np.float32]
 LEAST = 16  # the fewest channels: with fewer, most lanes of the transforms would be empty
 ADDED = 6  # a number of dU takes as long to add up as this many multiply-adds
+MOST_KEPT = 1 << 19  # numbers of transformed kernels that are kept for few tiles
 GAIN = 1.4  # the transforms' share, and what their rounding must be worth
 
 
@@ -122,16 +123,27 @@ class Winograd:
                 least, own = takes, self._cut(count)
         return own
 
-    def _kernels(self, weight: Array, turned: bool, part: tuple[int, int, int], packed: int, u: int, few: int) -> None:
-        """u[f][c][lanes] of a part of weight (k, c, r, r), or of the turned kernels of weight (c, k, r, r)."""
-        (first, k, width), c, taps = part, self.c, self.r**2
-        if width > k:
-            fill(packed, c * taps * width, 0)
-        if turned:
-            turned_kernels(address(weight) + 4 * first * taps, c, self.k, k, taps, width, packed)
-        else:
-            to_rows(address(weight) + 4 * first * c * taps, c * taps, c * taps, k, packed, self._of_width(width).at.kernels)
-        kernels_in(0, c, packed, address(self.g), self.r, c, width, u, few)
+    def _kernels(self, n: int, weight: Array, turned: bool, part: tuple[int, int, int], places: tuple[int, int, int]) -> Kernels:
+        """A part of the transformed kernels of weight (k, c, r, r), or of the turned kernels of weight (c, k, r, r), for n images. places:
+        room for packed kernels, for U, and for a few vectors."""
+        (first, k, width), c, taps, (packed, u, few) = part, self.c, self.r**2, places
+        late = self._late(n, width)
+        for lane in range(0, width, BLOCK):
+            own = min(BLOCK, k - lane)
+            to = packed + 4 * lane * c * taps if late else packed
+            if own < BLOCK:
+                fill(to, c * taps * BLOCK, 0)
+            if turned:
+                turned_kernels(address(weight) + 4 * (first + lane) * taps, c, self.k, own, taps, BLOCK, to)
+            else:
+                to_rows(address(weight) + 4 * (first + lane) * c * taps, c * taps, c * taps, own, to, self._of_width(BLOCK).at.kernels)
+            if not late:
+                kernels_in(0, c, BLOCK, to, BLOCK, self.r, u + 4 * lane, width, c * width, few)
+        return Kernels(late, u, packed, self.r)
+
+    def _late(self, n: int, width: int) -> bool:
+        """Whether kernels are transformed part by part when they are needed, since n images have few tiles. The bits are the same."""
+        return n * self.each < TILES and 36 * self.c * width > MOST_KEPT
 
     def _tiling(self, width: int, ahead: bool) -> Tiling:
         """The `Tiling` for so many lanes of the outputs' channels, where outputs are computed (`ahead`) or their gradients read."""
@@ -157,9 +169,10 @@ class Winograd:
         planes = 36 * (TILES * self.c_width + SKEW), 36 * (TILES * width + SKEW)
         return self.group * self.in_size * self.c_width, *planes, self.group * self.out_size * width, FEW + self.group * L
 
-    def _few_kernels(self, width: int) -> tuple[int, int]:
+    def _few_kernels(self, n: int, width: int) -> tuple[int, int]:
         """The sizes of what `_kernels` writes."""
-        return self.r**2 * self.c * width, 36 * self.c * width
+        each = self.r**2 * self.c
+        return (each * width, 36 * U_PLANE) if self._late(n, width) else (each * BLOCK, 36 * self.c * width)
 
     def _forward(self, x: Array, weight: Array, turned: bool, after: After, y: Array) -> list[int]:
         """Computes y, and returns which images are not finite."""
@@ -170,11 +183,11 @@ class Winograd:
         def body(begin: int, end: int) -> None:
             for part, a, z in pieces(begin, end, n):
                 first, k, width = own[part]
-                scratch = Scratch(*self._room(width), *self._few_kernels(width))
+                scratch = Scratch(*self._room(width), *self._few_kernels(n, width))
                 fill(*scratch.piece(0), 0)
                 *room, packed, u = scratch.addresses()
-                self._kernels(weight, turned, own[part], packed, u, room[-1])
-                ahead, out = (*images(x), u, *self._tiling(width, True), *room), first * self.count
+                kernels = self._kernels(n, weight, turned, own[part], (packed, u, room[-1]))
+                ahead, out = (*images(x), *kernels, *self._tiling(width, True), *room), first * self.count
                 forward(a, z, *ahead, *after.moved(first, out), *images(y, out), k, self.count, places, address(broken[part]))
 
         share(n * len(own), body, n * self.work)
@@ -197,12 +210,12 @@ class Winograd:
         def body(begin: int, end: int) -> None:
             for part, a, z in pieces(begin, end, n):
                 first, k, width = own[part]
-                scratch = Scratch(*self._room(width), *self._few_kernels(width), high * across * width, high * across * width)
+                scratch = Scratch(*self._room(width), *self._few_kernels(n, width), high * across * width, high * across * width)
                 fill(*scratch.piece(0), 0)
                 *room, packed, u, best, won = scratch.addresses()
-                self._kernels(weight, False, own[part], packed, u, room[-1])
+                kernels = self._kernels(n, weight, False, own[part], (packed, u, room[-1]))
                 out = first * high * across
-                ahead = *images(x), u, *self._tiling(width, True), *room
+                ahead = *images(x), *kernels, *self._tiling(width, True), *room
                 to = *after[0].moved(first, 0), *images(y, out), address(indices) + 4 * out
                 forward_pool(a, z, *ahead, *to, k, *sizes, places, best, won, address(broken[part]))
 

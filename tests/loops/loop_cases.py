@@ -61,6 +61,7 @@ PIXELS: list[tuple[Any, ...]] = [
     (2, 3, 3, 3, 3, 2, 3, 1, ((0, 0), (1, 1)), 1, 1),  # fewer outputs than lanes
 ]
 WINOGRAD: list[tuple[Any, ...]] = [
+    (1, 150, 7, 7, 133, 3, 3, 1, 1, 1, 1),  # few tiles of many channels
     (1, 16, 12, 12, 16, 3, 3, 1, 1, 1, 1),
     (3, 20, 13, 11, 37, 3, 3, 1, 0, 1, 1),
     (17, 17, 8, 8, 16, 5, 5, 1, 2, 1, 1),

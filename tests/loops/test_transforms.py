@@ -64,7 +64,7 @@ def test_the_loops_multiply_by_them(r: int, rng: np.random.Generator) -> None:
 
     k = 32
     weight, u, small = rng.standard_normal((c, r, r, k), dtype=np.float32), np.empty((6, 6, c, k), np.float32), g.astype(np.float32)
-    transforms.kernels_in(0, c, address(weight), address(small), r, c, k, address(u), address(scratch))
+    transforms.kernels_in(0, c, k, address(weight), k, r, address(u), k, c * k, address(scratch))
     np.testing.assert_allclose(u, np.einsum("ai,cijk,bj->abck", g, weight.astype(np.float64), g), atol=1e-5)
     du, dweight = rng.standard_normal((3, 6, 6, c, k), dtype=np.float32), np.empty_like(weight)
     transforms.kernels_out(0, c, address(du), 3, address(small), r, c, k, address(dweight), address(scratch))
