@@ -205,7 +205,7 @@ class Depthwise:
         if self._behind is None:
             frame, made, *_ = self.one.behind()
             several = len(made.ends) > 2
-            self._behind = _road(frame, self.window.input, 0 if several else 1, made, made.turns[: self.taps] // L)
+            self._behind = _road(frame, self.window.input, 0 if several else 1, made, made.turns[0, : self.taps] // L)
         _vectors, after = after_sums(self.k, self.wide, 1, mask=relu)
         self._gather(dy, self._packed(weight, self._behind), after[0], dx, self._behind)
 

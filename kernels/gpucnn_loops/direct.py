@@ -21,7 +21,7 @@ from gpucnn_loops.after import After, Norm, after_sums, finished, with_other
 from gpucnn_loops.crew import share
 from gpucnn_loops.language import record
 from gpucnn_loops.loops import loop
-from gpucnn_loops.tables import Frame, Images, Tables, Window, edges, framed, grid, images, lanes
+from gpucnn_loops.tables import Frame, Images, Table, Tables, Window, edges, framed, grid, images, lanes
 from gpucnn_loops.threads import Scratch, address
 from gpucnn_loops.tile import product
 from gpucnn_loops.turn import fill, in_frame, kernels_by_tap, to_planes, to_rows
@@ -29,15 +29,18 @@ from gpucnn_loops.vector import L, at, load, store
 
 Array = NDArray[np.float32]
 CHUNK = 100  # steps of a sum at a time: the weights of 64 lanes are then 25 KB, and stay in the first-level cache
+BLOCK = 64  # lanes whose weights lie together
 BAND = 240  # outputs that are transposed at a time: their sums of 64 channels are 60 KB
 
 
-@record("i w* w* w* w* w*")
+@record("i i w* w* w* w* w*")
 class Classes(NamedTuple):
     """Outputs that meet the same taps are a class. ends (classes, 2): where each one's outputs and taps end in `rows`, `order` and `cols`;
-    with several, `order` says where each output belongs. places: where each channel's plane of y begins."""
+    with several, `order` says where each output belongs. places: where each channel's plane of y begins. terms: rows of the weight, all
+    classes taken together."""
 
     number: int
+    terms: int
     ends: int
     rows: int
     order: int
@@ -58,7 +61,8 @@ class Room(NamedTuple):
 def gather(first, last, parts, x, weight, after, y, frame, k, width, total, classes, room):
     """y (images, k, total) from x: forward, or the gradient of the input.
 
-    Pieces first … last − 1 are parts of images; with several classes there is one part.
+    Pieces first … last − 1 are parts of images; with several classes there is one part. weight (width / 64, terms, 64): blocks of lanes,
+    the last with as many as are left. Rows of all lanes would be a power of two apart, and fall into the same few sets of the caches.
     """
     sums, rows, cols = room.sums, classes.rows, classes.cols
     for piece in range(first, last):
@@ -72,10 +76,11 @@ def gather(first, last, parts, x, weight, after, y, frame, k, width, total, clas
             for band in range(bands * part // parts, bands * (part + 1) // parts):
                 begin = row + band * BAND
                 count = min(BAND, row_end - begin)
-                for tap in range(tap0, taps, CHUNK):
-                    step = min(CHUNK, taps - tap)
-                    by = at(weight, tap * width)
-                    product(count, step, source, at(rows, begin), at(cols, tap), by, width, width, sums, width, tap - tap0)
+                for lane in range(0, width, BLOCK):
+                    lanes = min(BLOCK, width - lane)
+                    for tap in range(tap0, taps, CHUNK):
+                        step, by = min(CHUNK, taps - tap), at(weight, lane * classes.terms + tap * lanes)
+                        product(count, step, source, at(rows, begin), at(cols, tap), by, lanes, lanes, at(sums, lane), width, tap - tap0)
                 if taps == tap0:  # pixels that no tap meets
                     for i in range(count * width):
                         sums[i] = 0
@@ -99,17 +104,31 @@ def gather(first, last, parts, x, weight, after, y, frame, k, width, total, clas
                 with_other(out, other, k, total, total, after.last)
 
 
-@loop("i i", Images, Images, "f* f* i", Frame, "i i i w* i w* w* f* f*")
-def weight_sums(first, last, x, dy, dweight, dbias, biased, frame, k, width, count, rows, row_count, cols, places, framed, turned):
-    """dweight (row_count, width) from images first … last − 1: rows are taps, steps of a sum are outputs. dbias (width) likewise."""
-    for image in range(first, last):
-        source = in_frame(at(x.first, image * x.step), frame, framed)
-        to_rows(at(dy.first, image * dy.step), count, count, k, turned, places)
-        if biased:
-            add_rows(turned, count, width, dbias)
-        for i in range(0, count, CHUNK):
-            step = min(CHUNK, count - i)
-            product(row_count, step, source, rows, at(cols, i), at(turned, i * width), width, width, dweight, width, image - first + i)
+@loop("i i", Images, Images, "f* i i f* i", Frame, "i i i w* i w* w* f* f*")
+def weight_sums(
+    first, last, x, dy, dweight, terms, term, dbias, biased, frame, k, width, count, rows, row_count, cols, places, framed, turned
+):
+    """The `row_count` rows from `term` on of dweight (width / 64, terms, 64), blocks of lanes as in `gather`, from images first … last − 1:
+    rows are taps, steps of a sum are outputs. dbias (width) likewise. A block goes through all images, so that its sums stay in the
+    second-level cache.
+
+    places (2, count): of outputs as rows, in a whole block and in the last.
+    """
+    for lane in range(0, width, BLOCK):
+        lanes, own = min(BLOCK, width - lane), at(places, count if lane + BLOCK > width else 0)
+        for image in range(first, last):
+            source = in_frame(at(x.first, image * x.step), frame, framed)
+            to_rows(at(dy.first, image * dy.step + lane * count), count, count, min(lanes, k - lane), turned, own)
+            if biased:
+                add_rows(turned, count, lanes, at(dbias, lane))
+            for i in range(0, count, CHUNK):
+                step, by, to, mode = (
+                    min(CHUNK, count - i),
+                    at(turned, i * lanes),
+                    at(dweight, lane * terms + term * lanes),
+                    image - first + i,
+                )
+                product(row_count, step, source, rows, at(cols, i), by, lanes, lanes, to, lanes, mode)
 
 
 @loop("f* i i f*")
@@ -149,8 +168,8 @@ class Direct:
             order=[0],
             cols=cols,
             places=np.arange(self.k) * self.count,
-            turns=np.arange(self.count) * self.width,
-            lines=np.arange(len(cols)) * self.width,
+            turns=_in_blocks(np.arange(self.count), self.width),
+            lines=_in_blocks(np.arange(len(cols)), self.width),
             planes=np.arange(self.k) * len(cols),
         )
         self._behind: Way | None = None
@@ -161,11 +180,13 @@ class Direct:
         """y = convolution of x, plus bias, then batch normalization, plus `added`, then ReLU."""
         taps, t = len(self.ahead.cols), self.ahead.at
         room = Scratch(self.groups * taps * self.width, shared=True)
-        packed = room.parts[0].reshape(self.groups, taps, self.width)
+        packed = room.parts[0].reshape(self.groups, taps * self.width)
         if self.width > self.k:
             fill(*room.piece(0), 0)
         for g in range(self.groups):
-            to_rows(address(weight) + 4 * g * self.k * taps, taps, taps, self.k, address(packed[g]), t.lines)
+            for lane, channels, whole in _blocks(self.k):
+                lines = t.lines if whole else t.lines + 8 * taps
+                to_rows(address(weight) + 4 * (g * self.k + lane) * taps, taps, taps, channels, address(packed[g]) + 4 * lane * taps, lines)
         _vectors, after = after_sums(self.k, self.width, self.groups, bias, relu, norm, added)
         self._gather(x, packed, after, y, Way(self.frame, self.ahead, self.k, self.width))
 
@@ -174,12 +195,16 @@ class Direct:
         behind = self.behind().tables
         rows, taps = len(behind.cols) + 1, math.prod(self.window.kernel)  # the last row is for what `kernels_by_tap` writes in excess
         room = Scratch(self.groups * rows * self.c_width, shared=True)
-        packed = room.parts[0].reshape(self.groups, rows, self.c_width)
+        packed = room.parts[0].reshape(self.groups, rows * self.c_width)
         if self.c_width > self.c:
             fill(*room.piece(0), 0)
         for g in range(self.groups):
-            by = address(weight) + 4 * g * self.k * self.c * taps
-            kernels_by_tap(by, self.k, self.c, taps, address(packed[g]), behind.at.turns)
+            for lane, channels, whole in _blocks(self.c):
+                by, turns = (
+                    address(weight) + 4 * (g * self.k * self.c + lane) * taps,
+                    behind.at.turns + (0 if whole else 4 * behind.turns.size),
+                )
+                kernels_by_tap(by, self.k, self.c, channels, taps, address(packed[g]) + 4 * lane * rows, turns)
         _vectors, after = after_sums(self.c, self.c_width, self.groups, mask=relu)
         self._gather(dy, packed, after, dx, self.behind())
 
@@ -188,7 +213,7 @@ class Direct:
         n, total, classes = len(x), y.shape[2] * y.shape[3], len(t.ends) // 2
         parts = tables.parts(n, -(-total // BAND)) if classes == 1 else 1
         plane, out = frame.c * frame.h * frame.w, k * total
-        own = Classes(classes, t.at.ends, t.at.rows, t.at.order, t.at.cols, t.at.places)
+        own = Classes(classes, weight.shape[1] // width, t.at.ends, t.at.rows, t.at.order, t.at.cols, t.at.places)
         sizes = frame.size, BAND * width, total * width if classes > 1 else 0
 
         def body(first: int, last: int) -> None:
@@ -209,13 +234,13 @@ class Direct:
         parts = tables.parts(count, taps)
         tap_ends = [taps * part // parts for part in range(parts + 1)]
         scratch = Scratch(count * self.groups * taps * self.width, count * self.groups * self.width, shared=True)
-        sums = scratch.parts[0].reshape(count, self.groups, taps, self.width)
+        sums = scratch.parts[0].reshape(count, self.groups, taps * self.width)
         biases = scratch.parts[1].reshape(count, self.groups, self.width)
         biases[...] = 0
         plane, out = frame.c * frame.h * frame.w, self.k * self.count
 
         def body(first: int, last: int) -> None:
-            own = Scratch(frame.size, self.count * self.width)
+            own = Scratch(frame.size, self.count * min(self.width, BLOCK))
             for index in range(2):
                 fill(*own.piece(index), 0)
             room = own.addresses()
@@ -226,13 +251,15 @@ class Direct:
                 where = t.at.cols + 8 * tap, tap_ends[part + 1] - tap, t.at.rows, t.at.turns
                 for g in range(self.groups):
                     source, given = images(x, g * plane), images(dy, g * out)
-                    to = address(sums[group, g]) + 4 * tap * self.width, address(biases[group, g])
+                    to = address(sums[group, g]), taps, tap, address(biases[group, g])
                     weight_sums(ends[group], ends[group + 1], *source, *given, *to, biased, *frame, *sizes, *where, *room)
 
         share(count * parts, body, n * self.count * self.width * self.groups * (taps + 1))
         total = np.add.reduce(sums, axis=0) if count > 1 else sums[0]
         for g in range(self.groups):
-            to_planes(address(total[g]), taps, self.k, self.width, address(dweight) + 4 * g * self.k * taps, t.at.planes)
+            for lane, channels, _ in _blocks(self.k):
+                to, lanes_ = address(dweight) + 4 * (g * self.k + lane) * taps, min(BLOCK, self.width - lane)
+                to_planes(address(total[g]) + 4 * lane * taps, taps, channels, lanes_, to, t.at.planes)
         if dbias is not None:
             dbias[...] = np.add.reduce(biases, axis=0)[:, : self.k].reshape(-1)
 
@@ -280,6 +307,16 @@ class Direct:
             order=np.concatenate(order),
             cols=np.concatenate(cols),
             places=np.arange(self.c) * math.prod(window.input),
-            turns=np.where(turns < 0, col_count, turns).reshape(-1) * self.c_width,
+            turns=_in_blocks(np.where(turns < 0, col_count, turns).reshape(-1), self.c_width),
         )
         return Way(Frame(self.k, p, q, top, left, high, wide), made, self.c, self.c_width)
+
+
+def _blocks(channels: int) -> list[tuple[int, int, bool]]:
+    """The first channel of each block of lanes, how many it has, and whether it is a whole block."""
+    return [(lane, min(BLOCK, channels - lane), lane + BLOCK <= lanes(channels)) for lane in range(0, channels, BLOCK)]
+
+
+def _in_blocks(rows: Table, width: int) -> Table:
+    """Where these rows lie in a whole block of lanes, and in the last of `width` lanes: (2, …)."""
+    return np.stack([rows * min(width, BLOCK), rows * (width % BLOCK or BLOCK)])

@@ -73,22 +73,22 @@ def to_rows(planes, plane, count, k, rows, places):
             turn16(at(planes, lane * plane + first), plane, at(rows, lane), at(places, first))
 
 
-@loop("f* i i i f* w*")
-def kernels_by_tap(weight, k, c, taps, rows, places):
-    """rows[places[filter, tap] + channel] = weight[filter, channel, tap]; lanes behind c stay as they are.
+@loop("f* i i i i f* w*")
+def kernels_by_tap(weight, k, c, count, taps, rows, places):
+    """rows[places[filter, tap] + channel] = weight[filter, channel, tap], of the first `count` of c channels; lanes behind them stay.
 
     places (k, whole sixteens of taps): behind a filter's last tap they point to memory whose contents do not matter.
     """
     each = (taps + L - 1) // L * L
     for filter in range(k):
-        for block in range(0, c, L):
-            lane = max(0, min(block, c - L))
+        for block in range(0, count, L):
+            lane = max(0, min(block, count - L))
             for tap in range(0, taps, L):
                 first, own = (filter * c + lane) * taps + tap, at(places, filter * each + tap)
-                if c >= L and first + (L - 1) * taps + L <= k * c * taps:
+                if count >= L and first + (L - 1) * taps + L <= (k - 1) * c * taps + count * taps:
                     turn16(at(weight, first), taps, at(rows, lane), own)
                 else:
-                    for channel in range(min(L, c)):
+                    for channel in range(min(L, count)):
                         for i in range(min(L, taps - tap)):
                             rows[own[i] + lane + channel] = weight[first + channel * taps + i]
 

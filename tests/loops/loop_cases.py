@@ -34,6 +34,8 @@ DIRECT: list[tuple[Any, ...]] = [
     (1, 1, 3, 3, 2, 2, 2, 1, 2, 3, 1),  # dilation over the image: taps that never touch it
     (2, 2, 40, 40, 3, 3, 3, 1, 1, 1, 1),  # several bands of outputs
     (19, 2, 4, 4, 3, 3, 3, 1, 1, 1, 1),
+    (2, 130, 7, 7, 200, 1, 1, 1, 0, 1, 1),  # several blocks of lanes, forward and back
+    (3, 80, 9, 9, 150, 3, 3, 2, 1, 1, 1),
 ]
 WHOLE: list[tuple[Any, ...]] = [
     (1, 70, 1, 1, 20, 1, 1, 1, 0, 1, 1),
