@@ -110,6 +110,55 @@ def gradients(first, last, dy, x, dx, c, pixels, mean, rstd, slope, shift, scale
             target[j] = ZERO if relu and not source[j] > 0 else value
 
 
+# As the four above, for one number in each channel of an image: lanes are channels.
+@loop("i i f* i i f* f* d*")
+def moments_of_rows(first, last, x, n, c, mean, variance, sums):
+    for channel in range(first, last):
+        sums[channel] = 0.0
+    for image in range(n):
+        row = at(x, image * c)
+        for channel in range(first, last):
+            sums[channel] += float(row[channel])
+    for channel in range(first, last):
+        mean[channel], sums[channel] = np.float32(sums[channel] / n), 0.0
+    for image in range(n):
+        row = at(x, image * c)
+        for channel in range(first, last):
+            number = row[channel] - mean[channel]
+            sums[channel] += float(number * number)
+    for channel in range(first, last):
+        variance[channel] = np.float32(sums[channel] / n)
+
+
+@loop("i i", Images, "f* i i f* f* d* d*")
+def gradient_sums_of_rows(first, last, dy, x, n, c, mean, rstd, sums, products):
+    for channel in range(first, last):
+        sums[channel] = products[channel] = 0.0
+    for image in range(n):
+        given, row = at(dy.first, image * dy.step), at(x, image * c)
+        for channel in range(first, last):
+            sums[channel] += float(given[channel])
+            products[channel] += float(given[channel] * ((row[channel] - mean[channel]) * rstd[channel]))
+
+
+@loop("i i", Images, Images, "i f* f* f* i")
+def normalized_rows(first, last, x, y, c, mean, scale, bias, relu):
+    for image in range(first, last):
+        source, target = at(x.first, image * x.step), at(y.first, image * y.step)
+        for j in range(c):
+            value = (source[j] - mean[j]) * scale[j] + bias[j]
+            target[j] = ZERO if relu and value <= 0 else value
+
+
+@loop("i i", Images, "f* f* i f* f* f* f* f* i")
+def gradients_of_rows(first, last, dy, x, dx, c, mean, rstd, slope, shift, scale, relu):
+    for image in range(first, last):
+        given, source, target = at(dy.first, image * dy.step), at(x, image * c), at(dx, image * c)
+        for j in range(c):
+            value = (given[j] - ((source[j] - mean[j]) * rstd[j] * slope[j] + shift[j])) * scale[j]
+            target[j] = ZERO if relu and not source[j] > 0 else value
+
+
 def _sizes(x: Array) -> tuple[int, int, int]:
     n, c = x.shape[:2]
     return n, c, x.size // (n * c)
@@ -120,15 +169,21 @@ def moments(x: Array) -> tuple[Array, Array]:
     n, c, pixels = _sizes(x)
     mean, variance, sums = np.empty(c, np.float32), np.empty(c, np.float32), np.empty(c)
     made = address(mean), address(variance), address(sums)
-    share(c, lambda a, z: channel_moments(a, z, address(x), n, c, pixels, *made), 2 * COST * x.size)
+    if pixels == 1:
+        share(c, lambda a, z: moments_of_rows(a, z, address(x), n, c, *made), 2 * COST * x.size)
+    else:
+        share(c, lambda a, z: channel_moments(a, z, address(x), n, c, pixels, *made), 2 * COST * x.size)
     return mean, variance
 
 
 def normalize(x: Array, mean: Array, scale: Array, bias: Array, relu: bool, y: Array) -> None:
     """y = (x − mean) · scale + bias, then ReLU where `relu`; mean, scale and bias (C)."""
     n, c, pixels = _sizes(x)
-    numbers = c, pixels, address(mean), address(scale), address(bias), relu
-    share(n * c, lambda a, z: normalized(a, z, *images(x), *images(y), *numbers), 2 * COST * x.size)
+    numbers = address(mean), address(scale), address(bias), relu
+    if pixels == 1:
+        share(n, lambda a, z: normalized_rows(a, z, *images(x), *images(y), c, *numbers), 2 * COST * x.size)
+    else:
+        share(n * c, lambda a, z: normalized(a, z, *images(x), *images(y), c, pixels, *numbers), 2 * COST * x.size)
 
 
 def batch_norm_grad(
@@ -140,11 +195,17 @@ def batch_norm_grad(
     kept = address(mean), address(rstd)
     found = address(sums), address(products)
     given = *images(dy), address(x)
-    share(c, lambda a, z: gradient_sums(a, z, *given, n, c, pixels, *kept, *found), 2 * COST * x.size)
+    if pixels == 1:
+        share(c, lambda a, z: gradient_sums_of_rows(a, z, *given, n, c, *kept, *found), 2 * COST * x.size)
+    else:
+        share(c, lambda a, z: gradient_sums(a, z, *given, n, c, pixels, *kept, *found), 2 * COST * x.size)
     dbias[...], dweight[...] = sums, products
     if dx is None:
         return
     count = np.float32(n * pixels)
     slope, shift, scale = dweight / count, dbias / count, weight * rstd
-    numbers = c, pixels, *kept, address(slope), address(shift), address(scale), relu
-    share(n * c, lambda a, z: gradients(a, z, *given, address(dx), *numbers), 3 * COST * x.size)
+    numbers = *kept, address(slope), address(shift), address(scale), relu
+    if pixels == 1:
+        share(n, lambda a, z: gradients_of_rows(a, z, *given, address(dx), c, *numbers), 3 * COST * x.size)
+    else:
+        share(n * c, lambda a, z: gradients(a, z, *given, address(dx), c, pixels, *numbers), 3 * COST * x.size)

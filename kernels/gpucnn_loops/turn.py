@@ -80,7 +80,11 @@ def kernels_by_tap(weight, k, c, count, taps, rows, places):
     places (k, whole sixteens of taps): behind a filter's last tap they point to memory whose contents do not matter.
     """
     each = (taps + L - 1) // L * L
-    for filter in range(k):
+    for filter in range(k if taps == 1 else 0):
+        source, to = at(weight, filter * c), at(rows, places[filter * each])
+        for channel in range(count):
+            to[channel] = source[channel]
+    for filter in range(0 if taps == 1 else k):
         for block in range(0, count, L):
             lane = max(0, min(block, count - L))
             for tap in range(0, taps, L):

@@ -289,10 +289,11 @@ def main() -> None:
         np.testing.assert_allclose(cpu.tanh(x), np.tanh(x), rtol=1e-6)
         cpu.tanh_grad(x, x)
         cpu.add(x, x, mask=x)
-        rows, ones = x.reshape(n, c, 1), np.ones(c, F)
-        if n > 1:
-            cpu.batch_norm(rows, ones, ones, (ones.copy(), ones.copy()), momentum=0.1, eps=0.1)
-        cpu.batch_norm_grad(rows, rows, ones, (ones, ones))
+        for rows in (x.reshape(n, c, 1), x.reshape(n, 1, c)):
+            ones = np.ones(rows.shape[1], F)
+            if n > 1:
+                cpu.batch_norm(rows, ones, ones, (ones.copy(), ones.copy()), momentum=0.1, eps=0.1)
+            cpu.batch_norm_grad(rows, rows, ones, (ones, ones))
         cpu.dropout(x, np.array([1, 0], np.uint32), 0.5, 1)
     missed = {loop.name for loop in checked()} - run
     assert not missed, f"never run: {sorted(missed)}"

@@ -122,13 +122,14 @@ def main(where: str) -> None:
         cpu.relu_grad(cpu.relu(x), x)
         cpu.tanh_grad(x, cpu.tanh(x))
         cpu.add(x, x, mask=x)
-        rows, ones = x.reshape(n, c, 1), guarded_zeros(c, np.float32) + np.float32(1)
-        kept = (
-            cpu.batch_norm(rows, copied(ones), copied(ones), (copied(ones), copied(ones)), momentum=0.1, eps=0.1)[1:]
-            if n > 1
-            else (ones, ones)
-        )
-        cpu.batch_norm_grad(rows, rows, copied(ones), (copied(kept[0]), copied(kept[1])))
+        for rows in (x.reshape(n, c, 1), x.reshape(n, 1, c)):
+            ones = guarded_zeros(rows.shape[1], np.float32) + np.float32(1)
+            kept = (
+                cpu.batch_norm(rows, copied(ones), copied(ones), (copied(ones), copied(ones)), momentum=0.1, eps=0.1)[1:]
+                if n > 1
+                else (ones, ones)
+            )
+            cpu.batch_norm_grad(rows, rows, copied(ones), (copied(kept[0]), copied(kept[1])))
         cpu.dropout(x, np.array([1, 0], np.uint32), 0.5, 1)
     print("no edge was crossed")
 

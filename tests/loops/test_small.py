@@ -158,7 +158,7 @@ def test_sums_of_two_have_numpys_bits(size: int, rng: np.random.Generator) -> No
     np.testing.assert_array_equal(a, expected)
 
 
-@given(st.integers(1, 9), st.integers(1, 5), st.integers(1, 40), st.booleans(), st.integers(0, 2**32 - 1))
+@given(st.integers(1, 9), st.integers(1, 37), st.sampled_from([1, 1, 2, 3, 16, 31, 40]), st.booleans(), st.integers(0, 2**32 - 1))
 @settings(max_examples=40, deadline=None)
 def test_batch_normalization_is_the_references(n: int, c: int, pixels: int, relu: bool, seed: int) -> None:
     rng, count = np.random.default_rng(seed), n * pixels
