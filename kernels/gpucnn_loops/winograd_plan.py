@@ -228,7 +228,10 @@ class Winograd:
         return 36 * self.each * self.width * (self.c + 8)
 
     def weight_grad(self, dy: Array, x: Array, dweight: Array, dbias: Array | None) -> None:
-        """dweight (K, C, R, R), and dbias (K)."""
+        """dweight (K, C, R, R), and dbias (K). Where few tiles add to many numbers of dU, which go to memory and back, directly."""
+        if len(x) * self.each <= TILES // 2 and 36 * self.c * self.width > MOST_KEPT:
+            self.direct.weight_grad(dy, x, dweight, dbias)
+            return
         n, c, ends = len(x), self.c, edges(len(x), 36 * self.c * self.width, 2 * self.each)
         groups = len(ends) - 1
         own = self._parts(groups)

@@ -97,7 +97,7 @@ def test_a_window_of_the_whole_plane(size: tuple[int, int], rng: np.random.Gener
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("pooling", [(2, 2, 0), (3, 2, 1), (3, 1, 1), (2, 3, 0), (4, 4, 1), (9, 4, 0)])
+@pytest.mark.parametrize("pooling", [(2, 2, 0), (3, 2, 1), (3, 1, 1), (2, 3, 0), (4, 4, 1), (5, 4, 0)])
 def test_an_average_of_what_is_not_finite(pooling: tuple[int, int, int], value: float, rng: np.random.Generator) -> None:
     """Whatever lies behind the end of a row, in the image or in the gradient, is in no window."""
     window = pool_window((9, 45), *pooling)
