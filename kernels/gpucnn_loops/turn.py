@@ -97,15 +97,23 @@ def kernels_by_tap(weight, k, c, count, taps, rows, places):
                             rows[own[i] + lane + channel] = weight[first + channel * taps + i]
 
 
-@loop("f* i i i i i f*")
-def turned_kernels(weight, k, c, count, taps, width, rows):
-    """rows (k, taps, width) of the first `count` of c channels of weight (k, c, taps): kernels rotated by 180°, channels last; lanes
-    behind them stay as they are."""
+@loop("f* i i i i f* w*")
+def turned_kernels(weight, k, c, count, taps, rows, places):
+    """rows (k, taps, 16) of the first `count`, at most 16, of c channels of weight (k, c, taps): kernels rotated by 180°, channels last;
+    lanes behind them stay as they are.
+
+    places (whole sixteens of taps): of each tap among a filter's rows. What lies behind the last tap goes to the next filter's rows before
+    these are written.
+    """
     for filter in range(k):
-        for channel in range(count):
-            source, to = at(weight, (filter * c + channel) * taps), at(rows, filter * taps * width + channel)
-            for tap in range(taps):
-                to[(taps - 1 - tap) * width] = source[tap]
+        source, to = at(weight, filter * c * taps), at(rows, filter * taps * L)
+        if count == L and filter < k - 1:
+            for tap in range(0, taps, L):
+                turn16(at(source, tap), taps, to, at(places, tap))
+        else:
+            for channel in range(count):
+                for tap in range(taps):
+                    to[places[tap] + channel] = source[channel * taps + tap]
 
 
 @loop("f*", Frame, "f*")

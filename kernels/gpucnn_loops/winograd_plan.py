@@ -65,6 +65,7 @@ class Winograd:
             at_in=grid(np.arange(h) + top, np.arange(w) + left, self.wide) * self.c_width,
             planes=np.arange(k) * c * self.r**2,
             at_out=at_out,
+            turned=np.append(np.arange(self.r**2)[::-1], np.arange(self.r**2, lanes(self.r**2))) * L,
             t_rows=np.arange(TILES) * self.c_width,
             c_cols=np.arange(c),
             places=np.arange(k) * self.count,
@@ -134,7 +135,7 @@ class Winograd:
             if own < BLOCK:
                 fill(to, c * taps * BLOCK, 0)
             if turned:
-                turned_kernels(address(weight) + 4 * (first + lane) * taps, c, self.k, own, taps, BLOCK, to)
+                turned_kernels(address(weight) + 4 * (first + lane) * taps, c, self.k, own, taps, to, self.tables.at.turned)
             else:
                 to_rows(address(weight) + 4 * (first + lane) * c * taps, c * taps, c * taps, own, to, self._of_width(BLOCK).at.kernels)
             if not late:
