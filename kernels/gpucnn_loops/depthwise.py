@@ -4,6 +4,9 @@ Sixteen planes that lie one after another, of one image or of two, are transpose
 keeps some sums in registers while it goes through the taps, or, in the gradient of the weight, some taps while it goes through the outputs.
 The tables are those of `direct.py` for one channel, so they support every stride, dilation and padding. A large image is framed a band of
 rows at a time, which stays in the second-level cache.
+
+Few planes, as the three of a color image, would leave most lanes empty: there pixels are the lanes (`pixels.py`), but for the gradient of
+the weight.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -21,6 +24,7 @@ from gpucnn_loops.crew import share
 from gpucnn_loops.direct import Direct, add_rows
 from gpucnn_loops.language import helper, record
 from gpucnn_loops.loops import loop
+from gpucnn_loops.pixels import Pixels
 from gpucnn_loops.tables import Frame, Table, Tables, Window, edges, grid, lanes
 from gpucnn_loops.threads import Scratch, address
 from gpucnn_loops.tile import product_by_lane
@@ -30,6 +34,7 @@ from gpucnn_loops.vector import L, at, load, store
 Array = NDArray[np.float32]
 BAND = 1 << 16  # numbers of a band of rows in its frame, 256 KB
 COPIES = 20  # the two transpositions of a number take as long as this many multiply-adds
+FEW = 4  # planes
 MOST = 1 << 26  # numbers of a frame that cannot be cut into bands
 ZERO = np.float32(0)
 
@@ -186,6 +191,8 @@ class Depthwise:
         more = {"turns": np.arange(count) * L, "taps": np.arange(self.taps) * L}
         self.ahead = _road(self.one.frame, window.output, window.stride[0], self.one.ahead, np.arange(self.taps), **more)
         self._behind: Road | None = None
+        by_pixels = Pixels(k, k, window, k) if k <= FEW else None
+        self.by_pixels = by_pixels if by_pixels and by_pixels.ahead and by_pixels.behind else None
 
     def _packed(self, weight: Array, road: Road) -> int:
         """The address of weights by tap, with the first filters once more behind the last."""
@@ -197,11 +204,16 @@ class Depthwise:
         self, x: Array, weight: Array, bias: Array | None, relu: bool, y: Array, norm: Norm | None = None, added: Array | None = None
     ) -> None:
         """y = convolution of x, plus bias, then batch normalization, plus `added`, then ReLU."""
-        _vectors, after = after_sums(self.k, self.wide, 1, bias, relu, norm, added)
+        if self.by_pixels:
+            self.by_pixels.forward(x, weight, bias, relu, y, norm, added)
+            return
         self._gather(x, self._packed(weight, self.ahead), after[0], y, self.ahead)
 
     def input_grad(self, dy: Array, weight: Array, relu: Array | None, dx: Array) -> None:
         """dx from dy; 0 where `relu`, if given, is not positive."""
+        if self.by_pixels:
+            self.by_pixels.input_grad(dy, weight, relu, dx)
+            return
         if self._behind is None:
             frame, made, *_ = self.one.behind()
             several = len(made.ends) > 2

@@ -115,7 +115,11 @@ def _wide(m, n, x, w, cols, total, y, ys, vectors, width, normed, relu):
 
 
 def _narrow(m, n, x, w, cols, total, y, ys, vectors, width, normed, relu):
-    for lane in range(0, total, L):
+    # One filter alone takes four vectors at a time: the sums of one would wait for themselves.
+    alone = total // (4 * L) * (4 * L) if m == 1 else 0
+    for lane in range(0, alone, 4 * L):
+        pixel_tile(1, 4, n, x, n, at(w, lane), cols, at(y, lane), ys, vectors, width, normed, relu)
+    for lane in range(alone, total, L):
         first, row = min(lane, total - L), 0
         for left in range((m + ROWS - 1) // ROWS, 0, -1):
             q = (m - row + left - 1) // left
