@@ -27,7 +27,7 @@ REMEMBERED = 512  # windows
 def remembered(make: Callable[..., T]) -> Callable[..., T]:
     """`make`, whose results for plain integers, texts and tuples of integers are kept: checking sizes takes longer than a small operation.
 
-    1, True and 1.0 are equal, and two of them are no sizes: arguments of another type are another case.
+    1, True and 1.0 are equal, and only the first is a size: arguments of another type are another case.
     """
     kept = functools.lru_cache(REMEMBERED, typed=True)(make)
 

@@ -3,7 +3,7 @@
 y = x·weightᵀ: lanes are examples, so x is turned, chunk by chunk; or, for a few examples, outputs, and the weight is turned. dx = dy·weight
 and dweight = dyᵀ·x: lanes are inputs, in the order in which they lie in memory. The lanes read a strip of 64 columns, which stays in the
 first-level cache for all rows; with a few rows, long strips, because a large weight comes from memory, which is read in its order.
-Every sum has the same terms in the same order whichever way it goes, so a row has the same bits in every batch.
+Every sum has the same terms in the same order whichever way it goes, so a row is bit-identical in every batch.
 """
 
 # mypy: disable-error-code="no-untyped-def"
