@@ -27,7 +27,7 @@ Array = NDArray[np.float32]
 LEAST = 16  # the fewest channels: with fewer, most lanes of the transforms would be empty
 ADDED = 6  # a number of dU takes as long to add up as this many multiply-adds
 MOST_KEPT = 1 << 19  # numbers of transformed kernels that are kept for few tiles
-MOST = 1 << 26  # and for any number of tiles, 268 MB
+MOST = 1 << 26  # and for any number of them, 268 MB
 GAIN = 1.4  # the transforms' share, and what their rounding must be worth
 
 
@@ -144,8 +144,8 @@ class Winograd:
         return Kernels(late, u, packed, self.r)
 
     def _late(self, n: int, width: int) -> bool:
-        """Whether kernels are transformed part by part when they are needed, since n images have few tiles, or because all of them would take too
-        much memory, of every thread. The bits are the same."""
+        """Whether kernels are transformed part by part when they are needed: since n images have few tiles, or because all kernels would
+        take too much memory, of every thread. The bits are the same."""
         size = 36 * self.c * width
         return size > MOST or (size > MOST_KEPT and n * self.each < TILES)
 
