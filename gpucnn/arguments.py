@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
-
 from numpy.typing import NDArray
 
 from gpucnn.arrays import numbers, on_a_gpu
