@@ -17,7 +17,7 @@ from loop_cases import DEPTHWISE, DIRECT, PIXELS, WHOLE, WINOGRAD, arrays, hold,
 from gpucnn.ops import cpu
 from gpucnn.ops.cpu import _engine, roads
 from gpucnn.ops.shapes import pool_window
-from gpucnn_loops import tables, threads
+from gpucnn_loops import dense, tables, threads
 from gpucnn_loops.direct import Direct
 from gpucnn_loops.language import Helper, Intrinsic
 from gpucnn_loops.loops import Loop, every
@@ -250,6 +250,7 @@ def main() -> None:
         regions.clear()
         roads.convolution.cache_clear()
         roads.pooled.cache_clear()
+        dense._tables.cache_clear()
         a = arrays(case, rng)
         c, k = a["x"].shape[1], len(a["bias"])
         hold(roads.convolution(c, k, a["window"], a["groups"]), a)
