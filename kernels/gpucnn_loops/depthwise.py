@@ -207,6 +207,7 @@ class Depthwise:
         if self.by_pixels:
             self.by_pixels.forward(x, weight, bias, relu, y, norm, added)
             return
+        _vectors, after = after_sums(self.k, self.wide, 1, bias, relu, norm, added)
         self._gather(x, self._packed(weight, self.ahead), after[0], y, self.ahead)
 
     def input_grad(self, dy: Array, weight: Array, relu: Array | None, dx: Array) -> None:

@@ -6,8 +6,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn_loops.after import Norm
+from gpucnn_loops.after import Norm, after_sums
 from gpucnn_loops.dense import dense, dense_input_grad, dense_weight_grad
+from gpucnn_loops.elementwise import add
+from gpucnn_loops.norm import normalize
 from gpucnn_loops.tables import Window, one_window
 
 Array = NDArray[np.float32]
@@ -27,17 +29,12 @@ class Whole:
         self, x: Array, weight: Array, bias: Array | None, relu: bool, y: Array, norm: Norm | None = None, added: Array | None = None
     ) -> None:
         """y = convolution of x, plus bias, then batch normalization, plus `added`, then ReLU."""
-        out, alone = _rows(y), norm is None and added is None
-        dense(_rows(x), _rows(weight), bias, relu and alone, out)
-        if alone:
-            return
+        dense(_rows(x), _rows(weight), bias, relu and norm is None and added is None, _rows(y))
         if norm is not None:
-            np.multiply(np.subtract(out, norm.mean, out=out), norm.scale, out=out)
-            out += norm.shift
+            (vectors,), _after = after_sums(len(weight), len(weight), 1, norm=norm)
+            normalize(y, *vectors[1:], relu and added is None, y)
         if added is not None:
-            out += added.reshape(out.shape)
-        if relu:
-            out[out <= 0] = 0
+            add(y, added, relu, None, y)
 
     def input_grad(self, dy: Array, weight: Array, relu: Array | None, dx: Array) -> None:
         """dx from dy; 0 where `relu`, if given, is not positive."""

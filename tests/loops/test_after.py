@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loop_cases import DEPTHWISE, DIRECT, PIXELS, WINOGRAD, arrays, exact, nan_like
+from loop_cases import DEPTHWISE, DIRECT, PIXELS, WHOLE, WINOGRAD, arrays, exact, nan_like
 
 import gpucnn as gc
 from gpucnn.layers.fused import ConvBatchNorm
@@ -39,7 +39,7 @@ def hold_bits(a: dict[str, Any], biased: bool, relu: bool, summed: bool, rng: np
     np.testing.assert_array_equal(np.signbit(got[expected == 0]), np.signbit(expected[expected == 0]))
 
 
-CHOSEN = [DIRECT[0], DIRECT[2], DIRECT[9], DIRECT[17], *DEPTHWISE[:5], *PIXELS, *WINOGRAD[:3], WINOGRAD[6]]
+CHOSEN = [DIRECT[0], DIRECT[2], DIRECT[9], DIRECT[17], *DEPTHWISE[:5], *PIXELS, *WHOLE, DEPTHWISE[-1], *WINOGRAD[:3], WINOGRAD[6]]
 
 
 @pytest.mark.parametrize("case", CHOSEN)
