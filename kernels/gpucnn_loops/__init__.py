@@ -10,7 +10,7 @@
     pixels                          convolution at stride 1 with few output channels or taps
     pooled, windows                 convolution with ReLU and 2×2 pooling, and with any other max pooling
     after                           what follows a convolution's sums in the same pass
-    depthwise, dense                depthwise convolution, dense layers
+    depthwise, dense, whole         depthwise convolution, dense layers, convolution of one window
     pool, average, norm             max and average pooling, batch normalization
     elementwise, tanh, update, loss ReLU, sums and dropout; tanh; optimizers; cross-entropy
     threads, crew, handing          the number of threads and their memory; sharing work out among them; handing it over
