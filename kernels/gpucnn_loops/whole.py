@@ -32,7 +32,8 @@ class Whole:
         dense(_rows(x), _rows(weight), bias, relu and norm is None and added is None, _rows(y))
         if norm is not None:
             (vectors,), _after = after_sums(len(weight), len(weight), 1, norm=norm)
-            normalize(y, *vectors[1:], relu and added is None, y)
+            _bias, mean, scale, shift = vectors
+            normalize(y, mean, scale, shift, relu and added is None, y)
         if added is not None:
             add(y, added, relu, None, y)
 
