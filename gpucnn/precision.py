@@ -5,7 +5,8 @@
     medium    factors may be rounded to bfloat16 as well, 8 bits, to nearest, ties to even; sums are still in float32. Tensor cores take
               half as long for them as for TF32
 
-This affects convolutions and dense layers whose sums have 32 terms or more, on a GPU of compute capability 8.0 or newer. No GPU has
+This affects convolutions and dense layers whose sums have 32 terms or more, on a GPU of compute capability 8.0 or newer. In "highest" sums
+of fewer than 256 terms are left to FMAs, which are more accurate there (gpucnn_kernels/tensor/accuracy.py). No GPU has
 confirmed the kernels in TF32 and bfloat16, so they run only where `gpucnn tune --precision high` (or medium) has found them correct and
 fast. On a CPU all products are in float32.
 """

@@ -17,6 +17,10 @@ from pathlib import Path
 import pytest
 
 from gpucnn.device import Device, get_device, simulated, why_no_cuda
+from gpucnn_kernels.choose import select
+from gpucnn_kernels.conv import tiled
+from gpucnn_kernels.core.problem import FLOAT32
+from gpucnn_kernels.tensor import accuracy
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]  # kernel_harness, tolerances
 
@@ -37,6 +41,19 @@ def gpu() -> Device:
     if missing:
         pytest.skip(f"needs a GPU: {missing}")
     return get_device("cuda")
+
+
+@pytest.fixture
+def short_sums(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Leaves sums of 32 terms to tensor cores too, so that small arrays try them: tensor/accuracy.py has the rule, test_tensor_accuracy.py
+    its tests. What was chosen and planned by the rule is forgotten, before and after."""
+    kept = select._choose, tiled._forward, tiled._input_grad
+    for each in kept:
+        each.cache_clear()
+    monkeypatch.setitem(accuracy.LEAST_TERMS, FLOAT32, 32)
+    yield
+    for each in kept:
+        each.cache_clear()
 
 
 @pytest.fixture(autouse=True)

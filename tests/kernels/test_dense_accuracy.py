@@ -22,7 +22,7 @@ from gpucnn_kernels.core.problem import BFLOAT16, FLOAT32, TF32
 from gpucnn_kernels.tensor import fragments, groups, hopper, making, places
 from gpucnn_kernels.tensor.matrices import MatrixTile
 from gpucnn_kernels.tensor.simulated import described
-from gpucnn_kernels.tensor.stages import DEPTH
+from gpucnn_kernels.tensor.stages import DEPTH, TOGETHER
 from tolerances import check
 
 Array = npt.NDArray[np.float32]
@@ -111,7 +111,7 @@ def by_warps(a: Array, b: Array, by_rows: tuple[bool, bool], bits: int) -> Array
             stage = np.full(places.words(along, rows), np.nan, np.float32)
             stage[words_of_stage(along, rows)[: len(matrix)]] = matrix
             stages.append(stage)
-        part = np.zeros_like(sums)
+        part, big_ones = np.zeros_like(sums), []
         for k in range(0, places.DEPTHS, depths):
             x, y = (stages[i][words_read(by_rows[i], (TILE.BM, TILE.BN)[i], i == 0, k)] for i in (0, 1))
             if bits == BFLOAT16:
@@ -123,7 +123,9 @@ def by_warps(a: Array, b: Array, by_rows: tuple[bool, bool], bits: int) -> Array
             big_of_b, *small_of_b = (each[None] for each in parts(y, bits, False))
             if small:
                 part = product(product(part, small[0], big_of_b), big, small_of_b[0])
-            part = product(part, big, big_of_b)
+            big_ones.append((big, big_of_b))
+        for each in big_ones:
+            part = product(part, *each)
         sums = sums + part
     result = np.full((M, N), np.nan, np.float32)
     product_step, column_step = (1, 4) if by_rows[1] else (8, 1)
@@ -168,7 +170,7 @@ def words_described(bits: int, step: int) -> Indices:
 
 
 def by_groups(a: Array, b: Array, by_rows: tuple[bool, bool], bits: int) -> Array:
-    """a (64, K) · b (K, 64) as a warpgroup of groups_kernel works it out, sums taken out every 32 terms."""
+    """a (64, K) · b (K, 64) as a warpgroup of groups_kernel works it out, sums taken out every 16 terms, those of one part every 32."""
     column_step, depth_step = groups.steps(by_rows[1])
     columns, depths = np.divmod(np.arange(64 * DEPTH), DEPTH)
     own = np.arange(making.THREADS)
@@ -186,7 +188,8 @@ def by_groups(a: Array, b: Array, by_rows: tuple[bool, bool], bits: int) -> Arra
             tile[words, halves] = part_of_a[of_rows, of_depths]
             tiles.append(tile)
         part, big_ones = np.zeros_like(sums), []
-        for step in range(DEPTH // (8 * per_word)):
+        steps = DEPTH // (8 * per_word)
+        for step in range(steps):
             at = first + step * 8 * per_word * depth_step
             x = stage[at[:, None] + np.array([0, 8 * column_step, 4 * depth_step, 8 * column_step + 4 * depth_step])]
             if bits == BFLOAT16:
@@ -200,9 +203,10 @@ def by_groups(a: Array, b: Array, by_rows: tuple[bool, bool], bits: int) -> Arra
             if small:
                 part = product(product(part, small[0], big_of_a), big, small_of_a[0])
             big_ones.append((big, big_of_a))
-        for each in big_ones:
-            part = product(part, *each)
-        sums = sums + part
+            if step + 1 == steps or (small and (step + 1) % TOGETHER == 0):
+                for each in big_ones:
+                    part = product(part, *each)
+                sums, part, big_ones = sums + part, np.zeros_like(sums), []
     result = np.full((M, 64), np.nan, np.float32)
     for thread, register in np.ndindex(making.THREADS, M // 2):
         column = thread // 32 * 16 + thread % 32 // 4 + (8 if register % 4 >= 2 else 0)
@@ -272,18 +276,3 @@ def test_one_product_loses_what_rounding_its_factors_does_and_no_more(
     check(multiply(a, b, by_rows, bits), exact, magnitude=magnitude, terms=288, direction="forward")
     lost = np.abs(exact - np.float64(a) @ np.float64(b)) / magnitude
     assert lost.max() > 2.0 ** -(bits + 6), "what rounding costs would be seen"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", [normal, positive, wide])
-@pytest.mark.parametrize("depth", [32, 64, 128, 256, 576, 3136])
-def test_errors_beside_fmas(kind: Callable[..., Array], depth: int) -> None:
-    """Prints (`pytest -s`) what kernels/README.md says: root mean squares, and the worst, in roundings of Σ |a||b|. None is off by more
-    than tensor/product.py says, 16, which is less than a long sum of FMAs may be; short sums of FMAs are off by less in the mean."""
-    a, b = factors(kind, 64, depth)
-    exact, unit = np.float64(a) @ np.float64(b), 2.0**-24 * (np.abs(np.float64(a)) @ np.abs(np.float64(b)))
-    exact, unit, narrow = exact[:, :N], unit[:, :N], np.ascontiguousarray(b[:, :N])
-    results = fmas(a, narrow), by_warps(a, narrow, (False, False), FLOAT32), by_groups(a, b, (False, False), FLOAT32)[:, :N]
-    errors = [(result - exact) / unit for result in results]
-    print(f"\n| {depth} | {kind.__name__} |", *(f"{np.sqrt(np.mean(each**2)):.2f}, {np.abs(each).max():.1f} |" for each in errors))
-    assert all(np.abs(each).max() < 16 for each in errors[1:])

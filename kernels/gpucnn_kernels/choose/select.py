@@ -60,13 +60,16 @@ class Choice:
 def choose(problem: Problem, name: str | None = None) -> Choice:
     """Selects the variant for `problem` on the current GPU. `name` forces a variant for this call.
 
-    A variant that exists but cannot do the shape is skipped. Raises ValueError for an unknown variant or operation.
+    A variant that the environment, a table or an `override` names is skipped where it cannot do the shape, since these hold for many.
+    Raises ValueError if `name`, or the variant of a Choice, cannot; and for an unknown variant or operation.
     """
     operation = problem.operation
     if name:
         _check(operation, name)
+        _check_shape(problem, next(variant for variant in VARIANTS[operation] if variant.name == name))
     said = name or _override.get().get(operation) or _overrides(os.environ.get(VARIABLE, "")).get(operation)
     if isinstance(said, Choice):
+        _check_shape(problem, said.variant)
         return said
     chip, whole = current_chip(), _whole.get()
     if problem.n < whole:
@@ -190,3 +193,13 @@ def _check(operation: str, name: str) -> None:
     names = [variant.name for variant in VARIANTS[operation]]
     if name not in names:
         raise ValueError(f"unknown variant {name!r} of {operation}: the variants are {', '.join(names)}")
+
+
+def _check_shape(problem: Problem, variant: Variant) -> None:
+    chip = current_chip()
+    if not variant.fits(problem, chip):
+        major, minor = chip.capability
+        raise ValueError(
+            f"the variant {variant.name!r} of {problem.operation} cannot do {problem.shape}, sums of {problem.depth} terms, with factors "
+            f"of {problem.bits} bits on compute capability {major}.{minor}: those that can are {', '.join(variants(problem))}"
+        )

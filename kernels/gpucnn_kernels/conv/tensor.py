@@ -2,6 +2,9 @@
 
 Hopper's own (`tensor128x64` and the like) are chosen by the rules, since an H100 has confirmed them. Those in TF32 and bfloat16, and those
 by warps (`mma128x64`), which every chip from Ampere on can run, come by `gpucnn tune`, by select.override or by the environment alone.
+
+The gradient of the input has a product for each class of pixels (tiled.py), some of shorter sums than others. Those that are too short to
+be exact on tensor cores (tensor/accuracy.py) are computed by the engine.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from gpucnn_kernels.conv import tiled
 from gpucnn_kernels.conv.classes import Gather, Sum
 from gpucnn_kernels.conv.tiled import Epilogue, Part, gathering, summing
 from gpucnn_kernels.core._numba import MLIR
@@ -20,8 +24,10 @@ from gpucnn_kernels.core.variant import Variant
 from gpucnn_kernels.engine.cut import Cutter, cut_of
 from gpucnn_kernels.engine.operands import IMAGES
 from gpucnn_kernels.engine.product import Product
+from gpucnn_kernels.engine.tiles import TILES
 from gpucnn_kernels.tensor import pack, product, warps, warps_grad, weight_grad
-from gpucnn_kernels.tensor.chips import LEAST_TERMS, UNCONFIRMED, warps_there
+from gpucnn_kernels.tensor.accuracy import enough
+from gpucnn_kernels.tensor.chips import UNCONFIRMED, warps_there
 from gpucnn_kernels.tensor.parts import ENDING, words_of
 from gpucnn_kernels.tensor.product import TensorTile
 from gpucnn_kernels.tensor.taps import MOST_TAPS
@@ -34,10 +40,15 @@ CAPABILITY = (9, 0)
 BEST = {128: 2.9, 64: 2.15, 32: 1.4}
 """The speed of a full tile by its columns, as a multiple of the engine's largest: on an H100 124, 93 and 62 TFLOP/s."""
 WARPS = {"mma128x64": (WarpTile(), WarpGradTile())}
+SHORT = TILES["tile128x64"]
+"""The engine's tile for classes of pixels whose sums are too short."""
 
 
 def gather(tile: TensorTile, one: Gather, epilogue: Epilogue, cut_of: Cutter = cut_of) -> Part:
-    """A class of pixels on tensor cores. Each weight is split into two parts, a big one and the remainder, or is rounded."""
+    """A class of pixels on tensor cores, if its sums are long enough. Each weight is split into two parts, a big one and the remainder, or
+    is rounded."""
+    if not enough(one.taps * one.C, tile.bits):
+        return tiled.gather(SHORT, one, epilogue, cut_of)
     padded_c, padded_n = one.padded(tile)
     depth = one.taps * padded_c
     numbers = depth * padded_n * one.groups
@@ -54,7 +65,9 @@ def gather(tile: TensorTile, one: Gather, epilogue: Epilogue, cut_of: Cutter = c
 
 
 def gather_by_warps(tile: WarpTile, one: Gather, epilogue: Epilogue) -> Part:
-    """A class of pixels on tensor cores that warps feed, with the weights in the order of their registers."""
+    """A class of pixels on tensor cores that warps feed, if its sums are long enough, with the weights in the order of their registers."""
+    if not enough(one.taps * one.C, tile.bits):
+        return tiled.gather(SHORT, one, epilogue)
     padded_c, padded_n = one.padded(tile)
     depth = one.taps * padded_c
     numbers = depth * padded_n * one.groups
@@ -85,14 +98,14 @@ def there(chip: Chip) -> bool:
 
 
 def _fits(problem: Problem, chip: Chip, bits: int, most_taps: int | None = None, has: Callable[[Chip], bool] = there) -> bool:
-    """Whether factors may be rounded to so many bits, and byte offsets within a block fit into 32 bits: over 128 planes, and over a whole
-    image."""
+    """Whether factors may be rounded to so many bits, the longest sums are long enough to be exact, and byte offsets within a block fit
+    into 32 bits: over 128 planes, and over a whole image."""
     window = problem.windowed
     planes = [(problem.c, window.input[0] * window.input[1]), (problem.k, window.output[0] * window.output[1])]
     return (
         has(chip)
         and bits >= problem.bits
-        and problem.depth >= LEAST_TERMS
+        and enough(problem.depth, bits)
         and (most_taps is None or window.kernel[0] * window.kernel[1] <= most_taps)
         and all(plane < 1 << 23 and channels * plane < 1 << 30 for channels, plane in planes)
     )

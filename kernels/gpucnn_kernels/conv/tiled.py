@@ -46,7 +46,8 @@ from gpucnn_kernels.engine.merit import half_is_padding, weigh
 from gpucnn_kernels.engine.operands import GRADIENT, IMAGES, PIXELS, TAPS, gradients, matrix
 from gpucnn_kernels.engine.product import Last, Product, product, room
 from gpucnn_kernels.engine.tiles import BEST, BIAS, MASK, NARROW, NOTHING, SHORT, SUMS, TILES, Tile
-from gpucnn_kernels.tensor.chips import LEAST_TERMS, UNCONFIRMED, groups_there
+from gpucnn_kernels.tensor.accuracy import enough
+from gpucnn_kernels.tensor.chips import UNCONFIRMED, groups_there
 
 
 @kernel
@@ -278,7 +279,7 @@ ALL = [variants(name, tile, BEST[name]) for name, tile in TILES.items()]
 def _beside_tensor_cores(problem: Problem, chip: Chip, weigh: Weigh) -> tuple[float, int]:
     """On Hopper, which has tiles of 32 columns on tensor cores, `gpucnn tune` finds out where FMAs are faster: for 16 channels, say."""
     merit, slices = weigh(problem, chip)
-    return (UNCONFIRMED if groups_there(chip) and problem.depth >= LEAST_TERMS else merit), slices
+    return (UNCONFIRMED if groups_there(chip) and enough(problem.depth, problem.bits) else merit), slices
 
 
 def narrow(name: str, tile: Tile, best: float) -> dict[str, Variant]:

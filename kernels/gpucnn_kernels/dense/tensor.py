@@ -17,7 +17,8 @@ from gpucnn_kernels.core.variant import Variant
 from gpucnn_kernels.dense.tiled import Epilogue, Form, Multiplier, variants
 from gpucnn_kernels.engine.product import Product
 from gpucnn_kernels.tensor import groups, matrices
-from gpucnn_kernels.tensor.chips import LEAST_TERMS, UNCONFIRMED, groups_there, warps_there
+from gpucnn_kernels.tensor.accuracy import enough
+from gpucnn_kernels.tensor.chips import UNCONFIRMED, groups_there, warps_there
 from gpucnn_kernels.tensor.groups import GroupTile
 from gpucnn_kernels.tensor.matrices import MatrixTile
 from gpucnn_kernels.tensor.parts import ENDING
@@ -49,8 +50,8 @@ def _widths(form: Form, sizes: tuple[int, int, int], epilogue: Epilogue) -> tupl
 
 
 def _fits(problem: Problem, chip: Chip, bits: int, there: Callable[[Chip], bool]) -> bool:
-    """Whether factors may be rounded to so many bits."""
-    return there(chip) and bits >= problem.bits and problem.depth >= LEAST_TERMS and max(problem.M, problem.N, problem.depth) < _LONGEST
+    """Whether factors may be rounded to so many bits, the sums are long enough to be exact, and lines short enough."""
+    return there(chip) and bits >= problem.bits and enough(problem.depth, bits) and max(problem.M, problem.N, problem.depth) < _LONGEST
 
 
 def _variants(name: str, tile: Any, make: Multiplier, there: Callable[[Chip], bool], **more: Any) -> dict[str, Variant]:

@@ -1,11 +1,10 @@
-"""Which chips have the kernels that warps feed, and for which sums."""
+"""Which chips have the kernels on tensor cores."""
 
 from __future__ import annotations
 
 from gpucnn_kernels.core._numba import MLIR
 from gpucnn_kernels.core.problem import Chip
 
-LEAST_TERMS = 32  # a sum of fewer may be less exact than FMAs one after the other (product.py)
 UNCONFIRMED = 0.0
 """The merit of tiles that no chip has confirmed: all others go first. `gpucnn tune` compares their results before it selects one."""
 _WARPS_FROM = (8, 0)  # the compute capability that has mma.sync in TF32 and bfloat16, and cp.async

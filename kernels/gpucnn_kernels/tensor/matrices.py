@@ -32,9 +32,10 @@ from gpucnn_kernels.engine.tiles import SUMS, Store
 from gpucnn_kernels.tensor import instructions, places
 from gpucnn_kernels.tensor.fragments import COLUMNS, ROWS
 from gpucnn_kernels.tensor.instructions import number_of
-from gpucnn_kernels.tensor.parts import apart, putter
+from gpucnn_kernels.tensor.parts import putter
 from gpucnn_kernels.tensor.results import writer
-from gpucnn_kernels.tensor.warps import ALIGNED, column_multiplier, depths_of
+from gpucnn_kernels.tensor.warp_products import column_multiplier, three_products, two_parts
+from gpucnn_kernels.tensor.warps import ALIGNED
 
 _THREADS = 128
 _word = device(places.word, forceinline=True)
@@ -146,60 +147,60 @@ def _reader(side: Side, of_a: bool) -> Any:
 
 @functools.cache
 def _multiplier(tile: MatrixTile, a_side: Side, b_side: Side, sums_of_rows: bool) -> Any:
-    """A function that multiplies a stage: (0, shared, a_at, b_at, a, a_more, b, b_more, big, small, part, totals) adds it to `part`, and a
-    lane's numbers of a to `totals`, one for each of its rows, if there are `sums_of_rows`. The arrays between are room for numbers, for
-    those of the second 8 steps of a product, and for parts."""
-    bits, depths = tile.bits, depths_of(tile.bits)
+    """A function that multiplies a stage: (shared, a_at, b_at, numbers, parts, part, totals) adds it to `part`, and a lane's numbers of a
+    to `totals`, one for each of its rows, if there are `sums_of_rows`. `numbers` is room for those of a in 8 steps of k and in the next,
+    and for those of b; `parts` for a's parts, likewise: big ones and small ones, of 8 steps and of the next."""
+    bits = tile.bits
     down, across = tile.WM // ROWS, tile.WN // COLUMNS
     read_a, read_b = _reader(a_side, True), _reader(b_side, False)
-    put, multiply_all = putter(bits), column_multiplier(down, across, bits)
+    put, multiply_all, multiply_three = putter(bits), column_multiplier(down, across, bits), three_products(down, across)
 
     @device(forceinline=True)
-    def take(i, a, a_more, big, small, totals):
-        """Product number i's four registers of a."""
+    def add(i, a, totals):
+        """The numbers of a product of a, to those of its rows."""
+        totals[2 * i] += float32(a[4 * i] + a[4 * i + 2])
+        totals[2 * i + 1] += float32(a[4 * i + 1] + a[4 * i + 3])
+
+    @device(forceinline=True)
+    def take(i, a, a_next, big, small):
+        """Product number i's four registers of a; in bfloat16 of all 16 steps."""
         x_0, x_1, x_2, x_3 = a[4 * i], a[4 * i + 1], a[4 * i + 2], a[4 * i + 3]
-        if sums_of_rows:
-            totals[2 * i] += float32(x_0 + x_2)
-            totals[2 * i + 1] += float32(x_1 + x_3)
-        y_0, y_1, y_2, y_3 = x_0, x_1, x_2, x_3
-        if bits == BFLOAT16:
-            y_0, y_1, y_2, y_3 = a_more[4 * i], a_more[4 * i + 1], a_more[4 * i + 2], a_more[4 * i + 3]
-            if sums_of_rows:
-                totals[2 * i] += float32(y_0 + y_2)
-                totals[2 * i + 1] += float32(y_1 + y_3)
+        y_0, y_1, y_2, y_3 = a_next[4 * i], a_next[4 * i + 1], a_next[4 * i + 2], a_next[4 * i + 3]
         put(i, x_0, x_1, x_2, x_3, y_0, y_1, y_2, y_3, big, small)
 
-    take_all = unrolled(take, down)
+    add_all, take_all = unrolled(add, down), unrolled(take, down)
 
     @device(forceinline=True)
-    def column(j, b, b_more, big, small, part):
-        y_0, y_1 = b[2 * j], b[2 * j + 1]
+    def column(j, b, b_next, parts, part):
+        big, _, next_big, _ = parts
+        y_0, y_1, y_2, y_3 = b[2 * j], b[2 * j + 1], b_next[2 * j], b_next[2 * j + 1]
         if bits == FLOAT32:
-            big_0, small_0 = apart(y_0)
-            big_1, small_1 = apart(y_1)
-            multiply_all(0, j, small, big_0, big_1, part)
-            multiply_all(0, j, big, small_0, small_1, part)
-            multiply_all(0, j, big, big_0, big_1, part)
+            multiply_three(j, parts, (two_parts(y_0, y_1), two_parts(y_2, y_3)), part)
         elif bits == BFLOAT16:
-            b_1 = instructions.to_bfloat16(b_more[2 * j], b_more[2 * j + 1])
-            multiply_all(0, j, big, instructions.to_bfloat16(y_0, y_1), b_1, part)
+            multiply_all(0, j, big, instructions.to_bfloat16(y_0, y_1), instructions.to_bfloat16(y_2, y_3), part)
         else:
             multiply_all(0, j, big, instructions.to_tf32(y_0), instructions.to_tf32(y_1), part)
+            multiply_all(0, j, next_big, instructions.to_tf32(y_2), instructions.to_tf32(y_3), part)
 
     all_columns = unrolled(column, across)
 
     @device(forceinline=True)
-    def step(number, shared, a_at, b_at, a, a_more, b, b_more, big, small, part, totals):
-        k = number * depths
-        read_a(0, shared, a_at, k, a)
-        read_b(0, shared, b_at, k, b)
-        if bits == BFLOAT16:
-            read_a(0, shared, a_at, k + _STEP, a_more)
-            read_b(0, shared, b_at, k + _STEP, b_more)
-        take_all(0, a, a_more, big, small, totals)
-        all_columns(0, b, b_more, big, small, part)
+    def multiply(shared, a_at, b_at, numbers, parts, part, totals):
+        a, a_next, b, b_next = numbers
+        big, small, next_big, next_small = parts
+        read_a(0, shared, a_at, 0, a)
+        read_b(0, shared, b_at, 0, b)
+        read_a(0, shared, a_at, _STEP, a_next)
+        read_b(0, shared, b_at, _STEP, b_next)
+        if sums_of_rows:
+            add_all(0, a, totals)
+            add_all(0, a_next, totals)
+        take_all(0, a, a_next, big, small)
+        if bits != BFLOAT16:
+            take_all(0, a_next, a_next, next_big, next_small)
+        all_columns(0, b, b_next, parts, part)
 
-    return unrolled(step, tile.BK // depths)
+    return multiply
 
 
 @functools.cache
@@ -214,13 +215,13 @@ def matrices_kernel(tile: MatrixTile, a_side: Side, b_side: Side, store: Store) 
     a_bytes = 4 * places.words(a_by_rows, BM)
     stage_bytes = a_bytes + 4 * places.words(b_by_rows, BN)
     down, across, warps_n = WM // ROWS, WN // COLUMNS, BN // WN
-    results, numbers, registers, b_registers, own_rows = 4 * down * across, 4 * across, 4 * down, 2 * across, 2 * down
+    results, sums_of_row, registers, b_registers, own_rows = 4 * down * across, 4 * across, 4 * down, 2 * across, 2 * down
     a_warp, b_warp = (own * (1 if side.by_rows else places.pitch(False, side.rows)) for own, side in ((WM, a_side), (WN, b_side)))
     (a_prepare, a_copy), (b_prepare, b_copy) = _copier(a_side), _copier(b_side)
     row_offset, row_sums = store.row_offset, store.sums
     wait, multiply = instructions.copies_wait(stages - 2), _multiplier(tile, a_side, b_side, row_sums)
     product_step, column_step = (1, 4) if b_by_rows else (8, 1)
-    write_all = writer(store, numbers, product_step, column_step)
+    write_all = writer(store, sums_of_row, product_step, column_step)
 
     @device(forceinline=True)
     def write_rows(i, c, sizes, epilogue, batch, first_row, lane, column, extra, sums):
@@ -229,7 +230,7 @@ def matrices_kernel(tile: MatrixTile, a_side: Side, b_side: Side, store: Store) 
         row = uint32(first_row + uint32(_own_row(a_by_rows, lane, 2 * i)))
         below = uint32(first_row + uint32(_own_row(a_by_rows, lane, 2 * i + 1)))
         row_at, below_at = row_offset((), M, N, batch, row), row_offset((), M, N, batch, below)
-        write_all(0, i * numbers, c, (), sizes, epilogue, batch, row, row_at, below, below_at, column, extra, sums)
+        write_all(0, i * sums_of_row, c, (), sizes, epilogue, batch, row, row_at, below, below_at, column, extra, sums)
 
     write_all_rows = unrolled(write_rows, down)
 
@@ -238,12 +239,18 @@ def matrices_kernel(tile: MatrixTile, a_side: Side, b_side: Side, store: Store) 
         shared = cuda.shared.array(0, float32)
         sums = cuda.local.array(results, float32)
         part = cuda.local.array(results, float32)
-        a_numbers = cuda.local.array(registers, float32)
-        a_more = cuda.local.array(registers, float32)
-        b_numbers = cuda.local.array(b_registers, float32)
-        b_more = cuda.local.array(b_registers, float32)
-        big = cuda.local.array(registers, uint32)
-        small = cuda.local.array(registers, uint32)
+        numbers = (
+            cuda.local.array(registers, float32),
+            cuda.local.array(registers, float32),
+            cuda.local.array(b_registers, float32),
+            cuda.local.array(b_registers, float32),
+        )
+        a_parts = (
+            cuda.local.array(registers, uint32),
+            cuda.local.array(registers, uint32),
+            cuda.local.array(registers, uint32),
+            cuda.local.array(registers, uint32),
+        )
         totals = cuda.local.array(own_rows, float32)
         M, N, depth, slice_blocks, all_blocks, tiles_m, tiles_n = sizes
         thread = uint32(cuda.threadIdx.x)
@@ -299,7 +306,7 @@ def matrices_kernel(tile: MatrixTile, a_side: Side, b_side: Side, store: Store) 
                 part[i] = float32(0)
             a_at = uint32(a_first + (stage // uint32(4) if a_by_rows else stage))
             b_at = uint32(b_first + (stage // uint32(4) if b_by_rows else stage))
-            multiply(0, shared, a_at, b_at, a_numbers, a_more, b_numbers, b_more, big, small, part, totals)
+            multiply(shared, a_at, b_at, numbers, a_parts, part, totals)
             for i in range(results):
                 sums[i] += part[i]
             stage = uint32(stage + uint32(stage_bytes))

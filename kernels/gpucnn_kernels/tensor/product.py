@@ -7,14 +7,13 @@ being x rounded to TF32 and small what that leaves, and
 
     a · b ≈ small(a) · big(b) + big(a) · small(b) + big(a) · big(b)
 
-What is left out is small · small, at most 2⁻²² of the product, because each small part is at most 2⁻¹¹ of its number; TF32 cuts up to
-2⁻¹⁰ off of a's small part and b's is rounded, which makes 2⁻²¹ and 2⁻²². Together that is 16 roundings of a float32 in the worst case,
-however long the sum is, and less than one in the mean. A sum of 32 FMAs may be off by as much, and shorter ones are left to these
-(select.py). Three products in TF32 are still done in less than half of the time of one in float32 (H100: 495 against 67 TFLOP/s).
+What is left out is small · small, and the last bit of some small parts, which have 12: together at most 2⁻²¹ of the product. Three products
+in TF32 are still done in less than half of the time of one in float32 (H100: 495 against 67 TFLOP/s).
 
-Tensor cores add with less care than an FMA does: they cut off where it rounds. So after every 32 terms the sums are taken out and added up
-in ordinary float32; the error of a long sum is then below that of FMAs one after the other (measured on an H100, 2304 terms: 2.8 · 10⁻⁷ of
-the result's root mean square, and 8.1 · 10⁻⁷ for cuDNN in float32).
+Tensor cores add with less care than an FMA does: they cut off where it rounds. So after every 16 terms the sums are taken out and added up
+in ordinary float32. Then sums from 256 terms on are at least as accurate as those of FMAs one after the other, and shorter ones are left to
+these: accuracy.py says what that means and why. (Measured on an H100, with sums taken out every 32 terms, at 2304 terms: an error of
+2.8 · 10⁻⁷ of the result's root mean square, and 8.1 · 10⁻⁷ for cuDNN in float32.)
 
 Three warpgroups of 128 threads. The first only copies: each of its threads owns a row of a, that is a position in the images, and fetches
 32 channels of it for the tap whose turn it is (`copy_word`: neighbours in the image are neighbours in memory, but they begin anywhere, so

@@ -3,9 +3,9 @@
 tensor/product.py says how it all works. A stage holds 32 steps of k: b's big parts, b's small parts (hopper.py: swizzled), then a. Where
 numbers have one part, the big one, there are no small ones; in bfloat16 b's numbers are two to a word.
 
-Of the three products of each 8 steps, those that have a small part come first, for all 32 steps, and then those of big parts. Each product
-cuts off bits of the sum so far: of sums of small numbers next to nothing, and so four times in place of twelve. That halves the error
-(tests/kernels/test_dense_accuracy.py works it out).
+Of the three products of each 8 steps, those that have a small part come first, for 16 steps, and then those of big parts. Each product cuts
+off bits of the sum so far: of sums of small numbers next to nothing. So a sum loses bits twice before it is taken out and added up in
+float32; accuracy.py says what that makes of the error. While the products of 16 steps run, the numbers of the next are taken apart.
 """
 
 # Numba works out the types of kernels.
@@ -26,6 +26,7 @@ from gpucnn_kernels.tensor.parts import apart
 DEPTH = hopper.ROW  # BK
 HEAD = 1024  # bytes of shared memory for the barriers; the stages begin at a multiple of 1024
 MOST_SHARED = 227 << 10  # bytes that a block may have on Hopper
+TOGETHER = 2  # products' steps, of 8 each, that tensor cores add up before a sum of two parts' products is taken out
 
 
 @device(forceinline=True)
@@ -49,7 +50,7 @@ def multiplier(BN: int, stages: int, stage_bytes: int, row_step: int, depth_step
     steps, takes one stage after the other and leaves the sums of 128 × BN in `sums`. b's tiles are at the beginning of a stage; a's first
     number for this thread is shared[a_first], and to its next row and depth it is so many numbers. bits: what factors keep
     (parts.py)."""
-    count, held = BN // 2, DEPTH // 2  # sums, and numbers of a's big parts
+    count, held = BN // 2, DEPTH // 2  # sums, and numbers of a
     multiply = hopper.multiply_add(BN, bits)
     first_descriptor, depths = (hopper.PAIR_DESCRIPTOR, 16) if bits == BFLOAT16 else (hopper.DESCRIPTOR, 8)  # of a product
 
@@ -60,7 +61,7 @@ def multiplier(BN: int, stages: int, stage_bytes: int, row_step: int, depth_step
         return shared[at], shared[at + uint32(8 * row_step)], shared[far], shared[far + uint32(8 * row_step)]
 
     @device(forceinline=True)
-    def multiply_wide_step(step, shared, a_at, descriptor, part, big):
+    def multiply_wide_step(step, shared, a_at, descriptor, part):
         """16 steps of k in bfloat16; places along the product are those of fragments.depth_of."""
         x_0, x_1, x_2, x_3 = read(shared, uint32(a_at + uint32(step * 16 * depth_step)))
         y_0, y_1, y_2, y_3 = read(shared, uint32(a_at + uint32((step * 16 + 8) * depth_step)))
@@ -70,36 +71,67 @@ def multiplier(BN: int, stages: int, stage_bytes: int, row_step: int, depth_step
         multiply(part, a_0, a_1, a_2, a_3, uint64(descriptor + uint64(step * 2)), uint32(0 if step == 0 else 1))
 
     @device(forceinline=True)
-    def multiply_step(step, shared, a_at, descriptor, part, big):
-        """8 steps of k: the product of the big parts; or the two that have a small part, while the big one of a is kept."""
+    def multiply_step(step, shared, a_at, descriptor, part):
+        """8 steps of k in TF32."""
         x_0, x_1, x_2, x_3 = read(shared, uint32(a_at + uint32(step * 8 * depth_step)))
-        keep = uint32(0 if step == 0 else 1)
-        b_big = uint64(descriptor + uint64(step * 2))
-        if bits == FLOAT32:
-            big_0, small_0 = apart(x_0)
-            big_1, small_1 = apart(x_1)
-            big_2, small_2 = apart(x_2)
-            big_3, small_3 = apart(x_3)
-            hopper.products_begin()
-            multiply(part, small_0, small_1, small_2, small_3, b_big, keep)
-            multiply(part, big_0, big_1, big_2, big_3, uint64(b_big + uint64(BN * DEPTH * 4 // 16)), uint32(1))
-            big[4 * step], big[4 * step + 1], big[4 * step + 2], big[4 * step + 3] = big_0, big_1, big_2, big_3
-        else:
-            a_0, a_1, a_2, a_3 = instructions.to_tf32(x_0), instructions.to_tf32(x_1), instructions.to_tf32(x_2), instructions.to_tf32(x_3)
-            hopper.products_begin()
-            multiply(part, a_0, a_1, a_2, a_3, b_big, keep)
+        a_0, a_1, a_2, a_3 = instructions.to_tf32(x_0), instructions.to_tf32(x_1), instructions.to_tf32(x_2), instructions.to_tf32(x_3)
+        hopper.products_begin()
+        multiply(part, a_0, a_1, a_2, a_3, uint64(descriptor + uint64(step * 2)), uint32(0 if step == 0 else 1))
+
+    multiply_steps = unrolled(multiply_wide_step if bits == BFLOAT16 else multiply_step, DEPTH // depths)
 
     @device(forceinline=True)
-    def multiply_big(step, descriptor, part, big):
+    def multiply_one_part(shared, a_at, descriptor, part, sums):
+        """A stage of numbers with one part."""
+        multiply_steps(0, shared, a_at, descriptor, part)
+        hopper.products_commit()
+
+    @device(forceinline=True)
+    def take_apart(step, shared, a_at, big, small):
+        """A thread's numbers of a in 8 steps of k."""
+        x_0, x_1, x_2, x_3 = read(shared, uint32(a_at + uint32(step * 8 * depth_step)))
+        big[4 * step], small[4 * step] = apart(x_0)
+        big[4 * step + 1], small[4 * step + 1] = apart(x_1)
+        big[4 * step + 2], small[4 * step + 2] = apart(x_2)
+        big[4 * step + 3], small[4 * step + 3] = apart(x_3)
+
+    @device(forceinline=True)
+    def multiply_small(step, descriptor, part, big, small):
+        """The two products of 8 steps that have a small part. The first of those that are added up together begins the sum."""
+        b_big, keep = uint64(descriptor + uint64(step * 2)), uint32(0 if step % TOGETHER == 0 else 1)
+        multiply(part, small[4 * step], small[4 * step + 1], small[4 * step + 2], small[4 * step + 3], b_big, keep)
+        b_small = uint64(b_big + uint64(BN * DEPTH * 4 // 16))
+        multiply(part, big[4 * step], big[4 * step + 1], big[4 * step + 2], big[4 * step + 3], b_small, uint32(1))
+
+    @device(forceinline=True)
+    def multiply_big(step, descriptor, part, big, small):
         b_big = uint64(descriptor + uint64(step * 2))
         multiply(part, big[4 * step], big[4 * step + 1], big[4 * step + 2], big[4 * step + 3], b_big, uint32(1))
 
-    multiply_steps = unrolled(multiply_wide_step if bits == BFLOAT16 else multiply_step, DEPTH // depths)
-    multiply_all_big = unrolled(multiply_big, DEPTH // depths)
+    take_steps, small_steps, big_steps = (unrolled(each, TOGETHER) for each in (take_apart, multiply_small, multiply_big))
+
+    @device(forceinline=True)
+    def multiply_two_parts(shared, a_at, descriptor, part, sums):
+        """A stage of numbers with two parts: the sums of its first half are added up, those of its second half remain in `part`."""
+        big, small = cuda.local.array(held, uint32), cuda.local.array(held, uint32)
+        take_steps(0, shared, a_at, big, small)
+        hopper.products_begin()
+        small_steps(0, descriptor, part, big, small)
+        big_steps(0, descriptor, part, big, small)
+        hopper.products_commit()
+        take_steps(TOGETHER, shared, a_at, big, small)
+        hopper.products_wait()
+        for i in range(count):
+            sums[i] += part[i]
+        hopper.products_begin()
+        small_steps(TOGETHER, descriptor, part, big, small)
+        big_steps(TOGETHER, descriptor, part, big, small)
+        hopper.products_commit()
+
+    multiply_stage = multiply_two_parts if bits == FLOAT32 else multiply_one_part
 
     @device(forceinline=True)
     def multiply_all(blocks, shared, a_first, stages_at, full, empty, part, sums):
-        big = cuda.local.array(held, uint32)
         stage, parity = uint32(0), uint32(0)
         descriptor = uint64(uint64(first_descriptor) | uint64(uint32(stages_at & uint32(0x3FFFF)) >> uint32(4)))
         for i in range(count):
@@ -109,10 +141,7 @@ def multiplier(BN: int, stages: int, stage_bytes: int, row_step: int, depth_step
             while hopper.has_ended(uint32(full + uint32(stage * uint32(8))), parity) == 0:
                 pass
             b_at = uint64(descriptor + uint64(uint32(stage * uint32(stage_bytes // 16))))
-            multiply_steps(0, shared, uint32(a_first + uint32(stage * uint32(stage_bytes // 4))), b_at, part, big)
-            if bits == FLOAT32:
-                multiply_all_big(0, b_at, part, big)
-            hopper.products_commit()
+            multiply_stage(shared, uint32(a_first + uint32(stage * uint32(stage_bytes // 4))), b_at, part, sums)
             hopper.products_wait()
             hopper.arrive(uint32(empty + uint32(stage * uint32(8))))
             for i in range(count):

@@ -2,8 +2,8 @@
 
     c[m, n] = Σ over k of a[m, k] · b[k, n]
 
-product.py says how three products in TF32 make one of float32's accuracy, and why sums are taken out of the tensor cores early: here every
-16 terms. What is different is that the instruction, mma.sync, belongs to a warp, which holds both factors in registers. A warp works out
+product.py says how three products in TF32 make one of float32's accuracy, and why sums are taken out of the tensor cores early, every 16
+terms. What is different is that the instruction, mma.sync, belongs to a warp, which holds both factors in registers. A warp works out
 WM × WN results, for 64 × 32 by 4 × 4 products of 16 × 8, and reads each number of a for four of them and each of b for four.
 
 All threads copy and all multiply. While one stage of shared memory is multiplied the next ones are on their way, by cp.async, which needs
@@ -36,7 +36,7 @@ import numpy as np
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32, uint64
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.integers import beyond, divide
-from gpucnn_kernels.core.problem import BFLOAT16, FLOAT32
+from gpucnn_kernels.core.problem import FLOAT32
 from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.core.vector import load_4
 from gpucnn_kernels.engine.operands import PIXELS
@@ -45,8 +45,9 @@ from gpucnn_kernels.engine.tiles import Store
 from gpucnn_kernels.tensor import fragments, instructions
 from gpucnn_kernels.tensor.fragments import COLUMNS, DEPTHS, ROWS, WORDS
 from gpucnn_kernels.tensor.instructions import bits_of
-from gpucnn_kernels.tensor.parts import parts_of, putter, words_of
+from gpucnn_kernels.tensor.parts import parts_of, words_of
 from gpucnn_kernels.tensor.results import writer
+from gpucnn_kernels.tensor.warp_products import column_multiplier, depths_of, taker, three_products
 
 ALIGNED = 128  # bytes: the stages begin at a multiple
 _a_word = device(fragments.a_word, forceinline=True)
@@ -89,80 +90,55 @@ class WarpTile:
         return ALIGNED + self.stages * self.stage
 
 
-def depths_of(bits: int) -> int:
-    """Steps of k of a product."""
-    return 2 * DEPTHS if bits == BFLOAT16 else DEPTHS
-
-
-@functools.cache
-def taker(down: int, bits: int, a_words: int) -> Any:
-    """A function that reads a lane's numbers of a: (0, shared, at, k, big, small) leaves both parts of `down` products' in two arrays, or
-    what there is of them in the first, from the word at + k on. a_words: from 8 steps of k to the next."""
-
-    put = putter(bits)
-
-    @device(forceinline=True)
-    def read(i, shared, at, k):
-        """In the order of the registers in TF32."""
-        first, second, third, fourth = load_4(shared, beyond(at, k + i * WORDS))
-        return (third, fourth, first, second) if i % 2 == 1 else (first, second, third, fourth)
-
-    @device(forceinline=True)
-    def take(i, shared, at, k, big, small):
-        x_0, x_1, x_2, x_3 = read(i, shared, at, k)
-        y_0, y_1, y_2, y_3 = x_0, x_1, x_2, x_3
-        if bits == BFLOAT16:
-            y_0, y_1, y_2, y_3 = read(i, shared, at, k + a_words)
-        put(i, x_0, x_1, x_2, x_3, y_0, y_1, y_2, y_3, big, small)
-
-    return unrolled(take, down)
-
-
-@functools.cache
-def column_multiplier(down: int, across: int, bits: int) -> Any:
-    """A function (0, column, a, b_0, b_1, part) that adds to `part` the products of `down` of a with that column of b's."""
-    multiply_one = instructions.multiply_warp_bfloat16 if bits == BFLOAT16 else instructions.multiply_warp
-
-    @device(forceinline=True)
-    def multiply(i, column, a, b_0, b_1, part):
-        at = 4 * (i * across + column)
-        part[at], part[at + 1], part[at + 2], part[at + 3] = multiply_one(
-            a[4 * i], a[4 * i + 1], a[4 * i + 2], a[4 * i + 3], b_0, b_1, part[at], part[at + 1], part[at + 2], part[at + 3]
-        )
-
-    return unrolled(multiply, down)
-
-
 @functools.cache
 def _multiplier(tile: WarpTile) -> Any:
-    """A function that multiplies a stage: (0, shared, a_at, b_at, big, small, part) adds it to `part`, from a lane's first words of a and
-    b; `big` and `small` are room for a's parts."""
+    """A function that multiplies a stage: (shared, a_at, b_at, a, part) adds it to `part`, from a lane's first words of a and b; `a` is
+    four arrays, room for a's parts."""
     bits, parts, depths = tile.bits, parts_of(tile.bits), depths_of(tile.bits)
     down, across = tile.WM // ROWS, tile.WN // COLUMNS
     a_words, b_words = tile.BM * depths, words_of(bits, tile.BN * depths)  # of a product's steps of k
     take_all, multiply_all = taker(down, bits, tile.BM * DEPTHS), column_multiplier(down, across, bits)
+    multiply_three = three_products(down, across)
 
     @device(forceinline=True)
-    def columns(pair, k, shared, at, big, small, part):
-        """Those whose numbers of b come together: one with both parts, or two."""
-        first, second, third, fourth = load_4(shared, beyond(at, k * b_words + pair * WORDS))
-        b_0, b_1, b_2, b_3 = bits_of(first), bits_of(second), bits_of(third), bits_of(fourth)
-        if parts == 2:
-            multiply_all(0, pair, small, b_0, b_1, part)
-            multiply_all(0, pair, big, b_2, b_3, part)
-            multiply_all(0, pair, big, b_0, b_1, part)
-        else:
-            multiply_all(0, 2 * pair, big, b_0, b_1, part)
-            multiply_all(0, 2 * pair + 1, big, b_2, b_3, part)
+    def words(shared, at, more):
+        first, second, third, fourth = load_4(shared, beyond(at, more))
+        return bits_of(first), bits_of(second), bits_of(third), bits_of(fourth)
 
-    all_columns = unrolled(columns, across * parts // 2)
+    @device(forceinline=True)
+    def two_columns(pair, k, shared, at, big, part):
+        """Those whose numbers of b come together."""
+        b_0, b_1, b_2, b_3 = words(shared, at, k * b_words + pair * WORDS)
+        multiply_all(0, 2 * pair, big, b_0, b_1, part)
+        multiply_all(0, 2 * pair + 1, big, b_2, b_3, part)
+
+    all_pairs = unrolled(two_columns, across // 2)
 
     @device(forceinline=True)
     def step(k, shared, a_at, b_at, big, small, part):
         take_all(0, shared, a_at, k * a_words, big, small)
-        all_columns(0, k, shared, b_at, big, small, part)
+        all_pairs(0, k, shared, b_at, big, part)
 
-    return unrolled(step, tile.BK // depths)
+    all_steps = unrolled(step, tile.BK // depths)
+
+    @device(forceinline=True)
+    def one_column(column, shared, at, a, part):
+        b = words(shared, at, column * WORDS), words(shared, at, b_words + column * WORDS)
+        multiply_three(column, a, b, part)
+
+    all_columns = unrolled(one_column, across)
+
+    @device(forceinline=True)
+    def multiply(shared, a_at, b_at, a, part):
+        big, small, next_big, next_small = a
+        if parts == 2:
+            take_all(0, shared, a_at, 0, big, small)
+            take_all(0, shared, a_at, a_words, next_big, next_small)
+            all_columns(0, shared, b_at, a, part)
+        else:
+            all_steps(0, shared, a_at, b_at, big, small, part)
+
+    return multiply
 
 
 @functools.cache
@@ -173,7 +149,7 @@ def warps_kernel(tile: WarpTile, store: Store) -> Any:
     results, numbers, registers = 4 * down * across, 4 * across, 4 * down
     a_bytes, b_bytes = 4 * BM * BK, 4 * words_of(tile.bits, BN * BK)
     depths, fours = BM * BK // threads, b_bytes // 16 // threads  # that a thread copies
-    if depths % DEPTHS or fours * 16 * threads != b_bytes or tile.WM % (2 * ROWS) or tile.WN % (2 * COLUMNS) or stages < 2:
+    if depths % DEPTHS or fours * 16 * threads != b_bytes or tile.WM % (2 * ROWS) or tile.WN % (2 * COLUMNS) or stages < 2 or BK != 16:
         raise ValueError(f"not a tile that warps can do: {tile}")
     WM, WN, warps_n = tile.WM, tile.WN, BN // tile.WN
     prepare, row_offset = PIXELS.prepare, store.row_offset
@@ -235,8 +211,12 @@ def warps_kernel(tile: WarpTile, store: Store) -> Any:
         state = cuda.local.array(3, uint32)
         sums = cuda.local.array(results, float32)
         part = cuda.local.array(results, float32)
-        big = cuda.local.array(registers, uint32)
-        small = cuda.local.array(registers, uint32)
+        a_parts = (
+            cuda.local.array(registers, uint32),
+            cuda.local.array(registers, uint32),
+            cuda.local.array(registers, uint32),
+            cuda.local.array(registers, uint32),
+        )
         _, _, blocks, _, tiles_m, tiles_n = sizes
         thread = uint32(cuda.threadIdx.x)
         number = uint32(cuda.blockIdx.x)
@@ -286,7 +266,7 @@ def warps_kernel(tile: WarpTile, store: Store) -> Any:
             free = stage
             for i in range(results):
                 part[i] = float32(0)
-            multiply(0, shared, uint32(a_first + stage // uint32(4)), uint32(b_first + stage // uint32(4)), big, small, part)
+            multiply(shared, uint32(a_first + stage // uint32(4)), uint32(b_first + stage // uint32(4)), a_parts, part)
             for i in range(results):
                 sums[i] += part[i]
             stage = uint32(stage + uint32(stage_bytes))

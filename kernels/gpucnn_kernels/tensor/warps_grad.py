@@ -33,10 +33,10 @@ from gpucnn_kernels.engine.tiles import SUMS, Store
 from gpucnn_kernels.tensor import fragments, instructions
 from gpucnn_kernels.tensor.fragments import COLUMNS, DEPTHS, GRAD_COLUMN, ROWS, WORDS
 from gpucnn_kernels.tensor.instructions import bits_of
-from gpucnn_kernels.tensor.parts import apart
 from gpucnn_kernels.tensor.results import writer
 from gpucnn_kernels.tensor.taps import first_pixel, put_row, taps_inside
-from gpucnn_kernels.tensor.warps import ALIGNED, column_multiplier, depths_of, taker
+from gpucnn_kernels.tensor.warp_products import column_multiplier, taker, three_products, two_parts
+from gpucnn_kernels.tensor.warps import ALIGNED
 
 _THREADS = 128
 _HALVES = 2  # positions that a thread copies, eight apart
@@ -91,50 +91,47 @@ _TURNED = Store("turned gradient", "rows", True, _row_offset, _column_offset)
 
 @functools.cache
 def _multiplier(tile: WarpGradTile) -> Any:
-    """A function that multiplies a stage: (0, shared, a_at, b_at, big, small, part, totals) adds it to `part`, and a lane's numbers of b to
-    `totals`, one for each of its columns."""
-    down, across, bits, depths = tile.WM // ROWS, tile.WN // COLUMNS, tile.bits, depths_of(tile.bits)
-    a_words, b_words = tile.BM * depths, tile.BN * depths  # of a product's steps of k
-    half = tile.BN * DEPTHS  # of b, of its 8 steps
-    take_all, multiply_all = taker(down, bits, tile.BM * DEPTHS), column_multiplier(down, across, bits)
+    """A function that multiplies a stage: (shared, a_at, b_at, a, part, totals) adds it to `part`, and a lane's numbers of b to `totals`,
+    one for each of its columns. `a` is four arrays, room for a's parts."""
+    down, across, bits = tile.WM // ROWS, tile.WN // COLUMNS, tile.bits
+    a_words, b_half = tile.BM * DEPTHS, tile.BN * DEPTHS  # of 8 steps of k
+    take_all, multiply_all, multiply_three = taker(down, bits, a_words), column_multiplier(down, across, bits), three_products(down, across)
 
     @device(forceinline=True)
-    def column(number, y_0, y_1, big, small, part, totals):
-        totals[number] += float32(y_0 + y_1)
+    def column(number, y_0, y_1, y_2, y_3, a, part, totals):
+        """A lane's numbers of b in the first 8 steps of k, and in the second."""
+        big, _, next_big, _ = a
         if bits == FLOAT32:
-            big_0, small_0 = apart(y_0)
-            big_1, small_1 = apart(y_1)
-            multiply_all(0, number, small, big_0, big_1, part)
-            multiply_all(0, number, big, small_0, small_1, part)
-            multiply_all(0, number, big, big_0, big_1, part)
+            totals[number] += float32(y_0 + y_1)
+            totals[number] += float32(y_2 + y_3)
+            multiply_three(number, a, (two_parts(y_0, y_1), two_parts(y_2, y_3)), part)
+        elif bits == BFLOAT16:
+            totals[number] += float32(float32(y_0 + y_1) + float32(y_2 + y_3))
+            multiply_all(0, number, big, instructions.to_bfloat16(y_0, y_1), instructions.to_bfloat16(y_2, y_3), part)
         else:
+            totals[number] += float32(y_0 + y_1)
+            totals[number] += float32(y_2 + y_3)
             multiply_all(0, number, big, instructions.to_tf32(y_0), instructions.to_tf32(y_1), part)
+            multiply_all(0, number, next_big, instructions.to_tf32(y_2), instructions.to_tf32(y_3), part)
 
     @device(forceinline=True)
-    def wide_column(number, y_0, y_1, y_2, y_3, big, part, totals):
-        """In bfloat16, by 16 steps of k."""
-        totals[number] += float32(float32(y_0 + y_1) + float32(y_2 + y_3))
-        multiply_all(0, number, big, instructions.to_bfloat16(y_0, y_1), instructions.to_bfloat16(y_2, y_3), part)
-
-    @device(forceinline=True)
-    def columns(pair, k, shared, at, big, small, part, totals):
-        first, second, third, fourth = load_4(shared, beyond(at, k * b_words + pair * WORDS))
-        if bits == BFLOAT16:
-            fifth, sixth, seventh, eighth = load_4(shared, beyond(at, k * b_words + half + pair * WORDS))
-            wide_column(2 * pair, first, second, fifth, sixth, big, part, totals)
-            wide_column(2 * pair + 1, third, fourth, seventh, eighth, big, part, totals)
-        else:
-            column(2 * pair, first, second, big, small, part, totals)
-            column(2 * pair + 1, third, fourth, big, small, part, totals)
+    def columns(pair, shared, at, a, part, totals):
+        first, second, third, fourth = load_4(shared, beyond(at, pair * WORDS))
+        fifth, sixth, seventh, eighth = load_4(shared, beyond(at, b_half + pair * WORDS))
+        column(2 * pair, first, second, fifth, sixth, a, part, totals)
+        column(2 * pair + 1, third, fourth, seventh, eighth, a, part, totals)
 
     all_columns = unrolled(columns, across // 2)
 
     @device(forceinline=True)
-    def step(k, shared, a_at, b_at, big, small, part, totals):
-        take_all(0, shared, a_at, k * a_words, big, small)
-        all_columns(0, k, shared, b_at, big, small, part, totals)
+    def multiply(shared, a_at, b_at, a, part, totals):
+        big, small, next_big, next_small = a
+        take_all(0, shared, a_at, 0, big, small)  # in bfloat16 of all 16 steps
+        if bits != BFLOAT16:
+            take_all(0, shared, a_at, a_words, next_big, next_small)
+        all_columns(0, shared, b_at, a, part, totals)
 
-    return unrolled(step, tile.BK // depths)
+    return multiply
 
 
 @functools.cache
@@ -215,8 +212,12 @@ def warps_grad_kernel(tile: WarpGradTile) -> Any:
         shared = cuda.shared.array(0, float32)
         sums = cuda.local.array(results, float32)
         part = cuda.local.array(results, float32)
-        big = cuda.local.array(registers, uint32)
-        small = cuda.local.array(registers, uint32)
+        a_parts = (
+            cuda.local.array(registers, uint32),
+            cuda.local.array(registers, uint32),
+            cuda.local.array(registers, uint32),
+            cuda.local.array(registers, uint32),
+        )
         totals = cuda.local.array(across, float32)
         offsets = cuda.local.array(own_rows, uint32)
         taps_of_rows = cuda.local.array(own_rows, uint32)
@@ -279,7 +280,7 @@ def warps_grad_kernel(tile: WarpGradTile) -> Any:
             free = stage
             for i in range(results):
                 part[i] = float32(0)
-            multiply(0, shared, uint32(a_first + stage // uint32(4)), uint32(b_first + stage // uint32(4)), big, small, part, totals)
+            multiply(shared, uint32(a_first + stage // uint32(4)), uint32(b_first + stage // uint32(4)), a_parts, part, totals)
             for i in range(results):
                 sums[i] += part[i]
             stage = uint32(stage + uint32(stage_bytes))

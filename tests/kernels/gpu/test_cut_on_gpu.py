@@ -24,7 +24,7 @@ from gpucnn_kernels.engine.tiles import Tile
 from gpucnn_kernels.tensor.product import TensorTile
 from tolerances import check
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("short_sums")]
 
 KINDS = {
     "small": (Tile(8, 8, 8, 4, 4), functools.partial(tiled.gather, cut_of=thirds)),

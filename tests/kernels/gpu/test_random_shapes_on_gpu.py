@@ -22,15 +22,16 @@ from gpucnn.ops.shapes import Window, conv_window, pool_window
 from gpucnn_kernels.choose import problems, select
 from gpucnn_kernels.choose.variants import VARIANTS
 from gpucnn_kernels.conv import tensor, wide, winograd
-from gpucnn_kernels.core.problem import KINDS
+from gpucnn_kernels.core.problem import FLOAT32, KINDS
 from gpucnn_kernels.dense.tensor import GROUPS, NAME
 from gpucnn_kernels.engine.merit import half_is_padding
 from gpucnn_kernels.engine.tiles import NARROW, TILES
-from gpucnn_kernels.tensor.chips import LEAST_TERMS, asynchronous_copies_there, groups_there, warps_there
+from gpucnn_kernels.tensor.accuracy import enough
+from gpucnn_kernels.tensor.chips import asynchronous_copies_there, groups_there, warps_there
 from gpucnn_kernels.tensor.parts import ENDING
 from tolerances import check
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("short_sums")]
 
 SHAPES = 100 if REAL else 24  # of each kind; the virtual GPU takes up to a minute for one
 
@@ -98,7 +99,7 @@ def products(p: Problem) -> set[str]:
         tiles.add("winograd")
     if asynchronous_copies_there(chip):
         tiles |= set(wide.TILES)
-    if p.weight[0].size >= 32:
+    if enough(p.weight[0].size, FLOAT32):
         tiles |= {f"tensor128x{columns}" for columns in tensor.BEST if tensor.there(chip)}
         tiles |= {name for name in tensor.WARPS if warps_there(chip)}
     return tiles
@@ -232,7 +233,7 @@ def test_dense_layers(gpu: Device, seed: int) -> None:
     on_gpu, bits = [gpu.array(array) for array in (x, weight, bias, dy)], KINDS[seed % len(KINDS)]
     asked = [problem(n, c, k, bits) for problem in (problems.dense, problems.dense_input_grad, problems.dense_weight_grad)]
     for problem in asked:
-        chip, long_enough = select.current_chip(), problem.depth >= LEAST_TERMS
+        chip, long_enough = select.current_chip(), enough(problem.depth, bits)
         on_tensor_cores = {NAME} if long_enough and warps_there(chip) else set()
         on_tensor_cores |= {*GROUPS} if long_enough and groups_there(chip) else set()
         assert {*select.variants(problem)} >= {"plain", *TILES, *(name + ENDING[bits] for name in on_tensor_cores)}

@@ -23,7 +23,7 @@ from gpucnn_kernels.conv import tensor
 from gpucnn_kernels.core.problem import BFLOAT16, FLOAT32, TF32
 from tolerances import check
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("short_sums")]
 
 
 def named(operation: str, bits: int) -> list[str]:
@@ -55,12 +55,6 @@ def tensor_cores(gpu: Device) -> Device:
     if not tensor.there(select.current_chip()):
         pytest.skip("these kernels are for compute capability 9.0")
     return gpu
-
-
-def test_short_sums_are_left_to_fmas(tensor_cores: Device) -> None:
-    window = conv_window((8, 8), (1, 1))
-    assert not set(GATHER) & set(select.variants(problems.conv2d(64, 31, 64, window)))
-    assert set(GATHER) <= set(select.variants(problems.conv2d(64, 32, 64, window)))
 
 
 def test_images_too_large_for_32_bits_are_left_to_fmas(tensor_cores: Device) -> None:

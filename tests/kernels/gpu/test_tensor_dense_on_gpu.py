@@ -20,7 +20,7 @@ from gpucnn_kernels.tensor.chips import groups_there, warps_there
 from gpucnn_kernels.tensor.parts import ENDING
 from tolerances import check
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("short_sums")]
 
 SHAPES = {  # rows, inputs, outputs
     "fours": (132, 68, 72),  # all lines by fours, and none of a whole tile

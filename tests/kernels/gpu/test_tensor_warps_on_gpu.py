@@ -22,7 +22,7 @@ from gpucnn_kernels.conv import tensor
 from gpucnn_kernels.tensor.chips import warps_there
 from tolerances import bound, check
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("short_sums")]
 
 
 @pytest.fixture

@@ -31,7 +31,10 @@ from gpucnn_kernels.tensor.warps_grad import WarpGradTile
 from gpucnn_kernels.tensor.weight_grad import TensorGradTile
 from tolerances import check
 
-pytestmark = pytest.mark.skipif(not simulated(), reason="the same kernels on a GPU: tests/kernels/gpu/test_tensor_*")
+pytestmark = [
+    pytest.mark.skipif(not simulated(), reason="the same kernels on a GPU: tests/kernels/gpu/test_tensor_*"),
+    pytest.mark.usefixtures("short_sums"),
+]
 
 SHAPES = {  # images, channels, size, filters, kernel, stride, padding, dilation, groups
     "stride": (1, 3, (5, 4), 5, (3, 2), (2, 1), 1, 1, 1),

@@ -91,5 +91,7 @@ SAMPLES = (
     Sample("few", dense(128, 1024, 12)),
     Sample("odd", lambda ops: ops.dense(floats(7, 33), floats(13, 33))),
     Sample("ones", dense(37, 51, 67)),
+    Sample("long", dense(256, 260, 264)),  # sums that are long enough for tensor cores in all three products
+    Sample("long-ones", dense(257, 259, 261)),
     *(Sample(f"even-{kind}", dense(128, 1024, 512, bits)) for kind, bits in ROUNDED.items()),
 )
