@@ -21,7 +21,7 @@ from gpucnn_kernels.choose import problems, select
 from gpucnn_kernels.choose.variants import VARIANTS
 from gpucnn_kernels.conv import tensor
 from gpucnn_kernels.core.problem import BFLOAT16, FLOAT32, TF32
-from tolerances import check
+from tolerances import bound, check
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("short_sums")]
 
@@ -213,6 +213,33 @@ def test_what_is_no_number_stays_what_it_is(tensor_cores: Device, value: float, 
         got = gpu.ops.conv2d(gpu.array(x), gpu.array(weight), None, window, bits=kept(f"-{kind}")).get()
     np.testing.assert_array_equal(got[0, :, 1, 2], np.full(32, value))
     assert np.isfinite(got).sum() == got.size - 32
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["", "-tf32", "-bf16"])
+def test_numbers_below_the_normal_ones_count(tensor_cores: Device, kind: str) -> None:
+    """On either side of 2⁻¹²⁶, in one factor or the other. Of split numbers what is less than TF32's least, 2⁻¹³⁶, is lost."""
+    gpu, window, bits, variant = tensor_cores, conv_window((4, 4), (1, 1)), kept(kind), f"tensor128x32{kind}"
+    for exponents in ((-127, 100), (100, -127)):
+        x, other = np.ldexp(normal(5, 4, 64, 4, 4), exponents[0]), normal(6, 32, 64, 4, 4)
+        weight, dy = np.ldexp(other[:, :, :1, :1], exponents[1]), np.ldexp(other[:4, :32], exponents[1])
+        y, dweight = Output(gpu, (4, 32, 4, 4)), Output(gpu, (32, 64, 1, 1))
+        with select.override(conv2d=variant, conv2d_weight_grad=variant):
+            gpu.ops.conv2d(gpu.array(x), gpu.array(weight), None, window, out=y.array, bits=bits)
+            gpu.ops.conv2d_weight_grad(gpu.array(dy), gpu.array(x), window, out=dweight.array, bits=bits)
+
+        def forward(x: Any, weight: Any) -> Any:
+            return cpu.conv2d(x, weight, None, window)
+
+        def gradient(x: Any, dy: Any) -> Any:
+            return cpu.conv2d_weight_grad(dy, x, window)
+
+        for got, operation, factors, direction in ((y, forward, (x, weight), "forward"), (dweight, gradient, (x, dy), "weight_grad")):
+            wide = [rounded(each, bits) for each in factors]
+            expected, magnitude = (operation(*map(f, wide)) for f in (np.asarray, np.abs))
+            lost = 0.0 if kind else 64 * 2.0**-136 * float(max(np.abs(each).max() for each in wide))
+            error = np.abs(got.result() - expected)
+            assert np.all(error <= bound(magnitude, 64, direction) + lost) and np.abs(expected).max() > 32 * lost
 
 
 def test_tf32_is_for_those_who_ask(tensor_cores: Device) -> None:
