@@ -82,9 +82,6 @@ def on_tensor_cores(a: Array, b: Array, add: Adder, *, rounds: bool = True, smal
     return sums
 
 
-before = functools.partial(on_tensor_cores, small_first=8)  # the order that warps had
-
-
 @pytest.mark.parametrize("kind", [normal, wide])
 def test_the_order_is_that_of_the_kernels(kind: Callable[..., Array]) -> None:
     """Convolutions by warps, dense layers by warps, and warpgroups, which multiply turned around: columns of c by rows."""
@@ -130,22 +127,41 @@ HARD = (normal, positive, wide, behind_relu, of_powers_of_two, near_zero, cancel
 LENGTHS = (256, 288, 576, 1152, 4608)
 
 
-def factors(kind: Callable[..., Array], terms: int, size: int = 40) -> tuple[Array, Array]:
-    """size < terms, which is how kinds tell a from b."""
-    random = np.random.default_rng(terms)
-    return kind(random, size, terms), kind(random, terms, size)
+Product = tuple[Array, Array]
 
 
 @functools.cache
-def reference(kind: Callable[..., Array], terms: int) -> tuple[Array, Array, Any, Any, float]:
-    """a, b, a · b, one rounding of Σ |a||b|, and the error of FMAs one after the other."""
-    a, b = factors(kind, terms)
-    result, unit = np.float64(a) @ np.float64(b), ROUNDING * (np.abs(np.float64(a)) @ np.abs(np.float64(b)))
-    return a, b, result, unit, mean((dense.fmas(a, b) - result) / unit)
+def products(kind: Callable[..., Array], terms: int, count: int, size: int) -> list[Product]:
+    """a and b of some. size < terms, which is how kinds tell a from b."""
+    random = np.random.default_rng(terms)
+    return [(kind(random, size, terms), kind(random, terms, size)) for _ in range(count)]
+
+
+def errors_of(multiply: Callable[[Array, Array], Array], some: list[Product]) -> Any:
+    """In roundings of Σ |a||b|."""
+    found = []
+    for a, b in some:
+        result, magnitude = np.float64(a) @ np.float64(b), np.abs(np.float64(a)) @ np.abs(np.float64(b))
+        found.append((multiply(a, b) - result) / (ROUNDING * magnitude))
+    return np.array(found)
 
 
 def mean(errors: Any) -> float:
     return float(np.sqrt(np.mean(errors**2)))
+
+
+@functools.cache
+def of_fmas(kind: Callable[..., Array], terms: int, count: int, size: int) -> float:
+    """The mean error of FMAs one after the other."""
+    return mean(errors_of(dense.fmas, products(kind, terms, count, size)))
+
+
+def in_slices(a: Array, b: Array, add: Adder) -> Array:
+    """Of 128 terms, the shortest that there are (dense/tensor.py)."""
+    sums = np.zeros((len(a), b.shape[1]), np.float32)
+    for first in range(0, a.shape[1], 128):
+        sums = sums + on_tensor_cores(a[:, first : first + 128], b[first : first + 128], add)
+    return sums
 
 
 def grid() -> list[Any]:
@@ -164,16 +180,14 @@ def grid() -> list[Any]:
 
 @pytest.mark.parametrize(("kind", "terms", "adder"), grid())
 def test_no_less_exact_than_fmas_in_the_mean(kind: Callable[..., Array], terms: int, adder: str) -> None:
-    """Whole sums, and those in slices of 128 terms, the shortest that there are (dense/tensor.py)."""
+    """Of several products, because those of numbers of many magnitudes vary by a tenth. Whole sums, and those in slices."""
     assert LENGTHS[0] == LEAST_TERMS[FLOAT32]
-    a, b, result, unit, by_fmas = reference(kind, terms)
-    for rounds in (False, True):
-        errors = (on_tensor_cores(a, b, ADDERS[adder], rounds=rounds) - result) / unit
-        assert mean(errors) <= by_fmas, (mean(errors), by_fmas)
-    slices = np.zeros_like(result, np.float32)
-    for first in range(0, terms, 128):
-        slices = slices + on_tensor_cores(a[:, first : first + 128], b[first : first + 128], ADDERS[adder])
-    assert mean((slices - result) / unit) <= by_fmas
+    count, size = max(1, 2048 // terms), 24
+    some, add = products(kind, terms, count, size), ADDERS[adder]
+    ways = [functools.partial(on_tensor_cores, add=add, rounds=rounds) for rounds in (False, True)]
+    for way in (*ways, functools.partial(in_slices, add=add)):
+        found = mean(errors_of(way, some))
+        assert found <= of_fmas(kind, terms, count, size), (found, of_fmas(kind, terms, count, size))
 
 
 @pytest.mark.parametrize("adder", ADDERS)
@@ -181,10 +195,9 @@ def test_no_less_exact_than_fmas_in_the_mean(kind: Callable[..., Array], terms: 
 @pytest.mark.parametrize("kind", [*HARD, at_once, losing_most], ids=lambda kind: kind.__name__)
 def test_no_sum_is_off_by_more_than_is_promised(kind: Callable[..., Array], terms: int, adder: str) -> None:
     """36 roundings, and one for each 16 terms."""
-    a, b = factors(kind, terms, 12)
-    result, unit = np.float64(a) @ np.float64(b), ROUNDING * (np.abs(np.float64(a)) @ np.abs(np.float64(b)))
     for rounds in (False, True):
-        worst = np.max(np.abs(on_tensor_cores(a, b, ADDERS[adder], rounds=rounds) - result) / unit)
+        way = functools.partial(on_tensor_cores, add=ADDERS[adder], rounds=rounds)
+        worst = np.max(np.abs(errors_of(way, products(kind, terms, 1, 12))))
         assert worst <= 36 + terms / 16
         if kind is losing_most and not rounds:
             assert worst > 7, "what splitting costs at most would be seen: 8"
@@ -197,17 +210,11 @@ def test_what_would_be_seen() -> None:
     for kind, terms, way in (
         (normal, 32, on_tensor_cores),
         (wide, 32, on_tensor_cores),
-        (wide, 256, before),
-        (wide, 256, functools.partial(on_tensor_cores, small_first=32, taken=32)),
+        (wide, 256, functools.partial(on_tensor_cores, small_first=8)),  # the order that warps had
+        (wide, 256, functools.partial(on_tensor_cores, small_first=32, taken=32)),  # and that of warpgroups
     ):
-        a, b, result, unit, by_fmas = reference(kind, terms) if terms > 40 else short(kind, terms)
-        assert mean((way(a, b, exact) - result) / unit) > by_fmas, (kind.__name__, terms)
-
-
-def short(kind: Callable[..., Array], terms: int) -> tuple[Array, Array, Any, Any, float]:
-    a, b = factors(kind, terms, 24)
-    result, unit = np.float64(a) @ np.float64(b), ROUNDING * (np.abs(np.float64(a)) @ np.abs(np.float64(b)))
-    return a, b, result, unit, mean((dense.fmas(a, b) - result) / unit)
+        found = mean(errors_of(functools.partial(way, add=exact), products(kind, terms, 4, 24)))
+        assert found > of_fmas(kind, terms, 4, 24), (kind.__name__, terms, found)
 
 
 @pytest.mark.slow
@@ -215,10 +222,8 @@ def short(kind: Callable[..., Array], terms: int) -> tuple[Array, Array, Any, An
 @pytest.mark.parametrize("terms", [32, 64, 128, 256, 576, 4608])
 def test_beside_fmas(kind: Callable[..., Array], terms: int) -> None:
     """Prints (`pytest -s`) what kernels/README.md says: root mean squares, and the worst, in roundings of Σ |a||b|."""
-    a, b = factors(kind, terms, 31)
-    result, unit = np.float64(a) @ np.float64(b), ROUNDING * (np.abs(np.float64(a)) @ np.abs(np.float64(b)))
-    found = [dense.fmas(a, b), *(on_tensor_cores(a, b, adder) for adder in ADDERS.values())]
-    errors = [(each - result) / unit for each in found]
+    ways = dense.fmas, *(functools.partial(on_tensor_cores, add=add) for add in ADDERS.values())
+    errors = [errors_of(way, products(kind, terms, max(2, 2048 // terms), 24)) for way in ways]
     print(f"\n| {terms} | {kind.__name__} |", *(f"{mean(each):.2f} ({np.abs(each).max():.1f}) |" for each in errors))
     assert terms < LEAST_TERMS[FLOAT32] or all(mean(each) <= mean(errors[0]) for each in errors[1:])
 
