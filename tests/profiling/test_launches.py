@@ -10,7 +10,7 @@ import pytest
 
 from gpucnn.device import simulated
 from gpucnn.errors import UnknownNameError
-from gpucnn.profiling.chip import bounds, compiled, static
+from gpucnn.profiling.chip import bounds, compiled, samples, static
 from gpucnn.profiling.chip.chips import CHIPS, find
 from gpucnn.profiling.records import Profile
 from gpucnn.profiling.what import workload
@@ -184,6 +184,14 @@ def test_what_an_h100_does_on_tensor_cores_has_names_and_its_share_of_the_work()
                     assert mains[0].launch.shared > launch.PLAIN_SHARED and mains[0].launch.threads in (384, 512)
     assert kernels["H100"] == ["conv2d-tensor128x64", "conv2d_weight_grad-tensor128x64", "conv2d_input_grad-tensor128x64-cut"]
     assert all("-tile" in name for name in kernels["A100"])
+
+
+def test_a_class_of_pixels_that_the_engine_does_has_its_name() -> None:
+    """Of r2's gradient of the input: pixels that gather 128 terms, and those that gather more."""
+    found = find("H100")
+    sample = next(each for each in samples.SHAPES if each.name == "r2")
+    names = [each.part.name for each in samples.launched(sample, found) if each.part.name.startswith("conv2d_input_grad")]
+    assert names == ["conv2d_input_grad-tile128x64", *["conv2d_input_grad-tensor128x64"] * 3]
 
 
 def test_a_product_within_a_fused_operation_has_its_own_name() -> None:

@@ -11,6 +11,7 @@ from gpucnn.profiling.what.observe import Call
 from gpucnn.profiling.what.operations import OPERATIONS, work_of
 from gpucnn.profiling.what.work import Work
 from gpucnn_kernels.choose import select
+from gpucnn_kernels.conv.tensor import SHORT
 from gpucnn_kernels.core.launch import Launch, address_of
 
 CUT = "-cut"
@@ -62,7 +63,12 @@ def shares(launches: Sequence[Launch], work: Work, apart: Mapping[int, int] | No
 
 def kernel_name(call: Call, launch: Launch) -> str:
     """The name of a launch's kernel, for readers who know that `call` made it, on the chip that kernels are chosen for."""
-    return variant_name(call) if launch.role == "engine" else launch.name
+    if launch.role != "engine":
+        return launch.name
+    name = variant_name(call)
+    if launch.name == "engine" and ("-tensor" in name or "-mma" in name):  # a class of pixels that is not left to tensor cores
+        return f"{call.op}-{SHORT}"
+    return name
 
 
 def variant_name(call: Call) -> str:

@@ -40,15 +40,15 @@ CAPABILITY = (9, 0)
 BEST = {128: 2.9, 64: 2.15, 32: 1.4}
 """The speed of a full tile by its columns, as a multiple of the engine's largest: on an H100 124, 93 and 62 TFLOP/s."""
 WARPS = {"mma128x64": (WarpTile(), WarpGradTile())}
-SHORT = TILES["tile128x64"]
-"""The engine's tile for classes of pixels whose sums are too short."""
+SHORT = "tile128x64"
+"""The name of the engine's tile for classes of pixels whose sums are too short."""
 
 
 def gather(tile: TensorTile, one: Gather, epilogue: Epilogue, cut_of: Cutter = cut_of) -> Part:
     """A class of pixels on tensor cores, if its sums are long enough. Each weight is split into two parts, a big one and the remainder, or
     is rounded."""
     if not enough(one.taps * one.C, tile.bits):
-        return tiled.gather(SHORT, one, epilogue, cut_of)
+        return tiled.gather(TILES[SHORT], one, epilogue, cut_of)
     padded_c, padded_n = one.padded(tile)
     depth = one.taps * padded_c
     numbers = depth * padded_n * one.groups
@@ -67,7 +67,7 @@ def gather(tile: TensorTile, one: Gather, epilogue: Epilogue, cut_of: Cutter = c
 def gather_by_warps(tile: WarpTile, one: Gather, epilogue: Epilogue) -> Part:
     """A class of pixels on tensor cores that warps feed, if its sums are long enough, with the weights in the order of their registers."""
     if not enough(one.taps * one.C, tile.bits):
-        return tiled.gather(SHORT, one, epilogue)
+        return tiled.gather(TILES[SHORT], one, epilogue)
     padded_c, padded_n = one.padded(tile)
     depth = one.taps * padded_c
     numbers = depth * padded_n * one.groups
