@@ -3,15 +3,16 @@
 A matrix product is efficient for long sums; here a sum has C·R·S terms, 25 for a grey image and 5 × 5 filters, and unfolding the image
 would write 25 numbers for each one read. So the sum is computed directly, and the goal is to read each number as seldom as possible.
 
-A block of threads takes a stretch of neighbouring positions of one image and F filters. It copies the pixels that the stretch reads (the
-patch, zeros where there is padding) and the filters to shared memory, memory beside the arithmetic units that all its threads can read.
-Then each thread computes F filters × G positions in registers: per tap it reads F weights, four at a time, and G pixels, and does F·G
-FMAs with them (an FMA is a multiplication and an addition). For 16 × 2 or 8 × 4 those are 32 FMAs for 6 reads; a multiprocessor does 4
-FMAs in the time of a read, so the reads are not the bottleneck. For 128 images of 28 × 28 and 32 filters of 5 × 5 that is 80 million
-FMAs, and 12.8 MB of results to write: on an H100 2.4 µs of arithmetic and 4 µs of memory. Neighbouring threads write neighbouring numbers,
-across the ends of rows as well.
+A block of threads takes a stretch of neighbouring positions of one image, or of a band of its columns, and F filters. It copies the
+pixels that the stretch reads (the patch, zeros where there is padding) and the filters to shared memory, memory beside the arithmetic
+units that all its threads can read. Then each thread computes F filters × G positions in registers: per tap it reads F weights, four at
+a time, and G pixels, and does F·G FMAs with them (an FMA is a multiplication and an addition). For 16 × 2 or 8 × 4 those are 32 FMAs for
+6 reads; a multiprocessor does 4 FMAs in the time of a read, so the reads are not the bottleneck. For 128 images of 28 × 28 and 32 filters
+of 5 × 5 that is 80 million FMAs, and 12.8 MB of results to write: on an H100 2.4 µs of arithmetic and 4 µs of memory. Neighbouring
+threads write neighbouring numbers, across the ends of rows as well.
 
-patch.py describes the layout of the pixels in shared memory; the gradient of the weight is in direct_grad.py.
+patch.py describes the layout of the pixels in shared memory, direct_plan.py how the work is divided; the gradient of the weight is in
+direct_grad.py.
 
 Except for image height and batch size, everything that index arithmetic needs is a constant of the compiled kernel, so that the offset of
 each tap is part of the load instruction. Each shape is compiled once, at its first launch.
@@ -23,13 +24,12 @@ each tap is part of the load instruction. Each shape is compiled once, at its fi
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from gpucnn_kernels.conv.parts import GradPlan, Pixels, share_out
-from gpucnn_kernels.conv.patch import BANKS, ROOM, Patch, bounds_of, patch_loader, patch_of
+from gpucnn_kernels.conv.direct_plan import MOST_CHANNELS, MOST_TAPS, Plan, plan_of
+from gpucnn_kernels.conv.patch import BANKS, bounds_of, patch_loader
 from gpucnn_kernels.core._numba import cuda, float32, uint32
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.integers import beyond
@@ -39,70 +39,11 @@ from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.core.variant import Variant, made_for_it
 from gpucnn_kernels.core.vector import load_4
 
-MOST_CHANNELS = 4
-MOST_TAPS = 128  # R·S: they are fully unrolled
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The division of work for the forward kernel: each thread computes F = `filters` filters (in fours) at `positions` positions."""
-
-    patch: Patch
-    threads: int
-    filters: int
-    positions: int
-
-    @property
-    def stretch(self) -> int:
-        return self.threads * self.positions
-
-    @property
-    def taps(self) -> int:
-        return self.patch.channels * self.patch.kernel[0] * self.patch.kernel[1]
-
-    @property
-    def weight_pitch(self) -> int:
-        """Words from one tap's weights to the next: four more than F, which avoids most bank conflicts when they are written."""
-        return self.filters + 4
-
-    @property
-    def start(self) -> int:
-        """The offset of the patch, after the weights of all taps and the biases."""
-        return (self.taps + 1) * self.weight_pitch
-
-    @property
-    def shared(self) -> int:
-        return self.start + self.patch.size
-
-
-def plan_of(channels: int, filters: int, window: Window, side: int = 1, threads: int | None = None) -> Plan | None:
-    """The plan for a convolution, pooled `side` × `side`; None if it does not fit into shared memory. `threads` is for tests."""
-    plane = (window.output[0] // side) * (window.output[1] // side)
-    # 32 sums per thread either way; a filter or a position past the last costs as much as any other.
-    shapes = [(8, 1)] if side == 2 else [(8, 4), (16, 2)]
-    shapes.sort(key=lambda shape: -(-filters // shape[0]) * shape[0] * -(-plane // (BANKS * shape[1])) * shape[1])
-    if filters <= 4:
-        shapes = [(4, 1 if side == 2 else 4)]
-    per_thread = shapes[0][1]
-
-    def lanes(count: int) -> float:
-        """The threads of all blocks of a plane; others than 128 have to be worth it."""
-        return -(-plane // (count * per_thread)) * count * (1 if count == 128 else 1.05)
-
-    for count in (*sorted((128, 96, 224), key=lanes), 64, 32) if threads is None else (threads,):
-        for own_filters, positions in shapes:
-            patch = patch_of(channels, window, count * positions, side)
-            if patch is not None:
-                plan = Plan(patch, count, own_filters, positions)
-                if plan.shared <= ROOM:
-                    return plan
-    return None
-
 
 @functools.cache
 def fill_and_accumulate(plan: Plan) -> tuple[Any, Any]:
     """Two device functions: `fill` copies patch, weights and biases to shared memory, and needs a barrier behind it; `accumulate` works
-    out a thread's sums.
+    out a thread's sums, in the first turn from the biases.
 
     sums[((g·side + a)·side + b)·F + f] is filter f at output (a, b) of the thread's position g, bias included.
     """
@@ -111,19 +52,19 @@ def fill_and_accumulate(plan: Plan) -> tuple[Any, Any]:
     (step_h, step_w), side, channels = patch.step, patch.side, patch.channels
     pitch, plane, channel = patch.pitch, patch.plane, patch.channel
     taps, weight_pitch, start, per_channel = plan.taps, plan.weight_pitch, plan.start, R * S
-    load = patch_loader(patch, threads, start)
+    load, turns = patch_loader(patch, threads, start), plan.turns
 
     @device(lines=False, forceinline=True)
-    def fill(tile, x, weight, bias, place, K, bounds, has_bias, thread):
-        """place: the image, the block's first filter, the row of positions that its stretch begins in."""
-        n, first_filter, first_row = place
+    def fill(tile, x, weight, bias, place, turn, K, bounds, has_bias, thread):
+        """place: the image, the block's first filter, the row and the column of positions that its patch begins at."""
+        n, first_filter, first_position = place
         e = thread
         while e < uint32(F * taps):  # neighbouring threads read neighbouring weights
             tap = uint32(e % uint32(taps))
             f = uint32(e // uint32(taps))
             value = float32(0)
             if uint32(first_filter + f) < K:
-                value = weight[uint32((first_filter + f) * uint32(taps) + tap)]
+                value = weight[uint32((first_filter + f) * uint32(taps * turns) + turn * uint32(taps) + tap)]
             tile[uint32(tap * uint32(weight_pitch) + f)] = value
             e = uint32(e + uint32(threads))
         e = thread
@@ -133,7 +74,7 @@ def fill_and_accumulate(plan: Plan) -> tuple[Any, Any]:
                 value = bias[uint32(first_filter + e)]
             tile[uint32(uint32(taps * weight_pitch) + e)] = value
             e = uint32(e + uint32(threads))
-        load(tile, x, n, first_row, bounds, thread)
+        load(tile, x, uint32(n * uint32(turns) + turn), first_position, bounds, thread)
 
     @device(forceinline=True)
     def output(o, i, tile, bases, pixels_at, part, sums):
@@ -165,8 +106,9 @@ def fill_and_accumulate(plan: Plan) -> tuple[Any, Any]:
     begin_all = unrolled(begin, G * side * side)
 
     @device(forceinline=True)
-    def accumulate(tile, bases, part, sums):
-        begin_all(0, tile, sums)
+    def accumulate(tile, bases, part, turn, sums):
+        if turn == uint32(0):
+            begin_all(0, tile, sums)
         for c in range(channels):
             all_taps(0, tile, bases, uint32(c * (per_channel * weight_pitch)), uint32(start + c * channel), part, sums)
 
@@ -179,7 +121,7 @@ def forward_kernel(plan: Plan) -> Any:
     fill, accumulate = fill_and_accumulate(plan)
     F, G, threads, stretch = plan.filters, plan.positions, plan.threads, plan.stretch
     across, pitch, room, results = plan.patch.across, plan.patch.pitch, plan.shared, plan.filters * plan.positions
-    lanes = min(BANKS, threads)
+    lanes, bands, turns = min(BANKS, threads), plan.bands, plan.turns
 
     @device(forceinline=True)
     def write(f, y, at, own_positions, sums, limits, relu):
@@ -196,7 +138,7 @@ def forward_kernel(plan: Plan) -> Any:
 
     @kernel(role="product", launch_bounds=threads)
     def conv2d_direct_forward(x, weight, bias, y, sizes, has_bias, relu):
-        K, bounds, outputs, stretches, image = sizes
+        K, bounds, outputs, stretches, image, Q, places = sizes
         tile = cuda.shared.array(room, float32, alignment=16)  # load_4 reads the weights there
         sums = cuda.local.array(results, float32)
         part = cuda.local.array(F, float32)
@@ -205,64 +147,60 @@ def forward_kernel(plan: Plan) -> Any:
         number = uint32(cuda.blockIdx.x)
         first = uint32(uint32(number % stretches) * uint32(stretch))
         number = uint32(number // stretches)
+        first_column = uint32(uint32(number % uint32(bands)) * uint32(across))
+        number = uint32(number // uint32(bands))
         filter_blocks = uint32((K + uint32(F - 1)) // uint32(F))
         first_filter = uint32(uint32(number % filter_blocks) * uint32(F))
         n = uint32(number // filter_blocks)
         first_row = uint32(first // uint32(across))
         thread = uint32(cuda.threadIdx.x)
-        fill(tile, x, weight, bias, (n, first_filter, first_row), K, bounds, has_bias, thread)
-        cuda.syncthreads()
+        place = n, first_filter, (first_row, first_column)
+        if turns == 1:
+            fill(tile, x, weight, bias, place, uint32(0), K, bounds, has_bias, thread)
+            cuda.syncthreads()
 
-        # A warp's positions are neighbours, so that a warp that has none can leave.
+        # A warp's positions are neighbours, so that a warp that has none can leave, if no barrier is to come.
         own = uint32(first + uint32(thread // uint32(lanes)) * uint32(lanes * G) + uint32(thread % uint32(lanes)))
-        if own >= outputs:
+        if turns == 1 and own >= places:
             return
         for g in range(G):
             own_positions[g] = uint32(own + uint32(g * lanes))
-            position = uint32(min(own_positions[g], uint32(outputs - uint32(1))))  # computed on an existing pixel, and not written
+            position = uint32(min(own_positions[g], uint32(places - uint32(1))))  # computed on an existing pixel, and not written
             row = uint32(position // uint32(across))
-            bases[g] = uint32(uint32(row - first_row) * uint32(pitch) + uint32(position - row * uint32(across)))
-        accumulate(tile, bases, part, sums)
+            column = uint32(position - row * uint32(across))
+            bases[g] = uint32(uint32(row - first_row) * uint32(pitch) + column)
+            if bands > 1:
+                column = uint32(column + first_column)
+                own_positions[g] = uint32(row * Q + column) if own_positions[g] == position and column < Q else outputs
+        if turns == 1:
+            accumulate(tile, bases, part, uint32(0), sums)
+        else:
+            for turn in range(turns):
+                fill(tile, x, weight, bias, place, uint32(turn), K, bounds, has_bias, thread)
+                cuda.syncthreads()
+                accumulate(tile, bases, part, uint32(turn), sums)
+                cuda.syncthreads()  # before the next patch is written
         write_all(0, y, uint32(n * image + first_filter * outputs), own_positions, sums, (first_filter, K, outputs), relu)
 
     return conv2d_direct_forward
 
 
-def grad_plan_of(
-    images: int, channels: int, filters: int, window: Window, threads: int = 128, own_filters: int = 4, blocks: int = 512
-) -> GradPlan | None:
-    """The plan for a gradient of weight; None where its patch does not fit in shared memory.
-
-    About `blocks` blocks: four for each multiprocessor of a large chip, all at work at once, so that the sums, which each block has to
-    add up, are few. The number does not depend on the chip: otherwise the order of the sums, and so their last bits, would.
-    """
-
-    def pixels(stretch: int, room: int) -> Pixels | None:
-        return patch_of(channels, window, stretch, room=room)
-
-    return share_out(
-        images,
-        channels,
-        filters,
-        window.kernel,
-        window.output[0] * window.output[1],
-        pixels,
-        threads=threads,
-        own_filters=own_filters,
-        blocks=blocks,
-    )
-
-
 @functools.cache
 def fits(channels: int, window: Window, groups: int = 1) -> bool:
-    """Whether there are plans for a convolution over images of so many channels, for itself and for the gradient of its weight."""
+    """Whether there are plans for images of so many channels."""
     return (
         groups == 1
         and 1 <= channels <= MOST_CHANNELS
         and window.kernel[0] * window.kernel[1] <= MOST_TAPS
         and all(plan_of(channels, filters, window) is not None for filters in (1, 8))  # few filters and many: different plans
-        and grad_plan_of(1, channels, 1, window) is not None
     )
+
+
+@functools.lru_cache(maxsize=256)
+def _sizes(k: int, window: Window, plan: Plan, step: int) -> tuple[Any, ...]:
+    """`sizes_of`, the width of the plane, and the positions of a band."""
+    places = plan.places(window.output[0])
+    return *sizes_of(k, window, places, plan.stretch, step), np.uint32(window.output[1]), np.uint32(places)
 
 
 def conv2d(
@@ -289,25 +227,25 @@ def conv2d(
     target, step = images(y, "y", (n, k, *window.output))
     run(
         forward_kernel(plan),
-        n * -(-k // plan.filters) * -(-window.output[0] * window.output[1] // plan.stretch),
+        n * plan.blocks(k, window.output[0]),
         plan.threads,
         stream,
         floats(x, "x", (n, c, *window.input)),
         floats(weight, "weight", (k, c, *window.kernel)),
         floats(weight, "weight") if bias is None else floats(bias, "bias", (k,)),  # never read without a bias
         target,
-        sizes_of(k, window, plan.stretch, step),
+        _sizes(k, window, plan, step),
         np.int32(bias is not None),
         np.int32(relu),
     )
 
 
 @functools.lru_cache(maxsize=256)
-def sizes_of(k: int, window: Window, stretch: int, step: int) -> tuple[Any, ...]:
-    """The filters, the bounds of an image, the positions of a plane, its stretches, and the elements from an image of y to the next, `step`
-    unless that is 0."""
+def sizes_of(k: int, window: Window, places: int, stretch: int, step: int) -> tuple[Any, ...]:
+    """The filters, the bounds of an image, the positions of a plane, the stretches of a band of `places` positions, and the elements from
+    an image of y to the next, `step` unless that is 0."""
     outputs = window.output[0] * window.output[1]
-    return np.uint32(k), bounds_of(window), np.uint32(outputs), np.uint32(-(-outputs // stretch)), np.uint32(step or k * outputs)
+    return np.uint32(k), bounds_of(window), np.uint32(outputs), np.uint32(-(-places // stretch)), np.uint32(step or k * outputs)
 
 
 def checked(plan: Any, channels: int, window: Window, groups: int = 1) -> Any:

@@ -21,16 +21,28 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn_kernels.conv.direct import checked, fits_problem, grad_plan_of, sizes_of
+from gpucnn_kernels.conv import direct
+from gpucnn_kernels.conv.direct import checked, sizes_of
+from gpucnn_kernels.conv.direct_plan import grad_cost, grad_plan_of
 from gpucnn_kernels.conv.parts import SHARES, GradPlan, block_sums, gradients, own_share, sum_parts
 from gpucnn_kernels.conv.patch import patch_loader
 from gpucnn_kernels.core._numba import cuda, float32, uint32
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.integers import beyond
 from gpucnn_kernels.core.launch import Array, Pair, Stream, Window, floats, images, run
-from gpucnn_kernels.core.problem import Problem
+from gpucnn_kernels.core.problem import Chip, Problem
 from gpucnn_kernels.core.unroll import unrolled
-from gpucnn_kernels.core.variant import Variant, made_for_it
+from gpucnn_kernels.core.variant import Variant
+
+_REACHED = 0.64
+"""The share of an H100's FMAs that the engine's largest tile reaches, whose merit is 1."""
+_MARGIN = 1.25  # it gives way to kernels that are estimated to be faster by more than this
+
+
+@functools.cache
+def fits(channels: int, window: Window, groups: int = 1) -> bool:
+    """Whether there is a plan for images of so many channels."""
+    return direct.fits(channels, window, groups) and grad_plan_of(1, channels, 1, window) is not None
 
 
 @functools.cache
@@ -45,7 +57,7 @@ def _grad_kernel(key: GradPlan, apart: bool) -> Any:
     (step_h, step_w), pitch, plane, channel, across = patch.step, patch.pitch, patch.plane, patch.channel, patch.across
     group_rows, tap_rows, room, results = key.group_rows, key.tap_rows, key.shared, key.sums
     all_taps, group_taps = tap_rows * S, group_rows * S
-    load = patch_loader(patch, threads, 0)
+    bands, load = key.bands, patch_loader(patch, threads, 0)
     add_all_up = block_sums(threads, F, group_taps, all_taps)
 
     @device(forceinline=True)
@@ -64,6 +76,14 @@ def _grad_kernel(key: GradPlan, apart: bool) -> Any:
         phase = uint32(uint32(row % uint32(step_h)) * uint32(step_w))
         return uint32(c * uint32(channel) + phase * uint32(plane) + (row // uint32(step_h)) * uint32(pitch))
 
+    @device(forceinline=True)
+    def place(position, end, first_column):
+        """The index in a plane of a position of a band; of the last one for those behind it."""
+        at = uint32(min(position, uint32(end - uint32(1))))
+        if bands > 1:
+            at = uint32(uint32(at // uint32(across)) * uint32(across * (bands - 1)) + at + first_column)
+        return at
+
     begin, begin_unit = own_share(key, row_words, apart)
 
     @kernel(role="product", launch_bounds=threads)
@@ -80,21 +100,21 @@ def _grad_kernel(key: GradPlan, apart: bool) -> Any:
         unit = uint32(own_slice * slice_units)
         last_unit = uint32(min(uint32(unit + slice_units), units))
         while unit < last_unit:
-            n, first, end = begin_unit(unit, stretches, outputs, image, first_filter, K, filter_at)
-            first_row = uint32(first // uint32(across))
+            n, band, first, end = begin_unit(unit, stretches, outputs, image, first_filter, K, filter_at)
+            first_row, first_column = uint32(first // uint32(across)), uint32(band * uint32(across))
             position = uint32(first + thread)
-            safe = uint32(min(position, uint32(end - uint32(1))))
+            at = place(position, end, first_column)
             for f in range(F):
-                after[f] = dy[uint32(filter_at[f] + safe)]
-            load(tile, x, n, first_row, bounds, thread)
+                after[f] = dy[uint32(filter_at[f] + at)]
+            load(tile, x, n, (first_row, first_column), bounds, thread)
             cuda.syncthreads()
             while position < end:
                 # dy of the next position is loaded while this one is processed.
                 following = uint32(position + uint32(threads))
-                safe = uint32(min(following, uint32(end - uint32(1))))
+                at = place(following, end, first_column)
                 for f in range(F):
                     now[f] = after[f]
-                    after[f] = dy[uint32(filter_at[f] + safe)]
+                    after[f] = dy[uint32(filter_at[f] + at)]
                 row = uint32(position // uint32(across))
                 base = uint32(uint32(row - first_row) * uint32(pitch) + uint32(position - row * uint32(across)))
                 tap_rows_of_group(0, tile, base, row_at, now, sums)
@@ -132,7 +152,7 @@ def conv2d_weight_grad(
     """Writes the gradient of `direct.conv2d` with respect to weight to dweight (K, C, R, S) and, unless None, to bias to dbias (K).
 
     `workspace` holds `workspace_size` float32 or more, and is written over; how the sums are cut into slices depends on the shape alone.
-    ValueError for what does not fit (see `direct.fits`). `plan` and `adders`, numbers per block of the second launch and threads per
+    ValueError for what does not fit (see `fits`). `plan` and `adders`, numbers per block of the second launch and threads per
     number, are for tests.
     """
     (n, k), c = dy.shape[:2], x.shape[1]
@@ -148,7 +168,7 @@ def conv2d_weight_grad(
         given,
         floats(x, "x", (n, c, *window.input)),
         flat[2],  # the workspace
-        sizes_of(k, window, plan.stretch, step),
+        sizes_of(k, window, window.output[0] * window.output[1] // plan.bands, plan.stretch, step),
         np.uint32(plan.units),
         np.uint32(plan.slice_units),
     )
@@ -164,4 +184,21 @@ def _workspace(problem: Problem, slices: int) -> int:
     return workspace_size(problem.n, problem.c, problem.k, problem.windowed)
 
 
-WEIGHT_GRAD = Variant("direct", conv2d_weight_grad, fits_problem, _workspace, made_for_it, parts=True)
+def _fits(problem: Problem, chip: Chip) -> bool:
+    return fits(problem.c, problem.windowed, problem.groups)
+
+
+def _weigh(problem: Problem, chip: Chip) -> tuple[float, int]:
+    """The merit beside that of the engine's tiles (engine/merit.py): roughly the share of FMAs for results among the instructions issued.
+
+    Each block copies the pixels of its positions for only four filters and up to 28 taps. For wide windows at a stride that is more work
+    than the sums themselves, and there the engine is faster.
+    """
+    plan, outputs = grad_plan_of(problem.n, problem.c, problem.k, problem.windowed), problem.depth // problem.n
+    assert plan is not None  # it fits
+    fmas = outputs / plan.threads * plan.filters * problem.N / plan.tap_groups
+    use = problem.k / (-(-problem.k // plan.filters) * plan.filters)
+    return use * fmas / grad_cost(plan, outputs) / _REACHED * _MARGIN, 1
+
+
+WEIGHT_GRAD = Variant("direct", conv2d_weight_grad, _fits, _workspace, _weigh, parts=True)

@@ -27,8 +27,8 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn_kernels.conv.direct import MOST_CHANNELS, MOST_TAPS
 from gpucnn_kernels.conv.direct_input_plan import BATCH, Plan, plan_of
+from gpucnn_kernels.conv.direct_plan import MOST_CHANNELS, MOST_TAPS
 from gpucnn_kernels.conv.plain import weight_shape
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import device, kernel

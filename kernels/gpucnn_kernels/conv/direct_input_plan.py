@@ -10,7 +10,7 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from gpucnn_kernels.conv.direct import MOST_CHANNELS, MOST_TAPS
+from gpucnn_kernels.conv.direct_plan import MOST_CHANNELS, MOST_TAPS
 from gpucnn_kernels.conv.patch import BANKS, ROOM
 from gpucnn_kernels.core.launch import Pair, Window
 

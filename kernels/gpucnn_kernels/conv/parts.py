@@ -43,8 +43,8 @@ class Pixels(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class GradPlan:
-    """The division of work for the gradient of weight. A unit is a stretch of positions of an image, a slice is some units; a block takes a
-    slice for `filters` filters and a group of `group_rows` rows of taps."""
+    """The division of work for the gradient of weight. A unit is a stretch of positions of an image, or of one of its `bands` of columns, a
+    slice is some units; a block takes a slice for `filters` filters and a group of `group_rows` rows of taps."""
 
     patch: Pixels
     threads: int
@@ -53,6 +53,7 @@ class GradPlan:
     group_rows: int
     units: int
     slice_units: int
+    bands: int = 1
 
     @property
     def tap_rows(self) -> int:
@@ -93,14 +94,17 @@ def share_out(
     threads: int,
     own_filters: int,
     blocks: int,
+    bands: int = 1,
 ) -> GradPlan | None:
-    """The plan of a gradient for `outputs` positions in an image. `pixels(stretch, room)` is what a stretch reads, or None."""
+    """The plan of a gradient for `outputs` positions in an image, in equal bands. `pixels(stretch, room)` is what a stretch reads, or
+    None."""
     rows, s = channels * kernel[0], kernel[1]
     if s > _GROUP_TAPS:
         return None
     groups = -(-rows // (_GROUP_TAPS // s))
     group_rows = -(-rows // groups)
-    stretch = max(1, -(-outputs // threads)) * threads
+    places = outputs // bands
+    stretch = max(1, -(-places // threads)) * threads
     while True:
         patch = pixels(stretch, ROOM // 2 if stretch > threads else ROOM)
         if patch is not None or stretch == threads:
@@ -108,23 +112,23 @@ def share_out(
         stretch = -(-stretch // (2 * threads)) * threads
     if patch is None:
         return None
-    units = images * -(-outputs // stretch)
+    units = images * bands * -(-places // stretch)
     per_slice = -(-filters // own_filters) * -(-rows // group_rows)
     slices = max(1, min(units, blocks // per_slice))
-    return GradPlan(patch, threads, own_filters, stretch, group_rows, units, -(-units // slices))
+    return GradPlan(patch, threads, own_filters, stretch, group_rows, units, -(-units // slices), bands)
 
 
 def own_share(plan: GradPlan, row_words: Any, apart: bool = False) -> tuple[Any, Any]:
     """Two device functions. `begin` computes a block's share, (group of taps, first filter, slice), sets its threads' sums to zero and
     fills `row_at`, the words to each row of its taps: `row_words(channel, row)`, a device function. `begin_unit` says what a unit is,
-    (image, first position, the position after the last), and fills `filter_at`, the words to each filter's plane of dy, whose images begin
-    `image` words apart where they lie `apart`.
+    (image, band, its first position in the band, the position after the last), and fills `filter_at`, the words to each filter's plane of
+    dy, whose images begin `image` words apart where they lie `apart`.
 
     Rows and filters past the last are computed like the last, and not written.
     """
     F, stretch, results = plan.filters, plan.stretch, plan.sums
     group_rows, tap_groups, tap_rows = plan.group_rows, plan.tap_groups, plan.tap_rows
-    R, dilation_h = plan.patch.kernel[0], plan.patch.dilation[0]
+    R, dilation_h, bands = plan.patch.kernel[0], plan.patch.dilation[0], plan.bands
 
     @device(forceinline=True)
     def begin(K, sums, row_at):
@@ -143,15 +147,17 @@ def own_share(plan: GradPlan, row_words: Any, apart: bool = False) -> tuple[Any,
 
     @device(forceinline=True)
     def begin_unit(unit, stretches, outputs, image, first_filter, K, filter_at):
-        n = uint32(unit // stretches)
-        first = uint32(uint32(unit - n * stretches) * uint32(stretch))
+        band_of_image = uint32(unit // stretches)
+        first = uint32(uint32(unit - band_of_image * stretches) * uint32(stretch))
+        n = uint32(band_of_image // uint32(bands))
+        band = uint32(band_of_image - n * uint32(bands))
         for f in range(F):
             k = uint32(min(uint32(first_filter + uint32(f)), uint32(K - uint32(1))))
             if apart:
                 filter_at[f] = uint32(n * image + k * outputs)
             else:
                 filter_at[f] = uint32((n * K + k) * outputs)
-        return n, first, uint32(min(uint32(first + uint32(stretch)), outputs))
+        return n, band, first, uint32(min(uint32(first + uint32(stretch)), uint32(outputs // uint32(bands))))
 
     return begin, begin_unit
 

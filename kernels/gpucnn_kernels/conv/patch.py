@@ -57,21 +57,38 @@ class Patch:
         return self.step[0] * self.step[1] * self.plane
 
     @property
+    def spread(self) -> bool:
+        """Whether 32 neighbouring positions are in different banks, across the ends of rows as well."""
+        return self.across % BANKS == 0 or (self.pitch - self.across) % BANKS == 0
+
+    @property
     def size(self) -> int:
         return self.channels * self.channel
 
+    def shares(self, threads: int) -> Pair:
+        """(columns, rows) that so many threads copy at a time: all columns, or an equal share of them."""
+        wide = -(-self.columns // -(-self.columns // threads))
+        return wide, threads // wide
 
-def patch_of(channels: int, window: Window, stretch: int, side: int = 1, room: int = ROOM) -> Patch | None:
-    """The patch of `stretch` positions, or None where it takes more than `room` words."""
-    positions = (window.output[0] // side, window.output[1] // side)
-    rows = min((stretch + positions[1] - 2) // positions[1] + 1, positions[0])  # that a stretch can lie in
+    def copying(self, threads: int) -> int:
+        """Roughly the instructions with which each of so many threads copies its share."""
+        wide, lines = self.shares(threads)
+        return -(-self.columns // wide) * (20 + 14 * -(-self.channels * self.rows // lines))
+
+
+def patch_of(channels: int, window: Window, stretch: int, side: int = 1, room: int = ROOM, across: int | None = None) -> Patch | None:
+    """The patch of `stretch` positions, or None where it takes more than `room` words. across: the positions in a row of a band, where it
+    is not a whole row of the plane."""
+    down, width = window.output[0] // side, across or window.output[1] // side
+    # Stretches begin at multiples of their length: at the beginning of a row, or anywhere in it.
+    rows = min(stretch // width if stretch % width == 0 else (stretch + width - 2) // width + 1, down)
     sizes = [
         (count - 1) * side * stride + (side - 1) * stride + (taps - 1) * dilation + 1
-        for count, stride, taps, dilation in zip((rows, positions[1]), window.stride, window.kernel, window.dilation, strict=True)
+        for count, stride, taps, dilation in zip((rows, width), window.stride, window.kernel, window.dilation, strict=True)
     ]
     least = -(-sizes[1] // (side * window.stride[1]))
-    for pitch in (least + (positions[1] - least) % BANKS, least):  # without bank conflicts, if there is room
-        patch = Patch(channels, window.kernel, window.stride, window.dilation, side, positions[1], sizes[0], sizes[1], pitch)
+    for pitch in (least + (width - least) % BANKS if width % BANKS else least, least):  # without bank conflicts, if there is room
+        patch = Patch(channels, window.kernel, window.stride, window.dilation, side, width, sizes[0], sizes[1], pitch)
         if patch.size <= room:
             return patch
     return None
@@ -88,40 +105,50 @@ def bounds_of(window: Window) -> tuple[Any, ...]:
 def patch_loader(patch: Patch, threads: int, start: int) -> Any:
     """The device function with which a block's threads copy a patch to shared memory, from word `start`.
 
-    It has no line numbers: with them, nvJitLink 13 cannot compile some kernels that it is inlined in ("Unknown symbol $L__BB0_33").
+    A thread keeps to its column: values that depend on the column are computed once, and a row costs one division. It has no line numbers:
+    with them, nvJitLink 13 cannot compile some kernels that it is inlined in ("Unknown symbol $L__BB0_33").
     """
-    rows, columns, pitch, plane = patch.rows, patch.columns, patch.pitch, patch.plane
+    rows, columns, pitch, plane, channel, channels = patch.rows, patch.columns, patch.pitch, patch.plane, patch.channel, patch.channels
     step_h, step_w = patch.step
-    total = patch.channels * rows * columns
-    channels = patch.channels
+    lines, (wide, at_once) = channels * rows, patch.shares(threads)
+
+    @device(forceinline=True)
+    def channel_and_row(line):
+        c = uint32(0) if channels == 1 else uint32(line // uint32(rows))
+        return c, uint32(line - c * uint32(rows))
 
     @device(lines=False, forceinline=True)
-    def load(tile, x, n, first_row, bounds, thread):
-        """Image n, from the row that position row `first_row` begins at. bounds: of `bounds_of`."""
+    def load(tile, x, n, place, bounds, thread):
+        """Image n; place: the position's row and column that it begins at. bounds: of `bounds_of`."""
         H, W, top, left = bounds
+        first_row, first_column = place
         values = cuda.local.array(_BATCH, float32)
         first_h = int32(first_row * uint32(step_h)) - top
-        first = thread
-        while first < uint32(total):
-            for i in range(_BATCH):
-                e = uint32(first + uint32(i * threads))
-                rest = uint32(e // uint32(columns))
-                w = int32(int32(e % uint32(columns)) - left)
-                h = int32(int32(rest % uint32(rows)) + first_h)
-                c = uint32(rest // uint32(rows))
-                values[i] = float32(0)
-                if e < uint32(total) and h >= 0 and h < H and w >= 0 and w < W:
-                    values[i] = x[uint32(((n * uint32(channels) + c) * uint32(H) + uint32(h)) * uint32(W) + uint32(w))]
-            for i in range(_BATCH):
-                e = uint32(first + uint32(i * threads))
-                if e < uint32(total):
-                    rest = uint32(e // uint32(columns))
-                    column = uint32(e % uint32(columns))
-                    row = uint32(rest % uint32(rows))
-                    c = uint32(rest // uint32(rows))
-                    phase = uint32((c * uint32(step_h) + row % uint32(step_h)) * uint32(step_w) + column % uint32(step_w))
-                    word = uint32((row // uint32(step_h)) * uint32(pitch) + column // uint32(step_w))
-                    tile[uint32(uint32(start) + phase * uint32(plane) + word)] = values[i]
-            first = uint32(first + uint32(_BATCH * threads))
+        first_w = int32(first_column * uint32(step_w)) - left
+        first_line = uint32(thread // uint32(wide))
+        column = uint32(thread % uint32(wide))
+        if first_line >= uint32(at_once):  # a surplus thread
+            column = uint32(columns)
+        while column < uint32(columns):
+            w = uint32(int32(column) + first_w)  # a negative column becomes a huge number, so one comparison is enough
+            along = uint32(uint32(start) + uint32(column % uint32(step_w)) * uint32(plane) + column // uint32(step_w))
+            first = first_line
+            while first < uint32(lines):
+                for i in range(_BATCH):
+                    line = uint32(first + uint32(i * at_once))
+                    c, row = channel_and_row(line)
+                    h = uint32(int32(row) + first_h)
+                    inside = line < uint32(lines) and w < uint32(W) and h < uint32(H)
+                    value = x[uint32(((n * uint32(channels) + c) * uint32(H) + h) * uint32(W) + w) if inside else uint32(0)]
+                    values[i] = value if inside else float32(0)  # a choice takes fewer instructions than a branch
+                for i in range(_BATCH):
+                    line = uint32(first + uint32(i * at_once))
+                    if line < uint32(lines):
+                        c, row = channel_and_row(line)
+                        phase = uint32(uint32(row % uint32(step_h)) * uint32(step_w * plane))
+                        down = uint32(c * uint32(channel) + phase + uint32(row // uint32(step_h)) * uint32(pitch))
+                        tile[uint32(along + down)] = values[i]
+                first = uint32(first + uint32(_BATCH * at_once))
+            column = uint32(column + uint32(wide))
 
     return load

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn_kernels.conv import direct
+from gpucnn_kernels.conv.direct_plan import MOST_CHANNELS, MOST_TAPS, Plan, plan_of
 from gpucnn_kernels.conv.patch import bounds_of
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import device, kernel
@@ -34,11 +35,11 @@ from gpucnn_kernels.core.variant import Variant, made_for_it
 
 
 @functools.cache
-def fused_kernel(plan: direct.Plan, apart: bool = False) -> Any:
+def fused_kernel(plan: Plan, apart: bool = False) -> Any:
     """The kernel: (x, weight, bias, y, indices, sizes, has_bias), with `sizes` from `sizes_of`. The images of y may lie `apart`."""
     fill, accumulate = direct.fill_and_accumulate(plan)
     F, threads, stretch = plan.filters, plan.threads, plan.stretch
-    across, pitch, room, results = plan.patch.across, plan.patch.pitch, plan.shared, plan.filters * 4
+    across, pitch, room, results, bands = plan.patch.across, plan.patch.pitch, plan.shared, plan.filters * 4, plan.bands
 
     @device(forceinline=True)
     def write(f, y, indices, sums, place, limits, Q):
@@ -71,7 +72,7 @@ def fused_kernel(plan: direct.Plan, apart: bool = False) -> Any:
 
     @kernel(role="product", launch_bounds=(threads, min(8, 1024 // threads)) if apart and many else threads)
     def conv2d_relu_max_pool(x, weight, bias, y, indices, sizes, has_bias):
-        K, bounds, Q, outputs, stretches, skipped = sizes
+        K, bounds, Q, outputs, stretches, skipped, width, places = sizes
         tile = cuda.shared.array(room, float32, alignment=16)  # load_4 reads the weights there
         sums = cuda.local.array(results, float32)
         part = cuda.local.array(F, float32)
@@ -79,21 +80,28 @@ def fused_kernel(plan: direct.Plan, apart: bool = False) -> Any:
         number = uint32(cuda.blockIdx.x)
         first = uint32(uint32(number % stretches) * uint32(stretch))
         number = uint32(number // stretches)
+        first_column = uint32(uint32(number % uint32(bands)) * uint32(across))
+        number = uint32(number // uint32(bands))
         filter_blocks = uint32((K + uint32(F - 1)) // uint32(F))
         first_filter = uint32(uint32(number % filter_blocks) * uint32(F))
         n = uint32(number // filter_blocks)
         first_row = uint32(first // uint32(across))
         thread = uint32(cuda.threadIdx.x)
-        fill(tile, x, weight, bias, (n, first_filter, first_row), K, bounds, has_bias, thread)
+        fill(tile, x, weight, bias, (n, first_filter, (first_row, first_column)), uint32(0), K, bounds, has_bias, thread)
         cuda.syncthreads()
 
         position = uint32(first + thread)
-        if position >= outputs:
+        if position >= places:
             return
         row = uint32(position // uint32(across))
         column = uint32(position - row * uint32(across))
         bases[0] = uint32(uint32(row - first_row) * uint32(pitch) + column)
-        accumulate(tile, bases, part, sums)
+        if bands > 1:
+            column = uint32(column + first_column)
+            if column >= width:
+                return
+            position = uint32(row * width + column)
+        accumulate(tile, bases, part, uint32(0), sums)
         corner = uint32(uint32(row * uint32(2)) * Q + column * uint32(2))  # in the convolution's plane
         at = uint32((n * K + first_filter) * outputs + position)
         write_all(0, y, indices, sums, (at, uint32(n * skipped), corner), (first_filter, K, outputs), Q)
@@ -107,14 +115,14 @@ def fits(channels: int, window: Window, pool_window: Window, groups: int = 1) ->
     taps = window.kernel[0] * window.kernel[1]
     return (
         groups == 1
-        and 1 <= channels <= direct.MOST_CHANNELS
-        and taps <= direct.MOST_TAPS
+        and 1 <= channels <= MOST_CHANNELS
+        and taps <= MOST_TAPS
         and pool_window.input == window.output
         and pool_window.kernel == pool_window.stride == (2, 2)
         and pool_window.dilation == (1, 1)
         and pool_window.padding == ((0, 0), (0, 0))
         and pool_window.output == (window.output[0] // 2, window.output[1] // 2)  # more with ceil_mode
-        and all(direct.plan_of(channels, filters, window, side=2) is not None for filters in (1, 8))
+        and all(plan_of(channels, filters, window, side=2) is not None for filters in (1, 8))
     )
 
 
@@ -129,7 +137,7 @@ def conv2d_relu_max_pool2d(
     groups: int = 1,
     stream: Stream = 0,
     *,
-    plan: direct.Plan | None = None,
+    plan: Plan | None = None,
 ) -> None:
     """Writes the 2 × 2 maxima of relu(convolution of x (N, C ≤ 4, H, W) with weight (K, C, R, S), plus bias (K) unless it is None) to y
     (N, K, P // 2, Q // 2), and their indices in the convolution's P·Q plane to indices (int32).
@@ -139,17 +147,17 @@ def conv2d_relu_max_pool2d(
     (n, c), k = x.shape[:2], weight.shape[0]
     if not fits(c, window, pool_window, groups):
         raise ValueError(
-            f"the fused kernel is for one group of up to {direct.MOST_CHANNELS} channels, and 2 × 2 pooling without padding; given "
+            f"the fused kernel is for one group of up to {MOST_CHANNELS} channels, and 2 × 2 pooling without padding; given "
             f"{c} channels, groups {groups}, a kernel of {window.kernel}, images of {window.input}, and pooling {pool_window.kernel} with "
             f"stride {pool_window.stride}, padding {pool_window.padding} of {pool_window.input}"
         )
     if plan is None:
-        plan = direct.plan_of(c, k, window, side=2)
+        plan = plan_of(c, k, window, side=2)
         assert plan is not None  # it fits
     target, step = images(y, "y", (n, k, *pool_window.output))
     run(
         fused_kernel(plan, step > 0),
-        n * -(-k // plan.filters) * -(-pool_window.output[0] * pool_window.output[1] // plan.stretch),
+        n * plan.blocks(k, pool_window.output[0]),
         plan.threads,
         stream,
         floats(x, "x", (n, c, *window.input)),
@@ -157,7 +165,7 @@ def conv2d_relu_max_pool2d(
         floats(weight, "weight") if bias is None else floats(bias, "bias", (k,)),  # never read without a bias
         target,
         ints(indices, "indices", (n, k, *pool_window.output)),
-        sizes_of(k, window, pool_window, plan.stretch, step),
+        _sizes(k, window, pool_window, plan, step),
         np.int32(bias is not None),
     )
 
@@ -169,6 +177,14 @@ def sizes_of(k: int, window: Window, pool_window: Window, stretch: int, step: in
     outputs = pool_window.output[0] * pool_window.output[1]
     of_plane = np.uint32(window.output[1]), np.uint32(outputs), np.uint32(-(-outputs // stretch))
     return np.uint32(k), bounds_of(window), *of_plane, np.uint32(step - k * outputs if step else 0)
+
+
+@functools.lru_cache(maxsize=256)
+def _sizes(k: int, window: Window, pool_window: Window, plan: Plan, step: int) -> tuple[Any, ...]:
+    """`sizes_of`, with the stretches of a band; the width of the pooled plane, and the positions of a band."""
+    places = plan.places(pool_window.output[0])
+    filters, bounds, Q, outputs, _, skipped = sizes_of(k, window, pool_window, plan.stretch, step)
+    return filters, bounds, Q, outputs, np.uint32(-(-places // plan.stretch)), skipped, np.uint32(pool_window.output[1]), np.uint32(places)
 
 
 def _fits(problem: Problem, chip: Chip) -> bool:

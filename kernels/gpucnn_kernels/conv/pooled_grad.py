@@ -29,8 +29,9 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn_kernels.conv import direct, pooled
+from gpucnn_kernels.conv import pooled
 from gpucnn_kernels.conv.corners import Corners, corners_loader, corners_of
+from gpucnn_kernels.conv.direct_plan import MOST_CHANNELS
 from gpucnn_kernels.conv.parts import SHARES, GradPlan, block_sums, gradients, own_share, share_out, sum_parts
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import device, kernel
@@ -97,7 +98,7 @@ def _grad_kernel(key: GradPlan, masked: bool, apart: bool) -> Any:
         unit = uint32(own_slice * slice_units)
         last_unit = uint32(min(uint32(unit + slice_units), units))
         while unit < last_unit:
-            n, first, end = begin_unit(unit, stretches, outputs, skipped, first_filter, K, filter_at)
+            n, _, first, end = begin_unit(unit, stretches, outputs, skipped, first_filter, K, filter_at)
             before = uint32(n * skipped)
             first_row = uint32(first // uint32(across))
             position = uint32(first + thread)
@@ -150,7 +151,7 @@ def _grad_kernel(key: GradPlan, masked: bool, apart: bool) -> Any:
 def grad_plan_of(
     images: int, channels: int, filters: int, window: Window, pool_window: Window, threads: int | None = None, blocks: int = 512
 ) -> GradPlan | None:
-    """The plan for a gradient; None where its pixels do not fit in shared memory. As `direct.grad_plan_of`, with pooled positions."""
+    """The plan for a gradient; None where its pixels do not fit in shared memory. As `direct_plan.grad_plan_of`, with pooled positions."""
 
     def pixels(stretch: int, room: int) -> Corners | None:
         return corners_of(channels, window, stretch, room)
@@ -231,7 +232,7 @@ def weight_grad_kernel(plan: GradPlan, masked: bool, apart: bool = False) -> Any
 def _checked(plan: GradPlan | None, channels: int, window: Window, pool_window: Window, groups: int = 1) -> GradPlan:
     if plan is None or not pooled.fits(channels, window, pool_window, groups):
         raise ValueError(
-            f"the fused gradient is for one group of up to {direct.MOST_CHANNELS} channels and 2 × 2 pooling without padding, and four "
+            f"the fused gradient is for one group of up to {MOST_CHANNELS} channels and 2 × 2 pooling without padding, and four "
             f"patches of 48 KB together; given {channels} channels, groups {groups}, a kernel of {window.kernel}, images of "
             f"{window.input}, and pooling {pool_window.kernel} with stride {pool_window.stride}, padding {pool_window.padding} of "
             f"{pool_window.input}"

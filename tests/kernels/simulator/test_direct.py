@@ -15,7 +15,7 @@ from gpucnn.device import Device
 from gpucnn.ops import cpu
 from gpucnn.ops.cuda._arrays import stream
 from gpucnn.ops.shapes import conv_window
-from gpucnn_kernels.conv import direct, direct_grad
+from gpucnn_kernels.conv import direct, direct_grad, direct_plan
 from gpucnn_kernels.conv.parts import GradPlan
 from gpucnn_kernels.conv.patch import patch_of
 from tolerances import check
@@ -26,7 +26,7 @@ def case(request: pytest.FixtureRequest) -> Case:
     return CASES[request.param]()
 
 
-def forward(device: Device, case: Case, plan: direct.Plan | None, with_bias: bool = True, relu: bool = False) -> Any:
+def forward(device: Device, case: Case, plan: direct_plan.Plan | None, with_bias: bool = True, relu: bool = False) -> Any:
     bias = case.bias if with_bias else None
     out = Output(device, case.dy.shape)
     x, weight = device.array(case.x), device.array(case.weight)
@@ -62,15 +62,15 @@ def weight_grad(device: Device, case: Case, plan: GradPlan, with_bias: bool = Tr
         assert np.isnan(dbias.buffer).all()
 
 
-def small_plan(case: Case, threads: int = 16, **changes: int) -> direct.Plan:
+def small_plan(case: Case, threads: int = 16, **changes: int) -> direct_plan.Plan:
     _, c, k = case.sizes
-    plan = direct.plan_of(c, k, case.window, threads=threads)
+    plan = direct_plan.plan_of(c, k, case.window, threads=threads)
     assert plan is not None
     return dataclasses.replace(plan, **changes)
 
 
 def small_grad_plan(case: Case, threads: int = 8, blocks: int = 3) -> GradPlan:
-    plan = direct.grad_plan_of(*case.sizes, case.window, threads=threads, blocks=blocks)
+    plan = direct_plan.grad_plan_of(*case.sizes, case.window, threads=threads, blocks=blocks)
     assert plan is not None
     return plan
 
@@ -109,7 +109,7 @@ def test_two_filters_of_four_at_a_time(device: Device, filters: int, positions: 
     case = Case(1, 2, (5, 5), 17, (2, 2))
     patch = patch_of(2, case.window, 8 * positions)
     assert patch is not None
-    forward(device, case, dataclasses.replace(small_plan(case, 8), patch=patch, filters=filters, positions=positions))
+    forward(device, case, direct_plan.Plan(patch, 8, filters, positions))
 
 
 @pytest.mark.parametrize(("blocks", "threads"), [(1, 8), (6, 8), pytest.param(6, 16, marks=COMPILED), (1000, 8)])
@@ -181,8 +181,12 @@ def test_what_fits() -> None:
     assert not direct.fits(5, conv_window((28, 28), (5, 5)))
     assert not direct.fits(4, conv_window((28, 28), (5, 5)), groups=2)
     assert not direct.fits(1, conv_window((28, 28), (12, 12)))
-    assert not direct.fits(1, conv_window((40, 40), (1, 29)))
-    assert not direct.fits(4, conv_window((8, 5000), (3, 3)))
+    long = conv_window((40, 40), (1, 29))  # more taps in a row than a thread of the gradient has sums of
+    assert direct.fits(1, long) and not direct_grad.fits(1, long)
+    wide = conv_window((8, 5000), (3, 3))  # 4998 positions are in bands of 17 × 294
+    assert direct.fits(4, wide) and direct_grad.fits(4, wide)
+    prime = conv_window((8, 5005), (3, 3))  # and 5003 are not in any bands of equal width
+    assert direct.fits(4, prime) and not direct_grad.fits(4, prime)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -191,11 +195,71 @@ def test_what_fits() -> None:
 def test_neighbours_lie_in_neighbouring_banks(channels: int, size: int, stride: int, side: int) -> None:
     """Whatever the tap: a warp's positions are in 32 different banks, across the ends of rows as well."""
     window = conv_window((size, size), (3, 3), stride, 1)
-    plan = direct.plan_of(channels, 16, window, side)
+    plan = direct_plan.plan_of(channels, 16, window, side)
     assert plan is not None and plan.shared <= 12288 and plan.start % 4 == 0
     places = np.arange(32)
     words = places // plan.patch.across * plan.patch.pitch + places % plan.patch.across
     assert len(set(words % 32)) == 32
+
+
+BANDS = {
+    "ragged": lambda: Case(2, 2, (9, 13), 5, (3, 3), padding=1),  # bands of 5, 5 and 3 columns
+    "stride": lambda: Case(1, 3, (11, 23), 9, (3, 4), padding=(1, 2), stride=2),
+    "even": lambda: Case(2, 1, (7, 12), 3, (3, 3), padding=1),
+    "dilation": lambda: Case(1, 1, (9, 20), 4, (2, 2), dilation=(1, 3), stride=(3, 1), padding=((0, 1), (2, 1))),
+}
+
+
+def cut_plan(case: Case, bands: int, turns: int = 1, threads: int = 8) -> direct_plan.Plan:
+    """In so many bands of columns, and with the channels in so many turns."""
+    _, c, k = case.sizes
+    width, positions = case.window.output[1], 4
+    patch = patch_of(c // turns, case.window, threads * positions, across=-(-width // bands))
+    assert patch is not None and -(-width // patch.across) == bands
+    return direct_plan.Plan(patch, threads, 8 if k > 4 else 4, positions, bands, turns)
+
+
+@pytest.mark.parametrize("name", cases(BANDS, ("ragged", "stride")))
+@pytest.mark.parametrize("bands", [2, 3])
+def test_bands_of_columns(device: Device, name: str, bands: int) -> None:
+    """The same bits as whole rows; also where the last band is narrower, and where a stretch ends within a row."""
+    case = BANDS[name]()
+    np.testing.assert_array_equal(forward(device, case, cut_plan(case, bands)), forward(device, case, cut_plan(case, 1)))
+
+
+@pytest.mark.parametrize(("name", "bands"), [("stride", 3), pytest.param("ragged", 1, marks=COMPILED)])
+def test_a_channel_at_a_time(device: Device, name: str, bands: int) -> None:
+    """The same bits as all channels at once; every thread is there for all turns, also one without a position."""
+    case = BANDS[name]()
+    plan = cut_plan(case, bands, case.sizes[1])
+    np.testing.assert_array_equal(forward(device, case, plan, relu=True), forward(device, case, cut_plan(case, 1), relu=True))
+
+
+@pytest.mark.parametrize("name", cases({key: BANDS[key] for key in ("even", "dilation")}, ("even",)))
+@pytest.mark.parametrize("bands", [2, 4])
+def test_weight_gradient_by_bands(device: Device, name: str, bands: int) -> None:
+    """Each a part of a column's positions, in units of 8 positions and of more."""
+    case = BANDS[name]()
+    n, c, _ = case.sizes
+    (P, Q), plan = case.window.output, small_grad_plan(case)
+    assert Q % bands == 0
+    for stretch in (8, 24):
+        patch = patch_of(c, case.window, stretch, across=Q // bands)
+        assert patch is not None
+        units = n * bands * -(-P * Q // bands // stretch)
+        weight_grad(device, case, dataclasses.replace(plan, patch=patch, stretch=stretch, bands=bands, units=units, slice_units=2))
+
+
+@pytest.mark.parametrize("kernel", [(3, 3), (7, 7), (11, 11)])
+@pytest.mark.parametrize(("hw", "stride"), [(224, 1), (224, 2), (224, 4), (512, 2), (1021, 3)])
+def test_what_a_block_copies_of_a_large_image(hw: int, stride: int, kernel: tuple[int, int]) -> None:
+    """Not much more than its positions read, wherever they lie: bands, where whole rows would be too much."""
+    window = conv_window((hw, hw), kernel, stride, kernel[0] // 2)
+    plan = direct_plan.plan_of(3, 64, window)
+    assert plan is not None
+    least = plan.stretch * stride**2
+    assert plan.patch.rows * plan.patch.columns <= 2 * (least + kernel[0] * kernel[1])
+    assert 0 < plan.patch.across * plan.bands - window.output[1] < plan.patch.across or plan.patch.across * plan.bands == window.output[1]
 
 
 def test_what_is_refused() -> None:

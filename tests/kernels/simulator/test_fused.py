@@ -12,7 +12,8 @@ from gpucnn.device import Device, to_numpy
 from gpucnn.ops import cpu
 from gpucnn.ops.cuda._arrays import stream
 from gpucnn.ops.shapes import Window, conv_window, pool_window
-from gpucnn_kernels.conv import direct, pooled
+from gpucnn_kernels.conv import direct, direct_plan, pooled
+from gpucnn_kernels.conv.patch import patch_of
 from tolerances import check
 
 Case = tuple[int, int, int, Window]  # images, channels, filters
@@ -38,12 +39,14 @@ def case(request: pytest.FixtureRequest) -> Case:
     return CASES[request.param]
 
 
-def one_kernel(device: Device, x: Any, weight: Any, bias: Any, window: Window, threads: int = 8) -> tuple[Any, Any]:
-    """The pooled values and their places, by the fused kernel with blocks of `threads`."""
+def one_kernel(
+    device: Device, x: Any, weight: Any, bias: Any, window: Window, threads: int = 8, plan: direct_plan.Plan | None = None
+) -> tuple[Any, Any]:
+    """The pooled values and their places, by the fused kernel with blocks of `threads`, or as a plan says."""
     pooling = pool_window(window.output, 2)
     shape = (x.shape[0], weight.shape[0], *pooling.output)
     y, places = Output(device, shape), Output(device, shape, "int32")
-    plan = direct.plan_of(x.shape[1], weight.shape[0], window, side=2, threads=threads)
+    plan = plan or direct_plan.plan_of(x.shape[1], weight.shape[0], window, side=2, threads=threads)
     arrays = [None if array is None else device.array(array) for array in (x, weight, bias)]
     pooled.conv2d_relu_max_pool2d(*arrays, y.array, places.array, window, pooling, 1, stream(arrays[0]), plan=plan)
     return y.result(nan=True), places.result()
@@ -53,11 +56,23 @@ def exactly_two_kernels(device: Device, x: Any, weight: Any, bias: Any, window: 
     got = one_kernel(device, x, weight, bias, window, threads)
     out = Output(device, (x.shape[0], weight.shape[0], *window.output))
     arrays = [None if array is None else device.array(array) for array in (x, weight, bias)]
-    plan = direct.plan_of(x.shape[1], weight.shape[0], window, threads=16)
+    plan = direct_plan.plan_of(x.shape[1], weight.shape[0], window, threads=16)
     direct.conv2d(*arrays, out.array, window, 1, True, stream(arrays[0]), plan=plan)
     y, places = cpu.max_pool2d(out.result(nan=True), pool_window(window.output, 2))
     np.testing.assert_array_equal(got[0], y)
     np.testing.assert_array_equal(got[1], places)
+
+
+@pytest.mark.parametrize("bands", [2, 3])
+def test_bands_of_columns(device: Device, bands: int) -> None:
+    """The same bits as whole rows, in bands of 5 pooled columns and one of 3, or of 7 and 6."""
+    window = conv_window((9, 27), (3, 3), 1, 1)
+    arrays = normal(0, 2, 1, 9, 27), normal(1, 3, 1, 3, 3), normal(2, 3), window
+    patch = patch_of(1, window, 8, side=2, across=-(-13 // bands))
+    assert patch is not None and -(-13 // patch.across) == bands
+    got = one_kernel(device, *arrays, plan=direct_plan.Plan(patch, 8, 4, 1, bands))
+    for own, whole in zip(got, one_kernel(device, *arrays), strict=True):
+        np.testing.assert_array_equal(own, whole)
 
 
 @pytest.mark.parametrize("with_bias", [False, True])

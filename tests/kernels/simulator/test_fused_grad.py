@@ -13,7 +13,7 @@ from gpucnn.device import Device
 from gpucnn.ops import cpu
 from gpucnn.ops.cuda._arrays import stream
 from gpucnn.ops.shapes import Window, conv_window, pool_window
-from gpucnn_kernels.conv import direct, pooled, pooled_grad
+from gpucnn_kernels.conv import direct_plan, pooled, pooled_grad
 from gpucnn_kernels.conv.corners import corners_of
 from gpucnn_kernels.conv.parts import GradPlan
 from tolerances import check
@@ -111,7 +111,7 @@ def test_after_the_fused_kernel(device: Device) -> None:
     n, c, k = case.sizes
     y, places = Output(device, case.y.shape), Output(device, case.y.shape, "int32")
     x, weight, dy = (device.array(array) for array in (case.x, case.weight, case.dy))
-    forward = direct.plan_of(c, k, case.window, side=2, threads=8)
+    forward = direct_plan.plan_of(c, k, case.window, side=2, threads=8)
     pooled.conv2d_relu_max_pool2d(x, weight, None, y.array, places.array, case.window, case.pooling, 1, stream(x), plan=forward)
     dweight, dbias = Output(device, case.weight.shape), Output(device, (k,))
     workspace = Output(device, (pooled_grad.workspace_size(n, c, k, case.window, case.pooling),))

@@ -19,7 +19,17 @@ from gpucnn.device import Device, simulated
 from gpucnn.ops import cpu
 from gpucnn.ops.shapes import Window, conv_window, pool_window
 from gpucnn_kernels.choose import problems as problems_of
-from gpucnn_kernels.conv import depthwise, depthwise_grad, depthwise_input_grad, direct, direct_grad, pooled, pooled_grad, tiled
+from gpucnn_kernels.conv import (
+    depthwise,
+    depthwise_grad,
+    depthwise_input_grad,
+    direct,
+    direct_grad,
+    direct_plan,
+    pooled,
+    pooled_grad,
+    tiled,
+)
 from gpucnn_kernels.engine.tiles import Tile
 from tolerances import check
 
@@ -134,8 +144,8 @@ def space(device: Device, elements: int) -> Any:
 def test_direct(device: Device, problem: Problem) -> None:
     p = problem
     assert direct.fits(p.c, p.window)
-    plan = direct.plan_of(p.c, p.k, p.window, threads=8)
-    grad = direct.grad_plan_of(p.n, p.c, p.k, p.window, threads=8, blocks=3)
+    plan = direct_plan.plan_of(p.c, p.k, p.window, threads=8)
+    grad = direct_plan.grad_plan_of(p.n, p.c, p.k, p.window, threads=8, blocks=3)
     assert plan is not None and grad is not None
     p.check_forward(device, lambda *arrays: direct.conv2d(*arrays, p.window, relu=True, plan=plan))
     workspace = space(device, grad.parts * (p.weight.size + p.k))
@@ -156,7 +166,7 @@ def test_fused(device: Device, problem: Problem) -> None:
     shape = (p.n, p.k, *pooling.output)
     y, places = Output(device, shape), Output(device, shape, "int32")
     x, weight, bias = map(device.array, (p.x, p.weight, p.bias))
-    plan = direct.plan_of(p.c, p.k, p.window, side=2, threads=8)
+    plan = direct_plan.plan_of(p.c, p.k, p.window, side=2, threads=8)
     pooled.conv2d_relu_max_pool2d(x, weight, bias, y.array, places.array, p.window, pooling, plan=plan)
     agrees(
         y,

@@ -111,6 +111,21 @@ def test_the_rules() -> None:
         assert select.choose(problem(*depthwise)).name == "depthwise"
 
 
+@pytest.mark.parametrize("capability", [(0, 0), (8, 0), (9, 0)])
+def test_first_layers_of_large_images(capability: tuple[int, int]) -> None:
+    """Forward always directly. The gradient of the weight of few taps too, but not of many: each block of it has only four filters."""
+    small = [GREY, (128, 1, 32, conv_window((26, 26), (3, 3))), (256, 3, 64, conv_window((32, 32), (3, 3), 1, 1))]
+    large = [(64, 3, 64, conv_window((224, 224), (3, 3), 1, 1)), (8, 1, 64, conv_window((512, 512), (3, 3), 1, 1))]
+    wide = [(64, 3, 64, conv_window((224, 224), (7, 7), 2, 3)), (64, 3, 96, conv_window((224, 224), (11, 11), 4, 2))]
+    with select.for_chip(132, capability=capability):
+        for sizes in (*small, *large, *wide):
+            assert select.choose(problems.conv2d(*sizes)).name == "direct"
+        for sizes in (*small, *large):
+            assert select.choose(problems.conv2d_weight_grad(*sizes)).name == "direct"
+        for sizes in wide:
+            assert select.choose(problems.conv2d_weight_grad(*sizes)).name.startswith("tile")
+
+
 @pytest.mark.parametrize(("filters", "narrow"), [(1, True), (32, True), (33, False), (64, False), (65, True), (96, True), (97, False)])
 def test_a_tile_of_32_where_one_of_64_would_be_half_padding(filters: int, narrow: bool) -> None:
     """Of columns forward and for the gradient of the input, of rows for that of the weight."""
