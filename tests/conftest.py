@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")  # a test picture, and nobody is asked
 
 # What is imported, collected and compiled stays to the end: millions of objects, through which Python's garbage collector would look again
 # and again, and pytest five times more when all is done, which took ten seconds. Once it has looked, they are put out of its sight.
@@ -52,3 +57,18 @@ def ctrl_c_is_heeded() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium without a window. One for all tests of a process: Playwright's event loop stays, and a second one is refused."""
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium: apt install chromium")
+    sync_api: Any = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
+    with sync_api.sync_playwright() as playwright:
+        try:
+            started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *CAMERA])
+        except sync_api.Error as error:
+            pytest.skip(f"Chromium does not start: {str(error).splitlines()[0]}")
+        yield started
+        started.close()

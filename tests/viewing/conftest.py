@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,6 @@ import gpucnn as gc
 from gpucnn import viewing
 from gpucnn.viewing import pictures
 
-CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")  # a test picture, and nobody is asked
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-
 # Numbers as base64, so that they come over as they are.
 OUTPUTS = """() => gpucnn.state.outputs.map(values => {
   if (!values) return null;
@@ -26,20 +22,6 @@ OUTPUTS = """() => gpucnn.state.outputs.map(values => {
   for (let i = 0; i < bytes.length; i += 8192) text += String.fromCharCode(...bytes.subarray(i, i + 8192));
   return btoa(text);
 })"""
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium: apt install chromium")
-    sync_api: Any = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
-    with sync_api.sync_playwright() as playwright:
-        try:
-            started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *CAMERA])
-        except sync_api.Error as error:
-            pytest.skip(f"Chromium does not start: {str(error).splitlines()[0]}")
-        yield started
-        started.close()
 
 
 class Opened:
