@@ -36,6 +36,8 @@ test slow: export PYTHONDONTWRITEBYTECODE =
 test: export GPUCNN_COMPILED_CACHE ?= $(CURDIR)/.cache/compiled
 # Kernels run there as PTX: machine code would take a third of the time, and tests/kernels/compiler compiles it for each chip.
 test: export VGPU_MACHINE_CODE ?= 0
+# There they lie as Numba has made them, for an H100. Half of what tests/kernels/compiler compiles are the same, and are taken from there.
+test: export GPUCNN_LAUNCHED_KERNELS ?= $(VGPU_CACHE)/numba-ptx
 
 test: $(VENV)/.installed-dev
 	@if gpu=$$($(VGPU) --check $(BIN)/python); then \

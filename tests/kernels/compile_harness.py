@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import re
+from collections import namedtuple
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatch
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -105,6 +109,37 @@ def names(*parts: str, without: Iterable[str] = ()) -> list[str]:
 def most_registers(kernel: Kernel) -> int:
     """What was planned."""
     return next(most for pattern, most in MOST_REGISTERS.items() if fnmatch(kernel.part.name, pattern))
+
+
+# The chip of the virtual GPU, as Numba writes it into the names of its files.
+VIRTUAL = "sm_90", namedtuple("ComputeCapability", ("major", "minor"))(9, 0)
+
+
+def launched(kernel: Any, signature: tuple[Any, ...], arch: str) -> Any:
+    """What Numba made of the kernel where the tests on the virtual GPU have launched it, of the same source for the same types and chip, if
+    GPUCNN_LAUNCHED_KERNELS names the folder in which it is. test_as_launched.py has that it is what would be compiled here."""
+    folder, mark = os.environ.get("GPUCNN_LAUNCHED_KERNELS"), getattr(getattr(kernel, "_cache", None), "mark", None)
+    if not folder or mark is None or arch != VIRTUAL[0]:
+        return None
+    from gpucnn_kernels.core.disk_cache import KernelCache  # not in the simulator
+
+    caching, runtime = (importlib.import_module(f"numba.cuda.{name}") for name in ("core.caching", "cudadrv.runtime"))
+    with mock.patch.object(caching.config, "CACHE_DIR", folder):
+        cache = KernelCache(kernel.py_func, mark)
+    codegen = SimpleNamespace(magic_tuple=lambda: (runtime.runtime.get_version(), VIRTUAL[1]))
+    key = cache._index_key(signature, codegen)  # which also says the file
+    try:
+        found = cache._cache_file.load(key)
+    except Exception:  # cut short, or of another version
+        return None
+    return None if found is None else found["codelibrary"]
+
+
+def _or_launched(compile_it: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *what: launched(*what) or compile_it(*what)
+
+
+static._library = _or_launched(static._library)
 
 
 def _compiler(arch: str) -> Compiler:

@@ -28,6 +28,7 @@ from gpucnn_kernels.core.launch import Launch
 _REGISTER_UNIT = 256  # allocation unit of registers, per warp
 _SHARED_UNIT = 256  # bytes: allocation unit of shared memory; 128 on newer chips
 _OPTIONS = ("lineinfo", "fastmath", "opt", "launch_bounds")  # options of a kernel that affect its intermediate code
+_PERHAPS_FLOAT64 = ("double", "f64", "__nv_")  # in LLVM's text: the type, PTX within it, and functions whose insides are not there
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,18 +154,48 @@ def _linker() -> Any:
 @functools.lru_cache(maxsize=4)
 def _intermediate(kernel: Any, signature: tuple[Any, ...], arch: str) -> bytes:
     """The kernel as link-time intermediate code."""
-    chip, options = ARCHITECTURES[arch], kernel.targetoptions
-    with as_if_present(chip), uncollected():
-        code, _ = cuda.compile(
+    library = _library(kernel, signature, arch)
+    if not any(word in text for text in library.llvm_strs for word in _PERHAPS_FLOAT64):
+        _counted[kernel, signature] = 0
+    return bytes(library.get_ltoir(cc=_target(arch)))
+
+
+def _library(kernel: Any, signature: tuple[Any, ...], arch: str) -> Any:
+    """The kernel as LLVM's text, in the object from which Numba makes all else."""
+    with _what_is_compiled() as libraries, as_if_present(ARCHITECTURES[arch]), uncollected():
+        cuda.compile(
             kernel.py_func,
             signature,
             device=False,
             abi="numba",
-            cc=(*chip.capability, _suffix(chip)),
+            cc=_target(arch),
             output="ltoir",
-            **{name: options[name] for name in _OPTIONS if name in options},
+            **{name: kernel.targetoptions[name] for name in _OPTIONS if name in kernel.targetoptions},
         )
-    return bytes(code)
+    return libraries[-1]
+
+
+@contextmanager
+def _what_is_compiled() -> Iterator[list[Any]]:
+    """The libraries of what `cuda.compile` compiles inside, which it does not return."""
+    kind: Any = importlib.import_module("numba.cuda.codegen").CUDACodeLibrary
+    real, found = kind.get_ltoir, []
+
+    def get_ltoir(library: Any, cc: Any = None) -> Any:
+        found.append(library)
+        return real(library, cc=cc)
+
+    kind.get_ltoir = get_ltoir
+    try:
+        yield found
+    finally:
+        kind.get_ltoir = real
+
+
+def _target(arch: str) -> tuple[int | str, ...]:
+    """The compute capability of an architecture as Numba wants it."""
+    chip = ARCHITECTURES[arch]
+    return (*chip.capability, _suffix(chip))
 
 
 def _suffix(chip: Architecture) -> str:
@@ -173,8 +204,8 @@ def _suffix(chip: Architecture) -> str:
 
 
 def _float64(kernel: Any, signature: tuple[Any, ...], arch: str) -> int:
-    """The number of float64 instructions. It is the same for all chips, so it is counted only for the first one that a kernel is compiled
-    for, because linking takes long."""
+    """The number of float64 instructions. It is the same for all chips, and linking takes long: they are counted only for the first chip
+    that a kernel is compiled for, and not where the intermediate code has no float64 to begin with."""
     key = kernel, signature
     if key not in _counted:
         _counted[key] = len(re.findall(r"\.f64\b", _link(kernel, signature, arch, "-ptx")))

@@ -112,26 +112,31 @@ def fingerprint(value: Any) -> str | None:
     """A hash of the content of a function and all that it closes over. None if something in it can be identified by its address only."""
     digest = hashlib.sha256(_sources())
     try:
-        _take(value, digest)
+        _take(value, digest, {})
     except ValueError:
         return None
     return digest.hexdigest()
 
 
-def _take(value: Any, digest: Any) -> None:
+def _take(value: Any, digest: Any, taken: dict[types.FunctionType, bytes]) -> None:
+    """`taken` has the hash of each function that came up before: a kernel reaches most of its functions by several ways, and those that
+    these call by many more."""
     value = getattr(value, "py_func", value)  # a device function
     if isinstance(value, types.FunctionType):
-        digest.update(f"function {value.__module__}.{value.__qualname__}".encode())
-        _take(value.__code__, digest)
-        for cell in value.__closure__ or ():
-            _take(cell.cell_contents, digest)
+        if value not in taken:
+            own = hashlib.sha256(f"function {value.__module__}.{value.__qualname__}".encode())
+            _take(value.__code__, own, taken)
+            for cell in value.__closure__ or ():
+                _take(cell.cell_contents, own, taken)
+            taken[value] = own.digest()
+        digest.update(taken[value])
     elif isinstance(value, types.CodeType):
         digest.update(value.co_code)
-        _take((value.co_names, value.co_varnames, value.co_freevars, value.co_consts), digest)
+        _take((value.co_names, value.co_varnames, value.co_freevars, value.co_consts), digest, taken)
     elif isinstance(value, (tuple, list)):
         digest.update(f"sequence of {len(value)}".encode())
         for item in value:
-            _take(item, digest)
+            _take(item, digest, taken)
     else:
         text = repr(value)
         if " at 0x" in text:

@@ -6,10 +6,11 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
-from compile_harness import H100, kernels, needs_compilers
+from compile_harness import H100, VIRTUAL, kernels, launched, needs_compilers
 
 from gpucnn.device import Device
 from gpucnn.profiling.chip import bounds, compiled, static
@@ -66,6 +67,33 @@ def test_the_code_is_the_launchs(name: str, monkeypatch: pytest.MonkeyPatch) -> 
         static._machine_code.cache_clear()
     assert abs(made.registers - found.registers) < 8
     assert dataclasses.replace(made, registers=0, occupancy=0) == dataclasses.replace(found, registers=0, occupancy=0)
+
+
+def test_what_was_launched_is_not_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels of the virtual GPU's tests, as they are on the disk: the same source, types and chip, or nothing."""
+    from gpucnn_kernels.core.disk_cache import KernelCache
+
+    launch = kernels()["relu"].launch
+    kernel, signature = launch.kernel, launch.signature
+    monkeypatch.delenv("GPUCNN_LAUNCHED_KERNELS", raising=False)
+    static._intermediate.cache_clear()
+    static._machine_code.cache_clear()
+    compiled_here = static.compile_launch(launch, "sm_90")
+    caching, codegen, runtime = (importlib.import_module(f"numba.cuda.{name}") for name in ("core.caching", "codegen", "cudadrv.runtime"))
+    monkeypatch.setattr(codegen.JITCUDACodegen, "magic_tuple", lambda self: (runtime.runtime.get_version(), VIRTUAL[1]))
+    monkeypatch.setattr(caching.config, "CACHE_DIR", str(tmp_path))
+    KernelCache(kernel.py_func, kernel._cache.mark).save_overload(signature, as_numba_does(launch, monkeypatch))
+    monkeypatch.setattr(caching.config, "CACHE_DIR", "")
+    monkeypatch.setenv("GPUCNN_LAUNCHED_KERNELS", str(tmp_path))
+    monkeypatch.setattr(static.cuda, "compile", None)
+    static._intermediate.cache_clear()
+    static._machine_code.cache_clear()
+    assert static.compile_launch(launch, "sm_90") == compiled_here
+    assert launched(kernel, signature, "sm_80") is None and launched(kernel, signature[:1], "sm_90") is None
+    assert launched(kernels()["relu_grad"].launch.kernel, signature, "sm_90") is None
+    for file in tmp_path.rglob("*.nbc"):
+        file.write_bytes(file.read_bytes()[:100])
+    assert launched(kernel, signature, "sm_90") is None
 
 
 def test_the_command_shows_the_same_registers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+
 import numpy as np
 import pytest
 from compile_harness import IN_TURN, check, kernels, names, needs_compilers
@@ -56,6 +59,28 @@ def test_float64_and_local_arrays_are_seen() -> None:
     report = static.compile_launch(Launch(kernel(_slips), 1, 128, (array, array)), "sm_90")
     assert report.float64 > 0
     assert report.stack == 256
+
+
+COUNTED = [pytest.param(name, marks=() if name in ("relu", "softmax") else pytest.mark.slow) for name in kernels()]
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_float64_is_counted_as_ptx_has_it(name: str) -> None:
+    """Also where there is no need to look: a kernel without float64 from the beginning is not linked for that."""
+    launch = kernels()[name].launch
+    assert static.compile_launch(launch, "sm_90").float64 == len(re.findall(r"\.f64\b", static.ptx(launch, "sm_90")))
+
+
+def test_functions_with_float64_inside_are_seen() -> None:
+    """The sine of a large number is reduced in float64, in a function that NVVM has and the text of the kernel does not."""
+    array = np.zeros(1, np.float32)
+    report = static.compile_launch(Launch(kernel(_sine), 1, 128, (array,)), "sm_90")
+    assert report.float64 > 0
+
+
+def _sine(x):  # type: ignore[no-untyped-def]
+    i = cuda.grid(1)
+    x[i] = math.sin(x[i])
 
 
 def test_the_kernels_own_options_count() -> None:
