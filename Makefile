@@ -26,7 +26,8 @@ PYTEST := $(BIN)/python -m pytest -q -n auto --dist worksteal
 MORE := PYTEST_XDIST_AUTO_NUM_WORKERS=$$($(BIN)/python -c 'import os; print(os.cpu_count() + 1)')
 SIMULATED := NUMBA_ENABLE_CUDASIM=1 $(PYTEST)
 VGPU := tests/vgpu/vgpu-run
-KERNELS := tests/kernels/simulator tests/kernels/gpu tests/vgpu tests/examples/test_examples_on_gpu.py
+# Tests of many kernels come first: at the end the processes should have short ones left to share.
+KERNELS := tests/examples/test_examples_on_gpu.py tests/kernels/gpu tests/vgpu tests/kernels/simulator
 export VGPU_CACHE ?= $(CURDIR)/.cache/vgpu
 # The tests use this folder too: without a writable home folder, each command would otherwise say that nothing is cached.
 test slow: export GPUCNN_LOOP_CACHE ?= $(CURDIR)/.cache/loops
