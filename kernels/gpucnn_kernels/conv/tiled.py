@@ -43,7 +43,7 @@ from gpucnn_kernels.core.problem import Chip, Problem
 from gpucnn_kernels.core.variant import Variant
 from gpucnn_kernels.engine.cut import Cutter, cut_of
 from gpucnn_kernels.engine.merit import half_is_padding, weigh
-from gpucnn_kernels.engine.operands import GRADIENT, IMAGES, PIXELS, TAPS, gradients, matrix
+from gpucnn_kernels.engine.operands import GRADIENT, IMAGES, PIXELS, gradients, matrix, taps
 from gpucnn_kernels.engine.product import Last, Product, product, room
 from gpucnn_kernels.engine.tiles import BEST, BIAS, MASK, NARROW, NOTHING, SHORT, SUMS, TILES, Tile
 from gpucnn_kernels.tensor.accuracy import enough
@@ -119,7 +119,8 @@ def total(tile: Tile, one: Sum, extra: int, vector: bool, slices: int) -> Produc
     """The gradient of a weight on the engine."""
     width = 4 if vector and one.plane % 4 == 0 else 1
     last = vector and one.N % 4 == 0, extra, False
-    a, b = (gradients(width), one.dy), (TAPS, (one.rows, one.walk))
+    guarded = tile.threads * tile.blocks_per_sm < 512  # 512 threads have 128 registers each, and would spill
+    a, b = (gradients(width, guarded), one.dy), (taps(guarded), (one.rows, one.walk))
     return product(tile, a, b, (GRADIENT, ()), (one.M, one.N, one.depth), last, groups=one.groups, slices=slices)
 
 

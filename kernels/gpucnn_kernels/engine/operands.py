@@ -13,6 +13,7 @@ import functools
 
 from gpucnn_kernels.core._numba import float32, int32, uint32, uint64
 from gpucnn_kernels.core.compile import device
+from gpucnn_kernels.core.guarded import load_4_if, load_if
 from gpucnn_kernels.core.integers import divide
 from gpucnn_kernels.core.vector import load_4
 from gpucnn_kernels.engine.tiles import Operand, Store
@@ -39,10 +40,8 @@ def matrix(along: str, width: int) -> Operand:
         def fetch(args, array, state, at, first, depth, values, out):
             _, depth_stride, _, _, depths = args
             number = uint32(first + depth)
-            v0 = v1 = v2 = v3 = float32(0)
-            if number < depths:
-                offset = uint64(uint32(state[at] + number * depth_stride))
-                v0, v1, v2, v3 = load_4(array, offset)
+            offset = uint64(uint32(state[at] + number * depth_stride))
+            v0, v1, v2, v3 = load_4_if(array, offset, number < depths)
             values[out], values[out + 1], values[out + 2], values[out + 3] = v0, v1, v2, v3
 
     else:
@@ -51,10 +50,7 @@ def matrix(along: str, width: int) -> Operand:
         def fetch(args, array, state, at, first, depth, values, out):
             _, depth_stride, _, _, depths = args
             number = uint32(first + depth)
-            value = float32(0)
-            if number < depths:
-                value = array[uint32(state[at] + number * depth_stride)]
-            values[out] = value
+            values[out] = load_if(array, uint64(uint32(state[at] + number * depth_stride)), number < depths)
 
     return Operand(f"matrix {along} by {width}", along, width, 1, prepare, fetch)
 
@@ -79,12 +75,10 @@ def _pixels_fetch(args, array, state, at, first, depth, values, out):
     c = uint32(uint32(first - tap * padded) + depth)
     t = divide(tap, U_by, U_shift)
     u = uint32(tap - t * U)
-    h = uint32(int32(int32(state[at + 1]) + int32(t) * step_h))  # a negative row becomes a huge number, so one comparison is enough
-    w = uint32(int32(int32(state[at + 2]) + int32(u) * step_w))
-    value = float32(0)
-    if h < H and w < W and c < channels:
-        value = array[uint32(uint32(state[at] + h * W + w) + uint32(c * area))]
-    values[out] = value
+    h, w = int32(int32(state[at + 1]) + int32(t) * step_h), int32(int32(state[at + 2]) + int32(u) * step_w)
+    pixel = uint32(int32(int32(state[at]) + int32(h * int32(W)) + w))
+    # A negative row becomes a huge number, so one comparison is enough.
+    values[out] = load_if(array, uint64(uint32(pixel + uint32(c * area))), (uint32(h) < H) & (uint32(w) < W) & (c < channels))
 
 
 PIXELS = Operand("pixels", "rows", 1, 3, _pixels_prepare, _pixels_fetch)
@@ -104,8 +98,9 @@ def _gradients_prepare(args, group, row, state, at):
 
 
 @functools.cache
-def gradients(width: int) -> Operand:
-    """dy (N, K, P, Q): a row is a filter of the group, the depth a position n, p, q.
+def gradients(width: int, guarded: bool = True) -> Operand:
+    """dy (N, K, P, Q): a row is a filter of the group, the depth a position n, p, q. `guarded`: fours are read without branches, which
+    takes more registers (core/guarded.py); ones always are.
 
     Arguments: filters of a group, P·Q and its magic, elements of an image less P·Q, positions. A width of 4 wants an array at a multiple
     of 16 bytes and P·Q a multiple of 4.
@@ -118,7 +113,10 @@ def gradients(width: int) -> Operand:
             _, _, plane_by, plane_shift, skipped, positions = args
             position = uint32(first + depth)
             v0 = v1 = v2 = v3 = float32(0)
-            if position < positions:
+            if guarded:
+                offset = uint64(uint32(state[at] + position + divide(position, plane_by, plane_shift) * skipped))
+                v0, v1, v2, v3 = load_4_if(array, offset, position < positions)
+            elif position < positions:
                 offset = uint64(uint32(state[at] + position + divide(position, plane_by, plane_shift) * skipped))
                 v0, v1, v2, v3 = load_4(array, offset)
             values[out], values[out + 1], values[out + 2], values[out + 3] = v0, v1, v2, v3
@@ -129,49 +127,55 @@ def gradients(width: int) -> Operand:
         def fetch(args, array, state, at, first, depth, values, out):
             _, _, plane_by, plane_shift, skipped, positions = args
             position = uint32(first + depth)
-            value = float32(0)
-            if position < positions:
-                value = array[uint32(state[at] + position + divide(position, plane_by, plane_shift) * skipped)]
-            values[out] = value
+            place = uint32(state[at] + position + divide(position, plane_by, plane_shift) * skipped)
+            values[out] = load_if(array, uint64(place), position < positions)
 
     return Operand(f"gradients by {width}", "depths", width, 1, _gradients_prepare, fetch)
 
 
-@device(forceinline=True)
-def _taps_prepare(args, group, row, state, at):
-    (rows, taps, taps_by, taps_shift, S, S_by, S_shift, group_size, dilation_h, dilation_w, top, left, H, W), _ = args
-    row = uint32(min(row, uint32(rows - uint32(1))))
-    c = divide(row, taps_by, taps_shift)
-    tap = uint32(row - c * taps)
-    r = divide(tap, S_by, S_shift)
-    s = uint32(tap - r * S)
-    state[at] = uint32(group * group_size + c * uint32(H * W))
-    state[at + 1] = uint32(int32(int32(r) * dilation_h - top))
-    state[at + 2] = uint32(int32(int32(s) * dilation_w - left))
+@functools.cache
+def taps(guarded: bool = True) -> Operand:
+    """x (N, C, H, W) as the gradient of the weight sees it: a row is a channel of the group and a tap, the depth a position n, p, q.
+    `guarded`: it is read without branches, which takes more registers (core/guarded.py).
 
+    Arguments: ((rows, R·S and its magic, S and its magic, elements of a group of channels, dilations, top, left, H, W), (positions, P·Q and
+    its magic, Q and its magic, elements of an image, strides, H, W)).
+    """
 
-@device(forceinline=True)
-def _taps_fetch(args, array, state, at, first, depth, values, out):
-    _, (positions, plane, plane_by, plane_shift, Q, Q_by, Q_shift, image, stride_h, stride_w, H, W) = args
-    position = uint32(first + depth)
-    n = divide(position, plane_by, plane_shift)
-    rest = uint32(position - n * plane)
-    p = divide(rest, Q_by, Q_shift)
-    q = uint32(rest - p * Q)
-    h = uint32(int32(int32(state[at + 1]) + int32(p) * stride_h))
-    w = uint32(int32(int32(state[at + 2]) + int32(q) * stride_w))
-    value = float32(0)
-    if position < positions and h < H and w < W:
-        value = array[uint32(state[at] + n * image + h * W + w)]
-    values[out] = value
+    @device(forceinline=True)
+    def prepare(args, group, row, state, at):
+        (rows, taps, taps_by, taps_shift, S, S_by, S_shift, group_size, dilation_h, dilation_w, top, left, H, W), _ = args
+        row = uint32(min(row, uint32(rows - uint32(1))))
+        c = divide(row, taps_by, taps_shift)
+        tap = uint32(row - c * taps)
+        r = divide(tap, S_by, S_shift)
+        s = uint32(tap - r * S)
+        h, w = int32(int32(r) * dilation_h - top), int32(int32(s) * dilation_w - left)
+        state[at] = uint32(group * group_size + c * uint32(H * W))
+        if guarded:  # the pixel under the first position: how far the others are from there is the same for all rows
+            state[at] = uint32(int32(int32(state[at]) + int32(h * int32(W)) + w))
+        state[at + 1] = uint32(h)
+        state[at + 2] = uint32(w)
 
+    @device(forceinline=True)
+    def fetch(args, array, state, at, first, depth, values, out):
+        _, (positions, plane, plane_by, plane_shift, Q, Q_by, Q_shift, image, stride_h, stride_w, H, W) = args
+        position = uint32(first + depth)
+        n = divide(position, plane_by, plane_shift)
+        rest = uint32(position - n * plane)
+        p = divide(rest, Q_by, Q_shift)
+        q = uint32(rest - p * Q)
+        down, across = int32(int32(p) * stride_h), int32(int32(q) * stride_w)
+        h, w = uint32(int32(int32(state[at + 1]) + down)), uint32(int32(int32(state[at + 2]) + across))  # above the image: a huge number
+        value = float32(0)
+        if guarded:
+            way = int32(int32(uint32(n * image)) + int32(down * int32(W)) + across)
+            value = load_if(array, uint64(uint32(int32(int32(state[at]) + way))), (position < positions) & (h < H) & (w < W))
+        elif position < positions and h < H and w < W:
+            value = array[uint32(state[at] + n * image + h * W + w)]
+        values[out] = value
 
-TAPS = Operand("taps", "depths", 1, 3, _taps_prepare, _taps_fetch)
-"""x (N, C, H, W) as the gradient of the weight sees it: a row is a channel of the group and a tap, the depth a position n, p, q.
-
-Arguments: ((rows, R·S and its magic, S and its magic, elements of a group of channels, dilations, top, left, H, W), (positions, P·Q and
-its magic, Q and its magic, elements of an image, strides, H, W)).
-"""
+    return Operand("taps", "depths", 1, 3, prepare, fetch)
 
 
 @device(forceinline=True)

@@ -24,8 +24,9 @@ import math
 import numpy as np
 
 from gpucnn_kernels.conv.classes import Gather, forward, input_grad
-from gpucnn_kernels.core._numba import float32, int32, uint32
+from gpucnn_kernels.core._numba import int32, uint32, uint64
 from gpucnn_kernels.core.compile import device
+from gpucnn_kernels.core.guarded import load_if
 from gpucnn_kernels.core.integers import divide, magic
 from gpucnn_kernels.core.launch import LIMIT, Array, Stream, Window, floats, geometry, run_each
 from gpucnn_kernels.core.variant import Variant
@@ -59,12 +60,10 @@ def _images_fetch(args, array, state, at, first, depth, values, out):
     c = divide(number, taps_by, taps_shift)
     tap = uint32(number - c * taps)
     t = divide(tap, U_by, U_shift)
-    h = uint32(int32(int32(state[at + 1]) + int32(t) * step_h))  # above the image: a huge number, so one comparison is enough
-    w = uint32(int32(int32(state[at + 2]) + int32(uint32(tap - t * U)) * step_w))
-    value = float32(0)
-    if number < depths and h < H and w < W:
-        value = array[uint32(uint32(state[at] + c * uint32(H * W)) + uint32(h * W + w))]
-    values[out] = value
+    h = int32(int32(state[at + 1]) + int32(t) * step_h)  # above the image: as uint32 a huge number, so one comparison is enough
+    w = int32(int32(state[at + 2]) + int32(uint32(tap - t * U)) * step_w)
+    pixel = uint32(int32(int32(uint32(state[at] + c * uint32(H * W))) + int32(h * int32(W)) + w))
+    values[out] = load_if(array, uint64(pixel), (number < depths) & (uint32(h) < H) & (uint32(w) < W))
 
 
 IMAGES = Operand("images at a place", "depths", 1, 3, _images_prepare, _images_fetch)
@@ -92,13 +91,12 @@ def _filters_fetch(args, array, state, at, first, depth, values, out):
     tap = uint32(number - c * taps)
     t = divide(tap, U_by, U_shift)
     u = uint32(tap - t * U)
-    p = uint32(int32(int32(state[at + 1]) + int32(t) * step_h))
-    q = uint32(int32(int32(state[at + 2]) + int32(u) * step_w))
-    value = float32(0)
-    if number < depths and p < P and q < Q:
-        own = uint32(uint32(from_r + t * every_r) * S + uint32(from_s + u * every_s))
-        value = array[uint32(uint32(state[at] + c * channel) + uint32(uint32(own * uint32(P * Q)) + uint32(p * Q + q)))]
-    values[out] = value
+    p = int32(int32(state[at + 1]) + int32(t) * step_h)
+    q = int32(int32(state[at + 2]) + int32(u) * step_w)
+    own = uint32(uint32(from_r + t * every_r) * S + uint32(from_s + u * every_s))
+    tap_at = int32(uint32(uint32(state[at] + c * channel) + uint32(own * uint32(P * Q))))
+    weight = uint32(int32(tap_at + int32(p * int32(Q)) + q))
+    values[out] = load_if(array, uint64(weight), (number < depths) & (uint32(p) < P) & (uint32(q) < Q))
 
 
 FILTERS = Operand("filters of a place", "depths", 1, 3, _filters_prepare, _filters_fetch)
@@ -112,7 +110,7 @@ S, from, every).
 
 @device(forceinline=True)
 def _taps_prepare(args, group, row, state, at):
-    place, (rows, taps, taps_by, taps_shift, S, S_by, S_shift, dilation_h, dilation_w, H, W), _ = args
+    place, (rows, taps, taps_by, taps_shift, S, S_by, S_shift, dilation_h, dilation_w, H, W), (depths, _) = args
     row = uint32(min(row, uint32(rows - uint32(1))))
     c = divide(row, taps_by, taps_shift)
     tap = uint32(row - c * taps)
@@ -121,18 +119,15 @@ def _taps_prepare(args, group, row, state, at):
     h = uint32(int32(int32(state[at]) + int32(r) * dilation_h))
     w = uint32(int32(int32(state[at + 1]) + int32(uint32(tap - r * S)) * dilation_w))
     inside = h < H and w < W
-    state[at + 1] = uint32(1) if inside else uint32(0)
+    state[at + 1] = depths if inside else uint32(0)
     state[at] = uint32(uint32(c * uint32(H * W)) + uint32(h * W + w)) if inside else uint32(0)
 
 
 @device(forceinline=True)
 def _taps_fetch(args, array, state, at, first, depth, values, out):
-    _, _, (depths, image) = args
+    _, _, (_, image) = args
     n = uint32(first + depth)
-    value = float32(0)
-    if n < depths and state[at + 1] != uint32(0):
-        value = array[uint32(state[at] + n * image)]
-    values[out] = value
+    values[out] = load_if(array, uint64(uint32(state[at] + n * image)), n < state[at + 1])
 
 
 TAPS = Operand("taps of a place", "rows", 1, 2, _taps_prepare, _taps_fetch)
