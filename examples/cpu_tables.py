@@ -31,7 +31,7 @@ def read() -> dict[str, Any]:
 
 
 def add(path: Path, part: str, run: dict[str, Any]) -> None:
-    """Adds `run` to the figures in `path`, which is created if it does not exist. A run replaces the one with the same command.
+    """Adds `run` to the figures in `path`, created if it does not exist. A run replaces the one with its command and processor.
 
     Raises DataError for a file that holds something else.
     """
@@ -42,11 +42,20 @@ def add(path: Path, part: str, run: dict[str, Any]) -> None:
     if not isinstance(figures, dict) or not isinstance(figures.get("steps", []), list):
         raise gc.DataError(f"{path} cannot be added to: it does not contain figures of this program; name another file")
     if part == "steps":
-        kept = [each for each in figures.get("steps", []) if each.get("command") != run["command"]]
-        run = sorted([*kept, run], key=lambda each: (-each["threads"], each["batch"]))  # type: ignore[assignment]
+        kept = [each for each in figures.get("steps", []) if _of(each) != _of(run)]
+        run = sorted([*kept, run], key=lambda each: (-each["threads"], each["batch"], has_avx2(each)))  # type: ignore[assignment]
     figures[part] = run
     text = json.dumps(figures, indent=1, ensure_ascii=False) + "\n"
     files.write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def _of(run: dict[str, Any]) -> tuple[Any, Any]:
+    return run.get("command"), run.get("about", {}).get("processor")
+
+
+def has_avx2(run: dict[str, Any]) -> bool:
+    """Whether a run was held to AVX2, or was on a processor that has no wider vectors."""
+    return "avx2" in run["command"] or "AVX2" in run["about"]["processor"]
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -84,7 +93,7 @@ def steps() -> str:
             for title, times in found.items():
                 theirs = times["PyTorch"]
                 label = f"{name}, batch {run['batch']}, {title}" + (", one thread" if run["threads"] == 1 else "")
-                label += ", AVX2" if "avx2" in run["command"] else ""
+                label += ", AVX2" if has_avx2(run) else ""
                 rows.append((label, milliseconds(times["gpucnn"], best=True), milliseconds(theirs), f"{theirs['ratio']:.2f}×"))
     about = "".join(f"{', '.join(commands)}: {where}.\n" for where, commands in lines.items())
     return table(("network", "gpucnn ms", "PyTorch ms", "ratio"), rows) + "\n" + about

@@ -32,13 +32,16 @@ def taken_by_others() -> float | None:
     return (busy_then - busy) / max(whole_then - whole, 1)
 
 
-def processor() -> str:
-    """The processor's name as the system reports it."""
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's name as the system reports it, with its widest vectors: the same name may stand for several kinds."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n")
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError:
         lines = []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor() or "unknown")
+    said = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    flags = said.get("flags", "").split()
+    widest = next((f" ({name})" for name, flag in (("AVX-512", "avx512f"), ("AVX2", "avx2")) if flag in flags), "")
+    return (said.get("model name") or platform.processor() or "unknown") + widest
 
 
 def commit() -> str:

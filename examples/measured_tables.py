@@ -156,7 +156,7 @@ def headline() -> str:
     run = next(
         each
         for each in cpu["steps"]
-        if (each["batch"], each["threads"]) == (128, 2) and names[0] in each["networks"] and "avx2" not in each["command"]
+        if (each["batch"], each["threads"]) == (128, 2) and names[0] in each["networks"] and not cpu_tables.has_avx2(each)
     )
     for name in names:
         found = run["networks"][name]["step"]

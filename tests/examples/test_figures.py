@@ -74,17 +74,36 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_a_run_is_added_and_takes_the_place_of_its_like(tables: Any, tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
-    for batch, commit in ((128, "a"), (32, "b"), (128, "c")):
-        run = {"about": {"commit": commit}, "command": f"x --batch-size {batch}", "batch": batch, "threads": 2, "networks": {}}
+    for batch, commit, processor in ((128, "a", "P"), (32, "b", "P"), (128, "c", "P"), (32, "d", "P (AVX2)")):
+        about = {"commit": commit, "processor": processor}
+        run = {"about": about, "command": f"x --batch-size {batch}", "batch": batch, "threads": 2, "networks": {}}
         tables.add(file, "steps", run)
     tables.add(file, "memory", {"batch": 4})
     found = json.loads(file.read_text(encoding="utf-8"))
-    assert [(run["batch"], run["about"]["commit"]) for run in found["steps"]] == [(32, "b"), (128, "c")] and found["memory"] == {"batch": 4}
+    assert [(run["batch"], run["about"]["commit"]) for run in found["steps"]] == [(32, "b"), (32, "d"), (128, "c")]
+    assert found["memory"] == {"batch": 4}
     for content in ("{", "[]", '{"steps": 3}'):
         file.write_text(content)
         with pytest.raises(gc.DataError, match=r"figures\.json cannot be added to: "):
             tables.add(file, "memory", {})
         assert file.read_text() == content
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("model name\t: A 9\nflags\t\t: fma avx2 avx512f\n", "A 9 (AVX-512)"),
+        ("model name\t: A 9\nflags\t\t: fma avx2\n\nmodel name\t: A 9\n", "A 9 (AVX2)"),
+        ("model name\t: A 9\nflags\t\t: sse2\n", "A 9"),
+    ],
+)
+def test_a_processor_is_named_with_its_widest_vectors(text: str, name: str, tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("machine", ROOT / "examples" / "machine.py")
+    assert spec is not None and spec.loader is not None
+    machine = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(machine)
+    (tmp_path / "cpuinfo").write_text(text)
+    assert machine.processor(tmp_path / "cpuinfo") == name
 
 
 def test_against_pytorch_writes_what_the_tables_are_made_of(
@@ -96,7 +115,7 @@ def test_against_pytorch_writes_what_the_tables_are_made_of(
     monkeypatch.setattr(tables, "FIGURES", file)
     row, about = tables.steps().splitlines()[2], tables.steps().splitlines()[-1]
     assert re.fullmatch(
-        r"\| lenet5x5, batch 4, step(, one thread)? \| \*\*[\d.]+\*\* \([\d.]+–[\d.]+\) \| [\d.]+ \(.*\) \| [\d.]+× \|", row
+        r"\| lenet5x5, batch 4, step(, one thread)?(, AVX2)? \| \*\*[\d.]+\*\* \([\d.]+–[\d.]+\) \| [\d.]+ \(.*\) \| [\d.]+× \|", row
     )
     assert "--batch-size 4 --threads" in about and "a run with --quick: the figures mean nothing" in about
     sentence = example("against_pytorch", "--quick", "--json", tmp_path / "no" / "a.json").sentence
