@@ -74,7 +74,8 @@ def choose(problem: Problem, name: str | None = None) -> Choice:
     chip, whole = current_chip(), _whole.get()
     if problem.n < whole:
         like = problems.of_batch(problem, whole)
-        return _as_in(_choose(like, chip, said, None if said else _measured(like, chip)), problem, chip, said)
+        found = _choose(like, chip, said, None if said else _measured(like, chip))
+        return _as_in(found, like.depth, problem, chip, said)
     return _choose(problem, chip, said, None if said else _measured(problem, chip))
 
 
@@ -108,9 +109,10 @@ def _choose(problem: Problem, chip: Chip, said: str | None, measured: tuple[str,
     return choice(found[best], problem, weights[best][1])
 
 
-def _as_in(whole: Choice, problem: Problem, chip: Chip, said: str | None) -> Choice:
-    """The choice for a part of a batch, given that for the whole."""
-    if whole.variant.fits(problem, chip):
+def _as_in(whole: Choice, depth: int, problem: Problem, chip: Chip, said: str | None) -> Choice:
+    """The choice for a part of a batch, given that for the whole and how many terms its sums have. The gradient of a weight has fewer in
+    the part, but the same kernel."""
+    if whole.variant.fits(replace(problem, depth=depth), chip):
         return choice(whole.variant, problem, whole.slices)
     return _choose(problem, chip, said, None if said else _measured(problem, chip))
 

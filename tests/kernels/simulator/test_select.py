@@ -13,6 +13,7 @@ from gpucnn.ops.shapes import conv_window, pool_window
 from gpucnn.profiling import tune
 from gpucnn_kernels.choose import problems, select, tuned
 from gpucnn_kernels.choose.variants import VARIANTS
+from gpucnn_kernels.core._numba import MLIR
 from gpucnn_kernels.core.problem import Chip, Problem
 
 BIG = (256, 64, 128, conv_window((32, 32), (3, 3), 1, 1))
@@ -71,7 +72,17 @@ def test_a_part_of_a_batch_takes_the_kernels_of_the_whole() -> None:
         return problem.n % 2 == 0
 
     picky = replace(select.choose(problems.dense(128, 512, 256)).variant, name="even", fits=even)
-    assert select._as_in(select.choice(picky, alone), tiny, select.current_chip(), None).name == "plain"
+    assert select._as_in(select.choice(picky, alone), tiny.depth, tiny, select.current_chip(), None).name == "plain"
+
+
+@pytest.mark.skipif(MLIR, reason="numba-cuda-mlir has no instructions of ours")
+def test_a_part_of_a_batch_with_short_sums_takes_the_kernels_of_the_whole() -> None:
+    """The gradient of the weight of one image has 121 terms, too few for tensor cores by itself."""
+    whole, part = (problems.conv2d_weight_grad(n, 64, 64, conv_window((13, 13), (3, 3))) for n in (128, 1))
+    with select.for_chip(132, capability=(9, 0)):
+        assert select.choose(whole).name.startswith("tensor") and not select.choose(part).name.startswith("tensor")
+        with select.batches_of(128):
+            assert select.choose(part).variant is select.choose(whole).variant
 
 
 def test_the_same_problem_with_another_batch() -> None:
