@@ -17,11 +17,12 @@ after the other, which is how the engine sums (engine/loop.py), may be off by n.
 In the mean, which is the root mean square over the results of a product, they are then no less exact than FMAs either: for normal and for
 positive numbers, for images behind a ReLU, for numbers of up to 13 decimal magnitudes in each factor, and for sums that cancel. Shorter
 sums may be less exact in the mean, because FMAs round only a few times, so FMAs compute them. tests/kernels/test_tensor_accuracy.py tests
-both. (The gradient of a weight is a sum over images. A last batch with fewer of them has the kernels of the whole ones, choose/select.py, so
-its sums may be shorter: only the bound holds for them.)
+both. (The gradient of a weight is a sum over images. A last batch with fewer of them has the kernels of the whole ones (choose/select.py),
+so its sums may be shorter: only the bound holds for them.)
 
-Not promised: that each single result is nearer than by FMAs; and numbers of so many magnitudes that one or two terms are the whole sum,
-where FMAs are off by about one rounding, and three products by up to 36.
+Not promised: that each single result is nearer than by FMAs; nor that results are nearer than those of FMAs whose sums are cut into slices,
+which are more exact, too; and numbers of so many magnitudes that one or two terms are the whole sum, where FMAs are off by about one
+rounding, and three products by up to 36.
 """
 
 from __future__ import annotations
