@@ -80,7 +80,7 @@ class Worker:
         slot[NOTE], slot[CALLS], slot[LOOKS] = note, calls, self.looks
         hand_over(self._address)
         if slot[BEFORE] == ASLEEP:
-            self._wake()
+            self.wake()
 
     def _keep(self, loop: Loop, arguments: tuple[Any, ...]) -> None:
         if not loop.ready:
@@ -90,7 +90,7 @@ class Worker:
         self._end = loop.note(self._note, self._end, arguments)
         self._calls += 1
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
         with contextlib.suppress(RuntimeError):  # it rings already
             self._bell.release()
 
@@ -108,7 +108,7 @@ class Worker:
             pause = 2e-5
             while slot[STATE] == GIVEN:
                 if slot[BEFORE] == ASLEEP:  # Ctrl-C may have come before it was woken; once more does no harm
-                    self._wake()
+                    self.wake()
                 time.sleep(pause)
                 pause = min(2 * pause, 1e-3)
         await_end(self._address, 1)  # Python's look at the word does not order memory: what the thread wrote is seen after this one
@@ -255,6 +255,8 @@ def together(notes: list[tuple[int, int]]) -> bool:
         try:
             for other, note in zip(others, notes[1:], strict=True):
                 other.run(*note)
+                if problem is not None:  # which may have come between handing it the note and waking it
+                    other.wake()
             taken.add(core())
             run(*notes[0])
             break

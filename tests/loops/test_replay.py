@@ -361,6 +361,34 @@ for _ in range(5):
     assert done.stdout.split() == ["heard", "True"] * 5
 
 
+def test_ctrl_c_between_handing_over_and_waking(program: Program) -> None:
+    """The other thread has its note and sleeps: it is woken, for the caller's note waits for it."""
+    text = (
+        FOUR_THREADS
+        + """
+import time
+from gpucnn_loops import crew
+(found,) = model.chain.replayed.known.values()
+wake, called = crew.Worker.wake, []
+def interrupted(self):
+    called.append(1)
+    if len(called) == 1:
+        raise KeyboardInterrupt
+    wake(self)
+crew.Worker.wake = interrupted
+while any(worker.awake for worker in crew.workers()):
+    time.sleep(0.01)
+try:
+    found(x)
+except KeyboardInterrupt:
+    print("heard", len(called) > 1, (found(x) == before).all())
+"""
+    )
+    done = program(text, GPUCNN_NUM_THREADS="4")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["heard", "True", "True"]
+
+
 def test_numpy_alone_records_nothing(program: Program) -> None:
     text = """
 import numpy as np, gpucnn as gc
