@@ -119,8 +119,7 @@ def total(tile: Tile, one: Sum, extra: int, vector: bool, slices: int) -> Produc
     """The gradient of a weight on the engine."""
     width = 4 if vector and one.plane % 4 == 0 else 1
     last = vector and one.N % 4 == 0, extra, False
-    guarded = tile.threads * tile.blocks_per_sm < 512  # 512 threads have 128 registers each, and would spill
-    a, b = (gradients(width, guarded), one.dy), (taps(guarded), (one.rows, one.walk))
+    a, b = (gradients(width, tile.guards), one.dy), (taps(tile.guards), (one.rows, one.walk))
     return product(tile, a, b, (GRADIENT, ()), (one.M, one.N, one.depth), last, groups=one.groups, slices=slices)
 
 

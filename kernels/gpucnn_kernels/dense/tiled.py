@@ -66,7 +66,7 @@ def multiply(tile: Tile, form: Form, sizes: tuple[int, int, int], epilogue: Epil
 
     def factor(along: str, rows: int) -> tuple[Operand, tuple[np.uint32, ...]]:
         strides = (depth, 1) if along == "depths" else (1, rows)
-        return matrix(along, width), tuple(np.uint32(number) for number in (*strides, 0, rows, depth))
+        return matrix(along, width, tile.guards), tuple(np.uint32(number) for number in (*strides, 0, rows, depth))
 
     last = epilogue.out_vector and N % 4 == 0, epilogue.extra, epilogue.relu
     return product(tile, factor(form.a, M), factor(form.b, N), (form.store, ()), sizes, last, slices=slices)

@@ -20,8 +20,9 @@ from gpucnn_kernels.engine.tiles import Operand, Store
 
 
 @functools.cache
-def matrix(along: str, width: int) -> Operand:
-    """A matrix in memory. Arguments: strides of row, depth and group, rows, depths.
+def matrix(along: str, width: int, guarded: bool = True) -> Operand:
+    """A matrix in memory. Arguments: strides of row, depth and group, rows, depths. `guarded`: fours are read without branches, which takes
+    more registers (core/guarded.py); ones always are.
 
     A width of 4 wants an array at a multiple of 16 bytes, one stride 1, along which the matrix has a multiple of 4 numbers, and the
     others multiples of 4.
@@ -40,8 +41,13 @@ def matrix(along: str, width: int) -> Operand:
         def fetch(args, array, state, at, first, depth, values, out):
             _, depth_stride, _, _, depths = args
             number = uint32(first + depth)
-            offset = uint64(uint32(state[at] + number * depth_stride))
-            v0, v1, v2, v3 = load_4_if(array, offset, number < depths)
+            v0 = v1 = v2 = v3 = float32(0)
+            if guarded:
+                offset = uint64(uint32(state[at] + number * depth_stride))
+                v0, v1, v2, v3 = load_4_if(array, offset, number < depths)
+            elif number < depths:
+                offset = uint64(uint32(state[at] + number * depth_stride))
+                v0, v1, v2, v3 = load_4(array, offset)
             values[out], values[out + 1], values[out + 2], values[out + 3] = v0, v1, v2, v3
 
     else:

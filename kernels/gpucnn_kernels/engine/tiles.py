@@ -35,6 +35,12 @@ class Tile:
     def threads(self) -> int:
         return self.BM // self.TM * (self.BN // self.TN)
 
+    @property
+    def guards(self) -> bool:
+        """Whether there are registers for reads without branches (core/guarded.py). 512 threads on a multiprocessor have 128 each, and with
+        those of fours, or of pixels for the gradient of a weight, they would spill."""
+        return self.threads * self.blocks_per_sm < 512
+
 
 TILES = {
     "tile128x128": Tile(128, 128, 8, 8, 8, 2),
