@@ -42,13 +42,13 @@ test: export GPUCNN_LAUNCHED_KERNELS ?= $(VGPU_CACHE)/numba-ptx
 
 test: $(VENV)/.installed-dev
 	@if gpu=$$($(VGPU) --check $(BIN)/python); then \
-		echo "── kernels launched through CuPy on the virtual GPU of tests/vgpu ($$gpu): on two cores some 3 minutes the first time, then 1"; \
+		echo "── kernels launched through CuPy on the virtual GPU of tests/vgpu ($$gpu): on two cores 3 to 8 minutes the first time, then less"; \
 		$(VGPU) $(PYTEST) -m "not slow" $(KERNELS); \
 	else \
 		echo "── kernels under Numba's CUDA simulator: $$gpu"; \
 		$(SIMULATED) -m "not slow" tests/kernels/simulator; \
 	fi
-	@echo "── everything else: library, data, command line, kernels through the compiler (and on a GPU, where there is one): some 5 minutes"
+	@echo "── everything else: library, data, command line, kernels through the compiler (and on a GPU, where there is one): 5 to 10 minutes"
 	$(MORE) $(PYTEST) -m "not slow" --ignore=tests/kernels/simulator
 
 slow: $(VENV)/.installed-dev
