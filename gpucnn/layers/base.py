@@ -72,7 +72,7 @@ class Layer(Worded):
     takes_relu_grad: ClassVar[bool] = False  # `_backward` has the argument `relu`
     part: Any = None  # of a batch that several ranks share, which is this one's (training/team.py); None for a whole batch
 
-    replays: ClassVar[bool] = False  # a pass for predictions calls only operations; a class derived from one that does must say so again
+    replays: ClassVar[bool] = False  # its passes call only operations; a class derived from one of which that is true must say so again
     is_view: ClassVar[bool] = False  # the output is the input's memory
     keeps_relu: ClassVar[bool] = False  # the output is positive where the input is, or passes no gradient on: ReLU can use it for its own
 
@@ -229,7 +229,9 @@ class Layer(Worded):
         if isinstance(held, SavedArray) and value is not held and any(array is held for array in (*self.parameters, *self.arrays)):
             raise AttributeError(f"{name!r} is the layer's {held.kind}, which the model holds: assign numbers to layer.{name}.value")
         object.__setattr__(self, name, value)
-        if (name[:1] != "_" or name == "_forward") and (owner := vars(self).get("_owner")) is not None and (model := owner()) is not None:
+        if name[:1] == "_" and name not in ("_forward", "_backward"):
+            return
+        if (owner := vars(self).get("_owner")) is not None and (model := owner()) is not None:
             model.layer_changed()
 
     @property
@@ -301,6 +303,10 @@ class Layer(Worded):
     def state(self) -> dict[str, int]:
         """The state that training changes besides parameters, needed for a resumed run to be bit-identical."""
         return {}
+
+    def counters(self) -> list[Array]:
+        """The arrays that a training pass changes, besides gradients, where nothing else does."""
+        return [array.value for array in self.arrays]
 
     def restore(self, state: dict[str, int]) -> None:
         """Restores a `state()`."""

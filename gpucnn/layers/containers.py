@@ -188,6 +188,7 @@ class Concat(_Container):
     otherwise it is computed for all channels at once.
     """
 
+    replays = True
     takes_relu_grad = True
 
     def __init__(self, *branches: Layer | Sequence[Layer], activation: ActivationName | None = None) -> None:
@@ -247,7 +248,7 @@ class Concat(_Container):
     def _forward(self, x: Array, training: bool, out: Array | None = None) -> Array:
         if training:
             self._x = x
-        y, first = self.device.xp.empty((x.shape[0], *self.output_shape), x.dtype) if out is None else out, 0
+        y, first = self.device.ops.room(x, (x.shape[0], *self.output_shape)) if out is None else out, 0
         for chain, count in zip(self._chains, self._counts, strict=True):
             part = y[:, first : first + count]
             if self.shares_output(chain):

@@ -67,6 +67,9 @@ class Dropout(Layer):
         low, high = to_numpy(self._calls).tolist()
         return {"calls": low | high << 32}
 
+    def counters(self) -> list[Array]:
+        return [self._calls]
+
     def restore(self, state: dict[str, int]) -> None:
         calls = int(state["calls"])
         self._calls[...] = self.device.array([calls & 0xFFFFFFFF, calls >> 32], "uint32")

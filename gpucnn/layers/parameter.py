@@ -107,6 +107,11 @@ class Parameter(SavedArray):
         self._write(self._grad, array)
         self.has_grad = True
 
+    @property
+    def gradient_room(self) -> Array:
+        """The array of the gradient, whatever it holds: it counts from the next `has_grad` on."""
+        return self._grad
+
     def draw(self, rng: np.random.Generator) -> np.ndarray[Any, Any]:
         """The initial value."""
         return get_initializer(self.initializer)(self.shape, rng, self.groups)

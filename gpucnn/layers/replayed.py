@@ -1,29 +1,32 @@
-"""Forward passes for predictions on a CPU that are recorded once for each shape, and then run without Python between the loops."""
+"""Passes on a CPU that are recorded once for each shape, and then run without Python between the loops: forward passes for predictions, and
+training steps up to the update."""
 
 from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from gpucnn.layers.base import Array, Layer
+from gpucnn.layers.base import Array, Layer, Parameter
 from gpucnn.layers.stage import Forward
 from gpucnn.ops.cpu import _engine
 
 SHAPES = 16  # for which it is remembered what became of them
-MOST_BYTES = 1 << 26  # of all recorded passes in this process
+MOST_BYTES = 1 << 28  # of all recorded passes in this process
 SEEN, UNFIT = "seen", "unfit"
+Passes: TypeAlias = Callable[[Array, Array], Sequence[Array]]
 _kept: list[tuple[weakref.ref[Replayed], Any]] = []  # where the recorded passes are, the oldest first
 
 
 class Replayed:
-    """The first stages of a chain, as far as they can be recorded. A shape's first pass runs as always, the second is recorded."""
+    """The passes of a chain. A shape's first pass runs as always, the second is recorded: for predictions of the first stages, as far as
+    they can be recorded."""
 
     def __init__(self) -> None:
-        self.known: dict[Any, Any] = {}  # by shape: a pass, or what is known about it
+        self.known: dict[Any, Any] = {}  # by shape: a pass, a step, or what is known about it
         self._counts: dict[bool, int] = {}
 
     def forget(self) -> None:
@@ -33,42 +36,96 @@ class Replayed:
 
     def __call__(self, x: Array, stages: Sequence[Forward], logits: bool) -> tuple[Array, Sequence[Forward]]:
         """(the output of the first stages, the stages that are left)."""
-        if logits not in self._counts:
-            self._counts[logits] = _count(stages, logits)
-        count = self._counts[logits]
-        if not count or not _engine.loops(x):
+        count = self._count(stages, logits)
+        if not count or not _ready(x):
             return x, stages
         key = x.shape, logits
+        found = self._found(key)
+        if found is SEEN:
+            return self._record_forward(key, x, stages[:count], logits and count == len(stages)), stages[count:]
+        done = None if isinstance(found, str) else found(x)
+        return (x, stages) if done is None else (done[0], stages[count:])
+
+    def train(self, key: Any, x: Array, labels: Array, chain: Any, step: Passes) -> Any:
+        """What step(x, labels) returns, or None if it has to run as always; then nothing has been done. It runs forward and backward
+        through the chain, and its key says what else it does. Gradients must have been forgotten. labels: class numbers."""
+        if self._count(chain.stages, True) < len(chain.stages) or not _ready(x):
+            return None
+        key = x.shape, labels.shape, key
+        found = self._found(key)
+        if found is SEEN:
+            return self._record_step(key, x, labels, chain.stages, step)
+        return None if isinstance(found, str) else found(x, labels)
+
+    def _count(self, stages: Sequence[Forward], logits: bool) -> int:
+        if logits not in self._counts:
+            self._counts[logits] = _count(stages, logits)
+        return self._counts[logits]
+
+    def _found(self, key: Any) -> Any:
+        """What is known of a shape; a new one is UNFIT this once."""
         found = self.known.get(key)
         if found is None:
             self.known[key] = SEEN
             if len(self.known) > SHAPES:
                 self.known.pop(next(iter(self.known)), None)
-        elif found is SEEN:
-            return self._record(key, x, stages[:count], logits and count == len(stages)), stages[count:]
-        elif found is not UNFIT and not _engine.modules().replay.observed():
-            y = found(x)
-            if y is not None:
-                return y, stages[count:]
-        return x, stages
+            return UNFIT
+        return found
 
-    def _record(self, key: Any, x: Array, stages: Sequence[Forward], logits: bool) -> Array:
-        def run(x: Array) -> Array:
+    def _record_forward(self, key: Any, x: Array, stages: Sequence[Forward], logits: bool) -> Array:
+        def run(x: Array) -> Sequence[Array]:
             for stage in stages[:-1]:
                 x = stage.forward(x)
-            return stages[-1].forward(x, logits=logits)
+            return [stages[-1].forward(x, logits=logits)]
 
         replay = _engine.modules().replay
-        if replay.observed():
-            return run(x)
-        parts = [part for stage in stages for layer in stage.layers for part in layer.walk().values()]
-        y, found, why = replay.record(run, x, [array.value for part in parts for array in (*part.parameters, *part.arrays)])
+        held = [array.value for part in _parts(stages) for array in (*part.parameters, *part.arrays)]
+        (y,), found, why = replay.record(run, x, replay.Outside(held))
+        self._keep(key, found, why)
+        return np.asarray(y)
+
+    def _record_step(self, key: Any, x: Array, labels: Array, stages: Sequence[Forward], step: Passes) -> Any:
+        replay, parts, held = _engine.modules().replay, _parts(stages), labels.copy()
+        parameters = list({id(each): each for part in parts for each in part.parameters}.values())
+        trained = [each for each in parameters if not each.frozen]
+        read = [held, *(each.value for each in parameters), *(array.value for part in parts for array in part.arrays)]
+        written, counted = [each.gradient_room for each in trained], [array for part in parts for array in part.counters()]
+        done, found, why = replay.record(lambda x: step(x, held), x, replay.Outside(read, written, counted))
+        self._keep(key, None if found is None else Step(found, held, trained), why)
+        return done
+
+    def _keep(self, key: Any, found: Any, why: str) -> None:
         if found is not None:
             self.known[key] = found
             _make_room(self, key)
-        elif why != replay.NOT_FINITE:
+        elif why != _engine.modules().replay.NOT_FINITE:
             self.known[key] = UNFIT
-        return np.asarray(y)
+
+
+class Step:
+    """A recorded training step, up to the update."""
+
+    def __init__(self, recorded: Any, labels: Array, parameters: Sequence[Parameter]) -> None:
+        self.recorded, self.bytes = recorded, recorded.bytes
+        self._labels, self._parameters = labels, parameters
+
+    def __call__(self, x: Array, labels: Array) -> Any:
+        self._labels[...] = labels
+        done = self.recorded(x)
+        if done is not None:
+            for each in self._parameters:
+                each.has_grad = True
+        return done
+
+
+def _ready(x: Array) -> bool:
+    """Whether loops take this input, and do nothing else now than running."""
+    return _engine.loops(x) and not _engine.modules().replay.observed()
+
+
+def _parts(stages: Sequence[Forward]) -> list[Layer]:
+    """All layers of some stages, and those inside them."""
+    return [part for stage in stages for layer in stage.layers for part in layer.walk().values()]
 
 
 def _make_room(owner: Replayed, key: Any) -> None:
@@ -93,8 +150,8 @@ def _count(stages: Sequence[Forward], logits: bool) -> int:
 
 
 def _records(layer: Layer, logits: bool = False) -> bool:
-    """Whether a layer's forward pass for predictions calls only operations on the CPU that are loops."""
+    """Whether a layer's passes call only operations on the CPU, and may be loops alone."""
     own = vars(type(layer)).get("replays", False) and layer.device.ops is sys.modules["gpucnn.ops.cpu"]
-    changed = {"forward", "_forward"} & vars(layer).keys()
+    changed = {"forward", "_forward", "backward", "_backward"} & vars(layer).keys()
     activation = layer.activation in (None, "relu", "tanh") or (logits and layer.activation in ("softmax", "sigmoid"))
     return bool(own and not changed and activation and all(map(_records, layer.inner().values())))

@@ -240,6 +240,21 @@ def avg_pool2d_grad(dy: Array, window: Window, counts: Counts, dx: Array) -> Non
     share(planes, body, work_of(window, planes))
 
 
+@loop("i i f* f* i")
+def spread_means(first, last, dy, dx, pixels):
+    """dx (planes, pixels): each plane's number of dy, divided by the number of its pixels."""
+    for plane in range(first, last):
+        part, target = dy[plane] / np.float32(pixels), at(dx, plane * pixels)
+        for i in range(pixels):
+            target[i] = part
+
+
+def global_avg_pool2d_grad(dy: Array, dx: Array) -> None:
+    """dx (N, C, H, W): the gradient of each plane's mean, dy (N, C), divided evenly among its pixels."""
+    pixels = dx.size // dy.size
+    share(dy.size, lambda a, z: spread_means(a, z, address(dy), address(dx), pixels), 6 * dx.size)
+
+
 def global_avg_pool2d(x: Array, y: Array) -> None:
     """y (N, C): the mean of each plane of x (N, C, H, W)."""
     pixels = x.shape[2] * x.shape[3]

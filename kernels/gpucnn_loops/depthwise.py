@@ -13,6 +13,7 @@ the weight.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ from gpucnn_loops.direct import Direct, add_rows
 from gpucnn_loops.language import helper, record
 from gpucnn_loops.loops import loop
 from gpucnn_loops.pixels import Pixels
+from gpucnn_loops.sums import add_up
 from gpucnn_loops.tables import Frame, Table, Tables, Window, edges, grid, lanes
 from gpucnn_loops.threads import Scratch, address
 from gpucnn_loops.tile import product_by_lane
@@ -190,6 +192,7 @@ class Depthwise:
         count = math.prod(window.output)
         more = {"turns": np.arange(count) * L, "taps": np.arange(self.taps) * L}
         self.ahead = _road(self.one.frame, window.output, window.stride[0], self.one.ahead, np.arange(self.taps), **more)
+        self.by_channel = Tables(planes=np.arange(L) * self.taps)
         self._behind: Road | None = None
         by_pixels = Pixels(k, k, window, k) if k <= FEW else None
         self.by_pixels = by_pixels if by_pixels and by_pixels.ahead and by_pixels.behind else None
@@ -239,11 +242,12 @@ class Depthwise:
         """dweight (K, 1, R, S), and dbias (K)."""
         road, frame, bands = self.ahead, self.ahead.frame, self.ahead.bands
         n, ends, blocks = len(x), edges(len(x), lanes(self.k) * self.taps, bands.high * bands.wide), -(-self.k // L)
-        groups, where, t = len(ends) - 1, np.array(ends, np.int64), road.tables.at
-        scratch = Scratch(groups * blocks * self.taps * L, groups * blocks * L, shared=True)
-        sums, biases = scratch.parts
-        biases[...] = 0
-        arrays = address(where), address(x), address(dy), *scratch.addresses(), dbias is not None, self.k, self.taps
+        groups, t, each = len(ends) - 1, road.tables.at, blocks * self.taps * L
+        scratch = Scratch(groups * each, groups * blocks * L, shared=True)
+        sums, biases = scratch.addresses()
+        fill(*scratch.piece(1), 0)
+        where = _ends(tuple(ends))
+        arrays = where.at.ends, address(x), address(dy), *scratch.addresses(), dbias is not None, self.k, self.taps
         sizes = bands.reach * frame.wide * L, bands.rows * bands.wide * L
 
         def body(first: int, last: int) -> None:
@@ -253,7 +257,15 @@ class Depthwise:
             weight_sums(first, last, *arrays, *frame, *bands, t.cols, t.rows, t.taps, t.turns, *own.addresses())
 
         share(groups * blocks, body, n * self.k * bands.high * bands.wide * (self.taps + COPIES))
-        total = np.add.reduce(sums.reshape(groups, blocks, self.taps, L), axis=0)
-        dweight.reshape(self.k, self.taps)[...] = total.swapaxes(1, 2).reshape(-1, self.taps)[: self.k]
+        add_up(sums, groups, each, each, sums)
+        for lane in range(0, self.k, L):
+            to = address(dweight) + 4 * lane * self.taps
+            to_planes(sums + 4 * lane * self.taps, self.taps, min(L, self.k - lane), L, to, self.by_channel.at.planes)
         if dbias is not None:
-            dbias[...] = np.add.reduce(biases.reshape(groups, -1), axis=0)[: self.k]
+            add_up(biases, groups, blocks * L, self.k, address(dbias))
+
+
+@functools.lru_cache(maxsize=256)
+def _ends(ends: tuple[int, ...]) -> Tables:
+    """The table of where groups of images begin and end."""
+    return Tables(ends=ends)

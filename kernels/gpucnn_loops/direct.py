@@ -21,6 +21,7 @@ from gpucnn_loops.after import After, Norm, after_sums, finished, with_other
 from gpucnn_loops.crew import share
 from gpucnn_loops.language import record
 from gpucnn_loops.loops import loop
+from gpucnn_loops.sums import add_up, columns_of
 from gpucnn_loops.tables import Frame, Images, Table, Tables, Window, edges, framed, grid, images, lanes
 from gpucnn_loops.threads import Scratch, address
 from gpucnn_loops.tile import product
@@ -233,10 +234,10 @@ class Direct:
         count = len(ends) - 1
         parts = tables.parts(count, taps)
         tap_ends = [taps * part // parts for part in range(parts + 1)]
-        scratch = Scratch(count * self.groups * taps * self.width, count * self.groups * self.width, shared=True)
-        sums = scratch.parts[0].reshape(count, self.groups, taps * self.width)
-        biases = scratch.parts[1].reshape(count, self.groups, self.width)
-        biases[...] = 0
+        each, wide = self.groups * taps * self.width, self.groups * self.width
+        scratch = Scratch(count * each, count * wide, shared=True)
+        sums, biases = scratch.addresses()
+        fill(*scratch.piece(1), 0)
         plane, out = frame.c * frame.h * frame.w, self.k * self.count
 
         def body(first: int, last: int) -> None:
@@ -251,17 +252,18 @@ class Direct:
                 where = t.at.cols + 8 * tap, tap_ends[part + 1] - tap, t.at.rows, t.at.turns
                 for g in range(self.groups):
                     source, given = images(x, g * plane), images(dy, g * out)
-                    to = address(sums[group, g]), taps, tap, address(biases[group, g])
+                    to = sums + 4 * (group * each + g * taps * self.width), taps, tap, biases + 4 * (group * wide + g * self.width)
                     weight_sums(ends[group], ends[group + 1], *source, *given, *to, biased, *frame, *sizes, *where, *room)
 
         share(count * parts, body, n * self.count * self.width * self.groups * (taps + 1))
-        total = np.add.reduce(sums, axis=0) if count > 1 else sums[0]
+        add_up(sums, count, each, each, sums)
         for g in range(self.groups):
             for lane, channels, _ in _blocks(self.k):
                 to, lanes_ = address(dweight) + 4 * (g * self.k + lane) * taps, min(BLOCK, self.width - lane)
-                to_planes(address(total[g]) + 4 * lane * taps, taps, channels, lanes_, to, t.at.planes)
+                to_planes(sums + 4 * (g * self.width + lane) * taps, taps, channels, lanes_, to, t.at.planes)
         if dbias is not None:
-            dbias[...] = np.add.reduce(biases, axis=0)[:, : self.k].reshape(-1)
+            add_up(biases, count, wide, wide, biases)
+            columns_of(biases, self.groups, self.width, 0, self.k, address(dbias))
 
     def behind(self) -> Way:
         """The way of the gradient of the input, made when it is first needed: a network that only predicts does without."""

@@ -64,13 +64,14 @@ def add_part(first, last, a, b, mask, relu, y):
         y[i] = total
 
 
-@loop("i i i f* f* u u u f i")
-def dropout_part(first, last, size, x, y, call, seed, threshold, scale, before):
+@loop("i i i f* f* i* u u f i")
+def dropout_part(first, last, size, x, y, calls, seed, threshold, scale, before):
     """Blocks of four elements, first … last − 1, with `before` more of them before x: one Philox counter each (J. Salmon et al., SC
     2011), ten rounds."""
     low, word = np.uint64(0xFFFFFFFF), np.uint64(32)
+    call_low, call_high = np.uint64(calls[0]) & low, np.uint64(calls[1]) & low
     for block in range(first, last):
-        c0, c1, c2, c3 = np.uint64(block + before) & low, call & low, call >> word, np.uint64(0)
+        c0, c1, c2, c3 = np.uint64(block + before) & low, call_low, call_high, np.uint64(0)
         k0, k1 = seed & low, seed >> word
         for _ in range(10):
             a, b = np.uint64(0xD2511F53) * c0, np.uint64(0xCD9E8D57) * c2
@@ -86,9 +87,22 @@ def dropout_part(first, last, size, x, y, call, seed, threshold, scale, before):
             y[i + 3] = x[i + 3] * scale if c3 >= threshold else ZERO
 
 
+@loop("i*")
+def count_call(calls):
+    """calls (2): a number of 64 bits, whose low word comes first."""
+    calls[0] += 1
+    if calls[0] == 0:
+        calls[1] += 1
+
+
 def elements(size: int, body: Callable[[int, int], object], cost: int = COST) -> None:
     """body(first, last) on all threads, over `size` elements."""
     share(-(-size // BLOCK), lambda first, last: body(first * BLOCK, min(last * BLOCK, size)), size * cost)
+
+
+def next_call(calls: NDArray[np.uint32]) -> None:
+    """Adds one to the number `calls` (2): the low word comes first."""
+    count_call(address(calls))
 
 
 def relu(x: Array, y: Array) -> None:
@@ -107,11 +121,11 @@ def add(a: Array, b: Array, relu: bool, mask: Array | None, y: Array) -> None:
     elements(a.size, lambda first, last: add_part(first, last, address(a), address(b), by, kind, address(y)))
 
 
-def dropout(x: Array, call: int, threshold: int, scale: float, seed: int, before: int, y: Array) -> None:
+def dropout(x: Array, calls: NDArray[np.uint32], threshold: int, scale: float, seed: int, before: int, y: Array) -> None:
     """y = x·scale, or 0 where the element's random word is below the threshold. Before x stand `before` blocks of four elements."""
-    mask = 2**64 - 1
+    seed &= 2**64 - 1
     elements(
         -(-x.size // 4),
-        lambda first, last: dropout_part(first, last, x.size, address(x), address(y), call & mask, seed & mask, threshold, scale, before),
+        lambda first, last: dropout_part(first, last, x.size, address(x), address(y), address(calls), seed, threshold, scale, before),
         60,
     )

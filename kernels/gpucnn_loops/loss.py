@@ -10,16 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn_loops.loops import loop
-from gpucnn_loops.threads import address
+from gpucnn_loops.threads import address, empty
 from gpucnn_loops.vector import at
 
 Array = NDArray[np.float32]
 ZERO = np.float32(0)
 
 
-@loop("i i f* i* f* f d*")
-def cross_entropy(n, k, logits, labels, dlogits, scale, result):
-    """result: the sum of −log softmax at the labels, and right answers. dlogits (n, k) = scale·(softmax − 1 at the label)."""
+@loop("i i f* i* f* f d* w*")
+def cross_entropy(n, k, logits, labels, dlogits, scale, mean, right):
+    """mean: that of −log softmax at the labels; right: right answers. dlogits (n, k) = scale·(softmax − 1 at the label)."""
     loss, correct = 0.0, 0
     for i in range(n):
         line, out, label = at(logits, i * k), at(dlogits, i * k), labels[i]
@@ -39,12 +39,12 @@ def cross_entropy(n, k, logits, labels, dlogits, scale, result):
         for j in range(k):
             part = out[j] / total
             out[j] = (part - np.float32(1) if j == label else part) * scale
-    result[0] = loss
-    result[1] = correct
+    mean[0] = loss / n
+    right[0] = correct
 
 
-def softmax_cross_entropy(logits: Array, labels: NDArray[np.int32], dlogits: Array) -> tuple[float, int]:
-    """(mean loss, right answers) of logits (N, K) and class numbers (N); dlogits is written."""
-    (n, k), result = logits.shape, np.empty(2)
-    cross_entropy(n, k, address(logits), address(labels), address(dlogits), 1 / n, address(result))
-    return float(result[0]) / n, int(result[1])
+def softmax_cross_entropy(logits: Array, labels: NDArray[np.int32], dlogits: Array) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """(mean loss, right answers), 0-d, of logits (N, K) and class numbers (N); dlogits is written."""
+    (n, k), mean, right = logits.shape, empty((), np.float64), empty((), np.int64)
+    cross_entropy(n, k, address(logits), address(labels), address(dlogits), 1 / n, address(mean), address(right))
+    return mean, right

@@ -12,11 +12,11 @@ from gpucnn_loops.crew import share
 from gpucnn_loops.language import helper
 from gpucnn_loops.loops import loop
 from gpucnn_loops.tables import Images, images
-from gpucnn_loops.threads import address
+from gpucnn_loops.threads import address, empty
 from gpucnn_loops.vector import L, at, fma, load, splat, store, sum16, where_positive
 
 Array = NDArray[np.float32]
-ZERO = np.float32(0)
+ZERO, ONE = np.float32(0), np.float32(1)
 COST = 6  # a number that is read from memory, or written, takes as long as this many multiply-adds
 
 
@@ -159,6 +159,29 @@ def gradients_of_rows(first, last, dy, x, dx, c, mean, rstd, slope, shift, scale
             target[j] = ZERO if relu and not source[j] > 0 else value
 
 
+@loop("i f* f* f* f* f* f* f* f f f")
+def settle(c, mean, variance, weight, rstd, scale, moved, spread, eps, momentum, more):
+    """rstd = 1 / √(variance + eps), scale = weight / √(variance + eps); where both are finite, the running mean and variance, `moved` and
+    `spread`, move by `momentum` towards mean and variance·more."""
+    for channel in range(c):
+        centre, width = mean[channel], variance[channel] * more
+        root = np.sqrt(variance[channel] + eps)
+        rstd[channel], scale[channel] = ONE / root, weight[channel] / root
+        if centre - centre == 0 and width - width == 0:
+            moved[channel] += momentum * (centre - moved[channel])
+            spread[channel] += momentum * (width - spread[channel])
+
+
+@loop("i i d* d* f* f* f* f* f* f* f*")
+def factors_of(c, count, sums, products, weight, rstd, dweight, dbias, slope, shift, scale):
+    """dbias and dweight, the sums in float32; slope = dweight / count, shift = dbias / count, scale = weight · rstd."""
+    for channel in range(c):
+        more, part = np.float32(sums[channel]), np.float32(products[channel])
+        dbias[channel], dweight[channel] = more, part
+        slope[channel], shift[channel] = part / np.float32(count), more / np.float32(count)
+        scale[channel] = weight[channel] * rstd[channel]
+
+
 def _sizes(x: Array) -> tuple[int, int, int]:
     n, c = x.shape[:2]
     return n, c, x.size // (n * c)
@@ -167,13 +190,27 @@ def _sizes(x: Array) -> tuple[int, int, int]:
 def moments(x: Array) -> tuple[Array, Array]:
     """Mean and variance of each channel of x (N, C, …)."""
     n, c, pixels = _sizes(x)
-    mean, variance, sums = np.empty(c, np.float32), np.empty(c, np.float32), np.empty(c)
+    mean, variance, sums = empty((c,)), empty((c,)), empty((c,), np.float64)
     made = address(mean), address(variance), address(sums)
     if pixels == 1:
         share(c, lambda a, z: moments_of_rows(a, z, address(x), n, c, *made), 2 * COST * x.size)
     else:
         share(c, lambda a, z: channel_moments(a, z, address(x), n, c, pixels, *made), 2 * COST * x.size)
     return mean, variance
+
+
+def batch_norm(
+    x: Array, weight: Array, bias: Array, running: tuple[Array, Array], momentum: float, eps: float, relu: bool, y: Array
+) -> tuple[Array, Array]:
+    """y, and mean and 1 / √(variance + eps) of each channel; moves the `running` mean and variance, as the reference does."""
+    c, count = len(weight), x.size // len(weight)
+    mean, variance = moments(x)
+    rstd, scale = empty((c,)), empty((c,))
+    more, (moved, spread) = count / (count - 1), running
+    numbers = address(mean), address(variance), address(weight), address(rstd), address(scale), address(moved), address(spread)
+    settle(c, *numbers, eps, momentum, more)
+    normalize(x, mean, scale, bias, relu, y)
+    return mean, rstd
 
 
 def normalize(x: Array, mean: Array, scale: Array, bias: Array, relu: bool, y: Array) -> None:
@@ -191,7 +228,7 @@ def batch_norm_grad(
 ) -> None:
     """dweight and dbias (C); dx, unless it is None, which may be dy. 0 where x is not positive if `relu`."""
     n, c, pixels = _sizes(x)
-    sums, products = np.empty(c), np.empty(c)
+    sums, products = empty((c,), np.float64), empty((c,), np.float64)
     kept = address(mean), address(rstd)
     found = address(sums), address(products)
     given = *images(dy), address(x)
@@ -199,12 +236,12 @@ def batch_norm_grad(
         share(c, lambda a, z: gradient_sums_of_rows(a, z, *given, n, c, *kept, *found), 2 * COST * x.size)
     else:
         share(c, lambda a, z: gradient_sums(a, z, *given, n, c, pixels, *kept, *found), 2 * COST * x.size)
-    dbias[...], dweight[...] = sums, products
+    factors = empty((3, c))
+    slope, shift, scale = (address(factors) + 4 * c * index for index in range(3))
+    factors_of(c, n * pixels, *found, address(weight), address(rstd), address(dweight), address(dbias), slope, shift, scale)
     if dx is None:
         return
-    count = np.float32(n * pixels)
-    slope, shift, scale = dweight / count, dbias / count, weight * rstd
-    numbers = *kept, address(slope), address(shift), address(scale), relu
+    numbers = *kept, slope, shift, scale, relu
     if pixels == 1:
         share(n, lambda a, z: gradients_of_rows(a, z, *given, address(dx), c, *numbers), 3 * COST * x.size)
     else:

@@ -194,6 +194,20 @@ class Road(NamedTuple):
     k: int
 
 
+@loop("f* i i i i f*")
+def turned_by_input(weight, groups, k, c, taps, packed):
+    """packed (groups, c, k, taps): weight (groups, k, c, taps) with its kernels rotated by 180°."""
+    for group in range(groups):
+        for channel in range(c):
+            for filter in range(k):
+                source, to = (
+                    at(weight, ((group * k + filter) * c + channel) * taps),
+                    at(packed, ((group * c + channel) * k + filter) * taps),
+                )
+                for tap in range(taps):
+                    to[tap] = source[taps - 1 - tap]
+
+
 def gains(c: int, k: int, window: Window) -> bool:
     """Whether a pass from c to k channels takes less time with pixels as lanes, products and copies taken together."""
     if window.stride != (1, 1) or min(before for before, _ in window.padding) < 0:
@@ -242,8 +256,8 @@ class Pixels:
         if self.behind is None:
             self.direct.input_grad(dy, weight, relu, dx)
             return
-        packed = Scratch(weight.size, shared=True).parts[0].reshape(self.groups, self.c, self.k, self.taps)
-        packed[...] = weight.reshape(self.groups, self.k, self.c, self.taps)[..., ::-1].swapaxes(1, 2)
+        packed = Scratch(weight.size, shared=True).parts[0]
+        turned_by_input(address(weight), self.groups, self.k, self.c, self.taps, address(packed))
         _vectors, after = after_sums(self.c, self.c, self.groups, mask=relu)
         self._gather(dy, packed, after, dx, self.behind)
 

@@ -21,8 +21,9 @@ from gpucnn_loops.crew import share
 from gpucnn_loops.direct import CHUNK
 from gpucnn_loops.language import record
 from gpucnn_loops.loops import loop
+from gpucnn_loops.sums import add_up, columns_of
 from gpucnn_loops.tables import Frame, Images, Tables, Window, edges, framed, images, lanes
-from gpucnn_loops.threads import Scratch, address
+from gpucnn_loops.threads import Scratch, address, flags
 from gpucnn_loops.tile import product
 from gpucnn_loops.turn import fill, in_frame, put_in_frame, to_planes, to_rows
 from gpucnn_loops.vector import L, as_floats, at, beats, fma, load, place16, relu_first, spread, store
@@ -211,9 +212,9 @@ class Pooled:
         width, outputs = lanes(self.taps + 1), len(t.outputs)
         ends = edges(n, self.k * width, self.count)
         groups = len(ends) - 1
-        sums, broken = Scratch(groups * self.k * width, groups, shared=True).parts
-        sums[...] = 0
-        broken[...] = 0
+        scratch, each, broken = Scratch(groups * self.k * width, shared=True), self.k * width, flags((groups,))
+        (sums,) = scratch.addresses()
+        fill(*scratch.piece(0), 0)
         size = self.c * frame.high * frame.wide
         arrays = *images(x), *images(dy), address(dy if y is None else y), y is not None, address(indices)
         taps = Taps(t.at.outputs, outputs, self.taps // s, s, self.window.dilation[1], t.at.cols)
@@ -224,14 +225,15 @@ class Pooled:
             fill(*scratch.piece(1), 0)
             room = scratch.addresses()
             for group in range(first, last):
-                to = address(sums) + 4 * group * self.k * width, address(broken) + 4 * group
+                to = sums + 4 * group * each, address(broken) + 4 * group
+                fill(to[1], 1, 0)
                 weight_sums(ends[group], ends[group + 1], *arrays, *to, *frame, self.k, self.count, *taps, *room)
 
         share(groups, body, n * self.k * self.count * width)
         if np.isnan(broken).any():
             return False
-        total = np.add.reduce(sums.reshape(groups, self.k, width), axis=0)
-        dweight.reshape(self.k, self.taps)[...] = total[:, : self.taps]
+        add_up(sums, groups, each, each, sums)
+        columns_of(sums, self.k, width, 0, self.taps, address(dweight))
         if dbias is not None:
-            dbias[...] = total[:, self.taps]
+            columns_of(sums, self.k, width, self.taps, 1, address(dbias))
         return True

@@ -5,8 +5,8 @@ shape of the input all of that is the same every time, except where the input li
 and that threads wait for one another where the pass handed work over. A `Pass` hands over all notes at once.
 
 What a pass reads and writes must outlive it: memory that the recording lends, arrays that the caller names, and what is `lasting`. A pass
-that touches anything else is not kept. Nor is one whose result is another when it is run again from memory full of NaN: something besides
-loops has then written what it reads.
+that touches anything else is not kept. Nor is one that makes something else when it is run again from memory full of NaN: something besides
+loops has then written what it reads, or its result.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +28,12 @@ from gpucnn_loops.handing import LINE, reach, run, tell
 from gpucnn_loops.loops import Loop, noting, observed, recording
 from gpucnn_loops.threads import address
 
-__all__ = ["Pass", "observed", "record"]
+__all__ = ["Outside", "Pass", "observed", "record"]
 
 Array = NDArray[Any]
 WORTH_WAITING = 1 << 17  # multiply-adds of a thread's part: threads that wait for one another do so within a microsecond
 MOST_WORK = 1 << 33  # multiply-adds of a pass: Ctrl-C is heard when it is over, some tenths of a second later
-MOST_BYTES = 1 << 26  # of a pass
+MOST_BYTES = 1 << 28  # of a pass
 FLAGS = 1 << 14  # the most flags of a pass
 NOT_FINITE = "a number is not finite"
 PAGE = 64  # bytes that memory begins at a multiple of
@@ -147,12 +147,22 @@ class _Recording:
         return [*self.memory.blocks, *(block.view(np.uint8) for block in scratch if block is not None)]
 
 
-class Pass:
-    """A recorded pass: called with an input, it returns the output, or None if that takes the pass as always."""
+class Outside(NamedTuple):
+    """Arrays that outlive a pass. read: their numbers may change between passes. written: the pass writes each number without having read
+    it. counted: it reads and changes them, such as running means."""
 
-    def __init__(self, recording: _Recording, x: Array, y: Array, given: Sequence[Array]) -> None:
+    read: Sequence[Array] = ()
+    written: Sequence[Array] = ()
+    counted: Sequence[Array] = ()
+
+
+class Pass:
+    """A recorded pass: called with an input, it returns the outputs, or None, with nothing counted, if that takes the pass as always."""
+
+    def __init__(self, recording: _Recording, x: Array, results: Sequence[Array], outside: Outside) -> None:
         """Raises LookupError if the pass touches what may not last."""
-        self.blocks, self.turns, self._given, self._y = recording.blocks(), recording.turns, list(given), y
+        self.blocks, self.turns, self.outside, self._results = recording.blocks(), recording.turns, outside, list(results)
+        self._before = [np.empty_like(array) for array in outside.counted]
         self._flags = recording.memory.flagged[: recording.memory.flags_lent]
         self.bytes = sum(block.size for block in self.blocks)
         notes = [note for note in recording.notes if note.calls]
@@ -160,8 +170,11 @@ class Pass:
         self._words = np.concatenate([note.words[: note.end] for note in notes])
         self._notes = [(address(self._words) + 8 * start, note.calls) for start, note in zip(starts, notes, strict=False)]
         self._held: dict[int, Any] = {}
-        known = (*self.blocks, *given, self.turns, recording.memory.flagged)
+        known = (*self.blocks, *itertools.chain(*outside), self.turns, recording.memory.flagged)
         own = sorted({(address(each), address(each) + each.nbytes) for each in known})
+        lent = sorted((address(block), address(block) + block.nbytes) for block in self.blocks)
+        if not all(_within(address(each), lent) for each in results):
+            raise LookupError("a result is in memory of its own")
         first, last = address(x), address(x) + x.nbytes
         if any(begin < last and first < end for begin, end in own):
             raise LookupError("the input is a part of the model")
@@ -179,16 +192,22 @@ class Pass:
         self.lock = threading.Lock()
         _passes.add(self)
 
-    def __call__(self, x: Array) -> Array | None:
+    def __call__(self, x: Array) -> list[Array] | None:
         """x: of the shape and type that the pass was recorded with, without gaps."""
         if not self.lock.acquire(blocking=False):  # another thread of the program runs it
             return None
         try:
             self._words[self._places] = self._distances + address(x)
             self.turns[...] = 0
-            if not crew.together(self._notes) or math.isnan(self._flags.sum()):
+            for array, before in zip(self.outside.counted, self._before, strict=True):
+                before[...] = array
+            if not crew.together(self._notes):
                 return None
-            return self._y.copy()
+            if math.isnan(self._flags.sum()):
+                for array, before in zip(self.outside.counted, self._before, strict=True):
+                    array[...] = before
+                return None
+            return [each.copy() for each in self._results]
         finally:
             self.lock.release()
 
@@ -212,32 +231,58 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def record(function: Callable[[Array], Array], x: Array, given: Sequence[Array]) -> tuple[Array, Pass | None, str]:
-    """(function(x), the pass, or None and why it is not kept: NOT_FINITE, or what will not change). given: arrays that outlive it, whose
-    numbers may change."""
+def record(function: Callable[[Array], Sequence[Array]], x: Array, outside: Outside) -> tuple[list[Array], Pass | None, str]:
+    """(function(x), the pass, or None and why it is not kept: NOT_FINITE, or what will not change). All is left as function(x) leaves
+    it."""
     made = _Recording()
-    before, scratch = threads.lending(made.memory), threads.acting(made.scratch[0])
+    before = [array.copy() for array in outside.counted]
+    results, why = _recorded(made, function, x)
+    found = None
+    if not why:
+        try:
+            found = Pass(made, x, results, outside)
+        except LookupError as error:
+            why = str(error)
+    results = [each.copy() for each in results]
+    if found is not None:
+        why = _checked(found, x, results, before)
+    return results, None if why else found, why
+
+
+def _recorded(made: _Recording, function: Callable[[Array], Sequence[Array]], x: Array) -> tuple[Sequence[Array], str]:
+    """function(x), and why it cannot be a pass, if it cannot."""
+    lender, scratch = threads.lending(made.memory), threads.acting(made.scratch[0])
     try:
         with recording(made.meet, made.share):
-            y = function(x)
+            results = function(x)
     finally:
         threads.acting(scratch)
-        threads.lending(before)
-    result = y.copy()
+        threads.lending(lender)
     if math.isnan(made.memory.flagged.sum()):
-        return result, None, NOT_FINITE
-    if not made.notes[0].calls or not y.flags.c_contiguous:
-        return result, None, "no loops"
+        return results, NOT_FINITE
+    if not made.notes[0].calls or not all(each.flags.c_contiguous for each in results):
+        return results, "no loops"
     if made.work > MOST_WORK or sum(block.size for block in made.blocks()) > MOST_BYTES:
-        return result, None, "too large"
-    try:
-        found = Pass(made, x, y, given)
-    except LookupError as error:
-        return result, None, str(error)
+        return results, "too large"
+    return results, ""
+
+
+def _checked(found: Pass, x: Array, results: list[Array], before: list[Array]) -> str:
+    """Why a pass may not be kept, if it may not: it is run again, from memory full of NaN."""
+    written, counted = found.outside.written, found.outside.counted
+    after = [array.copy() for array in (*written, *counted)]
     for block in found.blocks:
         block[: block.size // 4 * 4].view(np.float32).fill(np.nan)
+    for array in written:
+        array.fill(np.nan)
+    for array, numbers in zip(counted, before, strict=True):
+        array[...] = numbers
     again = found(x)
-    if again is None:
-        return result, None, NOT_FINITE
-    same = np.array_equal(again.view(np.uint8), result.view(np.uint8))
-    return result, found if same else None, "" if same else "something besides loops writes what they read"
+    same = again is not None and all(map(_same, (*again, *written, *counted), (*results, *after)))
+    for array, numbers in zip((*written, *counted), after, strict=True):
+        array[...] = numbers
+    return "" if same else NOT_FINITE if again is None else "something besides loops writes what they read"
+
+
+def _same(one: Array, other: Array) -> bool:
+    return one.tobytes() == other.tobytes()

@@ -10,6 +10,7 @@ from gpucnn_loops.after import Norm, after_sums
 from gpucnn_loops.dense import dense, dense_input_grad, dense_weight_grad
 from gpucnn_loops.elementwise import add
 from gpucnn_loops.norm import normalize
+from gpucnn_loops.sums import column_sums
 from gpucnn_loops.tables import Window, one_window
 
 Array = NDArray[np.float32]
@@ -45,7 +46,7 @@ class Whole:
         """dweight (K, C, H, W), and dbias (K)."""
         dense_weight_grad(_rows(dy), _rows(x), _rows(dweight))
         if dbias is not None:
-            np.add.reduce(_rows(dy), axis=0, out=dbias)
+            column_sums(_rows(dy), dbias)
 
 
 def _rows(array: Array) -> Array:

@@ -16,6 +16,7 @@ from gpucnn_loops.after import After, Norm, after_sums
 from gpucnn_loops.crew import share
 from gpucnn_loops.direct import Direct
 from gpucnn_loops.pool import sizes_of
+from gpucnn_loops.sums import add_up, not_finite
 from gpucnn_loops.tables import Sliding, Tables, Window, edges, grid, images, lanes, parts
 from gpucnn_loops.threads import Scratch, address, flags, lasting, number
 from gpucnn_loops.transforms import SKEW, TILES, kernels_in, kernels_out, matrices
@@ -240,8 +241,8 @@ class Winograd:
         groups = len(ends) - 1
         own = self._parts(groups)
         shared = Scratch(groups * 36 * c * self.width, groups * self.width, self.r**2 * c * self.width, shared=True)
-        du, biases, packed = shared.parts
-        biases[...] = 0
+        du, biases, packed = shared.addresses()
+        fill(*shared.piece(1), 0)
 
         def body(begin: int, end: int) -> None:
             for part, a, z in pieces(begin, end, groups):
@@ -252,21 +253,23 @@ class Winograd:
                 given = *images(x), *images(dy, first * self.count)
                 tiling = *self._tiling(width, False), *scratch.addresses()
                 for group in range(a, z):
-                    to = address(du) + 4 * (group * 36 * c * self.width + first), address(biases) + 4 * (group * self.width + first)
+                    to = du + 4 * (group * 36 * c * self.width + first), biases + 4 * (group * self.width + first)
                     weight_sums(ends[group], ends[group + 1], *given, *to, *tiling, k, self.count, self._of_width(width).at.turns)
 
         share(groups * len(own), body, n * self.work)
 
         def back(first: int, last: int) -> None:
             room = Scratch(42 * L).addresses()
-            kernels_out(first, last, address(du), groups, address(self.g), self.r, c, self.width, address(packed), *room)
+            kernels_out(first, last, du, groups, address(self.g), self.r, c, self.width, packed, *room)
 
         share(c, back, 36 * (groups + 1) * c * self.width * ADDED)
-        to_planes(address(packed), c * self.r**2, self.k, self.width, address(dweight), self.tables.at.planes)
-        if not np.isfinite(dweight).all():
+        to_planes(packed, c * self.r**2, self.k, self.width, address(dweight), self.tables.at.planes)
+        broken = flags((1,))
+        not_finite(address(dweight), dweight.size, address(broken))
+        if math.isnan(broken[0]):
             self.direct.weight_grad(dy, x, dweight, dbias)
         elif dbias is not None:
-            dbias[...] = np.add.reduce(biases.reshape(groups, self.width), axis=0)[: self.k]
+            add_up(biases, groups, self.width, self.k, address(dbias))
 
     def _of_width(self, width: int) -> Tables:
         """Tables for so many lanes: turns: where an image's gradients lie among the rows of whole tiles; kernels: where each number of a

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-
+from gpucnn.ops.cpu import _engine
 from gpucnn.ops.cpu import conv as reference
-from gpucnn.ops.cpu._engine import images
+from gpucnn.ops.cpu._engine import images, loops
 from gpucnn.ops.cpu._threads import Array, empty
 from gpucnn.ops.cpu.roads._plans import contiguous, plan_of
+from gpucnn.ops.cpu.roads.join import copied
 from gpucnn.ops.shapes import Window
 
 __all__ = ["bias_grad", "conv2d", "conv2d_input_grad", "conv2d_weight_grad"]
@@ -31,9 +31,7 @@ def conv2d(
     y = empty((n, k, *window.output)) if out is None else out
     target = y if plan.parts or contiguous(y) else empty(y.shape)
     plan.forward(x, weight, bias, relu, target)
-    if target is not y:
-        y[...] = target
-    return y
+    return y if target is y else copied(target, out=y)
 
 
 def conv2d_input_grad(
@@ -51,7 +49,7 @@ def conv2d_input_grad(
     if plan is None or not images(dy):
         return reference.conv2d_input_grad(dy, weight, window, groups, relu=relu, out=out)
     dx = empty((n, c, *window.input)) if out is None else out
-    plan.input_grad(dy if plan.parts else np.ascontiguousarray(dy), weight, relu, dx)
+    plan.input_grad(dy if plan.parts or contiguous(dy) else copied(dy), weight, relu, dx)
     return dx
 
 
@@ -70,9 +68,13 @@ def conv2d_weight_grad(
     if plan is None or not images(dy):
         return reference.conv2d_weight_grad(dy, x, window, groups, out=out, dbias=dbias)
     dweight = empty((k, c // groups, *window.kernel)) if out is None else out
-    plan.weight_grad(dy if plan.parts else np.ascontiguousarray(dy), x, dweight, dbias)
+    plan.weight_grad(dy if plan.parts or contiguous(dy) else copied(dy), x, dweight, dbias)
     return dweight
 
 
 def bias_grad(dy: Array, *, out: Array | None = None) -> Array:
-    return reference.bias_grad(dy, out=out)
+    if dy.ndim != 2 or not loops(dy, out):
+        return reference.bias_grad(dy, out=out)
+    dbias = empty(dy.shape[1:]) if out is None else out
+    _engine.modules().sums.column_sums(dy, dbias)
+    return dbias

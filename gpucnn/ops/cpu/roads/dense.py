@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from gpucnn.ops.cpu import _engine
-from gpucnn.ops.cpu import conv as _conv
 from gpucnn.ops.cpu import dense as reference
 from gpucnn.ops.cpu._engine import loops
 from gpucnn.ops.cpu._threads import Array, empty
@@ -31,7 +30,7 @@ def dense_weight_grad(dy: Array, x: Array, *, out: Array | None = None, dbias: A
     if not loops(dy, x, out, dbias):
         return reference.dense_weight_grad(dy, x, out=out, dbias=dbias)
     if dbias is not None:
-        _conv.bias_grad(dy, out=dbias)
+        _engine.modules().sums.column_sums(dy, dbias)
     dweight = empty((dy.shape[1], x.shape[1])) if out is None else out
     _engine.modules().dense.dense_weight_grad(dy, x, dweight)
     return dweight

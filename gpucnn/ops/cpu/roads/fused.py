@@ -10,6 +10,7 @@ from gpucnn.ops.cpu._engine import images, loops
 from gpucnn.ops.cpu._threads import Array, empty
 from gpucnn.ops.cpu.roads._plans import contiguous, convolution, integers, plan_of, pooled
 from gpucnn.ops.cpu.roads.conv import conv2d, conv2d_weight_grad
+from gpucnn.ops.cpu.roads.join import copied
 from gpucnn.ops.cpu.roads.pool import max_pool2d, max_pool2d_grad
 from gpucnn.ops.shapes import Window
 
@@ -95,6 +96,4 @@ def conv2d_batch_norm_apply(
     target = y if plan.parts or contiguous(y) else empty(y.shape)
     norm = _engine.modules().after.Norm(*running, *affine, eps)
     plan.forward(x, weight, bias, relu, target, norm, added)
-    if target is not y:
-        y[...] = target
-    return y
+    return y if target is y else copied(target, out=y)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from gpucnn.ops.cpu import _engine
 from gpucnn.ops.cpu import loss as reference
 from gpucnn.ops.cpu._engine import loops
@@ -19,4 +17,4 @@ def softmax_cross_entropy(logits: Array, labels: Array, *, out: Array | None = N
         return reference.softmax_cross_entropy(logits, labels, out=out)
     dlogits = empty(logits.shape) if out is None else out
     loss, correct = _engine.modules().loss.softmax_cross_entropy(logits, labels, dlogits)
-    return np.asarray(loss), np.asarray(correct), dlogits
+    return loss, correct, dlogits

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from gpucnn.ops.cpu import _engine
 from gpucnn.ops.cpu import norm as reference
 from gpucnn.ops.cpu._engine import images, loops
@@ -26,12 +24,8 @@ def batch_norm(
     if not (loops(x, weight, bias, *running) and images(out)):
         return reference.batch_norm(x, weight, bias, running, momentum=momentum, eps=eps, relu=relu, out=out)
     y = empty(x.shape) if out is None else out
-    norm = _engine.modules().norm
-    mean, variance = norm.moments(x)
-    root = np.sqrt(variance + np.float32(eps))
-    norm.normalize(x, mean, weight / root, bias, relu, y)
-    reference.move(running, mean, variance, x.size // x.shape[1], momentum)
-    return y, mean, 1 / root
+    mean, rstd = _engine.modules().norm.batch_norm(x, weight, bias, running, momentum, eps, relu, y)
+    return y, mean, rstd
 
 
 def batch_norm_apply(
