@@ -34,6 +34,7 @@ class Loss(Worded):
 
     name: ClassVar[str]  # the registered name
     fused_activation: ClassVar[str | None] = None  # included in the loss when it is the model's final activation
+    replays: ClassVar[bool] = False  # of class numbers, it calls only operations; a class derived from such a one says so again
 
     def check_model(self, output_shape: Shape, last_activation: str | None) -> None:
         """Raises ShapeError or ValueError if a model with such an output cannot be trained with this loss."""
@@ -107,6 +108,7 @@ class CategoricalCrossentropy(_OfLogits):
 
     name = "categorical_crossentropy"
     fused_activation = "softmax"
+    replays = True
 
     def check_model(self, output_shape: Shape, last_activation: str | None) -> None:
         super().check_model(output_shape, last_activation)

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from gpucnn.layers.base import Array, Layer, Parameter
-from gpucnn.layers.stage import Forward
+from gpucnn.layers.stage import Forward, Stage
 from gpucnn.ops.cpu import _engine
 
 SHAPES = 16  # for which it is remembered what became of them
@@ -27,7 +27,7 @@ class Replayed:
 
     def __init__(self) -> None:
         self.known: dict[Any, Any] = {}  # by shape: a pass, a step, or what is known about it
-        self._counts: dict[bool, int] = {}
+        self._counts: dict[tuple[bool, bool], int] = {}
 
     def forget(self) -> None:
         """Forgets all passes: something about a layer has changed."""
@@ -36,7 +36,7 @@ class Replayed:
 
     def __call__(self, x: Array, stages: Sequence[Forward], logits: bool) -> tuple[Array, Sequence[Forward]]:
         """(the output of the first stages, the stages that are left)."""
-        count = self._count(stages, logits)
+        count = self._count(stages, logits, False)
         if not count or not _ready(x):
             return x, stages
         key = x.shape, logits
@@ -46,21 +46,21 @@ class Replayed:
         done = None if isinstance(found, str) else found(x)
         return (x, stages) if done is None else (done[0], stages[count:])
 
-    def train(self, key: Any, x: Array, labels: Array, chain: Any, step: Passes) -> Any:
-        """What step(x, labels) returns, or None if it has to run as always; then nothing has been done. It runs forward and backward
-        through the chain, and its key says what else it does. Gradients must have been forgotten. labels: class numbers."""
-        if self._count(chain.stages, True) < len(chain.stages) or not _ready(x):
+    def train(self, stages: Sequence[Stage], loss: Any, x: Array, labels: Array, step: Passes) -> Any:
+        """What step(x, labels) returns, or None if it has to run as always; then nothing has been done. The step is forward and backward
+        through all stages, and the loss between. Gradients must have been forgotten. labels: class numbers."""
+        if not _own(loss) or self._count(stages, True, True) < len(stages) or not _ready(x):
             return None
-        key = x.shape, labels.shape, key
+        key = x.shape, labels.shape, id(loss), repr(vars(loss))
         found = self._found(key)
         if found is SEEN:
-            return self._record_step(key, x, labels, chain.stages, step)
+            return self._record_step(key, x, labels, stages, loss, step)
         return None if isinstance(found, str) else found(x, labels)
 
-    def _count(self, stages: Sequence[Forward], logits: bool) -> int:
-        if logits not in self._counts:
-            self._counts[logits] = _count(stages, logits)
-        return self._counts[logits]
+    def _count(self, stages: Sequence[Forward], logits: bool, training: bool) -> int:
+        if (logits, training) not in self._counts:
+            self._counts[logits, training] = _count(stages, logits)
+        return self._counts[logits, training]
 
     def _found(self, key: Any) -> Any:
         """What is known of a shape; a new one is UNFIT this once."""
@@ -84,14 +84,14 @@ class Replayed:
         self._keep(key, found, why)
         return np.asarray(y)
 
-    def _record_step(self, key: Any, x: Array, labels: Array, stages: Sequence[Forward], step: Passes) -> Any:
+    def _record_step(self, key: Any, x: Array, labels: Array, stages: Sequence[Stage], loss: Any, step: Passes) -> Any:
         replay, parts, held = _engine.modules().replay, _parts(stages), labels.copy()
         parameters = list({id(each): each for part in parts for each in part.parameters}.values())
         trained = [each for each in parameters if not each.frozen]
         read = [held, *(each.value for each in parameters), *(array.value for part in parts for array in part.arrays)]
         written, counted = [each.gradient_room for each in trained], [array for part in parts for array in part.counters()]
         done, found, why = replay.record(lambda x: step(x, held), x, replay.Outside(read, written, counted))
-        self._keep(key, None if found is None else Step(found, held, trained), why)
+        self._keep(key, None if found is None else Step(found, held, trained, loss), why)
         return done
 
     def _keep(self, key: Any, found: Any, why: str) -> None:
@@ -105,8 +105,9 @@ class Replayed:
 class Step:
     """A recorded training step, up to the update."""
 
-    def __init__(self, recorded: Any, labels: Array, parameters: Sequence[Parameter]) -> None:
+    def __init__(self, recorded: Any, labels: Array, parameters: Sequence[Parameter], loss: Any) -> None:
         self.recorded, self.bytes = recorded, recorded.bytes
+        self._loss = loss  # whose id is in the key
         self._labels, self._parameters = labels, parameters
 
     def __call__(self, x: Array, labels: Array) -> Any:
@@ -116,6 +117,11 @@ class Step:
             for each in self._parameters:
                 each.has_grad = True
         return done
+
+
+def _own(part: Any) -> bool:
+    """Whether a layer or a loss says that it may be recorded. A class derived from it may do something else."""
+    return bool(vars(type(part)).get("replays", False))
 
 
 def _ready(x: Array) -> bool:
@@ -151,7 +157,7 @@ def _count(stages: Sequence[Forward], logits: bool) -> int:
 
 def _records(layer: Layer, logits: bool = False) -> bool:
     """Whether a layer's passes call only operations on the CPU, and may be loops alone."""
-    own = vars(type(layer)).get("replays", False) and layer.device.ops is sys.modules["gpucnn.ops.cpu"]
+    own = _own(layer) and layer.device.ops is sys.modules["gpucnn.ops.cpu"]
     changed = {"forward", "_forward", "backward", "_backward"} & vars(layer).keys()
     activation = layer.activation in (None, "relu", "tanh") or (logits and layer.activation in ("softmax", "sigmoid"))
     return bool(own and not changed and activation and all(map(_records, layer.inner().values())))

@@ -240,7 +240,7 @@ class TrainingStep:
             return mean, correct
 
         self.optimizer.zero_grad()
-        return chain.replayed.train(loss, x, labels, chain, step)
+        return chain.replayed.train(chain.stages, loss, x, labels, step)
 
     def _tally(self, loss: Array, correct: Array, size: int) -> None:
         self.model.device.ops.tally(loss, correct, size, self._table, self._rates, self._counters, self._sums)

@@ -13,6 +13,7 @@
     depthwise, dense, whole         depthwise convolution, dense layers, convolution of one window
     pool, average, norm             max and average pooling, batch normalization
     elementwise, tanh, update, loss ReLU, sums and dropout; tanh; optimizers; cross-entropy
+    sums                            what groups of images have summed up is added; copies
     threads, crew, handing          the number of threads and their memory; sharing work out among them; handing it over
     replay                          a pass recorded once, and run again without Python between its loops
 

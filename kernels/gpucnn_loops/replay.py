@@ -24,11 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn_loops import crew, threads
-from gpucnn_loops.handing import LINE, reach, run, tell
+from gpucnn_loops.handing import LINE, await_end, reach, run, tell
 from gpucnn_loops.loops import Loop, noting, observed, recording
 from gpucnn_loops.threads import address
 
-__all__ = ["Outside", "Pass", "observed", "record"]
+__all__ = ["NEEDED", "Outside", "Pass", "observed", "record"]
 
 Array = NDArray[Any]
 WORTH_WAITING = 1 << 17  # multiply-adds of a thread's part: threads that wait for one another do so within a microsecond
@@ -37,6 +37,7 @@ MOST_BYTES = 1 << 28  # of a pass
 FLAGS = 1 << 14  # the most flags of a pass
 NOT_FINITE = "a number is not finite"
 PAGE = 64  # bytes that memory begins at a multiple of
+NEEDED = run, tell, reach, await_end  # loops that passes, and recording them, call
 
 
 class _Lent:
@@ -105,7 +106,7 @@ class _Recording:
             each.held = []
         self.turns = np.zeros((1 + len(self.notes)) * LINE, np.int64)  # how far the first thread is, and each of the others
         self.looks = crew.most_looks()  # which calls loops when it is asked for the first time
-        for loop in (run, tell, reach):
+        for loop in NEEDED:
             loop.prepare()
 
     def meet(self, loop: Loop, arguments: tuple[Any, ...]) -> None:

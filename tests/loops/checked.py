@@ -269,7 +269,8 @@ def main() -> None:
             y, indices = cpu.conv2d_relu_max_pool2d(a["x"], a["weight"], a["bias"], a["window"], window)
             cpu.conv2d_relu_max_pool2d_weight_grad(y, indices, a["x"], a["window"], window, relu=y, dbias=nan_like(a["bias"]))
     x = rng.standard_normal((2, 3, 7, 9), dtype=F)
-    cpu.global_avg_pool2d(x)
+    cpu.global_avg_pool2d_grad(cpu.global_avg_pool2d(x), x.shape[2:])
+    cpu.copied(x, out=nan_like(x))
     for pooling in ((2, 2, 0), (3, 2, 1), (3, 1, 1), (3, 3, 0), ((7, 9), 1, 0)):
         window = pool_window((7, 9), *pooling)
         y, indices = cpu.max_pool2d(x, window)
@@ -295,7 +296,9 @@ def main() -> None:
             if n > 1:
                 cpu.batch_norm(rows, ones, ones, (ones.copy(), ones.copy()), momentum=0.1, eps=0.1)
             cpu.batch_norm_grad(rows, rows, ones, (ones, ones))
-        cpu.dropout(x, np.array([1, 0], np.uint32), 0.5, 1)
+        calls = np.array([1, 0], np.uint32)
+        cpu.next_call(calls)
+        cpu.dropout(x, calls, 0.5, 1)
     missed = {loop.name for loop in checked()} - run
     assert not missed, f"never run: {sorted(missed)}"
     print("no array was left")

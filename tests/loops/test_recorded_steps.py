@@ -193,6 +193,37 @@ def test_losses_that_numpy_computes(loss: Any, rng: np.random.Generator) -> None
     assert not any(isinstance(each, replayed.Step) for each in known(model))
 
 
+def test_a_loss_of_ones_own_is_run(rng: np.random.Generator) -> None:
+    class Counted(gc.losses.CategoricalCrossentropy):
+        calls = 0
+
+        def __call__(self, *given: Any) -> Any:
+            self.calls += 1
+            return super().__call__(*given)
+
+    model, loss = built(LAYERS[0]), Counted()
+    model.compile(gc.SGD(0.01), loss)
+    for _ in range(4):
+        model.train_on_batch(*batch(4, rng))
+    assert loss.calls == 4
+
+
+def test_predictions_before_count_other_stages(rng: np.random.Generator) -> None:
+    """For predictions a convolution and the normalization after it are one stage."""
+    layers = [gc.Conv2D(5, 3), gc.BatchNorm2D(), gc.Conv2D(4, 3), gc.BatchNorm2D(), gc.Flatten(), gc.Dense(7, activation="softmax")]
+    model = gc.Sequential(*layers).build((3, 12, 12), seed=2, device="cpu")
+    twin = unrecorded(model)
+    x, labels = batch(6, rng)
+    for each in (model, twin):
+        each.compile(gc.SGD(0.05))
+    for _ in range(4):
+        assert model.evaluate(x, labels) == twin.evaluate(x, labels)
+        np.testing.assert_array_equal(model.predict(x), twin.predict(x))
+        assert model.train_on_batch(x, labels) == twin.train_on_batch(x, labels)
+        assert_alike(model, twin)
+    assert sorted(type(each).__name__ for each in known(model)) == ["Pass", "Pass", "Step"]
+
+
 def test_threads_that_are_busy_leave_the_step_to_be_run_as_always(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "_number", 3)
     monkeypatch.setattr(replay, "WORTH_WAITING", 1)

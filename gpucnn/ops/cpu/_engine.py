@@ -175,7 +175,7 @@ def compile_for(step: Callable[[], object], size: int = 0, key: tuple[Any, Hasha
             return
         with rehearsal() as needed, contextlib.suppress(Exception):
             step()
-        waiting = [loop for loop in dict.fromkeys([product, *needed]) if loop.waits]
+        waiting = [loop for loop in dict.fromkeys([product, *needed, *modules().replay.NEEDED]) if loop.waits]
         processes = compilers(len(waiting)) if waiting else 1
         count = len(compiled) - _Announcement.told + len(waiting)
         shown = count > 0 and is_terminal(sys.stderr)
