@@ -206,7 +206,8 @@ class TrainingStep:
         x, labels = feed.load(size, self._counters[: EPOCH + 1])
         done = self._replayed(x, labels)
         if done is not None:
-            self._tally(*done, size)
+            mean, right = done
+            self._tally(mean, right, size)
             self.optimizer.update(self._rates)
             return
         if self.team is None:
