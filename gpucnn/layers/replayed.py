@@ -8,8 +8,6 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from gpucnn.layers.base import Array, Layer, Parameter
 from gpucnn.layers.stage import Forward, Stage
 from gpucnn.ops.cpu import _engine
@@ -42,8 +40,9 @@ class Replayed:
         key = x.shape, logits
         found = self._found(key)
         if found is SEEN:
-            return self._record_forward(key, x, stages[:count], logits and count == len(stages)), stages[count:]
-        done = None if isinstance(found, str) else found(x)
+            done = self._record_forward(key, x, stages[:count], logits and count == len(stages))
+        else:
+            done = None if isinstance(found, str) else found(x)
         return (x, stages) if done is None else (done[0], stages[count:])
 
     def train(self, stages: Sequence[Stage], loss: Any, x: Array, labels: Array, step: Passes) -> Any:
@@ -67,12 +66,13 @@ class Replayed:
         found = self.known.get(key)
         if found is None:
             self.known[key] = SEEN
+            _engine.modules().replay.measure()  # the scratch memory of this pass, for the recording
             if len(self.known) > SHAPES:
                 self.known.pop(next(iter(self.known)), None)
             return UNFIT
         return found
 
-    def _record_forward(self, key: Any, x: Array, stages: Sequence[Forward], logits: bool) -> Array:
+    def _record_forward(self, key: Any, x: Array, stages: Sequence[Forward], logits: bool) -> Any:
         def run(x: Array) -> Sequence[Array]:
             for stage in stages[:-1]:
                 x = stage.forward(x)
@@ -80,9 +80,9 @@ class Replayed:
 
         replay = _engine.modules().replay
         held = [array.value for part in _parts(stages) for array in (*part.parameters, *part.arrays)]
-        (y,), found, why = replay.record(run, x, replay.Outside(held))
+        done, found, why = replay.record(run, x, replay.Outside(held))
         self._keep(key, found, why)
-        return np.asarray(y)
+        return done
 
     def _record_step(self, key: Any, x: Array, labels: Array, stages: Sequence[Stage], loss: Any, step: Passes) -> Any:
         replay, parts, held = _engine.modules().replay, _parts(stages), labels.copy()

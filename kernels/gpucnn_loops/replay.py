@@ -17,6 +17,7 @@ import math
 import os
 import threading
 import weakref
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -26,9 +27,9 @@ from numpy.typing import NDArray
 from gpucnn_loops import crew, threads
 from gpucnn_loops.handing import LINE, await_end, reach, run, tell
 from gpucnn_loops.loops import Loop, noting, observed, recording
-from gpucnn_loops.threads import address
+from gpucnn_loops.threads import address, measure
 
-__all__ = ["NEEDED", "Outside", "Pass", "observed", "record"]
+__all__ = ["NEEDED", "Outside", "Pass", "measure", "observed", "record"]
 
 Array = NDArray[Any]
 WORTH_WAITING = 1 << 17  # multiply-adds of a thread's part: threads that wait for one another do so within a microsecond
@@ -102,8 +103,8 @@ class _Recording:
         self.memory, self.work, self.turn = _Memory(), 0, 0
         self.notes = [_Note() for _ in range(threads.number())]
         self.scratch = [threads.Blocks() for _ in self.notes]
-        for each in self.scratch:
-            each.held = []
+        for each in self.scratch:  # as large at once as the pass before needed: a block that is too small would be held beside a larger one
+            each.held, each.least = [], threads.measured()
         self.turns = np.zeros((1 + len(self.notes)) * LINE, np.int64)  # how far the first thread is, and each of the others
         self.looks = crew.most_looks()  # which calls loops when it is asked for the first time
         for loop in NEEDED:
@@ -232,22 +233,24 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def record(function: Callable[[Array], Sequence[Array]], x: Array, outside: Outside) -> tuple[list[Array], Pass | None, str]:
-    """(function(x), the pass, or None and why it is not kept: NOT_FINITE, or what will not change). All is left as function(x) leaves
-    it."""
+def record(function: Callable[[Array], Sequence[Array]], x: Array, outside: Outside) -> tuple[list[Array] | None, Pass | None, str]:
+    """(function(x), the pass, or None and why it is not kept: NOT_FINITE, or what will not change). In place of function(x) there may be
+    None, if something besides loops writes what they read: then nothing is counted, and function(x) has to be called again."""
     made = _Recording()
     before = [array.copy() for array in outside.counted]
-    results, why = _recorded(made, function, x)
-    found = None
-    if not why:
-        try:
-            found = Pass(made, x, results, outside)
-        except LookupError as error:
-            why = str(error)
-    results = [each.copy() for each in results]
-    if found is not None:
-        why = _checked(found, x, results, before)
-    return results, None if why else found, why
+    made_by_it, why = _recorded(made, function, x)
+    results = [each.copy() for each in made_by_it]
+    if why:
+        return results, None, why
+    try:
+        found = Pass(made, x, made_by_it, outside)
+    except LookupError as error:
+        return results, None, str(error)
+    if _does_the_same(found, x, results, before):
+        return results, found, ""
+    for array, numbers in zip(outside.counted, before, strict=True):
+        array[...] = numbers
+    return None, None, "something besides loops writes what they read"
 
 
 def _recorded(made: _Recording, function: Callable[[Array], Sequence[Array]], x: Array) -> tuple[Sequence[Array], str]:
@@ -268,10 +271,10 @@ def _recorded(made: _Recording, function: Callable[[Array], Sequence[Array]], x:
     return results, ""
 
 
-def _checked(found: Pass, x: Array, results: list[Array], before: list[Array]) -> str:
-    """Why a pass may not be kept, if it may not: it is run again, from memory full of NaN."""
+def _does_the_same(found: Pass, x: Array, results: list[Array], before: list[Array]) -> bool:
+    """Whether the pass makes the same again, from memory full of NaN and counters as they were before."""
     written, counted = found.outside.written, found.outside.counted
-    after = [array.copy() for array in (*written, *counted)]
+    expected = list(map(_sum_of_bytes, (*results, *written, *counted)))
     for block in found.blocks:
         block[: block.size // 4 * 4].view(np.float32).fill(np.nan)
     for array in written:
@@ -279,11 +282,9 @@ def _checked(found: Pass, x: Array, results: list[Array], before: list[Array]) -
     for array, numbers in zip(counted, before, strict=True):
         array[...] = numbers
     again = found(x)
-    same = again is not None and all(map(_same, (*again, *written, *counted), (*results, *after)))
-    for array, numbers in zip((*written, *counted), after, strict=True):
-        array[...] = numbers
-    return "" if same else NOT_FINITE if again is None else "something besides loops writes what they read"
+    return again is not None and list(map(_sum_of_bytes, (*again, *written, *counted))) == expected
 
 
-def _same(one: Array, other: Array) -> bool:
-    return one.tobytes() == other.tobytes()
+def _sum_of_bytes(array: Array) -> int:
+    """In place of a copy of gradients, which are as large as a model."""
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))

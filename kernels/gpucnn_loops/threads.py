@@ -95,6 +95,8 @@ class Blocks:
     def __init__(self) -> None:
         self.of: dict[bool, tuple[Any, dict[Any, Any]]] = {}
         self.held: list[Any] | None = None  # blocks that had to make room for larger ones, where loops are noted that still use them
+        self.least = {False: 0, True: 0}  # how large blocks are at first, at least
+        self.most = {False: 0, True: 0}  # the largest that was needed since `measure`
 
 
 class _Own(threading.local):
@@ -111,6 +113,16 @@ def acting(blocks: Blocks) -> Blocks:
     """Sets the calling thread's scratch memory, and returns the previous one."""
     before, _own.blocks = _own.blocks, blocks
     return before
+
+
+def measure() -> None:
+    """From here on, `measured` is what the calling thread needs."""
+    _own.blocks.most = {False: 0, True: 0}
+
+
+def measured() -> dict[bool, int]:
+    """The largest scratch memory of each use that the calling thread has needed since `measure`."""
+    return dict(_own.blocks.most)
 
 
 def lending(lender: Any) -> Any:
@@ -148,11 +160,14 @@ class Scratch:
             if block is None or block.size < total + 16 or len(cut) >= MOST_CUTS:
                 if own.held is not None:
                     own.held.append(block)
-                block, cut = np.empty(max(total + 16, 0 if block is None else block.size), np.float32), {}
+                least = own.least[shared] if block is None else block.size
+                block, cut = np.empty(max(total + 16, least), np.float32), {}
                 own.of[shared] = block, cut
             first = -(address(block) // 4) % 16
             parts = [block[first + start : first + start + size] for start, size in zip(starts, sizes, strict=True)]
-            found = cut[sizes] = parts, [address(block) + 4 * (first + start) for start in starts]
+            found = cut[sizes] = parts, [address(block) + 4 * (first + start) for start in starts], total + 16
+        if found[2] > own.most[shared]:
+            own.most[shared] = found[2]
         self.parts: list[NDArray[np.float32]] = found[0]
         self._addresses: list[int] = found[1]
 
