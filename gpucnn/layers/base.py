@@ -305,8 +305,12 @@ class Layer(Worded):
         return {}
 
     def counters(self) -> list[Array]:
-        """The arrays that a training pass changes, besides gradients, where nothing else does."""
+        """The arrays that a training pass changes, besides gradients."""
         return [array.value for array in self.arrays]
+
+    def constants(self) -> list[Array]:
+        """The arrays that passes read besides `parameters` and `arrays`."""
+        return []
 
     def restore(self, state: dict[str, int]) -> None:
         """Restores a `state()`."""

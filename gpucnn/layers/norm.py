@@ -135,6 +135,9 @@ class BatchNorm2D(Layer):
             self._ones, self._zeros = self.device.xp.ones(channels, like.dtype), self.device.xp.zeros(channels, like.dtype)
         return (self.weight.value, self.bias.value) if self.weight and self.bias else (self._ones, self._zeros)
 
+    def constants(self) -> list[Array]:
+        return [array for array in (self._ones, self._zeros) if array is not None]
+
     def forget(self) -> None:
         super().forget()
         self._x = self._kept = None

@@ -79,16 +79,14 @@ class Replayed:
             return [stages[-1].forward(x, logits=logits)]
 
         replay = _engine.modules().replay
-        held = [array.value for part in _parts(stages) for array in (*part.parameters, *part.arrays)]
-        done, found, why = replay.record(run, x, replay.Outside(held))
+        done, found, why = replay.record(run, x, replay.Outside(_held(_parts(stages))))
         self._keep(key, found, why)
         return done
 
     def _record_step(self, key: Any, x: Array, labels: Array, stages: Sequence[Stage], loss: Any, step: Passes) -> Any:
         replay, parts, held = _engine.modules().replay, _parts(stages), labels.copy()
-        parameters = list({id(each): each for part in parts for each in part.parameters}.values())
-        trained = [each for each in parameters if not each.frozen]
-        read = [held, *(each.value for each in parameters), *(array.value for part in parts for array in part.arrays)]
+        trained = list({id(each): each for part in parts for each in part.parameters if not each.frozen}.values())
+        read = [held, *_held(parts)]
         written, counted = [each.gradient_room for each in trained], [array for part in parts for array in part.counters()]
         done, found, why = replay.record(lambda x: step(x, held), x, replay.Outside(read, written, counted))
         self._keep(key, None if found is None else Step(found, held, trained, loss), why)
@@ -132,6 +130,11 @@ def _ready(x: Array) -> bool:
 def _parts(stages: Sequence[Forward]) -> list[Layer]:
     """All layers of some stages, and those inside them."""
     return [part for stage in stages for layer in stage.layers for part in layer.walk().values()]
+
+
+def _held(parts: Sequence[Layer]) -> list[Array]:
+    """All arrays of layers that passes read."""
+    return [each for part in parts for each in (*(array.value for array in (*part.parameters, *part.arrays)), *part.constants())]
 
 
 def _make_room(owner: Replayed, key: Any) -> None:

@@ -107,6 +107,7 @@ LAYERS = [
     [gc.Conv2D(16, 3, padding=1, activation="relu"), gc.MaxPool2D(3, 2)],
     [gc.Conv2D(18, 5, padding=2), gc.BatchNorm2D(), gc.Conv2D(16, 3, activation="relu"), gc.MaxPool2D(2)],
     [gc.Residual(gc.Conv2D(3, 3, padding=1), gc.BatchNorm2D(), activation="relu"), gc.Residual([gc.Conv2D(3, 1)])],
+    [gc.Conv2D(5, 3), gc.ReLU(), gc.BatchNorm2D(affine=False)],
     [gc.SeparableConv2D(5, 3), gc.Flatten(), gc.Dense(33, activation="relu"), gc.Dense(3, activation="softmax")],
 ]
 
