@@ -138,7 +138,7 @@ class Step:
 
     kernels: float  # the sum over all rows, whether profiled or left out
     time: Timing | None = None  # from the first kernel's begin to the last one's end
-    graph: Timing | None = None  # the same, captured as one CUDA graph
+    graph: Timing | None = None  # the same, captured as one CUDA graph; on a CPU, recorded and run without Python between its loops
     host: Timing | None = None  # the host's time to launch it
     memory: dict[str, int] = field(default_factory=dict)  # peak bytes by buffer
     predicted: float | None = None  # seconds of the whole step as one graph, where all of its kernels have a prediction

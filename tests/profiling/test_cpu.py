@@ -40,6 +40,8 @@ def test_every_operation_of_a_step_is_measured() -> None:
     text = "\n".join(report.lines(profile))
     assert "images/s" in text and "look at" in text and "regs" not in text, "columns that are empty are left out"
     assert text.count(" road ") == 1
+    assert profile.step.graph is not None and profile.step.graph.samples == 3
+    assert "\nrecorded  " in text and "without Python between" in text
 
 
 def test_each_operation_says_which_road_it_took(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,6 +55,12 @@ def test_each_operation_says_which_road_it_took(monkeypatch: pytest.MonkeyPatch)
     assert "numpy" not in found.values()
     monkeypatch.setattr(_engine, "_found", [None])
     assert set(roads().values()) == {"numpy"}
+
+
+def test_a_step_that_is_not_recorded_has_no_time_for_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_engine, "_found", [None])
+    profile = run.make(Options(model="keras", batch_size=4, device="cpu"), lambda text: None)
+    assert profile.step.graph is None and "recorded" not in "\n".join(report.lines(profile))
 
 
 def test_a_wrong_operation_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,11 +13,12 @@ import numpy as np
 
 import gpucnn
 from gpucnn.device import get_device
+from gpucnn.layers import replayed
 from gpucnn.ops.cpu import _engine, _threads
 from gpucnn.profiling.measure import against_torch
 from gpucnn.profiling.measure.statistics import summarize
 from gpucnn.profiling.measure.timing import HostClock, measure
-from gpucnn.profiling.records import Ceilings, Profile, Row, Step
+from gpucnn.profiling.records import Ceilings, Profile, Row, Step, Timing
 from gpucnn.profiling.what import correct, memory, roofline
 from gpucnn.profiling.what.observe import Call
 from gpucnn.profiling.what.operations import sizes_of, work_of
@@ -45,6 +46,7 @@ def profile(workload: Workload, selection: Selection, torch: Any, say: Say) -> P
     before = measure_ceilings()
     say("measuring steps")
     steps, times, starts = _timed(workload, len(calls))
+    recorded = _recorded(workload)
     ceilings = _higher(before, measure_ceilings())
     if torch is not None:
         torch.set_num_threads(_threads.threads())
@@ -96,7 +98,7 @@ def profile(workload: Workload, selection: Selection, torch: Any, say: Say) -> P
         device=_device(),
         ceilings=ceilings,
         rows=rows,
-        step=Step(kernels=kernels, time=summarize(steps), memory=bytes_by_buffer),
+        step=Step(kernels=kernels, time=summarize(steps), graph=recorded, memory=bytes_by_buffer),
         notes=notes,
         only=selection.words,
     )
@@ -182,6 +184,23 @@ def _timed(workload: Workload, count: int) -> tuple[list[float], list[list[float
             workload.step()
             steps.append(clock() - begin)
     return steps, times, starts
+
+
+def _recorded(workload: Workload) -> Timing | None:
+    """The time of a step where nobody observes its operations; None if it is not recorded then (layers/replayed.py)."""
+    if workload.unobserved is None:
+        return None
+    alone, steps, clock = workload.unobserved(), [], time.perf_counter
+    for _ in range(WARM_UP):
+        alone.step()
+    known = alone.model.chain.replayed
+    if known is None or not any(isinstance(found, replayed.Step) for found in known.known.values()):
+        return None
+    while len(steps) < LEAST_STEPS or (len(steps) < MOST_STEPS and sum(steps) < BUDGET / 3):
+        began = clock()
+        alone.step()
+        steps.append(clock() - began)
+    return summarize(steps)
 
 
 def _load() -> float:

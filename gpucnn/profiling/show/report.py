@@ -59,7 +59,8 @@ def step(profile: Profile) -> list[str]:
             f"{whole.time.samples} steps){rate}"
         )
     if whole.graph is not None:
-        result.append(f"graph     {seconds_text(whole.graph.median)} as one CUDA graph, {profile.batch / whole.graph.median:,.0f} images/s")
+        name, how = ("recorded", "as `fit` runs it, without Python between") if profile.kind == "cpu" else ("graph", "as one CUDA graph")
+        result.append(f"{name:<9} {seconds_text(whole.graph.median)} {how}, {profile.batch / whole.graph.median:,.0f} images/s")
     if profile.measured:
         gaps = "" if whole.gaps is None else f", {seconds_text(whole.gaps)} of the step beside them"
         result.append(f"kernels   {seconds_text(whole.kernels)} in all{gaps}")

@@ -39,6 +39,7 @@ class Workload(ABC):
         self.observer = observer
         self.batch = batch
         self.given_bytes = given_bytes
+        self.unobserved: Callable[[], Workload] | None = None  # makes the same, as it runs where nobody observes it
 
     @abstractmethod
     def step(self) -> None:
@@ -130,12 +131,21 @@ class Selection:
 def of_model(name: str, batch: int, device: Device, observer: Observer) -> Workload:
     """The training step of a reference network, or of the model in a file. UnknownNameError where `name` is neither."""
     batch = integer(batch, "batch size", 1)
-    observed = observer.device(device)
+    model = _model(name, observer.device(device))
+    observer.watch(model)
+    batches = _batches(model, batch, device)
+    made = Training(name, model, observer, batches)
+    made.unobserved = lambda: Training(name, _model(name, device), observer, batches)
+    return made
+
+
+def _model(name: str, device: Device) -> Sequential:
+    """A reference network, or the model in a file, ready to train. UnknownNameError where `name` is neither."""
     if name in NETWORKS:
-        model = network(name).build(IMAGE, seed=0, device=observed)
+        model = network(name).build(IMAGE, seed=0, device=device)
         model.compile(textbook_optimizer(name))
     elif name.endswith(".safetensors") or Path(name).exists():
-        model = load(name, device=observed)
+        model = load(name, device=device)
         if model.loss is None or model.optimizer is None:
             model.compile()
     else:
@@ -143,8 +153,7 @@ def of_model(name: str, batch: int, device: Device, observer: Observer) -> Workl
             pick(name, NETWORKS, "model")
         except UnknownNameError as error:
             raise UnknownNameError(f"{error}; or name a model.safetensors that train wrote") from None
-    observer.watch(model)
-    return Training(name, model, observer, _batches(model, batch, device))
+    return model
 
 
 def of_operation(op: str, shape: str, device: Device, observer: Observer) -> Workload:
