@@ -96,7 +96,7 @@ class Replayed:
         if found is not None:
             self.known[key] = found
             _make_room(self, key)
-        elif why != _engine.modules().replay.NOT_FINITE:
+        elif why != _engine.modules().replay.NOT_NOW:
             self.known[key] = UNFIT
 
 

@@ -36,7 +36,7 @@ WORTH_WAITING = 1 << 17  # multiply-adds of a thread's part: threads that wait f
 MOST_WORK = 1 << 33  # multiply-adds of a pass: Ctrl-C is heard when it is over, some tenths of a second later
 MOST_BYTES = 1 << 28  # of a pass
 FLAGS = 1 << 14  # the most flags of a pass
-NOT_FINITE = "a number is not finite"
+NOT_NOW = "a number is not finite, or other threads are busy"
 PAGE = 64  # bytes that memory begins at a multiple of
 NEEDED = run, tell, reach, await_end  # loops that passes, and recording them, call
 
@@ -234,8 +234,8 @@ if hasattr(os, "register_at_fork"):
 
 
 def record(function: Callable[[Array], Sequence[Array]], x: Array, outside: Outside) -> tuple[list[Array] | None, Pass | None, str]:
-    """(function(x), the pass, or None and why it is not kept: NOT_FINITE, or what will not change). In place of function(x) there may be
-    None, if something besides loops writes what they read: then nothing is counted, and function(x) has to be called again."""
+    """(function(x), the pass, or None and why it is not kept: NOT_NOW, or what will not change). In place of function(x) there may be None,
+    where the pass did something else when it was tried: then nothing is counted, and function(x) has to be called again."""
     made = _Recording()
     before = [array.copy() for array in outside.counted]
     made_by_it, why = _recorded(made, function, x)
@@ -246,11 +246,12 @@ def record(function: Callable[[Array], Sequence[Array]], x: Array, outside: Outs
         found = Pass(made, x, made_by_it, outside)
     except LookupError as error:
         return results, None, str(error)
-    if _does_the_same(found, x, results, before):
+    same = _does_the_same(found, x, results, before)
+    if same:
         return results, found, ""
     for array, numbers in zip(outside.counted, before, strict=True):
         array[...] = numbers
-    return None, None, "something besides loops writes what they read"
+    return None, None, NOT_NOW if same is None else "something besides loops writes what they read"
 
 
 def _recorded(made: _Recording, function: Callable[[Array], Sequence[Array]], x: Array) -> tuple[Sequence[Array], str]:
@@ -263,7 +264,7 @@ def _recorded(made: _Recording, function: Callable[[Array], Sequence[Array]], x:
         threads.acting(scratch)
         threads.lending(lender)
     if math.isnan(made.memory.flagged.sum()):
-        return results, NOT_FINITE
+        return results, NOT_NOW
     if not made.notes[0].calls or not all(each.flags.c_contiguous for each in results):
         return results, "no loops"
     if made.work > MOST_WORK or sum(block.size for block in made.blocks()) > MOST_BYTES:
@@ -271,8 +272,8 @@ def _recorded(made: _Recording, function: Callable[[Array], Sequence[Array]], x:
     return results, ""
 
 
-def _does_the_same(found: Pass, x: Array, results: list[Array], before: list[Array]) -> bool:
-    """Whether the pass makes the same again, from memory full of NaN and counters as they were before."""
+def _does_the_same(found: Pass, x: Array, results: list[Array], before: list[Array]) -> bool | None:
+    """Whether the pass makes the same again, from memory full of NaN and counters as they were before; None if it did not run."""
     written, counted = found.outside.written, found.outside.counted
     expected = list(map(_sum_of_bytes, (*results, *written, *counted)))
     for block in found.blocks:
@@ -282,7 +283,7 @@ def _does_the_same(found: Pass, x: Array, results: list[Array], before: list[Arr
     for array, numbers in zip(counted, before, strict=True):
         array[...] = numbers
     again = found(x)
-    return again is not None and list(map(_sum_of_bytes, (*again, *written, *counted))) == expected
+    return None if again is None else list(map(_sum_of_bytes, (*again, *written, *counted))) == expected
 
 
 def _sum_of_bytes(array: Array) -> int:

@@ -230,13 +230,14 @@ def test_threads_that_are_busy_leave_the_step_to_be_run_as_always(rng: np.random
     monkeypatch.setattr(replay, "WORTH_WAITING", 1)
     model = built(LAYERS[3])
     twin = unrecorded(model)
-    for turn in range(5):
+    for busy in (False, True, False, False, True, True):  # the second time in vain, the third time it is recorded
         x, labels = batch(6, rng)
         with monkeypatch.context() as patch:
-            if turn >= 3:
+            if busy:
                 patch.setattr(crew, "_worker", lambda: None)
             assert model.train_on_batch(x, labels) == twin.train_on_batch(x, labels)
         assert_alike(model, twin)
+    assert [type(each) for each in known(model)] == [replayed.Step]
 
 
 def test_fit_and_predictions_in_turn(rng: np.random.Generator) -> None:
