@@ -60,6 +60,14 @@ class Device:
         memory = self.xp.cuda.alloc_pinned_memory(max(1, count * numpy.dtype(dtype).itemsize))
         return numpy.frombuffer(memory, dtype, count).reshape(shape)
 
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """A new array that operations fill, and nothing else."""
+        if self.kind != "cpu":
+            return self.xp.empty(shape, dtype)
+        from gpucnn.ops.cpu._threads import empty  # which a pass that is recorded lends
+
+        return empty(shape, dtype)
+
     def free_bytes(self) -> int:
         """Free bytes of memory on the device, including those that CuPy keeps for reuse. Host memory is not counted."""
         if self.xp.__name__ != "cupy":

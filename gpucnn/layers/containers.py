@@ -248,7 +248,7 @@ class Concat(_Container):
     def _forward(self, x: Array, training: bool, out: Array | None = None) -> Array:
         if training:
             self._x = x
-        y, first = self.device.ops.room(x, (x.shape[0], *self.output_shape)) if out is None else out, 0
+        y, first = self.device.empty((x.shape[0], *self.output_shape), x.dtype) if out is None else out, 0
         for chain, count in zip(self._chains, self._counts, strict=True):
             part = y[:, first : first + count]
             if self.shares_output(chain):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpucnn.ops.cpu._threads import Array, empty, slabs
+from gpucnn.ops.cpu._threads import Array, slabs
 
-__all__ = ["add", "add_bias", "copied", "room"]
+__all__ = ["add", "add_bias", "copied"]
 
 
 def add(a: Array, b: Array, *, relu: bool = False, mask: Array | None = None, out: Array | None = None) -> Array:
@@ -38,8 +38,3 @@ def copied(x: Array, *, out: Array | None = None) -> Array:
         return np.array(x, order="C")
     out[...] = x
     return out
-
-
-def room(like: Array, shape: tuple[int, ...]) -> Array:
-    """A new array of the type of `like`, for branches to write their channels to."""
-    return empty(shape, like.dtype)

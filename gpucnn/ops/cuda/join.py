@@ -5,7 +5,7 @@ from __future__ import annotations
 from gpucnn.ops.cuda._arrays import Array, empty, stream
 from gpucnn_kernels import join as kernels
 
-__all__ = ["add", "add_bias", "copied", "room"]
+__all__ = ["add", "add_bias", "copied"]
 
 
 def add(a: Array, b: Array, *, relu: bool = False, mask: Array | None = None, out: Array | None = None) -> Array:
@@ -27,8 +27,3 @@ def copied(x: Array, *, out: Array | None = None) -> Array:
     y = empty(x, x.shape) if out is None else out
     kernels.copy_images(x, y, stream(x))
     return y
-
-
-def room(like: Array, shape: tuple[int, ...]) -> Array:
-    """A new array of the type of `like`, for branches to write their channels to."""
-    return empty(like, shape)
