@@ -288,4 +288,5 @@ def _does_the_same(found: Pass, x: Array, results: list[Array], before: list[Arr
 
 def _sum_of_bytes(array: Array) -> int:
     """In place of a copy of gradients, which are as large as a model."""
-    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    numbers: Any = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return zlib.crc32(numbers)

@@ -190,7 +190,8 @@ def _recorded(workload: Workload) -> Timing | None:
     """The time of a step where nobody observes its operations; None if it is not recorded then (layers/replayed.py)."""
     if workload.unobserved is None:
         return None
-    alone, steps, clock = workload.unobserved(), [], time.perf_counter
+    alone, clock = workload.unobserved(), time.perf_counter
+    steps: list[float] = []
     for _ in range(WARM_UP):
         alone.step()
     known = alone.model.chain.replayed
