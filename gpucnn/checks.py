@@ -17,6 +17,7 @@ from gpucnn.text import shown
 
 T = TypeVar("T")
 Pair: TypeAlias = tuple[int, int]
+COUNT = 2**31 - 1  # the most epochs, and examples in a batch: a kernel's integers have 32 bits
 
 
 def pick(name: object, choices: Mapping[str, T], kind: str) -> T:
@@ -30,8 +31,8 @@ def pick(name: object, choices: Mapping[str, T], kind: str) -> T:
     raise UnknownNameError(f"unknown {kind} {shown(name)}: there are {', '.join(choices)}{hint}")
 
 
-def integer(value: Any, name: str, least: int, error: type[ValueError] = ArgumentError) -> int:
-    """`value` as an int of at least `least`; anything that is not an integer, bools and floats included, is refused."""
+def integer(value: Any, name: str, least: int, error: type[ValueError] = ArgumentError, *, most: int | None = None) -> int:
+    """`value` as an int from `least` to `most`; anything that is not an integer, bools and floats included, is refused."""
     if isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be an integer, got {shown(value)}")
     try:
@@ -40,6 +41,8 @@ def integer(value: Any, name: str, least: int, error: type[ValueError] = Argumen
         raise TypeError(f"{name} must be an integer, got {shown(value)}") from None
     if number < least:
         raise error(f"{name} must be at least {least}, got {shown(number)}")
+    if most is not None and number > most:
+        raise error(f"{name} must be at most {most:,}, got {shown(number)}")
     return number
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from gpucnn import saving, summary
 from gpucnn.arrays import scaled
-from gpucnn.checks import integer, several
+from gpucnn.checks import COUNT, integer, several
 from gpucnn.data.batches import Batches
 from gpucnn.device import Device
 from gpucnn.errors import ArgumentError, GpucnnError
@@ -146,17 +146,17 @@ class Sequential(Layered):
         augment: a name, or anything else that `gpucnn.data.augmentation` takes.
         verbose: 0 for no progress, 1 for a bar, 2 for a line per epoch; by default a bar where the output is a terminal.
         data_format: as in `build`; the model remembers it.
-        resume: a checkpoint (see the callback `Checkpoint`) to continue from.
+        resume: a checkpoint to continue from. There may be none yet if the callback `Checkpoint` writes to the same path.
         parallel: "mpi" if every rank of MPI calls this with the same data and options: they train together, each on its part of every
             batch. "auto": the same if mpiexec or srun has started several processes. By default each process trains by itself.
 
         Raises DataError for data that do not fit the model or contain NaN, ArgumentError for options that contradict each other, and
         TrainingError if the loss becomes NaN.
         """
-        epochs = integer(epochs, "epochs", 1)
+        epochs = integer(epochs, "epochs", 1, most=COUNT)
         self.data_format = check_format(data_format) or self.data_format
         given = Given(
-            batch_size=integer(batch_size, "batch_size", 1),
+            batch_size=integer(batch_size, "batch_size", 1, most=COUNT),
             shuffle=shuffle,
             seed=self.seed if seed is None else integer(seed, "seed", 0),
             augment=augment,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gpucnn.checks import fraction, integer, pick, positive
+from gpucnn.checks import COUNT, fraction, integer, pick, positive
 from gpucnn.data import Augmentation
 from gpucnn.data import augment as augmentations
 from gpucnn.optimizers import OPTIMIZERS, Optimizer
@@ -73,9 +73,9 @@ class OpenRecipe:
         if self.learning_rate is not None:
             positive(self.learning_rate, "learning rate")
         if self.epochs is not None:
-            integer(self.epochs, "epochs", 1)
+            integer(self.epochs, "epochs", 1, most=COUNT)
         if self.batch_size is not None:
-            integer(self.batch_size, "batch size", 1)
+            integer(self.batch_size, "batch size", 1, most=COUNT)
         if self.validation is not None:
             fraction(self.validation, "validation")
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from gpucnn.arrays import finite, numbers, scaled
-from gpucnn.checks import flag, integer
+from gpucnn.checks import COUNT, flag, integer
 from gpucnn.data.augment import Augmentation, RandomChange, draws_for_parts
 from gpucnn.errors import ArgumentError, DataError
 from gpucnn.text import shown
@@ -46,7 +46,7 @@ class Batches:
     ) -> None:
         self.images: NDArray[Any] = numbers(images, "images", TypeError)
         self.labels: NDArray[Any] = numbers(labels, "labels", TypeError)
-        self.batch_size = integer(batch_size, "batch_size", 1)
+        self.batch_size = integer(batch_size, "batch_size", 1, most=COUNT)
         self.shuffle = flag(shuffle, "shuffle")
         self.seed = integer(seed, "seed", 0)
         self.augment = augment

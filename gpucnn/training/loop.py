@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from gpucnn.errors import ArgumentError, TrainingError
-from gpucnn.files import exists
 from gpucnn.losses import Loss
 from gpucnn.optimizers import Optimizer
 from gpucnn.surroundings import user_path
@@ -70,7 +69,7 @@ def fit(
         )
     once = _by_itself if team is None else team.ranks.once
     complete = False
-    if resume is not None and once(lambda: exists(user_path(resume))):
+    if resume is not None and once(lambda: resuming.begun(resume, callbacks, told=verbose is not False)):
         resuming.restore(run, once(lambda: resuming.loaded(user_path(resume))), recipe, callbacks)
         done = run.epoch >= epochs or run.stop
         complete = run.finished and done  # a run that was killed between its last epoch and its end still has to finish

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,9 @@ import numpy as np
 
 from gpucnn.device import to_numpy
 from gpucnn.errors import CheckpointError, TrainingError
+from gpucnn.files import exists, why_no_folder
 from gpucnn.schedules import SCHEDULES, get_schedule
+from gpucnn.surroundings import complain, user_path
 from gpucnn.training.alike import VERSION, checksum, difference, plain
 from gpucnn.training.callbacks import Callback, Checkpoint, CSVLog, Run
 from gpucnn.training.checkpoint import load_tensors, save_tensors, take
@@ -112,6 +115,36 @@ def _history(run: Run, path: Path, callbacks: Sequence[Callback]) -> dict[str, A
         logs = (callback.log_of(run.history) for callback in callbacks if isinstance(callback, Checkpoint) and callback.path == path)
         return left(path, rows, [log for log in logs if log is not None])
     return said
+
+
+def begun(given: str | Path, callbacks: Sequence[Callback], *, told: bool) -> bool:
+    """Whether there is a file at `given` to continue from. If there is none yet, but a Checkpoint of this run will write it, the run starts
+    from the beginning, and with `told` a line on standard error says so. CheckpointError if nothing would write it: the name is wrong."""
+    path = user_path(given)
+    if exists(path):
+        return True
+    if any(isinstance(callback, Checkpoint) and os.path.realpath(callback.path) == os.path.realpath(path) for callback in callbacks):
+        if told:
+            complain(f"note: there is no checkpoint {path} yet: starting from the beginning")
+        return False
+    import difflib  # needed for errors only
+
+    folder = path.parent
+    why = why_no_folder(folder)
+    near = [] if why else difflib.get_close_matches(path.name, _names(folder), n=1)
+    there = f" (of its folder: {why})" if why else f" (did you mean {str(folder / near[0])!r}?)" if near else ""
+    raise CheckpointError(
+        f"there is no checkpoint {path} to resume{there}: correct the name; for a run that begins now and can be resumed from there, add "
+        f"Checkpoint({os.fspath(given)!r}) to its callbacks"
+    )
+
+
+def _names(folder: Path) -> list[str]:
+    """The names in a folder, without hidden ones; none if it cannot be read."""
+    try:
+        return [name for name in os.listdir(folder) if not name.startswith(".")]
+    except OSError:
+        return []
 
 
 def loaded(path: Path) -> tuple[Path, dict[str, Any], dict[str, Any], list[dict[str, float]]]:

@@ -35,6 +35,8 @@ ARGUMENTS = [
     (("info", "--device", "cpu"), ["No such option", "--device"]),
     ((*TRAIN, "--epochs", "0"), ["epochs must be at least 1, got 0"]),
     ((*TRAIN, "--epochs", "-3"), ["epochs must be at least 1, got -3"]),
+    ((*TRAIN, "--epochs", "10000000000"), ["epochs must be at most 2,147,483,647, got 10000000000"]),
+    ((*TRAIN, "--batch-size", "10000000000"), ["batch size must be at most 2,147,483,647, got 10000000000"]),
     ((*TRAIN, "--batch-size", "0"), ["batch size must be at least 1, got 0"]),
     ((*TRAIN, "--checkpoint-every", "0"), ["steps between checkpoints must be at least 1, got 0"]),
     ((*TRAIN, "--checkpoint-every", "-1"), ["steps between checkpoints must be at least 1, got -1"]),

@@ -220,6 +220,9 @@ def test_integer_takes_whole_numbers_of_any_kind() -> None:
             checks.integer(wrong, "n", 0)
     with pytest.raises(ArgumentError, match="n must be at least 4, got 3"):
         checks.integer(3, "n", 4)
+    assert checks.integer(5, "n", 0, most=5) == 5
+    with pytest.raises(ArgumentError, match="n must be at most 5,000, got 5001"):
+        checks.integer(5001, "n", 0, most=5000)
 
 
 def test_pair_takes_one_or_two_whole_numbers() -> None:

@@ -51,6 +51,16 @@ def test_a_loss_that_does_not_go_with_the_model_is_refused_when_it_is_built() ->
         gc.Sequential(gc.Flatten(), gc.Dense(3)).fit(X, Y)
 
 
+@pytest.mark.parametrize("name", ["epochs", "batch_size"])
+def test_numbers_that_can_only_be_mistyped_are_refused(name: str) -> None:
+    made = model()
+    before = bits(made)
+    with pytest.raises(ArgumentError, match=f"{name} must be at most 2,147,483,647, got 10000000000"):
+        made.fit(X, Y, **{name: 10_000_000_000})
+    assert bits(made) == before
+    made.fit(X, Y, batch_size=2**31 - 1, verbose=False)
+
+
 # Held back.
 
 

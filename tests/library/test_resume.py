@@ -594,3 +594,30 @@ def test_a_learning_rate_stays_within_an_epoch() -> None:
         train(build(), [Within()])
     Within.step = STEPS  # the last: the epoch has ended
     assert train(build(), [Within()])["learning_rate"][1:] == [0.5, 0.5]
+
+
+def test_a_name_without_a_file_is_refused_unless_this_run_writes_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "runs" / "first.safetensors"
+    train(build(), [gc.Checkpoint(path)], resume=path, epochs=1)
+    before = path.read_bytes()
+    capfd.readouterr()
+    model = build()
+    for name, hint in (
+        ("frist.safetensors", r" \(did you mean '.*first.safetensors'\?\)"),
+        ("other", ""),
+        ("../run/first.safetensors", r" \(of its folder: it does not exist\)"),
+        ("first.safetensors/one", r" \(of its folder: it is a file\)"),
+    ):
+        wanted = path.parent / name
+        with pytest.raises(CheckpointError, match=f"^there is no checkpoint .* to resume{hint}: correct the name; for a run that begins"):
+            train(model, [gc.Checkpoint(path)], resume=wanted)
+        assert model.optimizer is not None and model.optimizer.steps == 0 and not wanted.exists()
+    assert path.read_bytes() == before and capfd.readouterr() == ("", "")  # train says verbose=False
+    monkeypatch.chdir(tmp_path)  # the same file by other names, its folder still to be made
+    for number, verbose in enumerate((None, 2)):
+        name = f"new/{number}"
+        model.fit(X, Y, callbacks=[gc.Checkpoint(tmp_path / "new" / "." / str(number))], resume=name, verbose=verbose)
+        assert capfd.readouterr().err == f"note: there is no checkpoint {name} yet: starting from the beginning\n"
+        assert Path(name).is_file()
