@@ -153,7 +153,7 @@ def save_features(model: Sequential, image: np.ndarray[Any, Any], path: str | Pa
     heights = [1.5] + [WIDTH * picture.shape[0] / picture.shape[1] for _, picture in pictures]
     figure = _figure(WIDTH, sum(heights) + 0.35 * len(heights))
     parts = figure.subplots(len(heights), 1, height_ratios=heights)
-    parts[0].imshow(image.transpose(1, 2, 0) if image.shape[0] == 3 else image[0], cmap="gray")
+    parts[0].imshow(image.transpose(1, 2, 0) if image.shape[0] == 3 else image[0], cmap="gray", vmin=0, vmax=255)
     parts[0].set_title(_short(title, 100) or "the image", fontsize=9)
     for axes, (name, picture) in zip(parts[1:], pictures, strict=True):
         axes.imshow(picture, cmap="viridis", vmin=0, vmax=1)

@@ -153,7 +153,10 @@ def _split(classes: dict[str, list[Path]], folder: Path, fraction: float, seed: 
     train, test = {}, {}
     for name, images in classes.items():
         if len(images) < 2:
-            raise DataError(f"{folder / name} contains one image, and one must be held out for testing: add images, or use {LAYOUT}")
+            raise DataError(
+                f"{folder / name} contains one image, and one must be held out for testing: add images, or sort them into "
+                f"{folder / 'train'} and {folder / 'test'}, each with a folder for every class"
+            )
         count = min(max(math.floor(len(images) * fraction + 0.5), 1), len(images) - 1)
         held = held_back([f"{name}/{path.name}" for path in images], count, seed)
         train[name] = [path for path in images if f"{name}/{path.name}" not in held]

@@ -65,7 +65,7 @@ def size_of(given: Any) -> tuple[int, int]:
     value = given
     if isinstance(given, str):
         words = given.lower().replace("×", "x").split("x")
-        if len(words) > 2 or not all(word.strip().isascii() and word.strip().isdigit() and len(word) < 6 for word in words):
+        if len(words) > 2 or not all(word.strip().isascii() and word.strip().isdigit() and len(word) < 20 for word in words):
             raise ArgumentError(f"image_size must be a number of pixels or HEIGHTxWIDTH, such as 32 or 32x48, got {shown(given)}")
         value = tuple(int(word) for word in words) * (3 - len(words))
     height, width = pair(value, "image_size", 1)

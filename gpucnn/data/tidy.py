@@ -63,7 +63,11 @@ def dataset(
     if test is None:
         alone = [name_ for name_, count in zip(known, np.bincount(labels[0]), strict=True) if count < 2]
         if alone:
-            raise DataError(f"{train.where}: class {listed(alone, 3)} has one image, and one must be held out for testing")
+            which = f"{'class' if len(alone) == 1 else 'the classes'} {listed(alone, 3)}"
+            raise DataError(
+                f"{train.where} has a single image of {which}, and one of each class must be held out for testing: add images, or give "
+                "test images of your own"
+            )
         chosen = of_each_class(labels[0], request.test_fraction, request.seed, least=1)
         images[:1] = [images[0][~chosen], images[0][chosen]]
         labels[:1] = [labels[0][~chosen], labels[0][chosen]]

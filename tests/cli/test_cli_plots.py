@@ -112,6 +112,7 @@ def test_filters_and_features(drawn, tmp_path, name, channels):
     check(features)
     assert "32 filters of conv2d_1" in filters.axes[0].get_title()
     titles = [axes.get_title() for axes in features.axes]
+    assert features.axes[0].images[0].get_clim() == (0, 255)  # the image as it is: one of a single grey is not black
     assert titles[0].startswith("the first test image: very") and len(titles[0]) <= 100
     assert titles[1].startswith("conv2d_1: 32 maps of ") and len(titles) == (3 if name == "keras" else 5)
     assert (tmp_path / "features.png").read_bytes().startswith(b"\x89PNG")

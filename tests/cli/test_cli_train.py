@@ -635,3 +635,4 @@ def test_a_size_is_remembered_by_evaluate_predict_and_resume(gpucnn, folder, tmp
     result = gpucnn("predict", "run/model.safetensors", tmp_path / "set" / "down" / "01.png", "--device", "cpu")
     assert result.status == 0 and "16×20, was resized to 12×10" in result.out and result.last.endswith("%")
     assert "image_size must be" in gpucnn(*command, "--image-size", "big").sentence
+    assert "image_size 1000000 × 1000000 is over" in gpucnn(*command, "--image-size", "1000000").sentence

@@ -135,7 +135,10 @@ def test_archives_that_cannot_be(tmp_path: Path) -> None:
         ({"x_train": np.array(["a"] * 30)}, "images must be a non-empty array of numbers"),
     ):
         refused(npz(tmp_path, {**KERAS, **change}), match)
-    refused(npz(tmp_path, {"images": TRAIN, "labels": np.arange(30)}), "has one image, and one must be held out")
+    refused(
+        npz(tmp_path, {"images": TRAIN, "labels": np.arange(30)}),
+        r"images has a single image of the classes 0, 1, 2 and 27 more, and one of each class must be held out for testing: add",
+    )
     refused(npz(tmp_path, {"a": TRAIN}), "contains a, expected x_train")
 
 
