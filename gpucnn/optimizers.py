@@ -18,14 +18,21 @@ __all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
 
 
 class Optimizer(Worded):
-    """Base class of optimizers. `attach` connects it to a model's parameters; `step()` applies their gradients."""
+    """Base class of optimizers. `attach` connects it to a model's parameters; `step()` applies their gradients.
+
+    global_clipnorm: if the Euclidean norm of all gradients together is above this, each step first divides all of them by the same
+        number, so that the norm is this.
+    """
 
     slots: tuple[str, ...] = ()  # names of the buffers of state, each as long as the parameters
     peak: ClassVar[float] = 1e-3  # the highest learning rate of `gpucnn train`, where none is given
     _running: ClassVar[tuple[str, ...]] = ("schedule", "steps", "state", "continues", "_buffers")  # attributes that are not settings
     recipe: ClassVar[dict[str, Any]] = {}  # further settings of `gpucnn train`
+    global_clipnorm: float | None = None
 
-    def __init__(self, learning_rate: float | Schedule) -> None:
+    def __init__(self, learning_rate: float | Schedule, *, global_clipnorm: float | None = None) -> None:
+        if global_clipnorm is not None:  # an attribute, and with it a setting in files, only where it is given
+            self.global_clipnorm = positive(global_clipnorm, "global_clipnorm")
         self.schedule = get_schedule(learning_rate)
         self.steps = 0
         self.state: dict[str, Any] = {}
@@ -79,7 +86,10 @@ class Optimizer(Worded):
         """Like `step`, but reads the values that change from step to step from device memory: a row of `rates`, and whether to go on
         (4)."""
         buffers = self._attached()
-        self._update(buffers, buffers.all_gradients(), rates)
+        gradients = buffers.all_gradients()
+        if self.global_clipnorm is not None:
+            buffers.device.ops.clip_norm(gradients, self.global_clipnorm)
+        self._update(buffers, gradients, rates)
 
     def rates(self, count: int) -> np.ndarray[Any, Any]:
         """The values that change in the next `count` steps, (count, 3): the learning rate and everything else that depends on the step."""
@@ -131,8 +141,10 @@ class SGD(Optimizer):
         momentum: float = 0.0,
         nesterov: bool = False,
         weight_decay: float = 0.0,
+        *,
+        global_clipnorm: float | None = None,
     ) -> None:
-        super().__init__(learning_rate)
+        super().__init__(learning_rate, global_clipnorm=global_clipnorm)
         self.momentum = fraction(momentum, "momentum")
         self.nesterov = flag(nesterov, "nesterov")
         self.weight_decay = positive(weight_decay, "weight_decay", zero=True)
@@ -172,8 +184,10 @@ class Adam(Optimizer):
         beta2: float = 0.999,
         epsilon: float = 1e-8,
         weight_decay: float = 0.0,
+        *,
+        global_clipnorm: float | None = None,
     ) -> None:
-        super().__init__(learning_rate)
+        super().__init__(learning_rate, global_clipnorm=global_clipnorm)
         self.beta1 = fraction(beta1, "beta1")
         self.beta2 = fraction(beta2, "beta2")
         self.epsilon = positive(epsilon, "epsilon")
@@ -212,8 +226,10 @@ class AdamW(Adam):
         beta2: float = 0.999,
         epsilon: float = 1e-8,
         weight_decay: float = 0.01,
+        *,
+        global_clipnorm: float | None = None,
     ) -> None:
-        super().__init__(learning_rate, beta1, beta2, epsilon, weight_decay)
+        super().__init__(learning_rate, beta1, beta2, epsilon, weight_decay, global_clipnorm=global_clipnorm)
 
 
 def name_of(optimizer: Optimizer) -> str:

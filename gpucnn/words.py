@@ -69,7 +69,7 @@ METRICS.also(
 SCHEDULES.also({"step_decay": "step", "step_lr": "step", "one_cycle_lr": "one-cycle", "cosine_annealing_lr": "cosine"})
 
 DECAY = "weight decay is the optimizer's: SGD(weight_decay=5e-4), AdamW()"
-CLIPPED = "gradients are not clipped"
+CLIPPED = "global_clipnorm limits the norm of all gradients together"
 SIZES = "build finds the sizes of the input"
 NO_ARGUMENT.update(
     {
@@ -83,7 +83,6 @@ NO_ARGUMENT.update(
         "data_format": "build and fit take it",
         "decay": "give a schedule, such as Cosine, as learning_rate",
         "dtype": "build takes it",
-        "global_clipnorm": CLIPPED,
         "in_channels": SIZES,
         "in_features": SIZES,
         "input_dim": SIZES,
@@ -142,6 +141,8 @@ INSTEAD = {  # names from Keras and PyTorch that have no class here, and the alt
     "Add": "Residual(*layers) adds its input to the output of its layers",
     "BatchNorm2d": "BatchNorm2D() has no number of channels, which build finds",
     "BatchNormalization": "use BatchNorm2D; its momentum is the weight of the new batch, 1 − Keras's, and its eps is Keras's epsilon",
+    "clip_grad_norm_": "optimizers take global_clipnorm, the largest norm of all gradients together",
+    "clip_grad_value_": "optimizers take global_clipnorm, the largest norm of all gradients together",
     "Concatenate": "Concat(*branches) joins the outputs of its branches",
     "Conv2d": "Conv2D(filters, kernel_size) has no number of channels that come in, which build finds",
     "CosineAnnealingLR": "Cosine(learning_rate, steps) is one, counted in steps",

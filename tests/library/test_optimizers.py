@@ -292,3 +292,63 @@ def test_what_gpucnn_train_takes_where_no_rate_is_given() -> None:
 def test_an_optimizer_says_its_settings() -> None:
     assert repr(gc.SGD(0.1)) == "SGD(learning_rate=0.1, momentum=0.0, nesterov=False, weight_decay=0.0)"
     assert repr(gc.SGD(gc.Cosine(0.1, 100))).startswith("SGD(learning_rate=Cosine(learning_rate=0.1, steps=100, final=0.0), momentum=0.0")
+
+
+def test_clipping_is_pytorchs(rng: np.random.Generator) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle of this test")
+    model = small_model()
+    optimizer = gc.SGD(0.1, global_clipnorm=2.5)
+    model.compile(optimizer)
+    parameters = list(model.parameters.values())
+    tensors = [torch.tensor(parameter.value.copy(), requires_grad=True) for parameter in parameters]
+    theirs = torch.optim.SGD(tensors, lr=0.1)
+    for scale in (1e-3, 1.0, 1e3):
+        for parameter, tensor in zip(parameters, tensors, strict=True):
+            parameter.grad = scale * rng.normal(size=parameter.shape)
+            tensor.grad = torch.tensor(parameter.grad.copy())
+        norm = float(torch.nn.utils.clip_grad_norm_(tensors, 2.5))
+        optimizer.step()
+        theirs.step()
+        for parameter, tensor in zip(parameters, tensors, strict=True):  # PyTorch adds 1e-6 to the norm
+            np.testing.assert_allclose(parameter.value, tensor.detach().numpy(), rtol=0, atol=0.1 * 2.5 * 1e-6)
+        assert np.linalg.norm(model.buffers.all_gradients()) == pytest.approx(min(norm, 2.5), rel=1e-12)
+
+
+def test_the_norm_is_that_of_all_pieces_in_float64() -> None:
+    g = np.random.default_rng(1).normal(size=2 * (1 << 18) + 77).astype(np.float32)
+    norm = np.linalg.norm(g.astype(np.float64))
+    for most, factor in ((norm * 1.0001, 1.0), (norm / 3, 1 / 3), (1e30, 1.0)):
+        clipped = g.copy()
+        cpu.clip_norm(clipped, most)
+        np.testing.assert_array_equal(clipped, g if factor == 1 else g * np.float32(most / norm))
+    with np.errstate(all="raise"):  # squares that float32 cannot hold, and zeros
+        cpu.clip_norm(large := np.full(4, 1e30, np.float32), 2.0)
+        cpu.clip_norm(none := np.zeros(4, np.float32), 2.0)
+        cpu.clip_norm(np.zeros(0, np.float32), 2.0)
+    assert large.tolist() == [1.0] * 4 and not none.any()
+
+
+@pytest.mark.parametrize("kind", [gc.SGD, gc.Adam, gc.AdamW])
+def test_clipping_is_a_setting_only_where_it_is_given(kind: Any) -> None:
+    assert "global_clipnorm" not in kind().config() and "global_clipnorm" not in repr(kind())  # as in files from before there was one
+    made = kind(0.01, global_clipnorm=2)
+    assert made.config()["global_clipnorm"] == 2.0 and "global_clipnorm=2.0" in repr(made)
+    again = get_optimizer(made.config())
+    assert type(again) is kind and again.config() == made.config()
+    for wrong in (0, -1, math.nan, "1"):
+        with pytest.raises((ValueError, TypeError), match="global_clipnorm must be a"):
+            kind(global_clipnorm=wrong)
+    with pytest.raises(TypeError, match="global_clipnorm limits the norm of all gradients together"):
+        kind(clipnorm=1.0)
+
+
+def test_fit_clips() -> None:
+    """One step of SGD on one batch, by hand."""
+    x, y = np.random.default_rng(2).normal(size=(5, 1, 3, 3)), np.arange(5) % 3
+    model, free = small_model(), small_model()
+    before = model.buffers.values.copy()
+    free.compile(gc.SGD(1.0)).fit(x, y, batch_size=5, verbose=False)
+    gradient = before - free.buffers.values
+    norm = float(np.linalg.norm(gradient))
+    model.compile(gc.SGD(1.0, global_clipnorm=norm / 8)).fit(x, y, batch_size=5, verbose=False)
+    np.testing.assert_allclose(before - model.buffers.values, gradient / 8, rtol=1e-9, atol=1e-12)

@@ -91,7 +91,7 @@ def test_both_names_of_one_argument_are_refused() -> None:
 @pytest.mark.parametrize(
     ("make", "given", "hint"),
     [
-        (gc.SGD, {"momentom": 0.9}, "it takes learning_rate, momentum, nesterov, weight_decay; did you mean momentum?"),
+        (gc.SGD, {"momentom": 0.9}, "it takes learning_rate, momentum, nesterov, weight_decay, global_clipnorm; did you mean momentum?"),
         (gc.Adam, {"betas": (0.9, 0.99)}, "give beta1=0.9, beta2=0.999"),
         (gc.Dense, {"units": 3, "kernel_regularizer": "l2"}, "weight decay is the optimizer's"),
         (gc.Conv2D, {"filters": 3, "kernel_size": 3, "name": "stem"}, r"model\['conv2d_1'\]"),

@@ -46,7 +46,9 @@ def with_graphs_and_no_word_about_them(monkeypatch: pytest.MonkeyPatch) -> Itera
 def model_on(device: Device, name: str, kind: str) -> gc.Sequential:
     """Both networks begin with the fused block; lenet5x5 has dropout."""
     schedule = gc.schedules.OneCycle(0.01, 4 * EPOCHS)
-    optimizer = gc.Adam(schedule, weight_decay=0.01) if kind == "adam" else gc.SGD(schedule, momentum=0.9, nesterov=True)
+    optimizer = (
+        gc.Adam(schedule, weight_decay=0.01) if kind == "adam" else gc.SGD(schedule, momentum=0.9, nesterov=True, global_clipnorm=0.05)
+    )
     return network(name).build((1, SIDE, SIDE), seed=4, device=device).compile(optimizer)
 
 

@@ -137,7 +137,7 @@ def model_on(device: Device, optimizer: gc.optimizers.Optimizer) -> gc.Sequentia
 
 def optimizer(kind: str) -> gc.optimizers.Optimizer:
     schedule = gc.schedules.OneCycle(0.05, 9)
-    return gc.Adam(schedule, weight_decay=0.01) if kind == "adam" else gc.SGD(schedule, momentum=0.9, nesterov=True)
+    return gc.Adam(schedule, weight_decay=0.01) if kind == "adam" else gc.SGD(schedule, momentum=0.9, nesterov=True, global_clipnorm=0.05)
 
 
 @functools.cache  # the simulator takes seconds

@@ -10,7 +10,7 @@ from kernel_harness import Output, double, normal
 
 from gpucnn.device import Device, to_numpy
 from gpucnn.ops import cpu
-from gpucnn_kernels import update
+from gpucnn_kernels import clip, update
 from tolerances import check
 
 
@@ -89,6 +89,29 @@ def test_by_fours_is_one_by_one_to_the_bit(device: Device, size: int) -> None:
         assert all((to_numpy(buffers[number])[size:] == 7).all() for number in (0, 2, 3))
         results.append([to_numpy(array).view(np.uint32) for array in arrays])
     np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize("size", [1, 131, 5000])  # of one block, and of three
+def test_clipping_by_the_norm(device: Device, size: int) -> None:
+    g = normal(0, size)
+    norm = float(np.linalg.norm(double(g)))
+    for most in (norm / 4, norm * 0.999, norm * 1.001):
+        (gradients,), ref = buffers(device, g), double(g)
+        device.ops.clip_norm(gradients.array, most)
+        cpu.clip_norm(ref, most)
+        np.testing.assert_allclose(ref, double(g) * min(1, most / norm), rtol=1e-14)
+        if most > norm:
+            np.testing.assert_array_equal(gradients.result(), g)
+        # The norm is half as far off, relatively, as the sum of squares, which are all positive; a square, a root, a quotient, a product.
+        check(gradients.result(), ref, magnitude=np.abs(ref), terms=size + 4, direction="elementwise")
+    assert clip.blocks(0) == 0 and clip.blocks(1) == 1 and clip.blocks(5000) == 3 and clip.blocks(2**31 - 1) == 512
+
+
+def test_a_norm_of_nan_changes_nothing(device: Device) -> None:
+    g = np.array([1, np.nan, 200], np.float32)
+    (gradients,) = buffers(device, g)
+    device.ops.clip_norm(gradients.array, 1.0)
+    np.testing.assert_array_equal(gradients.result(nan=True), g)
 
 
 def test_nan_gradients_reach_the_parameters(device: Device) -> None:

@@ -87,6 +87,7 @@ def updates(ops: Ops) -> None:
     rates, counters, flat = floats(4), ints(6), floats(1 << 20)
     ops.sgd_update(flat, flat, flat, rates=rates, momentum=0.9)
     ops.adam_update(flat, flat, flat, flat, rates=rates)
+    ops.clip_norm(flat, 1.0)
     ops.tally(floats(), ints(), 128, floats(100, 3), rates, counters, floats(2))
     ops.tally(floats(128), ints(128), 128, floats(100, 3), rates, counters, floats(2))
     ops.permutation(ints(60000), 0, 0)
@@ -130,6 +131,12 @@ OPERATIONS = {
     "root_mean_squared_error": Operation("loss", lambda a: work.elementwise(int(a["y"].size), 5, 5), Rule()),
     "mean_squared_error": Operation("loss", lambda a: work.elementwise(int(a["y"].size), 4, 3), Rule()),
     "tally": Operation("loss", _tally, Rule(written=("rates", "counters", "sums"), exact=True), sizes=lambda a: ""),
+    # A square and a sum; where the norm is too large, a product, and the array is read again and written.
+    "clip_norm": Operation(
+        "update",
+        lambda a: work.elementwise(int(a["gradients"].size), 3, 3),
+        Rule(terms=lambda a: int(a["gradients"].size), written=("gradients",)),
+    ),
     "sgd_update": Operation("update", _sgd, _update("velocity")),
     # Four arrays are read and three written; 14 operations, weight decay not counted.
     "adam_update": Operation("update", lambda a: work.elementwise(int(a["parameters"].size), 14, 7), _update("mean", "variance")),
