@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +25,19 @@ def trained_on(model: Sequential, path: Path) -> tuple[str, Path | None]:
     A model's file alone does not make gpucnn read a folder: CheckpointError asks the user to name it.
     """
     notes: dict[str, Any] = {}
-    checkpoint = path.parent / CHECKPOINT
+    checkpoint, why = path.parent / CHECKPOINT, "there is no run beside it that says where that is"
     if checkpoint.is_file():
-        with contextlib.suppress(CheckpointError):
+        try:
             notes = run_notes(checkpoint)
+        except CheckpointError as error:
+            why = f"the run beside it cannot be read ({error})"
     begun = notes.get("options")
     if isinstance(begun, dict) and isinstance(begun.get("dataset"), str):
         return str(begun["dataset"]), noted_folder(notes)
     named = model.metadata.get("dataset", "auto")
     if named in DATASETS:
         return str(named), None
-    raise CheckpointError(
-        f"{path} was trained on {shown(named)}, and there is no run beside it that says where that is: name it with --dataset"
-    )
+    raise CheckpointError(f"{path} was trained on {shown(named)}, and {why}: name it with --dataset")
 
 
 def model_file(path: Path) -> Path:

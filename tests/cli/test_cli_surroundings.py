@@ -276,6 +276,10 @@ def test_evaluate_and_predict_find_the_data_and_fit_channels_from_anywhere(gpucn
 def test_a_model_chooses_no_folder_to_read(gpucnn, tmp_path):
     arrays(tmp_path / "photos")
     assert gpucnn("train", "--dataset", "photos", "--epochs", 1, "--device", "cpu", "--output", "out").status == 0
+    checkpoint = Path("out/checkpoint.safetensors")
+    checkpoint.write_bytes(checkpoint.read_bytes()[:100])
+    sentence = gpucnn("evaluate", "out/model.safetensors").sentence
+    assert "the run beside it cannot be read" in sentence and "checkpoint.safetensors" in sentence and "--dataset" in sentence
     Path("alone").mkdir()
     Path("out/model.safetensors").rename("alone/model.safetensors")
     sentence = gpucnn("evaluate", "alone/model.safetensors").sentence
