@@ -28,7 +28,9 @@ from gpucnn_kernels.core.problem import KINDS, Chip, Problem
 from gpucnn_kernels.core.variant import Variant
 
 VARIABLE = "GPUCNN_VARIANT"
-_LEAST_WORK = 1 << 20  # FMAs: any kernel does fewer in less time than a launch takes
+_LEAST_WORK = 1 << 20  # FMAs: any kernel does fewer in less time than a launch takes …
+_LONGEST = 512  # … unless a thread adds up more terms one after the other: a tenth of a microsecond each, as predicted for an H100
+_ALONE = ("conv2d", "conv2d_input_grad")  # the operations whose plain kernels have a thread for each result
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ def _choose(problem: Problem, chip: Chip, said: str | None, measured: tuple[str,
     if said in found:
         return choice(found[said], problem, found[said].weigh(problem, chip)[1])
     first = next(iter(found.values()))
-    if problem.fmas < _LEAST_WORK:
+    if problem.fmas < _LEAST_WORK and not (problem.operation in _ALONE and problem.depth > _LONGEST):
         return choice(first, problem)
     weights = {name: variant.weigh(problem, chip) for name, variant in found.items()}
     best = max(weights, key=lambda name: weights[name][0])  # the first of equals

@@ -7,7 +7,10 @@ from typing import Any
 from gpucnn_kernels.core.problem import Chip, Problem
 from gpucnn_kernels.engine.cut import best_cut
 
-_LEAST_USE = 1 / 8  # of a tile's FMAs: the plain kernels reach about that fraction of the engine's speed
+_PLAIN = {"conv2d": (1 / 40, 1), "conv2d_input_grad": (1 / 40, 1), "conv2d_weight_grad": (1 / 128, 32)}
+"""By operation: the speed of the plain kernels on a full chip, as a fraction of the engine's, and the threads that share a result. As
+predicted for an H100, where a group has few channels or filters. For other operations, an eighth at any size."""
+_THREADS = 1024  # on a multiprocessor, from which a plain kernel has its speed
 LEAST_STEPS = 16
 """Blocks of BK steps per slice: filling and writing a tile must not take as long as the sum."""
 _MOST_SLICES = 128
@@ -16,6 +19,14 @@ _MOST_SLICES = 128
 def half_is_padding(size: int) -> bool:
     """Whether the last tile of 64 over so many rows or columns is padding by half or more: one of 32 is made for it."""
     return (size - 1) % 64 < 32
+
+
+def _plain(problem: Problem, chip: Chip) -> float:
+    """The fraction of the engine's speed that the plain kernel reaches: a tile of which less is used is not selected."""
+    if problem.operation not in _PLAIN:
+        return 1 / 8
+    speed, threads = _PLAIN[problem.operation]
+    return speed * min(1.0, problem.groups * problem.M * problem.N * threads / (chip.multiprocessors * _THREADS))
 
 
 def weigh(
@@ -36,6 +47,7 @@ def weigh(
     no slice has fewer than `least_steps` blocks of steps.
     """
     rows, columns = (problem.N, problem.M) if turned else (problem.M, problem.N)
+    least = _plain(problem, chip)
     tiles = -(-rows // tile.BM) * -(-columns // tile.BN)
     use = problem.M * problem.N / (tiles * tile.BM * tile.BN)
     if problem.channels:
@@ -48,9 +60,9 @@ def weigh(
     # The last round of blocks is seldom full. If there is only one round, blocks share a multiprocessor no more than they must.
     rounds = -(-blocks // room)
     filled = blocks / (rounds * room) if rounds > 1 else min(1.0, blocks / chip.multiprocessors)
-    if fills and use > _LEAST_USE:
+    if fills and use > least:
         depth = problem.depth // problem.channels * -(-problem.channels // tile.BK) * tile.BK
         time, cut = best_cut(tile, (rows, columns, depth), problem.groups, chip.multiprocessors)
         if cut.rest:
             filled, slices = min(1.0, filled / time), chip.multiprocessors
-    return (use * filled * best if use > _LEAST_USE else -1.0), slices
+    return (use * filled * best if use > least else -1.0), slices

@@ -122,6 +122,19 @@ def test_the_rules() -> None:
         assert select.choose(problem(*depthwise)).name == "depthwise"
 
 
+@pytest.mark.parametrize("capability", [(8, 0), (9, 0)])
+def test_tiles_go_before_plain_kernels_though_most_of_them_is_padding(capability: tuple[int, int]) -> None:
+    """For a layer with 1 to 3 filters; and for few results, each of which would be a long sum by one thread."""
+    with select.for_chip(132, capability=capability):
+        for filters, kernel, side in ((1, 1, 256), (2, 1, 256), (3, 3, 64)):
+            sizes = 32, 64, filters, conv_window((side, side), kernel, 1, kernel // 2)
+            for make in (problems.conv2d, problems.conv2d_input_grad, problems.conv2d_weight_grad):
+                assert select.choose(make(*sizes)).name.startswith(("tile", "tensor")), (make, filters)
+        last = 32, 512, 1, conv_window((4, 4), (4, 4))
+        assert problems.conv2d(*last).fmas < 1 << 20 and select.choose(problems.conv2d(*last)).name != "plain"
+        assert select.choose(problems.conv2d(2, 8, 8, last[-1])).name == "plain"
+
+
 @pytest.mark.parametrize("capability", [(0, 0), (8, 0), (9, 0)])
 def test_first_layers_of_large_images(capability: tuple[int, int]) -> None:
     """Forward always directly. The gradient of the weight of few taps too, but not of many: each block of it has only four filters."""
