@@ -36,11 +36,19 @@ _DENSE = [*tiled_dense.ALL, *tensor_dense.ALL]
 _LOCAL = tiled_local.ALL
 
 VARIANTS: dict[str, list[Variant]] = {
-    "conv2d": [plain_conv.FORWARD, direct.FORWARD, depthwise.FORWARD, *_of("conv2d", _GATHERING), winograd.FORWARD],
+    "conv2d": [
+        plain_conv.FORWARD,
+        direct.FORWARD,
+        depthwise.FORWARD,
+        depthwise.GROUPED,
+        *_of("conv2d", _GATHERING),
+        winograd.FORWARD,
+    ],
     "conv2d_input_grad": [
         plain_conv.INPUT_GRAD,
         direct_input_grad.INPUT_GRAD,
         depthwise_input_grad.INPUT_GRAD,
+        depthwise_input_grad.GROUPED,
         *_of("conv2d_input_grad", _GATHERING),
         winograd.INPUT_GRAD,
     ],
@@ -48,6 +56,7 @@ VARIANTS: dict[str, list[Variant]] = {
         plain_conv.WEIGHT_GRAD,
         direct_grad.WEIGHT_GRAD,
         depthwise_grad.WEIGHT_GRAD,
+        depthwise_grad.GROUPED,
         *_of("conv2d_weight_grad", _SUMMING),
     ],
     "conv2d_relu_max_pool2d": [pooled.APART, pooled.FORWARD],

@@ -2,6 +2,8 @@
 
 Threads walk down strips as in depthwise.py. A thread keeps all R·S sums, and goes over the strips of a slice of the batch; a block's sums
 go to a workspace, and are added as in direct_grad.py, in an order that depends on the shape alone, so that the bits are reproducible.
+
+In groups of several channels, a block takes up to four filters of a group, and the taps of one of its channels.
 """
 
 # Numba works out the types of kernels.
@@ -15,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn_kernels.conv.depthwise import fits_problem, multiplier
+from gpucnn_kernels.conv.depthwise import fits_group, fits_problem, group_of
 from gpucnn_kernels.conv.parts import SHARES, block_sums, gradients, sum_parts
 from gpucnn_kernels.conv.strips import Strip, row_reader, skipped, strip_of
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
@@ -29,7 +31,8 @@ from gpucnn_kernels.core.variant import Variant, made_for_it
 
 @dataclass(frozen=True, slots=True)
 class GradPlan:
-    """The division of work for the gradient of weight: a block takes a filter and `slice_units` of its `units`, strips of all images."""
+    """The division of work for the gradient of weight: a block takes `strip.filters` filters, a channel and `slice_units` of the filters'
+    `units`, strips of all images."""
 
     strip: Strip
     threads: int
@@ -47,26 +50,29 @@ class GradPlan:
         return self.slices * SHARES
 
 
-def grad_plan_of(images: int, filters: int, window: Window, threads: int = THREADS, blocks: int = 1024) -> GradPlan | None:
-    """The plan for a gradient of weight: about `blocks` blocks, if there is work for all their threads; None where nothing fits."""
-    strip = strip_of(window)
+def grad_plan_of(
+    images: int, filters: int, window: Window, threads: int = THREADS, blocks: int = 1024, group: Pair = (1, 1)
+) -> GradPlan | None:
+    """The plan for a gradient of weight: about `blocks` blocks, if there is work for all their threads; None where nothing fits. group: its
+    channels and filters."""
+    strip = strip_of(window, group)
     if strip is None:
         return None
     strips = -(-window.output[0] // strip.length)
     units = images * strips * window.output[1]
-    slices = max(1, min(blocks // filters, units // threads))
+    slices = max(1, min(blocks // (filters // strip.filters * group[0]), units // threads))
     return GradPlan(strip, threads, strips, units, max(1, -(-units // slices)))
 
 
 @functools.cache
-def weight_grad_kernel(strip: Strip, threads: int) -> Any:
+def weight_grad_kernel(strip: Strip, threads: int, channels: int = 1) -> Any:
     """The kernel of the blocks' sums: (dy, x, workspace, sizes, skipped, units, slice_units), with `sizes` from `_sizes` and `skipped`
-    elements between the images of dy."""
+    elements between the images of dy. channels: of a group."""
     (R, S), (stride_h, stride_w), (dilation_h, dilation_w), T = strip.kernel, strip.stride, strip.dilation, strip.length
-    read = row_reader(S, dilation_w)
-    taps, rows = R * S, (T - 1) * stride_h + (R - 1) * dilation_h + 1
-    sums_of_thread, room = taps + 1, threads // SHARES * (threads + SHARES)
-    add_all_up = block_sums(threads, 1, taps, taps)
+    read, F, summed = row_reader(S, dilation_w), strip.filters, strip.summed
+    taps, rows, own = R * S, (T - 1) * stride_h + (R - 1) * dilation_h + 1, F * T
+    sums_of_thread, room = F * (taps + 1), threads // SHARES * (threads + SHARES)
+    add_all_up = block_sums(threads, F, taps, taps * channels)
 
     @device(forceinline=True)
     def result(t, i, pixels, gradients, sums):
@@ -74,7 +80,8 @@ def weight_grad_kernel(strip: Strip, threads: int) -> Any:
         tap = i - t * stride_h
         if tap >= 0 and tap % dilation_h == 0 and tap // dilation_h < R:
             for s in range(S):
-                sums[tap // dilation_h * S + s] += gradients[t] * pixels[s]
+                for f in range(F):
+                    sums[(tap // dilation_h * S + s) * F + f] += gradients[t * F + f] * pixels[s]
 
     results = unrolled(result, T)
 
@@ -93,9 +100,15 @@ def weight_grad_kernel(strip: Strip, threads: int) -> Any:
         tile = cuda.shared.array(room, float32)
         sums = cuda.local.array(sums_of_thread, float32)
         pixels = cuda.local.array(S, float32)
-        gradients = cuda.local.array(T, float32)
-        own_slice = uint32(uint32(cuda.blockIdx.x) // K)
-        k = uint32(uint32(cuda.blockIdx.x) - own_slice * K)
+        gradients = cuda.local.array(own, float32)
+        block = uint32(cuda.blockIdx.x)
+        c = uint32(0)
+        if summed:
+            rest = uint32(block // uint32(channels))
+            c = uint32(block - rest * uint32(channels))
+            block = rest
+        own_slice = uint32(block // K)
+        k = uint32(block - own_slice * K)
         thread = uint32(cuda.threadIdx.x)
         for tap in range(sums_of_thread):
             sums[tap] = float32(0)
@@ -108,28 +121,30 @@ def weight_grad_kernel(strip: Strip, threads: int) -> Any:
             n = divide(rest, s_magic, s_shift)
             p = uint32(uint32(rest - n * strips) * uint32(T))
             plane = uint32(n * K + k)
-            at = uint32((plane * P + p) * Q + q + n * skipped)
-            for t in range(T):
-                gradients[t] = float32(0)
-                if uint32(p + uint32(t)) < P:
-                    gradients[t] = dy[uint32(at + uint32(t) * Q)]
-                sums[taps] += gradients[t]
-            base = int32(divide(plane, m_magic, m_shift) * uint32(H * W))
+            at = uint32((plane * uint32(F) * P + p) * Q + q + n * skipped)
+            for f in range(F):
+                for t in range(T):
+                    gradients[t * F + f] = float32(0)
+                    if uint32(p + uint32(t)) < P:
+                        gradients[t * F + f] = dy[uint32(at + uint32(uint32(f) * P + uint32(t)) * Q)]
+                    sums[taps * F + f] += gradients[t * F + f]
+            base = int32(uint32(divide(plane, m_magic, m_shift) * uint32(channels) + c) * uint32(H * W))
             first_h = int32(int32(p) * int32(stride_h) - top)
             first_w = int32(int32(q) * int32(stride_w) - left)
             all_rows(0, x, base, first_h, first_w, H, W, pixels, gradients, sums)
             unit = uint32(unit + uint32(threads))
-        add_all_up(0, tile, thread, sums, workspace, (uint32(own_slice * uint32(SHARES)), K, k, uint32(0)))
+        place = uint32(own_slice * uint32(SHARES)), uint32(K * uint32(F)), uint32(k * uint32(F)), uint32(c * uint32(taps))
+        add_all_up(0, tile, thread, sums, workspace, place)
 
     return conv2d_depthwise_weight_grad_slices
 
 
-def workspace_size(images: int, channels: int, filters: int, window: Window) -> int:
+def workspace_size(images: int, channels: int, filters: int, window: Window, groups: int | None = None) -> int:
     """The float32 elements that `conv2d_weight_grad` needs for its sums."""
-    multiplier(channels, filters, window)
-    plan = grad_plan_of(images, filters, window)
+    group = group_of(channels, filters, window, groups)
+    plan = grad_plan_of(images, filters, window, group=group)
     assert plan is not None  # it fits
-    return plan.parts * filters * (window.kernel[0] * window.kernel[1] + 1)
+    return plan.parts * filters * (group[0] * window.kernel[0] * window.kernel[1] + 1)
 
 
 def conv2d_weight_grad(
@@ -146,26 +161,27 @@ def conv2d_weight_grad(
     plan: GradPlan | None = None,
     adders: Pair = (32, 8),
 ) -> None:
-    """Writes the gradient of `depthwise.conv2d` with respect to weight to dweight (K, 1, R, S) and, unless None, to bias to dbias (K).
+    """Writes the gradient of `depthwise.conv2d` with respect to weight to dweight (K, C/groups, R, S) and, unless None, to bias to dbias
+    (K).
 
     `workspace` holds `workspace_size` float32 or more, and is written over. `plan` and `adders`, numbers per block of the second launch
     and threads per number, are for tests.
     """
     (n, k), c = dy.shape[:2], x.shape[1]
-    m = multiplier(c, k, window, groups)
-    plan = plan or grad_plan_of(n, k, window)
+    group = group_of(c, k, window, groups)
+    plan = plan or grad_plan_of(n, k, window, group=group)
     assert plan is not None  # it fits
-    flat = gradients(dweight, dbias, workspace, (k, 1, *window.kernel), plan.parts)
+    flat = gradients(dweight, dbias, workspace, (k, group[0], *window.kernel), plan.parts)
     flat_dy, step = images(dy, "dy", (n, k, *window.output))
     run(
-        weight_grad_kernel(plan.strip, plan.threads),
-        plan.slices * k,
+        weight_grad_kernel(plan.strip, plan.threads, group[0]),
+        plan.slices * (k // plan.strip.filters) * group[0],
         plan.threads,
         stream,
         flat_dy,
         floats(x, "x", (n, c, *window.input)),
         flat[2],  # the workspace
-        _sizes(k, m, window, plan.strips),
+        _sizes(k // plan.strip.filters, group[1] // plan.strip.filters, window, plan.strips),
         skipped(step, k, window),
         np.uint32(plan.units),
         np.uint32(plan.slice_units),
@@ -175,7 +191,7 @@ def conv2d_weight_grad(
 
 @functools.lru_cache(maxsize=256)
 def _sizes(k: int, m: int, window: Window, strips: int) -> tuple[Any, ...]:
-    """The sizes of a launch over k filters, m for each channel, with `strips` in a column."""
+    """The sizes of a launch over k filters, or as many times those of a thread, m for each group, with `strips` in a column."""
     height, width, *_, top, left, _, _, _, _ = geometry(window)
     P, Q = window.output
     sizes = np.uint32(k), height, width, top, left, np.uint32(P), np.uint32(Q)
@@ -183,7 +199,8 @@ def _sizes(k: int, m: int, window: Window, strips: int) -> tuple[Any, ...]:
 
 
 def _workspace(problem: Problem, slices: int) -> int:
-    return workspace_size(problem.n, problem.c, problem.k, problem.windowed)
+    return workspace_size(problem.n, problem.c, problem.k, problem.windowed, problem.groups)
 
 
 WEIGHT_GRAD = Variant("depthwise", conv2d_weight_grad, fits_problem, _workspace, made_for_it, parts=True)
+GROUPED = Variant("grouped", conv2d_weight_grad, fits_group, _workspace, made_for_it, parts=True)

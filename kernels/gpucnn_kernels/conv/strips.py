@@ -20,38 +20,50 @@ _STRIP = 8  # results, at most
 _FMAS = 400  # of a thread, all written out
 _ROWS = 64  # that a strip reads, and columns
 _SUMS = 32  # of a thread, for the gradient of the input
+_WEIGHTS = 50  # of a thread that has several filters
 
 int64: Any = types.int64
 
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """The shape that a kernel is compiled for: strips of `length` results, one below the other."""
+    """The shape that a kernel is compiled for: strips of `length` results, one below the other, of `filters` filters of a group (of
+    `filters` channels, for the gradient of the input), each a sum over several channels where `summed`."""
 
     kernel: Pair
     stride: Pair
     dilation: Pair
     length: int
+    filters: int = 1
+    summed: bool = False
 
 
-def strip_of(window: Window) -> Strip | None:
-    """The strip for `conv2d` and the gradient of weight; None if unrolling it would be too long."""
-    return _strip(window, window.output[0], _STRIP)
+def strip_of(window: Window, group: Pair = (1, 1)) -> Strip | None:
+    """The strip for `conv2d` and the gradient of weight; None if unrolling it would be too long. group: its channels and filters."""
+    return _strip(window, window.output[0], _STRIP, _together(window, *group), group[0] > 1)
 
 
-def input_strip_of(window: Window) -> Strip | None:
+def input_strip_of(window: Window, group: Pair = (1, 1)) -> Strip | None:
     """The strip for the gradient of the input, where a thread has `length` · stride_h rows of stride_w pixels."""
-    stride_h, stride_w = window.stride
-    return _strip(window, groups_along(window, 0), min(_STRIP, _SUMS // (stride_h * stride_w)))
+    (stride_h, stride_w), (channels, _) = window.stride, group
+    together = _together(window, channels, channels)
+    most = min(_STRIP, _SUMS // (stride_h * stride_w * together))
+    return _strip(window, groups_along(window, 0), most, together, channels > 1)
 
 
-def _strip(window: Window, results: int, most: int) -> Strip | None:
+def _together(window: Window, channels: int, filters: int) -> int:
+    """The filters of a thread: it reads a pixel once for all of them. One where a pixel is of one channel of its own."""
+    taps = window.kernel[0] * window.kernel[1]
+    return next(count for count in (4, 2, 1) if filters % count == 0 and (count == 1 or count * taps <= _WEIGHTS)) if channels > 1 else 1
+
+
+def _strip(window: Window, results: int, most: int, filters: int, summed: bool) -> Strip | None:
     (r, s), stride, dilation = window.kernel, window.stride[0], window.dilation[0]
-    most = min(most, _FMAS // (r * s), (_ROWS - 1 - (r - 1) * dilation) // stride + 1)
+    most = min(most, _FMAS // (r * s * filters), (_ROWS - 1 - (r - 1) * dilation) // stride + 1)
     if r * s > MOST_TAPS or most < 1 or (s - 1) * window.dilation[1] >= _ROWS:
         return None
     strips = -(-results // most)  # of about the same length
-    return Strip(window.kernel, window.stride, window.dilation, -(-results // strips))
+    return Strip(window.kernel, window.stride, window.dilation, -(-results // strips), filters, summed)
 
 
 def groups_along(window: Window, axis: int) -> int:

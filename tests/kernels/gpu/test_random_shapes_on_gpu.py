@@ -77,6 +77,14 @@ def random_problem(seed: int, depthwise: bool) -> Problem:
     return Problem(seed, int(random.integers(1, 6)), c, k, groups, window)
 
 
+def problem_in_groups(seed: int) -> Problem:
+    """In groups of few channels."""
+    random, alike = np.random.default_rng(seed), random_problem(seed, depthwise=True)
+    of, to = random.choice([2, 3, 4, 8, 16], 2).tolist()
+    groups = int(random.integers(2, 6))
+    return Problem(seed, alike.n, groups * of, groups * to, groups, alike.window)
+
+
 def agrees(got: Output, operation: Callable[..., Any], *arrays: Any, terms: int, direction: str) -> None:
     """`got` is what `operation` makes of the arrays in float64, but for rounding; what it makes of their absolute values bounds that."""
     wide = [array if array.dtype == np.float64 else double(array) for array in arrays]
@@ -177,6 +185,12 @@ def test_convolutions(gpu: Device, seed: int) -> None:
 def test_depthwise_convolutions(gpu: Device, seed: int) -> None:
     p = random_problem(seed, depthwise=True)
     assert every_variant(gpu, p) >= {"plain", "depthwise", *products(p)}
+
+
+@each_shape
+def test_convolutions_in_groups(gpu: Device, seed: int) -> None:
+    p = problem_in_groups(seed)
+    assert every_variant(gpu, p) >= {"plain", "grouped", *products(p)}
 
 
 @each_shape

@@ -1,4 +1,4 @@
-"""Depthwise convolution in its own kernels against the CPU's in float64: forward and all gradients."""
+"""Depthwise convolution, and convolution in small groups, in their kernels against the CPU's in float64: forward and all gradients."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ from tolerances import check
 
 
 class Case:
-    """Images (n, c, *hw), m filters of rs for each channel; the rest as the window takes it."""
+    """Images (n, c · of, *hw), m filters of rs for each group of `of` channels; the rest as the window takes it."""
 
-    def __init__(self, n: int, c: int, hw: tuple[int, int], rs: tuple[int, int], m: int = 1, **window: Any) -> None:
+    def __init__(self, n: int, c: int, hw: tuple[int, int], rs: tuple[int, int], m: int = 1, of: int = 1, **window: Any) -> None:
         self.window: Window = conv_window(hw, rs, **window)
-        self.x = normal(0, n, c, *hw)
-        self.weight = normal(1, c * m, 1, *rs)
+        self.x = normal(0, n, c * of, *hw)
+        self.weight = normal(1, c * m, of, *rs)
         self.bias = normal(2, c * m)
         self.dy = normal(3, n, c * m, *self.window.output)
         self.groups = c
 
     def plan(self, threads: int = 8, blocks: int = 1, **changes: Any) -> depthwise_grad.GradPlan:
-        plan = depthwise_grad.grad_plan_of(self.x.shape[0], self.weight.shape[0], self.window, threads, blocks)
+        k, of = self.weight.shape[:2]
+        plan = depthwise_grad.grad_plan_of(self.x.shape[0], k, self.window, threads, blocks, (of, k // self.groups))
         assert plan is not None
         return dataclasses.replace(plan, **changes)
 
@@ -51,11 +52,27 @@ CASES = {
     "asymmetric": lambda: Case(2, 1, (5, 6), (3, 4), padding=((2, 0), (0, 3)), stride=(2, 3)),
     "padding-over-kernel": lambda: Case(1, 1, (2, 3), (1, 1), padding=3, stride=2),
     "pixels-that-none-reads": lambda: Case(1, 1, (6, 7), (1, 1), stride=4),
+    "groups-of-4": lambda: Case(2, 2, (10, 3), (3, 3), 4, 4, padding=1),
+    "groups-of-8-to-4": lambda: Case(1, 2, (7, 9), (3, 3), 4, 8, padding=1, stride=2),
+    "groups-of-3-to-2": lambda: Case(2, 3, (9, 5), (3, 2), 2, 3, stride=(1, 2), dilation=(2, 1), padding=((0, 1), (2, 1))),
+    "groups-to-one": lambda: Case(1, 2, (4, 5), (1, 1), 1, 4),
+    "groups-of-16-to-12": lambda: Case(1, 2, (3, 4), (5, 5), 12, 16, padding=2),
 }
 
 
 # Between them they take every branch. A window is a kernel, and takes seconds to compile: the tests below take these where any would do.
-QUICK = ("one", "one-pixel-padded", "more-than-a-strip", "multiplier-stride-dilation", "primes", "asymmetric", "pixels-that-none-reads")
+QUICK = (
+    "one",
+    "one-pixel-padded",
+    "more-than-a-strip",
+    "multiplier-stride-dilation",
+    "primes",
+    "asymmetric",
+    "pixels-that-none-reads",
+    "groups-of-4",
+    "groups-of-8-to-4",
+    "groups-of-3-to-2",
+)
 
 
 @pytest.fixture(params=cases(CASES, QUICK))
@@ -87,9 +104,9 @@ def input_grad(device: Device, case: Case, relu: Any = None) -> None:
 
 def weight_grad(device: Device, case: Case, plan: depthwise_grad.GradPlan | None, with_bias: bool = True) -> Any:
     """Also with NaN in the workspace, and with a margin behind it that must stay as it is."""
-    (n, k), c = case.dy.shape[:2], case.groups
+    (n, k), c, groups = case.dy.shape[:2], case.x.shape[1], case.groups
     dweight, dbias = Output(device, case.weight.shape), Output(device, (k,))
-    parts = plan.parts * (case.weight.size + k) if plan else depthwise_grad.workspace_size(n, c, k, case.window)
+    parts = plan.parts * (case.weight.size + k) if plan else depthwise_grad.workspace_size(n, c, k, case.window, groups)
     workspace = Output(device, (parts,))
     dy, x, given = device.array(case.dy), device.array(case.x), dbias.array if with_bias else None
     options = {"dbias": given, "workspace": workspace.array, "plan": plan, "adders": (8, 2)}
@@ -97,7 +114,7 @@ def weight_grad(device: Device, case: Case, plan: depthwise_grad.GradPlan | None
     workspace.result()  # all of it written, nothing beside it
     wide_dy, wide_x = double(case.dy), double(case.x)
     terms = case.dy.size // k
-    ref, magnitude = (cpu.conv2d_weight_grad(f(wide_dy), f(wide_x), case.window, c) for f in (np.asarray, np.abs))
+    ref, magnitude = (cpu.conv2d_weight_grad(f(wide_dy), f(wide_x), case.window, groups) for f in (np.asarray, np.abs))
     got = dweight.result()
     check(got, ref, magnitude=magnitude, terms=terms, direction="weight_grad")
     if with_bias:
@@ -117,9 +134,10 @@ def test_input_grad(device: Device, case: Case) -> None:
     input_grad(device, case)
 
 
-def test_input_grad_with_relu(device: Device) -> None:
+@pytest.mark.parametrize("name", ["multiplier", "groups-of-4"])
+def test_input_grad_with_relu(device: Device, name: str) -> None:
     """Zeros among the input as well, where the gradient is 0 whatever comes down."""
-    case = CASES["multiplier"]()
+    case = CASES[name]()
     relu = np.maximum(case.x, 0)
     assert (relu == 0).any() and (relu > 0).any()
     input_grad(device, case, relu)
@@ -131,6 +149,7 @@ def test_weight_grad(device: Device, case: Case) -> None:
 
 def test_the_launchers_own_plan(device: Device) -> None:
     weight_grad(device, Case(1, 1, (4, 4), (2, 2)), None)
+    weight_grad(device, Case(1, 2, (4, 4), (2, 2), 4, 2), None)
 
 
 @pytest.mark.parametrize("slice_units", [1, 3, 10, 30, 31])
@@ -177,6 +196,16 @@ def test_what_fits() -> None:
     assert not depthwise.fits(8, 8, conv_window((99, 99), (3, 3), dilation=(1, 32)))
 
 
+def test_which_groups_fit() -> None:
+    window = conv_window((9, 9), (3, 3))
+    assert depthwise.fits(128, 128, window, 32) and depthwise.fits(32, 4, window, 2) and depthwise.fits(6, 9, window, 3)
+    assert not depthwise.fits(34, 4, window, 2) and not depthwise.fits(4, 34, window, 2)  # too many
+    assert not depthwise.fits(4, 4, window, 1) and not depthwise.fits(9, 4, window, 2) and not depthwise.fits(4, 9, window, 2)
+    for group, together in (((4, 4), 4), ((4, 6), 2), ((4, 3), 1), ((1, 4), 1)):
+        strip = strip_of(window, group)
+        assert strip is not None and strip.filters == together and strip.summed == (group[0] > 1)
+
+
 def test_strips_are_of_about_one_length() -> None:
     for size, length in ((112, 8), (56, 8), (28, 7), (14, 7), (9, 5), (7, 7), (1, 1)):
         strip = strip_of(conv_window((size, size), (3, 3), 1, 1))
@@ -194,5 +223,9 @@ def test_what_is_refused() -> None:
         depthwise_input_grad.conv2d_input_grad(y, weight, x, window, relu=x[:, :1])
     with pytest.raises(ValueError, match="workspace holds 3 numbers, and"):
         depthwise_grad.conv2d_weight_grad(y, x, weight, window, workspace=np.zeros(3, np.float32))
+    with pytest.raises(ValueError, match="given 4 channels, 34 filters, 2 groups"):
+        depthwise.group_of(4, 34, window, 2)
+    with pytest.raises(ValueError, match="up to 16 channels, or as many groups as channels, given 2 groups and 40 channels"):
+        depthwise.group_of(40, 4, window, 2)
     with pytest.raises(ValueError, match="as many groups as channels, given 1 groups and 2 channels"):
         depthwise.conv2d(x, weight, None, y, window, 1)
