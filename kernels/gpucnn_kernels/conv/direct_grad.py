@@ -57,8 +57,8 @@ def _grad_kernel(key: GradPlan, apart: bool) -> Any:
     (step_h, step_w), pitch, plane, channel, across = patch.step, patch.pitch, patch.plane, patch.channel, patch.across
     group_rows, tap_rows, room, results = key.group_rows, key.tap_rows, key.shared, key.sums
     all_taps, group_taps = tap_rows * S, group_rows * S
-    bands, load = key.bands, patch_loader(patch, threads, 0)
-    add_all_up = block_sums(threads, F, group_taps, all_taps)
+    bands, lanes, sharing, load = key.bands, key.lanes, key.sharing, patch_loader(patch, threads, 0)
+    add_all_up = block_sums(lanes, F, group_taps, all_taps, sharing)
 
     @device(forceinline=True)
     def tap_row(i, tile, base, row_at, now, sums):
@@ -102,7 +102,7 @@ def _grad_kernel(key: GradPlan, apart: bool) -> Any:
         while unit < last_unit:
             n, band, first, end = begin_unit(unit, stretches, outputs, image, first_filter, K, filter_at)
             first_row, first_column = uint32(first // uint32(across)), uint32(band * uint32(across))
-            position = uint32(first + thread)
+            position = uint32(first + (uint32(thread % uint32(lanes)) if sharing > 1 else thread))
             at = place(position, end, first_column)
             for f in range(F):
                 after[f] = dy[uint32(filter_at[f] + at)]
@@ -110,7 +110,7 @@ def _grad_kernel(key: GradPlan, apart: bool) -> Any:
             cuda.syncthreads()
             while position < end:
                 # dy of the next position is loaded while this one is processed.
-                following = uint32(position + uint32(threads))
+                following = uint32(position + uint32(lanes))
                 at = place(following, end, first_column)
                 for f in range(F):
                     now[f] = after[f]
@@ -162,7 +162,7 @@ def conv2d_weight_grad(
     given, step = images(dy, "dy", (n, k, *window.output))
     run(
         weight_grad_kernel(plan, step > 0),
-        plan.slices * -(-k // plan.filters) * plan.tap_groups,
+        plan.slices * -(-k // plan.own_filters) * plan.tap_groups,
         plan.threads,
         stream,
         given,
@@ -191,13 +191,13 @@ def _fits(problem: Problem, chip: Chip) -> bool:
 def _weigh(problem: Problem, chip: Chip) -> tuple[float, int]:
     """The merit beside that of the engine's tiles (engine/merit.py): roughly the share of FMAs for results among the instructions issued.
 
-    Each block copies the pixels of its positions for only four filters and up to 28 taps. For wide windows at a stride that is more work
+    Each block copies the pixels of its positions for 4 or 16 filters and up to 28 taps. For wide windows at a stride that is more work
     than the sums themselves, and there the engine is faster.
     """
     plan, outputs = grad_plan_of(problem.n, problem.c, problem.k, problem.windowed), problem.depth // problem.n
     assert plan is not None  # it fits
-    fmas = outputs / plan.threads * plan.filters * problem.N / plan.tap_groups
-    use = problem.k / (-(-problem.k // plan.filters) * plan.filters)
+    fmas = outputs / plan.lanes * plan.filters * problem.N / plan.tap_groups
+    use = problem.k / (-(-problem.k // plan.own_filters) * plan.own_filters)
     return use * fmas / grad_cost(plan, outputs) / _REACHED * _MARGIN, 1
 
 

@@ -14,12 +14,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gpucnn_kernels.conv.parts import GradPlan, Pixels, share_out
-from gpucnn_kernels.conv.patch import ROOM, Patch, patch_of
+from gpucnn_kernels.conv.patch import BANKS, ROOM, Patch, patch_of
 from gpucnn_kernels.core.launch import Window
 
 MOST_CHANNELS = 4
 MOST_TAPS = 128  # R·S: they are fully unrolled
 _NARROWEST = 8  # columns of positions in a band
+_BLOCKS = 512  # of a gradient of the weight
+_MOST_SUMS = 104  # of a thread, so that four blocks of it fit on a multiprocessor
+_SHARING = 4  # parts of a block: a warp each
+_LEAST_UNITS = 4  # of a block whose parts share pixels
+_COPIES = 3  # times the instructions of `Patch.copying`: nearer to what predictions count for gradients
 _TURN = 150  # what a patch takes besides its copies, in instructions: to wait for memory and at two barriers
 
 
@@ -107,12 +112,22 @@ def _plans(channels: int, filters: int, window: Window, side: int, threads: int)
 
 @functools.lru_cache(maxsize=256)
 def grad_plan_of(
-    images: int, channels: int, filters: int, window: Window, threads: int = 128, own_filters: int = 4, blocks: int = 512
+    images: int,
+    channels: int,
+    filters: int,
+    window: Window,
+    *,
+    threads: int = 128,
+    own_filters: int = 4,
+    blocks: int | None = None,
+    sharing: int | None = None,
 ) -> GradPlan | None:
     """The plan for a gradient of weight; None where its patch does not fit in shared memory.
 
-    About `blocks` blocks: four for each multiprocessor of a large chip, all at work at once, so that the sums, which each block has to
-    add up, are few. The number does not depend on the chip: otherwise the order of the sums, and so their last bits, would.
+    About 512 blocks: four for each multiprocessor of a large chip, all at work at once, so that the sums, which each block has to
+    add up, are few; or 384, three for each, where a thread has so many sums that no more fit. The number does not depend on the chip:
+    otherwise the order of the sums, and so their last bits, would. Four parts of a block share its pixels where there are enough of them
+    for all blocks. `blocks` and `sharing` are for tests.
     """
     width, outputs, plans = window.output[1], window.output[0] * window.output[1], []
     for bands in (count for count in range(1, max(1, width // _NARROWEST) + 1) if width % count == 0):
@@ -121,15 +136,19 @@ def grad_plan_of(
             return patch_of(channels, window, stretch, room=room, across=across)
 
         sizes = images, channels, filters, window.kernel, outputs
-        plan = share_out(*sizes, pixels, threads=threads, own_filters=own_filters, blocks=blocks, bands=bands)
-        if plan is not None:
-            plans.append(plan)
-    return min(plans, key=lambda plan: grad_cost(plan, outputs), default=None)
+        for parts in (1, _SHARING) if sharing is None and threads % (BANKS * _SHARING) == 0 else (sharing or 1,):
+            alike = functools.partial(share_out, *sizes, pixels, threads=threads, own_filters=own_filters, bands=bands, sharing=parts)
+            plan = alike(blocks=blocks or _BLOCKS)
+            if plan is not None and blocks is None and plan.sums > _MOST_SUMS:
+                plan = alike(blocks=_BLOCKS * 3 // 4)
+            if plan is not None and (parts == 1 or sharing is not None or plan.slice_units >= _LEAST_UNITS):
+                plans.append(plan)
+    return min(plans, key=lambda plan: grad_cost(plan, outputs) * -(-filters // plan.own_filters), default=None)
 
 
 def grad_cost(plan: GradPlan, outputs: int) -> float:
     """Roughly the instructions that a warp of a block issues for the `outputs` positions of an image."""
     taps, places = plan.group_rows * plan.patch.kernel[1], outputs // plan.bands
-    units, turns = -(-places // plan.stretch), -(-places // plan.threads)
+    units, turns = -(-places // plan.stretch), -(-places // plan.lanes)
     assert isinstance(plan.patch, Patch)
-    return plan.bands * (turns * (plan.filters * (taps + 4) + taps + 16) + units * (plan.patch.copying(plan.threads) + _TURN))
+    return plan.bands * (turns * (plan.filters * (taps + 4) + taps + 16) + units * (_COPIES * plan.patch.copying(plan.threads) + _TURN))

@@ -44,7 +44,8 @@ class Pixels(Protocol):
 @dataclass(frozen=True, slots=True)
 class GradPlan:
     """The division of work for the gradient of weight. A unit is a stretch of positions of an image, or of one of its `bands` of columns, a
-    slice is some units; a block takes a slice for `filters` filters and a group of `group_rows` rows of taps."""
+    slice is some units; a block takes a slice and a group of `group_rows` rows of taps. `sharing` equal parts of its threads share the
+    pixels, and each has `filters` filters of its own."""
 
     patch: Pixels
     threads: int
@@ -54,6 +55,17 @@ class GradPlan:
     units: int
     slice_units: int
     bands: int = 1
+    sharing: int = 1
+
+    @property
+    def lanes(self) -> int:
+        """The threads that share filters."""
+        return self.threads // self.sharing
+
+    @property
+    def own_filters(self) -> int:
+        """Of a block."""
+        return self.filters * self.sharing
 
     @property
     def tap_rows(self) -> int:
@@ -80,7 +92,7 @@ class GradPlan:
     @property
     def shared(self) -> int:
         """Words of shared memory: for the patch, later for the threads' sums."""
-        return max(self.patch.size, self.threads // SHARES * (self.threads + SHARES))
+        return max(self.patch.size, self.sharing * (self.lanes // SHARES) * (self.lanes + SHARES))
 
 
 def share_out(
@@ -95,6 +107,7 @@ def share_out(
     own_filters: int,
     blocks: int,
     bands: int = 1,
+    sharing: int = 1,
 ) -> GradPlan | None:
     """The plan of a gradient for `outputs` positions in an image, in equal bands. `pixels(stretch, room)` is what a stretch reads, or
     None."""
@@ -103,19 +116,19 @@ def share_out(
         return None
     groups = -(-rows // (_GROUP_TAPS // s))
     group_rows = -(-rows // groups)
-    places = outputs // bands
-    stretch = max(1, -(-places // threads)) * threads
+    places, lanes = outputs // bands, threads // sharing
+    stretch = max(1, -(-places // lanes)) * lanes
     while True:
-        patch = pixels(stretch, ROOM // 2 if stretch > threads else ROOM)
-        if patch is not None or stretch == threads:
+        patch = pixels(stretch, ROOM // 2 if stretch > lanes else ROOM)
+        if patch is not None or stretch == lanes:
             break
-        stretch = -(-stretch // (2 * threads)) * threads
+        stretch = -(-stretch // (2 * lanes)) * lanes
     if patch is None:
         return None
     units = images * bands * -(-places // stretch)
-    per_slice = -(-filters // own_filters) * -(-rows // group_rows)
+    per_slice = -(-filters // (own_filters * sharing)) * -(-rows // group_rows)
     slices = max(1, min(units, blocks // per_slice))
-    return GradPlan(patch, threads, own_filters, stretch, group_rows, units, -(-units // slices), bands)
+    return GradPlan(patch, threads, own_filters, stretch, group_rows, units, -(-units // slices), bands, sharing)
 
 
 def own_share(plan: GradPlan, row_words: Any, apart: bool = False) -> tuple[Any, Any]:
@@ -128,15 +141,18 @@ def own_share(plan: GradPlan, row_words: Any, apart: bool = False) -> tuple[Any,
     """
     F, stretch, results = plan.filters, plan.stretch, plan.sums
     group_rows, tap_groups, tap_rows = plan.group_rows, plan.tap_groups, plan.tap_rows
-    R, dilation_h, bands = plan.patch.kernel[0], plan.patch.dilation[0], plan.bands
+    R, dilation_h, bands, lanes, own_filters = plan.patch.kernel[0], plan.patch.dilation[0], plan.bands, plan.lanes, plan.own_filters
+    sharing = plan.sharing
 
     @device(forceinline=True)
     def begin(K, sums, row_at):
         number = uint32(cuda.blockIdx.x)
         group = uint32(number % uint32(tap_groups))
         number = uint32(number // uint32(tap_groups))
-        filter_blocks = uint32((K + uint32(F - 1)) // uint32(F))
-        first_filter = uint32(uint32(number % filter_blocks) * uint32(F))
+        filter_blocks = uint32((K + uint32(own_filters - 1)) // uint32(own_filters))
+        first_filter = uint32(uint32(number % filter_blocks) * uint32(own_filters))
+        if sharing > 1:
+            first_filter = uint32(first_filter + uint32(uint32(cuda.threadIdx.x) // uint32(lanes)) * uint32(F))
         for i in range(results):
             sums[i] = float32(0)
         for i in range(group_rows):
@@ -163,9 +179,9 @@ def own_share(plan: GradPlan, row_words: Any, apart: bool = False) -> tuple[Any,
 
 
 @functools.cache
-def block_sums(threads: int, F: int, group_taps: int, all_taps: int) -> Any:
+def block_sums(threads: int, F: int, group_taps: int, all_taps: int, sharing: int = 1) -> Any:
     """The device function with which a block adds up its threads' sums, F for each tap of its group and F more for the bias, and writes
-    them to the workspace."""
+    them to the workspace. `sharing` parts of `threads` each have filters of their own."""
     results = F * (group_taps + 1)
     at_once = threads // SHARES  # sums that are added up at a time
     sum_pitch = threads + SHARES  # keeps the four threads of a sum, and neighbouring sums, in different banks
@@ -182,8 +198,12 @@ def block_sums(threads: int, F: int, group_taps: int, all_taps: int) -> Any:
         """Sums i·at_once and following: every thread leaves its own, then four threads add up each. place: the block's first part of
         every sum, the number of filters, the block's first filter and its first tap."""
         part, K, first_filter, first_tap = place
+        start = uint32(0)
+        if sharing > 1:
+            start = uint32(uint32(thread // uint32(threads)) * uint32(at_once * sum_pitch))
+            thread = uint32(thread % uint32(threads))
         cuda.syncthreads()
-        put_all(0, tile, i * at_once, thread, sums)
+        put_all(0, tile, i * at_once, uint32(start + thread), sums)
         cuda.syncthreads()
         own = uint32(thread // uint32(SHARES))
         share = uint32(thread % uint32(SHARES))
@@ -191,7 +211,7 @@ def block_sums(threads: int, F: int, group_taps: int, all_taps: int) -> Any:
         if number < uint32(results):
             total = float32(0)
             for j in range(at_once):
-                total += tile[uint32(own * uint32(sum_pitch) + uint32(j * SHARES) + share)]
+                total += tile[uint32(start + own * uint32(sum_pitch) + uint32(j * SHARES) + share)]
             k = uint32(first_filter + number % uint32(F))
             tap = uint32(number // uint32(F))
             at = uint32(uint32(part + share) * uint32(K * uint32(all_taps + 1)))

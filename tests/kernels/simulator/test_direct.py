@@ -118,6 +118,27 @@ def test_slices_of_images(device: Device, blocks: int, threads: int) -> None:
     weight_grad(device, case, small_grad_plan(case, threads, blocks))
 
 
+@pytest.mark.parametrize(("threads", "sharing"), [(8, 2), pytest.param(16, 4, marks=COMPILED), pytest.param(64, 2, marks=COMPILED)])
+@pytest.mark.parametrize("name", ["filters", "bands"])
+def test_parts_of_a_block_share_the_pixels(device: Device, name: str, threads: int, sharing: int) -> None:
+    """Each has filters of its own: more of them than there are, or more than a block's."""
+    case = {
+        "filters": lambda: Case(3, 2, (7, 5), 21, (3, 2), padding=((1, 0), (0, 2)), stride=(1, 2)),
+        "bands": lambda: Case(2, 1, (5, 16), 3, (3, 3), padding=1),
+    }[name]()
+    plan = direct_plan.grad_plan_of(*case.sizes, case.window, threads=threads, blocks=5, sharing=sharing)
+    assert plan is not None and plan.lanes * sharing == threads and plan.own_filters == 4 * sharing
+    weight_grad(device, case, plan)
+
+
+def test_which_blocks_share_pixels() -> None:
+    """Where there are enough for all. Blocks whose threads have many sums are fewer."""
+    stem, small = (256, 3, 64, conv_window((56, 56), (3, 3), 2, 1)), (128, 1, 32, conv_window((28, 28), (5, 5), padding="same"))
+    many, few = direct_plan.grad_plan_of(*stem), direct_plan.grad_plan_of(*small)
+    assert many is not None and few is not None
+    assert many.sharing == 4 and many.slice_units >= 4 and many.slices * 4 <= 384 and few.sharing == 1 and few.slices * 8 == 512
+
+
 def test_no_bias_gradient(device: Device) -> None:
     case = CASES["first-layer"]()
     weight_grad(device, case, small_grad_plan(case), with_bias=False)
