@@ -191,6 +191,7 @@ def _samples() -> Iterator[Sample]:
         yield Sample(f"{name}-{kind}", convolutions(*sizes, bits=bits))
     for name, window in DEPTHWISE_WINDOWS.items():
         yield Sample(name, convolutions(64, 32, 32, window, 32))
+    yield Sample("groups-of-4", convolutions(64, 128, 128, conv_window((56, 56), 3, 1, 1), 32))
     yield Sample("", normalized)
     yield Sample("", lambda ops: ops.bias_grad(floats(128, 1024)))
 
