@@ -1,10 +1,9 @@
-"""Instructions that Numba cannot express, of chips of compute capability 8.0 and newer: asynchronous copies, TF32, products of warps.
+"""Instructions that Numba cannot express, of chips of compute capability 8.0 and newer: TF32, products of warps, and those of
+core/asynchronous.py, the copies.
 
-Each is a function that a kernel calls, and becomes the PTX instruction in its text ("PTX ISA", NVIDIA; chapters 9.7.9 on copies and
+Each is a function that a kernel calls, and becomes the PTX instruction in its text ("PTX ISA", NVIDIA; chapters 9.7.9 on
 conversions, 9.7.14 on mma). hopper.py has those of Hopper alone. The virtual GPU has all of them; in Numba's simulator each is the function
 of its name in simulated.py.
-
-Addresses in shared memory are 32-bit numbers of bytes, as `shared_address` gives them; those in global memory are 64-bit ones.
 
 **mma.sync**, the central one, is issued by a warp. It multiplies a (16, 8) by b (8, 8) in TF32, which is float32 with 10 instead of 23
 bits behind the point, and adds the products to 16 × 8 sums in float32. Each lane of the warp holds four numbers of a, two of b and four
@@ -42,96 +41,31 @@ fragments.py says which they are here.
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 from llvmlite import ir
 
 from gpucnn_kernels.core._numba import SIMULATED, types
-from gpucnn_kernels.core._numba import intrinsic as _intrinsic
+from gpucnn_kernels.core.asynchronous import copies_commit as copies_commit
+from gpucnn_kernels.core.asynchronous import copies_wait as copies_wait
+from gpucnn_kernels.core.asynchronous import copy_four as copy_four
+from gpucnn_kernels.core.asynchronous import copy_word as copy_word
+from gpucnn_kernels.core.asynchronous import fixed as fixed
+from gpucnn_kernels.core.asynchronous import global_address as global_address
+from gpucnn_kernels.core.asynchronous import shared_address as shared_address
+from gpucnn_kernels.core.instruction import makers
 
 if SIMULATED:
     from gpucnn_kernels.tensor import simulated
 
-_F, _I, _L, _V = ir.FloatType(), ir.IntType(32), ir.IntType(64), ir.VoidType()
-_LLVM = {types.float32: _F, types.int32: _I, types.uint32: _I, types.uint64: _L}
+_F, _I, _U = ir.FloatType(), ir.IntType(32), types.uint32
+intrinsic, instruction = makers("gpucnn_kernels.tensor.simulated")
 
-
-def intrinsic(function: Any) -> Any:
-    """A function that Numba makes instructions of; in its simulator, what they mean in Python."""
-    return getattr(simulated, function.__name__) if SIMULATED else _intrinsic(function)
-
-
-def instruction(name: str, text: str, constraints: str, *kinds: Any, gives: Any = None, constants: tuple[int, ...] = ()) -> Any:
-    """A function that is one instruction; its arguments have these kinds, in the order in which the text numbers them. In the simulator it
-    is the function of that name in simulated.py, which takes the text's constants before them."""
-    if SIMULATED:
-        return functools.partial(getattr(simulated, name), *constants) if constants else getattr(simulated, name)
-    signature = (types.void if gives is None else gives)(*kinds)
-    kind = ir.FunctionType(_V if gives is None else _LLVM[gives], [_LLVM[each] for each in kinds])
-
-    def generate(context, builder, signature, arguments):
-        result = builder.call(ir.InlineAsm(kind, text, constraints, side_effect=True), arguments)
-        return context.get_dummy_value() if gives is None else result
-
-    # Numba needs to see the real number of parameters.
-    made = (
-        lambda typing_context: (signature, generate),
-        lambda typing_context, a: (signature, generate),
-        lambda typing_context, a, b: (signature, generate),
-        lambda typing_context, a, b, c: (signature, generate),
-        lambda typing_context, a, b, c, d: (signature, generate),
-    )
-    return _intrinsic(made[len(kinds)])
-
-
-_U, _UL = types.uint32, types.uint64
-
-# Copies from global to shared memory.
-copy_word = instruction("copy_word", "cp.async.ca.shared.global [$0], [$1], 4, $2;", "r,l,r,~{memory}", _U, _UL, _U)
-"""(to, from, bytes): 4 bytes, of which `bytes` (0 or 4) are read and the rest are 0."""
-copy_four = instruction("copy_four", "cp.async.cg.shared.global [$0], [$1], 16, $2;", "r,l,r,~{memory}", _U, _UL, _U)
-"""(to, from, bytes): 16 bytes from and to multiples of 16, of which `bytes` (0 or 16) are read and the rest are 0."""
-copies_commit = instruction("copies_commit", "cp.async.commit_group;", "~{memory}")
-"""Makes a group of the copies that this thread has begun since the last group."""
-
-
-@functools.cache
-def copies_wait(groups: int) -> Any:
-    """(): waits until all but the last `groups` groups of this thread's copies have arrived, for this thread to read."""
-    return instruction("copies_wait", f"cp.async.wait_group {groups};", "~{memory}", constants=(groups,))
-
-
-fixed = instruction("fixed", "mov.b32 $0, $1;", "=r,r", _U, gives=_U)
-"""(word) → the word, which the compiler then takes for any: it keeps it in a register and does not work it out again in a loop."""
 to_bfloat16 = instruction("to_bfloat16", "cvt.rn.bf16x2.f32 $0, $2, $1;", "=r,f,f", types.float32, types.float32, gives=_U)
 """(low, high) → two numbers as bfloat16, the upper half of a float32, in one word: to nearest, ties to even. NaN stays NaN, infinities stay
 infinite, numbers below the normal ones are rounded as they are; what is nearer to 2¹²⁸ than to the largest bfloat16 becomes infinite."""
 to_tf32 = instruction("to_tf32", "cvt.rna.tf32.f32 $0, $1;", "=r,f", types.float32, gives=_U)
 """(number) → the bits of it rounded to TF32, to nearest, ties away from zero; NaN stays NaN, and infinities what they are."""
-
-
-@intrinsic
-def shared_address(typing_context, array):
-    """The address of a shared array."""
-
-    def generate(context, builder, signature, arguments):
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        if data.type.addrspace == 0:
-            data = builder.addrspacecast(data, ir.PointerType(data.type.pointee, 3))
-        return builder.ptrtoint(data, _I)
-
-    return types.uint32(array), generate
-
-
-@intrinsic
-def global_address(typing_context, array):
-    """The address of an array in global memory."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.ptrtoint(context.make_array(signature.args[0])(context, builder, arguments[0]).data, _L)
-
-    return types.uint64(array), generate
 
 
 @intrinsic

@@ -1,8 +1,8 @@
 """What the instructions of instructions.py and hopper.py mean, in Python: for Numba's simulator, which has a Python thread for each thread.
 
-They do as the PTX ISA says, as late as it allows: what is being copied is NaN in shared memory until it has been waited for, and so are the
-sums of a product of a warpgroup. Threads that issue an instruction together hand over what they hold; the last to come puts it where
-fragments.py says that it lies, multiplies, and all take their own. Addresses that belong to no array are errors.
+They do as the PTX ISA says, as late as it allows: the sums of a product of a warpgroup are NaN until they have been waited for. Threads
+that issue an instruction together hand over what they hold; the last to come puts it where fragments.py says that it lies, multiplies, and
+all take their own. Addresses that belong to no array are errors.
 
 Sums are worked out in float64 and then cut to float32, as tensor cores do by and large (tests/kernels/test_warps.py). What is not shown
 here is how memory is ordered: fences do nothing, since everything that a thread writes is seen at once. The virtual GPU of tests/vgpu
@@ -22,11 +22,11 @@ import numpy as np
 
 from gpucnn_kernels.core.problem import BFLOAT16
 from gpucnn_kernels.core.simulated import current_block
+from gpucnn_kernels.core.simulated_copies import copies_commit, copies_wait
+from gpucnn_kernels.core.simulated_memory import Memory, memory
 from gpucnn_kernels.tensor import fragments
-from gpucnn_kernels.tensor.simulated_memory import Memory, memory
 
 _WARP, _GROUP = 32, 128
-_NOT_YET = np.uint32(0xFFFFFFFF)  # a NaN
 _NAN, _INFINITE, _ROUND, _KEPT = 0x7FFFFFFF, 0x7F800000, 0x1000, np.uint32(0xFFFFE000)
 
 
@@ -49,8 +49,6 @@ class _Own(threading.local):
     """What a thread has begun. Each thread of the simulator is a new one of Python's."""
 
     def __init__(self) -> None:
-        self.copies: list[Callable[[], None]] = []  # since the last group of them
-        self.groups: list[list[Callable[[], None]]] = []
         self.ordered = False  # whether the registers are, for products of a warpgroup
         self.products: list[tuple[Any, ...]] = []
         self.committed: list[tuple[Any, ...]] = []
@@ -65,59 +63,10 @@ def _thread() -> int:
     return int(thread.thread_id)
 
 
-def shared_address(array):
-    return np.uint32(memory().shared_address(array))
-
-
-def global_address(array):
-    return np.uint64(memory().global_address(array))
-
-
-# Copies.
-
-
-def _begin_copy(to, source, count, size: int) -> None:
-    if count not in (0, size):
-        raise ValueError(f"a copy of {size} bytes, of which {count} are read: all or none")
-    target = memory().shared(to, size)
-    if int(to) % size or (count and int(source) % size):
-        raise ValueError(f"a copy of {size} bytes from {int(source):#x} to {int(to):#x}: both must be multiples of {size}")
-    words = memory().global_words(source, size).copy() if count else np.uint32(0)
-    target[:] = _NOT_YET
-
-    def arrive_there() -> None:
-        target[:] = words
-
-    _own.copies.append(arrive_there)
-
-
-def copy_word(to, source, count):
-    _begin_copy(to, source, count, 4)
-
-
-def copy_four(to, source, count):
-    _begin_copy(to, source, count, 16)
-
-
-def copies_commit():
-    _own.groups.append(_own.copies)
-    _own.copies = []
-
-
-def copies_wait(groups: int):
-    while len(_own.groups) > groups:
-        for copy in _own.groups.pop(0):
-            copy()
-
-
 def read_four(address):
     if int(address) % 16:
         raise ValueError(f"a read of 16 bytes at {int(address):#x}: it must be a multiple of 16")
     return tuple(memory().shared(address, 16).view(np.float32))
-
-
-def fixed(word):
-    return word
 
 
 def copy_bulk(to, source, count, barrier):

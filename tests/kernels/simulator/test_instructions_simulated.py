@@ -1,5 +1,5 @@
-"""What tensor/simulated.py says that each instruction means, against the PTX ISA: which lane holds what, what has arrived when, what is an
-error. A block of threads runs a function of Python for each."""
+"""What tensor/simulated.py and core/simulated_copies.py say that each instruction means, against the PTX ISA: which lane holds what, what
+has arrived when, what is an error. A block of threads runs a function of Python for each."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 from tensor_cases import rounded
 
 from gpucnn.device import simulated
+from gpucnn_kernels.core import asynchronous, simulated_copies
 from gpucnn_kernels.core._numba import cuda, float32, uint32
 from gpucnn_kernels.core.compile import kernel
 from gpucnn_kernels.core.problem import BFLOAT16, TF32
@@ -44,22 +45,22 @@ def halves(low: Any, high: Any) -> Any:
 
 def test_every_instruction_has_a_meaning() -> None:
     """By its name, with as many arguments: those of constants come first."""
-    names = {}
-    for module in (instructions, hopper):
+    names: dict[str, tuple[Any, int]] = {}
+    for module, meanings in ((asynchronous, simulated_copies), (instructions, meaning), (hopper, meaning)):
         for node in ast.walk(ast.parse(Path(module.__file__).read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef) and any(getattr(each, "id", "") == "intrinsic" for each in node.decorator_list):
-                names[node.name] = len(node.args.args) - 1
+                names[node.name] = meanings, len(node.args.args) - 1
             called = getattr(getattr(node, "func", None), "id", "")
             if isinstance(node, ast.Call) and called == "instruction":
                 assert isinstance(node.args[0], ast.Constant)
                 constants = [
                     len(each.value.elts) for each in node.keywords if each.arg == "constants" and isinstance(each.value, ast.Tuple)
                 ]
-                names[str(node.args[0].value)] = len(node.args) - 3 + sum(constants)
+                names[str(node.args[0].value)] = meanings, len(node.args) - 3 + sum(constants)
     del names["multiply"]  # what multiply_add and the two products of warps are made of
     assert {"copy_word", "load_pieces", "has_ended", "take_registers"} <= set(names) and len(names) >= 24
-    for name, arguments in names.items():
-        assert getattr(meaning, name).__code__.co_argcount == arguments, name
+    for name, (meanings, arguments) in names.items():
+        assert getattr(meanings, name).__code__.co_argcount == arguments, name
 
 
 @in_the_simulator

@@ -1,4 +1,4 @@
-"""Memory by addresses in Numba's simulator, whose arrays have none: those that the instructions of simulated.py go by."""
+"""Memory by addresses in Numba's simulator, whose arrays have none: those that copies and the instructions of tensor/simulated.py go by."""
 
 from __future__ import annotations
 
