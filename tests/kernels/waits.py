@@ -1,4 +1,4 @@
-"""Where a loop of machine code waits for global memory, read from the control codes of its instructions.
+"""Where a loop of machine code waits for global memory, read from its instructions and their control codes.
 
 A load names a scoreboard that counts it until its result is there; an instruction names those that must be empty before it issues. Loads of
 global memory, of shared memory and of parameters share six scoreboards, so a wait for a parameter may be one for an LDG as well: it
@@ -66,6 +66,16 @@ def waits(loop: Sequence[Instruction]) -> list[Wait]:
         if each.write != NO_SCOREBOARD and each.write < 6:
             on_way[each.write].append(issue)
     return found
+
+
+def copies(loop: Sequence[Instruction]) -> tuple[float, float]:
+    """Where a turn has begun its last asynchronous copy, and where it first waits for any; positions in the loop as in `Wait`. ValueError
+    where it does one without the other."""
+    begun = [at for at, each in enumerate(loop) if each.base == "LDGSTS"]
+    waited = [at for at, each in enumerate(loop) if each.base == "DEPBAR"]
+    if not begun or not waited:
+        raise ValueError(f"{len(begun)} copies are begun, and there are {len(waited)} waits for copies")
+    return begun[-1] / len(loop), waited[0] / len(loop)
 
 
 def _waited(each: Instruction) -> list[int]:

@@ -110,7 +110,9 @@ def gather(tile: Tile, one: Gather, epilogue: Epilogue, cut_of: Cutter = cut_of)
     cut = cut_of(tile, sizes, one.groups, epilogue.fill)
     zeroed, slices = (cut.zeroed(tile, 4), cut.sums(tile)) if cut else (0, 0)
     scratch = packed, packed + zeroed
-    made = product(tile, (PIXELS, (rows, walk)), weights, (IMAGES, put), sizes, last, groups=one.groups, cut=cut, scratch=scratch)
+    made = product(
+        tile, (PIXELS, (rows, walk)), weights, (IMAGES, put), sizes, last, groups=one.groups, cut=cut, scratch=scratch, past_registers=True
+    )
     how = tuple(map(np.uint32, (one.N, padded_n, one.C, padded_c))), one.weights
     return Part(made, packed + zeroed, pack_kernel, packed + zeroed, how, slices)
 

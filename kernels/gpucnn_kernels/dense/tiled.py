@@ -69,7 +69,7 @@ def multiply(tile: Tile, form: Form, sizes: tuple[int, int, int], epilogue: Epil
         return matrix(along, width, tile.guards), tuple(np.uint32(number) for number in (*strides, 0, rows, depth))
 
     last = epilogue.out_vector and N % 4 == 0, epilogue.extra, epilogue.relu
-    return product(tile, factor(form.a, M), factor(form.b, N), (form.store, ()), sizes, last, slices=slices)
+    return product(tile, factor(form.a, M), factor(form.b, N), (form.store, ()), sizes, last, slices=slices, past_registers=width == 4)
 
 
 @functools.lru_cache(maxsize=256)

@@ -18,8 +18,8 @@ each thread works out TM × TN results at once: for 8 × 8 it reads 16 numbers f
 the same number share one reading. The 64 sums stay in registers all the while.
 
 Why double buffering. Global memory answers after some 500 cycles. While the FMAs of one tile run, the numbers of the next are on their
-way into registers; then they are put in the other half of shared memory, which nobody is reading. So one barrier per tile is enough, and
-nobody waits for memory unless everybody does.
+way, into registers or past them (turn.py), to the other half of shared memory, which nobody is reading. So one barrier per tile is enough,
+and nobody waits for memory unless everybody does.
 
 What is done with a result before it is written costs next to nothing: it is in a register already. So a bias and ReLU belong here, and so
 does the gradient of a ReLU that stood before: dx is 0 where that gave nothing (MASK). And the numbers of `a` pass through the registers of
@@ -40,11 +40,12 @@ from typing import Any
 
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32, uint64
 from gpucnn_kernels.core.compile import device, kernel
-from gpucnn_kernels.core.integers import beyond
 from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.core.vector import load_4, store_4
+from gpucnn_kernels.engine.copies import copy_of
 from gpucnn_kernels.engine.cut import WHOLE, Way
-from gpucnn_kernels.engine.tiles import BIAS, MASK, SUMS, Operand, Store, Tile, copy_of
+from gpucnn_kernels.engine.tiles import BIAS, MASK, SUMS, Operand, Store, Tile
+from gpucnn_kernels.engine.turn import turn_of
 
 
 @device(forceinline=True)
@@ -63,21 +64,20 @@ def kept(value, mask):
 
 
 @functools.cache
-def tile_kernel(tile: Tile, a_operand: Operand, b_operand: Operand, store: Store, way: Way = WHOLE) -> Any:
+def tile_kernel(tile: Tile, a_operand: Operand, b_operand: Operand, store: Store, way: Way = WHOLE, past_registers: bool = False) -> Any:
     """The kernel of a product: (a, b, extra, c, sizes, epilogue, a_args, b_args, c_args) on a grid of blocks of `tile.threads`.
 
     `sizes` are M, N, the blocks of BK steps that each slice of the sum has and that there are in all, the groups, and the tiles along M
     and N; a batch is a group of a slice: batch = slice · groups + group. `epilogue`: whether four results may be written at once (and
     four numbers of a mask read), what `extra` is for, and whether there is a ReLU. The rest of the arguments are the operands' and the
     store's own. `way`: whether there are tiles with several blocks (cut.py), where there are no slices of the whole product.
+    `past_registers`: whether numbers get to shared memory by asynchronous copies, on chips that have such (turn.py).
     """
     BM, BN, BK, TM, TN, threads = tile.BM, tile.BN, tile.BK, tile.TM, tile.TN, tile.threads
     a_copy, b_copy = copy_of(a_operand, BM, BK, threads), copy_of(b_operand, BN, BK, threads)
-    a_prepare, a_fetch, a_put, a_add, a_spread, a_rows = a_copy.prepare, a_copy.fetch, a_copy.put, a_copy.add, a_copy.spread, a_copy.sums
-    b_prepare, b_fetch, b_put = b_copy.prepare, b_copy.fetch, b_copy.put
-    a_count, a_words, a_pitch, a_size = a_copy.count, a_copy.words, a_copy.pitch, a_copy.pitch * BK
-    b_count, b_words, b_pitch, b_size = b_copy.count, b_copy.words, b_copy.pitch, b_copy.pitch * BK
-    a_room, b_room, results = 2 * a_size, 2 * b_size, TM * TN  # shapes of arrays must be names of constants
+    a_put, a_spread, a_rows = a_copy.put, a_copy.spread, a_copy.sums
+    a_count, a_words, b_count, b_words, a_pitch = a_copy.count, a_copy.words, b_copy.count, b_copy.words, a_copy.pitch
+    a_room, b_room, results = 2 * a_pitch * BK, 2 * b_copy.pitch * BK, TM * TN  # shapes of arrays must be names of constants
     row_offset, column_offset, bias_index, row_sums = store.row_offset, store.column_offset, store.bias_index, store.sums
     # A line is what stays while four neighbours are written at a time: a column, or a row.
     along_rows = store.along == "rows"
@@ -92,18 +92,8 @@ def tile_kernel(tile: Tile, a_operand: Operand, b_operand: Operand, store: Store
     a_patch, b_patch = lanes_m * 4, lanes_n * 4  # from a thread's four rows, or columns, to its next four
     sizes_of, place_of, join = way.sizes, way.place, way.joiner(results, threads)
 
-    @device(forceinline=True)
-    def multiply(k, a_tile, b_tile, a_at, b_at, a_part, b_part, sums):
-        """One step of k: 16 numbers from shared memory, 64 FMAs (for 8 × 8)."""
-        for i in range(0, TM, 4):
-            a_part[i], a_part[i + 1], a_part[i + 2], a_part[i + 3] = load_4(a_tile, beyond(a_at, k * a_pitch + i // 4 * a_patch))
-        for j in range(0, TN, 4):
-            b_part[j], b_part[j + 1], b_part[j + 2], b_part[j + 3] = load_4(b_tile, beyond(b_at, k * b_pitch + j // 4 * b_patch))
-        for i in range(TM):
-            for j in range(TN):
-                sums[i * TN + j] += a_part[i] * b_part[j]
-
-    steps = unrolled(multiply, BK)
+    loop = turn_of(tile, a_copy, b_copy, (a_patch, b_patch), row_sums, past_registers)
+    prepare, places_of, fill, turn = loop.prepare, loop.places, loop.fill, loop.turn
 
     line_offset, lines_patch, items_patch = (column_offset, b_patch, a_patch) if along_rows else (row_offset, a_patch, b_patch)
 
@@ -201,37 +191,29 @@ def tile_kernel(tile: Tile, a_operand: Operand, b_operand: Operand, store: Store
             sums[i] = float32(0)
         for i in range(a_rows):
             a_sums[i] = float32(0)
-        a_prepare(a_args, group, first_row, thread, a_state)
-        b_prepare(b_args, group, first_column, thread, b_state)
+        args, arrays, states, nexts, tiles = (a_args, b_args), (a, b), (a_state, b_state), (a_next, b_next), (a_tile, b_tile)
+        prepare(args, group, (first_row, first_column), thread, states)
+        places = places_of(tiles, thread)
+        _, extra_role, _ = epilogue
+        summing = extra_role == SUMS and first_column == 0
         if block < end:
             last = uint32(end - uint32(1))
-            a_fetch(a_args, a, a_state, uint32(block * uint32(BK)), thread, a_next)
-            b_fetch(b_args, b, b_state, uint32(block * uint32(BK)), thread, b_next)
-            a_put(a_next, a_tile, uint32(0), thread)
-            b_put(b_next, b_tile, uint32(0), thread)
+            fill(args, arrays, states, uint32(block * uint32(BK)), thread, places, nexts, tiles)
         cuda.syncthreads()
         half = uint32(0)
         while block < end:
             block = uint32(block + uint32(1))
-            if row_sums:
-                a_add(0, a_next, a_sums)
             # After the last block the same one comes again, unused: with a branch here the compiler would move these loads to where
             # their values are stored, behind the FMAs, and everybody would wait for memory.
             first = uint32(uint32(min(block, last)) * uint32(BK))
-            a_fetch(a_args, a, a_state, first, thread, a_next)
-            b_fetch(b_args, b, b_state, first, thread, b_next)
-            a_at = uint32(half * uint32(a_size) + own_row)
-            b_at = uint32(half * uint32(b_size) + own_column)
-            steps(0, a_tile, b_tile, a_at, b_at, a_part, b_part, sums)
+            at, parts = (own_row, own_column), (a_part, b_part)
+            turn(args, arrays, states, first, thread, places, nexts, tiles, half, at, parts, sums, (a_sums, summing))
             half = uint32(half ^ uint32(1))
-            a_put(a_next, a_tile, uint32(half * uint32(a_size)), thread)
-            b_put(b_next, b_tile, uint32(half * uint32(b_size)), thread)
             cuda.syncthreads()
 
         own_row = uint32(own_row + first_row)
         own_column = uint32(own_column + first_column)
-        _, extra_role, _ = epilogue
-        if row_sums and extra_role == SUMS and first_column == 0:
+        if row_sums and summing:
             a_spread(0, a_sums, a_next)
             a_put(a_next, a_tile, uint32(0), thread)
             cuda.syncthreads()

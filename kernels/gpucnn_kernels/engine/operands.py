@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import functools
 
-from gpucnn_kernels.core._numba import float32, int32, uint32, uint64
+from gpucnn_kernels.core._numba import int32, uint32
 from gpucnn_kernels.core.compile import device
-from gpucnn_kernels.core.guarded import load_4_if, load_if
 from gpucnn_kernels.core.integers import divide
-from gpucnn_kernels.core.vector import load_4
 from gpucnn_kernels.engine.tiles import Operand, Store
 
 
@@ -35,30 +33,13 @@ def matrix(along: str, width: int, guarded: bool = True) -> Operand:
         row = uint32(min(row, uint32(rows - uint32(reach))))
         state[at] = uint32(group * group_stride + row * row_stride)
 
-    if width == 4:
+    @device(forceinline=True)
+    def find(args, state, at, first, depth):
+        _, depth_stride, _, _, depths = args
+        number = uint32(first + depth)
+        return uint32(state[at] + number * depth_stride), number < depths
 
-        @device(forceinline=True)
-        def fetch(args, array, state, at, first, depth, values, out):
-            _, depth_stride, _, _, depths = args
-            number = uint32(first + depth)
-            v0 = v1 = v2 = v3 = float32(0)
-            if guarded:
-                offset = uint64(uint32(state[at] + number * depth_stride))
-                v0, v1, v2, v3 = load_4_if(array, offset, number < depths)
-            elif number < depths:
-                offset = uint64(uint32(state[at] + number * depth_stride))
-                v0, v1, v2, v3 = load_4(array, offset)
-            values[out], values[out + 1], values[out + 2], values[out + 3] = v0, v1, v2, v3
-
-    else:
-
-        @device(forceinline=True)
-        def fetch(args, array, state, at, first, depth, values, out):
-            _, depth_stride, _, _, depths = args
-            number = uint32(first + depth)
-            values[out] = load_if(array, uint64(uint32(state[at] + number * depth_stride)), number < depths)
-
-    return Operand(f"matrix {along} by {width}", along, width, 1, prepare, fetch)
+    return Operand(f"matrix {along} by {width}", along, width, 1, prepare, find, guarded or width == 1)
 
 
 @device(forceinline=True)
@@ -75,7 +56,7 @@ def _pixels_prepare(args, group, row, state, at):
 
 
 @device(forceinline=True)
-def _pixels_fetch(args, array, state, at, first, depth, values, out):
+def _pixels_find(args, state, at, first, depth):
     _, (padded, padded_by, padded_shift, U, U_by, U_shift, step_h, step_w, channels, H, W, area) = args
     tap = divide(first, padded_by, padded_shift)
     c = uint32(uint32(first - tap * padded) + depth)
@@ -84,10 +65,10 @@ def _pixels_fetch(args, array, state, at, first, depth, values, out):
     h, w = int32(int32(state[at + 1]) + int32(t) * step_h), int32(int32(state[at + 2]) + int32(u) * step_w)
     pixel = uint32(int32(int32(state[at]) + int32(h * int32(W)) + w))
     # A negative row becomes a huge number, so one comparison is enough.
-    values[out] = load_if(array, uint64(uint32(pixel + uint32(c * area))), (uint32(h) < H) & (uint32(w) < W) & (c < channels))
+    return uint32(pixel + uint32(c * area)), (uint32(h) < H) & (uint32(w) < W) & (c < channels)
 
 
-PIXELS = Operand("pixels", "rows", 1, 3, _pixels_prepare, _pixels_fetch)
+PIXELS = Operand("pixels", "rows", 1, 3, _pixels_prepare, _pixels_find)
 """Images under the taps of a window. A row is a position of the window, the depth a tap (t, u) and a channel, channels innermost.
 
 Position (i, j) reads by tap (t, u) the pixel h = i·stride + origin + t·step, and likewise w. Channels are counted up to a multiple of BK,
@@ -112,31 +93,13 @@ def gradients(width: int, guarded: bool = True) -> Operand:
     of 16 bytes and P·Q a multiple of 4.
     """
 
-    if width == 4:
+    @device(forceinline=True)
+    def find(args, state, at, first, depth):
+        _, _, plane_by, plane_shift, skipped, positions = args
+        position = uint32(first + depth)
+        return uint32(state[at] + position + divide(position, plane_by, plane_shift) * skipped), position < positions
 
-        @device(forceinline=True)
-        def fetch(args, array, state, at, first, depth, values, out):
-            _, _, plane_by, plane_shift, skipped, positions = args
-            position = uint32(first + depth)
-            v0 = v1 = v2 = v3 = float32(0)
-            if guarded:
-                offset = uint64(uint32(state[at] + position + divide(position, plane_by, plane_shift) * skipped))
-                v0, v1, v2, v3 = load_4_if(array, offset, position < positions)
-            elif position < positions:
-                offset = uint64(uint32(state[at] + position + divide(position, plane_by, plane_shift) * skipped))
-                v0, v1, v2, v3 = load_4(array, offset)
-            values[out], values[out + 1], values[out + 2], values[out + 3] = v0, v1, v2, v3
-
-    else:
-
-        @device(forceinline=True)
-        def fetch(args, array, state, at, first, depth, values, out):
-            _, _, plane_by, plane_shift, skipped, positions = args
-            position = uint32(first + depth)
-            place = uint32(state[at] + position + divide(position, plane_by, plane_shift) * skipped)
-            values[out] = load_if(array, uint64(place), position < positions)
-
-    return Operand(f"gradients by {width}", "depths", width, 1, _gradients_prepare, fetch)
+    return Operand(f"gradients by {width}", "depths", width, 1, _gradients_prepare, find, guarded or width == 1)
 
 
 @functools.cache
@@ -164,7 +127,7 @@ def taps(guarded: bool = True) -> Operand:
         state[at + 2] = uint32(w)
 
     @device(forceinline=True)
-    def fetch(args, array, state, at, first, depth, values, out):
+    def find(args, state, at, first, depth):
         _, (positions, plane, plane_by, plane_shift, Q, Q_by, Q_shift, image, stride_h, stride_w, H, W) = args
         position = uint32(first + depth)
         n = divide(position, plane_by, plane_shift)
@@ -173,15 +136,13 @@ def taps(guarded: bool = True) -> Operand:
         q = uint32(rest - p * Q)
         down, across = int32(int32(p) * stride_h), int32(int32(q) * stride_w)
         h, w = uint32(int32(int32(state[at + 1]) + down)), uint32(int32(int32(state[at + 2]) + across))  # above the image: a huge number
-        value = float32(0)
+        there = (position < positions) & (h < H) & (w < W)
         if guarded:
             way = int32(int32(uint32(n * image)) + int32(down * int32(W)) + across)
-            value = load_if(array, uint64(uint32(int32(int32(state[at]) + way))), (position < positions) & (h < H) & (w < W))
-        elif position < positions and h < H and w < W:
-            value = array[uint32(state[at] + n * image + h * W + w)]
-        values[out] = value
+            return uint32(int32(int32(state[at]) + way)), there
+        return uint32(state[at] + n * image + h * W + w), there
 
-    return Operand("taps", "depths", 1, 3, prepare, fetch)
+    return Operand("taps", "depths", 1, 3, prepare, find, guarded)
 
 
 @device(forceinline=True)

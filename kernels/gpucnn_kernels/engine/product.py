@@ -139,16 +139,18 @@ def product(
     slices: int = 1,
     cut: Cut | None = None,
     scratch: tuple[int, int] = (0, 0),
+    past_registers: bool = False,
 ) -> Product:
     """The product of two operands, each with its arguments; `sizes` are M, N and the depth of one group, `epilogue` whether four results
     may be written at once, what `extra` is for, and whether there is a ReLU. The sum is cut into `slices`, or into fewer
-    if some would be empty. Or only that of some tiles, as `cut` says: their counters and sums are in b, from the elements `scratch` on."""
+    if some would be empty. Or only that of some tiles, as `cut` says: their counters and sums are in b, from the elements `scratch` on.
+    `past_registers`: as for the kernel."""
     M, N, _ = sizes
     blocks, slice_blocks, slices, tiles_m, tiles_n = in_slices(tile, sizes, slices)
     numbers = tuple(np.uint32(number) for number in (M, N, slice_blocks, blocks, groups, tiles_m, tiles_n))
     more, grid, way = given(cut, numbers, tiles_m * tiles_n * groups * slices, scratch)
     return Product(
-        tile_kernel(tile, a[0], b[0], c[0], way),
+        tile_kernel(tile, a[0], b[0], c[0], way, past_registers),
         grid,
         tile.threads,
         groups * slices,

@@ -24,9 +24,8 @@ import math
 import numpy as np
 
 from gpucnn_kernels.conv.classes import Gather, forward, input_grad
-from gpucnn_kernels.core._numba import int32, uint32, uint64
+from gpucnn_kernels.core._numba import int32, uint32
 from gpucnn_kernels.core.compile import device
-from gpucnn_kernels.core.guarded import load_if
 from gpucnn_kernels.core.integers import divide, magic
 from gpucnn_kernels.core.launch import LIMIT, Array, Stream, Window, floats, geometry, run_each
 from gpucnn_kernels.core.variant import Variant
@@ -54,7 +53,7 @@ def _images_prepare(args, group, row, state, at):
 
 
 @device(forceinline=True)
-def _images_fetch(args, array, state, at, first, depth, values, out):
+def _images_find(args, state, at, first, depth):
     _, _, (depths, taps, taps_by, taps_shift, U, U_by, U_shift, step_h, step_w, H, W) = args
     number = uint32(first + depth)
     c = divide(number, taps_by, taps_shift)
@@ -63,10 +62,10 @@ def _images_fetch(args, array, state, at, first, depth, values, out):
     h = int32(int32(state[at + 1]) + int32(t) * step_h)  # above the image: as uint32 a huge number, so one comparison is enough
     w = int32(int32(state[at + 2]) + int32(uint32(tap - t * U)) * step_w)
     pixel = uint32(int32(int32(uint32(state[at] + c * uint32(H * W))) + int32(h * int32(W)) + w))
-    values[out] = load_if(array, uint64(pixel), (number < depths) & (uint32(h) < H) & (uint32(w) < W))
+    return pixel, (number < depths) & (uint32(h) < H) & (uint32(w) < W)
 
 
-IMAGES = Operand("images at a place", "depths", 1, 3, _images_prepare, _images_fetch)
+IMAGES = Operand("images at a place", "depths", 1, 3, _images_prepare, _images_find)
 """x, or dy, under the window of a place: a row is an image, the depth a channel and a tap (t, u), taps innermost. The group (i, j) reads
 by a tap the pixel h = i·stride + origin + t·step, and likewise w; 0 outside of the image.
 
@@ -83,7 +82,7 @@ def _filters_prepare(args, group, row, state, at):
 
 
 @device(forceinline=True)
-def _filters_fetch(args, array, state, at, first, depth, values, out):
+def _filters_find(args, state, at, first, depth):
     _, _, (depths, taps, taps_by, taps_shift, U, U_by, U_shift, step_h, step_w, P, Q), walk = args
     channel, S, from_r, from_s, every_r, every_s = walk
     number = uint32(first + depth)
@@ -96,10 +95,10 @@ def _filters_fetch(args, array, state, at, first, depth, values, out):
     own = uint32(uint32(from_r + t * every_r) * S + uint32(from_s + u * every_s))
     tap_at = int32(uint32(uint32(state[at] + c * channel) + uint32(own * uint32(P * Q))))
     weight = uint32(int32(tap_at + int32(p * int32(Q)) + q))
-    values[out] = load_if(array, uint64(weight), (number < depths) & (uint32(p) < P) & (uint32(q) < Q))
+    return weight, (number < depths) & (uint32(p) < P) & (uint32(q) < Q)
 
 
-FILTERS = Operand("filters of a place", "depths", 1, 3, _filters_prepare, _filters_fetch)
+FILTERS = Operand("filters of a place", "depths", 1, 3, _filters_prepare, _filters_find)
 """The weights that lead to a place: a row is a filter (for the gradient of the input a channel), the depth a channel (a filter) and a tap
 (t, u), which is the weight's tap from + t·every; they are those of the position p = i·stride + origin + t·step, and likewise q.
 
@@ -124,13 +123,13 @@ def _taps_prepare(args, group, row, state, at):
 
 
 @device(forceinline=True)
-def _taps_fetch(args, array, state, at, first, depth, values, out):
+def _taps_find(args, state, at, first, depth):
     _, _, (_, image) = args
     n = uint32(first + depth)
-    values[out] = load_if(array, uint64(uint32(state[at] + n * image)), n < state[at + 1])
+    return uint32(state[at] + n * image), n < state[at + 1]
 
 
-TAPS = Operand("taps of a place", "rows", 1, 2, _taps_prepare, _taps_fetch)
+TAPS = Operand("taps of a place", "rows", 1, 2, _taps_prepare, _taps_find)
 """x as the gradient of the weight sees it: a row is a channel and a tap, the depth an image.
 
 Arguments: ((J and its magic, strides, origins), (rows, taps and their magic, S and its magic, dilations, H, W), (images, elements of one)).
@@ -186,7 +185,14 @@ def _gathered(tile: Tile, one: Gather, extra: int, relu: bool, *, of_pixels: boo
     spread = _unsigned(J, *magic(J), OW, down.spread, across.spread, down.first, across.first)
     put = _unsigned(N * OH * OW, OH * OW), spread, np.uint32(positions)
     return product(
-        tile, (IMAGES, images), (FILTERS, filters), (PLACES, put), (one.images, N, depths), (False, extra, relu), groups=one.plane
+        tile,
+        (IMAGES, images),
+        (FILTERS, filters),
+        (PLACES, put),
+        (one.images, N, depths),
+        (False, extra, relu),
+        groups=one.plane,
+        past_registers=True,
     )
 
 
@@ -212,7 +218,7 @@ def _weight_grad(n: int, c: int, k: int, window: Window, tile: Tile) -> Product:
     taps = starts, lines, _unsigned(n, c * H * W)
     gradients = _unsigned(positions, k * positions, 1, k, n)
     put = _unsigned(positions, rows * positions), _unsigned(Q, *magic(Q), Q, 1, 1, 0, 0), np.uint32(positions)
-    return product(tile, (TAPS, taps), (matrix("depths", 1), gradients), (PLACES, put), (rows, k, n), groups=positions)
+    return product(tile, (TAPS, taps), (matrix("depths", 1), gradients), (PLACES, put), (rows, k, n), groups=positions, past_registers=True)
 
 
 def locally_connected2d(
