@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import pytest
 from compile_harness import kernels, machine_code, needs_compilers
-from waits import Wait, main_loop, waits
+from waits import Wait, copies, main_loop, waits
 
 from gpucnn.profiling.chip import machine, sass
 from gpucnn.profiling.chip.machine import Instruction, Program
@@ -45,6 +48,14 @@ def test_a_wait_for_all_but_the_last_reads() -> None:
     assert [(each.asked, each.waited) for each in waits(loop)] == [(0.0, 0.4), (0.2, 0.8)]
 
 
+def test_copies_past_registers_are_begun_and_waited_for() -> None:
+    copy = instruction("LDGSTS.E [R9], desc[UR8][R2.64], P0")
+    loop = [LOOP[1], copy, copy, instruction("LDGDEPBAR", write=0), LOOP[2], LOOP[2], LOOP[2], instruction("DEPBAR.LE SB0, 0x0")]
+    assert copies(loop) == (0.25, 0.875)
+    with pytest.raises(ValueError, match="0 copies are begun, and there are 1 waits"):
+        copies(loop[3:])
+
+
 def test_the_main_loop_is_the_inner_one_with_the_most_ffma() -> None:
     code = [instruction("FADD R1, R1, R2"), *LOOP, instruction("BRA `(.L_x_2)"), instruction("BRA `(.L_x_1)"), instruction("BRA `(.L_x_3)")]
     program = Program(code, {".L_x_1": 0, ".L_x_2": 1, ".L_x_3": 7})
@@ -57,22 +68,35 @@ def test_the_main_loop_is_the_inner_one_with_the_most_ffma() -> None:
 # needs one, by when all have been asked for; and how often parameters are read again. Each is what was reached, rounded to the next
 # hundredth. The first waits are early because reads of shared memory have the same scoreboards, which the compiler assigns.
 REACHED = {
-    "conv2d-tile128x128 m2": (54, 90, 43, 3),
-    "conv2d-tile128x64 m2": (48, 93, 49, 0),
     "conv2d_weight_grad-tile64x64 odd": (57, 86, 19, 2),
     "conv2d_weight_grad-tile128x64 odd": (90, 90, 17, 2),
     "dense-tile64x64 odd": (45, 87, 15, 0),
-    "locally_connected2d-tile64x32": (74, 83, 26, 0),
-    "locally_connected2d-tile64x64": (82, 85, 21, 3),
-    "locally_connected2d_weight_grad-tile64x32": (62, 87, 18, 0),
-    "locally_connected2d_weight_grad-tile64x64": (39, 84, 15, 0),
 }
-QUICK = ("conv2d_weight_grad-tile64x64 odd", "locally_connected2d_weight_grad-tile64x32")
+# The same of loops that copy past registers, where nothing else is a wait for memory: by when all copies have been begun, and where the
+# wait for them is at least.
+COPYING = {
+    "conv2d-tile128x128 m2": (27, 89),
+    "conv2d-tile128x64 m2": (27, 89),
+    "conv2d-tile64x64 m2": (29, 89),
+    "conv2d_input_grad-tile128x32 m2": (36, 85),
+    "dense-tile64x64 even": (26, 88),
+    "dense_weight_grad-tile128x64 even": (24, 94),
+    "locally_connected2d-tile64x32": (39, 91),
+    "locally_connected2d-tile64x64": (36, 90),
+    "locally_connected2d_weight_grad-tile64x32": (31, 90),
+    "locally_connected2d_weight_grad-tile64x64": (31, 90),
+}
+QUICK = ("conv2d_weight_grad-tile64x64 odd", "dense-tile64x64 even", "locally_connected2d_weight_grad-tile64x32")
+disassembled = pytest.mark.skipif(sass.nvdisasm() is None, reason="no nvdisasm: pip install nvidia-cuda-nvdisasm")
+
+
+def quick(names: Iterable[str]) -> list[Any]:
+    return [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names]
 
 
 @needs_compilers
-@pytest.mark.skipif(sass.nvdisasm() is None, reason="no nvdisasm: pip install nvidia-cuda-nvdisasm")
-@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in REACHED])
+@disassembled
+@pytest.mark.parametrize("name", quick(REACHED))
 def test_loops_wait_late(name: str) -> None:
     first, needed, asked, parameters = REACHED[name]
     loop = main_loop(machine.parse(sass.disassemble(machine_code(kernels()[name].launch, "sm_90"), "-hex")))
@@ -82,3 +106,14 @@ def test_loops_wait_late(name: str) -> None:
     assert min(each.waited for each in found if each.meant) * 100 >= needed, found
     assert max(each.asked for each in found) * 100 <= asked, found
     assert sum(each.base == "LDC" for each in loop) <= parameters, found
+
+
+@needs_compilers
+@disassembled
+@pytest.mark.parametrize("name", quick(COPYING))
+def test_loops_that_copy_past_registers_read_no_memory_and_wait_last(name: str) -> None:
+    begun, waited = COPYING[name]
+    loop = main_loop(machine.parse(sass.disassemble(machine_code(kernels()[name].launch, "sm_90"), "-hex")))
+    assert not {"LDG", "STS"} & {each.base for each in loop}
+    last, wait = copies(loop)
+    assert last * 100 <= begun and wait * 100 >= waited, (last, wait)
