@@ -23,7 +23,8 @@ and nobody waits for memory unless everybody does.
 
 What is done with a result before it is written costs next to nothing: it is in a register already. So a bias and ReLU belong here, and so
 does the gradient of a ReLU that stood before: dx is 0 where that gave nothing (MASK). And the numbers of `a` pass through the registers of
-their block anyway: added up there, they are the gradient of the bias (SUMS), for as many additions as numbers are read from memory.
+their block anyway: added up there, they are the gradient of the bias (SUMS), for as many additions as numbers are read from memory. Those
+that go past registers are read back from shared memory, by the blocks of the first columns.
 
 Reading and writing four numbers at a time (vector.py) quarters the instructions that are not FMAs. The threads of a warp form a patch of
 4 × 8, and a thread's rows and columns come in fours, a patch apart: then what a warp reads at a time lies in different banks of shared

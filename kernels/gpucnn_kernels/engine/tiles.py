@@ -64,6 +64,7 @@ class Operand:
     A row is a row of a, or a column of b: what stays while depth, the axis that the sum runs over, moves on. `along` says how neighbouring
     threads share the work: they take neighbouring "rows", or neighbouring "depths", whichever are neighbours in memory. With a width of 4
     a thread takes four neighbours itself. Rows past the last may be fetched and must not be out of bounds: what is read does not matter.
+    `guarded`: a number that passes registers is read without a branch (core/guarded.py).
     """
 
     name: str
