@@ -33,8 +33,9 @@ def test_variant_fits_the_chip(name: str, arch: str) -> None:
     check(kernels()[name], arch)
 
 
-# FFMAs per hundred instructions at least, reads of global memory by fours, and by ones: none in loops that copy past registers.
-LOOPS = {"conv2d-tile128x128 m2": (82, 0, 0), "conv2d_weight_grad-tile128x128 m2": (68, 1, 4), "dense-tile64x64 even": (84, 0, 0)}
+# FFMAs per hundred instructions at least, reads of global memory by fours, and by ones. In loops that copy past registers these are the copies,
+# and one more, which makes a group of them (LDGDEPBAR).
+LOOPS = {"conv2d-tile128x128 m2": (82, 1, 5), "conv2d_weight_grad-tile128x128 m2": (68, 1, 4), "dense-tile64x64 even": (84, 0, 17)}
 
 
 @pytest.mark.skipif(sass.nvdisasm() is None, reason="no nvdisasm: pip install nvidia-cuda-nvdisasm")
@@ -46,7 +47,7 @@ def test_main_loop_is_ffma(name: str) -> None:
     assert loop.lds_128 == 8 * 4, loop
     assert (loop.ldg_128, loop.ldg) == (ldg_128, ldg), loop
     assert loop.share * 100 >= share, loop
-    assert ldg + ldg_128 == 0 or loop.first_load < 0.6, "the next tile is asked for too late: see the comment in the loop"
+    assert loop.first_load < 0.6, "the next tile is asked for too late: see the comment in the loop"
 
 
 def test_hot_loop_finds_the_loop_with_the_most_ffma() -> None:

@@ -80,7 +80,7 @@ COPYING = {
     "conv2d-tile64x64 m2": (29, 89),
     "conv2d_input_grad-tile128x32 m2": (36, 85),
     "dense-tile64x64 even": (26, 88),
-    "dense_weight_grad-tile128x64 even": (24, 94),
+    "dense_weight_grad-tile128x64 even": (25, 94),
     "locally_connected2d-tile64x32": (39, 91),
     "locally_connected2d-tile64x64": (36, 90),
     "locally_connected2d_weight_grad-tile64x32": (31, 90),
