@@ -54,6 +54,7 @@ class Copy:
 def copy_of(operand: Operand, rows: int, depths: int, threads: int) -> Copy:
     """The way in which `threads` threads copy rows × depths numbers of an operand."""
     along_rows, width, words, find, guarded = operand.along == "rows", operand.width, operand.words, operand.find, operand.guarded
+    late = operand.late
     prepare_row = operand.prepare
     fetches, numbers = rows * depths // (threads * width), rows * depths // threads  # of a thread
     if fetches * threads * width != rows * depths:
@@ -103,29 +104,35 @@ def copy_of(operand: Operand, rows: int, depths: int, threads: int) -> Copy:
             prepare_row(args, group, uint32(first_row + row + uint32(row_step)), state, i * words)
 
     @device(forceinline=True)
-    def read(array, offset, there, values, out):
-        if width == 1:
-            value = float32(0)
-            if guarded:
-                value = load_if(array, uint64(offset), there)
-            elif there:
-                value = array[offset]
-            values[out] = value
-        else:
-            v0 = v1 = v2 = v3 = float32(0)
-            if guarded:
-                v0, v1, v2, v3 = load_4_if(array, uint64(offset), there)
-            elif there:
-                v0, v1, v2, v3 = load_4(array, uint64(offset))
-            values[out], values[out + 1], values[out + 2], values[out + 3] = v0, v1, v2, v3
+    def read_one(args, array, state, at, first, depth, values, out):
+        offset, there = find(args, state, at, first, depth)
+        value = float32(0)
+        if guarded:
+            value = load_if(array, uint64(offset), there)
+        elif there:
+            value = array[offset]
+        values[out] = value
+
+    @device(forceinline=True)
+    def read_four(args, array, state, at, first, depth, values, out):
+        offset, there = find(args, state, at, first, depth)
+        v0 = v1 = v2 = v3 = float32(0)
+        if guarded:
+            v0, v1, v2, v3 = load_4_if(array, uint64(offset), there)
+        elif there:
+            if late:
+                offset, _ = find(args, state, at, first, depth)  # once more: what the branch alone needs takes no register before it
+            v0, v1, v2, v3 = load_4(array, uint64(offset))
+        values[out], values[out + 1], values[out + 2], values[out + 3] = v0, v1, v2, v3
+
+    read = read_four if width == 4 else read_one
 
     @device(forceinline=True)
     def fetch(args, array, state, first, thread, values):
         _, depth = position(thread)
         for i in range(fetches):
             _, depth_step = step(i)
-            offset, there = find(args, state, i * words, first, uint32(depth + uint32(depth_step)))
-            read(array, offset, there, values, i * width)
+            read(args, array, state, i * words, first, uint32(depth + uint32(depth_step)), values, i * width)
 
     @device(forceinline=True)
     def put_one(n, values, tile, at):

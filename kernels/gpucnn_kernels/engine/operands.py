@@ -39,7 +39,7 @@ def matrix(along: str, width: int, guarded: bool = True) -> Operand:
         number = uint32(first + depth)
         return uint32(state[at] + number * depth_stride), number < depths
 
-    return Operand(f"matrix {along} by {width}", along, width, 1, prepare, find, guarded or width == 1)
+    return Operand(f"matrix {along} by {width}", along, width, 1, prepare, find, guarded or width == 1, late=True)
 
 
 @device(forceinline=True)

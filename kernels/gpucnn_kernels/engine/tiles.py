@@ -64,7 +64,8 @@ class Operand:
     A row is a row of a, or a column of b: what stays while depth, the axis that the sum runs over, moves on. `along` says how neighbouring
     threads share the work: they take neighbouring "rows", or neighbouring "depths", whichever are neighbours in memory. With a width of 4
     a thread takes four neighbours itself. Rows past the last may be fetched and must not be out of bounds: what is read does not matter.
-    `guarded`: a number that passes registers is read without a branch (core/guarded.py).
+    `guarded`: a number that passes registers is read without a branch (core/guarded.py). `late`: where there is one before fours, their
+    place is worked out behind it. Which takes fewer registers is up to the compiler; test_engine_compiles.py has that nothing spills.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Operand:
     prepare: Callable[..., Any]
     find: Callable[..., Any]
     guarded: bool = True
+    late: bool = False
 
 
 @device(forceinline=True)

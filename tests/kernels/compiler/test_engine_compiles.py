@@ -33,8 +33,8 @@ def test_variant_fits_the_chip(name: str, arch: str) -> None:
     check(kernels()[name], arch)
 
 
-# FFMAs per hundred instructions at least, reads of global memory by fours, and by ones. In loops that copy past registers these are the copies,
-# and one more, which makes a group of them (LDGDEPBAR).
+# FFMAs per hundred instructions at least, reads of global memory by fours, and by ones. In loops that copy past registers these are the
+# copies, and one more, which makes a group of them (LDGDEPBAR).
 LOOPS = {"conv2d-tile128x128 m2": (82, 1, 5), "conv2d_weight_grad-tile128x128 m2": (68, 1, 4), "dense-tile64x64 even": (84, 0, 17)}
 
 
