@@ -59,6 +59,7 @@ ELSEWHERE = {
     "steps_on_gpu": "It compares with PyTorch if that is installed. Its figures are in [performance.md](performance.md#on-an-h100).",
     "first_step": "Its figures are in [kernels/README.md](../kernels/README.md#around-a-step).",
     "profile_kernels": "[kernels/PROFILING.md](../kernels/PROFILING.md) explains every column.",
+    "predict": "Its tables are in [kernels/README.md](../kernels/README.md#predicted-and-not-yet-measured).",
     "predicted_beside_measured": "[kernels/PROFILING.md](../kernels/PROFILING.md) explains predictions.",
     "measure_chip": "It needs a GPU. Its figures are in [kernels/measured](../kernels/measured/README.md).",
     "measured_tables": "It prints nothing: the tables are in the documents.",

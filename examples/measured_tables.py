@@ -1,4 +1,4 @@
-"""Writes the measured figures of kernels/measured and docs/measured into the documents: tables between markers, and the roofline.
+"""Writes the figures of kernels/measured, docs/measured and kernels/predicted into the documents: tables between markers, and the roofline.
 
     python examples/measured_tables.py [--check] [--plot docs/roofline-h100.png]
 
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import cpu_tables  # beside this file
+import predicted_tables
 from cpu_tables import table
 
 from gpucnn.profiling.what import work
@@ -25,8 +26,9 @@ from gpucnn.profiling.what.shapes import CONV_SHAPES, POOL_SHAPES
 
 ROOT = Path(__file__).parents[1]
 MEASURED = ROOT / "kernels" / "measured"
-WRITTEN = "README.md docs/performance.md docs/view.md kernels/README.md kernels/gpucnn_loops/README.md kernels/measured/README.md"
-DOCUMENTS = tuple(ROOT / name for name in WRITTEN.split())
+WRITTEN = ("README.md", "docs/performance.md", "docs/view.md", "kernels/README.md", "kernels/PROFILING.md")
+WRITTEN += tuple(f"kernels/{folder}/README.md" for folder in ("gpucnn_loops", "measured", "predicted"))
+DOCUMENTS = tuple(ROOT / name for name in WRITTEN)
 CHIP = "nvidia-h100-80gb-hbm3"
 PASSES = {"conv2d": "forward", "conv2d_input_grad": "gradient of input", "conv2d_weight_grad": "gradient of weight"}
 PASSES |= {"max_pool2d": "pooling", "max_pool2d_grad": "its gradient"}
@@ -207,6 +209,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "predicted": predicted,
     "headline": headline,
     **cpu_tables.SECTIONS,
+    **predicted_tables.SECTIONS,
 }
 
 
@@ -219,6 +222,11 @@ def filled(text: str) -> str:
         cpu_tables.read()
     except (OSError, ValueError) as error:
         raise Refused(f"{cpu_tables.FIGURES.name} cannot be read: {error}") from None
+    for name in predicted_tables.MADE:
+        try:
+            predicted_tables.read(name)
+        except (OSError, ValueError) as error:
+            raise Refused(f"{name}.json cannot be read: {error}; python examples/predict.py makes it") from None
     return MARKED.sub(lambda match: f"{match[1]}\n{SECTIONS[match[2]]()}\n{match[3]}", text)
 
 

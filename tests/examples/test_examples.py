@@ -33,6 +33,7 @@ ALL = (
     "measured_tables",
     "mnist_speedrun",
     "parameter_sharing",
+    "predict",
     "predicted_beside_measured",
     "profile_kernels",
     "rounded_training",
@@ -41,7 +42,7 @@ ALL = (
     "tf2_mnist",
     "translation",
 )
-HELPERS = {"common", "cpu_tables", "in_pytorch", "machine", "rivals"}  # what the others import
+HELPERS = {"common", "cpu_tables", "in_pytorch", "kept", "machine", "predicted_tables", "predictions", "rivals"}  # what the others import
 NOTHING = "a run with --quick: the figures mean nothing"
 Example = Callable[..., Any]
 
@@ -317,8 +318,15 @@ def test_without_pytorch_steps_are_measured_alone(example: Example, monkeypatch:
 
 def test_a_figure_that_was_changed_by_hand_is_found(example: Example, tmp_path: Path) -> None:
     """In a copy of the documents and the figures, with the example beside them."""
-    documents = ("README.md", "docs/performance.md", "docs/view.md", "kernels/README.md", "kernels/gpucnn_loops/README.md")
-    for name in (*documents, "kernels/measured", "examples"):
+    documents = (
+        "README.md",
+        "docs/performance.md",
+        "docs/view.md",
+        "kernels/README.md",
+        "kernels/PROFILING.md",
+        "kernels/gpucnn_loops/README.md",
+    )
+    for name in (*documents, "kernels/measured", "kernels/predicted", "examples"):
         target = tmp_path / name
         target.parent.mkdir(parents=True, exist_ok=True)
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile)(ROOT / name, target)

@@ -2,7 +2,8 @@
 takes a minute.
 
 The cache key covers everything that the result depends on: the code of the kernel and of all that it calls
-(gpucnn_kernels.core.disk_cache), the types of its arguments, its blocks, the architecture, the compilers, and how their answer is read.
+(gpucnn_kernels.core.disk_cache), the files that these are in (sources.py), the types of its arguments, its blocks, the architecture, the
+compilers, and how their answer is read.
 GPUCNN_KERNEL_CACHE=0 turns the user's cache off.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -19,7 +21,7 @@ from typing import Any
 
 from gpucnn.data.files import atomic_file
 from gpucnn.errors import DataError, MissingExtraError
-from gpucnn.profiling.chip import machine, sass, static
+from gpucnn.profiling.chip import machine, sass, sources, static
 from gpucnn.profiling.chip.machine import Program
 from gpucnn.profiling.chip.static import Compiled
 from gpucnn.profiling.records import checked
@@ -99,19 +101,25 @@ class Compiler:
             self._note(f"nothing is said of main loops: {error}")
             return found
 
-    def _file(self, launch: Launch, ending: str) -> Path | None:
-        """The cache file; None if there is no cache, or if the kernel has no key that is the same in every process."""
-        if self.kept is None:
-            return None
-        from gpucnn_kernels.core import disk_cache  # not under the simulator, which compiles nothing
+    def mark(self, launch: Launch) -> str | None:
+        """A hash of all that the compiler's answer depends on; None if the kernel has none that is the same in every process."""
+        from gpucnn_kernels.core import disk_cache, early  # not under the simulator, which compiles nothing
 
-        mark = disk_cache.fingerprint((launch.kernel.py_func, sorted(launch.kernel.targetoptions.items())))
+        function = launch.kernel.py_func
+        files = (*sources.files_of(function), Path(static.__file__), Path(sass.__file__))
+        made_of = sources.content(files) + (b"early" if early.ENABLED else b"")
+        mark = disk_cache.fingerprint((function, sorted(launch.kernel.targetoptions.items())), made_of)
         if mark is None:
             return None
-        beside = sorted(Path(launch.kernel.py_func.__code__.co_filename).parent.glob("*.py"))  # a kernel may be another package's
-        read = b"".join(file.read_bytes() for file in (*beside, Path(static.__file__), Path(sass.__file__)))
-        key = f"{mark} {launch.signature} {launch.threads} {launch.shared} {self.arch} {self.loops} {_versions()}".encode() + read
-        return self.kept / f"{hashlib.sha256(key).hexdigest()}{ending}"
+        key = f"{mark} {launch.signature} {launch.threads} {launch.shared} {self.arch} {self.loops} {versions()}"
+        return hashlib.sha256(key.encode()).hexdigest()
+
+    def _file(self, launch: Launch, ending: str) -> Path | None:
+        """The cache file; None if there is no cache, or if the kernel has no mark."""
+        if self.kept is None:
+            return None
+        mark = self.mark(launch)
+        return None if mark is None else self.kept / f"{mark}{ending}"
 
     @staticmethod
     def _key(launch: Launch) -> Any:
@@ -148,7 +156,9 @@ def _write(content: bytes, file: Path) -> None:
             stream.write(content)
 
 
-def _versions() -> str:
+@functools.cache
+def versions() -> str:
+    """The compilers that are installed."""
     found = []
     for name in COMPILERS:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
