@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn_kernels.conv.strips import MOST_TAPS, Strip, input_strip_of, row_reader, skipped, strip_of
+from gpucnn_kernels.conv.strips import MOST_TAPS, Strip, bounds, input_strip_of, row_reader, skipped, strip_of
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.integers import beyond, divide, magic
@@ -66,9 +66,27 @@ def forward_kernel(strip: Strip, apart: bool = False) -> Any:
         read(x, base, int32(first_h + i), first_w, H, W, pixels)
         results(0, i, pixels, weights, sums)
 
-    all_rows = unrolled(row, rows)
+    @device(forceinline=True)
+    def begin(i, bias, k, has_bias, sums):
+        sums[i] = bias[uint32(k + uint32(i % F))] if has_bias else float32(0)
 
-    @kernel(role="product")
+    @device(forceinline=True)
+    def load(i, weight, first, step, weights):
+        """Weight i of a channel; from a filter to the next it is `step` elements."""
+        weights[i] = weight[beyond(uint32(first + uint32(i // taps) * step), i % taps)]
+
+    @device(forceinline=True)
+    def write(i, y, at, p, P, Q, relu, sums):
+        f, t = i // T, i % T
+        if uint32(p + uint32(t)) < P:
+            value = sums[t * F + f]
+            if relu and value <= float32(0):  # NaN stays NaN
+                value = float32(0)
+            y[uint32(at + uint32(uint32(f) * P + uint32(t)) * Q)] = value
+
+    all_rows, begin_all, load_all, write_all = unrolled(row, rows), unrolled(begin, own), unrolled(load, own_taps), unrolled(write, own)
+
+    @kernel(role="product", **bounds(strip))
     def conv2d_depthwise_forward(x, weight, bias, y, sizes, skipped, has_bias, relu):
         count, K, H, W, top, left, P, Q, k_magic, k_shift, q_magic, q_shift, s_magic, s_shift, m_magic, m_shift, strips, channels = sizes
         i = uint32(cuda.grid(1))
@@ -83,38 +101,25 @@ def forward_kernel(strip: Strip, apart: bool = False) -> Any:
         p = uint32(uint32(rest - plane * strips) * uint32(T))
         n = divide(plane, k_magic, k_shift)
         k = uint32(uint32(plane - n * K) * uint32(F))
-        for f in range(F):
-            first = bias[uint32(k + uint32(f))] if has_bias else float32(0)
-            for t in range(T):
-                sums[t * F + f] = first
+        begin_all(0, bias, k, has_bias, sums)
         first_h = int32(int32(p) * int32(stride_h) - top)
         first_w = int32(int32(q) * int32(stride_w) - left)
         if summed:
             base = int32(divide(plane, m_magic, m_shift) * channels * uint32(H * W))
             c = uint32(0)
             while c < channels:
-                for f in range(F):
-                    own_weights = uint32(uint32(uint32(k + uint32(f)) * channels + c) * uint32(taps))
-                    for tap in range(taps):
-                        weights[f * taps + tap] = weight[beyond(own_weights, tap)]
+                load_all(0, weight, uint32(uint32(k * channels + c) * uint32(taps)), uint32(channels * uint32(taps)), weights)
                 all_rows(0, x, base, first_h, first_w, H, W, pixels, weights, sums)
                 base = int32(base + int32(H * W))
                 c = uint32(c + uint32(1))
         else:
-            for tap in range(taps):
-                weights[tap] = weight[beyond(uint32(k * uint32(taps)), tap)]
+            load_all(0, weight, uint32(k * uint32(taps)), uint32(0), weights)
             base = int32(divide(plane, m_magic, m_shift) * uint32(H * W))
             all_rows(0, x, base, first_h, first_w, H, W, pixels, weights, sums)
         at = uint32((plane * uint32(F) * P + p) * Q + q)
         if apart:
             at = uint32(at + n * skipped)
-        for f in range(F):
-            for t in range(T):
-                if uint32(p + uint32(t)) < P:
-                    value = sums[t * F + f]
-                    if relu and value <= float32(0):  # NaN stays NaN
-                        value = float32(0)
-                    y[uint32(at + uint32(uint32(f) * P + uint32(t)) * Q)] = value
+        write_all(0, y, at, p, P, Q, relu, sums)
 
     return conv2d_depthwise_forward
 

@@ -90,11 +90,19 @@ def weight_grad_kernel(strip: Strip, threads: int, channels: int = 1) -> Any:
         read(x, base, int32(first_h + i), first_w, H, W, pixels)
         results(0, i, pixels, gradients, sums)
 
-    all_rows = unrolled(row, rows)
+    @device(forceinline=True)
+    def load(i, dy, at, p, P, Q, gradients, sums):
+        f, t = i // T, i % T
+        gradients[t * F + f] = float32(0)
+        if uint32(p + uint32(t)) < P:
+            gradients[t * F + f] = dy[uint32(at + uint32(uint32(f) * P + uint32(t)) * Q)]
+        sums[taps * F + f] += gradients[t * F + f]
+
+    all_rows, load_all = unrolled(row, rows), unrolled(load, own)
 
     # With four blocks of 128 threads on a multiprocessor, a thread has 128 registers. With a stride, code for Turing takes one more unless
     # launch bounds forbid it; 7 × 7 taps fit without them, and with them spill on Hopper.
-    @kernel(role="product", launch_bounds=(threads, 4) if stride_h * stride_w > 1 else threads)
+    @kernel(role="product", launch_bounds=(threads, 4) if summed or stride_h * stride_w > 1 else threads)
     def conv2d_depthwise_weight_grad_slices(dy, x, workspace, sizes, skipped, units, slice_units):
         K, H, W, top, left, P, Q, q_magic, q_shift, s_magic, s_shift, m_magic, m_shift, strips = sizes
         tile = cuda.shared.array(room, float32)
@@ -122,12 +130,7 @@ def weight_grad_kernel(strip: Strip, threads: int, channels: int = 1) -> Any:
             p = uint32(uint32(rest - n * strips) * uint32(T))
             plane = uint32(n * K + k)
             at = uint32((plane * uint32(F) * P + p) * Q + q + n * skipped)
-            for f in range(F):
-                for t in range(T):
-                    gradients[t * F + f] = float32(0)
-                    if uint32(p + uint32(t)) < P:
-                        gradients[t * F + f] = dy[uint32(at + uint32(uint32(f) * P + uint32(t)) * Q)]
-                    sums[taps * F + f] += gradients[t * F + f]
+            load_all(0, dy, at, p, P, Q, gradients, sums)
             base = int32(uint32(divide(plane, m_magic, m_shift) * uint32(channels) + c) * uint32(H * W))
             first_h = int32(int32(p) * int32(stride_h) - top)
             first_w = int32(int32(q) * int32(stride_w) - left)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn_kernels.conv.depthwise import fits_group, fits_problem, group_of
-from gpucnn_kernels.conv.strips import Strip, groups_along, input_strip_of, row_reader, skipped
+from gpucnn_kernels.conv.strips import Strip, bounds, groups_along, input_strip_of, row_reader, skipped
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.integers import beyond, divide, magic
@@ -57,9 +57,30 @@ def input_grad_kernel(strip: Strip, masked: bool) -> Any:
         read(dy, base, int32(first_p + i), first_q, P, Q, gradients)
         pixels(0, i, gradients, weights, sums)
 
-    all_rows = unrolled(row, rows)
+    @device(forceinline=True)
+    def clear(i, sums):
+        sums[i] = float32(0)
 
-    @kernel(role="product")
+    @device(forceinline=True)
+    def load(i, weight, first, weights):
+        weights[i] = weight[beyond(first, i)]
+
+    @device(forceinline=True)
+    def write(i, dx, relu, at, place, sizes, sums):
+        f, t, column = i // (T * stride_h * stride_w), i // stride_w % (T * stride_h), i % stride_w
+        H, W = sizes
+        h = int32(place[0] + t)
+        w = int32(place[1] + column)
+        if uint32(h) < uint32(H) and uint32(w) < uint32(W):
+            pixel_at = uint32(at + (f * H + t) * W + column)
+            value = sums[(t * stride_w + column) * F + f]
+            if masked and not relu[pixel_at] > float32(0):
+                value = float32(0)
+            dx[pixel_at] = value
+
+    all_rows, clear_all, load_all, write_all = unrolled(row, rows), unrolled(clear, own), unrolled(load, own_taps), unrolled(write, own)
+
+    @kernel(role="product", **bounds(strip))
     def conv2d_depthwise_input_gradient(dy, weight, relu, dx, sizes, skipped, m):
         count, C, H, W, top, left, P, Q, c_magic, c_shift, g_magic, g_shift, s_magic, s_shift, groups, strips, of_group = sizes
         i = uint32(cuda.grid(1))
@@ -74,8 +95,7 @@ def input_grad_kernel(strip: Strip, masked: bool) -> Any:
         strip_number = int32(rest - plane * strips)
         n = divide(plane, c_magic, c_shift)
         c = uint32(plane - n * C)
-        for j in range(own):
-            sums[j] = float32(0)
+        clear_all(0, sums)
         # Row p0 of dy is the first whose tap 0 falls on the strip; the padding before the image may hold some.
         first_p = int32(strip_number * int32(T) + top // int32(stride_h))
         first_q = int32(group + left // int32(stride_w))
@@ -91,8 +111,7 @@ def input_grad_kernel(strip: Strip, masked: bool) -> Any:
         while True:
             k = uint32(c * m + j)
             first = uint32(uint32(uint32(k * of_group) + part) * uint32(own_taps)) if summed else uint32(k * uint32(taps))
-            for tap in range(own_taps):
-                weights[tap] = weight[beyond(first, tap)]
+            load_all(0, weight, first, weights)
             base = int32(uint32(plane_of_dy * m + j) * uint32(P * Q) + n * skipped)
             all_rows(0, dy, base, int32(first_p - above), int32(first_q - beyond_left), P, Q, gradients, weights, sums)
             j = uint32(j + uint32(1))
@@ -101,17 +120,7 @@ def input_grad_kernel(strip: Strip, masked: bool) -> Any:
         first_h = int32(first_p * int32(stride_h) - top)
         first_w = int32(first_q * int32(stride_w) - left)
         at = int32(int32(plane * uint32(F) * uint32(H * W)) + first_h * W + first_w)
-        for f in range(F):
-            for t in range(T * stride_h):
-                for column in range(stride_w):
-                    h = int32(first_h + t)
-                    w = int32(first_w + column)
-                    if uint32(h) < uint32(H) and uint32(w) < uint32(W):
-                        pixel_at = uint32(at + (f * H + t) * W + column)
-                        value = sums[(t * stride_w + column) * F + f]
-                        if masked and not relu[pixel_at] > float32(0):
-                            value = float32(0)
-                        dx[pixel_at] = value
+        write_all(0, dx, relu, at, (first_h, first_w), (H, W), sums)
 
     return conv2d_depthwise_input_gradient
 

@@ -13,14 +13,14 @@ import numpy as np
 
 from gpucnn_kernels.core._numba import float32, int32, types, uint32, uint64
 from gpucnn_kernels.core.compile import device
-from gpucnn_kernels.core.launch import Pair, Window
+from gpucnn_kernels.core.launch import THREADS, Pair, Window
 
 MOST_TAPS = 64  # R·S: all their weights, or their sums, are in registers
 _STRIP = 8  # results, at most
 _FMAS = 400  # of a thread, all written out
 _ROWS = 64  # that a strip reads, and columns
 _SUMS = 32  # of a thread, for the gradient of the input
-_WEIGHTS = 50  # of a thread that has several filters
+_WEIGHTS = 40  # of a thread that has several filters
 
 int64: Any = types.int64
 
@@ -70,6 +70,12 @@ def groups_along(window: Window, axis: int) -> int:
     """The number of groups of `stride` rows or columns, each of which begins with one that tap 0 may fall on."""
     before, stride = window.padding[axis][0], window.stride[axis]
     return -(-(window.input[axis] + before % stride) // stride)
+
+
+def bounds(strip: Strip) -> dict[str, Any]:
+    """The launch bounds of a kernel for `strip`: with four blocks on a multiprocessor, a thread has 128 registers. With more, the compiler
+    would have the reads of several rows on their way at once."""
+    return {"launch_bounds": (THREADS, 4)} if strip.summed else {}
 
 
 @device(forceinline=True)
