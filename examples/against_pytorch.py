@@ -126,11 +126,13 @@ def own_forward(name: str, x: np.ndarray) -> Callable[[], Any]:
     return lambda: model.forward(x)
 
 
-def own_step(name: str, x: np.ndarray, labels: np.ndarray) -> Callable[[], Any]:
-    """The training step in gpucnn."""
+def own_step(name: str, x: np.ndarray, labels: np.ndarray, recorded: bool = True) -> Callable[[], Any]:
+    """The training step in gpucnn. recorded: as `fit` runs it; otherwise Python calls each operation."""
     model = gc.network(name).build((1, 28, 28), device="cpu")
     model.compile(gc.SGD(0.01, momentum=0.9) if name == SGD else gc.Adam(1e-3))
     assert model.loss is not None and model.optimizer is not None
+    if not recorded:
+        model.chain.replayed = None
     step = TrainingStep(model, model.loss, model.optimizer)
     return lambda: step(x, labels)
 
@@ -290,8 +292,7 @@ def main() -> int:
     clock = time.process_time if threads == 1 else time.perf_counter
     found: dict[str, dict[str, Any]] = defaultdict(dict)
     for name in options.models:
-        own = own_step(name, x, labels)
-        steps = {"gpucnn": own, "PyTorch": torch_step(name, x, labels)}
+        steps = {"gpucnn": own_step(name, x, labels), "PyTorch": torch_step(name, x, labels)}
         forwards = {"gpucnn": own_forward(name, x), "PyTorch": torch_forward(name, x)}
         others = rivals.found(torch_model(name), x, labels, threads, name == SGD) if options.others else {}
         for library, runs in others.items():
@@ -311,10 +312,12 @@ def main() -> int:
             found[name][title] = {"gpucnn": spread(ours), "PyTorch": {**spread(theirs[0]), "ratio": ratio}}
         if options.profile:
             spent: dict[str, float] = defaultdict(float)
+            alone = own_step(name, x, labels, recorded=False)
+            alone()
             with profiled(spent):
                 start = time.perf_counter()
                 for _ in range(options.steps):
-                    own()
+                    alone()
                 total = time.perf_counter() - start
             for operation, seconds in sorted(spent.items(), key=lambda item: -item[1]):
                 if seconds > 0.01 * total:
