@@ -14,7 +14,7 @@ from gpucnn.ops.cpu import _engine
 
 SHAPES = 16  # for which it is remembered what became of them
 MOST_BYTES = 1 << 28  # of all recorded passes in this process
-SEEN, UNFIT = "seen", "unfit"
+UNFIT = "unfit"
 Passes: TypeAlias = Callable[[Array, Array], Sequence[Array]]
 _kept: list[tuple[weakref.ref[Replayed], Any]] = []  # where the recorded passes are, the oldest first
 
@@ -24,7 +24,7 @@ class Replayed:
     they can be recorded."""
 
     def __init__(self) -> None:
-        self.known: dict[Any, Any] = {}  # by shape: a pass, a step, or what is known about it
+        self.known: dict[Any, Any] = {}  # by shape: a pass, a step, the scratch memory for recording it, or UNFIT
         self._counts: dict[tuple[bool, bool], int] = {}
 
     def forget(self) -> None:
@@ -38,11 +38,10 @@ class Replayed:
         if not count or not _ready(x):
             return x, stages
         key = x.shape, logits
-        found = self._found(key)
-        if found is SEEN:
-            done = self._record_forward(key, x, stages[:count], logits and count == len(stages))
-        else:
-            done = None if isinstance(found, str) else found(x)
+        found = self.known.get(key)
+        if found is UNFIT:
+            return x, stages
+        done = found(x) if callable(found) else self._forward(key, x, stages[:count], logits and count == len(stages), found)
         return (x, stages) if done is None else (done[0], stages[count:])
 
     def train(self, stages: Sequence[Stage], loss: Any, x: Array, labels: Array, step: Passes) -> Any:
@@ -51,44 +50,44 @@ class Replayed:
         if not _own(loss) or self._count(stages, True, True) < len(stages) or not _ready(x):
             return None
         key = x.shape, labels.shape, id(loss), repr(vars(loss))
-        found = self._found(key)
-        if found is SEEN:
-            return self._record_step(key, x, labels, stages, loss, step)
-        return None if isinstance(found, str) else found(x, labels)
+        found = self.known.get(key)
+        if found is UNFIT:
+            return None
+        return found(x, labels) if callable(found) else self._step(key, x, labels, stages, loss, step, found)
 
     def _count(self, stages: Sequence[Forward], logits: bool, training: bool) -> int:
         if (logits, training) not in self._counts:
             self._counts[logits, training] = _count(stages, logits)
         return self._counts[logits, training]
 
-    def _found(self, key: Any) -> Any:
-        """What is known of a shape; a new one is UNFIT this once."""
-        found = self.known.get(key)
-        if found is None:
-            self.known[key] = SEEN
-            _engine.modules().replay.measure()  # the scratch memory of this pass, for the recording
-            if len(self.known) > SHAPES:
-                self.known.pop(next(iter(self.known)), None)
-            return UNFIT
-        return found
+    def _once(self, key: Any, run: Callable[[Array], Sequence[Array]], x: Array) -> Any:
+        """run(x), the first time for this shape."""
+        done, self.known[key] = _engine.modules().replay.once(run, x)
+        if len(self.known) > SHAPES:
+            self.known.pop(next(iter(self.known)), None)
+        return done
 
-    def _record_forward(self, key: Any, x: Array, stages: Sequence[Forward], logits: bool) -> Any:
+    def _forward(self, key: Any, x: Array, stages: Sequence[Forward], logits: bool, scratch: Any) -> Any:
         def run(x: Array) -> Sequence[Array]:
             for stage in stages[:-1]:
                 x = stage.forward(x)
             return [stages[-1].forward(x, logits=logits)]
 
         replay = _engine.modules().replay
-        done, found, why = replay.record(run, x, replay.Outside(_held(_parts(stages))))
+        if scratch is None:
+            return self._once(key, run, x)
+        done, found, why = replay.record(run, x, replay.Outside(_held(_parts(stages))), scratch)
         self._keep(key, found, why)
         return done
 
-    def _record_step(self, key: Any, x: Array, labels: Array, stages: Sequence[Stage], loss: Any, step: Passes) -> Any:
+    def _step(self, key: Any, x: Array, labels: Array, stages: Sequence[Stage], loss: Any, step: Passes, scratch: Any) -> Any:
+        if scratch is None:
+            return self._once(key, lambda x: step(x, labels), x)
         replay, parts, held = _engine.modules().replay, _parts(stages), labels.copy()
         trained = list({id(each): each for part in parts for each in part.parameters if not each.frozen}.values())
         read = [held, *_held(parts)]
         written, counted = [each.gradient_room for each in trained], [array for part in parts for array in part.counters()]
-        done, found, why = replay.record(lambda x: step(x, held), x, replay.Outside(read, written, counted))
+        done, found, why = replay.record(lambda x: step(x, held), x, replay.Outside(read, written, counted), scratch)
         self._keep(key, None if found is None else Step(found, held, trained, loss), why)
         return done
 
@@ -139,7 +138,7 @@ def _held(parts: Sequence[Layer]) -> list[Array]:
 
 def _make_room(owner: Replayed, key: Any) -> None:
     """Forgets the oldest passes where all of them together take too much memory."""
-    there = [(one, where) for one, where in _kept if (found := one()) is not None and not isinstance(found.known.get(where, SEEN), str)]
+    there = [(one, where) for one, where in _kept if (found := one()) is not None and callable(found.known.get(where))]
     _kept[:] = [*(each for each in there if each != (weakref.ref(owner), key)), (weakref.ref(owner), key)]
     sizes = [one().known[where].bytes for one, where in _kept]  # type: ignore[union-attr]
     while sum(sizes) > MOST_BYTES:

@@ -12,12 +12,15 @@ loops has then written what it reads, or its result.
 from __future__ import annotations
 
 import bisect
+import contextlib
+import ctypes
 import itertools
 import math
 import os
 import threading
 import weakref
 import zlib
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -27,9 +30,9 @@ from numpy.typing import NDArray
 from gpucnn_loops import crew, threads
 from gpucnn_loops.handing import LINE, await_end, reach, run, tell
 from gpucnn_loops.loops import Loop, noting, observed, recording
-from gpucnn_loops.threads import address, measure
+from gpucnn_loops.threads import address
 
-__all__ = ["NEEDED", "Outside", "Pass", "measure", "observed", "record"]
+__all__ = ["NEEDED", "Outside", "Pass", "observed", "once", "record"]
 
 Array = NDArray[Any]
 WORTH_WAITING = 1 << 17  # multiply-adds of a thread's part: threads that wait for one another do so within a microsecond
@@ -44,34 +47,54 @@ NEEDED = run, tell, reach, await_end  # loops that passes, and recording them, c
 class _Lent:
     """The owner of an array's memory, which takes it back."""
 
-    def __init__(self, block: Array, shape: tuple[int, ...], dtype: Any, free: list[Array]) -> None:
-        self.block, self.free = block, free
-        self.__array_interface__ = {"shape": shape, "typestr": np.dtype(dtype).str, "data": (address(block), False), "version": 3}
+    def __init__(self, array: Array, shape: tuple[int, ...], dtype: Any, back: Callable[[], None]) -> None:
+        self.array, self.back = array, back
+        self.__array_interface__ = {"shape": shape, "typestr": np.dtype(dtype).str, "data": (address(array), False), "version": 3}
 
     def __del__(self) -> None:
-        self.free.append(self.block)
+        self.back()
 
 
 class _Memory:
-    """Memory for one pass. What the pass lets go of is lent again."""
+    """Memory for one pass. What the pass lets go of is lent again: of the gaps between what is lent, the smallest that is large enough.
+
+    The room is as large as a pass may become. The system gives it pages when they are written for the first time: those up to `end`.
+    """
 
     def __init__(self) -> None:
-        self.blocks: list[Array] = []
+        try:
+            whole = np.empty(MOST_BYTES + 2 * PAGE, np.uint8)
+        except MemoryError:  # the process may not have that much, so no pass is kept
+            whole = np.empty(2 * PAGE, np.uint8)
+        first = -address(whole) % PAGE
+        self.room = whole[first : len(whole) - PAGE + first]
+        self.end, self.flags_lent, self.full = 0, 0, False
         self.flagged = np.zeros(FLAGS, np.float32)
-        self.flags_lent = 0
-        self._free: list[Array] = []
+        self._gaps = [(0, len(self.room))]  # where they begin and end
+        self._back: deque[tuple[int, int]] = deque()  # to become gaps; Python may let go of an array while the gaps are being changed
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        size = math.prod(shape) * np.dtype(dtype).itemsize
-        block = min((each for each in self._free if each.size >= size), key=lambda each: each.size, default=None)
-        if block is None:
-            whole = np.empty(-(-size // PAGE) * PAGE + 2 * PAGE, np.uint8)
-            first = -address(whole) % PAGE
-            block = whole[first : len(whole) - PAGE + first]
-            self.blocks.append(block)
-        else:
-            self._free[:] = [each for each in self._free if each is not block]
-        return np.asarray(_Lent(block, shape, dtype, self._free))
+        size = -(-math.prod(shape) * np.dtype(dtype).itemsize // PAGE) * PAGE
+        while self._back:
+            self._take(*self._back.popleft())
+        gap = min((each for each in self._gaps if each[1] - each[0] >= size), key=lambda each: each[1] - each[0], default=None)
+        if gap is None:
+            self.full = True
+            return np.empty(shape, dtype)
+        first, last = gap[0], gap[0] + size
+        self._gaps[:] = [each for each in self._gaps if each is not gap]
+        if last < gap[1]:
+            self._gaps.append((last, gap[1]))
+        self.end = max(self.end, last)
+        return np.asarray(_Lent(self.room[first:last], shape, dtype, lambda: self._back.append((first, last))))
+
+    def _take(self, first: int, last: int) -> None:
+        """Makes a gap, one with those that it touches."""
+        for begin, end in [each for each in self._gaps if first in each or last in each]:
+            self._gaps.remove((begin, end))
+            first, last = min(first, begin), max(last, end)
+        if first < last:
+            self._gaps.append((first, last))
 
     def flags(self, shape: tuple[int, ...]) -> Array:
         first, self.flags_lent = self.flags_lent, self.flags_lent + math.prod(shape)
@@ -99,12 +122,12 @@ class _Note:
 class _Recording:
     """Runs a pass on the calling thread, and notes for each thread what it would call."""
 
-    def __init__(self) -> None:
+    def __init__(self, scratch: dict[bool, int]) -> None:
         self.memory, self.work, self.turn = _Memory(), 0, 0
         self.notes = [_Note() for _ in range(threads.number())]
         self.scratch = [threads.Blocks() for _ in self.notes]
         for each in self.scratch:  # as large at once as the pass before needed: a block that is too small would be held beside a larger one
-            each.held, each.least = [], threads.measured()
+            each.held, each.least = [], scratch
         self.turns = np.zeros((1 + len(self.notes)) * LINE, np.int64)  # how far the first thread is, and each of the others
         self.looks = crew.most_looks()  # which calls loops when it is asked for the first time
         for loop in NEEDED:
@@ -146,7 +169,7 @@ class _Recording:
     def blocks(self) -> list[Array]:
         """All memory that was lent."""
         scratch = [block for own in self.scratch for block in (*(now for now, _ in own.of.values()), *(own.held or ()))]
-        return [*self.memory.blocks, *(block.view(np.uint8) for block in scratch if block is not None)]
+        return [self.memory.room[: self.memory.end], *(block.view(np.uint8) for block in scratch if block is not None)]
 
 
 class Outside(NamedTuple):
@@ -233,10 +256,26 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def record(function: Callable[[Array], Sequence[Array]], x: Array, outside: Outside) -> tuple[list[Array] | None, Pass | None, str]:
+def once(function: Callable[[Array], Sequence[Array]], x: Array) -> tuple[list[Array], dict[bool, int]]:
+    """(function(x), the scratch memory that it needs, for `record`). All its memory goes back to the system, so that the recording's does
+    not come on top."""
+    own = threads.Blocks()
+    with contextlib.suppress(AttributeError, TypeError, OSError):  # another system than Linux, or another C library
+        ctypes.CDLL(None).malloc_trim(0)  # glibc keeps what arrays have given back
+    lender, scratch = threads.lending(_Memory()), threads.acting(own)
+    try:
+        return [each.copy() for each in function(x)], own.most
+    finally:
+        threads.acting(scratch)
+        threads.lending(lender)
+
+
+def record(
+    function: Callable[[Array], Sequence[Array]], x: Array, outside: Outside, scratch: dict[bool, int]
+) -> tuple[list[Array] | None, Pass | None, str]:
     """(function(x), the pass, or None and why it is not kept: NOT_NOW, or what will not change). In place of function(x) there may be None,
     where the pass did something else when it was tried: then nothing is counted, and function(x) has to be called again."""
-    made = _Recording()
+    made = _Recording(scratch)
     before = [array.copy() for array in outside.counted]
     made_by_it, why = _recorded(made, function, x)
     results = [each.copy() for each in made_by_it]
@@ -267,7 +306,7 @@ def _recorded(made: _Recording, function: Callable[[Array], Sequence[Array]], x:
         return results, NOT_NOW
     if not made.notes[0].calls or not all(each.flags.c_contiguous for each in results):
         return results, "no loops"
-    if made.work > MOST_WORK or sum(block.size for block in made.blocks()) > MOST_BYTES:
+    if made.work > MOST_WORK or made.memory.full or sum(block.size for block in made.blocks()) > MOST_BYTES:
         return results, "too large"
     return results, ""
 

@@ -96,7 +96,7 @@ class Blocks:
         self.of: dict[bool, tuple[Any, dict[Any, Any]]] = {}
         self.held: list[Any] | None = None  # blocks that had to make room for larger ones, where loops are noted that still use them
         self.least = {False: 0, True: 0}  # how large blocks are at first, at least
-        self.most = {False: 0, True: 0}  # the largest that was needed since `measure`
+        self.most = {False: 0, True: 0}  # the largest that was needed
 
 
 class _Own(threading.local):
@@ -113,16 +113,6 @@ def acting(blocks: Blocks) -> Blocks:
     """Sets the calling thread's scratch memory, and returns the previous one."""
     before, _own.blocks = _own.blocks, blocks
     return before
-
-
-def measure() -> None:
-    """From here on, `measured` is what the calling thread needs."""
-    _own.blocks.most = {False: 0, True: 0}
-
-
-def measured() -> dict[bool, int]:
-    """The largest scratch memory of each use that the calling thread has needed since `measure`."""
-    return dict(_own.blocks.most)
 
 
 def lending(lender: Any) -> Any:
