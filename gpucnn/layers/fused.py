@@ -100,9 +100,8 @@ class ConvReluMaxPool:
     def forward(self, x: Array, training: bool = False, *, logits: bool = False, out: Array | None = None) -> Array:
         conv, ops = self.conv, self.conv.device.ops
         bias = conv.bias.value if conv.bias else None
-        y, indices = ops.conv2d_relu_max_pool2d(
-            x, conv.weight.value, bias, conv.window, self.pool.window, conv.groups, out=out, bits=bits(conv.precision)
-        )
+        options = {"out": out, "places": training, "bits": bits(conv.precision)}
+        y, indices = ops.conv2d_relu_max_pool2d(x, conv.weight.value, bias, conv.window, self.pool.window, conv.groups, **options)
         if training:
             self._kept = (x, y, indices)
         return y

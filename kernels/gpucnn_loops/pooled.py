@@ -19,18 +19,21 @@ from gpucnn_loops import tables
 from gpucnn_loops.after import after_sums
 from gpucnn_loops.crew import share
 from gpucnn_loops.direct import CHUNK
-from gpucnn_loops.language import record
+from gpucnn_loops.language import helper, record
 from gpucnn_loops.loops import loop
 from gpucnn_loops.sums import add_up, columns_of
 from gpucnn_loops.tables import Frame, Images, Tables, Window, edges, framed, images, lanes
 from gpucnn_loops.threads import Scratch, address, flags
-from gpucnn_loops.tile import product
+from gpucnn_loops.tile import ROWS, WIDE, product
 from gpucnn_loops.turn import fill, in_frame, put_in_frame, to_planes, to_rows
-from gpucnn_loops.vector import L, as_floats, at, beats, fma, load, place16, relu_first, spread, store
+from gpucnn_loops.vector import L, as_floats, at, beats, fma, load, place16, relu_first, splat, spread, store
 
 Array = NDArray[np.float32]
 WINDOWS = 35  # pooling windows of a chunk: 140 rows of 64 channels are 36 KB
 WIDEST = 64  # taps of all channels, and one more: with more, rows of taps no longer fit the caches
+# Most taps with which a window's sums are computed in registers, without a tile. Measured with AVX2: 9 taps take 0.93 of the time, 27 take
+# 0.97, 75 the same. Not measured with AVX-512, whose tiles are larger; without AVX, there are too few registers.
+FEW = 32 if ROWS == 6 and not WIDE else 0
 ZERO, ONE = np.float32(0), np.float32(1)
 
 
@@ -73,31 +76,52 @@ class Taps(NamedTuple):
     cols: int
 
 
-@loop("i i", Images, "f* f*", Images, "i*", Frame, "i i i i i", Where, Room)
-def forward(first, last, x, weight, bias, y, indices, frame, k, width, count, step, taps, where, room):
-    """y, indices (images, k, count): maxima of relu(conv(x) + bias), and their places in planes of `step` columns."""
+@helper
+def winner(s0, s1, s2, s3, bias, place, step):
+    """(the largest of four sums with their bias, after ReLU; its place): the window's corner is at `place`, its next row `step` behind."""
+    corner = place16(place)
+    best, won = beats(s1 + bias, s0 + bias, place16(place + 1), corner)
+    best, won = beats(s2 + bias, best, place16(place + step), won)
+    best, won = beats(s3 + bias, best, place16(place + step + 1), won)
+    return relu_first(best, won, corner)
+
+
+@loop("i i", Images, "f* f*", Images, "i* i", Frame, "i i i i i", Where, Room)
+def forward(first, last, x, weight, bias, y, indices, placed, frame, k, width, count, step, taps, where, room):
+    """y (images, k, count): maxima of relu(conv(x) + bias); and, if placed, indices: their places in planes of `step` columns."""
     sums, best, won = room.sums, room.best, room.won
     for image in range(first, last):
         source = in_frame(at(x.first, image * x.step), frame, room.framed)
-        for window in range(0, count, WINDOWS):
+        for window in range(count if taps <= FEW else 0):  # the sums of a window stay in registers
+            row = at(where.rows, 4 * window)
+            x0, x1, x2, x3 = at(source, row[0]), at(source, row[1]), at(source, row[2]), at(source, row[3])
+            for lane in range(0, width, L):
+                s0, s1, s2, s3 = splat(ZERO), splat(ZERO), splat(ZERO), splat(ZERO)
+                for tap in range(taps):
+                    col, by = where.cols[tap], load(weight, tap * width + lane)
+                    s0, s1 = fma(spread(x0, col), by, s0), fma(spread(x1, col), by, s1)
+                    s2, s3 = fma(spread(x2, col), by, s2), fma(spread(x3, col), by, s3)
+                v, p = winner(s0, s1, s2, s3, load(bias, lane), where.corners[window], step)
+                store(best, window * width + lane, v)
+                if placed:
+                    store(won, window * width + lane, p)
+        for window in range(0, 0 if taps <= FEW else count, WINDOWS):
             windows = min(WINDOWS, count - window)
             for tap in range(0, taps, CHUNK):
                 n = min(CHUNK, taps - tap)
                 from_rows, by = at(where.rows, 4 * window), at(weight, tap * width)
                 product(4 * windows, n, source, from_rows, at(where.cols, tap), by, width, width, sums, width, tap)
             for i in range(windows):
-                place = where.corners[window + i]
-                p0, p1, p2, p3 = place16(place), place16(place + 1), place16(place + step), place16(place + step + 1)
                 for lane in range(0, width, L):
-                    four, b = 4 * i * width + lane, load(bias, lane)
-                    v, p = beats(load(sums, four + width) + b, load(sums, four) + b, p1, p0)
-                    v, p = beats(load(sums, four + 2 * width) + b, v, p2, p)
-                    v, p = beats(load(sums, four + 3 * width) + b, v, p3, p)
-                    v, p = relu_first(v, p, p0)
-                    store(best, (window + i) * width + lane, v)
-                    store(won, (window + i) * width + lane, p)
+                    four, to = at(sums, 4 * i * width + lane), (window + i) * width + lane
+                    s0, s1, s2, s3 = load(four, 0), load(four, width), load(four, 2 * width), load(four, 3 * width)
+                    v, p = winner(s0, s1, s2, s3, load(bias, lane), where.corners[window + i], step)
+                    store(best, to, v)
+                    if placed:
+                        store(won, to, p)
         to_planes(best, count, k, width, at(y.first, image * y.step), where.places)
-        to_planes(won, count, k, width, as_floats(at(indices, image * y.step)), where.places)
+        if placed:
+            to_planes(won, count, k, width, as_floats(at(indices, image * y.step)), where.places)
 
 
 @loop("f*", Taps, "f*")
@@ -181,8 +205,8 @@ class Pooled:
             lines=np.arange(self.taps) * self.width,
         )
 
-    def forward(self, x: Array, weight: Array, bias: Array | None, y: Array, indices: NDArray[np.int32]) -> None:
-        """y: the maxima; indices: their places in the convolution's planes."""
+    def forward(self, x: Array, weight: Array, bias: Array | None, y: Array, indices: NDArray[np.int32] | None) -> None:
+        """y: the maxima; indices: their places in the convolution's planes, unless they are not wanted."""
         room = Scratch(self.taps * self.width, shared=True)
         if self.width > self.k:
             fill(*room.piece(0), 0)
@@ -190,7 +214,7 @@ class Pooled:
         to_rows(address(weight), self.taps, self.taps, self.k, packed, self.tables.at.lines)
         _vectors, after = after_sums(self.k, self.width, 1, bias)
         t, frame = self.tables.at, self.frame
-        arrays = *images(x), packed, after[0].vectors, *images(y), address(indices)
+        arrays = *images(x), packed, after[0].vectors, *images(y), 0 if indices is None else address(indices), indices is not None
         sizes = self.k, self.width, self.count, self.window.output[1], self.taps
         where = Where(t.rows, t.corners, t.cols, t.places)
 

@@ -73,9 +73,9 @@ def maxima(rows, best, won, width, sizes):
                 store(won, (i * q + j) * width + lane, place)
 
 
-@loop("i i", Images, "f*", After, Images, "i*", Frame, "i i i i i", Sizes, Where, Room)
-def forward(first, last, x, weight, after, y, indices, frame, k, width, outputs, count, taps, sizes, where, room):
-    """y, indices (images, k, count): maxima of relu(conv(x) + bias), and their places in its planes."""
+@loop("i i", Images, "f*", After, Images, "i* i", Frame, "i i i i i", Sizes, Where, Room)
+def forward(first, last, x, weight, after, y, indices, placed, frame, k, width, outputs, count, taps, sizes, where, room):
+    """y (images, k, count): maxima of relu(conv(x) + bias); and, if placed, indices: their places in its planes."""
     sums = room.sums
     for image in range(first, last):
         source = in_frame(at(x.first, image * x.step), frame, room.framed)
@@ -90,7 +90,8 @@ def forward(first, last, x, weight, after, y, indices, frame, k, width, outputs,
                     store(to, i, finished(load(to, i), lane, after))
         maxima(sums, room.best, room.won, width, sizes)
         to_planes(room.best, count, k, width, at(y.first, image * y.step), where.places)
-        to_planes(room.won, count, k, width, as_floats(at(indices, image * y.step)), where.places)
+        if placed:
+            to_planes(room.won, count, k, width, as_floats(at(indices, image * y.step)), where.places)
 
 
 def fits(k: int, window: Window) -> bool:
@@ -114,8 +115,8 @@ class Windows:
             lines=np.arange(self.taps) * self.width,
         )
 
-    def forward(self, x: Array, weight: Array, bias: Array | None, y: Array, indices: NDArray[np.int32]) -> None:
-        """y: the maxima; indices: their places in the convolution's planes."""
+    def forward(self, x: Array, weight: Array, bias: Array | None, y: Array, indices: NDArray[np.int32] | None) -> None:
+        """y: the maxima; indices: their places in the convolution's planes, unless they are not wanted."""
         taps, width, frame, t = self.taps, self.width, self.frame, self.tables.at
         room = Scratch(taps * width, shared=True)
         if width > self.k:
@@ -123,7 +124,7 @@ class Windows:
         (packed,) = room.addresses()
         to_rows(address(weight), taps, taps, self.k, packed, t.lines)
         _vectors, after = after_sums(self.k, width, 1, bias)
-        arrays = *images(x), packed, *after[0], *images(y), address(indices)
+        arrays = *images(x), packed, *after[0], *images(y), 0 if indices is None else address(indices), indices is not None
         numbers = self.k, width, self.outputs, self.count, taps, *self.sizes, t.rows, t.cols, t.places
 
         def body(first: int, last: int) -> None:

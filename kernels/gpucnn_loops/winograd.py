@@ -138,10 +138,12 @@ def forward(first, last, x, kernels, t, room, after, y, k, total, places, broken
                 with_other(out, at(after.other, (begin + i) * after.step), k, total, total, after.last)
 
 
-@loop("i i", Images, Kernels, Tiling, Room, After, Images, "i* i i i i i", Sizes, "w* f* f* f*")
-def forward_pool(first, last, x, kernels, t, room, after, y, indices, k, high, across, conv_wide, halves, sizes, places, best, won, broken):
-    """As `forward`, then ReLU and pooling while the outputs are in the cache: y and indices (images, k, high, across). halves: the windows
-    are 2×2, side by side; otherwise they have `sizes`."""
+@loop("i i", Images, Kernels, Tiling, Room, After, Images, "i* i i i i i i", Sizes, "w* f* f* f*")
+def forward_pool(
+    first, last, x, kernels, t, room, after, y, indices, placed, k, high, across, conv_wide, halves, sizes, places, best, won, broken
+):
+    """As `forward`, then ReLU and pooling while the outputs are in the cache: y and, if placed, indices (images, k, high, across). halves:
+    the windows are 2×2, side by side; otherwise they have `sizes`."""
     sums, width = room.sums, t.width
     for begin in range(first, last, t.group):
         images = min(t.group, last - begin)
@@ -161,10 +163,12 @@ def forward_pool(first, last, x, kernels, t, room, after, y, indices, k, high, a
                         a, place_a = beats(load(sums, below + width), a, p3, place_a)
                         a, place_a = relu_first(a, place_a, p0)
                         store(best, to + lane, a)
-                        store(won, to + lane, place_a)
+                        if placed:
+                            store(won, to + lane, place_a)
             out = (begin + image) * y.step
             to_planes(best, high * across, k, width, at(y.first, out), places)
-            to_planes(won, high * across, k, width, as_floats(at(indices, out)), places)
+            if placed:
+                to_planes(won, high * across, k, width, as_floats(at(indices, out)), places)
 
 
 @loop("i i", Images, Images, "f* f*", Tiling, Room, "i i w*")

@@ -199,9 +199,9 @@ class Winograd:
         return _not_finite(broken)
 
     def forward_pool(
-        self, x: Array, weight: Array, bias: Array | None, y: Array, indices: NDArray[np.int32], pool: Window | None = None
+        self, x: Array, weight: Array, bias: Array | None, y: Array, indices: NDArray[np.int32] | None, pool: Window | None = None
     ) -> list[int]:
-        """y, indices (N, K, P // 2, Q // 2): the maxima of 2×2 windows of relu(convolution), and their places in its planes.
+        """y, indices (N, K, P // 2, Q // 2): the maxima of 2×2 windows of relu(convolution), and, if wanted, their places in its planes.
 
         Returns the images for which that could not be done, because a number is not finite. pool: another window of the maxima.
         """
@@ -221,8 +221,8 @@ class Winograd:
                 kernels = self._kernels(n, weight, False, own[part], (packed, u, room[-1]))
                 out = first * high * across
                 ahead = *images(x), *kernels, *self._tiling(width, True), *room
-                to = *after[0].moved(first, 0), *images(y, out), address(indices) + 4 * out
-                forward_pool(a, z, *ahead, *to, k, *sizes, places, best, won, address(broken[part]))
+                to = *after[0].moved(first, 0), *images(y, out), 0 if indices is None else address(indices) + 4 * out
+                forward_pool(a, z, *ahead, *to, indices is not None, k, *sizes, places, best, won, address(broken[part]))
 
         share(n * len(own), body, n * self.work)
         return _not_finite(broken)

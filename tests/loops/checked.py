@@ -266,6 +266,7 @@ def main() -> None:
         if min(p, q) > 1 and a["groups"] == 1:
             window = pool_window((p, q), 2)
             cpu.conv2d_relu_max_pool2d(a["x"], a["weight"], a["bias"], a["window"], pool_window((p, q), 2, 1, 1))
+            cpu.conv2d_relu_max_pool2d(a["x"], a["weight"], a["bias"], a["window"], window, places=False)
             y, indices = cpu.conv2d_relu_max_pool2d(a["x"], a["weight"], a["bias"], a["window"], window)
             cpu.conv2d_relu_max_pool2d_weight_grad(y, indices, a["x"], a["window"], window, relu=y, dbias=nan_like(a["bias"]))
     x = rng.standard_normal((2, 3, 7, 9), dtype=F)

@@ -99,6 +99,7 @@ def main(where: str) -> None:
             window = pool_window((p, q), 2)
             overlapping = pool_window((p, q), 2, 1, 1)
             cpu.conv2d_relu_max_pool2d(a["x"], a["weight"], a["bias"], a["window"], overlapping)
+            cpu.conv2d_relu_max_pool2d(a["x"], a["weight"], a["bias"], a["window"], window, places=False)
             y, indices = cpu.conv2d_relu_max_pool2d(a["x"], a["weight"], a["bias"], a["window"], window)
             assert np.isfinite(y).all()
             cpu.conv2d_relu_max_pool2d_weight_grad(copied(y), indices, a["x"], a["window"], window, relu=y, dbias=guarded(k, np.float32))

@@ -51,10 +51,20 @@ def test_forward_is_the_references(case: tuple[Any, ...], rng: np.random.Generat
     hold_forward(a)
 
 
+def both_ways(a: dict[str, Any], window: Any) -> Any:
+    """(y, indices), which without indices is the same y."""
+    y, indices = cpu.conv2d_relu_max_pool2d(a["x"], a["weight"], a["bias"], a["window"], window)
+    alone, nothing = cpu.conv2d_relu_max_pool2d(a["x"], a["weight"], a["bias"], a["window"], window, out=nan_like(y), places=False)
+    np.testing.assert_array_equal(alone, y)
+    if roads.pooled(a["x"].shape[1], len(a["bias"]), a["window"], window, 1) is not None:
+        assert nothing is None
+    return y, indices
+
+
 def hold_forward(a: dict[str, Any]) -> None:
     e, window = exact(a), pool_window(a["window"].output, 2)
     whole = reference(e)
-    y, indices = cpu.conv2d_relu_max_pool2d(a["x"], a["weight"], a["bias"], a["window"], window)
+    y, indices = both_ways(a, window)
     expected, places = pool.max_pool2d(whole, window)
     plan = roads.convolution(a["x"].shape[1], len(a["bias"]), a["window"], 1)
     if isinstance(plan, Winograd):
@@ -130,7 +140,7 @@ def test_nan_and_infinity_are_handed_on_as_in_the_reference(case: tuple[Any, ...
     a = arrays(case, rng)
     a["x"][1, 0, 5, 5] = value
     window = pool_window(a["window"].output, 2)
-    y, indices = cpu.conv2d_relu_max_pool2d(a["x"], a["weight"], a["bias"], a["window"], window)
+    y, indices = both_ways(a, window)
     with np.errstate(all="ignore"):
         expected, places = pool.max_pool2d(reference(a), window)
     np.testing.assert_array_equal(np.isnan(y), np.isnan(expected))
@@ -166,7 +176,7 @@ def test_which_poolings_are_done_in_the_same_pass() -> None:
 
 
 def hold_one_after_the_other(a: dict[str, Any], window: Any) -> None:
-    y, indices = cpu.conv2d_relu_max_pool2d(a["x"], a["weight"], a["bias"], a["window"], window)
+    y, indices = both_ways(a, window)
     with np.errstate(all="ignore"):
         expected, places = pool.max_pool2d(cpu.conv2d(a["x"], a["weight"], a["bias"], a["window"], relu=True), window)
     np.testing.assert_array_equal(y, expected)

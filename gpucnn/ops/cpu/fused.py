@@ -25,12 +25,14 @@ def conv2d_relu_max_pool2d(
     *,
     out: Array | None = None,
     indices: Array | None = None,
+    places: bool = True,
     bits: int = 24,
-) -> tuple[Array, Array]:
+) -> tuple[Array, Array | None]:
     """(y, indices): the maxima of relu(conv2d(x)), and their int32 indices in the convolution's P·Q plane, as in `max_pool2d`.
 
     The convolution's own output is not kept, and the gradient does not need it: a window's maximum is positive exactly if the output
-    that won it is. So ReLU's gradient can be computed from the pooled values, `max_pool2d_grad(…, relu=y)`.
+    that won it is. So ReLU's gradient can be computed from the pooled values, `max_pool2d_grad(…, relu=y)`. places: whether the indices are
+    wanted, as they are where a gradient will be; otherwise None may be in their place.
     """
     return max_pool2d(conv2d(x, weight, bias, window, groups, relu=True), pool_window, out=out, indices=indices)
 

@@ -27,8 +27,9 @@ def conv2d_relu_max_pool2d(
     *,
     out: Array | None = None,
     indices: Array | None = None,
+    places: bool = True,
     bits: int = 24,
-) -> tuple[Array, Array]:
+) -> tuple[Array, Array | None]:
     n, c, k = *x.shape[:2], weight.shape[0]
     if not (loops(x, weight, bias) and images(out) and integers(indices)):
         return reference.conv2d_relu_max_pool2d(x, weight, bias, window, pool_window, groups, out=out, indices=indices)
@@ -37,16 +38,16 @@ def conv2d_relu_max_pool2d(
         return max_pool2d(conv2d(x, weight, bias, window, groups, relu=True), pool_window, out=out, indices=indices)
     shape = (n, k, *pool_window.output)
     y = empty(shape) if out is None else out
-    places = empty(shape, np.int32) if indices is None else indices
+    found = empty(shape, np.int32) if indices is None and places else indices
     whole = convolution(c, k, window, groups)
     if hasattr(whole, "forward_pool"):
         other = None if isinstance(plan, _engine.modules().pooled.Pooled) else pool_window
-        for image in whole.forward_pool(x, weight, bias, y, places, other):
+        for image in whole.forward_pool(x, weight, bias, y, found, other):
             one = slice(image, image + 1)
-            plan.forward(x[one], weight, bias, y[one], places[one])
+            plan.forward(x[one], weight, bias, y[one], None if found is None else found[one])
     else:
-        plan.forward(x, weight, bias, y, places)
-    return y, places
+        plan.forward(x, weight, bias, y, found)
+    return y, found
 
 
 def conv2d_relu_max_pool2d_weight_grad(
