@@ -24,7 +24,7 @@ class Replayed:
     they can be recorded."""
 
     def __init__(self) -> None:
-        self.known: dict[Any, Any] = {}  # by shape: a pass, a step, the scratch memory for recording it, or UNFIT
+        self.known: dict[Any, Any] = {}  # by shape: a pass, a step, what recording it needs, or UNFIT
         self._counts: dict[tuple[bool, bool], int] = {}
 
     def forget(self) -> None:
@@ -67,27 +67,27 @@ class Replayed:
             self.known.pop(next(iter(self.known)), None)
         return done
 
-    def _forward(self, key: Any, x: Array, stages: Sequence[Forward], logits: bool, scratch: Any) -> Any:
+    def _forward(self, key: Any, x: Array, stages: Sequence[Forward], logits: bool, needs: Any) -> Any:
         def run(x: Array) -> Sequence[Array]:
             for stage in stages[:-1]:
                 x = stage.forward(x)
             return [stages[-1].forward(x, logits=logits)]
 
         replay = _engine.modules().replay
-        if scratch is None:
+        if needs is None:
             return self._once(key, run, x)
-        done, found, why = replay.record(run, x, replay.Outside(_held(_parts(stages))), scratch)
+        done, found, why = replay.record(run, x, replay.Outside(_held(_parts(stages))), needs)
         self._keep(key, found, why)
         return done
 
-    def _step(self, key: Any, x: Array, labels: Array, stages: Sequence[Stage], loss: Any, step: Passes, scratch: Any) -> Any:
-        if scratch is None:
+    def _step(self, key: Any, x: Array, labels: Array, stages: Sequence[Stage], loss: Any, step: Passes, needs: Any) -> Any:
+        if needs is None:
             return self._once(key, lambda x: step(x, labels), x)
         replay, parts, held = _engine.modules().replay, _parts(stages), labels.copy()
         trained = list({id(each): each for part in parts for each in part.parameters if not each.frozen}.values())
         read = [held, *_held(parts)]
         written, counted = [each.gradient_room for each in trained], [array for part in parts for array in part.counters()]
-        done, found, why = replay.record(lambda x: step(x, held), x, replay.Outside(read, written, counted), scratch)
+        done, found, why = replay.record(lambda x: step(x, held), x, replay.Outside(read, written, counted), needs)
         self._keep(key, None if found is None else Step(found, held, trained, loss), why)
         return done
 

@@ -32,7 +32,7 @@ from gpucnn_loops.handing import LINE, await_end, reach, run, tell
 from gpucnn_loops.loops import Loop, noting, observed, recording
 from gpucnn_loops.threads import address
 
-__all__ = ["NEEDED", "Outside", "Pass", "observed", "once", "record"]
+__all__ = ["NEEDED", "Needs", "Outside", "Pass", "observed", "once", "record"]
 
 Array = NDArray[Any]
 WORTH_WAITING = 1 << 17  # multiply-adds of a thread's part: threads that wait for one another do so within a microsecond
@@ -56,51 +56,69 @@ class _Lent:
 
 
 class _Memory:
-    """Memory for one pass. What the pass lets go of is lent again: of the gaps between what is lent, the smallest that is large enough.
+    """Memory for one pass: rooms that are lent in pieces. What the pass lets go of is lent again: of the gaps between what is lent, the
+    smallest that is large enough. There is one room, of `size` bytes, unless the pass needs more.
 
-    The room is as large as a pass may become. The system gives it pages when they are written for the first time: those up to `end`.
+    The system gives a room pages when they are written for the first time: those up to `end` of the first one.
     """
 
-    def __init__(self) -> None:
-        try:
-            whole = np.empty(MOST_BYTES + 2 * PAGE, np.uint8)
-        except MemoryError:  # the process may not have that much, so no pass is kept
-            whole = np.empty(2 * PAGE, np.uint8)
-        first = -address(whole) % PAGE
-        self.room = whole[first : len(whole) - PAGE + first]
-        self.end, self.flags_lent, self.full = 0, 0, False
+    def __init__(self, size: int) -> None:
+        self.rooms: list[Array] = []
+        self.end = self.flags_lent = 0
         self.flagged = np.zeros(FLAGS, np.float32)
-        self._gaps = [(0, len(self.room))]  # where they begin and end
+        self._gaps: list[tuple[int, int]] = []  # addresses where they begin and end
         self._back: deque[tuple[int, int]] = deque()  # to become gaps; Python may let go of an array while the gaps are being changed
+        with contextlib.suppress(MemoryError):  # where a process may not have that much, each array gets a room
+            self._add(max(size, PAGE))
+
+    def _add(self, size: int) -> tuple[int, int]:
+        """Adds a room, which touches no other, and returns it as a gap."""
+        whole = np.empty(size + 2 * PAGE, np.uint8)
+        first = -address(whole) % PAGE
+        self.rooms.append(whole[first : first + size])
+        self._gaps.append((address(whole) + first, address(whole) + first + size))
+        return self._gaps[-1]
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        size = -(-math.prod(shape) * np.dtype(dtype).itemsize // PAGE) * PAGE
-        while self._back:
-            self._take(*self._back.popleft())
+        size = max(1, -(-math.prod(shape) * np.dtype(dtype).itemsize // PAGE)) * PAGE
+        self.settle()
         gap = min((each for each in self._gaps if each[1] - each[0] >= size), key=lambda each: each[1] - each[0], default=None)
-        if gap is None:
-            self.full = True
-            return np.empty(shape, dtype)
-        first, last = gap[0], gap[0] + size
-        self._gaps[:] = [each for each in self._gaps if each is not gap]
-        if last < gap[1]:
-            self._gaps.append((last, gap[1]))
-        self.end = max(self.end, last)
-        return np.asarray(_Lent(self.room[first:last], shape, dtype, lambda: self._back.append((first, last))))
+        begin, end = self._add(size) if gap is None else gap
+        first, last = begin, begin + size
+        self._gaps.remove((begin, end))
+        if last < end:
+            self._gaps.append((last, end))
+        room = next(each for each in self.rooms if address(each) <= first <= last <= address(each) + each.size)
+        place = first - address(room)
+        if room is self.rooms[0]:
+            self.end = max(self.end, place + size)
+        return np.asarray(_Lent(room[place : place + size], shape, dtype, lambda: self._back.append((first, last))))
 
-    def _take(self, first: int, last: int) -> None:
-        """Makes a gap, one with those that it touches."""
-        for begin, end in [each for each in self._gaps if first in each or last in each]:
-            self._gaps.remove((begin, end))
-            first, last = min(first, begin), max(last, end)
-        if first < last:
+    def settle(self) -> None:
+        """Makes gaps of what was given back, each one with those that it touches."""
+        while self._back:
+            first, last = self._back.popleft()
+            for begin, end in [each for each in self._gaps if first in each or last in each]:
+                self._gaps.remove((begin, end))
+                first, last = min(first, begin), max(last, end)
             self._gaps.append((first, last))
+
+    def used(self) -> list[Array]:
+        """What of the rooms has been lent."""
+        return [self.rooms[0][: self.end], *self.rooms[1:]] if self.rooms else []
 
     def flags(self, shape: tuple[int, ...]) -> Array:
         first, self.flags_lent = self.flags_lent, self.flags_lent + math.prod(shape)
         if self.flags_lent > FLAGS:
             return np.empty(shape, np.float32)  # which nobody knows of, so the pass is not kept
         return self.flagged[first : self.flags_lent].reshape(shape)
+
+
+class Needs(NamedTuple):
+    """What a pass needs, in bytes, and in numbers for each use of scratch memory."""
+
+    size: int
+    scratch: dict[bool, int]
 
 
 class _Note:
@@ -122,12 +140,12 @@ class _Note:
 class _Recording:
     """Runs a pass on the calling thread, and notes for each thread what it would call."""
 
-    def __init__(self, scratch: dict[bool, int]) -> None:
-        self.memory, self.work, self.turn = _Memory(), 0, 0
+    def __init__(self, needs: Needs) -> None:
+        self.memory, self.work, self.turn = _Memory(needs.size), 0, 0
         self.notes = [_Note() for _ in range(threads.number())]
         self.scratch = [threads.Blocks() for _ in self.notes]
         for each in self.scratch:  # as large at once as the pass before needed: a block that is too small would be held beside a larger one
-            each.held, each.least = [], scratch
+            each.held, each.least = [], needs.scratch
         self.turns = np.zeros((1 + len(self.notes)) * LINE, np.int64)  # how far the first thread is, and each of the others
         self.looks = crew.most_looks()  # which calls loops when it is asked for the first time
         for loop in NEEDED:
@@ -169,7 +187,7 @@ class _Recording:
     def blocks(self) -> list[Array]:
         """All memory that was lent."""
         scratch = [block for own in self.scratch for block in (*(now for now, _ in own.of.values()), *(own.held or ()))]
-        return [self.memory.room[: self.memory.end], *(block.view(np.uint8) for block in scratch if block is not None)]
+        return [*self.memory.used(), *(block.view(np.uint8) for block in scratch if block is not None)]
 
 
 class Outside(NamedTuple):
@@ -256,26 +274,26 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def once(function: Callable[[Array], Sequence[Array]], x: Array) -> tuple[list[Array], dict[bool, int]]:
-    """(function(x), the scratch memory that it needs, for `record`). All its memory goes back to the system, so that the recording's does
-    not come on top."""
-    own = threads.Blocks()
+def once(function: Callable[[Array], Sequence[Array]], x: Array) -> tuple[list[Array], Needs]:
+    """(function(x), what recording it will need). All its memory goes back to the system, so that the recording's does not come on top."""
+    own, memory = threads.Blocks(), _Memory(MOST_BYTES)
     with contextlib.suppress(AttributeError, TypeError, OSError):  # another system than Linux, or another C library
         ctypes.CDLL(None).malloc_trim(0)  # glibc keeps what arrays have given back
-    lender, scratch = threads.lending(_Memory()), threads.acting(own)
+    lender, scratch = threads.lending(memory), threads.acting(own)
     try:
-        return [each.copy() for each in function(x)], own.most
+        results = [each.copy() for each in function(x)]
     finally:
         threads.acting(scratch)
         threads.lending(lender)
+    return results, Needs(memory.end, own.most)
 
 
 def record(
-    function: Callable[[Array], Sequence[Array]], x: Array, outside: Outside, scratch: dict[bool, int]
+    function: Callable[[Array], Sequence[Array]], x: Array, outside: Outside, needs: Needs
 ) -> tuple[list[Array] | None, Pass | None, str]:
     """(function(x), the pass, or None and why it is not kept: NOT_NOW, or what will not change). In place of function(x) there may be None,
     where the pass did something else when it was tried: then nothing is counted, and function(x) has to be called again."""
-    made = _Recording(scratch)
+    made = _Recording(needs)
     before = [array.copy() for array in outside.counted]
     made_by_it, why = _recorded(made, function, x)
     results = [each.copy() for each in made_by_it]
@@ -306,7 +324,7 @@ def _recorded(made: _Recording, function: Callable[[Array], Sequence[Array]], x:
         return results, NOT_NOW
     if not made.notes[0].calls or not all(each.flags.c_contiguous for each in results):
         return results, "no loops"
-    if made.work > MOST_WORK or made.memory.full or sum(block.size for block in made.blocks()) > MOST_BYTES:
+    if made.work > MOST_WORK or sum(block.size for block in made.blocks()) > MOST_BYTES:
         return results, "too large"
     return results, ""
 
