@@ -118,13 +118,12 @@ def gather(tile: Tile, one: Gather, epilogue: Epilogue, cut_of: Cutter = cut_of)
 
 
 def total(tile: Tile, one: Sum, extra: int, vector: bool, slices: int) -> Product:
-    """The gradient of a weight on the engine. Both factors lie along the depth, so that each number is a copy of its own: only short tiles,
-    whose threads have few, gain by copies past registers."""
+    """The gradient of a weight on the engine. Both factors lie along the depth, so that past registers, each number would be a copy of its
+    own: predicted to take longer with each of the tiles."""
     width = 4 if vector and one.plane % 4 == 0 else 1
     last = vector and one.N % 4 == 0, extra, False
     a, b = (gradients(width, tile.guards), one.dy), (taps(tile.guards), (one.rows, one.walk))
-    sizes, past_registers = (one.M, one.N, one.depth), tile in SHORT.values()
-    return product(tile, a, b, (GRADIENT, ()), sizes, last, groups=one.groups, slices=slices, past_registers=past_registers)
+    return product(tile, a, b, (GRADIENT, ()), (one.M, one.N, one.depth), last, groups=one.groups, slices=slices)
 
 
 @functools.lru_cache(maxsize=256)
