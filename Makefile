@@ -1,5 +1,5 @@
 # make train   makes .venv, installs gpucnn with its extras, trains on what data there is, and ends with the test accuracy
-# make test    makes .venv, installs what the tests need, and runs all of them: kernels on the virtual GPU, or in Numba's simulator
+# make test    makes .venv, installs what the tests need, and runs all of them: kernels on the virtual GPU and in Numba's simulator
 # make slow    what make test leaves out: every kernel compiled for every chip, long runs, Numba's simulator; some half an hour
 # make mutants changes the operations and what is around them a little at a time, and runs the tests that should notice (docs/mutation.md)
 # make conditions   tests under a newcomer's conditions: no home folder, a read-only one, umask 077, LANG=C, one core, signals ignored, …
@@ -26,6 +26,8 @@ PYTEST := $(BIN)/python -m pytest -q -n auto --dist worksteal
 MORE := PYTEST_XDIST_AUTO_NUM_WORKERS=$$($(BIN)/python -c 'import os; print(os.cpu_count() + 1)')
 SIMULATED := NUMBA_ENABLE_CUDASIM=1 $(PYTEST)
 VGPU := tests/vgpu/vgpu-run
+# Kernels made for one shape take seconds to compile. The virtual GPU has some of their shapes, the simulator all.
+SHAPES := $(patsubst %,tests/kernels/simulator/test_%.py,direct direct_input_grad depthwise fused fused_grad engine_dense ops_choose)
 # Tests of many kernels come first: at the end the processes should have short ones left to share.
 KERNELS := tests/examples/test_examples_on_gpu.py tests/kernels/gpu tests/vgpu tests/kernels/simulator
 export VGPU_CACHE ?= $(CURDIR)/.cache/vgpu
@@ -43,7 +45,9 @@ test: export GPUCNN_LAUNCHED_KERNELS ?= $(VGPU_CACHE)/numba-ptx
 test: $(VENV)/.installed-dev
 	@if gpu=$$($(VGPU) --check $(BIN)/python); then \
 		echo "── kernels launched through CuPy on the virtual GPU of tests/vgpu ($$gpu): on two cores 3 to 8 minutes the first time, then less"; \
-		$(VGPU) $(PYTEST) -m "not slow" $(KERNELS); \
+		$(VGPU) $(PYTEST) -m "not slow" $(KERNELS) && \
+		echo "── kernels made for a shape, on all shapes, under Numba's CUDA simulator" && \
+		$(SIMULATED) -m "not slow" $(SHAPES); \
 	else \
 		echo "── kernels under Numba's CUDA simulator: $$gpu"; \
 		$(SIMULATED) -m "not slow" tests/kernels/simulator; \

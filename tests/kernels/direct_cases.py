@@ -43,9 +43,9 @@ CASES = {
 }
 
 
-# Between them they take every branch. A window is a kernel, and takes seconds to compile: the tests below, and those of the fused kernels,
-# take these as well where any would do.
-QUICK = ("one", "one-pixel-padded", "first-layer", "same-stride", "dilation-stride", "asymmetric", "padding-over-kernel")
+# A window is a kernel, and takes seconds to compile. The simulator has them all. What is compiled: four channels and one, few filters and
+# more than a thread has, strides, dilation, uneven padding, outputs of padding alone. Other tests take these as well where any would do.
+QUICK = ("same-stride", "dilation-stride", "padding-over-kernel")
 
 
 @st.composite
