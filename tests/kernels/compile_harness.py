@@ -106,6 +106,17 @@ def names(*parts: str, without: Iterable[str] = ()) -> list[str]:
     return [name for name in kernels() if any(part in name for part in parts) and not any(part in name for part in without)]
 
 
+def once(names: Iterable[str]) -> list[Any]:
+    """The names as parameters: one sample of each kernel, and the others marked slow."""
+    seen: set[str] = set()
+    found = []
+    for name in names:
+        part = kernels()[name].part.name
+        found.append(pytest.param(name, marks=pytest.mark.slow if part in seen else ()))
+        seen.add(part)
+    return found
+
+
 def most_registers(kernel: Kernel) -> int:
     """What was planned."""
     return next(most for pattern, most in MOST_REGISTERS.items() if fnmatch(kernel.part.name, pattern))

@@ -26,7 +26,8 @@ pytestmark = needs_compilers
 CAPABILITY = (9, 0, "a")
 # With bounds for threads and blocks, for threads alone, and without any.
 SAMPLES = (
-    "dense-tile64x64 even",
+    "conv2d_depthwise_weight_grad_slices 3x3-stride-2",
+    pytest.param("dense-tile64x64 even", marks=pytest.mark.slow),
     pytest.param("conv2d_direct_forward k1", marks=pytest.mark.slow),
     pytest.param("conv2d_relu_max_pool_weight_grad_slices k1", marks=pytest.mark.slow),
     "softmax_cross_entropy_in_one_block 512x10",

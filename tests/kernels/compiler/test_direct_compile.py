@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from compile_harness import ARCHS, IN_TURN, check, kernels, machine_code, names, needs_compilers, of
+from compile_harness import ARCHS, IN_TURN, check, kernels, machine_code, names, needs_compilers, of, once
 
 from gpucnn.ops.shapes import Window, conv_window
 from gpucnn.profiling.chip import machine, sass
@@ -33,13 +33,13 @@ UNUSUAL: dict[str, tuple[int, int, int, Window]] = {
 
 
 @pytest.mark.parametrize("arch", IN_TURN)
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", once(OWN))
 def test_kernels_of_shapes_fit_the_chip(name: str, arch: str) -> None:
     check(kernels()[name], arch)
 
 
 @pytest.mark.skipif(sass.nvdisasm() is None, reason="there is no disassembler")
-@pytest.mark.parametrize("name", names("conv2d_direct_input_grad"))
+@pytest.mark.parametrize("name", once(names("conv2d_direct_input_grad")))
 def test_no_bank_is_read_twice_at_a_time(name: str) -> None:
     """In what the compiler made of the gradient of the input's loop over filters, which ends with a block's last but one barrier."""
     kernel = kernels()[name]

@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from compile_harness import IN_TURN, check, kernels, names, needs_compilers
+from compile_harness import IN_TURN, check, kernels, names, needs_compilers, once
 
 from gpucnn.profiling.chip import sass, static
 from gpucnn.profiling.chip.chips import ARCHITECTURES
@@ -39,7 +39,7 @@ PLAIN = names(
 
 
 @pytest.mark.parametrize("arch", IN_TURN)
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("name", once(PLAIN))
 def test_kernel_fits_the_chip(name: str, arch: str) -> None:
     check(kernels()[name], arch)
 
