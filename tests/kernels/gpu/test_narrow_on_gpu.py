@@ -29,7 +29,8 @@ MORE = {  # images, channels, size, filters, kernel, stride, padding, dilation, 
     "three-tiles": (2, 65, (9, 12), 97, (1, 3), 1, (0, 1), 1, 1),
 }
 ALL = {**SHAPES, **MORE}
-QUICK = ("primes", "stride")
+QUICK = ("primes", "stride")  # read one by one, and by fours
+QUICK_BOTH = (("primes", "whole"), ("stride", "cut"))
 ENGINES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in ALL]
 IN_THIRDS = functools.partial(tiled.gather, cut_of=thirds)
 
@@ -48,8 +49,14 @@ def both_ways(
     return y, dx
 
 
-@pytest.mark.parametrize("name", ENGINES)
-@pytest.mark.parametrize("make", [tiled.gather, IN_THIRDS], ids=["whole", "cut"])
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        pytest.param(name, make, marks=() if (name, how) in QUICK_BOTH else pytest.mark.slow, id=f"{how}-{name}")
+        for how, make in (("whole", tiled.gather), ("cut", IN_THIRDS))
+        for name in ALL
+    ],
+)
 @pytest.mark.parametrize("tile", NARROW.values(), ids=NARROW)
 def test_both_ways(gpu: Device, tile: Tile, make: Any, name: str) -> None:
     window, groups, *arrays = case(name, ALL)
