@@ -61,11 +61,15 @@ class Replayed:
         return self._counts[logits, training]
 
     def _once(self, key: Any, run: Callable[[Array], Sequence[Array]], x: Array) -> Any:
-        """run(x), the first time for this shape."""
-        done, self.known[key] = _engine.modules().replay.once(run, x)
-        if len(self.known) > SHAPES:
-            self.known.pop(next(iter(self.known)), None)
-        return done
+        """run(x), the first time for this shape; None, with nothing done, where there are so many shapes that most are always new: a room
+        for each pass would take longer than small passes do."""
+        replay = _engine.modules().replay
+        if len(self.known) < SHAPES:
+            done, self.known[key] = replay.once(run, x)
+            return done
+        self.known.pop(next(iter(self.known)), None)
+        self.known[key] = replay.NOT_KNOWN
+        return None
 
     def _forward(self, key: Any, x: Array, stages: Sequence[Forward], logits: bool, needs: Any) -> Any:
         def run(x: Array) -> Sequence[Array]:

@@ -17,7 +17,21 @@ from gpucnn_loops.loops import loop
 from gpucnn_loops.tables import Frame, Window, framed, lanes, one_window
 from gpucnn_loops.threads import Scratch, address, lasting
 from gpucnn_loops.turn import fill, put_in_frame
-from gpucnn_loops.vector import L, add_place, as_floats, at, beats, load, load_apart, load_even, places_from, splat, store
+from gpucnn_loops.vector import (
+    L,
+    add_place,
+    as_floats,
+    at,
+    beats,
+    load,
+    load_apart,
+    load_even,
+    place16,
+    places_from,
+    relu_first,
+    splat,
+    store,
+)
 
 Array = NDArray[np.float32]
 LOWEST, ZERO = np.float32(-np.inf), np.float32(0)
@@ -51,6 +65,16 @@ def begins(shift, stride):
 def stops(shift, stride, size, count):
     """One past the last output whose pixel is not behind the image."""
     return min(count, (size - 1 - shift) // stride + 1) if size > shift else 0
+
+
+@helper
+def winner(v0, v1, v2, v3, place, across):
+    """(the largest of a 2×2 window's four vectors, after ReLU; its place): its corner is at `place`, in a plane of `across` columns."""
+    corner = place16(place)
+    best, won = beats(v1, v0, place16(place + 1), corner)
+    best, won = beats(v2, best, place16(place + across), won)
+    best, won = beats(v3, best, place16(place + across + 1), won)
+    return relu_first(best, won, corner)
 
 
 @loop("i i f* f* i* i f* i*")

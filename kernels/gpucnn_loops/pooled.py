@@ -19,14 +19,15 @@ from gpucnn_loops import tables
 from gpucnn_loops.after import after_sums
 from gpucnn_loops.crew import share
 from gpucnn_loops.direct import CHUNK
-from gpucnn_loops.language import helper, record
+from gpucnn_loops.language import record
 from gpucnn_loops.loops import loop
+from gpucnn_loops.pool import winner
 from gpucnn_loops.sums import add_up, columns_of
 from gpucnn_loops.tables import Frame, Images, Tables, Window, edges, framed, images, lanes
 from gpucnn_loops.threads import Scratch, address, flags
 from gpucnn_loops.tile import ROWS, WIDE, product
 from gpucnn_loops.turn import fill, in_frame, put_in_frame, to_planes, to_rows
-from gpucnn_loops.vector import L, as_floats, at, beats, fma, load, place16, relu_first, splat, spread, store
+from gpucnn_loops.vector import L, as_floats, at, fma, load, splat, spread, store
 
 Array = NDArray[np.float32]
 WINDOWS = 35  # pooling windows of a chunk: 140 rows of 64 channels are 36 KB
@@ -76,16 +77,6 @@ class Taps(NamedTuple):
     cols: int
 
 
-@helper
-def winner(s0, s1, s2, s3, bias, place, step):
-    """(the largest of four sums with their bias, after ReLU; its place): the window's corner is at `place`, its next row `step` behind."""
-    corner = place16(place)
-    best, won = beats(s1 + bias, s0 + bias, place16(place + 1), corner)
-    best, won = beats(s2 + bias, best, place16(place + step), won)
-    best, won = beats(s3 + bias, best, place16(place + step + 1), won)
-    return relu_first(best, won, corner)
-
-
 @loop("i i", Images, "f* f*", Images, "i* i", Frame, "i i i i i", Where, Room)
 def forward(first, last, x, weight, bias, y, indices, placed, frame, k, width, count, step, taps, where, room):
     """y (images, k, count): maxima of relu(conv(x) + bias); and, if placed, indices: their places in planes of `step` columns."""
@@ -101,7 +92,8 @@ def forward(first, last, x, weight, bias, y, indices, placed, frame, k, width, c
                     col, by = where.cols[tap], load(weight, tap * width + lane)
                     s0, s1 = fma(spread(x0, col), by, s0), fma(spread(x1, col), by, s1)
                     s2, s3 = fma(spread(x2, col), by, s2), fma(spread(x3, col), by, s3)
-                v, p = winner(s0, s1, s2, s3, load(bias, lane), where.corners[window], step)
+                b = load(bias, lane)
+                v, p = winner(s0 + b, s1 + b, s2 + b, s3 + b, where.corners[window], step)
                 store(best, window * width + lane, v)
                 if placed:
                     store(won, window * width + lane, p)
@@ -115,7 +107,8 @@ def forward(first, last, x, weight, bias, y, indices, placed, frame, k, width, c
                 for lane in range(0, width, L):
                     four, to = at(sums, 4 * i * width + lane), (window + i) * width + lane
                     s0, s1, s2, s3 = load(four, 0), load(four, width), load(four, 2 * width), load(four, 3 * width)
-                    v, p = winner(s0, s1, s2, s3, load(bias, lane), where.corners[window + i], step)
+                    b = load(bias, lane)
+                    v, p = winner(s0 + b, s1 + b, s2 + b, s3 + b, where.corners[window + i], step)
                     store(best, to, v)
                     if placed:
                         store(won, to, p)

@@ -32,7 +32,7 @@ from gpucnn_loops.handing import LINE, await_end, reach, run, tell
 from gpucnn_loops.loops import Loop, noting, observed, recording
 from gpucnn_loops.threads import address
 
-__all__ = ["NEEDED", "Needs", "Outside", "Pass", "observed", "once", "record"]
+__all__ = ["NEEDED", "NOT_KNOWN", "Needs", "Outside", "Pass", "observed", "once", "record"]
 
 Array = NDArray[Any]
 WORTH_WAITING = 1 << 17  # multiply-adds of a thread's part: threads that wait for one another do so within a microsecond
@@ -119,6 +119,9 @@ class Needs(NamedTuple):
 
     size: int
     scratch: dict[bool, int]
+
+
+NOT_KNOWN = Needs(0, {False: 0, True: 0})  # then rooms are added as they are needed
 
 
 class _Note:

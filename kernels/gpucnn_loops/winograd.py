@@ -19,12 +19,12 @@ from gpucnn_loops.after import After, with_other
 from gpucnn_loops.direct import add_rows
 from gpucnn_loops.language import record
 from gpucnn_loops.loops import loop
-from gpucnn_loops.pool import Sizes
+from gpucnn_loops.pool import Sizes, winner
 from gpucnn_loops.tables import Images
 from gpucnn_loops.tile import product
 from gpucnn_loops.transforms import SKEW, TILES, gradients_in, kernels_in, patches_in, tiles_out
 from gpucnn_loops.turn import to_planes, to_rows
-from gpucnn_loops.vector import L, as_floats, at, beats, load, place16, relu_first, splat, store, sum16
+from gpucnn_loops.vector import L, as_floats, at, load, splat, store, sum16
 from gpucnn_loops.windows import maxima
 
 ZERO = np.float32(0)
@@ -155,13 +155,10 @@ def forward_pool(
                 for j in range(across):
                     place, to = 2 * i * conv_wide + 2 * j, (i * across + j) * width
                     corner = (image * t.out_size + place) * width
-                    p0, p1, p2, p3 = place16(place), place16(place + 1), place16(place + conv_wide), place16(place + conv_wide + 1)
                     for lane in range(0, width, L):
                         here, below = corner + lane, corner + conv_wide * width + lane
-                        a, place_a = beats(load(sums, here + width), load(sums, here), p1, p0)
-                        a, place_a = beats(load(sums, below), a, p2, place_a)
-                        a, place_a = beats(load(sums, below + width), a, p3, place_a)
-                        a, place_a = relu_first(a, place_a, p0)
+                        v0, v1, v2, v3 = load(sums, here), load(sums, here + width), load(sums, below), load(sums, below + width)
+                        a, place_a = winner(v0, v1, v2, v3, place, conv_wide)
                         store(best, to + lane, a)
                         if placed:
                             store(won, to + lane, place_a)

@@ -24,7 +24,6 @@ from gpucnn_loops.threads import address
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
 Array = np.ndarray[Any, Any]
-NEEDS = replay.Needs(0, threads.Blocks().most)
 
 
 @loop("i i f* f* f")
@@ -56,7 +55,7 @@ def as_always(model: gc.Sequential, x: Array, **options: Any) -> Array:
 
 
 def record(run: Callable[[Array], Array], x: Array) -> tuple[Array, replay.Pass | None, str]:
-    done, found, why = replay.record(lambda x: [run(x)], x, replay.Outside(), NEEDS)
+    done, found, why = replay.record(lambda x: [run(x)], x, replay.Outside(), replay.NOT_KNOWN)
     return run(x) if done is None else done[0], found, why
 
 
@@ -256,7 +255,7 @@ def test_what_a_pass_does_to_arrays_outside(kind: str, by: str) -> None:
             kept[...] = source * 5
         return [y]
 
-    results, found, why = replay.record(run, x, replay.Outside(**{kind: [kept]}), NEEDS)
+    results, found, why = replay.record(run, x, replay.Outside(**{kind: [kept]}), replay.NOT_KNOWN)
     if by == "NumPy":
         assert results is None and found is None and "something besides loops" in why
         if kind == "counted":
@@ -373,6 +372,8 @@ def test_shapes_are_forgotten(rng: np.random.Generator) -> None:
     for n in range(1, 40):
         model.forward(images(n, rng))
     assert len(known(model)) <= replayed.SHAPES
+    assert known(model)[-1] is replay.NOT_KNOWN  # it has run as always
+    recorded(model, images(40, rng))
 
 
 def test_threads_that_are_busy_leave_the_pass_to_be_run_as_always(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
