@@ -28,7 +28,8 @@ from gpucnn_kernels.core.launch import Launch
 _REGISTER_UNIT = 256  # allocation unit of registers, per warp
 _SHARED_UNIT = 256  # bytes: allocation unit of shared memory; 128 on newer chips
 _OPTIONS = ("lineinfo", "fastmath", "opt", "launch_bounds")  # options of a kernel that affect its intermediate code
-_PERHAPS_FLOAT64 = ("double", "f64", "__nv_")  # in LLVM's text: the type, PTX within it, and functions whose insides are not there
+# In LLVM's text: the type, PTX within it, and functions whose insides are not there. The line on the layout of data names all types.
+_PERHAPS_FLOAT64 = re.compile(r"^(?!target datalayout).*(?:double|f64|__nv_)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,7 @@ def _linker() -> Any:
 def _intermediate(kernel: Any, signature: tuple[Any, ...], arch: str) -> bytes:
     """The kernel as link-time intermediate code."""
     library = _library(kernel, signature, arch)
-    if not any(word in text for text in library.llvm_strs for word in _PERHAPS_FLOAT64):
+    if not any(map(_PERHAPS_FLOAT64.search, library.llvm_strs)):
         _counted[kernel, signature] = 0
     return bytes(library.get_ltoir(cc=_target(arch)))
 
