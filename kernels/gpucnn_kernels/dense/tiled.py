@@ -175,7 +175,7 @@ def variants(
     def room(problem: Problem, slices: int) -> int:
         return workspace_size((problem.M, problem.N, problem.depth), tile, slices, make)
 
-    measure = functools.partial(weigh, tile=tile, best=best, least_steps=least_steps)
+    measure = functools.partial(weigh, tile=tile, best=best, least_steps=least_steps, evenly=True)
     launchers = (dense, dense_input_grad, dense_weight_grad)
     return {
         launcher.__name__: Variant(

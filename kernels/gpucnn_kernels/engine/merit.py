@@ -14,6 +14,9 @@ _THREADS = 1024  # on a multiprocessor, from which a plain kernel has its speed
 LEAST_STEPS = 16
 """Blocks of BK steps per slice: filling and writing a tile must not take as long as the sum."""
 _MOST_SLICES = 128
+# What slices cost, in FMAs that a multiprocessor could do meanwhile, as predicted for an H100: to launch the sum of the slices, and to write
+# and read an element of one.
+_LAUNCH, _ELEMENT = 400_000, 32
 
 
 def half_is_padding(size: int) -> bool:
@@ -38,9 +41,12 @@ def weigh(
     turned: bool = False,
     fills: bool = False,
     least_steps: int = LEAST_STEPS,
+    evenly: bool = False,
 ) -> tuple[float, int]:
     """(merit, slices) of a product by tiles of BM × BN results, whose full tiles give `best`. `turned`: its rows are the problem's columns.
     `fills`: sums can be cut so that the blocks fill a chip (cut.py); where that helps, `slices` is the number of its multiprocessors.
+    `evenly`: a multiprocessor is busy with one block, so that all should have as many. Those of others wait for memory more, and the more
+    blocks the better.
 
     The merit is the fraction of the work that is not padding to whole tiles, times the fraction of multiprocessors busy in the last round
     of blocks. If the sums may be cut, they are cut so that all multiprocessors have work, and
@@ -65,4 +71,23 @@ def weigh(
         time, cut = best_cut(tile, (rows, columns, depth), problem.groups, chip.multiprocessors)
         if cut.rest:
             filled, slices = min(1.0, filled / time), chip.multiprocessors
+    elif evenly and slices > 1:
+        slices = _evenly(tile, tiles, steps, slices, chip.multiprocessors)
     return (use * filled * best if use > least else -1.0), slices
+
+
+def _evenly(tile: Any, tiles: int, steps: int, most: int, multiprocessors: int) -> int:
+    """The number of slices, up to `most`, that takes the least time: as many blocks as there is room for may be one more on some
+    multiprocessors than on others, which then wait. Asked are the numbers that fill all of them with one block, with two, and so on."""
+
+    def time(slices: int) -> float:
+        turns = -(-steps // slices)
+        parts = -(-steps // turns)
+        blocks = -(-tiles * parts // multiprocessors)
+        warps = min(blocks, tile.blocks_per_sm) * tile.threads / 128  # on each scheduler
+        speed = min(warps, 1.3 - 0.3 / warps)  # others go on while one waits for memory: 1.15 for two, as predicted
+        sums = _LAUNCH + _ELEMENT * tiles * parts * tile.BM * tile.BN / multiprocessors if parts > 1 else 0
+        return float(blocks * turns * tile.BM * tile.BN * tile.BK / speed + sums)
+
+    asked = {max(1, min(most, blocks * multiprocessors // tiles)) for blocks in range(1, tile.blocks_per_sm + 1)}
+    return min(sorted(asked), key=time)
