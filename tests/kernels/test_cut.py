@@ -6,7 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpucnn_kernels.choose import problems
+from gpucnn_kernels.core.problem import Chip
 from gpucnn_kernels.engine.cut import Cut, best_cut, cut_of
+from gpucnn_kernels.engine.merit import weigh
 from gpucnn_kernels.engine.tiles import NARROW, TILES
 from gpucnn_kernels.tensor.product import TensorTile
 
@@ -50,3 +53,14 @@ def test_slices_are_all_of_a_sum(tile: TensorTile, M: int, turns: int, multiproc
     for unit in (4, 4096):
         zeroed = cut.zeroed(tile, unit)
         assert zeroed % unit == 0 and cut.rest * tile.threads <= zeroed < cut.rest * tile.threads + unit
+
+
+def test_sums_of_dense_layers_are_cut_evenly() -> None:
+    """Every multiprocessor has as many blocks as the others, where one more on some would keep all waiting."""
+    chip = Chip("H100", 132, (9, 0))
+    forward, backward = problems.dense(128, 5408, 256), problems.dense_input_grad(128, 5408, 256)
+    tile = TILES["tile128x64"]
+    asked = {"tile": tile, "best": 1.0, "evenly": True}
+    assert weigh(forward, chip, **asked) == (1.0, 33)  # 4 tiles: 132 blocks, and not 160
+    assert weigh(backward, chip, **asked)[1] == 1  # 85 tiles in whole: 170 blocks would be two on some
+    assert weigh(forward, chip, tile=tile, best=1.0)[1] > 33

@@ -14,8 +14,8 @@ _THREADS = 1024  # on a multiprocessor, from which a plain kernel has its speed
 LEAST_STEPS = 16
 """Blocks of BK steps per slice: filling and writing a tile must not take as long as the sum."""
 _MOST_SLICES = 128
-# What slices cost, in FMAs that a multiprocessor could do meanwhile, as predicted for an H100: to launch the sum of the slices, and to write
-# and read an element of one.
+# What slices cost, in FMAs that a multiprocessor could do meanwhile, as predicted for an H100: to launch their sum, and to write and read
+# an element of one.
 _LAUNCH, _ELEMENT = 400_000, 32
 
 
