@@ -72,7 +72,7 @@ def test_float64_is_counted_as_ptx_has_it(name: str) -> None:
 
 
 def test_a_kernel_without_float64_is_linked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Linking it as PTX, to count what is not there, would take a third of the time again."""
+    """Linking it as PTX, to count what is not there, takes as long as linking it for the chip."""
     linked: list[tuple[str, ...]] = []
     link = static._link
     monkeypatch.setattr(static, "_link", lambda kernel, signature, arch, *more: linked.append(more) or link(kernel, signature, arch, *more))
