@@ -45,8 +45,8 @@ def weigh(
 ) -> tuple[float, int]:
     """(merit, slices) of a product by tiles of BM × BN results, whose full tiles give `best`. `turned`: its rows are the problem's columns.
     `fills`: sums can be cut so that the blocks fill a chip (cut.py); where that helps, `slices` is the number of its multiprocessors.
-    `evenly`: a multiprocessor is busy with one block, so that all should have as many. Those of others wait for memory more, and the more
-    blocks the better.
+    `evenly`: one block keeps a multiprocessor busy, so that all should have as many. Other products wait for memory more: for them, as many
+    blocks as there is room for are best.
 
     The merit is the fraction of the work that is not padding to whole tiles, times the fraction of multiprocessors busy in the last round
     of blocks. If the sums may be cut, they are cut so that all multiprocessors have work, and
