@@ -40,14 +40,14 @@ def folder() -> Path | None:
     return None
 
 
-def path(name: str, made_for: tuple[str, ...], source: str) -> Path | None:
+def path(name: str, made_for: tuple[str, ...], source: str, ending: str = "loop") -> Path | None:
     """A loop's file. made_for: what the machine code depends on, besides the sources: versions, processor and features. source: the file
-    that the loop is written in, of this package or of another's."""
+    that the loop is written in, of this package or of another's. Files that are no loops end otherwise."""
     base = folder()
     if base is None:
         return None
     mark = hashlib.sha256(repr((name, made_for)).encode() + _sources(source))
-    return base / f"{name}-{mark.hexdigest()[:24]}.loop"
+    return base / f"{name}-{mark.hexdigest()[:24]}.{ending}"
 
 
 def read(path: Path | None) -> bytes | None:
@@ -60,8 +60,8 @@ def read(path: Path | None) -> bytes | None:
     return None
 
 
-def keep(path: Path | None, name: str, data: bytes) -> None:
-    """Stores a compiled loop, if possible."""
+def keep(path: Path | None, name: str, data: bytes, quietly: bool = False) -> None:
+    """Stores a compiled loop, or something else, if possible. `quietly`: nothing is said where it is not."""
     if path is None:
         return
     beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
@@ -73,7 +73,8 @@ def keep(path: Path | None, name: str, data: bytes) -> None:
     except OSError as error:  # a full disk, or another user's folder: the loop is then compiled at every start
         with contextlib.suppress(OSError):
             beside.unlink()
-        say_once(f"compiled loops cannot be kept in {path.parent}, and are compiled at every start ({error})")
+        if not quietly:
+            say_once(f"compiled loops cannot be kept in {path.parent}, and are compiled at every start ({error})")
 
 
 def tell(name: str) -> None:
