@@ -42,7 +42,7 @@ def folder() -> Path | None:
 
 def path(name: str, made_for: tuple[str, ...], source: str, ending: str = "loop") -> Path | None:
     """A loop's file. made_for: what the machine code depends on, besides the sources: versions, processor and features. source: the file
-    that the loop is written in, of this package or of another's. Files that are no loops end otherwise."""
+    that the loop is written in, of this package or of another's. Other files than loops have another ending."""
     base = folder()
     if base is None:
         return None
