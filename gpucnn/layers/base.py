@@ -74,6 +74,7 @@ class Layer(Worded):
 
     replays: ClassVar[bool] = False  # its passes call only operations; a class derived from one of which that is true must say so again
     is_view: ClassVar[bool] = False  # the output is the input's memory
+    masks_itself: ClassVar[bool] = False  # as a stage that passes no gradient on, it includes that of its ReLU: the next one leaves it
     keeps_relu: ClassVar[bool] = False  # the output is positive where the input is, or passes no gradient on: ReLU can use it for its own
 
     def __init__(self, activation: str | None = None) -> None:

@@ -37,10 +37,12 @@ def build_in_turn(layers: Sequence[Layer], shape: Shape) -> Shape:
     return shape
 
 
-def planned(found: Sequence[Stage], own: bool = False) -> list[Plan]:
-    """The plan of each stage's backward pass. own: nothing else needs the gradient passed to the last stage."""
-    takes = {index for index, stage in enumerate(found) if stage.takes_relu_grad and relu_before(found, index) is not None}
-    taken = {relu_before(found, index) for index in takes}
+def planned(found: Sequence[Stage], own: bool = False, first: int = 0) -> list[Plan]:
+    """The plan of each stage's backward pass. own: nothing else needs the gradient passed to the last stage. first: the stage that is
+    usually the last one to need a gradient, and passes none on."""
+    relus = {index: relu_before(found, index) for index, stage in enumerate(found) if stage.takes_relu_grad}
+    takes = {index for index, relu in relus.items() if relu is not None and not (relu <= first and found[relu].masks_itself)}
+    taken = {relus[index] for index in takes}
     last = len(found) if own else max((index for index, stage in enumerate(found) if not stage.passes_on), default=0)
     return [Plan(overwrites=index < last, takes_relu=index in takes, relu_taken=index in taken) for index in range(len(found))]
 
@@ -59,12 +61,12 @@ class Chain:
     def __init__(self, layers: Sequence[Layer] = (), own: bool = False) -> None:
         self.stages = stages(layers)
         self.ahead = for_predictions(self.stages)
-        self.plans = planned(self.stages, own)
+        self._first = next((index for index, stage in enumerate(self.stages) if stage.trained), len(self.stages) - 1)
+        self.plans = planned(self.stages, own, self._first)
         self.trained = any(stage.trained for stage in self.stages)
         self.passes_on = all(stage.passes_on for stage in self.stages)
         self.replayed: Replayed | None = None  # what a model's passes for predictions on a CPU go through
         self.done: Callable[[int], None] | None = None  # called with each stage that backward has completed
-        self._first = next((index for index, stage in enumerate(self.stages) if stage.trained), len(self.stages) - 1)
         # For the layer around it: its last ReLU, and the stage that can include the gradient of a ReLU before it.
         self._last_relu = relu_before(self.stages, len(self.stages))
         entry = next((index for index, stage in enumerate(self.stages) if not stage.keeps_relu), None)

@@ -118,8 +118,12 @@ def test_what_backward_does_besides_is_planned_once() -> None:
     def plans(name: str) -> list[tuple[bool, bool, bool]]:
         return [(plan.overwrites, plan.takes_relu, plan.relu_taken) for plan in planned(stages(NETWORKS[name]()))]
 
-    # Convolution with pooling, Flatten, Dense with ReLU, Dense: each takes the gradient of the ReLU before it along.
-    assert plans("keras") == [(True, False, True), (True, False, False), (True, True, True), (False, True, False)]
+    # Convolution with pooling, Flatten, Dense with ReLU, Dense: each takes the gradient of the ReLU before it along, but for a first stage
+    # with pooling, which masks for nothing.
+    assert plans("keras") == [(True, False, False), (True, False, False), (True, False, True), (False, True, False)]
+    found = stages(NETWORKS["lenet5x5"]())
+    assert [plan.relu_taken for plan in planned(found)][:2] == [False, True]
+    assert [plan.relu_taken for plan in planned(found, first=1)][:2] == [False, False]  # the first one is frozen
     # Dropout keeps ReLU's zeros, so the last layer sees through it.
     assert plans("lenet5x5")[-3:] == [(True, True, True), (True, False, False), (False, True, False)]
     # Nobody takes the gradient of a ReLU along that is not right before, or where it cannot: pooling has no kernel for it.
