@@ -82,7 +82,9 @@ class ConvReluMaxPool:
     keeps_relu = False
     takes_relu_grad = True
     ends_in_relu = True
-    masks_itself = True  # on a GPU the gradient of its weight alone reads the mask at no cost, and a dense layer behind it would take longer
+    masks_itself = (
+        True  # on a GPU the gradient of its weight alone reads the mask at no cost, and a dense layer behind it would take longer
+    )
     takes_part = True
 
     def __init__(self, conv: Conv2D, pool: MaxPool2D) -> None:

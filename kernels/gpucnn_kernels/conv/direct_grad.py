@@ -147,7 +147,7 @@ def conv2d_weight_grad(
     workspace: Array | None = None,
     slices: int = 1,
     plan: GradPlan | None = None,
-    adders: Pair = (32, 8),
+    adders: Pair | None = None,
 ) -> None:
     """Writes the gradient of `direct.conv2d` with respect to weight to dweight (K, C, R, S) and, unless None, to bias to dbias (K).
 

@@ -191,7 +191,7 @@ def conv2d_relu_max_pool2d_weight_grad(
     dbias: Array | None = None,
     workspace: Array | None = None,
     plan: GradPlan | None = None,
-    adders: Pair = (32, 8),
+    adders: Pair | None = None,
 ) -> None:
     """Writes the gradient of `pooled.conv2d_relu_max_pool2d` with respect to weight to dweight (K, C, R, S) and, unless None, to bias to
     dbias (K), from that of its result, dy (N, K, P // 2, Q // 2), and the indices (int32) that it gave.
