@@ -38,8 +38,8 @@ def build_in_turn(layers: Sequence[Layer], shape: Shape) -> Shape:
 
 
 def planned(found: Sequence[Stage], own: bool = False, first: int = 0) -> list[Plan]:
-    """The plan of each stage's backward pass. own: nothing else needs the gradient passed to the last stage. first: the stage that is
-    usually the last one to need a gradient, and passes none on."""
+    """The plan of each stage's backward pass. own: nothing else needs the gradient passed to the last stage. first: the first stage
+    that is trained, where backward usually ends: it passes no gradient on."""
     relus = {index: relu_before(found, index) for index, stage in enumerate(found) if stage.takes_relu_grad}
     takes = {index for index, relu in relus.items() if relu is not None and not (relu <= first and found[relu].masks_itself)}
     taken = {relus[index] for index in takes}

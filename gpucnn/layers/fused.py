@@ -82,9 +82,7 @@ class ConvReluMaxPool:
     keeps_relu = False
     takes_relu_grad = True
     ends_in_relu = True
-    masks_itself = (
-        True  # on a GPU the gradient of its weight alone reads the mask at no cost, and a dense layer behind it would take longer
-    )
+    masks_itself = True  # on a GPU the gradient of its weight reads the mask at no cost; that of a layer behind it would take longer
     takes_part = True
 
     def __init__(self, conv: Conv2D, pool: MaxPool2D) -> None:

@@ -90,6 +90,8 @@ def _laid_out(code: bytes) -> tuple[bytearray, list[_Symbol], list[_Word]]:
             continue
         if section.flags & (_WRITTEN | _OF_THREADS):
             raise Unplaced("has variables")
+        if section.kind != _EMPTY and section.offset + section.size > len(code):
+            raise Unplaced("not an object file: it ends within a section")
         image.extend(bytes(-len(image) % max(1, section.alignment)))
         starts[number] = len(image)
         image.extend(bytes(section.size) if section.kind == _EMPTY else code[section.offset : section.offset + section.size])

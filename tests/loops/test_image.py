@@ -115,7 +115,12 @@ def test_what_is_not_as_expected_is_left_to_llvm() -> None:
     code = code_of(filled)
     wrong = {
         "not for Linux": [b"", code[:3], b"\x7fELF\x01" + code[5:], code[:18] + b"\xb7\x00" + code[20:]],
-        "not an object file": [code[: len(code) // 2], code[:-64], code[:60] + b"\xff\xff" + code[62:]],
+        "not an object file": [
+            code[: len(code) // 2],
+            code[:-64],
+            code[:60] + b"\xff\xff" + code[62:],
+            changed(code, 1, 32, "<Q", 1 << 40),
+        ],
         "variables": [changed(code, 1, 8, "<Q", 0x3), changed(code, 1, 8, "<Q", 0x402)],
     }
     for reason, files in wrong.items():
