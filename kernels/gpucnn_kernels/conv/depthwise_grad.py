@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn_kernels.conv.depthwise import fits_group, fits_problem, group_of
-from gpucnn_kernels.conv.parts import SHARES, block_sums, gradients, sum_parts
+from gpucnn_kernels.conv.parts import ADDERS, SHARES, block_sums, gradients, sum_parts
 from gpucnn_kernels.conv.strips import Strip, row_reader, skipped, strip_of
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import device, kernel
@@ -162,7 +162,7 @@ def conv2d_weight_grad(
     workspace: Array | None = None,
     slices: int = 1,
     plan: GradPlan | None = None,
-    adders: Pair | None = None,
+    adders: Pair = ADDERS["few"],
 ) -> None:
     """Writes the gradient of `depthwise.conv2d` with respect to weight to dweight (K, C/groups, R, S) and, unless None, to bias to dbias
     (K).

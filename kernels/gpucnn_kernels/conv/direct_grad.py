@@ -24,7 +24,7 @@ import numpy as np
 from gpucnn_kernels.conv import direct
 from gpucnn_kernels.conv.direct import checked, sizes_of
 from gpucnn_kernels.conv.direct_plan import grad_cost, grad_plan_of
-from gpucnn_kernels.conv.parts import SHARES, GradPlan, block_sums, gradients, own_share, sum_parts
+from gpucnn_kernels.conv.parts import ADDERS, SHARES, GradPlan, block_sums, gradients, own_share, sum_parts
 from gpucnn_kernels.conv.patch import patch_loader
 from gpucnn_kernels.core._numba import cuda, float32, uint32
 from gpucnn_kernels.core.compile import device, kernel
@@ -147,7 +147,7 @@ def conv2d_weight_grad(
     workspace: Array | None = None,
     slices: int = 1,
     plan: GradPlan | None = None,
-    adders: Pair | None = None,
+    adders: Pair = ADDERS["many parts"],
 ) -> None:
     """Writes the gradient of `direct.conv2d` with respect to weight to dweight (K, C, R, S) and, unless None, to bias to dbias (K).
 

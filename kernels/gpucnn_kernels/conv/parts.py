@@ -28,6 +28,12 @@ _GROUP_TAPS = 28  # taps of which a thread keeps F sums each in registers
 SHARES = 4  # threads per sum of a block, each adds up a quarter of it
 
 
+ADDERS = {"many parts": (16, 32), "few": (32, 8)}
+"""Of the second kernel: the numbers of a block, neighbours in memory, and the threads that share each. With many parts, few threads would
+wait for memory again and again: the 256 of m1 and k1 are predicted to take 2.1 µs on an H100 with 32, and 3.7 with 8. Few parts are read
+by whole warps. The number of images decides nothing here: a last batch needs no kernel of its own."""
+
+
 class Pixels(Protocol):
     """The pixels that a stretch of positions reads, in shared memory: a Patch, or another layout."""
 
@@ -277,16 +283,14 @@ def gradients(
     return flat_dweight, room if dbias is None else floats(dbias, "dbias", shape[:1]), room
 
 
-def sum_parts(arrays: tuple[Array, Array, Array], filters: int, with_bias: bool, parts: int, adders: Pair | None, stream: Stream) -> None:
+def sum_parts(arrays: tuple[Array, Array, Array], filters: int, with_bias: bool, parts: int, adders: Pair, stream: Stream) -> None:
     """Writes the sums of the blocks' sums, `parts` rows of the workspace, to dweight and, `with_bias`, to dbias. arrays: of `gradients`.
     adders: the numbers of a block, and the threads that share each."""
     dweight, dbias, room = arrays
     weights = dweight.shape[0]
     row = weights + filters
     count = row if with_bias else weights
-    # Many parts are added by many threads, which would otherwise wait for memory again and again: the 256 of m1 and k1 are predicted to
-    # take 2.1 µs on an H100, and 3.7 in the other way. Few parts are read by whole warps.
-    columns, lanes = adders or ((16, 32) if parts >= 128 else (32, 8))
+    columns, lanes = adders
     run(
         add_parts_kernel(columns, lanes),
         -(-count // columns),

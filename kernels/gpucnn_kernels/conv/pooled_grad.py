@@ -32,7 +32,7 @@ import numpy as np
 from gpucnn_kernels.conv import pooled
 from gpucnn_kernels.conv.corners import Corners, corners_loader, corners_of
 from gpucnn_kernels.conv.direct_plan import MOST_CHANNELS
-from gpucnn_kernels.conv.parts import SHARES, GradPlan, block_sums, gradients, own_share, share_out, sum_parts
+from gpucnn_kernels.conv.parts import ADDERS, SHARES, GradPlan, block_sums, gradients, own_share, share_out, sum_parts
 from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.integers import beyond
@@ -191,7 +191,7 @@ def conv2d_relu_max_pool2d_weight_grad(
     dbias: Array | None = None,
     workspace: Array | None = None,
     plan: GradPlan | None = None,
-    adders: Pair | None = None,
+    adders: Pair = ADDERS["many parts"],
 ) -> None:
     """Writes the gradient of `pooled.conv2d_relu_max_pool2d` with respect to weight to dweight (K, C, R, S) and, unless None, to bias to
     dbias (K), from that of its result, dy (N, K, P // 2, Q // 2), and the indices (int32) that it gave.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gpucnn.device import Device, to_numpy
-from gpucnn_kernels.conv.parts import sum_parts
+from gpucnn_kernels.conv.parts import ADDERS, sum_parts
 from gpucnn_kernels.core.launch import recording
 
 
@@ -20,15 +20,15 @@ def in_order(values: np.ndarray, lanes: int) -> np.ndarray:
     return np.asarray(sums[0])
 
 
-@pytest.mark.parametrize(("parts", "lanes"), [(1, 8), (7, 8), (127, 8), (128, 32), (131, 32)])
+@pytest.mark.parametrize(("parts", "which"), [(1, "few"), (35, "few"), (1, "many parts"), (33, "many parts"), (131, "many parts")])
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_parts_are_added_in_one_order(device: Device, parts: int, lanes: int, with_bias: bool) -> None:
-    filters, weights = 3, 32
+def test_parts_are_added_in_one_order(device: Device, parts: int, which: str, with_bias: bool) -> None:
+    filters, weights, adders = 3, 32, ADDERS[which]
     values = np.random.default_rng(parts).standard_normal((parts, weights + filters), dtype=np.float32)
     dweight, dbias = device.xp.full(weights, np.nan, "float32"), device.xp.full(filters, np.nan, "float32")
     with recording() as launches:
-        sum_parts((dweight, dbias, device.array(values.ravel())), filters, with_bias, parts, None, 0)
-    assert [launch.threads for launch in launches] == [{8: 256, 32: 512}[lanes]]
-    expected = in_order(values, lanes)
+        sum_parts((dweight, dbias, device.array(values.ravel())), filters, with_bias, parts, adders, 0)
+    assert [launch.threads for launch in launches] == [adders[0] * adders[1]]
+    expected = in_order(values, adders[1])
     np.testing.assert_array_equal(to_numpy(dweight), expected[:weights])
     np.testing.assert_array_equal(to_numpy(dbias), expected[weights:] if with_bias else np.full(filters, np.nan))

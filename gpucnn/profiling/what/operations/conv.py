@@ -118,14 +118,8 @@ def _fused_weight_grad(a: Arguments, torch: Any) -> Run:
     from gpucnn.profiling.what.operations.pool import max_pool_grad
 
     weight, mask = _weight_like(a, torch), [False, True, a.get("dbias") is not None]
-    unpool = max_pool_grad({**a, "window": a["pool_window"], "relu": None}, torch)
-    masked = with_relu_grad(lambda: a["dy"], a.get("relu"), torch)  # on the pooled values, as this library does it
-
-    def run() -> Any:
-        a["dy"] = masked()
-        return _backward(unpool(), a["x"], weight, a, mask, torch)()[1]
-
-    return run
+    unpool = max_pool_grad({**a, "window": a["pool_window"]}, torch)  # with ReLU's gradient, on the pooled values
+    return lambda: _backward(unpool(), a["x"], weight, a, mask, torch)()[1]
 
 
 def _backward(dy: Any, x: Any, weight: Any, a: Arguments, mask: list[bool], torch: Any) -> Run:
