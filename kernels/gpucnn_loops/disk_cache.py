@@ -98,10 +98,15 @@ def say_once(text: str) -> None:
         complain(text)
 
 
-@functools.cache
 def _sources(source: str) -> bytes:
-    """A hash of every source file of the package, and of one more from outside it."""
-    digest, own = hashlib.sha256(), Path(__file__).parent
-    for path in sorted({*own.glob("*.py"), Path(source)}):
+    """A hash of every source file of the package, and of one more if it is from outside it."""
+    return _hash("" if Path(source).parent == Path(__file__).parent else source)
+
+
+@functools.cache
+def _hash(more: str) -> bytes:
+    """A hash of every source file of the package, and of one more if it is named."""
+    digest = hashlib.sha256()
+    for path in sorted({*Path(__file__).parent.glob("*.py"), *([Path(more)] if more else [])}):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.digest()

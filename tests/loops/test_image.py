@@ -5,8 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,6 @@ from programs import run
 from gpucnn_loops import direct, disk_cache, image, loops, machine
 
 pytestmark = pytest.mark.skipif(not image.HERE, reason="only Linux on x86-64 has this way: LLVM loads elsewhere")
-
-Program = Callable[..., subprocess.CompletedProcess[str]]
 
 FIT = """
 import hashlib, os, sys
