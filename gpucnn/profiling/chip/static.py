@@ -21,8 +21,7 @@ from gpucnn.profiling.chip.chips import ARCHITECTURES, Architecture
 from gpucnn.profiling.chip.sass import ToolchainError as ToolchainError
 from gpucnn.profiling.records import HotLoop
 from gpucnn.text import first_line
-from gpucnn_kernels.core._numba import SIMULATED, cuda
-from gpucnn_kernels.core.compile import uncollected
+from gpucnn_kernels.core._numba import SIMULATED, cuda, quickly
 from gpucnn_kernels.core.launch import Launch
 
 _REGISTER_UNIT = 256  # allocation unit of registers, per warp
@@ -163,7 +162,7 @@ def _intermediate(kernel: Any, signature: tuple[Any, ...], arch: str) -> bytes:
 
 def _library(kernel: Any, signature: tuple[Any, ...], arch: str) -> Any:
     """The kernel as LLVM's text, in the object from which Numba makes all else."""
-    with _what_is_compiled() as libraries, as_if_present(ARCHITECTURES[arch]), uncollected():
+    with _what_is_compiled() as libraries, as_if_present(ARCHITECTURES[arch]), quickly():
         cuda.compile(
             kernel.py_func,
             signature,

@@ -1,4 +1,4 @@
-"""All names that the kernels use from Numba. No other module imports Numba.
+"""All names that the kernels use from Numba. No other module imports Numba, but _shortcuts.py, which changes how it works.
 
 CUDA support for Numba lives in the package numba-cuda, which redirects the module `numba.cuda` to itself. Without it, plain Numba
 still brings a simulator of its own, which is enough for NUMBA_ENABLE_CUDASIM=1.
@@ -10,7 +10,6 @@ has no disk cache, no simulator, and no way to write custom instructions.
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import sys
 import threading
@@ -59,6 +58,7 @@ __all__ = [
     "int64",
     "intrinsic",
     "loads",
+    "quickly",
     "target",
     "types",
     "uint32",
@@ -107,66 +107,17 @@ else:
 _compiling = threading.local()
 
 
-@contextlib.contextmanager
-def without_ptx() -> Iterator[None]:
-    """Inside, kernels that this thread compiles get no PTX: a launch needs the link-time code only."""
-    _compiling.without_ptx = True
-    try:
-        yield
-    finally:
-        _compiling.without_ptx = False
-
-
 if not PLAIN:
-    # Shortcuts for work that Numba repeats while it compiles: a kernel here consists of some 40 functions. They do not change the machine
-    # code, and save a fifth of the time.
-    from numba.cuda.codegen import CUDACodeLibrary as _Library
-    from numba.cuda.core import postproc as _postproc
-    from numba.cuda.core.targetconfig import TargetConfig as _TargetConfig
-
-    _all_modules, _ptx_of = _Library.modules.fget, _Library.get_asm_str
-    _post_process, _same_options = _postproc.PostProcessor.run, _TargetConfig.__eq__
-
-    def _modules(self: Any) -> list[Any]:
-        """Each module once. Numba lists a function twice if two others call it, and everything that it calls as well."""
-        return list({id(module): module for module in _all_modules(self)}.values())
-
-    def _asm(self: Any, cc: Any = None) -> Any:
-        """Numba generates PTX only to search it for two helpers that need linking. The LLVM text, which exists already, names them too."""
-        if cc is None and self._lto and getattr(_compiling, "without_ptx", False):
-            return self.get_llvm_str()
-        return _ptx_of(self, cc)
-
-    def _post_processed(self: Any, emit_dels: bool = False, extend_lifetimes: bool = False) -> None:
-        """Computes the lifetimes of variables when a pass asks for them. Most passes, after which Numba computes them, do not."""
-        function = self.func_ir
-        if emit_dels or function.is_generator:
-            _post_process(self, emit_dels, extend_lifetimes)
-            return
-        function.blocks = _postproc.transforms.canonicalize_cfg(function.blocks)
-        function.variable_lifetime = _postproc.VariableLifetime(function.blocks)
-        function.generator_info = None
-
-    def _equal_options(self: Any, other: Any) -> Any:
-        """Compares the options that were set first: if these are equal, so are the others."""
-        return (type(self) is type(other) and self._values == other._values) or _same_options(self, other)
-
-    def _hash_of_options(self: Any) -> int:
-        """The hash of the options' names, as in Numba."""
-        kind: Any = type(self)
-        return _hash_of_names(kind)
-
-    @functools.cache
-    def _hash_of_names(kind: Any) -> int:
-        return hash(tuple(sorted(kind.options)))
-
-    _Library.modules = property(_modules)
-    _Library.get_asm_str = _asm
-    _postproc.PostProcessor.run = _post_processed
-    _TargetConfig.__eq__, _TargetConfig.__hash__ = _equal_options, _hash_of_options
-
     from numba.cuda import codegen as _codegen
     from numba.cuda import dispatcher as _dispatcher
+    from numba.cuda.codegen import CUDACodeLibrary as _Library
+
+    from gpucnn_kernels.core import _shortcuts
+
+    quickly: Callable[[], contextlib.AbstractContextManager[None]] = _shortcuts.quickly
+    without_ptx: Callable[[], contextlib.AbstractContextManager[None]] = _shortcuts.without_ptx
+else:
+    quickly = without_ptx = contextlib.nullcontext
 
 
 def beginning(mark: str, capability: tuple[int, int], begin: Callable[[Any], None]) -> None:

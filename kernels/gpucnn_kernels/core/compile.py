@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 from gpucnn_kernels.core import disk_cache, early
-from gpucnn_kernels.core._numba import MLIR, PLAIN, SIMULATED, beginning, cuda, without_ptx
+from gpucnn_kernels.core._numba import MLIR, PLAIN, SIMULATED, beginning, cuda, quickly, without_ptx
 
 # Line numbers in the machine code, for Nsight Compute to show the Python beside it. They change no instruction.
 LINEINFO = os.environ.get("GPUCNN_LINEINFO", "0") not in ("", "0")
@@ -49,29 +47,16 @@ def role_of(made: Any) -> Role:
 
 
 def _compiling(compile_for: Callable[..., Any]) -> Callable[..., Any]:
-    def compile_uncollected(signature: Any) -> Any:
-        with uncollected(), without_ptx():
+    def compile_quickly(signature: Any) -> Any:
+        with quickly(), without_ptx():
             return compile_for(signature)
 
-    return compile_uncollected
+    return compile_quickly
 
 
 def device(function: Callable[..., Any] | None = None, *, lines: bool = True, **options: Any) -> Any:
     """Makes `function` a device function, which kernels can call. Without `lines` it has no line numbers where others have them."""
     return _jit(function, {**options, "device": True}, lines=lines)
-
-
-@contextlib.contextmanager
-def uncollected() -> Iterator[None]:
-    """Turns Python's garbage collector off inside: a compilation creates many objects that live until its end, and scanning them again and
-    again takes a sixth of its time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def function_of(made: Any) -> Callable[..., Any]:

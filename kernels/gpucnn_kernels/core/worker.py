@@ -11,8 +11,7 @@ import pickle
 import signal
 import sys
 
-from gpucnn_kernels.core._numba import loads, without_driver, without_ptx
-from gpucnn_kernels.core.compile import uncollected
+from gpucnn_kernels.core._numba import loads, quickly, without_driver, without_ptx
 from gpucnn_kernels.core.crew import DONE, FAILED, READY
 from gpucnn_kernels.core.disk_cache import KernelCache
 
@@ -24,7 +23,7 @@ def main() -> None:
     os.dup2(2, 1)  # anything that is printed must not be mistaken for an answer
     wanted = pickle.load(given)
     answers.write(READY)
-    with without_driver(wanted), uncollected(), without_ptx():
+    with without_driver(wanted), quickly(), without_ptx():
         while True:
             try:
                 mark, packed = pickle.load(given)
