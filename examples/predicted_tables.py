@@ -89,7 +89,7 @@ def steps() -> str:
             cells += [number(each["in turn"]), number(each["µs"])]
         rows.append([network, *cells])
     chips = dict.fromkeys(chip for chip, _ in predictions.STEPS)
-    head = ["step", *(text for chip in chips for text in (f"{chip}, in turn", "on two branches"))]
+    head = ["step", *(text for chip in chips for text in (f"{chip}, in turn", "on branches"))]
     return markdown(head, 1, rows) + "\n" + made("steps", found.values())
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from gpucnn.arrays import quiet, to_numpy
 from gpucnn.checks import flag, fraction, positive
 from gpucnn.errors import ArgumentError, GpucnnError
-from gpucnn.layers.parameter import Array, Buffers
+from gpucnn.layers.parameter import Array, Buffers, View
 from gpucnn.names import Registry, Worded
 from gpucnn.schedules import Constant, Schedule, get_schedule
 
@@ -28,7 +28,13 @@ class Optimizer(Worded):
     peak: ClassVar[float] = 1e-3  # the highest learning rate of `gpucnn train`, where none is given
     _running: ClassVar[tuple[str, ...]] = ("schedule", "steps", "state", "continues", "_buffers")  # attributes that are not settings
     recipe: ClassVar[dict[str, Any]] = {}  # further settings of `gpucnn train`
+    elementwise: ClassVar[bool] = False  # whether `_update` treats each number by itself; to be said by each class that has an `_update`
     global_clipnorm: float | None = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "_update" in vars(cls) and "elementwise" not in vars(cls):
+            cls.elementwise = False
 
     def __init__(self, learning_rate: float | Schedule, *, global_clipnorm: float | None = None) -> None:
         if global_clipnorm is not None:  # an attribute, and with it a setting in files, only where it is given
@@ -82,14 +88,30 @@ class Optimizer(Worded):
         self.update(buffers.device.array(np.append(self.rates(1)[0], 1), buffers.values.dtype))
         self.steps += 1
 
-    def update(self, rates: Array) -> None:
+    def update(self, rates: Array, part: slice | None = None) -> None:
         """Like `step`, but reads the values that change from step to step from device memory: a row of `rates`, and whether to go on
-        (4)."""
+        (4). part: of the flat buffers, if only its parameters are updated now, which must be `divisible`."""
         buffers = self._attached()
+        if part is not None:
+            self._update_part(buffers, rates, part)
+            return
         gradients = buffers.all_gradients()
         if self.global_clipnorm is not None:
             buffers.device.ops.clip_norm(gradients, self.global_clipnorm)
         self._update(buffers, gradients, rates)
+
+    @property
+    def divisible(self) -> bool:
+        """Whether some parameters may be updated before the others."""
+        return self.elementwise and self.global_clipnorm is None and type(self).update is Optimizer.update
+
+    def _update_part(self, buffers: Buffers, rates: Array, part: slice) -> None:
+        gradients, whole = buffers.all_gradients(part), self.state
+        self.state = {slot: array[part] for slot, array in whole.items()}
+        try:
+            self._update(buffers.view(part), gradients, rates)
+        finally:
+            self.state = whole
 
     def rates(self, count: int) -> np.ndarray[Any, Any]:
         """The values that change in the next `count` steps, (count, 3): the learning rate and everything else that depends on the step."""
@@ -112,7 +134,7 @@ class Optimizer(Worded):
     def _rates(self, step: int) -> tuple[float, float, float]:
         return self.schedule(step), 1.0, 1.0
 
-    def _update(self, buffers: Buffers, gradients: Array, rates: Array) -> None:
+    def _update(self, buffers: Buffers | View, gradients: Array, rates: Array) -> None:
         raise NotImplementedError
 
     def _attached(self) -> Buffers:
@@ -133,6 +155,7 @@ class SGD(Optimizer):
     """Stochastic gradient descent with momentum, as PyTorch defines it; `weight_decay` is added to the gradient (L2)."""
 
     peak = 0.05
+    elementwise = True
     recipe: ClassVar[dict[str, Any]] = {"momentum": 0.9, "nesterov": True}
 
     def __init__(
@@ -152,7 +175,7 @@ class SGD(Optimizer):
             raise ArgumentError("nesterov needs a momentum above 0, got momentum 0")
         self.slots = ("velocity",) if self.momentum else ()
 
-    def _update(self, buffers: Buffers, gradients: Array, rates: Array) -> None:
+    def _update(self, buffers: Buffers | View, gradients: Array, rates: Array) -> None:
         buffers.device.ops.sgd_update(
             buffers.values,
             gradients,
@@ -175,6 +198,7 @@ class Adam(Optimizer):
 
     peak = 2e-3
     slots = ("mean", "variance")
+    elementwise = True
     _decoupled = False
 
     def __init__(
@@ -198,7 +222,7 @@ class Adam(Optimizer):
         shrink = 1 - rate * self.weight_decay if self._decoupled else 1.0
         return rate / (1 - self.beta1**count), 1 / math.sqrt(1 - self.beta2**count), shrink
 
-    def _update(self, buffers: Buffers, gradients: Array, rates: Array) -> None:
+    def _update(self, buffers: Buffers | View, gradients: Array, rates: Array) -> None:
         buffers.device.ops.adam_update(
             buffers.values,
             gradients,

@@ -7,7 +7,7 @@ which are streams for one of the two. Without branches, as on a CPU, one runs af
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Protocol
 
@@ -25,6 +25,26 @@ class Branches(Protocol):
     def another(self) -> AbstractContextManager[Branch]: ...
 
 
+class Apart:
+    """A context that can be entered again and again: work inside may overlap with what follows it, up to a `join` or the end of the block.
+    Without a branch it runs in turn."""
+
+    def __init__(self, branch: Branch | None) -> None:
+        self._branch, self._entered = branch, ExitStack()
+
+    def __enter__(self) -> None:
+        if self._branch is not None:
+            self._entered.enter_context(self._branch.apart())
+
+    def __exit__(self, *error: object) -> None:
+        self._entered.close()
+
+    def join(self) -> None:
+        """Orders what follows after all work that ran apart."""
+        if self._branch is not None:
+            self._branch.join()
+
+
 _lent: ContextVar[Branches | None] = ContextVar("_lent", default=None)
 
 
@@ -38,8 +58,13 @@ def lent(branches: Branches) -> Iterator[None]:
         _lent.reset(token)
 
 
+def forks() -> bool:
+    """Whether work that is said to run apart does so here."""
+    return _lent.get() is not None
+
+
 @contextmanager
-def beside(wanted: bool = True) -> Iterator[AbstractContextManager[None]]:
+def beside(wanted: bool = True) -> Iterator[Apart]:
     """Yields a context; work inside that context may overlap with the rest of this block. Both come after everything launched before the
     block, and before everything launched after it. Neither may read what the other writes, and the block must hold arrays that they share
     until its end, so that their memory is not reused. Such a block may be nested in the rest of another one.
@@ -48,10 +73,11 @@ def beside(wanted: bool = True) -> Iterator[AbstractContextManager[None]]:
     """
     branches = _lent.get() if wanted else None
     if branches is None:
-        yield nullcontext()
+        yield Apart(None)
         return
     with branches.another() as branch:
+        apart = Apart(branch)
         try:
-            yield branch.apart()
+            yield apart
         finally:
-            branch.join()
+            apart.join()

@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn, TypeAlias, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -168,6 +168,13 @@ class ByName(dict[str, Held]):
         )
 
 
+class View(NamedTuple):
+    """A part of the flat buffer of values, for optimizers that treat each number by itself."""
+
+    values: Array
+    device: Device
+
+
 class Buffers:
     """The flat buffers behind the arrays of a model, on one device: `values` and gradients of the trained parameters, and `saved`,
     everything that is not trained: other arrays and frozen parameters."""
@@ -213,12 +220,17 @@ class Buffers:
         """Restores a `copy()`."""
         self.values[...], self.saved[...] = flat[: self.values.size], flat[self.values.size :]
 
-    def all_gradients(self) -> Array:
-        """All gradients, flat, in the order of `values`."""
-        for parameter in self.parameters:
-            if not parameter.has_grad:
+    def all_gradients(self, part: slice = slice(None)) -> Array:
+        """All gradients, flat, in the order of `values`; or those of a part, which begins and ends where a parameter does."""
+        first, last, _ = part.indices(self.values.size)
+        for parameter, offset in zip(self.parameters, self.offsets, strict=True):
+            if first <= offset < last and not parameter.has_grad:
                 parameter._grad[...] = 0
-        return self._gradients
+        return self._gradients[part]
+
+    def view(self, part: slice) -> View:
+        """A part of the values."""
+        return View(self.values[part], self.device)
 
     def forget_gradients(self) -> None:
         """Makes the next backward write gradients instead of adding to them."""

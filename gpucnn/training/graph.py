@@ -49,6 +49,15 @@ class Branch:
             self._open = False
 
 
+def _main(cuda: Any) -> Any:
+    """A stream whose kernels have precedence over a branch's where blocks of both are ready: backward goes on with these. A recording takes
+    it over. (The default stream cannot be recorded.)"""
+    try:
+        return cuda.Stream(non_blocking=True, priority=-1)
+    except TypeError:  # CuPy 13
+        return cuda.Stream(non_blocking=True)
+
+
 class Branches:
     """A branch for each level of nested blocks, the same in every step."""
 
@@ -94,7 +103,7 @@ class Graphs:
         self._recording = False
         self.waited = 0.0  # total seconds spent in `wait`
         if self.cuda is not None:
-            self._stream = self.cuda.Stream(non_blocking=True)  # the default stream cannot be captured
+            self._stream = _main(self.cuda)
             self._branches = Branches(self.cuda, self._stream)
             self._pool = self.cuda.MemoryPool(self._allocate)
 

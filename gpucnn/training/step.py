@@ -12,13 +12,14 @@ import numpy as np
 from gpucnn.device import to_numpy
 from gpucnn.errors import DeviceMemoryError, GpucnnError, TrainingError
 from gpucnn.layers.base import Array
-from gpucnn.layers.beside import beside
+from gpucnn.layers.beside import Apart, beside, forks
 from gpucnn.losses import Loss
 from gpucnn.optimizers import Optimizer
 from gpucnn.precision import bits
 from gpucnn.surroundings import flag
 from gpucnn.text import bytes_text, first_line
 from gpucnn.training.ahead import as_in_batches_of, compile_ahead
+from gpucnn.training.early import early
 from gpucnn.training.feed import Feed, HostFeed
 from gpucnn.training.graph import Graphs
 from gpucnn.training.team import Team, halted
@@ -216,15 +217,38 @@ class TrainingStep:
             outputs = self.model.chain.forward(x, training=True, logits=self.loss.fused_activation is not None)
             loss, correct, doutputs = self.loss(self.model.device, outputs, labels)
             self.team.weigh(loss, correct, doutputs)
+        divided = early(self.model, self.optimizer) if self.team is None and forks() else None
         with beside(self.team is None) as apart:  # nothing before the update needs what is counted
             if self.team is None:
                 with apart:
                     self._tally(loss, correct, size)
             self.optimizer.zero_grad()
-            self.model.chain.backward(doutputs)
+            if divided is None:
+                self.model.chain.backward(doutputs)
+            else:
+                self._backward_and_update(doutputs, *divided, apart)
+                return
         if self.team is not None:
             self._tally(*self.team.summed(), size)
         self.optimizer.update(self._rates)
+
+    def _backward_and_update(self, doutputs: Array, stage: int, offset: int, apart: Apart) -> None:
+        """Backward, and the update in two parts: of the parameters from the offset on as soon as the stage is completed, beside the rest of
+        backward, and of the others at its end."""
+
+        def done(index: int) -> None:
+            if index == stage:
+                apart.join()  # both parts read the rates, which are made where it is counted
+                with apart:
+                    self.optimizer.update(self._rates, slice(offset, None))
+
+        chain = self.model.chain
+        chain.done = done
+        try:
+            chain.backward(doutputs)
+        finally:
+            chain.done = None
+        self.optimizer.update(self._rates, slice(offset))
 
     def _replayed(self, x: Array, labels: Array) -> Any:
         """(mean loss, right answers) of a step that is recorded, on a CPU, without Python between its loops (layers/replayed.py), up to the

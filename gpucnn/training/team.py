@@ -27,6 +27,7 @@ from gpucnn.losses import Loss
 from gpucnn.text import reason_of
 from gpucnn.training.alike import checksum
 from gpucnn.training.communicator import Communicator
+from gpucnn.training.early import starts_of
 from gpucnn.training.parallel import slice_of
 from gpucnn.weighted import Weighted
 
@@ -228,12 +229,7 @@ def buckets(model: Any) -> list[tuple[int, slice]]:
     stage, where backward begins, with the tail in the first part. At least two if two stages are trained."""
     buffers, found = model.buffers, []
     least = min(BUCKET // buffers.values.dtype.itemsize, max(1, buffers.values.size // 2))
-    starts = {}
-    for index, stage in enumerate(model.chain.stages):
-        inside = {id(array) for layer in stage.layers for part in layer.walk().values() for array in part.parameters}
-        offsets = [offset for parameter, offset in zip(buffers.parameters, buffers.offsets, strict=True) if id(parameter) in inside]
-        if offsets:
-            starts[index] = min(offsets)
+    starts = starts_of(model)
     end, first = int(buffers.summed.size), min(starts, default=0)
     for index in sorted(starts, reverse=True):
         if index == first or end - starts[index] >= least:

@@ -352,3 +352,45 @@ def test_fit_clips() -> None:
     norm = float(np.linalg.norm(gradient))
     model.compile(gc.SGD(1.0, global_clipnorm=norm / 8)).fit(x, y, batch_size=5, verbose=False)
     np.testing.assert_allclose(before - model.buffers.values, gradient / 8, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", range(len(OPTIMIZERS)))
+def test_a_part_at_a_time_is_the_same_update(case: int, rng: np.random.Generator) -> None:
+    make, *_ = OPTIMIZERS[case]
+    models = [small_model() for _ in range(2)]
+    for model in models:
+        model.compile(make())
+    first, *_, last = models[0].parameters.values()
+    for _ in range(4):
+        gradient = rng.normal(size=first.shape)
+        for parts, model in zip(([slice(None)], [slice(64, None), slice(64)]), models, strict=True):
+            assert model.optimizer is not None and model.optimizer.divisible
+            model.optimizer.zero_grad()
+            last_one = list(model.parameters.values())[-1]
+            last_one.gradient_room[...] = np.nan  # it has no gradient, whatever is there
+            next(iter(model.parameters.values())).add_grad(lambda out, gradient=gradient: np.copyto(out, gradient))
+            rates = np.append(model.optimizer.rates(1)[0], 1)
+            for part in parts:
+                model.optimizer.update(rates, part)
+            model.optimizer.steps += 1
+        np.testing.assert_array_equal(models[0].buffers.values, models[1].buffers.values)
+        for slot in models[0].optimizer.slots if models[0].optimizer is not None else ():
+            np.testing.assert_array_equal(*(model.optimizer.state[slot] for model in models if model.optimizer is not None))
+    assert np.isfinite(models[0].buffers.values).all() and last.size
+
+
+def test_optimizers_that_need_all_gradients_are_not_divisible() -> None:
+    class Own(gc.Adam):
+        def _update(self, buffers: Any, gradients: Any, rates: Any) -> None:
+            gradients /= np.abs(gradients).max()
+            super()._update(buffers, gradients, rates)
+
+    class Around(gc.SGD):
+        def update(self, rates: Any, part: slice | None = None) -> None:
+            super().update(rates * 2, part)
+
+    class Named(gc.AdamW):
+        """Has nothing of its own."""
+
+    assert [make().divisible for make in (gc.SGD, gc.Adam, gc.AdamW, Named, Own, Around)] == [True] * 4 + [False] * 2
+    assert not gc.Adam(global_clipnorm=1.0).divisible

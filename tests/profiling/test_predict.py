@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -232,14 +233,44 @@ def a_load(blocks: int, held: int = 1, seconds: float = 1.0, share: float = 0.4,
     ],
 )
 def test_blocks_of_two_branches_share_a_chip(branches: list[list[Load]], seconds: float) -> None:
-    assert side_by_side(branches, 10, 1 / 8) == pytest.approx(seconds + 1 / 8)
+    loads = [load for branch in branches for load in branch]
+    after: list[list[int]] = []
+    for branch in branches:
+        for at in range(len(branch)):
+            after.append([len(after) - 1] if at else [])
+    assert side_by_side(loads, after, 10, 1 / 8) == pytest.approx(seconds + 1 / 8)
+
+
+def test_kernels_come_after_all_that_they_wait_for() -> None:
+    """A fork within a branch: the second and the third after the first, the last after both; and one beside them all."""
+    loads = [a_load(5), a_load(5, seconds=2), a_load(5), a_load(5), a_load(5, seconds=9)]
+    assert side_by_side(loads[:4], [[], [0], [0], [1, 2]], 10, 1 / 8) == pytest.approx(1 + 2 + 1 + 3 / 8)
+    assert side_by_side(loads, [[], [0], [0], [1, 2], []], 10, 1 / 8) == pytest.approx(9 + 1 / 8)  # the two then come one after the other
+
+
+def test_the_order_of_launches_is_that_of_their_forks() -> None:
+    made: Any = [SimpleNamespace(load=number) for number in range(7)]
+    branches = [
+        ((1, True),),
+        ((1, False),),
+        ((1, False), (2, True)),
+        ((1, False), (2, False)),
+        ((1, False), (2, False)),
+        ((1, False),),
+        ((1, False), (3, True)),
+    ]
+    loads: list[Any] = []
+    after: list[list[int]] = []
+    last = bounds._in_order(list(zip(branches, made, strict=True)), 0, [], loads, after)
+    # What runs apart comes after what has precedence.
+    assert loads == [1, 3, 4, 2, 5, 6, 0] and after == [[], [0], [1], [0], [2, 3], [4], []] and last == [5, 6]
 
 
 def test_what_a_launch_asks_of_a_chip_is_what_it_takes_alone() -> None:
     for blocks in (132, 200, 1000, 5000):
         made = predicted(program(*["FFMA R1, R2, R3, R1"] * 40, "EXIT"), blocks)
         assert made.load.blocks == blocks and 0 < made.load.share * min(made.load.held, -(-blocks // 132)) <= 1
-        alone = side_by_side([[made.load]], H100.sms, NODE)
+        alone = side_by_side([made.load], [[]], H100.sms, NODE)
         assert 0.7 * made.seconds <= alone <= 1.4 * made.seconds  # the last wave is not full
 
 
@@ -249,13 +280,14 @@ def test_a_profile_knows_what_a_step_runs_side_by_side() -> None:
     forks = bounds.Forks()
     with lent(forks):
         called = [call.op for call, _, _ in bounds.record(work, H100, forks)]
-    assert list(zip(called, forks.branches, strict=True))[-7:] == [
+    assert list(zip(called, forks.branches, strict=True))[-8:] == [
         ("tally", ((1, True),)),
         ("dense_weight_grad", ((1, False), (2, True))),
         ("dense_input_grad", ((1, False), (2, False))),
         ("dense_weight_grad", ((1, False), (3, True))),
         ("dense_input_grad", ((1, False), (3, False))),
-        ("conv2d_relu_max_pool2d_weight_grad", ((1, False),)),
-        ("adam_update", ()),
+        ("adam_update", ((4, True),)),  # of the dense layers
+        ("conv2d_relu_max_pool2d_weight_grad", ((4, False),)),
+        ("adam_update", ((4, False),)),
     ]
-    assert not any(forks.branches[:-7])
+    assert not any(forks.branches[:-8])

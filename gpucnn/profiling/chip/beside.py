@@ -1,6 +1,6 @@
 """Predicts how long kernels on two branches of a graph take side by side, from the time that each takes alone.
 
-Blocks are assigned as on a chip: to the multiprocessor with the most room, from the running kernel of each branch. Blocks of two kernels on
+Blocks are assigned as on a chip: to the multiprocessor with the most room, from each kernel that has begun. Blocks of two kernels on
 one multiprocessor do not slow each other down as long as there are free issue cycles; otherwise they share the cycles.
 """
 
@@ -28,47 +28,52 @@ class Load:
 
 @dataclass(eq=False)
 class _Resident:
-    branch: int
+    kernel: int
     room: float
     share: float
     left: float  # seconds, by itself
 
 
-def side_by_side(branches: Sequence[Sequence[Load]], multiprocessors: int, node: float) -> float:
-    """Seconds from the fork to the join, for kernels that each come `node` seconds after the one before on their branch."""
+def side_by_side(loads: Sequence[Load], after: Sequence[Sequence[int]], multiprocessors: int, node: float) -> float:
+    """Seconds from the fork to the join, for kernels of which each begins `node` seconds after the last of those that it comes `after`, by
+    their numbers, or after the fork."""
     chip: list[list[_Resident]] = [[] for _ in range(multiprocessors)]
     now = 0.0
-    number = [0] * len(branches)  # of a branch's current kernel
-    begins = [node] * len(branches)
-    waiting = [_folded(loads[0], multiprocessors) if loads else [] for loads in branches]
-    running = [0] * len(branches)
-    while any(at < len(loads) for at, loads in zip(number, branches, strict=True)):
-        for branch, loads in enumerate(branches):
-            while number[branch] < len(loads) and begins[branch] <= now and waiting[branch]:
-                load, (blocks, seconds) = loads[number[branch]], waiting[branch][0]
-                given = _give(chip, blocks, _Resident(branch, 1 / load.held, load.share, seconds))
-                running[branch] += given
+    left = [set(before) for before in after]  # kernels that have not ended, of those that each comes after
+    begins = [node if not before else None for before in after]
+    waiting = [_folded(load, multiprocessors) for load in loads]
+    running = [0] * len(loads)
+    going = set(range(len(loads)))
+    while going:
+        for at in sorted(going):
+            begin = begins[at]
+            while begin is not None and begin <= now and waiting[at]:
+                load, (blocks, seconds) = loads[at], waiting[at][0]
+                given = _give(chip, blocks, _Resident(at, 1 / load.held, load.share, seconds))
+                running[at] += given
                 if given < blocks:
-                    waiting[branch][0] = blocks - given, seconds
+                    waiting[at][0] = blocks - given, seconds
                     break
-                del waiting[branch][0]
+                del waiting[at][0]
         slow = [max(1.0, sum(block.share for block in held)) for held in chip]
         steps = [block.left * slow[at] for at, held in enumerate(chip) for block in held]
-        steps += [begin - now for begin, at, loads in zip(begins, number, branches, strict=True) if begin > now and at < len(loads)]
+        steps += [begin - now for at in going if (begin := begins[at]) is not None and begin > now]
         step = min(steps)
         now += step
         for at, held in enumerate(chip):
             for block in held:
                 block.left -= step / slow[at]
-                running[block.branch] -= block.left <= 1e-15
+                running[block.kernel] -= block.left <= 1e-15
             chip[at] = [block for block in held if block.left > 1e-15]
-        for branch, loads in enumerate(branches):
-            if number[branch] < len(loads) and begins[branch] <= now and not waiting[branch] and not running[branch]:
-                number[branch] += 1
-                begins[branch] = now + node
-                if number[branch] < len(loads):
-                    waiting[branch] = _folded(loads[number[branch]], multiprocessors)
-    return max(now, sum(load.moving for loads in branches for load in loads) + node)
+        for at in sorted(going):
+            begin = begins[at]
+            if begin is not None and begin <= now and not waiting[at] and not running[at]:
+                going.remove(at)
+                for other in going:
+                    if at in left[other]:
+                        left[other].remove(at)
+                        begins[other] = None if left[other] else now + node
+    return max(now, sum(load.moving for load in loads) + node)
 
 
 def _folded(load: Load, multiprocessors: int) -> list[tuple[int, float]]:
@@ -89,7 +94,7 @@ def _give(chip: list[list[_Resident]], count: int, block: _Resident) -> int:
         at = min(range(len(chip)), key=taken.__getitem__)
         if taken[at] + block.room > 1 + 1e-9:
             break
-        chip[at].append(_Resident(block.branch, block.room, block.share, block.left))
+        chip[at].append(_Resident(block.kernel, block.room, block.share, block.left))
         taken[at] += block.room
         given += 1
     return given

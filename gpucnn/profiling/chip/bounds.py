@@ -19,7 +19,7 @@ from gpucnn.device import Device, simulated
 from gpucnn.errors import DeviceError, UnknownNameError
 from gpucnn.layers.beside import lent
 from gpucnn.profiling.chip import listing, predict, samples
-from gpucnn.profiling.chip.beside import side_by_side
+from gpucnn.profiling.chip.beside import Load, side_by_side
 from gpucnn.profiling.chip.chips import Architecture, Chip
 from gpucnn.profiling.chip.compiled import Compiler, for_user
 from gpucnn.profiling.chip.static import Compiled
@@ -110,12 +110,16 @@ class Forks:
     @contextmanager
     def another(self) -> Iterator[_Fork]:
         """A fork inside the open ones."""
-        self._count += 1
-        self._open.append(_Fork(self._count))
+        self._open.append(_Fork(self))
         try:
             yield self._open[-1]
         finally:
             self._open.pop()
+
+    def numbered(self) -> int:
+        """The number of the next fork."""
+        self._count += 1
+        return self._count
 
     def called(self) -> None:
         """Notes the open forks of this call."""
@@ -123,14 +127,17 @@ class Forks:
 
 
 class _Fork:
-    """forked: whether something has run apart. running: whether it does now."""
+    """forked: whether something has run apart since the last join. running: whether it does now."""
 
-    def __init__(self, number: int) -> None:
-        self.number = number
+    def __init__(self, forks: Forks) -> None:
+        self._forks = forks
+        self.number = 0
         self.forked = self.running = False
 
     @contextmanager
     def apart(self) -> Iterator[None]:
+        if not self.forked:
+            self.number = self._forks.numbered()
         self.forked = self.running = True
         try:
             yield
@@ -138,20 +145,40 @@ class _Fork:
             self.running = False
 
     def join(self) -> None:
-        """Marks that nothing follows in the block."""
+        """Marks that what follows is ordered after what ran apart: the next time is another fork."""
+        self.forked = False
 
 
-def _forked(made: list[tuple[Branch, predict.Prediction]], chip: Chip, level: int = 0) -> float:
-    """Seconds of the launches that share `level` forks, with two branches side by side. A branch that forks again takes as long as the
-    longer of the two."""
-    total = sum(each.seconds for branch, each in made if len(branch) == level)
-    for number in sorted({branch[level][0] for branch, _ in made if len(branch) > level}):
-        sides = [[(branch, each) for branch, each in made if branch[level : level + 1] == ((number, apart),)] for apart in (True, False)]
-        if any(len(branch) > level + 1 for side in sides for branch, _ in side):
-            total += max(_forked(side, chip, level + 1) for side in sides)
-        else:
-            total += side_by_side([[each.load for _, each in side] for side in sides], chip.sms, predict.NODE)
+def _forked(made: list[tuple[Branch, predict.Prediction]], chip: Chip) -> float:
+    """Seconds of all launches, those of each fork side by side."""
+    total = sum(each.seconds for branch, each in made if not branch)
+    for number in sorted({branch[0][0] for branch, _ in made if branch}):
+        loads: list[Load] = []
+        after: list[list[int]] = []
+        _in_order([(branch, each) for branch, each in made if branch and branch[0][0] == number], 0, [], loads, after)
+        total += side_by_side(loads, after, chip.sms, predict.NODE)
     return total
+
+
+def _in_order(
+    made: list[tuple[Branch, predict.Prediction]], level: int, before: list[int], loads: list[Load], after: list[list[int]]
+) -> list[int]:
+    """Adds the launches that share `level` forks, each with the numbers of those that it comes after: `before` for the first. Returns what
+    comes before the next one."""
+    while made:
+        branch, each = made[0]
+        if len(branch) == level:
+            loads.append(each.load)
+            after.append(before)
+            before, made = [len(loads) - 1], made[1:]
+            continue
+        number = branch[level][0]
+        count = next((at for at, (other, _) in enumerate(made) if len(other) <= level or other[level][0] != number), len(made))
+        # What does not run apart has precedence (training/graph.py).
+        sides = [[one for one in made[:count] if one[0][level][1] is apart] for apart in (False, True)]
+        ends = [_in_order(side, level + 1, before, loads, after) for side in sides if side]
+        before, made = sorted({last for each in ends for last in each}), made[count:]
+    return before
 
 
 def _of_forks(predicted: float, made: list[predict.Prediction]) -> list[str]:
@@ -159,7 +186,9 @@ def _of_forks(predicted: float, made: list[predict.Prediction]) -> list[str]:
     saved = sum(each.seconds for each in made) - predicted
     if saved < predict.NODE / 2:
         return []
-    return [f"gradients of weights run beside those of inputs, on two branches of the graph: {saved * 1e6:.1f} µs less than in turn"]
+    return [
+        f"gradients of weights run beside those of inputs, and so may updates, on branches of the graph: {saved * 1e6:.1f} µs less than in turn"
+    ]
 
 
 def _predicted(row: Row, part: Part, compiler: Compiler, chip: Chip, listings: dict[Any, Listing]) -> predict.Prediction | None:

@@ -6,6 +6,7 @@ import contextlib
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ from kernel_harness import REAL
 import gpucnn as gc
 from gpucnn.device import Device, to_numpy
 from gpucnn.profiling.what.observe import Call, Observer
+from gpucnn.training import early
 from gpucnn.training.feed import HostFeed
-from gpucnn.training.graph import Branch
+from gpucnn.training.graph import Branch, _main
 from gpucnn.training.step import TrainingStep
 from gpucnn_kernels.core.launch import Launch, recording
 
@@ -131,7 +133,9 @@ def test_the_two_share_no_memory_but_what_both_read(pairs: Callable[[int], list[
                     assert not overlap(one, other) or (read and not overlap(other, memory(result)))
 
 
-def test_side_by_side_has_the_bits_of_one_after_the_other(gpu: Device) -> None:
+@pytest.mark.parametrize("least", [early.LEAST, 1], ids=["one update", "an early one"])
+def test_side_by_side_has_the_bits_of_one_after_the_other(gpu: Device, monkeypatch: pytest.MonkeyPatch, least: int) -> None:
+    monkeypatch.setattr(early, "LEAST", least)
     step, feed = step_on(gpu)
     side_by_side = trained(step, feed)
     assert step.graphs.recorded == 1
@@ -167,3 +171,44 @@ def test_an_order_that_is_not_kept_would_be_found(gpu: Device, monkeypatch: pyte
             step.run(feed, BATCH)
         step.graphs.wait()
     assert vgpu.findings() > before or step.graphs.recorded == 0
+
+
+def test_the_early_update_runs_beside_the_first_layers_gradient(gpu: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Launched, recorded and replayed; the virtual GPU reports what it would read or write too early."""
+    monkeypatch.setattr(early, "LEAST", 1)
+    observer = Observer()
+    step, feed = step_on(gpu, observer=observer)
+    step.prepare(feed, BATCH)
+    for recorded in (0, 1, 1):
+        calls: list[tuple[int, str, Any]] = []
+
+        def listener(call: Call, calls: list[tuple[int, str, Any]] = calls) -> Any:
+            calls.append((gpu.xp.cuda.get_current_stream().ptr, call.op, call.arguments))
+            return call.run()
+
+        with observer.listening(listener):
+            step.run(feed, BATCH)
+        step.graphs.wait()
+        assert step.graphs.recorded == recorded
+        if not calls:  # replayed
+            continue
+        main = step.graphs._stream.ptr
+        updates = [index for index, (_, op, _) in enumerate(calls) if op == "sgd_update"]
+        assert [calls[index][0] == main for index in updates] == [False, True] and updates[1] == len(calls) - 1
+        assert calls[updates[0]][0] == next(stream for stream, op, _ in calls if op == "tally")
+        assert updates[1] - updates[0] > 1  # the first layer's gradient is between them
+        first, last = (memory(next(value for value in calls[index][2].values() if hasattr(value, "nbytes"))) for index in updates)
+        assert last[1] == first[0] and first[1] - last[0] == step.model.buffers.values.nbytes
+
+
+def test_what_runs_apart_gives_way() -> None:
+    """The main stream has a higher priority, which is a lower number; CuPy 13 has none."""
+    asked: list[dict[str, Any]] = []
+
+    def old(non_blocking: bool) -> None:
+        asked.append({})
+
+    cupy = SimpleNamespace(Stream=lambda **options: asked.append(options))
+    _main(cupy)
+    _main(SimpleNamespace(Stream=old))
+    assert asked == [{"non_blocking": True, "priority": -1}, {}]
