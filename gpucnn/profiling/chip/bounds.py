@@ -186,9 +186,8 @@ def _of_forks(predicted: float, made: list[predict.Prediction]) -> list[str]:
     saved = sum(each.seconds for each in made) - predicted
     if saved < predict.NODE / 2:
         return []
-    return [
-        f"gradients of weights run beside those of inputs, and so may updates, on branches of the graph: {saved * 1e6:.1f} µs less than in turn"
-    ]
+    words = "gradients of weights run beside those of inputs, and so may updates, on branches of the graph"
+    return [f"{words}: {saved * 1e6:.1f} µs less than in turn"]
 
 
 def _predicted(row: Row, part: Part, compiler: Compiler, chip: Chip, listings: dict[Any, Listing]) -> predict.Prediction | None:

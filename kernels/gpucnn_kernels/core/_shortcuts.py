@@ -74,7 +74,7 @@ def without_ptx() -> Iterator[None]:
 
 
 class _Passes(_machinery.PassManager):  # type: ignore[misc]
-    """Runs passes without timing each, and without Numba's checks of them. Any failure is one that the next pipeline may mend."""
+    """Runs passes without timing each, and without Numba's checks of them. After any failure the next pipeline has a try."""
 
     def run(self, state: Any) -> None:
         for kind, _ in self.passes:
