@@ -50,8 +50,8 @@ class Branch:
 
 
 def _main(cuda: Any) -> Any:
-    """A stream whose kernels have precedence over a branch's where blocks of both are ready: backward goes on with these. A recording takes
-    it over. (The default stream cannot be recorded.)"""
+    """A stream whose kernels have precedence over a branch's where blocks of both are ready: backward goes on with these. (The default
+    stream cannot be recorded.)"""
     try:
         return cuda.Stream(non_blocking=True, priority=-1)
     except TypeError:  # CuPy 13
@@ -187,6 +187,14 @@ class Graphs:
             self.clear()
             raise
 
+    def _prioritized(self, graph: Any) -> Any:
+        """The graph, in which what does not run apart has precedence."""
+        if self.device.kind == "cpu":
+            return graph
+        from gpucnn.ops.cuda._graphs import with_priorities  # not at the top: it needs Numba
+
+        return with_priorities(graph)
+
     def _record(self, key: Hashable, function: Callable[[], None]) -> None:
         """Records the graph of `function`. If that fails, says so once and does not try again."""
         collecting = gc.isenabled()
@@ -199,7 +207,7 @@ class Graphs:
             finally:
                 self._recording = False
                 graph = self._stream.end_capture()
-            self._graphs[key] = graph
+            self._graphs[key] = self._prioritized(graph)
         except GpucnnError:
             raise
         except Exception as error:  # anything that CUDA refuses during capture

@@ -270,7 +270,7 @@ def _find_assigned_once(self: Any) -> None:
 
 
 # Whether code for a call takes its place in the source: asked for each call, of the same few hundred functions.
-_base._has_loc = functools.cache(_base._has_loc)
+_base._has_loc = functools.lru_cache(maxsize=4096)(_base._has_loc)
 _Library.modules = property(_modules)
 _Library.get_asm_str = _asm
 _postproc.PostProcessor.run = _post_processed
