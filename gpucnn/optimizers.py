@@ -10,7 +10,7 @@ import numpy as np
 from gpucnn.arrays import quiet, to_numpy
 from gpucnn.checks import flag, fraction, positive
 from gpucnn.errors import ArgumentError, GpucnnError
-from gpucnn.layers.parameter import Array, Buffers, View
+from gpucnn.layers.parameter import Array, Buffers
 from gpucnn.names import Registry, Worded
 from gpucnn.schedules import Constant, Schedule, get_schedule
 
@@ -107,9 +107,10 @@ class Optimizer(Worded):
 
     def _update_part(self, buffers: Buffers, rates: Array, part: slice) -> None:
         gradients, whole = buffers.all_gradients(part), self.state
+        values: Any = buffers.view(part)  # as much of the buffers as an elementwise update needs
         self.state = {slot: array[part] for slot, array in whole.items()}
         try:
-            self._update(buffers.view(part), gradients, rates)
+            self._update(values, gradients, rates)
         finally:
             self.state = whole
 
@@ -134,7 +135,7 @@ class Optimizer(Worded):
     def _rates(self, step: int) -> tuple[float, float, float]:
         return self.schedule(step), 1.0, 1.0
 
-    def _update(self, buffers: Buffers | View, gradients: Array, rates: Array) -> None:
+    def _update(self, buffers: Buffers, gradients: Array, rates: Array) -> None:
         raise NotImplementedError
 
     def _attached(self) -> Buffers:
@@ -175,7 +176,7 @@ class SGD(Optimizer):
             raise ArgumentError("nesterov needs a momentum above 0, got momentum 0")
         self.slots = ("velocity",) if self.momentum else ()
 
-    def _update(self, buffers: Buffers | View, gradients: Array, rates: Array) -> None:
+    def _update(self, buffers: Buffers, gradients: Array, rates: Array) -> None:
         buffers.device.ops.sgd_update(
             buffers.values,
             gradients,
@@ -222,7 +223,7 @@ class Adam(Optimizer):
         shrink = 1 - rate * self.weight_decay if self._decoupled else 1.0
         return rate / (1 - self.beta1**count), 1 / math.sqrt(1 - self.beta2**count), shrink
 
-    def _update(self, buffers: Buffers | View, gradients: Array, rates: Array) -> None:
+    def _update(self, buffers: Buffers, gradients: Array, rates: Array) -> None:
         buffers.device.ops.adam_update(
             buffers.values,
             gradients,
