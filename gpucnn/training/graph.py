@@ -8,10 +8,11 @@ address, and values that change from run to run must be in device memory.
 from __future__ import annotations
 
 import gc
+import importlib
 import time
 import warnings
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from gpucnn.device import Device
@@ -56,6 +57,42 @@ def _main(cuda: Any) -> Any:
         return cuda.Stream(non_blocking=True, priority=-1)
     except TypeError:  # CuPy 13
         return cuda.Stream(non_blocking=True)
+
+
+class Prioritized:
+    """A recorded CuPy graph whose kernels keep the priorities of the streams they were recorded on. RuntimeError if the driver refuses.
+
+    A recording notes the priority of each kernel. CuPy instantiates graphs without the flag for it, and then all kernels have the priority
+    of the stream that a graph is launched on ("CUDA Runtime API", cudaGraphInstantiate). So it is instantiated once more.
+    """
+
+    def __init__(self, graph: Any) -> None:
+        driver: Any = importlib.import_module("cuda.bindings.driver")
+        self._driver, self._graph = driver, graph
+        flag = driver.CUgraphInstantiate_flags.CUDA_GRAPH_INSTANTIATE_FLAG_USE_NODE_PRIORITY
+        error, self._made = driver.cuGraphInstantiate(driver.CUgraph(graph.graph), flag)
+        if int(error):
+            self._made = None
+            raise RuntimeError(f"a graph with priorities was refused ({error.name})")
+
+    def launch(self, stream: Any) -> None:
+        """Launches the graph on a CuPy stream. After an error CuPy's own is launched, which reports it as CuPy does."""
+        (error,) = self._driver.cuGraphLaunch(self._made, self._driver.CUstream(stream.ptr))
+        if int(error):
+            self._graph.launch(stream)
+
+    def __del__(self) -> None:
+        with suppress(Exception):  # at the end of a program the driver may be gone before
+            if self._made is not None:
+                self._driver.cuGraphExecDestroy(self._made)
+
+
+def _prioritized(graph: Any) -> Any:
+    """The graph, in which kernels keep the priorities of their streams; as it is where bindings or driver do not have that."""
+    try:
+        return Prioritized(graph)
+    except Exception:  # slower, and nothing else
+        return graph
 
 
 class Branches:
@@ -187,14 +224,6 @@ class Graphs:
             self.clear()
             raise
 
-    def _prioritized(self, graph: Any) -> Any:
-        """The graph, in which what does not run apart has precedence."""
-        if self.device.kind == "cpu":
-            return graph
-        from gpucnn.ops.cuda._graphs import with_priorities  # not at the top: it needs Numba
-
-        return with_priorities(graph)
-
     def _record(self, key: Hashable, function: Callable[[], None]) -> None:
         """Records the graph of `function`. If that fails, says so once and does not try again."""
         collecting = gc.isenabled()
@@ -207,7 +236,7 @@ class Graphs:
             finally:
                 self._recording = False
                 graph = self._stream.end_capture()
-            self._graphs[key] = self._prioritized(graph)
+            self._graphs[key] = _prioritized(graph)
         except GpucnnError:
             raise
         except Exception as error:  # anything that CUDA refuses during capture

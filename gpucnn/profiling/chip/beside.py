@@ -1,4 +1,4 @@
-"""Predicts how long kernels on two branches of a graph take side by side, from the time that each takes alone.
+"""Predicts how long kernels on branches of a graph take side by side, from the time that each takes alone.
 
 Blocks are assigned as on a chip: to the multiprocessor with the most room, from each kernel that has begun. Blocks of two kernels on
 one multiprocessor do not slow each other down as long as there are free issue cycles; otherwise they share the cycles.

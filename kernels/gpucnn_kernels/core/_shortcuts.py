@@ -1,8 +1,8 @@
 """What makes Numba compile a kernel in two thirds of its time, without changing an instruction.
 
-Numba compiles any function for anybody; a kernel here is some 60 small functions that use little of it. Some shortcuts do what Numba does,
-with less work, and are for whoever compiles. The others are for kernels alone, within `quickly`: passes that only serve what kernels do
-not use are left out. A function that needs one of them fails, and is compiled by all of Numba.
+Numba compiles any function for anybody; a kernel here is dozens of small functions that use little of it. Some shortcuts do what Numba
+does, with less work, and are for whoever compiles. The others are for kernels alone, within `quickly`: passes that only serve what kernels
+do not use are left out. A function that needs one of them fails, and is compiled by all of Numba.
 
 They reach into Numba's inside, and are right for the versions of numba-cuda that pyproject.toml allows.
 """
@@ -103,8 +103,6 @@ _LEFT_OUT = {
     _typed.NopythonRewrites,  # expressions of whole arrays
 }
 _all_passes = _compiler.CUDACompiler.define_pipelines
-
-
 _pipelines: dict[tuple[Any, ...], list[Any]] = {}  # by what Numba's choice of passes depends on
 
 

@@ -165,6 +165,7 @@ def test_variables_are_those_that_numba_finds() -> None:
         parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
         return value.list_vars() if isinstance(value, ir.Inst) else [each for part in parts for each in within(part)]
 
+    assert ir.Inst._rec_list_vars is importlib.import_module("gpucnn_kernels.core._shortcuts")._variables
     statements = [each for block in compiler.run_frontend(branches).blocks.values() for each in block.body]
     assert len(statements) > 40
     for each in statements:
@@ -210,7 +211,7 @@ def test_variables_that_need_no_memory_are_those_of_one_block(monkeypatch: pytes
 
     library_of(kernel, (array(),), monkeypatch)
     assert checked and checked[0] > 10
-    assert lowering.Lower._find_singly_assigned_variable is checking
+    assert find is importlib.import_module("gpucnn_kernels.core._shortcuts")._find_assigned_once
 
 
 def test_a_function_that_two_others_call_is_handed_over_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,14 +15,12 @@ from kernel_harness import REAL
 
 import gpucnn as gc
 from gpucnn.device import Device, to_numpy
-from gpucnn.ops.cuda._graphs import with_priorities
 from gpucnn.profiling.what.observe import Call, Observer
-from gpucnn.training import early
+from gpucnn.training import early, graph
 from gpucnn.training.feed import HostFeed
-from gpucnn.training.graph import Branch, _main
+from gpucnn.training.graph import Branch, Prioritized, _main, _prioritized
 from gpucnn.training.step import TrainingStep
 from gpucnn_kernels.core.launch import Launch, recording
-from gpucnn_kernels.core.recorded import Prioritized
 
 pytestmark = pytest.mark.gpu
 
@@ -216,14 +214,14 @@ def test_what_runs_apart_gives_way() -> None:
     assert asked == [{"non_blocking": True, "priority": -1}, {}]
 
 
-def test_a_recording_keeps_the_priorities(gpu: Device) -> None:
+def test_a_recording_keeps_the_priorities(gpu: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     step, feed = step_on(gpu)
     before = trained(step, feed)
-    (graph,) = step.graphs._graphs.values()
-    assert isinstance(graph, Prioritized)
+    (made,) = step.graphs._graphs.values()
+    assert isinstance(made, Prioritized)
     assert step.graphs._stream.priority < 0 and all(stream.priority == 0 for stream in step.graphs._branches.streams)
     again, feed = step_on(gpu)
-    again.graphs._prioritized = lambda graph: graph  # type: ignore[method-assign]
+    monkeypatch.setattr(graph, "_prioritized", lambda recorded: recorded)
     np.testing.assert_array_equal(before, trained(again, feed))
     (plain,) = again.graphs._graphs.values()
     assert not isinstance(plain, Prioritized)
@@ -232,13 +230,13 @@ def test_a_recording_keeps_the_priorities(gpu: Device) -> None:
 def test_without_priorities_a_graph_is_what_it_was(gpu: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where bindings have no such flag, or the driver refuses it; and an error of a launch is reported by CuPy."""
     launched: list[Any] = []
-    graph = SimpleNamespace(graph=0, launch=launched.append)
-    assert with_priorities(graph) is graph and with_priorities(None) is None
+    plain = SimpleNamespace(graph=0, launch=launched.append)
+    assert _prioritized(plain) is plain and _prioritized(None) is None
     step, feed = step_on(gpu)
     trained(step, feed)
     (made,) = step.graphs._graphs.values()
     bindings = made._driver
-    monkeypatch.setattr(made, "_graph", graph)
+    monkeypatch.setattr(made, "_graph", plain)
     refused = SimpleNamespace(cuGraphLaunch=lambda *_: (bindings.CUresult.CUDA_ERROR_INVALID_VALUE,), CUstream=bindings.CUstream)
     monkeypatch.setattr(made, "_driver", refused)
     made.launch(step.graphs._stream)
