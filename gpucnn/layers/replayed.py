@@ -80,7 +80,12 @@ class Replayed:
         replay = _engine.modules().replay
         if needs is None:
             return self._once(key, run, x)
-        done, found, why = replay.record(run, x, replay.Outside(_held(_parts(stages))), needs)
+        held = _held(_parts(stages))
+        outside, chunks = replay.Outside(held), _engine.modules().chunks
+        each = chunks.size(len(x), needs, sum(array.nbytes for array in held))
+        done, found, why = chunks.record(run, x, each, outside) if each else (None, None, "")
+        if found is None and why != replay.NOT_NOW:
+            done, found, why = replay.record(run, x, outside, needs)
         self._keep(key, found, why)
         return done
 

@@ -60,6 +60,16 @@ def became(typing, x, i, old, new):
 
 
 @intrinsic
+def taken(typing, x, i):
+    """Adds 1 to x[i], and returns what it was."""
+
+    def code(c, b, s, args):
+        return b.atomic_rmw("add", b.gep(args[0], [args[1]]), ir.Constant(I64, 1), "seq_cst")
+
+    return types.int64(x, types.int64), code
+
+
+@intrinsic
 def breath(typing):
     """Tells the processor that this loop only waits."""
 

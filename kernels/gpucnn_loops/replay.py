@@ -124,7 +124,7 @@ class Needs(NamedTuple):
 NOT_KNOWN = Needs(0, {False: 0, True: 0})  # then rooms are added as they are needed
 
 
-class _Note:
+class Note:
     """The loops that one thread calls, and where addresses are among their arguments."""
 
     def __init__(self) -> None:
@@ -140,12 +140,12 @@ class _Note:
         self.addresses += [(begin + i, arguments[i]) for i, kind in enumerate(loop.arguments) if kind.endswith("*")]
 
 
-class _Recording:
+class Recording:
     """Runs a pass on the calling thread, and notes for each thread what it would call."""
 
-    def __init__(self, needs: Needs) -> None:
+    def __init__(self, needs: Needs, count: int) -> None:
         self.memory, self.work, self.turn = _Memory(needs.size), 0, 0
-        self.notes = [_Note() for _ in range(threads.number())]
+        self.notes = [Note() for _ in range(count)]
         self.scratch = [threads.Blocks() for _ in self.notes]
         for each in self.scratch:  # as large at once as the pass before needed: a block that is too small would be held beside a larger one
             each.held, each.least = [], needs.scratch
@@ -202,21 +202,21 @@ class Outside(NamedTuple):
     counted: Sequence[Array] = ()
 
 
-class Pass:
-    """A recorded pass: called with an input, it returns the outputs, or None, with nothing counted, if that takes the pass as always."""
+class Found:
+    """What a recording has found: the notes in one piece, and where in them addresses are.
 
-    def __init__(self, recording: _Recording, x: Array, results: Sequence[Array], outside: Outside) -> None:
-        """Raises LookupError if the pass touches what may not last."""
-        self.blocks, self.turns, self.outside, self._results = recording.blocks(), recording.turns, outside, list(results)
-        self._before = [np.empty_like(array) for array in outside.counted]
-        self._flags = recording.memory.flagged[: recording.memory.flags_lent]
-        self.bytes = sum(block.size for block in self.blocks)
+    Raises LookupError if they touch what may not last.
+    """
+
+    def __init__(self, recording: Recording, x: Array, results: Sequence[Array], outside: Outside) -> None:
+        self.blocks, memory = recording.blocks(), recording.memory
+        self.flagged, self.flags = memory.flagged, memory.flagged[: memory.flags_lent]
         notes = [note for note in recording.notes if note.calls]
-        starts = list(itertools.accumulate((note.end for note in notes), initial=0))
-        self._words = np.concatenate([note.words[: note.end] for note in notes])
-        self._notes = [(address(self._words) + 8 * start, note.calls) for start, note in zip(starts, notes, strict=False)]
-        self._held: dict[int, Any] = {}
-        known = (*self.blocks, *itertools.chain(*outside), self.turns, recording.memory.flagged)
+        self.starts = list(itertools.accumulate((note.end for note in notes), initial=0))
+        self.calls = [note.calls for note in notes]
+        self.words = np.concatenate([note.words[: note.end] for note in notes])
+        self.held: dict[int, Any] = {}
+        known = (*self.blocks, *itertools.chain(*outside), recording.turns, self.flagged)
         own = sorted({(address(each), address(each) + each.nbytes) for each in known})
         lent = sorted((address(block), address(block) + block.nbytes) for block in self.blocks)
         if not all(_within(address(each), lent) for each in results):
@@ -224,17 +224,32 @@ class Pass:
         first, last = address(x), address(x) + x.nbytes
         if any(begin < last and first < end for begin, end in own):
             raise LookupError("the input is a part of the model")
-        places, distances = [], []
-        for start, note in zip(starts, notes, strict=False):
+        self.places: list[int] = []  # of addresses in the notes
+        inputs, distances = [], []
+        for start, note in zip(self.starts, notes, strict=False):
             for place, there in note.addresses:
+                self.places.append(start + place)
                 if first <= there < last:
-                    places.append(start + place)
+                    inputs.append(start + place)
                     distances.append(there - first)
-                elif there and there not in self._held and not _within(there, own):
-                    self._held[there] = threads.owner_of(there)
-                    if self._held[there] is None:
+                elif there and there not in self.held and not _within(there, own):
+                    self.held[there] = threads.owner_of(there)
+                    if self.held[there] is None:
                         raise LookupError("it reads or writes what may not last")
-        self._places, self._distances = np.array(places, np.int64), np.array(distances, np.int64)
+        self.inputs, self.distances = np.array(inputs, np.int64), np.array(distances, np.int64)  # those of the input, and how far behind it
+
+
+class Pass:
+    """A recorded pass: called with an input, it returns the outputs, or None, with nothing counted, if that takes the pass as always."""
+
+    def __init__(self, recording: Recording, x: Array, results: Sequence[Array], outside: Outside) -> None:
+        """Raises LookupError if the pass touches what may not last."""
+        found = Found(recording, x, results, outside)
+        self.blocks, self.turns, self.outside, self._results = found.blocks, recording.turns, outside, list(results)
+        self._before = [np.empty_like(array) for array in outside.counted]
+        self._found, self._flags = found, found.flags
+        self.bytes = sum(block.size for block in self.blocks)
+        self._notes = [(address(found.words) + 8 * start, calls) for start, calls in zip(found.starts, found.calls, strict=False)]
         self.lock = threading.Lock()
         _passes.add(self)
 
@@ -243,8 +258,7 @@ class Pass:
         if not self.lock.acquire(blocking=False):  # another thread of the program runs it
             return None
         try:
-            self._words[self._places] = self._distances + address(x)
-            self.turns[...] = 0
+            self._begin(x)
             for array, before in zip(self.outside.counted, self._before, strict=True):
                 before[...] = array
             if not crew.together(self._notes):
@@ -253,9 +267,18 @@ class Pass:
                 for array, before in zip(self.outside.counted, self._before, strict=True):
                     array[...] = before
                 return None
-            return [each.copy() for each in self._results]
+            return self._outputs()
         finally:
             self.lock.release()
+
+    def _begin(self, x: Array) -> None:
+        """Makes the notes those of x."""
+        self._found.words[self._found.inputs] = self._found.distances + address(x)
+        self.turns[...] = 0
+
+    def _outputs(self) -> list[Array]:
+        """What the notes have made."""
+        return [each.copy() for each in self._results]
 
 
 def _within(place: int, ranges: list[tuple[int, int]]) -> bool:
@@ -296,9 +319,9 @@ def record(
 ) -> tuple[list[Array] | None, Pass | None, str]:
     """(function(x), the pass, or None and why it is not kept: NOT_NOW, or what will not change). In place of function(x) there may be None,
     where the pass did something else when it was tried: then nothing is counted, and function(x) has to be called again."""
-    made = _Recording(needs)
+    made = Recording(needs, threads.number())
     before = [array.copy() for array in outside.counted]
-    made_by_it, why = _recorded(made, function, x)
+    made_by_it, why = recorded(made, function, x)
     results = [each.copy() for each in made_by_it]
     if why:
         return results, None, why
@@ -306,16 +329,22 @@ def record(
         found = Pass(made, x, made_by_it, outside)
     except LookupError as error:
         return results, None, str(error)
+    why = tried(found, x, results, before)
+    return (results, found, "") if not why else (None, None, why)
+
+
+def tried(found: Pass, x: Array, results: list[Array], before: list[Array]) -> str:
+    """Why a pass is not kept, if it does not make the results again; then everything is as it was `before`."""
     same = _does_the_same(found, x, results, before)
     if same:
-        return results, found, ""
-    for array, numbers in zip(outside.counted, before, strict=True):
+        return ""
+    for array, numbers in zip(found.outside.counted, before, strict=True):
         array[...] = numbers
-    return None, None, NOT_NOW if same is None else "something besides loops writes what they read"
+    return NOT_NOW if same is None else "something besides loops writes what they read"
 
 
-def _recorded(made: _Recording, function: Callable[[Array], Sequence[Array]], x: Array) -> tuple[Sequence[Array], str]:
-    """function(x), and why it cannot be a pass, if it cannot."""
+def recorded(made: Recording, function: Callable[[Array], Sequence[Array]], x: Array, times: float = 1) -> tuple[Sequence[Array], str]:
+    """function(x), and why it cannot be a pass, which does it so many times, if it cannot."""
     lender, scratch = threads.lending(made.memory), threads.acting(made.scratch[0])
     try:
         with recording(made.meet, made.share):
@@ -327,7 +356,7 @@ def _recorded(made: _Recording, function: Callable[[Array], Sequence[Array]], x:
         return results, NOT_NOW
     if not made.notes[0].calls or not all(each.flags.c_contiguous for each in results):
         return results, "no loops"
-    if made.work > MOST_WORK or sum(block.size for block in made.blocks()) > MOST_BYTES:
+    if made.work * times > MOST_WORK or sum(block.size for block in made.blocks()) > MOST_BYTES:
         return results, "too large"
     return results, ""
 

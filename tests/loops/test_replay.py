@@ -89,7 +89,7 @@ for name in ("keras", "lenet5", "lenet5x5", "alexnet", "resnet", "mobilenet"):
             model.chain.replayed = before
             model.buffers.values *= 0.9
             model.buffers.saved += 0.1
-    assert [type(each) for each in model.chain.replayed.known.values()] == [replay.Pass] * 2, name
+    assert all(isinstance(each, replay.Pass) for each in model.chain.replayed.known.values()), name
 print("the same")
 """
 

@@ -95,6 +95,7 @@ def _load() -> Any:
     from gpucnn_loops import (
         after,
         average,
+        chunks,
         dense,
         depthwise,
         direct,
@@ -125,6 +126,7 @@ def _load() -> Any:
     return SimpleNamespace(
         after=after,
         average=average,
+        chunks=chunks,
         dense=dense,
         depthwise=depthwise,
         direct=direct,
