@@ -55,6 +55,8 @@ class ReLU(_Activation):
 class Sigmoid(_Activation):
     """1 / (1 + e⁻ˣ). As the last layer with binary cross-entropy, both are computed together from the logits."""
 
+    replays = True
+
     kind = "sigmoid"
 
     def __init__(self) -> None:
@@ -63,6 +65,8 @@ class Sigmoid(_Activation):
 
 class Softmax(_Activation):
     """eˣ / Σ eˣ along the last axis. As the last layer with categorical cross-entropy, both are computed together from the logits."""
+
+    replays = True
 
     kind = "softmax"
 

@@ -15,6 +15,7 @@ from gpucnn.ops.cpu import _engine
 SHAPES = 16  # for which it is remembered what became of them
 MOST_BYTES = 1 << 28  # of all recorded passes in this process
 UNFIT = "unfit"
+ACTIVATIONS = None, "relu", "tanh", "sigmoid", "softmax"  # that loops compute
 Passes: TypeAlias = Callable[[Array, Array], Sequence[Array]]
 _kept: list[tuple[weakref.ref[Replayed], Any]] = []  # where the recorded passes are, the oldest first
 
@@ -25,7 +26,7 @@ class Replayed:
 
     def __init__(self) -> None:
         self.known: dict[Any, Any] = {}  # by shape: a pass, a step, what recording it needs, or UNFIT
-        self._counts: dict[tuple[bool, bool], int] = {}
+        self._counts: dict[bool, int] = {}
 
     def forget(self) -> None:
         """Forgets all passes: something about a layer has changed."""
@@ -34,7 +35,7 @@ class Replayed:
 
     def __call__(self, x: Array, stages: Sequence[Forward], logits: bool) -> tuple[Array, Sequence[Forward]]:
         """(the output of the first stages, the stages that are left)."""
-        count = self._count(stages, logits, False)
+        count = self._count(stages, False)
         if not count or not _ready(x):
             return x, stages
         key = x.shape, logits
@@ -47,7 +48,7 @@ class Replayed:
     def train(self, stages: Sequence[Stage], loss: Any, x: Array, labels: Array, step: Passes) -> Any:
         """What step(x, labels) returns, or None if it has to run as always; then nothing has been done. The step is forward and backward
         through all stages, and the loss between. Gradients must have been forgotten. labels: class numbers."""
-        if not _own(loss) or self._count(stages, True, True) < len(stages) or not _ready(x):
+        if not _own(loss) or self._count(stages, True) < len(stages) or not _ready(x):
             return None
         key = x.shape, labels.shape, id(loss), repr(vars(loss))
         found = self.known.get(key)
@@ -55,10 +56,10 @@ class Replayed:
             return None
         return found(x, labels) if callable(found) else self._step(key, x, labels, stages, loss, step, found)
 
-    def _count(self, stages: Sequence[Forward], logits: bool, training: bool) -> int:
-        if (logits, training) not in self._counts:
-            self._counts[logits, training] = _count(stages, logits)
-        return self._counts[logits, training]
+    def _count(self, stages: Sequence[Forward], training: bool) -> int:
+        if training not in self._counts:
+            self._counts[training] = _count(stages)
+        return self._counts[training]
 
     def _once(self, key: Any, run: Callable[[Array], Sequence[Array]], x: Array) -> Any:
         """run(x), the first time for this shape; None, with nothing done, where there are so many shapes that most are always new: a room
@@ -157,18 +158,13 @@ def _make_room(owner: Replayed, key: Any) -> None:
             found.known.pop(where, None)
 
 
-def _count(stages: Sequence[Forward], logits: bool) -> int:
+def _count(stages: Sequence[Forward]) -> int:
     """How many of the first stages can be recorded."""
-    last = len(stages) - 1
-    for index, stage in enumerate(stages):
-        if not all(_records(layer, logits and index == last) for layer in stage.layers):
-            return index
-    return len(stages)
+    return next((index for index, stage in enumerate(stages) if not all(map(_records, stage.layers))), len(stages))
 
 
-def _records(layer: Layer, logits: bool = False) -> bool:
+def _records(layer: Layer) -> bool:
     """Whether a layer's passes call only operations on the CPU, and may be loops alone."""
     own = _own(layer) and layer.device.ops is sys.modules["gpucnn.ops.cpu"]
     changed = {"forward", "_forward", "backward", "_backward"} & vars(layer).keys()
-    activation = layer.activation in (None, "relu", "tanh") or (logits and layer.activation in ("softmax", "sigmoid"))
-    return bool(own and not changed and activation and all(map(_records, layer.inner().values())))
+    return bool(own and not changed and layer.activation in ACTIVATIONS and all(map(_records, layer.inner().values())))

@@ -12,10 +12,11 @@
     after                           what follows a convolution's sums in the same pass
     depthwise, dense, whole         depthwise convolution, dense layers, convolution of one window
     pool, average, norm             max and average pooling, batch normalization
-    elementwise, tanh, update, loss ReLU, sums and dropout; tanh; optimizers; cross-entropy
+    elementwise, update, loss       ReLU, sums and dropout; optimizers; cross-entropy
+    exponential, tanh, softmax      eˣ, and what is made of it: tanh; softmax and sigmoid
     sums                            what groups of images have summed up is added; copies
     threads, crew, handing          the number of threads and their memory; sharing work out among them; handing it over
-    replay                          a pass recorded once, and run again without Python between its loops
+    replay, chunks                  a pass recorded once, and run again without Python between its loops; some images at a time
 
 A file has its loops first and behind them plain functions on arrays: float32, C-contiguous, outputs allocated by the caller.
 """

@@ -122,6 +122,8 @@ def main(where: str) -> None:
         cpu.sgd_update(parameters, gradients, None, rates=np.ones(4, np.float32))
         cpu.relu_grad(cpu.relu(x), x)
         cpu.tanh_grad(x, cpu.tanh(x))
+        cpu.sigmoid_grad(x, cpu.sigmoid(x))
+        cpu.softmax_grad(x, cpu.softmax(x))
         cpu.add(x, x, mask=x)
         for rows in (x.reshape(n, c, 1), x.reshape(n, 1, c)):
             ones = guarded_zeros(rows.shape[1], np.float32) + np.float32(1)

@@ -55,6 +55,7 @@ LAYERS: list[list[gc.Layer]] = [
     [gc.Conv2D(6, 3, groups=3), gc.Conv2D(4, 1, activation="tanh"), gc.AvgPool2D(3, 2, padding=1)],
     [gc.Conv2D(19, 3, padding=1), gc.DepthwiseConv2D(3, padding=1), gc.BatchNorm2D(), gc.ReLU(), gc.GlobalAvgPool2D()],
     [gc.DepthwiseConv2D(3, stride=2), gc.MaxPool2D(3, 1), gc.BatchNorm2D(), gc.Tanh(), gc.Dropout(0.5), gc.MaxPool2D(2, 1)],
+    [gc.Sigmoid(), gc.Conv2D(4, 3, activation="sigmoid"), gc.Softmax(), gc.Flatten(), gc.Dense(9, activation="softmax")],
     [gc.Conv2D(16, 3, padding=1, activation="relu"), gc.MaxPool2D(3, 2), gc.Conv2D(3, 2, dilation=2)],
     [gc.Conv2D(18, 5, padding=2), gc.BatchNorm2D(), gc.Conv2D(16, 3, activation="relu"), gc.MaxPool2D(2)],
     [gc.Residual(gc.Conv2D(3, 3, padding=1), gc.BatchNorm2D(), activation="relu"), gc.Residual([gc.Conv2D(3, 1)])],

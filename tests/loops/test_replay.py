@@ -105,6 +105,7 @@ LAYERS = [
     [gc.Conv2D(8, 5, stride=2, padding="same", groups=1), gc.BatchNorm2D(activation="relu")],
     [gc.Conv2D(6, 3, groups=3), gc.Conv2D(4, 1, activation="tanh"), gc.AvgPool2D(3, 2, padding=1)],
     [gc.DepthwiseConv2D(3, padding=1), gc.BatchNorm2D(), gc.ReLU(), gc.GlobalAvgPool2D()],
+    [gc.Sigmoid(), gc.Conv2D(3, 3, activation="sigmoid"), gc.Softmax(), gc.Flatten(), gc.Dense(5), gc.Softmax()],
     [gc.MaxPool2D(3, 1), gc.BatchNorm2D(), gc.Tanh(), gc.Dropout(0.5), gc.MaxPool2D(3, 3)],
     [gc.Conv2D(16, 3, padding=1, activation="relu"), gc.MaxPool2D(3, 2)],
     [gc.Conv2D(18, 5, padding=2), gc.BatchNorm2D(), gc.Conv2D(16, 3, activation="relu"), gc.MaxPool2D(2)],

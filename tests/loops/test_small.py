@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gpucnn.errors import ShapeError
@@ -44,6 +44,7 @@ def poolings(draw: st.DrawFn) -> tuple[Any, ...]:
 
 @given(poolings(), st.integers(0, 2**32 - 1))
 @settings(max_examples=80, deadline=None)
+@example((1, 1, 1, 2, (1, 2), (1, 2), 0, (1, 2), True), 0)  # as large as the image, with a tap behind it
 def test_any_pooling(case: tuple[Any, ...], seed: int) -> None:
     n, c, h, w, kernel, stride, padding, dilation, ceil = case
     try:
@@ -145,6 +146,64 @@ def test_tanh_and_its_gradient(size: int, rng: np.random.Generator) -> None:
     assert cpu.tanh(x, out=x) is x and cpu.tanh_grad(dy, y, out=dy) is dy
     np.testing.assert_array_equal(x, y)
     np.testing.assert_array_equal(dy, expected)
+
+
+NANS = [0x7FC00000, 0x7FC00001, 0xFFC00003, 0x7F800001, 0x7FFFFFFF, 0xFFABCDEF]  # whatever their last bits are
+
+
+@pytest.mark.parametrize("function", [cpu.tanh, cpu.sigmoid, cpu.softmax])
+def test_every_nan_stays_nan(function: Any) -> None:
+    for bits in NANS:
+        x = np.linspace(-90, 3, 40, dtype=np.float32)
+        x.view(np.uint32)[[5, 37]] = bits
+        expected = np.isnan(x) | (function is cpu.softmax)
+        np.testing.assert_array_equal(np.isnan(function(x)), expected)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_sigmoid_and_its_gradient(size: int, rng: np.random.Generator) -> None:
+    x, dy = draw(rng, size), draw(rng, size)
+    with np.errstate(over="ignore"):
+        x[: size // 2] *= np.float32(30)  # down to where float32 has no smaller numbers
+    with np.errstate(all="ignore"):
+        exact = activations.sigmoid(x.astype(np.float64))
+    y = cpu.sigmoid(x)
+    # e = e⁻ᵗ is off by three roundings, 1 + e by those of a part of it and one, and the quotient by one.
+    check(y, exact, magnitude=exact, terms=7, direction="elementwise")
+    with np.errstate(all="ignore"):
+        expected = activations.sigmoid_grad(dy, y)
+    np.testing.assert_array_equal(cpu.sigmoid_grad(dy, y), expected)
+    assert cpu.sigmoid(x, out=x) is x and cpu.sigmoid_grad(dy, y, out=dy) is dy
+    np.testing.assert_array_equal(x, y)
+    np.testing.assert_array_equal(dy, expected)
+
+
+@pytest.mark.parametrize("spread", [1, 60])
+@pytest.mark.parametrize("shape", [(1, 1), (128, 10), (3, 16), (5, 17), (2, 3, 4, 31), (700, 3), (4, 1000), (9,), (0, 5)])
+def test_softmax_and_its_gradient(shape: tuple[int, ...], spread: float, rng: np.random.Generator) -> None:
+    x = (rng.standard_normal(shape) * spread + 1000).astype(np.float32)
+    exact = activations.softmax(x.astype(np.float64)) if x.size else x.astype(np.float64)
+    y, k = cpu.softmax(x), shape[-1]
+    # The difference from the maximum is rounded once, so e to its power is off by as many roundings as it is large, and three more; the sum
+    # by the mean of that and one for each vector of 16 and each of four halvings; the quotient by one.
+    far = 1 + np.abs(x.astype(np.float64) - x.max(axis=-1, keepdims=True, initial=-np.inf))
+    check(y, exact, magnitude=exact * far, terms=3 + 5 + k // 16 + 4 + 1, direction="elementwise")
+    dy = rng.standard_normal(shape, dtype=np.float32)
+    wide, by = dy.astype(np.float64), y.astype(np.float64)
+    got, exact = cpu.softmax_grad(dy, y), activations.softmax_grad(wide, by)
+    sums = np.abs(wide * by).sum(axis=-1, keepdims=True)
+    check(got, exact, magnitude=by * (np.abs(wide) + sums), terms=k + 3, direction="elementwise")
+    assert cpu.softmax(x, out=x) is x and cpu.softmax_grad(dy, y, out=dy) is dy
+    np.testing.assert_array_equal(x, y)
+    np.testing.assert_array_equal(dy, got)
+
+
+def test_softmax_of_infinities_and_of_nothing() -> None:
+    x = np.array([[np.inf, 1, 2], [-np.inf, -np.inf, 0], [-np.inf] * 3, [1e38, -1e38, 3e38], [np.inf, np.inf, -np.inf]], np.float32)
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(cpu.softmax(x), activations.softmax(x))
+    with pytest.raises(ValueError, match="zero-size"):
+        cpu.softmax(np.zeros((3, 0), np.float32))
 
 
 @pytest.mark.parametrize("size", SIZES)
