@@ -53,4 +53,4 @@ def exp16(x):
     q = fma(fma(fma(fma(fma(splat(Q0), r, splat(Q1)), r, splat(Q2)), r, splat(Q3)), r, splat(Q4)), r, splat(Q5))
     e = times_power(fma(q * r, r, r + splat(ONE)), whole)
     e = where_less(x, FAR, e * e, e)
-    return where_less(x, ONE, e, x)  # the last bits of a NaN are no power of 2
+    return where_less(x, ONE, e, x)  # the last bits of a NaN are not an exponent
