@@ -69,7 +69,7 @@ class MaxPool2D(_Pool2D):
         return {**super().settings(), "dilation": self.dilation}
 
     def _forward(self, x: Array, training: bool, out: Array | None = None) -> Array:
-        y, indices = self.device.ops.max_pool2d(x, self.window, out=out)
+        y, indices = self.device.ops.max_pool2d(x, self.window, out=out, places=training)
         if training:
             self._indices = indices
         return y

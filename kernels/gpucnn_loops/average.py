@@ -57,7 +57,7 @@ def means(first, last, x, y, counts, line, sizes, frame, framed, few):
     for plane in range(first, last):
         source = at(x, plane * h * w)
         if frame.high != h or frame.wide != w or (last - plane - 1) * h * w < (sw + 2) * L:  # the last ones have nothing behind them
-            put_in_frame(source, frame, framed)
+            put_in_frame(source, frame, framed, ZERO)
             source = framed
         for i in range(p):
             for j in range(0, q, L):

@@ -30,6 +30,7 @@ from gpucnn_loops.vector import I64, ZERO, L, V, at, fma_of, load, load_at, spla
 
 Array = NDArray[np.float32]
 TOGETHER = 8  # filters whose rows with gaps are kept before the gaps are left out
+PADDING = np.float32(0)
 TURNING, GAPS, NO_GAPS = 12, 13, 4  # what a vector of outputs takes besides its products: with channels as lanes, and with pixels
 
 
@@ -166,7 +167,7 @@ def gather(first, last, parts, x, weight, after, y, frame, copied, k, taps, p, q
         begin, end = k * part // parts, k * (part + 1) // parts
         source = at(x.first, image * x.step)
         if copied:
-            put_in_frame(source, frame, framed)
+            put_in_frame(source, frame, framed, PADDING)
             source = framed
         out = at(y.first, image * y.step + begin * p * q)
         if frame.wide == q and total >= L:

@@ -23,6 +23,7 @@ from gpucnn_loops.vector import (
     as_floats,
     at,
     beats,
+    better,
     load,
     load_apart,
     load_even,
@@ -77,9 +78,9 @@ def winner(v0, v1, v2, v3, place, across):
     return relu_first(best, won, corner)
 
 
-@loop("i i f* f* i* i f* i*")
-def plane_maxima(first, last, x, y, indices, pixels, few, few_places):
-    """y, indices (planes) of x (planes, pixels): the first maximum of each plane and its place; NaN wins over numbers."""
+@loop("i i f* f* i* i i f* i*")
+def plane_maxima(first, last, x, y, indices, placed, pixels, few, few_places):
+    """y and, if placed, indices (planes) of x (planes, pixels): the first maximum of each plane and its place; NaN wins over numbers."""
     whole = pixels // L * L
     for plane in range(first, last):
         row = at(x, plane * pixels)
@@ -98,7 +99,9 @@ def plane_maxima(first, last, x, y, indices, pixels, few, few_places):
         for i in range(whole, pixels):
             if (not row[i] <= top) and top == top:
                 top, won = row[i], i
-        y[plane], indices[plane] = top, won
+        y[plane] = top
+        if placed:
+            indices[plane] = won
 
 
 @loop("i i f* f* i* f*", Sizes, Frame, "f* f* f*")
@@ -110,7 +113,7 @@ def max_pool(first, last, x, y, indices, columns, sizes, frame, framed, best_row
     """
     h, w, r, s, sh, sw, dh, dw, top, left, p, q = sizes
     for plane in range(first, last):
-        put_in_frame(at(x, plane * h * w), frame, framed)
+        put_in_frame(at(x, plane * h * w), frame, framed, LOWEST)
         for i in range(p):
             row0 = i * sh - top
             inside = row0 + begins(row0, dh) * dh
@@ -132,6 +135,41 @@ def max_pool(first, last, x, y, indices, columns, sizes, frame, framed, best_row
             for j in range(q):
                 out[j] = best_row[j]
                 places[j] = won_row[j]
+
+
+@loop("i i f* f*", Sizes, Frame, "i i f* f* f*")
+def max_values(first, last, x, y, sizes, frame, wide, room, framed, rows, spare):
+    """y as in `max_pool`, where nobody asks for places: the maxima of each row of taps first, which windows one above the other share, in
+    `rows` (frame.high, wide). Of equals the first row's wins, and in a row the first: so it is the first of all.
+
+    Up to 15 numbers are written past a row of y, which the next one overwrites; y has `room` numbers from plane `first` on.
+    """
+    h, w, r, s, sh, sw, dh, dw, _, _, p, q = sizes
+    for plane in range(first, last):
+        put_in_frame(at(x, plane * h * w), frame, framed, LOWEST)
+        for j in range(0, wide, L):
+            for i in range(frame.high):
+                line, v = at(framed, i * frame.wide + j * sw), splat(LOWEST)
+                for b in range(s):
+                    if sw == 1:
+                        v = better(load(line, b * dw), v)
+                    elif sw == 2:
+                        v = better(load_even(line, b * dw), v)
+                    else:
+                        v = better(load_apart(line, b * dw, sw), v)
+                store(rows, i * wide + j, v)
+        for i in range(p):
+            place = (plane * p + i) * q
+            for j in range(0, q, L):
+                line, v = at(rows, i * sh * wide + j), splat(LOWEST)
+                for a in range(r):
+                    v = better(load(line, a * dh * wide), v)
+                if place + j + L <= first * p * q + room:
+                    store(y, place + j, v)
+                else:
+                    store(spare, 0, v)
+                    for lane in range(min(L, q - j)):
+                        y[place + j + lane] = spare[lane]
 
 
 @loop("i i f* i* f* i f* i i")
@@ -167,13 +205,14 @@ def work_of(window: Window, planes: int) -> int:
     return planes * (r * s * p * q + h * w) * 4
 
 
-def pieces(first: int, last: int, *arrays: NDArray[Any]) -> Iterator[tuple[Any, ...]]:
+def pieces(first: int, last: int, x: NDArray[Any], *others: NDArray[Any] | None) -> Iterator[tuple[Any, ...]]:
     """The planes first … last − 1, as (the first, behind the last, where each array's plane 0 is): all of them at once, or image by image
-    where the images of an array lie apart."""
+    where the images of an array lie apart. In place of None there is x."""
+    arrays = [x, *(x if array is None else array for array in others)]
     if all(array.flags.c_contiguous for array in arrays):
         yield first, last, *map(address, arrays)
         return
-    channels = arrays[0].shape[1]
+    channels = x.shape[1]
     while first < last:
         image = first // channels
         end = min(last, (image + 1) * channels)
@@ -181,25 +220,31 @@ def pieces(first: int, last: int, *arrays: NDArray[Any]) -> Iterator[tuple[Any, 
         first = end
 
 
-def max_pool2d(x: Array, window: Window, y: Array, indices: NDArray[np.int32]) -> None:
-    """y and indices (N, C, P, Q) of x (N, C, H, W)."""
+def max_pool2d(x: Array, window: Window, y: Array, indices: NDArray[np.int32] | None) -> None:
+    """y and indices, unless they are not wanted, (N, C, P, Q) of x (N, C, H, W)."""
     sizes, planes = sizes_of(window), planes_of(x)
     if one_window(window):
 
         def whole(first: int, last: int) -> None:
             few = Scratch(L, L).addresses()
-            for piece in pieces(first, last, x, y, indices):
-                plane_maxima(*piece, sizes.h * sizes.w, *few)
+            for a, z, planes, out, places in pieces(first, last, x, y, indices):
+                plane_maxima(a, z, planes, out, places, indices is not None, sizes.h * sizes.w, *few)
 
         share(planes, whole, work_of(window, planes))
         return
     frame, columns, q = framed(1, window), _first_columns(window), window.output[1]
 
+    size = frame.high * frame.wide + (sizes.sw + 2) * L
+
     def body(first: int, last: int) -> None:
-        scratch = Scratch(frame.high * frame.wide + (sizes.sw + 2) * L, lanes(q), lanes(q))
+        scratch = Scratch(size, *((frame.high * lanes(q), L) if indices is None else (lanes(q), lanes(q))))
         fill(*scratch.piece(0), LOWEST)
-        for piece in pieces(first, last, x, y, indices):
-            max_pool(*piece, address(columns), *sizes, *frame, *scratch.addresses())
+        for a, z, planes, out, places in pieces(first, last, x, y, indices):
+            if indices is None:
+                room = (z - a) * sizes.p * q
+                max_values(a, z, planes, out, *sizes, *frame, lanes(q), room, *scratch.addresses())
+            else:
+                max_pool(a, z, planes, out, places, address(columns), *sizes, *frame, *scratch.addresses())
 
     share(planes, body, work_of(window, planes))
 

@@ -144,7 +144,7 @@ def weight_sums(first, last, x, dy, y, masked, indices, dweight, broken, frame, 
         for i in range(frame.c * frame.h * frame.w):
             bad += source[i] * ZERO
         broken[0] += bad
-        put_in_frame(source, frame, framed)
+        put_in_frame(source, frame, framed, ZERO)
         rows_of_taps(framed, taps, rows)
         start = image * dy.step
         given, by, won = at(dy.first, start), at(y, start), at(indices, start)

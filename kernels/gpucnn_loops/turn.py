@@ -7,12 +7,15 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from gpucnn_loops.language import floats, helper, intrinsic, ir, types, words
 from gpucnn_loops.loops import loop
 from gpucnn_loops.machine import FEATURES
 from gpucnn_loops.tables import Frame
-from gpucnn_loops.vector import I32, I64, F, L, at, load_at, store_at
+from gpucnn_loops.vector import I32, I64, F, L, at, chosen, lanes_before, load, load_at, splat, store, store_at
 
+ZERO = np.float32(0)
 BLOCK = 16 if "avx512f" in FEATURES else 8 if "avx2" in FEATURES else 4  # numbers in a register: 16×16 are turned in blocks that fit
 
 
@@ -116,15 +119,25 @@ def turned_kernels(weight, k, c, count, taps, rows, places):
                     to[places[tap] + channel] = source[channel * taps + tap]
 
 
-@loop("f*", Frame, "f*")
-def put_in_frame(planes, frame, framed):
-    """Planes (c, h, w) from (top, left) on in planes of high × wide; the rest of `framed` holds zeros already."""
+@loop("f*", Frame, "f* f")
+def put_in_frame(planes, frame, framed, around):
+    """Planes (c, h, w) from (top, left) on in planes of high × wide; the rest of `framed` holds `around` already, and up to 15 numbers
+    behind a short row are written once more."""
+    w, count = frame.w, frame.c * frame.h * frame.w
+    inside, outside = lanes_before(w), splat(around)
     for channel in range(frame.c):
         for i in range(frame.h):
-            line = at(planes, (channel * frame.h + i) * frame.w)
-            target = at(framed, (channel * frame.high + i + frame.top) * frame.wide + frame.left)
-            for j in range(frame.w):
-                target[j] = line[j]
+            place = (channel * frame.h + i) * w
+            line, target = at(planes, place), at(framed, (channel * frame.high + i + frame.top) * frame.wide + frame.left)
+            if w >= L:
+                for j in range(0, w - L, L):
+                    store(target, j, load(line, j))
+                store(target, w - L, load(line, w - L))
+            elif place + L <= count:
+                store(target, 0, chosen(inside, load(line, 0), outside))
+            else:
+                for j in range(w):
+                    target[j] = line[j]
 
 
 @helper
@@ -132,7 +145,7 @@ def in_frame(planes, frame, framed):
     """The address of the planes copied into `framed`; or their own, if the frame adds nothing."""
     if frame.high == frame.h and frame.wide == frame.w:
         return planes
-    put_in_frame(planes, frame, framed)
+    put_in_frame(planes, frame, framed, ZERO)
     return framed
 
 

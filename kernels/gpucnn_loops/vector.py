@@ -133,6 +133,27 @@ def store(typing, x, i, v):
 
 
 @intrinsic
+def lanes_before(typing, count):
+    """All bits of the lanes before `count`, and none of the others."""
+
+    def code(c, b, s, args):
+        inside = b.icmp_signed("<", ir.Constant(IV, list(range(L))), splat_of(b, b.trunc(args[0], I32), IV))
+        return b.bitcast(b.sext(inside, IV), V)
+
+    return vector(types.int64), code
+
+
+@intrinsic
+def chosen(typing, lanes, a, b):
+    """a in the lanes of which all bits are set, b in those of which none is."""
+
+    def code(c, bl, s, args):
+        return bl.select(bl.icmp_signed("<", bl.bitcast(args[0], IV), ir.Constant(IV, [0] * L)), args[1], args[2])
+
+    return vector(vector, vector, vector), code
+
+
+@intrinsic
 def splat(typing, number):
     """A vector of 16 times the same number."""
     return vector(types.float32), lambda c, b, s, args: splat_of(b, args[0])
@@ -172,6 +193,17 @@ def beats(typing, value, best, place, best_place):
         return c.make_tuple(b, s.return_type, [b.select(wins, value, best), b.select(wins, place, best_place)])
 
     return types.UniTuple(vector, 2)(vector, vector, vector, vector), code
+
+
+@intrinsic
+def better(typing, value, best):
+    """The maximum alone, as `beats` has it."""
+
+    def code(c, b, s, args):
+        value, best = args
+        return b.select(b.and_(b.fcmp_unordered(">", value, best), b.fcmp_ordered("ord", best, best)), value, best)
+
+    return vector(vector, vector), code
 
 
 @intrinsic

@@ -167,6 +167,9 @@ INTRINSICS: dict[str, Callable[..., Any]] = {
     "signed": np.copysign,
     "least": lambda v, limit: np.where(v > limit, limit, v),
     "where_less": lambda v, limit, a, b: np.where(v < limit, a, b),
+    "better": lambda value, best: beats(value, best, best, best)[0],
+    "lanes_before": lambda count: np.where(np.arange(16) < count, INT(-1), INT(0)).astype(INT).view(F),
+    "chosen": lambda lanes, a, b: np.where(lanes.view(INT) < 0, a, b),
     "larger": lambda a, b: np.where(a > b, a, b),
     "largest16": np.max,
     "times_power": lambda v, whole: (v.view(INT) + (whole.view(INT) << 23)).view(F),
@@ -277,6 +280,7 @@ def main() -> None:
     for pooling in ((2, 2, 0), (3, 2, 1), (3, 1, 1), (3, 3, 0), ((7, 9), 1, 0)):
         window = pool_window((7, 9), *pooling)
         y, indices = cpu.max_pool2d(x, window)
+        np.testing.assert_array_equal(cpu.max_pool2d(x, window, places=False)[0], y)
         cpu.max_pool2d_grad(y, indices, window, relu=y)
         cpu.avg_pool2d_grad(cpu.avg_pool2d(x, window), window)
     for n, c, k in ((1, 1, 1), (17, 20, 18)):

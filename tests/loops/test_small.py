@@ -14,6 +14,7 @@ from gpucnn.ops import cpu
 from gpucnn.ops.cpu import activations, join, loss, norm, planes, pool, units, update
 from gpucnn.ops.cpu.dropout import dropout as numpys_dropout
 from gpucnn.ops.shapes import pool_window
+from gpucnn_loops import threads
 from tolerances import check
 
 SIZES = [1, 2, 3, 5, 16, 31, 4095, 4096, 4097, 100_003]
@@ -58,6 +59,8 @@ def test_any_pooling(case: tuple[Any, ...], seed: int) -> None:
     expected, places = pool.max_pool2d(x, window)
     np.testing.assert_array_equal(y, expected)
     np.testing.assert_array_equal(indices, places)
+    alone, none = cpu.max_pool2d(x, window, places=False)
+    assert none is None and alone.tobytes() == y.tobytes()  # of −0 and 0, and of two NaN, the first
     dy = draw(rng, *y.shape, odd=False)
     taps = kernel[0] * kernel[1]
     for relu in (None, y):
@@ -95,6 +98,24 @@ def test_a_window_of_the_whole_plane(size: tuple[int, int], rng: np.random.Gener
     check(got, exact, magnitude=np.abs(x).mean((2, 3), keepdims=True), terms=pixels + 1, direction="forward")
     dx = cpu.avg_pool2d_grad(dy, window, out=np.full_like(x, np.nan))
     np.testing.assert_array_equal(dx, np.broadcast_to(dy / np.float32(pixels), x.shape))
+
+
+@pytest.mark.parametrize("size", [(6, 6), (9, 17), (5, 33), (20, 16)])
+@pytest.mark.parametrize("pooling", [(3, 1, 1), (2, 2, 0), (3, 3, 1), (2, 1, 0)])
+def test_maxima_alone_beside_other_channels(
+    pooling: tuple[int, int, int], size: tuple[int, int], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole vectors are written past the end of a row, but not into what belongs to another thread, or to nobody."""
+    monkeypatch.setattr(threads, "_number", 3)
+    window = pool_window(size, *pooling)
+    x = draw(rng, 7, 40, *size)
+    expected, _ = pool.max_pool2d(x, window)
+    for _ in range(3):
+        np.testing.assert_array_equal(cpu.max_pool2d(x, window, places=False)[0], expected)
+        room = np.full((7, 43, *window.output), -7, np.float32)
+        cpu.max_pool2d(x, window, out=room[:, 1:41], places=False)
+        np.testing.assert_array_equal(room[:, 1:41], expected)
+        assert (room[:, 0] == -7).all() and (room[:, 41:] == -7).all()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

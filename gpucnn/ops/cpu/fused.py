@@ -34,7 +34,7 @@ def conv2d_relu_max_pool2d(
     that won it is. So ReLU's gradient can be computed from the pooled values, `max_pool2d_grad(…, relu=y)`. places: whether the indices are
     wanted, as they are where a gradient will be; otherwise None may be in their place.
     """
-    return max_pool2d(conv2d(x, weight, bias, window, groups, relu=True), pool_window, out=out, indices=indices)
+    return max_pool2d(conv2d(x, weight, bias, window, groups, relu=True), pool_window, out=out, indices=indices, places=places)
 
 
 def conv2d_relu_max_pool2d_weight_grad(

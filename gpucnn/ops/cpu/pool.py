@@ -17,14 +17,17 @@ from gpucnn.ops.shapes import Window
 __all__ = ["avg_pool2d", "avg_pool2d_grad", "max_pool2d", "max_pool2d_grad"]
 
 
-def max_pool2d(x: Array, window: Window, *, out: Array | None = None, indices: Array | None = None) -> tuple[Array, Array]:
+def max_pool2d(
+    x: Array, window: Window, *, out: Array | None = None, indices: Array | None = None, places: bool = True
+) -> tuple[Array, Array | None]:
     """(y, indices): the largest pixel of each window and its int32 index in the H·W plane.
 
-    The first of equals wins; NaN wins over numbers, and the first NaN over later ones. Padding never wins.
+    The first of equals wins; NaN wins over numbers, and the first NaN over later ones. Padding never wins. places: whether the indices are
+    wanted, as they are where a gradient will be; otherwise None may be in their place.
     """
     shape = (*x.shape[:2], *window.output)
     y = out if out is not None and out.flags.c_contiguous else np.empty(shape, x.dtype)
-    places = np.empty(shape, np.int32) if indices is None else indices
+    found = np.empty(shape, np.int32) if indices is None else indices
     s, width = window.kernel[1], window.input[1]
     number = np.min_scalar_type(window.kernel[0] * s - 1)  # as few bytes as possible, because taps are compared for every pixel
     offsets = np.array([_offset(r, c, window) for r in range(window.kernel[0]) for c in range(s)], np.int32)
@@ -51,8 +54,8 @@ def max_pool2d(x: Array, window: Window, *, out: Array | None = None, indices: A
         np.take(offsets, winner, out=places, mode="clip")
         places += corners
 
-    _by_planes(work, x, y, places)
-    return _put(y, out), places
+    _by_planes(work, x, y, found)
+    return _put(y, out), found
 
 
 def max_pool2d_grad(dy: Array, indices: Array, window: Window, *, relu: Array | None = None, out: Array | None = None) -> Array:

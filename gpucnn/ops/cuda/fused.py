@@ -40,7 +40,9 @@ def conv2d_relu_max_pool2d(
     problem = problems.conv2d_relu_max_pool2d(x.shape[0], x.shape[1], weight.shape[0], window, pool_window, groups)
     choice = select.choose(problem)
     if choice.apart:
-        return max_pool2d(conv2d(x, weight, bias, window, groups, relu=True, bits=bits), pool_window, out=out, indices=indices)
+        return max_pool2d(
+            conv2d(x, weight, bias, window, groups, relu=True, bits=bits), pool_window, out=out, indices=indices, places=places
+        )
     shape = (x.shape[0], weight.shape[0], *pool_window.output)
     y = empty(x, shape) if out is None else out
     places = empty(x, shape, "int32") if indices is None else indices

@@ -10,16 +10,19 @@ from gpucnn_kernels import pool as kernels
 __all__ = ["avg_pool2d", "avg_pool2d_grad", "max_pool2d", "max_pool2d_grad"]
 
 
-def max_pool2d(x: Array, window: Window, *, out: Array | None = None, indices: Array | None = None) -> tuple[Array, Array]:
+def max_pool2d(
+    x: Array, window: Window, *, out: Array | None = None, indices: Array | None = None, places: bool = True
+) -> tuple[Array, Array | None]:
     """(y, indices): the largest pixel of each window and its int32 index in the H·W plane.
 
-    The first of equals wins; NaN wins over numbers, and the first NaN over later ones. Padding never wins.
+    The first of equals wins; NaN wins over numbers, and the first NaN over later ones. Padding never wins. places: whether the indices are
+    wanted, as they are where a gradient will be; otherwise None may be in their place.
     """
     shape = (*x.shape[:2], *window.output)
     y = empty(x, shape) if out is None else out
-    places = empty(x, shape, "int32") if indices is None else indices
-    kernels.max_pool2d(x, y, places, window, stream(x))
-    return y, places
+    found = empty(x, shape, "int32") if indices is None else indices
+    kernels.max_pool2d(x, y, found, window, stream(x))
+    return y, found
 
 
 def max_pool2d_grad(dy: Array, indices: Array, window: Window, *, relu: Array | None = None, out: Array | None = None) -> Array:

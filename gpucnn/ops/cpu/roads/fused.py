@@ -35,7 +35,7 @@ def conv2d_relu_max_pool2d(
         return reference.conv2d_relu_max_pool2d(x, weight, bias, window, pool_window, groups, out=out, indices=indices)
     plan = pooled(c, k, window, pool_window, groups)
     if plan is None or not (out is None or contiguous(out)):
-        return max_pool2d(conv2d(x, weight, bias, window, groups, relu=True), pool_window, out=out, indices=indices)
+        return max_pool2d(conv2d(x, weight, bias, window, groups, relu=True), pool_window, out=out, indices=indices, places=places)
     shape = (n, k, *pool_window.output)
     y = empty(shape) if out is None else out
     found = empty(shape, np.int32) if indices is None and places else indices

@@ -14,14 +14,16 @@ from gpucnn.ops.shapes import Window
 __all__ = ["avg_pool2d", "avg_pool2d_grad", "max_pool2d", "max_pool2d_grad"]
 
 
-def max_pool2d(x: Array, window: Window, *, out: Array | None = None, indices: Array | None = None) -> tuple[Array, Array]:
+def max_pool2d(
+    x: Array, window: Window, *, out: Array | None = None, indices: Array | None = None, places: bool = True
+) -> tuple[Array, Array | None]:
     if not (loops(x) and images(out) and integers(indices)):
         return reference.max_pool2d(x, window, out=out, indices=indices)
     shape = (*x.shape[:2], *window.output)
     y = empty(shape) if out is None else out
-    places = empty(shape, np.int32) if indices is None else indices
-    _engine.modules().pool.max_pool2d(x, window, y, places)
-    return y, places
+    found = empty(shape, np.int32) if indices is None and places else indices
+    _engine.modules().pool.max_pool2d(x, window, y, found)
+    return y, found
 
 
 def max_pool2d_grad(dy: Array, indices: Array, window: Window, *, relu: Array | None = None, out: Array | None = None) -> Array:
