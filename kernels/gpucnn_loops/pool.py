@@ -140,7 +140,7 @@ def max_pool(first, last, x, y, indices, columns, sizes, frame, framed, best_row
 @loop("i i f* f*", Sizes, Frame, "i i f* f* f*")
 def max_values(first, last, x, y, sizes, frame, wide, room, framed, rows, spare):
     """y as in `max_pool`, where nobody asks for places: the maxima of each row of taps first, which windows one above the other share, in
-    `rows` (frame.high, wide). Of equals the first row's wins, and in a row the first: so it is the first of all.
+    `rows` (frame.high, wide). Of equals the first row's wins, and in a row the first: together, the first one of the window.
 
     Up to 15 numbers are written past a row of y, which the next one overwrites; y has `room` numbers from plane `first` on.
     """
