@@ -64,6 +64,7 @@ class Chunks(Pass):
         self._turn = np.zeros(LINE, np.int64)
         self._flags = np.zeros((min(threads.number(), -(-images // each)), 2 * LINE), np.float32)
         self._copies, self._heads = [], []
+        self._made: Any = None
         tables = address(found.inputs), address(found.distances), len(found.inputs)
         for thread, bad in enumerate(self._flags):
             own = _Copy(found, self.blocks) if thread else _Same(found)
@@ -84,7 +85,8 @@ class Chunks(Pass):
             head.words[2 + X], head.words[2 + Y] = address(x), address(self._made)
 
     def _outputs(self) -> list[Array]:
-        return [self._made]
+        made, self._made = self._made, None  # it is the caller's
+        return [made]
 
 
 class _Same:
