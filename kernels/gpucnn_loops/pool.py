@@ -233,7 +233,6 @@ def max_pool2d(x: Array, window: Window, y: Array, indices: NDArray[np.int32] | 
         share(planes, whole, work_of(window, planes))
         return
     frame, columns, q = framed(1, window), _first_columns(window), window.output[1]
-
     size = frame.high * frame.wide + (sizes.sw + 2) * L
 
     def body(first: int, last: int) -> None:
