@@ -15,9 +15,8 @@ from gpucnn_loops.exponential import exp16, where_less
 from gpucnn_loops.language import helper, intrinsic, ir, types, vector
 from gpucnn_loops.loops import loop
 from gpucnn_loops.tables import lanes
-from gpucnn_loops.tanh import COST, magnitude
+from gpucnn_loops.tanh import COST, magnitude, through
 from gpucnn_loops.threads import Scratch, address
-from gpucnn_loops.turn import fill
 from gpucnn_loops.vector import I32, L, at, load, splat, store, sum16
 
 Array = NDArray[np.float32]
@@ -145,13 +144,7 @@ def softmax_grad(dy: Array, y: Array, dx: Array) -> None:
 
 def sigmoid(x: Array, y: Array) -> None:
     """y = 1 / (1 + e⁻ˣ); y may be x."""
-
-    def body(first: int, last: int) -> None:
-        rest = Scratch(L)
-        fill(*rest.piece(0), 0)
-        sigmoid_part(first, last, address(x), address(y), *rest.addresses())
-
-    elements(x.size, body, COST)
+    through(sigmoid_part, x, y)
 
 
 def sigmoid_grad(dy: Array, y: Array, dx: Array) -> None:

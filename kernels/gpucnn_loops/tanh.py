@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gpucnn_loops.elementwise import elements
 from gpucnn_loops.exponential import exp16, where_less
 from gpucnn_loops.language import helper, intrinsic, ir, types, vector
-from gpucnn_loops.loops import loop
+from gpucnn_loops.loops import Loop, loop
 from gpucnn_loops.threads import Scratch, address
 from gpucnn_loops.turn import fill
 from gpucnn_loops.vector import IV, L, V, fma, load, splat, splat_of, store
@@ -100,15 +100,20 @@ def tanh_grad_part(first, last, dy, y, dx):
 COST = 26  # an element takes as long as this many multiply-adds
 
 
-def tanh(x: Array, y: Array) -> None:
-    """y = tanh x; y may be x."""
+def through(part: Loop, x: Array, y: Array) -> None:
+    """y = x through a loop that has `rest` for the numbers behind the last whole vector; y may be x."""
 
     def body(first: int, last: int) -> None:
         rest = Scratch(L)
         fill(*rest.piece(0), 0)
-        tanh_part(first, last, address(x), address(y), *rest.addresses())
+        part(first, last, address(x), address(y), *rest.addresses())
 
     elements(x.size, body, COST)
+
+
+def tanh(x: Array, y: Array) -> None:
+    """y = tanh x; y may be x."""
+    through(tanh_part, x, y)
 
 
 def tanh_grad(dy: Array, y: Array, dx: Array) -> None:

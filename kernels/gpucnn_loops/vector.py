@@ -183,13 +183,18 @@ def where_positive(typing, a, b):
     return vector(vector, vector), lambda c, bl, s, args: bl.select(bl.fcmp_ordered(">", args[0], ZERO), args[1], ZERO)
 
 
+def _wins(builder: Any, value: Any, best: Any) -> Any:
+    """Where a candidate takes the place of the best so far: it is larger or NaN, and the best is a number."""
+    return builder.and_(builder.fcmp_unordered(">", value, best), builder.fcmp_ordered("ord", best, best))
+
+
 @intrinsic
 def beats(typing, value, best, place, best_place):
     """(maximum, its place) of a candidate and the best so far: a later equal never wins, the first NaN does. Places are int32 bits."""
 
     def code(c, b, s, args):
         value, best, place, best_place = args
-        wins = b.and_(b.fcmp_unordered(">", value, best), b.fcmp_ordered("ord", best, best))
+        wins = _wins(b, value, best)
         return c.make_tuple(b, s.return_type, [b.select(wins, value, best), b.select(wins, place, best_place)])
 
     return types.UniTuple(vector, 2)(vector, vector, vector, vector), code
@@ -199,11 +204,7 @@ def beats(typing, value, best, place, best_place):
 def better(typing, value, best):
     """The maximum alone, as `beats` has it."""
 
-    def code(c, b, s, args):
-        value, best = args
-        return b.select(b.and_(b.fcmp_unordered(">", value, best), b.fcmp_ordered("ord", best, best)), value, best)
-
-    return vector(vector, vector), code
+    return vector(vector, vector), lambda c, b, s, args: b.select(_wins(b, *args), *args)
 
 
 @intrinsic

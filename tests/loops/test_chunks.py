@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_replay import LAYERS, as_always, built, images, known, recorded, small
+from test_replay import LAYERS, as_always, built, check_networks, images, known, recorded, small
 
 import gpucnn as gc
 from gpucnn.layers import replayed
@@ -25,31 +25,9 @@ def by(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return lambda each: monkeypatch.setattr(chunks, "size", lambda n, needs, weights: each if each < n else 0)
 
 
-NETWORKS = """
-import numpy as np, gpucnn as gc
-from gpucnn_loops import chunks
-rng = np.random.default_rng(0)
-for name in ("lenet5", "inception", "resnet", "mobilenet"):
-    model = gc.network(name).build((1, 28, 28), seed=3, device="cpu")
-    for n in (19, 24):
-        for turn in range(5):
-            x = rng.random((n, 1, 28, 28), dtype="float32")
-            got, before = model.forward(x), model.chain.replayed
-            model.chain.replayed = None
-            assert (got == model.forward(x)).all(), (name, n, turn)
-            model.chain.replayed = before
-            model.buffers.values *= 0.9
-            model.buffers.saved += 0.1
-    assert [type(each) for each in model.chain.replayed.known.values()] == [chunks.Chunks] * 2, name
-print("the same")
-"""
-
-
 @pytest.mark.parametrize("count", ["1", "2", "3"])
 def test_the_bits_of_networks_as_always_with_other_weights_and_images(count: str, program: Program) -> None:
-    done = program(NETWORKS, GPUCNN_NUM_THREADS=count)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "the same\n"
+    check_networks(program, count, ("lenet5", "inception", "resnet", "mobilenet"), (19, 24), "chunks.Chunks")
 
 
 @pytest.mark.parametrize("count", [1, 3])
