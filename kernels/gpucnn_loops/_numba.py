@@ -1,8 +1,8 @@
-"""The compiler: everything that the loops take from Numba, imported in this one place, when something is to be compiled.
+"""The compiler: what the loops take from Numba, imported when something is to be compiled.
 
 Numba is made for any function on any machine. Most of the time that it would take for a loop goes into what a loop has no use for: arrays,
-objects, wrappers for calls from Python, proofs between its passes, machine code of each helper. So there is a target of its own here, with
-what numbers, addresses and records need. What goes beyond that is compiled by Numba's own target, in about twice the time.
+objects, wrappers for calls from Python, proofs between its passes, machine code of each helper. So the loops have a target of their own
+(`_target.py`), with what numbers, addresses and records need. What goes beyond that is compiled by Numba's own target, in twice the time.
 
 Also the vector type as Numba knows it: `<16 x float>`, with +, -, * and /.
 """
@@ -11,21 +11,18 @@ Also the vector type as Numba knows it: `<16 x float>`, with +, -, * and /.
 
 from __future__ import annotations
 
-import contextlib
-import gc
+import importlib
 import operator
-from collections.abc import Iterator
 from typing import Any
 
+import llvmlite.binding
 import numba
 import numpy as np
 from numba import extending
 from numba.core import cgutils as _cgutils
-from numba.core import codegen, compiler, config, cpu, errors, imputils, registry, typed_passes, typing, untyped_passes
+from numba.core import codegen, compiler, config, errors, imputils, registry
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.compiler_machinery import PassManager
-from numba.core.intrinsics import fix_divmod
-from numba.core.typing import builtins, collections, mathdecl, npydecl, templates
+from numba.core.typing import templates
 
 from gpucnn_loops import disk_cache, machine
 from gpucnn_loops.language import PACKED, Declared, Helper, Intrinsic, Late, intrinsics, ir, kinds_of
@@ -51,67 +48,34 @@ if config.DISABLE_JIT:
     raise ImportError("Numba is told to compile nothing")
 
 
-# The target: what Numba knows of types, of instructions, and the passes from Python to machine code.
+# The target: what Numba knows of types and of instructions, and the passes from Python to machine code.
 
 _own_types, _own_code = templates.Registry(), imputils.Registry("gpucnn_loops")  # filled at the end of this file
-_number_types, _builtin_types = templates.Registry(), templates.Registry()
-npydecl.register_number_classes(_number_types.register_global)  # calls of np.float32 and the like
-_NEEDED = builtins, collections  # they add the types of operators, and of records, to Numba's registry when they are imported
+_targets: list[tuple[Any, Any, Any]] = []  # the last is in use: types, code, passes
+_why: list[str] = []  # the reason for Numba's own target, until it is said: when a loop has been compiled
 
 
-class _Types(typing.Context):  # type: ignore[misc]
-    def load_additional_registries(self) -> None:
-        for each in (_own_types, _number_types, mathdecl.registry):
-            self.install_registry(each)
-
-    def _load_builtins(self) -> None:
-        """Installs Numba's registry without what Numba would compile for its own target only: implementations in Python."""
-        if not _builtin_types.functions:
-            found = templates.builtin_registry
-            _builtin_types.functions += found.functions
-            _builtin_types.attributes += [each for each in found.attributes if not issubclass(each, templates._OverloadAttributeTemplate)]
-            _builtin_types.globals += [(name, kind) for name, kind in found.globals if not _in_python(kind)]
-        self.install_registry(_builtin_types)
+def _target() -> tuple[Any, Any, Any]:
+    if not _targets:
+        try:
+            own = importlib.import_module("gpucnn_loops._target")
+            known = own.Types(_own_types)
+            _targets.append((known, own.Code(known, _own_code), own.Pipeline))
+        except Exception as error:
+            _take_everything(error)
+    return _targets[-1]
 
 
-def _in_python(kind: Any) -> bool:
-    return isinstance(kind, types.Function) and any(issubclass(each, templates._OverloadFunctionTemplate) for each in kind.templates)
-
-
-class _Code(cpu.CPUContext):  # type: ignore[misc]
-    def load_additional_registries(self) -> None:  # the first time, these modules fill Numba's registry
-        from numba.cpython import builtins, mathimpl, numbers, rangeobj, tupleobj  # noqa: F401
-
-        for each in (_own_code, mathimpl.registry):
-            self.install_registry(each)
-
-    def post_lowering(self, module: Any, library: Any) -> None:
-        """Adds nothing to a function: Numba adds its runtime, which counts references."""
-        if self.is32bit:
-            fix_divmod(module)
-
-
-class _Passes(PassManager):  # type: ignore[misc]
-    _ENFORCING = False  # Numba's own checks of its passes, after each of them
-
-
-class _Pipeline(compiler.CompilerBase):  # type: ignore[misc]
-    def define_pipelines(self) -> list[Any]:
-        passes = _Passes("loop")
-        for each in (
-            untyped_passes.TranslateByteCode,
-            untyped_passes.FixupArgs,
-            untyped_passes.IRProcessing,
-            untyped_passes.GenericRewrites,
-            untyped_passes.ReconstructSSA,
-            typed_passes.NopythonTypeInference,
-            typed_passes.PreLowerStripPhis,
-            typed_passes.NativeLowering,
-            typed_passes.NoPythonBackend,
-        ):
-            passes.add_pass(each, each.__name__)
-        passes.finalize()
-        return [passes]
+def _take_everything(error: Exception) -> None:
+    """From now on, Numba's own target compiles: a loop needs more of Numba, or this Numba is not what the target was made for."""
+    known, code = registry.cpu_target.typing_context, registry.cpu_target.target_context
+    for context, added in ((known, _own_types), (code, _own_code)):
+        context.refresh()
+        context.install_registry(added)
+    _targets.append((known, code, compiler.Compiler))
+    _called.clear()
+    if not isinstance(error, (errors.NumbaError, NotImplementedError)):
+        _why.append(f"{type(error).__name__}: {error}".partition("\n")[0])
 
 
 class _Library(codegen.AOTCodeLibrary):  # type: ignore[misc]
@@ -119,6 +83,13 @@ class _Library(codegen.AOTCodeLibrary):  # type: ignore[misc]
 
     def _optimize_functions(self, module: Any) -> None:
         module.data_layout = self._codegen._data_layout
+
+    def _optimize_final_module(self) -> None:
+        """Runs LLVM's passes once, at level 2. Numba's two runs, the second at level 3, take a third longer and make no loop faster."""
+        options = llvmlite.binding.create_pipeline_tuning_options(speed_level=2)
+        options.loop_vectorization = options.slp_vectorization = True
+        builder = llvmlite.binding.create_pass_builder(self._codegen._tm, options)
+        builder.getModulePassManager().run(self._final_module, builder)
 
     def _finalize_final_module(self) -> None:
         self._finalized = True
@@ -129,26 +100,6 @@ class _Part(_Library):
 
     def _optimize_final_module(self) -> None:
         pass
-
-
-_targets: list[tuple[Any, Any, Any]] = []  # the last is in use: types, code, passes
-
-
-def _target() -> tuple[Any, Any, Any]:
-    if not _targets:
-        known = _Types()
-        _targets.append((known, _Code(known), _Pipeline))
-    return _targets[-1]
-
-
-def _take_everything() -> None:
-    """From now on, Numba's own target compiles."""
-    own = registry.cpu_target
-    for context, added in ((own.typing_context, _own_types), (own.target_context, _own_code)):
-        context.refresh()
-        context.install_registry(added)
-    _targets.append((own.typing_context, own.target_context, compiler.Compiler))
-    _called.clear()
 
 
 @global_compiler_lock  # type: ignore[untyped-decorator]
@@ -163,18 +114,16 @@ def compile(loop: Declared) -> tuple[bytes, list[str], Any]:
     for each in intrinsics:  # of modules that have been imported since the last time
         names = each.function.__globals__
         names.update({name: globals()[value.name] for name, value in names.items() if isinstance(value, Late)})
-    with _no_collection():
-        try:
-            library = _whole(loop)
-        except Exception as error:  # the loop needs more of Numba, or this Numba is not what the target was made for
-            if len(_targets) > 1:
-                raise
-            _take_everything()
-            library = _whole(loop)
-            if not isinstance(error, (errors.NumbaError, NotImplementedError)):
-                reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-                disk_cache.say_once(f"loops are compiled by all of Numba {numba.__version__}, in twice the time ({reason})")
-        code = library.emit_native_object()
+    try:
+        library = _whole(loop)
+    except Exception as error:
+        if _targets[-1][2] is compiler.Compiler:
+            raise
+        _take_everything(error)
+        library = _whole(loop)
+    code = library.emit_native_object()
+    while _why:
+        disk_cache.say_once(f"loops are compiled by all of Numba {numba.__version__}, in twice the time ({_why.pop()})")
     needs = [one.name for one in library._final_module.functions if one.is_declaration and not one.name.startswith("llvm.")]
     return bytes(code), needs, library
 
@@ -196,19 +145,6 @@ def _made(function: Any, arguments: tuple[Any, ...], returned: Any, kind: type[_
     flags.forceinline = kind is _Part
     library = kind(code.codegen(), function.__qualname__)
     return compiler.compile_extra(known, code, function, arguments, returned, flags, {}, library, pipeline)
-
-
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Keeps Python from looking for garbage: among the million objects that Numba makes for a loop it finds none, and takes a sixth of the
-    time."""
-    before = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if before:
-            gc.enable()
 
 
 def _types_of(loop: Declared) -> tuple[Any, ...]:

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpucnn_loops import disk_cache
-from gpucnn_loops.loops import Loop, every
+from gpucnn_loops.loops import Loop, every, without_collection
 
 READY, DONE, FAILED = b"r", b"d", b"f"  # a process's answers
 LONGEST = 60.0  # seconds: a process that takes longer for a loop is given up
@@ -35,8 +35,9 @@ def prepare(loops: Sequence[Loop], processes: int) -> None:
     helpers = _Helpers(elsewhere)
     try:
         helpers.start(min(processes, len(elsewhere) // 2) - 1)
-        while (loop := helpers.take()) is not None:
-            loop.compile()
+        with without_collection():  # not between two loops either
+            while (loop := helpers.take()) is not None:
+                loop.compile()
     finally:
         helpers.end()
     for loop in loops:
@@ -202,8 +203,9 @@ def main() -> None:
     os.dup2(2, 1)  # anything that is printed must not be mistaken for an answer
     importlib.import_module("gpucnn_loops._numba")
     answers.write(READY)
-    for line in sys.stdin.buffer:
-        answers.write(DONE if _compiled(*line.decode().split()) else FAILED)
+    with without_collection():
+        for line in sys.stdin.buffer:
+            answers.write(DONE if _compiled(*line.decode().split()) else FAILED)
 
 
 def _compiled(module: str, symbol: str) -> bool:

@@ -249,8 +249,8 @@ def test_numba_is_imported_by_the_kernels_numba_module_alone_and_by_device_to_as
     cuda = {name for name in MODULES if within(name, "gpucnn_kernels") and "cuda" in from_numba(name)}
     assert cuda == {"gpucnn_kernels.core._numba", "gpucnn_kernels.core._shortcuts"}  # the second makes it quicker
     compilers = {name for name in MODULES if any(within(other, package) for other in imports(name) for package in ("numba", "llvmlite"))}
-    assert {name for name in importing if within(name, "gpucnn_loops")} == {"gpucnn_loops._numba"}
-    loops = {"_numba", "language", "machine"}  # LLVM without Numba
+    assert {name for name in importing if within(name, "gpucnn_loops")} == {"gpucnn_loops._numba", "gpucnn_loops._target"}
+    loops = {"_numba", "_target", "language", "machine"}  # LLVM without Numba
     assert {name for name in compilers if within(name, "gpucnn_loops")} == {f"gpucnn_loops.{name}" for name in loops}
 
 

@@ -117,26 +117,43 @@ assert (y == 5).all()
     assert done.returncode == 0, done.stderr
 
 
-def test_a_numba_that_is_made_otherwise_compiles_as_a_whole(program: Program) -> None:
+@pytest.mark.parametrize(
+    ("otherwise", "targets", "reason"),
+    [
+        (
+            "from gpucnn_loops import _target\n"
+            "def missing(self): raise AttributeError('there is no such pass\\nany more')\n"
+            "_target.Pipeline.define_pipelines = missing",
+            2,
+            "AttributeError: there is no such pass",
+        ),
+        (
+            "sys.modules['gpucnn_loops._target'] = None",
+            1,
+            "ModuleNotFoundError: import of gpucnn_loops._target halted; None in sys.modules",
+        ),
+    ],
+    ids=["while-it-compiles", "when-it-is-imported"],
+)
+def test_a_numba_that_is_made_otherwise_compiles_as_a_whole(program: Program, otherwise: str, targets: int, reason: str) -> None:
     """Whatever the target of this package's own finds missing, Numba's takes its place, which is said once."""
-    text = """
+    text = f"""
+import sys
 import numpy as np
 from gpucnn_loops import _numba, disk_cache, norm, turn
 from gpucnn_loops.threads import address
 said, x = [], np.zeros(3, np.float32)
 disk_cache.complain = said.append
-def missing(self):
-    raise AttributeError("there is no such pass\\nany more")
-_numba._Pipeline.define_pipelines = missing
+{otherwise}
 turn.fill(address(x), 3, 5)
 norm.channel_moments.prepare()
-assert (x == 5).all() and len(_numba._targets) == 2
+assert (x == 5).all() and len(_numba._targets) == {targets}
 print(*said, sep="\\n")
 """
     done = program(text, GPUCNN_LOOP_CACHE="0")
     assert done.returncode == 0, done.stderr
-    assert re.fullmatch(
-        r"loops are compiled by all of Numba [\d.]+, in twice the time \(AttributeError: there is no such pass\)\n", done.stdout
+    assert re.fullmatch(rf"loops are compiled by all of Numba [\d.]+, in twice the time \({re.escape(reason)}\)\n", done.stdout), (
+        done.stdout
     )
 
 
