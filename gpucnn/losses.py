@@ -61,9 +61,11 @@ class Loss(Worded):
         """The loss of each example (N,), for weighted examples; a loss without this method does not accept weights."""
         raise NotImplementedError
 
-    def of_dense(self, device: Device, x: Array, weight: Array, bias: Array | None, labels: Array) -> tuple[Array, Array, Array] | None:
-        """(losses, correct, doutputs) of the outputs x·weightᵀ + bias, the first two for each example (N), if the last layer and the loss
-        are faster together; otherwise None."""
+    def of_dense(
+        self, device: Device, x: Array, weight: Array, bias: Array | None, labels: Array, **wanted: bool
+    ) -> tuple[Array, Array, Array, Array | None] | None:
+        """(losses, correct, doutputs, dx) of the outputs x·weightᵀ + bias, the first two for each example (N), if the last layer and the
+        loss are faster together; otherwise None. wanted: `input_grad` and `relu` of `ops.dense_cross_entropy`, which decide about dx."""
         return None
 
     def __call__(self, device: Device, outputs: Array, labels: Array) -> tuple[Array, Array, Array]:
@@ -128,10 +130,12 @@ class CategoricalCrossentropy(_OfLogits):
     def __call__(self, device: Device, outputs: Array, labels: Array) -> tuple[Array, Array, Array]:
         return device.ops.softmax_cross_entropy(outputs, labels)  # type: ignore[no-any-return]
 
-    def of_dense(self, device: Device, x: Array, weight: Array, bias: Array | None, labels: Array) -> tuple[Array, Array, Array] | None:
+    def of_dense(
+        self, device: Device, x: Array, weight: Array, bias: Array | None, labels: Array, **wanted: bool
+    ) -> tuple[Array, Array, Array, Array | None] | None:
         # A class derived from this one may do something else.
         as_one = type(self) is CategoricalCrossentropy and device.kind == "cuda" and labels.ndim == 1 and weight.shape[0] <= _FEW
-        return device.ops.dense_cross_entropy(x, weight, bias, labels) if as_one else None
+        return device.ops.dense_cross_entropy(x, weight, bias, labels, **wanted) if as_one else None
 
     def each(self, device: Device, outputs: Array, labels: Array) -> Array:
         xp = device.xp

@@ -255,9 +255,12 @@ class Layer(Worded):
             self._applied, self._ready = applied, True
         return z
 
-    def forward_with_loss(self, x: Array, loss: Any, labels: Array, training: bool = True) -> tuple[Array, Array, Array] | None:
+    def forward_with_loss(
+        self, x: Array, loss: Any, labels: Array, training: bool = True, *, input_grad: bool = False, relu: bool = False
+    ) -> tuple[Array, Array, Array] | None:
         """Forward together with the loss of the output, for a layer that computes both at once: (losses, correct, doutputs) as in
-        `Loss.of_dense`. Other layers do nothing and return None."""
+        `Loss.of_dense`. Other layers do nothing and return None. input_grad: whether backward, given doutputs, will return the gradient
+        of x, which may then be computed at once; relu: whether that includes the gradient of the ReLU that produced x."""
         return None
 
     @property

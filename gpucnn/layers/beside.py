@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Branch(Protocol):
@@ -31,6 +31,7 @@ class Apart:
 
     def __init__(self, branch: Branch | None) -> None:
         self._branch, self._entered = branch, ExitStack()
+        self._held: list[Any] = []
 
     def __enter__(self) -> None:
         if self._branch is not None:
@@ -39,13 +40,20 @@ class Apart:
     def __exit__(self, *error: object) -> None:
         self._entered.close()
 
+    def hold(self, *arrays: Any) -> None:
+        """Keeps arrays until the next `join`, so that their memory is not reused."""
+        if self._branch is not None:
+            self._held += arrays
+
     def join(self) -> None:
         """Orders what follows after all work that ran apart."""
         if self._branch is not None:
             self._branch.join()
+            self._held.clear()
 
 
 _lent: ContextVar[Branches | None] = ContextVar("_lent", default=None)
+_outermost: ContextVar[Apart | None] = ContextVar("_outermost", default=None)
 
 
 @contextmanager
@@ -77,7 +85,18 @@ def beside(wanted: bool = True) -> Iterator[Apart]:
         return
     with branches.another() as branch:
         apart = Apart(branch)
+        token = _outermost.set(_outermost.get() or apart)
         try:
             yield apart
         finally:
+            _outermost.reset(token)
             apart.join()
+
+
+@contextmanager
+def later(*held: Any) -> Iterator[Apart]:
+    """Yields a context for work whose results nothing in the rest of the outermost block of `beside` needs: it may overlap with all of it.
+    Nothing there may write the arrays `held`, which the work reads, and which are kept. Outside of any such block, it runs in turn."""
+    apart = _outermost.get() or Apart(None)
+    apart.hold(*held)
+    yield apart

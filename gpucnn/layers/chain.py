@@ -123,9 +123,11 @@ class Chain:
             *before, last = self.stages if training else self.ahead
             for stage in before:
                 x = stage.forward(x, training)
-            found = last.forward_with_loss(x, loss, labels, training) if isinstance(last, Layer) else None
-            if found is not None:
-                return found
+            if isinstance(last, Layer):
+                passes = training and len(before) > self._first
+                found = last.forward_with_loss(x, loss, labels, training, input_grad=passes, relu=passes and self.plans[-1].takes_relu)
+                if found is not None:
+                    return found
             outputs = last.forward(x, training, logits=logits)
         of_all: tuple[Array, Array, Array] = loss(self.stages[-1].layers[-1].device, outputs, labels)
         return of_all

@@ -8,7 +8,7 @@ from gpucnn.checks import flag, integer
 from gpucnn.errors import ShapeError
 from gpucnn.initializers import Given
 from gpucnn.layers.base import Array, Cost, Layer, Shape
-from gpucnn.layers.beside import beside
+from gpucnn.layers.beside import Apart, beside, later
 from gpucnn.layers.conv import weight_initializer
 from gpucnn.layers.parameter import Parameter, gradients
 from gpucnn.precision import InPrecision, bits
@@ -42,6 +42,7 @@ class Dense(InPrecision, Layer):
         self.initializer = weight_initializer(initializer, activation)
         self.precision = precision
         self._x: Array | None = None
+        self._made: tuple[Array, Array] | None = None  # dy, and what backward returns for it, if forward has computed that
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -68,28 +69,40 @@ class Dense(InPrecision, Layer):
 
     def _backward(self, dy: Array, input_grad: bool, relu: bool = False) -> Array | None:
         ops, x = self.device.ops, self._x
+        if self._made is not None and self._made[0] is dy:
+            with later(x, dy) as apart:
+                self._add_gradients(dy, apart)
+            return self._made[1]
         with beside(input_grad) as apart:
-            if not self.frozen:
-                with apart, gradients(self.weight, self.bias) as (out, dbias):
-                    ops.dense_weight_grad(dy, x, out=out, dbias=dbias, bits=bits(self.precision))
+            self._add_gradients(dy, apart)
             if not input_grad:
                 return None
             return ops.dense_input_grad(dy, self.weight.value, relu=x if relu else None, bits=bits(self.precision))
 
-    def forward_with_loss(self, x: Array, loss: Any, labels: Array, training: bool = True) -> tuple[Array, Array, Array] | None:
+    def _add_gradients(self, dy: Array, apart: Apart) -> None:
+        if not self.frozen:
+            with apart, gradients(self.weight, self.bias) as (out, dbias):
+                self.device.ops.dense_weight_grad(dy, self._x, out=out, dbias=dbias, bits=bits(self.precision))
+
+    def forward_with_loss(
+        self, x: Array, loss: Any, labels: Array, training: bool = True, *, input_grad: bool = False, relu: bool = False
+    ) -> tuple[Array, Array, Array] | None:
         # A class derived from this one may do something else.
         if type(self) is not Dense or self.activation not in (None, loss.fused_activation):
             return None
-        found: tuple[Array, Array, Array] | None = loss.of_dense(
-            self.device, x, self.weight.value, self.bias.value if self.bias else None, labels
-        )
-        if found is not None and training:
+        bias = self.bias.value if self.bias else None
+        found = loss.of_dense(self.device, x, self.weight.value, bias, labels, input_grad=input_grad, relu=relu)
+        if found is None:
+            return None
+        losses, correct, doutputs, dx = found
+        if training:
             self._x, self._around, self._applied, self._ready = x, None, None, True
-        return found
+            self._made = None if dx is None else (doutputs, dx)
+        return losses, correct, doutputs
 
     def forget(self) -> None:
         super().forget()
-        self._x = None
+        self._x = self._made = None
 
     def cost(self) -> Cost:
         return self.costing(self.weight.size, keeps_input=True)

@@ -52,7 +52,7 @@ if config.DISABLE_JIT:
 
 _own_types, _own_code = templates.Registry(), imputils.Registry("gpucnn_loops")  # filled at the end of this file
 _targets: list[tuple[Any, Any, Any]] = []  # the last is in use: types, code, passes
-_why: list[str] = []  # the reason for Numba's own target, until it is said: when a loop has been compiled
+_why: list[str] = []  # the reason for Numba's own target, until `compile` has said it
 
 
 def _target() -> tuple[Any, Any, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +12,9 @@ import numpy as np
 import pytest
 
 import gpucnn as gc
-from gpucnn.layers.beside import lent
+from gpucnn.device import Device
+from gpucnn.layers.beside import beside, later, lent
+from gpucnn.ops import cpu
 from gpucnn.training import early
 from gpucnn.training.feed import HostFeed
 from gpucnn.training.step import TrainingStep
@@ -112,3 +116,50 @@ def test_a_step_with_branches_has_the_bits_of_one_without(optimizer: Any, monkey
     np.testing.assert_array_equal(found[0][0], found[1][0])
     assert found[0][1] == found[1][1]
     assert model.chain.done is None
+
+
+def test_what_is_needed_later_runs_on_the_outermost_branch() -> None:
+    """Its arrays are kept until that is waited for, and no longer."""
+    noted, x = Noted(), np.zeros(3)
+    kept = weakref.ref(x)
+    with lent(noted), beside() as outer:
+        with beside() as inner, inner, later(x) as apart:
+            assert apart is outer
+        del x
+        assert kept() is not None
+        outer.join()
+        assert kept() is None
+        with later() as again:
+            assert again is outer
+    with later(np.zeros(3)) as apart, apart:  # of nobody's step
+        assert apart is not outer
+    with lent(noted), beside(False), later() as apart, apart:
+        pass
+    assert noted.notes == ["apart", "on", "join", "join", "join"]
+
+
+def test_the_heads_gradients_are_made_on_the_branch_of_the_counters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU; here on its stand-in, whose layers have branches."""
+    noted, order = Noted(), list[str]()
+    device = Device("cuda", "a stand-in", np, importlib.import_module("gpucnn.ops.cpu"))
+    model = gc.Sequential(*usual()).build((1, 8, 8), seed=2, device=device)
+    model.compile("sgd", loss="categorical_crossentropy")
+    assert model.loss is not None and model.optimizer is not None
+    for name in ("tally", "dense_cross_entropy", "dense_weight_grad", "dense_input_grad"):
+        real = getattr(cpu, name)
+
+        def call(*given: Any, name: str = name, real: Any = real, **more: Any) -> Any:
+            order.append(name)
+            noted.notes.append(name)
+            return real(*given, **more)
+
+        monkeypatch.setattr(cpu, name, call)
+    step = TrainingStep(model, model.loss, model.optimizer, graphs=False)
+    feed = HostFeed(step.graphs)
+    step.begin(1)
+    feed.put(IMAGES, LABELS)
+    with lent(noted):
+        step.run(feed, len(IMAGES))
+    assert order == ["dense_cross_entropy", "tally", "dense_weight_grad", "dense_weight_grad", "dense_input_grad"]
+    assert noted.notes[:7] == ["dense_cross_entropy", "apart", "tally", "on", "apart", "dense_weight_grad", "on"]
+    assert "join" not in noted.notes[:8]  # of the next layer's gradients, which begin at once

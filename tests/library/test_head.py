@@ -54,7 +54,7 @@ class OtherLoss(CategoricalCrossentropy):
 def test_where_layer_and_loss_are_one(monkeypatch: pytest.MonkeyPatch, layer: Any, loss: Any, labels: Any, one: bool) -> None:
     calls = []
     real = cpu.dense_cross_entropy
-    monkeypatch.setattr(cpu, "dense_cross_entropy", lambda *given: calls.append(given) or real(*given))
+    monkeypatch.setattr(cpu, "dense_cross_entropy", lambda *given, **wanted: calls.append(given) or real(*given, **wanted))
     model = built(layer(), loss=loss, device=stand_in())
     found, correct, doutputs = model.chain.forward_with_loss(X, get_loss(loss), labels)
     assert (len(calls) == 1) is one and correct.shape == found.shape == ((6,) if one else ())
@@ -84,7 +84,7 @@ def test_evaluation_takes_them_as_one_where_nobody_wants_scores(monkeypatch: pyt
     """And keeps nothing: a backward would belong to the forward before it."""
     calls = []
     real = cpu.dense_cross_entropy
-    monkeypatch.setattr(cpu, "dense_cross_entropy", lambda *given: calls.append(given) or real(*given))
+    monkeypatch.setattr(cpu, "dense_cross_entropy", lambda *given, **wanted: calls.append(given) or real(*given, **wanted))
     results = []
     for device in (get_device("cpu"), stand_in()):
         model = built(gc.Dense(5, activation="relu"), gc.Dense(6), device=device)
@@ -99,8 +99,78 @@ def test_evaluation_takes_them_as_one_where_nobody_wants_scores(monkeypatch: pyt
 
 def test_layer_and_loss_in_one_give_the_rows_of_both() -> None:
     x, weight, bias = (RANDOM.standard_normal(size) for size in ((6, 4), (3, 4), (3,)))
-    losses, correct, dlogits = cpu.dense_cross_entropy(x, weight, bias, LABELS)
+    losses, correct, dlogits, dx = cpu.dense_cross_entropy(x, weight, bias, LABELS)
     mean, right, expected = cpu.softmax_cross_entropy(cpu.dense(x, weight, bias), LABELS)
     np.testing.assert_allclose(losses.mean(), mean, rtol=1e-12)
     assert correct.sum() == right and losses.shape == correct.shape == (6,)
     np.testing.assert_allclose(dlogits, expected, rtol=1e-12)
+    assert dx is None
+    for relu in (False, True):
+        *_, dx = cpu.dense_cross_entropy(x, weight, bias, LABELS, input_grad=True, relu=relu)
+        np.testing.assert_array_equal(dx, cpu.dense_input_grad(dlogits, weight, relu=x if relu else None))
+
+
+@pytest.mark.parametrize(
+    ("before", "wanted"),
+    [
+        ([lambda: gc.Dense(5, activation="relu")], {"input_grad": True, "relu": True}),
+        ([lambda: gc.Dense(5, activation="tanh")], {"input_grad": True, "relu": False}),
+        ([lambda: gc.Dense(5, activation="relu"), lambda: gc.Dropout(0.5)], {"input_grad": True, "relu": True}),
+        ([], {"input_grad": False, "relu": False}),
+        ([gc.Flatten], {"input_grad": False, "relu": False}),  # nothing before the head is trained
+    ],
+)
+def test_the_gradient_of_the_inputs_comes_with_the_loss(
+    monkeypatch: pytest.MonkeyPatch, before: list[Any], wanted: dict[str, bool]
+) -> None:
+    """And backward, given the gradient that came with it, does not compute it again. For any other gradient it does."""
+    model, same = (built(*(each() for each in before), gc.Dense(3), device=device) for device in (stand_in(), "cpu"))
+    asked: list[dict[str, bool]] = []
+    real = cpu.dense_cross_entropy
+    monkeypatch.setattr(cpu, "dense_cross_entropy", lambda *given, **wanted: asked.append(wanted) or real(*given, **wanted))
+    _, _, doutputs = model.chain.forward_with_loss(X, get_loss("categorical_crossentropy"), LABELS)
+    assert asked == [wanted]
+    made: list[Any] = []
+    input_grad = cpu.dense_input_grad
+    monkeypatch.setattr(cpu, "dense_input_grad", lambda *given, **more: made.append(given) or input_grad(*given, **more))
+    model.chain.backward(doutputs)
+    assert not made
+    _, _, expected = same.chain.forward_with_loss(X, get_loss("categorical_crossentropy"), LABELS)
+    same.chain.backward(expected)
+    np.testing.assert_allclose(model.buffers.all_gradients(), same.buffers.all_gradients(), rtol=1e-5, atol=1e-6)
+
+    model.buffers.forget_gradients()
+    _, _, doutputs = model.chain.forward_with_loss(X, get_loss("categorical_crossentropy"), LABELS)
+    counted = len(made)
+    model.chain.backward(2 * doutputs)
+    assert len(made) == counted + wanted["input_grad"]
+    if len(before) < 2:  # dropout goes on with its random numbers
+        np.testing.assert_allclose(model.buffers.all_gradients(), 2 * same.buffers.all_gradients(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_frozen_head_passes_the_gradient_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = []
+    for device in (stand_in(), "cpu"):
+        model = built(gc.Dense(5, activation="relu"), gc.Dense(3), device=device)
+        model.layers[-1].trainable = False
+        model.compile("sgd", loss="categorical_crossentropy")
+        _, _, doutputs = model.chain.forward_with_loss(X, get_loss("categorical_crossentropy"), LABELS)
+        model.chain.backward(doutputs)
+        results.append([np.array(parameter.grad) for parameter in model.layers[0].parameters])
+    for one, other in zip(*results, strict=True):
+        assert np.abs(one).max() > 0
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_evaluation_forgets_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forward pass between a step's forward and backward that keeps nothing leaves what was made alone."""
+    model = built(gc.Dense(5, activation="relu"), gc.Dense(3), device=stand_in())
+    loss = get_loss("categorical_crossentropy")
+    _, _, doutputs = model.chain.forward_with_loss(X, loss, LABELS)
+    model.chain.forward_with_loss(X[:2], loss, LABELS[:2], training=False)
+    model.chain.backward(doutputs)
+    first = model.buffers.all_gradients().copy()
+    model.buffers.forget_gradients()
+    _, _, doutputs = model.chain.forward_with_loss(X, loss, LABELS)
+    model.chain.backward(doutputs)
+    np.testing.assert_array_equal(first, model.buffers.all_gradients())

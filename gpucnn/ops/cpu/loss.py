@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from gpucnn.ops.cpu._threads import Array
-from gpucnn.ops.cpu.dense import dense
+from gpucnn.ops.cpu.dense import dense, dense_input_grad
 
 __all__ = ["binary_cross_entropy", "dense_cross_entropy", "hinge", "mean_squared_error", "root_mean_squared_error", "softmax_cross_entropy"]
 
@@ -41,17 +41,23 @@ def softmax_cross_entropy(logits: Array, labels: Array, *, out: Array | None = N
     return np.asarray(loss), np.asarray(correct), dlogits
 
 
-def dense_cross_entropy(x: Array, weight: Array, bias: Array | None, labels: Array) -> tuple[Array, Array, Array]:
-    """`softmax_cross_entropy` of a dense layer's logits, x·weightᵀ + bias: (losses, right answers, dlogits), the first two of each row (N).
+def dense_cross_entropy(
+    x: Array, weight: Array, bias: Array | None, labels: Array, *, input_grad: bool = False, relu: bool = False
+) -> tuple[Array, Array, Array, Array | None]:
+    """`softmax_cross_entropy` of a dense layer's logits, x·weightᵀ + bias: (losses, right answers, dlogits, dx), the first two of each row
+    (N).
 
-    x (N, C), weight (K, C), bias (K). labels: int32 class numbers (N). dlogits (N, K) is the gradient of the mean loss.
+    x (N, C), weight (K, C), bias (K). labels: int32 class numbers (N). dlogits (N, K) is the gradient of the mean loss. So is dx (N, C),
+    which is 0 where x is not positive if `relu`, for an x that a ReLU has produced. It is None if not `input_grad`, or where it takes a
+    launch of its own.
     """
     logits, rows = dense(x, weight, bias), np.arange(x.shape[0])
     _, _, dlogits = softmax_cross_entropy(logits, labels)
     guess, shifted = logits.argmax(axis=1), logits - logits.max(axis=1, keepdims=True)
     losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[rows, labels]
     correct = ((guess == labels) & ~np.isnan(logits[rows, guess])).astype(np.int32)
-    return losses, correct, dlogits
+    dx = dense_input_grad(dlogits, weight, relu=x if relu else None) if input_grad else None
+    return losses, correct, dlogits, dx
 
 
 def binary_cross_entropy(logits: Array, targets: Array, *, out: Array | None = None) -> tuple[Array, Array, Array]:

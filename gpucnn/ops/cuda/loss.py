@@ -26,19 +26,25 @@ def softmax_cross_entropy(logits: Array, labels: Array, *, out: Array | None = N
     return _loss(cross_entropy.softmax_cross_entropy, logits, labels, out)
 
 
-def dense_cross_entropy(x: Array, weight: Array, bias: Array | None, labels: Array) -> tuple[Array, Array, Array]:
-    """`softmax_cross_entropy` of a dense layer's logits, x·weightᵀ + bias: (losses, right answers, dlogits), the first two of each row (N).
+def dense_cross_entropy(
+    x: Array, weight: Array, bias: Array | None, labels: Array, *, input_grad: bool = False, relu: bool = False
+) -> tuple[Array, Array, Array, Array | None]:
+    """`softmax_cross_entropy` of a dense layer's logits, x·weightᵀ + bias: (losses, right answers, dlogits, dx), the first two of each row
+    (N).
 
-    x (N, C), weight (K, C), bias (K). labels: int32 class numbers (N). dlogits (N, K) is the gradient of the mean loss.
+    x (N, C), weight (K, C), bias (K). labels: int32 class numbers (N). dlogits (N, K) is the gradient of the mean loss. So is dx (N, C),
+    which is 0 where x is not positive if `relu`, for an x that a ReLU has produced. It is None if not `input_grad`, or where it takes a
+    launch of its own.
     """
     n, k = x.shape[0], weight.shape[0]
     dlogits, losses, correct = empty(x, (n, k)), empty(x, (n,)), empty(x, (n,), "int32")
     together = select.choose(problems.dense(n, x.shape[1], k)).variant.cross_entropy
     if together is None:
         cross_entropy.rows_cross_entropy(dense(x, weight, bias), labels, dlogits, losses, correct, stream(x))
-    else:
-        together(x, weight, bias, labels, dlogits, losses, correct, stream(x))
-    return losses, correct, dlogits
+        return losses, correct, dlogits, None
+    dx = empty(x, x.shape) if input_grad else None
+    together(x, weight, bias, labels, dlogits, losses, correct, stream(x), dx=dx, relu=relu)
+    return losses, correct, dlogits, dx
 
 
 def binary_cross_entropy(logits: Array, targets: Array, *, out: Array | None = None) -> tuple[Array, Array, Array]:

@@ -5,7 +5,10 @@ for one exponential after the other. Here the block that has computed a row's lo
 class; values of the row that all threads need are computed by each of them at the same time. It writes the row's gradient, its loss and
 whether the answer was right. tally.py adds these up over the batch, and nothing in the backward pass waits for that.
 
-Every sum is in the same order as in the two kernels, so the results are bit-identical.
+While its weights are in the cache, the block goes on to the gradient of the row's inputs, with which the rest of the backward pass begins.
+The gradient of the weight, over all rows, is left to a launch that runs beside that.
+
+Every sum is in the same order as in a kernel for each of the three, so the results are bit-identical.
 """
 
 # Numba works out the types of kernels.
@@ -23,17 +26,19 @@ from gpucnn_kernels.core._numba import cuda, float32, int32, uint32
 from gpucnn_kernels.core.compile import kernel
 from gpucnn_kernels.core.launch import THREADS, Array, Stream, aligned, floats, ints, run
 from gpucnn_kernels.core.reduce import beats
-from gpucnn_kernels.dense.rows import row_outputs
+from gpucnn_kernels.dense.rows import input_gradients, row_outputs
 
 
 @functools.cache
 def kernel_of(K: int, wide: bool) -> Any:
-    """The kernel: (x, weight, bias, labels, dy, row_loss, row_correct, C, has_bias, scale). `wide`: rows of x and weight begin at
-    multiples of 16 bytes."""
-    outputs, room = row_outputs(K, wide)
+    """The kernel: (x, weight, bias, labels, dy, row_loss, row_correct, dx, C, has_bias, scale, gradients, masked). `wide`: rows of x,
+    weight and dx begin at multiples of 16 bytes. gradients: whether dx is written; masked: whether x is the result of a ReLU whose
+    gradient it includes."""
+    (outputs, room), write = row_outputs(K, wide), input_gradients(K, wide)
+    width = 4 if wide else 1
 
     @kernel(launch_bounds=THREADS)
-    def dense_narrow_cross_entropy(x, weight, bias, labels, dy, row_loss, row_correct, C, has_bias, scale):
+    def dense_narrow_cross_entropy(x, weight, bias, labels, dy, row_loss, row_correct, dx, C, has_bias, scale, gradients, masked):
         logits, exponentials = cuda.shared.array(K, float32), cuda.shared.array(K, float32)
         tile = cuda.shared.array(room, float32)
         own = outputs(x, weight, bias, C, has_bias, tile)
@@ -58,13 +63,19 @@ def kernel_of(K: int, wide: bool) -> Any:
             gradient = value / total
             if int32(thread) == label:
                 gradient -= float32(1)
-            dy[uint32(row * uint32(K) + thread)] = gradient * scale
+            dy[uint32(row * uint32(K) + thread)] = tile[thread] = gradient * scale
             if thread == uint32(0):
                 chosen = float32(math.nan)  # callers reject labels out of range; here nothing out of bounds may be read
                 if label >= int32(0) and label < int32(K):
                     chosen = logits[label]
                 row_loss[row] = float32(math.log(total)) - (chosen - largest)
                 row_correct[row] = int32(index == label and largest == largest)  # NaN is not a right answer
+        if gradients:
+            cuda.syncthreads()
+            column = uint32(thread * uint32(width))
+            while column < C:
+                write(tile, uint32(0), weight, x, dx, uint32(uint32(row * C) + column), column, C, masked)
+                column = uint32(column + uint32(THREADS * width))
 
     return dense_narrow_cross_entropy
 
@@ -78,13 +89,18 @@ def dense_cross_entropy(
     row_loss: Array,
     row_correct: Array,
     stream: Stream = 0,
+    *,
+    dx: Array | None = None,
+    relu: bool = False,
 ) -> None:
     """Writes −log softmax(x·weightᵀ + bias) at the label to row_loss (N), whether that is the largest to row_correct (N, int32), and the
-    gradient of the mean over the rows to dy (N, K). A class number out of range makes the row's loss NaN."""
+    gradient of the mean over the rows to dy (N, K), and to dx (N, C), if given: times 0 where x is not positive if `relu`. A class number
+    out of range makes the row's loss NaN."""
     (n, c), k = x.shape, weight.shape[0]
     flat = floats(x, "x", (n, c)), floats(weight, "weight", (k, c))
     shift = flat[0] if bias is None else floats(bias, "bias", (k,))
     results = floats(dy, "dy", (n, k)), floats(row_loss, "row_loss", (n,)), ints(row_correct, "row_correct", (n,))
-    numbers = np.uint32(c), np.int32(bias is not None), np.float32(1 / n)
-    wide = c % 4 == 0 and all(map(aligned, flat))
-    run(kernel_of(k, wide), n, THREADS, stream, *flat, shift, ints(labels, "labels", (n,)), *results, *numbers)
+    target = flat[0] if dx is None else floats(dx, "dx", (n, c))
+    numbers = np.uint32(c), np.int32(bias is not None), np.float32(1 / n), np.int32(dx is not None), np.int32(relu)
+    wide = c % 4 == 0 and all(map(aligned, (*flat, target)))
+    run(kernel_of(k, wide), n, THREADS, stream, *flat, shift, ints(labels, "labels", (n,)), *results, target, *numbers)

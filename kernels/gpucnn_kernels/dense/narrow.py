@@ -36,9 +36,9 @@ from gpucnn_kernels.core.launch import THREADS, Array, Stream, aligned, floats, 
 from gpucnn_kernels.core.problem import Chip, Problem
 from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.core.variant import Variant, made_for_it
-from gpucnn_kernels.core.vector import load_4, store_4
+from gpucnn_kernels.core.vector import load_4
 from gpucnn_kernels.dense import head
-from gpucnn_kernels.dense.rows import reader, row_outputs
+from gpucnn_kernels.dense.rows import input_gradients, row_outputs
 
 MOST_OUTPUTS = 32
 MOST_ROWS = 512  # each of them reads all weights, from the second-level cache: for more a tile is better
@@ -69,25 +69,7 @@ def forward_kernel(K: int, wide: bool) -> Any:
 @functools.cache
 def input_grad_kernel(K: int, wide: bool) -> Any:
     """The kernel of `dense_input_grad`: (dy, weight, mask, dx, C, *magic(threads of a row), threads of a row, masked)."""
-    width = 4 if wide else 1
-    read = reader(width)
-
-    @device(forceinline=True)
-    def factor(k, dy, from_dy, factors):
-        factors[k] = dy[uint32(from_dy + uint32(k))]
-
-    @device(forceinline=True)
-    def multiply(k, weight, at, C, factors, values, sums):
-        read(weight, uint32(at + uint32(k * C)), values)
-        for j in range(width):
-            sums[j] += factors[k] * values[j]
-
-    factors_of, products = unrolled(factor, K), unrolled(multiply, K)
-
-    @device(forceinline=True)
-    def kept(value, mask):
-        """ReLU's gradient: the value where its result was positive, 0 where it was 0 or NaN."""
-        return value if mask > float32(0) else float32(0)
+    width, write = 4 if wide else 1, input_gradients(K, wide)
 
     @kernel
     def dense_narrow_input_grad(dy, weight, mask, dx, C, by, shift, across, masked):
@@ -95,20 +77,9 @@ def input_grad_kernel(K: int, wide: bool) -> Any:
         at = uint32(i * uint32(width))
         if at >= dx.size:
             return
-        sums, values, factors = cuda.local.array(width, float32), cuda.local.array(width, float32), cuda.local.array(K, float32)
-        for j in range(width):
-            sums[j] = float32(0)
         row = divide(i, by, shift)
         column = uint32(uint32(i - uint32(row * across)) * uint32(width))
-        factors_of(0, dy, uint32(row * uint32(K)), factors)
-        products(0, weight, column, C, factors, values, sums)
-        if wide:
-            if masked:
-                m0, m1, m2, m3 = load_4(mask, at)
-                sums[0], sums[1], sums[2], sums[3] = kept(sums[0], m0), kept(sums[1], m1), kept(sums[2], m2), kept(sums[3], m3)
-            store_4(dx, at, sums[0], sums[1], sums[2], sums[3])
-        else:
-            dx[at] = kept(sums[0], mask[at]) if masked else sums[0]
+        write(dy, uint32(row * uint32(K)), weight, mask, dx, at, column, C, masked)
 
     return dense_narrow_input_grad
 

@@ -1,4 +1,5 @@
-"""The outputs of one row of a dense layer of few outputs, computed by one block: narrow.py writes them, head.py goes on with them.
+"""One row of a dense layer of few outputs: its outputs, made by one block, and the gradients of its inputs, by a thread for one or four.
+narrow.py has a launch for each, head.py one for both.
 
 The block's threads share the row's numbers, four each, keep a sum for each of the K outputs, and read the K rows of weights at once. The
 block's sums are then added through shared memory. Every sum is in an order that depends on the sizes alone.
@@ -16,7 +17,7 @@ from gpucnn_kernels.core._numba import cuda, float32, uint32
 from gpucnn_kernels.core.compile import device
 from gpucnn_kernels.core.launch import THREADS
 from gpucnn_kernels.core.unroll import unrolled
-from gpucnn_kernels.core.vector import load_4
+from gpucnn_kernels.core.vector import load_4, store_4
 
 
 @functools.cache
@@ -88,3 +89,46 @@ def row_outputs(K: int, wide: bool) -> tuple[Any, int]:
         return total
 
     return outputs, room
+
+
+@functools.cache
+def input_gradients(K: int, wide: bool) -> Any:
+    """The device function with which a thread writes the gradient of an input of a row, or of four neighbours if `wide`:
+    (given, begin, weight, mask, dx, at, column, C, masked). given: the gradients of the row's K outputs, from `begin` on. at, column: the
+    place of the first of them in the array and in the row. Masked, it is 0 where `mask`, the result of a ReLU, is not positive."""
+    width = 4 if wide else 1
+    read = reader(width)
+
+    @device(forceinline=True)
+    def factor(k, given, begin, factors):
+        factors[k] = given[uint32(begin + uint32(k))]
+
+    @device(forceinline=True)
+    def multiply(k, weight, at, C, factors, values, sums):
+        read(weight, uint32(at + uint32(k * C)), values)
+        for j in range(width):
+            sums[j] += factors[k] * values[j]
+
+    factors_of, products = unrolled(factor, K), unrolled(multiply, K)
+
+    @device(forceinline=True)
+    def kept(value, mask):
+        """ReLU's gradient: the value where its result was positive, 0 where it was 0 or NaN."""
+        return value if mask > float32(0) else float32(0)
+
+    @device(forceinline=True)
+    def write(given, begin, weight, mask, dx, at, column, C, masked):
+        sums, values, factors = cuda.local.array(width, float32), cuda.local.array(width, float32), cuda.local.array(K, float32)
+        for j in range(width):
+            sums[j] = float32(0)
+        factors_of(0, given, begin, factors)
+        products(0, weight, column, C, factors, values, sums)
+        if wide:
+            if masked:
+                m0, m1, m2, m3 = load_4(mask, at)
+                sums[0], sums[1], sums[2], sums[3] = kept(sums[0], m0), kept(sums[1], m1), kept(sums[2], m2), kept(sums[3], m3)
+            store_4(dx, at, sums[0], sums[1], sums[2], sums[3])
+        else:
+            dx[at] = kept(sums[0], mask[at]) if masked else sums[0]
+
+    return write

@@ -45,13 +45,14 @@ def test_the_three_products(device: Device, n: int, c: int, k: int) -> None:
     check(dbias.result(), double(dy).sum(0), magnitude=np.abs(double(dy)).sum(0), terms=n, direction="weight_grad")
 
 
-def as_one(device: Device, x: Any, weight: Any, bias: Any, labels: Any) -> list[Any]:
-    """(row losses, right answers, dlogits)"""
-    n, k = len(x), len(weight)
-    dy, losses, correct = Output(device, (n, k)), Output(device, (n,)), Output(device, (n,), "int32")
+def as_one(device: Device, x: Any, weight: Any, bias: Any, labels: Any, relu: bool | None = None) -> list[Any]:
+    """(row losses, right answers, dlogits), and dx if relu is not None"""
+    (n, c), k = x.shape, len(weight)
+    dy, losses, correct, dx = Output(device, (n, k)), Output(device, (n,)), Output(device, (n,), "int32"), Output(device, (n, c))
     given = [None if each is None else device.array(each) for each in (x, weight, bias, labels)]
-    head.dense_cross_entropy(*given, dy.array, losses.array, correct.array)
-    return [losses.result(nan=True), correct.result(), dy.result(nan=True)]
+    wanted = {} if relu is None else {"dx": dx.array, "relu": relu}
+    head.dense_cross_entropy(*given, dy.array, losses.array, correct.array, **wanted)
+    return [losses.result(nan=True), correct.result(), dy.result(nan=True), *([] if relu is None else [dx.result(nan=True)])]
 
 
 @pytest.mark.parametrize(("n", "c", "k"), [pytest.param(9, 72, 5), *(pytest.param(*each.values, marks=COMPILED) for each in SIZES[1:])])
@@ -64,8 +65,15 @@ def test_the_head_in_one_is_the_layer_and_the_loss_to_the_bit(device: Device, n:
         narrow.dense(device.array(x), device.array(weight), None if bias is None else device.array(bias), y.array)
         mean, right, _ = device.ops.softmax_cross_entropy(y.array, device.array(labels), out=dy.array)
         np.testing.assert_array_equal(dlogits.view(np.uint32), dy.result().view(np.uint32))
+        for relu in (False, True) if bias is not None else ():
+            *others, gradients = as_one(device, x, weight, bias, labels, relu)
+            for one, other in zip(others, (losses, correct, dlogits), strict=True):
+                np.testing.assert_array_equal(one, other)
+            dx = Output(device, (n, c))
+            narrow.dense_input_grad(dy.array, device.array(weight), dx.array, relu=device.array(x) if relu else None)
+            np.testing.assert_array_equal(gradients.view(np.uint32), dx.result().view(np.uint32))
         assert correct.sum() == int(right) and set(correct) <= {0, 1}
-        ref, _, _ = cpu.dense_cross_entropy(double(x), double(weight), None if bias is None else double(bias), labels)
+        ref, *_ = cpu.dense_cross_entropy(double(x), double(weight), None if bias is None else double(bias), labels)
         logits = double(y.result())
         largest, chosen = logits.max(1, keepdims=True), logits[np.arange(n), labels]
         own = np.log(np.exp(logits - largest).sum(1)) + largest[:, 0] - chosen

@@ -39,10 +39,11 @@ def _cross_entropy(a: Arguments) -> Work:
 
 
 def _dense_cross_entropy(a: Arguments) -> Work:
-    """Both, without writing the logits to memory and reading them back."""
+    """Both, without writing the logits to memory and reading them back; and the gradient of the inputs, which is written."""
     (n, c), k = map(int, a["x"].shape), int(a["weight"].shape[0])
     layer, loss = work.dense(n, c, k, bias=a["bias"] is not None), work.softmax_cross_entropy(n, k)
-    return Work(layer.flops + loss.flops, layer.least_bytes + loss.least_bytes - 2 * 4 * n * k + 8 * n - 8)
+    both = Work(layer.flops + loss.flops, layer.least_bytes + loss.least_bytes - 2 * 4 * n * k + 8 * n - 8)
+    return both + Work(work.dense_input_grad(n, c, k).flops, 4 * n * c) if a["input_grad"] else both
 
 
 def _sgd(a: Arguments) -> Work:
