@@ -202,8 +202,9 @@ class _Walk:
                 self._note_shared(node)
 
     def _shared(self, value: Value, name: str, where: str) -> Value:
-        """Makes a value that several nodes use a layer at once, so that they share it. A formula that is not a layer yet remains one."""
-        if self.uses[name] < 2 or value.pad is not None:
+        """Makes a value that several nodes use a layer at once, so that they share it. A formula that is not a layer yet remains one, and
+        so does padding that no layer adds."""
+        if self.uses[name] < 2 or (value.pad is not None and value.pad[1] != "zero"):
             return value
         try:
             return self.graph.settled(value, where)

@@ -78,6 +78,17 @@ def test_every_layer_that_has_nodes_of_its_own_comes_back(tmp_path: Path) -> Non
     assert norms[0].eps == pytest.approx(1e-3) and norms[0].momentum == pytest.approx(0.01, rel=1e-5)
 
 
+@pytest.mark.parametrize("next_layer", [gc.SiLU, gc.HardSwish, lambda: gc.Residual(gc.Conv2D(2, 3, padding=1))])
+def test_zero_padding_that_several_nodes_read_is_one_layer(next_layer: Any, tmp_path: Path) -> None:
+    model = gc.Sequential(gc.Conv2D(2, 3), gc.ZeroPad2D(((0, 1), (2, 0))), next_layer(), gc.Flatten(), gc.Dense(3))
+    model.build((1, 6, 5), device="cpu")
+    export_onnx(model, tmp_path / "m.onnx")
+    back = import_onnx(tmp_path / "m.onnx", device="cpu")
+    assert [repr(each) for each in back.layers] == [repr(each) for each in model.layers]
+    x = np.random.default_rng(0).normal(0, 1, (3, 1, 6, 5)).astype(np.float32)
+    np.testing.assert_allclose(back.predict(x), model.predict(x), rtol=APART, atol=APART)
+
+
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_filters_of_each_position_come_back_as_one_layer(channels: int, bias: bool, tmp_path: Path) -> None:
