@@ -15,12 +15,12 @@ import secrets
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from gpucnn.errors import DataError, GpucnnError
+from gpucnn.errors import ArgumentError, DataError, GpucnnError
 from gpucnn.surroundings import user_path
 from gpucnn.text import reason_of, shown
 
@@ -81,6 +81,20 @@ def exists(path: Path) -> bool:
     except OSError:
         return True
     return True
+
+
+def check_not_read(target: Path, option: str, read: dict[str, Iterable[str | os.PathLike[str]]]) -> None:
+    """Raises ArgumentError if `target`, which is to be written, is one of the files that are `read`, under whatever name. `option` is what
+    names it; the keys of `read` say what the files are."""
+    try:
+        there = os.stat(target)
+    except OSError:
+        return  # a new file; or writing it says what is wrong
+    for what, paths in read.items():
+        for path in paths:
+            with contextlib.suppress(OSError):  # reading it says what is wrong
+                if stat.S_ISREG(there.st_mode) and os.path.samestat(there, os.stat(user_path(path))):
+                    raise ArgumentError(f"{target} is {what}: name another file with {option}")
 
 
 def why_no_folder(path: Path) -> str | None:

@@ -11,7 +11,7 @@ import typer
 from gpucnn.cli.options import whole
 from gpucnn.cli.program import app
 from gpucnn.errors import ArgumentError, DataError
-from gpucnn.files import regular_file
+from gpucnn.files import check_not_read, regular_file
 from gpucnn.networks import NETWORKS
 from gpucnn.surroundings import complain, say, user_path
 from gpucnn.text import reason_of
@@ -55,6 +55,9 @@ def import_(
     """
     from gpucnn.exchange import NotTakenError, import_model
 
+    target = user_path(output)
+    read = {"the file that is imported": file, "the map of names": map_, "the model that is the network": network}
+    check_not_read(target, "-o", {what: [path] for what, path in read.items() if path})
     try:
         model = import_model(file, network=network, classes=classes, input_shape=_sizes(input_), names=_names(map_), device="cpu")
     except NotTakenError as error:
@@ -62,7 +65,7 @@ def import_(
             for problem in error.problems:
                 complain(f"  {problem}")
         raise
-    model.save(user_path(output))
+    model.save(target)
     layers = len([part for layer in model.layers for part in layer.layers])
     say(f"read      {file}: {layers} layers, {model.parameter_count:,} parameters, input {'×'.join(map(str, model.input_shape))}")
     note = model.metadata.get("note")

@@ -13,6 +13,7 @@ from gpucnn.checks import integer, pick
 from gpucnn.cli.options import Device, Invert, ModelFile, Precision, whole
 from gpucnn.cli.program import app
 from gpucnn.errors import CheckpointError
+from gpucnn.files import check_not_read
 from gpucnn.precision import mode, note_of, using
 from gpucnn.surroundings import say, user_path
 from gpucnn.training.parallel import join
@@ -41,9 +42,12 @@ def predict(
     pick(invert, answers.INVERT, "way to invert")
     mode(precision)
     model = experiment.model_file(model)
+    chosen, table = answers.images_of(images), None if csv is None else user_path(csv)
+    if table is not None:
+        check_not_read(table, "--csv", {"the model itself": [model], "one of the images": chosen})
     network = gpucnn.load(model, device=device)
     # All images are read before the first prediction, so that a bad one at the end is reported at once.
-    asked = answers.Images(network.input_shape).read(answers.images_of(images))
+    asked = answers.Images(network.input_shape).read(chosen)
     background = experiment.noted_background(network)
     loaded = asked.turn(background, invert)
     for note in filter(None, (*asked.notes(background, invert), note_of(precision, network.device.kind))):
@@ -59,6 +63,6 @@ def predict(
     names = experiment.class_names(network, model) or [str(number) for number in range(probabilities.shape[1])]
     for line in answers.lines(asked.paths, probabilities, names, top):
         say(line)
-    if csv is not None and not ranks.rank:
-        answers.write_csv(user_path(csv), asked.paths, probabilities, names, top)
+    if table is not None and not ranks.rank:
+        answers.write_csv(table, asked.paths, probabilities, names, top)
         say(f"wrote     {csv}")

@@ -15,6 +15,7 @@ from gpucnn.cli.options import whole
 from gpucnn.cli.program import app
 from gpucnn.cli.progress import Status
 from gpucnn.device import NAMES as DEVICES
+from gpucnn.files import check_not_read
 from gpucnn.networks import NETWORKS
 from gpucnn.precision import MODES, using
 from gpucnn.surroundings import say, started_ranks, user_path
@@ -118,6 +119,9 @@ def profile(
 
     outputs = run.Outputs(*(None if path is None else user_path(path) for path in (json, trace, html)))
     outputs.check()
+    for option, path in (("--json", outputs.json), ("--trace", outputs.trace), ("--html", outputs.html)):
+        if path is not None:
+            check_not_read(path, option, {"the model itself": [model]})
     earlier = None if against is None else records.read(user_path(against))
     options = run.Options(model, batch_size, layer, op, shape, compare, device, arch, lineinfo, kernels, ranks, link)
     with using(precision), Status() as status:

@@ -13,10 +13,11 @@ import typer
 
 import gpucnn
 from gpucnn import experiment
+from gpucnn.answers import images_of
 from gpucnn.cli.options import ModelFile
 from gpucnn.cli.program import app
-from gpucnn.errors import ArgumentError, CheckpointError
-from gpucnn.files import exists
+from gpucnn.errors import CheckpointError
+from gpucnn.files import check_not_read
 from gpucnn.layers import LAYERS
 from gpucnn.surroundings import say, user_path
 from gpucnn.text import bytes_text, shown
@@ -52,8 +53,8 @@ def view(
     from gpucnn.viewing import pictures
 
     path, target = experiment.model_file(model), user_path(output)
-    if exists(path) and exists(target) and os.path.samefile(path, target):
-        raise ArgumentError(f"{target} is the model itself: name another file with -o")
+    shown_there = [] if images is None else images_of([images])
+    check_not_read(target, "-o", {"the model itself": [path], "one of the images": shown_there})
     network = _loaded(path)
     if images is not None:
         chosen = pictures.of_folder(network, user_path(images))

@@ -273,6 +273,10 @@ def test_predict_takes_folders_and_writes_a_table(gpucnn, tmp_path):
     assert rows[0] == ["image", "class", "probability", "class_2", "probability_2"] and len(rows) == 4
     assert rows[3][:2] == ["'-x.npy", "'=1+1"] and float(rows[1][2]) == pytest.approx(np.exp(2) / np.exp([2, 1, 0]).sum(), abs=1e-6)
     assert "top must be at least 1" in gpucnn("predict", "m.safetensors", "set", "--top", 0).sentence
+    for named, what in (("m.safetensors", "the model itself"), ("./set/a/../a/1.npy", "one of the images")):
+        before = Path(named).read_bytes()
+        refused = gpucnn("predict", "m.safetensors", "set", "--csv", named, "--device", "cpu")
+        assert f"{Path(named)} is {what}: name another file with --csv" in refused.sentence and Path(named).read_bytes() == before
     Path("empty").mkdir()
     assert "empty contains no images" in gpucnn("predict", "m.safetensors", "empty", "--device", "cpu").sentence
     assert gpucnn("predict", "m.safetensors", "set/2.npy", "--top", 9, "--device", "cpu").last.count("%") == 3

@@ -43,6 +43,18 @@ def test_a_model_goes_out_and_comes_back(onnx, gpucnn, tmp_path):
     np.testing.assert_allclose(gc.load("raw.safetensors", device="cpu").predict(x), model.forward(x), atol=1e-5)
 
 
+def test_what_is_imported_is_not_written_over(gpucnn, tmp_path):
+    model = small(tmp_path / "m.safetensors")
+    save_file({name: np.array(array.value) for name, array in model.parameters.items()}, "weights.safetensors")
+    Path("names.json").write_text("{}", encoding="utf-8")
+    kept = {name: Path(name).read_bytes() for name in ("m.safetensors", "weights.safetensors", "names.json")}
+    for name, what in (("weights", "the file that is imported"), ("m", "the model that is the network"), ("names", "the map of names")):
+        target = next(each for each in kept if each.startswith(name))
+        given = ("--network", "m.safetensors", "--map", "names.json", "-o", target)
+        assert f"{target} is {what}: name another file with -o" in gpucnn("import", "weights.safetensors", *given).sentence
+    assert {name: Path(name).read_bytes() for name in kept} == kept
+
+
 def test_what_is_not_taken_is_named_line_by_line_and_nothing_is_written(onnx, gpucnn, tmp_path):
     from onnx import TensorProto, helper, save
 

@@ -86,6 +86,9 @@ def test_what_is_refused(model: Path, tmp_path: Path) -> None:
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
     (unfinished / "checkpoint.safetensors").write_bytes(b"")
+    some = folder_of_images(tmp_path / "some", 2)
+    image = next(some.iterdir())
+    before = image.read_bytes()
     target = tmp_path / "page.html"
     for given, expected in (
         ([words], "is not a safetensors file"),
@@ -96,13 +99,14 @@ def test_what_is_refused(model: Path, tmp_path: Path) -> None:
         ([model, "--images", unfinished], "contains no images"),
         ([model, "--dtype", "int8"], "dtype must be float32 or float16, got 'int8'"),
         ([model, "-o", model], "is the model itself: name another file with -o"),
+        ([model, "--images", some, "-o", image], "is one of the images: name another file with -o"),
         ([model, "-o", words / "page.html"], "cannot be written"),
         ([model, "-o", tmp_path], "it is a folder: name a file in it"),
     ):
         status, out = run("view", "-o", target, *given, "--no-open")
         assert status != 0 and expected in out, (given, out)
     assert not target.exists() and not list(tmp_path.glob(".*.partial"))
-    assert gc.load(model, device="cpu").input_shape == (1, 6, 6)
+    assert gc.load(model, device="cpu").input_shape == (1, 6, 6) and image.read_bytes() == before
 
 
 def test_a_folder_of_data_that_is_named_has_to_be_there_and_to_have_it(model: Path, tmp_path: Path) -> None:

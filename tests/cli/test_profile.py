@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import gpucnn as gc
 from gpucnn import device
 from gpucnn.profiling import records
 from gpucnn.profiling.chip import compiled, sass, static
@@ -121,6 +122,15 @@ def test_whatever_is_refused_is_one_sentence(gpucnn: Command, options: tuple[str
     result = gpucnn("profile", *options)
     assert reason in result.sentence
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--json", "--trace", "--html"])
+def test_the_model_is_not_written_over(gpucnn: Command, option: str) -> None:
+    gc.Sequential(gc.Flatten(), gc.Dense(3)).build((1, 4, 4), device="cpu").compile().save("m.safetensors")
+    before = Path("m.safetensors").read_bytes()
+    result = gpucnn("profile", "--device", "cpu", "--model", "m.safetensors", "--batch-size", "2", option, "m.safetensors")
+    assert f"m.safetensors is the model itself: name another file with {option}" in result.sentence
+    assert Path("m.safetensors").read_bytes() == before
 
 
 def test_a_file_that_is_no_profile(gpucnn: Command) -> None:
