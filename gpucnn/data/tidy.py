@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gpucnn.data.dataset import Dataset, Request, counted
 from gpucnn.data.split import of_each_class
 from gpucnn.errors import DataError
-from gpucnn.text import listed, plain
+from gpucnn.text import listed, plain, reason_of
 
 CHANNELS = (1, 3)
 MOST_CLASSES = 10_000
@@ -111,7 +111,10 @@ def column(given: Any, count: int, where: str) -> NDArray[Any]:
     """Labels as one column (N,) of integers or words; one-hot rows become class numbers."""
     labels = np.asarray(given)
     if labels.dtype.kind == "S":
-        labels = np.char.decode(labels, "utf-8", "replace")
+        try:
+            labels = np.char.decode(labels, "utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{where} has labels that are not UTF-8 ({reason_of(error)}): save them as text") from None
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim == 2 and labels.dtype.kind in "biuf" and ((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all():

@@ -242,6 +242,49 @@ def test_labels_may_be_words_and_stand_anywhere(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.train_labels, data.train_labels)
 
 
+@pytest.mark.parametrize("header", ["label", None])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("20230001", "20230002", "20230003"),  # float32 has only every second of these
+        ("-9007199254740993", "-9007199254740992", "9007199254740993"),
+        ("cat, big", "cat, small", "dog"),
+        ('a "big" cat', "a cat", "dog"),
+        ("dog", "étÉ", "été"),
+        ("1", "2", "x"),
+    ],
+)
+def test_labels_are_those_that_are_written(tmp_path: Path, names: tuple[str, ...], header: str | None) -> None:
+    quoted = np.array(['"' + name.replace('"', '""') + '"' if "," in name or '"' in name else name for name in names])
+    for encoding in ("utf-8", "utf-8-sig"):
+        data = load_dataset(csv(tmp_path / "set.csv", labels=quoted[TRAIN_LABELS], header=header, encoding=encoding))
+        assert data.class_names == names
+        labels = np.concatenate([data.train_labels, data.test_labels])
+        assert np.bincount(labels).tolist() == np.bincount(TRAIN_LABELS).tolist()
+
+
+@pytest.mark.parametrize("header", ["label", None])
+def test_a_table_says_in_which_line_of_it_something_is_wrong(tmp_path: Path, header: str | None) -> None:
+    lines = csv(tmp_path / "set.csv", header=header).read_text().splitlines()
+    fourth = lines[3].split(",")
+    for cells, match in (
+        ([*fourth[:5], "", *fourth[6:]], "line 4, column 6: '' is no number"),
+        ([*fourth[:5], "five", *fourth[6:]], "line 4, column 6: 'five' is no number"),
+        (fourth[:5], "line 4 has 5 cells, and the first one 37"),
+        (["", *fourth[1:]], "line 4, has no label"),
+    ):
+        (tmp_path / "set.csv").write_text("\n".join([*lines[:3], ",".join(cells), *lines[4:]]))
+        refused(tmp_path / "set.csv", match)
+
+
+def test_names_in_another_encoding_are_not_guessed(tmp_path: Path) -> None:
+    words = np.array(["b", "é", "è"])[TRAIN_LABELS]
+    refused(csv(tmp_path / "set.csv", labels=words, encoding="latin-1"), "labels that are not UTF-8 .*: save it in that encoding")
+    refused(csv(tmp_path / "set.csv", labels=words, encoding="utf-16"), "is in UTF-16: save it as UTF-8")
+    np.savez(tmp_path / "set.npz", images=TRAIN, labels=np.char.encode(words, "latin-1"))
+    refused(tmp_path / "set.npz", "labels that are not UTF-8")
+
+
 def test_tables_that_cannot_be(tmp_path: Path) -> None:
     path = tmp_path / "set.csv"
     for text, match in (
