@@ -275,8 +275,8 @@ class Sequential(Layered):
     def save(self, path: str | Path) -> None:
         """Writes the model, without the optimizer's state, as safetensors. The file is written completely or not at all.
 
-        Raises CheckpointError for anything that `load` would refuse: custom layers that are not registered (`gpucnn.register`), metadata
-        that JSON cannot hold, NaN. Errors of the disk are OSError.
+        Raises CheckpointError for anything that `load` would refuse: custom layers that are not registered (`gpucnn.register`), layers
+        whose sizes or strides were changed after `build`, metadata that JSON cannot hold, NaN. Errors of the disk are OSError.
         """
         self._built()
         saving.write(self, path)

@@ -66,6 +66,8 @@ def write(model: Any, path: str | Path) -> None:
         kind = type(model.loss).__name__
         raise CheckpointError(f"{path} was not written: its loss is a {kind}, which no file can name: gpucnn.register({kind}) first")
     config = model.config()
+    for layer in model.layers:
+        _check_settings(layer, path)
     if model.optimizer is not None:  # one that is not registered is only named, and `load` leaves it out
         name, schedule = optimizers.name_of(model.optimizer), model.optimizer.schedule
         if OPTIMIZERS.get(name) is not type(model.optimizer):
@@ -73,6 +75,29 @@ def write(model: Any, path: str | Path) -> None:
         elif SCHEDULES.get(schedules.name_of(schedule)) is not type(schedule):
             config["optimizer"]["learning_rate"] = {"schedule": schedules.name_of(schedule)}
     save_tensors(path, model._tensors(), {"model": config})
+
+
+def _check_settings(layer: Any, path: str | Path) -> None:
+    """CheckpointError if `load` would make another layer, because settings were changed that a layer heeds only when it is built."""
+    try:
+        again = layer_from_config(layer.config())
+        again.build(layer.input_shape)
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        why = f"{layer.name!r} cannot be made again from its settings ({reason_of(error)})"
+        raise CheckpointError(f"{path} was not written: {why}: change them, or what its settings() returns") from None
+    if _sizes(again) != _sizes(layer):
+        raise CheckpointError(
+            f"{path} was not written: settings of {layer.name!r} were changed after the model was built: set them back, or make a new "
+            "model of the layers and build it"
+        )
+
+
+def _sizes(layer: Any) -> dict[str, Any]:
+    """What is fixed when a layer is built, for each layer inside it."""
+    return {
+        path: (part.output_shape, getattr(part, "window", None), [(array.name, array.shape) for array in (*part.parameters, *part.arrays)])
+        for path, part in layer.walk().items()
+    }
 
 
 def read(kind: type[Any], path: str | Path, device: str | Device) -> Any:

@@ -33,6 +33,49 @@ def written(path: Path, description: dict[str, Any], tensors: dict[str, Any] | N
     return path
 
 
+@pytest.mark.parametrize(
+    ("index", "name", "value", "words"),
+    [
+        (0, "stride", (2, 2), "settings of 'conv2d_1' were changed after the model was built: set them back"),
+        (0, "groups", 2, "settings of 'conv2d_1' were changed after the model was built: set them back"),
+        (0, "filters", 6, "settings of 'conv2d_1' were changed after the model was built: set them back"),
+        (0, "groups", 3, r"'conv2d_1' cannot be made again from its settings \(.*divisible by groups"),
+        (0, "activation", "softplus", r"'conv2d_1' cannot be made again from its settings \(unknown activation"),
+        (1, "pool_size", (3, 3), "settings of 'maxpool2d_1' were changed"),
+        (2, "affine", False, "settings of 'stack_1' were changed"),
+        (4, "rate", 2, r"'dropout_1' cannot be made again from its settings \(rate must"),
+    ],
+)
+def test_a_layer_that_was_changed_so_that_it_would_be_another_is_not_saved(
+    index: int, name: str, value: Any, words: str, tmp_path: Path
+) -> None:
+    norm = gc.BatchNorm2D()
+    model = gc.Sequential(gc.Conv2D(4, 3, padding=1), gc.MaxPool2D(2), gc.Stack(norm), gc.GlobalAvgPool2D(), gc.Dropout(0.1), gc.Dense(3))
+    model.build((2, 8, 8), device="cpu").save(tmp_path / "m.safetensors")
+    before = (tmp_path / "m.safetensors").read_bytes()
+    layer = norm if index == 2 else model.layers[index]
+    was = getattr(layer, name)
+    setattr(layer, name, value)
+    with pytest.raises(CheckpointError, match=f"was not written: {words}"):
+        model.save(tmp_path / "m.safetensors")
+    assert (tmp_path / "m.safetensors").read_bytes() == before
+    setattr(layer, name, was)
+    model.save(tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize(("index", "name", "value"), [(0, "activation", "tanh"), (2, "eps", 0.5), (2, "momentum", 0.5), (4, "rate", 0.9)])
+def test_a_setting_that_a_layer_heeds_at_every_pass_is_saved_as_it_is_now(index: int, name: str, value: Any, tmp_path: Path) -> None:
+    layers = gc.Conv2D(4, 3), gc.MaxPool2D(2), gc.BatchNorm2D(), gc.Flatten(), gc.Dropout(0.1), gc.Dense(3)
+    model = gc.Sequential(*layers).build((2, 8, 8), device="cpu").compile()
+    setattr(layers[index], name, value)
+    model.save(tmp_path / "m.safetensors")
+    again = gc.load(tmp_path / "m.safetensors", device="cpu")
+    assert getattr(again.layers[index], name) == value
+    x = np.random.default_rng(1).random((4, 2, 8, 8), dtype=np.float32)
+    np.testing.assert_array_equal(again.predict(x), model.predict(x))
+    assert again.train_on_batch(x, np.arange(4) % 3) == model.train_on_batch(x, np.arange(4) % 3)
+
+
 class Inverse(gc.Schedule):
     def __init__(self, rate: float) -> None:
         self.rate = rate
