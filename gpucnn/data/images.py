@@ -134,7 +134,7 @@ def read_bytes(content: BinaryIO, where: str) -> NDArray[np.uint8]:
 
 def _read_picture(source: Path | BinaryIO, path: Path | str) -> NDArray[np.uint8]:
     try:
-        from PIL import Image, ImageOps
+        from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError as error:
         raise MissingExtraError(f"reading {path} needs Pillow, which is not installed: {install('images')}") from error
     logging.getLogger("PIL").addHandler(QUIET)  # else what it logs of a damaged file would be printed, beside the error
@@ -147,6 +147,8 @@ def _read_picture(source: Path | BinaryIO, path: Path | str) -> NDArray[np.uint8
                 return _pixels(ImageOps.exif_transpose(picture), path)
     except DataError:
         raise
+    except UnidentifiedImageError as error:  # its words are the file's name, or the address of its content
+        raise DataError(f"{path} cannot be read as an image (it is in none of the known formats): replace or remove it") from error
     except Exception as error:  # Pillow's decoders may raise anything
         raise DataError(f"{path} cannot be read as an image ({reason_of(error)}): replace or remove it") from error
 

@@ -116,7 +116,7 @@ def test_what_is_no_such_set(tmp_path):
     pq.write_table(pa.table({"image": [b""], "score": [0.5]}), path)
     refused(path, "no column of labels")
     refused(write(path, [], [], images=[]), "has no rows")
-    refused(write(path, [], [0, 1], images=[png(1), b"no image"]), "row 1 cannot be read as an image")
+    refused(write(path, [], [0, 1], images=[png(1), b"no image"]), r"row 1 cannot be read as an image \(it is in none of the known")
     refused(write(path, [], [0, 1], images=[None, png(1)]), "row 0: the column 'image' contains no encoded image, but NoneType: embed")
     refused(write(path, [1, 2], [0.5, 1.5]), "row 0: the column 'label' contains 0.5, expected a class's number or name")
     refused(write(path, [1, 2], [[0], [1]]), r"contains \[0\], expected")
