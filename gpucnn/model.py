@@ -199,7 +199,8 @@ class Sequential(Layered):
         """One training step on one batch, unshuffled. Returns (loss, accuracy) before the step, or only the loss without that metric."""
         loss, optimizer = self._ready(x)
         images, labels = self.checked(x, y)
-        loss, labels = weighted(loss, labels, example_weights(labels, sample_weight, class_weight, self.dtype, self.output_shape[-1]))
+        weights = example_weights(loss, labels, sample_weight, class_weight, self.dtype, self.output_shape[-1])
+        loss, labels = weighted(loss, labels, weights)
         mean, correct = TrainingStep(self, loss, optimizer, graphs=False)(scaled(images, self.dtype), labels)  # type: ignore[arg-type]
         return (mean, correct / loss.answers(labels)) if "accuracy" in self.metrics else mean
 

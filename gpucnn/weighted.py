@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn.arrays import numbers
+from gpucnn.arrays import numbers, quiet
 from gpucnn.checks import integer, positive
 from gpucnn.device import Device
 from gpucnn.errors import ArgumentError, DataError
@@ -39,6 +39,7 @@ class Weighted(Loss):
     def answers(self, labels: Array) -> int:
         return int(labels.shape[0]) if self.whole else self.loss.answers(labels[:, :-1])
 
+    @quiet
     def __call__(self, device: Device, outputs: Array, labels: Array) -> tuple[Array, Array, Array]:
         own, weights = labels[:, :-1], labels[:, -1]
         own = own[:, 0].astype(np.int32) if self.whole else device.xp.ascontiguousarray(own)
@@ -47,10 +48,10 @@ class Weighted(Loss):
 
 
 def example_weights(
-    labels: NDArray[Any], sample_weight: Any, class_weight: Mapping[int, float] | None, dtype: np.dtype[Any], outputs: int
+    loss: Loss, labels: NDArray[Any], sample_weight: Any, class_weight: Mapping[int, float] | None, dtype: np.dtype[Any], outputs: int
 ) -> NDArray[Any] | None:
-    """The weight of each example: sample weight times class weight, each 1 by default. None if there are no weights. outputs: the model's,
-    one per class, or one for two classes.
+    """The weight of each example: sample weight times class weight, each 1 by default. None if there are no weights. labels: as the `loss`
+    has checked them. outputs: the model's, one per class, or one for two classes.
 
     Raises DataError unless sample_weight has a number of at least 0 for each example, ArgumentError unless class_weight is a dict of such
     numbers for classes that the model knows.
@@ -70,10 +71,18 @@ def example_weights(
             raise TypeError(f"class_weight must be a dict of class numbers and weights, got {shown(class_weight)}")
         classes = labels if labels.ndim == 1 else labels.argmax(axis=1) if labels.shape[1] > 1 else labels[:, 0]
         for number, weight in class_weight.items():
-            chosen = classes == integer(number, "a class in class_weight", 0)
-            if number >= max(outputs, 2):
+            if integer(number, "a class in class_weight", 0) >= max(outputs, 2):
                 raise ArgumentError(
                     f"class_weight has a weight for class {number}, and classes are numbered from 0 to {max(outputs, 2) - 1}"
                 )
+            chosen = classes == (number if labels.ndim == 1 or labels.shape[1] > 1 else _as_checked(loss, number, dtype))
             weights[chosen] *= positive(weight, f"the weight of class {number}", zero=True)
     return weights
+
+
+def _as_checked(loss: Loss, number: int, dtype: np.dtype[Any]) -> Any:
+    """The target of class 0 or 1 of a model with one output: label smoothing moves it, and the hinge loss has −1 for 0."""
+    try:
+        return loss.check_labels(np.array([number]), 1, 1, dtype).ravel()[0]
+    except DataError:  # a loss of the user's, with other labels
+        return number

@@ -59,7 +59,7 @@ def batches_of(model: Any, loss: Loss, x: Any, y: Any, given: Given) -> tuple[Lo
         x.prepared, x.dtype = model.checked, model.dtype
         return loss, x, validation
     images, labels = model.checked(x, y)
-    weights = example_weights(labels, given.sample_weight, given.class_weight, model.dtype, model.output_shape[-1])
+    weights = example_weights(loss, labels, given.sample_weight, given.class_weight, model.dtype, model.output_shape[-1])
     if given.validation_split:
         if validation is not None:
             raise ArgumentError("validation_data and validation_split mean the same: give only one")

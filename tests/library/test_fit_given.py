@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,34 @@ def test_a_class_weighs_what_each_of_its_examples_weighs(loss: str) -> None:
     twice = model(loss, gc.SGD(0.2))
     twice.fit(X, LABELS[loss], class_weight=table, verbose=False)
     np.testing.assert_allclose(twice.buffers.values, both.buffers.values, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("table", [{0: 5.0}, {1: 5.0}, {0: 0.5, 1: 3.0}])
+@pytest.mark.parametrize(
+    ("loss", "low"),
+    [
+        (gc.BinaryCrossentropy(), 0),
+        (gc.BinaryCrossentropy(label_smoothing=0.1), 0),
+        (gc.MeanSquaredError(), 0),
+        (gc.Hinge(), 0),
+        (gc.Hinge(), -1),
+    ],
+)
+def test_the_two_classes_of_one_output_are_weighted_whatever_stands_for_them(loss: gc.Loss, low: int, table: dict[int, float]) -> None:
+    two = Y % 2
+    made, single, plain = (gc.Sequential(gc.Flatten(), gc.Dense(1)).build((1, 6, 6), device="cpu").compile("sgd", loss) for _ in range(3))
+    labels = np.where(two == 1, 1, low)
+    made.fit(X, labels, class_weight=table, verbose=False)
+    single.fit(X, labels, sample_weight=np.array([table.get(int(label), 1.0) for label in two]), verbose=False)
+    plain.fit(X, labels, verbose=False)
+    assert bits(made) == bits(single) != bits(plain)
+
+
+def test_a_weighted_loss_that_overflows_is_an_error_and_no_warning() -> None:
+    made = gc.Sequential(gc.Flatten(), gc.Dense(1)).build((1, 6, 6), device="cpu").compile(gc.SGD(1e30), "mse")
+    with warnings.catch_warnings(), pytest.raises(gc.TrainingError):
+        warnings.simplefilter("error")
+        made.fit(X, Y % 2, epochs=9, sample_weight=np.ones(len(X)), verbose=False)
 
 
 def test_weights_go_with_a_split_and_with_a_checkpoint(tmp_path: Path) -> None:
