@@ -108,9 +108,8 @@ def test_a_steps_operations_are_measured_once_each_and_written(monkeypatch: pyte
         "conv2d_relu_max_pool2d",
         "dense",  # the first of two: the last is one kernel with its loss
         "dense_weight_grad",
-        "dense_input_grad",
         "dense_weight_grad",
-        "dense_input_grad",
+        "dense_input_grad",  # the first of two, for the same reason
         "conv2d_relu_max_pool2d_weight_grad",
     ]
     file = tune.store("Chip", results, {"driver": "580"})

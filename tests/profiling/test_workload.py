@@ -70,8 +70,10 @@ def test_a_step_is_all_that_fit_does(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found[0].op, found[0].layer, found[0].phase) == ("gather_batch", "batch", "batch")
     assert again == [call.op for call in found]
     ops = [call.op for call in found[1:]]
-    place = ops.index("dense_cross_entropy")
-    assert [*ops[:place], "dense", "softmax_cross_entropy", *ops[place + 1 :]] == [call.op for call in calls]
+    place = ops.index("dense_cross_entropy")  # the gradient of its inputs comes with it
+    head = [*ops[:place], "dense", "softmax_cross_entropy", *ops[place + 1 : place + 3], "dense_input_grad"]
+    assert ops[place + 1 : place + 3] == ["tally", "dense_weight_grad"]
+    assert [*head, *ops[place + 3 :]] == [call.op for call in calls]
     assert "next_call" in {call.op for call in calls_of(model("lenet5x5"))}
 
 

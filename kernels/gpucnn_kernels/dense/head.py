@@ -31,14 +31,15 @@ from gpucnn_kernels.dense.rows import input_gradients, row_outputs
 
 @functools.cache
 def kernel_of(K: int, wide: bool) -> Any:
-    """The kernel: (x, weight, bias, labels, dy, row_loss, row_correct, dx, C, has_bias, scale, gradients, masked). `wide`: rows of x,
+    """The kernel: (x, weight, bias, labels, dy, row_loss, row_correct, dx, (C, has_bias, gradients, masked), scale). `wide`: rows of x,
     weight and dx begin at multiples of 16 bytes. gradients: whether dx is written; masked: whether x is the result of a ReLU whose
     gradient it includes."""
     (outputs, room), write = row_outputs(K, wide), input_gradients(K, wide)
     width = 4 if wide else 1
 
     @kernel(launch_bounds=THREADS)
-    def dense_narrow_cross_entropy(x, weight, bias, labels, dy, row_loss, row_correct, dx, C, has_bias, scale, gradients, masked):
+    def dense_narrow_cross_entropy(x, weight, bias, labels, dy, row_loss, row_correct, dx, sizes, scale):
+        C, has_bias, gradients, masked = sizes
         logits, exponentials = cuda.shared.array(K, float32), cuda.shared.array(K, float32)
         tile = cuda.shared.array(room, float32)
         own = outputs(x, weight, bias, C, has_bias, tile)
@@ -101,6 +102,6 @@ def dense_cross_entropy(
     shift = flat[0] if bias is None else floats(bias, "bias", (k,))
     results = floats(dy, "dy", (n, k)), floats(row_loss, "row_loss", (n,)), ints(row_correct, "row_correct", (n,))
     target = flat[0] if dx is None else floats(dx, "dx", (n, c))
-    numbers = np.uint32(c), np.int32(bias is not None), np.float32(1 / n), np.int32(dx is not None), np.int32(relu)
+    sizes = np.uint32(c), np.uint32(bias is not None), np.uint32(dx is not None), np.uint32(relu)
     wide = c % 4 == 0 and all(map(aligned, (*flat, target)))
-    run(kernel_of(k, wide), n, THREADS, stream, *flat, shift, ints(labels, "labels", (n,)), *results, target, *numbers)
+    run(kernel_of(k, wide), n, THREADS, stream, *flat, shift, ints(labels, "labels", (n,)), *results, target, sizes, np.float32(1 / n))
