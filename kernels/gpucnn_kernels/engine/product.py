@@ -11,57 +11,82 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpucnn_kernels.core._numba import cuda, float32, uint32
-from gpucnn_kernels.core.compile import kernel
+from gpucnn_kernels.core.compile import device, kernel
 from gpucnn_kernels.core.launch import Array, Stream, aligned, floats, run, run_each
+from gpucnn_kernels.core.unroll import unrolled
 from gpucnn_kernels.engine.cut import Cut, given
 from gpucnn_kernels.engine.loop import tile_kernel
 from gpucnn_kernels.engine.tiles import BIAS, MASK, NOTHING, SUMS, Operand, Store, Tile
 
 
+def _adder(count: int) -> Any:
+    """The device function that adds `count` numbers, each `step` behind the last, to a value: all are read before the first is added."""
+
+    @device(forceinline=True)
+    def read(j, partial, first, step, values):
+        values[j] = partial[uint32(first + uint32(j) * step)]
+
+    @device(forceinline=True)
+    def add(j, values, total):
+        total[0] += values[j]
+
+    read_all, add_all = unrolled(read, count), unrolled(add, count)
+
+    @device(forceinline=True)
+    def added(partial, first, step, value):
+        values, total = cuda.local.array(count, float32), cuda.local.array(1, float32)
+        total[0] = value
+        read_all(0, partial, first, step, values)
+        add_all(0, values, total)
+        return total[0]
+
+    return added
+
+
+_add_16, _add_8, _add_4, _add_2 = _adder(16), _adder(8), _adder(4), _adder(2)
+
+
 @kernel
 def sum_slices_kernel(partial, extra, total, slices, extra_role, relu):
     """total[i] = Σ over slices of partial[slice, i], first to last, then `extra` in its role, then ReLU. Sums of rows lie behind all
-    slices of the results, and are added up to extra[i] by the threads past the last result."""
+    slices of the results, and are added up to extra[i] by the threads past the last result.
+
+    A thread waits for memory once for up to 16 slices, and for `extra` at the same time."""
     i = uint32(cuda.grid(1))
     size, more = uint32(total.size), uint32(0)
     if extra_role == SUMS:
         more = uint32(extra.size)
     if i >= uint32(size + more):
         return
+    shift, mask = float32(0), float32(1)
+    if extra_role == BIAS:
+        shift = extra[uint32(i % uint32(extra.size))]
+    elif extra_role == MASK:
+        mask = extra[i]
     is_result = i < size
     first = i if is_result else uint32(slices * size + uint32(i - size))
     step = size if is_result else more
     value = float32(0)
-    done = uint32(0)
-    while uint32(done + uint32(8)) <= slices:  # eight reads in flight; the sum is in the order of the slices
-        v0, v1, v2, v3 = (
-            partial[first],
-            partial[uint32(first + step)],
-            partial[uint32(first + uint32(2) * step)],
-            partial[uint32(first + uint32(3) * step)],
-        )
+    left = uint32(slices)
+    while left >= uint32(16):
+        value = _add_16(partial, first, step, value)
+        first = uint32(first + uint32(16) * step)
+        left = uint32(left - uint32(16))
+    if left & uint32(8):
+        value = _add_8(partial, first, step, value)
+        first = uint32(first + uint32(8) * step)
+    if left & uint32(4):
+        value = _add_4(partial, first, step, value)
         first = uint32(first + uint32(4) * step)
-        v4, v5, v6, v7 = (
-            partial[first],
-            partial[uint32(first + step)],
-            partial[uint32(first + uint32(2) * step)],
-            partial[uint32(first + uint32(3) * step)],
-        )
-        first = uint32(first + uint32(4) * step)
-        value = float32(float32(float32(float32(value + v0) + v1) + v2) + v3)
-        value = float32(float32(float32(float32(value + v4) + v5) + v6) + v7)
-        done = uint32(done + uint32(8))
-    while done < slices:
+    if left & uint32(2):
+        value = _add_2(partial, first, step, value)
+        first = uint32(first + uint32(2) * step)
+    if left & uint32(1):
         value += partial[first]
-        first = uint32(first + step)
-        done = uint32(done + uint32(1))
-    shift = float32(0)
-    if extra_role == BIAS:
-        shift = extra[uint32(i % uint32(extra.size))]
     value += shift
     if relu and value <= float32(0):  # NaN stays NaN
         value = float32(0)
-    if extra_role == MASK and not extra[i] > float32(0):
+    if not mask > float32(0):
         value = float32(0)
     if is_result:
         total[i] = value

@@ -15,7 +15,8 @@ from gpucnn_kernels.choose.variants import VARIANTS
 from gpucnn_kernels.conv import tiled as tiled_conv
 from gpucnn_kernels.core.integers import magic
 from gpucnn_kernels.dense import tiled
-from gpucnn_kernels.engine.tiles import Tile
+from gpucnn_kernels.engine.product import sum_slices
+from gpucnn_kernels.engine.tiles import BIAS, MASK, NOTHING, SUMS, Tile
 from tolerances import check
 
 SMALL = Tile(8, 8, 8, 4, 4)
@@ -141,3 +142,35 @@ def test_the_operations_use_the_engine(device: Device, monkeypatch: pytest.Monke
             np.testing.assert_allclose(got, getattr(cpu, name)(*arguments), rtol=1e-4, atol=1e-4, err_msg=name)
     finally:
         select._choose.cache_clear()
+
+
+@pytest.mark.parametrize("slices", [*range(1, 36), 47, 64])
+def test_slices_are_added_first_to_last(device: Device, slices: int) -> None:
+    """To the bit, for every number of them: with bias, ReLU, its mask, and sums of rows behind the results."""
+    columns, size = 3, 12
+    partial = normal(slices, slices, size) * np.float32(10.0) ** np.arange(slices, dtype=np.float32)[::-1, None].clip(max=6)
+    partial[0, 4] = np.nan
+    bias, mask = normal(1, columns), normal(2, size)
+    mask[[5, 6]] = np.nan, 0
+    rows = normal(3, slices, columns)
+    total = np.zeros(size, np.float32)
+    for each in partial:
+        total = total + each
+    own = np.zeros(columns, np.float32)
+    for each in rows:
+        own = own + each
+    shifted = total + np.tile(bias, size // columns)
+    kept = mask > 0
+    for extra, role, relu, expected in (
+        (None, NOTHING, False, total),
+        (bias, BIAS, False, shifted),
+        (bias, BIAS, True, np.where(shifted <= 0, np.float32(0), shifted)),
+        (mask, MASK, False, np.where(kept, total, np.float32(0))),
+    ):
+        out = Output(device, (size,))
+        sum_slices(device.array(partial.reshape(-1)), None if extra is None else device.array(extra), out.array, slices, role, relu, 0)
+        np.testing.assert_array_equal(out.result(nan=True).view(np.uint32), expected.view(np.uint32))
+    out, sums = Output(device, (size,)), Output(device, (columns,))
+    sum_slices(device.array(np.concatenate([partial.reshape(-1), rows.reshape(-1)])), sums.array, out.array, slices, SUMS, False, 0)
+    np.testing.assert_array_equal(out.result(nan=True).view(np.uint32), total.view(np.uint32))
+    np.testing.assert_array_equal(sums.result().view(np.uint32), own.view(np.uint32))
