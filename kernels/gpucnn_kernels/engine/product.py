@@ -46,7 +46,7 @@ def _adder(count: int) -> Any:
 _add_16, _add_8, _add_4, _add_2 = _adder(16), _adder(8), _adder(4), _adder(2)
 
 
-@kernel
+@kernel(max_registers=32)  # waiting for memory, it wants as many threads as a multiprocessor has; on Turing 16 addresses would take 53
 def sum_slices_kernel(partial, extra, total, slices, extra_role, relu):
     """total[i] = Σ over slices of partial[slice, i], first to last, then `extra` in its role, then ReLU. Sums of rows lie behind all
     slices of the results, and are added up to extra[i] by the threads past the last result.
