@@ -11,7 +11,7 @@ from gpucnn.built import Built
 from gpucnn.errors import ShapeError
 from gpucnn.layers.base import Array
 from gpucnn.layers.chain import outputs_of
-from gpucnn.layout import FIRST, check_format, hint, in_order
+from gpucnn.layout import FIRST, LAST, check_format, hint, in_order
 from gpucnn.signatures import DataFormat
 
 
@@ -50,12 +50,13 @@ class Layered(Built):
 
     # Checks.
 
-    def _check_shape(self, shape: Any, *mend: str) -> None:
+    def _check_shape(self, shape: Any, *mend: str, given: tuple[int, ...] | None = None) -> None:
+        """given: the shape with the channels last, as the caller had it; errors then use that order."""
         if len(shape) < 1 or tuple(shape[1:]) != self.input_shape:
-            more = hint(tuple(shape), self.input_shape, *mend)
-            raise ShapeError(
-                f"the model takes examples of shape (batch, {', '.join(map(str, self.input_shape))}), got {tuple(shape)}{more}"
-            )
+            takes = self.input_shape if given is None else (*self.input_shape[1:], self.input_shape[0])
+            found = tuple(shape) if given is None else given
+            more = hint(found, self.input_shape, *mend, last=given is not None)
+            raise ShapeError(f"the model takes examples of shape (batch, {', '.join(map(str, takes))}), got {found}{more}")
         if not shape[0]:
             raise ShapeError("the batch is empty: give at least one example")
 
@@ -72,6 +73,8 @@ class Layered(Built):
     def _examples(self, x: Any, data_format: DataFormat | None = None) -> np.ndarray[Any, Any]:
         """A whole set of examples on the host, checked, channels first: pixels as uint8, everything else with the model's dtype."""
         self._built()
-        given = in_order(numbers(x, "examples"), self.input_shape, check_format(data_format) or self.data_format)
-        self._check_shape(given.shape)
+        array, order = numbers(x, "examples"), check_format(data_format) or self.data_format
+        given = in_order(array, self.input_shape, order)
+        last = order == LAST and len(self.input_shape) == 3 and array.ndim == 4
+        self._check_shape(given.shape, given=tuple(array.shape) if last else None)
         return examples(given, self.dtype)

@@ -52,8 +52,11 @@ def in_order(x: Any, shape: tuple[int, ...], data_format: str | None) -> Any:
     return x
 
 
-def hint(found: tuple[int, ...], shape: tuple[int, ...], mend: str = "pass data_format='channels_last'") -> str:
-    """A hint for an error about examples of the wrong shape whose channels seem to be last, and how to fix it."""
+def hint(found: tuple[int, ...], shape: tuple[int, ...], mend: str = "pass data_format='channels_last'", *, last: bool = False) -> str:
+    """A hint for an error about examples of the wrong shape whose channels seem to be last, and how to fix it; or first, where they
+    were taken to be `last`."""
+    if last:
+        return ": their channels seem to be first; pass data_format='channels_first'" if tuple(found[1:]) == shape else ""
     last = len(shape) == 3 and tuple(found[1:]) == (*shape[1:], shape[0]) and shape[0] in FEW
     return f": their channels seem to be last; {mend}" if last else ""
 

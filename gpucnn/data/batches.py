@@ -56,10 +56,9 @@ class Batches:
             raise TypeError(f"dtype must be float32 or float64, got {shown(dtype)}") from None
         if self.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
             raise TypeError(f"dtype must be float32 or float64, got {shown(self.dtype)}")
-        if augment is not None and not callable(augment):
-            raise TypeError(
-                f"augment must be a callable (x, rng) -> x, got {shown(augment)}: gpucnn.data.augmentation builds one from a name"
-            )
+        if augment is not None and (not callable(augment) or isinstance(augment, type)):
+            made = "call the class, to make one" if isinstance(augment, type) else "gpucnn.data.augmentation builds one from a name"
+            raise TypeError(f"augment must be a callable (x, rng) -> x, got {shown(augment)}: {made}")
         self._check_images()
         self._check_labels()
 

@@ -83,7 +83,7 @@ def _idx(folder: Path, names: list[str], request: Request) -> Dataset | None:
         return None
     four = [_only(folder, idx, words, kind) for words in (TRAIN, TEST) for kind in ("image", "label")]
     arrays = [read_idx(path) for path in four]
-    parts = [Part(arrays[at], arrays[at + 1], str(four[at])) for at in (0, 2)]
+    parts = [Part(arrays[at], arrays[at + 1], str(four[at]), str(four[at + 1])) for at in (0, 2)]
     upright = not four[0].name.startswith("emnist-")  # whose images are stored with rows and columns exchanged
     return dataset(folder.name or str(folder), parts[0], parts[1], folder, request, upright=upright)
 
@@ -127,8 +127,9 @@ def _npy(folder: Path, names: list[str], request: Request) -> Dataset | None:
     """Four .npy files, named like the arrays in an .npz."""
     for four in npz.PAIRS:
         if all(f"{name}.npy" in names for name in four):
-            arrays = [_read_npy(folder / f"{name}.npy") for name in four]
-            parts = [Part(arrays[at], arrays[at + 1], str(folder / f"{four[at]}.npy")) for at in (0, 2)]
+            files = [folder / f"{name}.npy" for name in four]
+            arrays = [_read_npy(file) for file in files]
+            parts = [Part(arrays[at], arrays[at + 1], str(files[at]), str(files[at + 1])) for at in (0, 2)]
             return dataset(folder.name or str(folder), parts[0], parts[1], folder, request)
     return None
 

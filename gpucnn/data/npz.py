@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,21 +39,12 @@ def load(path: Path, request: Request) -> Dataset:
             names = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             for train_x, train_y, test_x, test_y in PAIRS:
                 if {train_x, train_y, test_x, test_y} <= set(names):
-                    found = [_array(archive, names[name], path) for name in (train_x, train_y, test_x, test_y)]
-                    train, test = Part(found[0], found[1], f"{path}, {train_x}"), Part(found[2], found[3], f"{path}, {test_x}")
-                    validation = next(
-                        (
-                            Part(_array(archive, names[x], path), _array(archive, names[y], path), f"{path}, {x}")
-                            for x, y in VALIDATION
-                            if {x, y} <= set(names)
-                        ),
-                        None,
-                    )
+                    train, test = _part(archive, names, path, train_x, train_y), _part(archive, names, path, test_x, test_y)
+                    validation = next((_part(archive, names, path, x, y) for x, y in VALIDATION if {x, y} <= set(names)), None)
                     return dataset(path.stem, train, test, path, request, validation=validation)
             for x, y in WHOLE:
                 if {x, y} <= set(names):
-                    part = Part(_array(archive, names[x], path), _array(archive, names[y], path), f"{path}, {x}")
-                    return dataset(path.stem, part, None, path, request)
+                    return dataset(path.stem, _part(archive, names, path, x, y), None, path, request)
     except DataError:
         raise
     except Exception as error:  # zipfile and NumPy may raise anything
@@ -61,6 +53,10 @@ def load(path: Path, request: Request) -> Dataset:
         f"{path} contains {listed(sorted(names), 6) or 'nothing'}, expected {', '.join(PAIRS[0])} or {', '.join(PAIRS[1])}, "
         "or images and labels: name the arrays so"
     )
+
+
+def _part(archive: zipfile.ZipFile, names: Mapping[str, zipfile.ZipInfo], path: Path, x: str, y: str) -> Part:
+    return Part(_array(archive, names[x], path), _array(archive, names[y], path), f"{path}, {x}", f"{path}, {y}")
 
 
 def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> Any:

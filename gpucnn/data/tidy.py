@@ -20,11 +20,17 @@ MOST_CLASSES = 10_000
 
 @dataclass(frozen=True)
 class Part:
-    """Images and labels as a file has them; `where` names it in messages."""
+    """Images and labels as files have them; `where` names that of the images in messages, and `labelled` that of the labels if it is
+    another."""
 
     images: Any
     labels: Any
     where: str
+    labelled: str = ""
+
+    @property
+    def of_labels(self) -> str:
+        return self.labelled or self.where
 
 
 def dataset(
@@ -43,18 +49,18 @@ def dataset(
     """
     parts = [part for part in (train, test, validation) if part is not None]
     images = [pixels(part.images, part.where) for part in parts]
-    columns = [column(part.labels, len(part_images), part.where) for part, part_images in zip(parts, images, strict=True)]
+    columns = [column(part.labels, len(part_images), part) for part, part_images in zip(parts, images, strict=True)]
     if not upright:
         images = [np.ascontiguousarray(part.swapaxes(2, 3)) for part in images]
     known = np.unique(columns[0])
     if len(known) < 2:
         raise DataError(f"{train.where} has only the class {plain(known[0])!r} to train on: at least two are needed")
     if len(known) > MOST_CLASSES:
-        raise DataError(f"{train.where} has {len(known):,} different labels: are they measurements and not classes?")
+        raise DataError(f"{train.of_labels} has {len(known):,} different labels: are they measurements and not classes?")
     labels = []
     for part, given in zip(parts, columns, strict=True):
         if given.dtype.kind != known.dtype.kind:
-            raise DataError(f"{part.where} has other labels than {train.where}: use numbers or names in both")
+            raise DataError(f"{part.of_labels} has other labels than {train.of_labels}: use numbers or names in both")
         numbered = np.minimum(np.searchsorted(known, given), len(known) - 1)
         strange = np.unique(given[known[numbered] != given])
         if strange.size:
@@ -107,9 +113,9 @@ def pixels(given: Any, where: str) -> NDArray[np.uint8]:
     return np.ascontiguousarray(array)
 
 
-def column(given: Any, count: int, where: str) -> NDArray[Any]:
+def column(given: Any, count: int, part: Part) -> NDArray[Any]:
     """Labels as one column (N,) of integers or words; one-hot rows become class numbers."""
-    labels = np.asarray(given)
+    labels, where = np.asarray(given), part.of_labels
     if labels.dtype.kind == "S":
         try:
             labels = np.char.decode(labels, "utf-8")
@@ -122,7 +128,10 @@ def column(given: Any, count: int, where: str) -> NDArray[Any]:
     if labels.ndim == 2 and labels.dtype.kind in "biu":
         raise DataError(f"{where} has several labels for an image, {labels.shape}: only one class per image is supported")
     if labels.shape != (count,):
-        raise DataError(f"{where} has {count:,} images, and labels of shape {labels.shape}: give one per image")
+        raise DataError(
+            f"{part.where} has {count:,} images, and {f'{part.labelled} has ' if part.labelled else ''}labels of shape {labels.shape}: "
+            "give one per image"
+        )
     if labels.dtype.kind == "f":
         whole = labels.astype(np.int64, copy=True) if np.isfinite(labels).all() and abs(labels).max() < 1 << 53 else labels
         if (whole != labels).any() or whole.dtype.kind != "i":

@@ -118,7 +118,7 @@ def test_an_archive_without_a_test_set_is_split(tmp_path: Path) -> None:
 
 def test_archives_that_cannot_be(tmp_path: Path) -> None:
     for change, match in (
-        ({"x_train": TRAIN[:29]}, "29 images, and labels of shape"),
+        ({"x_train": TRAIN[:29]}, r"x_train has 29 images, and .*y_train has labels of shape \(30,\)"),
         ({"x_train": TRAIN.astype(np.int32) + 1000}, "contain 1000 to 12"),
         ({"x_train": TRAIN.astype(np.float32) - 1}, r"expected 0 … 1 or integers"),
         ({"x_train": np.full((30, 6, 6), np.nan)}, "NaN or infinity"),
@@ -127,8 +127,8 @@ def test_archives_that_cannot_be(tmp_path: Path) -> None:
         ({"x_train": TRAIN[:0], "y_train": TRAIN_LABELS[:0]}, "a non-empty array of numbers"),
         ({"x_test": RNG.integers(0, 9, (12, 5, 6), np.uint8)}, "of one shape"),
         ({"y_test": TEST_LABELS + 1}, "has the class '3', which .* does not have"),
-        ({"y_test": np.array(["a"] * 12)}, "has other labels than"),
-        ({"y_train": TRAIN_LABELS + 0.5}, "not integers"),
+        ({"y_test": np.array(["a"] * 12)}, "y_test has other labels than .*y_train"),
+        ({"y_train": TRAIN_LABELS + 0.5}, "y_train has labels that are not integers"),
         ({"y_train": np.ones((30, 3), np.uint8)}, "several labels for an image"),
         ({"y_train": np.zeros(30, int)}, "only the class '0'"),
         ({"y_train": np.arange(30).astype("M8[s]")}, "labels of the type"),
@@ -338,6 +338,15 @@ def test_idx_files_that_are_too_few_or_too_many(tmp_path: Path) -> None:
     refused(tmp_path, "test images are none")
     write_idx(tmp_path / "letters-train-labels-idx1-ubyte", TRAIN_LABELS)
     refused(tmp_path, "each set into a folder of its own")
+
+
+def test_errors_about_labels_name_the_file_of_the_labels(tmp_path: Path) -> None:
+    for part, images, labels in (("train", TRAIN, TRAIN_LABELS + 0.5), ("test", TEST, TEST_LABELS)):
+        write_idx(tmp_path / f"{part}-images-idx3-ubyte", images)
+        write_idx(tmp_path / f"{part}-labels-idx1-ubyte", labels)
+    refused(tmp_path, "train-labels-idx1-ubyte has labels that are not integers")
+    write_idx(tmp_path / "train-labels-idx1-ubyte", TRAIN_LABELS[:29])
+    refused(tmp_path, r"train-images-idx3-ubyte has 30 images, and .*train-labels-idx1-ubyte has labels of shape \(29,\)")
 
 
 def test_four_arrays(tmp_path: Path) -> None:

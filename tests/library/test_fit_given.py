@@ -319,6 +319,8 @@ def test_evaluate_and_predict_take_verbose_and_names() -> None:
 
 def test_an_augmentation_goes_by_name() -> None:
     made, expected = model(), model()
+    with pytest.raises(TypeError, match=r"augment must be a callable \(x, rng\) -> x, got .*Shift.*: call the class, to make one"):
+        made.fit(X, Y, augment=gc.data.Shift, verbose=False)
     made.fit(X, Y, augment="shift", verbose=False)
     expected.fit(X, Y, augment=gc.data.Shift(), verbose=False)
     assert bits(made) == bits(expected)

@@ -245,6 +245,14 @@ def test_what_looks_like_channels_last_is_asked_about() -> None:
         gc.Sequential(gc.Flatten(), gc.Dense(2)).compile().fit(LAST, CLASSES, verbose=0)
     with pytest.raises(ShapeError, match="their channels seem to be last; pass data_format='channels_last'"):
         coloured(input_shape=(3, 9, 8)).predict(LAST)
+    last = coloured(input_shape=(9, 8, 3), data_format="channels_last")
+    first = LAST.transpose(0, 3, 1, 2)
+    match = rf"takes examples of shape \(batch, 9, 8, 3\), got \({len(LAST)}, 3, 9, 8\): their channels seem to be first; pass data_format="
+    with pytest.raises(ShapeError, match=match):
+        last.predict(first)
+    np.testing.assert_array_equal(last.predict(first, data_format="channels_first"), last.predict(LAST))
+    with pytest.raises(ShapeError, match=rf"takes examples of shape \(batch, 9, 8, 3\), got \({len(LAST)}, 9, 7, 3\)$"):
+        last.predict(LAST[:, :, :7])
     with pytest.raises(UnknownNameError, match="unknown data_format 'last': there are channels_first, channels_last"):
         coloured(input_shape=(3, 9, 8), data_format="last")
     for shape in ((64, 7, 1), (3, 3, 3), (4, 28, 28), (64, 4, 4)):
