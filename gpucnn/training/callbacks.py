@@ -108,7 +108,7 @@ class Checkpoint(Callback):
         self.every = integer(every, "every", 1)
         self.notes = dict(notes or {})  # stored in the file for the calling program
         self.save: Any = None  # set by the loop, which knows what a run consists of
-        self._log = CSVLog(self.path.with_name(f"{self.path.name}.history.csv"))
+        self._log = CSVLog(f"{self.path}.history.csv")
 
     def log_of(self, history: History) -> CSVLog | None:
         """A file with the history, for a checkpoint that must not contain all of it; None if it may, or cannot have a file beside it."""
@@ -141,7 +141,8 @@ def _direction(monitor: object) -> int:
 class EarlyStopping(Callback):
     """Stops when `monitor` has not improved by more than `min_delta` for `patience` epochs.
 
-    monitor: loss, accuracy or another metric, with or without the prefix val_.
+    monitor: loss or accuracy, with or without the prefix val_, or another metric with it: validation alone measures those. The lowest loss
+        is the best, and the highest value of a metric.
     restore_best: end with the parameters of the best epoch.
     """
 

@@ -362,6 +362,14 @@ def test_random_bytes_and_model_files_are_no_checkpoints(tmp_path: Path) -> None
     refuse(tmp_path, "is a folder")
 
 
+@pytest.mark.parametrize("folder", [".", "..", "folder"])
+def test_a_folder_is_no_place_for_a_checkpoint(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(IsADirectoryError, match="it is a folder: name a file in it"):
+        train(build(), [gc.Checkpoint(folder)])
+
+
 def test_a_checkpoint_is_no_model_file(checkpoint: bytes, tmp_path: Path) -> None:
     path = tmp_path / "run.safetensors"
     path.write_bytes(checkpoint)
