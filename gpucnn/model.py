@@ -39,6 +39,14 @@ from gpucnn.training.parallel import join
 from gpucnn.training.step import TrainingStep
 from gpucnn.weighted import example_weights
 
+_MANY = 64  # examples: which loops a batch needs, often depends on its size, but not beyond this
+
+
+def _rehearsed(count: int, batch_size: int, ranks: int) -> tuple[int, ...]:
+    """The sizes of batches that a rehearsal runs: of most of an epoch, and of the last, as one of the ranks has them."""
+    whole = min(count, batch_size)
+    return tuple(sorted({min(-(-size // ranks), _MANY) for size in (whole, count % batch_size) if size}))
+
 
 class Sequential(Layered):
     """Layers in sequence.
@@ -179,8 +187,9 @@ class Sequential(Layered):
         found, shows = watchers(callbacks, verbose)
         ranks = join(parallel).on(self.device)
         if self.device.kind == "cpu" and self.dtype == np.float32 and isinstance(batches, Batches):
-            key = self, (id(self.chain), id(optimizer), type(loss))  # other layers trained, or another optimizer: other loops
-            ranks.in_turn(lambda: compile_for(lambda: self._rehearse(loss, batches.labels[:1]), self.buffers.values.nbytes, key))
+            sizes = _rehearsed(len(batches.images), batches.batch_size, ranks.size)
+            key = self, (id(self.chain), id(optimizer), type(loss), sizes)  # other layers trained, or another optimizer: other loops
+            ranks.in_turn(lambda: compile_for(lambda: self._rehearse(loss, batches.labels, sizes), self.buffers.values.nbytes, key))
         return loop.fit(
             self,
             loss,
@@ -204,14 +213,17 @@ class Sequential(Layered):
         mean, correct = TrainingStep(self, loss, optimizer, graphs=False)(scaled(images, self.dtype), labels)  # type: ignore[arg-type]
         return (mean, correct / loss.answers(labels)) if "accuracy" in self.metrics else mean
 
-    def _rehearse(self, loss: Loss, labels: Any) -> None:
-        """Runs a step of one example on a copy, so that everything it calls is compiled."""
+    def _rehearse(self, loss: Loss, labels: Any, sizes: Sequence[int]) -> None:
+        """Runs a step for batches of these sizes on a copy, so that everything that the steps call is compiled."""
         model = copy.deepcopy(self)
         _, optimizer = model._compiled()
-        outputs = model.forward(np.zeros((1, *self.input_shape), self.dtype), training=True, logits=loss.fused_activation is not None)
-        _, _, doutputs = loss(model.device, outputs, labels)
-        model.backward(doutputs)
-        optimizer.update(np.ones(4, self.dtype))
+        for size in sizes:
+            optimizer.zero_grad()
+            x = np.zeros((size, *self.input_shape), self.dtype)
+            outputs = model.forward(x, training=True, logits=loss.fused_activation is not None)
+            _, _, doutputs = loss(model.device, outputs, labels[:size])
+            model.backward(doutputs)
+            optimizer.update(np.ones(4, self.dtype))
 
     def evaluate(
         self,

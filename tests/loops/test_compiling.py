@@ -214,7 +214,35 @@ def test_a_rehearsal_leaves_the_model_as_it_was() -> None:
     x, y = rng.random((8, 1, 12, 12), dtype=np.float32), rng.integers(0, 10, 8)
     first, second = model(), model()
     with rehearsal():
-        first._rehearse(get_loss("categorical_crossentropy"), y[:1].astype(np.int32))
+        first._rehearse(get_loss("categorical_crossentropy"), y.astype(np.int32), [1, 2])
     for each in (first, second):
         each.fit(x, y, batch_size=4, epochs=2, verbose=False)
     np.testing.assert_array_equal(first.buffers.values, second.buffers.values)
+
+
+def test_all_that_a_fit_calls_is_compiled_before_its_first_step(program: Program, tmp_path: Path) -> None:
+    """For batches of its size, and for the last one, which other loops may suit better; and nothing that neither calls."""
+    text = """
+import numpy as np
+import gpucnn as gc
+from gpucnn_loops import compilers, loops
+late, ready, prepare = [], [], compilers.prepare
+def prepared(needed, processes):
+    prepare(needed, processes)
+    ready[:] = [loop.name for loop in needed]
+compilers.prepare = prepared
+compiling = loops.Loop.compile
+def compile(self):
+    if ready:
+        late.append(self.name)
+    compiling(self)
+loops.Loop.compile = compile
+layers = gc.Conv2D(5, 3, activation="relu"), gc.MaxPool2D(2), gc.Flatten(), gc.Dense(40, activation="relu"), gc.Dense(10)
+model = gc.Sequential(*layers).build((1, 12, 12), seed=1, device="cpu").compile("adam")
+rng = np.random.default_rng(0)
+model.fit(rng.random((SIZE, 1, 12, 12), dtype=np.float32), rng.integers(0, 10, SIZE), batch_size=32, verbose=False)
+print(late, "dense.forward" in ready, "dense.forward_by_output" in ready, "dense.few_lanes_of" in ready)
+"""
+    for size, expected in ((64, "[] True False False"), (69, "[] True True True"), (5, "[] False True True")):
+        done = program(text.replace("SIZE", str(size)), GPUCNN_LOOP_CACHE=str(tmp_path / str(size)))
+        assert done.stdout.strip() == expected, (size, done.stdout, done.stderr)

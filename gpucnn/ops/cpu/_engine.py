@@ -171,7 +171,9 @@ def compile_for(step: Callable[[], object], size: int = 0, key: tuple[Any, Hasha
     try:
         if modules() is None:
             return
+        from gpucnn_loops import threads
         from gpucnn_loops.compilers import prepare
+        from gpucnn_loops.handing import HANDING
         from gpucnn_loops.loops import compiled, every, rehearsal
         from gpucnn_loops.tile import product
 
@@ -179,7 +181,8 @@ def compile_for(step: Callable[[], object], size: int = 0, key: tuple[Any, Hasha
             return
         with rehearsal() as needed, contextlib.suppress(Exception):
             step()
-        waiting = [loop for loop in dict.fromkeys([product, *needed, *modules().replay.NEEDED]) if loop.waits]
+        always = HANDING if threads.number() > 1 else modules().replay.NEEDED
+        waiting = [loop for loop in dict.fromkeys([product, *needed, *always]) if loop.waits]
         processes = compilers(len(waiting)) if waiting else 1
         count = len(compiled) - _Announcement.told + len(waiting)
         shown = count > 0 and is_terminal(sys.stderr)
