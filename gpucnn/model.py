@@ -39,13 +39,14 @@ from gpucnn.training.parallel import join
 from gpucnn.training.step import TrainingStep
 from gpucnn.weighted import example_weights
 
-_MANY = 64  # examples: which loops a batch needs, often depends on its size, but not beyond this
+_MANY = 64  # examples: which loops a batch needs, may depend on its size, but not beyond this
 
 
 def _rehearsed(count: int, batch_size: int, ranks: int) -> tuple[int, ...]:
-    """The sizes of batches that a rehearsal runs: of most of an epoch, and of the last, as one of the ranks has them."""
-    whole = min(count, batch_size)
-    return tuple(sorted({min(-(-size // ranks), _MANY) for size in (whole, count % batch_size) if size}))
+    """The sizes of batches that a rehearsal runs: of most of an epoch, and of the last, as one of the ranks has them; powers of two, so
+    that there are few."""
+    sizes = [-(-size // ranks) for size in (min(count, batch_size), count % batch_size) if size]
+    return tuple(sorted({min(1 << (size - 1).bit_length(), _MANY) for size in sizes}))
 
 
 class Sequential(Layered):
@@ -221,7 +222,7 @@ class Sequential(Layered):
             optimizer.zero_grad()
             x = np.zeros((size, *self.input_shape), self.dtype)
             outputs = model.forward(x, training=True, logits=loss.fused_activation is not None)
-            _, _, doutputs = loss(model.device, outputs, labels[:size])
+            _, _, doutputs = loss(model.device, outputs, np.repeat(labels[:1], size, axis=0))
             model.backward(doutputs)
             optimizer.update(np.ones(4, self.dtype))
 

@@ -170,6 +170,9 @@ def test_a_model_is_rehearsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     second.layers[1].trainable = False
     second.compile("adam").fit(x, y, verbose=False)
     assert rehearsals == [first, second, first, second]
+    for count in (4, 3, 1, 4, 3, 2, 1):  # batches of as many, for which the next power of two stands
+        first.fit(x[:count], y[:count], verbose=False)
+    assert rehearsals == [first, second, first, second, first, first]
 
 
 def test_nothing_is_said_where_nobody_looks(program: Program, tmp_path: Path) -> None:

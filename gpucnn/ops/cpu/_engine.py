@@ -25,7 +25,7 @@ ENDED = (128 + 15, 128 + 1)  # how SIGTERM and SIGHUP end a program: these come 
 FLOAT32 = np.dtype(np.float32)
 MOST_COPIED = 1 << 26  # bytes of a model that may be copied to find out which loops it needs
 _lock = threading.Lock()
-_rehearsed: weakref.WeakKeyDictionary[Any, tuple[Hashable]] = weakref.WeakKeyDictionary()  # the last key of each object
+_rehearsed: weakref.WeakKeyDictionary[Any, set[Hashable]] = weakref.WeakKeyDictionary()  # the keys of each object
 
 
 def loops(*arrays: Array | None) -> bool:
@@ -163,9 +163,9 @@ def compile_for(step: Callable[[], object], size: int = 0, key: tuple[Any, Hasha
     `step` is rehearsed: NumPy's part of it runs, and loops write nothing. Exceptions during a rehearsal are ignored. Loops that cannot
     be rehearsed, or are needed only later, are compiled when they are called. size: the bytes that a rehearsal copies; if there are many,
     it happens only if this process has already compiled something. key: an object that `step` belongs to, and what else it depends on; for
-    the same as in that object's last call, nothing happens. If Numba turns out to be broken, NumPy computes from here on.
+    the same as in an earlier call, nothing happens. If Numba turns out to be broken, NumPy computes from here on.
     """
-    if key is not None and _rehearsed.get(key[0]) == key[1:]:
+    if key is not None and key[1] in _rehearsed.get(key[0], ()):
         return
     _Announcement.quiet = True
     try:
@@ -201,7 +201,7 @@ def compile_for(step: Callable[[], object], size: int = 0, key: tuple[Any, Hasha
             complain(f"{time.perf_counter() - began:.0f} s")
         _Announcement.told = len(compiled)
         if key is not None:
-            _rehearsed[key[0]] = key[1:]
+            _rehearsed.setdefault(key[0], set()).add(key[1])
     finally:
         _Announcement.quiet = False
 
