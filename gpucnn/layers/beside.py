@@ -93,10 +93,9 @@ def beside(wanted: bool = True) -> Iterator[Apart]:
             apart.join()
 
 
-@contextmanager
-def later(*held: Any) -> Iterator[Apart]:
-    """Yields a context for work whose results nothing in the rest of the outermost block of `beside` needs: it may overlap with all of it.
+def later(*held: Any) -> Apart:
+    """A context for work whose results nothing in the rest of the outermost block of `beside` needs: it may overlap with all of it.
     Nothing there may write the arrays `held`, which the work reads, and which are kept. Outside of any such block, it runs in turn."""
     apart = _outermost.get() or Apart(None)
     apart.hold(*held)
-    yield apart
+    return apart

@@ -70,8 +70,7 @@ class Dense(InPrecision, Layer):
     def _backward(self, dy: Array, input_grad: bool, relu: bool = False) -> Array | None:
         ops, x = self.device.ops, self._x
         if self._made is not None and self._made[0] is dy:
-            with later(x, dy) as apart:
-                self._add_gradients(dy, apart)
+            self._add_gradients(dy, later(x, dy))
             return self._made[1]
         with beside(input_grad) as apart:
             self._add_gradients(dy, apart)

@@ -123,17 +123,17 @@ def test_what_is_needed_later_runs_on_the_outermost_branch() -> None:
     noted, x = Noted(), np.zeros(3)
     kept = weakref.ref(x)
     with lent(noted), beside() as outer:
-        with beside() as inner, inner, later(x) as apart:
-            assert apart is outer
+        with beside() as inner, inner:
+            assert later(x) is outer
         del x
         assert kept() is not None
         outer.join()
         assert kept() is None
-        with later() as again:
-            assert again is outer
-    with later(np.zeros(3)) as apart, apart:  # of nobody's step
+        assert later() is outer
+    apart = later(np.zeros(3))
+    with apart:  # of nobody's step
         assert apart is not outer
-    with lent(noted), beside(False), later() as apart, apart:
+    with lent(noted), beside(False), later():
         pass
     assert noted.notes == ["apart", "on", "join", "join", "join"]
 
