@@ -19,13 +19,14 @@ from gpucnn_loops.crew import share
 from gpucnn_loops.loops import loop
 from gpucnn_loops.tables import Tables, lanes
 from gpucnn_loops.threads import Scratch, address
-from gpucnn_loops.tile import product
+from gpucnn_loops.tile import as_full, product
 from gpucnn_loops.turn import fill, to_planes, to_rows
-from gpucnn_loops.vector import L, at, fma, load, relu16, splat, spread, store, where_positive
+from gpucnn_loops.vector import L, ahead, at, fma, load, relu16, splat, spread, store, where_positive
 
 Array = NDArray[np.float32]
 DEPTH = 128  # steps of a sum per strip: 128 × 64 numbers are 32 KB
 STRIP = 64
+SLAB = 5
 ROWS = 16  # outputs that a thread takes at a time
 DEEP = 256  # steps of a sum for 16 outputs as lanes: 16 KB
 TURNING = 3  # turning a number takes as long as this many multiply-adds
@@ -124,10 +125,20 @@ def lanes_of(first, last, a, m, depth, b, across, y, mask, masked, rows, cols, b
                     store(buffer, i * STRIP + j, load(source, j))
                 for j in range(full, count):
                     buffer[i * STRIP + j] = source[j]
-            if at_once:
-                product(m, d, a, rows, cols, buffer, STRIP, width, at(y, lane), across, 0)
-            else:
-                product(m, d, at(a, d0), rows, cols, buffer, STRIP, width, sums, STRIP, d0)
+            next, n0 = lane, d0 + DEPTH
+            if n0 >= depth:
+                next, n0 = lane + STRIP, 0
+            each = (min(DEPTH, depth - n0) * SLAB + m - 1) // m if next < last else 0
+            for row in range(0, m, SLAB):
+                for i in range(n0 + row // SLAB * each, min(depth, n0 + (row // SLAB + 1) * each)):
+                    source = at(b, i * across + next)
+                    for j in range(0, STRIP, L):
+                        ahead(source, j)
+                r = min(SLAB, m - row)
+                if at_once:
+                    product(r, d, at(a, row * depth), rows, cols, buffer, STRIP, width, at(y, row * across + lane), across, 0)
+                else:
+                    product(r, d, at(a, row * depth + d0), rows, cols, buffer, STRIP, width, at(sums, row * STRIP), STRIP, d0)
         for row in range(0 if at_once else m):
             out, by = at(y, row * across + lane), at(mask, row * across + lane)
             for j in range(0, full, L):
@@ -148,7 +159,7 @@ def dense(x: Array, weight: Array, bias: Array | None, relu: bool, y: Array) -> 
     """y (N, K) = x (N, C) · weight (K, C)ᵀ + bias, then ReLU."""
     (n, c), k = x.shape, weight.shape[0]
     given = address(weight if bias is None else bias)
-    if lanes(k) * (n + TURNING) < lanes(n) * k + TURNING * n:
+    if lanes(k) / L * (as_full(L) * n + TURNING * L) < as_full(lanes(n)) * k + TURNING * n:
         t = _tables(n, c)
         told = address(x), n, c, address(weight), given, bias is not None, relu, k, address(y), t.at.cols, t.at.rows, t.at.by_output
 
