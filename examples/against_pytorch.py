@@ -28,6 +28,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -243,8 +244,6 @@ def main() -> int:
         parser.error("--memory-of takes gpucnn or PyTorch, and a network")
     if (options.memory or options.memory_of) and importlib.util.find_spec("resource") is None:
         parser.error("--memory asks the system for a process's peak memory as Linux and macOS have it, and this one has not")
-    if options.json and options.others:
-        parser.error("--json takes the comparison with PyTorch alone: leave out --others")
     if options.json and options.json.parent and not options.json.parent.is_dir():
         parser.error(f"--json {options.json} cannot be written: there is no folder {options.json.parent}")
     rng = np.random.default_rng(0)
@@ -292,6 +291,7 @@ def main() -> int:
     )
     clock = time.process_time if threads == 1 else time.perf_counter
     found: dict[str, dict[str, Any]] = defaultdict(dict)
+    compared: set[str] = set()  # of the other libraries
     for name in options.models:
         steps = {"gpucnn": own_step(name, x, labels), "PyTorch": torch_step(name, x, labels)}
         forwards = {"gpucnn": own_forward(name, x), "PyTorch": torch_forward(name, x)}
@@ -300,17 +300,19 @@ def main() -> int:
             if isinstance(runs, str):
                 print(f"{name:<10}{runs}")
                 continue
+            compared.add(library)
             forwards[library] = runs[1]
             if runs[0] is not None:
                 steps[library] = runs[0]
         for title, who in {"step": steps, "forward": forwards}.items():
             ours, *theirs = alternate(list(who.values()), options.steps, clock)
             line = f"{name:<10}{title:<8} gpucnn {milliseconds(ours)}"
+            found[name][title] = {"gpucnn": spread(ours)}
             for library, times in zip(list(who)[1:], theirs, strict=True):
-                line += f"   {library} {milliseconds(times)}   {statistics.median(ours) / statistics.median(times):.2f}×"
+                ratio = statistics.median(ours) / statistics.median(times)
+                line += f"   {library} {milliseconds(times)}   {ratio:.2f}×"
+                found[name][title][library] = {**spread(times), "ratio": round(ratio, 3)}
             print(line, flush=True)
-            ratio = round(statistics.median(ours) / statistics.median(theirs[0]), 3)
-            found[name][title] = {"gpucnn": spread(ours), "PyTorch": {**spread(theirs[0]), "ratio": ratio}}
         if options.profile:
             spent: dict[str, float] = defaultdict(float)
             alone = own_step(name, x, labels, recorded=False)
@@ -324,11 +326,13 @@ def main() -> int:
                 if seconds > 0.01 * total:
                     print(f"            {operation:<22} {1e3 * seconds / options.steps:6.2f} ms  {100 * seconds / total:4.1f} %")
     if options.json:
-        said = command(options, f"--batch-size {options.batch_size}", f"--threads {threads}")
+        asked = ["--others"] if options.others else []
+        said = command(options, *asked, f"--batch-size {options.batch_size}", f"--threads {threads}")
         run = {"about": about(cores), "command": said, "batch": options.batch_size, "threads": threads, "networks": dict(found)}
+        run["about"] |= {library: version(rivals.PACKAGES[library]) for library in sorted(compared)}
         if options.quick:
             run["about"]["note"] = "a run with --quick: the figures mean nothing"
-        cpu_tables.add(options.json, "steps", run)
+        cpu_tables.add(options.json, "others" if options.others else "steps", run)
     return 0
 
 

@@ -14,6 +14,7 @@ import gpucnn as gc
 from gpucnn import files
 
 FIGURES = Path(__file__).parents[1] / "docs" / "measured" / "cpu.json"
+LISTS = ("steps", "others")  # parts that hold several runs
 RUNGS = {
     "plain": "a sum for each output, one product at a time",
     "vectors": "the lanes are 16 filters; each sum still waits for itself",
@@ -39,10 +40,10 @@ def add(path: Path, part: str, run: dict[str, Any]) -> None:
         figures = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except (OSError, ValueError) as error:
         raise gc.DataError(f"{path} cannot be added to: {error}; name a file that --json has written, or a new file") from None
-    if not isinstance(figures, dict) or not isinstance(figures.get("steps", []), list):
+    if not isinstance(figures, dict) or not all(isinstance(figures.get(each, []), list) for each in LISTS):
         raise gc.DataError(f"{path} cannot be added to: it does not contain figures of this program; name another file")
-    if part == "steps":
-        kept = [each for each in figures.get("steps", []) if _of(each) != _of(run)]
+    if part in LISTS:
+        kept = [each for each in figures.get(part, []) if _of(each) != _of(run)]
         run = sorted([*kept, run], key=lambda each: (-each["threads"], each["batch"], has_avx2(each)))  # type: ignore[assignment]
     figures[part] = run
     text = json.dumps(figures, indent=1, ensure_ascii=False) + "\n"
@@ -100,10 +101,18 @@ def steps() -> str:
 
 
 def others() -> str:
-    found = read()["others"]
-    names = list(next(iter(found["ratios"].values())))
-    rows = [(network, *(f"{ratios[name]:.2f}×" for name in names)) for network, ratios in found["ratios"].items()]
-    return table(("gpucnn's time over that of", *names), rows) + f"\n{by(found)}\n"
+    """Every run's ratios to libraries other than PyTorch."""
+    rows, lines, names = [], [], list[str]()
+    for run in read()["others"]:
+        lines.append(by(run))
+        for network, found in run["networks"].items():
+            ratios = {
+                f"{title}, {library}": each["ratio"] for title, times in found.items() for library, each in times.items() if "ratio" in each
+            }
+            names += [name for name in ratios if name not in names and "PyTorch" not in name]
+            rows.append((f"{network}, batch {run['batch']}" + (", one thread" if run["threads"] == 1 else ""), ratios))
+    cells = [(label, *(f"{ratios[name]:.2f}×" if name in ratios else "–" for name in names)) for label, ratios in rows]
+    return table(("gpucnn's time over that of", *names), cells) + "\n" + "".join(f"{line}\n" for line in lines)
 
 
 def memory() -> str:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Run = Callable[[], Any]
+PACKAGES = {"ONNX Runtime": "onnxruntime", "JAX": "jax"}
 
 
 def found(model: Any, x: Array, labels: Array, threads: int, sgd: bool) -> dict[str, tuple[Run | None, Run] | str]:

@@ -82,7 +82,7 @@ def test_a_run_is_added_and_takes_the_place_of_its_like(tables: Any, tmp_path: P
     found = json.loads(file.read_text(encoding="utf-8"))
     assert [(run["batch"], run["about"]["commit"]) for run in found["steps"]] == [(32, "b"), (32, "d"), (128, "c")]
     assert found["memory"] == {"batch": 4}
-    for content in ("{", "[]", '{"steps": 3}'):
+    for content in ("{", "[]", '{"steps": 3}', '{"others": {}}'):
         file.write_text(content)
         with pytest.raises(gc.DataError, match=r"figures\.json cannot be added to: "):
             tables.add(file, "memory", {})
@@ -118,5 +118,11 @@ def test_against_pytorch_writes_what_the_tables_are_made_of(
         r"\| lenet5x5, batch 4, step(, one thread)?(, AVX2)? \| \*\*[\d.]+\*\* \([\d.]+–[\d.]+\) \| [\d.]+ \(.*\) \| [\d.]+× \|", row
     )
     assert "--batch-size 4 --threads" in about and "a run with --quick: the figures mean nothing" in about
+    assert example("against_pytorch", "--quick", "--models", "keras", "--others", "--json", file).status == 0
+    monkeypatch.setattr(tables, "FIGURES", file)
+    head, _, row = tables.others().splitlines()[:3]
+    assert head.startswith("| gpucnn's time over that of |") and re.fullmatch(r"\| keras, batch 4(, one thread)?( \| [\d.]+×)* \|", row)
+    for library in ("ONNX Runtime", "JAX"):  # where it is installed, with its version
+        assert (f"{library} |" in head) == (f", {library} " in tables.others().splitlines()[-1])
     sentence = example("against_pytorch", "--quick", "--json", tmp_path / "no" / "a.json").sentence
     assert f"there is no folder {tmp_path / 'no'}" in sentence
