@@ -246,6 +246,8 @@ def main() -> int:
         parser.error("--memory asks the system for a process's peak memory as Linux and macOS have it, and this one has not")
     if options.json and options.json.parent and not options.json.parent.is_dir():
         parser.error(f"--json {options.json} cannot be written: there is no folder {options.json.parent}")
+    if options.json:
+        cpu_tables.figures_in(options.json)
     rng = np.random.default_rng(0)
     x = rng.random((options.batch_size, 1, 28, 28), dtype=np.float32)
     labels = rng.integers(0, 10, options.batch_size, dtype=np.int32)

@@ -31,17 +31,23 @@ def read() -> dict[str, Any]:
     return found
 
 
-def add(path: Path, part: str, run: dict[str, Any]) -> None:
-    """Adds `run` to the figures in `path`, created if it does not exist. A run replaces the one with its command and processor.
-
-    Raises DataError for a file that holds something else.
-    """
+def figures_in(path: Path) -> dict[str, Any]:
+    """The figures that are in `path` already. DataError for a file that holds something else: to be asked before anything is measured."""
     try:
         figures = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except (OSError, ValueError) as error:
         raise gc.DataError(f"{path} cannot be added to: {error}; name a file that --json has written, or a new file") from None
     if not isinstance(figures, dict) or not all(isinstance(figures.get(each, []), list) for each in LISTS):
         raise gc.DataError(f"{path} cannot be added to: it does not contain figures of this program; name another file")
+    return figures
+
+
+def add(path: Path, part: str, run: dict[str, Any]) -> None:
+    """Adds `run` to the figures in `path`, created if it does not exist. A run replaces the one with its command and processor.
+
+    Raises DataError as `figures_in` does.
+    """
+    figures = figures_in(path)
     if part in LISTS:
         kept = [each for each in figures.get(part, []) if _of(each) != _of(run)]
         run = sorted([*kept, run], key=lambda each: (-each["threads"], each["batch"], has_avx2(each)))  # type: ignore[assignment]

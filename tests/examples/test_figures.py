@@ -124,5 +124,8 @@ def test_against_pytorch_writes_what_the_tables_are_made_of(
     assert head.startswith("| gpucnn's time over that of |") and re.fullmatch(r"\| keras, batch 4(, one thread)?( \| [\d.]+×)* \|", row)
     for library in ("ONNX Runtime", "JAX"):  # where it is installed, with its version
         assert (f"{library} |" in head) == (f", {library} " in tables.others().splitlines()[-1])
+    file.write_text("{")
+    result = example("against_pytorch", "--quick", "--json", file)  # refused before anything is measured
+    assert "batch 4" not in result.out and "figures.json cannot be added to: " in result.sentence
     sentence = example("against_pytorch", "--quick", "--json", tmp_path / "no" / "a.json").sentence
     assert f"there is no folder {tmp_path / 'no'}" in sentence
