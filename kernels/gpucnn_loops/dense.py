@@ -1,8 +1,9 @@
 """Dense layers with the same inner loop, any number of examples, inputs and outputs.
 
 y = x·weightᵀ: lanes are examples, so x is turned, chunk by chunk; or, for a few examples, outputs, and the weight is turned. dx = dy·weight
-and dweight = dyᵀ·x: lanes are inputs, in the order in which they lie in memory. The lanes read a strip of 64 columns, which stays in the
-first-level cache for all rows; with a few rows, long strips, because a large weight comes from memory, which is read in its order.
+and dweight = dyᵀ·x: lanes are inputs, in the order in which they lie in memory. The lanes read a strip of columns, which stays in the
+first-level cache for all rows. The fewer steps a sum has, the longer a strip can be, and the longer the pieces in which a large weight is
+read from memory or its gradient written: of 16 examples, 2 KB at a time took half as long as 256 bytes.
 Every sum has the same terms in the same order whichever way it goes, so a row is bit-identical in every batch.
 """
 
@@ -19,15 +20,16 @@ from gpucnn_loops.crew import share
 from gpucnn_loops.loops import loop
 from gpucnn_loops.tables import Tables, lanes
 from gpucnn_loops.threads import Scratch, address
-from gpucnn_loops.tile import as_full, product
+from gpucnn_loops.tile import WIDE, as_full, product
 from gpucnn_loops.turn import fill, to_planes, to_rows
-from gpucnn_loops.vector import L, ahead, at, fma, load, relu16, splat, spread, store, where_positive
+from gpucnn_loops.vector import L, at, fma, load, relu16, splat, spread, store, where_positive
 
 Array = NDArray[np.float32]
-DEPTH = 128  # steps of a sum per strip: 128 × 64 numbers are 32 KB
-STRIP = 64
-SLAB = 5
+ROOM = 8192  # numbers of a strip: 32 KB
+STRIP = 64  # columns of a strip, at least
+MOST = 512  # steps of a sum per strip, at most
 ROWS = 16  # outputs that a thread takes at a time
+TOGETHER = 20 if WIDE else 24  # rows whose sums are computed for all of a long strip before the next ones
 DEEP = 256  # steps of a sum for 16 outputs as lanes: 16 KB
 TURNING = 3  # turning a number takes as long as this many multiply-adds
 FEW = 8  # rows for which long strips are better
@@ -36,25 +38,25 @@ AT_ONCE = 4  # its rows that are added at a time
 ZERO = np.float32(0)
 
 
-@loop("i i f* i i f* i f* i i f* w* w* w* w* f* f*")
-def forward(first, last, x, n, c, weight, k, bias, biased, relu, y, cols, rows, turns, places, buffer, sums):
+@loop("i i i i f* i i f* i f* i i f* w* w* w* w* f* f*")
+def forward(first, last, strip, steps, x, n, c, weight, k, bias, biased, relu, y, cols, rows, turns, places, buffer, sums):
     """y[:, first:last] of y (n, k) = x (n, c) · weightᵀ + bias."""
     count = last - first
-    for image in range(0, n, STRIP):
-        images = min(STRIP, n - image)
+    for image in range(0, n, strip):
+        images = min(strip, n - image)
         width = (images + L - 1) // L * L
-        for depth in range(0, c, DEPTH):
-            d = min(DEPTH, c - depth)
+        for depth in range(0, c, steps):
+            d = min(steps, c - depth)
             to_rows(at(x, image * c + depth), c, d, images, buffer, turns)
-            product(count, d, at(weight, first * c + depth), rows, cols, buffer, STRIP, width, sums, STRIP, depth)
+            product(count, d, at(weight, first * c + depth), rows, cols, buffer, strip, width, sums, strip, depth)
         for row in range(count):
             b = splat(ZERO)
             if biased:
                 b = spread(bias, first + row)
             for lane in range(0, width, L):
-                v = load(sums, row * STRIP + lane) + b
-                store(sums, row * STRIP + lane, relu16(v) if relu else v)
-        to_planes(sums, count, images, STRIP, at(y, image * k + first), places)
+                v = load(sums, row * strip + lane) + b
+                store(sums, row * strip + lane, relu16(v) if relu else v)
+        to_planes(sums, count, images, strip, at(y, image * k + first), places)
 
 
 @loop("i i f* i i f* f* i i i f* w* w* w* f* f*")
@@ -110,58 +112,50 @@ def few_lanes_of(first, last, a, m, depth, b, across, y, mask, masked, buffer, s
                 out[j] = ZERO if masked and not by[j] > 0 else total[j]
 
 
-@loop("i i f* i i f* i f* f* i w* w* f* f*")
-def lanes_of(first, last, a, m, depth, b, across, y, mask, masked, rows, cols, buffer, sums):
+@loop("i i i i f* i i f* i f* f* i w* w* f* f*")
+def lanes_of(first, last, strip, steps, a, m, depth, b, across, y, mask, masked, rows, cols, buffer, sums):
     """y[:, first:last] of y (m, across) = a (m, depth) · b (depth, across), 0 where mask (m, across) is not positive, if masked."""
-    for lane in range(first, last, STRIP):
-        count = min(STRIP, last - lane)
+    together = m if strip == STRIP else TOGETHER
+    for lane in range(first, last, strip):
+        count = min(strip, last - lane)
         full, width = count // L * L, (count + L - 1) // L * L
-        at_once = depth <= DEPTH and full == count and not masked  # then sums go straight to where they belong
-        for d0 in range(0, depth, DEPTH):
-            d = min(DEPTH, depth - d0)
+        at_once = depth <= steps and full == count and not masked  # then sums go straight to where they belong
+        for d0 in range(0, depth, steps):
+            d = min(steps, depth - d0)
             for i in range(d):
-                source = at(b, (d0 + i) * across + lane)
+                source, to = at(b, (d0 + i) * across + lane), at(buffer, i * width)
                 for j in range(0, full, L):
-                    store(buffer, i * STRIP + j, load(source, j))
+                    store(to, j, load(source, j))
                 for j in range(full, count):
-                    buffer[i * STRIP + j] = source[j]
-            next, n0 = lane, d0 + DEPTH
-            if n0 >= depth:
-                next, n0 = lane + STRIP, 0
-            each = (min(DEPTH, depth - n0) * SLAB + m - 1) // m if next < last else 0
-            for row in range(0, m, SLAB):
-                for i in range(n0 + row // SLAB * each, min(depth, n0 + (row // SLAB + 1) * each)):
-                    source = at(b, i * across + next)
-                    for j in range(0, STRIP, L):
-                        ahead(source, j)
-                r = min(SLAB, m - row)
+                    to[j] = source[j]
+            for row in range(0, m, together):
+                part, numbers = min(together, m - row), at(a, row * depth + d0)
                 if at_once:
-                    product(r, d, at(a, row * depth), rows, cols, buffer, STRIP, width, at(y, row * across + lane), across, 0)
+                    product(part, d, numbers, rows, cols, buffer, width, width, at(y, row * across + lane), across, 0)
                 else:
-                    product(r, d, at(a, row * depth + d0), rows, cols, buffer, STRIP, width, at(sums, row * STRIP), STRIP, d0)
+                    product(part, d, numbers, rows, cols, buffer, width, width, at(sums, row * width), width, d0)
         for row in range(0 if at_once else m):
-            out, by = at(y, row * across + lane), at(mask, row * across + lane)
+            out, by, total = at(y, row * across + lane), at(mask, row * across + lane), at(sums, row * width)
             for j in range(0, full, L):
-                v = load(sums, row * STRIP + j)
+                v = load(total, j)
                 store(out, j, where_positive(load(by, j), v) if masked else v)
             for j in range(full, count):
-                number = sums[row * STRIP + j]
-                out[j] = ZERO if masked and not by[j] > 0 else number
+                out[j] = ZERO if masked and not by[j] > 0 else total[j]
 
 
 @functools.lru_cache(maxsize=256)
-def _tables(count: int, step: int) -> Tables:
-    """The tables of a product whose rows lie `step` apart."""
-    return Tables(rows=np.arange(count) * step, cols=np.arange(DEEP), turns=np.arange(DEPTH) * STRIP, by_output=np.arange(DEEP) * L)
+def _rows(count: int, step: int) -> Tables:
+    """The table of `count` places that lie `step` apart."""
+    return Tables(rows=np.arange(count) * step)
 
 
 def dense(x: Array, weight: Array, bias: Array | None, relu: bool, y: Array) -> None:
     """y (N, K) = x (N, C) · weight (K, C)ᵀ + bias, then ReLU."""
-    (n, c), k = x.shape, weight.shape[0]
+    (n, c), k, cols = x.shape, weight.shape[0], _rows(MOST, 1).at.rows
     given = address(weight if bias is None else bias)
     if lanes(k) / L * (as_full(L) * n + TURNING * L) < as_full(lanes(n)) * k + TURNING * n:
-        t = _tables(n, c)
-        told = address(x), n, c, address(weight), given, bias is not None, relu, k, address(y), t.at.cols, t.at.rows, t.at.by_output
+        rows, turns = _rows(n, c).at.rows, _rows(DEEP, L).at.rows
+        told = address(x), n, c, address(weight), given, bias is not None, relu, k, address(y), cols, rows, turns
 
         def by_output(first: int, last: int) -> None:
             scratch = Scratch(DEEP * L, n * L)
@@ -170,13 +164,14 @@ def dense(x: Array, weight: Array, bias: Array | None, relu: bool, y: Array) -> 
 
         share(-(-k // L), by_output, n * c * k)
         return
-    t, places = _tables(k, c), _tables(STRIP, k)
-    arrays = address(x), n, c, address(weight), k, given, bias is not None, relu, address(y)
-    tables = t.at.cols, t.at.rows, t.at.turns, places.at.rows
+    strip = min(STRIP, lanes(n))
+    steps = min(MOST, ROOM // strip)
+    arrays = strip, steps, address(x), n, c, address(weight), k, given, bias is not None, relu, address(y)
+    tables = cols, _rows(k, c).at.rows, _rows(steps, strip).at.rows, _rows(strip, k).at.rows
 
     def body(first: int, last: int) -> None:
         first, last = first * ROWS, min(last * ROWS, k)
-        scratch = Scratch(DEPTH * STRIP, (last - first) * STRIP)
+        scratch = Scratch(ROOM, (last - first) * strip)
         fill(*scratch.piece(0), 0)
         forward(first, last, *arrays, *tables, *scratch.addresses())
 
@@ -192,14 +187,13 @@ def dense_weight_grad(dy: Array, x: Array, dweight: Array) -> None:
     """dweight (K, C) = dy (N, K)ᵀ · x (N, C)."""
     n, k = dy.shape
     turned = Scratch(n * k, shared=True).parts[0]
-    to_planes(address(dy), n, k, k, address(turned), _tables(k, n).at.rows)
+    to_planes(address(dy), n, k, k, address(turned), _rows(k, n).at.rows)
     _across(turned.reshape(k, n), x, dweight, None)
 
 
 def _across(a: Array, b: Array, y: Array, mask: Array | None) -> None:
     (m, depth), across = a.shape, b.shape[1]
-    t, by = _tables(m, depth), address(y if mask is None else mask)
-    arrays = address(a), m, depth, address(b), across, address(y), by, mask is not None
+    arrays = address(a), m, depth, address(b), across, address(y), address(y if mask is None else mask), mask is not None
     if m <= FEW:
 
         def long(first: int, last: int) -> None:
@@ -209,10 +203,13 @@ def _across(a: Array, b: Array, y: Array, mask: Array | None) -> None:
 
         share(-(-across // LONG), long, m * depth * across)
         return
+    steps = 16 if depth <= 16 else 32 if depth <= 32 else ROOM // STRIP
+    strip = ROOM // steps
+    tables = _rows(m, depth).at.rows, _rows(steps, 1).at.rows
 
     def body(first: int, last: int) -> None:
-        scratch = Scratch(DEPTH * STRIP, m * STRIP)
+        scratch = Scratch(ROOM, m * strip)
         fill(*scratch.piece(0), 0)
-        lanes_of(first * STRIP, min(last * STRIP, across), *arrays, t.at.rows, t.at.cols, *scratch.addresses())
+        lanes_of(first * STRIP, min(last * STRIP, across), strip, steps, *arrays, *tables, *scratch.addresses())
 
     share(-(-across // STRIP), body, m * depth * across)

@@ -66,19 +66,6 @@ def load(typing, x, i):
 
 
 @intrinsic
-def ahead(typing, x, i):
-    """Asks for the cache line of x[i], which will be read soon. Nothing is read: the address may be anything."""
-
-    def code(c, b, s, args):
-        kind = ir.FunctionType(ir.VoidType(), [F.as_pointer(), I32, I32, I32])
-        function = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
-        b.call(function, [b.gep(args[0], [args[1]]), ir.Constant(I32, 0), ir.Constant(I32, 2), ir.Constant(I32, 1)])
-        return c.get_dummy_value()
-
-    return types.void(x, types.int64), code
-
-
-@intrinsic
 def load_even(typing, x, i):
     """x[i], x[i + 2] … x[i + 30]; x[i + 31] is read as well."""
 
