@@ -2,8 +2,11 @@
 
 y = x·weightᵀ: lanes are examples, so x is turned, chunk by chunk; or, for a few examples, outputs, and the weight is turned. dx = dy·weight
 and dweight = dyᵀ·x: lanes are inputs, in the order in which they lie in memory. The lanes read a strip of columns, which stays in the
-first-level cache for all rows. The fewer steps a sum has, the longer a strip can be, and the longer the pieces in which a large weight is
-read from memory or its gradient written: of 16 examples, 2 KB at a time took half as long as 256 bytes.
+first-level cache for all rows.
+
+A large weight comes from memory, and its gradient goes there: the longer the pieces of a row, the better. So chunks of x are as large as
+the second-level cache allows: with 4 KB of a row at a time, y took 0.75 to 1.0 times as long as with the 512 bytes that fit the first. And
+the fewer steps a sum has, the longer is a strip: the gradient of a weight from 16 examples took half as long with 2 KB as with 256 bytes.
 Every sum has the same terms in the same order whichever way it goes, so a row is bit-identical in every batch.
 """
 
@@ -27,7 +30,7 @@ from gpucnn_loops.vector import L, at, fma, load, relu16, splat, spread, store, 
 Array = NDArray[np.float32]
 ROOM = 8192  # numbers of a strip: 32 KB
 STRIP = 64  # columns of a strip, at least
-MOST = 512  # steps of a sum per strip, at most
+TURNED = 65536  # numbers of examples that are turned at a time: 256 KB
 ROWS = 16  # outputs that a thread takes at a time
 TOGETHER = 20 if WIDE else 24  # rows whose sums are computed for all of a long strip before the next ones
 DEEP = 256  # steps of a sum for 16 outputs as lanes: 16 KB
@@ -145,17 +148,17 @@ def lanes_of(first, last, strip, steps, a, m, depth, b, across, y, mask, masked,
 
 @functools.lru_cache(maxsize=256)
 def _rows(count: int, step: int) -> Tables:
-    """The table of `count` places that lie `step` apart."""
-    return Tables(rows=np.arange(count) * step)
+    """The table of `count` places that lie `step` apart. Whoever uses it holds it."""
+    return Tables(places=np.arange(count) * step)
 
 
 def dense(x: Array, weight: Array, bias: Array | None, relu: bool, y: Array) -> None:
     """y (N, K) = x (N, C) · weight (K, C)ᵀ + bias, then ReLU."""
-    (n, c), k, cols = x.shape, weight.shape[0], _rows(MOST, 1).at.rows
+    (n, c), k = x.shape, weight.shape[0]
     given = address(weight if bias is None else bias)
     if lanes(k) / L * (as_full(L) * n + TURNING * L) < as_full(lanes(n)) * k + TURNING * n:
-        rows, turns = _rows(n, c).at.rows, _rows(DEEP, L).at.rows
-        told = address(x), n, c, address(weight), given, bias is not None, relu, k, address(y), cols, rows, turns
+        by_sixteen = _rows(DEEP, 1), _rows(n, c), _rows(DEEP, L)
+        told = address(x), n, c, address(weight), given, bias is not None, relu, k, address(y), *(table.at.places for table in by_sixteen)
 
         def by_output(first: int, last: int) -> None:
             scratch = Scratch(DEEP * L, n * L)
@@ -165,14 +168,16 @@ def dense(x: Array, weight: Array, bias: Array | None, relu: bool, y: Array) -> 
         share(-(-k // L), by_output, n * c * k)
         return
     strip = min(STRIP, lanes(n))
-    steps = min(MOST, ROOM // strip)
+    steps = min(c, TURNED // strip)
+    held = _rows(steps, 1), _rows(k, c), _rows(steps, strip), _rows(strip, k)
     arrays = strip, steps, address(x), n, c, address(weight), k, given, bias is not None, relu, address(y)
-    tables = cols, _rows(k, c).at.rows, _rows(steps, strip).at.rows, _rows(strip, k).at.rows
+    tables = [table.at.places for table in held]
 
     def body(first: int, last: int) -> None:
         first, last = first * ROWS, min(last * ROWS, k)
-        scratch = Scratch(ROOM, (last - first) * strip)
-        fill(*scratch.piece(0), 0)
+        scratch = Scratch(steps * strip, (last - first) * strip)
+        if n % L:  # lanes of no example
+            fill(*scratch.piece(0), 0)
         forward(first, last, *arrays, *tables, *scratch.addresses())
 
     share(-(-k // ROWS), body, n * c * k)
@@ -186,8 +191,8 @@ def dense_input_grad(dy: Array, weight: Array, relu: Array | None, dx: Array) ->
 def dense_weight_grad(dy: Array, x: Array, dweight: Array) -> None:
     """dweight (K, C) = dy (N, K)ᵀ · x (N, C)."""
     n, k = dy.shape
-    turned = Scratch(n * k, shared=True).parts[0]
-    to_planes(address(dy), n, k, k, address(turned), _rows(k, n).at.rows)
+    turned, places = Scratch(n * k, shared=True).parts[0], _rows(k, n)
+    to_planes(address(dy), n, k, k, address(turned), places.at.places)
     _across(turned.reshape(k, n), x, dweight, None)
 
 
@@ -205,7 +210,8 @@ def _across(a: Array, b: Array, y: Array, mask: Array | None) -> None:
         return
     steps = 16 if depth <= 16 else 32 if depth <= 32 else ROOM // STRIP
     strip = ROOM // steps
-    tables = _rows(m, depth).at.rows, _rows(steps, 1).at.rows
+    held = _rows(m, depth), _rows(steps, 1)
+    tables = [table.at.places for table in held]
 
     def body(first: int, last: int) -> None:
         scratch = Scratch(ROOM, m * strip)

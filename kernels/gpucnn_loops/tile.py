@@ -102,15 +102,15 @@ def lane_tile(typing, Q, n, x, rows, cols, w, ws, y, places, mode):
 
 
 def _wide(m, n, x, rows, cols, w, ws, lanes, y, ys, mode):
-    # Rows of 16 lanes are eights first. What is left of m is a sum of fives and fours, or, where it is 1, 2, 3, 6, 7 or 11, of fives and
-    # ones.
+    # Rows of 16 and 32 lanes are eights first. What is left of m is a sum of fives and fours, or, where it is 1, 2, 3, 6, 7 or 11, of
+    # fives and ones.
     lane = 0
     while lane < lanes:
         block = 64 if lanes - lane >= 64 else 32 if lanes - lane >= 32 else 16
         from_w, row = at(w, lane), 0
         while row < m:
             left = m - row
-            q = 8 if block == 16 and left >= 8 else 4 if left % 4 == 0 else 5 if left >= 5 else 1
+            q = 8 if block < 64 and left >= 8 else 4 if left % 4 == 0 else 5 if left >= 5 else 1
             line, place = at(rows, row), at(y, row * ys + lane)
             if block == 64:
                 if q == 5:
@@ -120,7 +120,9 @@ def _wide(m, n, x, rows, cols, w, ws, lanes, y, ys, mode):
                 else:
                     tile(1, 4, n, x, line, cols, from_w, ws, place, ys, mode)
             elif block == 32:
-                if q == 5:
+                if q == 8:
+                    tile(8, 2, n, x, line, cols, from_w, ws, place, ys, mode)
+                elif q == 5:
                     tile(5, 2, n, x, line, cols, from_w, ws, place, ys, mode)
                 elif q == 4:
                     tile(4, 2, n, x, line, cols, from_w, ws, place, ys, mode)
