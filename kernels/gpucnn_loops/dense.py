@@ -23,18 +23,22 @@ from gpucnn_loops.crew import share
 from gpucnn_loops.loops import loop
 from gpucnn_loops.tables import Tables, lanes
 from gpucnn_loops.threads import Scratch, address
-from gpucnn_loops.tile import WIDE, as_full, product
+from gpucnn_loops.tile import WIDE, product
 from gpucnn_loops.turn import fill, to_planes, to_rows
 from gpucnn_loops.vector import L, at, fma, load, relu16, splat, spread, store, where_positive
 
 Array = NDArray[np.float32]
-ROOM = 8192  # numbers of a strip: 32 KB
-STRIP = 64  # columns of a strip, at least
-TURNED = 65536  # numbers of examples that are turned at a time: 256 KB
+BLOCK = 64  # lanes that the tiles go through one after the other: with 128 steps, 32 KB
+STEPS = 128
+TURNED = 65536  # numbers of examples that are turned at a time, 256 KB, where the weight
+LARGE = 1 << 18  # has so many: 1 MB
+MANY = 256  # rows for which strips are wide, whose sums are then those of half as many rows
 ROWS = 16  # outputs that a thread takes at a time
 TOGETHER = 20 if WIDE else 24  # rows whose sums are computed for all of a long strip before the next ones
 DEEP = 256  # steps of a sum for 16 outputs as lanes: 16 KB
 TURNING = 3  # turning a number takes as long as this many multiply-adds
+# How much longer a multiply-add takes than in whole tiles: with 16 outputs as lanes, and with 16 examples that are left over.
+SIXTEEN, LEFT = (1.6, 1.3) if WIDE else (1, 1)
 FEW = 8  # rows for which long strips are better
 LONG = 512  # columns of a long strip
 AT_ONCE = 4  # its rows that are added at a time
@@ -115,35 +119,45 @@ def few_lanes_of(first, last, a, m, depth, b, across, y, mask, masked, buffer, s
                 out[j] = ZERO if masked and not by[j] > 0 else total[j]
 
 
-@loop("i i i i f* i i f* i f* f* i w* w* f* f*")
-def lanes_of(first, last, strip, steps, a, m, depth, b, across, y, mask, masked, rows, cols, buffer, sums):
-    """y[:, first:last] of y (m, across) = a (m, depth) · b (depth, across), 0 where mask (m, across) is not positive, if masked."""
-    together = m if strip == STRIP else TOGETHER
+@loop("i i i i i i f* i i f* i f* f* i w* w* f* f*")
+def lanes_of(first, last, strip, each, steps, panel, a, m, depth, b, across, y, mask, masked, rows, cols, buffer, sums):
+    """y[:, first:last] of y (m, across) = a (m, depth) · b (depth, across), 0 where mask (m, across) is not positive, if masked: strip by
+    strip, of which blocks of `each` columns are copied one after the other, and `panel` rows at a time."""
     for lane in range(first, last, strip):
         count = min(strip, last - lane)
         full, width = count // L * L, (count + L - 1) // L * L
         at_once = depth <= steps and full == count and not masked  # then sums go straight to where they belong
-        for d0 in range(0, depth, steps):
-            d = min(steps, depth - d0)
-            for i in range(d):
-                source, to = at(b, (d0 + i) * across + lane), at(buffer, i * width)
+        for top in range(0, m, panel):
+            high = min(panel, m - top)
+            together = high if strip == BLOCK else TOGETHER
+            for d0 in range(0, depth, steps):
+                d = min(steps, depth - d0)
+                for block in range(0, width, each):
+                    own, some = min(each, width - block), min(each, count - block)
+                    whole, by = some // L * L, at(buffer, block * d)
+                    for i in range(d):
+                        source, to = at(b, (d0 + i) * across + lane + block), at(by, i * own)
+                        for j in range(0, whole, L):
+                            store(to, j, load(source, j))
+                        for j in range(whole, some):
+                            to[j] = source[j]
+                for row in range(0, high, together):
+                    part, numbers = min(together, high - row), at(a, (top + row) * depth + d0)
+                    for block in range(0, width, each):
+                        own, by = min(each, width - block), at(buffer, block * d)
+                        if at_once:
+                            out = at(y, (top + row) * across + lane + block)
+                            product(part, d, numbers, rows, cols, by, own, own, out, across, 0)
+                        else:
+                            product(part, d, numbers, rows, cols, by, own, own, at(sums, row * width + block), width, d0)
+            for row in range(0 if at_once else high):
+                place = (top + row) * across + lane
+                out, by, total = at(y, place), at(mask, place), at(sums, row * width)
                 for j in range(0, full, L):
-                    store(to, j, load(source, j))
+                    v = load(total, j)
+                    store(out, j, where_positive(load(by, j), v) if masked else v)
                 for j in range(full, count):
-                    to[j] = source[j]
-            for row in range(0, m, together):
-                part, numbers = min(together, m - row), at(a, row * depth + d0)
-                if at_once:
-                    product(part, d, numbers, rows, cols, buffer, width, width, at(y, row * across + lane), across, 0)
-                else:
-                    product(part, d, numbers, rows, cols, buffer, width, width, at(sums, row * width), width, d0)
-        for row in range(0 if at_once else m):
-            out, by, total = at(y, row * across + lane), at(mask, row * across + lane), at(sums, row * width)
-            for j in range(0, full, L):
-                v = load(total, j)
-                store(out, j, where_positive(load(by, j), v) if masked else v)
-            for j in range(full, count):
-                out[j] = ZERO if masked and not by[j] > 0 else total[j]
+                    out[j] = ZERO if masked and not by[j] > 0 else total[j]
 
 
 @functools.lru_cache(maxsize=256)
@@ -156,7 +170,8 @@ def dense(x: Array, weight: Array, bias: Array | None, relu: bool, y: Array) -> 
     """y (N, K) = x (N, C) · weight (K, C)ᵀ + bias, then ReLU."""
     (n, c), k = x.shape, weight.shape[0]
     given = address(weight if bias is None else bias)
-    if lanes(k) / L * (as_full(L) * n + TURNING * L) < as_full(lanes(n)) * k + TURNING * n:
+    rows = lanes(n)
+    if lanes(k) * (SIXTEEN * n + TURNING) < (rows + (LEFT - 1) * (rows & L)) * k + TURNING * n:
         by_sixteen = _rows(DEEP, 1), _rows(n, c), _rows(DEEP, L)
         told = address(x), n, c, address(weight), given, bias is not None, relu, k, address(y), *(table.at.places for table in by_sixteen)
 
@@ -167,8 +182,8 @@ def dense(x: Array, weight: Array, bias: Array | None, relu: bool, y: Array) -> 
 
         share(-(-k // L), by_output, n * c * k)
         return
-    strip = min(STRIP, lanes(n))
-    steps = min(c, TURNED // strip)
+    strip = min(BLOCK, rows)
+    steps = min(c, (TURNED if k * c >= LARGE else BLOCK * STEPS) // strip)
     held = _rows(steps, 1), _rows(k, c), _rows(steps, strip), _rows(strip, k)
     arrays = strip, steps, address(x), n, c, address(weight), k, given, bias is not None, relu, address(y)
     tables = [table.at.places for table in held]
@@ -208,14 +223,18 @@ def _across(a: Array, b: Array, y: Array, mask: Array | None) -> None:
 
         share(-(-across // LONG), long, m * depth * across)
         return
-    steps = 16 if depth <= 16 else 32 if depth <= 32 else ROOM // STRIP
-    strip = ROOM // steps
+    steps = 16 if depth <= 16 else 32 if depth <= 32 else STEPS
+    strip = each = BLOCK * STEPS // steps
+    panel = m
+    if depth > STEPS and m >= MANY:
+        strip, panel = 4 * BLOCK, MANY // 2
     held = _rows(m, depth), _rows(steps, 1)
     tables = [table.at.places for table in held]
 
     def body(first: int, last: int) -> None:
-        scratch = Scratch(ROOM, m * strip)
-        fill(*scratch.piece(0), 0)
-        lanes_of(first * STRIP, min(last * STRIP, across), strip, steps, *arrays, *tables, *scratch.addresses())
+        scratch = Scratch(steps * strip, panel * strip)
+        if across % L:  # lanes of no column
+            fill(*scratch.piece(0), 0)
+        lanes_of(first * BLOCK, min(last * BLOCK, across), strip, each, steps, panel, *arrays, *tables, *scratch.addresses())
 
-    share(-(-across // STRIP), body, m * depth * across)
+    share(-(-across // BLOCK), body, m * depth * across)

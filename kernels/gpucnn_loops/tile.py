@@ -27,12 +27,6 @@ ROWS = 6 if "avx2" in FEATURES or ARM else 2  # of a narrow tile
 HIGH = 9 if WIDE else ROWS  # of a tile by lane
 
 
-def as_full(lanes: int) -> float:
-    """How many lanes in tiles of 64 take as long as `lanes`, a multiple of 16, whose last tiles have 32 and 16: with AVX-512 these read
-    more numbers for each multiply-add. Measured, they take 1.25 and 1.4 times as long as their part of a tile."""
-    return lanes + (0.25 * (lanes & 32) + 0.4 * (lanes & 16) if WIDE else 0)
-
-
 def _begun(b, mode, place):
     """The first value of a sum, which LLVM then keeps in a register: 0 where mode is 0, else what y holds."""
     slot = cgutils.alloca_once(b, V)

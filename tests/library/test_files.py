@@ -160,6 +160,7 @@ def test_names_as_long_as_the_file_system_takes(name: str, letter: str, length: 
 def test_a_tilde_is_the_home_folder(name: str, opened: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (opened / "home").mkdir()
     (opened / "here").mkdir()
+    monkeypatch.setenv("GPUCNN_LOOP_CACHE", str(opened / "loops"))  # the home folder's, unless it is named: fit may compile some
     WRITES[name]("before")  # Matplotlib chooses its own folders in the home folder when it first draws
     Path("before").unlink()
     monkeypatch.setenv("HOME", str(opened / "home"))

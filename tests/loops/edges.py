@@ -111,7 +111,18 @@ def main(where: str) -> None:
                 cpu.max_pool2d(a["dy"], window, places=False)
                 cpu.max_pool2d_grad(y, indices, window, relu=y)
                 cpu.avg_pool2d_grad(cpu.avg_pool2d(a["dy"], window), window)
-    for n, c, k in ((1, 1, 1), (2, 17, 3), (1, 700, 37), (3, 9, 521), (7, 31, 37), (61, 130, 11), (64, 128, 64), (130, 257, 20)):
+    for n, c, k in (
+        (1, 1, 1),
+        (2, 17, 3),
+        (1, 700, 37),
+        (3, 9, 521),
+        (7, 31, 37),
+        (61, 130, 11),
+        (64, 128, 64),
+        (130, 257, 20),
+        (260, 75, 131),
+        (140, 200, 300),
+    ):
         x, weight, bias = (copied(rng.standard_normal(shape, dtype=np.float32)) for shape in ((n, c), (k, c), (k,)))
         y = cpu.dense(x, weight, bias)
         assert np.isfinite(y).all() and np.isfinite(cpu.dense_input_grad(y, weight, relu=x)).all()

@@ -25,6 +25,9 @@ SIZES = [
     (61, 130, 11),
     (64, 128, 65),
     (131, 257, 97),
+    (20, 1100, 33),
+    (260, 75, 131),
+    (140, 336, 300),
 ]
 
 
@@ -60,10 +63,10 @@ def test_any_size(n: int, c: int, k: int, seed: int) -> None:
 
 
 def test_an_example_has_the_same_bits_in_every_batch(rng: np.random.Generator) -> None:
-    x, weight = rng.standard_normal((130, 77), dtype=np.float32), rng.standard_normal((35, 77), dtype=np.float32)
+    x, weight = rng.standard_normal((300, 2077), dtype=np.float32), rng.standard_normal((135, 2077), dtype=np.float32)
     y = cpu.dense(x, weight)
     dx = cpu.dense_input_grad(y, weight)
-    for size in (1, 3, 8, 9, 16, 65):
+    for size in (1, 3, 8, 9, 16, 32, 65, 255):
         np.testing.assert_array_equal(cpu.dense(x[:size], weight), y[:size])
         np.testing.assert_array_equal(cpu.dense_input_grad(np.ascontiguousarray(y[:size]), weight), dx[:size])
 
