@@ -4,9 +4,9 @@ y = x·weightᵀ: lanes are examples, so x is turned, chunk by chunk; or, for a 
 and dweight = dyᵀ·x: lanes are inputs, in the order in which they lie in memory. The lanes read a strip of columns, which stays in the
 first-level cache for all rows.
 
-A large weight comes from memory, and its gradient goes there: the longer the pieces of a row, the better. So chunks of x are as large as
-the second-level cache allows: with 4 KB of a row at a time, y took 0.75 to 1.0 times as long as with the 512 bytes that fit the first. And
-the fewer steps a sum has, the longer is a strip: the gradient of a weight from 16 examples took half as long with 2 KB as with 256 bytes.
+A large weight comes from memory, and its gradient goes there: the longer the pieces of a row, the better. So chunks of x are then as large
+as the second-level cache allows: with 4 KB of a row at a time, y took 0.75 to 1.0 times as long as with the 512 bytes that fit the first.
+And the fewer steps a sum has, the longer is a strip: a weight's gradient from 16 examples took half as long with 2 KB as with 256 bytes.
 Every sum has the same terms in the same order whichever way it goes, so a row is bit-identical in every batch.
 """
 

@@ -122,6 +122,7 @@ def main(where: str) -> None:
         (130, 257, 20),
         (260, 75, 131),
         (140, 200, 300),
+        (33, 2100, 130),
     ):
         x, weight, bias = (copied(rng.standard_normal(shape, dtype=np.float32)) for shape in ((n, c), (k, c), (k,)))
         y = cpu.dense(x, weight, bias)
