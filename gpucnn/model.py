@@ -43,10 +43,9 @@ _MANY = 64  # examples: which loops a batch needs, may depend on its size, but n
 
 
 def _rehearsed(count: int, batch_size: int, ranks: int) -> tuple[int, ...]:
-    """The sizes of batches that a rehearsal runs: of most of an epoch, and of the last, as one of the ranks has them; powers of two, so
-    that there are few."""
+    """The sizes of batches that a rehearsal runs: of most of an epoch, and of the last, as one of the ranks has them."""
     sizes = [-(-size // ranks) for size in (min(count, batch_size), count % batch_size) if size]
-    return tuple(sorted({min(1 << (size - 1).bit_length(), _MANY) for size in sizes}))
+    return tuple(sorted({min(size, _MANY) for size in sizes}))
 
 
 class Sequential(Layered):

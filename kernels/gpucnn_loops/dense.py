@@ -191,8 +191,8 @@ def dense(x: Array, weight: Array, bias: Array | None, relu: bool, y: Array) -> 
     def body(first: int, last: int) -> None:
         first, last = first * ROWS, min(last * ROWS, k)
         scratch = Scratch(steps * strip, (last - first) * strip)
-        if n % L:  # lanes of no example
-            fill(*scratch.piece(0), 0)
+        place, size = scratch.piece(0)
+        fill(place, size if n % L else 0, 0)  # lanes of no example, if there are any: for every size of a batch the same loops are called
         forward(first, last, *arrays, *tables, *scratch.addresses())
 
     share(-(-k // ROWS), body, n * c * k)
@@ -233,8 +233,8 @@ def _across(a: Array, b: Array, y: Array, mask: Array | None) -> None:
 
     def body(first: int, last: int) -> None:
         scratch = Scratch(steps * strip, panel * strip)
-        if across % L:  # lanes of no column
-            fill(*scratch.piece(0), 0)
+        place, size = scratch.piece(0)
+        fill(place, size if across % L else 0, 0)  # lanes of no column, if there are any
         lanes_of(first * BLOCK, min(last * BLOCK, across), strip, each, steps, panel, *arrays, *tables, *scratch.addresses())
 
     share(-(-across // BLOCK), body, m * depth * across)
