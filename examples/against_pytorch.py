@@ -44,6 +44,7 @@ from gpucnn.ops import cpu
 from gpucnn.training.step import TrainingStep
 
 PAUSE = 0.05  # seconds; threads that have run out of work spin on for about 20 ms
+STEPS = 30
 BUSY = 0.1  # share of the cores' time that others may take
 MODELS = ("keras", "tf2", "lenet5x5")  # the reference networks; they are written down here in PyTorch as well
 OTHERS = ("lenet5", "alexnet", "vgg", "inception", "resnet", "mobilenet")  # which in_pytorch.py makes of their layers
@@ -223,7 +224,8 @@ def command(options: argparse.Namespace, *more: str) -> str:
     """The command that measures the same again, with what the environment sets of the instructions that are used."""
     held = [f"{name}={os.environ[name]}" for name in INSTRUCTIONS if os.environ.get(name)]
     models = [] if options.models == list(MODELS) else ["--models", *options.models]
-    return " ".join([*held, "python examples/against_pytorch.py", *more, *models])
+    steps = [] if options.steps == STEPS or options.memory else [f"--steps {options.steps}"]
+    return " ".join([*held, "python examples/against_pytorch.py", *more, *steps, *models])
 
 
 def main() -> int:
@@ -231,7 +233,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     known = MODELS + OTHERS
     parser.add_argument("--models", nargs="+", choices=known, default=list(MODELS), metavar="NAME", help="which networks [the first three]")
-    parser.add_argument("--steps", type=whole(2), default=30, help="measured steps of each [30]")
+    parser.add_argument("--steps", type=whole(2), default=STEPS, help=f"measured steps of each [{STEPS}]")
     parser.add_argument("--batch-size", type=whole(), default=128, help="images in a step [128]")
     parser.add_argument("--threads", type=whole(), default=cores, help=f"threads of each [{cores}]")
     parser.add_argument("--others", action="store_true", help="compare with ONNX Runtime and JAX too")
@@ -246,6 +248,8 @@ def main() -> int:
         parser.error("--memory asks the system for a process's peak memory as Linux and macOS have it, and this one has not")
     if options.json and options.json.parent and not options.json.parent.is_dir():
         parser.error(f"--json {options.json} cannot be written: there is no folder {options.json.parent}")
+    if options.json and not os.access(options.json.parent, os.W_OK):
+        parser.error(f"--json {options.json} cannot be written: the folder {options.json.parent} is read-only")
     if options.json:
         cpu_tables.figures_in(options.json)
     rng = np.random.default_rng(0)
@@ -260,8 +264,9 @@ def main() -> int:
         torch, missing = pytorch_on(get_device("cpu"))
     if torch is None:
         raise gc.MissingExtraError(f"{missing}, so there is nothing to compare with")
+    note = {"note": "a run with --quick: the figures mean nothing"} if options.quick else {}
     if options.quick:
-        print("a run with --quick: the figures mean nothing")
+        print(note["note"])
     if options.memory:
         print(f"batch {options.batch_size}: peak memory of a process that trains ten steps (since its library was there), ratios of both")
         peaks = {}
@@ -275,7 +280,7 @@ def main() -> int:
             peaks[name] = {"gpucnn": own_peak, "PyTorch": peak}
         if options.json:
             said = command(options, "--memory", f"--batch-size {options.batch_size}")
-            run = {"about": about(cores), "command": said, "batch": options.batch_size, "MiB": peaks}
+            run = {"about": about(cores) | note, "command": said, "batch": options.batch_size, "MiB": peaks}
             cpu_tables.add(options.json, "memory", run)
         return 0
     threads = options.threads
@@ -331,9 +336,7 @@ def main() -> int:
         asked = ["--others"] if options.others else []
         said = command(options, *asked, f"--batch-size {options.batch_size}", f"--threads {threads}")
         run = {"about": about(cores), "command": said, "batch": options.batch_size, "threads": threads, "networks": dict(found)}
-        run["about"] |= {library: version(rivals.PACKAGES[library]) for library in sorted(compared)}
-        if options.quick:
-            run["about"]["note"] = "a run with --quick: the figures mean nothing"
+        run["about"] |= {library: version(rivals.PACKAGES[library]) for library in sorted(compared)} | note
         cpu_tables.add(options.json, "others" if options.others else "steps", run)
     return 0
 

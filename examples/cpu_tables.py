@@ -35,11 +35,23 @@ def figures_in(path: Path) -> dict[str, Any]:
     """The figures that are in `path` already. DataError for a file that holds something else: to be asked before anything is measured."""
     try:
         figures = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise gc.DataError(f"{path} cannot be added to: {error}; name a file that --json has written, or a new file") from None
-    if not isinstance(figures, dict) or not all(isinstance(figures.get(each, []), list) for each in LISTS):
-        raise gc.DataError(f"{path} cannot be added to: it does not contain figures of this program; name another file")
-    return figures
+    try:
+        for part in LISTS:
+            _in_order(figures.get(part, []))
+    except (AttributeError, KeyError, TypeError):
+        raise gc.DataError(f"{path} cannot be added to: it does not contain figures of this program; name another file") from None
+    return figures  # type: ignore[no-any-return]
+
+
+def _in_order(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Runs in the order of the tables; AttributeError, KeyError or TypeError for something else."""
+    if not isinstance(runs, list):
+        raise TypeError
+    for run in runs:
+        _ = run["networks"].items(), _of(run)
+    return sorted(runs, key=lambda run: (-run["threads"], +run["batch"], has_avx2(run)))
 
 
 def add(path: Path, part: str, run: dict[str, Any]) -> None:
@@ -50,14 +62,17 @@ def add(path: Path, part: str, run: dict[str, Any]) -> None:
     figures = figures_in(path)
     if part in LISTS:
         kept = [each for each in figures.get(part, []) if _of(each) != _of(run)]
-        run = sorted([*kept, run], key=lambda each: (-each["threads"], each["batch"], has_avx2(each)))  # type: ignore[assignment]
+        run = _in_order([*kept, run])  # type: ignore[assignment]
     figures[part] = run
     text = json.dumps(figures, indent=1, ensure_ascii=False) + "\n"
-    files.write_atomically(path, lambda file: file.write(text.encode()))
+    try:
+        files.write_atomically(path, lambda file: file.write(text.encode()))
+    except OSError as error:
+        raise gc.DataError(f"{path} cannot be written: {error}; name a file in a folder that can be written") from None
 
 
 def _of(run: dict[str, Any]) -> tuple[Any, Any]:
-    return run.get("command"), run.get("about", {}).get("processor")
+    return run["command"], run["about"]["processor"]
 
 
 def has_avx2(run: dict[str, Any]) -> bool:
@@ -91,6 +106,13 @@ def milliseconds(times: dict[str, float], best: bool = False) -> str:
     return f"{median} ({times['p10']:.1f}–{times['p90']:.1f})"
 
 
+def _label(run: dict[str, Any], *what: str) -> str:
+    """What stands first in a row: the network, the batch, `what` else, and what is special about the run."""
+    network, *more = what
+    special = ["one thread"] * (run["threads"] == 1) + ["AVX2"] * has_avx2(run)
+    return ", ".join([network, f"batch {run['batch']}", *more, *special])
+
+
 def steps() -> str:
     """Every run's steps and forward passes beside PyTorch's. Runs made with one machine and one commit share a line."""
     rows, lines = [], {}
@@ -99,9 +121,9 @@ def steps() -> str:
         for name, found in run["networks"].items():
             for title, times in found.items():
                 theirs = times["PyTorch"]
-                label = f"{name}, batch {run['batch']}, {title}" + (", one thread" if run["threads"] == 1 else "")
-                label += ", AVX2" if has_avx2(run) else ""
-                rows.append((label, milliseconds(times["gpucnn"], best=True), milliseconds(theirs), f"{theirs['ratio']:.2f}×"))
+                rows.append(
+                    (_label(run, name, title), milliseconds(times["gpucnn"], best=True), milliseconds(theirs), f"{theirs['ratio']:.2f}×")
+                )
     about = "".join(f"{', '.join(commands)}: {where}.\n" for where, commands in lines.items())
     return table(("network", "gpucnn ms", "PyTorch ms", "ratio"), rows) + "\n" + about
 
@@ -116,7 +138,7 @@ def others() -> str:
                 f"{title}, {library}": each["ratio"] for title, times in found.items() for library, each in times.items() if "ratio" in each
             }
             names += [name for name in ratios if name not in names and "PyTorch" not in name]
-            rows.append((f"{network}, batch {run['batch']}" + (", one thread" if run["threads"] == 1 else ""), ratios))
+            rows.append((_label(run, network), ratios))
     cells = [(label, *(f"{ratios[name]:.2f}×" if name in ratios else "–" for name in names)) for label, ratios in rows]
     return table(("gpucnn's time over that of", *names), cells) + "\n" + "".join(f"{line}\n" for line in lines)
 

@@ -39,7 +39,7 @@ from gpucnn.training.parallel import join
 from gpucnn.training.step import TrainingStep
 from gpucnn.weighted import example_weights
 
-_MANY = 64  # examples: which loops a batch needs, may depend on its size, but not beyond this
+_MANY = 1024  # examples: a rehearsal takes as long for any number of them, but for what NumPy computes
 
 
 def _rehearsed(count: int, batch_size: int, ranks: int) -> tuple[int, ...]:

@@ -61,7 +61,9 @@ def forward(first, last, strip, steps, x, n, c, weight, k, bias, biased, relu, y
             if biased:
                 b = spread(bias, first + row)
             for lane in range(0, width, L):
-                v = load(sums, row * strip + lane) + b
+                v = load(sums, row * strip + lane)
+                if biased:  # 0 would not do: −0 + 0 is 0
+                    v = v + b
                 store(sums, row * strip + lane, relu16(v) if relu else v)
         to_planes(sums, count, images, strip, at(y, image * k + first), places)
 
@@ -224,15 +226,16 @@ def _across(a: Array, b: Array, y: Array, mask: Array | None) -> None:
         share(-(-across // LONG), long, m * depth * across)
         return
     steps = 16 if depth <= 16 else 32 if depth <= 32 else STEPS
-    strip = each = BLOCK * STEPS // steps
+    strip = each = min(BLOCK * STEPS // steps, lanes(across))
     panel = m
     if depth > STEPS and m >= MANY:
         strip, panel = 4 * BLOCK, MANY // 2
+    straight = depth <= steps and across % L == 0 and mask is None  # sums are not put aside
     held = _rows(m, depth), _rows(steps, 1)
     tables = [table.at.places for table in held]
 
     def body(first: int, last: int) -> None:
-        scratch = Scratch(steps * strip, panel * strip)
+        scratch = Scratch(steps * strip, L if straight else panel * strip)
         place, size = scratch.piece(0)
         fill(place, size if across % L else 0, 0)  # lanes of no column, if there are any
         lanes_of(first * BLOCK, min(last * BLOCK, across), strip, each, steps, panel, *arrays, *tables, *scratch.addresses())

@@ -82,7 +82,9 @@ def test_a_run_is_added_and_takes_the_place_of_its_like(tables: Any, tmp_path: P
     found = json.loads(file.read_text(encoding="utf-8"))
     assert [(run["batch"], run["about"]["commit"]) for run in found["steps"]] == [(32, "b"), (32, "d"), (128, "c")]
     assert found["memory"] == {"batch": 4}
-    for content in ("{", "[]", '{"steps": 3}', '{"others": {}}'):
+    about = '"command": "x", "batch": 4, "networks": {}, "about": null'
+    others = '{"steps": [1]}', '{"steps": [{}]}', f'{{"steps": [{{{about}, "threads": 2}}]}}', "[" * 100000
+    for content in ("{", "[]", '{"steps": 3}', '{"others": {}}', *others):
         file.write_text(content)
         with pytest.raises(gc.DataError, match=r"figures\.json cannot be added to: "):
             tables.add(file, "memory", {})

@@ -71,6 +71,14 @@ def test_an_example_has_the_same_bits_in_every_batch(rng: np.random.Generator) -
         np.testing.assert_array_equal(cpu.dense_input_grad(np.ascontiguousarray(y[:size]), weight), dx[:size])
 
 
+def test_a_negative_zero_stays_one_without_a_bias() -> None:
+    """A sum of products that are all too small is −0, and −0 + 0 would be 0."""
+    x, weight = np.full((64, 3), -1e-30, np.float32), np.full((128, 3), 1e-30, np.float32)
+    for size in (1, 8, 64):
+        np.testing.assert_array_equal(np.signbit(cpu.dense(x[:size], weight)), np.signbit(cpu.dense(x[:1], weight))[0, 0])
+        assert not np.signbit(cpu.dense(x[:size], weight, np.zeros(128, np.float32))).any()
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_not_finite_stays_in_its_row(value: float, rng: np.random.Generator) -> None:
     x, weight = rng.standard_normal((20, 50), dtype=np.float32), rng.standard_normal((30, 50), dtype=np.float32)
