@@ -49,9 +49,9 @@ def _in_order(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Runs in the order of the tables; AttributeError, KeyError or TypeError for something else."""
     if not isinstance(runs, list):
         raise TypeError
-    for run in runs:
+    for run in runs:  # what the tables read of each
         _ = run["networks"].items(), _of(run)
-    return sorted(runs, key=lambda run: (-run["threads"], +run["batch"], has_avx2(run)))
+    return sorted(runs, key=lambda run: (-run["threads"], +run["batch"], has_avx2(run)))  # signs raise TypeError for text
 
 
 def add(path: Path, part: str, run: dict[str, Any]) -> None:

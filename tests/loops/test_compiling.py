@@ -14,7 +14,6 @@ import gpucnn as gc
 from gpucnn.losses import get_loss
 from gpucnn_loops import direct, loops, machine, tile
 from gpucnn_loops.loops import rehearsal
-from gpucnn_loops.machine import FEATURES
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -254,6 +253,6 @@ print(late, "dense.forward" in ready, "dense.forward_by_output" in ready, "dense
         done = program(text.replace("SIZE", str(size)), GPUCNN_LOOP_CACHE=str(tmp_path / str(size)))
         assert done.stdout.startswith("[] "), (size, done.stdout, done.stderr)
     wide = text.replace("SIZE", "100").replace("Dense(40", "Dense(256")  # for which AVX2 has other loops than for 64 examples
-    avx2 = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma"} if "avx2" in FEATURES else {}
+    avx2 = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma"} if "avx2" in machine.FEATURES else {}
     done = program(wide, GPUCNN_LOOP_CACHE=str(tmp_path / "wide"), **avx2)
     assert done.stdout.startswith("[] "), (done.stdout, done.stderr)
