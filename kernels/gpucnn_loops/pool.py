@@ -24,10 +24,13 @@ from gpucnn_loops.vector import (
     at,
     beats,
     better,
+    larger,
+    larger_place,
     load,
     load_apart,
     load_even,
-    place16,
+    nan_among,
+    nan_or,
     places_from,
     relu_first,
     splat,
@@ -69,13 +72,23 @@ def stops(shift, stride, size, count):
 
 
 @helper
-def winner(v0, v1, v2, v3, place, across):
-    """(the largest of a 2×2 window's four vectors, after ReLU; its place): its corner is at `place`, in a plane of `across` columns."""
-    corner = place16(place)
-    best, won = beats(v1, v0, place16(place + 1), corner)
-    best, won = beats(v2, best, place16(place + across), won)
-    best, won = beats(v3, best, place16(place + across + 1), won)
-    return relu_first(best, won, corner)
+def winner(v0, v1, v2, v3, corner, across):
+    """(the largest of a 2×2 window's four vectors, after ReLU; its place): its corner is at `corner`, in a plane of `across` columns."""
+    if nan_among(v0, v1, v2, v3):
+        best, won = beats(v1, v0, add_place(corner, 1), corner)
+        best, won = beats(v2, best, add_place(corner, across), won)
+        best, won = beats(v3, best, add_place(corner, across + 1), won)
+        return relu_first(best, won, corner)
+    best, won = larger_place(v0, splat(ZERO), corner, corner)
+    best, won = larger_place(v1, best, add_place(corner, 1), won)
+    best, won = larger_place(v2, best, add_place(corner, across), won)
+    return larger_place(v3, best, add_place(corner, across + 1), won)
+
+
+@helper
+def largest(v0, v1, v2, v3):
+    """As `winner`, without the place."""
+    return nan_or(v0, v1, v2, v3, larger(v3, larger(v2, larger(v1, larger(v0, splat(ZERO))))))
 
 
 @loop("i i f* f* i* i i f* i*")

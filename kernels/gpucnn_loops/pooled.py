@@ -21,13 +21,13 @@ from gpucnn_loops.crew import share
 from gpucnn_loops.direct import CHUNK
 from gpucnn_loops.language import record
 from gpucnn_loops.loops import loop
-from gpucnn_loops.pool import winner
+from gpucnn_loops.pool import largest, winner
 from gpucnn_loops.sums import add_up, columns_of
 from gpucnn_loops.tables import Frame, Images, Tables, Window, edges, framed, images, lanes
 from gpucnn_loops.threads import Scratch, address, flags
 from gpucnn_loops.tile import ROWS, WIDE, product
 from gpucnn_loops.turn import fill, in_frame, put_in_frame, to_planes, to_rows
-from gpucnn_loops.vector import L, as_floats, at, fma, load, splat, spread, store
+from gpucnn_loops.vector import L, as_floats, at, fma, load, place16, splat, spread, store
 
 Array = NDArray[np.float32]
 WINDOWS = 35  # pooling windows of a chunk: 140 rows of 64 channels are 36 KB
@@ -93,10 +93,12 @@ def forward(first, last, x, weight, bias, y, indices, placed, frame, k, width, c
                     s0, s1 = fma(spread(x0, col), by, s0), fma(spread(x1, col), by, s1)
                     s2, s3 = fma(spread(x2, col), by, s2), fma(spread(x3, col), by, s3)
                 b = load(bias, lane)
-                v, p = winner(s0 + b, s1 + b, s2 + b, s3 + b, where.corners[window], step)
-                store(best, window * width + lane, v)
                 if placed:
+                    v, p = winner(s0 + b, s1 + b, s2 + b, s3 + b, place16(where.corners[window]), step)
+                    store(best, window * width + lane, v)
                     store(won, window * width + lane, p)
+                else:
+                    store(best, window * width + lane, largest(s0 + b, s1 + b, s2 + b, s3 + b))
         for window in range(0, 0 if taps <= FEW else count, WINDOWS):
             windows = min(WINDOWS, count - window)
             for tap in range(0, taps, CHUNK):
@@ -108,10 +110,12 @@ def forward(first, last, x, weight, bias, y, indices, placed, frame, k, width, c
                     four, to = at(sums, 4 * i * width + lane), (window + i) * width + lane
                     s0, s1, s2, s3 = load(four, 0), load(four, width), load(four, 2 * width), load(four, 3 * width)
                     b = load(bias, lane)
-                    v, p = winner(s0 + b, s1 + b, s2 + b, s3 + b, where.corners[window + i], step)
-                    store(best, to, v)
                     if placed:
+                        v, p = winner(s0 + b, s1 + b, s2 + b, s3 + b, place16(where.corners[window + i]), step)
+                        store(best, to, v)
                         store(won, to, p)
+                    else:
+                        store(best, to, largest(s0 + b, s1 + b, s2 + b, s3 + b))
         to_planes(best, count, k, width, at(y.first, image * y.step), where.places)
         if placed:
             to_planes(won, count, k, width, as_floats(at(indices, image * y.step)), where.places)

@@ -17,17 +17,11 @@ from gpucnn_loops.loops import loop
 from gpucnn_loops.tables import lanes
 from gpucnn_loops.tanh import COST, magnitude, through
 from gpucnn_loops.threads import Scratch, address
-from gpucnn_loops.vector import I32, L, at, load, splat, store, sum16
+from gpucnn_loops.vector import I32, L, at, larger, load, splat, store, sum16
 
 Array = NDArray[np.float32]
 F = np.float32
 ZERO, ONE, MINUS, LEAST = F(0), F(1), F(-1), F(-math.inf)
-
-
-@intrinsic
-def larger(typing, a, b):
-    """The larger of each two numbers; b where one is NaN."""
-    return vector(vector, vector), lambda c, bl, s, args: bl.select(bl.fcmp_ordered(">", *args), *args)
 
 
 @intrinsic

@@ -201,6 +201,48 @@ def beats(typing, value, best, place, best_place):
 
 
 @intrinsic
+def nan_among(typing, a, b, c, d):
+    """Whether any of 64 numbers is NaN."""
+
+    def code(ctx, bl, s, args):
+        a, b, c, d = args
+        odd = bl.or_(bl.fcmp_unordered("uno", a, b), bl.fcmp_unordered("uno", c, d))
+        return bl.icmp_unsigned("!=", bl.bitcast(odd, ir.IntType(L)), ir.Constant(ir.IntType(L), 0))
+
+    return types.boolean(vector, vector, vector, vector), code
+
+
+@intrinsic
+def larger(typing, a, b):
+    """The larger of each two numbers; b where one is NaN."""
+    return vector(vector, vector), lambda c, bl, s, args: bl.select(bl.fcmp_ordered(">", *args), *args)
+
+
+@intrinsic
+def nan_or(typing, a, b, c, d, v):
+    """NaN in the lanes where any of a, b, c and d is NaN, else v."""
+
+    def code(ctx, bl, s, args):
+        a, b, c, d, v = args
+        odd = bl.or_(bl.fcmp_unordered("uno", a, b), bl.fcmp_unordered("uno", c, d))
+        return bl.select(odd, ir.Constant(V, [float("nan")] * L), v)
+
+    return vector(vector, vector, vector, vector, vector), code
+
+
+@intrinsic
+def larger_place(typing, value, best, place, best_place):
+    """As `beats`, of numbers alone."""
+
+    def code(c, b, s, args):
+        value, best, place, best_place = args
+        wins = b.fcmp_ordered(">", value, best)
+        return c.make_tuple(b, s.return_type, [b.select(wins, value, best), b.select(wins, place, best_place)])
+
+    return types.UniTuple(vector, 2)(vector, vector, vector, vector), code
+
+
+@intrinsic
 def better(typing, value, best):
     """The maximum alone, as `beats` has it."""
 
@@ -244,6 +286,17 @@ def add_place(typing, places, number):
         return b.bitcast(b.add(b.bitcast(args[0], IV), splat_of(b, b.trunc(args[1], I32), IV)), V)
 
     return vector(vector, types.int64), code
+
+
+@intrinsic
+def where_same(typing, a, b, v):
+    """v where a is bit-identical to b, else 0."""
+
+    def code(c, bl, s, args):
+        a, b, v = args
+        return bl.select(bl.icmp_signed("==", bl.bitcast(a, IV), bl.bitcast(b, IV)), v, ZERO)
+
+    return vector(vector, vector, vector), code
 
 
 @intrinsic

@@ -112,6 +112,20 @@ def lane_tile(
         y.array[part] = total
 
 
+def window_sums(Q: int, n: int, x: Pointer, cols: Pointer, right: int, down: int, w: Pointer, bias: Pointer) -> list[Any]:
+    pixels = [np.stack([load(x, cols[i] + corner) for i in range(n)]).astype(np.float64) for corner in (0, right, down, down + right)]
+    numbers = [np.array([w[q * n + i] for i in range(n)], np.float64) for q in range(Q)]
+    return [(bias[q] + own @ four).astype(F) for q, own in enumerate(numbers) for four in pixels]
+
+
+def tap_tile(T: int, Q: int, n: int, x: Pointer, rows: Pointer, cols: Pointer, g: Pointer, gs: int, y: Pointer, ys: int) -> None:
+    for t in range(T):
+        pixels = np.stack([load(x, rows[t] + cols[i]) for i in range(n)]).astype(np.float64)
+        for q in range(Q):
+            part = y.part(q * ys + 16 * t, 16)
+            y.array[part] += (pixels * np.stack([load(g, q * gs + 16 * i) for i in range(n)])).sum(axis=0)
+
+
 def pixel_tile(
     Q: int,
     W: int,
@@ -150,6 +164,11 @@ INTRINSICS: dict[str, Callable[..., Any]] = {
     "turn16": turn16,
     "tile": tile,
     "lane_tile": lane_tile,
+    "window_sums": window_sums,
+    "tap_tile": tap_tile,
+    "nan_among": lambda *vectors: bool(np.isnan(vectors).any()),
+    "nan_or": lambda a, b, c, d, v: np.where(np.isnan([a, b, c, d]).any(axis=0), F(np.nan), v),
+    "larger_place": lambda value, best, place, best_place: (np.where(value > best, value, best), np.where(value > best, place, best_place)),
     "pixel_tile": pixel_tile,
     "spread": lambda x, i: splat(x[i]),
     "load_even": lambda x, i: load(x, i, 32)[::2],
@@ -159,6 +178,7 @@ INTRINSICS: dict[str, Callable[..., Any]] = {
     "relu16": lambda a: np.where(a <= 0, F(0), a),
     "where_positive": lambda a, b: np.where(a > 0, b, F(0)),
     "as_floats": lambda x: Pointer(x.array.view(F), x.place),
+    "where_same": lambda a, b, v: np.where(a.view(INT) == b.view(INT), v, F(0)),
     "place16": lambda number: np.full(16, number, INT).view(F),
     "add_place": lambda places, number: (places.view(INT) + INT(number)).view(F),
     "places_from": lambda first, step: (np.arange(16, dtype=INT) * INT(step) + INT(first)).view(F),
@@ -249,6 +269,8 @@ def main() -> None:
         (2, 17, 5, 6, 18, 3, 2, (2, 1), ((1, 0), (0, 1)), 1, 1),
         (2, 6, 5, 4, 4, 3, 3, 2, 1, 1, 2),
         (2, 3, 7, 20, 3, 3, 3, 1, 1, 1, 3),
+        (1, 2, 5, 33, 5, 3, 3, 1, (0, 1), 1, 1),
+        (1, 1, 6, 26, 3, 5, 5, 1, 2, 1, 1),
         (1, 17, 6, 7, 16, 5, 5, 1, 2, 1, 1),
     ]
     for case in cases:

@@ -16,7 +16,7 @@ from collections import deque
 from typing import Any
 
 import numpy as np
-from loop_cases import DEPTHWISE, DIRECT, PIXELS, WHOLE, WINOGRAD, arrays
+from loop_cases import DEPTHWISE, DIRECT, FIRST, PIXELS, WHOLE, WINOGRAD, arrays
 
 from gpucnn.ops import cpu
 from gpucnn.ops.cpu import _engine, roads
@@ -89,7 +89,7 @@ def main(where: str) -> None:
     np.ascontiguousarray = lambda array, dtype=None: copied(np.asarray(array, dtype))  # type: ignore[assignment]
     threads.Scratch.__init__ = guarded_scratch  # type: ignore[method-assign]
     rng = np.random.default_rng(0)
-    for case in [*DIRECT, *DEPTHWISE, *PIXELS, *WHOLE, *WINOGRAD]:
+    for case in [*DIRECT, *DEPTHWISE, *PIXELS, *WHOLE, *WINOGRAD, *FIRST]:
         a = {name: copied(value) if isinstance(value, np.ndarray) else value for name, value in arrays(case, rng).items()}
         c, k = a["x"].shape[1], len(a["bias"])
         all_passes(roads.convolution(c, k, a["window"], a["groups"]), a)

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loop_cases import arrays, exact, nan_like
+from loop_cases import FIRST, arrays, exact, nan_like
 
 from gpucnn.errors import ShapeError
 from gpucnn.ops import cpu
 from gpucnn.ops.cpu import conv, pool, roads
 from gpucnn.ops.shapes import conv_window, pool_window
+from gpucnn_loops.first import MOST, First
 from gpucnn_loops.pooled import Pooled, halves
+from gpucnn_loops.tile import ROWS, WIDE
 from gpucnn_loops.windows import Windows
 from gpucnn_loops.winograd_plan import Winograd
 from tolerances import bound, check
@@ -29,7 +31,9 @@ CASES: list[tuple[Any, ...]] = [
     (3, 40, 9, 9, 17, 3, 3, 2, 1, 1, 1),  # more taps than the winners' sums take
     (3, 20, 14, 15, 37, 3, 3, 1, 1, 1, 1),  # Winograd's
     (10, 32, 14, 14, 64, 5, 5, 1, 2, 1, 1),
+    *FIRST,
 ]
+BOTH = [case for case in CASES if case[1] * case[5] * case[6] < MOST and case[7] == 1]
 
 
 def reference(e: dict[str, Any]) -> Any:
@@ -121,7 +125,7 @@ def layers(draw: st.DrawFn) -> tuple[Any, ...]:
     r, s, dh, dw = draw(st.integers(1, 5)), draw(st.integers(1, 5)), draw(st.integers(1, 2)), draw(st.integers(1, 2))
     padding = draw(st.integers(0, 2))
     h = draw(st.integers(max(2, dh * (r - 1) + 2 - 2 * padding), 17))
-    w = draw(st.integers(max(2, dw * (s - 1) + 2 - 2 * padding), 17))
+    w = draw(st.integers(max(2, dw * (s - 1) + 2 - 2 * padding), draw(st.sampled_from([17, 40]))))
     return draw(st.integers(1, 18)), c, h, w, k, r, s, 1, padding, (dh, dw), 1
 
 
@@ -154,6 +158,51 @@ def test_nan_and_infinity_are_handed_on_as_in_the_reference(case: tuple[Any, ...
         np.testing.assert_array_equal(np.isfinite(dweight), np.isfinite(conv.conv2d_weight_grad(dconv, a["x"], a["window"])))
 
 
+@pytest.mark.parametrize("placed", [True, False])
+@pytest.mark.parametrize("case", BOTH)
+def test_lanes_may_be_windows_or_filters(case: tuple[Any, ...], placed: bool, rng: np.random.Generator) -> None:
+    a = arrays(case, rng)
+    (n, c), (k, window) = a["x"].shape[:2], (len(a["bias"]), a["window"])
+    a["x"][0, 0, 0, 0] = np.nan
+    shape = n, k, window.output[0] // 2, window.output[1] // 2
+    found = []
+    for plan in (First(c, k, window), Pooled(c, k, window)):
+        y, indices = np.full(shape, np.nan, np.float32), np.full(shape, -1, np.int32)
+        plan.forward(a["x"], a["weight"], a["bias"], y, indices if placed else None)
+        found.append((y, indices))
+    (y, indices), (expected, places) = found
+    np.testing.assert_array_equal(np.isnan(y), np.isnan(expected))
+    magnitude = conv.conv2d(np.abs(np.nan_to_num(a["x"])).astype(np.float64), np.abs(a["weight"]).astype(np.float64), None, window)
+    magnitude = pool.max_pool2d(magnitude + np.abs(a["bias"])[:, None, None], pool_window(window.output, 2))[0]
+    numbers = np.isfinite(y)
+    check(
+        y[numbers], expected[numbers].astype(np.float64), magnitude=magnitude[numbers], terms=2 * a["weight"][0].size, direction="forward"
+    )
+    np.testing.assert_array_equal(indices[~numbers], places[~numbers])
+    assert (indices == places).mean() > 0.99, "but for two maxima that are the same to within rounding"
+    if not placed:
+        return
+    x = np.nan_to_num(a["x"])
+    dy = rng.standard_normal(shape, dtype=np.float32)
+    masked = y if c == 1 else None
+    sums = []
+    for plan in (First(c, k, window), Pooled(c, k, window)):
+        dweight, dbias = nan_like(a["weight"]), nan_like(a["bias"])
+        assert not plan.weight_grad(dy, masked, places, a["x"], dweight, dbias), "x is not finite"
+        assert plan.weight_grad(dy, masked, places, x, dweight, dbias)
+        alone = nan_like(dweight)
+        plan.weight_grad(dy, masked, places, x, alone, None)
+        np.testing.assert_array_equal(alone, dweight)
+        sums.append((dweight, dbias))
+    bound_of = conv.conv2d_weight_grad(
+        np.abs(pool.max_pool2d_grad(dy.astype(np.float64), places, pool_window(window.output, 2))), np.abs(x).astype(np.float64), window
+    )
+    terms = 2 * n * shape[2] * shape[3]
+    check(sums[0][0], sums[1][0].astype(np.float64), magnitude=bound_of, terms=terms, direction="weight_grad")
+    total = np.abs(dy).astype(np.float64).sum(axis=(0, 2, 3))
+    check(sums[0][1], sums[1][1].astype(np.float64), magnitude=total, terms=terms, direction="weight_grad")
+
+
 def test_ties_go_to_the_first_place() -> None:
     a = arrays(CASES[1], np.random.default_rng(0))
     a["x"][...] = 1
@@ -168,7 +217,9 @@ def test_which_poolings_are_done_in_the_same_pass() -> None:
     for other in (pool_window(window.output, 3), pool_window(window.output, 2, 1), pool_window(window.output, 2, 2, 1)):
         assert not halves(window, other)
         assert isinstance(roads.pooled(1, 32, window, other, 1), Windows)
-    assert isinstance(roads.pooled(1, 32, window, pool_window(window.output, 2), 1), Pooled)
+    assert isinstance(roads.pooled(1, 32, window, pool_window(window.output, 2), 1), First if WIDE or ROWS == 6 else Pooled)
+    narrow = conv_window((10, 10), 3)
+    assert isinstance(roads.pooled(1, 32, narrow, pool_window(narrow.output, 2), 1), Pooled)
     large = conv_window((200, 200), 3)
     assert roads.pooled(1, 32, large, pool_window(large.output, 3, 2), 1) is None  # its outputs leave the cache
     few = conv_window((28, 28), 5, 1, 2)

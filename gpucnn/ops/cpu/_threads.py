@@ -100,6 +100,11 @@ def threads() -> int:
 pools.count = threads
 
 
+def blas_alike() -> Any:
+    """A context in which BLAS has as many threads as the operations, for times that are held against theirs."""
+    return _blas().limit(limits=threads())
+
+
 def _pool(process: int) -> ThreadPoolExecutor:
     """The pool for NumPy's passes. Threads do not survive a fork, so each process has its own."""
     return pools.pool()

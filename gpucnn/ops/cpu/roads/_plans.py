@@ -50,7 +50,7 @@ def pooled(c: int, k: int, window: Window, pool_window: Window, groups: int) -> 
     if groups != 1 or whole is None:
         return None
     if made.pooled.halves(window, pool_window):
-        return made.pooled.Pooled(c, k, window)
+        return made.first.First(c, k, window) if made.first.fits(c, k, window) else made.pooled.Pooled(c, k, window)
     pixels_last = isinstance(whole, made.pixels.Pixels) and whole.ahead is not None  # the lanes of their tiles
     channels_last = not pixels_last and not isinstance(whole, made.depthwise.Depthwise)
     return made.windows.Windows(c, k, window, pool_window) if channels_last and made.windows.fits(k, window) else None

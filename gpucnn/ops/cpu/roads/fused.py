@@ -41,7 +41,7 @@ def conv2d_relu_max_pool2d(
     found = empty(shape, np.int32) if indices is None and places else indices
     whole = convolution(c, k, window, groups)
     if hasattr(whole, "forward_pool"):
-        other = None if isinstance(plan, _engine.modules().pooled.Pooled) else pool_window
+        other = pool_window if isinstance(plan, _engine.modules().windows.Windows) else None
         for image in whole.forward_pool(x, weight, bias, y, found, other):
             one = slice(image, image + 1)
             plan.forward(x[one], weight, bias, y[one], None if found is None else found[one])

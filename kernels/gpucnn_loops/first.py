@@ -1,0 +1,341 @@
+"""First layers: convolution of few channels, bias, ReLU, 2×2 pooling and its argmax in one pass, whose lanes are neighbouring windows; and
+the gradient of the weight from the pooled gradient.
+
+With nine taps, loading and storing a tile of sums takes as long as computing it, and so does turning the result to planes. Here four
+vectors hold the four outputs of sixteen windows: their maxima go straight to where they belong. Neighbouring windows are two pixels apart,
+so every second pixel of a row is copied, from the first on, from the second on and so forth: each tap has a part of its own, whose vectors
+begin at multiples of 64 bytes; and a window's right outputs read one part further on.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucnn_loops import tables
+from gpucnn_loops.after import after_sums
+from gpucnn_loops.crew import share
+from gpucnn_loops.language import cgutils, floats, helper, intrinsic, ir, record, types, vector, words
+from gpucnn_loops.loops import loop
+from gpucnn_loops.pool import largest, winner
+from gpucnn_loops.sums import add_up
+from gpucnn_loops.tables import Frame, Images, Tables, Window, edges, framed, images, lanes
+from gpucnn_loops.threads import Scratch, address, flags
+from gpucnn_loops.tile import ROWS, WIDE
+from gpucnn_loops.turn import fill, put_in_frame
+from gpucnn_loops.vector import (
+    I64,
+    L,
+    V,
+    add_place,
+    as_floats,
+    at,
+    chosen,
+    fma_of,
+    lanes_before,
+    load,
+    load_at,
+    load_even,
+    places_from,
+    splat,
+    splat_of,
+    store,
+    store_at,
+    sum16,
+    where_positive,
+    where_same,
+)
+
+Array = NDArray[np.float32]
+FILTERS = 4 if WIDE else 1  # of a tile forward, with four sums each
+TAPS, TOGETHER = (6, 3) if WIDE else (3, 2)  # of a tile of the gradient: taps, and filters
+MOST = 64  # taps of all channels
+# What 16 windows of a filter take besides a product for each tap, here and with filters as lanes: measured with 9 to 63 taps and 7 to 20
+# windows in a row, where AVX2 computes the sums of a few taps in registers.
+BESIDE, BESIDE_TILES = 2, 10 if WIDE else 6
+NOTHING = np.float32(0)
+
+
+def fits(c: int, k: int, window: Window) -> bool:
+    """Whether a convolution whose pooling halves it is one of these: few taps, and rows that fill more lanes than filters would."""
+    q, taps = window.output[1] // 2, c * math.prod(window.kernel)
+    few = taps < MOST and window.stride == (1, 1) and (WIDE or ROWS == 6)
+    return few and lanes(q) * k * (taps + BESIDE) < lanes(k) * q * (taps + BESIDE_TILES)
+
+
+@intrinsic(prefer_literal=True)
+def window_sums(typing, Q, n, x, cols, right, down, w, bias):
+    """4·Q vectors: bias[q] + Σ over i < n of w[q·n + i] · x[cols[i] …], for each of Q filters, a literal, and with x, x + right, x + down
+    and x + down + right in turn."""
+
+    def code(c, b, s, args):
+        _, n, x, cols, right, down, w, bias = args
+        count = range(Q.literal_value)
+        sums = [[cgutils.alloca_once(b, V) for _ in range(4)] for _ in count]
+        for q, own in enumerate(sums):
+            start = splat_of(b, b.load(b.gep(bias, [ir.Constant(I64, q)])))
+            for slot in own:
+                b.store(start, slot)
+        below = b.gep(x, [down])
+        corners = x, b.gep(x, [right]), below, b.gep(below, [right])
+        filters = [b.gep(w, [b.mul(ir.Constant(I64, q), n)]) for q in count]
+        with cgutils.for_range(b, n, intp=I64) as inner:
+            col = b.load(b.gep(cols, [inner.index]))
+            pixels = [load_at(b, b.gep(corner, [col])) for corner in corners]
+            for row, own in zip(filters, sums, strict=True):
+                number = splat_of(b, b.load(b.gep(row, [inner.index])))
+                for lanes_of, slot in zip(pixels, own, strict=True):
+                    b.store(fma_of(b, number, lanes_of, b.load(slot)), slot)
+        return c.make_tuple(b, s.return_type, [b.load(slot) for own in sums for slot in own])
+
+    i = types.int64
+    return types.UniTuple(vector, 4 * Q.literal_value)(Q, i, floats, words, i, i, floats, floats), code
+
+
+@intrinsic(prefer_literal=True)
+def tap_tile(typing, T, Q, n, x, rows, cols, g, gs, y, ys):
+    """y[q·ys + 16·t …] += Σ over i < n of g[q·gs + 16·i …] · x[rows[t] + cols[i] …], lane by lane, for t < T and q < Q, literals."""
+
+    def code(c, b, s, args):
+        _, _, n, x, rows, cols, g, gs, y, ys = args
+
+        def number(i):
+            return ir.Constant(I64, i)
+
+        taps = [b.gep(x, [b.load(b.gep(rows, [number(t)]))]) for t in range(T.literal_value)]
+        given = [b.gep(g, [b.mul(number(q), gs)]) for q in range(Q.literal_value)]
+        out = [[b.gep(y, [b.add(b.mul(number(q), ys), number(L * t))]) for t in range(T.literal_value)] for q in range(Q.literal_value)]
+        sums = [[cgutils.alloca_once_value(b, load_at(b, place)) for place in own] for own in out]
+        with cgutils.for_range(b, n, intp=I64) as inner:
+            col, at_step = b.load(b.gep(cols, [inner.index])), b.mul(inner.index, number(L))
+            gradients = [load_at(b, b.gep(own, [at_step])) for own in given]
+            for t, tap in enumerate(taps):
+                pixels = load_at(b, b.gep(tap, [col]))
+                for gradient, own in zip(gradients, sums, strict=True):
+                    b.store(fma_of(b, gradient, pixels, b.load(own[t])), own[t])
+        for own, places in zip(sums, out, strict=True):
+            for slot, place in zip(own, places, strict=True):
+                store_at(b, b.load(slot), place)
+        return c.get_dummy_value()
+
+    i = types.int64
+    return types.void(T, Q, i, floats, words, words, floats, i, floats, i), code
+
+
+@record("i i i i i i i")
+class Parted(NamedTuple):
+    """`parts` parts of each row of a frame, `part` numbers each; and the outputs: high × wide windows, in planes of `across` columns, of k
+    filters with so many taps."""
+
+    parts: int
+    part: int
+    high: int
+    wide: int
+    across: int
+    k: int
+    taps: int
+
+
+@loop("f*", Frame, Parted, "f* f*")
+def part_rows(planes, frame, plan, framed, parted):
+    """parted[row, i, j] = row[i + 2·j], for the rows of planes (c, h, w) in their frame."""
+    put_in_frame(planes, frame, framed, NOTHING)
+    for row in range(frame.c * frame.high):
+        line = at(framed, row * frame.wide)
+        for i in range(plan.parts):
+            to = at(parted, (row * plan.parts + i) * plan.part)
+            for j in range(0, plan.part, L):
+                store(to, j, load_even(line, 2 * j + i))
+
+
+@helper
+def finished(v0, v1, v2, v3, corner, across, y, indices, to, placed):
+    """Writes the maxima of 16 windows after ReLU, and their places."""
+    if placed:
+        v, p = winner(v0, v1, v2, v3, corner, across)
+        store(y, to, v)
+        store(as_floats(indices), to, p)
+    else:
+        store(y, to, largest(v0, v1, v2, v3))
+
+
+@helper
+def one_filter(pixels, cols, weight, bias, corner, plan, y, indices, plane, placed):
+    """The maxima of 16 windows for a filter."""
+    s = window_sums(1, plan.taps, pixels, cols, plan.part, plan.parts * plan.part, weight, bias)
+    finished(s[0], s[1], s[2], s[3], corner, plan.across, y, indices, 0, placed)
+
+
+@helper
+def four_filters(pixels, cols, weight, bias, corner, plan, y, indices, plane, placed):
+    """The maxima of 16 windows for four filters."""
+    s = window_sums(4, plan.taps, pixels, cols, plan.part, plan.parts * plan.part, weight, bias)
+    finished(s[0], s[1], s[2], s[3], corner, plan.across, y, indices, 0, placed)
+    finished(s[4], s[5], s[6], s[7], corner, plan.across, y, indices, plane, placed)
+    finished(s[8], s[9], s[10], s[11], corner, plan.across, y, indices, 2 * plane, placed)
+    finished(s[12], s[13], s[14], s[15], corner, plan.across, y, indices, 3 * plane, placed)
+
+
+filters = four_filters if FILTERS == 4 else one_filter
+
+
+@loop("i i", Images, "f* f*", Images, "i* i", Frame, Parted, "w* f* f* f* i*")
+def forward(first, last, x, weight, bias, y, indices, placed, frame, plan, cols, framed, parted, few, few_places):
+    """y (images, k, high, wide): maxima of relu(conv(x) + bias); and, if placed, indices: their places in planes of `across` columns."""
+    plane, taps, whole = plan.high * plan.wide, plan.taps, plan.k // FILTERS * FILTERS
+    for image in range(first, last):
+        part_rows(at(x.first, image * x.step), frame, plan, framed, parted)
+        for row in range(plan.high):
+            for lane in range(0, plan.wide, L):
+                pixels, corner = at(parted, 2 * row * plan.parts * plan.part + lane), places_from(2 * (row * plan.across + lane), 2)
+                place = row * plan.wide + lane
+                to = image * y.step + place
+                # Lanes behind a row belong to the next one, which is written later. Behind the last row is another plane.
+                ends = place + L > plane
+                done = 0 if ends else whole
+                for channel in range(0, done, FILTERS):
+                    own = to + channel * plane
+                    w, b = at(weight, channel * taps), at(bias, channel)
+                    filters(pixels, cols, w, b, corner, plan, at(y.first, own), at(indices, own), plane, placed)
+                for channel in range(done, plan.k):
+                    out, places = at(y.first, to + channel * plane), at(indices, to + channel * plane)
+                    here, places_here = out, places
+                    if ends:
+                        here, places_here = few, few_places
+                    w, b = at(weight, channel * taps), at(bias, channel)
+                    one_filter(pixels, cols, w, b, corner, plan, here, places_here, plane, placed)
+                    for i in range(plane - place if ends else 0):
+                        out[i] = few[i]
+                    for i in range(plane - place if ends and placed else 0):
+                        places[i] = few_places[i]
+
+
+@loop("i i", Images, Images, "f* i i* f* f*", Frame, Parted, "w* w* f* f* f* f*")
+def weight_sums(first, last, x, dy, y, masked, indices, sums, broken, frame, plan, rows, cols, framed, parted, g, few):
+    """sums (k, taps + 1, 16) += of each filter, lane by lane, dy at the winners, where y > 0 if masked, times the pixels under the taps,
+    and times 1. broken[0] += 0, or NaN where x is not finite."""
+    plane, taps, zero = plan.high * plan.wide, plan.taps, splat(NOTHING)
+    steps, each = 4 * plan.high * plan.part // L, (taps + 1) * L
+    for image in range(first, last):
+        source = at(x.first, image * x.step)
+        bad = NOTHING
+        for i in range(frame.c * frame.h * frame.w):
+            bad += source[i] * NOTHING
+        broken[0] += bad
+        part_rows(source, frame, plan, framed, parted)
+        start = image * dy.step
+        for channel in range(0, plan.k, TOGETHER):
+            for one in range(channel, min(channel + TOGETHER, plan.k)):
+                given, by, won = at(dy.first, start + one * plane), at(y, start + one * plane), at(indices, start + one * plane)
+                total, to = load(sums, one * each + taps * L), (one - channel) * steps * L
+                for row in range(plan.high):
+                    for lane in range(0, plan.wide, L):
+                        place = row * plan.wide + lane
+                        if one * plane + place + L <= plan.k * plane:
+                            v, p = load(given, place), load(as_floats(won), place)
+                            if masked:
+                                v = where_positive(load(by, place), v)
+                        else:
+                            own = as_floats(at(won, place))
+                            for i in range(min(L, plan.wide - lane)):
+                                few[i] = NOTHING if masked and not by[place + i] > 0 else given[place + i]
+                                few[L + i] = own[i]
+                            v, p = load(few, 0), load(few, L)
+                        v = chosen(lanes_before(plan.wide - lane), v, zero)
+                        total = total + v
+                        corner = places_from(2 * (row * plan.across + lane), 2)
+                        store(g, to, where_same(p, corner, v))
+                        store(g, to + L, where_same(p, add_place(corner, 1), v))
+                        store(g, to + 2 * L, where_same(p, add_place(corner, plan.across), v))
+                        store(g, to + 3 * L, where_same(p, add_place(corner, plan.across + 1), v))
+                        to += 4 * L
+                store(sums, one * each + taps * L, total)
+            # Filters behind the last one have gradients of the group before; nobody reads their sums.
+            tap, by_filter, sums_of = 0, steps * L, at(sums, channel * each)
+            while tap <= taps - TAPS:
+                tap_tile(TAPS, TOGETHER, steps, parted, at(rows, tap), cols, g, by_filter, at(sums_of, tap * L), each)
+                tap += TAPS
+            while tap <= taps - 3:
+                tap_tile(3, TOGETHER, steps, parted, at(rows, tap), cols, g, by_filter, at(sums_of, tap * L), each)
+                tap += 3
+            while tap < taps:
+                tap_tile(1, TOGETHER, steps, parted, at(rows, tap), cols, g, by_filter, at(sums_of, tap * L), each)
+                tap += 1
+
+
+@loop("f* i i f* f* i")
+def add_lanes(sums, k, taps, dweight, dbias, biased):
+    """dweight (k, taps) and dbias (k) from their sums of each lane."""
+    for channel in range(k):
+        for tap in range(taps):
+            dweight[channel * taps + tap] = sum16(load(sums, (channel * (taps + 1) + tap) * L))
+        if biased:
+            dbias[channel] = sum16(load(sums, (channel * (taps + 1) + taps) * L))
+
+
+class First:
+    """The plan of such a convolution. x (N, C, H, W), y, dy and indices (N, K, P // 2, Q // 2)."""
+
+    sums_winners = True  # whatever the shape: `Pooled` says no where taps are many
+
+    def __init__(self, c: int, k: int, window: Window) -> None:
+        (p, q), (r, s), (dh, dw) = window.output, window.kernel, window.dilation
+        self.frame = framed(c, window)
+        high, wide, taps = p // 2, q // 2, c * r * s
+        parts, part = (s - 1) * dw + 2, lanes(wide)
+        self.plan = Parted(parts, part, high, wide, q, k, taps)
+        self.size = c * self.frame.high * parts * part
+        columns = parts * part  # of a row
+        corners = tables.grid(np.arange(high) * 2, np.arange(0, wide, L), columns)
+        self.tables = Tables(
+            taps=tables.grid(np.arange(c) * self.frame.high, tables.grid(np.arange(r) * dh, np.arange(s) * dw * part, columns), columns),
+            outputs=(corners[:, None] + np.array([0, part, columns, columns + part])).reshape(-1),
+        )
+
+    def _room(self, *more: int) -> list[int]:
+        frame = self.frame
+        scratch = Scratch(frame.c * frame.high * frame.wide + 2 * L, self.size, *more)
+        fill(*scratch.piece(0), 0)
+        return scratch.addresses()
+
+    def forward(self, x: Array, weight: Array, bias: Array | None, y: Array, indices: NDArray[np.int32] | None) -> None:
+        """y: the maxima; indices: their places in the convolution's planes, unless they are not wanted."""
+        plan = self.plan
+        _vectors, after = after_sums(plan.k, lanes(plan.k), 1, bias)
+        arrays = *images(x), address(weight), after[0].vectors, *images(y), 0 if indices is None else address(indices), indices is not None
+        arrays = *arrays, *self.frame, *plan, self.tables.at.taps
+
+        def body(first: int, last: int) -> None:
+            forward(first, last, *arrays, *self._room(L, L))
+
+        share(len(x), body, len(x) * 4 * plan.k * plan.high * lanes(plan.wide) * (plan.taps + 8))
+
+    def weight_grad(self, dy: Array, y: Array | None, indices: NDArray[np.int32], x: Array, dweight: Array, dbias: Array | None) -> bool:
+        """dweight and dbias from the pooled gradient dy, where y > 0 if y is given. False, with nothing done, where x is not finite."""
+        n, plan, t = len(x), self.plan, self.tables.at
+        each = -(-plan.k // TOGETHER) * TOGETHER * (plan.taps + 1) * L
+        ends = edges(n, each, plan.high * plan.wide)
+        groups = len(ends) - 1
+        scratch, broken = Scratch(groups * each, shared=True), flags((groups,))
+        (sums,) = scratch.addresses()
+        fill(*scratch.piece(0), 0)
+        arrays = *images(x), *images(dy), address(dy if y is None else y), y is not None, address(indices)
+
+        def body(first: int, last: int) -> None:
+            room = self._room(TOGETHER * len(self.tables.outputs) * L, 2 * L)
+            for group in range(first, last):
+                to = sums + 4 * group * each, address(broken) + 4 * group
+                fill(to[1], 1, 0)
+                weight_sums(ends[group], ends[group + 1], *arrays, *to, *self.frame, *plan, t.taps, t.outputs, *room)
+
+        share(groups, body, n * 4 * plan.k * plan.high * lanes(plan.wide) * plan.taps)
+        if np.isnan(broken).any():
+            return False
+        add_up(sums, groups, each, each, sums)
+        add_lanes(sums, plan.k, plan.taps, address(dweight), address(dweight if dbias is None else dbias), dbias is not None)
+        return True
