@@ -7,7 +7,7 @@ so every second pixel of a row is copied, from the first on, from the second on 
 begin at multiples of 64 bytes; and a window's right outputs read one part further on.
 """
 
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ from gpucnn_loops.vector import (
 Array = NDArray[np.float32]
 FILTERS = 4 if WIDE else 1  # of a tile forward, with four sums each
 TAPS, TOGETHER = (6, 3) if WIDE else (3, 2)  # of a tile of the gradient: taps, and filters
-MOST = 64  # taps of all channels
+MOST, MOST_PARTS = 64, 16  # taps of all channels, and parts of a row
 # What 16 windows of a filter take besides a product for each tap, here and with filters as lanes: measured with 9 to 63 taps and 7 to 20
 # windows in a row, where AVX2 computes the sums of a few taps in registers.
 BESIDE, BESIDE_TILES = 2, 10 if WIDE else 6
@@ -64,8 +64,13 @@ NOTHING = np.float32(0)
 def fits(c: int, k: int, window: Window) -> bool:
     """Whether a convolution whose pooling halves it is one of these: few taps, and rows that fill more lanes than filters would."""
     q, taps = window.output[1] // 2, c * math.prod(window.kernel)
-    few = taps < MOST and window.stride == (1, 1) and (WIDE or ROWS == 6)
+    few = taps < MOST and _parts(window) <= MOST_PARTS and window.stride == (1, 1) and (WIDE or ROWS == 6)
     return few and lanes(q) * k * (taps + BESIDE) < lanes(k) * q * (taps + BESIDE_TILES)
+
+
+def _parts(window: Window) -> int:
+    """The parts of a row: one for each column of a kernel, gaps included, and one more for the windows' right outputs."""
+    return (window.kernel[1] - 1) * window.dilation[1] + 2
 
 
 @intrinsic(prefer_literal=True)
@@ -287,7 +292,7 @@ class First:
         (p, q), (r, s), (dh, dw) = window.output, window.kernel, window.dilation
         self.frame = framed(c, window)
         high, wide, taps = p // 2, q // 2, c * r * s
-        parts, part = (s - 1) * dw + 2, lanes(wide)
+        parts, part = _parts(window), lanes(wide)
         self.plan = Parted(parts, part, high, wide, q, k, taps)
         self.size = c * self.frame.high * parts * part
         columns = parts * part  # of a row
@@ -307,11 +312,12 @@ class First:
         """y: the maxima; indices: their places in the convolution's planes, unless they are not wanted."""
         plan = self.plan
         _vectors, after = after_sums(plan.k, lanes(plan.k), 1, bias)
-        arrays = *images(x), address(weight), after[0].vectors, *images(y), 0 if indices is None else address(indices), indices is not None
-        arrays = *arrays, *self.frame, *plan, self.tables.at.taps
+        found = 0 if indices is None else address(indices)
+        arrays = *images(x), address(weight), after[0].vectors, *images(y), found, indices is not None
+        known = *self.frame, *plan, self.tables.at.taps
 
         def body(first: int, last: int) -> None:
-            forward(first, last, *arrays, *self._room(L, L))
+            forward(first, last, *arrays, *known, *self._room(L, L))
 
         share(len(x), body, len(x) * 4 * plan.k * plan.high * lanes(plan.wide) * (plan.taps + 8))
 

@@ -218,8 +218,9 @@ def test_which_poolings_are_done_in_the_same_pass() -> None:
         assert not halves(window, other)
         assert isinstance(roads.pooled(1, 32, window, other, 1), Windows)
     assert isinstance(roads.pooled(1, 32, window, pool_window(window.output, 2), 1), First if WIDE or ROWS == 6 else Pooled)
-    narrow = conv_window((10, 10), 3)
-    assert isinstance(roads.pooled(1, 32, narrow, pool_window(narrow.output, 2), 1), Pooled)
+    narrow, gaps = conv_window((10, 10), 3), conv_window((50, 50), 3, 1, 0, 10)
+    for other in (narrow, gaps):
+        assert isinstance(roads.pooled(1, 32, other, pool_window(other.output, 2), 1), Pooled)
     large = conv_window((200, 200), 3)
     assert roads.pooled(1, 32, large, pool_window(large.output, 3, 2), 1) is None  # its outputs leave the cache
     few = conv_window((28, 28), 5, 1, 2)

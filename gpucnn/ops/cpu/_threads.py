@@ -101,7 +101,7 @@ pools.count = threads
 
 
 def blas_alike() -> Any:
-    """A context in which BLAS has as many threads as the operations, for times that are held against theirs."""
+    """A context in which BLAS has as many threads as the operations."""
     return _blas().limit(limits=threads())
 
 
