@@ -250,16 +250,24 @@ loops.Loop.compile, loops.Loop.prepare, loops.Loop.waits = compile, prepare_one,
 layers = gc.Conv2D(5, 3, activation="relu"), gc.MaxPool2D(2), gc.Flatten(), gc.Dense(40, activation="relu"), gc.Dense(10)
 model = gc.Sequential(*layers).build((1, 28, 28), seed=1, device="cpu").compile("adam")
 rng = np.random.default_rng(0)
-model.fit(rng.random((SIZE, 1, 28, 28), dtype=np.float32), rng.integers(0, 10, SIZE), batch_size=32 if SIZE != 100 else 100, verbose=False)
+data = rng.random((SIZE, 1, 28, 28), dtype=np.float32), rng.integers(0, 10, SIZE)
+model.fit(*data, batch_size=32 if SIZE != 100 else 100, verbose=False, OTHER)
 print(late, "dense.forward" in ready, "dense.forward_by_output" in ready, "dense.few_lanes_of" in ready)
 """
     for size, expected in ((64, "[] True False False"), (69, "[] True True True"), (4, "[] False True True")):
-        done = program(text.replace("SIZE", str(size)), GPUCNN_COMPILERS="1")
+        done = program(text.replace("SIZE", str(size)).replace("OTHER", ""), GPUCNN_COMPILERS="1")
         assert done.stdout.strip() == expected, (size, done.stdout, done.stderr)
     for size in (5, 9, 100):  # which loops suit these depends on the processor
-        done = program(text.replace("SIZE", str(size)), GPUCNN_COMPILERS="1")
+        done = program(text.replace("SIZE", str(size)).replace("OTHER", ""), GPUCNN_COMPILERS="1")
         assert done.stdout.startswith("[] "), (size, done.stdout, done.stderr)
-    wide = text.replace("SIZE", "100").replace("Dense(40", "Dense(256")  # for which AVX2 has other loops than for 64 examples
+    chunks, together = "gc.inception(2, (2, 3), (2, 3), 2), gc.GlobalAvgPool2D(), gc.Dense(10)", "gc.Flatten(), gc.Dense(10)"
+    for layers in (chunks, together):  # a thread takes some images through all layers, or all threads take all images through each
+        validated = re.sub("layers = .*", f"layers = [{layers}]", text.replace("SIZE", "150"))
+        other = "epochs=2, validation_data=tuple(each[:74] for each in data)"
+        done = program(validated.replace("OTHER", other), GPUCNN_COMPILERS="1")
+        assert done.stdout.startswith("[] "), (layers, done.stdout, done.stderr)
+    wide = text.replace("SIZE", "100").replace("OTHER", "")
+    wide = wide.replace("Dense(40", "Dense(256")  # for which AVX2 has other loops than for 64 examples
     avx2 = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma"} if "avx2" in machine.FEATURES else {}
     done = program(wide, GPUCNN_COMPILERS="1", **avx2)
     assert done.stdout.startswith("[] "), (done.stdout, done.stderr)
