@@ -13,6 +13,13 @@ from gpucnn.text import shown
 from gpucnn.training.communicator import Communicator
 
 VERSION = "version of gpucnn"
+_PLACES = {  # of descriptions that are lists
+    "training data": ("the number of examples", "the checksum of the examples", "the checksum of the labels"),
+    "validation data": ("the number of examples", "their checksum"),
+    "state of the optimizer": ("the number of steps", "the checksum"),
+    "seed": ("the model's", "the one given to fit"),
+    "input shape": ("the number of channels", "the height", "the width"),
+}
 
 
 def same(ranks: Communicator, facts: dict[str, Any]) -> None:
@@ -26,7 +33,7 @@ def same(ranks: Communicator, facts: dict[str, Any]) -> None:
         for name in dict.fromkeys([*first, *found]):
             if first.get(name) != found.get(name):
                 raise ArgumentError(
-                    f"the ranks do not see the same {name}: {difference(found.get(name), first.get(name), '', hosts)}; start all of them "
+                    f"the ranks do not see the same {name}: {difference(name, found.get(name), first.get(name), hosts)}; start all of them "
                     "with the same version, options, model and data"
                 )
 
@@ -48,17 +55,26 @@ def checksum(*arrays: Any) -> str:
     return f"{total:08x}"
 
 
-def difference(there: Any, here: Any, path: str = "", hosts: tuple[str, str] = ("there", "here")) -> str:
-    """The first place at which two descriptions differ, in words."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in dict.fromkeys([*there, *here]):
-            if there.get(key) != here.get(key):
-                return difference(there.get(key), here.get(key), f"{path}.{key}" if path else str(key), hosts)
-    if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
-        for index, (one, other) in enumerate(zip(there, here, strict=True)):
-            if one != other:
-                return difference(one, other, f"{path}[{index}]", hosts)
-    return f"{path or 'which'} is {shown(there)} {hosts[0]} and {shown(here)} {hosts[1]}"
+def difference(name: str, there: Any, here: Any, hosts: tuple[str, str] = ("there", "here")) -> str:
+    """The first place at which two descriptions of what has this name differ, in words."""
+    path = ""
+    while True:
+        if isinstance(there, dict) and isinstance(here, dict):
+            key = next(key for key in dict.fromkeys([*there, *here]) if there.get(key) != here.get(key))
+            there, here, path = there.get(key), here.get(key), f"{path}.{key}" if path else str(key)
+        elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+            index = next(index for index, pair in enumerate(zip(there, here, strict=True)) if pair[0] != pair[1])
+            place = f"{path}[{index}]" if path else _place(name, index, len(here))
+            there, here, path = there[index], here[index], place
+        else:
+            return f"{path or 'which'} is {shown(there)} {hosts[0]} and {shown(here)} {hosts[1]}"
+
+
+def _place(name: str, index: int, count: int) -> str:
+    if name == "layers":
+        return f"layer {index + 1}"
+    places = _PLACES.get(name, ())
+    return places[index] if len(places) == count else f"number {index + 1} of them"
 
 
 def plain(value: Any) -> Any:

@@ -170,7 +170,7 @@ def restore(run: Run, given: tuple[Any, ...], recipe: dict[str, Any], callbacks:
             if saved[name] != plain(value) and not (name == "optimizer" and saved[name] == plain(run.optimizer.continues)):
                 raise CheckpointError(
                     f"{path} is a checkpoint of another run: its {name} differ{'' if name == 'layers' else 's'} "
-                    f"({difference(saved[name], plain(value))}): use the options of that run, or another output folder"
+                    f"({difference(name, saved[name], plain(value))}): use the options of that run, or another output folder"
                 )
         arrays = _tensors(run)
         counters = {name: _like(getattr(run, name), description["run"][name], name) for name in COUNTERS}

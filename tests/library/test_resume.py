@@ -311,9 +311,9 @@ def other_model(**change: Any) -> gc.Sequential:
 @pytest.mark.parametrize(
     ("field", "model", "other"),
     [
-        ("layers differ ", lambda: other_model(rate=0.3), {}),
-        ("seed differs", lambda: other_model(seed=8), {}),
-        ("seed differs", build, {"seed": 6}),
+        (r"layers differ \(layer \d\.rate is 0\.\d+ there and 0\.3 here\)", lambda: other_model(rate=0.3), {}),
+        (r"seed differs \(the model's is \d+ there and 8 here\)", lambda: other_model(seed=8), {}),
+        (r"seed differs \(the one given to fit is \d+ there and 6 here\)", build, {"seed": 6}),
         ("dtype differs", lambda: other_model(dtype="float64"), {}),
         ("loss differs", lambda: other_model(loss="mean_squared_error"), {}),
         ("optimizer differs", lambda: build("sgd"), {}),
@@ -323,9 +323,9 @@ def other_model(**change: Any) -> gc.Sequential:
         ("augmentation differs", build, {"augment": None}),
         ("augmentation differs", build, {"augment": gc.data.Shift(1)}),
         ("augmentation differs", build, {"augment": lambda x, rng: x}),
-        ("training data differs", build, {"x": X[:-1], "y": Y[:-1]}),
-        ("training data differs", build, {"x": X[::-1]}),
-        ("training data differs", build, {"y": Y[::-1]}),
+        (r"training data differs \(the number of examples is \d+ there and \d+ here\)", build, {"x": X[:-1], "y": Y[:-1]}),
+        (r"training data differs \(the checksum of the examples is ", build, {"x": X[::-1]}),
+        (r"training data differs \(the checksum of the labels is ", build, {"y": Y[::-1]}),
     ],
 )
 def test_a_checkpoint_of_another_recipe_is_refused_and_says_what_differs(
