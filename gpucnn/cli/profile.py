@@ -15,6 +15,7 @@ from gpucnn.cli.options import whole
 from gpucnn.cli.program import app
 from gpucnn.cli.progress import Status
 from gpucnn.device import NAMES as DEVICES
+from gpucnn.experiment.folder import MODEL
 from gpucnn.files import check_not_read
 from gpucnn.networks import NETWORKS
 from gpucnn.precision import MODES, using
@@ -23,7 +24,9 @@ from gpucnn.surroundings import say, started_ranks, user_path
 
 @app.command(short_help="Show where a training step's time goes, kernel by kernel.")
 def profile(
-    model: Annotated[str, typer.Option(metavar="NAME|FILE", help=f"{NETWORKS}, or a model.safetensors that train wrote.")] = "keras",
+    model: Annotated[
+        str, typer.Option(metavar="NAME|FILE", help=f"{NETWORKS}, or a model.safetensors that train wrote, or its folder.")
+    ] = "keras",
     batch_size: Annotated[
         int | None, typer.Option(parser=whole, metavar="N", help="Images in the step. [default: 128]", show_default=False)
     ] = None,
@@ -121,7 +124,7 @@ def profile(
     outputs.check()
     for option, path in (("--json", outputs.json), ("--trace", outputs.trace), ("--html", outputs.html)):
         if path is not None:
-            check_not_read(path, option, {"the model itself": [model]})
+            check_not_read(path, option, {"the model itself": [model, str(Path(model) / MODEL)]})
     earlier = None if against is None else records.read(user_path(against))
     options = run.Options(model, batch_size, layer, op, shape, compare, device, arch, lineinfo, kernels, ranks, link)
     with using(precision), Status() as status:

@@ -23,7 +23,7 @@ def tune(
         list[str] | None,
         typer.Option(
             metavar="NAME|FILE",
-            help=f"The networks to measure: {NETWORKS}, or a model.safetensors; can be repeated. [default: all of these]",
+            help=f"The networks to measure: {NETWORKS}, or a model.safetensors, or its folder; can be repeated. [default: all of these]",
             show_default=False,
         ),
     ] = None,

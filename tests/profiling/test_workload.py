@@ -9,7 +9,7 @@ import pytest
 
 import gpucnn as gc
 from gpucnn.device import get_device
-from gpucnn.errors import ArgumentError, DeviceError, GpucnnError, ShapeError, UnknownNameError
+from gpucnn.errors import ArgumentError, CheckpointError, DeviceError, GpucnnError, ShapeError, UnknownNameError
 from gpucnn.profiling import run
 from gpucnn.profiling.chip import bounds, chips
 from gpucnn.profiling.what import memory, workload
@@ -190,6 +190,19 @@ def test_a_virtual_gpu_is_measured_only_where_it_is_named(monkeypatch: pytest.Mo
     monkeypatch.setattr(run, "why_not_auto", lambda: "virtual H100 (CPU) runs on the CPU")
     with pytest.raises(DeviceError, match=r"there is no GPU to measure \(virtual H100 .*--arch H100"):
         run.make(run.Options(device="auto"), say=lambda text: None)
+
+
+def test_a_model_is_named_by_its_file_or_the_folder_of_its_run(tmp_path: Path) -> None:
+    net = gc.Sequential(gc.Flatten(), gc.Dense(3)).build((1, 8, 8), device="cpu").compile("sgd")
+    net.save(tmp_path / "model.safetensors")
+    calls = [[(call.layer, call.op) for call in calls_of(model(str(name)))] for name in (tmp_path, tmp_path / "model.safetensors")]
+    assert calls[0] == calls[1] != []
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(CheckpointError, match=r"is a folder without model\.safetensors"):
+        model(str(empty))
+    with pytest.raises(UnknownNameError, match=r"or name a model\.safetensors that train wrote, or its folder"):
+        model(str(tmp_path / "nothing"))
 
 
 def test_calls_of_layers_within_others_are_theirs(tmp_path: Path) -> None:

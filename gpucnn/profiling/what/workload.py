@@ -16,12 +16,14 @@ from gpucnn.checks import integer, pick
 from gpucnn.data.batches import Batches
 from gpucnn.device import Device
 from gpucnn.errors import DataError, ShapeError, UnknownNameError
+from gpucnn.experiment.trained import model_file
 from gpucnn.layers import AvgPool2D, Conv2D, Dense, Dropout, Layer, MaxPool2D, ReLU, Sigmoid, Softmax
 from gpucnn.model import Sequential, load
 from gpucnn.networks import NETWORKS, network, textbook_optimizer
 from gpucnn.profiling.what.observe import Call, Observer
 from gpucnn.profiling.what.operations import KINDS, kind_of
 from gpucnn.profiling.what.shapes import CONV_SHAPES
+from gpucnn.surroundings import user_path
 from gpucnn.training.feed import feed_for
 from gpucnn.training.step import TrainingStep
 
@@ -129,7 +131,7 @@ class Selection:
 
 
 def of_model(name: str, batch: int, device: Device, observer: Observer) -> Workload:
-    """The training step of a reference network, or of the model in a file. UnknownNameError where `name` is neither."""
+    """The training step of a reference network, or of the model in a file or in a run's folder. UnknownNameError for another `name`."""
     batch = integer(batch, "batch size", 1)
     model = _model(name, observer.device(device))
     observer.watch(model)
@@ -140,19 +142,19 @@ def of_model(name: str, batch: int, device: Device, observer: Observer) -> Workl
 
 
 def _model(name: str, device: Device) -> Sequential:
-    """A reference network, or the model in a file, ready to train. UnknownNameError where `name` is neither."""
+    """A reference network, or the model in a file or in a run's folder, ready to train. UnknownNameError for another `name`."""
     if name in NETWORKS:
         model = network(name).build(IMAGE, seed=0, device=device)
         model.compile(textbook_optimizer(name))
-    elif name.endswith(".safetensors") or Path(name).exists():
-        model = load(name, device=device)
+    elif name.endswith(".safetensors") or user_path(name).exists():
+        model = load(model_file(Path(name)), device=device)
         if model.loss is None or model.optimizer is None:
             model.compile()
     else:
         try:
             pick(name, NETWORKS, "model")
         except UnknownNameError as error:
-            raise UnknownNameError(f"{error}; or name a model.safetensors that train wrote") from None
+            raise UnknownNameError(f"{error}; or name a model.safetensors that train wrote, or its folder") from None
     return model
 
 
