@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from loop_cases import nan_like
 
 from gpucnn.ops import cpu
+from gpucnn_loops import dense
 from tolerances import check
 
 SIZES = [
@@ -69,6 +71,30 @@ def test_an_example_has_the_same_bits_in_every_batch(rng: np.random.Generator) -
     for size in (1, 3, 8, 9, 16, 32, 65, 255):
         np.testing.assert_array_equal(cpu.dense(x[:size], weight), y[:size])
         np.testing.assert_array_equal(cpu.dense_input_grad(np.ascontiguousarray(y[:size]), weight), dx[:size])
+
+
+@pytest.mark.parametrize(("n", "shared"), [(128, "examples"), (114, "examples"), (111, "outputs"), (192, "outputs"), (256, "examples")])
+def test_threads_share_examples_where_these_suffice_and_the_bits_are_the_same(
+    n: int, shared: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, weight, bias = (rng.standard_normal(shape, dtype=np.float32) for shape in ((n, 70), (200, 70), (200,)))
+    pieces, results = [], []
+
+    def one_by_one(count: int, body: Callable[[int, int], object], work: int) -> None:
+        pieces.append(count)
+        for piece in reversed(range(count)):
+            body(piece, piece + 1)
+
+    monkeypatch.setattr(dense, "share", one_by_one)
+    for threads in (2, 5):  # the second for outputs
+        monkeypatch.setattr(dense, "number", lambda threads=threads: threads)
+        y = np.full((n + 2, 200), 7, np.float32)
+        dense.dense(x, weight, bias, True, y[1:-1])
+        assert (y[0] == 7).all() and (y[-1] == 7).all()
+        results.append(y)
+    strips, blocks = -(-n // dense.BLOCK), -(-200 // dense.ROWS)
+    assert pieces == [strips if shared == "examples" else blocks, blocks]
+    np.testing.assert_array_equal(*results)
 
 
 def test_a_negative_zero_stays_one_without_a_bias() -> None:
