@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 from collections.abc import Mapping, Sequence
@@ -40,7 +41,7 @@ from gpucnn.training.step import TrainingStep
 from gpucnn.weighted import example_weights
 
 _MANY = 1024  # examples: a rehearsal takes as long for any number of them, but for what NumPy computes
-_FEW = 4  # examples, the fewest that a thread takes through a network by itself, where its numbers are many and its weights few
+_FEW = 4  # examples: the smallest part of a batch that a thread may take through the whole network (gpucnn_loops.chunks.LEAST)
 
 
 def _rehearsed(count: int, batch_size: int, ranks: int) -> tuple[int, ...]:
@@ -189,9 +190,13 @@ class Sequential(Layered):
         ranks = join(parallel).on(self.device)
         if self.device.kind == "cpu" and self.dtype == np.float32 and isinstance(batches, Batches):
             sizes = _rehearsed(len(batches.images), batches.batch_size, ranks.size)
-            after = _rehearsed(len(validation[0]), batches.batch_size, ranks.size) if validation else ()
-            key = self, (id(self.chain), id(optimizer), type(loss), sizes, after)  # other layers trained, or another optimizer: other loops
-            ranks.in_turn(lambda: compile_for(lambda: self._rehearse(loss, batches.labels, sizes, after), self.buffers.values.nbytes, key))
+            after = _rehearsed(len(validation[0]), batches.batch_size, 1) if validation else ()
+            told = validation[1][:1] if validation else None
+            # Other layers trained, another optimizer, or other labels: other loops.
+            key = self, (id(self.chain), id(optimizer), type(loss), sizes, after, *self.metrics, None if told is None else told.shape)
+            ranks.in_turn(
+                lambda: compile_for(lambda: self._rehearse(loss, batches.labels, sizes, told, after), self.buffers.values.nbytes, key)
+            )
         return loop.fit(
             self,
             loss,
@@ -215,14 +220,11 @@ class Sequential(Layered):
         mean, correct = TrainingStep(self, loss, optimizer, graphs=False)(scaled(images, self.dtype), labels)  # type: ignore[arg-type]
         return (mean, correct / loss.answers(labels)) if "accuracy" in self.metrics else mean
 
-    def _rehearse(self, loss: Loss, labels: Any, sizes: Sequence[int], measured: Sequence[int] = ()) -> None:
+    def _rehearse(self, loss: Loss, labels: Any, sizes: Sequence[int], told: Any = None, validated: Sequence[int] = ()) -> None:
         """Runs a step for batches of these sizes on a copy, so that everything that the steps call is compiled; and measures batches of the
-        sizes `measured`."""
+        sizes `validated`, with labels as `told`."""
         model = copy.deepcopy(self)
         _, optimizer = model._compiled()
-        for size in (*measured, min(_FEW, *measured)) if measured else ():
-            x = np.zeros((size, *self.input_shape), self.dtype)
-            model.chain.forward_with_loss(x, loss, np.repeat(labels[:1], size, axis=0), training=False)
         for size in sizes:
             optimizer.zero_grad()
             x = np.zeros((size, *self.input_shape), self.dtype)
@@ -230,6 +232,9 @@ class Sequential(Layered):
             _, _, doutputs = loss(model.device, outputs, np.repeat(labels[:1], size, axis=0))
             model.backward(doutputs)
             optimizer.update(np.ones(4, self.dtype))
+        for size in {*validated, min(_FEW, *validated)} if validated else ():
+            with contextlib.suppress(Exception):  # metrics need not be able to do anything with scores of zeros
+                model.measure(np.zeros((size, *self.input_shape), self.dtype), np.repeat(told, size, axis=0), size)
 
     def evaluate(
         self,

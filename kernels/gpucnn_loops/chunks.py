@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from gpucnn_loops import threads
 from gpucnn_loops.handing import LINE, run_all, taken
-from gpucnn_loops.loops import loop
+from gpucnn_loops.loops import loop, rehearsing
 from gpucnn_loops.replay import MOST_BYTES, PAGE, Found, Needs, Note, Outside, Pass, Recording, once, recorded, tried
 from gpucnn_loops.threads import address
 
@@ -135,6 +135,12 @@ def size(images: int, needs: Needs, weights: int) -> int:
     rounds = -(-images // (at_once * threads.number()))  # of which each thread has as many
     each = -(-images // (rounds * threads.number()))
     return each if each >= LEAST else 0
+
+
+def expect() -> None:
+    """In a rehearsal, notes what a recorded pass for predictions may call besides the loops of its layers."""
+    if rehearsing():
+        in_chunks()
 
 
 def record(

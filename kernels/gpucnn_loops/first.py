@@ -1,10 +1,10 @@
-"""First layers: convolution of few channels, bias, ReLU, 2×2 pooling and its argmax in one pass, whose lanes are neighbouring windows; and
-the gradient of the weight from the pooled gradient.
+"""Convolutions of few taps, as first layers are, with bias, ReLU, 2×2 pooling and its argmax in one pass, whose lanes are neighbouring
+windows; and the gradient of the weight from the pooled gradient.
 
 With nine taps, loading and storing a tile of sums takes as long as computing it, and so does turning the result to planes. Here four
 vectors hold the four outputs of sixteen windows: their maxima go straight to where they belong. Neighbouring windows are two pixels apart,
-so every second pixel of a row is copied, from the first on, from the second on and so forth: each tap has a part of its own, whose vectors
-begin at multiples of 64 bytes; and a window's right outputs read one part further on.
+so every second pixel of a row is copied, from the first on, from the second on and so forth. Each column of the kernel reads one of these
+parts, at multiples of 64 bytes, and for a window's right outputs the next one.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
@@ -54,18 +54,20 @@ from gpucnn_loops.vector import (
 Array = NDArray[np.float32]
 FILTERS = 4 if WIDE else 1  # of a tile forward, with four sums each
 TAPS, TOGETHER = (6, 3) if WIDE else (3, 2)  # of a tile of the gradient: taps, and filters
-MOST, MOST_PARTS = 64, 16  # taps of all channels, and parts of a row
-# What 16 windows of a filter take besides a product for each tap, here and with filters as lanes: measured with 9 to 63 taps and 7 to 20
-# windows in a row, where AVX2 computes the sums of a few taps in registers.
-BESIDE, BESIDE_TILES = 2, 10 if WIDE else 6
+MOST, MOST_PARTS = 63, 16  # taps of all channels, and parts of a row
+# What a filter takes for 16 windows here, and a window for 16 filters in `pooled.py`, besides a multiply-add of a vector for each tap, in
+# such multiply-adds: measured with 9 to 63 taps and 8 to 20 windows in a row. With AVX2, `pooled.py` has few taps' sums in registers.
+BESIDE, BESIDE_TILES = 2, 10 if WIDE else 0
 NOTHING = np.float32(0)
 
 
 def fits(c: int, k: int, window: Window) -> bool:
-    """Whether a convolution whose pooling halves it is one of these: few taps, and rows that fill more lanes than filters would."""
+    """Whether a convolution whose pooling halves it is one of these: few taps, and by estimate cheaper with windows as lanes than with
+    filters."""
     q, taps = window.output[1] // 2, c * math.prod(window.kernel)
-    few = taps < MOST and _parts(window) <= MOST_PARTS and window.stride == (1, 1) and (WIDE or ROWS == 6)
-    return few and lanes(q) * k * (taps + BESIDE) < lanes(k) * q * (taps + BESIDE_TILES)
+    few = taps <= MOST and _parts(window) <= MOST_PARTS and window.stride == (1, 1)
+    enough = WIDE or ROWS == 6  # registers: AVX-512, AVX2 or NEON
+    return few and enough and lanes(q) * k * (taps + BESIDE) < lanes(k) * q * (taps + BESIDE_TILES)
 
 
 def _parts(window: Window) -> int:
@@ -171,7 +173,7 @@ def finished(v0, v1, v2, v3, corner, across, y, indices, to, placed):
 
 @helper
 def one_filter(pixels, cols, weight, bias, corner, plan, y, indices, plane, placed):
-    """The maxima of 16 windows for a filter."""
+    """The maxima of 16 windows for a filter. plane: as for four; not needed."""
     s = window_sums(1, plan.taps, pixels, cols, plan.part, plan.parts * plan.part, weight, bias)
     finished(s[0], s[1], s[2], s[3], corner, plan.across, y, indices, 0, placed)
 
@@ -191,7 +193,10 @@ filters = four_filters if FILTERS == 4 else one_filter
 
 @loop("i i", Images, "f* f*", Images, "i* i", Frame, Parted, "w* f* f* f* i*")
 def forward(first, last, x, weight, bias, y, indices, placed, frame, plan, cols, framed, parted, few, few_places):
-    """y (images, k, high, wide): maxima of relu(conv(x) + bias); and, if placed, indices: their places in planes of `across` columns."""
+    """y (images, k, high, wide): maxima of relu(conv(x) + bias); and, if placed, indices: their places in planes of `across` columns.
+
+    cols: where each tap lies behind the first. few, few_places: 16 numbers, for the last windows of a plane.
+    """
     plane, taps, whole = plan.high * plan.wide, plan.taps, plan.k // FILTERS * FILTERS
     for image in range(first, last):
         part_rows(at(x.first, image * x.step), frame, plan, framed, parted)
@@ -200,7 +205,8 @@ def forward(first, last, x, weight, bias, y, indices, placed, frame, plan, cols,
                 pixels, corner = at(parted, 2 * row * plan.parts * plan.part + lane), places_from(2 * (row * plan.across + lane), 2)
                 place = row * plan.wide + lane
                 to = image * y.step + place
-                # Lanes behind a row belong to the next one, which is written later. Behind the last row is another plane.
+                # Lanes behind a row belong to the next one, which is written later. A vector that ends behind the plane would overwrite
+                # the next plane.
                 ends = place + L > plane
                 done = 0 if ends else whole
                 for channel in range(0, done, FILTERS):
@@ -222,10 +228,14 @@ def forward(first, last, x, weight, bias, y, indices, placed, frame, plan, cols,
 
 @loop("i i", Images, Images, "f* i i* f* f*", Frame, Parted, "w* w* f* f* f* f*")
 def weight_sums(first, last, x, dy, y, masked, indices, sums, broken, frame, plan, rows, cols, framed, parted, g, few):
-    """sums (k, taps + 1, 16) += of each filter, lane by lane, dy at the winners, where y > 0 if masked, times the pixels under the taps,
-    and times 1. broken[0] += 0, or NaN where x is not finite."""
+    """sums[filter, tap, lane] += Σ of dy · the pixel under the tap at the winning output, where y > 0 if masked, and sums[filter, taps,
+    lane] += Σ of dy. There is room for whole groups of filters. broken[0] += 0, or NaN where x is not finite.
+
+    rows, cols: where taps lie, and each window's four outputs. g: of a group's filters, the gradients of the four outputs of all windows,
+    three of which are 0. few: 32 numbers, for the last windows.
+    """
     plane, taps, zero = plan.high * plan.wide, plan.taps, splat(NOTHING)
-    steps, each = 4 * plan.high * plan.part // L, (taps + 1) * L
+    steps, each = 4 * plan.high * plan.part // L, (taps + 1) * L  # vectors of a filter's g, and numbers of its sums
     for image in range(first, last):
         source = at(x.first, image * x.step)
         bad = NOTHING
@@ -265,7 +275,7 @@ def weight_sums(first, last, x, dy, y, masked, indices, sums, broken, frame, pla
             while tap <= taps - TAPS:
                 tap_tile(TAPS, TOGETHER, steps, parted, at(rows, tap), cols, g, by_filter, at(sums_of, tap * L), each)
                 tap += TAPS
-            while tap <= taps - 3:
+            while TAPS > 3 and tap <= taps - 3:
                 tap_tile(3, TOGETHER, steps, parted, at(rows, tap), cols, g, by_filter, at(sums_of, tap * L), each)
                 tap += 3
             while tap < taps:
@@ -286,7 +296,7 @@ def add_lanes(sums, k, taps, dweight, dbias, biased):
 class First:
     """The plan of such a convolution. x (N, C, H, W), y, dy and indices (N, K, P // 2, Q // 2)."""
 
-    sums_winners = True  # whatever the shape: `Pooled` says no where taps are many
+    sums_winners = True  # for every shape that `fits`; `Pooled` has a limit
 
     def __init__(self, c: int, k: int, window: Window) -> None:
         (p, q), (r, s), (dh, dw) = window.output, window.kernel, window.dilation
@@ -299,10 +309,11 @@ class First:
         corners = tables.grid(np.arange(high) * 2, np.arange(0, wide, L), columns)
         self.tables = Tables(
             taps=tables.grid(np.arange(c) * self.frame.high, tables.grid(np.arange(r) * dh, np.arange(s) * dw * part, columns), columns),
-            outputs=(corners[:, None] + np.array([0, part, columns, columns + part])).reshape(-1),
+            steps=(corners[:, None] + np.array([0, part, columns, columns + part])).reshape(-1),
         )
 
     def _room(self, *more: int) -> list[int]:
+        """The addresses of a framed image, around which is 0, of its parts, and of pieces of these sizes."""
         frame = self.frame
         scratch = Scratch(frame.c * frame.high * frame.wide + 2 * L, self.size, *more)
         fill(*scratch.piece(0), 0)
@@ -312,8 +323,8 @@ class First:
         """y: the maxima; indices: their places in the convolution's planes, unless they are not wanted."""
         plan = self.plan
         _vectors, after = after_sums(plan.k, lanes(plan.k), 1, bias)
-        found = 0 if indices is None else address(indices)
-        arrays = *images(x), address(weight), after[0].vectors, *images(y), found, indices is not None
+        places = 0 if indices is None else address(indices)
+        arrays = *images(x), address(weight), after[0].vectors, *images(y), places, indices is not None
         known = *self.frame, *plan, self.tables.at.taps
 
         def body(first: int, last: int) -> None:
@@ -324,24 +335,24 @@ class First:
     def weight_grad(self, dy: Array, y: Array | None, indices: NDArray[np.int32], x: Array, dweight: Array, dbias: Array | None) -> bool:
         """dweight and dbias from the pooled gradient dy, where y > 0 if y is given. False, with nothing done, where x is not finite."""
         n, plan, t = len(x), self.plan, self.tables.at
-        each = -(-plan.k // TOGETHER) * TOGETHER * (plan.taps + 1) * L
-        ends = edges(n, each, plan.high * plan.wide)
+        size = -(-plan.k // TOGETHER) * TOGETHER * (plan.taps + 1) * L
+        ends = edges(n, size, plan.high * plan.wide)
         groups = len(ends) - 1
-        scratch, broken = Scratch(groups * each, shared=True), flags((groups,))
+        scratch, broken = Scratch(groups * size, shared=True), flags((groups,))
         (sums,) = scratch.addresses()
         fill(*scratch.piece(0), 0)
         arrays = *images(x), *images(dy), address(dy if y is None else y), y is not None, address(indices)
 
         def body(first: int, last: int) -> None:
-            room = self._room(TOGETHER * len(self.tables.outputs) * L, 2 * L)
+            room = self._room(TOGETHER * len(self.tables.steps) * L, 2 * L)
             for group in range(first, last):
-                to = sums + 4 * group * each, address(broken) + 4 * group
+                to = sums + 4 * group * size, address(broken) + 4 * group
                 fill(to[1], 1, 0)
-                weight_sums(ends[group], ends[group + 1], *arrays, *to, *self.frame, *plan, t.taps, t.outputs, *room)
+                weight_sums(ends[group], ends[group + 1], *arrays, *to, *self.frame, *plan, t.taps, t.steps, *room)
 
         share(groups, body, n * 4 * plan.k * plan.high * lanes(plan.wide) * plan.taps)
         if np.isnan(broken).any():
             return False
-        add_up(sums, groups, each, each, sums)
+        add_up(sums, groups, size, size, sums)
         add_lanes(sums, plan.k, plan.taps, address(dweight), address(dweight if dbias is None else dbias), dbias is not None)
         return True

@@ -74,7 +74,7 @@ def stops(shift, stride, size, count):
 @helper
 def winner(v0, v1, v2, v3, corner, across):
     """(the largest of a 2×2 window's four vectors, after ReLU; its place): its corner is at `corner`, in a plane of `across` columns."""
-    if nan_among(v0, v1, v2, v3):
+    if nan_among(v0, v1, v2, v3):  # otherwise a comparison does for each in place of two, and ReLU is where the maximum starts: at 0
         best, won = beats(v1, v0, add_place(corner, 1), corner)
         best, won = beats(v2, best, add_place(corner, across), won)
         best, won = beats(v3, best, add_place(corner, across + 1), won)

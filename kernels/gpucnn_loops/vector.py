@@ -202,7 +202,7 @@ def beats(typing, value, best, place, best_place):
 
 @intrinsic
 def nan_among(typing, a, b, c, d):
-    """Whether any of 64 numbers is NaN."""
+    """Whether any lane of four vectors is NaN."""
 
     def code(ctx, bl, s, args):
         a, b, c, d = args
@@ -214,7 +214,7 @@ def nan_among(typing, a, b, c, d):
 
 @intrinsic
 def larger(typing, a, b):
-    """The larger of each two numbers; b where one is NaN."""
+    """The larger of each two numbers; b where one is NaN, or both are equal."""
     return vector(vector, vector), lambda c, bl, s, args: bl.select(bl.fcmp_ordered(">", *args), *args)
 
 
@@ -232,7 +232,7 @@ def nan_or(typing, a, b, c, d, v):
 
 @intrinsic
 def larger_place(typing, value, best, place, best_place):
-    """As `beats`, of numbers alone."""
+    """As `beats`, where none is NaN."""
 
     def code(c, b, s, args):
         value, best, place, best_place = args

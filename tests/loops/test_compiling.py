@@ -266,6 +266,12 @@ print(late, "dense.forward" in ready, "dense.forward_by_output" in ready, "dense
         other = "epochs=2, validation_data=tuple(each[:74] for each in data)"
         done = program(validated.replace("OTHER", other), GPUCNN_COMPILERS="1")
         assert done.stdout.startswith("[] "), (layers, done.stdout, done.stderr)
+    scored = text.replace("SIZE", "150").replace('compile("adam")', 'compile("adam", metrics=["accuracy", "top_5_accuracy"])')
+    rows = text.replace("rng.integers(0, 10, SIZE)", "np.eye(10, dtype=np.float32)[rng.integers(0, 10, SIZE)]").replace("SIZE", "150")
+    numbers = "validation_data=(data[0][:74], data[1][:74].argmax(axis=1))"  # labels in another form than in training
+    for program_text in (scored.replace("OTHER", "validation_split=0.3"), rows.replace("OTHER", numbers)):
+        done = program(program_text, GPUCNN_COMPILERS="1")
+        assert done.stdout.startswith("[] "), (done.stdout, done.stderr)
     wide = text.replace("SIZE", "100").replace("OTHER", "")
     wide = wide.replace("Dense(40", "Dense(256")  # for which AVX2 has other loops than for 64 examples
     avx2 = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma"} if "avx2" in machine.FEATURES else {}

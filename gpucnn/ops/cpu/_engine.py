@@ -184,7 +184,7 @@ def compile_for(step: Callable[[], object], size: int = 0, key: tuple[Any, Hasha
         with rehearsal() as needed, contextlib.suppress(Exception):
             step()
         always = HANDING if threads.number() > 1 else modules().replay.NEEDED
-        waiting = [loop for loop in dict.fromkeys([product, *needed, *always, modules().chunks.in_chunks]) if loop.waits]
+        waiting = [loop for loop in dict.fromkeys([product, *needed, *always]) if loop.waits]
         processes = compilers(len(waiting)) if waiting else 1
         count = len(compiled) - _Announcement.told + len(waiting)
         shown = count > 0 and is_terminal(sys.stderr)
