@@ -6,6 +6,7 @@ import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -221,6 +222,22 @@ def test_a_rehearsal_leaves_the_model_as_it_was() -> None:
     for each in (first, second):
         each.fit(x, y, batch_size=4, epochs=2, verbose=False)
     np.testing.assert_array_equal(first.buffers.values, second.buffers.values)
+
+
+def test_a_layer_that_cannot_predict_yet_spoils_no_rehearsal_of_the_training() -> None:
+    class Late(gc.ReLU):
+        def forward(self, x: Any, training: bool = False, **options: Any) -> Any:
+            if not training:
+                raise RuntimeError("not trained yet")
+            return super().forward(x, training, **options)
+
+    model = gc.Sequential(gc.Dense(40), Late(), gc.Dense(10)).build((70,), seed=1, device="cpu").compile("adam")
+    labels, loss = np.zeros(64, np.int32), get_loss("categorical_crossentropy")
+    with rehearsal() as alone:
+        model._rehearse(loss, labels, [64])
+    with rehearsal() as both:
+        model._rehearse(loss, labels, [64], labels[:1], [64, 6])
+    assert "update.adam" in {loop.name for loop in alone} <= {loop.name for loop in both}
 
 
 def test_all_that_a_fit_calls_is_compiled_before_its_first_step(program: Program) -> None:
