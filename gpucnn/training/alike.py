@@ -60,14 +60,16 @@ def difference(name: str, there: Any, here: Any, hosts: tuple[str, str] = ("ther
     path = ""
     while True:
         if isinstance(there, dict) and isinstance(here, dict):
-            key = next(key for key in dict.fromkeys([*there, *here]) if there.get(key) != here.get(key))
-            there, here, path = there.get(key), here.get(key), f"{path}.{key}" if path else str(key)
+            at = next((key for key in dict.fromkeys([*there, *here]) if there.get(key) != here.get(key)), None)
+            place = f"{path}.{at}" if path else str(at)
         elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
-            index = next(index for index, pair in enumerate(zip(there, here, strict=True)) if pair[0] != pair[1])
-            place = f"{path}[{index}]" if path else _place(name, index, len(here))
-            there, here, path = there[index], here[index], place
+            at = next((index for index, (one, other) in enumerate(zip(there, here, strict=True)) if one != other), None)
+            place = f"{path}[{at}]" if path or at is None else _place(name, at, len(here))
         else:
+            at = None
+        if at is None:  # numbers, texts, lists of other lengths, or a key that one lacks and that is None in the other
             return f"{path or 'which'} is {shown(there)} {hosts[0]} and {shown(here)} {hosts[1]}"
+        there, here, path = *((one.get(at) if isinstance(one, dict) else one[at]) for one in (there, here)), place
 
 
 def _place(name: str, index: int, count: int) -> str:

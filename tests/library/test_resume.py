@@ -14,6 +14,7 @@ import pytest
 
 import gpucnn as gc
 from gpucnn.errors import ArgumentError, CheckpointError, TrainingError
+from gpucnn.training.alike import difference
 from gpucnn.training.checkpoint import load_tensors, save_tensors
 
 RNG = np.random.default_rng(0)
@@ -334,6 +335,20 @@ def test_a_checkpoint_of_another_recipe_is_refused_and_says_what_differs(
     path = tmp_path / "run.safetensors"
     path.write_bytes(checkpoint)
     refuse(path, f"is a checkpoint of another run: its {field}", model(), **other)
+
+
+@pytest.mark.parametrize(
+    ("name", "there", "here", "words"),
+    [
+        ("layers", [{"rate": 1, "pads": [1, 2]}], [{"rate": 1, "pads": [1, 3]}], "layer 1.pads[1] is 2 there and 3 here"),
+        ("layers", [{"rate": None}], [{}], "layer 1 is {'rate': None} there and {} here"),
+        ("optimizer", {"rate": {"first": 1}}, {"rate": {"first": 2}}, "rate.first is 1 there and 2 here"),
+        ("training data", [1, 2, 3], ["batches from outside", 2], "which is [1, 2, 3] there and ['batches from outside', 2] here"),
+        ("input shape", [7], [8], "number 1 of them is 7 there and 8 here"),
+    ],
+)
+def test_the_first_difference_is_named(name: str, there: Any, here: Any, words: str) -> None:
+    assert difference(name, there, here) == words
 
 
 def test_a_checkpoint_for_images_of_another_size_is_refused(checkpoint: bytes, tmp_path: Path) -> None:
