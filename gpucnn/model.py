@@ -234,7 +234,8 @@ class Sequential(Layered):
             optimizer.update(np.ones(4, self.dtype))
         for size in {*validated, min(_FEW, *validated)} if validated else ():
             with contextlib.suppress(Exception):  # metrics need not be able to do anything with scores of zeros
-                model.measure(np.zeros((size, *self.input_shape), self.dtype), np.repeat(told, size, axis=0), size)
+                x = np.zeros((size, *self.input_shape), self.dtype)
+                measured(model, model._measured(), model.metrics, x, np.repeat(told, size, axis=0), size)
 
     def evaluate(
         self,
