@@ -55,21 +55,17 @@ def checksum(*arrays: Any) -> str:
     return f"{total:08x}"
 
 
-def difference(name: str, there: Any, here: Any, hosts: tuple[str, str] = ("there", "here")) -> str:
+def difference(name: str, there: Any, here: Any, hosts: tuple[str, str] = ("there", "here"), path: str = "") -> str:
     """The first place at which two descriptions of what has this name differ, in words."""
-    path = ""
-    while True:
-        if isinstance(there, dict) and isinstance(here, dict):
-            at = next((key for key in dict.fromkeys([*there, *here]) if there.get(key) != here.get(key)), None)
-            place = f"{path}.{at}" if path else str(at)
-        elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
-            at = next((index for index, (one, other) in enumerate(zip(there, here, strict=True)) if one != other), None)
-            place = f"{path}[{at}]" if path or at is None else _place(name, at, len(here))
-        else:
-            at = None
-        if at is None:  # numbers, texts, lists of other lengths, or a key that one lacks and that is None in the other
-            return f"{path or 'which'} is {shown(there)} {hosts[0]} and {shown(here)} {hosts[1]}"
-        there, here, path = *((one.get(at) if isinstance(one, dict) else one[at]) for one in (there, here)), place
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in dict.fromkeys([*there, *here]):
+            if there.get(key) != here.get(key):
+                return difference(name, there.get(key), here.get(key), hosts, f"{path}.{key}" if path else str(key))
+    if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        for index, (one, other) in enumerate(zip(there, here, strict=True)):
+            if one != other:
+                return difference(name, one, other, hosts, f"{path}[{index}]" if path else _place(name, index, len(here)))
+    return f"{path or 'which'} is {shown(there)} {hosts[0]} and {shown(here)} {hosts[1]}"
 
 
 def _place(name: str, index: int, count: int) -> str:

@@ -193,13 +193,13 @@ def dense(x: Array, weight: Array, bias: Array | None, relu: bool, y: Array) -> 
     held = _rows(steps, 1), _rows(k, c), _rows(steps, strip), _rows(strip, k)
     tables = [table.at.places for table in held]
 
-    def part(first: int, last: int, images: int, others: int) -> None:
-        """The outputs first … last − 1 of the images … others − 1."""
+    def part(first: int, last: int, begin: int, end: int) -> None:
+        """The outputs first … last − 1 of the examples begin … end − 1."""
         scratch = Scratch(steps * strip, (last - first) * strip)
         place, size = scratch.piece(0)
         fill(place, size if n % L else 0, 0)  # lanes of no example, if there are any: for every size of a batch the same loops are called
-        given_x, made = address(x) + 4 * images * c, address(y) + 4 * images * k
-        arrays = given_x, others - images, c, address(weight), k, given, bias is not None, relu, made
+        given_x, made = address(x) + 4 * begin * c, address(y) + 4 * begin * k
+        arrays = given_x, end - begin, c, address(weight), k, given, bias is not None, relu, made
         forward(first, last, strip, steps, *arrays, *tables, *scratch.addresses())
 
     strips = -(-n // strip)

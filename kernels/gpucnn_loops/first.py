@@ -22,8 +22,8 @@ from gpucnn_loops.after import after_sums
 from gpucnn_loops.crew import share
 from gpucnn_loops.language import cgutils, floats, helper, intrinsic, ir, record, types, vector, words
 from gpucnn_loops.loops import loop
-from gpucnn_loops.pool import largest, winner
-from gpucnn_loops.sums import add_up
+from gpucnn_loops.pool import keep_largest
+from gpucnn_loops.sums import add_up, zero_or_nan
 from gpucnn_loops.tables import Frame, Images, Tables, Window, edges, framed, images, lanes
 from gpucnn_loops.threads import Scratch, address, flags
 from gpucnn_loops.tile import ROWS, WIDE
@@ -161,31 +161,22 @@ def part_rows(planes, frame, plan, framed, parted):
 
 
 @helper
-def finished(v0, v1, v2, v3, corner, across, y, indices, to, placed):
-    """Writes the maxima of 16 windows after ReLU, and their places."""
-    if placed:
-        v, p = winner(v0, v1, v2, v3, corner, across)
-        store(y, to, v)
-        store(as_floats(indices), to, p)
-    else:
-        store(y, to, largest(v0, v1, v2, v3))
-
-
-@helper
 def one_filter(pixels, cols, weight, bias, corner, plan, y, indices, plane, placed):
     """The maxima of 16 windows for a filter. plane: as for four; not needed."""
+    places = as_floats(indices)
     s = window_sums(1, plan.taps, pixels, cols, plan.part, plan.parts * plan.part, weight, bias)
-    finished(s[0], s[1], s[2], s[3], corner, plan.across, y, indices, 0, placed)
+    keep_largest(s[0], s[1], s[2], s[3], corner, plan.across, y, places, 0, placed)
 
 
 @helper
 def four_filters(pixels, cols, weight, bias, corner, plan, y, indices, plane, placed):
     """The maxima of 16 windows for four filters."""
+    places = as_floats(indices)
     s = window_sums(4, plan.taps, pixels, cols, plan.part, plan.parts * plan.part, weight, bias)
-    finished(s[0], s[1], s[2], s[3], corner, plan.across, y, indices, 0, placed)
-    finished(s[4], s[5], s[6], s[7], corner, plan.across, y, indices, plane, placed)
-    finished(s[8], s[9], s[10], s[11], corner, plan.across, y, indices, 2 * plane, placed)
-    finished(s[12], s[13], s[14], s[15], corner, plan.across, y, indices, 3 * plane, placed)
+    keep_largest(s[0], s[1], s[2], s[3], corner, plan.across, y, places, 0, placed)
+    keep_largest(s[4], s[5], s[6], s[7], corner, plan.across, y, places, plane, placed)
+    keep_largest(s[8], s[9], s[10], s[11], corner, plan.across, y, places, 2 * plane, placed)
+    keep_largest(s[12], s[13], s[14], s[15], corner, plan.across, y, places, 3 * plane, placed)
 
 
 filters = four_filters if FILTERS == 4 else one_filter
@@ -238,10 +229,7 @@ def weight_sums(first, last, x, dy, y, masked, indices, sums, broken, frame, pla
     steps, each = 4 * plan.high * plan.part // L, (taps + 1) * L  # vectors of a filter's g, and numbers of its sums
     for image in range(first, last):
         source = at(x.first, image * x.step)
-        bad = NOTHING
-        for i in range(frame.c * frame.h * frame.w):
-            bad += source[i] * NOTHING
-        broken[0] += bad
+        broken[0] += zero_or_nan(source, frame.c * frame.h * frame.w)
         part_rows(source, frame, plan, framed, parted)
         start = image * dy.step
         for channel in range(0, plan.k, TOGETHER):

@@ -91,6 +91,17 @@ def largest(v0, v1, v2, v3):
     return nan_or(v0, v1, v2, v3, larger(v3, larger(v2, larger(v1, larger(v0, splat(ZERO))))))
 
 
+@helper
+def keep_largest(v0, v1, v2, v3, corner, across, best, won, to, placed):
+    """Writes the largest to best[to …], and, if placed, its place to won[to …]."""
+    if placed:
+        v, place = winner(v0, v1, v2, v3, corner, across)
+        store(best, to, v)
+        store(won, to, place)
+    else:
+        store(best, to, largest(v0, v1, v2, v3))
+
+
 @loop("i i f* f* i* i i f* i*")
 def plane_maxima(first, last, x, y, indices, placed, pixels, few, few_places):
     """y and, if placed, indices (planes) of x (planes, pixels): the first maximum of each plane and its place; NaN wins over numbers."""

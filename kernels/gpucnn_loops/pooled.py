@@ -21,8 +21,8 @@ from gpucnn_loops.crew import share
 from gpucnn_loops.direct import CHUNK
 from gpucnn_loops.language import record
 from gpucnn_loops.loops import loop
-from gpucnn_loops.pool import largest, winner
-from gpucnn_loops.sums import add_up, columns_of
+from gpucnn_loops.pool import keep_largest
+from gpucnn_loops.sums import add_up, columns_of, zero_or_nan
 from gpucnn_loops.tables import Frame, Images, Tables, Window, edges, framed, images, lanes
 from gpucnn_loops.threads import Scratch, address, flags
 from gpucnn_loops.tile import ROWS, WIDE, product
@@ -93,12 +93,8 @@ def forward(first, last, x, weight, bias, y, indices, placed, frame, k, width, c
                     s0, s1 = fma(spread(x0, col), by, s0), fma(spread(x1, col), by, s1)
                     s2, s3 = fma(spread(x2, col), by, s2), fma(spread(x3, col), by, s3)
                 b = load(bias, lane)
-                if placed:
-                    v, p = winner(s0 + b, s1 + b, s2 + b, s3 + b, place16(where.corners[window]), step)
-                    store(best, window * width + lane, v)
-                    store(won, window * width + lane, p)
-                else:
-                    store(best, window * width + lane, largest(s0 + b, s1 + b, s2 + b, s3 + b))
+                corner, to = place16(where.corners[window]), window * width + lane
+                keep_largest(s0 + b, s1 + b, s2 + b, s3 + b, corner, step, best, won, to, placed)
         for window in range(0, 0 if taps <= FEW else count, WINDOWS):
             windows = min(WINDOWS, count - window)
             for tap in range(0, taps, CHUNK):
@@ -109,13 +105,8 @@ def forward(first, last, x, weight, bias, y, indices, placed, frame, k, width, c
                 for lane in range(0, width, L):
                     four, to = at(sums, 4 * i * width + lane), (window + i) * width + lane
                     s0, s1, s2, s3 = load(four, 0), load(four, width), load(four, 2 * width), load(four, 3 * width)
-                    b = load(bias, lane)
-                    if placed:
-                        v, p = winner(s0 + b, s1 + b, s2 + b, s3 + b, place16(where.corners[window + i]), step)
-                        store(best, to, v)
-                        store(won, to, p)
-                    else:
-                        store(best, to, largest(s0 + b, s1 + b, s2 + b, s3 + b))
+                    b, corner = load(bias, lane), place16(where.corners[window + i])
+                    keep_largest(s0 + b, s1 + b, s2 + b, s3 + b, corner, step, best, won, to, placed)
         to_planes(best, count, k, width, at(y.first, image * y.step), where.places)
         if placed:
             to_planes(won, count, k, width, as_floats(at(indices, image * y.step)), where.places)
@@ -144,10 +135,7 @@ def weight_sums(first, last, x, dy, y, masked, indices, dweight, broken, frame, 
     width = (taps.lines * taps.s + L) // L * L
     for image in range(first, last):
         source = at(x.first, image * x.step)
-        bad = ZERO
-        for i in range(frame.c * frame.h * frame.w):
-            bad += source[i] * ZERO
-        broken[0] += bad
+        broken[0] += zero_or_nan(source, frame.c * frame.h * frame.w)
         put_in_frame(source, frame, framed, ZERO)
         rows_of_taps(framed, taps, rows)
         start = image * dy.step

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gpucnn_loops.crew import share
 from gpucnn_loops.elementwise import COST, elements
+from gpucnn_loops.language import helper
 from gpucnn_loops.loops import loop
 from gpucnn_loops.tables import Images, images
 from gpucnn_loops.threads import address
@@ -53,14 +54,21 @@ def copy_images(first, last, size, x, y):
             target[i] = source[i]
 
 
+@helper
+def zero_or_nan(x, size):
+    """0 if all of `size` numbers are finite, else NaN."""
+    total = np.float32(0)
+    for i in range(size):
+        total += x[i] * np.float32(0)
+    return total
+
+
 @loop("f* i f*")
 def not_finite(x, size, flag):
     """flag[0] = NaN if any of `size` numbers is NaN or infinite, otherwise 0."""
     flag[0] = np.float32(0)
     for block in range(0, size, 1024):
-        total = np.float32(0)
-        for i in range(block, min(block + 1024, size)):
-            total += x[i] - x[i]
+        total = zero_or_nan(at(x, block), min(1024, size - block))
         if total != total:
             flag[0] = total
 

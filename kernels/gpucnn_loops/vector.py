@@ -188,16 +188,32 @@ def _wins(builder: Any, value: Any, best: Any) -> Any:
     return builder.and_(builder.fcmp_unordered(">", value, best), builder.fcmp_ordered("ord", best, best))
 
 
-@intrinsic
-def beats(typing, value, best, place, best_place):
-    """(maximum, its place) of a candidate and the best so far: a later equal never wins, the first NaN does. Places are int32 bits."""
+def _first_wins(wins: Any) -> Any:
+    """(signature, code) of an intrinsic that takes a candidate, the best so far and their places, and gives the one that `wins` chooses."""
 
     def code(c, b, s, args):
         value, best, place, best_place = args
-        wins = _wins(b, value, best)
-        return c.make_tuple(b, s.return_type, [b.select(wins, value, best), b.select(wins, place, best_place)])
+        taken = wins(b, value, best)
+        return c.make_tuple(b, s.return_type, [b.select(taken, value, best), b.select(taken, place, best_place)])
 
     return types.UniTuple(vector, 2)(vector, vector, vector, vector), code
+
+
+@intrinsic
+def beats(typing, value, best, place, best_place):
+    """(maximum, its place) of a candidate and the best so far: a later equal never wins, the first NaN does. Places are int32 bits."""
+    return _first_wins(_wins)
+
+
+@intrinsic
+def larger_place(typing, value, best, place, best_place):
+    """As `beats`, where none is NaN."""
+    return _first_wins(lambda b, value, best: b.fcmp_ordered(">", value, best))
+
+
+def _odd(builder: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+    """Where any of them is NaN."""
+    return builder.or_(builder.fcmp_unordered("uno", a, b), builder.fcmp_unordered("uno", c, d))
 
 
 @intrinsic
@@ -205,9 +221,7 @@ def nan_among(typing, a, b, c, d):
     """Whether any lane of four vectors is NaN."""
 
     def code(ctx, bl, s, args):
-        a, b, c, d = args
-        odd = bl.or_(bl.fcmp_unordered("uno", a, b), bl.fcmp_unordered("uno", c, d))
-        return bl.icmp_unsigned("!=", bl.bitcast(odd, ir.IntType(L)), ir.Constant(ir.IntType(L), 0))
+        return bl.icmp_unsigned("!=", bl.bitcast(_odd(bl, *args), ir.IntType(L)), ir.Constant(ir.IntType(L), 0))
 
     return types.boolean(vector, vector, vector, vector), code
 
@@ -223,23 +237,10 @@ def nan_or(typing, a, b, c, d, v):
     """NaN in the lanes where any of a, b, c and d is NaN, else v."""
 
     def code(ctx, bl, s, args):
-        a, b, c, d, v = args
-        odd = bl.or_(bl.fcmp_unordered("uno", a, b), bl.fcmp_unordered("uno", c, d))
-        return bl.select(odd, ir.Constant(V, [float("nan")] * L), v)
+        *four, v = args
+        return bl.select(_odd(bl, *four), ir.Constant(V, [float("nan")] * L), v)
 
     return vector(vector, vector, vector, vector, vector), code
-
-
-@intrinsic
-def larger_place(typing, value, best, place, best_place):
-    """As `beats`, where none is NaN."""
-
-    def code(c, b, s, args):
-        value, best, place, best_place = args
-        wins = b.fcmp_ordered(">", value, best)
-        return c.make_tuple(b, s.return_type, [b.select(wins, value, best), b.select(wins, place, best_place)])
-
-    return types.UniTuple(vector, 2)(vector, vector, vector, vector), code
 
 
 @intrinsic

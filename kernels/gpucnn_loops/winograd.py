@@ -19,7 +19,7 @@ from gpucnn_loops.after import After, with_other
 from gpucnn_loops.direct import add_rows
 from gpucnn_loops.language import record
 from gpucnn_loops.loops import loop
-from gpucnn_loops.pool import Sizes, largest, winner
+from gpucnn_loops.pool import Sizes, keep_largest
 from gpucnn_loops.tables import Images
 from gpucnn_loops.tile import product
 from gpucnn_loops.transforms import SKEW, TILES, gradients_in, kernels_in, patches_in, tiles_out
@@ -158,12 +158,7 @@ def forward_pool(
                     for lane in range(0, width, L):
                         here, below = corner + lane, corner + conv_wide * width + lane
                         v0, v1, v2, v3 = load(sums, here), load(sums, here + width), load(sums, below), load(sums, below + width)
-                        if placed:
-                            a, place_a = winner(v0, v1, v2, v3, place16(place), conv_wide)
-                            store(best, to + lane, a)
-                            store(won, to + lane, place_a)
-                        else:
-                            store(best, to + lane, largest(v0, v1, v2, v3))
+                        keep_largest(v0, v1, v2, v3, place16(place), conv_wide, best, won, to + lane, placed)
             out = (begin + image) * y.step
             to_planes(best, high * across, k, width, at(y.first, out), places)
             if placed:
