@@ -61,11 +61,11 @@ NOTHING = np.float32(0)
 
 
 def fits(c: int, k: int, window: Window) -> bool:
-    """Whether a convolution whose pooling halves it is one of these: few taps, and by estimate cheaper with windows as lanes than with
-    filters."""
+    """Whether a convolution whose pooling halves it is one of these: few taps, 16 windows, and by estimate cheaper with windows as
+    lanes than with filters."""
     high, wide = (size // 2 for size in window.output)
     taps = c * math.prod(window.kernel)
-    few = taps <= MOST and _parts(window) <= MOST_PARTS and window.stride == (1, 1)
+    few = taps <= MOST and _parts(window) <= MOST_PARTS and window.stride == (1, 1) and high * wide >= L
     enough = WIDE or ROWS == 6  # registers: AVX-512, AVX2 or NEON
     return few and enough and lanes(high * wide) * k * (taps + BESIDE) < lanes(k) * high * wide * (taps + BESIDE_TILES)
 
@@ -186,36 +186,27 @@ def four_filters(pixels, above, below, weight, bias, corner, plan, y, indices, p
 filters = four_filters if FILTERS == 4 else one_filter
 
 
-@loop("i i", Images, "f* f*", Images, "i* i", Frame, Parted, "w* w* f* f* f* f* i*")
-def forward(first, last, x, weight, bias, y, indices, placed, frame, plan, above, below, corners, framed, parted, few, few_places):
+@loop("i i", Images, "f* f*", Images, "i* i", Frame, Parted, "w* w* f* f* f*")
+def forward(first, last, x, weight, bias, y, indices, placed, frame, plan, above, below, corners, framed, parted):
     """y (images, k, high, wide): maxima of relu(conv(x) + bias); and, if placed, indices: their places in planes of `across` columns.
 
-    above, below: where each tap of a window's upper and lower outputs lies. corners: the place of each window's first output. few,
-    few_places: 16 numbers, for planes of fewer windows.
+    above, below: where each tap of a window's upper and lower outputs lies. corners: the place of each window's first output.
     """
     plane, k, taps = plan.high * plan.wide, plan.k, plan.taps
     for image in range(first, last):
         part_rows(at(x.first, image * x.step), frame, plan, framed, parted)
         # The last windows are those at the end, and the last filters too: some are computed twice.
         for lane in range(0, plane, L):
-            place = max(0, min(lane, plane - L))
+            place = min(lane, plane - L)
             pixels, corner, to = at(parted, place), load(corners, place), image * y.step + place
-            if plane >= L and k >= FILTERS:
-                for after in range(FILTERS, k + FILTERS, FILTERS):
-                    channel = min(after, k) - FILTERS
-                    w, b, own = at(weight, channel * taps), at(bias, channel), to + channel * plane
+            step = FILTERS if k >= FILTERS else 1
+            for after in range(step, k + step, step):
+                channel = min(after, k) - step
+                w, b, own = at(weight, channel * taps), at(bias, channel), to + channel * plane
+                if step == FILTERS:
                     filters(pixels, above, below, w, b, corner, plan, at(y.first, own), at(indices, own), plane, placed)
-            else:
-                for channel in range(k):
-                    w, b, own = at(weight, channel * taps), at(bias, channel), to + channel * plane
-                    out, places, some, some_places = at(y.first, own), at(indices, own), few, few_places
-                    if plane >= L:
-                        some, some_places = out, places
-                    one_filter(pixels, above, below, w, b, corner, plan, some, some_places, plane, placed)
-                    for i in range(plane if plane < L else 0):
-                        out[i] = few[i]
-                    for i in range(plane if plane < L and placed else 0):
-                        places[i] = few_places[i]
+                else:
+                    one_filter(pixels, above, below, w, b, corner, plan, at(y.first, own), at(indices, own), plane, placed)
 
 
 @loop("i i", Images, Images, "f* i i* f* f*", Frame, Parted, "w* w* w* f* f* f* f* f*")
@@ -283,7 +274,7 @@ def add_lanes(sums, k, taps, dweight, dbias, biased):
 
 
 class First:
-    """The plan of such a convolution. x (N, C, H, W), y, dy and indices (N, K, P // 2, Q // 2)."""
+    """The plan of such a convolution, of 16 windows at least. x (N, C, H, W), y, dy and indices (N, K, P // 2, Q // 2)."""
 
     sums_winners = True  # for every shape that `fits`; `Pooled` has a limit
 
@@ -322,7 +313,7 @@ class First:
         known = *self.frame, *plan, self.tables.at.above, self.tables.at.below, address(self.corners)
 
         def body(first: int, last: int) -> None:
-            forward(first, last, *arrays, *known, *self._room(L, L))
+            forward(first, last, *arrays, *known, *self._room())
 
         share(len(x), body, len(x) * 4 * plan.k * lanes(plan.high * plan.wide) * (plan.taps + 8))
 

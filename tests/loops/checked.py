@@ -112,18 +112,21 @@ def lane_tile(
         y.array[part] = total
 
 
-def window_sums(Q: int, n: int, x: Pointer, cols: Pointer, right: int, down: int, w: Pointer, bias: Pointer) -> list[Any]:
-    pixels = [np.stack([load(x, cols[i] + corner) for i in range(n)]).astype(np.float64) for corner in (0, right, down, down + right)]
+def window_sums(Q: int, n: int, x: Pointer, above: Pointer, below: Pointer, right: int, w: Pointer, bias: Pointer) -> list[Any]:
+    corners = [(table, side) for table in (above, below) for side in (0, right)]
+    pixels = [np.stack([load(x, table[i] + side) for i in range(n)]).astype(np.float64) for table, side in corners]
     numbers = [np.array([w[q * n + i] for i in range(n)], np.float64) for q in range(Q)]
     return [(bias[q] + own @ four).astype(F) for q, own in enumerate(numbers) for four in pixels]
 
 
-def tap_tile(T: int, Q: int, n: int, x: Pointer, rows: Pointer, cols: Pointer, g: Pointer, gs: int, y: Pointer, ys: int) -> None:
+def tap_tile(
+    T: int, Q: int, n: int, x: Pointer, above: Pointer, below: Pointer, cols: Pointer, g: Pointer, gs: int, y: Pointer, ys: int
+) -> None:
     for t in range(T):
-        pixels = np.stack([load(x, rows[t] + cols[i]) for i in range(n)]).astype(np.float64)
+        pixels = np.stack([load(x, table[t] + cols[i]) for table in (above, below) for i in range(n)]).astype(np.float64)
         for q in range(Q):
             part = y.part(q * ys + 16 * t, 16)
-            y.array[part] += (pixels * np.stack([load(g, q * gs + 16 * i) for i in range(n)])).sum(axis=0)
+            y.array[part] += (pixels * np.stack([load(g, q * gs + 16 * i) for i in range(2 * n)])).sum(axis=0)
 
 
 def pixel_tile(

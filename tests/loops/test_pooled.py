@@ -13,10 +13,11 @@ from loop_cases import FIRST, arrays, exact, nan_like
 from gpucnn.errors import ShapeError
 from gpucnn.ops import cpu
 from gpucnn.ops.cpu import conv, pool, roads
-from gpucnn.ops.shapes import conv_window, pool_window
+from gpucnn.ops.shapes import Window, conv_window, pool_window
 from gpucnn_loops.first import MOST, First
 from gpucnn_loops.pooled import Pooled, halves
 from gpucnn_loops.tile import ROWS, WIDE
+from gpucnn_loops.vector import L
 from gpucnn_loops.windows import Windows
 from gpucnn_loops.winograd_plan import Winograd
 from tolerances import bound, check
@@ -33,7 +34,21 @@ CASES: list[tuple[Any, ...]] = [
     (10, 32, 14, 14, 64, 5, 5, 1, 2, 1, 1),
     *FIRST,
 ]
-BOTH = [case for case in CASES if case[1] * case[5] * case[6] <= MOST and case[7] == 1]
+FEW = [(2, 1, 10, 9, 3, 3, 2, 1, 0, 1, 1), (3, 2, 12, 12, 7, 3, 3, 1, 0, (2, 1), 1)]  # 16 and 20 windows; fewer filters than a tile
+
+
+def window_of(case: tuple[Any, ...]) -> Window:
+    _n, _c, h, w, _k, r, s, stride, padding, dilation, _groups = case
+    return conv_window((h, w), (r, s), stride, padding, dilation)
+
+
+def first_layer(case: tuple[Any, ...]) -> bool:
+    """Whether its lanes may be windows."""
+    (p, q), stride = window_of(case).output, case[7]
+    return case[1] * case[5] * case[6] <= MOST and stride == 1 and p // 2 * (q // 2) >= L
+
+
+BOTH = [case for case in CASES + FEW if first_layer(case)]
 
 
 def reference(e: dict[str, Any]) -> Any:
@@ -219,7 +234,7 @@ def test_which_poolings_are_done_in_the_same_pass() -> None:
         assert isinstance(roads.pooled(1, 32, window, other, 1), Windows)
     assert isinstance(roads.pooled(1, 32, window, pool_window(window.output, 2), 1), First if WIDE else Pooled)
     assert isinstance(roads.pooled(1, 6, window, pool_window(window.output, 2), 1), First if WIDE or ROWS == 6 else Pooled)
-    narrow, gaps = conv_window((10, 10), 3), conv_window((50, 50), 3, 1, 0, 10)
+    narrow, gaps = conv_window((8, 9), 3), conv_window((50, 50), 3, 1, 0, 10)
     for other in (narrow, gaps):
         assert isinstance(roads.pooled(1, 32, other, pool_window(other.output, 2), 1), Pooled)
     large = conv_window((200, 200), 3)
