@@ -53,9 +53,9 @@ from gpucnn_loops.vector import (
 Array = NDArray[np.float32]
 FILTERS = 4 if WIDE else 1  # of a tile forward, with four sums each
 TAPS, TOGETHER = (6, 3) if WIDE else (3, 2)  # of a tile of the gradient: taps, and filters
-MOST, MOST_PARTS = 63, 16  # taps of all channels, and parts of a row
+MOST, CHANNELS, PARTS = 147, 8, 16  # the most taps of all channels, channels, and parts of a row
 # What a filter takes for 16 windows here, and a window for 16 filters in `pooled.py`, besides a multiply-add of a vector for each tap, in
-# such multiply-adds: measured with 9 to 63 taps and 8 to 20 windows in a row. With AVX2, `pooled.py` has few taps' sums in registers.
+# such multiply-adds: measured with 9 to 147 taps and planes of 16 to 1024 windows. With AVX2, `pooled.py` has few taps' sums in registers.
 BESIDE, BESIDE_TILES = 2, 10 if WIDE else 0
 NOTHING = np.float32(0)
 
@@ -65,7 +65,7 @@ def fits(c: int, k: int, window: Window) -> bool:
     lanes than with filters."""
     high, wide = (size // 2 for size in window.output)
     taps = c * math.prod(window.kernel)
-    few = taps <= MOST and _parts(window) <= MOST_PARTS and window.stride == (1, 1) and high * wide >= L
+    few = taps <= MOST and c <= CHANNELS and _parts(window) <= PARTS and window.stride == (1, 1) and high * wide >= L
     enough = WIDE or ROWS == 6  # registers: AVX-512, AVX2 or NEON
     return few and enough and lanes(high * wide) * k * (taps + BESIDE) < lanes(k) * high * wide * (taps + BESIDE_TILES)
 

@@ -54,11 +54,12 @@ DEPTHWISE: list[tuple[Any, ...]] = [
     (1, 2, 140, 70, 2, 3, 1, (2, 1), ((0, 3), (0, 0)), 1, 2),
     (2, 3, 19, 80, 3, 5, 3, 1, (1, 2), 1, 3),  # few planes
 ]
-FIRST: list[tuple[Any, ...]] = [  # pooled by halves, their lanes are windows: as many in a row as there are lanes, or nearly
+FIRST: list[tuple[Any, ...]] = [  # pooled by halves, their lanes are windows: about as many in a plane as whole vectors have lanes
     (3, 3, 32, 32, 33, 3, 3, 1, 1, 1, 1),
     (2, 1, 9, 67, 2, 3, 4, 1, (2, 1), 1, 1),  # three vectors in a row, and an odd number of columns
     (19, 2, 8, 29, 5, 5, 3, 1, 1, (1, 2), 1),  # taps with a pixel between them
     (1, 1, 3, 33, 1, 2, 2, 1, 0, 1, 1),  # one row of windows
+    (2, 3, 16, 16, 6, 5, 5, 1, 0, 1, 1),  # LeNet's on images with colours: 75 taps
 ]
 PIXELS: list[tuple[Any, ...]] = [
     (1, 1, 1, 2, 1, 1, 1, 1, 0, 1, 1),
