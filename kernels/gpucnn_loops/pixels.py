@@ -30,6 +30,11 @@ from gpucnn_loops.vector import I64, ZERO, L, V, at, fma_of, load, load_at, spla
 
 Array = NDArray[np.float32]
 TOGETHER = 8  # filters whose rows with gaps are kept before the gaps are left out
+BLOCK = 64  # pixels whose rows are copied to where they lie together
+STRIP = 1 << 16  # numbers that are copied at a time, 256 KB
+AT_ONCE = 30  # filters for which the blocks of a strip are read, one after the other
+# Numbers of an image's planes before or behind, channels on either side, and of both, from which copying pays.
+LARGE, CHANNELS, BOTH = 1 << 17, 16, 64
 PADDING = np.float32(0)
 TURNING, GAPS, NO_GAPS = 12, 13, 4  # what a vector of outputs takes besides its products: with channels as lanes, and with pixels
 
@@ -144,6 +149,30 @@ def _narrow(m, n, x, w, cols, total, y, ys, vectors, width, normed, relu):
 product_of_pixels = loop("i i f* f* w* i f* i f* i i i")(_wide if WIDE else _narrow)
 
 
+@loop("i i i i f* w* f* f* w* f* f* i i i")
+def product_by_blocks(m, n, total, strip, x, cols, weight, packed, lines, y, vectors, width, normed, relu):
+    """As `product_of_pixels`, for large planes, whose rows are in pages of memory of their own: y (m, total) = weight (m, n) ·
+    x [cols (n) + …]. Pixels are copied, `strip` at a time, to where the n rows of each 64 lie together, `lines` apart, and are multiplied
+    with some rows of the weight at a time. There are at least 64 pixels."""
+    for start in range(0, total, strip):
+        end = min(start + strip, total)
+        for lane in range(start, end, BLOCK):
+            first = min(lane, total - BLOCK)
+            for i in range(n):
+                line, to = at(x, cols[i] + first), at(packed, (lane - start) * n + i * BLOCK)
+                for v in range(0, BLOCK, L):
+                    store(to, v, load(line, v))
+        for row in range(0, m, AT_ONCE):
+            q, by, own = min(AT_ONCE, m - row), at(weight, row * n), at(vectors, row)
+            for lane in range(start, end, BLOCK):
+                # What is left at the end is a block if it is more than half of one, and otherwise its last vectors.
+                left = total - lane
+                some = BLOCK if left > BLOCK // 2 else (left + L - 1) // L * L
+                first = min(lane, total - some)
+                pixels = at(packed, (lane - start) * n + first - min(lane, total - BLOCK))
+                product_of_pixels(q, n, by, pixels, lines, some, at(y, row * total + first), total, own, width, normed, relu)
+
+
 @loop("f* i i i f* i")
 def without_gaps(rows, wide, p, q, y, room):
     """y (p, q) of rows of `wide`. Up to 15 numbers are written past a row, which the next one overwrites; y has `room` numbers."""
@@ -156,10 +185,10 @@ def without_gaps(rows, wide, p, q, y, room):
                     y[i * q + lane] = rows[i * wide + lane]
 
 
-@loop("i i i", Images, "f*", After, Images, Frame, "i i i i i w* f* f*")
-def gather(first, last, parts, x, weight, after, y, frame, copied, k, taps, p, q, cols, framed, sums):
+@loop("i i i", Images, "f*", After, Images, Frame, "i i i i i i w* w* f* f*")
+def gather(first, last, parts, x, weight, after, y, frame, copied, strip, k, taps, p, q, cols, lines, framed, sums):
     """y (images, k, p, q) from x, of the pieces first … last − 1, which are parts of the filters of an image. The image is copied into its
-    frame if `copied`."""
+    frame if `copied`, or by blocks, `strip` pixels at a time, if that is not 0."""
     total, numbers = (p - 1) * frame.wide + q, after.vectors
     wide, normed, relu = after.width, after.normed, after.relu
     for piece in range(first, last):
@@ -170,7 +199,10 @@ def gather(first, last, parts, x, weight, after, y, frame, copied, k, taps, p, q
             put_in_frame(source, frame, framed, PADDING)
             source = framed
         out = at(y.first, image * y.step + begin * p * q)
-        if frame.wide == q and total >= L:
+        if strip:
+            weights, own = at(weight, begin * taps), at(numbers, begin)
+            product_by_blocks(end - begin, taps, total, strip, source, cols, weights, framed, lines, out, own, wide, normed, relu)
+        elif frame.wide == q and total >= L:
             weights = at(weight, begin * taps)
             product_of_pixels(end - begin, taps, weights, source, cols, total, out, total, at(numbers, begin), wide, normed, relu)
         else:
@@ -187,12 +219,14 @@ def gather(first, last, parts, x, weight, after, y, frame, copied, k, taps, p, q
 
 
 class Road(NamedTuple):
-    """From x to y of a pass: x's frame and the distances of the taps, outputs and their channels."""
+    """From x to y of a pass: x's frame and the distances of the taps, outputs and their channels, and how many pixels are copied by blocks
+    at a time, if any are."""
 
     frame: Frame
     tables: Tables
     output: tuple[int, int]
     k: int
+    strip: int
 
 
 @loop("f* i i i i f*")
@@ -268,7 +302,7 @@ class Pixels:
         parts = tables.parts(n, k)
         copied = frame.size > 0 or total < L
         plane, out = frame.c * frame.h * frame.w, k * p * q
-        sizes = frame.c * frame.high * frame.wide if copied else 0, min(k, TOGETHER) * max(total, L)
+        sizes = frame.c * frame.high * frame.wide if copied else road.strip * taps, min(k, TOGETHER) * max(total, L)
 
         def body(first: int, last: int) -> None:
             scratch = Scratch(*sizes)
@@ -276,7 +310,7 @@ class Pixels:
             room = scratch.addresses()
             for g in range(self.groups):
                 arrays = *images(x, g * plane), address(weight) + 4 * g * k * taps, *after[g]
-                numbers = copied, k, taps, p, q, road.tables.at.cols
+                numbers = copied, road.strip, k, taps, p, q, road.tables.at.cols, road.tables.at.lines
                 gather(first, last, parts, *arrays, *images(y, g * out), *frame, *numbers, *room)
 
         share(n * parts, body, n * self.groups * k * total * (taps + 8))
@@ -287,7 +321,17 @@ def _road(c: int, k: int, window: Window) -> Road | None:
     if not gains(c, k, window):
         return None
     frame = framed(c, window)
-    return Road(frame, Tables(cols=tables.taps(c, window, frame.high, frame.wide)), window.output, k)
+    made = Tables(cols=tables.taps(c, window, frame.high, frame.wide), lines=np.arange(c) * BLOCK)
+    return Road(frame, made, window.output, k, _strip(c, k, window, frame))
+
+
+def _strip(c: int, k: int, window: Window, frame: Frame) -> int:
+    """How many pixels are copied by blocks at a time, where the planes of a 1×1 kernel are so large that it pays; otherwise 0."""
+    total = math.prod(window.output)
+    large = max(c, k) * total >= LARGE and total >= BLOCK and min(c, k) >= CHANNELS and c + k >= BOTH
+    if not large or window.kernel != (1, 1) or frame.size:
+        return 0
+    return max(1, min(-(-total // BLOCK), STRIP // c // BLOCK)) * BLOCK
 
 
 def fits(c: int, k: int, window: Window, groups: int = 1) -> bool:

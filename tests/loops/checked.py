@@ -17,7 +17,7 @@ from loop_cases import DEPTHWISE, DIRECT, PIXELS, WHOLE, WINOGRAD, arrays, hold,
 from gpucnn.ops import cpu
 from gpucnn.ops.cpu import _engine, roads
 from gpucnn.ops.shapes import pool_window
-from gpucnn_loops import dense, tables, threads
+from gpucnn_loops import dense, pixels, tables, threads
 from gpucnn_loops.direct import Direct
 from gpucnn_loops.language import Helper, Intrinsic
 from gpucnn_loops.loops import Loop, every
@@ -266,7 +266,7 @@ def main() -> None:
         DIRECT[13],
         DIRECT[15],
         *DEPTHWISE[:4:3],
-        *PIXELS[3:],
+        *PIXELS[3:7],
         WHOLE[2],
         WINOGRAD[5],
         (2, 17, 5, 6, 18, 3, 2, (2, 1), ((1, 0), (0, 1)), 1, 1),
@@ -276,6 +276,11 @@ def main() -> None:
         (1, 1, 6, 26, 3, 5, 5, 1, 2, 1, 1),
         (1, 17, 6, 7, 16, 5, 5, 1, 2, 1, 1),
     ]
+    pixels.LARGE, pixels.BOTH, pixels.STRIP = (
+        1,
+        1,
+        1 << 11,
+    )  # blocks of pixels for as few as can be computed here, and several strips of them
     for case in cases:
         regions.clear()
         roads.convolution.cache_clear()

@@ -69,6 +69,8 @@ PIXELS: list[tuple[Any, ...]] = [
     (5, 3, 9, 31, 11, 3, 2, 1, ((2, 0), (0, 1)), (1, 3), 1),
     (1, 12, 12, 13, 6, 4, 1, 1, ((1, 3), (0, 0)), (2, 1), 3),
     (2, 3, 3, 3, 3, 2, 3, 1, ((0, 0), (1, 1)), 1, 1),  # fewer outputs than lanes
+    (2, 17, 61, 53, 47, 1, 1, 1, 0, 1, 1),  # by blocks, the last of which is half full and one more
+    (1, 130, 65, 17, 20, 1, 1, 1, 0, 1, 1),  # several strips of blocks, and two vectors at the end
 ]
 WINOGRAD: list[tuple[Any, ...]] = [
     (1, 16, 12, 12, 16, 3, 3, 1, 1, 1, 1),
