@@ -88,6 +88,8 @@ class Tanh(_Activation):
 class LeakyReLU(_Activation):
     """x, or negative_slope · x where x is not positive. The default slope is PyTorch's, 0.01; Keras's is 0.3."""
 
+    replays = True
+
     kind = "leaky_relu"
 
     def __init__(self, negative_slope: float = 0.01) -> None:
@@ -96,6 +98,8 @@ class LeakyReLU(_Activation):
 
 class ELU(_Activation):
     """x, or alpha · (eˣ − 1) where x is not positive (Clevert, Unterthiner and Hochreiter, ICLR 2016)."""
+
+    replays = True
 
     kind = "elu"
 
@@ -107,6 +111,8 @@ class GELU(_Activation):
     """x · Φ(x), with Φ the normal distribution (Hendrycks and Gimpel 2016). approximate: use the hyperbolic tangent, as GPT-2 and BERT
     do."""
 
+    replays = True
+
     kind = "gelu"
 
     def __init__(self, approximate: bool = False) -> None:
@@ -115,6 +121,8 @@ class GELU(_Activation):
 
 class SiLU(_Activation):
     """x / (1 + e⁻ˣ), also called swish."""
+
+    replays = True
 
     kind = "silu"
 
@@ -125,6 +133,8 @@ class SiLU(_Activation):
 class ReLU6(_Activation):
     """min(max(x, 0), 6), as in MobileNet (Howard and others 2017)."""
 
+    replays = True
+
     kind = "relu6"
 
     def __init__(self) -> None:
@@ -134,6 +144,8 @@ class ReLU6(_Activation):
 class HardSigmoid(_Activation):
     """x / 6 + 1/2, no less than 0 and no more than 1, as PyTorch and Keras 3 have it; Keras 2 had x / 5 + 1/2."""
 
+    replays = True
+
     kind = "hard_sigmoid"
 
     def __init__(self) -> None:
@@ -142,6 +154,8 @@ class HardSigmoid(_Activation):
 
 class HardSwish(_Activation):
     """x · HardSigmoid(x), as in MobileNetV3 (Howard and others, ICCV 2019)."""
+
+    replays = True
 
     kind = "hard_swish"
 

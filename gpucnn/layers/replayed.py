@@ -15,7 +15,11 @@ from gpucnn.ops.cpu import _engine
 SHAPES = 16  # for which it is remembered what became of them
 MOST_BYTES = 1 << 28  # of all recorded passes in this process
 UNFIT = "unfit"
-ACTIVATIONS = None, "relu", "tanh", "sigmoid", "softmax"  # that loops compute
+# Those that loops compute.
+ACTIVATIONS = (
+    *(None, "relu", "tanh", "sigmoid", "softmax", "leaky_relu", "elu", "gelu", "silu"),
+    *("relu6", "hard_sigmoid", "hard_swish"),
+)
 Passes: TypeAlias = Callable[[Array, Array], Sequence[Array]]
 _kept: list[tuple[weakref.ref[Replayed], Any]] = []  # where the recorded passes are, the oldest first
 

@@ -15,7 +15,7 @@ import numpy as np
 from loop_cases import DEPTHWISE, DIRECT, PIXELS, WHOLE, WINOGRAD, arrays, hold, nan_like
 
 from gpucnn.ops import cpu
-from gpucnn.ops.cpu import _engine, roads
+from gpucnn.ops.cpu import _engine, roads, units
 from gpucnn.ops.shapes import pool_window
 from gpucnn_loops import dense, pixels, tables, threads
 from gpucnn_loops.direct import Direct
@@ -190,6 +190,7 @@ INTRINSICS: dict[str, Callable[..., Any]] = {
     "signed": np.copysign,
     "least": lambda v, limit: np.where(v > limit, limit, v),
     "where_less": lambda v, limit, a, b: np.where(v < limit, a, b),
+    "where_more": lambda v, limit, a, b: np.where(v > limit, a, b),
     "better": lambda value, best: beats(value, best, best, best)[0],
     "lanes_before": lambda count: np.where(np.arange(16) < count, INT(-1), INT(0)).astype(INT).view(F),
     "chosen": lambda lanes, a, b: np.where(lanes.view(INT) < 0, a, b),
@@ -329,6 +330,11 @@ def main() -> None:
         np.testing.assert_allclose(cpu.tanh(x), np.tanh(x), rtol=1e-6)
         cpu.tanh_grad(x, x)
         cpu.sigmoid_grad(x, cpu.sigmoid(x))
+        for name in (each for each in units.__all__ if not each.endswith("_grad")):
+            np.testing.assert_allclose(getattr(cpu, name)(x), getattr(units, name)(x.astype(np.float64)), rtol=1e-5, atol=1e-6)
+            getattr(cpu, f"{name}_grad")(x, x)
+        np.testing.assert_allclose(cpu.gelu(x, True), units.gelu(x.astype(np.float64), True), rtol=1e-5, atol=1e-6)
+        cpu.gelu_grad(x, x, True)
         np.testing.assert_allclose(cpu.softmax(x).sum(axis=-1), 1, rtol=1e-6)
         cpu.softmax_grad(x, x)
         cpu.add(x, x, mask=x)

@@ -19,7 +19,7 @@ import numpy as np
 from loop_cases import DEPTHWISE, DIRECT, FIRST, PIXELS, WHOLE, WINOGRAD, arrays
 
 from gpucnn.ops import cpu
-from gpucnn.ops.cpu import _engine, roads
+from gpucnn.ops.cpu import _engine, roads, units
 from gpucnn.ops.shapes import pool_window
 from gpucnn_loops import threads
 from gpucnn_loops.after import Norm
@@ -136,6 +136,9 @@ def main(where: str) -> None:
         cpu.relu_grad(cpu.relu(x), x)
         cpu.tanh_grad(x, cpu.tanh(x))
         cpu.sigmoid_grad(x, cpu.sigmoid(x))
+        for name in units.__all__:
+            getattr(cpu, name)(x, x) if name.endswith("_grad") else getattr(cpu, name)(x)
+        cpu.gelu_grad(x, cpu.gelu(x, True), True)
         cpu.softmax_grad(x, cpu.softmax(x))
         cpu.add(x, x, mask=x)
         for rows in (x.reshape(n, c, 1), x.reshape(n, 1, c)):

@@ -63,6 +63,8 @@ LAYERS: list[list[gc.Layer]] = [
     [gc.Flatten(), gc.Dense(33, activation="relu"), gc.BatchNorm2D(), gc.Dropout(0.25), gc.Dense(8)],
     [gc.Concat([gc.Conv2D(5, 1, activation="relu")], [gc.MaxPool2D(3, 1, padding=1), gc.Conv2D(3, 1, activation="relu")])],
     [gc.Concat([gc.Conv2D(5, 3, padding=1)], [gc.DepthwiseConv2D(3, padding=1)], [gc.Conv2D(2, 1, activation="relu")])],
+    [gc.Conv2D(5, 3, activation="gelu"), gc.LeakyReLU(0.2), gc.Conv2D(4, 3), gc.GELU(approximate=True), gc.BatchNorm2D(activation="silu")],
+    [gc.ELU(0.5), gc.Conv2D(5, 3, activation="hard_swish"), gc.ReLU6(), gc.DepthwiseConv2D(3), gc.HardSigmoid()],
 ]
 
 

@@ -118,6 +118,7 @@ LAYERS = [
     [gc.Residual(gc.Conv2D(3, 3, padding=1), gc.BatchNorm2D(), activation="relu"), gc.Residual([gc.Conv2D(3, 1)])],
     [gc.Conv2D(5, 3), gc.ReLU(), gc.BatchNorm2D(affine=False)],
     [gc.SeparableConv2D(5, 3), gc.Flatten(), gc.Dense(33, activation="relu"), gc.Dense(3, activation="softmax")],
+    [gc.Conv2D(5, 3, activation="gelu"), gc.LeakyReLU(0.2), gc.GELU(approximate=True), gc.SiLU(), gc.ELU(0.5), gc.ReLU6(), gc.HardSwish()],
 ]
 
 

@@ -9,10 +9,13 @@ from gpucnn.ops.cpu._engine import loops
 from gpucnn.ops.cpu._threads import Array, empty
 
 
-def by_loops(module: str, reference: Callable[..., Array], *arrays: Array, out: Array | None, supported: bool = True) -> Array:
-    """What the function of that name in a module of loops makes of arrays; or the reference, where loops do not compute these."""
+def by_loops(
+    module: str, reference: Callable[..., Array], *arrays: Array, out: Array | None, supported: bool = True, numbers: tuple[float, ...] = ()
+) -> Array:
+    """What the function of that name in a module of loops makes of arrays and `numbers`; or the reference, where loops do not compute
+    these."""
     if not (loops(*arrays, out) and supported):
-        return reference(*arrays, out=out)
+        return reference(*arrays, *numbers, out=out)
     y = empty(arrays[0].shape) if out is None else out
-    getattr(getattr(_engine.modules(), module), reference.__name__)(*arrays, y)
+    getattr(getattr(_engine.modules(), module), reference.__name__)(*arrays, *numbers, y)
     return y
