@@ -8,18 +8,14 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+from gpucnn.layers.activations import ACTIVATIONS
 from gpucnn.layers.base import Array, Layer, Parameter
 from gpucnn.layers.stage import Forward, Stage
-from gpucnn.ops.cpu import _engine
+from gpucnn.ops.cpu import _engine, roads
 
 SHAPES = 16  # for which it is remembered what became of them
 MOST_BYTES = 1 << 28  # of all recorded passes in this process
 UNFIT = "unfit"
-# Those that loops compute.
-ACTIVATIONS = (
-    *(None, "relu", "tanh", "sigmoid", "softmax", "leaky_relu", "elu", "gelu", "silu"),
-    *("relu6", "hard_sigmoid", "hard_swish"),
-)
 Passes: TypeAlias = Callable[[Array, Array], Sequence[Array]]
 _kept: list[tuple[weakref.ref[Replayed], Any]] = []  # where the recorded passes are, the oldest first
 
@@ -169,8 +165,13 @@ def _count(stages: Sequence[Forward]) -> int:
     return next((index for index, stage in enumerate(stages) if not all(map(_records, stage.layers))), len(stages))
 
 
+def _by_loops(activation: str | None) -> bool:
+    """Whether loops compute an activation and its gradient."""
+    return activation is None or {ACTIVATIONS[activation].apply, ACTIVATIONS[activation].grad} <= set(roads.__all__)
+
+
 def _records(layer: Layer) -> bool:
     """Whether a layer's passes call only operations on the CPU, and may be loops alone."""
     own = _own(layer) and layer.device.ops is sys.modules["gpucnn.ops.cpu"]
     changed = {"forward", "_forward", "backward", "_backward"} & vars(layer).keys()
-    return bool(own and not changed and layer.activation in ACTIVATIONS and all(map(_records, layer.inner().values())))
+    return bool(own and not changed and _by_loops(layer.activation) and all(map(_records, layer.inner().values())))

@@ -14,14 +14,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn_loops.crew import share
-from gpucnn_loops.loops import loop
-from gpucnn_loops.threads import address
+from gpucnn_loops.language import helper
+from gpucnn_loops.loops import Loop, loop
+from gpucnn_loops.threads import Scratch, address
+from gpucnn_loops.turn import fill
 from gpucnn_loops.vector import L, load, relu16, store, where_positive
 
 Array = NDArray[np.float32]
 BLOCK = 4096  # elements that are handed to a thread together
 ZERO = np.float32(0)
 COST = 12  # an element that is read from memory and written takes as long as this many multiply-adds
+
+
+@helper
+def some(x, i, last, rest):
+    """x[i] … x[i + 15]; behind the last number whatever was in rest."""
+    if i + L > last:
+        for j in range(last - i):
+            rest[j] = x[i + j]
+        return load(rest, 0)
+    return load(x, i)
+
+
+@helper
+def keep(y, i, last, v, rest):
+    """y[i] … y[i + 15] = v, up to the last number."""
+    if i + L > last:
+        store(rest, 0, v)
+        for j in range(last - i):
+            y[i + j] = rest[j]
+    else:
+        store(y, i, v)
 
 
 @loop("i i f* f*")
@@ -98,6 +121,18 @@ def count_call(calls):
 def elements(size: int, body: Callable[[int, int], object], cost: int = COST) -> None:
     """body(first, last) on all threads, over `size` elements."""
     share(-(-size // BLOCK), lambda first, last: body(first * BLOCK, min(last * BLOCK, size)), size * cost)
+
+
+def through(part: Loop, cost: int, *arrays: Array, numbers: tuple[float, ...] = ()) -> None:
+    """Makes the last of up to three arrays of those before, and of numbers, by a loop that goes through them with `some` and `keep`."""
+    places = [address(array) for array in arrays]
+
+    def body(first: int, last: int) -> None:
+        rest = Scratch(2 * L)
+        fill(*rest.piece(0), 0)
+        part(first, last, *places, *numbers, *rest.addresses())
+
+    elements(arrays[0].size, body, cost)
 
 
 def next_call(calls: NDArray[np.uint32]) -> None:

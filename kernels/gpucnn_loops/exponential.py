@@ -7,6 +7,8 @@ eˣ = 2ⁿ · eʳ with a whole n and |r| ≤ ln 2 / 2; a polynomial computes eʳ
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from gpucnn_loops.language import helper, intrinsic, ir, types, vector
@@ -15,33 +17,34 @@ from gpucnn_loops.vector import IV, L, V, fma, splat, splat_of
 F = np.float32
 FAR = F(-87)  # e⁻⁸⁷ is a normal number
 HALF, ONE = F(0.5), F(1)
-CLOSE = F(-0.34)  # above, eˣ is closer to 1 than to ½: its difference from 1 would cancel
+CLOSE = F(-0.34)  # above, the difference of eˣ from 1 would cancel, and x itself is small enough for the polynomial
 Q0, Q1, Q2, Q3, Q4, Q5 = F(1.9875691500e-4), F(1.3981999507e-3), F(8.3334519073e-3), F(4.1665795894e-2), F(1.6666665459e-1), F(0.5)
 TURNS = F(1 / np.log(2))
 LN2_HIGH, LN2_LOW = F(-0.693359375), F(2.12194440e-4)  # ln 2 = −their sum; an integer of up to 8 bits times the first is exact
 MAGIC = F(1.5 * 2**23)  # added to a number, rounds it to a whole one, which then stands in the last bits
 
 
+def _where(comparison: str) -> Any:
+    """(signature, code) of an intrinsic that takes a vector, a limit and two vectors, and gives lanes of the first where the comparison
+    holds, and otherwise of the second."""
+
+    def code(c, b, s, args):
+        v, limit, one, other = args
+        return b.select(b.fcmp_ordered(comparison, v, splat_of(b, limit)), one, other)
+
+    return vector(vector, types.float32, vector, vector), code
+
+
 @intrinsic
 def where_less(typing, v, limit, a, b):
     """a where v < limit, else b, as for NaN."""
-
-    def code(c, bl, s, args):
-        v, limit, a, b = args
-        return bl.select(bl.fcmp_ordered("<", v, splat_of(bl, limit)), a, b)
-
-    return vector(vector, types.float32, vector, vector), code
+    return _where("<")
 
 
 @intrinsic
 def where_more(typing, v, limit, a, b):
     """a where v > limit, else b, as for NaN."""
-
-    def code(c, bl, s, args):
-        v, limit, a, b = args
-        return bl.select(bl.fcmp_ordered(">", v, splat_of(bl, limit)), a, b)
-
-    return vector(vector, types.float32, vector, vector), code
+    return _where(">")
 
 
 @intrinsic

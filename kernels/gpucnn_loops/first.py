@@ -193,13 +193,13 @@ def forward(first, last, x, weight, bias, y, indices, placed, frame, plan, above
     above, below: where each tap of a window's upper and lower outputs lies. corners: the place of each window's first output.
     """
     plane, k, taps = plan.high * plan.wide, plan.k, plan.taps
+    step = FILTERS if k >= FILTERS else 1
     for image in range(first, last):
         part_rows(at(x.first, image * x.step), frame, plan, framed, parted)
         # The last windows are those at the end, and the last filters too: some are computed twice.
         for lane in range(0, plane, L):
             place = min(lane, plane - L)
             pixels, corner, to = at(parted, place), load(corners, place), image * y.step + place
-            step = FILTERS if k >= FILTERS else 1
             for after in range(step, k + step, step):
                 channel = min(after, k) - step
                 w, b, own = at(weight, channel * taps), at(bias, channel), to + channel * plane

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn_loops.crew import share
-from gpucnn_loops.elementwise import elements
+from gpucnn_loops.elementwise import elements, keep, some, through
 from gpucnn_loops.exponential import exp16, where_less
 from gpucnn_loops.language import helper, intrinsic, ir, types, vector
 from gpucnn_loops.loops import loop
 from gpucnn_loops.tables import lanes
-from gpucnn_loops.tanh import COST, magnitude, through
+from gpucnn_loops.tanh import COST, magnitude
 from gpucnn_loops.threads import Scratch, address
 from gpucnn_loops.vector import I32, L, at, larger, load, splat, store, sum16
 
@@ -98,15 +98,8 @@ def sigmoid16(x):
 @loop("i i f* f* f*")
 def sigmoid_part(first, last, x, y, rest):
     """y = 1 / (1 + e⁻ˣ)."""
-    whole = first + (last - first) // L * L
-    for i in range(first, whole, L):
-        store(y, i, sigmoid16(load(x, i)))
-    if whole < last:
-        for i in range(whole, last):
-            rest[i - whole] = x[i]
-        store(rest, 0, sigmoid16(load(rest, 0)))
-        for i in range(whole, last):
-            y[i] = rest[i - whole]
+    for i in range(first, last, L):
+        keep(y, i, last, sigmoid16(some(x, i, last, rest)), rest)
 
 
 @loop("i i f* f* f*")
@@ -138,7 +131,7 @@ def softmax_grad(dy: Array, y: Array, dx: Array) -> None:
 
 def sigmoid(x: Array, y: Array) -> None:
     """y = 1 / (1 + e⁻ˣ); y may be x."""
-    through(sigmoid_part, x, y)
+    through(sigmoid_part, COST, x, y)
 
 
 def sigmoid_grad(dy: Array, y: Array, dx: Array) -> None:

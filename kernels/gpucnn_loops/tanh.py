@@ -12,13 +12,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn_loops.elementwise import elements
-from gpucnn_loops.exponential import exp16, where_less
-from gpucnn_loops.language import helper, intrinsic, ir, types, vector
-from gpucnn_loops.loops import Loop, loop
-from gpucnn_loops.threads import Scratch, address
-from gpucnn_loops.turn import fill
-from gpucnn_loops.vector import IV, L, V, fma, load, splat, splat_of, store
+from gpucnn_loops.elementwise import elements, keep, some, through
+from gpucnn_loops.exponential import exp16, where_less, where_more
+from gpucnn_loops.language import helper, intrinsic, ir, vector
+from gpucnn_loops.loops import loop
+from gpucnn_loops.threads import address
+from gpucnn_loops.vector import IV, L, V, fma, load, splat, store
 
 Array = NDArray[np.float32]
 F = np.float32
@@ -49,15 +48,10 @@ def signed(typing, v, by):
     return vector(vector, vector), code
 
 
-@intrinsic
-def least(typing, v, limit):
+@helper
+def least(v, limit):
     """The lesser of v and `limit`; NaN stays NaN."""
-
-    def code(c, b, s, args):
-        most = splat_of(b, args[1])
-        return b.select(b.fcmp_ordered(">", args[0], most), most, args[0])
-
-    return vector(vector, types.float32), code
+    return where_more(v, limit, splat(limit), v)
 
 
 @helper
@@ -75,15 +69,8 @@ def tanh16(x):
 @loop("i i f* f* f*")
 def tanh_part(first, last, x, y, rest):
     """y = tanh x."""
-    whole = first + (last - first) // L * L
-    for i in range(first, whole, L):
-        store(y, i, tanh16(load(x, i)))
-    if whole < last:
-        for i in range(whole, last):
-            rest[i - whole] = x[i]
-        store(rest, 0, tanh16(load(rest, 0)))
-        for i in range(whole, last):
-            y[i] = rest[i - whole]
+    for i in range(first, last, L):
+        keep(y, i, last, tanh16(some(x, i, last, rest)), rest)
 
 
 @loop("i i f* f* f*")
@@ -100,20 +87,9 @@ def tanh_grad_part(first, last, dy, y, dx):
 COST = 26  # an element takes as long as this many multiply-adds
 
 
-def through(part: Loop, x: Array, y: Array) -> None:
-    """y = x through a loop that has `rest` for the numbers behind the last whole vector; y may be x."""
-
-    def body(first: int, last: int) -> None:
-        rest = Scratch(L)
-        fill(*rest.piece(0), 0)
-        part(first, last, address(x), address(y), *rest.addresses())
-
-    elements(x.size, body, COST)
-
-
 def tanh(x: Array, y: Array) -> None:
     """y = tanh x; y may be x."""
-    through(tanh_part, x, y)
+    through(tanh_part, COST, x, y)
 
 
 def tanh_grad(dy: Array, y: Array, dx: Array) -> None:

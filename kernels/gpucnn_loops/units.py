@@ -22,16 +22,14 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn_loops.elementwise import COST, elements
+from gpucnn_loops.elementwise import COST, keep, some, through
 from gpucnn_loops.exponential import HALF, ONE, exp16, expm1_16, where_less, where_more
 from gpucnn_loops.language import helper
-from gpucnn_loops.loops import Loop, loop
+from gpucnn_loops.loops import loop
 from gpucnn_loops.softmax import sigmoid16
 from gpucnn_loops.tanh import COST as EXPONENTIAL
 from gpucnn_loops.tanh import least, magnitude, signed
-from gpucnn_loops.threads import Scratch, address
-from gpucnn_loops.turn import fill
-from gpucnn_loops.vector import L, at, fma, load, splat, store
+from gpucnn_loops.vector import L, at, fma, splat
 
 Array = NDArray[np.float32]
 F = np.float32
@@ -49,27 +47,6 @@ R4, R5, R6, R7 = F(-1.015265279202700), F(4.218463358204948e-1), F(-2.8207674397
 SCALE, CUBE = F(2 * math.sqrt(2 / math.pi)), F(0.044715)  # of u
 CUBES = F(3 * 0.044715)
 LARGE = F(40)  # σ(2u) is 0 or 1 long before
-
-
-@helper
-def some(x, i, last, rest):
-    """x[i] … x[i + 15]; behind the last number whatever was in rest."""
-    if i + L > last:
-        for j in range(last - i):
-            rest[j] = x[i + j]
-        return load(rest, 0)
-    return load(x, i)
-
-
-@helper
-def keep(y, i, last, v, rest):
-    """y[i] … y[i + 15] = v, up to the last number."""
-    if i + L > last:
-        store(rest, 0, v)
-        for j in range(last - i):
-            y[i + j] = rest[j]
-    else:
-        store(y, i, v)
 
 
 @loop("i i f* f* f f*")
@@ -112,56 +89,56 @@ def between(v, low, high, inside):
     return where_more(v, low, where_less(v, high, inside, splat(ZERO)), splat(ZERO))
 
 
-@loop("i i f* f* f f*")
-def relu6_part(first, last, x, y, _, rest):
+@loop("i i f* f* f*")
+def relu6_part(first, last, x, y, rest):
     for i in range(first, last, L):
         keep(y, i, last, at_most_six(some(x, i, last, rest)), rest)
 
 
-@loop("i i f* f* f* f f*")
-def relu6_grad_part(first, last, dy, y, dx, _, rest):
+@loop("i i f* f* f* f*")
+def relu6_grad_part(first, last, dy, y, dx, rest):
     for i in range(first, last, L):
         g, v = some(dy, i, last, rest), some(y, i, last, at(rest, L))
         keep(dx, i, last, between(v, ZERO, SIX, g), rest)
 
 
-@loop("i i f* f* f f*")
-def hard_sigmoid_part(first, last, x, y, _, rest):
+@loop("i i f* f* f*")
+def hard_sigmoid_part(first, last, x, y, rest):
     for i in range(first, last, L):
         keep(y, i, last, at_most_six(some(x, i, last, rest) + splat(THREE)) / splat(SIX), rest)
 
 
-@loop("i i f* f* f* f f*")
-def hard_sigmoid_grad_part(first, last, dy, y, dx, _, rest):
+@loop("i i f* f* f* f*")
+def hard_sigmoid_grad_part(first, last, dy, y, dx, rest):
     for i in range(first, last, L):
         g, v = some(dy, i, last, rest), some(y, i, last, at(rest, L))
         keep(dx, i, last, between(v, ZERO, ONE, g / splat(SIX)), rest)
 
 
-@loop("i i f* f* f f*")
-def hard_swish_part(first, last, x, y, _, rest):
+@loop("i i f* f* f*")
+def hard_swish_part(first, last, x, y, rest):
     for i in range(first, last, L):
         v = some(x, i, last, rest)
         keep(y, i, last, v * (at_most_six(v + splat(THREE)) / splat(SIX)), rest)
 
 
-@loop("i i f* f* f* f f*")
-def hard_swish_grad_part(first, last, dy, x, dx, _, rest):
+@loop("i i f* f* f* f*")
+def hard_swish_grad_part(first, last, dy, x, dx, rest):
     for i in range(first, last, L):
         g, v = some(dy, i, last, rest), some(x, i, last, at(rest, L))
         inside = where_less(v, THREE, g * (v / splat(THREE) + splat(HALF)), g)
         keep(dx, i, last, where_more(v, MINUS * THREE, inside, splat(ZERO)), rest)
 
 
-@loop("i i f* f* f f*")
-def silu_part(first, last, x, y, _, rest):
+@loop("i i f* f* f*")
+def silu_part(first, last, x, y, rest):
     for i in range(first, last, L):
         v = some(x, i, last, rest)
         keep(y, i, last, v * sigmoid16(v), rest)
 
 
-@loop("i i f* f* f* f f*")
-def silu_grad_part(first, last, dy, x, dx, _, rest):
+@loop("i i f* f* f* f*")
+def silu_grad_part(first, last, dy, x, dx, rest):
     for i in range(first, last, L):
         g, v = some(dy, i, last, rest), some(x, i, last, at(rest, L))
         part = sigmoid16(v)
@@ -194,16 +171,16 @@ def normal16(x, t, bell):
     return where_less(t, ROOT, near, where_less(x, ZERO, tail, splat(ONE) - tail))
 
 
-@loop("i i f* f* f f*")
-def gelu_part(first, last, x, y, _, rest):
+@loop("i i f* f* f*")
+def gelu_part(first, last, x, y, rest):
     for i in range(first, last, L):
         v = some(x, i, last, rest)
         t = least(magnitude(v), FAR)
         keep(y, i, last, v * normal16(v, t, bell16(t)), rest)
 
 
-@loop("i i f* f* f* f f*")
-def gelu_grad_part(first, last, dy, x, dx, _, rest):
+@loop("i i f* f* f* f*")
+def gelu_grad_part(first, last, dy, x, dx, rest):
     for i in range(first, last, L):
         g, v = some(dy, i, last, rest), some(x, i, last, at(rest, L))
         t = least(magnitude(v), FAR)
@@ -211,16 +188,16 @@ def gelu_grad_part(first, last, dy, x, dx, _, rest):
         keep(dx, i, last, g * fma(v * splat(DENSITY), bell, normal16(v, t, bell)), rest)
 
 
-@loop("i i f* f* f f*")
-def gelu_by_tanh_part(first, last, x, y, _, rest):
+@loop("i i f* f* f*")
+def gelu_by_tanh_part(first, last, x, y, rest):
     for i in range(first, last, L):
         v = some(x, i, last, rest)
         near = signed(least(magnitude(v), LARGE), v)
         keep(y, i, last, v * sigmoid16(splat(SCALE) * fma(splat(CUBE) * near * near, near, near)), rest)
 
 
-@loop("i i f* f* f* f f*")
-def gelu_by_tanh_grad_part(first, last, dy, x, dx, _, rest):
+@loop("i i f* f* f* f*")
+def gelu_by_tanh_grad_part(first, last, dy, x, dx, rest):
     for i in range(first, last, L):
         g, v = some(dy, i, last, rest), some(x, i, last, at(rest, L))
         near = signed(least(magnitude(v), LARGE), v)
@@ -230,83 +207,71 @@ def gelu_by_tanh_grad_part(first, last, dy, x, dx, _, rest):
         keep(dx, i, last, g * (part + v * (part * other * slope)), rest)
 
 
-def _through(part: Loop, cost: int, *arrays: Array, number: float = 0) -> None:
-    """The last of the arrays is made of those before."""
-    places = [address(array) for array in arrays]
-
-    def body(first: int, last: int) -> None:
-        rest = Scratch(2 * L)
-        fill(*rest.piece(0), 0)
-        part(first, last, *places, number, *rest.addresses())
-
-    elements(arrays[0].size, body, cost)
-
-
 def leaky_relu(x: Array, slope: float, y: Array) -> None:
     """y = x, or slope · x where that is not positive."""
-    _through(leaky_relu_part, COST, x, y, number=slope)
+    through(leaky_relu_part, COST, x, y, numbers=(slope,))
 
 
 def leaky_relu_grad(dy: Array, y: Array, slope: float, dx: Array) -> None:
     """dx = dy, or slope · dy where y is not positive."""
-    _through(leaky_relu_grad_part, COST, dy, y, dx, number=slope)
+    through(leaky_relu_grad_part, COST, dy, y, dx, numbers=(slope,))
 
 
 def elu(x: Array, alpha: float, y: Array) -> None:
     """y = x, or alpha · (eˣ − 1) where that is not positive."""
-    _through(elu_part, EXPONENTIAL, x, y, number=alpha)
+    through(elu_part, EXPONENTIAL, x, y, numbers=(alpha,))
 
 
 def elu_grad(dy: Array, y: Array, alpha: float, dx: Array) -> None:
     """dx = dy, or dy · (y + alpha) where y is not positive."""
-    _through(elu_grad_part, COST, dy, y, dx, number=alpha)
+    through(elu_grad_part, COST, dy, y, dx, numbers=(alpha,))
 
 
 def relu6(x: Array, y: Array) -> None:
     """y = min(max(x, 0), 6)."""
-    _through(relu6_part, COST, x, y)
+    through(relu6_part, COST, x, y)
 
 
 def relu6_grad(dy: Array, y: Array, dx: Array) -> None:
     """dx = dy where 0 < y < 6, else 0."""
-    _through(relu6_grad_part, COST, dy, y, dx)
+    through(relu6_grad_part, COST, dy, y, dx)
 
 
 def hard_sigmoid(x: Array, y: Array) -> None:
     """y = x / 6 + 1/2, no less than 0 and no more than 1."""
-    _through(hard_sigmoid_part, COST, x, y)
+    through(hard_sigmoid_part, COST, x, y)
 
 
 def hard_sigmoid_grad(dy: Array, y: Array, dx: Array) -> None:
     """dx = dy / 6 where 0 < y < 1, else 0."""
-    _through(hard_sigmoid_grad_part, COST, dy, y, dx)
+    through(hard_sigmoid_grad_part, COST, dy, y, dx)
 
 
 def hard_swish(x: Array, y: Array) -> None:
     """y = x · (x / 6 + 1/2), the second between 0 and 1."""
-    _through(hard_swish_part, COST, x, y)
+    through(hard_swish_part, COST, x, y)
 
 
 def hard_swish_grad(dy: Array, x: Array, dx: Array) -> None:
     """dx = dy · (x / 3 + 1/2) where −3 < x < 3, dy above, 0 below."""
-    _through(hard_swish_grad_part, COST, dy, x, dx)
+    through(hard_swish_grad_part, COST, dy, x, dx)
 
 
 def silu(x: Array, y: Array) -> None:
     """y = x · σ(x)."""
-    _through(silu_part, EXPONENTIAL, x, y)
+    through(silu_part, EXPONENTIAL, x, y)
 
 
 def silu_grad(dy: Array, x: Array, dx: Array) -> None:
     """dx = dy · (σ(x) + x · σ(x) · σ(−x))."""
-    _through(silu_grad_part, 2 * EXPONENTIAL, dy, x, dx)
+    through(silu_grad_part, 2 * EXPONENTIAL, dy, x, dx)
 
 
 def gelu(x: Array, approximate: bool, y: Array) -> None:
     """y = x · Φ(x), by the hyperbolic tangent if `approximate`."""
-    _through(gelu_by_tanh_part if approximate else gelu_part, 2 * EXPONENTIAL, x, y)
+    through(gelu_by_tanh_part if approximate else gelu_part, 2 * EXPONENTIAL, x, y)
 
 
 def gelu_grad(dy: Array, x: Array, approximate: bool, dx: Array) -> None:
     """dx = dy · (Φ(x) + x · Φ′(x))."""
-    _through(gelu_by_tanh_grad_part if approximate else gelu_grad_part, 2 * EXPONENTIAL, dy, x, dx)
+    through(gelu_by_tanh_grad_part if approximate else gelu_grad_part, 2 * EXPONENTIAL, dy, x, dx)

@@ -188,7 +188,6 @@ INTRINSICS: dict[str, Callable[..., Any]] = {
     "low_pairs": lambda even, odd: np.stack([even, odd], 1).reshape(-1)[:16],
     "magnitude": np.abs,
     "signed": np.copysign,
-    "least": lambda v, limit: np.where(v > limit, limit, v),
     "where_less": lambda v, limit, a, b: np.where(v < limit, a, b),
     "where_more": lambda v, limit, a, b: np.where(v > limit, a, b),
     "better": lambda value, best: beats(value, best, best, best)[0],
@@ -277,11 +276,8 @@ def main() -> None:
         (1, 1, 6, 26, 3, 5, 5, 1, 2, 1, 1),
         (1, 17, 6, 7, 16, 5, 5, 1, 2, 1, 1),
     ]
-    pixels.LARGE, pixels.BOTH, pixels.STRIP = (
-        1,
-        1,
-        1 << 11,
-    )  # blocks of pixels for as few as can be computed here, and several strips of them
+    # Blocks of pixels, and several strips of them, for as few pixels as can be computed here.
+    pixels.LARGE, pixels.BOTH, pixels.STRIP = 1, 1, 1 << 11
     for case in cases:
         regions.clear()
         roads.convolution.cache_clear()

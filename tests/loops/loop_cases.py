@@ -8,7 +8,7 @@ import numpy as np
 
 from gpucnn.ops.cpu import conv as reference
 from gpucnn.ops.cpu import roads
-from gpucnn.ops.shapes import conv_window
+from gpucnn.ops.shapes import Window, conv_window
 from gpucnn_loops.transforms import matrices
 from gpucnn_loops.winograd_plan import Winograd
 from tolerances import check, winograd, winograd_weight_grad
@@ -85,10 +85,15 @@ WINOGRAD: list[tuple[Any, ...]] = [
 ]
 
 
+def window_of(case: tuple[Any, ...]) -> Window:
+    _n, _c, h, w, _k, r, s, stride, padding, dilation, _groups = case
+    return conv_window((h, w), (r, s), stride, padding, dilation)
+
+
 def arrays(case: tuple[Any, ...], rng: np.random.Generator) -> dict[str, Any]:
     """Random float32 arrays of a case, and its window and groups."""
-    n, c, h, w, k, r, s, stride, padding, dilation, groups = case
-    window = conv_window((h, w), (r, s), stride, padding, dilation)
+    n, c, h, w, k, r, s, _stride, _padding, _dilation, groups = case
+    window = window_of(case)
 
     def draw(*shape: int) -> Any:
         return rng.standard_normal(shape, dtype=np.float32)

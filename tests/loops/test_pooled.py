@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loop_cases import FIRST, arrays, exact, nan_like
+from loop_cases import FIRST, arrays, exact, nan_like, window_of
 
 from gpucnn.errors import ShapeError
 from gpucnn.ops import cpu
 from gpucnn.ops.cpu import conv, pool, roads
-from gpucnn.ops.shapes import Window, conv_window, pool_window
+from gpucnn.ops.shapes import conv_window, pool_window
 from gpucnn_loops.first import CHANNELS, MOST, First
 from gpucnn_loops.pooled import Pooled, halves
 from gpucnn_loops.tile import ROWS, WIDE
@@ -35,11 +35,6 @@ CASES: list[tuple[Any, ...]] = [
     *FIRST,
 ]
 FEW = [(2, 1, 10, 9, 3, 3, 2, 1, 0, 1, 1), (3, 2, 12, 12, 7, 3, 3, 1, 0, (2, 1), 1)]  # 16 and 20 windows; fewer filters than a tile
-
-
-def window_of(case: tuple[Any, ...]) -> Window:
-    _n, _c, h, w, _k, r, s, stride, padding, dilation, _groups = case
-    return conv_window((h, w), (r, s), stride, padding, dilation)
 
 
 def first_layer(case: tuple[Any, ...]) -> bool:
