@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn_loops.crew import share
-from gpucnn_loops.language import helper
 from gpucnn_loops.loops import Loop, loop
 from gpucnn_loops.threads import Scratch, address
 from gpucnn_loops.turn import fill
@@ -26,25 +25,11 @@ ZERO = np.float32(0)
 COST = 12  # an element that is read from memory and written takes as long as this many multiply-adds
 
 
-@helper
-def some(x, i, last, rest):
-    """x[i] … x[i + 15]; behind the last number whatever was in rest."""
-    if i + L > last:
-        for j in range(last - i):
-            rest[j] = x[i + j]
-        return load(rest, 0)
-    return load(x, i)
-
-
-@helper
-def keep(y, i, last, v, rest):
-    """y[i] … y[i + 15] = v, up to the last number."""
-    if i + L > last:
-        store(rest, 0, v)
-        for j in range(last - i):
-            y[i + j] = rest[j]
-    else:
-        store(y, i, v)
+@loop("f* i f*")
+def copy_part(x, count, y):
+    """y = x, a few numbers."""
+    for i in range(count):
+        y[i] = x[i]
 
 
 @loop("i i f* f*")
@@ -124,15 +109,22 @@ def elements(size: int, body: Callable[[int, int], object], cost: int = COST) ->
 
 
 def through(part: Loop, cost: int, *arrays: Array, numbers: tuple[float, ...] = ()) -> None:
-    """Makes the last of up to three arrays of those before, and of numbers, by a loop that goes through them with `some` and `keep`."""
-    places = [address(array) for array in arrays]
+    """Makes the last of the arrays of those before, and of numbers, by a loop that knows whole vectors alone: those behind the last one are
+    copied to a vector of their own."""
+    size, places = arrays[0].size, [address(array) for array in arrays]
 
     def body(first: int, last: int) -> None:
-        rest = Scratch(2 * L)
-        fill(*rest.piece(0), 0)
-        part(first, last, *places, *numbers, *rest.addresses())
+        whole = last // L * L
+        part(first, whole, *places, *numbers)
+        if whole < last:
+            rest = Scratch(*[L] * len(places))
+            for index, place in enumerate(places[:-1]):
+                fill(*rest.piece(index), 0)
+                copy_part(place + 4 * whole, last - whole, rest.addresses()[index])
+            part(0, L, *rest.addresses(), *numbers)
+            copy_part(rest.addresses()[-1], last - whole, places[-1] + 4 * whole)
 
-    elements(arrays[0].size, body, cost)
+    elements(size, body, cost)
 
 
 def next_call(calls: NDArray[np.uint32]) -> None:

@@ -22,14 +22,14 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn_loops.elementwise import COST, keep, some, through
+from gpucnn_loops.elementwise import COST, through
 from gpucnn_loops.exponential import HALF, ONE, exp16, expm1_16, where_less, where_more
 from gpucnn_loops.language import helper
 from gpucnn_loops.loops import loop
 from gpucnn_loops.softmax import sigmoid16
 from gpucnn_loops.tanh import COST as EXPONENTIAL
 from gpucnn_loops.tanh import least, magnitude, signed
-from gpucnn_loops.vector import L, at, fma, splat
+from gpucnn_loops.vector import L, fma, load, splat, store
 
 Array = NDArray[np.float32]
 F = np.float32
@@ -49,32 +49,32 @@ CUBES = F(3 * 0.044715)
 LARGE = F(40)  # σ(2u) is 0 or 1 long before
 
 
-@loop("i i f* f* f f*")
-def leaky_relu_part(first, last, x, y, slope, rest):
+@loop("i i f* f* f")
+def leaky_relu_part(first, last, x, y, slope):
     for i in range(first, last, L):
-        v = some(x, i, last, rest)
-        keep(y, i, last, where_less(v, ZERO, v * splat(slope), v), rest)
+        v = load(x, i)
+        store(y, i, where_less(v, ZERO, v * splat(slope), v))
 
 
-@loop("i i f* f* f* f f*")
-def leaky_relu_grad_part(first, last, dy, y, dx, slope, rest):
+@loop("i i f* f* f* f")
+def leaky_relu_grad_part(first, last, dy, y, dx, slope):
     for i in range(first, last, L):
-        g, v = some(dy, i, last, rest), some(y, i, last, at(rest, L))
-        keep(dx, i, last, where_more(v, ZERO, g, g * splat(slope)), rest)
+        g, v = load(dy, i), load(y, i)
+        store(dx, i, where_more(v, ZERO, g, g * splat(slope)))
 
 
-@loop("i i f* f* f f*")
-def elu_part(first, last, x, y, alpha, rest):
+@loop("i i f* f* f")
+def elu_part(first, last, x, y, alpha):
     for i in range(first, last, L):
-        v = some(x, i, last, rest)
-        keep(y, i, last, where_more(v, ZERO, v, expm1_16(v) * splat(alpha)), rest)
+        v = load(x, i)
+        store(y, i, where_more(v, ZERO, v, expm1_16(v) * splat(alpha)))
 
 
-@loop("i i f* f* f* f f*")
-def elu_grad_part(first, last, dy, y, dx, alpha, rest):
+@loop("i i f* f* f* f")
+def elu_grad_part(first, last, dy, y, dx, alpha):
     for i in range(first, last, L):
-        g, v = some(dy, i, last, rest), some(y, i, last, at(rest, L))
-        keep(dx, i, last, where_more(v, ZERO, g, g * (v + splat(alpha))), rest)
+        g, v = load(dy, i), load(y, i)
+        store(dx, i, where_more(v, ZERO, g, g * (v + splat(alpha))))
 
 
 @helper
@@ -89,60 +89,60 @@ def between(v, low, high, inside):
     return where_more(v, low, where_less(v, high, inside, splat(ZERO)), splat(ZERO))
 
 
-@loop("i i f* f* f*")
-def relu6_part(first, last, x, y, rest):
+@loop("i i f* f*")
+def relu6_part(first, last, x, y):
     for i in range(first, last, L):
-        keep(y, i, last, at_most_six(some(x, i, last, rest)), rest)
-
-
-@loop("i i f* f* f* f*")
-def relu6_grad_part(first, last, dy, y, dx, rest):
-    for i in range(first, last, L):
-        g, v = some(dy, i, last, rest), some(y, i, last, at(rest, L))
-        keep(dx, i, last, between(v, ZERO, SIX, g), rest)
+        store(y, i, at_most_six(load(x, i)))
 
 
 @loop("i i f* f* f*")
-def hard_sigmoid_part(first, last, x, y, rest):
+def relu6_grad_part(first, last, dy, y, dx):
     for i in range(first, last, L):
-        keep(y, i, last, at_most_six(some(x, i, last, rest) + splat(THREE)) / splat(SIX), rest)
+        g, v = load(dy, i), load(y, i)
+        store(dx, i, between(v, ZERO, SIX, g))
 
 
-@loop("i i f* f* f* f*")
-def hard_sigmoid_grad_part(first, last, dy, y, dx, rest):
+@loop("i i f* f*")
+def hard_sigmoid_part(first, last, x, y):
     for i in range(first, last, L):
-        g, v = some(dy, i, last, rest), some(y, i, last, at(rest, L))
-        keep(dx, i, last, between(v, ZERO, ONE, g / splat(SIX)), rest)
+        store(y, i, at_most_six(load(x, i) + splat(THREE)) / splat(SIX))
 
 
 @loop("i i f* f* f*")
-def hard_swish_part(first, last, x, y, rest):
+def hard_sigmoid_grad_part(first, last, dy, y, dx):
     for i in range(first, last, L):
-        v = some(x, i, last, rest)
-        keep(y, i, last, v * (at_most_six(v + splat(THREE)) / splat(SIX)), rest)
+        g, v = load(dy, i), load(y, i)
+        store(dx, i, between(v, ZERO, ONE, g / splat(SIX)))
 
 
-@loop("i i f* f* f* f*")
-def hard_swish_grad_part(first, last, dy, x, dx, rest):
+@loop("i i f* f*")
+def hard_swish_part(first, last, x, y):
     for i in range(first, last, L):
-        g, v = some(dy, i, last, rest), some(x, i, last, at(rest, L))
+        v = load(x, i)
+        store(y, i, v * (at_most_six(v + splat(THREE)) / splat(SIX)))
+
+
+@loop("i i f* f* f*")
+def hard_swish_grad_part(first, last, dy, x, dx):
+    for i in range(first, last, L):
+        g, v = load(dy, i), load(x, i)
         inside = where_less(v, THREE, g * (v / splat(THREE) + splat(HALF)), g)
-        keep(dx, i, last, where_more(v, MINUS * THREE, inside, splat(ZERO)), rest)
+        store(dx, i, where_more(v, MINUS * THREE, inside, splat(ZERO)))
+
+
+@loop("i i f* f*")
+def silu_part(first, last, x, y):
+    for i in range(first, last, L):
+        v = load(x, i)
+        store(y, i, v * sigmoid16(v))
 
 
 @loop("i i f* f* f*")
-def silu_part(first, last, x, y, rest):
+def silu_grad_part(first, last, dy, x, dx):
     for i in range(first, last, L):
-        v = some(x, i, last, rest)
-        keep(y, i, last, v * sigmoid16(v), rest)
-
-
-@loop("i i f* f* f* f*")
-def silu_grad_part(first, last, dy, x, dx, rest):
-    for i in range(first, last, L):
-        g, v = some(dy, i, last, rest), some(x, i, last, at(rest, L))
+        g, v = load(dy, i), load(x, i)
         part = sigmoid16(v)
-        keep(dx, i, last, g * (part + v * (part * sigmoid16(splat(MINUS) * v))), rest)
+        store(dx, i, g * (part + v * (part * sigmoid16(splat(MINUS) * v))))
 
 
 @helper
@@ -171,40 +171,40 @@ def normal16(x, t, bell):
     return where_less(t, ROOT, near, where_less(x, ZERO, tail, splat(ONE) - tail))
 
 
-@loop("i i f* f* f*")
-def gelu_part(first, last, x, y, rest):
+@loop("i i f* f*")
+def gelu_part(first, last, x, y):
     for i in range(first, last, L):
-        v = some(x, i, last, rest)
+        v = load(x, i)
         t = least(magnitude(v), FAR)
-        keep(y, i, last, v * normal16(v, t, bell16(t)), rest)
+        store(y, i, v * normal16(v, t, bell16(t)))
 
 
-@loop("i i f* f* f* f*")
-def gelu_grad_part(first, last, dy, x, dx, rest):
+@loop("i i f* f* f*")
+def gelu_grad_part(first, last, dy, x, dx):
     for i in range(first, last, L):
-        g, v = some(dy, i, last, rest), some(x, i, last, at(rest, L))
+        g, v = load(dy, i), load(x, i)
         t = least(magnitude(v), FAR)
         bell = bell16(t)
-        keep(dx, i, last, g * fma(v * splat(DENSITY), bell, normal16(v, t, bell)), rest)
+        store(dx, i, g * fma(v * splat(DENSITY), bell, normal16(v, t, bell)))
+
+
+@loop("i i f* f*")
+def gelu_by_tanh_part(first, last, x, y):
+    for i in range(first, last, L):
+        v = load(x, i)
+        near = signed(least(magnitude(v), LARGE), v)
+        store(y, i, v * sigmoid16(splat(SCALE) * fma(splat(CUBE) * near * near, near, near)))
 
 
 @loop("i i f* f* f*")
-def gelu_by_tanh_part(first, last, x, y, rest):
+def gelu_by_tanh_grad_part(first, last, dy, x, dx):
     for i in range(first, last, L):
-        v = some(x, i, last, rest)
-        near = signed(least(magnitude(v), LARGE), v)
-        keep(y, i, last, v * sigmoid16(splat(SCALE) * fma(splat(CUBE) * near * near, near, near)), rest)
-
-
-@loop("i i f* f* f* f*")
-def gelu_by_tanh_grad_part(first, last, dy, x, dx, rest):
-    for i in range(first, last, L):
-        g, v = some(dy, i, last, rest), some(x, i, last, at(rest, L))
+        g, v = load(dy, i), load(x, i)
         near = signed(least(magnitude(v), LARGE), v)
         u = splat(SCALE) * fma(splat(CUBE) * near * near, near, near)
         part, other = sigmoid16(u), sigmoid16(splat(MINUS) * u)
         slope = splat(SCALE) * fma(splat(CUBES) * near, near, splat(ONE))
-        keep(dx, i, last, g * (part + v * (part * other * slope)), rest)
+        store(dx, i, g * (part + v * (part * other * slope)))
 
 
 def leaky_relu(x: Array, slope: float, y: Array) -> None:
