@@ -17,7 +17,7 @@ from gpucnn.data.images import SUFFIXES, fit_channels, read_image, resized
 from gpucnn.errors import CheckpointError, DataError
 from gpucnn.files import write_atomically
 from gpucnn.surroundings import user_path
-from gpucnn.text import cell, plain
+from gpucnn.text import aligned, cell, plain
 
 INVERT = {"never": "leave images unchanged", "auto": "invert images that look inverted", "always": "invert all"}
 COLOURS = {1: "grey", 3: "colour"}
@@ -116,14 +116,11 @@ def turned(images: np.ndarray[Any, Any], usual: str | None, invert: str = "never
 def lines(paths: Sequence[Path], probabilities: np.ndarray[Any, Any], names: Sequence[str], top: int = 1) -> list[str]:
     """One line per image, with its `top` most probable classes."""
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
-    shown = [(plain(path), [plain(names[index]) for index in row]) for path, row in zip(paths, best, strict=True)]
-    width = max(len(words) for words, _ in shown)
-    widths = [max(len(labels[rank]) for _, labels in shown) for rank in range(best.shape[1])]
-    return [
-        f"{words:<{width}}  "
-        + "  ".join(f"{label:<{wide}}  {100 * row[index]:5.1f} %" for label, wide, index in zip(labels, widths, order, strict=True))
-        for (words, labels), row, order in zip(shown, probabilities, best, strict=True)
+    rows = [
+        [plain(path), *(words for index in order for words in (plain(names[index]), f"{100 * row[index]:5.1f} %"))]
+        for path, row, order in zip(paths, probabilities, best, strict=True)
     ]
+    return aligned(rows, right=range(2, len(rows[0]), 2))
 
 
 def write_csv(target: Path, paths: Sequence[Path], probabilities: np.ndarray[Any, Any], names: Sequence[str], top: int = 1) -> None:
