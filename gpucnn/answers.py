@@ -24,15 +24,16 @@ COLOURS = {1: "grey", 3: "colour"}
 
 
 def images_of(given: Sequence[Path]) -> list[Path]:
-    """The named images, and those in the named folders and their subfolders, sorted by name.
+    """The named images, and those in the named folders and their subfolders, sorted by name: each once, even if a folder is named twice or
+    within another.
 
     DataError for a folder that has none.
     """
-    found: list[Path] = []
+    found: dict[str, Path] = {}
     for path in given:
         folder = user_path(path)
         if not folder.is_dir():
-            found.append(path)
+            found.setdefault(os.path.abspath(folder), path)
             continue
         inside = []
         for above, below, names in os.walk(folder):
@@ -40,8 +41,9 @@ def images_of(given: Sequence[Path]) -> list[Path]:
             inside += [Path(above) / name for name in names if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
         if not inside:
             raise DataError(f"{path} contains no images: images are {', '.join(SUFFIXES)}")
-        found += sorted(inside)
-    return found
+        for image in sorted(inside):
+            found.setdefault(os.path.abspath(image), image)
+    return list(found.values())
 
 
 class Images:

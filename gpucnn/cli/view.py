@@ -20,7 +20,7 @@ from gpucnn.errors import CheckpointError
 from gpucnn.files import check_not_read
 from gpucnn.layers import LAYERS
 from gpucnn.surroundings import say, user_path
-from gpucnn.text import bytes_text, shown
+from gpucnn.text import bytes_text, listed, shown
 from gpucnn.training.checkpoint import TensorFile
 
 
@@ -29,10 +29,10 @@ def view(
     model: ModelFile,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The page.")] = Path("view.html"),
     images: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             metavar="FOLDER",
-            help="Images to offer on the page. [default: a test image of each class]",
+            help="Images to offer on the page; can be repeated. [default: a test image of each class]",
             show_default=False,
         ),
     ] = None,
@@ -53,11 +53,11 @@ def view(
     from gpucnn.viewing import pictures
 
     path, target = experiment.model_file(model), user_path(output)
-    shown_there = [] if images is None else images_of([images])
+    shown_there = images_of(images or [])
     check_not_read(target, "-o", {"the model itself": [path], "one of the images": shown_there})
     network = _loaded(path)
-    if images is not None:
-        chosen = pictures.of_folder(network, user_path(images))
+    if images:
+        chosen = pictures.of_files(network, shown_there, listed(images))
     else:
         chosen = pictures.of_training(network, path, None if data_dir is None else user_path(data_dir))
     if chosen.note:

@@ -46,6 +46,13 @@ def test_sizes_and_colours(gpucnn, model):
     assert "note" not in gpucnn("predict", model, "same.png", "--device", "cpu").out
 
 
+def test_an_image_that_is_named_twice_is_predicted_once(gpucnn, model):
+    inside, outside = picture("set/a/1.png"), picture("set/2.png")
+    result = gpucnn("predict", model, inside, "set", "set/a", "set/../set", inside.absolute(), "--device", "cpu", "--csv", "out.csv")
+    assert result.status == 0 and [line.split()[0] for line in result.out.splitlines()[:-1]] == [str(inside), str(outside)]
+    assert len(Path("out.csv").read_text().splitlines()) == 3
+
+
 @pytest.mark.skipif(os.name == "nt", reason="no file name has a line end there")
 def test_a_line_end_in_a_name_starts_no_line(gpucnn, model):
     wide = picture("wide\nnote: all is well.png", (40, 20), border=255, inside=0)
