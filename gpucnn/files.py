@@ -108,6 +108,22 @@ def why_no_folder(path: Path) -> str | None:
     return None if stat.S_ISDIR(mode) else f"it is {kind_of(mode) or 'a file'}"
 
 
+def why_not_written(path: Path) -> str | None:
+    """Why `writing` could not write `path`, and what to do, for messages; None if nothing is in the way. Writes nothing, so that it can be
+    asked before hours of work: room on the disk is another question."""
+    try:
+        target = _target(path)
+    except NotADirectoryError:
+        target = path
+    except OSError as error:
+        why = reason_of(error)
+        return why if ": " in why else f"{why}: name another"
+    folder = next(filter(exists, target.parents), target.parent)  # the others will be created
+    if why_no_folder(folder):
+        return f"{folder} is not a folder: name another place"
+    return None if os.access(folder, os.W_OK | os.X_OK) else f"{folder} cannot be written to: change its permissions, or name another place"
+
+
 @contextmanager
 def writing(path: str | os.PathLike[str], *, folders: bool = True) -> Iterator[BinaryIO]:
     """A new binary file, which takes the place of `path` if the block succeeds and is removed if it fails.
