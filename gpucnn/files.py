@@ -83,13 +83,15 @@ def exists(path: Path) -> bool:
     return True
 
 
-def check_not_read(target: Path, option: str, read: dict[str, Iterable[str | os.PathLike[str]]]) -> None:
-    """Raises ArgumentError if `target`, which is to be written, is one of the files that are `read`, under whatever name. `option` is what
-    names it; the keys of `read` say what the files are."""
+def check_target(target: Path, option: str, read: dict[str, Iterable[str | os.PathLike[str]]]) -> None:
+    """Raises ArgumentError if `target`, which is to be written, cannot be, or is one of the files that are `read`, under whatever name.
+    `option` is what names it; the keys of `read` say what the files are."""
+    if why := why_not_written(target):
+        raise ArgumentError(f"{option} {target} cannot be written, {why}")
     try:
         there = os.stat(target)
     except OSError:
-        return  # a new file; or writing it says what is wrong
+        return  # a new file
     for what, paths in read.items():
         for path in paths:
             with contextlib.suppress(OSError):  # reading it says what is wrong

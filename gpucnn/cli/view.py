@@ -14,10 +14,10 @@ import typer
 import gpucnn
 from gpucnn import experiment
 from gpucnn.answers import images_of
-from gpucnn.cli.options import ModelFile
+from gpucnn.cli.options import ModelFile, named
 from gpucnn.cli.program import app
 from gpucnn.errors import CheckpointError
-from gpucnn.files import check_not_read
+from gpucnn.files import check_target
 from gpucnn.layers import LAYERS
 from gpucnn.surroundings import say, user_path
 from gpucnn.text import bytes_text, listed, shown
@@ -27,10 +27,11 @@ from gpucnn.training.checkpoint import TensorFile
 @app.command(short_help="Write a page that shows the output of every layer for an image.")
 def view(
     model: ModelFile,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The page.")] = Path("view.html"),
+    output: Annotated[Path, typer.Option("--output", "-o", parser=named, metavar="FILE", help="The page.")] = Path("view.html"),
     images: Annotated[
         list[Path] | None,
         typer.Option(
+            parser=named,
             metavar="FOLDER",
             help="Images to offer on the page; can be repeated. [default: a test image of each class]",
             show_default=False,
@@ -38,7 +39,9 @@ def view(
     ] = None,
     data_dir: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Where the files of MNIST or Fashion-MNIST are; nothing is downloaded.", show_default=False),
+        typer.Option(
+            parser=named, metavar="FOLDER", help="Where the files of MNIST or Fashion-MNIST are; nothing is downloaded.", show_default=False
+        ),
     ] = None,
     dtype: Annotated[
         str, typer.Option(metavar="NAME", help="Type of the weights: float32, or float16 for a page of half the size.")
@@ -54,7 +57,7 @@ def view(
 
     path, target = experiment.model_file(model), user_path(output)
     shown_there = images_of(images or [])
-    check_not_read(target, "-o", {"the model itself": [path], "one of the images": shown_there})
+    check_target(target, "-o", {"the model itself": [path], "one of the images": shown_there})
     network = _loaded(path)
     if images:
         chosen = pictures.of_files(network, shown_there, listed(images))
