@@ -115,11 +115,8 @@ def why_not_written(path: Path) -> str | None:
     asked before hours of work: room on the disk is another question."""
     try:
         target = _target(path)
-    except NotADirectoryError:
-        target = path
     except OSError as error:
-        why = reason_of(error)
-        return why if ": " in why else f"{why}: name another"
+        return reason_of(error)
     folder = next(filter(exists, target.parents), target.parent)  # the others will be created
     if why_no_folder(folder):
         return f"{folder} is not a folder: name another place"
@@ -221,8 +218,11 @@ def _target(path: Path) -> Path:
         name = shown(str(path)[error.start : error.end])
         why = f"file names here are {sys.getfilesystemencoding()}, which has no {name}: choose another name, or set PYTHONUTF8=1"
         raise OSError(errno.EILSEQ, why, str(path)) from None
+    except NotADirectoryError as error:
+        above = next(filter(exists, path.parents), path.parent)
+        raise OSError(error.errno, f"{above} is not a folder: name another place", str(path)) from None
     except OSError as error:
-        raise OSError(error.errno, _why(error), str(path)) from None
+        raise OSError(error.errno, f"{_why(error)}: name another", str(path)) from None
     kind = kind_of(status.st_mode)
     if kind == "a folder":
         raise IsADirectoryError(errno.EISDIR, "it is a folder: name a file in it", str(path))

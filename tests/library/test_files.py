@@ -139,6 +139,15 @@ def test_links_that_lead_back_to_themselves_say_so(name: str, opened: Path) -> N
         WRITES[name]("a")
 
 
+@pytest.mark.parametrize("name", WRITES)
+def test_a_place_in_a_file_and_a_name_too_long_are_no_places_to_write(name: str, opened: Path) -> None:
+    Path("file").write_text("")
+    for path, words in (("file/a", "file is not a folder: name another place"), ("x" * 256, "name too long: name another")):
+        with pytest.raises((OSError, GpucnnError), match=words):
+            WRITES[name](path)
+    assert os.listdir() == ["file"]
+
+
 @pytest.mark.parametrize("name", READS)
 def test_and_where_they_are_read(name: str, opened: Path) -> None:
     Path("a").symlink_to("a")
