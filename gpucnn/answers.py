@@ -17,7 +17,7 @@ from gpucnn.data.images import SUFFIXES, fit_channels, read_image, resized
 from gpucnn.errors import CheckpointError, DataError
 from gpucnn.files import write_atomically
 from gpucnn.surroundings import user_path
-from gpucnn.text import aligned, cell, plain
+from gpucnn.text import aligned, cell, plain, reason_of
 
 INVERT = {"never": "leave images unchanged", "auto": "invert images that look inverted", "always": "invert all"}
 COLOURS = {1: "grey", 3: "colour"}
@@ -27,16 +27,20 @@ def images_of(given: Sequence[Path]) -> list[Path]:
     """The named images, and those in the named folders and their subfolders, sorted by name: each once, even if a folder is named twice or
     within another.
 
-    DataError for a folder that has none.
+    DataError for a folder that has none, or that cannot be read.
     """
+
+    def unreadable(error: OSError) -> None:
+        raise DataError(f"{error.filename} cannot be read ({reason_of(error)}): check its permissions") from None
+
     found: dict[str, Path] = {}
     for path in given:
         folder = user_path(path)
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             found.setdefault(os.path.abspath(folder), path)
             continue
         inside = []
-        for above, below, names in os.walk(folder):
+        for above, below, names in os.walk(folder, onerror=unreadable):
             below[:] = [name for name in below if not name.startswith(".")]
             inside += [Path(above) / name for name in names if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
         if not inside:

@@ -69,6 +69,8 @@ def regular_file(path: str | os.PathLike[str], what: str, error: type[GpucnnErro
         raise error(f"{found} is {kind}, not a regular file: {what} was expected; copy its content into a file first")
     if not empty and not status.st_size:
         raise error(f"{found} is empty, and cannot be read as {what}: get a new copy")
+    if not os.access(found, os.R_OK):  # asked here, because libraries that open files say that there is none
+        raise error(f"{found} cannot be read ({os.strerror(errno.EACCES)}): check its permissions")
     return found
 
 
@@ -120,7 +122,9 @@ def why_not_written(path: Path) -> str | None:
     folder = next(filter(exists, target.parents), target.parent)  # the others will be created
     if why_no_folder(folder):
         return f"{folder} is not a folder: name another place"
-    return None if os.access(folder, os.W_OK | os.X_OK) else f"{folder} cannot be written to: change its permissions, or name another place"
+    return (
+        None if os.access(folder, os.W_OK | os.X_OK) else f"no file can be made in {folder}: change its permissions, or name another place"
+    )
 
 
 @contextmanager

@@ -110,7 +110,7 @@ def _classes(folder: Path, passed: Passed) -> dict[str, list[Path]]:
         classes = {name: _images(folder / name, passed) for name in subfolders}
         loose = _images(folder, Passed())
     except OSError as error:
-        raise DataError(f"{folder} cannot be read ({error.strerror}): check its permissions") from error
+        raise DataError(f"{error.filename or folder} cannot be read ({error.strerror}): check its permissions") from error
     if any(classes.values()):
         empty = [name for name, images in classes.items() if not images]
         if empty:

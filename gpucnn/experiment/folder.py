@@ -70,7 +70,7 @@ def check_apart(output: Path, dataset: str) -> None:
     if dataset in DATASETS:
         return
     folder = user_path(dataset)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return
     split = parts_of(folder)
     for images in split.values() if "train" in split and len(split) > 1 else [folder]:

@@ -1,6 +1,9 @@
 """A folder of images: classes from subfolders, and a split that depends on nothing but the names and the seed."""
 
+import errno
+import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -134,6 +137,19 @@ def test_nothing_to_learn_from(tmp_path):
     assert str(tmp_path / "dog") in refused(tmp_path, "contains no images")
     grey(tmp_path / "dog" / "0.png")
     refused(tmp_path, "contains one image")
+
+
+def test_a_class_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    fill(tmp_path)
+    scan = os.scandir
+
+    def closed(path):
+        if Path(path).name == "dog":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", closed)  # permissions do not bind root
+    refused(tmp_path, "dog cannot be read .Permission denied.: check its permissions")
 
 
 def test_images_that_are_all_a_folder_too_deep(tmp_path):

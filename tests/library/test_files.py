@@ -237,6 +237,16 @@ def test_many_writers_of_one_file_leave_one_whole_file(opened: Path) -> None:
 # Reading.
 
 
+@pytest.mark.parametrize("name", [name for name in READS if name not in ("load_dataset", "data_dir")])
+def test_a_file_that_may_not_be_read_says_so(name: str, opened: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the library that would read it makes of that: safetensors says that there is no such file."""
+    path = "a.npy" if name.endswith(".npy") else "a"
+    Path(path).write_bytes(b"something")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # permissions do not bind root
+    with pytest.raises(GpucnnError, match=rf"{path} cannot be read \(Permission denied\): check its permissions"):
+        READS[name](path)
+
+
 @pytest.mark.parametrize("what", ["pipe", "socket", "terminal", "device", "endless"])
 @pytest.mark.parametrize("name", READS)
 def test_what_might_never_answer_is_refused_at_once(name: str, what: str, opened: Path) -> None:
