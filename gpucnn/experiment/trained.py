@@ -66,7 +66,10 @@ def class_names(network: Sequential, path: Path) -> list[str] | None:
     if names is None:
         return None
     if not isinstance(names, list) or [str(name) for name in names] != names or len(names) != network.output_shape[0]:
-        raise CheckpointError(f"{path} has {network.output_shape[0]} outputs and names another number of classes: train it again")
+        raise CheckpointError(
+            f"{path} has {network.output_shape[0]} outputs and the class names {shown(names)}, expected a list of as many strings: "
+            "train it again, or set model.metadata['class_names'] and save it"
+        )
     return names
 
 

@@ -298,7 +298,8 @@ def test_class_names_that_do_not_fit_the_model(gpucnn, folder, command, names):
     model = made("odd.safetensors", gc.Flatten(), gc.Dense(2), names=names)
     png("x.png")
     more = ["x.png"] if command == "predict" else ["--dataset", folder]
-    assert "has 2 outputs and names another number of classes" in gpucnn(command, model, *more, "--device", "cpu").sentence
+    sentence = gpucnn(command, model, *more, "--device", "cpu").sentence
+    assert f"has 2 outputs and the class names {names!r}, expected a list of as many strings: train it again, or set" in sentence
 
 
 @pytest.mark.parametrize("layers", [(gc.Flatten(), gc.Dense(1)), (gc.Conv2D(2, 3),)], ids=["one output", "maps"])
