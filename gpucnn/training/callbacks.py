@@ -13,6 +13,8 @@ from gpucnn.errors import ArgumentError, CheckpointError, GpucnnError
 from gpucnn.files import append, why_not_written
 from gpucnn.metrics import METRICS
 from gpucnn.surroundings import user_path
+from gpucnn.text import shown
+from gpucnn.training.checkpoint import as_json
 from gpucnn.training.history import History
 from gpucnn.training.progress import Progress
 from gpucnn.training.rows import Row, checksum, lines, returns
@@ -106,7 +108,9 @@ class Checkpoint(Callback):
     def __init__(self, path: str | Path, every: int = 200, *, notes: Mapping[str, Any] | None = None) -> None:
         self.path = user_path(path)
         self.every = integer(every, "every", 1)
-        self.notes = dict(notes or {})  # stored in the file for the calling program
+        if not isinstance(notes, Mapping | None):
+            raise TypeError(f"notes must be a dict, got {shown(notes)}")
+        self.notes = as_json(notes or {}, "notes")  # stored in the file for the calling program
         self.save: Any = None  # set by the loop, which knows what a run consists of
         self._log = CSVLog(f"{self.path}.history.csv")
 

@@ -345,6 +345,9 @@ def test_a_checkpoint_of_another_recipe_is_refused_and_says_what_differs(
         ("layers", [{"rate": None}], [{}], "layer 1 is {'rate': None} there and {} here"),
         ("optimizer", {"rate": {"first": 1}}, {"rate": {"first": 2}}, "rate.first is 1 there and 2 here"),
         ("training data", [1, 2, 3], ["batches from outside", 2], "which is [1, 2, 3] there and ['batches from outside', 2] here"),
+        ("layers", [{}] * 2, [{}] * 3, "which is [{}, {}] there and [{}, {}, {}] here"),
+        ("layers", [{"name": "x" * 90}] * 2, [{"name": "x" * 90}] * 3, "which has 2 layers there and 3 here"),
+        ("optimizer", {"a": [1] * 99}, {"a": [1] * 98}, "a has 99 parts there and 98 here"),
         ("input shape", [7], [8], "number 1 of them is 7 there and 8 here"),
     ],
 )
@@ -409,6 +412,14 @@ def test_where_no_file_can_be_written_is_said_before_the_first_step(tmp_path: Pa
                 train(model, [kind(path)])
     assert model.epochs_begun == 0 and sorted(os.listdir()) == ["closed", "file"]
     train(model, [gc.Checkpoint("new/folder/run.safetensors")])
+
+
+@pytest.mark.parametrize(
+    ("notes", "words"), [({"a": [object()]}, "notes.a.0. is <object"), ({1: 2}, "notes has the key 1"), (5, "notes must be a dict, got 5")]
+)
+def test_notes_that_no_file_can_hold_are_refused_before_the_run(notes: Any, words: str, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=words):
+        gc.Checkpoint(tmp_path / "run", notes=notes)
 
 
 def test_a_log_has_a_file_of_its_own(tmp_path: Path) -> None:
